@@ -1,0 +1,1 @@
+//! GLTA: graph-language token alignment of a frozen language model

@@ -1,0 +1,1 @@
+//! Recommenders that GLTA is compared with: popularity, EASE and graph baselines

@@ -1,0 +1,7 @@
+//! Raw recommendation data sets to interactions, texts and splits.
+
+mod error;
+mod interactions;
+
+pub use error::{Error, Result};
+pub use interactions::Interactions;

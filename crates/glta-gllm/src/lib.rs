@@ -1,0 +1,1 @@
+//! GLLM: graph-language logits matching head, losses and slot decoding

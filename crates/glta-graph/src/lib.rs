@@ -1,0 +1,1 @@
+//! LightGCN on a CPU: interaction graph, propagation and BPR training

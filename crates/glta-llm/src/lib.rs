@@ -1,0 +1,1 @@
+//! Frozen LLaMA with GPTQ weights: forward, backward to the inputs, generation

@@ -1,0 +1,1 @@
+//! Node projectors: graph embeddings to soft tokens of a language model

@@ -1,0 +1,1 @@
+//! Recommendation with a frozen large language model: the GLTA method in Rust
