@@ -1,1 +1,43 @@
-//! Ranking metrics and full-ranking evaluation for recommenders
+//! Ranking metrics and full-ranking evaluation for recommenders.
+//!
+//! A model is a [`Scorer`]: it gives every item a score for a user. [`evaluate`]
+//! ranks *all* items for every user with held-out items, leaves out what the
+//! user is already known to have, and measures the rankings; [`top_k`] returns
+//! them with their scores; [`evaluate_rankings`] measures rankings made
+//! elsewhere. The definitions are at [`Metric`].
+//!
+//! ```
+//! use glta_data::Interactions;
+//! use glta_metrics::{DotScorer, EvaluationConfig, Metric, evaluate, top_k};
+//! use ndarray::array;
+//!
+//! let users = array![[1.0, 0.0], [0.0, 1.0]];
+//! let items = array![[0.9, 0.1], [0.8, 0.3], [0.2, 0.7], [0.1, 0.6]];
+//! let scorer = DotScorer { users: users.view(), items: items.view() };
+//!
+//! let train = Interactions::from_pairs(2, 4, [(0, 0), (1, 2)])?;
+//! let test = Interactions::from_pairs(2, 4, [(0, 1), (1, 0)])?;
+//! let config = EvaluationConfig { ks: vec![1, 2], ..Default::default() };
+//! let report = evaluate(&scorer, &test, &[&train], &config)?;
+//! // User 0 gets its item first, user 1 third (item 2 is masked).
+//! assert_eq!(report.get(Metric::Precision, 1), Some(0.5));
+//! assert_eq!(report.per_user(Metric::Ndcg, 1), Some(&[1.0, 0.0][..]));
+//!
+//! let best = top_k(&scorer, &[1], &[&train], 2)?;
+//! assert_eq!(best[0][0].item, 3);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod error;
+mod evaluate;
+mod metric;
+mod report;
+mod scorer;
+mod select;
+
+pub use error::{Error, Result};
+pub use evaluate::{EvaluationConfig, evaluate, evaluate_rankings, top_k};
+pub use metric::Metric;
+pub use report::Report;
+pub use scorer::{DotScorer, Scorer, ScorerError};
+pub use select::Ranked;

@@ -1,0 +1,235 @@
+use crate::select::{NanAt, Selector};
+use crate::{Error, Ranked, Report, Result, Scorer};
+use glta_data::Interactions;
+use ndarray::ArrayViewMut2;
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+/// How rankings are cut and how much memory scoring may take.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EvaluationConfig {
+    /// Cut-offs; their order and repeats do not matter. Default 5, 10, 20.
+    pub ks: Vec<usize>,
+    /// Users scored at a time per thread. Blocks are made smaller where there
+    /// are many items: a block never holds over four million scores (16 MB)
+    /// unless a single user has more items than that. Default 128.
+    pub block_users: usize,
+}
+
+impl Default for EvaluationConfig {
+    fn default() -> Self {
+        Self { ks: vec![5, 10, 20], block_users: DEFAULT_BLOCK_USERS }
+    }
+}
+
+const DEFAULT_BLOCK_USERS: usize = 128;
+const MAX_BLOCK_SCORES: usize = 4 << 20;
+
+impl EvaluationConfig {
+    /// Checks the settings.
+    ///
+    /// # Errors
+    /// [`Error::Config`]: no cut-off, a cut-off of 0, or empty blocks.
+    pub fn validate(&self) -> Result<()> {
+        check_ks(&self.ks)?;
+        if self.block_users == 0 {
+            return Err(Error::Config { field: "block_users", problem: "must be at least 1" });
+        }
+        Ok(())
+    }
+}
+
+fn check_ks(ks: &[usize]) -> Result<()> {
+    let problem = if ks.is_empty() {
+        "needs at least one cut-off"
+    } else if ks.contains(&0) {
+        "a cut-off of 0 has no ranking"
+    } else {
+        return Ok(());
+    };
+    Err(Error::Config { field: "ks", problem })
+}
+
+fn ascending(ks: &[usize]) -> Vec<usize> {
+    let mut ks = ks.to_vec();
+    ks.sort_unstable();
+    ks.dedup();
+    ks
+}
+
+/// Ranks all items for every user with at least one item in `truth` and
+/// measures the rankings.
+///
+/// Items of `masked` (train, and validation when testing) are never ranked for
+/// their user, and neither is an item with score −∞. Ties go to the lower item
+/// id. The result does not depend on the number of threads.
+///
+/// # Errors
+/// Bad settings, matrices with other item counts than the scorer's, a NaN
+/// score, a failing scorer, or [`Error::NoUsers`].
+pub fn evaluate(
+    scorer: &dyn Scorer,
+    truth: &Interactions,
+    masked: &[&Interactions],
+    config: &EvaluationConfig,
+) -> Result<Report> {
+    config.validate()?;
+    check_items("items in the truth", scorer, truth)?;
+    let users: Vec<u32> =
+        (0..truth.n_users() as u32).filter(|&u| !truth.items(u).is_empty()).collect();
+    if users.is_empty() {
+        return Err(Error::NoUsers);
+    }
+    let ks = ascending(&config.ks);
+    let rows = rank(
+        scorer,
+        &users,
+        masked,
+        ks[ks.len() - 1],
+        config.block_users,
+        |ranked, out: &mut Vec<u32>| out.extend(ranked.iter().map(|r| r.item)),
+    )?;
+    let mut ranked = Vec::new();
+    let mut ends = Vec::with_capacity(users.len());
+    for (items, lengths) in rows {
+        for length in lengths {
+            ends.push(ends.last().copied().unwrap_or(0) + length);
+        }
+        ranked.extend(items);
+    }
+    Ok(Report::measure(users, ranked, ends, truth, &ks))
+}
+
+/// The best `k` items of each of `users`, best first, without the items that
+/// `masked` holds for the user; fewer when not so many are left.
+///
+/// # Errors
+/// As [`evaluate`].
+pub fn top_k(
+    scorer: &dyn Scorer,
+    users: &[u32],
+    masked: &[&Interactions],
+    k: usize,
+) -> Result<Vec<Vec<Ranked>>> {
+    let blocks = rank(
+        scorer,
+        users,
+        masked,
+        k,
+        DEFAULT_BLOCK_USERS,
+        |ranked, out: &mut Vec<Vec<Ranked>>| out.push(ranked.to_vec()),
+    )?;
+    Ok(blocks.into_iter().flat_map(|(rows, _)| rows).collect())
+}
+
+/// Measures rankings that were made elsewhere: `(user, items best first)`.
+///
+/// Means run over the given users with at least one item in `truth`; a ranking
+/// longer than the largest cut-off is cut.
+///
+/// # Errors
+/// A user given twice, an item given twice in a ranking or outside the truth's
+/// items, bad cut-offs, or [`Error::NoUsers`].
+pub fn evaluate_rankings(
+    rankings: &[(u32, Vec<u32>)],
+    truth: &Interactions,
+    ks: &[usize],
+) -> Result<Report> {
+    check_ks(ks)?;
+    let ks = ascending(ks);
+    let k = ks[ks.len() - 1];
+    let mut rows: Vec<&(u32, Vec<u32>)> =
+        rankings.iter().filter(|(u, _)| !truth.items(*u).is_empty()).collect();
+    rows.sort_by_key(|(u, _)| *u);
+    if let Some(pair) = rows.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+        return Err(Error::Ranking { user: pair[0].0, problem: "is given twice".into() });
+    }
+    if rows.is_empty() {
+        return Err(Error::NoUsers);
+    }
+    let (mut users, mut ranked, mut ends) = (Vec::new(), Vec::new(), Vec::new());
+    let mut seen = Vec::new();
+    for (user, items) in rows {
+        seen.clear();
+        seen.extend_from_slice(items);
+        seen.sort_unstable();
+        let problem = if let Some(pair) = seen.windows(2).find(|pair| pair[0] == pair[1]) {
+            format!("holds item {} twice", pair[0])
+        } else if let Some(&item) = seen.last().filter(|&&i| i as usize >= truth.n_items()) {
+            format!("holds item {item}, but there are {} items", truth.n_items())
+        } else {
+            users.push(*user);
+            ranked.extend_from_slice(&items[..items.len().min(k)]);
+            ends.push(ranked.len());
+            continue;
+        };
+        return Err(Error::Ranking { user: *user, problem });
+    }
+    Ok(Report::measure(users, ranked, ends, truth, &ks))
+}
+
+fn check_items(what: &'static str, scorer: &dyn Scorer, matrix: &Interactions) -> Result<()> {
+    if matrix.n_items() == scorer.n_items() {
+        return Ok(());
+    }
+    Err(Error::Shape { what, expected: scorer.n_items(), got: matrix.n_items() })
+}
+
+/// Scores `users` block by block and hands every row's best items to `keep`.
+/// Returns what was kept, and the length of each row's ranking, per block.
+fn rank<T: Default + Send>(
+    scorer: &dyn Scorer,
+    users: &[u32],
+    masked: &[&Interactions],
+    k: usize,
+    block_users: usize,
+    keep: impl Fn(&[Ranked], &mut T) + Sync,
+) -> Result<Vec<(T, Vec<usize>)>> {
+    for matrix in masked {
+        check_items("items in a masked matrix", scorer, matrix)?;
+    }
+    let n_items = scorer.n_items();
+    // The partition depends on sizes only, so every thread count sees the same
+    // matrix products.
+    let block_users = (MAX_BLOCK_SCORES / n_items.max(1)).clamp(1, block_users);
+    let run = |(scores, selector): &mut (Vec<f32>, Selector), block: &[u32]| {
+        let mut kept = (T::default(), Vec::with_capacity(block.len()));
+        let mut ranked = Vec::with_capacity(k.min(n_items));
+        if n_items == 0 {
+            for _ in block {
+                keep(&ranked, &mut kept.0);
+                kept.1.push(0);
+            }
+            return Ok(kept);
+        }
+        scores.resize(block.len() * n_items, 0.0);
+        let out = ArrayViewMut2::from_shape((block.len(), n_items), scores.as_mut_slice())
+            .map_err(|e| scorer_error(block, Box::new(e)))?;
+        scorer.score(block, out).map_err(|e| scorer_error(block, e))?;
+        for (&user, row) in block.iter().zip(scores.chunks_exact_mut(n_items)) {
+            for matrix in masked {
+                for &item in matrix.items(user) {
+                    row[item as usize] = f32::NEG_INFINITY;
+                }
+            }
+            selector
+                .best(row, k, &mut ranked)
+                .map_err(|NanAt(item)| Error::NanScore { user, item: item as u32 })?;
+            keep(&ranked, &mut kept.0);
+            kept.1.push(ranked.len());
+        }
+        Ok(kept)
+    };
+    let memory = || (Vec::new(), Selector::new());
+    if scorer.parallel() {
+        users.par_chunks(block_users).map_init(memory, run).collect()
+    } else {
+        let mut memory = memory();
+        users.chunks(block_users).map(|block| run(&mut memory, block)).collect()
+    }
+}
+
+fn scorer_error(block: &[u32], source: Box<dyn std::error::Error + Send + Sync>) -> Error {
+    Error::Scorer { first: block.first().copied().unwrap_or(0), users: block.len(), source }
+}

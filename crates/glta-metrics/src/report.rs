@@ -1,0 +1,141 @@
+use crate::metric::{Discounts, measure};
+use crate::{Error, Metric, Result};
+use glta_data::Interactions;
+use rayon::prelude::*;
+use serde::{Serialize, Serializer};
+
+/// What an evaluation found: the users' rankings and every metric of each user.
+///
+/// Serialized as a map from short names to means over users, `{"P@5": 0.41, …}`,
+/// ready to be flattened into a row of `metrics.json`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Report {
+    n_items: usize,
+    ks: Vec<usize>,
+    users: Vec<u32>,
+    /// The ranking of `users[r]` is `ranked[ends[r - 1]..ends[r]]`.
+    ranked: Vec<u32>,
+    ends: Vec<usize>,
+    /// `values[m * ks.len() + c]`: metric `m` at `ks[c]`, one value per user.
+    values: Vec<Vec<f64>>,
+}
+
+impl Report {
+    /// Measures rankings, row `r` of which belongs to `users[r]`; every user has
+    /// truth items.
+    pub(crate) fn measure(
+        users: Vec<u32>,
+        ranked: Vec<u32>,
+        ends: Vec<usize>,
+        truth: &Interactions,
+        ks: &[usize],
+    ) -> Self {
+        let ks = ks.to_vec();
+        let columns = Metric::ALL.len() * ks.len();
+        let discounts = Discounts::new(ks.last().copied().unwrap_or(0));
+        let mut rows = vec![0.0; users.len() * columns];
+        if columns > 0 {
+            rows.par_chunks_mut(columns).with_min_len(256).enumerate().for_each(|(r, row)| {
+                let start = if r == 0 { 0 } else { ends[r - 1] };
+                let ranking = &ranked[start..ends[r]];
+                measure(ranking, truth.items(users[r]), &ks, &discounts, row);
+            });
+        }
+        let values =
+            (0..columns).map(|c| rows.iter().skip(c).step_by(columns).copied().collect()).collect();
+        Self { n_items: truth.n_items(), ks, users, ranked, ends, values }
+    }
+
+    /// The cut-offs, ascending.
+    pub fn ks(&self) -> &[usize] {
+        &self.ks
+    }
+
+    /// The users that were evaluated, in the order of the per-user values.
+    pub fn users(&self) -> &[u32] {
+        &self.users
+    }
+
+    /// Number of items that could be ranked.
+    pub fn n_items(&self) -> usize {
+        self.n_items
+    }
+
+    /// The ranking of the `row`-th user of [`users`](Self::users), best first,
+    /// as far as the largest cut-off; empty past the last row.
+    pub fn ranking(&self, row: usize) -> &[u32] {
+        let Some(&end) = self.ends.get(row) else {
+            return &[];
+        };
+        let start = if row == 0 { 0 } else { self.ends[row - 1] };
+        &self.ranked[start..end]
+    }
+
+    /// The metric of every user at `k`, in the order of [`users`](Self::users);
+    /// `None` when `k` is not one of the cut-offs.
+    pub fn per_user(&self, metric: Metric, k: usize) -> Option<&[f64]> {
+        let c = self.ks.iter().position(|&other| other == k)?;
+        self.values.get(metric.index() * self.ks.len() + c).map(Vec::as_slice)
+    }
+
+    /// The mean over users of a metric at `k`; `None` when `k` is not one of the
+    /// cut-offs or there is no user.
+    pub fn get(&self, metric: Metric, k: usize) -> Option<f64> {
+        let values = self.per_user(metric, k)?;
+        (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+    }
+
+    /// All means with their short names, `("P@5", …)`, metric by metric.
+    pub fn iter(&self) -> impl Iterator<Item = (String, f64)> + '_ {
+        Metric::ALL.into_iter().flat_map(move |metric| {
+            self.ks.iter().filter_map(move |&k| {
+                Some((format!("{}@{k}", metric.short_name()), self.get(metric, k)?))
+            })
+        })
+    }
+
+    /// The report of the users for whom `keep` answers true.
+    pub fn filter_users(&self, keep: impl Fn(u32) -> bool) -> Self {
+        let rows: Vec<usize> = (0..self.users.len()).filter(|&r| keep(self.users[r])).collect();
+        let (mut ranked, mut ends) = (Vec::new(), Vec::with_capacity(rows.len()));
+        for &r in &rows {
+            ranked.extend_from_slice(self.ranking(r));
+            ends.push(ranked.len());
+        }
+        Self {
+            n_items: self.n_items,
+            ks: self.ks.clone(),
+            users: rows.iter().map(|&r| self.users[r]).collect(),
+            ranked,
+            ends,
+            values: self
+                .values
+                .iter()
+                .map(|column| rows.iter().map(|&r| column[r]).collect())
+                .collect(),
+        }
+    }
+
+    /// The same rankings measured against another truth, for instance one with
+    /// only rare items. Users without an item in it are left out.
+    ///
+    /// # Errors
+    /// The truth has another number of items.
+    pub fn with_truth(&self, truth: &Interactions) -> Result<Self> {
+        if truth.n_items() != self.n_items {
+            return Err(Error::Shape {
+                what: "items in the truth",
+                expected: self.n_items,
+                got: truth.n_items(),
+            });
+        }
+        let kept = self.filter_users(|u| !truth.items(u).is_empty());
+        Ok(Self::measure(kept.users, kept.ranked, kept.ends, truth, &self.ks))
+    }
+}
+
+impl Serialize for Report {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.collect_map(self.iter())
+    }
+}

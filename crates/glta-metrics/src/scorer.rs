@@ -1,0 +1,128 @@
+use gemm::Parallelism;
+use ndarray::{ArrayView2, ArrayViewMut2, Axis};
+
+/// The error a [`Scorer`] may return: any error of the model behind it.
+pub type ScorerError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Gives every item a score for a user: higher is better.
+pub trait Scorer: Sync {
+    /// Number of items, the width of every score row.
+    fn n_items(&self) -> usize;
+
+    /// Writes the scores of all items for `users` into `out`,
+    /// `(users.len(), n_items)`, row `r` for `users[r]`.
+    ///
+    /// A score of −∞ means that the item must not be ranked for this user.
+    ///
+    /// # Errors
+    /// Whatever the model behind it reports.
+    fn score(
+        &self,
+        users: &[u32],
+        out: ArrayViewMut2<'_, f32>,
+    ) -> std::result::Result<(), ScorerError>;
+
+    /// Whether blocks of users may be scored on several threads at once.
+    ///
+    /// A scorer that fills all cores by itself (a language model) answers
+    /// `false` and is then called for one block after the other.
+    fn parallel(&self) -> bool {
+        true
+    }
+}
+
+/// Scores by the inner product of a user and an item vector.
+///
+/// ```
+/// use glta_metrics::{DotScorer, Scorer};
+/// use ndarray::{Array2, array};
+///
+/// let users = array![[1.0, 0.0], [0.0, 2.0]];
+/// let items = array![[3.0, 4.0], [5.0, 6.0], [7.0, 8.0]];
+/// let scorer = DotScorer { users: users.view(), items: items.view() };
+/// let mut scores = Array2::zeros((1, 3));
+/// scorer.score(&[1], scores.view_mut())?;
+/// assert_eq!(scores, array![[8.0, 12.0, 16.0]]);
+/// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+/// ```
+#[derive(Debug, Clone, Copy)]
+pub struct DotScorer<'a> {
+    /// User vectors `(users, dim)`.
+    pub users: ArrayView2<'a, f32>,
+    /// Item vectors `(items, dim)`.
+    pub items: ArrayView2<'a, f32>,
+}
+
+impl Scorer for DotScorer<'_> {
+    fn n_items(&self) -> usize {
+        self.items.nrows()
+    }
+
+    fn score(
+        &self,
+        users: &[u32],
+        mut out: ArrayViewMut2<'_, f32>,
+    ) -> std::result::Result<(), ScorerError> {
+        let dim = self.items.ncols();
+        if self.users.ncols() != dim {
+            return Err(format!(
+                "user vectors have {} dimensions, item vectors {dim}",
+                self.users.ncols()
+            )
+            .into());
+        }
+        if out.dim() != (users.len(), self.n_items()) {
+            return Err(format!(
+                "the output is {:?}, expected {:?}",
+                out.dim(),
+                (users.len(), self.n_items())
+            )
+            .into());
+        }
+        if let Some(user) = users.iter().find(|&&u| u as usize >= self.users.nrows()) {
+            return Err(format!(
+                "user {user} has no vector: there are {} users",
+                self.users.nrows()
+            )
+            .into());
+        }
+        let rows: Vec<usize> = users.iter().map(|&u| u as usize).collect();
+        // Contiguous (users.len(), dim).
+        let gathered = self.users.select(Axis(0), &rows);
+        let (m, n, k) = (users.len(), self.n_items(), dim);
+        let (out_strides, user_strides, item_strides) = (
+            [out.strides()[0], out.strides()[1]],
+            [gathered.strides()[0], gathered.strides()[1]],
+            [self.items.strides()[0], self.items.strides()[1]],
+        );
+        // SAFETY: pointers, shapes and strides come from live array views whose
+        // shapes were checked above: out (m, n), gathered (m, k) and, read as
+        // its transpose (k, n), items (n, k). `out` is borrowed mutably, so it
+        // overlaps neither input.
+        unsafe {
+            gemm::gemm(
+                m,
+                n,
+                k,
+                out.as_mut_ptr(),
+                out_strides[1],
+                out_strides[0],
+                false,
+                gathered.as_ptr(),
+                user_strides[1],
+                user_strides[0],
+                self.items.as_ptr(),
+                item_strides[0],
+                item_strides[1],
+                0.0,
+                1.0,
+                false,
+                false,
+                false,
+                // Blocks of users are the parallel unit.
+                Parallelism::None,
+            );
+        }
+        Ok(())
+    }
+}

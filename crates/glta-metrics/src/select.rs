@@ -1,0 +1,208 @@
+//! The k best of one row of scores.
+//!
+//! One vectorised pass takes the maximum of every run of [`RUN`] scores. The
+//! k-th largest of these maxima bounds the k-th best score from below, so only
+//! the few runs that reach it are looked at again.
+
+use pulp::{Arch, WithSimd};
+
+/// An item and its score.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Ranked {
+    /// Item id.
+    pub item: u32,
+    /// The scorer's score.
+    pub score: f32,
+}
+
+/// Scores per run.
+const RUN: usize = 32;
+
+/// Reusable memory for [`Selector::best`].
+pub(crate) struct Selector {
+    arch: Arch,
+    maxima: Vec<f32>,
+    sorted: Vec<f32>,
+    /// Order keys (see [`key`]) of the candidates.
+    candidates: Vec<u64>,
+}
+
+/// Position of a not-a-number among the scores.
+pub(crate) struct NanAt(pub(crate) usize);
+
+impl Selector {
+    pub(crate) fn new() -> Self {
+        Self { arch: Arch::new(), maxima: Vec::new(), sorted: Vec::new(), candidates: Vec::new() }
+    }
+
+    /// Puts the best `k` items of `scores` into `out`, best first, ties by lower
+    /// item id; −∞ is never chosen, so `out` may end up shorter than `k`.
+    pub(crate) fn best(
+        &mut self,
+        scores: &[f32],
+        k: usize,
+        out: &mut Vec<Ranked>,
+    ) -> Result<(), NanAt> {
+        out.clear();
+        let nan = self.arch.dispatch(RunMaxima { scores, maxima: &mut self.maxima });
+        if nan {
+            let at = scores.iter().position(|s| s.is_nan()).unwrap_or(0);
+            return Err(NanAt(at));
+        }
+        if k == 0 {
+            return Ok(());
+        }
+        let threshold = if self.maxima.len() <= k {
+            f32::NEG_INFINITY
+        } else {
+            self.sorted.clear();
+            self.sorted.extend_from_slice(&self.maxima);
+            let (_, kth, _) = self.sorted.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a));
+            *kth
+        };
+        // Room for a few times k keeps pruning rare; a row full of ties prunes
+        // once per `capacity - k` candidates at worst.
+        let capacity = (4 * k).max(64);
+        let mut least = key(threshold, u32::MAX).max(key(f32::NEG_INFINITY, 0) + 1);
+        self.candidates.clear();
+        for (run, &max) in self.maxima.iter().enumerate() {
+            if max < threshold {
+                continue;
+            }
+            let start = run * RUN;
+            let end = (start + RUN).min(scores.len());
+            for (offset, &score) in scores[start..end].iter().enumerate() {
+                let key = key(score, (start + offset) as u32);
+                if key >= least {
+                    self.candidates.push(key);
+                }
+            }
+            if self.candidates.len() >= capacity {
+                self.candidates.select_nth_unstable_by(k - 1, |a, b| b.cmp(a));
+                self.candidates.truncate(k);
+                least = self.candidates[k - 1];
+            }
+        }
+        self.candidates.sort_unstable_by(|a, b| b.cmp(a));
+        out.extend(self.candidates.iter().take(k).map(|&key| {
+            let item = !(key as u32);
+            Ranked { item, score: scores[item as usize] }
+        }));
+        Ok(())
+    }
+}
+
+/// A number that orders by score and, for equal scores, puts the lower id first.
+///
+/// `score` is not NaN. Adding zero turns −0 into +0, so that the two tie.
+fn key(score: f32, item: u32) -> u64 {
+    let bits = (score + 0.0).to_bits();
+    let ordered = if bits >> 31 == 0 { bits | 0x8000_0000 } else { !bits };
+    (u64::from(ordered) << 32) | u64::from(!item)
+}
+
+/// Writes the maximum of every run and tells whether any score is NaN.
+struct RunMaxima<'a> {
+    scores: &'a [f32],
+    maxima: &'a mut Vec<f32>,
+}
+
+impl WithSimd for RunMaxima<'_> {
+    type Output = bool;
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _simd: S) -> bool {
+        // Plain lanes; compiled once per instruction set by the dispatch.
+        const LANES: usize = 16;
+        self.maxima.clear();
+        let (runs, rest) = self.scores.as_chunks::<RUN>();
+        let mut nan = false;
+        for run in runs {
+            let mut best = [f32::NEG_INFINITY; LANES];
+            let mut bad = [false; LANES];
+            for lanes in run.as_chunks::<LANES>().0 {
+                for l in 0..LANES {
+                    bad[l] |= lanes[l].is_nan();
+                    best[l] = if lanes[l] > best[l] { lanes[l] } else { best[l] };
+                }
+            }
+            nan |= bad.iter().any(|&b| b);
+            let mut width = LANES / 2;
+            while width > 0 {
+                for l in 0..width {
+                    best[l] = best[l].max(best[l + width]);
+                }
+                width /= 2;
+            }
+            self.maxima.push(best[0]);
+        }
+        if !rest.is_empty() {
+            nan |= rest.iter().any(|s| s.is_nan());
+            self.maxima.push(rest.iter().fold(f32::NEG_INFINITY, |a, &b| a.max(b)));
+        }
+        nan
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn by_sorting(scores: &[f32], k: usize) -> Vec<u32> {
+        let mut ids: Vec<u32> =
+            (0..scores.len() as u32).filter(|&i| scores[i as usize] != f32::NEG_INFINITY).collect();
+        // Stable, so ties stay in the order of their ids.
+        ids.sort_by(|&a, &b| scores[b as usize].partial_cmp(&scores[a as usize]).unwrap());
+        ids.truncate(k);
+        ids
+    }
+
+    fn best(scores: &[f32], k: usize) -> Vec<u32> {
+        let mut out = Vec::new();
+        assert!(Selector::new().best(scores, k, &mut out).is_ok());
+        out.iter().map(|r| r.item).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn equals_a_stable_sort(
+            scores in prop::collection::vec(
+                prop_oneof![
+                    Just(f32::NEG_INFINITY), Just(0.0), Just(-0.0), Just(1.0),
+                    Just(f32::INFINITY), Just(f32::MIN), -1e3f32..1e3
+                ],
+                0..700,
+            ),
+            k in 0usize..50,
+        ) {
+            prop_assert_eq!(best(&scores, k), by_sorting(&scores, k));
+        }
+
+        #[test]
+        fn many_ties(levels in prop::collection::vec(0u8..3, 0..3000), k in 1usize..40) {
+            let scores: Vec<f32> = levels.into_iter().map(f32::from).collect();
+            prop_assert_eq!(best(&scores, k), by_sorting(&scores, k));
+        }
+    }
+
+    #[test]
+    fn rising_scores_and_exhausted_rows() {
+        let rising: Vec<f32> = (0..5000).map(|i| i as f32).collect();
+        assert_eq!(best(&rising, 3), [4999, 4998, 4997]);
+        assert_eq!(best(&[f32::NEG_INFINITY; 100], 5), [] as [u32; 0]);
+        assert_eq!(best(&[], 5), [] as [u32; 0]);
+    }
+
+    #[test]
+    fn finds_the_nan_wherever_it_is() {
+        for at in [0, 15, 16, 31, 32, 63, 64, 69] {
+            let mut scores = vec![1.0f32; 70];
+            scores[at] = f32::NAN;
+            match Selector::new().best(&scores, 4, &mut Vec::new()) {
+                Err(NanAt(found)) => assert_eq!(found, at),
+                Ok(()) => panic!("NaN at {at} went unnoticed"),
+            }
+        }
+    }
+}
