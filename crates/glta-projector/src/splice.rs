@@ -1,0 +1,149 @@
+use candle_core::{Device, Tensor};
+
+use crate::{Error, Result};
+
+/// One stretch of a prompt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Piece {
+    /// Ordinary tokens, by vocabulary id.
+    Tokens(Vec<u32>),
+    /// The soft token with this row in the tensor given to [`splice`].
+    Soft(u32),
+}
+
+/// A batch of prompts as input embeddings.
+#[derive(Debug, Clone)]
+pub struct SoftBatch {
+    /// `(batch, seq, hidden)`, rows padded with zeros on the right.
+    pub embeds: Tensor,
+    /// Real length of each row.
+    pub lengths: Vec<usize>,
+}
+
+/// Puts prompts of tokens and soft tokens together as input embeddings.
+///
+/// `soft` is `(m, hidden)`; `embed` looks ordinary tokens up in the language
+/// model's embedding table and returns `(len, hidden)`. Gradients flow to `soft`.
+///
+/// # Errors
+/// An empty batch or row, or a soft token outside `soft`.
+pub fn splice<E>(
+    rows: &[Vec<Piece>],
+    soft: &Tensor,
+    embed: impl FnOnce(&[u32]) -> std::result::Result<Tensor, E>,
+) -> Result<SoftBatch>
+where
+    Error: From<E>,
+{
+    if rows.is_empty() {
+        return Err(Error::EmptyBatch);
+    }
+    let (n_soft, hidden) = soft.dims2()?;
+    let lengths: Vec<usize> = rows
+        .iter()
+        .map(|row| {
+            row.iter()
+                .map(|piece| match piece {
+                    Piece::Tokens(ids) => ids.len(),
+                    Piece::Soft(_) => 1,
+                })
+                .sum()
+        })
+        .collect();
+    if let Some(row) = lengths.iter().position(|&len| len == 0) {
+        return Err(Error::EmptyPrompt { row });
+    }
+    let seq = lengths.iter().copied().max().unwrap_or(0);
+
+    // One bank of vectors: soft tokens, a zero row for padding, then each
+    // distinct ordinary token once. The batch is a single gather from it.
+    let pad = n_soft as u32;
+    let mut ids: Vec<u32> = rows
+        .iter()
+        .flatten()
+        .filter_map(|piece| match piece {
+            Piece::Tokens(ids) => Some(ids.as_slice()),
+            Piece::Soft(_) => None,
+        })
+        .flatten()
+        .copied()
+        .collect();
+    ids.sort_unstable();
+    ids.dedup();
+    let mut index = Vec::with_capacity(rows.len() * seq);
+    for (r, row) in rows.iter().enumerate() {
+        for piece in row {
+            match piece {
+                Piece::Soft(i) if (*i as usize) < n_soft => index.push(*i),
+                Piece::Soft(i) => {
+                    return Err(Error::SoftIndex { row: r, index: *i, len: n_soft });
+                }
+                Piece::Tokens(tokens) => index.extend(
+                    tokens.iter().map(|t| pad + 1 + ids.partition_point(|id| id < t) as u32),
+                ),
+            }
+        }
+        index.resize((r + 1) * seq, pad);
+    }
+    let device: &Device = soft.device();
+    let zero = Tensor::zeros((1, hidden), soft.dtype(), device)?;
+    let bank = if ids.is_empty() {
+        Tensor::cat(&[soft, &zero], 0)?
+    } else {
+        Tensor::cat(&[soft, &zero, &embed(&ids)?.to_dtype(soft.dtype())?], 0)?
+    };
+    let index = Tensor::from_vec(index, rows.len() * seq, device)?;
+    let embeds = bank.index_select(&index, 0)?.reshape((rows.len(), seq, hidden))?;
+    Ok(SoftBatch { embeds, lengths })
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Var;
+
+    use super::*;
+
+    fn embed(ids: &[u32]) -> candle_core::Result<Tensor> {
+        let values: Vec<f32> = ids.iter().flat_map(|&id| [id as f32, 10.0 * id as f32]).collect();
+        Tensor::from_vec(values, (ids.len(), 2), &Device::Cpu)
+    }
+
+    #[test]
+    fn interleaves_and_pads() {
+        let soft = Tensor::new(&[[-1f32, -1.0], [-2.0, -2.0]], &Device::Cpu).unwrap();
+        let rows = [
+            vec![Piece::Tokens(vec![5, 3]), Piece::Soft(1), Piece::Tokens(vec![5])],
+            vec![Piece::Soft(0)],
+        ];
+        let batch = splice(&rows, &soft, embed).unwrap();
+        assert_eq!(batch.lengths, [4, 1]);
+        assert_eq!(
+            batch.embeds.to_vec3::<f32>().unwrap(),
+            [
+                [[5.0, 50.0], [3.0, 30.0], [-2.0, -2.0], [5.0, 50.0]],
+                [[-1.0, -1.0], [0.0, 0.0], [0.0, 0.0], [0.0, 0.0]]
+            ]
+        );
+    }
+
+    #[test]
+    fn gradient_reaches_every_use_of_a_soft_token() {
+        let soft = Var::new(&[[1f32, 2.0], [3.0, 4.0]], &Device::Cpu).unwrap();
+        let rows =
+            [vec![Piece::Soft(0), Piece::Soft(0), Piece::Tokens(vec![1])], vec![Piece::Soft(1)]];
+        let batch = splice(&rows, soft.as_tensor(), embed).unwrap();
+        let grads = batch.embeds.sum_all().unwrap().backward().unwrap();
+        let grad = grads.get(&soft).unwrap().to_vec2::<f32>().unwrap();
+        assert_eq!(grad, [[2.0, 2.0], [1.0, 1.0]]);
+    }
+
+    #[test]
+    fn refuses_what_cannot_be_a_prompt() {
+        let soft = Tensor::zeros((1, 2), candle_core::DType::F32, &Device::Cpu).unwrap();
+        let bad = splice(&[vec![Piece::Soft(1)]], &soft, embed).unwrap_err();
+        assert!(matches!(bad, Error::SoftIndex { row: 0, index: 1, len: 1 }));
+        let bad = splice(&[vec![Piece::Soft(0)], vec![]], &soft, embed).unwrap_err();
+        assert!(matches!(bad, Error::EmptyPrompt { row: 1 }));
+        assert!(matches!(splice(&[], &soft, embed).unwrap_err(), Error::EmptyBatch));
+    }
+}
