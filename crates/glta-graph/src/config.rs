@@ -1,0 +1,258 @@
+use crate::{Error, Result};
+use glta_metrics::Metric;
+use serde::{Deserialize, Serialize};
+
+/// Everything that decides how [`LightGcn`](crate::LightGcn) is trained.
+///
+/// The defaults are those of the published implementation (He et al. 2020):
+/// 64 dimensions, 3 layers, batches of 2048, Adam at 1e-3, L2 1e-4.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LightGcnConfig {
+    /// Columns of the embeddings. Default 64.
+    pub dim: usize,
+    /// Propagation layers; 0 is matrix factorisation. Default 3.
+    pub layers: usize,
+    /// Adam's learning rate. Default 1e-3.
+    pub learning_rate: f32,
+    /// How the learning rate changes over the run. Default constant.
+    pub schedule: Schedule,
+    /// Weight of the squared layer-0 embeddings of a batch's users and items,
+    /// `l2 · ½ Σ (‖u‖² + ‖i‖² + ‖j‖²) / batch`. Default 1e-4.
+    pub l2: f32,
+    /// Triples per step. Default 2048.
+    pub batch_size: usize,
+    /// Passes over as many triples as there are interactions. Default 1000.
+    pub epochs: usize,
+    /// Standard deviation of the initial embeddings. Default 0.1.
+    pub init_std: f32,
+    /// Seed of the initial embeddings, the samples and the edge dropout.
+    pub seed: u64,
+    /// Default BPR.
+    pub loss: Loss,
+    /// Default uniform users.
+    pub positives: PositiveSampling,
+    /// Default uniform.
+    pub negatives: NegativeSampling,
+    /// Negative items per positive one. Default 1.
+    pub negatives_per_positive: usize,
+    /// Share of edges left out of the graph, drawn anew for every step; the kept
+    /// ones are weighted by `1 / (1 - edge_dropout)`. Default 0.
+    pub edge_dropout: f32,
+    /// Epochs between two evaluations on the validation data. Default 5.
+    pub eval_every: usize,
+    /// Evaluations without a better result after which training stops; 0 never
+    /// stops early. Default 10.
+    pub patience: usize,
+    /// What is evaluated and decides which epoch is kept. Default NDCG@10.
+    pub selection: SelectionMetric,
+}
+
+impl Default for LightGcnConfig {
+    fn default() -> Self {
+        Self {
+            dim: 64,
+            layers: 3,
+            learning_rate: 1e-3,
+            schedule: Schedule::Constant,
+            l2: 1e-4,
+            batch_size: 2048,
+            epochs: 1000,
+            init_std: 0.1,
+            seed: 2024,
+            loss: Loss::Bpr,
+            positives: PositiveSampling::UniformUser,
+            negatives: NegativeSampling::Uniform,
+            negatives_per_positive: 1,
+            edge_dropout: 0.0,
+            eval_every: 5,
+            patience: 10,
+            selection: SelectionMetric::default(),
+        }
+    }
+}
+
+/// The training objective of a user `u`, a positive item and negative ones, with
+/// scores `s`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Loss {
+    /// Bayesian personalised ranking: the mean over the negatives of
+    /// `softplus(s_negative - s_positive)`.
+    Bpr,
+    /// Cross-entropy of the positive item among itself and the negatives, of
+    /// scores divided by the temperature. Use it with many negatives.
+    SampledSoftmax {
+        /// Scores are divided by this.
+        temperature: f32,
+    },
+}
+
+/// Where a triple's user and positive item come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PositiveSampling {
+    /// A uniform user, then one of the user's items: every user weighs the
+    /// same, as in the published implementation.
+    UniformUser,
+    /// A uniform interaction: active users weigh more.
+    Interaction,
+}
+
+/// How negative items are drawn; never one that the user has in training.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum NegativeSampling {
+    /// Every item equally likely.
+    Uniform,
+    /// With probability proportional to `(degree + 1)^exponent`.
+    Popularity {
+        /// 0 is uniform, 1 proportional to popularity; 0.75 is common.
+        exponent: f32,
+    },
+}
+
+/// How the learning rate changes over the run.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Schedule {
+    /// Always the configured rate.
+    Constant,
+    /// Falls along a half cosine over all epochs.
+    Cosine {
+        /// The last rate as a share of the configured one.
+        final_ratio: f32,
+    },
+    /// Multiplied by a factor at regular intervals.
+    Step {
+        /// Epochs between two changes.
+        every: usize,
+        /// What the rate is multiplied by.
+        factor: f32,
+    },
+}
+
+impl Schedule {
+    /// Share of the configured learning rate after `step` of `total` steps, an
+    /// epoch having `per_epoch` of them.
+    pub(crate) fn ratio(self, step: usize, total: usize, per_epoch: usize) -> f32 {
+        match self {
+            Self::Constant => 1.0,
+            Self::Cosine { final_ratio } => {
+                let done = step as f64 / total.max(1) as f64;
+                let wave = 0.5 + 0.5 * (std::f64::consts::PI * done).cos();
+                final_ratio + (1.0 - final_ratio) * wave as f32
+            }
+            Self::Step { every, factor } => {
+                let changes = step / (per_epoch.max(1) * every.max(1));
+                factor.powi(i32::try_from(changes).unwrap_or(i32::MAX))
+            }
+        }
+    }
+}
+
+/// The metric that decides which epoch is the best.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SelectionMetric {
+    /// Default NDCG.
+    pub metric: Metric,
+    /// Cut-off. Default 10.
+    pub k: usize,
+}
+
+impl Default for SelectionMetric {
+    fn default() -> Self {
+        Self { metric: Metric::Ndcg, k: 10 }
+    }
+}
+
+impl LightGcnConfig {
+    /// Checks every field.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the first field that cannot work.
+    pub fn validate(&self) -> Result<()> {
+        let positive = [
+            ("dim", self.dim),
+            ("batch_size", self.batch_size),
+            ("negatives_per_positive", self.negatives_per_positive),
+            ("eval_every", self.eval_every),
+            ("selection.k", self.selection.k),
+        ];
+        for (field, value) in positive {
+            if value == 0 {
+                return Err(config(field, "0 is not possible, give at least 1".into()));
+            }
+        }
+        let in_range = |field, value: f32, range: std::ops::RangeInclusive<f32>| {
+            if range.contains(&value) {
+                return Ok(());
+            }
+            let (low, high) = (range.start(), range.end());
+            Err(config(field, format!("{value} is not in {low}..={high}")))
+        };
+        in_range("learning_rate", self.learning_rate, 1e-12..=1e3)?;
+        in_range("l2", self.l2, 0.0..=1e3)?;
+        in_range("init_std", self.init_std, 0.0..=1e3)?;
+        in_range("edge_dropout", self.edge_dropout, 0.0..=0.99)?;
+        if let Loss::SampledSoftmax { temperature } = self.loss {
+            in_range("loss.sampled_softmax.temperature", temperature, 1e-4..=1e4)?;
+        }
+        if let NegativeSampling::Popularity { exponent } = self.negatives {
+            in_range("negatives.popularity.exponent", exponent, -4.0..=4.0)?;
+        }
+        match self.schedule {
+            Schedule::Constant => Ok(()),
+            Schedule::Cosine { final_ratio } => {
+                in_range("schedule.cosine.final_ratio", final_ratio, 0.0..=1.0)
+            }
+            Schedule::Step { every, factor } => {
+                if every == 0 {
+                    let problem = "0 is not possible, give at least 1".into();
+                    return Err(config("schedule.step.every", problem));
+                }
+                in_range("schedule.step.factor", factor, 0.0..=1.0)
+            }
+        }
+    }
+}
+
+fn config(field: &'static str, problem: String) -> Error {
+    Error::Config { field, problem }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_valid_and_bad_values_name_their_field() {
+        assert!(LightGcnConfig::default().validate().is_ok());
+        let check = |change: &dyn Fn(&mut LightGcnConfig), field: &str| {
+            let mut config = LightGcnConfig::default();
+            change(&mut config);
+            let message = config.validate().unwrap_err().to_string();
+            assert!(message.contains(field), "{message}");
+        };
+        check(&|c| c.dim = 0, "dim");
+        check(&|c| c.learning_rate = f32::NAN, "learning_rate");
+        check(&|c| c.l2 = -1.0, "l2");
+        check(&|c| c.edge_dropout = 1.0, "edge_dropout");
+        let schedule = |factor, every| Schedule::Step { every, factor };
+        check(&|c| c.schedule = schedule(0.5, 0), "schedule.step.every");
+        check(&|c| c.schedule = schedule(2.0, 1), "schedule.step.factor");
+    }
+
+    #[test]
+    fn schedules_start_at_one_and_end_where_they_should() {
+        let cosine = Schedule::Cosine { final_ratio: 0.1 };
+        assert_eq!(cosine.ratio(0, 100, 10), 1.0);
+        assert!((cosine.ratio(50, 100, 10) - 0.55).abs() < 1e-6);
+        assert!((cosine.ratio(100, 100, 10) - 0.1).abs() < 1e-6);
+        let step = Schedule::Step { every: 2, factor: 0.5 };
+        assert_eq!(step.ratio(19, 100, 10), 1.0);
+        assert_eq!(step.ratio(20, 100, 10), 0.5);
+        assert_eq!(step.ratio(45, 100, 10), 0.25);
+    }
+}

@@ -1,0 +1,227 @@
+//! Random triples of a user, a positive item and negative items.
+
+use crate::config::{LightGcnConfig, NegativeSampling, PositiveSampling};
+use crate::{Error, Result};
+use glta_data::Interactions;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use rand_distr::Distribution;
+use rand_distr::weighted::WeightedAliasIndex;
+use rayon::prelude::*;
+
+/// Triples that share one random stream; what is drawn must not depend on how
+/// many threads draw.
+const STREAM: usize = 4096;
+/// Draws by popularity that may hit the user's own items before a uniform one
+/// is taken.
+const TRIES: usize = 64;
+
+/// Ids are the caller's, not the graph's.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Batch {
+    pub(crate) users: Vec<u32>,
+    pub(crate) positives: Vec<u32>,
+    /// `negatives_per_positive` for each triple, one triple after the other.
+    pub(crate) negatives: Vec<u32>,
+}
+
+impl Batch {
+    pub(crate) fn len(&self) -> usize {
+        self.users.len()
+    }
+}
+
+pub(crate) struct Sampler<'a> {
+    train: &'a Interactions,
+    seed: u64,
+    per_positive: usize,
+    by_interaction: bool,
+    /// Users with at least one item and at least one other to be negative.
+    users: Vec<u32>,
+    popularity: Option<WeightedAliasIndex<f32>>,
+}
+
+impl<'a> Sampler<'a> {
+    pub(crate) fn new(train: &'a Interactions, config: &LightGcnConfig) -> Result<Self> {
+        let usable = |&u: &u32| (1..train.n_items()).contains(&train.items(u).len());
+        let users: Vec<u32> = (0..train.n_users() as u32).filter(usable).collect();
+        if users.is_empty() {
+            return Err(Error::NothingToTrain);
+        }
+        let popularity = match config.negatives {
+            NegativeSampling::Uniform => None,
+            NegativeSampling::Popularity { exponent } => {
+                let degrees = train.item_degrees().into_iter();
+                let weights = degrees.map(|d| (d as f32 + 1.0).powf(exponent)).collect();
+                let table = WeightedAliasIndex::new(weights).map_err(|e| Error::Config {
+                    field: "negatives.popularity.exponent",
+                    problem: format!("no item can be drawn with it: {e}"),
+                })?;
+                Some(table)
+            }
+        };
+        Ok(Self {
+            train,
+            seed: config.seed,
+            per_positive: config.negatives_per_positive,
+            by_interaction: config.positives == PositiveSampling::Interaction,
+            users,
+            popularity,
+        })
+    }
+
+    /// Draws the triples `first..first + len` of all that the run draws.
+    pub(crate) fn fill(&self, batch: &mut Batch, first: usize, len: usize) {
+        batch.users.resize(len, 0);
+        batch.positives.resize(len, 0);
+        batch.negatives.resize(len * self.per_positive, 0);
+        // A stream belongs to the place in the run where it starts, so batches
+        // of one run never share one.
+        let streams = batch
+            .users
+            .par_chunks_mut(STREAM)
+            .zip(batch.positives.par_chunks_mut(STREAM))
+            .zip(batch.negatives.par_chunks_mut(STREAM * self.per_positive));
+        streams.enumerate().for_each(|(s, ((users, positives), negatives))| {
+            let mut rng = ChaCha8Rng::seed_from_u64(self.seed ^ 0x7472_6970_6c65_7321);
+            rng.set_stream((first + s * STREAM) as u64);
+            let negatives = negatives.chunks_mut(self.per_positive);
+            for ((user, positive), negatives) in users.iter_mut().zip(positives).zip(negatives) {
+                (*user, *positive) = self.positive(&mut rng);
+                for negative in negatives {
+                    *negative = self.negative(*user, &mut rng);
+                }
+            }
+        });
+    }
+
+    fn positive(&self, rng: &mut ChaCha8Rng) -> (u32, u32) {
+        if self.by_interaction {
+            let offsets = self.train.offsets();
+            loop {
+                let edge = rng.random_range(0..self.train.len());
+                let user = offsets.partition_point(|&o| o <= edge) - 1;
+                // A user with every item has no negative. There are others.
+                if offsets[user + 1] - offsets[user] < self.train.n_items() {
+                    return (user as u32, self.train.column_indices()[edge]);
+                }
+            }
+        }
+        let user = self.users[rng.random_range(0..self.users.len())];
+        let items = self.train.items(user);
+        (user, items[rng.random_range(0..items.len())])
+    }
+
+    fn negative(&self, user: u32, rng: &mut ChaCha8Rng) -> u32 {
+        let items = self.train.items(user);
+        if let Some(popularity) = &self.popularity {
+            for _ in 0..TRIES {
+                let item = popularity.sample(rng) as u32;
+                if items.binary_search(&item).is_err() {
+                    return item;
+                }
+            }
+        }
+        // The `draw`-th item that the user does not have: without rejection, and
+        // as fast for a user who has almost everything.
+        let draw = rng.random_range(0..(self.train.n_items() - items.len()) as u32);
+        let (mut low, mut high) = (0, items.len());
+        while low < high {
+            let middle = (low + high) / 2;
+            if items[middle] - middle as u32 <= draw {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        draw + low as u32
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn train() -> Interactions {
+        // User 0 lacks only item 3, user 1 has one item, user 2 everything, user
+        // 3 nothing.
+        let mut pairs = vec![(0, 0), (0, 1), (0, 2), (0, 4), (1, 2)];
+        pairs.extend((0..5).map(|i| (2, i)));
+        Interactions::from_pairs(4, 5, pairs).unwrap()
+    }
+
+    fn draw(change: impl Fn(&mut LightGcnConfig)) -> Batch {
+        let mut config = LightGcnConfig::default();
+        change(&mut config);
+        let train = train();
+        let sampler = Sampler::new(&train, &config).unwrap();
+        let mut batch = Batch::default();
+        sampler.fill(&mut batch, 0, 10_000);
+        for t in 0..batch.len() {
+            assert!(train.contains(batch.users[t], batch.positives[t]));
+            for &negative in &batch.negatives[t * sampler.per_positive..][..sampler.per_positive] {
+                assert!(negative < 5 && !train.contains(batch.users[t], negative));
+            }
+        }
+        batch
+    }
+
+    fn share(batch: &Batch, user: u32) -> f64 {
+        let of_user = batch.users.iter().filter(|&&u| u == user).count();
+        of_user as f64 / batch.len() as f64
+    }
+
+    #[test]
+    fn uniform_user_and_negatives() {
+        let batch = draw(|_| ());
+        assert!((share(&batch, 0) - 0.5).abs() < 0.03);
+        // User 1's four missing items come equally often.
+        for item in [0, 1, 3, 4] {
+            let pairs = batch.users.iter().zip(&batch.negatives);
+            let n = pairs.filter(|&(&u, &j)| u == 1 && j == item).count();
+            assert!((n as f64 / 5000.0 - 0.25).abs() < 0.03, "item {item}: {n}");
+        }
+    }
+
+    #[test]
+    fn by_interaction() {
+        let batch = draw(|c| c.positives = PositiveSampling::Interaction);
+        assert!((share(&batch, 0) - 0.8).abs() < 0.03);
+    }
+
+    #[test]
+    fn popular_negatives_come_more_often() {
+        let batch = draw(|c| {
+            c.negatives = NegativeSampling::Popularity { exponent: 2.0 };
+            c.negatives_per_positive = 3;
+        });
+        let count = |item| batch.negatives.iter().filter(|&&j| j == item).count();
+        // Degrees 2 and 1 (item 3 also serves user 0): weights 9 to 4.
+        let ones = batch.users.iter().filter(|&&u| u == 1).count() * 3;
+        let expected = ones as f64 * 9.0 / (3.0 * 9.0 + 4.0);
+        assert!((count(0) as f64 - expected).abs() < 0.1 * expected);
+    }
+
+    #[test]
+    fn nothing_to_train_is_an_error() {
+        let full = Interactions::from_pairs(1, 1, [(0, 0)]).unwrap();
+        assert!(Sampler::new(&full, &LightGcnConfig::default()).is_err());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn negatives_are_exactly_the_missing_items(
+            seen in proptest::collection::btree_set(0u32..20, 1..20)
+        ) {
+            let pairs: Vec<_> = seen.iter().map(|&i| (0, i)).collect();
+            let train = Interactions::from_pairs(1, 20, pairs).unwrap();
+            let sampler = Sampler::new(&train, &LightGcnConfig::default()).unwrap();
+            let mut batch = Batch::default();
+            sampler.fill(&mut batch, 0, 2000);
+            let drawn: std::collections::BTreeSet<u32> = batch.negatives.into_iter().collect();
+            let missing: std::collections::BTreeSet<u32> =
+                (0..20).filter(|i| !seen.contains(i)).collect();
+            proptest::prop_assert_eq!(drawn, missing);
+        }
+    }
+}

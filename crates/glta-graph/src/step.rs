@@ -1,0 +1,310 @@
+//! One training step: loss, gradient and Adam.
+
+use crate::adjacency::{Adjacency, Side};
+use crate::config::{LightGcnConfig, Loss};
+use crate::kernel::{AdamRows, AdamStep};
+use crate::lines::{Line, Nodes, Panels};
+use crate::propagate::{Needed, NeededSide, Passes};
+use crate::sampler::Batch;
+use rayon::prelude::*;
+
+/// Triples scored by one piece of parallel work.
+const TRIPLES: usize = 512;
+/// Rows that one piece of parallel work updates.
+const ROWS: usize = 2048;
+const BETA1: f32 = 0.9;
+const BETA2: f32 = 0.999;
+const EPSILON: f32 = 1e-8;
+
+/// What is learned, with Adam's state. Internal order throughout.
+pub(crate) struct Parameters {
+    pub(crate) values: Nodes,
+    first: Nodes,
+    second: Nodes,
+    /// The values divided by the square root of the degree; during a step, the
+    /// gradient in the same scale.
+    scaled: Nodes,
+    steps: i32,
+}
+
+impl Parameters {
+    pub(crate) fn new(graph: &Adjacency, values: Nodes) -> Self {
+        let zeros = || Nodes::zeros(graph.n_users(), graph.n_items(), values.users.dim());
+        let mut scaled = values.clone();
+        graph.scale_by(&mut scaled, |side| &side.inv_sqrt_degree);
+        Self { first: zeros(), second: zeros(), scaled, values, steps: 0 }
+    }
+}
+
+/// The working memory of a step.
+pub(crate) struct Step {
+    loss: Loss,
+    l2: f32,
+    needed: Needed,
+    passes: Passes,
+    /// Final embeddings of the needed rows.
+    outputs: Nodes,
+    /// Gradient with respect to them, zero elsewhere.
+    gradient: Nodes,
+    /// L2 coefficients of the needed rows, zero elsewhere.
+    user_decay: Vec<f32>,
+    item_decay: Vec<f32>,
+    /// The batch in internal ids.
+    triples: Batch,
+    positive_slopes: Vec<f32>,
+    negative_slopes: Vec<f32>,
+}
+
+impl Step {
+    pub(crate) fn new(graph: &Adjacency, config: &LightGcnConfig) -> Self {
+        let zeros = || Nodes::zeros(graph.n_users(), graph.n_items(), config.dim);
+        Self {
+            loss: config.loss,
+            l2: config.l2,
+            needed: Needed::default(),
+            passes: Passes::new(graph, config.dim, config.layers),
+            outputs: zeros(),
+            gradient: zeros(),
+            user_decay: vec![0.0; graph.n_users()],
+            item_decay: vec![0.0; graph.n_items()],
+            triples: Batch::default(),
+            positive_slopes: Vec::new(),
+            negative_slopes: Vec::new(),
+        }
+    }
+
+    /// The mean loss of a batch, L2 included. Leaves in `parameters.scaled` the
+    /// gradient divided by the square root of the degree, without its L2 part,
+    /// which is left in the decays.
+    pub(crate) fn gradients(
+        &mut self,
+        graph: &Adjacency,
+        parameters: &mut Parameters,
+        batch: &Batch,
+    ) -> f64 {
+        self.clear();
+        self.renumber(graph, batch);
+        let (needed, triples) = (&mut self.needed, &self.triples);
+        rayon::join(
+            || needed.users.fill(&graph.users, triples.users.iter().copied()),
+            || {
+                let items = triples.positives.iter().chain(&triples.negatives);
+                needed.items.fill(&graph.items, items.copied());
+            },
+        );
+        self.passes.forward(graph, &parameters.scaled, &self.needed, &mut self.outputs);
+        let loss = self.score() + self.decay(&parameters.values);
+        self.accumulate();
+        let (gradient, out) = (&mut self.gradient, &mut parameters.scaled);
+        self.passes.backward(graph, gradient, &self.needed, out);
+        loss
+    }
+
+    /// One Adam step on what [`gradients`](Self::gradients) left.
+    pub(crate) fn update(&self, graph: &Adjacency, parameters: &mut Parameters, rate: f32) {
+        parameters.steps = parameters.steps.saturating_add(1);
+        let correction = |beta: f32| 1.0 - f64::from(beta).powi(parameters.steps);
+        let step = AdamStep {
+            beta1: BETA1,
+            beta2: BETA2,
+            epsilon: EPSILON,
+            step_size: (f64::from(rate) / correction(BETA1)) as f32,
+            second_scale: (1.0 / correction(BETA2).sqrt()) as f32,
+        };
+        let p = parameters;
+        let mut tasks = adam_tasks(
+            &graph.users,
+            [&mut p.values.users, &mut p.first.users, &mut p.second.users, &mut p.scaled.users],
+            &self.user_decay,
+        );
+        tasks.extend(adam_tasks(
+            &graph.items,
+            [&mut p.values.items, &mut p.first.items, &mut p.second.items, &mut p.scaled.items],
+            &self.item_decay,
+        ));
+        tasks.into_par_iter().for_each(|rows| graph.isa.adam(step, rows));
+    }
+
+    /// Undoes what the last batch left outside zero.
+    fn clear(&mut self) {
+        let sides = [
+            (&self.needed.users, &mut self.gradient.users, &mut self.user_decay),
+            (&self.needed.items, &mut self.gradient.items, &mut self.item_decay),
+        ];
+        for (needed, gradient, decay) in sides {
+            for lines in gradient.panels_mut() {
+                for &row in &needed.rows {
+                    lines[row as usize] = Line::ZERO;
+                }
+            }
+            for &row in &needed.rows {
+                decay[row as usize] = 0.0;
+            }
+        }
+    }
+
+    fn renumber(&mut self, graph: &Adjacency, batch: &Batch) {
+        let map = |out: &mut Vec<u32>, ids: &[u32], side: &Side| {
+            out.clear();
+            out.extend(ids.iter().map(|&id| side.rank[id as usize]));
+        };
+        map(&mut self.triples.users, &batch.users, &graph.users);
+        map(&mut self.triples.positives, &batch.positives, &graph.items);
+        map(&mut self.triples.negatives, &batch.negatives, &graph.items);
+    }
+
+    /// Scores the triples; leaves the derivatives by the scores and returns the
+    /// mean loss.
+    fn score(&mut self) -> f64 {
+        let n = self.triples.len();
+        let per_positive = self.triples.negatives.len() / n;
+        let share = 1.0 / n as f32;
+        self.positive_slopes.resize(n, 0.0);
+        self.negative_slopes.resize(n * per_positive, 0.0);
+        let (triples, outputs, loss) = (&self.triples, &self.outputs, self.loss);
+        let losses: Vec<f64> = self
+            .positive_slopes
+            .par_chunks_mut(TRIPLES)
+            .zip(self.negative_slopes.par_chunks_mut(TRIPLES * per_positive))
+            .enumerate()
+            .map(|(chunk, (positives, negatives))| {
+                let mut sum = 0.0;
+                let negatives = negatives.chunks_mut(per_positive);
+                for (k, (slope, slopes)) in positives.iter_mut().zip(negatives).enumerate() {
+                    let t = chunk * TRIPLES + k;
+                    let user = triples.users[t];
+                    let items = &triples.negatives[t * per_positive..];
+                    for (score, &item) in slopes.iter_mut().zip(items) {
+                        *score = dot(outputs, user, item);
+                    }
+                    let positive = dot(outputs, user, triples.positives[t]);
+                    let (loss, by_positive) = loss.derivatives(positive, slopes);
+                    sum += loss;
+                    *slope = by_positive * share;
+                    for slope in slopes {
+                        *slope *= share;
+                    }
+                }
+                sum
+            })
+            .collect();
+        losses.into_iter().sum::<f64>() / n as f64
+    }
+
+    /// Counts how often each node occurs, as L2 coefficients, and returns the L2
+    /// part of the loss.
+    fn decay(&mut self, values: &Nodes) -> f64 {
+        if self.l2 == 0.0 {
+            return 0.0;
+        }
+        let unit = self.l2 / self.triples.len() as f32;
+        for &user in &self.triples.users {
+            self.user_decay[user as usize] += 1.0;
+        }
+        for &item in self.triples.positives.iter().chain(&self.triples.negatives) {
+            self.item_decay[item as usize] += 1.0;
+        }
+        let side = |needed: &NeededSide, decay: &mut [f32], values: &Panels| -> f64 {
+            let mut sum = 0.0;
+            for &row in &needed.rows {
+                let row = row as usize;
+                decay[row] *= unit;
+                let norm: f32 = (0..values.panels())
+                    .map(|p| values.panel(p)[row].0.iter().map(|x| x * x).sum::<f32>())
+                    .sum();
+                sum += 0.5 * f64::from(decay[row]) * f64::from(norm);
+            }
+            sum
+        };
+        let (users, items) = rayon::join(
+            || side(&self.needed.users, &mut self.user_decay, &values.users),
+            || side(&self.needed.items, &mut self.item_decay, &values.items),
+        );
+        users + items
+    }
+
+    /// Sums the derivatives by the final embeddings. A panel of one side is one
+    /// piece of work, so triples are added in their order on any number of
+    /// threads.
+    fn accumulate(&mut self) {
+        let triples = &self.triples;
+        let per_positive = triples.negatives.len() / triples.len();
+        let (positives, negatives) = (&self.positive_slopes, &self.negative_slopes);
+        let (users, items) = (&self.outputs.users, &self.outputs.items);
+        let to_users = self.gradient.users.panels_mut().map(|lines| (true, lines));
+        let to_items = self.gradient.items.panels_mut().map(|lines| (false, lines));
+        let work: Vec<(usize, (bool, &mut [Line]))> =
+            to_users.enumerate().chain(to_items.enumerate()).collect();
+        work.into_par_iter().with_max_len(1).for_each(|(panel, (to_users, out))| {
+            let (users, items) = (users.panel(panel), items.panel(panel));
+            for (t, (&user, &positive)) in triples.users.iter().zip(&triples.positives).enumerate()
+            {
+                let range = t * per_positive..(t + 1) * per_positive;
+                let others = triples.negatives[range.clone()].iter();
+                let all = std::iter::once((&positive, &positives[t]))
+                    .chain(others.zip(&negatives[range]));
+                for (&item, &slope) in all {
+                    if to_users {
+                        multiply_add(&mut out[user as usize], slope, &items[item as usize]);
+                    } else {
+                        multiply_add(&mut out[item as usize], slope, &users[user as usize]);
+                    }
+                }
+            }
+        });
+    }
+}
+
+fn dot(nodes: &Nodes, user: u32, item: u32) -> f32 {
+    let mut sums = [0.0f32; crate::lines::WIDTH];
+    for panel in 0..nodes.users.panels() {
+        let user = &nodes.users.panel(panel)[user as usize].0;
+        let item = &nodes.items.panel(panel)[item as usize].0;
+        for ((sum, u), i) in sums.iter_mut().zip(user).zip(item) {
+            *sum += u * i;
+        }
+    }
+    sums.iter().sum()
+}
+
+fn multiply_add(out: &mut Line, factor: f32, line: &Line) {
+    for (o, x) in out.0.iter_mut().zip(line.0) {
+        *o += factor * x;
+    }
+}
+
+/// Cuts one side into pieces of rows for Adam.
+fn adam_tasks<'a>(
+    side: &'a Side,
+    matrices: [&'a mut Panels; 4],
+    decay: &'a [f32],
+) -> Vec<AdamRows<'a>> {
+    let rows = side.order.len();
+    let mut tasks = Vec::new();
+    let [values, first, second, scaled] = matrices;
+    let panels = values
+        .panels_mut()
+        .zip(first.panels_mut())
+        .zip(second.panels_mut())
+        .zip(scaled.panels_mut());
+    for (((values, first), second), scaled) in panels {
+        let pieces = values
+            .chunks_mut(ROWS)
+            .zip(first.chunks_mut(ROWS))
+            .zip(second.chunks_mut(ROWS))
+            .zip(scaled.chunks_mut(ROWS));
+        for (k, (((parameters, first), second), scaled)) in pieces.enumerate() {
+            let range = k * ROWS..rows.min((k + 1) * ROWS);
+            tasks.push(AdamRows {
+                parameters,
+                first,
+                second,
+                scaled,
+                sqrt_degree: &side.sqrt_degree[range.clone()],
+                inv_sqrt_degree: &side.inv_sqrt_degree[range.clone()],
+                decay: &decay[range],
+            });
+        }
+    }
+    tasks
+}

@@ -1,0 +1,377 @@
+//! The adjacency of one side of the graph, cut into tiles that fit a cache.
+
+use crate::kernel::{Isa, Segment};
+use crate::lines::{Line, Panels};
+use rayon::prelude::*;
+use std::ops::Range;
+
+/// Columns of the smallest blocks: 512 lines of 64 bytes are two thirds of a
+/// first-level data cache, the rest is left for the rows that are summed.
+const BLOCK: usize = 512;
+/// Ids within a block are 16 bits wide.
+const MAX_BLOCK: usize = 1 << 15;
+/// A block grows until a row has this many neighbours in it on average: shorter
+/// runs cost more in bookkeeping than the nearer cache saves.
+const MIN_RUN: usize = 6;
+/// Neighbours per chunk: small enough to share a graph of a million
+/// interactions among many threads, large enough to pay for loading the blocks.
+const CHUNK: usize = 100_000;
+
+/// A binary `(rows, columns)` matrix without stored values.
+///
+/// Columns are cut into blocks whose dense rows fit a cache, rows into chunks
+/// that are the unit of parallel work. A tile, one chunk of rows and one block
+/// of columns, lists its non-empty rows as [`Segment`]s, longest first (so that
+/// the inner loop's length is predictable), with 16-bit column ids.
+///
+/// The order in which a row is summed depends on the matrix alone, never on the
+/// number of threads.
+#[derive(Clone, Debug)]
+pub(crate) struct Tiles {
+    rows: usize,
+    columns: usize,
+    /// Starts of the blocks, and the end of the last.
+    blocks: Vec<usize>,
+    chunks: Vec<Chunk>,
+    edges: usize,
+}
+
+#[derive(Clone, Debug)]
+struct Chunk {
+    rows: Range<usize>,
+    indices: Vec<u16>,
+    segments: Vec<Segment>,
+    /// Tile `b` is `segments[tiles[b]..tiles[b + 1]]`.
+    tiles: Vec<u32>,
+}
+
+/// Some rows of a [`Tiles`], the only ones to be worked on.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Selection {
+    chunks: Vec<SelectedChunk>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct SelectedChunk {
+    segments: Vec<Segment>,
+    tiles: Vec<u32>,
+    edges: usize,
+}
+
+impl Selection {
+    /// Number of edges of the selected rows.
+    pub(crate) fn edges(&self) -> usize {
+        self.chunks.iter().map(|chunk| chunk.edges).sum()
+    }
+}
+
+/// Cuts columns, given their degrees, into blocks.
+fn column_blocks(degrees: &[u32], rows: usize) -> Vec<usize> {
+    let mut blocks = vec![0];
+    let mut start = 0;
+    while start < degrees.len() {
+        let mut end = (start + BLOCK).min(degrees.len());
+        let edges = |end: usize| -> usize { degrees[start..end].iter().map(|&d| d as usize).sum() };
+        while end < degrees.len() && end - start < MAX_BLOCK && edges(end) < MIN_RUN * rows {
+            end = (start + 2 * (end - start)).min(degrees.len());
+        }
+        blocks.push(end);
+        start = end;
+    }
+    blocks
+}
+
+/// Cuts rows, given their degrees, into chunks of about equal work.
+fn row_chunks(degrees: &[u32]) -> Vec<Range<usize>> {
+    let mut chunks = Vec::new();
+    let (mut start, mut edges) = (0, 0);
+    for (row, &degree) in degrees.iter().enumerate() {
+        edges += degree as usize;
+        if edges >= CHUNK || row + 1 == degrees.len() || row + 1 - start == 1 << 16 {
+            chunks.push(start..row + 1);
+            (start, edges) = (row + 1, 0);
+        }
+    }
+    chunks
+}
+
+impl Tiles {
+    /// Builds the matrix; `neighbours(row, out)` appends the columns of a row.
+    pub(crate) fn new(
+        row_degrees: &[u32],
+        column_degrees: &[u32],
+        neighbours: impl Fn(usize, &mut Vec<u32>) + Sync,
+    ) -> Self {
+        let blocks = column_blocks(column_degrees, row_degrees.len());
+        let chunks: Vec<Chunk> = row_chunks(row_degrees)
+            .into_par_iter()
+            .map(|rows| Chunk::new(rows, &blocks, &neighbours))
+            .collect();
+        let edges = chunks.iter().map(|chunk| chunk.indices.len()).sum();
+        Self { rows: row_degrees.len(), columns: column_degrees.len(), blocks, chunks, edges }
+    }
+
+    /// Number of non-zeros.
+    pub(crate) fn edges(&self) -> usize {
+        self.edges
+    }
+
+    /// Bytes held.
+    pub(crate) fn bytes(&self) -> usize {
+        let chunk = |c: &Chunk| 2 * c.indices.len() + 8 * c.segments.len() + 4 * c.tiles.len();
+        self.chunks.iter().map(chunk).sum()
+    }
+
+    /// Puts the rows where `mask` is true into `selection`.
+    pub(crate) fn select(&self, mask: &[bool], selection: &mut Selection) {
+        assert_eq!(mask.len(), self.rows);
+        selection.chunks.resize_with(self.chunks.len(), SelectedChunk::default);
+        selection
+            .chunks
+            .par_iter_mut()
+            .zip(&self.chunks)
+            .for_each(|(selected, chunk)| selected.fill(chunk, &mask[chunk.rows.clone()]));
+    }
+
+    /// The matrix with only those edges `(row, column)` that `keep` accepts,
+    /// built into `out`, which must come from the same matrix.
+    pub(crate) fn filter_into(&self, out: &mut Self, keep: impl Fn(u32, u32) -> bool + Sync) {
+        out.chunks
+            .par_iter_mut()
+            .zip(&self.chunks)
+            .for_each(|(out, chunk)| chunk.filter_into(out, &self.blocks, &keep));
+        out.edges = out.chunks.iter().map(|chunk| chunk.indices.len()).sum();
+    }
+
+    /// Pieces of `dst = scale · (self · src) + add`, to be run in any order.
+    /// With a selection only its rows of `dst` are written correctly, the others
+    /// hold anything.
+    pub(crate) fn gather<'a>(
+        &'a self,
+        isa: Isa,
+        product: Product<'a>,
+        dst: &'a mut Panels,
+        tasks: &mut Vec<Task<'a>>,
+    ) {
+        assert_eq!(product.src.rows(), self.columns);
+        assert_eq!(dst.rows(), self.rows);
+        assert_eq!(product.scale.len(), self.rows);
+        assert_eq!(product.src.panels(), dst.panels());
+        for (panel, mut lines) in dst.panels_mut().enumerate() {
+            for (c, chunk) in self.chunks.iter().enumerate() {
+                let (head, tail) = lines.split_at_mut(chunk.rows.len());
+                lines = tail;
+                tasks.push(Task {
+                    isa,
+                    dst: head,
+                    work: Work::Gather {
+                        chunk,
+                        blocks: &self.blocks,
+                        selected: product.selection.map(|s| &s.chunks[c]),
+                        src: product.src.panel(panel),
+                        scale: &product.scale[chunk.rows.clone()],
+                        add: product.add.map(|a| &a.panel(panel)[chunk.rows.clone()]),
+                    },
+                });
+            }
+        }
+    }
+
+    /// Pieces of `dst = scale · (selfᵀ · src) + add`, for a `src` that is zero
+    /// outside the selected rows.
+    pub(crate) fn scatter<'a>(
+        &'a self,
+        isa: Isa,
+        product: Product<'a>,
+        dst: &'a mut Panels,
+        tasks: &mut Vec<Task<'a>>,
+    ) {
+        assert_eq!(product.src.rows(), self.rows);
+        assert_eq!(dst.rows(), self.columns);
+        assert_eq!(product.scale.len(), self.columns);
+        assert_eq!(product.src.panels(), dst.panels());
+        let Some(selection) = product.selection else {
+            return;
+        };
+        for (panel, mut lines) in dst.panels_mut().enumerate() {
+            for block in 0..self.blocks.len() - 1 {
+                let columns = self.blocks[block]..self.blocks[block + 1];
+                let (head, tail) = lines.split_at_mut(columns.len());
+                lines = tail;
+                tasks.push(Task {
+                    isa,
+                    dst: head,
+                    work: Work::Scatter {
+                        tiles: self,
+                        selection,
+                        block,
+                        src: product.src.panel(panel),
+                        scale: &product.scale[columns.clone()],
+                        add: product.add.map(|a| &a.panel(panel)[columns]),
+                    },
+                });
+            }
+        }
+    }
+}
+
+/// The inputs of one sparse product.
+#[derive(Clone, Copy)]
+pub(crate) struct Product<'a> {
+    pub(crate) src: &'a Panels,
+    /// Factor of each row of the result.
+    pub(crate) scale: &'a [f32],
+    pub(crate) add: Option<&'a Panels>,
+    pub(crate) selection: Option<&'a Selection>,
+}
+
+/// One piece of a sparse product; the pieces write to disjoint memory.
+pub(crate) struct Task<'a> {
+    isa: Isa,
+    dst: &'a mut [Line],
+    work: Work<'a>,
+}
+
+enum Work<'a> {
+    Gather {
+        chunk: &'a Chunk,
+        blocks: &'a [usize],
+        selected: Option<&'a SelectedChunk>,
+        src: &'a [Line],
+        scale: &'a [f32],
+        add: Option<&'a [Line]>,
+    },
+    Scatter {
+        tiles: &'a Tiles,
+        selection: &'a Selection,
+        block: usize,
+        src: &'a [Line],
+        scale: &'a [f32],
+        add: Option<&'a [Line]>,
+    },
+}
+
+impl Task<'_> {
+    pub(crate) fn run(self) {
+        let Self { isa, dst, work } = self;
+        dst.fill(Line::ZERO);
+        match work {
+            Work::Gather { chunk, blocks, selected, src, scale, add } => {
+                let (segments, tiles) = match selected {
+                    Some(selected) => (&selected.segments, &selected.tiles),
+                    None => (&chunk.segments, &chunk.tiles),
+                };
+                for (tile, block) in tiles.windows(2).zip(blocks.windows(2)) {
+                    let segments = &segments[tile[0] as usize..tile[1] as usize];
+                    let src = &src[block[0]..block[1]];
+                    // SAFETY: a chunk's segments lie inside its indices, its ids
+                    // inside their block and its rows inside the chunk, by
+                    // construction; `src` is the block and `dst` the chunk.
+                    unsafe { isa.gather(segments, &chunk.indices, src, dst) };
+                }
+                isa.scale(dst, scale, add);
+            }
+            Work::Scatter { tiles, selection, block, src, scale, add } => {
+                for (chunk, selected) in tiles.chunks.iter().zip(&selection.chunks) {
+                    let tile = selected.tiles[block] as usize..selected.tiles[block + 1] as usize;
+                    let src = &src[chunk.rows.clone()];
+                    // SAFETY: as above; here `src` is the chunk and `dst` the block.
+                    unsafe { isa.scatter(&selected.segments[tile], &chunk.indices, src, dst) };
+                }
+                isa.scale(dst, scale, add);
+            }
+        }
+    }
+}
+
+/// Runs pieces of work on the current thread pool.
+pub(crate) fn run(tasks: Vec<Task<'_>>) {
+    tasks.into_par_iter().with_max_len(1).for_each(Task::run);
+}
+
+impl Chunk {
+    fn new(
+        rows: Range<usize>,
+        blocks: &[usize],
+        neighbours: &impl Fn(usize, &mut Vec<u32>),
+    ) -> Self {
+        // All neighbours, and for each block its rows with where they start.
+        let mut all: Vec<u32> = Vec::new();
+        let mut runs: Vec<Vec<(u16, u16, usize)>> = vec![Vec::new(); blocks.len() - 1];
+        for row in rows.clone() {
+            let mut at = all.len();
+            neighbours(row, &mut all);
+            all[at..].sort_unstable();
+            let mut block = 0;
+            while at < all.len() {
+                while all[at] as usize >= blocks[block + 1] {
+                    block += 1;
+                }
+                let len = all[at..].partition_point(|&c| (c as usize) < blocks[block + 1]);
+                runs[block].push(((row - rows.start) as u16, len as u16, at));
+                at += len;
+            }
+        }
+        let mut chunk = Self {
+            rows,
+            indices: Vec::with_capacity(all.len()),
+            segments: Vec::with_capacity(runs.iter().map(Vec::len).sum()),
+            tiles: vec![0],
+        };
+        for (block, mut runs) in runs.into_iter().enumerate() {
+            runs.sort_by_key(|&(_, len, _)| std::cmp::Reverse(len));
+            for (row, len, at) in runs {
+                let start = chunk.indices.len() as u32;
+                let columns = &all[at..at + usize::from(len)];
+                let local = columns.iter().map(|&c| (c as usize - blocks[block]) as u16);
+                chunk.indices.extend(local);
+                chunk.segments.push(Segment { row, len, start });
+            }
+            chunk.tiles.push(chunk.segments.len() as u32);
+        }
+        chunk
+    }
+
+    fn filter_into(&self, out: &mut Self, blocks: &[usize], keep: &impl Fn(u32, u32) -> bool) {
+        out.indices.clear();
+        out.segments.clear();
+        out.tiles.clear();
+        out.tiles.push(0);
+        for (tile, &base) in self.tiles.windows(2).zip(blocks) {
+            for segment in &self.segments[tile[0] as usize..tile[1] as usize] {
+                let start = out.indices.len();
+                let row = (self.rows.start + usize::from(segment.row)) as u32;
+                let ids = &self.indices[segment.start as usize..][..usize::from(segment.len)];
+                let kept = ids.iter().filter(|&&id| keep(row, (base + usize::from(id)) as u32));
+                out.indices.extend(kept);
+                let len = (out.indices.len() - start) as u16;
+                if len > 0 {
+                    out.segments.push(Segment { row: segment.row, len, start: start as u32 });
+                }
+            }
+            out.tiles.push(out.segments.len() as u32);
+        }
+    }
+}
+
+impl SelectedChunk {
+    fn fill(&mut self, chunk: &Chunk, mask: &[bool]) {
+        self.tiles.clear();
+        self.tiles.push(0);
+        self.edges = 0;
+        // Written without a branch: the mask is random, the compiler would
+        // mispredict every other row.
+        let empty = Segment { row: 0, len: 0, start: 0 };
+        self.segments.resize(chunk.segments.len(), empty);
+        let mut end = 0;
+        for tile in chunk.tiles.windows(2) {
+            for segment in &chunk.segments[tile[0] as usize..tile[1] as usize] {
+                let wanted = mask[usize::from(segment.row)];
+                self.segments[end] = *segment;
+                end += usize::from(wanted);
+                self.edges += usize::from(wanted) * usize::from(segment.len);
+            }
+            self.tiles.push(end as u32);
+        }
+    }
+}

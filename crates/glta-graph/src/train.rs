@@ -1,0 +1,248 @@
+use crate::adjacency::Adjacency;
+use crate::config::{LightGcnConfig, SelectionMetric};
+use crate::propagate::mean_of_layers;
+use crate::sampler::{Batch, Sampler};
+use crate::step::{Parameters, Step};
+use crate::{Error, NodeEmbeddings, Result};
+use glta_data::Interactions;
+use glta_metrics::{EvaluationConfig, evaluate};
+use ndarray::Array2;
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use rand_distr::{Distribution, Normal};
+use rayon::prelude::*;
+use serde::Serialize;
+use std::ops::ControlFlow;
+use std::time::Instant;
+
+/// Rows of the initial embeddings that share one random stream.
+const STREAM_ROWS: usize = 1024;
+
+/// Trains LightGCN (He et al. 2020): embeddings whose mean over the layers of
+/// the propagated graph scores user-item pairs by the inner product.
+///
+/// The result depends on the configuration and the data alone: any number of
+/// threads gives the same bits.
+///
+/// ```
+/// use glta_data::Interactions;
+/// use glta_graph::{LightGcn, LightGcnConfig};
+/// use std::ops::ControlFlow;
+///
+/// let train = Interactions::from_pairs(3, 4, [(0, 0), (0, 1), (1, 1), (1, 2), (2, 3)])?;
+/// let config = LightGcnConfig { dim: 8, epochs: 20, ..Default::default() };
+/// let trained = LightGcn::new(config)?.train(&train, None, &mut |epoch| {
+///     println!("epoch {}: loss {:.4}", epoch.epoch, epoch.loss);
+///     ControlFlow::Continue(())
+/// })?;
+/// assert_eq!(trained.embeddings.items.dim(), (4, 8));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct LightGcn {
+    config: LightGcnConfig,
+}
+
+/// What one epoch did.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct EpochReport {
+    /// From 1.
+    pub epoch: usize,
+    /// Mean loss of the epoch's triples, L2 included.
+    pub loss: f64,
+    /// Learning rate at the end of the epoch.
+    pub learning_rate: f32,
+    /// Wall time of the epoch's training, without the evaluation.
+    pub seconds: f64,
+    /// The selection metric on the validation data, where it was evaluated.
+    pub validation: Option<f64>,
+    /// Whether this is the best epoch so far.
+    pub best: bool,
+}
+
+/// What training leaves.
+#[derive(Debug, Clone)]
+pub struct Trained {
+    /// Propagated embeddings of the best epoch, to score with.
+    pub embeddings: NodeEmbeddings,
+    /// The learned embeddings below them, to start from another time.
+    pub layer0: NodeEmbeddings,
+    /// All epochs in order.
+    pub history: Vec<EpochReport>,
+    /// The epoch that the embeddings come from, from 1; 0 when there was none.
+    pub best_epoch: usize,
+}
+
+impl Trained {
+    /// The selection metric of the best epoch on the validation data.
+    pub fn best_validation(&self) -> Option<f64> {
+        self.history.get(self.best_epoch.checked_sub(1)?)?.validation
+    }
+}
+
+impl LightGcn {
+    /// A trainer with these settings.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a setting that cannot work.
+    pub fn new(config: LightGcnConfig) -> Result<Self> {
+        config.validate()?;
+        Ok(Self { config })
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &LightGcnConfig {
+        &self.config
+    }
+
+    /// Trains from random embeddings.
+    ///
+    /// With validation data the epoch with the best selection metric is
+    /// returned and training stops when the metric no longer rises; without, the
+    /// last epoch. `progress` is called after every epoch; `Break` ends training
+    /// with [`Error::Cancelled`].
+    ///
+    /// # Errors
+    /// Data of other sizes than each other, nothing to train on, a diverged
+    /// loss, a failed evaluation, or [`Error::Cancelled`].
+    pub fn train(
+        &self,
+        train: &Interactions,
+        valid: Option<&Interactions>,
+        progress: &mut dyn FnMut(&EpochReport) -> ControlFlow<()>,
+    ) -> Result<Trained> {
+        let start = self.initial(train.n_users(), train.n_items());
+        self.train_from(&start, train, valid, progress)
+    }
+
+    /// Trains from given layer-0 embeddings, such as [`Trained::layer0`] of an
+    /// earlier run; Adam starts afresh.
+    ///
+    /// # Errors
+    /// As [`train`](Self::train), and embeddings that do not fit the data.
+    pub fn train_from(
+        &self,
+        start: &NodeEmbeddings,
+        train: &Interactions,
+        valid: Option<&Interactions>,
+        progress: &mut dyn FnMut(&EpochReport) -> ControlFlow<()>,
+    ) -> Result<Trained> {
+        let config = &self.config;
+        if let Some(valid) = valid {
+            check("users of the validation data", train.n_users(), valid.n_users())?;
+            check("items of the validation data", train.n_items(), valid.n_items())?;
+        }
+        check("embedding columns", config.dim, start.users.ncols())?;
+        let sampler = Sampler::new(train, config)?;
+        let graph = Adjacency::new(train)?;
+        let values = graph.load(start.users.view(), start.items.view())?;
+        let mut parameters = Parameters::new(&graph, values);
+        let mut step = Step::new(&graph, config);
+        let mut batch = Batch::default();
+
+        let per_epoch = train.len().div_ceil(config.batch_size);
+        let mut history: Vec<EpochReport> = Vec::new();
+        let mut best: Option<(f64, usize)> = None;
+        let mut best_values = None;
+        for epoch in 1..=config.epochs {
+            let clock = Instant::now();
+            let mut learning_rate = config.learning_rate;
+            let mut sum = 0.0;
+            for b in 0..per_epoch {
+                let done = (epoch - 1) * per_epoch + b;
+                let total = config.epochs * per_epoch;
+                learning_rate =
+                    config.learning_rate * config.schedule.ratio(done, total, per_epoch);
+                let first = b * config.batch_size;
+                let len = config.batch_size.min(train.len() - first);
+                sampler.fill(&mut batch, (epoch - 1) * train.len() + first, len);
+                let loss = step.gradients(&graph, &mut parameters, &batch);
+                if !loss.is_finite() {
+                    return Err(Error::Diverged { epoch, loss, learning_rate });
+                }
+                sum += loss * len as f64;
+                step.update(&graph, &mut parameters, learning_rate);
+            }
+            let mut report = EpochReport {
+                epoch,
+                loss: sum / train.len() as f64,
+                learning_rate,
+                seconds: clock.elapsed().as_secs_f64(),
+                validation: None,
+                best: false,
+            };
+            let due = epoch % config.eval_every == 0 || epoch == config.epochs;
+            if let (true, Some(valid)) = (due, valid) {
+                let nodes = mean_of_layers(&graph, &parameters.values, config.layers);
+                let embeddings = graph.unload(&nodes);
+                let value = validate(&embeddings, train, valid, config.selection)?;
+                report.validation = Some(value);
+                if best.is_none_or(|(b, _)| value > b) {
+                    report.best = true;
+                    best = Some((value, epoch));
+                    best_values = Some(parameters.values.clone());
+                }
+            }
+            tracing::debug!(epoch, loss = report.loss, validation = report.validation);
+            let flow = progress(&report);
+            history.push(report);
+            if flow.is_break() {
+                return Err(Error::Cancelled);
+            }
+            let waited = best.map_or(0, |(_, at)| (epoch - at) / config.eval_every);
+            if due && config.patience > 0 && waited >= config.patience {
+                break;
+            }
+        }
+        let values = best_values.unwrap_or(parameters.values);
+        Ok(Trained {
+            embeddings: graph.unload(&mean_of_layers(&graph, &values, config.layers)),
+            layer0: graph.unload(&values),
+            best_epoch: best.map_or(history.len(), |(_, epoch)| epoch),
+            history,
+        })
+    }
+
+    /// Normally distributed embeddings.
+    fn initial(&self, users: usize, items: usize) -> NodeEmbeddings {
+        let matrix = |rows: usize, side: u64| {
+            let mut out = Array2::zeros((rows, self.config.dim));
+            if let Some(values) = out.as_slice_mut() {
+                fill_normal(values, self.config.dim, self.config.init_std, self.config.seed, side);
+            }
+            out
+        };
+        NodeEmbeddings { users: matrix(users, 0), items: matrix(items, 1) }
+    }
+}
+
+fn fill_normal(values: &mut [f32], dim: usize, std: f32, seed: u64, side: u64) {
+    // The deviation was checked: it is finite and not negative.
+    let Ok(normal) = Normal::new(0.0f32, std) else {
+        return;
+    };
+    values.par_chunks_mut(STREAM_ROWS * dim).enumerate().for_each(|(k, rows)| {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        rng.set_stream((k as u64) << 1 | side);
+        rows.fill_with(|| normal.sample(&mut rng));
+    });
+}
+
+fn check(what: &'static str, expected: usize, got: usize) -> Result<()> {
+    if expected == got {
+        return Ok(());
+    }
+    Err(Error::Shape { what, expected, got })
+}
+
+/// The selection metric, training items masked.
+fn validate(
+    embeddings: &NodeEmbeddings,
+    train: &Interactions,
+    valid: &Interactions,
+    selection: SelectionMetric,
+) -> Result<f64> {
+    let config = EvaluationConfig { ks: vec![selection.k], ..Default::default() };
+    let report = evaluate(&embeddings.scorer(), valid, &[train], &config)?;
+    Ok(report.get(selection.metric, selection.k).unwrap_or(0.0))
+}
