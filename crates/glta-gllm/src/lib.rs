@@ -1,1 +1,40 @@
-//! GLLM: graph-language logits matching head, losses and slot decoding
+//! Graph-language logits matching (GLLM): from a language model's hidden states
+//! to scores of existing items.
+//!
+//! A [`GllmHead`] is the paper's equation 3: `logits = Z W_gᵀ + b_g` for hidden
+//! states `Z: (n, hidden)` gives `(n, items)`, so what comes out is always an
+//! item of the catalogue and never free text. [`Decoder`] turns the logits of a
+//! user's slots into a ranked list.
+//!
+//! ```
+//! use candle_core::{DType, Device, Tensor};
+//! use glta_gllm::{Decoder, GllmHead, decode};
+//!
+//! let head = GllmHead::free(8, 5, true, 7, &Device::Cpu)?;
+//! let hidden = Tensor::ones((2, 8), DType::F32, &Device::Cpu)?; // two slots
+//! let logits = head.logits(&hidden, None)?;
+//! assert_eq!(logits.dims(), [2, 5]);
+//!
+//! // Both users' slots are to name item 3; item 0 was shown in the prompt.
+//! let targets = [vec![3], vec![3]];
+//! let shown = [vec![0], vec![0]];
+//! let loss = head.loss(&hidden, None, &targets, &shown)?;
+//! assert!(loss.to_scalar::<f32>()? > 0.0);
+//!
+//! let rows: Vec<Vec<f32>> = logits.to_vec2()?;
+//! let ranked = decode(&rows, &[0], 3, Decoder::Parallel)?;
+//! assert_eq!(ranked.len(), 3);
+//! assert!(ranked.iter().all(|r| r.item != 0));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod decode;
+mod error;
+mod head;
+mod loss;
+
+pub use decode::{Decoder, decode};
+pub use error::{Error, Result};
+pub use glta_metrics::Ranked;
+pub use head::{GllmHead, GllmWeights, GraphResidual};
+pub use loss::set_cross_entropy;

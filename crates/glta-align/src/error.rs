@@ -1,0 +1,140 @@
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+/// What can go wrong while a recommender is trained, saved, loaded or asked.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file or folder could not be read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file has content that this library did not write or no longer reads.
+    #[error("{path}: {problem}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it, and what to do.
+        problem: String,
+    },
+    /// A prompt template that cannot be used.
+    #[error("prompt templates {file}: {problem}")]
+    Template {
+        /// The file, or the shipped template's name.
+        file: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A configuration field with a value that cannot work.
+    #[error("configuration: {field}: {problem}")]
+    Config {
+        /// The field, such as `user_stage.batch_size`.
+        field: &'static str,
+        /// What is wrong and what is allowed.
+        problem: String,
+    },
+    /// Configuration text that does not parse, or a path that does not exist.
+    #[error("configuration: {0}")]
+    ConfigText(String),
+    /// The folder already holds a run and the caller did not ask to go on with it.
+    #[error(
+        "{path} already holds a run; resume it, or choose another folder (resume is never implied, so that nothing is overwritten)"
+    )]
+    RunExists {
+        /// The run's folder.
+        path: PathBuf,
+    },
+    /// Another process works in the folder.
+    #[error("{path} is in use by another process; wait for it or choose another folder")]
+    RunLocked {
+        /// The run's folder.
+        path: PathBuf,
+    },
+    /// The data given does not fit together.
+    #[error("training data: {0}")]
+    Data(String),
+    /// A user id that the recommender does not know.
+    #[error("user {user} is unknown: this recommender knows users 0..{users}")]
+    UnknownUser {
+        /// The id asked for.
+        user: u32,
+        /// Number of users.
+        users: usize,
+    },
+    /// An item id that the recommender does not know.
+    #[error("item {item} is unknown: this recommender knows items 0..{items}")]
+    UnknownItem {
+        /// The id asked for.
+        item: u32,
+        /// Number of items.
+        items: usize,
+    },
+    /// A recommendation for a new person needs at least one item.
+    #[error("a recommendation for a person never seen needs at least one item")]
+    NoItems,
+    /// A run that uses a language model was given none.
+    #[error("this configuration needs a language model (backbone = \"llm\"), but none was given")]
+    NoLlm,
+    /// The loss or a gradient is not a finite number.
+    #[error(
+        "{what} is not finite in step {step} of the {stage} stage; lower its learning rate or raise its warm-up (the last checkpoint is kept)"
+    )]
+    NotFinite {
+        /// Loss or gradient.
+        what: String,
+        /// Name of the stage.
+        stage: &'static str,
+        /// Step within the stage.
+        step: u64,
+    },
+    /// A trained tensor received no gradient: it would silently not learn.
+    #[error("no gradient reached {parameter} in the {stage} stage")]
+    NoGradient {
+        /// Name of the parameter.
+        parameter: String,
+        /// Name of the stage.
+        stage: &'static str,
+    },
+    /// The progress callback asked to stop. What was saved stays and can be resumed.
+    #[error("cancelled; the run can be resumed")]
+    Cancelled,
+    /// From the data crate.
+    #[error(transparent)]
+    Dataset(#[from] glta_data::Error),
+    /// From the graph crate.
+    #[error(transparent)]
+    Graph(#[from] glta_graph::Error),
+    /// From the language model.
+    #[error(transparent)]
+    Llm(#[from] glta_llm::Error),
+    /// From the projectors.
+    #[error(transparent)]
+    Projector(#[from] glta_projector::Error),
+    /// From the head.
+    #[error(transparent)]
+    Gllm(#[from] glta_gllm::Error),
+    /// From the metrics.
+    #[error(transparent)]
+    Metrics(#[from] glta_metrics::Error),
+    /// A tensor operation failed.
+    #[error("tensor operation failed")]
+    Tensor(#[from] candle_core::Error),
+}
+
+impl Error {
+    pub(crate) fn io(path: &Path, source: std::io::Error) -> Self {
+        Self::Io { path: path.to_owned(), source }
+    }
+
+    pub(crate) fn file(path: &Path, problem: impl ToString) -> Self {
+        Self::File { path: path.to_owned(), problem: problem.to_string() }
+    }
+}
+
+/// Result with this crate's [`Error`].
+pub type Result<T> = std::result::Result<T, Error>;

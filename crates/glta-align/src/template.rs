@@ -1,0 +1,226 @@
+//! Prompts as data: one file per family of chat models.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
+
+/// The prompts of the method for one family of language models.
+///
+/// Placeholders stand in braces. Their order is fixed by the paper (thesis,
+/// chapter 4) and checked at load; the words around them are free.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Templates {
+    /// Item-text alignment: `{DESCRIPTIONS}`, `{ITEMS}`.
+    pub item: String,
+    /// User-item alignment: `{USER}`, `{ITEMS}`, `{PROFILE}`, `{PREDICTION}`.
+    pub user: String,
+    /// What makes the language model write a user's tags: `{K}`, `{DESCRIPTIONS}`.
+    pub profile: String,
+    /// What makes it predict interests: `{K}`, `{DESCRIPTIONS}`.
+    pub prediction: String,
+    /// Stands between two descriptions.
+    pub separator: String,
+}
+
+/// What a placeholder is replaced with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fill<'a> {
+    /// Text.
+    Text(&'a str),
+    /// This many soft tokens, the next in order.
+    Soft(usize),
+}
+
+/// A stretch of a rendered prompt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Span {
+    /// Text for the tokenizer.
+    Text(String),
+    /// A run of soft tokens.
+    Soft(usize),
+}
+
+const ITEM: &[&str] = &["DESCRIPTIONS", "ITEMS"];
+const USER: &[&str] = &["USER", "ITEMS", "PROFILE", "PREDICTION"];
+const WRITE: &[&str] = &["K", "DESCRIPTIONS"];
+
+impl Templates {
+    /// The LLaMA-2 chat form `[INST] <<SYS>> … <</SYS>> … [/INST]` (the paper's).
+    ///
+    /// # Errors
+    /// Never for the file that ships with the crate.
+    pub fn llama2() -> Result<Self> {
+        Self::parse(include_str!("../templates/llama2.toml"), "templates/llama2.toml")
+    }
+
+    /// The ChatML form `<|im_start|>role … <|im_end|>`.
+    ///
+    /// # Errors
+    /// Never for the file that ships with the crate.
+    pub fn chatml() -> Result<Self> {
+        Self::parse(include_str!("../templates/chatml.toml"), "templates/chatml.toml")
+    }
+
+    /// Reads a template file (TOML).
+    ///
+    /// # Errors
+    /// A file that cannot be read, or placeholders that are missing, unknown or
+    /// in another order.
+    pub fn load(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
+        Self::parse(&text, &path.display().to_string())
+    }
+
+    fn parse(text: &str, file: &str) -> Result<Self> {
+        let wrong = |problem: String| Error::Template { file: file.to_owned(), problem };
+        let mut templates: Self = toml::from_str(text).map_err(|e| wrong(e.to_string()))?;
+        for (name, prompt, expected) in [
+            ("item", &mut templates.item, ITEM),
+            ("user", &mut templates.user, USER),
+            ("profile", &mut templates.profile, WRITE),
+            ("prediction", &mut templates.prediction, WRITE),
+        ] {
+            let found: Vec<String> = pieces(prompt)
+                .filter_map(|piece| match piece {
+                    Piece::Placeholder(name) => Some(name.to_owned()),
+                    Piece::Literal(_) => None,
+                })
+                .collect();
+            if found != expected {
+                return Err(wrong(format!(
+                    "prompt `{name}` must hold the placeholders {} in this order, but has {}",
+                    braces(expected),
+                    braces(&found),
+                )));
+            }
+        }
+        Ok(templates)
+    }
+
+    /// Fills the placeholders of one of the four prompts. A line with a
+    /// placeholder that `fill` answers with `None` is left out.
+    pub(crate) fn render<'a>(
+        prompt: &str,
+        fill: impl Fn(&str) -> Option<Fill<'a>>,
+    ) -> Vec<Span> {
+        let mut spans = Vec::new();
+        for line in prompt.split_inclusive('\n') {
+            let filled: Option<Vec<(Piece<'_>, Option<Fill<'a>>)>> = pieces(line)
+                .map(|piece| match piece {
+                    Piece::Literal(_) => Some((piece, None)),
+                    Piece::Placeholder(name) => fill(name).map(|fill| (piece, Some(fill))),
+                })
+                .collect();
+            for (piece, fill) in filled.into_iter().flatten() {
+                match (piece, fill) {
+                    (_, Some(Fill::Soft(n))) => spans.push(Span::Soft(n)),
+                    (_, Some(Fill::Text(text))) | (Piece::Literal(text), None) => {
+                        match spans.last_mut() {
+                            Some(Span::Text(last)) => last.push_str(text),
+                            _ => spans.push(Span::Text(text.to_owned())),
+                        }
+                    }
+                    (Piece::Placeholder(_), None) => {}
+                }
+            }
+        }
+        spans
+    }
+
+    /// The text of a prompt before its first placeholder: the same for everyone.
+    pub(crate) fn static_prefix(prompt: &str) -> &str {
+        let end = pieces(prompt)
+            .next()
+            .map(|piece| match piece {
+                Piece::Literal(text) => text.len(),
+                Piece::Placeholder(_) => 0,
+            })
+            .unwrap_or(0);
+        &prompt[..end]
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Piece<'a> {
+    Literal(&'a str),
+    Placeholder(&'a str),
+}
+
+/// Splits at `{NAME}`; other braces are ordinary text.
+fn pieces(text: &str) -> impl Iterator<Item = Piece<'_>> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let next = placeholder(rest);
+        Some(match next {
+            Some((0, name)) => {
+                rest = &rest[name.len() + 2..];
+                Piece::Placeholder(name)
+            }
+            other => {
+                let at = other.map_or(rest.len(), |(at, _)| at);
+                let (literal, tail) = rest.split_at(at);
+                rest = tail;
+                Piece::Literal(literal)
+            }
+        })
+    })
+}
+
+fn placeholder(text: &str) -> Option<(usize, &str)> {
+    text.match_indices('{').find_map(|(at, _)| {
+        let name = &text[at + 1..at + text[at..].find('}')?];
+        let named = !name.is_empty() && name.bytes().all(|b| b.is_ascii_uppercase());
+        named.then_some((at, name))
+    })
+}
+
+fn braces(names: &[impl AsRef<str>]) -> String {
+    names.iter().map(|n| format!("{{{}}}", n.as_ref())).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shipped_templates_are_valid() {
+        Templates::llama2().unwrap();
+        Templates::chatml().unwrap();
+    }
+
+    #[test]
+    fn renders_and_drops_empty_lines() {
+        let prompt = "Hello {not one}\nUser: {USER}\nItems: {ITEMS}\nTags: {PROFILE}\nend";
+        let spans = Templates::render(prompt, |name| match name {
+            "USER" => Some(Fill::Soft(1)),
+            "PROFILE" => Some(Fill::Text("dark {USER}, slow")),
+            _ => None,
+        });
+        assert_eq!(
+            spans,
+            [
+                Span::Text("Hello {not one}\nUser: ".into()),
+                Span::Soft(1),
+                Span::Text("\nTags: dark {USER}, slow\nend".into()),
+            ]
+        );
+        assert_eq!(Templates::static_prefix(prompt), "Hello {not one}\nUser: ");
+    }
+
+    #[test]
+    fn wrong_placeholders_are_named() {
+        let text = include_str!("../templates/llama2.toml").replace("{ITEMS}", "{THINGS}");
+        let message = Templates::parse(&text, "my.toml").unwrap_err().to_string();
+        assert!(message.contains("my.toml") && message.contains("{THINGS}"), "{message}");
+        let text = include_str!("../templates/llama2.toml").replace("separator", "seperator");
+        let message = Templates::parse(&text, "my.toml").unwrap_err().to_string();
+        assert!(message.contains("seperator"), "{message}");
+    }
+}

@@ -1,0 +1,291 @@
+use candle_core::{DType, Device, Tensor, Var};
+use glta_projector::{Parameters, normal_var};
+use serde::{Deserialize, Serialize};
+
+use crate::loss::blocked_cross_entropy;
+use crate::{Error, Result};
+
+/// Where the head's item weights `W_g: (items, hidden)` come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum GllmWeights {
+    /// A trained matrix, as in the paper. It has `items × hidden` parameters
+    /// and overfits small data.
+    Free,
+    /// Item node embeddings through a trained linear map, `W_g = E_i Tᵀ`.
+    Tied,
+}
+
+/// A score of user and item nodes added to the logits: `α · (e_u · e_i)` with a
+/// learned `α`, so that the language model only has to learn a correction.
+#[derive(Debug, Clone)]
+pub struct GraphResidual {
+    /// Users' node features, one row per row of the hidden states: `(n, d)`.
+    pub users: Tensor,
+    /// Item nodes: `(items, d)`.
+    pub items: Tensor,
+}
+
+/// The linear layer from hidden states to item logits.
+#[derive(Debug, Clone)]
+pub struct GllmHead {
+    weights: Weights,
+    bias: Option<Var>,
+    alpha: Var,
+    items: usize,
+    hidden: usize,
+}
+
+#[derive(Debug, Clone)]
+enum Weights {
+    Free(Var),
+    /// `map: (d, hidden)`, `nodes: (items, d)`.
+    Tied {
+        map: Var,
+        nodes: Tensor,
+    },
+}
+
+/// Standard deviation of fresh weights: logits of hidden states with a root mean
+/// square near one then start near zero, below the loss of a guess.
+const INIT_STD: f64 = 0.02;
+
+impl GllmHead {
+    /// A head with free weights, drawn small.
+    ///
+    /// # Errors
+    /// The device is out of memory.
+    pub fn free(
+        hidden: usize,
+        items: usize,
+        bias: bool,
+        seed: u64,
+        device: &Device,
+    ) -> Result<Self> {
+        let weight = normal_var((items, hidden), INIT_STD, seed, device)?;
+        Self::new(Weights::Free(weight), hidden, items, bias, device)
+    }
+
+    /// A head with free weights that start from `rows: (items, hidden)`, for
+    /// example the aligned item tokens.
+    ///
+    /// # Errors
+    /// `rows` has not two dimensions.
+    pub fn free_from(rows: &Tensor, bias: bool) -> Result<Self> {
+        let &[items, hidden] = rows.dims() else {
+            return Err(shape("initial head weights", "(items, hidden)", rows));
+        };
+        let weight = Var::from_tensor(&rows.detach().to_dtype(DType::F32)?)?;
+        Self::new(Weights::Free(weight), hidden, items, bias, rows.device())
+    }
+
+    /// A head tied to frozen item nodes `(items, d)`.
+    ///
+    /// # Errors
+    /// `nodes` has not two dimensions.
+    pub fn tied(hidden: usize, nodes: &Tensor, bias: bool, seed: u64) -> Result<Self> {
+        let &[items, d] = nodes.dims() else {
+            return Err(shape("item nodes", "(items, d)", nodes));
+        };
+        let map = normal_var((d, hidden), INIT_STD / (d as f64).sqrt(), seed, nodes.device())?;
+        let weights = Weights::Tied { map, nodes: nodes.detach() };
+        Self::new(weights, hidden, items, bias, nodes.device())
+    }
+
+    fn new(
+        weights: Weights,
+        hidden: usize,
+        items: usize,
+        bias: bool,
+        device: &Device,
+    ) -> Result<Self> {
+        let bias = bias.then(|| Var::zeros(items, DType::F32, device)).transpose()?;
+        let alpha = Var::zeros((), DType::F32, device)?;
+        Ok(Self { weights, bias, alpha, items, hidden })
+    }
+
+    /// Number of items.
+    pub fn items(&self) -> usize {
+        self.items
+    }
+
+    /// Adds the trained tensors: `{name}.weight` or `{name}.map`, `{name}.bias`,
+    /// and `{name}.alpha` when a [`GraphResidual`] is used.
+    pub fn collect(&self, name: &str, residual: bool, parameters: &mut Parameters) {
+        let (part, var) = match &self.weights {
+            Weights::Free(weight) => ("weight", weight),
+            Weights::Tied { map, .. } => ("map", map),
+        };
+        parameters.insert(format!("{name}.{part}"), var.clone());
+        if let Some(bias) = &self.bias {
+            parameters.insert(format!("{name}.bias"), bias.clone());
+        }
+        if residual {
+            parameters.insert(format!("{name}.alpha"), self.alpha.clone());
+        }
+    }
+
+    /// Sets the item biases `(items)`, for example to log frequencies.
+    ///
+    /// # Errors
+    /// Another number of items; a head without bias is left as it is.
+    pub fn set_bias(&self, bias: &Tensor) -> Result<()> {
+        if bias.dims() != [self.items] {
+            return Err(shape("item biases", &format!("({})", self.items), bias));
+        }
+        if let Some(var) = &self.bias {
+            var.set(&bias.to_dtype(DType::F32)?)?;
+        }
+        Ok(())
+    }
+
+    /// Sets the weight `α` of the [`GraphResidual`] (zero in a new head).
+    ///
+    /// # Errors
+    /// The device is out of memory.
+    pub fn set_alpha(&self, alpha: f64) -> Result<()> {
+        Ok(self.alpha.set(&Tensor::new(alpha as f32, self.alpha.device())?)?)
+    }
+
+    /// Item logits `(n, items)` of hidden states `(n, hidden)` (equation 3).
+    ///
+    /// # Errors
+    /// Shapes that do not fit.
+    pub fn logits(&self, hidden: &Tensor, residual: Option<&GraphResidual>) -> Result<Tensor> {
+        let (z, w) = self.factors(hidden, residual)?;
+        let logits = z.matmul(&w.t()?)?;
+        Ok(match &self.bias {
+            Some(bias) => logits.broadcast_add(bias)?,
+            None => logits,
+        })
+    }
+
+    /// Mean over the rows with targets of the cross-entropy between a row's
+    /// softmax over all items and the uniform distribution on its target set.
+    ///
+    /// With one target per row and one row per slot this is the paper's
+    /// equation 3; with all of a user's targets in one row it is the
+    /// multinomial likelihood that the paper's random slots estimate. The items
+    /// of `masked` (such as those shown in the prompt) are left out of a row's
+    /// softmax. Computed in blocks of items: memory is `O(n × block)`, not
+    /// `O(n × items)`.
+    ///
+    /// # Errors
+    /// Shapes that do not fit, unknown items, a masked target, no target at all.
+    pub fn loss(
+        &self,
+        hidden: &Tensor,
+        residual: Option<&GraphResidual>,
+        targets: &[Vec<u32>],
+        masked: &[Vec<u32>],
+    ) -> Result<Tensor> {
+        let (z, w) = self.factors(hidden, residual)?;
+        let zero;
+        let bias = match &self.bias {
+            Some(bias) => bias.as_tensor(),
+            None => {
+                zero = Tensor::zeros(self.items, DType::F32, hidden.device())?;
+                &zero
+            }
+        };
+        blocked_cross_entropy(&z, &w, bias, targets, masked)
+    }
+
+    /// `(n, k)` and `(items, k)` whose product is the logits without bias.
+    fn factors(
+        &self,
+        hidden: &Tensor,
+        residual: Option<&GraphResidual>,
+    ) -> Result<(Tensor, Tensor)> {
+        let &[n, width] = hidden.dims() else {
+            return Err(shape("hidden states", &format!("(n, {})", self.hidden), hidden));
+        };
+        if width != self.hidden {
+            return Err(shape("hidden states", &format!("(n, {})", self.hidden), hidden));
+        }
+        let (z, w) = match &self.weights {
+            Weights::Free(weight) => (hidden.clone(), weight.as_tensor().clone()),
+            Weights::Tied { map, nodes } => (hidden.matmul(&map.t()?)?, nodes.clone()),
+        };
+        let Some(GraphResidual { users, items }) = residual else {
+            return Ok((z, w));
+        };
+        if users.dims().len() != 2 || users.dims()[0] != n {
+            return Err(shape("residual users", &format!("({n}, d)"), users));
+        }
+        if items.dims() != [self.items, users.dims()[1]] {
+            let expected = format!("({}, {})", self.items, users.dims()[1]);
+            return Err(shape("residual items", &expected, items));
+        }
+        // [Z, α U] [W, E]ᵀ = Z Wᵀ + α U Eᵀ: one product, and one blocked loss.
+        let scaled = users.broadcast_mul(&self.alpha)?;
+        Ok((Tensor::cat(&[&z, &scaled], 1)?, Tensor::cat(&[&w, items], 1)?))
+    }
+}
+
+fn shape(what: &'static str, expected: &str, got: &Tensor) -> Error {
+    Error::Shape { what, expected: expected.to_owned(), got: got.dims().to_vec() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::set_cross_entropy;
+
+    fn hidden(n: usize, seed: u64) -> Var {
+        normal_var((n, 6), 1.0, seed, &Device::Cpu).unwrap()
+    }
+
+    #[test]
+    fn tied_head_is_a_projected_free_head() {
+        let nodes = normal_var((9, 4), 1.0, 1, &Device::Cpu).unwrap();
+        let tied = GllmHead::tied(6, &nodes, true, 2).unwrap();
+        let mut parameters = Parameters::new();
+        tied.collect("head", false, &mut parameters);
+        assert_eq!(parameters.keys().collect::<Vec<_>>(), ["head.bias", "head.map"]);
+        let rows = nodes.matmul(parameters["head.map"].as_tensor()).unwrap();
+        let free = GllmHead::free_from(&rows, true).unwrap();
+        let z = hidden(3, 5);
+        let a = tied.logits(&z, None).unwrap().to_vec2::<f32>().unwrap();
+        let b = free.logits(&z, None).unwrap().to_vec2::<f32>().unwrap();
+        for (a, b) in a.iter().flatten().zip(b.iter().flatten()) {
+            assert!((a - b).abs() < 1e-6);
+        }
+    }
+
+    #[test]
+    fn residual_adds_the_weighted_node_score() {
+        let head = GllmHead::free(6, 9, false, 2, &Device::Cpu).unwrap();
+        let users = normal_var((3, 4), 1.0, 8, &Device::Cpu).unwrap().as_tensor().clone();
+        let items = normal_var((9, 4), 1.0, 9, &Device::Cpu).unwrap().as_tensor().clone();
+        let z = hidden(3, 5);
+        let plain = head.logits(&z, None).unwrap();
+        let score = users.matmul(&items.t().unwrap()).unwrap();
+        let residual = GraphResidual { users, items };
+        head.set_alpha(0.7).unwrap();
+        let with = head.logits(&z, Some(&residual)).unwrap();
+        let expected = (plain + (score * 0.7).unwrap()).unwrap();
+        let difference = (with - expected).unwrap().abs().unwrap().max_all().unwrap();
+        assert!(difference.to_scalar::<f32>().unwrap() < 1e-5);
+
+        // α learns through the blocked loss as through the plain one.
+        let targets = [vec![1, 4], vec![0], vec![]];
+        let masked = [vec![2], vec![], vec![]];
+        let loss = head.loss(&z, Some(&residual), &targets, &masked).unwrap();
+        let logits = head.logits(&z, Some(&residual)).unwrap();
+        let plain = set_cross_entropy(&logits, &targets, &masked).unwrap();
+        let a = loss.backward().unwrap().get(&head.alpha).unwrap().to_scalar::<f32>().unwrap();
+        let b = plain.backward().unwrap().get(&head.alpha).unwrap().to_scalar::<f32>().unwrap();
+        assert!((a - b).abs() < 1e-5 && a.abs() > 1e-3, "{a} {b}");
+    }
+
+    #[test]
+    fn refuses_shapes_that_do_not_fit() {
+        let head = GllmHead::free(6, 9, true, 2, &Device::Cpu).unwrap();
+        let z = Tensor::zeros((3, 5), DType::F32, &Device::Cpu).unwrap();
+        let message = head.logits(&z, None).unwrap_err().to_string();
+        assert!(message.contains("(n, 6)"), "{message}");
+        assert!(head.set_bias(&z).is_err());
+    }
+}
