@@ -1,7 +1,57 @@
 //! Raw recommendation data sets to interactions, texts and splits.
+//!
+//! - [`Interactions`]: who interacted with what, as compressed sparse rows; all
+//!   that metrics and graph models need.
+//! - [`Dataset`]: interactions with raw ids, item texts and, where the source
+//!   has them, ratings and times. It comes from a reader, or from memory with
+//!   [`Dataset::from_events`], and is narrowed by [`Dataset::k_core`],
+//!   [`Dataset::min_rating`] and [`Dataset::retain_items`].
+//! - [`TextConfig`]: how an item is put into words.
+//! - [`Split`]: training, validation and test part by [`SplitConfig`].
+#![cfg_attr(
+    feature = "readers",
+    doc = "- [`readers`]: the publishers' raw files, from a folder or zip, plain or gzipped."
+)]
+//!
+//! ```
+//! use glta_data::{Dataset, Event, Item, Split, SplitConfig, TextConfig};
+//!
+//! let events = [("ann", "1"), ("ann", "2"), ("ann", "3"), ("ben", "2"), ("ben", "3")]
+//!     .map(|(user, item)| Event::new(user, item));
+//! let items = vec![
+//!     Item::titled("1", "Postino, Il (1994)"),
+//!     Item::titled("2", "Matrix, The (1999)"),
+//!     Item::titled("3", "Fargo (1996)"),
+//! ];
+//! let data = Dataset::from_events("films", events, items)?.k_core(2, 1);
+//! assert_eq!(data.stats().to_string(),
+//!     "films: 2 users, 3 items, 5 interactions, density 83.333 %");
+//! assert_eq!(data.texts(&TextConfig::default())?[1], "The Matrix (1999)");
+//!
+//! let split = Split::new(&data, &SplitConfig::default())?;
+//! assert_eq!(split.test.len(), 2);
+//! # Ok::<(), glta_data::Error>(())
+//! ```
 
+mod cold;
+mod columns;
+mod dataset;
 mod error;
+mod filter;
+mod ids;
 mod interactions;
+mod item;
+#[cfg(feature = "readers")]
+pub mod readers;
+mod split;
+mod stats;
+mod text;
 
+pub use cold::ColdSplit;
+pub use dataset::{Dataset, Event};
 pub use error::{Error, Result};
 pub use interactions::Interactions;
+pub use item::Item;
+pub use split::{Split, SplitConfig, SplitMethod};
+pub use stats::Stats;
+pub use text::TextConfig;

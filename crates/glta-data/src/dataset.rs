@@ -1,0 +1,361 @@
+use crate::columns::Columns;
+use crate::ids::IdMap;
+use crate::{Error, Interactions, Item, Result, Stats, TextConfig};
+use rustc_hash::{FxHashMap, FxHashSet};
+use std::collections::HashMap;
+
+/// Users, items with their texts, and who interacted with what.
+///
+/// Users and items have dense ids `0..n`; the ids of the raw files are kept
+/// beside them. A (user, item) pair occurs once; ratings and times, where the
+/// source has them, lie beside the interactions in the same order.
+///
+/// ```
+/// use glta_data::{Dataset, Event, Item};
+///
+/// let events = [
+///     Event::new("ann", "tea"),
+///     Event::new("bob", "tea"),
+///     Event::new("bob", "milk"),
+/// ];
+/// let items = vec![Item::titled("tea", "Green tea, 100 g")];
+/// let shop = Dataset::from_events("shop", events, items)?;
+/// assert_eq!((shop.n_users(), shop.n_items()), (2, 2));
+/// assert_eq!(shop.items()[0].title, "Green tea, 100 g");
+/// assert_eq!(shop.interactions().items(1), [0, 1]);
+/// # Ok::<(), glta_data::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub struct Dataset {
+    pub(crate) name: String,
+    pub(crate) users: Vec<String>,
+    pub(crate) items: Vec<Item>,
+    pub(crate) interactions: Interactions,
+    pub(crate) ratings: Option<Vec<f32>>,
+    pub(crate) timestamps: Option<Vec<i64>>,
+}
+
+/// One interaction by raw ids.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Event<'a> {
+    /// Raw user id.
+    pub user: &'a str,
+    /// Raw item id.
+    pub item: &'a str,
+    /// Rating, if there is one.
+    pub rating: Option<f32>,
+    /// Seconds since 1970, if known.
+    pub timestamp: Option<i64>,
+}
+
+impl<'a> Event<'a> {
+    /// An interaction without rating and time.
+    pub fn new(user: &'a str, item: &'a str) -> Self {
+        Self { user, item, rating: None, timestamp: None }
+    }
+}
+
+impl Dataset {
+    /// A data set from raw ids: the way in for interactions that a program
+    /// already holds.
+    ///
+    /// Users and items are numbered in the order of their first event; items of
+    /// `items` without any event follow and stay recommendable, and an item
+    /// missing from `items` has no text. The rating and time columns exist when
+    /// every event has one. Of repeated pairs the latest is kept.
+    ///
+    /// # Errors
+    /// [`Error::DuplicateItem`] when two of `items` share an id, or more users
+    /// or items than ids.
+    pub fn from_events<'a>(
+        name: impl Into<String>,
+        events: impl IntoIterator<Item = Event<'a>>,
+        items: Vec<Item>,
+    ) -> Result<Self> {
+        let mut collector = Collector::new(true, true);
+        for event in events {
+            collector.push(event.user, event.item, event.rating, event.timestamp)?;
+        }
+        let mut listed: FxHashMap<u32, Item> = FxHashMap::default();
+        for item in items {
+            let id = collector.items.intern(&item.raw_id)?;
+            if let Some(first) = listed.insert(id, item) {
+                return Err(Error::DuplicateItem(first.raw_id));
+            }
+        }
+        collector.finish(name, |id, raw_id| listed.remove(&id).unwrap_or_else(|| Item::new(raw_id)))
+    }
+
+    /// A data set from dense ids: `pairs` of user `0..n_users` and index into
+    /// `items`, in any order. User ids read `"0"`, `"1"`, ….
+    ///
+    /// # Errors
+    /// An id out of range, or two of `items` sharing a raw id.
+    pub fn from_dense(
+        name: impl Into<String>,
+        n_users: usize,
+        items: Vec<Item>,
+        pairs: impl IntoIterator<Item = (u32, u32)>,
+    ) -> Result<Self> {
+        let interactions = Interactions::from_pairs(n_users, items.len(), pairs)?;
+        let mut seen = FxHashSet::default();
+        for item in &items {
+            if !seen.insert(item.raw_id.as_str()) {
+                return Err(Error::DuplicateItem(item.raw_id.clone()));
+            }
+        }
+        Ok(Self {
+            name: name.into(),
+            users: (0..n_users).map(|u| u.to_string()).collect(),
+            items,
+            interactions,
+            ratings: None,
+            timestamps: None,
+        })
+    }
+
+    /// Name of the data set, as in `metrics.json`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The same data under another name.
+    pub fn with_name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// Number of users.
+    pub fn n_users(&self) -> usize {
+        self.users.len()
+    }
+
+    /// Number of items.
+    pub fn n_items(&self) -> usize {
+        self.items.len()
+    }
+
+    /// Raw user ids, `(users,)`.
+    pub fn users(&self) -> &[String] {
+        &self.users
+    }
+
+    /// The items, `(items,)`.
+    pub fn items(&self) -> &[Item] {
+        &self.items
+    }
+
+    /// Who interacted with what, `(users, items)`.
+    pub fn interactions(&self) -> &Interactions {
+        &self.interactions
+    }
+
+    /// Ratings in the order of [`Interactions::column_indices`].
+    pub fn ratings(&self) -> Option<&[f32]> {
+        self.ratings.as_deref()
+    }
+
+    /// Seconds since 1970 in the order of [`Interactions::column_indices`].
+    pub fn timestamps(&self) -> Option<&[i64]> {
+        self.timestamps.as_deref()
+    }
+
+    /// Finds users by their raw ids.
+    pub fn user_ids(&self) -> HashMap<&str, u32> {
+        (0..).zip(&self.users).map(|(id, raw)| (raw.as_str(), id)).collect()
+    }
+
+    /// Finds items by their raw ids.
+    pub fn item_ids(&self) -> HashMap<&str, u32> {
+        (0..).zip(&self.items).map(|(id, item)| (item.raw_id.as_str(), id)).collect()
+    }
+
+    /// The text of every item, `(items,)`; empty where an item has none of the
+    /// fields.
+    ///
+    /// # Errors
+    /// Bad settings, or a field that no item of this data set has (a spelling
+    /// mistake, most likely).
+    pub fn texts(&self, config: &TextConfig) -> Result<Vec<String>> {
+        config.validate()?;
+        for field in &config.fields {
+            if !matches!(field.as_str(), "title" | "genres" | "description")
+                && !self.items.iter().any(|item| item.other.contains_key(field))
+            {
+                let mut names: Vec<&str> = self
+                    .items
+                    .iter()
+                    .flat_map(|item| item.other.keys().map(String::as_str))
+                    .collect();
+                names.extend(["title", "genres", "description"]);
+                names.sort_unstable();
+                names.dedup();
+                return Err(Error::Config {
+                    field: "fields",
+                    problem: format!(
+                        "no item of `{}` has a field `{field}`; there are {}",
+                        self.name,
+                        names.join(", ")
+                    ),
+                });
+            }
+        }
+        Ok(self.items.iter().map(|item| config.text(item)).collect())
+    }
+
+    /// Counts and density.
+    pub fn stats(&self) -> Stats {
+        Stats {
+            name: self.name.clone(),
+            users: self.n_users(),
+            items: self.n_items(),
+            interactions: self.interactions.len(),
+            density: density(self.interactions.len(), self.n_users(), self.n_items()),
+        }
+    }
+}
+
+fn density(interactions: usize, users: usize, items: usize) -> f64 {
+    if users == 0 || items == 0 {
+        return 0.0;
+    }
+    interactions as f64 / (users as f64 * items as f64)
+}
+
+/// Gathers rows by raw id, as readers meet them.
+pub(crate) struct Collector {
+    pub(crate) users: IdMap,
+    pub(crate) items: IdMap,
+    pub(crate) columns: Columns,
+}
+
+impl Collector {
+    /// The rating and time columns are kept if asked for, and dropped again when
+    /// a row lacks them.
+    pub(crate) fn new(ratings: bool, timestamps: bool) -> Self {
+        Self {
+            users: IdMap::new("user"),
+            items: IdMap::new("item"),
+            columns: Columns {
+                ratings: ratings.then(Vec::new),
+                timestamps: timestamps.then(Vec::new),
+                ..Columns::default()
+            },
+        }
+    }
+
+    #[inline]
+    pub(crate) fn push(
+        &mut self,
+        user: &str,
+        item: &str,
+        rating: Option<f32>,
+        timestamp: Option<i64>,
+    ) -> Result<()> {
+        let (user, item) = (self.users.intern(user)?, self.items.intern(item)?);
+        self.push_dense(user, item, rating, timestamp);
+        Ok(())
+    }
+
+    /// A row whose ids were interned already.
+    #[inline]
+    pub(crate) fn push_dense(
+        &mut self,
+        user: u32,
+        item: u32,
+        rating: Option<f32>,
+        timestamp: Option<i64>,
+    ) {
+        let columns = &mut self.columns;
+        columns.users.push(user);
+        columns.items.push(item);
+        match (&mut columns.ratings, rating) {
+            (Some(column), Some(rating)) => column.push(rating),
+            (ratings, _) => *ratings = None,
+        }
+        match (&mut columns.timestamps, timestamp) {
+            (Some(column), Some(timestamp)) => column.push(timestamp),
+            (timestamps, _) => *timestamps = None,
+        }
+    }
+
+    #[cfg(feature = "readers")]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.columns.users.is_empty()
+    }
+
+    /// The data set, with `item(dense id, raw id)` for every item.
+    pub(crate) fn finish(
+        self,
+        name: impl Into<String>,
+        mut item: impl FnMut(u32, String) -> Item,
+    ) -> Result<Dataset> {
+        let (interactions, ratings, timestamps) =
+            self.columns.group(self.users.len(), self.items.len())?;
+        Ok(Dataset {
+            name: name.into(),
+            users: self.users.into_raw(),
+            items: (0..).zip(self.items.into_raw()).map(|(id, raw)| item(id, raw)).collect(),
+            interactions,
+            ratings,
+            timestamps,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_merged_and_unseen_items_follow() {
+        let event = |user, item, rating, timestamp| Event {
+            user,
+            item,
+            rating: Some(rating),
+            timestamp: Some(timestamp),
+        };
+        let data = Dataset::from_events(
+            "d",
+            [
+                event("b", "x", 1.0, 10),
+                event("a", "y", 2.0, 5),
+                event("b", "x", 3.0, 9),
+                event("b", "y", 4.0, 8),
+            ],
+            vec![Item::titled("z", "Z"), Item::titled("x", "X")],
+        )
+        .unwrap();
+        assert_eq!(data.users(), ["b", "a"]);
+        let titles: Vec<_> = data.items().iter().map(|i| (&*i.raw_id, &*i.title)).collect();
+        assert_eq!(titles, [("x", "X"), ("y", ""), ("z", "Z")]);
+        assert_eq!(data.interactions().items(0), [0, 1]);
+        assert_eq!(data.ratings(), Some(&[1.0, 4.0, 2.0][..]));
+        assert_eq!(data.timestamps(), Some(&[10, 8, 5][..]));
+        assert_eq!(data.item_ids()["z"], 2);
+        assert_eq!(data.user_ids()["a"], 1);
+        assert_eq!(data.stats().density, 0.5);
+    }
+
+    #[test]
+    fn a_column_with_gaps_is_dropped() {
+        let mut half = Event::new("a", "x");
+        half.rating = Some(1.0);
+        let data = Dataset::from_events("d", [half, Event::new("b", "x")], vec![]).unwrap();
+        assert_eq!(data.ratings(), None);
+        let data = Dataset::from_events("d", [Event::new("b", "x"), half], vec![]).unwrap();
+        assert_eq!(data.ratings(), None);
+    }
+
+    #[test]
+    fn twins_and_unknown_fields_are_named() {
+        let twins = || vec![Item::new("x"), Item::new("x")];
+        assert!(Dataset::from_events("d", [Event::new("a", "x")], twins()).is_err());
+        assert!(Dataset::from_dense("d", 1, twins(), [(0, 0)]).is_err());
+        let data = Dataset::from_dense("d", 1, vec![Item::new("x")], [(0, 0)]).unwrap();
+        let error = data
+            .texts(&TextConfig { fields: vec!["tilte".into()], ..TextConfig::default() })
+            .unwrap_err();
+        assert!(error.to_string().contains("description, genres, title"), "{error}");
+    }
+}

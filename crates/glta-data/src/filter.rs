@@ -1,0 +1,220 @@
+use crate::{Dataset, Error, Interactions, Item, Result};
+
+impl Dataset {
+    /// Keeps the interactions with at least `threshold` as rating; users and
+    /// items left without any are dropped.
+    ///
+    /// # Errors
+    /// [`Error::MissingColumn`] when the data set has no ratings.
+    pub fn min_rating(self, threshold: f32) -> Result<Self> {
+        let Some(ratings) = &self.ratings else {
+            return Err(Error::MissingColumn {
+                dataset: self.name,
+                column: "ratings",
+                needed_by: "a minimum rating",
+            });
+        };
+        let keep = ratings.iter().map(|&r| r >= threshold).collect::<Vec<_>>();
+        Ok(self.retain(&keep).drop_empty())
+    }
+
+    /// Drops users with fewer than `k_user` items and items with fewer than
+    /// `k_item` users, over and over until all that are left have enough.
+    ///
+    /// The result is the largest part of the data with that property, whatever
+    /// the order of dropping. `k_core(1, 1)` is [`drop_empty`](Self::drop_empty).
+    pub fn k_core(self, k_user: usize, k_item: usize) -> Self {
+        let by_user = &self.interactions;
+        let by_item = by_user.transpose();
+        let (n_users, n_items) = (self.n_users(), self.n_items());
+        // Nodes: users, then items. A node enters the queue when its degree
+        // falls below its k, and takes its edges with it.
+        let need = |node: usize| if node < n_users { k_user } else { k_item };
+        let mut degree: Vec<usize> = (0..n_users as u32)
+            .map(|u| by_user.items(u).len())
+            .chain((0..n_items as u32).map(|i| by_item.items(i).len()))
+            .collect();
+        let mut gone: Vec<bool> = (0..degree.len()).map(|n| degree[n] < need(n)).collect();
+        let mut queue: Vec<usize> = (0..degree.len()).filter(|&n| gone[n]).collect();
+        while let Some(node) = queue.pop() {
+            let (neighbours, base) = match node.checked_sub(n_users) {
+                None => (by_user.items(node as u32), n_users),
+                Some(item) => (by_item.items(item as u32), 0),
+            };
+            for &neighbour in neighbours {
+                let neighbour = base + neighbour as usize;
+                if !gone[neighbour] {
+                    degree[neighbour] -= 1;
+                    if degree[neighbour] < need(neighbour) {
+                        gone[neighbour] = true;
+                        queue.push(neighbour);
+                    }
+                }
+            }
+        }
+        let keep: Vec<bool> =
+            by_user.iter().map(|(u, i)| !gone[u as usize] && !gone[n_users + i as usize]).collect();
+        self.retain(&keep).drop_empty()
+    }
+
+    /// Keeps the items for which `keep` answers true and drops users left
+    /// without any.
+    pub fn retain_items(self, keep: impl Fn(&Item) -> bool) -> Self {
+        let kept: Vec<bool> = self.items.iter().map(keep).collect();
+        let rows: Vec<bool> =
+            self.interactions.column_indices().iter().map(|&item| kept[item as usize]).collect();
+        let users: Vec<bool> = vec![true; self.n_users()];
+        self.retain(&rows).renumber(&users, &kept).drop_empty_users()
+    }
+
+    /// Drops users and items without interactions; the others keep their order.
+    pub fn drop_empty(self) -> Self {
+        let items: Vec<bool> = self.interactions.item_degrees().iter().map(|&d| d > 0).collect();
+        let users: Vec<bool> =
+            (0..self.n_users() as u32).map(|u| !self.interactions.items(u).is_empty()).collect();
+        self.renumber(&users, &items)
+    }
+
+    fn drop_empty_users(self) -> Self {
+        let users: Vec<bool> =
+            (0..self.n_users() as u32).map(|u| !self.interactions.items(u).is_empty()).collect();
+        let items = vec![true; self.n_items()];
+        self.renumber(&users, &items)
+    }
+
+    /// Keeps interaction `k` where `keep[k]`; users and items stay.
+    fn retain(mut self, keep: &[bool]) -> Self {
+        let mut at = 0;
+        self.interactions = self.interactions.filter(|_, _| {
+            at += 1;
+            keep[at - 1]
+        });
+        if let Some(ratings) = &mut self.ratings {
+            retain_where(ratings, keep);
+        }
+        if let Some(timestamps) = &mut self.timestamps {
+            retain_where(timestamps, keep);
+        }
+        self
+    }
+
+    /// Drops users and items, which must have no interactions.
+    fn renumber(mut self, users: &[bool], items: &[bool]) -> Self {
+        let mut next = 0;
+        let new_item: Vec<u32> = items
+            .iter()
+            .map(|&kept| {
+                next += u32::from(kept);
+                next.wrapping_sub(1)
+            })
+            .collect();
+        let mut offsets = vec![0];
+        for (user, _) in users.iter().enumerate().filter(|(_, kept)| **kept) {
+            offsets.push(self.interactions.offsets()[user + 1]);
+        }
+        let columns = self
+            .interactions
+            .column_indices()
+            .iter()
+            .map(|&item| new_item[item as usize])
+            .collect();
+        retain_where(&mut self.users, users);
+        retain_where(&mut self.items, items);
+        // Order is kept and dropped ids have no entries, so this stays valid.
+        self.interactions = Interactions::from_csr_unchecked(self.items.len(), offsets, columns);
+        self
+    }
+}
+
+fn retain_where<T>(values: &mut Vec<T>, keep: &[bool]) {
+    let mut at = 0;
+    values.retain(|_| {
+        at += 1;
+        keep[at - 1]
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Event;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    fn dataset(rows: &[(u8, u8, u8)]) -> Dataset {
+        let names: Vec<(String, String)> =
+            rows.iter().map(|(u, i, _)| (format!("u{u}"), format!("i{i}"))).collect();
+        let events = names.iter().zip(rows).map(|((user, item), &(_, _, r))| Event {
+            user,
+            item,
+            rating: Some(f32::from(r)),
+            timestamp: None,
+        });
+        Dataset::from_events("d", events, vec![Item::titled("i0", "zero")]).unwrap()
+    }
+
+    /// Raw ids and rating of every interaction.
+    fn rows(data: &Dataset) -> BTreeSet<(String, String, u8)> {
+        data.interactions()
+            .iter()
+            .zip(data.ratings().unwrap())
+            .map(|((u, i), &r)| {
+                (data.users()[u as usize].clone(), data.items()[i as usize].raw_id.clone(), r as u8)
+            })
+            .collect()
+    }
+
+    proptest! {
+        #[test]
+        fn k_core_is_the_fixed_point_of_dropping(
+            raw in prop::collection::vec((0u8..8, 0u8..8, 0u8..5), 0..50),
+            k_user in 0usize..5,
+            k_item in 0usize..5,
+        ) {
+            let data = dataset(&raw);
+            let mut left = rows(&data);
+            loop {
+                let before = left.len();
+                let snapshot = left.clone();
+                let users = |u: &str| snapshot.iter().filter(|r| r.0 == u).count();
+                let items = |i: &str| snapshot.iter().filter(|r| r.1 == i).count();
+                left.retain(|(u, i, _)| users(u) >= k_user && items(i) >= k_item);
+                if left.len() == before {
+                    break;
+                }
+            }
+            let core = data.k_core(k_user, k_item);
+            prop_assert_eq!(rows(&core), left);
+            prop_assert!((0..core.n_users() as u32).all(|u| !core.interactions().items(u).is_empty()));
+            prop_assert!(core.interactions().item_degrees().iter().all(|&d| d > 0));
+        }
+
+        #[test]
+        fn min_rating_keeps_the_high_ones(
+            raw in prop::collection::vec((0u8..8, 0u8..8, 0u8..5), 0..50),
+        ) {
+            let data = dataset(&raw);
+            let expected: BTreeSet<_> = rows(&data).into_iter().filter(|r| r.2 >= 3).collect();
+            prop_assert_eq!(rows(&data.min_rating(3.0).unwrap()), expected);
+        }
+
+        #[test]
+        fn retain_items_drops_their_rows(
+            raw in prop::collection::vec((0u8..8, 0u8..8, 0u8..5), 0..50),
+        ) {
+            let data = dataset(&raw);
+            let expected: BTreeSet<_> = rows(&data).into_iter().filter(|r| r.1 == "i0").collect();
+            let kept = data.retain_items(|item| !item.is_textless());
+            prop_assert_eq!(kept.n_items(), 1);
+            prop_assert_eq!(kept.n_users(), expected.len());
+            prop_assert_eq!(rows(&kept), expected);
+        }
+    }
+
+    #[test]
+    fn min_rating_needs_ratings() {
+        let data = Dataset::from_events("d", [Event::new("a", "x")], vec![]).unwrap();
+        let error = data.min_rating(3.0).unwrap_err();
+        assert!(error.to_string().contains("has no ratings"), "{error}");
+    }
+}

@@ -1,0 +1,159 @@
+use crate::{Error, Result};
+use indexmap::IndexSet;
+use rustc_hash::{FxBuildHasher, FxHashMap};
+
+/// Gives raw ids dense numbers in the order of their first appearance.
+///
+/// Decimal numbers, the most frequent kind, take a short way: a table for small
+/// ones, a hash of the integer for large ones, and no string after the first
+/// sight.
+#[derive(Debug)]
+pub(crate) struct IdMap {
+    /// `"user"` or `"item"`.
+    kind: &'static str,
+    raw: IndexSet<String, FxBuildHasher>,
+    /// Dense id + 1 of the numbers below [`SMALL`], 0 for one not seen.
+    small: Vec<u32>,
+    large: FxHashMap<u64, u32>,
+}
+
+/// The table grows up to 16 MB.
+const SMALL: u64 = 1 << 22;
+
+impl IdMap {
+    pub(crate) fn new(kind: &'static str) -> Self {
+        Self { kind, raw: IndexSet::default(), small: Vec::new(), large: FxHashMap::default() }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.raw.len()
+    }
+
+    /// The dense id of a raw one, new if need be.
+    pub(crate) fn intern(&mut self, raw: &str) -> Result<u32> {
+        match canonical_number(raw.as_bytes()) {
+            Some(number) => match self.number(number) {
+                Some(id) => Ok(id),
+                None => self.insert(raw, Some(number)),
+            },
+            None => match self.raw.get_index_of(raw) {
+                Some(id) => Ok(id as u32),
+                None => self.insert(raw, None),
+            },
+        }
+    }
+
+    /// The dense id of a decimal number already seen, without a look at UTF-8:
+    /// the way of almost every line of a ratings file.
+    #[cfg(feature = "readers")]
+    #[inline]
+    pub(crate) fn get_number(&self, raw: &[u8]) -> Option<u32> {
+        self.number(canonical_number(raw)?)
+    }
+
+    /// The dense id of a raw one already seen.
+    #[cfg(any(feature = "readers", test))]
+    pub(crate) fn get(&self, raw: &str) -> Option<u32> {
+        match canonical_number(raw.as_bytes()) {
+            Some(number) => self.number(number),
+            None => self.raw.get_index_of(raw).map(|id| id as u32),
+        }
+    }
+
+    /// All raw ids in the order of their dense ones.
+    pub(crate) fn into_raw(self) -> Vec<String> {
+        self.raw.into_iter().collect()
+    }
+
+    #[inline]
+    fn number(&self, number: u64) -> Option<u32> {
+        if number < SMALL {
+            let id = self.small.get(number as usize).copied().unwrap_or(0);
+            id.checked_sub(1)
+        } else {
+            self.large.get(&number).copied()
+        }
+    }
+
+    #[cold]
+    fn insert(&mut self, raw: &str, number: Option<u64>) -> Result<u32> {
+        let len = self.raw.len();
+        // One below the maximum: the table stores id + 1.
+        let id = u32::try_from(len)
+            .ok()
+            .filter(|&id| id < u32::MAX - 1)
+            .ok_or(Error::TooMany { kind: self.kind, len })?;
+        self.raw.insert(raw.to_owned());
+        match number {
+            Some(number) if number < SMALL => {
+                let at = number as usize;
+                if at >= self.small.len() {
+                    self.small.resize(at + 1, 0);
+                }
+                self.small[at] = id + 1;
+            }
+            Some(number) => {
+                self.large.insert(number, id);
+            }
+            None => {}
+        }
+        Ok(id)
+    }
+}
+
+/// The value of a decimal number in the one way it is usually written: digits
+/// only, no leading zero, at most 19 of them. `007` and `7` stay two ids.
+#[inline]
+fn canonical_number(raw: &[u8]) -> Option<u64> {
+    if raw.is_empty() || raw.len() > 19 || (raw[0] == b'0' && raw.len() > 1) {
+        return None;
+    }
+    let mut value = 0u64;
+    for &byte in raw {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            return None;
+        }
+        value = value * 10 + u64::from(digit);
+    }
+    Some(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::HashMap;
+
+    proptest! {
+        #[test]
+        fn numbers_first_appearances(
+            raw in prop::collection::vec(
+                prop_oneof!["[0-9]{1,2}", "[0-9]{7,21}", "[a-c]{0,2}", "[0-9a]{3}"], 0..200)
+        ) {
+            let mut map = IdMap::new("item");
+            let mut plain: HashMap<String, u32> = HashMap::new();
+            for id in &raw {
+                let next = plain.len() as u32;
+                let expected = *plain.entry(id.clone()).or_insert(next);
+                prop_assert_eq!(map.intern(id).unwrap(), expected);
+                prop_assert_eq!(map.get(id), Some(expected));
+            }
+            prop_assert_eq!(map.len(), plain.len());
+            let raw = map.into_raw();
+            for (id, &dense) in &plain {
+                prop_assert_eq!(&raw[dense as usize], id);
+            }
+        }
+    }
+
+    #[test]
+    fn unseen_ids() {
+        let mut map = IdMap::new("user");
+        map.intern("12").unwrap();
+        map.intern("x").unwrap();
+        for unseen in ["1", "012", "99999999999", "y", ""] {
+            assert_eq!(map.get(unseen), None);
+        }
+    }
+}

@@ -1,0 +1,56 @@
+use crate::dataset::Collector;
+use crate::{Dataset, Item, Result};
+
+/// Items' texts as they come by raw id, for the items of some interactions.
+pub(crate) struct Catalogue {
+    collector: Collector,
+    items: Vec<Option<Item>>,
+    repeated: usize,
+}
+
+impl Catalogue {
+    pub(crate) fn new(collector: Collector) -> Self {
+        Self { items: vec![None; collector.items.len()], collector, repeated: 0 }
+    }
+
+    /// Whether the texts of this item are wanted and not there yet.
+    pub(crate) fn wants(&self, raw_id: &str) -> bool {
+        self.collector.items.get(raw_id).is_some_and(|id| self.items[id as usize].is_none())
+    }
+
+    /// Takes an item if it has interactions; of repeated ones the first counts.
+    pub(crate) fn add(&mut self, item: Item) {
+        if let Some(id) = self.collector.items.get(&item.raw_id) {
+            match &mut self.items[id as usize] {
+                Some(_) => self.repeated += 1,
+                slot => *slot = Some(item),
+            }
+        }
+    }
+
+    /// Changes an item that was taken.
+    pub(crate) fn update(&mut self, raw_id: &str, change: impl FnOnce(&mut Item)) {
+        if let Some(id) = self.collector.items.get(raw_id)
+            && let Some(item) = &mut self.items[id as usize]
+        {
+            change(item);
+        }
+    }
+
+    /// The data set; items that never came have only their id.
+    pub(crate) fn finish(mut self, name: impl Into<String>) -> Result<Dataset> {
+        let name = name.into();
+        let missing = self.items.iter().filter(|item| item.is_none()).count();
+        if missing > 0 || self.repeated > 0 {
+            tracing::warn!(
+                dataset = name,
+                missing,
+                repeated = self.repeated,
+                "items without metadata have no text; of repeated metadata the first was taken"
+            );
+        }
+        self.collector.finish(name, |id, raw| {
+            self.items[id as usize].take().unwrap_or_else(|| Item::new(raw))
+        })
+    }
+}

@@ -1,0 +1,145 @@
+//! Where bytes come from: a folder or a zip archive, plain or gzipped.
+
+use crate::{Error, Result};
+use flate2::read::MultiGzDecoder;
+use std::fs::File;
+use std::io::{self, Cursor, Read};
+use std::path::{Path, PathBuf};
+use zip::ZipArchive;
+
+/// A folder, or a zip archive as publishers serve it.
+#[derive(Debug)]
+pub(crate) struct Source {
+    path: PathBuf,
+    /// Names within, relative for a folder (its direct entries), full for a zip.
+    names: Vec<String>,
+    zipped: bool,
+}
+
+/// Bytes with a name for messages.
+pub(crate) struct Input<'a> {
+    /// The file, with `archive.zip/` before the name of a zipped one.
+    pub(crate) file: String,
+    pub(crate) reader: Box<dyn Read + 'a>,
+}
+
+impl Source {
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let io = |source| io_error(path.display(), source);
+        let metadata = std::fs::metadata(path).map_err(io)?;
+        let (names, zipped) = if metadata.is_dir() {
+            let mut names = Vec::new();
+            for entry in std::fs::read_dir(path).map_err(io)? {
+                if let Ok(name) = entry.map_err(io)?.file_name().into_string() {
+                    names.push(name);
+                }
+            }
+            (names, false)
+        } else {
+            let archive = ZipArchive::new(File::open(path).map_err(io)?).map_err(|e| {
+                let problem = format!("neither a folder nor a complete zip archive ({e})");
+                io(io::Error::new(io::ErrorKind::InvalidData, problem))
+            })?;
+            let names = archive.file_names().flatten().map(String::from);
+            (names.collect(), true)
+        };
+        let mut source = Self { path: path.to_owned(), names, zipped };
+        // Shallow names first, then a fixed order.
+        source.names.sort_by_key(|name| (name.matches('/').count(), name.clone()));
+        Ok(source)
+    }
+
+    /// Folder or archive, for messages.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The name without folders and `.zip`, a data set's name.
+    pub(crate) fn stem(&self) -> String {
+        let absolute = std::path::absolute(&self.path).unwrap_or_else(|_| self.path.clone());
+        let name = absolute.file_name().unwrap_or_default().to_string_lossy();
+        let name = name.strip_suffix(".zip").unwrap_or(&name);
+        name.to_owned()
+    }
+
+    /// All file names without the folders of an archive.
+    pub(crate) fn file_names(&self) -> impl Iterator<Item = &str> {
+        self.names
+            .iter()
+            .filter(|name| !name.ends_with('/') && !name.starts_with("__MACOSX/"))
+            .map(|name| base_name(name))
+    }
+
+    /// Whether there is a file `name` or `name.gz`.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.find(name).is_some()
+    }
+
+    fn find(&self, name: &str) -> Option<&str> {
+        let named = |wanted: &str| {
+            self.names.iter().find(|full| {
+                base_name(full) == wanted
+                    && !full.starts_with("__MACOSX/")
+                    && (self.zipped || self.path.join(full).is_file())
+            })
+        };
+        named(name).or_else(|| named(&format!("{name}.gz"))).map(String::as_str)
+    }
+
+    /// Hands the file `name` or `name.gz` to `read`.
+    pub(crate) fn read<T>(
+        &self,
+        name: &str,
+        read: impl FnOnce(Input<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let Some(full) = self.find(name) else {
+            return Err(self.missing(name, ""));
+        };
+        if !self.zipped {
+            return read(open_file(&self.path.join(full))?);
+        }
+        let file = format!("{}/{full}", self.path.display());
+        let handle = File::open(&self.path).map_err(|e| io_error(&file, e))?;
+        let mut archive = ZipArchive::new(handle).map_err(|e| io_error(&file, e.into()))?;
+        let entry = archive.by_name(full).map_err(|e| io_error(&file, e.into()))?;
+        read(Input { reader: decompress(entry).map_err(|e| io_error(&file, e))?, file })
+    }
+
+    /// The error for a file that is not here.
+    pub(crate) fn missing(&self, expected: &str, hint: &str) -> Error {
+        Error::MissingFile {
+            folder: self.path.clone(),
+            expected: format!("{expected} (or {expected}.gz)"),
+            hint: hint.to_owned(),
+        }
+    }
+}
+
+/// Opens a single file, plain or gzipped.
+pub(crate) fn open_file(path: &Path) -> Result<Input<'static>> {
+    let file = path.display().to_string();
+    let open = || decompress(File::open(path)?);
+    Ok(Input { reader: open().map_err(|e| io_error(&file, e))?, file })
+}
+
+/// Gzip is told by its first two bytes, whatever the name.
+fn decompress<'a>(mut reader: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
+    let mut head = [0; 2];
+    let mut len = 0;
+    while len < head.len() {
+        match reader.read(&mut head[len..])? {
+            0 => break,
+            n => len += n,
+        }
+    }
+    let whole = Cursor::new(head).take(len as u64).chain(reader);
+    Ok(if head == [0x1f, 0x8b] { Box::new(MultiGzDecoder::new(whole)) } else { Box::new(whole) })
+}
+
+fn base_name(name: &str) -> &str {
+    name.rsplit_once('/').map_or(name, |(_, base)| base)
+}
+
+pub(crate) fn io_error(file: impl ToString, source: io::Error) -> Error {
+    Error::Io { file: file.to_string(), source }
+}

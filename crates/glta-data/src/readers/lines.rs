@@ -1,0 +1,223 @@
+//! Lines of a file as byte slices, with file and line number in every error.
+
+use super::input::{Input, io_error};
+use crate::{Error, Result};
+use memchr::memchr_iter;
+use std::borrow::Cow;
+use std::io::Read;
+
+/// Why a line cannot be used.
+pub(crate) enum Fault {
+    /// What is wrong with it; file and line number are added.
+    Problem(String),
+    /// Another failure, passed on as it is.
+    Error(Error),
+}
+
+impl From<String> for Fault {
+    fn from(problem: String) -> Self {
+        Self::Problem(problem)
+    }
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        Self::Error(error)
+    }
+}
+
+const BUFFER: usize = 256 << 10;
+/// A line longer than this is no text file's.
+const MAX_LINE: usize = 64 << 20;
+
+/// Calls `each(number, line)` for every line that is not empty, without its
+/// `\n` or `\r\n`; numbers start at 1. A UTF-8 byte order mark is skipped.
+pub(crate) fn for_each_line(
+    mut input: Input<'_>,
+    mut each: impl FnMut(u64, &[u8]) -> std::result::Result<(), Fault>,
+) -> Result<()> {
+    let mut buffer = vec![0; BUFFER];
+    let (mut filled, mut number) = (0, 0);
+    let file = input.file;
+    let mut visit = |line: &[u8]| {
+        number += 1;
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        let line = match number {
+            1 => line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line),
+            _ => line,
+        };
+        if line.is_empty() {
+            return Ok(());
+        }
+        each(number, line).map_err(|fault| match fault {
+            Fault::Error(error) => error,
+            Fault::Problem(problem) => Error::Line { file: file.clone(), line: number, problem },
+        })
+    };
+    loop {
+        if filled == buffer.len() {
+            if filled >= MAX_LINE {
+                let problem = format!("line longer than {} MB", MAX_LINE >> 20);
+                return Err(io_error(
+                    &file,
+                    std::io::Error::new(std::io::ErrorKind::InvalidData, problem),
+                ));
+            }
+            buffer.resize(2 * filled, 0);
+        }
+        let got = match input.reader.read(&mut buffer[filled..]) {
+            Ok(got) => got,
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
+            Err(e) => return Err(io_error(&file, e)),
+        };
+        if got == 0 {
+            break;
+        }
+        let end = filled + got;
+        let mut start = 0;
+        // What was there before holds no line end.
+        for at in memchr_iter(b'\n', &buffer[filled..end]) {
+            visit(&buffer[start..filled + at])?;
+            start = filled + at + 1;
+        }
+        buffer.copy_within(start..end, 0);
+        filled = end - start;
+    }
+    if filled > 0 {
+        visit(&buffer[..filled])?;
+    }
+    Ok(())
+}
+
+/// The line as UTF-8.
+pub(crate) fn utf8(line: &[u8]) -> std::result::Result<&str, Fault> {
+    std::str::from_utf8(line).map_err(|e| {
+        Fault::Problem(format!("not UTF-8 at byte {} of `{}`", e.valid_up_to() + 1, shown(line)))
+    })
+}
+
+/// UTF-8, or ISO-8859-1 where a line is not UTF-8: the older MovieLens files.
+pub(crate) fn utf8_or_latin1(line: &[u8]) -> Cow<'_, str> {
+    match std::str::from_utf8(line) {
+        Ok(text) => Cow::Borrowed(text),
+        Err(_) => encoding_rs::mem::decode_latin1(line),
+    }
+}
+
+/// A line for a message, cut when long.
+pub(crate) fn shown(line: &[u8]) -> String {
+    const MOST: usize = 80;
+    let text = String::from_utf8_lossy(&line[..line.len().min(MOST)]);
+    let more = if line.len() > MOST { "…" } else { "" };
+    format!("{}{more}", text.escape_debug())
+}
+
+/// The problem of a line that has another form than it should.
+pub(crate) fn expected(form: &str, line: &[u8]) -> Fault {
+    Fault::Problem(format!("expected {form}, found `{}`", shown(line)))
+}
+
+/// A decimal integer of at most 18 digits, with or without a sign.
+#[inline]
+pub(crate) fn integer(field: &[u8]) -> Option<i64> {
+    let (negative, digits) = match field.strip_prefix(b"-") {
+        Some(digits) => (true, digits),
+        None => (false, field),
+    };
+    if digits.is_empty() || digits.len() > 18 {
+        return None;
+    }
+    let mut value = 0i64;
+    for &byte in digits {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            return None;
+        }
+        value = value * 10 + i64::from(digit);
+    }
+    Some(if negative { -value } else { value })
+}
+
+/// A finite decimal number; the forms `4` and `4.5` of ratings take a short way.
+#[inline]
+pub(crate) fn decimal(field: &[u8]) -> Option<f32> {
+    match *field {
+        [whole @ b'0'..=b'9'] => Some(f32::from(whole - b'0')),
+        [whole @ b'0'..=b'9', b'.', tenth @ b'0'..=b'9'] => {
+            Some(f32::from((whole - b'0') * 10 + (tenth - b'0')) / 10.0)
+        }
+        _ => std::str::from_utf8(field).ok()?.parse().ok().filter(|value: &f32| value.is_finite()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn input(bytes: &[u8]) -> Input<'_> {
+        Input { file: "f".into(), reader: Box::new(bytes) }
+    }
+
+    fn lines(bytes: &[u8]) -> Vec<(u64, Vec<u8>)> {
+        let mut all = Vec::new();
+        for_each_line(input(bytes), |n, line| {
+            all.push((n, line.to_vec()));
+            Ok(())
+        })
+        .unwrap();
+        all
+    }
+
+    proptest! {
+        #[test]
+        fn equal_to_splitting(text in "[ab\r\n]{0,60}") {
+            let expected: Vec<(u64, Vec<u8>)> = (1..)
+                .zip(text.split('\n'))
+                .map(|(n, l)| (n, l.strip_suffix('\r').unwrap_or(l).as_bytes().to_vec()))
+                .filter(|(_, l)| !l.is_empty())
+                .collect();
+            prop_assert_eq!(lines(text.as_bytes()), expected);
+        }
+
+        #[test]
+        fn numbers_as_the_standard_library_reads_them(text in "-?[0-9]{0,20}(\\.[0-9]{0,3})?") {
+            let by_std = text.parse::<i64>().ok().filter(|_| text.trim_start_matches('-').len() <= 18);
+            prop_assert_eq!(integer(text.as_bytes()), by_std);
+            prop_assert_eq!(decimal(text.as_bytes()), text.parse::<f32>().ok());
+        }
+    }
+
+    #[test]
+    fn lines_across_buffers_and_byte_order_mark() {
+        let mut bytes = b"\xef\xbb\xbfhead\r\n".to_vec();
+        bytes.extend(vec![b'x'; 3 * BUFFER]);
+        bytes.push(b'\n');
+        for n in 0..BUFFER {
+            bytes.extend(format!("{n}\n").bytes());
+        }
+        let all = lines(&bytes);
+        assert_eq!(all.len(), 2 + BUFFER);
+        assert_eq!(all[0], (1, b"head".to_vec()));
+        assert_eq!(all[1].1.len(), 3 * BUFFER);
+        for (n, (number, line)) in all[2..].iter().enumerate() {
+            assert_eq!(*number, n as u64 + 3);
+            assert_eq!(line, n.to_string().as_bytes());
+        }
+    }
+
+    #[test]
+    fn endless_line() {
+        let reader = std::io::repeat(b'x');
+        let endless = Input { file: "f".into(), reader: Box::new(reader) };
+        let error = for_each_line(endless, |_, _| Ok(())).unwrap_err();
+        assert!(error.to_string().contains("longer than"), "{error}");
+    }
+
+    #[test]
+    fn not_finite() {
+        assert_eq!(decimal(b"nan"), None);
+        assert_eq!(decimal(b"1e99"), None);
+        assert_eq!(decimal(b"3.25"), Some(3.25));
+    }
+}

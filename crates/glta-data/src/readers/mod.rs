@@ -1,0 +1,15 @@
+//! Readers of the publishers' raw files.
+//!
+//! Every reader takes a folder, most of them also the zip archive that the
+//! publisher serves; a file may be gzipped whatever its name says. Files are
+//! streamed. An error names the file and line, what was expected and what is
+//! there.
+
+mod catalogue;
+mod input;
+mod json;
+mod lines;
+mod movielens;
+mod ratings;
+
+pub use movielens::movielens;

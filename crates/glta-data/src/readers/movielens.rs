@@ -1,0 +1,183 @@
+use super::catalogue::Catalogue;
+use super::input::{Input, Source};
+use super::lines::{expected, for_each_line, utf8_or_latin1};
+use super::ratings::{RatingsFormat, read_ratings};
+use crate::{Dataset, Error, Item, Result};
+use std::collections::HashMap;
+use std::path::Path;
+
+/// Reads any generation of MovieLens from a folder or from the zip archive that
+/// GroupLens serves; every file may be gzipped.
+///
+/// | generation | interactions | items |
+/// |---|---|---|
+/// | 100K | `u.data` | `u.item`, `u.genre` |
+/// | 1M, 10M | `ratings.dat`, or `pairs.dat` (`UserID::MovieID`) in its absence | `movies.dat` |
+/// | latest-small, 20M, 25M, 32M | `ratings.csv` | `movies.csv` |
+///
+/// Users and items are numbered in the order of their first rating; movies that
+/// nobody rated are left out. Items have `title` and `genres`; where the folder
+/// holds a `dbpedia_abstracts.json` (movie id → text), also a text `abstract`.
+/// The older files' ISO-8859-1 titles are decoded.
+///
+/// # Errors
+/// A path that is neither a folder nor a complete zip, no ratings file of any
+/// generation, a missing companion file, truncated gzip data, an empty file, or
+/// the first line that does not have the generation's form.
+pub fn movielens(path: impl AsRef<Path>) -> Result<Dataset> {
+    let source = Source::open(path.as_ref())?;
+    if source.has("u.data") {
+        movielens_100k(&source)
+    } else if source.has("ratings.dat") || source.has("pairs.dat") {
+        movielens_dat(&source)
+    } else if source.has("ratings.csv") {
+        movielens_csv(&source)
+    } else {
+        Err(Error::MissingFile {
+            folder: source.path().to_owned(),
+            expected: "ratings of MovieLens".into(),
+            hint: ": looked for u.data (100K), ratings.dat or pairs.dat (1M, 10M) and \
+                   ratings.csv (latest-small, 20M, 25M, 32M), plain or .gz; \
+                   the archives are at https://grouplens.org/datasets/movielens/"
+                .into(),
+        })
+    }
+}
+
+fn movielens_100k(source: &Source) -> Result<Dataset> {
+    let format = RatingsFormat {
+        separator: b"\t",
+        header: None,
+        form: "`user<TAB>item<TAB>rating<TAB>timestamp`",
+        rated: true,
+    };
+    let mut genres: Vec<String> = Vec::new();
+    source.read("u.genre", |input| {
+        for_each_line(input, |_, line| {
+            let text = utf8_or_latin1(line);
+            match text.rsplit_once('|') {
+                Some((name, index)) if index.trim() == genres.len().to_string() => {
+                    genres.push(name.to_owned());
+                    Ok(())
+                }
+                _ => {
+                    let form = format!("`genre|{}`", genres.len());
+                    Err(expected(&form, line))
+                }
+            }
+        })
+    })?;
+    let collector = source.read("u.data", |input| read_ratings(input, format))?;
+    let mut catalogue = Catalogue::new(collector);
+    let form = format!("`id|title|release|video release|URL|` and {} genre flags", genres.len());
+    source.read("u.item", |input| {
+        for_each_line(input, |_, line| {
+            let text = utf8_or_latin1(line);
+            let fields: Vec<&str> = text.split('|').collect();
+            if fields.len() != 5 + genres.len() {
+                return Err(expected(&form, line));
+            }
+            let named = fields[5..]
+                .iter()
+                .zip(&genres)
+                .filter(|(flag, name)| **flag == "1" && *name != "unknown");
+            catalogue.add(Item {
+                genres: named.map(|(_, name)| name.clone()).collect(),
+                ..Item::titled(fields[0], fields[1].trim())
+            });
+            Ok(())
+        })
+    })?;
+    catalogue.finish("ml-100k")
+}
+
+fn movielens_dat(source: &Source) -> Result<Dataset> {
+    let rated = source.has("ratings.dat");
+    let (file, form) = if rated {
+        ("ratings.dat", "`UserID::MovieID::Rating::Timestamp`")
+    } else {
+        ("pairs.dat", "`UserID::MovieID`")
+    };
+    let format = RatingsFormat { separator: b"::", header: None, form, rated };
+    let collector = source.read(file, |input| read_ratings(input, format))?;
+    let mut catalogue = Catalogue::new(collector);
+    source.read("movies.dat", |input| {
+        for_each_line(input, |_, line| {
+            let text = utf8_or_latin1(line);
+            let mut fields = text.split("::");
+            let (Some(id), Some(title), Some(genres), None) =
+                (fields.next(), fields.next(), fields.next(), fields.next())
+            else {
+                return Err(expected("`MovieID::Title (Year)::Genre|Genre`", line));
+            };
+            catalogue.add(movie(id, title, genres));
+            Ok(())
+        })
+    })?;
+    add_abstracts(source, &mut catalogue)?;
+    let stem = source.stem();
+    catalogue.finish(if stem.starts_with("ml-") { stem } else { "ml-1m".into() })
+}
+
+fn movielens_csv(source: &Source) -> Result<Dataset> {
+    let format = RatingsFormat {
+        separator: b",",
+        header: Some("userId,movieId,rating,timestamp"),
+        form: "`userId,movieId,rating,timestamp`",
+        rated: true,
+    };
+    let collector = source.read("ratings.csv", |input| read_ratings(input, format))?;
+    let mut catalogue = Catalogue::new(collector);
+    source.read("movies.csv", |input| read_movies_csv(input, &mut catalogue))?;
+    add_abstracts(source, &mut catalogue)?;
+    catalogue.finish(source.stem())
+}
+
+fn read_movies_csv(input: Input<'_>, catalogue: &mut Catalogue) -> Result<()> {
+    let form = "`movieId,title,genres`";
+    let Input { file, reader } = input;
+    let line_error = |line: u64, problem: String| Error::Line { file: file.clone(), line, problem };
+    let failed = |error: csv::Error| match (error.position().map(|p| p.line()), error.kind()) {
+        (_, csv::ErrorKind::Io(_)) => super::input::io_error(&file, error.into()),
+        (line, _) => line_error(line.unwrap_or(0), format!("expected {form}: {error}")),
+    };
+    let mut reader = csv::Reader::from_reader(reader);
+    let headers = reader.headers().map_err(&failed)?;
+    if headers != ["movieId", "title", "genres"].as_slice() {
+        let found = headers.iter().collect::<Vec<_>>().join(",");
+        return Err(line_error(1, format!("expected the header {form}, found `{found}`")));
+    }
+    let mut record = csv::StringRecord::new();
+    while reader.read_record(&mut record).map_err(&failed)? {
+        // The reader has checked that there are as many fields as headers.
+        catalogue.add(movie(&record[0], &record[1], &record[2]));
+    }
+    Ok(())
+}
+
+fn movie(id: &str, title: &str, genres: &str) -> Item {
+    Item {
+        genres: genres
+            .split('|')
+            .map(str::trim)
+            .filter(|genre| !genre.is_empty() && *genre != "(no genres listed)")
+            .map(String::from)
+            .collect(),
+        ..Item::titled(id, title.trim())
+    }
+}
+
+/// Abstracts of films, an object movie id → text.
+fn add_abstracts(source: &Source, catalogue: &mut Catalogue) -> Result<()> {
+    const FILE: &str = "dbpedia_abstracts.json";
+    if !source.has(FILE) {
+        return Ok(());
+    }
+    let abstracts: HashMap<String, String> = source.read(FILE, super::json::whole)?;
+    for (id, text) in abstracts {
+        catalogue.update(&id, |item| {
+            item.other.insert("abstract".into(), text);
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,67 @@
+//! Real data sets, where they are at hand, give exactly the published counts.
+#![cfg(feature = "readers")]
+
+use glta_data::{Dataset, Split, SplitConfig, SplitMethod, TextConfig, readers};
+use std::path::PathBuf;
+
+/// `../shared/data/NAME` beside the repository, or a note that the test is skipped.
+fn shared(name: &str) -> Option<PathBuf> {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data").join(name);
+    if path.is_dir() {
+        return Some(path);
+    }
+    eprintln!("skipped: no {}", path.display());
+    None
+}
+
+fn counts(data: &Dataset) -> (usize, usize, usize) {
+    (data.n_users(), data.n_items(), data.interactions().len())
+}
+
+fn split_counts(data: &Dataset) -> (usize, usize, usize) {
+    let split = Split::new(data, &SplitConfig::default()).unwrap();
+    (split.train.len(), split.valid.len(), split.test.len())
+}
+
+#[test]
+fn ml_100k() {
+    let Some(path) = shared("ml-100k") else { return };
+    let data = readers::movielens(path).unwrap();
+    assert_eq!(data.name(), "ml-100k");
+    assert_eq!(counts(&data), (943, 1682, 100_000));
+    assert_eq!(split_counts(&data), (71_981, 8_019, 20_000));
+    let toy_story = &data.items()[data.item_ids()["1"] as usize];
+    assert_eq!(toy_story.title, "Toy Story (1995)");
+    assert_eq!(toy_story.genres, ["Animation", "Children's", "Comedy"]);
+    let accented = &data.items()[data.item_ids()["543"] as usize];
+    assert_eq!(accented.title, "Misérables, Les (1995)");
+    assert_eq!(TextConfig::default().text(accented), "Les Misérables (1995). Drama, Musical");
+    assert!(data.items().iter().all(|item| !item.title.is_empty()));
+    // The first line of u.data: user 196, item 242, rating 3, time 881250949.
+    assert_eq!(data.users()[0], "196");
+    let at = data.interactions().items(0).binary_search(&0).unwrap();
+    assert_eq!(data.ratings().unwrap()[at], 3.0);
+    assert_eq!(data.timestamps().unwrap()[at], 881_250_949);
+
+    let temporal = SplitConfig { method: SplitMethod::Temporal, ..SplitConfig::default() };
+    let split = Split::new(&data, &temporal).unwrap();
+    assert_eq!(split.test.len(), 20_000);
+    let liked = data.min_rating(4.0).unwrap();
+    assert_eq!(liked.interactions().len(), 55_375);
+}
+
+#[test]
+fn ml_1m_pairs() {
+    let Some(path) = shared("ml-1m") else { return };
+    let data = readers::movielens(path).unwrap();
+    assert_eq!(data.name(), "ml-1m");
+    assert_eq!(counts(&data), (6_040, 3_706, 1_000_209));
+    assert_eq!(
+        data.stats().to_string(),
+        "ml-1m: 6040 users, 3706 items, 1000209 interactions, density 4.468 %"
+    );
+    assert!(data.ratings().is_none());
+    assert!(data.items().iter().all(|item| !item.title.is_empty()));
+    let abstracts = |item: &&glta_data::Item| item.other.contains_key("abstract");
+    assert_eq!(data.items().iter().filter(abstracts).count(), 3_228);
+}
