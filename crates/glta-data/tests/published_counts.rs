@@ -1,6 +1,8 @@
 //! Real data sets, where they are at hand, give exactly the published counts.
 #![cfg(feature = "readers")]
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
 
+use glta_data::readers::{PairsConfig, PairsLayout};
 use glta_data::{Dataset, Split, SplitConfig, SplitMethod, TextConfig, readers};
 use std::path::PathBuf;
 
@@ -64,4 +66,42 @@ fn ml_1m_pairs() {
     assert!(data.items().iter().all(|item| !item.title.is_empty()));
     let abstracts = |item: &&glta_data::Item| item.other.contains_key("abstract");
     assert_eq!(data.items().iter().filter(abstracts).count(), 3_228);
+}
+
+fn parts(split: &Split) -> (usize, usize, usize) {
+    (split.train.len(), split.valid.len(), split.test.len())
+}
+
+#[test]
+fn gowalla() {
+    let Some(path) = shared("gowalla") else { return };
+    let config = PairsConfig { layout: PairsLayout::Lists, ..PairsConfig::default() };
+    let (train, test) = (path.join("train.txt.gz"), path.join("test.txt.gz"));
+    let (data, split) = readers::split_pairs("gowalla", train, test, &config).unwrap();
+    assert_eq!(counts(&data), (29_858, 40_981, 810_128 + 217_242));
+    assert_eq!(parts(&split), (810_128, 0, 217_242));
+}
+
+#[test]
+fn lastfm() {
+    let Some(path) = shared("lastfm") else { return };
+    let (train, test) = (path.join("data1.txt"), path.join("test1.txt"));
+    let config = PairsConfig { rating: true, ..PairsConfig::default() };
+    let (data, split) = readers::split_pairs("lastfm", train, test, &config).unwrap();
+    assert_eq!(counts(&data), (1_880, 4_489, 42_135 + 10_533));
+    assert_eq!(parts(&split), (42_135, 0, 10_533));
+    // Line ends are CRLF: the last column is a number all the same.
+    assert!(data.ratings().is_some());
+    let tested = (0..1_880).filter(|&u| !split.test.items(u).is_empty());
+    assert_eq!(tested.count(), 1_858);
+}
+
+#[test]
+fn goodreads_history_ihp() {
+    let Some(path) = shared("goodreads-history-ihp") else { return };
+    let (data, split) = readers::ihp(path).unwrap();
+    assert_eq!(counts(&data), (10_000, 56_952, 189_188 + 77_630));
+    assert_eq!(parts(&split), (189_188, 0, 77_630));
+    let trained = split.train.item_degrees();
+    assert_eq!(trained.iter().filter(|&&d| d > 0).count(), 45_046);
 }

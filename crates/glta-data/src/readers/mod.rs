@@ -6,10 +6,14 @@
 //! there.
 
 mod catalogue;
+mod ihp;
 mod input;
 mod json;
 mod lines;
 mod movielens;
+mod pairs;
 mod ratings;
 
+pub use ihp::ihp;
 pub use movielens::movielens;
+pub use pairs::{PairsConfig, PairsLayout, pairs, split_pairs};

@@ -1,0 +1,31 @@
+use super::input::Source;
+use super::json::{Entries, RawId, whole};
+use super::pairs::finish_split;
+use crate::dataset::Collector;
+use crate::{Dataset, Error, Result, Split};
+use std::path::Path;
+
+/// Reads the split of IHP (Yang et al., SIGIR 2024): `user_history_train.json`
+/// and `user_history_test.json` in one folder, each an object from user to a
+/// list of item ids, plain or gzipped. There are no texts.
+///
+/// # Errors
+/// A missing or unreadable file, JSON of another shape, or no interactions.
+pub fn ihp(path: impl AsRef<Path>) -> Result<(Dataset, Split)> {
+    let source = Source::open(path.as_ref())?;
+    let mut collector = Collector::new(false, false);
+    let mut n_train = 0;
+    for file in ["user_history_train.json", "user_history_test.json"] {
+        n_train = collector.columns.users.len();
+        let users: Entries<Vec<RawId>> = source.read(file, whole)?;
+        for (user, items) in users.0 {
+            for item in items {
+                collector.push(&user, &item.0, None, None)?;
+            }
+        }
+        if collector.columns.users.len() == n_train {
+            return Err(Error::Empty(format!("{}/{file}", source.path().display())));
+        }
+    }
+    finish_split(source.stem(), collector, n_train)
+}
