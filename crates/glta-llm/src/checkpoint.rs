@@ -1,0 +1,278 @@
+use crate::config::read_object;
+use crate::error::{Error, Result};
+use memmap2::{Mmap, UncheckedAdvice};
+use safetensors::{Dtype, SafeTensors};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+/// The tensors of a checkpoint: one safetensors file or several shards,
+/// memory-mapped.
+pub(crate) struct Checkpoint {
+    files: Vec<(PathBuf, Mmap)>,
+    tensors: BTreeMap<String, Entry>,
+}
+
+struct Entry {
+    file: usize,
+    dtype: Dtype,
+    shape: Vec<usize>,
+    start: usize,
+    end: usize,
+    used: bool,
+}
+
+/// One tensor inside a mapped file.
+#[derive(Clone, Copy)]
+pub(crate) struct View<'a> {
+    pub(crate) path: &'a Path,
+    pub(crate) name: &'a str,
+    pub(crate) dtype: Dtype,
+    pub(crate) shape: &'a [usize],
+    pub(crate) bytes: &'a [u8],
+}
+
+impl Checkpoint {
+    /// Maps the files that the folder's index names, or its only weight file.
+    pub(crate) fn open(dir: &Path) -> Result<Self> {
+        let index = dir.join("model.safetensors.index.json");
+        let mut checkpoint = Self { files: Vec::new(), tensors: BTreeMap::new() };
+        if index.exists() {
+            checkpoint.open_shards(dir, &index)?;
+        } else {
+            checkpoint.add(single_file(dir)?)?;
+        }
+        Ok(checkpoint)
+    }
+
+    fn open_shards(&mut self, dir: &Path, index: &Path) -> Result<()> {
+        let object = read_object(index)?;
+        let map = object
+            .get("weight_map")
+            .and_then(|m| m.as_object())
+            .ok_or_else(|| Error::json(index, "`weight_map` is missing or not an object"))?;
+        let mut shards: HashMap<&str, usize> = HashMap::new();
+        for (tensor, shard) in map {
+            let shard = shard.as_str().ok_or_else(|| {
+                Error::json(index, format!("the shard of `{tensor}` is not a string"))
+            })?;
+            if Path::new(shard).components().count() != 1 || shard == ".." {
+                return Err(Error::json(
+                    index,
+                    format!("shard name {shard:?} is not a plain file name"),
+                ));
+            }
+            let file = match shards.get(shard) {
+                Some(&file) => file,
+                None => {
+                    let file = self.files.len();
+                    self.add(dir.join(shard))?;
+                    shards.insert(shard, file);
+                    file
+                }
+            };
+            if self.tensors.get(tensor).is_none_or(|e| e.file != file) {
+                return Err(Error::MissingTensor { path: dir.join(shard), tensor: tensor.clone() });
+            }
+        }
+        if let Some(stray) = self.tensors.keys().find(|name| !map.contains_key(*name)) {
+            return Err(Error::UnexpectedTensor {
+                path: self.files[self.tensors[stray].file].0.clone(),
+                tensor: stray.clone(),
+                message: "the index does not name it".into(),
+            });
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, path: PathBuf) -> Result<()> {
+        let file = File::open(&path).map_err(Error::io(&path))?;
+        // SAFETY: the file must not be truncated while it is mapped; the same
+        // holds for every reader of such files, and is documented at `load`.
+        let map = unsafe { Mmap::map(&file) }.map_err(Error::io(&path))?;
+        let invalid = |message: String| Error::Safetensors { path: path.clone(), message };
+        let (header, metadata) =
+            SafeTensors::read_metadata(&map).map_err(|e| invalid(e.to_string()))?;
+        for (name, info) in metadata.tensors() {
+            let start = 8 + header + info.data_offsets.0;
+            let end = 8 + header + info.data_offsets.1;
+            if start > end || end > map.len() {
+                return Err(invalid(format!("tensor `{name}` lies outside the file")));
+            }
+            let entry = Entry {
+                file: self.files.len(),
+                dtype: info.dtype,
+                shape: info.shape.clone(),
+                start,
+                end,
+                used: false,
+            };
+            if let Some(other) = self.tensors.insert(name.clone(), entry) {
+                return Err(Error::UnexpectedTensor {
+                    path,
+                    tensor: name,
+                    message: format!("also in {}", self.files[other.file].0.display()),
+                });
+            }
+        }
+        self.files.push((path, map));
+        Ok(())
+    }
+
+    pub(crate) fn contains(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
+    }
+
+    /// The tensor `name`, which then counts as used.
+    pub(crate) fn take(&mut self, name: &str) -> Result<()> {
+        match self.tensors.get_mut(name) {
+            Some(entry) => {
+                entry.used = true;
+                Ok(())
+            }
+            None => Err(Error::MissingTensor {
+                path: self.files.first().map_or_else(PathBuf::new, |(p, _)| {
+                    match self.files.len() {
+                        1 => p.clone(),
+                        _ => p.parent().map(Path::to_path_buf).unwrap_or_default(),
+                    }
+                }),
+                tensor: name.to_string(),
+            }),
+        }
+    }
+
+    /// The tensor `name`, or the error that it is missing.
+    pub(crate) fn get(&mut self, name: &str) -> Result<View<'_>> {
+        self.take(name)?;
+        self.view(name).ok_or_else(|| Error::Input(format!("tensor `{name}` vanished")))
+    }
+
+    pub(crate) fn view<'a>(&'a self, name: &str) -> Option<View<'a>> {
+        let (name, entry) = self.tensors.get_key_value(name)?;
+        let (path, map) = &self.files[entry.file];
+        Some(View {
+            path,
+            name,
+            dtype: entry.dtype,
+            shape: &entry.shape,
+            bytes: &map[entry.start..entry.end],
+        })
+    }
+
+    /// Tells the system that the tensor's pages are not needed again, so that
+    /// loading does not hold the file and its repacked copy at once.
+    pub(crate) fn release(&self, name: &str) {
+        let Some(entry) = self.tensors.get(name) else {
+            return;
+        };
+        // Whole pages only: neighbours may be wanted.
+        const PAGE: usize = 1 << 16;
+        let start = entry.start.next_multiple_of(PAGE);
+        let end = entry.end / PAGE * PAGE;
+        if start < end {
+            // SAFETY: a clean file mapping is read again from the file.
+            let _ = unsafe {
+                self.files[entry.file].1.unchecked_advise_range(
+                    UncheckedAdvice::DontNeed,
+                    start,
+                    end - start,
+                )
+            };
+        }
+    }
+
+    /// Names, in order.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// The first tensor that nobody asked for and `allowed` does not let pass.
+    pub(crate) fn first_unused(&self, allowed: impl Fn(&str) -> bool) -> Option<View<'_>> {
+        self.tensors
+            .iter()
+            .find(|(name, entry)| !entry.used && !allowed(name))
+            .and_then(|(name, _)| self.view(name))
+    }
+}
+
+/// `model.safetensors`, or the only safetensors file that may be weights.
+fn single_file(dir: &Path) -> Result<PathBuf> {
+    let usual = dir.join("model.safetensors");
+    if usual.exists() {
+        return Ok(usual);
+    }
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).map_err(Error::io(dir))? {
+        let path = entry.map_err(Error::io(dir))?.path();
+        let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+        if name.ends_with(".safetensors") && name != "reference.safetensors" {
+            found.push(path);
+        }
+    }
+    found.sort();
+    match found.len() {
+        1 => Ok(found.remove(0)),
+        0 => Err(Error::Io {
+            path: usual,
+            source: std::io::Error::new(
+                std::io::ErrorKind::NotFound,
+                "no safetensors weights in this folder",
+            ),
+        }),
+        n => Err(Error::Input(format!(
+            "{}: {n} safetensors files but neither model.safetensors nor model.safetensors.index.json",
+            dir.display()
+        ))),
+    }
+}
+
+impl<'a> View<'a> {
+    pub(crate) fn error(&self, message: impl ToString) -> Error {
+        Error::tensor(self.path, self.name, message)
+    }
+
+    /// Fails unless the tensor has this shape and one of these dtypes.
+    pub(crate) fn expect(&self, shape: &[usize], dtypes: &[Dtype]) -> Result<()> {
+        if self.shape != shape {
+            return Err(self.error(format!("shape {:?}, expected {shape:?}", self.shape)));
+        }
+        if !dtypes.contains(&self.dtype) {
+            return Err(self.error(format!("dtype {:?}, expected {dtypes:?}", self.dtype)));
+        }
+        Ok(())
+    }
+
+    /// The bytes as numbers; copied where the file does not align them.
+    pub(crate) fn cast<T: bytemuck::Pod>(&self) -> Cow<'a, [T]> {
+        match bytemuck::try_cast_slice(self.bytes) {
+            Ok(slice) => Cow::Borrowed(slice),
+            Err(_) => {
+                let mut copy = vec![T::zeroed(); self.bytes.len() / size_of::<T>()];
+                let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut copy);
+                let len = bytes.len();
+                bytes.copy_from_slice(&self.bytes[..len]);
+                Cow::Owned(copy)
+            }
+        }
+    }
+
+    /// A dense float tensor as f32.
+    pub(crate) fn to_f32(self) -> Result<Vec<f32>> {
+        let values: Vec<f32> = match self.dtype {
+            Dtype::F32 => self.cast::<f32>().into_owned(),
+            Dtype::F16 => {
+                self.cast::<u16>().iter().map(|&b| half::f16::from_bits(b).to_f32()).collect()
+            }
+            Dtype::BF16 => {
+                self.cast::<u16>().iter().map(|&b| half::bf16::from_bits(b).to_f32()).collect()
+            }
+            other => return Err(self.error(format!("dtype {other:?}, expected F16, BF16 or F32"))),
+        };
+        if values.iter().any(|v| !v.is_finite()) {
+            return Err(self.error("holds NaN or infinite values"));
+        }
+        Ok(values)
+    }
+}

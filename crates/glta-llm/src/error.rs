@@ -1,0 +1,109 @@
+use std::path::{Path, PathBuf};
+
+/// What can go wrong in this crate.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file could not be opened, read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// A JSON file is not valid JSON or lacks a required key.
+    #[error("{}: {message}", path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong and where.
+        message: String,
+    },
+    /// A configuration holds a value that makes no sense.
+    #[error("configuration field `{field}`: {message}")]
+    Config {
+        /// The field as it is spelled in the file.
+        field: &'static str,
+        /// What is wrong and what is allowed.
+        message: String,
+    },
+    /// The checkpoint asks for something that this crate does not do.
+    #[error("unsupported {what}; supported: {supported}")]
+    Unsupported {
+        /// The option and its value.
+        what: String,
+        /// What is accepted in its place.
+        supported: &'static str,
+    },
+    /// A safetensors file whose header or length is wrong.
+    #[error("{}: not a valid safetensors file: {message}", path.display())]
+    Safetensors {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        message: String,
+    },
+    /// A tensor that the model needs is in no file.
+    #[error("{}: tensor `{tensor}` is missing", path.display())]
+    MissingTensor {
+        /// The checkpoint's folder or the shard that should hold the tensor.
+        path: PathBuf,
+        /// Name of the tensor.
+        tensor: String,
+    },
+    /// A tensor that the model has no place for.
+    #[error("{}: unexpected tensor `{tensor}`: {message}", path.display())]
+    UnexpectedTensor {
+        /// The file.
+        path: PathBuf,
+        /// Name of the tensor.
+        tensor: String,
+        /// Why it cannot be used.
+        message: String,
+    },
+    /// A tensor has the wrong shape, dtype or content.
+    #[error("{}: tensor `{tensor}`: {message}", path.display())]
+    Tensor {
+        /// The file.
+        path: PathBuf,
+        /// Name of the tensor.
+        tensor: String,
+        /// What is wrong, what was expected.
+        message: String,
+    },
+    /// An argument that does not fit the model.
+    #[error("{0}")]
+    Input(String),
+    /// The tokenizer could not be read, or refused a text.
+    #[error("tokenizer: {0}")]
+    Tokenizer(String),
+    /// The callback asked to stop.
+    #[error("cancelled")]
+    Cancelled,
+    /// A tensor operation failed.
+    #[error("tensor operation failed")]
+    Candle(#[from] candle_core::Error),
+}
+
+/// `Result` with this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    pub(crate) fn io(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.as_ref().to_path_buf();
+        move |source| Self::Io { path, source }
+    }
+
+    pub(crate) fn json(path: impl AsRef<Path>, message: impl ToString) -> Self {
+        Self::Json { path: path.as_ref().to_path_buf(), message: message.to_string() }
+    }
+
+    pub(crate) fn tensor(path: impl AsRef<Path>, tensor: &str, message: impl ToString) -> Self {
+        Self::Tensor {
+            path: path.as_ref().to_path_buf(),
+            tensor: tensor.to_string(),
+            message: message.to_string(),
+        }
+    }
+}

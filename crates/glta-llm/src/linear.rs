@@ -1,0 +1,184 @@
+use crate::error::Result;
+use crate::kernel::matmul::{self, Part};
+use crate::ops::f32_slice;
+use crate::simd::SimdLevel;
+use crate::weights::Matrix;
+use candle_core::{
+    CpuStorage, CustomOp1, CustomOp2, Layout, Result as CandleResult, Shape, Tensor,
+};
+use rayon::prelude::*;
+use std::sync::Arc;
+
+/// One or more frozen linear layers that read the same input and write side by
+/// side: `Y = X Wᵀ + b`, whose only derivative is `dX = dY W`.
+#[derive(Debug)]
+pub(crate) struct Linear {
+    matrices: Vec<Arc<Matrix>>,
+    columns: Vec<usize>,
+    /// Indices of the matrices that store their inputs in the same order.
+    classes: Vec<Vec<usize>>,
+    bias: Option<Vec<f32>>,
+    inputs: usize,
+    outputs: usize,
+    level: SimdLevel,
+}
+
+impl Linear {
+    /// Fuses matrices of the same number of inputs, each with its bias.
+    pub(crate) fn new(parts: Vec<(Arc<Matrix>, Option<Vec<f32>>)>, level: SimdLevel) -> Self {
+        let inputs = parts.first().map_or(0, |(m, _)| m.k);
+        let (mut columns, mut outputs) = (Vec::new(), 0);
+        for (matrix, _) in &parts {
+            assert_eq!(matrix.k, inputs, "fused layers read the same input");
+            columns.push(outputs);
+            outputs += matrix.n;
+        }
+        let mut bias = None;
+        for ((matrix, part), &column) in parts.iter().zip(&columns) {
+            if let Some(part) = part {
+                bias.get_or_insert_with(|| vec![0.0; outputs])[column..column + matrix.n]
+                    .copy_from_slice(part);
+            }
+        }
+        let matrices: Vec<Arc<Matrix>> = parts.into_iter().map(|(m, _)| m).collect();
+        let mut classes: Vec<Vec<usize>> = Vec::new();
+        for (i, matrix) in matrices.iter().enumerate() {
+            match classes.iter_mut().find(|c| matrices[c[0]].gather == matrix.gather) {
+                Some(class) => class.push(i),
+                None => classes.push(vec![i]),
+            }
+        }
+        Self { matrices, columns, classes, bias, inputs, outputs, level }
+    }
+
+    /// Bytes that the weights hold in memory.
+    pub(crate) fn resident_bytes(&self) -> usize {
+        self.matrices.iter().map(|m| m.resident_bytes()).sum()
+    }
+
+    /// `X Wᵀ + b (+ residual)`: `(rows, inputs)` to `(rows, outputs)`.
+    pub(crate) fn forward(&self, x: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
+        let op = Forward(self);
+        Ok(match residual {
+            None => x.apply_op1_no_bwd(&op)?,
+            Some(residual) => x.apply_op2_no_bwd(residual, &op)?,
+        })
+    }
+
+    /// `dY W`: `(rows, outputs)` to `(rows, inputs)`.
+    pub(crate) fn backward(&self, dy: &Tensor) -> Result<Tensor> {
+        Ok(dy.apply_op1_no_bwd(&Backward(self))?)
+    }
+
+    /// [`Self::forward`] on a CPU storage.
+    pub(crate) fn cpu_fwd(&self, x: &CpuStorage, l: &Layout) -> CandleResult<(CpuStorage, Shape)> {
+        let x = f32_slice(x, l)?;
+        let y = vec![0.0; x.len() / self.inputs * self.outputs];
+        self.forward_cpu(x, y)
+    }
+
+    fn parts(&self, class: &[usize]) -> Vec<Part<'_>> {
+        class.iter().map(|&i| Part { matrix: &self.matrices[i], column: self.columns[i] }).collect()
+    }
+
+    fn forward_cpu(&self, x: &[f32], mut y: Vec<f32>) -> CandleResult<(CpuStorage, Shape)> {
+        let rows = x.len() / self.inputs;
+        if rows * self.inputs != x.len() || y.len() != rows * self.outputs {
+            candle_core::bail!("linear: input of {} elements, {} inputs", x.len(), self.inputs);
+        }
+        if let Some(bias) = &self.bias {
+            for row in y.chunks_exact_mut(self.outputs) {
+                row.iter_mut().zip(bias).for_each(|(y, b)| *y += b);
+            }
+        }
+        for class in &self.classes {
+            let parts = self.parts(class);
+            let stored = parts[0].matrix;
+            match &stored.gather {
+                None => matmul::forward(self.level, &parts, x, rows, &mut y, self.outputs),
+                Some(order) => {
+                    let mut sorted = vec![0.0; rows * stored.k_stored];
+                    sorted
+                        .par_chunks_exact_mut(stored.k_stored)
+                        .zip(x.par_chunks_exact(self.inputs))
+                        .for_each(|(to, from)| {
+                            for (to, &i) in to.iter_mut().zip(order.iter()) {
+                                *to = from.get(i as usize).copied().unwrap_or(0.0);
+                            }
+                        });
+                    matmul::forward(self.level, &parts, &sorted, rows, &mut y, self.outputs);
+                }
+            }
+        }
+        Ok((CpuStorage::F32(y), (rows, self.outputs).into()))
+    }
+
+    fn backward_cpu(&self, dy: &[f32]) -> CandleResult<(CpuStorage, Shape)> {
+        let rows = dy.len() / self.outputs;
+        if rows * self.outputs != dy.len() {
+            candle_core::bail!(
+                "linear: gradient of {} elements, {} outputs",
+                dy.len(),
+                self.outputs
+            );
+        }
+        let mut dx = vec![0.0; rows * self.inputs];
+        for class in &self.classes {
+            let parts = self.parts(class);
+            let stored = parts[0].matrix;
+            match &stored.gather {
+                None => matmul::backward(self.level, &parts, dy, rows, self.outputs, &mut dx),
+                Some(order) => {
+                    let mut sorted = vec![0.0; rows * stored.k_stored];
+                    matmul::backward(self.level, &parts, dy, rows, self.outputs, &mut sorted);
+                    dx.par_chunks_exact_mut(self.inputs)
+                        .zip(sorted.par_chunks_exact(stored.k_stored))
+                        .for_each(|(to, from)| {
+                            for (from, &i) in from.iter().zip(order.iter()) {
+                                if let Some(to) = to.get_mut(i as usize) {
+                                    *to += from;
+                                }
+                            }
+                        });
+                }
+            }
+        }
+        Ok((CpuStorage::F32(dx), (rows, self.inputs).into()))
+    }
+}
+
+struct Forward<'a>(&'a Linear);
+struct Backward<'a>(&'a Linear);
+
+impl CustomOp1 for Forward<'_> {
+    fn name(&self) -> &'static str {
+        "frozen-linear"
+    }
+    fn cpu_fwd(&self, x: &CpuStorage, l: &Layout) -> CandleResult<(CpuStorage, Shape)> {
+        self.0.cpu_fwd(x, l)
+    }
+}
+
+impl CustomOp2 for Forward<'_> {
+    fn name(&self) -> &'static str {
+        "frozen-linear-residual"
+    }
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        l: &Layout,
+        residual: &CpuStorage,
+        lr: &Layout,
+    ) -> CandleResult<(CpuStorage, Shape)> {
+        self.0.forward_cpu(f32_slice(x, l)?, f32_slice(residual, lr)?.to_vec())
+    }
+}
+
+impl CustomOp1 for Backward<'_> {
+    fn name(&self) -> &'static str {
+        "frozen-linear-backward"
+    }
+    fn cpu_fwd(&self, dy: &CpuStorage, l: &Layout) -> CandleResult<(CpuStorage, Shape)> {
+        self.0.backward_cpu(f32_slice(dy, l)?)
+    }
+}

@@ -1,0 +1,258 @@
+//! From a checkpoint's folder to packed layers.
+
+use crate::checkpoint::Checkpoint;
+use crate::config::{CheckpointFormat, LlamaConfig, QuantizeConfig};
+use crate::error::{Error, Result};
+use crate::layer::DecoderLayer;
+use crate::linear::Linear;
+use crate::ops::RmsNorm;
+use crate::simd::SimdLevel;
+use crate::weights::{GptqTensors, Matrix, ScalesRef};
+use safetensors::Dtype;
+use std::sync::Arc;
+
+/// Everything that a model reads from its files.
+pub(crate) struct Weights {
+    pub(crate) embedding: Arc<Matrix>,
+    pub(crate) layers: Vec<DecoderLayer>,
+    pub(crate) norm: RmsNorm,
+    pub(crate) lm_head: Arc<Matrix>,
+}
+
+const FLOATS: &[Dtype] = &[Dtype::F16, Dtype::BF16, Dtype::F32];
+
+pub(crate) struct Loader<'a> {
+    pub(crate) checkpoint: Checkpoint,
+    pub(crate) config: &'a LlamaConfig,
+    pub(crate) level: SimdLevel,
+}
+
+impl Loader<'_> {
+    /// Loads the first `layers` layers and everything around them.
+    pub(crate) fn load(mut self, layers: usize) -> Result<Weights> {
+        let c = self.config;
+        let embedding = Arc::new(self.dense("model.embed_tokens", c.vocab_size, c.hidden_size)?);
+        let mut loaded = Vec::new();
+        for i in 0..layers {
+            loaded.push(self.layer(i)?);
+        }
+        let norm = self.norm("model.norm")?;
+        let lm_head = self.lm_head(&embedding)?;
+        let dropped = |name: &str| {
+            // Layers that the configuration has but the caller did not want.
+            let index = name
+                .strip_prefix("model.layers.")
+                .and_then(|rest| rest.split('.').next())
+                .and_then(|index| index.parse::<usize>().ok());
+            index.is_some_and(|i| (layers..c.num_hidden_layers).contains(&i))
+        };
+        let rotary = |name: &str| name.ends_with(".rotary_emb.inv_freq");
+        if let Some(extra) = self.checkpoint.first_unused(|name| dropped(name) || rotary(name)) {
+            return Err(Error::UnexpectedTensor {
+                path: extra.path.to_path_buf(),
+                tensor: extra.name.to_string(),
+                message: "the configuration has no place for it".into(),
+            });
+        }
+        Ok(Weights { embedding, layers: loaded, norm, lm_head })
+    }
+
+    fn lm_head(&mut self, embedding: &Arc<Matrix>) -> Result<Arc<Matrix>> {
+        let c = self.config;
+        if !c.tie_word_embeddings {
+            let quantization = c.quantization.clone().filter(|q| q.lm_head);
+            let (matrix, _) =
+                self.linear("lm_head", c.vocab_size, c.hidden_size, false, quantization.as_ref())?;
+            return Ok(matrix);
+        }
+        // Some files repeat the tied matrix; a different one would be ignored.
+        if self.checkpoint.contains("lm_head.weight") {
+            self.checkpoint.take("lm_head.weight")?;
+            let head = self.checkpoint.view("lm_head.weight");
+            let table = self.checkpoint.view("model.embed_tokens.weight");
+            if let (Some(head), Some(table)) = (head, table)
+                && (head.dtype, head.shape, head.bytes) != (table.dtype, table.shape, table.bytes)
+            {
+                return Err(head.error(
+                    "differs from model.embed_tokens.weight although tie_word_embeddings is true",
+                ));
+            }
+        }
+        Ok(Arc::clone(embedding))
+    }
+
+    fn layer(&mut self, i: usize) -> Result<DecoderLayer> {
+        let c = self.config;
+        let quantization = c.quantization.clone();
+        let q = quantization.as_ref();
+        let (hidden, inner) = (c.hidden_size, c.intermediate_size);
+        let (queries, keys) =
+            (c.num_attention_heads * c.head_dim, c.num_key_value_heads * c.head_dim);
+        let mut part = |name: &str, outputs: usize, inputs: usize, bias: bool| {
+            self.linear(&format!("model.layers.{i}.{name}"), outputs, inputs, bias, q)
+        };
+        let qkv = vec![
+            part("self_attn.q_proj", queries, hidden, c.attention_bias)?,
+            part("self_attn.k_proj", keys, hidden, c.attention_bias)?,
+            part("self_attn.v_proj", keys, hidden, c.attention_bias)?,
+        ];
+        let o = vec![part("self_attn.o_proj", hidden, queries, c.attention_bias)?];
+        let gate_up = vec![
+            part("mlp.gate_proj", inner, hidden, c.mlp_bias)?,
+            part("mlp.up_proj", inner, hidden, c.mlp_bias)?,
+        ];
+        let down = vec![part("mlp.down_proj", hidden, inner, c.mlp_bias)?];
+        Ok(DecoderLayer::new(
+            c,
+            self.level,
+            self.norm(&format!("model.layers.{i}.input_layernorm"))?,
+            Linear::new(qkv, self.level),
+            Linear::new(o, self.level),
+            self.norm(&format!("model.layers.{i}.post_attention_layernorm"))?,
+            Linear::new(gate_up, self.level),
+            Linear::new(down, self.level),
+        ))
+    }
+
+    fn norm(&mut self, prefix: &str) -> Result<RmsNorm> {
+        let view = self.checkpoint.get(&format!("{prefix}.weight"))?;
+        view.expect(&[self.config.hidden_size], FLOATS)?;
+        Ok(RmsNorm {
+            weight: view.to_f32()?,
+            eps: self.config.rms_norm_eps as f32,
+            level: self.level,
+        })
+    }
+
+    fn dense(&mut self, prefix: &str, n: usize, k: usize) -> Result<Matrix> {
+        let name = format!("{prefix}.weight");
+        let view = self.checkpoint.get(&name)?;
+        view.expect(&[n, k], FLOATS)?;
+        let matrix = match view.dtype {
+            Dtype::F32 => Matrix::dense_f32_bytes(n, k, view.bytes),
+            Dtype::F16 => Matrix::dense_f16_bytes(n, k, view.bytes),
+            _ => Matrix::dense_bf16_bytes(n, k, view.bytes),
+        };
+        if !matrix.is_finite() {
+            return Err(view.error("holds NaN or infinite values"));
+        }
+        self.checkpoint.release(&name);
+        Ok(matrix)
+    }
+
+    /// A linear layer and its bias.
+    fn linear(
+        &mut self,
+        prefix: &str,
+        n: usize,
+        k: usize,
+        has_bias: bool,
+        quantization: Option<&QuantizeConfig>,
+    ) -> Result<(Arc<Matrix>, Option<Vec<f32>>)> {
+        let matrix = match quantization {
+            None => self.dense(prefix, n, k)?,
+            Some(q) => self.quantized(prefix, n, k, q)?,
+        };
+        let name = format!("{prefix}.bias");
+        let mut bias = None;
+        if has_bias || self.checkpoint.contains(&name) {
+            let view = self.checkpoint.get(&name)?;
+            view.expect(&[n], FLOATS)?;
+            let values = view.to_f32()?;
+            if has_bias {
+                bias = Some(values);
+            } else if values.iter().any(|&b| b != 0.0) {
+                // Older files carry zero biases for every layer; any other
+                // bias would change the result.
+                return Err(
+                    view.error("a bias that is not zero, but the configuration has no biases")
+                );
+            }
+        }
+        Ok((Arc::new(matrix), bias))
+    }
+
+    fn quantized(
+        &mut self,
+        prefix: &str,
+        n: usize,
+        k: usize,
+        q: &QuantizeConfig,
+    ) -> Result<Matrix> {
+        let bits = q.bits as usize;
+        let group_size = q.group_size.unwrap_or(k);
+        let n_groups = k.div_ceil(group_size);
+        let names = ["qweight", "qzeros", "scales", "g_idx"].map(|part| format!("{prefix}.{part}"));
+        // Without act-order the groups can only be consecutive runs, so a file
+        // may leave them out.
+        let needed = if q.desc_act || self.checkpoint.contains(&names[3]) { 4 } else { 3 };
+        for name in &names[..needed] {
+            self.checkpoint.take(name)?;
+        }
+        let [qweight, qzeros, scales, g_idx] =
+            names.each_ref().map(|name| self.checkpoint.view(name));
+        let (Some(qweight), Some(qzeros), Some(scales)) = (qweight, qzeros, scales) else {
+            return Err(Error::Input(format!("`{prefix}` vanished")));
+        };
+        if !(k * bits).is_multiple_of(32) || !(n * bits).is_multiple_of(32) {
+            return Err(qweight.error(format!(
+                "{k} inputs and {n} outputs of {bits} bits do not fill whole 32-bit words"
+            )));
+        }
+        qweight.expect(&[k * bits / 32, n], &[Dtype::I32])?;
+        qzeros.expect(&[n_groups, n * bits / 32], &[Dtype::I32])?;
+        scales.expect(&[n_groups, n], FLOATS)?;
+        let groups: Vec<u32> = match &g_idx {
+            Some(view) => {
+                view.expect(&[k], &[Dtype::I32])?;
+                let groups = view.cast::<u32>().into_owned();
+                check_groups(&groups, group_size, n_groups).map_err(|m| view.error(m))?;
+                groups
+            }
+            None => (0..k).map(|i| (i / group_size) as u32).collect(),
+        };
+        let qweight_words = qweight.cast::<u32>();
+        let qzeros_words = qzeros.cast::<u32>();
+        let wide_scales = scales.to_f32()?;
+        let f16_scales = (scales.dtype == Dtype::F16).then(|| scales.cast::<u16>());
+        let matrix = Matrix::quantized(&GptqTensors {
+            bits: q.bits,
+            n,
+            k,
+            n_groups,
+            qweight: &qweight_words,
+            qzeros: &qzeros_words,
+            v1: q.checkpoint_format == CheckpointFormat::V1,
+            scales: match &f16_scales {
+                Some(scales) => ScalesRef::F16(scales),
+                None => ScalesRef::F32(&wide_scales),
+            },
+            g_idx: &groups,
+        });
+        self.checkpoint.release(&names[0]);
+        Ok(matrix)
+    }
+}
+
+/// Every group of GPTQ holds `group_size` rows, the last one the remainder.
+fn check_groups(g_idx: &[u32], group_size: usize, n_groups: usize) -> Result<(), String> {
+    let mut counts = vec![0usize; n_groups];
+    for (row, &group) in g_idx.iter().enumerate() {
+        match counts.get_mut(group as usize) {
+            Some(count) => *count += 1,
+            None => {
+                return Err(format!(
+                    "row {row} is in group {}, but there are {n_groups}",
+                    group as i32
+                ));
+            }
+        }
+    }
+    for (group, &count) in counts.iter().enumerate() {
+        let expected = group_size.min(g_idx.len() - group * group_size);
+        if count != expected {
+            return Err(format!("group {group} has {count} rows, expected {expected}"));
+        }
+    }
+    Ok(())
+}

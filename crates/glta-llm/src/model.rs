@@ -1,0 +1,469 @@
+use crate::checkpoint::Checkpoint;
+use crate::config::LlamaConfig;
+use crate::error::{Error, Result};
+use crate::kernel::keys::KeyBlock;
+use crate::layer::DecoderLayer;
+use crate::linear::Linear;
+use crate::load::{Loader, Weights};
+use crate::ops::RmsNorm;
+use crate::pool;
+use crate::rope::{RopeCache, RopeTable};
+use crate::simd::SimdLevel;
+use crate::stack::{Batch, Keep, Stack};
+use crate::weights::Matrix;
+use candle_core::{
+    CpuStorage, CustomOp1, DType, Device, Layout, Result as CandleResult, Shape, Tensor,
+};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use rand_distr::{Distribution, Normal};
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+/// How much of a checkpoint to load, and how to run it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LlamaOptions {
+    /// Keep only the first N layers and the final norm; `None` for all.
+    pub layers: Option<usize>,
+    /// Instruction set of the CPU kernels; `None` for the best there is.
+    pub simd: Option<SimdLevel>,
+}
+
+/// How [`Llama::hidden_states`] runs.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ForwardOptions<'a> {
+    /// Tokens that stand before every row, computed once.
+    pub prefix: Option<&'a Prefix>,
+    /// Keep only each layer's input for the backward pass and compute the rest
+    /// again there: less memory, about one more forward pass of time.
+    pub recompute: bool,
+}
+
+/// Keys and values of a shared start of many prompts, in every layer.
+///
+/// Cheap to clone; belongs to the model that made it.
+#[derive(Clone, Debug)]
+pub struct Prefix {
+    blocks: Arc<Vec<KeyBlock>>,
+    len: usize,
+}
+
+impl Prefix {
+    /// Number of tokens.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are no tokens.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    pub(crate) fn block(&self, layer: usize) -> &KeyBlock {
+        &self.blocks[layer]
+    }
+}
+
+/// A frozen LLaMA: nothing in it is trained, but gradients flow through it to
+/// the embeddings at its input.
+///
+/// Cheap to clone, and shared between threads freely.
+#[derive(Clone, Debug)]
+pub struct Llama {
+    pub(crate) inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    config: LlamaConfig,
+    device: Device,
+    level: SimdLevel,
+    embedding: Arc<Matrix>,
+    pub(crate) layers: Vec<DecoderLayer>,
+    pub(crate) norm: RmsNorm,
+    lm_head: Linear,
+    rope: RopeCache,
+    embedding_rms: OnceLock<f32>,
+}
+
+impl Inner {
+    /// A table for the given positions.
+    pub(crate) fn rope_for(&self, positions: &[u32]) -> Result<Arc<RopeTable>> {
+        let needed = positions.iter().max().map_or(0, |&p| p as usize + 1);
+        if needed > self.config.max_position_embeddings {
+            return Err(Error::Input(format!(
+                "a sequence of {needed} tokens, but the model's context is {}",
+                self.config.max_position_embeddings
+            )));
+        }
+        Ok(self.rope.table(needed))
+    }
+
+    /// Embeddings of token ids, `(len, hidden)`.
+    pub(crate) fn embed(&self, ids: &[u32]) -> Result<Tensor> {
+        let hidden = self.config.hidden_size;
+        let mut out = vec![0.0; ids.len() * hidden];
+        for (&id, row) in ids.iter().zip(out.chunks_exact_mut(hidden)) {
+            if id as usize >= self.config.vocab_size {
+                return Err(Error::Input(format!(
+                    "token id {id} is outside the vocabulary of {}",
+                    self.config.vocab_size
+                )));
+            }
+            self.embedding.dense_row(id as usize, row);
+        }
+        Ok(Tensor::from_vec(out, (ids.len(), hidden), &Device::Cpu)?)
+    }
+
+    /// `(rows, hidden)` to `(rows, vocab)`.
+    pub(crate) fn logits(&self, x: &Tensor) -> Result<Tensor> {
+        self.lm_head.forward(x, None)
+    }
+
+    pub(crate) fn new_caches(&self, sequences: usize, differentiable: bool) -> Vec<Vec<KeyBlock>> {
+        let heads = |layer: &DecoderLayer| layer.heads();
+        self.layers
+            .iter()
+            .map(|layer| {
+                let block = KeyBlock::new(heads(layer).keys, heads(layer).dim, differentiable);
+                vec![block; sequences]
+            })
+            .collect()
+    }
+}
+
+impl Llama {
+    /// Loads a checkpoint's folder: `config.json`, safetensors weights (GPTQ
+    /// or plain), and `quantize_config.json` where there is one.
+    ///
+    /// The files are memory-mapped while they are read and must not be changed
+    /// meanwhile. Weights stay packed in memory.
+    ///
+    /// # Errors
+    /// Missing or malformed files, tensors that are missing, surplus, of the
+    /// wrong shape or dtype or not finite, and options that are not supported,
+    /// each by name; a device other than the CPU.
+    pub fn load(dir: impl AsRef<Path>, options: &LlamaOptions, device: &Device) -> Result<Self> {
+        let dir = dir.as_ref();
+        let config = LlamaConfig::from_dir(dir)?;
+        let layers = kept_layers(&config, options)?;
+        let level = simd_level(options)?;
+        only_cpu(device)?;
+        let loader = Loader { checkpoint: Checkpoint::open(dir)?, config: &config, level };
+        let weights = pool::enter(|| loader.load(layers))?;
+        Ok(Self::from_weights(config, layers, weights, level, device))
+    }
+
+    /// A model with normally distributed f32 weights of deviation
+    /// [`LlamaConfig::initializer_range`] and norm weights of one.
+    ///
+    /// # Errors
+    /// An invalid configuration; a device other than the CPU.
+    pub fn random(config: &LlamaConfig, seed: u64, device: &Device) -> Result<Self> {
+        config.validate()?;
+        only_cpu(device)?;
+        let level = SimdLevel::detect();
+        let mut config = config.clone();
+        config.quantization = None;
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let normal = Normal::new(0.0f32, config.initializer_range as f32)
+            .map_err(|e| Error::Config { field: "initializer_range", message: e.to_string() })?;
+        let mut matrix = |n: usize, k: usize| {
+            let values: Vec<f32> = (0..n * k).map(|_| normal.sample(&mut rng)).collect();
+            Arc::new(Matrix::dense_f32(n, k, &values))
+        };
+        let norm = || RmsNorm {
+            weight: vec![1.0; config.hidden_size],
+            eps: config.rms_norm_eps as f32,
+            level,
+        };
+        let (hidden, inner) = (config.hidden_size, config.intermediate_size);
+        let queries = config.num_attention_heads * config.head_dim;
+        let keys = config.num_key_value_heads * config.head_dim;
+        let embedding = matrix(config.vocab_size, hidden);
+        let mut layers = Vec::new();
+        for _ in 0..config.num_hidden_layers {
+            let mut fused = |outputs: &[usize], inputs: usize| {
+                Linear::new(outputs.iter().map(|&n| (matrix(n, inputs), None)).collect(), level)
+            };
+            layers.push(DecoderLayer::new(
+                &config,
+                level,
+                norm(),
+                fused(&[queries, keys, keys], hidden),
+                fused(&[hidden], queries),
+                norm(),
+                fused(&[inner, inner], hidden),
+                fused(&[hidden], inner),
+            ));
+        }
+        let lm_head = match config.tie_word_embeddings {
+            true => Arc::clone(&embedding),
+            false => matrix(config.vocab_size, hidden),
+        };
+        let weights = Weights { embedding, norm: norm(), layers, lm_head };
+        let n = config.num_hidden_layers;
+        config.attention_bias = false;
+        config.mlp_bias = false;
+        Ok(Self::from_weights(config, n, weights, level, device))
+    }
+
+    fn from_weights(
+        mut config: LlamaConfig,
+        layers: usize,
+        weights: Weights,
+        level: SimdLevel,
+        device: &Device,
+    ) -> Self {
+        config.num_hidden_layers = layers;
+        let rope = RopeCache::new(&config);
+        Self {
+            inner: Arc::new(Inner {
+                config,
+                device: device.clone(),
+                level,
+                embedding: weights.embedding,
+                layers: weights.layers,
+                norm: weights.norm,
+                lm_head: Linear::new(vec![(weights.lm_head, None)], level),
+                rope,
+                embedding_rms: OnceLock::new(),
+            }),
+        }
+    }
+
+    /// The configuration, with `num_hidden_layers` as loaded.
+    pub fn config(&self) -> &LlamaConfig {
+        &self.inner.config
+    }
+
+    /// Where the weights are.
+    pub fn device(&self) -> &Device {
+        &self.inner.device
+    }
+
+    /// Bytes that the weights hold in memory.
+    pub fn resident_bytes(&self) -> usize {
+        let inner = &self.inner;
+        let tables = match inner.config.tie_word_embeddings {
+            true => 0,
+            false => inner.embedding.resident_bytes(),
+        };
+        inner.layers.iter().map(DecoderLayer::resident_bytes).sum::<usize>()
+            + inner.lm_head.resident_bytes()
+            + tables
+            + 4 * inner.norm.weight.len()
+    }
+
+    /// Embeddings of token ids, `(len, hidden)` f32; frozen.
+    ///
+    /// # Errors
+    /// An id outside the vocabulary.
+    pub fn embed(&self, ids: &[u32]) -> Result<Tensor> {
+        self.inner.embed(ids)
+    }
+
+    /// Root mean square of the token embedding table: the scale that soft
+    /// tokens should have.
+    pub fn embedding_rms(&self) -> f32 {
+        *self.inner.embedding_rms.get_or_init(|| {
+            let config = &self.inner.config;
+            let mut row = vec![0.0; config.hidden_size];
+            let mut sum = 0.0f64;
+            for id in 0..config.vocab_size {
+                self.inner.embedding.dense_row(id, &mut row);
+                sum += row.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>();
+            }
+            (sum / (config.vocab_size * config.hidden_size) as f64).sqrt() as f32
+        })
+    }
+
+    /// Keys and values of a prompt's start that many rows share, computed once.
+    ///
+    /// # Errors
+    /// An id outside the vocabulary; more tokens than the model's context.
+    pub fn prefix(&self, ids: &[u32]) -> Result<Prefix> {
+        pool::enter(|| {
+            let mut caches = self.inner.new_caches(1, true);
+            if !ids.is_empty() {
+                let positions: Vec<u32> = (0..ids.len() as u32).collect();
+                let x = self.inner.embed(ids)?;
+                self.inner.forward_cached(x, &[0, ids.len()], &positions, &mut caches)?;
+            }
+            Ok(Prefix { blocks: Arc::new(caches.into_iter().flatten().collect()), len: ids.len() })
+        })
+    }
+
+    /// Hidden states after the final norm, `(batch, seq, hidden)`.
+    ///
+    /// `embeds: (batch, seq, hidden)` f32 is right-padded, `lengths` holds the
+    /// number of real tokens of every row; padded positions are not computed
+    /// and come out zero. A row's result does not depend, in any bit, on the
+    /// rows beside it. Where `embeds` is tracked by candle (a `Var`, or
+    /// computed from one), `backward()` gives its gradient; else nothing is
+    /// kept.
+    ///
+    /// # Errors
+    /// Shapes, dtypes or lengths that do not fit; more tokens than the model's
+    /// context; a prefix of another model.
+    pub fn hidden_states(
+        &self,
+        embeds: &Tensor,
+        lengths: &[usize],
+        options: &ForwardOptions,
+    ) -> Result<Tensor> {
+        let (rows, seq, hidden) = embeds.dims3().map_err(|_| {
+            Error::Input(format!(
+                "embeds has shape {:?}, expected (batch, seq, hidden)",
+                embeds.shape()
+            ))
+        })?;
+        let model = &self.inner;
+        if hidden != model.config.hidden_size || embeds.dtype() != DType::F32 {
+            return Err(Error::Input(format!(
+                "embeds is {hidden} wide and of {:?}, the model needs {} and F32",
+                embeds.dtype(),
+                model.config.hidden_size
+            )));
+        }
+        if lengths.len() != rows || lengths.iter().any(|&l| l == 0 || l > seq) {
+            return Err(Error::Input(format!(
+                "lengths {lengths:?} do not fit a batch of {rows} rows of 1 to {seq} tokens"
+            )));
+        }
+        if rows == 0 {
+            return Ok(embeds.clone());
+        }
+        if options.prefix.is_some_and(|p| p.blocks.len() != model.layers.len()) {
+            return Err(Error::Input("the prefix belongs to another model".into()));
+        }
+        let batch = Batch::new(seq, lengths, options.prefix.map_or(0, Prefix::len));
+        let prefix = options.prefix.filter(|p| !p.is_empty());
+        let keep = match (embeds.track_op(), options.recompute) {
+            (false, _) => Keep::Nothing,
+            (true, true) => Keep::Inputs,
+            (true, false) => Keep::Activations,
+        };
+        let (output, tape) = pool::enter(|| -> Result<_> {
+            let (x, tape) = model.forward(batch.pack(embeds)?, &batch, prefix, keep)?;
+            Ok((batch.unpack(&x)?, tape))
+        })?;
+        if keep == Keep::Nothing {
+            return Ok(output);
+        }
+        Ok(embeds.apply_op1(Stack {
+            model: Arc::clone(model),
+            output,
+            tape,
+            batch,
+            prefix: prefix.cloned(),
+        })?)
+    }
+
+    /// Hidden states of token ids after the first `layer` layers, `(len,
+    /// hidden)`, without the final norm; 0 gives the embeddings. Frozen.
+    ///
+    /// The mean over tokens of an early layer makes a cheap text vector.
+    ///
+    /// # Errors
+    /// `layer` over the number of layers; an id outside the vocabulary; more
+    /// tokens than the model's context.
+    pub fn layer_hidden_states(&self, ids: &[u32], layer: usize) -> Result<Tensor> {
+        let model = &self.inner;
+        if layer > model.layers.len() {
+            return Err(Error::Input(format!(
+                "layer {layer} of a model of {} layers",
+                model.layers.len()
+            )));
+        }
+        let positions: Vec<u32> = (0..ids.len() as u32).collect();
+        let x = model.embed(ids)?;
+        if ids.is_empty() {
+            return Ok(x);
+        }
+        pool::enter(|| {
+            let mut caches = model.new_caches(1, false);
+            caches.truncate(layer);
+            model.forward_cached(x, &[0, ids.len()], &positions, &mut caches)
+        })
+    }
+
+    /// Scores of the vocabulary, `(.., hidden)` to `(.., vocab)`;
+    /// differentiable.
+    ///
+    /// # Errors
+    /// A last dimension or dtype that does not fit.
+    pub fn logits(&self, hidden_states: &Tensor) -> Result<Tensor> {
+        let hidden = self.inner.config.hidden_size;
+        let mut dims = hidden_states.dims().to_vec();
+        if dims.last() != Some(&hidden) || hidden_states.dtype() != DType::F32 {
+            return Err(Error::Input(format!(
+                "hidden states of shape {dims:?} and {:?}, expected (.., {hidden}) and F32",
+                hidden_states.dtype()
+            )));
+        }
+        let op = Logits(Arc::clone(&self.inner));
+        let flat = hidden_states.reshape(((), hidden))?.contiguous()?;
+        if let Some(last) = dims.last_mut() {
+            *last = self.inner.config.vocab_size;
+        }
+        Ok(pool::enter(|| flat.apply_op1(op))?.reshape(dims)?)
+    }
+
+    /// Instruction set that the CPU kernels use.
+    pub fn simd_level(&self) -> SimdLevel {
+        self.inner.level
+    }
+}
+
+/// The output layer as a differentiable op.
+struct Logits(Arc<Inner>);
+
+impl CustomOp1 for Logits {
+    fn name(&self) -> &'static str {
+        "frozen-logits"
+    }
+    fn cpu_fwd(&self, x: &CpuStorage, l: &Layout) -> CandleResult<(CpuStorage, Shape)> {
+        self.0.lm_head.cpu_fwd(x, l)
+    }
+    fn bwd(&self, _: &Tensor, _: &Tensor, grad: &Tensor) -> CandleResult<Option<Tensor>> {
+        let grad = grad.detach().contiguous()?;
+        let run = || self.0.lm_head.backward(&grad);
+        pool::enter(run).map(Some).map_err(candle_core::Error::wrap)
+    }
+}
+
+fn kept_layers(config: &LlamaConfig, options: &LlamaOptions) -> Result<usize> {
+    let all = config.num_hidden_layers;
+    match options.layers {
+        None => Ok(all),
+        Some(n) if (1..=all).contains(&n) => Ok(n),
+        Some(n) => Err(Error::Config {
+            field: "layers",
+            message: format!("{n}, but the model has 1 to {all}"),
+        }),
+    }
+}
+
+fn simd_level(options: &LlamaOptions) -> Result<SimdLevel> {
+    match options.simd {
+        None => Ok(SimdLevel::detect()),
+        Some(level) if level.is_supported() => Ok(level),
+        Some(level) => Err(Error::Config {
+            field: "simd",
+            message: format!("this processor does not run {level:?}"),
+        }),
+    }
+}
+
+fn only_cpu(device: &Device) -> Result<()> {
+    if device.is_cpu() {
+        return Ok(());
+    }
+    Err(Error::Unsupported {
+        what: format!("device {:?}", device.location()),
+        supported: "the CPU",
+    })
+}

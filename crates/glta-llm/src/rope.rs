@@ -1,0 +1,79 @@
+use crate::config::{LlamaConfig, RopeScaling};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Cosines and sines of the rotary embedding, `(positions, head_dim / 2)`.
+#[derive(Debug)]
+pub(crate) struct RopeTable {
+    pub(crate) cos: Vec<f32>,
+    pub(crate) sin: Vec<f32>,
+}
+
+/// The rotary embedding's frequencies, and a table that grows on demand.
+#[derive(Debug)]
+pub(crate) struct RopeCache {
+    inverse_frequencies: Vec<f32>,
+    table: Mutex<Arc<RopeTable>>,
+}
+
+impl RopeCache {
+    pub(crate) fn new(config: &LlamaConfig) -> Self {
+        Self {
+            inverse_frequencies: inverse_frequencies(config),
+            table: Mutex::new(Arc::new(RopeTable { cos: Vec::new(), sin: Vec::new() })),
+        }
+    }
+
+    /// A table for at least the positions `0..positions`.
+    pub(crate) fn table(&self, positions: usize) -> Arc<RopeTable> {
+        let half = self.inverse_frequencies.len();
+        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        if table.cos.len() < positions * half {
+            let positions = positions.next_power_of_two().max(64);
+            // Angles are rounded to f32 before the cosine, as in the
+            // implementations the checkpoints were trained with.
+            let angles = (0..positions)
+                .flat_map(|p| self.inverse_frequencies.iter().map(move |f| p as f32 * f));
+            *table = Arc::new(RopeTable {
+                cos: angles.clone().map(f32::cos).collect(),
+                sin: angles.map(f32::sin).collect(),
+            });
+        }
+        Arc::clone(&table)
+    }
+}
+
+/// Radians per position of every rotated pair, `(head_dim / 2,)`.
+fn inverse_frequencies(config: &LlamaConfig) -> Vec<f32> {
+    let dim = config.head_dim as f64;
+    (0..config.head_dim / 2)
+        .map(|i| {
+            let exponent = (2 * i) as f64 / dim;
+            let frequency = 1.0 / config.rope_theta.powf(exponent);
+            let scaled = match config.rope_scaling {
+                None => frequency,
+                Some(RopeScaling::Linear { factor }) => frequency / factor,
+                Some(RopeScaling::Llama3 {
+                    factor,
+                    low_freq_factor,
+                    high_freq_factor,
+                    original_max_position_embeddings,
+                }) => {
+                    // Long wavelengths are slowed down, short ones kept, and
+                    // those between blended.
+                    let context = original_max_position_embeddings as f64;
+                    let wavelength = std::f64::consts::TAU / frequency;
+                    if wavelength > context / low_freq_factor {
+                        frequency / factor
+                    } else if wavelength < context / high_freq_factor {
+                        frequency
+                    } else {
+                        let smooth = (context / wavelength - low_freq_factor)
+                            / (high_freq_factor - low_freq_factor);
+                        (1.0 - smooth) * frequency / factor + smooth * frequency
+                    }
+                }
+            };
+            scaled as f32
+        })
+        .collect()
+}

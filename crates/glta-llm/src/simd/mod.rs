@@ -1,0 +1,168 @@
+//! The few vector operations that the kernels are written in, for AVX-512,
+//! AVX2 and plain Rust; the instruction set is chosen at run time.
+//!
+//! A kernel is a generic `#[inline(always)]` function over [`Simd`]; the
+//! [`dispatch!`] macro wraps it in one function per instruction set.
+//!
+//! AVX-512 and AVX2 give the same bits (every output element is a chain of
+//! fused multiply-adds in the same order); the portable path rounds between
+//! multiply and add.
+// Every operation in here is unsafe for one reason, stated at `Simd`.
+#![allow(unsafe_op_in_unsafe_fn)]
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod portable;
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) use avx2::Avx2;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use avx512::Avx512;
+pub(crate) use portable::Portable;
+
+use serde::{Deserialize, Serialize};
+
+/// Instruction set of the CPU kernels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum SimdLevel {
+    /// Plain Rust, any processor.
+    Portable,
+    /// x86-64 with AVX2, FMA and F16C.
+    Avx2,
+    /// x86-64 with AVX-512 F, BW, DQ and VL.
+    Avx512,
+}
+
+impl SimdLevel {
+    /// The best level that this processor runs.
+    pub fn detect() -> Self {
+        [Self::Avx512, Self::Avx2]
+            .into_iter()
+            .find(|level| level.is_supported())
+            .unwrap_or(Self::Portable)
+    }
+
+    /// Whether this processor runs the level.
+    pub fn is_supported(self) -> bool {
+        match self {
+            Self::Portable => true,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => {
+                is_x86_feature_detected!("avx2")
+                    && is_x86_feature_detected!("fma")
+                    && is_x86_feature_detected!("f16c")
+            }
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => {
+                Self::Avx2.is_supported()
+                    && is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512dq")
+                    && is_x86_feature_detected!("avx512vl")
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            _ => false,
+        }
+    }
+}
+
+/// Vector operations of one instruction set.
+///
+/// # Safety
+/// Every function may be called only on a processor that runs the instruction
+/// set, and pointers must be valid for `LANES` elements (unaligned is fine).
+pub(crate) trait Simd: Copy + 'static {
+    /// Number of f32 in a vector; divides 16.
+    const LANES: usize;
+    /// Rows of the matrix tile (by two vectors) that fit in the registers.
+    const ROWS: usize;
+    /// Vector of f32.
+    type F: Copy;
+    /// Vector of u32.
+    type I: Copy;
+
+    unsafe fn splat(x: f32) -> Self::F;
+    unsafe fn load(p: *const f32) -> Self::F;
+    unsafe fn store(p: *mut f32, x: Self::F);
+    unsafe fn load_f16(p: *const u16) -> Self::F;
+    unsafe fn load_bf16(p: *const u16) -> Self::F;
+    /// Loads bytes as f32 (zero points).
+    unsafe fn load_u8(p: *const u8) -> Self::F;
+    unsafe fn add(a: Self::F, b: Self::F) -> Self::F;
+    unsafe fn sub(a: Self::F, b: Self::F) -> Self::F;
+    unsafe fn mul(a: Self::F, b: Self::F) -> Self::F;
+    unsafe fn div(a: Self::F, b: Self::F) -> Self::F;
+    /// The larger; `b` where one of them is NaN.
+    unsafe fn max(a: Self::F, b: Self::F) -> Self::F;
+    /// The smaller; `b` where one of them is NaN.
+    unsafe fn min(a: Self::F, b: Self::F) -> Self::F;
+    /// `a * b + c`
+    unsafe fn fma(a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    /// Rounds to the nearest integer, `|x| < 2^22`.
+    unsafe fn round(x: Self::F) -> Self::F;
+    /// `2^x` of an integral `x` in `-126..=127`.
+    unsafe fn exp2_int(x: Self::F) -> Self::F;
+    unsafe fn sum(x: Self::F) -> f32;
+    unsafe fn max_lane(x: Self::F) -> f32;
+
+    unsafe fn load_u32(p: *const u32) -> Self::I;
+    unsafe fn or(a: Self::I, b: Self::I) -> Self::I;
+    /// Shifts by `n < 32`; a constant `n` becomes an immediate operand.
+    unsafe fn shr(a: Self::I, n: u32) -> Self::I;
+    unsafe fn shl(a: Self::I, n: u32) -> Self::I;
+    /// The lowest `BITS` (2, 3, 4 or 8) bits of every lane as f32.
+    unsafe fn low_bits<const BITS: u32>(a: Self::I) -> Self::F;
+
+    /// Transposes a `16 x 16` block: `dst[c * dst_stride + r] = src[r * src_stride + c]`.
+    unsafe fn transpose16(src: *const f32, src_stride: usize, dst: *mut f32, dst_stride: usize);
+
+    /// `e^x` with a relative error below 2e-7 for `x` in `-87..88`, clamped outside.
+    #[inline(always)]
+    unsafe fn exp(x: Self::F) -> Self::F {
+        // x = n ln 2 + r with |r| <= ln 2 / 2; e^r by its Taylor polynomial of
+        // degree 7, whose error is below rounding there.
+        // In this order of operands a NaN stays a NaN.
+        let clamped = Self::min(Self::splat(88.0), Self::max(Self::splat(-87.33), x));
+        let n = Self::round(Self::mul(clamped, Self::splat(std::f32::consts::LOG2_E)));
+        let r = Self::fma(n, Self::splat(-0.693_359_4), clamped);
+        let r = Self::fma(n, Self::splat(2.121_944_4e-4), r);
+        let mut p = Self::splat(1.0 / 5040.0);
+        for c in [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
+            p = Self::fma(p, r, Self::splat(c));
+        }
+        Self::mul(p, Self::exp2_int(n))
+    }
+}
+
+/// Defines `fn name(level, args)` that runs the generic kernel `imp::<S>` for
+/// the instruction set `level`.
+macro_rules! dispatch {
+    ($(#[$meta:meta])* $vis:vis unsafe fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $imp:ident) => {
+        $(#[$meta])*
+        #[allow(clippy::too_many_arguments)]
+        $vis unsafe fn $name(level: $crate::simd::SimdLevel, $($arg: $ty),*) $(-> $ret)? {
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+            unsafe fn avx512($($arg: $ty),*) $(-> $ret)? {
+                unsafe { $imp::<$crate::simd::Avx512>($($arg),*) }
+            }
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma,f16c")]
+            unsafe fn avx2($($arg: $ty),*) $(-> $ret)? {
+                unsafe { $imp::<$crate::simd::Avx2>($($arg),*) }
+            }
+            match level {
+                #[cfg(target_arch = "x86_64")]
+                $crate::simd::SimdLevel::Avx512 => unsafe { avx512($($arg),*) },
+                #[cfg(target_arch = "x86_64")]
+                $crate::simd::SimdLevel::Avx2 => unsafe { avx2($($arg),*) },
+                _ => unsafe { $imp::<$crate::simd::Portable>($($arg),*) },
+            }
+        }
+    };
+}
+pub(crate) use dispatch;

@@ -1,0 +1,55 @@
+use super::matrix::{DenseData, Matrix, Storage, push_segments};
+use crate::kernel::PANEL;
+use rayon::prelude::*;
+
+impl Matrix {
+    /// Repacks a row-major `(n, k)` matrix, in its own dtype.
+    pub(crate) fn dense_f32(n: usize, k: usize, row_major: &[f32]) -> Self {
+        Self::dense(n, k, DenseData::F32(to_panels(n, k, |i| row_major[i])))
+    }
+
+    /// Repacks the little-endian bytes of a row-major `(n, k)` f32 matrix.
+    pub(crate) fn dense_f32_bytes(n: usize, k: usize, bytes: &[u8]) -> Self {
+        let read = |i: usize| {
+            f32::from_le_bytes([bytes[4 * i], bytes[4 * i + 1], bytes[4 * i + 2], bytes[4 * i + 3]])
+        };
+        Self::dense(n, k, DenseData::F32(to_panels(n, k, read)))
+    }
+
+    /// Repacks the bytes of a row-major `(n, k)` f16 matrix.
+    pub(crate) fn dense_f16_bytes(n: usize, k: usize, bytes: &[u8]) -> Self {
+        Self::dense(n, k, DenseData::F16(half_panels(n, k, bytes)))
+    }
+
+    /// Repacks the bytes of a row-major `(n, k)` bf16 matrix.
+    pub(crate) fn dense_bf16_bytes(n: usize, k: usize, bytes: &[u8]) -> Self {
+        Self::dense(n, k, DenseData::Bf16(half_panels(n, k, bytes)))
+    }
+
+    fn dense(n: usize, k: usize, data: DenseData) -> Self {
+        let mut segments = Vec::new();
+        push_segments(&mut segments, 0, k, 0);
+        Self { n, k, k_stored: k, gather: None, segments, storage: Storage::Dense(data) }
+    }
+}
+
+fn half_panels(n: usize, k: usize, bytes: &[u8]) -> Vec<u16> {
+    to_panels(n, k, |i| u16::from_le_bytes([bytes[2 * i], bytes[2 * i + 1]]))
+}
+
+/// `[panel][k][32]`, columns beyond `n` zero; `read` takes the index `n * k + k`.
+fn to_panels<T: Copy + Default + Send>(
+    n: usize,
+    k: usize,
+    read: impl Fn(usize) -> T + Sync,
+) -> Vec<T> {
+    let mut out = vec![T::default(); n.div_ceil(PANEL) * k * PANEL];
+    out.par_chunks_mut((k * PANEL).max(1)).enumerate().for_each(|(p, panel)| {
+        for col in 0..PANEL.min(n - p * PANEL) {
+            for i in 0..k {
+                panel[i * PANEL + col] = read((p * PANEL + col) * k + i);
+            }
+        }
+    });
+    out
+}

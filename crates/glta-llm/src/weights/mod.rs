@@ -1,0 +1,11 @@
+//! Frozen weight matrices, packed for the kernels.
+
+mod decode;
+
+mod dense;
+mod matrix;
+mod quantized;
+
+pub(crate) use decode::panel_scales;
+pub(crate) use matrix::{Matrix, Segment};
+pub(crate) use quantized::{GptqTensors, ScalesRef};

@@ -1,0 +1,173 @@
+use super::matrix::{Matrix, Packed, Scales, Storage, push_segments};
+use crate::kernel::PANEL;
+use rayon::prelude::*;
+use std::sync::Arc;
+
+/// The tensors of one quantised linear layer as they lie on disk, already
+/// checked against each other.
+pub(crate) struct GptqTensors<'a> {
+    pub(crate) bits: u32,
+    /// Outputs.
+    pub(crate) n: usize,
+    /// Inputs.
+    pub(crate) k: usize,
+    pub(crate) n_groups: usize,
+    /// `(k * bits / 32, n)`, packed down the inputs.
+    pub(crate) qweight: &'a [u32],
+    /// `(n_groups, n * bits / 32)`, packed along the outputs.
+    pub(crate) qzeros: &'a [u32],
+    /// Whether stored zero points are one too small ("gptq", not "gptq_v2").
+    pub(crate) v1: bool,
+    /// `(n_groups, n)`
+    pub(crate) scales: ScalesRef<'a>,
+    /// Group of each input, `(k,)`.
+    pub(crate) g_idx: &'a [u32],
+}
+
+#[derive(Clone, Copy)]
+pub(crate) enum ScalesRef<'a> {
+    F16(&'a [u16]),
+    F32(&'a [f32]),
+}
+
+/// Reads `count` fields of `bits` bits of a little-endian bit stream of words
+/// that lie `stride` apart.
+pub(crate) fn unpack_fields(
+    words: impl Fn(usize) -> u32,
+    bits: u32,
+    count: usize,
+) -> impl Iterator<Item = u8> {
+    let mask = (1u64 << bits) - 1;
+    (0..count).map(move |j| {
+        let bit = j * bits as usize;
+        let (word, offset) = (bit / 32, bit % 32);
+        let mut value = u64::from(words(word)) >> offset;
+        if offset + bits as usize > 32 {
+            value |= u64::from(words(word + 1)) << (32 - offset);
+        }
+        (value & mask) as u8
+    })
+}
+
+/// Zero points of one group, `(n,)`, from its packed row.
+///
+/// Version 1 stores `zero - 1`, subtracted from whole words (2, 4, 8 bits), so
+/// a zero point of 0 borrows from its neighbour; the exact inverse is a
+/// wrapping add to the word. 3-bit files subtract per field, modulo 8.
+pub(crate) fn unpack_zeros(row: &[u32], bits: u32, n: usize, v1: bool) -> Vec<u8> {
+    let one_each: u32 = match (v1, bits) {
+        (true, 2) => 0x5555_5555,
+        (true, 4) => 0x1111_1111,
+        (true, 8) => 0x0101_0101,
+        _ => 0,
+    };
+    let add = u8::from(v1 && bits == 3);
+    unpack_fields(|w| row[w].wrapping_add(one_each), bits, n)
+        .map(|z| if bits == 3 { (z + add) & 7 } else { z })
+        .collect()
+}
+
+impl Matrix {
+    /// Repacks a quantised layer: inputs sorted by group, groups padded to
+    /// multiples of 32, columns in panels; the values stay packed.
+    pub(crate) fn quantized(t: &GptqTensors) -> Self {
+        let bits = t.bits as usize;
+        // Stable, so the identity stays the identity.
+        let mut members = vec![Vec::new(); t.n_groups];
+        for (row, &group) in t.g_idx.iter().enumerate() {
+            members[group as usize].push(row as u32);
+        }
+        let mut order: Vec<u32> = Vec::with_capacity(t.k);
+        let mut segments = Vec::new();
+        for (group, rows) in members.iter().enumerate() {
+            let start = order.len();
+            order.extend(rows);
+            order.resize(order.len().next_multiple_of(PANEL), Matrix::PADDING);
+            push_segments(&mut segments, start, order.len() - start, group);
+        }
+        let k_stored = order.len();
+        let identity = k_stored == t.k && order.iter().enumerate().all(|(i, &r)| i as u32 == r);
+
+        let panels = t.n.div_ceil(PANEL);
+        let blocks = k_stored / PANEL;
+        let mut words = vec![0u32; panels * blocks * bits * PANEL];
+        words.par_chunks_mut((blocks * bits * PANEL).max(1)).enumerate().for_each(|(p, panel)| {
+            let cols = PANEL.min(t.n - p * PANEL);
+            for (b, block) in panel.chunks_exact_mut(bits * PANEL).enumerate() {
+                if identity {
+                    for w in 0..bits {
+                        let from = (b * bits + w) * t.n + p * PANEL;
+                        block[w * PANEL..w * PANEL + cols]
+                            .copy_from_slice(&t.qweight[from..from + cols]);
+                    }
+                } else {
+                    repack_block(t, &order[b * PANEL..(b + 1) * PANEL], p * PANEL, cols, block);
+                }
+            }
+        });
+
+        let mut zeros = vec![0u8; panels * t.n_groups * PANEL];
+        let zero_words = t.n * bits / 32;
+        for g in 0..t.n_groups {
+            let row =
+                unpack_zeros(&t.qzeros[g * zero_words..(g + 1) * zero_words], t.bits, t.n, t.v1);
+            for (n, z) in row.into_iter().enumerate() {
+                zeros[(n / PANEL * t.n_groups + g) * PANEL + n % PANEL] = z;
+            }
+        }
+        let scales = match t.scales {
+            ScalesRef::F16(s) => Scales::F16(scale_panels(t.n, t.n_groups, s)),
+            ScalesRef::F32(s) => Scales::F32(scale_panels(t.n, t.n_groups, s)),
+        };
+        Self {
+            n: t.n,
+            k: t.k,
+            k_stored,
+            gather: (!identity).then(|| Arc::new(order)),
+            segments,
+            storage: Storage::Packed(Packed {
+                bits: t.bits,
+                n_groups: t.n_groups,
+                words,
+                scales,
+                zeros,
+            }),
+        }
+    }
+}
+
+/// Collects 32 stored rows of `cols` columns field by field.
+fn repack_block(t: &GptqTensors, rows: &[u32], first_col: usize, cols: usize, block: &mut [u32]) {
+    let bits = t.bits as usize;
+    let mask = (1u64 << bits) - 1;
+    for (j, &row) in rows.iter().enumerate() {
+        if row == Matrix::PADDING {
+            continue;
+        }
+        let bit = row as usize * bits;
+        let (from_word, from_shift) = (bit / 32, bit % 32);
+        let (to_word, to_shift) = (j * bits / 32, j * bits % 32);
+        for col in 0..cols {
+            let at = from_word * t.n + first_col + col;
+            let mut value = u64::from(t.qweight[at]) >> from_shift;
+            if from_shift + bits > 32 {
+                value |= u64::from(t.qweight[at + t.n]) << (32 - from_shift);
+            }
+            let value = (value & mask) << to_shift;
+            block[to_word * PANEL + col] |= value as u32;
+            if to_shift + bits > 32 {
+                block[(to_word + 1) * PANEL + col] |= (value >> 32) as u32;
+            }
+        }
+    }
+}
+
+fn scale_panels<T: Copy + Default>(n: usize, n_groups: usize, scales: &[T]) -> Vec<T> {
+    let mut out = vec![T::default(); n.div_ceil(PANEL) * n_groups * PANEL];
+    for g in 0..n_groups {
+        for col in 0..n {
+            out[(col / PANEL * n_groups + g) * PANEL + col % PANEL] = scales[g * n + col];
+        }
+    }
+    out
+}

@@ -1,0 +1,95 @@
+//! Every checkpoint of the shared model folder against the reference beside
+//! it: hidden states, logits, input gradient, greedy continuation.
+
+use candle_core::{DType, Device, Tensor, Var, safetensors};
+use glta_llm::{ForwardOptions, Llama, LlamaOptions, SimdLevel};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+fn models() -> Option<PathBuf> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/models");
+    if dir.exists() {
+        return Some(dir);
+    }
+    println!("skipped: {} is not there", dir.display());
+    None
+}
+
+fn relative_error(got: &Tensor, expected: &Tensor) -> f64 {
+    let got: Vec<f32> = got.flatten_all().unwrap().to_vec1().unwrap();
+    let expected: Vec<f32> = expected.flatten_all().unwrap().to_vec1().unwrap();
+    assert_eq!(got.len(), expected.len());
+    let norm: f64 = expected.iter().map(|&x| f64::from(x).powi(2)).sum();
+    let error: f64 =
+        got.iter().zip(&expected).map(|(&a, &b)| (f64::from(a) - f64::from(b)).powi(2)).sum();
+    (error / norm).sqrt()
+}
+
+fn ids(reference: &HashMap<String, Tensor>, name: &str) -> Vec<u32> {
+    let tensor = reference[name].to_dtype(DType::U32).unwrap();
+    tensor.to_vec1().unwrap()
+}
+
+/// Largest relative L2 error over everything in the reference.
+fn check(dir: &Path, options: &LlamaOptions) {
+    let name = dir.file_name().unwrap().to_string_lossy().into_owned();
+    let model = Llama::load(dir, options, &Device::Cpu).unwrap();
+    let reference = safetensors::load(dir.join("reference.safetensors"), &Device::Cpu).unwrap();
+    let mut worst = 0.0f64;
+    let mut note = |what: &str, error: f64| {
+        assert!(error < 1e-5, "{name}: {what}: relative error {error:e}");
+        worst = worst.max(error);
+    };
+    let prompts: Vec<Vec<u32>> =
+        (0..4).map(|p| ids(&reference, &format!("p{p}.input_ids"))).collect();
+    for (p, prompt) in prompts.iter().enumerate() {
+        let embeds = model.embed(prompt).unwrap().unsqueeze(0).unwrap();
+        let hidden = model
+            .hidden_states(&embeds, &[prompt.len()], &ForwardOptions::default())
+            .unwrap()
+            .squeeze(0)
+            .unwrap();
+        note("hidden states", relative_error(&hidden, &reference[&format!("p{p}.hidden_states")]));
+        let expected = &reference[&format!("p{p}.logits")];
+        let rows = expected.dim(0).unwrap();
+        let last = hidden.narrow(0, prompt.len() - rows, rows).unwrap();
+        note("logits", relative_error(&model.logits(&last).unwrap(), expected));
+    }
+
+    let embeds = reference["grad.inputs_embeds"].unsqueeze(0).unwrap();
+    let length = embeds.dim(1).unwrap();
+    for recompute in [false, true] {
+        let var = Var::from_tensor(&embeds).unwrap();
+        let options = ForwardOptions { recompute, ..Default::default() };
+        let hidden = model.hidden_states(&var, &[length], &options).unwrap();
+        let cotangent = reference["grad.cotangent"].unsqueeze(0).unwrap();
+        let loss = (hidden * cotangent).unwrap().sum_all().unwrap();
+        let grads = loss.backward().unwrap();
+        let grad = grads.get(&var).expect("a gradient at the embeddings");
+        note("input gradient", relative_error(grad, &reference["grad.d_inputs_embeds"]));
+    }
+    println!("{name}: worst relative error {worst:.1e}");
+}
+
+#[test]
+fn tiny_checkpoints_match_their_references() {
+    let Some(models) = models() else { return };
+    let mut found = 0;
+    for entry in std::fs::read_dir(models.join("tiny-gptq")).unwrap() {
+        let dir = entry.unwrap().path();
+        for level in [SimdLevel::Portable, SimdLevel::Avx2, SimdLevel::Avx512] {
+            if level.is_supported() {
+                let options = LlamaOptions { simd: Some(level), ..Default::default() };
+                check(&dir, &options);
+            }
+        }
+        found += 1;
+    }
+    assert_eq!(found, 13);
+}
+
+#[test]
+fn smollm2_matches_its_reference() {
+    let Some(models) = models() else { return };
+    check(&models.join("smollm2-135m-gptq"), &LlamaOptions::default());
+}
