@@ -46,6 +46,9 @@ pub struct LightGcnConfig {
     pub patience: usize,
     /// What is evaluated and decides which epoch is kept. Default NDCG@10.
     pub selection: SelectionMetric,
+    /// Keep the best epoch on the validation data; otherwise the last epoch, and
+    /// the validation data are only watched. Default true.
+    pub keep_best: bool,
 }
 
 impl Default for LightGcnConfig {
@@ -68,6 +71,7 @@ impl Default for LightGcnConfig {
             eval_every: 5,
             patience: 10,
             selection: SelectionMetric::default(),
+            keep_best: true,
         }
     }
 }

@@ -5,13 +5,14 @@ use crate::sampler::{Batch, Sampler};
 use crate::step::{Parameters, Step};
 use crate::{Error, NodeEmbeddings, Result};
 use glta_data::Interactions;
-use glta_metrics::{EvaluationConfig, evaluate};
+use glta_metrics::{EvaluationConfig, Report, evaluate};
 use ndarray::Array2;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Normal};
 use rayon::prelude::*;
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::time::Instant;
 
@@ -56,6 +57,9 @@ pub struct EpochReport {
     pub seconds: f64,
     /// The selection metric on the validation data, where it was evaluated.
     pub validation: Option<f64>,
+    /// All metrics at that evaluation by their short names (`R@20`), cut off at
+    /// 5, 10, 20 and the selection's `k`; empty where there was none.
+    pub metrics: BTreeMap<String, f64>,
     /// Whether this is the best epoch so far.
     pub best: bool,
 }
@@ -69,7 +73,7 @@ pub struct Trained {
     pub layer0: NodeEmbeddings,
     /// All epochs in order.
     pub history: Vec<EpochReport>,
-    /// The epoch that the embeddings come from, from 1; 0 when there was none.
+    /// The epoch that the embeddings come from, from 1; 0 when none was run.
     pub best_epoch: usize,
 }
 
@@ -98,8 +102,8 @@ impl LightGcn {
     /// Trains from random embeddings.
     ///
     /// With validation data the epoch with the best selection metric is
-    /// returned and training stops when the metric no longer rises; without, the
-    /// last epoch. `progress` is called after every epoch; `Break` ends training
+    /// returned and training stops when the metric no longer rises; without (or
+    /// without `keep_best`), the last epoch. `progress` is called after every epoch; `Break` ends training
     /// with [`Error::Cancelled`].
     ///
     /// # Errors
@@ -169,18 +173,24 @@ impl LightGcn {
                 learning_rate,
                 seconds: clock.elapsed().as_secs_f64(),
                 validation: None,
+                metrics: BTreeMap::new(),
                 best: false,
             };
             let due = epoch % config.eval_every == 0 || epoch == config.epochs;
             if let (true, Some(valid)) = (due, valid) {
                 let nodes = mean_of_layers(&graph, &parameters.values, config.layers);
                 let embeddings = graph.unload(&nodes);
-                let value = validate(&embeddings, train, valid, config.selection)?;
+                let found = validate(&embeddings, train, valid, config.selection)?;
+                let SelectionMetric { metric, k } = config.selection;
+                let value = found.get(metric, k).unwrap_or(0.0);
                 report.validation = Some(value);
+                report.metrics = found.iter().collect();
                 if best.is_none_or(|(b, _)| value > b) {
                     report.best = true;
                     best = Some((value, epoch));
-                    best_values = Some(parameters.values.clone());
+                    if config.keep_best {
+                        best_values = Some(parameters.values.clone());
+                    }
                 }
             }
             tracing::debug!(epoch, loss = report.loss, validation = report.validation);
@@ -198,7 +208,10 @@ impl LightGcn {
         Ok(Trained {
             embeddings: graph.unload(&mean_of_layers(&graph, &values, config.layers)),
             layer0: graph.unload(&values),
-            best_epoch: best.map_or(history.len(), |(_, epoch)| epoch),
+            best_epoch: match best {
+                Some((_, epoch)) if config.keep_best => epoch,
+                _ => history.len(),
+            },
             history,
         })
     }
@@ -235,14 +248,13 @@ fn check(what: &'static str, expected: usize, got: usize) -> Result<()> {
     Err(Error::Shape { what, expected, got })
 }
 
-/// The selection metric, training items masked.
+/// Ranks with training items masked.
 fn validate(
     embeddings: &NodeEmbeddings,
     train: &Interactions,
     valid: &Interactions,
     selection: SelectionMetric,
-) -> Result<f64> {
-    let config = EvaluationConfig { ks: vec![selection.k], ..Default::default() };
-    let report = evaluate(&embeddings.scorer(), valid, &[train], &config)?;
-    Ok(report.get(selection.metric, selection.k).unwrap_or(0.0))
+) -> Result<Report> {
+    let config = EvaluationConfig { ks: vec![5, 10, 20, selection.k], ..Default::default() };
+    Ok(evaluate(&embeddings.scorer(), valid, &[train], &config)?)
 }

@@ -1,0 +1,40 @@
+use thiserror::Error;
+
+/// What can go wrong while a baseline is fitted.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A configuration field has a value that cannot work.
+    #[error("{system} setting `{field}`: {problem}")]
+    Config {
+        /// Name of the baseline.
+        system: &'static str,
+        /// Name of the field.
+        field: &'static str,
+        /// What is wrong with it and what is allowed.
+        problem: String,
+    },
+    /// A dense item-item matrix would not fit.
+    #[error(
+        "EASE needs a dense matrix over all items: {items} items take {gigabytes:.1} GB while it \
+         is fitted, the limit `max_items` is {limit}; raise it if that much memory is there, or \
+         filter rare items"
+    )]
+    TooManyItems {
+        /// Number of items.
+        items: usize,
+        /// The configured limit.
+        limit: usize,
+        /// Memory while fitting.
+        gigabytes: f64,
+    },
+    /// The regularised Gram matrix is not positive definite in floating point.
+    #[error("EASE cannot invert the item-item matrix at `l2` {l2}: raise it")]
+    NotPositiveDefinite {
+        /// The configured regularisation.
+        l2: f64,
+    },
+}
+
+/// Result with this crate's [`Error`].
+pub type Result<T> = std::result::Result<T, Error>;
