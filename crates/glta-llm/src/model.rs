@@ -290,7 +290,7 @@ impl Llama {
             if !ids.is_empty() {
                 let positions: Vec<u32> = (0..ids.len() as u32).collect();
                 let x = self.inner.embed(ids)?;
-                self.inner.forward_cached(x, &[0, ids.len()], &positions, &mut caches)?;
+                self.inner.forward_cached(x, &[0, ids.len()], &positions, None, &mut caches)?;
             }
             Ok(Prefix { blocks: Arc::new(caches.into_iter().flatten().collect()), len: ids.len() })
         })
@@ -386,7 +386,7 @@ impl Llama {
         pool::enter(|| {
             let mut caches = model.new_caches(1, false);
             caches.truncate(layer);
-            model.forward_cached(x, &[0, ids.len()], &positions, &mut caches)
+            model.forward_cached(x, &[0, ids.len()], &positions, None, &mut caches)
         })
     }
 

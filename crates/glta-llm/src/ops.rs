@@ -187,11 +187,13 @@ pub(crate) struct Attention<'a> {
 }
 
 /// Where keys and values come from.
-pub(crate) enum Keys<'a> {
-    /// The tokens' own, after an optional block shared by all sequences.
-    Own(Option<&'a KeyBlock>),
-    /// One cache per sequence, which ends with the tokens' own.
-    Cached(&'a [KeyBlock]),
+#[derive(Clone, Copy)]
+pub(crate) struct Keys<'a> {
+    /// A block that stands before every sequence.
+    pub(crate) shared: Option<&'a KeyBlock>,
+    /// One cache per sequence, which ends with the tokens' own keys; `None` to
+    /// use the tokens' own keys alone.
+    pub(crate) cached: Option<&'a [KeyBlock]>,
 }
 
 impl Attention<'_> {
@@ -219,10 +221,8 @@ impl Attention<'_> {
     }
 
     fn sequences<'b>(&'b self, own: &'b [KeyBlock]) -> Vec<Sequence<'b>> {
-        let (shared, blocks) = match self.keys {
-            Keys::Own(shared) => (shared, own),
-            Keys::Cached(caches) => (None, caches),
-        };
+        let shared = self.keys.shared;
+        let blocks = self.keys.cached.unwrap_or(own);
         self.starts
             .windows(2)
             .zip(blocks)
@@ -241,9 +241,9 @@ impl CustomOp1 for Attention<'_> {
     }
     fn cpu_fwd(&self, qkv: &CpuStorage, l: &Layout) -> CandleResult<(CpuStorage, Shape)> {
         let qkv = f32_slice(qkv, l)?;
-        let own = match self.keys {
-            Keys::Own(_) => self.own_blocks(qkv, false),
-            Keys::Cached(_) => Vec::new(),
+        let own = match self.keys.cached {
+            None => self.own_blocks(qkv, false),
+            Some(_) => Vec::new(),
         };
         let tokens = qkv.len() / self.heads.stride();
         let width = self.heads.queries * self.heads.dim;
@@ -264,7 +264,7 @@ impl CustomOp2 for Attention<'_> {
         d_out: &CpuStorage,
         ld: &Layout,
     ) -> CandleResult<(CpuStorage, Shape)> {
-        if matches!(self.keys, Keys::Cached(_)) {
+        if self.keys.cached.is_some() {
             candle_core::bail!("attention over a cache has no derivative");
         }
         let (qkv, d_out) = (f32_slice(qkv, l)?, f32_slice(d_out, ld)?);

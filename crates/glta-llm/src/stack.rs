@@ -96,6 +96,10 @@ pub(crate) struct Tape {
     activations: Vec<Activations>,
 }
 
+fn own_keys(prefix: Option<&Prefix>, layer: usize) -> Keys<'_> {
+    Keys { shared: prefix.map(|p| p.block(layer)), cached: None }
+}
+
 impl Inner {
     /// Runs the layers and the final norm on packed embeddings.
     pub(crate) fn forward(
@@ -110,7 +114,7 @@ impl Inner {
         let mut tape = Tape { inputs: Vec::new(), activations: Vec::new() };
         let mut x = x;
         for (i, layer) in self.layers.iter().enumerate() {
-            let keys = Keys::Own(prefix.map(|p| p.block(i)));
+            let keys = own_keys(prefix, i);
             let a = layer.attend(&x, layer.project(&x, &tokens)?, &tokens, keys)?;
             let y = layer.finish(&a)?;
             if keep != Keep::Nothing {
@@ -145,34 +149,35 @@ impl Inner {
         let mut dx = self.norm.backward(last, dy, &dy.zeros_like()?)?;
         for (i, layer) in self.layers.iter().enumerate().rev() {
             let x = &tape.inputs[i];
-            let keys = || Keys::Own(prefix.map(|p| p.block(i)));
+            let keys = own_keys(prefix, i);
             let again;
             let a = match tape.activations.get(i) {
                 Some(a) => a,
                 None => {
-                    again = layer.attend(x, layer.project(x, &tokens)?, &tokens, keys())?;
+                    again = layer.attend(x, layer.project(x, &tokens)?, &tokens, keys)?;
                     &again
                 }
             };
-            dx = layer.backward(x, a, &dx, &tokens, keys())?;
+            dx = layer.backward(x, a, &dx, &tokens, keys)?;
         }
         Ok(dx)
     }
 
     /// Runs the layers on packed embeddings, appending keys and values to the
-    /// caches, `caches[layer][sequence]`; returns the states before the final
+    /// caches, `caches[layer][sequence]`, which continue after the prefix; returns the states before the final
     /// norm.
     pub(crate) fn forward_cached(
         &self,
         x: Tensor,
         starts: &[usize],
         positions: &[u32],
+        prefix: Option<&Prefix>,
         caches: &mut [Vec<KeyBlock>],
     ) -> Result<Tensor> {
         let rope = self.rope_for(positions)?;
         let tokens = Tokens { starts, positions, rope: &rope };
         let mut x = x;
-        for (layer, cache) in self.layers.iter().zip(caches) {
+        for (i, (layer, cache)) in self.layers.iter().zip(caches).enumerate() {
             let qkv = layer.project(&x, &tokens)?;
             let heads = layer.heads();
             crate::ops::with_f32(&qkv, |qkv| {
@@ -181,7 +186,8 @@ impl Inner {
                     block.append(rows, heads.stride(), heads.key_at(), heads.value_at());
                 }
             })?;
-            x = layer.finish(&layer.attend(&x, qkv, &tokens, Keys::Cached(cache))?)?;
+            let keys = Keys { cached: Some(cache), ..own_keys(prefix, i) };
+            x = layer.finish(&layer.attend(&x, qkv, &tokens, keys)?)?;
         }
         Ok(x)
     }

@@ -2,8 +2,9 @@
 //! it: hidden states, logits, input gradient, greedy continuation.
 
 use candle_core::{DType, Device, Tensor, Var, safetensors};
-use glta_llm::{ForwardOptions, Llama, LlamaOptions, SimdLevel};
+use glta_llm::{ForwardOptions, GenerateOptions, Llama, LlamaOptions, SimdLevel};
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 fn models() -> Option<PathBuf> {
@@ -37,6 +38,7 @@ fn check(dir: &Path, options: &LlamaOptions) {
     let reference = safetensors::load(dir.join("reference.safetensors"), &Device::Cpu).unwrap();
     let mut worst = 0.0f64;
     let mut note = |what: &str, error: f64| {
+        println!("{name}: {what} {error:.1e}");
         assert!(error < 1e-5, "{name}: {what}: relative error {error:e}");
         worst = worst.max(error);
     };
@@ -67,6 +69,22 @@ fn check(dir: &Path, options: &LlamaOptions) {
         let grads = loss.backward().unwrap();
         let grad = grads.get(&var).expect("a gradient at the embeddings");
         note("input gradient", relative_error(grad, &reference["grad.d_inputs_embeds"]));
+    }
+
+    if reference.contains_key("p0.greedy_ids") {
+        let options =
+            GenerateOptions { max_new_tokens: 24, ignore_eos: true, ..Default::default() };
+        let mut events = 0;
+        let texts = model
+            .generate(&prompts, &options, &mut |_| {
+                events += 1;
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+        assert_eq!(events, 4 * 24);
+        for (p, text) in texts.iter().enumerate() {
+            assert_eq!(*text, ids(&reference, &format!("p{p}.greedy_ids")), "{name}: prompt {p}");
+        }
     }
     println!("{name}: worst relative error {worst:.1e}");
 }

@@ -236,21 +236,23 @@ unsafe fn probabilities(
     for (r, inverse) in inverse.iter_mut().enumerate().take(queries.rows) {
         let row = &mut scores[r * columns..(r + 1) * columns];
         let visible = queries.visible_of(r);
-        let mut max = f32::NEG_INFINITY;
-        let spans = |block: &Placed| {
+        // Blocks stand side by side, so a row is one run of columns and its sum
+        // does not depend on where a block of whole panels ends.
+        let mut used = 0;
+        let unseen = |block: &Placed| {
             let seen = visible.saturating_sub(block.first).min(block.head.len);
-            (block.column, seen, queries.seen(block).next_multiple_of(PANEL))
+            let width = queries.seen(block).next_multiple_of(PANEL);
+            block.column + seen..block.column + width
         };
         for block in placed {
-            let (at, seen, width) = spans(block);
-            row[at + seen..at + width].fill(f32::NEG_INFINITY);
-            max = max.max(max_of(level, &row[at..at + width]));
+            let gap = unseen(block);
+            used = used.max(gap.end);
+            row[gap].fill(f32::NEG_INFINITY);
         }
-        let mut sum = 0.0;
+        let max = max_of(level, &row[..used]);
+        let sum = exp_in_place(level, &mut row[..used], max, heads.scale());
         for block in placed {
-            let (at, seen, width) = spans(block);
-            sum += exp_in_place(level, &mut row[at..at + width], max, heads.scale());
-            row[at + seen..at + width].fill(0.0);
+            row[unseen(block)].fill(0.0);
         }
         *inverse = 1.0 / sum;
     }

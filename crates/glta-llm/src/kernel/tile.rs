@@ -15,11 +15,12 @@ pub(crate) struct Left {
 /// and any number of rows; `B` is `(k_len, 32)`, contiguous.
 ///
 /// The sum over `k` is one chain of fused multiply-adds per element, so a
-/// row's result does not depend on which rows are computed beside it.
+/// row's result does not depend on which rows are computed beside it. Without
+/// a scale the chain starts from `C`, so cutting `k` into parts changes nothing.
 ///
 /// # Safety
 /// `a` valid for `rows x k_len`, `b` for `k_len * 32`, `c` for 32 columns of
-/// `rows` rows of stride `ldc`, `scale` null (ones) or valid for 32.
+/// `rows` rows of stride `ldc`, `scale` null (none) or valid for 32.
 #[inline(always)]
 pub(crate) unsafe fn panel_product<S: Simd>(
     a: Left,
@@ -66,6 +67,12 @@ unsafe fn tile<S: Simd, const R: usize>(
     let mut col = 0;
     while col < PANEL {
         let mut acc = [[S::splat(0.0); 2]; R];
+        if scale.is_null() {
+            for (r, acc) in acc.iter_mut().enumerate() {
+                let cp = c.add(r * ldc + col);
+                *acc = [S::load(cp), S::load(cp.add(S::LANES))];
+            }
+        }
         let mut bp = b.add(col);
         let mut ap = a.ptr;
         for _ in 0..k_len {
@@ -84,7 +91,7 @@ unsafe fn tile<S: Simd, const R: usize>(
                 let at = col + v * S::LANES;
                 let cp = c.add(r * ldc + at);
                 let sum = if scale.is_null() {
-                    S::add(acc, S::load(cp))
+                    acc
                 } else {
                     S::fma(acc, S::load(scale.add(at)), S::load(cp))
                 };
