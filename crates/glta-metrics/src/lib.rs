@@ -6,6 +6,12 @@
 //! them with their scores; [`evaluate_rankings`] measures rankings made
 //! elsewhere. The definitions are at [`Metric`].
 //!
+//! A [`Report`] holds every user's ranking and values. It breaks them down
+//! ([`Report::by_item_degree`], [`Report::by_user_activity`]), tells how varied
+//! the lists are ([`Report::coverage`], [`Report::gini`],
+//! [`Report::average_popularity`]), and two of them over the same users are
+//! compared by [`Paired`].
+//!
 //! ```
 //! use glta_data::Interactions;
 //! use glta_metrics::{DotScorer, EvaluationConfig, Metric, evaluate, top_k};
@@ -28,6 +34,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod beyond;
+mod buckets;
+mod compare;
 mod error;
 mod evaluate;
 mod metric;
@@ -35,6 +44,8 @@ mod report;
 mod scorer;
 mod select;
 
+pub use buckets::{Bucket, Buckets};
+pub use compare::{Bootstrap, BootstrapConfig, Paired, TTest};
 pub use error::{Error, Result};
 pub use evaluate::{EvaluationConfig, evaluate, evaluate_rankings, top_k};
 pub use metric::Metric;

@@ -1,0 +1,92 @@
+//! Measures of the lists as a whole, beyond their accuracy.
+
+use crate::{Error, Report, Result};
+
+impl Report {
+    /// How often each item stands in the users' top `k`, `(items,)`; `None` when
+    /// `k` is above the largest cut-off.
+    pub fn item_counts(&self, k: usize) -> Option<Vec<u32>> {
+        if k > *self.ks().last()? {
+            return None;
+        }
+        let mut counts = vec![0; self.n_items()];
+        for row in 0..self.users().len() {
+            for &item in self.ranking(row).iter().take(k) {
+                counts[item as usize] += 1;
+            }
+        }
+        Some(counts)
+    }
+
+    /// The share of all items that some user's top `k` shows.
+    pub fn coverage(&self, k: usize) -> Option<f64> {
+        let counts = self.item_counts(k)?;
+        let shown = counts.iter().filter(|&&n| n > 0).count();
+        (!counts.is_empty()).then(|| shown as f64 / counts.len() as f64)
+    }
+
+    /// The Gini index of how often the items are shown in the top `k`: 0 when
+    /// all equally often, towards 1 when few items take all places. Items never
+    /// shown count too.
+    pub fn gini(&self, k: usize) -> Option<f64> {
+        let mut counts = self.item_counts(k)?;
+        counts.sort_unstable();
+        let n = counts.len() as f64;
+        let total: f64 = counts.iter().map(|&c| f64::from(c)).sum();
+        let weighted: f64 = (1..)
+            .zip(&counts)
+            .map(|(rank, &c)| (2.0 * f64::from(rank) - n - 1.0) * f64::from(c))
+            .sum();
+        (total > 0.0).then(|| weighted / (n * total))
+    }
+
+    /// The mean training degree of the items shown in the top `k`: averaged over
+    /// a user's list, then over users. `degrees` is `(items,)`.
+    ///
+    /// # Errors
+    /// Degrees of another number of items.
+    pub fn average_popularity(&self, k: usize, degrees: &[u32]) -> Result<Option<f64>> {
+        if degrees.len() != self.n_items() {
+            return Err(Error::Shape {
+                what: "item degrees",
+                expected: self.n_items(),
+                got: degrees.len(),
+            });
+        }
+        if self.ks().last().is_none_or(|&largest| k > largest) {
+            return Ok(None);
+        }
+        let means: Vec<f64> = (0..self.users().len())
+            .map(|row| self.ranking(row))
+            .map(|ranking| &ranking[..k.min(ranking.len())])
+            .filter(|shown| !shown.is_empty())
+            .map(|shown| {
+                let sum: f64 = shown.iter().map(|&i| f64::from(degrees[i as usize])).sum();
+                sum / shown.len() as f64
+            })
+            .collect();
+        Ok((!means.is_empty()).then(|| means.iter().sum::<f64>() / means.len() as f64))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::evaluate_rankings;
+    use glta_data::Interactions;
+
+    #[test]
+    fn worked_by_hand() {
+        let truth = Interactions::from_pairs(2, 4, [(0, 0), (1, 0)]).unwrap();
+        let rankings = [(0, vec![0, 1]), (1, vec![0])];
+        let report = evaluate_rankings(&rankings, &truth, &[1, 2]).unwrap();
+        assert_eq!(report.item_counts(2).unwrap(), [2, 1, 0, 0]);
+        assert_eq!(report.coverage(1), Some(0.25));
+        assert_eq!(report.coverage(2), Some(0.5));
+        assert_eq!(report.coverage(3), None);
+        // Counts 0 0 1 2: (1·1 + 3·2) / (4·3).
+        assert_eq!(report.gini(2), Some(7.0 / 12.0));
+        let popularity = report.average_popularity(2, &[10, 4, 0, 0]).unwrap();
+        assert_eq!(popularity, Some((7.0 + 10.0) / 2.0));
+        assert!(report.average_popularity(2, &[1]).is_err());
+    }
+}

@@ -1,0 +1,164 @@
+//! Full ranking against a plain version, at any thread count, and bad inputs.
+#![allow(clippy::unwrap_used)]
+
+use glta_data::Interactions;
+use glta_metrics::{
+    DotScorer, Error, EvaluationConfig, Metric, Scorer, ScorerError, evaluate, evaluate_rankings,
+    top_k,
+};
+use ndarray::{Array2, ArrayViewMut2};
+use proptest::prelude::*;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Small whole numbers: every inner product is exact, and many tie.
+fn vectors(rows: usize, dim: usize, seed: u32) -> Array2<f32> {
+    let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(1);
+    Array2::from_shape_simple_fn((rows, dim), || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        ((state >> 24) % 7) as f32 - 3.0
+    })
+}
+
+fn pairs(n_users: usize, n_items: usize, every: u32, seed: u32) -> Interactions {
+    let wanted = |u: u32, i: u32| (u * 31 + i * 17 + seed).wrapping_mul(2_654_435_761) >> 16;
+    let all = (0..n_users as u32).flat_map(|u| (0..n_items as u32).map(move |i| (u, i)));
+    let some = all.filter(|&(u, i)| wanted(u, i) % every == 0);
+    Interactions::from_pairs(n_users, n_items, some).unwrap()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+    #[test]
+    fn equals_the_plain_ranking(
+        n_users in 1usize..12, n_items in 1usize..200, dim in 1usize..9,
+        k in 1usize..30, block_users in 1usize..5, seed in any::<u32>(),
+    ) {
+        let (users, items) = (vectors(n_users, dim, seed), vectors(n_items, dim, seed ^ 1));
+        let scorer = DotScorer { users: users.view(), items: items.view() };
+        let truth = pairs(n_users, n_items, 5, seed);
+        let masked = pairs(n_users, n_items, 3, seed ^ 2);
+        let all_users: Vec<u32> = (0..n_users as u32).rev().collect();
+        let ranked = top_k(&scorer, &all_users, &[&masked, &truth], k).unwrap();
+        for (&user, row) in all_users.iter().zip(&ranked) {
+            let scores = items.dot(&users.row(user as usize));
+            let mut plain: Vec<u32> = (0..n_items as u32)
+                .filter(|&i| !masked.contains(user, i) && !truth.contains(user, i))
+                .collect();
+            plain.sort_by(|&a, &b| scores[b as usize].total_cmp(&scores[a as usize]));
+            plain.truncate(k);
+            prop_assert_eq!(row.iter().map(|r| r.item).collect::<Vec<_>>(), plain);
+            for r in row {
+                prop_assert_eq!(r.score, scores[r.item as usize]);
+            }
+        }
+        if !truth.is_empty() {
+            let config = EvaluationConfig { ks: vec![k], block_users };
+            let blocked = evaluate(&scorer, &truth, &[&masked], &config).unwrap();
+            let whole = evaluate(&scorer, &truth, &[&masked], &EvaluationConfig {
+                ks: vec![k], ..EvaluationConfig::default()
+            }).unwrap();
+            prop_assert_eq!(blocked, whole);
+        }
+    }
+}
+
+#[test]
+fn same_bits_at_any_thread_count() {
+    let mut users = vectors(500, 16, 1);
+    let mut items = vectors(300, 16, 2);
+    users.mapv_inplace(|v| v / 7.0);
+    items.mapv_inplace(|v| v / 3.0);
+    let scorer = DotScorer { users: users.view(), items: items.view() };
+    let (truth, masked) = (pairs(500, 300, 9, 1), pairs(500, 300, 5, 2));
+    let run = |threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let config = EvaluationConfig { block_users: 7, ..EvaluationConfig::default() };
+        pool.install(|| evaluate(&scorer, &truth, &[&masked], &config).unwrap())
+    };
+    let one = run(1);
+    assert_eq!(one, run(2));
+    assert_eq!(one, run(4));
+    let names: Vec<String> = one.iter().map(|(name, _)| name).collect();
+    assert_eq!(names[..4], ["P@5", "P@10", "P@20", "R@5"]);
+    let json = serde_json::to_value(&one).unwrap();
+    assert_eq!(json["N@10"].as_f64(), one.get(Metric::Ndcg, 10));
+}
+
+/// A scorer that does not want company.
+struct Alone(AtomicUsize);
+
+impl Scorer for Alone {
+    fn n_items(&self) -> usize {
+        50
+    }
+
+    fn score(&self, users: &[u32], mut out: ArrayViewMut2<'_, f32>) -> Result<(), ScorerError> {
+        if self.0.fetch_add(1, Ordering::SeqCst) > 0 {
+            return Err("called from two threads at once".into());
+        }
+        std::thread::sleep(std::time::Duration::from_millis(2));
+        for (&user, mut row) in users.iter().zip(out.rows_mut()) {
+            for (item, score) in row.iter_mut().enumerate() {
+                *score = ((item as u32 + user) % 50) as f32;
+            }
+        }
+        self.0.fetch_sub(1, Ordering::SeqCst);
+        Ok(())
+    }
+
+    fn parallel(&self) -> bool {
+        false
+    }
+}
+
+#[test]
+fn a_serial_scorer_is_called_serially() {
+    let truth = pairs(40, 50, 4, 3);
+    let config = EvaluationConfig { block_users: 3, ..EvaluationConfig::default() };
+    evaluate(&Alone(AtomicUsize::new(0)), &truth, &[], &config).unwrap();
+}
+
+#[test]
+fn bad_inputs_are_named() {
+    let (mut users, items) = (vectors(3, 4, 1), vectors(5, 4, 2));
+    let truth = pairs(3, 5, 2, 1);
+    let config = EvaluationConfig::default();
+    let fails = |users: &Array2<f32>,
+                 truth: &Interactions,
+                 masked: &Interactions,
+                 config: &EvaluationConfig| {
+        let scorer = DotScorer { users: users.view(), items: items.view() };
+        evaluate(&scorer, truth, &[masked], config).unwrap_err()
+    };
+    let none = Interactions::empty(3, 5).unwrap();
+    assert!(matches!(fails(&users, &none, &none, &config), Error::NoUsers));
+    let narrow = Interactions::empty(3, 4).unwrap();
+    assert!(matches!(fails(&users, &truth, &narrow, &config), Error::Shape { got: 4, .. }));
+    let more_users = pairs(4, 5, 1, 0);
+    let error = fails(&users, &more_users, &none, &config);
+    let source = std::error::Error::source(&error).unwrap().to_string();
+    assert!(source.contains("user 3 has no vector"), "{source}");
+    for ks in [vec![], vec![0, 5]] {
+        let config = EvaluationConfig { ks, ..EvaluationConfig::default() };
+        assert!(matches!(fails(&users, &truth, &none, &config), Error::Config { .. }));
+    }
+    let config0 = EvaluationConfig { block_users: 0, ..EvaluationConfig::default() };
+    assert!(matches!(fails(&users, &truth, &none, &config0), Error::Config { .. }));
+    users[[1, 2]] = f32::NAN;
+    let nan = fails(&users, &more_users.filter(|u, _| u == 1), &none, &config);
+    assert!(matches!(nan, Error::NanScore { user: 1, item: 0 }), "{nan}");
+}
+
+#[test]
+fn bad_rankings_are_named() {
+    let truth = pairs(3, 5, 1, 1);
+    for (rankings, problem) in [
+        (vec![(0, vec![1, 2, 1])], "holds item 1 twice"),
+        (vec![(0, vec![5])], "holds item 5"),
+        (vec![(0, vec![]), (0, vec![])], "given twice"),
+        (vec![(9, vec![0])], "no user"),
+    ] {
+        let error = evaluate_rankings(&rankings, &truth, &[5]).unwrap_err();
+        assert!(error.to_string().contains(problem), "{error}");
+    }
+}
