@@ -1,0 +1,185 @@
+//! Speed of the frozen LLaMA on the CPU, each figure beside its limit measured
+//! in the same run: bytes per token over the read bandwidth of all threads for
+//! decoding, the `gemm` crate's f32 rate on the same shapes for many rows.
+//!
+//! The model is SmolLM2-135M in shape with random 4-bit weights, so nothing is
+//! downloaded. `cargo bench -p glta-llm --bench llm_speed`
+
+#[path = "../crates/glta-llm/tests/support/mod.rs"]
+mod support;
+
+use candle_core::{Device, Tensor, Var};
+use criterion::{BenchmarkId, Criterion, Throughput};
+use glta_llm::{ForwardOptions, GenerateOptions, Llama, LlamaOptions};
+use rayon::prelude::*;
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+use support::Spec;
+
+/// Best of several runs, in seconds.
+fn best(runs: usize, mut f: impl FnMut()) -> f64 {
+    (0..runs)
+        .map(|_| {
+            let start = Instant::now();
+            f();
+            start.elapsed().as_secs_f64()
+        })
+        .fold(f64::INFINITY, f64::min)
+}
+
+/// Bytes per second that all threads read together from a buffer that fits no
+/// private cache.
+fn read_bandwidth(bytes: usize) -> f64 {
+    let data = vec![1u64; bytes / 8];
+    let chunk = data.len().div_ceil(rayon::current_num_threads());
+    let time = best(7, || {
+        let sum: u64 = data
+            .par_chunks(chunk)
+            .map(|part| {
+                // Independent sums keep several loads in flight.
+                part.chunks_exact(64).fold([0u64; 64], |mut acc, c| {
+                    for (a, v) in acc.iter_mut().zip(c) {
+                        *a = a.wrapping_add(*v);
+                    }
+                    acc
+                })
+            })
+            .map(|acc| acc.iter().sum::<u64>())
+            .sum();
+        std::hint::black_box(sum);
+    });
+    bytes as f64 / time
+}
+
+/// Seconds that the `gemm` crate takes for one layer's products on `rows` rows.
+fn gemm_layer(spec: &Spec, rows: usize) -> f64 {
+    let d = spec.head_dim;
+    let shapes = [
+        (spec.hidden, (spec.heads + 2 * spec.kv_heads) * d),
+        (spec.heads * d, spec.hidden),
+        (spec.hidden, 2 * spec.inner),
+        (spec.inner, spec.hidden),
+    ];
+    shapes
+        .iter()
+        .map(|&(k, n)| {
+            let a = vec![0.5f32; rows * k];
+            let b = vec![0.25f32; n * k];
+            let mut c = vec![0f32; rows * n];
+            best(5, || {
+                // SAFETY: the strides describe row-major a, c and a weight
+                // stored outputs by inputs.
+                unsafe {
+                    gemm::gemm(
+                        rows,
+                        n,
+                        k,
+                        c.as_mut_ptr(),
+                        1,
+                        n as isize,
+                        false,
+                        a.as_ptr(),
+                        1,
+                        k as isize,
+                        b.as_ptr(),
+                        k as isize,
+                        1,
+                        0.0,
+                        1.0,
+                        false,
+                        false,
+                        false,
+                        gemm::Parallelism::Rayon(0),
+                    );
+                }
+            })
+        })
+        .sum()
+}
+
+fn decode(c: &mut Criterion, model: &Llama) {
+    let bytes = model.resident_bytes();
+    let bandwidth = read_bandwidth(256 << 20);
+    println!(
+        "limit: {:.1} GB/s read by {} threads, {:.1} MB a token: {:.0} tokens/s",
+        bandwidth / 1e9,
+        rayon::current_num_threads(),
+        bytes as f64 / 1e6,
+        bandwidth / bytes as f64
+    );
+    let mut group = c.benchmark_group("decode");
+    for batch in [1usize, 8, 32] {
+        let prompts: Vec<Vec<u32>> = (0..batch as u32).map(|i| vec![i + 3; 16]).collect();
+        let options = GenerateOptions {
+            max_new_tokens: 32,
+            ignore_eos: true,
+            ..Default::default()
+        };
+        group.throughput(Throughput::Elements(32 * batch as u64));
+        group.bench_function(BenchmarkId::from_parameter(batch), |b| {
+            b.iter(|| model.generate(&prompts, &options, &mut |_| ControlFlow::Continue(())).unwrap());
+        });
+    }
+    group.finish();
+}
+
+fn many_rows(c: &mut Criterion, model: &Llama, spec: &Spec) {
+    for (name, batch, len) in [("prefill 512", 1usize, 512usize), ("48 x 40 after a prefix", 48, 40)] {
+        let rows = batch * len;
+        let limit = gemm_layer(spec, rows) * spec.layers as f64;
+        println!("limit: {name}: {:.0} tokens/s by gemm's products alone", rows as f64 / limit);
+        let prefix = model.prefix(&[5; 60]).unwrap();
+        let options = ForwardOptions {
+            prefix: (batch > 1).then_some(&prefix),
+            recompute: false,
+        };
+        let again = ForwardOptions {
+            recompute: true,
+            ..options
+        };
+        let x = Tensor::from_vec(
+            (0..rows * spec.hidden).map(|i| (i % 97) as f32 / 97.0 - 0.5).collect::<Vec<f32>>(),
+            (batch, len, spec.hidden),
+            &Device::Cpu,
+        )
+        .unwrap();
+        let var = Var::from_tensor(&x).unwrap();
+        let lengths = vec![len; batch];
+        let mut group = c.benchmark_group(name);
+        group.throughput(Throughput::Elements(rows as u64));
+        group.bench_function("forward", |b| {
+            b.iter(|| model.hidden_states(&x, &lengths, &options).unwrap());
+        });
+        for (name, options) in [("kept", &options), ("recomputed", &again)] {
+            group.bench_function(format!("backward alone, {name}"), |b| {
+                b.iter_custom(|n| {
+                    (0..n)
+                        .map(|_| {
+                            let loss = model.hidden_states(&var, &lengths, options).unwrap().sum_all().unwrap();
+                            let start = Instant::now();
+                            loss.backward().unwrap();
+                            start.elapsed()
+                        })
+                        .sum()
+                });
+            });
+        }
+        group.finish();
+    }
+}
+
+fn main() {
+    let spec = Spec::smollm2();
+    let dir = std::env::temp_dir().join(format!("glta-llm-bench-{}", std::process::id()));
+    support::write_large(&dir, &spec);
+    let model = Llama::load(&dir, &LlamaOptions::default(), &Device::Cpu).unwrap();
+    let _ = std::fs::remove_dir_all(&dir);
+    let mut c = Criterion::default()
+        .sample_size(10)
+        .warm_up_time(Duration::from_millis(300))
+        .measurement_time(Duration::from_secs(2))
+        .configure_from_args();
+    decode(&mut c, &model);
+    many_rows(&mut c, &model, &spec);
+    c.final_summary();
+}
