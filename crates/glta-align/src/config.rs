@@ -11,9 +11,12 @@ use crate::{Error, Result};
 
 /// Everything that decides what a run does. `Default` is the preset that
 /// measured best; [`Config::preset`] gives the paper's literal reading too.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
+    /// Seed of everything random in stages 2 and 3 and of the texts; graph
+    /// pretraining has its own. Default 2024.
+    pub seed: u64,
     /// What turns soft tokens into hidden states.
     pub backbone: Backbone,
     /// The language model.
@@ -28,6 +31,21 @@ pub struct Config {
     pub item_stage: ItemStageConfig,
     /// Stage 3, user-item alignment.
     pub user_stage: UserStageConfig,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            seed: 2024,
+            backbone: Backbone::Llm,
+            llm: LlamaOptions::default(),
+            graph: LightGcnConfig::default(),
+            texts: TextsConfig::default(),
+            model: ModelConfig::default(),
+            item_stage: ItemStageConfig::default(),
+            user_stage: UserStageConfig::default(),
+        }
+    }
 }
 
 /// What turns a prompt into hidden states; all but `Llm` are controls.
@@ -155,6 +173,27 @@ pub struct ModelConfig {
     pub graph_residual: bool,
     /// How slots become a list.
     pub decoder: Decoder,
+    /// Whether the language model's layers are computed again in the backward
+    /// pass instead of keeping their activations.
+    pub recompute: Recompute,
+    /// Hidden size under [`Backbone::None`] when no language model is given;
+    /// with one its hidden size is used, so that both have equally many
+    /// parameters.
+    pub hidden_without_llm: usize,
+}
+
+/// Memory against time in the backward pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Recompute {
+    /// Only for batches whose activations would take gigabytes.
+    #[default]
+    Auto,
+    /// Always: memory grows by one hidden state per token and layer.
+    Always,
+    /// Never: about a third faster.
+    Never,
 }
 
 impl Default for ModelConfig {
@@ -169,6 +208,8 @@ impl Default for ModelConfig {
             item_bias: true,
             graph_residual: false,
             decoder: Decoder::FirstLogit,
+            recompute: Recompute::Auto,
+            hidden_without_llm: 576,
         }
     }
 }
@@ -352,8 +393,8 @@ impl Config {
             .unwrap_or_else(|| toml::Value::String(value.to_owned()));
         // Optional fields are absent from the serialised form; name them here.
         const OPTIONAL: &[&str] = &["llm.layers"];
-        let mut tree = toml::Value::try_from(&*self)
-            .map_err(|e| Error::ConfigText(e.to_string()))?;
+        let mut tree =
+            toml::Value::try_from(&*self).map_err(|e| Error::ConfigText(e.to_string()))?;
         let mut node = &mut tree;
         let parts: Vec<&str> = path.split('.').collect();
         for (depth, part) in parts.iter().enumerate() {
@@ -379,9 +420,9 @@ impl Config {
             }
             node = &mut table[*part];
         }
-        *self = tree.try_into().map_err(|e: toml::de::Error| {
-            Error::ConfigText(format!("{path}: {}", e.message()))
-        })?;
+        *self = tree
+            .try_into()
+            .map_err(|e: toml::de::Error| Error::ConfigText(format!("{path}: {}", e.message())))?;
         Ok(())
     }
 
@@ -429,6 +470,7 @@ impl Config {
         self.graph.validate()?;
         let model = &self.model;
         positive("model.slots", model.slots)?;
+        positive("model.hidden_without_llm", model.hidden_without_llm)?;
         share("texts.max_share", self.texts.max_share, 0.0, 1.0)?;
         share("texts.dropout", self.texts.dropout, 0.0, 1.0)?;
         positive("texts.max_items", self.texts.max_items)?;

@@ -1,1 +1,91 @@
-//! GLTA: graph-language token alignment of a frozen language model
+//! GLTA: recommendation with a frozen language model.
+//!
+//! The method ("Training Large Recommendation Models via Graph-Language Token
+//! Alignment", WWW'25 companion) in the order in which a [`Run`] does it:
+//!
+//! 1. **Graph pretraining**: LightGCN learns user and item nodes, then frozen.
+//! 2. **Texts**: the language model writes a profile and a prediction about
+//!    every user, from descriptions of training items.
+//! 3. **Item-text alignment**: a linear projector turns item nodes into tokens;
+//!    from shuffled descriptions and item tokens the slots must name the items
+//!    in order.
+//! 4. **User-item alignment**: a second projector makes user tokens; the slots
+//!    must name items that the prompt does not show.
+//!
+//! Only projectors, slots and the head learn; gradients flow through the frozen
+//! quantised layers. What is open in the paper is a field of [`Config`], with
+//! two [`Preset`]s. What a run leaves behind is opened as a [`Recommender`].
+//!
+//! ```
+//! use std::ops::ControlFlow;
+//!
+//! use glta_align::{Backbone, Config, Recommender, Run, RunData};
+//! use glta_data::{Dataset, Event, Item, Split, SplitConfig, TextConfig};
+//!
+//! // Two tastes: even users have items 0..6, odd users items 6..12.
+//! let (mut users, mut items) = (Vec::new(), Vec::new());
+//! for n in 0..12 {
+//!     users.push(format!("user {n}"));
+//!     items.push(Item::titled(n.to_string(), format!("Item {n}")));
+//! }
+//! let mut events = Vec::new();
+//! for (u, user) in users.iter().enumerate() {
+//!     for i in 0..6 {
+//!         if (u / 2 + i) % 6 != 0 {
+//!             events.push((user.as_str(), items[i + 6 * (u % 2)].raw_id.clone()));
+//!         }
+//!     }
+//! }
+//! let events = events.iter().map(|(user, item)| Event::new(user, item));
+//! let dataset = Dataset::from_events("tastes", events, items.clone())?;
+//! let split = Split::new(&dataset, &SplitConfig::default())?;
+//! let data = RunData::new(&dataset, &split, &TextConfig::default())?;
+//!
+//! // Without a language model here, so that the example needs no checkpoint.
+//! let mut config = Config { backbone: Backbone::None, ..Config::default() };
+//! config.graph.epochs = 20;
+//! config.graph.learning_rate = 0.05;
+//! config.user_stage.train.epochs = 2;
+//! let folder = tempfile::tempdir()?;
+//! let run = Run::open(folder.path(), config, data, false)?;
+//! run.fit(None, &mut |_| ControlFlow::Continue(()))?;
+//!
+//! let recommender = Recommender::load(folder.path(), None)?;
+//! let best = recommender.recommend_for_items(&[0, 1], 3)?;
+//! assert_eq!(best.len(), 3);
+//! assert!(best.iter().all(|r| r.item > 1));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod config;
+mod data;
+mod error;
+mod files;
+mod language;
+mod model;
+mod nodes;
+mod optimizer;
+mod progress;
+mod prompts;
+mod recommender;
+mod rng;
+mod run;
+mod sampling;
+mod stages;
+mod template;
+mod texts;
+mod trainer;
+
+pub use config::{
+    Backbone, Config, ItemStageConfig, ModelConfig, Preset, Recompute, SlotPlacement, TargetLoss,
+    TargetRule, TextsConfig, TrainConfig, UserNode, UserStageConfig,
+};
+pub use data::{ItemRecord, RunData};
+pub use error::{Error, Result};
+pub use language::LanguageModel;
+pub use progress::{Event, Progress};
+pub use recommender::{Recommendation, Recommender};
+pub use run::{FitReport, Run};
+pub use template::Templates;
+pub use texts::UserTexts;
+pub use trainer::StageHistory;

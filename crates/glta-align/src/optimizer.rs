@@ -184,7 +184,8 @@ mod tests {
         let g = clipped["x"].to_vec1::<f32>().unwrap();
         assert!((g[0] - 0.6).abs() < 1e-6 && (g[1] - 0.8).abs() < 1e-6);
 
-        let other = Parameters::from([("y".to_owned(), Var::zeros(1, DType::F32, &Device::Cpu).unwrap())]);
+        let other =
+            Parameters::from([("y".to_owned(), Var::zeros(1, DType::F32, &Device::Cpu).unwrap())]);
         let error = gradients(&other, &store, 1.0, "user", 1).unwrap_err();
         assert!(error.to_string().contains("no gradient reached y in the user stage"));
     }

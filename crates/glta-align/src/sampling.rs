@@ -10,7 +10,8 @@ use crate::rng::rng;
 /// One user in one training step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct UserExample {
-    pub(crate) user: u32,
+    /// `None` for a person outside the training data.
+    pub(crate) user: Option<u32>,
     /// Items the user token is made of, ascending.
     pub(crate) context: Vec<u32>,
     /// Items whose tokens the prompt shows; a part of the context.
@@ -78,22 +79,21 @@ pub(crate) fn user_example(
     let mut shown = pick(&context, history, rng);
     shown.shuffle(rng);
     let texts = rng.random::<f64>() >= text_dropout;
-    Some(UserExample { user, context, shown, targets, texts })
+    Some(UserExample { user: Some(user), context, shown, targets, texts })
 }
 
 /// What a user's prompt holds when recommendations are asked for: all context
 /// items make the user token, a fixed random part of them is shown.
 pub(crate) fn inference_example(
-    user: u32,
+    user: Option<u32>,
     context: &[u32],
     history: usize,
-    texts: bool,
     seed: u64,
 ) -> UserExample {
-    let mut rng = rng(seed, "shown items", &[u64::from(user)]);
+    let mut rng = rng(seed, "shown items", &[user.map_or(u64::MAX, u64::from)]);
     let mut shown = pick(context, history, &mut rng);
     shown.shuffle(&mut rng);
-    UserExample { user, context: context.to_vec(), shown, targets: Vec::new(), texts }
+    UserExample { user, context: context.to_vec(), shown, targets: Vec::new(), texts: true }
 }
 
 /// Every item of `items` once, in prompts of `per_prompt` (the last ones are

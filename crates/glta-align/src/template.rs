@@ -27,7 +27,7 @@ pub struct Templates {
 
 /// What a placeholder is replaced with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fill<'a> {
+pub(crate) enum Fill<'a> {
     /// Text.
     Text(&'a str),
     /// This many soft tokens, the next in order.
@@ -36,7 +36,7 @@ pub enum Fill<'a> {
 
 /// A stretch of a rendered prompt.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Span {
+pub(crate) enum Span {
     /// Text for the tokenizer.
     Text(String),
     /// A run of soft tokens.
@@ -103,10 +103,7 @@ impl Templates {
 
     /// Fills the placeholders of one of the four prompts. A line with a
     /// placeholder that `fill` answers with `None` is left out.
-    pub(crate) fn render<'a>(
-        prompt: &str,
-        fill: impl Fn(&str) -> Option<Fill<'a>>,
-    ) -> Vec<Span> {
+    pub(crate) fn render<'a>(prompt: &str, fill: impl Fn(&str) -> Option<Fill<'a>>) -> Vec<Span> {
         let mut spans = Vec::new();
         for line in prompt.split_inclusive('\n') {
             let filled: Option<Vec<(Piece<'_>, Option<Fill<'a>>)>> = pieces(line)

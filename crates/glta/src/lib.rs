@@ -1,1 +1,42 @@
-//! Recommendation with a frozen large language model: the GLTA method in Rust
+//! GLTA: recommendation with a frozen large language model.
+//!
+//! This crate only gathers the others, each of which can be used alone:
+//!
+//! | module | crate | what it does |
+//! |---|---|---|
+//! | [`data`] | `glta-data` | raw data sets to interactions, texts and splits |
+//! | [`metrics`] | `glta-metrics` | ranking metrics, full-ranking evaluation |
+//! | [`graph`] | `glta-graph` | LightGCN on a CPU |
+//! | [`llm`] | `glta-llm` | frozen LLaMA with GPTQ weights, forward and backward |
+//! | [`projector`] | `glta-projector` | node projectors, soft tokens in prompts |
+//! | [`gllm`] | `glta-gllm` | item logits, losses, slot decoding |
+//! | [`align`] | `glta-align` | the method: stages, runs, the [`Recommender`] |
+//! | [`baselines`] | `glta-baselines` | what it is compared with |
+//!
+//! [`Recommender`]: align::Recommender
+//!
+//! ```
+//! use glta::prelude::*;
+//!
+//! let config = Config::preset(Preset::Paper);
+//! assert_eq!(config.model.slots, 10);
+//! # Ok::<(), Error>(())
+//! ```
+
+pub use glta_align as align;
+pub use glta_baselines as baselines;
+pub use glta_data as data;
+pub use glta_gllm as gllm;
+pub use glta_graph as graph;
+pub use glta_llm as llm;
+pub use glta_metrics as metrics;
+pub use glta_projector as projector;
+
+/// What a program that trains or serves a recommender usually needs.
+pub mod prelude {
+    pub use glta_align::{
+        Config, Error, Event, LanguageModel, Preset, Recommendation, Recommender, Run, RunData,
+    };
+    pub use glta_data::{Dataset, Interactions, Item, Split, SplitConfig, TextConfig};
+    pub use glta_metrics::{EvaluationConfig, Metric, evaluate, evaluate_rankings};
+}

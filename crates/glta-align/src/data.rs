@@ -1,0 +1,218 @@
+//! What a run learns from and a recommender keeps: items, users, who has what.
+
+use std::path::Path;
+
+use glta_data::{Dataset, Interactions, Split, TextConfig};
+use serde::{Deserialize, Serialize};
+
+use crate::files::{read_text, write_whole};
+use crate::{Error, Result};
+
+/// An item of the catalogue; its dense id is its position.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ItemRecord {
+    /// The data set's own id.
+    pub raw_id: String,
+    /// What a person calls it.
+    pub title: String,
+    /// The description that prompts show.
+    pub text: String,
+}
+
+/// Training data of a run, by dense user and item ids.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunData {
+    /// The data set's own user ids.
+    pub users: Vec<String>,
+    /// The catalogue.
+    pub items: Vec<ItemRecord>,
+    /// What the model learns from: `(users, items)`.
+    pub train: Interactions,
+    /// What chooses epochs and settings; may be empty: `(users, items)`.
+    pub valid: Interactions,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ItemLine {
+    id: u32,
+    #[serde(flatten)]
+    item: ItemRecord,
+}
+
+#[derive(Serialize, Deserialize)]
+struct UserLine {
+    id: u32,
+    raw_id: String,
+    train: Vec<u32>,
+    valid: Vec<u32>,
+}
+
+impl RunData {
+    /// The training and validation part of a split, with items put into words
+    /// by `texts`. The test part is not kept.
+    ///
+    /// # Errors
+    /// A text rule that the data set has no fields for.
+    pub fn new(dataset: &Dataset, split: &Split, texts: &TextConfig) -> Result<Self> {
+        let items = dataset
+            .items()
+            .iter()
+            .zip(dataset.texts(texts)?)
+            .map(|(item, text)| ItemRecord {
+                raw_id: item.raw_id.clone(),
+                title: item.title.clone(),
+                text,
+            })
+            .collect();
+        let data = Self {
+            users: dataset.users().to_vec(),
+            items,
+            train: split.train.clone(),
+            valid: split.valid.clone(),
+        };
+        data.validate()?;
+        Ok(data)
+    }
+
+    /// Checks that all parts speak of the same users and items and that
+    /// training and validation do not overlap.
+    ///
+    /// # Errors
+    /// [`Error::Data`] naming what does not fit.
+    pub fn validate(&self) -> Result<()> {
+        for (part, interactions) in [("training", &self.train), ("validation", &self.valid)] {
+            let (users, items) = (interactions.n_users(), interactions.n_items());
+            if users != self.users.len() || items != self.items.len() {
+                return Err(Error::Data(format!(
+                    "the {part} part has {users} users and {items} items, but {} users and {} items are named",
+                    self.users.len(),
+                    self.items.len()
+                )));
+            }
+        }
+        if self.train.is_empty() {
+            return Err(Error::Data("there is no training interaction".into()));
+        }
+        if let Some((user, item)) = self.valid.iter().find(|&(u, i)| self.train.contains(u, i)) {
+            return Err(Error::Data(format!(
+                "user {user} has item {item} in training and in validation"
+            )));
+        }
+        Ok(())
+    }
+
+    /// What `user` is known to have, ascending: never recommended again.
+    pub(crate) fn seen(&self, user: u32) -> Vec<u32> {
+        let mut seen = [self.train.items(user), self.valid.items(user)].concat();
+        seen.sort_unstable();
+        seen
+    }
+
+    pub(crate) fn save(&self, items: &Path, users: &Path) -> Result<()> {
+        let lines =
+            self.items.iter().zip(0u32..).map(|(item, id)| ItemLine { id, item: item.clone() });
+        write_lines(items, lines)?;
+        let lines = self.users.iter().zip(0u32..).map(|(raw_id, id)| UserLine {
+            id,
+            raw_id: raw_id.clone(),
+            train: self.train.items(id).to_vec(),
+            valid: self.valid.items(id).to_vec(),
+        });
+        write_lines(users, lines)
+    }
+
+    pub(crate) fn load(items: &Path, users: &Path) -> Result<Self> {
+        let item_lines: Vec<ItemLine> = read_lines(items)?;
+        let user_lines: Vec<UserLine> = read_lines(users)?;
+        check_ids(items, item_lines.iter().map(|l| l.id))?;
+        check_ids(users, user_lines.iter().map(|l| l.id))?;
+        let (n_users, n_items) = (user_lines.len(), item_lines.len());
+        let matrix = |part: fn(&UserLine) -> &[u32]| {
+            let pairs = user_lines.iter().flat_map(|l| part(l).iter().map(|&i| (l.id, i)));
+            Interactions::from_pairs(n_users, n_items, pairs).map_err(|e| Error::file(users, e))
+        };
+        let data = Self {
+            train: matrix(|l| &l.train)?,
+            valid: matrix(|l| &l.valid)?,
+            items: item_lines.into_iter().map(|l| l.item).collect(),
+            users: user_lines.into_iter().map(|l| l.raw_id).collect(),
+        };
+        data.validate()?;
+        Ok(data)
+    }
+}
+
+fn write_lines<T: Serialize>(path: &Path, lines: impl Iterator<Item = T>) -> Result<()> {
+    let mut bytes = Vec::new();
+    for line in lines {
+        serde_json::to_writer(&mut bytes, &line).map_err(|e| Error::file(path, e))?;
+        bytes.push(b'\n');
+    }
+    write_whole(path, &bytes)
+}
+
+fn read_lines<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<Vec<T>> {
+    let text = read_text(path)?;
+    text.lines()
+        .enumerate()
+        .map(|(n, line)| {
+            serde_json::from_str(line)
+                .map_err(|e| Error::file(path, format!("line {}: {e}", n + 1)))
+        })
+        .collect()
+}
+
+fn check_ids(path: &Path, ids: impl Iterator<Item = u32>) -> Result<()> {
+    for (line, (id, expected)) in ids.zip(0u32..).enumerate() {
+        if id != expected {
+            let line = line + 1;
+            return Err(Error::file(path, format!("line {line}: id {id}, expected {expected}")));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn data() -> RunData {
+        let item = |n: u32| ItemRecord {
+            raw_id: format!("i{n}"),
+            title: format!("Item \"{n}\""),
+            text: "line\nbreak".into(),
+        };
+        RunData {
+            users: vec!["ann".into(), "ben".into()],
+            items: (0..3).map(item).collect(),
+            train: Interactions::from_pairs(2, 3, [(0, 1), (1, 2)]).unwrap(),
+            valid: Interactions::from_pairs(2, 3, [(0, 0)]).unwrap(),
+        }
+    }
+
+    #[test]
+    fn survives_its_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let (items, users) = (folder.path().join("items"), folder.path().join("users"));
+        data().save(&items, &users).unwrap();
+        assert_eq!(RunData::load(&items, &users).unwrap(), data());
+        assert_eq!(data().seen(0), [0, 1]);
+
+        let text = std::fs::read_to_string(&users).unwrap().replace("[2]", "[7]");
+        std::fs::write(&users, text).unwrap();
+        let message = RunData::load(&items, &users).unwrap_err().to_string();
+        assert!(message.contains("users"), "{message}");
+        std::fs::write(&items, "{\"id\":0}\n").unwrap();
+        let message = RunData::load(&items, &users).unwrap_err().to_string();
+        assert!(message.contains("items") && message.contains("line 1"), "{message}");
+    }
+
+    #[test]
+    fn parts_must_fit() {
+        let mut bad = data();
+        bad.valid = Interactions::from_pairs(2, 3, [(0, 1)]).unwrap();
+        assert!(bad.validate().unwrap_err().to_string().contains("user 0 has item 1"));
+        bad.valid = Interactions::from_pairs(1, 3, []).unwrap();
+        assert!(bad.validate().unwrap_err().to_string().contains("validation part has 1 users"));
+    }
+}

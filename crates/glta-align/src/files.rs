@@ -1,0 +1,202 @@
+//! A run's folder: whole files or none, and one process at a time.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Device, Tensor};
+use safetensors::SafeTensors;
+use safetensors::tensor::TensorView;
+
+use crate::optimizer::Tensors;
+use crate::{Error, Result};
+
+pub(crate) const CONFIG: &str = "config.toml";
+pub(crate) const NODES: &str = "nodes.safetensors";
+pub(crate) const MODEL: &str = "model.safetensors";
+pub(crate) const STATE: &str = "state.safetensors";
+pub(crate) const ITEMS: &str = "items.jsonl";
+pub(crate) const USERS: &str = "users.jsonl";
+pub(crate) const TEXTS: &str = "texts.jsonl";
+const LOCK: &str = ".lock";
+
+/// The folder, held by this process until dropped.
+#[derive(Debug)]
+pub(crate) struct RunFolder {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl RunFolder {
+    /// Makes the folder if needed and locks it. The lock is the system's: it
+    /// goes with the process, however that ends.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        std::fs::create_dir_all(path).map_err(|e| Error::io(path, e))?;
+        let lock = path.join(LOCK);
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&lock)
+            .map_err(|e| Error::io(&lock, e))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self { path: path.to_owned(), _lock: file }),
+            Err(TryLockError::WouldBlock) => Err(Error::RunLocked { path: path.to_owned() }),
+            Err(TryLockError::Error(e)) => Err(Error::io(&lock, e)),
+        }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.file(name).exists()
+    }
+
+    pub(crate) fn remove(&self, name: &str) -> Result<()> {
+        let path = self.file(name);
+        match std::fs::remove_file(&path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io(&path, e)),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Writes a file so that it is either the old one or the whole new one, also
+/// after a crash: a temporary file beside it, synced and renamed.
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let write = || -> std::io::Result<()> {
+        let mut file = tempfile::Builder::new().prefix(".writing-").tempfile_in(folder)?;
+        file.write_all(bytes)?;
+        file.as_file().sync_all()?;
+        file.persist(path).map_err(|e| e.error)?;
+        Ok(())
+    };
+    write().map_err(|e| Error::io(path, e))
+}
+
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path).map_err(|e| Error::io(path, e))
+}
+
+pub(crate) fn read_text(path: &Path) -> Result<String> {
+    std::fs::read_to_string(path).map_err(|e| Error::io(path, e))
+}
+
+/// Writes f32 tensors and one entry of metadata.
+pub(crate) fn write_tensors(path: &Path, tensors: &Tensors, metadata: &str) -> Result<()> {
+    let mut data: Vec<(String, Vec<usize>, Vec<u8>)> = Vec::with_capacity(tensors.len());
+    for (name, tensor) in tensors {
+        let values = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+        let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        data.push((name.clone(), tensor.dims().to_vec(), bytes));
+    }
+    let views: Vec<(&str, TensorView<'_>)> = data
+        .iter()
+        .map(|(name, shape, bytes)| {
+            TensorView::new(safetensors::Dtype::F32, shape.clone(), bytes)
+                .map(|view| (name.as_str(), view))
+                .map_err(|e| Error::file(path, e))
+        })
+        .collect::<Result<_>>()?;
+    let metadata = std::collections::HashMap::from([("glta".to_owned(), metadata.to_owned())]);
+    let bytes = safetensors::serialize(views, Some(metadata)).map_err(|e| Error::file(path, e))?;
+    write_whole(path, &bytes)
+}
+
+/// Reads what [`write_tensors`] wrote.
+pub(crate) fn read_tensors(path: &Path, device: &Device) -> Result<(Tensors, String)> {
+    let bytes = read(path)?;
+    let damaged =
+        |e: &dyn std::fmt::Display| Error::file(path, format!("not a readable tensor file: {e}"));
+    let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| damaged(&e))?;
+    let metadata = header
+        .metadata()
+        .as_ref()
+        .and_then(|m| m.get("glta").cloned())
+        .ok_or_else(|| damaged(&"the `glta` metadata entry is missing"))?;
+    let file = SafeTensors::deserialize(&bytes).map_err(|e| damaged(&e))?;
+    let mut tensors = BTreeMap::new();
+    for (name, view) in file.tensors() {
+        if view.dtype() != safetensors::Dtype::F32 {
+            return Err(damaged(&format!("tensor {name} is {:?}, not F32", view.dtype())));
+        }
+        let values: Vec<f32> =
+            view.data().as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+        tensors.insert(name.to_owned(), Tensor::from_vec(values, view.shape(), device)?);
+    }
+    Ok((tensors, metadata))
+}
+
+/// Takes `name` out of `tensors`, checking its shape.
+pub(crate) fn take(
+    tensors: &mut Tensors,
+    path: &Path,
+    name: &str,
+    shape: &[usize],
+) -> Result<Tensor> {
+    let tensor = tensors
+        .remove(name)
+        .ok_or_else(|| Error::file(path, format!("tensor {name} is missing")))?;
+    if tensor.dims() != shape {
+        return Err(Error::file(
+            path,
+            format!("tensor {name} has shape {:?}, but {shape:?} was expected", tensor.dims()),
+        ));
+    }
+    Ok(tensor)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tensors_survive_and_damage_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.safetensors");
+        let a = Tensor::new(&[[1f32, 2.0], [3.0, f32::MIN_POSITIVE]], &Device::Cpu).unwrap();
+        write_tensors(&path, &Tensors::from([("a".into(), a.clone())]), "{\"step\":3}").unwrap();
+        let (mut back, metadata) = read_tensors(&path, &Device::Cpu).unwrap();
+        assert_eq!(metadata, "{\"step\":3}");
+        assert!(take(&mut back.clone(), &path, "a", &[4]).is_err());
+        let b = take(&mut back, &path, "a", &[2, 2]).unwrap();
+        assert_eq!(a.to_vec2::<f32>().unwrap(), b.to_vec2::<f32>().unwrap());
+
+        let bytes = read(&path).unwrap();
+        for cut in [0, 7, 20, bytes.len() - 1] {
+            std::fs::write(&path, &bytes[..cut]).unwrap();
+            let message = read_tensors(&path, &Device::Cpu).unwrap_err().to_string();
+            assert!(message.contains("x.safetensors"), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_second_user_of_the_folder_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = RunFolder::open(folder.path()).unwrap();
+        assert!(matches!(RunFolder::open(folder.path()), Err(Error::RunLocked { .. })));
+        drop(first);
+        RunFolder::open(folder.path()).unwrap();
+    }
+
+    #[test]
+    fn a_failed_write_keeps_the_old_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("here");
+        write_whole(&path, b"old").unwrap();
+        let missing = folder.path().join("not").join("here");
+        let message = write_whole(&missing, b"new").unwrap_err().to_string();
+        assert!(message.contains("here"), "{message}");
+        assert_eq!(read(&path).unwrap(), b"old");
+        // Nothing temporary is left behind.
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+}

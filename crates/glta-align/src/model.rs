@@ -1,0 +1,330 @@
+//! The trained part of GLTA around the frozen language model.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use candle_core::{D, Device, Tensor, Var};
+use glta_gllm::{GllmHead, GllmWeights, GraphResidual};
+use glta_llm::{ForwardOptions, Prefix};
+use glta_projector::{Parameters, Piece, Projector, normal_var, splice};
+
+use crate::config::{Backbone, Config, Recompute, SlotPlacement, UserNode};
+use crate::files::{read_tensors, take, write_tensors};
+use crate::nodes::Nodes;
+use crate::optimizer::snapshot;
+use crate::prompts::{Prompts, Row};
+use crate::sampling::{ItemExample, UserExample};
+use crate::{Error, Result};
+
+/// Activations that may be kept for the backward pass before layers are
+/// recomputed instead.
+const ACTIVATION_BUDGET: usize = 3 << 30;
+
+/// Projectors, slots and head, with the frozen nodes and language model.
+#[derive(Debug)]
+pub(crate) struct Glta {
+    config: Config,
+    nodes: Arc<Nodes>,
+    prompts: Option<Prompts>,
+    item_projector: Projector,
+    user_projector: Projector,
+    slots: Var,
+    head: GllmHead,
+    device: Device,
+}
+
+impl Glta {
+    /// A model with fresh weights. `prompts` may be absent only for
+    /// [`Backbone::None`].
+    pub(crate) fn new(
+        config: &Config,
+        nodes: Arc<Nodes>,
+        prompts: Option<Prompts>,
+    ) -> Result<Self> {
+        let (hidden, token_rms, device) = match (&prompts, config.backbone) {
+            (Some(prompts), _) => {
+                let llama = &prompts.language().llama;
+                let rms = f64::from(llama.embedding_rms());
+                (llama.config().hidden_size, rms, llama.device().clone())
+            }
+            (None, Backbone::None) => {
+                (config.model.hidden_without_llm, 1.0, nodes.all_items().device().clone())
+            }
+            (None, _) => return Err(Error::NoLlm),
+        };
+        let seed = |part: u64| config.seed.wrapping_mul(1_000_003).wrapping_add(part);
+        let projector = |part| Projector::new(nodes.dim(), hidden, token_rms, seed(part), &device);
+        let bias = config.model.item_bias;
+        let head = match config.model.gllm {
+            GllmWeights::Tied => GllmHead::tied(hidden, nodes.all_items(), bias, seed(3))?,
+            _ => GllmHead::free(hidden, nodes.n_items(), bias, seed(3), &device)?,
+        };
+        let n_slots = config.model.slots.max(config.item_stage.items);
+        Ok(Self {
+            item_projector: projector(1)?,
+            user_projector: projector(2)?,
+            slots: normal_var((n_slots, hidden), token_rms, seed(4), &device)?,
+            head,
+            config: config.clone(),
+            nodes,
+            prompts,
+            device,
+        })
+    }
+
+    pub(crate) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Items that the prompt gives away through the user's texts, ascending.
+    pub(crate) fn text_items(&self, user: u32) -> &[u32] {
+        self.prompts.as_ref().map_or(&[], |prompts| prompts.text_items(user))
+    }
+
+    /// Stage 2 trains the item projector, the slots and the head.
+    pub(crate) fn item_parameters(&self) -> Parameters {
+        let mut parameters = Parameters::new();
+        self.item_projector.collect("item_projector", &mut parameters);
+        self.head.collect("head", false, &mut parameters);
+        self.collect_slots(&mut parameters);
+        parameters
+    }
+
+    /// Stage 3 trains the user projector, the slots and the head, and the item
+    /// projector too when there was no stage 2 to train it.
+    pub(crate) fn user_parameters(&self) -> Parameters {
+        let model = &self.config.model;
+        let mut parameters = Parameters::new();
+        let user_token_used = model.slot_user_token || self.runs_prompt();
+        if user_token_used {
+            self.user_projector.collect("user_projector", &mut parameters);
+        }
+        if self.runs_prompt() && model.history > 0 && !self.config.item_stage.enabled {
+            self.item_projector.collect("item_projector", &mut parameters);
+        }
+        self.head.collect("head", model.graph_residual, &mut parameters);
+        self.collect_slots(&mut parameters);
+        parameters
+    }
+
+    /// Whether what the user prompt says can reach the slots.
+    fn runs_prompt(&self) -> bool {
+        self.prompts.is_some()
+            && self.config.backbone != Backbone::None
+            && self.config.model.slot_placement != SlotPlacement::Prefix
+    }
+
+    fn collect_slots(&self, parameters: &mut Parameters) {
+        if self.config.model.slot_placement != SlotPlacement::Last {
+            parameters.insert("slots".to_owned(), self.slots.clone());
+        }
+    }
+
+    fn all_parameters(&self) -> Parameters {
+        let mut parameters = Parameters::new();
+        self.item_projector.collect("item_projector", &mut parameters);
+        self.user_projector.collect("user_projector", &mut parameters);
+        self.head.collect("head", true, &mut parameters);
+        parameters.insert("slots".to_owned(), self.slots.clone());
+        parameters
+    }
+
+    pub(crate) fn save(&self, path: &Path, metadata: &str) -> Result<()> {
+        write_tensors(path, &snapshot(&self.all_parameters())?, metadata)
+    }
+
+    pub(crate) fn load(&self, path: &Path) -> Result<()> {
+        let (mut tensors, _) = read_tensors(path, &self.device)?;
+        for (name, var) in self.all_parameters() {
+            var.set(&take(&mut tensors, path, &name, var.dims())?)?;
+        }
+        match tensors.keys().next() {
+            None => Ok(()),
+            Some(name) => Err(Error::file(path, format!("unexpected tensor {name}"))),
+        }
+    }
+
+    /// Stage-2 loss: slot `t` of every example must name its `t`-th item.
+    pub(crate) fn item_loss(&self, examples: &[ItemExample]) -> Result<Tensor> {
+        let hidden = self.item_hidden(examples)?;
+        let targets: Vec<Vec<u32>> =
+            examples.iter().flat_map(|e| e.items.iter().map(|&i| vec![i])).collect();
+        let masked = vec![Vec::new(); targets.len()];
+        Ok(self.head.loss(&hidden, None, &targets, &masked)?)
+    }
+
+    /// How many slots give the right item the highest logit among the items
+    /// shown; chance is one over their number.
+    pub(crate) fn item_matches(&self, examples: &[ItemExample]) -> Result<usize> {
+        let logits: Vec<Vec<f32>> =
+            self.head.logits(&self.item_hidden(examples)?.detach(), None)?.to_vec2()?;
+        let mut rows = logits.iter();
+        let mut matches = 0;
+        for example in examples {
+            for (&item, row) in example.items.iter().zip(rows.by_ref()) {
+                let own = row[item as usize];
+                matches +=
+                    usize::from(example.items.iter().all(|&i| i == item || row[i as usize] < own));
+            }
+        }
+        Ok(matches)
+    }
+
+    /// Hidden states of the slots of stage-2 prompts: `(examples × items, hidden)`.
+    fn item_hidden(&self, examples: &[ItemExample]) -> Result<Tensor> {
+        let prompts = self.prompts.as_ref().ok_or(Error::NoLlm)?;
+        let per = examples.first().map_or(0, |e| e.items.len());
+        let items: Vec<u32> = examples.iter().flat_map(|e| e.items.iter().copied()).collect();
+        let tokens = self.item_projector.forward(&self.nodes.items(&items)?)?;
+        let soft = Tensor::cat(&[&tokens, &self.slots.narrow(0, 0, per)?], 0)?;
+        let slots: Vec<u32> = (items.len() as u32..(items.len() + per) as u32).collect();
+        let rows = examples
+            .iter()
+            .zip(0u32..)
+            .map(|(example, row)| {
+                let first = row * per as u32;
+                let own: Vec<u32> = (first..first + per as u32).collect();
+                let slots = self.own_slots(&slots);
+                prompts.item_row(example, &own, slots)
+            })
+            .collect::<Result<Vec<_>>>()?;
+        self.run(prompts, prompts.item_prefix(), &rows, &soft)
+    }
+
+    fn own_slots<'a>(&self, slots: &'a [u32]) -> &'a [u32] {
+        if self.config.model.slot_placement == SlotPlacement::Last { &[] } else { slots }
+    }
+
+    /// Hidden states of the users' slots `(examples × slots, hidden)`, and the
+    /// graph residual where it is on.
+    pub(crate) fn user_hidden(
+        &self,
+        examples: &[UserExample],
+    ) -> Result<(Tensor, Option<GraphResidual>)> {
+        let model = &self.config.model;
+        let (b, n) = (examples.len(), model.slots);
+        let nodes = match model.user_node {
+            UserNode::Context => {
+                self.nodes.contexts(examples.iter().map(|e| e.context.as_slice()))?
+            }
+            UserNode::Embedding => self
+                .nodes
+                .users(examples.iter().map(|example| (example.user, example.context.as_slice())))?,
+        };
+        let user_tokens = self.user_projector.forward(&nodes)?;
+        // Slot inputs of user r are rows r·n .. (r+1)·n: slot embedding, plus
+        // the user token where that is on.
+        let own = self.slots.narrow(0, 0, n)?.unsqueeze(0)?;
+        let hidden = own.dim(D::Minus1)?;
+        let inputs = if model.slot_user_token {
+            own.broadcast_add(&user_tokens.unsqueeze(1)?)?
+        } else {
+            own.broadcast_as((b, n, hidden))?.contiguous()?
+        };
+        let inputs = inputs.reshape((b * n, hidden))?;
+        let z = match &self.prompts {
+            Some(prompts) if self.config.backbone != Backbone::None => {
+                let soft = Tensor::cat(&[&user_tokens, &inputs], 0)?;
+                self.run_users(prompts, examples, soft)?
+            }
+            _ => unit_rms(&inputs)?,
+        };
+        let residual = model
+            .graph_residual
+            .then(|| -> Result<GraphResidual> {
+                let d = self.nodes.dim();
+                let users = nodes.unsqueeze(1)?.broadcast_as((b, n, d))?.reshape((b * n, d))?;
+                Ok(GraphResidual { users, items: self.nodes.all_items().clone() })
+            })
+            .transpose()?;
+        Ok((z, residual))
+    }
+
+    /// `soft`: user tokens, then slot inputs; item tokens are added here.
+    fn run_users(
+        &self,
+        prompts: &Prompts,
+        examples: &[UserExample],
+        soft: Tensor,
+    ) -> Result<Tensor> {
+        let (b, n) = (examples.len() as u32, self.config.model.slots as u32);
+        let mut shown: Vec<u32> = examples.iter().flat_map(|e| e.shown.iter().copied()).collect();
+        shown.sort_unstable();
+        shown.dedup();
+        let first_item = soft.dim(0)? as u32;
+        let soft = if shown.is_empty() {
+            soft
+        } else {
+            let tokens = self.item_projector.forward(&self.nodes.items(&shown)?)?;
+            // Trained in stage 2; frozen here unless there was none.
+            let tokens = if self.config.item_stage.enabled { tokens.detach() } else { tokens };
+            Tensor::cat(&[&soft, &tokens], 0)?
+        };
+        let rows = examples
+            .iter()
+            .zip(0u32..)
+            .map(|(example, r)| {
+                let token =
+                    |item: &u32| first_item + shown.partition_point(|other| other < item) as u32;
+                let items: Vec<u32> = example.shown.iter().map(token).collect();
+                let slots: Vec<u32> = (b + r * n..b + (r + 1) * n).collect();
+                prompts.user_row(example, r, &items, self.own_slots(&slots), n as usize)
+            })
+            .collect::<Result<Vec<_>>>()?;
+        self.run(prompts, prompts.user_prefix(), &rows, &soft)
+    }
+
+    /// Runs prompts through the language model and gathers the slots' states.
+    fn run(
+        &self,
+        prompts: &Prompts,
+        prefix: Option<&Prefix>,
+        rows: &[Row],
+        soft: &Tensor,
+    ) -> Result<Tensor> {
+        let llama = &prompts.language().llama;
+        let pieces: Vec<Vec<Piece>> = rows.iter().map(|row| row.pieces.clone()).collect();
+        let batch = splice(&pieces, soft, |ids| {
+            llama.embed(ids).map_err(|e| candle_core::Error::Msg(e.to_string()))
+        })?;
+        let (b, seq, hidden) = batch.embeds.dims3()?;
+        let recompute = match self.config.model.recompute {
+            Recompute::Always => true,
+            Recompute::Never => false,
+            Recompute::Auto => {
+                let c = llama.config();
+                let per_token = c.num_hidden_layers * (8 * hidden + 3 * c.intermediate_size) * 4;
+                b * seq * per_token > ACTIVATION_BUDGET
+            }
+        };
+        let options = ForwardOptions { prefix, recompute };
+        let states = llama.hidden_states(&batch.embeds, &batch.lengths, &options)?;
+        let index: Vec<u32> = rows
+            .iter()
+            .enumerate()
+            .flat_map(|(r, row)| row.slots.iter().map(move |&at| (r * seq + at) as u32))
+            .collect();
+        let index = Tensor::new(index.as_slice(), &self.device)?;
+        Ok(states.reshape((b * seq, hidden))?.index_select(&index, 0)?)
+    }
+
+    pub(crate) fn head(&self) -> &GllmHead {
+        &self.head
+    }
+
+    /// Logits of every example's slots: one `slots × items` block each.
+    pub(crate) fn slot_logits(&self, examples: &[UserExample]) -> Result<Vec<Vec<Vec<f32>>>> {
+        let (hidden, residual) = self.user_hidden(examples)?;
+        let logits: Vec<Vec<f32>> =
+            self.head.logits(&hidden.detach(), residual.as_ref())?.to_vec2()?;
+        let mut rows = logits.into_iter();
+        Ok(examples.iter().map(|_| rows.by_ref().take(self.config.model.slots).collect()).collect())
+    }
+}
+
+/// Rows scaled to a root mean square of one, like a language model's final norm
+/// does, so that the head starts from the same scale without it.
+fn unit_rms(rows: &Tensor) -> Result<Tensor> {
+    let rms = (rows.sqr()?.mean_keepdim(D::Minus1)? + 1e-6)?.sqrt()?;
+    Ok(rows.broadcast_div(&rms)?)
+}

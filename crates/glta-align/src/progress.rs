@@ -1,0 +1,55 @@
+use std::ops::ControlFlow;
+
+use glta_graph::EpochReport;
+
+use crate::{Error, Result};
+
+/// What long work reports while it runs.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// An epoch of graph pretraining has ended.
+    Graph(&'a EpochReport),
+    /// Profiles and predictions are being written.
+    Texts {
+        /// Users whose texts are written.
+        done: usize,
+        /// Users in all.
+        total: usize,
+    },
+    /// A training step has ended.
+    Step {
+        /// `"item"` or `"user"`.
+        stage: &'static str,
+        /// Steps taken in this stage, those before a resume included.
+        step: u64,
+        /// Steps of the stage if it is not stopped early.
+        steps: u64,
+        /// The step's loss.
+        loss: f64,
+    },
+    /// The stage was evaluated.
+    Evaluated {
+        /// `"item"` or `"user"`.
+        stage: &'static str,
+        /// Epochs that have ended.
+        epoch: usize,
+        /// `"accuracy"` (chance is one over the items shown) or `"N@10"`.
+        metric: &'static str,
+        /// The metric's value on validation data.
+        value: f64,
+        /// Whether it is the best so far.
+        best: bool,
+    },
+}
+
+/// Called while long work runs; answers `Break` to cancel it. What was saved
+/// stays, and the run can be resumed.
+pub type Progress<'a> = dyn FnMut(&Event<'_>) -> ControlFlow<()> + 'a;
+
+pub(crate) fn report(progress: &mut Progress<'_>, event: &Event<'_>) -> Result<()> {
+    match progress(event) {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(()) => Err(Error::Cancelled),
+    }
+}

@@ -1,0 +1,175 @@
+//! From examples to prompts: text tokens and soft tokens in order.
+
+use std::collections::BTreeMap;
+
+use glta_llm::Prefix;
+use glta_projector::Piece;
+
+use crate::config::{Config, SlotPlacement};
+use crate::data::ItemRecord;
+use crate::language::LanguageModel;
+use crate::sampling::{ItemExample, UserExample};
+use crate::template::{Fill, Span};
+use crate::texts::UserTexts;
+use crate::{Result, Templates};
+
+/// The prompts of both stages for one language model.
+#[derive(Debug)]
+pub(crate) struct Prompts {
+    language: LanguageModel,
+    placement: SlotPlacement,
+    profile: bool,
+    prediction: bool,
+    /// Item texts, cut to the configured number of tokens.
+    descriptions: Vec<String>,
+    texts: BTreeMap<u32, UserTexts>,
+    item_prefix: Option<Prefix>,
+    user_prefix: Option<Prefix>,
+}
+
+/// A prompt's pieces, and where the hidden states of its slots will be.
+pub(crate) struct Row {
+    pub(crate) pieces: Vec<Piece>,
+    pub(crate) slots: Vec<usize>,
+}
+
+impl Prompts {
+    pub(crate) fn new(
+        language: LanguageModel,
+        items: &[ItemRecord],
+        texts: BTreeMap<u32, UserTexts>,
+        config: &Config,
+    ) -> Result<Self> {
+        let descriptions = items
+            .iter()
+            .map(|item| cut(&language, &item.text, config.item_stage.max_tokens))
+            .collect::<Result<_>>()?;
+        let prefix = |template: &str| -> Result<Option<Prefix>> {
+            let ids = language.tokenizer.encode(Templates::static_prefix(template), true)?;
+            Ok(if ids.is_empty() { None } else { Some(language.llama.prefix(&ids)?) })
+        };
+        Ok(Self {
+            item_prefix: prefix(&language.templates.item)?,
+            user_prefix: prefix(&language.templates.user)?,
+            placement: config.model.slot_placement,
+            profile: config.texts.profile,
+            prediction: config.texts.prediction,
+            descriptions,
+            texts,
+            language,
+        })
+    }
+
+    pub(crate) fn language(&self) -> &LanguageModel {
+        &self.language
+    }
+
+    pub(crate) fn item_prefix(&self) -> Option<&Prefix> {
+        self.item_prefix.as_ref()
+    }
+
+    pub(crate) fn user_prefix(&self) -> Option<&Prefix> {
+        self.user_prefix.as_ref()
+    }
+
+    /// Items whose descriptions the writer of the user's texts saw, ascending.
+    pub(crate) fn text_items(&self, user: u32) -> &[u32] {
+        self.texts.get(&user).map_or(&[], |texts| &texts.items)
+    }
+
+    /// A stage-2 prompt; `items` are the soft tokens of its items in order,
+    /// `slots` those of its slots.
+    pub(crate) fn item_row(
+        &self,
+        example: &ItemExample,
+        items: &[u32],
+        slots: &[u32],
+    ) -> Result<Row> {
+        let descriptions: Vec<&str> =
+            example.descriptions.iter().map(|&i| self.descriptions[i as usize].as_str()).collect();
+        let descriptions = descriptions.join(&self.language.templates.separator);
+        let pieces = self.pieces(&self.language.templates.item, items, |name| match name {
+            "DESCRIPTIONS" => Some(Fill::Text(&descriptions)),
+            _ => Some(Fill::Soft(items.len())),
+        })?;
+        Ok(place(pieces, slots, self.placement, slots.len()))
+    }
+
+    /// A stage-3 prompt; `user` and `shown` are the soft tokens of the user and
+    /// of the shown items, `slots` those of the slots (none of their own under
+    /// [`SlotPlacement::Last`], where the last `n_slots` positions are read).
+    pub(crate) fn user_row(
+        &self,
+        example: &UserExample,
+        user: u32,
+        shown: &[u32],
+        slots: &[u32],
+        n_slots: usize,
+    ) -> Result<Row> {
+        let texts = example.user.filter(|_| example.texts).and_then(|user| self.texts.get(&user));
+        let text = |wanted: bool, pick: fn(&UserTexts) -> &str| {
+            texts.filter(|_| wanted).map(pick).filter(|t| !t.is_empty()).map(Fill::Text)
+        };
+        let soft: Vec<u32> = std::iter::once(user).chain(shown.iter().copied()).collect();
+        let pieces = self.pieces(&self.language.templates.user, &soft, |name| match name {
+            "USER" => Some(Fill::Soft(1)),
+            "ITEMS" => (!shown.is_empty()).then_some(Fill::Soft(shown.len())),
+            "PROFILE" => text(self.profile, |t| &t.profile),
+            _ => text(self.prediction, |t| &t.prediction),
+        })?;
+        Ok(place(pieces, slots, self.placement, n_slots))
+    }
+
+    /// Renders what follows the static prefix; soft tokens are taken in order.
+    fn pieces<'a>(
+        &self,
+        template: &str,
+        soft: &[u32],
+        fill: impl Fn(&str) -> Option<Fill<'a>>,
+    ) -> Result<Vec<Piece>> {
+        let rest = &template[Templates::static_prefix(template).len()..];
+        let mut soft = soft.iter();
+        let mut pieces = Vec::new();
+        for span in Templates::render(rest, fill) {
+            match span {
+                Span::Text(text) => {
+                    pieces.push(Piece::Tokens(self.language.tokenizer.encode(&text, false)?));
+                }
+                Span::Soft(n) => pieces.extend(soft.by_ref().take(n).map(|&i| Piece::Soft(i))),
+            }
+        }
+        Ok(pieces)
+    }
+}
+
+fn place(mut pieces: Vec<Piece>, slots: &[u32], placement: SlotPlacement, n_slots: usize) -> Row {
+    let slot_pieces = slots.iter().map(|&s| Piece::Soft(s));
+    match placement {
+        // A causal model cannot look ahead, so what would follow need not run.
+        SlotPlacement::Prefix => {
+            Row { pieces: slot_pieces.collect(), slots: (0..n_slots).collect() }
+        }
+        SlotPlacement::Response | SlotPlacement::Last => {
+            if placement == SlotPlacement::Response {
+                pieces.extend(slot_pieces);
+            }
+            let len: usize = pieces
+                .iter()
+                .map(|piece| match piece {
+                    Piece::Tokens(ids) => ids.len(),
+                    Piece::Soft(_) => 1,
+                })
+                .sum();
+            Row { pieces, slots: (len.saturating_sub(n_slots)..len).collect() }
+        }
+    }
+}
+
+/// The first `max_tokens` tokens of a text, as text.
+fn cut(language: &LanguageModel, text: &str, max_tokens: usize) -> Result<String> {
+    let ids = language.tokenizer.encode(text, false)?;
+    if ids.len() <= max_tokens {
+        return Ok(text.to_owned());
+    }
+    Ok(language.tokenizer.decode(&ids[..max_tokens])?.trim_end_matches('\u{fffd}').to_owned())
+}

@@ -1,0 +1,159 @@
+use std::collections::HashMap;
+use std::path::Path;
+
+use glta_gllm::Ranked;
+
+use crate::data::{ItemRecord, RunData};
+use crate::language::LanguageModel;
+use crate::model::Glta;
+use crate::sampling::{UserExample, inference_example};
+use crate::stages::{rank, rank_users};
+use crate::{Config, Error, Result};
+
+/// A trained recommender.
+///
+/// Every recommendation is an item of the catalogue that the person does not
+/// have yet. Answers do not depend on what else is asked in the same batch.
+#[derive(Debug)]
+pub struct Recommender {
+    model: Glta,
+    data: RunData,
+    by_raw_id: HashMap<String, u32>,
+}
+
+/// A recommended item.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Recommendation<'a> {
+    /// Dense item id.
+    pub item: u32,
+    /// Log-probability among all items.
+    pub score: f32,
+    /// The item's raw id, title and text.
+    pub record: &'a ItemRecord,
+}
+
+impl Recommender {
+    pub(crate) fn new(model: Glta, data: RunData) -> Self {
+        let by_raw_id = data.users.iter().cloned().zip(0u32..).collect();
+        Self { model, data, by_raw_id }
+    }
+
+    /// Loads the recommender that a finished [`Run`](crate::Run) left in `dir`.
+    /// `language` must be the model it was trained with, cut to the same number
+    /// of layers; a run without a language model needs none.
+    ///
+    /// # Errors
+    /// A run that has not ended, damaged files, a missing language model or one
+    /// of another size.
+    pub fn load(dir: impl AsRef<Path>, language: Option<&LanguageModel>) -> Result<Self> {
+        let (model, data) = crate::run::load(dir.as_ref(), language)?;
+        Ok(Self::new(model, data))
+    }
+
+    /// The configuration it was trained with.
+    pub fn config(&self) -> &Config {
+        self.model.config()
+    }
+
+    /// The catalogue, by dense item id.
+    pub fn items(&self) -> &[ItemRecord] {
+        &self.data.items
+    }
+
+    /// Raw user ids, by dense user id.
+    pub fn users(&self) -> &[String] {
+        &self.data.users
+    }
+
+    /// Dense id of a raw user id.
+    pub fn user(&self, raw_id: &str) -> Option<u32> {
+        self.by_raw_id.get(raw_id).copied()
+    }
+
+    /// What the user is known to have, ascending.
+    ///
+    /// # Errors
+    /// An unknown user.
+    pub fn history(&self, user: u32) -> Result<Vec<u32>> {
+        self.check_user(user)?;
+        Ok(self.data.seen(user))
+    }
+
+    /// The best `k` items for a user of the training data; fewer only when no
+    /// item is left.
+    ///
+    /// # Errors
+    /// An unknown user.
+    pub fn recommend(&self, user: u32, k: usize) -> Result<Vec<Recommendation<'_>>> {
+        Ok(self.recommend_batch(&[user], k)?.pop().unwrap_or_default())
+    }
+
+    /// [`recommend`](Self::recommend) for many users: one list each, in order.
+    ///
+    /// # Errors
+    /// An unknown user.
+    pub fn recommend_batch(&self, users: &[u32], k: usize) -> Result<Vec<Vec<Recommendation<'_>>>> {
+        for &user in users {
+            self.check_user(user)?;
+        }
+        let lists = rank_users(&self.model, &self.data, users, k, |user| self.data.seen(user))?;
+        Ok(self.records(lists))
+    }
+
+    /// The best `k` items for a person never seen in training, who has `items`
+    /// (in any order; repeats count once).
+    ///
+    /// # Errors
+    /// No item, or an unknown one.
+    pub fn recommend_for_items(&self, items: &[u32], k: usize) -> Result<Vec<Recommendation<'_>>> {
+        Ok(self.recommend_for_items_batch(&[items], k)?.pop().unwrap_or_default())
+    }
+
+    /// [`recommend_for_items`](Self::recommend_for_items) for many people: one
+    /// list each, in order.
+    ///
+    /// # Errors
+    /// A person without items, or an unknown item.
+    pub fn recommend_for_items_batch(
+        &self,
+        people: &[impl AsRef<[u32]>],
+        k: usize,
+    ) -> Result<Vec<Vec<Recommendation<'_>>>> {
+        let config = self.model.config();
+        let queries = people
+            .iter()
+            .map(|items| {
+                let mut items = items.as_ref().to_vec();
+                items.sort_unstable();
+                items.dedup();
+                if items.is_empty() {
+                    return Err(Error::NoItems);
+                }
+                let known = self.data.items.len();
+                if let Some(&item) = items.iter().find(|&&item| item as usize >= known) {
+                    return Err(Error::UnknownItem { item, items: known });
+                }
+                let example = inference_example(None, &items, config.model.history, config.seed);
+                Ok((example, items))
+            })
+            .collect::<Result<Vec<(UserExample, Vec<u32>)>>>()?;
+        Ok(self.records(rank(&self.model, &queries, k)?))
+    }
+
+    fn records(&self, lists: Vec<Vec<Ranked>>) -> Vec<Vec<Recommendation<'_>>> {
+        let record = |ranked: Ranked| Recommendation {
+            item: ranked.item,
+            score: ranked.score,
+            record: &self.data.items[ranked.item as usize],
+        };
+        lists.into_iter().map(|list| list.into_iter().map(record).collect()).collect()
+    }
+
+    fn check_user(&self, user: u32) -> Result<()> {
+        let users = self.data.users.len();
+        if user as usize >= users {
+            return Err(Error::UnknownUser { user, users });
+        }
+        Ok(())
+    }
+}

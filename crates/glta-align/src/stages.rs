@@ -1,0 +1,259 @@
+//! The two alignment stages as the training loop sees them.
+
+use candle_core::Tensor;
+use glta_gllm::{Ranked, decode};
+use glta_metrics::{Metric, evaluate_rankings};
+use glta_projector::Parameters;
+use rand::Rng;
+use rand::seq::SliceRandom;
+
+use crate::config::TargetLoss;
+use crate::data::RunData;
+use crate::model::Glta;
+use crate::rng::rng;
+use crate::sampling::{ItemExample, UserExample, inference_example, item_examples, user_example};
+use crate::trainer::Stage;
+use crate::{Error, Result};
+
+/// Prompts on which the matching accuracy is measured.
+const MATCHED: usize = 64;
+
+/// Stage 2: item tokens and item descriptions.
+pub(crate) struct ItemStage<'a> {
+    model: &'a Glta,
+    parameters: Parameters,
+    items: Vec<u32>,
+    examples: Vec<ItemExample>,
+    checked: Vec<ItemExample>,
+}
+
+impl<'a> ItemStage<'a> {
+    pub(crate) fn new(model: &'a Glta, data: &RunData) -> Result<Self> {
+        // An item outside the graph has no trained node to align.
+        let degrees = data.train.item_degrees();
+        let items: Vec<u32> =
+            (0..degrees.len() as u32).filter(|&i| degrees[i as usize] > 0).collect();
+        let config = model.config();
+        let per_prompt = config.item_stage.items;
+        if items.len() < per_prompt {
+            return Err(Error::Config {
+                field: "item_stage.items",
+                problem: format!(
+                    "{per_prompt} items in a prompt, but only {} have training interactions",
+                    items.len()
+                ),
+            });
+        }
+        let mut checked =
+            item_examples(&items, per_prompt, &mut rng(config.seed, "item accuracy", &[]));
+        checked.truncate(MATCHED);
+        let parameters = model.item_parameters();
+        Ok(Self { model, parameters, items, examples: Vec::new(), checked })
+    }
+
+    fn batch(&self, batch: usize) -> &[ItemExample] {
+        let size = self.model.config().item_stage.train.batch_size;
+        let start = batch * size;
+        &self.examples[start..(start + size).min(self.examples.len())]
+    }
+}
+
+impl Stage for ItemStage<'_> {
+    fn name(&self) -> &'static str {
+        "item"
+    }
+
+    fn metric(&self) -> &'static str {
+        "accuracy"
+    }
+
+    fn parameters(&self) -> &Parameters {
+        &self.parameters
+    }
+
+    fn begin_epoch(&mut self, epoch: usize) -> Result<usize> {
+        let config = self.model.config();
+        let mut rng = rng(config.seed, "item epoch", &[epoch as u64]);
+        self.examples = item_examples(&self.items, config.item_stage.items, &mut rng);
+        Ok(self.examples.len().div_ceil(config.item_stage.train.batch_size))
+    }
+
+    fn loss(&self, batch: usize) -> Result<Option<Tensor>> {
+        Ok(Some(self.model.item_loss(self.batch(batch))?))
+    }
+
+    /// Matching accuracy: the loss alone hides that a model only learned which
+    /// items are shown and not their order.
+    fn evaluate(&self) -> Result<Option<f64>> {
+        let size = self.model.config().item_stage.train.batch_size;
+        let mut matches = 0;
+        for batch in self.checked.chunks(size) {
+            matches += self.model.item_matches(batch)?;
+        }
+        let slots = self.checked.len() * self.model.config().item_stage.items;
+        Ok(Some(matches as f64 / slots as f64))
+    }
+}
+
+/// Stage 3: users and the items they interacted with.
+pub(crate) struct UserStage<'a> {
+    model: &'a Glta,
+    data: &'a RunData,
+    parameters: Parameters,
+    epoch: usize,
+    order: Vec<u32>,
+}
+
+impl<'a> UserStage<'a> {
+    pub(crate) fn new(model: &'a Glta, data: &'a RunData) -> Self {
+        let parameters = model.user_parameters();
+        Self { model, data, parameters, epoch: 0, order: Vec::new() }
+    }
+}
+
+impl Stage for UserStage<'_> {
+    fn name(&self) -> &'static str {
+        "user"
+    }
+
+    fn metric(&self) -> &'static str {
+        "N@10"
+    }
+
+    fn parameters(&self) -> &Parameters {
+        &self.parameters
+    }
+
+    fn begin_epoch(&mut self, epoch: usize) -> Result<usize> {
+        let config = self.model.config();
+        self.epoch = epoch;
+        self.order = (0..self.data.users.len() as u32)
+            .filter(|&user| self.data.train.items(user).len() > 1)
+            .collect();
+        self.order.shuffle(&mut rng(config.seed, "user epoch", &[epoch as u64]));
+        Ok(self.order.len().div_ceil(config.user_stage.train.batch_size))
+    }
+
+    fn loss(&self, batch: usize) -> Result<Option<Tensor>> {
+        let config = self.model.config();
+        let size = config.user_stage.train.batch_size;
+        let users = &self.order[batch * size..((batch + 1) * size).min(self.order.len())];
+        let mut random = rng(config.seed, "user batch", &[self.epoch as u64, batch as u64]);
+        let examples: Vec<UserExample> = users
+            .iter()
+            .filter_map(|&user| {
+                user_example(
+                    user,
+                    self.data.train.items(user),
+                    self.model.text_items(user),
+                    config.model.history,
+                    &config.user_stage,
+                    config.texts.dropout,
+                    &mut random,
+                )
+            })
+            .collect();
+        if examples.is_empty() {
+            return Ok(None);
+        }
+        let (hidden, residual) = self.model.user_hidden(&examples)?;
+        let slots = config.model.slots;
+        let mut targets = Vec::with_capacity(examples.len() * slots);
+        let mut masked = Vec::with_capacity(examples.len() * slots);
+        for example in &examples {
+            match config.user_stage.loss {
+                TargetLoss::Multinomial => {
+                    targets.extend(std::iter::repeat_n(example.targets.clone(), slots));
+                }
+                TargetLoss::SampledSlots => {
+                    targets.extend(sampled_slots(&example.targets, slots, &mut random));
+                }
+            }
+            let context =
+                if config.user_stage.mask_context { example.context.clone() } else { Vec::new() };
+            masked.extend(std::iter::repeat_n(context, slots));
+        }
+        let loss = self.model.head().loss(&hidden, residual.as_ref(), &targets, &masked)?;
+        Ok(Some(loss))
+    }
+
+    /// N@10 on the validation items, training items left out.
+    fn evaluate(&self) -> Result<Option<f64>> {
+        if self.data.valid.is_empty() {
+            return Ok(None);
+        }
+        let users: Vec<u32> = (0..self.data.users.len() as u32)
+            .filter(|&user| !self.data.valid.items(user).is_empty())
+            .collect();
+        let rankings = rank_users(self.model, self.data, &users, 10, |user| {
+            self.data.train.items(user).to_vec()
+        })?;
+        let rankings: Vec<(u32, Vec<u32>)> = users
+            .iter()
+            .zip(rankings)
+            .map(|(&user, list)| (user, list.iter().map(|r| r.item).collect()))
+            .collect();
+        let report = evaluate_rankings(&rankings, &self.data.valid, &[10])?;
+        Ok(report.get(Metric::Ndcg, 10))
+    }
+}
+
+/// One random target for each slot; slots beyond the number of targets have none.
+fn sampled_slots(targets: &[u32], slots: usize, rng: &mut impl Rng) -> Vec<Vec<u32>> {
+    let mut drawn = targets.to_vec();
+    drawn.shuffle(rng);
+    (0..slots).map(|t| drawn.get(t).map(|&item| vec![item]).unwrap_or_default()).collect()
+}
+
+/// The best `k` items of known users, `excluded(user)` left out.
+pub(crate) fn rank_users(
+    model: &Glta,
+    data: &RunData,
+    users: &[u32],
+    k: usize,
+    excluded: impl Fn(u32) -> Vec<u32>,
+) -> Result<Vec<Vec<Ranked>>> {
+    let config = model.config();
+    let queries: Vec<(UserExample, Vec<u32>)> = users
+        .iter()
+        .map(|&user| {
+            let context = data.train.items(user);
+            let example = inference_example(Some(user), context, config.model.history, config.seed);
+            (example, excluded(user))
+        })
+        .collect();
+    rank(model, &queries, k)
+}
+
+/// The best `k` items for each example, leaving out its excluded items.
+pub(crate) fn rank(
+    model: &Glta,
+    queries: &[(UserExample, Vec<u32>)],
+    k: usize,
+) -> Result<Vec<Vec<Ranked>>> {
+    let config = model.config();
+    let mut lists = Vec::with_capacity(queries.len());
+    for batch in queries.chunks(config.user_stage.train.batch_size) {
+        let examples: Vec<UserExample> = batch.iter().map(|(e, _)| e.clone()).collect();
+        for (slots, (_, excluded)) in model.slot_logits(&examples)?.iter().zip(batch) {
+            lists.push(decode(slots, excluded, k, config.model.decoder)?);
+        }
+    }
+    Ok(lists)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_get_distinct_targets() {
+        let mut random = rng(1, "test", &[]);
+        let drawn = sampled_slots(&[4, 7, 9], 5, &mut random);
+        let mut items: Vec<u32> = drawn.iter().flatten().copied().collect();
+        items.sort_unstable();
+        assert_eq!(items, [4, 7, 9]);
+        assert_eq!(drawn.iter().filter(|t| t.is_empty()).count(), 2);
+        assert_eq!(sampled_slots(&[4, 7, 9], 2, &mut random).len(), 2);
+    }
+}

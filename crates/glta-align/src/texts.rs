@@ -1,0 +1,237 @@
+//! Profiles and predictions that the language model writes about users.
+
+use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use glta_llm::GenerateOptions;
+use serde::{Deserialize, Serialize};
+
+use crate::config::TextsConfig;
+use crate::data::RunData;
+use crate::files::{read, write_whole};
+use crate::language::LanguageModel;
+use crate::progress::{Event, Progress, report};
+use crate::sampling::text_items;
+use crate::template::{Fill, Span};
+use crate::{Error, Result, Templates};
+
+/// What the language model wrote about a user.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserTexts {
+    /// Dense user id.
+    pub user: u32,
+    /// The training items whose descriptions the writer saw.
+    pub items: Vec<u32>,
+    /// The user's tags.
+    pub profile: String,
+    /// Words for what the user may like next.
+    pub prediction: String,
+}
+
+/// First line of the file: what the texts were written with.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Header {
+    model: String,
+    layers: usize,
+    seed: u64,
+    words: usize,
+    max_items: usize,
+    max_share: String,
+    max_tokens: usize,
+    profile: Option<String>,
+    prediction: Option<String>,
+}
+
+/// Users per call of the language model; their texts are saved together.
+const CHUNK: usize = 64;
+
+/// Writes the texts of all users with training items, or what of them is not
+/// yet in the file, and returns them by user. A kill loses at most the users in
+/// the making.
+pub(crate) fn write_texts(
+    data: &RunData,
+    language: &LanguageModel,
+    config: &TextsConfig,
+    seed: u64,
+    path: &Path,
+    progress: &mut Progress<'_>,
+) -> Result<BTreeMap<u32, UserTexts>> {
+    let prompt = |wanted: bool, text: &String| wanted.then(|| text.clone());
+    let header = Header {
+        model: language.name.clone(),
+        layers: language.llama.config().num_hidden_layers,
+        seed,
+        words: config.words,
+        max_items: config.max_items,
+        max_share: config.max_share.to_string(),
+        max_tokens: config.max_tokens,
+        profile: prompt(config.profile, &language.templates.profile),
+        prediction: prompt(config.prediction, &language.templates.prediction),
+    };
+    let mut done = match path.exists() {
+        true => resume(path, &header)?,
+        false => {
+            let mut line = to_line(path, &header)?;
+            line.push(b'\n');
+            write_whole(path, &line)?;
+            BTreeMap::new()
+        }
+    };
+    let open: Vec<(u32, Vec<u32>)> = (0..data.users.len() as u32)
+        .filter(|user| !done.contains_key(user))
+        .map(|user| (user, text_items(data.train.items(user), user, config, seed)))
+        .filter(|(_, items)| !items.is_empty())
+        .collect();
+    let total = done.len() + open.len();
+    let mut file = OpenOptions::new().append(true).open(path).map_err(|e| Error::io(path, e))?;
+    for chunk in open.chunks(CHUNK) {
+        report(progress, &Event::Texts { done: done.len(), total })?;
+        let write = |wanted: bool, template: &str| -> Result<Vec<String>> {
+            if !wanted {
+                return Ok(vec![String::new(); chunk.len()]);
+            }
+            generate(data, language, config, template, chunk, seed)
+        };
+        let profiles = write(config.profile, &language.templates.profile)?;
+        let predictions = write(config.prediction, &language.templates.prediction)?;
+        let mut lines = Vec::new();
+        for (((user, items), profile), prediction) in chunk.iter().zip(profiles).zip(predictions) {
+            let texts = UserTexts { user: *user, items: items.clone(), profile, prediction };
+            lines.extend(to_line(path, &texts)?);
+            lines.push(b'\n');
+            done.insert(*user, texts);
+        }
+        file.write_all(&lines).and_then(|()| file.sync_data()).map_err(|e| Error::io(path, e))?;
+    }
+    report(progress, &Event::Texts { done: done.len(), total })?;
+    Ok(done)
+}
+
+/// Reads a finished file.
+pub(crate) fn read_texts(path: &Path) -> Result<BTreeMap<u32, UserTexts>> {
+    let (_, _, texts) = parse(path)?;
+    Ok(texts)
+}
+
+fn resume(path: &Path, header: &Header) -> Result<BTreeMap<u32, UserTexts>> {
+    let (found, whole, texts) = parse(path)?;
+    if found != *header {
+        return Err(Error::file(
+            path,
+            "these texts were written by another model, with other prompts or settings; remove the file to write them anew",
+        ));
+    }
+    // The line in the making when the process died is cut off.
+    let bytes = read(path)?;
+    if whole < bytes.len() {
+        write_whole(path, &bytes[..whole])?;
+    }
+    Ok(texts)
+}
+
+/// Header, length of the whole lines, texts by user.
+fn parse(path: &Path) -> Result<(Header, usize, BTreeMap<u32, UserTexts>)> {
+    let bytes = read(path)?;
+    let whole = bytes.iter().rposition(|&b| b == b'\n').map_or(0, |at| at + 1);
+    let mut lines = bytes[..whole].split(|&b| b == b'\n').filter(|l| !l.is_empty());
+    let header = lines.next().ok_or_else(|| Error::file(path, "the first line is missing"))?;
+    let wrong = |line: usize, e: serde_json::Error| Error::file(path, format!("line {line}: {e}"));
+    let header = serde_json::from_slice(header).map_err(|e| wrong(1, e))?;
+    let mut texts = BTreeMap::new();
+    for (n, line) in lines.enumerate() {
+        let line: UserTexts = serde_json::from_slice(line).map_err(|e| wrong(n + 2, e))?;
+        texts.insert(line.user, line);
+    }
+    Ok((header, whole, texts))
+}
+
+fn to_line(path: &Path, value: &impl Serialize) -> Result<Vec<u8>> {
+    serde_json::to_vec(value).map_err(|e| Error::file(path, e))
+}
+
+fn generate(
+    data: &RunData,
+    language: &LanguageModel,
+    config: &TextsConfig,
+    template: &str,
+    users: &[(u32, Vec<u32>)],
+    seed: u64,
+) -> Result<Vec<String>> {
+    let words = config.words.to_string();
+    let mut prompts = Vec::with_capacity(users.len());
+    for (_, items) in users {
+        let descriptions: Vec<&str> =
+            items.iter().map(|&i| data.items[i as usize].text.as_str()).collect();
+        let descriptions = descriptions.join(&language.templates.separator);
+        let spans = Templates::render(template, |name| match name {
+            "K" => Some(Fill::Text(&words)),
+            _ => Some(Fill::Text(&descriptions)),
+        });
+        let text: String = spans
+            .into_iter()
+            .map(|span| match span {
+                Span::Text(text) => text,
+                Span::Soft(_) => String::new(),
+            })
+            .collect();
+        prompts.push(language.tokenizer.encode(&text, true)?);
+    }
+    let options =
+        GenerateOptions { max_new_tokens: config.max_tokens, seed, ..GenerateOptions::default() };
+    let ids = language.llama.generate(&prompts, &options, &mut |_| ControlFlow::Continue(()))?;
+    ids.iter().map(|ids| Ok(clean(&language.tokenizer.decode(ids)?))).collect()
+}
+
+/// The first line with words on it, white space folded.
+fn clean(text: &str) -> String {
+    let line = text.lines().map(str::trim).find(|l| !l.is_empty()).unwrap_or_default();
+    line.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keeps_one_line() {
+        assert_eq!(clean("\n  dark   comedy,\tnoir \nSecond"), "dark comedy, noir");
+        assert_eq!(clean(" \n "), "");
+    }
+
+    #[test]
+    fn a_half_written_line_is_cut_and_other_settings_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("texts.jsonl");
+        let header = |seed| Header {
+            model: "m".into(),
+            layers: 2,
+            seed,
+            words: 5,
+            max_items: 8,
+            max_share: "0.5".into(),
+            max_tokens: 9,
+            profile: Some("p".into()),
+            prediction: None,
+        };
+        let texts = |user| UserTexts {
+            user,
+            items: vec![1],
+            profile: "é".into(),
+            prediction: String::new(),
+        };
+        let mut bytes = to_line(&path, &header(1)).unwrap();
+        for user in [3, 5] {
+            bytes.push(b'\n');
+            bytes.extend(to_line(&path, &texts(user)).unwrap());
+        }
+        std::fs::write(&path, &bytes[..bytes.len() - 4]).unwrap();
+        let done = resume(&path, &header(1)).unwrap();
+        assert_eq!(done, BTreeMap::from([(3, texts(3))]));
+        assert_eq!(read(&path).unwrap().last(), Some(&b'\n'));
+        let message = resume(&path, &header(2)).unwrap_err().to_string();
+        assert!(message.contains("remove the file"), "{message}");
+    }
+}

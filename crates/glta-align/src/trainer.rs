@@ -1,0 +1,397 @@
+//! The training loop that both stages share.
+
+use std::path::Path;
+
+use candle_core::{DType, Device, Tensor};
+use glta_projector::Parameters;
+use serde::{Deserialize, Serialize};
+
+use crate::config::TrainConfig;
+use crate::files::{read_tensors, write_tensors};
+use crate::optimizer::{
+    Adam, Tensors, gradients, learning_rate, restore, snapshot, update_average,
+};
+use crate::progress::{Event, Progress, report};
+use crate::{Error, Result};
+
+/// What a stage brings to the loop.
+pub(crate) trait Stage {
+    /// `"item"` or `"user"`.
+    fn name(&self) -> &'static str;
+    /// Name of the value of [`evaluate`](Self::evaluate).
+    fn metric(&self) -> &'static str;
+    /// What is trained.
+    fn parameters(&self) -> &Parameters;
+    /// The examples of an epoch are drawn anew for each; returns the number of
+    /// batches. Must depend on the epoch alone.
+    fn begin_epoch(&mut self, epoch: usize) -> Result<usize>;
+    /// The loss of a batch; `None` when it has no usable example.
+    fn loss(&self, batch: usize) -> Result<Option<Tensor>>;
+    /// Quality with the current weights, higher is better; `None` without
+    /// validation data.
+    fn evaluate(&self) -> Result<Option<f64>>;
+}
+
+/// What happened in a stage.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StageHistory {
+    /// Mean training loss of every epoch.
+    pub losses: Vec<f64>,
+    /// `(epochs that had ended, metric)` of every evaluation.
+    pub evaluations: Vec<(usize, f64)>,
+    /// Epochs after which the kept weights were the best; `None` without
+    /// validation data.
+    pub best_epoch: Option<usize>,
+}
+
+impl StageHistory {
+    /// The best value of the stage's metric.
+    pub fn best(&self) -> Option<f64> {
+        let best = self.best_epoch?;
+        self.evaluations.iter().find(|(epoch, _)| *epoch == best).map(|(_, value)| *value)
+    }
+}
+
+/// Where a stage stands; saved with the tensors that go with it.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+struct Position {
+    stage: String,
+    /// Epochs that have ended.
+    epoch: usize,
+    /// Batches of the current epoch that are done.
+    batch: usize,
+    /// Updates made, from the start of the stage.
+    step: u64,
+    loss_sum: f64,
+    loss_count: usize,
+    stale: usize,
+    history: StageHistory,
+}
+
+/// Runs a stage to its end, from its last checkpoint if `state` holds one, and
+/// leaves the best weights in the parameters. The same checkpoint leads to the
+/// same numbers as an unbroken run.
+pub(crate) fn train(
+    stage: &mut dyn Stage,
+    config: &TrainConfig,
+    state: &Path,
+    progress: &mut Progress<'_>,
+) -> Result<StageHistory> {
+    let mut run = match Run::load(stage, state)? {
+        Some(run) => run,
+        None => Run::new(stage, config)?,
+    };
+    let mut batches = stage.begin_epoch(run.position.epoch)?;
+    let steps = (batches * config.epochs) as u64;
+    while run.position.epoch < config.epochs && !run.stale(config) {
+        while run.position.batch < batches {
+            run.step(stage, config, steps, progress)?;
+            if run.position.batch < batches
+                && run.position.batch.is_multiple_of(config.checkpoint_steps)
+            {
+                run.save(stage, state)?;
+            }
+        }
+        run.end_epoch(stage, config, progress)?;
+        run.save(stage, state)?;
+        if run.position.epoch < config.epochs {
+            batches = stage.begin_epoch(run.position.epoch)?;
+        }
+    }
+    run.finish(stage)
+}
+
+struct Run {
+    position: Position,
+    adam: Adam,
+    average: Option<Tensors>,
+    best: Option<Tensors>,
+}
+
+impl Run {
+    fn new(stage: &dyn Stage, config: &TrainConfig) -> Result<Self> {
+        let average = (config.ema > 0.0).then(|| snapshot(stage.parameters())).transpose()?;
+        Ok(Self {
+            position: Position { stage: stage.name().to_owned(), ..Position::default() },
+            adam: Adam::new(stage.parameters())?,
+            average,
+            best: None,
+        })
+    }
+
+    fn step(
+        &mut self,
+        stage: &dyn Stage,
+        config: &TrainConfig,
+        steps: u64,
+        progress: &mut Progress<'_>,
+    ) -> Result<()> {
+        let loss = stage.loss(self.position.batch)?;
+        self.position.batch += 1;
+        self.position.step += 1;
+        let step = self.position.step;
+        // A batch without an example still counts as a step of the schedule.
+        let Some(loss) = loss else { return Ok(()) };
+        let value = f64::from(loss.to_dtype(DType::F32)?.to_scalar::<f32>()?);
+        if !value.is_finite() {
+            let what = format!("the loss ({value})");
+            return Err(Error::NotFinite { what, stage: stage.name(), step });
+        }
+        let store = loss.backward()?;
+        let gradients =
+            gradients(stage.parameters(), &store, config.clip_norm, stage.name(), step)?;
+        let rate = learning_rate(config, step, steps);
+        self.adam.step(stage.parameters(), &gradients, rate, step)?;
+        if let Some(average) = &mut self.average {
+            update_average(average, stage.parameters(), config.ema, step)?;
+        }
+        self.position.loss_sum += value;
+        self.position.loss_count += 1;
+        report(progress, &Event::Step { stage: stage.name(), step, steps, loss: value })
+    }
+
+    /// Whether the last evaluations brought nothing better.
+    fn stale(&self, config: &TrainConfig) -> bool {
+        config.patience > 0 && self.position.stale >= config.patience
+    }
+
+    /// Closes the epoch and evaluates if it is time.
+    fn end_epoch(
+        &mut self,
+        stage: &dyn Stage,
+        config: &TrainConfig,
+        progress: &mut Progress<'_>,
+    ) -> Result<()> {
+        let position = &mut self.position;
+        position.epoch += 1;
+        position.batch = 0;
+        let mean = position.loss_sum / position.loss_count.max(1) as f64;
+        position.history.losses.push(mean);
+        (position.loss_sum, position.loss_count) = (0.0, 0);
+        let last = position.epoch == config.epochs;
+        if !last && !position.epoch.is_multiple_of(config.eval_every) {
+            return Ok(());
+        }
+        let kept = match &self.average {
+            None => snapshot(stage.parameters())?,
+            Some(average) => average.clone(),
+        };
+        let current = snapshot(stage.parameters())?;
+        restore(stage.parameters(), &kept)?;
+        let value = stage.evaluate();
+        restore(stage.parameters(), &current)?;
+        let Some(value) = value? else {
+            return Ok(());
+        };
+        let history = &mut position.history;
+        let best = history.best().is_none_or(|best| value > best);
+        history.evaluations.push((position.epoch, value));
+        if best {
+            history.best_epoch = Some(position.epoch);
+            self.best = Some(kept);
+            position.stale = 0;
+        } else {
+            position.stale += 1;
+        }
+        let (stage, metric, epoch) = (stage.name(), stage.metric(), position.epoch);
+        report(progress, &Event::Evaluated { stage, epoch, metric, value, best })
+    }
+
+    fn finish(self, stage: &dyn Stage) -> Result<StageHistory> {
+        if let Some(kept) = self.best.or(self.average) {
+            restore(stage.parameters(), &kept)?;
+        }
+        Ok(self.position.history)
+    }
+
+    fn save(&self, stage: &dyn Stage, path: &Path) -> Result<()> {
+        let mut tensors = Tensors::new();
+        let mut put = |kind: &str, values: &Tensors| {
+            for (name, tensor) in values {
+                tensors.insert(format!("{kind}.{name}"), tensor.clone());
+            }
+        };
+        put("weight", &snapshot(stage.parameters())?);
+        let (first, second) = self.adam.state();
+        put("first", first);
+        put("second", second);
+        if let Some(average) = &self.average {
+            put("average", average);
+        }
+        if let Some(best) = &self.best {
+            put("best", best);
+        }
+        let metadata = serde_json::to_string(&self.position).map_err(|e| Error::file(path, e))?;
+        write_tensors(path, &tensors, &metadata)
+    }
+
+    /// The checkpoint of this stage, if there is one.
+    fn load(stage: &dyn Stage, path: &Path) -> Result<Option<Self>> {
+        if !path.exists() {
+            return Ok(None);
+        }
+        let device = stage.parameters().values().next().map_or(Device::Cpu, |v| v.device().clone());
+        let (mut tensors, metadata) = read_tensors(path, &device)?;
+        let position: Position =
+            serde_json::from_str(&metadata).map_err(|e| Error::file(path, e))?;
+        if position.stage != stage.name() {
+            return Ok(None);
+        }
+        let mut take = |kind: &str| -> Result<Option<Tensors>> {
+            let mut found = Tensors::new();
+            for (name, var) in stage.parameters() {
+                let key = format!("{kind}.{name}");
+                if tensors.contains_key(&key) {
+                    let tensor = crate::files::take(&mut tensors, path, &key, var.dims())?;
+                    found.insert(name.clone(), tensor);
+                }
+            }
+            Ok((found.len() == stage.parameters().len()).then_some(found))
+        };
+        let missing = || Error::file(path, "the checkpoint is of another model; remove it");
+        let weights = take("weight")?.ok_or_else(missing)?;
+        let adam = Adam::from_state(
+            take("first")?.ok_or_else(missing)?,
+            take("second")?.ok_or_else(missing)?,
+        );
+        let (average, best) = (take("average")?, take("best")?);
+        restore(stage.parameters(), &weights)?;
+        Ok(Some(Self { position, adam, average, best }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::ControlFlow;
+
+    use candle_core::Var;
+
+    use super::*;
+
+    /// Pulls `x` to a target that depends on epoch and batch.
+    struct Toy {
+        parameters: Parameters,
+        epoch: usize,
+    }
+
+    impl Toy {
+        fn new() -> Self {
+            let x = Var::new(&[0f32, 0.0], &Device::Cpu).unwrap();
+            Self { parameters: Parameters::from([("x".to_owned(), x)]), epoch: 0 }
+        }
+
+        fn value(&self) -> Vec<f32> {
+            self.parameters["x"].to_vec1().unwrap()
+        }
+    }
+
+    impl Stage for Toy {
+        fn name(&self) -> &'static str {
+            "toy"
+        }
+        fn metric(&self) -> &'static str {
+            "nearness"
+        }
+        fn parameters(&self) -> &Parameters {
+            &self.parameters
+        }
+        fn begin_epoch(&mut self, epoch: usize) -> Result<usize> {
+            self.epoch = epoch;
+            Ok(4)
+        }
+        fn loss(&self, batch: usize) -> Result<Option<Tensor>> {
+            if batch == 2 {
+                return Ok(None);
+            }
+            let target = [(self.epoch * 3 + batch) as f32, 1.0];
+            let target = Tensor::new(&target, &Device::Cpu)?;
+            Ok(Some((self.parameters["x"].as_tensor() - target)?.sqr()?.sum_all()?))
+        }
+        fn evaluate(&self) -> Result<Option<f64>> {
+            Ok(Some(-f64::from((self.value()[0] - 3.0).abs())))
+        }
+    }
+
+    fn config() -> TrainConfig {
+        TrainConfig {
+            epochs: 9,
+            learning_rate: 0.3,
+            warmup_steps: 3,
+            clip_norm: 2.0,
+            ema: 0.8,
+            patience: 3,
+            checkpoint_steps: 1,
+            ..TrainConfig::default()
+        }
+    }
+
+    #[test]
+    fn a_run_broken_at_any_step_ends_as_the_unbroken_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut whole = Toy::new();
+        let history = train(&mut whole, &config(), &folder.path().join("whole"), &mut |_| {
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+        assert!(history.losses.len() < 9, "early stopping is part of the test");
+        // Asking for a finished stage again changes nothing.
+        let mut again = Toy::new();
+        let repeated = train(&mut again, &config(), &folder.path().join("whole"), &mut |_| {
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+        assert_eq!((repeated, again.value()), (history.clone(), whole.value()));
+
+        for cut in 1..25 {
+            let state = folder.path().join(format!("cut-{cut}"));
+            let mut seen = 0;
+            let broken = train(&mut Toy::new(), &config(), &state, &mut |_| {
+                seen += 1;
+                if seen == cut { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            });
+            let mut toy = Toy::new();
+            if broken.is_ok() {
+                continue;
+            }
+            assert!(matches!(broken, Err(Error::Cancelled)));
+            let resumed =
+                train(&mut toy, &config(), &state, &mut |_| ControlFlow::Continue(())).unwrap();
+            assert_eq!(resumed, history, "cut at event {cut}");
+            assert_eq!(toy.value(), whole.value());
+        }
+    }
+
+    #[test]
+    fn a_loss_that_is_not_finite_stops_with_the_step() {
+        struct Bad(Toy);
+        impl Stage for Bad {
+            fn name(&self) -> &'static str {
+                "user"
+            }
+            fn metric(&self) -> &'static str {
+                "N@10"
+            }
+            fn parameters(&self) -> &Parameters {
+                &self.0.parameters
+            }
+            fn begin_epoch(&mut self, _: usize) -> Result<usize> {
+                Ok(1)
+            }
+            fn loss(&self, _: usize) -> Result<Option<Tensor>> {
+                let x = self.0.parameters["x"].as_tensor();
+                Ok(Some(((x.sum_all()? + 1.0)? / 0.0)?))
+            }
+            fn evaluate(&self) -> Result<Option<f64>> {
+                Ok(None)
+            }
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let error = train(&mut Bad(Toy::new()), &config(), &folder.path().join("s"), &mut |_| {
+            ControlFlow::Continue(())
+        })
+        .unwrap_err();
+        let message = error.to_string();
+        assert!(message.contains("step 1") && message.contains("user"), "{message}");
+    }
+}

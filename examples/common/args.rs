@@ -1,0 +1,90 @@
+use std::path::PathBuf;
+
+use candle_core::Device;
+use clap::Args;
+use glta::align::{Config, LanguageModel, Preset};
+use glta::llm::LlamaOptions;
+
+use super::Result;
+
+/// Flags of every pipeline example.
+#[derive(Debug, Clone, Args)]
+pub struct PipelineArgs {
+    /// Folder or zip archive with the publisher's raw files
+    #[arg(long, value_name = "PATH")]
+    pub data: Option<PathBuf>,
+    /// Folder of a GPTQ (or plain) LLaMA checkpoint
+    #[arg(long, value_name = "DIR")]
+    pub llm: Option<PathBuf>,
+    /// Folder for everything the run leaves behind
+    #[arg(long, value_name = "DIR", default_value = "runs/latest")]
+    pub out: PathBuf,
+    /// Seeds of the split and of everything trained; several are run one after
+    /// the other
+    #[arg(long = "seed", value_name = "N", value_delimiter = ',', default_value = "2024")]
+    pub seeds: Vec<u64>,
+    /// cpu, or cuda[:N]
+    #[arg(long, default_value = "cpu")]
+    pub device: String,
+    /// default (what measured best) or paper (the literal reading)
+    #[arg(long, default_value = "default")]
+    pub preset: String,
+    /// TOML file over the preset
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// One field over preset and file, such as user_stage.train.epochs=3
+    #[arg(long = "set", value_name = "PATH=VALUE")]
+    pub set: Vec<String>,
+    /// Go on with the run in --out
+    #[arg(long)]
+    pub resume: bool,
+    /// Also run the controls: the same model without a language model, and with
+    /// a randomly initialised one
+    #[arg(long)]
+    pub controls: bool,
+    /// Stop after the data and print its statistics
+    #[arg(long)]
+    pub stats: bool,
+    /// No progress, only the result
+    #[arg(long)]
+    pub quiet: bool,
+}
+
+impl PipelineArgs {
+    /// The configuration that preset, file and flags make.
+    pub fn resolve(&self, base: impl FnOnce(&mut Config)) -> Result<Config> {
+        let mut config = Config::preset(self.preset.parse::<Preset>()?);
+        base(&mut config);
+        if let Some(path) = &self.config {
+            let text =
+                std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
+            config.merge_toml(&text)?;
+        }
+        for assignment in &self.set {
+            config.set(assignment)?;
+        }
+        config.validate()?;
+        Ok(config)
+    }
+
+    pub fn device(&self) -> Result<Device> {
+        let wrong = || format!("--device {}: expected cpu, cuda or cuda:N", self.device);
+        match self.device.split_once(':').unwrap_or((&self.device, "0")) {
+            ("cpu", "0") => Ok(Device::Cpu),
+            ("cuda", n) => Ok(Device::new_cuda(n.parse().map_err(|_| wrong())?)?),
+            _ => Err(wrong().into()),
+        }
+    }
+
+    pub fn language_model(&self, options: &LlamaOptions) -> Result<LanguageModel> {
+        let Some(dir) = &self.llm else {
+            return Err("--llm DIR is needed: the folder of a LLaMA checkpoint (config.json, \
+                        tokenizer.json, model.safetensors), 4-bit GPTQ or plain"
+                .into());
+        };
+        if !dir.exists() {
+            return Err(format!("--llm {}: there is no such folder", dir.display()).into());
+        }
+        Ok(LanguageModel::load(dir, options, &self.device()?)?)
+    }
+}

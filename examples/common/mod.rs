@@ -1,0 +1,26 @@
+//! What the pipeline examples share: flags, progress, records, the systems.
+
+pub mod args;
+pub mod nodes;
+pub mod pipeline;
+pub mod progress;
+pub mod report;
+
+/// The error type of the examples: whatever went wrong, to be shown.
+pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+/// Runs an example's body and turns an error into its message, with causes,
+/// and exit code 1.
+pub fn exit(body: impl FnOnce() -> Result<()>) -> std::process::ExitCode {
+    let Err(error) = body() else {
+        return std::process::ExitCode::SUCCESS;
+    };
+    eprint!("error: {error}");
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        eprint!(": {inner}");
+        cause = inner.source();
+    }
+    eprintln!();
+    std::process::ExitCode::FAILURE
+}

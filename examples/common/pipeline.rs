@@ -1,0 +1,322 @@
+//! From a data set to the table: baselines tuned on validation data, GLTA, and
+//! a recommender in the output folder.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use glta::align::{Backbone, Config, LanguageModel, Recommender, Run, RunData};
+use glta::baselines::{Ease, EaseConfig, Popularity};
+use glta::data::{Dataset, Interactions, Split, SplitConfig, TextConfig};
+use glta::graph::{LightGcn, LightGcnConfig, NodeEmbeddings};
+use glta::metrics::{EvaluationConfig, Metric, Report, Scorer, evaluate, evaluate_rankings};
+
+use super::Result;
+use super::args::PipelineArgs;
+use super::progress::Reporter;
+use super::report::{LlmRecord, Protocol, Record, Row};
+
+/// What an example says about its data set.
+pub struct Task {
+    pub dataset: Dataset,
+    pub split: SplitConfig,
+    pub texts: TextConfig,
+    /// L2 weights that are tried for EASE and for LightGCN, on validation data.
+    pub ease_l2: Vec<f64>,
+    pub lightgcn_l2: Vec<f32>,
+    /// LightGCN's other settings.
+    pub lightgcn: LightGcnConfig,
+}
+
+/// Runs every system of the task and leaves `metrics.json` and, per seed, one
+/// folder for each GLTA run.
+pub fn run(task: &Task, args: &PipelineArgs, config: Config) -> Result<()> {
+    std::fs::create_dir_all(&args.out).map_err(|e| format!("{}: {e}", args.out.display()))?;
+    let path = args.out.join("metrics.json");
+    let mut record = Record {
+        dataset: task.dataset.stats(),
+        protocol: Protocol {
+            split: "random per user".into(),
+            test_ratio: task.split.test_ratio,
+            valid_ratio: task.split.valid_ratio,
+            seeds: args.seeds.clone(),
+            masked: "train+valid".into(),
+        },
+        llm: None,
+        config: None,
+        rows: Vec::new(),
+    };
+    println!("{}", record.dataset);
+    if args.stats {
+        return record.save(&path);
+    }
+    match (Record::load(&path), args.resume) {
+        (Some(_), false) => {
+            return Err(format!(
+                "{} already holds a run; pass --resume to go on with it, or choose another --out",
+                args.out.display()
+            )
+            .into());
+        }
+        (Some(old), true) => {
+            if old.config.as_ref().is_some_and(|old| *old != config) {
+                return Err(format!(
+                    "{} was run with another configuration; choose another --out",
+                    args.out.display()
+                )
+                .into());
+            }
+            record.rows = old.rows;
+        }
+        (None, _) => {}
+    }
+    let language = args.language_model(&config.llm)?;
+    let llama = language.llama.config();
+    record.llm = Some(LlmRecord {
+        name: language.name.clone(),
+        layers: llama.num_hidden_layers,
+        bits: llama.quantization.as_ref().map(|q| q.bits),
+        group_size: llama
+            .quantization
+            .as_ref()
+            .map(|q| q.group_size.map_or(-1, |size| i32::try_from(size).unwrap_or(i32::MAX))),
+    });
+    record.config = Some(config.clone());
+
+    let mut session =
+        Session { task, args, language, record, path, reporter: Reporter::new(args.quiet) };
+    let mut shown = None;
+    for &seed in &args.seeds {
+        let recommender = session.seed(seed, &config)?;
+        shown.get_or_insert(recommender);
+    }
+    session.reporter.finish();
+    println!("\n{}", session.record.table());
+    println!("\nwritten to {}", session.path.display());
+    if let Some(recommender) = shown {
+        show(&recommender)?;
+    }
+    Ok(())
+}
+
+struct Session<'a> {
+    task: &'a Task,
+    args: &'a PipelineArgs,
+    language: LanguageModel,
+    record: Record,
+    path: PathBuf,
+    reporter: Reporter,
+}
+
+/// Test report, validation N@10.
+struct Scores {
+    test: Report,
+    valid: Option<f64>,
+}
+
+impl Session<'_> {
+    /// All systems under one seed; returns GLTA.
+    fn seed(&mut self, seed: u64, config: &Config) -> Result<Recommender> {
+        let split_config = SplitConfig { seed, ..self.task.split.clone() };
+        let split = Split::new(&self.task.dataset, &split_config)?;
+        if self.record.row("Popularity", seed).is_none() {
+            let started = Instant::now();
+            let popularity = Popularity::fit(&split.train);
+            let scores = measure(&popularity, &split)?;
+            self.add("Popularity", seed, &scores, started.elapsed().as_secs_f64(), String::new())?;
+        }
+        if self.record.row("EASE", seed).is_none() {
+            self.ease(seed, &split)?;
+        }
+        let nodes = self.lightgcn(seed, &split, &config.graph)?;
+        let data = RunData::new(&self.task.dataset, &split, &self.task.texts)?;
+        let config = Config { seed, ..config.clone() };
+        let folder = self.args.out.join(format!("seed-{seed}"));
+        let main = self.glta("GLTA", &folder.join("glta"), &config, &data, &split, &nodes, None)?;
+        if self.args.controls {
+            let none = Config { backbone: Backbone::None, ..config.clone() };
+            let dir = folder.join("glta-no-llm");
+            self.glta("GLTA no LLM", &dir, &none, &data, &split, &nodes, None)?;
+            // The same texts in the prompt, so that only the weights differ.
+            let random = Config { backbone: Backbone::RandomLlm, ..config };
+            let texts = Some(folder.join("glta"));
+            let dir = folder.join("glta-random-llm");
+            self.glta("GLTA random LLM", &dir, &random, &data, &split, &nodes, texts)?;
+        }
+        Ok(main)
+    }
+
+    fn ease(&mut self, seed: u64, split: &Split) -> Result<()> {
+        let started = Instant::now();
+        let mut best: Option<(f64, f64, Ease)> = None;
+        let grid = self.task.ease_l2.clone();
+        for (n, &l2) in grid.iter().enumerate() {
+            self.reporter.advance("EASE", n as u64, grid.len() as u64, "settings");
+            let ease = Ease::fit(&split.train, &EaseConfig { l2, ..EaseConfig::default() })?;
+            let valid = validation(&ease, split)?;
+            if best.as_ref().is_none_or(|(v, _, _)| valid > *v) {
+                best = Some((valid, l2, ease));
+            }
+        }
+        let (_, l2, ease) = best.ok_or("EASE needs at least one l2")?;
+        let scores = measure(&ease, split)?;
+        let seconds = started.elapsed().as_secs_f64() / grid.len() as f64;
+        self.add("EASE", seed, &scores, seconds, format!("l2 {l2}"))
+    }
+
+    /// LightGCN under the l2 that is best on validation data; its embeddings are
+    /// kept in the output folder and serve every GLTA run of the seed.
+    fn lightgcn(
+        &mut self,
+        seed: u64,
+        split: &Split,
+        config: &LightGcnConfig,
+    ) -> Result<NodeEmbeddings> {
+        let dir = self.args.out.join(format!("seed-{seed}")).join("lightgcn");
+        if self.record.row("LightGCN", seed).is_some() {
+            if let Some(nodes) = super::nodes::load(&dir)? {
+                return Ok(nodes);
+            }
+            self.record.rows.retain(|row| row.system != "LightGCN" || row.seed != seed);
+        }
+        let mut best: Option<(f64, f32, NodeEmbeddings, Row)> = None;
+        let grid = self.task.lightgcn_l2.clone();
+        for (n, &l2) in grid.iter().enumerate() {
+            let config = LightGcnConfig { l2, seed, ..config.clone() };
+            let epochs = config.epochs as u64;
+            let started = Instant::now();
+            let reporter = &mut self.reporter;
+            let work = format!("LightGCN {}/{}", n + 1, grid.len());
+            let trained =
+                LightGcn::new(config)?.train(&split.train, Some(&split.valid), &mut |epoch| {
+                    let note = match epoch.validation {
+                        Some(v) => format!("valid N@10 {v:.4}"),
+                        None => format!("loss {:.4}", epoch.loss),
+                    };
+                    reporter.advance(&work, epoch.epoch as u64, epochs, &note);
+                    std::ops::ControlFlow::Continue(())
+                })?;
+            let seconds = started.elapsed().as_secs_f64();
+            let valid = trained.best_validation().unwrap_or(f64::NEG_INFINITY);
+            self.reporter.say(&format!("LightGCN, l2 {l2}: valid N@10 {valid:.4}"));
+            if best.as_ref().is_none_or(|(v, ..)| valid > *v) {
+                let row = Row {
+                    train_seconds: seconds,
+                    epochs: trained.history.len(),
+                    seconds_per_epoch: seconds / trained.history.len().max(1) as f64,
+                    ..Row::default()
+                };
+                best = Some((valid, l2, trained.embeddings, row));
+            }
+        }
+        let (_, l2, nodes, timing) = best.ok_or("LightGCN needs at least one l2")?;
+        super::nodes::save(&dir, &nodes)?;
+        let scores = measure(&nodes.scorer(), split)?;
+        let mut row = Row::new("LightGCN", seed, &scores.test, scores.valid);
+        row.settings = format!("l2 {l2}, best of {}", grid.len());
+        row.train_seconds = timing.train_seconds;
+        row.epochs = timing.epochs;
+        row.seconds_per_epoch = timing.seconds_per_epoch;
+        self.push(row)?;
+        Ok(nodes)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one call site per system")]
+    fn glta(
+        &mut self,
+        system: &str,
+        dir: &Path,
+        config: &Config,
+        data: &RunData,
+        split: &Split,
+        nodes: &NodeEmbeddings,
+        texts: Option<PathBuf>,
+    ) -> Result<Recommender> {
+        self.reporter.say(&format!("{system}, seed {}", config.seed));
+        let started = Instant::now();
+        // Whether this run is new is decided above, by metrics.json.
+        let run = Run::open(dir, config.clone(), data.clone(), true)?;
+        run.set_nodes(nodes)?;
+        if let Some(from) = texts {
+            run.copy_texts(&from)?;
+        }
+        let reporter = &mut self.reporter;
+        let (recommender, report) =
+            run.fit(Some(&self.language), &mut |event| reporter.event(event))?;
+        let seconds = started.elapsed().as_secs_f64();
+        if self.record.row(system, config.seed).is_none() {
+            let rankings = rankings(&recommender, &split.test)?;
+            let test = evaluate_rankings(&rankings, &split.test, &EvaluationConfig::default().ks)?;
+            let mut row = Row::new(system, config.seed, &test, report.user_stage.best());
+            row.train_seconds = seconds;
+            row.epochs = report.user_stage.losses.len();
+            row.seconds_per_epoch = seconds / row.epochs.max(1) as f64;
+            if let Some(accuracy) = report.item_stage.and_then(|s| s.best()) {
+                let chance = 1.0 / config.item_stage.items as f64;
+                row.settings = format!("item-text accuracy {accuracy:.3} (chance {chance:.3})");
+            }
+            self.push(row)?;
+        }
+        Ok(recommender)
+    }
+
+    fn add(
+        &mut self,
+        system: &str,
+        seed: u64,
+        scores: &Scores,
+        seconds: f64,
+        settings: String,
+    ) -> Result<()> {
+        let mut row = Row::new(system, seed, &scores.test, scores.valid);
+        row.train_seconds = seconds;
+        row.settings = settings;
+        self.push(row)
+    }
+
+    fn push(&mut self, row: Row) -> Result<()> {
+        let ndcg = row.metrics.get("N@10").copied().unwrap_or_default();
+        self.reporter.say(&format!("{}, seed {}: test N@10 {ndcg:.4}", row.system, row.seed));
+        self.record.rows.push(row);
+        self.record.save(&self.path)
+    }
+}
+
+/// N@10 on the validation items, training items left out.
+fn validation(scorer: &dyn Scorer, split: &Split) -> Result<f64> {
+    let config = EvaluationConfig { ks: vec![10], ..EvaluationConfig::default() };
+    let report = evaluate(scorer, &split.valid, &[&split.train], &config)?;
+    Ok(report.get(Metric::Ndcg, 10).unwrap_or_default())
+}
+
+fn measure(scorer: &dyn Scorer, split: &Split) -> Result<Scores> {
+    let masked = [&split.train, &split.valid];
+    let test = evaluate(scorer, &split.test, &masked, &EvaluationConfig::default())?;
+    Ok(Scores { test, valid: Some(validation(scorer, split)?) })
+}
+
+/// Top-20 lists of all users with test items.
+fn rankings(recommender: &Recommender, test: &Interactions) -> Result<Vec<(u32, Vec<u32>)>> {
+    let users: Vec<u32> =
+        (0..test.n_users() as u32).filter(|&user| !test.items(user).is_empty()).collect();
+    let lists = recommender.recommend_batch(&users, 20)?;
+    Ok(users
+        .into_iter()
+        .zip(lists)
+        .map(|(user, list)| (user, list.into_iter().map(|r| r.item).collect()))
+        .collect())
+}
+
+/// Ten recommendations for one user, with some of what the user has.
+fn show(recommender: &Recommender) -> Result<()> {
+    let user = 0;
+    let items = recommender.items();
+    println!("\nuser {} has, among others:", recommender.users()[user as usize]);
+    for &item in recommender.history(user)?.iter().take(5) {
+        println!("   {}", items[item as usize].text);
+    }
+    println!("and is recommended:");
+    for (n, recommendation) in recommender.recommend(user, 10)?.iter().enumerate() {
+        println!("{:2}. {}  ({:.2})", n + 1, recommendation.record.text, recommendation.score);
+    }
+    Ok(())
+}

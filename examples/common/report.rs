@@ -1,0 +1,132 @@
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::Path;
+
+use glta::align::Config;
+use glta::data::Stats;
+use glta::metrics::Report;
+use serde::{Deserialize, Serialize};
+
+use super::Result;
+
+/// What `metrics.json` holds.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Record {
+    pub dataset: Stats,
+    pub protocol: Protocol,
+    pub llm: Option<LlmRecord>,
+    pub config: Option<Config>,
+    pub rows: Vec<Row>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Protocol {
+    pub split: String,
+    pub test_ratio: f64,
+    pub valid_ratio: f64,
+    pub seeds: Vec<u64>,
+    pub masked: String,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LlmRecord {
+    pub name: String,
+    pub layers: usize,
+    pub bits: Option<u32>,
+    pub group_size: Option<i32>,
+}
+
+/// One system under one seed.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Row {
+    pub system: String,
+    pub seed: u64,
+    /// What was chosen on validation data, in words.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub settings: String,
+    /// Test metrics by short name (`N@10`), and `valid_N@10`.
+    #[serde(flatten)]
+    pub metrics: BTreeMap<String, f64>,
+    pub train_seconds: f64,
+    pub seconds_per_epoch: f64,
+    pub epochs: usize,
+    pub peak_rss_mb: u64,
+}
+
+impl Row {
+    pub fn new(system: &str, seed: u64, test: &Report, valid: Option<f64>) -> Self {
+        let wanted = ["P@5", "P@10", "N@5", "N@10", "R@20", "N@20"];
+        let mut metrics: BTreeMap<String, f64> =
+            test.iter().filter(|(name, _)| wanted.contains(&name.as_str())).collect();
+        metrics.extend(valid.map(|v| ("valid_N@10".to_owned(), v)));
+        Self {
+            system: system.to_owned(),
+            seed,
+            metrics,
+            peak_rss_mb: peak_rss_mb(),
+            ..Self::default()
+        }
+    }
+}
+
+impl Record {
+    pub fn load(path: &Path) -> Option<Self> {
+        serde_json::from_slice(&std::fs::read(path).ok()?).ok()
+    }
+
+    /// The row of a system under a seed, if it was run before.
+    pub fn row(&self, system: &str, seed: u64) -> Option<&Row> {
+        self.rows.iter().find(|row| row.system == system && row.seed == seed)
+    }
+
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let text = serde_json::to_vec_pretty(self)?;
+        let folder = path.parent().unwrap_or(Path::new("."));
+        let write = || -> std::io::Result<()> {
+            let mut file = tempfile::NamedTempFile::new_in(folder)?;
+            file.write_all(&text)?;
+            file.as_file().sync_all()?;
+            file.persist(path).map_err(|e| e.error)?;
+            Ok(())
+        };
+        write().map_err(|e| format!("{}: {e}", path.display()).into())
+    }
+
+    /// The rows as a table: one line a system, metrics averaged over the seeds.
+    pub fn table(&self) -> String {
+        let columns = ["P@5", "P@10", "N@5", "N@10", "R@20", "N@20", "valid_N@10"];
+        let mut systems: Vec<&str> = Vec::new();
+        for row in &self.rows {
+            if !systems.contains(&row.system.as_str()) {
+                systems.push(&row.system);
+            }
+        }
+        let mut out = format!("{:<18}", "system");
+        for column in columns {
+            out += &format!("{column:>11}");
+        }
+        for system in systems {
+            let rows: Vec<&Row> = self.rows.iter().filter(|r| r.system == system).collect();
+            out += &format!("\n{system:<18}");
+            for column in columns {
+                let values: Vec<f64> =
+                    rows.iter().filter_map(|r| r.metrics.get(column).copied()).collect();
+                match values.len() {
+                    0 => out += &format!("{:>11}", "-"),
+                    n => out += &format!("{:>11.4}", values.iter().sum::<f64>() / n as f64),
+                }
+            }
+        }
+        out
+    }
+}
+
+/// Largest resident memory of this process so far, where the system tells.
+fn peak_rss_mb() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok())
+        .map_or(0, |kb| kb / 1024)
+}
