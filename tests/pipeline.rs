@@ -1,0 +1,291 @@
+//! The whole flow through the public API: raw interactions and texts in, a
+//! recommender out, on a small random language model.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use candle_core::Device;
+use glta::align::{Backbone, Recommendation};
+use glta::data::Event as DataEvent;
+use glta::llm::LlamaOptions;
+use glta::prelude::*;
+
+mod tiny_llm;
+
+/// Two tastes: even users choose among the first half of the items.
+fn data() -> RunData {
+    let items: Vec<Item> =
+        (0..20).map(|n| Item::titled(n.to_string(), format!("Film {n} (19{n:02})"))).collect();
+    let users: Vec<String> = (0..24).map(|n| format!("u{n}")).collect();
+    let mut events = Vec::new();
+    for (u, user) in users.iter().enumerate() {
+        for i in 0..10 {
+            if (u / 2 * 3 + i * 7) % 10 < 7 {
+                events.push((user.as_str(), (i + 10 * (u % 2)).to_string()));
+            }
+        }
+    }
+    let events = events.iter().map(|(user, item)| DataEvent::new(user, item));
+    let dataset = Dataset::from_events("tastes", events, items).unwrap();
+    let split = Split::new(&dataset, &SplitConfig::default()).unwrap();
+    RunData::new(&dataset, &split, &TextConfig::default()).unwrap()
+}
+
+fn config(preset: Preset) -> Config {
+    let mut config = Config::preset(preset);
+    config.graph.epochs = 30;
+    config.graph.learning_rate = 0.05;
+    config.graph.dim = 8;
+    config.item_stage.train.epochs = 2;
+    config.item_stage.train.batch_size = 2;
+    config.user_stage.train.epochs = 3;
+    config.user_stage.train.batch_size = 8;
+    config.user_stage.train.checkpoint_steps = 2;
+    config.texts.max_tokens = 4;
+    config
+}
+
+fn language(dir: &Path) -> LanguageModel {
+    if !dir.join("config.json").exists() {
+        std::fs::create_dir_all(dir).unwrap();
+        tiny_llm::write(dir);
+    }
+    LanguageModel::load(dir, &LlamaOptions::default(), &Device::Cpu).unwrap()
+}
+
+fn go(_: &Event<'_>) -> ControlFlow<()> {
+    ControlFlow::Continue(())
+}
+
+fn answers(recommender: &Recommender) -> Vec<(u32, u32)> {
+    let users: Vec<u32> = (0..recommender.users().len() as u32).collect();
+    let bits = |r: Recommendation<'_>| (r.item, r.score.to_bits());
+    recommender.recommend_batch(&users, 5).unwrap().into_iter().flatten().map(bits).collect()
+}
+
+#[test]
+fn both_presets_train_save_load_and_recommend() {
+    let folder = tempfile::tempdir().unwrap();
+    let language = language(&folder.path().join("llm"));
+    for (name, preset) in [("default", Preset::Default), ("paper", Preset::Paper)] {
+        let dir = folder.path().join(name);
+        let run = Run::open(&dir, config(preset), data(), false).unwrap();
+        let (trained, report) = run.fit(Some(&language), &mut go).unwrap();
+        assert_eq!(report.item_stage.unwrap().losses.len(), 2);
+        assert_eq!(report.user_stage.losses.len(), 3);
+        assert!(!dir.join("state.safetensors").exists());
+
+        let loaded = Recommender::load(&dir, Some(&language)).unwrap();
+        assert_eq!(answers(&trained), answers(&loaded), "{name}");
+        let known = data();
+        for user in 0..known.users.len() as u32 {
+            let list = loaded.recommend(user, 20).unwrap();
+            let seen = loaded.history(user).unwrap();
+            assert_eq!(list.len(), 20 - seen.len());
+            assert!(list.iter().all(|r| !seen.contains(&r.item)));
+            assert!(list.iter().all(|r| r.score.is_finite()));
+            assert_eq!(list[0].record, &known.items[list[0].item as usize]);
+        }
+        let list = loaded.recommend_for_items(&[3, 1, 3], 4).unwrap();
+        assert_eq!(list.len(), 4);
+        assert!(list.iter().all(|r| ![1, 3].contains(&r.item)));
+        // A batch answers like one by one.
+        let people = [vec![3, 1], vec![15], vec![0, 1, 2, 3, 4, 5, 6, 7]];
+        let batch = loaded.recommend_for_items_batch(&people, 4).unwrap();
+        for (person, list) in people.iter().zip(batch) {
+            let alone = loaded.recommend_for_items(person, 4).unwrap();
+            for (a, b) in alone.iter().zip(&list) {
+                assert!(a.item == b.item && (a.score - b.score).abs() < 1e-4);
+            }
+        }
+    }
+}
+
+#[test]
+fn no_held_out_item_reaches_a_text() {
+    let folder = tempfile::tempdir().unwrap();
+    let language = language(&folder.path().join("llm"));
+    let dir = folder.path().join("run");
+    let run = Run::open(&dir, config(Preset::Paper), data(), false).unwrap();
+    run.fit(Some(&language), &mut go).unwrap();
+    let known = data();
+    let texts = std::fs::read_to_string(dir.join("texts.jsonl")).unwrap();
+    let lines: Vec<serde_json::Value> =
+        texts.lines().skip(1).map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert_eq!(lines.len(), known.users.len());
+    for line in lines {
+        let user = line["user"].as_u64().unwrap() as u32;
+        for item in line["items"].as_array().unwrap() {
+            assert!(known.train.contains(user, item.as_u64().unwrap() as u32));
+        }
+    }
+}
+
+#[test]
+fn the_control_without_a_language_model_needs_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = Config { backbone: Backbone::None, ..config(Preset::Default) };
+    let run = Run::open(folder.path(), config, data(), false).unwrap();
+    let (trained, report) = run.fit(None, &mut go).unwrap();
+    assert!(report.item_stage.is_none());
+    let loaded = Recommender::load(folder.path(), None).unwrap();
+    assert_eq!(answers(&trained), answers(&loaded));
+}
+
+#[test]
+fn a_cancelled_run_resumes_to_the_same_numbers() {
+    let folder = tempfile::tempdir().unwrap();
+    let language = language(&folder.path().join("llm"));
+    let whole = Run::open(folder.path().join("whole"), config(Preset::Default), data(), false);
+    let mut events = 0;
+    let (whole, report) = whole
+        .unwrap()
+        .fit(Some(&language), &mut |_| {
+            events += 1;
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    for cut in (1..events).step_by(7) {
+        let dir = folder.path().join(format!("cut-{cut}"));
+        let run = Run::open(&dir, config(Preset::Default), data(), false).unwrap();
+        let mut seen = 0;
+        let error = run
+            .fit(Some(&language), &mut |_| {
+                seen += 1;
+                if seen == cut { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            })
+            .unwrap_err();
+        assert!(matches!(error, Error::Cancelled), "{error}");
+        let run = Run::open(&dir, config(Preset::Default), data(), true).unwrap();
+        let (resumed, again) = run.fit(Some(&language), &mut go).unwrap();
+        assert_eq!(again, report, "cut at event {cut}");
+        assert_eq!(answers(&resumed), answers(&whole), "cut at event {cut}");
+    }
+}
+
+/// The child of the next test: trains in the folder that the variable names.
+#[test]
+fn child_that_is_killed() {
+    let Some(dir) = std::env::var_os("GLTA_TEST_CHILD") else { return };
+    let dir = PathBuf::from(dir);
+    let language = language(&dir.with_file_name("llm"));
+    let run = Run::open(&dir, config(Preset::Default), data(), true).unwrap();
+    run.fit(Some(&language), &mut go).unwrap();
+}
+
+#[test]
+fn a_killed_run_resumes_to_the_same_numbers() {
+    let folder = tempfile::tempdir().unwrap();
+    let language = language(&folder.path().join("llm"));
+    let whole = Run::open(folder.path().join("whole"), config(Preset::Default), data(), false);
+    let (whole, report) = whole.unwrap().fit(Some(&language), &mut go).unwrap();
+
+    let dir = folder.path().join("killed");
+    let mut kills = 0;
+    for milliseconds in (20..).step_by(45).take(40) {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["child_that_is_killed", "--exact"])
+            .env("GLTA_TEST_CHILD", &dir)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(Duration::from_millis(milliseconds));
+        if child.try_wait().unwrap().is_some() {
+            break;
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        kills += 1;
+    }
+    assert!(kills > 0);
+    let run = Run::open(&dir, config(Preset::Default), data(), true).unwrap();
+    let (resumed, again) = run.fit(Some(&language), &mut go).unwrap();
+    assert_eq!(again, report, "after {kills} kills");
+    assert_eq!(answers(&resumed), answers(&whole), "after {kills} kills");
+}
+
+#[test]
+fn wrong_use_is_told_and_loses_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("run");
+    let control = Config { backbone: Backbone::None, ..config(Preset::Default) };
+    Run::open(&dir, control.clone(), data(), false).unwrap().fit(None, &mut go).unwrap();
+
+    let message = |result: Result<Run, Error>| result.unwrap_err().to_string();
+    assert!(message(Run::open(&dir, control.clone(), data(), false)).contains("already holds"));
+    let other = Config { seed: 1, ..control.clone() };
+    assert!(message(Run::open(&dir, other, data(), true)).contains("another configuration"));
+    let mut changed = data();
+    changed.items[0].text.push('!');
+    assert!(message(Run::open(&dir, control.clone(), changed, true)).contains("other data"));
+    let needs_llm = Run::open(folder.path().join("x"), config(Preset::Default), data(), false);
+    assert!(
+        needs_llm.unwrap().fit(None, &mut go).unwrap_err().to_string().contains("none was given")
+    );
+
+    // A file where the folder should be, and a place that nobody can write.
+    let file = folder.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    assert!(message(Run::open(&file, control.clone(), data(), false)).contains("file"));
+    if cfg!(target_os = "linux") {
+        let place = Path::new("/proc/glta");
+        assert!(message(Run::open(place, control, data(), false)).contains("/proc/glta"));
+    }
+
+    let recommender = Recommender::load(&dir, None).unwrap();
+    assert!(recommender.recommend(99, 3).unwrap_err().to_string().contains("user 99"));
+    let message = recommender.recommend_for_items(&[20], 3).unwrap_err().to_string();
+    assert!(message.contains("item 20"), "{message}");
+    assert!(recommender.recommend_for_items(&[], 3).is_err());
+
+    // Damage to any file names it.
+    for name in
+        ["config.toml", "nodes.safetensors", "model.safetensors", "items.jsonl", "users.jsonl"]
+    {
+        let path = dir.join(name);
+        let whole = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+        let message = Recommender::load(&dir, None).unwrap_err().to_string();
+        assert!(message.contains(name), "{name}: {message}");
+        std::fs::write(&path, whole).unwrap();
+    }
+    Recommender::load(&dir, None).unwrap();
+}
+
+#[test]
+fn a_full_disk_is_told_and_the_run_goes_on_elsewhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = folder.path().join("disk");
+    std::fs::create_dir(&disk).unwrap();
+    let mounted = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=48k", "tmpfs"])
+        .arg(&disk)
+        .stderr(Stdio::null())
+        .status();
+    if !mounted.is_ok_and(|status| status.success()) {
+        println!("skipped: mounting a small file system is not permitted here");
+        return;
+    }
+    let control = Config { backbone: Backbone::None, ..config(Preset::Default) };
+    let run = Run::open(disk.join("run"), control.clone(), data(), false).unwrap();
+    let error = run.fit(None, &mut go).unwrap_err();
+    let saved = std::fs::read_to_string(disk.join("run/users.jsonl")).unwrap();
+    let unmounted = Command::new("umount").arg(&disk).status().unwrap();
+    assert!(unmounted.success());
+    assert!(error.to_string().contains("run"), "{error}");
+    let source = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+    assert!(format!("{error} {source}").contains("No space"), "{error}: {source}");
+    assert_eq!(saved.lines().count(), data().users.len());
+}
+
+#[test]
+fn what_serves_requests_can_be_shared() {
+    fn shared<T: Send + Sync + 'static>() {}
+    shared::<Recommender>();
+    shared::<LanguageModel>();
+    shared::<Run>();
+    shared::<Error>();
+}
