@@ -1,3 +1,4 @@
+use std::path::PathBuf;
 use thiserror::Error;
 
 /// What can go wrong while a graph is built or a model is trained.
@@ -50,6 +51,30 @@ pub enum Error {
     /// The progress callback asked to stop.
     #[error("training was cancelled")]
     Cancelled,
+    /// A grid of settings does not fit the configuration.
+    #[error("grid field `{field}`: {problem}")]
+    Grid {
+        /// Dotted name of the field.
+        field: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A file could not be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file does not hold embeddings.
+    #[error("{}: not a file of node embeddings: {problem}", path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// Evaluating on the validation data failed.
     #[error("evaluation on the validation data failed")]
     Evaluation(#[from] glta_metrics::Error),

@@ -5,17 +5,35 @@ use crate::lines::{Line, Panels};
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// Columns of the smallest blocks: 512 lines of 64 bytes are two thirds of a
-/// first-level data cache, the rest is left for the rows that are summed.
-const BLOCK: usize = 512;
-/// Ids within a block are 16 bits wide.
-const MAX_BLOCK: usize = 1 << 15;
-/// A block grows until a row has this many neighbours in it on average: shorter
-/// runs cost more in bookkeeping than the nearer cache saves.
-const MIN_RUN: usize = 6;
-/// Neighbours per chunk: small enough to share a graph of a million
-/// interactions among many threads, large enough to pay for loading the blocks.
-const CHUNK: usize = 100_000;
+/// How a matrix is cut. Only tests use other values than the default.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// Columns of the smallest blocks.
+    pub(crate) block: usize,
+    /// Columns of the largest blocks.
+    pub(crate) max_block: usize,
+    /// A block grows until a row has this many neighbours in it on average:
+    /// shorter runs cost more in bookkeeping than the nearer cache saves.
+    pub(crate) min_run: usize,
+    /// Neighbours per chunk.
+    pub(crate) chunk: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            // 512 lines of 64 bytes are two thirds of a first-level data cache;
+            // the rest is left for the rows that are summed.
+            block: 512,
+            // Ids within a block have 16 bits.
+            max_block: 1 << 15,
+            min_run: 6,
+            // Small enough to share a graph of a million interactions among many
+            // threads, large enough to pay for loading the blocks.
+            chunk: 100_000,
+        }
+    }
+}
 
 /// A binary `(rows, columns)` matrix without stored values.
 ///
@@ -66,13 +84,16 @@ impl Selection {
 }
 
 /// Cuts columns, given their degrees, into blocks.
-fn column_blocks(degrees: &[u32], rows: usize) -> Vec<usize> {
+fn column_blocks(degrees: &[u32], rows: usize, limits: Limits) -> Vec<usize> {
     let mut blocks = vec![0];
     let mut start = 0;
     while start < degrees.len() {
-        let mut end = (start + BLOCK).min(degrees.len());
+        let mut end = (start + limits.block).min(degrees.len());
         let edges = |end: usize| -> usize { degrees[start..end].iter().map(|&d| d as usize).sum() };
-        while end < degrees.len() && end - start < MAX_BLOCK && edges(end) < MIN_RUN * rows {
+        while end < degrees.len()
+            && end - start < limits.max_block
+            && edges(end) < limits.min_run * rows
+        {
             end = (start + 2 * (end - start)).min(degrees.len());
         }
         blocks.push(end);
@@ -82,12 +103,12 @@ fn column_blocks(degrees: &[u32], rows: usize) -> Vec<usize> {
 }
 
 /// Cuts rows, given their degrees, into chunks of about equal work.
-fn row_chunks(degrees: &[u32]) -> Vec<Range<usize>> {
+fn row_chunks(degrees: &[u32], limits: Limits) -> Vec<Range<usize>> {
     let mut chunks = Vec::new();
     let (mut start, mut edges) = (0, 0);
     for (row, &degree) in degrees.iter().enumerate() {
         edges += degree as usize;
-        if edges >= CHUNK || row + 1 == degrees.len() || row + 1 - start == 1 << 16 {
+        if edges >= limits.chunk || row + 1 == degrees.len() || row + 1 - start == 1 << 16 {
             chunks.push(start..row + 1);
             (start, edges) = (row + 1, 0);
         }
@@ -100,10 +121,11 @@ impl Tiles {
     pub(crate) fn new(
         row_degrees: &[u32],
         column_degrees: &[u32],
+        limits: Limits,
         neighbours: impl Fn(usize, &mut Vec<u32>) + Sync,
     ) -> Self {
-        let blocks = column_blocks(column_degrees, row_degrees.len());
-        let chunks: Vec<Chunk> = row_chunks(row_degrees)
+        let blocks = column_blocks(column_degrees, row_degrees.len(), limits);
+        let chunks: Vec<Chunk> = row_chunks(row_degrees, limits)
             .into_par_iter()
             .map(|rows| Chunk::new(rows, &blocks, &neighbours))
             .collect();
@@ -372,6 +394,106 @@ impl SelectedChunk {
                 self.edges += usize::from(wanted) * usize::from(segment.len);
             }
             self.tiles.push(end as u32);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn values(n: usize, dim: usize) -> Panels {
+        let matrix = ndarray::Array2::from_shape_fn((n, dim), |(r, c)| {
+            ((r * 31 + c * 17) % 23) as f32 - 11.0
+        });
+        let order: Vec<u32> = (0..n as u32).collect();
+        Panels::from_rows(matrix.view(), &order)
+    }
+
+    fn rows(panels: &Panels) -> ndarray::Array2<f32> {
+        panels.to_rows(&(0..panels.rows() as u32).collect::<Vec<_>>())
+    }
+
+    proptest! {
+        /// Small whole numbers: every order of summation is exact, so equality is.
+        #[test]
+        fn products_equal_the_dense_ones(
+            n_rows in 1usize..40,
+            n_columns in 1usize..40,
+            density in 0u32..10,
+            salt in 0u32..1000,
+            block in 1usize..9,
+            chunk in 1usize..30,
+            dim in 1usize..40,
+        ) {
+            let edge = |r: usize, c: usize| {
+                let mixed = (r as u32 * 7919 + c as u32 * 104_729 + salt).wrapping_mul(2_654_435_761);
+                (mixed >> 16) % 10 < density
+            };
+            let neighbours = |r: usize| (0..n_columns).filter(move |&c| edge(r, c));
+            let row_degrees: Vec<u32> = (0..n_rows).map(|r| neighbours(r).count() as u32).collect();
+            let column_degrees: Vec<u32> = (0..n_columns)
+                .map(|c| (0..n_rows).filter(|&r| edge(r, c)).count() as u32)
+                .collect();
+            let limits = Limits { block, max_block: 4 * block, min_run: 2, chunk };
+            let tiles = Tiles::new(&row_degrees, &column_degrees, limits, |r, out| {
+                out.extend(neighbours(r).map(|c| c as u32));
+            });
+            prop_assert_eq!(tiles.edges(), row_degrees.iter().sum::<u32>() as usize);
+
+            let mask: Vec<bool> = (0..n_rows).map(|r| r % 3 != 0).collect();
+            let mut selection = Selection::default();
+            tiles.select(&mask, &mut selection);
+            let selected: u32 = (0..n_rows).filter(|&r| mask[r]).map(|r| row_degrees[r]).sum();
+            prop_assert_eq!(selection.edges(), selected as usize);
+
+            let dense = ndarray::Array2::from_shape_fn((n_rows, n_columns), |(r, c)| f32::from(u8::from(edge(r, c))));
+            let scale = vec![2.0; n_rows.max(n_columns)];
+            for isa in Isa::available() {
+                // Pull, all rows and some.
+                let (src, add) = (values(n_columns, dim), values(n_rows, dim));
+                let expected = dense.dot(&rows(&src)) * 2.0 + rows(&add);
+                for selection in [None, Some(&selection)] {
+                    let mut dst = values(n_rows, dim);
+                    let mut tasks = Vec::new();
+                    let product = Product { src: &src, scale: &scale[..n_rows], add: Some(&add), selection };
+                    tiles.gather(isa, product, &mut dst, &mut tasks);
+                    run(tasks);
+                    let got = rows(&dst);
+                    for r in (0..n_rows).filter(|&r| selection.is_none() || mask[r]) {
+                        prop_assert_eq!(got.row(r), expected.row(r));
+                    }
+                }
+                // Push from some rows, the others being zero.
+                let mut src = rows(&values(n_rows, dim));
+                for r in (0..n_rows).filter(|&r| !mask[r]) {
+                    src.row_mut(r).fill(0.0);
+                }
+                let expected = dense.t().dot(&src) * 2.0;
+                let src = Panels::from_rows(src.view(), &(0..n_rows as u32).collect::<Vec<_>>());
+                let mut dst = values(n_columns, dim);
+                let mut tasks = Vec::new();
+                let product = Product { src: &src, scale: &scale[..n_columns], add: None, selection: Some(&selection) };
+                tiles.scatter(isa, product, &mut dst, &mut tasks);
+                run(tasks);
+                prop_assert_eq!(rows(&dst), expected);
+            }
+
+            // Without some edges.
+            let keep = |r: u32, c: u32| (r + c) % 3 != 1;
+            let mut thinned = tiles.clone();
+            tiles.filter_into(&mut thinned, keep);
+            let fewer = ndarray::Array2::from_shape_fn((n_rows, n_columns), |(r, c)| {
+                f32::from(u8::from(edge(r, c) && keep(r as u32, c as u32)))
+            });
+            let src = values(n_columns, dim);
+            let mut dst = values(n_rows, dim);
+            let mut tasks = Vec::new();
+            let product = Product { src: &src, scale: &scale[..n_rows], add: None, selection: None };
+            thinned.gather(Isa::detect(), product, &mut dst, &mut tasks);
+            run(tasks);
+            prop_assert_eq!(rows(&dst), fewer.dot(&rows(&src)) * 2.0);
         }
     }
 }

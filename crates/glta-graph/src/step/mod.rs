@@ -308,3 +308,6 @@ fn adam_tasks<'a>(
     }
     tasks
 }
+
+#[cfg(test)]
+mod tests;

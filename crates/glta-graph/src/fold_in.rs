@@ -1,0 +1,160 @@
+//! Embeddings of nodes that training never saw.
+
+use ndarray::ArrayView2;
+
+/// The embedding of a user from their items, through the frozen graph:
+/// `Σ e_i / √(deg_i · |context|)` over the context items.
+///
+/// `items: (items, dim)` are item embeddings, `item_degrees` their numbers of
+/// training interactions, `context` the user's items. For a user of the training
+/// graph and all of their items this is their row of
+/// [`Adjacency::multiply`](crate::Adjacency::multiply).
+///
+/// An item that training never saw counts as one of degree one, an id out of
+/// range for nothing; no items give zeros.
+///
+/// # What it approximates
+/// Add the user to the graph with a zero layer-0 embedding and propagate anew.
+/// With `items` from
+/// [`Adjacency::propagate`](crate::Adjacency::propagate) over `layers - 1`
+/// layers, times `layers / (layers + 1)`, the result is the user's row of that
+/// propagation over `layers` layers, up to what the new user changes in others:
+/// degrees are larger by one, and messages from the user reach the items. Both
+/// vanish as the items' degrees grow. With the final embeddings of training in
+/// the place of `items`, as the context-computed user token has it, the layers
+/// are weighted a little differently (the last one is added), which changes the
+/// length more than the direction.
+///
+/// ```
+/// use glta_graph::fold_in_user;
+/// use ndarray::array;
+///
+/// let items = array![[2.0, 0.0], [0.0, 3.0]];
+/// let user = fold_in_user(items.view(), &[4, 9], &[0, 1]);
+/// let root = 2f32.sqrt();
+/// assert_eq!(user, [2.0 / 2.0 / root, 3.0 / 3.0 / root]);
+/// ```
+pub fn fold_in_user(items: ArrayView2<'_, f32>, item_degrees: &[u32], context: &[u32]) -> Vec<f32> {
+    fold_in(items, item_degrees, context)
+}
+
+/// The embedding of an item from the users who have it; all of
+/// [`fold_in_user`] with users and items exchanged.
+pub fn fold_in_item(users: ArrayView2<'_, f32>, user_degrees: &[u32], context: &[u32]) -> Vec<f32> {
+    fold_in(users, user_degrees, context)
+}
+
+fn fold_in(neighbours: ArrayView2<'_, f32>, degrees: &[u32], context: &[u32]) -> Vec<f32> {
+    let mut sum = vec![0.0f32; neighbours.ncols()];
+    let mut used = 0usize;
+    for &id in context {
+        let id = id as usize;
+        let (Some(&degree), true) = (degrees.get(id), id < neighbours.nrows()) else {
+            continue;
+        };
+        used += 1;
+        let weight = 1.0 / (degree.max(1) as f32).sqrt();
+        for (s, x) in sum.iter_mut().zip(neighbours.row(id)) {
+            *s += weight * x;
+        }
+    }
+    if used > 0 {
+        let root = (used as f32).sqrt();
+        for s in &mut sum {
+            *s /= root;
+        }
+    }
+    sum
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Adjacency;
+    use glta_data::Interactions;
+    use ndarray::{Array2, Axis, concatenate};
+    use rand::{Rng, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
+    const USERS: u32 = 300;
+    const ITEMS: u32 = 60;
+    const DIM: usize = 16;
+
+    fn setup() -> (Vec<(u32, u32)>, Array2<f32>, Array2<f32>) {
+        let mut rng = ChaCha8Rng::seed_from_u64(5);
+        let pairs = (0..USERS)
+            .flat_map(|u| (0..ITEMS).map(move |i| (u, i)))
+            .filter(|&(_, i)| rng.random_range(0..60 + i) < 20)
+            .collect();
+        let mut matrix =
+            |n: u32| Array2::from_shape_fn((n as usize, DIM), |_| rng.random_range(-1.0f32..1.0));
+        let (users, items) = (matrix(USERS), matrix(ITEMS));
+        (pairs, users, items)
+    }
+
+    fn distance(a: &[f32], b: &[f32]) -> f32 {
+        let norm = |v: &[f32]| v.iter().map(|x| x * x).sum::<f32>().sqrt();
+        let gap: Vec<f32> = a.iter().zip(b).map(|(x, y)| x - y).collect();
+        norm(&gap) / norm(b)
+    }
+
+    fn cosine(a: &[f32], b: &[f32]) -> f32 {
+        let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f32>();
+        dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
+    }
+
+    #[test]
+    fn a_known_node_gets_its_row_of_the_product() {
+        let (pairs, users, items) = setup();
+        let train = Interactions::from_pairs(USERS as usize, ITEMS as usize, pairs).unwrap();
+        let graph = Adjacency::new(&train).unwrap();
+        let product = graph.multiply(users.view(), items.view()).unwrap();
+        let transposed = train.transpose();
+        for id in [0, 7, 59] {
+            let user = fold_in_user(items.view(), &train.item_degrees(), train.items(id));
+            assert!(distance(&user, product.users.row(id as usize).as_slice().unwrap()) < 1e-5);
+            let degrees = transposed.item_degrees();
+            let item = fold_in_item(users.view(), &degrees, transposed.items(id));
+            assert!(distance(&item, product.items.row(id as usize).as_slice().unwrap()) < 1e-5);
+        }
+    }
+
+    #[test]
+    fn close_to_propagation_on_the_extended_graph() {
+        let (mut pairs, users, items) = setup();
+        let (n, layers) = (USERS as usize, 3);
+        let train = Interactions::from_pairs(n, ITEMS as usize, pairs.clone()).unwrap();
+        let graph = Adjacency::new(&train).unwrap();
+        let context = [1, 4, 9, 16, 25, 36];
+
+        pairs.extend(context.map(|i| (USERS, i)));
+        let extended = Interactions::from_pairs(n + 1, ITEMS as usize, pairs).unwrap();
+        let start = concatenate![Axis(0), users, Array2::zeros((1, DIM))];
+        let whole = Adjacency::new(&extended).unwrap();
+        let truth = whole.propagate(start.view(), items.view(), layers).unwrap();
+        let truth = truth.users.row(n).to_vec();
+
+        let degrees = train.item_degrees();
+        let below = graph.propagate(users.view(), items.view(), layers - 1).unwrap();
+        let share = layers as f32 / (layers + 1) as f32;
+        let basis = &below.items * share;
+        let close = fold_in_user(basis.view(), &degrees, &context);
+        // Exact but for what the user changes in the others.
+        assert!(distance(&close, &truth) < 0.02, "{}", distance(&close, &truth));
+        // With the extended degrees only the user's own messages are missing.
+        let closer = fold_in_user(basis.view(), &extended.item_degrees(), &context);
+        assert!(distance(&closer, &truth) < distance(&close, &truth));
+
+        let all = graph.propagate(users.view(), items.view(), layers).unwrap();
+        let token = fold_in_user(all.items.view(), &degrees, &context);
+        assert!(cosine(&token, &truth) > 0.99, "{}", cosine(&token, &truth));
+    }
+
+    #[test]
+    fn empty_unknown_and_unseen() {
+        let items = Array2::<f32>::ones((3, 4));
+        assert_eq!(fold_in_user(items.view(), &[1, 1, 0], &[]), [0.0; 4]);
+        assert_eq!(fold_in_user(items.view(), &[1, 1, 0], &[7]), [0.0; 4]);
+        assert_eq!(fold_in_user(items.view(), &[1, 1, 0], &[2, 9]), [1.0; 4]);
+    }
+}

@@ -1,0 +1,198 @@
+//! Choosing settings on validation data.
+
+use crate::{Error, Result};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+/// Values to try for some fields of a configuration, every combination of them.
+///
+/// Keys are field names, dotted for nested ones; read from TOML as
+///
+/// ```toml
+/// l2 = [1e-4, 1e-3]
+/// learning_rate = [0.005, 0.01]
+/// "selection.k" = [20]
+/// ```
+///
+/// It works on any serde configuration:
+///
+/// ```
+/// use glta_graph::{Grid, LightGcnConfig, search};
+///
+/// let grid: Grid = toml::from_str("l2 = [0.0001, 0.001]\nlayers = [2, 3]")?;
+/// let candidates = grid.candidates(&LightGcnConfig::default())?;
+/// assert_eq!(candidates.len(), 4);
+/// // Stands for training and evaluating on validation data.
+/// let found = search(&candidates, |c| Ok::<_, ()>((c.layers as f64, ()))).unwrap();
+/// assert_eq!(found.best_trial().unwrap().config.layers, 3);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Grid(pub BTreeMap<String, Vec<Value>>);
+
+impl Grid {
+    /// All combinations, laid over `base`; the last field varies fastest.
+    ///
+    /// # Errors
+    /// [`Error::Grid`] for a field without values, or one that the configuration
+    /// does not have or whose values do not fit it.
+    pub fn candidates<C: Serialize + DeserializeOwned>(&self, base: &C) -> Result<Vec<C>> {
+        let to_value = |e: serde_json::Error| grid_error("", e.to_string());
+        let mut all = vec![serde_json::to_value(base).map_err(to_value)?];
+        for (field, values) in &self.0 {
+            if values.is_empty() {
+                return Err(grid_error(field, "has no values".into()));
+            }
+            let mut next = Vec::with_capacity(all.len() * values.len());
+            for candidate in &all {
+                for value in values {
+                    let mut candidate = candidate.clone();
+                    set(&mut candidate, field, value.clone())?;
+                    // Checked one field at a time, so that the message names it.
+                    serde_json::from_value::<C>(candidate.clone())
+                        .map_err(|e| grid_error(field, e.to_string()))?;
+                    next.push(candidate);
+                }
+            }
+            all = next;
+        }
+        let parse = |value| serde_json::from_value(value).map_err(to_value);
+        all.into_iter().map(parse).collect()
+    }
+}
+
+fn grid_error(field: &str, problem: String) -> Error {
+    Error::Grid { field: field.to_owned(), problem }
+}
+
+fn set(config: &mut Value, path: &str, value: Value) -> Result<()> {
+    let mut at = config;
+    let mut steps = path.split('.').peekable();
+    while let Some(step) = steps.next() {
+        let Value::Object(fields) = at else {
+            return Err(grid_error(path, format!("nothing lies below `{step}`")));
+        };
+        if !fields.contains_key(step) {
+            let known: Vec<&str> = fields.keys().map(String::as_str).collect();
+            let problem = format!("unknown field, there are {}", known.join(", "));
+            return Err(grid_error(path, problem));
+        }
+        let field = fields.entry(step).or_insert(Value::Null);
+        if steps.peek().is_none() {
+            *field = value;
+            return Ok(());
+        }
+        at = field;
+    }
+    Ok(())
+}
+
+/// One configuration that was tried.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Trial<C> {
+    /// The settings.
+    pub config: C,
+    /// Their score on validation data, higher is better.
+    pub score: f64,
+    /// Wall time.
+    pub seconds: f64,
+}
+
+/// All trials and the best model.
+#[derive(Debug, Clone)]
+pub struct Search<C, M> {
+    /// In the order of the candidates.
+    pub trials: Vec<Trial<C>>,
+    /// Index and model of the trial with the highest score, the first of equals.
+    pub best: Option<(usize, M)>,
+}
+
+impl<C, M> Search<C, M> {
+    /// The trial with the highest score; `None` when nothing was tried or no
+    /// score is a number.
+    pub fn best_trial(&self) -> Option<&Trial<C>> {
+        self.trials.get(self.best.as_ref()?.0)
+    }
+}
+
+/// Fits every candidate and keeps the model with the highest score. `fit`
+/// returns the score on validation data and the model.
+///
+/// # Errors
+/// The first error of `fit`.
+pub fn search<C: Clone, M, E>(
+    candidates: &[C],
+    mut fit: impl FnMut(&C) -> std::result::Result<(f64, M), E>,
+) -> std::result::Result<Search<C, M>, E> {
+    let mut trials: Vec<Trial<C>> = Vec::with_capacity(candidates.len());
+    let mut best: Option<(usize, M)> = None;
+    for config in candidates {
+        let clock = Instant::now();
+        let (score, model) = fit(config)?;
+        let leader = best.as_ref().map(|(index, _)| trials[*index].score);
+        if !score.is_nan() && leader.is_none_or(|leader| score > leader) {
+            best = Some((trials.len(), model));
+        }
+        trials.push(Trial {
+            config: config.clone(),
+            score,
+            seconds: clock.elapsed().as_secs_f64(),
+        });
+    }
+    Ok(Search { trials, best })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{LightGcnConfig, Loss};
+
+    fn candidates(toml: &str) -> Result<Vec<LightGcnConfig>> {
+        let grid: Grid = toml::from_str(toml).unwrap();
+        grid.candidates(&LightGcnConfig::default())
+    }
+
+    #[test]
+    fn every_combination_once_and_the_rest_untouched() {
+        let all = candidates(
+            "l2 = [0.001, 0.01]\n\"selection.k\" = [5, 20, 50]\nloss = [\"bpr\", { sampled_softmax = { temperature = 0.5 } }]",
+        )
+        .unwrap();
+        assert_eq!(all.len(), 12);
+        let count = |f: &dyn Fn(&LightGcnConfig) -> bool| all.iter().filter(|c| f(c)).count();
+        assert_eq!(count(&|c| c.l2 == 0.01), 6);
+        assert_eq!(count(&|c| c.selection.k == 20), 4);
+        assert_eq!(count(&|c| c.loss == Loss::Bpr), 6);
+        let same = LightGcnConfig::default();
+        assert!(all.iter().all(|c| c.learning_rate == same.learning_rate));
+    }
+
+    #[test]
+    fn mistakes_name_the_field() {
+        for (toml, expected) in [
+            ("lr = [1]", "unknown field"),
+            ("\"selection.n\" = [1]", "unknown field"),
+            ("\"layers.n\" = [1]", "below"),
+            ("layers = [\"three\"]", "layers"),
+            ("layers = []", "no values"),
+        ] {
+            let message = candidates(toml).unwrap_err().to_string();
+            assert!(message.contains(expected), "{message}");
+        }
+    }
+
+    #[test]
+    fn the_first_of_equals_wins_and_nan_never() {
+        let scores = [f64::NAN, 0.2, 0.5, 0.5, 0.1];
+        let found = search(&[0, 1, 2, 3, 4], |&k| Ok::<_, ()>((scores[k], k * 10))).unwrap();
+        assert_eq!(found.best, Some((2, 20)));
+        assert_eq!(found.trials.len(), 5);
+        let none = search(&[0], |_| Ok::<_, ()>((f64::NAN, ()))).unwrap();
+        assert!(none.best_trial().is_none());
+        assert!(search(&[1], |_| Err::<(f64, ()), _>("broken")).is_err());
+    }
+}

@@ -1,0 +1,333 @@
+//! Trains and evaluates LightGCN on a split that was published as two files.
+//!
+//! ```text
+//! cargo run --release --example lightgcn -- \
+//!     --train train.txt --test test.txt --out runs/lightgcn
+//! ```
+//!
+//! Leaves in the output folder: `metrics.json`, `history.json`, the curves
+//! `loss.svg` and `metrics.svg`, the embeddings `nodes.safetensors` and those
+//! below them, `layer0.safetensors` (for `--start`), and after a search
+//! `search.json`.
+
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+#[path = "lightgcn/plot.rs"]
+mod plot;
+
+use clap::{Parser, ValueEnum};
+use glta_data::Split;
+use glta_data::readers::{PairsConfig, PairsLayout, split_pairs};
+use glta_graph::{
+    EpochReport, Error, Grid, LightGcn, LightGcnConfig, NodeEmbeddings, Trained, search,
+};
+use glta_metrics::{EvaluationConfig, Report, evaluate};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::io::{IsTerminal, Write};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+/// Train and evaluate LightGCN on split files
+#[derive(Parser, Debug)]
+struct Args {
+    /// Training interactions, plain or gzipped
+    #[arg(long, value_name = "FILE")]
+    train: PathBuf,
+    /// Test interactions over the same ids
+    #[arg(long, value_name = "FILE")]
+    test: PathBuf,
+    /// Folder for everything the run leaves behind
+    #[arg(long, value_name = "DIR", default_value = "runs/lightgcn")]
+    out: PathBuf,
+    /// What a line holds: `user item item …` or `user item`
+    #[arg(long, value_enum, default_value = "lists")]
+    layout: Layout,
+    /// Share of each user's training items kept for validation; 0 trains on all
+    /// of them for the full number of epochs
+    #[arg(long, value_name = "SHARE", default_value_t = 0.1)]
+    valid_ratio: f64,
+    /// Seed of the validation split and of training
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// TOML file with fields of LightGcnConfig
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// One field over the file, such as layers=2 (repeatable)
+    #[arg(long = "set", value_name = "FIELD=VALUE")]
+    set: Vec<String>,
+    /// TOML file of lists of values; every combination is trained, the best on
+    /// validation data is kept
+    #[arg(long, value_name = "FILE")]
+    search: Option<PathBuf>,
+    /// Start from these layer-0 embeddings instead of random ones
+    #[arg(long, value_name = "FILE")]
+    start: Option<PathBuf>,
+    /// Without validation data: evaluate on the test data while training, to draw
+    /// the curve; nothing is chosen by it
+    #[arg(long)]
+    watch_test: bool,
+    /// Threads; all cores if not given
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    threads: usize,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Layout {
+    Lists,
+    Pairs,
+}
+
+fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprint!("error: {error}");
+            let mut cause = error.source();
+            while let Some(inner) = cause {
+                eprint!(": {inner}");
+                cause = inner.source();
+            }
+            eprintln!();
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> Result<()> {
+    rayon::ThreadPoolBuilder::new().num_threads(args.threads).build_global()?;
+    let config = configuration(args)?;
+    std::fs::create_dir_all(&args.out).map_err(|e| format!("{}: {e}", args.out.display()))?;
+    let layout = match args.layout {
+        Layout::Lists => PairsLayout::Lists,
+        Layout::Pairs => PairsLayout::Pairs,
+    };
+    let pairs = PairsConfig { layout, ..Default::default() };
+    let folder = args.train.parent().and_then(Path::file_name).unwrap_or_default();
+    let name = folder.to_string_lossy();
+    let (dataset, split) = split_pairs(name, &args.train, &args.test, &pairs)?;
+    println!("{}", dataset.stats());
+    let split = Split::with_validation(&split.train, split.test, args.valid_ratio, config.seed)?;
+    let start = args.start.as_deref().map(NodeEmbeddings::load).transpose()?;
+
+    let clock = Instant::now();
+    let (config, trained, trials) = match &args.search {
+        None => (config.clone(), train(args, &config, &split, start.as_ref())?, Value::Null),
+        Some(path) => tune(args, path, &config, &split, start.as_ref())?,
+    };
+    let seconds = clock.elapsed().as_secs_f64();
+
+    let masked = [&split.train, &split.valid];
+    let scorer = trained.embeddings.scorer();
+    let report = evaluate(&scorer, &split.test, &masked, &EvaluationConfig::default())?;
+    trained.embeddings.save(args.out.join("nodes.safetensors"))?;
+    trained.layer0.save(args.out.join("layer0.safetensors"))?;
+    save(&args.out.join("history.json"), &trained.history)?;
+    if !trials.is_null() {
+        save(&args.out.join("search.json"), &trials)?;
+    }
+    let record = json!({
+        "dataset": dataset.stats(),
+        "protocol": {
+            "split": "published files",
+            "valid_ratio": args.valid_ratio,
+            "seed": config.seed,
+            "masked": if args.valid_ratio > 0.0 { "train+valid" } else { "train" },
+        },
+        "config": config,
+        "rows": [row(&config, &trained, &report, seconds)],
+    });
+    save(&args.out.join("metrics.json"), &record)?;
+    plot::loss(&args.out.join("loss.svg"), &trained.history)?;
+    plot::metrics(&args.out.join("metrics.svg"), &trained.history)?;
+    print_table(&report, &trained);
+    Ok(())
+}
+
+/// Defaults, then the file, then the flags.
+fn configuration(args: &Args) -> Result<LightGcnConfig> {
+    let mut config = match &args.config {
+        None => LightGcnConfig::default(),
+        Some(path) => read_toml(path)?,
+    };
+    for assignment in &args.set {
+        let (field, value) = assignment
+            .split_once('=')
+            .ok_or_else(|| format!("--set {assignment}: expected FIELD=VALUE"))?;
+        // What is no TOML value is meant as a string: `--set loss=bpr`.
+        let value = match toml::from_str::<BTreeMap<String, Value>>(&format!("value = {value}")) {
+            Ok(mut parsed) => parsed.remove("value").unwrap_or_default(),
+            Err(_) => Value::from(value),
+        };
+        let grid = Grid(BTreeMap::from([(field.to_owned(), vec![value])]));
+        config = grid.candidates(&config)?.remove(0);
+    }
+    config.seed = args.seed.unwrap_or(config.seed);
+    config.validate()?;
+    Ok(config)
+}
+
+fn read_toml<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
+    let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    Ok(toml::from_str(&text).map_err(|e| format!("{}: {e}", path.display()))?)
+}
+
+fn train(
+    args: &Args,
+    config: &LightGcnConfig,
+    split: &Split,
+    start: Option<&NodeEmbeddings>,
+) -> std::result::Result<Trained, Error> {
+    let watched = if !split.valid.is_empty() {
+        Some(&split.valid)
+    } else {
+        args.watch_test.then_some(&split.test)
+    };
+    let keep_best = config.keep_best && !split.valid.is_empty();
+    let patience = if keep_best { config.patience } else { 0 };
+    let model = LightGcn::new(LightGcnConfig { keep_best, patience, ..config.clone() })?;
+    let mut progress = Progress::new(config);
+    let trained = match start {
+        None => model.train(&split.train, watched, &mut |e| progress.epoch(e)),
+        Some(start) => model.train_from(start, &split.train, watched, &mut |e| progress.epoch(e)),
+    };
+    progress.bar.finish_and_clear();
+    trained
+}
+
+/// Tries every setting of the grid file.
+fn tune(
+    args: &Args,
+    path: &Path,
+    base: &LightGcnConfig,
+    split: &Split,
+    start: Option<&NodeEmbeddings>,
+) -> Result<(LightGcnConfig, Trained, Value)> {
+    if split.valid.is_empty() {
+        return Err("--search chooses on validation data: give a --valid-ratio above 0".into());
+    }
+    let grid: Grid = read_toml(path)?;
+    let candidates = grid.candidates(base)?;
+    let mut done = 0;
+    let found = search(&candidates, |config| {
+        done += 1;
+        eprintln!("search {done}/{}: {}", candidates.len(), changes(&grid, config));
+        let trained = train(args, config, split, start)?;
+        Ok::<_, Error>((trained.best_validation().unwrap_or(f64::NAN), trained))
+    })?;
+    println!("\n{:>10} {:>9}  settings", "validation", "seconds");
+    for trial in &found.trials {
+        let settings = changes(&grid, &trial.config);
+        println!("{:>10.4} {:>9.1}  {settings}", trial.score, trial.seconds);
+    }
+    let trials = serde_json::to_value(&found.trials)?;
+    let (best, trained) = found.best.ok_or("no setting gave a validation score")?;
+    Ok((candidates[best].clone(), trained, trials))
+}
+
+/// The fields of the grid as a candidate has them.
+fn changes(grid: &Grid, config: &LightGcnConfig) -> String {
+    let value = serde_json::to_value(config).unwrap_or_default();
+    let field = |name: &String| {
+        let pointer = format!("/{}", name.replace('.', "/"));
+        match value.pointer(&pointer) {
+            Some(Value::Number(n)) => format!("{name}={}", n.as_f64().unwrap_or(0.0) as f32),
+            Some(other) => format!("{name}={other}"),
+            None => name.clone(),
+        }
+    };
+    grid.0.keys().map(field).collect::<Vec<_>>().join(" ")
+}
+
+/// A bar on a terminal, a line now and then elsewhere.
+struct Progress {
+    bar: ProgressBar,
+    total: usize,
+    plain: bool,
+    last: Instant,
+}
+
+impl Progress {
+    fn new(config: &LightGcnConfig) -> Self {
+        let plain = !std::io::stderr().is_terminal();
+        let bar =
+            if plain { ProgressBar::hidden() } else { ProgressBar::new(config.epochs as u64) };
+        let style = "epoch {pos}/{len} [{bar:30}] {msg} ({eta} at most)";
+        if let Ok(style) = ProgressStyle::with_template(style) {
+            bar.set_style(style.progress_chars("=> "));
+        }
+        Self { bar, total: config.epochs, plain, last: Instant::now() }
+    }
+
+    fn epoch(&mut self, report: &EpochReport) -> ControlFlow<()> {
+        let mut line = format!("loss {:.5}, {:.2} s", report.loss, report.seconds);
+        if report.validation.is_some() {
+            let metric = |name: &str| report.metrics.get(name).copied().unwrap_or_default();
+            line += &format!(", N@10 {:.4} R@20 {:.4}", metric("N@10"), metric("R@20"));
+            line += if report.best { " *" } else { "" };
+        }
+        self.bar.set_position(report.epoch as u64);
+        if !self.plain {
+            self.bar.set_message(line);
+        } else if report.validation.is_some() || self.last.elapsed() > Duration::from_secs(10) {
+            eprintln!("epoch {}/{}: {line}", report.epoch, self.total);
+            self.last = Instant::now();
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+fn row(config: &LightGcnConfig, trained: &Trained, report: &Report, seconds: f64) -> Value {
+    let epochs = trained.history.len();
+    let trained_for: f64 = trained.history.iter().map(|e| e.seconds).sum();
+    let mut row = BTreeMap::from([
+        ("system".to_owned(), json!("LightGCN")),
+        ("seed".to_owned(), json!(config.seed)),
+        ("train_seconds".to_owned(), json!(seconds)),
+        ("seconds_per_epoch".to_owned(), json!(trained_for / epochs.max(1) as f64)),
+        ("epochs".to_owned(), json!(epochs)),
+        ("best_epoch".to_owned(), json!(trained.best_epoch)),
+        ("peak_rss_mb".to_owned(), json!(peak_rss_mb())),
+    ]);
+    row.extend(report.iter().map(|(name, value)| (name, json!(value))));
+    if let (Some(value), true) = (trained.best_validation(), config.keep_best) {
+        let selection = config.selection;
+        let name = format!("valid_{}@{}", selection.metric.short_name(), selection.k);
+        row.insert(name, json!(value));
+    }
+    json!(row)
+}
+
+fn print_table(report: &Report, trained: &Trained) {
+    let columns = ["P@5", "P@10", "P@20", "N@5", "N@10", "N@20", "R@20"];
+    let metrics: BTreeMap<String, f64> = report.iter().collect();
+    println!("\n{:<10}{}{:>8}", "system", columns.map(|c| format!("{c:>8}")).concat(), "epoch");
+    let values = columns.map(|c| format!("{:>8.4}", metrics.get(c).copied().unwrap_or_default()));
+    println!("{:<10}{}{:>8}", "LightGCN", values.concat(), trained.best_epoch);
+}
+
+/// Writes a file that appears under its name only when it is complete.
+fn save(path: &Path, value: &impl Serialize) -> Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let write = || -> std::io::Result<()> {
+        let mut file = tempfile::NamedTempFile::new_in(folder)?;
+        file.write_all(&serde_json::to_vec_pretty(value)?)?;
+        file.persist(path).map_err(|e| e.error)?;
+        Ok(())
+    };
+    write().map_err(|e| format!("{}: {e}", path.display()).into())
+}
+
+/// Largest resident memory so far, where the system tells.
+fn peak_rss_mb() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kilobytes = line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
+    kilobytes.unwrap_or(0) / 1024
+}
