@@ -2,8 +2,8 @@
 #![cfg(feature = "readers")]
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
-use glta_data::readers::{PairsConfig, PairsLayout};
-use glta_data::{Dataset, Split, SplitConfig, SplitMethod, TextConfig, readers};
+use glta_data::readers::{AmazonConfig, GoodreadsConfig, PairsConfig, PairsLayout};
+use glta_data::{Dataset, Item, Split, SplitConfig, SplitMethod, TextConfig, readers};
 use std::path::PathBuf;
 
 /// `../shared/data/NAME` beside the repository, or a note that the test is skipped.
@@ -64,7 +64,7 @@ fn ml_1m_pairs() {
     );
     assert!(data.ratings().is_none());
     assert!(data.items().iter().all(|item| !item.title.is_empty()));
-    let abstracts = |item: &&glta_data::Item| item.other.contains_key("abstract");
+    let abstracts = |item: &&Item| item.other.contains_key("abstract");
     assert_eq!(data.items().iter().filter(abstracts).count(), 3_228);
 }
 
@@ -104,4 +104,77 @@ fn goodreads_history_ihp() {
     assert_eq!(parts(&split), (189_188, 0, 77_630));
     let trained = split.train.item_degrees();
     assert_eq!(trained.iter().filter(|&&d| d > 0).count(), 45_046);
+}
+
+#[test]
+fn goodreads_once() {
+    let Some(path) = shared("goodreads-once") else { return };
+    let data = readers::goodreads(path, &GoodreadsConfig::default()).unwrap();
+    assert_eq!(data.name(), "goodreads-once");
+    assert_eq!(counts(&data), (18_441, 14_933, 143_877));
+    let told = |item: &&Item| !item.title.is_empty() && !item.description.is_empty();
+    assert_eq!(data.items().iter().filter(told).count(), 14_933);
+    let three = data.clone().k_core(3, 3);
+    assert_eq!(counts(&three), (17_673, 10_281, 135_778));
+    let five = data.k_core(5, 5);
+    assert_eq!(counts(&five), (15_840, 6_629, 116_615));
+    assert_eq!(split_counts(&five), (77_000, 15_840, 23_775));
+}
+
+#[test]
+fn goodreads_raw_sample() {
+    let Some(path) = shared("goodreads-raw-sample") else { return };
+    let data = readers::goodreads(&path, &GoodreadsConfig::default()).unwrap();
+    assert_eq!(counts(&data), (1, 1, 1));
+    let book = &data.items()[0];
+    assert_eq!(book.raw_id, "402128");
+    assert!(!book.title.is_empty() && !book.description.contains('\n'));
+    assert!(book.other["shelves"].contains("poetry"), "{book:?}");
+    assert!(data.ratings().is_some() && data.timestamps().is_some());
+    let of_genre = |genre: &str| {
+        let config = GoodreadsConfig { genre: Some(genre.into()), ..GoodreadsConfig::default() };
+        readers::goodreads(&path, &config)
+    };
+    assert_eq!(counts(&of_genre("poetry").unwrap()), (1, 1, 1));
+    assert!(of_genre("cookery").is_err());
+}
+
+#[test]
+fn amazon_2018_gift_cards() {
+    let Some(path) = shared("amazon-2018-gift-cards") else { return };
+    let data = readers::amazon(path, &AmazonConfig::default()).unwrap();
+    assert_eq!(counts(&data), (458, 148, 2_965));
+    let texts = |text: fn(&Item) -> &str| {
+        let items = data.items().iter();
+        items.filter(|item| !text(item).is_empty()).count()
+    };
+    assert_eq!(texts(|item| &item.title), 148);
+    assert_eq!(texts(|item| &item.description), 145);
+    for item in data.items() {
+        let all = format!("{} {} {:?}", item.title, item.description, item.other);
+        for remains in ["&amp;", "&quot;", "<br", "</", "\\n"] {
+            assert!(!all.contains(remains), "{remains} in {all}");
+        }
+        assert_eq!(item.title.trim(), item.title);
+    }
+    assert!(data.timestamps().is_some());
+}
+
+#[test]
+fn amazon_2018_industrial() {
+    let Some(path) = shared("amazon-2018-industrial") else { return };
+    let data = readers::amazon(&path, &AmazonConfig::default()).unwrap();
+    assert_eq!(data.name(), "Industrial_and_Scientific");
+    assert_eq!(counts(&data), (3_285, 3_541, 21_664));
+    assert_eq!(split_counts(&data), (14_179, 3_246, 4_239));
+    assert!(data.items().iter().all(|item| !item.title.is_empty()));
+    assert!(data.items().iter().all(|item| !item.description.starts_with('[')));
+
+    // Without the derived file: from the published histories.
+    let folder = tempfile::tempdir().unwrap();
+    for file in ["Industrial_and_Scientific.item.json.gz", "valid.csv.gz", "test.csv.gz"] {
+        std::fs::copy(path.join(file), folder.path().join(file)).unwrap();
+    }
+    let published = readers::amazon(folder.path(), &AmazonConfig::default()).unwrap();
+    assert_eq!(counts(&published), counts(&data));
 }

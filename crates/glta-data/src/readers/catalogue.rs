@@ -13,17 +13,12 @@ impl Catalogue {
         Self { items: vec![None; collector.items.len()], collector, repeated: 0 }
     }
 
-    /// Whether the texts of this item are wanted and not there yet.
-    pub(crate) fn wants(&self, raw_id: &str) -> bool {
-        self.collector.items.get(raw_id).is_some_and(|id| self.items[id as usize].is_none())
-    }
-
     /// Takes an item if it has interactions; of repeated ones the first counts.
-    pub(crate) fn add(&mut self, item: Item) {
-        if let Some(id) = self.collector.items.get(&item.raw_id) {
+    pub(crate) fn add(&mut self, raw_id: &str, item: impl FnOnce() -> Item) {
+        if let Some(id) = self.collector.items.get(raw_id) {
             match &mut self.items[id as usize] {
                 Some(_) => self.repeated += 1,
-                slot => *slot = Some(item),
+                slot => *slot = Some(item()),
             }
         }
     }

@@ -75,6 +75,34 @@ impl Source {
         self.find(name).is_some()
     }
 
+    /// The one file, named without `.gz`, for which `fits` answers true.
+    ///
+    /// `expected` describes it for messages; `field` is the setting by which a
+    /// choice is made.
+    pub(crate) fn one_file(
+        &self,
+        expected: &str,
+        field: &'static str,
+        fits: impl Fn(&str) -> bool,
+    ) -> Result<String> {
+        let plain_names = self.file_names().map(|name| name.strip_suffix(".gz").unwrap_or(name));
+        let mut fitting: Vec<&str> = plain_names.filter(|name| fits(name)).collect();
+        fitting.sort_unstable();
+        fitting.dedup();
+        match fitting[..] {
+            [one] => Ok(one.to_owned()),
+            [] => Err(self.missing(expected, "")),
+            _ => Err(Error::Config {
+                field,
+                problem: format!(
+                    "{} has several {expected}: choose among {}",
+                    self.path.display(),
+                    fitting.join(", ")
+                ),
+            }),
+        }
+    }
+
     fn find(&self, name: &str) -> Option<&str> {
         let named = |wanted: &str| {
             self.names.iter().find(|full| {

@@ -1,8 +1,11 @@
 //! JSON documents and JSON lines, with file and line in every error.
 
+use super::html::clean;
 use super::input::{Input, io_error};
+use super::lines::{Fault, for_each_line, shown, utf8};
+use super::python;
 use crate::{Error, Result};
-use serde::de::{DeserializeOwned, MapAccess, Visitor};
+use serde::de::{DeserializeOwned, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use std::fmt;
 use std::io::BufReader;
@@ -50,7 +53,7 @@ impl<'de, V: Deserialize<'de>> Deserialize<'de> for Entries<V> {
 }
 
 /// An id that some publishers write as a number and some as a string.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct RawId(pub(crate) String);
 
 impl<'de> Deserialize<'de> for RawId {
@@ -74,5 +77,83 @@ impl<'de> Deserialize<'de> for RawId {
         }
 
         deserializer.deserialize_any(Id).map(Self)
+    }
+}
+
+/// Calls `each` for every line of a file of JSON objects. Python literals,
+/// which Amazon's files of 2014 hold instead, are taken too.
+pub(crate) fn for_each_record<T: DeserializeOwned>(
+    input: Input<'_>,
+    mut each: impl FnMut(T) -> Result<()>,
+) -> Result<()> {
+    for_each_line(input, |_, line| {
+        let record = if line.starts_with(b"{'") || line.starts_with(b"{u'") {
+            let value = python::parse(utf8(line)?)?;
+            T::deserialize(value).map_err(|e| e.to_string())
+        } else {
+            serde_json::from_slice(line).map_err(|e| e.to_string())
+        };
+        let record = record.map_err(|e| {
+            let found = shown(line);
+            Fault::Problem(format!("expected a JSON object ({e}), found `{found}`"))
+        })?;
+        Ok(each(record)?)
+    })
+}
+
+/// Text that may be a string, a list of them, lists within lists, or absent.
+#[derive(Debug, Default)]
+pub(crate) struct Texts(pub(crate) Vec<String>);
+
+impl<'de> Deserialize<'de> for Texts {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct Flat;
+
+        impl<'de> Visitor<'de> for Flat {
+            type Value = Vec<String>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("text or a list of texts")
+            }
+
+            fn visit_str<E>(self, text: &str) -> std::result::Result<Self::Value, E> {
+                Ok(vec![text.to_owned()])
+            }
+
+            fn visit_unit<E>(self) -> std::result::Result<Self::Value, E> {
+                Ok(Vec::new())
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(
+                self,
+                mut list: A,
+            ) -> std::result::Result<Self::Value, A::Error> {
+                let mut texts = Vec::new();
+                while let Some(Texts(more)) = list.next_element()? {
+                    texts.extend(more);
+                }
+                Ok(texts)
+            }
+        }
+
+        deserializer.deserialize_any(Flat).map(Self)
+    }
+}
+
+impl Texts {
+    /// The cleaned texts that are not empty, joined.
+    pub(crate) fn joined(&self, separator: &str) -> String {
+        self.cleaned().join(separator)
+    }
+
+    /// The cleaned texts that are not empty, each once.
+    pub(crate) fn cleaned(&self) -> Vec<String> {
+        let mut texts: Vec<String> = Vec::new();
+        for text in self.0.iter().map(|text| clean(text)) {
+            if !text.is_empty() && !texts.contains(&text) {
+                texts.push(text);
+            }
+        }
+        texts
     }
 }

@@ -81,7 +81,7 @@ fn movielens_100k(source: &Source) -> Result<Dataset> {
                 .iter()
                 .zip(&genres)
                 .filter(|(flag, name)| **flag == "1" && *name != "unknown");
-            catalogue.add(Item {
+            catalogue.add(fields[0], || Item {
                 genres: named.map(|(_, name)| name.clone()).collect(),
                 ..Item::titled(fields[0], fields[1].trim())
             });
@@ -110,7 +110,7 @@ fn movielens_dat(source: &Source) -> Result<Dataset> {
             else {
                 return Err(expected("`MovieID::Title (Year)::Genre|Genre`", line));
             };
-            catalogue.add(movie(id, title, genres));
+            catalogue.add(id, || movie(id, title, genres));
             Ok(())
         })
     })?;
@@ -150,7 +150,7 @@ fn read_movies_csv(input: Input<'_>, catalogue: &mut Catalogue) -> Result<()> {
     let mut record = csv::StringRecord::new();
     while reader.read_record(&mut record).map_err(&failed)? {
         // The reader has checked that there are as many fields as headers.
-        catalogue.add(movie(&record[0], &record[1], &record[2]));
+        catalogue.add(&record[0], || movie(&record[0], &record[1], &record[2]));
     }
     Ok(())
 }

@@ -1,0 +1,104 @@
+//! Loading a ratings file of the MovieLens CSV generation, on one core.
+//!
+//! The file is generated: `GLTA_BENCH_LINES` lines (default two million; 25
+//! million is the size of MovieLens 25M), users in order, as in the real file.
+//! Limit: five million lines a second. The floor, taken in the same run, is
+//! reading the file and counting its line ends. Peak memory is printed too.
+#![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout)]
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use glta_data::readers;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use std::fs::File;
+use std::io::{BufWriter, Read, Write};
+use std::path::Path;
+use std::time::Instant;
+
+const LIMIT: f64 = 5e6;
+const ITEMS: u32 = 62_000;
+
+fn generate(folder: &Path, lines: u64) {
+    let mut rng = ChaCha8Rng::seed_from_u64(1);
+    let mut ratings = BufWriter::new(File::create(folder.join("ratings.csv")).unwrap());
+    writeln!(ratings, "userId,movieId,rating,timestamp").unwrap();
+    let (mut user, mut left) = (0, 0);
+    for _ in 0..lines {
+        if left == 0 {
+            user += 1;
+            // Mean 154, as in MovieLens 25M.
+            left = rng.random_range(20..289);
+        }
+        left -= 1;
+        // Squared: few items take most ratings.
+        let item = (f64::from(ITEMS) * rng.random::<f64>().powi(2)) as u32 + 1;
+        let halves = rng.random_range(1..=10);
+        let rating = f64::from(halves) / 2.0;
+        let time = rng.random_range(900_000_000u32..1_500_000_000);
+        writeln!(ratings, "{user},{item},{rating:.1},{time}").unwrap();
+    }
+    ratings.flush().unwrap();
+    let mut movies = BufWriter::new(File::create(folder.join("movies.csv")).unwrap());
+    writeln!(movies, "movieId,title,genres").unwrap();
+    for item in 1..=ITEMS {
+        writeln!(movies, "{item},\"Film, The {item} (1999)\",Action|Drama").unwrap();
+    }
+    movies.flush().unwrap();
+}
+
+/// Line ends of a file, read in the same buffers.
+fn count_lines(path: &Path) -> usize {
+    let mut file = File::open(path).unwrap();
+    let mut buffer = vec![0; 256 << 10];
+    let mut lines = 0;
+    loop {
+        match file.read(&mut buffer).unwrap() {
+            0 => return lines,
+            n => lines += memchr::memchr_iter(b'\n', &buffer[..n]).count(),
+        }
+    }
+}
+
+/// The process's peak resident memory in MB, where the system tells.
+fn peak_mb() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|l| l.starts_with("VmHWM:"))?;
+    Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? / 1024)
+}
+
+fn load(c: &mut Criterion) {
+    let lines = std::env::var("GLTA_BENCH_LINES").map_or(2_000_000, |n| n.parse().unwrap());
+    let folder = tempfile::tempdir().unwrap();
+    generate(folder.path(), lines);
+    let ratings = folder.path().join("ratings.csv");
+
+    let before = peak_mb();
+    let start = Instant::now();
+    let data = readers::movielens(folder.path()).unwrap();
+    let took = start.elapsed().as_secs_f64();
+    let ids_mb = lines * 8 / 1_000_000;
+    if let (Some(before), Some(after)) = (before, peak_mb()) {
+        println!("peak memory grew by {} MB; the ids alone are {ids_mb} MB", after - before);
+    }
+    println!("{}", data.stats());
+    drop(data);
+    let rate = lines as f64 / took;
+    let verdict = if rate >= LIMIT { "above" } else { "BELOW" };
+    println!(
+        "{lines} lines in {took:.2} s: {:.1} million a second, {verdict} the limit of 5",
+        rate / 1e6
+    );
+
+    let mut group = c.benchmark_group("load");
+    group.sample_size(10).throughput(Throughput::Elements(lines));
+    group.bench_function("movielens csv", |b| {
+        b.iter(|| readers::movielens(folder.path()).unwrap());
+    });
+    group.bench_function("floor: read and count line ends", |b| {
+        b.iter(|| count_lines(&ratings));
+    });
+    group.finish();
+}
+
+criterion_group!(benches, load);
+criterion_main!(benches);

@@ -1,0 +1,123 @@
+//! The processed Amazon 2018 files of the MiniOneRec project.
+
+use super::amazon::described;
+use super::catalogue::Catalogue;
+use super::input::{Input, Source, io_error};
+use super::json::{Entries, Texts, whole};
+use super::pairs::{PairsConfig, read as read_pairs};
+use super::python;
+use crate::dataset::Collector;
+use crate::{Dataset, Error, Result};
+use serde::Deserialize;
+use serde_json::Value;
+
+/// Ending of the file of items: an object from item index to its texts.
+pub(crate) const ITEMS: &str = ".item.json";
+
+#[derive(Deserialize)]
+struct Texted {
+    #[serde(default)]
+    title: Texts,
+    /// A list in Python's notation inside a string.
+    #[serde(default)]
+    description: Texts,
+    #[serde(default)]
+    brand: Texts,
+    #[serde(default)]
+    categories: Texts,
+}
+
+/// Interactions come from `interactions.tsv` (header, then user and item), or
+/// in its absence from histories and targets in `train.csv`, `valid.csv` and
+/// `test.csv`, as many as there are.
+pub(crate) fn read(source: &Source, category: &str) -> Result<Dataset> {
+    let items = source.one_file(&format!("*{ITEMS}"), "category", |name| {
+        name.ends_with(ITEMS) && name.starts_with(category)
+    })?;
+    let mut collector = Collector::new(false, false);
+    if source.has("interactions.tsv") {
+        let config = PairsConfig { header: true, ..PairsConfig::default() };
+        source.read("interactions.tsv", |input| read_pairs(input, &config, &mut collector))?;
+    } else {
+        let files = ["valid.csv", "test.csv", "train.csv"];
+        for file in files.into_iter().filter(|file| source.has(file)) {
+            source.read(file, |input| read_histories(input, &mut collector))?;
+        }
+        if collector.is_empty() {
+            return Err(source.missing("interactions.tsv, train.csv, valid.csv or test.csv", ""));
+        }
+    }
+    let mut catalogue = Catalogue::new(collector);
+    let texts: Entries<Texted> = source.read(&items, whole)?;
+    for (id, texts) in texts.0 {
+        catalogue.add(&id, || {
+            let mut item = described(&id, &texts.title, &unquoted(texts.description));
+            item.genres = texts.categories.cleaned();
+            let brand = texts.brand.joined(", ");
+            if !brand.is_empty() {
+                item.other.insert("brand".into(), brand);
+            }
+            item
+        });
+    }
+    catalogue.finish(items.strip_suffix(ITEMS).unwrap_or(&items))
+}
+
+/// The texts of a list literal; anything else stays as it is. Some lists have
+/// quotes in their texts that were not escaped: then only the frame is taken off.
+fn unquoted(description: Texts) -> Texts {
+    match description.0.as_slice() {
+        [literal] if literal.starts_with('[') => match python::parse(literal) {
+            Ok(list) => Texts::deserialize(list).unwrap_or(description),
+            Err(_) => {
+                let frame = ['[', ']', '\'', '"'];
+                Texts(vec![literal.trim_matches(frame).replace("', '", " ")])
+            }
+        },
+        _ => description,
+    }
+}
+
+/// Rows `user_id, …, history_item_id, item_id, …`: past items and the next one.
+fn read_histories(input: Input<'_>, collector: &mut Collector) -> Result<()> {
+    let Input { file, reader } = input;
+    let failed = |error: csv::Error| match (error.position().map(|p| p.line()), error.kind()) {
+        (_, csv::ErrorKind::Io(_)) => io_error(&file, error.into()),
+        (line, _) => {
+            Error::Line { file: file.clone(), line: line.unwrap_or(0), problem: error.to_string() }
+        }
+    };
+    let mut reader = csv::Reader::from_reader(reader);
+    let headers = reader.headers().map_err(failed)?.clone();
+    let column = |name: &str| {
+        headers.iter().position(|h| h == name).ok_or_else(|| {
+            let found = headers.iter().collect::<Vec<_>>().join(",");
+            Error::Line {
+                file: file.clone(),
+                line: 1,
+                problem: format!("expected a column `{name}`, found `{found}`"),
+            }
+        })
+    };
+    let (user, history, item) =
+        (column("user_id")?, column("history_item_id")?, column("item_id")?);
+    let mut record = csv::StringRecord::new();
+    while reader.read_record(&mut record).map_err(failed)? {
+        let line = record.position().map_or(0, csv::Position::line);
+        let past = python::parse(&record[history]).and_then(|value| match value {
+            Value::Array(items) => Ok(items),
+            _ => Err("a list of items was expected".into()),
+        });
+        let past = past.map_err(|problem| Error::Line {
+            file: file.clone(),
+            line,
+            problem: format!("column `history_item_id`: {problem}"),
+        })?;
+        for past in past {
+            let id = past.as_str().map_or_else(|| past.to_string(), String::from);
+            collector.push(&record[user], &id, None, None)?;
+        }
+        collector.push(&record[user], &record[item], None, None)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,238 @@
+use super::catalogue::Catalogue;
+use super::html::clean;
+use super::input::Source;
+use super::json::{Entries, RawId, for_each_record};
+use crate::dataset::Collector;
+use crate::{Dataset, Error, Item, Result};
+use rustc_hash::FxHashSet;
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+/// Which part of the Goodreads data is read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct GoodreadsConfig {
+    /// Where a folder holds several per-genre sets: the part of the file names
+    /// that tells them apart, such as `poetry`. Default none.
+    pub subset: Option<String>,
+    /// Only books of this genre: one of the names in
+    /// `goodreads_book_genres_initial.json` where that file is present (as
+    /// `history` in `history, historical fiction, biography`), else a shelf
+    /// name. Default none.
+    pub genre: Option<String>,
+    /// With `genre` and no genres file: on how many readers' shelves of that
+    /// name a book must stand. Default 10.
+    pub min_shelf_count: u32,
+    /// Whether books that were only put on a shelf (`is_read` false) are left
+    /// out. Default true.
+    pub only_read: bool,
+}
+
+impl Default for GoodreadsConfig {
+    fn default() -> Self {
+        Self { subset: None, genre: None, min_shelf_count: 10, only_read: true }
+    }
+}
+
+/// Reads the UCSD Book Graph (Wan & McAuley) as its publishers serve it: JSON
+/// lines `goodreads_books*.json` and `goodreads_interactions*.json` (or, where
+/// there are none, `goodreads_reviews*.json`) in one folder, whole or per genre,
+/// plain or gzipped.
+///
+/// Only the ids must be present in a record. Items have `title`, `description`
+/// and, where known, genres and a text `shelves`, markup and entities cleaned. A
+/// rating of 0 means that there is none. Times are those at which a book was
+/// added to a shelf.
+///
+/// # Errors
+/// A missing file, several that fit, or the first line that is no such record.
+pub fn goodreads(path: impl AsRef<Path>, config: &GoodreadsConfig) -> Result<Dataset> {
+    let source = Source::open(path.as_ref())?;
+    let books = one_file(&source, "goodreads_books", config)?;
+    let kinds = ["goodreads_interactions", "goodreads_reviews"];
+    let events = match one_file(&source, kinds[0], config) {
+        Err(Error::MissingFile { .. }) => one_file(&source, kinds[1], config)?,
+        found => found?,
+    };
+    let wanted = match &config.genre {
+        Some(genre) => Some(books_of(&source, &books, genre, config.min_shelf_count)?),
+        None => None,
+    };
+    let mut collector = Collector::new(true, true);
+    source.read(&events, |input| {
+        for_each_record(input, |event: Interaction| {
+            if wanted.as_ref().is_some_and(|w| !w.contains(&event.book_id.0))
+                || (config.only_read && event.is_read == Some(false))
+            {
+                return Ok(());
+            }
+            let time = [event.date_added, event.date_updated]
+                .into_iter()
+                .flatten()
+                .find_map(|date| seconds(&date));
+            collector.push(&event.user_id.0, &event.book_id.0, event.rating, time)
+        })
+    })?;
+    if collector.is_empty() {
+        return Err(Error::Empty(format!("{}/{events}", source.path().display())));
+    }
+    let mut catalogue = Catalogue::new(collector);
+    source.read(&books, |input| {
+        for_each_record(input, |book: Book| {
+            catalogue.add(&book.book_id.0, || book.item());
+            Ok(())
+        })
+    })?;
+    if source.has(GENRES) {
+        source.read(GENRES, |input| {
+            for_each_record(input, |mut book: BookGenres| {
+                book.genres.0.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+                catalogue.update(&book.book_id.0, |item| {
+                    item.genres = book.genres.0.into_iter().map(|(name, _)| name).collect();
+                });
+                Ok(())
+            })
+        })?;
+    }
+    catalogue.finish(source.stem())
+}
+
+const GENRES: &str = "goodreads_book_genres_initial.json";
+
+#[derive(Deserialize)]
+struct Interaction {
+    user_id: RawId,
+    book_id: RawId,
+    is_read: Option<bool>,
+    rating: Option<f32>,
+    date_added: Option<String>,
+    date_updated: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Book {
+    book_id: RawId,
+    title: Option<String>,
+    description: Option<String>,
+    #[serde(default)]
+    popular_shelves: Vec<Shelf>,
+}
+
+#[derive(Deserialize)]
+struct Shelf {
+    name: String,
+    /// A number in quotes.
+    count: RawId,
+}
+
+#[derive(Deserialize)]
+struct BookGenres {
+    book_id: RawId,
+    genres: Entries<u64>,
+}
+
+impl Shelf {
+    fn count(&self) -> u32 {
+        self.count.0.parse().unwrap_or(0)
+    }
+}
+
+/// Shelves that tell of the reader's plans rather than of the book.
+const STATUS: &[&str] = &[
+    "to-read",
+    "currently-reading",
+    "owned",
+    "books-i-own",
+    "favorites",
+    "default",
+    "to-buy",
+    "wish-list",
+    "library",
+    "my-books",
+    "my-library",
+    "read",
+];
+
+impl Book {
+    fn item(&self) -> Item {
+        let mut item =
+            Item::titled(self.book_id.0.clone(), clean(self.title.as_deref().unwrap_or_default()));
+        item.description = clean(self.description.as_deref().unwrap_or_default());
+        let shelves: Vec<&str> = self
+            .popular_shelves
+            .iter()
+            .map(|shelf| shelf.name.as_str())
+            .filter(|name| !STATUS.contains(name))
+            .take(10)
+            .collect();
+        if !shelves.is_empty() {
+            item.other.insert("shelves".into(), shelves.join(", "));
+        }
+        item
+    }
+}
+
+/// Ids of the books of a genre.
+fn books_of(
+    source: &Source,
+    books: &str,
+    genre: &str,
+    min_shelf_count: u32,
+) -> Result<FxHashSet<String>> {
+    let mut wanted = FxHashSet::default();
+    if source.has(GENRES) {
+        source.read(GENRES, |input| {
+            for_each_record(input, |book: BookGenres| {
+                let mut names = book.genres.0.iter().flat_map(|(names, _)| names.split(", "));
+                if names.any(|name| name == genre) {
+                    wanted.insert(book.book_id.0);
+                }
+                Ok(())
+            })
+        })?;
+    } else {
+        source.read(books, |input| {
+            for_each_record(input, |book: Book| {
+                let mut shelves = book.popular_shelves.iter();
+                if shelves.any(|s| s.name == genre && s.count() >= min_shelf_count) {
+                    wanted.insert(book.book_id.0);
+                }
+                Ok(())
+            })
+        })?;
+    }
+    if wanted.is_empty() {
+        return Err(Error::Config {
+            field: "genre",
+            problem: format!("no book is of genre `{genre}`"),
+        });
+    }
+    Ok(wanted)
+}
+
+/// The one file of a kind.
+fn one_file(source: &Source, kind: &str, config: &GoodreadsConfig) -> Result<String> {
+    let subset = config.subset.as_deref().unwrap_or_default();
+    source.one_file(&format!("{kind}*.json"), "subset", |name| {
+        name.starts_with(kind) && name.contains(subset) && name.ends_with(".json")
+    })
+}
+
+/// Seconds since 1970 of a date such as `Fri Apr 19 08:15:15 -0700 2013`.
+fn seconds(date: &str) -> Option<i64> {
+    let parsed = jiff::fmt::strtime::parse("%a %b %d %H:%M:%S %z %Y", date).ok()?;
+    Some(parsed.to_timestamp().ok()?.as_second())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates() {
+        assert_eq!(seconds("Thu Jan 01 00:00:10 -0000 1970"), Some(10));
+        assert_eq!(seconds("Fri Apr 19 08:15:15 -0700 2013"), Some(1_366_384_515));
+        assert_eq!(seconds(""), None);
+        assert_eq!(seconds("2013-04-19"), None);
+    }
+}
