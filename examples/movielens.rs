@@ -5,6 +5,8 @@
 //! cargo run --release --example movielens -- --data DIR --llm DIR --out DIR
 //! ```
 
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
 mod common;
 
 use std::process::ExitCode;
@@ -43,7 +45,6 @@ fn main() -> ExitCode {
             texts: TextConfig::default(),
             ease_l2: vec![100.0, 200.0, 400.0, 800.0, 1600.0],
             lightgcn_l2: vec![1e-4, 3e-4, 1e-3, 3e-3],
-            lightgcn: config.graph.clone(),
         };
         run(&task, &args, config)
     })

@@ -1,6 +1,8 @@
 //! Writes a small random GPTQ LLaMA, to try the other examples without a
 //! download: `cargo run --example tiny_llm -- DIR`.
 
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
 use std::path::Path;
 use std::process::ExitCode;
 

@@ -1,7 +1,8 @@
 //! What the pipeline examples share: flags, progress, records, the systems.
 
+#![allow(unreachable_pub)]
+
 pub mod args;
-pub mod nodes;
 pub mod pipeline;
 pub mod progress;
 pub mod report;

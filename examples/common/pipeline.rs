@@ -23,8 +23,6 @@ pub struct Task {
     /// L2 weights that are tried for EASE and for LightGCN, on validation data.
     pub ease_l2: Vec<f64>,
     pub lightgcn_l2: Vec<f32>,
-    /// LightGCN's other settings.
-    pub lightgcn: LightGcnConfig,
 }
 
 /// Runs every system of the task and leaves `metrics.json` and, per seed, one
@@ -171,12 +169,11 @@ impl Session<'_> {
         split: &Split,
         config: &LightGcnConfig,
     ) -> Result<NodeEmbeddings> {
-        let dir = self.args.out.join(format!("seed-{seed}")).join("lightgcn");
+        let dir = self.args.out.join(format!("seed-{seed}"));
+        std::fs::create_dir_all(&dir)?;
+        let path = dir.join("lightgcn.safetensors");
         if self.record.row("LightGCN", seed).is_some() {
-            if let Some(nodes) = super::nodes::load(&dir)? {
-                return Ok(nodes);
-            }
-            self.record.rows.retain(|row| row.system != "LightGCN" || row.seed != seed);
+            return Ok(NodeEmbeddings::load(&path)?);
         }
         let mut best: Option<(f64, f32, NodeEmbeddings, Row)> = None;
         let grid = self.task.lightgcn_l2.clone();
@@ -209,7 +206,7 @@ impl Session<'_> {
             }
         }
         let (_, l2, nodes, timing) = best.ok_or("LightGCN needs at least one l2")?;
-        super::nodes::save(&dir, &nodes)?;
+        nodes.save(&path)?;
         let scores = measure(&nodes.scorer(), split)?;
         let mut row = Row::new("LightGCN", seed, &scores.test, scores.valid);
         row.settings = format!("l2 {l2}, best of {}", grid.len());

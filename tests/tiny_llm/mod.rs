@@ -1,7 +1,7 @@
 //! A small random GPTQ LLaMA with a byte-level tokenizer, for tests and for
 //! trying things without a download. It has nothing to say, but every format,
 //! kernel and gradient is real.
-#![allow(dead_code, unreachable_pub)]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 #[path = "../../crates/glta-llm/tests/support/mod.rs"]
 mod checkpoint;

@@ -8,8 +8,11 @@ use crate::{Result, Templates};
 /// A frozen language model with what is needed to talk to it.
 #[derive(Debug, Clone)]
 pub struct LanguageModel {
-    /// The model.
+    /// What prompts run through; [`LlamaOptions::layers`] may have cut it.
     pub llama: Llama,
+    /// What writes profiles and predictions: always whole, for a model that was
+    /// cut says nothing sensible.
+    pub writer: Llama,
     /// Its tokenizer.
     pub tokenizer: Tokenizer,
     /// Prompts in the model's chat form.
@@ -34,11 +37,16 @@ impl LanguageModel {
             Templates::llama2()?
         };
         let name = dir.file_name().unwrap_or(dir.as_os_str()).to_string_lossy().into_owned();
-        Ok(Self { llama: Llama::load(dir, options, device)?, tokenizer, templates, name })
+        let llama = Llama::load(dir, options, device)?;
+        let writer = match options.layers {
+            None => llama.clone(),
+            Some(_) => Llama::load(dir, &LlamaOptions::default(), device)?,
+        };
+        Ok(Self { llama, writer, tokenizer, templates, name })
     }
 
-    /// The same architecture, tokenizer and prompts with random weights: the
-    /// control for what pretraining is worth.
+    /// The same architecture, tokenizer, prompts and writer, with random weights
+    /// to run prompts through: the control for what pretraining is worth.
     ///
     /// # Errors
     /// The device is out of memory.

@@ -2,21 +2,20 @@
 
 use candle_core::{Device, Tensor};
 use glta_data::Interactions;
-use glta_graph::NodeEmbeddings;
+use glta_graph::{NodeEmbeddings, fold_in_user};
 use ndarray::Array2;
 
 use crate::{Error, Result};
 
 /// Node embeddings of graph pretraining, scaled so that users and items each
-/// have a root mean square of one: projectors then start at a known scale.
+/// have a root mean square of one: projectors then start at a known scale. A
+/// context's node is scaled by itself, because the sum of a context grows with
+/// its size, which training changes at every step.
 #[derive(Debug)]
 pub(crate) struct Nodes {
     users: Array2<f32>,
     items: Array2<f32>,
-    /// `1 / √degree` of every item; zero for items outside the training graph.
-    item_weights: Vec<f32>,
-    /// Scale of the context features.
-    context_scale: f32,
+    item_degrees: Vec<u32>,
     item_tensor: Tensor,
     device: Device,
 }
@@ -41,32 +40,13 @@ impl Nodes {
                 train.n_items()
             )));
         }
-        let item_weights = train
-            .item_degrees()
-            .into_iter()
-            .map(|d| if d == 0 { 0.0 } else { 1.0 / (d as f32).sqrt() })
-            .collect();
         let users = users / rms(users.iter());
         let items = items / rms(items.iter());
         let (rows, columns) = items.dim();
         let values: Vec<f32> = items.iter().copied().collect();
         let item_tensor = Tensor::from_vec(values, (rows, columns), device)?;
-        let mut nodes = Self {
-            users,
-            items,
-            item_weights,
-            context_scale: 1.0,
-            item_tensor,
-            device: device.clone(),
-        };
-        let mut all = Vec::new();
-        for user in 0..train.n_users() as u32 {
-            if !train.items(user).is_empty() {
-                nodes.append_context(train.items(user), &mut all);
-            }
-        }
-        nodes.context_scale = 1.0 / rms(all.iter());
-        Ok(nodes)
+        let item_degrees = train.item_degrees();
+        Ok(Self { users, items, item_degrees, item_tensor, device: device.clone() })
     }
 
     pub(crate) fn dim(&self) -> usize {
@@ -104,8 +84,8 @@ impl Nodes {
         Ok(Tensor::from_vec(values, (rows, self.dim()), &self.device)?)
     }
 
-    /// One step through the frozen graph from each context:
-    /// `Σ e_i / √(deg_i · |context|)`, `(contexts.len(), d)`.
+    /// One step through the frozen graph from each context, scaled to a root
+    /// mean square of one: `(contexts.len(), d)`.
     pub(crate) fn contexts<'a>(
         &self,
         contexts: impl ExactSizeIterator<Item = &'a [u32]>,
@@ -119,16 +99,9 @@ impl Nodes {
     }
 
     fn append_context(&self, context: &[u32], values: &mut Vec<f32>) {
-        let start = values.len();
-        values.resize(start + self.dim(), 0.0);
-        let row = &mut values[start..];
-        let own = self.context_scale / (context.len().max(1) as f32).sqrt();
-        for &item in context {
-            let weight = own * self.item_weights[item as usize];
-            for (sum, value) in row.iter_mut().zip(self.items.row(item as usize)) {
-                *sum += weight * value;
-            }
-        }
+        let node = fold_in_user(self.items.view(), &self.item_degrees, context);
+        let scale = rms(node.iter());
+        values.extend(node.iter().map(|value| value / scale));
     }
 }
 
@@ -152,14 +125,14 @@ mod tests {
             items: array![[2.0, 0.0], [0.0, 2.0], [2.0, 2.0]],
         };
         let nodes = Nodes::new(&embeddings, &train, &Device::Cpu).unwrap();
-        let contexts = [&[0u32, 1][..], &[1], &[1]];
+        let contexts = [&[0u32, 1][..], &[1], &[]];
         let got = nodes.contexts(contexts.into_iter()).unwrap().to_vec2::<f32>().unwrap();
-        // e_0/√(1·2) + e_1/√(3·2), and e_1/√3 twice, up to the common scale.
-        let ratio = got[0][0] / got[1][1];
-        assert!((ratio - (1.0 / 2f32.sqrt()) / (1.0 / 3f32.sqrt())).abs() < 1e-5);
-        assert!((got[0][1] / got[1][1] - 1.0 / 2f32.sqrt()).abs() < 1e-5);
-        let squares: f32 = got.iter().flatten().map(|v| v * v).sum();
-        assert!((squares / 6.0 - 1.0).abs() < 1e-5, "unit root mean square");
+        // e_0/√1 + e_1/√3 has the direction (√3, 1); a lone item its own.
+        assert!((got[0][0] / got[0][1] - 3f32.sqrt()).abs() < 1e-5);
+        assert!(got[1][0].abs() < 1e-6 && (got[1][1] - 2f32.sqrt()).abs() < 1e-5);
+        let squares: f32 = got[0].iter().map(|v| v * v).sum();
+        assert!((squares / 2.0 - 1.0).abs() < 1e-5, "unit root mean square");
+        assert_eq!(got[2], [0.0, 0.0]);
 
         let other = Interactions::from_pairs(2, 3, []).unwrap();
         assert!(Nodes::new(&embeddings, &other, &Device::Cpu).is_err());

@@ -4,21 +4,19 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use candle_core::{Device, Tensor};
+use candle_core::Device;
 use glta_graph::{LightGcn, NodeEmbeddings};
-use ndarray::Array2;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Backbone, Config};
 use crate::data::RunData;
 use crate::files::{
     CONFIG, ITEMS, MODEL, NODES, RunFolder, STATE, TEXTS, USERS, read_tensors, read_text,
-    write_tensors, write_whole,
+    write_whole,
 };
 use crate::language::LanguageModel;
 use crate::model::Glta;
 use crate::nodes::Nodes;
-use crate::optimizer::Tensors;
 use crate::progress::{Event, Progress, report};
 use crate::prompts::Prompts;
 use crate::recommender::Recommender;
@@ -102,7 +100,7 @@ impl Run {
     /// Embeddings that do not fit the data, a folder that cannot be written.
     pub fn set_nodes(&self, embeddings: &NodeEmbeddings) -> Result<()> {
         Nodes::new(embeddings, &self.data.train, &Device::Cpu)?;
-        save_nodes(&self.folder.file(NODES), embeddings)
+        Ok(embeddings.save(self.folder.file(NODES))?)
     }
 
     /// Uses the texts of another run of the same model, data and settings.
@@ -185,7 +183,7 @@ impl Run {
             let valid = (!self.data.valid.is_empty()).then_some(&self.data.valid);
             let trained = lightgcn
                 .train(&self.data.train, valid, &mut |epoch| progress(&Event::Graph(epoch)))?;
-            save_nodes(&path, &trained.embeddings)?;
+            trained.embeddings.save(&path)?;
         }
         let device = language.map_or(Device::Cpu, |l| l.llama.device().clone());
         load_nodes(&path, &self.data, &device)
@@ -254,30 +252,6 @@ pub(crate) fn load(dir: &Path, language: Option<&LanguageModel>) -> Result<(Glta
     Ok((model, data))
 }
 
-fn save_nodes(path: &Path, embeddings: &NodeEmbeddings) -> Result<()> {
-    let tensor = |values: &Array2<f32>| -> Result<Tensor> {
-        let flat: Vec<f32> = values.iter().copied().collect();
-        Ok(Tensor::from_vec(flat, values.dim(), &Device::Cpu)?)
-    };
-    let tensors = Tensors::from([
-        ("users".to_owned(), tensor(&embeddings.users)?),
-        ("items".to_owned(), tensor(&embeddings.items)?),
-    ]);
-    write_tensors(path, &tensors, "{}")
-}
-
 fn load_nodes(path: &Path, data: &RunData, device: &Device) -> Result<Arc<Nodes>> {
-    let (mut tensors, _) = read_tensors(path, &Device::Cpu)?;
-    let mut array = |name: &str| -> Result<Array2<f32>> {
-        let tensor = tensors
-            .remove(name)
-            .ok_or_else(|| Error::file(path, format!("tensor {name} is missing")))?;
-        let (rows, columns) = tensor
-            .dims2()
-            .map_err(|_| Error::file(path, format!("tensor {name} is not a matrix")))?;
-        Array2::from_shape_vec((rows, columns), tensor.flatten_all()?.to_vec1()?)
-            .map_err(|e| Error::file(path, e))
-    };
-    let embeddings = NodeEmbeddings { users: array("users")?, items: array("items")? };
-    Ok(Arc::new(Nodes::new(&embeddings, &data.train, device)?))
+    Ok(Arc::new(Nodes::new(&NodeEmbeddings::load(path)?, &data.train, device)?))
 }
