@@ -91,5 +91,5 @@ pub enum Error {
     Empty(String),
 }
 
-/// Result with this crate's [`Error`].
+/// Result with this crate's [`Error`](enum@Error).
 pub type Result<T> = std::result::Result<T, Error>;

@@ -57,5 +57,5 @@ pub enum Error {
     Unpaired(String),
 }
 
-/// Result with this crate's [`Error`].
+/// Result with this crate's [`Error`](enum@Error).
 pub type Result<T> = std::result::Result<T, Error>;

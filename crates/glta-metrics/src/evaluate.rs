@@ -1,8 +1,6 @@
-use crate::select::{NanAt, Selector};
+use crate::rank::{check_items, rank};
 use crate::{Error, Ranked, Report, Result, Scorer};
 use glta_data::Interactions;
-use ndarray::ArrayViewMut2;
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 /// How rankings are cut and how much memory scoring may take.
@@ -11,9 +9,10 @@ use serde::{Deserialize, Serialize};
 pub struct EvaluationConfig {
     /// Cut-offs; their order and repeats do not matter. Default 5, 10, 20.
     pub ks: Vec<usize>,
-    /// Users scored at a time per thread. Blocks are made smaller where there
-    /// are many items: a block never holds over four million scores (16 MB)
-    /// unless a single user has more items than that. Default 128.
+    /// Users scored at a time per thread. Memory stays flat: a scorer of item
+    /// ranges is asked for half a million scores at a time, and one that can only
+    /// score all items gets fewer users where a block would hold over four
+    /// million (16 MB). Default 128.
     pub block_users: usize,
 }
 
@@ -24,7 +23,6 @@ impl Default for EvaluationConfig {
 }
 
 const DEFAULT_BLOCK_USERS: usize = 128;
-const MAX_BLOCK_SCORES: usize = 4 << 20;
 
 impl EvaluationConfig {
     /// Checks the settings.
@@ -167,69 +165,4 @@ pub fn evaluate_rankings(
         return Err(Error::Ranking { user: *user, problem });
     }
     Ok(Report::measure(users, ranked, ends, truth, &ks))
-}
-
-fn check_items(what: &'static str, scorer: &dyn Scorer, matrix: &Interactions) -> Result<()> {
-    if matrix.n_items() == scorer.n_items() {
-        return Ok(());
-    }
-    Err(Error::Shape { what, expected: scorer.n_items(), got: matrix.n_items() })
-}
-
-/// Scores `users` block by block and hands every row's best items to `keep`.
-/// Returns what was kept, and the length of each row's ranking, per block.
-fn rank<T: Default + Send>(
-    scorer: &dyn Scorer,
-    users: &[u32],
-    masked: &[&Interactions],
-    k: usize,
-    block_users: usize,
-    keep: impl Fn(&[Ranked], &mut T) + Sync,
-) -> Result<Vec<(T, Vec<usize>)>> {
-    for matrix in masked {
-        check_items("items in a masked matrix", scorer, matrix)?;
-    }
-    let n_items = scorer.n_items();
-    // The partition depends on sizes only, so every thread count sees the same
-    // matrix products.
-    let block_users = (MAX_BLOCK_SCORES / n_items.max(1)).clamp(1, block_users);
-    let run = |(scores, selector): &mut (Vec<f32>, Selector), block: &[u32]| {
-        let mut kept = (T::default(), Vec::with_capacity(block.len()));
-        let mut ranked = Vec::with_capacity(k.min(n_items));
-        if n_items == 0 {
-            for _ in block {
-                keep(&ranked, &mut kept.0);
-                kept.1.push(0);
-            }
-            return Ok(kept);
-        }
-        scores.resize(block.len() * n_items, 0.0);
-        let out = ArrayViewMut2::from_shape((block.len(), n_items), scores.as_mut_slice())
-            .map_err(|e| scorer_error(block, Box::new(e)))?;
-        scorer.score(block, out).map_err(|e| scorer_error(block, e))?;
-        for (&user, row) in block.iter().zip(scores.chunks_exact_mut(n_items)) {
-            for matrix in masked {
-                for &item in matrix.items(user) {
-                    row[item as usize] = f32::NEG_INFINITY;
-                }
-            }
-            selector
-                .best(row, k, &mut ranked)
-                .map_err(|NanAt(item)| Error::NanScore { user, item: item as u32 })?;
-            keep(&ranked, &mut kept.0);
-            kept.1.push(ranked.len());
-        }
-        Ok(kept)
-    };
-    let memory = || (Vec::new(), Selector::new());
-    if scorer.parallel() {
-        users.par_chunks(block_users).map_init(memory, run).collect()
-    } else {
-        let mut memory = memory();
-        users.chunks(block_users).map(|block| run(&mut memory, block)).collect()
-    }
-}
-
-fn scorer_error(block: &[u32], source: Box<dyn std::error::Error + Send + Sync>) -> Error {
-    Error::Scorer { first: block.first().copied().unwrap_or(0), users: block.len(), source }
 }

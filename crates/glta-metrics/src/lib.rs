@@ -40,6 +40,7 @@ mod compare;
 mod error;
 mod evaluate;
 mod metric;
+mod rank;
 mod report;
 mod scorer;
 mod select;

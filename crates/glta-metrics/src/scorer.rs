@@ -1,5 +1,5 @@
 use gemm::Parallelism;
-use ndarray::{ArrayView2, ArrayViewMut2, Axis};
+use ndarray::{ArrayView2, ArrayViewMut2, Axis, s};
 
 /// The error a [`Scorer`] may return: any error of the model behind it.
 pub type ScorerError = Box<dyn std::error::Error + Send + Sync>;
@@ -21,6 +21,26 @@ pub trait Scorer: Sync {
         users: &[u32],
         out: ArrayViewMut2<'_, f32>,
     ) -> std::result::Result<(), ScorerError>;
+
+    /// Whether [`score_items`](Self::score_items) works. Then a large catalogue
+    /// is scored in blocks of items as well, which stay in the cache.
+    fn scores_item_ranges(&self) -> bool {
+        false
+    }
+
+    /// Writes the scores of the items `first_item..first_item + out.ncols()` for
+    /// `users` into `out`, `(users.len(), items in the range)`.
+    ///
+    /// # Errors
+    /// As [`score`](Self::score); by default that it is not supported.
+    fn score_items(
+        &self,
+        _users: &[u32],
+        _first_item: usize,
+        _out: ArrayViewMut2<'_, f32>,
+    ) -> std::result::Result<(), ScorerError> {
+        Err("this scorer can only score all items at once".into())
+    }
 
     /// Whether blocks of users may be scored on several threads at once.
     ///
@@ -61,6 +81,23 @@ impl Scorer for DotScorer<'_> {
     fn score(
         &self,
         users: &[u32],
+        out: ArrayViewMut2<'_, f32>,
+    ) -> std::result::Result<(), ScorerError> {
+        if out.ncols() != self.n_items() {
+            let (got, wanted) = (out.ncols(), self.n_items());
+            return Err(format!("the output has {got} columns for {wanted} items").into());
+        }
+        self.score_items(users, 0, out)
+    }
+
+    fn scores_item_ranges(&self) -> bool {
+        true
+    }
+
+    fn score_items(
+        &self,
+        users: &[u32],
+        first_item: usize,
         mut out: ArrayViewMut2<'_, f32>,
     ) -> std::result::Result<(), ScorerError> {
         let dim = self.items.ncols();
@@ -71,11 +108,13 @@ impl Scorer for DotScorer<'_> {
             )
             .into());
         }
-        if out.dim() != (users.len(), self.n_items()) {
+        let last_item = first_item + out.ncols();
+        if out.nrows() != users.len() || last_item > self.n_items() {
             return Err(format!(
-                "the output is {:?}, expected {:?}",
+                "the output is {:?} for {} users and items from {first_item} of {}",
                 out.dim(),
-                (users.len(), self.n_items())
+                users.len(),
+                self.n_items()
             )
             .into());
         }
@@ -89,11 +128,12 @@ impl Scorer for DotScorer<'_> {
         let rows: Vec<usize> = users.iter().map(|&u| u as usize).collect();
         // Contiguous (users.len(), dim).
         let gathered = self.users.select(Axis(0), &rows);
-        let (m, n, k) = (users.len(), self.n_items(), dim);
+        let items = self.items.slice(s![first_item..last_item, ..]);
+        let (m, n, k) = (users.len(), items.nrows(), dim);
         let (out_strides, user_strides, item_strides) = (
             [out.strides()[0], out.strides()[1]],
             [gathered.strides()[0], gathered.strides()[1]],
-            [self.items.strides()[0], self.items.strides()[1]],
+            [items.strides()[0], items.strides()[1]],
         );
         // SAFETY: pointers, shapes and strides come from live array views whose
         // shapes were checked above: out (m, n), gathered (m, k) and, read as
@@ -111,7 +151,7 @@ impl Scorer for DotScorer<'_> {
                 gathered.as_ptr(),
                 user_strides[1],
                 user_strides[0],
-                self.items.as_ptr(),
+                items.as_ptr(),
                 item_strides[0],
                 item_strides[1],
                 0.0,

@@ -18,7 +18,7 @@ pub struct Ranked {
 /// Scores per run.
 const RUN: usize = 32;
 
-/// Reusable memory for [`Selector::best`].
+/// Reusable memory for [`Selector::merge`].
 pub(crate) struct Selector {
     arch: Arch,
     maxima: Vec<f32>,
@@ -35,15 +35,16 @@ impl Selector {
         Self { arch: Arch::new(), maxima: Vec::new(), sorted: Vec::new(), candidates: Vec::new() }
     }
 
-    /// Puts the best `k` items of `scores` into `out`, best first, ties by lower
-    /// item id; −∞ is never chosen, so `out` may end up shorter than `k`.
-    pub(crate) fn best(
+    /// Merges the items `first_item..` with these `scores` into `best`, which
+    /// holds the best `k` items of lower ids: best first, ties by lower item id.
+    /// −∞ is never chosen, so `best` may stay shorter than `k`.
+    pub(crate) fn merge(
         &mut self,
         scores: &[f32],
+        first_item: u32,
         k: usize,
-        out: &mut Vec<Ranked>,
+        best: &mut Vec<Ranked>,
     ) -> Result<(), NanAt> {
-        out.clear();
         let nan = self.arch.dispatch(RunMaxima { scores, maxima: &mut self.maxima });
         if nan {
             let at = scores.iter().position(|s| s.is_nan()).unwrap_or(0);
@@ -52,13 +53,16 @@ impl Selector {
         if k == 0 {
             return Ok(());
         }
-        let threshold = if self.maxima.len() <= k {
-            f32::NEG_INFINITY
-        } else {
-            self.sorted.clear();
-            self.sorted.extend_from_slice(&self.maxima);
-            let (_, kth, _) = self.sorted.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a));
-            *kth
+        // A lower bound of what will be the k-th best score.
+        let threshold = match best.get(k - 1) {
+            Some(last) => last.score,
+            None if self.maxima.len() <= k => f32::NEG_INFINITY,
+            None => {
+                self.sorted.clear();
+                self.sorted.extend_from_slice(&self.maxima);
+                let (_, kth, _) = self.sorted.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a));
+                *kth
+            }
         };
         // Room for a few times k keeps pruning rare; a row full of ties prunes
         // once per `capacity - k` candidates at worst.
@@ -72,7 +76,7 @@ impl Selector {
             let start = run * RUN;
             let end = (start + RUN).min(scores.len());
             for (offset, &score) in scores[start..end].iter().enumerate() {
-                let key = key(score, (start + offset) as u32);
+                let key = key(score, first_item + (start + offset) as u32);
                 if key >= least {
                     self.candidates.push(key);
                 }
@@ -83,11 +87,12 @@ impl Selector {
                 least = self.candidates[k - 1];
             }
         }
+        if self.candidates.is_empty() {
+            return Ok(());
+        }
+        self.candidates.extend(best.drain(..).map(|r| key(r.score, r.item)));
         self.candidates.sort_unstable_by(|a, b| b.cmp(a));
-        out.extend(self.candidates.iter().take(k).map(|&key| {
-            let item = !(key as u32);
-            Ranked { item, score: scores[item as usize] }
-        }));
+        best.extend(self.candidates.iter().take(k).copied().map(unkey));
         Ok(())
     }
 }
@@ -99,6 +104,13 @@ fn key(score: f32, item: u32) -> u64 {
     let bits = (score + 0.0).to_bits();
     let ordered = if bits >> 31 == 0 { bits | 0x8000_0000 } else { !bits };
     (u64::from(ordered) << 32) | u64::from(!item)
+}
+
+/// The item and score of a [`key`].
+fn unkey(key: u64) -> Ranked {
+    let ordered = (key >> 32) as u32;
+    let bits = if ordered >> 31 == 1 { ordered & 0x7fff_ffff } else { !ordered };
+    Ranked { item: !(key as u32), score: f32::from_bits(bits) }
 }
 
 /// Writes the maximum of every run and tells whether any score is NaN.
@@ -160,7 +172,7 @@ mod tests {
 
     fn best(scores: &[f32], k: usize) -> Vec<u32> {
         let mut out = Vec::new();
-        assert!(Selector::new().best(scores, k, &mut out).is_ok());
+        assert!(Selector::new().merge(scores, 0, k, &mut out).is_ok());
         out.iter().map(|r| r.item).collect()
     }
 
@@ -177,6 +189,27 @@ mod tests {
             k in 0usize..50,
         ) {
             prop_assert_eq!(best(&scores, k), by_sorting(&scores, k));
+        }
+
+        #[test]
+        fn parts_merge_to_the_whole(
+            levels in prop::collection::vec(-3i8..4, 0..900),
+            k in 0usize..50,
+            part in 1usize..400,
+        ) {
+            let scores: Vec<f32> = levels.into_iter().map(f32::from).collect();
+            let mut selector = Selector::new();
+            let mut merged = Vec::new();
+            for (n, chunk) in scores.chunks(part).enumerate() {
+                prop_assert!(selector.merge(chunk, (n * part) as u32, k, &mut merged).is_ok());
+            }
+            prop_assert_eq!(
+                merged.iter().map(|r| r.item).collect::<Vec<_>>(),
+                by_sorting(&scores, k)
+            );
+            for r in merged {
+                prop_assert_eq!(r.score, scores[r.item as usize]);
+            }
         }
 
         #[test]
@@ -199,7 +232,7 @@ mod tests {
         for at in [0, 15, 16, 31, 32, 63, 64, 69] {
             let mut scores = vec![1.0f32; 70];
             scores[at] = f32::NAN;
-            match Selector::new().best(&scores, 4, &mut Vec::new()) {
+            match Selector::new().merge(&scores, 0, 4, &mut Vec::new()) {
                 Err(NanAt(found)) => assert_eq!(found, at),
                 Ok(()) => panic!("NaN at {at} went unnoticed"),
             }

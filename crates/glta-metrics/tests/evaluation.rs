@@ -84,6 +84,20 @@ fn same_bits_at_any_thread_count() {
     assert_eq!(json["N@10"].as_f64(), one.get(Metric::Ndcg, 10));
 }
 
+/// With 50,000 users a block, only ten items fit into one: many item blocks.
+#[test]
+fn item_blocks_change_nothing() {
+    let (users, items) = (vectors(30, 6, 1), vectors(333, 6, 2));
+    let scorer = DotScorer { users: users.view(), items: items.view() };
+    let (truth, masked) = (pairs(30, 333, 9, 1), pairs(30, 333, 5, 2));
+    let run = |block_users| {
+        let config = EvaluationConfig { block_users, ..EvaluationConfig::default() };
+        evaluate(&scorer, &truth, &[&masked, &truth.filter(|u, i| u == i)], &config).unwrap()
+    };
+    assert_eq!(run(50_000), run(128));
+    assert_eq!(run(usize::MAX), run(128));
+}
+
 /// A scorer that does not want company.
 struct Alone(AtomicUsize);
 
