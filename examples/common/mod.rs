@@ -16,12 +16,15 @@ pub fn exit(body: impl FnOnce() -> Result<()>) -> std::process::ExitCode {
     let Err(error) = body() else {
         return std::process::ExitCode::SUCCESS;
     };
-    eprint!("error: {error}");
+    let mut message = format!("error: {error}");
     let mut cause = error.source();
     while let Some(inner) = cause {
-        eprint!(": {inner}");
+        let inner_message = inner.to_string();
+        if !message.contains(&inner_message) {
+            message += &format!(": {inner_message}");
+        }
         cause = inner.source();
     }
-    eprintln!();
+    eprintln!("{message}");
     std::process::ExitCode::FAILURE
 }

@@ -29,7 +29,8 @@ fn tokenizer() -> serde_json::Value {
     let mut moved = 256;
     for byte in 0u32..256 {
         let printable = matches!(byte, 33..=126 | 161..=172 | 174..=255);
-        let code = if printable { byte } else { std::mem::replace(&mut moved, moved + 1) };
+        let code = if printable { byte } else { moved };
+        moved += u32::from(!printable);
         let char = char::from_u32(code).unwrap();
         vocabulary.insert(char.to_string(), json!(3 + byte));
     }

@@ -108,7 +108,7 @@ pub enum Error {
     Dataset(#[from] glta_data::Error),
     /// From the graph crate.
     #[error(transparent)]
-    Graph(#[from] glta_graph::Error),
+    Graph(#[source] glta_graph::Error),
     /// From the language model.
     #[error(transparent)]
     Llm(#[from] glta_llm::Error),
@@ -124,6 +124,15 @@ pub enum Error {
     /// A tensor operation failed.
     #[error("tensor operation failed")]
     Tensor(#[from] candle_core::Error),
+}
+
+impl From<glta_graph::Error> for Error {
+    fn from(error: glta_graph::Error) -> Self {
+        match error {
+            glta_graph::Error::Cancelled => Self::Cancelled,
+            other => Self::Graph(other),
+        }
+    }
 }
 
 impl Error {
