@@ -108,7 +108,7 @@ pub enum Error {
     Dataset(#[from] glta_data::Error),
     /// From the graph crate.
     #[error(transparent)]
-    Graph(#[source] glta_graph::Error),
+    Graph(glta_graph::Error),
     /// From the language model.
     #[error(transparent)]
     Llm(#[from] glta_llm::Error),
