@@ -97,73 +97,95 @@ fn gemm_layer(spec: &Spec, rows: usize) -> f64 {
         .sum()
 }
 
+/// User and system seconds of this process: on a busy machine the fairer clock.
+fn cpu_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields: Vec<&str> =
+        stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let ticks = |i: usize| fields.get(i).and_then(|t| t.parse::<f64>().ok()).unwrap_or(0.0);
+    (ticks(11) + ticks(12)) / 100.0
+}
+
+/// One line: rate, its limit, and the share reached.
+fn report(name: &str, unit: &str, count: f64, limit: f64, runs: usize, mut f: impl FnMut()) {
+    let cpu = cpu_seconds();
+    let seconds = best(runs, &mut f);
+    let cpu = (cpu_seconds() - cpu) / runs as f64;
+    println!(
+        "{name:<44} {:>8.0} {unit}/s of {limit:>6.0} = {:>3.0} %   ({:.1} ms, CPU {:.1} ms)",
+        count / seconds,
+        100.0 * count / seconds / limit,
+        1e3 * seconds,
+        1e3 * cpu
+    );
+}
+
 fn decode(c: &mut Criterion, model: &Llama) {
     let bytes = model.resident_bytes();
     let bandwidth = read_bandwidth(256 << 20);
+    let limit = bandwidth / bytes as f64;
     println!(
-        "limit: {:.1} GB/s read by {} threads, {:.1} MB a token: {:.0} tokens/s",
+        "{:.1} GB/s read by {} threads, {:.1} MB a token: at most {limit:.0} tokens/s for one text",
         bandwidth / 1e9,
         rayon::current_num_threads(),
         bytes as f64 / 1e6,
-        bandwidth / bytes as f64
     );
     let mut group = c.benchmark_group("decode");
     for batch in [1usize, 8, 32] {
-        let prompts: Vec<Vec<u32>> = (0..batch as u32).map(|i| vec![i + 3; 16]).collect();
-        let options = GenerateOptions {
-            max_new_tokens: 32,
-            ignore_eos: true,
-            ..Default::default()
+        let run = |tokens: usize| {
+            let prompts: Vec<Vec<u32>> = (0..batch as u32).map(|i| vec![i + 3; 16]).collect();
+            let options =
+                GenerateOptions { max_new_tokens: tokens, ignore_eos: true, ..Default::default() };
+            model.generate(&prompts, &options, &mut |_| ControlFlow::Continue(())).unwrap();
         };
-        group.throughput(Throughput::Elements(32 * batch as u64));
-        group.bench_function(BenchmarkId::from_parameter(batch), |b| {
-            b.iter(|| model.generate(&prompts, &options, &mut |_| ControlFlow::Continue(())).unwrap());
+        let tokens = 32;
+        report(&format!("decode, batch {batch}"), "tok", (tokens * batch) as f64, limit, 3, || {
+            run(tokens)
         });
+        group.throughput(Throughput::Elements((tokens * batch) as u64));
+        group.bench_function(BenchmarkId::from_parameter(batch), |b| b.iter(|| run(tokens)));
     }
     group.finish();
 }
 
 fn many_rows(c: &mut Criterion, model: &Llama, spec: &Spec) {
-    for (name, batch, len) in [("prefill 512", 1usize, 512usize), ("48 x 40 after a prefix", 48, 40)] {
+    let layers = model.config().num_hidden_layers;
+    for (name, batch, len) in [
+        ("prefill 512", 1usize, 512usize),
+        ("48 x 40 after 60", 48, 40),
+        ("32 x 3 after 60", 32, 3),
+    ] {
         let rows = batch * len;
-        let limit = gemm_layer(spec, rows) * spec.layers as f64;
-        println!("limit: {name}: {:.0} tokens/s by gemm's products alone", rows as f64 / limit);
+        let limit = rows as f64 / (gemm_layer(spec, rows) * layers as f64);
         let prefix = model.prefix(&[5; 60]).unwrap();
-        let options = ForwardOptions {
-            prefix: (batch > 1).then_some(&prefix),
-            recompute: false,
-        };
-        let again = ForwardOptions {
-            recompute: true,
-            ..options
-        };
-        let x = Tensor::from_vec(
-            (0..rows * spec.hidden).map(|i| (i % 97) as f32 / 97.0 - 0.5).collect::<Vec<f32>>(),
-            (batch, len, spec.hidden),
-            &Device::Cpu,
-        )
-        .unwrap();
+        let kept = ForwardOptions { prefix: (batch > 1).then_some(&prefix), recompute: false };
+        let again = ForwardOptions { recompute: true, ..kept };
+        let x: Vec<f32> =
+            (0..rows * spec.hidden).map(|i| (i * 7919 % 997) as f32 / 5e3 - 0.1).collect();
+        let x = Tensor::from_vec(x, (batch, len, spec.hidden), &Device::Cpu).unwrap();
         let var = Var::from_tensor(&x).unwrap();
         let lengths = vec![len; batch];
+        let forward = || drop(model.hidden_states(&x, &lengths, &kept).unwrap());
+        let both = |options: &ForwardOptions| {
+            let hidden = model.hidden_states(&var, &lengths, options).unwrap();
+            let loss = (hidden * &x).unwrap().sum_all().unwrap();
+            drop(loss.backward().unwrap());
+        };
+        report(&format!("{name}: forward"), "tok", rows as f64, limit, 3, forward);
+        report(&format!("{name}: + backward"), "tok", rows as f64, limit / 2.0, 3, || both(&kept));
+        report(
+            &format!("{name}: + backward, recomputed"),
+            "tok",
+            rows as f64,
+            limit / 3.0,
+            3,
+            || both(&again),
+        );
         let mut group = c.benchmark_group(name);
         group.throughput(Throughput::Elements(rows as u64));
-        group.bench_function("forward", |b| {
-            b.iter(|| model.hidden_states(&x, &lengths, &options).unwrap());
-        });
-        for (name, options) in [("kept", &options), ("recomputed", &again)] {
-            group.bench_function(format!("backward alone, {name}"), |b| {
-                b.iter_custom(|n| {
-                    (0..n)
-                        .map(|_| {
-                            let loss = model.hidden_states(&var, &lengths, options).unwrap().sum_all().unwrap();
-                            let start = Instant::now();
-                            loss.backward().unwrap();
-                            start.elapsed()
-                        })
-                        .sum()
-                });
-            });
-        }
+        group.bench_function("forward", |b| b.iter(forward));
+        group.bench_function("forward and backward", |b| b.iter(|| both(&kept)));
+        group.bench_function("forward and backward, recomputed", |b| b.iter(|| both(&again)));
         group.finish();
     }
 }
@@ -172,14 +194,18 @@ fn main() {
     let spec = Spec::smollm2();
     let dir = std::env::temp_dir().join(format!("glta-llm-bench-{}", std::process::id()));
     support::write_large(&dir, &spec);
-    let model = Llama::load(&dir, &LlamaOptions::default(), &Device::Cpu).unwrap();
+    let load = |layers| {
+        let options = LlamaOptions { layers, ..Default::default() };
+        Llama::load(&dir, &options, &Device::Cpu).unwrap()
+    };
+    let (whole, part) = (load(None), load(Some(4)));
     let _ = std::fs::remove_dir_all(&dir);
     let mut c = Criterion::default()
         .sample_size(10)
-        .warm_up_time(Duration::from_millis(300))
-        .measurement_time(Duration::from_secs(2))
+        .warm_up_time(Duration::from_millis(200))
+        .measurement_time(Duration::from_secs(1))
         .configure_from_args();
-    decode(&mut c, &model);
-    many_rows(&mut c, &model, &spec);
+    decode(&mut c, &whole);
+    many_rows(&mut c, &part, &spec);
     c.final_summary();
 }

@@ -114,7 +114,7 @@ impl Loader<'_> {
         ))
     }
 
-    fn norm(&mut self, prefix: &str) -> Result<RmsNorm> {
+    pub(crate) fn norm(&mut self, prefix: &str) -> Result<RmsNorm> {
         let view = self.checkpoint.get(&format!("{prefix}.weight"))?;
         view.expect(&[self.config.hidden_size], FLOATS)?;
         Ok(RmsNorm {
@@ -124,7 +124,7 @@ impl Loader<'_> {
         })
     }
 
-    fn dense(&mut self, prefix: &str, n: usize, k: usize) -> Result<Matrix> {
+    pub(crate) fn dense(&mut self, prefix: &str, n: usize, k: usize) -> Result<Matrix> {
         let name = format!("{prefix}.weight");
         let view = self.checkpoint.get(&name)?;
         view.expect(&[n, k], FLOATS)?;
@@ -141,7 +141,7 @@ impl Loader<'_> {
     }
 
     /// A linear layer and its bias.
-    fn linear(
+    pub(crate) fn linear(
         &mut self,
         prefix: &str,
         n: usize,

@@ -22,11 +22,8 @@ fn relative_error(got: &Tensor, expected: &Tensor) -> f64 {
     let (got, expected) = (values(got), values(expected));
     assert_eq!(got.len(), expected.len());
     let norm: f64 = expected.iter().map(|&x| f64::from(x).powi(2)).sum();
-    let error: f64 = got
-        .iter()
-        .zip(&expected)
-        .map(|(&a, &b)| (f64::from(a) - f64::from(b)).powi(2))
-        .sum();
+    let error: f64 =
+        got.iter().zip(&expected).map(|(&a, &b)| (f64::from(a) - f64::from(b)).powi(2)).sum();
     (error / norm).sqrt()
 }
 
@@ -38,7 +35,12 @@ fn embeds(rows: usize, seq: usize, hidden: usize) -> Tensor {
     Tensor::from_vec(data, (rows, seq, hidden), &Device::Cpu).unwrap()
 }
 
-fn gradient(model: &Llama, x: &Tensor, lengths: &[usize], options: &ForwardOptions) -> (Tensor, Tensor) {
+fn gradient(
+    model: &Llama,
+    x: &Tensor,
+    lengths: &[usize],
+    options: &ForwardOptions,
+) -> (Tensor, Tensor) {
     let var = Var::from_tensor(x).unwrap();
     let out = model.hidden_states(&var, lengths, options).unwrap();
     let weights: Vec<f32> = (0..out.elem_count()).map(|i| (i as f32 * 1.3).cos()).collect();
@@ -51,7 +53,9 @@ fn specs() -> Vec<Spec> {
     let base = Spec::default();
     let mut specs = Vec::new();
     for bits in [2, 3, 4, 8] {
-        for (group, act_order) in [(32, false), (32, true), (16, false), (48, true), (0, false), (0, true)] {
+        for (group, act_order) in
+            [(32, false), (32, true), (16, false), (48, true), (0, false), (0, true)]
+        {
             for (sym, v2) in [(true, false), (false, false), (false, true)] {
                 specs.push(Spec {
                     bits,
@@ -100,18 +104,11 @@ fn every_format_equals_its_plain_twin() {
 
 #[test]
 fn instruction_sets_agree() {
-    let spec = Spec {
-        act_order: true,
-        sym: false,
-        ..Spec::default()
-    };
+    let spec = Spec { act_order: true, sym: false, ..Spec::default() };
     let dir = tempfile::tempdir().unwrap();
     support::write_twins(dir.path(), &spec);
     let run = |kind: &str, simd| {
-        let options = LlamaOptions {
-            simd: Some(simd),
-            ..Default::default()
-        };
+        let options = LlamaOptions { simd: Some(simd), ..Default::default() };
         let model = Llama::load(dir.path().join(kind), &options, &Device::Cpu).unwrap();
         assert_eq!(model.simd_level(), simd);
         gradient(&model, &embeds(2, 9, spec.hidden), &[9, 3], &ForwardOptions::default())
@@ -129,11 +126,7 @@ fn instruction_sets_agree() {
 }
 
 fn tiny() -> (tempfile::TempDir, Llama, Spec) {
-    let spec = Spec {
-        act_order: true,
-        sym: false,
-        ..Spec::default()
-    };
+    let spec = Spec { act_order: true, sym: false, ..Spec::default() };
     let dir = tempfile::tempdir().unwrap();
     support::write_twins(dir.path(), &spec);
     let model = load(&dir.path().join("gptq"));
@@ -147,10 +140,7 @@ fn rows_of_a_batch_equal_single_rows_bit_by_bit() {
     let x = embeds(5, 70, spec.hidden);
     let prefix = model.prefix(&[5, 9, 11, 7, 80, 3, 4]).unwrap();
     for prefix in [None, Some(&prefix)] {
-        let options = ForwardOptions {
-            prefix,
-            ..Default::default()
-        };
+        let options = ForwardOptions { prefix, ..Default::default() };
         let (all, d_all) = gradient(&model, &x, &lengths, &options);
         for (row, &length) in lengths.iter().enumerate() {
             let one = x.narrow(0, row, 1).unwrap().narrow(1, 0, length).unwrap();
@@ -159,7 +149,8 @@ fn rows_of_a_batch_equal_single_rows_bit_by_bit() {
             assert_eq!(values(&here.narrow(1, 0, length).unwrap()), values(&alone));
             let padding = here.narrow(1, length, 70 - length).unwrap();
             assert!(values(&padding).iter().all(|&v| v == 0.0));
-            let d_padding = d_all.narrow(0, row, 1).unwrap().narrow(1, length, 70 - length).unwrap();
+            let d_padding =
+                d_all.narrow(0, row, 1).unwrap().narrow(1, length, 70 - length).unwrap();
             assert!(values(&d_padding).iter().all(|&v| v == 0.0));
         }
     }
@@ -170,17 +161,12 @@ fn a_prefix_equals_the_whole_prompt() {
     let (_dir, model, _) = tiny();
     let ids: Vec<u32> = (0..50).map(|i| i * 7 % 96).collect();
     let whole = model.embed(&ids).unwrap().unsqueeze(0).unwrap();
-    let expected = model
-        .hidden_states(&whole, &[50], &ForwardOptions::default())
-        .unwrap();
+    let expected = model.hidden_states(&whole, &[50], &ForwardOptions::default()).unwrap();
     for split in [1, 20, 32, 49] {
         let prefix = model.prefix(&ids[..split]).unwrap();
         assert_eq!(prefix.len(), split);
         let rest = model.embed(&ids[split..]).unwrap().unsqueeze(0).unwrap();
-        let options = ForwardOptions {
-            prefix: Some(&prefix),
-            ..Default::default()
-        };
+        let options = ForwardOptions { prefix: Some(&prefix), ..Default::default() };
         let got = model.hidden_states(&rest, &[50 - split], &options).unwrap();
         let tail = expected.narrow(1, split, 50 - split).unwrap();
         assert!(relative_error(&got, &tail) < 1e-5);
@@ -197,15 +183,9 @@ fn the_gradient_is_the_slope() {
     let x = embeds(3, 50, spec.hidden);
     let prefix = model.prefix(&(0..40).collect::<Vec<u32>>()).unwrap();
     for prefix in [None, Some(&prefix)] {
-        let kept = ForwardOptions {
-            prefix,
-            recompute: false,
-        };
+        let kept = ForwardOptions { prefix, recompute: false };
         let (_, grad) = gradient(&model, &x, &lengths, &kept);
-        let again = ForwardOptions {
-            recompute: true,
-            ..kept
-        };
+        let again = ForwardOptions { recompute: true, ..kept };
         let (_, same) = gradient(&model, &x, &lengths, &again);
         assert_eq!(values(&grad), values(&same), "recomputation changes no bit");
         let loss = |x: &Tensor| -> f64 {
@@ -216,7 +196,8 @@ fn the_gradient_is_the_slope() {
                 .sum()
         };
         for k in 0..4 {
-            let direction: Vec<f32> = (0..x.elem_count()).map(|i| ((i * (k + 3)) as f32 * 0.37).sin()).collect();
+            let direction: Vec<f32> =
+                (0..x.elem_count()).map(|i| ((i * (k + 3)) as f32 * 0.37).sin()).collect();
             let direction = Tensor::from_vec(direction, x.shape(), &Device::Cpu).unwrap();
             let h = 1e-3;
             let step = (&direction * h).unwrap();
@@ -251,9 +232,7 @@ fn nothing_is_tracked_without_a_variable() {
 }
 
 fn generate(model: &Llama, prompts: &[Vec<u32>], options: &GenerateOptions) -> Vec<Vec<u32>> {
-    model
-        .generate(prompts, options, &mut |_| ControlFlow::Continue(()))
-        .unwrap()
+    model.generate(prompts, options, &mut |_| ControlFlow::Continue(())).unwrap()
 }
 
 #[test]
@@ -272,17 +251,10 @@ fn generation_does_not_depend_on_the_batch() {
         ..Default::default()
     };
     for options in [GenerateOptions::default(), sampled] {
-        let options = GenerateOptions {
-            max_new_tokens: 12,
-            ignore_eos: true,
-            ..options
-        };
+        let options = GenerateOptions { max_new_tokens: 12, ignore_eos: true, ..options };
         let together = generate(&model, &prompts, &options);
         assert!(together.iter().all(|t| t.len() == 12));
-        let narrow = GenerateOptions {
-            batch_size: 2,
-            ..options.clone()
-        };
+        let narrow = GenerateOptions { batch_size: 2, ..options.clone() };
         assert_eq!(generate(&model, &prompts, &narrow), together);
         // Greedy texts do not depend on their index either.
         if options.temperature == 0.0 {
@@ -297,21 +269,16 @@ fn generation_does_not_depend_on_the_batch() {
 fn cached_generation_equals_running_the_whole_text() {
     let (_dir, model, _) = tiny();
     let prompt = vec![3, 50, 7, 21];
-    let options = GenerateOptions {
-        max_new_tokens: 40,
-        ignore_eos: true,
-        ..Default::default()
-    };
+    let options = GenerateOptions { max_new_tokens: 40, ignore_eos: true, ..Default::default() };
     let text = &generate(&model, std::slice::from_ref(&prompt), &options)[0];
     let mut ids = prompt;
     for &token in text {
         let x = model.embed(&ids).unwrap().unsqueeze(0).unwrap();
-        let hidden = model
-            .hidden_states(&x, &[ids.len()], &ForwardOptions::default())
-            .unwrap();
+        let hidden = model.hidden_states(&x, &[ids.len()], &ForwardOptions::default()).unwrap();
         let last = hidden.narrow(1, ids.len() - 1, 1).unwrap();
         let logits = values(&model.logits(&last).unwrap());
-        let best = (0..logits.len()).rev().max_by(|&a, &b| logits[a].total_cmp(&logits[b])).unwrap();
+        let best =
+            (0..logits.len()).rev().max_by(|&a, &b| logits[a].total_cmp(&logits[b])).unwrap();
         assert_eq!(best as u32, token);
         ids.push(token);
     }
@@ -321,18 +288,11 @@ fn cached_generation_equals_running_the_whole_text() {
 fn generation_stops_where_it_is_told() {
     let (_dir, model, _) = tiny();
     let prompts = [vec![3, 50, 7, 21], vec![8]];
-    let free = GenerateOptions {
-        max_new_tokens: 10,
-        ignore_eos: true,
-        ..Default::default()
-    };
+    let free = GenerateOptions { max_new_tokens: 10, ignore_eos: true, ..Default::default() };
     let text = generate(&model, &prompts, &free);
     let stop = text[0][4];
     let cut = text[0].iter().position(|&t| t == stop).unwrap();
-    let options = GenerateOptions {
-        stop_ids: vec![stop],
-        ..free.clone()
-    };
+    let options = GenerateOptions { stop_ids: vec![stop], ..free.clone() };
     assert_eq!(generate(&model, &prompts, &options)[0], text[0][..cut]);
     let mut calls = 0;
     let cancelled = model.generate(&prompts, &free, &mut |_| {
@@ -345,38 +305,36 @@ fn generation_stops_where_it_is_told() {
         assert!(model.generate(&[bad], &free, &mut |_| ControlFlow::Continue(())).is_err());
     }
     // The context ends a text as well.
-    let long = GenerateOptions {
-        max_new_tokens: 100,
-        ..free
-    };
+    let long = GenerateOptions { max_new_tokens: 100, ..free };
     assert_eq!(generate(&model, &[vec![4; 2040]], &long)[0].len(), 9);
 }
 
 #[test]
 fn truncated_and_random_models_run() {
     let (dir, model, spec) = tiny();
-    let one = LlamaOptions {
-        layers: Some(1),
-        ..Default::default()
-    };
+    let one = LlamaOptions { layers: Some(1), ..Default::default() };
     let short = Llama::load(dir.path().join("gptq"), &one, &Device::Cpu).unwrap();
     assert_eq!(short.config().num_hidden_layers, 1);
     let ids = [4, 8, 15];
     let first = short.layer_hidden_states(&ids, 1).unwrap();
     assert_eq!(values(&first), values(&model.layer_hidden_states(&ids, 1).unwrap()));
-    assert_eq!(values(&model.layer_hidden_states(&ids, 0).unwrap()), values(&model.embed(&ids).unwrap()));
+    assert_eq!(
+        values(&model.layer_hidden_states(&ids, 0).unwrap()),
+        values(&model.embed(&ids).unwrap())
+    );
     assert!(model.layer_hidden_states(&ids, 3).is_err());
     for layers in [0, 3] {
-        let options = LlamaOptions {
-            layers: Some(layers),
-            ..Default::default()
-        };
+        let options = LlamaOptions { layers: Some(layers), ..Default::default() };
         assert!(Llama::load(dir.path().join("gptq"), &options, &Device::Cpu).is_err());
     }
     let random = Llama::random(model.config(), 3, &Device::Cpu).unwrap();
     let again = Llama::random(model.config(), 3, &Device::Cpu).unwrap();
     let other = Llama::random(model.config(), 4, &Device::Cpu).unwrap();
-    let run = |m: &Llama| values(&m.hidden_states(&embeds(1, 5, spec.hidden), &[5], &ForwardOptions::default()).unwrap());
+    let run = |m: &Llama| {
+        values(
+            &m.hidden_states(&embeds(1, 5, spec.hidden), &[5], &ForwardOptions::default()).unwrap(),
+        )
+    };
     assert_eq!(run(&random), run(&again));
     assert_ne!(run(&random), run(&other));
     assert!((random.embedding_rms() - 0.02).abs() < 0.002);

@@ -486,6 +486,10 @@ unsafe fn exp_in_place_generic<S: Simd>(x: &mut [f32], max: f32, scale: f32) -> 
     for i in (0..x.len()).step_by(S::LANES) {
         let p = x.as_mut_ptr().add(i);
         let e = S::exp(S::mul(S::sub(S::load(p), S::splat(max)), S::splat(scale)));
+        // Beside the row's largest, which is 1, probabilities below 1e-20 are
+        // nothing; zero, they cannot lead to denormals, which are very slow.
+        // In this order of operands a NaN stays a NaN.
+        let e = S::max(S::splat(0.0), S::sub(e, S::splat(1e-20)));
         S::store(p, e);
         sum = S::add(sum, e);
     }

@@ -139,6 +139,9 @@ unsafe fn forward_panel(
 ) {
     let k = matrix.k_stored;
     let rows = x.len() / k.max(1);
+    if rows == 1 && matrix.packed_row_product(level, panel, x, c) {
+        return;
+    }
     let mut segments = matrix.segments.as_slice();
     while !segments.is_empty() {
         let mut depth = 0;
@@ -164,7 +167,7 @@ unsafe fn forward_panel(
             );
         }
         for s in now {
-            let scales = panel_scales(matrix, panel, s.group);
+            let scales = panel_scales(level, matrix, panel, s.group);
             let a = Left { ptr: x.as_ptr().add(s.start), row_stride: k, k_stride: 1 };
             let b = weights.as_ptr().add((s.start - start) * PANEL);
             panel_product_at(level, a, rows, b, s.len, c, ldc, scales.as_ptr());

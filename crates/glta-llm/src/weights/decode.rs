@@ -1,22 +1,29 @@
 //! Panels of a frozen weight as f32.
 #![allow(unsafe_op_in_unsafe_fn)]
 
-use super::matrix::{DenseData, Matrix, Packed, Scales, Segment, Storage};
+use super::matrix::{DenseData, MAX_SEGMENT, Matrix, Packed, Scales, Segment, Storage};
 use crate::kernel::PANEL;
 use crate::simd::{Simd, SimdLevel, dispatch};
 
 /// The 32 scales of a panel's group; ones for a dense matrix.
-pub(crate) fn panel_scales(matrix: &Matrix, panel: usize, group: usize) -> [f32; PANEL] {
-    match &matrix.storage {
-        Storage::Dense(_) => [1.0; PANEL],
-        Storage::Packed(p) => {
-            let at = (panel * p.n_groups + group) * PANEL;
-            match &p.scales {
-                Scales::F32(s) => std::array::from_fn(|i| s[at + i]),
-                Scales::F16(s) => std::array::from_fn(|i| half::f16::from_bits(s[at + i]).to_f32()),
-            }
+pub(crate) fn panel_scales(
+    level: SimdLevel,
+    matrix: &Matrix,
+    panel: usize,
+    group: usize,
+) -> [f32; PANEL] {
+    let mut out = [1.0; PANEL];
+    if let Storage::Packed(p) = &matrix.storage {
+        let at = (panel * p.n_groups + group) * PANEL;
+        match &p.scales {
+            Scales::F32(s) => out.copy_from_slice(&s[at..at + PANEL]),
+            // SAFETY: both have 32 elements.
+            Scales::F16(s) => unsafe {
+                widen_f16(level, s[at..at + PANEL].as_ptr(), out.as_mut_ptr(), PANEL);
+            },
         }
     }
+    out
 }
 
 impl Matrix {
@@ -52,11 +59,35 @@ impl Matrix {
                 }
             }
             Storage::Packed(p) => {
-                let scales =
-                    if scaled { panel_scales(self, panel, segment.group) } else { [1.0; PANEL] };
+                let scales = if scaled {
+                    panel_scales(level, self, panel, segment.group)
+                } else {
+                    [1.0; PANEL]
+                };
                 self.decode_blocks(level, p, panel, segment.group, rows, &scales, out);
             }
         }
+    }
+
+    /// The whole weight as `(n, k)`, row-major.
+    pub(crate) fn to_row_major(&self, level: SimdLevel) -> Vec<f32> {
+        let mut out = vec![0.0; self.n * self.k];
+        let mut rows = vec![0.0; MAX_SEGMENT * PANEL];
+        for panel in 0..self.n_panels() {
+            for s in &self.segments {
+                let range = s.start..s.start + s.len;
+                self.decode_rows(level, panel, s, range.clone(), true, &mut rows);
+                for (stored, row) in range.zip(rows.chunks_exact(PANEL)) {
+                    let input = self.gather.as_ref().map_or(stored, |g| g[stored] as usize);
+                    if input < self.k {
+                        for (n, v) in (panel * PANEL..self.n).zip(row) {
+                            out[n * self.k + input] = *v;
+                        }
+                    }
+                }
+            }
+        }
+        out
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -180,3 +211,109 @@ unsafe fn widen_bf16_generic<S: Simd>(from: *const u16, to: *mut f32, len: usize
 
 dispatch! { unsafe fn widen_f16(from: *const u16, to: *mut f32, len: usize) = widen_f16_generic }
 dispatch! { unsafe fn widen_bf16(from: *const u16, to: *mut f32, len: usize) = widen_bf16_generic }
+
+/// One panel of a quantised matrix, for a single row of inputs.
+#[derive(Clone, Copy)]
+struct PanelRef<'a> {
+    words: *const u32,
+    zeros: *const u8,
+    scales: ScalesPtr,
+    segments: &'a [Segment],
+}
+
+#[derive(Clone, Copy)]
+enum ScalesPtr {
+    F16(*const u16),
+    F32(*const f32),
+}
+
+impl Matrix {
+    /// `y[..32] += x · panel` for one row `x: (k_stored,)`, straight from the
+    /// packed words; the same bits as decoding first. False for a dense matrix.
+    ///
+    /// # Safety
+    /// `y` valid for 32 elements.
+    pub(crate) unsafe fn packed_row_product(
+        &self,
+        level: SimdLevel,
+        panel: usize,
+        x: &[f32],
+        y: *mut f32,
+    ) -> bool {
+        let Storage::Packed(p) = &self.storage else {
+            return false;
+        };
+        assert!(panel < self.n_panels() && x.len() >= self.k_stored);
+        let words = panel * (self.k_stored / PANEL) * p.bits as usize * PANEL;
+        let group = panel * p.n_groups * PANEL;
+        let of = PanelRef {
+            words: p.words[words..].as_ptr(),
+            zeros: p.zeros[group..].as_ptr(),
+            scales: match &p.scales {
+                Scales::F16(s) => ScalesPtr::F16(s[group..].as_ptr()),
+                Scales::F32(s) => ScalesPtr::F32(s[group..].as_ptr()),
+            },
+            segments: &self.segments,
+        };
+        match p.bits {
+            2 => row2(level, of, x.as_ptr(), y),
+            3 => row3(level, of, x.as_ptr(), y),
+            4 => row4(level, of, x.as_ptr(), y),
+            _ => row8(level, of, x.as_ptr(), y),
+        }
+        true
+    }
+}
+
+#[inline(always)]
+unsafe fn row_product<S: Simd, const BITS: u32>(panel: PanelRef, x: *const f32, y: *mut f32) {
+    let mut col = 0;
+    while col < PANEL {
+        let mut sum = [S::load(y.add(col)), S::load(y.add(col + S::LANES))];
+        for segment in panel.segments {
+            let group = segment.group * PANEL + col;
+            let zero = [0, S::LANES].map(|v| S::load_u8(panel.zeros.add(group + v)));
+            let mut acc = [S::splat(0.0); 2];
+            for b in 0..segment.len / PANEL {
+                let row = segment.start + b * PANEL;
+                let w = panel.words.add(row * BITS as usize + col);
+                let x = x.add(row);
+                for_each_field!(j => {
+                    let x = S::splat(*x.add(j as usize));
+                    for v in 0..2 {
+                        let q = field::<S, BITS>(w.add(v * S::LANES), j);
+                        acc[v] = S::fma(x, S::sub(q, zero[v]), acc[v]);
+                    }
+                });
+            }
+            for v in 0..2 {
+                let at = group + v * S::LANES;
+                let scale = match panel.scales {
+                    ScalesPtr::F16(s) => S::load_f16(s.add(at)),
+                    ScalesPtr::F32(s) => S::load(s.add(at)),
+                };
+                sum[v] = S::fma(acc[v], scale, sum[v]);
+            }
+        }
+        for v in 0..2 {
+            S::store(y.add(col + v * S::LANES), sum[v]);
+        }
+        col += 2 * S::LANES;
+    }
+}
+
+macro_rules! row_products {
+    ($($name:ident $generic:ident $bits:literal;)*) => { $(
+        #[inline(always)]
+        unsafe fn $generic<S: Simd>(panel: PanelRef, x: *const f32, y: *mut f32) {
+            row_product::<S, $bits>(panel, x, y)
+        }
+        dispatch! { unsafe fn $name(panel: PanelRef, x: *const f32, y: *mut f32) = $generic }
+    )* };
+}
+row_products! {
+    row2 row2_generic 2;
+    row3 row3_generic 3;
+    row4 row4_generic 4;
+    row8 row8_generic 8;
+}

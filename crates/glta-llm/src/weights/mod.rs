@@ -8,4 +8,6 @@ mod quantized;
 
 pub(crate) use decode::panel_scales;
 pub(crate) use matrix::{Matrix, Segment};
+#[cfg(test)]
+pub(crate) use quantized::unpack_zeros;
 pub(crate) use quantized::{GptqTensors, ScalesRef};

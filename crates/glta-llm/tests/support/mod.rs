@@ -133,7 +133,14 @@ fn u32_bytes(values: &[u32]) -> Vec<u8> {
 }
 
 /// Sets field `index` of a packed stream whose words lie `stride` apart.
-fn set_field(words: &mut [u32], start: usize, stride: usize, bits: usize, index: usize, value: u32) {
+fn set_field(
+    words: &mut [u32],
+    start: usize,
+    stride: usize,
+    bits: usize,
+    index: usize,
+    value: u32,
+) {
     for bit in 0..bits {
         let at = index * bits + bit;
         words[start + at / 32 * stride] |= (value >> bit & 1) << (at % 32);
@@ -141,9 +148,7 @@ fn set_field(words: &mut [u32], start: usize, stride: usize, bits: usize, index:
 }
 
 fn uniform(rng: &mut ChaCha8Rng, n: usize, low: f32, high: f32) -> Vec<f32> {
-    (0..n)
-        .map(|_| f16::from_f32(rng.random_range(low..high)).to_f32())
-        .collect()
+    (0..n).map(|_| f16::from_f32(rng.random_range(low..high)).to_f32()).collect()
 }
 
 /// The quantised tensors, and those of a plain f32 model with equal weights.
@@ -165,7 +170,7 @@ pub fn tensors(spec: &Spec) -> (Tensors, Tensors) {
             both(&mut rng, &format!("model.layers.{i}.{norm}.weight"), &[spec.hidden], 0.5, 1.5);
         }
     }
-    for (name, n, k) in spec.linears() {
+    for (name, n, _) in spec.linears() {
         if spec.bias {
             both(&mut rng, &format!("{name}.bias"), &[n], -0.1, 0.1);
         }
@@ -264,7 +269,12 @@ pub fn write_large(dir: &Path, spec: &Spec) {
         };
         let scale = 0.4 / (k as f32).sqrt();
         insert("qweight", Dtype::I32, &[k * spec.bits / 32, n], words(k * spec.bits / 32 * n));
-        insert("qzeros", Dtype::I32, &[groups, n * spec.bits / 32], vec![0x77; groups * n * spec.bits / 8]);
+        insert(
+            "qzeros",
+            Dtype::I32,
+            &[groups, n * spec.bits / 32],
+            vec![0x77; groups * n * spec.bits / 8],
+        );
         insert("scales", Dtype::F16, &[groups, n], f16_bytes(&vec![scale; groups * n]));
         let g_idx: Vec<u32> = (0..k).map(|i| (i / spec.group) as u32).collect();
         insert("g_idx", Dtype::I32, &[k], u32_bytes(&g_idx));

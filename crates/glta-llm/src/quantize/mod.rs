@@ -1,0 +1,409 @@
+//! GPTQ quantisation of any LLaMA checkpoint, layer by layer.
+
+mod cholesky;
+mod gptq;
+mod writer;
+
+use crate::checkpoint::Checkpoint;
+use crate::config::{CheckpointFormat, LlamaConfig, QuantizeConfig};
+use crate::error::{Error, Result};
+use crate::kernel::attention::Heads;
+use crate::linear::Linear;
+use crate::load::Loader;
+use crate::ops::{Attention, Keys, Rope, SwiGlu, with_f32};
+use crate::pool;
+use crate::rope::RopeCache;
+use crate::simd::SimdLevel;
+use crate::weights::{GptqTensors, Matrix, ScalesRef};
+use candle_core::{Device, Tensor};
+use gptq::{QuantizedLinear, quantize_linear};
+use half::f16;
+use safetensors::Dtype;
+use serde::{Deserialize, Serialize};
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+use writer::Writer;
+
+/// How a checkpoint is quantised.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct QuantizeOptions {
+    /// Bits per weight: 2, 3, 4 or 8.
+    pub bits: u32,
+    /// Inputs that share a scale and a zero point; `None` for all.
+    pub group_size: Option<usize>,
+    /// Round columns in the order of their activations across groups: a little
+    /// more accurate, but inputs have to be gathered when the model runs.
+    /// Without it the order is by groups, and the file keeps plain groups.
+    pub desc_act: bool,
+    /// Zero points in the middle of the range.
+    pub sym: bool,
+    /// Added to the diagonal of the Hessian, as a share of its mean.
+    pub damp_percent: f64,
+}
+
+impl Default for QuantizeOptions {
+    fn default() -> Self {
+        Self { bits: 4, group_size: Some(128), desc_act: false, sym: true, damp_percent: 0.05 }
+    }
+}
+
+impl QuantizeOptions {
+    /// Checks the fields.
+    ///
+    /// # Errors
+    /// The first field that cannot work.
+    pub fn validate(&self) -> Result<()> {
+        self.config().validate()?;
+        if !(self.damp_percent > 0.0 && self.damp_percent < 1.0) {
+            return Err(Error::Config {
+                field: "damp_percent",
+                message: format!("{} is not in (0, 1)", self.damp_percent),
+            });
+        }
+        Ok(())
+    }
+
+    fn config(&self) -> QuantizeConfig {
+        QuantizeConfig {
+            bits: self.bits,
+            group_size: self.group_size,
+            desc_act: self.desc_act,
+            sym: self.sym,
+            checkpoint_format: CheckpointFormat::V1,
+            lm_head: false,
+        }
+    }
+}
+
+/// One quantised linear layer.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct QuantizeEvent {
+    /// Decoder layer, from 0.
+    pub layer: usize,
+    /// Number of decoder layers.
+    pub layers: usize,
+    /// Name of the linear layer inside it, as `mlp.down_proj`.
+    pub module: &'static str,
+    /// Squared error of its outputs on the calibration text, relative.
+    pub relative_error: f64,
+}
+
+/// Quantises the linear layers of the checkpoint in `dir` and writes a GPTQ
+/// checkpoint (format v1) with its tokenizer to `out`.
+///
+/// `calibration` holds token ids of texts like those that the model will see;
+/// some tens of texts of a few hundred tokens do. Layer after layer is read,
+/// quantised on the outputs of the quantised layers before it, and written, so
+/// memory holds one layer and the calibration states. A checkpoint that is
+/// quantised already is taken at the weights it stands for.
+///
+/// # Errors
+/// Whatever [`Llama::load`](crate::Llama::load) reports of `dir`, invalid
+/// options, calibration texts that do not fit the model, sizes that the format
+/// cannot hold, unwritable `out`; [`Error::Cancelled`] when `progress` breaks.
+pub fn quantize(
+    dir: impl AsRef<Path>,
+    calibration: &[Vec<u32>],
+    options: &QuantizeOptions,
+    out: impl AsRef<Path>,
+    progress: &mut dyn FnMut(&QuantizeEvent) -> ControlFlow<()>,
+) -> Result<()> {
+    let (dir, out) = (dir.as_ref(), out.as_ref());
+    options.validate()?;
+    let config = LlamaConfig::from_dir(dir)?;
+    let level = SimdLevel::detect();
+    let loader = Loader { checkpoint: Checkpoint::open(dir)?, config: &config, level };
+    let (ids, starts, positions) = packed(calibration, &config)?;
+    let mut job = Job {
+        loader,
+        config: &config,
+        options,
+        level,
+        writer: Writer::new(out)?,
+        starts,
+        positions,
+        rope: RopeCache::new(&config),
+        heads: Heads {
+            queries: config.num_attention_heads,
+            keys: config.num_key_value_heads,
+            dim: config.head_dim,
+        },
+    };
+    let mut x = job.embed(&ids)?;
+    for layer in 0..config.num_hidden_layers {
+        x = job.layer(layer, &x, progress)?;
+    }
+    job.copy("model.norm.weight")?;
+    if !config.tie_word_embeddings {
+        job.copy_dense("lm_head", config.vocab_size, config.hidden_size)?;
+    }
+    job.writer.finish(dir, out, options)
+}
+
+/// Ids, first token of every text (and the end), positions.
+fn packed(
+    calibration: &[Vec<u32>],
+    config: &LlamaConfig,
+) -> Result<(Vec<u32>, Vec<usize>, Vec<u32>)> {
+    let (mut ids, mut starts, mut positions) = (Vec::new(), vec![0], Vec::new());
+    for (i, text) in calibration.iter().enumerate() {
+        if text.is_empty() || text.len() > config.max_position_embeddings {
+            return Err(Error::Input(format!(
+                "calibration text {i} has {} tokens, expected 1 to {}",
+                text.len(),
+                config.max_position_embeddings
+            )));
+        }
+        if let Some(id) = text.iter().find(|&&id| id as usize >= config.vocab_size) {
+            return Err(Error::Input(format!(
+                "calibration text {i}: token id {id} is outside the vocabulary"
+            )));
+        }
+        ids.extend(text);
+        positions.extend(0..text.len() as u32);
+        starts.push(ids.len());
+    }
+    if ids.is_empty() {
+        return Err(Error::Input("no calibration text".into()));
+    }
+    Ok((ids, starts, positions))
+}
+
+struct Job<'a> {
+    loader: Loader<'a>,
+    config: &'a LlamaConfig,
+    options: &'a QuantizeOptions,
+    level: SimdLevel,
+    writer: Writer,
+    starts: Vec<usize>,
+    positions: Vec<u32>,
+    rope: RopeCache,
+    heads: Heads,
+}
+
+impl Job<'_> {
+    fn embed(&mut self, ids: &[u32]) -> Result<Tensor> {
+        let hidden = self.config.hidden_size;
+        let table = self.copy_dense("model.embed_tokens", self.config.vocab_size, hidden)?;
+        let mut x = vec![0.0; ids.len() * hidden];
+        for (&id, row) in ids.iter().zip(x.chunks_exact_mut(hidden)) {
+            table.dense_row(id as usize, row);
+        }
+        Ok(Tensor::from_vec(x, (ids.len(), hidden), &Device::Cpu)?)
+    }
+
+    fn copy(&mut self, name: &str) -> Result<()> {
+        let view = self.loader.checkpoint.get(name)?;
+        self.writer.add(name.to_string(), view.dtype, view.shape.to_vec(), view.bytes.to_vec())
+    }
+
+    fn copy_dense(&mut self, prefix: &str, n: usize, k: usize) -> Result<Matrix> {
+        let matrix = self.loader.dense(prefix, n, k)?;
+        self.copy(&format!("{prefix}.weight"))?;
+        Ok(matrix)
+    }
+
+    fn layer(
+        &mut self,
+        i: usize,
+        x: &Tensor,
+        progress: &mut dyn FnMut(&QuantizeEvent) -> ControlFlow<()>,
+    ) -> Result<Tensor> {
+        let c = self.config;
+        let heads = self.heads;
+        let (hidden, inner, level) = (c.hidden_size, c.intermediate_size, self.level);
+        let (queries, keys) = (heads.queries * heads.dim, heads.keys * heads.dim);
+        let names = ["input_layernorm", "post_attention_layernorm"]
+            .map(|n| format!("model.layers.{i}.{n}"));
+        let norms = [self.loader.norm(&names[0])?, self.loader.norm(&names[1])?];
+        for name in &names {
+            self.copy(&format!("{name}.weight"))?;
+        }
+        let normed = norms[0].forward(x)?;
+        let qkv = [
+            ("self_attn.q_proj", queries, c.attention_bias),
+            ("self_attn.k_proj", keys, c.attention_bias),
+            ("self_attn.v_proj", keys, c.attention_bias),
+        ];
+        let qkv = self.linears(i, &qkv, hidden, &normed, progress)?.forward(&normed, None)?;
+        let rope = self.rope.table(self.positions.iter().max().map_or(1, |&p| p as usize + 1));
+        Rope { heads, positions: &self.positions, cos: &rope.cos, sin: &rope.sin, inverse: false }
+            .apply(&qkv)?;
+        let attention = Attention {
+            heads,
+            level,
+            starts: &self.starts,
+            keys: Keys { shared: None, cached: None },
+        };
+        let attended = attention.forward(&qkv)?;
+        let o = [("self_attn.o_proj", hidden, c.attention_bias)];
+        let middle =
+            self.linears(i, &o, queries, &attended, progress)?.forward(&attended, Some(x))?;
+        let normed = norms[1].forward(&middle)?;
+        let gate_up = [("mlp.gate_proj", inner, c.mlp_bias), ("mlp.up_proj", inner, c.mlp_bias)];
+        let gate_up =
+            self.linears(i, &gate_up, hidden, &normed, progress)?.forward(&normed, None)?;
+        let h = SwiGlu { width: inner, level }.forward(&gate_up)?;
+        let down = [("mlp.down_proj", hidden, c.mlp_bias)];
+        self.linears(i, &down, inner, &h, progress)?.forward(&h, Some(&middle))
+    }
+
+    /// Quantises and writes layers that read the same `input: (tokens, k)`.
+    fn linears(
+        &mut self,
+        layer: usize,
+        modules: &[(&'static str, usize, bool)],
+        k: usize,
+        input: &Tensor,
+        progress: &mut dyn FnMut(&QuantizeEvent) -> ControlFlow<()>,
+    ) -> Result<Linear> {
+        let hessian = with_f32(input, |x| second_moment(x, k))?;
+        let mut parts = Vec::new();
+        for &(module, n, has_bias) in modules {
+            let prefix = format!("model.layers.{layer}.{module}");
+            let (matrix, bias) =
+                self.loader.linear(&prefix, n, k, has_bias, self.config.quantization.as_ref())?;
+            let weight = matrix.to_row_major(self.level);
+            let quantized = pool::enter(|| quantize_linear(&weight, n, k, &hessian, self.options))?;
+            if let Some(bias) = &bias {
+                let bytes = bias.iter().flat_map(|&b| f16::from_f32(b).to_le_bytes()).collect();
+                self.writer.add(format!("{prefix}.bias"), Dtype::F16, vec![n], bytes)?;
+            }
+            parts.push((Arc::new(self.store(&prefix, n, k, &quantized)?), bias));
+            let event = QuantizeEvent {
+                layer,
+                layers: self.config.num_hidden_layers,
+                module,
+                relative_error: quantized.relative_error,
+            };
+            if progress(&event).is_break() {
+                return Err(Error::Cancelled);
+            }
+        }
+        Ok(Linear::new(parts, self.level))
+    }
+
+    /// Packs a layer as the format has it, writes it and loads it back.
+    fn store(&mut self, prefix: &str, n: usize, k: usize, q: &QuantizedLinear) -> Result<Matrix> {
+        let bits = self.options.bits;
+        let b = bits as usize;
+        if !(k * b).is_multiple_of(32) || !(n * b).is_multiple_of(32) {
+            return Err(Error::Input(format!(
+                "`{prefix}`: {k} inputs and {n} outputs of {bits} bits do not fill whole 32-bit words"
+            )));
+        }
+        let n_groups = q.scales.len() / n;
+        let mut qweight = vec![0u32; k * b / 32 * n];
+        for (row, fields) in q.fields.chunks_exact(k).enumerate() {
+            for (w, words) in pack_fields(fields, bits).into_iter().enumerate() {
+                qweight[w * n + row] = words;
+            }
+        }
+        let mut qzeros = Vec::with_capacity(n_groups * n * b / 32);
+        let mut scales = vec![0u16; n_groups * n];
+        for g in 0..n_groups {
+            let row: Vec<u8> = (0..n).map(|r| q.zeros[r * n_groups + g]).collect();
+            qzeros.extend(pack_zeros(&row, bits));
+            for r in 0..n {
+                scales[g * n + r] = q.scales[r * n_groups + g].to_bits();
+            }
+        }
+        let mut add = |part: &str, dtype, shape: Vec<usize>, bytes: &[u8]| {
+            self.writer.add(format!("{prefix}.{part}"), dtype, shape, bytes.to_vec())
+        };
+        add("qweight", Dtype::I32, vec![k * b / 32, n], bytemuck::cast_slice(&qweight))?;
+        add("qzeros", Dtype::I32, vec![n_groups, n * b / 32], bytemuck::cast_slice(&qzeros))?;
+        add("scales", Dtype::F16, vec![n_groups, n], bytemuck::cast_slice(&scales))?;
+        add("g_idx", Dtype::I32, vec![k], bytemuck::cast_slice(&q.g_idx))?;
+        Ok(Matrix::quantized(&GptqTensors {
+            bits,
+            n,
+            k,
+            n_groups,
+            qweight: &qweight,
+            qzeros: &qzeros,
+            v1: true,
+            scales: ScalesRef::F16(&scales),
+            g_idx: &q.g_idx,
+        }))
+    }
+}
+
+/// A little-endian bit stream of fields.
+fn pack_fields(fields: &[u8], bits: u32) -> Vec<u32> {
+    let mut words = vec![0u32; (fields.len() * bits as usize).div_ceil(32)];
+    for (j, &field) in fields.iter().enumerate() {
+        let bit = j * bits as usize;
+        let value = u64::from(field) << (bit % 32);
+        words[bit / 32] |= value as u32;
+        if value >> 32 != 0 {
+            words[bit / 32 + 1] |= (value >> 32) as u32;
+        }
+    }
+    words
+}
+
+/// Zero points as version 1 stores them: see `unpack_zeros`, its inverse.
+fn pack_zeros(zeros: &[u8], bits: u32) -> Vec<u32> {
+    if bits == 3 {
+        let fields: Vec<u8> = zeros.iter().map(|z| z.wrapping_sub(1) & 7).collect();
+        return pack_fields(&fields, bits);
+    }
+    let one_each: u32 = match bits {
+        2 => 0x5555_5555,
+        4 => 0x1111_1111,
+        _ => 0x0101_0101,
+    };
+    pack_fields(zeros, bits).into_iter().map(|w| w.wrapping_sub(one_each)).collect()
+}
+
+/// `Xᵀ X: (k, k)` of `x: (tokens, k)`, over the number of tokens.
+fn second_moment(x: &[f32], k: usize) -> Vec<f32> {
+    let tokens = x.len() / k;
+    let mut h = vec![0f32; k * k];
+    // SAFETY: the strides describe x, its transpose and h, all row-major.
+    unsafe {
+        gemm::gemm(
+            k,
+            k,
+            tokens,
+            h.as_mut_ptr(),
+            1,
+            k as isize,
+            false,
+            x.as_ptr(),
+            k as isize,
+            1,
+            x.as_ptr(),
+            1,
+            k as isize,
+            0.0,
+            1.0 / tokens as f32,
+            false,
+            false,
+            false,
+            gemm::Parallelism::Rayon(0),
+        );
+    }
+    h
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::weights::unpack_zeros;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn zeros_survive_packing(bits in prop::sample::select(vec![2u32, 3, 4, 8]), raw in prop::collection::vec(any::<u8>(), 64)) {
+            let top = ((1u32 << bits) - 1) as u8;
+            let zeros: Vec<u8> = raw.iter().map(|z| z & top).collect();
+            let packed = pack_zeros(&zeros, bits);
+            prop_assert_eq!(unpack_zeros(&packed, bits, 64, true), zeros);
+        }
+    }
+}

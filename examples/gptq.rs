@@ -1,0 +1,303 @@
+//! Looks into, checks, runs and makes GPTQ checkpoints of LLaMA models.
+//!
+//! ```text
+//! cargo run --release --example gptq -- inspect  --model DIR
+//! cargo run --release --example gptq -- verify   --model DIR
+//! cargo run --release --example gptq -- generate --model DIR --prompt "Once upon a time"
+//! cargo run --release --example gptq -- quantize --model DIR --calibration FILE --out DIR
+//! ```
+
+use candle_core::{DType, Device, Tensor, Var, safetensors};
+use clap::{Args, Parser, Subcommand};
+use glta_llm::{
+    ForwardOptions, GenerateOptions, Llama, LlamaOptions, QuantizeOptions, Tokenizer, quantize,
+};
+use std::collections::HashMap;
+use std::error::Error;
+use std::io::Write;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+/// Looks into, checks, runs and makes GPTQ checkpoints of LLaMA models.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Print the configuration and the size in memory.
+    Inspect(Model),
+    /// Compare with `reference.safetensors` in the model's folder: one line of
+    /// JSON, exit code 1 above tolerance.
+    Verify(Model),
+    /// Continue prompts.
+    Generate(Generate),
+    /// Quantise a checkpoint, plain or already quantised.
+    Quantize(Quantize),
+}
+
+#[derive(Args)]
+struct Model {
+    /// Folder with config.json and safetensors weights.
+    #[arg(long)]
+    model: PathBuf,
+}
+
+#[derive(Args)]
+struct Generate {
+    #[command(flatten)]
+    model: Model,
+    /// Text to continue; may be repeated, all run as one batch.
+    #[arg(long, required = true)]
+    prompt: Vec<String>,
+    /// Most tokens per prompt.
+    #[arg(long, default_value_t = 64)]
+    max_new_tokens: usize,
+    /// 0 takes the likeliest token.
+    #[arg(long, default_value_t = 0.0)]
+    temperature: f32,
+    /// Draw from the k likeliest tokens; 0 for all.
+    #[arg(long, default_value_t = 0)]
+    top_k: usize,
+    /// Draw from the likeliest tokens of this probability together.
+    #[arg(long, default_value_t = 1.0)]
+    top_p: f32,
+    /// Push down tokens seen before; 1 for not.
+    #[arg(long, default_value_t = 1.0)]
+    repetition_penalty: f32,
+    /// Text that ends an answer; may be repeated.
+    #[arg(long)]
+    stop: Vec<String>,
+    /// Seed of the draws.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+}
+
+#[derive(Args)]
+struct Quantize {
+    #[command(flatten)]
+    model: Model,
+    /// 2, 3, 4 or 8.
+    #[arg(long, default_value_t = 4)]
+    bits: u32,
+    /// Inputs that share a scale; -1 for all.
+    #[arg(long, default_value_t = 128, allow_hyphen_values = true)]
+    group_size: i64,
+    /// Round in the order of activations across groups (act-order).
+    #[arg(long)]
+    desc_act: bool,
+    /// A zero point per group instead of the middle of the range.
+    #[arg(long)]
+    asym: bool,
+    /// Share of the Hessian's mean diagonal that is added to it.
+    #[arg(long, default_value_t = 0.05)]
+    damp: f64,
+    /// Plain text like that the model will see.
+    #[arg(long)]
+    calibration: PathBuf,
+    /// Tokens per calibration text.
+    #[arg(long, default_value_t = 256)]
+    sequence_length: usize,
+    /// Calibration texts, evenly spread over the file.
+    #[arg(long, default_value_t = 32)]
+    sequences: usize,
+    /// Folder to write.
+    #[arg(long)]
+    out: PathBuf,
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Inspect(args) => inspect(&args),
+        Command::Verify(args) => verify(&args),
+        Command::Generate(args) => generate(&args),
+        Command::Quantize(args) => quantize_checkpoint(&args),
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error}");
+            let mut source = error.source();
+            while let Some(cause) = source {
+                eprintln!("  because: {cause}");
+                source = cause.source();
+            }
+            ExitCode::from(2)
+        }
+    }
+}
+
+type Outcome = Result<bool, Box<dyn Error>>;
+
+fn load(args: &Model) -> Result<Llama, glta_llm::Error> {
+    Llama::load(&args.model, &LlamaOptions::default(), &Device::Cpu)
+}
+
+fn inspect(args: &Model) -> Outcome {
+    let start = Instant::now();
+    let model = load(args)?;
+    let seconds = start.elapsed().as_secs_f64();
+    println!("{}", serde_json::to_string_pretty(model.config())?);
+    println!(
+        "{:.1} MB in memory, loaded in {seconds:.2} s, kernels for {:?}",
+        model.resident_bytes() as f64 / 1e6,
+        model.simd_level()
+    );
+    Ok(true)
+}
+
+fn max_abs_err(got: &Tensor, expected: &Tensor) -> Result<f64, candle_core::Error> {
+    let difference = (got - expected)?.abs()?.flatten_all()?.max(0)?;
+    Ok(f64::from(difference.to_scalar::<f32>()?))
+}
+
+fn relative_err(got: &Tensor, expected: &Tensor) -> Result<f64, candle_core::Error> {
+    let norm = |t: &Tensor| t.to_dtype(DType::F64)?.sqr()?.sum_all()?.to_scalar::<f64>();
+    Ok((norm(&(got - expected)?)? / norm(expected)?).sqrt())
+}
+
+/// Above these a checkpoint was read wrongly, or the arithmetic is not f32.
+const MAX_ABS_ERR: f64 = 1e-4;
+const MAX_GRAD_REL_ERR: f64 = 1e-4;
+
+fn verify(args: &Model) -> Outcome {
+    let model = load(args)?;
+    let reference = safetensors::load(args.model.join("reference.safetensors"), &Device::Cpu)?;
+    let need = |name: &str| {
+        reference.get(name).ok_or_else(|| format!("reference.safetensors has no tensor `{name}`"))
+    };
+    let ids = |tensor: &Tensor| -> Result<Vec<u32>, candle_core::Error> {
+        tensor.to_dtype(DType::U32)?.to_vec1()
+    };
+    let (mut hidden_err, mut logits_err, mut greedy_equal) = (0f64, 0f64, true);
+    let mut prompts: HashMap<usize, Vec<u32>> = HashMap::new();
+    for p in 0.. {
+        let Some(prompt) = reference.get(&format!("p{p}.input_ids")) else {
+            break;
+        };
+        let prompt = ids(prompt)?;
+        let embeds = model.embed(&prompt)?.unsqueeze(0)?;
+        let hidden = model
+            .hidden_states(&embeds, &[prompt.len()], &ForwardOptions::default())?
+            .squeeze(0)?;
+        hidden_err = hidden_err.max(max_abs_err(&hidden, need(&format!("p{p}.hidden_states"))?)?);
+        // Logits of all positions, or of the last one only.
+        let logits = need(&format!("p{p}.logits"))?;
+        let rows = logits.dim(0)?;
+        let last = hidden.narrow(0, prompt.len() - rows, rows)?;
+        logits_err = logits_err.max(max_abs_err(&model.logits(&last)?, logits)?);
+        if let Some(greedy) = reference.get(&format!("p{p}.greedy_ids")) {
+            let expected = ids(greedy)?;
+            let options = GenerateOptions {
+                max_new_tokens: expected.len(),
+                ignore_eos: true,
+                ..Default::default()
+            };
+            let prompts = std::slice::from_ref(&prompt);
+            let text = model.generate(prompts, &options, &mut |_| ControlFlow::Continue(()))?;
+            greedy_equal &= text[0] == expected;
+        }
+        prompts.insert(p, prompt);
+    }
+    if prompts.is_empty() {
+        return Err("reference.safetensors has no prompts (p0.input_ids)".into());
+    }
+    let embeds = Var::from_tensor(&need("grad.inputs_embeds")?.unsqueeze(0)?)?;
+    let length = embeds.dim(1)?;
+    let hidden = model.hidden_states(&embeds, &[length], &ForwardOptions::default())?;
+    let loss = (hidden * need("grad.cotangent")?.unsqueeze(0)?)?.sum_all()?;
+    let grads = loss.backward()?;
+    let grad = grads.get(&embeds).ok_or("no gradient at the embeddings")?;
+    let grad_err = relative_err(grad, &need("grad.d_inputs_embeds")?.unsqueeze(0)?)?;
+    println!(
+        "{}",
+        serde_json::json!({
+            "hidden_max_abs_err": hidden_err,
+            "logits_max_abs_err": logits_err,
+            "input_grad_rel_err": grad_err,
+            // True as well where the reference has no continuations.
+            "greedy_tokens_equal": greedy_equal,
+        })
+    );
+    Ok(hidden_err <= MAX_ABS_ERR
+        && logits_err <= MAX_ABS_ERR
+        && grad_err <= MAX_GRAD_REL_ERR
+        && greedy_equal)
+}
+
+fn generate(args: &Generate) -> Outcome {
+    let model = load(&args.model)?;
+    let tokenizer = Tokenizer::load(&args.model.model)?;
+    let options = GenerateOptions {
+        max_new_tokens: args.max_new_tokens,
+        temperature: args.temperature,
+        top_k: args.top_k,
+        top_p: args.top_p,
+        repetition_penalty: args.repetition_penalty,
+        stop: args.stop.clone(),
+        seed: args.seed,
+        ..Default::default()
+    };
+    let start = Instant::now();
+    let mut tokens = 0;
+    let texts = model.generate_text(&tokenizer, &args.prompt, &options, &mut |event| {
+        tokens += usize::from(event.token.is_some());
+        ControlFlow::Continue(())
+    })?;
+    let seconds = start.elapsed().as_secs_f64();
+    for (prompt, text) in args.prompt.iter().zip(texts) {
+        println!("{prompt}{text}\n");
+    }
+    eprintln!("{tokens} tokens in {seconds:.2} s: {:.1} tokens/s", tokens as f64 / seconds);
+    Ok(true)
+}
+
+fn quantize_checkpoint(args: &Quantize) -> Outcome {
+    let tokenizer = Tokenizer::load(&args.model.model)?;
+    let text = std::fs::read_to_string(&args.calibration)
+        .map_err(|e| format!("{}: {e}", args.calibration.display()))?;
+    let ids = tokenizer.encode(&text, false)?;
+    let length = args.sequence_length.clamp(1, ids.len().max(1));
+    let count = args.sequences.clamp(1, (ids.len() / length).max(1));
+    let spacing = ids.len() / count;
+    let calibration: Vec<Vec<u32>> = (0..count)
+        .map(|i| ids[i * spacing..(i * spacing + length).min(ids.len())].to_vec())
+        .collect();
+    let options = QuantizeOptions {
+        bits: args.bits,
+        group_size: match args.group_size {
+            -1 => None,
+            size => {
+                Some(usize::try_from(size).map_err(|_| "--group-size: -1 or a positive number")?)
+            }
+        },
+        desc_act: args.desc_act,
+        sym: !args.asym,
+        damp_percent: args.damp,
+    };
+    let start = Instant::now();
+    quantize(&args.model.model, &calibration, &options, &args.out, &mut |event| {
+        eprintln!(
+            "layer {:>2} of {} {:<18} relative squared error {:.5}",
+            event.layer + 1,
+            event.layers,
+            event.module,
+            event.relative_error
+        );
+        ControlFlow::Continue(())
+    })?;
+    let mut out = std::io::stdout().lock();
+    writeln!(
+        out,
+        "wrote {} in {:.0} s ({count} texts of {length} tokens)",
+        args.out.display(),
+        start.elapsed().as_secs_f64()
+    )?;
+    Ok(true)
+}
