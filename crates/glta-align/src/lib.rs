@@ -74,6 +74,9 @@ mod sampling;
 mod stages;
 mod template;
 mod texts;
+#[cfg(test)]
+#[path = "../../../tests/tiny_llm/mod.rs"]
+mod tiny_llm;
 mod trainer;
 
 pub use config::{
