@@ -9,10 +9,12 @@
 
 mod common;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
 use common::args::PipelineArgs;
+use common::fetch;
 use common::pipeline::{Task, run};
 use glta::data::{SplitConfig, TextConfig, readers};
 use glta::graph::LightGcnConfig;
@@ -28,8 +30,11 @@ struct Args {
 fn main() -> ExitCode {
     let args = Args::parse().pipeline;
     common::exit(|| {
-        let data = args.data.as_ref().ok_or("--data PATH is needed")?;
-        let dataset = readers::movielens(data)?;
+        let data = args.data.clone().unwrap_or_else(|| PathBuf::from("data/ml-100k.zip"));
+        let name = if data.to_string_lossy().contains("1m") { "ml-1m" } else { "ml-100k" };
+        let url = format!("https://files.grouplens.org/datasets/movielens/{name}.zip");
+        fetch::data(&data, &url)?;
+        let dataset = readers::movielens(&data)?;
         // Full batches are few on a small data set; a higher rate makes up for it.
         let lightgcn = LightGcnConfig {
             learning_rate: 0.02,

@@ -13,9 +13,13 @@ pub struct PipelineArgs {
     /// Folder or zip archive with the publisher's raw files
     #[arg(long, value_name = "PATH")]
     pub data: Option<PathBuf>,
-    /// Folder of a GPTQ (or plain) LLaMA checkpoint
-    #[arg(long, value_name = "DIR")]
-    pub llm: Option<PathBuf>,
+    /// Folder of a GPTQ (or plain) LLaMA checkpoint, or its id on the hub
+    #[arg(
+        long,
+        value_name = "DIR_OR_HUB_ID",
+        default_value = "TheBloke/TinyLlama-1.1B-Chat-v1.0-GPTQ"
+    )]
+    pub llm: String,
     /// Folder for everything the run leaves behind
     #[arg(long, value_name = "DIR", default_value = "runs/latest")]
     pub out: PathBuf,
@@ -77,14 +81,7 @@ impl PipelineArgs {
     }
 
     pub fn language_model(&self, options: &LlamaOptions) -> Result<LanguageModel> {
-        let Some(dir) = &self.llm else {
-            return Err("--llm DIR is needed: the folder of a LLaMA checkpoint (config.json, \
-                        tokenizer.json, model.safetensors), 4-bit GPTQ or plain"
-                .into());
-        };
-        if !dir.exists() {
-            return Err(format!("--llm {}: there is no such folder", dir.display()).into());
-        }
+        let dir = super::fetch::checkpoint(&self.llm)?;
         Ok(LanguageModel::load(dir, options, &self.device()?)?)
     }
 }

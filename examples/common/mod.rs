@@ -3,6 +3,7 @@
 #![allow(unreachable_pub)]
 
 pub mod args;
+pub mod fetch;
 pub mod pipeline;
 pub mod progress;
 pub mod report;
