@@ -92,10 +92,10 @@ impl Default for TextsConfig {
         Self {
             profile: true,
             prediction: true,
-            max_items: 8,
+            max_items: 5,
             max_share: 0.34,
             words: 5,
-            max_tokens: 16,
+            max_tokens: 12,
             dropout: 0.1,
         }
     }
@@ -245,15 +245,15 @@ pub struct TrainConfig {
 impl Default for TrainConfig {
     fn default() -> Self {
         Self {
-            epochs: 15,
+            epochs: 10,
             batch_size: 32,
-            learning_rate: 1e-3,
+            learning_rate: 2e-3,
             warmup_steps: 20,
             final_ratio: 0.1,
             clip_norm: 1.0,
             ema: 0.97,
             eval_every: 1,
-            patience: 4,
+            patience: 3,
             checkpoint_steps: 50,
         }
     }
