@@ -45,8 +45,8 @@ fn main() -> ExitCode {
         };
         let config = args.resolve(|config| {
             config.graph = lightgcn;
-            // What four layers cannot say about genres, thirty could not either,
-            // at a seventh of the time; the whole model still writes the texts.
+            // Four layers keep a run short;
+            // the whole model still writes the texts.
             config.llm.layers = Some(4);
         })?;
         let task = Task {

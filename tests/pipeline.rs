@@ -1,6 +1,8 @@
 //! The whole flow through the public API: raw interactions and texts in, a
 //! recommender out, on a small random language model.
 
+#![allow(clippy::unwrap_used)]
+
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

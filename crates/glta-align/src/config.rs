@@ -403,7 +403,8 @@ impl Config {
                 return Err(Error::ConfigText(format!("`{here}` is a value and has no fields")));
             };
             let last = depth + 1 == parts.len();
-            if !table.contains_key(*part) && !(last && OPTIONAL.contains(&path)) {
+            let optional = last && OPTIONAL.contains(&path);
+            if !table.contains_key(*part) && !optional {
                 let known: Vec<&str> = table
                     .keys()
                     .map(String::as_str)
