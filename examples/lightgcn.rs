@@ -16,8 +16,8 @@
 mod plot;
 
 use clap::{Parser, ValueEnum};
-use glta_data::Split;
 use glta_data::readers::{PairsConfig, PairsLayout, split_pairs};
+use glta_data::{Split, Stats};
 use glta_graph::{
     EpochReport, Error, Grid, LightGcn, LightGcnConfig, NodeEmbeddings, Trained, search,
 };
@@ -117,8 +117,8 @@ fn run(args: &Args) -> Result<()> {
     let start = args.start.as_deref().map(NodeEmbeddings::load).transpose()?;
 
     let clock = Instant::now();
-    let (config, trained, trials) = match &args.search {
-        None => (config.clone(), train(args, &config, &split, start.as_ref())?, Value::Null),
+    let (config, trained) = match &args.search {
+        None => (config.clone(), train(args, &config, &split, start.as_ref())?),
         Some(path) => tune(args, path, &config, &split, start.as_ref())?,
     };
     let seconds = clock.elapsed().as_secs_f64();
@@ -129,25 +129,31 @@ fn run(args: &Args) -> Result<()> {
     trained.embeddings.save(args.out.join("nodes.safetensors"))?;
     trained.layer0.save(args.out.join("layer0.safetensors"))?;
     save(&args.out.join("history.json"), &trained.history)?;
-    if !trials.is_null() {
-        save(&args.out.join("search.json"), &trials)?;
-    }
-    let record = json!({
-        "dataset": dataset.stats(),
-        "protocol": {
+    let record = Record {
+        dataset: dataset.stats(),
+        protocol: json!({
             "split": "published files",
             "valid_ratio": args.valid_ratio,
             "seed": config.seed,
             "masked": if args.valid_ratio > 0.0 { "train+valid" } else { "train" },
-        },
-        "config": config,
-        "rows": [row(&config, &trained, &report, seconds)],
-    });
+        }),
+        config: &config,
+        rows: vec![row(&config, &trained, &report, seconds)],
+    };
     save(&args.out.join("metrics.json"), &record)?;
     plot::loss(&args.out.join("loss.svg"), &trained.history)?;
     plot::metrics(&args.out.join("metrics.svg"), &trained.history)?;
     print_table(&report, &trained);
     Ok(())
+}
+
+/// What `metrics.json` holds.
+#[derive(Serialize)]
+struct Record<'a> {
+    dataset: Stats,
+    protocol: Value,
+    config: &'a LightGcnConfig,
+    rows: Vec<Value>,
 }
 
 /// Defaults, then the file, then the flags.
@@ -208,7 +214,7 @@ fn tune(
     base: &LightGcnConfig,
     split: &Split,
     start: Option<&NodeEmbeddings>,
-) -> Result<(LightGcnConfig, Trained, Value)> {
+) -> Result<(LightGcnConfig, Trained)> {
     if split.valid.is_empty() {
         return Err("--search chooses on validation data: give a --valid-ratio above 0".into());
     }
@@ -226,9 +232,9 @@ fn tune(
         let settings = changes(&grid, &trial.config);
         println!("{:>10.4} {:>9.1}  {settings}", trial.score, trial.seconds);
     }
-    let trials = serde_json::to_value(&found.trials)?;
+    save(&args.out.join("search.json"), &found.trials)?;
     let (best, trained) = found.best.ok_or("no setting gave a validation score")?;
-    Ok((candidates[best].clone(), trained, trials))
+    Ok((candidates[best].clone(), trained))
 }
 
 /// The fields of the grid as a candidate has them.

@@ -197,7 +197,11 @@ impl Adjacency {
     /// left out with probability `rate`, the same edges in both directions.
     pub(crate) fn drop_edges(&self, out: &mut Self, rate: f32, key: u64) {
         let threshold = (f64::from(rate) * 2f64.powi(32)) as u64;
-        let keep = |user: u32, item: u32| mix(key, user, item) >> 32 >= threshold;
+        // Mixed first: keys that follow each other would only exchange edges.
+        let key = mix(key.wrapping_add(0x9e37_79b9_7f4a_7c15));
+        let keep = |user: u32, item: u32| {
+            mix(key ^ (u64::from(user) << 32 | u64::from(item))) >> 32 >= threshold
+        };
         self.users.tiles.filter_into(&mut out.users.tiles, keep);
         self.items.tiles.filter_into(&mut out.items.tiles, |item, user| keep(user, item));
     }
@@ -213,10 +217,9 @@ impl Adjacency {
     }
 }
 
-/// A random number that depends on all three (the finaliser of SplitMix64,
-/// Steele et al. 2014).
-fn mix(key: u64, user: u32, item: u32) -> u64 {
-    let mut z = key ^ (u64::from(user) << 32 | u64::from(item));
+/// The finaliser of SplitMix64 (Steele et al. 2014): every bit of the result
+/// depends on every bit of `z`.
+fn mix(mut z: u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)

@@ -214,7 +214,9 @@ impl LightGcn {
                 break;
             }
         }
-        let values = best_values.unwrap_or(parameters.values);
+        drop(step);
+        let last = parameters.into_values();
+        let values = best_values.unwrap_or(last);
         Ok(Trained {
             embeddings: graph.unload(&mean_of_layers(&graph, &values, config.layers)),
             layer0: graph.unload(&values),

@@ -34,6 +34,11 @@ impl Parameters {
         graph.scale_by(&mut scaled, |side| &side.inv_sqrt_degree);
         Self { first: zeros(), second: zeros(), scaled, values, steps: 0 }
     }
+
+    /// The values alone; the rest of the memory is given back.
+    pub(crate) fn into_values(self) -> Nodes {
+        self.values
+    }
 }
 
 /// The working memory of a step.

@@ -154,22 +154,21 @@ fn equal_to_pytorch() {
     let start = Array2::from_shape_fn((9, 3), |(r, c)| {
         (0.5 * (1.0 + 0.7 * r as f64 + 1.3 * c as f64).sin()) as f32
     });
-    let as_f64 = |rows: [[f32; 3]; 9]| ndarray::arr2(&rows).mapv(f64::from);
     let mut model = Model::new(&train, &start, &config);
     let (users, items) = (start.slice(s![..4, ..]), start.slice(s![4.., ..]));
     let out = model.graph.propagate(users, items, 3).unwrap();
     let out = ndarray::concatenate![ndarray::Axis(0), out.users, out.items];
-    close(&out, &as_f64(fixture::OUTPUT), 1e-6);
+    close(&out, &ndarray::arr2(&fixture::OUTPUT), 1e-6);
     let (loss, gradient) = model.gradient(&batch);
     assert!((loss - fixture::LOSS).abs() < 1e-6);
-    close(&gradient, &as_f64(fixture::GRADIENT), 1e-6);
+    close(&gradient, &ndarray::arr2(&fixture::GRADIENT), 1e-6);
     model.step.update(&model.graph, &mut model.parameters, 0.05);
     for _ in 1..3 {
         let _ = model.gradient(&batch);
         model.step.update(&model.graph, &mut model.parameters, 0.05);
     }
     let after = model.stack(&model.parameters.values);
-    close(&after, &as_f64(fixture::AFTER_THREE_STEPS), 1e-5);
+    close(&after, &ndarray::arr2(&fixture::AFTER_THREE_STEPS), 1e-5);
 }
 
 #[test]
