@@ -183,11 +183,6 @@ impl Checkpoint {
         }
     }
 
-    /// Names, in order.
-    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
-        self.tensors.keys().map(String::as_str)
-    }
-
     /// The first tensor that nobody asked for and `allowed` does not let pass.
     pub(crate) fn first_unused(&self, allowed: impl Fn(&str) -> bool) -> Option<View<'_>> {
         self.tensors

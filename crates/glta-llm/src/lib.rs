@@ -1,5 +1,55 @@
-//! Frozen LLaMA with GPTQ (or plain) weights on the CPU: forward, backward to
-//! the input embeddings, generation.
+//! A frozen LLaMA on the CPU, with GPTQ weights that stay packed: forward from
+//! tokens or embeddings, **backward to the embeddings**, generation, and a
+//! quantiser.
+//!
+//! Training through a frozen language model (soft prompts, projectors of graph
+//! or image embeddings) needs the gradient at its *input* only. This crate
+//! gives exactly that: [`Llama::hidden_states`] is one differentiable
+//! operation of candle whose derivative runs through the quantised layers,
+//! `dX = dY · dequant(W)`, and never forms a weight gradient.
+//!
+//! ```
+//! use candle_core::{Device, Var};
+//! use glta_llm::{ForwardOptions, Llama, LlamaConfig};
+//!
+//! // A small random model; `Llama::load(dir, ..)` reads a checkpoint.
+//! let config = LlamaConfig {
+//!     vocab_size: 100,
+//!     hidden_size: 32,
+//!     intermediate_size: 64,
+//!     num_hidden_layers: 2,
+//!     num_attention_heads: 4,
+//!     num_key_value_heads: 2,
+//!     head_dim: 8,
+//!     ..LlamaConfig::default()
+//! };
+//! let llm = Llama::random(&config, 1, &Device::Cpu)?;
+//!
+//! // Instruction text, computed once for all rows.
+//! let prefix = llm.prefix(&[1, 15, 27])?;
+//! // Two rows of soft tokens, padded to 4; the second has 3.
+//! let soft = Var::randn(0f32, llm.embedding_rms(), (2, 4, 32), &Device::Cpu)?;
+//! let options = ForwardOptions { prefix: Some(&prefix), recompute: true };
+//! let hidden = llm.hidden_states(&soft, &[4, 3], &options)?; // (2, 4, 32)
+//!
+//! let gradient = hidden.sqr()?.sum_all()?.backward()?;
+//! assert_eq!(gradient.get(&soft).map(|g| g.dims().to_vec()), Some(vec![2, 4, 32]));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! * **Formats**: GPTQ with 2, 3, 4 or 8 bits, any group size, act-order
+//!   (`desc_act`), symmetric or not, format v1 and v2; plain f16, bf16 and f32.
+//!   LLaMA and Mistral architectures with grouped-query attention, biases, tied
+//!   embeddings, linear and llama3 rope scaling. Anything else is refused by
+//!   name. The guide `docs/gptq.md` describes the format on disk.
+//! * **Batches** are right-padded; padding is not computed. A row's result does
+//!   not depend on its neighbours, in any bit.
+//! * **Memory**: [`ForwardOptions::recompute`] keeps one hidden state per token
+//!   and layer; [`Llama::prefix`] shares the start of all prompts.
+//! * **Generation**: [`Llama::generate`], batched, with a key-value cache.
+//! * **Quantiser**: [`quantize()`] makes a GPTQ checkpoint of any LLaMA.
+//! * **Threads**: rayon's current pool; AVX-512, AVX2 or plain Rust by what the
+//!   processor has.
 #![deny(missing_docs)]
 #[cfg(target_endian = "big")]
 compile_error!("weights are little-endian on disk and used as they are");
@@ -8,6 +58,8 @@ mod checkpoint;
 mod config;
 mod error;
 mod generate;
+#[cfg(test)]
+mod gradient_tests;
 mod kernel;
 mod layer;
 mod linear;

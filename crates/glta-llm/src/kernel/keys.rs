@@ -43,11 +43,6 @@ impl KeyBlock {
         self.len
     }
 
-    /// Forgets all tokens from `len` on.
-    pub(crate) fn truncate(&mut self, len: usize) {
-        self.len = self.len.min(len);
-    }
-
     fn columns_size(&self) -> usize {
         self.capacity * self.head_dim
     }

@@ -1,0 +1,356 @@
+//! Ten thousand damaged checkpoints: an error or a model that runs, never a
+//! panic, a hang or a runaway allocation.
+
+mod support;
+
+use candle_core::Device;
+use glta_llm::{Error, ForwardOptions, Llama, LlamaOptions};
+use proptest::prelude::*;
+use proptest::sample::Index;
+use serde_json::{Value, json};
+use std::path::Path;
+use std::sync::OnceLock;
+use support::Spec;
+
+/// The files of a valid checkpoint that the mutations start from.
+struct Valid {
+    config: Value,
+    weights: Vec<u8>,
+}
+
+fn valid() -> &'static Valid {
+    static VALID: OnceLock<Valid> = OnceLock::new();
+    VALID.get_or_init(|| {
+        let spec = Spec {
+            vocab: 32,
+            hidden: 32,
+            inner: 32,
+            layers: 1,
+            heads: 2,
+            kv_heads: 1,
+            act_order: true,
+            group: 16,
+            ..Spec::default()
+        };
+        let (quantized, _) = support::tensors(&spec);
+        Valid { config: support::quantized_config(&spec), weights: support::serialize(&quantized) }
+    })
+}
+
+fn header(weights: &[u8]) -> Value {
+    let len = u64::from_le_bytes(weights[..8].try_into().unwrap()) as usize;
+    serde_json::from_slice(&weights[8..8 + len]).unwrap()
+}
+
+fn with_header(weights: &[u8], header: &Value) -> Vec<u8> {
+    let len = u64::from_le_bytes(weights[..8].try_into().unwrap()) as usize;
+    let text = header.to_string().into_bytes();
+    let mut out = (text.len() as u64).to_le_bytes().to_vec();
+    out.extend(text);
+    out.extend(&weights[8 + len..]);
+    out
+}
+
+#[derive(Clone, Debug)]
+enum Mutation {
+    /// Cut the file.
+    Truncate(Index),
+    /// Append bytes.
+    Extend(u8),
+    /// Change a byte of the header (length included).
+    HeaderByte(Index, u8),
+    /// Change a byte of the data.
+    DataByte(Index, u8),
+    Dtype(Index, &'static str),
+    Shape(Index, Index, u64),
+    Offset(Index, bool, u64),
+    Remove(Index),
+    Rename(Index),
+    /// Overwrite a tensor with one repeated byte: NaN scales, wild groups.
+    Fill(Index, u8),
+    Config(Index, Value),
+    Quantization(Index, Value),
+    ConfigByte(Index, u8),
+    /// An index that points to missing shards or forgets tensors.
+    Shards(Index, bool),
+}
+
+fn wild() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        Just(json!(null)),
+        Just(json!(0)),
+        Just(json!(-1)),
+        Just(json!(3)),
+        Just(json!(u64::MAX)),
+        Just(json!(1u64 << 27)),
+        Just(json!(1e300)),
+        Just(json!("x")),
+        Just(json!([1, "a"])),
+        Just(json!({"rope_type": "yarn", "factor": 2})),
+        Just(
+            json!({"rope_type": "llama3", "factor": 8, "low_freq_factor": 4, "high_freq_factor": 1})
+        ),
+        any::<u16>().prop_map(|n| json!(n)),
+        any::<bool>().prop_map(|b| json!(b)),
+    ]
+}
+
+fn mutation() -> impl Strategy<Value = Mutation> {
+    let sizes = prop_oneof![Just(0), Just(1), Just(31), Just(1 << 40), Just(u64::MAX), 0..4096u64];
+    let dtypes = prop::sample::select(vec![
+        "I32", "F16", "BF16", "F32", "F64", "U8", "I64", "BOOL", "F8_E4M3", "X",
+    ]);
+    prop_oneof![
+        any::<Index>().prop_map(Mutation::Truncate),
+        any::<u8>().prop_map(Mutation::Extend),
+        (any::<Index>(), any::<u8>()).prop_map(|(i, b)| Mutation::HeaderByte(i, b)),
+        (any::<Index>(), any::<u8>()).prop_map(|(i, b)| Mutation::DataByte(i, b)),
+        (any::<Index>(), dtypes).prop_map(|(i, d)| Mutation::Dtype(i, d)),
+        (any::<Index>(), any::<Index>(), sizes.clone())
+            .prop_map(|(i, d, s)| Mutation::Shape(i, d, s)),
+        (any::<Index>(), any::<bool>(), sizes).prop_map(|(i, e, s)| Mutation::Offset(i, e, s)),
+        any::<Index>().prop_map(Mutation::Remove),
+        any::<Index>().prop_map(Mutation::Rename),
+        (any::<Index>(), any::<u8>()).prop_map(|(i, b)| Mutation::Fill(i, b)),
+        (any::<Index>(), wild()).prop_map(|(i, v)| Mutation::Config(i, v)),
+        (any::<Index>(), wild()).prop_map(|(i, v)| Mutation::Quantization(i, v)),
+        (any::<Index>(), any::<u8>()).prop_map(|(i, b)| Mutation::ConfigByte(i, b)),
+        (any::<Index>(), any::<bool>()).prop_map(|(i, b)| Mutation::Shards(i, b)),
+    ]
+}
+
+fn pick(index: &Index, object: &Value) -> String {
+    let keys: Vec<&String> = object.as_object().unwrap().keys().collect();
+    index.get(&keys).to_string()
+}
+
+fn apply(mutation: &Mutation, dir: &Path) {
+    let Valid { config, weights } = valid();
+    let (mut config, mut weights) = (config.clone(), weights.clone());
+    let header_len = 8 + u64::from_le_bytes(weights[..8].try_into().unwrap()) as usize;
+    let mut header = header(&weights);
+    let mut config_bytes = None;
+    let mut index = None;
+    match mutation {
+        Mutation::Truncate(at) => weights.truncate(at.index(weights.len())),
+        Mutation::Extend(byte) => weights.extend(vec![*byte; *byte as usize + 1]),
+        Mutation::HeaderByte(at, byte) => weights[at.index(header_len)] = *byte,
+        Mutation::DataByte(at, byte) => {
+            let at = header_len + at.index(weights.len() - header_len);
+            weights[at] = *byte;
+        }
+        Mutation::Dtype(at, dtype) => {
+            let name = pick(at, &header);
+            header[&name]["dtype"] = json!(dtype);
+            weights = with_header(&weights, &header);
+        }
+        Mutation::Shape(at, dim, size) => {
+            let name = pick(at, &header);
+            let shape = header[&name]["shape"].as_array_mut().unwrap();
+            let dim = dim.index(shape.len() + 1);
+            match shape.get_mut(dim) {
+                Some(old) => *old = json!(size),
+                None => shape.push(json!(size)),
+            }
+            weights = with_header(&weights, &header);
+        }
+        Mutation::Offset(at, end, value) => {
+            let name = pick(at, &header);
+            header[&name]["data_offsets"][usize::from(*end)] = json!(value);
+            weights = with_header(&weights, &header);
+        }
+        Mutation::Remove(at) => {
+            let name = pick(at, &header);
+            header.as_object_mut().unwrap().remove(&name);
+            weights = with_header(&weights, &header);
+        }
+        Mutation::Rename(at) => {
+            let name = pick(at, &header);
+            let entry = header.as_object_mut().unwrap().remove(&name).unwrap();
+            header[format!("{name}.extra")] = entry;
+            weights = with_header(&weights, &header);
+        }
+        Mutation::Fill(at, byte) => {
+            let name = pick(at, &header);
+            let offset = |i: usize| header[&name]["data_offsets"][i].as_u64().unwrap() as usize;
+            weights[header_len + offset(0)..header_len + offset(1)].fill(*byte);
+        }
+        Mutation::Config(at, value) => {
+            let name = pick(at, &config);
+            config[name] = value.clone();
+        }
+        Mutation::Quantization(at, value) => {
+            let name = pick(at, &config["quantization_config"]);
+            config["quantization_config"][name] = value.clone();
+        }
+        Mutation::ConfigByte(at, byte) => {
+            let mut bytes = config.to_string().into_bytes();
+            let at = at.index(bytes.len());
+            bytes[at] = *byte;
+            config_bytes = Some(bytes);
+        }
+        Mutation::Shards(at, missing) => {
+            let forgotten = pick(at, &header);
+            let names = header.as_object().unwrap().keys().filter(|n| *missing || **n != forgotten);
+            let shard =
+                if *missing { "model-00002-of-00002.safetensors" } else { "model.safetensors" };
+            let map: serde_json::Map<String, Value> = names
+                .map(|n| {
+                    (n.clone(), json!(if *n == forgotten { shard } else { "model.safetensors" }))
+                })
+                .collect();
+            index = Some(json!({"weight_map": map}).to_string());
+        }
+    }
+    std::fs::write(
+        dir.join("config.json"),
+        config_bytes.unwrap_or_else(|| config.to_string().into_bytes()),
+    )
+    .unwrap();
+    std::fs::write(dir.join("model.safetensors"), weights).unwrap();
+    let path = dir.join("model.safetensors.index.json");
+    match index {
+        Some(index) => std::fs::write(path, index).unwrap(),
+        None => drop(std::fs::remove_file(path)),
+    }
+}
+
+fn load(dir: &Path) -> Result<Llama, Error> {
+    Llama::load(dir, &LlamaOptions::default(), &Device::Cpu)
+}
+
+#[test]
+fn damaged_checkpoints_give_errors() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut loaded, mut refused) = (0, 0);
+    let config = ProptestConfig {
+        cases: 10_000,
+        failure_persistence: None,
+        max_shrink_iters: 50,
+        ..ProptestConfig::default()
+    };
+    let mut runner = proptest::test_runner::TestRunner::new(config);
+    let counts = std::cell::RefCell::new((&mut loaded, &mut refused));
+    runner
+        .run(&mutation(), |mutation| {
+            apply(&mutation, dir.path());
+            let mut counts = counts.borrow_mut();
+            match load(dir.path()) {
+                Err(error) => {
+                    let message = error.to_string();
+                    prop_assert!(!message.is_empty());
+                    *counts.1 += 1;
+                }
+                Ok(model) => {
+                    // A harmless change, or one that no reader can notice.
+                    if let Ok(x) = model.embed(&[1, 2, 3]) {
+                        let x = x.unsqueeze(0).unwrap();
+                        let _ = model.hidden_states(&x, &[3], &ForwardOptions::default());
+                    }
+                    *counts.0 += 1;
+                }
+            }
+            Ok(())
+        })
+        .unwrap();
+    println!("{loaded} loaded, {refused} refused");
+    assert!(loaded > 500 && refused > 5000, "{loaded} {refused}");
+}
+
+/// The message of loading the valid checkpoint after one mutation.
+fn message(mutation: impl FnOnce(&mut Value, &mut Value, &mut Vec<u8>)) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    let Valid { config, weights } = valid();
+    let (mut config, mut data) = (config.clone(), weights.clone());
+    let mut header = header(weights);
+    mutation(&mut config, &mut header, &mut data);
+    std::fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
+    std::fs::write(dir.path().join("model.safetensors"), with_header(&data, &header)).unwrap();
+    match load(dir.path()) {
+        Ok(_) => "loaded".into(),
+        Err(error) => error.to_string(),
+    }
+}
+
+fn data_range(header: &Value, data: &[u8], name: &str) -> std::ops::Range<usize> {
+    let base = 8 + u64::from_le_bytes(data[..8].try_into().unwrap()) as usize;
+    let offset = |i: usize| base + header[name]["data_offsets"][i].as_u64().unwrap() as usize;
+    offset(0)..offset(1)
+}
+
+#[test]
+fn messages_name_file_and_tensor() {
+    assert_eq!(message(|_, _, _| ()), "loaded");
+    let scales = "model.layers.0.mlp.up_proj.scales";
+    let g_idx = "model.layers.0.self_attn.q_proj.g_idx";
+    let cases: [(String, &[&str]); 8] = [
+        (
+            message(|_, h, _| drop(h.as_object_mut().unwrap().remove(scales))),
+            &["model.safetensors"],
+        ),
+        (
+            message(|_, h, _| h[scales]["dtype"] = json!("I16")),
+            &["model.safetensors", scales, "I16", "F16"],
+        ),
+        (
+            message(|_, h, d| {
+                let range = data_range(h, d, scales);
+                d[range].fill(0xff);
+            }),
+            &["model.safetensors", scales, "NaN"],
+        ),
+        (
+            message(|_, h, d| {
+                let range = data_range(h, d, g_idx);
+                d[range.start..range.start + 4].copy_from_slice(&77u32.to_le_bytes());
+            }),
+            &["model.safetensors", g_idx, "group 77"],
+        ),
+        (
+            message(|c, _, _| c["hidden_size"] = json!(48)),
+            &["model.embed_tokens.weight", "[32, 32]", "[32, 48]"],
+        ),
+        (
+            message(|c, _, _| c["quantization_config"]["bits"] = json!(5)),
+            &["unsupported", "bits = 5", "2, 3, 4, 8"],
+        ),
+        (message(|c, _, _| c["model_type"] = json!("qwen2")), &["unsupported", "qwen2", "llama"]),
+        (
+            message(|c, _, _| c["num_hidden_layers"] = json!(2)),
+            &["model.safetensors", "model.layers.1.", "missing"],
+        ),
+    ];
+    for (message, parts) in cases {
+        for part in parts {
+            assert!(message.contains(part), "{message:?} lacks {part:?}");
+        }
+    }
+    let extra = message(|_, h, _| {
+        let entry = h.as_object_mut().unwrap().remove("model.norm.weight").unwrap();
+        h["model.norm2.weight"] = entry;
+    });
+    assert!(extra.contains("model.norm.weight") && extra.contains("missing"), "{extra}");
+}
+
+#[test]
+fn harmless_leftovers_pass_and_others_do_not() {
+    let spec = Spec::default();
+    let check = |name: &str, shape: Vec<usize>, values: Vec<f32>| {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut tensors, _) = support::tensors(&spec);
+        tensors.insert(name.into(), (safetensors::Dtype::F32, shape, support::f32_bytes(&values)));
+        support::write(dir.path(), &support::quantized_config(&spec), &tensors);
+        load(dir.path()).map(drop)
+    };
+    let bias = "model.layers.1.self_attn.q_proj.bias";
+    assert!(check(bias, vec![64], vec![0.0; 64]).is_ok());
+    assert!(check(bias, vec![64], vec![0.5; 64]).unwrap_err().to_string().contains(bias));
+    assert!(check("model.layers.0.self_attn.rotary_emb.inv_freq", vec![8], vec![1.0; 8]).is_ok());
+    assert!(
+        check("model.something", vec![1], vec![0.0])
+            .unwrap_err()
+            .to_string()
+            .contains("model.something")
+    );
+    assert!(check("lm_head.weight", vec![96, 64], vec![0.1; 96 * 64]).is_err());
+}
