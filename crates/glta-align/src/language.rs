@@ -52,6 +52,6 @@ impl LanguageModel {
     /// The device is out of memory.
     pub fn randomized(&self, seed: u64) -> Result<Self> {
         let llama = Llama::random(self.llama.config(), seed, self.llama.device())?;
-        Ok(Self { llama, name: format!("{} (random weights)", self.name), ..self.clone() })
+        Ok(Self { llama, ..self.clone() })
     }
 }
