@@ -16,6 +16,7 @@ use clap::Parser;
 use common::args::PipelineArgs;
 use common::fetch;
 use common::pipeline::{Task, run};
+use glta::align::Preset;
 use glta::data::{SplitConfig, TextConfig, readers};
 use glta::graph::LightGcnConfig;
 
@@ -43,11 +44,18 @@ fn main() -> ExitCode {
             patience: 8,
             ..LightGcnConfig::default()
         };
-        let config = args.resolve(|config| {
+        let config = args.resolve(|preset, config| {
             config.graph = lightgcn;
-            // Four layers keep a run short;
-            // the whole model still writes the texts.
+            // Four layers keep a run short; the whole model still writes texts.
             config.llm.layers = Some(4);
+            if preset == Preset::Default {
+                // Titles and genres of a few items add nothing that the user
+                // token does not hold, and cost most of the time: see
+                // docs/results.md.
+                config.model.history = 0;
+                config.texts.profile = false;
+                config.texts.prediction = false;
+            }
         })?;
         let task = Task {
             dataset,

@@ -55,10 +55,12 @@ pub struct PipelineArgs {
 }
 
 impl PipelineArgs {
-    /// The configuration that preset, file and flags make.
-    pub fn resolve(&self, base: impl FnOnce(&mut Config)) -> Result<Config> {
-        let mut config = Config::preset(self.preset.parse::<Preset>()?);
-        base(&mut config);
+    /// The configuration that preset, file and flags make; `adapt` fits a preset
+    /// to the data set.
+    pub fn resolve(&self, adapt: impl FnOnce(Preset, &mut Config)) -> Result<Config> {
+        let preset = self.preset.parse::<Preset>()?;
+        let mut config = Config::preset(preset);
+        adapt(preset, &mut config);
         if let Some(path) = &self.config {
             let text =
                 std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
