@@ -4,6 +4,7 @@
 //!
 //! The model is SmolLM2-135M in shape with random 4-bit weights, so nothing is
 //! downloaded. `cargo bench -p glta-llm --bench llm_speed`
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 #[path = "../crates/glta-llm/tests/support/mod.rs"]
 mod support;

@@ -6,6 +6,7 @@
 //! cargo run --release --example gptq -- generate --model DIR --prompt "Once upon a time"
 //! cargo run --release --example gptq -- quantize --model DIR --calibration FILE --out DIR
 //! ```
+#![allow(clippy::print_stdout, clippy::print_stderr)]
 
 use candle_core::{DType, Device, Tensor, Var, safetensors};
 use clap::{Args, Parser, Subcommand};

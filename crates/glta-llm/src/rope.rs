@@ -44,11 +44,14 @@ impl RopeCache {
 
 /// Radians per position of every rotated pair, `(head_dim / 2,)`.
 fn inverse_frequencies(config: &LlamaConfig) -> Vec<f32> {
-    let dim = config.head_dim as f64;
     (0..config.head_dim / 2)
         .map(|i| {
-            let exponent = (2 * i) as f64 / dim;
-            let frequency = 1.0 / config.rope_theta.powf(exponent);
+            // Rounded to f32 step by step, as in the implementations that the
+            // checkpoints were trained with: at position 1000 a last digit of a
+            // frequency is already 1e-4 of an angle.
+            let exponent = (2 * i) as f32 / config.head_dim as f32;
+            let power = config.rope_theta.powf(f64::from(exponent)) as f32;
+            let frequency = f64::from(1.0 / power);
             let scaled = match config.rope_scaling {
                 None => frequency,
                 Some(RopeScaling::Linear { factor }) => frequency / factor,

@@ -1,5 +1,6 @@
 //! Every quantisation format against a plain model with the same weights, and
 //! every way of running a batch against one row at a time.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 mod support;
 

@@ -1,5 +1,6 @@
 //! The quantiser end to end: what it writes loads, in every format, and stays
 //! close to the model it came from.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 mod support;
 

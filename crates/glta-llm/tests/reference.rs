@@ -1,5 +1,6 @@
 //! Every checkpoint of the shared model folder against the reference beside
 //! it: hidden states, logits, input gradient, greedy continuation.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 use candle_core::{DType, Device, Tensor, Var, safetensors};
 use glta_llm::{ForwardOptions, GenerateOptions, Llama, LlamaOptions, SimdLevel};
@@ -38,7 +39,6 @@ fn check(dir: &Path, options: &LlamaOptions) {
     let reference = safetensors::load(dir.join("reference.safetensors"), &Device::Cpu).unwrap();
     let mut worst = 0.0f64;
     let mut note = |what: &str, error: f64| {
-        println!("{name}: {what} {error:.1e}");
         assert!(error < 1e-5, "{name}: {what}: relative error {error:e}");
         worst = worst.max(error);
     };

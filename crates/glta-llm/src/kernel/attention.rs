@@ -369,15 +369,12 @@ unsafe fn backward_head(
                         ds,
                     );
                 }
-                for r in 0..rows {
-                    let range = r * columns..(r + 1) * columns;
-                    softmax_backward(
-                        level,
-                        &mut p[range.clone()],
-                        &mut ds[range],
-                        inverse[r],
-                        heads.scale(),
-                    );
+                for ((p, ds), &inverse) in p
+                    .chunks_exact_mut(columns)
+                    .zip(ds.chunks_exact_mut(columns))
+                    .zip(inverse.iter())
+                {
+                    softmax_backward(level, p, ds, inverse, heads.scale());
                 }
 
                 let d_queries = &mut d_queries[..rows * padded];

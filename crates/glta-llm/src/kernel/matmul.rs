@@ -214,6 +214,10 @@ pub(crate) fn backward(
     });
 }
 
+/// Scale of a sum that is added to the output part by part: more accurate than
+/// one chain over thousands of elements.
+static ONES: [f32; PANEL] = [1.0; PANEL];
+
 /// # Safety
 /// `c` valid for 32 columns of all rows of `dy`.
 #[allow(clippy::too_many_arguments)]
@@ -249,7 +253,7 @@ unsafe fn backward_panel(
                 );
             }
             let a = Left { ptr: dy.as_ptr().add(part.column + from), row_stride: ldy, k_stride: 1 };
-            panel_product_at(level, a, rows, weights.as_ptr(), to - from, c, ldc, std::ptr::null());
+            panel_product_at(level, a, rows, weights.as_ptr(), to - from, c, ldc, ONES.as_ptr());
         }
     }
 }

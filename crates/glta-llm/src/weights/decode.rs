@@ -295,9 +295,8 @@ unsafe fn row_product<S: Simd, const BITS: u32>(panel: PanelRef, x: *const f32, 
                 sum[v] = S::fma(acc[v], scale, sum[v]);
             }
         }
-        for v in 0..2 {
-            S::store(y.add(col + v * S::LANES), sum[v]);
-        }
+        S::store(y.add(col), sum[0]);
+        S::store(y.add(col + S::LANES), sum[1]);
         col += 2 * S::LANES;
     }
 }
