@@ -1,7 +1,5 @@
-use thiserror::Error;
-
 /// What can go wrong while a baseline is fitted.
-#[derive(Debug, Error)]
+#[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A configuration field has a value that cannot work.

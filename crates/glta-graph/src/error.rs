@@ -1,8 +1,7 @@
 use std::path::PathBuf;
-use thiserror::Error;
 
 /// What can go wrong while a graph is built or a model is trained.
-#[derive(Debug, Error)]
+#[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A configuration field has a value that cannot work.
