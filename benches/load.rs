@@ -8,7 +8,7 @@
 
 use cpu_time::ProcessTime;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use glta_data::readers;
+use glta_data::{Interactions, readers};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::fs::File;
@@ -66,6 +66,18 @@ fn peak_mb() -> Option<u64> {
     Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? / 1024)
 }
 
+/// The matrix of as many random pairs in random order.
+fn interactions(pairs: u64) {
+    let mut rng = ChaCha8Rng::seed_from_u64(2);
+    let n_users = (pairs / 50).max(1) as u32;
+    let users: Vec<u32> = (0..pairs).map(|_| rng.random_range(0..n_users)).collect();
+    let items: Vec<u32> = (0..pairs).map(|_| rng.random_range(0..ITEMS)).collect();
+    let start = ProcessTime::now();
+    let matrix =
+        Interactions::from_columns(n_users as usize, ITEMS as usize, &users, &items).unwrap();
+    println!("matrix of {} of {pairs} random pairs: {:.2?} CPU", matrix.len(), start.elapsed());
+}
+
 fn load(c: &mut Criterion) {
     let lines = std::env::var("GLTA_BENCH_LINES").map_or(2_000_000, |n| n.parse().unwrap());
     let folder = tempfile::tempdir().unwrap();
@@ -94,6 +106,8 @@ fn load(c: &mut Criterion) {
         "{lines} lines in {took:.2} CPU s: {:.1} million a second, {verdict} the limit of 5",
         rate / 1e6
     );
+
+    interactions(lines);
 
     let mut group = c.benchmark_group("load");
     group.sample_size(10).throughput(Throughput::Elements(lines));
