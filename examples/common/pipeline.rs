@@ -135,8 +135,9 @@ impl Session<'_> {
             let dir = folder.join("glta-no-llm");
             self.glta("GLTA no LLM", &dir, &none, &data, &split, &nodes, None)?;
             // The same texts in the prompt, so that only the weights differ.
+            let written = config.texts.profile || config.texts.prediction;
+            let texts = written.then(|| folder.join("glta"));
             let random = Config { backbone: Backbone::RandomLlm, ..config };
-            let texts = Some(folder.join("glta"));
             let dir = folder.join("glta-random-llm");
             self.glta("GLTA random LLM", &dir, &random, &data, &split, &nodes, texts)?;
         }
