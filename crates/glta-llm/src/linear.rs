@@ -72,30 +72,33 @@ impl Linear {
 
     /// [`Self::forward`] on a CPU storage.
     pub(crate) fn cpu_fwd(&self, x: &CpuStorage, l: &Layout) -> CandleResult<(CpuStorage, Shape)> {
-        let x = f32_slice(x, l)?;
-        let y = vec![0.0; x.len() / self.inputs * self.outputs];
-        self.forward_cpu(x, y)
+        self.forward_cpu(f32_slice(x, l)?, None)
     }
 
     fn parts(&self, class: &[usize]) -> Vec<Part<'_>> {
         class.iter().map(|&i| Part { matrix: &self.matrices[i], column: self.columns[i] }).collect()
     }
 
-    fn forward_cpu(&self, x: &[f32], mut y: Vec<f32>) -> CandleResult<(CpuStorage, Shape)> {
+    fn forward_cpu(
+        &self,
+        x: &[f32],
+        residual: Option<&[f32]>,
+    ) -> CandleResult<(CpuStorage, Shape)> {
         let rows = x.len() / self.inputs;
-        if rows * self.inputs != x.len() || y.len() != rows * self.outputs {
+        let len = rows * self.outputs;
+        if rows * self.inputs != x.len() || residual.is_some_and(|r| r.len() != len) {
             candle_core::bail!("linear: input of {} elements, {} inputs", x.len(), self.inputs);
         }
-        if let Some(bias) = &self.bias {
-            for row in y.chunks_exact_mut(self.outputs) {
-                row.iter_mut().zip(bias).for_each(|(y, b)| *y += b);
-            }
-        }
+        let mut y = vec![0.0; len];
+        let bias = self.bias.as_deref();
+        let run = |parts: &[Part], x: &[f32], y: &mut [f32]| {
+            matmul::forward(self.level, parts, x, rows, y, self.outputs, bias, residual);
+        };
         for class in &self.classes {
             let parts = self.parts(class);
             let stored = parts[0].matrix;
             match &stored.gather {
-                None => matmul::forward(self.level, &parts, x, rows, &mut y, self.outputs),
+                None => run(&parts, x, &mut y),
                 Some(order) => {
                     let mut sorted = vec![0.0; rows * stored.k_stored];
                     sorted
@@ -106,7 +109,7 @@ impl Linear {
                                 *to = from.get(i as usize).copied().unwrap_or(0.0);
                             }
                         });
-                    matmul::forward(self.level, &parts, &sorted, rows, &mut y, self.outputs);
+                    run(&parts, &sorted, &mut y);
                 }
             }
         }
@@ -170,7 +173,7 @@ impl CustomOp2 for Forward<'_> {
         residual: &CpuStorage,
         lr: &Layout,
     ) -> CandleResult<(CpuStorage, Shape)> {
-        self.0.forward_cpu(f32_slice(x, l)?, f32_slice(residual, lr)?.to_vec())
+        self.0.forward_cpu(f32_slice(x, l)?, Some(f32_slice(residual, lr)?))
     }
 }
 

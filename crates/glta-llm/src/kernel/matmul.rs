@@ -50,7 +50,12 @@ fn block_rows(rows: usize, row_len: usize, panels: usize) -> usize {
     rows.div_ceil(rows.div_ceil(cached.min(fed)).max(1)).max(1)
 }
 
-/// `Y += X Wᵀ` for every part: `x: (rows, k_stored)`, `y: (rows, ldy)`.
+/// `Y = X Wᵀ + bias + residual` for every part: `x: (rows, k_stored)`, `y` and
+/// `residual: (rows, ldy)`, `bias: (ldy,)`; `y` comes in zero.
+///
+/// The product is summed by itself first: added up on top of a large residual,
+/// each of its parts would be rounded to the residual's last digit.
+#[allow(clippy::too_many_arguments)]
 pub(crate) fn forward(
     level: SimdLevel,
     parts: &[Part],
@@ -58,10 +63,13 @@ pub(crate) fn forward(
     rows: usize,
     y: &mut [f32],
     ldy: usize,
+    bias: Option<&[f32]>,
+    residual: Option<&[f32]>,
 ) {
     let Some(first) = parts.first() else { return };
     let k = first.matrix.k_stored;
     assert!(x.len() >= rows * k && y.len() >= rows * ldy);
+    assert!(bias.is_none_or(|b| b.len() == ldy) && residual.is_none_or(|r| r.len() == y.len()));
     let panels: Vec<(Part, usize)> = parts
         .iter()
         .flat_map(|&part| (0..part.matrix.n_panels()).map(move |p| (part, p)))
@@ -94,9 +102,23 @@ pub(crate) fn forward(
                         weights,
                     );
                 });
+                for row in start..end {
+                    let at = row * ldy + column;
+                    let out = y.slice(at, width);
+                    if let Some(bias) = bias {
+                        add(out, &bias[column..column + width]);
+                    }
+                    if let Some(residual) = residual {
+                        add(out, &residual[at..at + width]);
+                    }
+                }
             }
         });
     });
+}
+
+fn add(to: &mut [f32], from: &[f32]) {
+    to.iter_mut().zip(from).for_each(|(to, from)| *to += from);
 }
 
 /// Runs `f` on a 32-column view of `c`: in place, or by way of `edge` where
