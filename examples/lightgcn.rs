@@ -88,13 +88,17 @@ fn main() -> ExitCode {
     match run(&Args::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprint!("error: {error}");
+            // Some messages hold their cause already.
+            let mut message = error.to_string();
             let mut cause = error.source();
             while let Some(inner) = cause {
-                eprint!(": {inner}");
+                let text = inner.to_string();
+                if !message.contains(&text) {
+                    message = format!("{message}: {text}");
+                }
                 cause = inner.source();
             }
-            eprintln!();
+            eprintln!("error: {message}");
             ExitCode::FAILURE
         }
     }

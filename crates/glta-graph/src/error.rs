@@ -51,7 +51,7 @@ pub enum Error {
     #[error("training was cancelled")]
     Cancelled,
     /// A grid of settings does not fit the configuration.
-    #[error("grid field `{field}`: {problem}")]
+    #[error("setting `{field}`: {problem}")]
     Grid {
         /// Dotted name of the field.
         field: String,
