@@ -1,5 +1,3 @@
-use std::cmp::Ordering;
-
 use glta_metrics::Ranked;
 use serde::{Deserialize, Serialize};
 
@@ -87,28 +85,14 @@ fn log_softmax(row: &[f32]) -> Vec<f32> {
     row.iter().map(|l| l - shift).collect()
 }
 
-fn best(scores: Vec<f32>, excluded: &[u32], k: usize) -> Vec<Ranked> {
-    let mut skip = vec![false; scores.len()];
+fn best(mut scores: Vec<f32>, excluded: &[u32], k: usize) -> Vec<Ranked> {
     for &item in excluded {
-        if let Some(skip) = skip.get_mut(item as usize) {
-            *skip = true;
+        if let Some(score) = scores.get_mut(item as usize) {
+            *score = f32::NEG_INFINITY;
         }
     }
-    let mut left: Vec<Ranked> = scores
-        .into_iter()
-        .enumerate()
-        .filter(|(item, _)| !skip[*item])
-        .map(|(item, score)| Ranked { item: item as u32, score })
-        .collect();
-    let order = |a: &Ranked, b: &Ranked| -> Ordering {
-        b.score.total_cmp(&a.score).then(a.item.cmp(&b.item))
-    };
-    if k < left.len() && k > 0 {
-        left.select_nth_unstable_by(k - 1, order);
-    }
-    left.truncate(k);
-    left.sort_unstable_by(order);
-    left
+    // Not-a-numbers were refused at the door.
+    glta_metrics::best(&scores, k).unwrap_or_default()
 }
 
 #[cfg(test)]

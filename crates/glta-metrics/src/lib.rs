@@ -52,4 +52,4 @@ pub use evaluate::{EvaluationConfig, evaluate, evaluate_rankings, top_k};
 pub use metric::Metric;
 pub use report::Report;
 pub use scorer::{DotScorer, Scorer, ScorerError};
-pub use select::Ranked;
+pub use select::{Ranked, best};

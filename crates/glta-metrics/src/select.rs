@@ -27,6 +27,20 @@ pub(crate) struct Selector {
     candidates: Vec<u64>,
 }
 
+/// The `k` best of one row of scores, best first, ties by lower item id; `None`
+/// when a score is not a number. An item scored −∞ is never chosen, so the list
+/// may be shorter than `k`.
+///
+/// ```
+/// let best = glta_metrics::best(&[0.5, f32::NEG_INFINITY, 2.0, 0.5], 2);
+/// let items: Vec<u32> = best.into_iter().flatten().map(|r| r.item).collect();
+/// assert_eq!(items, [2, 0]);
+/// ```
+pub fn best(scores: &[f32], k: usize) -> Option<Vec<Ranked>> {
+    let mut ranked = Vec::new();
+    Selector::new().merge(scores, 0, k, &mut ranked).ok().map(|()| ranked)
+}
+
 /// Position of a not-a-number among the scores.
 pub(crate) struct NanAt(pub(crate) usize);
 
