@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -268,7 +269,10 @@ fn a_full_disk_is_told_and_the_run_goes_on_elsewhere() {
         .stderr(Stdio::null())
         .status();
     if !mounted.is_ok_and(|status| status.success()) {
-        println!("skipped: mounting a small file system is not permitted here");
+        let _ = writeln!(
+            std::io::stderr(),
+            "skipped: mounting a small file system is not permitted here"
+        );
         return;
     }
     let control = Config { backbone: Backbone::None, ..config(Preset::Default) };

@@ -12,6 +12,7 @@ use glta_metrics::{EvaluationConfig, Metric, Scorer, evaluate};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
+use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::Path;
 
@@ -26,7 +27,7 @@ impl Data {
         let path =
             Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/ml-100k/u.data");
         let Ok(text) = std::fs::read_to_string(&path) else {
-            println!("skipped: {} is not there", path.display());
+            let _ = writeln!(std::io::stderr(), "skipped: {} is not there", path.display());
             return None;
         };
         let mut items: Vec<Vec<u32>> = vec![Vec::new(); 943];

@@ -4,6 +4,7 @@
 
 use glta_data::readers::{AmazonConfig, GoodreadsConfig, PairsConfig, PairsLayout};
 use glta_data::{Dataset, Item, Split, SplitConfig, SplitMethod, TextConfig, readers};
+use std::io::Write;
 use std::path::PathBuf;
 
 /// `../shared/data/NAME` beside the repository, or a note that the test is skipped.
@@ -12,7 +13,7 @@ fn shared(name: &str) -> Option<PathBuf> {
     if path.is_dir() {
         return Some(path);
     }
-    eprintln!("skipped: no {}", path.display());
+    let _ = writeln!(std::io::stderr(), "skipped: no {}", path.display());
     None
 }
 

@@ -51,5 +51,5 @@ pub enum Error {
     Weights(#[from] glta_projector::Error),
 }
 
-/// Result with this crate's [`Error`].
+/// Result with this crate's [`enum@Error`].
 pub type Result<T> = std::result::Result<T, Error>;

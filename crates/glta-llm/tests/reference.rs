@@ -5,6 +5,7 @@
 use candle_core::{DType, Device, Tensor, Var, safetensors};
 use glta_llm::{ForwardOptions, GenerateOptions, Llama, LlamaOptions, SimdLevel};
 use std::collections::HashMap;
+use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
@@ -13,7 +14,7 @@ fn models() -> Option<PathBuf> {
     if dir.exists() {
         return Some(dir);
     }
-    println!("skipped: {} is not there", dir.display());
+    let _ = writeln!(std::io::stderr(), "skipped: {} is not there", dir.display());
     None
 }
 

@@ -7,6 +7,7 @@ use glta_metrics::{
 };
 use ndarray::{Array2, ArrayViewMut2};
 use serde_json::Value;
+use std::io::Write;
 use std::path::Path;
 
 struct Table(Array2<f32>);
@@ -107,7 +108,7 @@ fn check_lists(report: &Report, expected: &Value, degrees: &[u32]) {
 fn popularity_on_ml_100k() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/ml-100k/u.data");
     let Ok(lines) = std::fs::read_to_string(&path) else {
-        eprintln!("skipped: no {}", path.display());
+        let _ = writeln!(std::io::stderr(), "skipped: no {}", path.display());
         return;
     };
     let (mut users, mut items) = (Vec::new(), Vec::new());

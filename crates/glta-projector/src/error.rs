@@ -44,5 +44,5 @@ pub enum Error {
     Tensor(#[from] candle_core::Error),
 }
 
-/// Result with this crate's [`Error`].
+/// Result with this crate's [`enum@Error`].
 pub type Result<T> = std::result::Result<T, Error>;
