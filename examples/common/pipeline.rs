@@ -131,7 +131,9 @@ impl Session<'_> {
         let folder = self.args.out.join(format!("seed-{seed}"));
         let main = self.glta("GLTA", &folder.join("glta"), &config, &data, &split, &nodes, None)?;
         if self.args.controls {
-            let none = Config { backbone: Backbone::None, ..config.clone() };
+            let mut none = Config { backbone: Backbone::None, ..config.clone() };
+            // Only the slot's input can carry the user then.
+            none.model.slot_user_token = true;
             let dir = folder.join("glta-no-llm");
             self.glta("GLTA no LLM", &dir, &none, &data, &split, &nodes, None)?;
             // The same texts in the prompt, so that only the weights differ.
