@@ -107,6 +107,14 @@ fn cpu_seconds() -> f64 {
     (ticks(11) + ticks(12)) / 100.0
 }
 
+/// Whether the command line's filter, where there is one, asks for `name`.
+fn wanted(name: &str) -> bool {
+    std::env::args()
+        .skip(1)
+        .find(|a| !a.starts_with('-'))
+        .is_none_or(|filter| name.contains(&filter))
+}
+
 /// One line: rate, its limit, and the share reached.
 fn report(name: &str, unit: &str, count: f64, limit: f64, runs: usize, mut f: impl FnMut()) {
     let cpu = cpu_seconds();
@@ -133,13 +141,16 @@ fn decode(c: &mut Criterion, model: &Llama) {
     );
     let mut group = c.benchmark_group("decode");
     for batch in [1usize, 8, 32] {
+        if !wanted(&format!("decode, batch {batch}")) {
+            continue;
+        }
         let run = |tokens: usize| {
             let prompts: Vec<Vec<u32>> = (0..batch as u32).map(|i| vec![i + 3; 16]).collect();
             let options =
                 GenerateOptions { max_new_tokens: tokens, ignore_eos: true, ..Default::default() };
             model.generate(&prompts, &options, &mut |_| ControlFlow::Continue(())).unwrap();
         };
-        let tokens = 32;
+        let tokens = 64;
         report(&format!("decode, batch {batch}"), "tok", (tokens * batch) as f64, limit, 3, || {
             run(tokens)
         });
@@ -156,6 +167,9 @@ fn many_rows(c: &mut Criterion, model: &Llama, spec: &Spec) {
         ("48 x 40 after 60", 48, 40),
         ("32 x 3 after 60", 32, 3),
     ] {
+        if !wanted(name) {
+            continue;
+        }
         let rows = batch * len;
         let limit = rows as f64 / (gemm_layer(spec, rows) * layers as f64);
         let prefix = model.prefix(&[5; 60]).unwrap();

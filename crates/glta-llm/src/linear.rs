@@ -1,5 +1,7 @@
 use crate::error::Result;
-use crate::kernel::matmul::{self, Part};
+use crate::kernel::Shared;
+use crate::kernel::left::LeftTiles;
+use crate::kernel::matmul::{self, Addends, Part};
 use crate::ops::f32_slice;
 use crate::simd::SimdLevel;
 use crate::weights::Matrix;
@@ -89,30 +91,18 @@ impl Linear {
         if rows * self.inputs != x.len() || residual.is_some_and(|r| r.len() != len) {
             candle_core::bail!("linear: input of {} elements, {} inputs", x.len(), self.inputs);
         }
-        let mut y = vec![0.0; len];
-        let bias = self.bias.as_deref();
-        let run = |parts: &[Part], x: &[f32], y: &mut [f32]| {
-            matmul::forward(self.level, parts, x, rows, y, self.outputs, bias, residual);
-        };
-        for class in &self.classes {
-            let parts = self.parts(class);
-            let stored = parts[0].matrix;
-            match &stored.gather {
-                None => run(&parts, x, &mut y),
-                Some(order) => {
-                    let mut sorted = vec![0.0; rows * stored.k_stored];
-                    sorted
-                        .par_chunks_exact_mut(stored.k_stored)
-                        .zip(x.par_chunks_exact(self.inputs))
-                        .for_each(|(to, from)| {
-                            for (to, &i) in to.iter_mut().zip(order.iter()) {
-                                *to = from.get(i as usize).copied().unwrap_or(0.0);
-                            }
-                        });
-                    run(&parts, &sorted, &mut y);
-                }
+        let addends = Addends { bias: self.bias.as_deref(), residual };
+        let y = filled(len, |y| {
+            for class in &self.classes {
+                let parts = self.parts(class);
+                let order = parts[0].matrix.gather.as_ref().map(|g| g.as_slice());
+                LeftTiles::with(self.level, x, self.inputs, order, |x| {
+                    // SAFETY: `y` has room for all rows; every column belongs
+                    // to one part.
+                    unsafe { matmul::forward(self.level, &parts, x, y, self.outputs, addends) }
+                });
             }
-        }
+        });
         Ok((CpuStorage::F32(y), (rows, self.outputs).into()))
     }
 
@@ -125,29 +115,50 @@ impl Linear {
                 self.outputs
             );
         }
-        let mut dx = vec![0.0; rows * self.inputs];
-        for class in &self.classes {
-            let parts = self.parts(class);
-            let stored = parts[0].matrix;
-            match &stored.gather {
-                None => matmul::backward(self.level, &parts, dy, rows, self.outputs, &mut dx),
-                Some(order) => {
-                    let mut sorted = vec![0.0; rows * stored.k_stored];
-                    matmul::backward(self.level, &parts, dy, rows, self.outputs, &mut sorted);
-                    dx.par_chunks_exact_mut(self.inputs)
-                        .zip(sorted.par_chunks_exact(stored.k_stored))
-                        .for_each(|(to, from)| {
+        let dx = LeftTiles::with(self.level, dy, self.outputs, None, |dy| {
+            let product = |class: &[usize]| {
+                let parts = self.parts(class);
+                let stored = parts[0].matrix.k_stored;
+                // SAFETY: `dx` has room for all rows; the product fills it.
+                filled(rows * stored, |dx| unsafe {
+                    matmul::backward(self.level, &parts, dy, dx);
+                })
+            };
+            if let [class] = self.classes.as_slice()
+                && self.matrices[class[0]].gather.is_none()
+            {
+                return product(class);
+            }
+            let mut dx = vec![0.0; rows * self.inputs];
+            for class in &self.classes {
+                let sorted = product(class);
+                let matrix = &self.matrices[class[0]];
+                dx.par_chunks_exact_mut(self.inputs)
+                    .zip(sorted.par_chunks_exact(matrix.k_stored))
+                    .for_each(|(to, from)| match &matrix.gather {
+                        None => to.iter_mut().zip(from).for_each(|(to, from)| *to += from),
+                        Some(order) => {
                             for (from, &i) in from.iter().zip(order.iter()) {
                                 if let Some(to) = to.get_mut(i as usize) {
                                     *to += from;
                                 }
                             }
-                        });
-                }
+                        }
+                    });
             }
-        }
+            dx
+        });
         Ok((CpuStorage::F32(dx), (rows, self.inputs).into()))
     }
+}
+
+/// A vector of `len` elements, all of which `fill` must write.
+fn filled(len: usize, fill: impl FnOnce(Shared<f32>)) -> Vec<f32> {
+    let mut out = Vec::with_capacity(len);
+    fill(Shared::spare(&mut out));
+    // SAFETY: the capacity is there, and `fill` wrote every element.
+    unsafe { out.set_len(len) };
+    out
 }
 
 struct Forward<'a>(&'a Linear);

@@ -1,23 +1,31 @@
-//! Products with frozen weights: `Y += X Wᵀ` and its transpose `dX += dY W`.
+//! Products with frozen weights: `Y = X Wᵀ` and its transpose `dX = dY W`.
 //!
 //! A weight panel is decoded into a small buffer and multiplied at once with a
 //! block of rows that stays in the second-level cache. Each output element is
 //! the same chain of operations whatever the number of rows, threads or
 //! blocks.
 
-use super::tile::{Left, panel_product_at};
+use super::left::LeftTiles;
+use super::tile::packed_product_at;
 use super::{PANEL, Shared};
 use crate::simd::SimdLevel;
 use crate::weights::{Matrix, Segment, panel_scales};
 use rayon::prelude::*;
-use std::cell::Cell;
+use std::cell::RefCell;
+use std::ops::Range;
 
-/// Stored rows decoded at a time: 64 KiB of f32.
+/// Stored rows decoded at a time: 64 KiB of f32, used in runs of a group.
 const DEPTH: usize = 512;
+/// Outputs decoded at a time in the backward product: with a run of them the
+/// panel must stay in the first-level cache.
+const BACKWARD_DEPTH: usize = 128;
 /// Bytes of the left operand that should stay in the second-level cache.
-const LEFT_BYTES: usize = 1 << 20;
+const LEFT_BYTES: usize = 1 << 18;
 /// Rows below which a block is not split further: decoding must pay.
 const MIN_ROWS: usize = 96;
+/// Tasks per thread where a single row is computed: few, so that each streams
+/// a long run of weights.
+const ROW_TASKS: usize = 4;
 
 /// One weight of a fused product, and where its columns lie in `Y`.
 #[derive(Clone, Copy)]
@@ -26,50 +34,60 @@ pub(crate) struct Part<'a> {
     pub(crate) column: usize,
 }
 
+/// What is added to every output: `bias: (ldy,)`, `residual: (rows, ldy)`.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Addends<'a> {
+    pub(crate) bias: Option<&'a [f32]>,
+    pub(crate) residual: Option<&'a [f32]>,
+}
+
 thread_local! {
-    static SCRATCH: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+    /// Buffers not in use, for each depth of nesting one.
+    static SCRATCH: RefCell<Vec<Vec<f32>>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Lends a buffer of `len` f32 with unspecified content.
 pub(crate) fn with_scratch<R>(len: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
-    let mut buffer = SCRATCH.take();
+    let mut buffer = SCRATCH.with_borrow_mut(Vec::pop).unwrap_or_default();
     if buffer.len() < len {
         buffer.resize(len, 0.0);
     }
     let result = f(&mut buffer[..len]);
-    SCRATCH.set(buffer);
+    SCRATCH.with_borrow_mut(|free| free.push(buffer));
     result
 }
 
-fn block_rows(rows: usize, row_len: usize, panels: usize) -> usize {
+/// Tiles of rows that a task takes.
+fn block_tiles(x: &LeftTiles, row_len: usize, panels: usize) -> usize {
+    let rows = x.rows();
     let cached = (LEFT_BYTES / 4 / row_len.max(1)).max(MIN_ROWS);
     // With few panels, the rows must feed the threads.
     let wanted_blocks = (4 * rayon::current_num_threads()).div_ceil(panels.max(1));
     let fed = rows.div_ceil(wanted_blocks).max(MIN_ROWS);
-    // Blocks of equal height.
-    rows.div_ceil(rows.div_ceil(cached.min(fed)).max(1)).max(1)
+    let blocks = rows.div_ceil(cached.min(fed)).max(1);
+    x.tiles().div_ceil(blocks).max(1)
 }
 
-/// `Y = X Wᵀ + bias + residual` for every part: `x: (rows, k_stored)`, `y` and
-/// `residual: (rows, ldy)`, `bias: (ldy,)`; `y` comes in zero.
+/// `Y = X Wᵀ + bias + residual` for every part: `x: (rows, k_stored)`, `y: (rows,
+/// ldy)`. Columns of no part are left as they are, the others are not read.
 ///
 /// The product is summed by itself first: added up on top of a large residual,
 /// each of its parts would be rounded to the residual's last digit.
-#[allow(clippy::too_many_arguments)]
-pub(crate) fn forward(
+///
+/// # Safety
+/// `y` valid for writing `rows * ldy` elements.
+pub(crate) unsafe fn forward(
     level: SimdLevel,
     parts: &[Part],
-    x: &[f32],
-    rows: usize,
-    y: &mut [f32],
+    x: LeftTiles,
+    y: Shared<f32>,
     ldy: usize,
-    bias: Option<&[f32]>,
-    residual: Option<&[f32]>,
+    addends: Addends,
 ) {
     let Some(first) = parts.first() else { return };
-    let k = first.matrix.k_stored;
-    assert!(x.len() >= rows * k && y.len() >= rows * ldy);
-    assert!(bias.is_none_or(|b| b.len() == ldy) && residual.is_none_or(|r| r.len() == y.len()));
+    let (k, rows) = (first.matrix.k_stored, x.rows());
+    assert!(addends.bias.is_none_or(|b| b.len() == ldy));
+    assert!(addends.residual.is_none_or(|r| r.len() == rows * ldy));
     let panels: Vec<(Part, usize)> = parts
         .iter()
         .flat_map(|&part| (0..part.matrix.n_panels()).map(move |p| (part, p)))
@@ -77,93 +95,61 @@ pub(crate) fn forward(
     for (part, _) in &panels {
         assert!(part.matrix.k_stored == k && part.column + part.matrix.n <= ldy);
     }
-    let height = block_rows(rows, k, panels.len());
-    let blocks = rows.div_ceil(height);
-    let y = Shared::new(y);
-    (0..blocks * panels.len()).into_par_iter().for_each(|task| {
-        let (part, panel) = panels[task % panels.len()];
-        let start = task / panels.len() * height;
-        let end = rows.min(start + height);
-        with_scratch(DEPTH * PANEL + height * PANEL, |scratch| {
-            let (weights, edge) = scratch.split_at_mut(DEPTH * PANEL);
-            let column = part.column + panel * PANEL;
-            let width = PANEL.min(part.matrix.n - panel * PANEL);
-            // SAFETY: this task alone writes these columns of these rows.
-            unsafe {
-                let out = y.at(start * ldy + column);
-                with_full_panel(out, ldy, end - start, width, edge, |c, ldc| {
-                    forward_panel(
-                        level,
-                        part.matrix,
-                        panel,
-                        &x[start * k..end * k],
-                        c,
-                        ldc,
-                        weights,
-                    );
-                });
-                for row in start..end {
-                    let at = row * ldy + column;
-                    let out = y.slice(at, width);
-                    if let Some(bias) = bias {
-                        add(out, &bias[column..column + width]);
-                    }
-                    if let Some(residual) = residual {
-                        add(out, &residual[at..at + width]);
+    // Writes a panel's columns of the rows `rows`, given their sums.
+    let write = |part: &Part, panel: usize, rows: Range<usize>, sums: &[f32]| {
+        let column = part.column + panel * PANEL;
+        let width = PANEL.min(part.matrix.n - panel * PANEL);
+        for (row, sums) in rows.zip(sums.chunks_exact(PANEL)) {
+            let at = row * ldy + column;
+            // SAFETY: one task alone writes these columns of these rows.
+            let out = unsafe { y.slice(at, width) };
+            match (addends.bias, addends.residual) {
+                (None, None) => out.copy_from_slice(&sums[..width]),
+                (bias, residual) => {
+                    for (i, out) in out.iter_mut().enumerate() {
+                        let sum = bias.map_or(sums[i], |b| sums[i] + b[column + i]);
+                        *out = residual.map_or(sum, |r| sum + r[at + i]);
                     }
                 }
             }
+        }
+    };
+    if rows == 1 {
+        let run = panels.len().div_ceil(ROW_TASKS * rayon::current_num_threads());
+        panels.par_iter().with_min_len(run).for_each(|(part, panel)| {
+            let mut sums = [0.0; PANEL];
+            // SAFETY: `sums` has 32 elements.
+            unsafe { part.matrix.row_product(level, *panel, x.row(), sums.as_mut_ptr()) };
+            write(part, *panel, 0..1, &sums);
+        });
+        return;
+    }
+    let step = block_tiles(&x, k, panels.len());
+    let blocks = x.tiles().div_ceil(step);
+    (0..blocks * panels.len()).into_par_iter().for_each(|task| {
+        let (part, panel) = &panels[task % panels.len()];
+        let first = task / panels.len() * step;
+        let tiles = first..x.tiles().min(first + step);
+        let rows = x.start(tiles.start)..x.start(tiles.end);
+        with_scratch((DEPTH + rows.len()) * PANEL, |scratch| {
+            let (weights, sums) = scratch.split_at_mut(DEPTH * PANEL);
+            sums.fill(0.0);
+            forward_panel(level, part.matrix, *panel, x, tiles, weights, sums);
+            write(part, *panel, rows, sums);
         });
     });
 }
 
-fn add(to: &mut [f32], from: &[f32]) {
-    to.iter_mut().zip(from).for_each(|(to, from)| *to += from);
-}
-
-/// Runs `f` on a 32-column view of `c`: in place, or by way of `edge` where
-/// the last panel has fewer columns.
-///
-/// # Safety
-/// `c` valid for `width` columns of `rows` rows of stride `ldc`, `edge` for
-/// `rows * 32`.
-unsafe fn with_full_panel(
-    c: *mut f32,
-    ldc: usize,
-    rows: usize,
-    width: usize,
-    edge: &mut [f32],
-    f: impl FnOnce(*mut f32, usize),
-) {
-    if width == PANEL {
-        return f(c, ldc);
-    }
-    for (r, row) in edge.chunks_exact_mut(PANEL).take(rows).enumerate() {
-        row.fill(0.0);
-        std::ptr::copy_nonoverlapping(c.add(r * ldc), row.as_mut_ptr(), width);
-    }
-    f(edge.as_mut_ptr(), PANEL);
-    for (r, row) in edge.chunks_exact(PANEL).take(rows).enumerate() {
-        std::ptr::copy_nonoverlapping(row.as_ptr(), c.add(r * ldc), width);
-    }
-}
-
-/// # Safety
-/// `c` valid for 32 columns of all rows of `x`.
-unsafe fn forward_panel(
+/// `sums += X · panel` for the rows of some tiles, `sums: (rows, 32)`.
+fn forward_panel(
     level: SimdLevel,
     matrix: &Matrix,
     panel: usize,
-    x: &[f32],
-    c: *mut f32,
-    ldc: usize,
+    x: LeftTiles,
+    tiles: Range<usize>,
     weights: &mut [f32],
+    sums: &mut [f32],
 ) {
-    let k = matrix.k_stored;
-    let rows = x.len() / k.max(1);
-    if rows == 1 && matrix.packed_row_product(level, panel, x, c) {
-        return;
-    }
     let mut segments = matrix.segments.as_slice();
     while !segments.is_empty() {
         let mut depth = 0;
@@ -178,59 +164,79 @@ unsafe fn forward_panel(
         segments = later;
         let start = now[0].start;
         for s in now {
-            let rows = s.start..s.start + s.len;
-            matrix.decode_rows(
-                level,
-                panel,
-                s,
-                rows,
-                false,
-                &mut weights[(s.start - start) * PANEL..],
-            );
+            let weights = &mut weights[(s.start - start) * PANEL..];
+            matrix.decode_rows(level, panel, s, s.start..s.start + s.len, false, weights);
         }
         for s in now {
             let scales = panel_scales(level, matrix, panel, s.group);
-            let a = Left { ptr: x.as_ptr().add(s.start), row_stride: k, k_stride: 1 };
-            let b = weights.as_ptr().add((s.start - start) * PANEL);
-            panel_product_at(level, a, rows, b, s.len, c, ldc, scales.as_ptr());
+            let weights = &weights[(s.start - start) * PANEL..];
+            multiply(level, x, tiles.clone(), s.start..s.start + s.len, weights, &scales, sums);
         }
     }
 }
 
-/// `dX += dY W`, summed over the parts: `dy: (rows, ldy)`, `dx: (rows, k_stored)`.
-pub(crate) fn backward(
+/// `sums += scale · X[.., inputs] · weights` for the rows of some tiles.
+fn multiply(
     level: SimdLevel,
-    parts: &[Part],
-    dy: &[f32],
-    rows: usize,
-    ldy: usize,
-    dx: &mut [f32],
+    x: LeftTiles,
+    tiles: Range<usize>,
+    inputs: Range<usize>,
+    weights: &[f32],
+    scale: &[f32; PANEL],
+    sums: &mut [f32],
 ) {
+    assert!(weights.len() >= inputs.len() * PANEL && x.start(tiles.end) <= x.rows());
+    assert!(sums.len() >= (x.start(tiles.end) - x.start(tiles.start)) * PANEL);
+    let mut sums = sums.as_mut_ptr();
+    for t in tiles {
+        let (left, height) = x.tile(t, inputs.start);
+        // SAFETY: the tile has `k - inputs.start` inputs; the rest was checked.
+        unsafe {
+            packed_product_at(
+                level,
+                left,
+                height,
+                weights.as_ptr(),
+                inputs.len(),
+                sums,
+                scale.as_ptr(),
+            );
+            sums = sums.add(height * PANEL);
+        }
+    }
+}
+
+/// `dX = dY W`, summed over the parts: `dy: (rows, ldy)`, `dx: (rows, k_stored)`,
+/// which is not read.
+///
+/// # Safety
+/// `dx` valid for writing `rows * k_stored` elements.
+pub(crate) unsafe fn backward(level: SimdLevel, parts: &[Part], dy: LeftTiles, dx: Shared<f32>) {
     let Some(first) = parts.first() else { return };
     let k = first.matrix.k_stored;
-    assert!(dy.len() >= rows * ldy && dx.len() >= rows * k);
+    let outputs: usize = parts.iter().map(|p| p.matrix.n).sum();
     for part in parts {
-        assert!(part.matrix.k_stored == k && part.column + part.matrix.n <= ldy);
+        assert!(part.matrix.k_stored == k);
     }
     let panels = k.div_ceil(PANEL);
-    let height = block_rows(rows, ldy, panels);
-    let blocks = rows.div_ceil(height);
-    let dx = Shared::new(dx);
+    let step = block_tiles(&dy, outputs, panels);
+    let blocks = dy.tiles().div_ceil(step);
     (0..blocks * panels).into_par_iter().for_each(|task| {
         let first_k = task % panels * PANEL;
-        let start = task / panels * height;
-        let end = rows.min(start + height);
-        with_scratch((DEPTH + PANEL + height) * PANEL, |scratch| {
-            let (weights, rest) = scratch.split_at_mut(DEPTH * PANEL);
-            let (square, edge) = rest.split_at_mut(PANEL * PANEL);
+        let first = task / panels * step;
+        let tiles = first..dy.tiles().min(first + step);
+        let rows = dy.start(tiles.start)..dy.start(tiles.end);
+        with_scratch((BACKWARD_DEPTH + PANEL + rows.len()) * PANEL, |scratch| {
+            let (weights, rest) = scratch.split_at_mut(BACKWARD_DEPTH * PANEL);
+            let (square, sums) = rest.split_at_mut(PANEL * PANEL);
+            sums.fill(0.0);
+            for part in parts {
+                backward_panel(level, part, first_k, dy, tiles.clone(), weights, square, sums);
+            }
             let width = PANEL.min(k - first_k);
-            // SAFETY: this task alone writes these columns of these rows.
-            unsafe {
-                let out = dx.at(start * k + first_k);
-                with_full_panel(out, k, end - start, width, edge, |c, ldc| {
-                    let dy = &dy[start * ldy..end * ldy];
-                    backward_panel(level, parts, first_k, dy, ldy, c, ldc, weights, square);
-                });
+            for (row, sums) in rows.zip(sums.chunks_exact(PANEL)) {
+                // SAFETY: this task alone writes these columns of these rows.
+                unsafe { dx.slice(row * k + first_k, width) }.copy_from_slice(&sums[..width]);
             }
         });
     });
@@ -240,43 +246,34 @@ pub(crate) fn backward(
 /// one chain over thousands of elements.
 static ONES: [f32; PANEL] = [1.0; PANEL];
 
-/// # Safety
-/// `c` valid for 32 columns of all rows of `dy`.
+/// `sums += dY · W[.., first_k..first_k + 32]` of one part.
 #[allow(clippy::too_many_arguments)]
-unsafe fn backward_panel(
+fn backward_panel(
     level: SimdLevel,
-    parts: &[Part],
+    part: &Part,
     first_k: usize,
-    dy: &[f32],
-    ldy: usize,
-    c: *mut f32,
-    ldc: usize,
+    dy: LeftTiles,
+    tiles: Range<usize>,
     weights: &mut [f32],
     square: &mut [f32],
+    sums: &mut [f32],
 ) {
-    let rows = dy.len() / ldy;
-    for part in parts {
-        let matrix = part.matrix;
-        let end_k = matrix.k_stored.min(first_k + PANEL);
-        let Some(segment) = matrix.segment_of(first_k) else {
-            continue;
-        };
-        for from in (0..matrix.n).step_by(DEPTH) {
-            let to = matrix.n.min(from + DEPTH);
-            for panel in from / PANEL..to.div_ceil(PANEL) {
-                if end_k - first_k < PANEL {
-                    square.fill(0.0);
-                }
-                matrix.decode_rows(level, panel, &segment, first_k..end_k, true, square);
-                transpose_square_at(
-                    level,
-                    square.as_ptr(),
-                    weights.as_mut_ptr().add((panel * PANEL - from) * PANEL),
-                );
+    let matrix = part.matrix;
+    let end_k = matrix.k_stored.min(first_k + PANEL);
+    let Some(segment) = matrix.segment_of(first_k) else { return };
+    for from in (0..matrix.n).step_by(BACKWARD_DEPTH) {
+        let to = matrix.n.min(from + BACKWARD_DEPTH);
+        for panel in from / PANEL..to.div_ceil(PANEL) {
+            if end_k - first_k < PANEL {
+                square.fill(0.0);
             }
-            let a = Left { ptr: dy.as_ptr().add(part.column + from), row_stride: ldy, k_stride: 1 };
-            panel_product_at(level, a, rows, weights.as_ptr(), to - from, c, ldc, ONES.as_ptr());
+            matrix.decode_rows(level, panel, &segment, first_k..end_k, true, square);
+            let to = &mut weights[(panel * PANEL - from) * PANEL..][..PANEL * PANEL];
+            // SAFETY: both are 32 x 32.
+            unsafe { transpose_square_at(level, square.as_ptr(), to.as_mut_ptr()) };
         }
+        let inputs = part.column + from..part.column + to;
+        multiply(level, dy, tiles.clone(), inputs, weights, &ONES, sums);
     }
 }
 
@@ -299,5 +296,5 @@ unsafe fn transpose_square<S: crate::simd::Simd>(src: *const f32, dst: *mut f32)
 
 crate::simd::dispatch! {
     /// Transposes a `32 x 32` block.
-    pub(super) unsafe fn transpose_square_at(src: *const f32, dst: *mut f32) = transpose_square
+    unsafe fn transpose_square_at(src: *const f32, dst: *mut f32) = transpose_square
 }

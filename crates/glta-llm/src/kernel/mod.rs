@@ -5,6 +5,7 @@
 pub(crate) mod attention;
 pub(crate) mod elementwise;
 pub(crate) mod keys;
+pub(crate) mod left;
 pub(crate) mod matmul;
 pub(crate) mod tile;
 
@@ -23,6 +24,11 @@ unsafe impl<T: Send> Sync for Shared<T> {}
 impl<T> Shared<T> {
     pub(crate) fn new(slice: &mut [T]) -> Self {
         Self(slice.as_mut_ptr())
+    }
+
+    /// The capacity of an empty vector, not yet written.
+    pub(crate) fn spare(vector: &mut Vec<T>) -> Self {
+        Self(vector.as_mut_ptr())
     }
 
     /// # Safety

@@ -1,7 +1,7 @@
 //! The register tile that every matrix product here is made of.
 
 use super::PANEL;
-use crate::simd::{Simd, dispatch};
+use crate::simd::{Simd, SimdLevel, dispatch};
 
 /// Left operand: element `(row, k)` is at `ptr + row * row_stride + k * k_stride`.
 #[derive(Clone, Copy)]
@@ -10,6 +10,19 @@ pub(crate) struct Left {
     pub(crate) row_stride: usize,
     pub(crate) k_stride: usize,
 }
+
+/// Most rows of a tile of `level`.
+pub(crate) fn tile_rows(level: SimdLevel) -> usize {
+    // SAFETY: reads a constant, no instruction of the set is used.
+    unsafe { tile_rows_at(level) }
+}
+
+#[inline(always)]
+unsafe fn tile_rows_generic<S: Simd>() -> usize {
+    S::ROWS
+}
+
+dispatch! { unsafe fn tile_rows_at() -> usize = tile_rows_generic }
 
 /// `C[r][c] += scale[c] * Σ_k A[r][k] B[k][c]` for the 32 columns of a panel
 /// and any number of rows; `B` is `(k_len, 32)`, contiguous.
@@ -22,7 +35,7 @@ pub(crate) struct Left {
 /// `a` valid for `rows x k_len`, `b` for `k_len * 32`, `c` for 32 columns of
 /// `rows` rows of stride `ldc`, `scale` null (none) or valid for 32.
 #[inline(always)]
-pub(crate) unsafe fn panel_product<S: Simd>(
+unsafe fn panel_product<S: Simd>(
     a: Left,
     rows: usize,
     b: *const f32,
@@ -34,28 +47,58 @@ pub(crate) unsafe fn panel_product<S: Simd>(
     if rows == 0 || k_len == 0 {
         return;
     }
-    // Tiles of nearly equal height: 13 rows are 7 + 6, not 12 + 1.
     let tiles = rows.div_ceil(S::ROWS);
     let mut start = 0;
     for t in 0..tiles {
         let end = (t + 1) * rows / tiles;
         let at = Left { ptr: a.ptr.add(start * a.row_stride), ..a };
-        let c = c.add(start * ldc);
-        macro_rules! by_height {
-            ($($r:literal)*) => {
-                match end - start {
-                    $($r if $r <= S::ROWS => tile::<S, $r>(at, b, k_len, c, ldc, scale),)*
-                    _ => {}
-                }
-            };
-        }
-        by_height!(1 2 3 4 5 6 7 8 9 10 11 12);
+        tile::<S, false>(at, end - start, b, k_len, c.add(start * ldc), ldc, scale);
         start = end;
     }
 }
 
+/// [`panel_product`] of one tile whose rows lie side by side (`row_stride` 1,
+/// `k_stride` the number of rows), into a `C` of 32 columns.
+///
+/// # Safety
+/// As there; `rows` at most `S::ROWS`.
 #[inline(always)]
-unsafe fn tile<S: Simd, const R: usize>(
+unsafe fn packed_product<S: Simd>(
+    a: Left,
+    rows: usize,
+    b: *const f32,
+    k_len: usize,
+    c: *mut f32,
+    scale: *const f32,
+) {
+    tile::<S, true>(a, rows, b, k_len, c, PANEL, scale);
+}
+
+#[inline(always)]
+unsafe fn tile<S: Simd, const PACKED: bool>(
+    a: Left,
+    rows: usize,
+    b: *const f32,
+    k_len: usize,
+    c: *mut f32,
+    ldc: usize,
+    scale: *const f32,
+) {
+    macro_rules! by_height {
+        ($($r:literal)*) => {
+            match rows {
+                $($r if $r <= S::ROWS => height::<S, PACKED, $r>(a, b, k_len, c, ldc, scale),)*
+                _ => {}
+            }
+        };
+    }
+    by_height!(1 2 3 4 5 6 7 8 9 10 11 12);
+}
+
+/// `R` rows over the panel's columns. Few rows take them in one go: more
+/// independent sums hide the latency of the multiply-adds.
+#[inline(always)]
+unsafe fn height<S: Simd, const PACKED: bool, const R: usize>(
     a: Left,
     b: *const f32,
     k_len: usize,
@@ -63,28 +106,48 @@ unsafe fn tile<S: Simd, const R: usize>(
     ldc: usize,
     scale: *const f32,
 ) {
-    let step = 2 * S::LANES;
+    if 2 * R <= S::ROWS && 4 * S::LANES <= PANEL {
+        columns::<S, PACKED, R, 4>(a, b, k_len, c, ldc, scale)
+    } else {
+        columns::<S, PACKED, R, 2>(a, b, k_len, c, ldc, scale)
+    }
+}
+
+#[inline(always)]
+unsafe fn columns<S: Simd, const PACKED: bool, const R: usize, const V: usize>(
+    a: Left,
+    b: *const f32,
+    k_len: usize,
+    c: *mut f32,
+    ldc: usize,
+    scale: *const f32,
+) {
+    let (row_stride, k_stride) = if PACKED { (1, R) } else { (a.row_stride, a.k_stride) };
     let mut col = 0;
     while col < PANEL {
-        let mut acc = [[S::splat(0.0); 2]; R];
+        let mut acc = [[S::splat(0.0); V]; R];
         if scale.is_null() {
             for (r, acc) in acc.iter_mut().enumerate() {
-                let cp = c.add(r * ldc + col);
-                *acc = [S::load(cp), S::load(cp.add(S::LANES))];
+                for (v, acc) in acc.iter_mut().enumerate() {
+                    *acc = S::load(c.add(r * ldc + col + v * S::LANES));
+                }
             }
         }
         let mut bp = b.add(col);
         let mut ap = a.ptr;
         for _ in 0..k_len {
-            let b0 = S::load(bp);
-            let b1 = S::load(bp.add(S::LANES));
+            let mut b = [S::splat(0.0); V];
+            for (v, b) in b.iter_mut().enumerate() {
+                *b = S::load(bp.add(v * S::LANES));
+            }
             for (r, acc) in acc.iter_mut().enumerate() {
-                let x = S::splat(*ap.add(r * a.row_stride));
-                acc[0] = S::fma(x, b0, acc[0]);
-                acc[1] = S::fma(x, b1, acc[1]);
+                let x = S::splat(*ap.add(r * row_stride));
+                for (acc, &b) in acc.iter_mut().zip(&b) {
+                    *acc = S::fma(x, b, *acc);
+                }
             }
             bp = bp.add(PANEL);
-            ap = ap.add(a.k_stride);
+            ap = ap.add(k_stride);
         }
         for (r, acc) in acc.into_iter().enumerate() {
             for (v, acc) in acc.into_iter().enumerate() {
@@ -98,7 +161,7 @@ unsafe fn tile<S: Simd, const R: usize>(
                 S::store(cp, sum);
             }
         }
-        col += step;
+        col += V * S::LANES;
     }
 }
 
@@ -110,4 +173,14 @@ dispatch! {
     pub(crate) unsafe fn panel_product_at(
         a: Left, rows: usize, b: *const f32, k_len: usize, c: *mut f32, ldc: usize, scale: *const f32,
     ) = panel_product
+}
+
+dispatch! {
+    /// [`packed_product`] for the instruction set `level`.
+    ///
+    /// # Safety
+    /// As there.
+    pub(crate) unsafe fn packed_product_at(
+        a: Left, rows: usize, b: *const f32, k_len: usize, c: *mut f32, scale: *const f32,
+    ) = packed_product
 }

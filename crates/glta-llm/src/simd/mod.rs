@@ -111,8 +111,9 @@ pub(crate) trait Simd: Copy + 'static {
 
     unsafe fn load_u32(p: *const u32) -> Self::I;
     unsafe fn or(a: Self::I, b: Self::I) -> Self::I;
-    /// Shifts by `n < 32`; a constant `n` becomes an immediate operand.
+    /// Shifts by `n < 32`.
     unsafe fn shr(a: Self::I, n: u32) -> Self::I;
+    /// Shifts by `n <= 32`; 32 gives 0.
     unsafe fn shl(a: Self::I, n: u32) -> Self::I;
     /// The lowest `BITS` (2, 3, 4 or 8) bits of every lane as f32.
     unsafe fn low_bits<const BITS: u32>(a: Self::I) -> Self::F;

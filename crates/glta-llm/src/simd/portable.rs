@@ -104,7 +104,7 @@ impl Simd for Portable {
     }
     #[inline(always)]
     unsafe fn shl(a: [u32; L], n: u32) -> [u32; L] {
-        a.map(|x| x << n)
+        a.map(|x| x.checked_shl(n).unwrap_or(0))
     }
     #[inline(always)]
     unsafe fn low_bits<const BITS: u32>(a: [u32; L]) -> F {

@@ -123,31 +123,24 @@ impl Matrix {
 /// Field `j` (of 32) of every lane; `w` points at the block's first word row.
 ///
 /// # Safety
-/// `w` must be valid for the words of the field, `j < 32`.
+/// `w` must be valid for the words of a block, `j < 32`.
 #[inline(always)]
-pub(crate) unsafe fn field<S: Simd, const BITS: u32>(w: *const u32, j: u32) -> S::F {
+pub(super) unsafe fn field<S: Simd, const BITS: u32>(w: *const u32, j: u32) -> S::F {
     let bit = j * BITS;
     let (word, offset) = ((bit / 32) as usize, bit % 32);
-    let mut value = S::load_u32(w.add(word * PANEL));
-    if offset > 0 {
-        value = S::shr(value, offset);
+    let value = S::shr(S::load_u32(w.add(word * PANEL)), offset);
+    if BITS != 3 {
+        return S::low_bits::<BITS>(value);
     }
-    if offset + BITS > 32 {
-        let next = S::load_u32(w.add((word + 1) * PANEL));
-        value = S::or(value, S::shl(next, 32 - offset));
-    }
-    S::low_bits::<BITS>(value)
+    // Fields of three bits may straddle two words. Of any other field nothing
+    // of the next word reaches the lowest three bits.
+    let next = S::load_u32(w.add((word + 1).min(2) * PANEL));
+    S::low_bits::<BITS>(S::or(value, S::shl(next, 32 - offset)))
 }
 
-/// Repeats a block with a constant `j` = 0 to 31, so that shifts are
-/// immediate operands.
-macro_rules! for_each_field {
-    ($j:ident => $body:block) => {
-        for_each_field!(@ $j $body 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15
-            16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31)
-    };
-    (@ $j:ident $body:block $($n:literal)*) => { $({ let $j: u32 = $n; $body })* };
-}
+/// As many vectors as a panel can be wide; a loop over `PANEL / S::LANES` of
+/// them keeps to those that exist.
+pub(super) const VECTORS: usize = 8;
 
 #[inline(always)]
 unsafe fn decode_fields<S: Simd, const BITS: u32>(
@@ -157,19 +150,21 @@ unsafe fn decode_fields<S: Simd, const BITS: u32>(
     scales: *const f32,
     out: *mut f32,
 ) {
-    let mut col = 0;
-    while col < PANEL {
-        let zero = S::load_u8(zeros.add(col));
-        let scale = S::load(scales.add(col));
-        for b in 0..blocks {
-            let w = words.add(b * BITS as usize * PANEL + col);
-            let o = out.add(b * PANEL * PANEL + col);
-            for_each_field!(j => {
-                let value = S::mul(S::sub(field::<S, BITS>(w, j), zero), scale);
-                S::store(o.add(j as usize * PANEL), value);
-            });
+    let mut zero = [S::splat(0.0); VECTORS];
+    let mut scale = [S::splat(0.0); VECTORS];
+    for v in 0..PANEL / S::LANES {
+        zero[v] = S::load_u8(zeros.add(v * S::LANES));
+        scale[v] = S::load(scales.add(v * S::LANES));
+    }
+    for b in 0..blocks {
+        let w = words.add(b * BITS as usize * PANEL);
+        for j in 0..PANEL {
+            let o = out.add((b * PANEL + j) * PANEL);
+            for v in 0..PANEL / S::LANES {
+                let q = field::<S, BITS>(w.add(v * S::LANES), j as u32);
+                S::store(o.add(v * S::LANES), S::mul(S::sub(q, zero[v]), scale[v]));
+            }
         }
-        col += S::LANES;
     }
 }
 
@@ -211,108 +206,3 @@ unsafe fn widen_bf16_generic<S: Simd>(from: *const u16, to: *mut f32, len: usize
 
 dispatch! { unsafe fn widen_f16(from: *const u16, to: *mut f32, len: usize) = widen_f16_generic }
 dispatch! { unsafe fn widen_bf16(from: *const u16, to: *mut f32, len: usize) = widen_bf16_generic }
-
-/// One panel of a quantised matrix, for a single row of inputs.
-#[derive(Clone, Copy)]
-struct PanelRef<'a> {
-    words: *const u32,
-    zeros: *const u8,
-    scales: ScalesPtr,
-    segments: &'a [Segment],
-}
-
-#[derive(Clone, Copy)]
-enum ScalesPtr {
-    F16(*const u16),
-    F32(*const f32),
-}
-
-impl Matrix {
-    /// `y[..32] += x · panel` for one row `x: (k_stored,)`, straight from the
-    /// packed words; the same bits as decoding first. False for a dense matrix.
-    ///
-    /// # Safety
-    /// `y` valid for 32 elements.
-    pub(crate) unsafe fn packed_row_product(
-        &self,
-        level: SimdLevel,
-        panel: usize,
-        x: &[f32],
-        y: *mut f32,
-    ) -> bool {
-        let Storage::Packed(p) = &self.storage else {
-            return false;
-        };
-        assert!(panel < self.n_panels() && x.len() >= self.k_stored);
-        let words = panel * (self.k_stored / PANEL) * p.bits as usize * PANEL;
-        let group = panel * p.n_groups * PANEL;
-        let of = PanelRef {
-            words: p.words[words..].as_ptr(),
-            zeros: p.zeros[group..].as_ptr(),
-            scales: match &p.scales {
-                Scales::F16(s) => ScalesPtr::F16(s[group..].as_ptr()),
-                Scales::F32(s) => ScalesPtr::F32(s[group..].as_ptr()),
-            },
-            segments: &self.segments,
-        };
-        match p.bits {
-            2 => row2(level, of, x.as_ptr(), y),
-            3 => row3(level, of, x.as_ptr(), y),
-            4 => row4(level, of, x.as_ptr(), y),
-            _ => row8(level, of, x.as_ptr(), y),
-        }
-        true
-    }
-}
-
-#[inline(always)]
-unsafe fn row_product<S: Simd, const BITS: u32>(panel: PanelRef, x: *const f32, y: *mut f32) {
-    let mut col = 0;
-    while col < PANEL {
-        let mut sum = [S::load(y.add(col)), S::load(y.add(col + S::LANES))];
-        for segment in panel.segments {
-            let group = segment.group * PANEL + col;
-            let zero = [0, S::LANES].map(|v| S::load_u8(panel.zeros.add(group + v)));
-            let mut acc = [S::splat(0.0); 2];
-            for b in 0..segment.len / PANEL {
-                let row = segment.start + b * PANEL;
-                let w = panel.words.add(row * BITS as usize + col);
-                let x = x.add(row);
-                for_each_field!(j => {
-                    let x = S::splat(*x.add(j as usize));
-                    for v in 0..2 {
-                        let q = field::<S, BITS>(w.add(v * S::LANES), j);
-                        acc[v] = S::fma(x, S::sub(q, zero[v]), acc[v]);
-                    }
-                });
-            }
-            for v in 0..2 {
-                let at = group + v * S::LANES;
-                let scale = match panel.scales {
-                    ScalesPtr::F16(s) => S::load_f16(s.add(at)),
-                    ScalesPtr::F32(s) => S::load(s.add(at)),
-                };
-                sum[v] = S::fma(acc[v], scale, sum[v]);
-            }
-        }
-        S::store(y.add(col), sum[0]);
-        S::store(y.add(col + S::LANES), sum[1]);
-        col += 2 * S::LANES;
-    }
-}
-
-macro_rules! row_products {
-    ($($name:ident $generic:ident $bits:literal;)*) => { $(
-        #[inline(always)]
-        unsafe fn $generic<S: Simd>(panel: PanelRef, x: *const f32, y: *mut f32) {
-            row_product::<S, $bits>(panel, x, y)
-        }
-        dispatch! { unsafe fn $name(panel: PanelRef, x: *const f32, y: *mut f32) = $generic }
-    )* };
-}
-row_products! {
-    row2 row2_generic 2;
-    row3 row3_generic 3;
-    row4 row4_generic 4;
-    row8 row8_generic 8;
-}

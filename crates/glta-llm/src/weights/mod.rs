@@ -1,10 +1,10 @@
 //! Frozen weight matrices, packed for the kernels.
 
 mod decode;
-
 mod dense;
 mod matrix;
 mod quantized;
+mod row;
 
 pub(crate) use decode::panel_scales;
 pub(crate) use matrix::{Matrix, Segment};
