@@ -29,9 +29,13 @@ fn best(runs: usize, mut f: impl FnMut()) -> f64 {
 }
 
 /// Bytes per second that all threads read together from a buffer that fits no
-/// private cache.
+/// cache, on huge pages like the weights.
 fn read_bandwidth(bytes: usize) -> f64 {
-    let data = vec![1u64; bytes / 8];
+    let mut map = memmap2::MmapMut::map_anon(bytes).unwrap();
+    #[cfg(target_os = "linux")]
+    let _ = map.advise(memmap2::Advice::HugePage);
+    map.fill(1);
+    let data: &[u64] = bytemuck::cast_slice(&map);
     let chunk = data.len().div_ceil(rayon::current_num_threads());
     let time = best(7, || {
         let sum: u64 = data

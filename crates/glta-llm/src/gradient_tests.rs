@@ -6,7 +6,7 @@ use crate::kernel::keys::KeyBlock;
 use crate::linear::Linear;
 use crate::ops::{Attention, Keys, RmsNorm, Rope, SwiGlu};
 use crate::simd::SimdLevel;
-use crate::weights::Matrix;
+use crate::weights::{Arena, Matrix};
 use candle_core::{Device, Tensor};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -87,7 +87,8 @@ fn swiglu() {
 fn linear_with_and_without_quantisation() {
     for level in levels() {
         let matrix = |n: usize, k: usize, seed| {
-            Arc::new(Matrix::dense_f32(n, k, &values(&random((n, k), seed))))
+            let values = values(&random((n, k), seed));
+            Arc::new(Matrix::dense_f32(&Arena::default(), n, k, &values).unwrap())
         };
         let bias = values(&random((1, 45), 9));
         let op =

@@ -7,8 +7,9 @@ use crate::layer::DecoderLayer;
 use crate::linear::Linear;
 use crate::ops::RmsNorm;
 use crate::simd::SimdLevel;
-use crate::weights::{GptqTensors, Matrix, ScalesRef};
+use crate::weights::{Arena, GptqTensors, Matrix, ScalesRef};
 use safetensors::Dtype;
+use std::path::Path;
 use std::sync::Arc;
 
 /// Everything that a model reads from its files.
@@ -25,9 +26,15 @@ pub(crate) struct Loader<'a> {
     pub(crate) checkpoint: Checkpoint,
     pub(crate) config: &'a LlamaConfig,
     pub(crate) level: SimdLevel,
+    pub(crate) arena: Arena,
 }
 
-impl Loader<'_> {
+impl<'a> Loader<'a> {
+    pub(crate) fn new(dir: &Path, config: &'a LlamaConfig, level: SimdLevel) -> Result<Self> {
+        let checkpoint = Checkpoint::open(dir)?;
+        Ok(Self { checkpoint, config, level, arena: Arena::default() })
+    }
+
     /// Loads the first `layers` layers and everything around them.
     pub(crate) fn load(mut self, layers: usize) -> Result<Weights> {
         let c = self.config;
@@ -129,9 +136,9 @@ impl Loader<'_> {
         let view = self.checkpoint.get(&name)?;
         view.expect(&[n, k], FLOATS)?;
         let matrix = match view.dtype {
-            Dtype::F32 => Matrix::dense_f32_bytes(n, k, view.bytes),
-            Dtype::F16 => Matrix::dense_f16_bytes(n, k, view.bytes),
-            _ => Matrix::dense_bf16_bytes(n, k, view.bytes),
+            Dtype::F32 => Matrix::dense_f32_bytes(&self.arena, n, k, view.bytes)?,
+            Dtype::F16 => Matrix::dense_f16_bytes(&self.arena, n, k, view.bytes)?,
+            _ => Matrix::dense_bf16_bytes(&self.arena, n, k, view.bytes)?,
         };
         if !matrix.is_finite() {
             return Err(view.error("holds NaN or infinite values"));
@@ -215,20 +222,23 @@ impl Loader<'_> {
         let qzeros_words = qzeros.cast::<u32>();
         let wide_scales = scales.to_f32()?;
         let f16_scales = (scales.dtype == Dtype::F16).then(|| scales.cast::<u16>());
-        let matrix = Matrix::quantized(&GptqTensors {
-            bits: q.bits,
-            n,
-            k,
-            n_groups,
-            qweight: &qweight_words,
-            qzeros: &qzeros_words,
-            v1: q.checkpoint_format == CheckpointFormat::V1,
-            scales: match &f16_scales {
-                Some(scales) => ScalesRef::F16(scales),
-                None => ScalesRef::F32(&wide_scales),
+        let matrix = Matrix::quantized(
+            &self.arena,
+            &GptqTensors {
+                bits: q.bits,
+                n,
+                k,
+                n_groups,
+                qweight: &qweight_words,
+                qzeros: &qzeros_words,
+                v1: q.checkpoint_format == CheckpointFormat::V1,
+                scales: match &f16_scales {
+                    Some(scales) => ScalesRef::F16(scales),
+                    None => ScalesRef::F32(&wide_scales),
+                },
+                g_idx: &groups,
             },
-            g_idx: &groups,
-        });
+        )?;
         self.checkpoint.release(&names[0]);
         Ok(matrix)
     }

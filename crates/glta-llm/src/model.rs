@@ -1,4 +1,3 @@
-use crate::checkpoint::Checkpoint;
 use crate::config::LlamaConfig;
 use crate::error::{Error, Result};
 use crate::kernel::keys::KeyBlock;
@@ -10,7 +9,7 @@ use crate::pool;
 use crate::rope::{RopeCache, RopeTable};
 use crate::simd::SimdLevel;
 use crate::stack::{Batch, Keep, Stack};
-use crate::weights::Matrix;
+use crate::weights::{Arena, Matrix};
 use candle_core::{
     CpuStorage, CustomOp1, DType, Device, Layout, Result as CandleResult, Shape, Tensor,
 };
@@ -151,7 +150,7 @@ impl Llama {
         let layers = kept_layers(&config, options)?;
         let level = simd_level(options)?;
         only_cpu(device)?;
-        let loader = Loader { checkpoint: Checkpoint::open(dir)?, config: &config, level };
+        let loader = Loader::new(dir, &config, level)?;
         let weights = pool::enter(|| loader.load(layers))?;
         Ok(Self::from_weights(config, layers, weights, level, device))
     }
@@ -170,9 +169,10 @@ impl Llama {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let normal = Normal::new(0.0f32, config.initializer_range as f32)
             .map_err(|e| Error::Config { field: "initializer_range", message: e.to_string() })?;
+        let arena = Arena::default();
         let mut matrix = |n: usize, k: usize| {
             let values: Vec<f32> = (0..n * k).map(|_| normal.sample(&mut rng)).collect();
-            Arc::new(Matrix::dense_f32(n, k, &values))
+            Ok::<_, Error>(Arc::new(Matrix::dense_f32(&arena, n, k, &values)?))
         };
         let norm = || RmsNorm {
             weight: vec![1.0; config.hidden_size],
@@ -182,26 +182,27 @@ impl Llama {
         let (hidden, inner) = (config.hidden_size, config.intermediate_size);
         let queries = config.num_attention_heads * config.head_dim;
         let keys = config.num_key_value_heads * config.head_dim;
-        let embedding = matrix(config.vocab_size, hidden);
+        let embedding = matrix(config.vocab_size, hidden)?;
         let mut layers = Vec::new();
         for _ in 0..config.num_hidden_layers {
             let mut fused = |outputs: &[usize], inputs: usize| {
-                Linear::new(outputs.iter().map(|&n| (matrix(n, inputs), None)).collect(), level)
+                let parts = outputs.iter().map(|&n| Ok((matrix(n, inputs)?, None)));
+                Ok::<_, Error>(Linear::new(parts.collect::<Result<_>>()?, level))
             };
             layers.push(DecoderLayer::new(
                 &config,
                 level,
                 norm(),
-                fused(&[queries, keys, keys], hidden),
-                fused(&[hidden], queries),
+                fused(&[queries, keys, keys], hidden)?,
+                fused(&[hidden], queries)?,
                 norm(),
-                fused(&[inner, inner], hidden),
-                fused(&[hidden], inner),
+                fused(&[inner, inner], hidden)?,
+                fused(&[hidden], inner)?,
             ));
         }
         let lm_head = match config.tie_word_embeddings {
             true => Arc::clone(&embedding),
-            false => matrix(config.vocab_size, hidden),
+            false => matrix(config.vocab_size, hidden)?,
         };
         let weights = Weights { embedding, norm: norm(), layers, lm_head };
         let n = config.num_hidden_layers;

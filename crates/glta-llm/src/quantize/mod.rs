@@ -4,7 +4,6 @@ mod cholesky;
 mod gptq;
 mod writer;
 
-use crate::checkpoint::Checkpoint;
 use crate::config::{CheckpointFormat, LlamaConfig, QuantizeConfig};
 use crate::error::{Error, Result};
 use crate::kernel::attention::Heads;
@@ -115,7 +114,7 @@ pub fn quantize(
     options.validate()?;
     let config = LlamaConfig::from_dir(dir)?;
     let level = SimdLevel::detect();
-    let loader = Loader { checkpoint: Checkpoint::open(dir)?, config: &config, level };
+    let loader = Loader::new(dir, &config, level)?;
     let (ids, starts, positions) = packed(calibration, &config)?;
     let mut job = Job {
         loader,
@@ -318,7 +317,7 @@ impl Job<'_> {
         add("qzeros", Dtype::I32, vec![n_groups, n * b / 32], bytemuck::cast_slice(&qzeros))?;
         add("scales", Dtype::F16, vec![n_groups, n], bytemuck::cast_slice(&scales))?;
         add("g_idx", Dtype::I32, vec![k], bytemuck::cast_slice(&q.g_idx))?;
-        Ok(Matrix::quantized(&GptqTensors {
+        let tensors = GptqTensors {
             bits,
             n,
             k,
@@ -328,7 +327,8 @@ impl Job<'_> {
             v1: true,
             scales: ScalesRef::F16(&scales),
             g_idx: &q.g_idx,
-        }))
+        };
+        Matrix::quantized(&self.loader.arena, &tensors)
     }
 }
 

@@ -74,6 +74,10 @@ impl Simd for Avx2 {
         _mm256_castsi256_ps(_mm256_slli_epi32::<23>(biased))
     }
     #[inline(always)]
+    unsafe fn prefetch(p: *const u8) {
+        _mm_prefetch::<_MM_HINT_T0>(p.cast())
+    }
+    #[inline(always)]
     unsafe fn sum(x: __m256) -> f32 {
         let half = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
         let quarter = _mm_add_ps(half, _mm_movehl_ps(half, half));

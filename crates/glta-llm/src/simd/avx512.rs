@@ -74,6 +74,10 @@ impl Simd for Avx512 {
         _mm512_castsi512_ps(_mm512_slli_epi32::<23>(biased))
     }
     #[inline(always)]
+    unsafe fn prefetch(p: *const u8) {
+        _mm_prefetch::<_MM_HINT_T0>(p.cast())
+    }
+    #[inline(always)]
     unsafe fn sum(x: __m512) -> f32 {
         _mm512_reduce_add_ps(x)
     }

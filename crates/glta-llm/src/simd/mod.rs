@@ -106,6 +106,8 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn round(x: Self::F) -> Self::F;
     /// `2^x` of an integral `x` in `-126..=127`.
     unsafe fn exp2_int(x: Self::F) -> Self::F;
+    /// Asks for the cache line of `p`, which may lie anywhere.
+    unsafe fn prefetch(p: *const u8);
     unsafe fn sum(x: Self::F) -> f32;
     unsafe fn max_lane(x: Self::F) -> f32;
 

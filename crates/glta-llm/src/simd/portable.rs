@@ -83,6 +83,8 @@ impl Simd for Portable {
         x.map(|x| f32::from_bits(((x as i32 + 127) as u32) << 23))
     }
     #[inline(always)]
+    unsafe fn prefetch(_: *const u8) {}
+    #[inline(always)]
     unsafe fn sum(x: F) -> f32 {
         (x[0] + x[2]) + (x[1] + x[3])
     }

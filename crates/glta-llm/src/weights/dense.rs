@@ -1,29 +1,37 @@
+use super::buffer::{Arena, Buffer};
 use super::matrix::{DenseData, Matrix, Storage, push_segments};
+use crate::error::Result;
 use crate::kernel::PANEL;
+use bytemuck::Pod;
 use rayon::prelude::*;
 
 impl Matrix {
     /// Repacks a row-major `(n, k)` matrix, in its own dtype.
-    pub(crate) fn dense_f32(n: usize, k: usize, row_major: &[f32]) -> Self {
-        Self::dense(n, k, DenseData::F32(to_panels(n, k, |i| row_major[i])))
+    pub(crate) fn dense_f32(arena: &Arena, n: usize, k: usize, row_major: &[f32]) -> Result<Self> {
+        Ok(Self::dense(n, k, DenseData::F32(to_panels(arena, n, k, |i| row_major[i])?)))
     }
 
     /// Repacks the little-endian bytes of a row-major `(n, k)` f32 matrix.
-    pub(crate) fn dense_f32_bytes(n: usize, k: usize, bytes: &[u8]) -> Self {
+    pub(crate) fn dense_f32_bytes(arena: &Arena, n: usize, k: usize, bytes: &[u8]) -> Result<Self> {
         let read = |i: usize| {
             f32::from_le_bytes([bytes[4 * i], bytes[4 * i + 1], bytes[4 * i + 2], bytes[4 * i + 3]])
         };
-        Self::dense(n, k, DenseData::F32(to_panels(n, k, read)))
+        Ok(Self::dense(n, k, DenseData::F32(to_panels(arena, n, k, read)?)))
     }
 
     /// Repacks the bytes of a row-major `(n, k)` f16 matrix.
-    pub(crate) fn dense_f16_bytes(n: usize, k: usize, bytes: &[u8]) -> Self {
-        Self::dense(n, k, DenseData::F16(half_panels(n, k, bytes)))
+    pub(crate) fn dense_f16_bytes(arena: &Arena, n: usize, k: usize, bytes: &[u8]) -> Result<Self> {
+        Ok(Self::dense(n, k, DenseData::F16(half_panels(arena, n, k, bytes)?)))
     }
 
     /// Repacks the bytes of a row-major `(n, k)` bf16 matrix.
-    pub(crate) fn dense_bf16_bytes(n: usize, k: usize, bytes: &[u8]) -> Self {
-        Self::dense(n, k, DenseData::Bf16(half_panels(n, k, bytes)))
+    pub(crate) fn dense_bf16_bytes(
+        arena: &Arena,
+        n: usize,
+        k: usize,
+        bytes: &[u8],
+    ) -> Result<Self> {
+        Ok(Self::dense(n, k, DenseData::Bf16(half_panels(arena, n, k, bytes)?)))
     }
 
     fn dense(n: usize, k: usize, data: DenseData) -> Self {
@@ -33,17 +41,18 @@ impl Matrix {
     }
 }
 
-fn half_panels(n: usize, k: usize, bytes: &[u8]) -> Vec<u16> {
-    to_panels(n, k, |i| u16::from_le_bytes([bytes[2 * i], bytes[2 * i + 1]]))
+fn half_panels(arena: &Arena, n: usize, k: usize, bytes: &[u8]) -> Result<Buffer<u16>> {
+    to_panels(arena, n, k, |i| u16::from_le_bytes([bytes[2 * i], bytes[2 * i + 1]]))
 }
 
 /// `[panel][k][32]`, columns beyond `n` zero; `read` takes the index `n * k + k`.
-fn to_panels<T: Copy + Default + Send>(
+fn to_panels<T: Pod + Send>(
+    arena: &Arena,
     n: usize,
     k: usize,
     read: impl Fn(usize) -> T + Sync,
-) -> Vec<T> {
-    let mut out = vec![T::default(); n.div_ceil(PANEL) * k * PANEL];
+) -> Result<Buffer<T>> {
+    let mut out = arena.zeroed::<T>(n.div_ceil(PANEL) * k * PANEL)?;
     out.par_chunks_mut((k * PANEL).max(1)).enumerate().for_each(|(p, panel)| {
         for col in 0..PANEL.min(n - p * PANEL) {
             for i in 0..k {
@@ -51,5 +60,5 @@ fn to_panels<T: Copy + Default + Send>(
             }
         }
     });
-    out
+    Ok(out)
 }

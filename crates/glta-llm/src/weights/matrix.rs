@@ -1,3 +1,4 @@
+use super::buffer::Buffer;
 use crate::kernel::PANEL;
 use half::{bf16, f16};
 use std::sync::Arc;
@@ -42,9 +43,9 @@ pub(crate) enum Storage {
 /// Dense values as `[panel][k][32]`.
 #[derive(Debug)]
 pub(crate) enum DenseData {
-    F32(Vec<f32>),
-    F16(Vec<u16>),
-    Bf16(Vec<u16>),
+    F32(Buffer<f32>),
+    F16(Buffer<u16>),
+    Bf16(Buffer<u16>),
 }
 
 /// Quantised values.
@@ -54,17 +55,17 @@ pub(crate) struct Packed {
     pub(crate) n_groups: usize,
     /// `[panel][k_stored / 32][bits][32]`: 32 inputs of one output are `bits`
     /// words, a little-endian bit stream as on disk.
-    pub(crate) words: Vec<u32>,
+    pub(crate) words: Buffer<u32>,
     /// `[panel][group][32]`
     pub(crate) scales: Scales,
     /// `[panel][group][32]`, the true zero point.
-    pub(crate) zeros: Vec<u8>,
+    pub(crate) zeros: Buffer<u8>,
 }
 
 #[derive(Debug)]
 pub(crate) enum Scales {
-    F16(Vec<u16>),
-    F32(Vec<f32>),
+    F16(Buffer<u16>),
+    F32(Buffer<f32>),
 }
 
 impl Matrix {

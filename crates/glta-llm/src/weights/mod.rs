@@ -1,11 +1,13 @@
 //! Frozen weight matrices, packed for the kernels.
 
+mod buffer;
 mod decode;
 mod dense;
 mod matrix;
 mod quantized;
 mod row;
 
+pub(crate) use buffer::Arena;
 pub(crate) use decode::panel_scales;
 pub(crate) use matrix::{Matrix, Segment};
 #[cfg(test)]

@@ -1,5 +1,8 @@
+use super::buffer::{Arena, Buffer};
 use super::matrix::{Matrix, Packed, Scales, Storage, push_segments};
+use crate::error::Result;
 use crate::kernel::PANEL;
+use bytemuck::Pod;
 use rayon::prelude::*;
 use std::sync::Arc;
 
@@ -70,7 +73,7 @@ pub(crate) fn unpack_zeros(row: &[u32], bits: u32, n: usize, v1: bool) -> Vec<u8
 impl Matrix {
     /// Repacks a quantised layer: inputs sorted by group, groups padded to
     /// multiples of 32, columns in panels; the values stay packed.
-    pub(crate) fn quantized(t: &GptqTensors) -> Self {
+    pub(crate) fn quantized(arena: &Arena, t: &GptqTensors) -> Result<Self> {
         let bits = t.bits as usize;
         // Stable, so the identity stays the identity.
         let mut members = vec![Vec::new(); t.n_groups];
@@ -90,7 +93,7 @@ impl Matrix {
 
         let panels = t.n.div_ceil(PANEL);
         let blocks = k_stored / PANEL;
-        let mut words = vec![0u32; panels * blocks * bits * PANEL];
+        let mut words = arena.zeroed::<u32>(panels * blocks * bits * PANEL)?;
         words.par_chunks_mut((blocks * bits * PANEL).max(1)).enumerate().for_each(|(p, panel)| {
             let cols = PANEL.min(t.n - p * PANEL);
             for (b, block) in panel.chunks_exact_mut(bits * PANEL).enumerate() {
@@ -106,7 +109,7 @@ impl Matrix {
             }
         });
 
-        let mut zeros = vec![0u8; panels * t.n_groups * PANEL];
+        let mut zeros = arena.zeroed::<u8>(panels * t.n_groups * PANEL)?;
         let zero_words = t.n * bits / 32;
         for g in 0..t.n_groups {
             let row =
@@ -116,10 +119,10 @@ impl Matrix {
             }
         }
         let scales = match t.scales {
-            ScalesRef::F16(s) => Scales::F16(scale_panels(t.n, t.n_groups, s)),
-            ScalesRef::F32(s) => Scales::F32(scale_panels(t.n, t.n_groups, s)),
+            ScalesRef::F16(s) => Scales::F16(scale_panels(arena, t.n, t.n_groups, s)?),
+            ScalesRef::F32(s) => Scales::F32(scale_panels(arena, t.n, t.n_groups, s)?),
         };
-        Self {
+        Ok(Self {
             n: t.n,
             k: t.k,
             k_stored,
@@ -132,7 +135,7 @@ impl Matrix {
                 scales,
                 zeros,
             }),
-        }
+        })
     }
 }
 
@@ -162,12 +165,17 @@ fn repack_block(t: &GptqTensors, rows: &[u32], first_col: usize, cols: usize, bl
     }
 }
 
-fn scale_panels<T: Copy + Default>(n: usize, n_groups: usize, scales: &[T]) -> Vec<T> {
-    let mut out = vec![T::default(); n.div_ceil(PANEL) * n_groups * PANEL];
+fn scale_panels<T: Pod>(
+    arena: &Arena,
+    n: usize,
+    n_groups: usize,
+    scales: &[T],
+) -> Result<Buffer<T>> {
+    let mut out = arena.zeroed::<T>(n.div_ceil(PANEL) * n_groups * PANEL)?;
     for g in 0..n_groups {
         for col in 0..n {
             out[(col / PANEL * n_groups + g) * PANEL + col % PANEL] = scales[g * n + col];
         }
     }
-    out
+    Ok(out)
 }

@@ -10,6 +10,10 @@ use super::matrix::{DenseData, Matrix, Packed, Scales, Segment, Storage};
 use crate::kernel::PANEL;
 use crate::simd::{Simd, SimdLevel, dispatch};
 
+/// Bytes by which weights are asked for ahead of their use. The next panel
+/// follows, so running over the end of one is right.
+const AHEAD: usize = 2048;
+
 /// One panel of a quantised matrix.
 #[derive(Clone, Copy)]
 struct PanelRef<'a> {
@@ -90,6 +94,10 @@ unsafe fn packed_row<S: Simd, const BITS: u32>(panel: PanelRef, x: *const f32, y
         for b in 0..segment.len / PANEL {
             let row = segment.start + b * PANEL;
             let w = panel.words.add(row * BITS as usize);
+            for line in 0..2 * BITS as usize {
+                S::prefetch(w.cast::<u8>().wrapping_add(AHEAD + 64 * line));
+            }
+            // A loop, not 32 copies: unrolled, it only spills registers.
             for j in 0..PANEL {
                 let x = S::splat(*x.add(row + j));
                 for v in 0..PANEL / S::LANES {
@@ -135,6 +143,9 @@ macro_rules! dense_rows {
                 for row in segment.start..segment.start + segment.len {
                     let x = S::splat(*x.add(row));
                     let w = w.add(row * PANEL);
+                    for line in 0..size_of::<$dtype>() / 2 {
+                        S::prefetch(w.cast::<u8>().wrapping_add(AHEAD + 64 * line));
+                    }
                     for v in 0..PANEL / S::LANES {
                         acc[v] = S::fma(x, S::$load(w.add(v * S::LANES)), acc[v]);
                     }
