@@ -46,7 +46,8 @@
 //!   not depend on its neighbours, in any bit.
 //! * **Memory**: [`ForwardOptions::recompute`] keeps one hidden state per token
 //!   and layer; [`Llama::prefix`] shares the start of all prompts.
-//! * **Generation**: [`Llama::generate`], batched, with a key-value cache.
+//! * **Generation**: [`Llama::generate`], batched, with a key-value cache;
+//!   [`Llama::extend`] and [`KvCache`] for loops of one's own.
 //! * **Quantiser**: [`quantize()`] makes a GPTQ checkpoint of any LLaMA.
 //! * **Threads**: rayon's current pool; AVX-512, AVX2 or plain Rust by what the
 //!   processor has.
@@ -54,6 +55,7 @@
 #[cfg(target_endian = "big")]
 compile_error!("weights are little-endian on disk and used as they are");
 
+mod cache;
 mod checkpoint;
 mod config;
 mod error;
@@ -75,6 +77,7 @@ mod stack;
 mod tokenizer;
 mod weights;
 
+pub use cache::KvCache;
 pub use config::{CheckpointFormat, LlamaConfig, QuantizeConfig, RopeScaling};
 pub use error::{Error, Result};
 pub use generate::{GenerateEvent, GenerateOptions};

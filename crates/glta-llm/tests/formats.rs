@@ -5,7 +5,7 @@
 mod support;
 
 use candle_core::{Device, Tensor, Var};
-use glta_llm::{ForwardOptions, GenerateOptions, Llama, LlamaOptions, SimdLevel};
+use glta_llm::{ForwardOptions, GenerateOptions, Llama, LlamaConfig, LlamaOptions, SimdLevel};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::ops::ControlFlow;
@@ -175,6 +175,58 @@ fn a_prefix_equals_the_whole_prompt() {
             assert_eq!(values(&got), values(&tail), "whole panels change no bit");
         }
     }
+}
+
+#[test]
+fn a_cache_is_cut_back_and_reused() {
+    let (_dir, model, spec) = tiny();
+    let x = embeds(1, 40, spec.hidden).squeeze(0).unwrap();
+    let whole = model
+        .hidden_states(&x.unsqueeze(0).unwrap(), &[40], &ForwardOptions::default())
+        .unwrap()
+        .squeeze(0)
+        .unwrap();
+    let part = |from: usize, len: usize| x.narrow(0, from, len).unwrap();
+    let same = |got: &Tensor, from: usize| {
+        let expected = whole.narrow(0, from, got.dim(0).unwrap()).unwrap();
+        assert!(relative_error(got, &expected) < 1e-6);
+    };
+    let mut cache = model.kv_cache();
+    assert!(cache.is_empty());
+    same(&model.extend(&part(0, 7), &mut cache).unwrap(), 0);
+    let early = cache.clone();
+    // Other tokens, then back: nothing of them may be left.
+    model.extend(&part(20, 20), &mut cache).unwrap();
+    cache.truncate(7);
+    assert_eq!(cache.len(), 7);
+    same(&model.extend(&part(7, 33), &mut cache).unwrap(), 7);
+    cache.truncate(100);
+    assert_eq!(cache.len(), 40);
+    // The clone went its own way, token by token.
+    let mut cache = early;
+    for i in 7..40 {
+        same(&model.extend(&part(i, 1), &mut cache).unwrap(), i);
+    }
+}
+
+#[test]
+fn a_cache_refuses_what_does_not_fit() {
+    let (_dir, model, spec) = tiny();
+    let mut cache = model.kv_cache();
+    let x = embeds(1, 3, spec.hidden).squeeze(0).unwrap();
+    model.extend(&x, &mut cache).unwrap();
+    assert!(model.extend(&embeds(1, 3, spec.hidden), &mut cache).is_err());
+    assert!(model.extend(&x.narrow(1, 0, 4).unwrap(), &mut cache).is_err());
+    let long = Tensor::zeros((4096, spec.hidden), candle_core::DType::F32, &Device::Cpu).unwrap();
+    assert!(model.extend(&long, &mut cache).is_err());
+    assert_eq!(cache.len(), 3);
+    let other = Llama::random(
+        &LlamaConfig { num_key_value_heads: 4, ..model.config().clone() },
+        1,
+        &Device::Cpu,
+    )
+    .unwrap();
+    assert!(other.extend(&x, &mut cache).is_err());
 }
 
 #[test]

@@ -43,6 +43,17 @@ impl KeyBlock {
         self.len
     }
 
+    /// Whether the block was made for layers of this shape.
+    pub(crate) fn is_for(&self, heads: usize, head_dim: usize) -> bool {
+        (self.heads, self.head_dim) == (heads, head_dim)
+    }
+
+    /// Forgets all but the first `len` tokens.
+    pub(crate) fn truncate(&mut self, len: usize) {
+        // What stays behind is overwritten, and never read before.
+        self.len = self.len.min(len);
+    }
+
     fn columns_size(&self) -> usize {
         self.capacity * self.head_dim
     }

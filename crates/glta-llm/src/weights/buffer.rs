@@ -93,7 +93,8 @@ mod tests {
         let mut buffers: Vec<Buffer<u16>> =
             [1, 7, 0, 33, CHUNK].into_iter().map(|n| arena.zeroed(n).unwrap()).collect();
         for (i, buffer) in buffers.iter_mut().enumerate() {
-            assert!(buffer.iter().all(|&v| v == 0) && buffer.as_ptr() as usize % ALIGN == 0);
+            assert!(buffer.iter().all(|&v| v == 0));
+            assert!((buffer.as_ptr() as usize).is_multiple_of(ALIGN));
             buffer.fill(i as u16 + 1);
         }
         drop(arena);

@@ -85,8 +85,8 @@ unsafe fn packed_row<S: Simd, const BITS: u32>(panel: PanelRef, x: *const f32, y
     for segment in panel.segments {
         let group = segment.group * PANEL;
         let mut zero = [S::splat(0.0); VECTORS];
-        for v in 0..PANEL / S::LANES {
-            zero[v] = S::load_u8(panel.zeros.add(group + v * S::LANES));
+        for (v, zero) in zero.iter_mut().enumerate().take(PANEL / S::LANES) {
+            *zero = S::load_u8(panel.zeros.add(group + v * S::LANES));
         }
         // A chain for every vector of the panel hides the latency of the
         // multiply-adds.
@@ -106,14 +106,14 @@ unsafe fn packed_row<S: Simd, const BITS: u32>(panel: PanelRef, x: *const f32, y
                 }
             }
         }
-        for v in 0..PANEL / S::LANES {
+        for (v, &acc) in acc.iter().enumerate().take(PANEL / S::LANES) {
             let at = group + v * S::LANES;
             let scale = match panel.scales {
                 ScalesPtr::F16(s) => S::load_f16(s.add(at)),
                 ScalesPtr::F32(s) => S::load(s.add(at)),
             };
             let y = y.add(v * S::LANES);
-            S::store(y, S::fma(acc[v], scale, S::load(y)));
+            S::store(y, S::fma(acc, scale, S::load(y)));
         }
     }
 }
