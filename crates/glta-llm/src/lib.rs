@@ -48,6 +48,8 @@
 //!   and layer; [`Llama::prefix`] shares the start of all prompts.
 //! * **Generation**: [`Llama::generate`], batched, with a key-value cache.
 //! * **Quantiser**: [`quantize()`] makes a GPTQ checkpoint of any LLaMA.
+//! * **Hub**: with the feature `hub`, `Llama::from_hub("owner/name", "main")`
+//!   downloads into the cache of the Hugging Face hub's own tools.
 //! * **Threads**: rayon's current pool; AVX-512, AVX2 or plain Rust by what the
 //!   processor has.
 #![deny(missing_docs)]
@@ -60,6 +62,8 @@ mod error;
 mod generate;
 #[cfg(test)]
 mod gradient_tests;
+#[cfg(feature = "hub")]
+pub mod hub;
 mod kernel;
 mod layer;
 mod linear;
