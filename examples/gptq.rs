@@ -6,18 +6,26 @@
 //! cargo run --release --example gptq -- generate --model DIR --prompt "Once upon a time"
 //! cargo run --release --example gptq -- quantize --model DIR --calibration FILE --out DIR
 //! ```
+//!
+//! In place of DIR, `--model` takes an id on the Hugging Face hub.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
+
+// This example needs only a part of it.
+#[allow(dead_code)]
+mod common;
 
 use candle_core::{DType, Device, Tensor, Var, safetensors};
 use clap::{Args, Parser, Subcommand};
-use glta_llm::{
+use common::fetch::checkpoint;
+use common::progress::Reporter;
+use glta::llm::{
     ForwardOptions, GenerateOptions, Llama, LlamaOptions, QuantizeOptions, Tokenizer, quantize,
 };
 use std::collections::HashMap;
 use std::error::Error;
 use std::io::Write;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -44,9 +52,17 @@ enum Command {
 
 #[derive(Args)]
 struct Model {
-    /// Folder with config.json and safetensors weights.
-    #[arg(long)]
-    model: PathBuf,
+    /// Folder with config.json and safetensors weights, or the id of one on the
+    /// hub, owner/name or owner/name@revision.
+    #[arg(long, value_name = "DIR_OR_HUB_ID")]
+    model: String,
+}
+
+impl Model {
+    fn dir(&self) -> common::Result<PathBuf> {
+        checkpoint(&self.model, &mut Reporter::new(false))
+            .map_err(|e| format!("--model {e}").into())
+    }
 }
 
 #[derive(Args)]
@@ -136,13 +152,14 @@ fn main() -> ExitCode {
 
 type Outcome = Result<bool, Box<dyn Error>>;
 
-fn load(args: &Model) -> Result<Llama, glta_llm::Error> {
-    Llama::load(&args.model, &LlamaOptions::default(), &Device::Cpu)
+fn load(dir: &Path) -> Result<Llama, glta::llm::Error> {
+    Llama::load(dir, &LlamaOptions::default(), &Device::Cpu)
 }
 
 fn inspect(args: &Model) -> Outcome {
+    let dir = args.dir()?;
     let start = Instant::now();
-    let model = load(args)?;
+    let model = load(&dir)?;
     let seconds = start.elapsed().as_secs_f64();
     println!("{}", serde_json::to_string_pretty(model.config())?);
     println!(
@@ -189,8 +206,9 @@ impl Worst {
 }
 
 fn verify(args: &Model) -> Outcome {
-    let model = load(args)?;
-    let reference = safetensors::load(args.model.join("reference.safetensors"), &Device::Cpu)?;
+    let dir = args.dir()?;
+    let model = load(&dir)?;
+    let reference = safetensors::load(dir.join("reference.safetensors"), &Device::Cpu)?;
     let need = |name: &str| {
         reference.get(name).ok_or_else(|| format!("reference.safetensors has no tensor `{name}`"))
     };
@@ -254,8 +272,9 @@ fn verify(args: &Model) -> Outcome {
 }
 
 fn generate(args: &Generate) -> Outcome {
-    let model = load(&args.model)?;
-    let tokenizer = Tokenizer::load(&args.model.model)?;
+    let dir = args.model.dir()?;
+    let model = load(&dir)?;
+    let tokenizer = Tokenizer::load(&dir)?;
     let options = GenerateOptions {
         max_new_tokens: args.max_new_tokens,
         temperature: args.temperature,
@@ -281,7 +300,8 @@ fn generate(args: &Generate) -> Outcome {
 }
 
 fn quantize_checkpoint(args: &Quantize) -> Outcome {
-    let tokenizer = Tokenizer::load(&args.model.model)?;
+    let dir = args.model.dir()?;
+    let tokenizer = Tokenizer::load(&dir)?;
     let text = std::fs::read_to_string(&args.calibration)
         .map_err(|e| format!("{}: {e}", args.calibration.display()))?;
     let ids = tokenizer.encode(&text, false)?;
@@ -304,7 +324,7 @@ fn quantize_checkpoint(args: &Quantize) -> Outcome {
         damp_percent: args.damp,
     };
     let start = Instant::now();
-    quantize(&args.model.model, &calibration, &options, &args.out, &mut |event| {
+    quantize(&dir, &calibration, &options, &args.out, &mut |event| {
         eprintln!(
             "layer {:>2} of {} {:<18} relative squared error {:.5}",
             event.layer + 1,

@@ -1,4 +1,4 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use candle_core::Device;
 use clap::Args;
@@ -6,6 +6,7 @@ use glta::align::{Config, LanguageModel, Preset};
 use glta::llm::LlamaOptions;
 
 use super::Result;
+use super::progress::Reporter;
 
 /// Flags of every pipeline example.
 #[derive(Debug, Clone, Args)]
@@ -13,7 +14,8 @@ pub struct PipelineArgs {
     /// Folder or zip archive with the publisher's raw files
     #[arg(long, value_name = "PATH")]
     pub data: Option<PathBuf>,
-    /// Folder of a GPTQ (or plain) LLaMA checkpoint, or its id on the hub
+    /// Folder of a GPTQ (or plain) LLaMA checkpoint, or its id on the hub,
+    /// owner/name or owner/name@revision
     #[arg(
         long,
         value_name = "DIR_OR_HUB_ID",
@@ -82,8 +84,18 @@ impl PipelineArgs {
         }
     }
 
-    pub fn language_model(&self, options: &LlamaOptions) -> Result<LanguageModel> {
-        let dir = super::fetch::checkpoint(&self.llm)?;
-        Ok(LanguageModel::load(dir, options, &self.device()?)?)
+    pub fn language_model(
+        &self,
+        options: &LlamaOptions,
+        reporter: &mut Reporter,
+    ) -> Result<LanguageModel> {
+        let dir =
+            super::fetch::checkpoint(&self.llm, reporter).map_err(|e| format!("--llm {e}"))?;
+        let mut language = LanguageModel::load(&dir, options, &self.device()?)?;
+        if dir != Path::new(&self.llm) {
+            // Its folder in the cache is called by the commit.
+            language.name.clone_from(&self.llm);
+        }
+        Ok(language)
     }
 }

@@ -2,9 +2,13 @@
 //! put it.
 
 use std::io::Read;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
+use glta::llm::hub::{HubOptions, download};
+
 use super::Result;
+use super::progress::Reporter;
 
 /// `path` if it exists; else the file at `url`, downloaded to `path`.
 pub fn data(path: &Path, url: &str) -> Result<()> {
@@ -37,45 +41,35 @@ pub fn data(path: &Path, url: &str) -> Result<()> {
     })
 }
 
-/// The folder of a checkpoint: a path, or the id of one on the Hugging Face hub
-/// (`owner/name`), whose files are then downloaded into the hub's usual cache.
-pub fn checkpoint(path_or_id: &str) -> Result<PathBuf> {
+/// The folder of a checkpoint: a path, or `owner/name` or `owner/name@revision`
+/// of one on the Hugging Face hub, whose files are then downloaded into the
+/// hub's usual cache.
+pub fn checkpoint(path_or_id: &str, reporter: &mut Reporter) -> Result<PathBuf> {
     let path = Path::new(path_or_id);
     if path.exists() {
         return Ok(path.to_owned());
     }
-    let is_id = path_or_id.split('/').count() == 2 && !path_or_id.starts_with(['.', '/', '~']);
-    if !is_id {
+    let (id, revision) = path_or_id.split_once('@').unwrap_or((path_or_id, "main"));
+    if id.split('/').count() != 2 || id.starts_with(['.', '/', '~']) {
         return Err(format!(
-            "--llm {path_or_id}: there is no such folder, and it is not the id of a checkpoint \
-             on the hub (owner/name)"
+            "{path_or_id}: there is no such folder, and it is not the id of a checkpoint on the \
+             hub (owner/name, or owner/name@revision)"
         )
         .into());
     }
-    hub(path_or_id).map_err(|e| {
+    let options = HubOptions::from_env()?;
+    let fetched = download(id, revision, &options, &mut |event| {
+        reporter.bytes(&format!("fetching {id}"), event.done, event.total, event.file);
+        ControlFlow::Continue(())
+    });
+    reporter.finish();
+    fetched.map_err(|e| {
         format!(
-            "--llm {path_or_id} could not be fetched from the hub ({e}); download config.json, \
-             tokenizer.json, model.safetensors (all shards and their index) and, where there is \
-             one, quantize_config.json of https://huggingface.co/{path_or_id} into a folder and \
-             name that folder with --llm"
+            "{path_or_id} could not be fetched from the hub ({e}); a folder will do as well, with \
+             config.json, tokenizer.json, model.safetensors (all shards and their index) and, \
+             where there is one, quantize_config.json of {}/{id}",
+            options.endpoint
         )
         .into()
     })
-}
-
-fn hub(id: &str) -> Result<PathBuf> {
-    let repo = hf_hub::api::sync::Api::new()?.model(id.to_owned());
-    let config = repo.get("config.json")?;
-    repo.get("tokenizer.json")?;
-    for file in repo.info()?.siblings {
-        let name = file.rfilename;
-        let wanted = name.ends_with(".safetensors")
-            || name == "model.safetensors.index.json"
-            || ["quantize_config.json", "tokenizer_config.json", "generation_config.json"]
-                .contains(&name.as_str());
-        if wanted && !name.contains('/') {
-            repo.get(&name)?;
-        }
-    }
-    Ok(config.parent().unwrap_or(Path::new(".")).to_owned())
 }

@@ -67,7 +67,8 @@ pub fn run(task: &Task, args: &PipelineArgs, config: Config) -> Result<()> {
         }
         (None, _) => {}
     }
-    let language = args.language_model(&config.llm)?;
+    let mut reporter = Reporter::new(args.quiet);
+    let language = args.language_model(&config.llm, &mut reporter)?;
     let llama = language.llama.config();
     record.llm = Some(LlmRecord {
         name: language.name.clone(),
@@ -80,8 +81,7 @@ pub fn run(task: &Task, args: &PipelineArgs, config: Config) -> Result<()> {
     });
     record.config = Some(config.clone());
 
-    let mut session =
-        Session { task, args, language, record, path, reporter: Reporter::new(args.quiet) };
+    let mut session = Session { task, args, language, record, path, reporter };
     let mut shown = None;
     for &seed in &args.seeds {
         let recommender = session.seed(seed, &config)?;

@@ -43,14 +43,24 @@ impl Reporter {
 
     /// Moves the bar of `work` to `done` of `total`.
     pub fn advance(&mut self, work: &str, done: u64, total: u64, note: &str) {
+        self.show(work, done, total, note, "{pos}/{len}");
+    }
+
+    /// The same in bytes.
+    pub fn bytes(&mut self, work: &str, done: u64, total: u64, note: &str) {
+        self.show(work, done, total, note, "{bytes}/{total_bytes}");
+    }
+
+    fn show(&mut self, work: &str, done: u64, total: u64, note: &str, count: &str) {
         match self.mode {
             Mode::Quiet => {}
             Mode::Bars => {
                 if self.bar.as_ref().is_none_or(|(name, _)| name != work) {
                     self.finish();
                     let bar = ProgressBar::new(total);
-                    let style = "{prefix:18} [{bar:30}] {pos}/{len} {msg} ({eta} left)";
-                    if let Ok(style) = ProgressStyle::with_template(style) {
+                    let style =
+                        format!("{{prefix:18}} [{{bar:30}}] {count} {{msg}} ({{eta}} left)");
+                    if let Ok(style) = ProgressStyle::with_template(&style) {
                         bar.set_style(style.progress_chars("=> "));
                     }
                     bar.set_prefix(work.to_owned());

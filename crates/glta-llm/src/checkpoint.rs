@@ -2,10 +2,14 @@ use crate::config::read_object;
 use crate::error::{Error, Result};
 use memmap2::{Mmap, UncheckedAdvice};
 use safetensors::{Dtype, SafeTensors};
+use serde_json::Value;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
+
+/// Tells the shard of each tensor.
+pub(crate) const INDEX: &str = "model.safetensors.index.json";
 
 /// The tensors of a checkpoint: one safetensors file or several shards,
 /// memory-mapped.
@@ -36,7 +40,7 @@ pub(crate) struct View<'a> {
 impl Checkpoint {
     /// Maps the files that the folder's index names, or its only weight file.
     pub(crate) fn open(dir: &Path) -> Result<Self> {
-        let index = dir.join("model.safetensors.index.json");
+        let index = dir.join(INDEX);
         let mut checkpoint = Self { files: Vec::new(), tensors: BTreeMap::new() };
         if index.exists() {
             checkpoint.open_shards(dir, &index)?;
@@ -47,23 +51,10 @@ impl Checkpoint {
     }
 
     fn open_shards(&mut self, dir: &Path, index: &Path) -> Result<()> {
-        let object = read_object(index)?;
-        let map = object
-            .get("weight_map")
-            .and_then(|m| m.as_object())
-            .ok_or_else(|| Error::json(index, "`weight_map` is missing or not an object"))?;
+        let map = read_index(index)?;
         let mut shards: HashMap<&str, usize> = HashMap::new();
-        for (tensor, shard) in map {
-            let shard = shard.as_str().ok_or_else(|| {
-                Error::json(index, format!("the shard of `{tensor}` is not a string"))
-            })?;
-            if Path::new(shard).components().count() != 1 || shard == ".." {
-                return Err(Error::json(
-                    index,
-                    format!("shard name {shard:?} is not a plain file name"),
-                ));
-            }
-            let file = match shards.get(shard) {
+        for (tensor, shard) in &map {
+            let file = match shards.get(shard.as_str()) {
                 Some(&file) => file,
                 None => {
                     let file = self.files.len();
@@ -192,34 +183,59 @@ impl Checkpoint {
     }
 }
 
-/// `model.safetensors`, or the only safetensors file that may be weights.
-fn single_file(dir: &Path) -> Result<PathBuf> {
-    let usual = dir.join("model.safetensors");
-    if usual.exists() {
-        return Ok(usual);
-    }
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(dir).map_err(Error::io(dir))? {
-        let path = entry.map_err(Error::io(dir))?.path();
-        let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
-        if name.ends_with(".safetensors") && name != "reference.safetensors" {
-            found.push(path);
+/// Tensors and the names of their shards, by an index file.
+pub(crate) fn read_index(index: &Path) -> Result<BTreeMap<String, String>> {
+    let mut object = read_object(index)?;
+    let Some(Value::Object(map)) = object.remove("weight_map") else {
+        return Err(Error::json(index, "`weight_map` is missing or not an object"));
+    };
+    let mut shards = BTreeMap::new();
+    for (tensor, shard) in map {
+        let Value::String(shard) = shard else {
+            let message = format!("the shard of `{tensor}` is not a string");
+            return Err(Error::json(index, message));
+        };
+        let mut parts = Path::new(&shard).components();
+        let plain = matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None));
+        if !plain {
+            let message = format!("shard name {shard:?} is not a plain file name");
+            return Err(Error::json(index, message));
         }
+        shards.insert(tensor, shard);
     }
-    found.sort();
-    match found.len() {
-        1 => Ok(found.remove(0)),
-        0 => Err(Error::Io {
-            path: usual,
-            source: std::io::Error::new(
-                std::io::ErrorKind::NotFound,
-                "no safetensors weights in this folder",
-            ),
-        }),
-        n => Err(Error::Input(format!(
-            "{}: {n} safetensors files but neither model.safetensors nor model.safetensors.index.json",
-            dir.display()
-        ))),
+    Ok(shards)
+}
+
+/// `model.safetensors`, or the only safetensors file that may be weights, out
+/// of a folder's names; or what is wrong.
+pub(crate) fn sole_weights<'a>(
+    names: impl Iterator<Item = &'a str>,
+) -> std::result::Result<&'a str, String> {
+    let mut found: Vec<&str> = names
+        .filter(|name| name.ends_with(".safetensors") && !name.contains('/'))
+        .filter(|&name| name != "reference.safetensors")
+        .collect();
+    found.sort_unstable();
+    match (found.iter().find(|&&name| name == "model.safetensors"), &found[..]) {
+        (Some(usual), _) => Ok(usual),
+        (None, [only]) => Ok(only),
+        (None, []) => Err("no safetensors weights".into()),
+        (None, several) => Err(format!(
+            "{} safetensors files ({}) but neither model.safetensors nor {INDEX}",
+            several.len(),
+            several.join(", ")
+        )),
+    }
+}
+
+fn single_file(dir: &Path) -> Result<PathBuf> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(dir).map_err(Error::io(dir))? {
+        names.extend(entry.map_err(Error::io(dir))?.file_name().into_string());
+    }
+    match sole_weights(names.iter().map(String::as_str)) {
+        Ok(name) => Ok(dir.join(name)),
+        Err(message) => Err(Error::Input(format!("{}: {message}", dir.display()))),
     }
 }
 

@@ -78,6 +78,15 @@ pub enum Error {
     /// The tokenizer could not be read, or refused a text.
     #[error("tokenizer: {0}")]
     Tokenizer(String),
+    /// A checkpoint could not be had from the hub.
+    #[cfg(feature = "hub")]
+    #[error("{what}: {message}")]
+    Hub {
+        /// The URL, or the repository and its revision.
+        what: String,
+        /// What is wrong, what to do.
+        message: String,
+    },
     /// The callback asked to stop.
     #[error("cancelled")]
     Cancelled,
@@ -97,6 +106,11 @@ impl Error {
 
     pub(crate) fn json(path: impl AsRef<Path>, message: impl ToString) -> Self {
         Self::Json { path: path.as_ref().to_path_buf(), message: message.to_string() }
+    }
+
+    #[cfg(feature = "hub")]
+    pub(crate) fn hub(what: impl Into<String>, message: impl ToString) -> Self {
+        Self::Hub { what: what.into(), message: message.to_string() }
     }
 
     pub(crate) fn tensor(path: impl AsRef<Path>, tensor: &str, message: impl ToString) -> Self {

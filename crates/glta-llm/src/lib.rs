@@ -49,6 +49,8 @@
 //! * **Generation**: [`Llama::generate`], batched, with a key-value cache;
 //!   [`Llama::extend`] and [`KvCache`] for loops of one's own.
 //! * **Quantiser**: [`quantize()`] makes a GPTQ checkpoint of any LLaMA.
+//! * **Hub**: with the feature `hub`, `Llama::from_hub("owner/name", "main")`
+//!   downloads into the cache of the Hugging Face hub's own tools.
 //! * **Threads**: rayon's current pool; AVX-512, AVX2 or plain Rust by what the
 //!   processor has.
 #![deny(missing_docs)]
@@ -62,6 +64,8 @@ mod error;
 mod generate;
 #[cfg(test)]
 mod gradient_tests;
+#[cfg(feature = "hub")]
+pub mod hub;
 mod kernel;
 mod layer;
 mod linear;

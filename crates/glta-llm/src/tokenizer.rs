@@ -1,6 +1,7 @@
 use crate::config::read_object;
 use crate::error::{Error, Result};
 use serde_json::Value;
+use std::panic::AssertUnwindSafe;
 use std::path::Path;
 
 /// Text to token ids and back: a checkpoint's `tokenizer.json`.
@@ -9,6 +10,26 @@ pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     bos: Option<u32>,
     eos: Vec<u32>,
+}
+
+/// Whether a file of a checkpoint belongs to its tokenizer, generation settings
+/// or chat template.
+pub(crate) fn is_companion(name: &str) -> bool {
+    ["tokenizer", "chat_template", "vocab", "merges"].iter().any(|start| name.starts_with(start))
+        || ["special_tokens_map.json", "added_tokens.json", "generation_config.json"]
+            .contains(&name)
+}
+
+/// Calls the library, which panics on some files that contradict themselves.
+fn guarded<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> std::result::Result<T, String> {
+    // The tokenizer is only read, or dropped.
+    std::panic::catch_unwind(AssertUnwindSafe(call))
+        .unwrap_or_else(|panic| {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+            Err(format!("its parts contradict each other: {}", text.unwrap_or("panicked")).into())
+        })
+        .map_err(|e| e.to_string())
 }
 
 impl Tokenizer {
@@ -22,7 +43,7 @@ impl Tokenizer {
         let dir = dir.as_ref();
         let path = dir.join("tokenizer.json");
         let bytes = std::fs::read(&path).map_err(Error::io(&path))?;
-        let mut inner = tokenizers::Tokenizer::from_bytes(&bytes)
+        let mut inner = guarded(|| tokenizers::Tokenizer::from_bytes(&bytes))
             .map_err(|e| Error::Tokenizer(format!("{}: {e}", path.display())))?;
         // A file may ask for both; prompts are neither cut nor filled here.
         inner.with_padding(None);
@@ -72,10 +93,9 @@ impl Tokenizer {
     /// # Errors
     /// A text that the tokenizer cannot represent.
     pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>> {
-        self.inner
-            .encode(text, add_special)
+        guarded(|| self.inner.encode(text, add_special))
             .map(|encoding| encoding.get_ids().to_vec())
-            .map_err(|e| Error::Tokenizer(e.to_string()))
+            .map_err(Error::Tokenizer)
     }
 
     /// Text of token ids, without special tokens.
@@ -83,7 +103,7 @@ impl Tokenizer {
     /// # Errors
     /// Ids that the tokenizer does not know.
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
-        self.inner.decode(ids, true).map_err(|e| Error::Tokenizer(e.to_string()))
+        guarded(|| self.inner.decode(ids, true)).map_err(Error::Tokenizer)
     }
 
     /// Id of a single token, spelled as in the vocabulary.

@@ -8,7 +8,7 @@ use candle_core::Device;
 use glta_llm::{Error, ForwardOptions, Llama, LlamaOptions};
 use proptest::prelude::*;
 use proptest::sample::Index;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::path::Path;
 use std::sync::OnceLock;
 use support::Spec;
@@ -60,20 +60,32 @@ enum Mutation {
     Extend(u8),
     /// Change a byte of the header (length included).
     HeaderByte(Index, u8),
+    /// Another length of the header.
+    HeaderLength(u64),
     /// Change a byte of the data.
     DataByte(Index, u8),
     Dtype(Index, &'static str),
     Shape(Index, Index, u64),
     Offset(Index, bool, u64),
+    /// One tensor lies where another does.
+    Overlap(Index, Index),
     Remove(Index),
     Rename(Index),
     /// Overwrite a tensor with one repeated byte: NaN scales, wild groups.
     Fill(Index, u8),
+    /// One wild entry of a `g_idx`.
+    Group(Index, Index, u32),
     Config(Index, Value),
     Quantization(Index, Value),
     ConfigByte(Index, u8),
+    /// The same two in `quantize_config.json`.
+    QuantizationFile(Index, Value),
+    QuantizationByte(Index, u8),
     /// An index that points to missing shards or forgets tensors.
     Shards(Index, bool),
+    /// An index with a wild shard, or a changed byte.
+    Shard(Index, Value),
+    IndexByte(Index, u8),
 }
 
 fn wild() -> impl Strategy<Value = Value> {
@@ -96,6 +108,10 @@ fn wild() -> impl Strategy<Value = Value> {
     ]
 }
 
+fn shard_name() -> impl Strategy<Value = Value> {
+    prop::sample::select(vec![json!(""), json!(".."), json!("/"), json!("config.json")])
+}
+
 fn mutation() -> impl Strategy<Value = Mutation> {
     let sizes = prop_oneof![Just(0), Just(1), Just(31), Just(1 << 40), Just(u64::MAX), 0..4096u64];
     let dtypes = prop::sample::select(vec![
@@ -105,18 +121,27 @@ fn mutation() -> impl Strategy<Value = Mutation> {
         any::<Index>().prop_map(Mutation::Truncate),
         any::<u8>().prop_map(Mutation::Extend),
         (any::<Index>(), any::<u8>()).prop_map(|(i, b)| Mutation::HeaderByte(i, b)),
+        sizes.clone().prop_map(Mutation::HeaderLength),
         (any::<Index>(), any::<u8>()).prop_map(|(i, b)| Mutation::DataByte(i, b)),
         (any::<Index>(), dtypes).prop_map(|(i, d)| Mutation::Dtype(i, d)),
         (any::<Index>(), any::<Index>(), sizes.clone())
             .prop_map(|(i, d, s)| Mutation::Shape(i, d, s)),
         (any::<Index>(), any::<bool>(), sizes).prop_map(|(i, e, s)| Mutation::Offset(i, e, s)),
+        (any::<Index>(), any::<Index>()).prop_map(|(i, j)| Mutation::Overlap(i, j)),
         any::<Index>().prop_map(Mutation::Remove),
         any::<Index>().prop_map(Mutation::Rename),
         (any::<Index>(), any::<u8>()).prop_map(|(i, b)| Mutation::Fill(i, b)),
+        (any::<Index>(), any::<Index>(), prop_oneof![any::<u32>(), 0..8u32])
+            .prop_map(|(i, j, g)| Mutation::Group(i, j, g)),
         (any::<Index>(), wild()).prop_map(|(i, v)| Mutation::Config(i, v)),
         (any::<Index>(), wild()).prop_map(|(i, v)| Mutation::Quantization(i, v)),
         (any::<Index>(), any::<u8>()).prop_map(|(i, b)| Mutation::ConfigByte(i, b)),
+        (any::<Index>(), wild()).prop_map(|(i, v)| Mutation::QuantizationFile(i, v)),
+        (any::<Index>(), any::<u8>()).prop_map(|(i, b)| Mutation::QuantizationByte(i, b)),
         (any::<Index>(), any::<bool>()).prop_map(|(i, b)| Mutation::Shards(i, b)),
+        (any::<Index>(), prop_oneof![wild(), shard_name()])
+            .prop_map(|(i, v)| Mutation::Shard(i, v)),
+        (any::<Index>(), any::<u8>()).prop_map(|(i, b)| Mutation::IndexByte(i, b)),
     ]
 }
 
@@ -130,12 +155,23 @@ fn apply(mutation: &Mutation, dir: &Path) {
     let (mut config, mut weights) = (config.clone(), weights.clone());
     let header_len = 8 + u64::from_le_bytes(weights[..8].try_into().unwrap()) as usize;
     let mut header = header(&weights);
-    let mut config_bytes = None;
-    let mut index = None;
+    let (mut config_bytes, mut quantization_bytes, mut index) = (None, None, None);
+    let with_byte = |value: &Value, at: &Index, byte: u8| {
+        let mut bytes = value.to_string().into_bytes();
+        let at = at.index(bytes.len());
+        bytes[at] = byte;
+        bytes
+    };
+    let names: Vec<String> = header.as_object().unwrap().keys().cloned().collect();
+    let map: Map<String, Value> =
+        names.iter().map(|name| (name.clone(), json!("model.safetensors"))).collect();
     match mutation {
         Mutation::Truncate(at) => weights.truncate(at.index(weights.len())),
         Mutation::Extend(byte) => weights.extend(vec![*byte; *byte as usize + 1]),
         Mutation::HeaderByte(at, byte) => weights[at.index(header_len)] = *byte,
+        Mutation::HeaderLength(length) => {
+            weights[..8].copy_from_slice(&length.to_le_bytes());
+        }
         Mutation::DataByte(at, byte) => {
             let at = header_len + at.index(weights.len() - header_len);
             weights[at] = *byte;
@@ -160,6 +196,12 @@ fn apply(mutation: &Mutation, dir: &Path) {
             header[&name]["data_offsets"][usize::from(*end)] = json!(value);
             weights = with_header(&weights, &header);
         }
+        Mutation::Overlap(at, other) => {
+            let offsets = header[pick(other, &header)]["data_offsets"].clone();
+            let name = pick(at, &header);
+            header[name]["data_offsets"] = offsets;
+            weights = with_header(&weights, &header);
+        }
         Mutation::Remove(at) => {
             let name = pick(at, &header);
             header.as_object_mut().unwrap().remove(&name);
@@ -176,6 +218,12 @@ fn apply(mutation: &Mutation, dir: &Path) {
             let offset = |i: usize| header[&name]["data_offsets"][i].as_u64().unwrap() as usize;
             weights[header_len + offset(0)..header_len + offset(1)].fill(*byte);
         }
+        Mutation::Group(at, entry, group) => {
+            let groups: Vec<&String> = names.iter().filter(|n| n.ends_with("g_idx")).collect();
+            let range = data_range(&header, &weights, groups[at.index(groups.len())]);
+            let start = range.start + 4 * entry.index(range.len() / 4);
+            weights[start..start + 4].copy_from_slice(&group.to_le_bytes());
+        }
         Mutation::Config(at, value) => {
             let name = pick(at, &config);
             config[name] = value.clone();
@@ -185,34 +233,48 @@ fn apply(mutation: &Mutation, dir: &Path) {
             config["quantization_config"][name] = value.clone();
         }
         Mutation::ConfigByte(at, byte) => {
-            let mut bytes = config.to_string().into_bytes();
-            let at = at.index(bytes.len());
-            bytes[at] = *byte;
-            config_bytes = Some(bytes);
+            config_bytes = Some(with_byte(&config, at, *byte));
+        }
+        Mutation::QuantizationFile(at, value) => {
+            let mut block = config["quantization_config"].take();
+            let name = pick(at, &block);
+            block[name] = value.clone();
+            quantization_bytes = Some(block.to_string().into_bytes());
+        }
+        Mutation::QuantizationByte(at, byte) => {
+            let block = config["quantization_config"].take();
+            quantization_bytes = Some(with_byte(&block, at, *byte));
         }
         Mutation::Shards(at, missing) => {
-            let forgotten = pick(at, &header);
-            let names = header.as_object().unwrap().keys().filter(|n| *missing || **n != forgotten);
-            let shard =
-                if *missing { "model-00002-of-00002.safetensors" } else { "model.safetensors" };
-            let map: serde_json::Map<String, Value> = names
-                .map(|n| {
-                    (n.clone(), json!(if *n == forgotten { shard } else { "model.safetensors" }))
-                })
-                .collect();
-            index = Some(json!({"weight_map": map}).to_string());
+            let name = at.get(&names);
+            let mut map = map;
+            match missing {
+                true => map[name] = json!("model-00002-of-00002.safetensors"),
+                false => drop(map.remove(name)),
+            }
+            index = Some(json!({"weight_map": map}).to_string().into_bytes());
+        }
+        Mutation::Shard(at, value) => {
+            let mut map = map;
+            map[at.get(&names)] = value.clone();
+            index = Some(json!({"weight_map": map}).to_string().into_bytes());
+        }
+        Mutation::IndexByte(at, byte) => {
+            index = Some(with_byte(&json!({"weight_map": map}), at, *byte));
         }
     }
-    std::fs::write(
-        dir.join("config.json"),
-        config_bytes.unwrap_or_else(|| config.to_string().into_bytes()),
-    )
-    .unwrap();
-    std::fs::write(dir.join("model.safetensors"), weights).unwrap();
-    let path = dir.join("model.safetensors.index.json");
-    match index {
-        Some(index) => std::fs::write(path, index).unwrap(),
-        None => drop(std::fs::remove_file(path)),
+    let config = config_bytes.unwrap_or_else(|| config.to_string().into_bytes());
+    let files = [
+        ("config.json", Some(config)),
+        ("quantize_config.json", quantization_bytes),
+        ("model.safetensors", Some(weights)),
+        ("model.safetensors.index.json", index),
+    ];
+    for (name, bytes) in files {
+        match bytes {
+            Some(bytes) => std::fs::write(dir.join(name), bytes).unwrap(),
+            None => drop(std::fs::remove_file(dir.join(name))),
+        }
     }
 }
 
@@ -238,8 +300,24 @@ fn damaged_checkpoints_give_errors() {
             let mut counts = counts.borrow_mut();
             match load(dir.path()) {
                 Err(error) => {
+                    // It names the file or the field, and the tensor.
                     let message = error.to_string();
-                    prop_assert!(!message.is_empty());
+                    let named = match &error {
+                        Error::Config { field, .. } => message.contains(field),
+                        Error::Unsupported { what, .. } => message.contains(what.as_str()),
+                        Error::Tensor { tensor, .. }
+                        | Error::MissingTensor { tensor, .. }
+                        | Error::UnexpectedTensor { tensor, .. } => {
+                            message.contains(tensor.as_str()) && message.contains(".safetensors")
+                        }
+                        Error::Io { path, .. }
+                        | Error::Json { path, .. }
+                        | Error::Safetensors { path, .. } => {
+                            path != dir.path() && message.contains(&*path.to_string_lossy())
+                        }
+                        _ => false,
+                    };
+                    prop_assert!(named, "{message}");
                     *counts.1 += 1;
                 }
                 Ok(model) => {
@@ -255,6 +333,7 @@ fn damaged_checkpoints_give_errors() {
         })
         .unwrap();
     println!("{loaded} loaded, {refused} refused");
+    assert_eq!(loaded + refused, 10_000);
     assert!(loaded > 500 && refused > 5000, "{loaded} {refused}");
 }
 
@@ -284,7 +363,20 @@ fn messages_name_file_and_tensor() {
     assert_eq!(message(|_, _, _| ()), "loaded");
     let scales = "model.layers.0.mlp.up_proj.scales";
     let g_idx = "model.layers.0.self_attn.q_proj.g_idx";
-    let cases: [(String, &[&str]); 8] = [
+    let overlap = "model.layers.0.self_attn.k_proj.scales";
+    let cases: [(String, &[&str]); 10] = [
+        // Of equal shape: only the offsets are wrong.
+        (
+            message(|_, h, _| {
+                h[overlap]["data_offsets"] =
+                    h["model.layers.0.self_attn.v_proj.scales"]["data_offsets"].clone();
+            }),
+            &["model.safetensors", "not a valid safetensors file"],
+        ),
+        (
+            message(|_, h, _| h[scales]["shape"] = json!([u32::MAX, u32::MAX])),
+            &["model.safetensors", "not a valid safetensors file"],
+        ),
         (
             message(|_, h, _| drop(h.as_object_mut().unwrap().remove(scales))),
             &["model.safetensors"],

@@ -1,6 +1,8 @@
 use super::QuantizeOptions;
+use crate::checkpoint::INDEX;
 use crate::config::read_object;
 use crate::error::{Error, Result};
+use crate::tokenizer::is_companion;
 use safetensors::{Dtype, tensor::TensorView};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, HashMap};
@@ -96,7 +98,7 @@ impl Writer {
             weight_map
                 .extend(names.iter().map(|tensor| (tensor.clone(), Value::from(name.as_str()))));
         }
-        let index = out.join("model.safetensors.index.json");
+        let index = out.join(INDEX);
         if count > 1 {
             let json = json!({"metadata": {"total_size": self.total}, "weight_map": weight_map});
             return write_json(&index, &json);
@@ -134,16 +136,9 @@ fn write_json(path: &Path, value: &Value) -> Result<()> {
 
 /// Tokenizer, generation settings and chat template.
 fn copy_companions(source: &Path, out: &Path) -> Result<()> {
-    let wanted = |name: &str| {
-        ["tokenizer", "chat_template", "vocab", "merges"]
-            .iter()
-            .any(|start| name.starts_with(start))
-            || ["special_tokens_map.json", "added_tokens.json", "generation_config.json"]
-                .contains(&name)
-    };
     for entry in fs::read_dir(source).map_err(Error::io(source))? {
         let entry = entry.map_err(Error::io(source))?;
-        if entry.file_name().to_str().is_some_and(wanted) && entry.path().is_file() {
+        if entry.file_name().to_str().is_some_and(is_companion) && entry.path().is_file() {
             let to = out.join(entry.file_name());
             if to.exists() && fs::canonicalize(&to).ok() == fs::canonicalize(entry.path()).ok() {
                 continue;

@@ -1,0 +1,127 @@
+use super::client::{Metadata, check_commit};
+use super::{plan, proceed};
+use crate::checkpoint::INDEX;
+use crate::error::{Error, Result};
+use hf_hub::{Cache, CacheRepo, Repo};
+use std::fs::{self, File, TryLockError};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// One repository in the hub's cache: blobs by ETag, links to them in a folder
+/// per commit, and the commit of each branch.
+pub(super) struct RepoCache {
+    layout: CacheRepo,
+    revision: String,
+    /// The repository's folder, and the one for its locks.
+    root: PathBuf,
+    locks: PathBuf,
+}
+
+impl RepoCache {
+    pub(super) fn new(cache: &Path, repo: &Repo) -> Self {
+        Self {
+            layout: Cache::new(cache.to_path_buf()).repo(repo.clone()),
+            revision: repo.revision().to_owned(),
+            root: cache.join(repo.folder_name()),
+            locks: cache.join(".locks").join(repo.folder_name()),
+        }
+    }
+
+    pub(super) fn snapshot(&self, commit: &str) -> PathBuf {
+        self.layout.pointer_path(commit)
+    }
+
+    pub(super) fn blob(&self, etag: &str) -> PathBuf {
+        self.layout.blob_path(etag)
+    }
+
+    /// Whether the blob is there in full; other tools may have left it short.
+    pub(super) fn has_blob(&self, metadata: &Metadata) -> bool {
+        fs::metadata(self.blob(&metadata.etag)).is_ok_and(|m| m.len() == metadata.size)
+    }
+
+    /// The folder of the revision if every file of a checkpoint is in it, else
+    /// what is missing.
+    pub(super) fn complete_snapshot(&self) -> std::result::Result<PathBuf, String> {
+        let reference = fs::read_to_string(self.root.join("refs").join(&self.revision));
+        let commit = reference.as_deref().map_or(self.revision.as_str(), str::trim);
+        let dir = self.snapshot(commit);
+        if check_commit(commit).is_err() || !dir.is_dir() {
+            return Err(format!("{} holds no such revision", self.root.display()));
+        }
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&dir).map_err(|e| format!("{}: {e}", dir.display()))?.flatten() {
+            // Through the link: the blob may be gone.
+            if let (Ok(name), true) = (entry.file_name().into_string(), entry.path().is_file()) {
+                names.push(name);
+            }
+        }
+        let index = Some(dir.join(INDEX)).filter(|path| path.exists());
+        match plan::files(&names, index.as_deref()) {
+            Ok(Ok(_)) => Ok(dir),
+            Ok(Err(message)) => Err(format!("{}: {message}", dir.display())),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// Waits until no other process, of any of the hub's tools, works on the
+    /// blob.
+    pub(super) fn lock(
+        &self,
+        etag: &str,
+        on_wait: &mut dyn FnMut() -> ControlFlow<()>,
+    ) -> Result<File> {
+        fs::create_dir_all(&self.locks).map_err(Error::io(&self.locks))?;
+        let path = self.locks.join(format!("{etag}.lock"));
+        let file =
+            File::options().create(true).append(true).open(&path).map_err(Error::io(&path))?;
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(file),
+                Err(TryLockError::WouldBlock) => proceed(on_wait())?,
+                Err(TryLockError::Error(error)) => return Err(Error::io(&path)(error)),
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// Puts a blob into a commit's folder; call it under the blob's lock.
+    pub(super) fn link(&self, commit: &str, name: &str, etag: &str) -> Result<()> {
+        let dir = self.snapshot(commit);
+        fs::create_dir_all(&dir).map_err(Error::io(&dir))?;
+        let (blob, path) = (self.blob(etag), dir.join(name));
+        if let (Ok(old), Ok(new)) = (fs::canonicalize(&path), fs::canonicalize(&blob))
+            && old == new
+        {
+            return Ok(());
+        }
+        let temporary = blob.with_file_name(format!("{etag}.link"));
+        let _ = fs::remove_file(&temporary);
+        #[cfg(unix)]
+        let linked = {
+            let target = Path::new("..").join("..").join("blobs").join(etag);
+            std::os::unix::fs::symlink(target, &temporary)
+        };
+        // Symbolic links need a privilege there.
+        #[cfg(not(unix))]
+        let linked = fs::hard_link(&blob, &temporary);
+        linked.map_err(Error::io(&temporary))?;
+        fs::rename(&temporary, &path).map_err(Error::io(&path))
+    }
+
+    /// Notes the revision's commit.
+    pub(super) fn write_ref(&self, commit: &str) -> Result<()> {
+        if self.revision == commit {
+            return Ok(());
+        }
+        let _lock = self.lock("refs", &mut || ControlFlow::Continue(()))?;
+        let path = self.root.join("refs").join(&self.revision);
+        if let Some(dir) = path.parent() {
+            fs::create_dir_all(dir).map_err(Error::io(dir))?;
+        }
+        let temporary = self.root.join("refs.tmp");
+        fs::write(&temporary, commit).map_err(Error::io(&temporary))?;
+        fs::rename(&temporary, &path).map_err(Error::io(&path))
+    }
+}

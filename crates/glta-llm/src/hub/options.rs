@@ -1,0 +1,122 @@
+use crate::error::{Error, Result};
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Where the hub and its cache are.
+#[derive(Clone, PartialEq, Eq)]
+pub struct HubOptions {
+    /// Start of all URLs, as `https://huggingface.co`.
+    pub endpoint: String,
+    /// The folder with the `models--owner--name` folders.
+    pub cache: PathBuf,
+    /// Access token for private and gated repositories; sent to the endpoint
+    /// only.
+    pub token: Option<String>,
+    /// Use what is cached, and no network.
+    pub offline: bool,
+    /// Longest time without an answer or a byte of it.
+    pub timeout: Duration,
+}
+
+impl std::fmt::Debug for HubOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HubOptions")
+            .field("endpoint", &self.endpoint)
+            .field("cache", &self.cache)
+            .field("token", &self.token.as_ref().map(|_| "secret"))
+            .field("offline", &self.offline)
+            .field("timeout", &self.timeout)
+            .finish()
+    }
+}
+
+impl HubOptions {
+    /// The official hub, anonymously, with this cache folder; 30 seconds of
+    /// patience.
+    pub fn new(cache: impl Into<PathBuf>) -> Self {
+        Self {
+            endpoint: "https://huggingface.co".into(),
+            cache: cache.into(),
+            token: None,
+            offline: false,
+            timeout: Duration::from_secs(30),
+        }
+    }
+
+    /// What the environment says, read as the hub's own tools do:
+    ///
+    /// * cache: `HF_HUB_CACHE`, else `hub` in `HF_HOME`, which is
+    ///   `~/.cache/huggingface` (or in `XDG_CACHE_HOME`) unless set;
+    /// * endpoint: `HF_ENDPOINT`;
+    /// * token: `HF_TOKEN`, else the file `HF_TOKEN_PATH`, else `token` in
+    ///   `HF_HOME`;
+    /// * offline: `HF_HUB_OFFLINE` is 1, on, yes or true;
+    /// * timeout in seconds: `HF_HUB_DOWNLOAD_TIMEOUT`.
+    ///
+    /// # Errors
+    /// A value that is none; no home folder.
+    pub fn from_env() -> Result<Self> {
+        Self::from_lookup(|name| std::env::var_os(name))
+    }
+
+    /// [`from_env`](Self::from_env) of an environment given as a function.
+    ///
+    /// # Errors
+    /// Those of [`from_env`](Self::from_env).
+    pub fn from_lookup(variable: impl Fn(&str) -> Option<OsString>) -> Result<Self> {
+        let path = |name: &str| variable(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+        let text = |name: &str| match path(name).map(|v| v.into_os_string().into_string()) {
+            None => Ok(None),
+            Some(Ok(value)) => Ok(Some(value.trim().to_owned()).filter(|v| !v.is_empty())),
+            Some(Err(_)) => Err(Error::Input(format!("{name} is not UTF-8"))),
+        };
+        let home =
+            match path("HF_HOME").or_else(|| Some(path("XDG_CACHE_HOME")?.join("huggingface"))) {
+                Some(home) => Some(home),
+                None => path("HOME")
+                    .or_else(|| path("USERPROFILE"))
+                    .map(|home| home.join(".cache").join("huggingface")),
+            };
+        let in_home = |name: &str| home.as_ref().map(|home| home.join(name));
+        let cache = path("HF_HUB_CACHE").or_else(|| in_home("hub")).ok_or_else(|| {
+            Error::Input("no home folder for the hub's cache; set HF_HOME to a folder".into())
+        })?;
+        let mut options = Self::new(cache);
+        if let Some(endpoint) = text("HF_ENDPOINT")? {
+            if !endpoint.starts_with("https://") && !endpoint.starts_with("http://") {
+                return Err(Error::Input(format!(
+                    "HF_ENDPOINT {endpoint:?} is not an http(s) URL"
+                )));
+            }
+            options.endpoint = endpoint;
+        }
+        let token_file = path("HF_TOKEN_PATH").or_else(|| in_home("token"));
+        options.token = match (text("HF_TOKEN")?, token_file) {
+            (Some(token), _) => Some(token),
+            (None, Some(file)) => std::fs::read_to_string(file)
+                .ok()
+                .map(|token| token.trim().to_owned())
+                .filter(|token| !token.is_empty()),
+            (None, None) => None,
+        };
+        if options.token.as_ref().is_some_and(|t| !t.chars().all(|c| c.is_ascii_graphic())) {
+            return Err(Error::Input("HF_TOKEN, or the token file, does not hold a token".into()));
+        }
+        options.offline = text("HF_HUB_OFFLINE")?
+            .is_some_and(|v| ["1", "on", "yes", "true"].contains(&v.to_lowercase().as_str()));
+        if let Some(seconds) = text("HF_HUB_DOWNLOAD_TIMEOUT")? {
+            options.timeout = seconds
+                .parse()
+                .ok()
+                .filter(|s| *s > 0.0)
+                .and_then(|s| Duration::try_from_secs_f64(s).ok())
+                .ok_or_else(|| {
+                    Error::Input(format!(
+                        "HF_HUB_DOWNLOAD_TIMEOUT {seconds:?} is not a number of seconds above 0"
+                    ))
+                })?;
+        }
+        Ok(options)
+    }
+}
