@@ -209,9 +209,82 @@ fn many_rows(c: &mut Criterion, model: &Llama, spec: &Spec) {
     }
 }
 
+/// `VmHWM` or `VmRSS` of this process in bytes.
+fn resident(field: &str) -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find(|l| l.starts_with(field)).unwrap_or_default();
+    let kib = line.split_whitespace().nth(1).and_then(|n| n.parse::<f64>().ok());
+    kib.unwrap_or(0.0) * 1024.0
+}
+
+/// Peak memory of a training step with recomputation at 8 x 512 tokens.
+fn memory(model: &Llama, spec: &Spec) {
+    let (rows, len) = (8, 512);
+    let x = Tensor::zeros((rows, len, spec.hidden), candle_core::DType::F32, &Device::Cpu).unwrap();
+    let x = Var::from_tensor(&(x + 0.1).unwrap()).unwrap();
+    // Sets VmHWM back to what is resident now.
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
+    let options = ForwardOptions { recompute: true, ..Default::default() };
+    let hidden = model.hidden_states(&x, &vec![len; rows], &options).unwrap();
+    drop(hidden.sum_all().unwrap().backward().unwrap());
+    let width = (spec.heads + 2 * spec.kv_heads) * spec.head_dim + 2 * spec.hidden + 3 * spec.inner;
+    let layer = (4 * rows * len * width) as f64;
+    let inputs = (4 * rows * len * spec.hidden * (spec.layers + 1)) as f64;
+    let weights = model.resident_bytes() as f64;
+    println!(
+        "memory, 8 x 512 recomputed: peak {:.0} MB; weights {:.0} + one layer {:.0} + inputs {:.0} = {:.0} MB",
+        resident("VmHWM") / 1e6,
+        weights / 1e6,
+        layer / 1e6,
+        inputs / 1e6,
+        (weights + layer + inputs) / 1e6
+    );
+}
+
+/// LLaMA-2-7B in shape: time to load from a warm cache, memory, speed.
+fn llama7b(dir: &std::path::Path) {
+    let spec = Spec::llama7b();
+    support::write_large(dir, &spec);
+    for _ in 0..2 {
+        let before = resident("VmRSS");
+        let start = Instant::now();
+        let model = Llama::load(dir, &LlamaOptions::default(), &Device::Cpu).unwrap();
+        let seconds = start.elapsed().as_secs_f64();
+        let packed = std::fs::metadata(dir.join("model.safetensors")).unwrap().len() as f64;
+        let grown = resident("VmRSS") - before;
+        println!(
+            "7B: loaded in {seconds:.1} s, {:.2} GB resident of {:.2} GB on disk = {:.3}",
+            grown / 1e9,
+            packed / 1e9,
+            grown / packed
+        );
+        let bytes = model.resident_bytes() as f64;
+        let limit = read_bandwidth(256 << 20) / bytes;
+        let run = |tokens| {
+            let options =
+                GenerateOptions { max_new_tokens: tokens, ignore_eos: true, ..Default::default() };
+            model.generate(&[vec![5]], &options, &mut |_| ControlFlow::Continue(())).unwrap();
+        };
+        report("7B: decode, batch 1", "tok", 8.0, limit, 2, || run(8));
+        let limit = 128.0 / (gemm_layer(&spec, 128) * spec.layers as f64);
+        let x =
+            Tensor::zeros((1, 128, spec.hidden), candle_core::DType::F32, &Device::Cpu).unwrap();
+        let x = (x + 0.01).unwrap();
+        report("7B: prefill 128", "tok", 128.0, limit, 1, || {
+            drop(model.hidden_states(&x, &[128], &ForwardOptions::default()).unwrap());
+        });
+    }
+}
+
 fn main() {
     let spec = Spec::smollm2();
     let dir = std::env::temp_dir().join(format!("glta-llm-bench-{}", std::process::id()));
+    // Takes 4 GB of disk and minutes: only when asked for by name.
+    if std::env::args().any(|a| a == "7B") {
+        llama7b(&dir);
+        let _ = std::fs::remove_dir_all(&dir);
+        return;
+    }
     support::write_large(&dir, &spec);
     let load = |layers| {
         let options = LlamaOptions { layers, ..Default::default() };
@@ -226,5 +299,8 @@ fn main() {
         .configure_from_args();
     decode(&mut c, &whole);
     many_rows(&mut c, &part, &spec);
+    if wanted("memory") {
+        memory(&whole, &spec);
+    }
     c.final_summary();
 }
