@@ -1,7 +1,7 @@
 """Our quantiser beside GPTQModel's: the same model, text, bits and group size.
 
     pip install torch transformers safetensors gptqmodel==7.7.0
-    cargo build --release -p glta-llm --example gptq
+    cargo build --release --example gptq
     GPTQMODEL_CPU_WORKERS=2 python tests/gptqmodel/compare.py --model CHECKPOINT --text FILE --out DIR
 
 1. writes DIR/plain: the checkpoint's weights, dequantised here, as f16;

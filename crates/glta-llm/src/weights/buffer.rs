@@ -7,17 +7,27 @@ use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Bytes mapped at a time. Pages that nobody writes cost nothing.
-const CHUNK: usize = 64 << 20;
+/// Bytes mapped at a time: as many as were handed out before, within these
+/// bounds, so that a small model does not pay for clearing huge pages.
+const CHUNK: std::ops::RangeInclusive<usize> = 1 << 20..=64 << 20;
+/// Bytes from which on a mapping asks for huge pages.
+const HUGE: usize = 8 << 20;
 /// Buffers start on cache lines.
 const ALIGN: usize = 64;
+
+#[derive(Debug, Default)]
+struct State {
+    /// The mapping in use and how much of it is taken.
+    current: Option<(Arc<MmapMut>, usize)>,
+    handed_out: usize,
+}
 
 /// Hands out zeroed buffers that lie side by side in a few large mappings, for
 /// which huge pages are asked: a token reads all weights once, and on small
 /// pages a good part of that time goes into address translation.
 #[derive(Debug, Default)]
 pub(crate) struct Arena {
-    current: Mutex<Option<(Arc<MmapMut>, usize)>>,
+    state: Mutex<State>,
 }
 
 impl Arena {
@@ -33,22 +43,27 @@ impl Arena {
             .checked_mul(size_of::<T>())
             .and_then(|b| b.checked_next_multiple_of(ALIGN))
             .ok_or_else(|| refused("too large".into()))?;
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        let (chunk, used) = match current.take() {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let (chunk, used) = match state.current.take() {
             Some((chunk, used)) if chunk.len() - used >= bytes => (chunk, used),
             _ => {
-                let chunk =
-                    MmapMut::map_anon(bytes.max(CHUNK)).map_err(|e| refused(e.to_string()))?;
+                let chunk = MmapMut::map_anon(
+                    bytes.max(state.handed_out.clamp(*CHUNK.start(), *CHUNK.end())),
+                )
+                .map_err(|e| refused(e.to_string()))?;
                 // Only a wish: without huge pages everything works, slower.
                 #[cfg(target_os = "linux")]
-                let _ = chunk.advise(memmap2::Advice::HugePage);
+                if chunk.len() >= HUGE {
+                    let _ = chunk.advise(memmap2::Advice::HugePage);
+                }
                 (Arc::new(chunk), 0)
             }
         };
         // The mapping is never written through the `Arc`, and what is handed
         // out does not overlap.
         let ptr = chunk.as_ptr().wrapping_add(used).cast_mut().cast::<T>();
-        *current = Some((Arc::clone(&chunk), used + bytes));
+        state.current = Some((Arc::clone(&chunk), used + bytes));
+        state.handed_out += bytes;
         Ok(Buffer { ptr, len, _chunk: chunk, _owned: PhantomData })
     }
 }
@@ -90,8 +105,10 @@ mod tests {
     #[test]
     fn buffers_are_zero_aligned_and_apart() {
         let arena = Arena::default();
-        let mut buffers: Vec<Buffer<u16>> =
-            [1, 7, 0, 33, CHUNK].into_iter().map(|n| arena.zeroed(n).unwrap()).collect();
+        let mut buffers: Vec<Buffer<u16>> = [1, 7, 0, 33, 2 << 20, 5, 8 << 20]
+            .into_iter()
+            .map(|n| arena.zeroed(n).unwrap())
+            .collect();
         for (i, buffer) in buffers.iter_mut().enumerate() {
             assert!(buffer.iter().all(|&v| v == 0));
             assert!((buffer.as_ptr() as usize).is_multiple_of(ALIGN));
