@@ -119,10 +119,19 @@ fn wanted(name: &str) -> bool {
         .is_none_or(|filter| name.contains(&filter))
 }
 
-/// One line: rate, its limit, and the share reached.
-fn report(name: &str, unit: &str, count: f64, limit: f64, runs: usize, mut f: impl FnMut()) {
+/// One line: rate, its limit, and the share reached; `beside` seconds of `f` do
+/// not count.
+fn report(
+    name: &str,
+    unit: &str,
+    count: f64,
+    limit: f64,
+    runs: usize,
+    beside: f64,
+    mut f: impl FnMut(),
+) {
     let cpu = cpu_seconds();
-    let seconds = best(runs, &mut f);
+    let seconds = best(runs, &mut f) - beside;
     let cpu = (cpu_seconds() - cpu) / runs as f64;
     println!(
         "{name:<44} {:>8.0} {unit}/s of {limit:>6.0} = {:>3.0} %   ({:.1} ms, CPU {:.1} ms)",
@@ -133,33 +142,71 @@ fn report(name: &str, unit: &str, count: f64, limit: f64, runs: usize, mut f: im
     );
 }
 
-fn decode(c: &mut Criterion, model: &Llama) {
+/// Generates so many tokens behind prompts of 16.
+fn generate(model: &Llama, batch: usize, tokens: usize) {
+    let prompts: Vec<Vec<u32>> = (0..batch as u32).map(|i| vec![i + 3; 16]).collect();
+    let options =
+        GenerateOptions { max_new_tokens: tokens, ignore_eos: true, ..Default::default() };
+    model.generate(&prompts, &options, &mut |_| ControlFlow::Continue(())).unwrap();
+}
+
+/// Seconds that `tokens` decoding steps of one text take, the prompt not counted.
+fn decoding(model: &Llama, tokens: usize) -> f64 {
+    best(5, || generate(model, 1, tokens + 1)) - best(5, || generate(model, 1, 1))
+}
+
+/// Seconds that a layer takes for a token when its weights lie in cache: from
+/// models of one and of four layers and hardly any vocabulary.
+fn cached_layer(spec: &Spec, dir: &std::path::Path) -> f64 {
+    support::write_large(dir, &Spec { vocab: 64, layers: 4, ..spec.clone() });
+    let [one, four] = [1, 4].map(|layers| {
+        let options = LlamaOptions { layers: Some(layers), ..Default::default() };
+        Llama::load(dir, &options, &Device::Cpu).unwrap()
+    });
+    let _ = std::fs::remove_dir_all(dir);
+    (decoding(&four, 64) - decoding(&one, 64)) / (3.0 * 64.0)
+}
+
+fn decode(c: &mut Criterion, model: &Llama, spec: &Spec, dir: &std::path::Path) {
+    if !wanted("decode, batch 1") && !wanted("decode, batch 8") && !wanted("decode, batch 32") {
+        return;
+    }
     let bytes = model.resident_bytes();
     let bandwidth = read_bandwidth(256 << 20);
     let limit = bandwidth / bytes as f64;
+    let table = (2 * spec.vocab * spec.hidden) as f64;
+    let computed = cached_layer(spec, dir) * spec.layers as f64 + table / bandwidth;
     println!(
         "{:.1} GB/s read by {} threads, {:.1} MB a token: at most {limit:.0} tokens/s for one text",
         bandwidth / 1e9,
         rayon::current_num_threads(),
         bytes as f64 / 1e6,
     );
+    println!(
+        "layers at their speed from cache and the f16 table at that bandwidth: {:.0} tokens/s",
+        1.0 / computed
+    );
     let mut group = c.benchmark_group("decode");
     for batch in [1usize, 8, 32] {
         if !wanted(&format!("decode, batch {batch}")) {
             continue;
         }
-        let run = |tokens: usize| {
-            let prompts: Vec<Vec<u32>> = (0..batch as u32).map(|i| vec![i + 3; 16]).collect();
-            let options =
-                GenerateOptions { max_new_tokens: tokens, ignore_eos: true, ..Default::default() };
-            model.generate(&prompts, &options, &mut |_| ControlFlow::Continue(())).unwrap();
-        };
         let tokens = 64;
-        report(&format!("decode, batch {batch}"), "tok", (tokens * batch) as f64, limit, 3, || {
-            run(tokens)
-        });
+        // The prompts and the first token of each are not decoding.
+        let prompt = best(5, || generate(model, batch, 1));
+        report(
+            &format!("decode, batch {batch}"),
+            "tok",
+            (tokens * batch) as f64,
+            limit,
+            5,
+            prompt,
+            || generate(model, batch, tokens + 1),
+        );
         group.throughput(Throughput::Elements((tokens * batch) as u64));
-        group.bench_function(BenchmarkId::from_parameter(batch), |b| b.iter(|| run(tokens)));
+        group.bench_function(BenchmarkId::from_parameter(batch), |b| {
+            b.iter(|| generate(model, batch, tokens))
+        });
     }
     group.finish();
 }
@@ -190,14 +237,17 @@ fn many_rows(c: &mut Criterion, model: &Llama, spec: &Spec) {
             let loss = (hidden * &x).unwrap().sum_all().unwrap();
             drop(loss.backward().unwrap());
         };
-        report(&format!("{name}: forward"), "tok", rows as f64, limit, 3, forward);
-        report(&format!("{name}: + backward"), "tok", rows as f64, limit / 2.0, 3, || both(&kept));
+        report(&format!("{name}: forward"), "tok", rows as f64, limit, 3, 0.0, forward);
+        report(&format!("{name}: + backward"), "tok", rows as f64, limit / 2.0, 3, 0.0, || {
+            both(&kept)
+        });
         report(
             &format!("{name}: + backward, recomputed"),
             "tok",
             rows as f64,
             limit / 3.0,
             3,
+            0.0,
             || both(&again),
         );
         let mut group = c.benchmark_group(name);
@@ -265,12 +315,12 @@ fn llama7b(dir: &std::path::Path) {
                 GenerateOptions { max_new_tokens: tokens, ignore_eos: true, ..Default::default() };
             model.generate(&[vec![5]], &options, &mut |_| ControlFlow::Continue(())).unwrap();
         };
-        report("7B: decode, batch 1", "tok", 8.0, limit, 2, || run(8));
+        report("7B: decode, batch 1", "tok", 8.0, limit, 2, best(2, || run(1)), || run(9));
         let limit = 128.0 / (gemm_layer(&spec, 128) * spec.layers as f64);
         let x =
             Tensor::zeros((1, 128, spec.hidden), candle_core::DType::F32, &Device::Cpu).unwrap();
         let x = (x + 0.01).unwrap();
-        report("7B: prefill 128", "tok", 128.0, limit, 1, || {
+        report("7B: prefill 128", "tok", 128.0, limit, 1, 0.0, || {
             drop(model.hidden_states(&x, &[128], &ForwardOptions::default()).unwrap());
         });
     }
@@ -297,7 +347,7 @@ fn main() {
         .warm_up_time(Duration::from_millis(200))
         .measurement_time(Duration::from_secs(1))
         .configure_from_args();
-    decode(&mut c, &whole);
+    decode(&mut c, &whole, &spec, &dir);
     many_rows(&mut c, &part, &spec);
     if wanted("memory") {
         memory(&whole, &spec);

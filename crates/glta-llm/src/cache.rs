@@ -73,7 +73,7 @@ impl Llama {
         }
         let start = cache.len();
         let positions: Vec<u32> = (start..start + len).map(|p| p as u32).collect();
-        let result = pool::enter(|| {
+        let result = pool::enter_for(len, || {
             let x = model.forward_cached(x, &[0, len], &positions, None, &mut cache.blocks)?;
             model.norm.forward(&x)
         });

@@ -295,7 +295,7 @@ impl Llama {
             starts.push(ids.len());
         }
         let model = &self.inner;
-        pool::enter(|| {
+        pool::enter_for(ids.len(), || {
             let prefix = Some(prefix).filter(|p| !p.is_empty());
             let x =
                 model.forward_cached(model.embed(&ids)?, &starts, &positions, prefix, caches)?;

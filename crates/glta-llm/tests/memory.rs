@@ -8,6 +8,7 @@ use candle_core::{Device, Tensor, Var};
 use glta_llm::{ForwardOptions, Llama, LlamaOptions};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use support::Spec;
 
 struct Counting;
@@ -44,6 +45,12 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
+/// The counters belong to the process: its tests take turns.
+fn alone() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Most bytes held by a forward and backward pass beyond what was there before.
 fn peak(model: &Llama, rows: usize, len: usize, recompute: bool) -> usize {
     let hidden = model.config().hidden_size;
@@ -67,6 +74,7 @@ fn peak(model: &Llama, rows: usize, len: usize, recompute: bool) -> usize {
 
 #[test]
 fn recomputation_keeps_one_hidden_state_per_token_and_layer() {
+    let _turn = alone();
     let spec = Spec { layers: 8, vocab: 64, inner: 160, ..Spec::default() };
     let dir = tempfile::tempdir().unwrap();
     support::write_twins(dir.path(), &spec);
@@ -91,6 +99,7 @@ fn recomputation_keeps_one_hidden_state_per_token_and_layer() {
 
 #[test]
 fn a_training_step_stays_within_its_bound() {
+    let _turn = alone();
     let spec = Spec { layers: 3, vocab: 256, ..Spec::smollm2() };
     let dir = tempfile::tempdir().unwrap();
     support::write_large(dir.path(), &spec);

@@ -8,13 +8,13 @@ use super::keys::{KeyBlock, KeyHead};
 use super::matmul::with_scratch;
 use super::tile::{Left, panel_product_at};
 use super::{PANEL, Shared};
+use crate::pool::for_each;
 use crate::simd::{Simd, SimdLevel, dispatch};
-use rayon::prelude::*;
 
 /// Query rows per block: bounds the scratch by `QUERIES x keys`.
 const QUERIES: usize = 48;
 /// Multiply-adds below which the work is not worth handing to other threads.
-const SEQUENTIAL: usize = 1 << 15;
+const SEQUENTIAL: usize = 1 << 13;
 
 /// Sizes of an attention layer.
 #[derive(Debug, Clone, Copy)]
@@ -161,7 +161,7 @@ pub(crate) fn forward(
     if work < SEQUENTIAL {
         tasks.iter().for_each(run);
     } else {
-        tasks.par_iter().for_each(run);
+        for_each(tasks.len(), |t| run(&tasks[t]));
     }
 }
 
@@ -295,7 +295,7 @@ pub(crate) fn backward(
         && s.end * heads.queries * heads.dim <= d_out.len()
         && s.blocks.last().is_some_and(|b| b.len() == s.end - s.start)));
     let d_qkv = Shared::new(d_qkv);
-    (0..sequences.len() * heads.keys).into_par_iter().for_each(|task| {
+    for_each(sequences.len() * heads.keys, |task| {
         let sequence = &sequences[task / heads.keys];
         // SAFETY: this task alone writes this key head and its query heads of
         // the sequence's rows.

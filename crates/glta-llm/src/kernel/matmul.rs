@@ -8,9 +8,9 @@
 use super::left::LeftTiles;
 use super::tile::packed_product_at;
 use super::{PANEL, Shared};
+use crate::pool::for_each;
 use crate::simd::SimdLevel;
 use crate::weights::{Matrix, Segment, panel_scales};
-use rayon::prelude::*;
 use std::cell::RefCell;
 use std::ops::Range;
 
@@ -115,18 +115,20 @@ pub(crate) unsafe fn forward(
         }
     };
     if rows == 1 {
-        let run = panels.len().div_ceil(ROW_TASKS * rayon::current_num_threads());
-        panels.par_iter().with_min_len(run).for_each(|(part, panel)| {
-            let mut sums = [0.0; PANEL];
-            // SAFETY: `sums` has 32 elements.
-            unsafe { part.matrix.row_product(level, *panel, x.row(), sums.as_mut_ptr()) };
-            write(part, *panel, 0..1, &sums);
+        let run = panels.len().div_ceil(ROW_TASKS * rayon::current_num_threads()).max(1);
+        for_each(panels.len().div_ceil(run), |task| {
+            for (part, panel) in panels.iter().skip(task * run).take(run) {
+                let mut sums = [0.0; PANEL];
+                // SAFETY: `sums` has 32 elements.
+                unsafe { part.matrix.row_product(level, *panel, x.row(), sums.as_mut_ptr()) };
+                write(part, *panel, 0..1, &sums);
+            }
         });
         return;
     }
     let step = block_tiles(&x, k, panels.len());
     let blocks = x.tiles().div_ceil(step);
-    (0..blocks * panels.len()).into_par_iter().for_each(|task| {
+    for_each(blocks * panels.len(), |task| {
         let (part, panel) = &panels[task % panels.len()];
         let first = task / panels.len() * step;
         let tiles = first..x.tiles().min(first + step);
@@ -221,7 +223,7 @@ pub(crate) unsafe fn backward(level: SimdLevel, parts: &[Part], dy: LeftTiles, d
     let panels = k.div_ceil(PANEL);
     let step = block_tiles(&dy, outputs, panels);
     let blocks = dy.tiles().div_ceil(step);
-    (0..blocks * panels).into_par_iter().for_each(|task| {
+    for_each(blocks * panels, |task| {
         let first_k = task % panels * PANEL;
         let first = task / panels * step;
         let tiles = first..dy.tiles().min(first + step);

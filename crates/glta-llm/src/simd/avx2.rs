@@ -106,8 +106,9 @@ impl Simd for Avx2 {
         _mm256_sllv_epi32(a, _mm256_set1_epi32(n as i32))
     }
     #[inline(always)]
-    unsafe fn low_bits<const BITS: u32>(a: __m256i) -> __m256 {
-        _mm256_cvtepi32_ps(_mm256_and_si256(a, _mm256_set1_epi32((1 << BITS) - 1)))
+    unsafe fn assemble(a: __m256i, mask: u32, rest: u32) -> __m256 {
+        let field = _mm256_and_si256(a, _mm256_set1_epi32(mask as i32));
+        _mm256_castsi256_ps(_mm256_or_si256(field, _mm256_set1_epi32(rest as i32)))
     }
     #[inline(always)]
     unsafe fn transpose16(src: *const f32, src_stride: usize, dst: *mut f32, dst_stride: usize) {

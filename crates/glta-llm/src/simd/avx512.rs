@@ -102,17 +102,10 @@ impl Simd for Avx512 {
         _mm512_sllv_epi32(a, _mm512_set1_epi32(n as i32))
     }
     #[inline(always)]
-    unsafe fn low_bits<const BITS: u32>(a: __m512i) -> __m512 {
-        if BITS > 4 {
-            let mask = _mm512_set1_epi32((1 << BITS) - 1);
-            return _mm512_cvtepi32_ps(_mm512_and_si512(a, mask));
-        }
-        // The permutation reads only the low four bits of its index, so one
-        // instruction masks and converts.
-        let m = ((1u32 << BITS) - 1) as i32;
-        let ramp = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
-        let table = _mm512_cvtepi32_ps(_mm512_and_si512(ramp, _mm512_set1_epi32(m)));
-        _mm512_permutexvar_ps(a, table)
+    unsafe fn assemble(a: __m512i, mask: u32, rest: u32) -> __m512 {
+        let (mask, rest) = (_mm512_set1_epi32(mask as i32), _mm512_set1_epi32(rest as i32));
+        // Truth table of `a & b | c`.
+        _mm512_castsi512_ps(_mm512_ternarylogic_epi32::<0xea>(a, mask, rest))
     }
     #[inline(always)]
     unsafe fn transpose16(src: *const f32, src_stride: usize, dst: *mut f32, dst_stride: usize) {

@@ -117,8 +117,8 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn shr(a: Self::I, n: u32) -> Self::I;
     /// Shifts by `n <= 32`; 32 gives 0.
     unsafe fn shl(a: Self::I, n: u32) -> Self::I;
-    /// The lowest `BITS` (2, 3, 4 or 8) bits of every lane as f32.
-    unsafe fn low_bits<const BITS: u32>(a: Self::I) -> Self::F;
+    /// The f32 of the bits `a & mask | rest`.
+    unsafe fn assemble(a: Self::I, mask: u32, rest: u32) -> Self::F;
 
     /// Transposes a `16 x 16` block: `dst[c * dst_stride + r] = src[r * src_stride + c]`.
     unsafe fn transpose16(src: *const f32, src_stride: usize, dst: *mut f32, dst_stride: usize);

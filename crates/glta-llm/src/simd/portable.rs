@@ -109,8 +109,8 @@ impl Simd for Portable {
         a.map(|x| x.checked_shl(n).unwrap_or(0))
     }
     #[inline(always)]
-    unsafe fn low_bits<const BITS: u32>(a: [u32; L]) -> F {
-        a.map(|x| (x & ((1 << BITS) - 1)) as i32 as f32)
+    unsafe fn assemble(a: [u32; L], mask: u32, rest: u32) -> F {
+        a.map(|x| f32::from_bits(x & mask | rest))
     }
     #[inline(always)]
     unsafe fn transpose16(src: *const f32, src_stride: usize, dst: *mut f32, dst_stride: usize) {

@@ -1,9 +1,11 @@
 //! Panels of a frozen weight as f32.
 #![allow(unsafe_op_in_unsafe_fn)]
 
-use super::matrix::{DenseData, MAX_SEGMENT, Matrix, Packed, Scales, Segment, Storage};
+use super::fields::{Lift, VECTORS, unit_inputs, unit_words};
+use super::matrix::{DenseData, MAX_SEGMENT, Matrix, Packed, Scales, Segment, Storage, Zeros};
 use crate::kernel::PANEL;
 use crate::simd::{Simd, SimdLevel, dispatch};
+use std::ops::Range;
 
 /// The 32 scales of a panel's group; ones for a dense matrix.
 pub(crate) fn panel_scales(
@@ -35,7 +37,7 @@ impl Matrix {
         level: SimdLevel,
         panel: usize,
         segment: &Segment,
-        rows: std::ops::Range<usize>,
+        rows: Range<usize>,
         scaled: bool,
         out: &mut [f32],
     ) {
@@ -64,7 +66,16 @@ impl Matrix {
                 } else {
                     [1.0; PANEL]
                 };
-                self.decode_blocks(level, p, panel, segment.group, rows, &scales, out);
+                let out = out.as_mut_ptr();
+                // SAFETY: `out` holds the rows, as checked.
+                unsafe {
+                    match p.bits {
+                        2 => decode2(level, p, panel, segment, rows, &scales, out),
+                        3 => decode3(level, p, panel, segment, rows, &scales, out),
+                        4 => decode4(level, p, panel, segment, rows, &scales, out),
+                        _ => decode8(level, p, panel, segment, rows, &scales, out),
+                    }
+                }
             }
         }
     }
@@ -89,81 +100,48 @@ impl Matrix {
         }
         out
     }
-
-    #[allow(clippy::too_many_arguments)]
-    fn decode_blocks(
-        &self,
-        level: SimdLevel,
-        p: &Packed,
-        panel: usize,
-        group: usize,
-        rows: std::ops::Range<usize>,
-        scales: &[f32; PANEL],
-        out: &mut [f32],
-    ) {
-        let stride = p.bits as usize * PANEL;
-        let first = panel * (self.k_stored / PANEL) + rows.start / PANEL;
-        let blocks = rows.len() / PANEL;
-        let words = &p.words[first * stride..(first + blocks) * stride];
-        let zeros = &p.zeros[(panel * p.n_groups + group) * PANEL..][..PANEL];
-        let (words, zeros, scales) = (words.as_ptr(), zeros.as_ptr(), scales.as_ptr());
-        let out = out.as_mut_ptr();
-        // SAFETY: `words` holds `blocks * bits * 32` words, `out` was checked.
-        unsafe {
-            match p.bits {
-                2 => decode2(level, words, blocks, zeros, scales, out),
-                3 => decode3(level, words, blocks, zeros, scales, out),
-                4 => decode4(level, words, blocks, zeros, scales, out),
-                _ => decode8(level, words, blocks, zeros, scales, out),
-            }
-        }
-    }
 }
-
-/// Field `j` (of 32) of every lane; `w` points at the block's first word row.
-///
-/// # Safety
-/// `w` must be valid for the words of a block, `j < 32`.
-#[inline(always)]
-pub(super) unsafe fn field<S: Simd, const BITS: u32>(w: *const u32, j: u32) -> S::F {
-    let bit = j * BITS;
-    let (word, offset) = ((bit / 32) as usize, bit % 32);
-    let value = S::shr(S::load_u32(w.add(word * PANEL)), offset);
-    if BITS != 3 {
-        return S::low_bits::<BITS>(value);
-    }
-    // Fields of three bits may straddle two words. Of any other field nothing
-    // of the next word reaches the lowest three bits.
-    let next = S::load_u32(w.add((word + 1).min(2) * PANEL));
-    S::low_bits::<BITS>(S::or(value, S::shl(next, 32 - offset)))
-}
-
-/// As many vectors as a panel can be wide; a loop over `PANEL / S::LANES` of
-/// them keeps to those that exist.
-pub(super) const VECTORS: usize = 8;
 
 #[inline(always)]
 unsafe fn decode_fields<S: Simd, const BITS: u32>(
-    words: *const u32,
-    blocks: usize,
-    zeros: *const u8,
-    scales: *const f32,
+    p: &Packed,
+    panel: usize,
+    segment: &Segment,
+    rows: Range<usize>,
+    scales: &[f32; PANEL],
     out: *mut f32,
 ) {
-    let mut zero = [S::splat(0.0); VECTORS];
-    let mut scale = [S::splat(0.0); VECTORS];
-    for v in 0..PANEL / S::LANES {
-        zero[v] = S::load_u8(zeros.add(v * S::LANES));
-        scale[v] = S::load(scales.add(v * S::LANES));
+    match p.zeros {
+        Zeros::Same(_) => decode_units::<S, BITS, true>(p, panel, segment, rows, scales, out),
+        Zeros::Each(_) => decode_units::<S, BITS, false>(p, panel, segment, rows, scales, out),
     }
-    for b in 0..blocks {
-        let w = words.add(b * BITS as usize * PANEL);
-        for j in 0..PANEL {
-            let o = out.add((b * PANEL + j) * PANEL);
+}
+
+#[inline(always)]
+unsafe fn decode_units<S: Simd, const BITS: u32, const SAME: bool>(
+    p: &Packed,
+    panel: usize,
+    segment: &Segment,
+    rows: Range<usize>,
+    scales: &[f32; PANEL],
+    mut out: *mut f32,
+) {
+    let lift = Lift::<S, BITS>::new(p);
+    let zeros = p.zeros_of::<S, SAME>(panel, segment.group);
+    let mut scale = [S::splat(0.0); VECTORS];
+    for (v, scale) in scale.iter_mut().enumerate().take(PANEL / S::LANES) {
+        *scale = S::load(scales[v * S::LANES..].as_ptr());
+    }
+    let words = &p.words[panel * p.panel_words..][..p.panel_words];
+    let step = unit_words(BITS) * PANEL;
+    let words = &words[rows.start / unit_inputs(BITS) * step..rows.end / unit_inputs(BITS) * step];
+    for w in words.chunks_exact(step) {
+        for i in 0..unit_inputs(BITS) {
             for v in 0..PANEL / S::LANES {
-                let q = field::<S, BITS>(w.add(v * S::LANES), j as u32);
-                S::store(o.add(v * S::LANES), S::mul(S::sub(q, zero[v]), scale[v]));
+                let q = lift.field::<SAME>(w[v * S::LANES..].as_ptr(), i, zeros[v]);
+                S::store(out.add(v * S::LANES), S::mul(q, scale[v]));
             }
+            out = out.add(PANEL);
         }
     }
 }
@@ -171,11 +149,17 @@ unsafe fn decode_fields<S: Simd, const BITS: u32>(
 macro_rules! decoders {
     ($($name:ident $generic:ident $bits:literal;)*) => { $(
         #[inline(always)]
-        unsafe fn $generic<S: Simd>(w: *const u32, n: usize, z: *const u8, s: *const f32, o: *mut f32) {
-            decode_fields::<S, $bits>(w, n, z, s, o)
+        unsafe fn $generic<S: Simd>(
+            p: &Packed, panel: usize, segment: &Segment, rows: Range<usize>,
+            scales: &[f32; PANEL], out: *mut f32,
+        ) {
+            decode_fields::<S, $bits>(p, panel, segment, rows, scales, out)
         }
         dispatch! {
-            unsafe fn $name(w: *const u32, n: usize, z: *const u8, s: *const f32, o: *mut f32) = $generic
+            unsafe fn $name(
+                p: &Packed, panel: usize, segment: &Segment, rows: Range<usize>,
+                scales: &[f32; PANEL], out: *mut f32,
+            ) = $generic
         }
     )* };
 }

@@ -53,13 +53,23 @@ pub(crate) enum DenseData {
 pub(crate) struct Packed {
     pub(crate) bits: u32,
     pub(crate) n_groups: usize,
+    /// Words of a panel.
+    pub(crate) panel_words: usize,
     /// `[panel][k_stored / 32][bits][32]`: 32 inputs of one output are `bits`
     /// words, a little-endian bit stream as on disk.
     pub(crate) words: Buffer<u32>,
     /// `[panel][group][32]`
     pub(crate) scales: Scales,
-    /// `[panel][group][32]`, the true zero point.
-    pub(crate) zeros: Buffer<u8>,
+    pub(crate) zeros: Zeros,
+}
+
+/// True zero points.
+#[derive(Debug)]
+pub(crate) enum Zeros {
+    /// One for the whole weight: symmetric quantisation.
+    Same(u8),
+    /// `[panel][group][32]`
+    Each(Buffer<u8>),
 }
 
 #[derive(Debug)]
@@ -86,7 +96,11 @@ impl Matrix {
                     Scales::F16(s) => s.len() * 2,
                     Scales::F32(s) => s.len() * 4,
                 };
-                p.words.len() * 4 + scales + p.zeros.len()
+                let zeros = match &p.zeros {
+                    Zeros::Same(_) => 0,
+                    Zeros::Each(zeros) => zeros.len(),
+                };
+                p.words.len() * 4 + scales + zeros
             }
         };
         values + self.gather.as_ref().map_or(0, |g| g.len() * 4)

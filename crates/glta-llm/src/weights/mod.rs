@@ -3,6 +3,7 @@
 mod buffer;
 mod decode;
 mod dense;
+mod fields;
 mod matrix;
 mod quantized;
 mod row;

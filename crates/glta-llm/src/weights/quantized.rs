@@ -1,5 +1,5 @@
 use super::buffer::{Arena, Buffer};
-use super::matrix::{Matrix, Packed, Scales, Storage, push_segments};
+use super::matrix::{Matrix, Packed, Scales, Storage, Zeros, push_segments};
 use crate::error::Result;
 use crate::kernel::PANEL;
 use bytemuck::Pod;
@@ -93,8 +93,9 @@ impl Matrix {
 
         let panels = t.n.div_ceil(PANEL);
         let blocks = k_stored / PANEL;
-        let mut words = arena.zeroed::<u32>(panels * blocks * bits * PANEL)?;
-        words.par_chunks_mut((blocks * bits * PANEL).max(1)).enumerate().for_each(|(p, panel)| {
+        let panel_words = blocks * bits * PANEL;
+        let mut words = arena.zeroed::<u32>(panels * panel_words)?;
+        words.par_chunks_mut(panel_words.max(1)).enumerate().for_each(|(p, panel)| {
             let cols = PANEL.min(t.n - p * PANEL);
             for (b, block) in panel.chunks_exact_mut(bits * PANEL).enumerate() {
                 if identity {
@@ -109,18 +110,25 @@ impl Matrix {
             }
         });
 
-        let mut zeros = arena.zeroed::<u8>(panels * t.n_groups * PANEL)?;
-        let zero_words = t.n * bits / 32;
-        for g in 0..t.n_groups {
-            let row =
-                unpack_zeros(&t.qzeros[g * zero_words..(g + 1) * zero_words], t.bits, t.n, t.v1);
-            for (n, z) in row.into_iter().enumerate() {
-                zeros[(n / PANEL * t.n_groups + g) * PANEL + n % PANEL] = z;
-            }
-        }
+        let zero_words = (t.n * bits / 32).max(1);
+        let rows: Vec<Vec<u8>> = t
+            .qzeros
+            .chunks_exact(zero_words)
+            .map(|row| unpack_zeros(row, t.bits, t.n, t.v1))
+            .collect();
+        let first = rows.first().and_then(|row| row.first()).copied().unwrap_or(0);
+        let zeros = if rows.iter().flatten().all(|&z| z == first) {
+            Zeros::Same(first)
+        } else {
+            Zeros::Each(group_panels(arena, t.n, t.n_groups, |g, n| rows[g][n])?)
+        };
         let scales = match t.scales {
-            ScalesRef::F16(s) => Scales::F16(scale_panels(arena, t.n, t.n_groups, s)?),
-            ScalesRef::F32(s) => Scales::F32(scale_panels(arena, t.n, t.n_groups, s)?),
+            ScalesRef::F16(s) => {
+                Scales::F16(group_panels(arena, t.n, t.n_groups, |g, n| s[g * t.n + n])?)
+            }
+            ScalesRef::F32(s) => {
+                Scales::F32(group_panels(arena, t.n, t.n_groups, |g, n| s[g * t.n + n])?)
+            }
         };
         Ok(Self {
             n: t.n,
@@ -131,6 +139,7 @@ impl Matrix {
             storage: Storage::Packed(Packed {
                 bits: t.bits,
                 n_groups: t.n_groups,
+                panel_words,
                 words,
                 scales,
                 zeros,
@@ -165,16 +174,17 @@ fn repack_block(t: &GptqTensors, rows: &[u32], first_col: usize, cols: usize, bl
     }
 }
 
-fn scale_panels<T: Pod>(
+/// `[panel][group][32]` of a value for every group and output.
+fn group_panels<T: Pod>(
     arena: &Arena,
     n: usize,
     n_groups: usize,
-    scales: &[T],
+    value: impl Fn(usize, usize) -> T,
 ) -> Result<Buffer<T>> {
     let mut out = arena.zeroed::<T>(n.div_ceil(PANEL) * n_groups * PANEL)?;
     for g in 0..n_groups {
         for col in 0..n {
-            out[(col / PANEL * n_groups + g) * PANEL + col % PANEL] = scales[g * n + col];
+            out[(col / PANEL * n_groups + g) * PANEL + col % PANEL] = value(g, col);
         }
     }
     Ok(out)

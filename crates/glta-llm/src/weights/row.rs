@@ -5,29 +5,14 @@
 //! then, so a row has the same bits alone and in a batch.
 #![allow(unsafe_op_in_unsafe_fn)]
 
-use super::decode::{VECTORS, field};
-use super::matrix::{DenseData, Matrix, Packed, Scales, Segment, Storage};
+use super::fields::{Lift, VECTORS, unit_inputs, unit_words};
+use super::matrix::{DenseData, Matrix, Packed, Scales, Segment, Storage, Zeros};
 use crate::kernel::PANEL;
 use crate::simd::{Simd, SimdLevel, dispatch};
 
 /// Bytes by which weights are asked for ahead of their use. The next panel
 /// follows, so running over the end of one is right.
 const AHEAD: usize = 2048;
-
-/// One panel of a quantised matrix.
-#[derive(Clone, Copy)]
-struct PanelRef<'a> {
-    words: *const u32,
-    zeros: *const u8,
-    scales: ScalesPtr,
-    segments: &'a [Segment],
-}
-
-#[derive(Clone, Copy)]
-enum ScalesPtr {
-    F16(*const u16),
-    F32(*const f32),
-}
 
 impl Matrix {
     /// `y[..32] += x · panel` for one row `x: (k_stored,)`.
@@ -45,12 +30,12 @@ impl Matrix {
         let x = x.as_ptr();
         match &self.storage {
             Storage::Packed(p) => {
-                let of = self.panel_ref(p, panel);
+                let segments = self.segments.as_slice();
                 match p.bits {
-                    2 => row2(level, of, x, y),
-                    3 => row3(level, of, x, y),
-                    4 => row4(level, of, x, y),
-                    _ => row8(level, of, x, y),
+                    2 => row2(level, p, panel, segments, x, y),
+                    3 => row3(level, p, panel, segments, x, y),
+                    4 => row4(level, p, panel, segments, x, y),
+                    _ => row8(level, p, panel, segments, x, y),
                 }
             }
             Storage::Dense(data) => {
@@ -64,53 +49,58 @@ impl Matrix {
             }
         }
     }
+}
 
-    fn panel_ref<'a>(&'a self, p: &'a Packed, panel: usize) -> PanelRef<'a> {
-        let words = panel * (self.k_stored / PANEL) * p.bits as usize * PANEL;
-        let group = panel * p.n_groups * PANEL;
-        PanelRef {
-            words: p.words[words..].as_ptr(),
-            zeros: p.zeros[group..].as_ptr(),
-            scales: match &p.scales {
-                Scales::F16(s) => ScalesPtr::F16(s[group..].as_ptr()),
-                Scales::F32(s) => ScalesPtr::F32(s[group..].as_ptr()),
-            },
-            segments: &self.segments,
-        }
+#[inline(always)]
+unsafe fn packed_row<S: Simd, const BITS: u32>(
+    p: &Packed,
+    panel: usize,
+    segments: &[Segment],
+    x: *const f32,
+    y: *mut f32,
+) {
+    match p.zeros {
+        Zeros::Same(_) => segments_row::<S, BITS, true>(p, panel, segments, x, y),
+        Zeros::Each(_) => segments_row::<S, BITS, false>(p, panel, segments, x, y),
     }
 }
 
 #[inline(always)]
-unsafe fn packed_row<S: Simd, const BITS: u32>(panel: PanelRef, x: *const f32, y: *mut f32) {
-    for segment in panel.segments {
-        let group = segment.group * PANEL;
-        let mut zero = [S::splat(0.0); VECTORS];
-        for (v, zero) in zero.iter_mut().enumerate().take(PANEL / S::LANES) {
-            *zero = S::load_u8(panel.zeros.add(group + v * S::LANES));
-        }
-        // A chain for every vector of the panel hides the latency of the
-        // multiply-adds.
+unsafe fn segments_row<S: Simd, const BITS: u32, const SAME: bool>(
+    p: &Packed,
+    panel: usize,
+    segments: &[Segment],
+    x: *const f32,
+    y: *mut f32,
+) {
+    let words = p.words.as_ptr().add(panel * p.panel_words);
+    let lift = Lift::<S, BITS>::new(p);
+    for segment in segments {
+        let zeros = p.zeros_of::<S, SAME>(panel, segment.group);
+        // A chain for every vector of the panel. Two segments or panels side
+        // by side would hide more latency, but read memory more slowly.
         let mut acc = [S::splat(0.0); VECTORS];
-        for b in 0..segment.len / PANEL {
-            let row = segment.start + b * PANEL;
-            let w = panel.words.add(row * BITS as usize);
-            for line in 0..2 * BITS as usize {
+        let first = segment.start / unit_inputs(BITS);
+        for unit in first..first + segment.len / unit_inputs(BITS) {
+            let w = words.add(unit * unit_words(BITS) * PANEL);
+            for line in 0..2 * unit_words(BITS) {
                 S::prefetch(w.cast::<u8>().wrapping_add(AHEAD + 64 * line));
             }
-            // A loop, not 32 copies: unrolled, it only spills registers.
-            for j in 0..PANEL {
-                let x = S::splat(*x.add(row + j));
+            let x = x.add(unit * unit_inputs(BITS));
+            for i in 0..unit_inputs(BITS) {
+                let x = S::splat(*x.add(i));
                 for v in 0..PANEL / S::LANES {
-                    let q = field::<S, BITS>(w.add(v * S::LANES), j as u32);
-                    acc[v] = S::fma(x, S::sub(q, zero[v]), acc[v]);
+                    let q = lift.field::<SAME>(w.add(v * S::LANES), i, zeros[v]);
+                    acc[v] = S::fma(x, q, acc[v]);
                 }
             }
         }
+        let group = (panel * p.n_groups + segment.group) * PANEL;
         for (v, &acc) in acc.iter().enumerate().take(PANEL / S::LANES) {
             let at = group + v * S::LANES;
-            let scale = match panel.scales {
-                ScalesPtr::F16(s) => S::load_f16(s.add(at)),
-                ScalesPtr::F32(s) => S::load(s.add(at)),
+            let scale = match &p.scales {
+                Scales::F16(s) => S::load_f16(s.as_ptr().add(at)),
+                Scales::F32(s) => S::load(s.as_ptr().add(at)),
             };
             let y = y.add(v * S::LANES);
             S::store(y, S::fma(acc, scale, S::load(y)));
@@ -121,10 +111,16 @@ unsafe fn packed_row<S: Simd, const BITS: u32>(panel: PanelRef, x: *const f32, y
 macro_rules! packed_rows {
     ($($name:ident $generic:ident $bits:literal;)*) => { $(
         #[inline(always)]
-        unsafe fn $generic<S: Simd>(panel: PanelRef, x: *const f32, y: *mut f32) {
-            packed_row::<S, $bits>(panel, x, y)
+        unsafe fn $generic<S: Simd>(
+            p: &Packed, panel: usize, segments: &[Segment], x: *const f32, y: *mut f32,
+        ) {
+            packed_row::<S, $bits>(p, panel, segments, x, y)
         }
-        dispatch! { unsafe fn $name(panel: PanelRef, x: *const f32, y: *mut f32) = $generic }
+        dispatch! {
+            unsafe fn $name(
+                p: &Packed, panel: usize, segments: &[Segment], x: *const f32, y: *mut f32,
+            ) = $generic
+        }
     )* };
 }
 packed_rows! {

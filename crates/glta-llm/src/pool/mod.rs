@@ -1,0 +1,38 @@
+//! How work is shared among the threads of rayon's current pool.
+
+mod team;
+
+use rayon::prelude::*;
+use team::Team;
+
+/// Runs `f` on a thread of rayon's current pool.
+///
+/// Entering the pool from outside costs a wake-up and a wait, which hundreds
+/// of small parallel regions would pay one by one.
+pub(crate) fn enter<R: Send>(f: impl FnOnce() -> R + Send) -> R {
+    match rayon::current_thread_index() {
+        Some(_) => f(),
+        None => rayon::scope(|_| f()),
+    }
+}
+
+/// Tokens up to which a pass is made of regions of microseconds.
+const TEAM_TOKENS: usize = 64;
+
+/// [`enter`] for a pass over so many tokens: where they are few, the pool's
+/// other threads stand by as a [`Team`].
+pub(crate) fn enter_for<R: Send>(tokens: usize, f: impl FnOnce() -> R + Send) -> R {
+    enter(|| match rayon::current_num_threads() - 1 {
+        helpers if helpers > 0 && tokens <= TEAM_TOKENS => Team::default().lead(helpers, f),
+        _ => f(),
+    })
+}
+
+/// Calls `f` with every number below `n`, on any threads, in any order.
+pub(crate) fn for_each(n: usize, f: impl Fn(usize) + Send + Sync) {
+    if n == 1 || rayon::current_num_threads() == 1 {
+        (0..n).for_each(f);
+    } else if !team::share(n, &f) {
+        (0..n).into_par_iter().for_each(f);
+    }
+}
