@@ -64,12 +64,16 @@ fn peak(model: &Llama, rows: usize, len: usize, recompute: bool) -> usize {
         let gradients = states.sum_all().unwrap().backward().unwrap();
         assert!(gradients.get(&x).is_some());
     };
-    // Scratch buffers of the threads stay from the first time.
-    step();
-    let before = NOW.load(SeqCst);
-    PEAK.store(before, SeqCst);
-    step();
-    PEAK.load(SeqCst) - before
+    // Scratch buffers stay from the first time. With several threads, which of
+    // them needs the larger ones would be up to chance.
+    let one_thread = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+    one_thread.install(|| {
+        step();
+        let before = NOW.load(SeqCst);
+        PEAK.store(before, SeqCst);
+        step();
+        PEAK.load(SeqCst) - before
+    })
 }
 
 #[test]
