@@ -1,11 +1,15 @@
-//! Trains and evaluates LightGCN on a split that was published as two files.
+//! Trains and evaluates LightGCN on a split that was published as two files, or
+//! on one file that it splits itself.
 //!
 //! ```text
 //! cargo run --release --example lightgcn -- \
 //!     --train train.txt --test test.txt --out runs/lightgcn
+//! cargo run --release --example lightgcn -- \
+//!     --layout pairs --train ratings.dat --seed 2024,2025 --out runs/ml-1m
 //! ```
 //!
-//! Leaves in the output folder: `metrics.json`, `history.json`, the curves
+//! Leaves in the output folder (with several seeds, all but `metrics.json` in
+//! a folder for each): `metrics.json`, `history.json`, the curves
 //! `loss.svg` and `metrics.svg`, the embeddings `nodes.safetensors` and those
 //! below them, `layer0.safetensors` (for `--start`), and after a search
 //! `search.json`.
@@ -16,8 +20,8 @@
 mod plot;
 
 use clap::{Parser, ValueEnum};
-use glta_data::readers::{PairsConfig, PairsLayout, split_pairs};
-use glta_data::{Split, Stats};
+use glta_data::readers::{PairsConfig, PairsLayout, pairs, split_pairs};
+use glta_data::{Dataset, Split, SplitConfig, Stats};
 use glta_graph::{
     EpochReport, Error, Grid, LightGcn, LightGcnConfig, NodeEmbeddings, Trained, search,
 };
@@ -40,9 +44,13 @@ struct Args {
     /// Training interactions, plain or gzipped
     #[arg(long, value_name = "FILE")]
     train: PathBuf,
-    /// Test interactions over the same ids
+    /// Test interactions over the same ids; without it, a share of each user's
+    /// items in the training file is held out
     #[arg(long, value_name = "FILE")]
-    test: PathBuf,
+    test: Option<PathBuf>,
+    /// The share that is held out where there is no test file
+    #[arg(long, value_name = "SHARE", default_value_t = 0.2)]
+    test_ratio: f64,
     /// Folder for everything the run leaves behind
     #[arg(long, value_name = "DIR", default_value = "runs/lightgcn")]
     out: PathBuf,
@@ -53,9 +61,9 @@ struct Args {
     /// of them for the full number of epochs
     #[arg(long, value_name = "SHARE", default_value_t = 0.1)]
     valid_ratio: f64,
-    /// Seed of the validation split and of training
-    #[arg(long, value_name = "N")]
-    seed: Option<u64>,
+    /// Seeds of the split and of training; everything is repeated for each
+    #[arg(long, value_name = "N", value_delimiter = ',')]
+    seed: Vec<u64>,
     /// TOML file with fields of LightGcnConfig
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -112,43 +120,95 @@ fn run(args: &Args) -> Result<()> {
         Layout::Lists => PairsLayout::Lists,
         Layout::Pairs => PairsLayout::Pairs,
     };
-    let pairs = PairsConfig { layout, ..Default::default() };
-    let folder = args.train.parent().and_then(Path::file_name).unwrap_or_default();
-    let name = folder.to_string_lossy();
-    let (dataset, split) = split_pairs(name, &args.train, &args.test, &pairs)?;
-    println!("{}", dataset.stats());
-    let split = Split::with_validation(&split.train, split.test, args.valid_ratio, config.seed)?;
+    let data = Data::read(args, &PairsConfig { layout, ..Default::default() })?;
+    println!("{}", data.dataset.stats());
     let start = args.start.as_deref().map(NodeEmbeddings::load).transpose()?;
+    let seeds = if args.seed.is_empty() { vec![config.seed] } else { args.seed.clone() };
 
-    let clock = Instant::now();
-    let (config, trained) = match &args.search {
-        None => (config.clone(), train(args, &config, &split, start.as_ref())?),
-        Some(path) => tune(args, path, &config, &split, start.as_ref())?,
-    };
-    let seconds = clock.elapsed().as_secs_f64();
+    let mut runs = Vec::new();
+    for &seed in &seeds {
+        let config = LightGcnConfig { seed, ..config.clone() };
+        let out = match seeds.len() {
+            1 => args.out.clone(),
+            _ => args.out.join(format!("seed-{seed}")),
+        };
+        std::fs::create_dir_all(&out).map_err(|e| format!("{}: {e}", out.display()))?;
+        let split = data.split(args, seed)?;
+        let clock = Instant::now();
+        let (config, trained) = match &args.search {
+            None => (config.clone(), train(args, &config, &split, start.as_ref())?),
+            Some(path) => tune(args, path, &out, &config, &split, start.as_ref())?,
+        };
+        let seconds = clock.elapsed().as_secs_f64();
 
-    let masked = [&split.train, &split.valid];
-    let scorer = trained.embeddings.scorer();
-    let report = evaluate(&scorer, &split.test, &masked, &EvaluationConfig::default())?;
-    trained.embeddings.save(args.out.join("nodes.safetensors"))?;
-    trained.layer0.save(args.out.join("layer0.safetensors"))?;
-    save(&args.out.join("history.json"), &trained.history)?;
+        let masked = [&split.train, &split.valid];
+        let scorer = trained.embeddings.scorer();
+        let report = evaluate(&scorer, &split.test, &masked, &EvaluationConfig::default())?;
+        trained.embeddings.save(out.join("nodes.safetensors"))?;
+        trained.layer0.save(out.join("layer0.safetensors"))?;
+        save(&out.join("history.json"), &trained.history)?;
+        plot::loss(&out.join("loss.svg"), &trained.history)?;
+        plot::metrics(&out.join("metrics.svg"), &trained.history)?;
+        runs.push(Run { config, trained, report, seconds });
+    }
     let record = Record {
-        dataset: dataset.stats(),
+        dataset: data.dataset.stats(),
         protocol: json!({
-            "split": "published files",
+            "split": if args.test.is_some() { "published files" } else { "random per user" },
+            "test_ratio": args.test.is_none().then_some(args.test_ratio),
             "valid_ratio": args.valid_ratio,
-            "seed": config.seed,
+            "seeds": seeds,
             "masked": if args.valid_ratio > 0.0 { "train+valid" } else { "train" },
         }),
         config: &config,
-        rows: vec![row(&config, &trained, &report, seconds)],
+        rows: runs.iter().map(Run::row).collect(),
     };
     save(&args.out.join("metrics.json"), &record)?;
-    plot::loss(&args.out.join("loss.svg"), &trained.history)?;
-    plot::metrics(&args.out.join("metrics.svg"), &trained.history)?;
-    print_table(&report, &trained);
+    print_table(&runs);
     Ok(())
+}
+
+/// The interactions, and their split where it was published.
+struct Data {
+    dataset: Dataset,
+    published: Option<Split>,
+}
+
+impl Data {
+    fn read(args: &Args, config: &PairsConfig) -> Result<Self> {
+        let folder = args.train.parent().and_then(Path::file_name).unwrap_or_default();
+        Ok(match &args.test {
+            Some(test) => {
+                let (dataset, split) =
+                    split_pairs(folder.to_string_lossy(), &args.train, test, config)?;
+                Self { dataset, published: Some(split) }
+            }
+            None => Self { dataset: pairs(&args.train, config)?, published: None },
+        })
+    }
+
+    fn split(&self, args: &Args, seed: u64) -> Result<Split> {
+        let valid_ratio = args.valid_ratio;
+        Ok(match &self.published {
+            Some(split) => {
+                Split::with_validation(&split.train, split.test.clone(), valid_ratio, seed)?
+            }
+            None => {
+                let test_ratio = args.test_ratio;
+                let config =
+                    SplitConfig { seed, test_ratio, valid_ratio, ..SplitConfig::default() };
+                Split::new(&self.dataset, &config)?
+            }
+        })
+    }
+}
+
+/// One seed's result.
+struct Run {
+    config: LightGcnConfig,
+    trained: Trained,
+    report: Report,
+    seconds: f64,
 }
 
 /// What `metrics.json` holds.
@@ -178,7 +238,6 @@ fn configuration(args: &Args) -> Result<LightGcnConfig> {
         let grid = Grid(BTreeMap::from([(field.to_owned(), vec![value])]));
         config = grid.candidates(&config)?.remove(0);
     }
-    config.seed = args.seed.unwrap_or(config.seed);
     config.validate()?;
     Ok(config)
 }
@@ -215,6 +274,7 @@ fn train(
 fn tune(
     args: &Args,
     path: &Path,
+    out: &Path,
     base: &LightGcnConfig,
     split: &Split,
     start: Option<&NodeEmbeddings>,
@@ -236,7 +296,7 @@ fn tune(
         let settings = changes(&grid, &trial.config);
         println!("{:>10.4} {:>9.1}  {settings}", trial.score, trial.seconds);
     }
-    save(&args.out.join("search.json"), &found.trials)?;
+    save(&out.join("search.json"), &found.trials)?;
     let (best, trained) = found.best.ok_or("no setting gave a validation score")?;
     Ok((candidates[best].clone(), trained))
 }
@@ -293,33 +353,57 @@ impl Progress {
     }
 }
 
-fn row(config: &LightGcnConfig, trained: &Trained, report: &Report, seconds: f64) -> Value {
-    let epochs = trained.history.len();
-    let trained_for: f64 = trained.history.iter().map(|e| e.seconds).sum();
-    let mut row = BTreeMap::from([
-        ("system".to_owned(), json!("LightGCN")),
-        ("seed".to_owned(), json!(config.seed)),
-        ("train_seconds".to_owned(), json!(seconds)),
-        ("seconds_per_epoch".to_owned(), json!(trained_for / epochs.max(1) as f64)),
-        ("epochs".to_owned(), json!(epochs)),
-        ("best_epoch".to_owned(), json!(trained.best_epoch)),
-        ("peak_rss_mb".to_owned(), json!(peak_rss_mb())),
-    ]);
-    row.extend(report.iter().map(|(name, value)| (name, json!(value))));
-    if let (Some(value), true) = (trained.best_validation(), config.keep_best) {
-        let selection = config.selection;
-        let name = format!("valid_{}@{}", selection.metric.short_name(), selection.k);
-        row.insert(name, json!(value));
+impl Run {
+    fn row(&self) -> Value {
+        let Self { config, trained, report, seconds } = self;
+        let epochs = trained.history.len();
+        let trained_for: f64 = trained.history.iter().map(|e| e.seconds).sum();
+        let mut row = BTreeMap::from([
+            ("system".to_owned(), json!("LightGCN")),
+            ("seed".to_owned(), json!(config.seed)),
+            ("train_seconds".to_owned(), json!(seconds)),
+            ("seconds_per_epoch".to_owned(), json!(trained_for / epochs.max(1) as f64)),
+            ("epochs".to_owned(), json!(epochs)),
+            ("best_epoch".to_owned(), json!(trained.best_epoch)),
+            ("peak_rss_mb".to_owned(), json!(peak_rss_mb())),
+        ]);
+        row.extend(report.iter().map(|(name, value)| (name, json!(value))));
+        if let (Some(value), true) = (trained.best_validation(), config.keep_best) {
+            let selection = config.selection;
+            let name = format!("valid_{}@{}", selection.metric.short_name(), selection.k);
+            row.insert(name, json!(value));
+        }
+        json!(row)
     }
-    json!(row)
 }
 
-fn print_table(report: &Report, trained: &Trained) {
+/// One line for every seed, and their mean and standard deviation.
+fn print_table(runs: &[Run]) {
     let columns = ["P@5", "P@10", "P@20", "N@5", "N@10", "N@20", "R@20"];
-    let metrics: BTreeMap<String, f64> = report.iter().collect();
-    println!("\n{:<10}{}{:>8}", "system", columns.map(|c| format!("{c:>8}")).concat(), "epoch");
-    let values = columns.map(|c| format!("{:>8.4}", metrics.get(c).copied().unwrap_or_default()));
-    println!("{:<10}{}{:>8}", "LightGCN", values.concat(), trained.best_epoch);
+    let names = columns.map(|c| format!("{c:>8}")).concat();
+    println!("\n{:<16}{names}{:>8}{:>9}", "LightGCN", "epoch", "seconds");
+    let values = |run: &Run| {
+        let metrics: BTreeMap<String, f64> = run.report.iter().collect();
+        columns.map(|c| metrics.get(c).copied().unwrap_or_default())
+    };
+    let line = |name: &str, values: [f64; 7]| {
+        format!("{name:<16}{}", values.map(|v| format!("{v:>8.4}")).concat())
+    };
+    for run in runs {
+        let name = format!("seed {}", run.config.seed);
+        let (epoch, seconds) = (run.trained.best_epoch, run.seconds);
+        println!("{}{epoch:>8}{seconds:>9.1}", line(&name, values(run)));
+    }
+    if runs.len() > 1 {
+        let all: Vec<[f64; 7]> = runs.iter().map(values).collect();
+        let n = all.len() as f64;
+        let mean: [f64; 7] = std::array::from_fn(|c| all.iter().map(|v| v[c]).sum::<f64>() / n);
+        let deviation = std::array::from_fn(|c| {
+            let squares: f64 = all.iter().map(|v| (v[c] - mean[c]).powi(2)).sum();
+            (squares / (n - 1.0)).sqrt()
+        });
+        println!("{}\n{}", line("mean", mean), line("deviation", deviation));
+    }
 }
 
 /// Writes a file that appears under its name only when it is complete.
