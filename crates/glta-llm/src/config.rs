@@ -481,13 +481,9 @@ fn parse_quantization(path: &Path, block: &Value) -> Result<QuantizeConfig> {
         });
     }
     // Options that change the meaning of single layers.
-    for key in ["dynamic", "modules_in_block_to_quantize"] {
-        let set = match f.get(key) {
-            None => false,
-            Some(Value::Object(o)) => !o.is_empty(),
-            Some(Value::Array(a)) => !a.is_empty(),
-            Some(_) => true,
-        };
+    let dynamic = f.get("dynamic").is_some_and(|v| v.as_object().is_none_or(|o| !o.is_empty()));
+    let some = f.get("modules_in_block_to_quantize").is_some_and(|v| !names_all_modules(v));
+    for (key, set) in [("dynamic", dynamic), ("modules_in_block_to_quantize", some)] {
         if set {
             return Err(Error::Unsupported {
                 what: format!("quantization option `{key}`"),
@@ -514,4 +510,21 @@ fn parse_quantization(path: &Path, block: &Value) -> Result<QuantizeConfig> {
     };
     config.validate()?;
     Ok(config)
+}
+
+/// Whether a list of modules, perhaps of lists (those quantised together),
+/// names every linear layer of a block, or is empty, which means the same.
+fn names_all_modules(value: &Value) -> bool {
+    let mut named = Vec::new();
+    let mut open = vec![value];
+    while let Some(value) = open.pop() {
+        match value {
+            Value::Array(values) => open.extend(values),
+            Value::String(name) => named.push(name.as_str()),
+            _ => return false,
+        }
+    }
+    let attention = ["q_proj", "k_proj", "v_proj", "o_proj"].map(|p| format!("self_attn.{p}"));
+    let mlp = ["gate_proj", "up_proj", "down_proj"].map(|p| format!("mlp.{p}"));
+    named.is_empty() || attention.iter().chain(&mlp).all(|m| named.contains(&m.as_str()))
 }

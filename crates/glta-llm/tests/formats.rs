@@ -392,3 +392,28 @@ fn truncated_and_random_models_run() {
     assert_ne!(run(&random), run(&other));
     assert!((random.embedding_rms() - 0.02).abs() < 0.002);
 }
+
+#[test]
+fn a_list_of_quantised_modules_must_name_them_all() {
+    let dir = tempfile::tempdir().unwrap();
+    support::write_twins(dir.path(), &Spec::default());
+    let path = dir.path().join("gptq/config.json");
+    let mut config: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    let mut with_modules = |modules: &str| {
+        config["quantization_config"]["modules_in_block_to_quantize"] =
+            serde_json::from_str(modules).unwrap();
+        std::fs::write(&path, config.to_string()).unwrap();
+        Llama::load(dir.path().join("gptq"), &LlamaOptions::default(), &Device::Cpu)
+    };
+    with_modules(
+        r#"[["self_attn.k_proj", "self_attn.v_proj", "self_attn.q_proj"], ["self_attn.o_proj"],
+            ["mlp.up_proj", "mlp.gate_proj"], ["mlp.down_proj"]]"#,
+    )
+    .unwrap();
+    with_modules("[]").unwrap();
+    for some in [r#"[["self_attn.q_proj"]]"#, r#"{"mlp.down_proj": true}"#] {
+        let error = with_modules(some).unwrap_err().to_string();
+        assert!(error.contains("modules_in_block_to_quantize"), "{error}");
+    }
+}
