@@ -11,6 +11,7 @@ use super::Result;
 use super::progress::Reporter;
 
 /// `path` if it exists; else the file at `url`, downloaded to `path`.
+#[allow(dead_code, reason = "not every example downloads")]
 pub fn data(path: &Path, url: &str) -> Result<()> {
     if path.exists() {
         return Ok(());

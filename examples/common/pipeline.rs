@@ -1,14 +1,20 @@
 //! From a data set to the table: baselines tuned on validation data, GLTA, and
 //! a recommender in the output folder.
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use glta::align::{Backbone, Config, LanguageModel, Recommender, Run, RunData};
-use glta::baselines::{Ease, EaseConfig, Popularity};
+use glta::align::{
+    Backbone, Config, LanguageModel, Preset, Recommender, Run, RunData, TextVectorConfig,
+};
+use glta::baselines::{
+    Ease, EaseConfig, EaseText, Popularity, TextKnn, TextKnnConfig, WhitenConfig, whiten,
+};
 use glta::data::{Dataset, Interactions, Split, SplitConfig, TextConfig};
 use glta::graph::{LightGcn, LightGcnConfig, NodeEmbeddings};
-use glta::metrics::{EvaluationConfig, Metric, Report, Scorer, evaluate, evaluate_rankings};
+use glta::metrics::{EvaluationConfig, Metric, Scorer, evaluate, evaluate_rankings};
+use ndarray::Array2;
 
 use super::Result;
 use super::args::PipelineArgs;
@@ -23,6 +29,40 @@ pub struct Task {
     /// L2 weights that are tried for EASE and for LightGCN, on validation data.
     pub ease_l2: Vec<f64>,
     pub lightgcn_l2: Vec<f32>,
+}
+
+impl Task {
+    /// For data with few interactions a user and an item: stronger L2 for
+    /// LightGCN, weaker for EASE.
+    #[allow(dead_code, reason = "not every example has such data")]
+    pub fn sparse(dataset: Dataset) -> Self {
+        Self {
+            dataset,
+            split: SplitConfig::default(),
+            texts: TextConfig::default(),
+            ease_l2: vec![10.0, 30.0, 100.0, 200.0, 400.0],
+            lightgcn_l2: vec![1e-4, 1e-3, 1e-2, 1e-1],
+        }
+    }
+}
+
+/// What [`Task::sparse`] data changes in a preset.
+#[allow(dead_code, reason = "not every example has such data")]
+pub fn sparse(preset: Preset, config: &mut Config) {
+    config.graph = LightGcnConfig {
+        learning_rate: 0.02,
+        batch_size: 8192,
+        epochs: 250,
+        patience: 8,
+        ..LightGcnConfig::default()
+    };
+    // Six layers keep a run short; the whole model still writes texts.
+    config.llm.layers = Some(6);
+    if preset == Preset::Default {
+        config.model.history = 0;
+        config.texts.profile = false;
+        config.texts.prediction = false;
+    }
 }
 
 /// Runs every system of the task and leaves `metrics.json` and, per seed, one
@@ -81,14 +121,14 @@ pub fn run(task: &Task, args: &PipelineArgs, config: Config) -> Result<()> {
     });
     record.config = Some(config.clone());
 
-    let mut session = Session { task, args, language, record, path, reporter };
+    let mut session = Session { task, args, language, record, path, reporter, vectors: None };
     let mut shown = None;
     for &seed in &args.seeds {
         let recommender = session.seed(seed, &config)?;
         shown.get_or_insert(recommender);
     }
     session.reporter.finish();
-    println!("\n{}", session.record.table());
+    println!("\n{}\n\n{}", session.record.table(), session.record.buckets());
     println!("\nwritten to {}", session.path.display());
     if let Some(recommender) = shown {
         show(&recommender)?;
@@ -103,12 +143,8 @@ struct Session<'a> {
     record: Record,
     path: PathBuf,
     reporter: Reporter,
-}
-
-/// Test report, validation N@10.
-struct Scores {
-    test: Report,
-    valid: Option<f64>,
+    /// Of all items' texts, once they were needed.
+    vectors: Option<Array2<f32>>,
 }
 
 impl Session<'_> {
@@ -119,11 +155,12 @@ impl Session<'_> {
         if self.record.row("Popularity", seed).is_none() {
             let started = Instant::now();
             let popularity = Popularity::fit(&split.train);
-            let scores = measure(&popularity, &split)?;
-            self.add("Popularity", seed, &scores, started.elapsed().as_secs_f64(), String::new())?;
+            let seconds = started.elapsed().as_secs_f64();
+            self.add("Popularity", seed, &split, &popularity, seconds, String::new())?;
         }
-        if self.record.row("EASE", seed).is_none() {
-            self.ease(seed, &split)?;
+        if ["EASE", "text-kNN", "EASE + text"].iter().any(|s| self.record.row(s, seed).is_none()) {
+            let ease = self.ease(seed, &split)?;
+            self.texts(seed, &split, &ease)?;
         }
         let nodes = self.lightgcn(seed, &split, &config.graph)?;
         let data = RunData::new(&self.task.dataset, &split, &self.task.texts)?;
@@ -146,7 +183,8 @@ impl Session<'_> {
         Ok(main)
     }
 
-    fn ease(&mut self, seed: u64, split: &Split) -> Result<()> {
+    /// EASE under the l2 that is best on validation data.
+    fn ease(&mut self, seed: u64, split: &Split) -> Result<Ease> {
         let started = Instant::now();
         let mut best: Option<(f64, f64, Ease)> = None;
         let grid = self.task.ease_l2.clone();
@@ -159,9 +197,64 @@ impl Session<'_> {
             }
         }
         let (_, l2, ease) = best.ok_or("EASE needs at least one l2")?;
-        let scores = measure(&ease, split)?;
         let seconds = started.elapsed().as_secs_f64() / grid.len() as f64;
-        self.add("EASE", seed, &scores, seconds, format!("l2 {l2}"))
+        if self.record.row("EASE", seed).is_none() {
+            self.add("EASE", seed, split, &ease, seconds, format!("l2 {l2}"))?;
+        }
+        Ok(ease)
+    }
+
+    /// What text does without a graph, and beside EASE: vectors from the frozen
+    /// language model, everything chosen on validation data.
+    fn texts(&mut self, seed: u64, split: &Split, ease: &Ease) -> Result<()> {
+        let started = Instant::now();
+        let config = TextVectorConfig::default();
+        if self.vectors.is_none() {
+            let texts = self.task.dataset.texts(&self.task.texts)?;
+            let reporter = &mut self.reporter;
+            let vectors = self.language.text_vectors(&texts, &config, &mut |done, total| {
+                reporter.advance("text vectors", done as u64, total as u64, "");
+                ControlFlow::Continue(())
+            })?;
+            self.vectors = Some(vectors);
+        }
+        let vectors = self.vectors.as_ref().ok_or("no text vectors")?;
+        let read = started.elapsed().as_secs_f64();
+
+        let started = Instant::now();
+        let mut best: Option<(f64, f64, i32, TextKnn)> = None;
+        for strength in [0.5, 1.0] {
+            let config = WhitenConfig { strength, ..WhitenConfig::default() };
+            let whitened = whiten(vectors.view(), &config)?;
+            for power in [1, 3] {
+                let config = TextKnnConfig { power };
+                let knn = TextKnn::new(whitened.clone(), &split.train, &config)?;
+                let valid = validation(&knn, split)?;
+                if best.as_ref().is_none_or(|(v, ..)| valid > *v) {
+                    best = Some((valid, strength, power, knn));
+                }
+            }
+        }
+        let (_, strength, power, knn) = best.ok_or("text-kNN needs a setting")?;
+        let seconds = read + started.elapsed().as_secs_f64() / 4.0;
+        let layers = config.layers.min(self.language.llama.config().num_hidden_layers);
+        let of = format!("{layers} layers, whitening {strength}, cosine^{power}");
+        if self.record.row("text-kNN", seed).is_none() {
+            self.add("text-kNN", seed, split, &knn, seconds, of.clone())?;
+        }
+        if self.record.row("EASE + text", seed).is_none() {
+            let mut best: Option<(f64, f32)> = None;
+            for weight in [0.0, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0] {
+                let valid = validation(&EaseText::new(ease, &knn, weight)?, split)?;
+                if best.is_none_or(|(v, _)| valid > v) {
+                    best = Some((valid, weight));
+                }
+            }
+            let (_, weight) = best.ok_or("EASE + text needs a weight")?;
+            let both = EaseText::new(ease, &knn, weight)?;
+            self.add("EASE + text", seed, split, &both, 0.0, format!("weight {weight}, {of}"))?;
+        }
+        Ok(())
     }
 
     /// LightGCN under the l2 that is best on validation data; its embeddings are
@@ -210,8 +303,7 @@ impl Session<'_> {
         }
         let (_, l2, nodes, timing) = best.ok_or("LightGCN needs at least one l2")?;
         nodes.save(&path)?;
-        let scores = measure(&nodes.scorer(), split)?;
-        let mut row = Row::new("LightGCN", seed, &scores.test, scores.valid);
+        let mut row = measure("LightGCN", seed, &nodes.scorer(), split)?;
         row.settings = format!("l2 {l2}, best of {}", grid.len());
         row.train_seconds = timing.train_seconds;
         row.epochs = timing.epochs;
@@ -246,7 +338,8 @@ impl Session<'_> {
         if self.record.row(system, config.seed).is_none() {
             let rankings = rankings(&recommender, &split.test)?;
             let test = evaluate_rankings(&rankings, &split.test, &EvaluationConfig::default().ks)?;
-            let mut row = Row::new(system, config.seed, &test, report.user_stage.best());
+            let valid = report.user_stage.best();
+            let mut row = Row::new(system, config.seed, &test, valid, split)?;
             row.train_seconds = seconds;
             row.epochs = report.user_stage.losses.len();
             row.seconds_per_epoch = seconds / row.epochs.max(1) as f64;
@@ -263,11 +356,12 @@ impl Session<'_> {
         &mut self,
         system: &str,
         seed: u64,
-        scores: &Scores,
+        split: &Split,
+        scorer: &dyn Scorer,
         seconds: f64,
         settings: String,
     ) -> Result<()> {
-        let mut row = Row::new(system, seed, &scores.test, scores.valid);
+        let mut row = measure(system, seed, scorer, split)?;
         row.train_seconds = seconds;
         row.settings = settings;
         self.push(row)
@@ -288,10 +382,10 @@ fn validation(scorer: &dyn Scorer, split: &Split) -> Result<f64> {
     Ok(report.get(Metric::Ndcg, 10).unwrap_or_default())
 }
 
-fn measure(scorer: &dyn Scorer, split: &Split) -> Result<Scores> {
+fn measure(system: &str, seed: u64, scorer: &dyn Scorer, split: &Split) -> Result<Row> {
     let masked = [&split.train, &split.valid];
     let test = evaluate(scorer, &split.test, &masked, &EvaluationConfig::default())?;
-    Ok(Scores { test, valid: Some(validation(scorer, split)?) })
+    Row::new(system, seed, &test, Some(validation(scorer, split)?), split)
 }
 
 /// Top-20 lists of all users with test items.

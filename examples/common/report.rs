@@ -3,8 +3,8 @@ use std::io::Write;
 use std::path::Path;
 
 use glta::align::Config;
-use glta::data::Stats;
-use glta::metrics::Report;
+use glta::data::{Split, Stats};
+use glta::metrics::{Buckets, Metric, Report};
 use serde::{Deserialize, Serialize};
 
 use super::Result;
@@ -47,6 +47,9 @@ pub struct Row {
     /// Test metrics by short name (`N@10`), and `valid_N@10`.
     #[serde(flatten)]
     pub metrics: BTreeMap<String, f64>,
+    /// Test N@20 of the items whose training degree lies in a range.
+    #[serde(default)]
+    pub by_item_degree: BTreeMap<String, f64>,
     pub train_seconds: f64,
     pub seconds_per_epoch: f64,
     pub epochs: usize,
@@ -54,18 +57,31 @@ pub struct Row {
 }
 
 impl Row {
-    pub fn new(system: &str, seed: u64, test: &Report, valid: Option<f64>) -> Self {
+    pub fn new(
+        system: &str,
+        seed: u64,
+        test: &Report,
+        valid: Option<f64>,
+        split: &Split,
+    ) -> Result<Self> {
         let wanted = ["P@5", "P@10", "N@5", "N@10", "R@20", "N@20"];
         let mut metrics: BTreeMap<String, f64> =
             test.iter().filter(|(name, _)| wanted.contains(&name.as_str())).collect();
         metrics.extend(valid.map(|v| ("valid_N@10".to_owned(), v)));
-        Self {
+        let degrees = split.train.item_degrees();
+        let by_item_degree = test
+            .by_item_degree(&split.test, &degrees, &Buckets::default())?
+            .into_iter()
+            .filter_map(|b| Some((b.label, b.report.get(Metric::Ndcg, 20)?)))
+            .collect();
+        Ok(Self {
             system: system.to_owned(),
             seed,
             metrics,
+            by_item_degree,
             peak_rss_mb: peak_rss_mb(),
             ..Self::default()
-        }
+        })
     }
 }
 
@@ -95,13 +111,27 @@ impl Record {
     /// The rows as a table: one line a system, metrics averaged over the seeds.
     pub fn table(&self) -> String {
         let columns = ["P@5", "P@10", "N@5", "N@10", "R@20", "N@20", "valid_N@10"];
+        self.means("system", &columns.map(String::from), |row| &row.metrics)
+    }
+
+    /// The same by the training degree of the items to be found.
+    pub fn buckets(&self) -> String {
+        self.means("N@20 by degree", &Buckets::default().labels(), |row| &row.by_item_degree)
+    }
+
+    fn means(
+        &self,
+        title: &str,
+        columns: &[String],
+        values_of: impl Fn(&Row) -> &BTreeMap<String, f64>,
+    ) -> String {
         let mut systems: Vec<&str> = Vec::new();
         for row in &self.rows {
             if !systems.contains(&row.system.as_str()) {
                 systems.push(&row.system);
             }
         }
-        let mut out = format!("{:<18}", "system");
+        let mut out = format!("{title:<18}");
         for column in columns {
             out += &format!("{column:>11}");
         }
@@ -110,7 +140,7 @@ impl Record {
             out += &format!("\n{system:<18}");
             for column in columns {
                 let values: Vec<f64> =
-                    rows.iter().filter_map(|r| r.metrics.get(column).copied()).collect();
+                    rows.iter().filter_map(|r| values_of(r).get(column).copied()).collect();
                 match values.len() {
                     0 => out += &format!("{:>11}", "-"),
                     n => out += &format!("{:>11.4}", values.iter().sum::<f64>() / n as f64),

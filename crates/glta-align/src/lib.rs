@@ -73,6 +73,7 @@ mod run;
 mod sampling;
 mod stages;
 mod template;
+mod text_vectors;
 mod texts;
 #[cfg(test)]
 #[path = "../../../tests/tiny_llm/mod.rs"]
@@ -90,5 +91,6 @@ pub use progress::{Event, Progress};
 pub use recommender::{Recommendation, Recommender};
 pub use run::{FitReport, Run};
 pub use template::Templates;
+pub use text_vectors::TextVectorConfig;
 pub use texts::UserTexts;
 pub use trainer::StageHistory;

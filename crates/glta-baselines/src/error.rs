@@ -32,6 +32,9 @@ pub enum Error {
         /// The configured regularisation.
         l2: f64,
     },
+    /// Text vectors that do not fit.
+    #[error("text vectors: {0}")]
+    TextVectors(String),
 }
 
 /// Result with this crate's [`Error`].

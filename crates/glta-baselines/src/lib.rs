@@ -22,7 +22,11 @@
 mod ease;
 mod error;
 mod popularity;
+mod text_knn;
+mod whiten;
 
 pub use ease::{Ease, EaseConfig};
 pub use error::{Error, Result};
 pub use popularity::Popularity;
+pub use text_knn::{EaseText, TextKnn, TextKnnConfig};
+pub use whiten::{WhitenConfig, whiten};

@@ -1,0 +1,127 @@
+use std::ops::ControlFlow;
+
+use candle_core::{DType, Device};
+use ndarray::Array2;
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, LanguageModel, Result};
+
+/// Texts between two reports of progress.
+const BATCH: usize = 64;
+
+/// How [`LanguageModel::text_vectors`] reads a text.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TextVectorConfig {
+    /// Layers that the text runs through, at most those of the model; 0 takes the
+    /// token embeddings. Six are as good as thirty. Default 6.
+    pub layers: usize,
+    /// Tokens read of each text. Default 48.
+    pub max_tokens: usize,
+}
+
+impl Default for TextVectorConfig {
+    fn default() -> Self {
+        Self { layers: 6, max_tokens: 48 }
+    }
+}
+
+impl LanguageModel {
+    /// A vector for each text, `(texts, hidden)`: the mean of its tokens' hidden
+    /// states, each scaled to a root mean square of 1. The first token is left
+    /// out where there are others, for its state is the same large vector under
+    /// every text. An empty text has zeros.
+    ///
+    /// Centre and whiten them before comparing: the raw vectors of all texts look
+    /// alike. `progress` is given texts done and in all.
+    ///
+    /// # Errors
+    /// What the tokenizer or the model refuses, or [`Error::Cancelled`].
+    pub fn text_vectors(
+        &self,
+        texts: &[String],
+        config: &TextVectorConfig,
+        progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
+    ) -> Result<Array2<f32>> {
+        if config.max_tokens == 0 {
+            return Err(Error::Data("text vectors of no tokens: raise max_tokens".into()));
+        }
+        let hidden = self.llama.config().hidden_size;
+        let layers = config.layers.min(self.llama.config().num_hidden_layers);
+        let context = self.llama.config().max_position_embeddings;
+        let vector = |text: &String| -> Result<Vec<f32>> {
+            let mut ids = match text.trim() {
+                "" => return Ok(vec![0.0; hidden]),
+                text => self.tokenizer.encode(text, true)?,
+            };
+            ids.truncate(config.max_tokens.min(context));
+            let states = self.llama.layer_hidden_states(&ids, layers)?;
+            let states = states.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.to_vec2::<f32>()?;
+            let mut mean = vec![0.0; hidden];
+            let first = usize::from(states.len() > 1);
+            for state in &states[first..] {
+                let square = state.iter().map(|v| v * v).sum::<f32>() / hidden as f32;
+                let factor = 1.0 / (square.sqrt().max(1e-12) * (states.len() - first) as f32);
+                mean.iter_mut().zip(state).for_each(|(mean, v)| *mean += factor * v);
+            }
+            Ok(mean)
+        };
+        let mut out = Vec::with_capacity(texts.len() * hidden);
+        for batch in texts.chunks(BATCH) {
+            let vectors = batch.par_iter().map(vector).collect::<Result<Vec<_>>>()?;
+            out.extend(vectors.into_iter().flatten());
+            if progress(out.len() / hidden, texts.len()).is_break() {
+                return Err(Error::Cancelled);
+            }
+        }
+        Array2::from_shape_vec((texts.len(), hidden), out).map_err(|e| Error::Data(e.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use glta_llm::LlamaOptions;
+
+    #[test]
+    fn vectors_are_means_of_scaled_states() {
+        let dir = tempfile::tempdir().unwrap();
+        crate::tiny_llm::write(dir.path());
+        let model =
+            LanguageModel::load(dir.path(), &LlamaOptions::default(), &Device::Cpu).unwrap();
+        let texts = ["Film one", "", "a", "Film one and two, then some more"].map(String::from);
+        let config = TextVectorConfig { layers: 1, max_tokens: 5 };
+        let mut calls = Vec::new();
+        let got = model
+            .text_vectors(&texts, &config, &mut |done, total| {
+                calls.push((done, total));
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+        assert_eq!(calls, [(4, 4)]);
+        assert!(got.row(1).iter().all(|&v| v == 0.0));
+        for row in [0, 3] {
+            let mut ids = model.tokenizer.encode(&texts[row], true).unwrap();
+            ids.truncate(5);
+            let states =
+                model.llama.layer_hidden_states(&ids, 1).unwrap().to_vec2::<f32>().unwrap();
+            assert!(states.len() > 1);
+            let mut expected = vec![0f64; got.ncols()];
+            for state in &states[1..] {
+                let square: f64 = state.iter().map(|&v| f64::from(v).powi(2)).sum();
+                let root = (square / state.len() as f64).sqrt();
+                for (e, &v) in expected.iter_mut().zip(state) {
+                    *e += f64::from(v) / root / (states.len() - 1) as f64;
+                }
+            }
+            for (got, expected) in got.row(row).iter().zip(&expected) {
+                assert!((f64::from(*got) - expected).abs() < 1e-5);
+            }
+        }
+        let cancelled = model.text_vectors(&texts, &config, &mut |_, _| ControlFlow::Break(()));
+        assert!(matches!(cancelled, Err(Error::Cancelled)));
+        let none = TextVectorConfig { max_tokens: 0, ..config };
+        assert!(model.text_vectors(&texts, &none, &mut |_, _| ControlFlow::Continue(())).is_err());
+    }
+}
