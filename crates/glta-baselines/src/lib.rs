@@ -19,12 +19,14 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod contrastive;
 mod ease;
 mod error;
 mod popularity;
 mod text_knn;
 mod whiten;
 
+pub use contrastive::{Contrastive, ContrastiveConfig, ContrastiveEpoch, NodeTexts};
 pub use ease::{Ease, EaseConfig};
 pub use error::{Error, Result};
 pub use popularity::Popularity;

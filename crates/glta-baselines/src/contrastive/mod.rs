@@ -1,0 +1,179 @@
+//! Graph recommenders with contrastive losses: LightGCN+, HCCF, HCCF+, RLMRec-Con.
+
+mod config;
+mod loss;
+mod model;
+mod propagate;
+mod sampler;
+
+pub use config::ContrastiveConfig;
+
+use crate::{Error, Result};
+use candle_core::Var;
+use candle_nn::optim::{AdamW, Optimizer, ParamsAdamW};
+use glta_data::Interactions;
+use glta_graph::{Adjacency, NodeEmbeddings};
+use glta_metrics::{EvaluationConfig, Metric, evaluate};
+use model::Model;
+use ndarray::ArrayView2;
+use sampler::Sampler;
+use std::ops::ControlFlow;
+
+/// Text vectors that nodes are contrasted with; rows of zeros stand for nodes
+/// without a text.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NodeTexts<'a> {
+    /// `(users, text dim)`, such as vectors of profiles.
+    pub users: Option<ArrayView2<'a, f32>>,
+    /// `(items, text dim)`, such as vectors of descriptions.
+    pub items: Option<ArrayView2<'a, f32>>,
+}
+
+/// What is reported after every epoch.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub struct ContrastiveEpoch {
+    /// Epochs that have ended.
+    pub epoch: usize,
+    /// Mean loss.
+    pub loss: f64,
+    /// N@10 on the validation data, where the epoch was evaluated.
+    pub validation: Option<f64>,
+}
+
+/// A LightGCN or HCCF trained with BPR and, where asked for, InfoNCE between graph
+/// and hypergraph (HCCF, Xia et al. 2022, eq. 7) and between nodes and texts
+/// (RLMRec-Con, Ren et al. 2024, eq. 10; the GLTA paper's LightGCN+ and HCCF+).
+///
+/// ```
+/// use glta_baselines::{Contrastive, ContrastiveConfig, NodeTexts};
+/// use glta_data::Interactions;
+/// use glta_metrics::top_k;
+/// use ndarray::Array2;
+/// use std::ops::ControlFlow;
+///
+/// // Two groups of users with different tastes, and texts that tell them apart.
+/// let pairs = (0..20u32).flat_map(|u| (0..4u32).map(move |k| (u, 5 * (u % 2) + (u + k) % 5)));
+/// let train = Interactions::from_pairs(20, 10, pairs)?;
+/// let texts = Array2::from_shape_fn((10, 4), |(i, c)| (i / 5 * 2 + i % 2 * c) as f32);
+///
+/// let config = ContrastiveConfig { dim: 8, epochs: 60, ..ContrastiveConfig::hccf_plus() };
+/// let texts = NodeTexts { items: Some(texts.view()), ..NodeTexts::default() };
+/// let model = Contrastive::new(config)?;
+/// let nodes = model.train(&train, None, texts, &mut |_| ControlFlow::Continue(()))?;
+/// let best = top_k(&nodes.scorer(), &[0], &[&train], 1)?;
+/// assert_eq!(best[0][0].item, 4);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Contrastive {
+    config: ContrastiveConfig,
+}
+
+impl Contrastive {
+    /// # Errors
+    /// [`Error::Config`], see [`ContrastiveConfig::validate`].
+    pub fn new(config: ContrastiveConfig) -> Result<Self> {
+        config.validate()?;
+        Ok(Self { config })
+    }
+
+    /// Trains on `train`; with validation data stops early and keeps the best
+    /// epoch's embeddings, whose inner products are the scores.
+    ///
+    /// # Errors
+    /// Nothing to learn from, texts or validation data of another number of nodes,
+    /// a loss that is not finite, or [`Error::Cancelled`].
+    pub fn train(
+        &self,
+        train: &Interactions,
+        valid: Option<&Interactions>,
+        texts: NodeTexts,
+        progress: &mut dyn FnMut(&ContrastiveEpoch) -> ControlFlow<()>,
+    ) -> Result<NodeEmbeddings> {
+        let config = &self.config;
+        for (side, vectors, nodes) in
+            [("users", texts.users, train.n_users()), ("items", texts.items, train.n_items())]
+        {
+            let Some(vectors) = vectors else { continue };
+            if vectors.nrows() != nodes {
+                return Err(Error::TextVectors(format!(
+                    "there are {} for {nodes} {side}",
+                    vectors.nrows()
+                )));
+            }
+            if vectors.iter().any(|v| !v.is_finite()) {
+                return Err(Error::TextVectors(format!("some of the {side} are not finite")));
+            }
+        }
+        let sampler = Sampler::new(train, config.seed);
+        if sampler.len() == 0 {
+            return Err(Error::NothingToTrain);
+        }
+        let model = Model::new(config, Adjacency::new(train)?, texts.users, texts.items)?;
+        let parameters = model.parameters();
+        let mut optimizer = AdamW::new(
+            parameters.clone(),
+            ParamsAdamW { lr: config.learning_rate, weight_decay: 0.0, ..Default::default() },
+        )?;
+        let steps = sampler.len().div_ceil(config.batch_size);
+        let ranking = EvaluationConfig { ks: vec![10], ..EvaluationConfig::default() };
+        let mut best: Option<(f64, NodeEmbeddings)> = None;
+        let mut waited = 0;
+        for epoch in 1..=config.epochs {
+            let mut sum = 0.0;
+            for step in 0..steps {
+                let number = ((epoch - 1) * steps + step) as u64;
+                let size = config.batch_size.min(sampler.len());
+                let loss = model.loss(&sampler.draw(number, size), true)?;
+                let value = f64::from(loss.to_scalar::<f32>()?);
+                if !value.is_finite() {
+                    return Err(Error::NotFinite { epoch });
+                }
+                sum += value;
+                let gradients = loss.backward()?;
+                check(&parameters, &gradients)?;
+                optimizer.step(&gradients)?;
+            }
+            let mut report = ContrastiveEpoch { epoch, loss: sum / steps as f64, validation: None };
+            if let Some(valid) = valid.filter(|_| epoch % config.eval_every == 0) {
+                let nodes = nodes(&model)?;
+                let score = evaluate(&nodes.scorer(), valid, &[train], &ranking)?
+                    .get(Metric::Ndcg, 10)
+                    .unwrap_or_default();
+                report.validation = Some(score);
+                waited += 1;
+                if best.as_ref().is_none_or(|(b, _)| score > *b) {
+                    best = Some((score, nodes));
+                    waited = 0;
+                }
+            }
+            if progress(&report).is_break() {
+                return Err(Error::Cancelled);
+            }
+            if waited >= config.patience.max(1) {
+                break;
+            }
+        }
+        match best {
+            Some((_, nodes)) => Ok(nodes),
+            None => nodes(&model),
+        }
+    }
+}
+
+/// A missing gradient would silently leave a tensor untrained.
+fn check(parameters: &[Var], gradients: &candle_core::backprop::GradStore) -> Result<()> {
+    match parameters.iter().all(|p| gradients.get(p).is_some()) {
+        true => Ok(()),
+        false => Err(Error::NoGradient),
+    }
+}
+
+fn nodes(model: &Model) -> Result<NodeEmbeddings> {
+    let [users, items] = model.embeddings()?;
+    Ok(NodeEmbeddings { users, items })
+}
+
+#[cfg(test)]
+mod tests;

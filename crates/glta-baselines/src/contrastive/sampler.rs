@@ -1,0 +1,50 @@
+use glta_data::Interactions;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+/// Triples of a user, one of the user's items and one that the user lacks.
+pub(super) struct Batch {
+    pub(super) users: Vec<u32>,
+    pub(super) positives: Vec<u32>,
+    pub(super) negatives: Vec<u32>,
+}
+
+/// Draws interactions uniformly, with a uniform negative each. A batch depends on
+/// the seed and its number alone.
+pub(super) struct Sampler<'a> {
+    train: &'a Interactions,
+    /// User of every interaction, without users that have every item.
+    edges: Vec<(u32, u32)>,
+    seed: u64,
+}
+
+impl<'a> Sampler<'a> {
+    pub(super) fn new(train: &'a Interactions, seed: u64) -> Self {
+        let edges = train.iter().filter(|&(u, _)| train.items(u).len() < train.n_items());
+        Self { train, edges: edges.collect(), seed }
+    }
+
+    /// Interactions that can be drawn.
+    pub(super) fn len(&self) -> usize {
+        self.edges.len()
+    }
+
+    pub(super) fn draw(&self, number: u64, size: usize) -> Batch {
+        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
+        rng.set_stream(number + 1);
+        let mut batch = Batch { users: Vec::new(), positives: Vec::new(), negatives: Vec::new() };
+        for _ in 0..size {
+            let (user, item) = self.edges[rng.random_range(0..self.edges.len())];
+            let negative = loop {
+                let item = rng.random_range(0..self.train.n_items() as u32);
+                if !self.train.contains(user, item) {
+                    break item;
+                }
+            };
+            batch.users.push(user);
+            batch.positives.push(item);
+            batch.negatives.push(negative);
+        }
+        batch
+    }
+}
