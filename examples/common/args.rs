@@ -48,6 +48,9 @@ pub struct PipelineArgs {
     /// a randomly initialised one
     #[arg(long)]
     pub controls: bool,
+    /// Also run the contrastive graph baselines: HCCF, LightGCN+ and HCCF+
+    #[arg(long)]
+    pub contrastive: bool,
     /// Stop after the data and print its statistics
     #[arg(long)]
     pub stats: bool,

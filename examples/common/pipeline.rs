@@ -9,7 +9,8 @@ use glta::align::{
     Backbone, Config, LanguageModel, Preset, Recommender, Run, RunData, TextVectorConfig,
 };
 use glta::baselines::{
-    Ease, EaseConfig, EaseText, Popularity, TextKnn, TextKnnConfig, WhitenConfig, whiten,
+    Contrastive, ContrastiveConfig, Ease, EaseConfig, EaseText, NodeTexts, Popularity, TextKnn,
+    TextKnnConfig, WhitenConfig, whiten,
 };
 use glta::data::{Dataset, Interactions, Split, SplitConfig, TextConfig};
 use glta::graph::{LightGcn, LightGcnConfig, NodeEmbeddings};
@@ -163,6 +164,9 @@ impl Session<'_> {
             self.texts(seed, &split, &ease)?;
         }
         let nodes = self.lightgcn(seed, &split, &config.graph)?;
+        if self.args.contrastive {
+            self.contrastive(seed, &split)?;
+        }
         let data = RunData::new(&self.task.dataset, &split, &self.task.texts)?;
         let config = Config { seed, ..config.clone() };
         let folder = self.args.out.join(format!("seed-{seed}"));
@@ -208,17 +212,7 @@ impl Session<'_> {
     /// language model, everything chosen on validation data.
     fn texts(&mut self, seed: u64, split: &Split, ease: &Ease) -> Result<()> {
         let started = Instant::now();
-        let config = TextVectorConfig::default();
-        if self.vectors.is_none() {
-            let texts = self.task.dataset.texts(&self.task.texts)?;
-            let reporter = &mut self.reporter;
-            let vectors = self.language.text_vectors(&texts, &config, &mut |done, total| {
-                reporter.advance("text vectors", done as u64, total as u64, "");
-                ControlFlow::Continue(())
-            })?;
-            self.vectors = Some(vectors);
-        }
-        let vectors = self.vectors.as_ref().ok_or("no text vectors")?;
+        let vectors = self.text_vectors()?;
         let read = started.elapsed().as_secs_f64();
 
         let started = Instant::now();
@@ -237,7 +231,8 @@ impl Session<'_> {
         }
         let (_, strength, power, knn) = best.ok_or("text-kNN needs a setting")?;
         let seconds = read + started.elapsed().as_secs_f64() / 4.0;
-        let layers = config.layers.min(self.language.llama.config().num_hidden_layers);
+        let layers = self.language.llama.config().num_hidden_layers;
+        let layers = TextVectorConfig::default().layers.min(layers);
         let of = format!("{layers} layers, whitening {strength}, cosine^{power}");
         if self.record.row("text-kNN", seed).is_none() {
             self.add("text-kNN", seed, split, &knn, seconds, of.clone())?;
@@ -253,6 +248,73 @@ impl Session<'_> {
             let (_, weight) = best.ok_or("EASE + text needs a weight")?;
             let both = EaseText::new(ease, &knn, weight)?;
             self.add("EASE + text", seed, split, &both, 0.0, format!("weight {weight}, {of}"))?;
+        }
+        Ok(())
+    }
+
+    /// Vectors of all items' texts from the frozen language model, read once.
+    fn text_vectors(&mut self) -> Result<Array2<f32>> {
+        if let Some(vectors) = &self.vectors {
+            return Ok(vectors.clone());
+        }
+        let texts = self.task.dataset.texts(&self.task.texts)?;
+        let reporter = &mut self.reporter;
+        let config = TextVectorConfig::default();
+        let vectors = self.language.text_vectors(&texts, &config, &mut |done, total| {
+            reporter.advance("text vectors", done as u64, total as u64, "");
+            ControlFlow::Continue(())
+        })?;
+        self.vectors = Some(vectors.clone());
+        Ok(vectors)
+    }
+
+    /// LightGCN+, HCCF and HCCF+, each under the l2 that is best on validation
+    /// data, of as many as LightGCN has.
+    fn contrastive(&mut self, seed: u64, split: &Split) -> Result<()> {
+        let systems = [
+            ("HCCF", ContrastiveConfig::hccf()),
+            ("LightGCN+", ContrastiveConfig::lightgcn_plus()),
+            ("HCCF+", ContrastiveConfig::hccf_plus()),
+        ];
+        for (system, config) in systems {
+            if self.record.row(system, seed).is_some() {
+                continue;
+            }
+            let texts = match config.text_weight > 0.0 {
+                true => Some(whiten(self.text_vectors()?.view(), &WhitenConfig::default())?),
+                false => None,
+            };
+            let texts = NodeTexts { items: texts.as_ref().map(|t| t.view()), users: None };
+            let started = Instant::now();
+            let grid = &self.task.lightgcn_l2;
+            let mut best: Option<(f64, f32, NodeEmbeddings)> = None;
+            for (n, &l2) in grid.iter().enumerate() {
+                let config = ContrastiveConfig { l2: f64::from(l2), seed, ..config.clone() };
+                let (epochs, reporter) = (config.epochs as u64, &mut self.reporter);
+                let work = format!("{system} {}/{}", n + 1, grid.len());
+                let nodes = Contrastive::new(config)?.train(
+                    &split.train,
+                    Some(&split.valid),
+                    texts,
+                    &mut |epoch| {
+                        let note = match epoch.validation {
+                            Some(v) => format!("valid N@10 {v:.4}"),
+                            None => format!("loss {:.4}", epoch.loss),
+                        };
+                        reporter.advance(&work, epoch.epoch as u64, epochs, &note);
+                        ControlFlow::Continue(())
+                    },
+                )?;
+                let valid = validation(&nodes.scorer(), split)?;
+                self.reporter.say(&format!("{system}, l2 {l2}: valid N@10 {valid:.4}"));
+                if best.as_ref().is_none_or(|(v, ..)| valid > *v) {
+                    best = Some((valid, l2, nodes));
+                }
+            }
+            let (_, l2, nodes) = best.ok_or("the contrastive baselines need at least one l2")?;
+            let seconds = started.elapsed().as_secs_f64() / grid.len() as f64;
+            let settings = format!("l2 {l2}, best of {}", grid.len());
+            self.add(system, seed, split, &nodes.scorer(), seconds, settings)?;
         }
         Ok(())
     }
