@@ -289,7 +289,10 @@ impl Session<'_> {
             let grid = &self.task.lightgcn_l2;
             let mut best: Option<(f64, f32, NodeEmbeddings)> = None;
             for (n, &l2) in grid.iter().enumerate() {
-                let config = ContrastiveConfig { l2: f64::from(l2), seed, ..config.clone() };
+                // At least some sixteen steps an epoch.
+                let batch_size = (split.train.len() / 16).clamp(512, config.batch_size);
+                let settings = ContrastiveConfig { seed, batch_size, ..config.clone() };
+                let config = ContrastiveConfig { l2: f64::from(l2), ..settings };
                 let (epochs, reporter) = (config.epochs as u64, &mut self.reporter);
                 let work = format!("{system} {}/{}", n + 1, grid.len());
                 let nodes = Contrastive::new(config)?.train(
