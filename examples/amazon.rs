@@ -14,7 +14,6 @@ use std::process::ExitCode;
 use clap::Parser;
 use common::args::PipelineArgs;
 use common::pipeline::{Task, run, sparse};
-use glta::data::TextConfig;
 use glta::data::readers::{AmazonConfig, amazon};
 
 /// Train and evaluate GLTA and its baselines on Amazon reviews.
@@ -41,14 +40,6 @@ fn main() -> ExitCode {
         )?;
         let config = AmazonConfig { category: args.category.clone(), ..AmazonConfig::default() };
         let dataset = amazon(data, &config)?.k_core(args.k_core, args.k_core);
-        let texts = TextConfig {
-            fields: ["title", "description"].map(String::from).to_vec(),
-            ..TextConfig::default()
-        };
-        run(
-            &Task { texts, ..Task::sparse(dataset) },
-            &args.pipeline,
-            args.pipeline.resolve(sparse)?,
-        )
+        run(&Task::sparse(dataset), &args.pipeline, args.pipeline.resolve(sparse)?)
     })
 }

@@ -14,7 +14,6 @@ use std::process::ExitCode;
 use clap::Parser;
 use common::args::PipelineArgs;
 use common::pipeline::{Task, run, sparse};
-use glta::data::TextConfig;
 use glta::data::readers::{GoodreadsConfig, goodreads};
 
 /// Train and evaluate GLTA and its baselines on Goodreads.
@@ -48,14 +47,6 @@ fn main() -> ExitCode {
             ..GoodreadsConfig::default()
         };
         let dataset = goodreads(data, &config)?.k_core(args.k_core, args.k_core);
-        let texts = TextConfig {
-            fields: ["title", "description"].map(String::from).to_vec(),
-            ..TextConfig::default()
-        };
-        run(
-            &Task { texts, ..Task::sparse(dataset) },
-            &args.pipeline,
-            args.pipeline.resolve(sparse)?,
-        )
+        run(&Task::sparse(dataset), &args.pipeline, args.pipeline.resolve(sparse)?)
     })
 }

@@ -160,7 +160,7 @@ fn run(args: &Args) -> Result<()> {
             "seeds": seeds,
             "masked": if args.valid_ratio > 0.0 { "train+valid" } else { "train" },
         }),
-        config: &config,
+        config: runs.first().map(|run| &run.config),
         rows: runs.iter().map(Run::row).collect(),
     };
     save(&args.out.join("metrics.json"), &record)?;
@@ -216,7 +216,8 @@ struct Run {
 struct Record<'a> {
     dataset: Stats,
     protocol: Value,
-    config: &'a LightGcnConfig,
+    /// The first seed's; every row has its own.
+    config: Option<&'a LightGcnConfig>,
     rows: Vec<Value>,
 }
 
@@ -361,6 +362,8 @@ impl Run {
         let mut row = BTreeMap::from([
             ("system".to_owned(), json!("LightGCN")),
             ("seed".to_owned(), json!(config.seed)),
+            // With its seed, and as a search has chosen it.
+            ("config".to_owned(), json!(config)),
             ("train_seconds".to_owned(), json!(seconds)),
             ("seconds_per_epoch".to_owned(), json!(trained_for / epochs.max(1) as f64)),
             ("epochs".to_owned(), json!(epochs)),

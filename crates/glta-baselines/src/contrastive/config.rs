@@ -90,6 +90,7 @@ impl ContrastiveConfig {
             ("batch_size", self.batch_size),
             ("epochs", self.epochs),
             ("eval_every", self.eval_every),
+            ("patience", self.patience),
         ];
         if let Some((field, _)) = sizes.into_iter().find(|(_, size)| *size == 0) {
             return wrong(field, "must be at least 1".into());

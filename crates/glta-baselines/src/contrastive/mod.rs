@@ -151,7 +151,7 @@ impl Contrastive {
             if progress(&report).is_break() {
                 return Err(Error::Cancelled);
             }
-            if waited >= config.patience.max(1) {
+            if waited >= config.patience {
                 break;
             }
         }

@@ -149,6 +149,7 @@ fn refuses_what_cannot_work() {
     let train = train();
     for config in [
         ContrastiveConfig { dim: 0, ..Default::default() },
+        ContrastiveConfig { patience: 0, ..Default::default() },
         ContrastiveConfig { temperature: 0.0, ..Default::default() },
         ContrastiveConfig { l2: f64::NAN, ..Default::default() },
         ContrastiveConfig { hyper_weight: 0.1, ..Default::default() },
