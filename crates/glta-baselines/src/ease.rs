@@ -5,7 +5,7 @@ use faer::linalg::triangular_inverse::invert_lower_triangular;
 use faer::{Accum, Mat, Par};
 use glta_data::Interactions;
 use glta_metrics::{Scorer, ScorerError};
-use ndarray::{Array2, ArrayViewMut1, ArrayViewMut2, Axis};
+use ndarray::{Array2, ArrayView2, ArrayViewMut1, ArrayViewMut2, Axis};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -65,7 +65,19 @@ impl EaseConfig {
 #[derive(Debug, Clone)]
 pub struct Ease {
     weights: Array2<f32>,
+    /// `P_jj`, from which the weights without one user are found again.
+    diagonal: Vec<f64>,
     history: Interactions,
+}
+
+/// Descriptions of the items that count as further rows of the interaction
+/// matrix.
+#[derive(Debug, Clone, Copy)]
+pub struct SideInformation<'a> {
+    /// One row an item, zeros where nothing is known: `(items, dim)`.
+    pub vectors: ArrayView2<'a, f32>,
+    /// How much their Gram matrix counts beside that of the interactions.
+    pub weight: f64,
 }
 
 impl Ease {
@@ -74,6 +86,46 @@ impl Ease {
     /// # Errors
     /// Bad settings, too many items, or a matrix that cannot be inverted.
     pub fn fit(train: &Interactions, config: &EaseConfig) -> Result<Self> {
+        Self::solve(train, None, config)
+    }
+
+    /// EASE with side information (Jeunen, Van Balen and Goethals 2020,
+    /// "Closed-Form Models for Collaborative Filtering with Side-Information",
+    /// the collective form): `P = (XᵀX + αTTᵀ + λI)⁻¹` with the items'
+    /// descriptions `T` as if their dimensions were users. Items that nobody has
+    /// had get weights from their descriptions.
+    ///
+    /// # Errors
+    /// As [`fit`](Self::fit), and vectors of another number of items, or a weight
+    /// or values that are not finite.
+    pub fn fit_with(
+        train: &Interactions,
+        side: SideInformation<'_>,
+        config: &EaseConfig,
+    ) -> Result<Self> {
+        let n = side.vectors.nrows();
+        if n != train.n_items() {
+            let problem = format!("there are {n} for {} items", train.n_items());
+            return Err(Error::TextVectors(problem));
+        }
+        if let Some(((item, _), _)) = side.vectors.indexed_iter().find(|(_, v)| !v.is_finite()) {
+            return Err(Error::TextVectors(format!("that of item {item} is not finite")));
+        }
+        if !(side.weight >= 0.0 && side.weight.is_finite()) {
+            return Err(Error::Config {
+                system: "EASE",
+                field: "weight of the side information",
+                problem: format!("{} is not zero or a positive number", side.weight),
+            });
+        }
+        Self::solve(train, Some(side), config)
+    }
+
+    fn solve(
+        train: &Interactions,
+        side: Option<SideInformation<'_>>,
+        config: &EaseConfig,
+    ) -> Result<Self> {
         config.validate()?;
         let items = train.n_items();
         if items > config.max_items {
@@ -83,7 +135,23 @@ impl Ease {
                 gigabytes: 16.0 * (items as f64).powi(2) / 1e9,
             });
         }
-        let inverse = invert(gram(train, config.l2), config.l2)?;
+        let mut gram = gram(train, config.l2);
+        if let Some(side) = side.filter(|side| side.weight > 0.0) {
+            let vectors =
+                Mat::from_fn(items, side.vectors.ncols(), |r, c| f64::from(side.vectors[(r, c)]));
+            triangular::matmul(
+                gram.as_mut(),
+                BlockStructure::TriangularLower,
+                Accum::Add,
+                vectors.as_ref(),
+                BlockStructure::Rectangular,
+                vectors.transpose(),
+                BlockStructure::Rectangular,
+                side.weight,
+                Par::rayon(0),
+            );
+        }
+        let inverse = invert(gram, config.l2)?;
         // The inverse is symmetric and only its lower triangle is there.
         let at = |i: usize, j: usize| {
             if i >= j { inverse[(i, j)] } else { inverse[(j, i)] }
@@ -98,12 +166,81 @@ impl Ease {
                 }
             }
         });
-        Ok(Self { weights, history: train.clone() })
+        Ok(Self { weights, diagonal, history: train.clone() })
+    }
+
+    /// A model from the weights `B` and the diagonal of `P` of another, fitted on
+    /// `train`.
+    ///
+    /// # Errors
+    /// Shapes that do not fit the number of items.
+    pub fn from_parts(
+        weights: Array2<f32>,
+        diagonal: Vec<f64>,
+        train: &Interactions,
+    ) -> Result<Self> {
+        let items = train.n_items();
+        if weights.dim() != (items, items) || diagonal.len() != items {
+            return Err(Error::Weights {
+                rows: weights.nrows(),
+                columns: weights.ncols(),
+                diagonal: diagonal.len(),
+                items,
+            });
+        }
+        Ok(Self { weights, diagonal, history: train.clone() })
     }
 
     /// The weights `B`: `(items, items)`.
     pub fn weights(&self) -> &Array2<f32> {
         &self.weights
+    }
+
+    /// The diagonal of `P`: `(items)`.
+    pub fn diagonal(&self) -> &[f64] {
+        &self.diagonal
+    }
+
+    /// Scores of all items for the user with the items `context`, under the
+    /// weights that a fit without this user would have: what a model may see that
+    /// is trained on the user's other items. Exact, by one rank-one change of `P`
+    /// (Sherman and Morrison) in `O(user's items × items)`.
+    ///
+    /// # Errors
+    /// [`Error::User`] for an unknown user.
+    pub fn score_without(&self, user: u32, context: &[u32]) -> Result<Vec<f32>> {
+        let (n, users) = (self.n_items(), self.history.n_users());
+        if user as usize >= users {
+            return Err(Error::User { user, users });
+        }
+        // q = P r for the user's row r of X. P_ij = -B_ij P_jj off the diagonal.
+        let own = self.history.items(user);
+        let sum_of = |items: &[u32]| {
+            let mut sum = vec![0f64; n];
+            for &item in items {
+                let row = self.weights.row(item as usize);
+                sum.iter_mut().zip(row).for_each(|(s, &b)| *s -= f64::from(b));
+                sum[item as usize] += 1.0;
+            }
+            sum.iter_mut().zip(&self.diagonal).for_each(|(s, d)| *s *= d);
+            sum
+        };
+        let q = sum_of(own);
+        let left = 1.0 - own.iter().map(|&i| q[i as usize]).sum::<f64>();
+        let known: Vec<u32> = context.iter().copied().filter(|&i| (i as usize) < n).collect();
+        let sums = sum_of(&known);
+        let q_context: f64 = known.iter().map(|&i| q[i as usize]).sum();
+        let mut scores: Vec<f32> = (0..n)
+            .map(|j| {
+                let diagonal = self.diagonal[j] + q[j] * q[j] / left;
+                (-(sums[j] + q_context * q[j] / left) / diagonal) as f32
+            })
+            .collect();
+        // The diagonal of B is zero: an item does not speak for itself.
+        for &item in &known {
+            scores[item as usize] += 1.0;
+        }
+        Ok(scores)
     }
 
     /// Scores of all items for someone with these items; ids out of range count
@@ -222,6 +359,61 @@ mod tests {
         let pairs = (0..40u32).flat_map(|u| (0..9u32).map(move |i| (u, i)));
         let kept = pairs.filter(|(u, i)| (u * 7 + i * i * 3 + u * i) % 4 == 0);
         Interactions::from_pairs(40, 9, kept).unwrap()
+    }
+
+    /// `train` without a user's items, or with `more` users.
+    fn changed(without: Option<u32>, more: &[&[u32]]) -> Interactions {
+        let train = train();
+        let kept = train.iter().filter(|&(u, _)| Some(u) != without);
+        let added =
+            more.iter().zip(40u32..).flat_map(|(items, u)| items.iter().map(move |&i| (u, i)));
+        Interactions::from_pairs(40 + more.len(), 9, kept.chain(added)).unwrap()
+    }
+
+    #[test]
+    fn side_information_counts_as_further_users() {
+        let config = EaseConfig { l2: 3.0, ..Default::default() };
+        let tags: [&[u32]; 2] = [&[0, 3, 8], &[1, 3]];
+        let mut vectors = Array2::zeros((9, 2));
+        for (tag, items) in tags.iter().enumerate() {
+            items.iter().for_each(|&i| vectors[(i as usize, tag)] = 1.0);
+        }
+        let side = SideInformation { vectors: vectors.view(), weight: 1.0 };
+        let with = Ease::fit_with(&train(), side, &config).unwrap();
+        let stacked = Ease::fit(&changed(None, &tags), &config).unwrap();
+        for (a, b) in with.weights().iter().zip(stacked.weights()) {
+            assert!((a - b).abs() < 1e-6, "{a} {b}");
+        }
+        let none = SideInformation { weight: 0.0, ..side };
+        let none = Ease::fit_with(&train(), none, &config).unwrap();
+        assert_eq!(none.weights(), Ease::fit(&train(), &config).unwrap().weights());
+
+        let short = vectors.slice(ndarray::s![..8, ..]);
+        let short = SideInformation { vectors: short, weight: 1.0 };
+        let message = Ease::fit_with(&train(), short, &config).unwrap_err().to_string();
+        assert!(message.contains("8 for 9"), "{message}");
+        let bad = SideInformation { weight: f64::NAN, ..side };
+        assert!(Ease::fit_with(&train(), bad, &config).is_err());
+    }
+
+    #[test]
+    fn one_user_is_taken_out_exactly() {
+        let config = EaseConfig { l2: 3.0, ..Default::default() };
+        let ease = Ease::fit(&train(), &config).unwrap();
+        let again = Ease::from_parts(ease.weights().clone(), ease.diagonal().to_vec(), &train());
+        for user in (0..40).filter(|&u| train().items(u).len() > 1) {
+            let context = &train().items(user)[1..].to_vec();
+            let without = Ease::fit(&changed(Some(user), &[]), &config).unwrap();
+            let expected = without.score_items(context);
+            let got = again.as_ref().unwrap().score_without(user, context).unwrap();
+            for (a, b) in got.iter().zip(&expected) {
+                assert!((a - b).abs() < 1e-5, "{a} {b}");
+            }
+            let leaky = ease.score_items(context);
+            assert!(leaky.iter().zip(&expected).any(|(a, b)| (a - b).abs() > 1e-3));
+        }
+        assert!(ease.score_without(40, &[0]).is_err());
+        assert!(Ease::from_parts(Array2::zeros((9, 8)), vec![0.0; 9], &train()).is_err());
     }
 
     #[test]

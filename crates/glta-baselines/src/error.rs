@@ -56,6 +56,29 @@ pub enum Error {
     /// A tensor operation failed.
     #[error("tensor operation failed")]
     Tensor(#[from] candle_core::Error),
+    /// A user that the model was not fitted on.
+    #[error("user {user} is unknown: the model was fitted on {users} users")]
+    User {
+        /// The user asked for.
+        user: u32,
+        /// Number of users.
+        users: usize,
+    },
+    /// Parts of a fitted EASE that do not fit together.
+    #[error(
+        "EASE weights of shape ({rows}, {columns}) and a diagonal of {diagonal} do not fit {items} \
+         items"
+    )]
+    Weights {
+        /// Rows of the weights.
+        rows: usize,
+        /// Columns of the weights.
+        columns: usize,
+        /// Length of the diagonal.
+        diagonal: usize,
+        /// Number of items.
+        items: usize,
+    },
     /// Text vectors that do not fit.
     #[error("text vectors: {0}")]
     TextVectors(String),

@@ -27,7 +27,7 @@ mod text_knn;
 mod whiten;
 
 pub use contrastive::{Contrastive, ContrastiveConfig, ContrastiveEpoch, NodeTexts};
-pub use ease::{Ease, EaseConfig};
+pub use ease::{Ease, EaseConfig, SideInformation};
 pub use error::{Error, Result};
 pub use popularity::Popularity;
 pub use text_knn::{EaseText, TextKnn, TextKnnConfig};
