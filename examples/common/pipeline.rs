@@ -411,15 +411,26 @@ impl Session<'_> {
         if self.record.row(system, config.seed).is_none() {
             let rankings = rankings(&recommender, &split.test)?;
             let test = evaluate_rankings(&rankings, &split.test, &EvaluationConfig::default().ks)?;
-            let valid = report.user_stage.best();
+            let valid = report.validation();
             let mut row = Row::new(system, config.seed, &test, valid, split)?;
             row.train_seconds = seconds;
             row.epochs = report.user_stage.losses.len();
             row.seconds_per_epoch = seconds / row.epochs.max(1) as f64;
+            let mut settings = Vec::new();
             if let Some(accuracy) = report.item_stage.and_then(|s| s.best()) {
                 let chance = 1.0 / config.item_stage.items as f64;
-                row.settings = format!("item-text accuracy {accuracy:.3} (chance {chance:.3})");
+                settings.push(format!("item-text accuracy {accuracy:.3} (chance {chance:.3})"));
             }
+            if let Some(kernel) = report.kernel {
+                settings.push(format!(
+                    "kernel l2 {}, text {}, neighbours {}, popularity {}",
+                    kernel.l2, kernel.text, kernel.neighbours, kernel.popularity
+                ));
+                let alone = kernel.validation.unwrap_or(f64::NAN);
+                let mix = kernel.mixed.map_or(1.0, |(factor, _)| factor);
+                settings.push(format!("valid N@10 of the kernel {alone:.4}, correction x {mix}"));
+            }
+            row.settings = settings.join("; ");
             self.push(row)?;
         }
         Ok(recommender)

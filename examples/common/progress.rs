@@ -98,6 +98,12 @@ impl Reporter {
                 };
                 self.advance("LightGCN", epoch.epoch as u64, 0, &note);
             }
+            Event::TextVectors { done, total } => {
+                self.advance("text vectors", done as u64, total as u64, "");
+            }
+            Event::Kernel { done, total } => {
+                self.advance("kernel", done as u64, total as u64, "settings");
+            }
             Event::Texts { done, total } => {
                 self.advance("writing texts", done as u64, total as u64, "users");
             }

@@ -2,12 +2,13 @@
 
 use std::str::FromStr;
 
+use glta_baselines::WhitenConfig;
 use glta_gllm::{Decoder, GllmWeights};
 use glta_graph::LightGcnConfig;
 use glta_llm::LlamaOptions;
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result};
+use crate::{Error, Result, TextVectorConfig};
 
 /// Everything that decides what a run does. `Default` is the preset that
 /// measured best; [`Config::preset`] gives the paper's literal reading too.
@@ -25,6 +26,10 @@ pub struct Config {
     pub graph: LightGcnConfig,
     /// Profiles and predictions that the language model writes.
     pub texts: TextsConfig,
+    /// Text vectors of the items.
+    pub item_text: ItemTextConfig,
+    /// The fixed scores that the head starts from.
+    pub kernel: KernelConfig,
     /// What a user's prompt holds and how items are scored.
     pub model: ModelConfig,
     /// Stage 2, item-text alignment.
@@ -41,6 +46,8 @@ impl Default for Config {
             llm: LlamaOptions::default(),
             graph: LightGcnConfig::default(),
             texts: TextsConfig::default(),
+            item_text: ItemTextConfig::default(),
+            kernel: KernelConfig::default(),
             model: ModelConfig::default(),
             item_stage: ItemStageConfig::default(),
             user_stage: UserStageConfig::default(),
@@ -99,6 +106,78 @@ impl Default for TextsConfig {
             dropout: 0.1,
         }
     }
+}
+
+/// Text vectors of the items: the mean hidden state of each description in the
+/// frozen language model, centred and whitened. They are read once. A run without
+/// a language model has none.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ItemTextConfig {
+    /// How a description is read.
+    pub vectors: TextVectorConfig,
+    /// How the vectors are whitened.
+    pub whiten: WhitenConfig,
+}
+
+/// The kernel: scores of all items from the items a person has, in closed form.
+/// It is EASE whose Gram matrix also counts the text vectors, `(XᵀX + αTTᵀ +
+/// λI)⁻¹`, plus text neighbours `Σ max(0, cos)³`, plus the log of the degree. Of
+/// each list the value that is best on validation data is taken, the middle one
+/// where there is no validation data.
+///
+/// In training the scores are those that a fit without the user would give, so
+/// that nothing which scores a hidden pair has seen it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct KernelConfig {
+    /// Whether the head starts from it. A dense matrix over all items is needed.
+    pub enabled: bool,
+    /// λ, the L2 regularisation.
+    pub l2: Vec<f64>,
+    /// α, the weight of the texts in the Gram matrix; 0 leaves them out.
+    pub text: Vec<f64>,
+    /// Weights of the text neighbours that are tried beside 0.
+    pub neighbours: Vec<f64>,
+    /// Weights of `ln(1 + degree)` that are tried beside 0.
+    pub popularity: Vec<f64>,
+    /// Train the correction on top of the kernel. `false` trains it alone and adds
+    /// the kernel afterwards.
+    pub in_training: bool,
+    /// Factors of the correction that are tried after training; 0 leaves it out.
+    pub mix: Vec<f64>,
+    /// With more items than this a run goes without a kernel: the matrix takes
+    /// `4 · items²` bytes, `16 · items²` while it is fitted.
+    pub max_items: usize,
+}
+
+impl Default for KernelConfig {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            l2: vec![30.0, 100.0, 300.0],
+            text: vec![3.0, 10.0, 30.0],
+            neighbours: vec![0.003, 0.01, 0.03],
+            popularity: vec![0.001, 0.003, 0.01],
+            in_training: true,
+            mix: vec![0.0, 0.25, 0.5, 1.0, 2.0, 4.0],
+            max_items: 20_000,
+        }
+    }
+}
+
+/// What an item's token and the tied head are projected from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum NodeFeatures {
+    /// The graph embedding alone (the paper's).
+    Graph,
+    /// The text vector alone: on sparse data a graph embedding was fitted on the
+    /// very pair that is hidden, a text vector never.
+    Text,
+    /// Both, side by side: the projector adds their projections.
+    GraphText,
 }
 
 /// Where the slots that are read stand in the sequence.
@@ -163,6 +242,9 @@ pub struct ModelConfig {
     pub slot_user_token: bool,
     /// What the user token is projected from.
     pub user_node: UserNode,
+    /// What item tokens and the tied head are made from. Without text vectors
+    /// (no language model) it is the graph embedding.
+    pub node_features: NodeFeatures,
     /// Item tokens shown in a user's prompt, at most.
     pub history: usize,
     /// The head's weights.
@@ -203,6 +285,7 @@ impl Default for ModelConfig {
             slot_placement: SlotPlacement::Response,
             slot_user_token: true,
             user_node: UserNode::Context,
+            node_features: NodeFeatures::GraphText,
             history: 5,
             gllm: GllmWeights::Tied,
             item_bias: true,
@@ -361,6 +444,7 @@ impl Config {
                 slots: 10,
                 slot_user_token: false,
                 user_node: UserNode::Embedding,
+                node_features: NodeFeatures::Graph,
                 history: 10,
                 gllm: GllmWeights::Free,
                 item_bias: true,
@@ -368,12 +452,18 @@ impl Config {
                 decoder: Decoder::Parallel,
                 ..config.model
             };
+            config.kernel.enabled = false;
             config.user_stage.targets = TargetRule::All;
             config.user_stage.loss = TargetLoss::SampledSlots;
             config.user_stage.train.ema = 0.0;
             config.item_stage.train.ema = 0.0;
         }
         config
+    }
+
+    /// Whether anything uses the items' text vectors.
+    pub(crate) fn reads_item_texts(&self) -> bool {
+        self.kernel.enabled || self.model.node_features != NodeFeatures::Graph
     }
 
     /// Sets one field by its path, such as `user_stage.train.epochs=3`. The value
@@ -474,6 +564,9 @@ impl Config {
         positive("model.hidden_without_llm", model.hidden_without_llm)?;
         share("texts.max_share", self.texts.max_share, 0.0, 1.0)?;
         share("texts.dropout", self.texts.dropout, 0.0, 1.0)?;
+        self.kernel.validate()?;
+        self.item_text.whiten.validate()?;
+        positive("item_text.vectors.max_tokens", self.item_text.vectors.max_tokens)?;
         positive("texts.max_items", self.texts.max_items)?;
         positive("texts.words", self.texts.words)?;
         positive("texts.max_tokens", self.texts.max_tokens)?;
@@ -514,6 +607,30 @@ impl Config {
             return Err(wrong("item_stage.items", "at least 2 items are needed to have an order"));
         }
         positive("item_stage.max_tokens", self.item_stage.max_tokens)
+    }
+}
+
+impl KernelConfig {
+    fn validate(&self) -> Result<()> {
+        if !self.enabled {
+            return Ok(());
+        }
+        for (field, list, least) in [
+            ("kernel.l2", &self.l2, f64::MIN_POSITIVE),
+            ("kernel.text", &self.text, 0.0),
+            ("kernel.mix", &self.mix, 0.0),
+        ] {
+            if list.is_empty() {
+                return Err(wrong(field, "at least one value is needed"));
+            }
+            list.iter().try_for_each(|&value| share(field, value, least, 1e12))?;
+        }
+        for (field, list) in
+            [("kernel.neighbours", &self.neighbours), ("kernel.popularity", &self.popularity)]
+        {
+            list.iter().try_for_each(|&value| share(field, value, 0.0, 1e12))?;
+        }
+        Ok(())
     }
 }
 

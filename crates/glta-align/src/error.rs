@@ -118,6 +118,9 @@ pub enum Error {
     /// From the head.
     #[error(transparent)]
     Gllm(#[from] glta_gllm::Error),
+    /// From the kernel and the text vectors.
+    #[error(transparent)]
+    Kernel(#[from] glta_baselines::Error),
     /// From the metrics.
     #[error(transparent)]
     Metrics(#[from] glta_metrics::Error),

@@ -15,6 +15,8 @@ use crate::{Error, Result};
 pub(crate) const CONFIG: &str = "config.toml";
 pub(crate) const NODES: &str = "nodes.safetensors";
 pub(crate) const MODEL: &str = "model.safetensors";
+pub(crate) const VECTORS: &str = "text_vectors.safetensors";
+pub(crate) const KERNEL: &str = "kernel.safetensors";
 pub(crate) const STATE: &str = "state.safetensors";
 pub(crate) const ITEMS: &str = "items.jsonl";
 pub(crate) const USERS: &str = "users.jsonl";

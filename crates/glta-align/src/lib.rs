@@ -12,6 +12,10 @@
 //! 4. **User-item alignment**: a second projector makes user tokens; the slots
 //!    must name items that the prompt does not show.
 //!
+//! Beside the nodes an item may have a text vector, read off the frozen model,
+//! and the head may start from a [kernel](KernelConfig) of graph and text in
+//! closed form, to which the language model's path learns a correction.
+//!
 //! Only projectors, slots and the head learn; gradients flow through the frozen
 //! quantised layers. What is open in the paper is a field of [`Config`], with
 //! two [`Preset`]s. What a run leaves behind is opened as a [`Recommender`].
@@ -61,6 +65,7 @@ mod config;
 mod data;
 mod error;
 mod files;
+mod kernel;
 mod language;
 mod model;
 mod nodes;
@@ -81,15 +86,16 @@ mod tiny_llm;
 mod trainer;
 
 pub use config::{
-    Backbone, Config, ItemStageConfig, ModelConfig, Preset, Recompute, SlotPlacement, TargetLoss,
-    TargetRule, TextsConfig, TrainConfig, UserNode, UserStageConfig,
+    Backbone, Config, ItemStageConfig, ItemTextConfig, KernelConfig, ModelConfig, NodeFeatures,
+    Preset, Recompute, SlotPlacement, TargetLoss, TargetRule, TextsConfig, TrainConfig, UserNode,
+    UserStageConfig,
 };
 pub use data::{ItemRecord, RunData};
 pub use error::{Error, Result};
 pub use language::LanguageModel;
 pub use progress::{Event, Progress};
 pub use recommender::{Recommendation, Recommender};
-pub use run::{FitReport, Run};
+pub use run::{FitReport, KernelReport, Run};
 pub use template::Templates;
 pub use text_vectors::TextVectorConfig;
 pub use texts::UserTexts;

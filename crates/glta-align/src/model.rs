@@ -3,13 +3,14 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use candle_core::{D, Device, Tensor, Var};
+use candle_core::{D, DType, Device, Tensor, Var};
 use glta_gllm::{GllmHead, GllmWeights, GraphResidual};
 use glta_llm::{ForwardOptions, Prefix};
 use glta_projector::{Parameters, Piece, Projector, normal_var, splice};
 
 use crate::config::{Backbone, Config, Recompute, SlotPlacement, UserNode};
 use crate::files::{read_tensors, take, write_tensors};
+use crate::kernel::Kernel;
 use crate::nodes::Nodes;
 use crate::optimizer::snapshot;
 use crate::prompts::{Prompts, Row};
@@ -30,6 +31,9 @@ pub(crate) struct Glta {
     user_projector: Projector,
     slots: Var,
     head: GllmHead,
+    kernel: Option<Arc<Kernel>>,
+    /// Factor of the head's logits beside the kernel's, chosen after training.
+    mix: Var,
     device: Device,
 }
 
@@ -39,6 +43,7 @@ impl Glta {
     pub(crate) fn new(
         config: &Config,
         nodes: Arc<Nodes>,
+        kernel: Option<Arc<Kernel>>,
         prompts: Option<Prompts>,
     ) -> Result<Self> {
         let (hidden, token_rms, device) = match (&prompts, config.backbone) {
@@ -65,6 +70,8 @@ impl Glta {
             user_projector: projector(2)?,
             slots: normal_var((n_slots, hidden), token_rms, seed(4), &device)?,
             head,
+            kernel,
+            mix: Var::ones((), DType::F32, &device)?,
             config: config.clone(),
             nodes,
             prompts,
@@ -126,6 +133,9 @@ impl Glta {
         self.user_projector.collect("user_projector", &mut parameters);
         self.head.collect("head", true, &mut parameters);
         parameters.insert("slots".to_owned(), self.slots.clone());
+        if self.kernel.is_some() {
+            parameters.insert("mix".to_owned(), self.mix.clone());
+        }
         parameters
     }
 
@@ -150,7 +160,7 @@ impl Glta {
         let targets: Vec<Vec<u32>> =
             examples.iter().flat_map(|e| e.items.iter().map(|&i| vec![i])).collect();
         let masked = vec![Vec::new(); targets.len()];
-        Ok(self.head.loss(&hidden, None, &targets, &masked)?)
+        Ok(self.head.loss(&hidden, None, None, &targets, &masked)?)
     }
 
     /// How many slots give the right item the highest logit among the items
@@ -312,8 +322,56 @@ impl Glta {
         &self.head
     }
 
+    pub(crate) fn kernel(&self) -> Option<&Kernel> {
+        self.kernel.as_deref()
+    }
+
+    pub(crate) fn set_mix(&self, mix: f64) -> Result<()> {
+        Ok(self.mix.set(&Tensor::new(mix as f32, &self.device)?)?)
+    }
+
+    /// The kernel's logits for every slot of training examples, without the users
+    /// they belong to: `(examples × slots, items)`.
+    pub(crate) fn offset(&self, examples: &[UserExample]) -> Result<Option<Tensor>> {
+        let Some(kernel) = self.kernel.as_ref().filter(|_| self.config.kernel.in_training) else {
+            return Ok(None);
+        };
+        let queries = examples.iter().map(|e| (e.context.as_slice(), e.user));
+        let rows = kernel.rows(queries, &self.device)?;
+        let (b, n, items) = (examples.len(), self.config.model.slots, self.nodes.n_items());
+        let rows = rows.unsqueeze(1)?.broadcast_as((b, n, items))?.reshape((b * n, items))?;
+        Ok(Some(rows))
+    }
+
     /// Logits of every example's slots: one `slots × items` block each.
     pub(crate) fn slot_logits(&self, examples: &[UserExample]) -> Result<Vec<Vec<Vec<f32>>>> {
+        let mix = self.mix.to_scalar::<f32>()?;
+        let corrections = if mix == 0.0 && self.kernel.is_some() {
+            None
+        } else {
+            Some(self.head_logits(examples)?)
+        };
+        let Some(kernel) = &self.kernel else {
+            return Ok(corrections.unwrap_or_default());
+        };
+        examples
+            .iter()
+            .enumerate()
+            .map(|(at, example)| {
+                let base = kernel.logits(&example.context, None)?;
+                Ok(match &corrections {
+                    None => vec![base; self.config.model.slots],
+                    Some(corrections) => corrections[at]
+                        .iter()
+                        .map(|slot| base.iter().zip(slot).map(|(b, c)| b + mix * c).collect())
+                        .collect(),
+                })
+            })
+            .collect()
+    }
+
+    /// Logits of every example's slots as the head has them, without the kernel.
+    pub(crate) fn head_logits(&self, examples: &[UserExample]) -> Result<Vec<Vec<Vec<f32>>>> {
         let (hidden, residual) = self.user_hidden(examples)?;
         let logits: Vec<Vec<f32>> =
             self.head.logits(&hidden.detach(), residual.as_ref())?.to_vec2()?;
@@ -339,6 +397,7 @@ mod tests {
     use ndarray::Array2;
 
     use super::*;
+    use crate::config::NodeFeatures;
     use crate::data::ItemRecord;
     use crate::language::LanguageModel;
     use crate::texts::UserTexts;
@@ -356,7 +415,9 @@ mod tests {
         let embeddings = NodeEmbeddings { users: values(5, 0.3), items: values(7, 1.1) };
         let pairs = (0..5).flat_map(|u| (0..4).map(move |i| (u, (u + 2 * i) % 7)));
         let train = Interactions::from_pairs(5, 7, pairs).unwrap();
-        let nodes = Arc::new(Nodes::new(&embeddings, &train, &Device::Cpu).unwrap());
+        let nodes = Arc::new(
+            Nodes::new(&embeddings, &train, None, NodeFeatures::Graph, &Device::Cpu).unwrap(),
+        );
         let items: Vec<ItemRecord> = (0..7)
             .map(|n| ItemRecord {
                 raw_id: n.to_string(),
@@ -377,7 +438,7 @@ mod tests {
         };
         let texts = BTreeMap::from([(1, texts)]);
         let prompts = Prompts::new(language, &items, texts, &config).unwrap();
-        Glta::new(&config, nodes, Some(prompts)).unwrap()
+        Glta::new(&config, nodes, None, Some(prompts)).unwrap()
     }
 
     fn users() -> Vec<UserExample> {
@@ -398,7 +459,7 @@ mod tests {
         let targets: Vec<Vec<u32>> =
             examples.iter().flat_map(|e| std::iter::repeat_n(e.targets.clone(), slots)).collect();
         let masked = vec![Vec::new(); targets.len()];
-        model.head().loss(&hidden, residual.as_ref(), &targets, &masked).unwrap()
+        model.head().loss(&hidden, residual.as_ref(), None, &targets, &masked).unwrap()
     }
 
     /// Compares the gradient of every parameter with central differences along

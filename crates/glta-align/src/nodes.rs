@@ -3,8 +3,9 @@
 use candle_core::{Device, Tensor};
 use glta_data::Interactions;
 use glta_graph::{NodeEmbeddings, fold_in_user};
-use ndarray::Array2;
+use ndarray::{Array1, Array2, ArrayView2, Axis, concatenate, s};
 
+use crate::config::NodeFeatures;
 use crate::{Error, Result};
 
 /// Node embeddings of graph pretraining, scaled so that users and items each
@@ -15,16 +16,24 @@ use crate::{Error, Result};
 pub(crate) struct Nodes {
     users: Array2<f32>,
     items: Array2<f32>,
+    /// Text vectors, appended to the graph's: `(items, t)`, `t` may be 0.
+    texts: Array2<f32>,
+    /// Whether the graph's part is used.
+    graph: bool,
     item_degrees: Vec<u32>,
     item_tensor: Tensor,
     device: Device,
 }
 
 impl Nodes {
-    /// `train` is the graph that the embeddings were trained on.
+    /// `train` is the graph that the embeddings were trained on; `texts: (items,
+    /// t)` are the items' text vectors, without which the graph's part is used
+    /// whatever `features` says.
     pub(crate) fn new(
         embeddings: &NodeEmbeddings,
         train: &Interactions,
+        texts: Option<ArrayView2<'_, f32>>,
+        features: NodeFeatures,
         device: &Device,
     ) -> Result<Self> {
         let (users, items) = (&embeddings.users, &embeddings.items);
@@ -42,15 +51,34 @@ impl Nodes {
         }
         let users = users / rms(users.iter());
         let items = items / rms(items.iter());
-        let (rows, columns) = items.dim();
-        let values: Vec<f32> = items.iter().copied().collect();
-        let item_tensor = Tensor::from_vec(values, (rows, columns), device)?;
+        let texts = texts.filter(|_| features != NodeFeatures::Graph);
+        let graph = features != NodeFeatures::Text || texts.is_none();
+        let texts = match texts {
+            Some(texts) if texts.nrows() != items.nrows() => {
+                return Err(Error::Data(format!(
+                    "{} text vectors do not fit {} items",
+                    texts.nrows(),
+                    items.nrows()
+                )));
+            }
+            Some(texts) => &texts / rms(texts.iter()),
+            None => Array2::zeros((items.nrows(), 0)),
+        };
+        let used = if graph { items.view() } else { items.slice(s![.., ..0]) };
+        let joined = concatenate(Axis(1), &[used, texts.view()])
+            .map_err(|e| Error::Data(format!("nodes and text vectors: {e}")))?;
+        let (rows, columns) = joined.dim();
+        let item_tensor =
+            Tensor::from_vec(joined.iter().copied().collect(), (rows, columns), device)?;
         let item_degrees = train.item_degrees();
-        Ok(Self { users, items, item_degrees, item_tensor, device: device.clone() })
+        let device = device.clone();
+        Ok(Self { users, items, texts, graph, item_degrees, item_tensor, device })
     }
 
+    /// Width of a node: that of the graph's embeddings, the text vectors', or
+    /// their sum.
     pub(crate) fn dim(&self) -> usize {
-        self.items.ncols()
+        if self.graph { self.items.ncols() + self.texts.ncols() } else { self.texts.ncols() }
     }
 
     pub(crate) fn n_items(&self) -> usize {
@@ -77,8 +105,11 @@ impl Nodes {
         let mut values = Vec::with_capacity(rows * self.dim());
         for (user, context) in users {
             match user {
-                Some(user) => values.extend(self.users.row(user as usize)),
-                None => self.append_context(context, &mut values),
+                Some(user) if self.graph => {
+                    values.extend(self.users.row(user as usize));
+                    self.append_texts(context, &mut values);
+                }
+                _ => self.append_context(context, &mut values),
             }
         }
         Ok(Tensor::from_vec(values, (rows, self.dim()), &self.device)?)
@@ -99,9 +130,20 @@ impl Nodes {
     }
 
     fn append_context(&self, context: &[u32], values: &mut Vec<f32>) {
-        let node = fold_in_user(self.items.view(), &self.item_degrees, context);
-        let scale = rms(node.iter());
-        values.extend(node.iter().map(|value| value / scale));
+        if self.graph {
+            let node = fold_in_user(self.items.view(), &self.item_degrees, context);
+            let scale = rms(node.iter());
+            values.extend(node.iter().map(|value| value / scale));
+        }
+        self.append_texts(context, values);
+    }
+
+    /// The sum of the context's text vectors, scaled to a root mean square of one.
+    fn append_texts(&self, context: &[u32], values: &mut Vec<f32>) {
+        let mut sum = Array1::<f32>::zeros(self.texts.ncols());
+        context.iter().for_each(|&item| sum += &self.texts.row(item as usize));
+        let scale = rms(sum.iter());
+        values.extend(sum.iter().map(|value| value / scale));
     }
 }
 
@@ -124,7 +166,8 @@ mod tests {
             users: array![[1.0, 0.0], [0.0, 2.0], [1.0, 1.0]],
             items: array![[2.0, 0.0], [0.0, 2.0], [2.0, 2.0]],
         };
-        let nodes = Nodes::new(&embeddings, &train, &Device::Cpu).unwrap();
+        let nodes =
+            Nodes::new(&embeddings, &train, None, NodeFeatures::GraphText, &Device::Cpu).unwrap();
         let contexts = [&[0u32, 1][..], &[1], &[]];
         let got = nodes.contexts(contexts.into_iter()).unwrap().to_vec2::<f32>().unwrap();
         // e_0/√1 + e_1/√3 has the direction (√3, 1); a lone item its own.
@@ -135,6 +178,37 @@ mod tests {
         assert_eq!(got[2], [0.0, 0.0]);
 
         let other = Interactions::from_pairs(2, 3, []).unwrap();
-        assert!(Nodes::new(&embeddings, &other, &Device::Cpu).is_err());
+        let features = NodeFeatures::Graph;
+        assert!(Nodes::new(&embeddings, &other, None, features, &Device::Cpu).is_err());
+    }
+
+    #[test]
+    fn text_vectors_stand_beside_the_graph_or_alone() {
+        let train = Interactions::from_pairs(2, 2, [(0, 0), (1, 1)]).unwrap();
+        let embeddings = NodeEmbeddings {
+            users: array![[1.0, 0.0], [0.0, 1.0]],
+            items: array![[1.0, 0.0], [0.0, 1.0]],
+        };
+        let texts = array![[3.0, 0.0, 0.0], [0.0, 0.0, 3.0]];
+        let nodes = |features| {
+            Nodes::new(&embeddings, &train, Some(texts.view()), features, &Device::Cpu).unwrap()
+        };
+        let both = nodes(NodeFeatures::GraphText);
+        assert_eq!((both.dim(), both.all_items().dims()), (5, &[2, 5][..]));
+        let context = both.contexts([&[0u32][..]].into_iter()).unwrap().to_vec2::<f32>().unwrap();
+        let root3 = 3f32.sqrt();
+        for (got, want) in context[0].iter().zip([2f32.sqrt(), 0.0, root3, 0.0, 0.0]) {
+            assert!((got - want).abs() < 1e-6, "{got} {want}");
+        }
+        let known = both.users([(Some(1), &[1u32][..])].into_iter()).unwrap();
+        assert_eq!(known.dims(), [1, 5]);
+        let text = nodes(NodeFeatures::Text);
+        assert_eq!(text.dim(), 3);
+        assert_eq!(text.users([(Some(1), &[1u32][..])].into_iter()).unwrap().dims(), [1, 3]);
+        assert_eq!(nodes(NodeFeatures::Graph).dim(), 2);
+        let short = array![[1.0]];
+        let wrong =
+            Nodes::new(&embeddings, &train, Some(short.view()), NodeFeatures::Text, &Device::Cpu);
+        assert!(wrong.unwrap_err().to_string().contains("1 text vectors"));
     }
 }

@@ -10,6 +10,20 @@ use crate::{Error, Result};
 pub enum Event<'a> {
     /// An epoch of graph pretraining has ended.
     Graph(&'a EpochReport),
+    /// The items' texts are being read by the language model.
+    TextVectors {
+        /// Texts read.
+        done: usize,
+        /// Texts in all.
+        total: usize,
+    },
+    /// A setting of the kernel is being fitted.
+    Kernel {
+        /// Which one, counted from 1.
+        done: usize,
+        /// Settings in all.
+        total: usize,
+    },
     /// Profiles and predictions are being written.
     Texts {
         /// Users whose texts are written.

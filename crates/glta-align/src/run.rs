@@ -4,23 +4,26 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use candle_core::Device;
+use candle_core::{Device, Tensor};
+use glta_baselines::whiten;
 use glta_graph::{LightGcn, NodeEmbeddings};
+use ndarray::Array2;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Backbone, Config};
+use crate::config::{Backbone, Config, NodeFeatures};
 use crate::data::RunData;
 use crate::files::{
-    CONFIG, ITEMS, MODEL, NODES, RunFolder, STATE, TEXTS, USERS, read_tensors, read_text,
-    write_whole,
+    CONFIG, ITEMS, KERNEL, MODEL, NODES, RunFolder, STATE, TEXTS, USERS, VECTORS, read_tensors,
+    read_text, take, write_tensors, write_whole,
 };
+use crate::kernel::Kernel;
 use crate::language::LanguageModel;
 use crate::model::Glta;
 use crate::nodes::Nodes;
 use crate::progress::{Event, Progress, report};
 use crate::prompts::Prompts;
 use crate::recommender::Recommender;
-use crate::stages::{ItemStage, UserStage};
+use crate::stages::{ItemStage, UserStage, choose_mix};
 use crate::texts::{UserTexts, read_texts, write_texts};
 use crate::trainer::{StageHistory, train};
 use crate::{Error, Result};
@@ -48,6 +51,36 @@ pub struct FitReport {
     pub item_stage: Option<StageHistory>,
     /// Stage 3; its metric is N@10 on the validation items.
     pub user_stage: StageHistory,
+    /// What the head starts from and how the two were put together.
+    pub kernel: Option<KernelReport>,
+}
+
+impl FitReport {
+    /// N@10 on the validation items of what was kept in the end.
+    pub fn validation(&self) -> Option<f64> {
+        let mixed = self.kernel.as_ref().and_then(|kernel| kernel.mixed);
+        mixed.map(|(_, value)| value).or(self.user_stage.best())
+    }
+}
+
+/// What was chosen for the [kernel](crate::KernelConfig), on validation data.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KernelReport {
+    /// λ, the L2 regularisation.
+    pub l2: f64,
+    /// α, the weight of the texts in the Gram matrix.
+    pub text: f64,
+    /// Weight of the text neighbours.
+    pub neighbours: f32,
+    /// Weight of the log degree.
+    pub popularity: f32,
+    /// Logits are scores times this.
+    pub temperature: f32,
+    /// Validation N@10 of the kernel alone.
+    pub validation: Option<f64>,
+    /// The factor of the trained correction and the validation N@10 with it.
+    pub mixed: Option<(f64, f64)>,
 }
 
 impl Run {
@@ -99,7 +132,8 @@ impl Run {
     /// # Errors
     /// Embeddings that do not fit the data, a folder that cannot be written.
     pub fn set_nodes(&self, embeddings: &NodeEmbeddings) -> Result<()> {
-        Nodes::new(embeddings, &self.data.train, &Device::Cpu)?;
+        let features = NodeFeatures::Graph;
+        Nodes::new(embeddings, &self.data.train, None, features, &Device::Cpu)?;
         Ok(embeddings.save(self.folder.file(NODES))?)
     }
 
@@ -122,10 +156,14 @@ impl Run {
         language: Option<&LanguageModel>,
         progress: &mut Progress<'_>,
     ) -> Result<(Recommender, FitReport)> {
-        let nodes = self.nodes(language, progress)?;
+        let device = language.map_or(Device::Cpu, |l| l.llama.device().clone());
+        let embeddings = self.embeddings(progress)?;
         let language = used_language(&self.config, language)?;
+        let vectors = self.vectors(language.as_ref(), progress)?;
+        let kernel = self.kernel(vectors.as_ref(), progress)?;
         let texts = self.texts(language.as_ref(), progress)?;
-        let model = build(&self.config, &self.data, nodes, language, texts)?;
+        let parts = Parts { embeddings, vectors, kernel, device };
+        let model = build(&self.config, &self.data, parts, language, texts)?;
         let report = if self.folder.has(MODEL) {
             model.load(&self.folder.file(MODEL))?;
             self.read_history()?
@@ -156,7 +194,12 @@ impl Run {
         };
         let mut stage = UserStage::new(model, &self.data);
         let user_stage = train(&mut stage, &self.config.user_stage.train, &state, progress)?;
-        let report = FitReport { item_stage, user_stage };
+        let mixed = choose_mix(model, &self.data)?;
+        if let Some((factor, _)) = mixed {
+            model.set_mix(factor)?;
+        }
+        let kernel = model.kernel().map(|kernel| kernel.report(mixed));
+        let report = FitReport { item_stage, user_stage, kernel };
         let path = self.folder.file(HISTORY);
         let text = serde_json::to_vec_pretty(&report).map_err(|e| Error::file(&path, e))?;
         write_whole(&path, &text)?;
@@ -172,11 +215,7 @@ impl Run {
     }
 
     /// Stage 1, unless its result is there.
-    fn nodes(
-        &self,
-        language: Option<&LanguageModel>,
-        progress: &mut Progress<'_>,
-    ) -> Result<Arc<Nodes>> {
+    fn embeddings(&self, progress: &mut Progress<'_>) -> Result<NodeEmbeddings> {
         let path = self.folder.file(NODES);
         if !path.exists() {
             let lightgcn = LightGcn::new(self.config.graph.clone())?;
@@ -185,8 +224,56 @@ impl Run {
                 .train(&self.data.train, valid, &mut |epoch| progress(&Event::Graph(epoch)))?;
             trained.embeddings.save(&path)?;
         }
-        let device = language.map_or(Device::Cpu, |l| l.llama.device().clone());
-        load_nodes(&path, &self.data, &device)
+        Ok(NodeEmbeddings::load(&path)?)
+    }
+
+    /// The items' whitened text vectors, unless they are there.
+    fn vectors(
+        &self,
+        language: Option<&LanguageModel>,
+        progress: &mut Progress<'_>,
+    ) -> Result<Option<Array2<f32>>> {
+        let Some(language) = language.filter(|_| self.config.reads_item_texts()) else {
+            return Ok(None);
+        };
+        let path = self.folder.file(VECTORS);
+        if !path.exists() {
+            let texts: Vec<String> = self.data.items.iter().map(|i| i.text.clone()).collect();
+            let config = &self.config.item_text;
+            let raw = language.text_vectors(&texts, &config.vectors, &mut |done, total| {
+                progress(&Event::TextVectors { done, total })
+            })?;
+            let white = whiten(raw.view(), &config.whiten)?;
+            let (rows, columns) = white.dim();
+            let values: Vec<f32> = white.iter().copied().collect();
+            let tensor = Tensor::from_vec(values, (rows, columns), &Device::Cpu)?;
+            write_tensors(&path, &[("vectors".to_owned(), tensor)].into(), "{}")?;
+        }
+        load_vectors(&path, &self.data).map(Some)
+    }
+
+    /// The kernel, unless it is there. It is always read back, so that a resumed
+    /// run has the same numbers as an unbroken one.
+    fn kernel(
+        &self,
+        vectors: Option<&Array2<f32>>,
+        progress: &mut Progress<'_>,
+    ) -> Result<Option<Arc<Kernel>>> {
+        let config = &self.config.kernel;
+        if !config.enabled {
+            return Ok(None);
+        }
+        let items = self.data.items.len();
+        if items > config.max_items {
+            tracing::warn!(items, limit = config.max_items, "too many items for a kernel");
+            return Ok(None);
+        }
+        let path = self.folder.file(KERNEL);
+        let view = vectors.map(|v| v.view());
+        if !path.exists() {
+            Kernel::fit(&self.data, view, config, self.config.seed, progress)?.save(&path)?;
+        }
+        Ok(Some(Arc::new(Kernel::load(&path, &self.data.train, view)?)))
     }
 
     fn texts(
@@ -219,16 +306,31 @@ fn used_language(
     }
 }
 
+/// What a model is built on.
+struct Parts {
+    embeddings: NodeEmbeddings,
+    vectors: Option<Array2<f32>>,
+    kernel: Option<Arc<Kernel>>,
+    device: Device,
+}
+
 fn build(
     config: &Config,
     data: &RunData,
-    nodes: Arc<Nodes>,
+    parts: Parts,
     language: Option<LanguageModel>,
     texts: BTreeMap<u32, UserTexts>,
 ) -> Result<Glta> {
     let prompts =
         language.map(|language| Prompts::new(language, &data.items, texts, config)).transpose()?;
-    Glta::new(config, nodes, prompts)
+    let nodes = Nodes::new(
+        &parts.embeddings,
+        &data.train,
+        parts.vectors.as_ref().map(|v| v.view()),
+        config.model.node_features,
+        &parts.device,
+    )?;
+    Glta::new(config, Arc::new(nodes), parts.kernel, prompts)
 }
 
 /// Loads what [`Run::fit`] left in a folder.
@@ -241,17 +343,34 @@ pub(crate) fn load(dir: &Path, language: Option<&LanguageModel>) -> Result<(Glta
     }
     let data = RunData::load(&file(ITEMS), &file(USERS))?;
     let device = language.map_or(Device::Cpu, |l| l.llama.device().clone());
-    let nodes = load_nodes(&file(NODES), &data, &device)?;
+    let embeddings = NodeEmbeddings::load(file(NODES))?;
     let language = used_language(&config, language)?;
+    let vectors = match language.is_some() && config.reads_item_texts() {
+        true => Some(load_vectors(&file(VECTORS), &data)?),
+        false => None,
+    };
+    let kernel = match config.kernel.enabled && data.items.len() <= config.kernel.max_items {
+        true => {
+            let view = vectors.as_ref().map(|v| v.view());
+            Some(Arc::new(Kernel::load(&file(KERNEL), &data.train, view)?))
+        }
+        false => None,
+    };
     let texts = match &language {
         Some(_) if file(TEXTS).exists() => read_texts(&file(TEXTS))?,
         _ => BTreeMap::new(),
     };
-    let model = build(&config, &data, nodes, language, texts)?;
+    let parts = Parts { embeddings, vectors, kernel, device };
+    let model = build(&config, &data, parts, language, texts)?;
     model.load(&file(MODEL))?;
     Ok((model, data))
 }
 
-fn load_nodes(path: &Path, data: &RunData, device: &Device) -> Result<Arc<Nodes>> {
-    Ok(Arc::new(Nodes::new(&NodeEmbeddings::load(path)?, &data.train, device)?))
+fn load_vectors(path: &Path, data: &RunData) -> Result<Array2<f32>> {
+    let (mut tensors, _) = read_tensors(path, &Device::Cpu)?;
+    let width = tensors.get("vectors").and_then(|t| t.dims().get(1).copied()).unwrap_or(0);
+    let shape = (data.items.len(), width);
+    let vectors = take(&mut tensors, path, "vectors", &[shape.0, shape.1])?;
+    Array2::from_shape_vec(shape, vectors.flatten_all()?.to_vec1()?)
+        .map_err(|e| Error::file(path, e))
 }

@@ -173,29 +173,80 @@ impl Stage for UserStage<'_> {
                 if config.user_stage.mask_context { example.context.clone() } else { Vec::new() };
             masked.extend(std::iter::repeat_n(context, slots));
         }
-        let loss = self.model.head().loss(&hidden, residual.as_ref(), &targets, &masked)?;
+        let offset = self.model.offset(&examples)?;
+        let head = self.model.head();
+        let loss = head.loss(&hidden, residual.as_ref(), offset.as_ref(), &targets, &masked)?;
         Ok(Some(loss))
     }
 
-    /// N@10 on the validation items, training items left out.
     fn evaluate(&self) -> Result<Option<f64>> {
-        if self.data.valid.is_empty() {
-            return Ok(None);
-        }
-        let users: Vec<u32> = (0..self.data.users.len() as u32)
-            .filter(|&user| !self.data.valid.items(user).is_empty())
-            .collect();
-        let rankings = rank_users(self.model, self.data, &users, 10, |user| {
-            self.data.train.items(user).to_vec()
-        })?;
-        let rankings: Vec<(u32, Vec<u32>)> = users
-            .iter()
-            .zip(rankings)
-            .map(|(&user, list)| (user, list.iter().map(|r| r.item).collect()))
-            .collect();
-        let report = evaluate_rankings(&rankings, &self.data.valid, &[10])?;
-        Ok(report.get(Metric::Ndcg, 10))
+        validation(self.model, self.data)
     }
+}
+
+/// N@10 on the validation items, training items left out.
+fn validation(model: &Glta, data: &RunData) -> Result<Option<f64>> {
+    if data.valid.is_empty() {
+        return Ok(None);
+    }
+    let users = validation_users(data);
+    let rankings = rank_users(model, data, &users, 10, |user| data.train.items(user).to_vec())?;
+    ndcg(&users, rankings, data)
+}
+
+fn validation_users(data: &RunData) -> Vec<u32> {
+    (0..data.users.len() as u32).filter(|&user| !data.valid.items(user).is_empty()).collect()
+}
+
+fn ndcg(users: &[u32], rankings: Vec<Vec<Ranked>>, data: &RunData) -> Result<Option<f64>> {
+    let rankings: Vec<(u32, Vec<u32>)> = users
+        .iter()
+        .zip(rankings)
+        .map(|(&user, list)| (user, list.iter().map(|r| r.item).collect()))
+        .collect();
+    let report = evaluate_rankings(&rankings, &data.valid, &[10])?;
+    Ok(report.get(Metric::Ndcg, 10))
+}
+
+/// The factor of the head's logits beside the kernel's under which validation N@10
+/// is best, and that N@10; `None` without a kernel or without validation items.
+pub(crate) fn choose_mix(model: &Glta, data: &RunData) -> Result<Option<(f64, f64)>> {
+    let Some(kernel) = model.kernel().filter(|_| !data.valid.is_empty()) else {
+        return Ok(None);
+    };
+    let config = model.config();
+    let users = validation_users(data);
+    let factors = &config.kernel.mix;
+    let mut lists: Vec<Vec<Vec<Ranked>>> = vec![Vec::with_capacity(users.len()); factors.len()];
+    for batch in users.chunks(config.user_stage.train.batch_size) {
+        let examples: Vec<UserExample> = batch
+            .iter()
+            .map(|&user| {
+                let context = data.train.items(user);
+                inference_example(Some(user), context, config.model.history, config.seed)
+            })
+            .collect();
+        for (example, slots) in examples.iter().zip(model.head_logits(&examples)?) {
+            let base = kernel.logits(&example.context, None)?;
+            for (&factor, lists) in factors.iter().zip(&mut lists) {
+                let mixed: Vec<Vec<f32>> = slots
+                    .iter()
+                    .map(|slot| base.iter().zip(slot).map(|(b, c)| b + factor as f32 * c).collect())
+                    .collect();
+                lists.push(decode(&mixed, &example.context, 10, config.model.decoder)?);
+            }
+        }
+    }
+    let mut best: Option<(f64, f64)> = None;
+    for (&factor, lists) in factors.iter().zip(lists) {
+        if let Some(value) = ndcg(&users, lists, data)? {
+            tracing::info!(factor, validation = value, "correction beside the kernel");
+            if best.is_none_or(|(_, best)| value > best) {
+                best = Some((factor, value));
+            }
+        }
+    }
+    Ok(best)
 }
 
 /// One random target for each slot; slots beyond the number of targets have none.

@@ -196,6 +196,11 @@ impl Ease {
         &self.weights
     }
 
+    /// The items of a user that the model was fitted on, ascending.
+    pub fn history(&self, user: u32) -> &[u32] {
+        self.history.items(user)
+    }
+
     /// The diagonal of `P`: `(items)`.
     pub fn diagonal(&self) -> &[f64] {
         &self.diagonal

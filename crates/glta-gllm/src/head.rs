@@ -168,8 +168,9 @@ impl GllmHead {
     /// equation 3; with all of a user's targets in one row it is the
     /// multinomial likelihood that the paper's random slots estimate. The items
     /// of `masked` (such as those shown in the prompt) are left out of a row's
-    /// softmax. Computed in blocks of items: memory is `O(n × block)`, not
-    /// `O(n × items)`.
+    /// softmax. `offset: (n, items)` are fixed logits that are added: the head then
+    /// learns a correction to them. Computed in blocks of items: memory is `O(n × block)`, not
+    /// `O(n × items)`, beside the offset.
     ///
     /// # Errors
     /// Shapes that do not fit, unknown items, a masked target, no target at all.
@@ -177,6 +178,7 @@ impl GllmHead {
         &self,
         hidden: &Tensor,
         residual: Option<&GraphResidual>,
+        offset: Option<&Tensor>,
         targets: &[Vec<u32>],
         masked: &[Vec<u32>],
     ) -> Result<Tensor> {
@@ -189,7 +191,11 @@ impl GllmHead {
                 &zero
             }
         };
-        blocked_cross_entropy(&z, &w, bias, targets, masked)
+        if let Some(offset) = offset.filter(|offset| offset.dims() != [z.dims()[0], self.items]) {
+            let expected = format!("({}, {})", z.dims()[0], self.items);
+            return Err(shape("fixed logits", &expected, offset));
+        }
+        blocked_cross_entropy(&z, &w, bias, offset, targets, masked)
     }
 
     /// `(n, k)` and `(items, k)` whose product is the logits without bias.
@@ -272,7 +278,7 @@ mod tests {
         // α learns through the blocked loss as through the plain one.
         let targets = [vec![1, 4], vec![0], vec![]];
         let masked = [vec![2], vec![], vec![]];
-        let loss = head.loss(&z, Some(&residual), &targets, &masked).unwrap();
+        let loss = head.loss(&z, Some(&residual), None, &targets, &masked).unwrap();
         let logits = head.logits(&z, Some(&residual)).unwrap();
         let plain = set_cross_entropy(&logits, &targets, &masked).unwrap();
         let a = loss.backward().unwrap().get(&head.alpha).unwrap().to_scalar::<f32>().unwrap();

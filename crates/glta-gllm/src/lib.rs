@@ -18,7 +18,7 @@
 //! // Both users' slots are to name item 3; item 0 was shown in the prompt.
 //! let targets = [vec![3], vec![3]];
 //! let shown = [vec![0], vec![0]];
-//! let loss = head.loss(&hidden, None, &targets, &shown)?;
+//! let loss = head.loss(&hidden, None, None, &targets, &shown)?;
 //! assert!(loss.to_scalar::<f32>()? > 0.0);
 //!
 //! let rows: Vec<Vec<f32>> = logits.to_vec2()?;

@@ -95,24 +95,26 @@ pub fn set_cross_entropy(
     Ok(((lse - hit)? / active as f64)?)
 }
 
-/// [`set_cross_entropy`] of `Z Wᵀ + b` without ever holding all logits: items
+/// [`set_cross_entropy`] of `Z Wᵀ + b + offset` without ever holding all logits: items
 /// are walked in blocks, forward and again backward.
 pub(crate) fn blocked_cross_entropy(
     z: &Tensor,
     w: &Tensor,
     bias: &Tensor,
+    offset: Option<&Tensor>,
     targets: &[Vec<u32>],
     masked: &[Vec<u32>],
 ) -> Result<Tensor> {
     let (rows, _) = z.dims2()?;
     let block = (BLOCK_LOGITS / rows.max(1)).max(1);
-    blocked_cross_entropy_with(z, w, bias, targets, masked, block)
+    blocked_cross_entropy_with(z, w, bias, offset, targets, masked, block)
 }
 
 fn blocked_cross_entropy_with(
     z: &Tensor,
     w: &Tensor,
     bias: &Tensor,
+    offset: Option<&Tensor>,
     targets: &[Vec<u32>],
     masked: &[Vec<u32>],
     block: usize,
@@ -123,6 +125,7 @@ fn blocked_cross_entropy_with(
     let op = BlockedCrossEntropy {
         targets: targets.to_vec(),
         masked: masked.to_vec(),
+        offset: offset.map(Tensor::detach),
         block,
         active,
         log_sum_exp: Vec::new(),
@@ -135,6 +138,8 @@ fn blocked_cross_entropy_with(
 struct BlockedCrossEntropy {
     targets: Vec<Vec<u32>>,
     masked: Vec<Vec<u32>>,
+    /// Fixed logits `(rows, items)` to be added.
+    offset: Option<Tensor>,
     block: usize,
     active: usize,
     log_sum_exp: Vec<f32>,
@@ -152,7 +157,10 @@ impl BlockedCrossEntropy {
         width: usize,
     ) -> Result<Tensor> {
         let logits = z.matmul(&w.narrow(0, start, width)?.t()?)?;
-        let logits = logits.broadcast_add(&bias.narrow(0, start, width)?)?;
+        let mut logits = logits.broadcast_add(&bias.narrow(0, start, width)?)?;
+        if let Some(offset) = &self.offset {
+            logits = (logits + offset.narrow(1, start, width)?)?;
+        }
         mask_block(logits, &self.masked, start, width)
     }
 
@@ -327,10 +335,16 @@ mod tests {
                 .collect();
             prop_assume!(targets.iter().any(|t| !t.is_empty()));
 
-            let logits = z.matmul(&w.t().unwrap()).unwrap().broadcast_add(&b).unwrap();
+            let offset = (seed % 2 == 0)
+                .then(|| normal_var((rows, items), 1.0, seed + 3, &Device::Cpu).unwrap());
+            let offset = offset.as_ref().map(|o| o.as_tensor());
+            let mut logits = z.matmul(&w.t().unwrap()).unwrap().broadcast_add(&b).unwrap();
+            if let Some(offset) = offset {
+                logits = (logits + offset).unwrap();
+            }
             let plain = set_cross_entropy(&logits, &targets, &masked).unwrap();
             let blocked =
-                blocked_cross_entropy_with(&z, &w, &b, &targets, &masked, block).unwrap();
+                blocked_cross_entropy_with(&z, &w, &b, offset, &targets, &masked, block).unwrap();
             prop_assert!((value(&plain) - value(&blocked)).abs() < 1e-5);
             let plain = plain.backward().unwrap();
             let blocked = blocked.backward().unwrap();
@@ -352,9 +366,10 @@ mod tests {
         let b = normal_var(6, 1.0, 3, &Device::Cpu).unwrap();
         let targets = [vec![1, 5], vec![3]];
         let masked = [vec![0], vec![]];
-        let loss =
-            |z: &Var| value(&blocked_cross_entropy_with(z, &w, &b, &targets, &masked, 4).unwrap());
-        let out = blocked_cross_entropy_with(&z, &w, &b, &targets, &masked, 4).unwrap();
+        let loss = |z: &Var| {
+            value(&blocked_cross_entropy_with(z, &w, &b, None, &targets, &masked, 4).unwrap())
+        };
+        let out = blocked_cross_entropy_with(&z, &w, &b, None, &targets, &masked, 4).unwrap();
         let grad: Vec<f32> =
             out.backward().unwrap().get(&z).unwrap().flatten_all().unwrap().to_vec1().unwrap();
         let base: Vec<f32> = z.flatten_all().unwrap().to_vec1().unwrap();

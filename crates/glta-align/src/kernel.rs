@@ -1,0 +1,392 @@
+//! What the head starts from: fixed scores of graph and text in closed form.
+
+use std::path::Path;
+
+use candle_core::{Device, Tensor};
+use glta_baselines::{Ease, EaseConfig, SideInformation, TextKnn, TextKnnConfig};
+use glta_data::Interactions;
+use glta_metrics::{EvaluationConfig, Metric, Scorer, ScorerError, evaluate};
+use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis};
+
+use crate::config::KernelConfig;
+use crate::data::RunData;
+use crate::files::{read_tensors, take, write_tensors};
+use crate::optimizer::Tensors;
+use crate::progress::{Event, Progress, report};
+use crate::rng::rng;
+use crate::run::KernelReport;
+use crate::sampling::pick;
+use crate::{Error, Result};
+
+/// Users whose hidden items set the temperature.
+const CALIBRATED: usize = 512;
+
+/// Scores of all items from the items a person has, with nothing trained by
+/// gradient: EASE whose Gram matrix also counts the items' text vectors, text
+/// neighbours, and popularity. Few numbers are chosen, on validation data.
+#[derive(Debug, Clone)]
+pub(crate) struct Kernel {
+    ease: Ease,
+    text: Option<TextKnn>,
+    /// Of the items in the training data.
+    degrees: Vec<u32>,
+    chosen: KernelReport,
+}
+
+impl Kernel {
+    /// Chooses the settings one after the other: l2 and the texts' weight in the
+    /// Gram matrix, then the weights of neighbours and popularity. Without
+    /// validation items the middle value of each list is taken.
+    ///
+    /// `vectors: (items, dim)` are whitened text vectors.
+    pub(crate) fn fit(
+        data: &RunData,
+        vectors: Option<ArrayView2<'_, f32>>,
+        config: &KernelConfig,
+        seed: u64,
+        progress: &mut Progress<'_>,
+    ) -> Result<Self> {
+        let train = &data.train;
+        let text = vectors
+            .map(|v| TextKnn::new(v.to_owned(), train, &TextKnnConfig::default()))
+            .transpose()?;
+        let degrees = train.item_degrees();
+        let middle = |list: &[f64]| list[list.len() / 2];
+        let weight = if vectors.is_some() { middle(&config.text) } else { 0.0 };
+        let start = KernelReport {
+            l2: middle(&config.l2),
+            text: weight,
+            neighbours: 0.0,
+            popularity: 0.0,
+            temperature: 1.0,
+            validation: None,
+            mixed: None,
+        };
+        let total = match data.valid.is_empty() {
+            true => 1,
+            false => config.l2.len() + vectors.map_or(0, |_| config.text.len() - 1),
+        };
+        let mut done = 0;
+        let mut solve = |l2: f64, weight: f64| -> Result<Ease> {
+            done += 1;
+            report(progress, &Event::Kernel { done, total })?;
+            let settings = EaseConfig { l2, ..EaseConfig::default() };
+            Ok(match vectors {
+                Some(vectors) if weight > 0.0 => {
+                    Ease::fit_with(train, SideInformation { vectors, weight }, &settings)?
+                }
+                _ => Ease::fit(train, &settings)?,
+            })
+        };
+        let mut kernel: Option<Self> = None;
+        let mut consider = |l2: f64, weight: f64, best: &mut Option<Self>| -> Result<()> {
+            let ease = solve(l2, weight)?;
+            let chosen = KernelReport { l2, text: weight, ..start.clone() };
+            let mut new = Self { ease, text: text.clone(), degrees: degrees.clone(), chosen };
+            new.chosen.validation = new.validation(data)?;
+            if best.as_ref().is_none_or(|b| new.chosen.validation > b.chosen.validation) {
+                *best = Some(new);
+            }
+            Ok(())
+        };
+        if data.valid.is_empty() {
+            consider(start.l2, weight, &mut kernel)?;
+        } else {
+            for &l2 in &config.l2 {
+                consider(l2, weight, &mut kernel)?;
+            }
+            let l2 = kernel.as_ref().map_or(start.l2, |k| k.chosen.l2);
+            let others: &[f64] = if vectors.is_some() { &config.text } else { &[] };
+            for &other in others.iter().filter(|&&other| other != weight) {
+                consider(l2, other, &mut kernel)?;
+            }
+        }
+        let mut kernel = kernel.ok_or(Error::Config {
+            field: "kernel.l2",
+            problem: "at least one value is needed".into(),
+        })?;
+        if !data.valid.is_empty() {
+            let neighbours: &[f64] = if text.is_some() { &config.neighbours } else { &[] };
+            for &weight in neighbours {
+                kernel.try_weights(data, weight as f32, kernel.chosen.popularity)?;
+            }
+            for &weight in &config.popularity {
+                kernel.try_weights(data, kernel.chosen.neighbours, weight as f32)?;
+            }
+        }
+        kernel.chosen.temperature = kernel.calibrate(data, seed)?;
+        Ok(kernel)
+    }
+
+    fn try_weights(&mut self, data: &RunData, neighbours: f32, popularity: f32) -> Result<()> {
+        let before = self.chosen.clone();
+        self.chosen = KernelReport { neighbours, popularity, ..before.clone() };
+        let validation = self.validation(data)?;
+        if validation > before.validation {
+            self.chosen.validation = validation;
+        } else {
+            self.chosen = before;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn report(&self, mixed: Option<(f64, f64)>) -> KernelReport {
+        KernelReport { mixed, ..self.chosen.clone() }
+    }
+
+    fn validation(&self, data: &RunData) -> Result<Option<f64>> {
+        if data.valid.is_empty() {
+            return Ok(None);
+        }
+        let config = EvaluationConfig { ks: vec![10], ..EvaluationConfig::default() };
+        let scorer = Known { kernel: self, train: &data.train };
+        Ok(evaluate(&scorer, &data.valid, &[&data.train], &config)?.get(Metric::Ndcg, 10))
+    }
+
+    /// Logits of all items for someone who has `context`. For a `hidden_from`
+    /// user, those that fitting without this user would give: nothing of a pair
+    /// that is to be predicted has been seen.
+    pub(crate) fn logits(&self, context: &[u32], hidden_from: Option<u32>) -> Result<Vec<f32>> {
+        let KernelReport { neighbours, popularity, temperature, .. } = self.chosen;
+        let mut scores = match hidden_from {
+            Some(user) => self.ease.score_without(user, context)?,
+            None => self.ease.score_items(context),
+        };
+        if let Some(text) = self.text.as_ref().filter(|_| neighbours > 0.0) {
+            let extra = text.score_items(context);
+            scores.iter_mut().zip(extra).for_each(|(s, e)| *s += neighbours * e);
+        }
+        if popularity > 0.0 {
+            let own: &[u32] = hidden_from.map_or(&[], |user| self.ease.history(user));
+            for (item, (score, &degree)) in (0u32..).zip(scores.iter_mut().zip(&self.degrees)) {
+                let others = degree - u32::from(own.binary_search(&item).is_ok());
+                *score += popularity * (others as f32).ln_1p();
+            }
+        }
+        scores.iter_mut().for_each(|s| *s *= temperature);
+        Ok(scores)
+    }
+
+    /// [`logits`](Self::logits) of many: `(rows, items)`.
+    pub(crate) fn rows<'a>(
+        &self,
+        queries: impl ExactSizeIterator<Item = (&'a [u32], Option<u32>)>,
+        device: &Device,
+    ) -> Result<Tensor> {
+        let rows = queries.len();
+        let mut values = Vec::with_capacity(rows * self.degrees.len());
+        for (context, hidden_from) in queries {
+            values.extend(self.logits(context, hidden_from)?);
+        }
+        Ok(Tensor::from_vec(values, (rows, self.degrees.len()), device)?)
+    }
+
+    /// The factor under which half of some users' items, scored without those
+    /// users, have the largest likelihood given the other half.
+    fn calibrate(&self, data: &RunData, seed: u64) -> Result<f32> {
+        let mut random = rng(seed, "kernel temperature", &[]);
+        let able: Vec<u32> =
+            (0..data.users.len() as u32).filter(|&user| data.train.items(user).len() > 1).collect();
+        let plain = Self {
+            chosen: KernelReport { temperature: 1.0, ..self.chosen.clone() },
+            ..self.clone()
+        };
+        let mut cases = Vec::new();
+        for user in pick(&able, CALIBRATED, &mut random) {
+            let items = data.train.items(user);
+            let hidden = pick(items, items.len() / 2, &mut random);
+            let context: Vec<u32> =
+                items.iter().copied().filter(|i| hidden.binary_search(i).is_err()).collect();
+            let mut scores = plain.logits(&context, Some(user))?;
+            context.iter().for_each(|&i| scores[i as usize] = f32::NEG_INFINITY);
+            cases.push((scores, hidden));
+        }
+        let loss = |log: f64| -> f64 {
+            let factor = log.exp();
+            cases
+                .iter()
+                .map(|(scores, hidden)| {
+                    let top = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+                    let sum: f64 =
+                        scores.iter().map(|&s| (factor * f64::from(s - top)).exp()).sum();
+                    let hits: f64 =
+                        hidden.iter().map(|&i| factor * f64::from(scores[i as usize] - top)).sum();
+                    sum.ln() - hits / hidden.len() as f64
+                })
+                .sum()
+        };
+        // Golden section: the loss is convex in the factor.
+        let (mut low, mut high) = (0.01f64.ln(), 10_000f64.ln());
+        let ratio = (5f64.sqrt() - 1.0) / 2.0;
+        while high - low > 0.01 && !cases.is_empty() {
+            let (a, b) = (high - ratio * (high - low), low + ratio * (high - low));
+            if loss(a) < loss(b) { high = b } else { low = a }
+        }
+        Ok(if cases.is_empty() { 1.0 } else { (0.5 * (low + high)).exp() as f32 })
+    }
+
+    pub(crate) fn save(&self, path: &Path) -> Result<()> {
+        let items = self.degrees.len();
+        let weights: Vec<f32> = self.ease.weights().iter().copied().collect();
+        let mut tensors = Tensors::new();
+        let weights = Tensor::from_vec(weights, (items, items), &Device::Cpu)?;
+        tensors.insert("weights".into(), weights);
+        tensors.insert("diagonal".into(), Tensor::new(self.ease.diagonal(), &Device::Cpu)?);
+        let chosen = serde_json::to_string(&self.chosen).map_err(|e| Error::file(path, e))?;
+        write_tensors(path, &tensors, &chosen)
+    }
+
+    /// Reads what [`save`](Self::save) wrote.
+    pub(crate) fn load(
+        path: &Path,
+        train: &Interactions,
+        vectors: Option<ArrayView2<'_, f32>>,
+    ) -> Result<Self> {
+        let (mut tensors, chosen) = read_tensors(path, &Device::Cpu)?;
+        let chosen: KernelReport =
+            serde_json::from_str(&chosen).map_err(|e| Error::file(path, e))?;
+        let items = train.n_items();
+        let weights = take(&mut tensors, path, "weights", &[items, items])?;
+        let diagonal = take(&mut tensors, path, "diagonal", &[items])?;
+        let weights =
+            Array2::from_shape_vec((items, items), weights.flatten_all()?.to_vec1::<f32>()?)
+                .map_err(|e| Error::file(path, e))?;
+        let diagonal = diagonal.to_dtype(candle_core::DType::F64)?.to_vec1::<f64>()?;
+        let text = vectors
+            .map(|v| TextKnn::new(v.to_owned(), train, &TextKnnConfig::default()))
+            .transpose()?;
+        let ease = Ease::from_parts(weights, diagonal, train)?;
+        Ok(Self { ease, text, degrees: train.item_degrees(), chosen })
+    }
+}
+
+/// The kernel's scores for users of the training data.
+struct Known<'a> {
+    kernel: &'a Kernel,
+    train: &'a Interactions,
+}
+
+impl Scorer for Known<'_> {
+    fn n_items(&self) -> usize {
+        self.kernel.degrees.len()
+    }
+
+    fn score(
+        &self,
+        users: &[u32],
+        mut out: ArrayViewMut2<'_, f32>,
+    ) -> std::result::Result<(), ScorerError> {
+        for (&user, mut row) in users.iter().zip(out.axis_iter_mut(Axis(0))) {
+            let logits = self.kernel.logits(self.train.items(user), None)?;
+            row.iter_mut().zip(logits).for_each(|(out, logit)| *out = logit);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::ControlFlow;
+
+    use ndarray::array;
+
+    use super::*;
+    use crate::data::ItemRecord;
+
+    /// Two tastes of four items each; item 7 is had by nobody but described like
+    /// items 4 to 6.
+    fn data() -> RunData {
+        let item = |n: u32| ItemRecord {
+            raw_id: n.to_string(),
+            title: String::new(),
+            text: String::new(),
+        };
+        let has = |u: u32, i: u32| i < 7 && u % 2 == i / 4 && (u + i) % 3 != 0;
+        let pairs: Vec<(u32, u32)> =
+            (0..30).flat_map(|u| (0..8).map(move |i| (u, i))).filter(|&(u, i)| has(u, i)).collect();
+        let valid = |&(u, i): &(u32, u32)| (u * 5 + i) % 4 == 0;
+        let part = |wanted: bool| {
+            let pairs = pairs.iter().copied().filter(|pair| valid(pair) == wanted);
+            glta_data::Interactions::from_pairs(30, 8, pairs).unwrap()
+        };
+        RunData {
+            users: (0..30).map(|u| u.to_string()).collect(),
+            items: (0..8).map(item).collect(),
+            train: part(false),
+            valid: part(true),
+        }
+    }
+
+    fn vectors() -> Array2<f32> {
+        Array2::from_shape_fn((8, 2), |(i, c)| f32::from(u8::from(i / 4 == c)))
+    }
+
+    fn fit(data: &RunData, texts: Option<&Array2<f32>>) -> Kernel {
+        let config =
+            KernelConfig { l2: vec![1.0, 5.0], text: vec![1.0, 2.0], ..Default::default() };
+        let texts = texts.map(|t| t.view());
+        Kernel::fit(data, texts, &config, 1, &mut |_| ControlFlow::Continue(())).unwrap()
+    }
+
+    #[test]
+    fn texts_reach_items_that_nobody_has() {
+        let data = data();
+        let with = fit(&data, Some(&vectors())).logits(&[4, 5], None).unwrap();
+        assert!(with[7] > with[0] && with[7] > 0.0, "{with:?}");
+        let without = fit(&data, None);
+        assert_eq!(without.chosen.text, 0.0);
+        assert_eq!(without.logits(&[4, 5], None).unwrap()[7], 0.0);
+    }
+
+    #[test]
+    fn nothing_of_the_user_is_left_in_training_scores() {
+        let data = data();
+        let kernel = fit(&data, Some(&vectors()));
+        let user = (0..30).find(|&u| data.train.items(u).len() > 1).unwrap();
+        let context = &data.train.items(user)[..1];
+        let rest = data.train.iter().filter(|&(u, _)| u != user);
+        let train = Interactions::from_pairs(30, 8, rest).unwrap();
+        let KernelReport { l2, text: weight, .. } = kernel.chosen;
+        let vectors = vectors();
+        let side = SideInformation { vectors: vectors.view(), weight };
+        let ease = Ease::fit_with(&train, side, &EaseConfig { l2, ..Default::default() }).unwrap();
+        let degrees = train.item_degrees();
+        let expected = Kernel { ease, degrees, ..kernel.clone() }.logits(context, None).unwrap();
+        let got = kernel.logits(context, Some(user)).unwrap();
+        for (got, expected) in got.iter().zip(&expected) {
+            assert!((got - expected).abs() < 1e-3 * (1.0 + expected.abs()), "{got} {expected}");
+        }
+    }
+
+    #[test]
+    fn survives_its_file() {
+        let (data, vectors) = (data(), vectors());
+        let kernel = fit(&data, Some(&vectors));
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("kernel");
+        kernel.save(&path).unwrap();
+        let loaded = Kernel::load(&path, &data.train, Some(vectors.view())).unwrap();
+        assert_eq!(loaded.chosen, kernel.chosen);
+        assert_eq!(loaded.logits(&[1, 5], None).unwrap(), kernel.logits(&[1, 5], None).unwrap());
+        let fewer = Interactions::from_pairs(30, 7, []).unwrap();
+        let message = Kernel::load(&path, &fewer, None).unwrap_err().to_string();
+        assert!(message.contains("weights"), "{message}");
+    }
+
+    #[test]
+    fn cancelling_and_impossible_lists_are_errors() {
+        let config = KernelConfig::default();
+        let result = Kernel::fit(&data(), None, &config, 1, &mut |_| ControlFlow::Break(()));
+        assert!(matches!(result, Err(Error::Cancelled)));
+        let other = array![[1.0, 0.0]];
+        let result =
+            Kernel::fit(
+                &data(),
+                Some(other.view()),
+                &config,
+                1,
+                &mut |_| ControlFlow::Continue(()),
+            );
+        assert!(result.unwrap_err().to_string().contains("1 for 8"));
+    }
+}
