@@ -4,6 +4,7 @@
 use crate::kernel::attention::Heads;
 use crate::kernel::keys::KeyBlock;
 use crate::linear::Linear;
+use crate::model::Precision;
 use crate::ops::{Attention, Keys, RmsNorm, Rope, SwiGlu};
 use crate::simd::SimdLevel;
 use crate::weights::{Arena, Matrix};
@@ -13,7 +14,7 @@ use rand_chacha::ChaCha8Rng;
 use std::sync::Arc;
 
 fn levels() -> impl Iterator<Item = SimdLevel> {
-    [SimdLevel::Portable, SimdLevel::Avx2, SimdLevel::Avx512]
+    [SimdLevel::Portable, SimdLevel::Avx2, SimdLevel::Avx512, SimdLevel::Avx512Bf16]
         .into_iter()
         .filter(|l| l.is_supported())
 }
@@ -91,8 +92,11 @@ fn linear_with_and_without_quantisation() {
             Arc::new(Matrix::dense_f32(&Arena::default(), n, k, &values).unwrap())
         };
         let bias = values(&random((1, 45), 9));
-        let op =
-            Linear::new(vec![(matrix(45, 70, 1), Some(bias)), (matrix(32, 70, 2), None)], level);
+        let op = Linear::new(
+            vec![(matrix(45, 70, 1), Some(bias)), (matrix(32, 70, 2), None)],
+            level,
+            Precision::F32,
+        );
         for rows in [1, 5, 14] {
             let x = random((rows, 70), 3);
             let residual = random((rows, 77), 4);

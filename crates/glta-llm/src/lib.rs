@@ -85,7 +85,7 @@ pub use cache::KvCache;
 pub use config::{CheckpointFormat, LlamaConfig, QuantizeConfig, RopeScaling};
 pub use error::{Error, Result};
 pub use generate::{GenerateEvent, GenerateOptions};
-pub use model::{ForwardOptions, Llama, LlamaOptions, Prefix};
+pub use model::{ForwardOptions, Llama, LlamaOptions, Precision, Prefix};
 pub use quantize::{QuantizeEvent, QuantizeOptions, quantize};
 pub use simd::SimdLevel;
 pub use tokenizer::Tokenizer;

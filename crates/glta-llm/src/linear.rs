@@ -1,7 +1,8 @@
 use crate::error::Result;
-use crate::kernel::Shared;
 use crate::kernel::left::LeftTiles;
 use crate::kernel::matmul::{self, Addends, Part};
+use crate::kernel::{Element, Shared};
+use crate::model::Precision;
 use crate::ops::f32_slice;
 use crate::simd::SimdLevel;
 use crate::weights::Matrix;
@@ -23,11 +24,18 @@ pub(crate) struct Linear {
     inputs: usize,
     outputs: usize,
     level: SimdLevel,
+    /// What the left operands are rounded to.
+    forward: Element,
+    backward: Element,
 }
 
 impl Linear {
     /// Fuses matrices of the same number of inputs, each with its bias.
-    pub(crate) fn new(parts: Vec<(Arc<Matrix>, Option<Vec<f32>>)>, level: SimdLevel) -> Self {
+    pub(crate) fn new(
+        parts: Vec<(Arc<Matrix>, Option<Vec<f32>>)>,
+        level: SimdLevel,
+        precision: Precision,
+    ) -> Self {
         let inputs = parts.first().map_or(0, |(m, _)| m.k);
         let (mut columns, mut outputs) = (Vec::new(), 0);
         for (matrix, _) in &parts {
@@ -50,7 +58,15 @@ impl Linear {
                 None => classes.push(vec![i]),
             }
         }
-        Self { matrices, columns, classes, bias, inputs, outputs, level }
+        let distance = matrices.first().and_then(|m| m.pair_distance()).filter(|&distance| {
+            precision == Precision::Bf16
+                && matrices.iter().all(|m| m.pair_distance() == Some(distance))
+        });
+        let (forward, backward) = match distance {
+            None => (Element::Single, Element::Single),
+            Some(distance) => (Element::Pair { distance }, Element::Pair { distance: 1 }),
+        };
+        Self { matrices, columns, classes, bias, inputs, outputs, level, forward, backward }
     }
 
     /// Bytes that the weights hold in memory.
@@ -96,7 +112,7 @@ impl Linear {
             for class in &self.classes {
                 let parts = self.parts(class);
                 let order = parts[0].matrix.gather.as_ref().map(|g| g.as_slice());
-                LeftTiles::with(self.level, x, self.inputs, order, |x| {
+                LeftTiles::with(self.level, x, self.inputs, order, self.forward, |x| {
                     // SAFETY: `y` has room for all rows; every column belongs
                     // to one part.
                     unsafe { matmul::forward(self.level, &parts, x, y, self.outputs, addends) }
@@ -115,7 +131,7 @@ impl Linear {
                 self.outputs
             );
         }
-        let dx = LeftTiles::with(self.level, dy, self.outputs, None, |dy| {
+        let dx = LeftTiles::with(self.level, dy, self.outputs, None, self.backward, |dy| {
             let product = |class: &[usize]| {
                 let parts = self.parts(class);
                 let stored = parts[0].matrix.k_stored;

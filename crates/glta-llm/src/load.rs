@@ -5,6 +5,7 @@ use crate::config::{CheckpointFormat, LlamaConfig, QuantizeConfig};
 use crate::error::{Error, Result};
 use crate::layer::DecoderLayer;
 use crate::linear::Linear;
+use crate::model::Precision;
 use crate::ops::RmsNorm;
 use crate::simd::SimdLevel;
 use crate::weights::{Arena, GptqTensors, Matrix, ScalesRef};
@@ -17,7 +18,7 @@ pub(crate) struct Weights {
     pub(crate) embedding: Arc<Matrix>,
     pub(crate) layers: Vec<DecoderLayer>,
     pub(crate) norm: RmsNorm,
-    pub(crate) lm_head: Arc<Matrix>,
+    pub(crate) lm_head: Linear,
 }
 
 const FLOATS: &[Dtype] = &[Dtype::F16, Dtype::BF16, Dtype::F32];
@@ -26,13 +27,19 @@ pub(crate) struct Loader<'a> {
     pub(crate) checkpoint: Checkpoint,
     pub(crate) config: &'a LlamaConfig,
     pub(crate) level: SimdLevel,
+    pub(crate) precision: Precision,
     pub(crate) arena: Arena,
 }
 
 impl<'a> Loader<'a> {
-    pub(crate) fn new(dir: &Path, config: &'a LlamaConfig, level: SimdLevel) -> Result<Self> {
+    pub(crate) fn new(
+        dir: &Path,
+        config: &'a LlamaConfig,
+        level: SimdLevel,
+        precision: Precision,
+    ) -> Result<Self> {
         let checkpoint = Checkpoint::open(dir)?;
-        Ok(Self { checkpoint, config, level, arena: Arena::default() })
+        Ok(Self { checkpoint, config, level, precision, arena: Arena::default() })
     }
 
     /// Loads the first `layers` layers and everything around them.
@@ -45,6 +52,7 @@ impl<'a> Loader<'a> {
         }
         let norm = self.norm("model.norm")?;
         let lm_head = self.lm_head(&embedding)?;
+        let lm_head = Linear::new(vec![(lm_head, None)], self.level, self.precision);
         let dropped = |name: &str| {
             // Layers that the configuration has but the caller did not want.
             let index = name
@@ -113,11 +121,11 @@ impl<'a> Loader<'a> {
             c,
             self.level,
             self.norm(&format!("model.layers.{i}.input_layernorm"))?,
-            Linear::new(qkv, self.level),
-            Linear::new(o, self.level),
+            Linear::new(qkv, self.level, self.precision),
+            Linear::new(o, self.level, self.precision),
             self.norm(&format!("model.layers.{i}.post_attention_layernorm"))?,
-            Linear::new(gate_up, self.level),
-            Linear::new(down, self.level),
+            Linear::new(gate_up, self.level, self.precision),
+            Linear::new(down, self.level, self.precision),
         ))
     }
 

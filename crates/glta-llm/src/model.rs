@@ -28,6 +28,26 @@ pub struct LlamaOptions {
     pub layers: Option<usize>,
     /// Instruction set of the CPU kernels; `None` for the best there is.
     pub simd: Option<SimdLevel>,
+    /// Arithmetic of the products with quantised weights.
+    pub precision: Precision,
+}
+
+/// Arithmetic of the products with quantised weights; everything else (norms,
+/// attention, weights that are not quantised) is f32 in any case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Precision {
+    /// f32.
+    #[default]
+    F32,
+    /// What weights of 2 or 4 bits are multiplied with is rounded to bf16, and
+    /// the products are summed in f32; forward the weights are exact, backward
+    /// they are rounded too. Weights of 3 and 8 bits stay with f32.
+    ///
+    /// Faster on a processor with AVX-512 BF16 ([`SimdLevel::Avx512Bf16`]);
+    /// emulated elsewhere, with the same results, and slower than f32.
+    Bf16,
 }
 
 /// How [`Llama::hidden_states`] runs.
@@ -150,7 +170,7 @@ impl Llama {
         let layers = kept_layers(&config, options)?;
         let level = simd_level(options)?;
         only_cpu(device)?;
-        let loader = Loader::new(dir, &config, level)?;
+        let loader = Loader::new(dir, &config, level, options.precision)?;
         let weights = pool::enter(|| loader.load(layers))?;
         Ok(Self::from_weights(config, layers, weights, level, device))
     }
@@ -187,7 +207,7 @@ impl Llama {
         for _ in 0..config.num_hidden_layers {
             let mut fused = |outputs: &[usize], inputs: usize| {
                 let parts = outputs.iter().map(|&n| Ok((matrix(n, inputs)?, None)));
-                Ok::<_, Error>(Linear::new(parts.collect::<Result<_>>()?, level))
+                Ok::<_, Error>(Linear::new(parts.collect::<Result<_>>()?, level, Precision::F32))
             };
             layers.push(DecoderLayer::new(
                 &config,
@@ -204,6 +224,7 @@ impl Llama {
             true => Arc::clone(&embedding),
             false => matrix(config.vocab_size, hidden)?,
         };
+        let lm_head = Linear::new(vec![(lm_head, None)], level, Precision::F32);
         let weights = Weights { embedding, norm: norm(), layers, lm_head };
         let n = config.num_hidden_layers;
         config.attention_bias = false;
@@ -228,7 +249,7 @@ impl Llama {
                 embedding: weights.embedding,
                 layers: weights.layers,
                 norm: weights.norm,
-                lm_head: Linear::new(vec![(weights.lm_head, None)], level),
+                lm_head: weights.lm_head,
                 rope,
                 embedding_rms: OnceLock::new(),
             }),

@@ -1,7 +1,9 @@
 //! The left operand of a product with frozen weights, in the order in which
 //! the register tile reads it.
 
+use super::Element;
 use super::matmul::with_scratch;
+use super::pairs::round_pairs_at;
 use super::tile::{Left, tile_rows};
 use crate::simd::SimdLevel;
 use rayon::prelude::*;
@@ -14,26 +16,37 @@ const SEQUENTIAL: usize = 1 << 14;
 #[derive(Clone, Copy)]
 pub(crate) struct LeftTiles<'a> {
     data: &'a [f32],
+    element: Element,
     rows: usize,
+    /// Elements of a row.
     k: usize,
     tiles: usize,
 }
 
 impl LeftTiles<'_> {
     /// Packs `x: (rows, width)` for `level` and lends it to `f`. Stored input
-    /// `i` is column `gather[i]`, zero where there is no such column.
+    /// `i` is column `gather[i]`, zero where there is no such column; pairs are
+    /// made of stored inputs.
     pub(crate) fn with<R>(
         level: SimdLevel,
         x: &[f32],
         width: usize,
         gather: Option<&[u32]>,
+        element: Element,
         f: impl FnOnce(LeftTiles) -> R,
     ) -> R {
+        if let Element::Pair { distance } = element {
+            return with_pairs(level, x, width, gather, distance, |x, width| {
+                Self::with(level, x, width, None, Element::Single, |x| {
+                    f(LeftTiles { element, ..x })
+                })
+            });
+        }
         let rows = x.len() / width.max(1);
         let k = gather.map_or(width, <[u32]>::len);
         let tiles = rows.div_ceil(tile_rows(level));
         if rows == 1 && gather.is_none() {
-            return f(LeftTiles { data: x, rows, k, tiles });
+            return f(LeftTiles { data: x, element, rows, k, tiles });
         }
         with_scratch(rows * k, |data| {
             let mut parts = Vec::with_capacity(tiles);
@@ -52,10 +65,7 @@ impl LeftTiles<'_> {
                         to[r..].iter_mut().step_by(height).zip(row).for_each(|(t, &v)| *t = v);
                     }),
                     Some(order) => rows.for_each(|(r, row)| {
-                        let to = to[r..].iter_mut().step_by(height);
-                        to.zip(order).for_each(|(t, &i)| {
-                            *t = row.get(i as usize).copied().unwrap_or(0.0);
-                        });
+                        gathered(row, order, to[r..].iter_mut().step_by(height));
                     }),
                 }
             };
@@ -64,8 +74,12 @@ impl LeftTiles<'_> {
             } else {
                 parts.into_par_iter().for_each(pack);
             }
-            f(LeftTiles { data, rows, k, tiles })
+            f(LeftTiles { data, element, rows, k, tiles })
         })
+    }
+
+    pub(crate) fn element(&self) -> Element {
+        self.element
     }
 
     pub(crate) fn rows(&self) -> usize {
@@ -86,13 +100,49 @@ impl LeftTiles<'_> {
         bounds(t, self.tiles, self.rows).0
     }
 
-    /// The operand of tile `t` from input `from` on, and its number of rows.
+    /// The operand of tile `t` from element `from` on, and its number of rows.
     pub(crate) fn tile(&self, t: usize, from: usize) -> (Left, usize) {
         let (start, end) = bounds(t, self.tiles, self.rows);
         let height = end - start;
         let at = &self.data[start * self.k + from * height..];
         (Left { ptr: at.as_ptr(), row_stride: 1, k_stride: height }, height)
     }
+}
+
+/// Writes the columns `order` of a row, zero where there is none.
+fn gathered<'a>(row: &[f32], order: &[u32], to: impl Iterator<Item = &'a mut f32>) {
+    to.zip(order).for_each(|(t, &i)| *t = row.get(i as usize).copied().unwrap_or(0.0));
+}
+
+/// Lends `f` the rows of `x: (rows, width)` as pairs, and their elements.
+fn with_pairs<R>(
+    level: SimdLevel,
+    x: &[f32],
+    width: usize,
+    gather: Option<&[u32]>,
+    distance: usize,
+    f: impl FnOnce(&[f32], usize) -> R,
+) -> R {
+    let k = gather.map_or(width, <[u32]>::len);
+    assert!(k.is_multiple_of(2 * distance), "{k} inputs do not pair at a distance of {distance}");
+    let round = |(from, to): (&[f32], &mut [f32])| match gather {
+        // SAFETY: the processor runs `level`.
+        None => unsafe { round_pairs_at(level, from, distance, to) },
+        Some(order) => with_scratch(k, |stored| {
+            gathered(from, order, stored.iter_mut());
+            // SAFETY: as above.
+            unsafe { round_pairs_at(level, stored, distance, to) };
+        }),
+    };
+    let rows = x.len() / width.max(1);
+    with_scratch(rows * k / 2, |pairs| {
+        if rows * k < SEQUENTIAL {
+            x.chunks_exact(width).zip(pairs.chunks_exact_mut(k / 2)).for_each(round);
+        } else {
+            x.par_chunks_exact(width).zip(pairs.par_chunks_exact_mut(k / 2)).for_each(round);
+        }
+        f(pairs, k / 2)
+    })
 }
 
 fn bounds(t: usize, tiles: usize, rows: usize) -> (usize, usize) {

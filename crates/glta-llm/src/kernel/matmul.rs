@@ -6,10 +6,11 @@
 //! blocks.
 
 use super::left::LeftTiles;
-use super::tile::packed_product_at;
-use super::{PANEL, Shared};
+use super::pairs::round_pairs_at;
+use super::tile::{packed_product_at, paired_product_at};
+use super::{Element, PANEL, Shared};
 use crate::pool::for_each;
-use crate::simd::SimdLevel;
+use crate::simd::{Simd, SimdLevel, dispatch};
 use crate::weights::{Matrix, Segment, panel_scales};
 use std::cell::RefCell;
 use std::ops::Range;
@@ -59,7 +60,7 @@ pub(crate) fn with_scratch<R>(len: usize, f: impl FnOnce(&mut [f32]) -> R) -> R 
 
 /// Tiles of rows that a task takes.
 fn block_tiles(x: &LeftTiles, row_len: usize, panels: usize) -> usize {
-    let rows = x.rows();
+    let (rows, row_len) = (x.rows(), row_len / x.element().inputs());
     let cached = (LEFT_BYTES / 4 / row_len.max(1)).max(MIN_ROWS);
     // With few panels, the rows must feed the threads.
     let wanted_blocks = (4 * rayon::current_num_threads()).div_ceil(panels.max(1));
@@ -68,8 +69,8 @@ fn block_tiles(x: &LeftTiles, row_len: usize, panels: usize) -> usize {
     x.tiles().div_ceil(blocks).max(1)
 }
 
-/// `Y = X Wᵀ + bias + residual` for every part: `x: (rows, k_stored)`, `y: (rows,
-/// ldy)`. Columns of no part are left as they are, the others are not read.
+/// `Y = X Wᵀ + bias + residual` for every part: `x: (rows, k_stored)`, in f32 or
+/// in pairs as the weights have them, `y: (rows, ldy)`. Columns of no part are left as they are, the others are not read.
 ///
 /// The product is summed by itself first: added up on top of a large residual,
 /// each of its parts would be rounded to the residual's last digit.
@@ -92,8 +93,11 @@ pub(crate) unsafe fn forward(
         .iter()
         .flat_map(|&part| (0..part.matrix.n_panels()).map(move |p| (part, p)))
         .collect();
-    for (part, _) in &panels {
-        assert!(part.matrix.k_stored == k && part.column + part.matrix.n <= ldy);
+    for Part { matrix, column } in parts {
+        assert!(matrix.k_stored == k && column + matrix.n <= ldy);
+        if let Element::Pair { distance } = x.element() {
+            assert_eq!(matrix.pair_distance(), Some(distance));
+        }
     }
     // Writes a panel's columns of the rows `rows`, given their sums.
     let write = |part: &Part, panel: usize, rows: Range<usize>, sums: &[f32]| {
@@ -119,8 +123,9 @@ pub(crate) unsafe fn forward(
         for_each(panels.len().div_ceil(run), |task| {
             for (part, panel) in panels.iter().skip(task * run).take(run) {
                 let mut sums = [0.0; PANEL];
+                let to = sums.as_mut_ptr();
                 // SAFETY: `sums` has 32 elements.
-                unsafe { part.matrix.row_product(level, *panel, x.row(), sums.as_mut_ptr()) };
+                unsafe { part.matrix.row_product(level, *panel, x.row(), x.element(), to) };
                 write(part, *panel, 0..1, &sums);
             }
         });
@@ -165,14 +170,21 @@ fn forward_panel(
         let (now, later) = segments.split_at(count);
         segments = later;
         let start = now[0].start;
+        let element = x.element();
+        let at = |s: &Segment| (s.start - start) / element.inputs() * PANEL;
         for s in now {
-            let weights = &mut weights[(s.start - start) * PANEL..];
-            matrix.decode_rows(level, panel, s, s.start..s.start + s.len, false, weights);
+            let weights = &mut weights[at(s)..];
+            match element {
+                Element::Single => {
+                    matrix.decode_rows(level, panel, s, s.start..s.start + s.len, false, weights);
+                }
+                Element::Pair { .. } => matrix.decode_pairs(level, panel, s, weights),
+            }
         }
         for s in now {
             let scales = panel_scales(level, matrix, panel, s.group);
-            let weights = &weights[(s.start - start) * PANEL..];
-            multiply(level, x, tiles.clone(), s.start..s.start + s.len, weights, &scales, sums);
+            let inputs = s.start..s.start + s.len;
+            multiply(level, x, tiles.clone(), inputs, &weights[at(s)..], &scales, sums);
         }
     }
 }
@@ -187,29 +199,30 @@ fn multiply(
     scale: &[f32; PANEL],
     sums: &mut [f32],
 ) {
-    assert!(weights.len() >= inputs.len() * PANEL && x.start(tiles.end) <= x.rows());
+    let (from, k_len) = (inputs.start / x.element().inputs(), inputs.len() / x.element().inputs());
+    assert!(weights.len() >= k_len * PANEL && x.start(tiles.end) <= x.rows());
     assert!(sums.len() >= (x.start(tiles.end) - x.start(tiles.start)) * PANEL);
     let mut sums = sums.as_mut_ptr();
     for t in tiles {
-        let (left, height) = x.tile(t, inputs.start);
-        // SAFETY: the tile has `k - inputs.start` inputs; the rest was checked.
+        let (left, height) = x.tile(t, from);
+        let (weights, scale) = (weights.as_ptr(), scale.as_ptr());
+        // SAFETY: the tile has `k - from` elements; the rest was checked.
         unsafe {
-            packed_product_at(
-                level,
-                left,
-                height,
-                weights.as_ptr(),
-                inputs.len(),
-                sums,
-                scale.as_ptr(),
-            );
+            match x.element() {
+                Element::Single => {
+                    packed_product_at(level, left, height, weights, k_len, sums, scale);
+                }
+                Element::Pair { .. } => {
+                    paired_product_at(level, left, height, weights, k_len, sums, scale);
+                }
+            }
             sums = sums.add(height * PANEL);
         }
     }
 }
 
-/// `dX = dY W`, summed over the parts: `dy: (rows, ldy)`, `dx: (rows, k_stored)`,
-/// which is not read.
+/// `dX = dY W`, summed over the parts: `dy: (rows, ldy)`, in f32 or in pairs of
+/// neighbours, `dx: (rows, k_stored)`, which is not read.
 ///
 /// # Safety
 /// `dx` valid for writing `rows * k_stored` elements.
@@ -270,9 +283,21 @@ fn backward_panel(
                 square.fill(0.0);
             }
             matrix.decode_rows(level, panel, &segment, first_k..end_k, true, square);
-            let to = &mut weights[(panel * PANEL - from) * PANEL..][..PANEL * PANEL];
-            // SAFETY: both are 32 x 32.
-            unsafe { transpose_square_at(level, square.as_ptr(), to.as_mut_ptr()) };
+            let size = PANEL / dy.element().inputs() * PANEL;
+            let to = &mut weights[(panel - from / PANEL) * size..][..size];
+            // SAFETY: `square` is 32 x 32, `to` too, or 16 x 32 for pairs.
+            unsafe {
+                match dy.element() {
+                    Element::Single => {
+                        transpose_square_at(level, square.as_ptr(), to.as_mut_ptr());
+                    }
+                    Element::Pair { distance } => {
+                        let mut pairs = [0.0; PANEL * PANEL / 2];
+                        round_pairs_at(level, square, distance, &mut pairs);
+                        transpose_half_at(level, pairs.as_ptr(), to.as_mut_ptr());
+                    }
+                }
+            }
         }
         let inputs = part.column + from..part.column + to;
         multiply(level, dy, tiles.clone(), inputs, weights, &ONES, sums);
@@ -287,16 +312,25 @@ impl Matrix {
     }
 }
 
+/// Transposes `32 x WIDTH` elements.
 #[inline(always)]
-unsafe fn transpose_square<S: crate::simd::Simd>(src: *const f32, dst: *mut f32) {
-    for r in [0, 16] {
-        for c in [0, 16] {
-            S::transpose16(src.add(r * PANEL + c), PANEL, dst.add(c * PANEL + r), PANEL);
+unsafe fn transpose<S: Simd, const WIDTH: usize>(src: *const f32, dst: *mut f32) {
+    for r in (0..PANEL).step_by(16) {
+        for c in (0..WIDTH).step_by(16) {
+            S::transpose16(src.add(r * WIDTH + c), WIDTH, dst.add(c * PANEL + r), PANEL);
         }
     }
 }
 
-crate::simd::dispatch! {
-    /// Transposes a `32 x 32` block.
-    unsafe fn transpose_square_at(src: *const f32, dst: *mut f32) = transpose_square
+#[inline(always)]
+unsafe fn transpose_square<S: Simd>(src: *const f32, dst: *mut f32) {
+    transpose::<S, PANEL>(src, dst)
 }
+
+#[inline(always)]
+unsafe fn transpose_half<S: Simd>(src: *const f32, dst: *mut f32) {
+    transpose::<S, { PANEL / 2 }>(src, dst)
+}
+
+dispatch! { unsafe fn transpose_square_at(src: *const f32, dst: *mut f32) = transpose_square }
+dispatch! { unsafe fn transpose_half_at(src: *const f32, dst: *mut f32) = transpose_half }

@@ -1,7 +1,7 @@
 //! The register tile that every matrix product here is made of.
 
 use super::PANEL;
-use crate::simd::{Simd, SimdLevel, dispatch};
+use crate::simd::{Simd, SimdLevel, dispatch, dispatch_bf16};
 
 /// Left operand: element `(row, k)` is at `ptr + row * row_stride + k * k_stride`.
 #[derive(Clone, Copy)]
@@ -52,7 +52,7 @@ unsafe fn panel_product<S: Simd>(
     for t in 0..tiles {
         let end = (t + 1) * rows / tiles;
         let at = Left { ptr: a.ptr.add(start * a.row_stride), ..a };
-        tile::<S, false>(at, end - start, b, k_len, c.add(start * ldc), ldc, scale);
+        tile::<S, false, false>(at, end - start, b, k_len, c.add(start * ldc), ldc, scale);
         start = end;
     }
 }
@@ -71,11 +71,27 @@ unsafe fn packed_product<S: Simd>(
     c: *mut f32,
     scale: *const f32,
 ) {
-    tile::<S, true>(a, rows, b, k_len, c, PANEL, scale);
+    tile::<S, true, false>(a, rows, b, k_len, c, PANEL, scale);
+}
+
+/// [`packed_product`] of operands that are pairs of bf16, `k_len` of them.
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+unsafe fn paired_product<S: Simd>(
+    a: Left,
+    rows: usize,
+    b: *const f32,
+    k_len: usize,
+    c: *mut f32,
+    scale: *const f32,
+) {
+    tile::<S, true, true>(a, rows, b, k_len, c, PANEL, scale);
 }
 
 #[inline(always)]
-unsafe fn tile<S: Simd, const PACKED: bool>(
+unsafe fn tile<S: Simd, const PACKED: bool, const PAIRS: bool>(
     a: Left,
     rows: usize,
     b: *const f32,
@@ -87,7 +103,7 @@ unsafe fn tile<S: Simd, const PACKED: bool>(
     macro_rules! by_height {
         ($($r:literal)*) => {
             match rows {
-                $($r if $r <= S::ROWS => height::<S, PACKED, $r>(a, b, k_len, c, ldc, scale),)*
+                $($r if $r <= S::ROWS => height::<S, PACKED, PAIRS, $r>(a, b, k_len, c, ldc, scale),)*
                 _ => {}
             }
         };
@@ -98,7 +114,7 @@ unsafe fn tile<S: Simd, const PACKED: bool>(
 /// `R` rows over the panel's columns. Few rows take them in one go: more
 /// independent sums hide the latency of the multiply-adds.
 #[inline(always)]
-unsafe fn height<S: Simd, const PACKED: bool, const R: usize>(
+unsafe fn height<S: Simd, const PACKED: bool, const PAIRS: bool, const R: usize>(
     a: Left,
     b: *const f32,
     k_len: usize,
@@ -107,14 +123,20 @@ unsafe fn height<S: Simd, const PACKED: bool, const R: usize>(
     scale: *const f32,
 ) {
     if 2 * R <= S::ROWS && 4 * S::LANES <= PANEL {
-        columns::<S, PACKED, R, 4>(a, b, k_len, c, ldc, scale)
+        columns::<S, PACKED, PAIRS, R, 4>(a, b, k_len, c, ldc, scale)
     } else {
-        columns::<S, PACKED, R, 2>(a, b, k_len, c, ldc, scale)
+        columns::<S, PACKED, PAIRS, R, 2>(a, b, k_len, c, ldc, scale)
     }
 }
 
 #[inline(always)]
-unsafe fn columns<S: Simd, const PACKED: bool, const R: usize, const V: usize>(
+unsafe fn columns<
+    S: Simd,
+    const PACKED: bool,
+    const PAIRS: bool,
+    const R: usize,
+    const V: usize,
+>(
     a: Left,
     b: *const f32,
     k_len: usize,
@@ -143,7 +165,7 @@ unsafe fn columns<S: Simd, const PACKED: bool, const R: usize, const V: usize>(
             for (r, acc) in acc.iter_mut().enumerate() {
                 let x = S::splat(*ap.add(r * row_stride));
                 for (acc, &b) in acc.iter_mut().zip(&b) {
-                    *acc = S::fma(x, b, *acc);
+                    *acc = if PAIRS { S::dot_bf16(x, b, *acc) } else { S::fma(x, b, *acc) };
                 }
             }
             bp = bp.add(PANEL);
@@ -183,4 +205,14 @@ dispatch! {
     pub(crate) unsafe fn packed_product_at(
         a: Left, rows: usize, b: *const f32, k_len: usize, c: *mut f32, scale: *const f32,
     ) = packed_product
+}
+
+dispatch_bf16! {
+    /// [`paired_product`] for the instruction set `level`.
+    ///
+    /// # Safety
+    /// As there.
+    pub(crate) unsafe fn paired_product_at(
+        a: Left, rows: usize, b: *const f32, k_len: usize, c: *mut f32, scale: *const f32,
+    ) = paired_product
 }

@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::kernel::attention::Heads;
 use crate::linear::Linear;
 use crate::load::Loader;
+use crate::model::Precision;
 use crate::ops::{Attention, Keys, Rope, SwiGlu, with_f32};
 use crate::pool;
 use crate::rope::RopeCache;
@@ -114,7 +115,7 @@ pub fn quantize(
     options.validate()?;
     let config = LlamaConfig::from_dir(dir)?;
     let level = SimdLevel::detect();
-    let loader = Loader::new(dir, &config, level)?;
+    let loader = Loader::new(dir, &config, level, Precision::F32)?;
     let (ids, starts, positions) = packed(calibration, &config)?;
     let mut job = Job {
         loader,
@@ -282,7 +283,7 @@ impl Job<'_> {
                 return Err(Error::Cancelled);
             }
         }
-        Ok(Linear::new(parts, self.level))
+        Ok(Linear::new(parts, self.level, Precision::F32))
     }
 
     /// Packs a layer as the format has it, writes it and loads it back.

@@ -90,6 +90,14 @@ impl Simd for Avx2 {
         _mm_cvtss_f32(_mm_max_ss(quarter, _mm_shuffle_ps::<1>(quarter, quarter)))
     }
     #[inline(always)]
+    unsafe fn bits(x: __m256) -> __m256i {
+        _mm256_castps_si256(x)
+    }
+    #[inline(always)]
+    unsafe fn masked_add(a: __m256i, mask: u32, b: __m256i) -> __m256i {
+        _mm256_add_epi32(_mm256_and_si256(a, _mm256_set1_epi32(mask as i32)), b)
+    }
+    #[inline(always)]
     unsafe fn load_u32(p: *const u32) -> __m256i {
         _mm256_loadu_si256(p.cast())
     }

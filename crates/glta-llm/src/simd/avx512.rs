@@ -1,11 +1,11 @@
 use super::Simd;
 use std::arch::x86_64::*;
 
-/// 16 lanes.
+/// 16 lanes; `BF16` where the processor multiplies bf16 itself.
 #[derive(Clone, Copy)]
-pub(crate) struct Avx512;
+pub(crate) struct Avx512<const BF16: bool = false>;
 
-impl Simd for Avx512 {
+impl<const BF16: bool> Simd for Avx512<BF16> {
     const LANES: usize = 16;
     const ROWS: usize = 12;
     type F = __m512;
@@ -84,6 +84,29 @@ impl Simd for Avx512 {
     #[inline(always)]
     unsafe fn max_lane(x: __m512) -> f32 {
         _mm512_reduce_max_ps(x)
+    }
+    #[inline(always)]
+    unsafe fn bits(x: __m512) -> __m512i {
+        _mm512_castps_si512(x)
+    }
+    #[inline(always)]
+    unsafe fn masked_add(a: __m512i, mask: u32, b: __m512i) -> __m512i {
+        _mm512_add_epi32(_mm512_and_si512(a, _mm512_set1_epi32(mask as i32)), b)
+    }
+    #[inline(always)]
+    unsafe fn dot_bf16(a: __m512, b: __m512, c: __m512) -> __m512 {
+        if BF16 {
+            let (a, b) = (_mm512_castps_si512(a), _mm512_castps_si512(b));
+            // SAFETY: both types are 64 bytes of any content.
+            let [a, b] = [a, b].map(|x| std::mem::transmute::<__m512i, __m512bh>(x));
+            return _mm512_dpbf16_ps(c, a, b);
+        }
+        super::emulated_dot_bf16::<Self>(a, b, c)
+    }
+    #[inline(always)]
+    unsafe fn look_up(table: *const u16, index: __m512i) -> __m512 {
+        let table = _mm512_loadu_si512(table.cast());
+        _mm512_castsi512_ps(_mm512_permutexvar_epi16(index, table))
     }
     #[inline(always)]
     unsafe fn load_u32(p: *const u32) -> __m512i {

@@ -35,12 +35,15 @@ pub enum SimdLevel {
     Avx2,
     /// x86-64 with AVX-512 F, BW, DQ and VL.
     Avx512,
+    /// The same with AVX-512 BF16, which only [`Precision::Bf16`](crate::Precision)
+    /// makes use of.
+    Avx512Bf16,
 }
 
 impl SimdLevel {
     /// The best level that this processor runs.
     pub fn detect() -> Self {
-        [Self::Avx512, Self::Avx2]
+        [Self::Avx512Bf16, Self::Avx512, Self::Avx2]
             .into_iter()
             .find(|level| level.is_supported())
             .unwrap_or(Self::Portable)
@@ -63,6 +66,10 @@ impl SimdLevel {
                     && is_x86_feature_detected!("avx512bw")
                     && is_x86_feature_detected!("avx512dq")
                     && is_x86_feature_detected!("avx512vl")
+            }
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Bf16 => {
+                Self::Avx512.is_supported() && is_x86_feature_detected!("avx512bf16")
             }
             #[cfg(not(target_arch = "x86_64"))]
             _ => false,
@@ -111,7 +118,11 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn sum(x: Self::F) -> f32;
     unsafe fn max_lane(x: Self::F) -> f32;
 
+    /// The bits of an f32.
+    unsafe fn bits(x: Self::F) -> Self::I;
     unsafe fn load_u32(p: *const u32) -> Self::I;
+    /// `(a & mask) + b`
+    unsafe fn masked_add(a: Self::I, mask: u32, b: Self::I) -> Self::I;
     unsafe fn or(a: Self::I, b: Self::I) -> Self::I;
     /// Shifts by `n < 32`.
     unsafe fn shr(a: Self::I, n: u32) -> Self::I;
@@ -122,6 +133,27 @@ pub(crate) trait Simd: Copy + 'static {
 
     /// Transposes a `16 x 16` block: `dst[c * dst_stride + r] = src[r * src_stride + c]`.
     unsafe fn transpose16(src: *const f32, src_stride: usize, dst: *mut f32, dst_stride: usize);
+
+    /// `(c + a₁ b₁) + a₀ b₀` of lanes that hold two bf16, `x₁` in the upper half.
+    /// A product of two bf16 is exact in f32, so fusing changes nothing.
+    #[inline(always)]
+    unsafe fn dot_bf16(a: Self::F, b: Self::F, c: Self::F) -> Self::F {
+        emulated_dot_bf16::<Self>(a, b, c)
+    }
+
+    /// Both halves of every lane replaced by the entry of `table` (of 32) that
+    /// their lowest five bits name.
+    #[inline(always)]
+    unsafe fn look_up(table: *const u16, index: Self::I) -> Self::F {
+        let mut lanes = [0.0f32; 16];
+        Self::store(lanes.as_mut_ptr(), Self::assemble(index, !0, 0));
+        let entry = |i: u32| u32::from(*table.add(i as usize & 31));
+        for lane in &mut lanes[..Self::LANES] {
+            let index = lane.to_bits();
+            *lane = f32::from_bits(entry(index) | entry(index >> 16) << 16);
+        }
+        Self::load(lanes.as_ptr())
+    }
 
     /// `e^x` with a relative error below 2e-7 for `x` in `-87..88`, clamped outside.
     #[inline(always)]
@@ -139,6 +171,15 @@ pub(crate) trait Simd: Copy + 'static {
         }
         Self::mul(p, Self::exp2_int(n))
     }
+}
+
+/// [`Simd::dot_bf16`] of processors that do not multiply bf16.
+#[inline(always)]
+unsafe fn emulated_dot_bf16<S: Simd>(a: S::F, b: S::F, c: S::F) -> S::F {
+    let bits = [S::bits(a), S::bits(b)];
+    let [a1, b1] = bits.map(|x| S::assemble(x, 0xffff_0000, 0));
+    let [a0, b0] = bits.map(|x| S::assemble(S::shl(x, 16), !0, 0));
+    S::fma(a0, b0, S::fma(a1, b1, c))
 }
 
 /// Defines `fn name(level, args)` that runs the generic kernel `imp::<S>` for
@@ -160,7 +201,9 @@ macro_rules! dispatch {
             }
             match level {
                 #[cfg(target_arch = "x86_64")]
-                $crate::simd::SimdLevel::Avx512 => unsafe { avx512($($arg),*) },
+                $crate::simd::SimdLevel::Avx512 | $crate::simd::SimdLevel::Avx512Bf16 => unsafe {
+                    avx512($($arg),*)
+                },
                 #[cfg(target_arch = "x86_64")]
                 $crate::simd::SimdLevel::Avx2 => unsafe { avx2($($arg),*) },
                 _ => unsafe { $imp::<$crate::simd::Portable>($($arg),*) },
@@ -169,3 +212,25 @@ macro_rules! dispatch {
     };
 }
 pub(crate) use dispatch;
+
+/// [`dispatch`] of a kernel that calls [`Simd::dot_bf16`].
+macro_rules! dispatch_bf16 {
+    ($(#[$meta:meta])* $vis:vis unsafe fn $name:ident($($arg:ident: $ty:ty),* $(,)?) = $imp:ident) => {
+        $(#[$meta])*
+        #[allow(clippy::too_many_arguments)]
+        $vis unsafe fn $name(level: $crate::simd::SimdLevel, $($arg: $ty),*) {
+            $crate::simd::dispatch! { unsafe fn emulated($($arg: $ty),*) = $imp }
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx512bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+            unsafe fn native($($arg: $ty),*) {
+                unsafe { $imp::<$crate::simd::Avx512<true>>($($arg),*) }
+            }
+            match level {
+                #[cfg(target_arch = "x86_64")]
+                $crate::simd::SimdLevel::Avx512Bf16 => unsafe { native($($arg),*) },
+                _ => unsafe { emulated(level, $($arg),*) },
+            }
+        }
+    };
+}
+pub(crate) use dispatch_bf16;

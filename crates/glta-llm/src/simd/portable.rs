@@ -93,6 +93,14 @@ impl Simd for Portable {
         x.into_iter().fold(f32::NEG_INFINITY, f32::max)
     }
     #[inline(always)]
+    unsafe fn bits(x: F) -> [u32; L] {
+        x.map(f32::to_bits)
+    }
+    #[inline(always)]
+    unsafe fn masked_add(a: [u32; L], mask: u32, b: [u32; L]) -> [u32; L] {
+        std::array::from_fn(|i| (a[i] & mask) + b[i])
+    }
+    #[inline(always)]
     unsafe fn load_u32(p: *const u32) -> [u32; L] {
         p.cast::<[u32; L]>().read_unaligned()
     }

@@ -1,11 +1,14 @@
-//! Panels of a frozen weight as f32.
+//! Panels of a frozen weight as f32, or as pairs of bf16.
 #![allow(unsafe_op_in_unsafe_fn)]
 
-use super::fields::{Lift, VECTORS, unit_inputs, unit_words};
+use super::fields::{Fields, Lift, VECTORS, unit_inputs, unit_words};
 use super::matrix::{DenseData, MAX_SEGMENT, Matrix, Packed, Scales, Segment, Storage, Zeros};
+use super::pairs::Pairs;
 use crate::kernel::PANEL;
 use crate::simd::{Simd, SimdLevel, dispatch};
 use std::ops::Range;
+
+const ONES: [f32; PANEL] = [1.0; PANEL];
 
 /// The 32 scales of a panel's group; ones for a dense matrix.
 pub(crate) fn panel_scales(
@@ -14,7 +17,7 @@ pub(crate) fn panel_scales(
     panel: usize,
     group: usize,
 ) -> [f32; PANEL] {
-    let mut out = [1.0; PANEL];
+    let mut out = ONES;
     if let Storage::Packed(p) = &matrix.storage {
         let at = (panel * p.n_groups + group) * PANEL;
         match &p.scales {
@@ -61,11 +64,8 @@ impl Matrix {
                 }
             }
             Storage::Packed(p) => {
-                let scales = if scaled {
-                    panel_scales(level, self, panel, segment.group)
-                } else {
-                    [1.0; PANEL]
-                };
+                let scales =
+                    if scaled { panel_scales(level, self, panel, segment.group) } else { ONES };
                 let out = out.as_mut_ptr();
                 // SAFETY: `out` holds the rows, as checked.
                 unsafe {
@@ -77,6 +77,30 @@ impl Matrix {
                     }
                 }
             }
+        }
+    }
+
+    /// Writes the rows of a segment of a panel as `(len / 2, 32)` pairs of bf16:
+    /// `q - zero` of inputs [`Self::pair_distance`] apart.
+    pub(crate) fn decode_pairs(
+        &self,
+        level: SimdLevel,
+        panel: usize,
+        segment: &Segment,
+        out: &mut [f32],
+    ) {
+        assert!(panel < self.n_panels() && out.len() >= segment.len / 2 * PANEL);
+        let rows = segment.start..segment.start + segment.len;
+        let out = out.as_mut_ptr();
+        match &self.storage {
+            // SAFETY: `out` holds the rows, as checked.
+            Storage::Packed(p) if p.bits == 2 => unsafe {
+                pairs2(level, p, panel, segment, rows, &ONES, out);
+            },
+            Storage::Packed(p) if p.bits == 4 => unsafe {
+                pairs4(level, p, panel, segment, rows, &ONES, out);
+            },
+            _ => unreachable!("this weight has no pairs"),
         }
     }
 
@@ -103,22 +127,7 @@ impl Matrix {
 }
 
 #[inline(always)]
-unsafe fn decode_fields<S: Simd, const BITS: u32>(
-    p: &Packed,
-    panel: usize,
-    segment: &Segment,
-    rows: Range<usize>,
-    scales: &[f32; PANEL],
-    out: *mut f32,
-) {
-    match p.zeros {
-        Zeros::Same(_) => decode_units::<S, BITS, true>(p, panel, segment, rows, scales, out),
-        Zeros::Each(_) => decode_units::<S, BITS, false>(p, panel, segment, rows, scales, out),
-    }
-}
-
-#[inline(always)]
-unsafe fn decode_units<S: Simd, const BITS: u32, const SAME: bool>(
+unsafe fn decode_units<S: Simd, F: Fields<S>>(
     p: &Packed,
     panel: usize,
     segment: &Segment,
@@ -126,20 +135,21 @@ unsafe fn decode_units<S: Simd, const BITS: u32, const SAME: bool>(
     scales: &[f32; PANEL],
     mut out: *mut f32,
 ) {
-    let lift = Lift::<S, BITS>::new(p);
-    let zeros = p.zeros_of::<S, SAME>(panel, segment.group);
+    let fields = F::new(p);
+    let zeros = F::zeros(p, panel, segment.group);
     let mut scale = [S::splat(0.0); VECTORS];
     for (v, scale) in scale.iter_mut().enumerate().take(PANEL / S::LANES) {
         *scale = S::load(scales[v * S::LANES..].as_ptr());
     }
     let words = &p.words[panel * p.panel_words..][..p.panel_words];
-    let step = unit_words(BITS) * PANEL;
-    let words = &words[rows.start / unit_inputs(BITS) * step..rows.end / unit_inputs(BITS) * step];
-    for w in words.chunks_exact(step) {
-        for i in 0..unit_inputs(BITS) {
+    let step = unit_words(F::BITS) * PANEL;
+    let [start, end] = [rows.start, rows.end].map(|row| row / unit_inputs(F::BITS) * step);
+    for w in words[start..end].chunks_exact(step) {
+        for i in 0..F::LANES {
             for v in 0..PANEL / S::LANES {
-                let q = lift.field::<SAME>(w[v * S::LANES..].as_ptr(), i, zeros[v]);
-                S::store(out.add(v * S::LANES), S::mul(q, scale[v]));
+                let q = fields.lane(w[v * S::LANES..].as_ptr(), i, zeros[v]);
+                let q = if F::PAIRS { q } else { S::mul(q, scale[v]) };
+                S::store(out.add(v * S::LANES), q);
             }
             out = out.add(PANEL);
         }
@@ -147,13 +157,16 @@ unsafe fn decode_units<S: Simd, const BITS: u32, const SAME: bool>(
 }
 
 macro_rules! decoders {
-    ($($name:ident $generic:ident $bits:literal;)*) => { $(
+    ($($name:ident $generic:ident $same:ty, $each:ty;)*) => { $(
         #[inline(always)]
         unsafe fn $generic<S: Simd>(
             p: &Packed, panel: usize, segment: &Segment, rows: Range<usize>,
             scales: &[f32; PANEL], out: *mut f32,
         ) {
-            decode_fields::<S, $bits>(p, panel, segment, rows, scales, out)
+            match p.zeros {
+                Zeros::Same(_) => decode_units::<S, $same>(p, panel, segment, rows, scales, out),
+                Zeros::Each(_) => decode_units::<S, $each>(p, panel, segment, rows, scales, out),
+            }
         }
         dispatch! {
             unsafe fn $name(
@@ -164,10 +177,12 @@ macro_rules! decoders {
     )* };
 }
 decoders! {
-    decode2 decode2_generic 2;
-    decode3 decode3_generic 3;
-    decode4 decode4_generic 4;
-    decode8 decode8_generic 8;
+    decode2 decode2_generic Lift<S, 2, true>, Lift<S, 2, false>;
+    decode3 decode3_generic Lift<S, 3, true>, Lift<S, 3, false>;
+    decode4 decode4_generic Lift<S, 4, true>, Lift<S, 4, false>;
+    decode8 decode8_generic Lift<S, 8, true>, Lift<S, 8, false>;
+    pairs2 pairs2_generic Pairs<2, true>, Pairs<2, false>;
+    pairs4 pairs4_generic Pairs<4, true>, Pairs<4, false>;
 }
 
 #[inline(always)]

@@ -1,6 +1,7 @@
-//! Bit fields of packed words as f32, without conversions.
+//! Bit fields of packed words as lanes to multiply: f32, without conversions, or
+//! pairs of bf16 ([`super::pairs`]).
 //!
-//! A field is left where it lies in its word, under an exponent that makes its
+//! For f32 a field is left where it lies in its word, under an exponent that makes its
 //! lowest bit worth one: `2^(23 - bit) + q`, from which `2^(23 - bit) + zero` is
 //! subtracted without rounding. Only fields above the mantissa are shifted.
 #![allow(unsafe_op_in_unsafe_fn)]
@@ -33,42 +34,59 @@ const fn in_place(bits: u32) -> u32 {
     if bits == 3 { 1 } else { MANTISSA / bits }
 }
 
-impl Packed {
-    /// Zero points of a group's 32 outputs, where they differ (`!SAME`).
+/// Reads fields less their zero points.
+pub(super) trait Fields<S: Simd> {
+    /// Width of a field.
+    const BITS: u32;
+    /// Whether a lane holds two of them, in bf16, or one.
+    const PAIRS: bool;
+    /// Lanes of one output that lie together in whole words.
+    const LANES: usize = unit_inputs(Self::BITS) / (1 + Self::PAIRS as usize);
+    /// Zero points of a vector of outputs.
+    type Zeros: Copy;
+
+    /// For the fields of `p`.
     ///
     /// # Safety
-    /// The processor runs `S`.
-    #[inline(always)]
-    pub(super) unsafe fn zeros_of<S: Simd, const SAME: bool>(
-        &self,
-        panel: usize,
-        group: usize,
-    ) -> [S::F; VECTORS] {
-        let mut out = [S::splat(0.0); VECTORS];
-        if let (false, Zeros::Each(zeros)) = (SAME, &self.zeros) {
-            let zeros = &zeros[(panel * self.n_groups + group) * PANEL..][..PANEL];
-            for (v, out) in out.iter_mut().enumerate().take(PANEL / S::LANES) {
-                *out = S::load_u8(zeros[v * S::LANES..].as_ptr());
-            }
+    /// The processor runs `S`; so for what follows.
+    unsafe fn new(p: &Packed) -> Self;
+
+    /// Zero points of a group's 32 outputs.
+    ///
+    /// # Safety
+    /// As above.
+    unsafe fn zeros(p: &Packed, panel: usize, group: usize) -> [Self::Zeros; VECTORS];
+
+    /// Lane `i` of the unit whose words lie at `w`.
+    ///
+    /// # Safety
+    /// `w` valid for the words of a unit, `i < LANES`.
+    unsafe fn lane(&self, w: *const u32, i: usize, zeros: Self::Zeros) -> S::F;
+}
+
+impl Packed {
+    /// Zero points of a group's 32 outputs, where they differ.
+    pub(super) fn each_zero(&self, panel: usize, group: usize) -> Option<&[u8]> {
+        match &self.zeros {
+            Zeros::Same(_) => None,
+            Zeros::Each(zeros) => Some(&zeros[(panel * self.n_groups + group) * PANEL..][..PANEL]),
         }
-        out
     }
 }
 
-/// Reads fields less their zero points.
-#[derive(Clone, Copy)]
-pub(super) struct Lift<S: Simd, const BITS: u32> {
+/// Fields as f32; `SAME` where the weight has one zero point.
+pub(super) struct Lift<S: Simd, const BITS: u32, const SAME: bool> {
     /// What is subtracted at every place of a field.
     base: [S::F; POSITIONS],
 }
 
-impl<S: Simd, const BITS: u32> Lift<S, BITS> {
-    /// For the fields of `p`.
-    ///
-    /// # Safety
-    /// The processor runs `S`.
+impl<S: Simd, const BITS: u32, const SAME: bool> Fields<S> for Lift<S, BITS, SAME> {
+    const BITS: u32 = BITS;
+    const PAIRS: bool = false;
+    type Zeros = S::F;
+
     #[inline(always)]
-    pub(super) unsafe fn new(p: &Packed) -> Self {
+    unsafe fn new(p: &Packed) -> Self {
         let same = match p.zeros {
             Zeros::Same(zero) => f32::from(zero),
             Zeros::Each(_) => 0.0,
@@ -80,18 +98,19 @@ impl<S: Simd, const BITS: u32> Lift<S, BITS> {
         Self { base }
     }
 
-    /// Field `i` of the unit whose words lie at `w`, less the weight's common
-    /// zero point (`SAME`) or `zeros`.
-    ///
-    /// # Safety
-    /// `w` valid for the words of a unit, `i < unit_inputs(BITS)`.
     #[inline(always)]
-    pub(super) unsafe fn field<const SAME: bool>(
-        &self,
-        w: *const u32,
-        i: usize,
-        zeros: S::F,
-    ) -> S::F {
+    unsafe fn zeros(p: &Packed, panel: usize, group: usize) -> [S::F; VECTORS] {
+        let mut out = [S::splat(0.0); VECTORS];
+        if let (false, Some(zeros)) = (SAME, p.each_zero(panel, group)) {
+            for (v, out) in out.iter_mut().enumerate().take(PANEL / S::LANES) {
+                *out = S::load_u8(zeros[v * S::LANES..].as_ptr());
+            }
+        }
+        out
+    }
+
+    #[inline(always)]
+    unsafe fn lane(&self, w: *const u32, i: usize, zeros: S::F) -> S::F {
         let mask = (1 << BITS) - 1;
         let bit = i as u32 * BITS;
         let (lifted, place) = if BITS == 3 {

@@ -5,6 +5,7 @@ mod decode;
 mod dense;
 mod fields;
 mod matrix;
+mod pairs;
 mod quantized;
 mod row;
 

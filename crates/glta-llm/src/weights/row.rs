@@ -5,17 +5,18 @@
 //! then, so a row has the same bits alone and in a batch.
 #![allow(unsafe_op_in_unsafe_fn)]
 
-use super::fields::{Lift, VECTORS, unit_inputs, unit_words};
+use super::fields::{Fields, Lift, VECTORS, unit_inputs, unit_words};
 use super::matrix::{DenseData, Matrix, Packed, Scales, Segment, Storage, Zeros};
-use crate::kernel::PANEL;
-use crate::simd::{Simd, SimdLevel, dispatch};
+use super::pairs::Pairs;
+use crate::kernel::{Element, PANEL};
+use crate::simd::{Simd, SimdLevel, dispatch, dispatch_bf16};
 
 /// Bytes by which weights are asked for ahead of their use. The next panel
 /// follows, so running over the end of one is right.
 const AHEAD: usize = 2048;
 
 impl Matrix {
-    /// `y[..32] += x · panel` for one row `x: (k_stored,)`.
+    /// `y[..32] += x · panel` for one row `x` of `k_stored` inputs.
     ///
     /// # Safety
     /// `y` valid for 32 elements.
@@ -24,18 +25,21 @@ impl Matrix {
         level: SimdLevel,
         panel: usize,
         x: &[f32],
+        element: Element,
         y: *mut f32,
     ) {
-        assert!(panel < self.n_panels() && x.len() >= self.k_stored);
+        assert!(panel < self.n_panels() && x.len() * element.inputs() >= self.k_stored);
         let x = x.as_ptr();
         match &self.storage {
             Storage::Packed(p) => {
                 let segments = self.segments.as_slice();
-                match p.bits {
-                    2 => row2(level, p, panel, segments, x, y),
-                    3 => row3(level, p, panel, segments, x, y),
-                    4 => row4(level, p, panel, segments, x, y),
-                    _ => row8(level, p, panel, segments, x, y),
+                match (p.bits, element) {
+                    (2, Element::Single) => row2(level, p, panel, segments, x, y),
+                    (3, Element::Single) => row3(level, p, panel, segments, x, y),
+                    (4, Element::Single) => row4(level, p, panel, segments, x, y),
+                    (_, Element::Single) => row8(level, p, panel, segments, x, y),
+                    (2, Element::Pair { .. }) => pairs2(level, p, panel, segments, x, y),
+                    (_, Element::Pair { .. }) => pairs4(level, p, panel, segments, x, y),
                 }
             }
             Storage::Dense(data) => {
@@ -52,21 +56,7 @@ impl Matrix {
 }
 
 #[inline(always)]
-unsafe fn packed_row<S: Simd, const BITS: u32>(
-    p: &Packed,
-    panel: usize,
-    segments: &[Segment],
-    x: *const f32,
-    y: *mut f32,
-) {
-    match p.zeros {
-        Zeros::Same(_) => segments_row::<S, BITS, true>(p, panel, segments, x, y),
-        Zeros::Each(_) => segments_row::<S, BITS, false>(p, panel, segments, x, y),
-    }
-}
-
-#[inline(always)]
-unsafe fn segments_row<S: Simd, const BITS: u32, const SAME: bool>(
+unsafe fn segments_row<S: Simd, F: Fields<S>>(
     p: &Packed,
     panel: usize,
     segments: &[Segment],
@@ -74,24 +64,25 @@ unsafe fn segments_row<S: Simd, const BITS: u32, const SAME: bool>(
     y: *mut f32,
 ) {
     let words = p.words.as_ptr().add(panel * p.panel_words);
-    let lift = Lift::<S, BITS>::new(p);
+    let fields = F::new(p);
     for segment in segments {
-        let zeros = p.zeros_of::<S, SAME>(panel, segment.group);
+        let zeros = F::zeros(p, panel, segment.group);
         // A chain for every vector of the panel. Two segments or panels side
         // by side would hide more latency, but read memory more slowly.
         let mut acc = [S::splat(0.0); VECTORS];
-        let first = segment.start / unit_inputs(BITS);
-        for unit in first..first + segment.len / unit_inputs(BITS) {
-            let w = words.add(unit * unit_words(BITS) * PANEL);
-            for line in 0..2 * unit_words(BITS) {
+        let first = segment.start / unit_inputs(F::BITS);
+        for unit in first..first + segment.len / unit_inputs(F::BITS) {
+            let w = words.add(unit * unit_words(F::BITS) * PANEL);
+            for line in 0..2 * unit_words(F::BITS) {
                 S::prefetch(w.cast::<u8>().wrapping_add(AHEAD + 64 * line));
             }
-            let x = x.add(unit * unit_inputs(BITS));
-            for i in 0..unit_inputs(BITS) {
+            let x = x.add(unit * F::LANES);
+            for i in 0..F::LANES {
                 let x = S::splat(*x.add(i));
                 for v in 0..PANEL / S::LANES {
-                    let q = lift.field::<SAME>(w.add(v * S::LANES), i, zeros[v]);
-                    acc[v] = S::fma(x, q, acc[v]);
+                    let q = fields.lane(w.add(v * S::LANES), i, zeros[v]);
+                    acc[v] =
+                        if F::PAIRS { S::dot_bf16(x, q, acc[v]) } else { S::fma(x, q, acc[v]) };
                 }
             }
         }
@@ -109,14 +100,17 @@ unsafe fn segments_row<S: Simd, const BITS: u32, const SAME: bool>(
 }
 
 macro_rules! packed_rows {
-    ($($name:ident $generic:ident $bits:literal;)*) => { $(
+    ($($name:ident $generic:ident $dispatch:ident $same:ty, $each:ty;)*) => { $(
         #[inline(always)]
         unsafe fn $generic<S: Simd>(
             p: &Packed, panel: usize, segments: &[Segment], x: *const f32, y: *mut f32,
         ) {
-            packed_row::<S, $bits>(p, panel, segments, x, y)
+            match p.zeros {
+                Zeros::Same(_) => segments_row::<S, $same>(p, panel, segments, x, y),
+                Zeros::Each(_) => segments_row::<S, $each>(p, panel, segments, x, y),
+            }
         }
-        dispatch! {
+        $dispatch! {
             unsafe fn $name(
                 p: &Packed, panel: usize, segments: &[Segment], x: *const f32, y: *mut f32,
             ) = $generic
@@ -124,10 +118,12 @@ macro_rules! packed_rows {
     )* };
 }
 packed_rows! {
-    row2 row2_generic 2;
-    row3 row3_generic 3;
-    row4 row4_generic 4;
-    row8 row8_generic 8;
+    row2 row2_generic dispatch Lift<S, 2, true>, Lift<S, 2, false>;
+    row3 row3_generic dispatch Lift<S, 3, true>, Lift<S, 3, false>;
+    row4 row4_generic dispatch Lift<S, 4, true>, Lift<S, 4, false>;
+    row8 row8_generic dispatch Lift<S, 8, true>, Lift<S, 8, false>;
+    pairs2 pairs2_generic dispatch_bf16 Pairs<2, true>, Pairs<2, false>;
+    pairs4 pairs4_generic dispatch_bf16 Pairs<4, true>, Pairs<4, false>;
 }
 
 macro_rules! dense_rows {

@@ -1,0 +1,40 @@
+//! f32 rounded to bf16, two to an element ([`Element::Pair`](super::Element)).
+
+use crate::simd::{Simd, dispatch};
+
+/// The bf16 nearest to `x`, to even between two.
+#[inline(always)]
+fn bf16(x: f32) -> u32 {
+    let bits = x.to_bits();
+    // Rounding would carry a NaN over into the sign.
+    let nan = bits & 0x7fff_ffff > 0x7f80_0000;
+    let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1));
+    (if nan { bits | 1 << 22 } else { rounded }) >> 16
+}
+
+#[inline(always)]
+fn runs<const DISTANCE: usize>(from: &[f32], to: &mut [f32]) {
+    let runs = from.chunks_exact(2 * DISTANCE);
+    for (to, from) in to.chunks_exact_mut(DISTANCE).zip(runs) {
+        for i in 0..DISTANCE {
+            to[i] = f32::from_bits(bf16(from[i]) | bf16(from[i + DISTANCE]) << 16);
+        }
+    }
+}
+
+// Plain loops, which the compiler turns into vectors of the instruction set.
+#[inline(always)]
+unsafe fn round_generic<S: Simd>(from: &[f32], distance: usize, to: &mut [f32]) {
+    match distance {
+        1 => runs::<1>(from, to),
+        4 => runs::<4>(from, to),
+        8 => runs::<8>(from, to),
+        _ => unreachable!("no weight pairs inputs {distance} apart"),
+    }
+}
+
+dispatch! {
+    /// Rounds `from` to pairs of the distance, half as many elements; its length is a
+    /// multiple of two distances.
+    pub(crate) unsafe fn round_pairs_at(from: &[f32], distance: usize, to: &mut [f32]) = round_generic
+}
