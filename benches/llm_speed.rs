@@ -1,6 +1,7 @@
 //! Speed of the frozen LLaMA on the CPU, each figure beside its limit measured
 //! in the same run: bytes per token over the read bandwidth of all threads for
-//! decoding, the `gemm` crate's f32 rate on the same shapes for many rows.
+//! decoding, the `gemm` crate's f32 rate on the same shapes for many rows, twice
+//! that rate for bf16 (one instruction multiplies twice as many numbers).
 //!
 //! The model is SmolLM2-135M in shape with random 4-bit weights, so nothing is
 //! downloaded. `cargo bench -p glta-llm --bench llm_speed`
@@ -11,7 +12,7 @@ mod support;
 
 use candle_core::{Device, Tensor, Var};
 use criterion::{BenchmarkId, Criterion, Throughput};
-use glta_llm::{ForwardOptions, GenerateOptions, Llama, LlamaOptions};
+use glta_llm::{ForwardOptions, GenerateOptions, Llama, LlamaOptions, Precision, SimdLevel};
 use rayon::prelude::*;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
@@ -119,6 +120,11 @@ fn wanted(name: &str) -> bool {
         .is_none_or(|filter| name.contains(&filter))
 }
 
+/// What is said of a case that does not run in f32.
+fn suffix(precision: Precision) -> &'static str {
+    if precision == Precision::F32 { "" } else { ", bf16" }
+}
+
 /// One line: rate, its limit, and the share reached; `beside` seconds of `f` do
 /// not count.
 fn report(
@@ -157,25 +163,32 @@ fn decoding(model: &Llama, tokens: usize) -> f64 {
 
 /// Seconds that a layer takes for a token when its weights lie in cache: from
 /// models of one and of four layers and hardly any vocabulary.
-fn cached_layer(spec: &Spec, dir: &std::path::Path) -> f64 {
+fn cached_layer(spec: &Spec, dir: &std::path::Path, precision: Precision) -> f64 {
     support::write_large(dir, &Spec { vocab: 64, layers: 4, ..spec.clone() });
     let [one, four] = [1, 4].map(|layers| {
-        let options = LlamaOptions { layers: Some(layers), ..Default::default() };
+        let options = LlamaOptions { layers: Some(layers), precision, ..Default::default() };
         Llama::load(dir, &options, &Device::Cpu).unwrap()
     });
     let _ = std::fs::remove_dir_all(dir);
     (decoding(&four, 64) - decoding(&one, 64)) / (3.0 * 64.0)
 }
 
-fn decode(c: &mut Criterion, model: &Llama, spec: &Spec, dir: &std::path::Path) {
-    if !wanted("decode, batch 1") && !wanted("decode, batch 8") && !wanted("decode, batch 32") {
+fn decode(
+    c: &mut Criterion,
+    model: &Llama,
+    spec: &Spec,
+    dir: &std::path::Path,
+    precision: Precision,
+) {
+    let case = |batch| format!("decode, batch {batch}{}", suffix(precision));
+    if ![1, 8, 32].into_iter().any(|batch| wanted(&case(batch))) {
         return;
     }
     let bytes = model.resident_bytes();
     let bandwidth = read_bandwidth(256 << 20);
     let limit = bandwidth / bytes as f64;
     let table = (2 * spec.vocab * spec.hidden) as f64;
-    let computed = cached_layer(spec, dir) * spec.layers as f64 + table / bandwidth;
+    let computed = cached_layer(spec, dir, precision) * spec.layers as f64 + table / bandwidth;
     println!(
         "{:.1} GB/s read by {} threads, {:.1} MB a token: at most {limit:.0} tokens/s for one text",
         bandwidth / 1e9,
@@ -186,23 +199,17 @@ fn decode(c: &mut Criterion, model: &Llama, spec: &Spec, dir: &std::path::Path) 
         "layers at their speed from cache and the f16 table at that bandwidth: {:.0} tokens/s",
         1.0 / computed
     );
-    let mut group = c.benchmark_group("decode");
+    let mut group = c.benchmark_group(format!("decode{}", suffix(precision)));
     for batch in [1usize, 8, 32] {
-        if !wanted(&format!("decode, batch {batch}")) {
+        if !wanted(&case(batch)) {
             continue;
         }
         let tokens = 64;
         // The prompts and the first token of each are not decoding.
         let prompt = best(5, || generate(model, batch, 1));
-        report(
-            &format!("decode, batch {batch}"),
-            "tok",
-            (tokens * batch) as f64,
-            limit,
-            5,
-            prompt,
-            || generate(model, batch, tokens + 1),
-        );
+        report(&case(batch), "tok", (tokens * batch) as f64, limit, 5, prompt, || {
+            generate(model, batch, tokens + 1)
+        });
         group.throughput(Throughput::Elements((tokens * batch) as u64));
         group.bench_function(BenchmarkId::from_parameter(batch), |b| {
             b.iter(|| generate(model, batch, tokens))
@@ -211,18 +218,20 @@ fn decode(c: &mut Criterion, model: &Llama, spec: &Spec, dir: &std::path::Path) 
     group.finish();
 }
 
-fn many_rows(c: &mut Criterion, model: &Llama, spec: &Spec) {
+fn many_rows(c: &mut Criterion, model: &Llama, spec: &Spec, precision: Precision) {
     let layers = model.config().num_hidden_layers;
     for (name, batch, len) in [
         ("prefill 512", 1usize, 512usize),
         ("48 x 40 after 60", 48, 40),
         ("32 x 3 after 60", 32, 3),
     ] {
+        let name = &format!("{name}{}", suffix(precision));
         if !wanted(name) {
             continue;
         }
         let rows = batch * len;
-        let limit = rows as f64 / (gemm_layer(spec, rows) * layers as f64);
+        let faster = if precision == Precision::F32 { 1.0 } else { 2.0 };
+        let limit = faster * rows as f64 / (gemm_layer(spec, rows) * layers as f64);
         let prefix = model.prefix(&[5; 60]).unwrap();
         let kept = ForwardOptions { prefix: (batch > 1).then_some(&prefix), recompute: false };
         let again = ForwardOptions { recompute: true, ..kept };
@@ -336,21 +345,28 @@ fn main() {
         return;
     }
     support::write_large(&dir, &spec);
-    let load = |layers| {
-        let options = LlamaOptions { layers, ..Default::default() };
+    let load = |layers, precision| {
+        let options = LlamaOptions { layers, precision, ..Default::default() };
         Llama::load(&dir, &options, &Device::Cpu).unwrap()
     };
-    let (whole, part) = (load(None), load(Some(4)));
+    let precisions = match SimdLevel::detect() {
+        SimdLevel::Avx512Bf16 => vec![Precision::F32, Precision::Bf16],
+        _ => vec![Precision::F32],
+    };
+    let models: Vec<_> =
+        precisions.into_iter().map(|p| (p, load(None, p), load(Some(4), p))).collect();
     let _ = std::fs::remove_dir_all(&dir);
     let mut c = Criterion::default()
         .sample_size(10)
         .warm_up_time(Duration::from_millis(200))
         .measurement_time(Duration::from_secs(1))
         .configure_from_args();
-    decode(&mut c, &whole, &spec, &dir);
-    many_rows(&mut c, &part, &spec);
+    for (precision, whole, part) in &models {
+        decode(&mut c, whole, &spec, &dir, *precision);
+        many_rows(&mut c, part, &spec, *precision);
+    }
     if wanted("memory") {
-        memory(&whole, &spec);
+        memory(&models[0].1, &spec);
     }
     c.final_summary();
 }

@@ -13,12 +13,6 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::sync::Arc;
 
-fn levels() -> impl Iterator<Item = SimdLevel> {
-    [SimdLevel::Portable, SimdLevel::Avx2, SimdLevel::Avx512, SimdLevel::Avx512Bf16]
-        .into_iter()
-        .filter(|l| l.is_supported())
-}
-
 fn random(shape: (usize, usize), seed: u64) -> Tensor {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let data: Vec<f32> = (0..shape.0 * shape.1).map(|_| rng.random_range(-1.0..1.0)).collect();
@@ -55,7 +49,7 @@ fn check(x: &Tensor, forward: impl Fn(&Tensor) -> Tensor, backward: impl Fn(&Ten
 
 #[test]
 fn rms_norm() {
-    for level in levels() {
+    for level in SimdLevel::supported() {
         // 37 leaves a tail behind the vectors.
         let norm = RmsNorm { weight: values(&random((1, 37), 5)), eps: 1e-5, level };
         let x = random((3, 37), 1);
@@ -73,7 +67,7 @@ fn rms_norm() {
 
 #[test]
 fn swiglu() {
-    for level in levels() {
+    for level in SimdLevel::supported() {
         let op = SwiGlu { width: 21, level };
         let x = (random((4, 42), 1) * 4.0).unwrap();
         check(&x, |x| op.forward(x).unwrap(), |dy| op.backward(&x, dy).unwrap());
@@ -86,7 +80,7 @@ fn swiglu() {
 
 #[test]
 fn linear_with_and_without_quantisation() {
-    for level in levels() {
+    for level in SimdLevel::supported() {
         let matrix = |n: usize, k: usize, seed| {
             let values = values(&random((n, k), seed));
             Arc::new(Matrix::dense_f32(&Arena::default(), n, k, &values).unwrap())
@@ -168,7 +162,7 @@ fn attention() {
     block.append(&values(&past)[..stride], stride, heads.key_at(), heads.value_at());
     block.append(&values(&past)[stride..], stride, heads.key_at(), heads.value_at());
     assert_eq!(block.len(), 37);
-    for level in levels() {
+    for level in SimdLevel::supported() {
         for shared in [None, Some(&block)] {
             let op =
                 Attention { heads, level, starts: &starts, keys: Keys { shared, cached: None } };
@@ -192,7 +186,7 @@ fn attention() {
 
 #[test]
 fn nan_is_not_hidden() {
-    for level in levels() {
+    for level in SimdLevel::supported() {
         let op = SwiGlu { width: 16, level };
         let mut data = vec![0.5f32; 32];
         data[3] = f32::NAN;

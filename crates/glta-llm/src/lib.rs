@@ -73,6 +73,8 @@ mod load;
 mod model;
 mod ops;
 mod pool;
+#[cfg(test)]
+mod precision_tests;
 mod quantize;
 mod rope;
 mod sample;

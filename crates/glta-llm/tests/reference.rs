@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 use candle_core::{DType, Device, Tensor, Var, safetensors};
-use glta_llm::{ForwardOptions, GenerateOptions, Llama, LlamaOptions, SimdLevel};
-use std::collections::HashMap;
+use glta_llm::{ForwardOptions, GenerateOptions, Llama, LlamaOptions, Precision, SimdLevel};
+use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -33,15 +33,19 @@ fn ids(reference: &HashMap<String, Tensor>, name: &str) -> Vec<u32> {
     tensor.to_vec1().unwrap()
 }
 
-/// Largest relative L2 error over everything in the reference.
-fn check(dir: &Path, options: &LlamaOptions) {
+/// Everything in the reference by its relative L2 error. The greedy continuation
+/// must be equal in f32; rounding to bf16 may decide a close call otherwise.
+fn check(dir: &Path, options: &LlamaOptions, bf16_bound: f64) {
     let name = dir.file_name().unwrap().to_string_lossy().into_owned();
     let model = Llama::load(dir, options, &Device::Cpu).unwrap();
     let reference = safetensors::load(dir.join("reference.safetensors"), &Device::Cpu).unwrap();
-    let mut worst = 0.0f64;
-    let mut note = |what: &str, error: f64| {
-        assert!(error < 1e-5, "{name}: {what}: relative error {error:e}");
-        worst = worst.max(error);
+    let precision = options.precision;
+    let bound = if precision == Precision::F32 { 1e-5 } else { bf16_bound };
+    let mut worst = BTreeMap::new();
+    let mut note = |what: &'static str, error: f64| {
+        assert!(error < bound, "{name}: {what}: relative error {error:e}");
+        let worst = worst.entry(what).or_insert(error);
+        *worst = worst.max(error);
     };
     let prompts: Vec<Vec<u32>> =
         (0..4).map(|p| ids(&reference, &format!("p{p}.input_ids"))).collect();
@@ -83,11 +87,15 @@ fn check(dir: &Path, options: &LlamaOptions) {
             })
             .unwrap();
         assert_eq!(events, 4 * 24);
-        for (p, text) in texts.iter().enumerate() {
-            assert_eq!(*text, ids(&reference, &format!("p{p}.greedy_ids")), "{name}: prompt {p}");
-        }
+        let equal = texts
+            .iter()
+            .enumerate()
+            .filter(|(p, text)| **text == ids(&reference, &format!("p{p}.greedy_ids")))
+            .count();
+        assert!(equal == 4 || precision == Precision::Bf16, "{name}: {texts:?}");
+        println!("{name}: {precision:?}: {equal} of 4 continuations equal");
     }
-    println!("{name}: worst relative error {worst:.1e}");
+    println!("{name}: {precision:?}: relative errors {worst:?}");
 }
 
 #[test]
@@ -96,10 +104,10 @@ fn tiny_checkpoints_match_their_references() {
     let mut found = 0;
     for entry in std::fs::read_dir(models.join("tiny-gptq")).unwrap() {
         let dir = entry.unwrap().path();
-        for level in [SimdLevel::Portable, SimdLevel::Avx2, SimdLevel::Avx512] {
-            if level.is_supported() {
-                let options = LlamaOptions { simd: Some(level), ..Default::default() };
-                check(&dir, &options);
+        for level in SimdLevel::supported() {
+            for precision in [Precision::F32, Precision::Bf16] {
+                let options = LlamaOptions { simd: Some(level), precision, ..Default::default() };
+                check(&dir, &options, 2e-2);
             }
         }
         found += 1;
@@ -110,5 +118,9 @@ fn tiny_checkpoints_match_their_references() {
 #[test]
 fn smollm2_matches_its_reference() {
     let Some(models) = models() else { return };
-    check(&models.join("smollm2-135m-gptq"), &LlamaOptions::default());
+    for precision in [Precision::F32, Precision::Bf16] {
+        let options = LlamaOptions { precision, ..Default::default() };
+        // Roundings add up over thirty layers.
+        check(&models.join("smollm2-135m-gptq"), &options, 3e-2);
+    }
 }

@@ -35,13 +35,24 @@ impl LeftTiles<'_> {
         element: Element,
         f: impl FnOnce(LeftTiles) -> R,
     ) -> R {
-        if let Element::Pair { distance } = element {
-            return with_pairs(level, x, width, gather, distance, |x, width| {
-                Self::with(level, x, width, None, Element::Single, |x| {
-                    f(LeftTiles { element, ..x })
+        match element {
+            Element::Single => Self::pack(level, x, width, gather, element, f),
+            Element::Pair { distance } => {
+                with_pairs(level, x, width, gather, distance, |x, width| {
+                    Self::pack(level, x, width, None, element, f)
                 })
-            });
+            }
         }
+    }
+
+    fn pack<R>(
+        level: SimdLevel,
+        x: &[f32],
+        width: usize,
+        gather: Option<&[u32]>,
+        element: Element,
+        f: impl FnOnce(LeftTiles) -> R,
+    ) -> R {
         let rows = x.len() / width.max(1);
         let k = gather.map_or(width, <[u32]>::len);
         let tiles = rows.div_ceil(tile_rows(level));

@@ -38,3 +38,34 @@ dispatch! {
     /// multiple of two distances.
     pub(crate) unsafe fn round_pairs_at(from: &[f32], distance: usize, to: &mut [f32]) = round_generic
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::simd::SimdLevel;
+
+    #[test]
+    fn rounds_as_half_does() {
+        // Every upper half with lower halves at, below and above the middle;
+        // among them infinities, NaNs and what rounds to infinity.
+        let lower = [0u32, 1, 0x7fff, 0x8000, 0x8001, 0xffff, 0x1234, 0xc000];
+        let numbers: Vec<f32> = (0..=0xffffu32)
+            .flat_map(|upper| lower.map(|lower| f32::from_bits(upper << 16 | lower)))
+            .collect();
+        for level in SimdLevel::supported() {
+            for distance in [1, 4, 8] {
+                let mut pairs = vec![0.0; numbers.len() / 2];
+                // SAFETY: the processor runs `level`.
+                unsafe { round_pairs_at(level, &numbers, distance, &mut pairs) };
+                for (i, pair) in pairs.iter().enumerate() {
+                    let first = i / distance * 2 * distance + i % distance;
+                    for (half, from) in [(0, first), (16, first + distance)] {
+                        let got = half::bf16::from_bits((pair.to_bits() >> half) as u16);
+                        let expected = half::bf16::from_f32(numbers[from]);
+                        assert_eq!(got.to_bits(), expected.to_bits(), "{}", numbers[from]);
+                    }
+                }
+            }
+        }
+    }
+}

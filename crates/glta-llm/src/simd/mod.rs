@@ -43,10 +43,14 @@ pub enum SimdLevel {
 impl SimdLevel {
     /// The best level that this processor runs.
     pub fn detect() -> Self {
-        [Self::Avx512Bf16, Self::Avx512, Self::Avx2]
+        Self::supported().next().unwrap_or(Self::Portable)
+    }
+
+    /// The levels that this processor runs, the best first.
+    pub fn supported() -> impl Iterator<Item = Self> {
+        [Self::Avx512Bf16, Self::Avx512, Self::Avx2, Self::Portable]
             .into_iter()
-            .find(|level| level.is_supported())
-            .unwrap_or(Self::Portable)
+            .filter(|level| level.is_supported())
     }
 
     /// Whether this processor runs the level.
