@@ -53,6 +53,8 @@
 //!   downloads into the cache of the Hugging Face hub's own tools.
 //! * **Threads**: rayon's current pool; AVX-512, AVX2 or plain Rust by what the
 //!   processor has.
+//! * **Precision**: f32, or on request [`Precision::Bf16`] for the products with
+//!   quantised weights, faster where the processor multiplies bf16.
 #![deny(missing_docs)]
 #[cfg(target_endian = "big")]
 compile_error!("weights are little-endian on disk and used as they are");

@@ -45,8 +45,12 @@ pub enum Precision {
     /// the products are summed in f32; forward the weights are exact, backward
     /// they are rounded too. Weights of 3 and 8 bits stay with f32.
     ///
+    /// Against f32, SmolLM2-135M (30 layers, 4 bits) has hidden states with a
+    /// relative error of 0.010, logits and input gradients of 0.022 (L2), and
+    /// three of four greedy continuations of 24 tokens are the same.
+    ///
     /// Faster on a processor with AVX-512 BF16 ([`SimdLevel::Avx512Bf16`]);
-    /// emulated elsewhere, with the same results, and slower than f32.
+    /// emulated elsewhere, with the same products, and slower than f32.
     Bf16,
 }
 

@@ -70,7 +70,8 @@ fn block_tiles(x: &LeftTiles, row_len: usize, panels: usize) -> usize {
 }
 
 /// `Y = X Wᵀ + bias + residual` for every part: `x: (rows, k_stored)`, in f32 or
-/// in pairs as the weights have them, `y: (rows, ldy)`. Columns of no part are left as they are, the others are not read.
+/// in pairs as the weights have them, `y: (rows, ldy)`. Columns of no part are
+/// left as they are, the others are not read.
 ///
 /// The product is summed by itself first: added up on top of a large residual,
 /// each of its parts would be rounded to the residual's last digit.
