@@ -8,7 +8,6 @@ use super::fields::{Fields, VECTORS};
 use super::matrix::{Matrix, Packed, Storage, Zeros};
 use crate::kernel::PANEL;
 use crate::simd::Simd;
-use half::bf16;
 
 impl Matrix {
     /// How far apart the inputs lie whose weights come as a pair of bf16: where
@@ -39,14 +38,14 @@ impl<S: Simd, const BITS: u32, const SAME: bool> Fields<S> for Pairs<BITS, SAME>
 
     #[inline(always)]
     unsafe fn new(p: &Packed) -> Self {
-        let table = std::array::from_fn(|i| {
-            let value = match p.zeros {
-                Zeros::Same(zero) => (i as u32 & mask(BITS)) as f32 - f32::from(zero),
-                Zeros::Each(_) => i as f32 - OFFSET as f32,
-            };
-            bf16::from_f32(value).to_bits()
-        });
-        Self { table }
+        let (mask, zero) = match p.zeros {
+            Zeros::Same(zero) => (mask(BITS), i32::from(zero)),
+            Zeros::Each(_) => (31, OFFSET as i32),
+        };
+        // Integers this small are the upper half of their f32; plain rounding
+        // would cost as much as a few hundred weights.
+        let bf16 = |value: i32| ((value as f32).to_bits() >> 16) as u16;
+        Self { table: std::array::from_fn(|i| bf16((i as u32 & mask) as i32 - zero)) }
     }
 
     #[inline(always)]
