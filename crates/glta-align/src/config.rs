@@ -240,6 +240,13 @@ pub struct ModelConfig {
     pub slot_placement: SlotPlacement,
     /// Add the user token to every slot's input.
     pub slot_user_token: bool,
+    /// Put the user's number into the prompt as text instead of the user token:
+    /// the paper's "w/o UA".
+    pub user_id_text: bool,
+    /// Feed the token of the item that a slot names into the next slot, in training
+    /// those of the targets: the paper's "AR". A list of `k` items then takes `k`
+    /// passes through the language model, and `decoder` is not used.
+    pub autoregressive: bool,
     /// What the user token is projected from.
     pub user_node: UserNode,
     /// What item tokens and the tied head are made from. Without text vectors
@@ -284,6 +291,8 @@ impl Default for ModelConfig {
             slots: 1,
             slot_placement: SlotPlacement::Response,
             slot_user_token: true,
+            user_id_text: false,
+            autoregressive: false,
             user_node: UserNode::Context,
             node_features: NodeFeatures::GraphText,
             history: 5,
@@ -595,6 +604,26 @@ impl Config {
                 ));
             }
         }
+        if model.user_id_text && model.slot_user_token {
+            return Err(wrong(
+                "model.user_id_text",
+                "with slot_user_token the user token would still be there: switch that off",
+            ));
+        }
+        if model.autoregressive {
+            if self.user_stage.loss != TargetLoss::SampledSlots {
+                return Err(wrong(
+                    "model.autoregressive",
+                    "each slot needs a target of its own: set user_stage.loss = \"sampled-slots\"",
+                ));
+            }
+            if model.slot_placement != SlotPlacement::Response || self.backbone == Backbone::None {
+                return Err(wrong(
+                    "model.autoregressive",
+                    "slots must see those before them: it needs a language model and slot_placement = \"response\"",
+                ));
+            }
+        }
         if self.backbone == Backbone::None && !model.slot_user_token {
             return Err(wrong(
                 "model.slot_user_token",
@@ -766,6 +795,18 @@ mod tests {
                 .contains("same logits")
         );
         assert!(refused(&["backbone=none", "model.slot_user_token=false"]).contains("carry"));
+        assert!(refused(&["model.user_id_text=true"]).contains("slot_user_token"));
+        assert!(refused(&["model.autoregressive=true"]).contains("sampled-slots"));
+        assert!(
+            refused(&[
+                "model.autoregressive=true",
+                "user_stage.loss=sampled-slots",
+                "model.slot_placement=last"
+            ])
+            .contains("slots must see")
+        );
+        assert!(refused(&["kernel.l2=[]"]).contains("kernel.l2"));
+        assert!(refused(&["kernel.text=[-1.0]"]).contains("kernel.text"));
         assert!(refused(&["user_stage.train.ema=1.0"]).contains("ema"));
     }
 }

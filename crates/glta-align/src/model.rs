@@ -102,11 +102,13 @@ impl Glta {
     pub(crate) fn user_parameters(&self) -> Parameters {
         let model = &self.config.model;
         let mut parameters = Parameters::new();
-        let user_token_used = model.slot_user_token || self.runs_prompt();
+        let in_prompt = self.runs_prompt() && !model.user_id_text;
+        let user_token_used = model.slot_user_token || in_prompt;
         if user_token_used {
             self.user_projector.collect("user_projector", &mut parameters);
         }
-        if self.runs_prompt() && model.history > 0 && !self.config.item_stage.enabled {
+        let tokens_used = model.history > 0 || (model.autoregressive && model.slots > 1);
+        if self.runs_prompt() && tokens_used && !self.config.item_stage.enabled {
             self.item_projector.collect("item_projector", &mut parameters);
         }
         self.head.collect("head", model.graph_residual, &mut parameters);
@@ -205,14 +207,15 @@ impl Glta {
         if self.config.model.slot_placement == SlotPlacement::Last { &[] } else { slots }
     }
 
-    /// Hidden states of the users' slots `(examples × slots, hidden)`, and the
+    /// Hidden states of the users' first `n` slots `(examples × n, hidden)`, and the
     /// graph residual where it is on.
     pub(crate) fn user_hidden(
         &self,
         examples: &[UserExample],
+        n: usize,
     ) -> Result<(Tensor, Option<GraphResidual>)> {
         let model = &self.config.model;
-        let (b, n) = (examples.len(), model.slots);
+        let b = examples.len();
         let nodes = match model.user_node {
             UserNode::Context => {
                 self.nodes.contexts(examples.iter().map(|e| e.context.as_slice()))?
@@ -224,18 +227,24 @@ impl Glta {
         let user_tokens = self.user_projector.forward(&nodes)?;
         // Slot inputs of user r are rows r·n .. (r+1)·n: slot embedding, plus
         // the user token where that is on.
-        let own = self.slots.narrow(0, 0, n)?.unsqueeze(0)?;
+        // Slots beyond those that were trained are fed the last one's embedding.
+        let last = model.slots.saturating_sub(1);
+        let index: Vec<u32> = (0..n).map(|slot| slot.min(last) as u32).collect();
+        let own = self.slots.index_select(&Tensor::new(index, &self.device)?, 0)?.unsqueeze(0)?;
         let hidden = own.dim(D::Minus1)?;
         let inputs = if model.slot_user_token {
             own.broadcast_add(&user_tokens.unsqueeze(1)?)?
         } else {
             own.broadcast_as((b, n, hidden))?.contiguous()?
         };
-        let inputs = inputs.reshape((b * n, hidden))?;
+        let mut inputs = inputs.reshape((b * n, hidden))?;
+        if let Some(fed) = self.fed_tokens(examples, n)? {
+            inputs = (inputs + fed)?;
+        }
         let z = match &self.prompts {
             Some(prompts) if self.config.backbone != Backbone::None => {
                 let soft = Tensor::cat(&[&user_tokens, &inputs], 0)?;
-                self.run_users(prompts, examples, soft)?
+                self.run_users(prompts, examples, n, soft)?
             }
             _ => unit_rms(&inputs)?,
         };
@@ -250,14 +259,43 @@ impl Glta {
         Ok((z, residual))
     }
 
+    /// Aligned tokens of items; frozen in stage 3 unless there was no stage 2.
+    fn item_tokens(&self, items: &[u32]) -> Result<Tensor> {
+        let tokens = self.item_projector.forward(&self.nodes.items(items)?)?;
+        Ok(if self.config.item_stage.enabled { tokens.detach() } else { tokens })
+    }
+
+    /// What the items named by earlier slots add to the slots' inputs: `(examples
+    /// × n, hidden)`.
+    fn fed_tokens(&self, examples: &[UserExample], n: usize) -> Result<Option<Tensor>> {
+        let mut items: Vec<u32> = examples.iter().flat_map(|e| e.fed.iter().copied()).collect();
+        items.sort_unstable();
+        items.dedup();
+        if items.is_empty() || n < 2 {
+            return Ok(None);
+        }
+        let tokens = self.item_tokens(&items)?;
+        let none = Tensor::zeros((1, tokens.dim(1)?), tokens.dtype(), &self.device)?;
+        let rows = Tensor::cat(&[&none, &tokens], 0)?;
+        let row = |item: &u32| 1 + items.partition_point(|other| other < item) as u32;
+        let index: Vec<u32> = examples
+            .iter()
+            .flat_map(|e| {
+                (0..n).map(|s| s.checked_sub(1).and_then(|s| e.fed.get(s)).map_or(0, row))
+            })
+            .collect();
+        Ok(Some(rows.index_select(&Tensor::new(index, &self.device)?, 0)?))
+    }
+
     /// `soft`: user tokens, then slot inputs; item tokens are added here.
     fn run_users(
         &self,
         prompts: &Prompts,
         examples: &[UserExample],
+        n: usize,
         soft: Tensor,
     ) -> Result<Tensor> {
-        let (b, n) = (examples.len() as u32, self.config.model.slots as u32);
+        let (b, n) = (examples.len() as u32, n as u32);
         let mut shown: Vec<u32> = examples.iter().flat_map(|e| e.shown.iter().copied()).collect();
         shown.sort_unstable();
         shown.dedup();
@@ -265,10 +303,7 @@ impl Glta {
         let soft = if shown.is_empty() {
             soft
         } else {
-            let tokens = self.item_projector.forward(&self.nodes.items(&shown)?)?;
-            // Trained in stage 2; frozen here unless there was none.
-            let tokens = if self.config.item_stage.enabled { tokens.detach() } else { tokens };
-            Tensor::cat(&[&soft, &tokens], 0)?
+            Tensor::cat(&[&soft, &self.item_tokens(&shown)?], 0)?
         };
         let rows = examples
             .iter()
@@ -360,7 +395,7 @@ impl Glta {
             .map(|(at, example)| {
                 let base = kernel.logits(&example.context, None)?;
                 Ok(match &corrections {
-                    None => vec![base; self.config.model.slots],
+                    None => vec![base; example.fed.len().max(self.config.model.slots - 1) + 1],
                     Some(corrections) => corrections[at]
                         .iter()
                         .map(|slot| base.iter().zip(slot).map(|(b, c)| b + mix * c).collect())
@@ -370,13 +405,19 @@ impl Glta {
             .collect()
     }
 
-    /// Logits of every example's slots as the head has them, without the kernel.
+    /// Logits of every example's slots as the head has them, without the kernel. An
+    /// autoregressive model has one slot more than items were fed.
     pub(crate) fn head_logits(&self, examples: &[UserExample]) -> Result<Vec<Vec<Vec<f32>>>> {
-        let (hidden, residual) = self.user_hidden(examples)?;
+        let fed = examples.iter().map(|e| e.fed.len()).max().unwrap_or(0);
+        let slots = match self.config.model.autoregressive {
+            true => fed + 1,
+            false => self.config.model.slots,
+        };
+        let (hidden, residual) = self.user_hidden(examples, slots)?;
         let logits: Vec<Vec<f32>> =
             self.head.logits(&hidden.detach(), residual.as_ref())?.to_vec2()?;
         let mut rows = logits.into_iter();
-        Ok(examples.iter().map(|_| rows.by_ref().take(self.config.model.slots).collect()).collect())
+        Ok(examples.iter().map(|_| rows.by_ref().take(slots).collect()).collect())
     }
 }
 
@@ -397,7 +438,7 @@ mod tests {
     use ndarray::Array2;
 
     use super::*;
-    use crate::config::NodeFeatures;
+    use crate::config::{NodeFeatures, TargetLoss};
     use crate::data::ItemRecord;
     use crate::language::LanguageModel;
     use crate::texts::UserTexts;
@@ -448,14 +489,19 @@ mod tests {
             shown: shown.to_vec(),
             targets: targets.to_vec(),
             texts: true,
+            fed: Vec::new(),
         };
         vec![example(1, &[1, 3], &[3, 1], &[0, 5]), example(2, &[2, 4, 6], &[4, 2], &[1])]
     }
 
     fn user_loss(model: &Glta) -> Tensor {
-        let examples = users();
-        let (hidden, residual) = model.user_hidden(&examples).unwrap();
+        let mut examples = users();
         let slots = model.config().model.slots;
+        if model.config().model.autoregressive {
+            examples[0].fed = vec![0, 5];
+            examples[1].fed = vec![1];
+        }
+        let (hidden, residual) = model.user_hidden(&examples, slots).unwrap();
         let targets: Vec<Vec<u32>> =
             examples.iter().flat_map(|e| std::iter::repeat_n(e.targets.clone(), slots)).collect();
         let masked = vec![Vec::new(); targets.len()];
@@ -513,6 +559,50 @@ mod tests {
         let parameters = model.user_parameters();
         assert!(parameters.contains_key("item_projector.weight"));
         check(&model, &parameters, || user_loss(&model));
+    }
+
+    #[test]
+    fn fed_items_reach_later_slots_and_their_tokens_learn() {
+        let model = model(|c| {
+            c.item_stage.enabled = false;
+            c.model.autoregressive = true;
+            c.model.slots = 3;
+            c.model.history = 0;
+            c.user_stage.loss = TargetLoss::SampledSlots;
+        });
+        let parameters = model.user_parameters();
+        assert!(parameters.contains_key("item_projector.weight"));
+        check(&model, &parameters, || user_loss(&model));
+
+        let slots = |fed: &[u32]| {
+            let mut examples = users();
+            examples[0].fed = fed.to_vec();
+            model.slot_logits(&examples[..1]).unwrap().remove(0)
+        };
+        let (one, two) = (slots(&[0]), slots(&[0, 5]));
+        assert_eq!((slots(&[]).len(), one.len(), two.len()), (1, 2, 3));
+        let gap =
+            |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(gap(&one[1], &two[1]) < 1e-5, "a slot saw what comes after it");
+        assert!(gap(&one[1], &slots(&[5])[1]) > 1e-6, "a slot did not see what was named");
+    }
+
+    #[test]
+    fn a_users_number_stands_for_the_user_token() {
+        let model = model(|c| {
+            c.model.user_id_text = true;
+            c.model.slot_user_token = false;
+        });
+        let parameters = model.user_parameters();
+        assert!(!parameters.contains_key("user_projector.weight"));
+        check(&model, &parameters, || user_loss(&model));
+        let logits = |user| {
+            let mut examples = users();
+            examples[1].user = user;
+            model.slot_logits(&examples[1..]).unwrap()
+        };
+        assert_ne!(logits(Some(2)), logits(Some(3)));
+        assert_ne!(logits(Some(2)), logits(None));
     }
 
     #[test]

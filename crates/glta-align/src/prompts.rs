@@ -20,6 +20,7 @@ pub(crate) struct Prompts {
     placement: SlotPlacement,
     profile: bool,
     prediction: bool,
+    user_id_text: bool,
     /// Item texts, cut to the configured number of tokens.
     descriptions: Vec<String>,
     texts: BTreeMap<u32, UserTexts>,
@@ -54,6 +55,7 @@ impl Prompts {
             placement: config.model.slot_placement,
             profile: config.texts.profile,
             prediction: config.texts.prediction,
+            user_id_text: config.model.user_id_text,
             descriptions,
             texts,
             language,
@@ -95,8 +97,8 @@ impl Prompts {
         Ok(place(pieces, slots, self.placement, slots.len()))
     }
 
-    /// A stage-3 prompt; `user` and `shown` are the soft tokens of the user and
-    /// of the shown items, `slots` those of the slots (none of their own under
+    /// A stage-3 prompt; `user` and `shown` are the soft tokens of the user (unused
+    /// where the user's number stands for it) and of the shown items, `slots` those of the slots (none of their own under
     /// [`SlotPlacement::Last`], where the last `n_slots` positions are read).
     pub(crate) fn user_row(
         &self,
@@ -110,8 +112,11 @@ impl Prompts {
         let text = |wanted: bool, pick: fn(&UserTexts) -> &str| {
             texts.filter(|_| wanted).map(pick).filter(|t| !t.is_empty()).map(Fill::Text)
         };
-        let soft: Vec<u32> = std::iter::once(user).chain(shown.iter().copied()).collect();
+        let number = example.user.map_or_else(|| "unknown".to_owned(), |user| user.to_string());
+        let user = (!self.user_id_text).then_some(user);
+        let soft: Vec<u32> = user.into_iter().chain(shown.iter().copied()).collect();
         let pieces = self.pieces(&self.language.templates.user, &soft, |name| match name {
+            "USER" if self.user_id_text => Some(Fill::Text(&number)),
             "USER" => Some(Fill::Soft(1)),
             "ITEMS" => (!shown.is_empty()).then_some(Fill::Soft(shown.len())),
             "PROFILE" => text(self.profile, |t| &t.profile),

@@ -20,6 +20,9 @@ pub(crate) struct UserExample {
     pub(crate) targets: Vec<u32>,
     /// Whether the prompt holds the user's texts.
     pub(crate) texts: bool,
+    /// Items whose tokens are fed to the second slot and those after it, in order;
+    /// slots beyond them are fed none.
+    pub(crate) fed: Vec<u32>,
 }
 
 /// One prompt of item-text alignment: slot `t` must name `items[t]`.
@@ -79,7 +82,7 @@ pub(crate) fn user_example(
     let mut shown = pick(&context, history, rng);
     shown.shuffle(rng);
     let texts = rng.random::<f64>() >= text_dropout;
-    Some(UserExample { user: Some(user), context, shown, targets, texts })
+    Some(UserExample { user: Some(user), context, shown, targets, texts, fed: Vec::new() })
 }
 
 /// What a user's prompt holds when recommendations are asked for: all context
@@ -93,7 +96,8 @@ pub(crate) fn inference_example(
     let mut rng = rng(seed, "shown items", &[user.map_or(u64::MAX, u64::from)]);
     let mut shown = pick(context, history, &mut rng);
     shown.shuffle(&mut rng);
-    UserExample { user, context: context.to_vec(), shown, targets: Vec::new(), texts: true }
+    let context = context.to_vec();
+    UserExample { user, context, shown, targets: Vec::new(), texts: true, fed: Vec::new() }
 }
 
 /// Every item of `items` once, in prompts of `per_prompt` (the last ones are

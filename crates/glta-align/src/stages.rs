@@ -1,7 +1,7 @@
 //! The two alignment stages as the training loop sees them.
 
 use candle_core::Tensor;
-use glta_gllm::{Ranked, decode};
+use glta_gllm::{Decoder, Ranked, decode};
 use glta_metrics::{Metric, evaluate_rankings};
 use glta_projector::Parameters;
 use rand::Rng;
@@ -139,7 +139,7 @@ impl Stage for UserStage<'_> {
         let size = config.user_stage.train.batch_size;
         let users = &self.order[batch * size..((batch + 1) * size).min(self.order.len())];
         let mut random = rng(config.seed, "user batch", &[self.epoch as u64, batch as u64]);
-        let examples: Vec<UserExample> = users
+        let mut examples: Vec<UserExample> = users
             .iter()
             .filter_map(|&user| {
                 user_example(
@@ -156,23 +156,31 @@ impl Stage for UserStage<'_> {
         if examples.is_empty() {
             return Ok(None);
         }
-        let (hidden, residual) = self.model.user_hidden(&examples)?;
         let slots = config.model.slots;
         let mut targets = Vec::with_capacity(examples.len() * slots);
         let mut masked = Vec::with_capacity(examples.len() * slots);
-        for example in &examples {
+        for example in &mut examples {
             match config.user_stage.loss {
                 TargetLoss::Multinomial => {
                     targets.extend(std::iter::repeat_n(example.targets.clone(), slots));
                 }
                 TargetLoss::SampledSlots => {
-                    targets.extend(sampled_slots(&example.targets, slots, &mut random));
+                    let drawn = sampled_slots(&example.targets, slots, &mut random);
+                    if config.model.autoregressive {
+                        example.fed = drawn.iter().flatten().copied().take(slots - 1).collect();
+                    }
+                    targets.extend(drawn);
                 }
             }
             let context =
                 if config.user_stage.mask_context { example.context.clone() } else { Vec::new() };
-            masked.extend(std::iter::repeat_n(context, slots));
+            // What was named before is not named again.
+            masked.extend((0..slots).map(|slot| {
+                let fed = &example.fed[..slot.min(example.fed.len())];
+                [context.as_slice(), fed].concat()
+            }));
         }
+        let (hidden, residual) = self.model.user_hidden(&examples, slots)?;
         let offset = self.model.offset(&examples)?;
         let head = self.model.head();
         let loss = head.loss(&hidden, residual.as_ref(), offset.as_ref(), &targets, &masked)?;
@@ -285,9 +293,41 @@ pub(crate) fn rank(
     let config = model.config();
     let mut lists = Vec::with_capacity(queries.len());
     for batch in queries.chunks(config.user_stage.train.batch_size) {
-        let examples: Vec<UserExample> = batch.iter().map(|(e, _)| e.clone()).collect();
+        let mut examples: Vec<UserExample> = batch.iter().map(|(e, _)| e.clone()).collect();
+        if config.model.autoregressive {
+            lists.extend(rank_one_by_one(model, &mut examples, batch, k)?);
+            continue;
+        }
         for (slots, (_, excluded)) in model.slot_logits(&examples)?.iter().zip(batch) {
             lists.push(decode(slots, excluded, k, config.model.decoder)?);
+        }
+    }
+    Ok(lists)
+}
+
+/// Each list item by item: the token of what was named is fed to the next slot.
+fn rank_one_by_one(
+    model: &Glta,
+    examples: &mut [UserExample],
+    batch: &[(UserExample, Vec<u32>)],
+    k: usize,
+) -> Result<Vec<Vec<Ranked>>> {
+    let mut lists: Vec<Vec<Ranked>> = vec![Vec::with_capacity(k); examples.len()];
+    for _ in 0..k {
+        let logits = model.slot_logits(examples)?;
+        for (((list, example), (_, excluded)), slots) in
+            lists.iter_mut().zip(examples.iter_mut()).zip(batch).zip(&logits)
+        {
+            // A list that has run out of items stays behind; its next slot is the
+            // one after what it was fed.
+            let Some(slot) = slots.get(example.fed.len()) else {
+                continue;
+            };
+            let mut taken = [excluded.as_slice(), &example.fed].concat();
+            taken.sort_unstable();
+            let best = decode(std::slice::from_ref(slot), &taken, 1, Decoder::FirstLogit)?;
+            example.fed.extend(best.iter().map(|r| r.item));
+            list.extend(best);
         }
     }
     Ok(lists)
