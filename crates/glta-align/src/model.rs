@@ -361,6 +361,11 @@ impl Glta {
         self.kernel.as_deref()
     }
 
+    /// Whether stage 3 is trained on top of the kernel.
+    pub(crate) fn corrects_kernel(&self) -> bool {
+        self.kernel.is_some() && self.config.kernel.in_training
+    }
+
     pub(crate) fn set_mix(&self, mix: f64) -> Result<()> {
         Ok(self.mix.set(&Tensor::new(mix as f32, &self.device)?)?)
     }
@@ -368,7 +373,7 @@ impl Glta {
     /// The kernel's logits for every slot of training examples, without the users
     /// they belong to: `(examples × slots, items)`.
     pub(crate) fn offset(&self, examples: &[UserExample]) -> Result<Option<Tensor>> {
-        let Some(kernel) = self.kernel.as_ref().filter(|_| self.config.kernel.in_training) else {
+        let Some(kernel) = self.kernel.as_ref().filter(|_| self.corrects_kernel()) else {
             return Ok(None);
         };
         let queries = examples.iter().map(|e| (e.context.as_slice(), e.user));

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use candle_core::{Device, Tensor};
 use glta_baselines::whiten;
 use glta_graph::{LightGcn, NodeEmbeddings};
-use ndarray::Array2;
+use ndarray::{Array2, ArrayView2};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Backbone, Config, NodeFeatures};
@@ -137,6 +137,23 @@ impl Run {
         Ok(embeddings.save(self.folder.file(NODES))?)
     }
 
+    /// Uses these whitened text vectors of the items, `(items, dim)`, instead of
+    /// reading the texts again.
+    ///
+    /// # Errors
+    /// Another number of items, a folder that cannot be written.
+    pub fn set_text_vectors(&self, vectors: ArrayView2<'_, f32>) -> Result<()> {
+        let (rows, columns) = vectors.dim();
+        if rows != self.data.items.len() {
+            let items = self.data.items.len();
+            return Err(Error::Data(format!("{rows} text vectors do not fit {items} items")));
+        }
+        let values: Vec<f32> = vectors.iter().copied().collect();
+        let tensor = Tensor::from_vec(values, (rows, columns), &Device::Cpu)?;
+        let path = self.folder.file(VECTORS);
+        write_tensors(&path, &[("vectors".to_owned(), tensor)].into(), "{}")
+    }
+
     /// Uses the texts of another run of the same model, data and settings.
     ///
     /// # Errors
@@ -192,6 +209,11 @@ impl Run {
             model.save(&aligned, &text)?;
             Some(history)
         };
+        if model.corrects_kernel() {
+            // What stage 2 taught the head is not about users; the correction
+            // starts from nothing.
+            model.head().set_zero()?;
+        }
         let mut stage = UserStage::new(model, &self.data);
         let user_stage = train(&mut stage, &self.config.user_stage.train, &state, progress)?;
         let mixed = choose_mix(model, &self.data)?;
@@ -243,11 +265,7 @@ impl Run {
             let raw = language.text_vectors(&texts, &config.vectors, &mut |done, total| {
                 progress(&Event::TextVectors { done, total })
             })?;
-            let white = whiten(raw.view(), &config.whiten)?;
-            let (rows, columns) = white.dim();
-            let values: Vec<f32> = white.iter().copied().collect();
-            let tensor = Tensor::from_vec(values, (rows, columns), &Device::Cpu)?;
-            write_tensors(&path, &[("vectors".to_owned(), tensor)].into(), "{}")?;
+            self.set_text_vectors(whiten(raw.view(), &config.whiten)?.view())?;
         }
         load_vectors(&path, &self.data).map(Some)
     }

@@ -148,6 +148,18 @@ impl GllmHead {
         Ok(self.alpha.set(&Tensor::new(alpha as f32, self.alpha.device())?)?)
     }
 
+    /// Sets all trained weights to zero: with fixed logits beside it the head then
+    /// starts from these alone.
+    ///
+    /// # Errors
+    /// The device is out of memory.
+    pub fn set_zero(&self) -> Result<()> {
+        let mut parameters = Parameters::new();
+        self.collect("head", true, &mut parameters);
+        parameters.values().try_for_each(|var| var.set(&var.zeros_like()?))?;
+        Ok(())
+    }
+
     /// Item logits `(n, items)` of hidden states `(n, hidden)` (equation 3).
     ///
     /// # Errors
@@ -284,6 +296,26 @@ mod tests {
         let a = loss.backward().unwrap().get(&head.alpha).unwrap().to_scalar::<f32>().unwrap();
         let b = plain.backward().unwrap().get(&head.alpha).unwrap().to_scalar::<f32>().unwrap();
         assert!((a - b).abs() < 1e-5 && a.abs() > 1e-3, "{a} {b}");
+    }
+
+    #[test]
+    fn a_zeroed_head_starts_from_the_fixed_logits() {
+        let nodes = normal_var((9, 4), 1.0, 1, &Device::Cpu).unwrap();
+        let head = GllmHead::tied(6, &nodes, true, 2).unwrap();
+        head.set_zero().unwrap();
+        let z = hidden(2, 5);
+        let offset = normal_var((2, 9), 1.0, 7, &Device::Cpu).unwrap();
+        let (targets, masked) = ([vec![1], vec![2, 3]], [vec![], vec![0]]);
+        let loss = head.loss(&z, None, Some(offset.as_tensor()), &targets, &masked).unwrap();
+        let fixed = set_cross_entropy(offset.as_tensor(), &targets, &masked).unwrap();
+        let (a, b) = (loss.to_scalar::<f32>().unwrap(), fixed.to_scalar::<f32>().unwrap());
+        assert!((a - b).abs() < 1e-6);
+        let mut parameters = Parameters::new();
+        head.collect("head", false, &mut parameters);
+        let map = loss.backward().unwrap().get(&parameters["head.map"]).unwrap().clone();
+        assert!(map.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap() > 1e-3);
+        let short = Tensor::zeros((2, 8), DType::F32, &Device::Cpu).unwrap();
+        assert!(head.loss(&z, None, Some(&short), &targets, &masked).is_err());
     }
 
     #[test]
