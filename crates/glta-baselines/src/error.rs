@@ -82,6 +82,26 @@ pub enum Error {
     /// Text vectors that do not fit.
     #[error("text vectors: {0}")]
     TextVectors(String),
+    /// A file of a sentence encoder that cannot be used.
+    #[cfg(feature = "text-encoder")]
+    #[error("sentence encoder: {}: {problem}", path.display())]
+    Encoder {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The sentence encoder's tokenizer refused a text.
+    #[cfg(feature = "text-encoder")]
+    #[error("the sentence encoder's tokenizer: {0}")]
+    Tokenizer(String),
+}
+
+#[cfg(feature = "text-encoder")]
+impl Error {
+    pub(crate) fn encoder(path: &std::path::Path, problem: impl std::fmt::Display) -> Self {
+        Self::Encoder { path: path.to_owned(), problem: problem.to_string() }
+    }
 }
 
 /// Result with this crate's [`Error`].

@@ -18,11 +18,16 @@
 //! assert!(ease.get(Metric::HitRate, 1) >= popularity.get(Metric::HitRate, 1));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! The feature `text-encoder` adds `SentenceEncoder` (MiniLM), which takes about a
+//! minute more to compile.
 
 mod contrastive;
 mod ease;
 mod error;
 mod popularity;
+#[cfg(feature = "text-encoder")]
+mod text_encoder;
 mod text_knn;
 mod whiten;
 
@@ -30,5 +35,7 @@ pub use contrastive::{Contrastive, ContrastiveConfig, ContrastiveEpoch, NodeText
 pub use ease::{Ease, EaseConfig, SideInformation};
 pub use error::{Error, Result};
 pub use popularity::Popularity;
+#[cfg(feature = "text-encoder")]
+pub use text_encoder::SentenceEncoder;
 pub use text_knn::{EaseText, TextKnn, TextKnnConfig};
 pub use whiten::{WhitenConfig, whiten};

@@ -1,0 +1,165 @@
+//! Sentence encoders: a BERT, the mean over its tokens, and a folder that says so.
+
+mod folder;
+
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use candle_core::{DType, Device, Tensor};
+use candle_nn::VarBuilder;
+use candle_transformers::models::bert::BertModel;
+use folder::Folder;
+use ndarray::Array2;
+use rayon::prelude::*;
+use tokenizers::{Tokenizer, TruncationParams};
+
+use crate::{Error, Result};
+
+/// Texts of about one length that run through the encoder together.
+const BATCH: usize = 16;
+
+/// A sentence-transformers folder of a BERT with mean pooling, such as
+/// all-MiniLM-L6-v2, on a CPU in f32.
+///
+/// ```no_run
+/// use glta_baselines::SentenceEncoder;
+/// use std::ops::ControlFlow;
+///
+/// let encoder = SentenceEncoder::load("all-MiniLM-L6-v2")?;
+/// let texts = ["a tragedy by Shakespeare", "a hand lotion"].map(String::from);
+/// let vectors = encoder.encode(&texts, &mut |_, _| ControlFlow::Continue(()))?;
+/// assert_eq!(vectors.dim(), (2, encoder.dim()));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct SentenceEncoder {
+    model: BertModel,
+    tokenizer: Tokenizer,
+    dim: usize,
+    normalize: bool,
+    lower_case: bool,
+}
+
+impl std::fmt::Debug for SentenceEncoder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { dim, normalize, .. } = self;
+        f.debug_struct("SentenceEncoder")
+            .field("dim", dim)
+            .field("normalize", normalize)
+            .finish_non_exhaustive()
+    }
+}
+
+impl SentenceEncoder {
+    /// Reads `modules.json`, the pooling's `config.json`, and of the transformer
+    /// `config.json`, `model.safetensors`, `tokenizer.json` and, where it is there,
+    /// `sentence_bert_config.json`.
+    ///
+    /// # Errors
+    /// [`Error::Encoder`] for a file that is missing, damaged, or asks for what is
+    /// not done here: another architecture, another pooling, further modules.
+    pub fn load(dir: impl AsRef<Path>) -> Result<Self> {
+        let folder = Folder::read(dir.as_ref())?;
+        let path = folder.transformer.join("tokenizer.json");
+        let wrong = |e: tokenizers::Error| Error::encoder(&path, e);
+        let mut tokenizer = Tokenizer::from_file(&path).map_err(wrong)?;
+        if tokenizer.get_vocab_size(true) > folder.config.vocab_size {
+            return Err(Error::encoder(
+                &path,
+                format!("more tokens than the {} of config.json", folder.config.vocab_size),
+            ));
+        }
+        // The file's own settings are those of its export, not of the encoder.
+        let truncation = TruncationParams { max_length: folder.max_tokens, ..Default::default() };
+        tokenizer.with_truncation(Some(truncation)).map_err(wrong)?;
+        tokenizer.with_padding(None);
+
+        let path = folder.transformer.join("model.safetensors");
+        let wrong = |e: candle_core::Error| Error::encoder(&path, e);
+        let tensors = candle_core::safetensors::load(&path, &Device::Cpu).map_err(wrong)?;
+        let weights = VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu);
+        let model = BertModel::load(weights, &folder.config).map_err(wrong)?;
+        Ok(Self {
+            model,
+            tokenizer,
+            dim: folder.config.hidden_size,
+            normalize: folder.normalize,
+            lower_case: folder.lower_case,
+        })
+    }
+
+    /// Columns of the vectors.
+    pub fn dim(&self) -> usize {
+        self.dim
+    }
+
+    /// A vector for each text, `(texts, dim)`: the mean of its tokens' last hidden
+    /// states, of length 1 where the folder's modules end with it. What is longer
+    /// than the folder's limit is cut off. A text without any word has zeros, which
+    /// stand for no text. `progress` is given texts done and in all.
+    ///
+    /// # Errors
+    /// What the tokenizer or a tensor operation refuses, or [`Error::Cancelled`].
+    pub fn encode(
+        &self,
+        texts: &[String],
+        progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
+    ) -> Result<Array2<f32>> {
+        let mut ids = Vec::with_capacity(texts.len());
+        for (at, text) in texts.iter().enumerate().filter(|(_, t)| !t.trim().is_empty()) {
+            ids.push((at, self.tokens(text)?));
+        }
+        // The longest first: batches of one length, and the memory's peak at once.
+        ids.sort_by_key(|(at, ids)| (std::cmp::Reverse(ids.len()), *at));
+        let mut out = Array2::zeros((texts.len(), self.dim));
+        let mut done = texts.len() - ids.len();
+        for group in ids.chunks(BATCH * rayon::current_num_threads()) {
+            let batches: Vec<&[(usize, Vec<u32>)]> = group.chunks(BATCH).collect();
+            let vectors = batches
+                .par_iter()
+                .map(|batch| self.batch(batch.iter().map(|(_, ids)| ids.as_slice())))
+                .collect::<Result<Vec<_>>>()?;
+            for ((at, _), vector) in group.iter().zip(vectors.into_iter().flatten()) {
+                out.row_mut(*at).iter_mut().zip(vector).for_each(|(out, v)| *out = v);
+            }
+            done += group.len();
+            if progress(done, texts.len()).is_break() {
+                return Err(Error::Cancelled);
+            }
+        }
+        Ok(out)
+    }
+
+    fn tokens(&self, text: &str) -> Result<Vec<u32>> {
+        let encoding = match self.lower_case {
+            true => self.tokenizer.encode(text.to_lowercase(), true),
+            false => self.tokenizer.encode(text, true),
+        };
+        Ok(encoding.map_err(|e| Error::Tokenizer(e.to_string()))?.get_ids().to_vec())
+    }
+
+    /// Vectors of texts by their token ids, padded to the longest.
+    fn batch<'a>(&self, texts: impl Iterator<Item = &'a [u32]> + Clone) -> Result<Vec<Vec<f32>>> {
+        let longest = texts.clone().map(<[u32]>::len).max().unwrap_or(0);
+        let (mut ids, mut mask, mut rows) = (Vec::new(), Vec::new(), 0);
+        for text in texts {
+            let padding = longest - text.len();
+            ids.extend(text.iter().copied().chain(std::iter::repeat_n(0, padding)));
+            mask.extend(std::iter::repeat_n(1f32, text.len()));
+            mask.extend(std::iter::repeat_n(0f32, padding));
+            rows += 1;
+        }
+        let ids = Tensor::from_vec(ids, (rows, longest), &Device::Cpu)?;
+        let mask = Tensor::from_vec(mask, (rows, longest), &Device::Cpu)?;
+        let states = self.model.forward(&ids, &ids.zeros_like()?, Some(&mask))?;
+        let sum = states.broadcast_mul(&mask.unsqueeze(2)?)?.sum(1)?;
+        let mut vectors = sum.broadcast_div(&mask.sum_keepdim(1)?)?;
+        if self.normalize {
+            let length = (vectors.sqr()?.sum_keepdim(1)?.sqrt()? + 1e-12)?;
+            vectors = vectors.broadcast_div(&length)?;
+        }
+        Ok(vectors.to_vec2()?)
+    }
+}
+
+#[cfg(test)]
+mod tests;
