@@ -2,7 +2,7 @@ use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 /// Settings of [`Contrastive`](super::Contrastive): one trainer for LightGCN+,
-/// HCCF, HCCF+ and RLMRec-Con.
+/// HCCF, HCCF+, RLMRec-Con and RLMRec-Gen.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ContrastiveConfig {
@@ -16,8 +16,16 @@ pub struct ContrastiveConfig {
     pub hyper_weight: f64,
     /// Weight of the contrast between nodes and texts. Default 0.
     pub text_weight: f64,
-    /// Cosines of a contrast are divided by it. Default 0.2.
+    /// Cosines of the contrast between graph and hypergraph are divided by it.
+    /// Default 0.1.
     pub temperature: f64,
+    /// Those of the contrast with texts. Default 0.2.
+    pub text_temperature: f64,
+    /// Share of nodes whose layer-0 embedding is a learned token in each step and
+    /// which are then contrasted with their texts in the texts' space (RLMRec-Gen);
+    /// 0 contrasts the nodes of the triples in the nodes' space (RLMRec-Con).
+    /// Default 0.
+    pub mask: f64,
     /// Adam's learning rate. Default 5e-3.
     pub learning_rate: f64,
     /// Weight of the squared layer-0 embeddings of a batch, as in LightGCN.
@@ -45,7 +53,9 @@ impl Default for ContrastiveConfig {
             hyperedges: 0,
             hyper_weight: 0.0,
             text_weight: 0.0,
-            temperature: 0.2,
+            temperature: 0.1,
+            text_temperature: 0.2,
+            mask: 0.0,
             learning_rate: 5e-3,
             l2: 1e-4,
             batch_size: 4096,
@@ -62,14 +72,27 @@ impl ContrastiveConfig {
     /// HCCF (Xia et al. 2022): two layers, 128 hyperedges, contrast at 0.2 with
     /// temperature 0.1.
     pub fn hccf() -> Self {
-        Self { layers: 2, hyperedges: 128, hyper_weight: 0.2, temperature: 0.1, ..Self::default() }
+        Self { layers: 2, hyperedges: 128, hyper_weight: 0.2, ..Self::default() }
     }
 
-    /// LightGCN with a contrast to texts: LightGCN+ of the paper with item
-    /// descriptions, RLMRec-Con (Ren et al. 2024, eq. 10) with profiles of users
-    /// and items. Weight 0.01 and temperature 0.2 are RLMRec's.
+    /// LightGCN with a contrast to item texts, as the GLTA paper has it; settings
+    /// are those of [`rlmrec_con`](Self::rlmrec_con).
     pub fn lightgcn_plus() -> Self {
+        Self::rlmrec_con()
+    }
+
+    /// RLMRec-Con (Ren et al. 2024, contrastive alignment) on texts of users and
+    /// items: three layers, weight 0.01, temperature 0.2, the authors' settings for
+    /// Amazon and Yelp.
+    pub fn rlmrec_con() -> Self {
         Self { text_weight: 0.01, ..Self::default() }
+    }
+
+    /// RLMRec-Gen (Ren et al. 2024, generative alignment) on texts of users and
+    /// items: two layers, 15 % of the nodes masked, weight 0.1, temperature 0.5, the
+    /// authors' settings for Amazon and Steam.
+    pub fn rlmrec_gen() -> Self {
+        Self { layers: 2, mask: 0.15, text_weight: 0.1, text_temperature: 0.5, ..Self::default() }
     }
 
     /// [`hccf`](Self::hccf) with the contrast of
@@ -97,6 +120,7 @@ impl ContrastiveConfig {
         }
         let positive = [
             ("temperature", self.temperature),
+            ("text_temperature", self.text_temperature),
             ("learning_rate", self.learning_rate),
             ("init_std", self.init_std),
         ];
@@ -114,6 +138,17 @@ impl ContrastiveConfig {
             if !(value >= 0.0 && value.is_finite()) {
                 return wrong(field, format!("{value} is not zero or a positive number"));
             }
+        }
+        if !(0.0..1.0).contains(&self.mask) {
+            return wrong("mask", format!("{} is not in [0, 1)", self.mask));
+        }
+        if self.mask > 0.0 && self.text_weight == 0.0 {
+            return wrong("mask", "masked nodes need a `text_weight`".into());
+        }
+        if self.mask > 0.0 && self.hyperedges > 0 {
+            // A node among masked ones has zeros in the graph's view, and a cosine of
+            // zeros has no gradient to go by.
+            return wrong("mask", "masked nodes cannot be had with `hyperedges`".into());
         }
         if self.hyper_weight > 0.0 && self.hyperedges == 0 {
             return wrong("hyper_weight", "needs hyperedges to contrast with".into());

@@ -1,3 +1,4 @@
+use super::ops::log_sum_exp;
 use candle_core::{D, Result, Tensor};
 
 /// `ln(1 + eˣ)` without overflow.
@@ -12,23 +13,24 @@ pub(super) fn bpr(users: &Tensor, positives: &Tensor, negatives: &Tensor) -> Res
     softplus(&margin)?.mean_all()
 }
 
-/// InfoNCE of rows `(n, dim)`: row `r` of `anchors` must find row `r` of `others`
-/// among all, by cosine over the temperature; the mean over rows.
-pub(super) fn info_nce(anchors: &Tensor, others: &Tensor, temperature: f64) -> Result<Tensor> {
-    let (anchors, others) = (normalized(anchors)?, normalized(others)?);
-    let logits = (anchors.matmul(&others.t()?)? / temperature)?;
-    let own = ((&anchors * &others)?.sum(D::Minus1)? / temperature)?;
-    (logits.log_sum_exp(D::Minus1)? - own)?.mean_all()
+/// InfoNCE of rows: row `r` of `anchors (n, dim)` must find row `r` of `own (n, dim)`
+/// among all of `others (m, dim)`, by cosine over the temperature; the mean over
+/// rows.
+pub(super) fn info_nce(
+    anchors: &Tensor,
+    own: &Tensor,
+    others: &Tensor,
+    temperature: f64,
+) -> Result<Tensor> {
+    let anchors = (normalized(anchors)? / temperature)?;
+    let sums = log_sum_exp(&anchors.matmul(&normalized(others)?.t()?)?)?;
+    let own = (&anchors * normalized(own)?)?.sum_keepdim(D::Minus1)?;
+    (sums - own)?.mean_all()
 }
 
 fn normalized(x: &Tensor) -> Result<Tensor> {
     let length = (x.sqr()?.sum_keepdim(D::Minus1)? + 1e-12)?.sqrt()?;
     x.broadcast_div(&length)
-}
-
-/// Leaky ReLU, differentiable: `max(x, 0) - slope · max(-x, 0)`.
-pub(super) fn leaky(x: &Tensor, slope: f64) -> Result<Tensor> {
-    x.relu()? - (x.neg()?.relu()? * slope)?
 }
 
 #[cfg(test)]
@@ -51,10 +53,13 @@ mod tests {
 
         // Cosines: 1 and 0, 0 and 1, over 0.5.
         let (a, b) = (t(&[[2.0, 0.0], [0.0, 1.0]]), t(&[[5.0, 0.0], [0.0, 3.0]]));
-        let got = value(info_nce(&a, &b, 0.5).unwrap());
+        let got = value(info_nce(&a, &b, &b, 0.5).unwrap());
         assert!((got - ((2f64.exp() + 1.0).ln() - 2.0)).abs() < 1e-5, "{got}");
-
-        let x = Tensor::new(&[-2f32, 3.0], &Device::Cpu).unwrap();
-        assert_eq!(leaky(&x, 0.5).unwrap().to_vec1::<f32>().unwrap(), [-1.0, 3.0]);
+        // Among three: 1, 0 and -1 of the first, 0, 1 and 0 of the second.
+        let three = t(&[[5.0, 0.0], [0.0, 3.0], [-1.0, 0.0]]);
+        let got = value(info_nce(&a, &b, &three, 0.5).unwrap());
+        let first = (2f64.exp() + 1.0 + (-2f64).exp()).ln() - 2.0;
+        let second = (2f64.exp() + 2.0).ln() - 2.0;
+        assert!((got - f64::midpoint(first, second)).abs() < 1e-5, "{got}");
     }
 }

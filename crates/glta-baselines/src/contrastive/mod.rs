@@ -1,10 +1,12 @@
-//! Graph recommenders with contrastive losses: LightGCN+, HCCF, HCCF+, RLMRec-Con.
+//! Graph recommenders with contrastive losses: LightGCN+, HCCF, HCCF+, RLMRec.
 
 mod config;
 mod loss;
 mod model;
+mod ops;
 mod propagate;
 mod sampler;
+mod texts;
 
 pub use config::ContrastiveConfig;
 
@@ -42,8 +44,9 @@ pub struct ContrastiveEpoch {
 }
 
 /// A LightGCN or HCCF trained with BPR and, where asked for, InfoNCE between graph
-/// and hypergraph (HCCF, Xia et al. 2022, eq. 7) and between nodes and texts
-/// (RLMRec-Con, Ren et al. 2024, eq. 10; the GLTA paper's LightGCN+ and HCCF+).
+/// and hypergraph (HCCF, Xia et al. 2022, eq. 7) and between nodes and texts (Ren et
+/// al. 2024: the contrastive or the generative alignment of RLMRec; the GLTA paper's
+/// LightGCN+ and HCCF+).
 ///
 /// ```
 /// use glta_baselines::{Contrastive, ContrastiveConfig, NodeTexts};
@@ -106,7 +109,7 @@ impl Contrastive {
                 return Err(Error::TextVectors(format!("some of the {side} are not finite")));
             }
         }
-        let sampler = Sampler::new(train, config.seed);
+        let sampler = Sampler::new(train, config.seed, config.mask);
         if sampler.len() == 0 {
             return Err(Error::NothingToTrain);
         }

@@ -1,44 +1,22 @@
 use std::sync::Arc;
 
-use candle_core::{Device, Result, Tensor, Var};
+use candle_core::{DType, Device, Result, Tensor, Var};
 use glta_graph::Adjacency;
-use ndarray::{Array2, ArrayView2, s};
+use ndarray::{Array2, ArrayView2, Axis, concatenate, s};
 use rand::SeedableRng;
 use rand::distr::Distribution;
 use rand_chacha::ChaCha8Rng;
 
 use super::config::ContrastiveConfig;
-use super::loss::{bpr, info_nce, leaky};
+use super::loss::{bpr, info_nce};
+use super::ops::leaky;
 use super::propagate::Propagate;
 use super::sampler::Batch;
+use super::texts::Texts;
+use crate::Error;
 
 /// Slope of HCCF's leaky ReLU for negative values.
 const HYPER_SLOPE: f64 = 0.5;
-/// That of the text projection.
-const TEXT_SLOPE: f64 = 0.01;
-
-/// Two linear layers from a text's space to the nodes' (RLMRec's, half way
-/// between in width).
-struct Projection {
-    first: Var,
-    second: Var,
-}
-
-impl Projection {
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        leaky(&x.matmul(&self.first)?, TEXT_SLOPE)?.matmul(&self.second)
-    }
-}
-
-/// Texts of one side of the graph.
-struct Side {
-    /// `(nodes, text dim)`
-    vectors: Tensor,
-    /// Nodes that have a text.
-    known: Vec<bool>,
-    projection: Projection,
-}
-
 /// The trained tensors and the loss over them.
 pub(super) struct Model {
     config: ContrastiveConfig,
@@ -48,8 +26,9 @@ pub(super) struct Model {
     embeddings: Var,
     /// `(dim, hyperedges)` of users and of items.
     hyper: Option<[Var; 2]>,
-    users: Option<Side>,
-    items: Option<Side>,
+    texts: Option<Texts>,
+    /// `(1, dim)`, layer 0 of a masked node.
+    token: Option<Var>,
 }
 
 /// What a pass over the graph gives, users and items stacked.
@@ -67,43 +46,11 @@ fn normal(rng: &mut ChaCha8Rng, rows: usize, columns: usize, std: f64) -> candle
 }
 
 /// Glorot's standard deviation.
-fn xavier(rng: &mut ChaCha8Rng, rows: usize, columns: usize) -> Result<Var> {
+pub(super) fn xavier(rng: &mut ChaCha8Rng, rows: usize, columns: usize) -> Result<Var> {
     normal(rng, rows, columns, (2.0 / (rows + columns) as f64).sqrt())
 }
 
-impl Side {
-    fn new(rng: &mut ChaCha8Rng, vectors: ArrayView2<f32>, dim: usize) -> Result<Self> {
-        let (nodes, width) = vectors.dim();
-        let known = vectors.rows().into_iter().map(|r| r.iter().any(|&v| v != 0.0)).collect();
-        let vectors =
-            Tensor::from_vec(vectors.iter().copied().collect(), (nodes, width), &Device::Cpu)?;
-        let middle = width.midpoint(dim);
-        let projection =
-            Projection { first: xavier(rng, width, middle)?, second: xavier(rng, middle, dim)? };
-        Ok(Self { vectors, known, projection })
-    }
-
-    /// Contrast of the nodes `ids` (rows `offset + id` of `nodes`) with their texts.
-    fn contrast(
-        &self,
-        nodes: &Tensor,
-        offset: usize,
-        ids: &[u32],
-        temperature: f64,
-    ) -> Result<Tensor> {
-        let mut ids: Vec<u32> = ids.iter().copied().filter(|&i| self.known[i as usize]).collect();
-        if ids.is_empty() {
-            // A single node has nothing to be told apart from: loss and gradient
-            // are zero, but there.
-            ids.extend((0u32..).zip(&self.known).find(|(_, known)| **known).map(|(i, _)| i));
-        }
-        let texts = self.vectors.index_select(&index(&ids, 0)?, 0)?;
-        let nodes = nodes.index_select(&index(&ids, offset)?, 0)?;
-        info_nce(&nodes, &self.projection.forward(&texts)?, temperature)
-    }
-}
-
-fn index(ids: &[u32], offset: usize) -> Result<Tensor> {
+pub(super) fn index(ids: &[u32], offset: usize) -> Result<Tensor> {
     let ids: Vec<u32> = ids.iter().map(|&i| i + offset as u32).collect();
     let n = ids.len();
     Tensor::from_vec(ids, n, &Device::Cpu)
@@ -116,13 +63,42 @@ fn distinct(ids: &[u32]) -> Vec<u32> {
     ids
 }
 
+/// Both sides' texts, `(users + items, text dim)`, zeros where there is none; nothing
+/// if there is none at all.
+fn stacked(
+    n_users: usize,
+    n_items: usize,
+    users: Option<ArrayView2<f32>>,
+    items: Option<ArrayView2<f32>>,
+) -> crate::Result<Option<Array2<f32>>> {
+    let present = |v: &ArrayView2<f32>| v.iter().any(|&v| v != 0.0);
+    let (users, items) = (users.filter(present), items.filter(present));
+    let width = match (&users, &items) {
+        (None, None) => return Ok(None),
+        (Some(one), None) | (None, Some(one)) => one.ncols(),
+        (Some(users), Some(items)) if users.ncols() == items.ncols() => users.ncols(),
+        (Some(users), Some(items)) => {
+            return Err(Error::TextVectors(format!(
+                "{} columns of users and {} of items: both must come from one encoder",
+                users.ncols(),
+                items.ncols()
+            )));
+        }
+    };
+    let (no_users, no_items) = (Array2::zeros((n_users, width)), Array2::zeros((n_items, width)));
+    let users = users.unwrap_or(no_users.view());
+    let items = items.unwrap_or(no_items.view());
+    let vectors = concatenate(Axis(0), &[users, items]).map_err(candle_core::Error::wrap)?;
+    Ok(Some(vectors))
+}
+
 impl Model {
     pub(super) fn new(
         config: &ContrastiveConfig,
         graph: Adjacency,
         users: Option<ArrayView2<f32>>,
         items: Option<ArrayView2<f32>>,
-    ) -> Result<Self> {
+    ) -> crate::Result<Self> {
         let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
         let (n_users, nodes, dim) =
             (graph.n_users(), graph.n_users() + graph.n_items(), config.dim);
@@ -131,54 +107,75 @@ impl Model {
             0 => None,
             n => Some([xavier(&mut rng, dim, n)?, xavier(&mut rng, dim, n)?]),
         };
-        let mut side = |vectors: Option<ArrayView2<f32>>| {
-            let texts =
-                |v: &ArrayView2<f32>| config.text_weight > 0.0 && v.iter().any(|&v| v != 0.0);
-            let vectors = vectors.filter(texts);
-            vectors.map(|v| Side::new(&mut rng, v, dim)).transpose()
+        let texts = match stacked(n_users, nodes - n_users, users, items)? {
+            Some(vectors) if config.text_weight > 0.0 => {
+                Some(Texts::new(&mut rng, config, vectors, n_users)?)
+            }
+            _ => None,
         };
-        Ok(Self {
-            config: config.clone(),
-            n_users,
-            embeddings,
-            hyper,
-            users: side(users)?,
-            items: side(items)?,
-            propagate: Propagate(Arc::new(graph)),
-        })
+        let token = match config.mask > 0.0 && texts.is_some() {
+            true => Some(Var::zeros((1, dim), DType::F32, &Device::Cpu)?),
+            false => None,
+        };
+        let propagate = Propagate(Arc::new(graph));
+        Ok(Self { config: config.clone(), n_users, embeddings, hyper, texts, token, propagate })
     }
 
     pub(super) fn parameters(&self) -> Vec<Var> {
         let mut out = vec![self.embeddings.clone()];
         out.extend(self.hyper.iter().flatten().cloned());
-        for side in [&self.users, &self.items].into_iter().flatten() {
-            out.extend([side.projection.first.clone(), side.projection.second.clone()]);
-        }
+        out.extend(self.texts.iter().flat_map(Texts::parameters));
+        out.extend(self.token.clone());
         out
     }
 
-    /// `H · leaky(Hᵀ X)` of one side, `H = E W` (HCCF, eq. 4 to 6), `H` scaled so
-    /// that the sums over nodes and hyperedges keep the size of `X`.
-    fn hypergraph(&self, start: usize, len: usize, w: &Var, x: &Tensor) -> Result<Tensor> {
-        let e = self.embeddings.narrow(0, start, len)?;
-        let h = (e.matmul(w)? / (len as f64).sqrt())?;
-        let x = x.narrow(0, start, len)?;
+    /// Layer 0, `(users + items, dim)`, with the token in the place of the `masked`
+    /// nodes.
+    fn layer0(&self, masked: &[u32]) -> Result<Tensor> {
+        let embeddings = self.embeddings.as_tensor();
+        let Some(token) = self.token.as_ref().filter(|_| !masked.is_empty()) else {
+            return Ok(embeddings.clone());
+        };
+        let mut kept = vec![1f32; embeddings.dim(0)?];
+        masked.iter().for_each(|&row| kept[row as usize] = 0.0);
+        let kept = Tensor::from_vec(kept, (embeddings.dim(0)?, 1), &Device::Cpu)?;
+        // A product with the token, for the token's gradient is then one too.
+        let hidden = (1.0 - &kept)?.matmul(token)?;
+        embeddings.broadcast_mul(&kept)? + hidden
+    }
+
+    /// One side's incidence matrix `H = E W` (HCCF, eq. 4), scaled so that the sums
+    /// over nodes and hyperedges keep the size of what passes.
+    fn incidence(layer0: &Tensor, start: usize, len: usize, w: &Var) -> Result<Tensor> {
+        layer0.narrow(0, start, len)?.matmul(&(w.as_tensor() / (len as f64).sqrt())?)
+    }
+
+    /// `leaky(H · leaky(Hᵀ X))` of one side (HCCF, eq. 5 and 6).
+    fn hypergraph(h: &Tensor, start: usize, x: &Tensor) -> Result<Tensor> {
+        let x = x.narrow(0, start, h.dim(0)?)?;
         let edges = leaky(&h.t()?.matmul(&x)?, HYPER_SLOPE)?;
         leaky(&h.matmul(&edges)?, HYPER_SLOPE)
     }
 
-    fn pass(&self) -> Result<Pass> {
-        let mut x = self.embeddings.as_tensor().clone();
+    fn pass(&self, masked: &[u32]) -> Result<Pass> {
+        let mut x = self.layer0(masked)?;
         let mut nodes = x.clone();
         let mut views = Vec::new();
         let n_items = x.dim(0)? - self.n_users;
+        let incidences = match &self.hyper {
+            None => None,
+            Some([users, items]) => Some([
+                Self::incidence(&x, 0, self.n_users, users)?,
+                Self::incidence(&x, self.n_users, n_items, items)?,
+            ]),
+        };
         for _ in 0..self.config.layers {
             let graph = self.propagate.apply(&x)?;
-            x = match &self.hyper {
+            x = match &incidences {
                 None => graph,
                 Some([users, items]) => {
-                    let users = self.hypergraph(0, self.n_users, users, &x)?;
-                    let items = self.hypergraph(self.n_users, n_items, items, &x)?;
+                    let users = Self::hypergraph(users, 0, &x)?;
+                    let items = Self::hypergraph(items, self.n_users, &x)?;
                     let hyper = Tensor::cat(&[users, items], 0)?;
                     let sum = (&graph + &hyper)?;
                     views.push((graph, hyper));
@@ -195,7 +192,7 @@ impl Model {
     /// where `stop` is set, as it is in training.
     pub(super) fn loss(&self, batch: &Batch, stop: bool) -> Result<Tensor> {
         let config = &self.config;
-        let pass = self.pass()?;
+        let pass = self.pass(&batch.masked)?;
         let [users, positives, negatives] = [
             index(&batch.users, 0)?,
             index(&batch.positives, self.n_users)?,
@@ -214,30 +211,28 @@ impl Model {
         let squares = Tensor::stack(&squares, 0)?.sum_all()?;
         loss = (loss + (squares * (0.5 * config.l2 / batch.users.len() as f64))?)?;
 
-        let (some_users, some_items) = (distinct(&batch.users), distinct(&batch.positives));
         if config.hyper_weight > 0.0 {
-            let [users, items] = [index(&some_users, 0)?, index(&some_items, self.n_users)?];
+            let users = index(&distinct(&batch.users), 0)?;
+            let items = index(&distinct(&batch.positives), self.n_users)?;
             for (graph, hyper) in &pass.views {
                 let graph = if stop { graph.detach() } else { graph.clone() };
                 for ids in [&users, &items] {
+                    let hyper = rows(hyper, ids)?;
                     let contrast =
-                        info_nce(&rows(&graph, ids)?, &rows(hyper, ids)?, config.temperature)?;
+                        info_nce(&rows(&graph, ids)?, &hyper, &hyper, config.temperature)?;
                     loss = (loss + (contrast * config.hyper_weight)?)?;
                 }
             }
         }
-        let sides = [(&self.users, 0, &some_users), (&self.items, self.n_users, &some_items)];
-        for (side, offset, ids) in sides {
-            let Some(side) = side else { continue };
-            let contrast = side.contrast(&pass.nodes, offset, ids, config.temperature)?;
-            loss = (loss + (contrast * config.text_weight)?)?;
+        if let Some(texts) = &self.texts {
+            loss = (loss + texts.loss(&pass.nodes, batch, self.token.is_some())?)?;
         }
         Ok(loss)
     }
 
     /// Embeddings to score with, `(users, dim)` and `(items, dim)`.
     pub(super) fn embeddings(&self) -> Result<[Array2<f32>; 2]> {
-        let nodes = self.pass()?.nodes.detach();
+        let nodes = self.pass(&[])?.nodes.detach();
         let dims = nodes.dims2()?;
         let values = nodes.flatten_all()?.to_vec1::<f32>()?;
         let nodes = Array2::from_shape_vec(dims, values).map_err(candle_core::Error::wrap)?;

@@ -3,10 +3,13 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 /// Triples of a user, one of the user's items and one that the user lacks.
+#[derive(Default)]
 pub(super) struct Batch {
     pub(super) users: Vec<u32>,
     pub(super) positives: Vec<u32>,
     pub(super) negatives: Vec<u32>,
+    /// Nodes to mask, users and items stacked.
+    pub(super) masked: Vec<u32>,
 }
 
 /// Draws interactions uniformly, with a uniform negative each. A batch depends on
@@ -16,12 +19,14 @@ pub(super) struct Sampler<'a> {
     /// User of every interaction, without users that have every item.
     edges: Vec<(u32, u32)>,
     seed: u64,
+    /// Share of the nodes that a batch masks.
+    mask: f64,
 }
 
 impl<'a> Sampler<'a> {
-    pub(super) fn new(train: &'a Interactions, seed: u64) -> Self {
+    pub(super) fn new(train: &'a Interactions, seed: u64, mask: f64) -> Self {
         let edges = train.iter().filter(|&(u, _)| train.items(u).len() < train.n_items());
-        Self { train, edges: edges.collect(), seed }
+        Self { train, edges: edges.collect(), seed, mask }
     }
 
     /// Interactions that can be drawn.
@@ -32,7 +37,7 @@ impl<'a> Sampler<'a> {
     pub(super) fn draw(&self, number: u64, size: usize) -> Batch {
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
         rng.set_stream(number + 1);
-        let mut batch = Batch { users: Vec::new(), positives: Vec::new(), negatives: Vec::new() };
+        let mut batch = Batch::default();
         for _ in 0..size {
             let (user, item) = self.edges[rng.random_range(0..self.edges.len())];
             let negative = loop {
@@ -44,6 +49,13 @@ impl<'a> Sampler<'a> {
             batch.users.push(user);
             batch.positives.push(item);
             batch.negatives.push(negative);
+        }
+        if self.mask > 0.0 {
+            let nodes = self.train.n_users() + self.train.n_items();
+            let count = ((nodes as f64 * self.mask) as usize).clamp(1, nodes);
+            let masked = rand::seq::index::sample(&mut rng, nodes, count);
+            batch.masked.extend(masked.into_iter().map(|row| row as u32));
+            batch.masked.sort_unstable();
         }
         batch
     }

@@ -1,6 +1,6 @@
 use super::*;
 use candle_core::Tensor;
-use ndarray::Array2;
+use ndarray::{Array2, ArrayView2};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -31,17 +31,31 @@ fn config() -> ContrastiveConfig {
 
 #[test]
 fn gradients_equal_finite_differences() {
+    // Embeddings, two of the hypergraph, two layers with biases.
+    check_gradients(&config(), 7);
+}
+
+#[test]
+fn gradients_of_masked_nodes_equal_finite_differences() {
+    let config = ContrastiveConfig { mask: 0.4, hyperedges: 0, hyper_weight: 0.0, ..config() };
+    check_gradients(&config, 6);
+}
+
+fn check_gradients(config: &ContrastiveConfig, tensors: usize) {
     let train = train();
-    let (users, items) = (texts(24, 1), texts(15, 2));
+    let (mut users, mut items) = (texts(24, 1), texts(15, 2));
+    // Some have no text.
+    users.row_mut(3).fill(0.0);
+    items.row_mut(0).fill(0.0);
     let graph = Adjacency::new(&train).unwrap();
-    let model = Model::new(&config(), graph, Some(users.view()), Some(items.view())).unwrap();
-    let batch = Sampler::new(&train, 5).draw(0, 40);
+    let model = Model::new(config, graph, Some(users.view()), Some(items.view())).unwrap();
+    let batch = Sampler::new(&train, 5, config.mask).draw(0, 40);
     // Without the stop, which finite differences know nothing of.
     let loss = || model.loss(&batch, false).unwrap();
     let gradients = loss().backward().unwrap();
     let value = || f64::from(loss().to_scalar::<f32>().unwrap());
     let mut rng = ChaCha8Rng::seed_from_u64(4);
-    assert_eq!(model.parameters().len(), 7);
+    assert_eq!(model.parameters().len(), tensors);
     for (n, parameter) in model.parameters().iter().enumerate() {
         let gradient = gradients.get(parameter).unwrap().flatten_all().unwrap();
         let gradient = gradient.to_vec1::<f32>().unwrap();
@@ -74,7 +88,7 @@ fn the_graphs_view_is_a_fixed_target() {
     let graph = Adjacency::new(&train).unwrap();
     let config = ContrastiveConfig { text_weight: 0.0, ..config() };
     let model = Model::new(&config, graph, None, None).unwrap();
-    let batch = Sampler::new(&train, 5).draw(0, 40);
+    let batch = Sampler::new(&train, 5, 0.0).draw(0, 40);
     let gradient = |stop| {
         let gradients = model.loss(&batch, stop).unwrap().backward().unwrap();
         let embeddings = &model.parameters()[0];
@@ -152,6 +166,10 @@ fn refuses_what_cannot_work() {
         ContrastiveConfig { patience: 0, ..Default::default() },
         ContrastiveConfig { temperature: 0.0, ..Default::default() },
         ContrastiveConfig { l2: f64::NAN, ..Default::default() },
+        ContrastiveConfig { text_temperature: -1.0, ..Default::default() },
+        ContrastiveConfig { mask: 1.0, ..ContrastiveConfig::rlmrec_gen() },
+        ContrastiveConfig { text_weight: 0.0, ..ContrastiveConfig::rlmrec_gen() },
+        ContrastiveConfig { hyperedges: 8, ..ContrastiveConfig::rlmrec_gen() },
         ContrastiveConfig { hyper_weight: 0.1, ..Default::default() },
     ] {
         assert!(matches!(Contrastive::new(config), Err(Error::Config { .. })));
@@ -162,9 +180,102 @@ fn refuses_what_cannot_work() {
     let few = NodeTexts { users: Some(few.view()), items: None };
     let message = model.train(&train, None, few, &mut go).unwrap_err().to_string();
     assert!(message.contains("3 for 24 users"), "{message}");
+    let (wide, narrow) = (texts(24, 1), texts(15, 1));
+    let narrow = narrow.slice(ndarray::s![.., ..4]);
+    let both = NodeTexts { users: Some(wide.view()), items: Some(narrow) };
+    let con = ContrastiveConfig { epochs: 1, ..ContrastiveConfig::rlmrec_con() };
+    let message =
+        Contrastive::new(con).unwrap().train(&train, None, both, &mut go).unwrap_err().to_string();
+    assert!(message.contains("9 columns of users and 4 of items"), "{message}");
     let empty = Interactions::empty(3, 3).unwrap();
     let nothing = model.train(&empty, None, NodeTexts::default(), &mut go);
     assert!(matches!(nothing, Err(Error::NothingToTrain)));
     let stopped = model.train(&train, None, NodeTexts::default(), &mut |_| ControlFlow::Break(()));
     assert!(matches!(stopped, Err(Error::Cancelled)));
+}
+
+/// Against the formula, written out in f64 over the triples and all users.
+#[test]
+fn the_contrast_with_texts_is_rlmrecs() {
+    let train = train();
+    let config = ContrastiveConfig { text_weight: 0.3, l2: 0.0, dim: 6, ..Default::default() };
+    let (users, mut items) = (texts(24, 1), texts(15, 2));
+    items.row_mut(4).fill(0.0);
+    let model = |texts: [Option<ArrayView2<f32>>; 2], config: &ContrastiveConfig| {
+        let [users, items] = texts;
+        Model::new(config, Adjacency::new(&train).unwrap(), users, items).unwrap()
+    };
+    let batch = Sampler::new(&train, 5, 0.0).draw(0, 40);
+    let with = model([Some(users.view()), Some(items.view())], &config);
+    let without = model([None, None], &config);
+    let value = |m: &Model| f64::from(m.loss(&batch, true).unwrap().to_scalar::<f32>().unwrap());
+    let got = (value(&with) - value(&without)) / 0.3;
+
+    let parameters: Vec<Array2<f64>> = with.parameters()[1..]
+        .iter()
+        .map(|p| {
+            let (rows, columns) = p.dims2().unwrap();
+            let values = p.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            Array2::from_shape_vec((rows, columns), values).unwrap().mapv(f64::from)
+        })
+        .collect();
+    let project = |texts: &Array2<f32>| {
+        let middle = texts.mapv(f64::from).dot(&parameters[0]) + &parameters[1];
+        middle.mapv(|v| if v > 0.0 { v } else { 0.01 * v }).dot(&parameters[2]) + &parameters[3]
+    };
+    let [user_nodes, item_nodes] = with.embeddings().unwrap().map(|n| n.mapv(f64::from));
+    let (user_texts, item_texts) = (project(&users), project(&items));
+    let cosine = |a: ndarray::ArrayView1<f64>, b: ndarray::ArrayView1<f64>| {
+        a.dot(&b) / (a.dot(&a) * b.dot(&b)).sqrt()
+    };
+    let term = |nodes: &Array2<f64>, texts: &Array2<f64>, ids: &[u32], others: &[u32]| -> f64 {
+        let known = |ids: &[u32]| -> Vec<usize> {
+            let all = ids.iter().map(|&id| id as usize);
+            all.filter(|&id| texts.nrows() == 24 || id != 4).collect()
+        };
+        let others = known(others);
+        let of = |id: usize, other: usize| cosine(nodes.row(id), texts.row(other)) / 0.2;
+        let rows = known(ids).into_iter().map(|id| {
+            others.iter().map(|&other| of(id, other).exp()).sum::<f64>().ln() - of(id, id)
+        });
+        rows.sum::<f64>() / ids.len() as f64
+    };
+    let all: Vec<u32> = (0..24).collect();
+    let expected = term(&user_nodes, &user_texts, &batch.users, &all)
+        + term(&item_nodes, &item_texts, &batch.positives, &batch.positives)
+        + term(&item_nodes, &item_texts, &batch.negatives, &batch.negatives);
+    assert!((got - expected).abs() < 2e-5 * expected, "{got} {expected}");
+}
+
+#[test]
+fn masked_nodes_start_from_the_token() {
+    let train = train();
+    let config = ContrastiveConfig { dim: 6, mask: 0.3, text_weight: 0.1, ..Default::default() };
+    let items = texts(15, 2);
+    let graph = Adjacency::new(&train).unwrap();
+    let model = Model::new(&config, graph, None, Some(items.view())).unwrap();
+    let sampler = Sampler::new(&train, 5, 0.3);
+    let batch = sampler.draw(0, 40);
+    assert_eq!(batch.masked.len(), 11);
+    assert_ne!(batch.masked, sampler.draw(1, 40).masked);
+    // The triples are those of an unmasked run.
+    assert_eq!(batch.users, Sampler::new(&train, 5, 0.0).draw(0, 40).users);
+    let value = || model.loss(&batch, true).unwrap().to_scalar::<f32>().unwrap();
+    let before = (value(), nodes(&model).unwrap());
+    // What a masked node itself has does not reach anything but the L2.
+    let config = ContrastiveConfig { l2: 0.0, ..config };
+    let graph = Adjacency::new(&train).unwrap();
+    let model = Model::new(&config, graph, None, Some(items.view())).unwrap();
+    let embeddings = &model.parameters()[0];
+    let loss = model.loss(&batch, true).unwrap();
+    let gradient = loss.backward().unwrap();
+    let gradient = gradient.get(embeddings).unwrap().to_vec2::<f32>().unwrap();
+    let reached = |row: &usize| gradient[*row].iter().any(|&v| v != 0.0);
+    assert!(!batch.masked.iter().any(|&row| reached(&(row as usize))));
+    assert!((0..39).filter(reached).count() > 10);
+    // The token is not used where scores are wanted.
+    assert!(before.0.is_finite());
+    let token = model.parameters().pop().unwrap();
+    token.set(&token.ones_like().unwrap()).unwrap();
+    assert_eq!(nodes(&model).unwrap(), before.1);
 }

@@ -1,0 +1,136 @@
+use candle_core::{Device, Result, Tensor, Var};
+use ndarray::Array2;
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+
+use super::config::ContrastiveConfig;
+use super::loss::info_nce;
+use super::model::{index, xavier};
+use super::ops::leaky;
+use super::sampler::Batch;
+
+/// Slope of RLMRec's projection for negative values, PyTorch's default.
+const SLOPE: f64 = 0.01;
+
+/// The nodes' texts and what projects between their space and the graph's: two
+/// linear layers, half way between in width, shared by users and items (RLMRec).
+pub(super) struct Texts {
+    /// `(users + items, text dim)`
+    vectors: Tensor,
+    /// Nodes that have a text, by row.
+    known: Vec<bool>,
+    n_users: usize,
+    /// Weights `(in, out)` and biases `(1, out)` of the two layers.
+    layers: [(Var, Var); 2],
+    weight: f64,
+    temperature: f64,
+}
+
+impl Texts {
+    /// `vectors (users + items, text dim)`, zeros for a node without a text; from
+    /// the texts' space to the nodes', or the other way round where nodes are
+    /// masked.
+    pub(super) fn new(
+        rng: &mut ChaCha8Rng,
+        config: &ContrastiveConfig,
+        vectors: Array2<f32>,
+        n_users: usize,
+    ) -> Result<Self> {
+        let (nodes, width) = vectors.dim();
+        let known = vectors.rows().into_iter().map(|r| r.iter().any(|&v| v != 0.0)).collect();
+        let vectors =
+            Tensor::from_vec(vectors.into_raw_vec_and_offset().0, (nodes, width), &Device::Cpu)?;
+        let (from, to) = match config.mask > 0.0 {
+            true => (config.dim, width),
+            false => (width, config.dim),
+        };
+        let mut layer = |rows: usize, columns| -> Result<(Var, Var)> {
+            // PyTorch's biases: those of zero would leave the zeros of a masked node
+            // without edges where cosines have no direction.
+            let bound = 1.0 / (rows as f32).sqrt();
+            let bias: Vec<f32> = (0..columns).map(|_| rng.random_range(-bound..bound)).collect();
+            let bias = Tensor::from_vec(bias, (1, columns), &Device::Cpu)?;
+            Ok((xavier(rng, rows, columns)?, Var::from_tensor(&bias)?))
+        };
+        let middle = from.midpoint(to);
+        let layers = [layer(from, middle)?, layer(middle, to)?];
+        let (weight, temperature) = (config.text_weight, config.text_temperature);
+        Ok(Self { vectors, known, n_users, layers, weight, temperature })
+    }
+
+    pub(super) fn parameters(&self) -> impl Iterator<Item = Var> {
+        self.layers.iter().flat_map(|(weight, bias)| [weight.clone(), bias.clone()])
+    }
+
+    fn project(&self, x: &Tensor) -> Result<Tensor> {
+        let [(first, first_bias), (second, second_bias)] = &self.layers;
+        let middle = leaky(&x.matmul(first)?.broadcast_add(first_bias)?, SLOPE)?;
+        middle.matmul(second)?.broadcast_add(second_bias)
+    }
+
+    /// Rows of `nodes` that have a text. Where there is none, some row that has
+    /// one: the caller weighs it with zero, so that every tensor keeps a gradient.
+    fn with_text(&self, rows: impl Iterator<Item = u32>) -> (Vec<u32>, usize) {
+        let mut rows: Vec<u32> = rows.filter(|&row| self.known[row as usize]).collect();
+        let count = rows.len();
+        if count == 0 {
+            rows.extend((0u32..).zip(&self.known).find(|(_, known)| **known).map(|(row, _)| row));
+        }
+        (rows, count)
+    }
+
+    /// The weighted loss of `nodes (users + items, dim)`.
+    pub(super) fn loss(&self, nodes: &Tensor, batch: &Batch, masked: bool) -> Result<Tensor> {
+        let loss = match masked {
+            true => self.generative(nodes, &batch.masked)?,
+            false => self.contrastive(nodes, batch)?,
+        };
+        loss * self.weight
+    }
+
+    /// RLMRec-Con: the nodes of the triples must find their projected texts; a
+    /// user among all users' texts, positives and negatives each among their own
+    /// in the batch. A triple whose node has no text adds nothing.
+    fn contrastive(&self, nodes: &Tensor, batch: &Batch) -> Result<Tensor> {
+        let items = |ids: &[u32]| {
+            let rows: Vec<u32> = ids.iter().map(|&i| i + self.n_users as u32).collect();
+            self.with_text(rows.into_iter())
+        };
+        let users = self.with_text(batch.users.iter().copied());
+        let all_users = self.with_text(0..self.n_users as u32).0;
+        let of_users = self.project(&self.vectors.index_select(&index(&all_users, 0)?, 0)?)?;
+        let mut place = vec![0u32; self.known.len()];
+        (0u32..).zip(&all_users).for_each(|(at, &row)| place[row as usize] = at);
+
+        let mut terms = Vec::new();
+        for ((rows, count), among_users) in
+            [(users, true), (items(&batch.positives), false), (items(&batch.negatives), false)]
+        {
+            let anchors = nodes.index_select(&index(&rows, 0)?, 0)?;
+            let (own, others) = match among_users {
+                true => {
+                    let places: Vec<u32> = rows.iter().map(|&row| place[row as usize]).collect();
+                    (of_users.index_select(&index(&places, 0)?, 0)?, of_users.clone())
+                }
+                false => {
+                    let texts = self.project(&self.vectors.index_select(&index(&rows, 0)?, 0)?)?;
+                    (texts.clone(), texts)
+                }
+            };
+            let share = count as f64 / batch.users.len() as f64;
+            terms.push((info_nce(&anchors, &own, &others, self.temperature)? * share)?);
+        }
+        Tensor::stack(&terms, 0)?.sum_all()
+    }
+
+    /// RLMRec-Gen: the projected nodes that were masked must find their texts
+    /// among those of all that were.
+    fn generative(&self, nodes: &Tensor, masked: &[u32]) -> Result<Tensor> {
+        let (rows, count) = self.with_text(masked.iter().copied());
+        let rows = index(&rows, 0)?;
+        let projected = self.project(&nodes.index_select(&rows, 0)?)?;
+        let texts = self.vectors.index_select(&rows, 0)?;
+        let loss = info_nce(&projected, &texts, &texts, self.temperature)?;
+        loss * if count == 0 { 0.0 } else { 1.0 }
+    }
+}
