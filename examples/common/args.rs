@@ -48,9 +48,14 @@ pub struct PipelineArgs {
     /// a randomly initialised one
     #[arg(long)]
     pub controls: bool,
-    /// Also run the contrastive graph baselines: HCCF, LightGCN+ and HCCF+
+    /// Also run the contrastive graph baselines: HCCF, LightGCN+, HCCF+, RLMRec-Con
+    /// and RLMRec-Gen
     #[arg(long)]
     pub contrastive: bool,
+    /// Sentence encoder for their texts: a sentence-transformers folder, such as
+    /// all-MiniLM-L6-v2; without it, the language model's mean hidden states
+    #[arg(long, value_name = "DIR")]
+    pub text_encoder: Option<PathBuf>,
     /// Stop after the data and print its statistics
     #[arg(long)]
     pub stats: bool,

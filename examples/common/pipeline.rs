@@ -1,6 +1,8 @@
 //! From a data set to the table: baselines tuned on validation data, GLTA, and
 //! a recommender in the output folder.
 
+mod contrastive;
+
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -9,8 +11,7 @@ use glta::align::{
     Backbone, Config, LanguageModel, Preset, Recommender, Run, RunData, TextVectorConfig,
 };
 use glta::baselines::{
-    Contrastive, ContrastiveConfig, Ease, EaseConfig, EaseText, NodeTexts, Popularity, TextKnn,
-    TextKnnConfig, WhitenConfig, whiten,
+    Ease, EaseConfig, EaseText, Popularity, TextKnn, TextKnnConfig, WhitenConfig, whiten,
 };
 use glta::data::{Dataset, Interactions, Split, SplitConfig, TextConfig};
 use glta::graph::{LightGcn, LightGcnConfig, NodeEmbeddings};
@@ -125,7 +126,8 @@ pub fn run(task: &Task, args: &PipelineArgs, config: Config) -> Result<()> {
     });
     record.config = Some(config.clone());
 
-    let mut session = Session { task, args, language, record, path, reporter, vectors: None };
+    let mut session =
+        Session { task, args, language, record, path, reporter, vectors: None, encoded: None };
     let mut shown = None;
     for &seed in &args.seeds {
         let recommender = session.seed(seed, &config)?;
@@ -149,6 +151,8 @@ struct Session<'a> {
     reporter: Reporter,
     /// Of all items' texts, once they were needed.
     vectors: Option<Array2<f32>>,
+    /// The same by the sentence encoder.
+    encoded: Option<Array2<f32>>,
 }
 
 impl Session<'_> {
@@ -167,13 +171,18 @@ impl Session<'_> {
             self.texts(seed, &split, &ease)?;
         }
         let nodes = self.lightgcn(seed, &split, &config.graph)?;
-        if self.args.contrastive {
+        // Profiles that GLTA is to write serve RLMRec too, which then waits for them.
+        let profiles = config.texts.profile;
+        if self.args.contrastive && !profiles {
             self.contrastive(seed, &split)?;
         }
         let data = RunData::new(&self.task.dataset, &split, &self.task.texts)?;
         let config = Config { seed, ..config.clone() };
         let folder = self.args.out.join(format!("seed-{seed}"));
         let main = self.glta("GLTA", &folder.join("glta"), &config, &data, &split, &nodes, None)?;
+        if self.args.contrastive && profiles {
+            self.contrastive(seed, &split)?;
+        }
         if self.args.controls {
             let mut none = Config { backbone: Backbone::None, ..config.clone() };
             // Only the slot's input can carry the user then.
@@ -274,60 +283,6 @@ impl Session<'_> {
         })?;
         self.vectors = Some(vectors.clone());
         Ok(vectors)
-    }
-
-    /// LightGCN+, HCCF and HCCF+, each under the l2 that is best on validation
-    /// data, of as many as LightGCN has.
-    fn contrastive(&mut self, seed: u64, split: &Split) -> Result<()> {
-        let systems = [
-            ("HCCF", ContrastiveConfig::hccf()),
-            ("LightGCN+", ContrastiveConfig::lightgcn_plus()),
-            ("HCCF+", ContrastiveConfig::hccf_plus()),
-        ];
-        for (system, config) in systems {
-            if self.record.row(system, seed).is_some() {
-                continue;
-            }
-            let texts = match config.text_weight > 0.0 {
-                true => Some(whiten(self.text_vectors()?.view(), &WhitenConfig::default())?),
-                false => None,
-            };
-            let texts = NodeTexts { items: texts.as_ref().map(|t| t.view()), users: None };
-            let started = Instant::now();
-            let grid = &self.task.lightgcn_l2;
-            let mut best: Option<(f64, f32, NodeEmbeddings)> = None;
-            for (n, &l2) in grid.iter().enumerate() {
-                // At least some sixteen steps an epoch.
-                let batch_size = (split.train.len() / 16).clamp(512, config.batch_size);
-                let settings = ContrastiveConfig { seed, batch_size, ..config.clone() };
-                let config = ContrastiveConfig { l2: f64::from(l2), ..settings };
-                let (epochs, reporter) = (config.epochs as u64, &mut self.reporter);
-                let work = format!("{system} {}/{}", n + 1, grid.len());
-                let nodes = Contrastive::new(config)?.train(
-                    &split.train,
-                    Some(&split.valid),
-                    texts,
-                    &mut |epoch| {
-                        let note = match epoch.validation {
-                            Some(v) => format!("valid N@10 {v:.4}"),
-                            None => format!("loss {:.4}", epoch.loss),
-                        };
-                        reporter.advance(&work, epoch.epoch as u64, epochs, &note);
-                        ControlFlow::Continue(())
-                    },
-                )?;
-                let valid = validation(&nodes.scorer(), split)?;
-                self.reporter.say(&format!("{system}, l2 {l2}: valid N@10 {valid:.4}"));
-                if best.as_ref().is_none_or(|(v, ..)| valid > *v) {
-                    best = Some((valid, l2, nodes));
-                }
-            }
-            let (_, l2, nodes) = best.ok_or("the contrastive baselines need at least one l2")?;
-            let seconds = started.elapsed().as_secs_f64() / grid.len() as f64;
-            let settings = format!("l2 {l2}, best of {}", grid.len());
-            self.add(system, seed, split, &nodes.scorer(), seconds, settings)?;
-        }
-        Ok(())
     }
 
     /// LightGCN under the l2 that is best on validation data; its embeddings are

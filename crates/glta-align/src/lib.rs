@@ -98,5 +98,5 @@ pub use recommender::{Recommendation, Recommender};
 pub use run::{FitReport, KernelReport, Run};
 pub use template::Templates;
 pub use text_vectors::TextVectorConfig;
-pub use texts::UserTexts;
+pub use texts::{UserTexts, read_texts};
 pub use trainer::StageHistory;

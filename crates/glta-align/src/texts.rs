@@ -110,8 +110,11 @@ pub(crate) fn write_texts(
     Ok(done)
 }
 
-/// Reads a finished file.
-pub(crate) fn read_texts(path: &Path) -> Result<BTreeMap<u32, UserTexts>> {
+/// Reads the `texts.jsonl` that a run left in its folder: texts by dense user id.
+///
+/// # Errors
+/// [`Error::File`] or [`Error::Io`] for a file that is not there or not whole.
+pub fn read_texts(path: &Path) -> Result<BTreeMap<u32, UserTexts>> {
     let (_, _, texts) = parse(path)?;
     Ok(texts)
 }
