@@ -40,6 +40,7 @@ fn main() -> ExitCode {
         )?;
         let config = AmazonConfig { category: args.category.clone(), ..AmazonConfig::default() };
         let dataset = amazon(data, &config)?.k_core(args.k_core, args.k_core);
-        run(&Task::sparse(dataset), &args.pipeline, args.pipeline.resolve(sparse)?)
+        run(&Task::sparse(dataset), &args.pipeline, args.pipeline.resolve(sparse)?)?;
+        Ok(())
     })
 }

@@ -47,6 +47,7 @@ fn main() -> ExitCode {
             ..GoodreadsConfig::default()
         };
         let dataset = goodreads(data, &config)?.k_core(args.k_core, args.k_core);
-        run(&Task::sparse(dataset), &args.pipeline, args.pipeline.resolve(sparse)?)
+        run(&Task::sparse(dataset), &args.pipeline, args.pipeline.resolve(sparse)?)?;
+        Ok(())
     })
 }

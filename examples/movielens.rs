@@ -64,6 +64,7 @@ fn main() -> ExitCode {
             ease_l2: vec![100.0, 200.0, 400.0, 800.0, 1600.0],
             lightgcn_l2: vec![1e-4, 3e-4, 1e-3, 3e-3],
         };
-        run(&task, &args, config)
+        run(&task, &args, config)?;
+        Ok(())
     })
 }

@@ -56,6 +56,9 @@ pub struct PipelineArgs {
     /// all-MiniLM-L6-v2; without it, the language model's mean hidden states
     #[arg(long, value_name = "DIR")]
     pub text_encoder: Option<PathBuf>,
+    /// Also run the paper's ablations and decoders
+    #[arg(long)]
+    pub ablations: bool,
     /// Stop after the data and print its statistics
     #[arg(long)]
     pub stats: bool,

@@ -2,26 +2,26 @@
 //! a recommender in the output folder.
 
 mod contrastive;
+pub mod variants;
 
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
-use glta::align::{
-    Backbone, Config, LanguageModel, Preset, Recommender, Run, RunData, TextVectorConfig,
-};
+use glta::align::{Config, LanguageModel, Preset, Recommender, RunData};
 use glta::baselines::{
     Ease, EaseConfig, EaseText, Popularity, TextKnn, TextKnnConfig, WhitenConfig, whiten,
 };
-use glta::data::{Dataset, Interactions, Split, SplitConfig, TextConfig};
+use glta::data::{Dataset, Split, SplitConfig, TextConfig};
 use glta::graph::{LightGcn, LightGcnConfig, NodeEmbeddings};
-use glta::metrics::{EvaluationConfig, Metric, Scorer, evaluate, evaluate_rankings};
+use glta::metrics::{EvaluationConfig, Metric, Scorer, evaluate};
 use ndarray::Array2;
 
 use super::Result;
 use super::args::PipelineArgs;
 use super::progress::Reporter;
 use super::report::{LlmRecord, Protocol, Record, Row};
+use variants::Inputs;
 
 /// What an example says about its data set.
 pub struct Task {
@@ -72,7 +72,7 @@ pub fn sparse(preset: Preset, config: &mut Config) {
 
 /// Runs every system of the task and leaves `metrics.json` and, per seed, one
 /// folder for each GLTA run.
-pub fn run(task: &Task, args: &PipelineArgs, config: Config) -> Result<()> {
+pub fn run(task: &Task, args: &PipelineArgs, config: Config) -> Result<Record> {
     std::fs::create_dir_all(&args.out).map_err(|e| format!("{}: {e}", args.out.display()))?;
     let path = args.out.join("metrics.json");
     let mut record = Record {
@@ -90,7 +90,8 @@ pub fn run(task: &Task, args: &PipelineArgs, config: Config) -> Result<()> {
     };
     println!("{}", record.dataset);
     if args.stats {
-        return record.save(&path);
+        record.save(&path)?;
+        return Ok(record);
     }
     match (Record::load(&path), args.resume) {
         (Some(_), false) => {
@@ -135,11 +136,12 @@ pub fn run(task: &Task, args: &PipelineArgs, config: Config) -> Result<()> {
     }
     session.reporter.finish();
     println!("\n{}\n\n{}", session.record.table(), session.record.buckets());
+    println!("\n{}", session.record.activity());
     println!("\nwritten to {}", session.path.display());
     if let Some(recommender) = shown {
         show(&recommender)?;
     }
-    Ok(())
+    Ok(session.record)
 }
 
 struct Session<'a> {
@@ -168,33 +170,25 @@ impl Session<'_> {
         }
         if ["EASE", "text-kNN", "EASE + text"].iter().any(|s| self.record.row(s, seed).is_none()) {
             let ease = self.ease(seed, &split)?;
-            self.texts(seed, &split, &ease)?;
+            self.texts(seed, &split, &ease, config)?;
         }
         let nodes = self.lightgcn(seed, &split, &config.graph)?;
         // Profiles that GLTA is to write serve RLMRec too, which then waits for them.
         let profiles = config.texts.profile;
         if self.args.contrastive && !profiles {
-            self.contrastive(seed, &split)?;
+            self.contrastive(seed, &split, config)?;
         }
         let data = RunData::new(&self.task.dataset, &split, &self.task.texts)?;
         let config = Config { seed, ..config.clone() };
         let folder = self.args.out.join(format!("seed-{seed}"));
-        let main = self.glta("GLTA", &folder.join("glta"), &config, &data, &split, &nodes, None)?;
+        let inputs = Inputs { data: &data, split: &split, nodes: &nodes, folder };
+        let main = self.glta(&config, &inputs)?;
         if self.args.contrastive && profiles {
-            self.contrastive(seed, &split)?;
+            self.contrastive(seed, &split, &config)?;
         }
-        if self.args.controls {
-            let mut none = Config { backbone: Backbone::None, ..config.clone() };
-            // Only the slot's input can carry the user then.
-            none.model.slot_user_token = true;
-            let dir = folder.join("glta-no-llm");
-            self.glta("GLTA no LLM", &dir, &none, &data, &split, &nodes, None)?;
-            // The same texts in the prompt, so that only the weights differ.
-            let written = config.texts.profile || config.texts.prediction;
-            let texts = written.then(|| folder.join("glta"));
-            let random = Config { backbone: Backbone::RandomLlm, ..config };
-            let dir = folder.join("glta-random-llm");
-            self.glta("GLTA random LLM", &dir, &random, &data, &split, &nodes, texts)?;
+        self.main_rows(&config, &inputs)?;
+        if self.args.ablations {
+            self.ablations(&config, &inputs)?;
         }
         Ok(main)
     }
@@ -222,9 +216,9 @@ impl Session<'_> {
 
     /// What text does without a graph, and beside EASE: vectors from the frozen
     /// language model, everything chosen on validation data.
-    fn texts(&mut self, seed: u64, split: &Split, ease: &Ease) -> Result<()> {
+    fn texts(&mut self, seed: u64, split: &Split, ease: &Ease, config: &Config) -> Result<()> {
         let started = Instant::now();
-        let vectors = self.text_vectors()?;
+        let vectors = self.text_vectors(config)?;
         let read = started.elapsed().as_secs_f64();
 
         let started = Instant::now();
@@ -244,7 +238,7 @@ impl Session<'_> {
         let (_, strength, power, knn) = best.ok_or("text-kNN needs a setting")?;
         let seconds = read + started.elapsed().as_secs_f64() / 4.0;
         let layers = self.language.llama.config().num_hidden_layers;
-        let layers = TextVectorConfig::default().layers.min(layers);
+        let layers = config.item_text.vectors.layers.min(layers);
         let of = format!("{layers} layers, whitening {strength}, cosine^{power}");
         if self.record.row("text-kNN", seed).is_none() {
             self.add("text-kNN", seed, split, &knn, seconds, of.clone())?;
@@ -270,14 +264,14 @@ impl Session<'_> {
     }
 
     /// Vectors of all items' texts from the frozen language model, read once.
-    fn text_vectors(&mut self) -> Result<Array2<f32>> {
+    fn text_vectors(&mut self, config: &Config) -> Result<Array2<f32>> {
         if let Some(vectors) = &self.vectors {
             return Ok(vectors.clone());
         }
         let texts = self.task.dataset.texts(&self.task.texts)?;
         let reporter = &mut self.reporter;
-        let config = TextVectorConfig::default();
-        let vectors = self.language.text_vectors(&texts, &config, &mut |done, total| {
+        let config = &config.item_text.vectors;
+        let vectors = self.language.text_vectors(&texts, config, &mut |done, total| {
             reporter.advance("text vectors", done as u64, total as u64, "");
             ControlFlow::Continue(())
         })?;
@@ -340,57 +334,6 @@ impl Session<'_> {
         Ok(nodes)
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one call site per system")]
-    fn glta(
-        &mut self,
-        system: &str,
-        dir: &Path,
-        config: &Config,
-        data: &RunData,
-        split: &Split,
-        nodes: &NodeEmbeddings,
-        texts: Option<PathBuf>,
-    ) -> Result<Recommender> {
-        self.reporter.say(&format!("{system}, seed {}", config.seed));
-        let started = Instant::now();
-        // Whether this run is new is decided above, by metrics.json.
-        let run = Run::open(dir, config.clone(), data.clone(), true)?;
-        run.set_nodes(nodes)?;
-        if let Some(from) = texts {
-            run.copy_texts(&from)?;
-        }
-        let reporter = &mut self.reporter;
-        let (recommender, report) =
-            run.fit(Some(&self.language), &mut |event| reporter.event(event))?;
-        let seconds = started.elapsed().as_secs_f64();
-        if self.record.row(system, config.seed).is_none() {
-            let rankings = rankings(&recommender, &split.test)?;
-            let test = evaluate_rankings(&rankings, &split.test, &EvaluationConfig::default().ks)?;
-            let valid = report.validation();
-            let mut row = Row::new(system, config.seed, &test, valid, split)?;
-            row.train_seconds = seconds;
-            row.epochs = report.user_stage.losses.len();
-            row.seconds_per_epoch = seconds / row.epochs.max(1) as f64;
-            let mut settings = Vec::new();
-            if let Some(accuracy) = report.item_stage.and_then(|s| s.best()) {
-                let chance = 1.0 / config.item_stage.items as f64;
-                settings.push(format!("item-text accuracy {accuracy:.3} (chance {chance:.3})"));
-            }
-            if let Some(kernel) = report.kernel {
-                settings.push(format!(
-                    "kernel l2 {}, text {}, neighbours {}, popularity {}",
-                    kernel.l2, kernel.text, kernel.neighbours, kernel.popularity
-                ));
-                let alone = kernel.validation.unwrap_or(f64::NAN);
-                let mix = kernel.mixed.map_or(1.0, |(factor, _)| factor);
-                settings.push(format!("valid N@10 of the kernel {alone:.4}, correction x {mix}"));
-            }
-            row.settings = settings.join("; ");
-            self.push(row)?;
-        }
-        Ok(recommender)
-    }
-
     fn add(
         &mut self,
         system: &str,
@@ -409,6 +352,7 @@ impl Session<'_> {
     fn push(&mut self, row: Row) -> Result<()> {
         let ndcg = row.metrics.get("N@10").copied().unwrap_or_default();
         self.reporter.say(&format!("{}, seed {}: test N@10 {ndcg:.4}", row.system, row.seed));
+        row.save_users(&self.args.out)?;
         self.record.rows.push(row);
         self.record.save(&self.path)
     }
@@ -425,18 +369,6 @@ fn measure(system: &str, seed: u64, scorer: &dyn Scorer, split: &Split) -> Resul
     let masked = [&split.train, &split.valid];
     let test = evaluate(scorer, &split.test, &masked, &EvaluationConfig::default())?;
     Row::new(system, seed, &test, Some(validation(scorer, split)?), split)
-}
-
-/// Top-20 lists of all users with test items.
-fn rankings(recommender: &Recommender, test: &Interactions) -> Result<Vec<(u32, Vec<u32>)>> {
-    let users: Vec<u32> =
-        (0..test.n_users() as u32).filter(|&user| !test.items(user).is_empty()).collect();
-    let lists = recommender.recommend_batch(&users, 20)?;
-    Ok(users
-        .into_iter()
-        .zip(lists)
-        .map(|(user, list)| (user, list.into_iter().map(|r| r.item).collect()))
-        .collect())
 }
 
 /// Ten recommendations for one user, with some of what the user has.

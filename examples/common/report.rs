@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use glta::align::Config;
 use glta::data::{Split, Stats};
@@ -50,6 +50,12 @@ pub struct Row {
     /// Test N@20 of the items whose training degree lies in a range.
     #[serde(default)]
     pub by_item_degree: BTreeMap<String, f64>,
+    /// Test N@20 of the users whose number of training items lies in a range.
+    #[serde(default)]
+    pub by_user_activity: BTreeMap<String, f64>,
+    /// Test metrics of each user; kept in a file of their own.
+    #[serde(skip)]
+    pub users: UserMetrics,
     pub train_seconds: f64,
     pub seconds_per_epoch: f64,
     pub epochs: usize,
@@ -74,15 +80,76 @@ impl Row {
             .into_iter()
             .filter_map(|b| Some((b.label, b.report.get(Metric::Ndcg, 20)?)))
             .collect();
+        let by_user_activity = test
+            .by_user_activity(&split.train, &Buckets::default())?
+            .into_iter()
+            .filter(|b| b.users > 0)
+            .filter_map(|b| Some((b.label, b.report.get(Metric::Ndcg, 20)?)))
+            .collect();
+        let values = |k| test.per_user(Metric::Ndcg, k).unwrap_or_default().to_vec();
+        let users =
+            UserMetrics { users: test.users().to_vec(), ndcg_10: values(10), ndcg_20: values(20) };
         Ok(Self {
             system: system.to_owned(),
             seed,
             metrics,
             by_item_degree,
+            by_user_activity,
+            users,
             peak_rss_mb: peak_rss_mb(),
             ..Self::default()
         })
     }
+}
+
+/// Test metrics of every user with test items, for paired tests.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct UserMetrics {
+    pub users: Vec<u32>,
+    pub ndcg_10: Vec<f64>,
+    pub ndcg_20: Vec<f64>,
+}
+
+impl UserMetrics {
+    /// Those of a row, where [`Row::save_users`] put them.
+    #[allow(dead_code, reason = "only reproduce compares systems")]
+    pub fn load(out: &Path, system: &str, seed: u64) -> Result<Self> {
+        let path = users_path(out, system, seed);
+        let bytes = std::fs::read(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+        Ok(serde_json::from_slice(&bytes).map_err(|e| format!("{}: {e}", path.display()))?)
+    }
+}
+
+fn users_path(out: &Path, system: &str, seed: u64) -> PathBuf {
+    let name: String = system
+        .to_lowercase()
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() || c == '+' { c } else { '-' })
+        .collect();
+    out.join(format!("seed-{seed}")).join("users").join(format!("{name}.json"))
+}
+
+impl Row {
+    /// Leaves the users' metrics in the output folder.
+    pub fn save_users(&self, out: &Path) -> Result<()> {
+        let path = users_path(out, &self.system, self.seed);
+        let folder = path.parent().unwrap_or(out);
+        std::fs::create_dir_all(folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+        save(&path, &serde_json::to_vec(&self.users)?)
+    }
+}
+
+/// Writes a file as a whole or not at all.
+pub fn save(path: &Path, bytes: &[u8]) -> Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let write = || -> std::io::Result<()> {
+        let mut file = tempfile::NamedTempFile::new_in(folder)?;
+        file.write_all(bytes)?;
+        file.as_file().sync_all()?;
+        file.persist(path).map_err(|e| e.error)?;
+        Ok(())
+    };
+    write().map_err(|e| format!("{}: {e}", path.display()).into())
 }
 
 impl Record {
@@ -96,16 +163,7 @@ impl Record {
     }
 
     pub fn save(&self, path: &Path) -> Result<()> {
-        let text = serde_json::to_vec_pretty(self)?;
-        let folder = path.parent().unwrap_or(Path::new("."));
-        let write = || -> std::io::Result<()> {
-            let mut file = tempfile::NamedTempFile::new_in(folder)?;
-            file.write_all(&text)?;
-            file.as_file().sync_all()?;
-            file.persist(path).map_err(|e| e.error)?;
-            Ok(())
-        };
-        write().map_err(|e| format!("{}: {e}", path.display()).into())
+        save(path, &serde_json::to_vec_pretty(self)?)
     }
 
     /// The rows as a table: one line a system, metrics averaged over the seeds.
@@ -117,6 +175,11 @@ impl Record {
     /// The same by the training degree of the items to be found.
     pub fn buckets(&self) -> String {
         self.means("N@20 by degree", &Buckets::default().labels(), |row| &row.by_item_degree)
+    }
+
+    /// The same by how many training items the user has.
+    pub fn activity(&self) -> String {
+        self.means("N@20 by activity", &Buckets::default().labels(), |row| &row.by_user_activity)
     }
 
     fn means(

@@ -471,7 +471,7 @@ impl Config {
     }
 
     /// Whether anything uses the items' text vectors.
-    pub(crate) fn reads_item_texts(&self) -> bool {
+    pub fn reads_item_texts(&self) -> bool {
         self.kernel.enabled || self.model.node_features != NodeFeatures::Graph
     }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::{D, DType, Device, Tensor, Var};
-use glta_gllm::{GllmHead, GllmWeights, GraphResidual};
+use glta_gllm::{Decoder, GllmHead, GllmWeights, GraphResidual};
 use glta_llm::{ForwardOptions, Prefix};
 use glta_projector::{Parameters, Piece, Projector, normal_var, splice};
 
@@ -22,11 +22,11 @@ use crate::{Error, Result};
 const ACTIVATION_BUDGET: usize = 3 << 30;
 
 /// Projectors, slots and head, with the frozen nodes and language model.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Glta {
     config: Config,
     nodes: Arc<Nodes>,
-    prompts: Option<Prompts>,
+    prompts: Option<Arc<Prompts>>,
     item_projector: Projector,
     user_projector: Projector,
     slots: Var,
@@ -74,9 +74,16 @@ impl Glta {
             mix: Var::ones((), DType::F32, &device)?,
             config: config.clone(),
             nodes,
-            prompts,
+            prompts: prompts.map(Arc::new),
             device,
         })
+    }
+
+    /// The same weights under another decoder.
+    pub(crate) fn with_decoder(&self, decoder: Decoder) -> Self {
+        let mut model = self.clone();
+        model.config.model.decoder = decoder;
+        model
     }
 
     pub(crate) fn config(&self) -> &Config {

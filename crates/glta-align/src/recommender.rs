@@ -1,7 +1,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use glta_gllm::Ranked;
+use glta_gllm::{Decoder, Ranked};
 
 use crate::data::{ItemRecord, RunData};
 use crate::language::LanguageModel;
@@ -48,6 +48,12 @@ impl Recommender {
     pub fn load(dir: impl AsRef<Path>, language: Option<&LanguageModel>) -> Result<Self> {
         let (model, data) = crate::run::load(dir.as_ref(), language)?;
         Ok(Self::new(model, data))
+    }
+
+    /// The same model, whose slots are read by another decoder.
+    pub fn with_decoder(&self, decoder: Decoder) -> Self {
+        let model = self.model.with_decoder(decoder);
+        Self { model, data: self.data.clone(), by_raw_id: self.by_raw_id.clone() }
     }
 
     /// The configuration it was trained with.

@@ -45,6 +45,21 @@ struct Header {
     prediction: Option<String>,
 }
 
+impl Header {
+    /// Whether texts written under this header are those that `wanted` asks for;
+    /// one that is not asked for may be there.
+    fn serves(&self, wanted: &Self) -> bool {
+        let same = |own: &Option<String>, other: &Option<String>| other.is_none() || own == other;
+        let part = |header: &Self| {
+            let Self { model, layers, seed, words, max_items, max_share, max_tokens, .. } = header;
+            (model.clone(), *layers, *seed, *words, *max_items, max_share.clone(), *max_tokens)
+        };
+        part(self) == part(wanted)
+            && same(&self.profile, &wanted.profile)
+            && same(&self.prediction, &wanted.prediction)
+    }
+}
+
 /// Users per call of the language model; their texts are saved together.
 const CHUNK: usize = 64;
 
@@ -121,7 +136,7 @@ pub fn read_texts(path: &Path) -> Result<BTreeMap<u32, UserTexts>> {
 
 fn resume(path: &Path, header: &Header) -> Result<BTreeMap<u32, UserTexts>> {
     let (found, whole, texts) = parse(path)?;
-    if found != *header {
+    if !found.serves(header) {
         return Err(Error::file(
             path,
             "these texts were written by another model, with other prompts or settings; remove the file to write them anew",
@@ -234,6 +249,10 @@ mod tests {
         let done = resume(&path, &header(1)).unwrap();
         assert_eq!(done, BTreeMap::from([(3, texts(3))]));
         assert_eq!(read(&path).unwrap().last(), Some(&b'\n'));
+        let none = Header { profile: None, ..header(1) };
+        assert_eq!(resume(&path, &none).unwrap(), done, "one text less is asked for");
+        let more = Header { prediction: Some("p".into()), ..header(1) };
+        assert!(resume(&path, &more).is_err());
         let message = resume(&path, &header(2)).unwrap_err().to_string();
         assert!(message.contains("remove the file"), "{message}");
     }

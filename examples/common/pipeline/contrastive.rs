@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-use glta::align::{TextVectorConfig, read_texts};
+use glta::align::{Config, read_texts};
 use glta::baselines::{
     Contrastive, ContrastiveConfig, NodeTexts, SentenceEncoder, WhitenConfig, whiten,
 };
@@ -25,7 +25,7 @@ struct Texts {
 impl Session<'_> {
     /// HCCF, LightGCN+, HCCF+ and RLMRec, each under the l2 that is best on
     /// validation data, of as many as LightGCN has.
-    pub(super) fn contrastive(&mut self, seed: u64, split: &Split) -> Result<()> {
+    pub(super) fn contrastive(&mut self, seed: u64, split: &Split, run: &Config) -> Result<()> {
         let systems = [
             ("HCCF", ContrastiveConfig::hccf(), false),
             ("LightGCN+", ContrastiveConfig::lightgcn_plus(), false),
@@ -39,7 +39,7 @@ impl Session<'_> {
                 continue;
             }
             if config.text_weight > 0.0 && texts.is_none() {
-                texts = Some(self.node_texts(seed, split)?);
+                texts = Some(self.node_texts(seed, split, run)?);
             }
             let texts = texts.as_ref().filter(|_| config.text_weight > 0.0);
             let given = NodeTexts {
@@ -92,7 +92,7 @@ impl Session<'_> {
     /// Items have their descriptions. Users have the profiles that the GLTA run of
     /// the seed wrote from training items, else the mean of their training items'
     /// vectors.
-    fn node_texts(&mut self, seed: u64, split: &Split) -> Result<Texts> {
+    fn node_texts(&mut self, seed: u64, split: &Split, config: &Config) -> Result<Texts> {
         let run = self.args.out.join(format!("seed-{seed}")).join("glta").join("texts.jsonl");
         let mut profiles = vec![String::new(); split.train.n_users()];
         if run.exists() {
@@ -102,10 +102,10 @@ impl Session<'_> {
             }
         }
         let written = profiles.iter().any(|p| !p.is_empty());
-        let mut vectors = self.item_vectors()?;
+        let mut vectors = self.item_vectors(config)?;
         let n_items = vectors.nrows();
         if written {
-            let profiles = self.encode("profile vectors", &profiles)?;
+            let profiles = self.encode("profile vectors", &profiles, config)?;
             vectors = concatenate(Axis(0), &[vectors.view(), profiles.view()])?;
         }
         let items_from = match &self.args.text_encoder {
@@ -114,7 +114,7 @@ impl Session<'_> {
                 // A language model's raw vectors all look alike.
                 vectors = whiten(vectors.view(), &WhitenConfig::default())?;
                 let layers = self.language.llama.config().num_hidden_layers;
-                let layers = TextVectorConfig::default().layers.min(layers);
+                let layers = config.item_text.vectors.layers.min(layers);
                 format!("{layers} layers of {}, whitened", self.language.name)
             }
         };
@@ -127,19 +127,19 @@ impl Session<'_> {
     }
 
     /// Of all items' texts, read once.
-    fn item_vectors(&mut self) -> Result<Array2<f32>> {
+    fn item_vectors(&mut self, config: &Config) -> Result<Array2<f32>> {
         if self.args.text_encoder.is_none() {
-            return self.text_vectors();
+            return self.text_vectors(config);
         }
         if self.encoded.is_none() {
             let texts = self.task.dataset.texts(&self.task.texts)?;
-            self.encoded = Some(self.encode("item vectors", &texts)?);
+            self.encoded = Some(self.encode("item vectors", &texts, config)?);
         }
         Ok(self.encoded.clone().unwrap_or_default())
     }
 
     /// By the sentence encoder where one is given, else by the language model.
-    fn encode(&mut self, work: &str, texts: &[String]) -> Result<Array2<f32>> {
+    fn encode(&mut self, work: &str, texts: &[String], config: &Config) -> Result<Array2<f32>> {
         let reporter = &mut self.reporter;
         let mut progress = |done: usize, total: usize| {
             reporter.advance(work, done as u64, total as u64, "");
@@ -147,10 +147,7 @@ impl Session<'_> {
         };
         Ok(match &self.args.text_encoder {
             Some(dir) => SentenceEncoder::load(dir)?.encode(texts, &mut progress)?,
-            None => {
-                let config = TextVectorConfig::default();
-                self.language.text_vectors(texts, &config, &mut progress)?
-            }
+            None => self.language.text_vectors(texts, &config.item_text.vectors, &mut progress)?,
         })
     }
 }

@@ -1,0 +1,220 @@
+//! GLTA's own rows: the method, what its head starts from, its controls, and
+//! the paper's ablations.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use glta::align::{Backbone, Config, Recommender, Run, RunData};
+use glta::baselines::whiten;
+use glta::data::{Interactions, Split};
+use glta::gllm::Decoder;
+use glta::graph::NodeEmbeddings;
+use glta::metrics::{EvaluationConfig, evaluate_rankings};
+
+use super::Session;
+use crate::common::Result;
+use crate::common::report::Row;
+
+/// The row that the ablations are compared with.
+pub const COMPLETE: &str = "GLTA complete";
+
+/// What every GLTA run of a seed is given.
+pub(super) struct Inputs<'a> {
+    pub(super) data: &'a RunData,
+    pub(super) split: &'a Split,
+    pub(super) nodes: &'a NodeEmbeddings,
+    /// One folder a run below it.
+    pub(super) folder: PathBuf,
+}
+
+/// A row's name, its folder, and what differs.
+struct Variant {
+    system: &'static str,
+    folder: &'static str,
+    config: Config,
+}
+
+/// The paper's complete form under this workspace's protocol: item tokens, both
+/// texts, slots that name items in parallel. Without the kernel, beside which its
+/// parts would not show.
+pub fn complete(config: &Config) -> Config {
+    let mut config = config.clone();
+    config.kernel.enabled = false;
+    config.model.history = 5;
+    config.model.slots = 5;
+    config.model.decoder = Decoder::Parallel;
+    config.texts.profile = true;
+    config.texts.prediction = true;
+    config
+}
+
+/// One part less each (figure 3, table 3), and the autoregressive form (figure 4).
+fn ablations(config: &Config) -> Vec<Variant> {
+    let complete = complete(config);
+    let without = |system, folder, change: fn(&mut Config)| {
+        let mut config = complete.clone();
+        change(&mut config);
+        Variant { system, folder, config }
+    };
+    vec![
+        without(COMPLETE, "complete", |_| ()),
+        without("GLTA w/o IA", "without-ia", |c| c.item_stage.enabled = false),
+        without("GLTA w/o UA", "without-ua", |c| {
+            c.model.user_id_text = true;
+            c.model.slot_user_token = false;
+        }),
+        without("GLTA w/o PF", "without-pf", |c| c.texts.profile = false),
+        without("GLTA w/o PD", "without-pd", |c| c.texts.prediction = false),
+        without("GLTA w/o both", "without-both", |c| {
+            c.texts.profile = false;
+            c.texts.prediction = false;
+        }),
+        without("GLTA AR", "ar", |c| {
+            c.model.autoregressive = true;
+            c.user_stage.loss = glta::align::TargetLoss::SampledSlots;
+        }),
+    ]
+}
+
+impl Session<'_> {
+    /// GLTA, and with `--controls` what its head starts from, the same model
+    /// without a language model, and with a random one.
+    pub(super) fn main_rows(&mut self, config: &Config, inputs: &Inputs<'_>) -> Result<()> {
+        let controls = self.args.controls;
+        if controls && config.kernel.enabled {
+            let mut kernel = config.clone();
+            kernel.item_stage.enabled = false;
+            kernel.user_stage.train.epochs = 0;
+            kernel.kernel.mix = vec![0.0];
+            let variant = Variant { system: "GLTA kernel", folder: "glta-kernel", config: kernel };
+            self.variant(&variant, None, inputs)?;
+        }
+        if controls {
+            let mut none = Config { backbone: Backbone::None, ..config.clone() };
+            // Only the slot's input can carry the user then.
+            none.model.slot_user_token = true;
+            let variant = Variant { system: "GLTA no LLM", folder: "glta-no-llm", config: none };
+            self.variant(&variant, None, inputs)?;
+            // The same texts in the prompt, so that only the weights differ.
+            let written = config.texts.profile || config.texts.prediction;
+            let random = Config { backbone: Backbone::RandomLlm, ..config.clone() };
+            let variant =
+                Variant { system: "GLTA random LLM", folder: "glta-random-llm", config: random };
+            self.variant(&variant, written.then_some("glta"), inputs)?;
+        }
+        Ok(())
+    }
+
+    /// GLTA itself.
+    pub(super) fn glta(&mut self, config: &Config, inputs: &Inputs<'_>) -> Result<Recommender> {
+        let config = config.clone();
+        self.variant(&Variant { system: "GLTA", folder: "glta", config }, None, inputs)
+    }
+
+    /// The paper's ablations and decoders.
+    pub(super) fn ablations(&mut self, config: &Config, inputs: &Inputs<'_>) -> Result<()> {
+        for variant in ablations(config) {
+            let first = variant.system == COMPLETE;
+            let written = variant.config.texts.profile || variant.config.texts.prediction;
+            let texts = (!first && written).then_some("complete");
+            let recommender = self.variant(&variant, texts, inputs)?;
+            if first {
+                // Decoders read the same trained model.
+                self.decoder("GLTA FL", &recommender, Decoder::FirstLogit, inputs)?;
+                self.decoder("GLTA MeanSlots", &recommender, Decoder::MeanSlots, inputs)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Trains (or goes on with, or loads) a run and adds its row. `texts` is the
+    /// folder of the run whose texts are used.
+    fn variant(
+        &mut self,
+        Variant { system, folder, config }: &Variant,
+        texts: Option<&str>,
+        inputs: &Inputs<'_>,
+    ) -> Result<Recommender> {
+        self.reporter.say(&format!("{system}, seed {}", config.seed));
+        let started = Instant::now();
+        // Whether this run is new was decided by metrics.json.
+        let dir = inputs.folder.join(folder);
+        let run = Run::open(dir, config.clone(), inputs.data.clone(), true)?;
+        run.set_nodes(inputs.nodes)?;
+        if config.backbone == Backbone::Llm && config.reads_item_texts() {
+            let vectors = whiten(self.text_vectors(config)?.view(), &config.item_text.whiten)?;
+            run.set_text_vectors(vectors.view())?;
+        }
+        if let Some(from) = texts {
+            run.copy_texts(&inputs.folder.join(from))?;
+        }
+        let reporter = &mut self.reporter;
+        let (recommender, report) =
+            run.fit(Some(&self.language), &mut |event| reporter.event(event))?;
+        let seconds = started.elapsed().as_secs_f64();
+        if self.record.row(system, config.seed).is_some() {
+            return Ok(recommender);
+        }
+        let mut row = self.ranked(system, &recommender, report.validation(), inputs)?;
+        row.train_seconds = seconds;
+        row.epochs = report.user_stage.losses.len();
+        row.seconds_per_epoch = seconds / row.epochs.max(1) as f64;
+        let mut settings = Vec::new();
+        if let Some(accuracy) = report.item_stage.and_then(|s| s.best()) {
+            let chance = 1.0 / config.item_stage.items as f64;
+            settings.push(format!("item-text accuracy {accuracy:.3} (chance {chance:.3})"));
+        }
+        if let Some(kernel) = report.kernel {
+            settings.push(format!(
+                "kernel l2 {}, text {}, neighbours {}, popularity {}",
+                kernel.l2, kernel.text, kernel.neighbours, kernel.popularity
+            ));
+            let alone = kernel.validation.unwrap_or(f64::NAN);
+            let mix = kernel.mixed.map_or(1.0, |(factor, _)| factor);
+            settings.push(format!("valid N@10 of the kernel {alone:.4}, correction x {mix}"));
+        }
+        row.settings = settings.join("; ");
+        self.push(row)?;
+        Ok(recommender)
+    }
+
+    /// The row of a trained model under another decoder.
+    fn decoder(
+        &mut self,
+        system: &str,
+        recommender: &Recommender,
+        decoder: Decoder,
+        inputs: &Inputs<'_>,
+    ) -> Result<()> {
+        if self.record.row(system, recommender.config().seed).is_some() {
+            return Ok(());
+        }
+        let row = self.ranked(system, &recommender.with_decoder(decoder), None, inputs)?;
+        self.push(row)
+    }
+
+    fn ranked(
+        &self,
+        system: &str,
+        recommender: &Recommender,
+        valid: Option<f64>,
+        inputs: &Inputs<'_>,
+    ) -> Result<Row> {
+        let split = inputs.split;
+        let rankings = rankings(recommender, &split.test)?;
+        let test = evaluate_rankings(&rankings, &split.test, &EvaluationConfig::default().ks)?;
+        Row::new(system, recommender.config().seed, &test, valid, split)
+    }
+}
+
+/// Top-20 lists of all users with test items.
+fn rankings(recommender: &Recommender, test: &Interactions) -> Result<Vec<(u32, Vec<u32>)>> {
+    let users: Vec<u32> =
+        (0..test.n_users() as u32).filter(|&user| !test.items(user).is_empty()).collect();
+    let lists = recommender.recommend_batch(&users, 20)?;
+    Ok(users
+        .into_iter()
+        .zip(lists)
+        .map(|(user, list)| (user, list.into_iter().map(|r| r.item).collect()))
+        .collect())
+}
