@@ -13,8 +13,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use common::args::PipelineArgs;
-use common::pipeline::{Task, run, sparse};
-use glta::data::readers::{AmazonConfig, amazon};
+use common::pipeline::run;
+use common::tasks;
 
 /// Train and evaluate GLTA and its baselines on Amazon reviews.
 #[derive(Debug, Parser)]
@@ -33,14 +33,10 @@ struct Args {
 fn main() -> ExitCode {
     let args = Args::parse();
     common::exit(|| {
-        let data = args.pipeline.data.as_deref().ok_or(
-            "--data DIR: the folder with a category's reviews and metadata, such as \
-             Gift_Cards_5.json.gz and meta_Gift_Cards.json.gz from \
-             https://cseweb.ucsd.edu/~jmcauley/datasets/amazon_v2/",
-        )?;
-        let config = AmazonConfig { category: args.category.clone(), ..AmazonConfig::default() };
-        let dataset = amazon(data, &config)?.k_core(args.k_core, args.k_core);
-        run(&Task::sparse(dataset), &args.pipeline, args.pipeline.resolve(sparse)?)?;
+        let pipeline = &args.pipeline;
+        let data = pipeline.data.as_deref();
+        let task = tasks::amazon(data, args.category.as_deref(), args.k_core)?;
+        run(&task, pipeline, pipeline.resolve(tasks::sparse_preset)?)?;
         Ok(())
     })
 }

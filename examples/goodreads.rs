@@ -13,8 +13,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use common::args::PipelineArgs;
-use common::pipeline::{Task, run, sparse};
-use glta::data::readers::{GoodreadsConfig, goodreads};
+use common::pipeline::run;
+use common::tasks;
 
 /// Train and evaluate GLTA and its baselines on Goodreads.
 #[derive(Debug, Parser)]
@@ -36,18 +36,10 @@ struct Args {
 fn main() -> ExitCode {
     let args = Args::parse();
     common::exit(|| {
-        let data = args.pipeline.data.as_deref().ok_or(
-            "--data DIR: the folder with goodreads_books*.json.gz and \
-             goodreads_interactions*.json.gz from \
-             https://cseweb.ucsd.edu/~jmcauley/datasets/goodreads.html",
-        )?;
-        let config = GoodreadsConfig {
-            subset: args.subset.clone(),
-            genre: args.genre.clone(),
-            ..GoodreadsConfig::default()
-        };
-        let dataset = goodreads(data, &config)?.k_core(args.k_core, args.k_core);
-        run(&Task::sparse(dataset), &args.pipeline, args.pipeline.resolve(sparse)?)?;
+        let pipeline = &args.pipeline;
+        let (data, subset) = (pipeline.data.as_deref(), args.subset.as_deref());
+        let task = tasks::goodreads(data, subset, args.genre.as_deref(), args.k_core)?;
+        run(&task, pipeline, pipeline.resolve(tasks::sparse_preset)?)?;
         Ok(())
     })
 }

@@ -7,6 +7,7 @@ pub mod fetch;
 pub mod pipeline;
 pub mod progress;
 pub mod report;
+pub mod tasks;
 
 /// The error type of the examples: whatever went wrong, to be shown.
 pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;

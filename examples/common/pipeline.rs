@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use glta::align::{Config, LanguageModel, Preset, Recommender, RunData};
+use glta::align::{Config, LanguageModel, Recommender, RunData};
 use glta::baselines::{
     Ease, EaseConfig, EaseText, Popularity, TextKnn, TextKnnConfig, WhitenConfig, whiten,
 };
@@ -31,43 +31,8 @@ pub struct Task {
     /// L2 weights that are tried for EASE and for LightGCN, on validation data.
     pub ease_l2: Vec<f64>,
     pub lightgcn_l2: Vec<f32>,
-}
-
-impl Task {
-    /// For data with few interactions a user and an item: stronger L2 for
-    /// LightGCN, weaker for EASE; titles and descriptions as texts.
-    #[allow(dead_code, reason = "not every example has such data")]
-    pub fn sparse(dataset: Dataset) -> Self {
-        Self {
-            dataset,
-            split: SplitConfig::default(),
-            texts: TextConfig {
-                fields: ["title", "description"].map(String::from).to_vec(),
-                ..TextConfig::default()
-            },
-            ease_l2: vec![10.0, 30.0, 100.0, 200.0, 400.0],
-            lightgcn_l2: vec![1e-4, 1e-3, 1e-2, 1e-1],
-        }
-    }
-}
-
-/// What [`Task::sparse`] data changes in a preset.
-#[allow(dead_code, reason = "not every example has such data")]
-pub fn sparse(preset: Preset, config: &mut Config) {
-    config.graph = LightGcnConfig {
-        learning_rate: 0.02,
-        batch_size: 8192,
-        epochs: 250,
-        patience: 8,
-        ..LightGcnConfig::default()
-    };
-    // Six layers keep a run short; the whole model still writes texts.
-    config.llm.layers = Some(6);
-    if preset == Preset::Default {
-        config.model.history = 0;
-        config.texts.profile = false;
-        config.texts.prediction = false;
-    }
+    /// Epochs of the contrastive models, where they are to be fewer than theirs.
+    pub contrastive_epochs: Option<usize>,
 }
 
 /// Runs every system of the task and leaves `metrics.json` and, per seed, one

@@ -52,7 +52,8 @@ impl Session<'_> {
             for (n, &l2) in grid.iter().enumerate() {
                 // At least some sixteen steps an epoch.
                 let batch_size = (split.train.len() / 16).clamp(512, config.batch_size);
-                let settings = ContrastiveConfig { seed, batch_size, ..config.clone() };
+                let epochs = self.task.contrastive_epochs.unwrap_or(config.epochs);
+                let settings = ContrastiveConfig { seed, batch_size, epochs, ..config.clone() };
                 let config = ContrastiveConfig { l2: f64::from(l2), ..settings };
                 let (epochs, reporter) = (config.epochs as u64, &mut self.reporter);
                 let work = format!("{system} {}/{}", n + 1, grid.len());
