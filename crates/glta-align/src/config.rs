@@ -155,9 +155,9 @@ impl Default for KernelConfig {
     fn default() -> Self {
         Self {
             enabled: true,
-            l2: vec![30.0, 100.0, 300.0],
-            text: vec![3.0, 10.0, 30.0],
-            neighbours: vec![0.003, 0.01, 0.03],
+            l2: vec![10.0, 30.0, 100.0, 300.0],
+            text: vec![1.0, 3.0, 10.0, 30.0],
+            neighbours: vec![0.003, 0.01, 0.03, 0.1, 0.3],
             popularity: vec![0.001, 0.003, 0.01],
             in_training: true,
             mix: vec![0.0, 0.25, 0.5, 1.0, 2.0, 4.0],
