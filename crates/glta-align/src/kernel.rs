@@ -301,10 +301,10 @@ mod tests {
             title: String::new(),
             text: String::new(),
         };
-        let has = |u: u32, i: u32| i < 7 && u % 2 == i / 4 && (u + i) % 3 != 0;
+        let has = |u: u32, i: u32| i < 7 && u % 2 == i / 4 && !(u + i).is_multiple_of(3);
         let pairs: Vec<(u32, u32)> =
             (0..30).flat_map(|u| (0..8).map(move |i| (u, i))).filter(|&(u, i)| has(u, i)).collect();
-        let valid = |&(u, i): &(u32, u32)| (u * 5 + i) % 4 == 0;
+        let valid = |&(u, i): &(u32, u32)| (u * 5 + i).is_multiple_of(4);
         let part = |wanted: bool| {
             let pairs = pairs.iter().copied().filter(|pair| valid(pair) == wanted);
             glta_data::Interactions::from_pairs(30, 8, pairs).unwrap()
