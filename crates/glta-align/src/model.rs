@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::{D, DType, Device, Tensor, Var};
-use glta_gllm::{Decoder, GllmHead, GllmWeights, GraphResidual};
+use glta_gllm::{Decoder, GllmHead, GllmWeights, GraphResidual, Ranked, decode};
 use glta_llm::{ForwardOptions, Prefix};
 use glta_projector::{Parameters, Piece, Projector, normal_var, splice};
 
@@ -175,15 +175,19 @@ impl Glta {
     /// How many slots give the right item the highest logit among the items
     /// shown; chance is one over their number.
     pub(crate) fn item_matches(&self, examples: &[ItemExample]) -> Result<usize> {
-        let logits: Vec<Vec<f32>> =
-            self.head.logits(&self.item_hidden(examples)?.detach(), None)?.to_vec2()?;
+        let mut shown: Vec<u32> = examples.iter().flat_map(|e| e.items.iter().copied()).collect();
+        shown.sort_unstable();
+        shown.dedup();
+        let hidden = self.item_hidden(examples)?.detach();
+        let logits: Vec<Vec<f32>> = self.head.logits_of(&hidden, &shown)?.to_vec2()?;
+        let at = |item: u32| shown.partition_point(|&other| other < item);
         let mut rows = logits.iter();
         let mut matches = 0;
         for example in examples {
             for (&item, row) in example.items.iter().zip(rows.by_ref()) {
-                let own = row[item as usize];
+                let own = row[at(item)];
                 matches +=
-                    usize::from(example.items.iter().all(|&i| i == item || row[i as usize] < own));
+                    usize::from(example.items.iter().all(|&i| i == item || row[at(i)] < own));
             }
         }
         Ok(matches)
@@ -388,6 +392,27 @@ impl Glta {
         let (b, n, items) = (examples.len(), self.config.model.slots, self.nodes.n_items());
         let rows = rows.unsqueeze(1)?.broadcast_as((b, n, items))?.reshape((b * n, items))?;
         Ok(Some(rows))
+    }
+
+    /// The best `k` items for each example, leaving out its excluded items. Without a
+    /// kernel the logits of all items are never there at once.
+    pub(crate) fn rank(
+        &self,
+        examples: &[UserExample],
+        excluded: &[&[u32]],
+        k: usize,
+    ) -> Result<Vec<Vec<Ranked>>> {
+        let (slots, decoder) = (self.config.model.slots, self.config.model.decoder);
+        if self.kernel.is_none() {
+            let (hidden, residual) = self.user_hidden(examples, slots)?;
+            let hidden = hidden.detach();
+            return Ok(self.head.rank(&hidden, residual.as_ref(), slots, excluded, k, decoder)?);
+        }
+        let logits = self.slot_logits(examples)?;
+        let lists = logits.iter().zip(excluded);
+        Ok(lists
+            .map(|(slots, excluded)| decode(slots, excluded, k, decoder))
+            .collect::<std::result::Result<_, _>>()?)
     }
 
     /// Logits of every example's slots: one `slots × items` block each.

@@ -298,9 +298,8 @@ pub(crate) fn rank(
             lists.extend(rank_one_by_one(model, &mut examples, batch, k)?);
             continue;
         }
-        for (slots, (_, excluded)) in model.slot_logits(&examples)?.iter().zip(batch) {
-            lists.push(decode(slots, excluded, k, config.model.decoder)?);
-        }
+        let excluded: Vec<&[u32]> = batch.iter().map(|(_, excluded)| excluded.as_slice()).collect();
+        lists.extend(model.rank(&examples, &excluded, k)?);
     }
     Ok(lists)
 }

@@ -1,6 +1,11 @@
+use std::cmp::Ordering;
+use std::ops::Range;
+
 use glta_metrics::Ranked;
 use serde::{Deserialize, Serialize};
 
+use crate::blocks::{LogSumExp, Logits, largest};
+use crate::loss::{inside, sorted};
 use crate::{Error, Result};
 
 /// How the logits of a user's slots become one ranked list.
@@ -17,89 +22,177 @@ pub enum Decoder {
     MeanSlots,
 }
 
+impl Decoder {
+    /// How many of a user's slots are read.
+    pub(crate) fn slots(self, slots: usize) -> usize {
+        if self == Self::FirstLogit { slots.min(1) } else { slots }
+    }
+}
+
 /// The best `k` items of one user, best first, with their log-probability (in
 /// the slot that named them, or its mean over the slots).
 ///
 /// `slots` holds one row of `items` logits per slot; items of `excluded` are
 /// never named. Ties go to the lower id. The list is shorter than `k` only when
-/// no item is left.
+/// no item is left. [`GllmHead::rank`](crate::GllmHead::rank) gives the same list
+/// without such rows.
 ///
 /// # Errors
-/// A logit that is not a number.
+/// A logit that is not a number, or infinite.
 pub fn decode(
     slots: &[impl AsRef<[f32]>],
     excluded: &[u32],
     k: usize,
     decoder: Decoder,
 ) -> Result<Vec<Ranked>> {
-    for (slot, row) in slots.iter().enumerate() {
-        if let Some(item) = row.as_ref().iter().position(|l| l.is_nan()) {
-            return Err(Error::NotANumber { slot, item });
-        }
+    let slots = &slots[..decoder.slots(slots.len())];
+    let items = slots.first().map_or(0, |row| row.as_ref().len());
+    if let Some(other) = slots.iter().map(|row| row.as_ref().len()).find(|&len| len != items) {
+        let expected = format!("({items})");
+        return Err(Error::Shape { what: "logits of a slot", expected, got: vec![other] });
     }
-    match decoder {
-        Decoder::FirstLogit => Ok(slots
-            .first()
-            .map(|row| best(log_softmax(row.as_ref()), excluded, k))
-            .unwrap_or_default()),
-        Decoder::MeanSlots => {
-            let mut mean: Vec<f32> = Vec::new();
-            for row in slots {
-                let row = log_softmax(row.as_ref());
-                mean.resize(row.len(), 0.0);
-                for (sum, l) in mean.iter_mut().zip(row) {
-                    *sum += l / slots.len() as f32;
-                }
+    if items == 0 {
+        return Ok(Vec::new());
+    }
+    let mut rows: Vec<f32> = slots.iter().flat_map(|row| row.as_ref()).copied().collect();
+    let mut ranking = Ranking::new(slots.len(), decoder);
+    ranking.read(&mut rows, &(0..items), &sorted(&[excluded])[0], k)?;
+    Ok(ranking.finish(k))
+}
+
+/// [`decode`] for every `slots` rows of `logits`, in blocks of items.
+pub(crate) fn rank(
+    logits: &Logits<'_>,
+    slots: usize,
+    excluded: &[impl AsRef<[u32]>],
+    k: usize,
+    decoder: Decoder,
+) -> Result<Vec<Vec<Ranked>>> {
+    let excluded = sorted(excluded);
+    let empty = || Ok(vec![Ranking::new(slots, decoder); excluded.len()]);
+    let parts = logits.walk(logits.parts(empty), |state: &mut Result<Vec<_>>, range, block| {
+        let Ok(rankings) = state else { return };
+        let users = block.chunks_exact_mut(slots * range.len());
+        for ((rows, ranking), excluded) in users.zip(rankings).zip(&excluded) {
+            if let Err(error) = ranking.read(rows, &range, excluded, k) {
+                *state = Err(error);
+                return;
             }
-            Ok(best(mean, excluded, k))
         }
-        Decoder::Parallel => {
-            // A slot can lose at most k - 1 items to the others.
-            let lists: Vec<Vec<Ranked>> =
-                slots.iter().map(|row| best(log_softmax(row.as_ref()), excluded, k)).collect();
-            let mut next = vec![0; lists.len()];
-            let mut taken: Vec<Ranked> = Vec::with_capacity(k);
-            while taken.len() < k {
-                let before = taken.len();
-                for (list, next) in lists.iter().zip(&mut next) {
-                    while *next < list.len() && taken.iter().any(|t| t.item == list[*next].item) {
-                        *next += 1;
-                    }
-                    if *next < list.len() && taken.len() < k {
-                        taken.push(list[*next]);
-                    }
-                }
-                if taken.len() == before {
-                    break;
-                }
+    });
+    let mut whole: Vec<Ranking> = empty()?;
+    for part in parts {
+        whole.iter_mut().zip(part?).for_each(|(ranking, part)| ranking.merge(part, k));
+    }
+    Ok(whole.into_iter().map(|ranking| ranking.finish(k)).collect())
+}
+
+/// What is known of a user's list after some of the items.
+#[derive(Clone)]
+struct Ranking {
+    /// The best items of each slot by logit, or of the mean over the slots.
+    lists: Vec<Vec<Ranked>>,
+    /// Of each slot.
+    sums: Vec<LogSumExp>,
+}
+
+impl Ranking {
+    fn new(slots: usize, decoder: Decoder) -> Self {
+        let lists = if decoder == Decoder::Parallel { slots } else { slots.min(1) };
+        Self { lists: vec![Vec::new(); lists], sums: vec![LogSumExp::EMPTY; slots] }
+    }
+
+    /// Takes in the logits `(slots, items)` of the items `range`, which come after
+    /// those read before; overwrites them.
+    fn read(
+        &mut self,
+        logits: &mut [f32],
+        range: &Range<usize>,
+        excluded: &[u32],
+        k: usize,
+    ) -> Result<()> {
+        let width = range.len();
+        for (slot, (row, sum)) in logits.chunks_exact(width).zip(&mut self.sums).enumerate() {
+            *sum = sum.and(LogSumExp::of(row));
+            if sum.is_nan() {
+                let at = row.iter().position(|&l| l.is_nan() || l == f32::INFINITY).unwrap_or(0);
+                return Err(Error::NotANumber { slot, item: range.start + at });
             }
-            Ok(taken)
         }
+        let per_list = self.sums.len() / self.lists.len();
+        for (rows, list) in logits.chunks_exact_mut(per_list * width).zip(&mut self.lists) {
+            let (row, others) = rows.split_at_mut(width);
+            if per_list > 1 {
+                for other in others.chunks_exact(width) {
+                    row.iter_mut().zip(other).for_each(|(sum, l)| *sum += l);
+                }
+                row.iter_mut().for_each(|l| *l /= per_list as f32);
+            }
+            inside(excluded, range).for_each(|at| row[at] = f32::NEG_INFINITY);
+            // At a tie the items before stay.
+            if list.len() == k && list.last().is_none_or(|last| largest(row) <= last.score) {
+                continue;
+            }
+            let found = glta_metrics::best(row, k).unwrap_or_default();
+            let found = found.into_iter();
+            merge(list, found.map(|r| Ranked { item: r.item + range.start as u32, ..r }), k);
+        }
+        Ok(())
+    }
+
+    /// Takes in what is known of other items.
+    fn merge(&mut self, other: Self, k: usize) {
+        self.sums.iter_mut().zip(other.sums).for_each(|(sum, other)| *sum = sum.and(other));
+        self.lists.iter_mut().zip(other.lists).for_each(|(list, other)| merge(list, other, k));
+    }
+
+    fn finish(mut self, k: usize) -> Vec<Ranked> {
+        let per_list = self.sums.len() / self.lists.len().max(1);
+        for (list, sums) in self.lists.iter_mut().zip(self.sums.chunks(per_list.max(1))) {
+            let shift = sums.iter().map(|sum| sum.value()).sum::<f64>() / per_list as f64;
+            list.iter_mut().for_each(|r| r.score = (f64::from(r.score) - shift) as f32);
+        }
+        take_turns(&self.lists, k)
     }
 }
 
-fn log_softmax(row: &[f32]) -> Vec<f32> {
-    let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = row.iter().map(|l| f64::from(l - max).exp()).sum();
-    let shift = max + sum.ln() as f32;
-    row.iter().map(|l| l - shift).collect()
+/// The best `k` of both, best first, ties by lower id.
+fn merge(list: &mut Vec<Ranked>, others: impl IntoIterator<Item = Ranked>, k: usize) {
+    list.extend(others);
+    let by_score = |a: &Ranked, b: &Ranked| b.score.partial_cmp(&a.score);
+    list.sort_by(|a, b| by_score(a, b).unwrap_or(Ordering::Equal).then(a.item.cmp(&b.item)));
+    list.truncate(k);
 }
 
-fn best(mut scores: Vec<f32>, excluded: &[u32], k: usize) -> Vec<Ranked> {
-    for &item in excluded {
-        if let Some(score) = scores.get_mut(item as usize) {
-            *score = f32::NEG_INFINITY;
+/// Each list in its turn names its best item that is not yet taken. A list can
+/// lose at most `k - 1` items to the others, so `k` items of each are enough.
+fn take_turns(lists: &[Vec<Ranked>], k: usize) -> Vec<Ranked> {
+    let mut next = vec![0; lists.len()];
+    let mut taken: Vec<Ranked> = Vec::with_capacity(k);
+    while taken.len() < k {
+        let before = taken.len();
+        for (list, next) in lists.iter().zip(&mut next) {
+            while *next < list.len() && taken.iter().any(|t| t.item == list[*next].item) {
+                *next += 1;
+            }
+            if *next < list.len() && taken.len() < k {
+                taken.push(list[*next]);
+            }
+        }
+        if taken.len() == before {
+            break;
         }
     }
-    // Not-a-numbers were refused at the door.
-    glta_metrics::best(&scores, k).unwrap_or_default()
+    taken
 }
 
 #[cfg(test)]
 mod tests {
+    use candle_core::{Device, Tensor};
     use proptest::prelude::*;
 
     use super::*;
+    use crate::blocks::with_logits;
 
     fn items(slots: &[Vec<f32>], excluded: &[u32], k: usize, decoder: Decoder) -> Vec<u32> {
         decode(slots, excluded, k, decoder).unwrap().iter().map(|r| r.item).collect()
@@ -126,9 +219,67 @@ mod tests {
     fn a_nan_is_an_error() {
         let bad = decode(&[vec![0.0, f32::NAN]], &[], 1, Decoder::Parallel).unwrap_err();
         assert!(matches!(bad, Error::NotANumber { slot: 0, item: 1 }));
+        let bad = decode(&[vec![0.0], vec![f32::INFINITY]], &[], 1, Decoder::MeanSlots);
+        assert!(matches!(bad, Err(Error::NotANumber { slot: 1, item: 0 })));
+        assert!(decode(&[vec![0.0], vec![]], &[], 1, Decoder::MeanSlots).is_err());
+    }
+
+    fn tensor(values: &[f32], rows: usize) -> Tensor {
+        Tensor::from_slice(values, (rows, values.len() / rows), &Device::Cpu).unwrap()
+    }
+
+    #[test]
+    fn a_nan_among_the_blocks_is_an_error() {
+        let mut w = vec![0f32; 40];
+        w[17] = f32::NAN;
+        let (z, w, bias) = (tensor(&[1.0; 4], 4), tensor(&w, 40), tensor(&[0.0; 40], 1));
+        let bad = with_logits(&z, &w, &bias, None, Some(7), |logits| {
+            rank(logits, 2, &[vec![], vec![17]], 3, Decoder::Parallel)
+        });
+        assert!(matches!(bad.unwrap(), Err(Error::NotANumber { slot: 0, item: 17 })));
     }
 
     proptest! {
+        /// Small whole numbers, so that the logits are exact and full of ties.
+        #[test]
+        fn blocks_give_the_list_of_full_rows(
+            z in prop::collection::vec(-2i8..3, 4 * 3),
+            w in prop::collection::vec(-2i8..3, 3..150),
+            excluded in prop::collection::vec(prop::collection::vec(0u32..50, 0..40), 2),
+            k in 0usize..30,
+            block in 1usize..60,
+        ) {
+            let whole = |v: &[i8]| v.iter().map(|&v| f32::from(v)).collect::<Vec<f32>>();
+            let items = w.len() / 3;
+            let (z, w) = (whole(&z), whole(&w[..3 * items]));
+            let bias: Vec<f32> = (0..items).map(|i| (i % 3) as f32).collect();
+            let row = |r: usize| -> Vec<f32> {
+                let logit = |i: usize| (0..3).map(|c| z[3 * r + c] * w[3 * i + c]).sum::<f32>();
+                (0..items).map(|i| logit(i) + bias[i]).collect()
+            };
+            let (z, w, bias) = (tensor(&z, 4), tensor(&w, items), tensor(&bias, 1));
+            for decoder in [Decoder::Parallel, Decoder::FirstLogit, Decoder::MeanSlots] {
+                let slots = decoder.slots(2);
+                let read = if slots == 1 {
+                    Tensor::cat(&[z.narrow(0, 0, 1).unwrap(), z.narrow(0, 2, 1).unwrap()], 0).unwrap()
+                } else {
+                    z.clone()
+                };
+                let got = with_logits(&read, &w, &bias, None, Some(block), |logits| {
+                    rank(logits, slots, &excluded, k, decoder)
+                });
+                for (user, (got, excluded)) in got.unwrap().unwrap().iter().zip(&excluded).enumerate() {
+                    let rows = [row(2 * user), row(2 * user + 1)];
+                    let full = decode(&rows, excluded, k, decoder).unwrap();
+                    let items = |list: &[Ranked]| list.iter().map(|r| r.item).collect::<Vec<_>>();
+                    prop_assert_eq!(items(got), items(&full));
+                    for (a, b) in got.iter().zip(&full) {
+                        prop_assert!((a.score - b.score).abs() < 1e-6, "{} {}", a.score, b.score);
+                    }
+                }
+            }
+        }
+
         #[test]
         fn lists_are_full_distinct_and_allowed(
             slots in prop::collection::vec(prop::collection::vec(-5f32..5.0, 12), 1..6),

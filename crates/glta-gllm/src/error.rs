@@ -36,7 +36,7 @@ pub enum Error {
     #[error("the batch has no targets")]
     NoTargets,
     /// Logits that cannot be ranked.
-    #[error("the logit of item {item} in slot {slot} is not a number")]
+    #[error("the logit of item {item} in slot {slot} is not a number, or infinite")]
     NotANumber {
         /// Slot.
         slot: usize,

@@ -2,8 +2,9 @@ use candle_core::{DType, Device, Tensor, Var};
 use glta_projector::{Parameters, normal_var};
 use serde::{Deserialize, Serialize};
 
+use crate::blocks::with_logits;
 use crate::loss::blocked_cross_entropy;
-use crate::{Error, Result};
+use crate::{Decoder, Error, Ranked, Result, decode};
 
 /// Where the head's item weights `W_g: (items, hidden)` come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -173,6 +174,71 @@ impl GllmHead {
         })
     }
 
+    /// Logits `(n, items.len())` of these items alone.
+    ///
+    /// # Errors
+    /// Shapes that do not fit, unknown items.
+    pub fn logits_of(&self, hidden: &Tensor, items: &[u32]) -> Result<Tensor> {
+        if let Some(&item) = items.iter().find(|&&item| item as usize >= self.items) {
+            return Err(Error::ItemOutOfRange { row: 0, item, items: self.items });
+        }
+        let index = Tensor::new(items, hidden.device())?;
+        let (z, w) = self.factors(hidden, None)?;
+        let logits = z.matmul(&w.index_select(&index, 0)?.t()?)?;
+        Ok(match &self.bias {
+            Some(bias) => logits.broadcast_add(&bias.index_select(&index, 0)?)?,
+            None => logits,
+        })
+    }
+
+    /// The best `k` items of each user, as [`decode`](crate::decode()) would rank the
+    /// [`logits`](Self::logits) of the user's slots: `slots` rows of `hidden:
+    /// (users × slots, hidden)` belong to a user, whose items of `excluded` are
+    /// never named. Computed in blocks of items, without ever holding all logits.
+    ///
+    /// # Errors
+    /// Shapes that do not fit, a logit that is not a number, or infinite.
+    pub fn rank(
+        &self,
+        hidden: &Tensor,
+        residual: Option<&GraphResidual>,
+        slots: usize,
+        excluded: &[impl AsRef<[u32]>],
+        k: usize,
+        decoder: Decoder,
+    ) -> Result<Vec<Vec<Ranked>>> {
+        let users = excluded.len();
+        let rows = hidden.dims().first().copied().unwrap_or(0);
+        if slots == 0 || rows != users * slots {
+            return Err(shape("hidden states", &format!("({users} × {slots}, hidden)"), hidden));
+        }
+        // Slots that are not read need no logits either.
+        let used = decoder.slots(slots);
+        let read =
+            |rows: &Tensor| rows.reshape((users, slots, ()))?.narrow(1, 0, used)?.flatten(0, 1);
+        let residual = residual
+            .map(|r| {
+                candle_core::Result::Ok(GraphResidual {
+                    users: read(&r.users)?,
+                    items: r.items.clone(),
+                })
+            })
+            .transpose()?;
+        let (z, w) = self.factors(&read(hidden)?, residual.as_ref())?;
+        let (z, w, bias) = (z.contiguous()?, w.contiguous()?, self.biases(hidden.device())?);
+        with_logits(&z, &w, &bias, None, None, |logits| {
+            decode::rank(logits, used, excluded, k, decoder)
+        })?
+    }
+
+    /// The biases `(items)`, zero where there are none.
+    fn biases(&self, device: &Device) -> Result<Tensor> {
+        Ok(match &self.bias {
+            Some(bias) => bias.as_tensor().clone(),
+            None => Tensor::zeros(self.items, DType::F32, device)?,
+        })
+    }
+
     /// Mean over the rows with targets of the cross-entropy between a row's
     /// softmax over all items and the uniform distribution on its target set.
     ///
@@ -195,19 +261,12 @@ impl GllmHead {
         masked: &[Vec<u32>],
     ) -> Result<Tensor> {
         let (z, w) = self.factors(hidden, residual)?;
-        let zero;
-        let bias = match &self.bias {
-            Some(bias) => bias.as_tensor(),
-            None => {
-                zero = Tensor::zeros(self.items, DType::F32, hidden.device())?;
-                &zero
-            }
-        };
+        let bias = self.biases(hidden.device())?;
         if let Some(offset) = offset.filter(|offset| offset.dims() != [z.dims()[0], self.items]) {
             let expected = format!("({}, {})", z.dims()[0], self.items);
             return Err(shape("fixed logits", &expected, offset));
         }
-        blocked_cross_entropy(&z, &w, bias, offset, targets, masked)
+        blocked_cross_entropy(&z, &w, &bias, offset, targets, masked, None)
     }
 
     /// `(n, k)` and `(items, k)` whose product is the logits without bias.
@@ -316,6 +375,38 @@ mod tests {
         assert!(map.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap() > 1e-3);
         let short = Tensor::zeros((2, 8), DType::F32, &Device::Cpu).unwrap();
         assert!(head.loss(&z, None, Some(&short), &targets, &masked).is_err());
+    }
+
+    #[test]
+    fn ranks_like_the_decoder_on_full_rows() {
+        let nodes = normal_var((90, 4), 1.0, 1, &Device::Cpu).unwrap();
+        let head = GllmHead::tied(6, &nodes, true, 2).unwrap();
+        head.set_bias(&normal_var(90, 1.0, 3, &Device::Cpu).unwrap()).unwrap();
+        head.set_alpha(0.5).unwrap();
+        let z = hidden(6, 5);
+        let users = normal_var((6, 4), 1.0, 8, &Device::Cpu).unwrap().as_tensor().clone();
+        let residual = GraphResidual { users, items: nodes.as_tensor().clone() };
+        let excluded = [vec![7, 3], vec![], vec![80]];
+        let rows = head.logits(&z, Some(&residual)).unwrap().to_vec2::<f32>().unwrap();
+        for decoder in [Decoder::Parallel, Decoder::FirstLogit, Decoder::MeanSlots] {
+            let lists = head.rank(&z, Some(&residual), 2, &excluded, 10, decoder).unwrap();
+            for (user, (got, excluded)) in lists.iter().zip(&excluded).enumerate() {
+                let full = crate::decode(&rows[2 * user..][..2], excluded, 10, decoder).unwrap();
+                for (a, b) in got.iter().zip(&full) {
+                    assert_eq!(a.item, b.item, "{decoder:?}, user {user}");
+                    assert!((a.score - b.score).abs() < 1e-5, "{} {}", a.score, b.score);
+                }
+                assert_eq!(got.len(), full.len());
+            }
+        }
+        assert!(head.rank(&z, None, 4, &excluded, 10, Decoder::Parallel).is_err());
+
+        let all = head.logits(&z, None).unwrap();
+        let some = head.logits_of(&z, &[80, 2]).unwrap().to_vec2::<f32>().unwrap();
+        for (some, all) in some.iter().zip(all.to_vec2::<f32>().unwrap()) {
+            assert!((some[0] - all[80]).abs() < 1e-5 && (some[1] - all[2]).abs() < 1e-5);
+        }
+        assert!(head.logits_of(&z, &[90]).is_err());
     }
 
     #[test]

@@ -4,7 +4,8 @@
 //! A [`GllmHead`] is the paper's equation 3: `logits = Z W_gᵀ + b_g` for hidden
 //! states `Z: (n, hidden)` gives `(n, items)`, so what comes out is always an
 //! item of the catalogue and never free text. [`Decoder`] turns the logits of a
-//! user's slots into a ranked list.
+//! user's slots into a ranked list. Neither [`GllmHead::loss`] nor
+//! [`GllmHead::rank`] ever holds the logits of all items.
 //!
 //! ```
 //! use candle_core::{DType, Device, Tensor};
@@ -25,9 +26,12 @@
 //! let ranked = decode(&rows, &[0], 3, Decoder::Parallel)?;
 //! assert_eq!(ranked.len(), 3);
 //! assert!(ranked.iter().all(|r| r.item != 0));
+//! let lists = head.rank(&hidden, None, 2, &[[0]], 3, Decoder::Parallel)?;
+//! assert_eq!(lists[0].len(), 3);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod blocks;
 mod decode;
 mod error;
 mod head;
