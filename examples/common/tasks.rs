@@ -91,6 +91,10 @@ pub fn sparse_preset(preset: Preset, config: &mut Config) {
     if preset == Preset::Default {
         // The kernel's popularity has one number where a free bias has one an item.
         config.model.item_bias = false;
+        // A user has a handful of items: what is learned from them is soon too much.
+        config.user_stage.train.learning_rate = 1e-4;
+        config.user_stage.train.epochs = 4;
+        config.user_stage.train.patience = 1;
     }
 }
 
