@@ -154,6 +154,15 @@ impl Run {
         write_tensors(&path, &[("vectors".to_owned(), tensor)].into(), "{}")
     }
 
+    /// Uses the kernel of another run of the same data, text vectors and settings.
+    ///
+    /// # Errors
+    /// A file that cannot be read or written.
+    pub fn copy_kernel(&self, from: &Path) -> Result<()> {
+        let bytes = crate::files::read(&from.join(KERNEL))?;
+        write_whole(&self.folder.file(KERNEL), &bytes)
+    }
+
     /// Uses the texts of another run of the same model, data and settings.
     ///
     /// # Errors

@@ -145,6 +145,10 @@ impl Session<'_> {
             let vectors = whiten(self.text_vectors(config)?.view(), &config.item_text.whiten)?;
             run.set_text_vectors(vectors.view())?;
         }
+        if *system == "GLTA kernel" {
+            // Fitted once, for GLTA.
+            run.copy_kernel(&inputs.folder.join("glta"))?;
+        }
         if let Some(from) = texts {
             run.copy_texts(&inputs.folder.join(from))?;
         }
