@@ -91,6 +91,18 @@ fn both_presets_train_save_load_and_recommend() {
             assert!(list.iter().all(|r| r.score.is_finite()));
             assert_eq!(list[0].record, &known.items[list[0].item as usize]);
         }
+        // From some items alone: the whole list without the others.
+        let among = loaded.recommend_among(&[5], &[2, 3, 11, 16, 19], 3).unwrap().pop().unwrap();
+        let whole = loaded.recommend(5, 20).unwrap();
+        let mut left = whole.iter().filter(|r| [2, 3, 11, 16, 19].contains(&r.item));
+        if preset == Preset::Default {
+            for r in &among {
+                assert_eq!(Some(r.item), left.next().map(|r| r.item));
+            }
+        }
+        assert!(!among.is_empty() && among.len() <= 3);
+        assert!(loaded.recommend_among(&[5], &[20], 3).is_err());
+
         let list = loaded.recommend_for_items(&[3, 1, 3], 4).unwrap();
         assert_eq!(list.len(), 4);
         assert!(list.iter().all(|r| ![1, 3].contains(&r.item)));

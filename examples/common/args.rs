@@ -29,6 +29,10 @@ pub struct PipelineArgs {
     /// the other
     #[arg(long = "seed", value_name = "N", value_delimiter = ',', default_value = "2024")]
     pub seeds: Vec<u64>,
+    /// Share of the items that nothing is trained on, to be recommended as new
+    /// ones: the table then also shows how cold and warm items fare
+    #[arg(long, value_name = "RATIO", default_value_t = 0.0)]
+    pub cold: f64,
     /// cpu, or cuda[:N]
     #[arg(long, default_value = "cpu")]
     pub device: String,

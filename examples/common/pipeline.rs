@@ -12,7 +12,7 @@ use glta::align::{Config, LanguageModel, Recommender, RunData};
 use glta::baselines::{
     Ease, EaseConfig, EaseText, Popularity, TextKnn, TextKnnConfig, WhitenConfig, whiten,
 };
-use glta::data::{Dataset, Split, SplitConfig, TextConfig};
+use glta::data::{Dataset, Interactions, Split, SplitConfig, TextConfig};
 use glta::graph::{LightGcn, LightGcnConfig, NodeEmbeddings};
 use glta::metrics::{EvaluationConfig, Metric, Scorer, evaluate};
 use ndarray::Array2;
@@ -46,6 +46,7 @@ pub fn run(task: &Task, args: &PipelineArgs, config: Config) -> Result<Record> {
             split: "random per user".into(),
             test_ratio: task.split.test_ratio,
             valid_ratio: task.split.valid_ratio,
+            cold_ratio: args.cold,
             seeds: args.seeds.clone(),
             masked: "train+valid".into(),
         },
@@ -67,7 +68,8 @@ pub fn run(task: &Task, args: &PipelineArgs, config: Config) -> Result<Record> {
             .into());
         }
         (Some(old), true) => {
-            if old.config.as_ref().is_some_and(|old| *old != config) {
+            let ratio = old.protocol.cold_ratio;
+            if old.config.as_ref().is_some_and(|old| *old != config) || ratio != args.cold {
                 return Err(format!(
                     "{} was run with another configuration; choose another --out",
                     args.out.display()
@@ -102,6 +104,9 @@ pub fn run(task: &Task, args: &PipelineArgs, config: Config) -> Result<Record> {
     session.reporter.finish();
     println!("\n{}\n\n{}", session.record.table(), session.record.buckets());
     println!("\n{}", session.record.activity());
+    if args.cold > 0.0 {
+        println!("\n{}", session.record.cold());
+    }
     println!("\nwritten to {}", session.path.display());
     if let Some(recommender) = shown {
         show(&recommender)?;
@@ -125,7 +130,8 @@ struct Session<'a> {
 impl Session<'_> {
     /// All systems under one seed; returns GLTA.
     fn seed(&mut self, seed: u64, config: &Config) -> Result<Recommender> {
-        let split_config = SplitConfig { seed, ..self.task.split.clone() };
+        let split_config =
+            SplitConfig { seed, cold_ratio: self.args.cold, ..self.task.split.clone() };
         let split = Split::new(&self.task.dataset, &split_config)?;
         if self.record.row("Popularity", seed).is_none() {
             let started = Instant::now();
@@ -333,7 +339,18 @@ fn validation(scorer: &dyn Scorer, split: &Split) -> Result<f64> {
 fn measure(system: &str, seed: u64, scorer: &dyn Scorer, split: &Split) -> Result<Row> {
     let masked = [&split.train, &split.valid];
     let test = evaluate(scorer, &split.test, &masked, &EvaluationConfig::default())?;
-    Row::new(system, seed, &test, Some(validation(scorer, split)?), split)
+    let mut row = Row::new(system, seed, &test, Some(validation(scorer, split)?), split)?;
+    if !split.cold_items.is_empty() {
+        let candidates = Some(split.cold_items.clone());
+        let config = EvaluationConfig { candidates, ..EvaluationConfig::default() };
+        row.add_cold(split, &test, &evaluate(scorer, &cold_test(split), &masked, &config)?)?;
+    }
+    Ok(row)
+}
+
+/// The test interactions with cold items.
+fn cold_test(split: &Split) -> Interactions {
+    split.test.filter(|_, item| split.cold_items.binary_search(&item).is_ok())
 }
 
 /// Ten recommendations for one user, with some of what the user has.

@@ -24,6 +24,8 @@ pub struct Protocol {
     pub split: String,
     pub test_ratio: f64,
     pub valid_ratio: f64,
+    #[serde(default)]
+    pub cold_ratio: f64,
     pub seeds: Vec<u64>,
     pub masked: String,
 }
@@ -56,6 +58,10 @@ pub struct Row {
     /// Test metrics of each user; kept in a file of their own.
     #[serde(skip)]
     pub users: UserMetrics,
+    /// At 20: cold items ranked among themselves (`cold`), cold and warm ones within
+    /// all items (`cold/all`, `warm/all`), share of cold items in the lists.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub cold: BTreeMap<String, f64>,
     pub train_seconds: f64,
     pub seconds_per_epoch: f64,
     pub epochs: usize,
@@ -152,6 +158,31 @@ pub fn save(path: &Path, bytes: &[u8]) -> Result<()> {
     write().map_err(|e| format!("{}: {e}", path.display()).into())
 }
 
+impl Row {
+    /// Adds what is said of cold items: `test` ranks all items, `among` the cold
+    /// ones alone.
+    pub fn add_cold(&mut self, split: &Split, test: &Report, among: &Report) -> Result<()> {
+        let is_cold = |item: &u32| split.cold_items.binary_search(item).is_ok();
+        let part = |cold| test.with_truth(&split.test.filter(|_, item| is_cold(&item) == cold));
+        for (name, report) in
+            [("cold", among), ("cold/all", &part(true)?), ("warm/all", &part(false)?)]
+        {
+            for (short, metric) in [("N", Metric::Ndcg), ("R", Metric::Recall)] {
+                let value = report.get(metric, 20);
+                self.cold.extend(value.map(|value| (format!("{name} {short}"), value)));
+            }
+        }
+        let lists = (0..test.users().len()).map(|row| test.ranking(row));
+        let (mut shown, mut cold) = (0, 0);
+        for list in lists {
+            shown += list.len();
+            cold += list.iter().filter(|item| is_cold(item)).count();
+        }
+        self.cold.insert("cold share".to_owned(), cold as f64 / shown.max(1) as f64);
+        Ok(())
+    }
+}
+
 impl Record {
     pub fn load(path: &Path) -> Option<Self> {
         serde_json::from_slice(&std::fs::read(path).ok()?).ok()
@@ -180,6 +211,20 @@ impl Record {
     /// The same by how many training items the user has.
     pub fn activity(&self) -> String {
         self.means("N@20 by activity", &Buckets::default().labels(), |row| &row.by_user_activity)
+    }
+
+    /// Cold and warm items at 20.
+    pub fn cold(&self) -> String {
+        let columns = [
+            "cold N",
+            "cold R",
+            "cold/all N",
+            "cold/all R",
+            "warm/all N",
+            "warm/all R",
+            "cold share",
+        ];
+        self.means("cold items, at 20", &columns.map(String::from), |row| &row.cold)
     }
 
     fn means(

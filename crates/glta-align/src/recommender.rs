@@ -106,6 +106,37 @@ impl Recommender {
         Ok(self.records(lists))
     }
 
+    /// [`recommend_batch`](Self::recommend_batch) from `items` alone, such as those
+    /// that are new, as if there were no others.
+    ///
+    /// # Errors
+    /// An unknown user or item.
+    pub fn recommend_among(
+        &self,
+        users: &[u32],
+        items: &[u32],
+        k: usize,
+    ) -> Result<Vec<Vec<Recommendation<'_>>>> {
+        let known = self.data.items.len();
+        let mut others = vec![true; known];
+        for &item in items {
+            *others.get_mut(item as usize).ok_or(Error::UnknownItem { item, items: known })? =
+                false;
+        }
+        let others = |seen: Vec<u32>| {
+            let others = others.iter().zip(0u32..).filter(|(other, _)| **other);
+            others.map(|(_, item)| item).chain(seen).collect()
+        };
+        let mut lists = Vec::with_capacity(users.len());
+        // The excluded items are nearly the catalogue for each user.
+        for users in users.chunks(self.model.config().user_stage.train.batch_size) {
+            users.iter().try_for_each(|&user| self.check_user(user))?;
+            let excluded = |user| others(self.data.seen(user));
+            lists.extend(rank_users(&self.model, &self.data, users, k, excluded)?);
+        }
+        Ok(self.records(lists))
+    }
+
     /// The best `k` items for a person never seen in training, who has `items`
     /// (in any order; repeats count once).
     ///

@@ -33,7 +33,6 @@
 //! # Ok::<(), glta_data::Error>(())
 //! ```
 
-mod cold;
 mod columns;
 mod dataset;
 mod error;
@@ -47,7 +46,6 @@ mod split;
 mod stats;
 mod text;
 
-pub use cold::ColdSplit;
 pub use dataset::{Dataset, Event};
 pub use error::{Error, Result};
 pub use interactions::Interactions;

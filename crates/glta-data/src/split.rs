@@ -39,13 +39,25 @@ pub struct SplitConfig {
     pub test_ratio: f64,
     /// Share of the remaining items to validate on, in `[0, 1)`. Default 0.1.
     pub valid_ratio: f64,
+    /// Share of the items, in `[0, 1)`, that no model gets to see: all their
+    /// interactions are test interactions, and the rest is divided as if they did
+    /// not exist. Of the `n` items with an interaction `round(n · cold_ratio)` are
+    /// drawn. A user who has nothing else is left without a training item.
+    /// Default 0.
+    pub cold_ratio: f64,
     /// Seed of the random choices. Default 2024.
     pub seed: u64,
 }
 
 impl Default for SplitConfig {
     fn default() -> Self {
-        Self { method: SplitMethod::RandomPerUser, test_ratio: 0.2, valid_ratio: 0.1, seed: 2024 }
+        Self {
+            method: SplitMethod::RandomPerUser,
+            test_ratio: 0.2,
+            valid_ratio: 0.1,
+            cold_ratio: 0.0,
+            seed: 2024,
+        }
     }
 }
 
@@ -56,7 +68,8 @@ impl SplitConfig {
     /// [`Error::Config`] for a ratio outside `[0, 1)`.
     pub fn validate(&self) -> Result<()> {
         check_ratio("test_ratio", self.test_ratio)?;
-        check_ratio("valid_ratio", self.valid_ratio)
+        check_ratio("valid_ratio", self.valid_ratio)?;
+        check_ratio("cold_ratio", self.cold_ratio)
     }
 }
 
@@ -88,6 +101,9 @@ pub struct Split {
     pub valid: Interactions,
     /// What is measured in the end.
     pub test: Interactions,
+    /// Items all of whose interactions are test interactions by
+    /// [`SplitConfig::cold_ratio`], ascending.
+    pub cold_items: Vec<u32>,
 }
 
 /// Where an interaction goes.
@@ -120,14 +136,18 @@ impl Split {
             }
             (_, times) => times,
         };
-        let mut parts = vec![Part::Train; interactions.len()];
+        let cold_items = draw_cold(interactions, config);
+        let items = interactions.column_indices();
+        let cold = |k: usize| cold_items.binary_search(&items[k]).is_ok();
+        let part = |k: usize| if cold(k) { Part::Test } else { Part::Train };
+        let mut parts: Vec<Part> = (0..interactions.len()).map(part).collect();
         let mut order: Vec<usize> = Vec::new();
         for user in 0..interactions.n_users() {
             let row = interactions.offsets()[user]..interactions.offsets()[user + 1];
-            let (test, valid) = held_out(row.len(), config);
             // Held-out rows go to the front: test first, then validation.
             order.clear();
-            order.extend(row);
+            order.extend(row.filter(|&k| parts[k] == Part::Train));
+            let (test, valid) = held_out(order.len(), config);
             match times {
                 Some(times) => order.sort_by_key(|&k| std::cmp::Reverse((times[k], k))),
                 None => {
@@ -138,7 +158,7 @@ impl Split {
                 parts[k] = if n < test { Part::Test } else { Part::Valid };
             }
         }
-        Ok(Self::from_parts(interactions, &parts))
+        Ok(Self { cold_items, ..Self::from_parts(interactions, &parts) })
     }
 
     /// A split published as files: a training and a test matrix, from which
@@ -188,7 +208,8 @@ impl Split {
                 parts[k - 1] == wanted
             })
         };
-        Self { train: part(Part::Train), valid: part(Part::Valid), test: part(Part::Test) }
+        let (train, valid, test) = (part(Part::Train), part(Part::Valid), part(Part::Test));
+        Self { train, valid, test, cold_items: Vec::new() }
     }
 
     /// Training and validation together: what is known when testing.
@@ -198,6 +219,20 @@ impl Split {
     pub fn train_and_valid(&self) -> Result<Interactions> {
         self.train.union(&self.valid)
     }
+}
+
+/// The cold items, ascending.
+fn draw_cold(interactions: &Interactions, config: &SplitConfig) -> Vec<u32> {
+    let degrees = interactions.item_degrees();
+    let mut known: Vec<u32> =
+        (0..).zip(&degrees).filter(|(_, d)| **d > 0).map(|(item, _)| item).collect();
+    let amount = round(known.len(), config.cold_ratio);
+    let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
+    // No user has this stream.
+    rng.set_stream(u64::MAX);
+    let mut cold = known.partial_shuffle(&mut rng, amount).0.to_vec();
+    cold.sort_unstable();
+    cold
 }
 
 /// How many of `n` items are held out: `(test, valid)`.
@@ -274,7 +309,8 @@ mod tests {
         ) {
             let data = dataset(&lengths);
             let method = if leave_one_out { SplitMethod::LeaveOneOut } else { SplitMethod::RandomPerUser };
-            let config = SplitConfig { method, test_ratio, valid_ratio, seed };
+            let config =
+                SplitConfig { method, test_ratio, valid_ratio, seed, ..SplitConfig::default() };
             let split = Split::new(&data, &config).unwrap();
             let all = split.train_and_valid().unwrap().union(&split.test).unwrap();
             prop_assert_eq!(&all, data.interactions());
@@ -294,6 +330,42 @@ mod tests {
         }
 
         #[test]
+        fn cold_items_are_only_tested_on(
+            pairs in prop::collection::vec((0u32..12, 0u32..20), 1..150),
+            cold_ratio in 0.0f64..0.999,
+            seed in any::<u64>(),
+        ) {
+            let items = (0..20).map(|i| Item::new(i.to_string())).collect();
+            let data = Dataset::from_dense("d", 12, items, pairs).unwrap();
+            let config = SplitConfig { cold_ratio, seed, ..SplitConfig::default() };
+            let split = Split::new(&data, &config).unwrap();
+            let all = data.interactions();
+            let seen = split.train_and_valid().unwrap();
+            prop_assert_eq!(&seen.union(&split.test).unwrap(), all);
+            prop_assert_eq!(seen.len() + split.test.len(), all.len());
+            let degrees = all.item_degrees();
+            let known = degrees.iter().filter(|&&d| d > 0).count();
+            prop_assert_eq!(split.cold_items.len(), round(known, cold_ratio));
+            prop_assert!(split.cold_items.windows(2).all(|pair| pair[0] < pair[1]));
+            for &item in &split.cold_items {
+                prop_assert_eq!(seen.item_degrees()[item as usize], 0);
+                prop_assert_eq!(
+                    split.test.item_degrees()[item as usize], degrees[item as usize]
+                );
+                prop_assert!(degrees[item as usize] > 0);
+            }
+            let is_cold = |item: &u32| split.cold_items.contains(item);
+            for user in 0..12 {
+                let warm = all.items(user).iter().filter(|i| !is_cold(i)).count();
+                let (test, valid) = held_out(warm, &config);
+                let tested = split.test.items(user).iter().filter(|i| !is_cold(i)).count();
+                prop_assert_eq!((tested, split.valid.items(user).len()), (test, valid));
+                prop_assert_eq!(split.train.items(user).is_empty(), warm == 0);
+            }
+            prop_assert_eq!(Split::new(&data, &config).unwrap(), split);
+        }
+
+        #[test]
         fn published_train_gives_validation(
             lengths in prop::collection::vec(0usize..40, 1..20),
             ratio in 0.0f64..0.999,
@@ -306,6 +378,13 @@ mod tests {
                 prop_assert!(split.train.items(u).len() >= lengths[u as usize].min(1));
             }
         }
+    }
+
+    #[test]
+    fn a_configuration_from_before_cold_items_still_reads() {
+        let old = r#"{"method":"random_per_user","test_ratio":0.2,"valid_ratio":0.1,"seed":2024}"#;
+        let config: SplitConfig = serde_json::from_str(old).unwrap();
+        assert_eq!(config, SplitConfig::default());
     }
 
     #[test]
@@ -366,6 +445,9 @@ mod tests {
         for ratio in [-0.1, 1.0, f64::NAN] {
             let config = SplitConfig { test_ratio: ratio, ..SplitConfig::default() };
             assert!(Split::new(&data, &config).is_err());
+            let config = SplitConfig { cold_ratio: ratio, ..SplitConfig::default() };
+            let message = Split::new(&data, &config).unwrap_err().to_string();
+            assert!(message.contains("cold_ratio"), "{message}");
             let test = Interactions::empty(1, 3).unwrap();
             assert!(Split::with_validation(data.interactions(), test, ratio, 1).is_err());
         }

@@ -167,6 +167,9 @@ fn merge(list: &mut Vec<Ranked>, others: impl IntoIterator<Item = Ranked>, k: us
 /// Each list in its turn names its best item that is not yet taken. A list can
 /// lose at most `k - 1` items to the others, so `k` items of each are enough.
 fn take_turns(lists: &[Vec<Ranked>], k: usize) -> Vec<Ranked> {
+    if let [list] = lists {
+        return list.clone();
+    }
     let mut next = vec![0; lists.len()];
     let mut taken: Vec<Ranked> = Vec::with_capacity(k);
     while taken.len() < k {

@@ -14,11 +14,14 @@ pub struct EvaluationConfig {
     /// score all items gets fewer users where a block would hold over four
     /// million (16 MB). Default 128.
     pub block_users: usize,
+    /// Rank these items alone, as if the catalogue held no others; what is to be
+    /// found among the others then counts as missed. Default all items.
+    pub candidates: Option<Vec<u32>>,
 }
 
 impl Default for EvaluationConfig {
     fn default() -> Self {
-        Self { ks: vec![5, 10, 20], block_users: DEFAULT_BLOCK_USERS }
+        Self { ks: vec![5, 10, 20], block_users: DEFAULT_BLOCK_USERS, candidates: None }
     }
 }
 
@@ -64,8 +67,8 @@ fn ascending(ks: &[usize]) -> Vec<usize> {
 /// id. The result does not depend on the number of threads.
 ///
 /// # Errors
-/// Bad settings, matrices with other item counts than the scorer's, a NaN
-/// score, a failing scorer, or [`Error::NoUsers`].
+/// Bad settings, an unknown candidate, matrices with other item counts than the
+/// scorer's, a NaN score, a failing scorer, or [`Error::NoUsers`].
 pub fn evaluate(
     scorer: &dyn Scorer,
     truth: &Interactions,
@@ -84,6 +87,7 @@ pub fn evaluate(
         scorer,
         &users,
         masked,
+        config.candidates.as_deref(),
         ks[ks.len() - 1],
         config.block_users,
         |ranked, out: &mut Vec<u32>| out.extend(ranked.iter().map(|r| r.item)),
@@ -114,6 +118,7 @@ pub fn top_k(
         scorer,
         users,
         masked,
+        None,
         k,
         DEFAULT_BLOCK_USERS,
         |ranked, out: &mut Vec<Vec<Ranked>>| out.push(ranked.to_vec()),

@@ -32,6 +32,7 @@ pub(crate) fn rank<T: Default + Send>(
     scorer: &dyn Scorer,
     users: &[u32],
     masked: &[&Interactions],
+    candidates: Option<&[u32]>,
     k: usize,
     block_users: usize,
     keep: impl Fn(&[Ranked], &mut T) + Sync,
@@ -40,6 +41,7 @@ pub(crate) fn rank<T: Default + Send>(
         check_items("items in a masked matrix", scorer, matrix)?;
     }
     let n_items = scorer.n_items();
+    let allowed = candidates.map(|items| allowed(items, n_items)).transpose()?;
     let (block_users, block_items) = if scorer.scores_item_ranges() {
         let block_items = (CACHED_SCORES / block_users).clamp(1, n_items.max(1));
         (block_users, block_items)
@@ -48,7 +50,7 @@ pub(crate) fn rank<T: Default + Send>(
         (fitting.clamp(1, block_users), n_items.max(1))
     };
     let run = |memory: &mut Memory, block: &[u32]| {
-        memory.rank(scorer, block, masked, k, block_items)?;
+        memory.rank(scorer, block, masked, allowed.as_deref(), k, block_items)?;
         let mut kept = (T::default(), Vec::with_capacity(block.len()));
         for ranked in &memory.ranked[..block.len()] {
             keep(ranked, &mut kept.0);
@@ -64,6 +66,21 @@ pub(crate) fn rank<T: Default + Send>(
         let blocks = users.chunks(block_users);
         blocks.map(|block| run(&mut memory, block)).collect()
     }
+}
+
+/// Which items are among the candidates.
+fn allowed(candidates: &[u32], n_items: usize) -> Result<Vec<bool>> {
+    let mut allowed = vec![false; n_items];
+    for &item in candidates {
+        match allowed.get_mut(item as usize) {
+            Some(allowed) => *allowed = true,
+            None => {
+                let problem = "names an item that the scorer does not have";
+                return Err(Error::Config { field: "candidates", problem });
+            }
+        }
+    }
+    Ok(allowed)
 }
 
 /// What a thread needs to rank blocks of users.
@@ -85,6 +102,7 @@ impl Memory {
         scorer: &dyn Scorer,
         block: &[u32],
         masked: &[&Interactions],
+        allowed: Option<&[bool]>,
         k: usize,
         block_items: usize,
     ) -> Result<()> {
@@ -112,6 +130,12 @@ impl Memory {
                     let inside = items[start..].iter().map(|&i| i as usize - first);
                     for at in inside.take_while(|&at| at < width) {
                         row[at] = f32::NEG_INFINITY;
+                    }
+                }
+                if let Some(allowed) = allowed {
+                    let allowed = &allowed[first..first + width];
+                    for (score, _) in row.iter_mut().zip(allowed).filter(|(_, a)| !**a) {
+                        *score = f32::NEG_INFINITY;
                     }
                 }
                 let merged = self.selector.merge(row, first as u32, k, best);

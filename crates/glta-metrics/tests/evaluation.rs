@@ -52,12 +52,25 @@ proptest! {
             }
         }
         if !truth.is_empty() {
-            let config = EvaluationConfig { ks: vec![k], block_users };
+            let config = EvaluationConfig { ks: vec![k], block_users, ..EvaluationConfig::default() };
             let blocked = evaluate(&scorer, &truth, &[&masked], &config).unwrap();
             let whole = evaluate(&scorer, &truth, &[&masked], &EvaluationConfig {
                 ks: vec![k], ..EvaluationConfig::default()
             }).unwrap();
             prop_assert_eq!(blocked, whole);
+
+            // Candidates are what is left when all others are masked.
+            let candidates: Vec<u32> = (0..n_items as u32).filter(|i| i % 3 == 1).collect();
+            let others = (0..n_users as u32)
+                .flat_map(|u| (0..n_items as u32).filter(|i| i % 3 != 1).map(move |i| (u, i)));
+            let others = Interactions::from_pairs(n_users, n_items, others).unwrap();
+            let masks = [&masked, &others];
+            let by_mask = evaluate(&scorer, &truth, &masks, &config).unwrap();
+            let config = EvaluationConfig { candidates: Some(candidates), ..config };
+            let among = evaluate(&scorer, &truth, &[&masked], &config).unwrap();
+            prop_assert_eq!(among, by_mask);
+            let config = EvaluationConfig { candidates: Some(vec![n_items as u32]), ..config };
+            prop_assert!(evaluate(&scorer, &truth, &[&masked], &config).is_err());
         }
     }
 }

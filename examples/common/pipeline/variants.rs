@@ -11,7 +11,7 @@ use glta::gllm::Decoder;
 use glta::graph::NodeEmbeddings;
 use glta::metrics::{EvaluationConfig, evaluate_rankings};
 
-use super::Session;
+use super::{Session, cold_test};
 use crate::common::Result;
 use crate::common::report::Row;
 
@@ -205,17 +205,30 @@ impl Session<'_> {
         inputs: &Inputs<'_>,
     ) -> Result<Row> {
         let split = inputs.split;
-        let rankings = rankings(recommender, &split.test)?;
-        let test = evaluate_rankings(&rankings, &split.test, &EvaluationConfig::default().ks)?;
-        Row::new(system, recommender.config().seed, &test, valid, split)
+        let lists = rankings(recommender, &split.test, None)?;
+        let test = evaluate_rankings(&lists, &split.test, &EvaluationConfig::default().ks)?;
+        let mut row = Row::new(system, recommender.config().seed, &test, valid, split)?;
+        if !split.cold_items.is_empty() {
+            let truth = cold_test(split);
+            let lists = rankings(recommender, &truth, Some(&split.cold_items))?;
+            row.add_cold(split, &test, &evaluate_rankings(&lists, &truth, &[20])?)?;
+        }
+        Ok(row)
     }
 }
 
-/// Top-20 lists of all users with test items.
-fn rankings(recommender: &Recommender, test: &Interactions) -> Result<Vec<(u32, Vec<u32>)>> {
+/// Top-20 lists of all users with test items, from `among` or all items.
+fn rankings(
+    recommender: &Recommender,
+    test: &Interactions,
+    among: Option<&[u32]>,
+) -> Result<Vec<(u32, Vec<u32>)>> {
     let users: Vec<u32> =
         (0..test.n_users() as u32).filter(|&user| !test.items(user).is_empty()).collect();
-    let lists = recommender.recommend_batch(&users, 20)?;
+    let lists = match among {
+        Some(items) => recommender.recommend_among(&users, items, 20)?,
+        None => recommender.recommend_batch(&users, 20)?,
+    };
     Ok(users
         .into_iter()
         .zip(lists)

@@ -131,7 +131,8 @@ pub(crate) fn finish_split(
             "test pairs that are also training pairs were left out of the test"
         );
     }
-    let split = Split { valid: Interactions::empty(n_users, n_items)?, train, test };
+    let valid = Interactions::empty(n_users, n_items)?;
+    let split = Split { train, valid, test, cold_items: Vec::new() };
     Ok((collector.finish(name, |_, raw| Item::new(raw))?, split))
 }
 
