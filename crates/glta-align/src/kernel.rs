@@ -7,6 +7,7 @@ use glta_baselines::{Ease, EaseConfig, SideInformation, TextKnn, TextKnnConfig};
 use glta_data::Interactions;
 use glta_metrics::{EvaluationConfig, Metric, Scorer, ScorerError, evaluate};
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis};
+use rayon::prelude::*;
 
 use crate::config::KernelConfig;
 use crate::data::RunData;
@@ -170,15 +171,13 @@ impl Kernel {
     /// [`logits`](Self::logits) of many: `(rows, items)`.
     pub(crate) fn rows<'a>(
         &self,
-        queries: impl ExactSizeIterator<Item = (&'a [u32], Option<u32>)>,
+        queries: impl Iterator<Item = (&'a [u32], Option<u32>)>,
         device: &Device,
     ) -> Result<Tensor> {
-        let rows = queries.len();
-        let mut values = Vec::with_capacity(rows * self.degrees.len());
-        for (context, hidden_from) in queries {
-            values.extend(self.logits(context, hidden_from)?);
-        }
-        Ok(Tensor::from_vec(values, (rows, self.degrees.len()), device)?)
+        let queries: Vec<_> = queries.collect();
+        let rows = queries.par_iter().map(|&(context, user)| self.logits(context, user));
+        let rows = rows.collect::<Result<Vec<_>>>()?;
+        Ok(Tensor::from_vec(rows.concat(), (rows.len(), self.degrees.len()), device)?)
     }
 
     /// The factor under which half of some users' items, scored without those

@@ -7,6 +7,7 @@ use candle_core::{D, DType, Device, Tensor, Var};
 use glta_gllm::{Decoder, GllmHead, GllmWeights, GraphResidual, Ranked, decode};
 use glta_llm::{ForwardOptions, Prefix};
 use glta_projector::{Parameters, Piece, Projector, normal_var, splice};
+use rayon::prelude::*;
 
 use crate::config::{Backbone, Config, Recompute, SlotPlacement, UserNode};
 use crate::files::{read_tensors, take, write_tensors};
@@ -387,6 +388,7 @@ impl Glta {
         let Some(kernel) = self.kernel.as_ref().filter(|_| self.corrects_kernel()) else {
             return Ok(None);
         };
+        let _span = tracing::debug_span!("kernel").entered();
         let queries = examples.iter().map(|e| (e.context.as_slice(), e.user));
         let rows = kernel.rows(queries, &self.device)?;
         let (b, n, items) = (examples.len(), self.config.model.slots, self.nodes.n_items());
@@ -427,7 +429,7 @@ impl Glta {
             return Ok(corrections.unwrap_or_default());
         };
         examples
-            .iter()
+            .par_iter()
             .enumerate()
             .map(|(at, example)| {
                 let base = kernel.logits(&example.context, None)?;

@@ -127,6 +127,7 @@ impl Run {
         steps: u64,
         progress: &mut Progress<'_>,
     ) -> Result<()> {
+        let _span = tracing::debug_span!("step").entered();
         let loss = stage.loss(self.position.batch)?;
         self.position.batch += 1;
         self.position.step += 1;
@@ -139,6 +140,7 @@ impl Run {
             return Err(Error::NotFinite { what, stage: stage.name(), step });
         }
         let store = loss.backward()?;
+        let _span = tracing::debug_span!("update").entered();
         let gradients =
             gradients(stage.parameters(), &store, config.clip_norm, stage.name(), step)?;
         let rate = learning_rate(config, step, steps);
@@ -179,7 +181,7 @@ impl Run {
         };
         let current = snapshot(stage.parameters())?;
         restore(stage.parameters(), &kept)?;
-        let value = stage.evaluate();
+        let value = tracing::debug_span!("evaluation").in_scope(|| stage.evaluate());
         restore(stage.parameters(), &current)?;
         let Some(value) = value? else {
             return Ok(());
@@ -206,6 +208,7 @@ impl Run {
     }
 
     fn save(&self, stage: &dyn Stage, path: &Path) -> Result<()> {
+        let _span = tracing::debug_span!("checkpoint").entered();
         let mut tensors = Tensors::new();
         let mut put = |kind: &str, values: &Tensors| {
             for (name, tensor) in values {

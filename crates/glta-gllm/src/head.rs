@@ -212,6 +212,7 @@ impl GllmHead {
         if slots == 0 || rows != users * slots {
             return Err(shape("hidden states", &format!("({users} × {slots}, hidden)"), hidden));
         }
+        let _span = tracing::debug_span!("head ranking").entered();
         // Slots that are not read need no logits either.
         let used = decoder.slots(slots);
         let read =
@@ -260,6 +261,7 @@ impl GllmHead {
         targets: &[Vec<u32>],
         masked: &[Vec<u32>],
     ) -> Result<Tensor> {
+        let _span = tracing::debug_span!("head forward").entered();
         let (z, w) = self.factors(hidden, residual)?;
         let bias = self.biases(hidden.device())?;
         if let Some(offset) = offset.filter(|offset| offset.dims() != [z.dims()[0], self.items]) {

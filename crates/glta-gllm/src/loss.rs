@@ -231,6 +231,7 @@ impl CustomOp3 for BlockedCrossEntropy {
         _value: &Tensor,
         grad: &Tensor,
     ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let _span = tracing::debug_span!("head backward").entered();
         let grad = grad.to_dtype(DType::F32)?.to_scalar::<f32>()?;
         let (dz, dw, db) = with_logits(z, w, bias, self.offset.as_ref(), self.block, |logits| {
             self.backward(logits, grad, w.track_op(), bias.track_op())

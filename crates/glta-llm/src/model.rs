@@ -366,6 +366,13 @@ impl Llama {
             return Err(Error::Input("the prefix belongs to another model".into()));
         }
         let batch = Batch::new(seq, lengths, options.prefix.map_or(0, Prefix::len));
+        let _span = tracing::debug_span!(
+            "llm forward",
+            rows,
+            tokens = batch.tokens(),
+            prefix = options.prefix.map_or(0, Prefix::len)
+        )
+        .entered();
         let prefix = options.prefix.filter(|p| !p.is_empty());
         let keep = match (embeds.track_op(), options.recompute) {
             (false, _) => Keep::Nothing,

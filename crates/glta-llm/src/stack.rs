@@ -219,6 +219,7 @@ impl CustomOp1 for Stack {
     }
 
     fn bwd(&self, _: &Tensor, _: &Tensor, grad: &Tensor) -> CandleResult<Option<Tensor>> {
+        let _span = tracing::debug_span!("llm backward").entered();
         let run = || {
             let dy = self.batch.pack(grad)?;
             let dx = self.model.backward(&self.tape, &self.batch, self.prefix.as_ref(), &dy)?;

@@ -1,0 +1,162 @@
+//! Where the time of an epoch goes: both alignment stages for one epoch each, and
+//! recommending, by the debug spans that the crates emit.
+//!
+//! `cargo bench -p glta --bench training_cost -- DATA LLM` with the folder or
+//! archive of MovieLens 100K and the folder of a checkpoint.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use candle_core::{Device, Tensor, Var};
+use glta::align::Event;
+use glta::data::readers;
+use glta::llm::{ForwardOptions, LlamaOptions};
+use glta::prelude::*;
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Metadata, Subscriber};
+
+/// Wall seconds by path of spans, such as `step/llm forward`.
+#[derive(Default)]
+struct Sums {
+    names: Vec<&'static str>,
+    open: Vec<(usize, Instant)>,
+    seconds: BTreeMap<String, f64>,
+    /// Of the last forward pass, by name.
+    sizes: BTreeMap<&'static str, u64>,
+}
+
+#[derive(Clone, Default)]
+struct Clock(Arc<Mutex<Sums>>);
+
+impl Visit for Sums {
+    fn record_debug(&mut self, _: &Field, _: &dyn Debug) {}
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.sizes.insert(field.name(), value);
+    }
+}
+
+impl Subscriber for Clock {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.is_span() && metadata.target().starts_with("glta")
+    }
+    fn new_span(&self, span: &Attributes<'_>) -> Id {
+        let mut sums = self.0.lock().unwrap();
+        span.record(&mut *sums);
+        sums.names.push(span.metadata().name());
+        Id::from_u64(sums.names.len() as u64)
+    }
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+    fn event(&self, _: &tracing::Event<'_>) {}
+    fn enter(&self, span: &Id) {
+        self.0.lock().unwrap().open.push((span.into_u64() as usize - 1, Instant::now()));
+    }
+    fn exit(&self, _: &Id) {
+        let mut sums = self.0.lock().unwrap();
+        let path: Vec<&str> = sums.open.iter().map(|&(n, _)| sums.names[n]).collect();
+        let path = path.join("/");
+        if let Some((_, start)) = sums.open.pop() {
+            *sums.seconds.entry(path).or_default() += start.elapsed().as_secs_f64();
+        }
+    }
+}
+
+/// One table: seconds under `root`, by part, and what no part explains.
+fn table(title: &str, root: &str, seconds: &BTreeMap<String, f64>) {
+    let whole = seconds.get(root).copied().unwrap_or(0.0);
+    println!("{title}: {whole:.2} s");
+    let mut rest = whole;
+    for (path, part) in seconds {
+        if let Some(name) = path.strip_prefix(&format!("{root}/")).filter(|n| !n.contains('/')) {
+            println!("    {name:<16} {part:>8.2} s {:>6.1} %", 100.0 * part / whole);
+            rest -= part;
+        }
+    }
+    println!("    {:<16} {rest:>8.2} s {:>6.1} %", "everything else", 100.0 * rest / whole);
+}
+
+/// Seconds of forward and backward with `prefix` tokens reused, and read anew in
+/// each of `rows` rows of `own` tokens more.
+fn prefix_reuse(language: &LanguageModel, rows: usize, own: usize, prefix: usize) -> [f64; 2] {
+    let llama = &language.llama;
+    let kept = llama.prefix(&vec![5; prefix]).unwrap();
+    [(own, Some(&kept)), (own + prefix, None)].map(|(seq, prefix)| {
+        let shape = (rows, seq, llama.config().hidden_size);
+        let x = Var::from_tensor(&Tensor::randn(0f32, 0.1, shape, &Device::Cpu).unwrap()).unwrap();
+        let options = ForwardOptions { prefix, recompute: false };
+        let run = |_| {
+            let start = Instant::now();
+            let hidden = llama.hidden_states(&x, &vec![seq; rows], &options).unwrap();
+            drop(hidden.sum_all().unwrap().backward().unwrap());
+            start.elapsed().as_secs_f64()
+        };
+        (0..3).map(run).fold(f64::INFINITY, f64::min)
+    })
+}
+
+fn main() {
+    let words: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
+    let [data, llm] = words.as_slice() else {
+        println!("needs the paths of MovieLens 100K and of a checkpoint; nothing measured");
+        return;
+    };
+    let dataset = readers::movielens(data).expect("MovieLens 100K");
+    let split = Split::new(&dataset, &SplitConfig::default()).unwrap();
+    let run_data = RunData::new(&dataset, &split, &TextConfig::default()).unwrap();
+    let users = run_data.users.len();
+    let options = LlamaOptions { layers: Some(4), ..LlamaOptions::default() };
+    let language = LanguageModel::load(llm, &options, &Device::Cpu).expect("checkpoint");
+    let clock = Clock::default();
+    tracing::subscriber::set_global_default(clock.clone()).unwrap();
+    let take = || std::mem::take(&mut clock.0.lock().unwrap().seconds);
+    // As in the MovieLens example, with item tokens in the prompt and without.
+    for history in [0, 5] {
+        let mut config = Config::default();
+        config.graph.epochs = 20;
+        config.model.history = history;
+        (config.texts.profile, config.texts.prediction) = (false, false);
+        config.item_stage.train.epochs = 1;
+        config.user_stage.train.epochs = 1;
+        let folder = tempfile::tempdir().unwrap();
+        let run = Run::open(folder.path(), config, run_data.clone(), false).unwrap();
+        println!("\n== {history} item tokens in a user's prompt");
+        let (recommender, _) = run
+            .fit(Some(&language), &mut |event| {
+                match event {
+                    // What came before belongs to no stage.
+                    Event::Kernel { .. } | Event::TextVectors { .. } => drop(take()),
+                    Event::Evaluated { stage, .. } => {
+                        let seconds = take();
+                        table(&format!("{stage} stage, one epoch"), "step", &seconds);
+                        table(&format!("{stage} stage, one evaluation"), "evaluation", &seconds);
+                        let sizes = clock.0.lock().unwrap().sizes.clone();
+                        println!("    last forward pass: {sizes:?}");
+                        if *stage == "item" && history == 0 || *stage == "user" {
+                            let [rows, tokens, prefix] = ["rows", "tokens", "prefix"].map(|n| sizes[n] as usize);
+                            let [with, without] = prefix_reuse(&language, rows, tokens.div_ceil(rows), prefix);
+                            let saved = 100.0 * (1.0 - with / without);
+                            println!("    forward and backward {:.0} ms with the prefix reused, {:.0} without: {saved:.0} % saved", 1e3 * with, 1e3 * without);
+                        }
+                        drop(take());
+                    }
+                    _ => {}
+                }
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+        take();
+        let start = Instant::now();
+        let everyone: Vec<u32> = (0..users as u32).collect();
+        recommender.recommend_batch(&everyone, 20).unwrap();
+        let seconds = start.elapsed().as_secs_f64();
+        println!("recommending: {:.0} users/s", users as f64 / seconds);
+        for (path, part) in take() {
+            println!("    {path:<16} {part:>8.2} s {:>6.1} %", 100.0 * part / seconds);
+        }
+    }
+}
