@@ -3,6 +3,7 @@
 #![allow(unreachable_pub)]
 
 pub mod args;
+pub mod compare;
 pub mod fetch;
 pub mod pipeline;
 pub mod progress;

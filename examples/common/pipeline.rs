@@ -19,6 +19,7 @@ use ndarray::Array2;
 
 use super::Result;
 use super::args::PipelineArgs;
+use super::compare;
 use super::progress::Reporter;
 use super::report::{LlmRecord, Protocol, Record, Row};
 use variants::Inputs;
@@ -104,6 +105,8 @@ pub fn run(task: &Task, args: &PipelineArgs, config: Config) -> Result<Record> {
     session.reporter.finish();
     println!("\n{}\n\n{}", session.record.table(), session.record.buckets());
     println!("\n{}", session.record.activity());
+    let comparisons = compare::comparisons(&session.record, &args.out)?;
+    println!("\n{}", compare::table(&comparisons));
     if args.cold > 0.0 {
         println!("\n{}", session.record.cold());
     }

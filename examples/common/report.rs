@@ -118,11 +118,19 @@ pub struct UserMetrics {
 
 impl UserMetrics {
     /// Those of a row, where [`Row::save_users`] put them.
-    #[allow(dead_code, reason = "only reproduce compares systems")]
     pub fn load(out: &Path, system: &str, seed: u64) -> Result<Self> {
         let path = users_path(out, system, seed);
         let bytes = std::fs::read(&path).map_err(|e| format!("{}: {e}", path.display()))?;
         Ok(serde_json::from_slice(&bytes).map_err(|e| format!("{}: {e}", path.display()))?)
+    }
+}
+
+impl UserMetrics {
+    /// Adds the users of another seed.
+    pub fn append(&mut self, other: Self) {
+        self.users.extend(other.users);
+        self.ndcg_10.extend(other.ndcg_10);
+        self.ndcg_20.extend(other.ndcg_20);
     }
 }
 

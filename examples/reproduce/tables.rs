@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
 
-use glta::metrics::{Buckets, Paired};
+use glta::metrics::Buckets;
 use serde::Serialize;
 
 use super::paper::Printed;
 use super::plot;
 use crate::common::Result;
+use crate::common::compare;
 use crate::common::pipeline::variants::COMPLETE;
-use crate::common::report::{Record, Row, UserMetrics, save};
+use crate::common::report::{Record, Row, save};
 
 /// Rows of table 2, in its order, and what stands beside them here.
 const SYSTEMS: &[&str] = &[
@@ -37,29 +38,17 @@ struct Value {
     seeds: usize,
 }
 
-/// GLTA against another system, paired over users and seeds.
-#[derive(Debug, Serialize)]
-struct Comparison {
-    system: String,
-    against: String,
-    metric: &'static str,
-    difference: f64,
-    standard_error: f64,
-    p_value: f64,
-    pairs: usize,
-}
-
 /// `report.json`.
 #[derive(Debug, Serialize)]
 struct Summary<'a> {
     rows: BTreeMap<&'a str, BTreeMap<&'a str, Value>>,
-    comparisons: Vec<Comparison>,
+    comparisons: Vec<compare::Comparison>,
 }
 
 /// Writes `report.md`, `report.json` and the plots into `out`; returns the
 /// Markdown.
 pub(crate) fn report(record: &Record, printed: &Printed, out: &Path) -> Result<String> {
-    let comparisons = comparisons(record, out)?;
+    let comparisons = compare::comparisons(record, out)?;
     let mut text = String::new();
     let stats = &record.dataset;
     let seeds: Vec<String> = record.protocol.seeds.iter().map(u64::to_string).collect();
@@ -184,42 +173,7 @@ fn by_bucket(
     Ok(())
 }
 
-/// GLTA against every other row of table 2 and its controls.
-fn comparisons(record: &Record, out: &Path) -> Result<Vec<Comparison>> {
-    let seeds: Vec<u64> = rows_of(record, "GLTA").map(|row| row.seed).collect();
-    let mut found = Vec::new();
-    let others = SYSTEMS.iter().chain(CONTROLS).filter(|s| **s != "GLTA");
-    for &other in others {
-        for (metric, of) in
-            [("N@10", (|u| u.ndcg_10) as fn(UserMetrics) -> Vec<f64>), ("N@20", |u| u.ndcg_20)]
-        {
-            let (mut a, mut b) = (Vec::new(), Vec::new());
-            for &seed in &seeds {
-                if record.row(other, seed).is_none() {
-                    continue;
-                }
-                a.extend(of(UserMetrics::load(out, "GLTA", seed)?));
-                b.extend(of(UserMetrics::load(out, other, seed)?));
-            }
-            if a.len() < 2 {
-                continue;
-            }
-            let paired = Paired::from_values(&a, &b)?;
-            found.push(Comparison {
-                system: "GLTA".into(),
-                against: other.into(),
-                metric,
-                difference: paired.mean(),
-                standard_error: paired.standard_error(),
-                p_value: paired.t_test().p_value,
-                pairs: a.len(),
-            });
-        }
-    }
-    Ok(found)
-}
-
-fn compared(text: &mut String, comparisons: &[Comparison]) -> Result<()> {
+fn compared(text: &mut String, comparisons: &[compare::Comparison]) -> Result<()> {
     writeln!(text, "### GLTA against each, paired over users and seeds\n")?;
     writeln!(text, "| against | metric | difference | s.e. | p (paired t-test) | pairs |")?;
     writeln!(text, "|---|---|---:|---:|---:|---:|")?;
