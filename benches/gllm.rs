@@ -9,12 +9,16 @@
 //! criterion's repetitions out.
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout)]
 
+#[path = "support/plain_product.rs"]
+mod plain_product;
+
 use std::time::{Duration, Instant};
 
 use candle_core::{Device, Tensor, Var};
 use criterion::Criterion;
 use glta_gllm::{Decoder, GllmHead};
 use glta_projector::normal_var;
+use plain_product::plain_product;
 
 const HIDDEN: usize = 4096;
 /// Width of the item nodes of the tied head.
@@ -54,32 +58,7 @@ fn product(rows: usize, items: usize, inner: usize) -> f64 {
     let z = vec![0.5f32; rows * inner];
     let w = vec![0.25f32; items_of * inner];
     let mut out = vec![0f32; rows * items_of];
-    let seconds = best(|| {
-        // SAFETY: the strides describe row-major out, z and w read as its transpose.
-        unsafe {
-            gemm::gemm(
-                rows,
-                items_of,
-                inner,
-                out.as_mut_ptr(),
-                1,
-                items_of as isize,
-                false,
-                z.as_ptr(),
-                1,
-                inner as isize,
-                w.as_ptr(),
-                inner as isize,
-                1,
-                0.0,
-                1.0,
-                false,
-                false,
-                false,
-                gemm::Parallelism::Rayon(0),
-            );
-        }
-    });
+    let seconds = best(|| plain_product(&z, &w, &mut out, inner));
     seconds * items as f64 / items_of as f64
 }
 

@@ -10,9 +10,13 @@
 #[path = "../crates/glta-llm/tests/support/mod.rs"]
 mod support;
 
+#[path = "support/plain_product.rs"]
+mod plain_product;
+
 use candle_core::{Device, Tensor, Var};
 use criterion::{BenchmarkId, Criterion, Throughput};
 use glta_llm::{ForwardOptions, GenerateOptions, Llama, LlamaOptions, Precision, SimdLevel};
+use plain_product::plain_product;
 use rayon::prelude::*;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
@@ -72,33 +76,7 @@ fn gemm_layer(spec: &Spec, rows: usize) -> f64 {
             let a = vec![0.5f32; rows * k];
             let b = vec![0.25f32; n * k];
             let mut c = vec![0f32; rows * n];
-            best(5, || {
-                // SAFETY: the strides describe row-major a, c and a weight
-                // stored outputs by inputs.
-                unsafe {
-                    gemm::gemm(
-                        rows,
-                        n,
-                        k,
-                        c.as_mut_ptr(),
-                        1,
-                        n as isize,
-                        false,
-                        a.as_ptr(),
-                        1,
-                        k as isize,
-                        b.as_ptr(),
-                        k as isize,
-                        1,
-                        0.0,
-                        1.0,
-                        false,
-                        false,
-                        false,
-                        gemm::Parallelism::Rayon(0),
-                    );
-                }
-            })
+            best(5, || plain_product(&a, &b, &mut c, k))
         })
         .sum()
 }

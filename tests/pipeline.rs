@@ -68,6 +68,24 @@ fn answers(recommender: &Recommender) -> Vec<(u32, u32)> {
     recommender.recommend_batch(&users, 5).unwrap().into_iter().flatten().map(bits).collect()
 }
 
+/// Texts are not needed: the kernel and the nodes then know the graph alone.
+#[test]
+fn a_catalogue_without_texts_trains_and_loads() {
+    let folder = tempfile::tempdir().unwrap();
+    let language = language(&folder.path().join("llm"));
+    let mut data = data();
+    data.items.iter_mut().for_each(|item| item.text.clear());
+    let mut config = config(Preset::Default);
+    config.texts.profile = false;
+    config.texts.prediction = false;
+    let dir = folder.path().join("run");
+    let run = Run::open(&dir, config, data, false).unwrap();
+    let (_, report) = run.fit(Some(&language), &mut |_| ControlFlow::Continue(())).unwrap();
+    assert_eq!(report.kernel.unwrap().text, 0.0);
+    let loaded = Recommender::load(&dir, Some(&language)).unwrap();
+    assert_eq!(loaded.recommend(3, 5).unwrap().len(), 5);
+}
+
 #[test]
 fn both_presets_train_save_load_and_recommend() {
     let folder = tempfile::tempdir().unwrap();

@@ -160,7 +160,9 @@ impl Session<'_> {
         if self.args.contrastive && profiles {
             self.contrastive(seed, &split, &config)?;
         }
-        self.main_rows(&config, &inputs)?;
+        if self.args.controls {
+            self.controls(&config, &inputs)?;
+        }
         if self.args.ablations {
             self.ablations(&config, &inputs)?;
         }

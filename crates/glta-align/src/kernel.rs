@@ -8,6 +8,7 @@ use glta_data::Interactions;
 use glta_metrics::{EvaluationConfig, Metric, Scorer, ScorerError, evaluate};
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis};
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use crate::config::KernelConfig;
 use crate::data::RunData;
@@ -15,12 +16,31 @@ use crate::files::{read_tensors, take, write_tensors};
 use crate::optimizer::Tensors;
 use crate::progress::{Event, Progress, report};
 use crate::rng::rng;
-use crate::run::KernelReport;
 use crate::sampling::pick;
 use crate::{Error, Result};
 
 /// Users whose hidden items set the temperature.
 const CALIBRATED: usize = 512;
+
+/// What was chosen for the [kernel](crate::KernelConfig), on validation data.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KernelReport {
+    /// λ, the L2 regularisation.
+    pub l2: f64,
+    /// α, the weight of the texts in the Gram matrix.
+    pub text: f64,
+    /// Weight of the text neighbours.
+    pub neighbours: f32,
+    /// Weight of the log degree.
+    pub popularity: f32,
+    /// Logits are scores times this.
+    pub temperature: f32,
+    /// Validation N@10 of the kernel alone.
+    pub validation: Option<f64>,
+    /// The factor of the trained correction and the validation N@10 with it.
+    pub mixed: Option<(f64, f64)>,
+}
 
 /// Scores of all items from the items a person has, with nothing trained by
 /// gradient: EASE whose Gram matrix also counts the items' text vectors, text
@@ -71,7 +91,7 @@ impl Kernel {
         let mut solve = |l2: f64, weight: f64| -> Result<Ease> {
             done += 1;
             report(progress, &Event::Kernel { done, total })?;
-            let settings = EaseConfig { l2, ..EaseConfig::default() };
+            let settings = EaseConfig { l2, max_items: config.max_items };
             Ok(match vectors {
                 Some(vectors) if weight > 0.0 => {
                     Ease::fit_with(train, SideInformation { vectors, weight }, &settings)?
@@ -181,22 +201,19 @@ impl Kernel {
     }
 
     /// The factor under which half of some users' items, scored without those
-    /// users, have the largest likelihood given the other half.
+    /// users, have the largest likelihood given the other half. The kernel's own is
+    /// still 1.
     fn calibrate(&self, data: &RunData, seed: u64) -> Result<f32> {
         let mut random = rng(seed, "kernel temperature", &[]);
         let able: Vec<u32> =
             (0..data.users.len() as u32).filter(|&user| data.train.items(user).len() > 1).collect();
-        let plain = Self {
-            chosen: KernelReport { temperature: 1.0, ..self.chosen.clone() },
-            ..self.clone()
-        };
         let mut cases = Vec::new();
         for user in pick(&able, CALIBRATED, &mut random) {
             let items = data.train.items(user);
             let hidden = pick(items, items.len() / 2, &mut random);
             let context: Vec<u32> =
                 items.iter().copied().filter(|i| hidden.binary_search(i).is_err()).collect();
-            let mut scores = plain.logits(&context, Some(user))?;
+            let mut scores = self.logits(&context, Some(user))?;
             context.iter().for_each(|&i| scores[i as usize] = f32::NEG_INFINITY);
             cases.push((scores, hidden));
         }

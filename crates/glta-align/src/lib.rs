@@ -92,10 +92,11 @@ pub use config::{
 };
 pub use data::{ItemRecord, RunData};
 pub use error::{Error, Result};
+pub use kernel::KernelReport;
 pub use language::LanguageModel;
 pub use progress::{Event, Progress};
 pub use recommender::{Recommendation, Recommender};
-pub use run::{FitReport, KernelReport, Run};
+pub use run::{FitReport, Run};
 pub use template::Templates;
 pub use text_vectors::TextVectorConfig;
 pub use texts::{UserTexts, read_texts};

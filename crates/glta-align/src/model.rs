@@ -428,36 +428,44 @@ impl Glta {
         let Some(kernel) = &self.kernel else {
             return Ok(corrections.unwrap_or_default());
         };
+        let slots = self.slots_read(examples);
         examples
             .par_iter()
             .enumerate()
             .map(|(at, example)| {
                 let base = kernel.logits(&example.context, None)?;
                 Ok(match &corrections {
-                    None => vec![base; example.fed.len().max(self.config.model.slots - 1) + 1],
-                    Some(corrections) => corrections[at]
-                        .iter()
-                        .map(|slot| base.iter().zip(slot).map(|(b, c)| b + mix * c).collect())
-                        .collect(),
+                    None => vec![base; slots],
+                    Some(corrections) => mixed(&base, &corrections[at], mix),
                 })
             })
             .collect()
     }
 
-    /// Logits of every example's slots as the head has them, without the kernel. An
-    /// autoregressive model has one slot more than items were fed.
-    pub(crate) fn head_logits(&self, examples: &[UserExample]) -> Result<Vec<Vec<Vec<f32>>>> {
-        let fed = examples.iter().map(|e| e.fed.len()).max().unwrap_or(0);
-        let slots = match self.config.model.autoregressive {
-            true => fed + 1,
+    /// Slots whose logits are wanted: an autoregressive model has one more than items
+    /// were fed.
+    fn slots_read(&self, examples: &[UserExample]) -> usize {
+        match self.config.model.autoregressive {
+            true => 1 + examples.iter().map(|e| e.fed.len()).max().unwrap_or(0),
             false => self.config.model.slots,
-        };
+        }
+    }
+
+    /// Logits of every example's slots as the head has them, without the kernel.
+    pub(crate) fn head_logits(&self, examples: &[UserExample]) -> Result<Vec<Vec<Vec<f32>>>> {
+        let slots = self.slots_read(examples);
         let (hidden, residual) = self.user_hidden(examples, slots)?;
         let logits: Vec<Vec<f32>> =
             self.head.logits(&hidden.detach(), residual.as_ref())?.to_vec2()?;
         let mut rows = logits.into_iter();
         Ok(examples.iter().map(|_| rows.by_ref().take(slots).collect()).collect())
     }
+}
+
+/// The kernel's logits plus `factor` times each slot's.
+pub(crate) fn mixed(base: &[f32], slots: &[Vec<f32>], factor: f32) -> Vec<Vec<f32>> {
+    let mix = |slot: &Vec<f32>| base.iter().zip(slot).map(|(b, c)| b + factor * c).collect();
+    slots.iter().map(mix).collect()
 }
 
 /// Rows scaled to a root mean square of one, like a language model's final norm

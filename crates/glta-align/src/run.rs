@@ -16,7 +16,7 @@ use crate::files::{
     CONFIG, ITEMS, KERNEL, MODEL, NODES, RunFolder, STATE, TEXTS, USERS, VECTORS, read_tensors,
     read_text, take, write_tensors, write_whole,
 };
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, KernelReport};
 use crate::language::LanguageModel;
 use crate::model::Glta;
 use crate::nodes::Nodes;
@@ -61,26 +61,6 @@ impl FitReport {
         let mixed = self.kernel.as_ref().and_then(|kernel| kernel.mixed);
         mixed.map(|(_, value)| value).or(self.user_stage.best())
     }
-}
-
-/// What was chosen for the [kernel](crate::KernelConfig), on validation data.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct KernelReport {
-    /// λ, the L2 regularisation.
-    pub l2: f64,
-    /// α, the weight of the texts in the Gram matrix.
-    pub text: f64,
-    /// Weight of the text neighbours.
-    pub neighbours: f32,
-    /// Weight of the log degree.
-    pub popularity: f32,
-    /// Logits are scores times this.
-    pub temperature: f32,
-    /// Validation N@10 of the kernel alone.
-    pub validation: Option<f64>,
-    /// The factor of the trained correction and the validation N@10 with it.
-    pub mixed: Option<(f64, f64)>,
 }
 
 impl Run {
@@ -264,7 +244,7 @@ impl Run {
         language: Option<&LanguageModel>,
         progress: &mut Progress<'_>,
     ) -> Result<Option<Array2<f32>>> {
-        let Some(language) = language.filter(|_| self.config.reads_item_texts()) else {
+        let Some(language) = language.filter(|_| has_vectors(&self.config, &self.data)) else {
             return Ok(None);
         };
         let path = self.folder.file(VECTORS);
@@ -286,13 +266,11 @@ impl Run {
         vectors: Option<&Array2<f32>>,
         progress: &mut Progress<'_>,
     ) -> Result<Option<Arc<Kernel>>> {
-        let config = &self.config.kernel;
-        if !config.enabled {
-            return Ok(None);
-        }
-        let items = self.data.items.len();
-        if items > config.max_items {
-            tracing::warn!(items, limit = config.max_items, "too many items for a kernel");
+        let (config, items) = (&self.config.kernel, self.data.items.len());
+        if !self.config.has_kernel(items) {
+            if config.enabled {
+                tracing::warn!(items, limit = config.max_items, "too many items for a kernel");
+            }
             return Ok(None);
         }
         let path = self.folder.file(KERNEL);
@@ -372,11 +350,11 @@ pub(crate) fn load(dir: &Path, language: Option<&LanguageModel>) -> Result<(Glta
     let device = language.map_or(Device::Cpu, |l| l.llama.device().clone());
     let embeddings = NodeEmbeddings::load(file(NODES))?;
     let language = used_language(&config, language)?;
-    let vectors = match language.is_some() && config.reads_item_texts() {
+    let vectors = match language.is_some() && has_vectors(&config, &data) {
         true => Some(load_vectors(&file(VECTORS), &data)?),
         false => None,
     };
-    let kernel = match config.kernel.enabled && data.items.len() <= config.kernel.max_items {
+    let kernel = match config.has_kernel(data.items.len()) {
         true => {
             let view = vectors.as_ref().map(|v| v.view());
             Some(Arc::new(Kernel::load(&file(KERNEL), &data.train, view)?))
@@ -391,6 +369,12 @@ pub(crate) fn load(dir: &Path, language: Option<&LanguageModel>) -> Result<(Glta
     let model = build(&config, &data, parts, language, texts)?;
     model.load(&file(MODEL))?;
     Ok((model, data))
+}
+
+/// Whether text vectors are used, and there are texts to compare.
+fn has_vectors(config: &Config, data: &RunData) -> bool {
+    let texts = data.items.iter().filter(|item| !item.text.trim().is_empty());
+    config.reads_item_texts() && texts.take(2).count() == 2
 }
 
 fn load_vectors(path: &Path, data: &RunData) -> Result<Array2<f32>> {

@@ -9,7 +9,7 @@ use rand::seq::SliceRandom;
 
 use crate::config::TargetLoss;
 use crate::data::RunData;
-use crate::model::Glta;
+use crate::model::{Glta, mixed};
 use crate::rng::rng;
 use crate::sampling::{ItemExample, UserExample, inference_example, item_examples, user_example};
 use crate::trainer::Stage;
@@ -237,10 +237,7 @@ pub(crate) fn choose_mix(model: &Glta, data: &RunData) -> Result<Option<(f64, f6
         for (example, slots) in examples.iter().zip(model.head_logits(&examples)?) {
             let base = kernel.logits(&example.context, None)?;
             for (&factor, lists) in factors.iter().zip(&mut lists) {
-                let mixed: Vec<Vec<f32>> = slots
-                    .iter()
-                    .map(|slot| base.iter().zip(slot).map(|(b, c)| b + factor as f32 * c).collect())
-                    .collect();
+                let mixed = mixed(&base, &slots, factor as f32);
                 lists.push(decode(&mixed, &example.context, 10, config.model.decoder)?);
             }
         }

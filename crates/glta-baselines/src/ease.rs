@@ -206,10 +206,10 @@ impl Ease {
         &self.diagonal
     }
 
-    /// Scores of all items for the user with the items `context`, under the
-    /// weights that a fit without this user would have: what a model may see that
-    /// is trained on the user's other items. Exact, by one rank-one change of `P`
-    /// (Sherman and Morrison) in `O(user's items × items)`.
+    /// Scores of all items from `context`, a part of the user's items (others count
+    /// for nothing), under the weights that a fit without this user would have: what
+    /// a model may see that is trained on the user's other items. Exact, by one
+    /// rank-one change of `P` (Sherman and Morrison) in `O(user's items × items)`.
     ///
     /// # Errors
     /// [`Error::User`] for an unknown user.
@@ -220,25 +220,20 @@ impl Ease {
         }
         // q = P r for the user's row r of X. P_ij = -B_ij P_jj off the diagonal.
         let own = self.history.items(user);
-        let sum_of = |items: &[u32]| {
-            let mut sum = vec![0f64; n];
-            for &item in items {
-                let row = self.weights.row(item as usize);
-                sum.iter_mut().zip(row).for_each(|(s, &b)| *s -= f64::from(b));
-                sum[item as usize] += 1.0;
-            }
-            sum.iter_mut().zip(&self.diagonal).for_each(|(s, d)| *s *= d);
-            sum
-        };
-        let q = sum_of(own);
+        let mut context = context.to_vec();
+        context.sort_unstable();
+        let (known, hidden): (Vec<u32>, Vec<u32>) =
+            own.iter().partition(|item| context.binary_search(item).is_ok());
+        // Each row is read once.
+        let (sums, rest) = (self.minus_rows(&known), self.minus_rows(&hidden));
+        let q: Vec<f64> = (0..n).map(|j| f64::from(sums[j] + rest[j]) * self.diagonal[j]).collect();
         let left = 1.0 - own.iter().map(|&i| q[i as usize]).sum::<f64>();
-        let known: Vec<u32> = context.iter().copied().filter(|&i| (i as usize) < n).collect();
-        let sums = sum_of(&known);
         let q_context: f64 = known.iter().map(|&i| q[i as usize]).sum();
         let mut scores: Vec<f32> = (0..n)
             .map(|j| {
                 let diagonal = self.diagonal[j] + q[j] * q[j] / left;
-                (-(sums[j] + q_context * q[j] / left) / diagonal) as f32
+                (-(f64::from(sums[j]) * self.diagonal[j] + q_context * q[j] / left) / diagonal)
+                    as f32
             })
             .collect();
         // The diagonal of B is zero: an item does not speak for itself.
@@ -254,6 +249,17 @@ impl Ease {
         let mut scores = vec![0.0; self.n_items()];
         self.add_rows(items, ArrayViewMut1::from(&mut scores[..]));
         scores
+    }
+
+    /// `Σ P_ij / P_jj` over `items`: `(items)`.
+    fn minus_rows(&self, items: &[u32]) -> Vec<f32> {
+        let mut sum = vec![0f32; self.n_items()];
+        for &item in items {
+            let row = self.weights.row(item as usize);
+            sum.iter_mut().zip(row).for_each(|(s, &b)| *s -= b);
+            sum[item as usize] += 1.0;
+        }
+        sum
     }
 
     fn add_rows(&self, items: &[u32], mut scores: ArrayViewMut1<'_, f32>) {
@@ -417,6 +423,11 @@ mod tests {
             let leaky = ease.score_items(context);
             assert!(leaky.iter().zip(&expected).any(|(a, b)| (a - b).abs() > 1e-3));
         }
+        // What is not the user's, or comes twice, changes nothing.
+        let user = (0..40).find(|&u| !train().items(u).is_empty()).unwrap();
+        let (own, other) = (train().items(user)[0], (0..9).find(|&i| !train().contains(user, i)));
+        let odd = ease.score_without(user, &[own, other.unwrap(), own, 9]).unwrap();
+        assert_eq!(odd, ease.score_without(user, &[own]).unwrap());
         assert!(ease.score_without(40, &[0]).is_err());
         assert!(Ease::from_parts(Array2::zeros((9, 8)), vec![0.0; 9], &train()).is_err());
     }

@@ -18,6 +18,9 @@ use crate::common::report::Row;
 /// The row that the ablations are compared with.
 pub const COMPLETE: &str = "GLTA complete";
 
+/// What GLTA's head starts from, as a row.
+const KERNEL: &str = "GLTA kernel";
+
 /// What every GLTA run of a seed is given.
 pub(super) struct Inputs<'a> {
     pub(super) data: &'a RunData,
@@ -37,7 +40,7 @@ struct Variant {
 /// The paper's complete form under this workspace's protocol: item tokens, both
 /// texts, slots that name items in parallel. Without the kernel, beside which its
 /// parts would not show.
-pub fn complete(config: &Config) -> Config {
+fn complete(config: &Config) -> Config {
     let mut config = config.clone();
     config.kernel.enabled = false;
     config.model.history = 5;
@@ -77,31 +80,28 @@ fn ablations(config: &Config) -> Vec<Variant> {
 }
 
 impl Session<'_> {
-    /// GLTA, and with `--controls` what its head starts from, the same model
-    /// without a language model, and with a random one.
-    pub(super) fn main_rows(&mut self, config: &Config, inputs: &Inputs<'_>) -> Result<()> {
-        let controls = self.args.controls;
-        if controls && config.kernel.enabled {
+    /// What GLTA's head starts from, the same model without a language model, and
+    /// with a random one.
+    pub(super) fn controls(&mut self, config: &Config, inputs: &Inputs<'_>) -> Result<()> {
+        if config.kernel.enabled {
             let mut kernel = config.clone();
             kernel.item_stage.enabled = false;
             kernel.user_stage.train.epochs = 0;
             kernel.kernel.mix = vec![0.0];
-            let variant = Variant { system: "GLTA kernel", folder: "glta-kernel", config: kernel };
+            let variant = Variant { system: KERNEL, folder: "glta-kernel", config: kernel };
             self.variant(&variant, None, inputs)?;
         }
-        if controls {
-            let mut none = Config { backbone: Backbone::None, ..config.clone() };
-            // Only the slot's input can carry the user then.
-            none.model.slot_user_token = true;
-            let variant = Variant { system: "GLTA no LLM", folder: "glta-no-llm", config: none };
-            self.variant(&variant, None, inputs)?;
-            // The same texts in the prompt, so that only the weights differ.
-            let written = config.texts.profile || config.texts.prediction;
-            let random = Config { backbone: Backbone::RandomLlm, ..config.clone() };
-            let variant =
-                Variant { system: "GLTA random LLM", folder: "glta-random-llm", config: random };
-            self.variant(&variant, written.then_some("glta"), inputs)?;
-        }
+        let mut none = Config { backbone: Backbone::None, ..config.clone() };
+        // Only the slot's input can carry the user then.
+        none.model.slot_user_token = true;
+        let variant = Variant { system: "GLTA no LLM", folder: "glta-no-llm", config: none };
+        self.variant(&variant, None, inputs)?;
+        // The same texts in the prompt, so that only the weights differ.
+        let written = config.texts.profile || config.texts.prediction;
+        let random = Config { backbone: Backbone::RandomLlm, ..config.clone() };
+        let variant =
+            Variant { system: "GLTA random LLM", folder: "glta-random-llm", config: random };
+        self.variant(&variant, written.then_some("glta"), inputs)?;
         Ok(())
     }
 
@@ -145,7 +145,7 @@ impl Session<'_> {
             let vectors = whiten(self.text_vectors(config)?.view(), &config.item_text.whiten)?;
             run.set_text_vectors(vectors.view())?;
         }
-        if *system == "GLTA kernel" {
+        if *system == KERNEL {
             // Fitted once, for GLTA.
             run.copy_kernel(&inputs.folder.join("glta"))?;
         }

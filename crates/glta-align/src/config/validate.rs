@@ -1,0 +1,174 @@
+//! What a configuration must satisfy before anything is run.
+
+use super::{Backbone, Config, KernelConfig, SlotPlacement, TargetLoss, TargetRule, TrainConfig};
+use crate::{Error, Result};
+
+impl Config {
+    /// Checks every field and what must hold between them.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the first field that cannot work.
+    pub fn validate(&self) -> Result<()> {
+        self.graph.validate()?;
+        let model = &self.model;
+        positive("model.slots", model.slots)?;
+        positive("model.hidden_without_llm", model.hidden_without_llm)?;
+        share("texts.max_share", self.texts.max_share, 0.0, 1.0)?;
+        share("texts.dropout", self.texts.dropout, 0.0, 1.0)?;
+        self.kernel.validate()?;
+        self.item_text.whiten.validate()?;
+        positive("item_text.vectors.max_tokens", self.item_text.vectors.max_tokens)?;
+        positive("texts.max_items", self.texts.max_items)?;
+        positive("texts.words", self.texts.words)?;
+        positive("texts.max_tokens", self.texts.max_tokens)?;
+        share("user_stage.hide_min", self.user_stage.hide_min, 0.0, 1.0)?;
+        share("user_stage.hide_max", self.user_stage.hide_max, self.user_stage.hide_min, 1.0)?;
+        if self.user_stage.targets == TargetRule::Hidden && self.user_stage.hide_max == 0.0 {
+            return Err(wrong("user_stage.hide_max", "0 hides nothing, so there are no targets"));
+        }
+        if self.user_stage.targets == TargetRule::All && self.user_stage.mask_context {
+            return Err(wrong(
+                "user_stage.mask_context",
+                "with targets = \"all\" every context item is a target and cannot be masked",
+            ));
+        }
+        if model.slot_placement == SlotPlacement::Prefix {
+            if !model.slot_user_token {
+                return Err(wrong(
+                    "model.slot_placement",
+                    "\"prefix\" without slot_user_token: under a causal mask every user would get the same logits",
+                ));
+            }
+            if self.item_stage.enabled {
+                return Err(wrong(
+                    "model.slot_placement",
+                    "\"prefix\" slots cannot see the item tokens: switch item_stage.enabled off",
+                ));
+            }
+        }
+        if model.user_id_text && model.slot_user_token {
+            return Err(wrong(
+                "model.user_id_text",
+                "with slot_user_token the user token would still be there: switch that off",
+            ));
+        }
+        if model.autoregressive {
+            if self.user_stage.loss != TargetLoss::SampledSlots {
+                return Err(wrong(
+                    "model.autoregressive",
+                    "each slot needs a target of its own: set user_stage.loss = \"sampled-slots\"",
+                ));
+            }
+            if model.slot_placement != SlotPlacement::Response || self.backbone == Backbone::None {
+                return Err(wrong(
+                    "model.autoregressive",
+                    "slots must see those before them: it needs a language model and slot_placement = \"response\"",
+                ));
+            }
+        }
+        if self.backbone == Backbone::None && !model.slot_user_token {
+            return Err(wrong(
+                "model.slot_user_token",
+                "without a language model only the slot's input can carry the user: it must be on",
+            ));
+        }
+        self.user_stage.train.validate()?;
+        self.item_stage.train.validate()?;
+        if self.item_stage.enabled && self.item_stage.items < 2 {
+            return Err(wrong("item_stage.items", "at least 2 items are needed to have an order"));
+        }
+        positive("item_stage.max_tokens", self.item_stage.max_tokens)
+    }
+}
+
+impl KernelConfig {
+    fn validate(&self) -> Result<()> {
+        if !self.enabled {
+            return Ok(());
+        }
+        for (field, list, least) in [
+            // Below, what one user adds to the inverse drowns in rounding.
+            ("kernel.l2", &self.l2, 0.1),
+            ("kernel.text", &self.text, 0.0),
+            ("kernel.mix", &self.mix, 0.0),
+        ] {
+            if list.is_empty() {
+                return Err(wrong(field, "at least one value is needed"));
+            }
+            list.iter().try_for_each(|&value| share(field, value, least, 1e12))?;
+        }
+        for (field, list) in
+            [("kernel.neighbours", &self.neighbours), ("kernel.popularity", &self.popularity)]
+        {
+            list.iter().try_for_each(|&value| share(field, value, 0.0, 1e12))?;
+        }
+        Ok(())
+    }
+}
+
+impl TrainConfig {
+    fn validate(&self) -> Result<()> {
+        positive("train.batch_size", self.batch_size)?;
+        positive("train.eval_every", self.eval_every)?;
+        positive("train.checkpoint_steps", self.checkpoint_steps)?;
+        share("train.ema", self.ema, 0.0, 0.999_999)?;
+        share("train.final_ratio", self.final_ratio, 0.0, 1.0)?;
+        share("train.learning_rate", self.learning_rate, 1e-12, 1e3)?;
+        share("train.clip_norm", self.clip_norm, 1e-12, 1e12)
+    }
+}
+
+fn wrong(field: &'static str, problem: impl Into<String>) -> Error {
+    Error::Config { field, problem: problem.into() }
+}
+
+fn positive(field: &'static str, value: usize) -> Result<()> {
+    if value == 0 {
+        return Err(wrong(field, "0 is not possible, give at least 1"));
+    }
+    Ok(())
+}
+
+fn share(field: &'static str, value: f64, low: f64, high: f64) -> Result<()> {
+    if !(low..=high).contains(&value) {
+        return Err(wrong(field, format!("{value} is not in {low}..={high}")));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn impossible_combinations_are_refused() {
+        let refused = |assignments: &[&str]| {
+            let mut config = Config::default();
+            for a in assignments {
+                config.set(a).unwrap();
+            }
+            config.validate().unwrap_err().to_string()
+        };
+        assert!(refused(&["model.slots=0"]).contains("model.slots"));
+        assert!(refused(&["user_stage.hide_max=0.1"]).contains("hide_max"));
+        assert!(
+            refused(&["model.slot_placement=prefix", "model.slot_user_token=false"])
+                .contains("same logits")
+        );
+        assert!(refused(&["backbone=none", "model.slot_user_token=false"]).contains("carry"));
+        assert!(refused(&["model.user_id_text=true"]).contains("slot_user_token"));
+        assert!(refused(&["model.autoregressive=true"]).contains("sampled-slots"));
+        assert!(
+            refused(&[
+                "model.autoregressive=true",
+                "user_stage.loss=sampled-slots",
+                "model.slot_placement=last"
+            ])
+            .contains("slots must see")
+        );
+        assert!(refused(&["kernel.l2=[]"]).contains("kernel.l2"));
+        assert!(refused(&["kernel.l2=[0.01]"]).contains("kernel.l2"));
+        assert!(refused(&["kernel.text=[-1.0]"]).contains("kernel.text"));
+        assert!(refused(&["user_stage.train.ema=1.0"]).contains("ema"));
+    }
+}
