@@ -1,12 +1,13 @@
 //! What the head starts from: fixed scores of graph and text in closed form.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 use glta_baselines::{Ease, EaseConfig, SideInformation, TextKnn, TextKnnConfig};
 use glta_data::Interactions;
 use glta_metrics::{EvaluationConfig, Metric, Scorer, ScorerError, evaluate};
-use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis};
+use ndarray::{Array2, ArrayView2, ArrayViewMut1, ArrayViewMut2, Axis};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -48,7 +49,8 @@ pub struct KernelReport {
 #[derive(Debug, Clone)]
 pub(crate) struct Kernel {
     ease: Ease,
-    text: Option<TextKnn>,
+    /// What items add to each other as text neighbours: `(items, items)`.
+    text: Option<Arc<Array2<f32>>>,
     /// Of the items in the training data.
     degrees: Vec<u32>,
     chosen: KernelReport,
@@ -68,9 +70,7 @@ impl Kernel {
         progress: &mut Progress<'_>,
     ) -> Result<Self> {
         let train = &data.train;
-        let text = vectors
-            .map(|v| TextKnn::new(v.to_owned(), train, &TextKnnConfig::default()))
-            .transpose()?;
+        let text = vectors.map(|v| similarities(v, train)).transpose()?;
         let degrees = train.item_degrees();
         let middle = |list: &[f64]| list[list.len() / 2];
         let weight = if vectors.is_some() { middle(&config.text) } else { 0.0 };
@@ -174,14 +174,18 @@ impl Kernel {
             None => self.ease.score_items(context),
         };
         if let Some(text) = self.text.as_ref().filter(|_| neighbours > 0.0) {
-            let extra = text.score_items(context);
-            scores.iter_mut().zip(extra).for_each(|(s, e)| *s += neighbours * e);
+            let mut scores = ArrayViewMut1::from(&mut scores[..]);
+            for &item in context.iter().filter(|&&item| (item as usize) < self.degrees.len()) {
+                scores.scaled_add(neighbours, &text.row(item as usize));
+            }
         }
         if popularity > 0.0 {
+            let log = |degree: u32| popularity * (degree as f32).ln_1p();
             let own: &[u32] = hidden_from.map_or(&[], |user| self.ease.history(user));
-            for (item, (score, &degree)) in (0u32..).zip(scores.iter_mut().zip(&self.degrees)) {
-                let others = degree - u32::from(own.binary_search(&item).is_ok());
-                *score += popularity * (others as f32).ln_1p();
+            scores.iter_mut().zip(&self.degrees).for_each(|(s, &degree)| *s += log(degree));
+            for &item in own {
+                let degree = self.degrees[item as usize];
+                scores[item as usize] += log(degree - 1) - log(degree);
             }
         }
         scores.iter_mut().for_each(|s| *s *= temperature);
@@ -268,12 +272,16 @@ impl Kernel {
             Array2::from_shape_vec((items, items), weights.flatten_all()?.to_vec1::<f32>()?)
                 .map_err(|e| Error::file(path, e))?;
         let diagonal = diagonal.to_dtype(candle_core::DType::F64)?.to_vec1::<f64>()?;
-        let text = vectors
-            .map(|v| TextKnn::new(v.to_owned(), train, &TextKnnConfig::default()))
-            .transpose()?;
+        let vectors = vectors.filter(|_| chosen.neighbours > 0.0);
+        let text = vectors.map(|v| similarities(v, train)).transpose()?;
         let ease = Ease::from_parts(weights, diagonal, train)?;
         Ok(Self { ease, text, degrees: train.item_degrees(), chosen })
     }
+}
+
+fn similarities(vectors: ArrayView2<'_, f32>, train: &Interactions) -> Result<Arc<Array2<f32>>> {
+    let text = TextKnn::new(vectors.to_owned(), train, &TextKnnConfig::default())?;
+    Ok(Arc::new(text.similarities()))
 }
 
 /// The kernel's scores for users of the training data.

@@ -253,12 +253,9 @@ impl Ease {
 
     /// `Σ P_ij / P_jj` over `items`: `(items)`.
     fn minus_rows(&self, items: &[u32]) -> Vec<f32> {
-        let mut sum = vec![0f32; self.n_items()];
-        for &item in items {
-            let row = self.weights.row(item as usize);
-            sum.iter_mut().zip(row).for_each(|(s, &b)| *s -= b);
-            sum[item as usize] += 1.0;
-        }
+        let mut sum = self.score_items(items);
+        sum.iter_mut().for_each(|s| *s = -*s);
+        items.iter().for_each(|&item| sum[item as usize] += 1.0);
         sum
     }
 
