@@ -13,8 +13,6 @@
 mod common;
 #[path = "reproduce/paper.rs"]
 mod paper;
-#[path = "reproduce/plot.rs"]
-mod plot;
 #[path = "reproduce/tables.rs"]
 mod tables;
 

@@ -7,13 +7,16 @@ use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use candle_core::Device;
 use glta::align::{Backbone, Recommendation};
 use glta::data::Event as DataEvent;
 use glta::llm::LlamaOptions;
 use glta::prelude::*;
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng;
 
 mod tiny_llm;
 
@@ -208,36 +211,49 @@ fn child_that_is_killed() {
     run.fit(Some(&language), &mut go).unwrap();
 }
 
+/// `GLTA_TEST_KILLS=50 cargo test --test pipeline killed` for a longer run.
 #[test]
 fn a_killed_run_resumes_to_the_same_numbers() {
+    let wanted = std::env::var("GLTA_TEST_KILLS").map_or(8, |n| n.parse::<usize>().unwrap());
     let folder = tempfile::tempdir().unwrap();
     let language = language(&folder.path().join("llm"));
+    let started = Instant::now();
     let whole = Run::open(folder.path().join("whole"), config(Preset::Default), data(), false);
     let (whole, report) = whole.unwrap().fit(Some(&language), &mut go).unwrap();
+    let longest = started.elapsed().as_millis() as u64;
 
-    let dir = folder.path().join("killed");
-    let mut kills = 0;
-    for milliseconds in (20..).step_by(45).take(40) {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["child_that_is_killed", "--exact"])
-            .env("GLTA_TEST_CHILD", &dir)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        std::thread::sleep(Duration::from_millis(milliseconds));
-        if child.try_wait().unwrap().is_some() {
-            break;
+    let mut random = ChaCha8Rng::seed_from_u64(1);
+    let (mut kills, mut runs) = (0, 0);
+    while kills < wanted {
+        let dir = folder.path().join(format!("killed-{runs}"));
+        runs += 1;
+        loop {
+            let mut child = Command::new(std::env::current_exe().unwrap())
+                .args(["child_that_is_killed", "--exact"])
+                .env("GLTA_TEST_CHILD", &dir)
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap();
+            std::thread::sleep(Duration::from_millis(random.random_range(0..=longest)));
+            if let Some(status) = child.try_wait().unwrap() {
+                assert!(status.success(), "run {runs} after {kills} kills");
+                break;
+            }
+            child.kill().unwrap();
+            child.wait().unwrap();
+            kills += 1;
+            if kills == wanted {
+                break;
+            }
         }
-        child.kill().unwrap();
-        child.wait().unwrap();
-        kills += 1;
+        let run = Run::open(&dir, config(Preset::Default), data(), true).unwrap();
+        let (resumed, again) = run.fit(Some(&language), &mut go).unwrap();
+        assert_eq!(again, report, "run {runs} after {kills} kills");
+        assert_eq!(answers(&resumed), answers(&whole), "run {runs} after {kills} kills");
+        let left = std::fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name());
+        assert!(left.into_iter().all(|name| !name.to_string_lossy().starts_with(".writing")));
     }
-    assert!(kills > 0);
-    let run = Run::open(&dir, config(Preset::Default), data(), true).unwrap();
-    let (resumed, again) = run.fit(Some(&language), &mut go).unwrap();
-    assert_eq!(again, report, "after {kills} kills");
-    assert_eq!(answers(&resumed), answers(&whole), "after {kills} kills");
 }
 
 #[test]

@@ -71,6 +71,18 @@ pub struct PipelineArgs {
     pub quiet: bool,
 }
 
+impl Default for PipelineArgs {
+    /// What a command line without flags gives.
+    fn default() -> Self {
+        #[derive(clap::Parser)]
+        struct Flags {
+            #[command(flatten)]
+            flags: PipelineArgs,
+        }
+        <Flags as clap::Parser>::parse_from([""]).flags
+    }
+}
+
 impl PipelineArgs {
     /// The configuration that preset, file and flags make; `adapt` fits a preset
     /// to the data set.

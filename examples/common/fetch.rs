@@ -2,7 +2,6 @@
 //! put it.
 
 use std::io::Read;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use glta::llm::hub::{HubOptions, download};
@@ -60,8 +59,7 @@ pub fn checkpoint(path_or_id: &str, reporter: &mut Reporter) -> Result<PathBuf> 
     }
     let options = HubOptions::from_env()?;
     let fetched = download(id, revision, &options, &mut |event| {
-        reporter.bytes(&format!("fetching {id}"), event.done, event.total, event.file);
-        ControlFlow::Continue(())
+        reporter.bytes(&format!("fetching {id}"), event.done, event.total, event.file)
     });
     reporter.finish();
     fetched.map_err(|e| {

@@ -5,7 +5,9 @@
 pub mod args;
 pub mod compare;
 pub mod fetch;
+pub mod interrupt;
 pub mod pipeline;
+pub mod plot;
 pub mod progress;
 pub mod report;
 pub mod tasks;
@@ -16,9 +18,14 @@ pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 /// Runs an example's body and turns an error into its message, with causes,
 /// and exit code 1.
 pub fn exit(body: impl FnOnce() -> Result<()>) -> std::process::ExitCode {
+    interrupt::listen();
     let Err(error) = body() else {
         return std::process::ExitCode::SUCCESS;
     };
+    if interrupt::asked() {
+        eprintln!("stopped; what was done is kept: the same command with --resume goes on");
+        return interrupt::EXIT_CODE.into();
+    }
     let mut message = format!("error: {error}");
     let mut cause = error.source();
     while let Some(inner) = cause {

@@ -4,7 +4,6 @@
 mod contrastive;
 pub mod variants;
 
-use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -175,7 +174,9 @@ impl Session<'_> {
         let mut best: Option<(f64, f64, Ease)> = None;
         let grid = self.task.ease_l2.clone();
         for (n, &l2) in grid.iter().enumerate() {
-            self.reporter.advance("EASE", n as u64, grid.len() as u64, "settings");
+            if self.reporter.advance("EASE", n as u64, grid.len() as u64, "settings").is_break() {
+                return Err("stopped".into());
+            }
             let ease = Ease::fit(&split.train, &EaseConfig { l2, ..EaseConfig::default() })?;
             let valid = validation(&ease, split)?;
             if best.as_ref().is_none_or(|(v, _, _)| valid > *v) {
@@ -248,8 +249,7 @@ impl Session<'_> {
         let reporter = &mut self.reporter;
         let config = &config.item_text.vectors;
         let vectors = self.language.text_vectors(&texts, config, &mut |done, total| {
-            reporter.advance("text vectors", done as u64, total as u64, "");
-            ControlFlow::Continue(())
+            reporter.advance("text vectors", done as u64, total as u64, "")
         })?;
         self.vectors = Some(vectors.clone());
         Ok(vectors)
@@ -283,8 +283,7 @@ impl Session<'_> {
                         Some(v) => format!("valid N@10 {v:.4}"),
                         None => format!("loss {:.4}", epoch.loss),
                     };
-                    reporter.advance(&work, epoch.epoch as u64, epochs, &note);
-                    std::ops::ControlFlow::Continue(())
+                    reporter.advance(&work, epoch.epoch as u64, epochs, &note)
                 })?;
             let seconds = started.elapsed().as_secs_f64();
             let valid = trained.best_validation().unwrap_or(f64::NEG_INFINITY);
@@ -358,17 +357,34 @@ fn cold_test(split: &Split) -> Interactions {
     split.test.filter(|_, item| split.cold_items.binary_search(&item).is_ok())
 }
 
-/// Ten recommendations for one user, with some of what the user has.
+/// Ten recommendations for the user with the most items up to ten, beside some of
+/// what that user has.
 fn show(recommender: &Recommender) -> Result<()> {
-    let user = 0;
+    let mut shown = (0, 0);
+    for user in 0..recommender.users().len() as u32 {
+        let has = recommender.history(user)?.len();
+        if has <= 10 && has > shown.1 {
+            shown = (user, has);
+        }
+    }
+    let user = shown.0;
     let items = recommender.items();
     println!("\nuser {} has, among others:", recommender.users()[user as usize]);
-    for &item in recommender.history(user)?.iter().take(5) {
-        println!("   {}", items[item as usize].text);
+    for &item in recommender.history(user)?.iter().take(10) {
+        println!("     {}", clip(&items[item as usize].text, 92));
     }
     println!("and is recommended:");
     for (n, recommendation) in recommender.recommend(user, 10)?.iter().enumerate() {
-        println!("{:2}. {}  ({:.2})", n + 1, recommendation.record.text, recommendation.score);
+        let text = clip(&recommendation.record.text, 80);
+        println!("{:3}. {text}  ({:.2})", n + 1, recommendation.score);
     }
     Ok(())
+}
+
+/// The first `width` characters, for a line on a screen.
+fn clip(text: &str, width: usize) -> String {
+    match text.char_indices().nth(width) {
+        Some((end, _)) => format!("{}…", text[..end].trim_end()),
+        None => text.to_owned(),
+    }
 }

@@ -5,6 +5,8 @@ use std::time::Instant;
 use glta::align::Event;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::interrupt;
+
 /// Bars on a terminal, a plain line now and then elsewhere, nothing if quiet.
 pub struct Reporter {
     mode: Mode,
@@ -41,14 +43,16 @@ impl Reporter {
         }
     }
 
-    /// Moves the bar of `work` to `done` of `total`.
-    pub fn advance(&mut self, work: &str, done: u64, total: u64, note: &str) {
+    /// Moves the bar of `work` to `done` of `total`; breaks once Ctrl-C was pressed.
+    pub fn advance(&mut self, work: &str, done: u64, total: u64, note: &str) -> ControlFlow<()> {
         self.show(work, done, total, note, "{pos}/{len}");
+        interrupt::answer()
     }
 
     /// The same in bytes.
-    pub fn bytes(&mut self, work: &str, done: u64, total: u64, note: &str) {
+    pub fn bytes(&mut self, work: &str, done: u64, total: u64, note: &str) -> ControlFlow<()> {
         self.show(work, done, total, note, "{bytes}/{total_bytes}");
+        interrupt::answer()
     }
 
     fn show(&mut self, work: &str, done: u64, total: u64, note: &str, count: &str) {
@@ -96,26 +100,26 @@ impl Reporter {
                     Some(n) => format!("loss {:.4}, valid N@10 {n:.4}", epoch.loss),
                     None => format!("loss {:.4}", epoch.loss),
                 };
-                self.advance("LightGCN", epoch.epoch as u64, 0, &note);
+                self.advance("LightGCN", epoch.epoch as u64, 0, &note)
             }
             Event::TextVectors { done, total } => {
-                self.advance("text vectors", done as u64, total as u64, "");
+                self.advance("text vectors", done as u64, total as u64, "")
             }
             Event::Kernel { done, total } => {
-                self.advance("kernel", done as u64, total as u64, "settings");
+                self.advance("kernel", done as u64, total as u64, "settings")
             }
             Event::Texts { done, total } => {
-                self.advance("writing texts", done as u64, total as u64, "users");
+                self.advance("writing texts", done as u64, total as u64, "users")
             }
             Event::Step { stage, step, steps, loss } => {
-                self.advance(&format!("{stage} stage"), step, steps, &format!("loss {loss:.4}"));
+                self.advance(&format!("{stage} stage"), step, steps, &format!("loss {loss:.4}"))
             }
             Event::Evaluated { stage, epoch, metric, value, best } => {
                 let mark = if best { " *" } else { "" };
                 self.say(&format!("{stage} stage, epoch {epoch}: {metric} {value:.4}{mark}"));
+                interrupt::answer()
             }
-            _ => {}
+            _ => interrupt::answer(),
         }
-        ControlFlow::Continue(())
     }
 }

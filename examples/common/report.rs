@@ -157,7 +157,10 @@ impl Row {
 pub fn save(path: &Path, bytes: &[u8]) -> Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let write = || -> std::io::Result<()> {
-        let mut file = tempfile::NamedTempFile::new_in(folder)?;
+        let mut builder = tempfile::Builder::new();
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+        let mut file = builder.tempfile_in(folder)?;
         file.write_all(bytes)?;
         file.as_file().sync_all()?;
         file.persist(path).map_err(|e| e.error)?;
@@ -235,8 +238,8 @@ impl Record {
         let table = self.means("cold items, at 20", &columns.map(String::from), |row| &row.cold);
         // Such an order can look good: low ids of MovieLens are the popular films.
         table
-            + "\n(a system that cannot tell cold items apart, such as Popularity and EASE, lists \
-               them by id: its \"cold\" columns measure the order of the raw files)"
+            + "\n(a system that cannot tell cold items apart, such as Popularity and EASE, lists them\n \
+               by id: its \"cold\" columns measure the order of the raw files)"
     }
 
     fn means(

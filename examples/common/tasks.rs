@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use glta::align::{Config, Preset};
 use glta::data::readers::{self, AmazonConfig, GoodreadsConfig};
-use glta::data::{Dataset, SplitConfig, TextConfig};
+use glta::data::{Dataset, ShopConfig, SplitConfig, TextConfig};
 use glta::graph::LightGcnConfig;
 
 use super::pipeline::Task;
@@ -60,6 +60,12 @@ pub fn goodreads(
     Ok(sparse(readers::goodreads(data, &config)?.k_core(k_core, k_core)))
 }
 
+/// The generated shop.
+#[allow(dead_code, reason = "not every example reads it")]
+pub fn shop(config: &ShopConfig) -> Result<Task> {
+    Ok(sparse(Dataset::shop(config)?))
+}
+
 /// For data with few interactions a user and an item: stronger L2 for LightGCN,
 /// weaker for EASE; titles and descriptions as texts.
 fn sparse(dataset: Dataset) -> Task {
@@ -96,6 +102,16 @@ pub fn sparse_preset(preset: Preset, config: &mut Config) {
         config.user_stage.train.epochs = 4;
         config.user_stage.train.patience = 1;
     }
+}
+
+/// What the generated shop changes in a preset.
+#[allow(dead_code, reason = "not every example reads it")]
+pub fn shop_preset(preset: Preset, config: &mut Config) {
+    sparse_preset(preset, config);
+    // All four of the small model's.
+    config.llm.layers = None;
+    config.item_stage.train.epochs = 2;
+    config.user_stage.train.epochs = 2;
 }
 
 fn adapt(preset: Preset, config: &mut Config, layers: usize) {

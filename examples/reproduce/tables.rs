@@ -8,10 +8,10 @@ use glta::metrics::Buckets;
 use serde::Serialize;
 
 use super::paper::Printed;
-use super::plot;
 use crate::common::Result;
 use crate::common::compare;
 use crate::common::pipeline::variants::COMPLETE;
+use crate::common::plot;
 use crate::common::report::{Record, Row, save};
 
 /// Rows of table 2, in its order, and what stands beside them here.

@@ -22,6 +22,7 @@ pub(crate) const ITEMS: &str = "items.jsonl";
 pub(crate) const USERS: &str = "users.jsonl";
 pub(crate) const TEXTS: &str = "texts.jsonl";
 const LOCK: &str = ".lock";
+const WRITING: &str = ".writing-";
 
 /// The folder, held by this process until dropped.
 #[derive(Debug)]
@@ -43,10 +44,20 @@ impl RunFolder {
             .open(&lock)
             .map_err(|e| Error::io(&lock, e))?;
         match file.try_lock() {
-            Ok(()) => Ok(Self { path: path.to_owned(), _lock: file }),
-            Err(TryLockError::WouldBlock) => Err(Error::RunLocked { path: path.to_owned() }),
-            Err(TryLockError::Error(e)) => Err(Error::io(&lock, e)),
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(Error::RunLocked { path: path.to_owned() });
+            }
+            Err(TryLockError::Error(e)) => return Err(Error::io(&lock, e)),
         }
+        // What a killed process was writing.
+        for entry in std::fs::read_dir(path).map_err(|e| Error::io(path, e))? {
+            let entry = entry.map_err(|e| Error::io(path, e))?;
+            if entry.file_name().to_string_lossy().starts_with(WRITING) {
+                std::fs::remove_file(entry.path()).map_err(|e| Error::io(&entry.path(), e))?;
+            }
+        }
+        Ok(Self { path: path.to_owned(), _lock: file })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -75,7 +86,11 @@ impl RunFolder {
 pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let write = || -> std::io::Result<()> {
-        let mut file = tempfile::Builder::new().prefix(".writing-").tempfile_in(folder)?;
+        let mut builder = tempfile::Builder::new();
+        // Readable by whom the system's mask says, as any other file.
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+        let mut file = builder.prefix(WRITING).tempfile_in(folder)?;
         file.write_all(bytes)?;
         file.as_file().sync_all()?;
         file.persist(path).map_err(|e| e.error)?;
@@ -186,7 +201,11 @@ mod tests {
         let first = RunFolder::open(folder.path()).unwrap();
         assert!(matches!(RunFolder::open(folder.path()), Err(Error::RunLocked { .. })));
         drop(first);
+        // What a killed process left half written goes.
+        let left = folder.path().join(".writing-x");
+        std::fs::write(&left, "half").unwrap();
         RunFolder::open(folder.path()).unwrap();
+        assert!(!left.exists());
     }
 
     #[test]

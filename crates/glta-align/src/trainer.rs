@@ -86,14 +86,23 @@ pub(crate) fn train(
     let steps = (batches * config.epochs) as u64;
     while run.position.epoch < config.epochs && !run.stale(config) {
         while run.position.batch < batches {
-            run.step(stage, config, steps, progress)?;
+            let stepped = run.step(stage, config, steps, progress);
+            if matches!(stepped, Err(Error::Cancelled)) {
+                // The step itself is done.
+                run.save(stage, state)?;
+            }
+            stepped?;
             if run.position.batch < batches
                 && run.position.batch.is_multiple_of(config.checkpoint_steps)
             {
                 run.save(stage, state)?;
             }
         }
-        run.end_epoch(stage, config, progress)?;
+        let ended = run.end_epoch(stage, config, progress);
+        if matches!(ended, Err(Error::Cancelled)) {
+            run.save(stage, state)?;
+        }
+        ended?;
         run.save(stage, state)?;
         if run.position.epoch < config.epochs {
             batches = stage.begin_epoch(run.position.epoch)?;
@@ -358,6 +367,7 @@ mod tests {
                 continue;
             }
             assert!(matches!(broken, Err(Error::Cancelled)));
+            assert!(state.exists(), "what was done is saved");
             let resumed =
                 train(&mut toy, &config(), &state, &mut |_| ControlFlow::Continue(())).unwrap();
             assert_eq!(resumed, history, "cut at event {cut}");

@@ -7,6 +7,7 @@
 //!   [`Dataset::from_events`], and is narrowed by [`Dataset::k_core`],
 //!   [`Dataset::min_rating`] and [`Dataset::retain_items`].
 //! - [`TextConfig`]: how an item is put into words.
+//! - [`ShopConfig`]: a made-up shop, for trying things without a download.
 //! - [`Split`]: training, validation and test part by [`SplitConfig`].
 #![cfg_attr(
     feature = "readers",
@@ -42,6 +43,7 @@ mod interactions;
 mod item;
 #[cfg(feature = "readers")]
 pub mod readers;
+mod shop;
 mod split;
 mod stats;
 mod text;
@@ -50,6 +52,7 @@ pub use dataset::{Dataset, Event};
 pub use error::{Error, Result};
 pub use interactions::Interactions;
 pub use item::Item;
+pub use shop::ShopConfig;
 pub use split::{Split, SplitConfig, SplitMethod};
 pub use stats::Stats;
 pub use text::TextConfig;

@@ -45,7 +45,11 @@ impl NodeEmbeddings {
             Some(folder) if !folder.as_os_str().is_empty() => folder,
             _ => Path::new("."),
         };
-        let mut temporary = tempfile::NamedTempFile::new_in(folder).map_err(io)?;
+        let mut builder = tempfile::Builder::new();
+        // Readable by whom the system's mask says, as any other file.
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+        let mut temporary = builder.tempfile_in(folder).map_err(io)?;
         temporary.write_all(&file).map_err(io)?;
         temporary.persist(path).map_err(|e| io(e.error))?;
         Ok(())

@@ -86,6 +86,8 @@ mod tokenizer;
 mod weights;
 
 pub use cache::KvCache;
+/// Of the public functions' arguments and results.
+pub use candle_core::{Device, Tensor};
 pub use config::{CheckpointFormat, LlamaConfig, QuantizeConfig, RopeScaling};
 pub use error::{Error, Result};
 pub use generate::{GenerateEvent, GenerateOptions};

@@ -49,6 +49,8 @@ pub use buckets::{Bucket, Buckets};
 pub use compare::{Bootstrap, BootstrapConfig, Paired, TTest};
 pub use error::{Error, Result};
 pub use evaluate::{EvaluationConfig, evaluate, evaluate_rankings, top_k};
+/// What lists are compared with.
+pub use glta_data::Interactions;
 pub use metric::Metric;
 pub use report::Report;
 pub use scorer::{DotScorer, Scorer, ScorerError};

@@ -1,6 +1,5 @@
 //! The contrastive graph baselines and the texts they are given.
 
-use std::ops::ControlFlow;
 use std::time::Instant;
 
 use glta::align::{Config, read_texts};
@@ -66,8 +65,7 @@ impl Session<'_> {
                             Some(v) => format!("valid N@10 {v:.4}"),
                             None => format!("loss {:.4}", epoch.loss),
                         };
-                        reporter.advance(&work, epoch.epoch as u64, epochs, &note);
-                        ControlFlow::Continue(())
+                        reporter.advance(&work, epoch.epoch as u64, epochs, &note)
                     },
                 )?;
                 let valid = validation(&nodes.scorer(), split)?;
@@ -142,10 +140,8 @@ impl Session<'_> {
     /// By the sentence encoder where one is given, else by the language model.
     fn encode(&mut self, work: &str, texts: &[String], config: &Config) -> Result<Array2<f32>> {
         let reporter = &mut self.reporter;
-        let mut progress = |done: usize, total: usize| {
-            reporter.advance(work, done as u64, total as u64, "");
-            ControlFlow::Continue(())
-        };
+        let mut progress =
+            |done: usize, total: usize| reporter.advance(work, done as u64, total as u64, "");
         Ok(match &self.args.text_encoder {
             Some(dir) => SentenceEncoder::load(dir)?.encode(texts, &mut progress)?,
             None => self.language.text_vectors(texts, &config.item_text.vectors, &mut progress)?,

@@ -4,14 +4,16 @@ use std::path::Path;
 
 use plotters::prelude::*;
 
-use crate::common::Result;
-use crate::common::report::save;
+use super::Result;
+use super::report::save;
 
 /// One bar: its name, its mean, and its deviation over the seeds.
-pub(crate) type Bar = (String, f64, f64);
+#[allow(dead_code, reason = "not every example draws")]
+pub type Bar = (String, f64, f64);
 
 /// Horizontal bars with deviations.
-pub(crate) fn bars(path: &Path, title: &str, metric: &str, bars: &[Bar]) -> Result<()> {
+#[allow(dead_code, reason = "not every example draws")]
+pub fn bars(path: &Path, title: &str, metric: &str, bars: &[Bar]) -> Result<()> {
     let most = bars.iter().map(|(_, mean, sd)| mean + sd).fold(0.0, f64::max);
     let height = 90 + 26 * bars.len() as u32;
     let mut svg = String::new();

@@ -1,0 +1,267 @@
+//! A made-up shop whose customers have tastes, for trying things without a
+//! download.
+
+mod words;
+
+use crate::{Dataset, Error, Item, Result};
+use rand::seq::{IndexedRandom, SliceRandom};
+use rand::{Rng, RngCore};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng;
+use serde::{Deserialize, Serialize};
+use words::{MAKERS, STYLES, THEMES};
+
+/// How a shop is generated; [`Dataset::shop`] does it.
+///
+/// Every article belongs to one of 12 *themes* (hiking, baking, …) and one of 4
+/// *styles* (light, sturdy, colourful, simple), both of which its description
+/// gives away in words, and to one of `circles` *circles*, of which no text
+/// speaks: they are known from who buys what alone. A customer likes two themes,
+/// one style and one circle. The weight with which a customer takes an article is
+///
+/// ```text
+/// exp(3.0 · theme liked + 1.0 · style liked + 2.0 · circle liked) / (8 + place)^0.5
+/// ```
+///
+/// where `place` is the article's in a random order of popularity. So texts and
+/// interactions both tell something that the other does not. The last
+/// `new_items` articles have not been sold to anybody: only texts can find them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ShopConfig {
+    /// Number of customers. Default 500.
+    pub users: usize,
+    /// Number of articles. Default 600.
+    pub items: usize,
+    /// Of those, how many are too new to have been sold. Default 30.
+    pub new_items: usize,
+    /// Mean number of articles of a customer; nobody has fewer than 4. Default 8.
+    pub mean_interactions: f64,
+    /// Number of circles. Default 8.
+    pub circles: usize,
+    /// Seed of everything. Default 2024.
+    pub seed: u64,
+}
+
+impl Default for ShopConfig {
+    fn default() -> Self {
+        Self {
+            users: 500,
+            items: 600,
+            new_items: 30,
+            mean_interactions: 8.0,
+            circles: 8,
+            seed: 2024,
+        }
+    }
+}
+
+/// Fewest articles of a customer.
+const FEWEST: usize = 4;
+
+impl ShopConfig {
+    /// Checks the settings.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the field that cannot work.
+    pub fn validate(&self) -> Result<()> {
+        let wrong = |field, problem: String| Err(Error::Config { field, problem });
+        let sold = self.items.saturating_sub(self.new_items);
+        let mean = self.mean_interactions;
+        if self.users == 0 {
+            return wrong("users", "at least one is needed".into());
+        }
+        if sold < 2 * FEWEST {
+            return wrong("items", format!("at least {} must not be new", 2 * FEWEST));
+        }
+        if self.circles == 0 {
+            return wrong("circles", "at least one is needed".into());
+        }
+        if !(mean >= FEWEST as f64 && mean <= sold as f64 / 2.0) {
+            let most = sold / 2;
+            return wrong(
+                "mean_interactions",
+                format!("{mean} is not between {FEWEST} and {most}"),
+            );
+        }
+        Ok(())
+    }
+}
+
+/// What decides who takes an article.
+struct Article {
+    theme: usize,
+    style: usize,
+    circle: usize,
+}
+
+impl Article {
+    fn draw(circles: usize, random: &mut impl Rng) -> Self {
+        Self {
+            theme: random.random_range(0..THEMES.len()),
+            style: random.random_range(0..STYLES.len()),
+            circle: random.random_range(0..circles),
+        }
+    }
+
+    /// Title and description.
+    fn describe(&self, random: &mut impl Rng) -> (String, String) {
+        let (theme, style) = (&THEMES[self.theme], &STYLES[self.style]);
+        let mut word = |words: &[&'static str]| words.choose(random).copied().unwrap_or_default();
+        let (adjective, noun) = (word(&style.adjectives), word(&theme.nouns));
+        let (maker, used, part) = (word(&MAKERS), word(&theme.uses), word(&theme.parts));
+        let (name, sentence) = (theme.name, style.sentence);
+        let title = format!("{maker} {adjective} {noun}");
+        let description = match random.random_range(0..3) {
+            0 => {
+                format!("For {name}: a {adjective} {noun} with {part}. Made for {used}. {sentence}")
+            }
+            1 => format!(
+                "{sentence} This {noun} has {part} and is good for {used}. A {name} article."
+            ),
+            _ => {
+                format!("Whoever enjoys {name} wants a {noun} for {used}. {sentence} With {part}.")
+            }
+        };
+        (title, description)
+    }
+}
+
+impl Dataset {
+    /// A made-up shop with described articles and customers with tastes.
+    ///
+    /// ```
+    /// use glta_data::{Dataset, ShopConfig};
+    ///
+    /// let shop = Dataset::shop(&ShopConfig { users: 50, items: 80, new_items: 5, ..ShopConfig::default() })?;
+    /// assert_eq!((shop.n_users(), shop.n_items()), (50, 80));
+    /// assert!(shop.items().iter().all(|item| !item.description.is_empty()));
+    /// assert!(shop.interactions().item_degrees()[75..].iter().all(|&degree| degree == 0));
+    /// # Ok::<(), glta_data::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Settings that cannot work.
+    pub fn shop(config: &ShopConfig) -> Result<Self> {
+        config.validate()?;
+        let mut random = ChaCha8Rng::seed_from_u64(config.seed);
+        let articles: Vec<Article> =
+            (0..config.items).map(|_| Article::draw(config.circles, &mut random)).collect();
+        let items = articles.iter().enumerate().map(|(n, article)| {
+            let (title, description) = article.describe(&mut random);
+            Item { description, ..Item::titled(format!("article-{n}"), title) }
+        });
+        let items = items.collect();
+        let sold = &articles[..config.items - config.new_items];
+        let mut places: Vec<u32> = (0..sold.len() as u32).collect();
+        places.shuffle(&mut random);
+        let mut pairs = Vec::new();
+        for user in 0..config.users as u32 {
+            let taken = take(sold, &places, config, &mut random);
+            pairs.extend(taken.into_iter().map(|item| (user, item)));
+        }
+        Self::from_dense("shop", config.users, items, pairs)
+    }
+}
+
+/// What one new customer takes: a weighted draw without replacement (Efraimidis
+/// and Spirakis 2006: the largest `ln(u) / weight`).
+fn take(
+    sold: &[Article],
+    places: &[u32],
+    config: &ShopConfig,
+    random: &mut ChaCha8Rng,
+) -> Vec<u32> {
+    let mut likes = |n: usize| random.random_range(0..n);
+    let (first, second) = (likes(THEMES.len()), likes(THEMES.len()));
+    let (style, circle) = (likes(STYLES.len()), likes(config.circles));
+    let mut keys: Vec<(f64, u32)> = sold
+        .iter()
+        .zip(places)
+        .zip(0u32..)
+        .map(|((article, &place), n)| {
+            let is = |liked: bool| f64::from(u8::from(liked));
+            let score = 3.0 * is(article.theme == first || article.theme == second)
+                + is(article.style == style)
+                + 2.0 * is(article.circle == circle);
+            (uniform(random).ln() * (8.0 + f64::from(place)).sqrt() / score.exp(), n)
+        })
+        .collect();
+    keys.sort_unstable_by(|a, b| b.0.total_cmp(&a.0));
+    // Four and an exponentially distributed rest: many have little, few have much.
+    let rest = -uniform(random).ln() * (config.mean_interactions - FEWEST as f64);
+    keys.truncate(FEWEST + (rest.round() as usize).min(sold.len() / 2 - FEWEST));
+    keys.into_iter().map(|(_, n)| n).collect()
+}
+
+/// Uniform in (0, 1].
+fn uniform(random: &mut impl RngCore) -> f64 {
+    1.0 - random.random::<f64>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_names_a_shop() {
+        let config = ShopConfig::default();
+        let shop = Dataset::shop(&config).unwrap();
+        assert_eq!(shop, Dataset::shop(&config).unwrap());
+        let other = Dataset::shop(&ShopConfig { seed: 1, ..config.clone() }).unwrap();
+        assert_ne!(shop.items(), other.items());
+        let mean = shop.interactions().len() as f64 / shop.n_users() as f64;
+        assert!((mean - config.mean_interactions).abs() < 1.5, "{mean}");
+        let degrees = shop.interactions().item_degrees();
+        assert!(degrees[570..].iter().all(|&d| d == 0));
+        assert!(degrees[..570].iter().filter(|&&d| d > 0).count() > 500);
+        assert!((0..500).all(|u| shop.interactions().items(u).len() >= FEWEST));
+    }
+
+    /// Of two articles of one customer more often than by chance: the theme, which
+    /// stands in the text, and the circle, which does not.
+    #[test]
+    fn texts_and_circles_both_tell_something() {
+        let config = ShopConfig::default();
+        let shop = Dataset::shop(&config).unwrap();
+        let mut random = ChaCha8Rng::seed_from_u64(config.seed);
+        let articles: Vec<Article> =
+            (0..config.items).map(|_| Article::draw(config.circles, &mut random)).collect();
+        for (item, article) in shop.items().iter().zip(&articles) {
+            assert!(item.description.contains(THEMES[article.theme].name), "{}", item.description);
+        }
+        let share = |same: &dyn Fn(&Article, &Article) -> bool| {
+            let (mut hits, mut all) = (0.0, 0.0);
+            for user in 0..config.users as u32 {
+                let items = shop.interactions().items(user);
+                for pair in items.windows(2) {
+                    let [a, b] = [pair[0], pair[1]].map(|i| &articles[i as usize]);
+                    hits += f64::from(u8::from(same(a, b)));
+                    all += 1.0;
+                }
+            }
+            hits / all
+        };
+        let theme = share(&|a, b| a.theme == b.theme);
+        let circle = share(&|a, b| a.theme != b.theme && a.circle == b.circle);
+        assert!(theme > 3.0 / 12.0, "{theme}");
+        let different = share(&|a, b| a.theme != b.theme);
+        assert!(circle / different > 1.5 / 8.0, "{circle} {different}");
+    }
+
+    #[test]
+    fn impossible_shops_are_refused() {
+        let base = ShopConfig { users: 5, items: 30, new_items: 0, ..ShopConfig::default() };
+        for (change, field) in [
+            (ShopConfig { users: 0, ..base.clone() }, "users"),
+            (ShopConfig { new_items: 29, ..base.clone() }, "items"),
+            (ShopConfig { circles: 0, ..base.clone() }, "circles"),
+            (ShopConfig { mean_interactions: 16.0, ..base.clone() }, "mean_interactions"),
+            (ShopConfig { mean_interactions: f64::NAN, ..base.clone() }, "mean_interactions"),
+        ] {
+            let message = Dataset::shop(&change).unwrap_err().to_string();
+            assert!(message.contains(field), "{message}");
+        }
+        assert_eq!(Dataset::shop(&base).unwrap().n_items(), 30);
+    }
+}
