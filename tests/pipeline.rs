@@ -340,4 +340,13 @@ fn what_serves_requests_can_be_shared() {
     shared::<LanguageModel>();
     shared::<Run>();
     shared::<Error>();
+    shared::<RunData>();
+    shared::<Dataset>();
+    shared::<glta::llm::Llama>();
+    shared::<glta::llm::Tokenizer>();
+    shared::<glta::graph::NodeEmbeddings>();
+    shared::<glta::graph::LightGcn>();
+    shared::<glta::baselines::Ease>();
+    shared::<glta::gllm::GllmHead>();
+    shared::<glta::metrics::Report>();
 }
