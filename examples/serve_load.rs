@@ -71,20 +71,22 @@ fn load(args: &Args) -> Result<()> {
     let url = format!("http://{}/recommend", args.at);
     let started = Instant::now();
     let until = started + Duration::from_secs(args.seconds);
-    let client = |n: u64| -> std::result::Result<Vec<f64>, String> {
+    // Times of the answered, and how many were refused or answered too late.
+    let client = |n: u64| -> std::result::Result<(Vec<f64>, usize), String> {
         let (agent, mut random) = (agent(), ChaCha8Rng::seed_from_u64(n));
-        let mut times = Vec::new();
+        let (mut times, mut refused) = (Vec::new(), 0);
         while Instant::now() < until {
             let user = users.choose(&mut random).ok_or("there is no user")?;
             let body = json!({"user": user, "k": 10}).to_string();
             let asked = Instant::now();
             let (status, text) = post(&agent, &url, body.as_bytes()).map_err(|e| e.to_string())?;
-            if status != 200 {
-                return Err(format!("{status}: {text}"));
+            match status {
+                200 => times.push(asked.elapsed().as_secs_f64()),
+                503 | 504 => refused += 1,
+                _ => return Err(format!("{status}: {text}")),
             }
-            times.push(asked.elapsed().as_secs_f64());
         }
-        Ok(times)
+        Ok((times, refused))
     };
     let all = std::thread::scope(|scope| {
         let client = &client;
@@ -94,12 +96,16 @@ fn load(args: &Args) -> Result<()> {
         };
         threads.into_iter().map(join).collect::<std::result::Result<Vec<_>, String>>()
     })?;
-    let mut times = all.concat();
+    let refused: usize = all.iter().map(|(_, refused)| refused).sum();
+    let mut times: Vec<f64> = all.into_iter().flat_map(|(times, _)| times).collect();
     times.sort_by(f64::total_cmp);
+    if times.is_empty() {
+        return Err(format!("none of {refused} requests was answered").into());
+    }
     let seconds = started.elapsed().as_secs_f64();
     let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize] * 1e3;
     println!(
-        "{} clients: {:.0} requests/s, p50 {:.1} ms, p99 {:.1} ms",
+        "{} clients: {:.0} requests/s, p50 {:.1} ms, p99 {:.1} ms; {refused} refused or too late",
         args.clients,
         times.len() as f64 / seconds,
         at(0.5),
