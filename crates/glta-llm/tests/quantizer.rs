@@ -68,6 +68,13 @@ fn every_format_comes_out_close_to_its_source() {
                 .extension()
                 .is_some_and(|x| x == "tmp"))
         );
+        // Whoever may read a new file may read the weights.
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            let mode = |name: &str| out.join(name).metadata().unwrap().permissions().mode();
+            assert_eq!(mode("model.safetensors"), mode("config.json"));
+        }
         let model = load(&out);
         let config = model.config().quantization.clone().unwrap();
         assert_eq!((config.bits, config.group_size, config.desc_act), (bits, group_size, desc_act));

@@ -62,8 +62,12 @@ impl Writer {
         }
         // Other readers insist on this entry.
         let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
+        // The library's file is for its owner alone; this one as the system's mask says.
+        let plain = fs::File::create(&path).and_then(|file| file.metadata());
+        let permissions = plain.map_err(Error::io(&path))?.permissions();
         safetensors::serialize_to_file(views, Some(metadata), &path)
             .map_err(|e| Error::Safetensors { path: path.clone(), message: e.to_string() })?;
+        fs::set_permissions(&path, permissions).map_err(Error::io(&path))?;
         let names = std::mem::take(&mut self.tensors).into_keys().collect();
         self.shards.push((path, names));
         self.bytes = 0;
