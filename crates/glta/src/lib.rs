@@ -40,3 +40,14 @@ pub mod prelude {
     pub use glta_data::{Dataset, Interactions, Item, Split, SplitConfig, TextConfig};
     pub use glta_metrics::{EvaluationConfig, Metric, evaluate, evaluate_rankings};
 }
+
+/// What the pages show, compiled with the doctests.
+#[cfg(doctest)]
+mod pages {
+    #[doc = include_str!("../../../README.md")]
+    struct Readme;
+    #[doc = include_str!("../../../docs/your-data.md")]
+    struct YourData;
+    #[doc = include_str!("../../../docs/embedding.md")]
+    struct Embedding;
+}
