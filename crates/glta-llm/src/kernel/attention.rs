@@ -295,14 +295,52 @@ pub(crate) fn backward(
         && s.end * heads.queries * heads.dim <= d_out.len()
         && s.blocks.last().is_some_and(|b| b.len() == s.end - s.start)));
     let d_qkv = Shared::new(d_qkv);
+    // A task for every query head, so that one sequence feeds many threads; what
+    // the heads of a group say of their common keys is added up afterwards.
+    let padded = heads.dim.next_multiple_of(PANEL);
+    let mut parts: Vec<f32> = Vec::with_capacity(qkv.len() / stride * heads.queries * 2 * padded);
+    let parts = Shared::spare(&mut parts);
+    // Of the first of a sequence's query heads, dK and then dV: `(tokens, padded)`.
+    let part = |sequence: &Sequence, head: usize| {
+        let size = (sequence.end - sequence.start) * padded;
+        let at = (sequence.start * heads.queries * padded + head * size) * 2;
+        (at, size)
+    };
+    for_each(sequences.len() * heads.queries, |task| {
+        let (sequence, head) = (&sequences[task / heads.queries], task % heads.queries);
+        let (at, size) = part(sequence, head);
+        // SAFETY: this task alone writes this query head of the sequence's rows, and
+        // these parts, which the buffer has room for.
+        unsafe {
+            let (d_keys, d_values) = (parts.slice(at, size), parts.slice(at + size, size));
+            backward_head(level, heads, qkv, d_out, sequence, head, d_keys, d_values, d_qkv);
+        }
+    });
     for_each(sequences.len() * heads.keys, |task| {
-        let sequence = &sequences[task / heads.keys];
-        // SAFETY: this task alone writes this key head and its query heads of
-        // the sequence's rows.
-        unsafe { backward_head(level, heads, qkv, d_out, sequence, task % heads.keys, d_qkv) }
+        let (sequence, head) = (&sequences[task / heads.keys], task % heads.keys);
+        for (side, column) in [heads.key_at(), heads.value_at()].into_iter().enumerate() {
+            for r in 0..sequence.end - sequence.start {
+                let at = (sequence.start + r) * stride + column + head * heads.dim;
+                // SAFETY: the parts are written, and this task alone writes this key head.
+                unsafe {
+                    let out = d_qkv.slice(at, heads.dim);
+                    for g in 0..heads.group() {
+                        let (at, size) = part(sequence, head * heads.group() + g);
+                        let from = &*parts.slice(at + side * size + r * padded, heads.dim);
+                        match g {
+                            0 => out.copy_from_slice(from),
+                            _ => out.iter_mut().zip(from).for_each(|(out, from)| *out += from),
+                        }
+                    }
+                }
+            }
+        }
     });
 }
 
+/// Of one query head: its columns of `d_qkv`, and its part of the gradients at the
+/// sequence's own keys and values, `(tokens, padded dim)`, which need not be set.
+#[allow(clippy::too_many_arguments)]
 unsafe fn backward_head(
     level: SimdLevel,
     heads: Heads,
@@ -310,21 +348,21 @@ unsafe fn backward_head(
     d_out: &[f32],
     sequence: &Sequence,
     head: usize,
+    d_keys: &mut [f32],
+    d_values: &mut [f32],
     d_qkv: Shared<f32>,
 ) {
     let (stride, width, dim) = (heads.stride(), heads.queries * heads.dim, heads.dim);
-    let (placed, total, columns) = place(&sequence.blocks, head);
+    let (placed, total, columns) = place(&sequence.blocks, head / heads.group());
     let Some(own) = placed.last() else { return };
     let padded = dim.next_multiple_of(PANEL);
     let tokens = sequence.end - sequence.start;
     let rows = tokens.min(QUERIES);
     let sizes = [
-        tokens * padded, // dK
-        tokens * padded, // dV
-        rows * columns,  // P
-        rows * columns,  // dP, then dS
-        rows * padded,   // dQ
-        rows * padded,   // panels of Q and of dO
+        rows * columns, // P
+        rows * columns, // dP, then dS
+        rows * padded,  // dQ
+        rows * padded,  // panels of Q and of dO
         rows,
     ];
     with_scratch(sizes.iter().sum(), |mut scratch| {
@@ -333,106 +371,87 @@ unsafe fn backward_head(
             scratch = tail;
             head
         };
-        let [d_keys, d_values, p, ds, d_queries, panels, inverse] = sizes.map(&mut take);
+        let [p, ds, d_queries, panels, inverse] = sizes.map(&mut take);
         d_keys.fill(0.0);
         d_values.fill(0.0);
         for from in (sequence.start..sequence.end).step_by(QUERIES) {
             let to = sequence.end.min(from + QUERIES);
             let rows = to - from;
-            for g in 0..heads.group() {
-                let q_column = (head * heads.group() + g) * dim;
-                let queries = Queries {
-                    ptr: qkv.as_ptr().add(from * stride + q_column),
-                    row_stride: stride,
-                    rows,
-                    visible: total - (sequence.end - from) + 1,
-                    step: 1,
-                };
-                let d_left = Left {
-                    ptr: d_out.as_ptr().add(from * width + q_column),
-                    row_stride: width,
-                    k_stride: 1,
-                };
-                let p = &mut p[..rows * columns];
-                let ds = &mut ds[..rows * columns];
-                probabilities(level, heads, &placed, columns, queries, p, inverse);
-                ds.fill(0.0);
+            let q_column = head * dim;
+            let queries = Queries {
+                ptr: qkv.as_ptr().add(from * stride + q_column),
+                row_stride: stride,
+                rows,
+                visible: total - (sequence.end - from) + 1,
+                step: 1,
+            };
+            let d_left = Left {
+                ptr: d_out.as_ptr().add(from * width + q_column),
+                row_stride: width,
+                k_stride: 1,
+            };
+            let p = &mut p[..rows * columns];
+            let ds = &mut ds[..rows * columns];
+            probabilities(level, heads, &placed, columns, queries, p, inverse);
+            ds.fill(0.0);
+            for block in &placed {
+                products(level, d_left, queries, block, block.head.value_columns, dim, columns, ds);
+            }
+            for ((p, ds), &inverse) in
+                p.chunks_exact_mut(columns).zip(ds.chunks_exact_mut(columns)).zip(inverse.iter())
+            {
+                softmax_backward(level, p, ds, inverse, heads.scale());
+            }
+
+            let d_queries = &mut d_queries[..rows * padded];
+            d_queries.fill(0.0);
+            let seen_own = queries.seen(own);
+            for panel in 0..padded / PANEL {
                 for block in &placed {
-                    products(
+                    let left = Left {
+                        ptr: ds.as_ptr().add(block.column),
+                        row_stride: columns,
+                        k_stride: 1,
+                    };
+                    let b = block.head.key_rows.as_ptr().add(panel * block.head.row_panel);
+                    let c = d_queries.as_mut_ptr().add(panel * PANEL);
+                    panel_product_at(
                         level,
-                        d_left,
-                        queries,
-                        block,
-                        block.head.value_columns,
-                        dim,
-                        columns,
-                        ds,
+                        left,
+                        rows,
+                        b,
+                        queries.seen(block),
+                        c,
+                        padded,
+                        std::ptr::null(),
                     );
                 }
-                for ((p, ds), &inverse) in p
-                    .chunks_exact_mut(columns)
-                    .zip(ds.chunks_exact_mut(columns))
-                    .zip(inverse.iter())
-                {
-                    softmax_backward(level, p, ds, inverse, heads.scale());
-                }
-
-                let d_queries = &mut d_queries[..rows * padded];
-                d_queries.fill(0.0);
-                let seen_own = queries.seen(own);
-                for panel in 0..padded / PANEL {
-                    for block in &placed {
-                        let left = Left {
-                            ptr: ds.as_ptr().add(block.column),
-                            row_stride: columns,
-                            k_stride: 1,
-                        };
-                        let b = block.head.key_rows.as_ptr().add(panel * block.head.row_panel);
-                        let c = d_queries.as_mut_ptr().add(panel * PANEL);
-                        panel_product_at(
-                            level,
-                            left,
-                            rows,
-                            b,
-                            queries.seen(block),
-                            c,
-                            padded,
-                            std::ptr::null(),
-                        );
-                    }
-                    // dK += dSᵀ Q and dV += Pᵀ dO for the sequence's own keys.
-                    let sides = [
-                        (ds.as_ptr(), queries.left(), d_keys.as_mut_ptr()),
-                        (p.as_ptr(), d_left, d_values.as_mut_ptr()),
-                    ];
-                    for (weights, right, c) in sides {
-                        copy_panel(right, rows, dim, panel, panels);
-                        let left =
-                            Left { ptr: weights.add(own.column), row_stride: 1, k_stride: columns };
-                        let c = c.add(panel * PANEL);
-                        panel_product_at(
-                            level,
-                            left,
-                            seen_own,
-                            panels.as_ptr(),
-                            rows,
-                            c,
-                            padded,
-                            std::ptr::null(),
-                        );
-                    }
-                }
-                for r in 0..rows {
-                    d_qkv
-                        .slice((from + r) * stride + q_column, dim)
-                        .copy_from_slice(&d_queries[r * padded..r * padded + dim]);
+                // dK += dSᵀ Q and dV += Pᵀ dO for the sequence's own keys.
+                let sides = [
+                    (ds.as_ptr(), queries.left(), d_keys.as_mut_ptr()),
+                    (p.as_ptr(), d_left, d_values.as_mut_ptr()),
+                ];
+                for (weights, right, c) in sides {
+                    copy_panel(right, rows, dim, panel, panels);
+                    let left =
+                        Left { ptr: weights.add(own.column), row_stride: 1, k_stride: columns };
+                    let c = c.add(panel * PANEL);
+                    panel_product_at(
+                        level,
+                        left,
+                        seen_own,
+                        panels.as_ptr(),
+                        rows,
+                        c,
+                        padded,
+                        std::ptr::null(),
+                    );
                 }
             }
-        }
-        for r in 0..tokens {
-            let at = (sequence.start + r) * stride + head * dim;
-            for (column, from) in [(heads.key_at(), &*d_keys), (heads.value_at(), &*d_values)] {
-                d_qkv.slice(at + column, dim).copy_from_slice(&from[r * padded..r * padded + dim]);
+            for r in 0..rows {
+                d_qkv
+                    .slice((from + r) * stride + q_column, dim)
+                    .copy_from_slice(&d_queries[r * padded..r * padded + dim]);
             }
         }
     });
