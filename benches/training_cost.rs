@@ -116,7 +116,7 @@ fn main() {
     let take = || std::mem::take(&mut clock.0.lock().unwrap().seconds);
     // As in the MovieLens example, with item tokens in the prompt and without.
     for history in [0, 5] {
-        let mut config = Config::default();
+        let mut config = Config { llm: options.clone(), ..Config::default() };
         config.graph.epochs = 20;
         config.model.history = history;
         (config.texts.profile, config.texts.prediction) = (false, false);

@@ -21,7 +21,7 @@ mod plot;
 
 use clap::{Parser, ValueEnum};
 use glta_data::readers::{PairsConfig, PairsLayout, pairs, split_pairs};
-use glta_data::{Dataset, Split, SplitConfig, Stats};
+use glta_data::{Dataset, Split, SplitConfig, Stats, write_whole};
 use glta_graph::{
     EpochReport, Error, Grid, LightGcn, LightGcnConfig, NodeEmbeddings, Trained, search,
 };
@@ -30,7 +30,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -411,14 +411,8 @@ fn print_table(runs: &[Run]) {
 
 /// Writes a file that appears under its name only when it is complete.
 fn save(path: &Path, value: &impl Serialize) -> Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let write = || -> std::io::Result<()> {
-        let mut file = tempfile::NamedTempFile::new_in(folder)?;
-        file.write_all(&serde_json::to_vec_pretty(value)?)?;
-        file.persist(path).map_err(|e| e.error)?;
-        Ok(())
-    };
-    write().map_err(|e| format!("{}: {e}", path.display()).into())
+    let bytes = serde_json::to_vec_pretty(value)?;
+    write_whole(path, &bytes).map_err(|e| format!("{}: {e}", path.display()).into())
 }
 
 /// Largest resident memory so far, where the system tells.

@@ -141,15 +141,10 @@ async fn asked_to_stop() {
         let Ok(mut terminate) = signal(SignalKind::terminate()) else {
             return interrupt.await;
         };
-        let mut interrupt = std::pin::pin!(interrupt);
-        std::future::poll_fn(|context| {
-            let ended = interrupt.as_mut().poll(context).is_ready();
-            if ended || terminate.poll_recv(context).is_ready() {
-                return std::task::Poll::Ready(());
-            }
-            std::task::Poll::Pending
-        })
-        .await;
+        tokio::select! {
+            () = interrupt => {}
+            _ = terminate.recv() => {}
+        }
     }
     #[cfg(not(unix))]
     interrupt.await;

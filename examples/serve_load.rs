@@ -75,7 +75,7 @@ fn load(args: &Args) -> Result<()> {
     let client = |n: u64| -> std::result::Result<(Vec<f64>, usize), String> {
         let (agent, mut random) = (agent(), ChaCha8Rng::seed_from_u64(n));
         let (mut times, mut refused) = (Vec::new(), 0);
-        while Instant::now() < until {
+        while Instant::now() < until && !common::interrupt::asked() {
             let user = users.choose(&mut random).ok_or("there is no user")?;
             let body = json!({"user": user, "k": 10}).to_string();
             let asked = Instant::now();

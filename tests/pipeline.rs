@@ -89,6 +89,32 @@ fn a_catalogue_without_texts_trains_and_loads() {
     assert_eq!(loaded.recommend(3, 5).unwrap().len(), 5);
 }
 
+/// Another cut of the same model would answer, and wrongly.
+#[test]
+fn a_model_with_other_layers_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = language(&folder.path().join("llm"));
+    let options = LlamaOptions { layers: Some(1), ..LlamaOptions::default() };
+    let cut = LanguageModel::load(folder.path().join("llm"), &options, &Device::Cpu).unwrap();
+    let mut config = config(Preset::Default);
+    config.llm = options;
+    (config.texts.profile, config.texts.prediction) = (false, false);
+    let dir = folder.path().join("run");
+    let open = || Run::open(&dir, config.clone(), data(), true).unwrap();
+    let told = |error: Error| {
+        let message = error.to_string();
+        assert!(message.contains("llm.layers") && message.contains('2'), "{message}");
+    };
+    told(open().fit(Some(&whole), &mut go).unwrap_err());
+    open().fit(Some(&cut), &mut go).unwrap();
+    told(Recommender::load(&dir, Some(&whole)).unwrap_err());
+    let recommender = Recommender::load(&dir, Some(&cut)).unwrap();
+    assert_eq!(Config::of_run(&dir).unwrap(), config);
+    // As many as there are, however many are asked for.
+    let left = 20 - recommender.history(0).unwrap().len();
+    assert_eq!(recommender.recommend(0, usize::MAX).unwrap().len(), left);
+}
+
 #[test]
 fn both_presets_train_save_load_and_recommend() {
     let folder = tempfile::tempdir().unwrap();

@@ -33,7 +33,7 @@ pub struct PipelineArgs {
     /// ones: the table then also shows how cold and warm items fare
     #[arg(long, value_name = "RATIO", default_value_t = 0.0)]
     pub cold: f64,
-    /// cpu, or cuda[:N]
+    /// cpu; cuda[:N] is for builds with CUDA, of which there is none yet
     #[arg(long, default_value = "cpu")]
     pub device: String,
     /// default (what measured best) or paper (the literal reading)

@@ -23,7 +23,7 @@ pub fn exit(body: impl FnOnce() -> Result<()>) -> std::process::ExitCode {
         return std::process::ExitCode::SUCCESS;
     };
     if interrupt::asked() {
-        eprintln!("stopped; what was done is kept: the same command with --resume goes on");
+        eprintln!("stopped");
         return interrupt::EXIT_CODE.into();
     }
     let mut message = format!("error: {error}");

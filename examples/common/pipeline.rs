@@ -19,6 +19,8 @@ use ndarray::Array2;
 use super::Result;
 use super::args::PipelineArgs;
 use super::compare;
+use super::interrupt;
+use super::plot;
 use super::progress::Reporter;
 use super::report::{LlmRecord, Protocol, Record, Row};
 use variants::Inputs;
@@ -55,11 +57,14 @@ pub fn run(task: &Task, args: &PipelineArgs, config: Config) -> Result<Record> {
         rows: Vec::new(),
     };
     println!("{}", record.dataset);
+    let old = Record::load(&path)?;
     if args.stats {
-        record.save(&path)?;
+        if old.is_none() {
+            record.save(&path)?;
+        }
         return Ok(record);
     }
-    match (Record::load(&path), args.resume) {
+    match (&old, args.resume) {
         (Some(_), false) => {
             return Err(format!(
                 "{} already holds a run; pass --resume to go on with it, or choose another --out",
@@ -76,7 +81,15 @@ pub fn run(task: &Task, args: &PipelineArgs, config: Config) -> Result<Record> {
                 )
                 .into());
             }
-            record.rows = old.rows;
+            if old.dataset != record.dataset {
+                return Err(format!(
+                    "{} was run on other data ({}); choose another --out",
+                    args.out.display(),
+                    old.dataset
+                )
+                .into());
+            }
+            record.rows.clone_from(&old.rows);
         }
         (None, _) => {}
     }
@@ -92,13 +105,29 @@ pub fn run(task: &Task, args: &PipelineArgs, config: Config) -> Result<Record> {
             .as_ref()
             .map(|q| q.group_size.map_or(-1, |size| i32::try_from(size).unwrap_or(i32::MAX))),
     });
+    if let Some(other) = old.as_ref().and_then(|old| old.llm.as_ref())
+        && Some(other) != record.llm.as_ref()
+    {
+        return Err(format!(
+            "{} was run with another language model ({}, {} layers); choose another --out",
+            args.out.display(),
+            other.name,
+            other.layers
+        )
+        .into());
+    }
     record.config = Some(config.clone());
 
     let mut session =
         Session { task, args, language, record, path, reporter, vectors: None, encoded: None };
     let mut shown = None;
     for &seed in &args.seeds {
-        let recommender = session.seed(seed, &config)?;
+        let recommender = session.seed(seed, &config).inspect_err(|_| {
+            if interrupt::asked() {
+                let how = if args.resume { "" } else { " with --resume" };
+                eprintln!("what was done is kept: the same command{how} goes on");
+            }
+        })?;
         shown.get_or_insert(recommender);
     }
     session.reporter.finish();
@@ -110,6 +139,16 @@ pub fn run(task: &Task, args: &PipelineArgs, config: Config) -> Result<Record> {
         println!("\n{}", session.record.cold());
     }
     println!("\nwritten to {}", session.path.display());
+    for (metric, file) in [("N@10", "ndcg.svg"), ("P@10", "precision.svg")] {
+        let bar = |system: &str| {
+            let value = session.record.value(system, metric)?;
+            Some((system.to_owned(), value.mean, value.deviation))
+        };
+        let bars: Vec<plot::Bar> = session.record.systems().into_iter().filter_map(bar).collect();
+        let title = format!("{}: test {metric}", session.record.dataset.name);
+        plot::bars(&args.out.join(file), &title, metric, &bars)?;
+        println!("       and {}", args.out.join(file).display());
+    }
     if let Some(recommender) = shown {
         show(&recommender)?;
     }
@@ -143,7 +182,7 @@ impl Session<'_> {
         }
         if ["EASE", "text-kNN", "EASE + text"].iter().any(|s| self.record.row(s, seed).is_none()) {
             let ease = self.ease(seed, &split)?;
-            self.texts(seed, &split, &ease, config)?;
+            self.texts(seed, &split, ease.as_ref(), config)?;
         }
         let nodes = self.lightgcn(seed, &split, &config.graph)?;
         // Profiles that GLTA is to write serve RLMRec too, which then waits for them.
@@ -168,8 +207,14 @@ impl Session<'_> {
         Ok(main)
     }
 
-    /// EASE under the l2 that is best on validation data.
-    fn ease(&mut self, seed: u64, split: &Split) -> Result<Ease> {
+    /// EASE under the l2 that is best on validation data; `None` where there are too
+    /// many items for it.
+    fn ease(&mut self, seed: u64, split: &Split) -> Result<Option<Ease>> {
+        let (items, most) = (split.train.n_items(), EaseConfig::default().max_items);
+        if items > most {
+            self.reporter.say(&format!("no EASE: {items} items are more than {most}"));
+            return Ok(None);
+        }
         let started = Instant::now();
         let mut best: Option<(f64, f64, Ease)> = None;
         let grid = self.task.ease_l2.clone();
@@ -188,12 +233,18 @@ impl Session<'_> {
         if self.record.row("EASE", seed).is_none() {
             self.add("EASE", seed, split, &ease, seconds, format!("l2 {l2}"))?;
         }
-        Ok(ease)
+        Ok(Some(ease))
     }
 
     /// What text does without a graph, and beside EASE: vectors from the frozen
     /// language model, everything chosen on validation data.
-    fn texts(&mut self, seed: u64, split: &Split, ease: &Ease, config: &Config) -> Result<()> {
+    fn texts(
+        &mut self,
+        seed: u64,
+        split: &Split,
+        ease: Option<&Ease>,
+        config: &Config,
+    ) -> Result<()> {
         let started = Instant::now();
         let vectors = self.text_vectors(config)?;
         let read = started.elapsed().as_secs_f64();
@@ -220,7 +271,7 @@ impl Session<'_> {
         if self.record.row("text-kNN", seed).is_none() {
             self.add("text-kNN", seed, split, &knn, seconds, of.clone())?;
         }
-        if self.record.row("EASE + text", seed).is_none() {
+        if let Some(ease) = ease.filter(|_| self.record.row("EASE + text", seed).is_none()) {
             let started = Instant::now();
             let weights = [0.0, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0];
             let mut best: Option<(f64, f32)> = None;

@@ -8,11 +8,9 @@ use super::Result;
 use super::report::save;
 
 /// One bar: its name, its mean, and its deviation over the seeds.
-#[allow(dead_code, reason = "not every example draws")]
 pub type Bar = (String, f64, f64);
 
 /// Horizontal bars with deviations.
-#[allow(dead_code, reason = "not every example draws")]
 pub fn bars(path: &Path, title: &str, metric: &str, bars: &[Bar]) -> Result<()> {
     let most = bars.iter().map(|(_, mean, sd)| mean + sd).fold(0.0, f64::max);
     let height = 90 + 26 * bars.len() as u32;

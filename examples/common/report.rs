@@ -1,9 +1,8 @@
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use glta::align::Config;
-use glta::data::{Split, Stats};
+use glta::data::{Split, Stats, write_whole};
 use glta::metrics::{Buckets, Metric, Report};
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +18,26 @@ pub struct Record {
     pub rows: Vec<Row>,
 }
 
+/// Mean and deviation of a metric over the seeds.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Value {
+    pub mean: f64,
+    pub deviation: f64,
+    pub seeds: usize,
+}
+
+impl Value {
+    /// `None` of no values.
+    pub fn of(values: impl Iterator<Item = f64>) -> Option<Self> {
+        let values: Vec<f64> = values.collect();
+        let seeds = values.len();
+        let mean = values.iter().sum::<f64>() / seeds as f64;
+        let squares: f64 = values.iter().map(|v| (v - mean).powi(2)).sum();
+        let deviation = if seeds > 1 { (squares / (seeds - 1) as f64).sqrt() } else { 0.0 };
+        (seeds > 0).then_some(Self { mean, deviation, seeds })
+    }
+}
+
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Protocol {
     pub split: String,
@@ -30,7 +49,7 @@ pub struct Protocol {
     pub masked: String,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
 pub struct LlmRecord {
     pub name: String,
     pub layers: usize,
@@ -155,18 +174,7 @@ impl Row {
 
 /// Writes a file as a whole or not at all.
 pub fn save(path: &Path, bytes: &[u8]) -> Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let write = || -> std::io::Result<()> {
-        let mut builder = tempfile::Builder::new();
-        #[cfg(unix)]
-        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-        let mut file = builder.tempfile_in(folder)?;
-        file.write_all(bytes)?;
-        file.as_file().sync_all()?;
-        file.persist(path).map_err(|e| e.error)?;
-        Ok(())
-    };
-    write().map_err(|e| format!("{}: {e}", path.display()).into())
+    write_whole(path, bytes).map_err(|e| format!("{}: {e}", path.display()).into())
 }
 
 impl Row {
@@ -195,8 +203,33 @@ impl Row {
 }
 
 impl Record {
-    pub fn load(path: &Path) -> Option<Self> {
-        serde_json::from_slice(&std::fs::read(path).ok()?).ok()
+    /// The record of an earlier run, if there is one.
+    pub fn load(path: &Path) -> Result<Option<Self>> {
+        let told = |e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
+        let bytes = match std::fs::read(path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            bytes => bytes.map_err(|e| told(&e))?,
+        };
+        let record: Self = serde_json::from_slice(&bytes).map_err(|e| told(&e))?;
+        // Statistics alone are no run.
+        Ok(Some(record).filter(|r| r.config.is_some() || !r.rows.is_empty()))
+    }
+
+    /// The names in the order of their first rows.
+    pub fn systems(&self) -> Vec<&str> {
+        let mut systems: Vec<&str> = Vec::new();
+        for row in &self.rows {
+            if !systems.contains(&row.system.as_str()) {
+                systems.push(&row.system);
+            }
+        }
+        systems
+    }
+
+    /// A metric of a system over the seeds.
+    pub fn value(&self, system: &str, metric: &str) -> Option<Value> {
+        let rows = self.rows.iter().filter(|row| row.system == system);
+        Value::of(rows.filter_map(|row| row.metrics.get(metric).copied()))
     }
 
     /// The row of a system under a seed, if it was run before.
@@ -248,25 +281,17 @@ impl Record {
         columns: &[String],
         values_of: impl Fn(&Row) -> &BTreeMap<String, f64>,
     ) -> String {
-        let mut systems: Vec<&str> = Vec::new();
-        for row in &self.rows {
-            if !systems.contains(&row.system.as_str()) {
-                systems.push(&row.system);
-            }
-        }
         let mut out = format!("{title:<18}");
         for column in columns {
             out += &format!("{column:>11}");
         }
-        for system in systems {
+        for system in self.systems() {
             let rows: Vec<&Row> = self.rows.iter().filter(|r| r.system == system).collect();
             out += &format!("\n{system:<18}");
             for column in columns {
-                let values: Vec<f64> =
-                    rows.iter().filter_map(|r| values_of(r).get(column).copied()).collect();
-                match values.len() {
-                    0 => out += &format!("{:>11}", "-"),
-                    n => out += &format!("{:>11.4}", values.iter().sum::<f64>() / n as f64),
+                match Value::of(rows.iter().filter_map(|r| values_of(r).get(column).copied())) {
+                    None => out += &format!("{:>11}", "-"),
+                    Some(value) => out += &format!("{:>11.4}", value.mean),
                 }
             }
         }

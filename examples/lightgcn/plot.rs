@@ -1,6 +1,7 @@
 //! Curves of a run as SVG files.
 
 use super::Result;
+use glta_data::write_whole;
 use glta_graph::EpochReport;
 use plotters::prelude::*;
 use std::path::Path;
@@ -56,9 +57,6 @@ fn draw(path: &Path, title: &str, curves: &[Curve]) -> Result<()> {
         chart.configure_series_labels().background_style(WHITE).border_style(BLACK).draw()?;
         root.present()?;
     }
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let file = tempfile::NamedTempFile::new_in(folder)?;
-    std::fs::write(file.path(), svg)?;
-    file.persist(path).map_err(|e| e.error)?;
+    write_whole(path, svg.as_bytes())?;
     Ok(())
 }

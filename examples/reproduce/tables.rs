@@ -12,7 +12,7 @@ use crate::common::Result;
 use crate::common::compare;
 use crate::common::pipeline::variants::COMPLETE;
 use crate::common::plot;
-use crate::common::report::{Record, Row, save};
+use crate::common::report::{Record, Row, Value, save};
 
 /// Rows of table 2, in its order, and what stands beside them here.
 const SYSTEMS: &[&str] = &[
@@ -29,14 +29,6 @@ const SYSTEMS: &[&str] = &[
     "GLTA",
 ];
 const CONTROLS: &[&str] = &["GLTA", "GLTA kernel", "GLTA no LLM", "GLTA random LLM"];
-
-/// Mean and deviation of a metric over the seeds.
-#[derive(Debug, Clone, Copy, Serialize)]
-struct Value {
-    mean: f64,
-    deviation: f64,
-    seeds: usize,
-}
 
 /// `report.json`.
 #[derive(Debug, Serialize)]
@@ -78,7 +70,7 @@ pub(crate) fn report(record: &Record, printed: &Printed, out: &Path) -> Result<S
     let mut rows = BTreeMap::new();
     for row in &record.rows {
         let metrics =
-            row.metrics.keys().filter_map(|m| Some((m.as_str(), value(record, &row.system, m)?)));
+            row.metrics.keys().filter_map(|m| Some((m.as_str(), record.value(&row.system, m)?)));
         rows.entry(row.system.as_str()).or_insert_with(|| metrics.collect());
     }
     let summary = Summary { rows, comparisons };
@@ -89,19 +81,6 @@ pub(crate) fn report(record: &Record, printed: &Printed, out: &Path) -> Result<S
 
 fn rows_of<'a>(record: &'a Record, system: &str) -> impl Iterator<Item = &'a Row> {
     record.rows.iter().filter(move |row| row.system == system)
-}
-
-fn value(record: &Record, system: &str, metric: &str) -> Option<Value> {
-    summarise(rows_of(record, system).filter_map(|row| row.metrics.get(metric).copied()))
-}
-
-fn summarise(values: impl Iterator<Item = f64>) -> Option<Value> {
-    let values: Vec<f64> = values.collect();
-    let seeds = values.len();
-    let mean = values.iter().sum::<f64>() / seeds as f64;
-    let squares: f64 = values.iter().map(|v| (v - mean).powi(2)).sum();
-    let deviation = if seeds > 1 { (squares / (seeds - 1) as f64).sqrt() } else { 0.0 };
-    (seeds > 0).then_some(Value { mean, deviation, seeds })
 }
 
 fn cell(value: Option<Value>) -> String {
@@ -130,11 +109,11 @@ fn table2(text: &mut String, record: &Record, printed: &Printed, out: &Path) -> 
     writeln!(text, "|---|{}---|", "---:|".repeat(metrics.len()))?;
     let mut bars = Vec::new();
     for system in SYSTEMS {
-        let Some(ndcg) = value(record, system, "N@10") else {
+        let Some(ndcg) = record.value(system, "N@10") else {
             continue;
         };
         bars.push((system.to_string(), ndcg.mean, ndcg.deviation));
-        let cells: Vec<String> = metrics.iter().map(|m| cell(value(record, system, m))).collect();
+        let cells: Vec<String> = metrics.iter().map(|m| cell(record.value(system, m))).collect();
         let paper = printed.systems.iter().find(|(name, _)| name == system);
         let paper = paper.map_or(String::new(), |(_, v)| v.map(number).join(" "));
         writeln!(text, "| {system} | {} | {paper} |", cells.join(" | "))?;
@@ -162,7 +141,7 @@ fn by_bucket(
         let cells: Vec<String> = labels
             .iter()
             .map(|label| {
-                cell(summarise(
+                cell(Value::of(
                     rows_of(record, system).filter_map(|row| of(row).get(label).copied()),
                 ))
             })
@@ -239,7 +218,7 @@ fn rows(
     writeln!(text, "| system | {} | paper |", metrics.join(" | "))?;
     writeln!(text, "|---|{}---|", "---:|".repeat(metrics.len()))?;
     for system in systems {
-        let cells: Vec<String> = metrics.iter().map(|m| cell(value(record, system, m))).collect();
+        let cells: Vec<String> = metrics.iter().map(|m| cell(record.value(system, m))).collect();
         writeln!(text, "| {system} | {} | {} |", cells.join(" | "), paper(system))?;
     }
     writeln!(text)?;
@@ -256,7 +235,7 @@ fn figure(
 ) -> Result<()> {
     let bars: Vec<plot::Bar> = systems
         .iter()
-        .filter_map(|s| value(record, s, metric).map(|v| (s.to_string(), v.mean, v.deviation)))
+        .filter_map(|s| record.value(s, metric).map(|v| (s.to_string(), v.mean, v.deviation)))
         .collect();
     let title = format!("{}: {metric}", record.dataset.name);
     plot::bars(&out.join(format!("{name}.svg")), &title, metric, &bars)?;

@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 
 use crate::measure::{Labels, Measures};
 use crate::model::{Loaded, Shelf};
-use crate::queue::{Job, Queue, Who};
+use crate::queue::{Job, NoPlace, Queue, Who};
 
 pub(crate) struct App {
     pub(crate) shelf: Arc<Shelf>,
@@ -222,8 +222,10 @@ fn submit(app: &App, model: &Arc<Loaded>, request: Request) -> Result<Submitted>
     };
     let (sender, reply) = oneshot::channel();
     let job = Job { who, k: request.k, model: model.clone(), reply: sender };
-    let full = |()| Failure(StatusCode::SERVICE_UNAVAILABLE, "too many requests wait".into());
-    app.queue.push(job).map_err(full)?;
+    app.queue.push(job).map_err(|problem| match problem {
+        NoPlace::Full => Failure(StatusCode::SERVICE_UNAVAILABLE, "too many requests wait".into()),
+        NoPlace::Ended => internal(&"the model's thread has ended"),
+    })?;
     Ok(Submitted { history, reply })
 }
 
@@ -277,10 +279,13 @@ async fn users(State(app): State<Arc<App>>, Query(find): Query<Find>) -> Json<Ve
     Json(found.take(LISTED).cloned().collect())
 }
 
-async fn health(State(app): State<Arc<App>>) -> Json<Value> {
+async fn health(State(app): State<Arc<App>>) -> Result<Json<Value>> {
+    if app.queue.has_ended() {
+        return Err(internal(&"the model's thread has ended"));
+    }
     let model = app.shelf.current();
     let (users, items) = (model.recommender.users().len(), model.recommender.items().len());
-    Json(json!({"status": "ok", "model": model.version, "users": users, "items": items}))
+    Ok(Json(json!({"status": "ok", "model": model.version, "users": users, "items": items})))
 }
 
 async fn metrics(State(app): State<Arc<App>>) -> Response {

@@ -99,9 +99,7 @@ fn seen(model: &Path) -> Result<Seen> {
 
 fn load(model: &Path, llm: Option<&Path>, version: u64) -> Result<Loaded> {
     let seen = seen(model)?;
-    let path = model.join("config.toml");
-    let text = std::fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
-    let config = Config::from_toml(&text)?;
+    let config = Config::of_run(model)?;
     let language = match (config.backbone, llm) {
         (Backbone::None, _) => None,
         (_, Some(dir)) => Some(LanguageModel::load(dir, &config.llm, &Device::Cpu)?),

@@ -35,18 +35,29 @@ pub(crate) type Reply = std::result::Result<Vec<(u32, f32)>, String>;
 pub(crate) struct Queue(mpsc::Sender<Job>, Arc<Measures>);
 
 impl Queue {
-    /// Gives the job back where the queue is full.
-    pub(crate) fn push(&self, job: Job) -> std::result::Result<(), ()> {
+    /// Puts a job in, or says why not.
+    pub(crate) fn push(&self, job: Job) -> std::result::Result<(), NoPlace> {
         // Before it can be taken out, so that the number never falls below zero.
         self.1.waiting.inc();
-        match self.0.try_send(job) {
-            Ok(()) => Ok(()),
-            Err(TrySendError::Full(_) | TrySendError::Closed(_)) => {
-                self.1.waiting.dec();
-                Err(())
+        self.0.try_send(job).map_err(|error| {
+            self.1.waiting.dec();
+            match error {
+                TrySendError::Full(_) => NoPlace::Full,
+                TrySendError::Closed(_) => NoPlace::Ended,
             }
-        }
+        })
     }
+
+    /// Whether the model's thread has ended, which only a defect can make it do.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.0.is_closed()
+    }
+}
+
+/// Why a job was not taken.
+pub(crate) enum NoPlace {
+    Full,
+    Ended,
 }
 
 /// Starts the thread that owns the model's work.

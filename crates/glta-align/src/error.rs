@@ -33,7 +33,7 @@ pub enum Error {
     /// A configuration field with a value that cannot work.
     #[error("configuration: {field}: {problem}")]
     Config {
-        /// The field, such as `user_stage.batch_size`.
+        /// The field, such as `kernel.l2`.
         field: &'static str,
         /// What is wrong and what is allowed.
         problem: String,

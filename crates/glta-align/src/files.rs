@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
@@ -22,7 +21,6 @@ pub(crate) const ITEMS: &str = "items.jsonl";
 pub(crate) const USERS: &str = "users.jsonl";
 pub(crate) const TEXTS: &str = "texts.jsonl";
 const LOCK: &str = ".lock";
-const WRITING: &str = ".writing-";
 
 /// The folder, held by this process until dropped.
 #[derive(Debug)]
@@ -53,7 +51,7 @@ impl RunFolder {
         // What a killed process was writing.
         for entry in std::fs::read_dir(path).map_err(|e| Error::io(path, e))? {
             let entry = entry.map_err(|e| Error::io(path, e))?;
-            if entry.file_name().to_string_lossy().starts_with(WRITING) {
+            if entry.file_name().to_string_lossy().starts_with(glta_data::UNFINISHED) {
                 std::fs::remove_file(entry.path()).map_err(|e| Error::io(&entry.path(), e))?;
             }
         }
@@ -81,22 +79,9 @@ impl RunFolder {
     }
 }
 
-/// Writes a file so that it is either the old one or the whole new one, also
-/// after a crash: a temporary file beside it, synced and renamed.
+/// [`glta_data::write_whole`], with the file's name in the error.
 pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let write = || -> std::io::Result<()> {
-        let mut builder = tempfile::Builder::new();
-        // Readable by whom the system's mask says, as any other file.
-        #[cfg(unix)]
-        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-        let mut file = builder.prefix(WRITING).tempfile_in(folder)?;
-        file.write_all(bytes)?;
-        file.as_file().sync_all()?;
-        file.persist(path).map_err(|e| e.error)?;
-        Ok(())
-    };
-    write().map_err(|e| Error::io(path, e))
+    glta_data::write_whole(path, bytes).map_err(|e| Error::io(path, e))
 }
 
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>> {
@@ -206,18 +191,5 @@ mod tests {
         std::fs::write(&left, "half").unwrap();
         RunFolder::open(folder.path()).unwrap();
         assert!(!left.exists());
-    }
-
-    #[test]
-    fn a_failed_write_keeps_the_old_file() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("here");
-        write_whole(&path, b"old").unwrap();
-        let missing = folder.path().join("not").join("here");
-        let message = write_whole(&missing, b"new").unwrap_err().to_string();
-        assert!(message.contains("here"), "{message}");
-        assert_eq!(read(&path).unwrap(), b"old");
-        // Nothing temporary is left behind.
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 }

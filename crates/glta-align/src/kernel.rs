@@ -59,7 +59,8 @@ pub(crate) struct Kernel {
 impl Kernel {
     /// Chooses the settings one after the other: l2 and the texts' weight in the
     /// Gram matrix, then the weights of neighbours and popularity. Without
-    /// validation items the middle value of each list is taken.
+    /// validation items the middle values of the first two lists are taken, and
+    /// neighbours and popularity do not count.
     ///
     /// `vectors: (items, dim)` are whitened text vectors.
     pub(crate) fn fit(

@@ -39,8 +39,8 @@ impl Recommender {
     }
 
     /// Loads the recommender that a finished [`Run`](crate::Run) left in `dir`.
-    /// `language` must be the model it was trained with, cut to the same number
-    /// of layers; a run without a language model needs none.
+    /// `language` must be the model it was trained with, loaded with the `llm` options
+    /// of [`Config::of_run`]; a run without a language model needs none.
     ///
     /// # Errors
     /// A run that has not ended, damaged files, a missing language model or one

@@ -84,11 +84,9 @@ impl Run {
             if !resume {
                 return Err(Error::RunExists { path: folder.path().to_owned() });
             }
-            let path = folder.file(CONFIG);
-            let saved = Config::from_toml(&read_text(&path)?).map_err(|e| Error::file(&path, e))?;
-            if saved != config {
+            if Config::of_run(folder.path())? != config {
                 return Err(Error::file(
-                    &path,
+                    &folder.file(CONFIG),
                     "the run was started with another configuration; resume it with that one or choose another folder",
                 ));
             }
@@ -303,6 +301,20 @@ fn used_language(
     config: &Config,
     language: Option<&LanguageModel>,
 ) -> Result<Option<LanguageModel>> {
+    let used = language.filter(|_| config.backbone != Backbone::None);
+    if let Some(LanguageModel { llama, writer, .. }) = used {
+        // Any number of layers has the same shapes, and another one gives other answers.
+        let layers = llama.config().num_hidden_layers;
+        let wanted = config.llm.layers.unwrap_or(writer.config().num_hidden_layers);
+        if layers != wanted {
+            return Err(Error::Config {
+                field: "llm.layers",
+                problem: format!(
+                    "the run uses {wanted} layers of the language model, but the one given was loaded with {layers}; load it with the run's `llm` options"
+                ),
+            });
+        }
+    }
     match (config.backbone, language) {
         (Backbone::Llm, Some(language)) => Ok(Some(language.clone())),
         (Backbone::RandomLlm, Some(language)) => Ok(Some(language.randomized(config.seed)?)),
@@ -341,8 +353,7 @@ fn build(
 /// Loads what [`Run::fit`] left in a folder.
 pub(crate) fn load(dir: &Path, language: Option<&LanguageModel>) -> Result<(Glta, RunData)> {
     let file = |name: &str| -> PathBuf { dir.join(name) };
-    let config = file(CONFIG);
-    let config = Config::from_toml(&read_text(&config)?).map_err(|e| Error::file(&config, e))?;
+    let config = Config::of_run(dir)?;
     if !file(MODEL).exists() {
         return Err(Error::file(&file(MODEL), "missing: the run has not ended; resume it"));
     }

@@ -288,6 +288,8 @@ pub(crate) fn rank(
     k: usize,
 ) -> Result<Vec<Vec<Ranked>>> {
     let config = model.config();
+    // There are no more; a list that is built item by item would run prompts for them.
+    let k = k.min(model.n_items());
     let mut lists = Vec::with_capacity(queries.len());
     for batch in queries.chunks(config.user_stage.train.batch_size) {
         let mut examples: Vec<UserExample> = batch.iter().map(|(e, _)| e.clone()).collect();
@@ -308,7 +310,7 @@ fn rank_one_by_one(
     batch: &[(UserExample, Vec<u32>)],
     k: usize,
 ) -> Result<Vec<Vec<Ranked>>> {
-    let mut lists: Vec<Vec<Ranked>> = vec![Vec::with_capacity(k); examples.len()];
+    let mut lists: Vec<Vec<Ranked>> = vec![Vec::new(); examples.len()];
     for _ in 0..k {
         let logits = model.slot_logits(examples)?;
         for (((list, example), (_, excluded)), slots) in

@@ -87,11 +87,7 @@ pub(crate) fn train(
     while run.position.epoch < config.epochs && !run.stale(config) {
         while run.position.batch < batches {
             let stepped = run.step(stage, config, steps, progress);
-            if matches!(stepped, Err(Error::Cancelled)) {
-                // The step itself is done.
-                run.save(stage, state)?;
-            }
-            stepped?;
+            run.save_if_cancelled(stepped, stage, state)?;
             if run.position.batch < batches
                 && run.position.batch.is_multiple_of(config.checkpoint_steps)
             {
@@ -99,10 +95,7 @@ pub(crate) fn train(
             }
         }
         let ended = run.end_epoch(stage, config, progress);
-        if matches!(ended, Err(Error::Cancelled)) {
-            run.save(stage, state)?;
-        }
-        ended?;
+        run.save_if_cancelled(ended, stage, state)?;
         run.save(stage, state)?;
         if run.position.epoch < config.epochs {
             batches = stage.begin_epoch(run.position.epoch)?;
@@ -214,6 +207,15 @@ impl Run {
             restore(stage.parameters(), &kept)?;
         }
         Ok(self.position.history)
+    }
+
+    /// Passes on how a step or an epoch ended. One that the progress callback stopped
+    /// is done all the same.
+    fn save_if_cancelled(&self, ended: Result<()>, stage: &dyn Stage, path: &Path) -> Result<()> {
+        if matches!(ended, Err(Error::Cancelled)) {
+            self.save(stage, path)?;
+        }
+        ended
     }
 
     fn save(&self, stage: &dyn Stage, path: &Path) -> Result<()> {

@@ -47,6 +47,7 @@ mod shop;
 mod split;
 mod stats;
 mod text;
+mod write;
 
 pub use dataset::{Dataset, Event};
 pub use error::{Error, Result};
@@ -56,3 +57,4 @@ pub use shop::ShopConfig;
 pub use split::{Split, SplitConfig, SplitMethod};
 pub use stats::Stats;
 pub use text::TextConfig;
+pub use write::{UNFINISHED, write_whole};

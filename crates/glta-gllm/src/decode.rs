@@ -171,7 +171,7 @@ fn take_turns(lists: &[Vec<Ranked>], k: usize) -> Vec<Ranked> {
         return list.clone();
     }
     let mut next = vec![0; lists.len()];
-    let mut taken: Vec<Ranked> = Vec::with_capacity(k);
+    let mut taken: Vec<Ranked> = Vec::new();
     while taken.len() < k {
         let before = taken.len();
         for (list, next) in lists.iter().zip(&mut next) {
@@ -225,6 +225,14 @@ mod tests {
         let bad = decode(&[vec![0.0], vec![f32::INFINITY]], &[], 1, Decoder::MeanSlots);
         assert!(matches!(bad, Err(Error::NotANumber { slot: 1, item: 0 })));
         assert!(decode(&[vec![0.0], vec![]], &[], 1, Decoder::MeanSlots).is_err());
+    }
+
+    #[test]
+    fn more_than_there_is_gives_what_there_is() {
+        let slots = [vec![1.0, 3.0, 2.0], vec![0.0, 1.0, 5.0]];
+        for decoder in [Decoder::Parallel, Decoder::FirstLogit, Decoder::MeanSlots] {
+            assert_eq!(items(&slots, &[1], usize::MAX, decoder).len(), 2);
+        }
     }
 
     fn tensor(values: &[f32], rows: usize) -> Tensor {

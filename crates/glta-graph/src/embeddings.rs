@@ -3,7 +3,6 @@ use glta_metrics::DotScorer;
 use ndarray::Array2;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
-use std::io::Write;
 use std::path::Path;
 
 /// Embeddings of all nodes.
@@ -41,17 +40,7 @@ impl NodeEmbeddings {
             [("users", view(&self.users, &users)?), ("items", view(&self.items, &items)?)];
         let file =
             safetensors::serialize(tensors, None).map_err(|e| format_error(path, e.to_string()))?;
-        let folder = match path.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
-        };
-        let mut builder = tempfile::Builder::new();
-        // Readable by whom the system's mask says, as any other file.
-        #[cfg(unix)]
-        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-        let mut temporary = builder.tempfile_in(folder).map_err(io)?;
-        temporary.write_all(&file).map_err(io)?;
-        temporary.persist(path).map_err(|e| io(e.error))?;
+        glta_data::write_whole(path, &file).map_err(io)?;
         Ok(())
     }
 

@@ -80,7 +80,7 @@ impl Selector {
         };
         // Room for a few times k keeps pruning rare; a row full of ties prunes
         // once per `capacity - k` candidates at worst.
-        let capacity = (4 * k).max(64);
+        let capacity = k.saturating_mul(4).max(64);
         let mut least = key(threshold, u32::MAX).max(key(f32::NEG_INFINITY, 0) + 1);
         self.candidates.clear();
         for (run, &max) in self.maxima.iter().enumerate() {
@@ -188,6 +188,12 @@ mod tests {
         let mut out = Vec::new();
         assert!(Selector::new().merge(scores, 0, k, &mut out).is_ok());
         out.iter().map(|r| r.item).collect()
+    }
+
+    #[test]
+    fn more_than_there_is_gives_what_there_is() {
+        let scores: Vec<f32> = (0..1000).map(|n| ((n * 7) % 13) as f32).collect();
+        assert_eq!(best(&scores, usize::MAX), by_sorting(&scores, usize::MAX));
     }
 
     proptest! {

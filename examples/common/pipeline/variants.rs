@@ -83,7 +83,7 @@ impl Session<'_> {
     /// What GLTA's head starts from, the same model without a language model, and
     /// with a random one.
     pub(super) fn controls(&mut self, config: &Config, inputs: &Inputs<'_>) -> Result<()> {
-        if config.kernel.enabled {
+        if config.kernel.enabled && inputs.data.items.len() <= config.kernel.max_items {
             let mut kernel = config.clone();
             kernel.item_stage.enabled = false;
             kernel.user_stage.train.epochs = 0;

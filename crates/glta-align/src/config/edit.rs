@@ -1,6 +1,9 @@
 //! Fields by their path, and configurations as TOML.
 
+use std::path::Path;
+
 use super::Config;
+use crate::files::{CONFIG, read_text};
 use crate::{Error, Result};
 
 impl Config {
@@ -19,39 +22,10 @@ impl Config {
             .ok()
             .and_then(|mut t| t.remove("v"))
             .unwrap_or_else(|| toml::Value::String(value.to_owned()));
-        // Optional fields are absent from the serialised form; name them here.
-        const OPTIONAL: &[&str] = &["llm.layers"];
-        let mut tree =
-            toml::Value::try_from(&*self).map_err(|e| Error::ConfigText(e.to_string()))?;
-        let mut node = &mut tree;
-        let parts: Vec<&str> = path.split('.').collect();
-        for (depth, part) in parts.iter().enumerate() {
-            let here = parts[..depth].join(".");
-            let Some(table) = node.as_table_mut() else {
-                return Err(Error::ConfigText(format!("`{here}` is a value and has no fields")));
-            };
-            let last = depth + 1 == parts.len();
-            let optional = last && OPTIONAL.contains(&path);
-            if !table.contains_key(*part) && !optional {
-                let known: Vec<&str> = table
-                    .keys()
-                    .map(String::as_str)
-                    .chain(OPTIONAL.iter().filter_map(|o| o.strip_prefix(&format!("{here}."))))
-                    .collect();
-                return Err(Error::ConfigText(unknown_field(path, part, &known)));
-            }
-            if last {
-                if table.get(*part).is_some_and(toml::Value::is_table) {
-                    return Err(Error::ConfigText(format!("`{path}` has fields; set one of them")));
-                }
-                table.insert((*part).to_owned(), value.clone());
-                break;
-            }
-            node = &mut table[*part];
-        }
-        *self = tree
-            .try_into()
-            .map_err(|e: toml::de::Error| Error::ConfigText(format!("{path}: {}", e.message())))?;
+        let nested = path.rsplit('.').fold(value, |value, part| {
+            toml::Value::Table([(part.to_owned(), value)].into_iter().collect())
+        });
+        *self = merged(self, nested)?;
         Ok(())
     }
 
@@ -63,13 +37,7 @@ impl Config {
     pub fn merge_toml(&mut self, text: &str) -> Result<()> {
         let table: toml::Table =
             toml::from_str(text).map_err(|e| Error::ConfigText(e.to_string()))?;
-        let mut leaves = Vec::new();
-        flatten("", &toml::Value::Table(table), &mut leaves);
-        let mut merged = self.clone();
-        for leaf in leaves {
-            merged.set(&leaf)?;
-        }
-        *self = merged;
+        *self = merged(self, toml::Value::Table(table))?;
         Ok(())
     }
 
@@ -79,6 +47,16 @@ impl Config {
     /// A number that TOML cannot hold.
     pub fn to_toml(&self) -> Result<String> {
         toml::to_string_pretty(self).map_err(|e| Error::ConfigText(e.to_string()))
+    }
+
+    /// The configuration of the run in `dir`, also of one that has not ended.
+    /// [`llm`](Self::llm) says how its language model is to be loaded.
+    ///
+    /// # Errors
+    /// A file that is missing or cannot be used.
+    pub fn of_run(dir: impl AsRef<Path>) -> Result<Self> {
+        let path = dir.as_ref().join(CONFIG);
+        Self::from_toml(&read_text(&path)?).map_err(|e| Error::file(&path, e))
     }
 
     /// Reads what [`to_toml`](Self::to_toml) wrote.
@@ -92,18 +70,76 @@ impl Config {
     }
 }
 
-fn flatten(path: &str, value: &toml::Value, leaves: &mut Vec<String>) {
-    match value.as_table() {
-        // A table with one key may be an enum with data; its path does not exist
-        // as fields, so it is set as a whole where `set` finds a value.
-        Some(table) => {
-            for (key, value) in table {
-                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-                flatten(&path, value, leaves);
+/// Optional fields that are absent from the serialised form when they are not set.
+const OPTIONAL: &[&str] = &["llm.layers"];
+
+/// `config` with the fields that `given`, a table, names.
+fn merged(config: &Config, given: toml::Value) -> Result<Config> {
+    let mut tree = toml::Value::try_from(config).map_err(|e| Error::ConfigText(e.to_string()))?;
+    assign(&mut tree, &[], given)?;
+    tree.try_into().map_err(|e: toml::de::Error| Error::ConfigText(e.message().to_owned()))
+}
+
+/// Puts `value` where `path` leads in `tree`. A table is put over a table field by
+/// field; it replaces what is there where that makes a configuration, which is how
+/// an enum with data gets another variant.
+fn assign(tree: &mut toml::Value, path: &[&str], value: toml::Value) -> Result<()> {
+    let name = path.join(".");
+    let wrong = |message: String| Err(Error::ConfigText(message));
+    let known: Option<Vec<String>> = at(tree, path).and_then(toml::Value::as_table).map(|table| {
+        let optional = OPTIONAL.iter().filter_map(|o| match name.as_str() {
+            "" => Some(*o).filter(|o| !o.contains('.')),
+            _ => o.strip_prefix(&format!("{name}.")),
+        });
+        table.keys().map(String::as_str).chain(optional).map(str::to_owned).collect()
+    });
+    if let (Some(known), toml::Value::Table(fields)) = (&known, &value)
+        && fields.keys().all(|field| known.contains(field))
+    {
+        for (field, value) in fields {
+            assign(tree, &[path, &[field.as_str()]].concat(), value.clone())?;
+        }
+        return Ok(());
+    }
+    let mut replaced = tree.clone();
+    let parent = path
+        .split_last()
+        .and_then(|(last, parent)| Some((*last, at_mut(&mut replaced, parent)?.as_table_mut()?)));
+    let problem = match parent {
+        Some((last, parent)) => {
+            parent.insert(last.to_owned(), value.clone());
+            match replaced.clone().try_into::<Config>() {
+                Ok(_) => {
+                    *tree = replaced;
+                    return Ok(());
+                }
+                Err(error) => error.message().to_owned(),
             }
         }
-        None => leaves.push(format!("{path}={value}")),
+        None => String::new(),
+    };
+    match (known, value) {
+        (Some(known), toml::Value::Table(fields)) => {
+            let known: Vec<&str> = known.iter().map(String::as_str).collect();
+            let unknown = fields.keys().find(|field| !known.contains(&field.as_str()));
+            let part = unknown.map_or("", String::as_str);
+            let full = [path, &[part]].concat().join(".");
+            wrong(unknown_field(&full, part, &known))
+        }
+        (Some(_), _) => wrong(format!("`{name}` has fields; set one of them")),
+        (None, toml::Value::Table(_)) => {
+            wrong(format!("`{name}` cannot have these fields: {problem}"))
+        }
+        (None, _) => wrong(format!("{name}: {problem}")),
     }
+}
+
+fn at<'a>(tree: &'a toml::Value, path: &[&str]) -> Option<&'a toml::Value> {
+    path.iter().try_fold(tree, |node, part| node.get(part))
+}
+
+fn at_mut<'a>(tree: &'a mut toml::Value, path: &[&str]) -> Option<&'a mut toml::Value> {
+    path.iter().try_fold(tree, |node, part| node.get_mut(part))
 }
 
 fn unknown_field(path: &str, part: &str, known: &[&str]) -> String {
@@ -166,6 +202,34 @@ mod tests {
         assert!(config.set("model=3").is_err());
         assert!(config.set("model.slots.x=3").is_err());
         assert!(config.set("model.slots").is_err());
+    }
+
+    #[test]
+    fn fields_that_carry_data_are_set_and_changed() {
+        use glta_graph::{Loss, Schedule};
+        let mut config = Config::default();
+        config.merge_toml("[graph]\nschedule = {step = {every = 5, factor = 0.5}}").unwrap();
+        assert_eq!(config.graph.schedule, Schedule::Step { every: 5, factor: 0.5 });
+        config.merge_toml("[graph.schedule.step]\nfactor = 0.25").unwrap();
+        assert_eq!(config.graph.schedule, Schedule::Step { every: 5, factor: 0.25 });
+        config.set("graph.schedule={cosine={final_ratio=0.1}}").unwrap();
+        assert_eq!(config.graph.schedule, Schedule::Cosine { final_ratio: 0.1 });
+        config.set("graph.schedule.cosine.final_ratio=0.2").unwrap();
+        assert_eq!(config.graph.schedule, Schedule::Cosine { final_ratio: 0.2 });
+        config.set("graph.schedule=constant").unwrap();
+        assert_eq!(config.graph.schedule, Schedule::Constant);
+        config.set("graph.loss.sampled_softmax.temperature=0.5").unwrap();
+        assert_eq!(config.graph.loss, Loss::SampledSoftmax { temperature: 0.5 });
+        // A table over a table keeps what it does not name.
+        config.set("model={slots=4, history=1}").unwrap();
+        assert_eq!((config.model.slots, config.model.history), (4, 1));
+        assert_eq!(config.graph.loss, Loss::SampledSoftmax { temperature: 0.5 });
+        let before = config.clone();
+        for wrong in ["graph.schedule={linear={}}", "graph.schedule.step.evry=2", "graph=3"] {
+            let message = config.set(wrong).unwrap_err().to_string();
+            assert!(message.contains("graph"), "{wrong}: {message}");
+        }
+        assert_eq!(config, before);
     }
 
     #[test]

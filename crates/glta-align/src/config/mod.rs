@@ -126,8 +126,9 @@ pub struct ItemTextConfig {
 /// The kernel: scores of all items from the items a person has, in closed form.
 /// It is EASE whose Gram matrix also counts the text vectors, `(XᵀX + αTTᵀ +
 /// λI)⁻¹`, plus text neighbours `Σ max(0, cos)³`, plus the log of the degree. Of
-/// each list the value that is best on validation data is taken, the middle one
-/// where there is no validation data.
+/// each list the value that is best on validation data is taken. Without validation
+/// data `l2` and `text` take their middle one, neighbours and popularity 0, and the
+/// correction's factor is 1.
 ///
 /// In training the scores are those that a fit without the user would give, so
 /// that nothing which scores a hidden pair has seen it.

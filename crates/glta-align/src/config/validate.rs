@@ -72,8 +72,14 @@ impl Config {
                 "without a language model only the slot's input can carry the user: it must be on",
             ));
         }
-        self.user_stage.train.validate()?;
-        self.item_stage.train.validate()?;
+        let stages =
+            [("user_stage", &self.user_stage.train), ("item_stage", &self.item_stage.train)];
+        for (stage, train) in stages {
+            train.validate().map_err(|error| match error {
+                Error::Config { field, problem } => wrong(field, format!("of {stage}: {problem}")),
+                other => other,
+            })?;
+        }
         if self.item_stage.enabled && self.item_stage.items < 2 {
             return Err(wrong("item_stage.items", "at least 2 items are needed to have an order"));
         }
@@ -150,6 +156,10 @@ mod tests {
             config.validate().unwrap_err().to_string()
         };
         assert!(refused(&["model.slots=0"]).contains("model.slots"));
+        for stage in ["user_stage", "item_stage"] {
+            let message = refused(&[&format!("{stage}.train.batch_size=0")]);
+            assert!(message.contains(stage) && message.contains("batch_size"), "{message}");
+        }
         assert!(refused(&["user_stage.hide_max=0.1"]).contains("hide_max"));
         assert!(
             refused(&["model.slot_placement=prefix", "model.slot_user_token=false"])

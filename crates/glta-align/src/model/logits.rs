@@ -1,0 +1,96 @@
+//! From hidden states to logits and lists: head, kernel, and how they are mixed.
+
+use candle_core::Tensor;
+use glta_gllm::{Ranked, decode};
+use rayon::prelude::*;
+
+use super::Glta;
+use crate::Result;
+use crate::sampling::UserExample;
+
+impl Glta {
+    /// The kernel's logits for every slot of training examples, without the users
+    /// they belong to: `(examples × slots, items)`.
+    pub(crate) fn offset(&self, examples: &[UserExample]) -> Result<Option<Tensor>> {
+        let Some(kernel) = self.kernel.as_ref().filter(|_| self.corrects_kernel()) else {
+            return Ok(None);
+        };
+        let _span = tracing::debug_span!("kernel").entered();
+        let queries = examples.iter().map(|e| (e.context.as_slice(), e.user));
+        let rows = kernel.rows(queries, &self.device)?;
+        let (b, n, items) = (examples.len(), self.config.model.slots, self.nodes.n_items());
+        let rows = rows.unsqueeze(1)?.broadcast_as((b, n, items))?.reshape((b * n, items))?;
+        Ok(Some(rows))
+    }
+
+    /// The best `k` items for each example, leaving out its excluded items. Without a
+    /// kernel the logits of all items are never there at once.
+    pub(crate) fn rank(
+        &self,
+        examples: &[UserExample],
+        excluded: &[&[u32]],
+        k: usize,
+    ) -> Result<Vec<Vec<Ranked>>> {
+        let (slots, decoder) = (self.config.model.slots, self.config.model.decoder);
+        if self.kernel.is_none() {
+            let (hidden, residual) = self.user_hidden(examples, slots)?;
+            let hidden = hidden.detach();
+            return Ok(self.head.rank(&hidden, residual.as_ref(), slots, excluded, k, decoder)?);
+        }
+        let logits = self.slot_logits(examples)?;
+        let lists = logits.iter().zip(excluded);
+        Ok(lists
+            .map(|(slots, excluded)| decode(slots, excluded, k, decoder))
+            .collect::<std::result::Result<_, _>>()?)
+    }
+
+    /// Logits of every example's slots: one `slots × items` block each.
+    pub(crate) fn slot_logits(&self, examples: &[UserExample]) -> Result<Vec<Vec<Vec<f32>>>> {
+        let mix = self.mix.to_scalar::<f32>()?;
+        let corrections = if mix == 0.0 && self.kernel.is_some() {
+            None
+        } else {
+            Some(self.head_logits(examples)?)
+        };
+        let Some(kernel) = &self.kernel else {
+            return Ok(corrections.unwrap_or_default());
+        };
+        let slots = self.slots_read(examples);
+        examples
+            .par_iter()
+            .enumerate()
+            .map(|(at, example)| {
+                let base = kernel.logits(&example.context, None)?;
+                Ok(match &corrections {
+                    None => vec![base; slots],
+                    Some(corrections) => mixed(&base, &corrections[at], mix),
+                })
+            })
+            .collect()
+    }
+
+    /// Slots whose logits are wanted: an autoregressive model has one more than items
+    /// were fed.
+    fn slots_read(&self, examples: &[UserExample]) -> usize {
+        match self.config.model.autoregressive {
+            true => 1 + examples.iter().map(|e| e.fed.len()).max().unwrap_or(0),
+            false => self.config.model.slots,
+        }
+    }
+
+    /// Logits of every example's slots as the head has them, without the kernel.
+    pub(crate) fn head_logits(&self, examples: &[UserExample]) -> Result<Vec<Vec<Vec<f32>>>> {
+        let slots = self.slots_read(examples);
+        let (hidden, residual) = self.user_hidden(examples, slots)?;
+        let logits: Vec<Vec<f32>> =
+            self.head.logits(&hidden.detach(), residual.as_ref())?.to_vec2()?;
+        let mut rows = logits.into_iter();
+        Ok(examples.iter().map(|_| rows.by_ref().take(slots).collect()).collect())
+    }
+}
+
+/// The kernel's logits plus `factor` times each slot's.
+pub(crate) fn mixed(base: &[f32], slots: &[Vec<f32>], factor: f32) -> Vec<Vec<f32>> {
+    let mix = |slot: &Vec<f32>| base.iter().zip(slot).map(|(b, c)| b + factor * c).collect();
+    slots.iter().map(mix).collect()
+}

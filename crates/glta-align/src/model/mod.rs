@@ -1,0 +1,218 @@
+//! The trained part of GLTA around the frozen language model.
+
+mod hidden;
+mod logits;
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use candle_core::{DType, Device, Tensor, Var};
+use glta_gllm::{Decoder, GllmHead, GllmWeights};
+use glta_projector::{Parameters, Projector, normal_var};
+
+use crate::config::{Backbone, Config, SlotPlacement};
+use crate::files::{read_tensors, take, write_tensors};
+use crate::kernel::Kernel;
+use crate::nodes::Nodes;
+use crate::optimizer::snapshot;
+use crate::prompts::Prompts;
+use crate::sampling::ItemExample;
+use crate::{Error, Result};
+
+pub(crate) use logits::mixed;
+
+/// Projectors, slots and head, with the frozen nodes and language model.
+#[derive(Debug, Clone)]
+pub(crate) struct Glta {
+    config: Config,
+    nodes: Arc<Nodes>,
+    prompts: Option<Arc<Prompts>>,
+    item_projector: Projector,
+    user_projector: Projector,
+    slots: Var,
+    head: GllmHead,
+    kernel: Option<Arc<Kernel>>,
+    /// Factor of the head's logits beside the kernel's, chosen after training.
+    mix: Var,
+    device: Device,
+}
+
+impl Glta {
+    /// A model with fresh weights. `prompts` may be absent only for
+    /// [`Backbone::None`].
+    pub(crate) fn new(
+        config: &Config,
+        nodes: Arc<Nodes>,
+        kernel: Option<Arc<Kernel>>,
+        prompts: Option<Prompts>,
+    ) -> Result<Self> {
+        let (hidden, token_rms, device) = match (&prompts, config.backbone) {
+            (Some(prompts), _) => {
+                let llama = &prompts.language().llama;
+                let rms = f64::from(llama.embedding_rms());
+                (llama.config().hidden_size, rms, llama.device().clone())
+            }
+            (None, Backbone::None) => {
+                (config.model.hidden_without_llm, 1.0, nodes.all_items().device().clone())
+            }
+            (None, _) => return Err(Error::NoLlm),
+        };
+        let seed = |part: u64| config.seed.wrapping_mul(1_000_003).wrapping_add(part);
+        let projector = |part| Projector::new(nodes.dim(), hidden, token_rms, seed(part), &device);
+        let bias = config.model.item_bias;
+        let head = match config.model.gllm {
+            GllmWeights::Tied => GllmHead::tied(hidden, nodes.all_items(), bias, seed(3))?,
+            _ => GllmHead::free(hidden, nodes.n_items(), bias, seed(3), &device)?,
+        };
+        let n_slots = config.model.slots.max(config.item_stage.items);
+        Ok(Self {
+            item_projector: projector(1)?,
+            user_projector: projector(2)?,
+            slots: normal_var((n_slots, hidden), token_rms, seed(4), &device)?,
+            head,
+            kernel,
+            mix: Var::ones((), DType::F32, &device)?,
+            config: config.clone(),
+            nodes,
+            prompts: prompts.map(Arc::new),
+            device,
+        })
+    }
+
+    /// The same weights under another decoder.
+    pub(crate) fn with_decoder(&self, decoder: Decoder) -> Self {
+        let mut model = self.clone();
+        model.config.model.decoder = decoder;
+        model
+    }
+
+    pub(crate) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Items that the prompt gives away through the user's texts, ascending.
+    pub(crate) fn text_items(&self, user: u32) -> &[u32] {
+        self.prompts.as_ref().map_or(&[], |prompts| prompts.text_items(user))
+    }
+
+    /// Stage 2 trains the item projector, the slots and the head.
+    pub(crate) fn item_parameters(&self) -> Parameters {
+        let mut parameters = Parameters::new();
+        self.item_projector.collect("item_projector", &mut parameters);
+        self.head.collect("head", false, &mut parameters);
+        self.collect_slots(&mut parameters);
+        parameters
+    }
+
+    /// Stage 3 trains the user projector, the slots and the head, and the item
+    /// projector too when there was no stage 2 to train it.
+    pub(crate) fn user_parameters(&self) -> Parameters {
+        let model = &self.config.model;
+        let mut parameters = Parameters::new();
+        let in_prompt = self.runs_prompt() && !model.user_id_text;
+        let user_token_used = model.slot_user_token || in_prompt;
+        if user_token_used {
+            self.user_projector.collect("user_projector", &mut parameters);
+        }
+        let tokens_used = model.history > 0 || (model.autoregressive && model.slots > 1);
+        if self.runs_prompt() && tokens_used && !self.config.item_stage.enabled {
+            self.item_projector.collect("item_projector", &mut parameters);
+        }
+        self.head.collect("head", model.graph_residual, &mut parameters);
+        self.collect_slots(&mut parameters);
+        parameters
+    }
+
+    /// Whether what the user prompt says can reach the slots.
+    fn runs_prompt(&self) -> bool {
+        self.prompts.is_some()
+            && self.config.backbone != Backbone::None
+            && self.config.model.slot_placement != SlotPlacement::Prefix
+    }
+
+    fn collect_slots(&self, parameters: &mut Parameters) {
+        if self.config.model.slot_placement != SlotPlacement::Last {
+            parameters.insert("slots".to_owned(), self.slots.clone());
+        }
+    }
+
+    fn all_parameters(&self) -> Parameters {
+        let mut parameters = Parameters::new();
+        self.item_projector.collect("item_projector", &mut parameters);
+        self.user_projector.collect("user_projector", &mut parameters);
+        self.head.collect("head", true, &mut parameters);
+        parameters.insert("slots".to_owned(), self.slots.clone());
+        if self.kernel.is_some() {
+            parameters.insert("mix".to_owned(), self.mix.clone());
+        }
+        parameters
+    }
+
+    pub(crate) fn save(&self, path: &Path, metadata: &str) -> Result<()> {
+        write_tensors(path, &snapshot(&self.all_parameters())?, metadata)
+    }
+
+    pub(crate) fn load(&self, path: &Path) -> Result<()> {
+        let (mut tensors, _) = read_tensors(path, &self.device)?;
+        for (name, var) in self.all_parameters() {
+            var.set(&take(&mut tensors, path, &name, var.dims())?)?;
+        }
+        match tensors.keys().next() {
+            None => Ok(()),
+            Some(name) => Err(Error::file(path, format!("unexpected tensor {name}"))),
+        }
+    }
+
+    /// Stage-2 loss: slot `t` of every example must name its `t`-th item.
+    pub(crate) fn item_loss(&self, examples: &[ItemExample]) -> Result<Tensor> {
+        let hidden = self.item_hidden(examples)?;
+        let targets: Vec<Vec<u32>> =
+            examples.iter().flat_map(|e| e.items.iter().map(|&i| vec![i])).collect();
+        let masked = vec![Vec::new(); targets.len()];
+        Ok(self.head.loss(&hidden, None, None, &targets, &masked)?)
+    }
+
+    /// How many slots give the right item the highest logit among the items
+    /// shown; chance is one over their number.
+    pub(crate) fn item_matches(&self, examples: &[ItemExample]) -> Result<usize> {
+        let mut shown: Vec<u32> = examples.iter().flat_map(|e| e.items.iter().copied()).collect();
+        shown.sort_unstable();
+        shown.dedup();
+        let hidden = self.item_hidden(examples)?.detach();
+        let logits: Vec<Vec<f32>> = self.head.logits_of(&hidden, &shown)?.to_vec2()?;
+        let at = |item: u32| shown.partition_point(|&other| other < item);
+        let mut rows = logits.iter();
+        let mut matches = 0;
+        for example in examples {
+            for (&item, row) in example.items.iter().zip(rows.by_ref()) {
+                let own = row[at(item)];
+                matches +=
+                    usize::from(example.items.iter().all(|&i| i == item || row[at(i)] < own));
+            }
+        }
+        Ok(matches)
+    }
+
+    pub(crate) fn n_items(&self) -> usize {
+        self.nodes.n_items()
+    }
+
+    pub(crate) fn head(&self) -> &GllmHead {
+        &self.head
+    }
+
+    pub(crate) fn kernel(&self) -> Option<&Kernel> {
+        self.kernel.as_deref()
+    }
+
+    /// Whether stage 3 is trained on top of the kernel.
+    pub(crate) fn corrects_kernel(&self) -> bool {
+        self.kernel.is_some() && self.config.kernel.in_training
+    }
+
+    pub(crate) fn set_mix(&self, mix: f64) -> Result<()> {
+        Ok(self.mix.set(&Tensor::new(mix as f32, &self.device)?)?)
+    }
+}

@@ -1,0 +1,223 @@
+use std::collections::BTreeMap;
+
+use glta_data::Interactions;
+use glta_graph::NodeEmbeddings;
+use glta_llm::LlamaOptions;
+use ndarray::Array2;
+
+use super::*;
+use crate::config::{NodeFeatures, Recompute, TargetLoss};
+use crate::data::ItemRecord;
+use crate::language::LanguageModel;
+use crate::sampling::UserExample;
+use crate::texts::UserTexts;
+use crate::tiny_llm;
+
+/// Five users, seven items, a profile for user 1.
+fn model(change: impl Fn(&mut Config)) -> Glta {
+    let folder = tempfile::tempdir().unwrap();
+    tiny_llm::write(folder.path());
+    let language =
+        LanguageModel::load(folder.path(), &LlamaOptions::default(), &Device::Cpu).unwrap();
+    let values = |rows: usize, shift: f32| {
+        Array2::from_shape_fn((rows, 4), |(r, c)| ((r * 7 + c * 3) as f32 + shift).sin())
+    };
+    let embeddings = NodeEmbeddings { users: values(5, 0.3), items: values(7, 1.1) };
+    let pairs = (0..5).flat_map(|u| (0..4).map(move |i| (u, (u + 2 * i) % 7)));
+    let train = Interactions::from_pairs(5, 7, pairs).unwrap();
+    let nodes =
+        Arc::new(Nodes::new(&embeddings, &train, None, NodeFeatures::Graph, &Device::Cpu).unwrap());
+    let items: Vec<ItemRecord> = (0..7)
+        .map(|n| ItemRecord {
+            raw_id: n.to_string(),
+            title: format!("Item {n}"),
+            text: format!("a thing called {n}"),
+        })
+        .collect();
+    let mut config = Config::default();
+    config.model.history = 2;
+    config.item_stage.items = 3;
+    change(&mut config);
+    config.validate().unwrap();
+    let texts = UserTexts {
+        user: 1,
+        items: vec![1],
+        profile: "quiet".into(),
+        prediction: "loud, fast".into(),
+    };
+    let texts = BTreeMap::from([(1, texts)]);
+    let prompts = Prompts::new(language, &items, texts, &config).unwrap();
+    Glta::new(&config, nodes, None, Some(prompts)).unwrap()
+}
+
+fn users() -> Vec<UserExample> {
+    let example = |user, context: &[u32], shown: &[u32], targets: &[u32]| UserExample {
+        user: Some(user),
+        context: context.to_vec(),
+        shown: shown.to_vec(),
+        targets: targets.to_vec(),
+        texts: true,
+        fed: Vec::new(),
+    };
+    vec![example(1, &[1, 3], &[3, 1], &[0, 5]), example(2, &[2, 4, 6], &[4, 2], &[1])]
+}
+
+fn user_loss(model: &Glta) -> Tensor {
+    let mut examples = users();
+    let slots = model.config().model.slots;
+    if model.config().model.autoregressive {
+        examples[0].fed = vec![0, 5];
+        examples[1].fed = vec![1];
+    }
+    let (hidden, residual) = model.user_hidden(&examples, slots).unwrap();
+    let targets: Vec<Vec<u32>> =
+        examples.iter().flat_map(|e| std::iter::repeat_n(e.targets.clone(), slots)).collect();
+    let masked = vec![Vec::new(); targets.len()];
+    model.head().loss(&hidden, residual.as_ref(), None, &targets, &masked).unwrap()
+}
+
+/// Compares the gradient of every parameter with central differences along
+/// a fixed direction.
+fn check(model: &Glta, parameters: &Parameters, loss: impl Fn() -> Tensor) {
+    let store = loss().backward().unwrap();
+    for (name, var) in parameters {
+        let gradient: Vec<f32> = store.get(var).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+        let base: Vec<f32> = var.flatten_all().unwrap().to_vec1().unwrap();
+        // A direction half along the gradient, so that it is not orthogonal.
+        let norm = gradient.iter().map(|g| g * g).sum::<f32>().sqrt().max(1e-12);
+        let spread = 1.0 / (gradient.len() as f32).sqrt();
+        let direction: Vec<f32> = gradient
+            .iter()
+            .enumerate()
+            .map(|(i, g)| g / norm + 0.5 * spread * (i as f32 * 1.7).sin())
+            .collect();
+        let scale = base.iter().map(|v| v * v).sum::<f32>().sqrt().max(1.0);
+        let eps = 3e-3 * scale;
+        let shifted = |by: f32| -> f64 {
+            let values = base.iter().zip(&direction).map(|(v, d)| v + by * d).collect();
+            var.set(&Tensor::from_vec(values, var.dims(), &model.device).unwrap()).unwrap();
+            f64::from(loss().to_scalar::<f32>().unwrap())
+        };
+        let numeric = (shifted(eps) - shifted(-eps)) / (2.0 * f64::from(eps));
+        shifted(0.0);
+        let exact: f64 =
+            gradient.iter().zip(&direction).map(|(g, d)| f64::from(*g) * f64::from(*d)).sum();
+        let error = (numeric - exact).abs() / exact.abs().max(1e-3);
+        assert!(exact.abs() > 0.0, "{name}: the gradient is zero");
+        assert!(error < 0.03, "{name}: {numeric} by differences, {exact} by backward");
+    }
+}
+
+#[test]
+fn gradients_of_the_user_stage_from_prompt_to_loss() {
+    for recompute in [Recompute::Never, Recompute::Always] {
+        let model = model(|c| {
+            c.model.recompute = recompute;
+            c.model.graph_residual = true;
+            c.model.slots = 2;
+        });
+        check(&model, &model.user_parameters(), || user_loss(&model));
+    }
+}
+
+#[test]
+fn without_stage_two_the_item_projector_learns_in_stage_three() {
+    let model = model(|c| c.item_stage.enabled = false);
+    let parameters = model.user_parameters();
+    assert!(parameters.contains_key("item_projector.weight"));
+    check(&model, &parameters, || user_loss(&model));
+}
+
+#[test]
+fn fed_items_reach_later_slots_and_their_tokens_learn() {
+    let model = model(|c| {
+        c.item_stage.enabled = false;
+        c.model.autoregressive = true;
+        c.model.slots = 3;
+        c.model.history = 0;
+        c.user_stage.loss = TargetLoss::SampledSlots;
+    });
+    let parameters = model.user_parameters();
+    assert!(parameters.contains_key("item_projector.weight"));
+    check(&model, &parameters, || user_loss(&model));
+
+    let slots = |fed: &[u32]| {
+        let mut examples = users();
+        examples[0].fed = fed.to_vec();
+        model.slot_logits(&examples[..1]).unwrap().remove(0)
+    };
+    let (one, two) = (slots(&[0]), slots(&[0, 5]));
+    assert_eq!((slots(&[]).len(), one.len(), two.len()), (1, 2, 3));
+    let gap =
+        |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(gap(&one[1], &two[1]) < 1e-5, "a slot saw what comes after it");
+    assert!(gap(&one[1], &slots(&[5])[1]) > 1e-6, "a slot did not see what was named");
+}
+
+#[test]
+fn a_users_number_stands_for_the_user_token() {
+    let model = model(|c| {
+        c.model.user_id_text = true;
+        c.model.slot_user_token = false;
+    });
+    let parameters = model.user_parameters();
+    assert!(!parameters.contains_key("user_projector.weight"));
+    check(&model, &parameters, || user_loss(&model));
+    let logits = |user| {
+        let mut examples = users();
+        examples[1].user = user;
+        model.slot_logits(&examples[1..]).unwrap()
+    };
+    assert_ne!(logits(Some(2)), logits(Some(3)));
+    assert_ne!(logits(Some(2)), logits(None));
+}
+
+#[test]
+fn gradients_of_the_item_stage_from_prompt_to_loss() {
+    let model = model(|_| ());
+    let examples = [
+        ItemExample { items: vec![0, 3, 5], descriptions: vec![5, 0, 3] },
+        ItemExample { items: vec![6, 1, 2], descriptions: vec![1, 2, 6] },
+    ];
+    check(&model, &model.item_parameters(), || model.item_loss(&examples).unwrap());
+}
+
+#[test]
+fn every_placement_runs_and_only_the_slots_of_their_own_are_trained() {
+    for placement in [SlotPlacement::Response, SlotPlacement::Last, SlotPlacement::Prefix] {
+        let model = model(|c| {
+            c.model.slot_placement = placement;
+            c.item_stage.enabled = placement != SlotPlacement::Prefix;
+        });
+        let parameters = model.user_parameters();
+        assert_eq!(parameters.contains_key("slots"), placement != SlotPlacement::Last);
+        let store = user_loss(&model).backward().unwrap();
+        for (name, var) in &parameters {
+            assert!(store.get(var).is_some(), "{placement:?}: {name}");
+        }
+    }
+}
+
+#[test]
+fn what_a_slot_sees_is_what_the_prompt_holds() {
+    let model = model(|_| ());
+    let logits = |change: fn(&mut UserExample)| {
+        let mut examples = users();
+        change(&mut examples[0]);
+        model.slot_logits(&examples).unwrap()
+    };
+    let base = logits(|_| ());
+    let differs = |other: &[Vec<Vec<f32>>], row: usize| {
+        let gap = base[row][0].iter().zip(&other[row][0]).map(|(a, b)| (a - b).abs());
+        gap.fold(0.0, f32::max) > 1e-6
+    };
+    // Targets are not part of the prompt; texts, shown items and context are.
+    assert!(!differs(&logits(|e| e.targets = vec![6]), 0));
+    let changes: [fn(&mut UserExample); 3] =
+        [|e| e.texts = false, |e| e.shown.reverse(), |e| e.context = vec![1, 2]];
+    for change in changes {
+        let other = logits(change);
+        assert!(differs(&other, 0));
+        assert!(!differs(&other, 1), "another user's prompt changed");
+    }
+}
