@@ -360,19 +360,60 @@ fn a_full_disk_is_told_and_the_run_goes_on_elsewhere() {
 }
 
 #[test]
-fn what_serves_requests_can_be_shared() {
-    fn shared<T: Send + Sync + 'static>() {}
-    shared::<Recommender>();
-    shared::<LanguageModel>();
-    shared::<Run>();
-    shared::<Error>();
-    shared::<RunData>();
-    shared::<Dataset>();
-    shared::<glta::llm::Llama>();
-    shared::<glta::llm::Tokenizer>();
-    shared::<glta::graph::NodeEmbeddings>();
-    shared::<glta::graph::LightGcn>();
-    shared::<glta::baselines::Ease>();
-    shared::<glta::gllm::GllmHead>();
-    shared::<glta::metrics::Report>();
+fn public_types_can_be_shared_and_sent() {
+    use glta::{align, baselines, data, gllm, graph, llm, metrics, projector};
+    macro_rules! shared {
+        ($($type:ty),* $(,)?) => {{
+            fn shared<T: Send + Sync>() {}
+            $(shared::<$type>();)*
+        }};
+    }
+    shared![
+        align::Config,
+        align::Error,
+        align::FitReport,
+        align::KernelReport,
+        align::LanguageModel,
+        align::Recommendation,
+        align::Recommender,
+        align::Run,
+        align::RunData,
+        align::StageHistory,
+        align::Templates,
+        align::UserTexts,
+        baselines::Contrastive,
+        baselines::Ease,
+        baselines::EaseText,
+        baselines::Error,
+        baselines::Popularity,
+        baselines::SentenceEncoder,
+        baselines::TextKnn,
+        data::Dataset,
+        data::Error,
+        data::Interactions,
+        data::Split,
+        data::Stats,
+        gllm::Error,
+        gllm::GllmHead,
+        gllm::GraphResidual,
+        graph::Adjacency,
+        graph::Error,
+        graph::Grid,
+        graph::LightGcn,
+        graph::NodeEmbeddings,
+        graph::Trained,
+        llm::Error,
+        llm::KvCache,
+        llm::Llama,
+        llm::Prefix,
+        llm::Tokenizer,
+        metrics::Buckets,
+        metrics::DotScorer,
+        metrics::Error,
+        metrics::Paired,
+        metrics::Report,
+        projector::Error,
+        projector::Projector,
+        projector::SoftBatch,
+    ];
 }

@@ -26,6 +26,7 @@ const CALIBRATED: usize = 512;
 /// What was chosen for the [kernel](crate::KernelConfig), on validation data.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct KernelReport {
     /// λ, the L2 regularisation.
     pub l2: f64,

@@ -23,6 +23,7 @@ pub struct Recommender {
 
 /// A recommended item.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Recommendation<'a> {
     /// Dense item id.
     pub item: u32,

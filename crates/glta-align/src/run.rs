@@ -46,6 +46,7 @@ pub struct Run {
 /// What the stages of a run reported.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct FitReport {
     /// Stage 2; its metric is the matching accuracy among the items shown.
     pub item_stage: Option<StageHistory>,

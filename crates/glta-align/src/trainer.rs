@@ -35,6 +35,7 @@ pub(crate) trait Stage {
 /// What happened in a stage.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct StageHistory {
     /// Mean training loss of every epoch.
     pub losses: Vec<f64>,

@@ -3,6 +3,7 @@ use std::fmt;
 
 /// Size of a data set: one row of the paper's Table 1.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Stats {
     /// Name of the data set.
     pub name: String,

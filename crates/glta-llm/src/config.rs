@@ -50,6 +50,7 @@ pub struct LlamaConfig {
 /// Change of the rotary frequencies.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "rope_type", rename_all = "lowercase", deny_unknown_fields)]
+#[non_exhaustive]
 pub enum RopeScaling {
     /// All frequencies divided by `factor`.
     Linear {
@@ -91,6 +92,7 @@ pub struct QuantizeConfig {
 
 /// How zero points are stored on disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum CheckpointFormat {
     /// `zero - 1`; also every file that does not say.
     #[default]

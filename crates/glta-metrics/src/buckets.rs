@@ -59,6 +59,7 @@ impl Buckets {
 ///
 /// Serialized with the means of the report beside `label` and `users`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Bucket {
     /// The range of counts, such as `5-19`.
     pub label: String,

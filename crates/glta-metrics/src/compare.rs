@@ -43,6 +43,7 @@ pub struct Paired {
 
 /// Result of a two-sided paired t-test.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct TTest {
     /// Mean difference over its standard error; infinite when every user
     /// differs by the same amount.
@@ -90,6 +91,7 @@ impl BootstrapConfig {
 
 /// Result of a paired bootstrap over users.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Bootstrap {
     /// Mean difference.
     pub mean: f64,

@@ -13,6 +13,7 @@ pub enum Piece {
 
 /// A batch of prompts as input embeddings.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct SoftBatch {
     /// `(batch, seq, hidden)`, rows padded with zeros on the right.
     pub embeds: Tensor,

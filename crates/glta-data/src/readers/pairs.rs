@@ -8,6 +8,7 @@ use std::path::Path;
 /// What a line of a plain interaction file holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum PairsLayout {
     /// `user item`, perhaps with further columns.
     Pairs,
