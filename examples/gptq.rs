@@ -17,6 +17,7 @@ mod common;
 use candle_core::{DType, Device, Tensor, Var, safetensors};
 use clap::{Args, Parser, Subcommand};
 use common::fetch::checkpoint;
+use common::interrupt;
 use common::progress::Reporter;
 use glta::llm::{
     ForwardOptions, GenerateOptions, Llama, LlamaOptions, Precision, QuantizeOptions, Tokenizer,
@@ -57,11 +58,14 @@ struct Model {
     /// hub, owner/name or owner/name@revision.
     #[arg(long, value_name = "DIR_OR_HUB_ID")]
     model: String,
+    /// No progress, only the result.
+    #[arg(long)]
+    quiet: bool,
 }
 
 impl Model {
     fn dir(&self) -> common::Result<PathBuf> {
-        checkpoint(&self.model, &mut Reporter::new(false))
+        checkpoint(&self.model, &mut Reporter::new(self.quiet))
             .map_err(|e| format!("--model {e}").into())
     }
 }
@@ -155,6 +159,7 @@ struct Quantize {
 }
 
 fn main() -> ExitCode {
+    interrupt::listen();
     let result = match Cli::parse().command {
         Command::Inspect(args) => inspect(&args),
         Command::Verify(args) => verify(&args),
@@ -164,15 +169,7 @@ fn main() -> ExitCode {
     match result {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("error: {error}");
-            let mut source = error.source();
-            while let Some(cause) = source {
-                eprintln!("  because: {cause}");
-                source = cause.source();
-            }
-            ExitCode::from(2)
-        }
+        Err(error) => common::failed(&*error, 2),
     }
 }
 
@@ -316,13 +313,15 @@ fn generate(args: &Generate) -> Outcome {
     let mut tokens = 0;
     let texts = model.generate_text(&tokenizer, &args.prompt, &options, &mut |event| {
         tokens += usize::from(event.token.is_some());
-        ControlFlow::Continue(())
+        interrupt::answer()
     })?;
     let seconds = start.elapsed().as_secs_f64();
     for (prompt, text) in args.prompt.iter().zip(texts) {
         println!("{prompt}{text}\n");
     }
-    eprintln!("{tokens} tokens in {seconds:.2} s: {:.1} tokens/s", tokens as f64 / seconds);
+    if !args.run.model.quiet {
+        eprintln!("{tokens} tokens in {seconds:.2} s: {:.1} tokens/s", tokens as f64 / seconds);
+    }
     Ok(true)
 }
 
@@ -351,16 +350,16 @@ fn quantize_checkpoint(args: &Quantize) -> Outcome {
         damp_percent: args.damp,
     };
     let start = Instant::now();
+    let mut reporter = Reporter::new(args.model.quiet);
     quantize(&dir, &calibration, &options, &args.out, &mut |event| {
-        eprintln!(
-            "layer {:>2} of {} {:<18} relative squared error {:.5}",
-            event.layer + 1,
-            event.layers,
-            event.module,
-            event.relative_error
-        );
-        ControlFlow::Continue(())
+        let (layer, layers) = (event.layer + 1, event.layers);
+        reporter.say(&format!(
+            "layer {layer:>2} of {layers} {:<18} relative squared error {:.5}",
+            event.module, event.relative_error
+        ));
+        reporter.advance("quantising", event.layer as u64, layers as u64, "layers")
     })?;
+    reporter.finish();
     let mut out = std::io::stdout().lock();
     writeln!(
         out,

@@ -12,31 +12,33 @@
 //! a folder for each): `metrics.json`, `history.json`, the curves
 //! `loss.svg` and `metrics.svg`, the embeddings `nodes.safetensors` and those
 //! below them, `layer0.safetensors` (for `--start`), and after a search
-//! `search.json`.
+//! `search.json`. Ctrl-C leaves `stopped.safetensors`, for `--start` too.
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+// This example needs only a part of it.
+#[allow(dead_code)]
+mod common;
 #[path = "lightgcn/plot.rs"]
 mod plot;
 
-use clap::{Parser, ValueEnum};
-use glta_data::readers::{PairsConfig, PairsLayout, pairs, split_pairs};
-use glta_data::{Dataset, Split, SplitConfig, Stats, write_whole};
-use glta_graph::{
-    EpochReport, Error, Grid, LightGcn, LightGcnConfig, NodeEmbeddings, Trained, search,
-};
-use glta_metrics::{EvaluationConfig, Report, evaluate};
-use indicatif::{ProgressBar, ProgressStyle};
-use serde::Serialize;
-use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::io::IsTerminal;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+use clap::{Parser, ValueEnum};
+use common::Result;
+use common::progress::Reporter;
+use common::report::{peak_rss_mb, save};
+use glta::data::readers::{PairsConfig, PairsLayout, pairs, split_pairs};
+use glta::data::{Dataset, Split, SplitConfig, Stats};
+use glta::graph::{
+    EpochReport, Error, Grid, LightGcn, LightGcnConfig, NodeEmbeddings, Trained, search,
+};
+use glta::metrics::{EvaluationConfig, Report, evaluate};
+use serde::Serialize;
+use serde_json::{Value, json};
 
 /// Train and evaluate LightGCN on split files
 #[derive(Parser, Debug)]
@@ -84,6 +86,9 @@ struct Args {
     /// Threads; all cores if not given
     #[arg(long, value_name = "N", default_value_t = 0)]
     threads: usize,
+    /// No progress, only the result
+    #[arg(long)]
+    quiet: bool,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -93,23 +98,8 @@ enum Layout {
 }
 
 fn main() -> ExitCode {
-    match run(&Args::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            // Some messages hold their cause already.
-            let mut message = error.to_string();
-            let mut cause = error.source();
-            while let Some(inner) = cause {
-                let text = inner.to_string();
-                if !message.contains(&text) {
-                    message = format!("{message}: {text}");
-                }
-                cause = inner.source();
-            }
-            eprintln!("error: {message}");
-            ExitCode::FAILURE
-        }
-    }
+    let args = Args::parse();
+    common::exit(|| run(&args))
 }
 
 fn run(args: &Args) -> Result<()> {
@@ -136,7 +126,11 @@ fn run(args: &Args) -> Result<()> {
         let split = data.split(args, seed)?;
         let clock = Instant::now();
         let (config, trained) = match &args.search {
-            None => (config.clone(), train(args, &config, &split, start.as_ref())?),
+            None => match train(args, &config, &split, start.as_ref()) {
+                Ok(trained) => (config.clone(), trained),
+                Err(Error::Cancelled(trained)) => return stopped(&out, &trained),
+                Err(error) => return Err(error.into()),
+            },
             Some(path) => tune(args, path, &out, &config, &split, start.as_ref())?,
         };
         let seconds = clock.elapsed().as_secs_f64();
@@ -146,7 +140,7 @@ fn run(args: &Args) -> Result<()> {
         let report = evaluate(&scorer, &split.test, &masked, &EvaluationConfig::default())?;
         trained.embeddings.save(out.join("nodes.safetensors"))?;
         trained.layer0.save(out.join("layer0.safetensors"))?;
-        save(&out.join("history.json"), &trained.history)?;
+        save(&out.join("history.json"), &serde_json::to_vec_pretty(&trained.history)?)?;
         plot::loss(&out.join("loss.svg"), &trained.history)?;
         plot::metrics(&out.join("metrics.svg"), &trained.history)?;
         runs.push(Run { config, trained, report, seconds });
@@ -163,7 +157,7 @@ fn run(args: &Args) -> Result<()> {
         config: runs.first().map(|run| &run.config),
         rows: runs.iter().map(Run::row).collect(),
     };
-    save(&args.out.join("metrics.json"), &record)?;
+    save(&args.out.join("metrics.json"), &serde_json::to_vec_pretty(&record)?)?;
     print_table(&runs);
     Ok(())
 }
@@ -262,13 +256,31 @@ fn train(
     let keep_best = config.keep_best && !split.valid.is_empty();
     let patience = if keep_best { config.patience } else { 0 };
     let model = LightGcn::new(LightGcnConfig { keep_best, patience, ..config.clone() })?;
-    let mut progress = Progress::new(config);
-    let trained = match start {
-        None => model.train(&split.train, watched, &mut |e| progress.epoch(e)),
-        Some(start) => model.train_from(start, &split.train, watched, &mut |e| progress.epoch(e)),
+    let mut reporter = Reporter::new(args.quiet);
+    let mut progress = |epoch: &EpochReport| {
+        let mut note = format!("loss {:.5}, {:.2} s", epoch.loss, epoch.seconds);
+        if epoch.validation.is_some() {
+            let metric = |name: &str| epoch.metrics.get(name).copied().unwrap_or_default();
+            note += &format!(", N@10 {:.4} R@20 {:.4}", metric("N@10"), metric("R@20"));
+            note += if epoch.best { " *" } else { "" };
+        }
+        reporter.advance("epoch", epoch.epoch as u64, config.epochs as u64, &note)
     };
-    progress.bar.finish_and_clear();
+    let trained = match start {
+        None => model.train(&split.train, watched, &mut progress),
+        Some(start) => model.train_from(start, &split.train, watched, &mut progress),
+    };
+    reporter.finish();
     trained
+}
+
+/// Saves what Ctrl-C left unfinished, beside a complete run that may be there.
+fn stopped(out: &Path, trained: &Trained) -> Result<()> {
+    let path = out.join("stopped.safetensors");
+    trained.layer0.save(&path)?;
+    let epochs = trained.history.len();
+    eprintln!("{epochs} epochs are kept; go on from them with --start {}", path.display());
+    Err("stopped".into())
 }
 
 /// Tries every setting of the grid file.
@@ -288,7 +300,9 @@ fn tune(
     let mut done = 0;
     let found = search(&candidates, |config| {
         done += 1;
-        eprintln!("search {done}/{}: {}", candidates.len(), changes(&grid, config));
+        if !args.quiet {
+            eprintln!("search {done}/{}: {}", candidates.len(), changes(&grid, config));
+        }
         let trained = train(args, config, split, start)?;
         Ok::<_, Error>((trained.best_validation().unwrap_or(f64::NAN), trained))
     })?;
@@ -297,7 +311,7 @@ fn tune(
         let settings = changes(&grid, &trial.config);
         println!("{:>10.4} {:>9.1}  {settings}", trial.score, trial.seconds);
     }
-    save(&out.join("search.json"), &found.trials)?;
+    save(&out.join("search.json"), &serde_json::to_vec_pretty(&found.trials)?)?;
     let (best, trained) = found.best.ok_or("no setting gave a validation score")?;
     Ok((candidates[best].clone(), trained))
 }
@@ -314,44 +328,6 @@ fn changes(grid: &Grid, config: &LightGcnConfig) -> String {
         }
     };
     grid.0.keys().map(field).collect::<Vec<_>>().join(" ")
-}
-
-/// A bar on a terminal, a line now and then elsewhere.
-struct Progress {
-    bar: ProgressBar,
-    total: usize,
-    plain: bool,
-    last: Instant,
-}
-
-impl Progress {
-    fn new(config: &LightGcnConfig) -> Self {
-        let plain = !std::io::stderr().is_terminal();
-        let bar =
-            if plain { ProgressBar::hidden() } else { ProgressBar::new(config.epochs as u64) };
-        let style = "epoch {pos}/{len} [{bar:30}] {msg} ({eta} at most)";
-        if let Ok(style) = ProgressStyle::with_template(style) {
-            bar.set_style(style.progress_chars("=> "));
-        }
-        Self { bar, total: config.epochs, plain, last: Instant::now() }
-    }
-
-    fn epoch(&mut self, report: &EpochReport) -> ControlFlow<()> {
-        let mut line = format!("loss {:.5}, {:.2} s", report.loss, report.seconds);
-        if report.validation.is_some() {
-            let metric = |name: &str| report.metrics.get(name).copied().unwrap_or_default();
-            line += &format!(", N@10 {:.4} R@20 {:.4}", metric("N@10"), metric("R@20"));
-            line += if report.best { " *" } else { "" };
-        }
-        self.bar.set_position(report.epoch as u64);
-        if !self.plain {
-            self.bar.set_message(line);
-        } else if report.validation.is_some() || self.last.elapsed() > Duration::from_secs(10) {
-            eprintln!("epoch {}/{}: {line}", report.epoch, self.total);
-            self.last = Instant::now();
-        }
-        ControlFlow::Continue(())
-    }
 }
 
 impl Run {
@@ -407,18 +383,4 @@ fn print_table(runs: &[Run]) {
         });
         println!("{}\n{}", line("mean", mean), line("deviation", deviation));
     }
-}
-
-/// Writes a file that appears under its name only when it is complete.
-fn save(path: &Path, value: &impl Serialize) -> Result<()> {
-    let bytes = serde_json::to_vec_pretty(value)?;
-    write_whole(path, &bytes).map_err(|e| format!("{}: {e}", path.display()).into())
-}
-
-/// Largest resident memory so far, where the system tells.
-fn peak_rss_mb() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kilobytes = line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
-    kilobytes.unwrap_or(0) / 1024
 }

@@ -12,16 +12,23 @@ pub mod progress;
 pub mod report;
 pub mod tasks;
 
+use std::process::ExitCode;
+
 /// The error type of the examples: whatever went wrong, to be shown.
 pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 /// Runs an example's body and turns an error into its message, with causes,
 /// and exit code 1.
-pub fn exit(body: impl FnOnce() -> Result<()>) -> std::process::ExitCode {
+pub fn exit(body: impl FnOnce() -> Result<()>) -> ExitCode {
     interrupt::listen();
-    let Err(error) = body() else {
-        return std::process::ExitCode::SUCCESS;
-    };
+    match body() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed(&*error, 1),
+    }
+}
+
+/// Shows an error with its causes; `code`, or that of Ctrl-C if that was the cause.
+pub fn failed(error: &dyn std::error::Error, code: u8) -> ExitCode {
     if interrupt::asked() {
         eprintln!("stopped");
         return interrupt::EXIT_CODE.into();
@@ -30,11 +37,12 @@ pub fn exit(body: impl FnOnce() -> Result<()>) -> std::process::ExitCode {
     let mut cause = error.source();
     while let Some(inner) = cause {
         let inner_message = inner.to_string();
+        // Some messages hold their cause already.
         if !message.contains(&inner_message) {
             message += &format!(": {inner_message}");
         }
         cause = inner.source();
     }
     eprintln!("{message}");
-    std::process::ExitCode::FAILURE
+    code.into()
 }

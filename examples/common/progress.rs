@@ -3,7 +3,7 @@ use std::ops::ControlFlow;
 use std::time::Instant;
 
 use glta::align::Event;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 
 use super::interrupt;
 
@@ -11,6 +11,8 @@ use super::interrupt;
 pub struct Reporter {
     mode: Mode,
     bar: Option<(String, ProgressBar)>,
+    /// What plain lines speak of: since when, and from where on.
+    work: Option<(String, Instant, u64)>,
     last_line: Instant,
 }
 
@@ -31,7 +33,7 @@ impl Reporter {
             (false, true) => Mode::Bars,
             (false, false) => Mode::Lines,
         };
-        Self { mode, bar: None, last_line: Instant::now() }
+        Self { mode, bar: None, work: None, last_line: Instant::now() }
     }
 
     /// A line that stays.
@@ -77,9 +79,22 @@ impl Reporter {
                 }
             }
             Mode::Lines => {
+                let (since, from) = match &self.work {
+                    Some((name, since, from)) if name == work && *from <= done => (*since, *from),
+                    _ => {
+                        self.work = Some((work.to_owned(), Instant::now(), done));
+                        (Instant::now(), done)
+                    }
+                };
                 if done == total || self.last_line.elapsed().as_secs_f64() >= LINE_EVERY {
                     self.last_line = Instant::now();
-                    eprintln!("{work}: {done}/{total} {note}");
+                    let mut line = format!("{work}: {done}/{total} {note}");
+                    if done > from && done < total {
+                        let ahead = (total - done) as f64 / (done - from) as f64;
+                        let left = HumanDuration(since.elapsed().mul_f64(ahead));
+                        line += &format!(" (about {left} left)");
+                    }
+                    eprintln!("{line}");
                 }
             }
         }

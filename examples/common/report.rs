@@ -300,7 +300,7 @@ impl Record {
 }
 
 /// Largest resident memory of this process so far, where the system tells.
-fn peak_rss_mb() -> u64 {
+pub fn peak_rss_mb() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     status
         .lines()

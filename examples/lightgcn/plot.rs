@@ -1,10 +1,12 @@
 //! Curves of a run as SVG files.
 
-use super::Result;
-use glta_data::write_whole;
-use glta_graph::EpochReport;
-use plotters::prelude::*;
 use std::path::Path;
+
+use glta::graph::EpochReport;
+use plotters::prelude::*;
+
+use super::common::Result;
+use super::common::report::save;
 
 const COLORS: [RGBColor; 4] =
     [RGBColor(31, 119, 180), RGBColor(214, 39, 40), RGBColor(44, 160, 44), RGBColor(148, 103, 189)];
@@ -57,6 +59,5 @@ fn draw(path: &Path, title: &str, curves: &[Curve]) -> Result<()> {
         chart.configure_series_labels().background_style(WHITE).border_style(BLACK).draw()?;
         root.present()?;
     }
-    write_whole(path, svg.as_bytes())?;
-    Ok(())
+    save(path, svg.as_bytes())
 }

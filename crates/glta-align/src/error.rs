@@ -132,7 +132,7 @@ pub enum Error {
 impl From<glta_graph::Error> for Error {
     fn from(error: glta_graph::Error) -> Self {
         match error {
-            glta_graph::Error::Cancelled => Self::Cancelled,
+            glta_graph::Error::Cancelled(_) => Self::Cancelled,
             other => Self::Graph(other),
         }
     }

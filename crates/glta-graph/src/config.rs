@@ -80,6 +80,7 @@ impl Default for LightGcnConfig {
 /// scores `s`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
+#[non_exhaustive]
 pub enum Loss {
     /// Bayesian personalised ranking: the mean over the negatives of
     /// `softplus(s_negative - s_positive)`.
@@ -95,6 +96,7 @@ pub enum Loss {
 /// Where a triple's user and positive item come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum PositiveSampling {
     /// A uniform user, then one of the user's items: every user weighs the
     /// same, as in the published implementation.
@@ -106,6 +108,7 @@ pub enum PositiveSampling {
 /// How negative items are drawn; never one that the user has in training.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
+#[non_exhaustive]
 pub enum NegativeSampling {
     /// Every item equally likely.
     Uniform,
@@ -119,6 +122,7 @@ pub enum NegativeSampling {
 /// How the learning rate changes over the run.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
+#[non_exhaustive]
 pub enum Schedule {
     /// Always the configured rate.
     Constant,

@@ -1,5 +1,7 @@
 use std::path::PathBuf;
 
+use crate::Trained;
+
 /// What can go wrong while a graph is built or a model is trained.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -47,9 +49,12 @@ pub enum Error {
         /// The learning rate of that epoch.
         learning_rate: f32,
     },
-    /// The progress callback asked to stop.
+    /// The progress callback asked to stop; what was trained until then.
     #[error("training was cancelled")]
-    Cancelled,
+    Cancelled(Box<Trained>),
+    /// From the other ranks.
+    #[error(transparent)]
+    Comm(#[from] glta_comm::Error),
     /// A grid of settings does not fit the configuration.
     #[error("setting `{field}`: {problem}")]
     Grid {

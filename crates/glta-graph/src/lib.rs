@@ -56,6 +56,7 @@
 //! instruction set: a seed gives the same bits everywhere on a machine.
 
 mod adjacency;
+mod columns;
 mod config;
 mod embeddings;
 mod error;

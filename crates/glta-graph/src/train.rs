@@ -1,12 +1,14 @@
 use crate::adjacency::Adjacency;
+use crate::columns::Columns;
 use crate::config::{LightGcnConfig, SelectionMetric};
 use crate::propagate::mean_of_layers;
 use crate::sampler::{Batch, Sampler};
 use crate::step::{Parameters, Step};
 use crate::{Error, NodeEmbeddings, Result};
+use glta_comm::{Alone, Communicator};
 use glta_data::Interactions;
 use glta_metrics::{EvaluationConfig, Report, evaluate};
-use ndarray::Array2;
+use ndarray::{Array2, s};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Normal};
@@ -46,6 +48,7 @@ pub struct LightGcn {
 
 /// What one epoch did.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct EpochReport {
     /// From 1.
     pub epoch: usize,
@@ -66,6 +69,7 @@ pub struct EpochReport {
 
 /// What training leaves.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Trained {
     /// Propagated embeddings of the best epoch, to score with.
     pub embeddings: NodeEmbeddings,
@@ -103,8 +107,9 @@ impl LightGcn {
     ///
     /// With validation data the epoch with the best selection metric is
     /// returned and training stops when the metric no longer rises; without (or
-    /// without `keep_best`), the last epoch. `progress` is called after every epoch; `Break` ends training
-    /// with [`Error::Cancelled`].
+    /// without `keep_best`), the last epoch. `progress` is called after every
+    /// epoch; `Break` ends training with [`Error::Cancelled`], which holds what was
+    /// trained until then.
     ///
     /// # Errors
     /// Data of other sizes than each other, nothing to train on, a diverged
@@ -115,8 +120,7 @@ impl LightGcn {
         valid: Option<&Interactions>,
         progress: &mut dyn FnMut(&EpochReport) -> ControlFlow<()>,
     ) -> Result<Trained> {
-        let start = self.initial(train.n_users(), train.n_items());
-        self.train_from(&start, train, valid, progress)
+        self.train_on(&Alone, None, train, valid, progress)
     }
 
     /// Trains from given layer-0 embeddings, such as [`Trained::layer0`] of an
@@ -131,17 +135,51 @@ impl LightGcn {
         valid: Option<&Interactions>,
         progress: &mut dyn FnMut(&EpochReport) -> ControlFlow<()>,
     ) -> Result<Trained> {
+        self.train_on(&Alone, Some(start), train, valid, progress)
+    }
+
+    /// Trains together with other ranks, from `start` or from random embeddings.
+    /// All ranks give the same data and settings and get the same result.
+    ///
+    /// Propagation, which is nearly all of the work, treats every column of the
+    /// embeddings by itself. So a rank has some of the columns, sixteen or a
+    /// multiple, and what is added up over the ranks are the scores of a batch's
+    /// triples; more ranks than `dim / 16` have nothing to do. Sharding triples
+    /// instead would have every rank propagate the whole graph.
+    ///
+    /// # Errors
+    /// As [`train_from`](Self::train_from), and [`Error::Comm`].
+    pub fn train_on(
+        &self,
+        comm: &dyn Communicator,
+        start: Option<&NodeEmbeddings>,
+        train: &Interactions,
+        valid: Option<&Interactions>,
+        progress: &mut dyn FnMut(&EpochReport) -> ControlFlow<()>,
+    ) -> Result<Trained> {
         let config = &self.config;
+        let drawn;
+        let start = match start {
+            Some(start) => start,
+            None => {
+                drawn = self.initial(train.n_users(), train.n_items());
+                &drawn
+            }
+        };
         if let Some(valid) = valid {
             check("users of the validation data", train.n_users(), valid.n_users())?;
             check("items of the validation data", train.n_items(), valid.n_items())?;
         }
         check("embedding columns", config.dim, start.users.ncols())?;
+        check("item embedding columns", config.dim, start.items.ncols())?;
         let sampler = Sampler::new(train, config)?;
         let graph = Adjacency::new(train)?;
-        let values = graph.load(start.users.view(), start.items.view())?;
+        let columns = Columns::of(comm, config.dim);
+        let own = columns.own();
+        let values =
+            graph.load(start.users.slice(s![.., own.clone()]), start.items.slice(s![.., own]))?;
         let mut parameters = Parameters::new(&graph, values);
-        let mut step = Step::new(&graph, config);
+        let mut step = Step::new(&graph, config, columns.own().len());
         let mut batch = Batch::default();
         let mut thinned =
             (config.edge_dropout > 0.0).then(|| graph.for_dropout(config.edge_dropout));
@@ -150,6 +188,7 @@ impl LightGcn {
         let mut history: Vec<EpochReport> = Vec::new();
         let mut best: Option<(f64, usize)> = None;
         let mut best_values = None;
+        let mut cancelled = false;
         for epoch in 1..=config.epochs {
             let clock = Instant::now();
             let mut learning_rate = config.learning_rate;
@@ -170,7 +209,7 @@ impl LightGcn {
                         &*thinned
                     }
                 };
-                let loss = step.gradients(graph, &mut parameters, &batch);
+                let loss = step.gradients(comm, graph, &mut parameters, &batch)?;
                 if !loss.is_finite() {
                     return Err(Error::Diverged { epoch, loss, learning_rate });
                 }
@@ -189,7 +228,7 @@ impl LightGcn {
             let due = epoch % config.eval_every == 0 || epoch == config.epochs;
             if let (true, Some(valid)) = (due, valid) {
                 let nodes = mean_of_layers(&graph, &parameters.values, config.layers);
-                let embeddings = graph.unload(&nodes);
+                let embeddings = columns.join(graph.unload(&nodes))?;
                 let found = validate(&embeddings, train, valid, config.selection)?;
                 let SelectionMetric { metric, k } = config.selection;
                 let value = found.get(metric, k).unwrap_or(0.0);
@@ -206,8 +245,9 @@ impl LightGcn {
             tracing::debug!(epoch, loss = report.loss, validation = report.validation);
             let flow = progress(&report);
             history.push(report);
-            if flow.is_break() {
-                return Err(Error::Cancelled);
+            if comm.any(flow.is_break())? {
+                cancelled = true;
+                break;
             }
             let waited = best.map_or(0, |(_, at)| (epoch - at) / config.eval_every);
             if due && config.patience > 0 && waited >= config.patience {
@@ -217,15 +257,17 @@ impl LightGcn {
         drop(step);
         let last = parameters.into_values();
         let values = best_values.unwrap_or(last);
-        Ok(Trained {
-            embeddings: graph.unload(&mean_of_layers(&graph, &values, config.layers)),
-            layer0: graph.unload(&values),
+        let trained = Trained {
+            embeddings: columns
+                .join(graph.unload(&mean_of_layers(&graph, &values, config.layers)))?,
+            layer0: columns.join(graph.unload(&values))?,
             best_epoch: match best {
                 Some((_, epoch)) if config.keep_best => epoch,
                 _ => history.len(),
             },
             history,
-        })
+        };
+        if cancelled { Err(Error::Cancelled(Box::new(trained))) } else { Ok(trained) }
     }
 
     /// Normally distributed embeddings.

@@ -6,6 +6,8 @@ use crate::kernel::{AdamRows, AdamStep};
 use crate::lines::{Line, Nodes, Panels};
 use crate::propagate::{Needed, NeededSide, Passes};
 use crate::sampler::Batch;
+use crate::Result;
+use glta_comm::Communicator;
 use rayon::prelude::*;
 
 /// Triples scored by one piece of parallel work.
@@ -61,13 +63,14 @@ pub(crate) struct Step {
 }
 
 impl Step {
-    pub(crate) fn new(graph: &Adjacency, config: &LightGcnConfig) -> Self {
-        let zeros = || Nodes::zeros(graph.n_users(), graph.n_items(), config.dim);
+    /// For `dim` of the columns.
+    pub(crate) fn new(graph: &Adjacency, config: &LightGcnConfig, dim: usize) -> Self {
+        let zeros = || Nodes::zeros(graph.n_users(), graph.n_items(), dim);
         Self {
             loss: config.loss,
             l2: config.l2,
             needed: Needed::default(),
-            passes: Passes::new(graph, config.dim, config.layers),
+            passes: Passes::new(graph, dim, config.layers),
             outputs: zeros(),
             gradient: zeros(),
             user_decay: vec![0.0; graph.n_users()],
@@ -81,12 +84,15 @@ impl Step {
     /// The mean loss of a batch, L2 included. Leaves in `parameters.scaled` the
     /// gradient divided by the square root of the degree, without its L2 part,
     /// which is left in the decays.
+    ///
+    /// Every rank has its own columns; only the scores are sums over all.
     pub(crate) fn gradients(
         &mut self,
+        comm: &dyn Communicator,
         graph: &Adjacency,
         parameters: &mut Parameters,
         batch: &Batch,
-    ) -> f64 {
+    ) -> Result<f64> {
         self.clear();
         self.renumber(graph, batch);
         let (needed, triples) = (&mut self.needed, &self.triples);
@@ -98,11 +104,21 @@ impl Step {
             },
         );
         self.passes.forward(graph, &parameters.scaled, &self.needed, &mut self.outputs);
-        let loss = self.score() + self.decay(&parameters.values);
+        self.score();
+        for scores in [&mut self.positive_slopes, &mut self.negative_slopes] {
+            comm.all_reduce(scores)?;
+        }
+        let mut decay = self.decay(&parameters.values);
+        if comm.size() > 1 {
+            let mut sum = [decay as f32];
+            comm.all_reduce(&mut sum)?;
+            decay = f64::from(sum[0]);
+        }
+        let loss = self.differentiate() + decay;
         self.accumulate();
         let (gradient, out) = (&mut self.gradient, &mut parameters.scaled);
         self.passes.backward(graph, gradient, &self.needed, out);
-        loss
+        Ok(loss)
     }
 
     /// One Adam step on what [`gradients`](Self::gradients) left.
@@ -158,32 +174,47 @@ impl Step {
         map(&mut self.triples.negatives, &batch.negatives, &graph.items);
     }
 
-    /// Scores the triples; leaves the derivatives by the scores and returns the
-    /// mean loss.
-    fn score(&mut self) -> f64 {
+    /// Writes what this rank's columns add to the scores of the triples where
+    /// their derivatives will be.
+    fn score(&mut self) {
+        let n = self.triples.len();
+        let per_positive = self.triples.negatives.len() / n;
+        self.positive_slopes.resize(n, 0.0);
+        self.negative_slopes.resize(n * per_positive, 0.0);
+        let (triples, outputs) = (&self.triples, &self.outputs);
+        self.positive_slopes
+            .par_chunks_mut(TRIPLES)
+            .zip(self.negative_slopes.par_chunks_mut(TRIPLES * per_positive))
+            .enumerate()
+            .for_each(|(chunk, (positives, negatives))| {
+                let negatives = negatives.chunks_mut(per_positive);
+                for (k, (positive, scores)) in positives.iter_mut().zip(negatives).enumerate() {
+                    let t = chunk * TRIPLES + k;
+                    let user = triples.users[t];
+                    let items = &triples.negatives[t * per_positive..];
+                    for (score, &item) in scores.iter_mut().zip(items) {
+                        *score = dot(outputs, user, item);
+                    }
+                    *positive = dot(outputs, user, triples.positives[t]);
+                }
+            });
+    }
+
+    /// Turns the scores into the derivatives by them; the mean loss.
+    fn differentiate(&mut self) -> f64 {
         let n = self.triples.len();
         let per_positive = self.triples.negatives.len() / n;
         let share = 1.0 / n as f32;
-        self.positive_slopes.resize(n, 0.0);
-        self.negative_slopes.resize(n * per_positive, 0.0);
-        let (triples, outputs, loss) = (&self.triples, &self.outputs, self.loss);
+        let loss = self.loss;
         let losses: Vec<f64> = self
             .positive_slopes
             .par_chunks_mut(TRIPLES)
             .zip(self.negative_slopes.par_chunks_mut(TRIPLES * per_positive))
-            .enumerate()
-            .map(|(chunk, (positives, negatives))| {
+            .map(|(positives, negatives)| {
                 let mut sum = 0.0;
-                let negatives = negatives.chunks_mut(per_positive);
-                for (k, (slope, slopes)) in positives.iter_mut().zip(negatives).enumerate() {
-                    let t = chunk * TRIPLES + k;
-                    let user = triples.users[t];
-                    let items = &triples.negatives[t * per_positive..];
-                    for (score, &item) in slopes.iter_mut().zip(items) {
-                        *score = dot(outputs, user, item);
-                    }
-                    let positive = dot(outputs, user, triples.positives[t]);
-                    let (loss, by_positive) = loss.derivatives(positive, slopes);
+                for (slope, slopes) in positives.iter_mut().zip(negatives.chunks_mut(per_positive))
+                {
+                    let (loss, by_positive) = loss.derivatives(*slope, slopes);
                     sum += loss;
                     *slope = by_positive * share;
                     for slope in slopes {

@@ -4,6 +4,7 @@ use super::*;
 use crate::config::{NegativeSampling, PositiveSampling};
 use crate::sampler::Sampler;
 use crate::tiles::Limits;
+use glta_comm::Alone;
 use glta_data::Interactions;
 use ndarray::{Array2, s};
 use rand::{Rng, SeedableRng};
@@ -27,7 +28,7 @@ impl Model {
         let graph = Adjacency::with_limits(train, SMALL).unwrap();
         let (users, items) = start.view().split_at(ndarray::Axis(0), train.n_users());
         let values = graph.load(users, items).unwrap();
-        Self { parameters: Parameters::new(&graph, values), step: Step::new(&graph, config), graph }
+        Self { parameters: Parameters::new(&graph, values), step: Step::new(&graph, config, config.dim), graph }
     }
 
     /// Users over items, in the caller's order.
@@ -38,7 +39,7 @@ impl Model {
 
     /// Loss and the whole gradient by the layer-0 embeddings.
     fn gradient(&mut self, batch: &Batch) -> (f64, Array2<f32>) {
-        let loss = self.step.gradients(&self.graph, &mut self.parameters, batch);
+        let loss = self.step.gradients(&Alone, &self.graph, &mut self.parameters, batch).unwrap();
         let mut gradient = self.parameters.scaled.clone();
         self.graph.scale_by(&mut gradient, |side| &side.sqrt_degree);
         let mut gradient = self.stack(&gradient);

@@ -1,0 +1,152 @@
+//! Ranks that work on one job together.
+//!
+//! A job is run by one or more *ranks*, each with its own memory. They run the
+//! same program and meet in collective calls: [`Communicator`] has the few that
+//! data-parallel training needs. [`Alone`] is the plain case of one rank,
+//! [`in_process`] gives ranks that are threads of one process, and with the
+//! feature `mpi`, `Mpi` gives those that a launcher such as `mpirun` started.
+//!
+//! Every rank must make the same collective calls in the same order. One that
+//! cannot go on has to end the others with [`Communicator::abort`]; else they
+//! would wait for it.
+//!
+//! ```
+//! use glta_comm::{Communicator, in_process};
+//!
+//! let threads: Vec<_> = in_process(3)
+//!     .into_iter()
+//!     .map(|comm| {
+//!         std::thread::spawn(move || {
+//!             let mut values = [comm.rank() as f32, 1.0];
+//!             comm.all_reduce(&mut values)?;
+//!             Ok::<_, glta_comm::Error>((values, comm.share(10)))
+//!         })
+//!     })
+//!     .collect();
+//! for (thread, share) in threads.into_iter().zip([0..4, 4..7, 7..10]) {
+//!     assert_eq!(thread.join().unwrap()?, ([3.0, 3.0], share));
+//! }
+//! # Ok::<(), glta_comm::Error>(())
+//! ```
+
+mod alone;
+mod error;
+mod in_process;
+mod metered;
+#[cfg(feature = "mpi")]
+mod mpi;
+
+use std::fmt::Debug;
+use std::ops::Range;
+
+pub use alone::Alone;
+pub use error::{Error, Result};
+pub use in_process::{InProcess, in_process};
+pub use metered::{Metered, Traffic};
+#[cfg(feature = "mpi")]
+pub use mpi::Mpi;
+
+/// One rank's view of all ranks of a job.
+pub trait Communicator: Debug + Send + Sync {
+    /// This rank, from 0.
+    fn rank(&self) -> usize;
+
+    /// How many ranks there are, at least 1.
+    fn size(&self) -> usize;
+
+    /// Adds up `values` over all ranks, element by element; every rank gets the
+    /// same bits. All must give as many.
+    ///
+    /// # Errors
+    /// Another rank has gone or gave another number of values.
+    fn all_reduce(&self, values: &mut [f32]) -> Result<()>;
+
+    /// Every rank's bytes, by rank.
+    ///
+    /// # Errors
+    /// Another rank has gone.
+    fn all_gather(&self, bytes: &[u8]) -> Result<Vec<Vec<u8>>>;
+
+    /// Returns once all ranks have called it.
+    ///
+    /// # Errors
+    /// Another rank has gone.
+    fn barrier(&self) -> Result<()>;
+
+    /// Ends all ranks, this one too, as soon as the system can.
+    fn abort(&self, code: i32) -> !;
+
+    /// Whether this is rank 0, which alone writes files.
+    fn is_root(&self) -> bool {
+        self.rank() == 0
+    }
+
+    /// This rank's part of `0..n`: the ranges of all ranks follow each other and
+    /// differ by one in length at most.
+    fn share(&self, n: usize) -> Range<usize> {
+        let (each, more) = (n / self.size(), n % self.size());
+        let start = |rank: usize| rank * each + rank.min(more);
+        start(self.rank())..start(self.rank() + 1)
+    }
+
+    /// Whether any rank says yes.
+    ///
+    /// # Errors
+    /// Another rank has gone.
+    fn any(&self, yes: bool) -> Result<bool> {
+        let mut count = [f32::from(u8::from(yes))];
+        self.all_reduce(&mut count)?;
+        Ok(count[0] > 0.0)
+    }
+
+    /// What rank 0 says.
+    ///
+    /// # Errors
+    /// Another rank has gone.
+    fn from_root(&self, yes: bool) -> Result<bool> {
+        self.any(yes && self.is_root())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A rank without the others.
+    #[derive(Debug)]
+    struct Of(usize, usize);
+
+    impl Communicator for Of {
+        fn rank(&self) -> usize {
+            self.0
+        }
+        fn size(&self) -> usize {
+            self.1
+        }
+        fn all_reduce(&self, _: &mut [f32]) -> Result<()> {
+            Ok(())
+        }
+        fn all_gather(&self, bytes: &[u8]) -> Result<Vec<Vec<u8>>> {
+            Ok(vec![bytes.to_vec()])
+        }
+        fn barrier(&self) -> Result<()> {
+            Ok(())
+        }
+        fn abort(&self, code: i32) -> ! {
+            std::process::exit(code)
+        }
+    }
+
+    #[test]
+    fn shares_cover_everything_once() {
+        for size in 1..7 {
+            for n in 0..20 {
+                let shares: Vec<Range<usize>> = (0..size).map(|r| Of(r, size).share(n)).collect();
+                let joined: Vec<usize> = shares.iter().cloned().flatten().collect();
+                assert_eq!(joined, (0..n).collect::<Vec<_>>());
+                let lengths = || shares.iter().map(ExactSizeIterator::len);
+                assert!(lengths().max().unwrap() - lengths().min().unwrap() <= 1);
+            }
+        }
+    }
+}

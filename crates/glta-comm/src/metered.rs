@@ -1,0 +1,97 @@
+//! How much ranks say to each other, and how long they wait for it.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::{Communicator, Result};
+
+/// Another communicator, with its collective calls counted and timed.
+#[derive(Debug)]
+pub struct Metered<C> {
+    inner: C,
+    calls: AtomicU64,
+    bytes: AtomicU64,
+    nanoseconds: AtomicU64,
+}
+
+/// What went through a [`Metered`] communicator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Traffic {
+    /// Collective calls.
+    pub calls: u64,
+    /// Bytes that this rank brought to them.
+    pub bytes: u64,
+    /// Time in them, waiting for other ranks included.
+    pub time: Duration,
+}
+
+impl<C: Communicator> Metered<C> {
+    /// Counts from now on.
+    pub fn new(inner: C) -> Self {
+        let zero = || AtomicU64::new(0);
+        Self { inner, calls: zero(), bytes: zero(), nanoseconds: zero() }
+    }
+
+    /// What went through it so far.
+    pub fn traffic(&self) -> Traffic {
+        Traffic {
+            calls: self.calls.load(Ordering::Relaxed),
+            bytes: self.bytes.load(Ordering::Relaxed),
+            time: Duration::from_nanos(self.nanoseconds.load(Ordering::Relaxed)),
+        }
+    }
+
+    fn timed<R>(&self, bytes: usize, call: impl FnOnce(&C) -> R) -> R {
+        let clock = Instant::now();
+        let result = call(&self.inner);
+        let time = u64::try_from(clock.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.nanoseconds.fetch_add(time, Ordering::Relaxed);
+        result
+    }
+}
+
+impl<C: Communicator> Communicator for Metered<C> {
+    fn rank(&self) -> usize {
+        self.inner.rank()
+    }
+
+    fn size(&self) -> usize {
+        self.inner.size()
+    }
+
+    fn all_reduce(&self, values: &mut [f32]) -> Result<()> {
+        self.timed(size_of_val(values), |inner| inner.all_reduce(values))
+    }
+
+    fn all_gather(&self, bytes: &[u8]) -> Result<Vec<Vec<u8>>> {
+        self.timed(bytes.len(), |inner| inner.all_gather(bytes))
+    }
+
+    fn barrier(&self) -> Result<()> {
+        self.timed(0, Communicator::barrier)
+    }
+
+    fn abort(&self, code: i32) -> ! {
+        self.inner.abort(code)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Alone;
+
+    #[test]
+    fn counts_calls_and_bytes() {
+        let comm = Metered::new(Alone);
+        comm.all_reduce(&mut [1.0; 5]).unwrap();
+        assert_eq!(comm.all_gather(b"abc").unwrap(), [b"abc"]);
+        comm.barrier().unwrap();
+        let traffic = comm.traffic();
+        assert_eq!((traffic.calls, traffic.bytes), (3, 23));
+        assert!(comm.is_root() && comm.size() == 1);
+    }
+}
