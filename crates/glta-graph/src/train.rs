@@ -258,8 +258,11 @@ impl LightGcn {
         let last = parameters.into_values();
         let values = best_values.unwrap_or(last);
         let trained = Trained {
-            embeddings: columns
-                .join(graph.unload(&mean_of_layers(&graph, &values, config.layers)))?,
+            embeddings: columns.join(graph.unload(&mean_of_layers(
+                &graph,
+                &values,
+                config.layers,
+            )))?,
             layer0: columns.join(graph.unload(&values))?,
             best_epoch: match best {
                 Some((_, epoch)) if config.keep_best => epoch,

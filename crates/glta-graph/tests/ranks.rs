@@ -11,7 +11,8 @@ fn split() -> Split {
     let pairs = (0..60u32).flat_map(|user| {
         (0..40u32).filter_map(move |item| {
             let near = user % 2 == item % 2;
-            let luck = user.wrapping_mul(2_654_435_761).wrapping_add(item.wrapping_mul(40_503)) >> 7;
+            let luck =
+                user.wrapping_mul(2_654_435_761).wrapping_add(item.wrapping_mul(40_503)) >> 7;
             (luck % 10 < if near { 5 } else { 1 }).then_some((user, item))
         })
     });

@@ -1,12 +1,12 @@
 //! One training step: loss, gradient and Adam.
 
+use crate::Result;
 use crate::adjacency::{Adjacency, Side};
 use crate::config::{LightGcnConfig, Loss};
 use crate::kernel::{AdamRows, AdamStep};
 use crate::lines::{Line, Nodes, Panels};
 use crate::propagate::{Needed, NeededSide, Passes};
 use crate::sampler::Batch;
-use crate::Result;
 use glta_comm::Communicator;
 use rayon::prelude::*;
 

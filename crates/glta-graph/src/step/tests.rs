@@ -28,7 +28,11 @@ impl Model {
         let graph = Adjacency::with_limits(train, SMALL).unwrap();
         let (users, items) = start.view().split_at(ndarray::Axis(0), train.n_users());
         let values = graph.load(users, items).unwrap();
-        Self { parameters: Parameters::new(&graph, values), step: Step::new(&graph, config, config.dim), graph }
+        Self {
+            parameters: Parameters::new(&graph, values),
+            step: Step::new(&graph, config, config.dim),
+            graph,
+        }
     }
 
     /// Users over items, in the caller's order.
