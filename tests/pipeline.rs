@@ -11,55 +11,16 @@ use std::time::{Duration, Instant};
 
 use candle_core::Device;
 use glta::align::{Backbone, Recommendation};
-use glta::data::Event as DataEvent;
 use glta::llm::LlamaOptions;
 use glta::prelude::*;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
+mod tastes;
 mod tiny_llm;
 
-/// Two tastes: even users choose among the first half of the items.
-fn data() -> RunData {
-    let items: Vec<Item> =
-        (0..20).map(|n| Item::titled(n.to_string(), format!("Film {n} (19{n:02})"))).collect();
-    let users: Vec<String> = (0..24).map(|n| format!("u{n}")).collect();
-    let mut events = Vec::new();
-    for (u, user) in users.iter().enumerate() {
-        for i in 0..10 {
-            if (u / 2 * 3 + i * 7) % 10 < 7 {
-                events.push((user.as_str(), (i + 10 * (u % 2)).to_string()));
-            }
-        }
-    }
-    let events = events.iter().map(|(user, item)| DataEvent::new(user, item));
-    let dataset = Dataset::from_events("tastes", events, items).unwrap();
-    let split = Split::new(&dataset, &SplitConfig::default()).unwrap();
-    RunData::new(&dataset, &split, &TextConfig::default()).unwrap()
-}
-
-fn config(preset: Preset) -> Config {
-    let mut config = Config::preset(preset);
-    config.graph.epochs = 30;
-    config.graph.learning_rate = 0.05;
-    config.graph.dim = 8;
-    config.item_stage.train.epochs = 2;
-    config.item_stage.train.batch_size = 2;
-    config.user_stage.train.epochs = 3;
-    config.user_stage.train.batch_size = 8;
-    config.user_stage.train.checkpoint_steps = 2;
-    config.texts.max_tokens = 4;
-    config
-}
-
-fn language(dir: &Path) -> LanguageModel {
-    if !dir.join("config.json").exists() {
-        std::fs::create_dir_all(dir).unwrap();
-        tiny_llm::write(dir);
-    }
-    LanguageModel::load(dir, &LlamaOptions::default(), &Device::Cpu).unwrap()
-}
+use tastes::{config, data, language};
 
 fn go(_: &Event<'_>) -> ControlFlow<()> {
     ControlFlow::Continue(())

@@ -112,6 +112,9 @@ pub enum Error {
     /// From the language model.
     #[error(transparent)]
     Llm(#[from] glta_llm::Error),
+    /// From the other ranks.
+    #[error(transparent)]
+    Comm(#[from] glta_comm::Error),
     /// From the projectors.
     #[error(transparent)]
     Projector(#[from] glta_projector::Error),
@@ -133,6 +136,7 @@ impl From<glta_graph::Error> for Error {
     fn from(error: glta_graph::Error) -> Self {
         match error {
             glta_graph::Error::Cancelled(_) => Self::Cancelled,
+            glta_graph::Error::Comm(error) => Self::Comm(error),
             other => Self::Graph(other),
         }
     }

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
+use glta_comm::Communicator;
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
 
@@ -22,17 +24,25 @@ pub(crate) const USERS: &str = "users.jsonl";
 pub(crate) const TEXTS: &str = "texts.jsonl";
 const LOCK: &str = ".lock";
 
-/// The folder, held by this process until dropped.
+/// The folder, held by rank 0 until dropped. All ranks see it and read from it;
+/// rank 0 alone writes.
 #[derive(Debug)]
 pub(crate) struct RunFolder {
     path: PathBuf,
-    _lock: File,
+    comm: Arc<dyn Communicator>,
+    _lock: Option<File>,
 }
 
 impl RunFolder {
-    /// Makes the folder if needed and locks it. The lock is the system's: it
-    /// goes with the process, however that ends.
-    pub(crate) fn open(path: &Path) -> Result<Self> {
+    /// Makes the folder if needed and locks it.
+    pub(crate) fn open(path: &Path, comm: Arc<dyn Communicator>) -> Result<Self> {
+        let lock = comm.is_root().then(|| Self::lock(path)).transpose()?;
+        comm.barrier()?;
+        Ok(Self { path: path.to_owned(), comm, _lock: lock })
+    }
+
+    /// The lock is the system's: it goes with the process, however that ends.
+    fn lock(path: &Path) -> Result<File> {
         std::fs::create_dir_all(path).map_err(|e| Error::io(path, e))?;
         let lock = path.join(LOCK);
         let file = OpenOptions::new()
@@ -55,7 +65,12 @@ impl RunFolder {
                 std::fs::remove_file(entry.path()).map_err(|e| Error::io(&entry.path(), e))?;
             }
         }
-        Ok(Self { path: path.to_owned(), _lock: file })
+        Ok(file)
+    }
+
+    /// The ranks that share the folder.
+    pub(crate) fn comm(&self) -> &dyn Communicator {
+        &*self.comm
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -66,11 +81,23 @@ impl RunFolder {
         self.path.join(name)
     }
 
-    pub(crate) fn has(&self, name: &str) -> bool {
-        self.file(name).exists()
+    /// Whether the file is there, as rank 0 sees it.
+    pub(crate) fn has(&self, name: &str) -> Result<bool> {
+        Ok(self.comm.root_says(self.file(name).exists())?)
+    }
+
+    /// Has rank 0 write a file; afterwards all can read it.
+    pub(crate) fn write(&self, name: &str, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+        if self.comm.is_root() {
+            write(&self.file(name))?;
+        }
+        Ok(self.comm.barrier()?)
     }
 
     pub(crate) fn remove(&self, name: &str) -> Result<()> {
+        if !self.comm.is_root() {
+            return Ok(());
+        }
         let path = self.file(name);
         match std::fs::remove_file(&path) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io(&path, e)),
@@ -158,6 +185,8 @@ pub(crate) fn take(
 
 #[cfg(test)]
 mod tests {
+    use glta_comm::Alone;
+
     use super::*;
 
     #[test]
@@ -183,13 +212,16 @@ mod tests {
     #[test]
     fn a_second_user_of_the_folder_is_refused() {
         let folder = tempfile::tempdir().unwrap();
-        let first = RunFolder::open(folder.path()).unwrap();
-        assert!(matches!(RunFolder::open(folder.path()), Err(Error::RunLocked { .. })));
+        let first = RunFolder::open(folder.path(), Arc::new(Alone)).unwrap();
+        assert!(matches!(
+            RunFolder::open(folder.path(), Arc::new(Alone)),
+            Err(Error::RunLocked { .. })
+        ));
         drop(first);
         // What a killed process left half written goes.
         let left = folder.path().join(".writing-x");
         std::fs::write(&left, "half").unwrap();
-        RunFolder::open(folder.path()).unwrap();
+        RunFolder::open(folder.path(), Arc::new(Alone)).unwrap();
         assert!(!left.exists());
     }
 }

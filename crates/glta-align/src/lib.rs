@@ -72,6 +72,7 @@ mod nodes;
 mod optimizer;
 mod progress;
 mod prompts;
+mod ranks;
 mod recommender;
 mod rng;
 mod run;

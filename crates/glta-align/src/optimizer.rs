@@ -66,25 +66,38 @@ impl Adam {
     }
 }
 
-/// The gradients of all parameters, scaled down together to `clip_norm`.
+/// The gradients of all parameters.
 ///
 /// # Errors
-/// A parameter without a gradient, or one that is not finite.
+/// A parameter without a gradient.
 pub(crate) fn gradients(
     parameters: &Parameters,
     store: &GradStore,
-    clip_norm: f64,
     stage: &'static str,
-    step: u64,
 ) -> Result<Tensors> {
     let mut gradients = Tensors::new();
-    let mut squared = 0.0;
     for (name, var) in parameters {
         let Some(gradient) = store.get(var) else {
             return Err(Error::NoGradient { parameter: name.clone(), stage });
         };
-        squared += f64::from(gradient.sqr()?.sum_all()?.to_dtype(DType::F32)?.to_scalar::<f32>()?);
         gradients.insert(name.clone(), gradient.detach());
+    }
+    Ok(gradients)
+}
+
+/// Scales the gradients down together to `clip_norm`.
+///
+/// # Errors
+/// One that is not finite.
+pub(crate) fn clip(
+    gradients: &mut Tensors,
+    clip_norm: f64,
+    stage: &'static str,
+    step: u64,
+) -> Result<()> {
+    let mut squared = 0.0;
+    for gradient in gradients.values() {
+        squared += f64::from(gradient.sqr()?.sum_all()?.to_dtype(DType::F32)?.to_scalar::<f32>()?);
     }
     let norm = squared.sqrt();
     if !norm.is_finite() {
@@ -95,7 +108,7 @@ pub(crate) fn gradients(
             *gradient = (&*gradient * (clip_norm / norm))?;
         }
     }
-    Ok(gradients)
+    Ok(())
 }
 
 /// Linear warm-up, then half a cosine down to `final_ratio`; `step` counts from 1.
@@ -180,13 +193,14 @@ mod tests {
         let x = Var::new(&[3f32, 4.0], &Device::Cpu).unwrap();
         let parameters = Parameters::from([("x".to_owned(), x.clone())]);
         let store = (x.sqr().unwrap().sum_all().unwrap() * 0.5).unwrap().backward().unwrap();
-        let clipped = gradients(&parameters, &store, 1.0, "test", 1).unwrap();
+        let mut clipped = gradients(&parameters, &store, "test").unwrap();
+        clip(&mut clipped, 1.0, "test", 1).unwrap();
         let g = clipped["x"].to_vec1::<f32>().unwrap();
         assert!((g[0] - 0.6).abs() < 1e-6 && (g[1] - 0.8).abs() < 1e-6);
 
         let other =
             Parameters::from([("y".to_owned(), Var::zeros(1, DType::F32, &Device::Cpu).unwrap())]);
-        let error = gradients(&other, &store, 1.0, "user", 1).unwrap_err();
+        let error = gradients(&other, &store, "user").unwrap_err();
         assert!(error.to_string().contains("no gradient reached y in the user stage"));
     }
 

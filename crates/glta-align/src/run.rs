@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 use glta_baselines::whiten;
+use glta_comm::{Alone, Communicator};
 use glta_graph::{LightGcn, NodeEmbeddings};
 use ndarray::{Array2, ArrayView2};
 use serde::{Deserialize, Serialize};
@@ -13,8 +14,8 @@ use serde::{Deserialize, Serialize};
 use crate::config::{Backbone, Config, NodeFeatures};
 use crate::data::RunData;
 use crate::files::{
-    CONFIG, ITEMS, KERNEL, MODEL, NODES, RunFolder, STATE, TEXTS, USERS, VECTORS, read_tensors,
-    read_text, take, write_tensors, write_whole,
+    CONFIG, ITEMS, KERNEL, MODEL, NODES, RunFolder, STATE, TEXTS, USERS, VECTORS, read,
+    read_tensors, read_text, take, write_tensors, write_whole,
 };
 use crate::kernel::{Kernel, KernelReport};
 use crate::language::LanguageModel;
@@ -78,10 +79,31 @@ impl Run {
         data: RunData,
         resume: bool,
     ) -> Result<Self> {
+        Self::open_on(Arc::new(Alone), dir, config, data, resume)
+    }
+
+    /// [`open`](Self::open) together with other ranks, which all must make the same
+    /// calls with the same arguments. Users are divided among them; the folder must be
+    /// one that all see, and rank 0 alone writes to it. With the same batch size
+    /// any number of ranks gives the same result but for rounding, and a run can be
+    /// resumed with another number.
+    ///
+    /// A rank that gets an error must end the others
+    /// ([`Communicator::abort`]), for they wait for it.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and [`Error::Comm`].
+    pub fn open_on(
+        comm: Arc<dyn Communicator>,
+        dir: impl AsRef<Path>,
+        config: Config,
+        data: RunData,
+        resume: bool,
+    ) -> Result<Self> {
         config.validate()?;
         data.validate()?;
-        let folder = RunFolder::open(dir.as_ref())?;
-        if folder.has(CONFIG) {
+        let folder = RunFolder::open(dir.as_ref(), comm)?;
+        if folder.has(CONFIG)? {
             if !resume {
                 return Err(Error::RunExists { path: folder.path().to_owned() });
             }
@@ -99,9 +121,11 @@ impl Run {
                 ));
             }
         } else {
-            data.save(&folder.file(ITEMS), &folder.file(USERS))?;
-            // Last, because it marks the folder as a run.
-            write_whole(&folder.file(CONFIG), config.to_toml()?.as_bytes())?;
+            folder.write(CONFIG, |path| {
+                data.save(&folder.file(ITEMS), &folder.file(USERS))?;
+                // Last, because it marks the folder as a run.
+                write_whole(path, config.to_toml()?.as_bytes())
+            })?;
         }
         Ok(Self { folder, config, data })
     }
@@ -113,7 +137,7 @@ impl Run {
     pub fn set_nodes(&self, embeddings: &NodeEmbeddings) -> Result<()> {
         let features = NodeFeatures::Graph;
         Nodes::new(embeddings, &self.data.train, None, features, &Device::Cpu)?;
-        Ok(embeddings.save(self.folder.file(NODES))?)
+        self.folder.write(NODES, |path| Ok(embeddings.save(path)?))
     }
 
     /// Uses these whitened text vectors of the items, `(items, dim)`, instead of
@@ -129,8 +153,8 @@ impl Run {
         }
         let values: Vec<f32> = vectors.iter().copied().collect();
         let tensor = Tensor::from_vec(values, (rows, columns), &Device::Cpu)?;
-        let path = self.folder.file(VECTORS);
-        write_tensors(&path, &[("vectors".to_owned(), tensor)].into(), "{}")
+        let tensors = [("vectors".to_owned(), tensor)].into();
+        self.folder.write(VECTORS, |path| write_tensors(path, &tensors, "{}"))
     }
 
     /// Uses the kernel of another run of the same data, text vectors and settings.
@@ -138,8 +162,7 @@ impl Run {
     /// # Errors
     /// A file that cannot be read or written.
     pub fn copy_kernel(&self, from: &Path) -> Result<()> {
-        let bytes = crate::files::read(&from.join(KERNEL))?;
-        write_whole(&self.folder.file(KERNEL), &bytes)
+        self.folder.write(KERNEL, |path| write_whole(path, &read(&from.join(KERNEL))?))
     }
 
     /// Uses the texts of another run of the same model, data and settings.
@@ -147,8 +170,7 @@ impl Run {
     /// # Errors
     /// A file that cannot be read or written.
     pub fn copy_texts(&self, from: &Path) -> Result<()> {
-        let bytes = crate::files::read(&from.join(TEXTS))?;
-        write_whole(&self.folder.file(TEXTS), &bytes)
+        self.folder.write(TEXTS, |path| write_whole(path, &read(&from.join(TEXTS))?))
     }
 
     /// Runs all stages that are not done yet and saves the recommender. Without
@@ -169,7 +191,7 @@ impl Run {
         let texts = self.texts(language.as_ref(), progress)?;
         let parts = Parts { embeddings, vectors, kernel, device };
         let model = build(&self.config, &self.data, parts, language, texts)?;
-        let report = if self.folder.has(MODEL) {
+        let report = if self.folder.has(MODEL)? {
             model.load(&self.folder.file(MODEL))?;
             self.read_history()?
         } else {
@@ -180,21 +202,22 @@ impl Run {
 
     /// Stages 2 and 3.
     fn align(&self, model: &Glta, progress: &mut Progress<'_>) -> Result<FitReport> {
+        let comm = self.folder.comm();
         let state = self.folder.file(STATE);
         let aligned = self.folder.file(ALIGNED);
         let with_prompt = self.config.backbone != Backbone::None;
         let item_stage = if !self.config.item_stage.enabled || !with_prompt {
             None
-        } else if aligned.exists() {
+        } else if self.folder.has(ALIGNED)? {
             let (tensors, history) = read_tensors(&aligned, &Device::Cpu)?;
             drop(tensors);
             model.load(&aligned)?;
             Some(serde_json::from_str(&history).map_err(|e| Error::file(&aligned, e))?)
         } else {
             let mut stage = ItemStage::new(model, &self.data)?;
-            let history = train(&mut stage, &self.config.item_stage.train, &state, progress)?;
+            let history = train(&mut stage, &self.config.item_stage.train, comm, &state, progress)?;
             let text = serde_json::to_string(&history).map_err(|e| Error::file(&aligned, e))?;
-            model.save(&aligned, &text)?;
+            self.folder.write(ALIGNED, |path| model.save(path, &text))?;
             Some(history)
         };
         if model.corrects_kernel() {
@@ -203,17 +226,18 @@ impl Run {
             model.head().set_zero()?;
         }
         let mut stage = UserStage::new(model, &self.data);
-        let user_stage = train(&mut stage, &self.config.user_stage.train, &state, progress)?;
-        let mixed = choose_mix(model, &self.data)?;
+        let user_stage = train(&mut stage, &self.config.user_stage.train, comm, &state, progress)?;
+        let mixed = choose_mix(model, &self.data, comm)?;
         if let Some((factor, _)) = mixed {
             model.set_mix(factor)?;
         }
         let kernel = model.kernel().map(|kernel| kernel.report(mixed));
         let report = FitReport { item_stage, user_stage, kernel };
-        let path = self.folder.file(HISTORY);
-        let text = serde_json::to_vec_pretty(&report).map_err(|e| Error::file(&path, e))?;
-        write_whole(&path, &text)?;
-        model.save(&self.folder.file(MODEL), "{}")?;
+        self.folder.write(HISTORY, |path| {
+            let text = serde_json::to_vec_pretty(&report).map_err(|e| Error::file(path, e))?;
+            write_whole(path, &text)
+        })?;
+        self.folder.write(MODEL, |path| model.save(path, "{}"))?;
         self.folder.remove(STATE)?;
         self.folder.remove(ALIGNED)?;
         Ok(report)
@@ -226,15 +250,16 @@ impl Run {
 
     /// Stage 1, unless its result is there.
     fn embeddings(&self, progress: &mut Progress<'_>) -> Result<NodeEmbeddings> {
-        let path = self.folder.file(NODES);
-        if !path.exists() {
+        if !self.folder.has(NODES)? {
             let lightgcn = LightGcn::new(self.config.graph.clone())?;
             let valid = (!self.data.valid.is_empty()).then_some(&self.data.valid);
-            let trained = lightgcn
-                .train(&self.data.train, valid, &mut |epoch| progress(&Event::Graph(epoch)))?;
-            trained.embeddings.save(&path)?;
+            let comm = self.folder.comm();
+            let trained = lightgcn.train_on(comm, None, &self.data.train, valid, &mut |epoch| {
+                progress(&Event::Graph(epoch))
+            })?;
+            self.folder.write(NODES, |path| Ok(trained.embeddings.save(path)?))?;
         }
-        Ok(NodeEmbeddings::load(&path)?)
+        Ok(NodeEmbeddings::load(self.folder.file(NODES))?)
     }
 
     /// The items' whitened text vectors, unless they are there.
@@ -246,16 +271,17 @@ impl Run {
         let Some(language) = language.filter(|_| has_vectors(&self.config, &self.data)) else {
             return Ok(None);
         };
-        let path = self.folder.file(VECTORS);
-        if !path.exists() {
+        if !self.folder.has(VECTORS)? {
             let texts: Vec<String> = self.data.items.iter().map(|i| i.text.clone()).collect();
             let config = &self.config.item_text;
-            let raw = language.text_vectors(&texts, &config.vectors, &mut |done, total| {
-                progress(&Event::TextVectors { done, total })
-            })?;
+            let comm = self.folder.comm();
+            let raw =
+                language.text_vectors_on(comm, &texts, &config.vectors, &mut |done, total| {
+                    progress(&Event::TextVectors { done, total })
+                })?;
             self.set_text_vectors(whiten(raw.view(), &config.whiten)?.view())?;
         }
-        load_vectors(&path, &self.data).map(Some)
+        load_vectors(&self.folder.file(VECTORS), &self.data).map(Some)
     }
 
     /// The kernel, unless it is there. It is always read back, so that a resumed
@@ -272,12 +298,14 @@ impl Run {
             }
             return Ok(None);
         }
-        let path = self.folder.file(KERNEL);
         let view = vectors.map(|v| v.view());
-        if !path.exists() {
-            Kernel::fit(&self.data, view, config, self.config.seed, progress)?.save(&path)?;
+        if !self.folder.has(KERNEL)? {
+            // A closed form: rank 0 solves it while the others wait.
+            self.folder.write(KERNEL, |path| {
+                Kernel::fit(&self.data, view, config, self.config.seed, progress)?.save(path)
+            })?;
         }
-        Ok(Some(Arc::new(Kernel::load(&path, &self.data.train, view)?)))
+        Ok(Some(Arc::new(Kernel::load(&self.folder.file(KERNEL), &self.data.train, view)?)))
     }
 
     fn texts(
@@ -289,8 +317,8 @@ impl Run {
         match language {
             Some(language) if config.profile || config.prediction => {
                 report(progress, &Event::Texts { done: 0, total: self.data.users.len() })?;
-                let path = self.folder.file(TEXTS);
-                write_texts(&self.data, language, config, self.config.seed, &path, progress)
+                let seed = self.config.seed;
+                write_texts(&self.data, language, config, seed, &self.folder, progress)
             }
             _ => Ok(BTreeMap::new()),
         }

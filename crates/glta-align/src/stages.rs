@@ -1,6 +1,7 @@
 //! The two alignment stages as the training loop sees them.
 
 use candle_core::Tensor;
+use glta_comm::Communicator;
 use glta_gllm::{Decoder, Ranked, decode};
 use glta_metrics::{Metric, evaluate_rankings};
 use glta_projector::Parameters;
@@ -10,6 +11,7 @@ use rand::seq::SliceRandom;
 use crate::config::TargetLoss;
 use crate::data::RunData;
 use crate::model::{Glta, mixed};
+use crate::ranks::{BatchLoss, gather_lists};
 use crate::rng::rng;
 use crate::sampling::{ItemExample, UserExample, inference_example, item_examples, user_example};
 use crate::trainer::Stage;
@@ -78,20 +80,29 @@ impl Stage for ItemStage<'_> {
         Ok(self.examples.len().div_ceil(config.item_stage.train.batch_size))
     }
 
-    fn loss(&self, batch: usize) -> Result<Option<Tensor>> {
-        Ok(Some(self.model.item_loss(self.batch(batch))?))
+    fn loss(&self, batch: usize, comm: &dyn Communicator) -> Result<BatchLoss> {
+        let all = self.batch(batch);
+        let own = &all[comm.share(all.len())];
+        if own.is_empty() {
+            return Ok(BatchLoss::Elsewhere);
+        }
+        // Every prompt has as many items.
+        part(self.model.item_loss(own)?, own.len(), all.len())
     }
 
     /// Matching accuracy: the loss alone hides that a model only learned which
     /// items are shown and not their order.
-    fn evaluate(&self) -> Result<Option<f64>> {
+    fn evaluate(&self, comm: &dyn Communicator) -> Result<Option<f64>> {
         let size = self.model.config().item_stage.train.batch_size;
         let mut matches = 0;
-        for batch in self.checked.chunks(size) {
+        for batch in self.checked[comm.share(self.checked.len())].chunks(size) {
             matches += self.model.item_matches(batch)?;
         }
+        let mut sum = [matches as f32];
+        comm.all_reduce(&mut sum)?;
+        let matches = sum[0];
         let slots = self.checked.len() * self.model.config().item_stage.items;
-        Ok(Some(matches as f64 / slots as f64))
+        Ok(Some(f64::from(matches) / slots as f64))
     }
 }
 
@@ -134,7 +145,7 @@ impl Stage for UserStage<'_> {
         Ok(self.order.len().div_ceil(config.user_stage.train.batch_size))
     }
 
-    fn loss(&self, batch: usize) -> Result<Option<Tensor>> {
+    fn loss(&self, batch: usize, comm: &dyn Communicator) -> Result<BatchLoss> {
         let config = self.model.config();
         let size = config.user_stage.train.batch_size;
         let users = &self.order[batch * size..((batch + 1) * size).min(self.order.len())];
@@ -154,7 +165,7 @@ impl Stage for UserStage<'_> {
             })
             .collect();
         if examples.is_empty() {
-            return Ok(None);
+            return Ok(BatchLoss::Nothing);
         }
         let slots = config.model.slots;
         let mut targets = Vec::with_capacity(examples.len() * slots);
@@ -180,26 +191,41 @@ impl Stage for UserStage<'_> {
                 [context.as_slice(), fed].concat()
             }));
         }
-        let (hidden, residual) = self.model.user_hidden(&examples, slots)?;
-        let offset = self.model.offset(&examples)?;
+        // The draws were those of the whole batch; what follows is for this rank's share.
+        let own = comm.share(examples.len());
+        let rows = own.start * slots..own.end * slots;
+        let named = |targets: &[Vec<u32>]| targets.iter().filter(|t| !t.is_empty()).count();
+        let (own_named, all_named) = (named(&targets[rows.clone()]), named(&targets));
+        if own_named == 0 && all_named > 0 {
+            return Ok(BatchLoss::Elsewhere);
+        }
+        let (examples, targets, masked) = (&examples[own], &targets[rows.clone()], &masked[rows]);
+        let (hidden, residual) = self.model.user_hidden(examples, slots)?;
+        let offset = self.model.offset(examples)?;
         let head = self.model.head();
-        let loss = head.loss(&hidden, residual.as_ref(), offset.as_ref(), &targets, &masked)?;
-        Ok(Some(loss))
+        let loss = head.loss(&hidden, residual.as_ref(), offset.as_ref(), targets, masked)?;
+        part(loss, own_named, all_named)
     }
 
-    fn evaluate(&self) -> Result<Option<f64>> {
-        validation(self.model, self.data)
+    fn evaluate(&self, comm: &dyn Communicator) -> Result<Option<f64>> {
+        validation(self.model, self.data, comm)
     }
 }
 
+/// What the mean over `own` rows adds to the mean over `all`.
+fn part(loss: Tensor, own: usize, all: usize) -> Result<BatchLoss> {
+    Ok(BatchLoss::Part(if own == all { loss } else { (loss * (own as f64 / all as f64))? }))
+}
+
 /// N@10 on the validation items, training items left out.
-fn validation(model: &Glta, data: &RunData) -> Result<Option<f64>> {
+fn validation(model: &Glta, data: &RunData, comm: &dyn Communicator) -> Result<Option<f64>> {
     if data.valid.is_empty() {
         return Ok(None);
     }
     let users = validation_users(data);
-    let rankings = rank_users(model, data, &users, 10, |user| data.train.items(user).to_vec())?;
-    ndcg(&users, rankings, data)
+    let own = &users[comm.share(users.len())];
+    let rankings = rank_users(model, data, own, 10, |user| data.train.items(user).to_vec())?;
+    ndcg(&users, gather_lists(comm, rankings)?, data)
 }
 
 fn validation_users(data: &RunData) -> Vec<u32> {
@@ -218,7 +244,11 @@ fn ndcg(users: &[u32], rankings: Vec<Vec<Ranked>>, data: &RunData) -> Result<Opt
 
 /// The factor of the head's logits beside the kernel's under which validation N@10
 /// is best, and that N@10; `None` without a kernel or without validation items.
-pub(crate) fn choose_mix(model: &Glta, data: &RunData) -> Result<Option<(f64, f64)>> {
+pub(crate) fn choose_mix(
+    model: &Glta,
+    data: &RunData,
+    comm: &dyn Communicator,
+) -> Result<Option<(f64, f64)>> {
     let Some(kernel) = model.kernel().filter(|_| !data.valid.is_empty()) else {
         return Ok(None);
     };
@@ -226,7 +256,7 @@ pub(crate) fn choose_mix(model: &Glta, data: &RunData) -> Result<Option<(f64, f6
     let users = validation_users(data);
     let factors = &config.kernel.mix;
     let mut lists: Vec<Vec<Vec<Ranked>>> = vec![Vec::with_capacity(users.len()); factors.len()];
-    for batch in users.chunks(config.user_stage.train.batch_size) {
+    for batch in users[comm.share(users.len())].chunks(config.user_stage.train.batch_size) {
         let examples: Vec<UserExample> = batch
             .iter()
             .map(|&user| {
@@ -244,7 +274,7 @@ pub(crate) fn choose_mix(model: &Glta, data: &RunData) -> Result<Option<(f64, f6
     }
     let mut best: Option<(f64, f64)> = None;
     for (&factor, lists) in factors.iter().zip(lists) {
-        if let Some(value) = ndcg(&users, lists, data)? {
+        if let Some(value) = ndcg(&users, gather_lists(comm, lists)?, data)? {
             tracing::info!(factor, validation = value, "correction beside the kernel");
             if best.is_none_or(|(_, best)| value > best) {
                 best = Some((factor, value));

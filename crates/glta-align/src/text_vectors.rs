@@ -1,6 +1,7 @@
 use std::ops::ControlFlow;
 
 use candle_core::{DType, Device};
+use glta_comm::Communicator;
 use ndarray::Array2;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -76,6 +77,24 @@ impl LanguageModel {
             }
         }
         Array2::from_shape_vec((texts.len(), hidden), out).map_err(|e| Error::Data(e.to_string()))
+    }
+
+    /// The same with the texts divided among ranks; all get all vectors.
+    pub(crate) fn text_vectors_on(
+        &self,
+        comm: &dyn Communicator,
+        texts: &[String],
+        config: &TextVectorConfig,
+        progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
+    ) -> Result<Array2<f32>> {
+        let own = self.text_vectors(&texts[comm.share(texts.len())], config, progress)?;
+        if comm.size() == 1 {
+            return Ok(own);
+        }
+        let own_values: Vec<f32> = own.iter().copied().collect();
+        let all = comm.all_gather_f32(&own_values)?.concat();
+        Array2::from_shape_vec((texts.len(), own.ncols()), all)
+            .map_err(|e| Error::Data(e.to_string()))
     }
 }
 

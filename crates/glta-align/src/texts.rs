@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::TextsConfig;
 use crate::data::RunData;
-use crate::files::{read, write_whole};
+use crate::files::{RunFolder, TEXTS, read, write_whole};
 use crate::language::LanguageModel;
 use crate::progress::{Event, Progress, report};
 use crate::sampling::text_items;
@@ -65,15 +65,16 @@ const CHUNK: usize = 64;
 
 /// Writes the texts of all users with training items, or what of them is not
 /// yet in the file, and returns them by user. A kill loses at most the users in
-/// the making.
+/// the making. Users are divided among the ranks.
 pub(crate) fn write_texts(
     data: &RunData,
     language: &LanguageModel,
     config: &TextsConfig,
     seed: u64,
-    path: &Path,
+    folder: &RunFolder,
     progress: &mut Progress<'_>,
 ) -> Result<BTreeMap<u32, UserTexts>> {
+    let (comm, path) = (folder.comm(), &folder.file(TEXTS));
     let prompt = |wanted: bool, text: &String| wanted.then(|| text.clone());
     let header = Header {
         model: language.name.clone(),
@@ -86,26 +87,30 @@ pub(crate) fn write_texts(
         profile: prompt(config.profile, &language.templates.profile),
         prediction: prompt(config.prediction, &language.templates.prediction),
     };
-    let mut done = match path.exists() {
-        true => resume(path, &header)?,
+    folder.write(TEXTS, |path| match path.exists() {
+        true => mend(path, &header),
         false => {
             let mut line = to_line(path, &header)?;
             line.push(b'\n');
-            write_whole(path, &line)?;
-            BTreeMap::new()
+            write_whole(path, &line)
         }
-    };
+    })?;
+    let mut done = read_texts(path)?;
+    // No rank appends before all have read.
+    comm.barrier()?;
     let open: Vec<(u32, Vec<u32>)> = (0..data.users.len() as u32)
         .filter(|user| !done.contains_key(user))
         .map(|user| (user, text_items(data.train.items(user), user, config, seed)))
         .filter(|(_, items)| !items.is_empty())
         .collect();
     let total = done.len() + open.len();
-    let mut file = OpenOptions::new().append(true).open(path).map_err(|e| Error::io(path, e))?;
-    for chunk in open.chunks(CHUNK) {
+    let append = || OpenOptions::new().append(true).open(path).map_err(|e| Error::io(path, e));
+    let mut file = comm.is_root().then(append).transpose()?;
+    for chunk in open.chunks(CHUNK * comm.size()) {
         report(progress, &Event::Texts { done: done.len(), total })?;
+        let chunk = &chunk[comm.share(chunk.len())];
         let write = |wanted: bool, template: &str| -> Result<Vec<String>> {
-            if !wanted {
+            if !wanted || chunk.is_empty() {
                 return Ok(vec![String::new(); chunk.len()]);
             }
             generate(data, language, config, template, chunk, seed)
@@ -117,9 +122,18 @@ pub(crate) fn write_texts(
             let texts = UserTexts { user: *user, items: items.clone(), profile, prediction };
             lines.extend(to_line(path, &texts)?);
             lines.push(b'\n');
-            done.insert(*user, texts);
         }
-        file.write_all(&lines).and_then(|()| file.sync_data()).map_err(|e| Error::io(path, e))?;
+        // In the order of the ranks, which is that of the users.
+        let lines = comm.all_gather(&lines)?.concat();
+        if let Some(file) = &mut file {
+            let written = file.write_all(&lines).and_then(|()| file.sync_data());
+            written.map_err(|e| Error::io(path, e))?;
+        }
+        for line in lines.split(|&b| b == b'\n').filter(|l| !l.is_empty()) {
+            let texts: UserTexts =
+                serde_json::from_slice(line).map_err(|e| Error::file(path, e))?;
+            done.insert(texts.user, texts);
+        }
     }
     report(progress, &Event::Texts { done: done.len(), total })?;
     Ok(done)
@@ -134,20 +148,21 @@ pub fn read_texts(path: &Path) -> Result<BTreeMap<u32, UserTexts>> {
     Ok(texts)
 }
 
-fn resume(path: &Path, header: &Header) -> Result<BTreeMap<u32, UserTexts>> {
-    let (found, whole, texts) = parse(path)?;
+/// Refuses texts that are not those asked for, and cuts off the line in the making
+/// when the process died.
+fn mend(path: &Path, header: &Header) -> Result<()> {
+    let (found, whole, _) = parse(path)?;
     if !found.serves(header) {
         return Err(Error::file(
             path,
             "these texts were written by another model, with other prompts or settings; remove the file to write them anew",
         ));
     }
-    // The line in the making when the process died is cut off.
     let bytes = read(path)?;
-    if whole < bytes.len() {
-        write_whole(path, &bytes[..whole])?;
+    match whole < bytes.len() {
+        true => write_whole(path, &bytes[..whole]),
+        false => Ok(()),
     }
-    Ok(texts)
 }
 
 /// Header, length of the whole lines, texts by user.
@@ -246,14 +261,14 @@ mod tests {
             bytes.extend(to_line(&path, &texts(user)).unwrap());
         }
         std::fs::write(&path, &bytes[..bytes.len() - 4]).unwrap();
-        let done = resume(&path, &header(1)).unwrap();
-        assert_eq!(done, BTreeMap::from([(3, texts(3))]));
+        mend(&path, &header(1)).unwrap();
+        assert_eq!(read_texts(&path).unwrap(), BTreeMap::from([(3, texts(3))]));
         assert_eq!(read(&path).unwrap().last(), Some(&b'\n'));
         let none = Header { profile: None, ..header(1) };
-        assert_eq!(resume(&path, &none).unwrap(), done, "one text less is asked for");
+        assert!(mend(&path, &none).is_ok(), "one text less is asked for");
         let more = Header { prediction: Some("p".into()), ..header(1) };
-        assert!(resume(&path, &more).is_err());
-        let message = resume(&path, &header(2)).unwrap_err().to_string();
+        assert!(mend(&path, &more).is_err());
+        let message = mend(&path, &header(2)).unwrap_err().to_string();
         assert!(message.contains("remove the file"), "{message}");
     }
 }

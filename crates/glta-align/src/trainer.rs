@@ -2,16 +2,16 @@
 
 use std::path::Path;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::Device;
+use glta_comm::Communicator;
 use glta_projector::Parameters;
 use serde::{Deserialize, Serialize};
 
 use crate::config::TrainConfig;
 use crate::files::{read_tensors, write_tensors};
-use crate::optimizer::{
-    Adam, Tensors, gradients, learning_rate, restore, snapshot, update_average,
-};
+use crate::optimizer::{Adam, Tensors, clip, learning_rate, restore, snapshot, update_average};
 use crate::progress::{Event, Progress, report};
+use crate::ranks::{BatchLoss, batch_gradients};
 use crate::{Error, Result};
 
 /// What a stage brings to the loop.
@@ -25,11 +25,11 @@ pub(crate) trait Stage {
     /// The examples of an epoch are drawn anew for each; returns the number of
     /// batches. Must depend on the epoch alone.
     fn begin_epoch(&mut self, epoch: usize) -> Result<usize>;
-    /// The loss of a batch; `None` when it has no usable example.
-    fn loss(&self, batch: usize) -> Result<Option<Tensor>>;
-    /// Quality with the current weights, higher is better; `None` without
-    /// validation data.
-    fn evaluate(&self) -> Result<Option<f64>>;
+    /// This rank's part of the loss of a batch.
+    fn loss(&self, batch: usize, comm: &dyn Communicator) -> Result<BatchLoss>;
+    /// Quality with the current weights, higher is better, the same on every
+    /// rank; `None` without validation data.
+    fn evaluate(&self, comm: &dyn Communicator) -> Result<Option<f64>>;
 }
 
 /// What happened in a stage.
@@ -72,14 +72,16 @@ struct Position {
 
 /// Runs a stage to its end, from its last checkpoint if `state` holds one, and
 /// leaves the best weights in the parameters. The same checkpoint leads to the
-/// same numbers as an unbroken run.
+/// same numbers as an unbroken run. All ranks have the same weights at every step;
+/// rank 0 saves them.
 pub(crate) fn train(
     stage: &mut dyn Stage,
     config: &TrainConfig,
+    comm: &dyn Communicator,
     state: &Path,
     progress: &mut Progress<'_>,
 ) -> Result<StageHistory> {
-    let mut run = match Run::load(stage, state)? {
+    let mut run = match Run::load(stage, comm, state)? {
         Some(run) => run,
         None => Run::new(stage, config)?,
     };
@@ -87,17 +89,17 @@ pub(crate) fn train(
     let steps = (batches * config.epochs) as u64;
     while run.position.epoch < config.epochs && !run.stale(config) {
         while run.position.batch < batches {
-            let stepped = run.step(stage, config, steps, progress);
-            run.save_if_cancelled(stepped, stage, state)?;
+            let stepped = run.step(stage, config, comm, steps, progress);
+            run.save_if_cancelled(stepped, stage, comm, state)?;
             if run.position.batch < batches
                 && run.position.batch.is_multiple_of(config.checkpoint_steps)
             {
-                run.save(stage, state)?;
+                run.save(stage, comm, state)?;
             }
         }
-        let ended = run.end_epoch(stage, config, progress);
-        run.save_if_cancelled(ended, stage, state)?;
-        run.save(stage, state)?;
+        let ended = run.end_epoch(stage, config, comm, progress);
+        run.save_if_cancelled(ended, stage, comm, state)?;
+        run.save(stage, comm, state)?;
         if run.position.epoch < config.epochs {
             batches = stage.begin_epoch(run.position.epoch)?;
         }
@@ -127,25 +129,24 @@ impl Run {
         &mut self,
         stage: &dyn Stage,
         config: &TrainConfig,
+        comm: &dyn Communicator,
         steps: u64,
         progress: &mut Progress<'_>,
     ) -> Result<()> {
         let _span = tracing::debug_span!("step").entered();
-        let loss = stage.loss(self.position.batch)?;
+        let part = stage.loss(self.position.batch, comm)?;
         self.position.batch += 1;
         self.position.step += 1;
         let step = self.position.step;
         // A batch without an example still counts as a step of the schedule.
-        let Some(loss) = loss else { return Ok(()) };
-        let value = f64::from(loss.to_dtype(DType::F32)?.to_scalar::<f32>()?);
+        let whole = batch_gradients(comm, part, stage.parameters(), stage.name())?;
+        let Some((value, mut gradients)) = whole else { return Ok(()) };
         if !value.is_finite() {
             let what = format!("the loss ({value})");
             return Err(Error::NotFinite { what, stage: stage.name(), step });
         }
-        let store = loss.backward()?;
         let _span = tracing::debug_span!("update").entered();
-        let gradients =
-            gradients(stage.parameters(), &store, config.clip_norm, stage.name(), step)?;
+        clip(&mut gradients, config.clip_norm, stage.name(), step)?;
         let rate = learning_rate(config, step, steps);
         self.adam.step(stage.parameters(), &gradients, rate, step)?;
         if let Some(average) = &mut self.average {
@@ -153,7 +154,10 @@ impl Run {
         }
         self.position.loss_sum += value;
         self.position.loss_count += 1;
-        report(progress, &Event::Step { stage: stage.name(), step, steps, loss: value })
+        agree(
+            comm,
+            report(progress, &Event::Step { stage: stage.name(), step, steps, loss: value }),
+        )
     }
 
     /// Whether the last evaluations brought nothing better.
@@ -166,6 +170,7 @@ impl Run {
         &mut self,
         stage: &dyn Stage,
         config: &TrainConfig,
+        comm: &dyn Communicator,
         progress: &mut Progress<'_>,
     ) -> Result<()> {
         let position = &mut self.position;
@@ -184,7 +189,7 @@ impl Run {
         };
         let current = snapshot(stage.parameters())?;
         restore(stage.parameters(), &kept)?;
-        let value = tracing::debug_span!("evaluation").in_scope(|| stage.evaluate());
+        let value = tracing::debug_span!("evaluation").in_scope(|| stage.evaluate(comm));
         restore(stage.parameters(), &current)?;
         let Some(value) = value? else {
             return Ok(());
@@ -200,7 +205,7 @@ impl Run {
             position.stale += 1;
         }
         let (stage, metric, epoch) = (stage.name(), stage.metric(), position.epoch);
-        report(progress, &Event::Evaluated { stage, epoch, metric, value, best })
+        agree(comm, report(progress, &Event::Evaluated { stage, epoch, metric, value, best }))
     }
 
     fn finish(self, stage: &dyn Stage) -> Result<StageHistory> {
@@ -212,14 +217,23 @@ impl Run {
 
     /// Passes on how a step or an epoch ended. One that the progress callback stopped
     /// is done all the same.
-    fn save_if_cancelled(&self, ended: Result<()>, stage: &dyn Stage, path: &Path) -> Result<()> {
+    fn save_if_cancelled(
+        &self,
+        ended: Result<()>,
+        stage: &dyn Stage,
+        comm: &dyn Communicator,
+        path: &Path,
+    ) -> Result<()> {
         if matches!(ended, Err(Error::Cancelled)) {
-            self.save(stage, path)?;
+            self.save(stage, comm, path)?;
         }
         ended
     }
 
-    fn save(&self, stage: &dyn Stage, path: &Path) -> Result<()> {
+    fn save(&self, stage: &dyn Stage, comm: &dyn Communicator, path: &Path) -> Result<()> {
+        if !comm.is_root() {
+            return Ok(());
+        }
         let _span = tracing::debug_span!("checkpoint").entered();
         let mut tensors = Tensors::new();
         let mut put = |kind: &str, values: &Tensors| {
@@ -242,8 +256,8 @@ impl Run {
     }
 
     /// The checkpoint of this stage, if there is one.
-    fn load(stage: &dyn Stage, path: &Path) -> Result<Option<Self>> {
-        if !path.exists() {
+    fn load(stage: &dyn Stage, comm: &dyn Communicator, path: &Path) -> Result<Option<Self>> {
+        if !comm.root_says(path.exists())? {
             return Ok(None);
         }
         let device = stage.parameters().values().next().map_or(Device::Cpu, |v| v.device().clone());
@@ -272,7 +286,18 @@ impl Run {
         );
         let (average, best) = (take("average")?, take("best")?);
         restore(stage.parameters(), &weights)?;
+        // Rank 0 writes the next one over it.
+        comm.barrier()?;
         Ok(Some(Self { position, adam, average, best }))
+    }
+}
+
+/// One rank that is asked to stop stops all, after the same step.
+fn agree(comm: &dyn Communicator, reported: Result<()>) -> Result<()> {
+    let cancelled = matches!(reported, Err(Error::Cancelled));
+    match comm.any(cancelled)? {
+        true => Err(Error::Cancelled),
+        false => reported,
     }
 }
 
@@ -280,7 +305,8 @@ impl Run {
 mod tests {
     use std::ops::ControlFlow;
 
-    use candle_core::Var;
+    use candle_core::{Tensor, Var};
+    use glta_comm::Alone;
 
     use super::*;
 
@@ -315,15 +341,16 @@ mod tests {
             self.epoch = epoch;
             Ok(4)
         }
-        fn loss(&self, batch: usize) -> Result<Option<Tensor>> {
+        fn loss(&self, batch: usize, _: &dyn Communicator) -> Result<BatchLoss> {
             if batch == 2 {
-                return Ok(None);
+                return Ok(BatchLoss::Nothing);
             }
             let target = [(self.epoch * 3 + batch) as f32, 1.0];
             let target = Tensor::new(&target, &Device::Cpu)?;
-            Ok(Some((self.parameters["x"].as_tensor() - target)?.sqr()?.sum_all()?))
+            let loss = (self.parameters["x"].as_tensor() - target)?.sqr()?.sum_all()?;
+            Ok(BatchLoss::Part(loss))
         }
-        fn evaluate(&self) -> Result<Option<f64>> {
+        fn evaluate(&self, _: &dyn Communicator) -> Result<Option<f64>> {
             Ok(Some(-f64::from((self.value()[0] - 3.0).abs())))
         }
     }
@@ -345,23 +372,25 @@ mod tests {
     fn a_run_broken_at_any_step_ends_as_the_unbroken_one() {
         let folder = tempfile::tempdir().unwrap();
         let mut whole = Toy::new();
-        let history = train(&mut whole, &config(), &folder.path().join("whole"), &mut |_| {
-            ControlFlow::Continue(())
-        })
-        .unwrap();
+        let history =
+            train(&mut whole, &config(), &Alone, &folder.path().join("whole"), &mut |_| {
+                ControlFlow::Continue(())
+            })
+            .unwrap();
         assert!(history.losses.len() < 9, "early stopping is part of the test");
         // Asking for a finished stage again changes nothing.
         let mut again = Toy::new();
-        let repeated = train(&mut again, &config(), &folder.path().join("whole"), &mut |_| {
-            ControlFlow::Continue(())
-        })
-        .unwrap();
+        let repeated =
+            train(&mut again, &config(), &Alone, &folder.path().join("whole"), &mut |_| {
+                ControlFlow::Continue(())
+            })
+            .unwrap();
         assert_eq!((repeated, again.value()), (history.clone(), whole.value()));
 
         for cut in 1..25 {
             let state = folder.path().join(format!("cut-{cut}"));
             let mut seen = 0;
-            let broken = train(&mut Toy::new(), &config(), &state, &mut |_| {
+            let broken = train(&mut Toy::new(), &config(), &Alone, &state, &mut |_| {
                 seen += 1;
                 if seen == cut { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             });
@@ -372,7 +401,8 @@ mod tests {
             assert!(matches!(broken, Err(Error::Cancelled)));
             assert!(state.exists(), "what was done is saved");
             let resumed =
-                train(&mut toy, &config(), &state, &mut |_| ControlFlow::Continue(())).unwrap();
+                train(&mut toy, &config(), &Alone, &state, &mut |_| ControlFlow::Continue(()))
+                    .unwrap();
             assert_eq!(resumed, history, "cut at event {cut}");
             assert_eq!(toy.value(), whole.value());
         }
@@ -394,19 +424,20 @@ mod tests {
             fn begin_epoch(&mut self, _: usize) -> Result<usize> {
                 Ok(1)
             }
-            fn loss(&self, _: usize) -> Result<Option<Tensor>> {
+            fn loss(&self, _: usize, _: &dyn Communicator) -> Result<BatchLoss> {
                 let x = self.0.parameters["x"].as_tensor();
-                Ok(Some(((x.sum_all()? + 1.0)? / 0.0)?))
+                Ok(BatchLoss::Part(((x.sum_all()? + 1.0)? / 0.0)?))
             }
-            fn evaluate(&self) -> Result<Option<f64>> {
+            fn evaluate(&self, _: &dyn Communicator) -> Result<Option<f64>> {
                 Ok(None)
             }
         }
         let folder = tempfile::tempdir().unwrap();
-        let error = train(&mut Bad(Toy::new()), &config(), &folder.path().join("s"), &mut |_| {
-            ControlFlow::Continue(())
-        })
-        .unwrap_err();
+        let error =
+            train(&mut Bad(Toy::new()), &config(), &Alone, &folder.path().join("s"), &mut |_| {
+                ControlFlow::Continue(())
+            })
+            .unwrap_err();
         let message = error.to_string();
         assert!(message.contains("step 1") && message.contains("user"), "{message}");
     }

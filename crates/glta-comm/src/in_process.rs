@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use crate::{Communicator, Error, Result};
+use crate::{Communicator, Error, Result, from_bytes, to_bytes};
 
 /// One of the ranks that [`in_process`] made; goes into its own thread.
 #[derive(Debug)]
@@ -92,7 +92,7 @@ impl Communicator for InProcess {
     }
 
     fn all_reduce(&self, values: &mut [f32]) -> Result<()> {
-        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        let bytes = to_bytes(values);
         let all = self.meet(&bytes)?;
         if let Some(rank) = all.iter().position(|other| other.len() != bytes.len()) {
             let (expected, got) = (values.len(), all[rank].len() / 4);
@@ -100,8 +100,8 @@ impl Communicator for InProcess {
         }
         values.fill(0.0);
         for other in all {
-            for (value, bytes) in values.iter_mut().zip(other.chunks_exact(4)) {
-                *value += f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+            for (value, other) in values.iter_mut().zip(from_bytes(&other)) {
+                *value += other;
             }
         }
         Ok(())
@@ -142,8 +142,8 @@ mod tests {
                         comm.barrier().unwrap();
                         assert!(comm.any(comm.rank() == 2).unwrap());
                         assert!(!comm.any(false).unwrap());
-                        assert!(!comm.from_root(comm.rank() == 2).unwrap());
-                        assert!(comm.from_root(comm.rank() == 0).unwrap());
+                        assert!(!comm.root_says(comm.rank() == 2).unwrap());
+                        assert!(comm.root_says(comm.rank() == 0).unwrap());
                     }
                     // None leaves before the others' last meeting is over.
                     comm.barrier().unwrap();

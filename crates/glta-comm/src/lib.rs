@@ -89,6 +89,14 @@ pub trait Communicator: Debug + Send + Sync {
         start(self.rank())..start(self.rank() + 1)
     }
 
+    /// Every rank's values, by rank.
+    ///
+    /// # Errors
+    /// Another rank has gone.
+    fn all_gather_f32(&self, values: &[f32]) -> Result<Vec<Vec<f32>>> {
+        Ok(self.all_gather(&to_bytes(values))?.iter().map(|bytes| from_bytes(bytes)).collect())
+    }
+
     /// Whether any rank says yes.
     ///
     /// # Errors
@@ -103,9 +111,17 @@ pub trait Communicator: Debug + Send + Sync {
     ///
     /// # Errors
     /// Another rank has gone.
-    fn from_root(&self, yes: bool) -> Result<bool> {
+    fn root_says(&self, yes: bool) -> Result<bool> {
         self.any(yes && self.is_root())
     }
+}
+
+fn to_bytes(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|v| v.to_le_bytes()).collect()
+}
+
+fn from_bytes(bytes: &[u8]) -> Vec<f32> {
+    bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
 }
 
 #[cfg(test)]

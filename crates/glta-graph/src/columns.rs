@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use glta_comm::Communicator;
-use ndarray::{Array2, ArrayViewMut2, s};
+use ndarray::{Array2, s};
 
 use crate::lines::WIDTH;
 use crate::{NodeEmbeddings, Result};
@@ -36,15 +36,13 @@ impl<'a> Columns<'a> {
     }
 
     fn join_one(&self, own: &Array2<f32>) -> Result<Array2<f32>> {
-        let bytes: Vec<u8> = own.iter().flat_map(|v| v.to_le_bytes()).collect();
+        let own_values: Vec<f32> = own.iter().copied().collect();
         let mut all = Array2::zeros((own.nrows(), self.dim));
         let mut first = 0;
-        for part in self.comm.all_gather(&bytes)? {
-            let columns = part.len() / 4 / own.nrows().max(1);
-            let end = (first + columns).min(self.dim);
-            let into: ArrayViewMut2<'_, f32> = all.slice_mut(s![.., first..end]);
-            for (value, bytes) in into.into_iter().zip(part.chunks_exact(4)) {
-                *value = f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+        for part in self.comm.all_gather_f32(&own_values)? {
+            let end = (first + part.len() / own.nrows().max(1)).min(self.dim);
+            for (to, from) in all.slice_mut(s![.., first..end]).iter_mut().zip(part) {
+                *to = from;
             }
             first = end;
         }

@@ -1,5 +1,7 @@
 //! Several ranks train what one would.
 
+#![allow(clippy::unwrap_used)]
+
 use std::ops::ControlFlow;
 
 use glta_comm::{Communicator, in_process};

@@ -12,6 +12,7 @@
 //! | [`gllm`] | `glta-gllm` | item logits, losses, slot decoding |
 //! | [`align`] | `glta-align` | the method: stages, runs, the [`Recommender`] |
 //! | [`baselines`] | `glta-baselines` | what it is compared with |
+//! | [`comm`] | `glta-comm` | ranks that train together |
 //!
 //! [`Recommender`]: align::Recommender
 //!
@@ -25,6 +26,7 @@
 
 pub use glta_align as align;
 pub use glta_baselines as baselines;
+pub use glta_comm as comm;
 pub use glta_data as data;
 pub use glta_gllm as gllm;
 pub use glta_graph as graph;

@@ -1,0 +1,189 @@
+//! What ranks add up and put together: gradients and rankings.
+
+use candle_core::backprop::GradStore;
+use candle_core::{DType, Device, Tensor};
+use glta_comm::Communicator;
+use glta_gllm::Ranked;
+use glta_projector::Parameters;
+
+use crate::optimizer::{Tensors, gradients};
+use crate::{Error, Result};
+
+/// A rank's part of the loss of a batch.
+pub(crate) enum BatchLoss {
+    /// No rank has a usable example.
+    Nothing,
+    /// The others have them all.
+    Elsewhere,
+    /// The parts of all ranks add up to the batch's mean.
+    Part(Tensor),
+}
+
+/// Loss and gradients of a whole batch from every rank's part; `None` where there is
+/// no example.
+///
+/// # Errors
+/// A parameter that received no gradient on any rank.
+pub(crate) fn batch_gradients(
+    comm: &dyn Communicator,
+    part: BatchLoss,
+    parameters: &Parameters,
+    stage: &'static str,
+) -> Result<Option<(f64, Tensors)>> {
+    let part = match part {
+        BatchLoss::Nothing => return Ok(None),
+        BatchLoss::Elsewhere => None,
+        BatchLoss::Part(loss) => Some(loss),
+    };
+    let value = match &part {
+        None => 0.0,
+        Some(loss) => loss.to_dtype(DType::F32)?.to_scalar::<f32>()?,
+    };
+    let backward =
+        || -> Result<Option<GradStore>> { Ok(part.as_ref().map(Tensor::backward).transpose()?) };
+    if comm.size() == 1 {
+        // A loss that is not finite is reported as such, not as its gradient.
+        if !value.is_finite() {
+            return Ok(Some((value.into(), Tensors::new())));
+        }
+        let Some(store) = backward()? else { return Ok(None) };
+        return Ok(Some((value.into(), gradients(parameters, &store, stage)?)));
+    }
+    sum(comm, value, backward()?.as_ref(), parameters, stage).map(Some)
+}
+
+/// One list of numbers: the loss, for every parameter whether it has a gradient, and
+/// the gradients one after the other.
+fn sum(
+    comm: &dyn Communicator,
+    value: f32,
+    store: Option<&GradStore>,
+    parameters: &Parameters,
+    stage: &'static str,
+) -> Result<(f64, Tensors)> {
+    let head = 1 + parameters.len();
+    let mut flat = vec![value];
+    flat.resize(head, 0.0);
+    for (n, var) in parameters.values().enumerate() {
+        match store.and_then(|store| store.get(var)) {
+            None => flat.resize(flat.len() + var.elem_count(), 0.0),
+            Some(gradient) => {
+                flat[1 + n] = 1.0;
+                flat.extend(gradient.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?);
+            }
+        }
+    }
+    tracing::debug_span!("all-reduce").in_scope(|| comm.all_reduce(&mut flat))?;
+    let mut rest = &flat[head..];
+    let mut gradients = Tensors::new();
+    for ((name, var), &count) in parameters.iter().zip(&flat[1..head]) {
+        if count == 0.0 {
+            return Err(Error::NoGradient { parameter: name.clone(), stage });
+        }
+        let (own, others) = rest.split_at(var.elem_count());
+        rest = others;
+        let gradient = Tensor::from_slice(own, var.shape(), &Device::Cpu)?;
+        gradients.insert(name.clone(), gradient.to_device(var.device())?);
+    }
+    Ok((flat[0].into(), gradients))
+}
+
+/// All ranks' lists, in the order of the ranks.
+pub(crate) fn gather_lists(
+    comm: &dyn Communicator,
+    own: Vec<Vec<Ranked>>,
+) -> Result<Vec<Vec<Ranked>>> {
+    if comm.size() == 1 {
+        return Ok(own);
+    }
+    // Length, then items and scores, as bit patterns.
+    let mut words: Vec<u32> = Vec::new();
+    for list in &own {
+        words.push(list.len() as u32);
+        words.extend(list.iter().flat_map(|ranked| [ranked.item, ranked.score.to_bits()]));
+    }
+    let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    let all = comm.all_gather(&bytes)?.concat();
+    let mut words = all.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+    let mut lists = Vec::new();
+    while let Some(len) = words.next() {
+        let mut list = Vec::with_capacity(len as usize);
+        for _ in 0..len {
+            if let (Some(item), Some(score)) = (words.next(), words.next()) {
+                list.push(Ranked { item, score: f32::from_bits(score) });
+            }
+        }
+        lists.push(list);
+    }
+    Ok(lists)
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Var;
+    use glta_comm::in_process;
+
+    use super::*;
+
+    fn on_ranks<R: Send + 'static>(
+        size: usize,
+        work: impl Fn(&dyn Communicator) -> R + Clone + Send + 'static,
+    ) -> Vec<R> {
+        let threads: Vec<_> = in_process(size)
+            .into_iter()
+            .map(|comm| {
+                let work = work.clone();
+                std::thread::spawn(move || {
+                    let result = work(&comm);
+                    comm.barrier().unwrap();
+                    result
+                })
+            })
+            .collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    }
+
+    fn parameters() -> Parameters {
+        let var = |values: &[f32]| Var::new(values, &Device::Cpu).unwrap();
+        Parameters::from([("a".to_owned(), var(&[1.0, 2.0])), ("b".to_owned(), var(&[3.0]))])
+    }
+
+    #[test]
+    fn parts_add_up_and_a_gradient_may_come_from_one_rank() {
+        let results = on_ranks(3, |comm| {
+            let parameters = parameters();
+            let (a, b) = (parameters["a"].as_tensor(), parameters["b"].as_tensor());
+            let part = match comm.rank() {
+                0 => BatchLoss::Part(a.sqr().unwrap().sum_all().unwrap()),
+                1 => BatchLoss::Elsewhere,
+                _ => BatchLoss::Part((a.sum_all().unwrap() + b.sum_all().unwrap()).unwrap()),
+            };
+            let (loss, gradients) =
+                batch_gradients(comm, part, &parameters, "test").unwrap().unwrap();
+            let values = |name: &str| gradients[name].to_vec1::<f32>().unwrap();
+            (loss, values("a"), values("b"))
+        });
+        for result in results {
+            assert_eq!(result, (11.0, vec![3.0, 5.0], vec![1.0]));
+        }
+        let missing = on_ranks(2, |comm| {
+            let parameters = parameters();
+            let part = BatchLoss::Part(parameters["a"].as_tensor().sum_all().unwrap());
+            batch_gradients(comm, part, &parameters, "test").map(drop).unwrap_err().to_string()
+        });
+        assert!(missing.iter().all(|m| m.contains("no gradient reached b")), "{missing:?}");
+    }
+
+    #[test]
+    fn lists_come_in_the_order_of_the_ranks() {
+        let list = |rank: usize| -> Vec<Vec<Ranked>> {
+            (0..rank)
+                .map(|n| vec![Ranked { item: rank as u32, score: n as f32 - 0.5 }; n])
+                .collect()
+        };
+        let expected: Vec<Vec<Ranked>> = (0..3).flat_map(list).collect();
+        for all in on_ranks(3, move |comm| gather_lists(comm, list(comm.rank())).unwrap()) {
+            assert_eq!(all, expected);
+        }
+    }
+}
