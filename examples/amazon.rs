@@ -14,6 +14,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use common::args::PipelineArgs;
 use common::pipeline::run;
+use common::ranks::root_first;
 use common::tasks;
 
 /// Train and evaluate GLTA and its baselines on Amazon reviews.
@@ -32,11 +33,12 @@ struct Args {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    common::exit(|| {
+    common::exit_on_ranks(|ranks| {
         let pipeline = &args.pipeline;
         let data = pipeline.data.as_deref();
-        let task = tasks::amazon(data, args.category.as_deref(), args.k_core)?;
-        run(&task, pipeline, pipeline.resolve(tasks::sparse_preset)?)?;
+        let category = args.category.as_deref();
+        let task = root_first(ranks, || tasks::amazon(data, category, args.k_core))?;
+        run(ranks, &task, pipeline, pipeline.resolve(tasks::sparse_preset)?)?;
         Ok(())
     })
 }

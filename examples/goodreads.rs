@@ -14,6 +14,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use common::args::PipelineArgs;
 use common::pipeline::run;
+use common::ranks::root_first;
 use common::tasks;
 
 /// Train and evaluate GLTA and its baselines on Goodreads.
@@ -35,11 +36,12 @@ struct Args {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    common::exit(|| {
+    common::exit_on_ranks(|ranks| {
         let pipeline = &args.pipeline;
         let (data, subset) = (pipeline.data.as_deref(), args.subset.as_deref());
-        let task = tasks::goodreads(data, subset, args.genre.as_deref(), args.k_core)?;
-        run(&task, pipeline, pipeline.resolve(tasks::sparse_preset)?)?;
+        let genre = args.genre.as_deref();
+        let task = root_first(ranks, || tasks::goodreads(data, subset, genre, args.k_core))?;
+        run(ranks, &task, pipeline, pipeline.resolve(tasks::sparse_preset)?)?;
         Ok(())
     })
 }

@@ -169,7 +169,7 @@ fn main() -> ExitCode {
     match result {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
-        Err(error) => common::failed(&*error, 2),
+        Err(error) => common::failed(&*error, 2).into(),
     }
 }
 

@@ -30,7 +30,9 @@ use std::time::Instant;
 use clap::{Parser, ValueEnum};
 use common::Result;
 use common::progress::Reporter;
+use common::ranks::{Ranks, traffic};
 use common::report::{peak_rss_mb, save};
+use glta::comm::Communicator;
 use glta::data::readers::{PairsConfig, PairsLayout, pairs, split_pairs};
 use glta::data::{Dataset, Split, SplitConfig, Stats};
 use glta::graph::{
@@ -99,10 +101,11 @@ enum Layout {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    common::exit(|| run(&args))
+    common::exit_on_ranks(|ranks| run(&args, ranks))
 }
 
-fn run(args: &Args) -> Result<()> {
+fn run(args: &Args, ranks: &Ranks) -> Result<()> {
+    let started = Instant::now();
     rayon::ThreadPoolBuilder::new().num_threads(args.threads).build_global()?;
     let config = configuration(args)?;
     std::fs::create_dir_all(&args.out).map_err(|e| format!("{}: {e}", args.out.display()))?;
@@ -111,7 +114,9 @@ fn run(args: &Args) -> Result<()> {
         Layout::Pairs => PairsLayout::Pairs,
     };
     let data = Data::read(args, &PairsConfig { layout, ..Default::default() })?;
-    println!("{}", data.dataset.stats());
+    if ranks.is_root() {
+        println!("{}", data.dataset.stats());
+    }
     let start = args.start.as_deref().map(NodeEmbeddings::load).transpose()?;
     let seeds = if args.seed.is_empty() { vec![config.seed] } else { args.seed.clone() };
 
@@ -126,15 +131,18 @@ fn run(args: &Args) -> Result<()> {
         let split = data.split(args, seed)?;
         let clock = Instant::now();
         let (config, trained) = match &args.search {
-            None => match train(args, &config, &split, start.as_ref()) {
+            None => match train(args, ranks, &config, &split, start.as_ref()) {
                 Ok(trained) => (config.clone(), trained),
-                Err(Error::Cancelled(trained)) => return stopped(&out, &trained),
+                Err(Error::Cancelled(trained)) => return stopped(ranks, &out, &trained),
                 Err(error) => return Err(error.into()),
             },
-            Some(path) => tune(args, path, &out, &config, &split, start.as_ref())?,
+            Some(path) => tune(args, ranks, path, &out, &config, &split, start.as_ref())?,
         };
         let seconds = clock.elapsed().as_secs_f64();
 
+        if !ranks.is_root() {
+            continue;
+        }
         let masked = [&split.train, &split.valid];
         let scorer = trained.embeddings.scorer();
         let report = evaluate(&scorer, &split.test, &masked, &EvaluationConfig::default())?;
@@ -144,6 +152,9 @@ fn run(args: &Args) -> Result<()> {
         plot::loss(&out.join("loss.svg"), &trained.history)?;
         plot::metrics(&out.join("metrics.svg"), &trained.history)?;
         runs.push(Run { config, trained, report, seconds });
+    }
+    if !ranks.is_root() {
+        return Ok(());
     }
     let record = Record {
         dataset: data.dataset.stats(),
@@ -159,6 +170,9 @@ fn run(args: &Args) -> Result<()> {
     };
     save(&args.out.join("metrics.json"), &serde_json::to_vec_pretty(&record)?)?;
     print_table(&runs);
+    if let Some(line) = traffic(ranks, started) {
+        println!("\n{line}");
+    }
     Ok(())
 }
 
@@ -244,6 +258,7 @@ fn read_toml<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
 
 fn train(
     args: &Args,
+    ranks: &Ranks,
     config: &LightGcnConfig,
     split: &Split,
     start: Option<&NodeEmbeddings>,
@@ -256,7 +271,7 @@ fn train(
     let keep_best = config.keep_best && !split.valid.is_empty();
     let patience = if keep_best { config.patience } else { 0 };
     let model = LightGcn::new(LightGcnConfig { keep_best, patience, ..config.clone() })?;
-    let mut reporter = Reporter::new(args.quiet);
+    let mut reporter = Reporter::new(args.quiet || !ranks.is_root());
     let mut progress = |epoch: &EpochReport| {
         let mut note = format!("loss {:.5}, {:.2} s", epoch.loss, epoch.seconds);
         if epoch.validation.is_some() {
@@ -266,26 +281,26 @@ fn train(
         }
         reporter.advance("epoch", epoch.epoch as u64, config.epochs as u64, &note)
     };
-    let trained = match start {
-        None => model.train(&split.train, watched, &mut progress),
-        Some(start) => model.train_from(start, &split.train, watched, &mut progress),
-    };
+    let trained = model.train_on(ranks, start, &split.train, watched, &mut progress);
     reporter.finish();
     trained
 }
 
 /// Saves what Ctrl-C left unfinished, beside a complete run that may be there.
-fn stopped(out: &Path, trained: &Trained) -> Result<()> {
-    let path = out.join("stopped.safetensors");
-    trained.layer0.save(&path)?;
-    let epochs = trained.history.len();
-    eprintln!("{epochs} epochs are kept; go on from them with --start {}", path.display());
+fn stopped(ranks: &Ranks, out: &Path, trained: &Trained) -> Result<()> {
+    if ranks.is_root() {
+        let path = out.join("stopped.safetensors");
+        trained.layer0.save(&path)?;
+        let epochs = trained.history.len();
+        eprintln!("{epochs} epochs are kept; go on from them with --start {}", path.display());
+    }
     Err("stopped".into())
 }
 
 /// Tries every setting of the grid file.
 fn tune(
     args: &Args,
+    ranks: &Ranks,
     path: &Path,
     out: &Path,
     base: &LightGcnConfig,
@@ -300,18 +315,20 @@ fn tune(
     let mut done = 0;
     let found = search(&candidates, |config| {
         done += 1;
-        if !args.quiet {
+        if !args.quiet && ranks.is_root() {
             eprintln!("search {done}/{}: {}", candidates.len(), changes(&grid, config));
         }
-        let trained = train(args, config, split, start)?;
+        let trained = train(args, ranks, config, split, start)?;
         Ok::<_, Error>((trained.best_validation().unwrap_or(f64::NAN), trained))
     })?;
-    println!("\n{:>10} {:>9}  settings", "validation", "seconds");
-    for trial in &found.trials {
-        let settings = changes(&grid, &trial.config);
-        println!("{:>10.4} {:>9.1}  {settings}", trial.score, trial.seconds);
+    if ranks.is_root() {
+        println!("\n{:>10} {:>9}  settings", "validation", "seconds");
+        for trial in &found.trials {
+            let settings = changes(&grid, &trial.config);
+            println!("{:>10.4} {:>9.1}  {settings}", trial.score, trial.seconds);
+        }
+        save(&out.join("search.json"), &serde_json::to_vec_pretty(&found.trials)?)?;
     }
-    save(&out.join("search.json"), &serde_json::to_vec_pretty(&found.trials)?)?;
     let (best, trained) = found.best.ok_or("no setting gave a validation score")?;
     Ok((candidates[best].clone(), trained))
 }

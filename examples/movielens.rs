@@ -14,6 +14,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use common::args::PipelineArgs;
 use common::pipeline::run;
+use common::ranks::root_first;
 use common::tasks;
 
 /// Train and evaluate GLTA and its baselines on MovieLens.
@@ -26,9 +27,9 @@ struct Args {
 
 fn main() -> ExitCode {
     let args = Args::parse().pipeline;
-    common::exit(|| {
-        let task = tasks::movielens(args.data.as_deref())?;
-        run(&task, &args, args.resolve(tasks::dense_preset)?)?;
+    common::exit_on_ranks(|ranks| {
+        let task = root_first(ranks, || tasks::movielens(args.data.as_deref()))?;
+        run(ranks, &task, &args, args.resolve(tasks::dense_preset)?)?;
         Ok(())
     })
 }

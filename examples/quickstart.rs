@@ -15,6 +15,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use common::args::PipelineArgs;
 use common::pipeline::run;
+use common::ranks::root_first;
 use common::{Result, report, tasks};
 use glta::data::ShopConfig;
 
@@ -53,8 +54,8 @@ const LLM: [(&str, &[u8]); 4] = [
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    common::exit(|| {
-        let llm = unpack(&args.out)?;
+    common::exit_on_ranks(|ranks| {
+        let llm = root_first(ranks, || unpack(&args.out))?;
         let task = tasks::shop(&ShopConfig {
             users: args.users,
             items: args.items,
@@ -71,7 +72,7 @@ fn main() -> ExitCode {
             quiet: args.quiet,
             ..PipelineArgs::default()
         };
-        run(&task, &pipeline, pipeline.resolve(tasks::shop_preset)?)?;
+        run(ranks, &task, &pipeline, pipeline.resolve(tasks::shop_preset)?)?;
         Ok(())
     })
 }

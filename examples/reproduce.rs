@@ -21,8 +21,10 @@ use std::process::ExitCode;
 use clap::{Parser, ValueEnum};
 use common::args::PipelineArgs;
 use common::pipeline::run;
+use common::ranks::root_first;
 use common::tasks;
 use glta::align::{Config, Preset};
+use glta::comm::Communicator;
 
 /// Every row of the paper's tables and figures for one data set.
 #[derive(Debug, Parser)]
@@ -66,14 +68,15 @@ enum Budget {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    common::exit(|| {
+    common::exit_on_ranks(|ranks| {
         let data = args.pipeline.data.as_deref();
         let part = args.part.as_deref();
-        let mut task = match args.dataset {
-            Kind::Movielens => tasks::movielens(data)?,
-            Kind::Amazon => tasks::amazon(data, part, args.k_core)?,
-            Kind::Goodreads => tasks::goodreads(data, part, args.genre.as_deref(), args.k_core)?,
-        };
+        let genre = args.genre.as_deref();
+        let mut task = root_first(ranks, || match args.dataset {
+            Kind::Movielens => tasks::movielens(data),
+            Kind::Amazon => tasks::amazon(data, part, args.k_core),
+            Kind::Goodreads => tasks::goodreads(data, part, genre, args.k_core),
+        })?;
         let adapt = |preset: Preset, config: &mut Config| {
             match args.dataset {
                 Kind::Movielens => tasks::dense_preset(preset, config),
@@ -96,8 +99,8 @@ fn main() -> ExitCode {
             resume: true,
             ..args.pipeline.clone()
         };
-        let record = run(&task, &pipeline, args.pipeline.resolve(adapt)?)?;
-        if args.pipeline.stats {
+        let record = run(ranks, &task, &pipeline, args.pipeline.resolve(adapt)?)?;
+        if args.pipeline.stats || !ranks.is_root() {
             return Ok(());
         }
         let printed = match args.dataset {

@@ -16,6 +16,9 @@ mod tiny_llm;
 
 use tastes::{config, data, language};
 
+/// Lists of all users, and what was reported.
+type Ended = (Vec<Vec<u32>>, FitReport);
+
 /// What every rank ends with; the run stops at `stop` events of the last rank's.
 fn fit(
     size: usize,
@@ -23,7 +26,7 @@ fn fit(
     llm: &Path,
     config: &Config,
     stop: usize,
-) -> Vec<Result<(Vec<Vec<u32>>, FitReport), Error>> {
+) -> Vec<Result<Ended, Error>> {
     let threads: Vec<_> = in_process(size)
         .into_iter()
         .map(|comm| {
@@ -59,7 +62,7 @@ fn assert_near(a: &[f64], b: &[f64]) {
     }
 }
 
-fn assert_same(one: &(Vec<Vec<u32>>, FitReport), other: &(Vec<Vec<u32>>, FitReport)) {
+fn assert_same(one: &Ended, other: &Ended) {
     let (a, b) = (&one.1, &other.1);
     for (a, b) in [
         (a.item_stage.as_ref().unwrap(), b.item_stage.as_ref().unwrap()),

@@ -7,6 +7,7 @@ use glta::llm::LlamaOptions;
 
 use super::Result;
 use super::progress::Reporter;
+use super::ranks::{Ranks, root_first};
 
 /// Flags of every pipeline example.
 #[derive(Debug, Clone, Args)]
@@ -114,10 +115,11 @@ impl PipelineArgs {
     pub fn language_model(
         &self,
         options: &LlamaOptions,
+        ranks: &Ranks,
         reporter: &mut Reporter,
     ) -> Result<LanguageModel> {
-        let dir =
-            super::fetch::checkpoint(&self.llm, reporter).map_err(|e| format!("--llm {e}"))?;
+        let fetch = || super::fetch::checkpoint(&self.llm, reporter);
+        let dir = root_first(ranks, fetch).map_err(|e| format!("--llm {e}"))?;
         let mut language = LanguageModel::load(&dir, options, &self.device()?)?;
         if dir != Path::new(&self.llm) {
             // Its folder in the cache is called by the commit.

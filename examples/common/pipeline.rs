@@ -11,6 +11,7 @@ use glta::align::{Config, LanguageModel, Recommender, RunData};
 use glta::baselines::{
     Ease, EaseConfig, EaseText, Popularity, TextKnn, TextKnnConfig, WhitenConfig, whiten,
 };
+use glta::comm::Communicator;
 use glta::data::{Dataset, Interactions, Split, SplitConfig, TextConfig};
 use glta::graph::{LightGcn, LightGcnConfig, NodeEmbeddings};
 use glta::metrics::{EvaluationConfig, Metric, Scorer, evaluate};
@@ -22,6 +23,7 @@ use super::compare;
 use super::interrupt;
 use super::plot;
 use super::progress::Reporter;
+use super::ranks::{self, Ranks};
 use super::report::{LlmRecord, Protocol, Record, Row};
 use variants::Inputs;
 
@@ -38,8 +40,9 @@ pub struct Task {
 }
 
 /// Runs every system of the task and leaves `metrics.json` and, per seed, one
-/// folder for each GLTA run.
-pub fn run(task: &Task, args: &PipelineArgs, config: Config) -> Result<Record> {
+/// folder for each GLTA run. All ranks run it; rank 0 writes and speaks.
+pub fn run(ranks: &Ranks, task: &Task, args: &PipelineArgs, config: Config) -> Result<Record> {
+    let start = Instant::now();
     std::fs::create_dir_all(&args.out).map_err(|e| format!("{}: {e}", args.out.display()))?;
     let path = args.out.join("metrics.json");
     let mut record = Record {
@@ -56,10 +59,14 @@ pub fn run(task: &Task, args: &PipelineArgs, config: Config) -> Result<Record> {
         config: None,
         rows: Vec::new(),
     };
-    println!("{}", record.dataset);
+    if ranks.is_root() {
+        println!("{}", record.dataset);
+    }
     let old = Record::load(&path)?;
+    // Rank 0 writes no row before all have read.
+    ranks.barrier()?;
     if args.stats {
-        if old.is_none() {
+        if old.is_none() && ranks.is_root() {
             record.save(&path)?;
         }
         return Ok(record);
@@ -93,8 +100,8 @@ pub fn run(task: &Task, args: &PipelineArgs, config: Config) -> Result<Record> {
         }
         (None, _) => {}
     }
-    let mut reporter = Reporter::new(args.quiet);
-    let language = args.language_model(&config.llm, &mut reporter)?;
+    let mut reporter = Reporter::new(args.quiet || !ranks.is_root());
+    let language = args.language_model(&config.llm, ranks, &mut reporter)?;
     let llama = language.llama.config();
     record.llm = Some(LlmRecord {
         name: language.name.clone(),
@@ -118,12 +125,21 @@ pub fn run(task: &Task, args: &PipelineArgs, config: Config) -> Result<Record> {
     }
     record.config = Some(config.clone());
 
-    let mut session =
-        Session { task, args, language, record, path, reporter, vectors: None, encoded: None };
+    let mut session = Session {
+        ranks,
+        task,
+        args,
+        language,
+        record,
+        path,
+        reporter,
+        vectors: None,
+        encoded: None,
+    };
     let mut shown = None;
     for &seed in &args.seeds {
         let recommender = session.seed(seed, &config).inspect_err(|_| {
-            if interrupt::asked() {
+            if interrupt::asked() && ranks.is_root() {
                 let how = if args.resume { "" } else { " with --resume" };
                 eprintln!("what was done is kept: the same command{how} goes on");
             }
@@ -131,6 +147,9 @@ pub fn run(task: &Task, args: &PipelineArgs, config: Config) -> Result<Record> {
         shown.get_or_insert(recommender);
     }
     session.reporter.finish();
+    if !ranks.is_root() {
+        return Ok(session.record);
+    }
     println!("\n{}\n\n{}", session.record.table(), session.record.buckets());
     println!("\n{}", session.record.activity());
     let comparisons = compare::comparisons(&session.record, &args.out)?;
@@ -152,10 +171,14 @@ pub fn run(task: &Task, args: &PipelineArgs, config: Config) -> Result<Record> {
     if let Some(recommender) = shown {
         show(&recommender)?;
     }
+    if let Some(line) = ranks::traffic(ranks, start) {
+        println!("\n{line}");
+    }
     Ok(session.record)
 }
 
 struct Session<'a> {
+    ranks: &'a Ranks,
     task: &'a Task,
     args: &'a PipelineArgs,
     language: LanguageModel,
@@ -299,9 +322,9 @@ impl Session<'_> {
         let texts = self.task.dataset.texts(&self.task.texts)?;
         let reporter = &mut self.reporter;
         let config = &config.item_text.vectors;
-        let vectors = self.language.text_vectors(&texts, config, &mut |done, total| {
-            reporter.advance("text vectors", done as u64, total as u64, "")
-        })?;
+        let count =
+            &mut |done, total| reporter.advance("text vectors", done as u64, total as u64, "");
+        let vectors = self.language.text_vectors_on(self.ranks, &texts, config, count)?;
         self.vectors = Some(vectors.clone());
         Ok(vectors)
     }
@@ -328,14 +351,15 @@ impl Session<'_> {
             let started = Instant::now();
             let reporter = &mut self.reporter;
             let work = format!("LightGCN {}/{}", n + 1, grid.len());
-            let trained =
-                LightGcn::new(config)?.train(&split.train, Some(&split.valid), &mut |epoch| {
-                    let note = match epoch.validation {
-                        Some(v) => format!("valid N@10 {v:.4}"),
-                        None => format!("loss {:.4}", epoch.loss),
-                    };
-                    reporter.advance(&work, epoch.epoch as u64, epochs, &note)
-                })?;
+            let model = LightGcn::new(config)?;
+            let valid = Some(&split.valid);
+            let trained = model.train_on(self.ranks, None, &split.train, valid, &mut |epoch| {
+                let note = match epoch.validation {
+                    Some(v) => format!("valid N@10 {v:.4}"),
+                    None => format!("loss {:.4}", epoch.loss),
+                };
+                reporter.advance(&work, epoch.epoch as u64, epochs, &note)
+            })?;
             let seconds = started.elapsed().as_secs_f64();
             let valid = trained.best_validation().unwrap_or(f64::NEG_INFINITY);
             self.reporter.say(&format!("LightGCN, l2 {l2}: valid N@10 {valid:.4}"));
@@ -350,7 +374,9 @@ impl Session<'_> {
             }
         }
         let (_, l2, nodes, timing) = best.ok_or("LightGCN needs at least one l2")?;
-        nodes.save(&path)?;
+        if self.ranks.is_root() {
+            nodes.save(&path)?;
+        }
         let mut row = measure("LightGCN", seed, &nodes.scorer(), split)?;
         row.settings = format!("l2 {l2}, best of {}", grid.len());
         row.train_seconds = timing.train_seconds;
@@ -378,9 +404,14 @@ impl Session<'_> {
     fn push(&mut self, row: Row) -> Result<()> {
         let ndcg = row.metrics.get("N@10").copied().unwrap_or_default();
         self.reporter.say(&format!("{}, seed {}: test N@10 {ndcg:.4}", row.system, row.seed));
-        row.save_users(&self.args.out)?;
+        if self.ranks.is_root() {
+            row.save_users(&self.args.out)?;
+        }
         self.record.rows.push(row);
-        self.record.save(&self.path)
+        if self.ranks.is_root() {
+            self.record.save(&self.path)?;
+        }
+        Ok(())
     }
 }
 

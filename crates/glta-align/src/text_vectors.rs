@@ -79,8 +79,12 @@ impl LanguageModel {
         Array2::from_shape_vec((texts.len(), hidden), out).map_err(|e| Error::Data(e.to_string()))
     }
 
-    /// The same with the texts divided among ranks; all get all vectors.
-    pub(crate) fn text_vectors_on(
+    /// [`text_vectors`](Self::text_vectors) with the texts divided among ranks; all
+    /// get all vectors, the same as alone. `progress` counts a rank's own texts.
+    ///
+    /// # Errors
+    /// As [`text_vectors`](Self::text_vectors), and [`Error::Comm`].
+    pub fn text_vectors_on(
         &self,
         comm: &dyn Communicator,
         texts: &[String],

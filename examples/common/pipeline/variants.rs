@@ -2,10 +2,12 @@
 //! the paper's ablations.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
 use glta::align::{Backbone, Config, Recommender, Run, RunData};
 use glta::baselines::whiten;
+use glta::comm::{Communicator, Metered};
 use glta::data::{Interactions, Split};
 use glta::gllm::Decoder;
 use glta::graph::NodeEmbeddings;
@@ -139,7 +141,8 @@ impl Session<'_> {
         let started = Instant::now();
         // Whether this run is new was decided by metrics.json.
         let dir = inputs.folder.join(folder);
-        let run = Run::open(dir, config.clone(), inputs.data.clone(), true)?;
+        let comm: Arc<dyn Communicator> = Arc::<Metered<_>>::clone(self.ranks);
+        let run = Run::open_on(comm, dir, config.clone(), inputs.data.clone(), true)?;
         run.set_nodes(inputs.nodes)?;
         if config.backbone == Backbone::Llm && config.reads_item_texts() {
             let vectors = whiten(self.text_vectors(config)?.view(), &config.item_text.whiten)?;
@@ -205,33 +208,41 @@ impl Session<'_> {
         inputs: &Inputs<'_>,
     ) -> Result<Row> {
         let split = inputs.split;
-        let lists = rankings(recommender, &split.test, None)?;
+        let lists = self.rankings(recommender, &split.test, None)?;
         let test = evaluate_rankings(&lists, &split.test, &EvaluationConfig::default().ks)?;
         let mut row = Row::new(system, recommender.config().seed, &test, valid, split)?;
         if !split.cold_items.is_empty() {
             let truth = cold_test(split);
-            let lists = rankings(recommender, &truth, Some(&split.cold_items))?;
+            let lists = self.rankings(recommender, &truth, Some(&split.cold_items))?;
             row.add_cold(split, &test, &evaluate_rankings(&lists, &truth, &[20])?)?;
         }
         Ok(row)
     }
-}
 
-/// Top-20 lists of all users with test items, from `among` or all items.
-fn rankings(
-    recommender: &Recommender,
-    test: &Interactions,
-    among: Option<&[u32]>,
-) -> Result<Vec<(u32, Vec<u32>)>> {
-    let users: Vec<u32> =
-        (0..test.n_users() as u32).filter(|&user| !test.items(user).is_empty()).collect();
-    let lists = match among {
-        Some(items) => recommender.recommend_among(&users, items, 20)?,
-        None => recommender.recommend_batch(&users, 20)?,
-    };
-    Ok(users
-        .into_iter()
-        .zip(lists)
-        .map(|(user, list)| (user, list.into_iter().map(|r| r.item).collect()))
-        .collect())
+    /// Top-20 lists of all users with test items, from `among` or all items; each rank
+    /// makes some of them.
+    fn rankings(
+        &self,
+        recommender: &Recommender,
+        test: &Interactions,
+        among: Option<&[u32]>,
+    ) -> Result<Vec<(u32, Vec<u32>)>> {
+        let users: Vec<u32> =
+            (0..test.n_users() as u32).filter(|&user| !test.items(user).is_empty()).collect();
+        let users = &users[self.ranks.share(users.len())];
+        let lists = match among {
+            Some(items) => recommender.recommend_among(users, items, 20)?,
+            None => recommender.recommend_batch(users, 20)?,
+        };
+        let own: Vec<(u32, Vec<u32>)> = users
+            .iter()
+            .zip(lists)
+            .map(|(&user, list)| (user, list.into_iter().map(|r| r.item).collect()))
+            .collect();
+        let mut all = Vec::new();
+        for part in self.ranks.all_gather(&serde_json::to_vec(&own)?)? {
+            all.extend(serde_json::from_slice::<Vec<(u32, Vec<u32>)>>(&part)?);
+        }
+        Ok(all)
+    }
 }

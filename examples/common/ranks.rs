@@ -1,0 +1,62 @@
+//! The ranks of a run: those that a launcher such as `mpirun` started, in a build with the
+//! feature `mpi`, or this process alone.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use glta::comm::{Communicator, Metered};
+
+use super::Result;
+
+/// All ranks, with what they say to each other counted.
+pub type Ranks = Arc<Metered<Arc<dyn Communicator>>>;
+
+#[cfg(feature = "mpi")]
+fn all() -> Result<Arc<dyn Communicator>> {
+    Ok(Arc::new(glta::comm::Mpi::start()?))
+}
+
+#[cfg(not(feature = "mpi"))]
+fn all() -> Result<Arc<dyn Communicator>> {
+    if let Ok(size) = std::env::var("OMPI_COMM_WORLD_SIZE").or(std::env::var("PMI_SIZE"))
+        && size != "1"
+    {
+        // Each process would take the whole job for its own.
+        return Err(format!(
+            "{size} ranks were started, but this program was built without `--features mpi`"
+        )
+        .into());
+    }
+    Ok(Arc::new(glta::comm::Alone))
+}
+
+/// Joins the others.
+pub fn start() -> Result<Ranks> {
+    Ok(Arc::new(Metered::new(all()?)))
+}
+
+/// Has rank 0 do it first, so that the others find what it fetched.
+pub fn root_first<R>(ranks: &Ranks, work: impl FnOnce() -> Result<R>) -> Result<R> {
+    if !ranks.is_root() {
+        ranks.barrier()?;
+        return work();
+    }
+    let result = work()?;
+    ranks.barrier()?;
+    Ok(result)
+}
+
+/// Rank 0's account of the exchange since `start`; nothing when it is alone.
+pub fn traffic(ranks: &Ranks, start: Instant) -> Option<String> {
+    let traffic = ranks.traffic();
+    (ranks.size() > 1 && ranks.is_root()).then(|| {
+        let (waited, all) = (traffic.time.as_secs_f64(), start.elapsed().as_secs_f64());
+        format!(
+            "{} ranks; rank 0 was {waited:.1} s of {all:.1} s ({:.1} %) in {} collective calls, with {:.1} MB",
+            ranks.size(),
+            100.0 * waited / all,
+            traffic.calls,
+            traffic.bytes as f64 / 1e6
+        )
+    })
+}
