@@ -322,7 +322,7 @@ fn a_full_disk_is_told_and_the_run_goes_on_elsewhere() {
 
 #[test]
 fn public_types_can_be_shared_and_sent() {
-    use glta::{align, baselines, data, gllm, graph, llm, metrics, projector};
+    use glta::{align, baselines, comm, data, gllm, graph, llm, metrics, projector};
     macro_rules! shared {
         ($($type:ty),* $(,)?) => {{
             fn shared<T: Send + Sync>() {}
@@ -349,6 +349,9 @@ fn public_types_can_be_shared_and_sent() {
         baselines::Popularity,
         baselines::SentenceEncoder,
         baselines::TextKnn,
+        comm::Metered<comm::Alone>,
+        comm::InProcess,
+        comm::Error,
         data::Dataset,
         data::Error,
         data::Interactions,
