@@ -76,6 +76,21 @@ fn a_model_with_other_layers_is_refused() {
     assert_eq!(recommender.recommend(0, usize::MAX).unwrap().len(), left);
 }
 
+/// Item-text alignment learns what it is asked, far above chance (a quarter).
+#[test]
+fn slots_learn_to_name_their_items() {
+    let folder = tempfile::tempdir().unwrap();
+    let language = language(&folder.path().join("llm"));
+    let mut config = config(Preset::Default);
+    config.item_stage.train.epochs = 40;
+    config.item_stage.train.learning_rate = 5e-3;
+    config.user_stage.train.epochs = 1;
+    let run = Run::open(folder.path().join("run"), config, data(), false).unwrap();
+    let (_, report) = run.fit(Some(&language), &mut go).unwrap();
+    let accuracy = report.item_stage.unwrap().best().unwrap();
+    assert!(accuracy > 0.6, "{accuracy}");
+}
+
 #[test]
 fn both_presets_train_save_load_and_recommend() {
     let folder = tempfile::tempdir().unwrap();

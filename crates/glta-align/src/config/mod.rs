@@ -364,6 +364,9 @@ pub struct ItemStageConfig {
     pub enabled: bool,
     /// Items shown in one prompt.
     pub items: usize,
+    /// Slot `t` is fed the token of the item it must name, beside its own embedding;
+    /// else it has to find that token by its place among the shown ones.
+    pub slot_item_token: bool,
     /// A description is cut after this many tokens.
     pub max_tokens: usize,
     /// Optimisation.
@@ -375,6 +378,7 @@ impl Default for ItemStageConfig {
         Self {
             enabled: true,
             items: 4,
+            slot_item_token: true,
             max_tokens: 12,
             train: TrainConfig {
                 epochs: 4,
@@ -470,6 +474,7 @@ impl Config {
             config.user_stage.loss = TargetLoss::SampledSlots;
             config.user_stage.train.ema = 0.0;
             config.item_stage.train.ema = 0.0;
+            config.item_stage.slot_item_token = false;
         }
         config
     }

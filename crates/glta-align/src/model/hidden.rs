@@ -23,16 +23,22 @@ impl Glta {
         let per = examples.first().map_or(0, |e| e.items.len());
         let items: Vec<u32> = examples.iter().flat_map(|e| e.items.iter().copied()).collect();
         let tokens = self.item_projector.forward(&self.nodes.items(&items)?)?;
-        let soft = Tensor::cat(&[&tokens, &self.slots.narrow(0, 0, per)?], 0)?;
-        let slots: Vec<u32> = (items.len() as u32..(items.len() + per) as u32).collect();
+        let (b, hidden) = (examples.len(), tokens.dim(D::Minus1)?);
+        let slots = self.slots.narrow(0, 0, per)?.unsqueeze(0)?;
+        let inputs = if self.config.item_stage.slot_item_token {
+            slots.broadcast_add(&tokens.reshape((b, per, hidden))?)?
+        } else {
+            slots.broadcast_as((b, per, hidden))?.contiguous()?
+        };
+        let soft = Tensor::cat(&[&tokens, &inputs.reshape((b * per, hidden))?], 0)?;
         let rows = examples
             .iter()
             .zip(0u32..)
             .map(|(example, row)| {
-                let first = row * per as u32;
-                let own: Vec<u32> = (first..first + per as u32).collect();
-                let slots = self.own_slots(&slots);
-                prompts.item_row(example, &own, slots)
+                let per = per as u32;
+                let own: Vec<u32> = (row * per..(row + 1) * per).collect();
+                let slots: Vec<u32> = own.iter().map(|token| token + items.len() as u32).collect();
+                prompts.item_row(example, &own, self.own_slots(&slots))
             })
             .collect::<Result<Vec<_>>>()?;
         self.run(prompts, prompts.item_prefix(), &rows, &soft)
