@@ -62,6 +62,7 @@ compile_error!("weights are little-endian on disk and used as they are");
 mod cache;
 mod checkpoint;
 mod config;
+mod cuda;
 mod error;
 mod generate;
 #[cfg(test)]
