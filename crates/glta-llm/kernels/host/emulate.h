@@ -117,7 +117,7 @@ inline __half __float2half_rn(float x) {
     }
     int exponent = 0;
     std::frexp(size, &exponent); // size = m * 2^exponent, m in [0.5, 1)
-    exponent = exponent < -13 ? -13 : exponent;
+    exponent = size == 0.0f || exponent < -13 ? -13 : exponent;
     // In units of the last place; a carry runs into the exponent, as it must.
     const int units = int(std::nearbyint(std::ldexp(size, 11 - exponent)));
     return {std::uint16_t(sign | (((exponent + 13) << 10) + units))};
