@@ -59,6 +59,10 @@
 #[cfg(target_endian = "big")]
 compile_error!("weights are little-endian on disk and used as they are");
 
+/// Tests share code with those outside the crate.
+#[cfg(test)]
+extern crate self as glta_llm;
+
 mod cache;
 mod checkpoint;
 mod config;

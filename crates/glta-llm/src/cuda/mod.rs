@@ -12,6 +12,8 @@ pub(crate) mod attention;
 pub(crate) mod elementwise;
 pub(crate) mod keys;
 mod linear;
+#[cfg(test)]
+mod model_tests;
 mod quantized;
 #[cfg(test)]
 mod tests;

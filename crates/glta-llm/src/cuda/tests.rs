@@ -350,8 +350,7 @@ fn attention_and_its_gradient() {
             }
 
             let (block, keys) = earlier(heads, shared, 2, &a);
-            let host_keys =
-                ops::Keys { shared: Some(&block).filter(|_| shared > 0), cached: None };
+            let host_keys = ops::Keys { shared: Some(&block).filter(|_| shared > 0), cached: None };
             let host = ops::Attention { heads, level, starts: &starts, keys: host_keys };
             let source = KeySource { layer: 1, shared: Some(&keys).filter(|_| shared > 0) };
             let got = attention::forward(&qkv, heads, &tokens, source).unwrap();
@@ -360,8 +359,7 @@ fn attention_and_its_gradient() {
 
             let width = heads.queries * heads.dim;
             let (d_out, d_out32) = rounded(&random((n, width), 3), &a);
-            let d_qkv =
-                attention::backward(&qkv, &got, &d_out, heads, &tokens, source).unwrap();
+            let d_qkv = attention::backward(&qkv, &got, &d_out, heads, &tokens, source).unwrap();
             let expected = host.backward(&qkv32, &d_out32).unwrap();
             close(&format!("d_qkv, {what}"), &d_qkv, &expected, &a);
             if n == 1 {
@@ -429,9 +427,7 @@ fn attention_over_caches() {
                 let what = if added[1] == 1 { "decoding" } else { "attention over caches" };
                 close(what, &got.out, &host.forward(&qkv32).unwrap(), &a);
                 let d_out = &got.out;
-                assert!(
-                    attention::backward(&qkv, &got, d_out, heads, &tokens, source).is_err()
-                );
+                assert!(attention::backward(&qkv, &got, d_out, heads, &tokens, source).is_err());
             }
         }
     }
