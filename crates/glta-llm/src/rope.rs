@@ -51,7 +51,12 @@ impl RopeCache {
             };
             let device = match &self.accelerator {
                 None => None,
-                Some(a) => Some((upload(&cos, a)?, upload(&sin, a)?)),
+                Some(a) => {
+                    let both = (upload(&cos, a)?, upload(&sin, a)?);
+                    // It is used from other threads, and their queues, too.
+                    a.device.synchronize()?;
+                    Some(both)
+                }
             };
             *table = Arc::new(RopeTable { cos, sin, device });
         }

@@ -19,7 +19,6 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::sync::Arc;
 
 const PRECISIONS: [Precision; 3] = [Precision::F32, Precision::Bf16, Precision::F16];
@@ -71,10 +70,11 @@ thread_local! {
 }
 
 /// The largest errors of this test; seen with `--nocapture`.
+#[allow(clippy::print_stdout)]
 fn show() {
     LARGEST.with_borrow(|all| {
         for (what, off) in all {
-            writeln!(std::io::stdout(), "largest relative error of {what}: {off:.1e}").unwrap();
+            println!("largest relative error of {what}: {off:.1e}");
         }
     });
 }

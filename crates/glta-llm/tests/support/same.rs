@@ -1,5 +1,5 @@
 //! A model on some device against the same model on the CPU, in all it does.
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::print_stdout)]
 
 use candle_core::{Device, Tensor, Var};
 use glta_llm::{ForwardOptions, GenerateOptions, Llama};
@@ -126,6 +126,5 @@ pub fn check(what: &str, model: &Llama, reference: &Llama, bound: f64) {
     assert!(got.iter().all(|text| text.len() == 6));
     assert!(model.resident_bytes() > 0);
     assert_eq!(model.embedding_rms(), reference.embedding_rms());
-    let line = format!("{what}: largest relative error {largest:.1e}\n");
-    std::io::Write::write_all(&mut std::io::stdout(), line.as_bytes()).unwrap();
+    println!("{what}: largest relative error {largest:.1e}");
 }
