@@ -125,8 +125,7 @@ fn training(model: &Llama, spec: &Spec, rate: f64) {
         // Of attention the backward pass has five products for the forward's two.
         let forward = multiplications(spec) + attention(spec, seq);
         let backward = multiplications(spec) + 2.5 * attention(spec, seq);
-        let operations =
-            2.0 * tokens * (forward * if recompute { 2.0 } else { 1.0 } + backward);
+        let operations = 2.0 * tokens * (forward * if recompute { 2.0 } else { 1.0 } + backward);
         println!(
             "training, {rows} x {seq}, {} recomputation: {:.0} tokens/s; limit {:.0}; {:.0} %; {:.1} GB",
             if recompute { "with" } else { "without" },

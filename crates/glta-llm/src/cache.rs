@@ -155,6 +155,7 @@ impl Llama {
                 )));
             }
         };
+        model.check_device("embeds", embeds)?;
         if !cache.keys.is_for(model) {
             return Err(Error::Input("the cache belongs to another model".into()));
         }

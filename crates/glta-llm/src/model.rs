@@ -171,6 +171,18 @@ impl Inner {
         self.accelerator.as_ref().map_or(DType::F32, |accelerator| accelerator.dtype)
     }
 
+    /// Refuses a tensor on another device than the model.
+    pub(crate) fn check_device(&self, what: &str, tensor: &Tensor) -> Result<()> {
+        if tensor.device().same_device(&self.device) {
+            return Ok(());
+        }
+        Err(Error::Input(format!(
+            "{what} is on {:?}, the model on {:?}: make both with one `Device`",
+            tensor.device().location(),
+            self.device.location()
+        )))
+    }
+
     /// `x` in the dtype of activations.
     pub(crate) fn narrowed(&self, x: &Tensor) -> Result<Tensor> {
         Ok(x.to_dtype(self.dtype())?)
@@ -425,6 +437,7 @@ impl Llama {
                 model.config.hidden_size
             )));
         }
+        model.check_device("embeds", embeds)?;
         if lengths.len() != rows || lengths.iter().any(|&l| l == 0 || l > seq) {
             return Err(Error::Input(format!(
                 "lengths {lengths:?} do not fit a batch of {rows} rows of 1 to {seq} tokens"
@@ -511,6 +524,7 @@ impl Llama {
                 hidden_states.dtype()
             )));
         }
+        self.inner.check_device("hidden_states", hidden_states)?;
         let flat = hidden_states.reshape(((), hidden))?.contiguous()?;
         if let Some(last) = dims.last_mut() {
             *last = self.inner.config.vocab_size;

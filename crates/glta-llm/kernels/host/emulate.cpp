@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <csetjmp>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <map>
@@ -117,6 +118,36 @@ void body() {
     _longjmp(scheduler, 1);
 }
 
+// Says which kernel it was, then lets the signal end the process.
+const char *running_name = "";
+void fatal(int signal) {
+    const char *problem = signal == SIGSEGV ? " touched memory outside its buffers\n"
+                                            : " ran into undefined behaviour\n";
+    for (const char *part : {"emulate: ", running_name, problem}) {
+        (void)!write(STDERR_FILENO, part, std::strlen(part));
+    }
+    std::signal(signal, SIG_DFL);
+}
+
+// While a kernel runs.
+class Watched {
+  public:
+    explicit Watched(const char *name) {
+        running_name = name;
+        struct sigaction action = {};
+        action.sa_handler = fatal, action.sa_flags = SA_ONSTACK;
+        sigaction(SIGSEGV, &action, &memory_);
+        sigaction(SIGILL, &action, &undefined_);
+    }
+    ~Watched() {
+        sigaction(SIGSEGV, &memory_, nullptr);
+        sigaction(SIGILL, &undefined_, nullptr);
+    }
+
+  private:
+    struct sigaction memory_, undefined_;
+};
+
 // One block; false where its threads wait for each other for ever.
 bool run_block(bool falling) {
     const unsigned threads = block_size.x;
@@ -219,6 +250,7 @@ extern "C" const char *emulate_launch(const char *name, const std::uint32_t *gri
             }
             values[i] = reinterpret_cast<std::uint64_t>(data);
         }
+        const Watched watched(name);
         running = kernel.call, running_arguments = places.data();
         for (unsigned y = 0; y < grid[1]; y++) {
             for (unsigned x = 0; x < grid[0]; x++) {
