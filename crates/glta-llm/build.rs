@@ -8,7 +8,16 @@ use std::process::Command;
 /// The oldest GPUs with bf16. PTX is compiled for the GPU at hand when it is
 /// loaded, so this one serves all that came after too.
 const ARCHITECTURE: &str = "compute_80";
-const SOURCES: [&str; 3] = ["elementwise", "quantized", "attention"];
+/// Names of what is compiled, their sources, and the width of packed weights where
+/// only one is wanted.
+const MODULES: [(&str, &str, Option<u32>); 6] = [
+    ("elementwise", "elementwise", None),
+    ("attention", "attention", None),
+    ("quantized2", "quantized", Some(2)),
+    ("quantized3", "quantized", Some(3)),
+    ("quantized4", "quantized", Some(4)),
+    ("quantized8", "quantized", Some(8)),
+];
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
@@ -22,18 +31,19 @@ fn main() {
     let Some(out) = env::var_os("OUT_DIR").map(PathBuf::from) else {
         fail("cargo did not set OUT_DIR");
     };
-    for source in SOURCES {
+    for (name, source, bits) in MODULES {
         let path = format!("kernels/{source}.cu");
         println!("cargo::rerun-if-changed={path}");
-        compile(Path::new(&path), &out.join(format!("{source}.ptx")));
+        compile(Path::new(&path), bits, &out.join(format!("{name}.ptx")));
     }
 }
 
-fn compile(source: &Path, ptx: &Path) {
+fn compile(source: &Path, bits: Option<u32>, ptx: &Path) {
     let nvcc = nvcc();
     let result = Command::new(&nvcc)
         .args(["--ptx", "-O3", "-std=c++17", "-arch", ARCHITECTURE, "-o"])
         .arg(ptx)
+        .args(bits.map(|bits| format!("-DONLY_BITS={bits}")))
         .arg(source)
         .output();
     match result {

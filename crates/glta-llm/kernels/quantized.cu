@@ -260,13 +260,19 @@ INLINE void product(const T *x, const u32 *words, const void *scales, const u8 *
         product<T, BITS, ROWS>(x, words, scales, zeros, bias, residual, y, f32_scales, rows,       \
                                outputs, inputs, groups, group_blocks, ld, first);                  \
     }
-#define WIDTH(T, suffix, BITS)                                                                     \
+#define WIDTH(T, suffix, BITS) WIDTH_OF(T, suffix, BITS)
+#define WIDTH_OF(T, suffix, BITS)                                                                    \
     DEQUANTISE(T, suffix, BITS)                                                                    \
     PRODUCT(T, suffix, BITS, 1, 512)                                                               \
     PRODUCT(T, suffix, BITS, 2, 512)                                                               \
     PRODUCT(T, suffix, BITS, 4, 256)                                                               \
     PRODUCT(T, suffix, BITS, 8, 256)                                                               \
     PRODUCT(T, suffix, BITS, 16, 256)
+// A driver compiles all of a file when it loads it: one width is a file.
+#ifdef ONLY_BITS
+#define WIDTHS(T, suffix) WIDTH(T, suffix, ONLY_BITS)
+#else
 #define WIDTHS(T, suffix)                                                                          \
     WIDTH(T, suffix, 2) WIDTH(T, suffix, 3) WIDTH(T, suffix, 4) WIDTH(T, suffix, 8)
+#endif
 FOR_EACH_TYPE(WIDTHS)

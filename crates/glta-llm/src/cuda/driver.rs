@@ -10,20 +10,22 @@ use candle_core::cuda_backend::{CudaStorageSlice, WrapErr};
 use candle_core::{CudaDevice, CudaStorage, DType, Device, Layout, Storage, Tensor};
 use std::ffi::c_void;
 
-impl Source {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Elementwise => "glta-elementwise",
-            Self::Quantized => "glta-quantized",
-            Self::Attention => "glta-attention",
-        }
-    }
+/// Name and PTX of a compiled module.
+macro_rules! module {
+    ($name:literal) => {
+        (concat!("glta-", $name), include_str!(concat!(env!("OUT_DIR"), "/", $name, ".ptx")))
+    };
+}
 
-    fn ptx(self) -> &'static str {
+impl Source {
+    fn module(self) -> (&'static str, &'static str) {
         match self {
-            Self::Elementwise => include_str!(concat!(env!("OUT_DIR"), "/elementwise.ptx")),
-            Self::Quantized => include_str!(concat!(env!("OUT_DIR"), "/quantized.ptx")),
-            Self::Attention => include_str!(concat!(env!("OUT_DIR"), "/attention.ptx")),
+            Self::Elementwise => module!("elementwise"),
+            Self::Attention => module!("attention"),
+            Self::Quantized(2) => module!("quantized2"),
+            Self::Quantized(3) => module!("quantized3"),
+            Self::Quantized(4) => module!("quantized4"),
+            Self::Quantized(_) => module!("quantized8"),
         }
     }
 }
@@ -109,7 +111,8 @@ pub(super) fn launch(source: Source, name: &str, launch: Launch, args: &[Arg]) -
     let Some(device) = device else {
         return Err(Error::Input(format!("{name} has no tensor")));
     };
-    let function = cuda(device)?.get_or_load_custom_func(name, source.name(), source.ptx())?;
+    let (module, ptx) = source.module();
+    let function = cuda(device)?.get_or_load_custom_func(name, module, ptx)?;
     if launch.shared > SHARED_UNASKED {
         let most = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
         function.set_attribute(most, launch.shared as i32).w()?;

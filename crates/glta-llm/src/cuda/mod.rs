@@ -92,8 +92,9 @@ fn dtype(precision: Precision) -> DType {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Source {
     Elementwise,
-    Quantized,
     Attention,
+    /// For weights of so many bits.
+    Quantized(u32),
 }
 
 /// Blocks in x and y, threads of a block, and bytes of shared memory.

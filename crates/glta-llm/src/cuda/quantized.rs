@@ -99,7 +99,7 @@ impl Quantized {
             .collect();
         let name = format!("dequantise{}", self.bits);
         let shape = dequantise_launch(self.bits, self.outputs, self.inputs);
-        launch(Source::Quantized, &name, w.dtype(), shape, &args)
+        launch(Source::Quantized(self.bits), &name, w.dtype(), shape, &args)
     }
 
     /// Writes `x Wᵀ + bias + residual` into the columns from `first` on of `y:
@@ -131,7 +131,7 @@ impl Quantized {
         .chain(self.sizes(ld, first))
         .collect();
         let name = format!("product{}_{block_rows}", self.bits);
-        launch(Source::Quantized, &name, x.dtype(), shape, &args)
+        launch(Source::Quantized(self.bits), &name, x.dtype(), shape, &args)
     }
 }
 
