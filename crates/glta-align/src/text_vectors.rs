@@ -70,7 +70,11 @@ impl LanguageModel {
         };
         let mut out = Vec::with_capacity(texts.len() * hidden);
         for batch in texts.chunks(BATCH) {
-            let vectors = batch.par_iter().map(vector).collect::<Result<Vec<_>>>()?;
+            // A GPU's queue belongs to this thread, and one text at a time fills it.
+            let vectors = match self.llama.device().is_cpu() {
+                true => batch.par_iter().map(vector).collect::<Result<Vec<_>>>()?,
+                false => batch.iter().map(vector).collect::<Result<Vec<_>>>()?,
+            };
             out.extend(vectors.into_iter().flatten());
             if progress(out.len() / hidden, texts.len()).is_break() {
                 return Err(Error::Cancelled);

@@ -239,6 +239,10 @@ pub(crate) struct LogSumExp {
 }
 
 impl LogSumExp {
+    pub(crate) fn new(max: f32, sum: f64) -> Self {
+        Self { max, sum }
+    }
+
     /// Of no logit. The maximum is finite, so that no `∞ − ∞` can arise.
     pub(crate) const EMPTY: Self = Self { max: f32::MIN, sum: 0.0 };
 

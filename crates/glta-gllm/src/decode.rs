@@ -89,7 +89,7 @@ pub(crate) fn rank(
 
 /// What is known of a user's list after some of the items.
 #[derive(Clone)]
-struct Ranking {
+pub(crate) struct Ranking {
     /// The best items of each slot by logit, or of the mean over the slots.
     lists: Vec<Vec<Ranked>>,
     /// Of each slot.
@@ -100,6 +100,11 @@ impl Ranking {
     fn new(slots: usize, decoder: Decoder) -> Self {
         let lists = if decoder == Decoder::Parallel { slots } else { slots.min(1) };
         Self { lists: vec![Vec::new(); lists], sums: vec![LogSumExp::EMPTY; slots] }
+    }
+
+    /// Of the best items of each list and the sums of each slot.
+    pub(crate) fn of(lists: Vec<Vec<Ranked>>, sums: Vec<LogSumExp>) -> Self {
+        Self { lists, sums }
     }
 
     /// Takes in the logits `(slots, items)` of the items `range`, which come after
@@ -146,7 +151,7 @@ impl Ranking {
         self.lists.iter_mut().zip(other.lists).for_each(|(list, other)| merge(list, other, k));
     }
 
-    fn finish(mut self, k: usize) -> Vec<Ranked> {
+    pub(crate) fn finish(mut self, k: usize) -> Vec<Ranked> {
         let per_list = self.sums.len() / self.lists.len().max(1);
         for (list, sums) in self.lists.iter_mut().zip(self.sums.chunks(per_list.max(1))) {
             let shift = sums.iter().map(|sum| sum.value()).sum::<f64>() / per_list as f64;
@@ -157,7 +162,7 @@ impl Ranking {
 }
 
 /// The best `k` of both, best first, ties by lower id.
-fn merge(list: &mut Vec<Ranked>, others: impl IntoIterator<Item = Ranked>, k: usize) {
+pub(crate) fn merge(list: &mut Vec<Ranked>, others: impl IntoIterator<Item = Ranked>, k: usize) {
     list.extend(others);
     let by_score = |a: &Ranked, b: &Ranked| b.score.partial_cmp(&a.score);
     list.sort_by(|a, b| by_score(a, b).unwrap_or(Ordering::Equal).then(a.item.cmp(&b.item)));
@@ -196,6 +201,7 @@ mod tests {
 
     use super::*;
     use crate::blocks::with_logits;
+    use crate::device;
 
     fn items(slots: &[Vec<f32>], excluded: &[u32], k: usize, decoder: Decoder) -> Vec<u32> {
         decode(slots, excluded, k, decoder).unwrap().iter().map(|r| r.item).collect()
@@ -248,6 +254,10 @@ mod tests {
             rank(logits, 2, &[vec![], vec![17]], 3, Decoder::Parallel)
         });
         assert!(matches!(bad.unwrap(), Err(Error::NotANumber { slot: 0, item: 17 })));
+        let bias = bias.flatten_all().unwrap();
+        let logits = device::Logits { z, w, bias, offset: None, block: Some(7) };
+        let bad = device::rank(&logits, 2, &[vec![], vec![17]], 3, Decoder::Parallel);
+        assert!(matches!(bad, Err(Error::NotANumber { slot: 0, item: 17 })));
     }
 
     proptest! {
@@ -279,7 +289,23 @@ mod tests {
                 let got = with_logits(&read, &w, &bias, None, Some(block), |logits| {
                     rank(logits, slots, &excluded, k, decoder)
                 });
-                for (user, (got, excluded)) in got.unwrap().unwrap().iter().zip(&excluded).enumerate() {
+                let sorted_excluded = sorted(&excluded);
+                let on_device = device::Logits {
+                    z: read,
+                    w: w.clone(),
+                    bias: bias.flatten_all().unwrap(),
+                    offset: None,
+                    block: Some(block),
+                };
+                let on_device =
+                    device::rank(&on_device, slots, &sorted_excluded, k, decoder).unwrap();
+                let both = got.unwrap().unwrap();
+                prop_assert_eq!(both.len(), on_device.len());
+                for (a, b) in both.iter().flatten().zip(on_device.iter().flatten()) {
+                    prop_assert_eq!(a.item, b.item);
+                    prop_assert!((a.score - b.score).abs() < 2e-6, "{} {}", a.score, b.score);
+                }
+                for (user, (got, excluded)) in both.iter().zip(&excluded).enumerate() {
                     let rows = [row(2 * user), row(2 * user + 1)];
                     let full = decode(&rows, excluded, k, decoder).unwrap();
                     let items = |list: &[Ranked]| list.iter().map(|r| r.item).collect::<Vec<_>>();

@@ -3,8 +3,8 @@ use glta_projector::{Parameters, normal_var};
 use serde::{Deserialize, Serialize};
 
 use crate::blocks::with_logits;
-use crate::loss::blocked_cross_entropy;
-use crate::{Decoder, Error, Ranked, Result, decode};
+use crate::loss::{blocked_cross_entropy, sorted};
+use crate::{Decoder, Error, Ranked, Result, decode, device};
 
 /// Where the head's item weights `W_g: (items, hidden)` come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -227,6 +227,11 @@ impl GllmHead {
             .transpose()?;
         let (z, w) = self.factors(&read(hidden)?, residual.as_ref())?;
         let (z, w, bias) = (z.contiguous()?, w.contiguous()?, self.biases(hidden.device())?);
+        if !z.device().is_cpu() {
+            let (z, w, bias) = (z.detach(), w.detach(), bias.detach());
+            let logits = device::Logits { z, w, bias, offset: None, block: None };
+            return device::rank(&logits, used, &sorted(excluded), k, decoder);
+        }
         with_logits(&z, &w, &bias, None, None, |logits| {
             decode::rank(logits, used, excluded, k, decoder)
         })?

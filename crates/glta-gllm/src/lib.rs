@@ -33,6 +33,7 @@
 
 mod blocks;
 mod decode;
+mod device;
 mod error;
 mod head;
 mod loss;

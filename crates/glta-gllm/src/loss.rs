@@ -3,11 +3,12 @@ use std::ops::Range;
 use candle_core::{CpuStorage, CustomOp3, DType, Layout, Shape, Tensor, WithDType};
 
 use crate::blocks::{LogSumExp, Logits, Matrix, product, with_logits};
+use crate::device;
 use crate::{Error, Result};
 
 /// Stands for minus infinity where a masked logit is overwritten; finite, so
 /// that no `∞ − ∞` can arise.
-const MASKED: f32 = -1e30;
+pub(crate) const MASKED: f32 = -1e30;
 
 /// Checks ids and counts the rows with targets.
 fn check(items: usize, rows: usize, targets: &[Vec<u32>], masked: &[Vec<u32>]) -> Result<usize> {
@@ -44,7 +45,7 @@ fn scatter(lists: &[Vec<u32>], value: impl Fn(&[u32]) -> f32, like: &Tensor) -> 
 }
 
 /// Share of each target in its row's loss.
-fn share(list: &[u32]) -> f32 {
+pub(crate) fn share(list: &[u32]) -> f32 {
     1.0 / list.len() as f32
 }
 
@@ -103,6 +104,11 @@ pub(crate) fn blocked_cross_entropy(
 ) -> Result<Tensor> {
     let (z, w, bias) = (z.contiguous()?, w.contiguous()?, bias.contiguous()?);
     let active = check(w.dims2()?.0, z.dims2()?.0, targets, masked)?;
+    if !z.device().is_cpu() {
+        let offset = offset.map(Tensor::detach);
+        let logits = device::Logits { z, w, bias, offset, block };
+        return device::cross_entropy(logits, sorted(targets), sorted(masked), active);
+    }
     let mut op = BlockedCrossEntropy {
         targets: sorted(targets),
         masked: sorted(masked),
@@ -310,8 +316,20 @@ mod tests {
             let blocked =
                 blocked_cross_entropy(&z, &w, &b, offset, &targets, &masked, Some(block)).unwrap();
             prop_assert!((value(&plain) - value(&blocked)).abs() < 1e-6 * value(&plain).max(1.0));
+            let on_device = device::Logits {
+                z: z.as_tensor().clone(),
+                w: w.as_tensor().clone(),
+                bias: b.as_tensor().clone(),
+                offset: offset.cloned(),
+                block: Some(block),
+            };
+            let active = targets.iter().filter(|t| !t.is_empty()).count();
+            let on_device =
+                device::cross_entropy(on_device, sorted(&targets), sorted(&masked), active).unwrap();
+            prop_assert!((value(&plain) - value(&on_device)).abs() < 2e-6 * value(&plain).max(1.0));
             let plain = plain.backward().unwrap();
             let blocked = blocked.backward().unwrap();
+            let on_device = on_device.backward().unwrap();
             // Both round every logit, a sum of four terms, to its own last digits.
             let largest = value(&logits.abs().unwrap().max_all().unwrap());
             let tolerance = 5e-7 * (1.0 + largest);
@@ -319,6 +337,9 @@ mod tests {
                 let difference = (plain.get(var).unwrap() - blocked.get(var).unwrap()).unwrap();
                 let worst = value(&difference.abs().unwrap().max_all().unwrap());
                 prop_assert!(worst < tolerance, "{worst} of {tolerance}");
+                let difference = (plain.get(var).unwrap() - on_device.get(var).unwrap()).unwrap();
+                let worst = value(&difference.abs().unwrap().max_all().unwrap());
+                prop_assert!(worst < 2.0 * tolerance, "{worst} of {tolerance} on a device");
             }
         }
     }

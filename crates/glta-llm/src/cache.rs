@@ -1,8 +1,105 @@
+use crate::cuda::keys::Keys;
 use crate::error::{Error, Result};
+use crate::kernel::attention::Heads;
 use crate::kernel::keys::KeyBlock;
-use crate::model::Llama;
-use crate::pool;
+use crate::model::{Inner, Llama};
 use candle_core::{DType, Tensor};
+
+/// Keys and values of one sequence, in every layer.
+#[derive(Clone, Debug)]
+pub(crate) enum SequenceKeys {
+    /// One block for each layer.
+    Host(Vec<KeyBlock>),
+    Device(Keys),
+}
+
+impl SequenceKeys {
+    /// None yet, for the layers of a model; `differentiable` for a prefix that
+    /// gradients flow past.
+    pub(crate) fn new(model: &Inner, differentiable: bool) -> Self {
+        let block = |heads: Heads| KeyBlock::new(heads.keys, heads.dim, differentiable);
+        let heads = model.layers.iter().map(|layer| layer.heads());
+        match &model.accelerator {
+            None => Self::Host(heads.map(block).collect()),
+            Some(accelerator) => {
+                Self::Device(Keys::new(accelerator, model.layers.len(), model.heads()))
+            }
+        }
+    }
+
+    /// Number of tokens.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Host(blocks) => blocks.first().map_or(0, KeyBlock::len),
+            Self::Device(keys) => keys.len(),
+        }
+    }
+
+    /// Whether this was made for such a model.
+    pub(crate) fn is_for(&self, model: &Inner) -> bool {
+        match self {
+            Self::Host(blocks) => {
+                blocks.len() == model.layers.len()
+                    && blocks.iter().zip(&model.layers).all(|(block, layer)| {
+                        let heads = layer.heads();
+                        block.is_for(heads.keys, heads.dim)
+                    })
+                    && model.accelerator.is_none()
+            }
+            Self::Device(keys) => {
+                keys.is_for(model.layers.len(), model.heads()) && model.accelerator.is_some()
+            }
+        }
+    }
+
+    /// Forgets all but the first `len` tokens; nothing where there are fewer.
+    pub(crate) fn truncate(&mut self, len: usize) {
+        match self {
+            Self::Host(blocks) => blocks.iter_mut().for_each(|block| block.truncate(len)),
+            Self::Device(keys) => keys.truncate(len),
+        }
+    }
+
+    /// Makes room for `tokens` in all.
+    pub(crate) fn reserve(&mut self, tokens: usize) -> Result<()> {
+        match self {
+            Self::Host(blocks) => {
+                blocks.iter_mut().for_each(|block| block.reserve(tokens));
+                Ok(())
+            }
+            Self::Device(keys) => keys.reserve(tokens),
+        }
+    }
+
+    /// Makes `tokens` more part of a cache on the device.
+    pub(crate) fn grow_device(&mut self, tokens: usize) -> Result<()> {
+        match self {
+            Self::Host(_) => Ok(()),
+            Self::Device(keys) => keys.grow(tokens),
+        }
+    }
+
+    pub(crate) fn host(&self, layer: usize) -> Option<&KeyBlock> {
+        match self {
+            Self::Host(blocks) => blocks.get(layer),
+            Self::Device(_) => None,
+        }
+    }
+
+    pub(crate) fn host_mut(&mut self, layer: usize) -> Option<&mut KeyBlock> {
+        match self {
+            Self::Host(blocks) => blocks.get_mut(layer),
+            Self::Device(_) => None,
+        }
+    }
+
+    pub(crate) fn device(&self) -> Option<&Keys> {
+        match self {
+            Self::Host(_) => None,
+            Self::Device(keys) => Some(keys),
+        }
+    }
+}
 
 /// Keys and values of one text, in every layer: what has been computed need
 /// not be computed again when the text goes on.
@@ -11,14 +108,13 @@ use candle_core::{DType, Tensor};
 /// by itself; [`KvCache::truncate`] goes back to an earlier point.
 #[derive(Clone, Debug)]
 pub struct KvCache {
-    /// `[layer][0]`
-    blocks: Vec<Vec<KeyBlock>>,
+    keys: SequenceKeys,
 }
 
 impl KvCache {
     /// Number of tokens.
     pub fn len(&self) -> usize {
-        self.blocks.first().and_then(|b| b.first()).map_or(0, KeyBlock::len)
+        self.keys.len()
     }
 
     /// Whether there are no tokens.
@@ -28,14 +124,14 @@ impl KvCache {
 
     /// Forgets all but the first `len` tokens; nothing where there are fewer.
     pub fn truncate(&mut self, len: usize) {
-        self.blocks.iter_mut().flatten().for_each(|block| block.truncate(len));
+        self.keys.truncate(len);
     }
 }
 
 impl Llama {
     /// An empty cache for this model.
     pub fn kv_cache(&self) -> KvCache {
-        KvCache { blocks: self.inner.new_caches(1, false) }
+        KvCache { keys: SequenceKeys::new(&self.inner, false) }
     }
 
     /// Hidden states after the final norm, `(len, hidden)`, of `embeds: (len,
@@ -59,23 +155,22 @@ impl Llama {
                 )));
             }
         };
-        let fits = cache.blocks.len() == model.layers.len()
-            && cache.blocks.iter().flatten().zip(&model.layers).all(|(block, layer)| {
-                let heads = layer.heads();
-                block.is_for(heads.keys, heads.dim)
-            });
-        if !fits {
+        model.check_device("embeds", embeds)?;
+        if !cache.keys.is_for(model) {
             return Err(Error::Input("the cache belongs to another model".into()));
         }
         let x = embeds.detach().contiguous()?;
         if len == 0 {
             return Ok(x);
         }
+        let x = model.narrowed(&x)?;
         let start = cache.len();
         let positions: Vec<u32> = (start..start + len).map(|p| p as u32).collect();
-        let result = pool::enter_for(len, || {
-            let x = model.forward_cached(x, &[0, len], &positions, None, &mut cache.blocks)?;
-            model.norm.forward(&x)
+        let result = model.enter_for(len, || {
+            let caches = std::slice::from_mut(&mut cache.keys);
+            let layers = model.layers.len();
+            let x = model.forward_cached(x, &[0, len], &positions, None, layers, caches)?;
+            Ok(model.norm.forward(&x)?.to_dtype(DType::F32)?)
         });
         if result.is_err() {
             cache.truncate(start);

@@ -1,10 +1,9 @@
+use crate::cache::SequenceKeys;
 use crate::error::{Error, Result};
-use crate::kernel::keys::KeyBlock;
 use crate::model::{Llama, Prefix};
-use crate::pool;
 use crate::sample::next_token;
 use crate::tokenizer::Tokenizer;
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
@@ -211,7 +210,7 @@ impl Llama {
         order.sort_by_key(|&i| std::cmp::Reverse(prompts[i].len()));
         let mut waiting: VecDeque<usize> = order.into();
         let mut running: Vec<Running> = Vec::new();
-        let mut caches = self.inner.new_caches(0, false);
+        let mut caches: Vec<SequenceKeys> = Vec::new();
         let mut done = 0;
         while !(running.is_empty() && waiting.is_empty()) {
             let mut step_tokens = running.len();
@@ -231,11 +230,9 @@ impl Llama {
                     cached: shared,
                     rng,
                 });
-                for (layer, cache) in self.inner.layers.iter().zip(&mut caches) {
-                    let mut block = KeyBlock::new(layer.heads().keys, layer.heads().dim, false);
-                    block.reserve(prompts[next].len() - shared + options.max_new_tokens.min(256));
-                    cache.push(block);
-                }
+                let mut keys = SequenceKeys::new(&self.inner, false);
+                keys.reserve(prompts[next].len() - shared + options.max_new_tokens.min(256))?;
+                caches.push(keys);
             }
             let logits = self.step(&running, &prefix, &mut caches)?;
             let mut finished = Vec::new();
@@ -271,9 +268,7 @@ impl Llama {
             for row in finished.into_iter().rev() {
                 let text = running.swap_remove(row);
                 results[text.prompt] = text.ids[text.prompt_len..].to_vec();
-                for cache in &mut caches {
-                    cache.swap_remove(row);
-                }
+                caches.swap_remove(row);
             }
         }
         Ok(results)
@@ -285,7 +280,7 @@ impl Llama {
         &self,
         running: &[Running],
         prefix: &Prefix,
-        caches: &mut [Vec<KeyBlock>],
+        caches: &mut [SequenceKeys],
     ) -> Result<Vec<Vec<f32>>> {
         let mut starts = vec![0];
         let (mut ids, mut positions) = (Vec::new(), Vec::new());
@@ -295,14 +290,14 @@ impl Llama {
             starts.push(ids.len());
         }
         let model = &self.inner;
-        pool::enter_for(ids.len(), || {
+        model.enter_for(ids.len(), || {
             let prefix = Some(prefix).filter(|p| !p.is_empty());
-            let x =
-                model.forward_cached(model.embed(&ids)?, &starts, &positions, prefix, caches)?;
+            let (x, layers) = (model.embed(&ids, model.dtype())?, model.layers.len());
+            let x = model.forward_cached(x, &starts, &positions, prefix, layers, caches)?;
             let last: Vec<u32> = starts[1..].iter().map(|&end| end as u32 - 1).collect();
             let last = match last.len() == ids.len() {
                 true => x,
-                false => x.index_select(&Tensor::new(last, &Device::Cpu)?, 0)?,
+                false => x.index_select(&Tensor::new(last, x.device())?, 0)?,
             };
             Ok(model.logits(&model.norm.forward(&last)?)?.to_vec2()?)
         })

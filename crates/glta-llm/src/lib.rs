@@ -1,4 +1,4 @@
-//! A frozen LLaMA on the CPU, with GPTQ weights that stay packed: forward from
+//! A frozen LLaMA on the CPU or a GPU, with GPTQ weights that stay packed: forward from
 //! tokens or embeddings, **backward to the embeddings**, generation, and a
 //! quantiser.
 //!
@@ -51,6 +51,8 @@
 //! * **Quantiser**: [`quantize()`] makes a GPTQ checkpoint of any LLaMA.
 //! * **Hub**: with the feature `hub`, `Llama::from_hub("owner/name", "main")`
 //!   downloads into the cache of the Hugging Face hub's own tools.
+//! * **GPU**: with the feature `cuda`, on the device that [`Llama::load`] is given;
+//!   the page `docs/cuda.md` says how. Bits as promised here are the CPU's.
 //! * **Threads**: rayon's current pool; AVX-512, AVX2 or plain Rust by what the
 //!   processor has.
 //! * **Precision**: f32, or on request [`Precision::Bf16`] for the products with
@@ -59,9 +61,14 @@
 #[cfg(target_endian = "big")]
 compile_error!("weights are little-endian on disk and used as they are");
 
+/// Tests share code with those outside the crate.
+#[cfg(test)]
+extern crate self as glta_llm;
+
 mod cache;
 mod checkpoint;
 mod config;
+mod cuda;
 mod error;
 mod generate;
 #[cfg(test)]

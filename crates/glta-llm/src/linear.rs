@@ -1,3 +1,4 @@
+use crate::cuda;
 use crate::error::Result;
 use crate::kernel::left::LeftTiles;
 use crate::kernel::matmul::{self, Addends, Part};
@@ -15,7 +16,73 @@ use std::sync::Arc;
 /// One or more frozen linear layers that read the same input and write side by
 /// side: `Y = X Wᵀ + b`, whose only derivative is `dX = dY W`.
 #[derive(Debug)]
-pub(crate) struct Linear {
+pub(crate) enum Linear {
+    Host(Host),
+    Device(cuda::Linear),
+}
+
+impl Linear {
+    /// Fuses matrices of the same number of inputs, each with its bias.
+    pub(crate) fn new(
+        parts: Vec<(Arc<Matrix>, Option<Vec<f32>>)>,
+        level: SimdLevel,
+        precision: Precision,
+    ) -> Self {
+        Self::Host(Host::new(parts, level, precision))
+    }
+
+    /// Bytes that the weights hold in memory.
+    pub(crate) fn resident_bytes(&self) -> usize {
+        match self {
+            Self::Host(host) => host.resident_bytes(),
+            Self::Device(device) => device.resident_bytes(),
+        }
+    }
+
+    /// `X Wᵀ + b (+ residual)`: `(rows, inputs)` to `(rows, outputs)`.
+    pub(crate) fn forward(&self, x: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
+        match self {
+            Self::Host(host) => host.forward(x, residual),
+            Self::Device(device) => device.forward(x, residual),
+        }
+    }
+
+    /// `dY W`: `(rows, outputs)` to `(rows, inputs)`.
+    pub(crate) fn backward(&self, dy: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Host(host) => host.backward(dy),
+            Self::Device(device) => device.backward(dy),
+        }
+    }
+
+    /// [`Self::forward`] without a residual, from and to f32.
+    pub(crate) fn forward_f32(&self, x: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Host(host) => host.forward(x, None),
+            Self::Device(device) => device.forward_f32(x),
+        }
+    }
+
+    /// [`Self::forward_f32`] on a CPU storage.
+    pub(crate) fn cpu_fwd(&self, x: &CpuStorage, l: &Layout) -> CandleResult<(CpuStorage, Shape)> {
+        match self {
+            Self::Host(host) => host.cpu_fwd(x, l),
+            Self::Device(_) => candle_core::bail!("the weights are on another device"),
+        }
+    }
+
+    /// [`Self::backward`] from and to f32.
+    pub(crate) fn backward_f32(&self, dy: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Host(host) => host.backward(dy),
+            Self::Device(device) => device.backward_f32(dy),
+        }
+    }
+}
+
+/// Layers on the CPU.
+#[derive(Debug)]
+pub(crate) struct Host {
     matrices: Vec<Arc<Matrix>>,
     columns: Vec<usize>,
     /// Indices of the matrices that store their inputs in the same order.
@@ -29,9 +96,8 @@ pub(crate) struct Linear {
     backward: Element,
 }
 
-impl Linear {
-    /// Fuses matrices of the same number of inputs, each with its bias.
-    pub(crate) fn new(
+impl Host {
+    fn new(
         parts: Vec<(Arc<Matrix>, Option<Vec<f32>>)>,
         level: SimdLevel,
         precision: Precision,
@@ -69,13 +135,11 @@ impl Linear {
         Self { matrices, columns, classes, bias, inputs, outputs, level, forward, backward }
     }
 
-    /// Bytes that the weights hold in memory.
-    pub(crate) fn resident_bytes(&self) -> usize {
+    fn resident_bytes(&self) -> usize {
         self.matrices.iter().map(|m| m.resident_bytes()).sum()
     }
 
-    /// `X Wᵀ + b (+ residual)`: `(rows, inputs)` to `(rows, outputs)`.
-    pub(crate) fn forward(&self, x: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
+    fn forward(&self, x: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
         let op = Forward(self);
         Ok(match residual {
             None => x.apply_op1_no_bwd(&op)?,
@@ -83,13 +147,11 @@ impl Linear {
         })
     }
 
-    /// `dY W`: `(rows, outputs)` to `(rows, inputs)`.
-    pub(crate) fn backward(&self, dy: &Tensor) -> Result<Tensor> {
+    fn backward(&self, dy: &Tensor) -> Result<Tensor> {
         Ok(dy.apply_op1_no_bwd(&Backward(self))?)
     }
 
-    /// [`Self::forward`] on a CPU storage.
-    pub(crate) fn cpu_fwd(&self, x: &CpuStorage, l: &Layout) -> CandleResult<(CpuStorage, Shape)> {
+    fn cpu_fwd(&self, x: &CpuStorage, l: &Layout) -> CandleResult<(CpuStorage, Shape)> {
         self.forward_cpu(f32_slice(x, l)?, None)
     }
 
@@ -177,8 +239,8 @@ fn filled(len: usize, fill: impl FnOnce(Shared<f32>)) -> Vec<f32> {
     out
 }
 
-struct Forward<'a>(&'a Linear);
-struct Backward<'a>(&'a Linear);
+struct Forward<'a>(&'a Host);
+struct Backward<'a>(&'a Host);
 
 impl CustomOp1 for Forward<'_> {
     fn name(&self) -> &'static str {

@@ -2,6 +2,7 @@
 
 use crate::checkpoint::Checkpoint;
 use crate::config::{CheckpointFormat, LlamaConfig, QuantizeConfig};
+use crate::cuda::{self, Accelerator};
 use crate::error::{Error, Result};
 use crate::layer::DecoderLayer;
 use crate::linear::Linear;
@@ -9,6 +10,7 @@ use crate::model::Precision;
 use crate::ops::RmsNorm;
 use crate::simd::SimdLevel;
 use crate::weights::{Arena, GptqTensors, Matrix, ScalesRef};
+use candle_core::DType;
 use safetensors::Dtype;
 use std::path::Path;
 use std::sync::Arc;
@@ -28,6 +30,8 @@ pub(crate) struct Loader<'a> {
     pub(crate) config: &'a LlamaConfig,
     pub(crate) level: SimdLevel,
     pub(crate) precision: Precision,
+    /// Where linear layers and norms go, if not into memory.
+    pub(crate) accelerator: Option<Accelerator>,
     pub(crate) arena: Arena,
 }
 
@@ -37,9 +41,11 @@ impl<'a> Loader<'a> {
         config: &'a LlamaConfig,
         level: SimdLevel,
         precision: Precision,
+        accelerator: Option<&Accelerator>,
     ) -> Result<Self> {
         let checkpoint = Checkpoint::open(dir)?;
-        Ok(Self { checkpoint, config, level, precision, arena: Arena::default() })
+        let (accelerator, arena) = (accelerator.cloned(), Arena::default());
+        Ok(Self { checkpoint, config, level, precision, accelerator, arena })
     }
 
     /// Loads the first `layers` layers and everything around them.
@@ -52,7 +58,11 @@ impl<'a> Loader<'a> {
         }
         let norm = self.norm("model.norm")?;
         let lm_head = self.lm_head(&embedding)?;
-        let lm_head = Linear::new(vec![(lm_head, None)], self.level, self.precision);
+        // Its scores are f32: packed weights are multiplied so.
+        if let Some(accelerator) = self.accelerator.as_mut().filter(|_| lm_head.is_packed()) {
+            accelerator.dtype = DType::F32;
+        }
+        let lm_head = self.fuse(vec![(lm_head, None)])?;
         let dropped = |name: &str| {
             // Layers that the configuration has but the caller did not want.
             let index = name
@@ -70,6 +80,17 @@ impl<'a> Loader<'a> {
             });
         }
         Ok(Weights { embedding, layers: loaded, norm, lm_head })
+    }
+
+    /// Layers that read the same input, where the model is to run.
+    fn fuse(&mut self, parts: Vec<(Arc<Matrix>, Option<Vec<f32>>)>) -> Result<Linear> {
+        let Some(accelerator) = &self.accelerator else {
+            return Ok(Linear::new(parts, self.level, self.precision));
+        };
+        let linear = Linear::Device(cuda::Linear::upload(accelerator, &parts)?);
+        // What was uploaded need not stay in memory.
+        self.arena = Arena::default();
+        Ok(linear)
     }
 
     fn lm_head(&mut self, embedding: &Arc<Matrix>) -> Result<Arc<Matrix>> {
@@ -103,40 +124,44 @@ impl<'a> Loader<'a> {
         let (hidden, inner) = (c.hidden_size, c.intermediate_size);
         let (queries, keys) =
             (c.num_attention_heads * c.head_dim, c.num_key_value_heads * c.head_dim);
-        let mut part = |name: &str, outputs: usize, inputs: usize, bias: bool| {
-            self.linear(&format!("model.layers.{i}.{name}"), outputs, inputs, bias, q)
+        let mut fused = |names: &[(&str, usize)], inputs: usize, bias: bool| {
+            let mut parts = Vec::new();
+            for (name, outputs) in names {
+                let name = format!("model.layers.{i}.{name}");
+                parts.push(self.linear(&name, *outputs, inputs, bias, q)?);
+            }
+            self.fuse(parts)
         };
-        let qkv = vec![
-            part("self_attn.q_proj", queries, hidden, c.attention_bias)?,
-            part("self_attn.k_proj", keys, hidden, c.attention_bias)?,
-            part("self_attn.v_proj", keys, hidden, c.attention_bias)?,
-        ];
-        let o = vec![part("self_attn.o_proj", hidden, queries, c.attention_bias)?];
-        let gate_up = vec![
-            part("mlp.gate_proj", inner, hidden, c.mlp_bias)?,
-            part("mlp.up_proj", inner, hidden, c.mlp_bias)?,
-        ];
-        let down = vec![part("mlp.down_proj", hidden, inner, c.mlp_bias)?];
+        let qkv = fused(
+            &[
+                ("self_attn.q_proj", queries),
+                ("self_attn.k_proj", keys),
+                ("self_attn.v_proj", keys),
+            ],
+            hidden,
+            c.attention_bias,
+        )?;
+        let o = fused(&[("self_attn.o_proj", hidden)], queries, c.attention_bias)?;
+        let gate_up =
+            fused(&[("mlp.gate_proj", inner), ("mlp.up_proj", inner)], hidden, c.mlp_bias)?;
+        let down = fused(&[("mlp.down_proj", hidden)], inner, c.mlp_bias)?;
         Ok(DecoderLayer::new(
             c,
             self.level,
             self.norm(&format!("model.layers.{i}.input_layernorm"))?,
-            Linear::new(qkv, self.level, self.precision),
-            Linear::new(o, self.level, self.precision),
+            qkv,
+            o,
             self.norm(&format!("model.layers.{i}.post_attention_layernorm"))?,
-            Linear::new(gate_up, self.level, self.precision),
-            Linear::new(down, self.level, self.precision),
+            gate_up,
+            down,
         ))
     }
 
     pub(crate) fn norm(&mut self, prefix: &str) -> Result<RmsNorm> {
         let view = self.checkpoint.get(&format!("{prefix}.weight"))?;
         view.expect(&[self.config.hidden_size], FLOATS)?;
-        Ok(RmsNorm {
-            weight: view.to_f32()?,
-            eps: self.config.rms_norm_eps as f32,
-            level: self.level,
-        })
+        let eps = self.config.rms_norm_eps as f32;
+        RmsNorm::new(view.to_f32()?, eps, self.level, self.accelerator.as_ref())
     }
 
     pub(crate) fn dense(&mut self, prefix: &str, n: usize, k: usize) -> Result<Matrix> {

@@ -1,6 +1,8 @@
+use crate::cache::SequenceKeys;
 use crate::config::LlamaConfig;
+use crate::cuda::{self, Accelerator, elementwise};
 use crate::error::{Error, Result};
-use crate::kernel::keys::KeyBlock;
+use crate::kernel::attention::Heads;
 use crate::layer::DecoderLayer;
 use crate::linear::Linear;
 use crate::load::{Loader, Weights};
@@ -8,10 +10,11 @@ use crate::ops::RmsNorm;
 use crate::pool;
 use crate::rope::{RopeCache, RopeTable};
 use crate::simd::SimdLevel;
-use crate::stack::{Batch, Keep, Stack};
+use crate::stack::{Batch, Keep, Stack, computed_cpu, computed_cuda};
 use crate::weights::{Arena, Matrix};
 use candle_core::{
-    CpuStorage, CustomOp1, DType, Device, Layout, Result as CandleResult, Shape, Tensor,
+    CpuStorage, CudaStorage, CustomOp1, DType, Device, Layout, Result as CandleResult, Shape,
+    Tensor,
 };
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -32,8 +35,12 @@ pub struct LlamaOptions {
     pub precision: Precision,
 }
 
-/// Arithmetic of the products with quantised weights; everything else (norms,
-/// attention, weights that are not quantised) is f32 in any case.
+/// Arithmetic of the model.
+///
+/// On the CPU, that of the products with quantised weights; everything else
+/// (norms, attention, weights that are not quantised) is f32 in any case. On a
+/// CUDA device, the type of all activations, and of weights while they are
+/// multiplied; sums, norms, softmax and the model's inputs and outputs are f32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
@@ -52,6 +59,9 @@ pub enum Precision {
     /// Faster on a processor with AVX-512 BF16 ([`SimdLevel::Avx512Bf16`]);
     /// emulated elsewhere, with the same products, and slower than f32.
     Bf16,
+    /// f16; on CUDA devices only. Finer than bf16, with a range that small gradients
+    /// can fall out of.
+    F16,
 }
 
 /// How [`Llama::hidden_states`] runs.
@@ -69,23 +79,22 @@ pub struct ForwardOptions<'a> {
 /// Cheap to clone; belongs to the model that made it.
 #[derive(Clone, Debug)]
 pub struct Prefix {
-    blocks: Arc<Vec<KeyBlock>>,
-    len: usize,
+    keys: Arc<SequenceKeys>,
 }
 
 impl Prefix {
     /// Number of tokens.
     pub fn len(&self) -> usize {
-        self.len
+        self.keys.len()
     }
 
     /// Whether there are no tokens.
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.len() == 0
     }
 
-    pub(crate) fn block(&self, layer: usize) -> &KeyBlock {
-        &self.blocks[layer]
+    pub(crate) fn keys(&self) -> &SequenceKeys {
+        &self.keys
     }
 }
 
@@ -102,8 +111,12 @@ pub struct Llama {
 pub(crate) struct Inner {
     config: LlamaConfig,
     device: Device,
+    /// What runs the model where that is not the CPU.
+    pub(crate) accelerator: Option<Accelerator>,
     level: SimdLevel,
     embedding: Arc<Matrix>,
+    /// The same on the accelerator, `(vocab, hidden)` in its own dtype.
+    embedding_on_device: Option<Tensor>,
     pub(crate) layers: Vec<DecoderLayer>,
     pub(crate) norm: RmsNorm,
     lm_head: Linear,
@@ -121,39 +134,76 @@ impl Inner {
                 self.config.max_position_embeddings
             )));
         }
-        Ok(self.rope.table(needed))
+        self.rope.table(needed)
     }
 
-    /// Embeddings of token ids, `(len, hidden)`.
-    pub(crate) fn embed(&self, ids: &[u32]) -> Result<Tensor> {
+    /// Embeddings of token ids, `(len, hidden)`; on the CPU f32 whatever `dtype`.
+    pub(crate) fn embed(&self, ids: &[u32], dtype: DType) -> Result<Tensor> {
         let hidden = self.config.hidden_size;
+        if let Some(&id) = ids.iter().find(|&&id| id as usize >= self.config.vocab_size) {
+            return Err(Error::Input(format!(
+                "token id {id} is outside the vocabulary of {}",
+                self.config.vocab_size
+            )));
+        }
+        if let Some(table) = &self.embedding_on_device {
+            return elementwise::gather_rows(table, &Tensor::new(ids, &self.device)?, dtype);
+        }
         let mut out = vec![0.0; ids.len() * hidden];
         for (&id, row) in ids.iter().zip(out.chunks_exact_mut(hidden)) {
-            if id as usize >= self.config.vocab_size {
-                return Err(Error::Input(format!(
-                    "token id {id} is outside the vocabulary of {}",
-                    self.config.vocab_size
-                )));
-            }
             self.embedding.dense_row(id as usize, row);
         }
         Ok(Tensor::from_vec(out, (ids.len(), hidden), &Device::Cpu)?)
     }
 
-    /// `(rows, hidden)` to `(rows, vocab)`.
+    /// `(rows, hidden)` to `(rows, vocab)` f32.
     pub(crate) fn logits(&self, x: &Tensor) -> Result<Tensor> {
-        self.lm_head.forward(x, None)
+        self.lm_head.forward_f32(x)
     }
 
-    pub(crate) fn new_caches(&self, sequences: usize, differentiable: bool) -> Vec<Vec<KeyBlock>> {
-        let heads = |layer: &DecoderLayer| layer.heads();
-        self.layers
-            .iter()
-            .map(|layer| {
-                let block = KeyBlock::new(heads(layer).keys, heads(layer).dim, differentiable);
-                vec![block; sequences]
-            })
-            .collect()
+    /// Of every layer.
+    pub(crate) fn heads(&self) -> Heads {
+        heads(&self.config)
+    }
+
+    /// Of activations.
+    pub(crate) fn dtype(&self) -> DType {
+        self.accelerator.as_ref().map_or(DType::F32, |accelerator| accelerator.dtype)
+    }
+
+    /// Refuses a tensor on another device than the model.
+    pub(crate) fn check_device(&self, what: &str, tensor: &Tensor) -> Result<()> {
+        if tensor.device().same_device(&self.device) {
+            return Ok(());
+        }
+        Err(Error::Input(format!(
+            "{what} is on {:?}, the model on {:?}: make both with one `Device`",
+            tensor.device().location(),
+            self.device.location()
+        )))
+    }
+
+    /// `x` in the dtype of activations.
+    pub(crate) fn narrowed(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(x.to_dtype(self.dtype())?)
+    }
+
+    /// [`pool::enter`] for work on the CPU. A GPU's work stays on this thread: a
+    /// device of [`Device::new_cuda`] has a queue of its own for every thread, and
+    /// does not wait between them.
+    pub(crate) fn enter<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {
+        match self.accelerator {
+            None => pool::enter(f),
+            Some(_) => f(),
+        }
+    }
+
+    /// [`pool::enter_for`], as [`Self::enter`].
+    pub(crate) fn enter_for<R: Send>(&self, tokens: usize, f: impl FnOnce() -> R + Send) -> R {
+        match self.accelerator {
+            None => pool::enter_for(tokens, f),
+            Some(_) => f(),
+        }
     }
 }
 
@@ -167,26 +217,42 @@ impl Llama {
     /// # Errors
     /// Missing or malformed files, tensors that are missing, surplus, of the
     /// wrong shape or dtype or not finite, and options that are not supported,
-    /// each by name; a device other than the CPU.
+    /// each by name; a device that is not there or not supported.
     pub fn load(dir: impl AsRef<Path>, options: &LlamaOptions, device: &Device) -> Result<Self> {
-        let dir = dir.as_ref();
+        Self::load_with(dir.as_ref(), options, Accelerator::new(device, options.precision)?)
+    }
+
+    pub(crate) fn load_with(
+        dir: &Path,
+        options: &LlamaOptions,
+        accelerator: Option<Accelerator>,
+    ) -> Result<Self> {
         let config = LlamaConfig::from_dir(dir)?;
         let layers = kept_layers(&config, options)?;
         let level = simd_level(options)?;
-        only_cpu(device)?;
-        let loader = Loader::new(dir, &config, level, options.precision)?;
-        let weights = pool::enter(|| loader.load(layers))?;
-        Ok(Self::from_weights(config, layers, weights, level, device))
+        let loader = Loader::new(dir, &config, level, options.precision, accelerator.as_ref())?;
+        let weights = match accelerator {
+            None => pool::enter(|| loader.load(layers))?,
+            Some(_) => loader.load(layers)?,
+        };
+        Self::from_weights(config, layers, weights, level, accelerator)
     }
 
     /// A model with normally distributed f32 weights of deviation
     /// [`LlamaConfig::initializer_range`] and norm weights of one.
     ///
     /// # Errors
-    /// An invalid configuration; a device other than the CPU.
+    /// An invalid configuration; a device that is not there or not supported.
     pub fn random(config: &LlamaConfig, seed: u64, device: &Device) -> Result<Self> {
+        Self::random_with(config, seed, Accelerator::new(device, Precision::F32)?)
+    }
+
+    pub(crate) fn random_with(
+        config: &LlamaConfig,
+        seed: u64,
+        accelerator: Option<Accelerator>,
+    ) -> Result<Self> {
         config.validate()?;
-        only_cpu(device)?;
         let level = SimdLevel::detect();
         let mut config = config.clone();
         config.quantization = None;
@@ -198,10 +264,15 @@ impl Llama {
             let values: Vec<f32> = (0..n * k).map(|_| normal.sample(&mut rng)).collect();
             Ok::<_, Error>(Arc::new(Matrix::dense_f32(&arena, n, k, &values)?))
         };
-        let norm = || RmsNorm {
-            weight: vec![1.0; config.hidden_size],
-            eps: config.rms_norm_eps as f32,
-            level,
+        let norm = || {
+            let eps = config.rms_norm_eps as f32;
+            RmsNorm::new(vec![1.0; config.hidden_size], eps, level, accelerator.as_ref())
+        };
+        let linear = |parts: Vec<_>| match &accelerator {
+            None => Ok(Linear::new(parts, level, Precision::F32)),
+            Some(accelerator) => {
+                Ok::<_, Error>(Linear::Device(cuda::Linear::upload(accelerator, &parts)?))
+            }
         };
         let (hidden, inner) = (config.hidden_size, config.intermediate_size);
         let queries = config.num_attention_heads * config.head_dim;
@@ -211,15 +282,15 @@ impl Llama {
         for _ in 0..config.num_hidden_layers {
             let mut fused = |outputs: &[usize], inputs: usize| {
                 let parts = outputs.iter().map(|&n| Ok((matrix(n, inputs)?, None)));
-                Ok::<_, Error>(Linear::new(parts.collect::<Result<_>>()?, level, Precision::F32))
+                linear(parts.collect::<Result<_>>()?)
             };
             layers.push(DecoderLayer::new(
                 &config,
                 level,
-                norm(),
+                norm()?,
                 fused(&[queries, keys, keys], hidden)?,
                 fused(&[hidden], queries)?,
-                norm(),
+                norm()?,
                 fused(&[inner, inner], hidden)?,
                 fused(&[hidden], inner)?,
             ));
@@ -228,12 +299,12 @@ impl Llama {
             true => Arc::clone(&embedding),
             false => matrix(config.vocab_size, hidden)?,
         };
-        let lm_head = Linear::new(vec![(lm_head, None)], level, Precision::F32);
-        let weights = Weights { embedding, norm: norm(), layers, lm_head };
+        let lm_head = linear(vec![(lm_head, None)])?;
+        let weights = Weights { embedding, norm: norm()?, layers, lm_head };
         let n = config.num_hidden_layers;
         config.attention_bias = false;
         config.mlp_bias = false;
-        Ok(Self::from_weights(config, n, weights, level, device))
+        Self::from_weights(config, n, weights, level, accelerator)
     }
 
     fn from_weights(
@@ -241,23 +312,33 @@ impl Llama {
         layers: usize,
         weights: Weights,
         level: SimdLevel,
-        device: &Device,
-    ) -> Self {
+        accelerator: Option<Accelerator>,
+    ) -> Result<Self> {
         config.num_hidden_layers = layers;
-        let rope = RopeCache::new(&config);
-        Self {
+        let rope = RopeCache::new(&config, accelerator.as_ref());
+        let (mut device, mut embedding_on_device) = (Device::Cpu, None);
+        if let Some(accelerator) = &accelerator {
+            cuda::attention::check(heads(&config))?;
+            embedding_on_device = Some(cuda::table(accelerator, &weights.embedding)?);
+            device = accelerator.device.clone();
+            // Whoever uses the model first may do so on another thread.
+            device.synchronize()?;
+        }
+        Ok(Self {
             inner: Arc::new(Inner {
                 config,
-                device: device.clone(),
+                device,
+                accelerator,
                 level,
                 embedding: weights.embedding,
+                embedding_on_device,
                 layers: weights.layers,
                 norm: weights.norm,
                 lm_head: weights.lm_head,
                 rope,
                 embedding_rms: OnceLock::new(),
             }),
-        }
+        })
     }
 
     /// The configuration, with `num_hidden_layers` as loaded.
@@ -288,7 +369,7 @@ impl Llama {
     /// # Errors
     /// An id outside the vocabulary.
     pub fn embed(&self, ids: &[u32]) -> Result<Tensor> {
-        self.inner.embed(ids)
+        self.inner.embed(ids, DType::F32)
     }
 
     /// Root mean square of the token embedding table: the scale that soft
@@ -311,14 +392,16 @@ impl Llama {
     /// # Errors
     /// An id outside the vocabulary; more tokens than the model's context.
     pub fn prefix(&self, ids: &[u32]) -> Result<Prefix> {
-        pool::enter(|| {
-            let mut caches = self.inner.new_caches(1, true);
+        let model = &self.inner;
+        model.enter(|| {
+            let mut keys = SequenceKeys::new(model, true);
             if !ids.is_empty() {
                 let positions: Vec<u32> = (0..ids.len() as u32).collect();
-                let x = self.inner.embed(ids)?;
-                self.inner.forward_cached(x, &[0, ids.len()], &positions, None, &mut caches)?;
+                let (x, layers) = (model.embed(ids, model.dtype())?, model.layers.len());
+                let caches = std::slice::from_mut(&mut keys);
+                model.forward_cached(x, &[0, ids.len()], &positions, None, layers, caches)?;
             }
-            Ok(Prefix { blocks: Arc::new(caches.into_iter().flatten().collect()), len: ids.len() })
+            Ok(Prefix { keys: Arc::new(keys) })
         })
     }
 
@@ -354,6 +437,7 @@ impl Llama {
                 model.config.hidden_size
             )));
         }
+        model.check_device("embeds", embeds)?;
         if lengths.len() != rows || lengths.iter().any(|&l| l == 0 || l > seq) {
             return Err(Error::Input(format!(
                 "lengths {lengths:?} do not fit a batch of {rows} rows of 1 to {seq} tokens"
@@ -362,7 +446,7 @@ impl Llama {
         if rows == 0 {
             return Ok(embeds.clone());
         }
-        if options.prefix.is_some_and(|p| p.blocks.len() != model.layers.len()) {
+        if options.prefix.is_some_and(|p| !p.keys.is_for(model)) {
             return Err(Error::Input("the prefix belongs to another model".into()));
         }
         let batch = Batch::new(seq, lengths, options.prefix.map_or(0, Prefix::len));
@@ -379,9 +463,11 @@ impl Llama {
             (true, true) => Keep::Inputs,
             (true, false) => Keep::Activations,
         };
-        let (output, tape) = pool::enter(|| -> Result<_> {
-            let (x, tape) = model.forward(batch.pack(embeds)?, &batch, prefix, keep)?;
-            Ok((batch.unpack(&x)?, tape))
+        let accelerator = model.accelerator.as_ref();
+        let (output, tape) = model.enter(|| -> Result<_> {
+            let x = batch.pack(embeds, accelerator)?;
+            let (x, tape) = model.forward(x, &batch, prefix, keep)?;
+            Ok((batch.unpack(&x, accelerator)?, tape))
         })?;
         if keep == Keep::Nothing {
             return Ok(output);
@@ -412,14 +498,15 @@ impl Llama {
             )));
         }
         let positions: Vec<u32> = (0..ids.len() as u32).collect();
-        let x = model.embed(ids)?;
-        if ids.is_empty() {
-            return Ok(x);
+        let x = model.embed(ids, model.dtype())?;
+        if ids.is_empty() || layer == 0 {
+            return Ok(x.to_dtype(DType::F32)?);
         }
-        pool::enter(|| {
-            let mut caches = model.new_caches(1, false);
-            caches.truncate(layer);
-            model.forward_cached(x, &[0, ids.len()], &positions, None, &mut caches)
+        model.enter(|| {
+            let mut caches = [SequenceKeys::new(model, false)];
+            let x =
+                model.forward_cached(x, &[0, ids.len()], &positions, None, layer, &mut caches)?;
+            Ok(x.to_dtype(DType::F32)?)
         })
     }
 
@@ -437,12 +524,18 @@ impl Llama {
                 hidden_states.dtype()
             )));
         }
-        let op = Logits(Arc::clone(&self.inner));
+        self.inner.check_device("hidden_states", hidden_states)?;
         let flat = hidden_states.reshape(((), hidden))?.contiguous()?;
         if let Some(last) = dims.last_mut() {
             *last = self.inner.config.vocab_size;
         }
-        Ok(pool::enter(|| flat.apply_op1(op))?.reshape(dims)?)
+        let model = &self.inner;
+        let output = match model.accelerator {
+            None => None,
+            Some(_) => Some(model.logits(&flat.detach())?),
+        };
+        let op = Logits { model: Arc::clone(model), output };
+        Ok(model.enter(|| flat.apply_op1(op))?.reshape(dims)?)
     }
 
     /// Instruction set that the CPU kernels use.
@@ -452,19 +545,32 @@ impl Llama {
 }
 
 /// The output layer as a differentiable op.
-struct Logits(Arc<Inner>);
+struct Logits {
+    model: Arc<Inner>,
+    /// Computed already where the model is not on the CPU.
+    output: Option<Tensor>,
+}
 
 impl CustomOp1 for Logits {
     fn name(&self) -> &'static str {
         "frozen-logits"
     }
     fn cpu_fwd(&self, x: &CpuStorage, l: &Layout) -> CandleResult<(CpuStorage, Shape)> {
-        self.0.lm_head.cpu_fwd(x, l)
+        match &self.output {
+            None => self.model.lm_head.cpu_fwd(x, l),
+            Some(output) => computed_cpu(output),
+        }
+    }
+    fn cuda_fwd(&self, _: &CudaStorage, _: &Layout) -> CandleResult<(CudaStorage, Shape)> {
+        match &self.output {
+            Some(output) => computed_cuda(output),
+            None => candle_core::bail!("the model is on the CPU"),
+        }
     }
     fn bwd(&self, _: &Tensor, _: &Tensor, grad: &Tensor) -> CandleResult<Option<Tensor>> {
         let grad = grad.detach().contiguous()?;
-        let run = || self.0.lm_head.backward(&grad);
-        pool::enter(run).map(Some).map_err(candle_core::Error::wrap)
+        let run = || self.model.lm_head.backward_f32(&grad);
+        self.model.enter(run).map(Some).map_err(candle_core::Error::wrap)
     }
 }
 
@@ -491,12 +597,10 @@ fn simd_level(options: &LlamaOptions) -> Result<SimdLevel> {
     }
 }
 
-fn only_cpu(device: &Device) -> Result<()> {
-    if device.is_cpu() {
-        return Ok(());
+fn heads(config: &LlamaConfig) -> Heads {
+    Heads {
+        queries: config.num_attention_heads,
+        keys: config.num_key_value_heads,
+        dim: config.head_dim,
     }
-    Err(Error::Unsupported {
-        what: format!("device {:?}", device.location()),
-        supported: "the CPU",
-    })
 }

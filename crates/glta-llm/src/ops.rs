@@ -5,6 +5,7 @@
 //! calls the derivative itself (see `stack.rs`) and no graph is ever built
 //! inside it, which saves both the memory and the extra additions of a tape.
 
+use crate::cuda;
 use crate::error::Result;
 use crate::kernel::attention::{self, Heads, Sequence};
 use crate::kernel::elementwise;
@@ -40,17 +41,46 @@ pub(crate) struct RmsNorm {
     pub(crate) weight: Vec<f32>,
     pub(crate) eps: f32,
     pub(crate) level: SimdLevel,
+    /// The weight where the model is on another device.
+    pub(crate) on_device: Option<Tensor>,
 }
 
 impl RmsNorm {
+    pub(crate) fn new(
+        weight: Vec<f32>,
+        eps: f32,
+        level: SimdLevel,
+        accelerator: Option<&cuda::Accelerator>,
+    ) -> Result<Self> {
+        let on_device = match accelerator {
+            None => None,
+            Some(a) => Some(Tensor::from_slice(&weight, weight.len(), &a.device)?),
+        };
+        Ok(Self { weight, eps, level, on_device })
+    }
+
     /// `x / rms(x) * w`, `(tokens, hidden)`.
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(x.apply_op1_no_bwd(self)?)
+        match &self.on_device {
+            None => Ok(x.apply_op1_no_bwd(self)?),
+            Some(weight) => cuda::elementwise::rms_norm(x, weight, self.eps),
+        }
     }
 
     /// `d_residual + dL/dx` given `dy`, all `(tokens, hidden)`.
-    pub(crate) fn backward(&self, x: &Tensor, dy: &Tensor, d_residual: &Tensor) -> Result<Tensor> {
-        Ok(x.apply_op3_no_bwd(dy, d_residual, self)?)
+    pub(crate) fn backward(
+        &self,
+        x: &Tensor,
+        dy: &Tensor,
+        d_residual: Option<&Tensor>,
+    ) -> Result<Tensor> {
+        match (&self.on_device, d_residual) {
+            (Some(weight), residual) => {
+                cuda::elementwise::rms_norm_backward(x, weight, self.eps, dy, residual)
+            }
+            (None, Some(residual)) => Ok(x.apply_op3_no_bwd(dy, residual, self)?),
+            (None, None) => Ok(x.apply_op3_no_bwd(dy, &dy.zeros_like()?, self)?),
+        }
     }
 }
 
@@ -193,7 +223,7 @@ pub(crate) struct Keys<'a> {
     pub(crate) shared: Option<&'a KeyBlock>,
     /// One cache per sequence, which ends with the tokens' own keys; `None` to
     /// use the tokens' own keys alone.
-    pub(crate) cached: Option<&'a [KeyBlock]>,
+    pub(crate) cached: Option<&'a [&'a KeyBlock]>,
 }
 
 impl Attention<'_> {
@@ -222,14 +252,16 @@ impl Attention<'_> {
 
     fn sequences<'b>(&'b self, own: &'b [KeyBlock]) -> Vec<Sequence<'b>> {
         let shared = self.keys.shared;
-        let blocks = self.keys.cached.unwrap_or(own);
         self.starts
             .windows(2)
-            .zip(blocks)
-            .map(|(w, block)| Sequence {
+            .enumerate()
+            .map(|(i, w)| Sequence {
                 start: w[0],
                 end: w[1],
-                blocks: shared.into_iter().chain([block]).collect(),
+                blocks: shared
+                    .into_iter()
+                    .chain([self.keys.cached.map_or_else(|| &own[i], |cached| cached[i])])
+                    .collect(),
             })
             .collect()
     }

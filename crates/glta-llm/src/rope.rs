@@ -1,4 +1,7 @@
 use crate::config::{LlamaConfig, RopeScaling};
+use crate::cuda::Accelerator;
+use crate::error::Result;
+use candle_core::Tensor;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Cosines and sines of the rotary embedding, `(positions, head_dim / 2)`.
@@ -6,25 +9,33 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub(crate) struct RopeTable {
     pub(crate) cos: Vec<f32>,
     pub(crate) sin: Vec<f32>,
+    /// Both on the device of the model, where that is not the CPU.
+    pub(crate) device: Option<(Tensor, Tensor)>,
 }
 
 /// The rotary embedding's frequencies, and a table that grows on demand.
 #[derive(Debug)]
 pub(crate) struct RopeCache {
     inverse_frequencies: Vec<f32>,
+    accelerator: Option<Accelerator>,
     table: Mutex<Arc<RopeTable>>,
 }
 
 impl RopeCache {
-    pub(crate) fn new(config: &LlamaConfig) -> Self {
+    pub(crate) fn new(config: &LlamaConfig, accelerator: Option<&Accelerator>) -> Self {
+        let empty = RopeTable { cos: Vec::new(), sin: Vec::new(), device: None };
         Self {
             inverse_frequencies: inverse_frequencies(config),
-            table: Mutex::new(Arc::new(RopeTable { cos: Vec::new(), sin: Vec::new() })),
+            accelerator: accelerator.cloned(),
+            table: Mutex::new(Arc::new(empty)),
         }
     }
 
     /// A table for at least the positions `0..positions`.
-    pub(crate) fn table(&self, positions: usize) -> Arc<RopeTable> {
+    ///
+    /// # Errors
+    /// The device is out of memory.
+    pub(crate) fn table(&self, positions: usize) -> Result<Arc<RopeTable>> {
         let half = self.inverse_frequencies.len();
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         if table.cos.len() < positions * half {
@@ -33,12 +44,23 @@ impl RopeCache {
             // implementations the checkpoints were trained with.
             let angles = (0..positions)
                 .flat_map(|p| self.inverse_frequencies.iter().map(move |f| p as f32 * f));
-            *table = Arc::new(RopeTable {
-                cos: angles.clone().map(f32::cos).collect(),
-                sin: angles.map(f32::sin).collect(),
-            });
+            let cos: Vec<f32> = angles.clone().map(f32::cos).collect();
+            let sin: Vec<f32> = angles.map(f32::sin).collect();
+            let upload = |values: &[f32], accelerator: &Accelerator| {
+                Tensor::from_slice(values, (positions, half), &accelerator.device)
+            };
+            let device = match &self.accelerator {
+                None => None,
+                Some(a) => {
+                    let both = (upload(&cos, a)?, upload(&sin, a)?);
+                    // It is used from other threads, and their queues, too.
+                    a.device.synchronize()?;
+                    Some(both)
+                }
+            };
+            *table = Arc::new(RopeTable { cos, sin, device });
         }
-        Arc::clone(&table)
+        Ok(Arc::clone(&table))
     }
 }
 

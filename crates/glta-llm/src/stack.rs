@@ -1,11 +1,18 @@
 //! All layers of a batch, forward and backward, as one differentiable op.
 
+use crate::cache::SequenceKeys;
+use crate::cuda::attention::KeySource;
+use crate::cuda::{self, Accelerator, elementwise};
 use crate::error::{Error, Result};
-use crate::kernel::keys::KeyBlock;
-use crate::layer::{Activations, Tokens};
+use crate::layer::{Activations, LayerKeys, Tokens};
 use crate::model::{Inner, Prefix};
 use crate::ops::{Keys, f32_slice};
-use candle_core::{CpuStorage, CustomOp1, Layout, Result as CandleResult, Shape, Tensor};
+use crate::rope::RopeTable;
+use candle_core::backend::BackendStorage;
+use candle_core::{
+    CpuStorage, CudaStorage, CustomOp1, DType, Layout, Result as CandleResult, Shape, Storage,
+    Tensor,
+};
 use std::sync::Arc;
 
 /// A right-padded batch: which of its `(batch, seq)` tokens are real.
@@ -33,14 +40,33 @@ impl Batch {
         self.positions.len()
     }
 
-    /// `(batch, seq, width)` to `(tokens, width)`: the real tokens.
-    pub(crate) fn pack(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(x.detach().contiguous()?.apply_op1_no_bwd(&Pack(self))?)
+    /// `(batch, seq, width)` f32 to `(tokens, width)` in the model's dtype: the real
+    /// tokens.
+    pub(crate) fn pack(&self, x: &Tensor, accelerator: Option<&Accelerator>) -> Result<Tensor> {
+        let x = x.detach().contiguous()?;
+        let Some(accelerator) = accelerator else {
+            return Ok(x.apply_op1_no_bwd(&Pack(self))?);
+        };
+        let mut index = Vec::with_capacity(self.tokens());
+        for (row, w) in self.starts.windows(2).enumerate() {
+            index.extend((0..w[1] - w[0]).map(|at| (row * self.seq + at) as u32));
+        }
+        let index = accelerator.table(index)?;
+        elementwise::gather_rows(&x.flatten(0, 1)?, &index, accelerator.dtype)
     }
 
-    /// `(tokens, width)` to `(batch, seq, width)`, zero where padded.
-    pub(crate) fn unpack(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(x.apply_op1_no_bwd(&Unpack(self))?)
+    /// `(tokens, width)` to `(batch, seq, width)` f32, zero where padded.
+    pub(crate) fn unpack(&self, x: &Tensor, accelerator: Option<&Accelerator>) -> Result<Tensor> {
+        let Some(accelerator) = accelerator else {
+            return Ok(x.apply_op1_no_bwd(&Unpack(self))?);
+        };
+        let rows = self.starts.len() - 1;
+        let mut index = vec![u32::MAX; rows * self.seq];
+        for (row, w) in index.chunks_exact_mut(self.seq).zip(self.starts.windows(2)) {
+            row.iter_mut().zip(w[0]..w[1]).for_each(|(to, token)| *to = token as u32);
+        }
+        let y = elementwise::gather_rows(x, &accelerator.table(index)?, DType::F32)?;
+        Ok(y.reshape((rows, self.seq, ()))?)
     }
 }
 
@@ -96,11 +122,34 @@ pub(crate) struct Tape {
     activations: Vec<Activations>,
 }
 
-fn own_keys(prefix: Option<&Prefix>, layer: usize) -> Keys<'_> {
-    Keys { shared: prefix.map(|p| p.block(layer)), cached: None }
+/// The tokens' own keys behind those of a prefix.
+fn own_keys<'a>(prefix: Option<&'a Prefix>, layer: usize, tokens: &Tokens) -> LayerKeys<'a> {
+    let shared = prefix.map(Prefix::keys);
+    match tokens.device {
+        None => {
+            LayerKeys::Host(Keys { shared: shared.and_then(|keys| keys.host(layer)), cached: None })
+        }
+        Some(_) => {
+            LayerKeys::Device(KeySource { layer, shared: shared.and_then(SequenceKeys::device) })
+        }
+    }
 }
 
 impl Inner {
+    /// Where packed tokens belong, on the device of the model too.
+    fn tokens<'a>(
+        &self,
+        starts: &'a [usize],
+        positions: &'a [u32],
+        rope: &'a Arc<RopeTable>,
+    ) -> Result<Tokens<'a>> {
+        let device = match &self.accelerator {
+            None => None,
+            Some(accelerator) => Some(cuda::Tokens::upload(accelerator, starts, positions, rope)?),
+        };
+        Ok(Tokens { starts, positions, rope, device })
+    }
+
     /// Runs the layers and the final norm on packed embeddings.
     pub(crate) fn forward(
         &self,
@@ -110,11 +159,11 @@ impl Inner {
         keep: Keep,
     ) -> Result<(Tensor, Tape)> {
         let rope = self.rope_for(&batch.positions)?;
-        let tokens = Tokens { starts: &batch.starts, positions: &batch.positions, rope: &rope };
+        let tokens = self.tokens(&batch.starts, &batch.positions, &rope)?;
         let mut tape = Tape { inputs: Vec::new(), activations: Vec::new() };
         let mut x = x;
         for (i, layer) in self.layers.iter().enumerate() {
-            let keys = own_keys(prefix, i);
+            let keys = own_keys(prefix, i, &tokens);
             let a = layer.attend(&x, layer.project(&x, &tokens)?, &tokens, keys)?;
             let y = layer.finish(&a)?;
             if keep != Keep::Nothing {
@@ -141,15 +190,15 @@ impl Inner {
         dy: &Tensor,
     ) -> Result<Tensor> {
         let rope = self.rope_for(&batch.positions)?;
-        let tokens = Tokens { starts: &batch.starts, positions: &batch.positions, rope: &rope };
+        let tokens = self.tokens(&batch.starts, &batch.positions, &rope)?;
         let last = tape
             .inputs
             .last()
             .ok_or_else(|| Error::Input("backward of a pass that kept nothing".into()))?;
-        let mut dx = self.norm.backward(last, dy, &dy.zeros_like()?)?;
+        let mut dx = self.norm.backward(last, dy, None)?;
         for (i, layer) in self.layers.iter().enumerate().rev() {
             let x = &tape.inputs[i];
-            let keys = own_keys(prefix, i);
+            let keys = own_keys(prefix, i, &tokens);
             let again;
             let a = match tape.activations.get(i) {
                 Some(a) => a,
@@ -163,33 +212,74 @@ impl Inner {
         Ok(dx)
     }
 
-    /// Runs the layers on packed embeddings, appending keys and values to the
-    /// caches, `caches[layer][sequence]`, which continue after the prefix; returns the states before the final
-    /// norm.
+    /// Runs the first `layers` layers on packed embeddings, appending keys and values
+    /// to the sequences' caches, which continue after the prefix; returns the states
+    /// before the final norm.
     pub(crate) fn forward_cached(
         &self,
         x: Tensor,
         starts: &[usize],
         positions: &[u32],
         prefix: Option<&Prefix>,
-        caches: &mut [Vec<KeyBlock>],
+        layers: usize,
+        caches: &mut [SequenceKeys],
     ) -> Result<Tensor> {
         let rope = self.rope_for(positions)?;
-        let tokens = Tokens { starts, positions, rope: &rope };
+        let mut tokens = self.tokens(starts, positions, &rope)?;
+        if let (Some(accelerator), Some(device)) = (&self.accelerator, tokens.device.take()) {
+            for (cache, w) in caches.iter_mut().zip(starts.windows(2)) {
+                cache.grow_device(w[1] - w[0])?;
+            }
+            let keys = caches.iter().filter_map(SequenceKeys::device);
+            tokens.device = Some(device.with_caches(accelerator, keys)?);
+        }
         let mut x = x;
-        for (i, (layer, cache)) in self.layers.iter().zip(caches).enumerate() {
+        for (i, layer) in self.layers[..layers].iter().enumerate() {
             let qkv = layer.project(&x, &tokens)?;
-            let heads = layer.heads();
-            crate::ops::with_f32(&qkv, |qkv| {
-                for (block, w) in cache.iter_mut().zip(starts.windows(2)) {
-                    let rows = &qkv[w[0] * heads.stride()..w[1] * heads.stride()];
-                    block.append(rows, heads.stride(), heads.key_at(), heads.value_at());
+            let own = own_keys(prefix, i, &tokens);
+            let cached: Vec<_>;
+            let keys = match (own, &tokens.device) {
+                (LayerKeys::Host(own), _) => {
+                    let heads = layer.heads();
+                    crate::ops::with_f32(&qkv, |qkv| {
+                        let blocks = caches.iter_mut().filter_map(|c| c.host_mut(i));
+                        for (block, w) in blocks.zip(starts.windows(2)) {
+                            let rows = &qkv[w[0] * heads.stride()..w[1] * heads.stride()];
+                            block.append(rows, heads.stride(), heads.key_at(), heads.value_at());
+                        }
+                    })?;
+                    cached = caches.iter().filter_map(|c| c.host(i)).collect();
+                    LayerKeys::Host(Keys { cached: Some(&cached), ..own })
                 }
-            })?;
-            let keys = Keys { cached: Some(cache), ..own_keys(prefix, i) };
+                (own, Some(device)) => {
+                    cuda::attention::append(&qkv, layer.heads(), device, i)?;
+                    own
+                }
+                (own, None) => own,
+            };
             x = layer.finish(&layer.attend(&x, qkv, &tokens, keys)?)?;
         }
         Ok(x)
+    }
+}
+
+/// What an op whose result is there already gives candle: a copy, f32 on the CPU.
+pub(crate) fn computed_cpu(output: &Tensor) -> CandleResult<(CpuStorage, Shape)> {
+    let (storage, layout) = output.storage_and_layout();
+    match &*storage {
+        Storage::Cpu(cpu) => {
+            Ok((CpuStorage::F32(f32_slice(cpu, layout)?.to_vec()), layout.shape().clone()))
+        }
+        _ => candle_core::bail!("the result is not on the CPU"),
+    }
+}
+
+/// [`computed_cpu`] on a CUDA device.
+pub(crate) fn computed_cuda(output: &Tensor) -> CandleResult<(CudaStorage, Shape)> {
+    let (storage, layout) = output.storage_and_layout();
+    match &*storage {
+        Storage::Cuda(cuda) => Ok((cuda.try_clone(layout)?, layout.shape().clone())),
+        _ => candle_core::bail!("the result is not on a CUDA device"),
     }
 }
 
@@ -209,23 +299,22 @@ impl CustomOp1 for Stack {
     }
 
     fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> CandleResult<(CpuStorage, Shape)> {
-        let (storage, layout) = self.output.storage_and_layout();
-        match &*storage {
-            candle_core::Storage::Cpu(cpu) => {
-                Ok((CpuStorage::F32(f32_slice(cpu, layout)?.to_vec()), layout.shape().clone()))
-            }
-            _ => candle_core::bail!("frozen-llama: the output is not on the CPU"),
-        }
+        computed_cpu(&self.output)
+    }
+
+    fn cuda_fwd(&self, _: &CudaStorage, _: &Layout) -> CandleResult<(CudaStorage, Shape)> {
+        computed_cuda(&self.output)
     }
 
     fn bwd(&self, _: &Tensor, _: &Tensor, grad: &Tensor) -> CandleResult<Option<Tensor>> {
         let _span = tracing::debug_span!("llm backward").entered();
         let run = || {
-            let dy = self.batch.pack(grad)?;
+            let accelerator = self.model.accelerator.as_ref();
+            let dy = self.batch.pack(grad, accelerator)?;
             let dx = self.model.backward(&self.tape, &self.batch, self.prefix.as_ref(), &dy)?;
-            self.batch.unpack(&dx)
+            self.batch.unpack(&dx, accelerator)
         };
-        let result: Result<Tensor> = crate::pool::enter(run);
+        let result: Result<Tensor> = self.model.enter(run);
         result.map(Some).map_err(candle_core::Error::wrap)
     }
 }

@@ -41,7 +41,8 @@ impl Heads {
     fn group(self) -> usize {
         self.queries / self.keys
     }
-    fn scale(self) -> f32 {
+    /// What scores are multiplied with.
+    pub(crate) fn scale(self) -> f32 {
         1.0 / (self.dim as f32).sqrt()
     }
 }

@@ -115,7 +115,7 @@ pub fn quantize(
     options.validate()?;
     let config = LlamaConfig::from_dir(dir)?;
     let level = SimdLevel::detect();
-    let loader = Loader::new(dir, &config, level, Precision::F32)?;
+    let loader = Loader::new(dir, &config, level, Precision::F32, None)?;
     let (ids, starts, positions) = packed(calibration, &config)?;
     let mut job = Job {
         loader,
@@ -125,7 +125,7 @@ pub fn quantize(
         writer: Writer::new(out)?,
         starts,
         positions,
-        rope: RopeCache::new(&config),
+        rope: RopeCache::new(&config, None),
         heads: Heads {
             queries: config.num_attention_heads,
             keys: config.num_key_value_heads,
@@ -229,7 +229,8 @@ impl Job<'_> {
             ("self_attn.v_proj", keys, c.attention_bias),
         ];
         let qkv = self.linears(i, &qkv, hidden, &normed, progress)?.forward(&normed, None)?;
-        let rope = self.rope.table(self.positions.iter().max().map_or(1, |&p| p as usize + 1));
+        let positions = self.positions.iter().max().map_or(1, |&p| p as usize + 1);
+        let rope = self.rope.table(positions)?;
         Rope { heads, positions: &self.positions, cos: &rope.cos, sin: &rope.sin, inverse: false }
             .apply(&qkv)?;
         let attention = Attention {

@@ -86,6 +86,11 @@ impl Matrix {
         self.n.div_ceil(PANEL)
     }
 
+    /// Whether the values are quantised.
+    pub(crate) fn is_packed(&self) -> bool {
+        matches!(self.storage, Storage::Packed(_))
+    }
+
     /// Bytes that the weight holds in memory.
     pub(crate) fn resident_bytes(&self) -> usize {
         let values = match &self.storage {

@@ -11,7 +11,7 @@ mod row;
 
 pub(crate) use buffer::Arena;
 pub(crate) use decode::panel_scales;
-pub(crate) use matrix::{Matrix, Segment};
+pub(crate) use matrix::{DenseData, Matrix, Scales, Segment, Storage, Zeros};
 #[cfg(test)]
 pub(crate) use quantized::unpack_zeros;
 pub(crate) use quantized::{GptqTensors, ScalesRef};

@@ -1,0 +1,352 @@
+//! Loss and ranking where the tensors are on a device: the same blocks of items,
+//! as tensor operations, so that only lists of `k` items come to the host.
+
+use std::ops::Range;
+
+use candle_core::backend::BackendStorage;
+use candle_core::{
+    CpuStorage, CudaStorage, CustomOp3, D, DType, Device, Layout, Shape, Storage, Tensor, WithDType,
+};
+use glta_metrics::Ranked;
+
+use crate::blocks::LogSumExp;
+use crate::decode::Ranking;
+use crate::loss::{MASKED, inside, share};
+use crate::{Decoder, Error, Result};
+
+/// Logits of a block (64 MB).
+const BLOCK_LOGITS: usize = 16 << 20;
+/// Lists up to this long are found on the device, one maximum after the other.
+const LONGEST_LIST: usize = 64;
+/// Index of an entry that scattering and gathering pass over.
+const NONE: u32 = u32::MAX;
+
+/// `Z Wᵀ + b + offset`: rows by items, in blocks of items.
+#[derive(Debug, Clone)]
+pub(crate) struct Logits {
+    /// `(rows, inner)`.
+    pub(crate) z: Tensor,
+    /// `(items, inner)`.
+    pub(crate) w: Tensor,
+    /// `(items,)`.
+    pub(crate) bias: Tensor,
+    /// `(rows, items)`.
+    pub(crate) offset: Option<Tensor>,
+    /// Items of a block, if not as many as fit.
+    pub(crate) block: Option<usize>,
+}
+
+impl Logits {
+    fn ranges(&self) -> Result<impl Iterator<Item = Range<usize>>> {
+        let (rows, items) = (self.z.dims2()?.0, self.w.dims2()?.0);
+        let block = self.block.unwrap_or((BLOCK_LOGITS / rows.max(1)).max(1024));
+        Ok((0..items).step_by(block).map(move |start| start..(start + block).min(items)))
+    }
+
+    /// Those of some items, in memory of their own.
+    fn of(&self, range: &Range<usize>) -> Result<Tensor> {
+        let (start, len) = (range.start, range.len());
+        let product = self.z.matmul(&self.w.narrow(0, start, len)?.t()?)?;
+        let logits = product.broadcast_add(&self.bias.narrow(0, start, len)?)?;
+        Ok(match &self.offset {
+            None => logits,
+            Some(offset) => (logits + offset.narrow(1, start, len)?)?,
+        })
+    }
+}
+
+/// The parts of ascending lists that lie in `range`, counted from its start:
+/// `(lists, longest)`; `None` where all are empty.
+fn indices<'a>(
+    lists: impl Iterator<Item = &'a [u32]>,
+    range: &Range<usize>,
+    device: &Device,
+) -> Result<Option<Tensor>> {
+    let parts: Vec<Vec<u32>> =
+        lists.map(|list| inside(list, range).map(|at| at as u32).collect()).collect();
+    let longest = parts.iter().map(Vec::len).max().unwrap_or(0);
+    if longest == 0 {
+        return Ok(None);
+    }
+    let mut values = vec![NONE; parts.len() * longest];
+    for (row, part) in values.chunks_exact_mut(longest).zip(&parts) {
+        row[..part.len()].copy_from_slice(part);
+    }
+    Ok(Some(Tensor::from_vec(values, (parts.len(), longest), device)?))
+}
+
+/// Sets these entries of `to`.
+fn set(to: &Tensor, at: Option<&Tensor>, value: f32) -> Result<()> {
+    if let Some(at) = at {
+        let values = Tensor::full(value, at.dims(), to.device())?;
+        to.scatter_set(at, &values, 1)?;
+    }
+    Ok(())
+}
+
+/// Maximum and `Σ exp(logit − maximum)` of every row, `(rows, 1)` each.
+#[derive(Debug)]
+struct Sums {
+    max: Tensor,
+    sum: Tensor,
+}
+
+impl Sums {
+    fn of(logits: &Tensor) -> Result<Self> {
+        let max = logits.max_keepdim(1)?;
+        let sum = logits.broadcast_sub(&max)?.exp()?.sum_keepdim(1)?;
+        Ok(Self { max, sum })
+    }
+
+    fn and(self, other: Self) -> Result<Self> {
+        let max = self.max.maximum(&other.max)?;
+        let part = |s: &Self| &s.sum * (&s.max - &max)?.exp()?;
+        let sum = (part(&self)? + part(&other)?)?;
+        Ok(Self { max, sum })
+    }
+
+    fn join(before: Option<Self>, logits: &Tensor) -> Result<Self> {
+        let own = Self::of(logits)?;
+        match before {
+            None => Ok(own),
+            Some(before) => before.and(own),
+        }
+    }
+}
+
+/// The set cross-entropy of [`Logits`] as a differentiable op, its value already
+/// computed.
+struct CrossEntropy {
+    /// Ascending, like `masked`.
+    targets: Vec<Vec<u32>>,
+    masked: Vec<Vec<u32>>,
+    logits: Logits,
+    /// Logarithm of every row's softmax denominator, `(rows, 1)`.
+    log_sum_exp: Tensor,
+    /// Weight of every row's loss, and share of each of its targets, `(rows, 1)`;
+    /// zero without targets.
+    weights: Tensor,
+    shares: Tensor,
+    value: Tensor,
+}
+
+/// [`crate::loss::blocked_cross_entropy`] on a device. `active` rows have targets;
+/// `targets` and `masked` are ascending.
+pub(crate) fn cross_entropy(
+    logits: Logits,
+    targets: Vec<Vec<u32>>,
+    masked: Vec<Vec<u32>>,
+    active: usize,
+) -> Result<Tensor> {
+    let (z, w, bias) = (logits.z.clone(), logits.w.clone(), logits.bias.clone());
+    let logits = Logits { z: z.detach(), w: w.detach(), bias: bias.detach(), ..logits };
+    let device = z.device();
+    let rows = targets.len();
+    let column = |value: &dyn Fn(&[u32]) -> f32| {
+        let value = |list: &Vec<u32>| if list.is_empty() { 0.0 } else { value(list) };
+        Tensor::from_vec(targets.iter().map(value).collect(), (rows, 1), device)
+    };
+    let (weights, shares) = (column(&|_| 1.0 / active as f32)?, column(&share)?);
+
+    let mut sums = None;
+    let mut hits = Tensor::zeros((rows, 1), DType::F32, device)?;
+    for range in logits.ranges()? {
+        let block = logits.of(&range)?;
+        set(&block, indices(lists(&masked), &range, device)?.as_ref(), MASKED)?;
+        if let Some(at) = indices(lists(&targets), &range, device)? {
+            hits = (hits + block.gather(&at, 1)?.sum_keepdim(1)?)?;
+        }
+        sums = Some(Sums::join(sums, &block)?);
+    }
+    let Some(sums) = sums else { return Err(Error::NoTargets) };
+    let log_sum_exp = (sums.max + sums.sum.log()?)?;
+    let value = ((&log_sum_exp - (hits * &shares)?)? * &weights)?.sum_all()?;
+    let op = CrossEntropy { targets, masked, logits, log_sum_exp, weights, shares, value };
+    Ok(z.apply_op3(&w, &bias, op)?)
+}
+
+fn lists(lists: &[Vec<u32>]) -> impl Iterator<Item = &[u32]> {
+    lists.iter().map(Vec::as_slice)
+}
+
+impl CrossEntropy {
+    /// Gradients at `z`, `w` and the bias, times the scalar `grad`; of the last two
+    /// where they are asked for.
+    fn backward(
+        &self,
+        grad: &Tensor,
+        w: bool,
+        bias: bool,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let logits = &self.logits;
+        let device = logits.z.device();
+        let weights = self.weights.broadcast_mul(&grad.detach())?;
+        let (mut dz, mut dw, mut db) = (None::<Tensor>, Vec::new(), Vec::new());
+        for range in logits.ranges()? {
+            let block = logits.of(&range)?;
+            set(&block, indices(lists(&self.masked), &range, device)?.as_ref(), MASKED)?;
+            let d = block.broadcast_sub(&self.log_sum_exp)?.exp()?.broadcast_mul(&weights)?;
+            if let Some(at) = indices(lists(&self.targets), &range, device)? {
+                let shares = (&self.shares * &weights)?.neg()?;
+                let shares = shares.broadcast_as(at.dims())?.contiguous()?;
+                d.scatter_add_set(&at, &shares, 1)?;
+            }
+            let part = d.matmul(&logits.w.narrow(0, range.start, range.len())?)?;
+            dz = Some(match dz {
+                None => part,
+                Some(sum) => (sum + part)?,
+            });
+            if w {
+                dw.push(d.t()?.matmul(&logits.z)?);
+            }
+            if bias {
+                db.push(d.sum(0)?);
+            }
+        }
+        let whole = |parts: Vec<Tensor>| match parts.is_empty() {
+            true => Ok(None),
+            false => Tensor::cat(&parts, 0).map(Some),
+        };
+        Ok((dz, whole(dw)?, whole(db)?))
+    }
+}
+
+impl CustomOp3 for CrossEntropy {
+    fn name(&self) -> &'static str {
+        "blocked-cross-entropy"
+    }
+
+    // The value is there already; this only puts it into the graph.
+    fn cpu_fwd(
+        &self,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        let value = self.value.to_scalar::<f32>()?;
+        Ok((f32::to_cpu_storage_owned(vec![value]), Shape::from(())))
+    }
+
+    fn cuda_fwd(
+        &self,
+        _: &CudaStorage,
+        _: &Layout,
+        _: &CudaStorage,
+        _: &Layout,
+        _: &CudaStorage,
+        _: &Layout,
+    ) -> candle_core::Result<(CudaStorage, Shape)> {
+        let (storage, layout) = self.value.storage_and_layout();
+        match &*storage {
+            Storage::Cuda(storage) => Ok((storage.try_clone(layout)?, Shape::from(()))),
+            _ => candle_core::bail!("the loss is not on a CUDA device"),
+        }
+    }
+
+    fn bwd(
+        &self,
+        _: &Tensor,
+        w: &Tensor,
+        bias: &Tensor,
+        _value: &Tensor,
+        grad: &Tensor,
+    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let _span = tracing::debug_span!("head backward").entered();
+        self.backward(grad, w.track_op(), bias.track_op())
+            .map_err(|e| candle_core::Error::Msg(format!("blocked-cross-entropy: {e}")))
+    }
+}
+
+/// [`crate::decode::rank`] on a device; `excluded` is ascending.
+pub(crate) fn rank(
+    logits: &Logits,
+    slots: usize,
+    excluded: &[Vec<u32>],
+    k: usize,
+    decoder: Decoder,
+) -> Result<Vec<Vec<Ranked>>> {
+    let device = logits.z.device();
+    let users = excluded.len();
+    let per_user = if decoder == Decoder::Parallel { slots } else { slots.min(1) };
+    let mut best: Vec<Vec<Ranked>> = vec![Vec::new(); users * per_user];
+    let mut sums = None;
+    for range in logits.ranges()? {
+        let block = logits.of(&range)?;
+        sums = Some(Sums::join(sums, &block)?);
+        let rows = if per_user == slots {
+            block
+        } else {
+            block.reshape((users, slots, range.len()))?.mean(1)?
+        };
+        let shown = excluded.iter().flat_map(|list| vec![list.as_slice(); per_user]);
+        set(&rows, indices(shown, &range, device)?.as_ref(), f32::NEG_INFINITY)?;
+        for (list, found) in best.iter_mut().zip(largest(&rows, k)?) {
+            let found = found.into_iter();
+            let first = range.start as u32;
+            crate::decode::merge(list, found.map(|r| Ranked { item: r.item + first, ..r }), k);
+        }
+    }
+    let Some(sums) = sums else { return Ok(vec![Vec::new(); users]) };
+    let max: Vec<f32> = sums.max.flatten_all()?.to_vec1()?;
+    let sum: Vec<f32> = sums.sum.flatten_all()?.to_vec1()?;
+    let sums: Vec<LogSumExp> =
+        max.into_iter().zip(sum).map(|(max, sum)| LogSumExp::new(max, f64::from(sum))).collect();
+    if sums.iter().any(|sum| !sum.value().is_finite()) {
+        return Err(not_a_number(logits, slots)?);
+    }
+    let mut best = best.into_iter();
+    let rankings = sums
+        .chunks(slots.max(1))
+        .map(|sums| Ranking::of(best.by_ref().take(per_user).collect(), sums.to_vec()));
+    Ok(rankings.map(|ranking| ranking.finish(k)).collect())
+}
+
+/// The `k` largest of every row, best first, ties by lower index; −∞ is never
+/// among them. Overwrites the rows.
+fn largest(rows: &Tensor, k: usize) -> Result<Vec<Vec<Ranked>>> {
+    let (n, width) = rows.dims2()?;
+    if k > LONGEST_LIST {
+        let rows: Vec<Vec<f32>> = rows.to_vec2()?;
+        return Ok(rows.iter().map(|row| glta_metrics::best(row, k).unwrap_or_default()).collect());
+    }
+    let device = rows.device();
+    let index = Tensor::arange(0, width as u32, device)?.broadcast_as((n, width))?;
+    let none = Tensor::full(NONE, (1, 1), device)?.broadcast_as((n, width))?;
+    let taken = Tensor::full(f32::NEG_INFINITY, (n, 1), device)?;
+    let (mut scores, mut items) = (Vec::new(), Vec::new());
+    for _ in 0..k.min(width) {
+        let max = rows.max_keepdim(D::Minus1)?;
+        // The lowest index that has it; none where that is not a number.
+        let at = rows.broadcast_eq(&max)?.where_cond(&index, &none)?.min_keepdim(D::Minus1)?;
+        rows.scatter_set(&at, &taken, 1)?;
+        scores.push(max);
+        items.push(at);
+    }
+    if scores.is_empty() {
+        return Ok(vec![Vec::new(); n]);
+    }
+    let scores: Vec<Vec<f32>> = Tensor::cat(&scores, 1)?.to_vec2()?;
+    let items: Vec<Vec<u32>> = Tensor::cat(&items, 1)?.to_vec2()?;
+    let list = |(scores, items): (Vec<f32>, Vec<u32>)| {
+        let pairs = scores.into_iter().zip(items);
+        let found = pairs.filter(|&(score, item)| score > f32::NEG_INFINITY && item != NONE);
+        found.map(|(score, item)| Ranked { item, score }).collect()
+    };
+    Ok(scores.into_iter().zip(items).map(list).collect())
+}
+
+/// Says where a logit is not a number, or infinite.
+fn not_a_number(logits: &Logits, slots: usize) -> Result<Error> {
+    for range in logits.ranges()? {
+        let block: Vec<Vec<f32>> = logits.of(&range)?.to_vec2()?;
+        for (row, block) in block.iter().enumerate() {
+            if let Some(at) = block.iter().position(|l| l.is_nan() || *l == f32::INFINITY) {
+                return Ok(Error::NotANumber { slot: row % slots.max(1), item: range.start + at });
+            }
+        }
+    }
+    Ok(Error::NotANumber { slot: 0, item: 0 })
+}

@@ -1,0 +1,524 @@
+// Causal attention of packed sequences over a fused projection `qkv: (tokens,
+// stride)`, rows of query heads, key heads and value heads, after RoPE; with
+// online softmax, so that no matrix of scores is ever in memory.
+//
+// A sequence's keys are `shared_keys` rows of a block that stands before every
+// sequence, then its own: the rows of `qkv` themselves, or of a cache that ends
+// with them. Rows of block and cache are the key and value part of such a row.
+#include "common.cuh"
+
+constexpr u32 TILE = 32;     // queries and keys of a tile
+constexpr u32 THREADS = 128; // 16 rows by 8 columns of threads
+constexpr u32 ROWS = 2;      // rows of a tile that a thread holds, 16 apart
+constexpr u32 COLUMNS = 4;   // columns of a score tile that it holds, 8 apart
+constexpr u32 SCORES = TILE + 4; // stride of a tile of scores in shared memory
+
+// Sizes and places that all kernels here need.
+struct Heads {
+    u32 queries, keys, dim;
+    float scale;
+    INLINE u32 stride() const { return (queries + 2 * keys) * dim; }
+};
+
+// Keys and values of one head, row by row.
+template <typename T> struct Keys {
+    const T *keys, *values;
+    u32 stride, len;
+};
+
+template <typename T>
+INLINE Keys<T> shared_keys(const T *block, u32 len, u32 head, Heads heads) {
+    const T *keys = block + head * heads.dim;
+    return {keys, keys + heads.keys * heads.dim, 2 * heads.keys * heads.dim, len};
+}
+
+// `caches`: for every sequence the address of its cache (layers, capacity, row)
+// and `capacity << 32 | keys`; null where `qkv` holds the keys.
+template <typename T>
+INLINE Keys<T> own_keys(const T *qkv, const u32 *starts, const u64 *caches, u32 layer, u32 sequence,
+                        u32 head, Heads heads) {
+    if (caches == nullptr) {
+        const u32 start = starts[sequence];
+        const T *keys = qkv + u64(start) * heads.stride() + (heads.queries + head) * heads.dim;
+        return {keys, keys + heads.keys * heads.dim, heads.stride(), starts[sequence + 1] - start};
+    }
+    const u64 sizes = caches[2 * sequence + 1];
+    const u32 width = 2 * heads.keys * heads.dim;
+    const T *block = reinterpret_cast<const T *>(caches[2 * sequence]) +
+                     u64(layer) * u32(sizes >> 32) * width;
+    return shared_keys(block, u32(sizes), head, heads);
+}
+
+// A tile in shared memory, (TILE, D + 4), zero where there is no row or column.
+template <typename T, int D>
+INLINE void load_tile(float *to, const T *from, u32 stride, u32 rows, u32 dim) {
+    for (u32 i = threadIdx.x; i < TILE * (D / 4); i += THREADS) {
+        const u32 row = i / (D / 4), column = i % (D / 4) * 4;
+        float v[4] = {};
+        if (row < rows && column < dim) {
+            load4(from + u64(row) * stride + column, v);
+        }
+        store4(to + row * (D + 4) + column, v);
+    }
+}
+
+INLINE u32 tile_row(u32 i) { return threadIdx.x / 8 + 16 * i; }
+INLINE u32 tile_column(u32 j) { return threadIdx.x % 8 + 8 * j; }
+
+// Products of this thread's rows of `a` and columns, rows of `b`.
+template <int D>
+INLINE void scores(const float *a, const float *b, float (&to)[ROWS][COLUMNS]) {
+    for (u32 i = 0; i < ROWS; i++) {
+        for (u32 j = 0; j < COLUMNS; j++) {
+            to[i][j] = 0.0f;
+        }
+    }
+#pragma unroll 4
+    for (u32 k = 0; k < D; k += 4) {
+        float x[ROWS][4], y[COLUMNS][4];
+#pragma unroll
+        for (u32 i = 0; i < ROWS; i++) {
+            load4(a + tile_row(i) * (D + 4) + k, x[i]);
+        }
+#pragma unroll
+        for (u32 j = 0; j < COLUMNS; j++) {
+            load4(b + tile_column(j) * (D + 4) + k, y[j]);
+        }
+#pragma unroll
+        for (u32 i = 0; i < ROWS; i++) {
+#pragma unroll
+            for (u32 j = 0; j < COLUMNS; j++) {
+#pragma unroll
+                for (u32 e = 0; e < 4; e++) {
+                    to[i][j] = fmaf(x[i][e], y[j][e], to[i][j]);
+                }
+            }
+        }
+    }
+}
+
+// Four neighbouring columns in each of D / 32 runs of 32.
+template <int D> using Sums = float[ROWS][D / 32][4];
+
+template <int D> INLINE u32 sum_column(u32 run) { return run * 32 + threadIdx.x % 8 * 4; }
+
+// sums += weights (TILE, SCORES) x rows (TILE, D + 4)
+template <int D> INLINE void weigh(const float *weights, const float *rows, Sums<D> &sums) {
+#pragma unroll 4
+    for (u32 k = 0; k < TILE; k++) {
+        float w[ROWS];
+#pragma unroll
+        for (u32 i = 0; i < ROWS; i++) {
+            w[i] = weights[tile_row(i) * SCORES + k];
+        }
+#pragma unroll
+        for (u32 run = 0; run < D / 32; run++) {
+            float v[4];
+            load4(rows + k * (D + 4) + sum_column<D>(run), v);
+#pragma unroll
+            for (u32 i = 0; i < ROWS; i++) {
+#pragma unroll
+                for (u32 e = 0; e < 4; e++) {
+                    sums[i][run][e] = fmaf(w[i], v[e], sums[i][run][e]);
+                }
+            }
+        }
+    }
+}
+
+template <typename T, int D>
+INLINE void write_sums(const Sums<D> &sums, const float (&factor)[ROWS], T *to, u32 stride,
+                       u32 rows, u32 dim) {
+    for (u32 i = 0; i < ROWS; i++) {
+        for (u32 run = 0; run < D / 32; run++) {
+            const u32 row = tile_row(i), column = sum_column<D>(run);
+            if (row < rows && column < dim) {
+                float v[4];
+                for (u32 e = 0; e < 4; e++) {
+                    v[e] = sums[i][run][e] * factor[i];
+                }
+                store4(to + u64(row) * stride + column, v);
+            }
+        }
+    }
+}
+
+// Combines the eight threads that hold a row.
+INLINE float row_max(float x) {
+    for (int lane = 4; lane > 0; lane /= 2) {
+        x = fmaxf(x, __shfl_xor_sync(ALL_LANES, x, lane));
+    }
+    return x;
+}
+INLINE float row_sum(float x) {
+    for (int lane = 4; lane > 0; lane /= 2) {
+        x += __shfl_xor_sync(ALL_LANES, x, lane);
+    }
+    return x;
+}
+
+// The queries of one block: `tiles` holds (sequence, first row of `qkv`).
+struct Queries {
+    u32 sequence, first, rows, head;
+    u32 seen; // own keys that the first one sees; each next one sees one more
+
+    INLINE Queries(const u32 *tiles, const u32 *starts, u32 own_keys) : head(blockIdx.y) {
+        sequence = tiles[2 * blockIdx.x], first = tiles[2 * blockIdx.x + 1];
+        const u32 end = starts[sequence + 1];
+        rows = end - first < TILE ? end - first : TILE;
+        seen = own_keys - (end - first) + 1;
+    }
+};
+
+// out: (tokens, queries * dim), lse: (tokens, queries), null where not wanted:
+// the logarithm of each softmax's denominator.
+template <typename T, int D>
+INLINE void attention(const T *qkv, const u32 *tiles, const u32 *starts, const u64 *caches,
+                      u32 layer, const T *shared_block, u32 shared_len, T *out, float *lse,
+                      Heads heads) {
+    const u32 sequence = tiles[2 * blockIdx.x], group = heads.queries / heads.keys;
+    const Keys<T> sources[2] = {
+        shared_keys(shared_block, shared_len, blockIdx.y / group, heads),
+        own_keys(qkv, starts, caches, layer, sequence, blockIdx.y / group, heads)};
+    const Queries q(tiles, starts, sources[1].len);
+    float *query_tile = shared_memory<float>();
+    float *key_tile = query_tile + TILE * (D + 4);
+    float *weight_tile = key_tile + TILE * (D + 4);
+    load_tile<T, D>(query_tile, qkv + u64(q.first) * heads.stride() + q.head * heads.dim,
+                    heads.stride(), q.rows, heads.dim);
+    float max[ROWS], sum[ROWS];
+    Sums<D> sums = {};
+    for (u32 i = 0; i < ROWS; i++) {
+        max[i] = -INFINITY, sum[i] = 0.0f;
+    }
+    for (u32 source = 0; source < 2; source++) {
+        const Keys<T> keys = sources[source];
+        const u32 seen = source == 0 ? keys.len : q.seen + q.rows - 1;
+        for (u32 from = 0; from < seen; from += TILE) {
+            const u32 rows = keys.len - from < TILE ? keys.len - from : TILE;
+            __syncthreads();
+            load_tile<T, D>(key_tile, keys.keys + u64(from) * keys.stride, keys.stride, rows,
+                            heads.dim);
+            __syncthreads();
+            float s[ROWS][COLUMNS];
+            scores<D>(query_tile, key_tile, s);
+            for (u32 i = 0; i < ROWS; i++) {
+                const u32 row = tile_row(i);
+                const u32 end = source == 0 ? keys.len : q.seen + row;
+                float top = -INFINITY;
+                for (u32 j = 0; j < COLUMNS; j++) {
+                    const u32 key = from + tile_column(j);
+                    s[i][j] = key < end && key < keys.len ? s[i][j] * heads.scale : -INFINITY;
+                    top = fmaxf(top, s[i][j]);
+                }
+                top = fmaxf(max[i], row_max(top));
+                // A row that has seen nothing yet has no maximum to subtract.
+                const float shift = top == -INFINITY ? 0.0f : top;
+                const float before = expf(max[i] - shift);
+                float added = 0.0f;
+                for (u32 j = 0; j < COLUMNS; j++) {
+                    const float w = expf(s[i][j] - shift);
+                    weight_tile[row * SCORES + tile_column(j)] = w;
+                    added += w;
+                }
+                max[i] = top;
+                sum[i] = fmaf(sum[i], before, row_sum(added));
+                for (u32 run = 0; run < D / 32; run++) {
+                    for (u32 e = 0; e < 4; e++) {
+                        sums[i][run][e] *= before;
+                    }
+                }
+            }
+            __syncthreads();
+            load_tile<T, D>(key_tile, keys.values + u64(from) * keys.stride, keys.stride, rows,
+                            heads.dim);
+            __syncthreads();
+            weigh<D>(weight_tile, key_tile, sums);
+        }
+    }
+    const u32 width = heads.queries * heads.dim;
+    float inverse[ROWS];
+    for (u32 i = 0; i < ROWS; i++) {
+        inverse[i] = 1.0f / sum[i];
+        const u32 row = tile_row(i);
+        if (lse != nullptr && row < q.rows && threadIdx.x % 8 == 0) {
+            lse[u64(q.first + row) * heads.queries + q.head] = max[i] + logf(sum[i]);
+        }
+    }
+    write_sums<T, D>(sums, inverse, out + u64(q.first) * width + q.head * heads.dim, width, q.rows,
+                     heads.dim);
+}
+
+// delta = sum(d_out * out) of every token and head, (tokens, queries); a block
+// for each token.
+template <typename T>
+INLINE void attention_delta(const T *out, const T *d_out, float *delta, u32 queries, u32 dim) {
+    for (u32 head = threadIdx.x / WARP; head < queries; head += blockDim.x / WARP) {
+        const u64 at = (u64(blockIdx.x) * queries + head) * dim;
+        float sum = 0.0f;
+        for (u32 i = threadIdx.x % WARP; i < dim; i += WARP) {
+            sum = fmaf(to_float(out[at + i]), to_float(d_out[at + i]), sum);
+        }
+        sum = warp_sum(sum);
+        if (threadIdx.x % WARP == 0) {
+            delta[u64(blockIdx.x) * queries + head] = sum;
+        }
+    }
+}
+
+// Gradient of the queries into d_qkv: (tokens, stride).
+template <typename T, int D>
+INLINE void attention_queries(const T *qkv, const T *d_out, const float *lse, const float *delta,
+                              const u32 *tiles, const u32 *starts, const T *shared_block,
+                              u32 shared_len, T *d_qkv, Heads heads) {
+    const u32 sequence = tiles[2 * blockIdx.x], group = heads.queries / heads.keys;
+    const Keys<T> sources[2] = {
+        shared_keys(shared_block, shared_len, blockIdx.y / group, heads),
+        own_keys(qkv, starts, nullptr, 0, sequence, blockIdx.y / group, heads)};
+    const Queries q(tiles, starts, sources[1].len);
+    const u32 width = heads.queries * heads.dim;
+    float *query_tile = shared_memory<float>();
+    float *grad_tile = query_tile + TILE * (D + 4);
+    float *key_tile = grad_tile + TILE * (D + 4);
+    float *value_tile = key_tile + TILE * (D + 4);
+    float *weight_tile = value_tile + TILE * (D + 4);
+    load_tile<T, D>(query_tile, qkv + u64(q.first) * heads.stride() + q.head * heads.dim,
+                    heads.stride(), q.rows, heads.dim);
+    load_tile<T, D>(grad_tile, d_out + u64(q.first) * width + q.head * heads.dim, width, q.rows,
+                    heads.dim);
+    float row_lse[ROWS], row_delta[ROWS];
+    for (u32 i = 0; i < ROWS; i++) {
+        const u32 row = tile_row(i) < q.rows ? tile_row(i) : 0;
+        row_lse[i] = lse[u64(q.first + row) * heads.queries + q.head];
+        row_delta[i] = delta[u64(q.first + row) * heads.queries + q.head];
+    }
+    Sums<D> sums = {};
+    for (u32 source = 0; source < 2; source++) {
+        const Keys<T> keys = sources[source];
+        const u32 seen = source == 0 ? keys.len : q.seen + q.rows - 1;
+        for (u32 from = 0; from < seen; from += TILE) {
+            const u32 rows = keys.len - from < TILE ? keys.len - from : TILE;
+            __syncthreads();
+            load_tile<T, D>(key_tile, keys.keys + u64(from) * keys.stride, keys.stride, rows,
+                            heads.dim);
+            load_tile<T, D>(value_tile, keys.values + u64(from) * keys.stride, keys.stride, rows,
+                            heads.dim);
+            __syncthreads();
+            float s[ROWS][COLUMNS], d_weights[ROWS][COLUMNS];
+            scores<D>(query_tile, key_tile, s);
+            scores<D>(grad_tile, value_tile, d_weights);
+            for (u32 i = 0; i < ROWS; i++) {
+                const u32 row = tile_row(i);
+                const u32 end = source == 0 ? keys.len : q.seen + row;
+                for (u32 j = 0; j < COLUMNS; j++) {
+                    const u32 key = from + tile_column(j);
+                    const bool sees = row < q.rows && key < end && key < keys.len;
+                    const float w = sees ? expf(s[i][j] * heads.scale - row_lse[i]) : 0.0f;
+                    weight_tile[row * SCORES + tile_column(j)] =
+                        w * (d_weights[i][j] - row_delta[i]);
+                }
+            }
+            __syncthreads();
+            weigh<D>(weight_tile, key_tile, sums);
+        }
+    }
+    const float factor[ROWS] = {heads.scale, heads.scale};
+    write_sums<T, D>(sums, factor, d_qkv + u64(q.first) * heads.stride() + q.head * heads.dim,
+                     heads.stride(), q.rows, heads.dim);
+}
+
+// Gradient of the sequences' own keys and values into d_qkv: (tokens, stride). A
+// block for each tile of keys and each of their heads sums over all that see them.
+template <typename T, int D>
+INLINE void attention_keys(const T *qkv, const T *d_out, const float *lse, const float *delta,
+                           const u32 *tiles, const u32 *starts, T *d_qkv, Heads heads) {
+    const u32 sequence = tiles[2 * blockIdx.x], first = tiles[2 * blockIdx.x + 1];
+    const u32 end = starts[sequence + 1], group = heads.queries / heads.keys;
+    const u32 head = blockIdx.y, stride = heads.stride(), width = heads.queries * heads.dim;
+    const u32 rows = end - first < TILE ? end - first : TILE;
+    const u32 key_at = (heads.queries + head) * heads.dim, value_at = key_at + heads.keys * heads.dim;
+    float *key_tile = shared_memory<float>();
+    float *value_tile = key_tile + TILE * (D + 4);
+    float *query_tile = value_tile + TILE * (D + 4);
+    float *grad_tile = query_tile + TILE * (D + 4);
+    float *weight_tile = grad_tile + TILE * (D + 4); // [key][query]
+    float *d_score_tile = weight_tile + TILE * SCORES;
+    load_tile<T, D>(key_tile, qkv + u64(first) * stride + key_at, stride, rows, heads.dim);
+    load_tile<T, D>(value_tile, qkv + u64(first) * stride + value_at, stride, rows, heads.dim);
+    Sums<D> d_keys = {}, d_values = {};
+    for (u32 query_head = head * group; query_head < (head + 1) * group; query_head++) {
+        for (u32 from = first; from < end; from += TILE) {
+            const u32 queries = end - from < TILE ? end - from : TILE;
+            __syncthreads();
+            load_tile<T, D>(query_tile, qkv + u64(from) * stride + query_head * heads.dim, stride,
+                            queries, heads.dim);
+            load_tile<T, D>(grad_tile, d_out + u64(from) * width + query_head * heads.dim, width,
+                            queries, heads.dim);
+            __syncthreads();
+            float s[ROWS][COLUMNS], d_weights[ROWS][COLUMNS];
+            scores<D>(key_tile, query_tile, s);
+            scores<D>(value_tile, grad_tile, d_weights);
+            for (u32 j = 0; j < COLUMNS; j++) {
+                const u32 column = tile_column(j), query = from + column;
+                const u64 at = u64(query < end ? query : first) * heads.queries + query_head;
+                const float query_lse = lse[at], query_delta = delta[at];
+                for (u32 i = 0; i < ROWS; i++) {
+                    const u32 row = tile_row(i);
+                    const bool seen = row < rows && query < end && first + row <= query;
+                    const float w = seen ? expf(s[i][j] * heads.scale - query_lse) : 0.0f;
+                    weight_tile[row * SCORES + column] = w;
+                    d_score_tile[row * SCORES + column] = w * (d_weights[i][j] - query_delta);
+                }
+            }
+            __syncthreads();
+            weigh<D>(weight_tile, grad_tile, d_values);
+            weigh<D>(d_score_tile, query_tile, d_keys);
+        }
+    }
+    const float scale[ROWS] = {heads.scale, heads.scale}, one[ROWS] = {1.0f, 1.0f};
+    T *to = d_qkv + u64(first) * stride;
+    write_sums<T, D>(d_keys, scale, to + key_at, stride, rows, heads.dim);
+    write_sums<T, D>(d_values, one, to + value_at, stride, rows, heads.dim);
+}
+
+constexpr u32 CHUNKS = 4;  // of four columns that a lane holds: heads up to 128
+constexpr u32 SHARE = 8;   // lanes that share a key
+constexpr u32 DECODE_THREADS = 256;
+constexpr u32 TEAMS = DECODE_THREADS / SHARE;
+
+// One token of each sequence, its cache's last: a block for each sequence and
+// query head. Teams of eight lanes take the keys in turns; their softmaxes are
+// put together at the end.
+template <typename T>
+INLINE void attention_decode(const T *qkv, const u32 *starts, const u64 *caches, u32 layer,
+                             const T *shared_block, u32 shared_len, T *out, Heads heads) {
+    const u32 sequence = blockIdx.x, head = blockIdx.y, group = heads.queries / heads.keys;
+    const Keys<T> before = shared_keys(shared_block, shared_len, head / group, heads);
+    const Keys<T> own = own_keys(qkv, starts, caches, layer, sequence, head / group, heads);
+    const u32 team = threadIdx.x / SHARE, part = threadIdx.x % SHARE;
+    const T *query = qkv + u64(starts[sequence]) * heads.stride() + head * heads.dim;
+    float q[CHUNKS][4] = {}, sums[CHUNKS][4] = {};
+    for (u32 c = 0; c < CHUNKS; c++) {
+        const u32 column = (c * SHARE + part) * 4;
+        if (column < heads.dim) {
+            load4(query + column, q[c]);
+        }
+    }
+    float max = -INFINITY, sum = 0.0f;
+    // Every lane runs every round, since the lanes of a warp exchange values.
+    for (u32 round = 0; round < before.len + own.len; round += TEAMS) {
+        const u32 key = round + team;
+        const bool exists = key < before.len + own.len;
+        const Keys<T> &source = key < before.len ? before : own;
+        const u64 row = u64(key < before.len ? key : key - before.len) * source.stride;
+        float s = 0.0f, value[CHUNKS][4] = {};
+#pragma unroll
+        for (u32 c = 0; c < CHUNKS; c++) {
+            const u32 column = (c * SHARE + part) * 4;
+            if (exists && column < heads.dim) {
+                float k[4];
+                load4(source.keys + row + column, k);
+                load4(source.values + row + column, value[c]);
+                for (u32 e = 0; e < 4; e++) {
+                    s = fmaf(q[c][e], k[e], s);
+                }
+            }
+        }
+        s = row_sum(s) * heads.scale;
+        if (!exists) {
+            continue;
+        }
+        const float top = fmaxf(max, s), old = expf(max - top), w = expf(s - top);
+        max = top;
+        sum = fmaf(sum, old, w);
+#pragma unroll
+        for (u32 c = 0; c < CHUNKS; c++) {
+#pragma unroll
+            for (u32 e = 0; e < 4; e++) {
+                sums[c][e] = fmaf(sums[c][e], old, w * value[c][e]);
+            }
+        }
+    }
+    // [team]: maximum, denominator; [team][dim]
+    float *tops = shared_memory<float>(), *totals = tops + TEAMS, *rows = totals + TEAMS;
+    if (part == 0) {
+        tops[team] = max, totals[team] = sum;
+    }
+    for (u32 c = 0; c < CHUNKS; c++) {
+        const u32 column = (c * SHARE + part) * 4;
+        if (column < heads.dim) {
+            store4(rows + team * heads.dim + column, sums[c]);
+        }
+    }
+    __syncthreads();
+    float top = -INFINITY, total = 0.0f;
+    for (u32 t = 0; t < TEAMS; t++) {
+        top = fmaxf(top, tops[t]);
+    }
+    for (u32 t = 0; t < TEAMS; t++) {
+        total += totals[t] * expf(tops[t] - top);
+    }
+    for (u32 i = threadIdx.x; i < heads.dim; i += DECODE_THREADS) {
+        float v = 0.0f;
+        for (u32 t = 0; t < TEAMS; t++) {
+            v = fmaf(rows[t * heads.dim + i], expf(tops[t] - top), v);
+        }
+        out[(u64(sequence) * heads.queries + head) * heads.dim + i] = from_float<T>(v / total);
+    }
+}
+
+// Writes keys and values of every token of `qkv` into its sequence's cache, which
+// ends with them; `sequences`: (tokens,). A block for each token.
+template <typename T>
+INLINE void append_keys(const T *qkv, const u32 *sequences, const u32 *starts, const u64 *caches,
+                        u32 layer, Heads heads) {
+    const u32 token = blockIdx.x, sequence = sequences[token];
+    const u64 sizes = caches[2 * sequence + 1];
+    const u32 width = 2 * heads.keys * heads.dim;
+    const u32 at = u32(sizes) - (starts[sequence + 1] - token);
+    T *to = reinterpret_cast<T *>(caches[2 * sequence]) +
+            (u64(layer) * u32(sizes >> 32) + at) * width;
+    const T *from = qkv + u64(token) * heads.stride() + heads.queries * heads.dim;
+    for (u32 i = threadIdx.x; i < width; i += blockDim.x) {
+        to[i] = from[i];
+    }
+}
+
+#define TILED(T, suffix, D)                                                                        \
+    KERNEL(attention##D##_##suffix, THREADS, const T *qkv, const u32 *tiles, const u32 *starts,    \
+           const u64 *caches, u32 layer, const T *shared_block, u32 shared_len, T *out,            \
+           float *lse, u32 queries, u32 keys, u32 dim, float scale) {                              \
+        attention<T, D>(qkv, tiles, starts, caches, layer, shared_block, shared_len, out, lse,     \
+                        Heads{queries, keys, dim, scale});                                         \
+    }                                                                                              \
+    KERNEL(attention_queries##D##_##suffix, THREADS, const T *qkv, const T *d_out,                 \
+           const float *lse, const float *delta, const u32 *tiles, const u32 *starts,              \
+           const T *shared_block, u32 shared_len, T *d_qkv, u32 queries, u32 keys, u32 dim,        \
+           float scale) {                                                                          \
+        attention_queries<T, D>(qkv, d_out, lse, delta, tiles, starts, shared_block, shared_len,   \
+                                d_qkv, Heads{queries, keys, dim, scale});                          \
+    }                                                                                              \
+    KERNEL(attention_keys##D##_##suffix, THREADS, const T *qkv, const T *d_out, const float *lse,  \
+           const float *delta, const u32 *tiles, const u32 *starts, T *d_qkv, u32 queries,         \
+           u32 keys, u32 dim, float scale) {                                                       \
+        attention_keys<T, D>(qkv, d_out, lse, delta, tiles, starts, d_qkv,                         \
+                             Heads{queries, keys, dim, scale});                                    \
+    }
+#define ATTENTION(T, suffix)                                                                       \
+    TILED(T, suffix, 64)                                                                           \
+    TILED(T, suffix, 128)                                                                          \
+    KERNEL(attention_delta_##suffix, 256, const T *out, const T *d_out, float *delta,              \
+           u32 queries, u32 dim) {                                                                 \
+        attention_delta(out, d_out, delta, queries, dim);                                          \
+    }                                                                                              \
+    KERNEL(attention_decode_##suffix, DECODE_THREADS, const T *qkv, const u32 *starts,             \
+           const u64 *caches, u32 layer, const T *shared_block, u32 shared_len, T *out,            \
+           u32 queries, u32 keys, u32 dim, float scale) {                                          \
+        attention_decode(qkv, starts, caches, layer, shared_block, shared_len, out,                \
+                         Heads{queries, keys, dim, scale});                                        \
+    }                                                                                              \
+    KERNEL(append_keys_##suffix, 256, const T *qkv, const u32 *sequences, const u32 *starts,       \
+           const u64 *caches, u32 layer, u32 queries, u32 keys, u32 dim) {                         \
+        append_keys(qkv, sequences, starts, caches, layer, Heads{queries, keys, dim, 0.0f});       \
+    }
+FOR_EACH_TYPE(ATTENTION)

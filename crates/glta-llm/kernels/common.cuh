@@ -1,0 +1,104 @@
+// What all kernels share. Everything here is also compiled as plain C++, where
+// host/emulate.h stands for the device: keep to what it has.
+#pragma once
+
+#ifdef __CUDACC__
+#include <cstdint>
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#define REGISTER(name, threads)
+extern __shared__ __align__(16) unsigned char dynamic_shared[];
+template <typename T> __device__ __forceinline__ T *shared_memory() {
+    return reinterpret_cast<T *>(dynamic_shared);
+}
+#else
+#include "host/emulate.h"
+#endif
+
+using u8 = std::uint8_t;
+using u16 = std::uint16_t;
+using u32 = std::uint32_t;
+using u64 = std::uint64_t;
+using f16 = __half;
+using bf16 = __nv_bfloat16;
+
+// Defines a kernel under its own name, `KERNEL(name, parameters) { .. }`.
+#define KERNEL(name, threads, ...)                                                                 \
+    extern "C" __global__ void __launch_bounds__(threads) name(__VA_ARGS__);                       \
+    REGISTER(name, threads)                                                                                 \
+    extern "C" __global__ void __launch_bounds__(threads) name(__VA_ARGS__)
+
+// Expands `X(type, suffix)` for every type that activations have.
+#define FOR_EACH_TYPE(X) X(float, f32) X(f16, f16) X(bf16, bf16)
+
+#define INLINE __device__ __forceinline__
+
+constexpr u32 WARP = 32;
+constexpr u32 ALL_LANES = 0xffffffffu;
+// Index of a row or column that does not exist: read as zero.
+constexpr u32 PADDING = 0xffffffffu;
+
+INLINE float to_float(float x) { return x; }
+INLINE float to_float(f16 x) { return __half2float(x); }
+INLINE float to_float(bf16 x) { return __bfloat162float(x); }
+
+template <typename T> INLINE T from_float(float x);
+template <> INLINE float from_float<float>(float x) { return x; }
+template <> INLINE f16 from_float<f16>(float x) { return __float2half_rn(x); }
+template <> INLINE bf16 from_float<bf16>(float x) { return __float2bfloat16_rn(x); }
+
+// The two values of a word, the first in its lower half.
+INLINE void unpack(u32 word, float *to, f16) {
+    to[0] = __half2float(__ushort_as_half(u16(word)));
+    to[1] = __half2float(__ushort_as_half(u16(word >> 16)));
+}
+INLINE void unpack(u32 word, float *to, bf16) {
+    to[0] = __uint_as_float(word << 16);
+    to[1] = __uint_as_float(word & 0xffff0000u);
+}
+INLINE u16 bits(f16 x) { return __half_as_ushort(x); }
+INLINE u16 bits(bf16 x) { return __bfloat16_as_ushort(x); }
+
+// Four neighbours, aligned to their size.
+INLINE void load4(const float *from, float *to) {
+    const float4 v = *reinterpret_cast<const float4 *>(from);
+    to[0] = v.x, to[1] = v.y, to[2] = v.z, to[3] = v.w;
+}
+template <typename T> INLINE void load4(const T *from, float *to) {
+    const uint2 v = *reinterpret_cast<const uint2 *>(from);
+    unpack(v.x, to, T());
+    unpack(v.y, to + 2, T());
+}
+INLINE void store4(float *to, const float *v) {
+    *reinterpret_cast<float4 *>(to) = make_float4(v[0], v[1], v[2], v[3]);
+}
+template <typename T> INLINE void store4(T *to, const float *v) {
+    u32 words[2];
+    for (int i = 0; i < 2; i++) {
+        words[i] = u32(bits(from_float<T>(v[2 * i]))) | u32(bits(from_float<T>(v[2 * i + 1]))) << 16;
+    }
+    *reinterpret_cast<uint2 *>(to) = make_uint2(words[0], words[1]);
+}
+
+INLINE float warp_sum(float x) {
+    for (int lane = 16; lane > 0; lane /= 2) {
+        x += __shfl_xor_sync(ALL_LANES, x, lane);
+    }
+    return x;
+}
+
+// Sum over a block of whole warps, the same in every thread; `scratch` holds 32
+// floats, which nobody else uses meanwhile.
+INLINE float block_sum(float x, float *scratch) {
+    const u32 warp = threadIdx.x / WARP, warps = blockDim.x / WARP;
+    x = warp_sum(x);
+    if (threadIdx.x % WARP == 0) {
+        scratch[warp] = x;
+    }
+    __syncthreads();
+    float sum = 0.0f;
+    for (u32 w = 0; w < warps; w++) {
+        sum += scratch[w];
+    }
+    return sum;
+}

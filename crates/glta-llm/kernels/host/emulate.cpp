@@ -1,0 +1,276 @@
+// Runs kernels on the host: every buffer ends before a page that cannot be
+// touched, results and shared memory start as NaN, and the threads run once in
+// rising and once in falling order, which must not make a difference.
+#include "emulate.h"
+
+#include <algorithm>
+#include <csetjmp>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <map>
+#include <string>
+#include <sys/mman.h>
+#include <ucontext.h>
+#include <unistd.h>
+#include <vector>
+
+namespace emulate {
+uint3 block_index, block_size, thread_index;
+
+namespace {
+struct Kernel {
+    unsigned threads, arguments;
+    Call call;
+};
+std::map<std::string, Kernel> &kernels() {
+    static std::map<std::string, Kernel> all;
+    return all;
+}
+
+// Memory whose end is the end of its last page, before one that is not there.
+class Fenced {
+  public:
+    explicit Fenced(std::size_t bytes) : bytes_((bytes + 15) / 16 * 16) {
+        const std::size_t page = std::size_t(sysconf(_SC_PAGESIZE));
+        size_ = (bytes_ + page - 1) / page * page + page;
+        pages_ = static_cast<unsigned char *>(
+            mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+        if (pages_ == MAP_FAILED || mprotect(pages_ + size_ - page, page, PROT_NONE) != 0) {
+            std::fputs("emulate: no memory\n", stderr);
+            std::abort();
+        }
+        data_ = pages_ + size_ - page - bytes_;
+        poison();
+    }
+    Fenced(Fenced &&other) noexcept { *this = std::move(other); }
+    Fenced &operator=(Fenced &&other) noexcept {
+        std::swap(pages_, other.pages_);
+        std::swap(size_, other.size_);
+        std::swap(data_, other.data_);
+        std::swap(bytes_, other.bytes_);
+        return *this;
+    }
+    ~Fenced() {
+        if (pages_ != nullptr) {
+            munmap(pages_, size_);
+        }
+    }
+    // All ones is a NaN in every type.
+    void poison() { std::memset(data_, 0xff, bytes_); }
+    unsigned char *data() { return data_; }
+
+  private:
+    unsigned char *pages_ = nullptr, *data_ = nullptr;
+    std::size_t size_ = 0, bytes_ = 0;
+};
+
+constexpr std::size_t STACK = 64 << 10;
+constexpr unsigned WARP = 32;
+
+struct Barrier {
+    unsigned arrived = 0, round = 0;
+};
+struct Warp {
+    Barrier barrier;
+    std::uint32_t values[WARP];
+};
+struct Fibre {
+    ucontext_t start;
+    jmp_buf place;
+    std::vector<unsigned char> stack = std::vector<unsigned char>(STACK);
+    bool started, done;
+};
+
+std::vector<Fibre> fibres;
+std::vector<Warp> warps;
+Barrier block_barrier;
+unsigned alive, current;
+// Moves whenever something was waited for and came.
+unsigned long progress;
+jmp_buf scheduler;
+Call running;
+void *const *running_arguments;
+unsigned char *shared_bytes;
+
+void yield() {
+    if (_setjmp(fibres[current].place) == 0) {
+        _longjmp(scheduler, 1);
+    }
+    thread_index = {current, 0, 0};
+}
+
+void wait(Barrier &barrier, unsigned expected) {
+    const unsigned round = barrier.round;
+    if (++barrier.arrived == expected) {
+        barrier.arrived = 0, barrier.round++, progress++;
+    }
+    while (barrier.round == round) {
+        yield();
+    }
+}
+
+void body() {
+    thread_index = {current, 0, 0};
+    running(running_arguments);
+    Fibre &fibre = fibres[current];
+    fibre.done = true, alive--, progress++;
+    _longjmp(scheduler, 1);
+}
+
+// Says which kernel it was, then lets the signal end the process.
+const char *running_name = "";
+void fatal(int signal) {
+    const char *problem = signal == SIGSEGV ? " touched memory outside its buffers\n"
+                                            : " ran into undefined behaviour\n";
+    for (const char *part : {"emulate: ", running_name, problem}) {
+        (void)!write(STDERR_FILENO, part, std::strlen(part));
+    }
+    std::signal(signal, SIG_DFL);
+}
+
+// While a kernel runs.
+class Watched {
+  public:
+    explicit Watched(const char *name) {
+        running_name = name;
+        struct sigaction action = {};
+        action.sa_handler = fatal, action.sa_flags = SA_ONSTACK;
+        sigaction(SIGSEGV, &action, &memory_);
+        sigaction(SIGILL, &action, &undefined_);
+    }
+    ~Watched() {
+        sigaction(SIGSEGV, &memory_, nullptr);
+        sigaction(SIGILL, &undefined_, nullptr);
+    }
+
+  private:
+    struct sigaction memory_, undefined_;
+};
+
+// One block; false where its threads wait for each other for ever.
+bool run_block(bool falling) {
+    const unsigned threads = block_size.x;
+    alive = threads, block_barrier = {};
+    warps.assign((threads + WARP - 1) / WARP, {});
+    for (unsigned t = 0; t < threads; t++) {
+        fibres[t].started = fibres[t].done = false;
+    }
+    while (alive > 0) {
+        const unsigned long before = progress;
+        for (volatile unsigned i = 0; i < threads; i = i + 1) {
+            current = falling ? threads - 1 - i : unsigned(i);
+            Fibre &fibre = fibres[current];
+            if (fibre.done || _setjmp(scheduler) != 0) {
+                continue;
+            }
+            if (fibre.started) {
+                _longjmp(fibre.place, 1);
+            }
+            fibre.started = true;
+            getcontext(&fibre.start);
+            fibre.start.uc_stack.ss_sp = fibre.stack.data();
+            fibre.start.uc_stack.ss_size = STACK;
+            fibre.start.uc_link = nullptr;
+            makecontext(&fibre.start, body, 0);
+            setcontext(&fibre.start);
+        }
+        if (progress == before) {
+            return false;
+        }
+    }
+    return true;
+}
+} // namespace
+
+void add(const char *name, unsigned threads, unsigned arguments, Call call) {
+    kernels()[name] = {threads, arguments, call};
+}
+unsigned char *shared() { return shared_bytes; }
+// Threads that have returned are not waited for, as on the device.
+void synchronise() { wait(block_barrier, alive); }
+std::uint32_t exchange(std::uint32_t value, unsigned mask) {
+    Warp &warp = warps[current / WARP];
+    const unsigned lane = current % WARP;
+    warp.values[lane] = value;
+    wait(warp.barrier, WARP);
+    const std::uint32_t got = warp.values[lane ^ mask];
+    wait(warp.barrier, WARP);
+    return got;
+}
+} // namespace emulate
+
+// Kinds of arguments: a scalar, and buffers that are read, written in full, or
+// changed in place; `value` is the scalar's bits or the buffer's address.
+enum Kind : std::uint64_t { SCALAR, IN, OUT, IN_OUT };
+struct Argument {
+    std::uint64_t kind, value, bytes;
+};
+
+// Launches a kernel; returns null, or what is wrong.
+extern "C" const char *emulate_launch(const char *name, const std::uint32_t *grid,
+                                      std::uint32_t threads, std::uint64_t shared_size,
+                                      const Argument *arguments, std::uint64_t count) {
+    using namespace emulate;
+    const auto found = kernels().find(name);
+    if (found == kernels().end()) {
+        return "no such kernel";
+    }
+    const Kernel &kernel = found->second;
+    if (count != kernel.arguments) {
+        return "another number of arguments";
+    }
+    if (threads == 0 || threads % WARP != 0 || threads > kernel.threads) {
+        return "a block that the kernel was not made for";
+    }
+    if (grid[0] == 0 || grid[1] == 0 || grid[0] > 0x7fffffff || grid[1] > 65535 ||
+        shared_size > (99 << 10)) {
+        return "a launch that a device refuses";
+    }
+    if (fibres.size() < threads) {
+        fibres = std::vector<Fibre>(threads);
+    }
+    Fenced shared_memory(shared_size);
+    shared_bytes = shared_memory.data();
+    block_size = {threads, 1, 1};
+    std::vector<std::vector<Fenced>> runs(2);
+    for (unsigned run = 0; run < 2; run++) {
+        std::vector<std::uint64_t> values(count);
+        std::vector<void *> places(count);
+        std::vector<std::size_t> fenced(count);
+        for (std::size_t i = 0; i < count; i++) {
+            values[i] = arguments[i].value, places[i] = &values[i];
+            runs[run].emplace_back(arguments[i].kind == SCALAR ? 0 : arguments[i].bytes);
+            if (arguments[i].kind == SCALAR) {
+                continue;
+            }
+            unsigned char *data = runs[run][i].data();
+            if (arguments[i].kind != OUT) {
+                std::memcpy(data, reinterpret_cast<void *>(arguments[i].value), arguments[i].bytes);
+            }
+            values[i] = reinterpret_cast<std::uint64_t>(data);
+        }
+        const Watched watched(name);
+        running = kernel.call, running_arguments = places.data();
+        for (unsigned y = 0; y < grid[1]; y++) {
+            for (unsigned x = 0; x < grid[0]; x++) {
+                block_index = {x, y, 0};
+                shared_memory.poison();
+                if (!run_block(run == 1)) {
+                    return "threads wait for each other for ever";
+                }
+            }
+        }
+    }
+    for (std::size_t i = 0; i < count; i++) {
+        const Argument &argument = arguments[i];
+        if (argument.kind == OUT || argument.kind == IN_OUT) {
+            if (std::memcmp(runs[0][i].data(), runs[1][i].data(), argument.bytes) != 0) {
+                return "the result depends on the order of the threads";
+            }
+            std::memcpy(reinterpret_cast<void *>(argument.value), runs[0][i].data(),
+                        argument.bytes);
+        }
+    }
+    return nullptr;
+}

@@ -1,0 +1,213 @@
+//! CUDA.
+
+use super::{Arg, Launch, Source};
+use crate::error::{Error, Result};
+use candle_core::cuda_backend::cudarc::cublas::{self, sys as blas};
+use candle_core::cuda_backend::cudarc::driver::{
+    CudaSlice, DevicePtr, LaunchConfig, PushKernelArg, SyncOnDrop, sys,
+};
+use candle_core::cuda_backend::{CudaStorageSlice, WrapErr};
+use candle_core::{CudaDevice, CudaStorage, DType, Device, Layout, Storage, Tensor};
+use std::ffi::c_void;
+
+/// Name and PTX of a compiled module.
+macro_rules! module {
+    ($name:literal) => {
+        (concat!("glta-", $name), include_str!(concat!(env!("OUT_DIR"), "/", $name, ".ptx")))
+    };
+}
+
+impl Source {
+    fn module(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Elementwise => module!("elementwise"),
+            Self::Attention => module!("attention"),
+            Self::Quantized(2) => module!("quantized2"),
+            Self::Quantized(3) => module!("quantized3"),
+            Self::Quantized(4) => module!("quantized4"),
+            Self::Quantized(_) => module!("quantized8"),
+        }
+    }
+}
+
+/// Shared memory that a kernel may have without asking.
+const SHARED_UNASKED: usize = 48 << 10;
+
+fn cuda(device: &Device) -> Result<&CudaDevice> {
+    match device {
+        Device::Cuda(device) => Ok(device),
+        other => Err(Error::Input(format!("expected a CUDA device, got {:?}", other.location()))),
+    }
+}
+
+/// Checks that the kernels run on this device, and lets its allocator keep what
+/// is freed: a pass allocates the same sizes again and again.
+pub(super) fn prepare(device: &Device) -> Result<()> {
+    let stream = cuda(device)?.cuda_stream();
+    let context = stream.context();
+    let (major, minor) = context.compute_capability().w()?;
+    if major < 8 {
+        return Err(Error::Unsupported {
+            what: format!("CUDA device of compute capability {major}.{minor}"),
+            supported: "8.0 and above",
+        });
+    }
+    let mut keep = u64::MAX;
+    // SAFETY: the device's own pool, and an attribute of this type.
+    unsafe {
+        let mut pool = std::ptr::null_mut();
+        sys::cuDeviceGetDefaultMemPool(&mut pool, context.cu_device()).result().w()?;
+        let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+        sys::cuMemPoolSetAttribute(pool, attribute, (&raw mut keep).cast()).result().w()?;
+    }
+    Ok(())
+}
+
+/// Address of the first element, and what orders this use after others.
+fn pointer<'a>(storage: &'a CudaStorage, layout: &Layout) -> Result<(u64, SyncOnDrop<'a>)> {
+    fn of<'a, T>(slice: &'a CudaSlice<T>, layout: &Layout) -> (u64, SyncOnDrop<'a>) {
+        let (start, guard) = slice.device_ptr(slice.stream());
+        (start + (layout.start_offset() * size_of::<T>()) as u64, guard)
+    }
+    match &storage.slice {
+        CudaStorageSlice::U8(s) => Ok(of(s, layout)),
+        CudaStorageSlice::U32(s) => Ok(of(s, layout)),
+        CudaStorageSlice::I64(s) => Ok(of(s, layout)),
+        CudaStorageSlice::BF16(s) => Ok(of(s, layout)),
+        CudaStorageSlice::F16(s) => Ok(of(s, layout)),
+        CudaStorageSlice::F32(s) => Ok(of(s, layout)),
+        _ => Err(Error::Input("a dtype that no kernel reads".into())),
+    }
+}
+
+fn on_cuda(storage: &Storage) -> Result<&CudaStorage> {
+    match storage {
+        Storage::Cuda(storage) => Ok(storage),
+        _ => Err(Error::Input("expected a tensor on a CUDA device".into())),
+    }
+}
+
+/// Address of a tensor's first element; it stays for as long as the tensor.
+pub(super) fn address(tensor: &Tensor) -> Result<u64> {
+    let (storage, layout) = tensor.storage_and_layout();
+    Ok(pointer(on_cuda(&storage)?, layout)?.0)
+}
+
+enum Value {
+    Pointer(u64),
+    U32(u32),
+    F32(f32),
+}
+
+pub(super) fn launch(source: Source, name: &str, launch: Launch, args: &[Arg]) -> Result<()> {
+    let mut storages = Vec::new();
+    let mut device = None;
+    for arg in args {
+        if let Arg::In(t) | Arg::Out(t) | Arg::InOut(t) = arg {
+            storages.push(t.storage_and_layout());
+            device = device.or(Some(t.device()));
+        }
+    }
+    let Some(device) = device else {
+        return Err(Error::Input(format!("{name} has no tensor")));
+    };
+    let (module, ptx) = source.module();
+    let function = cuda(device)?.get_or_load_custom_func(name, module, ptx)?;
+    if launch.shared > SHARED_UNASKED {
+        let most = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+        function.set_attribute(most, launch.shared as i32).w()?;
+    }
+    let mut tensors = storages.iter();
+    let (mut values, mut uses) = (Vec::with_capacity(args.len()), Vec::new());
+    for arg in args {
+        values.push(match arg {
+            Arg::Null => Value::Pointer(0),
+            Arg::U32(v) => Value::U32(*v as u32),
+            Arg::F32(v) => Value::F32(*v),
+            Arg::In(_) | Arg::Out(_) | Arg::InOut(_) => match tensors.next() {
+                Some((storage, layout)) => {
+                    let (address, guard) = pointer(on_cuda(storage)?, layout)?;
+                    uses.push(guard);
+                    Value::Pointer(address)
+                }
+                None => Value::Pointer(0),
+            },
+        });
+    }
+    let mut builder = function.builder();
+    for value in &values {
+        match value {
+            Value::Pointer(address) => builder.arg(address),
+            Value::U32(v) => builder.arg(v),
+            Value::F32(v) => builder.arg(v),
+        };
+    }
+    let config = LaunchConfig {
+        grid_dim: (launch.grid.0 as u32, launch.grid.1 as u32, 1),
+        block_dim: (launch.threads as u32, 1, 1),
+        shared_mem_bytes: launch.shared as u32,
+    };
+    // SAFETY: the arguments are those of the kernel, in its order and types, which
+    // this crate's tests check for every one; the tensors are held until the
+    // launch is queued, and memory is freed in the order of the queue.
+    unsafe { builder.launch(config) }.w()?;
+    // Uses end here, behind the launch.
+    drop(uses);
+    Ok(())
+}
+
+/// `x wᵀ` in f32 of `x: (rows, k)` and `w: (n, k)` in f16 or bf16, both contiguous.
+pub(super) fn product_f32(x: &Tensor, w: &Tensor) -> Result<Tensor> {
+    let ((rows, k), (n, _)) = (x.dims2()?, w.dims2()?);
+    let x = x.contiguous()?;
+    let dtype = match x.dtype() {
+        DType::F16 => blas::cudaDataType_t::CUDA_R_16F,
+        DType::BF16 => blas::cudaDataType_t::CUDA_R_16BF,
+        other => return Err(Error::Input(format!("expected halves, got {other:?}"))),
+    };
+    let y = super::unwritten((rows, n), DType::F32, x.device())?;
+    if rows == 0 {
+        return Ok(y);
+    }
+    {
+        let (xs, xl) = x.storage_and_layout();
+        let (ws, wl) = w.storage_and_layout();
+        let (ys, yl) = y.storage_and_layout();
+        let (x_at, _x) = pointer(on_cuda(&xs)?, xl)?;
+        let (w_at, _w) = pointer(on_cuda(&ws)?, wl)?;
+        let (y_at, _y) = pointer(on_cuda(&ys)?, yl)?;
+        let handle = cuda(x.device())?.cublas_handle();
+        let (one, zero) = (1f32, 0f32);
+        let size = |v: usize| {
+            i32::try_from(v).map_err(|_| Error::Input(format!("{v} is too large for cuBLAS")))
+        };
+        let (m, n, k) = (size(n)?, size(rows)?, size(k)?);
+        // SAFETY: column by column, yᵀ (n, rows) = w (n, k) xᵀ; the sizes are those of
+        // the tensors, which are contiguous.
+        unsafe {
+            cublas::result::gemm_ex(
+                *handle.handle(),
+                blas::cublasOperation_t::CUBLAS_OP_T,
+                blas::cublasOperation_t::CUBLAS_OP_N,
+                m,
+                n,
+                k,
+                (&raw const one).cast::<c_void>(),
+                w_at as *const c_void,
+                dtype,
+                k,
+                x_at as *const c_void,
+                dtype,
+                k,
+                (&raw const zero).cast::<c_void>(),
+                y_at as *mut c_void,
+                blas::cudaDataType_t::CUDA_R_32F,
+                m,
+                blas::cublasComputeType_t::CUBLAS_COMPUTE_32F,
+                blas::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT_TENSOR_OP,
+            )
+        }
+        .w()?;
+    }
+    Ok(y)
+}

@@ -1,0 +1,151 @@
+//! Norms, rotary embedding, SwiGLU, and moving rows and columns. All tensors are
+//! `(rows, width)`.
+
+use super::{Arg, Launch, Source, launch, launch_named, suffix, unwritten};
+use crate::error::Result;
+use candle_core::{DType, Tensor};
+
+/// Threads of a block that walks a row of `width`: about four elements for each.
+fn row_threads(width: usize) -> usize {
+    width.div_ceil(4).next_multiple_of(32).clamp(32, 1024)
+}
+
+/// As [`row_threads`], with room to sum `sums` numbers over the block.
+fn reduction(rows: usize, width: usize, sums: usize) -> Launch {
+    Launch { shared: sums * 32 * size_of::<f32>(), ..Launch::rows(rows, row_threads(width)) }
+}
+
+/// `x / rms(x) * w`.
+pub(crate) fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> {
+    let (rows, width) = x.dims2()?;
+    let y = unwritten((rows, width), x.dtype(), x.device())?;
+    let args = [Arg::In(x), Arg::In(weight), Arg::Out(&y), Arg::U32(width), Arg::F32(eps)];
+    launch(Source::Elementwise, "rms_norm", x.dtype(), reduction(rows, width, 1), &args)?;
+    Ok(y)
+}
+
+/// `residual + dL/dx` given `dy`.
+pub(crate) fn rms_norm_backward(
+    x: &Tensor,
+    weight: &Tensor,
+    eps: f32,
+    dy: &Tensor,
+    residual: Option<&Tensor>,
+) -> Result<Tensor> {
+    let (rows, width) = x.dims2()?;
+    let dx = unwritten((rows, width), x.dtype(), x.device())?;
+    let args = [
+        Arg::In(x),
+        Arg::In(weight),
+        Arg::In(dy),
+        Arg::optional(residual),
+        Arg::Out(&dx),
+        Arg::U32(width),
+        Arg::F32(eps),
+    ];
+    launch(Source::Elementwise, "rms_norm_backward", x.dtype(), reduction(rows, width, 2), &args)?;
+    Ok(dx)
+}
+
+/// Rotates the first `heads` heads of every row in place, backwards where
+/// `inverse`; `cos` and `sin` are `(positions, dim / 2)`.
+pub(crate) fn rope(
+    x: &Tensor,
+    positions: &Tensor,
+    (cos, sin): (&Tensor, &Tensor),
+    heads: usize,
+    dim: usize,
+    inverse: bool,
+) -> Result<()> {
+    let (rows, stride) = x.dims2()?;
+    let args = [
+        Arg::InOut(x),
+        Arg::In(positions),
+        Arg::In(cos),
+        Arg::In(sin),
+        Arg::U32(stride),
+        Arg::U32(heads),
+        Arg::U32(dim),
+        Arg::F32(if inverse { -1.0 } else { 1.0 }),
+    ];
+    let shape = Launch::rows(rows, row_threads(heads * dim / 2));
+    launch(Source::Elementwise, "rope", x.dtype(), shape, &args)
+}
+
+/// `silu(gate) * up` of `(rows, 2 * width)`.
+pub(crate) fn swiglu(gate_up: &Tensor) -> Result<Tensor> {
+    let (rows, width) = gate_up.dims2()?;
+    let width = width / 2;
+    let h = unwritten((rows, width), gate_up.dtype(), gate_up.device())?;
+    let args = [Arg::In(gate_up), Arg::Out(&h), Arg::U32(rows), Arg::U32(width)];
+    let shape = Launch::elements(rows * width);
+    launch(Source::Elementwise, "swiglu", gate_up.dtype(), shape, &args)?;
+    Ok(h)
+}
+
+/// Gradient at `gate_up` given `dh: (rows, width)`.
+pub(crate) fn swiglu_backward(gate_up: &Tensor, dh: &Tensor) -> Result<Tensor> {
+    let (rows, width) = dh.dims2()?;
+    let d = unwritten((rows, 2 * width), dh.dtype(), dh.device())?;
+    let args = [Arg::In(gate_up), Arg::In(dh), Arg::Out(&d), Arg::U32(rows), Arg::U32(width)];
+    let shape = Launch::elements(rows * width);
+    launch(Source::Elementwise, "swiglu_backward", dh.dtype(), shape, &args)?;
+    Ok(d)
+}
+
+/// Adds `bias: (width,)` f32 and `residual` to `y` in place.
+pub(crate) fn add(y: &Tensor, bias: Option<&Tensor>, residual: Option<&Tensor>) -> Result<()> {
+    if bias.is_none() && residual.is_none() {
+        return Ok(());
+    }
+    let (rows, width) = y.dims2()?;
+    let args = [
+        Arg::InOut(y),
+        Arg::optional(bias),
+        Arg::optional(residual),
+        Arg::U32(rows),
+        Arg::U32(width),
+    ];
+    launch(Source::Elementwise, "add", y.dtype(), Launch::elements(rows * width), &args)
+}
+
+/// The rows `index: (n,)` u32 of `x` in `dtype`, zero where the index is
+/// [`u32::MAX`].
+pub(crate) fn gather_rows(x: &Tensor, index: &Tensor, dtype: DType) -> Result<Tensor> {
+    let (_, width) = x.dims2()?;
+    let rows = index.dims1()?;
+    let y = unwritten((rows, width), dtype, x.device())?;
+    let name = format!("gather_rows_{}_{}", suffix(x.dtype())?, suffix(dtype)?);
+    let args = [Arg::In(x), Arg::In(index), Arg::Out(&y), Arg::U32(width)];
+    launch_named(Source::Elementwise, &name, Launch::rows(rows, row_threads(width)), &args)?;
+    Ok(y)
+}
+
+/// The columns `index: (n,)` u32 of `x`, zero where the index is [`u32::MAX`].
+pub(crate) fn gather_columns(x: &Tensor, index: &Tensor) -> Result<Tensor> {
+    let (rows, width) = x.dims2()?;
+    let columns = index.dims1()?;
+    let y = unwritten((rows, columns), x.dtype(), x.device())?;
+    let args = [Arg::In(x), Arg::In(index), Arg::Out(&y), Arg::U32(width), Arg::U32(columns)];
+    let shape = Launch::rows(rows, row_threads(columns));
+    launch(Source::Elementwise, "gather_columns", x.dtype(), shape, &args)?;
+    Ok(y)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn launches_fit_the_kernels() {
+        for width in [1, 31, 32, 129, 576, 4096, 11008, 100_000] {
+            let threads = row_threads(width);
+            assert!(threads.is_multiple_of(32) && (32..=1024).contains(&threads), "{width}");
+            assert!(threads * 4 + 128 > width || threads == 1024, "{width}");
+        }
+        let launch = reduction(7, 4096, 2);
+        assert_eq!((launch.grid, launch.threads, launch.shared), ((7, 1), 1024, 256));
+        assert_eq!(Launch::elements(257).grid, (2, 1));
+        assert_eq!(Launch::elements(256).grid, (1, 1));
+    }
+}

@@ -1,0 +1,277 @@
+//! Frozen linear layers on the device.
+
+use super::quantized::{FEW_ROWS, Quantized};
+use super::{Accelerator, driver, elementwise, unwritten};
+use crate::error::Result;
+use crate::simd::SimdLevel;
+use crate::weights::{DenseData, Matrix, Storage};
+use candle_core::{DType, Device, Tensor};
+use std::sync::Arc;
+
+/// One or more linear layers that read the same input and write side by side.
+#[derive(Debug)]
+pub(crate) struct Linear {
+    /// Runs of layers that store their inputs in the same order.
+    runs: Vec<Run>,
+    bias: Option<Tensor>,
+    outputs: usize,
+    dtype: DType,
+}
+
+#[derive(Debug)]
+struct Run {
+    /// First column of the run's outputs, and their number.
+    first: usize,
+    outputs: usize,
+    weight: Weight,
+}
+
+#[derive(Debug)]
+enum Weight {
+    /// `(outputs, inputs)` in the dtype of activations.
+    Dense(Tensor),
+    Packed {
+        parts: Vec<Quantized>,
+        order: Option<Order>,
+    },
+}
+
+/// How the stored inputs are ordered.
+#[derive(Debug)]
+struct Order {
+    host: Arc<Vec<u32>>,
+    /// Input of every stored one, `(stored,)`, [`Matrix::PADDING`] for none.
+    stored: Tensor,
+    /// Stored place of every input, `(inputs,)`.
+    places: Tensor,
+}
+
+impl Order {
+    fn upload(accelerator: &Accelerator, host: &Arc<Vec<u32>>, inputs: usize) -> Result<Self> {
+        let mut places = vec![Matrix::PADDING; inputs];
+        for (place, &input) in (0..).zip(host.iter()) {
+            if let Some(at) = places.get_mut(input as usize) {
+                *at = place;
+            }
+        }
+        Ok(Self {
+            stored: accelerator.table(host.to_vec())?,
+            places: accelerator.table(places)?,
+            host: Arc::clone(host),
+        })
+    }
+}
+
+impl Run {
+    fn upload(accelerator: &Accelerator, matrix: &Matrix, first: usize) -> Result<Self> {
+        let weight = match &matrix.storage {
+            Storage::Dense(_) => {
+                Weight::Dense(upload_dense(matrix, accelerator.dtype, accelerator)?)
+            }
+            Storage::Packed(_) => Weight::Packed {
+                parts: vec![Quantized::upload(matrix, &accelerator.device)?],
+                order: matrix
+                    .gather
+                    .as_ref()
+                    .map(|order| Order::upload(accelerator, order, matrix.k))
+                    .transpose()?,
+            },
+        };
+        Ok(Self { first, outputs: matrix.n, weight })
+    }
+
+    /// Takes in the run behind this one, or gives it back.
+    fn join(&mut self, next: Self) -> Result<Option<Self>> {
+        match (&mut self.weight, next.weight) {
+            (Weight::Dense(own), Weight::Dense(other)) => *own = Tensor::cat(&[&*own, &other], 0)?,
+            (
+                Weight::Packed { parts, order },
+                Weight::Packed { parts: others, order: other_order },
+            ) if order.as_ref().map(|o| &o.host) == other_order.as_ref().map(|o| &o.host) => {
+                for other in others {
+                    let joined = match parts.last_mut() {
+                        Some(last) => last.join(&other)?,
+                        None => false,
+                    };
+                    if !joined {
+                        parts.push(other);
+                    }
+                }
+            }
+            (_, weight) => return Ok(Some(Self { weight, ..next })),
+        }
+        self.outputs += next.outputs;
+        Ok(None)
+    }
+
+    fn is_whole(&self, outputs: usize) -> bool {
+        self.outputs == outputs
+    }
+}
+
+/// The weight of packed parts, transposed and in full: `(stored inputs, outputs)`.
+fn dequantised(parts: &[Quantized], dtype: DType, like: &Tensor) -> Result<Tensor> {
+    let outputs: usize = parts.iter().map(|p| p.outputs).sum();
+    let inputs = parts.first().map_or(0, |p| p.inputs);
+    let w = unwritten((inputs, outputs), dtype, like.device())?;
+    let mut first = 0;
+    for part in parts {
+        part.dequantise(&w, first)?;
+        first += part.outputs;
+    }
+    Ok(w)
+}
+
+/// An embedding table `(vocab, hidden)`, in the dtype that it has on the host.
+pub(crate) fn table(accelerator: &Accelerator, matrix: &Matrix) -> Result<Tensor> {
+    let dtype = match &matrix.storage {
+        Storage::Dense(DenseData::F16(_)) => DType::F16,
+        Storage::Dense(DenseData::Bf16(_)) => DType::BF16,
+        _ => DType::F32,
+    };
+    upload_dense(matrix, dtype, accelerator)
+}
+
+/// `(n, k)`, rounded on the host so that no more than the result is on the device.
+fn upload_dense(matrix: &Matrix, dtype: DType, accelerator: &Accelerator) -> Result<Tensor> {
+    let values = matrix.to_row_major(SimdLevel::detect());
+    let host = Tensor::from_vec(values, (matrix.n, matrix.k), &Device::Cpu)?;
+    Ok(host.to_dtype(dtype)?.to_device(&accelerator.device)?)
+}
+
+impl Linear {
+    /// Uploads matrices of the same number of inputs, each with its bias.
+    pub(crate) fn upload(
+        accelerator: &Accelerator,
+        layers: &[(Arc<Matrix>, Option<Vec<f32>>)],
+    ) -> Result<Self> {
+        let outputs = layers.iter().map(|(m, _)| m.n).sum();
+        let mut bias: Option<Vec<f32>> = None;
+        let mut runs: Vec<Run> = Vec::new();
+        let mut first = 0;
+        for (matrix, part) in layers {
+            if let Some(part) = part {
+                bias.get_or_insert_with(|| vec![0.0; outputs])[first..first + matrix.n]
+                    .copy_from_slice(part);
+            }
+            let run = Run::upload(accelerator, matrix, first)?;
+            let rest = match runs.last_mut() {
+                Some(last) => last.join(run)?,
+                None => Some(run),
+            };
+            runs.extend(rest);
+            first += matrix.n;
+        }
+        let bias = bias.map(|b| Tensor::from_vec(b, outputs, &accelerator.device)).transpose()?;
+        Ok(Self { runs, bias, outputs, dtype: accelerator.dtype })
+    }
+
+    /// Bytes on the device.
+    pub(crate) fn resident_bytes(&self) -> usize {
+        let bytes = |run: &Run| match &run.weight {
+            Weight::Dense(w) => w.elem_count() * w.dtype().size_in_bytes(),
+            Weight::Packed { parts, order } => {
+                let order = order
+                    .as_ref()
+                    .map_or(0, |o| 4 * (o.stored.elem_count() + o.places.elem_count()));
+                parts.iter().map(Quantized::resident_bytes).sum::<usize>() + order
+            }
+        };
+        self.runs.iter().map(bytes).sum()
+    }
+
+    /// `X Wᵀ + b (+ residual)`: `(rows, inputs)` to `(rows, outputs)`.
+    pub(crate) fn forward(&self, x: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
+        let (rows, _) = x.dims2()?;
+        let bias = self.bias.as_ref();
+        let few = rows <= FEW_ROWS;
+        if few && self.runs.iter().all(|run| matches!(run.weight, Weight::Packed { .. })) {
+            let y = unwritten((rows, self.outputs), self.dtype, x.device())?;
+            for run in &self.runs {
+                let Weight::Packed { parts, order } = &run.weight else { continue };
+                let stored = self.stored(x, order.as_ref())?;
+                let mut first = run.first;
+                for part in parts {
+                    part.product(&stored, bias, residual, &y, first)?;
+                    first += part.outputs;
+                }
+            }
+            return Ok(y);
+        }
+        let products = self
+            .runs
+            .iter()
+            .map(|run| match &run.weight {
+                Weight::Dense(w) => Ok(x.matmul(&w.t()?)?),
+                Weight::Packed { parts, order } => {
+                    let stored = self.stored(x, order.as_ref())?;
+                    Ok(stored.matmul(&dequantised(parts, self.dtype, x)?)?)
+                }
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let y = match products.as_slice() {
+            [y] => y.clone(),
+            parts => Tensor::cat(parts, 1)?,
+        };
+        elementwise::add(&y, bias, residual)?;
+        Ok(y)
+    }
+
+    /// [`Self::forward`] from and to f32, without rounding the result to the dtype
+    /// of activations.
+    pub(crate) fn forward_f32(&self, x: &Tensor) -> Result<Tensor> {
+        if let [Run { weight: Weight::Dense(w), .. }] = self.runs.as_slice()
+            && self.dtype != DType::F32
+        {
+            let y = driver::product_f32(&x.to_dtype(self.dtype)?, w)?;
+            elementwise::add(&y, self.bias.as_ref(), None)?;
+            return Ok(y);
+        }
+        Ok(self.forward(&x.to_dtype(self.dtype)?, None)?.to_dtype(DType::F32)?)
+    }
+
+    /// `dY W`: `(rows, outputs)` to `(rows, inputs)`.
+    pub(crate) fn backward(&self, dy: &Tensor) -> Result<Tensor> {
+        let mut sum: Option<Tensor> = None;
+        for run in &self.runs {
+            let own;
+            let dy = if run.is_whole(self.outputs) {
+                dy
+            } else {
+                own = dy.narrow(1, run.first, run.outputs)?.contiguous()?;
+                &own
+            };
+            let dx = match &run.weight {
+                Weight::Dense(w) => dy.matmul(w)?,
+                Weight::Packed { parts, order } => {
+                    let dx = dy.matmul(&dequantised(parts, self.dtype, dy)?.t()?)?;
+                    match order {
+                        None => dx,
+                        Some(order) => elementwise::gather_columns(&dx, &order.places)?,
+                    }
+                }
+            };
+            match &sum {
+                None => sum = Some(dx),
+                Some(sum) => elementwise::add(sum, None, Some(&dx))?,
+            }
+        }
+        Ok(match sum {
+            Some(sum) => sum,
+            None => dy.clone(),
+        })
+    }
+
+    /// [`Self::backward`] from and to f32.
+    pub(crate) fn backward_f32(&self, dy: &Tensor) -> Result<Tensor> {
+        Ok(self.backward(&dy.to_dtype(self.dtype)?)?.to_dtype(DType::F32)?)
+    }
+
+    /// `x` in the order in which a run stores its inputs.
+    fn stored(&self, x: &Tensor, order: Option<&Order>) -> Result<Tensor> {
+        match order {
+            None => Ok(x.clone()),
+            Some(order) => elementwise::gather_columns(x, &order.stored),
+        }
+    }
+}

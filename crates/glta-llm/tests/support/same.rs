@@ -1,0 +1,130 @@
+//! A model on some device against the same model on the CPU, in all it does.
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::print_stdout)]
+
+use candle_core::{Device, Tensor, Var};
+use glta_llm::{ForwardOptions, GenerateOptions, Llama};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use std::ops::ControlFlow;
+
+fn values(tensor: &Tensor) -> Vec<f32> {
+    tensor.to_device(&Device::Cpu).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+}
+
+/// Root of the squared error over the root of the squares.
+pub fn error(got: &Tensor, expected: &Tensor) -> f64 {
+    assert_eq!(got.dims(), expected.dims());
+    let (got, expected) = (values(got), values(expected));
+    let off: f64 =
+        got.iter().zip(&expected).map(|(&a, &b)| (f64::from(a) - f64::from(b)).powi(2)).sum();
+    (off / expected.iter().map(|&b| f64::from(b).powi(2)).sum::<f64>()).sqrt()
+}
+
+fn random(shape: &[usize], seed: u64, device: &Device) -> Tensor {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let len = shape.iter().product();
+    let data: Vec<f32> = (0..len).map(|_| rng.random_range(-0.3..0.3)).collect();
+    Tensor::from_vec(data, shape, device).unwrap()
+}
+
+fn ids(model: &Llama, len: usize, step: usize) -> Vec<u32> {
+    (0..len).map(|i| (i * step % model.config().vocab_size) as u32).collect()
+}
+
+/// Hidden states, logits, and the gradient of a sum over both.
+fn pass(
+    model: &Llama,
+    seq: usize,
+    lengths: &[usize],
+    prefix: usize,
+    recompute: bool,
+) -> [Tensor; 3] {
+    let shape = [lengths.len(), seq, model.config().hidden_size];
+    let x = Var::from_tensor(&random(&shape, 1, model.device())).unwrap();
+    let prefix = model.prefix(&ids(model, prefix, 7)).unwrap();
+    let options = ForwardOptions { prefix: Some(&prefix), recompute };
+    let hidden = model.hidden_states(&x, lengths, &options).unwrap();
+    let logits = model.logits(&hidden).unwrap();
+    let weigh =
+        |t: &Tensor, seed| (t * random(t.dims(), seed, model.device())).unwrap().sum_all().unwrap();
+    let loss = (weigh(&hidden, 2) + weigh(&logits, 3)).unwrap();
+    let gradient = loss.backward().unwrap().get(&x).unwrap().clone();
+    [hidden, logits, gradient]
+}
+
+/// States of a text that is read in pieces, some of it twice.
+fn text(model: &Llama) -> Tensor {
+    let mut cache = model.kv_cache();
+    let mut states = Vec::new();
+    let mut read = |cache: &mut _, from: usize, len: usize| {
+        let ids = &ids(model, from + len, 11)[from..];
+        states.push(model.extend(&model.embed(ids).unwrap(), cache).unwrap());
+    };
+    read(&mut cache, 0, 1);
+    read(&mut cache, 1, 20);
+    // Goes on by itself; what it writes is not seen by the other.
+    let mut other = cache.clone();
+    read(&mut other, 3, 50);
+    for i in 21..24 {
+        read(&mut cache, i, 1);
+    }
+    cache.truncate(18);
+    assert_eq!(cache.len(), 18);
+    read(&mut cache, 18, 2);
+    Tensor::cat(&states, 0).unwrap()
+}
+
+pub fn generate(model: &Llama) -> Vec<Vec<u32>> {
+    let start = ids(model, 37, 5);
+    let prompts: Vec<Vec<u32>> = (0..4)
+        .map(|i| start.iter().copied().chain(ids(model, 1 + 3 * i, 3 + i)).collect())
+        .collect();
+    let options = GenerateOptions {
+        max_new_tokens: 6,
+        ignore_eos: true,
+        batch_size: 3,
+        ..GenerateOptions::default()
+    };
+    model.generate(&prompts, &options, &mut |_| ControlFlow::Continue(())).unwrap()
+}
+
+/// Everything within `bound` of `reference`, by relative norm.
+pub fn check(what: &str, model: &Llama, reference: &Llama, bound: f64) {
+    let close = |part: &str, got: &Tensor, expected: &Tensor| {
+        let off = error(got, expected);
+        assert!(off <= bound, "{what}, {part}: {off:e}");
+        off
+    };
+    let mut largest = 0f64;
+    // Few tokens and many, which take different products.
+    for (seq, lengths, prefix) in
+        [(3, vec![1, 2], 0), (9, vec![9, 5, 1], 11), (40, vec![40, 17], 33)]
+    {
+        let expected = pass(reference, seq, &lengths, prefix, false);
+        for recompute in [false, true] {
+            let got = pass(model, seq, &lengths, prefix, recompute);
+            for (part, (got, expected)) in
+                ["hidden", "logits", "gradient"].iter().zip(got.iter().zip(&expected))
+            {
+                assert!(got.device().same_device(model.device()));
+                largest = largest.max(close(&format!("{part} of {lengths:?}"), got, expected));
+            }
+        }
+    }
+    let layers = model.config().num_hidden_layers;
+    let tokens = ids(model, 23, 3);
+    assert_eq!(error(&model.embed(&tokens).unwrap(), &reference.embed(&tokens).unwrap()), 0.0);
+    for layer in [0, 1, layers] {
+        let states = |m: &Llama| m.layer_hidden_states(&tokens, layer).unwrap();
+        largest = largest.max(close("layer_hidden_states", &states(model), &states(reference)));
+    }
+    largest = largest.max(close("a text in pieces", &text(model), &text(reference)));
+    let (got, expected) = (generate(model), generate(reference));
+    if bound < 1e-3 {
+        assert_eq!(got, expected, "{what}");
+    }
+    assert!(got.iter().all(|text| text.len() == 6));
+    assert!(model.resident_bytes() > 0);
+    assert_eq!(model.embedding_rms(), reference.embedding_rms());
+    println!("{what}: largest relative error {largest:.1e}");
+}
