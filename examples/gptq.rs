@@ -16,6 +16,7 @@ mod common;
 
 use candle_core::{DType, Device, Tensor, Var, safetensors};
 use clap::{Args, Parser, Subcommand};
+use common::args::device;
 use common::fetch::checkpoint;
 use common::interrupt;
 use common::progress::Reporter;
@@ -75,23 +76,27 @@ impl Model {
 struct Run {
     #[command(flatten)]
     model: Model,
-    /// Arithmetic of the products with quantised weights: f32 or bf16.
+    /// Arithmetic of the products with quantised weights: f32 or bf16, and on a GPU f16.
     #[arg(long, default_value = "f32", value_parser = precision)]
     precision: Precision,
+    /// Where it runs: cpu, or cuda[:N] in a build with the feature cuda.
+    #[arg(long, default_value = "cpu")]
+    device: String,
 }
 
 fn precision(name: &str) -> Result<Precision, String> {
     match name {
         "f32" => Ok(Precision::F32),
         "bf16" => Ok(Precision::Bf16),
-        _ => Err("expected f32 or bf16".into()),
+        "f16" => Ok(Precision::F16),
+        _ => Err("expected f32, bf16 or f16".into()),
     }
 }
 
 impl Run {
-    fn load(&self, dir: &Path) -> Result<Llama, glta::llm::Error> {
+    fn load(&self, dir: &Path) -> common::Result<Llama> {
         let options = LlamaOptions { precision: self.precision, ..Default::default() };
-        Llama::load(dir, &options, &Device::Cpu)
+        Ok(Llama::load(dir, &options, &device(&self.device)?)?)
     }
 }
 
@@ -205,8 +210,8 @@ fn relative_err(got: &Tensor, expected: &Tensor) -> Result<f64, candle_core::Err
 const MAX_ABS_ERR: f64 = 1e-4;
 const MAX_REL_ERR: f64 = 1e-5;
 const MAX_GRAD_REL_ERR: f64 = 1e-4;
-/// What rounding to bf16 may do to any of them; greedy tokens may then differ.
-const MAX_BF16_REL_ERR: f64 = 5e-2;
+/// What rounding to 16 bits may do to any of them; greedy tokens may then differ.
+const MAX_16_BIT_REL_ERR: f64 = 5e-2;
 
 /// Largest errors seen so far.
 #[derive(Default)]
@@ -229,7 +234,7 @@ impl Worst {
 fn verify(args: &Run) -> Outcome {
     let dir = args.model.dir()?;
     let model = args.load(&dir)?;
-    let reference = safetensors::load(dir.join("reference.safetensors"), &Device::Cpu)?;
+    let reference = safetensors::load(dir.join("reference.safetensors"), model.device())?;
     let need = |name: &str| {
         reference.get(name).ok_or_else(|| format!("reference.safetensors has no tensor `{name}`"))
     };
@@ -289,8 +294,8 @@ fn verify(args: &Run) -> Outcome {
             "greedy_tokens_equal": greedy_equal,
         })
     );
-    if args.precision == Precision::Bf16 {
-        return Ok(hidden_err.rel.max(logits_err.rel).max(grad_err) <= MAX_BF16_REL_ERR);
+    if args.precision != Precision::F32 {
+        return Ok(hidden_err.rel.max(logits_err.rel).max(grad_err) <= MAX_16_BIT_REL_ERR);
     }
     Ok(hidden_err.is_fine() && logits_err.is_fine() && grad_err <= MAX_GRAD_REL_ERR && greedy_equal)
 }

@@ -40,6 +40,9 @@ struct Args {
     /// Folder of the checkpoint that the run was trained with
     #[arg(long, value_name = "DIR")]
     llm: Option<PathBuf>,
+    /// Where the language model runs: cpu, or cuda[:N] in a build with the feature cuda
+    #[arg(long, default_value = "cpu")]
+    device: String,
     /// Where to listen; the default can be reached from this machine alone
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
@@ -97,7 +100,11 @@ fn serve(args: &Args) -> Result<()> {
         }
     }
     let measures = Arc::new(measure::Measures::default());
-    let shelf = Arc::new(model::Shelf::open(&args.model, args.llm.as_deref())?);
+    let shelf = Arc::new(model::Shelf::open(
+        &args.model,
+        args.llm.as_deref(),
+        common::args::device(&args.device)?,
+    )?);
     let every = Duration::from_millis(args.watch.max(10));
     model::watch(&shelf, every, &measures);
     let queue =

@@ -34,7 +34,8 @@ pub struct PipelineArgs {
     /// ones: the table then also shows how cold and warm items fare
     #[arg(long, value_name = "RATIO", default_value_t = 0.0)]
     pub cold: f64,
-    /// cpu; cuda[:N] is for builds with CUDA, of which there is none yet
+    /// Where language model and training run: cpu, or cuda[:N] in a build with the
+    /// feature cuda
     #[arg(long, default_value = "cpu")]
     pub device: String,
     /// default (what measured best) or paper (the literal reading)
@@ -103,15 +104,6 @@ impl PipelineArgs {
         Ok(config)
     }
 
-    pub fn device(&self) -> Result<Device> {
-        let wrong = || format!("--device {}: expected cpu, cuda or cuda:N", self.device);
-        match self.device.split_once(':').unwrap_or((&self.device, "0")) {
-            ("cpu", "0") => Ok(Device::Cpu),
-            ("cuda", n) => Ok(Device::new_cuda(n.parse().map_err(|_| wrong())?)?),
-            _ => Err(wrong().into()),
-        }
-    }
-
     pub fn language_model(
         &self,
         options: &LlamaOptions,
@@ -120,11 +112,22 @@ impl PipelineArgs {
     ) -> Result<LanguageModel> {
         let fetch = || super::fetch::checkpoint(&self.llm, reporter);
         let dir = root_first(ranks, fetch).map_err(|e| format!("--llm {e}"))?;
-        let mut language = LanguageModel::load(&dir, options, &self.device()?)?;
+        let mut language = LanguageModel::load(&dir, options, &device(&self.device)?)?;
         if dir != Path::new(&self.llm) {
             // Its folder in the cache is called by the commit.
             language.name.clone_from(&self.llm);
         }
         Ok(language)
+    }
+}
+
+/// The device of `--device`: cpu, cuda or cuda:N. Threads share a GPU's queue, so that one may
+/// load what another runs.
+pub fn device(name: &str) -> Result<Device> {
+    let wrong = || format!("--device {name}: expected cpu, cuda or cuda:N");
+    match name.split_once(':').unwrap_or((name, "0")) {
+        ("cpu", "0") => Ok(Device::Cpu),
+        ("cuda", n) => Ok(Device::new_cuda_with_stream(n.parse().map_err(|_| wrong())?)?),
+        _ => Err(wrong().into()),
     }
 }

@@ -29,15 +29,17 @@ type Seen = (PathBuf, SystemTime);
 pub(crate) struct Shelf {
     model: PathBuf,
     llm: Option<PathBuf>,
+    device: Device,
     current: ArcSwap<Loaded>,
 }
 
 impl Shelf {
-    pub(crate) fn open(model: &Path, llm: Option<&Path>) -> Result<Self> {
-        let first = load(model, llm, 1)?;
+    pub(crate) fn open(model: &Path, llm: Option<&Path>, device: Device) -> Result<Self> {
+        let first = load(model, llm, &device, 1)?;
         Ok(Self {
             model: model.to_owned(),
             llm: llm.map(Path::to_owned),
+            device,
             current: ArcSwap::from_pointee(first),
         })
     }
@@ -52,7 +54,7 @@ impl Shelf {
         if seen(&self.model)? == current.seen {
             return Ok(false);
         }
-        let next = load(&self.model, self.llm.as_deref(), current.version + 1)?;
+        let next = load(&self.model, self.llm.as_deref(), &self.device, current.version + 1)?;
         self.current.store(Arc::new(next));
         Ok(true)
     }
@@ -97,12 +99,12 @@ fn seen(model: &Path) -> Result<Seen> {
     Ok((path, time))
 }
 
-fn load(model: &Path, llm: Option<&Path>, version: u64) -> Result<Loaded> {
+fn load(model: &Path, llm: Option<&Path>, device: &Device, version: u64) -> Result<Loaded> {
     let seen = seen(model)?;
     let config = Config::of_run(model)?;
     let language = match (config.backbone, llm) {
         (Backbone::None, _) => None,
-        (_, Some(dir)) => Some(LanguageModel::load(dir, &config.llm, &Device::Cpu)?),
+        (_, Some(dir)) => Some(LanguageModel::load(dir, &config.llm, device)?),
         (_, None) => return Err("--llm DIR: the model was trained with a language model".into()),
     };
     let recommender = Recommender::load(model, language.as_ref())?;
