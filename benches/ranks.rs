@@ -43,7 +43,7 @@ struct Part {
 }
 
 struct Clock {
-    comm: Arc<Metered<Arc<dyn Communicator>>>,
+    comm: Arc<Metered>,
     last: (Instant, Traffic),
     parts: Vec<Part>,
 }
@@ -86,7 +86,7 @@ fn main() {
     let split = Split::new(&dataset, &SplitConfig::default()).expect("a split");
     let data = RunData::new(&dataset, &split, &TextConfig::default()).expect("data");
     let language = LanguageModel::load(llm, &config.llm, &Device::Cpu).expect("a checkpoint");
-    let all: Arc<dyn Communicator> = Arc::<Metered<_>>::clone(&comm);
+    let all: Arc<dyn Communicator> = Arc::<Metered>::clone(&comm);
     let run = Run::open_on(all, out, config, data, false).expect("a new folder");
     comm.barrier().expect("all ranks");
     let last = (Instant::now(), comm.traffic());

@@ -281,7 +281,7 @@ fn train(
         }
         reporter.advance("epoch", epoch.epoch as u64, config.epochs as u64, &note)
     };
-    let trained = model.train_on(ranks, start, &split.train, watched, &mut progress);
+    let trained = model.train_on(&**ranks, start, &split.train, watched, &mut progress);
     reporter.finish();
     trained
 }
@@ -294,6 +294,8 @@ fn stopped(ranks: &Ranks, out: &Path, trained: &Trained) -> Result<()> {
         let epochs = trained.history.len();
         eprintln!("{epochs} epochs are kept; go on from them with --start {}", path.display());
     }
+    // A rank that leaves ends the others: not while rank 0 writes.
+    ranks.barrier()?;
     Err("stopped".into())
 }
 

@@ -364,7 +364,7 @@ fn public_types_can_be_shared_and_sent() {
         baselines::Popularity,
         baselines::SentenceEncoder,
         baselines::TextKnn,
-        comm::Metered<comm::Alone>,
+        comm::Metered,
         comm::InProcess,
         comm::Error,
         data::Dataset,

@@ -324,7 +324,7 @@ impl Session<'_> {
         let config = &config.item_text.vectors;
         let count =
             &mut |done, total| reporter.advance("text vectors", done as u64, total as u64, "");
-        let vectors = self.language.text_vectors_on(self.ranks, &texts, config, count)?;
+        let vectors = self.language.text_vectors_on(&**self.ranks, &texts, config, count)?;
         self.vectors = Some(vectors.clone());
         Ok(vectors)
     }
@@ -353,13 +353,14 @@ impl Session<'_> {
             let work = format!("LightGCN {}/{}", n + 1, grid.len());
             let model = LightGcn::new(config)?;
             let valid = Some(&split.valid);
-            let trained = model.train_on(self.ranks, None, &split.train, valid, &mut |epoch| {
-                let note = match epoch.validation {
-                    Some(v) => format!("valid N@10 {v:.4}"),
-                    None => format!("loss {:.4}", epoch.loss),
-                };
-                reporter.advance(&work, epoch.epoch as u64, epochs, &note)
-            })?;
+            let trained =
+                model.train_on(&**self.ranks, None, &split.train, valid, &mut |epoch| {
+                    let note = match epoch.validation {
+                        Some(v) => format!("valid N@10 {v:.4}"),
+                        None => format!("loss {:.4}", epoch.loss),
+                    };
+                    reporter.advance(&work, epoch.epoch as u64, epochs, &note)
+                })?;
             let seconds = started.elapsed().as_secs_f64();
             let valid = trained.best_validation().unwrap_or(f64::NEG_INFINITY);
             self.reporter.say(&format!("LightGCN, l2 {l2}: valid N@10 {valid:.4}"));

@@ -9,7 +9,7 @@ use glta::comm::{Communicator, Metered};
 use super::Result;
 
 /// All ranks, with what they say to each other counted.
-pub type Ranks = Arc<Metered<Arc<dyn Communicator>>>;
+pub type Ranks = Arc<Metered>;
 
 #[cfg(feature = "mpi")]
 fn all() -> Result<Arc<dyn Communicator>> {

@@ -226,6 +226,8 @@ impl Run {
     ) -> Result<()> {
         if matches!(ended, Err(Error::Cancelled)) {
             self.save(stage, comm, path)?;
+            // A rank that leaves may end the others: not while rank 0 writes.
+            comm.barrier()?;
         }
         ended
     }

@@ -38,7 +38,6 @@ mod mpi;
 
 use std::fmt::Debug;
 use std::ops::Range;
-use std::sync::Arc;
 
 pub use alone::Alone;
 pub use error::{Error, Result};
@@ -114,32 +113,6 @@ pub trait Communicator: Debug + Send + Sync {
     /// Another rank has gone.
     fn root_says(&self, yes: bool) -> Result<bool> {
         self.any(yes && self.is_root())
-    }
-}
-
-impl<C: Communicator + ?Sized> Communicator for Arc<C> {
-    fn rank(&self) -> usize {
-        (**self).rank()
-    }
-
-    fn size(&self) -> usize {
-        (**self).size()
-    }
-
-    fn all_reduce(&self, values: &mut [f32]) -> Result<()> {
-        (**self).all_reduce(values)
-    }
-
-    fn all_gather(&self, bytes: &[u8]) -> Result<Vec<Vec<u8>>> {
-        (**self).all_gather(bytes)
-    }
-
-    fn barrier(&self) -> Result<()> {
-        (**self).barrier()
-    }
-
-    fn abort(&self, code: i32) -> ! {
-        (**self).abort(code)
     }
 }
 

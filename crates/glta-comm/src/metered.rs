@@ -1,5 +1,6 @@
 //! How much ranks say to each other, and how long they wait for it.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -7,8 +8,8 @@ use crate::{Communicator, Result};
 
 /// Another communicator, with its collective calls counted and timed.
 #[derive(Debug)]
-pub struct Metered<C> {
-    inner: C,
+pub struct Metered {
+    inner: Arc<dyn Communicator>,
     calls: AtomicU64,
     bytes: AtomicU64,
     nanoseconds: AtomicU64,
@@ -26,9 +27,9 @@ pub struct Traffic {
     pub time: Duration,
 }
 
-impl<C: Communicator> Metered<C> {
+impl Metered {
     /// Counts from now on.
-    pub fn new(inner: C) -> Self {
+    pub fn new(inner: Arc<dyn Communicator>) -> Self {
         let zero = || AtomicU64::new(0);
         Self { inner, calls: zero(), bytes: zero(), nanoseconds: zero() }
     }
@@ -42,9 +43,9 @@ impl<C: Communicator> Metered<C> {
         }
     }
 
-    fn timed<R>(&self, bytes: usize, call: impl FnOnce(&C) -> R) -> R {
+    fn timed<R>(&self, bytes: usize, call: impl FnOnce(&dyn Communicator) -> R) -> R {
         let clock = Instant::now();
-        let result = call(&self.inner);
+        let result = call(&*self.inner);
         let time = u64::try_from(clock.elapsed().as_nanos()).unwrap_or(u64::MAX);
         self.calls.fetch_add(1, Ordering::Relaxed);
         self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
@@ -53,7 +54,7 @@ impl<C: Communicator> Metered<C> {
     }
 }
 
-impl<C: Communicator> Communicator for Metered<C> {
+impl Communicator for Metered {
     fn rank(&self) -> usize {
         self.inner.rank()
     }
@@ -71,7 +72,7 @@ impl<C: Communicator> Communicator for Metered<C> {
     }
 
     fn barrier(&self) -> Result<()> {
-        self.timed(0, Communicator::barrier)
+        self.timed(0, |inner| inner.barrier())
     }
 
     fn abort(&self, code: i32) -> ! {
@@ -86,7 +87,7 @@ mod tests {
 
     #[test]
     fn counts_calls_and_bytes() {
-        let comm = Metered::new(Alone);
+        let comm = Metered::new(Arc::new(Alone));
         comm.all_reduce(&mut [1.0; 5]).unwrap();
         assert_eq!(comm.all_gather(b"abc").unwrap(), [b"abc"]);
         comm.barrier().unwrap();

@@ -121,8 +121,8 @@ impl Communicator for Mpi {
     }
 
     fn abort(&self, code: i32) -> ! {
-        // Another thread may be inside a call that never ends: abort is what all
-        // libraries let through.
+        // Another thread may be inside a call that never ends. The launcher ends the
+        // others when a process goes without having said so to the library.
         match self.world.try_lock() {
             Ok(world) => world.world.abort(code),
             Err(_) => std::process::exit(code),

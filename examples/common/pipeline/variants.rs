@@ -141,7 +141,7 @@ impl Session<'_> {
         let started = Instant::now();
         // Whether this run is new was decided by metrics.json.
         let dir = inputs.folder.join(folder);
-        let comm: Arc<dyn Communicator> = Arc::<Metered<_>>::clone(self.ranks);
+        let comm: Arc<dyn Communicator> = Arc::<Metered>::clone(self.ranks);
         let run = Run::open_on(comm, dir, config.clone(), inputs.data.clone(), true)?;
         run.set_nodes(inputs.nodes)?;
         if config.backbone == Backbone::Llm && config.reads_item_texts() {
