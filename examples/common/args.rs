@@ -7,7 +7,7 @@ use glta::llm::LlamaOptions;
 
 use super::Result;
 use super::progress::Reporter;
-use super::ranks::{Ranks, root_first};
+use super::ranks::{Ranks, place, root_first};
 
 /// Flags of every pipeline example.
 #[derive(Debug, Clone, Args)]
@@ -35,7 +35,7 @@ pub struct PipelineArgs {
     #[arg(long, value_name = "RATIO", default_value_t = 0.0)]
     pub cold: f64,
     /// Where language model and training run: cpu, or cuda[:N] in a build with the
-    /// feature cuda
+    /// feature cuda (without N each rank of a machine takes one)
     #[arg(long, default_value = "cpu")]
     pub device: String,
     /// default (what measured best) or paper (the literal reading)
@@ -121,13 +121,16 @@ impl PipelineArgs {
     }
 }
 
-/// The device of `--device`: cpu, cuda or cuda:N. Threads share a GPU's queue, so that one may
+/// The device of `--device`: cpu, cuda:N, or cuda, which of several ranks on a machine gives each
+/// its own. Threads share a GPU's queue, so that one may
 /// load what another runs.
 pub fn device(name: &str) -> Result<Device> {
     let wrong = || format!("--device {name}: expected cpu, cuda or cuda:N");
-    match name.split_once(':').unwrap_or((name, "0")) {
-        ("cpu", "0") => Ok(Device::Cpu),
-        ("cuda", n) => Ok(Device::new_cuda_with_stream(n.parse().map_err(|_| wrong())?)?),
-        _ => Err(wrong().into()),
-    }
+    let n = match name.split_once(':') {
+        None if name == "cpu" => return Ok(Device::Cpu),
+        None if name == "cuda" => place(),
+        Some(("cuda", n)) => n.parse().map_err(|_| wrong())?,
+        _ => return Err(wrong().into()),
+    };
+    Ok(Device::new_cuda_with_stream(n)?)
 }

@@ -5,6 +5,7 @@ mod contrastive;
 pub mod variants;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
 use glta::align::{Config, LanguageModel, Recommender, RunData};
@@ -127,6 +128,7 @@ pub fn run(ranks: &Ranks, task: &Task, args: &PipelineArgs, config: Config) -> R
 
     let mut session = Session {
         ranks,
+        comm: ranks::between(ranks, language.llama.device())?,
         task,
         args,
         language,
@@ -179,6 +181,8 @@ pub fn run(ranks: &Ranks, task: &Task, args: &PipelineArgs, config: Config) -> R
 
 struct Session<'a> {
     ranks: &'a Ranks,
+    /// The same ranks, as alignment uses them.
+    comm: Arc<dyn Communicator>,
     task: &'a Task,
     args: &'a PipelineArgs,
     language: LanguageModel,

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use candle_core::Device;
 use glta::comm::{Communicator, Metered};
 
 use super::Result;
@@ -33,6 +34,25 @@ fn all() -> Result<Arc<dyn Communicator>> {
 /// Joins the others.
 pub fn start() -> Result<Ranks> {
     Ok(Arc::new(Metered::new(all()?)))
+}
+
+/// The ranks as a run on `device` needs them: in a build with the feature `nccl`, GPUs add up
+/// gradients without their hosts, which are then not counted.
+#[cfg_attr(not(feature = "nccl"), allow(unused_variables))]
+pub fn between(ranks: &Ranks, device: &Device) -> Result<Arc<dyn Communicator>> {
+    #[cfg(feature = "nccl")]
+    if device.is_cuda() && ranks.size() > 1 {
+        return Ok(Arc::new(glta::comm::Nccl::new(Arc::<Metered>::clone(ranks), device)?));
+    }
+    Ok(Arc::<Metered>::clone(ranks))
+}
+
+/// This rank's place among those of its machine, as the launcher says it.
+pub fn place() -> usize {
+    ["OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "SLURM_LOCALID"]
+        .iter()
+        .find_map(|name| std::env::var(name).ok()?.parse().ok())
+        .unwrap_or(0)
 }
 
 /// Has rank 0 do it first, so that the others find what it fetched.

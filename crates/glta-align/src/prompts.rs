@@ -79,6 +79,27 @@ impl Prompts {
         self.texts.get(&user).map_or(&[], |texts| &texts.items)
     }
 
+    /// Bytes of what differs between stage-2 prompts: how they compare in length.
+    pub(crate) fn item_length(&self, example: &ItemExample) -> usize {
+        example.descriptions.iter().map(|&i| self.descriptions[i as usize].len()).sum()
+    }
+
+    /// The same of stage-3 prompts; a soft token counts as a short word.
+    pub(crate) fn user_length(&self, example: &UserExample) -> usize {
+        let (profile, prediction) = self.user_texts(example);
+        let texts: usize = [profile, prediction].into_iter().flatten().map(str::len).sum();
+        4 * example.shown.len() + texts
+    }
+
+    /// Profile and prediction that the user's prompt holds.
+    fn user_texts(&self, example: &UserExample) -> (Option<&str>, Option<&str>) {
+        let texts = example.user.filter(|_| example.texts).and_then(|user| self.texts.get(&user));
+        let text = |wanted: bool, pick: fn(&UserTexts) -> &str| {
+            texts.filter(|_| wanted).map(pick).filter(|text| !text.is_empty())
+        };
+        (text(self.profile, |t| &t.profile), text(self.prediction, |t| &t.prediction))
+    }
+
     /// A stage-2 prompt; `items` are the soft tokens of its items in order,
     /// `slots` those of its slots.
     pub(crate) fn item_row(
@@ -108,10 +129,7 @@ impl Prompts {
         slots: &[u32],
         n_slots: usize,
     ) -> Result<Row> {
-        let texts = example.user.filter(|_| example.texts).and_then(|user| self.texts.get(&user));
-        let text = |wanted: bool, pick: fn(&UserTexts) -> &str| {
-            texts.filter(|_| wanted).map(pick).filter(|t| !t.is_empty()).map(Fill::Text)
-        };
+        let (profile, prediction) = self.user_texts(example);
         let number = example.user.map_or_else(|| "unknown".to_owned(), |user| user.to_string());
         let user = (!self.user_id_text).then_some(user);
         let soft: Vec<u32> = user.into_iter().chain(shown.iter().copied()).collect();
@@ -119,8 +137,8 @@ impl Prompts {
             "USER" if self.user_id_text => Some(Fill::Text(&number)),
             "USER" => Some(Fill::Soft(1)),
             "ITEMS" => (!shown.is_empty()).then_some(Fill::Soft(shown.len())),
-            "PROFILE" => text(self.profile, |t| &t.profile),
-            _ => text(self.prediction, |t| &t.prediction),
+            "PROFILE" => profile.map(Fill::Text),
+            _ => prediction.map(Fill::Text),
         })?;
         Ok(place(pieces, slots, self.placement, n_slots))
     }

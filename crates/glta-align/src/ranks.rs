@@ -52,8 +52,8 @@ pub(crate) fn batch_gradients(
     sum(comm, value, backward()?.as_ref(), parameters, stage).map(Some)
 }
 
-/// One list of numbers: the loss, for every parameter whether it has a gradient, and
-/// the gradients one after the other.
+/// One list of numbers, on the device of the parameters: the loss, for every parameter
+/// whether it has a gradient, and the gradients one after the other.
 fn sum(
     comm: &dyn Communicator,
     value: f32,
@@ -61,31 +61,51 @@ fn sum(
     parameters: &Parameters,
     stage: &'static str,
 ) -> Result<(f64, Tensors)> {
-    let head = 1 + parameters.len();
-    let mut flat = vec![value];
-    flat.resize(head, 0.0);
-    for (n, var) in parameters.values().enumerate() {
-        match store.and_then(|store| store.get(var)) {
-            None => flat.resize(flat.len() + var.elem_count(), 0.0),
-            Some(gradient) => {
-                flat[1 + n] = 1.0;
-                flat.extend(gradient.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?);
-            }
-        }
+    let device = parameters.values().next().map_or(Device::Cpu, |var| var.device().clone());
+    let mut head = vec![value];
+    let mut rest = Vec::with_capacity(parameters.len());
+    for var in parameters.values() {
+        let gradient = store.and_then(|store| store.get(var));
+        head.push(f32::from(u8::from(gradient.is_some())));
+        rest.push(match gradient {
+            None => Tensor::zeros(var.elem_count(), DType::F32, &device)?,
+            Some(gradient) => gradient.detach().to_dtype(DType::F32)?.flatten_all()?,
+        });
     }
-    tracing::debug_span!("all-reduce").in_scope(|| comm.all_reduce(&mut flat))?;
-    let mut rest = &flat[head..];
+    let at = head.len();
+    rest.insert(0, Tensor::from_vec(head, at, &device)?);
+    let flat = Tensor::cat(&rest, 0)?;
+    let flat = tracing::debug_span!("all-reduce").in_scope(|| comm.all_reduce_tensor(&flat))?;
+    let head = flat.narrow(0, 0, at)?.to_vec1::<f32>()?;
+    let mut start = at;
     let mut gradients = Tensors::new();
-    for ((name, var), &count) in parameters.iter().zip(&flat[1..head]) {
+    for ((name, var), &count) in parameters.iter().zip(&head[1..]) {
         if count == 0.0 {
             return Err(Error::NoGradient { parameter: name.clone(), stage });
         }
-        let (own, others) = rest.split_at(var.elem_count());
-        rest = others;
-        let gradient = Tensor::from_slice(own, var.shape(), &Device::Cpu)?;
-        gradients.insert(name.clone(), gradient.to_device(var.device())?);
+        let gradient = flat.narrow(0, start, var.elem_count())?.reshape(var.shape())?;
+        start += var.elem_count();
+        gradients.insert(name.clone(), gradient);
     }
-    Ok((flat[0].into(), gradients))
+    Ok((head[0].into(), gradients))
+}
+
+/// Which examples of a batch this rank takes, ascending: as many as the others or one
+/// more, of lengths that add up to about the same, since all wait for the slowest.
+pub(crate) fn fair_share(comm: &dyn Communicator, lengths: &[usize]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..lengths.len()).collect();
+    order.sort_by_key(|&n| std::cmp::Reverse(lengths[n]));
+    let mut own: Vec<usize> = order
+        .chunks(comm.size())
+        .enumerate()
+        .filter_map(|(round, dealt)| {
+            // There and back, so that none always has the longer.
+            let place = if round % 2 == 0 { comm.rank() } else { comm.size() - 1 - comm.rank() };
+            dealt.get(place).copied()
+        })
+        .collect();
+    own.sort_unstable();
+    own
 }
 
 /// All ranks' lists, in the order of the ranks.
@@ -172,6 +192,31 @@ mod tests {
             batch_gradients(comm, part, &parameters, "test").map(drop).unwrap_err().to_string()
         });
         assert!(missing.iter().all(|m| m.contains("no gradient reached b")), "{missing:?}");
+    }
+
+    #[test]
+    fn every_example_is_taken_once_and_long_ones_are_spread() {
+        let lengths: Vec<usize> = (0..31).map(|n| 40 + n * n % 97 * 10).collect();
+        for size in 1..6 {
+            for taken in [0, 1, 2, 7, 16, 31] {
+                let lengths = lengths[..taken].to_vec();
+                let given = lengths.clone();
+                let shares = on_ranks(size, move |comm| fair_share(comm, &given));
+                let mut all = shares.concat();
+                all.sort_unstable();
+                assert_eq!(all, (0..taken).collect::<Vec<_>>());
+                assert!(shares.iter().all(|own| own.is_sorted()));
+                let counts = || shares.iter().map(Vec::len);
+                assert!(counts().max().unwrap() - counts().min().unwrap() <= 1);
+                if taken == 31 {
+                    let sums = || shares.iter().map(|own| own.iter().map(|&n| lengths[n]).sum());
+                    let (most, least): (usize, usize) =
+                        (sums().max().unwrap(), sums().min().unwrap());
+                    // No further apart than the longest of all, of which one rank has one more.
+                    assert!(most - least <= *lengths.iter().max().unwrap(), "{most} {least}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use rand::seq::SliceRandom;
 use crate::config::TargetLoss;
 use crate::data::RunData;
 use crate::model::{Glta, mixed};
-use crate::ranks::{BatchLoss, gather_lists};
+use crate::ranks::{BatchLoss, fair_share, gather_lists};
 use crate::rng::rng;
 use crate::sampling::{ItemExample, UserExample, inference_example, item_examples, user_example};
 use crate::trainer::Stage;
@@ -82,12 +82,15 @@ impl Stage for ItemStage<'_> {
 
     fn loss(&self, batch: usize, comm: &dyn Communicator) -> Result<BatchLoss> {
         let all = self.batch(batch);
-        let own = &all[comm.share(all.len())];
+        let own: Vec<ItemExample> = fair_share(comm, &self.model.item_lengths(all))
+            .into_iter()
+            .map(|n| all[n].clone())
+            .collect();
         if own.is_empty() {
             return Ok(BatchLoss::Elsewhere);
         }
         // Every prompt has as many items.
-        part(self.model.item_loss(own)?, own.len(), all.len())
+        part(self.model.item_loss(&own)?, own.len(), all.len())
     }
 
     /// Matching accuracy: the loss alone hides that a model only learned which
@@ -168,42 +171,44 @@ impl Stage for UserStage<'_> {
             return Ok(BatchLoss::Nothing);
         }
         let slots = config.model.slots;
-        let mut targets = Vec::with_capacity(examples.len() * slots);
-        let mut masked = Vec::with_capacity(examples.len() * slots);
+        // The draws are those of the whole batch.
+        let mut targets: Vec<Vec<Vec<u32>>> = Vec::with_capacity(examples.len());
         for example in &mut examples {
-            match config.user_stage.loss {
-                TargetLoss::Multinomial => {
-                    targets.extend(std::iter::repeat_n(example.targets.clone(), slots));
-                }
+            targets.push(match config.user_stage.loss {
+                TargetLoss::Multinomial => vec![example.targets.clone(); slots],
                 TargetLoss::SampledSlots => {
                     let drawn = sampled_slots(&example.targets, slots, &mut random);
                     if config.model.autoregressive {
                         example.fed = drawn.iter().flatten().copied().take(slots - 1).collect();
                     }
-                    targets.extend(drawn);
+                    drawn
                 }
-            }
-            let context =
-                if config.user_stage.mask_context { example.context.clone() } else { Vec::new() };
+            });
+        }
+        let named = |targets: &[Vec<u32>]| targets.iter().filter(|t| !t.is_empty()).count();
+        let all_named: usize = targets.iter().map(|targets| named(targets)).sum();
+        // What follows is for this rank's share.
+        let own = fair_share(comm, &self.model.user_lengths(&examples));
+        let targets = own.iter().flat_map(|&n| std::mem::take(&mut targets[n])).collect::<Vec<_>>();
+        let own_named = named(&targets);
+        if own.is_empty() || own_named == 0 && all_named > 0 {
+            return Ok(BatchLoss::Elsewhere);
+        }
+        let examples: Vec<UserExample> = own.iter().map(|&n| examples[n].clone()).collect();
+        let mut masked = Vec::with_capacity(targets.len());
+        for example in &examples {
+            let context: &[u32] =
+                if config.user_stage.mask_context { &example.context } else { &[] };
             // What was named before is not named again.
             masked.extend((0..slots).map(|slot| {
                 let fed = &example.fed[..slot.min(example.fed.len())];
-                [context.as_slice(), fed].concat()
+                [context, fed].concat()
             }));
         }
-        // The draws were those of the whole batch; what follows is for this rank's share.
-        let own = comm.share(examples.len());
-        let rows = own.start * slots..own.end * slots;
-        let named = |targets: &[Vec<u32>]| targets.iter().filter(|t| !t.is_empty()).count();
-        let (own_named, all_named) = (named(&targets[rows.clone()]), named(&targets));
-        if own_named == 0 && all_named > 0 {
-            return Ok(BatchLoss::Elsewhere);
-        }
-        let (examples, targets, masked) = (&examples[own], &targets[rows.clone()], &masked[rows]);
-        let (hidden, residual) = self.model.user_hidden(examples, slots)?;
-        let offset = self.model.offset(examples)?;
+        let (hidden, residual) = self.model.user_hidden(&examples, slots)?;
+        let offset = self.model.offset(&examples)?;
         let head = self.model.head();
-        let loss = head.loss(&hidden, residual.as_ref(), offset.as_ref(), targets, masked)?;
+        let loss = head.loss(&hidden, residual.as_ref(), offset.as_ref(), &targets, &masked)?;
         part(loss, own_named, all_named)
     }
 

@@ -1,3 +1,6 @@
+#[cfg(feature = "tensor")]
+use candle_core::Tensor;
+
 use crate::{Communicator, Result};
 
 /// The one rank of a job that is not divided.
@@ -15,6 +18,11 @@ impl Communicator for Alone {
 
     fn all_reduce(&self, _: &mut [f32]) -> Result<()> {
         Ok(())
+    }
+
+    #[cfg(feature = "tensor")]
+    fn all_reduce_tensor(&self, tensor: &Tensor) -> Result<Tensor> {
+        Ok(tensor.clone())
     }
 
     fn all_gather(&self, bytes: &[u8]) -> Result<Vec<Vec<u8>>> {

@@ -25,6 +25,13 @@ pub enum Error {
     /// The MPI library cannot be used.
     #[error("MPI: {0}")]
     Mpi(String),
+    /// The NCCL library or its GPU cannot be used.
+    #[error("NCCL: {0}")]
+    Nccl(String),
+    /// A tensor operation failed.
+    #[cfg(feature = "tensor")]
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
 }
 
 /// Result with this crate's [`enum@Error`].

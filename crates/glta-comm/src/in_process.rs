@@ -155,6 +155,34 @@ mod tests {
         }
     }
 
+    #[cfg(feature = "tensor")]
+    #[test]
+    fn tensors_are_added_up_in_their_shape() {
+        use candle_core::{DType, Device, Tensor};
+
+        let threads: Vec<_> = in_process(3)
+            .into_iter()
+            .map(|comm| {
+                std::thread::spawn(move || {
+                    let own = Tensor::arange(0f32, 6.0, &Device::Cpu).unwrap();
+                    // Not laid out in its own order.
+                    let own = own.reshape((2, 3)).unwrap().t().unwrap();
+                    let sum = comm.all_reduce_tensor(&own).unwrap();
+                    assert_eq!(
+                        sum.to_vec2::<f32>().unwrap(),
+                        [[0.0, 9.0], [3.0, 12.0], [6.0, 15.0]]
+                    );
+                    let other = own.to_dtype(DType::F64).unwrap();
+                    assert!(comm.all_reduce_tensor(&other).is_err());
+                    comm.barrier().unwrap();
+                })
+            })
+            .collect();
+        for thread in threads {
+            thread.join().unwrap();
+        }
+    }
+
     #[test]
     fn a_rank_that_ends_early_is_named() {
         let mut ranks = in_process(3).into_iter();

@@ -5,6 +5,8 @@
 //! data-parallel training needs. [`Alone`] is the plain case of one rank,
 //! [`in_process`] gives ranks that are threads of one process, and with the
 //! feature `mpi`, `Mpi` gives those that a launcher such as `mpirun` started.
+//! With the feature `nccl`, `Nccl` adds up what lies on the ranks' GPUs without
+//! the way through their hosts.
 //!
 //! Every rank must make the same collective calls in the same order. One that
 //! cannot go on has to end the others with [`Communicator::abort`]; else they
@@ -35,9 +37,14 @@ mod in_process;
 mod metered;
 #[cfg(feature = "mpi")]
 mod mpi;
+#[cfg(feature = "nccl")]
+mod nccl;
 
 use std::fmt::Debug;
 use std::ops::Range;
+
+#[cfg(feature = "tensor")]
+use candle_core::Tensor;
 
 pub use alone::Alone;
 pub use error::{Error, Result};
@@ -45,6 +52,8 @@ pub use in_process::{InProcess, in_process};
 pub use metered::{Metered, Traffic};
 #[cfg(feature = "mpi")]
 pub use mpi::Mpi;
+#[cfg(feature = "nccl")]
+pub use nccl::Nccl;
 
 /// One rank's view of all ranks of a job.
 pub trait Communicator: Debug + Send + Sync {
@@ -60,6 +69,18 @@ pub trait Communicator: Debug + Send + Sync {
     /// # Errors
     /// Another rank has gone or gave another number of values.
     fn all_reduce(&self, values: &mut [f32]) -> Result<()>;
+
+    /// [`all_reduce`](Self::all_reduce) of an f32 tensor of any shape. Unless the ranks
+    /// have a shorter way between their devices, it goes through the host's memory.
+    ///
+    /// # Errors
+    /// As there, or the tensor is of another type or cannot be copied.
+    #[cfg(feature = "tensor")]
+    fn all_reduce_tensor(&self, tensor: &Tensor) -> Result<Tensor> {
+        let mut values = tensor.flatten_all()?.to_vec1::<f32>()?;
+        self.all_reduce(&mut values)?;
+        Ok(Tensor::from_vec(values, tensor.shape(), tensor.device())?)
+    }
 
     /// Every rank's bytes, by rank.
     ///

@@ -4,6 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+#[cfg(feature = "tensor")]
+use candle_core::Tensor;
+
 use crate::{Communicator, Result};
 
 /// Another communicator, with its collective calls counted and timed.
@@ -65,6 +68,12 @@ impl Communicator for Metered {
 
     fn all_reduce(&self, values: &mut [f32]) -> Result<()> {
         self.timed(size_of_val(values), |inner| inner.all_reduce(values))
+    }
+
+    #[cfg(feature = "tensor")]
+    fn all_reduce_tensor(&self, tensor: &Tensor) -> Result<Tensor> {
+        let bytes = tensor.elem_count() * tensor.dtype().size_in_bytes();
+        self.timed(bytes, |inner| inner.all_reduce_tensor(tensor))
     }
 
     fn all_gather(&self, bytes: &[u8]) -> Result<Vec<Vec<u8>>> {

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use glta::align::{Backbone, Config, Recommender, Run, RunData};
 use glta::baselines::whiten;
-use glta::comm::{Communicator, Metered};
+use glta::comm::Communicator;
 use glta::data::{Interactions, Split};
 use glta::gllm::Decoder;
 use glta::graph::NodeEmbeddings;
@@ -141,8 +141,8 @@ impl Session<'_> {
         let started = Instant::now();
         // Whether this run is new was decided by metrics.json.
         let dir = inputs.folder.join(folder);
-        let comm: Arc<dyn Communicator> = Arc::<Metered>::clone(self.ranks);
-        let run = Run::open_on(comm, dir, config.clone(), inputs.data.clone(), true)?;
+        let run =
+            Run::open_on(Arc::clone(&self.comm), dir, config.clone(), inputs.data.clone(), true)?;
         run.set_nodes(inputs.nodes)?;
         if config.backbone == Backbone::Llm && config.reads_item_texts() {
             let vectors = whiten(self.text_vectors(config)?.view(), &config.item_text.whiten)?;

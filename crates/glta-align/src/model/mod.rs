@@ -18,7 +18,7 @@ use crate::kernel::Kernel;
 use crate::nodes::Nodes;
 use crate::optimizer::snapshot;
 use crate::prompts::Prompts;
-use crate::sampling::ItemExample;
+use crate::sampling::{ItemExample, UserExample};
 use crate::{Error, Result};
 
 pub(crate) use logits::mixed;
@@ -163,6 +163,18 @@ impl Glta {
             None => Ok(()),
             Some(name) => Err(Error::file(path, format!("unexpected tensor {name}"))),
         }
+    }
+
+    /// How the prompts of stage 2 compare in length.
+    pub(crate) fn item_lengths(&self, examples: &[ItemExample]) -> Vec<usize> {
+        let length = |example| self.prompts.as_ref().map_or(0, |p| p.item_length(example));
+        examples.iter().map(length).collect()
+    }
+
+    /// How the prompts of stage 3 compare in length.
+    pub(crate) fn user_lengths(&self, examples: &[UserExample]) -> Vec<usize> {
+        let length = |example| self.prompts.as_ref().map_or(0, |p| p.user_length(example));
+        examples.iter().map(length).collect()
     }
 
     /// Stage-2 loss: slot `t` of every example must name its `t`-th item.

@@ -1,0 +1,133 @@
+//! Sums between GPUs, over NCCL.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use candle_core::cuda_backend::cudarc::nccl::result::NcclError;
+use candle_core::cuda_backend::cudarc::nccl::safe::{Comm, Id, ReduceOp};
+use candle_core::{
+    CpuStorage, CudaStorage, CustomOp1, DType, Device, DeviceLocation, Layout, Shape, Tensor,
+};
+
+use crate::{Communicator, Error, Result};
+
+/// Ranks that have a GPU each: tensors on it are added up by NCCL, everything else
+/// goes over the communicator that they have in common already.
+pub struct Nccl {
+    inner: Arc<dyn Communicator>,
+    location: DeviceLocation,
+    group: Mutex<Group>,
+}
+
+/// NCCL's handle of the ranks that add up.
+struct Group(Comm);
+
+// SAFETY: NCCL lets any thread use a communicator, one at a time; the mutex sees to that.
+unsafe impl Send for Group {}
+
+impl Nccl {
+    /// Joins the others' GPUs; `device` is this rank's own, another than that of any
+    /// other rank on its machine. All ranks of `inner` must call it.
+    ///
+    /// # Errors
+    /// `device` is no GPU, or NCCL cannot be started on this rank or on rank 0.
+    pub fn new(inner: Arc<dyn Communicator>, device: &Device) -> Result<Self> {
+        let stream = device.as_cuda_device()?.cuda_stream();
+        let own = if inner.is_root() { Some(Id::new()) } else { None };
+        // Where rank 0 has none, the others must not wait for it.
+        let bytes: Vec<u8> = match &own {
+            Some(Ok(id)) => id.internal().iter().flat_map(|c| c.to_ne_bytes()).collect(),
+            _ => Vec::new(),
+        };
+        let all = inner.all_gather(&bytes)?;
+        if let Some(Err(error)) = own {
+            return Err(failed(error));
+        }
+        let mut id = [0; 128];
+        let bytes = all.first().filter(|bytes| bytes.len() == id.len());
+        let bytes = bytes.ok_or_else(|| Error::Nccl("rank 0 could not start it".into()))?;
+        for (to, &from) in id.iter_mut().zip(bytes) {
+            *to = from as core::ffi::c_char;
+        }
+        let group = Comm::from_rank(stream, inner.rank(), inner.size(), Id::uninit(id));
+        let group = Mutex::new(Group(group.map_err(failed)?));
+        Ok(Self { inner, location: device.location(), group })
+    }
+}
+
+fn failed(error: NcclError) -> Error {
+    Error::Nccl(format!("{error:?}"))
+}
+
+impl fmt::Debug for Nccl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Nccl")
+            .field("inner", &self.inner)
+            .field("location", &self.location)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Communicator for Nccl {
+    fn rank(&self) -> usize {
+        self.inner.rank()
+    }
+
+    fn size(&self) -> usize {
+        self.inner.size()
+    }
+
+    fn all_reduce(&self, values: &mut [f32]) -> Result<()> {
+        self.inner.all_reduce(values)
+    }
+
+    fn all_reduce_tensor(&self, tensor: &Tensor) -> Result<Tensor> {
+        // What lies elsewhere is brought by no rank on its GPU.
+        if tensor.device().location() != self.location || tensor.dtype() != DType::F32 {
+            return self.inner.all_reduce_tensor(tensor);
+        }
+        Ok(tensor.contiguous()?.apply_op1_no_bwd(&AllReduce(&self.group))?)
+    }
+
+    fn all_gather(&self, bytes: &[u8]) -> Result<Vec<Vec<u8>>> {
+        self.inner.all_gather(bytes)
+    }
+
+    fn barrier(&self) -> Result<()> {
+        self.inner.barrier()
+    }
+
+    fn abort(&self, code: i32) -> ! {
+        self.inner.abort(code)
+    }
+}
+
+/// The sum over all ranks, in the order of the device's own stream.
+struct AllReduce<'a>(&'a Mutex<Group>);
+
+impl CustomOp1 for AllReduce<'_> {
+    fn name(&self) -> &'static str {
+        "all-reduce"
+    }
+
+    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        candle_core::bail!("NCCL adds up what lies on GPUs")
+    }
+
+    fn cuda_fwd(
+        &self,
+        storage: &CudaStorage,
+        layout: &Layout,
+    ) -> candle_core::Result<(CudaStorage, Shape)> {
+        let Some((start, end)) = layout.contiguous_offsets() else {
+            candle_core::bail!("NCCL needs values that lie one after the other")
+        };
+        let device = storage.device.clone();
+        let own = storage.as_cuda_slice::<f32>()?.slice(start..end);
+        let mut sum = device.alloc_zeros::<f32>(end - start)?;
+        let group = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let done = group.0.all_reduce(&own, &mut sum, &ReduceOp::Sum);
+        done.map_err(|error| candle_core::Error::Msg(format!("NCCL: {error:?}")))?;
+        Ok((CudaStorage::wrap_cuda_slice(sum, device), layout.shape().clone()))
+    }
+}
