@@ -13,19 +13,64 @@ pub(super) fn bpr(users: &Tensor, positives: &Tensor, negatives: &Tensor) -> Res
     softplus(&margin)?.mean_all()
 }
 
+/// Rows of a batch, each once and ascending, and how often each was drawn. What a batch
+/// sums over its draws is summed over these with their counts: the same with fewer rows.
+pub(super) struct Drawn {
+    pub(super) rows: Vec<u32>,
+    pub(super) times: Vec<f32>,
+}
+
+impl Drawn {
+    pub(super) fn new(rows: impl Iterator<Item = u32>) -> Self {
+        let mut all: Vec<u32> = rows.collect();
+        all.sort_unstable();
+        let (mut rows, mut times): (Vec<u32>, Vec<f32>) = (Vec::new(), Vec::new());
+        for row in all {
+            match times.last_mut().filter(|_| rows.last() == Some(&row)) {
+                Some(times) => *times += 1.0,
+                None => {
+                    rows.push(row);
+                    times.push(1.0);
+                }
+            }
+        }
+        Self { rows, times }
+    }
+}
+
 /// InfoNCE of rows: row `r` of `anchors (n, dim)` must find row `r` of `own (n, dim)`
 /// among all of `others (m, dim)`, by cosine over the temperature; the mean over
-/// rows.
+/// rows. `times` is how often anchors and others count, once if it is not said.
 pub(super) fn info_nce(
     anchors: &Tensor,
     own: &Tensor,
     others: &Tensor,
     temperature: f64,
+    times: [Option<&[f32]>; 2],
 ) -> Result<Tensor> {
+    let device = anchors.device();
     let anchors = (normalized(anchors)? / temperature)?;
-    let sums = log_sum_exp(&anchors.matmul(&normalized(others)?.t()?)?)?;
+    let mut others = normalized(others)?;
+    let mut queries = anchors.clone();
+    if let Some(times) = times[1] {
+        // `c · eˣ` is `exp(x + ln c)`: one more column of the product.
+        let logs: Vec<f32> = times.iter().map(|times| times.ln()).collect();
+        others = Tensor::cat(&[&others, &Tensor::from_vec(logs, (times.len(), 1), device)?], 1)?;
+        let ones = Tensor::ones((queries.dim(0)?, 1), queries.dtype(), device)?;
+        queries = Tensor::cat(&[&queries, &ones], 1)?;
+    }
+    let sums = log_sum_exp(&queries.matmul(&others.t()?)?)?;
     let own = (&anchors * normalized(own)?)?.sum_keepdim(D::Minus1)?;
-    (sums - own)?.mean_all()
+    let losses = (sums - own)?;
+    match times[0] {
+        None => losses.mean_all(),
+        Some(times) => {
+            let total: f32 = times.iter().sum();
+            let weights = times.iter().map(|times| times / total).collect();
+            let weights = Tensor::from_vec(weights, (times.len(), 1), device)?;
+            (losses * weights)?.sum_all()
+        }
+    }
 }
 
 fn normalized(x: &Tensor) -> Result<Tensor> {
@@ -53,13 +98,38 @@ mod tests {
 
         // Cosines: 1 and 0, 0 and 1, over 0.5.
         let (a, b) = (t(&[[2.0, 0.0], [0.0, 1.0]]), t(&[[5.0, 0.0], [0.0, 3.0]]));
-        let got = value(info_nce(&a, &b, &b, 0.5).unwrap());
+        let got = value(info_nce(&a, &b, &b, 0.5, [None; 2]).unwrap());
         assert!((got - ((2f64.exp() + 1.0).ln() - 2.0)).abs() < 1e-5, "{got}");
         // Among three: 1, 0 and -1 of the first, 0, 1 and 0 of the second.
         let three = t(&[[5.0, 0.0], [0.0, 3.0], [-1.0, 0.0]]);
-        let got = value(info_nce(&a, &b, &three, 0.5).unwrap());
+        let got = value(info_nce(&a, &b, &three, 0.5, [None; 2]).unwrap());
         let first = (2f64.exp() + 1.0 + (-2f64).exp()).ln() - 2.0;
         let second = (2f64.exp() + 2.0).ln() - 2.0;
         assert!((got - f64::midpoint(first, second)).abs() < 1e-5, "{got}");
+    }
+
+    #[test]
+    fn counts_stand_for_repeated_rows() {
+        let values = |n: usize, seed: f32| -> Vec<f32> {
+            (0..n * 3).map(|i| ((i as f32 + seed) * 1.7).sin()).collect()
+        };
+        let table = |n, seed| Tensor::from_vec(values(n, seed), (n, 3), &Device::Cpu).unwrap();
+        let (nodes, texts) = (table(5, 0.3), table(5, 2.9));
+        let draws = [4, 1, 1, 0, 4, 4, 2];
+        let pick = |of: &Tensor, ids: &[u32]| {
+            of.index_select(&Tensor::new(ids, &Device::Cpu).unwrap(), 0).unwrap()
+        };
+        let value = |t: Tensor| t.to_scalar::<f32>().unwrap();
+        let own = pick(&texts, &draws);
+        let all = value(info_nce(&pick(&nodes, &draws), &own, &own, 0.2, [None; 2]).unwrap());
+        let drawn = Drawn::new(draws.into_iter());
+        assert_eq!(
+            (&drawn.rows[..], &drawn.times[..]),
+            (&[0, 1, 2, 4][..], &[1.0, 2.0, 1.0, 3.0][..])
+        );
+        let own = pick(&texts, &drawn.rows);
+        let times = [Some(&drawn.times[..]); 2];
+        let once = value(info_nce(&pick(&nodes, &drawn.rows), &own, &own, 0.2, times).unwrap());
+        assert!((all - once).abs() < 1e-6, "{all} {once}");
     }
 }

@@ -8,7 +8,7 @@ use rand::distr::Distribution;
 use rand_chacha::ChaCha8Rng;
 
 use super::config::ContrastiveConfig;
-use super::loss::{bpr, info_nce};
+use super::loss::{Drawn, bpr, info_nce};
 use super::ops::leaky;
 use super::propagate::Propagate;
 use super::sampler::Batch;
@@ -54,13 +54,6 @@ pub(super) fn index(ids: &[u32], offset: usize) -> Result<Tensor> {
     let ids: Vec<u32> = ids.iter().map(|&i| i + offset as u32).collect();
     let n = ids.len();
     Tensor::from_vec(ids, n, &Device::Cpu)
-}
-
-fn distinct(ids: &[u32]) -> Vec<u32> {
-    let mut ids = ids.to_vec();
-    ids.sort_unstable();
-    ids.dedup();
-    ids
 }
 
 /// Both sides' texts, `(users + items, text dim)`, zeros where there is none; nothing
@@ -212,14 +205,16 @@ impl Model {
         loss = (loss + (squares * (0.5 * config.l2 / batch.users.len() as f64))?)?;
 
         if config.hyper_weight > 0.0 {
-            let users = index(&distinct(&batch.users), 0)?;
-            let items = index(&distinct(&batch.positives), self.n_users)?;
+            let distinct =
+                |ids: &[u32], offset| index(&Drawn::new(ids.iter().copied()).rows, offset);
+            let users = distinct(&batch.users, 0)?;
+            let items = distinct(&batch.positives, self.n_users)?;
             for (graph, hyper) in &pass.views {
                 let graph = if stop { graph.detach() } else { graph.clone() };
                 for ids in [&users, &items] {
                     let hyper = rows(hyper, ids)?;
-                    let contrast =
-                        info_nce(&rows(&graph, ids)?, &hyper, &hyper, config.temperature)?;
+                    let graph = rows(&graph, ids)?;
+                    let contrast = info_nce(&graph, &hyper, &hyper, config.temperature, [None; 2])?;
                     loss = (loss + (contrast * config.hyper_weight)?)?;
                 }
             }

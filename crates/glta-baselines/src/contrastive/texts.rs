@@ -4,7 +4,7 @@ use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
 use super::config::ContrastiveConfig;
-use super::loss::info_nce;
+use super::loss::{Drawn, info_nce};
 use super::model::{index, xavier};
 use super::ops::leaky;
 use super::sampler::Batch;
@@ -68,15 +68,17 @@ impl Texts {
         middle.matmul(second)?.broadcast_add(second_bias)
     }
 
-    /// Rows of `nodes` that have a text. Where there is none, some row that has
-    /// one: the caller weighs it with zero, so that every tensor keeps a gradient.
-    fn with_text(&self, rows: impl Iterator<Item = u32>) -> (Vec<u32>, usize) {
-        let mut rows: Vec<u32> = rows.filter(|&row| self.known[row as usize]).collect();
-        let count = rows.len();
-        if count == 0 {
-            rows.extend((0u32..).zip(&self.known).find(|(_, known)| **known).map(|(row, _)| row));
+    /// Those of `rows` that have a text, and the number of draws. Where there is none,
+    /// some row that has one: the caller weighs it with zero, so that every tensor
+    /// keeps a gradient.
+    fn with_text(&self, rows: impl Iterator<Item = u32>) -> (Drawn, f64) {
+        let drawn = Drawn::new(rows.filter(|&row| self.known[row as usize]));
+        let count = drawn.times.iter().map(|&times| f64::from(times)).sum();
+        if count > 0.0 {
+            return (drawn, count);
         }
-        (rows, count)
+        let some = (0u32..).zip(&self.known).find(|(_, known)| **known).map(|(row, _)| row);
+        (Drawn::new(some.into_iter()), 0.0)
     }
 
     /// The weighted loss of `nodes (users + items, dim)`.
@@ -92,33 +94,33 @@ impl Texts {
     /// user among all users' texts, positives and negatives each among their own
     /// in the batch. A triple whose node has no text adds nothing.
     fn contrastive(&self, nodes: &Tensor, batch: &Batch) -> Result<Tensor> {
-        let items = |ids: &[u32]| {
-            let rows: Vec<u32> = ids.iter().map(|&i| i + self.n_users as u32).collect();
-            self.with_text(rows.into_iter())
-        };
+        let items = |ids: &[u32]| self.with_text(ids.iter().map(|i| i + self.n_users as u32));
         let users = self.with_text(batch.users.iter().copied());
-        let all_users = self.with_text(0..self.n_users as u32).0;
+        let all_users = self.with_text(0..self.n_users as u32).0.rows;
         let of_users = self.project(&self.vectors.index_select(&index(&all_users, 0)?, 0)?)?;
         let mut place = vec![0u32; self.known.len()];
         (0u32..).zip(&all_users).for_each(|(at, &row)| place[row as usize] = at);
 
         let mut terms = Vec::new();
-        for ((rows, count), among_users) in
+        for ((Drawn { rows, times }, count), among_users) in
             [(users, true), (items(&batch.positives), false), (items(&batch.negatives), false)]
         {
             let anchors = nodes.index_select(&index(&rows, 0)?, 0)?;
-            let (own, others) = match among_users {
+            let times = Some(times.as_slice());
+            let (own, others, others_times) = match among_users {
                 true => {
                     let places: Vec<u32> = rows.iter().map(|&row| place[row as usize]).collect();
-                    (of_users.index_select(&index(&places, 0)?, 0)?, of_users.clone())
+                    (of_users.index_select(&index(&places, 0)?, 0)?, of_users.clone(), None)
                 }
                 false => {
                     let texts = self.project(&self.vectors.index_select(&index(&rows, 0)?, 0)?)?;
-                    (texts.clone(), texts)
+                    (texts.clone(), texts, times)
                 }
             };
-            let share = count as f64 / batch.users.len() as f64;
-            terms.push((info_nce(&anchors, &own, &others, self.temperature)? * share)?);
+            let share = count / batch.users.len() as f64;
+            let times = [times, others_times];
+            let contrast = info_nce(&anchors, &own, &others, self.temperature, times)?;
+            terms.push((contrast * share)?);
         }
         Tensor::stack(&terms, 0)?.sum_all()
     }
@@ -126,11 +128,12 @@ impl Texts {
     /// RLMRec-Gen: the projected nodes that were masked must find their texts
     /// among those of all that were.
     fn generative(&self, nodes: &Tensor, masked: &[u32]) -> Result<Tensor> {
-        let (rows, count) = self.with_text(masked.iter().copied());
-        let rows = index(&rows, 0)?;
+        // Each node is masked once at most.
+        let (drawn, count) = self.with_text(masked.iter().copied());
+        let rows = index(&drawn.rows, 0)?;
         let projected = self.project(&nodes.index_select(&rows, 0)?)?;
         let texts = self.vectors.index_select(&rows, 0)?;
-        let loss = info_nce(&projected, &texts, &texts, self.temperature)?;
-        loss * if count == 0 { 0.0 } else { 1.0 }
+        let loss = info_nce(&projected, &texts, &texts, self.temperature, [None; 2])?;
+        loss * if count > 0.0 { 1.0 } else { 0.0 }
     }
 }
