@@ -130,23 +130,21 @@ struct CrossEntropy {
     value: Tensor,
 }
 
-/// [`crate::loss::blocked_cross_entropy`] on a device. `active` rows have targets;
-/// `targets` and `masked` are ascending.
+/// [`crate::loss::blocked_cross_entropy`] on a device, with the `weights` of the rows'
+/// losses; `targets` and `masked` are ascending.
 pub(crate) fn cross_entropy(
     logits: Logits,
     targets: Vec<Vec<u32>>,
     masked: Vec<Vec<u32>>,
-    active: usize,
+    weights: Vec<f32>,
 ) -> Result<Tensor> {
     let (z, w, bias) = (logits.z.clone(), logits.w.clone(), logits.bias.clone());
     let logits = Logits { z: z.detach(), w: w.detach(), bias: bias.detach(), ..logits };
     let device = z.device();
     let rows = targets.len();
-    let column = |value: &dyn Fn(&[u32]) -> f32| {
-        let value = |list: &Vec<u32>| if list.is_empty() { 0.0 } else { value(list) };
-        Tensor::from_vec(targets.iter().map(value).collect(), (rows, 1), device)
-    };
-    let (weights, shares) = (column(&|_| 1.0 / active as f32)?, column(&share)?);
+    let shares = targets.iter().map(|t| if t.is_empty() { 0.0 } else { share(t) }).collect();
+    let weights = Tensor::from_vec(weights, (rows, 1), device)?;
+    let shares = Tensor::from_vec(shares, (rows, 1), device)?;
 
     let mut sums = None;
     let mut hits = Tensor::zeros((rows, 1), DType::F32, device)?;

@@ -42,4 +42,4 @@ pub use decode::{Decoder, decode};
 pub use error::{Error, Result};
 pub use glta_metrics::Ranked;
 pub use head::{GllmHead, GllmWeights, GraphResidual};
-pub use loss::set_cross_entropy;
+pub use loss::{set_cross_entropy, weighted_cross_entropy};

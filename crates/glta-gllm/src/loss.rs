@@ -102,19 +102,68 @@ pub(crate) fn blocked_cross_entropy(
     masked: &[Vec<u32>],
     block: Option<usize>,
 ) -> Result<Tensor> {
-    let (z, w, bias) = (z.contiguous()?, w.contiguous()?, bias.contiguous()?);
     let active = check(w.dims2()?.0, z.dims2()?.0, targets, masked)?;
+    blocked(z, w, bias, offset, targets, masked, mean_over(active, targets), block)
+}
+
+/// Row weights of the mean over the `active` rows, those with targets.
+pub(crate) fn mean_over(active: usize, targets: &[Vec<u32>]) -> Vec<f32> {
+    let weight = |t: &Vec<u32>| if t.is_empty() { 0.0 } else { 1.0 / active as f32 };
+    targets.iter().map(weight).collect()
+}
+
+/// Cross-entropy of the rows of `Z Wᵀ + b` against one target each, row `r` counted
+/// `weights[r]` times: `Σ_r weights[r] · (ln Σ_i exp(z_r·w_i + b_i) − z_r·w_t − b_t)`.
+/// `z: (n, d)`, `w: (m, d)`, `bias: (m)`; differentiable in all three, and computed in
+/// blocks of `w`'s rows without ever holding all logits. With rows of length one this is
+/// InfoNCE.
+///
+/// # Errors
+/// Shapes that do not fit, a target that `w` does not have, no row at all.
+pub fn weighted_cross_entropy(
+    z: &Tensor,
+    w: &Tensor,
+    bias: &Tensor,
+    targets: &[u32],
+    weights: &[f32],
+) -> Result<Tensor> {
+    let (rows, items) = (z.dims2()?.0, w.dims2()?.0);
+    let targets: Vec<Vec<u32>> = targets.iter().map(|&target| vec![target]).collect();
+    let masked = vec![Vec::new(); targets.len()];
+    check(items, rows, &targets, &masked)?;
+    for (what, got, len) in
+        [("weights of rows", weights.len(), rows), ("biases", bias.elem_count(), items)]
+    {
+        if got != len {
+            return Err(Error::Shape { what, expected: format!("({len})"), got: vec![got] });
+        }
+    }
+    blocked(z, w, bias, None, &targets, &masked, weights.to_vec(), None)
+}
+
+#[allow(clippy::too_many_arguments)]
+fn blocked(
+    z: &Tensor,
+    w: &Tensor,
+    bias: &Tensor,
+    offset: Option<&Tensor>,
+    targets: &[Vec<u32>],
+    masked: &[Vec<u32>],
+    weights: Vec<f32>,
+    block: Option<usize>,
+) -> Result<Tensor> {
+    let (z, w, bias) = (z.contiguous()?, w.contiguous()?, bias.contiguous()?);
     if !z.device().is_cpu() {
         let offset = offset.map(Tensor::detach);
         let logits = device::Logits { z, w, bias, offset, block };
-        return device::cross_entropy(logits, sorted(targets), sorted(masked), active);
+        return device::cross_entropy(logits, sorted(targets), sorted(masked), weights);
     }
     let mut op = BlockedCrossEntropy {
         targets: sorted(targets),
         masked: sorted(masked),
         offset: offset.map(|offset| offset.detach().contiguous()).transpose()?,
         block,
-        active,
+        weights,
         log_sum_exp: Vec::new(),
         value: 0.0,
     };
@@ -131,7 +180,8 @@ struct BlockedCrossEntropy {
     /// Fixed logits `(rows, items)` to be added.
     offset: Option<Tensor>,
     block: Option<usize>,
-    active: usize,
+    /// Of every row's loss; zero without targets.
+    weights: Vec<f32>,
     log_sum_exp: Vec<f32>,
     value: f32,
 }
@@ -153,21 +203,20 @@ impl BlockedCrossEntropy {
         });
         let mut total = 0.0;
         let mut log_sum_exp = Vec::with_capacity(logits.rows);
-        for (r, targets) in self.targets.iter().enumerate() {
+        for (r, (targets, &weight)) in self.targets.iter().zip(&self.weights).enumerate() {
             let sum = parts.iter().fold(LogSumExp::EMPTY, |sum, part| sum.and(part[r].0)).value();
             let hit: f64 = parts.iter().map(|part| part[r].1).sum();
             if !targets.is_empty() {
-                total += sum - hit / targets.len() as f64;
+                total += f64::from(weight) * (sum - hit / targets.len() as f64);
             }
             log_sum_exp.push(sum as f32);
         }
-        (log_sum_exp, (total / self.active as f64) as f32)
+        (log_sum_exp, total as f32)
     }
 
     /// The gradients, times `grad`; of `w` and the bias where they are asked for.
     fn backward(&self, logits: &Logits<'_>, grad: f32, w: bool, bias: bool) -> Gradients {
         let (rows, items, inner) = (logits.rows, logits.items, logits.inner);
-        let scale = grad / self.active as f32;
         // A frozen side (tied head, no bias) needs no gradient of its size.
         let mut dw = w.then(|| vec![0f32; items * inner]);
         let mut db = bias.then(|| vec![0f32; items]);
@@ -183,7 +232,7 @@ impl BlockedCrossEntropy {
             let width = range.len();
             let at = range.start - *first;
             for (r, row) in block.chunks_exact_mut(width).enumerate() {
-                let targets = &self.targets[r];
+                let (targets, scale) = (&self.targets[r], grad * self.weights[r]);
                 if targets.is_empty() {
                     row.fill(0.0);
                     continue;
@@ -324,8 +373,9 @@ mod tests {
                 block: Some(block),
             };
             let active = targets.iter().filter(|t| !t.is_empty()).count();
+            let weights = mean_over(active, &targets);
             let on_device =
-                device::cross_entropy(on_device, sorted(&targets), sorted(&masked), active).unwrap();
+                device::cross_entropy(on_device, sorted(&targets), sorted(&masked), weights).unwrap();
             prop_assert!((value(&plain) - value(&on_device)).abs() < 2e-6 * value(&plain).max(1.0));
             let plain = plain.backward().unwrap();
             let blocked = blocked.backward().unwrap();
@@ -367,6 +417,29 @@ mod tests {
             let numeric = (shifted(1e-2) - shifted(-1e-2)) / 2e-2;
             assert!((numeric - g).abs() < 2e-4, "{i}: {numeric} {g}");
         }
+    }
+
+    #[test]
+    fn weights_count_rows_as_often() {
+        let z = normal_var((3, 4), 1.0, 4, &Device::Cpu).unwrap();
+        let w = normal_var((7, 4), 1.0, 5, &Device::Cpu).unwrap();
+        let b = normal_var(7, 1.0, 6, &Device::Cpu).unwrap();
+        let weighted = weighted_cross_entropy(&z, &w, &b, &[6, 0, 3], &[1.0, 0.0, 2.5]).unwrap();
+        // The second row counts nothing, the third twice and a half.
+        let logits = z.matmul(&w.t().unwrap()).unwrap().broadcast_add(&b).unwrap();
+        let of = |row, target| {
+            let row = logits.narrow(0, row, 1).unwrap();
+            set_cross_entropy(&row, &[vec![target]], &[vec![]]).unwrap()
+        };
+        let plain = (of(0, 6) + (of(2, 3) * 2.5).unwrap()).unwrap();
+        assert!((value(&weighted) - value(&plain)).abs() < 1e-5);
+        let (weighted, plain) = (weighted.backward().unwrap(), plain.backward().unwrap());
+        for var in [&z, &w, &b] {
+            let difference = (weighted.get(var).unwrap() - plain.get(var).unwrap()).unwrap();
+            assert!(value(&difference.abs().unwrap().max_all().unwrap()) < 1e-5);
+        }
+        let wrong = |t: &[u32], n| weighted_cross_entropy(&z, &w, &b, t, &vec![1.0; n]).is_err();
+        assert!(wrong(&[7, 0, 0], 3) && wrong(&[0, 0], 3) && wrong(&[0, 0, 0], 2));
     }
 
     #[test]

@@ -1,5 +1,5 @@
-use super::ops::log_sum_exp;
 use candle_core::{D, Result, Tensor};
+use glta_gllm::weighted_cross_entropy;
 
 /// `ln(1 + eˣ)` without overflow.
 fn softplus(x: &Tensor) -> Result<Tensor> {
@@ -38,39 +38,36 @@ impl Drawn {
     }
 }
 
-/// InfoNCE of rows: row `r` of `anchors (n, dim)` must find row `r` of `own (n, dim)`
-/// among all of `others (m, dim)`, by cosine over the temperature; the mean over
-/// rows. `times` is how often anchors and others count, once if it is not said.
+/// InfoNCE of rows: row `r` of `anchors (n, dim)` must find row `own[r]` of `others (m,
+/// dim)` among all of them, by cosine over the temperature; the mean over rows.
+/// `times` is how often anchors and others count, once if it is not said.
 pub(super) fn info_nce(
     anchors: &Tensor,
-    own: &Tensor,
     others: &Tensor,
+    own: &[u32],
     temperature: f64,
     times: [Option<&[f32]>; 2],
 ) -> Result<Tensor> {
-    let device = anchors.device();
-    let anchors = (normalized(anchors)? / temperature)?;
-    let mut others = normalized(others)?;
-    let mut queries = anchors.clone();
-    if let Some(times) = times[1] {
-        // `c · eˣ` is `exp(x + ln c)`: one more column of the product.
-        let logs: Vec<f32> = times.iter().map(|times| times.ln()).collect();
-        others = Tensor::cat(&[&others, &Tensor::from_vec(logs, (times.len(), 1), device)?], 1)?;
-        let ones = Tensor::ones((queries.dim(0)?, 1), queries.dtype(), device)?;
-        queries = Tensor::cat(&[&queries, &ones], 1)?;
-    }
-    let sums = log_sum_exp(&queries.matmul(&others.t()?)?)?;
-    let own = (&anchors * normalized(own)?)?.sum_keepdim(D::Minus1)?;
-    let losses = (sums - own)?;
-    match times[0] {
-        None => losses.mean_all(),
+    let m = others.dim(0)?;
+    // `c · eˣ` is `exp(x + ln c)`.
+    let logs = match times[1] {
+        None => vec![0.0; m],
+        Some(times) => times.iter().map(|times| times.ln()).collect(),
+    };
+    let weights: Vec<f32> = match times[0] {
+        None => vec![1.0 / own.len() as f32; own.len()],
         Some(times) => {
             let total: f32 = times.iter().sum();
-            let weights = times.iter().map(|times| times / total).collect();
-            let weights = Tensor::from_vec(weights, (times.len(), 1), device)?;
-            (losses * weights)?.sum_all()
+            times.iter().map(|times| times / total).collect()
         }
-    }
+    };
+    // The numerator is one draw of the own row, not all of them.
+    let own_logs = weights.iter().zip(own).map(|(w, &own)| f64::from(w * logs[own as usize])).sum();
+    let logs = Tensor::from_vec(logs, m, others.device())?;
+    let anchors = (normalized(anchors)? / temperature)?;
+    let loss = weighted_cross_entropy(&anchors, &normalized(others)?, &logs, own, &weights)
+        .map_err(candle_core::Error::wrap)?;
+    loss.affine(1.0, own_logs)
 }
 
 fn normalized(x: &Tensor) -> Result<Tensor> {
@@ -98,11 +95,11 @@ mod tests {
 
         // Cosines: 1 and 0, 0 and 1, over 0.5.
         let (a, b) = (t(&[[2.0, 0.0], [0.0, 1.0]]), t(&[[5.0, 0.0], [0.0, 3.0]]));
-        let got = value(info_nce(&a, &b, &b, 0.5, [None; 2]).unwrap());
+        let got = value(info_nce(&a, &b, &[0, 1], 0.5, [None; 2]).unwrap());
         assert!((got - ((2f64.exp() + 1.0).ln() - 2.0)).abs() < 1e-5, "{got}");
         // Among three: 1, 0 and -1 of the first, 0, 1 and 0 of the second.
         let three = t(&[[5.0, 0.0], [0.0, 3.0], [-1.0, 0.0]]);
-        let got = value(info_nce(&a, &b, &three, 0.5, [None; 2]).unwrap());
+        let got = value(info_nce(&a, &three, &[0, 1], 0.5, [None; 2]).unwrap());
         let first = (2f64.exp() + 1.0 + (-2f64).exp()).ln() - 2.0;
         let second = (2f64.exp() + 2.0).ln() - 2.0;
         assert!((got - f64::midpoint(first, second)).abs() < 1e-5, "{got}");
@@ -121,7 +118,9 @@ mod tests {
         };
         let value = |t: Tensor| t.to_scalar::<f32>().unwrap();
         let own = pick(&texts, &draws);
-        let all = value(info_nce(&pick(&nodes, &draws), &own, &own, 0.2, [None; 2]).unwrap());
+        let all = value(
+            info_nce(&pick(&nodes, &draws), &own, &[0, 1, 2, 3, 4, 5, 6], 0.2, [None; 2]).unwrap(),
+        );
         let drawn = Drawn::new(draws.into_iter());
         assert_eq!(
             (&drawn.rows[..], &drawn.times[..]),
@@ -129,7 +128,8 @@ mod tests {
         );
         let own = pick(&texts, &drawn.rows);
         let times = [Some(&drawn.times[..]); 2];
-        let once = value(info_nce(&pick(&nodes, &drawn.rows), &own, &own, 0.2, times).unwrap());
+        let once =
+            value(info_nce(&pick(&nodes, &drawn.rows), &own, &[0, 1, 2, 3], 0.2, times).unwrap());
         assert!((all - once).abs() < 1e-6, "{all} {once}");
     }
 }

@@ -214,7 +214,8 @@ impl Model {
                 for ids in [&users, &items] {
                     let hyper = rows(hyper, ids)?;
                     let graph = rows(&graph, ids)?;
-                    let contrast = info_nce(&graph, &hyper, &hyper, config.temperature, [None; 2])?;
+                    let own: Vec<u32> = (0..ids.dim(0)? as u32).collect();
+                    let contrast = info_nce(&graph, &hyper, &own, config.temperature, [None; 2])?;
                     loss = (loss + (contrast * config.hyper_weight)?)?;
                 }
             }

@@ -1,9 +1,7 @@
 //! Row-parallel operations with a derivative of one pass each, where candle's own
 //! chains of elementwise operations make many passes over as many new tensors.
 
-use candle_core::{
-    CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, Layout, Result, Shape, Tensor, bail,
-};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
 /// Values that one task works on.
@@ -12,11 +10,6 @@ const CHUNK: usize = 1 << 14;
 /// `max(x, 0) - slope · max(-x, 0)`, of any shape.
 pub(super) fn leaky(x: &Tensor, slope: f64) -> Result<Tensor> {
     x.contiguous()?.apply_op1(Leaky(slope as f32))
-}
-
-/// `ln Σ exp` over the columns of `x (rows, columns)`: `(rows, 1)`.
-pub(super) fn log_sum_exp(x: &Tensor) -> Result<Tensor> {
-    x.contiguous()?.apply_op1(LogSumExp)
 }
 
 fn values<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
@@ -77,66 +70,10 @@ impl CustomOp2 for LeakySlope {
     }
 }
 
-struct LogSumExp;
-
-impl CustomOp1 for LogSumExp {
-    fn name(&self) -> &'static str {
-        "log-sum-exp"
-    }
-
-    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let (rows, columns) = layout.shape().dims2()?;
-        if columns == 0 {
-            bail!("log-sum-exp of no columns");
-        }
-        let out = values(x, layout)?.par_chunks(columns).map(|row| {
-            let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            max + row.iter().map(|&x| (x - max).exp()).sum::<f32>().ln()
-        });
-        Ok((CpuStorage::F32(out.collect()), (rows, 1).into()))
-    }
-
-    fn bwd(&self, x: &Tensor, out: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
-        let gradient = gradient.to_dtype(DType::F32)?.contiguous()?;
-        x.apply_op3_no_bwd(out, &gradient, &Softmax).map(Some)
-    }
-}
-
-/// The gradient of [`LogSumExp`]: the rows' softmax times the row's gradient.
-struct Softmax;
-
-impl CustomOp3 for Softmax {
-    fn name(&self) -> &'static str {
-        "log-sum-exp gradient"
-    }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        layout: &Layout,
-        sums: &CpuStorage,
-        sums_layout: &Layout,
-        gradient: &CpuStorage,
-        gradient_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let (_, columns) = layout.shape().dims2()?;
-        let x = values(x, layout)?;
-        let (sums, gradient) = (values(sums, sums_layout)?, values(gradient, gradient_layout)?);
-        let mut out = vec![0f32; x.len()];
-        out.par_chunks_mut(columns)
-            .zip(x.par_chunks(columns))
-            .zip(sums.par_iter().zip(gradient))
-            .for_each(|((out, x), (sum, gradient))| {
-                out.iter_mut().zip(x).for_each(|(out, x)| *out = gradient * (x - sum).exp());
-            });
-        Ok((CpuStorage::F32(out), layout.shape().clone()))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::{D, Device, Var};
+    use candle_core::{Device, Var};
 
     /// Against candle's own operations, values and gradients, of a strided input.
     #[test]
@@ -158,8 +95,6 @@ mod tests {
             }
         };
         let strided = x.t().unwrap();
-        let sums = strided.log_sum_exp(D::Minus1).unwrap().unsqueeze(1).unwrap();
-        compare(log_sum_exp(&strided).unwrap(), sums);
         let chain = (strided.relu().unwrap()
             - (strided.neg().unwrap().relu().unwrap() * 0.3).unwrap())
         .unwrap();

@@ -107,19 +107,19 @@ impl Texts {
         {
             let anchors = nodes.index_select(&index(&rows, 0)?, 0)?;
             let times = Some(times.as_slice());
-            let (own, others, others_times) = match among_users {
+            let (others, own, others_times) = match among_users {
                 true => {
-                    let places: Vec<u32> = rows.iter().map(|&row| place[row as usize]).collect();
-                    (of_users.index_select(&index(&places, 0)?, 0)?, of_users.clone(), None)
+                    let own = rows.iter().map(|&row| place[row as usize]).collect();
+                    (of_users.clone(), own, None)
                 }
                 false => {
                     let texts = self.project(&self.vectors.index_select(&index(&rows, 0)?, 0)?)?;
-                    (texts.clone(), texts, times)
+                    (texts, (0..rows.len() as u32).collect::<Vec<_>>(), times)
                 }
             };
             let share = count / batch.users.len() as f64;
             let times = [times, others_times];
-            let contrast = info_nce(&anchors, &own, &others, self.temperature, times)?;
+            let contrast = info_nce(&anchors, &others, &own, self.temperature, times)?;
             terms.push((contrast * share)?);
         }
         Tensor::stack(&terms, 0)?.sum_all()
@@ -133,7 +133,8 @@ impl Texts {
         let rows = index(&drawn.rows, 0)?;
         let projected = self.project(&nodes.index_select(&rows, 0)?)?;
         let texts = self.vectors.index_select(&rows, 0)?;
-        let loss = info_nce(&projected, &texts, &texts, self.temperature, [None; 2])?;
+        let own: Vec<u32> = (0..drawn.rows.len() as u32).collect();
+        let loss = info_nce(&projected, &texts, &own, self.temperature, [None; 2])?;
         loss * if count > 0.0 { 1.0 } else { 0.0 }
     }
 }
