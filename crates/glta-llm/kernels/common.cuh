@@ -58,6 +58,9 @@ INLINE void unpack(u32 word, float *to, bf16) {
 }
 INLINE u16 bits(f16 x) { return __half_as_ushort(x); }
 INLINE u16 bits(bf16 x) { return __bfloat16_as_ushort(x); }
+template <typename T> INLINE u32 pack(float low, float high) {
+    return u32(bits(from_float<T>(low))) | u32(bits(from_float<T>(high))) << 16;
+}
 
 // Four neighbours, aligned to their size.
 INLINE void load4(const float *from, float *to) {
@@ -73,11 +76,7 @@ INLINE void store4(float *to, const float *v) {
     *reinterpret_cast<float4 *>(to) = make_float4(v[0], v[1], v[2], v[3]);
 }
 template <typename T> INLINE void store4(T *to, const float *v) {
-    u32 words[2];
-    for (int i = 0; i < 2; i++) {
-        words[i] = u32(bits(from_float<T>(v[2 * i]))) | u32(bits(from_float<T>(v[2 * i + 1]))) << 16;
-    }
-    *reinterpret_cast<uint2 *>(to) = make_uint2(words[0], words[1]);
+    *reinterpret_cast<uint2 *>(to) = make_uint2(pack<T>(v[0], v[1]), pack<T>(v[2], v[3]));
 }
 
 INLINE float warp_sum(float x) {
