@@ -417,8 +417,8 @@ INLINE void append_keys(const T *qkv, const u32 *sequences, const u32 *starts, c
 }
 
 #define ATTENTION(T, suffix)                                                                       \
-    TILED(attention, T, suffix, 64)                                                                \
-    TILED(attention, T, suffix, 128)                                                               \
+    TILED(attention, T, suffix, 64, (THREADS))                                                     \
+    TILED(attention, T, suffix, 128, (THREADS))                                                    \
     KERNEL(attention_delta_##suffix, 256, const T *out, const T *d_out, float *delta,              \
            u32 queries, u32 dim) {                                                                 \
         attention_delta(out, d_out, delta, queries, dim);                                          \

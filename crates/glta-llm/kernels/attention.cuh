@@ -71,15 +71,15 @@ template <u32 TILE> struct Queries {
 };
 
 // The kernels that work in tiles, made for D columns, of what includes this:
-// forward, and the gradients of queries and of keys.
-#define TILED(name, T, suffix, D)                                                                  \
-    KERNEL(name##D##_##suffix, THREADS, const T *qkv, const u32 *tiles, const u32 *starts,         \
-           const u64 *caches, u32 layer, const T *shared_block, u32 shared_len, T *out,            \
-           float *lse, u32 queries, u32 keys, u32 dim, float scale) {                              \
+// forward, and the gradients of queries and of keys; `bounds` are of the first two.
+#define TILED(name, T, suffix, D, bounds)                                                          \
+    BOUND_KERNEL(name##D##_##suffix, THREADS, bounds, const T *qkv, const u32 *tiles,              \
+           const u32 *starts, const u64 *caches, u32 layer, const T *shared_block, u32 shared_len, \
+           T *out, float *lse, u32 queries, u32 keys, u32 dim, float scale) {                      \
         attention<T, D>(qkv, tiles, starts, caches, layer, shared_block, shared_len, out, lse,     \
                         Heads{queries, keys, dim, scale});                                         \
     }                                                                                              \
-    KERNEL(name##_queries##D##_##suffix, THREADS, const T *qkv, const T *d_out,                    \
+    BOUND_KERNEL(name##_queries##D##_##suffix, THREADS, bounds, const T *qkv, const T *d_out,      \
            const float *lse, const float *delta, const u32 *tiles, const u32 *starts,              \
            const T *shared_block, u32 shared_len, T *d_qkv, u32 queries, u32 keys, u32 dim,        \
            float scale) {                                                                          \

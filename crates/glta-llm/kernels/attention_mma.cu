@@ -197,7 +197,8 @@ INLINE void attention_keys(const T *qkv, const T *d_out, const float *lse, const
     const u32 end = starts[sequence + 1], group = heads.queries / heads.keys;
     const u32 head = blockIdx.y, stride = heads.stride(), width = heads.queries * heads.dim;
     const u32 rows = end - first < TILE ? end - first : TILE;
-    const u32 key_at = (heads.queries + head) * heads.dim, value_at = key_at + heads.keys * heads.dim;
+    const u32 key_at = (heads.queries + head) * heads.dim;
+    const u32 value_at = key_at + heads.keys * heads.dim;
     T *key_tile = shared_memory<T>();
     T *value_tile = key_tile + TILE * D;
     T *query_tile = value_tile + TILE * D;
@@ -255,8 +256,10 @@ INLINE void attention_keys(const T *qkv, const T *d_out, const float *lse, const
     write_sums<T, D>(d_values, one, to + value_at, stride, rows, heads.dim);
 }
 
-TILED(attention_mma, f16, f16, 64)
-TILED(attention_mma, f16, f16, 128)
-TILED(attention_mma, bf16, bf16, 64)
-TILED(attention_mma, bf16, bf16, 128)
+// As many as shared memory lets an A100 have.
+#define BOUNDS (THREADS, 3)
+TILED(attention_mma, f16, f16, 64, BOUNDS)
+TILED(attention_mma, f16, f16, 128, BOUNDS)
+TILED(attention_mma, bf16, bf16, 64, BOUNDS)
+TILED(attention_mma, bf16, bf16, 128, BOUNDS)
 } // namespace matrix_units

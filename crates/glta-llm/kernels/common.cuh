@@ -22,11 +22,13 @@ using u64 = std::uint64_t;
 using f16 = __half;
 using bf16 = __nv_bfloat16;
 
-// Defines a kernel under its own name, `KERNEL(name, parameters) { .. }`.
-#define KERNEL(name, threads, ...)                                                                 \
-    extern "C" __global__ void __launch_bounds__(threads) name(__VA_ARGS__);                       \
-    REGISTER(name, threads)                                                                                 \
-    extern "C" __global__ void __launch_bounds__(threads) name(__VA_ARGS__)
+// Defines a kernel under its own name, `KERNEL(name, threads, parameters) { .. }`;
+// `bounds` are threads, and blocks that a multiprocessor is to hold, in brackets.
+#define KERNEL(name, threads, ...) BOUND_KERNEL(name, threads, (threads), __VA_ARGS__)
+#define BOUND_KERNEL(name, threads, bounds, ...)                                                   \
+    extern "C" __global__ void __launch_bounds__ bounds name(__VA_ARGS__);                         \
+    REGISTER(name, threads)                                                                        \
+    extern "C" __global__ void __launch_bounds__ bounds name(__VA_ARGS__)
 
 // Expands `X(type, suffix)` for every type that activations have.
 #define FOR_EACH_TYPE(X) X(float, f32) X(f16, f16) X(bf16, bf16)

@@ -73,7 +73,7 @@ template <int D> INLINE u32 tile_at(u32 row, u32 eight) { return row * D + (eigh
 // Starts to copy rows into a tile, zeros where there is no row or column.
 template <typename T, int D, u32 ROWS>
 INLINE void load_tile(T *to, const T *from, u32 stride, u32 rows, u32 dim) {
-#pragma unroll
+#pragma unroll 2 // More addresses at a time would take registers that sums need.
     for (u32 at = 0; at < ROWS * (D / 8); at += THREADS) {
         const u32 i = at + threadIdx.x, row = i / (D / 8), eight = i % (D / 8);
         const bool exists = row < rows && eight * 8 < dim;
