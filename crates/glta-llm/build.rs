@@ -10,9 +10,10 @@ use std::process::Command;
 const ARCHITECTURE: &str = "compute_80";
 /// Names of what is compiled, their sources, and the width of packed weights where
 /// only one is wanted.
-const MODULES: [(&str, &str, Option<u32>); 6] = [
+const MODULES: [(&str, &str, Option<u32>); 7] = [
     ("elementwise", "elementwise", None),
     ("attention", "attention", None),
+    ("attention_mma", "attention_mma", None),
     ("quantized2", "quantized", Some(2)),
     ("quantized3", "quantized", Some(3)),
     ("quantized4", "quantized", Some(4)),
@@ -27,7 +28,9 @@ fn main() {
     for name in ["NVCC", "CUDA_HOME", "CUDA_PATH"] {
         println!("cargo::rerun-if-env-changed={name}");
     }
-    println!("cargo::rerun-if-changed=kernels/common.cuh");
+    for header in ["common", "attention", "matrix"] {
+        println!("cargo::rerun-if-changed=kernels/{header}.cuh");
+    }
     let Some(out) = env::var_os("OUT_DIR").map(PathBuf::from) else {
         fail("cargo did not set OUT_DIR");
     };

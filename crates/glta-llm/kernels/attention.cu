@@ -1,53 +1,12 @@
-// Causal attention of packed sequences over a fused projection `qkv: (tokens,
-// stride)`, rows of query heads, key heads and value heads, after RoPE; with
-// online softmax, so that no matrix of scores is ever in memory.
-//
-// A sequence's keys are `shared_keys` rows of a block that stands before every
-// sequence, then its own: the rows of `qkv` themselves, or of a cache that ends
-// with them. Rows of block and cache are the key and value part of such a row.
-#include "common.cuh"
+// Causal attention of packed sequences on the ordinary units, with online softmax,
+// so that no matrix of scores is ever in memory; and what is done token by token.
+#include "attention.cuh"
 
 constexpr u32 TILE = 32;     // queries and keys of a tile
 constexpr u32 THREADS = 128; // 16 rows by 8 columns of threads
 constexpr u32 ROWS = 2;      // rows of a tile that a thread holds, 16 apart
 constexpr u32 COLUMNS = 4;   // columns of a score tile that it holds, 8 apart
 constexpr u32 SCORES = TILE + 4; // stride of a tile of scores in shared memory
-
-// Sizes and places that all kernels here need.
-struct Heads {
-    u32 queries, keys, dim;
-    float scale;
-    INLINE u32 stride() const { return (queries + 2 * keys) * dim; }
-};
-
-// Keys and values of one head, row by row.
-template <typename T> struct Keys {
-    const T *keys, *values;
-    u32 stride, len;
-};
-
-template <typename T>
-INLINE Keys<T> shared_keys(const T *block, u32 len, u32 head, Heads heads) {
-    const T *keys = block + head * heads.dim;
-    return {keys, keys + heads.keys * heads.dim, 2 * heads.keys * heads.dim, len};
-}
-
-// `caches`: for every sequence the address of its cache (layers, capacity, row)
-// and `capacity << 32 | keys`; null where `qkv` holds the keys.
-template <typename T>
-INLINE Keys<T> own_keys(const T *qkv, const u32 *starts, const u64 *caches, u32 layer, u32 sequence,
-                        u32 head, Heads heads) {
-    if (caches == nullptr) {
-        const u32 start = starts[sequence];
-        const T *keys = qkv + u64(start) * heads.stride() + (heads.queries + head) * heads.dim;
-        return {keys, keys + heads.keys * heads.dim, heads.stride(), starts[sequence + 1] - start};
-    }
-    const u64 sizes = caches[2 * sequence + 1];
-    const u32 width = 2 * heads.keys * heads.dim;
-    const T *block = reinterpret_cast<const T *>(caches[2 * sequence]) +
-                     u64(layer) * u32(sizes >> 32) * width;
-    return shared_keys(block, u32(sizes), head, heads);
-}
 
 // A tile in shared memory, (TILE, D + 4), zero where there is no row or column.
 template <typename T, int D>
@@ -143,33 +102,6 @@ INLINE void write_sums(const Sums<D> &sums, const float (&factor)[ROWS], T *to, 
     }
 }
 
-// Combines the eight threads that hold a row.
-INLINE float row_max(float x) {
-    for (int lane = 4; lane > 0; lane /= 2) {
-        x = fmaxf(x, __shfl_xor_sync(ALL_LANES, x, lane));
-    }
-    return x;
-}
-INLINE float row_sum(float x) {
-    for (int lane = 4; lane > 0; lane /= 2) {
-        x += __shfl_xor_sync(ALL_LANES, x, lane);
-    }
-    return x;
-}
-
-// The queries of one block: `tiles` holds (sequence, first row of `qkv`).
-struct Queries {
-    u32 sequence, first, rows, head;
-    u32 seen; // own keys that the first one sees; each next one sees one more
-
-    INLINE Queries(const u32 *tiles, const u32 *starts, u32 own_keys) : head(blockIdx.y) {
-        sequence = tiles[2 * blockIdx.x], first = tiles[2 * blockIdx.x + 1];
-        const u32 end = starts[sequence + 1];
-        rows = end - first < TILE ? end - first : TILE;
-        seen = own_keys - (end - first) + 1;
-    }
-};
-
 // out: (tokens, queries * dim), lse: (tokens, queries), null where not wanted:
 // the logarithm of each softmax's denominator.
 template <typename T, int D>
@@ -180,7 +112,7 @@ INLINE void attention(const T *qkv, const u32 *tiles, const u32 *starts, const u
     const Keys<T> sources[2] = {
         shared_keys(shared_block, shared_len, blockIdx.y / group, heads),
         own_keys(qkv, starts, caches, layer, sequence, blockIdx.y / group, heads)};
-    const Queries q(tiles, starts, sources[1].len);
+    const Queries<TILE> q(tiles, starts, sources[1].len);
     float *query_tile = shared_memory<float>();
     float *key_tile = query_tile + TILE * (D + 4);
     float *weight_tile = key_tile + TILE * (D + 4);
@@ -211,7 +143,7 @@ INLINE void attention(const T *qkv, const u32 *tiles, const u32 *starts, const u
                     s[i][j] = key < end && key < keys.len ? s[i][j] * heads.scale : -INFINITY;
                     top = fmaxf(top, s[i][j]);
                 }
-                top = fmaxf(max[i], row_max(top));
+                top = fmaxf(max[i], row_max<8>(top));
                 // A row that has seen nothing yet has no maximum to subtract.
                 const float shift = top == -INFINITY ? 0.0f : top;
                 const float before = expf(max[i] - shift);
@@ -222,7 +154,7 @@ INLINE void attention(const T *qkv, const u32 *tiles, const u32 *starts, const u
                     added += w;
                 }
                 max[i] = top;
-                sum[i] = fmaf(sum[i], before, row_sum(added));
+                sum[i] = fmaf(sum[i], before, row_sum<8>(added));
                 for (u32 run = 0; run < D / 32; run++) {
                     for (u32 e = 0; e < 4; e++) {
                         sums[i][run][e] *= before;
@@ -275,7 +207,7 @@ INLINE void attention_queries(const T *qkv, const T *d_out, const float *lse, co
     const Keys<T> sources[2] = {
         shared_keys(shared_block, shared_len, blockIdx.y / group, heads),
         own_keys(qkv, starts, nullptr, 0, sequence, blockIdx.y / group, heads)};
-    const Queries q(tiles, starts, sources[1].len);
+    const Queries<TILE> q(tiles, starts, sources[1].len);
     const u32 width = heads.queries * heads.dim;
     float *query_tile = shared_memory<float>();
     float *grad_tile = query_tile + TILE * (D + 4);
@@ -424,7 +356,7 @@ INLINE void attention_decode(const T *qkv, const u32 *starts, const u64 *caches,
                 }
             }
         }
-        s = row_sum(s) * heads.scale;
+        s = row_sum<SHARE>(s) * heads.scale;
         if (!exists) {
             continue;
         }
@@ -484,29 +416,9 @@ INLINE void append_keys(const T *qkv, const u32 *sequences, const u32 *starts, c
     }
 }
 
-#define TILED(T, suffix, D)                                                                        \
-    KERNEL(attention##D##_##suffix, THREADS, const T *qkv, const u32 *tiles, const u32 *starts,    \
-           const u64 *caches, u32 layer, const T *shared_block, u32 shared_len, T *out,            \
-           float *lse, u32 queries, u32 keys, u32 dim, float scale) {                              \
-        attention<T, D>(qkv, tiles, starts, caches, layer, shared_block, shared_len, out, lse,     \
-                        Heads{queries, keys, dim, scale});                                         \
-    }                                                                                              \
-    KERNEL(attention_queries##D##_##suffix, THREADS, const T *qkv, const T *d_out,                 \
-           const float *lse, const float *delta, const u32 *tiles, const u32 *starts,              \
-           const T *shared_block, u32 shared_len, T *d_qkv, u32 queries, u32 keys, u32 dim,        \
-           float scale) {                                                                          \
-        attention_queries<T, D>(qkv, d_out, lse, delta, tiles, starts, shared_block, shared_len,   \
-                                d_qkv, Heads{queries, keys, dim, scale});                          \
-    }                                                                                              \
-    KERNEL(attention_keys##D##_##suffix, THREADS, const T *qkv, const T *d_out, const float *lse,  \
-           const float *delta, const u32 *tiles, const u32 *starts, T *d_qkv, u32 queries,         \
-           u32 keys, u32 dim, float scale) {                                                       \
-        attention_keys<T, D>(qkv, d_out, lse, delta, tiles, starts, d_qkv,                         \
-                             Heads{queries, keys, dim, scale});                                    \
-    }
 #define ATTENTION(T, suffix)                                                                       \
-    TILED(T, suffix, 64)                                                                           \
-    TILED(T, suffix, 128)                                                                          \
+    TILED(attention, T, suffix, 64, (THREADS))                                                     \
+    TILED(attention, T, suffix, 128, (THREADS))                                                    \
     KERNEL(attention_delta_##suffix, 256, const T *out, const T *d_out, float *delta,              \
            u32 queries, u32 dim) {                                                                 \
         attention_delta(out, d_out, delta, queries, dim);                                          \

@@ -22,11 +22,13 @@ using u64 = std::uint64_t;
 using f16 = __half;
 using bf16 = __nv_bfloat16;
 
-// Defines a kernel under its own name, `KERNEL(name, parameters) { .. }`.
-#define KERNEL(name, threads, ...)                                                                 \
-    extern "C" __global__ void __launch_bounds__(threads) name(__VA_ARGS__);                       \
-    REGISTER(name, threads)                                                                                 \
-    extern "C" __global__ void __launch_bounds__(threads) name(__VA_ARGS__)
+// Defines a kernel under its own name, `KERNEL(name, threads, parameters) { .. }`;
+// `bounds` are threads, and blocks that a multiprocessor is to hold, in brackets.
+#define KERNEL(name, threads, ...) BOUND_KERNEL(name, threads, (threads), __VA_ARGS__)
+#define BOUND_KERNEL(name, threads, bounds, ...)                                                   \
+    extern "C" __global__ void __launch_bounds__ bounds name(__VA_ARGS__);                         \
+    REGISTER(name, threads)                                                                        \
+    extern "C" __global__ void __launch_bounds__ bounds name(__VA_ARGS__)
 
 // Expands `X(type, suffix)` for every type that activations have.
 #define FOR_EACH_TYPE(X) X(float, f32) X(f16, f16) X(bf16, bf16)
@@ -58,6 +60,9 @@ INLINE void unpack(u32 word, float *to, bf16) {
 }
 INLINE u16 bits(f16 x) { return __half_as_ushort(x); }
 INLINE u16 bits(bf16 x) { return __bfloat16_as_ushort(x); }
+template <typename T> INLINE u32 pack(float low, float high) {
+    return u32(bits(from_float<T>(low))) | u32(bits(from_float<T>(high))) << 16;
+}
 
 // Four neighbours, aligned to their size.
 INLINE void load4(const float *from, float *to) {
@@ -73,11 +78,7 @@ INLINE void store4(float *to, const float *v) {
     *reinterpret_cast<float4 *>(to) = make_float4(v[0], v[1], v[2], v[3]);
 }
 template <typename T> INLINE void store4(T *to, const float *v) {
-    u32 words[2];
-    for (int i = 0; i < 2; i++) {
-        words[i] = u32(bits(from_float<T>(v[2 * i]))) | u32(bits(from_float<T>(v[2 * i + 1]))) << 16;
-    }
-    *reinterpret_cast<uint2 *>(to) = make_uint2(words[0], words[1]);
+    *reinterpret_cast<uint2 *>(to) = make_uint2(pack<T>(v[0], v[1]), pack<T>(v[2], v[3]));
 }
 
 INLINE float warp_sum(float x) {

@@ -71,15 +71,24 @@ constexpr unsigned WARP = 32;
 struct Barrier {
     unsigned arrived = 0, round = 0;
 };
+using Operation = void (*)(Lanes &);
 struct Warp {
     Barrier barrier;
     std::uint32_t values[WARP];
+    Operation operation;
+    Lanes lanes;
+};
+struct Copy {
+    void *to;
+    const void *from;
+    bool exists;
 };
 struct Fibre {
     ucontext_t start;
     jmp_buf place;
     std::vector<unsigned char> stack = std::vector<unsigned char>(STACK);
     bool started, done;
+    std::vector<Copy> copies;
 };
 
 std::vector<Fibre> fibres;
@@ -92,6 +101,7 @@ jmp_buf scheduler;
 Call running;
 void *const *running_arguments;
 unsigned char *shared_bytes;
+std::size_t shared_length;
 
 void yield() {
     if (_setjmp(fibres[current].place) == 0) {
@@ -155,6 +165,7 @@ bool run_block(bool falling) {
     warps.assign((threads + WARP - 1) / WARP, {});
     for (unsigned t = 0; t < threads; t++) {
         fibres[t].started = fibres[t].done = false;
+        fibres[t].copies.clear();
     }
     while (alive > 0) {
         const unsigned long before = progress;
@@ -198,6 +209,41 @@ std::uint32_t exchange(std::uint32_t value, unsigned mask) {
     wait(warp.barrier, WARP);
     return got;
 }
+void together(std::uint32_t *words, unsigned count, Operation operation) {
+    Warp &warp = warps[current / WARP];
+    std::uint32_t *own = warp.lanes.words[current % WARP];
+    std::memcpy(own, words, count * sizeof *words);
+    if (warp.barrier.arrived == 0) {
+        warp.operation = operation;
+    } else if (warp.operation != operation) {
+        __builtin_trap(); // Lanes of one warp in different places.
+    }
+    if (warp.barrier.arrived == WARP - 1) {
+        operation(warp.lanes);
+    }
+    wait(warp.barrier, WARP);
+    std::memcpy(words, own, count * sizeof *words);
+}
+void check_shared(const void *place) {
+    const auto at = reinterpret_cast<std::uintptr_t>(place);
+    const auto start = reinterpret_cast<std::uintptr_t>(shared_bytes);
+    if (at % 16 != 0 || at < start || at + 16 > start + shared_length) {
+        __builtin_trap();
+    }
+}
+void copy_later(void *to, const void *from, bool exists) {
+    if (reinterpret_cast<std::uintptr_t>(from) % 16 != 0) {
+        __builtin_trap();
+    }
+    std::memset(to, 0xff, 16);
+    fibres[current].copies.push_back({to, from, exists});
+}
+void await_copies() {
+    for (const Copy &copy : fibres[current].copies) {
+        copy.exists ? std::memcpy(copy.to, copy.from, 16) : std::memset(copy.to, 0, 16);
+    }
+    fibres[current].copies.clear();
+}
 } // namespace emulate
 
 // Kinds of arguments: a scalar, and buffers that are read, written in full, or
@@ -231,7 +277,7 @@ extern "C" const char *emulate_launch(const char *name, const std::uint32_t *gri
         fibres = std::vector<Fibre>(threads);
     }
     Fenced shared_memory(shared_size);
-    shared_bytes = shared_memory.data();
+    shared_bytes = shared_memory.data(), shared_length = shared_size;
     block_size = {threads, 1, 1};
     std::vector<std::vector<Fenced>> runs(2);
     for (unsigned run = 0; run < 2; run++) {

@@ -12,7 +12,7 @@
 #define __global__
 #define __device__
 #define __forceinline__ inline
-#define __launch_bounds__(threads)
+#define __launch_bounds__(...)
 
 struct uint3 {
     unsigned x, y, z;
@@ -35,6 +35,17 @@ unsigned char *shared();
 void synchronise();
 // The value that the lane `mask` away gives, once all lanes of the warp are here.
 std::uint32_t exchange(std::uint32_t value, unsigned mask);
+// What the lanes of a warp give to an operation of all, and get from it.
+struct Lanes {
+    std::uint32_t words[32][10];
+};
+// Runs `operation` on the words of all lanes, once all of the warp are here.
+void together(std::uint32_t *words, unsigned count, void (*operation)(Lanes &));
+// Stops the test where this is not 16 bytes of shared memory.
+void check_shared(const void *place);
+// Copies of 16 bytes that are not there before they are waited for.
+void copy_later(void *to, const void *from, bool exists);
+void await_copies();
 
 // Calls a kernel with arguments given by their addresses, as the driver does.
 using Call = void (*)(void *const *arguments);

@@ -1,13 +1,13 @@
 //! Causal attention over packed sequences, its derivative, and key-value caches.
 
 use super::keys::Keys;
+use super::tokens::{MATRIX_TILE, TILE};
 use super::{Arg, Launch, Source, Tokens, elementwise, launch, unwritten};
 use crate::error::{Error, Result};
 use crate::kernel::attention::Heads;
 use candle_core::{DType, Tensor};
 
-/// Queries and keys of a tile.
-pub(super) const TILE: usize = 32;
+/// Threads of the kernels that work in tiles.
 const THREADS: usize = 128;
 const DECODE_THREADS: usize = 256;
 
@@ -48,12 +48,92 @@ pub(crate) fn rotate(qkv: &Tensor, heads: Heads, tokens: &Tokens, inverse: bool)
     elementwise::rope(qkv, &tokens.positions, (cos, sin), rotated, heads.dim, inverse)
 }
 
-/// The columns that the kernel is made for, and bytes of so many of its tiles of
-/// rows and of scores.
-fn tiled(heads: Heads, rows: usize, scores: usize) -> (usize, usize) {
-    let columns = if heads.dim <= 64 { 64 } else { 128 };
-    let floats = rows * TILE * (columns + 4) + scores * TILE * (TILE + 4);
-    (columns, floats * size_of::<f32>())
+/// What multiplies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Units {
+    /// In f32.
+    Ordinary,
+    /// Two bytes at a time, in rows of whole 16 bytes.
+    Matrix,
+}
+
+impl Units {
+    fn of(heads: Heads, dtype: DType) -> Self {
+        if dtype.size_in_bytes() == 2 && heads.dim.is_multiple_of(8) {
+            Self::Matrix
+        } else {
+            Self::Ordinary
+        }
+    }
+}
+
+/// Kernels that work in tiles, a block for each tile and head.
+#[derive(Clone, Copy, Debug)]
+enum Pass {
+    Forward,
+    /// The gradient of queries, and that of keys and values.
+    Queries,
+    Keys,
+}
+
+impl Pass {
+    /// The kernel for heads up to so many columns.
+    fn kernel(self, units: Units, columns: usize) -> (Source, String) {
+        let (source, name) = match units {
+            Units::Ordinary => (Source::Attention, "attention"),
+            Units::Matrix => (Source::AttentionMma, "attention_mma"),
+        };
+        let part = match self {
+            Self::Forward => "",
+            Self::Queries => "_queries",
+            Self::Keys => "_keys",
+        };
+        (source, format!("{name}{part}{columns}"))
+    }
+
+    /// Bytes of shared memory.
+    fn shared(self, units: Units, columns: usize) -> usize {
+        if units == Units::Matrix {
+            // Tiles of halves: those of the block's own rows, and those that pass by.
+            let rows = match self {
+                Self::Forward => 3 * MATRIX_TILE,
+                Self::Queries | Self::Keys if columns <= 64 => 4 * MATRIX_TILE,
+                Self::Queries | Self::Keys => 3 * MATRIX_TILE,
+            };
+            return rows * columns * size_of::<u16>();
+        }
+        // Tiles of rows, and of scores.
+        let (rows, scores) = match self {
+            Self::Forward => (2, 1),
+            Self::Queries => (4, 1),
+            Self::Keys => (4, 2),
+        };
+        (rows * TILE * (columns + 4) + scores * TILE * (TILE + 4)) * size_of::<f32>()
+    }
+
+    fn launch(self, heads: Heads, dtype: DType, tokens: &Tokens, args: &[Arg]) -> Result<()> {
+        let units = Units::of(heads, dtype);
+        let columns = if heads.dim <= 64 { 64 } else { 128 };
+        let blocks = match self {
+            Self::Forward | Self::Queries => heads.queries,
+            Self::Keys => heads.keys,
+        };
+        let (source, name) = self.kernel(units, columns);
+        let shape = Launch {
+            grid: (tiles(tokens, units).elem_count() / 2, blocks),
+            threads: THREADS,
+            shared: self.shared(units, columns),
+        };
+        launch(source, &name, dtype, shape, args)
+    }
+}
+
+/// The runs of tokens that a block has.
+fn tiles(tokens: &Tokens, units: Units) -> &Tensor {
+    match units {
+        Units::Ordinary => &tokens.tiles,
+        Units::Matrix => &tokens.matrix_tiles,
+    }
 }
 
 fn sizes<'a>(heads: Heads) -> [Arg<'a>; 4] {
@@ -101,16 +181,14 @@ pub(crate) fn forward(
         None => Some(unwritten((n, heads.queries), DType::F32, qkv.device())?),
         Some(_) => None,
     };
-    let (columns, shared_bytes) = tiled(heads, 2, 1);
-    let args: Vec<Arg> = [Arg::In(qkv), Arg::In(&tokens.tiles)]
+    let tiles = tiles(tokens, Units::of(heads, qkv.dtype()));
+    let args: Vec<Arg> = [Arg::In(qkv), Arg::In(tiles)]
         .into_iter()
         .chain(keys)
         .chain([lse.as_ref().map_or(Arg::Null, Arg::Out)])
         .chain(sizes(heads))
         .collect();
-    let shape =
-        Launch { grid: (tokens.n_tiles(), heads.queries), threads: THREADS, shared: shared_bytes };
-    launch(Source::Attention, &format!("attention{columns}"), qkv.dtype(), shape, &args)?;
+    Pass::Forward.launch(heads, qkv.dtype(), tokens, &args)?;
     Ok(Attended { out, lse })
 }
 
@@ -155,24 +233,20 @@ pub(crate) fn backward(
         Arg::In(d_out),
         Arg::In(lse),
         Arg::In(&delta),
-        Arg::In(&tokens.tiles),
+        Arg::In(tiles(tokens, Units::of(heads, dtype))),
         Arg::In(&tokens.starts),
     ];
-    let (columns, bytes) = tiled(heads, 4, 1);
     let args: Vec<Arg> = common
         .into_iter()
         .chain([Arg::In(&shared), Arg::U32(shared_len), Arg::Out(&d_qkv)])
         .chain(sizes(heads))
         .collect();
-    let shape = Launch { grid: (tokens.n_tiles(), heads.queries), threads: THREADS, shared: bytes };
-    launch(Source::Attention, &format!("attention_queries{columns}"), dtype, shape, &args)?;
+    Pass::Queries.launch(heads, dtype, tokens, &args)?;
 
     // The columns of the keys; those of the queries stay.
-    let (columns, bytes) = tiled(heads, 4, 2);
     let args: Vec<Arg> =
         common.into_iter().chain([Arg::InOut(&d_qkv)]).chain(sizes(heads)).collect();
-    let shape = Launch { grid: (tokens.n_tiles(), heads.keys), threads: THREADS, shared: bytes };
-    launch(Source::Attention, &format!("attention_keys{columns}"), dtype, shape, &args)?;
+    Pass::Keys.launch(heads, dtype, tokens, &args)?;
     Ok(d_qkv)
 }
 
@@ -196,16 +270,43 @@ pub(crate) fn append(qkv: &Tensor, heads: Heads, tokens: &Tokens, layer: usize) 
 mod tests {
     use super::*;
 
+    const PASSES: [Pass; 3] = [Pass::Forward, Pass::Queries, Pass::Keys];
+
+    fn heads(dim: usize) -> Heads {
+        Heads { queries: 8, keys: 2, dim }
+    }
+
     #[test]
     fn tiles_fit_the_smallest_device() {
-        let heads = |dim| Heads { queries: 8, keys: 2, dim };
-        assert_eq!(tiled(heads(64), 2, 1), (64, 4 * (2 * 32 * 68 + 32 * 36)));
+        let ordinary = Pass::Forward.shared(Units::Ordinary, 64);
+        assert_eq!(ordinary, 4 * (2 * 32 * 68 + 32 * 36));
+        assert_eq!(
+            PASSES.map(|pass| pass.shared(Units::Matrix, 64)),
+            [24 << 10, 32 << 10, 32 << 10]
+        );
+        assert_eq!(PASSES.map(|pass| pass.shared(Units::Matrix, 128)), [48 << 10; 3]);
+        for pass in PASSES {
+            for columns in [64, 128] {
+                assert!(pass.shared(Units::Ordinary, columns) <= 99 << 10);
+            }
+        }
         for dim in [4, 64, 68, 128] {
-            let (columns, bytes) = tiled(heads(dim), 4, 2);
-            assert!(columns >= dim && bytes <= 99 << 10, "{bytes}");
             assert!(check(heads(dim)).is_ok());
             assert!(decode_launch(3, heads(dim)).shared <= 48 << 10);
         }
         assert!(check(heads(130)).is_err() && check(heads(6)).is_err());
+    }
+
+    #[test]
+    fn halves_of_whole_loads_take_the_matrix_units() {
+        for dtype in [DType::F16, DType::BF16] {
+            assert!([8, 16, 80, 128].iter().all(|&d| Units::of(heads(d), dtype) == Units::Matrix));
+            assert!([4, 20, 68].iter().all(|&d| Units::of(heads(d), dtype) == Units::Ordinary));
+        }
+        assert_eq!(Units::of(heads(128), DType::F32), Units::Ordinary);
+        let (source, name) = Pass::Keys.kernel(Units::Matrix, 128);
+        assert_eq!((source, name.as_str()), (Source::AttentionMma, "attention_mma_keys128"));
+        let (source, name) = Pass::Forward.kernel(Units::Ordinary, 64);
+        assert_eq!((source, name.as_str()), (Source::Attention, "attention64"));
     }
 }

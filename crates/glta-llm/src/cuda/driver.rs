@@ -22,6 +22,7 @@ impl Source {
         match self {
             Self::Elementwise => module!("elementwise"),
             Self::Attention => module!("attention"),
+            Self::AttentionMma => module!("attention_mma"),
             Self::Quantized(2) => module!("quantized2"),
             Self::Quantized(3) => module!("quantized3"),
             Self::Quantized(4) => module!("quantized4"),

@@ -34,13 +34,17 @@ type EmulateLaunch = unsafe extern "C" fn(
     u64,
 ) -> *const c_char;
 
-const FILES: [&str; 6] = [
+const FILES: [&str; 10] = [
     "common.cuh",
+    "attention.cuh",
+    "matrix.cuh",
     "host/emulate.h",
+    "host/matrix.h",
     "host/emulate.cpp",
     "elementwise.cu",
     "quantized.cu",
     "attention.cu",
+    "attention_mma.cu",
 ];
 
 /// The kernels as a library; why they could not be compiled.

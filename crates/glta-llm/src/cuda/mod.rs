@@ -93,6 +93,8 @@ fn dtype(precision: Precision) -> DType {
 enum Source {
     Elementwise,
     Attention,
+    /// On the matrix units.
+    AttentionMma,
     /// For weights of so many bits.
     Quantized(u32),
 }
