@@ -1,6 +1,6 @@
 // Runs kernels on the host: every buffer ends before a page that cannot be
 // touched, results and shared memory start as NaN, and the threads run once in
-// rising and once in falling order, which must not make a difference.
+// rising and once in falling order, warp by warp, which must not make a difference.
 #include "emulate.h"
 
 #include <algorithm>
@@ -158,35 +158,47 @@ class Watched {
     struct sigaction memory_, undefined_;
 };
 
-// One block; false where its threads wait for each other for ever.
+// Runs a thread up to where it waits.
+void resume(unsigned thread) {
+    current = thread;
+    Fibre &fibre = fibres[thread];
+    if (fibre.done || _setjmp(scheduler) != 0) {
+        return;
+    }
+    if (fibre.started) {
+        _longjmp(fibre.place, 1);
+    }
+    fibre.started = true;
+    getcontext(&fibre.start);
+    fibre.start.uc_stack.ss_sp = fibre.stack.data();
+    fibre.start.uc_stack.ss_size = STACK;
+    fibre.start.uc_link = nullptr;
+    makecontext(&fibre.start, body, 0);
+    setcontext(&fibre.start);
+}
+
+// One block; false where its threads wait for each other for ever. Every warp runs as
+// far ahead of the others as barriers let it.
 bool run_block(bool falling) {
     const unsigned threads = block_size.x;
     alive = threads, block_barrier = {};
-    warps.assign((threads + WARP - 1) / WARP, {});
+    warps.assign(threads / WARP, {});
     for (unsigned t = 0; t < threads; t++) {
         fibres[t].started = fibres[t].done = false;
         fibres[t].copies.clear();
     }
     while (alive > 0) {
-        const unsigned long before = progress;
-        for (volatile unsigned i = 0; i < threads; i = i + 1) {
-            current = falling ? threads - 1 - i : unsigned(i);
-            Fibre &fibre = fibres[current];
-            if (fibre.done || _setjmp(scheduler) != 0) {
-                continue;
-            }
-            if (fibre.started) {
-                _longjmp(fibre.place, 1);
-            }
-            fibre.started = true;
-            getcontext(&fibre.start);
-            fibre.start.uc_stack.ss_sp = fibre.stack.data();
-            fibre.start.uc_stack.ss_size = STACK;
-            fibre.start.uc_link = nullptr;
-            makecontext(&fibre.start, body, 0);
-            setcontext(&fibre.start);
+        const unsigned long round = progress;
+        for (unsigned warp = 0; warp < threads; warp += WARP) {
+            unsigned long before;
+            do {
+                before = progress;
+                for (unsigned i = warp; i < warp + WARP; i++) {
+                    resume(falling ? threads - 1 - i : i);
+                }
+            } while (progress != before);
         }
-        if (progress == before) {
+        if (progress == round) {
             return false;
         }
     }
