@@ -103,7 +103,9 @@ pub(crate) fn blocked_cross_entropy(
     block: Option<usize>,
 ) -> Result<Tensor> {
     let active = check(w.dims2()?.0, z.dims2()?.0, targets, masked)?;
-    blocked(z, w, bias, offset, targets, masked, mean_over(active, targets), block)
+    let (z, w, bias, offset) = (z.clone(), w.clone(), bias.clone(), offset.cloned());
+    let logits = device::Logits { z, w, bias, offset, block };
+    blocked(logits, targets, masked, mean_over(active, targets))
 }
 
 /// Row weights of the mean over the `active` rows, those with targets.
@@ -138,30 +140,29 @@ pub fn weighted_cross_entropy(
             return Err(Error::Shape { what, expected: format!("({len})"), got: vec![got] });
         }
     }
-    blocked(z, w, bias, None, &targets, &masked, weights.to_vec(), None)
+    let (z, w, bias) = (z.clone(), w.clone(), bias.clone());
+    let logits = device::Logits { z, w, bias, offset: None, block: None };
+    blocked(logits, &targets, &masked, weights.to_vec())
 }
 
-#[allow(clippy::too_many_arguments)]
+/// The sum over rows of their weight times their loss, all arguments checked.
 fn blocked(
-    z: &Tensor,
-    w: &Tensor,
-    bias: &Tensor,
-    offset: Option<&Tensor>,
+    logits: device::Logits,
     targets: &[Vec<u32>],
     masked: &[Vec<u32>],
     weights: Vec<f32>,
-    block: Option<usize>,
 ) -> Result<Tensor> {
+    let device::Logits { z, w, bias, offset, block } = logits;
     let (z, w, bias) = (z.contiguous()?, w.contiguous()?, bias.contiguous()?);
+    let offset = offset.map(|offset| offset.detach().contiguous()).transpose()?;
     if !z.device().is_cpu() {
-        let offset = offset.map(Tensor::detach);
         let logits = device::Logits { z, w, bias, offset, block };
         return device::cross_entropy(logits, sorted(targets), sorted(masked), weights);
     }
     let mut op = BlockedCrossEntropy {
         targets: sorted(targets),
         masked: sorted(masked),
-        offset: offset.map(|offset| offset.detach().contiguous()).transpose()?,
+        offset,
         block,
         weights,
         log_sum_exp: Vec::new(),
