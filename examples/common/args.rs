@@ -3,6 +3,7 @@ use std::path::{Path, PathBuf};
 use candle_core::Device;
 use clap::Args;
 use glta::align::{Config, LanguageModel, Preset};
+use glta::data::SplitConfig;
 use glta::llm::LlamaOptions;
 
 use super::Result;
@@ -92,6 +93,7 @@ impl PipelineArgs {
         let preset = self.preset.parse::<Preset>()?;
         let mut config = Config::preset(preset);
         adapt(preset, &mut config);
+        config.kernel.new_items = self.new_items();
         if let Some(path) = &self.config {
             let text =
                 std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
@@ -102,6 +104,16 @@ impl PipelineArgs {
         }
         config.validate()?;
         Ok(config)
+    }
+
+    /// The share of new items among those that settings are chosen on which makes their share
+    /// of the validation items what it is of the test items.
+    fn new_items(&self) -> f64 {
+        let SplitConfig { test_ratio, valid_ratio, .. } = SplitConfig::default();
+        // What cannot be a share is for the split to refuse.
+        let cold = if (0.0..1.0).contains(&self.cold) { self.cold } else { 0.0 };
+        let odds = cold / (1.0 - cold) * valid_ratio / test_ratio;
+        odds / (1.0 + odds)
     }
 
     pub fn language_model(

@@ -234,9 +234,9 @@ impl Session<'_> {
         Ok(main)
     }
 
-    /// EASE under the l2 that is best on validation data; `None` where there are too
+    /// EASE under the l2 that is best on validation data, with it; `None` where there are too
     /// many items for it.
-    fn ease(&mut self, seed: u64, split: &Split) -> Result<Option<Ease>> {
+    fn ease(&mut self, seed: u64, split: &Split) -> Result<Option<(f64, Ease)>> {
         let (items, most) = (split.train.n_items(), EaseConfig::default().max_items);
         if items > most {
             self.reporter.say(&format!("no EASE: {items} items are more than {most}"));
@@ -260,16 +260,17 @@ impl Session<'_> {
         if self.record.row("EASE", seed).is_none() {
             self.add("EASE", seed, split, &ease, seconds, format!("l2 {l2}"))?;
         }
-        Ok(Some(ease))
+        Ok(Some((l2, ease)))
     }
 
     /// What text does without a graph, and beside EASE: vectors from the frozen
-    /// language model, everything chosen on validation data.
+    /// language model, everything chosen on validation data, with new items among
+    /// them where GLTA's kernel is chosen so.
     fn texts(
         &mut self,
         seed: u64,
         split: &Split,
-        ease: Option<&Ease>,
+        ease: Option<&(f64, Ease)>,
         config: &Config,
     ) -> Result<()> {
         let started = Instant::now();
@@ -277,20 +278,29 @@ impl Session<'_> {
         let read = started.elapsed().as_secs_f64();
 
         let started = Instant::now();
-        let mut best: Option<(f64, f64, i32, TextKnn)> = None;
-        for strength in [0.5, 1.0] {
+        let new_items = config.kernel.new_items;
+        let grown = (new_items > 0.0).then(|| split.with_new_items(new_items, seed)).transpose()?;
+        let tuned_on = grown.as_ref().unwrap_or(split);
+        let neighbours = |strength: f64, power: i32, split: &Split| -> Result<TextKnn> {
             let config = WhitenConfig { strength, ..WhitenConfig::default() };
             let whitened = whiten(vectors.view(), &config)?;
+            Ok(TextKnn::new(whitened, &split.train, &TextKnnConfig { power })?)
+        };
+        let mut best: Option<(f64, f64, i32, TextKnn)> = None;
+        for strength in [0.5, 1.0] {
             for power in [1, 3] {
-                let config = TextKnnConfig { power };
-                let knn = TextKnn::new(whitened.clone(), &split.train, &config)?;
-                let valid = validation(&knn, split)?;
+                let knn = neighbours(strength, power, tuned_on)?;
+                let valid = validation(&knn, tuned_on)?;
                 if best.as_ref().is_none_or(|(v, ..)| valid > *v) {
                     best = Some((valid, strength, power, knn));
                 }
             }
         }
-        let (_, strength, power, knn) = best.ok_or("text-kNN needs a setting")?;
+        let (_, strength, power, tuned) = best.ok_or("text-kNN needs a setting")?;
+        let knn = match &grown {
+            Some(_) => neighbours(strength, power, split)?,
+            None => tuned.clone(),
+        };
         let seconds = read + started.elapsed().as_secs_f64() / 4.0;
         let layers = self.language.llama.config().num_hidden_layers;
         let layers = config.item_text.vectors.layers.min(layers);
@@ -298,12 +308,15 @@ impl Session<'_> {
         if self.record.row("text-kNN", seed).is_none() {
             self.add("text-kNN", seed, split, &knn, seconds, of.clone())?;
         }
-        if let Some(ease) = ease.filter(|_| self.record.row("EASE + text", seed).is_none()) {
+        if let Some((l2, ease)) = ease.filter(|_| self.record.row("EASE + text", seed).is_none()) {
             let started = Instant::now();
+            let settings = EaseConfig { l2: *l2, ..EaseConfig::default() };
+            let fitted = grown.as_ref().map(|s| Ease::fit(&s.train, &settings)).transpose()?;
+            let tuned_ease = fitted.as_ref().unwrap_or(ease);
             let weights = [0.0, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0];
             let mut best: Option<(f64, f32)> = None;
             for weight in weights {
-                let valid = validation(&EaseText::new(ease, &knn, weight)?, split)?;
+                let valid = validation(&EaseText::new(tuned_ease, &tuned, weight)?, tuned_on)?;
                 if best.is_none_or(|(v, _)| valid > v) {
                     best = Some((valid, weight));
                 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 use glta_baselines::{Ease, EaseConfig, SideInformation, TextKnn, TextKnnConfig};
-use glta_data::Interactions;
+use glta_data::{Interactions, Split};
 use glta_metrics::{EvaluationConfig, Metric, Scorer, ScorerError, evaluate};
 use ndarray::{Array2, ArrayView2, ArrayViewMut1, ArrayViewMut2, Axis};
 use rayon::prelude::*;
@@ -71,80 +71,41 @@ impl Kernel {
         seed: u64,
         progress: &mut Progress<'_>,
     ) -> Result<Self> {
-        let train = &data.train;
+        let RunData { train, valid, .. } = data;
         let text = vectors.map(|v| similarities(v, train)).transpose()?;
-        let degrees = train.item_degrees();
-        let middle = |list: &[f64]| list[list.len() / 2];
-        let weight = if vectors.is_some() { middle(&config.text) } else { 0.0 };
-        let start = KernelReport {
-            l2: middle(&config.l2),
-            text: weight,
-            neighbours: 0.0,
-            popularity: 0.0,
-            temperature: 1.0,
-            validation: None,
-            mixed: None,
-        };
-        let total = match data.valid.is_empty() {
+        let again = config.new_items > 0.0 && !valid.is_empty();
+        let total = match valid.is_empty() {
             true => 1,
             false => config.l2.len() + vectors.map_or(0, |_| config.text.len() - 1),
         };
-        let mut done = 0;
-        let mut solve = |l2: f64, weight: f64| -> Result<Ease> {
-            done += 1;
-            report(progress, &Event::Kernel { done, total })?;
-            let settings = EaseConfig { l2, max_items: config.max_items };
-            Ok(match vectors {
-                Some(vectors) if weight > 0.0 => {
-                    Ease::fit_with(train, SideInformation { vectors, weight }, &settings)?
-                }
-                _ => Ease::fit(train, &settings)?,
-            })
-        };
-        let mut kernel: Option<Self> = None;
-        let mut consider = |l2: f64, weight: f64, best: &mut Option<Self>| -> Result<()> {
-            let ease = solve(l2, weight)?;
-            let chosen = KernelReport { l2, text: weight, ..start.clone() };
-            let mut new = Self { ease, text: text.clone(), degrees: degrees.clone(), chosen };
-            new.chosen.validation = new.validation(data)?;
-            if best.as_ref().is_none_or(|b| new.chosen.validation > b.chosen.validation) {
-                *best = Some(new);
-            }
-            Ok(())
-        };
-        if data.valid.is_empty() {
-            consider(start.l2, weight, &mut kernel)?;
+        let total = total + usize::from(again);
+        let mut solver = Solver { vectors, text, config, progress, done: 0, total };
+        let mut kernel = if again {
+            let test = Interactions::empty(train.n_users(), train.n_items())?;
+            let (train, valid) = (train.clone(), valid.clone());
+            let split = Split { train, valid, test, cold_items: Vec::new() };
+            let split = split.with_new_items(config.new_items, seed)?;
+            let chosen = solver.choose(&split.train, &split.valid)?.chosen;
+            let mut kernel = solver.solve(&data.train, chosen)?;
+            kernel.chosen.validation = kernel.validation(&data.train, &data.valid)?;
+            kernel
         } else {
-            for &l2 in &config.l2 {
-                consider(l2, weight, &mut kernel)?;
-            }
-            let l2 = kernel.as_ref().map_or(start.l2, |k| k.chosen.l2);
-            let others: &[f64] = if vectors.is_some() { &config.text } else { &[] };
-            for &other in others.iter().filter(|&&other| other != weight) {
-                consider(l2, other, &mut kernel)?;
-            }
-        }
-        let mut kernel = kernel.ok_or(Error::Config {
-            field: "kernel.l2",
-            problem: "at least one value is needed".into(),
-        })?;
-        if !data.valid.is_empty() {
-            let neighbours: &[f64] = if text.is_some() { &config.neighbours } else { &[] };
-            for &weight in neighbours {
-                kernel.try_weights(data, weight as f32, kernel.chosen.popularity)?;
-            }
-            for &weight in &config.popularity {
-                kernel.try_weights(data, kernel.chosen.neighbours, weight as f32)?;
-            }
-        }
-        kernel.chosen.temperature = kernel.calibrate(data, seed)?;
+            solver.choose(train, valid)?
+        };
+        kernel.chosen.temperature = kernel.calibrate(&data.train, seed)?;
         Ok(kernel)
     }
 
-    fn try_weights(&mut self, data: &RunData, neighbours: f32, popularity: f32) -> Result<()> {
+    fn try_weights(
+        &mut self,
+        train: &Interactions,
+        valid: &Interactions,
+        neighbours: f32,
+        popularity: f32,
+    ) -> Result<()> {
         let before = self.chosen.clone();
         self.chosen = KernelReport { neighbours, popularity, ..before.clone() };
-        let validation = self.validation(data)?;
+        let validation = self.validation(train, valid)?;
         if validation > before.validation {
             self.chosen.validation = validation;
         } else {
@@ -157,13 +118,13 @@ impl Kernel {
         KernelReport { mixed, ..self.chosen.clone() }
     }
 
-    fn validation(&self, data: &RunData) -> Result<Option<f64>> {
-        if data.valid.is_empty() {
+    fn validation(&self, train: &Interactions, valid: &Interactions) -> Result<Option<f64>> {
+        if valid.is_empty() {
             return Ok(None);
         }
         let config = EvaluationConfig { ks: vec![10], ..EvaluationConfig::default() };
-        let scorer = Known { kernel: self, train: &data.train };
-        Ok(evaluate(&scorer, &data.valid, &[&data.train], &config)?.get(Metric::Ndcg, 10))
+        let scorer = Known { kernel: self, train };
+        Ok(evaluate(&scorer, valid, &[train], &config)?.get(Metric::Ndcg, 10))
     }
 
     /// Logits of all items for someone who has `context`. For a `hidden_from`
@@ -209,13 +170,13 @@ impl Kernel {
     /// The factor under which half of some users' items, scored without those
     /// users, have the largest likelihood given the other half. The kernel's own is
     /// still 1.
-    fn calibrate(&self, data: &RunData, seed: u64) -> Result<f32> {
+    fn calibrate(&self, train: &Interactions, seed: u64) -> Result<f32> {
         let mut random = rng(seed, "kernel temperature", &[]);
         let able: Vec<u32> =
-            (0..data.users.len() as u32).filter(|&user| data.train.items(user).len() > 1).collect();
+            (0..train.n_users() as u32).filter(|&user| train.items(user).len() > 1).collect();
         let mut cases = Vec::new();
         for user in pick(&able, CALIBRATED, &mut random) {
-            let items = data.train.items(user);
+            let items = train.items(user);
             let hidden = pick(items, items.len() / 2, &mut random);
             let context: Vec<u32> =
                 items.iter().copied().filter(|i| hidden.binary_search(i).is_err()).collect();
@@ -278,6 +239,80 @@ impl Kernel {
         let text = vectors.map(|v| similarities(v, train)).transpose()?;
         let ease = Ease::from_parts(weights, diagonal, train)?;
         Ok(Self { ease, text, degrees: train.item_degrees(), chosen })
+    }
+}
+
+/// Fits kernels of one set of text vectors and says how far it is.
+struct Solver<'a, 'p> {
+    vectors: Option<ArrayView2<'a, f32>>,
+    text: Option<Arc<Array2<f32>>>,
+    config: &'a KernelConfig,
+    progress: &'a mut Progress<'p>,
+    done: usize,
+    total: usize,
+}
+
+impl Solver<'_, '_> {
+    /// The kernel of these settings.
+    fn solve(&mut self, train: &Interactions, chosen: KernelReport) -> Result<Kernel> {
+        self.done += 1;
+        report(self.progress, &Event::Kernel { done: self.done, total: self.total })?;
+        let settings = EaseConfig { l2: chosen.l2, max_items: self.config.max_items };
+        let weight = chosen.text;
+        let ease = match self.vectors {
+            Some(vectors) if weight > 0.0 => {
+                Ease::fit_with(train, SideInformation { vectors, weight }, &settings)?
+            }
+            _ => Ease::fit(train, &settings)?,
+        };
+        Ok(Kernel { ease, text: self.text.clone(), degrees: train.item_degrees(), chosen })
+    }
+
+    /// The kernel of the settings that are best on `valid`.
+    fn choose(&mut self, train: &Interactions, valid: &Interactions) -> Result<Kernel> {
+        let (config, texts) = (self.config, self.vectors.is_some());
+        let middle = |list: &[f64]| list[list.len() / 2];
+        let start = KernelReport {
+            l2: middle(&config.l2),
+            text: if texts { middle(&config.text) } else { 0.0 },
+            neighbours: 0.0,
+            popularity: 0.0,
+            temperature: 1.0,
+            validation: None,
+            mixed: None,
+        };
+        if valid.is_empty() {
+            return self.solve(train, start);
+        }
+        let mut best: Option<Kernel> = None;
+        let mut consider = |l2: f64, text: f64, best: &mut Option<Kernel>| -> Result<()> {
+            let mut new = self.solve(train, KernelReport { l2, text, ..start.clone() })?;
+            new.chosen.validation = new.validation(train, valid)?;
+            if best.as_ref().is_none_or(|b| new.chosen.validation > b.chosen.validation) {
+                *best = Some(new);
+            }
+            Ok(())
+        };
+        for &l2 in &config.l2 {
+            consider(l2, start.text, &mut best)?;
+        }
+        let l2 = best.as_ref().map_or(start.l2, |k| k.chosen.l2);
+        let others: &[f64] = if texts { &config.text } else { &[] };
+        for &text in others.iter().filter(|&&text| text != start.text) {
+            consider(l2, text, &mut best)?;
+        }
+        let mut kernel = best.ok_or(Error::Config {
+            field: "kernel.l2",
+            problem: "at least one value is needed".into(),
+        })?;
+        let neighbours: &[f64] = if texts { &config.neighbours } else { &[] };
+        for &weight in neighbours {
+            kernel.try_weights(train, valid, weight as f32, kernel.chosen.popularity)?;
+        }
+        for &weight in &config.popularity {
+            kernel.try_weights(train, valid, kernel.chosen.neighbours, weight as f32)?;
+        }
+        Ok(kernel)
     }
 }
 
@@ -350,8 +385,12 @@ mod tests {
     fn fit(data: &RunData, texts: Option<&Array2<f32>>) -> Kernel {
         let config =
             KernelConfig { l2: vec![1.0, 5.0], text: vec![1.0, 2.0], ..Default::default() };
+        fit_with(data, texts, &config)
+    }
+
+    fn fit_with(data: &RunData, texts: Option<&Array2<f32>>, config: &KernelConfig) -> Kernel {
         let texts = texts.map(|t| t.view());
-        Kernel::fit(data, texts, &config, 1, &mut |_| ControlFlow::Continue(())).unwrap()
+        Kernel::fit(data, texts, config, 1, &mut |_| ControlFlow::Continue(())).unwrap()
     }
 
     #[test]
@@ -382,6 +421,23 @@ mod tests {
         for (got, expected) in got.iter().zip(&expected) {
             assert!((got - expected).abs() < 1e-3 * (1.0 + expected.abs()), "{got} {expected}");
         }
+    }
+
+    /// Settings are chosen without some items; what is kept was fitted with all.
+    #[test]
+    fn chosen_for_new_items_and_fitted_on_all() {
+        let (data, vectors) = (data(), vectors());
+        // Text neighbours are all that can find a new item here, and it takes little of them.
+        let config = KernelConfig { l2: vec![1.0], text: vec![0.0], ..Default::default() };
+        let without = fit_with(&data, Some(&vectors), &config);
+        let config = KernelConfig { new_items: 0.4, ..config };
+        let kernel = fit_with(&data, Some(&vectors), &config);
+        assert!(kernel.chosen.neighbours > 0.0);
+        assert_ne!(kernel.chosen.neighbours, without.chosen.neighbours);
+        assert_eq!(kernel.ease.weights(), without.ease.weights());
+        assert_eq!(kernel.degrees, data.train.item_degrees());
+        let validation = kernel.validation(&data.train, &data.valid).unwrap();
+        assert_eq!(kernel.chosen.validation, validation);
     }
 
     #[test]

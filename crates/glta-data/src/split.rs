@@ -101,8 +101,9 @@ pub struct Split {
     pub valid: Interactions,
     /// What is measured in the end.
     pub test: Interactions,
-    /// Items all of whose interactions are test interactions by
-    /// [`SplitConfig::cold_ratio`], ascending.
+    /// Items without training interactions because they stand for new ones, by
+    /// [`SplitConfig::cold_ratio`] or [`with_new_items`](Self::with_new_items),
+    /// ascending.
     pub cold_items: Vec<u32>,
 }
 
@@ -136,7 +137,7 @@ impl Split {
             }
             (_, times) => times,
         };
-        let cold_items = draw_cold(interactions, config);
+        let cold_items = draw_items(interactions, config.cold_ratio, config.seed);
         let items = interactions.column_indices();
         let cold = |k: usize| cold_items.binary_search(&items[k]).is_ok();
         let part = |k: usize| if cold(k) { Part::Test } else { Part::Train };
@@ -212,6 +213,28 @@ impl Split {
         Self { train, valid, test, cold_items: Vec::new() }
     }
 
+    /// The split with new items in its validation part: of the `n` items with a
+    /// training interaction `round(n · ratio)` are drawn, and all of their training
+    /// interactions become validation interactions. What is chosen on it suits a
+    /// catalogue that grows; what was chosen is then fitted on the whole training
+    /// part. [`cold_items`](Self::cold_items) of the result are the drawn ones.
+    ///
+    /// # Errors
+    /// A ratio outside `[0, 1)`, or parts of different size, which only a hand-made
+    /// split can have.
+    pub fn with_new_items(&self, ratio: f64, seed: u64) -> Result<Self> {
+        check_ratio("ratio of new items", ratio)?;
+        let new = draw_items(&self.train, ratio, seed);
+        let is_new = |item: u32| new.binary_search(&item).is_ok();
+        let moved = self.train.filter(|_, item| is_new(item));
+        Ok(Self {
+            train: self.train.filter(|_, item| !is_new(item)),
+            valid: self.valid.union(&moved)?,
+            test: self.test.clone(),
+            cold_items: new,
+        })
+    }
+
     /// Training and validation together: what is known when testing.
     ///
     /// # Errors
@@ -221,13 +244,13 @@ impl Split {
     }
 }
 
-/// The cold items, ascending.
-fn draw_cold(interactions: &Interactions, config: &SplitConfig) -> Vec<u32> {
+/// A share of the items that have interactions, ascending.
+fn draw_items(interactions: &Interactions, ratio: f64, seed: u64) -> Vec<u32> {
     let degrees = interactions.item_degrees();
     let mut known: Vec<u32> =
         (0..).zip(&degrees).filter(|(_, d)| **d > 0).map(|(item, _)| item).collect();
-    let amount = round(known.len(), config.cold_ratio);
-    let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
+    let amount = round(known.len(), ratio);
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
     // No user has this stream.
     rng.set_stream(u64::MAX);
     let mut cold = known.partial_shuffle(&mut rng, amount).0.to_vec();
@@ -366,6 +389,30 @@ mod tests {
         }
 
         #[test]
+        fn new_items_move_to_validation(
+            pairs in prop::collection::vec((0u32..12, 0u32..20), 1..150),
+            ratio in 0.0f64..0.999,
+            seed in any::<u64>(),
+        ) {
+            let items = (0..20).map(|i| Item::new(i.to_string())).collect();
+            let data = Dataset::from_dense("d", 12, items, pairs).unwrap();
+            let split = Split::new(&data, &SplitConfig::default()).unwrap();
+            let moved = split.with_new_items(ratio, seed).unwrap();
+            prop_assert_eq!(&moved.test, &split.test);
+            prop_assert_eq!(moved.train_and_valid().unwrap(), split.train_and_valid().unwrap());
+            let before = split.train.item_degrees();
+            let had = before.iter().filter(|&&d| d > 0).count();
+            prop_assert_eq!(moved.cold_items.len(), round(had, ratio));
+            for (item, (&before, &now)) in
+                before.iter().zip(&moved.train.item_degrees()).enumerate()
+            {
+                let new = moved.cold_items.contains(&(item as u32));
+                prop_assert_eq!(now, if new { 0 } else { before });
+                prop_assert!(!new || before > 0);
+            }
+        }
+
+        #[test]
         fn published_train_gives_validation(
             lengths in prop::collection::vec(0usize..40, 1..20),
             ratio in 0.0f64..0.999,
@@ -450,6 +497,9 @@ mod tests {
             assert!(message.contains("cold_ratio"), "{message}");
             let test = Interactions::empty(1, 3).unwrap();
             assert!(Split::with_validation(data.interactions(), test, ratio, 1).is_err());
+            let split = Split::new(&data, &SplitConfig::default()).unwrap();
+            let message = split.with_new_items(ratio, 1).unwrap_err().to_string();
+            assert!(message.contains("new items"), "{message}");
         }
         let small = Interactions::empty(1, 2).unwrap();
         assert!(Split::with_validation(data.interactions(), small, 0.1, 1).is_err());

@@ -145,6 +145,10 @@ pub struct KernelConfig {
     pub neighbours: Vec<f64>,
     /// Weights of `ln(1 + degree)` that are tried beside 0.
     pub popularity: Vec<f64>,
+    /// Share of the items that are new while those above are chosen: left out of the
+    /// fit and looked for among the validation items. 0, the default, where the
+    /// catalogue does not grow; without it new items end up low in the lists.
+    pub new_items: f64,
     /// Train the correction on top of the kernel. `false` trains it alone and adds
     /// the kernel afterwards.
     pub in_training: bool,
@@ -163,6 +167,7 @@ impl Default for KernelConfig {
             text: vec![1.0, 3.0, 10.0, 30.0],
             neighbours: vec![0.003, 0.01, 0.03, 0.1, 0.3],
             popularity: vec![0.001, 0.003, 0.01],
+            new_items: 0.0,
             in_training: true,
             mix: vec![0.0, 0.25, 0.5, 1.0, 2.0, 4.0],
             max_items: 20_000,

@@ -108,7 +108,7 @@ impl KernelConfig {
         {
             list.iter().try_for_each(|&value| share(field, value, 0.0, 1e12))?;
         }
-        Ok(())
+        share("kernel.new_items", self.new_items, 0.0, 0.9)
     }
 }
 
@@ -179,6 +179,7 @@ mod tests {
         assert!(refused(&["kernel.l2=[]"]).contains("kernel.l2"));
         assert!(refused(&["kernel.l2=[0.01]"]).contains("kernel.l2"));
         assert!(refused(&["kernel.text=[-1.0]"]).contains("kernel.text"));
+        assert!(refused(&["kernel.new_items=1.0"]).contains("kernel.new_items"));
         assert!(refused(&["user_stage.train.ema=1.0"]).contains("ema"));
     }
 }

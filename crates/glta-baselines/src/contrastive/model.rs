@@ -191,30 +191,27 @@ impl Model {
             index(&batch.positives, self.n_users)?,
             index(&batch.negatives, self.n_users)?,
         ];
-        let rows = |of: &Tensor, ids: &Tensor| of.index_select(ids, 0);
-        let mut loss = bpr(
-            &rows(&pass.nodes, &users)?,
-            &rows(&pass.nodes, &positives)?,
-            &rows(&pass.nodes, &negatives)?,
-        )?;
-        let mut squares = Vec::new();
-        for ids in [&users, &positives, &negatives] {
-            squares.push(rows(&self.embeddings, ids)?.sqr()?.sum_all()?);
-        }
-        let squares = Tensor::stack(&squares, 0)?.sum_all()?;
-        loss = (loss + (squares * (0.5 * config.l2 / batch.users.len() as f64))?)?;
+        // One gather a tensor: the derivative of each is a tensor over all nodes.
+        let size = batch.users.len();
+        let triples = Tensor::cat(&[users, positives, negatives], 0)?;
+        let drawn = pass.nodes.index_select(&triples, 0)?;
+        let part = |n: usize| drawn.narrow(0, n * size, size);
+        let mut loss = bpr(&part(0)?, &part(1)?, &part(2)?)?;
+        let squares = self.embeddings.index_select(&triples, 0)?.sqr()?.sum_all()?;
+        loss = (loss + (squares * (0.5 * config.l2 / size as f64))?)?;
 
         if config.hyper_weight > 0.0 {
-            let distinct =
-                |ids: &[u32], offset| index(&Drawn::new(ids.iter().copied()).rows, offset);
-            let users = distinct(&batch.users, 0)?;
-            let items = distinct(&batch.positives, self.n_users)?;
+            let users = Drawn::new(batch.users.iter().copied()).rows;
+            let items = batch.positives.iter().map(|&item| item + self.n_users as u32);
+            let items = Drawn::new(items).rows;
+            let ids = index(&[&users[..], &items[..]].concat(), 0)?;
             for (graph, hyper) in &pass.views {
                 let graph = if stop { graph.detach() } else { graph.clone() };
-                for ids in [&users, &items] {
-                    let hyper = rows(hyper, ids)?;
-                    let graph = rows(&graph, ids)?;
-                    let own: Vec<u32> = (0..ids.dim(0)? as u32).collect();
+                let (graph, hyper) = (graph.index_select(&ids, 0)?, hyper.index_select(&ids, 0)?);
+                for (start, len) in [(0, users.len()), (users.len(), items.len())] {
+                    let graph = graph.narrow(0, start, len)?;
+                    let hyper = hyper.narrow(0, start, len)?;
+                    let own: Vec<u32> = (0..len as u32).collect();
                     let contrast = info_nce(&graph, &hyper, &own, config.temperature, [None; 2])?;
                     loss = (loss + (contrast * config.hyper_weight)?)?;
                 }

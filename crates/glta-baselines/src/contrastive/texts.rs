@@ -101,21 +101,21 @@ impl Texts {
         let mut place = vec![0u32; self.known.len()];
         (0u32..).zip(&all_users).for_each(|(at, &row)| place[row as usize] = at);
 
-        let mut terms = Vec::new();
-        for ((Drawn { rows, times }, count), among_users) in
-            [(users, true), (items(&batch.positives), false), (items(&batch.negatives), false)]
-        {
-            let anchors = nodes.index_select(&index(&rows, 0)?, 0)?;
+        let sides = [users, items(&batch.positives), items(&batch.negatives)];
+        // One gather: the derivative of each is a tensor over all nodes.
+        let ids: Vec<u32> = sides.iter().flat_map(|(drawn, _)| &drawn.rows).copied().collect();
+        let anchors = nodes.index_select(&index(&ids, 0)?, 0)?;
+        let (mut terms, mut start) = (Vec::new(), 0);
+        for (side, (Drawn { rows, times }, count)) in sides.into_iter().enumerate() {
+            let anchors = anchors.narrow(0, start, rows.len())?;
+            start += rows.len();
             let times = Some(times.as_slice());
-            let (others, own, others_times) = match among_users {
-                true => {
-                    let own = rows.iter().map(|&row| place[row as usize]).collect();
-                    (of_users.clone(), own, None)
-                }
-                false => {
-                    let texts = self.project(&self.vectors.index_select(&index(&rows, 0)?, 0)?)?;
-                    (texts, (0..rows.len() as u32).collect::<Vec<_>>(), times)
-                }
+            let (others, own, others_times) = if side == 0 {
+                let own = rows.iter().map(|&row| place[row as usize]).collect();
+                (of_users.clone(), own, None)
+            } else {
+                let texts = self.project(&self.vectors.index_select(&index(&rows, 0)?, 0)?)?;
+                (texts, (0..rows.len() as u32).collect::<Vec<_>>(), times)
             };
             let share = count / batch.users.len() as f64;
             let times = [times, others_times];
