@@ -35,7 +35,7 @@ async fn recommend(
     let best = tokio::task::spawn_blocking(move || {
         let best = model.recommend(user, k)?;
         let line = |b: &Recommendation<'_>| json!({ "title": b.record.title, "score": b.score });
-        glta::Result::Ok(best.iter().map(line).collect())
+        glta::align::Result::Ok(best.iter().map(line).collect())
     });
     Ok(Json(best.await.map_err(|e| failed(&e))?.map_err(|e| failed(&e))?))
 }
