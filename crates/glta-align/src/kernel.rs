@@ -7,7 +7,7 @@ use candle_core::{Device, Tensor};
 use glta_baselines::{Ease, EaseConfig, SideInformation, TextKnn, TextKnnConfig};
 use glta_data::{Interactions, Split};
 use glta_metrics::{EvaluationConfig, Metric, Scorer, ScorerError, evaluate};
-use ndarray::{Array2, ArrayView2, ArrayViewMut1, ArrayViewMut2, Axis};
+use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut1, ArrayViewMut2, Axis};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -36,6 +36,11 @@ pub struct KernelReport {
     pub neighbours: f32,
     /// Weight of the log degree.
     pub popularity: f32,
+    /// Whether it was chosen for new items ([`KernelConfig::new_items`]): text
+    /// neighbours then count `1 / (1 + degree)`, and an item that nobody has is as
+    /// popular as the others are in the mean.
+    #[serde(default)]
+    pub new_items: bool,
     /// Logits are scores times this.
     pub temperature: f32,
     /// Validation N@10 of the kernel alone.
@@ -58,6 +63,15 @@ pub(crate) struct Kernel {
 }
 
 impl Kernel {
+    fn new(
+        ease: Ease,
+        text: Option<Arc<Array2<f32>>>,
+        train: &Interactions,
+        chosen: KernelReport,
+    ) -> Self {
+        Self { ease, text, degrees: train.item_degrees(), chosen }
+    }
+
     /// Chooses the settings one after the other: l2 and the texts' weight in the
     /// Gram matrix, then the weights of neighbours and popularity. Without
     /// validation items the middle values of the first two lists are taken, and
@@ -136,15 +150,32 @@ impl Kernel {
             Some(user) => self.ease.score_without(user, context)?,
             None => self.ease.score_items(context),
         };
+        // Without the user, the user's own items have one interaction less.
+        let own: &[u32] = hidden_from.map_or(&[], |user| self.ease.history(user));
         if let Some(text) = self.text.as_ref().filter(|_| neighbours > 0.0) {
-            let mut scores = ArrayViewMut1::from(&mut scores[..]);
-            for &item in context.iter().filter(|&&item| (item as usize) < self.degrees.len()) {
-                scores.scaled_add(neighbours, &text.row(item as usize));
+            let known = context.iter().filter(|&&item| (item as usize) < self.degrees.len());
+            let rows = known.map(|&item| text.row(item as usize));
+            if self.chosen.new_items {
+                let mut sums = Array1::zeros(scores.len());
+                rows.for_each(|row| sums += &row);
+                let count = |degree: u32| neighbours / (1.0 + degree as f32);
+                let all = scores.iter_mut().zip(&sums).zip(&self.degrees);
+                all.for_each(|((s, sum), &degree)| *s += count(degree) * sum);
+                for &item in own {
+                    let (item, degree) = (item as usize, self.degrees[item as usize]);
+                    scores[item] += (count(degree - 1) - count(degree)) * sums[item];
+                }
+            } else {
+                let mut scores = ArrayViewMut1::from(&mut scores[..]);
+                rows.for_each(|row| scores.scaled_add(neighbours, &row));
             }
         }
         if popularity > 0.0 {
-            let log = |degree: u32| popularity * (degree as f32).ln_1p();
-            let own: &[u32] = hidden_from.map_or(&[], |user| self.ease.history(user));
+            let new = if self.chosen.new_items { self.mean_log_degree(own) } else { 0.0 };
+            let log = |degree: u32| match degree {
+                0 => popularity * new,
+                _ => popularity * (degree as f32).ln_1p(),
+            };
             scores.iter_mut().zip(&self.degrees).for_each(|(s, &degree)| *s += log(degree));
             for &item in own {
                 let degree = self.degrees[item as usize];
@@ -153,6 +184,20 @@ impl Kernel {
         }
         scores.iter_mut().for_each(|s| *s *= temperature);
         Ok(scores)
+    }
+
+    /// `ln(1 + degree)` in the mean over the items that somebody has, without someone
+    /// who has `own`.
+    fn mean_log_degree(&self, own: &[u32]) -> f32 {
+        let log = |degree: u32| (degree as f32).ln_1p();
+        let mut sum: f32 = self.degrees.iter().map(|&degree| log(degree)).sum();
+        let mut had = self.degrees.iter().filter(|&&degree| degree > 0).count();
+        for &item in own {
+            let degree = self.degrees[item as usize];
+            sum += log(degree - 1) - log(degree);
+            had -= usize::from(degree == 1);
+        }
+        sum / had.max(1) as f32
     }
 
     /// [`logits`](Self::logits) of many: `(rows, items)`.
@@ -238,7 +283,7 @@ impl Kernel {
         let vectors = vectors.filter(|_| chosen.neighbours > 0.0);
         let text = vectors.map(|v| similarities(v, train)).transpose()?;
         let ease = Ease::from_parts(weights, diagonal, train)?;
-        Ok(Self { ease, text, degrees: train.item_degrees(), chosen })
+        Ok(Self::new(ease, text, train, chosen))
     }
 }
 
@@ -265,7 +310,7 @@ impl Solver<'_, '_> {
             }
             _ => Ease::fit(train, &settings)?,
         };
-        Ok(Kernel { ease, text: self.text.clone(), degrees: train.item_degrees(), chosen })
+        Ok(Kernel::new(ease, self.text.clone(), train, chosen))
     }
 
     /// The kernel of the settings that are best on `valid`.
@@ -277,6 +322,7 @@ impl Solver<'_, '_> {
             text: if texts { middle(&config.text) } else { 0.0 },
             neighbours: 0.0,
             popularity: 0.0,
+            new_items: config.new_items > 0.0,
             temperature: 1.0,
             validation: None,
             mixed: None,
@@ -406,7 +452,17 @@ mod tests {
     #[test]
     fn nothing_of_the_user_is_left_in_training_scores() {
         let data = data();
-        let kernel = fit(&data, Some(&vectors()));
+        for new_items in [0.0, 0.2] {
+            nothing_of_the_user_is_left(&data, new_items);
+        }
+    }
+
+    fn nothing_of_the_user_is_left(data: &RunData, new_items: f64) {
+        // What is tried first of neighbours and popularity, however it does.
+        let config =
+            KernelConfig { l2: vec![1.0], text: vec![1.0], new_items, ..Default::default() };
+        let mut kernel = fit_with(data, Some(&vectors()), &config);
+        (kernel.chosen.neighbours, kernel.chosen.popularity) = (0.1, 0.01);
         let user = (0..30).find(|&u| data.train.items(u).len() > 1).unwrap();
         let context = &data.train.items(user)[..1];
         let rest = data.train.iter().filter(|&(u, _)| u != user);
@@ -415,8 +471,8 @@ mod tests {
         let vectors = vectors();
         let side = SideInformation { vectors: vectors.view(), weight };
         let ease = Ease::fit_with(&train, side, &EaseConfig { l2, ..Default::default() }).unwrap();
-        let degrees = train.item_degrees();
-        let expected = Kernel { ease, degrees, ..kernel.clone() }.logits(context, None).unwrap();
+        let expected = Kernel::new(ease, kernel.text.clone(), &train, kernel.chosen.clone());
+        let expected = expected.logits(context, None).unwrap();
         let got = kernel.logits(context, Some(user)).unwrap();
         for (got, expected) in got.iter().zip(&expected) {
             assert!((got - expected).abs() < 1e-3 * (1.0 + expected.abs()), "{got} {expected}");

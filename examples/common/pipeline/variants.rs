@@ -173,8 +173,12 @@ impl Session<'_> {
         }
         if let Some(kernel) = report.kernel {
             settings.push(format!(
-                "kernel l2 {}, text {}, neighbours {}, popularity {}",
-                kernel.l2, kernel.text, kernel.neighbours, kernel.popularity
+                "kernel{} l2 {}, text {}, neighbours {}, popularity {}",
+                if kernel.new_items { " for new items," } else { "" },
+                kernel.l2,
+                kernel.text,
+                kernel.neighbours,
+                kernel.popularity
             ));
             let alone = kernel.validation.unwrap_or(f64::NAN);
             let mix = kernel.mixed.map_or(1.0, |(factor, _)| factor);

@@ -146,8 +146,10 @@ pub struct KernelConfig {
     /// Weights of `ln(1 + degree)` that are tried beside 0.
     pub popularity: Vec<f64>,
     /// Share of the items that are new while those above are chosen: left out of the
-    /// fit and looked for among the validation items. 0, the default, where the
-    /// catalogue does not grow; without it new items end up low in the lists.
+    /// fit and looked for among the validation items. Text neighbours then count
+    /// `1 / (1 + degree)`, and an item that nobody has is as popular as the others
+    /// in the mean. 0, the default, where the catalogue does not grow; new items end
+    /// up low in the lists there.
     pub new_items: f64,
     /// Train the correction on top of the kernel. `false` trains it alone and adds
     /// the kernel afterwards.
