@@ -85,11 +85,11 @@ fn main() -> ExitCode {
             if args.budget == Budget::Small {
                 config.graph.epochs = 60;
                 config.item_stage.train.epochs = 2;
-                config.user_stage.train.epochs = 3;
+                config.user_stage.train.epochs = 2;
             }
         };
         if args.budget == Budget::Small {
-            task.contrastive_epochs = Some(60);
+            task.contrastive_epochs = Some(45);
             task.lightgcn_l2 = vec![1e-3, 1e-2];
         }
         let pipeline = PipelineArgs {
