@@ -270,6 +270,7 @@ mod tests {
             k in 0usize..30,
             block in 1usize..60,
         ) {
+            let close = |a: f32, b: f32| (a - b).abs() < 1e-6 * a.abs().max(1.0);
             let whole = |v: &[i8]| v.iter().map(|&v| f32::from(v)).collect::<Vec<f32>>();
             let items = w.len() / 3;
             let (z, w) = (whole(&z), whole(&w[..3 * items]));
@@ -303,7 +304,7 @@ mod tests {
                 prop_assert_eq!(both.len(), on_device.len());
                 for (a, b) in both.iter().flatten().zip(on_device.iter().flatten()) {
                     prop_assert_eq!(a.item, b.item);
-                    prop_assert!((a.score - b.score).abs() < 2e-6, "{} {}", a.score, b.score);
+                    prop_assert!(close(a.score, b.score), "{} {}", a.score, b.score);
                 }
                 for (user, (got, excluded)) in both.iter().zip(&excluded).enumerate() {
                     let rows = [row(2 * user), row(2 * user + 1)];
@@ -311,7 +312,7 @@ mod tests {
                     let items = |list: &[Ranked]| list.iter().map(|r| r.item).collect::<Vec<_>>();
                     prop_assert_eq!(items(got), items(&full));
                     for (a, b) in got.iter().zip(&full) {
-                        prop_assert!((a.score - b.score).abs() < 1e-6, "{} {}", a.score, b.score);
+                        prop_assert!(close(a.score, b.score), "{} {}", a.score, b.score);
                     }
                 }
             }
