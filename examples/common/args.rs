@@ -106,8 +106,9 @@ impl PipelineArgs {
         Ok(config)
     }
 
-    /// The share of new items among those that settings are chosen on which makes their share
-    /// of the validation items what it is of the test items.
+    /// The share of new items among those that settings are chosen on which would make their
+    /// share of the validation items what it is of the test items, were the split's ratios
+    /// not rounded for each user.
     fn new_items(&self) -> f64 {
         let SplitConfig { test_ratio, valid_ratio, .. } = SplitConfig::default();
         // What cannot be a share is for the split to refuse.

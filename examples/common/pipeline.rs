@@ -281,15 +281,13 @@ impl Session<'_> {
         let new_items = config.kernel.new_items;
         let grown = (new_items > 0.0).then(|| split.with_new_items(new_items, seed)).transpose()?;
         let tuned_on = grown.as_ref().unwrap_or(split);
-        let neighbours = |strength: f64, power: i32, split: &Split| -> Result<TextKnn> {
-            let config = WhitenConfig { strength, ..WhitenConfig::default() };
-            let whitened = whiten(vectors.view(), &config)?;
-            Ok(TextKnn::new(whitened, &split.train, &TextKnnConfig { power })?)
-        };
         let mut best: Option<(f64, f64, i32, TextKnn)> = None;
         for strength in [0.5, 1.0] {
+            let config = WhitenConfig { strength, ..WhitenConfig::default() };
+            let whitened = whiten(vectors.view(), &config)?;
             for power in [1, 3] {
-                let knn = neighbours(strength, power, tuned_on)?;
+                let config = TextKnnConfig { power };
+                let knn = TextKnn::new(whitened.clone(), &tuned_on.train, &config)?;
                 let valid = validation(&knn, tuned_on)?;
                 if best.as_ref().is_none_or(|(v, ..)| valid > *v) {
                     best = Some((valid, strength, power, knn));
@@ -298,7 +296,11 @@ impl Session<'_> {
         }
         let (_, strength, power, tuned) = best.ok_or("text-kNN needs a setting")?;
         let knn = match &grown {
-            Some(_) => neighbours(strength, power, split)?,
+            Some(_) => {
+                let config = WhitenConfig { strength, ..WhitenConfig::default() };
+                let whitened = whiten(vectors.view(), &config)?;
+                TextKnn::new(whitened, &split.train, &TextKnnConfig { power })?
+            }
             None => tuned.clone(),
         };
         let seconds = read + started.elapsed().as_secs_f64() / 4.0;

@@ -51,6 +51,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let router = Router::new().route("/recommend", get(recommend)).with_state(model);
     let listener = tokio::net::TcpListener::bind(listen).await?;
     println!("{}", listener.local_addr()?);
-    axum::serve(listener, router).with_graceful_shutdown(async move { stop.notified().await }).await?;
+    axum::serve(listener, router)
+        .with_graceful_shutdown(async move { stop.notified().await })
+        .await?;
     Ok(())
 }
