@@ -87,7 +87,7 @@ struct Fibre {
     ucontext_t start;
     jmp_buf place;
     std::vector<unsigned char> stack = std::vector<unsigned char>(STACK);
-    bool started, done;
+    bool started = false, done = false;
     std::vector<Copy> copies;
 };
 
@@ -120,12 +120,16 @@ void wait(Barrier &barrier, unsigned expected) {
     }
 }
 
+// A thread of one block after the other: starting a fibre asks the system for something.
 void body() {
-    thread_index = {current, 0, 0};
-    running(running_arguments);
-    Fibre &fibre = fibres[current];
-    fibre.done = true, alive--, progress++;
-    _longjmp(scheduler, 1);
+    for (;;) {
+        thread_index = {current, 0, 0};
+        running(running_arguments);
+        fibres[current].done = true, alive--, progress++;
+        if (_setjmp(fibres[current].place) == 0) {
+            _longjmp(scheduler, 1);
+        }
+    }
 }
 
 // Says which kernel it was, then lets the signal end the process.
@@ -184,7 +188,7 @@ bool run_block(bool falling) {
     alive = threads, block_barrier = {};
     warps.assign(threads / WARP, {});
     for (unsigned t = 0; t < threads; t++) {
-        fibres[t].started = fibres[t].done = false;
+        fibres[t].done = false;
         fibres[t].copies.clear();
     }
     while (alive > 0) {
@@ -199,6 +203,7 @@ bool run_block(bool falling) {
             } while (progress != before);
         }
         if (progress == round) {
+            fibres.clear(); // In the middle of something.
             return false;
         }
     }

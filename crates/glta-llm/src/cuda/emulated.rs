@@ -73,7 +73,7 @@ fn compiled() -> Result<PathBuf, String> {
     let kernels = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels");
     let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".into());
     let mut hasher = DefaultHasher::new();
-    compiler.hash(&mut hasher);
+    (&compiler, fused_instructions()).hash(&mut hasher);
     for file in FILES {
         std::fs::read(kernels.join(file)).map_err(|e| format!("{file}: {e}"))?.hash(&mut hasher);
     }
@@ -90,6 +90,9 @@ fn compiled() -> Result<PathBuf, String> {
         .args(["-std=c++17", "-O2", "-fPIC", "-shared", "-Wall", "-Wno-unknown-pragmas"])
         // Undefined behaviour stops the test.
         .args(["-fsanitize=undefined", "-fsanitize-undefined-trap-on-error", "-I."])
+        // Multiply-adds where the kernels say so, by an instruction where there is one.
+        .arg("-ffp-contract=off")
+        .args(fused_instructions().then_some("-mfma"))
         .arg("-o")
         .arg(&part)
         .args(["-x", "c++"])
@@ -105,6 +108,13 @@ fn compiled() -> Result<PathBuf, String> {
     }
     std::fs::rename(&part, &library).map_err(|e| e.to_string())?;
     Ok(library)
+}
+
+fn fused_instructions() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return is_x86_feature_detected!("fma");
+    #[cfg(not(target_arch = "x86_64"))]
+    false
 }
 
 /// Whether kernels can be run here; says why not.
