@@ -5,11 +5,13 @@ use super::Element;
 use super::matmul::with_scratch;
 use super::pairs::round_pairs_at;
 use super::tile::{Left, tile_rows};
-use crate::simd::SimdLevel;
+use crate::simd::{Simd, SimdLevel, dispatch};
 use rayon::prelude::*;
 
 /// Elements below which packing is not worth handing to other threads.
 const SEQUENTIAL: usize = 1 << 14;
+/// Rows and columns that are turned over at a time.
+const BLOCK: usize = 16;
 
 /// Rows cut into tiles of nearly equal height (13 rows are 7 + 6, not 12 + 1),
 /// each input by input: a tile is read front to back, however wide the rows.
@@ -66,15 +68,18 @@ impl LeftTiles<'_> {
                 let (start, end) = bounds(t, tiles, rows);
                 let (part, tail) = rest.split_at_mut((end - start) * k);
                 rest = tail;
-                parts.push((&x[start * width..end * width], part));
+                parts.push((&x[start * width..], end - start, part));
             }
-            let pack = |(from, to): (&[f32], &mut [f32])| {
-                let height = from.len() / width;
-                let rows = from.chunks_exact(width).enumerate();
+            let pack = |(from, height, to): (&[f32], usize, &mut [f32])| {
+                let rows = from.chunks_exact(width).take(height).enumerate();
                 match gather {
-                    None => rows.for_each(|(r, row)| {
-                        to[r..].iter_mut().step_by(height).zip(row).for_each(|(t, &v)| *t = v);
-                    }),
+                    None => {
+                        let done = interleave(level, from, width, height, to);
+                        rows.for_each(|(r, row)| {
+                            let to = to[done * height + r..].iter_mut().step_by(height);
+                            to.zip(&row[done..]).for_each(|(t, &v)| *t = v);
+                        });
+                    }
                     Some(order) => rows.for_each(|(r, row)| {
                         gathered(row, order, to[r..].iter_mut().step_by(height));
                     }),
@@ -118,6 +123,60 @@ impl LeftTiles<'_> {
         let at = &self.data[start * self.k + from * height..];
         (Left { ptr: at.as_ptr(), row_stride: 1, k_stride: height }, height)
     }
+}
+
+/// Writes the first columns of `height` rows of `from: (.., width)` to `to: (width,
+/// height)`, and says how many: as many as whole registers take.
+fn interleave(
+    level: SimdLevel,
+    from: &[f32],
+    width: usize,
+    height: usize,
+    to: &mut [f32],
+) -> usize {
+    // Blocks of fewer rows are mostly thrown away; the last rows have none below them.
+    if !(BLOCK / 2 + 1..=BLOCK).contains(&height) || from.len() < BLOCK * width {
+        return 0;
+    }
+    assert!(to.len() >= width * height);
+    // What is written behind a column is overwritten by the next.
+    let blocks = (width * height).saturating_sub(BLOCK - height) / (BLOCK * height);
+    // SAFETY: sixteen rows can be read, and the last column of the last block ends, with
+    // what is written behind it, inside `to`.
+    unsafe { interleave_at(level, from.as_ptr(), width, height, blocks, to.as_mut_ptr()) };
+    blocks * BLOCK
+}
+
+/// # Safety
+/// `from` valid for 16 rows of `width`, of at least `16 blocks` columns; `to` for
+/// `16 blocks height + 16 - height` elements.
+#[inline(always)]
+unsafe fn interleave_blocks<S: Simd>(
+    from: *const f32,
+    width: usize,
+    height: usize,
+    blocks: usize,
+    mut to: *mut f32,
+) {
+    let mut block = [0f32; BLOCK * BLOCK];
+    for b in 0..blocks {
+        // SAFETY: as the caller promises.
+        unsafe {
+            S::transpose16(from.add(b * BLOCK), width, block.as_mut_ptr(), BLOCK);
+            for column in block.chunks_exact(BLOCK) {
+                for at in (0..BLOCK).step_by(S::LANES) {
+                    S::store(to.add(at), S::load(column.as_ptr().add(at)));
+                }
+                to = to.add(height);
+            }
+        }
+    }
+}
+
+dispatch! {
+    unsafe fn interleave_at(
+        from: *const f32, width: usize, height: usize, blocks: usize, to: *mut f32,
+    ) = interleave_blocks
 }
 
 /// Writes the columns `order` of a row, zero where there is none.

@@ -108,14 +108,13 @@ pub(crate) unsafe fn forward(
             let at = row * ldy + column;
             // SAFETY: one task alone writes these columns of these rows.
             let out = unsafe { y.slice(at, width) };
-            match (addends.bias, addends.residual) {
-                (None, None) => out.copy_from_slice(&sums[..width]),
-                (bias, residual) => {
-                    for (i, out) in out.iter_mut().enumerate() {
-                        let sum = bias.map_or(sums[i], |b| sums[i] + b[column + i]);
-                        *out = residual.map_or(sum, |r| sum + r[at + i]);
-                    }
-                }
+            out.copy_from_slice(&sums[..width]);
+            for addend in [
+                addends.bias.map(|bias| &bias[column..column + width]),
+                addends.residual.map(|residual| &residual[at..at + width]),
+            ] {
+                let addend = addend.into_iter().flatten();
+                out.iter_mut().zip(addend).for_each(|(out, addend)| *out += addend);
             }
         }
     };
