@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use glta_comm::Communicator;
-use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
 
 use crate::optimizer::Tensors;
 use crate::{Error, Result};
@@ -119,18 +119,27 @@ pub(crate) fn read_text(path: &Path) -> Result<String> {
     std::fs::read_to_string(path).map_err(|e| Error::io(path, e))
 }
 
-/// Writes f32 tensors and one entry of metadata.
+/// Writes tensors, f64 or else as f32, and one entry of metadata.
 pub(crate) fn write_tensors(path: &Path, tensors: &Tensors, metadata: &str) -> Result<()> {
-    let mut data: Vec<(String, Vec<usize>, Vec<u8>)> = Vec::with_capacity(tensors.len());
+    let mut data: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = Vec::with_capacity(tensors.len());
     for (name, tensor) in tensors {
-        let values = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
-        let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-        data.push((name.clone(), tensor.dims().to_vec(), bytes));
+        let flat = tensor.flatten_all()?;
+        let (dtype, bytes) = match tensor.dtype() {
+            DType::F64 => {
+                let values = flat.to_vec1::<f64>()?;
+                (Dtype::F64, values.iter().flat_map(|v| v.to_le_bytes()).collect())
+            }
+            _ => {
+                let values = flat.to_dtype(DType::F32)?.to_vec1::<f32>()?;
+                (Dtype::F32, values.iter().flat_map(|v| v.to_le_bytes()).collect())
+            }
+        };
+        data.push((name.clone(), dtype, tensor.dims().to_vec(), bytes));
     }
     let views: Vec<(&str, TensorView<'_>)> = data
         .iter()
-        .map(|(name, shape, bytes)| {
-            TensorView::new(safetensors::Dtype::F32, shape.clone(), bytes)
+        .map(|(name, dtype, shape, bytes)| {
+            TensorView::new(*dtype, shape.clone(), bytes)
                 .map(|view| (name.as_str(), view))
                 .map_err(|e| Error::file(path, e))
         })
@@ -154,12 +163,19 @@ pub(crate) fn read_tensors(path: &Path, device: &Device) -> Result<(Tensors, Str
     let file = SafeTensors::deserialize(&bytes).map_err(|e| damaged(&e))?;
     let mut tensors = BTreeMap::new();
     for (name, view) in file.tensors() {
-        if view.dtype() != safetensors::Dtype::F32 {
-            return Err(damaged(&format!("tensor {name} is {:?}, not F32", view.dtype())));
-        }
-        let values: Vec<f32> =
-            view.data().as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
-        tensors.insert(name.to_owned(), Tensor::from_vec(values, view.shape(), device)?);
+        let (data, shape) = (view.data(), view.shape());
+        let tensor = match view.dtype() {
+            Dtype::F32 => {
+                let values = data.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+                Tensor::from_vec::<_, f32>(values, shape, device)?
+            }
+            Dtype::F64 => {
+                let values = data.as_chunks().0.iter().map(|b| f64::from_le_bytes(*b)).collect();
+                Tensor::from_vec::<_, f64>(values, shape, device)?
+            }
+            other => return Err(damaged(&format!("tensor {name} is {other:?}, not F32 or F64"))),
+        };
+        tensors.insert(name.to_owned(), tensor);
     }
     Ok((tensors, metadata))
 }
@@ -194,12 +210,16 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.safetensors");
         let a = Tensor::new(&[[1f32, 2.0], [3.0, f32::MIN_POSITIVE]], &Device::Cpu).unwrap();
-        write_tensors(&path, &Tensors::from([("a".into(), a.clone())]), "{\"step\":3}").unwrap();
+        let c = Tensor::new(&[0.1f64, 1e-300], &Device::Cpu).unwrap();
+        let tensors = Tensors::from([("a".into(), a.clone()), ("c".into(), c.clone())]);
+        write_tensors(&path, &tensors, "{\"step\":3}").unwrap();
         let (mut back, metadata) = read_tensors(&path, &Device::Cpu).unwrap();
         assert_eq!(metadata, "{\"step\":3}");
         assert!(take(&mut back.clone(), &path, "a", &[4]).is_err());
         let b = take(&mut back, &path, "a", &[2, 2]).unwrap();
         assert_eq!(a.to_vec2::<f32>().unwrap(), b.to_vec2::<f32>().unwrap());
+        let b = take(&mut back, &path, "c", &[2]).unwrap();
+        assert_eq!(c.to_vec1::<f64>().unwrap(), b.to_vec1::<f64>().unwrap());
 
         let bytes = read(&path).unwrap();
         for cut in [0, 7, 20, bytes.len() - 1] {

@@ -97,7 +97,7 @@ pub(crate) fn clip(
 ) -> Result<()> {
     let mut squared = 0.0;
     for gradient in gradients.values() {
-        squared += f64::from(gradient.sqr()?.sum_all()?.to_dtype(DType::F32)?.to_scalar::<f32>()?);
+        squared += gradient.sqr()?.sum_all()?.to_dtype(DType::F64)?.to_scalar::<f64>()?;
     }
     let norm = squared.sqrt();
     if !norm.is_finite() {

@@ -37,57 +37,68 @@ pub(crate) fn batch_gradients(
     };
     let value = match &part {
         None => 0.0,
-        Some(loss) => loss.to_dtype(DType::F32)?.to_scalar::<f32>()?,
+        Some(loss) => loss.to_dtype(DType::F64)?.to_scalar::<f64>()?,
     };
     let backward =
         || -> Result<Option<GradStore>> { Ok(part.as_ref().map(Tensor::backward).transpose()?) };
     if comm.size() == 1 {
         // A loss that is not finite is reported as such, not as its gradient.
         if !value.is_finite() {
-            return Ok(Some((value.into(), Tensors::new())));
+            return Ok(Some((value, Tensors::new())));
         }
         let Some(store) = backward()? else { return Ok(None) };
-        return Ok(Some((value.into(), gradients(parameters, &store, stage)?)));
+        return Ok(Some((value, gradients(parameters, &store, stage)?)));
     }
     sum(comm, value, backward()?.as_ref(), parameters, stage).map(Some)
 }
 
-/// One list of numbers, on the device of the parameters: the loss, for every parameter
-/// whether it has a gradient, and the gradients one after the other.
+/// The loss, for every parameter whether it has a gradient, and the gradients, added up
+/// in one list for each of their dtypes.
 fn sum(
     comm: &dyn Communicator,
-    value: f32,
+    value: f64,
     store: Option<&GradStore>,
     parameters: &Parameters,
     stage: &'static str,
 ) -> Result<(f64, Tensors)> {
-    let device = parameters.values().next().map_or(Device::Cpu, |var| var.device().clone());
+    let own = |var| store.and_then(|store| store.get(var));
     let mut head = vec![value];
-    let mut rest = Vec::with_capacity(parameters.len());
-    for var in parameters.values() {
-        let gradient = store.and_then(|store| store.get(var));
-        head.push(f32::from(u8::from(gradient.is_some())));
-        rest.push(match gradient {
-            None => Tensor::zeros(var.elem_count(), DType::F32, &device)?,
-            Some(gradient) => gradient.detach().to_dtype(DType::F32)?.flatten_all()?,
-        });
-    }
+    head.extend(parameters.values().map(|var| f64::from(u8::from(own(var).is_some()))));
     let at = head.len();
-    rest.insert(0, Tensor::from_vec(head, at, &device)?);
-    let flat = Tensor::cat(&rest, 0)?;
-    let flat = tracing::debug_span!("all-reduce").in_scope(|| comm.all_reduce_tensor(&flat))?;
-    let head = flat.narrow(0, 0, at)?.to_vec1::<f32>()?;
-    let mut start = at;
+    let device = parameters.values().next().map_or(Device::Cpu, |var| var.device().clone());
     let mut gradients = Tensors::new();
-    for ((name, var), &count) in parameters.iter().zip(&head[1..]) {
-        if count == 0.0 {
-            return Err(Error::NoGradient { parameter: name.clone(), stage });
+    for dtype in [DType::F64, DType::F32] {
+        let vars = || parameters.iter().filter(|(_, var)| var.dtype() == dtype);
+        let mut list = Vec::with_capacity(1 + parameters.len());
+        if dtype == DType::F64 {
+            list.push(Tensor::from_vec(head.clone(), at, &device)?);
         }
-        let gradient = flat.narrow(0, start, var.elem_count())?.reshape(var.shape())?;
-        start += var.elem_count();
-        gradients.insert(name.clone(), gradient);
+        for (_, var) in vars() {
+            list.push(match own(var) {
+                None => Tensor::zeros(var.elem_count(), dtype, &device)?,
+                Some(gradient) => gradient.detach().flatten_all()?,
+            });
+        }
+        if list.is_empty() {
+            continue;
+        }
+        let flat = Tensor::cat(&list, 0)?;
+        let flat = tracing::debug_span!("all-reduce").in_scope(|| comm.all_reduce_tensor(&flat))?;
+        let mut start = 0;
+        if dtype == DType::F64 {
+            head = flat.narrow(0, 0, at)?.to_vec1()?;
+            start = at;
+        }
+        for (name, var) in vars() {
+            let gradient = flat.narrow(0, start, var.elem_count())?.reshape(var.shape())?;
+            start += var.elem_count();
+            gradients.insert(name.clone(), gradient);
+        }
     }
-    Ok((head[0].into(), gradients))
+    match parameters.keys().zip(&head[1..]).find(|(_, count)| **count == 0.0) {
+        Some((name, _)) => Err(Error::NoGradient { parameter: name.clone(), stage }),
+        None => Ok((head[0], gradients)),
+    }
 }
 
 /// Which examples of a batch this rank takes, ascending: as many as the others or one

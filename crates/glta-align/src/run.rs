@@ -29,7 +29,7 @@ use crate::texts::{UserTexts, read_texts, write_texts};
 use crate::trainer::{StageHistory, train};
 use crate::{Error, Result};
 
-/// Weights after stage 2, while stage 3 is under way.
+/// Weights after stage 2.
 const ALIGNED: &str = "aligned.safetensors";
 /// What the stages reported, beside the model.
 const HISTORY: &str = "history.json";
@@ -173,6 +173,15 @@ impl Run {
         self.folder.write(TEXTS, |path| write_whole(path, &read(&from.join(TEXTS))?))
     }
 
+    /// Uses what another run aligned in stage 2: one of the same model, data, nodes and
+    /// settings of that stage.
+    ///
+    /// # Errors
+    /// A file that cannot be read or written.
+    pub fn copy_item_stage(&self, from: &Path) -> Result<()> {
+        self.folder.write(ALIGNED, |path| write_whole(path, &read(&from.join(ALIGNED))?))
+    }
+
     /// Runs all stages that are not done yet and saves the recommender. Without
     /// a language model only [`Backbone::None`] can be trained.
     ///
@@ -239,7 +248,6 @@ impl Run {
         })?;
         self.folder.write(MODEL, |path| model.save(path, "{}"))?;
         self.folder.remove(STATE)?;
-        self.folder.remove(ALIGNED)?;
         Ok(report)
     }
 

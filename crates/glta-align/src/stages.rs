@@ -1,8 +1,7 @@
 //! The two alignment stages as the training loop sees them.
 
-use candle_core::Tensor;
 use glta_comm::Communicator;
-use glta_gllm::{Decoder, Ranked, decode};
+use glta_gllm::{Ranked, decode};
 use glta_metrics::{Metric, evaluate_rankings};
 use glta_projector::Parameters;
 use rand::Rng;
@@ -89,8 +88,7 @@ impl Stage for ItemStage<'_> {
         if own.is_empty() {
             return Ok(BatchLoss::Elsewhere);
         }
-        // Every prompt has as many items.
-        part(self.model.item_loss(&own)?, own.len(), all.len())
+        Ok(BatchLoss::Part(self.model.item_loss(&own, all.len())?))
     }
 
     /// Matching accuracy: the loss alone hides that a model only learned which
@@ -101,11 +99,11 @@ impl Stage for ItemStage<'_> {
         for batch in self.checked[comm.share(self.checked.len())].chunks(size) {
             matches += self.model.item_matches(batch)?;
         }
-        let mut sum = [matches as f32];
+        let mut sum = [matches as f64];
         comm.all_reduce(&mut sum)?;
         let matches = sum[0];
         let slots = self.checked.len() * self.model.config().item_stage.items;
-        Ok(Some(f64::from(matches) / slots as f64))
+        Ok(Some(matches / slots as f64))
     }
 }
 
@@ -208,18 +206,14 @@ impl Stage for UserStage<'_> {
         let (hidden, residual) = self.model.user_hidden(&examples, slots)?;
         let offset = self.model.offset(&examples)?;
         let head = self.model.head();
-        let loss = head.loss(&hidden, residual.as_ref(), offset.as_ref(), &targets, &masked)?;
-        part(loss, own_named, all_named)
+        let (residual, offset) = (residual.as_ref(), offset.as_ref());
+        let loss = head.loss_part(&hidden, residual, offset, &targets, &masked, all_named)?;
+        Ok(BatchLoss::Part(loss))
     }
 
     fn evaluate(&self, comm: &dyn Communicator) -> Result<Option<f64>> {
         validation(self.model, self.data, comm)
     }
-}
-
-/// What the mean over `own` rows adds to the mean over `all`.
-fn part(loss: Tensor, own: usize, all: usize) -> Result<BatchLoss> {
-    Ok(BatchLoss::Part(if own == all { loss } else { (loss * (own as f64 / all as f64))? }))
 }
 
 /// N@10 on the validation items, training items left out.
@@ -327,41 +321,13 @@ pub(crate) fn rank(
     let k = k.min(model.n_items());
     let mut lists = Vec::with_capacity(queries.len());
     for batch in queries.chunks(config.user_stage.train.batch_size) {
-        let mut examples: Vec<UserExample> = batch.iter().map(|(e, _)| e.clone()).collect();
         if config.model.autoregressive {
-            lists.extend(rank_one_by_one(model, &mut examples, batch, k)?);
+            lists.extend(model.rank_one_by_one(batch, k)?);
             continue;
         }
+        let examples: Vec<UserExample> = batch.iter().map(|(e, _)| e.clone()).collect();
         let excluded: Vec<&[u32]> = batch.iter().map(|(_, excluded)| excluded.as_slice()).collect();
         lists.extend(model.rank(&examples, &excluded, k)?);
-    }
-    Ok(lists)
-}
-
-/// Each list item by item: the token of what was named is fed to the next slot.
-fn rank_one_by_one(
-    model: &Glta,
-    examples: &mut [UserExample],
-    batch: &[(UserExample, Vec<u32>)],
-    k: usize,
-) -> Result<Vec<Vec<Ranked>>> {
-    let mut lists: Vec<Vec<Ranked>> = vec![Vec::new(); examples.len()];
-    for _ in 0..k {
-        let logits = model.slot_logits(examples)?;
-        for (((list, example), (_, excluded)), slots) in
-            lists.iter_mut().zip(examples.iter_mut()).zip(batch).zip(&logits)
-        {
-            // A list that has run out of items stays behind; its next slot is the
-            // one after what it was fed.
-            let Some(slot) = slots.get(example.fed.len()) else {
-                continue;
-            };
-            let mut taken = [excluded.as_slice(), &example.fed].concat();
-            taken.sort_unstable();
-            let best = decode(std::slice::from_ref(slot), &taken, 1, Decoder::FirstLogit)?;
-            example.fed.extend(best.iter().map(|r| r.item));
-            list.extend(best);
-        }
     }
     Ok(lists)
 }

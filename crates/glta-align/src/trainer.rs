@@ -275,7 +275,7 @@ impl Run {
                 let key = format!("{kind}.{name}");
                 if tensors.contains_key(&key) {
                     let tensor = crate::files::take(&mut tensors, path, &key, var.dims())?;
-                    found.insert(name.clone(), tensor);
+                    found.insert(name.clone(), tensor.to_dtype(var.dtype())?);
                 }
             }
             Ok((found.len() == stage.parameters().len()).then_some(found))

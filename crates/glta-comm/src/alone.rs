@@ -16,7 +16,7 @@ impl Communicator for Alone {
         1
     }
 
-    fn all_reduce(&self, _: &mut [f32]) -> Result<()> {
+    fn all_reduce(&self, _: &mut [f64]) -> Result<()> {
         Ok(())
     }
 

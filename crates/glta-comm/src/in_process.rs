@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use crate::{Communicator, Error, Result, from_bytes, to_bytes};
+use crate::{Communicator, Error, Result};
 
 /// One of the ranks that [`in_process`] made; goes into its own thread.
 #[derive(Debug)]
@@ -91,17 +91,17 @@ impl Communicator for InProcess {
         self.meeting.size
     }
 
-    fn all_reduce(&self, values: &mut [f32]) -> Result<()> {
-        let bytes = to_bytes(values);
+    fn all_reduce(&self, values: &mut [f64]) -> Result<()> {
+        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
         let all = self.meet(&bytes)?;
         if let Some(rank) = all.iter().position(|other| other.len() != bytes.len()) {
-            let (expected, got) = (values.len(), all[rank].len() / 4);
+            let (expected, got) = (values.len(), all[rank].len() / 8);
             return Err(Error::Mismatch { rank, expected, got });
         }
         values.fill(0.0);
         for other in all {
-            for (value, other) in values.iter_mut().zip(from_bytes(&other)) {
-                *value += other;
+            for (value, other) in values.iter_mut().zip(other.as_chunks().0) {
+                *value += f64::from_le_bytes(*other);
             }
         }
         Ok(())
@@ -131,9 +131,9 @@ mod tests {
             .map(|comm| {
                 std::thread::spawn(move || {
                     for round in 0..200u32 {
-                        let mut values = vec![comm.rank() as f32 + round as f32; 3];
+                        let mut values = vec![comm.rank() as f64 + f64::from(round); 3];
                         comm.all_reduce(&mut values).unwrap();
-                        assert_eq!(values, [6.0 + 4.0 * round as f32; 3]);
+                        assert_eq!(values, [6.0 + 4.0 * f64::from(round); 3]);
                         let own = vec![comm.rank() as u8; comm.rank() + round as usize % 3];
                         let all = comm.all_gather(&own).unwrap();
                         for (rank, bytes) in all.iter().enumerate() {
@@ -164,15 +164,18 @@ mod tests {
             .into_iter()
             .map(|comm| {
                 std::thread::spawn(move || {
-                    let own = Tensor::arange(0f32, 6.0, &Device::Cpu).unwrap();
+                    let own = Tensor::arange(0f64, 6.0, &Device::Cpu).unwrap();
                     // Not laid out in its own order.
                     let own = own.reshape((2, 3)).unwrap().t().unwrap();
                     let sum = comm.all_reduce_tensor(&own).unwrap();
                     assert_eq!(
-                        sum.to_vec2::<f32>().unwrap(),
+                        sum.to_vec2::<f64>().unwrap(),
                         [[0.0, 9.0], [3.0, 12.0], [6.0, 15.0]]
                     );
-                    let other = own.to_dtype(DType::F64).unwrap();
+                    let single = own.to_dtype(DType::F32).unwrap();
+                    let sum = comm.all_reduce_tensor(&single).unwrap();
+                    assert_eq!(sum.to_vec2::<f32>().unwrap()[2], [6.0, 15.0]);
+                    let other = own.to_dtype(DType::U32).unwrap();
                     assert!(comm.all_reduce_tensor(&other).is_err());
                     comm.barrier().unwrap();
                 })

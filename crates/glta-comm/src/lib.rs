@@ -19,7 +19,7 @@
 //!     .into_iter()
 //!     .map(|comm| {
 //!         std::thread::spawn(move || {
-//!             let mut values = [comm.rank() as f32, 1.0];
+//!             let mut values = [comm.rank() as f64, 1.0];
 //!             comm.all_reduce(&mut values)?;
 //!             Ok::<_, glta_comm::Error>((values, comm.share(10)))
 //!         })
@@ -44,7 +44,7 @@ use std::fmt::Debug;
 use std::ops::Range;
 
 #[cfg(feature = "tensor")]
-use candle_core::Tensor;
+use candle_core::{DType, Device, Tensor};
 
 pub use alone::Alone;
 pub use error::{Error, Result};
@@ -68,18 +68,24 @@ pub trait Communicator: Debug + Send + Sync {
     ///
     /// # Errors
     /// Another rank has gone or gave another number of values.
-    fn all_reduce(&self, values: &mut [f32]) -> Result<()>;
+    fn all_reduce(&self, values: &mut [f64]) -> Result<()>;
 
-    /// [`all_reduce`](Self::all_reduce) of an f32 tensor of any shape. Unless the ranks
-    /// have a shorter way between their devices, it goes through the host's memory.
+    /// [`all_reduce`](Self::all_reduce) of a tensor of any shape, f32 or f64. Unless the
+    /// ranks have a shorter way between their devices, it goes through the host's memory,
+    /// as f64.
     ///
     /// # Errors
     /// As there, or the tensor is of another type or cannot be copied.
     #[cfg(feature = "tensor")]
     fn all_reduce_tensor(&self, tensor: &Tensor) -> Result<Tensor> {
-        let mut values = tensor.flatten_all()?.to_vec1::<f32>()?;
+        let dtype = tensor.dtype();
+        if !matches!(dtype, DType::F32 | DType::F64) {
+            return Err(candle_core::Error::Msg(format!("{dtype:?} is not added up")).into());
+        }
+        let mut values = tensor.flatten_all()?.to_dtype(DType::F64)?.to_vec1()?;
         self.all_reduce(&mut values)?;
-        Ok(Tensor::from_vec(values, tensor.shape(), tensor.device())?)
+        let sum: Tensor = Tensor::from_vec(values, tensor.shape(), &Device::Cpu)?;
+        Ok(sum.to_dtype(dtype)?.to_device(tensor.device())?)
     }
 
     /// Every rank's bytes, by rank.
@@ -115,7 +121,10 @@ pub trait Communicator: Debug + Send + Sync {
     /// # Errors
     /// Another rank has gone.
     fn all_gather_f32(&self, values: &[f32]) -> Result<Vec<Vec<f32>>> {
-        Ok(self.all_gather(&to_bytes(values))?.iter().map(|bytes| from_bytes(bytes)).collect())
+        let own: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        let value = |b: &[u8; 4]| f32::from_le_bytes(*b);
+        let all = self.all_gather(&own)?;
+        Ok(all.iter().map(|bytes| bytes.as_chunks().0.iter().map(value).collect()).collect())
     }
 
     /// Whether any rank says yes.
@@ -123,7 +132,7 @@ pub trait Communicator: Debug + Send + Sync {
     /// # Errors
     /// Another rank has gone.
     fn any(&self, yes: bool) -> Result<bool> {
-        let mut count = [f32::from(u8::from(yes))];
+        let mut count = [f64::from(u8::from(yes))];
         self.all_reduce(&mut count)?;
         Ok(count[0] > 0.0)
     }
@@ -135,14 +144,6 @@ pub trait Communicator: Debug + Send + Sync {
     fn root_says(&self, yes: bool) -> Result<bool> {
         self.any(yes && self.is_root())
     }
-}
-
-fn to_bytes(values: &[f32]) -> Vec<u8> {
-    values.iter().flat_map(|v| v.to_le_bytes()).collect()
-}
-
-fn from_bytes(bytes: &[u8]) -> Vec<f32> {
-    bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
 }
 
 #[cfg(test)]
@@ -160,7 +161,7 @@ mod tests {
         fn size(&self) -> usize {
             self.1
         }
-        fn all_reduce(&self, _: &mut [f32]) -> Result<()> {
+        fn all_reduce(&self, _: &mut [f64]) -> Result<()> {
             Ok(())
         }
         fn all_gather(&self, bytes: &[u8]) -> Result<Vec<Vec<u8>>> {

@@ -66,7 +66,7 @@ impl Communicator for Metered {
         self.inner.size()
     }
 
-    fn all_reduce(&self, values: &mut [f32]) -> Result<()> {
+    fn all_reduce(&self, values: &mut [f64]) -> Result<()> {
         self.timed(size_of_val(values), |inner| inner.all_reduce(values))
     }
 
@@ -101,7 +101,7 @@ mod tests {
         assert_eq!(comm.all_gather(b"abc").unwrap(), [b"abc"]);
         comm.barrier().unwrap();
         let traffic = comm.traffic();
-        assert_eq!((traffic.calls, traffic.bytes), (3, 23));
+        assert_eq!((traffic.calls, traffic.bytes), (3, 43));
         assert!(comm.is_root() && comm.size() == 1);
     }
 }

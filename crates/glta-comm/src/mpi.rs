@@ -74,7 +74,7 @@ impl Communicator for Mpi {
         self.size
     }
 
-    fn all_reduce(&self, values: &mut [f32]) -> Result<()> {
+    fn all_reduce(&self, values: &mut [f64]) -> Result<()> {
         let world = self.world();
         for piece in values.chunks_mut(PIECE) {
             let own = piece.to_vec();

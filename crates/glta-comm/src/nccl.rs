@@ -1,10 +1,14 @@
 //! Sums between GPUs, over NCCL.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use candle_core::backend::BackendStorage;
+use candle_core::cuda_backend::CudaDType;
+use candle_core::cuda_backend::cudarc::driver::{DeviceRepr, ValidAsZeroBits};
 use candle_core::cuda_backend::cudarc::nccl::result::NcclError;
-use candle_core::cuda_backend::cudarc::nccl::safe::{Comm, Id, ReduceOp};
+use candle_core::cuda_backend::cudarc::nccl::safe::{Comm, Id, NcclType, ReduceOp};
 use candle_core::{
     CpuStorage, CudaStorage, CustomOp1, DType, Device, DeviceLocation, Layout, Shape, Tensor,
 };
@@ -77,13 +81,14 @@ impl Communicator for Nccl {
         self.inner.size()
     }
 
-    fn all_reduce(&self, values: &mut [f32]) -> Result<()> {
+    fn all_reduce(&self, values: &mut [f64]) -> Result<()> {
         self.inner.all_reduce(values)
     }
 
     fn all_reduce_tensor(&self, tensor: &Tensor) -> Result<Tensor> {
         // What lies elsewhere is brought by no rank on its GPU.
-        if tensor.device().location() != self.location || tensor.dtype() != DType::F32 {
+        let here = tensor.device().location() == self.location;
+        if !here || !matches!(tensor.dtype(), DType::F32 | DType::F64) {
             return self.inner.all_reduce_tensor(tensor);
         }
         Ok(tensor.contiguous()?.apply_op1_no_bwd(&AllReduce(&self.group))?)
@@ -105,6 +110,21 @@ impl Communicator for Nccl {
 /// The sum over all ranks, in the order of the device's own stream.
 struct AllReduce<'a>(&'a Mutex<Group>);
 
+impl AllReduce<'_> {
+    fn sum<T>(&self, storage: &CudaStorage, range: Range<usize>) -> candle_core::Result<CudaStorage>
+    where
+        T: CudaDType + NcclType + DeviceRepr + ValidAsZeroBits,
+    {
+        let device = storage.device.clone();
+        let own = storage.as_cuda_slice::<T>()?.slice(range.clone());
+        let mut sum = device.alloc_zeros::<T>(range.len())?;
+        let group = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let done = group.0.all_reduce(&own, &mut sum, &ReduceOp::Sum);
+        done.map_err(|error| candle_core::Error::Msg(format!("NCCL: {error:?}")))?;
+        Ok(CudaStorage::wrap_cuda_slice(sum, device))
+    }
+}
+
 impl CustomOp1 for AllReduce<'_> {
     fn name(&self) -> &'static str {
         "all-reduce"
@@ -122,12 +142,10 @@ impl CustomOp1 for AllReduce<'_> {
         let Some((start, end)) = layout.contiguous_offsets() else {
             candle_core::bail!("NCCL needs values that lie one after the other")
         };
-        let device = storage.device.clone();
-        let own = storage.as_cuda_slice::<f32>()?.slice(start..end);
-        let mut sum = device.alloc_zeros::<f32>(end - start)?;
-        let group = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let done = group.0.all_reduce(&own, &mut sum, &ReduceOp::Sum);
-        done.map_err(|error| candle_core::Error::Msg(format!("NCCL: {error:?}")))?;
-        Ok((CudaStorage::wrap_cuda_slice(sum, device), layout.shape().clone()))
+        let sum = match storage.dtype() {
+            DType::F64 => self.sum::<f64>(storage, start..end)?,
+            _ => self.sum::<f32>(storage, start..end)?,
+        };
+        Ok((sum, layout.shape().clone()))
     }
 }

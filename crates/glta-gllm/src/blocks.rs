@@ -8,11 +8,17 @@ use rayon::prelude::*;
 
 use crate::Result;
 
-/// Logits of a block that should stay in the second-level cache (1 MB).
-const CACHED_LOGITS: usize = 256 << 10;
+/// Items of a block at most: the logits of some hundred rows should stay in the
+/// second-level cache.
+const BLOCK: usize = 1024;
 /// Weights of a block that should still be in the third-level cache when the
 /// backward pass reads them again (4 MB).
 const CACHED_WEIGHTS: usize = 1 << 20;
+/// Parts at most, and the fewest items of one. A row's sums run over the items of a
+/// block, of a part, and over parts: neither depends on other rows or on threads, so
+/// a batch that is divided among ranks has the same ones.
+const PARTS: usize = 32;
+const SMALLEST_PART: usize = 512;
 
 /// `Z Wᵀ + b + offset` on the CPU: rows by items, in blocks of items.
 #[derive(Clone, Copy)]
@@ -56,7 +62,7 @@ pub(crate) fn with_logits<R>(
 ) -> Result<R> {
     let (rows, inner) = z.dims2()?;
     let items = w.dims2()?.0;
-    let fitting = (CACHED_LOGITS / rows.max(1)).min(CACHED_WEIGHTS / inner.max(1)).max(64);
+    let fitting = (CACHED_WEIGHTS / inner.max(1)).clamp(64, BLOCK);
     let (z, z_layout) = z.storage_and_layout();
     let (w, w_layout) = w.storage_and_layout();
     let (bias, bias_layout) = bias.storage_and_layout();
@@ -75,14 +81,14 @@ pub(crate) fn with_logits<R>(
 }
 
 impl Logits<'_> {
-    /// Items of one thread's part: the parts are fixed by the number of threads.
+    /// Items of a part.
     pub(crate) fn part(&self) -> usize {
-        self.items.div_ceil(rayon::current_num_threads()).max(1)
+        self.items.div_ceil(PARTS).max(SMALLEST_PART)
     }
 
     /// Calls `f(state, items, logits)` for every block; `logits` is `(rows, items)`
-    /// and may be overwritten. Each of `parts` is the state of
-    /// [`part`](Self::part) items, in order, and works on its own thread.
+    /// and may be overwritten. Each of `parts` is the state of [`part`](Self::part)
+    /// items, in order; threads take one at a time.
     pub(crate) fn walk<T: Send>(
         &self,
         parts: Vec<T>,

@@ -1,5 +1,5 @@
 use candle_core::{DType, Device, Tensor, Var};
-use glta_projector::{Parameters, normal_var};
+use glta_projector::{Parameters, normal_parameter, normal_var};
 use serde::{Deserialize, Serialize};
 
 use crate::blocks::with_logits;
@@ -29,6 +29,9 @@ pub struct GraphResidual {
 }
 
 /// The linear layer from hidden states to item logits.
+///
+/// What is trained of it is f64 ([`normal_parameter`]) but for free weights, which are
+/// as many numbers as items times the hidden size.
 #[derive(Debug, Clone)]
 pub struct GllmHead {
     weights: Weights,
@@ -89,7 +92,8 @@ impl GllmHead {
         let &[items, d] = nodes.dims() else {
             return Err(shape("item nodes", "(items, d)", nodes));
         };
-        let map = normal_var((d, hidden), INIT_STD / (d as f64).sqrt(), seed, nodes.device())?;
+        let std = INIT_STD / (d as f64).sqrt();
+        let map = normal_parameter((d, hidden), std, seed, nodes.device())?;
         let weights = Weights::Tied { map, nodes: nodes.detach() };
         Self::new(weights, hidden, items, bias, nodes.device())
     }
@@ -101,8 +105,8 @@ impl GllmHead {
         bias: bool,
         device: &Device,
     ) -> Result<Self> {
-        let bias = bias.then(|| Var::zeros(items, DType::F32, device)).transpose()?;
-        let alpha = Var::zeros((), DType::F32, device)?;
+        let bias = bias.then(|| Var::zeros(items, DType::F64, device)).transpose()?;
+        let alpha = Var::zeros((), DType::F64, device)?;
         Ok(Self { weights, bias, alpha, items, hidden })
     }
 
@@ -136,7 +140,7 @@ impl GllmHead {
             return Err(shape("item biases", &format!("({})", self.items), bias));
         }
         if let Some(var) = &self.bias {
-            var.set(&bias.to_dtype(DType::F32)?)?;
+            var.set(&bias.to_dtype(DType::F64)?)?;
         }
         Ok(())
     }
@@ -146,7 +150,7 @@ impl GllmHead {
     /// # Errors
     /// The device is out of memory.
     pub fn set_alpha(&self, alpha: f64) -> Result<()> {
-        Ok(self.alpha.set(&Tensor::new(alpha as f32, self.alpha.device())?)?)
+        Ok(self.alpha.set(&Tensor::new(alpha, self.alpha.device())?)?)
     }
 
     /// Sets all trained weights to zero: with fixed logits beside it the head then
@@ -169,7 +173,7 @@ impl GllmHead {
         let (z, w) = self.factors(hidden, residual)?;
         let logits = z.matmul(&w.t()?)?;
         Ok(match &self.bias {
-            Some(bias) => logits.broadcast_add(bias)?,
+            Some(bias) => logits.broadcast_add(&bias.to_dtype(logits.dtype())?)?,
             None => logits,
         })
     }
@@ -186,7 +190,10 @@ impl GllmHead {
         let (z, w) = self.factors(hidden, None)?;
         let logits = z.matmul(&w.index_select(&index, 0)?.t()?)?;
         Ok(match &self.bias {
-            Some(bias) => logits.broadcast_add(&bias.index_select(&index, 0)?)?,
+            Some(bias) => {
+                let bias = bias.index_select(&index, 0)?.to_dtype(logits.dtype())?;
+                logits.broadcast_add(&bias)?
+            }
             None => logits,
         })
     }
@@ -240,7 +247,7 @@ impl GllmHead {
     /// The biases `(items)`, zero where there are none.
     fn biases(&self, device: &Device) -> Result<Tensor> {
         Ok(match &self.bias {
-            Some(bias) => bias.as_tensor().clone(),
+            Some(bias) => bias.to_dtype(DType::F32)?,
             None => Tensor::zeros(self.items, DType::F32, device)?,
         })
     }
@@ -266,6 +273,25 @@ impl GllmHead {
         targets: &[Vec<u32>],
         masked: &[Vec<u32>],
     ) -> Result<Tensor> {
+        let active = targets.iter().filter(|targets| !targets.is_empty()).count();
+        self.loss_part(hidden, residual, offset, targets, masked, active)
+    }
+
+    /// What these rows add to the mean over `active` rows with targets: the
+    /// [`loss`](Self::loss) of a batch that was divided is the sum of its parts, and a
+    /// row's gradients are, in every bit, those that it has in the undivided batch.
+    ///
+    /// # Errors
+    /// As [`loss`](Self::loss).
+    pub fn loss_part(
+        &self,
+        hidden: &Tensor,
+        residual: Option<&GraphResidual>,
+        offset: Option<&Tensor>,
+        targets: &[Vec<u32>],
+        masked: &[Vec<u32>],
+        active: usize,
+    ) -> Result<Tensor> {
         let _span = tracing::debug_span!("head forward").entered();
         let (z, w) = self.factors(hidden, residual)?;
         let bias = self.biases(hidden.device())?;
@@ -273,7 +299,7 @@ impl GllmHead {
             let expected = format!("({}, {})", z.dims()[0], self.items);
             return Err(shape("fixed logits", &expected, offset));
         }
-        blocked_cross_entropy(&z, &w, &bias, offset, targets, masked, None)
+        blocked_cross_entropy(&z, &w, &bias, offset, targets, masked, active, None)
     }
 
     /// `(n, k)` and `(items, k)` whose product is the logits without bias.
@@ -290,7 +316,10 @@ impl GllmHead {
         }
         let (z, w) = match &self.weights {
             Weights::Free(weight) => (hidden.clone(), weight.as_tensor().clone()),
-            Weights::Tied { map, nodes } => (hidden.matmul(&map.t()?)?, nodes.clone()),
+            Weights::Tied { map, nodes } => {
+                let z = hidden.to_dtype(DType::F64)?.matmul(&map.t()?)?;
+                (z.to_dtype(hidden.dtype())?, nodes.clone())
+            }
         };
         let Some(GraphResidual { users, items }) = residual else {
             return Ok((z, w));
@@ -303,7 +332,8 @@ impl GllmHead {
             return Err(shape("residual items", &expected, items));
         }
         // [Z, α U] [W, E]ᵀ = Z Wᵀ + α U Eᵀ: one product, and one blocked loss.
-        let scaled = users.broadcast_mul(&self.alpha)?;
+        let scaled = users.to_dtype(DType::F64)?.broadcast_mul(&self.alpha)?;
+        let scaled = scaled.to_dtype(users.dtype())?;
         Ok((Tensor::cat(&[&z, &scaled], 1)?, Tensor::cat(&[&w, items], 1)?))
     }
 }
@@ -328,7 +358,10 @@ mod tests {
         let mut parameters = Parameters::new();
         tied.collect("head", false, &mut parameters);
         assert_eq!(parameters.keys().collect::<Vec<_>>(), ["head.bias", "head.map"]);
-        let rows = nodes.matmul(parameters["head.map"].as_tensor()).unwrap();
+        let rows = {
+            let map = parameters["head.map"].to_dtype(DType::F32).unwrap();
+            nodes.matmul(&map).unwrap()
+        };
         let free = GllmHead::free_from(&rows, true).unwrap();
         let z = hidden(3, 5);
         let a = tied.logits(&z, None).unwrap().to_vec2::<f32>().unwrap();
@@ -359,8 +392,8 @@ mod tests {
         let loss = head.loss(&z, Some(&residual), None, &targets, &masked).unwrap();
         let logits = head.logits(&z, Some(&residual)).unwrap();
         let plain = set_cross_entropy(&logits, &targets, &masked).unwrap();
-        let a = loss.backward().unwrap().get(&head.alpha).unwrap().to_scalar::<f32>().unwrap();
-        let b = plain.backward().unwrap().get(&head.alpha).unwrap().to_scalar::<f32>().unwrap();
+        let a = loss.backward().unwrap().get(&head.alpha).unwrap().to_scalar::<f64>().unwrap();
+        let b = plain.backward().unwrap().get(&head.alpha).unwrap().to_scalar::<f64>().unwrap();
         assert!((a - b).abs() < 1e-5 && a.abs() > 1e-3, "{a} {b}");
     }
 
@@ -379,7 +412,7 @@ mod tests {
         let mut parameters = Parameters::new();
         head.collect("head", false, &mut parameters);
         let map = loss.backward().unwrap().get(&parameters["head.map"]).unwrap().clone();
-        assert!(map.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap() > 1e-3);
+        assert!(map.abs().unwrap().max_all().unwrap().to_scalar::<f64>().unwrap() > 1e-3);
         let short = Tensor::zeros((2, 8), DType::F32, &Device::Cpu).unwrap();
         assert!(head.loss(&z, None, Some(&short), &targets, &masked).is_err());
     }

@@ -10,7 +10,7 @@ use crate::{Error, Result};
 /// that no `∞ − ∞` can arise.
 pub(crate) const MASKED: f32 = -1e30;
 
-/// Checks ids and counts the rows with targets.
+/// Checks ids and counts the rows with targets, of which there must be one.
 fn check(items: usize, rows: usize, targets: &[Vec<u32>], masked: &[Vec<u32>]) -> Result<usize> {
     for (what, len) in [("rows of targets", targets.len()), ("rows of masked items", masked.len())]
     {
@@ -91,8 +91,9 @@ pub fn set_cross_entropy(
 }
 
 /// [`set_cross_entropy`] of `Z Wᵀ + b + offset` without ever holding all logits: items
-/// are walked in blocks, forward and again backward. `block` is their number, by
-/// default what fits the cache.
+/// are walked in blocks, forward and again backward. The sum over the rows is divided
+/// by `active`; `block` is the number of items, by default what fits the cache.
+#[allow(clippy::too_many_arguments)]
 pub(crate) fn blocked_cross_entropy(
     z: &Tensor,
     w: &Tensor,
@@ -100,15 +101,16 @@ pub(crate) fn blocked_cross_entropy(
     offset: Option<&Tensor>,
     targets: &[Vec<u32>],
     masked: &[Vec<u32>],
+    active: usize,
     block: Option<usize>,
 ) -> Result<Tensor> {
-    let active = check(w.dims2()?.0, z.dims2()?.0, targets, masked)?;
+    check(w.dims2()?.0, z.dims2()?.0, targets, masked)?;
     let (z, w, bias, offset) = (z.clone(), w.clone(), bias.clone(), offset.cloned());
     let logits = device::Logits { z, w, bias, offset, block };
     blocked(logits, targets, masked, mean_over(active, targets))
 }
 
-/// Row weights of the mean over the `active` rows, those with targets.
+/// Row weights of the mean over `active` rows; of those without targets zero.
 pub(crate) fn mean_over(active: usize, targets: &[Vec<u32>]) -> Vec<f32> {
     let weight = |t: &Vec<u32>| if t.is_empty() { 0.0 } else { 1.0 / active as f32 };
     targets.iter().map(weight).collect()
@@ -363,8 +365,11 @@ mod tests {
                 logits = (logits + offset).unwrap();
             }
             let plain = set_cross_entropy(&logits, &targets, &masked).unwrap();
-            let blocked =
-                blocked_cross_entropy(&z, &w, &b, offset, &targets, &masked, Some(block)).unwrap();
+            let active = targets.iter().filter(|t| !t.is_empty()).count();
+            let blocked = blocked_cross_entropy(
+                &z, &w, &b, offset, &targets, &masked, active, Some(block),
+            )
+            .unwrap();
             prop_assert!((value(&plain) - value(&blocked)).abs() < 1e-6 * value(&plain).max(1.0));
             let on_device = device::Logits {
                 z: z.as_tensor().clone(),
@@ -373,7 +378,6 @@ mod tests {
                 offset: offset.cloned(),
                 block: Some(block),
             };
-            let active = targets.iter().filter(|t| !t.is_empty()).count();
             let weights = mean_over(active, &targets);
             let on_device =
                 device::cross_entropy(on_device, sorted(&targets), sorted(&masked), weights).unwrap();
@@ -402,10 +406,11 @@ mod tests {
         let b = normal_var(6, 1.0, 3, &Device::Cpu).unwrap();
         let targets = [vec![1, 5], vec![3]];
         let masked = [vec![0], vec![]];
-        let loss = |z: &Var| {
-            value(&blocked_cross_entropy(z, &w, &b, None, &targets, &masked, Some(4)).unwrap())
+        let blocked = |z: &Var| {
+            blocked_cross_entropy(z, &w, &b, None, &targets, &masked, 2, Some(4)).unwrap()
         };
-        let out = blocked_cross_entropy(&z, &w, &b, None, &targets, &masked, Some(4)).unwrap();
+        let loss = |z: &Var| value(&blocked(z));
+        let out = blocked(&z);
         let grad: Vec<f32> =
             out.backward().unwrap().get(&z).unwrap().flatten_all().unwrap().to_vec1().unwrap();
         let base: Vec<f32> = z.flatten_all().unwrap().to_vec1().unwrap();

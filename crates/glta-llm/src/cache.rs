@@ -2,8 +2,9 @@ use crate::cuda::keys::Keys;
 use crate::error::{Error, Result};
 use crate::kernel::attention::Heads;
 use crate::kernel::keys::KeyBlock;
-use crate::model::{Inner, Llama};
-use candle_core::{DType, Tensor};
+use crate::model::{Inner, Llama, Prefix};
+use crate::stack::Batch;
+use candle_core::Tensor;
 
 /// Keys and values of one sequence, in every layer.
 #[derive(Clone, Debug)]
@@ -144,36 +145,62 @@ impl Llama {
     /// A shape or dtype that does not fit, a cache of another model, more
     /// tokens than the model's context. The cache is then as it was.
     pub fn extend(&self, embeds: &Tensor, cache: &mut KvCache) -> Result<Tensor> {
-        let model = &self.inner;
-        let hidden = self.config().hidden_size;
-        let len = match embeds.dims() {
-            &[len, width] if width == hidden && embeds.dtype() == DType::F32 => len,
-            dims => {
-                return Err(Error::Input(format!(
-                    "embeds is {dims:?} of {:?}, expected (len, {hidden}) of F32",
-                    embeds.dtype()
-                )));
-            }
+        let &[len, _] = embeds.dims() else {
+            return Err(Error::Input(format!(
+                "embeds has shape {:?}, expected (len, hidden)",
+                embeds.shape()
+            )));
         };
-        model.check_device("embeds", embeds)?;
-        if !cache.keys.is_for(model) {
+        if len == 0 {
+            return Ok(embeds.detach());
+        }
+        let caches = std::slice::from_mut(cache);
+        Ok(self.extend_batch(&embeds.unsqueeze(0)?, &[len], None, caches)?.squeeze(0)?)
+    }
+
+    /// [`Self::extend`] of many texts at once, each behind the tokens of its own cache,
+    /// and all of them behind `prefix`, which must then be the same in every call.
+    ///
+    /// `embeds: (batch, seq, hidden)` f32 is right-padded, `lengths` holds the number of
+    /// real tokens of every row; so are the states, which are zero where padded. A
+    /// row's states are those that it would have by itself.
+    ///
+    /// # Errors
+    /// As [`Self::extend`], and as many caches as rows. The caches are then as they were.
+    pub fn extend_batch(
+        &self,
+        embeds: &Tensor,
+        lengths: &[usize],
+        prefix: Option<&Prefix>,
+        caches: &mut [KvCache],
+    ) -> Result<Tensor> {
+        let seq = self.check_batch(embeds, lengths, prefix)?;
+        let model = &self.inner;
+        if caches.len() != lengths.len() {
+            let (caches, rows) = (caches.len(), lengths.len());
+            return Err(Error::Input(format!("{caches} caches for a batch of {rows} rows")));
+        }
+        if caches.iter().any(|cache| !cache.keys.is_for(model)) {
             return Err(Error::Input("the cache belongs to another model".into()));
         }
-        let x = embeds.detach().contiguous()?;
-        if len == 0 {
-            return Ok(x);
+        if lengths.is_empty() {
+            return Ok(embeds.detach());
         }
-        let x = model.narrowed(&x)?;
-        let start = cache.len();
-        let positions: Vec<u32> = (start..start + len).map(|p| p as u32).collect();
-        let result = model.enter_for(len, || {
-            let caches = std::slice::from_mut(&mut cache.keys);
+        let before: Vec<usize> = caches.iter().map(KvCache::len).collect();
+        let shared = prefix.map_or(0, Prefix::len);
+        let batch = Batch::new(seq, lengths, |row| shared + before[row]);
+        let prefix = prefix.filter(|prefix| !prefix.is_empty());
+        let accelerator = model.accelerator.as_ref();
+        let result = model.enter_for(batch.tokens(), || {
+            let x = batch.pack(embeds, accelerator)?;
+            let mut keys: Vec<_> = caches.iter_mut().map(|cache| &mut cache.keys).collect();
+            let (starts, positions) = (&batch.starts, &batch.positions);
             let layers = model.layers.len();
-            let x = model.forward_cached(x, &[0, len], &positions, None, layers, caches)?;
-            Ok(model.norm.forward(&x)?.to_dtype(DType::F32)?)
+            let x = model.forward_cached(x, starts, positions, prefix, layers, &mut keys)?;
+            batch.unpack(&model.norm.forward(&x)?, accelerator)
         });
         if result.is_err() {
-            cache.truncate(start);
+            caches.iter_mut().zip(before).for_each(|(cache, len)| cache.truncate(len));
         }
         result
     }

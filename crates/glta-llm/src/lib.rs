@@ -47,7 +47,7 @@
 //! * **Memory**: [`ForwardOptions::recompute`] keeps one hidden state per token
 //!   and layer; [`Llama::prefix`] shares the start of all prompts.
 //! * **Generation**: [`Llama::generate`], batched, with a key-value cache;
-//!   [`Llama::extend`] and [`KvCache`] for loops of one's own.
+//!   [`Llama::extend`], [`Llama::extend_batch`] and [`KvCache`] for loops of one's own.
 //! * **Quantiser**: [`quantize()`] makes a GPTQ checkpoint of any LLaMA.
 //! * **Hub**: with the feature `hub`, `Llama::from_hub("owner/name", "main")`
 //!   downloads into the cache of the Hugging Face hub's own tools.

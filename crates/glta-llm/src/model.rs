@@ -183,11 +183,6 @@ impl Inner {
         )))
     }
 
-    /// `x` in the dtype of activations.
-    pub(crate) fn narrowed(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(x.to_dtype(self.dtype())?)
-    }
-
     /// [`pool::enter`] for work on the CPU. A GPU's work stays on this thread: a
     /// device of [`Device::new_cuda`] has a queue of its own for every thread, and
     /// does not wait between them.
@@ -398,7 +393,7 @@ impl Llama {
             if !ids.is_empty() {
                 let positions: Vec<u32> = (0..ids.len() as u32).collect();
                 let (x, layers) = (model.embed(ids, model.dtype())?, model.layers.len());
-                let caches = std::slice::from_mut(&mut keys);
+                let caches = &mut [&mut keys];
                 model.forward_cached(x, &[0, ids.len()], &positions, None, layers, caches)?;
             }
             Ok(Prefix { keys: Arc::new(keys) })
@@ -423,33 +418,12 @@ impl Llama {
         lengths: &[usize],
         options: &ForwardOptions,
     ) -> Result<Tensor> {
-        let (rows, seq, hidden) = embeds.dims3().map_err(|_| {
-            Error::Input(format!(
-                "embeds has shape {:?}, expected (batch, seq, hidden)",
-                embeds.shape()
-            ))
-        })?;
-        let model = &self.inner;
-        if hidden != model.config.hidden_size || embeds.dtype() != DType::F32 {
-            return Err(Error::Input(format!(
-                "embeds is {hidden} wide and of {:?}, the model needs {} and F32",
-                embeds.dtype(),
-                model.config.hidden_size
-            )));
-        }
-        model.check_device("embeds", embeds)?;
-        if lengths.len() != rows || lengths.iter().any(|&l| l == 0 || l > seq) {
-            return Err(Error::Input(format!(
-                "lengths {lengths:?} do not fit a batch of {rows} rows of 1 to {seq} tokens"
-            )));
-        }
+        let seq = self.check_batch(embeds, lengths, options.prefix)?;
+        let (model, rows) = (&self.inner, lengths.len());
         if rows == 0 {
             return Ok(embeds.clone());
         }
-        if options.prefix.is_some_and(|p| !p.keys.is_for(model)) {
-            return Err(Error::Input("the prefix belongs to another model".into()));
-        }
-        let batch = Batch::new(seq, lengths, options.prefix.map_or(0, Prefix::len));
+        let batch = Batch::new(seq, lengths, |_| options.prefix.map_or(0, Prefix::len));
         let _span = tracing::debug_span!(
             "llm forward",
             rows,
@@ -481,6 +455,39 @@ impl Llama {
         })?)
     }
 
+    /// Whether a right-padded batch and its prefix fit this model; its `seq`.
+    pub(crate) fn check_batch(
+        &self,
+        embeds: &Tensor,
+        lengths: &[usize],
+        prefix: Option<&Prefix>,
+    ) -> Result<usize> {
+        let (rows, seq, hidden) = embeds.dims3().map_err(|_| {
+            Error::Input(format!(
+                "embeds has shape {:?}, expected (batch, seq, hidden)",
+                embeds.shape()
+            ))
+        })?;
+        let model = &self.inner;
+        if hidden != model.config.hidden_size || embeds.dtype() != DType::F32 {
+            return Err(Error::Input(format!(
+                "embeds is {hidden} wide and of {:?}, the model needs {} and F32",
+                embeds.dtype(),
+                model.config.hidden_size
+            )));
+        }
+        model.check_device("embeds", embeds)?;
+        if lengths.len() != rows || lengths.iter().any(|&l| l == 0 || l > seq) {
+            return Err(Error::Input(format!(
+                "lengths {lengths:?} do not fit a batch of {rows} rows of 1 to {seq} tokens"
+            )));
+        }
+        if prefix.is_some_and(|p| !p.keys.is_for(model)) {
+            return Err(Error::Input("the prefix belongs to another model".into()));
+        }
+        Ok(seq)
+    }
+
     /// Hidden states of token ids after the first `layer` layers, `(len,
     /// hidden)`, without the final norm; 0 gives the embeddings. Frozen.
     ///
@@ -503,9 +510,8 @@ impl Llama {
             return Ok(x.to_dtype(DType::F32)?);
         }
         model.enter(|| {
-            let mut caches = [SequenceKeys::new(model, false)];
-            let x =
-                model.forward_cached(x, &[0, ids.len()], &positions, None, layer, &mut caches)?;
+            let caches = &mut [&mut SequenceKeys::new(model, false)];
+            let x = model.forward_cached(x, &[0, ids.len()], &positions, None, layer, caches)?;
             Ok(x.to_dtype(DType::F32)?)
         })
     }

@@ -25,11 +25,12 @@ pub(crate) struct Batch {
 }
 
 impl Batch {
-    /// Rows of `lengths` real tokens whose positions start at `offset`.
-    pub(crate) fn new(seq: usize, lengths: &[usize], offset: usize) -> Self {
+    /// Rows of `lengths` real tokens; the positions of row `r` start at `offset(r)`.
+    pub(crate) fn new(seq: usize, lengths: &[usize], offset: impl Fn(usize) -> usize) -> Self {
         let mut starts = vec![0];
         let mut positions = Vec::new();
-        for &length in lengths {
+        for (row, &length) in lengths.iter().enumerate() {
+            let offset = offset(row);
             positions.extend((offset..offset + length).map(|p| p as u32));
             starts.push(positions.len());
         }
@@ -222,7 +223,7 @@ impl Inner {
         positions: &[u32],
         prefix: Option<&Prefix>,
         layers: usize,
-        caches: &mut [SequenceKeys],
+        caches: &mut [&mut SequenceKeys],
     ) -> Result<Tensor> {
         let rope = self.rope_for(positions)?;
         let mut tokens = self.tokens(starts, positions, &rope)?;
@@ -230,7 +231,7 @@ impl Inner {
             for (cache, w) in caches.iter_mut().zip(starts.windows(2)) {
                 cache.grow_device(w[1] - w[0])?;
             }
-            let keys = caches.iter().filter_map(SequenceKeys::device);
+            let keys = caches.iter().filter_map(|c| c.device());
             tokens.device = Some(device.with_caches(accelerator, keys)?);
         }
         let mut x = x;

@@ -208,6 +208,55 @@ fn a_cache_is_cut_back_and_reused() {
 }
 
 #[test]
+fn texts_of_a_batch_go_on_behind_their_own_caches() {
+    let (_dir, model, spec) = tiny();
+    let lengths = [9, 40, 2];
+    let x = embeds(3, 40, spec.hidden);
+    for shared in [0, 37] {
+        let prefix = model.prefix(&(0..shared).collect::<Vec<u32>>()).unwrap();
+        let options = ForwardOptions { prefix: Some(&prefix), ..Default::default() };
+        let whole = model.hidden_states(&x, &lengths, &options).unwrap();
+        let mut caches = vec![model.kv_cache(); 3];
+        // Uneven pieces, of which every text takes one until it ends.
+        let pieces = [[4, 33, 1], [5, 6, 1], [0, 1, 0]];
+        for piece in pieces {
+            let rows: Vec<usize> = (0..3).filter(|&r| piece[r] > 0).collect();
+            let lengths: Vec<usize> = rows.iter().map(|&r| piece[r]).collect();
+            let seq = *lengths.iter().max().unwrap();
+            let part = |r: usize, of: &Tensor, at: usize| {
+                of.get(r).unwrap().narrow(0, at, piece[r]).unwrap()
+            };
+            let embeds: Vec<Tensor> = rows
+                .iter()
+                .map(|&r| {
+                    let own = part(r, &x, caches[r].len());
+                    own.pad_with_zeros(0, 0, seq - piece[r]).unwrap()
+                })
+                .collect();
+            let mut own: Vec<_> = rows.iter().map(|&r| caches[r].clone()).collect();
+            let embeds = Tensor::stack(&embeds, 0).unwrap();
+            let got = model.extend_batch(&embeds, &lengths, Some(&prefix), &mut own).unwrap();
+            assert_eq!(got.dims(), [rows.len(), seq, spec.hidden]);
+            for (i, (&r, cache)) in rows.iter().zip(own).enumerate() {
+                let states = got.get(i).unwrap();
+                let expected = part(r, &whole, caches[r].len());
+                let real = states.narrow(0, 0, piece[r]).unwrap();
+                assert!(relative_error(&real, &expected) < 1e-6);
+                let padded = states.narrow(0, piece[r], seq - piece[r]).unwrap();
+                assert!(values(&padded).iter().all(|&v| v == 0.0));
+                caches[r] = cache;
+            }
+        }
+        assert_eq!(caches.iter().map(|c| c.len()).collect::<Vec<_>>(), lengths);
+        // One row that is too long leaves all caches as they were.
+        let long = embeds(3, 4096, spec.hidden);
+        assert!(model.extend_batch(&long, &[1, 4096, 1], Some(&prefix), &mut caches).is_err());
+        assert!(model.extend_batch(&x, &lengths, Some(&prefix), &mut caches[..2]).is_err());
+        assert_eq!(caches.iter().map(|c| c.len()).collect::<Vec<_>>(), lengths);
+    }
+}
+
+#[test]
 fn a_cache_refuses_what_does_not_fit() {
     let (_dir, model, spec) = tiny();
     let mut cache = model.kv_cache();

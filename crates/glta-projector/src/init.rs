@@ -1,4 +1,4 @@
-use candle_core::{Device, Shape, Tensor, Var};
+use candle_core::{DType, Device, Shape, Tensor, Var};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use rand_distr::{Distribution, StandardNormal};
@@ -20,4 +20,20 @@ pub fn normal_var(shape: impl Into<Shape>, std: f64, seed: u64, device: &Device)
         })
         .collect();
     Ok(Var::from_tensor(&Tensor::from_vec(values, shape, device)?)?)
+}
+
+/// The values of [`normal_var`] in f64, as what all examples of a batch have in common
+/// is trained: their gradients are then added up so exactly that the sum does not
+/// depend on how the batch is divided among ranks.
+///
+/// # Errors
+/// The device is out of memory.
+pub fn normal_parameter(
+    shape: impl Into<Shape>,
+    std: f64,
+    seed: u64,
+    device: &Device,
+) -> Result<Var> {
+    let values = normal_var(shape, std, seed, device)?;
+    Ok(Var::from_tensor(&values.to_dtype(DType::F64)?)?)
 }

@@ -34,6 +34,6 @@ mod projector;
 mod splice;
 
 pub use error::{Error, Result};
-pub use init::normal_var;
+pub use init::{normal_parameter, normal_var};
 pub use projector::{Parameters, Projector};
 pub use splice::{Piece, SoftBatch, splice};

@@ -2,13 +2,14 @@ use std::collections::BTreeMap;
 
 use candle_core::{DType, Device, Tensor, Var};
 
-use crate::{Error, Result, normal_var};
+use crate::{Error, Result, normal_parameter};
 
 /// Trained tensors by name, in the order of their names.
 pub type Parameters = BTreeMap<String, Var>;
 
 /// Linear map from node embeddings to soft tokens: `V = E Wᵀ + b` (equations 1
-/// and 2 of the paper), `E: (n, d)`, `W: (hidden, d)`, `b: (hidden)`.
+/// and 2 of the paper), `E: (n, d)`, `W: (hidden, d)`, `b: (hidden)`. The weights are
+/// f64 ([`normal_parameter`]).
 #[derive(Debug, Clone)]
 pub struct Projector {
     weight: Var,
@@ -39,13 +40,13 @@ impl Projector {
             return Err(Error::NotPositive { what: "token_rms", value: token_rms });
         }
         Ok(Self {
-            weight: normal_var((hidden, d), token_rms / (d as f64).sqrt(), seed, device)?,
-            bias: Var::zeros(hidden, DType::F32, device)?,
+            weight: normal_parameter((hidden, d), token_rms / (d as f64).sqrt(), seed, device)?,
+            bias: Var::zeros(hidden, DType::F64, device)?,
         })
     }
 
-    /// Soft tokens `(n, hidden)` of nodes `(n, d)`; differentiable in the
-    /// weights and in the nodes.
+    /// Soft tokens `(n, hidden)` of nodes `(n, d)` and of their dtype; differentiable in
+    /// the weights and in the nodes.
     ///
     /// # Errors
     /// [`Error::NodeShape`] when the nodes are not `(n, d)`.
@@ -54,7 +55,8 @@ impl Projector {
         if nodes.dims().len() != 2 || nodes.dims()[1] != d {
             return Err(Error::NodeShape { expected: d, got: nodes.dims().to_vec() });
         }
-        Ok(nodes.matmul(&self.weight.t()?)?.broadcast_add(&self.bias)?)
+        let tokens = nodes.to_dtype(DType::F64)?.matmul(&self.weight.t()?)?;
+        Ok(tokens.broadcast_add(&self.bias)?.to_dtype(nodes.dtype())?)
     }
 
     /// Adds the trained tensors as `{name}.weight` and `{name}.bias`.
@@ -74,22 +76,22 @@ mod tests {
         let projector = Projector::new(3, 5, 0.2, 1, &device).unwrap();
         let nodes = Tensor::new(&[[1f32, -2.0, 0.5], [0.0, 3.0, 1.0]], &device).unwrap();
         let out = projector.forward(&nodes).unwrap();
-        let w: Vec<Vec<f32>> = projector.weight.to_vec2().unwrap();
-        let expected: f32 = w[4][0] * 1.0 - 2.0 * w[4][1] + 0.5 * w[4][2];
+        let w: Vec<Vec<f64>> = projector.weight.to_vec2().unwrap();
+        let expected = w[4][0] * 1.0 - 2.0 * w[4][1] + 0.5 * w[4][2];
         let got = out.to_vec2::<f32>().unwrap()[0][4];
-        assert!((got - expected).abs() < 1e-6);
+        assert!((f64::from(got) - expected).abs() < 1e-7);
 
         let grads = out.sum_all().unwrap().backward().unwrap();
-        let gw = grads.get(&projector.weight).unwrap().to_vec2::<f32>().unwrap();
+        let gw = grads.get(&projector.weight).unwrap().to_vec2::<f64>().unwrap();
         assert_eq!(gw[0], [1.0, 1.0, 1.5]);
-        let gb = grads.get(&projector.bias).unwrap().to_vec1::<f32>().unwrap();
+        let gb = grads.get(&projector.bias).unwrap().to_vec1::<f64>().unwrap();
         assert_eq!(gb, [2.0; 5]);
     }
 
     #[test]
     fn starts_at_the_asked_scale() {
         let projector = Projector::new(64, 512, 0.136, 3, &Device::Cpu).unwrap();
-        let nodes = normal_var((100, 64), 1.0, 4, &Device::Cpu).unwrap();
+        let nodes = crate::normal_var((100, 64), 1.0, 4, &Device::Cpu).unwrap();
         let out = projector.forward(&nodes).unwrap();
         let rms = out.sqr().unwrap().mean_all().unwrap().to_scalar::<f32>().unwrap().sqrt();
         assert!((rms - 0.136).abs() < 0.01, "rms {rms}");

@@ -81,6 +81,10 @@ fn ablations(config: &Config) -> Vec<Variant> {
     ]
 }
 
+fn writes_texts(config: &Config) -> bool {
+    config.texts.profile || config.texts.prediction
+}
+
 impl Session<'_> {
     /// What GLTA's head starts from, the same model without a language model, and
     /// with a random one.
@@ -99,7 +103,7 @@ impl Session<'_> {
         let variant = Variant { system: "GLTA no LLM", folder: "glta-no-llm", config: none };
         self.variant(&variant, None, inputs)?;
         // The same texts in the prompt, so that only the weights differ.
-        let written = config.texts.profile || config.texts.prediction;
+        let written = writes_texts(config);
         let random = Config { backbone: Backbone::RandomLlm, ..config.clone() };
         let variant =
             Variant { system: "GLTA random LLM", folder: "glta-random-llm", config: random };
@@ -117,9 +121,8 @@ impl Session<'_> {
     pub(super) fn ablations(&mut self, config: &Config, inputs: &Inputs<'_>) -> Result<()> {
         for variant in ablations(config) {
             let first = variant.system == COMPLETE;
-            let written = variant.config.texts.profile || variant.config.texts.prediction;
-            let texts = (!first && written).then_some("complete");
-            let recommender = self.variant(&variant, texts, inputs)?;
+            let taken = (!first).then_some("complete");
+            let recommender = self.variant(&variant, taken, inputs)?;
             if first {
                 // Decoders read the same trained model.
                 self.decoder("GLTA FL", &recommender, Decoder::FirstLogit, inputs)?;
@@ -129,12 +132,13 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Trains (or goes on with, or loads) a run and adds its row. `texts` is the
-    /// folder of the run whose texts are used.
+    /// Trains (or goes on with, or loads) a run and adds its row. `taken` is the folder
+    /// of the run whose texts are used, and, with the same language model, what it
+    /// aligned in stage 2.
     fn variant(
         &mut self,
         Variant { system, folder, config }: &Variant,
-        texts: Option<&str>,
+        taken: Option<&str>,
         inputs: &Inputs<'_>,
     ) -> Result<Recommender> {
         self.reporter.say(&format!("{system}, seed {}", config.seed));
@@ -152,8 +156,13 @@ impl Session<'_> {
             // Fitted once, for GLTA.
             run.copy_kernel(&inputs.folder.join("glta"))?;
         }
-        if let Some(from) = texts {
-            run.copy_texts(&inputs.folder.join(from))?;
+        if let Some(from) = taken.map(|from| inputs.folder.join(from)) {
+            if writes_texts(config) {
+                run.copy_texts(&from)?;
+            }
+            if config.backbone == Backbone::Llm && config.item_stage.enabled {
+                run.copy_item_stage(&from)?;
+            }
         }
         let reporter = &mut self.reporter;
         let (recommender, report) =

@@ -255,8 +255,8 @@ pub struct ModelConfig {
     /// the paper's "w/o UA".
     pub user_id_text: bool,
     /// Feed the token of the item that a slot names into the next slot, in training
-    /// those of the targets: the paper's "AR". A list of `k` items then takes `k`
-    /// passes through the language model, and `decoder` is not used.
+    /// those of the targets: the paper's "AR". The language model then reads a token for
+    /// every item of a list, one after the other, and `decoder` is not used.
     pub autoregressive: bool,
     /// What the user token is projected from.
     pub user_node: UserNode,

@@ -1,10 +1,12 @@
 //! From examples to the hidden states of their slots: tokens, prompts, the frozen
 //! language model.
 
-use candle_core::{D, Tensor};
+use std::ops::Range;
+
+use candle_core::{D, DType, Tensor};
 use glta_gllm::GraphResidual;
-use glta_llm::{ForwardOptions, Prefix};
-use glta_projector::{Piece, splice};
+use glta_llm::{ForwardOptions, Llama, Prefix};
+use glta_projector::{Piece, SoftBatch, splice};
 
 use super::Glta;
 use crate::config::{Backbone, Recompute, SlotPlacement, UserNode};
@@ -24,12 +26,11 @@ impl Glta {
         let items: Vec<u32> = examples.iter().flat_map(|e| e.items.iter().copied()).collect();
         let tokens = self.item_projector.forward(&self.nodes.items(&items)?)?;
         let (b, hidden) = (examples.len(), tokens.dim(D::Minus1)?);
-        let slots = self.slots.narrow(0, 0, per)?.unsqueeze(0)?;
-        let inputs = if self.config.item_stage.slot_item_token {
-            slots.broadcast_add(&tokens.reshape((b, per, hidden))?)?
-        } else {
-            slots.broadcast_as((b, per, hidden))?.contiguous()?
-        };
+        let slots: Vec<u32> = (0..per as u32).collect();
+        let mut inputs = self.slot_embeddings(slots, b)?;
+        if self.config.item_stage.slot_item_token {
+            inputs = (inputs + tokens.reshape((b, per, hidden))?)?;
+        }
         let soft = Tensor::cat(&[&tokens, &inputs.reshape((b * per, hidden))?], 0)?;
         let rows = examples
             .iter()
@@ -55,37 +56,15 @@ impl Glta {
         examples: &[UserExample],
         n: usize,
     ) -> Result<(Tensor, Option<GraphResidual>)> {
-        let model = &self.config.model;
-        let b = examples.len();
-        let nodes = match model.user_node {
-            UserNode::Context => {
-                self.nodes.contexts(examples.iter().map(|e| e.context.as_slice()))?
-            }
-            UserNode::Embedding => self
-                .nodes
-                .users(examples.iter().map(|example| (example.user, example.context.as_slice())))?,
-        };
+        let (model, b) = (&self.config.model, examples.len());
+        let nodes = self.user_nodes(examples)?;
         let user_tokens = self.user_projector.forward(&nodes)?;
-        // Slot inputs of user r are rows r·n .. (r+1)·n: slot embedding, plus
-        // the user token where that is on.
-        // Slots beyond those that were trained are fed the last one's embedding.
-        let last = model.slots.saturating_sub(1);
-        let index: Vec<u32> = (0..n).map(|slot| slot.min(last) as u32).collect();
-        let own = self.slots.index_select(&Tensor::new(index, &self.device)?, 0)?.unsqueeze(0)?;
-        let hidden = own.dim(D::Minus1)?;
-        let inputs = if model.slot_user_token {
-            own.broadcast_add(&user_tokens.unsqueeze(1)?)?
-        } else {
-            own.broadcast_as((b, n, hidden))?.contiguous()?
-        };
-        let mut inputs = inputs.reshape((b * n, hidden))?;
-        if let Some(fed) = self.fed_tokens(examples, n)? {
-            inputs = (inputs + fed)?;
-        }
+        let inputs = self.slot_inputs(examples, &user_tokens, 0..n)?;
         let z = match &self.prompts {
             Some(prompts) if self.config.backbone != Backbone::None => {
                 let soft = Tensor::cat(&[&user_tokens, &inputs], 0)?;
-                self.run_users(prompts, examples, n, soft)?
+                let (rows, soft) = self.user_rows(prompts, examples, n, soft)?;
+                self.run(prompts, prompts.user_prefix(), &rows, &soft)?
             }
             _ => unit_rms(&inputs)?,
         };
@@ -94,10 +73,56 @@ impl Glta {
             .then(|| -> Result<GraphResidual> {
                 let d = self.nodes.dim();
                 let users = nodes.unsqueeze(1)?.broadcast_as((b, n, d))?.reshape((b * n, d))?;
-                Ok(GraphResidual { users, items: self.nodes.all_items().clone() })
+                Ok(self.residual(users))
             })
             .transpose()?;
         Ok((z, residual))
+    }
+
+    /// The graph's own scores for rows of user nodes, `(rows, d)`.
+    pub(super) fn residual(&self, users: Tensor) -> GraphResidual {
+        GraphResidual { users, items: self.nodes.all_items().clone() }
+    }
+
+    /// What user tokens are projected from: `(examples, d)`.
+    pub(super) fn user_nodes(&self, examples: &[UserExample]) -> Result<Tensor> {
+        match self.config.model.user_node {
+            UserNode::Context => self.nodes.contexts(examples.iter().map(|e| e.context.as_slice())),
+            UserNode::Embedding => self
+                .nodes
+                .users(examples.iter().map(|example| (example.user, example.context.as_slice()))),
+        }
+    }
+
+    /// Inputs of some of the users' slots, `(examples × slots, hidden)`: slot embedding,
+    /// plus the user token where that is on, plus the token of what was named before.
+    pub(super) fn slot_inputs(
+        &self,
+        examples: &[UserExample],
+        user_tokens: &Tensor,
+        slots: Range<usize>,
+    ) -> Result<Tensor> {
+        let (model, b, n) = (&self.config.model, examples.len(), slots.len());
+        // Slots beyond those that were trained are fed the last one's embedding.
+        let last = model.slots.saturating_sub(1);
+        let index: Vec<u32> = slots.clone().map(|slot| slot.min(last) as u32).collect();
+        let mut inputs = self.slot_embeddings(index, b)?;
+        if model.slot_user_token {
+            inputs = inputs.broadcast_add(&user_tokens.unsqueeze(1)?)?;
+        }
+        let inputs = inputs.reshape((b * n, ()))?;
+        Ok(match self.fed_tokens(examples, slots)? {
+            Some(fed) => (inputs + fed)?,
+            None => inputs,
+        })
+    }
+
+    /// Slots' embeddings for each example: `(examples, slots, hidden)`.
+    fn slot_embeddings(&self, slots: Vec<u32>, examples: usize) -> Result<Tensor> {
+        let (n, hidden) = (slots.len(), self.slots.dim(1)?);
+        let own = self.slots.index_select(&Tensor::new(slots, &self.device)?, 0)?.unsqueeze(0)?;
+        // In f32 each example by itself: the sum over them is then one of f64.
+        Ok(own.broadcast_as((examples, n, hidden))?.to_dtype(DType::F32)?)
     }
 
     /// Aligned tokens of items; frozen in stage 3 unless there was no stage 2.
@@ -107,57 +132,53 @@ impl Glta {
     }
 
     /// What the items named by earlier slots add to the slots' inputs: `(examples
-    /// × n, hidden)`.
-    fn fed_tokens(&self, examples: &[UserExample], n: usize) -> Result<Option<Tensor>> {
-        let mut items: Vec<u32> = examples.iter().flat_map(|e| e.fed.iter().copied()).collect();
-        items.sort_unstable();
-        items.dedup();
-        if items.is_empty() || n < 2 {
+    /// × slots, hidden)`.
+    fn fed_tokens(&self, examples: &[UserExample], slots: Range<usize>) -> Result<Option<Tensor>> {
+        // An item that two examples were fed has a token for each, so that what these add
+        // to a weight's gradient is added up there.
+        let items: Vec<u32> = examples.iter().flat_map(|e| e.fed.iter().copied()).collect();
+        if items.is_empty() || slots.end < 2 {
             return Ok(None);
         }
         let tokens = self.item_tokens(&items)?;
         let none = Tensor::zeros((1, tokens.dim(1)?), tokens.dtype(), &self.device)?;
         let rows = Tensor::cat(&[&none, &tokens], 0)?;
-        let row = |item: &u32| 1 + items.partition_point(|other| other < item) as u32;
-        let index: Vec<u32> = examples
-            .iter()
-            .flat_map(|e| {
-                (0..n).map(|s| s.checked_sub(1).and_then(|s| e.fed.get(s)).map_or(0, row))
-            })
-            .collect();
+        let mut index = Vec::with_capacity(examples.len() * slots.len());
+        let mut first = 1;
+        for e in examples {
+            let before = |slot: usize| slot.checked_sub(1).filter(|&at| at < e.fed.len());
+            index.extend(slots.clone().map(|slot| before(slot).map_or(0, |at| first + at as u32)));
+            first += e.fed.len() as u32;
+        }
         Ok(Some(rows.index_select(&Tensor::new(index, &self.device)?, 0)?))
     }
 
-    /// `soft`: user tokens, then slot inputs; item tokens are added here.
-    fn run_users(
+    /// Prompts of users up to their first `n` slots, and their soft tokens; `soft`: user
+    /// tokens, then slot inputs.
+    pub(super) fn user_rows(
         &self,
         prompts: &Prompts,
         examples: &[UserExample],
         n: usize,
         soft: Tensor,
-    ) -> Result<Tensor> {
+    ) -> Result<(Vec<Row>, Tensor)> {
         let (b, n) = (examples.len() as u32, n as u32);
-        let mut shown: Vec<u32> = examples.iter().flat_map(|e| e.shown.iter().copied()).collect();
-        shown.sort_unstable();
-        shown.dedup();
-        let first_item = soft.dim(0)? as u32;
+        // As with what is fed, an item has a token for each example.
+        let shown: Vec<u32> = examples.iter().flat_map(|e| e.shown.iter().copied()).collect();
+        let mut next_item = soft.dim(0)? as u32;
         let soft = if shown.is_empty() {
             soft
         } else {
             Tensor::cat(&[&soft, &self.item_tokens(&shown)?], 0)?
         };
-        let rows = examples
-            .iter()
-            .zip(0u32..)
-            .map(|(example, r)| {
-                let token =
-                    |item: &u32| first_item + shown.partition_point(|other| other < item) as u32;
-                let items: Vec<u32> = example.shown.iter().map(token).collect();
-                let slots: Vec<u32> = (b + r * n..b + (r + 1) * n).collect();
-                prompts.user_row(example, r, &items, self.own_slots(&slots), n as usize)
-            })
-            .collect::<Result<Vec<_>>>()?;
-        self.run(prompts, prompts.user_prefix(), &rows, &soft)
+        let mut rows = Vec::with_capacity(examples.len());
+        for (example, r) in examples.iter().zip(0u32..) {
+            let items: Vec<u32> = (next_item..).take(example.shown.len()).collect();
+            next_item += items.len() as u32;
+            let slots: Vec<u32> = (b + r * n..b + (r + 1) * n).collect();
+            rows.push(prompts.user_row(example, r, &items, self.own_slots(&slots), n as usize)?);
+        }
+        Ok((rows, soft))
     }
 
     /// Runs prompts through the language model and gathers the slots' states.
@@ -169,10 +190,7 @@ impl Glta {
         soft: &Tensor,
     ) -> Result<Tensor> {
         let llama = &prompts.language().llama;
-        let pieces: Vec<Vec<Piece>> = rows.iter().map(|row| row.pieces.clone()).collect();
-        let batch = splice(&pieces, soft, |ids| {
-            llama.embed(ids).map_err(|e| candle_core::Error::Msg(e.to_string()))
-        })?;
+        let batch = embedded(llama, rows, soft)?;
         let (b, seq, hidden) = batch.embeds.dims3()?;
         let recompute = match self.config.model.recompute {
             Recompute::Always => true,
@@ -193,6 +211,14 @@ impl Glta {
         let index = Tensor::new(index.as_slice(), &self.device)?;
         Ok(states.reshape((b * seq, hidden))?.index_select(&index, 0)?)
     }
+}
+
+/// Prompts as input embeddings.
+pub(super) fn embedded(llama: &Llama, rows: &[Row], soft: &Tensor) -> Result<SoftBatch> {
+    let pieces: Vec<Vec<Piece>> = rows.iter().map(|row| row.pieces.clone()).collect();
+    Ok(splice(&pieces, soft, |ids| {
+        llama.embed(ids).map_err(|e| candle_core::Error::Msg(e.to_string()))
+    })?)
 }
 
 /// Rows scaled to a root mean square of one, like a language model's final norm

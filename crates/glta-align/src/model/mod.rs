@@ -1,5 +1,6 @@
 //! The trained part of GLTA around the frozen language model.
 
+mod autoregressive;
 mod hidden;
 mod logits;
 #[cfg(test)]
@@ -10,7 +11,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor, Var};
 use glta_gllm::{Decoder, GllmHead, GllmWeights};
-use glta_projector::{Parameters, Projector, normal_var};
+use glta_projector::{Parameters, Projector, normal_parameter};
 
 use crate::config::{Backbone, Config, SlotPlacement};
 use crate::files::{read_tensors, take, write_tensors};
@@ -70,7 +71,7 @@ impl Glta {
         Ok(Self {
             item_projector: projector(1)?,
             user_projector: projector(2)?,
-            slots: normal_var((n_slots, hidden), token_rms, seed(4), &device)?,
+            slots: normal_parameter((n_slots, hidden), token_rms, seed(4), &device)?,
             head,
             kernel,
             mix: Var::ones((), DType::F32, &device)?,
@@ -157,7 +158,9 @@ impl Glta {
     pub(crate) fn load(&self, path: &Path) -> Result<()> {
         let (mut tensors, _) = read_tensors(path, &self.device)?;
         for (name, var) in self.all_parameters() {
-            var.set(&take(&mut tensors, path, &name, var.dims())?)?;
+            let value = take(&mut tensors, path, &name, var.dims())?;
+            // Models of before were f32.
+            var.set(&value.to_dtype(var.dtype())?)?;
         }
         match tensors.keys().next() {
             None => Ok(()),
@@ -177,13 +180,15 @@ impl Glta {
         examples.iter().map(length).collect()
     }
 
-    /// Stage-2 loss: slot `t` of every example must name its `t`-th item.
-    pub(crate) fn item_loss(&self, examples: &[ItemExample]) -> Result<Tensor> {
+    /// Stage-2 loss: slot `t` of every example must name its `t`-th item. What these
+    /// examples add to the mean over `all`.
+    pub(crate) fn item_loss(&self, examples: &[ItemExample], all: usize) -> Result<Tensor> {
         let hidden = self.item_hidden(examples)?;
         let targets: Vec<Vec<u32>> =
             examples.iter().flat_map(|e| e.items.iter().map(|&i| vec![i])).collect();
         let masked = vec![Vec::new(); targets.len()];
-        Ok(self.head.loss(&hidden, None, None, &targets, &masked)?)
+        let slots = all * self.config.item_stage.items;
+        Ok(self.head.loss_part(&hidden, None, None, &targets, &masked, slots)?)
     }
 
     /// How many slots give the right item the highest logit among the items

@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 
 use glta_data::Interactions;
+use glta_gllm::decode;
 use glta_graph::NodeEmbeddings;
 use glta_llm::LlamaOptions;
 use ndarray::Array2;
@@ -81,27 +82,29 @@ fn user_loss(model: &Glta) -> Tensor {
 fn check(model: &Glta, parameters: &Parameters, loss: impl Fn() -> Tensor) {
     let store = loss().backward().unwrap();
     for (name, var) in parameters {
-        let gradient: Vec<f32> = store.get(var).unwrap().flatten_all().unwrap().to_vec1().unwrap();
-        let base: Vec<f32> = var.flatten_all().unwrap().to_vec1().unwrap();
+        let wide = |t: &Tensor| -> Vec<f64> {
+            t.flatten_all().unwrap().to_dtype(DType::F64).unwrap().to_vec1().unwrap()
+        };
+        let (gradient, base) = (wide(store.get(var).unwrap()), wide(var));
         // A direction half along the gradient, so that it is not orthogonal.
-        let norm = gradient.iter().map(|g| g * g).sum::<f32>().sqrt().max(1e-12);
-        let spread = 1.0 / (gradient.len() as f32).sqrt();
-        let direction: Vec<f32> = gradient
+        let norm = gradient.iter().map(|g| g * g).sum::<f64>().sqrt().max(1e-12);
+        let spread = 1.0 / (gradient.len() as f64).sqrt();
+        let direction: Vec<f64> = gradient
             .iter()
             .enumerate()
-            .map(|(i, g)| g / norm + 0.5 * spread * (i as f32 * 1.7).sin())
+            .map(|(i, g)| g / norm + 0.5 * spread * (i as f64 * 1.7).sin())
             .collect();
-        let scale = base.iter().map(|v| v * v).sum::<f32>().sqrt().max(1.0);
+        let scale = base.iter().map(|v| v * v).sum::<f64>().sqrt().max(1.0);
         let eps = 3e-3 * scale;
-        let shifted = |by: f32| -> f64 {
-            let values = base.iter().zip(&direction).map(|(v, d)| v + by * d).collect();
-            var.set(&Tensor::from_vec(values, var.dims(), &model.device).unwrap()).unwrap();
+        let shifted = |by: f64| -> f64 {
+            let values: Vec<f64> = base.iter().zip(&direction).map(|(v, d)| v + by * d).collect();
+            let values: Tensor = Tensor::from_vec(values, var.dims(), &model.device).unwrap();
+            var.set(&values.to_dtype(var.dtype()).unwrap()).unwrap();
             f64::from(loss().to_scalar::<f32>().unwrap())
         };
-        let numeric = (shifted(eps) - shifted(-eps)) / (2.0 * f64::from(eps));
+        let numeric = (shifted(eps) - shifted(-eps)) / (2.0 * eps);
         shifted(0.0);
-        let exact: f64 =
-            gradient.iter().zip(&direction).map(|(g, d)| f64::from(*g) * f64::from(*d)).sum();
+        let exact: f64 = gradient.iter().zip(&direction).map(|(g, d)| g * d).sum();
         let error = (numeric - exact).abs() / exact.abs().max(1e-3);
         assert!(exact.abs() > 0.0, "{name}: the gradient is zero");
         assert!(error < 0.03, "{name}: {numeric} by differences, {exact} by backward");
@@ -155,6 +158,36 @@ fn fed_items_reach_later_slots_and_their_tokens_learn() {
 }
 
 #[test]
+fn lists_item_by_item_are_those_of_prompts_read_from_the_start() {
+    for residual in [false, true] {
+        let model = model(|c| {
+            c.model.autoregressive = true;
+            c.model.slots = 3;
+            c.model.graph_residual = residual;
+            c.user_stage.loss = TargetLoss::SampledSlots;
+        });
+        model.head.set_alpha(0.3).unwrap();
+        // The second has three items left, the first six.
+        let queries: Vec<(UserExample, Vec<u32>)> =
+            users().into_iter().zip([vec![1], vec![6, 2, 4, 1]]).collect();
+        let lists = model.rank_one_by_one(&queries, 5).unwrap();
+        assert_eq!(lists.iter().map(Vec::len).collect::<Vec<_>>(), [5, 3]);
+        for ((example, excluded), list) in queries.into_iter().zip(lists) {
+            let mut example = example;
+            for ranked in list {
+                let slots = model.slot_logits(std::slice::from_ref(&example)).unwrap();
+                let slot = slots[0].last().unwrap();
+                let taken = [excluded.as_slice(), &example.fed].concat();
+                let best = decode(&[slot], &taken, 1, Decoder::FirstLogit).unwrap();
+                assert_eq!(best[0].item, ranked.item);
+                assert!((best[0].score - ranked.score).abs() < 1e-5);
+                example.fed.push(ranked.item);
+            }
+        }
+    }
+}
+
+#[test]
 fn a_users_number_stands_for_the_user_token() {
     let model = model(|c| {
         c.model.user_id_text = true;
@@ -179,7 +212,7 @@ fn gradients_of_the_item_stage_from_prompt_to_loss() {
         ItemExample { items: vec![0, 3, 5], descriptions: vec![5, 0, 3] },
         ItemExample { items: vec![6, 1, 2], descriptions: vec![1, 2, 6] },
     ];
-    check(&model, &model.item_parameters(), || model.item_loss(&examples).unwrap());
+    check(&model, &model.item_parameters(), || model.item_loss(&examples, 2).unwrap());
 }
 
 #[test]

@@ -105,14 +105,15 @@ impl Step {
         );
         self.passes.forward(graph, &parameters.scaled, &self.needed, &mut self.outputs);
         self.score();
-        for scores in [&mut self.positive_slopes, &mut self.negative_slopes] {
-            comm.all_reduce(scores)?;
-        }
         let mut decay = self.decay(&parameters.values);
         if comm.size() > 1 {
-            let mut sum = [decay as f32];
-            comm.all_reduce(&mut sum)?;
-            decay = f64::from(sum[0]);
+            let scores = || self.positive_slopes.iter().chain(&self.negative_slopes);
+            let mut sums: Vec<f64> = scores().map(|&score| f64::from(score)).collect();
+            sums.push(decay);
+            comm.all_reduce(&mut sums)?;
+            decay = sums.pop().unwrap_or_default();
+            let scores = self.positive_slopes.iter_mut().chain(&mut self.negative_slopes);
+            scores.zip(sums).for_each(|(score, sum)| *score = sum as f32);
         }
         let loss = self.differentiate() + decay;
         self.accumulate();

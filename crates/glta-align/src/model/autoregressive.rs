@@ -1,0 +1,109 @@
+//! Lists item by item: the token of what a slot names is fed to the next (the paper's
+//! AR). The prompt is read once; of every slot only its own token is computed.
+
+use candle_core::Tensor;
+use glta_gllm::{Decoder, Ranked, decode};
+use glta_llm::KvCache;
+
+use super::Glta;
+use super::hidden::embedded;
+use super::logits::mixed;
+use crate::prompts::Prompts;
+use crate::sampling::UserExample;
+use crate::{Error, Result};
+
+impl Glta {
+    /// The best `k` items for each example, one after the other, leaving out its
+    /// excluded items.
+    pub(crate) fn rank_one_by_one(
+        &self,
+        queries: &[(UserExample, Vec<u32>)],
+        k: usize,
+    ) -> Result<Vec<Vec<Ranked>>> {
+        let mut examples: Vec<UserExample> = queries.iter().map(|(e, _)| e.clone()).collect();
+        let first = |logits: &Vec<f32>, excluded: &[u32], k| {
+            Ok(decode(std::slice::from_ref(logits), excluded, k, Decoder::FirstLogit)?)
+        };
+        let base = match &self.kernel {
+            None => None,
+            Some(kernel) => {
+                let base = examples.iter().map(|e| kernel.logits(&e.context, None));
+                Some(base.collect::<Result<Vec<Vec<f32>>>>()?)
+            }
+        };
+        let mix = self.mix.to_scalar::<f32>()?;
+        if let Some(base) = base.as_ref().filter(|_| mix == 0.0) {
+            let lists = base.iter().zip(queries);
+            return lists.map(|(logits, (_, excluded))| first(logits, excluded, k)).collect();
+        }
+        let mut slots = Slots::new(self, &examples)?;
+        let mut lists: Vec<Vec<Ranked>> = vec![Vec::new(); examples.len()];
+        for step in 0..k {
+            let logits = slots.next(&examples)?;
+            for (at, (logits, list)) in logits.into_iter().zip(&mut lists).enumerate() {
+                // A list that has run out of items stays behind.
+                if list.len() < step {
+                    continue;
+                }
+                let fed = &mut examples[at].fed;
+                let taken = [queries[at].1.as_slice(), fed].concat();
+                let logits = match &base {
+                    None => logits,
+                    Some(base) => mixed(&base[at], &[logits], mix).swap_remove(0),
+                };
+                let best = first(&logits, &taken, 1)?;
+                fed.extend(best.iter().map(|ranked| ranked.item));
+                list.extend(best);
+            }
+        }
+        Ok(lists)
+    }
+}
+
+/// The slots of a batch, one at a time.
+struct Slots<'a> {
+    model: &'a Glta,
+    prompts: &'a Prompts,
+    /// `(examples, d)`
+    nodes: Tensor,
+    /// `(examples, hidden)`
+    user_tokens: Tensor,
+    caches: Vec<KvCache>,
+    /// The next slot.
+    at: usize,
+}
+
+impl<'a> Slots<'a> {
+    fn new(model: &'a Glta, examples: &[UserExample]) -> Result<Self> {
+        let prompts = model.prompts.as_ref().ok_or(Error::NoLlm)?;
+        let nodes = model.user_nodes(examples)?;
+        let user_tokens = model.user_projector.forward(&nodes)?.detach();
+        let caches = vec![prompts.language().llama.kv_cache(); examples.len()];
+        Ok(Self { model, prompts, nodes, user_tokens, caches, at: 0 })
+    }
+
+    /// Logits of the examples' next slot, `items` each.
+    fn next(&mut self, examples: &[UserExample]) -> Result<Vec<Vec<f32>>> {
+        let (model, llama) = (self.model, &self.prompts.language().llama);
+        let slot = self.at..self.at + 1;
+        let inputs = model.slot_inputs(examples, &self.user_tokens, slot)?.detach();
+        let (embeds, lengths) = if self.at == 0 {
+            let soft = Tensor::cat(&[&self.user_tokens, &inputs], 0)?;
+            let (rows, soft) = model.user_rows(self.prompts, examples, 1, soft)?;
+            let batch = embedded(llama, &rows, &soft)?;
+            (batch.embeds.detach(), batch.lengths)
+        } else {
+            (inputs.unsqueeze(1)?, vec![1; examples.len()])
+        };
+        self.at += 1;
+        let prefix = self.prompts.user_prefix();
+        let states = llama.extend_batch(&embeds, &lengths, prefix, &mut self.caches)?;
+        let (b, seq, hidden) = states.dims3()?;
+        let last = lengths.iter().zip(0..).map(|(&len, row)| (row * seq + len - 1) as u32);
+        let last = Tensor::from_iter(last, &model.device)?;
+        let states = states.reshape((b * seq, hidden))?.index_select(&last, 0)?;
+        let residual =
+            model.config.model.graph_residual.then(|| model.residual(self.nodes.clone()));
+        Ok(model.head.logits(&states, residual.as_ref())?.detach().to_vec2()?)
+    }
+}
