@@ -141,6 +141,34 @@ fn both_presets_train_save_load_and_recommend() {
     }
 }
 
+/// Runs that differ in stage 3 alone can have one stage 2.
+#[test]
+fn a_stage_2_of_another_run_is_as_good_as_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let language = language(&folder.path().join("llm"));
+    let at = |name: &str| folder.path().join(name);
+    let first = config(Preset::Paper);
+    let mut second = first.clone();
+    (second.texts.profile, second.texts.prediction) = (false, false);
+    let run = Run::open(at("first"), first, data(), false).unwrap();
+    run.fit(Some(&language), &mut go).unwrap();
+
+    let whole = Run::open(at("whole"), second.clone(), data(), false).unwrap();
+    let (whole, whole_report) = whole.fit(Some(&language), &mut go).unwrap();
+    let taken = Run::open(at("taken"), second, data(), false).unwrap();
+    assert!(taken.copy_item_stage(&at("nowhere")).is_err());
+    taken.copy_item_stage(&at("first")).unwrap();
+    let mut item_steps = 0;
+    let (taken, report) = taken
+        .fit(Some(&language), &mut |event| {
+            item_steps += usize::from(matches!(event, Event::Step { stage: "item", .. }));
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    assert_eq!((report, answers(&taken)), (whole_report, answers(&whole)));
+    assert_eq!(item_steps, 0);
+}
+
 #[test]
 fn no_held_out_item_reaches_a_text() {
     let folder = tempfile::tempdir().unwrap();

@@ -58,7 +58,7 @@ fn fit(
 fn assert_near(a: &[f64], b: &[f64]) {
     assert_eq!(a.len(), b.len());
     for (a, b) in a.iter().zip(b) {
-        assert!((a - b).abs() <= 1e-5 * a.abs(), "{a} {b}");
+        assert!((a - b).abs() <= 1e-6 * a.abs(), "{a} {b}");
     }
 }
 

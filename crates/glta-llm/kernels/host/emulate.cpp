@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <map>
+#include <memory>
 #include <string>
 #include <sys/mman.h>
 #include <ucontext.h>
@@ -16,7 +17,7 @@
 #include <vector>
 
 namespace emulate {
-uint3 block_index, block_size, thread_index;
+OF_THIS_DEVICE uint3 block_index, block_size, thread_index;
 
 namespace {
 struct Kernel {
@@ -86,22 +87,29 @@ struct Copy {
 struct Fibre {
     ucontext_t start;
     jmp_buf place;
-    std::vector<unsigned char> stack = std::vector<unsigned char>(STACK);
+    std::unique_ptr<unsigned char[]> stack;
     bool started = false, done = false;
     std::vector<Copy> copies;
 };
 
-std::vector<Fibre> fibres;
-std::vector<Warp> warps;
-Barrier block_barrier;
-unsigned alive, current;
+constexpr unsigned MOST_THREADS = 1024;
+OF_THIS_DEVICE Fibre *fibres;
+OF_THIS_DEVICE Warp *warps;
+OF_THIS_DEVICE Barrier block_barrier;
+OF_THIS_DEVICE unsigned alive, current;
 // Moves whenever something was waited for and came.
-unsigned long progress;
-jmp_buf scheduler;
-Call running;
-void *const *running_arguments;
-unsigned char *shared_bytes;
-std::size_t shared_length;
+OF_THIS_DEVICE unsigned long progress;
+OF_THIS_DEVICE jmp_buf scheduler;
+OF_THIS_DEVICE Call running;
+OF_THIS_DEVICE void *const *running_arguments;
+OF_THIS_DEVICE unsigned char *shared_bytes;
+OF_THIS_DEVICE std::size_t shared_length;
+
+// Threads of the launches of one test; those that wait for ever are left behind.
+void power_up() {
+    fibres = new Fibre[MOST_THREADS];
+    warps = new Warp[MOST_THREADS / WARP];
+}
 
 void yield() {
     if (_setjmp(fibres[current].place) == 0) {
@@ -133,34 +141,22 @@ void body() {
 }
 
 // Says which kernel it was, then lets the signal end the process.
-const char *running_name = "";
+OF_THIS_DEVICE const char *running_name;
 void fatal(int signal) {
     const char *problem = signal == SIGSEGV ? " touched memory outside its buffers\n"
                                             : " ran into undefined behaviour\n";
-    for (const char *part : {"emulate: ", running_name, problem}) {
+    const char *name = running_name == nullptr ? "no kernel" : running_name;
+    for (const char *part : {"emulate: ", name, problem}) {
         (void)!write(STDERR_FILENO, part, std::strlen(part));
     }
     std::signal(signal, SIG_DFL);
 }
 
-// While a kernel runs.
-class Watched {
-  public:
-    explicit Watched(const char *name) {
-        running_name = name;
-        struct sigaction action = {};
-        action.sa_handler = fatal, action.sa_flags = SA_ONSTACK;
-        sigaction(SIGSEGV, &action, &memory_);
-        sigaction(SIGILL, &action, &undefined_);
-    }
-    ~Watched() {
-        sigaction(SIGSEGV, &memory_, nullptr);
-        sigaction(SIGILL, &undefined_, nullptr);
-    }
-
-  private:
-    struct sigaction memory_, undefined_;
-};
+bool watch() {
+    struct sigaction action = {};
+    action.sa_handler = fatal, action.sa_flags = SA_ONSTACK;
+    return sigaction(SIGSEGV, &action, nullptr) == 0 && sigaction(SIGILL, &action, nullptr) == 0;
+}
 
 // Runs a thread up to where it waits.
 void resume(unsigned thread) {
@@ -174,7 +170,8 @@ void resume(unsigned thread) {
     }
     fibre.started = true;
     getcontext(&fibre.start);
-    fibre.start.uc_stack.ss_sp = fibre.stack.data();
+    fibre.stack.reset(new unsigned char[STACK]);
+    fibre.start.uc_stack.ss_sp = fibre.stack.get();
     fibre.start.uc_stack.ss_size = STACK;
     fibre.start.uc_link = nullptr;
     makecontext(&fibre.start, body, 0);
@@ -186,7 +183,7 @@ void resume(unsigned thread) {
 bool run_block(bool falling) {
     const unsigned threads = block_size.x;
     alive = threads, block_barrier = {};
-    warps.assign(threads / WARP, {});
+    std::fill_n(warps, threads / WARP, Warp{});
     for (unsigned t = 0; t < threads; t++) {
         fibres[t].done = false;
         fibres[t].copies.clear();
@@ -203,7 +200,7 @@ bool run_block(bool falling) {
             } while (progress != before);
         }
         if (progress == round) {
-            fibres.clear(); // In the middle of something.
+            power_up();
             return false;
         }
     }
@@ -283,15 +280,16 @@ extern "C" const char *emulate_launch(const char *name, const std::uint32_t *gri
     if (count != kernel.arguments) {
         return "another number of arguments";
     }
-    if (threads == 0 || threads % WARP != 0 || threads > kernel.threads) {
+    if (threads == 0 || threads % WARP != 0 || threads > kernel.threads ||
+        threads > MOST_THREADS) {
         return "a block that the kernel was not made for";
     }
     if (grid[0] == 0 || grid[1] == 0 || grid[0] > 0x7fffffff || grid[1] > 65535 ||
         shared_size > (99 << 10)) {
         return "a launch that a device refuses";
     }
-    if (fibres.size() < threads) {
-        fibres = std::vector<Fibre>(threads);
+    if (fibres == nullptr) {
+        power_up();
     }
     Fenced shared_memory(shared_size);
     shared_bytes = shared_memory.data(), shared_length = shared_size;
@@ -313,7 +311,11 @@ extern "C" const char *emulate_launch(const char *name, const std::uint32_t *gri
             }
             values[i] = reinterpret_cast<std::uint64_t>(data);
         }
-        const Watched watched(name);
+        static const bool watched = watch();
+        if (!watched) {
+            return "signals cannot be watched";
+        }
+        running_name = name;
         running = kernel.call, running_arguments = places.data();
         for (unsigned y = 0; y < grid[1]; y++) {
             for (unsigned x = 0; x < grid[0]; x++) {

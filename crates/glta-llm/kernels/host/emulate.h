@@ -30,7 +30,9 @@ inline uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
 inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 
 namespace emulate {
-extern uint3 block_index, block_size, thread_index;
+// Each thread of the tests has a device of its own.
+#define OF_THIS_DEVICE __thread __attribute__((tls_model("initial-exec")))
+extern OF_THIS_DEVICE uint3 block_index, block_size, thread_index;
 unsigned char *shared();
 void synchronise();
 // The value that the lane `mask` away gives, once all lanes of the warp are here.

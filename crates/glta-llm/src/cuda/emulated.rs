@@ -10,7 +10,7 @@ use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::OnceLock;
 
 unsafe extern "C" {
     fn dlopen(path: *const c_char, flags: c_int) -> *mut c_void;
@@ -149,8 +149,6 @@ pub(super) fn address(tensor: &Tensor) -> Result<u64> {
 }
 
 pub(super) fn launch(_: Source, name: &str, launch: Launch, args: &[Arg]) -> Result<()> {
-    // The emulated device has one of everything.
-    static DEVICE: Mutex<()> = Mutex::new(());
     let function = library().as_ref().map_err(|e| Error::Input(e.clone()))?;
     let mut arguments = Vec::new();
     for arg in args {
@@ -169,7 +167,6 @@ pub(super) fn launch(_: Source, name: &str, launch: Launch, args: &[Arg]) -> Res
     }
     let grid = [launch.grid.0 as u32, launch.grid.1 as u32];
     let c_name = CString::new(name).map_err(|e| Error::Input(e.to_string()))?;
-    let _one = DEVICE.lock().unwrap_or_else(PoisonError::into_inner);
     // SAFETY: the arguments are tensors of the sizes given, alive for the call.
     let problem = unsafe {
         function(
