@@ -7,11 +7,12 @@
 
 use super::left::LeftTiles;
 use super::pairs::round_pairs_at;
-use super::tile::{packed_product_at, paired_product_at};
+use super::tile::{Sums, packed_product_at, paired_product_at};
 use super::{Element, PANEL, Shared};
 use crate::pool::for_each;
 use crate::simd::{Simd, SimdLevel, dispatch};
 use crate::weights::{Matrix, Segment, panel_scales};
+use gemm_common::cache::CACHE_INFO;
 use std::cell::RefCell;
 use std::ops::Range;
 
@@ -20,8 +21,6 @@ const DEPTH: usize = 512;
 /// Outputs decoded at a time in the backward product: with a run of them the
 /// panel must stay in the first-level cache.
 const BACKWARD_DEPTH: usize = 128;
-/// Bytes of the left operand that should stay in the second-level cache.
-const LEFT_BYTES: usize = 1 << 18;
 /// Rows below which a block is not split further: decoding must pay.
 const MIN_ROWS: usize = 96;
 /// Tasks per thread where a single row is computed: few, so that each streams
@@ -58,10 +57,16 @@ pub(crate) fn with_scratch<R>(len: usize, f: impl FnOnce(&mut [f32]) -> R) -> R 
     result
 }
 
+/// Bytes of the left operand that stay in the second-level cache: half of it, the more
+/// the fewer times a panel is decoded.
+fn left_bytes() -> usize {
+    (CACHE_INFO[1].cache_bytes / 2).clamp(1 << 17, 1 << 21)
+}
+
 /// Tiles of rows that a task takes.
 fn block_tiles(x: &LeftTiles, row_len: usize, panels: usize) -> usize {
     let (rows, row_len) = (x.rows(), row_len / x.element().inputs());
-    let cached = (LEFT_BYTES / 4 / row_len.max(1)).max(MIN_ROWS);
+    let cached = (left_bytes() / 4 / row_len.max(1)).max(MIN_ROWS);
     // With few panels, the rows must feed the threads.
     let wanted_blocks = (4 * rayon::current_num_threads()).div_ceil(panels.max(1));
     let fed = rows.div_ceil(wanted_blocks).max(MIN_ROWS);
@@ -140,14 +145,47 @@ pub(crate) unsafe fn forward(
         let rows = x.start(tiles.start)..x.start(tiles.end);
         with_scratch((DEPTH + rows.len()) * PANEL, |scratch| {
             let (weights, sums) = scratch.split_at_mut(DEPTH * PANEL);
-            sums.fill(0.0);
-            forward_panel(level, part.matrix, *panel, x, tiles, weights, sums);
-            write(part, *panel, rows, sums);
+            let column = part.column + panel * PANEL;
+            let whole = (panel + 1) * PANEL <= part.matrix.n;
+            let plain = addends.bias.is_none() && addends.residual.is_none();
+            // SAFETY: these columns of these rows are there, and this task alone writes them.
+            let last = (whole && plain).then(|| unsafe { (y.at(rows.start * ldy + column), ldy) });
+            let mut sums = Panel::new(sums);
+            forward_panel(level, part.matrix, *panel, x, tiles, weights, &mut sums, last);
+            if let Some(sums) = sums.rest() {
+                write(part, *panel, rows, sums);
+            }
         });
     });
 }
 
-/// `sums += X · panel` for the rows of some tiles, `sums: (rows, 32)`.
+/// The sums of a panel's columns.
+struct Panel<'a> {
+    /// `(rows, 32)`
+    sums: &'a mut [f32],
+    /// Whether there is something in them yet.
+    started: bool,
+    /// Whether they were finished elsewhere.
+    elsewhere: bool,
+}
+
+impl<'a> Panel<'a> {
+    fn new(sums: &'a mut [f32]) -> Self {
+        Self { sums, started: false, elsewhere: false }
+    }
+
+    /// The sums, unless they were finished elsewhere.
+    fn rest(self) -> Option<&'a [f32]> {
+        if !self.started {
+            self.sums.fill(0.0);
+        }
+        (!self.elsewhere).then_some(self.sums)
+    }
+}
+
+/// `sums += X · panel` for the rows of some tiles; what comes to the sums last goes to
+/// `last` instead: the first of its elements, and the distance of its rows.
+#[allow(clippy::too_many_arguments)]
 fn forward_panel(
     level: SimdLevel,
     matrix: &Matrix,
@@ -155,7 +193,8 @@ fn forward_panel(
     x: LeftTiles,
     tiles: Range<usize>,
     weights: &mut [f32],
-    sums: &mut [f32],
+    sums: &mut Panel,
+    last: Option<(*mut f32, usize)>,
 ) {
     let mut segments = matrix.segments.as_slice();
     while !segments.is_empty() {
@@ -184,12 +223,15 @@ fn forward_panel(
         for s in now {
             let scales = panel_scales(level, matrix, panel, s.group);
             let inputs = s.start..s.start + s.len;
-            multiply(level, x, tiles.clone(), inputs, &weights[at(s)..], &scales, sums);
+            let to = last.filter(|_| inputs.end == matrix.k_stored);
+            multiply(level, x, tiles.clone(), inputs, &weights[at(s)..], &scales, sums, to);
         }
     }
 }
 
-/// `sums += scale · X[.., inputs] · weights` for the rows of some tiles.
+/// `sums += scale · X[.., inputs] · weights` for the rows of some tiles, the result to
+/// `to` where there is such a place.
+#[allow(clippy::too_many_arguments)]
 fn multiply(
     level: SimdLevel,
     x: LeftTiles,
@@ -197,16 +239,22 @@ fn multiply(
     inputs: Range<usize>,
     weights: &[f32],
     scale: &[f32; PANEL],
-    sums: &mut [f32],
+    panel: &mut Panel,
+    to: Option<(*mut f32, usize)>,
 ) {
+    let sums = &mut *panel.sums;
     let (from, k_len) = (inputs.start / x.element().inputs(), inputs.len() / x.element().inputs());
     assert!(weights.len() >= k_len * PANEL && x.start(tiles.end) <= x.rows());
     assert!(sums.len() >= (x.start(tiles.end) - x.start(tiles.start)) * PANEL);
-    let mut sums = sums.as_mut_ptr();
+    let own = sums.as_mut_ptr();
+    let (place, to_stride) = to.unwrap_or((own, PANEL));
+    let from_sums = if panel.started { own.cast_const() } else { std::ptr::null() };
+    let mut sums = Sums { from: from_sums, from_stride: PANEL, to: place, to_stride };
     for t in tiles {
         let (left, height) = x.tile(t, from);
         let (weights, scale) = (weights.as_ptr(), scale.as_ptr());
-        // SAFETY: the tile has `k - from` elements; the rest was checked.
+        // SAFETY: the tile has `k - from` elements; the rest was checked, or is the
+        // caller's word for `to`.
         unsafe {
             match x.element() {
                 Element::Single => {
@@ -216,9 +264,11 @@ fn multiply(
                     paired_product_at(level, left, height, weights, k_len, sums, scale);
                 }
             }
-            sums = sums.add(height * PANEL);
+            sums = sums.row(height);
         }
     }
+    panel.started = true;
+    panel.elsewhere |= to.is_some();
 }
 
 /// `dX = dY W`, summed over the parts: `dy: (rows, ldy)`, in f32 or in pairs of
@@ -244,14 +294,20 @@ pub(crate) unsafe fn backward(level: SimdLevel, parts: &[Part], dy: LeftTiles, d
         with_scratch((BACKWARD_DEPTH + PANEL + rows.len()) * PANEL, |scratch| {
             let (weights, rest) = scratch.split_at_mut(BACKWARD_DEPTH * PANEL);
             let (square, sums) = rest.split_at_mut(PANEL * PANEL);
-            sums.fill(0.0);
-            for part in parts {
-                backward_panel(level, part, first_k, dy, tiles.clone(), weights, square, sums);
-            }
             let width = PANEL.min(k - first_k);
-            for (row, sums) in rows.zip(sums.chunks_exact(PANEL)) {
-                // SAFETY: this task alone writes these columns of these rows.
-                unsafe { dx.slice(row * k + first_k, width) }.copy_from_slice(&sums[..width]);
+            // SAFETY: these columns of these rows are there, and this task alone writes them.
+            let to = (width == PANEL).then(|| unsafe { (dx.at(rows.start * k + first_k), k) });
+            let mut sums = Panel::new(sums);
+            for (p, part) in parts.iter().enumerate() {
+                let to = to.filter(|_| p + 1 == parts.len());
+                let (tiles, sums) = (tiles.clone(), &mut sums);
+                backward_panel(level, part, first_k, dy, tiles, weights, square, sums, to);
+            }
+            if let Some(sums) = sums.rest() {
+                for (row, sums) in rows.zip(sums.chunks_exact(PANEL)) {
+                    // SAFETY: this task alone writes these columns of these rows.
+                    unsafe { dx.slice(row * k + first_k, width) }.copy_from_slice(&sums[..width]);
+                }
             }
         });
     });
@@ -261,7 +317,7 @@ pub(crate) unsafe fn backward(level: SimdLevel, parts: &[Part], dy: LeftTiles, d
 /// one chain over thousands of elements.
 static ONES: [f32; PANEL] = [1.0; PANEL];
 
-/// `sums += dY · W[.., first_k..first_k + 32]` of one part.
+/// `sums += dY · W[.., first_k..first_k + 32]` of one part; what comes last goes to `last`.
 #[allow(clippy::too_many_arguments)]
 fn backward_panel(
     level: SimdLevel,
@@ -271,7 +327,8 @@ fn backward_panel(
     tiles: Range<usize>,
     weights: &mut [f32],
     square: &mut [f32],
-    sums: &mut [f32],
+    sums: &mut Panel,
+    last: Option<(*mut f32, usize)>,
 ) {
     let matrix = part.matrix;
     let end_k = matrix.k_stored.min(first_k + PANEL);
@@ -300,7 +357,8 @@ fn backward_panel(
             }
         }
         let inputs = part.column + from..part.column + to;
-        multiply(level, dy, tiles.clone(), inputs, weights, &ONES, sums);
+        let to = last.filter(|_| to == matrix.n);
+        multiply(level, dy, tiles.clone(), inputs, weights, &ONES, sums, to);
     }
 }
 

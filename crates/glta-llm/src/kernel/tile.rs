@@ -11,6 +11,26 @@ pub(crate) struct Left {
     pub(crate) k_stride: usize,
 }
 
+/// The 32 columns of a panel's sums: what there is, and where the result goes, each with
+/// the distance of its rows.
+#[derive(Clone, Copy)]
+pub(crate) struct Sums {
+    /// Null where they start from zero.
+    pub(crate) from: *const f32,
+    pub(crate) from_stride: usize,
+    pub(crate) to: *mut f32,
+    pub(crate) to_stride: usize,
+}
+
+impl Sums {
+    /// From row `row` on.
+    pub(crate) unsafe fn row(self, row: usize) -> Self {
+        let from =
+            if self.from.is_null() { self.from } else { self.from.add(row * self.from_stride) };
+        Self { from, to: self.to.add(row * self.to_stride), ..self }
+    }
+}
+
 /// Most rows of a tile of `level`.
 pub(crate) fn tile_rows(level: SimdLevel) -> usize {
     // SAFETY: reads a constant, no instruction of the set is used.
@@ -48,30 +68,31 @@ unsafe fn panel_product<S: Simd>(
         return;
     }
     let tiles = rows.div_ceil(S::ROWS);
+    let c = Sums { from: c, from_stride: ldc, to: c, to_stride: ldc };
     let mut start = 0;
     for t in 0..tiles {
         let end = (t + 1) * rows / tiles;
         let at = Left { ptr: a.ptr.add(start * a.row_stride), ..a };
-        tile::<S, false, false>(at, end - start, b, k_len, c.add(start * ldc), ldc, scale);
+        tile::<S, false, false>(at, end - start, b, k_len, c.row(start), scale);
         start = end;
     }
 }
 
 /// [`panel_product`] of one tile whose rows lie side by side (`row_stride` 1,
-/// `k_stride` the number of rows), into a `C` of 32 columns.
+/// `k_stride` the number of rows), with a scale.
 ///
 /// # Safety
-/// As there; `rows` at most `S::ROWS`.
+/// As there; `rows` at most `S::ROWS`, `scale` valid for 32.
 #[inline(always)]
 unsafe fn packed_product<S: Simd>(
     a: Left,
     rows: usize,
     b: *const f32,
     k_len: usize,
-    c: *mut f32,
+    c: Sums,
     scale: *const f32,
 ) {
-    tile::<S, true, false>(a, rows, b, k_len, c, PANEL, scale);
+    tile::<S, true, false>(a, rows, b, k_len, c, scale);
 }
 
 /// [`packed_product`] of operands that are pairs of bf16, `k_len` of them.
@@ -84,10 +105,10 @@ unsafe fn paired_product<S: Simd>(
     rows: usize,
     b: *const f32,
     k_len: usize,
-    c: *mut f32,
+    c: Sums,
     scale: *const f32,
 ) {
-    tile::<S, true, true>(a, rows, b, k_len, c, PANEL, scale);
+    tile::<S, true, true>(a, rows, b, k_len, c, scale);
 }
 
 #[inline(always)]
@@ -96,14 +117,13 @@ unsafe fn tile<S: Simd, const PACKED: bool, const PAIRS: bool>(
     rows: usize,
     b: *const f32,
     k_len: usize,
-    c: *mut f32,
-    ldc: usize,
+    c: Sums,
     scale: *const f32,
 ) {
     macro_rules! by_height {
         ($($r:literal)*) => {
             match rows {
-                $($r if $r <= S::ROWS => height::<S, PACKED, PAIRS, $r>(a, b, k_len, c, ldc, scale),)*
+                $($r if $r <= S::ROWS => height::<S, PACKED, PAIRS, $r>(a, b, k_len, c, scale),)*
                 _ => {}
             }
         };
@@ -118,14 +138,13 @@ unsafe fn height<S: Simd, const PACKED: bool, const PAIRS: bool, const R: usize>
     a: Left,
     b: *const f32,
     k_len: usize,
-    c: *mut f32,
-    ldc: usize,
+    c: Sums,
     scale: *const f32,
 ) {
     if 2 * R <= S::ROWS && 4 * S::LANES <= PANEL {
-        columns::<S, PACKED, PAIRS, R, 4>(a, b, k_len, c, ldc, scale)
+        columns::<S, PACKED, PAIRS, R, 4>(a, b, k_len, c, scale)
     } else {
-        columns::<S, PACKED, PAIRS, R, 2>(a, b, k_len, c, ldc, scale)
+        columns::<S, PACKED, PAIRS, R, 2>(a, b, k_len, c, scale)
     }
 }
 
@@ -140,8 +159,7 @@ unsafe fn columns<
     a: Left,
     b: *const f32,
     k_len: usize,
-    c: *mut f32,
-    ldc: usize,
+    c: Sums,
     scale: *const f32,
 ) {
     let (row_stride, k_stride) = if PACKED { (1, R) } else { (a.row_stride, a.k_stride) };
@@ -151,7 +169,7 @@ unsafe fn columns<
         if scale.is_null() {
             for (r, acc) in acc.iter_mut().enumerate() {
                 for (v, acc) in acc.iter_mut().enumerate() {
-                    *acc = S::load(c.add(r * ldc + col + v * S::LANES));
+                    *acc = S::load(c.from.add(r * c.from_stride + col + v * S::LANES));
                 }
             }
         }
@@ -174,13 +192,15 @@ unsafe fn columns<
         for (r, acc) in acc.into_iter().enumerate() {
             for (v, acc) in acc.into_iter().enumerate() {
                 let at = col + v * S::LANES;
-                let cp = c.add(r * ldc + at);
                 let sum = if scale.is_null() {
                     acc
+                } else if c.from.is_null() {
+                    S::mul(acc, S::load(scale.add(at)))
                 } else {
-                    S::fma(acc, S::load(scale.add(at)), S::load(cp))
+                    let before = S::load(c.from.add(r * c.from_stride + at));
+                    S::fma(acc, S::load(scale.add(at)), before)
                 };
-                S::store(cp, sum);
+                S::store(c.to.add(r * c.to_stride + at), sum);
             }
         }
         col += V * S::LANES;
@@ -203,7 +223,7 @@ dispatch! {
     /// # Safety
     /// As there.
     pub(crate) unsafe fn packed_product_at(
-        a: Left, rows: usize, b: *const f32, k_len: usize, c: *mut f32, scale: *const f32,
+        a: Left, rows: usize, b: *const f32, k_len: usize, c: Sums, scale: *const f32,
     ) = packed_product
 }
 
@@ -213,6 +233,6 @@ dispatch_bf16! {
     /// # Safety
     /// As there.
     pub(crate) unsafe fn paired_product_at(
-        a: Left, rows: usize, b: *const f32, k_len: usize, c: *mut f32, scale: *const f32,
+        a: Left, rows: usize, b: *const f32, k_len: usize, c: Sums, scale: *const f32,
     ) = paired_product
 }
