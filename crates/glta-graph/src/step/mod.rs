@@ -58,6 +58,8 @@ pub(crate) struct Step {
     item_decay: Vec<f32>,
     /// The batch in internal ids.
     triples: Batch,
+    /// Of the positives, then of the negatives.
+    scores: Vec<f64>,
     positive_slopes: Vec<f32>,
     negative_slopes: Vec<f32>,
 }
@@ -76,6 +78,7 @@ impl Step {
             user_decay: vec![0.0; graph.n_users()],
             item_decay: vec![0.0; graph.n_items()],
             triples: Batch::default(),
+            scores: Vec::new(),
             positive_slopes: Vec::new(),
             negative_slopes: Vec::new(),
         }
@@ -105,16 +108,10 @@ impl Step {
         );
         self.passes.forward(graph, &parameters.scaled, &self.needed, &mut self.outputs);
         self.score();
-        let mut decay = self.decay(&parameters.values);
-        if comm.size() > 1 {
-            let scores = || self.positive_slopes.iter().chain(&self.negative_slopes);
-            let mut sums: Vec<f64> = scores().map(|&score| f64::from(score)).collect();
-            sums.push(decay);
-            comm.all_reduce(&mut sums)?;
-            decay = sums.pop().unwrap_or_default();
-            let scores = self.positive_slopes.iter_mut().chain(&mut self.negative_slopes);
-            scores.zip(sums).for_each(|(score, sum)| *score = sum as f32);
-        }
+        let decay = self.decay(&parameters.values);
+        self.scores.push(decay);
+        comm.all_reduce(&mut self.scores)?;
+        let decay = self.scores.pop().unwrap_or_default();
         let loss = self.differentiate() + decay;
         self.accumulate();
         let (gradient, out) = (&mut self.gradient, &mut parameters.scaled);
@@ -175,17 +172,16 @@ impl Step {
         map(&mut self.triples.negatives, &batch.negatives, &graph.items);
     }
 
-    /// Writes what this rank's columns add to the scores of the triples where
-    /// their derivatives will be.
+    /// Writes what this rank's columns add to the scores of the triples.
     fn score(&mut self) {
         let n = self.triples.len();
         let per_positive = self.triples.negatives.len() / n;
-        self.positive_slopes.resize(n, 0.0);
-        self.negative_slopes.resize(n * per_positive, 0.0);
+        self.scores.resize(n + n * per_positive, 0.0);
         let (triples, outputs) = (&self.triples, &self.outputs);
-        self.positive_slopes
+        let (positives, negatives) = self.scores.split_at_mut(n);
+        positives
             .par_chunks_mut(TRIPLES)
-            .zip(self.negative_slopes.par_chunks_mut(TRIPLES * per_positive))
+            .zip(negatives.par_chunks_mut(TRIPLES * per_positive))
             .enumerate()
             .for_each(|(chunk, (positives, negatives))| {
                 let negatives = negatives.chunks_mut(per_positive);
@@ -207,6 +203,13 @@ impl Step {
         let per_positive = self.triples.negatives.len() / n;
         let share = 1.0 / n as f32;
         let loss = self.loss;
+        let (positives, negatives) = self.scores.split_at(n);
+        for (slopes, scores) in
+            [(&mut self.positive_slopes, positives), (&mut self.negative_slopes, negatives)]
+        {
+            slopes.clear();
+            slopes.extend(scores.iter().map(|&score| score as f32));
+        }
         let losses: Vec<f64> = self
             .positive_slopes
             .par_chunks_mut(TRIPLES)
@@ -292,16 +295,21 @@ impl Step {
     }
 }
 
-fn dot(nodes: &Nodes, user: u32, item: u32) -> f32 {
-    let mut sums = [0.0f32; crate::lines::WIDTH];
+/// Each panel's sum by itself, so that it does not matter which ranks have which panels.
+fn dot(nodes: &Nodes, user: u32, item: u32) -> f64 {
+    let mut total = 0.0;
     for panel in 0..nodes.users.panels() {
         let user = &nodes.users.panel(panel)[user as usize].0;
         let item = &nodes.items.panel(panel)[item as usize].0;
-        for ((sum, u), i) in sums.iter_mut().zip(user).zip(item) {
-            *sum += u * i;
+        let mut sums = [0.0f32; 4];
+        for (user, item) in user.as_chunks::<4>().0.iter().zip(item.as_chunks::<4>().0) {
+            for ((sum, u), i) in sums.iter_mut().zip(user).zip(item) {
+                *sum += u * i;
+            }
         }
+        total += f64::from(sums.iter().sum::<f32>());
     }
-    sums.iter().sum()
+    total
 }
 
 fn multiply_add(out: &mut Line, factor: f32, line: &Line) {
