@@ -142,6 +142,14 @@ impl Logits<'_> {
         );
     }
 
+    /// `out += row`, where many rows are added up.
+    pub(crate) fn add_wide(&self, out: &mut [f64], row: &[f32]) {
+        self.arch.dispatch(
+            #[inline(always)]
+            || out.iter_mut().zip(row).for_each(|(o, v)| *o += f64::from(*v)),
+        );
+    }
+
     /// `out += row`.
     pub(crate) fn add(&self, out: &mut [f32], row: &[f32]) {
         self.arch.dispatch(

@@ -139,7 +139,8 @@ pub(crate) fn cross_entropy(
     weights: Vec<f32>,
 ) -> Result<Tensor> {
     let (z, w, bias) = (logits.z.clone(), logits.w.clone(), logits.bias.clone());
-    let logits = Logits { z: z.detach(), w: w.detach(), bias: bias.detach(), ..logits };
+    let fixed = bias.detach().to_dtype(DType::F32)?;
+    let logits = Logits { z: z.detach(), w: w.detach(), bias: fixed, ..logits };
     let device = z.device();
     let rows = targets.len();
     let shares = targets.iter().map(|t| if t.is_empty() { 0.0 } else { share(t) }).collect();
@@ -253,8 +254,10 @@ impl CustomOp3 for CrossEntropy {
         grad: &Tensor,
     ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let _span = tracing::debug_span!("head backward").entered();
-        self.backward(grad, w.track_op(), bias.track_op())
-            .map_err(|e| candle_core::Error::Msg(format!("blocked-cross-entropy: {e}")))
+        let (dz, dw, db) = self
+            .backward(grad, w.track_op(), bias.track_op())
+            .map_err(|e| candle_core::Error::Msg(format!("blocked-cross-entropy: {e}")))?;
+        Ok((dz, dw, db.map(|db| db.to_dtype(bias.dtype())).transpose()?))
     }
 }
 

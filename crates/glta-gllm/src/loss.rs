@@ -164,6 +164,7 @@ fn blocked(
     let mut op = BlockedCrossEntropy {
         targets: sorted(targets),
         masked: sorted(masked),
+        bias: bias.detach().to_dtype(DType::F32)?,
         offset,
         block,
         weights,
@@ -171,7 +172,7 @@ fn blocked(
         value: 0.0,
     };
     let (log_sum_exp, value) =
-        with_logits(&z, &w, &bias, op.offset.as_ref(), block, |logits| op.forward(logits))?;
+        with_logits(&z, &w, &op.bias, op.offset.as_ref(), block, |logits| op.forward(logits))?;
     (op.log_sum_exp, op.value) = (log_sum_exp, value);
     Ok(z.apply_op3(&w, &bias, op)?)
 }
@@ -180,6 +181,8 @@ struct BlockedCrossEntropy {
     /// Ascending, like `masked`.
     targets: Vec<Vec<u32>>,
     masked: Vec<Vec<u32>>,
+    /// `(items)`; the op's own argument may be f64, and its gradient then is.
+    bias: Tensor,
     /// Fixed logits `(rows, items)` to be added.
     offset: Option<Tensor>,
     block: Option<usize>,
@@ -190,7 +193,7 @@ struct BlockedCrossEntropy {
 }
 
 /// Gradients with respect to `z`, `w` and the bias.
-type Gradients = (Vec<f32>, Option<Vec<f32>>, Option<Vec<f32>>);
+type Gradients = (Vec<f32>, Option<Vec<f32>>, Option<Vec<f64>>);
 
 impl BlockedCrossEntropy {
     /// Per row the log of the softmax denominator, and the value.
@@ -222,7 +225,7 @@ impl BlockedCrossEntropy {
         let (rows, items, inner) = (logits.rows, logits.items, logits.inner);
         // A frozen side (tied head, no bias) needs no gradient of its size.
         let mut dw = w.then(|| vec![0f32; items * inner]);
-        let mut db = bias.then(|| vec![0f32; items]);
+        let mut db = bias.then(|| vec![0f64; items]);
         let part = logits.part();
         let mut dw_parts = dw.iter_mut().flat_map(|dw| dw.chunks_mut((part * inner).max(1)));
         let mut db_parts = db.iter_mut().flat_map(|db| db.chunks_mut(part));
@@ -245,7 +248,7 @@ impl BlockedCrossEntropy {
                 let share = scale * share(targets);
                 inside(targets, &range).for_each(|at| row[at] -= share);
                 if let Some(db) = db {
-                    logits.add(&mut db[at..at + width], row);
+                    logits.add_wide(&mut db[at..at + width], row);
                 }
             }
             let d = Matrix { values: block, columns: width };
@@ -291,14 +294,22 @@ impl CustomOp3 for BlockedCrossEntropy {
     ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let _span = tracing::debug_span!("head backward").entered();
         let grad = grad.to_dtype(DType::F32)?.to_scalar::<f32>()?;
-        let (dz, dw, db) = with_logits(z, w, bias, self.offset.as_ref(), self.block, |logits| {
-            self.backward(logits, grad, w.track_op(), bias.track_op())
-        })
-        .map_err(|e| candle_core::Error::Msg(format!("blocked-cross-entropy: {e}")))?;
+        let (dz, dw, db) =
+            with_logits(z, w, &self.bias, self.offset.as_ref(), self.block, |logits| {
+                self.backward(logits, grad, w.track_op(), bias.track_op())
+            })
+            .map_err(|e| candle_core::Error::Msg(format!("blocked-cross-entropy: {e}")))?;
         let like = |values: Option<Vec<f32>>, of: &Tensor| {
             values.map(|values| Tensor::from_vec(values, of.dims(), of.device())).transpose()
         };
-        Ok((like(Some(dz), z)?, like(dw, w)?, like(db, bias)?))
+        let db = match db {
+            None => None,
+            Some(db) => {
+                let db = Tensor::from_vec(db, bias.dims(), bias.device())?;
+                Some(db.to_dtype(bias.dtype())?)
+            }
+        };
+        Ok((like(Some(dz), z)?, like(dw, w)?, db))
     }
 }
 
