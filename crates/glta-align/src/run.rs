@@ -85,7 +85,7 @@ impl Run {
     /// [`open`](Self::open) together with other ranks, which all must make the same
     /// calls with the same arguments. Users are divided among them; the folder must be
     /// one that all see, and rank 0 alone writes to it. With the same batch size
-    /// any number of ranks gives the same result but for rounding, and a run can be
+    /// any number of ranks gives the same result, and a run can be
     /// resumed with another number.
     ///
     /// A rank that gets an error must end the others
