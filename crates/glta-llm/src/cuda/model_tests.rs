@@ -32,12 +32,13 @@ fn check(spec: &Spec, kinds: &[&str], precisions: &[Precision]) {
     }
 }
 
+const ALL: [Precision; 3] = [Precision::F32, Precision::Bf16, Precision::F16];
+
 #[test]
 fn every_precision() {
     if driver::available("every_precision") {
         let spec = Spec { act_order: true, sym: false, bias: true, ..Spec::default() };
-        check(&spec, &["gptq"], &[Precision::F32, Precision::Bf16, Precision::F16]);
-        check(&spec, &["plain"], &[Precision::F32]);
+        check(&spec, &["gptq", "plain"], &ALL);
     }
 }
 
