@@ -1,39 +1,39 @@
 // Norms, rotary embedding, activations, and moving rows and columns.
 #include "common.cuh"
 
-// y = x / rms(x) * w; a block for each row.
+// y = x / rms(x) * w; a block for each row. What passes by the layers, here x, is f32,
+// and so is its gradient: only what a layer multiplies is rounded.
 template <typename T>
-INLINE void rms_norm(const T *x, const float *w, T *y, u32 width, float eps) {
+INLINE void rms_norm(const float *x, const float *w, T *y, u32 width, float eps) {
     x += u64(blockIdx.x) * width, y += u64(blockIdx.x) * width;
     float sum = 0.0f;
     for (u32 i = threadIdx.x; i < width; i += blockDim.x) {
-        const float v = to_float(x[i]);
-        sum = fmaf(v, v, sum);
+        sum = fmaf(x[i], x[i], sum);
     }
     const float r = 1.0f / sqrtf(block_sum(sum, shared_memory<float>()) / float(width) + eps);
     for (u32 i = threadIdx.x; i < width; i += blockDim.x) {
-        y[i] = from_float<T>(w[i] * (to_float(x[i]) * r));
+        y[i] = from_float<T>(w[i] * (x[i] * r));
     }
 }
 
 // dx = residual + r w dy - x r^3 / n sum(w dy x); `residual` null for zero.
 template <typename T>
-INLINE void rms_norm_backward(const T *x, const float *w, const T *dy, const T *residual, T *dx,
-                              u32 width, float eps) {
+INLINE void rms_norm_backward(const float *x, const float *w, const T *dy, const float *residual,
+                              float *dx, u32 width, float eps) {
     const u64 row = u64(blockIdx.x) * width;
     float *scratch = shared_memory<float>();
     float squares = 0.0f, products = 0.0f;
     for (u32 i = threadIdx.x; i < width; i += blockDim.x) {
-        const float v = to_float(x[row + i]);
+        const float v = x[row + i];
         squares = fmaf(v, v, squares);
         products = fmaf(w[i] * to_float(dy[row + i]), v, products);
     }
     const float r = 1.0f / sqrtf(block_sum(squares, scratch) / float(width) + eps);
     const float common = block_sum(products, scratch + WARP) * r * r * r / float(width);
     for (u32 i = threadIdx.x; i < width; i += blockDim.x) {
-        const float before = residual == nullptr ? 0.0f : to_float(residual[row + i]);
+        const float before = residual == nullptr ? 0.0f : residual[row + i];
         const float own = fmaf(w[i] * to_float(dy[row + i]), r, before);
-        dx[row + i] = from_float<T>(fmaf(to_float(x[row + i]), -common, own));
+        dx[row + i] = fmaf(x[row + i], -common, own);
     }
 }
 
@@ -81,9 +81,9 @@ INLINE void swiglu_backward(const T *gate_up, const T *dh, T *d, u32 rows, u32 w
     d[at + width] = from_float<T>(grad * silu);
 }
 
-// y += bias + residual, each where it is not null.
+// y += bias + other, each where it is not null.
 template <typename T>
-INLINE void add(T *y, const float *bias, const T *residual, u32 rows, u32 width) {
+INLINE void add(T *y, const float *bias, const T *other, u32 rows, u32 width) {
     const u64 i = u64(blockIdx.x) * blockDim.x + threadIdx.x;
     if (i >= u64(rows) * width) {
         return;
@@ -92,19 +92,19 @@ INLINE void add(T *y, const float *bias, const T *residual, u32 rows, u32 width)
     if (bias != nullptr) {
         sum += bias[i % width];
     }
-    if (residual != nullptr) {
-        sum += to_float(residual[i]);
+    if (other != nullptr) {
+        sum += to_float(other[i]);
     }
     y[i] = from_float<T>(sum);
 }
 
 // Row r of y is row index[r] of x, or zero; a block for each row.
-template <typename T, typename U>
-INLINE void gather_rows(const T *x, const u32 *index, U *y, u32 width) {
+template <typename T>
+INLINE void gather_rows(const T *x, const u32 *index, float *y, u32 width) {
     const u32 from = index[blockIdx.x];
     y += u64(blockIdx.x) * width;
     for (u32 i = threadIdx.x; i < width; i += blockDim.x) {
-        y[i] = from_float<U>(from == PADDING ? 0.0f : to_float(x[u64(from) * width + i]));
+        y[i] = from == PADDING ? 0.0f : to_float(x[u64(from) * width + i]);
     }
 }
 
@@ -119,11 +119,11 @@ INLINE void gather_columns(const T *x, const u32 *index, T *y, u32 width, u32 co
 }
 
 #define ROWWISE(T, suffix)                                                                         \
-    KERNEL(rms_norm_##suffix, 1024, const T *x, const float *w, T *y, u32 width, float eps) {      \
+    KERNEL(rms_norm_##suffix, 1024, const float *x, const float *w, T *y, u32 width, float eps) {  \
         rms_norm(x, w, y, width, eps);                                                             \
     }                                                                                              \
-    KERNEL(rms_norm_backward_##suffix, 1024, const T *x, const float *w, const T *dy,              \
-           const T *residual, T *dx, u32 width, float eps) {                                       \
+    KERNEL(rms_norm_backward_##suffix, 1024, const float *x, const float *w, const T *dy,          \
+           const float *residual, float *dx, u32 width, float eps) {                               \
         rms_norm_backward(x, w, dy, residual, dx, width, eps);                                     \
     }                                                                                              \
     KERNEL(rope_##suffix, 1024, T *x, const u32 *positions, const float *cos, const float *sin,    \
@@ -133,6 +133,9 @@ INLINE void gather_columns(const T *x, const u32 *index, T *y, u32 width, u32 co
     KERNEL(gather_columns_##suffix, 1024, const T *x, const u32 *index, T *y, u32 width,           \
            u32 columns) {                                                                          \
         gather_columns(x, index, y, width, columns);                                               \
+    }                                                                                              \
+    KERNEL(gather_rows_##suffix, 1024, const T *x, const u32 *index, float *y, u32 width) {        \
+        gather_rows(x, index, y, width);                                                           \
     }
 FOR_EACH_TYPE(ROWWISE)
 
@@ -144,15 +147,7 @@ FOR_EACH_TYPE(ROWWISE)
            u32 width) {                                                                            \
         swiglu_backward(gate_up, dh, d, rows, width);                                              \
     }                                                                                              \
-    KERNEL(add_##suffix, 256, T *y, const float *bias, const T *residual, u32 rows, u32 width) {   \
-        add(y, bias, residual, rows, width);                                                       \
+    KERNEL(add_##suffix, 256, T *y, const float *bias, const T *other, u32 rows, u32 width) {      \
+        add(y, bias, other, rows, width);                                                          \
     }
 FOR_EACH_TYPE(POINTWISE)
-
-#define GATHER(T, from, U, to)                                                                     \
-    KERNEL(gather_rows_##from##_##to, 1024, const T *x, const u32 *index, U *y, u32 width) {       \
-        gather_rows(x, index, y, width);                                                           \
-    }
-#define GATHER_FROM(T, from)                                                                       \
-    GATHER(T, from, float, f32) GATHER(T, from, f16, f16) GATHER(T, from, bf16, bf16)
-FOR_EACH_TYPE(GATHER_FROM)

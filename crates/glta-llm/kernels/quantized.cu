@@ -140,11 +140,11 @@ INLINE void dequantise(const u32 *words, const void *scales, const u8 *zeros, T 
 }
 
 // y[.., first..] = x W^T + bias + residual for up to ROWS rows: y and residual
-// (rows, ld), x (rows, inputs), the others null for zero. A block for each
-// panel, whose warps share the inputs.
+// (rows, ld), x (rows, inputs), the others null for zero. With a residual y is f32, as
+// it is. A block for each panel, whose warps share the inputs.
 template <typename T, int BITS, int ROWS>
 INLINE void product(const T *x, const u32 *words, const void *scales, const u8 *zeros,
-                    const float *bias, const T *residual, T *y, u32 f32_scales, u32 rows,
+                    const float *bias, const float *residual, void *y, u32 f32_scales, u32 rows,
                     u32 outputs, u32 inputs, u32 groups, u32 group_blocks, u32 ld, u32 first) {
     using L = Lane<BITS>;
     // Loads under way at once.
@@ -239,9 +239,10 @@ INLINE void product(const T *x, const u32 *words, const void *scales, const u8 *
         }
         const u64 at = u64(r) * ld + first + output;
         if (residual != nullptr) {
-            sum += to_float(residual[at]);
+            static_cast<float *>(y)[at] = sum + residual[at];
+        } else {
+            static_cast<T *>(y)[at] = from_float<T>(sum);
         }
-        y[at] = from_float<T>(sum);
     }
 }
 
@@ -254,7 +255,7 @@ INLINE void product(const T *x, const u32 *words, const void *scales, const u8 *
     }
 #define PRODUCT(T, suffix, BITS, ROWS, THREADS)                                                    \
     KERNEL(product##BITS##_##ROWS##_##suffix, THREADS, const T *x, const u32 *words,               \
-           const void *scales, const u8 *zeros, const float *bias, const T *residual, T *y,        \
+           const void *scales, const u8 *zeros, const float *bias, const float *residual, void *y, \
            u32 f32_scales, u32 rows, u32 outputs, u32 inputs, u32 groups, u32 group_blocks,        \
            u32 ld, u32 first) {                                                                    \
         product<T, BITS, ROWS>(x, words, scales, zeros, bias, residual, y, f32_scales, rows,       \

@@ -292,7 +292,7 @@ impl Llama {
         let model = &self.inner;
         model.enter_for(ids.len(), || {
             let prefix = Some(prefix).filter(|p| !p.is_empty());
-            let (x, layers) = (model.embed(&ids, model.dtype())?, model.layers.len());
+            let (x, layers) = (model.embed(&ids)?, model.layers.len());
             let mut caches: Vec<_> = caches.iter_mut().collect();
             let x = model.forward_cached(x, &starts, &positions, prefix, layers, &mut caches)?;
             let last: Vec<u32> = starts[1..].iter().map(|&end| end as u32 - 1).collect();

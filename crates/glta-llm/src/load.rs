@@ -56,7 +56,7 @@ impl<'a> Loader<'a> {
         for i in 0..layers {
             loaded.push(self.layer(i)?);
         }
-        let norm = self.norm("model.norm")?;
+        let norm = self.norm("model.norm")?.in_f32();
         let lm_head = self.lm_head(&embedding)?;
         // Its scores are f32: packed weights are multiplied so.
         if let Some(accelerator) = self.accelerator.as_mut().filter(|_| lm_head.is_packed()) {

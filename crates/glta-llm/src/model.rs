@@ -137,8 +137,8 @@ impl Inner {
         self.rope.table(needed)
     }
 
-    /// Embeddings of token ids, `(len, hidden)`; on the CPU f32 whatever `dtype`.
-    pub(crate) fn embed(&self, ids: &[u32], dtype: DType) -> Result<Tensor> {
+    /// Embeddings of token ids, `(len, hidden)`.
+    pub(crate) fn embed(&self, ids: &[u32]) -> Result<Tensor> {
         let hidden = self.config.hidden_size;
         if let Some(&id) = ids.iter().find(|&&id| id as usize >= self.config.vocab_size) {
             return Err(Error::Input(format!(
@@ -147,7 +147,7 @@ impl Inner {
             )));
         }
         if let Some(table) = &self.embedding_on_device {
-            return elementwise::gather_rows(table, &Tensor::new(ids, &self.device)?, dtype);
+            return elementwise::gather_rows(table, &Tensor::new(ids, &self.device)?);
         }
         let mut out = vec![0.0; ids.len() * hidden];
         for (&id, row) in ids.iter().zip(out.chunks_exact_mut(hidden)) {
@@ -164,11 +164,6 @@ impl Inner {
     /// Of every layer.
     pub(crate) fn heads(&self) -> Heads {
         heads(&self.config)
-    }
-
-    /// Of activations.
-    pub(crate) fn dtype(&self) -> DType {
-        self.accelerator.as_ref().map_or(DType::F32, |accelerator| accelerator.dtype)
     }
 
     /// Refuses a tensor on another device than the model.
@@ -295,7 +290,7 @@ impl Llama {
             false => matrix(config.vocab_size, hidden)?,
         };
         let lm_head = linear(vec![(lm_head, None)])?;
-        let weights = Weights { embedding, norm: norm()?, layers, lm_head };
+        let weights = Weights { embedding, norm: norm()?.in_f32(), layers, lm_head };
         let n = config.num_hidden_layers;
         config.attention_bias = false;
         config.mlp_bias = false;
@@ -364,7 +359,7 @@ impl Llama {
     /// # Errors
     /// An id outside the vocabulary.
     pub fn embed(&self, ids: &[u32]) -> Result<Tensor> {
-        self.inner.embed(ids, DType::F32)
+        self.inner.embed(ids)
     }
 
     /// Root mean square of the token embedding table: the scale that soft
@@ -392,7 +387,7 @@ impl Llama {
             let mut keys = SequenceKeys::new(model, true);
             if !ids.is_empty() {
                 let positions: Vec<u32> = (0..ids.len() as u32).collect();
-                let (x, layers) = (model.embed(ids, model.dtype())?, model.layers.len());
+                let (x, layers) = (model.embed(ids)?, model.layers.len());
                 let caches = &mut [&mut keys];
                 model.forward_cached(x, &[0, ids.len()], &positions, None, layers, caches)?;
             }
@@ -505,14 +500,13 @@ impl Llama {
             )));
         }
         let positions: Vec<u32> = (0..ids.len() as u32).collect();
-        let x = model.embed(ids, model.dtype())?;
+        let x = model.embed(ids)?;
         if ids.is_empty() || layer == 0 {
-            return Ok(x.to_dtype(DType::F32)?);
+            return Ok(x);
         }
         model.enter(|| {
             let caches = &mut [&mut SequenceKeys::new(model, false)];
-            let x = model.forward_cached(x, &[0, ids.len()], &positions, None, layer, caches)?;
-            Ok(x.to_dtype(DType::F32)?)
+            model.forward_cached(x, &[0, ids.len()], &positions, None, layer, caches)
         })
     }
 

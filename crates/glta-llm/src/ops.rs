@@ -12,8 +12,8 @@ use crate::kernel::elementwise;
 use crate::kernel::keys::KeyBlock;
 use crate::simd::SimdLevel;
 use candle_core::{
-    CpuStorage, CustomOp1, CustomOp2, CustomOp3, InplaceOp1, Layout, Result as CandleResult, Shape,
-    Tensor,
+    CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, InplaceOp1, Layout, Result as CandleResult,
+    Shape, Tensor,
 };
 use rayon::prelude::*;
 
@@ -41,8 +41,8 @@ pub(crate) struct RmsNorm {
     pub(crate) weight: Vec<f32>,
     pub(crate) eps: f32,
     pub(crate) level: SimdLevel,
-    /// The weight where the model is on another device.
-    pub(crate) on_device: Option<Tensor>,
+    /// The weight, and the dtype of results, where the model is on another device.
+    pub(crate) on_device: Option<(Tensor, DType)>,
 }
 
 impl RmsNorm {
@@ -54,16 +54,22 @@ impl RmsNorm {
     ) -> Result<Self> {
         let on_device = match accelerator {
             None => None,
-            Some(a) => Some(Tensor::from_slice(&weight, weight.len(), &a.device)?),
+            Some(a) => Some((Tensor::from_slice(&weight, weight.len(), &a.device)?, a.dtype)),
         };
         Ok(Self { weight, eps, level, on_device })
+    }
+
+    /// With results in f32 on any device: the norm behind the last layer.
+    pub(crate) fn in_f32(mut self) -> Self {
+        self.on_device = self.on_device.map(|(weight, _)| (weight, DType::F32));
+        self
     }
 
     /// `x / rms(x) * w`, `(tokens, hidden)`.
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         match &self.on_device {
             None => Ok(x.apply_op1_no_bwd(self)?),
-            Some(weight) => cuda::elementwise::rms_norm(x, weight, self.eps),
+            Some((weight, dtype)) => cuda::elementwise::rms_norm(x, weight, self.eps, *dtype),
         }
     }
 
@@ -75,7 +81,7 @@ impl RmsNorm {
         d_residual: Option<&Tensor>,
     ) -> Result<Tensor> {
         match (&self.on_device, d_residual) {
-            (Some(weight), residual) => {
+            (Some((weight, _)), residual) => {
                 cuda::elementwise::rms_norm_backward(x, weight, self.eps, dy, residual)
             }
             (None, Some(residual)) => Ok(x.apply_op3_no_bwd(dy, residual, self)?),

@@ -10,8 +10,7 @@ use crate::ops::{Keys, f32_slice};
 use crate::rope::RopeTable;
 use candle_core::backend::BackendStorage;
 use candle_core::{
-    CpuStorage, CudaStorage, CustomOp1, DType, Layout, Result as CandleResult, Shape, Storage,
-    Tensor,
+    CpuStorage, CudaStorage, CustomOp1, Layout, Result as CandleResult, Shape, Storage, Tensor,
 };
 use std::sync::Arc;
 
@@ -41,8 +40,7 @@ impl Batch {
         self.positions.len()
     }
 
-    /// `(batch, seq, width)` f32 to `(tokens, width)` in the model's dtype: the real
-    /// tokens.
+    /// `(batch, seq, width)` f32 to `(tokens, width)`: the real tokens.
     pub(crate) fn pack(&self, x: &Tensor, accelerator: Option<&Accelerator>) -> Result<Tensor> {
         let x = x.detach().contiguous()?;
         let Some(accelerator) = accelerator else {
@@ -53,10 +51,10 @@ impl Batch {
             index.extend((0..w[1] - w[0]).map(|at| (row * self.seq + at) as u32));
         }
         let index = accelerator.table(index)?;
-        elementwise::gather_rows(&x.flatten(0, 1)?, &index, accelerator.dtype)
+        elementwise::gather_rows(&x.flatten(0, 1)?, &index)
     }
 
-    /// `(tokens, width)` to `(batch, seq, width)` f32, zero where padded.
+    /// `(tokens, width)` to `(batch, seq, width)`, zero where padded.
     pub(crate) fn unpack(&self, x: &Tensor, accelerator: Option<&Accelerator>) -> Result<Tensor> {
         let Some(accelerator) = accelerator else {
             return Ok(x.apply_op1_no_bwd(&Unpack(self))?);
@@ -66,7 +64,7 @@ impl Batch {
         for (row, w) in index.chunks_exact_mut(self.seq).zip(self.starts.windows(2)) {
             row.iter_mut().zip(w[0]..w[1]).for_each(|(to, token)| *to = token as u32);
         }
-        let y = elementwise::gather_rows(x, &accelerator.table(index)?, DType::F32)?;
+        let y = elementwise::gather_rows(x, &accelerator.table(index)?)?;
         Ok(y.reshape((rows, self.seq, ()))?)
     }
 }

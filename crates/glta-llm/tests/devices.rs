@@ -30,13 +30,7 @@ fn check(device: &Device, spec: &Spec, kind: &str, precisions: &[Precision]) {
     for &precision in precisions {
         let options = LlamaOptions { precision, ..LlamaOptions::default() };
         let model = Llama::load(&dir, &options, device).unwrap();
-        let bound = match precision {
-            Precision::F32 => 1e-4,
-            Precision::Bf16 => 5e-2,
-            _ => 1e-2,
-        };
-        let what = format!("{kind}, {} bits, {precision:?}", spec.bits);
-        same::check(&what, &model, &reference, bound);
+        same::check(&format!("{kind}, {} bits", spec.bits), precision, &model, &reference);
     }
 }
 

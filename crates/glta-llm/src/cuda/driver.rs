@@ -157,10 +157,15 @@ pub(super) fn launch(source: Source, name: &str, launch: Launch, args: &[Arg]) -
     Ok(())
 }
 
-/// `x wᵀ` in f32 of `x: (rows, k)` and `w: (n, k)` in f16 or bf16, both contiguous.
+/// `x w` in f32 of `x: (rows, k)` and `w: (k, n)` in f16 or bf16, `w` contiguous or
+/// the transpose of what is.
 pub(super) fn product_f32(x: &Tensor, w: &Tensor) -> Result<Tensor> {
-    let ((rows, k), (n, _)) = (x.dims2()?, w.dims2()?);
+    let ((rows, k), (_, n)) = (x.dims2()?, w.dims2()?);
     let x = x.contiguous()?;
+    let transposed = !w.is_contiguous();
+    if transposed && !w.t()?.is_contiguous() {
+        return Err(Error::Input("expected the rows of a weight one behind the other".into()));
+    }
     let dtype = match x.dtype() {
         DType::F16 => blas::cudaDataType_t::CUDA_R_16F,
         DType::BF16 => blas::cudaDataType_t::CUDA_R_16BF,
@@ -183,12 +188,17 @@ pub(super) fn product_f32(x: &Tensor, w: &Tensor) -> Result<Tensor> {
             i32::try_from(v).map_err(|_| Error::Input(format!("{v} is too large for cuBLAS")))
         };
         let (m, n, k) = (size(n)?, size(rows)?, size(k)?);
-        // SAFETY: column by column, yᵀ (n, rows) = w (n, k) xᵀ; the sizes are those of
-        // the tensors, which are contiguous.
+        // As cuBLAS reads it, column by column, what lies in memory is wᵀ or w.
+        let (operation, leading) = match transposed {
+            false => (blas::cublasOperation_t::CUBLAS_OP_N, m),
+            true => (blas::cublasOperation_t::CUBLAS_OP_T, k),
+        };
+        // SAFETY: column by column, yᵀ (n, rows) = wᵀ (n, k) xᵀ; the sizes are those of
+        // the tensors, whose rows or columns lie one behind the other.
         unsafe {
             cublas::result::gemm_ex(
                 *handle.handle(),
-                blas::cublasOperation_t::CUBLAS_OP_T,
+                operation,
                 blas::cublasOperation_t::CUBLAS_OP_N,
                 m,
                 n,
@@ -196,7 +206,7 @@ pub(super) fn product_f32(x: &Tensor, w: &Tensor) -> Result<Tensor> {
                 (&raw const one).cast::<c_void>(),
                 w_at as *const c_void,
                 dtype,
-                k,
+                leading,
                 x_at as *const c_void,
                 dtype,
                 k,

@@ -1,7 +1,7 @@
 //! Norms, rotary embedding, SwiGLU, and moving rows and columns. All tensors are
 //! `(rows, width)`.
 
-use super::{Arg, Launch, Source, launch, launch_named, suffix, unwritten};
+use super::{Arg, Launch, Source, launch, unwritten};
 use crate::error::Result;
 use candle_core::{DType, Tensor};
 
@@ -15,16 +15,16 @@ fn reduction(rows: usize, width: usize, sums: usize) -> Launch {
     Launch { shared: sums * 32 * size_of::<f32>(), ..Launch::rows(rows, row_threads(width)) }
 }
 
-/// `x / rms(x) * w`.
-pub(crate) fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> {
+/// `x / rms(x) * w` of f32, in `dtype`.
+pub(crate) fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32, dtype: DType) -> Result<Tensor> {
     let (rows, width) = x.dims2()?;
-    let y = unwritten((rows, width), x.dtype(), x.device())?;
+    let y = unwritten((rows, width), dtype, x.device())?;
     let args = [Arg::In(x), Arg::In(weight), Arg::Out(&y), Arg::U32(width), Arg::F32(eps)];
-    launch(Source::Elementwise, "rms_norm", x.dtype(), reduction(rows, width, 1), &args)?;
+    launch(Source::Elementwise, "rms_norm", dtype, reduction(rows, width, 1), &args)?;
     Ok(y)
 }
 
-/// `residual + dL/dx` given `dy`.
+/// `residual + dL/dx`, f32 as `x` and `residual` are, given `dy`.
 pub(crate) fn rms_norm_backward(
     x: &Tensor,
     weight: &Tensor,
@@ -43,7 +43,7 @@ pub(crate) fn rms_norm_backward(
         Arg::U32(width),
         Arg::F32(eps),
     ];
-    launch(Source::Elementwise, "rms_norm_backward", x.dtype(), reduction(rows, width, 2), &args)?;
+    launch(Source::Elementwise, "rms_norm_backward", dy.dtype(), reduction(rows, width, 2), &args)?;
     Ok(dx)
 }
 
@@ -93,31 +93,25 @@ pub(crate) fn swiglu_backward(gate_up: &Tensor, dh: &Tensor) -> Result<Tensor> {
     Ok(d)
 }
 
-/// Adds `bias: (width,)` f32 and `residual` to `y` in place.
-pub(crate) fn add(y: &Tensor, bias: Option<&Tensor>, residual: Option<&Tensor>) -> Result<()> {
-    if bias.is_none() && residual.is_none() {
+/// Adds `bias: (width,)` f32 and `other`, of the dtype of `y`, to `y` in place.
+pub(crate) fn add(y: &Tensor, bias: Option<&Tensor>, other: Option<&Tensor>) -> Result<()> {
+    if bias.is_none() && other.is_none() {
         return Ok(());
     }
     let (rows, width) = y.dims2()?;
-    let args = [
-        Arg::InOut(y),
-        Arg::optional(bias),
-        Arg::optional(residual),
-        Arg::U32(rows),
-        Arg::U32(width),
-    ];
+    let args =
+        [Arg::InOut(y), Arg::optional(bias), Arg::optional(other), Arg::U32(rows), Arg::U32(width)];
     launch(Source::Elementwise, "add", y.dtype(), Launch::elements(rows * width), &args)
 }
 
-/// The rows `index: (n,)` u32 of `x` in `dtype`, zero where the index is
-/// [`u32::MAX`].
-pub(crate) fn gather_rows(x: &Tensor, index: &Tensor, dtype: DType) -> Result<Tensor> {
+/// The rows `index: (n,)` u32 of `x` in f32, zero where the index is [`u32::MAX`].
+pub(crate) fn gather_rows(x: &Tensor, index: &Tensor) -> Result<Tensor> {
     let (_, width) = x.dims2()?;
     let rows = index.dims1()?;
-    let y = unwritten((rows, width), dtype, x.device())?;
-    let name = format!("gather_rows_{}_{}", suffix(x.dtype())?, suffix(dtype)?);
+    let y = unwritten((rows, width), DType::F32, x.device())?;
     let args = [Arg::In(x), Arg::In(index), Arg::Out(&y), Arg::U32(width)];
-    launch_named(Source::Elementwise, &name, Launch::rows(rows, row_threads(width)), &args)?;
+    let shape = Launch::rows(rows, row_threads(width));
+    launch(Source::Elementwise, "gather_rows", x.dtype(), shape, &args)?;
     Ok(y)
 }
 

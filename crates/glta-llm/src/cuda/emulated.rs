@@ -187,5 +187,5 @@ pub(super) fn launch(_: Source, name: &str, launch: Launch, args: &[Arg]) -> Res
 }
 
 pub(super) fn product_f32(x: &Tensor, w: &Tensor) -> Result<Tensor> {
-    Ok(x.to_dtype(DType::F32)?.matmul(&w.to_dtype(DType::F32)?.t()?)?)
+    Ok(x.to_dtype(DType::F32)?.matmul(&w.to_dtype(DType::F32)?)?)
 }

@@ -180,13 +180,15 @@ impl Linear {
         self.runs.iter().map(bytes).sum()
     }
 
-    /// `X Wᵀ + b (+ residual)`: `(rows, inputs)` to `(rows, outputs)`.
+    /// `X Wᵀ + b`: `(rows, inputs)` to `(rows, outputs)` in the dtype of activations;
+    /// with a residual `X Wᵀ + b + residual` in f32, as the residual is.
     pub(crate) fn forward(&self, x: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
         let (rows, _) = x.dims2()?;
         let bias = self.bias.as_ref();
         let few = rows <= FEW_ROWS;
         if few && self.runs.iter().all(|run| matches!(run.weight, Weight::Packed { .. })) {
-            let y = unwritten((rows, self.outputs), self.dtype, x.device())?;
+            let dtype = residual.map_or(self.dtype, Tensor::dtype);
+            let y = unwritten((rows, self.outputs), dtype, x.device())?;
             for run in &self.runs {
                 let Weight::Packed { parts, order } = &run.weight else { continue };
                 let stored = self.stored(x, order.as_ref())?;
@@ -198,40 +200,46 @@ impl Linear {
             }
             return Ok(y);
         }
-        let products = self
-            .runs
-            .iter()
-            .map(|run| match &run.weight {
-                Weight::Dense(w) => Ok(x.matmul(&w.t()?)?),
-                Weight::Packed { parts, order } => {
-                    let stored = self.stored(x, order.as_ref())?;
-                    Ok(stored.matmul(&dequantised(parts, self.dtype, x)?)?)
-                }
-            })
-            .collect::<Result<Vec<_>>>()?;
-        let y = match products.as_slice() {
-            [y] => y.clone(),
-            parts => Tensor::cat(parts, 1)?,
-        };
+        let y = self.products(x, residual.is_some())?;
         elementwise::add(&y, bias, residual)?;
         Ok(y)
+    }
+
+    /// `X Wᵀ` of many rows, in f32 or in the dtype of activations.
+    fn products(&self, x: &Tensor, in_f32: bool) -> Result<Tensor> {
+        let multiply = |x: &Tensor, w: &Tensor| match in_f32 && self.dtype != DType::F32 {
+            true => driver::product_f32(x, w),
+            false => Ok(x.matmul(w)?),
+        };
+        let products = self.runs.iter().map(|run| match &run.weight {
+            Weight::Dense(w) => multiply(x, &w.t()?),
+            Weight::Packed { parts, order } => {
+                let stored = self.stored(x, order.as_ref())?;
+                multiply(&stored, &dequantised(parts, self.dtype, x)?)
+            }
+        });
+        let products = products.collect::<Result<Vec<_>>>()?;
+        Ok(match products.as_slice() {
+            [y] => y.clone(),
+            parts => Tensor::cat(parts, 1)?,
+        })
     }
 
     /// [`Self::forward`] from and to f32, without rounding the result to the dtype
     /// of activations.
     pub(crate) fn forward_f32(&self, x: &Tensor) -> Result<Tensor> {
-        if let [Run { weight: Weight::Dense(w), .. }] = self.runs.as_slice()
-            && self.dtype != DType::F32
-        {
-            let y = driver::product_f32(&x.to_dtype(self.dtype)?, w)?;
-            elementwise::add(&y, self.bias.as_ref(), None)?;
-            return Ok(y);
+        if self.dtype == DType::F32 {
+            return self.forward(x, None);
         }
-        Ok(self.forward(&x.to_dtype(self.dtype)?, None)?.to_dtype(DType::F32)?)
+        let y = self.products(&x.to_dtype(self.dtype)?, true)?;
+        elementwise::add(&y, self.bias.as_ref(), None)?;
+        Ok(y)
     }
 
-    /// `dY W`: `(rows, outputs)` to `(rows, inputs)`.
+    /// `dY W`: `(rows, outputs)` to `(rows, inputs)`, in the dtype of activations, to
+    /// which `dY` is rounded.
     pub(crate) fn backward(&self, dy: &Tensor) -> Result<Tensor> {
+        let dy = &dy.to_dtype(self.dtype)?;
         let mut sum: Option<Tensor> = None;
         for run in &self.runs {
             let own;
@@ -264,7 +272,7 @@ impl Linear {
 
     /// [`Self::backward`] from and to f32.
     pub(crate) fn backward_f32(&self, dy: &Tensor) -> Result<Tensor> {
-        Ok(self.backward(&dy.to_dtype(self.dtype)?)?.to_dtype(DType::F32)?)
+        Ok(self.backward(dy)?.to_dtype(DType::F32)?)
     }
 
     /// `x` in the order in which a run stores its inputs.

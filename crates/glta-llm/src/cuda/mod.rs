@@ -6,7 +6,8 @@
 //! one that refuses without it, and in this crate's own tests one that runs the
 //! kernels on the host. Code above therefore needs no `cfg`.
 //!
-//! Activations have the dtype of [`Accelerator`]; sums are f32.
+//! What layers multiply has the dtype of [`Accelerator`]; sums are f32, and so is the
+//! stream of states that layers add to, and its gradient.
 
 pub(crate) mod attention;
 pub(crate) mod elementwise;
@@ -143,10 +144,7 @@ impl<'a> Arg<'a> {
 /// Launches the kernel `name` of the dtype of activations, on the device of the
 /// first tensor.
 fn launch(source: Source, name: &str, dtype: DType, launch: Launch, args: &[Arg]) -> Result<()> {
-    launch_named(source, &format!("{name}_{}", suffix(dtype)?), launch, args)
-}
-
-fn launch_named(source: Source, name: &str, launch: Launch, args: &[Arg]) -> Result<()> {
+    let name = &format!("{name}_{}", suffix(dtype)?);
     if launch.grid.0 == 0 || launch.grid.1 == 0 {
         return Ok(());
     }

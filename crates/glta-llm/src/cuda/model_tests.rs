@@ -21,13 +21,7 @@ fn check(spec: &Spec, kinds: &[&str], precisions: &[Precision]) {
             let options = LlamaOptions { precision, ..LlamaOptions::default() };
             let accelerator = Accelerator::emulated(precision);
             let model = Llama::load_with(&dir, &options, Some(accelerator)).unwrap();
-            let bound = match precision {
-                Precision::F32 => 1e-4,
-                Precision::Bf16 => 5e-2,
-                Precision::F16 => 1e-2,
-            };
-            let what = format!("{kind}, {} bits, {precision:?}", spec.bits);
-            same::check(&what, &model, &reference, bound);
+            same::check(&format!("{kind}, {} bits", spec.bits), precision, &model, &reference);
         }
     }
 }
@@ -84,7 +78,7 @@ fn random_models_and_what_is_refused() {
     let accelerator = Accelerator::emulated(Precision::F32);
     let model = Llama::random_with(&config, 3, Some(accelerator.clone())).unwrap();
     let reference = Llama::random(&config, 3, &Device::Cpu).unwrap();
-    same::check("random", &model, &reference, 1e-4);
+    same::check("random", Precision::F32, &model, &reference);
 
     // Caches and prefixes of one device are not of another.
     let mut cache = reference.kv_cache();

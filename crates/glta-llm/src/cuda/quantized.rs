@@ -104,7 +104,8 @@ impl Quantized {
 
     /// Writes `x Wᵀ + bias + residual` into the columns from `first` on of `y:
     /// (rows, ld)`, for at most [`FEW_ROWS`] rows; `x: (rows, inputs)`, `bias:
-    /// (ld,)` f32, `residual: (rows, ld)`.
+    /// (ld,)` f32, `residual: (rows, ld)` f32. `y` is f32 with a residual, else of the
+    /// dtype of `x`.
     pub(super) fn product(
         &self,
         x: &Tensor,
