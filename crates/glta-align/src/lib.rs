@@ -87,9 +87,9 @@ mod tiny_llm;
 mod trainer;
 
 pub use config::{
-    Backbone, Config, ItemStageConfig, ItemTextConfig, KernelConfig, ModelConfig, NodeFeatures,
-    Preset, Recompute, SlotPlacement, TargetLoss, TargetRule, TextsConfig, TrainConfig, UserNode,
-    UserStageConfig,
+    Backbone, Config, ItemSlots, ItemStageConfig, ItemTextConfig, KernelConfig, ModelConfig,
+    NodeFeatures, Preset, Recompute, SlotPlacement, TargetLoss, TargetRule, TextsConfig,
+    TrainConfig, UserNode, UserStageConfig,
 };
 pub use data::{ItemRecord, RunData};
 pub use error::{Error, Result};

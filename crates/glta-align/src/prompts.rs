@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use glta_llm::Prefix;
 use glta_projector::Piece;
 
-use crate::config::{Config, SlotPlacement};
+use crate::config::{Config, ItemSlots, SlotPlacement};
 use crate::data::ItemRecord;
 use crate::language::LanguageModel;
 use crate::sampling::{ItemExample, UserExample};
@@ -17,6 +17,9 @@ use crate::{Result, Templates};
 #[derive(Debug)]
 pub(crate) struct Prompts {
     language: LanguageModel,
+    /// Stage 2's prompt.
+    item: String,
+    item_slots: ItemSlots,
     placement: SlotPlacement,
     profile: bool,
     prediction: bool,
@@ -49,9 +52,15 @@ impl Prompts {
             let ids = language.tokenizer.encode(Templates::static_prefix(template), true)?;
             Ok(if ids.is_empty() { None } else { Some(language.llama.prefix(&ids)?) })
         };
+        let item = match config.item_stage.slots {
+            ItemSlots::Description => language.templates.items_first(),
+            ItemSlots::Place | ItemSlots::Token => language.templates.item.clone(),
+        };
         Ok(Self {
-            item_prefix: prefix(&language.templates.item)?,
+            item_prefix: prefix(&item)?,
             user_prefix: prefix(&language.templates.user)?,
+            item,
+            item_slots: config.item_stage.slots,
             placement: config.model.slot_placement,
             profile: config.texts.profile,
             prediction: config.texts.prediction,
@@ -110,10 +119,20 @@ impl Prompts {
     ) -> Result<Row> {
         let descriptions: Vec<&str> =
             example.descriptions.iter().map(|&i| self.descriptions[i as usize].as_str()).collect();
-        let descriptions = descriptions.join(&self.language.templates.separator);
-        let pieces = self.pieces(&self.language.templates.item, items, |name| match name {
+        let separator = self.language.templates.separator.as_str();
+        let tokens = Some(Fill::Soft(items.len()));
+        if self.item_slots == ItemSlots::Description {
+            let soft = [items, slots].concat();
+            let pieces = self.pieces(&self.item, &soft, |name| match name {
+                "DESCRIPTIONS" => Some(Fill::Marked(&descriptions, separator)),
+                _ => tokens,
+            })?;
+            return Ok(up_to_last(pieces, slots));
+        }
+        let descriptions = descriptions.join(separator);
+        let pieces = self.pieces(&self.item, items, |name| match name {
             "DESCRIPTIONS" => Some(Fill::Text(&descriptions)),
-            _ => Some(Fill::Soft(items.len())),
+            _ => tokens,
         })?;
         Ok(place(pieces, slots, self.placement, slots.len()))
     }
@@ -176,15 +195,30 @@ fn place(mut pieces: Vec<Piece>, slots: &[u32], placement: SlotPlacement, n_slot
             if placement == SlotPlacement::Response {
                 pieces.extend(slot_pieces);
             }
-            let len: usize = pieces
-                .iter()
-                .map(|piece| match piece {
-                    Piece::Tokens(ids) => ids.len(),
-                    Piece::Soft(_) => 1,
-                })
-                .sum();
+            let len: usize = pieces.iter().map(length).sum();
             Row { pieces, slots: (len.saturating_sub(n_slots)..len).collect() }
         }
+    }
+}
+
+/// A prompt whose slots are among its pieces; what would follow the last need not run.
+fn up_to_last(mut pieces: Vec<Piece>, slots: &[u32]) -> Row {
+    let is_slot = |piece: &Piece| matches!(piece, Piece::Soft(soft) if slots.contains(soft));
+    pieces.truncate(pieces.iter().rposition(is_slot).map_or(0, |last| last + 1));
+    let (mut at, mut places) = (0, Vec::with_capacity(slots.len()));
+    for piece in &pieces {
+        if is_slot(piece) {
+            places.push(at);
+        }
+        at += length(piece);
+    }
+    Row { pieces, slots: places }
+}
+
+fn length(piece: &Piece) -> usize {
+    match piece {
+        Piece::Tokens(ids) => ids.len(),
+        Piece::Soft(_) => 1,
     }
 }
 

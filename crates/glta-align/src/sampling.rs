@@ -25,9 +25,10 @@ pub(crate) struct UserExample {
     pub(crate) fed: Vec<u32>,
 }
 
-/// One prompt of item-text alignment: slot `t` must name `items[t]`.
+/// One prompt of item-text alignment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ItemExample {
+    /// In the order of their tokens.
     pub(crate) items: Vec<u32>,
     /// The order in which the descriptions are shown.
     pub(crate) descriptions: Vec<u32>,

@@ -32,6 +32,8 @@ pub(crate) enum Fill<'a> {
     Text(&'a str),
     /// This many soft tokens, the next in order.
     Soft(usize),
+    /// Texts with a soft token behind each, and what stands between them.
+    Marked(&'a [&'a str], &'a str),
 }
 
 /// A stretch of a rendered prompt.
@@ -104,6 +106,12 @@ impl Templates {
     /// Fills the placeholders of one of the four prompts. A line with a
     /// placeholder that `fill` answers with `None` is left out.
     pub(crate) fn render<'a>(prompt: &str, fill: impl Fn(&str) -> Option<Fill<'a>>) -> Vec<Span> {
+        fn text(spans: &mut Vec<Span>, text: &str) {
+            match spans.last_mut() {
+                Some(Span::Text(last)) => last.push_str(text),
+                _ => spans.push(Span::Text(text.to_owned())),
+            }
+        }
         let mut spans = Vec::new();
         for line in prompt.split_inclusive('\n') {
             let filled: Option<Vec<(Piece<'_>, Option<Fill<'a>>)>> = pieces(line)
@@ -115,10 +123,12 @@ impl Templates {
             for (piece, fill) in filled.into_iter().flatten() {
                 match (piece, fill) {
                     (_, Some(Fill::Soft(n))) => spans.push(Span::Soft(n)),
-                    (_, Some(Fill::Text(text))) | (Piece::Literal(text), None) => {
-                        match spans.last_mut() {
-                            Some(Span::Text(last)) => last.push_str(text),
-                            _ => spans.push(Span::Text(text.to_owned())),
+                    (_, Some(Fill::Text(t))) | (Piece::Literal(t), None) => text(&mut spans, t),
+                    (_, Some(Fill::Marked(texts, separator))) => {
+                        for (n, t) in texts.iter().enumerate() {
+                            text(&mut spans, if n == 0 { "" } else { separator });
+                            text(&mut spans, t);
+                            spans.push(Span::Soft(1));
                         }
                     }
                     (Piece::Placeholder(_), None) => {}
@@ -126,6 +136,23 @@ impl Templates {
             }
         }
         spans
+    }
+
+    /// The prompt of item-text alignment with the item tokens before the descriptions:
+    /// the lines of the two change places, or, where they share one, they themselves.
+    pub(crate) fn items_first(&self) -> String {
+        let (first, second) = ("{DESCRIPTIONS}", "{ITEMS}");
+        let lines: Vec<&str> = self.item.split('\n').collect();
+        let line = |name| lines.iter().position(|line| line.contains(name)).unwrap_or_default();
+        let (a, b) = (line(first), line(second));
+        if a == b {
+            let between = "{BETWEEN}";
+            let swapped = self.item.replace(first, between).replace(second, first);
+            return swapped.replace(between, second);
+        }
+        let mut lines = lines.clone();
+        lines.swap(a, b);
+        lines.join("\n")
     }
 
     /// The text of a prompt before its first placeholder: the same for everyone.
@@ -209,6 +236,21 @@ mod tests {
             ]
         );
         assert_eq!(Templates::static_prefix(prompt), "Hello {not one}\nUser: ");
+    }
+
+    #[test]
+    fn texts_are_marked_and_items_come_first() {
+        let spans =
+            Templates::render("a {DESCRIPTIONS}\nb", |_| Some(Fill::Marked(&["one", "two"], "; ")));
+        let text = |text: &str| Span::Text(text.into());
+        let soft = Span::Soft(1);
+        assert_eq!(spans, [text("a one"), soft.clone(), text("; two"), soft, text("\nb")]);
+
+        let mut templates = Templates::llama2().unwrap();
+        templates.item = "match\nTexts: {DESCRIPTIONS}\nTokens: {ITEMS}\nend".into();
+        assert_eq!(templates.items_first(), "match\nTokens: {ITEMS}\nTexts: {DESCRIPTIONS}\nend");
+        templates.item = "{DESCRIPTIONS} and {ITEMS}".into();
+        assert_eq!(templates.items_first(), "{ITEMS} and {DESCRIPTIONS}");
     }
 
     #[test]

@@ -362,6 +362,21 @@ impl Default for TrainConfig {
     }
 }
 
+/// Where the slots of stage 2 are, and what they must name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum ItemSlots {
+    /// After the prompt: slot `t` names the item of the `t`-th item token, which it has
+    /// to find by its place among them (the paper's).
+    Place,
+    /// The same, but fed that token too, beside the slot's own embedding.
+    Token,
+    /// One behind each description, whose item it names; the item tokens stand before
+    /// them. Only what the descriptions say tells the items apart.
+    Description,
+}
+
 /// Stage 2, item-text alignment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -371,9 +386,8 @@ pub struct ItemStageConfig {
     pub enabled: bool,
     /// Items shown in one prompt.
     pub items: usize,
-    /// Slot `t` is fed the token of the item it must name, beside its own embedding;
-    /// else it has to find that token by its place among the shown ones.
-    pub slot_item_token: bool,
+    /// Where the slots are and what they must name.
+    pub slots: ItemSlots,
     /// A description is cut after this many tokens.
     pub max_tokens: usize,
     /// Optimisation.
@@ -385,7 +399,7 @@ impl Default for ItemStageConfig {
         Self {
             enabled: true,
             items: 4,
-            slot_item_token: true,
+            slots: ItemSlots::Token,
             max_tokens: 12,
             train: TrainConfig {
                 epochs: 4,
@@ -481,7 +495,7 @@ impl Config {
             config.user_stage.loss = TargetLoss::SampledSlots;
             config.user_stage.train.ema = 0.0;
             config.item_stage.train.ema = 0.0;
-            config.item_stage.slot_item_token = false;
+            config.item_stage.slots = ItemSlots::Place;
         }
         config
     }

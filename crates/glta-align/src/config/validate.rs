@@ -1,6 +1,8 @@
 //! What a configuration must satisfy before anything is run.
 
-use super::{Backbone, Config, KernelConfig, SlotPlacement, TargetLoss, TargetRule, TrainConfig};
+use super::{
+    Backbone, Config, ItemSlots, KernelConfig, SlotPlacement, TargetLoss, TargetRule, TrainConfig,
+};
 use crate::{Error, Result};
 
 impl Config {
@@ -79,6 +81,15 @@ impl Config {
                 Error::Config { field, problem } => wrong(field, format!("of {stage}: {problem}")),
                 other => other,
             })?;
+        }
+        if self.item_stage.enabled
+            && self.item_stage.slots == ItemSlots::Description
+            && model.slot_placement == SlotPlacement::Last
+        {
+            return Err(wrong(
+                "item_stage.slots",
+                "\"description\" needs slots of their own, which slot_placement = \"last\" has not",
+            ));
         }
         if self.item_stage.enabled && self.item_stage.items < 2 {
             return Err(wrong("item_stage.items", "at least 2 items are needed to have an order"));

@@ -9,7 +9,7 @@ use glta_llm::{ForwardOptions, Llama, Prefix};
 use glta_projector::{Piece, SoftBatch, splice};
 
 use super::Glta;
-use crate::config::{Backbone, Recompute, SlotPlacement, UserNode};
+use crate::config::{Backbone, ItemSlots, Recompute, SlotPlacement, UserNode};
 use crate::prompts::{Prompts, Row};
 use crate::sampling::{ItemExample, UserExample};
 use crate::{Error, Result};
@@ -28,7 +28,7 @@ impl Glta {
         let (b, hidden) = (examples.len(), tokens.dim(D::Minus1)?);
         let slots: Vec<u32> = (0..per as u32).collect();
         let mut inputs = self.slot_embeddings(slots, b)?;
-        if self.config.item_stage.slot_item_token {
+        if self.config.item_stage.slots == ItemSlots::Token {
             inputs = (inputs + tokens.reshape((b, per, hidden))?)?;
         }
         let soft = Tensor::cat(&[&tokens, &inputs.reshape((b * per, hidden))?], 0)?;

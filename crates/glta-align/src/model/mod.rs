@@ -13,7 +13,7 @@ use candle_core::{DType, Device, Tensor, Var};
 use glta_gllm::{Decoder, GllmHead, GllmWeights};
 use glta_projector::{Parameters, Projector, normal_parameter};
 
-use crate::config::{Backbone, Config, SlotPlacement};
+use crate::config::{Backbone, Config, ItemSlots, SlotPlacement};
 use crate::files::{read_tensors, take, write_tensors};
 use crate::kernel::Kernel;
 use crate::nodes::Nodes;
@@ -180,12 +180,20 @@ impl Glta {
         examples.iter().map(length).collect()
     }
 
-    /// Stage-2 loss: slot `t` of every example must name its `t`-th item. What these
-    /// examples add to the mean over `all`.
+    /// The items that the slots of a stage-2 prompt must name, in order.
+    fn named<'a>(&self, example: &'a ItemExample) -> &'a [u32] {
+        match self.config.item_stage.slots {
+            ItemSlots::Description => &example.descriptions,
+            ItemSlots::Place | ItemSlots::Token => &example.items,
+        }
+    }
+
+    /// Stage-2 loss: every slot must name its item. What these examples add to the mean
+    /// over `all`.
     pub(crate) fn item_loss(&self, examples: &[ItemExample], all: usize) -> Result<Tensor> {
         let hidden = self.item_hidden(examples)?;
         let targets: Vec<Vec<u32>> =
-            examples.iter().flat_map(|e| e.items.iter().map(|&i| vec![i])).collect();
+            examples.iter().flat_map(|e| self.named(e).iter().map(|&i| vec![i])).collect();
         let masked = vec![Vec::new(); targets.len()];
         let slots = all * self.config.item_stage.items;
         Ok(self.head.loss_part(&hidden, None, None, &targets, &masked, slots)?)
@@ -203,7 +211,7 @@ impl Glta {
         let mut rows = logits.iter();
         let mut matches = 0;
         for example in examples {
-            for (&item, row) in example.items.iter().zip(rows.by_ref()) {
+            for (&item, row) in self.named(example).iter().zip(rows.by_ref()) {
                 let own = row[at(item)];
                 matches +=
                     usize::from(example.items.iter().all(|&i| i == item || row[at(i)] < own));

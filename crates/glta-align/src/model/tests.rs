@@ -207,12 +207,43 @@ fn a_users_number_stands_for_the_user_token() {
 
 #[test]
 fn gradients_of_the_item_stage_from_prompt_to_loss() {
-    let model = model(|_| ());
-    let examples = [
-        ItemExample { items: vec![0, 3, 5], descriptions: vec![5, 0, 3] },
-        ItemExample { items: vec![6, 1, 2], descriptions: vec![1, 2, 6] },
-    ];
-    check(&model, &model.item_parameters(), || model.item_loss(&examples, 2).unwrap());
+    for slots in [ItemSlots::Place, ItemSlots::Token, ItemSlots::Description] {
+        let model = model(|c| c.item_stage.slots = slots);
+        let examples = [
+            ItemExample { items: vec![0, 3, 5], descriptions: vec![5, 0, 3] },
+            ItemExample { items: vec![6, 1, 2], descriptions: vec![1, 2, 6] },
+        ];
+        check(&model, &model.item_parameters(), || model.item_loss(&examples, 2).unwrap());
+    }
+}
+
+/// A slot behind a description reads it and what is before it, and nothing after.
+#[test]
+fn slots_behind_descriptions() {
+    let model = model(|c| {
+        c.item_stage.slots = ItemSlots::Description;
+        // The numbers are at the end.
+        c.item_stage.max_tokens = 40;
+    });
+    let hidden = |items: [u32; 3], descriptions: [u32; 3]| {
+        let example = ItemExample { items: items.to_vec(), descriptions: descriptions.to_vec() };
+        model.item_hidden(&[example]).unwrap().detach().to_vec2::<f32>().unwrap()
+    };
+    let base = hidden([0, 3, 5], [5, 0, 3]);
+    assert_eq!(base.len(), 3);
+    let same = |other: &[Vec<f32>], slot: usize| {
+        base[slot].iter().zip(&other[slot]).all(|(a, b)| (a - b).abs() < 1e-5)
+    };
+    let last = hidden([0, 3, 5], [5, 0, 6]);
+    assert!(same(&last, 0) && same(&last, 1) && !same(&last, 2));
+    let first = hidden([0, 3, 5], [6, 0, 3]);
+    assert!(!same(&first, 0) && !same(&first, 1));
+    // The tokens come first, in the order of the items.
+    let tokens = hidden([0, 5, 3], [5, 0, 3]);
+    assert!((0..3).all(|slot| !same(&tokens, slot)));
+    // What is named is the item of the description, not that of the token.
+    let example = ItemExample { items: vec![0, 3, 5], descriptions: vec![5, 0, 3] };
+    assert_eq!(model.named(&example), [5, 0, 3]);
 }
 
 #[test]
