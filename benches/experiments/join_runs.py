@@ -1,0 +1,81 @@
+"""The table of several runs of one example as if it had been one run: seeds or systems
+that were run beside each other, each with an --out of its own.
+
+Prints the mean and standard deviation over seeds of every system that all seeds have,
+then the system of --against minus each other, paired over users and seeds (two-sided
+test, normal approximation). Of a system and seed that several runs hold the first
+counts.
+
+    python join_runs.py RUN [RUN ...] [--against GLTA] [--systems A,B]
+"""
+
+import argparse
+import json
+import math
+import pathlib
+import statistics
+
+parser = argparse.ArgumentParser()
+parser.add_argument("runs", nargs="+", type=pathlib.Path)
+parser.add_argument("--against", default="GLTA")
+parser.add_argument("--systems", help="only these, in this order")
+args = parser.parse_args()
+
+METRICS = ["P@5", "P@10", "N@5", "N@10", "R@20", "N@20", "valid_N@10"]
+rows, order, dataset = {}, [], None
+for run in args.runs:
+    record = json.loads((run / "metrics.json").read_text())
+    dataset = dataset or record["dataset"]
+    if record["dataset"] != dataset:
+        raise SystemExit(f"{run} was run on other data than {args.runs[0]}")
+    for row in record["rows"]:
+        rows.setdefault((row["system"], row["seed"]), (run, row))
+        if row["system"] not in order:
+            order.append(row["system"])
+seeds = sorted({seed for _, seed in rows})
+systems = args.systems.split(",") if args.systems else order
+systems = [s for s in systems if all((s, seed) in rows for seed in seeds)]
+
+
+def short(value, digits=4):
+    return f"{value:.{digits}f}".replace("0.", ".", 1)
+
+
+def spread(values):
+    mean = short(statistics.mean(values))
+    return mean + (f" ± {short(statistics.stdev(values))}" if len(values) > 1 else "")
+
+
+def users(system, seed):
+    run, _ = rows[system, seed]
+    name = system.lower().replace(" ", "-")
+    return json.loads((run / f"seed-{seed}" / "users" / f"{name}.json").read_text())
+
+
+print(f"seeds {seeds}\n\n| system | " + " | ".join(METRICS) + " |")
+print("|---|" + "---:|" * len(METRICS))
+for system in systems:
+    of = [rows[system, seed][1] for seed in seeds]
+    cells = (spread([row[m] for row in of]) if m in of[0] else "" for m in METRICS)
+    print(f"| {system} | " + " | ".join(cells) + " |")
+
+print(f"\n{args.against} minus the other:\n\n| against | N@10 | s.e. | p | N@20 | s.e. | p | pairs |")
+print("|---|---:|---:|---:|---:|---:|---:|---:|")
+for system in systems:
+    if system == args.against:
+        continue
+    cells = []
+    for metric in ["ndcg_10", "ndcg_20"]:
+        differences = []
+        for seed in seeds:
+            own, other = users(args.against, seed), users(system, seed)
+            assert own["users"] == other["users"], f"{system}, seed {seed}: other users"
+            differences += [a - b for a, b in zip(own[metric], other[metric])]
+        mean = statistics.mean(differences)
+        error = statistics.stdev(differences) / math.sqrt(len(differences))
+        p = math.erfc(abs(mean) / error / math.sqrt(2)) if error > 0 else 1.0
+        cells += [f"{mean:+.4f}".replace("0.", ".", 1), short(error), f"{p:.0e}"]
+    print(f"| {system} | " + " | ".join(cells) + f" | {len(differences)} |")
+for system in systems:
+    settings = {seed: rows[system, seed][1].get("settings", "") for seed in seeds}
+    print(f"\n{system}: " + "; ".join(f"{seed}: {of}" for seed, of in settings.items() if of))
