@@ -10,7 +10,10 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use candle_core::Device;
-use glta::align::{Backbone, Recommendation};
+use glta::align::{Backbone, ItemSlots, Recommendation};
+use glta::comm::Alone;
+use glta::data::ShopConfig;
+use glta::gllm::Decoder;
 use glta::llm::LlamaOptions;
 use glta::prelude::*;
 use rand::Rng;
@@ -91,6 +94,29 @@ fn slots_learn_to_name_their_items() {
     assert!(accuracy > 0.6, "{accuracy}");
 }
 
+/// From what descriptions say alone, with a language model that has learned something.
+#[test]
+fn slots_behind_descriptions_learn_from_texts() {
+    let folder = tempfile::tempdir().unwrap();
+    let llm = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/quickstart/llm");
+    let language = LanguageModel::load(llm, &LlamaOptions::default(), &Device::Cpu).unwrap();
+    let mut config = config(Preset::Default);
+    config.texts.profile = false;
+    config.texts.prediction = false;
+    config.item_stage.slots = ItemSlots::Description;
+    config.item_stage.train.epochs = 20;
+    config.item_stage.train.learning_rate = 5e-3;
+    config.user_stage.train.epochs = 1;
+    let shop = ShopConfig { users: 60, items: 80, ..ShopConfig::default() };
+    let shop = Dataset::shop(&shop).unwrap();
+    let split = Split::new(&shop, &SplitConfig::default()).unwrap();
+    let data = RunData::new(&shop, &split, &TextConfig::default()).unwrap();
+    let run = Run::open(folder.path().join("run"), config, data, false).unwrap();
+    let (_, report) = run.fit(Some(&language), &mut go).unwrap();
+    let accuracy = report.item_stage.unwrap().best().unwrap();
+    assert!(accuracy > 0.6, "{accuracy}");
+}
+
 #[test]
 fn both_presets_train_save_load_and_recommend() {
     let folder = tempfile::tempdir().unwrap();
@@ -99,12 +125,16 @@ fn both_presets_train_save_load_and_recommend() {
         let dir = folder.path().join(name);
         let run = Run::open(&dir, config(preset), data(), false).unwrap();
         let (trained, report) = run.fit(Some(&language), &mut go).unwrap();
-        assert_eq!(report.item_stage.unwrap().losses.len(), 2);
+        assert_eq!(report.item_stage.as_ref().unwrap().losses.len(), 2);
         assert_eq!(report.user_stage.losses.len(), 3);
         assert!(!dir.join("state.safetensors").exists());
 
         let loaded = Recommender::load(&dir, Some(&language)).unwrap();
         assert_eq!(answers(&trained), answers(&loaded), "{name}");
+        let watched = report.validation().unwrap();
+        assert_eq!(loaded.validation(&Alone).unwrap(), Some(watched), "{name}");
+        let other = loaded.with_decoder(Decoder::MeanSlots).validation(&Alone).unwrap().unwrap();
+        assert!((0.0..=1.0).contains(&other));
         let known = data();
         for user in 0..known.users.len() as u32 {
             let list = loaded.recommend(user, 20).unwrap();

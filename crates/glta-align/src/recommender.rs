@@ -1,13 +1,14 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use glta_comm::Communicator;
 use glta_gllm::{Decoder, Ranked};
 
 use crate::data::{ItemRecord, RunData};
 use crate::language::LanguageModel;
 use crate::model::Glta;
 use crate::sampling::{UserExample, inference_example};
-use crate::stages::{rank, rank_users};
+use crate::stages::{rank, rank_users, validation};
 use crate::{Config, Error, Result};
 
 /// A trained recommender.
@@ -55,6 +56,16 @@ impl Recommender {
     pub fn with_decoder(&self, decoder: Decoder) -> Self {
         let model = self.model.with_decoder(decoder);
         Self { model, data: self.data.clone(), by_raw_id: self.by_raw_id.clone() }
+    }
+
+    /// N@10 on the run's validation items, training items left out: what training
+    /// watched, here of this decoder. `None` for a run without validation items. Every
+    /// rank of `comm` calls it and gets the same.
+    ///
+    /// # Errors
+    /// A failed rank; a language model's pass that fails.
+    pub fn validation(&self, comm: &dyn Communicator) -> Result<Option<f64>> {
+        validation(&self.model, &self.data, comm)
     }
 
     /// The configuration it was trained with.

@@ -217,7 +217,11 @@ impl Stage for UserStage<'_> {
 }
 
 /// N@10 on the validation items, training items left out.
-fn validation(model: &Glta, data: &RunData, comm: &dyn Communicator) -> Result<Option<f64>> {
+pub(crate) fn validation(
+    model: &Glta,
+    data: &RunData,
+    comm: &dyn Communicator,
+) -> Result<Option<f64>> {
     if data.valid.is_empty() {
         return Ok(None);
     }

@@ -209,7 +209,9 @@ impl Session<'_> {
         if self.record.row(system, recommender.config().seed).is_some() {
             return Ok(());
         }
-        let row = self.ranked(system, &recommender.with_decoder(decoder), None, inputs)?;
+        let recommender = recommender.with_decoder(decoder);
+        let valid = recommender.validation(&*self.comm)?;
+        let row = self.ranked(system, &recommender, valid, inputs)?;
         self.push(row)
     }
 
