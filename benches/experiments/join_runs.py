@@ -14,6 +14,7 @@ import json
 import math
 import pathlib
 import statistics
+import sys
 
 parser = argparse.ArgumentParser()
 parser.add_argument("runs", nargs="+", type=pathlib.Path)
@@ -34,7 +35,12 @@ for run in args.runs:
             order.append(row["system"])
 seeds = sorted({seed for _, seed in rows})
 systems = args.systems.split(",") if args.systems else order
-systems = [s for s in systems if all((s, seed) in rows for seed in seeds)]
+part = [s for s in systems if not all((s, seed) in rows for seed in seeds)]
+systems = [s for s in systems if s not in part]
+if part:
+    print(f"left out, not of all seeds: {', '.join(part)}", file=sys.stderr)
+if args.against not in systems:
+    raise SystemExit(f"--against {args.against}: there are {', '.join(systems) or 'no systems'}")
 
 
 def short(value, digits=4):

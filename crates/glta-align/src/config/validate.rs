@@ -187,6 +187,10 @@ mod tests {
             ])
             .contains("slots must see")
         );
+        assert!(
+            refused(&["item_stage.slots=description", "model.slot_placement=last"])
+                .contains("slots of their own")
+        );
         assert!(refused(&["kernel.l2=[]"]).contains("kernel.l2"));
         assert!(refused(&["kernel.l2=[0.01]"]).contains("kernel.l2"));
         assert!(refused(&["kernel.text=[-1.0]"]).contains("kernel.text"));

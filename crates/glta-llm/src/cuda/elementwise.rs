@@ -1,7 +1,7 @@
 //! Norms, rotary embedding, SwiGLU, and moving rows and columns. All tensors are
 //! `(rows, width)`.
 
-use super::{Arg, Launch, Source, launch, unwritten};
+use super::{Arg, Launch, Source, expect_f32, launch, unwritten};
 use crate::error::Result;
 use candle_core::{DType, Tensor};
 
@@ -17,6 +17,7 @@ fn reduction(rows: usize, width: usize, sums: usize) -> Launch {
 
 /// `x / rms(x) * w` of f32, in `dtype`.
 pub(crate) fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32, dtype: DType) -> Result<Tensor> {
+    expect_f32("the input of a norm", Some(x))?;
     let (rows, width) = x.dims2()?;
     let y = unwritten((rows, width), dtype, x.device())?;
     let args = [Arg::In(x), Arg::In(weight), Arg::Out(&y), Arg::U32(width), Arg::F32(eps)];
@@ -32,8 +33,10 @@ pub(crate) fn rms_norm_backward(
     dy: &Tensor,
     residual: Option<&Tensor>,
 ) -> Result<Tensor> {
+    expect_f32("the input of a norm", Some(x))?;
+    expect_f32("the gradient beside a norm", residual)?;
     let (rows, width) = x.dims2()?;
-    let dx = unwritten((rows, width), x.dtype(), x.device())?;
+    let dx = unwritten((rows, width), DType::F32, x.device())?;
     let args = [
         Arg::In(x),
         Arg::In(weight),

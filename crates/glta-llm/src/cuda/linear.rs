@@ -1,7 +1,7 @@
 //! Frozen linear layers on the device.
 
 use super::quantized::{FEW_ROWS, Quantized};
-use super::{Accelerator, driver, elementwise, unwritten};
+use super::{Accelerator, driver, elementwise, expect_f32, unwritten};
 use crate::error::Result;
 use crate::simd::SimdLevel;
 use crate::weights::{DenseData, Matrix, Storage};
@@ -183,11 +183,12 @@ impl Linear {
     /// `X Wᵀ + b`: `(rows, inputs)` to `(rows, outputs)` in the dtype of activations;
     /// with a residual `X Wᵀ + b + residual` in f32, as the residual is.
     pub(crate) fn forward(&self, x: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
+        expect_f32("the residual of a layer", residual)?;
         let (rows, _) = x.dims2()?;
         let bias = self.bias.as_ref();
         let few = rows <= FEW_ROWS;
         if few && self.runs.iter().all(|run| matches!(run.weight, Weight::Packed { .. })) {
-            let dtype = residual.map_or(self.dtype, Tensor::dtype);
+            let dtype = residual.map_or(self.dtype, |_| DType::F32);
             let y = unwritten((rows, self.outputs), dtype, x.device())?;
             for run in &self.runs {
                 let Weight::Packed { parts, order } = &run.weight else { continue };

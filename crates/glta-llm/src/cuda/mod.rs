@@ -175,6 +175,14 @@ fn suffix(dtype: DType) -> Result<&'static str> {
     }
 }
 
+/// Refuses what a kernel would read as f32 though it is not.
+fn expect_f32(what: &str, tensor: Option<&Tensor>) -> Result<()> {
+    match tensor.map(Tensor::dtype) {
+        None | Some(DType::F32) => Ok(()),
+        Some(other) => Err(Error::Input(format!("{what} is {other:?}, expected F32"))),
+    }
+}
+
 /// A tensor whose elements a kernel is about to write, all of them.
 fn unwritten(shape: impl Into<Shape>, dtype: DType, device: &Device) -> Result<Tensor> {
     // SAFETY: handed to kernels as `Arg::Out` only; tests fill it with NaN first.

@@ -105,6 +105,12 @@ fn norms_and_activations() {
                 let exact = Accelerator::emulated(Precision::F32);
                 close("rms_norm_backward", &got, &expected, &exact);
             }
+            if a.dtype != DType::F32 {
+                // Read as f32 it would be read beyond its end.
+                assert!(device.forward(&dy).is_err());
+                assert!(device.backward(&dy, &dy, None).is_err());
+                assert!(device.backward(&x, &dy, Some(&dy)).is_err());
+            }
             let got = device.in_f32().forward(&x).unwrap();
             let expected = host.forward(&x).unwrap();
             close("rms_norm", &got, &expected, &Accelerator::emulated(Precision::F32));
@@ -244,6 +250,7 @@ fn linear_layers() {
                         close(&what, &got, &host.forward(&x32, residual).unwrap(), &a);
                     }
                     let (dy, dy32) = rounded(&random((rows, 96 + n), 13), &a);
+                    assert_eq!(device.forward(&x, Some(&dy)).is_err(), a.dtype != DType::F32);
                     let got = device.backward(&dy).unwrap();
                     let what = format!("{bits} bits backward, {k} inputs, {rows} rows");
                     close(&what, &got, &host.backward(&dy32).unwrap(), &a);
