@@ -37,6 +37,9 @@ impl Nccl {
     /// `device` is no GPU, or NCCL cannot be started on this rank or on rank 0.
     pub fn new(inner: Arc<dyn Communicator>, device: &Device) -> Result<Self> {
         let stream = device.as_cuda_device()?.cuda_stream();
+        // NCCL takes the thread's current GPU, on a thread that has used none the first.
+        let bound = stream.context().bind_to_thread();
+        bound.map_err(|e| Error::Nccl(format!("the device of this rank: {e}")))?;
         let own = if inner.is_root() { Some(Id::new()) } else { None };
         // Where rank 0 has none, the others must not wait for it.
         let bytes: Vec<u8> = match &own {

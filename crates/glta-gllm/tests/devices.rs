@@ -1,12 +1,19 @@
-//! Loss, gradients and ranking on a CUDA device against the CPU. Says so where
-//! there is no device. (The crate's own tests run the same operations on the CPU.)
-#![allow(clippy::unwrap_used, clippy::print_stdout)]
+//! Loss, gradients and ranking on a device against the CPU. The CPU stands in for the
+//! device in a test that always runs; with the feature `cuda` the same body runs on a
+//! GPU with `-- --include-ignored`. (The crate's own tests run the device's operations
+//! on the CPU.)
+#![allow(clippy::unwrap_used)]
 
-use candle_core::{Device, Tensor, Var};
+#[cfg(feature = "cuda")]
+#[path = "../../glta-llm/tests/support/gpu.rs"]
+mod gpu;
+
+use candle_core::{DType, Device, Tensor, Var};
 use glta_gllm::{Decoder, GllmHead};
 
 fn values(tensor: &Tensor) -> Vec<f32> {
-    tensor.to_device(&Device::Cpu).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+    let host = tensor.to_device(&Device::Cpu).unwrap();
+    host.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1().unwrap()
 }
 
 fn hidden(device: &Device) -> Var {
@@ -14,15 +21,7 @@ fn hidden(device: &Device) -> Var {
     Var::from_vec(data, (12, 24), device).unwrap()
 }
 
-#[test]
-fn loss_and_lists_equal_the_cpu() {
-    let cuda = match Device::new_cuda(0) {
-        Ok(device) => device,
-        Err(error) => {
-            println!("skipped: no CUDA device ({error})");
-            return;
-        }
-    };
+fn loss_and_lists_equal_the_cpu(device: &Device) {
     const ITEMS: usize = 3001;
     let targets: Vec<Vec<u32>> =
         (0..12).map(|r| (0..r % 4).map(|i| 100 * i + r).collect()).collect();
@@ -45,11 +44,31 @@ fn loss_and_lists_equal_the_cpu() {
             .collect();
         (all, lists)
     };
-    let ((got, lists), (expected, expected_lists)) = (run(&cuda), run(&Device::Cpu));
+    let ((got, lists), (expected, expected_lists)) = (run(device), run(&Device::Cpu));
     assert_eq!(lists, expected_lists);
+    assert_eq!(got.len(), expected.len());
     for (got, expected) in got.iter().zip(&expected) {
+        assert_eq!(got.len(), expected.len());
         for (a, b) in got.iter().zip(expected) {
             assert!((a - b).abs() <= 1e-4 * b.abs().max(1e-2), "{a} {b}");
         }
+    }
+}
+
+mod on_the_cpu {
+    #[test]
+    fn loss_and_lists_equal_the_cpu() {
+        super::loss_and_lists_equal_the_cpu(&candle_core::Device::Cpu);
+    }
+}
+
+#[cfg(feature = "cuda")]
+mod on_a_gpu {
+    use crate::gpu;
+
+    #[test]
+    #[ignore = "needs an NVIDIA GPU; run with --ignored"]
+    fn loss_and_lists_equal_the_cpu() {
+        gpu::devices().iter().for_each(super::loss_and_lists_equal_the_cpu);
     }
 }

@@ -116,19 +116,19 @@ impl DecoderLayer {
 
     /// `silu(gate) * up`, `(tokens, inner)`.
     fn activate(&self, gate_up: &Tensor) -> Result<Tensor> {
-        match self.down {
+        match &self.down {
             Linear::Host(_) => SwiGlu { width: self.inner, level: self.level }.forward(gate_up),
-            Linear::Device(_) => elementwise::swiglu(gate_up),
+            Linear::Device(down) => elementwise::swiglu(down.driver(), gate_up),
         }
     }
 
     /// Gradient at `gate_up` given the one at the activation.
     fn activate_backward(&self, gate_up: &Tensor, dh: &Tensor) -> Result<Tensor> {
-        match self.down {
+        match &self.down {
             Linear::Host(_) => {
                 SwiGlu { width: self.inner, level: self.level }.backward(gate_up, dh)
             }
-            Linear::Device(_) => elementwise::swiglu_backward(gate_up, dh),
+            Linear::Device(down) => elementwise::swiglu_backward(down.driver(), gate_up, dh),
         }
     }
 

@@ -146,8 +146,12 @@ impl Inner {
                 self.config.vocab_size
             )));
         }
-        if let Some(table) = &self.embedding_on_device {
-            return elementwise::gather_rows(table, &Tensor::new(ids, &self.device)?);
+        if let (Some(accelerator), Some(table)) = (&self.accelerator, &self.embedding_on_device) {
+            return elementwise::gather_rows(
+                &accelerator.driver,
+                table,
+                &Tensor::new(ids, &self.device)?,
+            );
         }
         let mut out = vec![0.0; ids.len() * hidden];
         for (&id, row) in ids.iter().zip(out.chunks_exact_mut(hidden)) {
@@ -203,6 +207,11 @@ impl Llama {
     ///
     /// The files are memory-mapped while they are read and must not be changed
     /// meanwhile. Weights stay packed in memory.
+    ///
+    /// Loading onto a CUDA device turns that [`Device`]'s event tracking off: its
+    /// tensors are used on its own stream, in order. Where another stream uses them
+    /// (through cudarc, or by `to_device` to another GPU), call [`Device::synchronize`]
+    /// first, and keep them until that use has finished.
     ///
     /// # Errors
     /// Missing or malformed files, tensors that are missing, surplus, of the

@@ -41,8 +41,9 @@ pub(crate) struct RmsNorm {
     pub(crate) weight: Vec<f32>,
     pub(crate) eps: f32,
     pub(crate) level: SimdLevel,
-    /// The weight, and the dtype of results, where the model is on another device.
-    pub(crate) on_device: Option<(Tensor, DType)>,
+    /// The weight, and what runs it to results of its dtype, where the model is on
+    /// another device.
+    pub(crate) on_device: Option<(Tensor, cuda::Accelerator)>,
 }
 
 impl RmsNorm {
@@ -54,14 +55,14 @@ impl RmsNorm {
     ) -> Result<Self> {
         let on_device = match accelerator {
             None => None,
-            Some(a) => Some((Tensor::from_slice(&weight, weight.len(), &a.device)?, a.dtype)),
+            Some(a) => Some((Tensor::from_slice(&weight, weight.len(), &a.device)?, a.clone())),
         };
         Ok(Self { weight, eps, level, on_device })
     }
 
     /// With results in f32 on any device: the norm behind the last layer.
     pub(crate) fn in_f32(mut self) -> Self {
-        self.on_device = self.on_device.map(|(weight, _)| (weight, DType::F32));
+        self.on_device = self.on_device.map(|(weight, a)| (weight, a.with_dtype(DType::F32)));
         self
     }
 
@@ -69,7 +70,9 @@ impl RmsNorm {
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         match &self.on_device {
             None => Ok(x.apply_op1_no_bwd(self)?),
-            Some((weight, dtype)) => cuda::elementwise::rms_norm(x, weight, self.eps, *dtype),
+            Some((weight, a)) => {
+                cuda::elementwise::rms_norm(&a.driver, x, weight, self.eps, a.dtype)
+            }
         }
     }
 
@@ -81,8 +84,8 @@ impl RmsNorm {
         d_residual: Option<&Tensor>,
     ) -> Result<Tensor> {
         match (&self.on_device, d_residual) {
-            (Some((weight, _)), residual) => {
-                cuda::elementwise::rms_norm_backward(x, weight, self.eps, dy, residual)
+            (Some((weight, a)), residual) => {
+                cuda::elementwise::rms_norm_backward(&a.driver, x, weight, self.eps, dy, residual)
             }
             (None, Some(residual)) => Ok(x.apply_op3_no_bwd(dy, residual, self)?),
             (None, None) => Ok(x.apply_op3_no_bwd(dy, &dy.zeros_like()?, self)?),

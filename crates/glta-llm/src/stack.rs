@@ -51,7 +51,7 @@ impl Batch {
             index.extend((0..w[1] - w[0]).map(|at| (row * self.seq + at) as u32));
         }
         let index = accelerator.table(index)?;
-        elementwise::gather_rows(&x.flatten(0, 1)?, &index)
+        elementwise::gather_rows(&accelerator.driver, &x.flatten(0, 1)?, &index)
     }
 
     /// `(tokens, width)` to `(batch, seq, width)`, zero where padded.
@@ -64,7 +64,7 @@ impl Batch {
         for (row, w) in index.chunks_exact_mut(self.seq).zip(self.starts.windows(2)) {
             row.iter_mut().zip(w[0]..w[1]).for_each(|(to, token)| *to = token as u32);
         }
-        let y = elementwise::gather_rows(x, &accelerator.table(index)?)?;
+        let y = elementwise::gather_rows(&accelerator.driver, x, &accelerator.table(index)?)?;
         Ok(y.reshape((rows, self.seq, ()))?)
     }
 }

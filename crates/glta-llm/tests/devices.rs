@@ -1,90 +1,143 @@
-//! The model on a CUDA device against the model on the CPU: one body for every
-//! format and precision. Says so where there is no device. (The same body runs in
-//! the crate with the kernels on the host.)
-#![allow(clippy::unwrap_used, clippy::print_stdout)]
+//! Models on a device against the same models on the CPU in f32. The CPU stands in for
+//! the device in tests that always run; with the feature `cuda` the same bodies run on
+//! a GPU:
+//!
+//! ```sh
+//! cargo test --release -p glta-llm --features cuda --test devices -- --include-ignored
+//! ```
+//!
+//! (The crate's own tests run them with the kernels on the host.)
+#![allow(clippy::unwrap_used)]
 
+#[cfg(feature = "cuda")]
+#[path = "support/gpu.rs"]
+mod gpu;
 #[path = "support/same.rs"]
 mod same;
 mod support;
 
 use candle_core::{Device, Tensor};
-use glta_llm::{Llama, LlamaOptions, Precision};
+use glta_llm::{ForwardOptions, Llama, LlamaOptions, Precision};
 use support::Spec;
 
-fn cuda() -> Option<Device> {
-    match Device::new_cuda(0) {
-        Ok(device) => Some(device),
-        Err(error) => {
-            println!("skipped: no CUDA device ({error})");
-            None
-        }
+fn precisions(device: &Device) -> &'static [Precision] {
+    match device.is_cpu() {
+        true => &[Precision::F32, Precision::Bf16],
+        false => &[Precision::F32, Precision::Bf16, Precision::F16],
     }
 }
 
 /// `kind` is "gptq" or "plain".
-fn check(device: &Device, spec: &Spec, kind: &str, precisions: &[Precision]) {
+fn check(device: &Device, spec: &Spec, measured: [f64; 2], kind: &str) {
     let dir = tempfile::tempdir().unwrap();
     support::write_twins(dir.path(), spec);
     let dir = dir.path().join(kind);
     let reference = Llama::load(&dir, &LlamaOptions::default(), &Device::Cpu).unwrap();
-    for &precision in precisions {
+    for &precision in precisions(device) {
         let options = LlamaOptions { precision, ..LlamaOptions::default() };
         let model = Llama::load(&dir, &options, device).unwrap();
-        same::check(&format!("{kind}, {} bits", spec.bits), precision, &model, &reference);
+        let what = format!("{kind}, {} bits, {} wide", spec.bits, spec.hidden);
+        same::check(&what, precision, measured, &model, &reference);
     }
 }
 
-const ALL: [Precision; 3] = [Precision::F32, Precision::Bf16, Precision::F16];
-
-#[test]
-fn every_format_equals_the_cpu() {
-    let Some(device) = cuda() else { return };
-    let base = Spec::default();
-    for (bits, group, act_order, sym, tied) in [
-        (2, 48, true, false, true),
-        (3, 0, false, false, false),
-        (4, 32, true, false, true),
-        (4, 0, true, true, false),
-        (8, 32, false, true, true),
-    ] {
-        let spec = Spec { bits, group, act_order, sym, tied, bias: act_order, ..base.clone() };
-        check(&device, &spec, "gptq", &ALL);
+fn every_format(device: &Device) {
+    let [small @ .., _] = Spec::formats();
+    for (spec, measured) in &small {
+        check(device, spec, *measured, "gptq");
     }
-    check(&device, &base, "plain", &ALL);
+    let [(spec, measured), ..] = &small;
+    check(device, spec, *measured, "plain");
 }
 
-/// Heads of 128, several groups, more panels than multiprocessors.
-#[test]
-fn larger_layers_equal_the_cpu() {
-    let Some(device) = cuda() else { return };
-    let spec = Spec {
-        vocab: 1000,
-        hidden: 512,
-        inner: 5504,
-        heads: 4,
-        kv_heads: 2,
-        head_dim: 128,
-        group: 128,
-        ..Spec::default()
-    };
-    check(&device, &spec, "gptq", &ALL);
+fn larger_layers(device: &Device) {
+    let [.., (spec, measured)] = Spec::formats();
+    check(device, &spec, measured, "gptq");
 }
 
-#[test]
-fn results_do_not_depend_on_the_run() {
-    let Some(device) = cuda() else { return };
+fn small_model(device: &Device, precision: Precision) -> Llama {
     let dir = tempfile::tempdir().unwrap();
     support::write_twins(dir.path(), &Spec::default());
-    let options = LlamaOptions { precision: Precision::Bf16, ..LlamaOptions::default() };
-    let model = Llama::load(dir.path().join("gptq"), &options, &device).unwrap();
-    let run = |rows: usize| -> Vec<f32> {
-        let ids: Vec<u32> = (0..rows as u32 * 9).map(|i| i % 90).collect();
-        let x = model.embed(&ids).unwrap().reshape((rows, 9, 64)).unwrap();
-        let options = glta_llm::ForwardOptions::default();
-        let y: Tensor = model.hidden_states(&x, &vec![9; rows], &options).unwrap();
-        y.flatten_all().unwrap().to_vec1().unwrap()
-    };
+    let options = LlamaOptions { precision, ..LlamaOptions::default() };
+    Llama::load(dir.path().join("gptq"), &options, device).unwrap()
+}
+
+fn states(model: &Llama, rows: usize) -> Vec<f32> {
+    let ids: Vec<u32> = (0..rows as u32 * 9).map(|i| i % 90).collect();
+    let x = model.embed(&ids).unwrap().reshape((rows, 9, 64)).unwrap();
+    let y: Tensor = model.hidden_states(&x, &vec![9; rows], &ForwardOptions::default()).unwrap();
+    y.flatten_all().unwrap().to_vec1().unwrap()
+}
+
+fn results_do_not_depend_on_the_run(device: &Device) {
+    let model = small_model(device, Precision::Bf16);
     for rows in [1, 7] {
-        assert!(run(rows) == run(rows));
+        assert!(states(&model, rows) == states(&model, rows));
+    }
+}
+
+fn threads_share_a_model(device: &Device) {
+    let model = small_model(device, Precision::F32);
+    let expected = states(&model, 3);
+    std::thread::scope(|scope| {
+        let threads = [(); 4].map(|()| scope.spawn(|| states(&model, 3)));
+        for thread in threads {
+            assert!(thread.join().unwrap() == expected);
+        }
+    });
+}
+
+mod on_the_cpu {
+    use candle_core::Device;
+
+    #[test]
+    fn every_format_equals_the_cpu() {
+        super::every_format(&Device::Cpu);
+    }
+
+    #[test]
+    fn larger_layers_equal_the_cpu() {
+        super::larger_layers(&Device::Cpu);
+    }
+
+    #[test]
+    fn results_do_not_depend_on_the_run() {
+        super::results_do_not_depend_on_the_run(&Device::Cpu);
+    }
+
+    #[test]
+    fn threads_share_a_model() {
+        super::threads_share_a_model(&Device::Cpu);
+    }
+}
+
+#[cfg(feature = "cuda")]
+mod on_a_gpu {
+    use crate::gpu;
+
+    #[test]
+    #[ignore = "needs an NVIDIA GPU; run with --ignored"]
+    fn every_format_equals_the_cpu() {
+        gpu::devices().iter().for_each(super::every_format);
+    }
+
+    #[test]
+    #[ignore = "needs an NVIDIA GPU; run with --ignored"]
+    fn larger_layers_equal_the_cpu() {
+        gpu::devices().iter().for_each(super::larger_layers);
+    }
+
+    #[test]
+    #[ignore = "needs an NVIDIA GPU; run with --ignored"]
+    fn results_do_not_depend_on_the_run() {
+        gpu::devices().iter().for_each(super::results_do_not_depend_on_the_run);
+    }
+
+    #[test]
+    #[ignore = "needs an NVIDIA GPU; run with --ignored"]
+    fn threads_share_a_model() {
+        // With a stream for each thread a model is used from one thread at a time.
+        let [_, shared] = gpu::devices();
+        super::threads_share_a_model(&shared);
     }
 }

@@ -1,28 +1,45 @@
-//! The driver of a build without the feature `cuda`: refuses.
+//! The driver of a build without the feature `cuda`: there is none.
 
-use super::{Arg, Launch, Source};
+use super::kernels::{Kernel, Source};
+use super::launch::{Arg, Launch, check};
 use crate::error::{Error, Result};
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 
-fn absent<T>() -> Result<T> {
-    Err(Error::Unsupported {
-        what: "a CUDA device".into(),
-        supported: "the CPU; CUDA devices where this was built with the feature `cuda`",
-    })
-}
+#[derive(Clone, Debug)]
+pub(crate) struct Driver(());
 
-pub(super) fn prepare(_: &Device) -> Result<()> {
-    absent()
-}
+impl Driver {
+    pub(super) fn prepare(_: &Device) -> Result<Self> {
+        absent()
+    }
 
-pub(super) fn launch(_: Source, _: &str, _: Launch, _: &[Arg]) -> Result<()> {
-    absent()
+    pub(super) fn load(&self, _: Source) -> Result<()> {
+        absent()
+    }
+
+    pub(super) fn launch(
+        &self,
+        kernel: Kernel,
+        _: DType,
+        launch: Launch,
+        args: &[Arg],
+    ) -> Result<()> {
+        check(kernel, launch, args)?;
+        absent()
+    }
+
+    pub(super) fn product_f32(&self, _: &Tensor, _: &Tensor) -> Result<Tensor> {
+        absent()
+    }
 }
 
 pub(super) fn address(_: &Tensor) -> Result<u64> {
     absent()
 }
 
-pub(super) fn product_f32(_: &Tensor, _: &Tensor) -> Result<Tensor> {
-    absent()
+fn absent<T>() -> Result<T> {
+    Err(Error::Unsupported {
+        what: "a CUDA device".into(),
+        supported: "the CPU; CUDA devices where this was built with the feature `cuda`",
+    })
 }

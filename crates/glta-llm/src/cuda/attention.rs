@@ -1,8 +1,10 @@
 //! Causal attention over packed sequences, its derivative, and key-value caches.
 
+use super::elementwise;
+use super::kernels::{COLUMNS, Kernel, Pass, Units};
 use super::keys::Keys;
-use super::tokens::{MATRIX_TILE, TILE};
-use super::{Arg, Launch, Source, Tokens, elementwise, launch, unwritten};
+use super::launch::{Arg, Launch, unwritten};
+use super::tokens::{MATRIX_TILE, TILE, Tokens};
 use crate::error::{Error, Result};
 use crate::kernel::attention::Heads;
 use candle_core::{DType, Tensor};
@@ -45,16 +47,15 @@ pub(crate) fn rotate(qkv: &Tensor, heads: Heads, tokens: &Tokens, inverse: bool)
         return Err(Error::Input("the rotary table is not on the device".into()));
     };
     let rotated = heads.queries + heads.keys;
-    elementwise::rope(qkv, &tokens.positions, (cos, sin), rotated, heads.dim, inverse)
-}
-
-/// What multiplies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Units {
-    /// In f32.
-    Ordinary,
-    /// Two bytes at a time, in rows of whole 16 bytes.
-    Matrix,
+    elementwise::rope(
+        &tokens.driver,
+        qkv,
+        &tokens.positions,
+        (cos, sin),
+        rotated,
+        heads.dim,
+        inverse,
+    )
 }
 
 impl Units {
@@ -67,30 +68,7 @@ impl Units {
     }
 }
 
-/// Kernels that work in tiles, a block for each tile and head.
-#[derive(Clone, Copy, Debug)]
-enum Pass {
-    Forward,
-    /// The gradient of queries, and that of keys and values.
-    Queries,
-    Keys,
-}
-
 impl Pass {
-    /// The kernel for heads up to so many columns.
-    fn kernel(self, units: Units, columns: usize) -> (Source, String) {
-        let (source, name) = match units {
-            Units::Ordinary => (Source::Attention, "attention"),
-            Units::Matrix => (Source::AttentionMma, "attention_mma"),
-        };
-        let part = match self {
-            Self::Forward => "",
-            Self::Queries => "_queries",
-            Self::Keys => "_keys",
-        };
-        (source, format!("{name}{part}{columns}"))
-    }
-
     /// Bytes of shared memory.
     fn shared(self, units: Units, columns: usize) -> usize {
         if units == Units::Matrix {
@@ -113,18 +91,18 @@ impl Pass {
 
     fn launch(self, heads: Heads, dtype: DType, tokens: &Tokens, args: &[Arg]) -> Result<()> {
         let units = Units::of(heads, dtype);
-        let columns = if heads.dim <= 64 { 64 } else { 128 };
+        let [few, many] = COLUMNS;
+        let columns = if heads.dim <= few { few } else { many };
         let blocks = match self {
             Self::Forward | Self::Queries => heads.queries,
             Self::Keys => heads.keys,
         };
-        let (source, name) = self.kernel(units, columns);
         let shape = Launch {
             grid: (tiles(tokens, units).elem_count() / 2, blocks),
             threads: THREADS,
             shared: self.shared(units, columns),
         };
-        launch(source, &name, dtype, shape, args)
+        tokens.driver.launch(Kernel::Attention(self, units, columns), dtype, shape, args)
     }
 }
 
@@ -174,7 +152,7 @@ pub(crate) fn forward(
     if tokens.single && tokens.caches.is_some() {
         let args: Vec<Arg> = [Arg::In(qkv)].into_iter().chain(keys).chain(sizes(heads)).collect();
         let shape = decode_launch(n, heads);
-        launch(Source::Attention, "attention_decode", qkv.dtype(), shape, &args)?;
+        tokens.driver.launch(Kernel::AttentionDecode, qkv.dtype(), shape, &args)?;
         return Ok(Attended { out, lse: None });
     }
     let lse = match tokens.caches {
@@ -224,7 +202,7 @@ pub(crate) fn backward(
         Arg::U32(heads.queries),
         Arg::U32(heads.dim),
     ];
-    launch(Source::Attention, "attention_delta", dtype, Launch::rows(n, 256), &args)?;
+    tokens.driver.launch(Kernel::AttentionDelta, dtype, Launch::rows(n, 256), &args)?;
 
     let d_qkv = unwritten(qkv.dims(), dtype, qkv.device())?;
     let (shared, shared_len) = source.shared(qkv)?;
@@ -263,7 +241,7 @@ pub(crate) fn append(qkv: &Tensor, heads: Heads, tokens: &Tokens, layer: usize) 
         Arg::U32(heads.keys),
         Arg::U32(heads.dim),
     ];
-    launch(Source::Attention, "append_keys", qkv.dtype(), Launch::rows(n, 256), &args)
+    tokens.driver.launch(Kernel::AppendKeys, qkv.dtype(), Launch::rows(n, 256), &args)
 }
 
 #[cfg(test)]
@@ -304,9 +282,5 @@ mod tests {
             assert!([4, 20, 68].iter().all(|&d| Units::of(heads(d), dtype) == Units::Ordinary));
         }
         assert_eq!(Units::of(heads(128), DType::F32), Units::Ordinary);
-        let (source, name) = Pass::Keys.kernel(Units::Matrix, 128);
-        assert_eq!((source, name.as_str()), (Source::AttentionMma, "attention_mma_keys128"));
-        let (source, name) = Pass::Forward.kernel(Units::Ordinary, 64);
-        assert_eq!((source, name.as_str()), (Source::Attention, "attention64"));
     }
 }

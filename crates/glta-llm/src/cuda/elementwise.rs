@@ -1,7 +1,9 @@
 //! Norms, rotary embedding, SwiGLU, and moving rows and columns. All tensors are
 //! `(rows, width)`.
 
-use super::{Arg, Launch, Source, expect_f32, launch, unwritten};
+use super::driver::Driver;
+use super::kernels::Kernel;
+use super::launch::{Arg, Launch, expect_f32, unwritten};
 use crate::error::Result;
 use candle_core::{DType, Tensor};
 
@@ -16,17 +18,24 @@ fn reduction(rows: usize, width: usize, sums: usize) -> Launch {
 }
 
 /// `x / rms(x) * w` of f32, in `dtype`.
-pub(crate) fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32, dtype: DType) -> Result<Tensor> {
+pub(crate) fn rms_norm(
+    on: &Driver,
+    x: &Tensor,
+    weight: &Tensor,
+    eps: f32,
+    dtype: DType,
+) -> Result<Tensor> {
     expect_f32("the input of a norm", Some(x))?;
     let (rows, width) = x.dims2()?;
     let y = unwritten((rows, width), dtype, x.device())?;
     let args = [Arg::In(x), Arg::In(weight), Arg::Out(&y), Arg::U32(width), Arg::F32(eps)];
-    launch(Source::Elementwise, "rms_norm", dtype, reduction(rows, width, 1), &args)?;
+    on.launch(Kernel::RmsNorm, dtype, reduction(rows, width, 1), &args)?;
     Ok(y)
 }
 
 /// `residual + dL/dx`, f32 as `x` and `residual` are, given `dy`.
 pub(crate) fn rms_norm_backward(
+    on: &Driver,
     x: &Tensor,
     weight: &Tensor,
     eps: f32,
@@ -46,13 +55,14 @@ pub(crate) fn rms_norm_backward(
         Arg::U32(width),
         Arg::F32(eps),
     ];
-    launch(Source::Elementwise, "rms_norm_backward", dy.dtype(), reduction(rows, width, 2), &args)?;
+    on.launch(Kernel::RmsNormBackward, dy.dtype(), reduction(rows, width, 2), &args)?;
     Ok(dx)
 }
 
 /// Rotates the first `heads` heads of every row in place, backwards where
 /// `inverse`; `cos` and `sin` are `(positions, dim / 2)`.
 pub(crate) fn rope(
+    on: &Driver,
     x: &Tensor,
     positions: &Tensor,
     (cos, sin): (&Tensor, &Tensor),
@@ -72,60 +82,65 @@ pub(crate) fn rope(
         Arg::F32(if inverse { -1.0 } else { 1.0 }),
     ];
     let shape = Launch::rows(rows, row_threads(heads * dim / 2));
-    launch(Source::Elementwise, "rope", x.dtype(), shape, &args)
+    on.launch(Kernel::Rope, x.dtype(), shape, &args)
 }
 
 /// `silu(gate) * up` of `(rows, 2 * width)`.
-pub(crate) fn swiglu(gate_up: &Tensor) -> Result<Tensor> {
+pub(crate) fn swiglu(on: &Driver, gate_up: &Tensor) -> Result<Tensor> {
     let (rows, width) = gate_up.dims2()?;
     let width = width / 2;
     let h = unwritten((rows, width), gate_up.dtype(), gate_up.device())?;
     let args = [Arg::In(gate_up), Arg::Out(&h), Arg::U32(rows), Arg::U32(width)];
     let shape = Launch::elements(rows * width);
-    launch(Source::Elementwise, "swiglu", gate_up.dtype(), shape, &args)?;
+    on.launch(Kernel::Swiglu, gate_up.dtype(), shape, &args)?;
     Ok(h)
 }
 
 /// Gradient at `gate_up` given `dh: (rows, width)`.
-pub(crate) fn swiglu_backward(gate_up: &Tensor, dh: &Tensor) -> Result<Tensor> {
+pub(crate) fn swiglu_backward(on: &Driver, gate_up: &Tensor, dh: &Tensor) -> Result<Tensor> {
     let (rows, width) = dh.dims2()?;
     let d = unwritten((rows, 2 * width), dh.dtype(), dh.device())?;
     let args = [Arg::In(gate_up), Arg::In(dh), Arg::Out(&d), Arg::U32(rows), Arg::U32(width)];
     let shape = Launch::elements(rows * width);
-    launch(Source::Elementwise, "swiglu_backward", dh.dtype(), shape, &args)?;
+    on.launch(Kernel::SwigluBackward, dh.dtype(), shape, &args)?;
     Ok(d)
 }
 
 /// Adds `bias: (width,)` f32 and `other`, of the dtype of `y`, to `y` in place.
-pub(crate) fn add(y: &Tensor, bias: Option<&Tensor>, other: Option<&Tensor>) -> Result<()> {
+pub(crate) fn add(
+    on: &Driver,
+    y: &Tensor,
+    bias: Option<&Tensor>,
+    other: Option<&Tensor>,
+) -> Result<()> {
     if bias.is_none() && other.is_none() {
         return Ok(());
     }
     let (rows, width) = y.dims2()?;
     let args =
         [Arg::InOut(y), Arg::optional(bias), Arg::optional(other), Arg::U32(rows), Arg::U32(width)];
-    launch(Source::Elementwise, "add", y.dtype(), Launch::elements(rows * width), &args)
+    on.launch(Kernel::Add, y.dtype(), Launch::elements(rows * width), &args)
 }
 
 /// The rows `index: (n,)` u32 of `x` in f32, zero where the index is [`u32::MAX`].
-pub(crate) fn gather_rows(x: &Tensor, index: &Tensor) -> Result<Tensor> {
+pub(crate) fn gather_rows(on: &Driver, x: &Tensor, index: &Tensor) -> Result<Tensor> {
     let (_, width) = x.dims2()?;
     let rows = index.dims1()?;
     let y = unwritten((rows, width), DType::F32, x.device())?;
     let args = [Arg::In(x), Arg::In(index), Arg::Out(&y), Arg::U32(width)];
     let shape = Launch::rows(rows, row_threads(width));
-    launch(Source::Elementwise, "gather_rows", x.dtype(), shape, &args)?;
+    on.launch(Kernel::GatherRows, x.dtype(), shape, &args)?;
     Ok(y)
 }
 
 /// The columns `index: (n,)` u32 of `x`, zero where the index is [`u32::MAX`].
-pub(crate) fn gather_columns(x: &Tensor, index: &Tensor) -> Result<Tensor> {
+pub(crate) fn gather_columns(on: &Driver, x: &Tensor, index: &Tensor) -> Result<Tensor> {
     let (rows, width) = x.dims2()?;
     let columns = index.dims1()?;
     let y = unwritten((rows, columns), x.dtype(), x.device())?;
     let args = [Arg::In(x), Arg::In(index), Arg::Out(&y), Arg::U32(width), Arg::U32(columns)];
     let shape = Launch::rows(rows, row_threads(columns));
-    launch(Source::Elementwise, "gather_columns", x.dtype(), shape, &args)?;
+    on.launch(Kernel::GatherColumns, x.dtype(), shape, &args)?;
     Ok(y)
 }
 

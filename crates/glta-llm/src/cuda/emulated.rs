@@ -3,7 +3,8 @@
 //! and writes outside its buffers, for reads of what was never written, and for
 //! results that depend on the order of threads.
 
-use super::{Arg, Launch, Source};
+use super::kernels::{Kernel, Source};
+use super::launch::{Arg, Launch, check};
 use crate::error::{Error, Result};
 use candle_core::{CpuStorage, DType, Device, Storage, Tensor};
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
@@ -127,9 +128,9 @@ pub(super) fn available(test: &str) -> bool {
     library.is_ok()
 }
 
-pub(super) fn prepare(_: &Device) -> Result<()> {
-    Ok(())
-}
+/// The kernels on the host.
+#[derive(Clone, Debug)]
+pub(crate) struct Driver;
 
 pub(super) fn address(tensor: &Tensor) -> Result<u64> {
     let (storage, layout) = tensor.storage_and_layout();
@@ -148,44 +149,64 @@ pub(super) fn address(tensor: &Tensor) -> Result<u64> {
     Ok(start + (layout.start_offset() * size) as u64)
 }
 
-pub(super) fn launch(_: Source, name: &str, launch: Launch, args: &[Arg]) -> Result<()> {
-    let function = library().as_ref().map_err(|e| Error::Input(e.clone()))?;
-    let mut arguments = Vec::new();
-    for arg in args {
-        let buffer = |kind, tensor: &Tensor| -> Result<Argument> {
-            let bytes = tensor.elem_count() * tensor.dtype().size_in_bytes();
-            Ok(Argument { kind, value: address(tensor)?, bytes: bytes as u64 })
-        };
-        arguments.push(match arg {
-            Arg::In(t) => buffer(1, t)?,
-            Arg::Out(t) => buffer(2, t)?,
-            Arg::InOut(t) => buffer(3, t)?,
-            Arg::Null => Argument { kind: 0, value: 0, bytes: 0 },
-            Arg::U32(v) => Argument { kind: 0, value: *v as u64, bytes: 0 },
-            Arg::F32(v) => Argument { kind: 0, value: u64::from(v.to_bits()), bytes: 0 },
-        });
+impl Driver {
+    pub(super) fn prepare(_: &Device) -> Result<Self> {
+        Ok(Self)
     }
-    let grid = [launch.grid.0 as u32, launch.grid.1 as u32];
-    let c_name = CString::new(name).map_err(|e| Error::Input(e.to_string()))?;
-    // SAFETY: the arguments are tensors of the sizes given, alive for the call.
-    let problem = unsafe {
-        function(
-            c_name.as_ptr(),
-            grid.as_ptr(),
-            launch.threads as u32,
-            launch.shared as u64,
-            arguments.as_ptr(),
-            arguments.len() as u64,
-        )
-    };
-    if problem.is_null() {
-        return Ok(());
-    }
-    // SAFETY: a C string that lives for ever.
-    let problem = unsafe { CStr::from_ptr(problem) }.to_string_lossy();
-    Err(Error::Input(format!("{name}{launch:?}: {problem}")))
-}
 
-pub(super) fn product_f32(x: &Tensor, w: &Tensor) -> Result<Tensor> {
-    Ok(x.to_dtype(DType::F32)?.matmul(&w.to_dtype(DType::F32)?)?)
+    pub(super) fn load(&self, _: Source) -> Result<()> {
+        Ok(())
+    }
+
+    pub(super) fn launch(
+        &self,
+        kernel: Kernel,
+        dtype: DType,
+        launch: Launch,
+        args: &[Arg],
+    ) -> Result<()> {
+        if !check(kernel, launch, args)? {
+            return Ok(());
+        }
+        let name = kernel.name(dtype);
+        let function = library().as_ref().map_err(|e| Error::Input(e.clone()))?;
+        let mut arguments = Vec::new();
+        for arg in args {
+            let buffer = |kind, tensor: &Tensor| -> Result<Argument> {
+                let bytes = tensor.elem_count() * tensor.dtype().size_in_bytes();
+                Ok(Argument { kind, value: address(tensor)?, bytes: bytes as u64 })
+            };
+            arguments.push(match arg {
+                Arg::In(t) => buffer(1, t)?,
+                Arg::Out(t) => buffer(2, t)?,
+                Arg::InOut(t) => buffer(3, t)?,
+                Arg::Null => Argument { kind: 0, value: 0, bytes: 0 },
+                Arg::U32(v) => Argument { kind: 0, value: *v as u64, bytes: 0 },
+                Arg::F32(v) => Argument { kind: 0, value: u64::from(v.to_bits()), bytes: 0 },
+            });
+        }
+        let grid = [launch.grid.0 as u32, launch.grid.1 as u32];
+        let c_name = CString::new(name.as_str()).map_err(|e| Error::Input(e.to_string()))?;
+        // SAFETY: the arguments are tensors of the sizes given, alive for the call.
+        let problem = unsafe {
+            function(
+                c_name.as_ptr(),
+                grid.as_ptr(),
+                launch.threads as u32,
+                launch.shared as u64,
+                arguments.as_ptr(),
+                arguments.len() as u64,
+            )
+        };
+        if problem.is_null() {
+            return Ok(());
+        }
+        // SAFETY: a C string that lives for ever.
+        let problem = unsafe { CStr::from_ptr(problem) }.to_string_lossy();
+        Err(Error::Input(format!("{name}{launch:?}: {problem}")))
+    }
+
+    pub(super) fn product_f32(&self, x: &Tensor, w: &Tensor) -> Result<Tensor> {
+        Ok(x.to_dtype(DType::F32)?.matmul(&w.to_dtype(DType::F32)?)?)
+    }
 }

@@ -1,6 +1,7 @@
 //! Keys and values of consecutive tokens of one sequence on the device.
 
-use super::{Accelerator, unwritten};
+use super::accelerator::Accelerator;
+use super::launch::unwritten;
 use crate::error::Result;
 use crate::kernel::attention::Heads;
 use candle_core::Tensor;

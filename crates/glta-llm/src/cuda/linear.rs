@@ -1,7 +1,10 @@
 //! Frozen linear layers on the device.
 
+use super::accelerator::Accelerator;
+use super::driver::Driver;
+use super::elementwise;
+use super::launch::{expect_f32, unwritten};
 use super::quantized::{FEW_ROWS, Quantized};
-use super::{Accelerator, driver, elementwise, expect_f32, unwritten};
 use crate::error::Result;
 use crate::simd::SimdLevel;
 use crate::weights::{DenseData, Matrix, Storage};
@@ -14,8 +17,10 @@ pub(crate) struct Linear {
     /// Runs of layers that store their inputs in the same order.
     runs: Vec<Run>,
     bias: Option<Tensor>,
+    inputs: usize,
     outputs: usize,
     dtype: DType,
+    driver: Driver,
 }
 
 #[derive(Debug)]
@@ -69,7 +74,7 @@ impl Run {
                 Weight::Dense(upload_dense(matrix, accelerator.dtype, accelerator)?)
             }
             Storage::Packed(_) => Weight::Packed {
-                parts: vec![Quantized::upload(matrix, &accelerator.device)?],
+                parts: vec![Quantized::upload(matrix, accelerator)?],
                 order: matrix
                     .gather
                     .as_ref()
@@ -145,6 +150,7 @@ impl Linear {
         accelerator: &Accelerator,
         layers: &[(Arc<Matrix>, Option<Vec<f32>>)],
     ) -> Result<Self> {
+        let inputs = layers.first().map_or(0, |(m, _)| m.k);
         let outputs = layers.iter().map(|(m, _)| m.n).sum();
         let mut bias: Option<Vec<f32>> = None;
         let mut runs: Vec<Run> = Vec::new();
@@ -163,7 +169,13 @@ impl Linear {
             first += matrix.n;
         }
         let bias = bias.map(|b| Tensor::from_vec(b, outputs, &accelerator.device)).transpose()?;
-        Ok(Self { runs, bias, outputs, dtype: accelerator.dtype })
+        let (dtype, driver) = (accelerator.dtype, accelerator.driver.clone());
+        Ok(Self { runs, bias, inputs, outputs, dtype, driver })
+    }
+
+    /// What runs these layers.
+    pub(crate) fn driver(&self) -> &Driver {
+        &self.driver
     }
 
     /// Bytes on the device.
@@ -185,10 +197,14 @@ impl Linear {
     pub(crate) fn forward(&self, x: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
         expect_f32("the residual of a layer", residual)?;
         let (rows, _) = x.dims2()?;
+        let dtype = residual.map_or(self.dtype, |_| DType::F32);
+        if rows == 0 {
+            return unwritten((0, self.outputs), dtype, x.device());
+        }
         let bias = self.bias.as_ref();
-        let few = rows <= FEW_ROWS;
-        if few && self.runs.iter().all(|run| matches!(run.weight, Weight::Packed { .. })) {
-            let dtype = residual.map_or(self.dtype, |_| DType::F32);
+        if rows <= FEW_ROWS
+            && self.runs.iter().all(|run| matches!(run.weight, Weight::Packed { .. }))
+        {
             let y = unwritten((rows, self.outputs), dtype, x.device())?;
             for run in &self.runs {
                 let Weight::Packed { parts, order } = &run.weight else { continue };
@@ -202,14 +218,14 @@ impl Linear {
             return Ok(y);
         }
         let y = self.products(x, residual.is_some())?;
-        elementwise::add(&y, bias, residual)?;
+        elementwise::add(&self.driver, &y, bias, residual)?;
         Ok(y)
     }
 
     /// `X Wᵀ` of many rows, in f32 or in the dtype of activations.
     fn products(&self, x: &Tensor, in_f32: bool) -> Result<Tensor> {
         let multiply = |x: &Tensor, w: &Tensor| match in_f32 && self.dtype != DType::F32 {
-            true => driver::product_f32(x, w),
+            true => self.driver.product_f32(x, w),
             false => Ok(x.matmul(w)?),
         };
         let products = self.runs.iter().map(|run| match &run.weight {
@@ -232,14 +248,20 @@ impl Linear {
         if self.dtype == DType::F32 {
             return self.forward(x, None);
         }
+        if x.dim(0)? == 0 {
+            return unwritten((0, self.outputs), DType::F32, x.device());
+        }
         let y = self.products(&x.to_dtype(self.dtype)?, true)?;
-        elementwise::add(&y, self.bias.as_ref(), None)?;
+        elementwise::add(&self.driver, &y, self.bias.as_ref(), None)?;
         Ok(y)
     }
 
     /// `dY W`: `(rows, outputs)` to `(rows, inputs)`, in the dtype of activations, to
     /// which `dY` is rounded.
     pub(crate) fn backward(&self, dy: &Tensor) -> Result<Tensor> {
+        if dy.dim(0)? == 0 {
+            return unwritten((0, self.inputs), self.dtype, dy.device());
+        }
         let dy = &dy.to_dtype(self.dtype)?;
         let mut sum: Option<Tensor> = None;
         for run in &self.runs {
@@ -256,13 +278,15 @@ impl Linear {
                     let dx = dy.matmul(&dequantised(parts, self.dtype, dy)?.t()?)?;
                     match order {
                         None => dx,
-                        Some(order) => elementwise::gather_columns(&dx, &order.places)?,
+                        Some(order) => {
+                            elementwise::gather_columns(&self.driver, &dx, &order.places)?
+                        }
                     }
                 }
             };
             match &sum {
                 None => sum = Some(dx),
-                Some(sum) => elementwise::add(sum, None, Some(&dx))?,
+                Some(sum) => elementwise::add(&self.driver, sum, None, Some(&dx))?,
             }
         }
         Ok(match sum {
@@ -273,14 +297,18 @@ impl Linear {
 
     /// [`Self::backward`] from and to f32.
     pub(crate) fn backward_f32(&self, dy: &Tensor) -> Result<Tensor> {
-        Ok(self.backward(dy)?.to_dtype(DType::F32)?)
+        let dx = self.backward(dy)?;
+        match dx.dim(0)? {
+            0 => unwritten((0, self.inputs), DType::F32, dx.device()),
+            _ => Ok(dx.to_dtype(DType::F32)?),
+        }
     }
 
     /// `x` in the order in which a run stores its inputs.
     fn stored(&self, x: &Tensor, order: Option<&Order>) -> Result<Tensor> {
         match order {
             None => Ok(x.clone()),
-            Some(order) => elementwise::gather_columns(x, &order.stored),
+            Some(order) => elementwise::gather_columns(&self.driver, x, &order.stored),
         }
     }
 }

@@ -2,19 +2,23 @@
 //! ([`crate::weights::Matrix`]): a panel's words are one run, which a warp reads
 //! 512 bytes at a time.
 
-use super::{Arg, Launch, Source, launch};
+use super::accelerator::Accelerator;
+use super::driver::Driver;
+use super::kernels::{Bits, Kernel, ROWS, Source};
+use super::launch::{Arg, Launch};
 use crate::error::{Error, Result};
 use crate::kernel::PANEL;
 use crate::weights::{Matrix, Scales, Segment, Storage, Zeros};
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 
 /// Rows up to which a product reads the packed words directly.
-pub(super) const FEW_ROWS: usize = 16;
+pub(super) const FEW_ROWS: usize = ROWS[ROWS.len() - 1];
 
 /// One or more weights `(outputs, inputs)` side by side.
 #[derive(Debug)]
 pub(super) struct Quantized {
-    bits: u32,
+    driver: Driver,
+    bits: Bits,
     pub(super) outputs: usize,
     /// Stored inputs, a multiple of 32.
     pub(super) inputs: usize,
@@ -27,11 +31,13 @@ pub(super) struct Quantized {
 }
 
 impl Quantized {
-    /// Uploads a packed matrix.
-    pub(super) fn upload(matrix: &Matrix, device: &Device) -> Result<Self> {
+    /// Uploads a packed matrix, and loads the kernels for its bits.
+    pub(super) fn upload(matrix: &Matrix, accelerator: &Accelerator) -> Result<Self> {
         let Storage::Packed(p) = &matrix.storage else {
             return Err(Error::Input("expected a quantised matrix".into()));
         };
+        let (bits, device) = (Bits::new(p.bits)?, &accelerator.device);
+        accelerator.driver.load(Source::Quantized(bits))?;
         let upload = |words: &[u32]| Tensor::from_slice(words, words.len(), device);
         let scales = match &p.scales {
             Scales::F16(s) => {
@@ -45,7 +51,8 @@ impl Quantized {
             Zeros::Each(zeros) => zeros.to_vec(),
         };
         Ok(Self {
-            bits: p.bits,
+            driver: accelerator.driver.clone(),
+            bits,
             outputs: matrix.n,
             inputs: matrix.k_stored,
             groups: p.n_groups,
@@ -97,13 +104,12 @@ impl Quantized {
             .chain([to, self.f32_scales()])
             .chain(self.sizes(ld, first))
             .collect();
-        let name = format!("dequantise{}", self.bits);
         let shape = dequantise_launch(self.bits, self.outputs, self.inputs);
-        launch(Source::Quantized(self.bits), &name, w.dtype(), shape, &args)
+        self.driver.launch(Kernel::Dequantise(self.bits), w.dtype(), shape, &args)
     }
 
     /// Writes `x Wᵀ + bias + residual` into the columns from `first` on of `y:
-    /// (rows, ld)`, for at most [`FEW_ROWS`] rows; `x: (rows, inputs)`, `bias:
+    /// (rows, ld)`, for 1 to [`FEW_ROWS`] rows; `x: (rows, inputs)`, `bias:
     /// (ld,)` f32, `residual: (rows, ld)` f32. `y` is f32 with a residual, else of the
     /// dtype of `x`.
     pub(super) fn product(
@@ -131,8 +137,7 @@ impl Quantized {
         .into_iter()
         .chain(self.sizes(ld, first))
         .collect();
-        let name = format!("product{}_{block_rows}", self.bits);
-        launch(Source::Quantized(self.bits), &name, x.dtype(), shape, &args)
+        self.driver.launch(Kernel::Product(self.bits, block_rows), x.dtype(), shape, &args)
     }
 }
 
@@ -159,15 +164,15 @@ fn group_blocks(segments: &[Segment], groups: usize) -> Result<usize> {
 }
 
 /// Inputs that a warp reads at a time.
-fn step(bits: u32) -> usize {
+fn step(bits: Bits) -> usize {
     match bits {
-        3 => 32,
-        bits => 4 * 32 / bits as usize,
+        Bits::Three => 32,
+        bits => 4 * 32 / bits.count() as usize,
     }
 }
 
 /// A warp for each panel and step of inputs.
-fn dequantise_launch(bits: u32, outputs: usize, inputs: usize) -> Launch {
+fn dequantise_launch(bits: Bits, outputs: usize, inputs: usize) -> Launch {
     let panels = outputs.div_ceil(PANEL);
     let warps = panels.min(8);
     Launch {
@@ -179,7 +184,7 @@ fn dequantise_launch(bits: u32, outputs: usize, inputs: usize) -> Launch {
 
 /// The rows that the kernel is made for, and its launch: a block for each panel,
 /// whose warps share the inputs.
-fn product_launch(bits: u32, rows: usize, outputs: usize, inputs: usize) -> (usize, Launch) {
+fn product_launch(bits: Bits, rows: usize, outputs: usize, inputs: usize) -> (usize, Launch) {
     let block_rows = rows.next_power_of_two();
     let most = if block_rows <= 2 { 16 } else { 8 };
     let warps = inputs.div_ceil(step(bits)).div_ceil(4).clamp(1, most);
@@ -198,18 +203,18 @@ mod tests {
     #[test]
     fn launches_fit_the_kernels() {
         // 7B: a query projection at batch 1, and a down projection at 16.
-        let (rows, launch) = product_launch(4, 1, 4096, 4096);
+        let (rows, launch) = product_launch(Bits::Four, 1, 4096, 4096);
         assert_eq!((rows, launch.grid, launch.threads, launch.shared), (1, (128, 1), 512, 2048));
-        let (rows, launch) = product_launch(4, 13, 4096, 11008);
+        let (rows, launch) = product_launch(Bits::Four, 13, 4096, 11008);
         assert_eq!((rows, launch.grid, launch.threads), (16, (128, 1), 256));
         assert_eq!(launch.shared, 8 * 16 * 32 * 4);
         // A few inputs need one warp.
-        assert_eq!(product_launch(4, 3, 8, 32).1.threads, 32);
-        for bits in [2, 3, 4, 8] {
+        assert_eq!(product_launch(Bits::Four, 3, 8, 32).1.threads, 32);
+        for bits in Bits::ALL {
             for inputs in [32, 64, 576, 1536, 4096, 11008] {
                 for rows in 1..=FEW_ROWS {
                     let (kernel, launch) = product_launch(bits, rows, 100, inputs);
-                    assert!(kernel >= rows && kernel < 2 * rows);
+                    assert!(kernel >= rows && kernel < 2 * rows && ROWS.contains(&kernel));
                     assert!(launch.threads <= if kernel <= 2 { 512 } else { 256 });
                     assert!(launch.shared <= 48 << 10);
                 }
@@ -219,7 +224,7 @@ mod tests {
                 assert!((launch.grid.1 - 1) * step(bits) < inputs);
             }
         }
-        assert_eq!(dequantise_launch(4, 11008, 4096).grid, (43, 128));
+        assert_eq!(dequantise_launch(Bits::Four, 11008, 4096).grid, (43, 128));
     }
 
     #[test]

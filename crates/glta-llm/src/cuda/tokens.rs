@@ -1,7 +1,8 @@
 //! Where the packed tokens of a batch belong, as tables on the device.
 
+use super::accelerator::Accelerator;
+use super::driver::{self, Driver};
 use super::keys::Keys;
-use super::{Accelerator, driver};
 use crate::error::Result;
 use crate::rope::RopeTable;
 use candle_core::Tensor;
@@ -14,6 +15,7 @@ pub(super) const MATRIX_TILE: usize = 64;
 /// Tables of one pass, uploaded at once.
 #[derive(Debug)]
 pub(crate) struct Tokens {
+    pub(super) driver: Driver,
     /// Position of every token in its sequence, `(tokens,)`.
     pub(super) positions: Tensor,
     /// Sequence of every token, `(tokens,)`.
@@ -64,6 +66,7 @@ impl Tokens {
             table.narrow(0, from - len, len)
         };
         Ok(Self {
+            driver: accelerator.driver.clone(),
             positions: part(positions.len())?,
             sequences: part(positions.len())?,
             starts: part(starts.len())?,
