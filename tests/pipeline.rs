@@ -395,7 +395,7 @@ fn a_full_disk_is_told_and_the_run_goes_on_elsewhere() {
 
 #[test]
 fn public_types_can_be_shared_and_sent() {
-    use glta::{align, baselines, comm, data, gllm, graph, llm, metrics, projector};
+    use glta::{align, baselines, comm, core, data, gllm, graph, llm, metrics, projector};
     macro_rules! shared {
         ($($type:ty),* $(,)?) => {{
             fn shared<T: Send + Sync>() {}
@@ -425,6 +425,8 @@ fn public_types_can_be_shared_and_sent() {
         comm::Metered,
         comm::InProcess,
         comm::Error,
+        core::Error,
+        core::Grid,
         data::Dataset,
         data::Error,
         data::Interactions,
@@ -435,7 +437,6 @@ fn public_types_can_be_shared_and_sent() {
         gllm::GraphResidual,
         graph::Adjacency,
         graph::Error,
-        graph::Grid,
         graph::LightGcn,
         graph::NodeEmbeddings,
         graph::Trained,

@@ -2,7 +2,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use glta::align::Config;
-use glta::data::{Split, Stats, write_whole};
+use glta::core::write_whole;
+use glta::data::{Split, Stats};
 use glta::metrics::{Buckets, Metric, Report};
 use serde::{Deserialize, Serialize};
 

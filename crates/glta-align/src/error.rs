@@ -132,6 +132,12 @@ pub enum Error {
     Tensor(#[from] candle_core::Error),
 }
 
+impl From<glta_core::Cancelled> for Error {
+    fn from(_: glta_core::Cancelled) -> Self {
+        Self::Cancelled
+    }
+}
+
 impl From<glta_graph::Error> for Error {
     fn from(error: glta_graph::Error) -> Self {
         match error {

@@ -61,7 +61,7 @@ impl RunFolder {
         // What a killed process was writing.
         for entry in std::fs::read_dir(path).map_err(|e| Error::io(path, e))? {
             let entry = entry.map_err(|e| Error::io(path, e))?;
-            if entry.file_name().to_string_lossy().starts_with(glta_data::UNFINISHED) {
+            if entry.file_name().to_string_lossy().starts_with(glta_core::UNFINISHED) {
                 std::fs::remove_file(entry.path()).map_err(|e| Error::io(&entry.path(), e))?;
             }
         }
@@ -106,9 +106,9 @@ impl RunFolder {
     }
 }
 
-/// [`glta_data::write_whole`], with the file's name in the error.
+/// [`glta_core::write_whole`], with the file's name in the error.
 pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
-    glta_data::write_whole(path, bytes).map_err(|e| Error::io(path, e))
+    glta_core::write_whole(path, bytes).map_err(|e| Error::io(path, e))
 }
 
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>> {

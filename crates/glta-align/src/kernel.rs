@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 use glta_baselines::{Ease, EaseConfig, SideInformation, TextKnn, TextKnnConfig};
+use glta_core::{pick, report, stream};
 use glta_data::{Interactions, Split};
 use glta_metrics::{EvaluationConfig, Metric, Scorer, ScorerError, evaluate};
 use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut1, ArrayViewMut2, Axis};
@@ -15,9 +16,7 @@ use crate::config::KernelConfig;
 use crate::data::RunData;
 use crate::files::{read_tensors, take, write_tensors};
 use crate::optimizer::Tensors;
-use crate::progress::{Event, Progress, report};
-use crate::rng::rng;
-use crate::sampling::pick;
+use crate::progress::{Event, Progress};
 use crate::{Error, Result};
 
 /// Users whose hidden items set the temperature.
@@ -216,7 +215,7 @@ impl Kernel {
     /// users, have the largest likelihood given the other half. The kernel's own is
     /// still 1.
     fn calibrate(&self, train: &Interactions, seed: u64) -> Result<f32> {
-        let mut random = rng(seed, "kernel temperature", &[]);
+        let mut random = stream(seed, "kernel temperature", &[]);
         let able: Vec<u32> =
             (0..train.n_users() as u32).filter(|&user| train.items(user).len() > 1).collect();
         let mut cases = Vec::new();

@@ -74,7 +74,6 @@ mod progress;
 mod prompts;
 mod ranks;
 mod recommender;
-mod rng;
 mod run;
 mod sampling;
 mod stages;

@@ -2,8 +2,6 @@ use std::ops::ControlFlow;
 
 use glta_graph::EpochReport;
 
-use crate::{Error, Result};
-
 /// What long work reports while it runs.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
@@ -57,13 +55,6 @@ pub enum Event<'a> {
     },
 }
 
-/// Called while long work runs; answers `Break` to cancel it. What was saved
-/// stays, and the run can be resumed.
+/// Called while long work runs, a [`glta_core::Progress`]; answers `Break` to cancel
+/// it. What was saved stays, and the run can be resumed.
 pub type Progress<'a> = dyn FnMut(&Event<'_>) -> ControlFlow<()> + 'a;
-
-pub(crate) fn report(progress: &mut Progress<'_>, event: &Event<'_>) -> Result<()> {
-    match progress(event) {
-        ControlFlow::Continue(()) => Ok(()),
-        ControlFlow::Break(()) => Err(Error::Cancelled),
-    }
-}

@@ -1,11 +1,11 @@
 //! Which items a prompt shows and which ones its slots must name.
 
+use glta_core::{pick, stream};
 use rand::Rng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
 use crate::config::{TargetRule, TextsConfig, UserStageConfig};
-use crate::rng::rng;
 
 /// One user in one training step.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,7 +42,7 @@ pub(crate) fn text_items(train: &[u32], user: u32, config: &TextsConfig, seed: u
         return Vec::new();
     }
     let most = (train.len() as f64 * config.max_share) as usize;
-    let mut rng = rng(seed, "text items", &[u64::from(user)]);
+    let mut rng = stream(seed, "text items", &[u64::from(user)]);
     pick(train, most.min(config.max_items), &mut rng)
 }
 
@@ -94,7 +94,7 @@ pub(crate) fn inference_example(
     history: usize,
     seed: u64,
 ) -> UserExample {
-    let mut rng = rng(seed, "shown items", &[user.map_or(u64::MAX, u64::from)]);
+    let mut rng = stream(seed, "shown items", &[user.map_or(u64::MAX, u64::from)]);
     let mut shown = pick(context, history, &mut rng);
     shown.shuffle(&mut rng);
     let context = context.to_vec();
@@ -130,15 +130,6 @@ pub(crate) fn item_examples(
         .collect()
 }
 
-/// `n` of `from` without repeats (all when there are fewer), ascending.
-pub(crate) fn pick(from: &[u32], n: usize, rng: &mut ChaCha8Rng) -> Vec<u32> {
-    let n = n.min(from.len());
-    let mut picked: Vec<u32> =
-        rand::seq::index::sample(rng, from.len(), n).into_iter().map(|i| from[i]).collect();
-    picked.sort_unstable();
-    picked
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -164,7 +155,7 @@ mod tests {
             let read = text_items(&train, 7, &texts, seed);
             prop_assert!(read.len() <= texts.max_items);
             prop_assert!(read.iter().all(|i| train.contains(i)));
-            let mut random = rng(seed, "test", &[]);
+            let mut random = stream(seed, "test", &[]);
             let Some(example) =
                 user_example(7, &train, &read, history, &stage, 0.1, &mut random)
             else {
@@ -185,7 +176,7 @@ mod tests {
         #[test]
         fn item_prompts_cover_every_item(n in 0u32..60, per in 2usize..7, seed in 0u64..100) {
             let items: Vec<u32> = (0..n).collect();
-            let examples = item_examples(&items, per, &mut rng(seed, "test", &[]));
+            let examples = item_examples(&items, per, &mut stream(seed, "test", &[]));
             if items.len() < per {
                 prop_assert!(examples.is_empty());
                 return Ok(());
@@ -210,7 +201,7 @@ mod tests {
     #[test]
     fn the_literal_reading_shows_and_targets_everything() {
         let stage = UserStageConfig { targets: TargetRule::All, ..UserStageConfig::default() };
-        let mut random = rng(1, "test", &[]);
+        let mut random = stream(1, "test", &[]);
         let example = user_example(0, &[3, 5, 9], &[3], 2, &stage, 0.0, &mut random).unwrap();
         assert_eq!(example.context, [3, 5, 9]);
         assert_eq!(example.targets, [3, 5, 9]);

@@ -1,6 +1,7 @@
 //! The two alignment stages as the training loop sees them.
 
 use glta_comm::Communicator;
+use glta_core::stream;
 use glta_gllm::{Ranked, decode};
 use glta_metrics::{Metric, evaluate_rankings};
 use glta_projector::Parameters;
@@ -11,7 +12,6 @@ use crate::config::TargetLoss;
 use crate::data::RunData;
 use crate::model::{Glta, mixed};
 use crate::ranks::{BatchLoss, fair_share, gather_lists};
-use crate::rng::rng;
 use crate::sampling::{ItemExample, UserExample, inference_example, item_examples, user_example};
 use crate::trainer::Stage;
 use crate::{Error, Result};
@@ -46,7 +46,7 @@ impl<'a> ItemStage<'a> {
             });
         }
         let mut checked =
-            item_examples(&items, per_prompt, &mut rng(config.seed, "item accuracy", &[]));
+            item_examples(&items, per_prompt, &mut stream(config.seed, "item accuracy", &[]));
         checked.truncate(MATCHED);
         let parameters = model.item_parameters();
         Ok(Self { model, parameters, items, examples: Vec::new(), checked })
@@ -74,7 +74,7 @@ impl Stage for ItemStage<'_> {
 
     fn begin_epoch(&mut self, epoch: usize) -> Result<usize> {
         let config = self.model.config();
-        let mut rng = rng(config.seed, "item epoch", &[epoch as u64]);
+        let mut rng = stream(config.seed, "item epoch", &[epoch as u64]);
         self.examples = item_examples(&self.items, config.item_stage.items, &mut rng);
         Ok(self.examples.len().div_ceil(config.item_stage.train.batch_size))
     }
@@ -142,7 +142,7 @@ impl Stage for UserStage<'_> {
         self.order = (0..self.data.users.len() as u32)
             .filter(|&user| self.data.train.items(user).len() > 1)
             .collect();
-        self.order.shuffle(&mut rng(config.seed, "user epoch", &[epoch as u64]));
+        self.order.shuffle(&mut stream(config.seed, "user epoch", &[epoch as u64]));
         Ok(self.order.len().div_ceil(config.user_stage.train.batch_size))
     }
 
@@ -150,7 +150,7 @@ impl Stage for UserStage<'_> {
         let config = self.model.config();
         let size = config.user_stage.train.batch_size;
         let users = &self.order[batch * size..((batch + 1) * size).min(self.order.len())];
-        let mut random = rng(config.seed, "user batch", &[self.epoch as u64, batch as u64]);
+        let mut random = stream(config.seed, "user batch", &[self.epoch as u64, batch as u64]);
         let mut examples: Vec<UserExample> = users
             .iter()
             .filter_map(|&user| {
@@ -342,7 +342,7 @@ mod tests {
 
     #[test]
     fn slots_get_distinct_targets() {
-        let mut random = rng(1, "test", &[]);
+        let mut random = stream(1, "test", &[]);
         let drawn = sampled_slots(&[4, 7, 9], 5, &mut random);
         let mut items: Vec<u32> = drawn.iter().flatten().copied().collect();
         items.sort_unstable();

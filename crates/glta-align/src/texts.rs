@@ -6,6 +6,7 @@ use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::Path;
 
+use glta_core::report;
 use glta_llm::GenerateOptions;
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +14,7 @@ use crate::config::TextsConfig;
 use crate::data::RunData;
 use crate::files::{RunFolder, TEXTS, read, write_whole};
 use crate::language::LanguageModel;
-use crate::progress::{Event, Progress, report};
+use crate::progress::{Event, Progress};
 use crate::sampling::text_items;
 use crate::template::{Fill, Span};
 use crate::{Error, Result, Templates};

@@ -4,13 +4,14 @@ use std::path::Path;
 
 use candle_core::Device;
 use glta_comm::Communicator;
+use glta_core::report;
 use glta_projector::Parameters;
 use serde::{Deserialize, Serialize};
 
 use crate::config::TrainConfig;
 use crate::files::{read_tensors, write_tensors};
 use crate::optimizer::{Adam, Tensors, clip, learning_rate, restore, snapshot, update_average};
-use crate::progress::{Event, Progress, report};
+use crate::progress::{Event, Progress};
 use crate::ranks::{BatchLoss, batch_gradients};
 use crate::{Error, Result};
 
@@ -154,10 +155,8 @@ impl Run {
         }
         self.position.loss_sum += value;
         self.position.loss_count += 1;
-        agree(
-            comm,
-            report(progress, &Event::Step { stage: stage.name(), step, steps, loss: value }),
-        )
+        let event = Event::Step { stage: stage.name(), step, steps, loss: value };
+        agree(comm, report(progress, &event).map_err(Error::from))
     }
 
     /// Whether the last evaluations brought nothing better.
@@ -205,7 +204,8 @@ impl Run {
             position.stale += 1;
         }
         let (stage, metric, epoch) = (stage.name(), stage.metric(), position.epoch);
-        agree(comm, report(progress, &Event::Evaluated { stage, epoch, metric, value, best }))
+        let event = Event::Evaluated { stage, epoch, metric, value, best };
+        agree(comm, report(progress, &event).map_err(Error::from))
     }
 
     fn finish(self, stage: &dyn Stage) -> Result<StageHistory> {

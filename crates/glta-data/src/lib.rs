@@ -47,7 +47,6 @@ mod shop;
 mod split;
 mod stats;
 mod text;
-mod write;
 
 pub use dataset::{Dataset, Event};
 pub use error::{Error, Result};
@@ -57,4 +56,3 @@ pub use shop::ShopConfig;
 pub use split::{Split, SplitConfig, SplitMethod};
 pub use stats::Stats;
 pub use text::TextConfig;
-pub use write::{UNFINISHED, write_whole};

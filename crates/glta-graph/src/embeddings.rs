@@ -40,7 +40,7 @@ impl NodeEmbeddings {
             [("users", view(&self.users, &users)?), ("items", view(&self.items, &items)?)];
         let file =
             safetensors::serialize(tensors, None).map_err(|e| format_error(path, e.to_string()))?;
-        glta_data::write_whole(path, &file).map_err(io)?;
+        glta_core::write_whole(path, &file).map_err(io)?;
         Ok(())
     }
 

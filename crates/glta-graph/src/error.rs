@@ -55,14 +55,6 @@ pub enum Error {
     /// From the other ranks.
     #[error(transparent)]
     Comm(#[from] glta_comm::Error),
-    /// A grid of settings does not fit the configuration.
-    #[error("setting `{field}`: {problem}")]
-    Grid {
-        /// Dotted name of the field.
-        field: String,
-        /// What is wrong with it.
-        problem: String,
-    },
     /// A file could not be read or written.
     #[error("{}: {source}", path.display())]
     Io {

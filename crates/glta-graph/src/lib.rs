@@ -34,7 +34,6 @@
 //! - [`LightGcn`] trains [`NodeEmbeddings`]; [`LightGcnConfig`] has its settings.
 //! - [`Adjacency`] is the normalised graph, for models of one's own.
 //! - [`fold_in_user`] and [`fold_in_item`] embed nodes that training never saw.
-//! - [`Grid`] and [`search`] choose settings on validation data.
 //!
 //! # How it is fast
 //! A step of LightGCN multiplies the whole graph with all embeddings six times.
@@ -66,7 +65,6 @@ mod lines;
 mod loss;
 mod propagate;
 mod sampler;
-mod search;
 mod step;
 mod tiles;
 mod train;
@@ -78,5 +76,4 @@ pub use config::{
 pub use embeddings::NodeEmbeddings;
 pub use error::{Error, Result};
 pub use fold_in::{fold_in_item, fold_in_user};
-pub use search::{Grid, Search, Trial, search};
 pub use train::{EpochReport, LightGcn, Trained};

@@ -13,6 +13,7 @@
 //! | [`align`] | `glta-align` | the method: stages, runs, the [`Recommender`] |
 //! | [`baselines`] | `glta-baselines` | what it is compared with |
 //! | [`comm`] | `glta-comm` | ranks that train together |
+//! | [`core`] | `glta-core` | what the others share: progress, search, whole-file writes |
 //!
 //! [`Recommender`]: align::Recommender
 //!
@@ -27,6 +28,7 @@
 pub use glta_align as align;
 pub use glta_baselines as baselines;
 pub use glta_comm as comm;
+pub use glta_core as core;
 pub use glta_data as data;
 pub use glta_gllm as gllm;
 pub use glta_graph as graph;

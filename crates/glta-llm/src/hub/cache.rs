@@ -2,6 +2,7 @@ use super::client::{Metadata, check_commit};
 use super::{plan, proceed};
 use crate::checkpoint::INDEX;
 use crate::error::{Error, Result};
+use glta_core::write_whole;
 use hf_hub::{Cache, CacheRepo, Repo};
 use std::fs::{self, File, TryLockError};
 use std::ops::ControlFlow;
@@ -120,8 +121,6 @@ impl RepoCache {
         if let Some(dir) = path.parent() {
             fs::create_dir_all(dir).map_err(Error::io(dir))?;
         }
-        let temporary = self.root.join("refs.tmp");
-        fs::write(&temporary, commit).map_err(Error::io(&temporary))?;
-        fs::rename(&temporary, &path).map_err(Error::io(&path))
+        write_whole(&path, commit.as_bytes()).map_err(Error::io(&path))
     }
 }

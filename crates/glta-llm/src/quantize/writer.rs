@@ -3,6 +3,7 @@ use crate::checkpoint::INDEX;
 use crate::config::read_object;
 use crate::error::{Error, Result};
 use crate::tokenizer::is_companion;
+use glta_core::write_whole;
 use safetensors::{Dtype, tensor::TensorView};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, HashMap};
@@ -133,9 +134,7 @@ fn quantization_block(options: &QuantizeOptions) -> Value {
 }
 
 fn write_json(path: &Path, value: &Value) -> Result<()> {
-    let temporary = path.with_extension("json.tmp");
-    fs::write(&temporary, format!("{value:#}\n")).map_err(Error::io(&temporary))?;
-    fs::rename(&temporary, path).map_err(Error::io(path))
+    write_whole(path, format!("{value:#}\n").as_bytes()).map_err(Error::io(path))
 }
 
 /// Tokenizer, generation settings and chat template.
@@ -149,7 +148,7 @@ fn copy_companions(source: &Path, out: &Path) -> Result<()> {
             }
             // Contents only: the source may be read-only.
             let bytes = fs::read(entry.path()).map_err(Error::io(entry.path()))?;
-            fs::write(&to, bytes).map_err(Error::io(&to))?;
+            write_whole(&to, &bytes).map_err(Error::io(&to))?;
         }
     }
     Ok(())

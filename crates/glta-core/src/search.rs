@@ -20,10 +20,17 @@ use std::time::Instant;
 /// It works on any serde configuration:
 ///
 /// ```
-/// use glta_graph::{Grid, LightGcnConfig, search};
+/// use glta_core::{Grid, search};
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Clone, Serialize, Deserialize)]
+/// struct Config {
+///     l2: f64,
+///     layers: usize,
+/// }
 ///
 /// let grid: Grid = toml::from_str("l2 = [0.0001, 0.001]\nlayers = [2, 3]")?;
-/// let candidates = grid.candidates(&LightGcnConfig::default())?;
+/// let candidates = grid.candidates(&Config { l2: 0.0, layers: 1 })?;
 /// assert_eq!(candidates.len(), 4);
 /// // Stands for training and evaluating on validation data.
 /// let found = search(&candidates, |c| Ok::<_, ()>((c.layers as f64, ()))).unwrap();
@@ -149,26 +156,45 @@ pub fn search<C: Clone, M, E>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{LightGcnConfig, Loss};
 
-    fn candidates(toml: &str) -> Result<Vec<LightGcnConfig>> {
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+    struct Config {
+        l2: f64,
+        layers: usize,
+        loss: Loss,
+        selection: Selection,
+    }
+
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    enum Loss {
+        Bpr,
+        Softmax { temperature: f64 },
+    }
+
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+    struct Selection {
+        k: usize,
+    }
+
+    fn candidates(toml: &str) -> Result<Vec<Config>> {
         let grid: Grid = toml::from_str(toml).unwrap();
-        grid.candidates(&LightGcnConfig::default())
+        let selection = Selection { k: 20 };
+        grid.candidates(&Config { l2: 0.0, layers: 3, loss: Loss::Bpr, selection })
     }
 
     #[test]
     fn every_combination_once_and_the_rest_untouched() {
         let all = candidates(
-            "l2 = [0.001, 0.01]\n\"selection.k\" = [5, 20, 50]\nloss = [\"bpr\", { sampled_softmax = { temperature = 0.5 } }]",
+            "l2 = [0.001, 0.01]\n\"selection.k\" = [5, 20, 50]\nloss = [\"bpr\", { softmax = { temperature = 0.5 } }]",
         )
         .unwrap();
         assert_eq!(all.len(), 12);
-        let count = |f: &dyn Fn(&LightGcnConfig) -> bool| all.iter().filter(|c| f(c)).count();
+        let count = |f: &dyn Fn(&Config) -> bool| all.iter().filter(|c| f(c)).count();
         assert_eq!(count(&|c| c.l2 == 0.01), 6);
         assert_eq!(count(&|c| c.selection.k == 20), 4);
         assert_eq!(count(&|c| c.loss == Loss::Bpr), 6);
-        let same = LightGcnConfig::default();
-        assert!(all.iter().all(|c| c.learning_rate == same.learning_rate));
+        assert!(all.iter().all(|c| c.layers == 3));
     }
 
     #[test]

@@ -1,16 +1,16 @@
 use std::io::{Result, Write};
 use std::path::Path;
 
-/// How the names of files begin that [`write_whole`] has not finished: what a killed
-/// process left of them can be removed.
+/// Prefix of the names of files that [`write_whole`] has not finished. Such files of a
+/// killed process can be removed.
 pub const UNFINISHED: &str = ".writing-";
 
-/// Writes a file so that it is either the old one or the whole new one, also after a
-/// crash: a temporary file beside it, synced and renamed. It can be read by whom the
-/// system's mask says.
+/// Writes a file so that `path` holds either the old file or the whole new one, also
+/// after a crash: it writes a temporary file in the same folder, syncs it and renames
+/// it. The file has the permissions of any other new file.
 ///
 /// # Errors
-/// What the system says of the folder or the disk; the old file is then untouched.
+/// Errors of the file system; the old file is then unchanged.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,

@@ -1,0 +1,39 @@
+//! What several of GLTA's crates share. It depends on none of them and on no tensor library.
+//!
+//! - [`write_whole`] writes a file so that a crash leaves the old file or the new one.
+//! - [`stream`] derives a random generator from a seed and the place where it is used,
+//!   [`pick`] draws without repeats.
+//! - [`Grid`] and [`search`] choose settings on validation data.
+//! - [`Progress`] is what long work reports to; [`report`] turns its `Break` into
+//!   [`Cancelled`].
+//!
+//! ```
+//! use std::ops::ControlFlow;
+//!
+//! use glta_core::{Cancelled, Progress, Silent, report};
+//!
+//! /// Counts to `n` and reports each number.
+//! fn count(n: u32, progress: &mut dyn Progress<u32>) -> Result<u32, Cancelled> {
+//!     (1..=n).try_for_each(|i| report(progress, &i))?;
+//!     Ok(n)
+//! }
+//!
+//! assert_eq!(count(5, &mut Silent), Ok(5));
+//! let until_three = &mut |i: &u32| match i {
+//!     3 => ControlFlow::Break(()),
+//!     _ => ControlFlow::Continue(()),
+//! };
+//! assert_eq!(count(5, until_three), Err(Cancelled));
+//! ```
+
+mod error;
+mod progress;
+mod random;
+mod search;
+mod write;
+
+pub use error::{Error, Result};
+pub use progress::{Cancelled, Progress, Silent, report};
+pub use random::{pick, stream};
+pub use search::{Grid, Search, Trial, search};
+pub use write::{UNFINISHED, write_whole};
