@@ -95,7 +95,7 @@ fn main() {
         match event {
             Event::Graph(_) => clock.book("LightGCN, epochs"),
             Event::TextVectors { .. } => clock.book("text vectors"),
-            Event::Kernel { .. } => clock.book("kernel (one rank)"),
+            Event::Linear { .. } => clock.book("linear model (one rank)"),
             Event::Texts { done: 0, .. } => clock.book("loading"),
             Event::Texts { .. } => clock.book("text generation"),
             Event::Step { stage, .. } => clock.book(&format!("{stage} stage, steps")),

@@ -129,7 +129,7 @@ fn main() {
             .fit(Some(&language), &mut |event| {
                 match event {
                     // What came before belongs to no stage.
-                    Event::Kernel { .. } | Event::TextVectors { .. } => drop(take()),
+                    Event::Linear { .. } | Event::TextVectors { .. } => drop(take()),
                     Event::Evaluated { stage, .. } => {
                         let seconds = take();
                         table(&format!("{stage} stage, one epoch"), "step", &seconds);

@@ -35,7 +35,7 @@ fn answers(recommender: &Recommender) -> Vec<(u32, u32)> {
     recommender.recommend_batch(&users, 5).unwrap().into_iter().flatten().map(bits).collect()
 }
 
-/// Texts are not needed: the kernel and the nodes then know the graph alone.
+/// Texts are not needed: the linear model and the nodes then know the graph alone.
 #[test]
 fn a_catalogue_without_texts_trains_and_loads() {
     let folder = tempfile::tempdir().unwrap();
@@ -48,7 +48,7 @@ fn a_catalogue_without_texts_trains_and_loads() {
     let dir = folder.path().join("run");
     let run = Run::open(&dir, config, data, false).unwrap();
     let (_, report) = run.fit(Some(&language), &mut |_| ControlFlow::Continue(())).unwrap();
-    assert_eq!(report.kernel.unwrap().text, 0.0);
+    assert_eq!(report.linear.unwrap().text, 0.0);
     let loaded = Recommender::load(&dir, Some(&language)).unwrap();
     assert_eq!(loaded.recommend(3, 5).unwrap().len(), 5);
 }
@@ -395,7 +395,7 @@ fn a_full_disk_is_told_and_the_run_goes_on_elsewhere() {
 
 #[test]
 fn public_types_can_be_shared_and_sent() {
-    use glta::{align, baselines, comm, core, data, gllm, graph, llm, metrics, projector};
+    use glta::{align, baselines, comm, core, data, gllm, graph, linear, llm, metrics, projector};
     macro_rules! shared {
         ($($type:ty),* $(,)?) => {{
             fn shared<T: Send + Sync>() {}
@@ -406,7 +406,6 @@ fn public_types_can_be_shared_and_sent() {
         align::Config,
         align::Error,
         align::FitReport,
-        align::KernelReport,
         align::LanguageModel,
         align::Recommendation,
         align::Recommender,
@@ -416,12 +415,7 @@ fn public_types_can_be_shared_and_sent() {
         align::Templates,
         align::UserTexts,
         baselines::Contrastive,
-        baselines::Ease,
-        baselines::EaseText,
         baselines::Error,
-        baselines::Popularity,
-        baselines::SentenceEncoder,
-        baselines::TextKnn,
         comm::Metered,
         comm::InProcess,
         comm::Error,
@@ -440,10 +434,17 @@ fn public_types_can_be_shared_and_sent() {
         graph::LightGcn,
         graph::NodeEmbeddings,
         graph::Trained,
+        linear::Ease,
+        linear::EaseText,
+        linear::Error,
+        linear::LinearModel,
+        linear::Popularity,
+        linear::TextKnn,
         llm::Error,
         llm::KvCache,
         llm::Llama,
         llm::Prefix,
+        llm::SentenceEncoder,
         llm::Tokenizer,
         metrics::Buckets,
         metrics::DotScorer,

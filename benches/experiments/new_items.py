@@ -1,4 +1,4 @@
-"""How GLTA's kernel should treat items that nobody has: the table of
+"""How the linear item model should treat items that nobody has: the table of
 docs/experiments.md, "New items".
 
 Reads what a run of the example `amazon` with `--cold` leaves and looks at its

@@ -93,7 +93,7 @@ impl PipelineArgs {
         let preset = self.preset.parse::<Preset>()?;
         let mut config = Config::preset(preset);
         adapt(preset, &mut config);
-        config.kernel.new_items = self.new_items();
+        config.linear.new_items = self.new_items();
         if let Some(path) = &self.config {
             let text =
                 std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;

@@ -9,12 +9,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use glta::align::{Config, LanguageModel, Recommender, RunData};
-use glta::baselines::{
-    Ease, EaseConfig, EaseText, Popularity, TextKnn, TextKnnConfig, WhitenConfig, whiten,
-};
 use glta::comm::Communicator;
 use glta::data::{Dataset, Interactions, Split, SplitConfig, TextConfig};
 use glta::graph::{LightGcn, LightGcnConfig, NodeEmbeddings};
+use glta::linear::{
+    Ease, EaseConfig, EaseText, Popularity, TextKnn, TextKnnConfig, WhitenConfig, whiten,
+};
 use glta::metrics::{EvaluationConfig, Metric, Scorer, evaluate};
 use ndarray::Array2;
 
@@ -265,7 +265,7 @@ impl Session<'_> {
 
     /// What text does without a graph, and beside EASE: vectors from the frozen
     /// language model, everything chosen on validation data, with new items among
-    /// them where GLTA's kernel is chosen so.
+    /// them where the linear model is chosen so.
     fn texts(
         &mut self,
         seed: u64,
@@ -278,7 +278,7 @@ impl Session<'_> {
         let read = started.elapsed().as_secs_f64();
 
         let started = Instant::now();
-        let new_items = config.kernel.new_items;
+        let new_items = config.linear.new_items;
         let grown = (new_items > 0.0).then(|| split.with_new_items(new_items, seed)).transpose()?;
         let tuned_on = grown.as_ref().unwrap_or(split);
         let mut best: Option<(f64, f64, i32, TextKnn)> = None;

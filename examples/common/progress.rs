@@ -120,8 +120,8 @@ impl Reporter {
             Event::TextVectors { done, total } => {
                 self.advance("text vectors", done as u64, total as u64, "")
             }
-            Event::Kernel { done, total } => {
-                self.advance("kernel", done as u64, total as u64, "settings")
+            Event::Linear { done, total } => {
+                self.advance("linear model", done as u64, total as u64, "settings")
             }
             Event::Texts { done, total } => {
                 self.advance("writing texts", done as u64, total as u64, "users")

@@ -87,7 +87,7 @@ fn sparse(dataset: Dataset) -> Task {
 pub fn dense_preset(preset: Preset, config: &mut Config) {
     // Four layers keep a run short; the whole model still writes texts.
     adapt(preset, config, 4);
-    config.kernel.l2 = vec![100.0, 300.0, 1000.0];
+    config.linear.l2 = vec![100.0, 300.0, 1000.0];
 }
 
 /// What sparse data changes in a preset.
@@ -95,7 +95,7 @@ pub fn dense_preset(preset: Preset, config: &mut Config) {
 pub fn sparse_preset(preset: Preset, config: &mut Config) {
     adapt(preset, config, 6);
     if preset == Preset::Default {
-        // The kernel's popularity has one number where a free bias has one an item.
+        // The linear model's popularity has one number where a free bias has one an item.
         config.model.item_bias = false;
         // A user has a handful of items: what is learned from them is soon too much.
         config.user_stage.train.learning_rate = 1e-4;

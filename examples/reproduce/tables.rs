@@ -28,7 +28,7 @@ const SYSTEMS: &[&str] = &[
     "RLMRec-Gen",
     "GLTA",
 ];
-const CONTROLS: &[&str] = &["GLTA", "GLTA kernel", "GLTA no LLM", "GLTA random LLM"];
+const CONTROLS: &[&str] = &["GLTA", "Linear", "GLTA no LLM", "GLTA random LLM"];
 
 /// `report.json`.
 #[derive(Debug, Serialize)]
@@ -171,7 +171,7 @@ fn controls(text: &mut String, record: &Record, out: &Path) -> Result<()> {
     writeln!(text, "## Controls\n")?;
     writeln!(
         text,
-        "*GLTA kernel* is what the head starts from, without the prompt's path. *No LLM* has \
+        "*Linear* is the linear item model alone, without the prompt's path. *No LLM* has \
          neither text vectors nor prompts. *Random LLM* reads texts and prompts with random \
          weights.\n"
     )?;
@@ -183,7 +183,7 @@ fn ablations(text: &mut String, record: &Record, printed: &Printed, out: &Path) 
     writeln!(
         text,
         "## Ablations\n\n*{COMPLETE}* is the paper's complete form (item tokens, profile, \
-         prediction, slots in parallel) without the kernel, beside which its parts would not \
+         prediction, slots in parallel) without the linear model, beside which its parts would not \
          show.\n"
     )?;
     let of = |names: &'static [&'static str], values: Vec<String>| {

@@ -33,7 +33,7 @@ pub enum Error {
     /// A configuration field with a value that cannot work.
     #[error("configuration: {field}: {problem}")]
     Config {
-        /// The field, such as `kernel.l2`.
+        /// The field, such as `model.slots`.
         field: &'static str,
         /// What is wrong and what is allowed.
         problem: String,
@@ -121,9 +121,9 @@ pub enum Error {
     /// From the head.
     #[error(transparent)]
     Gllm(#[from] glta_gllm::Error),
-    /// From the kernel and the text vectors.
+    /// From the linear item model and the text vectors.
     #[error(transparent)]
-    Kernel(#[from] glta_baselines::Error),
+    Linear(glta_linear::Error),
     /// From the metrics.
     #[error(transparent)]
     Metrics(#[from] glta_metrics::Error),
@@ -135,6 +135,15 @@ pub enum Error {
 impl From<glta_core::Cancelled> for Error {
     fn from(_: glta_core::Cancelled) -> Self {
         Self::Cancelled
+    }
+}
+
+impl From<glta_linear::Error> for Error {
+    fn from(error: glta_linear::Error) -> Self {
+        match error {
+            glta_linear::Error::Cancelled => Self::Cancelled,
+            other => Self::Linear(other),
+        }
     }
 }
 

@@ -13,8 +13,8 @@
 //!    must name items that the prompt does not show.
 //!
 //! Beside the nodes an item may have a text vector, read off the frozen model,
-//! and the head may start from a [kernel](KernelConfig) of graph and text in
-//! closed form, to which the language model's path learns a correction.
+//! and a [linear item model](glta_linear::LinearModel) in closed form may give the
+//! logits, to which the language model's path learns a correction.
 //!
 //! Only projectors, slots and the head learn; gradients flow through the frozen
 //! quantised layers. What is open in the paper is a field of [`Config`], with
@@ -61,11 +61,11 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod artifact;
 mod config;
 mod data;
 mod error;
 mod files;
-mod kernel;
 mod language;
 mod model;
 mod nodes;
@@ -74,6 +74,7 @@ mod progress;
 mod prompts;
 mod ranks;
 mod recommender;
+mod report;
 mod run;
 mod sampling;
 mod stages;
@@ -86,17 +87,17 @@ mod tiny_llm;
 mod trainer;
 
 pub use config::{
-    Backbone, Config, ItemSlots, ItemStageConfig, ItemTextConfig, KernelConfig, ModelConfig,
-    NodeFeatures, Preset, Recompute, SlotPlacement, TargetLoss, TargetRule, TextsConfig,
-    TrainConfig, UserNode, UserStageConfig,
+    Backbone, Config, ItemSlots, ItemStageConfig, ItemTextConfig, ModelConfig, NodeFeatures,
+    Preset, Recompute, SlotPlacement, TargetLoss, TargetRule, TextsConfig, TrainConfig, UserNode,
+    UserStageConfig,
 };
 pub use data::{ItemRecord, RunData};
 pub use error::{Error, Result};
-pub use kernel::KernelReport;
 pub use language::LanguageModel;
 pub use progress::{Event, Progress};
 pub use recommender::{Recommendation, Recommender};
-pub use run::{FitReport, Run};
+pub use report::{FitReport, Mix};
+pub use run::Run;
 pub use template::Templates;
 pub use text_vectors::TextVectorConfig;
 pub use texts::{UserTexts, read_texts};

@@ -15,8 +15,8 @@ pub enum Event<'a> {
         /// Texts in all.
         total: usize,
     },
-    /// A setting of the kernel is being fitted.
-    Kernel {
+    /// A setting of the linear item model is being fitted.
+    Linear {
         /// Which one, counted from 1.
         done: usize,
         /// Settings in all.

@@ -48,7 +48,7 @@ impl Recommender {
     /// A run that has not ended, damaged files, a missing language model or one
     /// of another size.
     pub fn load(dir: impl AsRef<Path>, language: Option<&LanguageModel>) -> Result<Self> {
-        let (model, data) = crate::run::load(dir.as_ref(), language)?;
+        let (model, data) = crate::artifact::load(dir.as_ref(), language)?;
         Ok(Self::new(model, data))
     }
 

@@ -1,33 +1,32 @@
 //! A run: its folder, its stages in order, and what is left when it ends.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
-use glta_baselines::whiten;
 use glta_comm::{Alone, Communicator};
 use glta_core::report;
 use glta_graph::{LightGcn, NodeEmbeddings};
+use glta_linear::{LinearModel, LinearStep, whiten};
 use ndarray::{Array2, ArrayView2};
-use serde::{Deserialize, Serialize};
 
+use crate::artifact::{Parts, build, has_vectors, load_vectors, used_language};
 use crate::config::{Backbone, Config, NodeFeatures};
 use crate::data::RunData;
 use crate::files::{
-    CONFIG, ITEMS, KERNEL, MODEL, NODES, RunFolder, STATE, TEXTS, USERS, VECTORS, read,
-    read_tensors, read_text, take, write_tensors, write_whole,
+    CONFIG, ITEMS, LINEAR, MODEL, NODES, RunFolder, STATE, TEXTS, USERS, VECTORS, read,
+    read_tensors, read_text, write_tensors, write_whole,
 };
-use crate::kernel::{Kernel, KernelReport};
 use crate::language::LanguageModel;
 use crate::model::Glta;
 use crate::nodes::Nodes;
 use crate::progress::{Event, Progress};
-use crate::prompts::Prompts;
 use crate::recommender::Recommender;
+use crate::report::FitReport;
 use crate::stages::{ItemStage, UserStage, choose_mix};
-use crate::texts::{UserTexts, read_texts, write_texts};
-use crate::trainer::{StageHistory, train};
+use crate::texts::{UserTexts, write_texts};
+use crate::trainer::train;
 use crate::{Error, Result};
 
 /// Weights after stage 2.
@@ -43,27 +42,6 @@ pub struct Run {
     folder: RunFolder,
     config: Config,
     data: RunData,
-}
-
-/// What the stages of a run reported.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[non_exhaustive]
-pub struct FitReport {
-    /// Stage 2; its metric is the matching accuracy among the items shown.
-    pub item_stage: Option<StageHistory>,
-    /// Stage 3; its metric is N@10 on the validation items.
-    pub user_stage: StageHistory,
-    /// What the head starts from and how the two were put together.
-    pub kernel: Option<KernelReport>,
-}
-
-impl FitReport {
-    /// N@10 on the validation items of what was kept in the end.
-    pub fn validation(&self) -> Option<f64> {
-        let mixed = self.kernel.as_ref().and_then(|kernel| kernel.mixed);
-        mixed.map(|(_, value)| value).or(self.user_stage.best())
-    }
 }
 
 impl Run {
@@ -158,12 +136,13 @@ impl Run {
         self.folder.write(VECTORS, |path| write_tensors(path, &tensors, "{}"))
     }
 
-    /// Uses the kernel of another run of the same data, text vectors and settings.
+    /// Uses the linear item model of another run of the same data, text vectors and
+    /// settings.
     ///
     /// # Errors
     /// A file that cannot be read or written.
-    pub fn copy_kernel(&self, from: &Path) -> Result<()> {
-        self.folder.write(KERNEL, |path| write_whole(path, &read(&from.join(KERNEL))?))
+    pub fn copy_linear(&self, from: &Path) -> Result<()> {
+        self.folder.write(LINEAR, |path| write_whole(path, &read(&from.join(LINEAR))?))
     }
 
     /// Uses the texts of another run of the same model, data and settings.
@@ -197,9 +176,9 @@ impl Run {
         let embeddings = self.embeddings(progress)?;
         let language = used_language(&self.config, language)?;
         let vectors = self.vectors(language.as_ref(), progress)?;
-        let kernel = self.kernel(vectors.as_ref(), progress)?;
+        let linear = self.linear(vectors.as_ref(), progress)?;
         let texts = self.texts(language.as_ref(), progress)?;
-        let parts = Parts { embeddings, vectors, kernel, device };
+        let parts = Parts { embeddings, vectors, linear, device };
         let model = build(&self.config, &self.data, parts, language, texts)?;
         let report = if self.folder.has(MODEL)? {
             model.load(&self.folder.file(MODEL))?;
@@ -230,19 +209,19 @@ impl Run {
             self.folder.write(ALIGNED, |path| model.save(path, &text))?;
             Some(history)
         };
-        if model.corrects_kernel() {
+        if model.corrects_linear() {
             // What stage 2 taught the head is not about users; the correction
             // starts from nothing.
             model.head().set_zero()?;
         }
         let mut stage = UserStage::new(model, &self.data);
         let user_stage = train(&mut stage, &self.config.user_stage.train, comm, &state, progress)?;
-        let mixed = choose_mix(model, &self.data, comm)?;
-        if let Some((factor, _)) = mixed {
-            model.set_mix(factor)?;
+        let mix = choose_mix(model, &self.data, comm)?;
+        if let Some(mix) = &mix {
+            model.set_mix(mix.factor)?;
         }
-        let kernel = model.kernel().map(|kernel| kernel.report(mixed));
-        let report = FitReport { item_stage, user_stage, kernel };
+        let linear = model.linear().map(|linear| linear.report().clone());
+        let report = FitReport { item_stage, user_stage, linear, mix };
         self.folder.write(HISTORY, |path| {
             let text = serde_json::to_vec_pretty(&report).map_err(|e| Error::file(path, e))?;
             write_whole(path, &text)
@@ -293,28 +272,36 @@ impl Run {
         load_vectors(&self.folder.file(VECTORS), &self.data).map(Some)
     }
 
-    /// The kernel, unless it is there. It is always read back, so that a resumed
-    /// run has the same numbers as an unbroken one.
-    fn kernel(
+    /// The linear item model, unless it is there. It is always read back, so that a
+    /// resumed run has the same numbers as an uninterrupted one.
+    fn linear(
         &self,
         vectors: Option<&Array2<f32>>,
         progress: &mut Progress<'_>,
-    ) -> Result<Option<Arc<Kernel>>> {
-        let (config, items) = (&self.config.kernel, self.data.items.len());
-        if !self.config.has_kernel(items) {
-            if config.enabled {
-                tracing::warn!(items, limit = config.max_items, "too many items for a kernel");
+    ) -> Result<Option<Arc<LinearModel>>> {
+        let (config, items) = (&self.config.linear, self.data.items.len());
+        if !self.config.has_linear(items) {
+            if self.config.model.linear {
+                let limit = config.max_items;
+                tracing::warn!(items, limit, "too many items for the linear item model");
             }
             return Ok(None);
         }
         let view = vectors.map(|v| v.view());
-        if !self.folder.has(KERNEL)? {
+        if !self.folder.has(LINEAR)? {
             // A closed form: rank 0 solves it while the others wait.
-            self.folder.write(KERNEL, |path| {
-                Kernel::fit(&self.data, view, config, self.config.seed, progress)?.save(path)
+            self.folder.write(LINEAR, |path| {
+                let RunData { train, valid, .. } = &self.data;
+                let progress = &mut |step: &LinearStep| {
+                    progress(&Event::Linear { done: step.done, total: step.total })
+                };
+                let seed = self.config.seed;
+                let model = LinearModel::fit(train, Some(valid), view, config, seed, progress)?;
+                Ok(model.save(path)?)
             })?;
         }
-        Ok(Some(Arc::new(Kernel::load(&self.folder.file(KERNEL), &self.data.train, view)?)))
+        let path = self.folder.file(LINEAR);
+        Ok(Some(Arc::new(LinearModel::load(path, &self.data.train, view)?)))
     }
 
     fn texts(
@@ -332,105 +319,4 @@ impl Run {
             _ => Ok(BTreeMap::new()),
         }
     }
-}
-
-/// The language model that the backbone asks for.
-fn used_language(
-    config: &Config,
-    language: Option<&LanguageModel>,
-) -> Result<Option<LanguageModel>> {
-    let used = language.filter(|_| config.backbone != Backbone::None);
-    if let Some(LanguageModel { llama, writer, .. }) = used {
-        // Any number of layers has the same shapes, and another one gives other answers.
-        let layers = llama.config().num_hidden_layers;
-        let wanted = config.llm.layers.unwrap_or(writer.config().num_hidden_layers);
-        if layers != wanted {
-            return Err(Error::Config {
-                field: "llm.layers",
-                problem: format!(
-                    "the run uses {wanted} layers of the language model, but the one given was loaded with {layers}; load it with the run's `llm` options"
-                ),
-            });
-        }
-    }
-    match (config.backbone, language) {
-        (Backbone::Llm, Some(language)) => Ok(Some(language.clone())),
-        (Backbone::RandomLlm, Some(language)) => Ok(Some(language.randomized(config.seed)?)),
-        (Backbone::None, _) => Ok(None),
-        (_, None) => Err(Error::NoLlm),
-    }
-}
-
-/// What a model is built on.
-struct Parts {
-    embeddings: NodeEmbeddings,
-    vectors: Option<Array2<f32>>,
-    kernel: Option<Arc<Kernel>>,
-    device: Device,
-}
-
-fn build(
-    config: &Config,
-    data: &RunData,
-    parts: Parts,
-    language: Option<LanguageModel>,
-    texts: BTreeMap<u32, UserTexts>,
-) -> Result<Glta> {
-    let prompts =
-        language.map(|language| Prompts::new(language, &data.items, texts, config)).transpose()?;
-    let nodes = Nodes::new(
-        &parts.embeddings,
-        &data.train,
-        parts.vectors.as_ref().map(|v| v.view()),
-        config.model.node_features,
-        &parts.device,
-    )?;
-    Glta::new(config, Arc::new(nodes), parts.kernel, prompts)
-}
-
-/// Loads what [`Run::fit`] left in a folder.
-pub(crate) fn load(dir: &Path, language: Option<&LanguageModel>) -> Result<(Glta, RunData)> {
-    let file = |name: &str| -> PathBuf { dir.join(name) };
-    let config = Config::of_run(dir)?;
-    if !file(MODEL).exists() {
-        return Err(Error::file(&file(MODEL), "missing: the run has not ended; resume it"));
-    }
-    let data = RunData::load(&file(ITEMS), &file(USERS))?;
-    let device = language.map_or(Device::Cpu, |l| l.llama.device().clone());
-    let embeddings = NodeEmbeddings::load(file(NODES))?;
-    let language = used_language(&config, language)?;
-    let vectors = match language.is_some() && has_vectors(&config, &data) {
-        true => Some(load_vectors(&file(VECTORS), &data)?),
-        false => None,
-    };
-    let kernel = match config.has_kernel(data.items.len()) {
-        true => {
-            let view = vectors.as_ref().map(|v| v.view());
-            Some(Arc::new(Kernel::load(&file(KERNEL), &data.train, view)?))
-        }
-        false => None,
-    };
-    let texts = match &language {
-        Some(_) if file(TEXTS).exists() => read_texts(&file(TEXTS))?,
-        _ => BTreeMap::new(),
-    };
-    let parts = Parts { embeddings, vectors, kernel, device };
-    let model = build(&config, &data, parts, language, texts)?;
-    model.load(&file(MODEL))?;
-    Ok((model, data))
-}
-
-/// Whether text vectors are used, and there are texts to compare.
-fn has_vectors(config: &Config, data: &RunData) -> bool {
-    let texts = data.items.iter().filter(|item| !item.text.trim().is_empty());
-    config.reads_item_texts() && texts.take(2).count() == 2
-}
-
-fn load_vectors(path: &Path, data: &RunData) -> Result<Array2<f32>> {
-    let (mut tensors, _) = read_tensors(path, &Device::Cpu)?;
-    let width = tensors.get("vectors").and_then(|t| t.dims().get(1).copied()).unwrap_or(0);
-    let shape = (data.items.len(), width);
-    let vectors = take(&mut tensors, path, "vectors", &[shape.0, shape.1])?;
-    Array2::from_shape_vec(shape, vectors.flatten_all()?.to_vec1()?)
-        .map_err(|e| Error::file(path, e))
 }

@@ -12,6 +12,7 @@ use crate::config::TargetLoss;
 use crate::data::RunData;
 use crate::model::{Glta, mixed};
 use crate::ranks::{BatchLoss, fair_share, gather_lists};
+use crate::report::Mix;
 use crate::sampling::{ItemExample, UserExample, inference_example, item_examples, user_example};
 use crate::trainer::Stage;
 use crate::{Error, Result};
@@ -245,19 +246,19 @@ fn ndcg(users: &[u32], rankings: Vec<Vec<Ranked>>, data: &RunData) -> Result<Opt
     Ok(report.get(Metric::Ndcg, 10))
 }
 
-/// The factor of the head's logits beside the kernel's under which validation N@10
-/// is best, and that N@10; `None` without a kernel or without validation items.
+/// The factor of the head's logits beside the linear model's under which validation
+/// N@10 is best; `None` without a linear model or without validation items.
 pub(crate) fn choose_mix(
     model: &Glta,
     data: &RunData,
     comm: &dyn Communicator,
-) -> Result<Option<(f64, f64)>> {
-    let Some(kernel) = model.kernel().filter(|_| !data.valid.is_empty()) else {
+) -> Result<Option<Mix>> {
+    let Some(linear) = model.linear().filter(|_| !data.valid.is_empty()) else {
         return Ok(None);
     };
     let config = model.config();
     let users = validation_users(data);
-    let factors = &config.kernel.mix;
+    let factors = &config.model.mix;
     let mut lists: Vec<Vec<Vec<Ranked>>> = vec![Vec::with_capacity(users.len()); factors.len()];
     for batch in users[comm.share(users.len())].chunks(config.user_stage.train.batch_size) {
         let examples: Vec<UserExample> = batch
@@ -268,19 +269,19 @@ pub(crate) fn choose_mix(
             })
             .collect();
         for (example, slots) in examples.iter().zip(model.head_logits(&examples)?) {
-            let base = kernel.logits(&example.context, None)?;
+            let base = linear.score_items(&example.context);
             for (&factor, lists) in factors.iter().zip(&mut lists) {
                 let mixed = mixed(&base, &slots, factor as f32);
                 lists.push(decode(&mixed, &example.context, 10, config.model.decoder)?);
             }
         }
     }
-    let mut best: Option<(f64, f64)> = None;
+    let mut best: Option<Mix> = None;
     for (&factor, lists) in factors.iter().zip(lists) {
         if let Some(value) = ndcg(&users, gather_lists(comm, lists)?, data)? {
-            tracing::info!(factor, validation = value, "correction beside the kernel");
-            if best.is_none_or(|(_, best)| value > best) {
-                best = Some((factor, value));
+            tracing::info!(factor, validation = value, "correction beside the linear model");
+            if best.as_ref().is_none_or(|best| value > best.validation) {
+                best = Some(Mix { factor, validation: value });
             }
         }
     }

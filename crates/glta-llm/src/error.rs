@@ -87,6 +87,15 @@ pub enum Error {
         /// What is wrong, what to do.
         message: String,
     },
+    /// A file of a sentence encoder that cannot be used.
+    #[cfg(feature = "text-encoder")]
+    #[error("sentence encoder: {}: {message}", path.display())]
+    Encoder {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        message: String,
+    },
     /// The callback asked to stop.
     #[error("cancelled")]
     Cancelled,
@@ -111,6 +120,11 @@ impl Error {
     #[cfg(feature = "hub")]
     pub(crate) fn hub(what: impl Into<String>, message: impl ToString) -> Self {
         Self::Hub { what: what.into(), message: message.to_string() }
+    }
+
+    #[cfg(feature = "text-encoder")]
+    pub(crate) fn encoder(path: &Path, message: impl std::fmt::Display) -> Self {
+        Self::Encoder { path: path.to_owned(), message: message.to_string() }
     }
 
     pub(crate) fn tensor(path: impl AsRef<Path>, tensor: &str, message: impl ToString) -> Self {

@@ -51,6 +51,8 @@
 //! * **Quantiser**: [`quantize()`] makes a GPTQ checkpoint of any LLaMA.
 //! * **Hub**: with the feature `hub`, `Llama::from_hub("owner/name", "main")`
 //!   downloads into the cache of the Hugging Face hub's own tools.
+//! * **Sentence encoders**: with the feature `text-encoder`, `SentenceEncoder` gives the
+//!   text vectors of a BERT such as MiniLM. It takes about a minute more to compile.
 //! * **GPU**: with the feature `cuda`, on the device that [`Llama::load`] is given;
 //!   the page `docs/cuda.md` says how. Bits as promised here are the CPU's.
 //! * **Threads**: rayon's current pool; AVX-512, AVX2 or plain Rust by what the
@@ -89,6 +91,8 @@ mod rope;
 mod sample;
 mod simd;
 mod stack;
+#[cfg(feature = "text-encoder")]
+mod text_encoder;
 mod tokenizer;
 mod weights;
 
@@ -101,4 +105,6 @@ pub use generate::{GenerateEvent, GenerateOptions};
 pub use model::{ForwardOptions, Llama, LlamaOptions, Precision, Prefix};
 pub use quantize::{QuantizeEvent, QuantizeOptions, quantize};
 pub use simd::SimdLevel;
+#[cfg(feature = "text-encoder")]
+pub use text_encoder::SentenceEncoder;
 pub use tokenizer::Tokenizer;

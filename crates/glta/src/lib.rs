@@ -7,11 +7,12 @@
 //! | [`data`] | `glta-data` | raw data sets to interactions, texts and splits |
 //! | [`metrics`] | `glta-metrics` | ranking metrics, full-ranking evaluation |
 //! | [`graph`] | `glta-graph` | LightGCN on a CPU |
+//! | [`linear`] | `glta-linear` | linear item models in closed form: EASE, text-kNN, both together |
 //! | [`llm`] | `glta-llm` | frozen LLaMA with GPTQ weights, forward and backward |
 //! | [`projector`] | `glta-projector` | node projectors, soft tokens in prompts |
 //! | [`gllm`] | `glta-gllm` | item logits, losses, slot decoding |
 //! | [`align`] | `glta-align` | the method: stages, runs, the [`Recommender`] |
-//! | [`baselines`] | `glta-baselines` | what it is compared with |
+//! | [`baselines`] | `glta-baselines` | contrastive graph models it is compared with |
 //! | [`comm`] | `glta-comm` | ranks that train together |
 //! | [`core`] | `glta-core` | what the others share: progress, search, whole-file writes |
 //!
@@ -32,6 +33,7 @@ pub use glta_core as core;
 pub use glta_data as data;
 pub use glta_gllm as gllm;
 pub use glta_graph as graph;
+pub use glta_linear as linear;
 pub use glta_llm as llm;
 pub use glta_metrics as metrics;
 pub use glta_projector as projector;

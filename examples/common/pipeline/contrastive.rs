@@ -3,11 +3,11 @@
 use std::time::Instant;
 
 use glta::align::{Config, read_texts};
-use glta::baselines::{
-    Contrastive, ContrastiveConfig, NodeTexts, SentenceEncoder, WhitenConfig, whiten,
-};
+use glta::baselines::{Contrastive, ContrastiveConfig, NodeTexts};
 use glta::data::Split;
 use glta::graph::NodeEmbeddings;
+use glta::linear::{WhitenConfig, whiten};
+use glta::llm::SentenceEncoder;
 use ndarray::{Array2, Axis, concatenate};
 
 use super::{Session, validation};

@@ -1,4 +1,4 @@
-//! GLTA's own rows: the method, what its head starts from, its controls, and
+//! GLTA's own rows: the method, the linear item model alone, its controls, and
 //! the paper's ablations.
 
 use std::path::PathBuf;
@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use glta::align::{Backbone, Config, Recommender, Run, RunData};
-use glta::baselines::whiten;
 use glta::comm::Communicator;
 use glta::data::{Interactions, Split};
 use glta::gllm::Decoder;
 use glta::graph::NodeEmbeddings;
+use glta::linear::whiten;
 use glta::metrics::{EvaluationConfig, evaluate_rankings};
 
 use super::{Session, cold_test};
@@ -20,8 +20,8 @@ use crate::common::report::Row;
 /// The row that the ablations are compared with.
 pub const COMPLETE: &str = "GLTA complete";
 
-/// What GLTA's head starts from, as a row.
-const KERNEL: &str = "GLTA kernel";
+/// The row of the linear item model alone.
+const LINEAR: &str = "Linear";
 
 /// What every GLTA run of a seed is given.
 pub(super) struct Inputs<'a> {
@@ -40,11 +40,11 @@ struct Variant {
 }
 
 /// The paper's complete form under this workspace's protocol: item tokens, both
-/// texts, slots that name items in parallel. Without the kernel, beside which its
-/// parts would not show.
+/// texts, slots that name items in parallel. Without the linear model, beside which
+/// its parts would not show.
 fn complete(config: &Config) -> Config {
     let mut config = config.clone();
-    config.kernel.enabled = false;
+    config.model.linear = false;
     config.model.history = 5;
     config.model.slots = 5;
     config.model.decoder = Decoder::Parallel;
@@ -86,15 +86,15 @@ fn writes_texts(config: &Config) -> bool {
 }
 
 impl Session<'_> {
-    /// What GLTA's head starts from, the same model without a language model, and
+    /// The linear item model alone, the same model without a language model, and
     /// with a random one.
     pub(super) fn controls(&mut self, config: &Config, inputs: &Inputs<'_>) -> Result<()> {
-        if config.kernel.enabled && inputs.data.items.len() <= config.kernel.max_items {
-            let mut kernel = config.clone();
-            kernel.item_stage.enabled = false;
-            kernel.user_stage.train.epochs = 0;
-            kernel.kernel.mix = vec![0.0];
-            let variant = Variant { system: KERNEL, folder: "glta-kernel", config: kernel };
+        if config.model.linear && inputs.data.items.len() <= config.linear.max_items {
+            let mut linear = config.clone();
+            linear.item_stage.enabled = false;
+            linear.user_stage.train.epochs = 0;
+            linear.model.mix = vec![0.0];
+            let variant = Variant { system: LINEAR, folder: "linear", config: linear };
             self.variant(&variant, None, inputs)?;
         }
         let mut none = Config { backbone: Backbone::None, ..config.clone() };
@@ -152,9 +152,9 @@ impl Session<'_> {
             let vectors = whiten(self.text_vectors(config)?.view(), &config.item_text.whiten)?;
             run.set_text_vectors(vectors.view())?;
         }
-        if *system == KERNEL {
+        if *system == LINEAR {
             // Fitted once, for GLTA.
-            run.copy_kernel(&inputs.folder.join("glta"))?;
+            run.copy_linear(&inputs.folder.join("glta"))?;
         }
         if let Some(from) = taken.map(|from| inputs.folder.join(from)) {
             if writes_texts(config) {
@@ -180,18 +180,18 @@ impl Session<'_> {
             let chance = 1.0 / config.item_stage.items as f64;
             settings.push(format!("item-text accuracy {accuracy:.3} (chance {chance:.3})"));
         }
-        if let Some(kernel) = report.kernel {
+        if let Some(linear) = report.linear {
             settings.push(format!(
-                "kernel{} l2 {}, text {}, neighbours {}, popularity {}",
-                if kernel.new_items { " for new items," } else { "" },
-                kernel.l2,
-                kernel.text,
-                kernel.neighbours,
-                kernel.popularity
+                "linear model{} l2 {}, text {}, neighbours {}, popularity {}",
+                if linear.new_items { " for new items," } else { "" },
+                linear.l2,
+                linear.text,
+                linear.neighbours,
+                linear.popularity
             ));
-            let alone = kernel.validation.unwrap_or(f64::NAN);
-            let mix = kernel.mixed.map_or(1.0, |(factor, _)| factor);
-            settings.push(format!("valid N@10 of the kernel {alone:.4}, correction x {mix}"));
+            let alone = linear.validation.unwrap_or(f64::NAN);
+            let mix = report.mix.map_or(1.0, |mix| mix.factor);
+            settings.push(format!("valid N@10 of the linear model {alone:.4}, correction x {mix}"));
         }
         row.settings = settings.join("; ");
         self.push(row)?;

@@ -5,9 +5,9 @@ mod validate;
 
 use std::str::FromStr;
 
-use glta_baselines::WhitenConfig;
 use glta_gllm::{Decoder, GllmWeights};
 use glta_graph::LightGcnConfig;
+use glta_linear::{LinearConfig, WhitenConfig};
 use glta_llm::LlamaOptions;
 use serde::{Deserialize, Serialize};
 
@@ -31,8 +31,8 @@ pub struct Config {
     pub texts: TextsConfig,
     /// Text vectors of the items.
     pub item_text: ItemTextConfig,
-    /// The fixed scores that the head starts from.
-    pub kernel: KernelConfig,
+    /// The linear item model, whose scores the head starts from.
+    pub linear: LinearConfig,
     /// What a user's prompt holds and how items are scored.
     pub model: ModelConfig,
     /// Stage 2, item-text alignment.
@@ -50,7 +50,7 @@ impl Default for Config {
             graph: LightGcnConfig::default(),
             texts: TextsConfig::default(),
             item_text: ItemTextConfig::default(),
-            kernel: KernelConfig::default(),
+            linear: LinearConfig::default(),
             model: ModelConfig::default(),
             item_stage: ItemStageConfig::default(),
             user_stage: UserStageConfig::default(),
@@ -121,60 +121,6 @@ pub struct ItemTextConfig {
     pub vectors: TextVectorConfig,
     /// How the vectors are whitened.
     pub whiten: WhitenConfig,
-}
-
-/// The kernel: scores of all items from the items a person has, in closed form.
-/// It is EASE whose Gram matrix also counts the text vectors, `(XᵀX + αTTᵀ +
-/// λI)⁻¹`, plus text neighbours `Σ max(0, cos)³`, plus the log of the degree. Of
-/// each list the value that is best on validation data is taken. Without validation
-/// data `l2` and `text` take their middle one, neighbours and popularity 0, and the
-/// correction's factor is 1.
-///
-/// In training the scores are those that a fit without the user would give, so
-/// that nothing which scores a hidden pair has seen it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct KernelConfig {
-    /// Whether the head starts from it. A dense matrix over all items is needed.
-    pub enabled: bool,
-    /// λ, the L2 regularisation.
-    pub l2: Vec<f64>,
-    /// α, the weight of the texts in the Gram matrix; 0 leaves them out.
-    pub text: Vec<f64>,
-    /// Weights of the text neighbours that are tried beside 0.
-    pub neighbours: Vec<f64>,
-    /// Weights of `ln(1 + degree)` that are tried beside 0.
-    pub popularity: Vec<f64>,
-    /// Share of the items that are new while those above are chosen: left out of the
-    /// fit and looked for among the validation items. Text neighbours then count
-    /// `1 / (1 + degree)`, and an item that nobody has is as popular as the others
-    /// in the mean. 0, the default, where the catalogue does not grow; new items end
-    /// up low in the lists there.
-    pub new_items: f64,
-    /// Train the correction on top of the kernel. `false` trains it alone and adds
-    /// the kernel afterwards.
-    pub in_training: bool,
-    /// Factors of the correction that are tried after training; 0 leaves it out.
-    pub mix: Vec<f64>,
-    /// With more items than this a run goes without a kernel: the matrix takes
-    /// `4 · items²` bytes, `16 · items²` while it is fitted.
-    pub max_items: usize,
-}
-
-impl Default for KernelConfig {
-    fn default() -> Self {
-        Self {
-            enabled: true,
-            l2: vec![10.0, 30.0, 100.0, 300.0],
-            text: vec![1.0, 3.0, 10.0, 30.0],
-            neighbours: vec![0.003, 0.01, 0.03, 0.1, 0.3],
-            popularity: vec![0.001, 0.003, 0.01],
-            new_items: 0.0,
-            in_training: true,
-            mix: vec![0.0, 0.25, 0.5, 1.0, 2.0, 4.0],
-            max_items: 20_000,
-        }
-    }
 }
 
 /// What an item's token and the tied head are projected from.
@@ -269,6 +215,13 @@ pub struct ModelConfig {
     pub gllm: GllmWeights,
     /// A learned bias for every item in the head.
     pub item_bias: bool,
+    /// Whether the logits are those of the [linear item model](Config::linear) and the
+    /// language model's path adds a correction to them. A catalogue of more items than
+    /// `linear.max_items` goes without.
+    pub linear: bool,
+    /// Factors of the correction beside the linear item model. After training, the one
+    /// that is best on validation data is taken, 1 without any; 0 leaves it out.
+    pub mix: Vec<f64>,
     /// Add `α · (e_u · e_i)` to the logits, `α` learned.
     pub graph_residual: bool,
     /// How slots become a list.
@@ -309,6 +262,8 @@ impl Default for ModelConfig {
             history: 5,
             gllm: GllmWeights::Tied,
             item_bias: true,
+            linear: true,
+            mix: vec![0.0, 0.25, 0.5, 1.0, 2.0, 4.0],
             graph_residual: false,
             decoder: Decoder::FirstLogit,
             recompute: Recompute::Auto,
@@ -426,6 +381,10 @@ pub struct UserStageConfig {
     /// Leave the context items out of the training softmax, as they are left
     /// out of a recommendation.
     pub mask_context: bool,
+    /// Train the correction on top of the linear item model, whose logits are those that
+    /// a fit without the user gives, so that it has not seen a hidden pair. `false`
+    /// trains the correction alone and adds the linear model afterwards.
+    pub on_linear: bool,
     /// Optimisation.
     pub train: TrainConfig,
 }
@@ -438,6 +397,7 @@ impl Default for UserStageConfig {
             hide_max: 0.9,
             loss: TargetLoss::Multinomial,
             mask_context: false,
+            on_linear: true,
             train: TrainConfig::default(),
         }
     }
@@ -486,11 +446,11 @@ impl Config {
                 history: 10,
                 gllm: GllmWeights::Free,
                 item_bias: true,
+                linear: false,
                 graph_residual: false,
                 decoder: Decoder::Parallel,
                 ..config.model
             };
-            config.kernel.enabled = false;
             config.user_stage.targets = TargetRule::All;
             config.user_stage.loss = TargetLoss::SampledSlots;
             config.user_stage.train.ema = 0.0;
@@ -500,13 +460,13 @@ impl Config {
         config
     }
 
-    /// Whether the head of a catalogue of `items` starts from a kernel.
-    pub(crate) fn has_kernel(&self, items: usize) -> bool {
-        self.kernel.enabled && items <= self.kernel.max_items
+    /// Whether a run over `items` items has a linear item model.
+    pub(crate) fn has_linear(&self, items: usize) -> bool {
+        self.model.linear && items <= self.linear.max_items
     }
 
     /// Whether anything uses the items' text vectors.
     pub fn reads_item_texts(&self) -> bool {
-        self.kernel.enabled || self.model.node_features != NodeFeatures::Graph
+        self.model.linear || self.model.node_features != NodeFeatures::Graph
     }
 }

@@ -1,8 +1,6 @@
 //! What a configuration must satisfy before anything is run.
 
-use super::{
-    Backbone, Config, ItemSlots, KernelConfig, SlotPlacement, TargetLoss, TargetRule, TrainConfig,
-};
+use super::{Backbone, Config, ItemSlots, SlotPlacement, TargetLoss, TargetRule, TrainConfig};
 use crate::{Error, Result};
 
 impl Config {
@@ -17,7 +15,13 @@ impl Config {
         positive("model.hidden_without_llm", model.hidden_without_llm)?;
         share("texts.max_share", self.texts.max_share, 0.0, 1.0)?;
         share("texts.dropout", self.texts.dropout, 0.0, 1.0)?;
-        self.kernel.validate()?;
+        if model.linear {
+            self.linear.validate()?;
+            if model.mix.is_empty() {
+                return Err(wrong("model.mix", "at least one value is needed"));
+            }
+            model.mix.iter().try_for_each(|&value| share("model.mix", value, 0.0, 1e12))?;
+        }
         self.item_text.whiten.validate()?;
         positive("item_text.vectors.max_tokens", self.item_text.vectors.max_tokens)?;
         positive("texts.max_items", self.texts.max_items)?;
@@ -98,31 +102,6 @@ impl Config {
     }
 }
 
-impl KernelConfig {
-    fn validate(&self) -> Result<()> {
-        if !self.enabled {
-            return Ok(());
-        }
-        for (field, list, least) in [
-            // Below, what one user adds to the inverse drowns in rounding.
-            ("kernel.l2", &self.l2, 0.1),
-            ("kernel.text", &self.text, 0.0),
-            ("kernel.mix", &self.mix, 0.0),
-        ] {
-            if list.is_empty() {
-                return Err(wrong(field, "at least one value is needed"));
-            }
-            list.iter().try_for_each(|&value| share(field, value, least, 1e12))?;
-        }
-        for (field, list) in
-            [("kernel.neighbours", &self.neighbours), ("kernel.popularity", &self.popularity)]
-        {
-            list.iter().try_for_each(|&value| share(field, value, 0.0, 1e12))?;
-        }
-        share("kernel.new_items", self.new_items, 0.0, 0.9)
-    }
-}
-
 impl TrainConfig {
     fn validate(&self) -> Result<()> {
         positive("train.batch_size", self.batch_size)?;
@@ -191,10 +170,9 @@ mod tests {
             refused(&["item_stage.slots=description", "model.slot_placement=last"])
                 .contains("slots of their own")
         );
-        assert!(refused(&["kernel.l2=[]"]).contains("kernel.l2"));
-        assert!(refused(&["kernel.l2=[0.01]"]).contains("kernel.l2"));
-        assert!(refused(&["kernel.text=[-1.0]"]).contains("kernel.text"));
-        assert!(refused(&["kernel.new_items=1.0"]).contains("kernel.new_items"));
+        assert!(refused(&["linear.l2=[]"]).contains("linear model setting `l2`"));
+        assert!(refused(&["model.mix=[]"]).contains("model.mix"));
+        assert!(refused(&["model.mix=[-1.0]"]).contains("model.mix"));
         assert!(refused(&["user_stage.train.ema=1.0"]).contains("ema"));
     }
 }

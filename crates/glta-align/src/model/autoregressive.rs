@@ -24,13 +24,9 @@ impl Glta {
         let first = |logits: &Vec<f32>, excluded: &[u32], k| {
             Ok(decode(std::slice::from_ref(logits), excluded, k, Decoder::FirstLogit)?)
         };
-        let base = match &self.kernel {
-            None => None,
-            Some(kernel) => {
-                let base = examples.iter().map(|e| kernel.logits(&e.context, None));
-                Some(base.collect::<Result<Vec<Vec<f32>>>>()?)
-            }
-        };
+        let base: Option<Vec<Vec<f32>>> = self.linear.as_ref().map(|linear| {
+            examples.iter().map(|example| linear.score_items(&example.context)).collect()
+        });
         let mix = self.mix.to_scalar::<f32>()?;
         if let Some(base) = base.as_ref().filter(|_| mix == 0.0) {
             let lists = base.iter().zip(queries);

@@ -1,4 +1,4 @@
-//! From hidden states to logits and lists: head, kernel, and how they are mixed.
+//! From hidden states to logits and lists: head, linear item model, and how they are mixed.
 
 use candle_core::Tensor;
 use glta_gllm::{Ranked, decode};
@@ -9,22 +9,26 @@ use crate::Result;
 use crate::sampling::UserExample;
 
 impl Glta {
-    /// The kernel's logits for every slot of training examples, without the users
+    /// The linear model's logits for every slot of training examples, without the users
     /// they belong to: `(examples × slots, items)`.
     pub(crate) fn offset(&self, examples: &[UserExample]) -> Result<Option<Tensor>> {
-        let Some(kernel) = self.kernel.as_ref().filter(|_| self.corrects_kernel()) else {
+        let Some(linear) = self.linear.as_ref().filter(|_| self.corrects_linear()) else {
             return Ok(None);
         };
-        let _span = tracing::debug_span!("kernel").entered();
-        let queries = examples.iter().map(|e| (e.context.as_slice(), e.user));
-        let rows = kernel.rows(queries, &self.device)?;
+        let _span = tracing::debug_span!("linear").entered();
         let (b, n, items) = (examples.len(), self.config.model.slots, self.nodes.n_items());
+        let rows = examples.par_iter().map(|example| match example.user {
+            Some(user) => Ok(linear.score_without(user, &example.context)?),
+            None => Ok(linear.score_items(&example.context)),
+        });
+        let rows = rows.collect::<Result<Vec<_>>>()?;
+        let rows = Tensor::from_vec(rows.concat(), (b, items), &self.device)?;
         let rows = rows.unsqueeze(1)?.broadcast_as((b, n, items))?.reshape((b * n, items))?;
         Ok(Some(rows))
     }
 
     /// The best `k` items for each example, leaving out its excluded items. Without a
-    /// kernel the logits of all items are never there at once.
+    /// linear model the logits of all items are never there at once.
     pub(crate) fn rank(
         &self,
         examples: &[UserExample],
@@ -32,7 +36,7 @@ impl Glta {
         k: usize,
     ) -> Result<Vec<Vec<Ranked>>> {
         let (slots, decoder) = (self.config.model.slots, self.config.model.decoder);
-        if self.kernel.is_none() {
+        if self.linear.is_none() {
             let (hidden, residual) = self.user_hidden(examples, slots)?;
             let hidden = hidden.detach();
             return Ok(self.head.rank(&hidden, residual.as_ref(), slots, excluded, k, decoder)?);
@@ -47,12 +51,12 @@ impl Glta {
     /// Logits of every example's slots: one `slots × items` block each.
     pub(crate) fn slot_logits(&self, examples: &[UserExample]) -> Result<Vec<Vec<Vec<f32>>>> {
         let mix = self.mix.to_scalar::<f32>()?;
-        let corrections = if mix == 0.0 && self.kernel.is_some() {
+        let corrections = if mix == 0.0 && self.linear.is_some() {
             None
         } else {
             Some(self.head_logits(examples)?)
         };
-        let Some(kernel) = &self.kernel else {
+        let Some(linear) = &self.linear else {
             return Ok(corrections.unwrap_or_default());
         };
         let slots = self.slots_read(examples);
@@ -60,7 +64,7 @@ impl Glta {
             .par_iter()
             .enumerate()
             .map(|(at, example)| {
-                let base = kernel.logits(&example.context, None)?;
+                let base = linear.score_items(&example.context);
                 Ok(match &corrections {
                     None => vec![base; slots],
                     Some(corrections) => mixed(&base, &corrections[at], mix),
@@ -78,7 +82,7 @@ impl Glta {
         }
     }
 
-    /// Logits of every example's slots as the head has them, without the kernel.
+    /// Logits of every example's slots as the head has them, without the linear model.
     pub(crate) fn head_logits(&self, examples: &[UserExample]) -> Result<Vec<Vec<Vec<f32>>>> {
         let slots = self.slots_read(examples);
         let (hidden, residual) = self.user_hidden(examples, slots)?;
@@ -89,7 +93,7 @@ impl Glta {
     }
 }
 
-/// The kernel's logits plus `factor` times each slot's.
+/// The linear model's logits plus `factor` times each slot's.
 pub(crate) fn mixed(base: &[f32], slots: &[Vec<f32>], factor: f32) -> Vec<Vec<f32>> {
     let mix = |slot: &Vec<f32>| base.iter().zip(slot).map(|(b, c)| b + factor * c).collect();
     slots.iter().map(mix).collect()

@@ -11,11 +11,11 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor, Var};
 use glta_gllm::{Decoder, GllmHead, GllmWeights};
+use glta_linear::LinearModel;
 use glta_projector::{Parameters, Projector, normal_parameter};
 
 use crate::config::{Backbone, Config, ItemSlots, SlotPlacement};
 use crate::files::{read_tensors, take, write_tensors};
-use crate::kernel::Kernel;
 use crate::nodes::Nodes;
 use crate::optimizer::snapshot;
 use crate::prompts::Prompts;
@@ -34,8 +34,8 @@ pub(crate) struct Glta {
     user_projector: Projector,
     slots: Var,
     head: GllmHead,
-    kernel: Option<Arc<Kernel>>,
-    /// Factor of the head's logits beside the kernel's, chosen after training.
+    linear: Option<Arc<LinearModel>>,
+    /// Factor of the head's logits beside the linear model's, chosen after training.
     mix: Var,
     device: Device,
 }
@@ -46,7 +46,7 @@ impl Glta {
     pub(crate) fn new(
         config: &Config,
         nodes: Arc<Nodes>,
-        kernel: Option<Arc<Kernel>>,
+        linear: Option<Arc<LinearModel>>,
         prompts: Option<Prompts>,
     ) -> Result<Self> {
         let (hidden, token_rms, device) = match (&prompts, config.backbone) {
@@ -73,7 +73,7 @@ impl Glta {
             user_projector: projector(2)?,
             slots: normal_parameter((n_slots, hidden), token_rms, seed(4), &device)?,
             head,
-            kernel,
+            linear,
             mix: Var::ones((), DType::F32, &device)?,
             config: config.clone(),
             nodes,
@@ -145,7 +145,7 @@ impl Glta {
         self.user_projector.collect("user_projector", &mut parameters);
         self.head.collect("head", true, &mut parameters);
         parameters.insert("slots".to_owned(), self.slots.clone());
-        if self.kernel.is_some() {
+        if self.linear.is_some() {
             parameters.insert("mix".to_owned(), self.mix.clone());
         }
         parameters
@@ -228,13 +228,13 @@ impl Glta {
         &self.head
     }
 
-    pub(crate) fn kernel(&self) -> Option<&Kernel> {
-        self.kernel.as_deref()
+    pub(crate) fn linear(&self) -> Option<&LinearModel> {
+        self.linear.as_deref()
     }
 
-    /// Whether stage 3 is trained on top of the kernel.
-    pub(crate) fn corrects_kernel(&self) -> bool {
-        self.kernel.is_some() && self.config.kernel.in_training
+    /// Whether stage 3 is trained on top of the linear model.
+    pub(crate) fn corrects_linear(&self) -> bool {
+        self.linear.is_some() && self.config.user_stage.on_linear
     }
 
     pub(crate) fn set_mix(&self, mix: f64) -> Result<()> {

@@ -6,7 +6,7 @@ use ndarray::{ArrayViewMut2, Axis};
 /// alike: the floor that any recommender has to pass.
 ///
 /// ```
-/// use glta_baselines::Popularity;
+/// use glta_linear::Popularity;
 /// use glta_data::Interactions;
 ///
 /// let train = Interactions::from_pairs(3, 2, [(0, 0), (1, 0), (2, 1)])?;

@@ -43,7 +43,7 @@ impl TextKnnConfig {
 /// The only baseline here that can rank items nobody has had.
 ///
 /// ```
-/// use glta_baselines::{TextKnn, TextKnnConfig};
+/// use glta_linear::{TextKnn, TextKnnConfig};
 /// use glta_data::Interactions;
 /// use ndarray::array;
 ///
@@ -112,23 +112,23 @@ impl TextKnn {
             .zip(self.vectors.axis_chunks_iter(Axis(0), 64))
             .for_each(|(mut block, vectors)| {
                 general_mat_mul(1.0, &vectors, &self.vectors.t(), 0.0, &mut block);
-                block.mapv_inplace(|cosine| self.kernel(cosine));
+                block.mapv_inplace(|cosine| self.weight(cosine));
             });
         all
     }
 
-    /// `scores += weight · Σ kernel`, over the user's items.
+    /// `scores += weight · Σ max(0, cos)^power`, over the user's items.
     fn add_rows(&self, items: &[u32], mut scores: ArrayViewMut1<'_, f32>, weight: f32) {
         let known: Vec<usize> =
             items.iter().map(|&i| i as usize).filter(|&i| i < self.n_items()).collect();
         let context = self.vectors.select(Axis(0), &known);
         let cosines = self.vectors.dot(&context.t());
         for (score, row) in scores.iter_mut().zip(cosines.axis_iter(Axis(0))) {
-            *score += weight * row.iter().map(|&cosine| self.kernel(cosine)).sum::<f32>();
+            *score += weight * row.iter().map(|&cosine| self.weight(cosine)).sum::<f32>();
         }
     }
 
-    fn kernel(&self, cosine: f32) -> f32 {
+    fn weight(&self, cosine: f32) -> f32 {
         cosine.max(0.0).powi(self.power)
     }
 }

@@ -5,9 +5,9 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
-use glta_baselines::{Ease, EaseConfig, Popularity};
 use glta_data::Interactions;
 use glta_graph::{LightGcn, LightGcnConfig};
+use glta_linear::{Ease, EaseConfig, Popularity};
 use glta_metrics::{EvaluationConfig, Metric, Scorer, evaluate};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;

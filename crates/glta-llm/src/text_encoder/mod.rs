@@ -22,7 +22,7 @@ const BATCH: usize = 16;
 /// all-MiniLM-L6-v2, on a CPU in f32.
 ///
 /// ```no_run
-/// use glta_baselines::SentenceEncoder;
+/// use glta_llm::SentenceEncoder;
 /// use std::ops::ControlFlow;
 ///
 /// let encoder = SentenceEncoder::load("all-MiniLM-L6-v2")?;

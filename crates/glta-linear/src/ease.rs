@@ -51,7 +51,7 @@ impl EaseConfig {
 /// diagonal, and a user with items `x` scores `x B`.
 ///
 /// ```
-/// use glta_baselines::{Ease, EaseConfig};
+/// use glta_linear::{Ease, EaseConfig};
 /// use glta_data::Interactions;
 ///
 /// // Items 0 and 1 go together.

@@ -1,0 +1,38 @@
+use glta_linear::LinearReport;
+use serde::{Deserialize, Serialize};
+
+use crate::trainer::StageHistory;
+
+/// What the stages of a run reported.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct FitReport {
+    /// Stage 2; its metric is the matching accuracy among the items shown.
+    pub item_stage: Option<StageHistory>,
+    /// Stage 3; its metric is N@10 on the validation items.
+    pub user_stage: StageHistory,
+    /// The linear item model, where the run has one.
+    pub linear: Option<LinearReport>,
+    /// How the language model's path was added to it; `None` without a linear model or
+    /// without validation items.
+    pub mix: Option<Mix>,
+}
+
+/// The trained correction beside the linear item model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Mix {
+    /// The correction's logits are multiplied by this.
+    pub factor: f64,
+    /// N@10 on the validation items of both together.
+    pub validation: f64,
+}
+
+impl FitReport {
+    /// N@10 on the validation items of what was kept in the end.
+    pub fn validation(&self) -> Option<f64> {
+        self.mix.as_ref().map(|mix| mix.validation).or(self.user_stage.best())
+    }
+}

@@ -1,0 +1,107 @@
+use std::path::{Path, PathBuf};
+
+/// What can go wrong while a linear item model is fitted, saved, loaded or asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A configuration field has a value that cannot work.
+    #[error("{system} setting `{field}`: {problem}")]
+    Config {
+        /// Name of the model.
+        system: &'static str,
+        /// Name of the field.
+        field: &'static str,
+        /// What is wrong with it and what is allowed.
+        problem: String,
+    },
+    /// A dense item-item matrix would not fit.
+    #[error(
+        "EASE needs a dense matrix over all items: {items} items take {gigabytes:.1} GB while it \
+         is fitted, the limit `max_items` is {limit}; raise it if that much memory is there, or \
+         filter rare items"
+    )]
+    TooManyItems {
+        /// Number of items.
+        items: usize,
+        /// The configured limit.
+        limit: usize,
+        /// Memory while fitting.
+        gigabytes: f64,
+    },
+    /// The regularised Gram matrix is not positive definite in floating point.
+    #[error("EASE cannot invert the item-item matrix at `l2` {l2}: raise it")]
+    NotPositiveDefinite {
+        /// The configured regularisation.
+        l2: f64,
+    },
+    /// A user that the model was not fitted on.
+    #[error("user {user} is unknown: the model was fitted on {users} users")]
+    User {
+        /// The user asked for.
+        user: u32,
+        /// Number of users.
+        users: usize,
+    },
+    /// Parts of a fitted EASE that do not fit together.
+    #[error(
+        "EASE weights of shape ({rows}, {columns}) and a diagonal of {diagonal} do not fit {items} \
+         items"
+    )]
+    Weights {
+        /// Rows of the weights.
+        rows: usize,
+        /// Columns of the weights.
+        columns: usize,
+        /// Length of the diagonal.
+        diagonal: usize,
+        /// Number of items.
+        items: usize,
+    },
+    /// Text vectors that do not fit.
+    #[error("text vectors: {0}")]
+    TextVectors(String),
+    /// A file could not be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file does not hold a linear model of these items.
+    #[error("{}: {problem}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The receiver of the progress asked to stop.
+    #[error("cancelled")]
+    Cancelled,
+    /// From the data crate.
+    #[error(transparent)]
+    Data(#[from] glta_data::Error),
+    /// From the metrics.
+    #[error(transparent)]
+    Metrics(#[from] glta_metrics::Error),
+}
+
+impl Error {
+    pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        move |source| Self::Io { path: path.to_owned(), source }
+    }
+
+    pub(crate) fn file(path: &Path, problem: impl ToString) -> Self {
+        Self::File { path: path.to_owned(), problem: problem.to_string() }
+    }
+}
+
+impl From<glta_core::Cancelled> for Error {
+    fn from(_: glta_core::Cancelled) -> Self {
+        Self::Cancelled
+    }
+}
+
+/// Result with this crate's [`Error`].
+pub type Result<T> = std::result::Result<T, Error>;

@@ -1,0 +1,48 @@
+//! Linear item models in closed form. Every item scores a weighted sum over the items
+//! that a person has; nothing is trained by gradient.
+//!
+//! - [`LinearModel`]: EASE with texts in its Gram matrix, text neighbours and popularity,
+//!   each weight chosen on validation data.
+//! - [`Ease`], [`TextKnn`], [`EaseText`] and [`Popularity`]: its parts, also by themselves.
+//! - [`whiten`] prepares the text vectors of a language model.
+//!
+//! Each model is a [`Scorer`](glta_metrics::Scorer), so that all go through the same
+//! evaluation:
+//!
+//! ```
+//! use glta_data::Interactions;
+//! use glta_linear::{Ease, EaseConfig, Popularity};
+//! use glta_metrics::{EvaluationConfig, Metric, evaluate};
+//!
+//! let train = Interactions::from_pairs(3, 4, [(0, 0), (0, 1), (1, 0), (2, 0), (2, 2)])?;
+//! let test = Interactions::from_pairs(3, 4, [(1, 1)])?;
+//! let config = EvaluationConfig { ks: vec![1], ..Default::default() };
+//!
+//! let popularity = evaluate(&Popularity::fit(&train), &test, &[&train], &config)?;
+//! let ease = Ease::fit(&train, &EaseConfig { l2: 10.0, ..Default::default() })?;
+//! let ease = evaluate(&ease, &test, &[&train], &config)?;
+//! assert!(ease.get(Metric::HitRate, 1) >= popularity.get(Metric::HitRate, 1));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod choose;
+mod config;
+mod ease;
+mod error;
+mod file;
+mod model;
+mod popularity;
+mod report;
+mod temperature;
+mod text_knn;
+mod whiten;
+
+pub use choose::LinearStep;
+pub use config::LinearConfig;
+pub use ease::{Ease, EaseConfig, SideInformation};
+pub use error::{Error, Result};
+pub use model::LinearModel;
+pub use popularity::Popularity;
+pub use report::LinearReport;
+pub use text_knn::{EaseText, TextKnn, TextKnnConfig};
+pub use whiten::{WhitenConfig, whiten};

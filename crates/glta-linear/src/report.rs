@@ -1,0 +1,26 @@
+use serde::{Deserialize, Serialize};
+
+/// The settings that [`LinearModel::fit`](crate::LinearModel::fit) chose on validation
+/// data, saved with the model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct LinearReport {
+    /// λ, the L2 regularisation.
+    pub l2: f64,
+    /// α, the weight of the texts in the Gram matrix.
+    pub text: f64,
+    /// Weight of the text neighbours.
+    pub neighbours: f32,
+    /// Weight of the log degree.
+    pub popularity: f32,
+    /// Whether it was chosen for new items
+    /// ([`LinearConfig::new_items`](crate::LinearConfig::new_items)): text neighbours
+    /// then count `1 / (1 + degree)`, and an item that nobody has is as popular as the
+    /// others are in the mean.
+    pub new_items: bool,
+    /// The scores are multiplied by this, so that their softmax is calibrated.
+    pub temperature: f32,
+    /// N@10 on the validation data; `None` without any.
+    pub validation: Option<f64>,
+}
