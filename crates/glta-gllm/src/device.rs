@@ -11,7 +11,7 @@ use glta_metrics::Ranked;
 
 use crate::blocks::LogSumExp;
 use crate::decode::Ranking;
-use crate::loss::{MASKED, inside, share};
+use crate::lists::{MASKED, inside, share};
 use crate::{Decoder, Error, Result};
 
 /// Logits of a block (64 MB).
@@ -350,4 +350,92 @@ fn not_a_number(logits: &Logits, slots: usize) -> Result<Error> {
         }
     }
     Ok(Error::NotANumber { slot: 0, item: 0 })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::blocks::with_logits;
+    use crate::decode;
+    use crate::lists::sorted;
+
+    fn tensor(values: &[f32], rows: usize) -> Tensor {
+        Tensor::from_slice(values, (rows, values.len() / rows), &Device::Cpu).unwrap()
+    }
+
+    #[test]
+    fn a_nan_among_the_blocks_is_an_error() {
+        let mut w = vec![0f32; 40];
+        w[17] = f32::NAN;
+        let (z, w, bias) = (tensor(&[1.0; 4], 4), tensor(&w, 40), tensor(&[0.0; 40], 1));
+        let bad = with_logits(&z, &w, &bias, None, Some(7), |logits| {
+            decode::rank(logits, 2, &[vec![], vec![17]], 3, Decoder::Parallel)
+        });
+        assert!(matches!(bad.unwrap(), Err(Error::NotANumber { slot: 0, item: 17 })));
+        let bias = bias.flatten_all().unwrap();
+        let logits = Logits { z, w, bias, offset: None, block: Some(7) };
+        let bad = rank(&logits, 2, &[vec![], vec![17]], 3, Decoder::Parallel);
+        assert!(matches!(bad, Err(Error::NotANumber { slot: 0, item: 17 })));
+    }
+
+    proptest! {
+        /// Small whole numbers, so that the logits are exact and full of ties.
+        #[test]
+        fn blocks_give_the_list_of_full_rows(
+            z in prop::collection::vec(-2i8..3, 4 * 3),
+            w in prop::collection::vec(-2i8..3, 3..150),
+            excluded in prop::collection::vec(prop::collection::vec(0u32..50, 0..40), 2),
+            k in 0usize..30,
+            block in 1usize..60,
+        ) {
+            let close = |a: f32, b: f32| (a - b).abs() < 1e-6 * a.abs().max(1.0);
+            let whole = |v: &[i8]| v.iter().map(|&v| f32::from(v)).collect::<Vec<f32>>();
+            let items = w.len() / 3;
+            let (z, w) = (whole(&z), whole(&w[..3 * items]));
+            let bias: Vec<f32> = (0..items).map(|i| (i % 3) as f32).collect();
+            let row = |r: usize| -> Vec<f32> {
+                let logit = |i: usize| (0..3).map(|c| z[3 * r + c] * w[3 * i + c]).sum::<f32>();
+                (0..items).map(|i| logit(i) + bias[i]).collect()
+            };
+            let (z, w, bias) = (tensor(&z, 4), tensor(&w, items), tensor(&bias, 1));
+            for decoder in [Decoder::Parallel, Decoder::FirstLogit, Decoder::MeanSlots] {
+                let slots = decoder.slots(2);
+                let read = if slots == 1 {
+                    Tensor::cat(&[z.narrow(0, 0, 1).unwrap(), z.narrow(0, 2, 1).unwrap()], 0).unwrap()
+                } else {
+                    z.clone()
+                };
+                let got = with_logits(&read, &w, &bias, None, Some(block), |logits| {
+                    decode::rank(logits, slots, &excluded, k, decoder)
+                });
+                let sorted_excluded = sorted(&excluded);
+                let on_device = Logits {
+                    z: read,
+                    w: w.clone(),
+                    bias: bias.flatten_all().unwrap(),
+                    offset: None,
+                    block: Some(block),
+                };
+                let on_device =
+                    rank(&on_device, slots, &sorted_excluded, k, decoder).unwrap();
+                let both = got.unwrap().unwrap();
+                prop_assert_eq!(both.len(), on_device.len());
+                for (a, b) in both.iter().flatten().zip(on_device.iter().flatten()) {
+                    prop_assert_eq!(a.item, b.item);
+                    prop_assert!(close(a.score, b.score), "{} {}", a.score, b.score);
+                }
+                for (user, (got, excluded)) in both.iter().zip(&excluded).enumerate() {
+                    let rows = [row(2 * user), row(2 * user + 1)];
+                    let full = decode::decode(&rows, excluded, k, decoder).unwrap();
+                    let items = |list: &[Ranked]| list.iter().map(|r| r.item).collect::<Vec<_>>();
+                    prop_assert_eq!(items(got), items(&full));
+                    for (a, b) in got.iter().zip(&full) {
+                        prop_assert!(close(a.score, b.score), "{} {}", a.score, b.score);
+                    }
+                }
+            }
+        }
+    }
 }

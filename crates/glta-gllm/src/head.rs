@@ -3,7 +3,8 @@ use glta_projector::{Parameters, normal_parameter, normal_var};
 use serde::{Deserialize, Serialize};
 
 use crate::blocks::with_logits;
-use crate::loss::{blocked_cross_entropy, sorted};
+use crate::lists::sorted;
+use crate::loss::blocked_cross_entropy;
 use crate::{Decoder, Error, Ranked, Result, decode, device};
 
 /// Where the head's item weights `W_g: (items, hidden)` come from.

@@ -36,6 +36,7 @@ mod decode;
 mod device;
 mod error;
 mod head;
+mod lists;
 mod loss;
 
 pub use decode::{Decoder, decode};

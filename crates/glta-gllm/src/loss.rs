@@ -1,14 +1,9 @@
-use std::ops::Range;
-
 use candle_core::{CpuStorage, CustomOp3, DType, Layout, Shape, Tensor, WithDType};
 
 use crate::blocks::{LogSumExp, Logits, Matrix, product, with_logits};
 use crate::device;
+use crate::lists::{MASKED, inside, share, sorted};
 use crate::{Error, Result};
-
-/// Stands for minus infinity where a masked logit is overwritten; finite, so
-/// that no `∞ − ∞` can arise.
-pub(crate) const MASKED: f32 = -1e30;
 
 /// Checks ids and counts the rows with targets, of which there must be one.
 fn check(items: usize, rows: usize, targets: &[Vec<u32>], masked: &[Vec<u32>]) -> Result<usize> {
@@ -42,28 +37,6 @@ fn scatter(lists: &[Vec<u32>], value: impl Fn(&[u32]) -> f32, like: &Tensor) -> 
         list.iter().for_each(|&item| row[item as usize] += value(list));
     }
     Ok(Tensor::from_vec(dense, (rows, items), like.device())?)
-}
-
-/// Share of each target in its row's loss.
-pub(crate) fn share(list: &[u32]) -> f32 {
-    1.0 / list.len() as f32
-}
-
-/// The part of an ascending list that lies in `range`, counted from its start.
-pub(crate) fn inside(list: &[u32], range: &Range<usize>) -> impl Iterator<Item = usize> {
-    let at = |bound: usize| list.partition_point(|&item| (item as usize) < bound);
-    let start = range.start;
-    list[at(start)..at(range.end)].iter().map(move |&item| item as usize - start)
-}
-
-/// Ascending copies.
-pub(crate) fn sorted(lists: &[impl AsRef<[u32]>]) -> Vec<Vec<u32>> {
-    let sort = |list: &[u32]| {
-        let mut list = list.to_vec();
-        list.sort_unstable();
-        list
-    };
-    lists.iter().map(|list| sort(list.as_ref())).collect()
 }
 
 /// Cross-entropy of logits `(n, items)` against the uniform distribution on

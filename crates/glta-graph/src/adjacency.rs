@@ -2,7 +2,6 @@
 
 use crate::kernel::Isa;
 use crate::lines::{Nodes, Panels};
-use crate::propagate;
 use crate::tiles::{Limits, Product, Tiles, run};
 use crate::{Error, NodeEmbeddings, Result};
 use glta_data::Interactions;
@@ -134,21 +133,6 @@ impl Adjacency {
         i.gather(self.isa, to_items, &mut out.items, &mut tasks);
         run(tasks);
         Ok(self.unload(&out))
-    }
-
-    /// LightGCN's forward pass: the mean of `Âᵏ · [users; items]` over
-    /// `k = 0..=layers` (He et al. 2020, eq. 8 with equal weights).
-    ///
-    /// # Errors
-    /// As [`multiply`](Self::multiply).
-    pub fn propagate(
-        &self,
-        users: ArrayView2<'_, f32>,
-        items: ArrayView2<'_, f32>,
-        layers: usize,
-    ) -> Result<NodeEmbeddings> {
-        let nodes = self.load(users, items)?;
-        Ok(self.unload(&propagate::mean_of_layers(self, &nodes, layers)))
     }
 
     /// Into the internal layout and order.

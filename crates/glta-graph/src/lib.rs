@@ -59,6 +59,7 @@ mod columns;
 mod config;
 mod embeddings;
 mod error;
+mod file;
 mod fold_in;
 mod kernel;
 mod lines;
@@ -68,6 +69,7 @@ mod sampler;
 mod step;
 mod tiles;
 mod train;
+mod trained;
 
 pub use adjacency::Adjacency;
 pub use config::{
@@ -76,4 +78,5 @@ pub use config::{
 pub use embeddings::NodeEmbeddings;
 pub use error::{Error, Result};
 pub use fold_in::{fold_in_item, fold_in_user};
-pub use train::{EpochReport, LightGcn, Trained};
+pub use train::LightGcn;
+pub use trained::{EpochReport, Trained};

@@ -7,6 +7,8 @@
 use crate::adjacency::{Adjacency, Side};
 use crate::lines::{Line, Nodes, Panels};
 use crate::tiles::{Product, Selection, run};
+use crate::{NodeEmbeddings, Result};
+use ndarray::ArrayView2;
 use rayon::prelude::*;
 
 /// The nodes that a batch's loss sees.
@@ -96,6 +98,23 @@ fn layer(
         }
     }
     run(tasks);
+}
+
+impl Adjacency {
+    /// LightGCN's forward pass: the mean of `Âᵏ · [users; items]` over
+    /// `k = 0..=layers` (He et al. 2020, eq. 8 with equal weights).
+    ///
+    /// # Errors
+    /// As [`multiply`](Self::multiply).
+    pub fn propagate(
+        &self,
+        users: ArrayView2<'_, f32>,
+        items: ArrayView2<'_, f32>,
+        layers: usize,
+    ) -> Result<NodeEmbeddings> {
+        let nodes = self.load(users, items)?;
+        Ok(self.unload(&mean_of_layers(self, &nodes, layers)))
+    }
 }
 
 /// The mean over layers `0..=layers` of the propagated embeddings.

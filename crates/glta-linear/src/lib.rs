@@ -30,10 +30,13 @@ mod config;
 mod ease;
 mod error;
 mod file;
+mod fit;
 mod model;
 mod popularity;
 mod report;
 mod temperature;
+#[cfg(test)]
+mod tests;
 mod text_knn;
 mod whiten;
 

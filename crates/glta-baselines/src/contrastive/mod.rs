@@ -6,6 +6,7 @@ mod model;
 mod ops;
 mod propagate;
 mod sampler;
+mod tensors;
 mod texts;
 
 pub use config::ContrastiveConfig;

@@ -4,7 +4,6 @@ use candle_core::{DType, Device, Result, Tensor, Var};
 use glta_graph::Adjacency;
 use ndarray::{Array2, ArrayView2, Axis, concatenate, s};
 use rand::SeedableRng;
-use rand::distr::Distribution;
 use rand_chacha::ChaCha8Rng;
 
 use super::config::ContrastiveConfig;
@@ -12,6 +11,7 @@ use super::loss::{Drawn, bpr, info_nce};
 use super::ops::leaky;
 use super::propagate::Propagate;
 use super::sampler::Batch;
+use super::tensors::{index, normal, xavier};
 use super::texts::Texts;
 use crate::Error;
 
@@ -37,23 +37,6 @@ struct Pass {
     nodes: Tensor,
     /// Of each layer, what graph and hypergraph say.
     views: Vec<(Tensor, Tensor)>,
-}
-
-fn normal(rng: &mut ChaCha8Rng, rows: usize, columns: usize, std: f64) -> candle_core::Result<Var> {
-    let normal = rand_distr::Normal::new(0.0, std as f32).map_err(candle_core::Error::wrap)?;
-    let values: Vec<f32> = (0..rows * columns).map(|_| normal.sample(rng)).collect();
-    Var::from_tensor(&Tensor::from_vec(values, (rows, columns), &Device::Cpu)?)
-}
-
-/// Glorot's standard deviation.
-pub(super) fn xavier(rng: &mut ChaCha8Rng, rows: usize, columns: usize) -> Result<Var> {
-    normal(rng, rows, columns, (2.0 / (rows + columns) as f64).sqrt())
-}
-
-pub(super) fn index(ids: &[u32], offset: usize) -> Result<Tensor> {
-    let ids: Vec<u32> = ids.iter().map(|&i| i + offset as u32).collect();
-    let n = ids.len();
-    Tensor::from_vec(ids, n, &Device::Cpu)
 }
 
 /// Both sides' texts, `(users + items, text dim)`, zeros where there is none; nothing

@@ -5,9 +5,9 @@ use rand_chacha::ChaCha8Rng;
 
 use super::config::ContrastiveConfig;
 use super::loss::{Drawn, info_nce};
-use super::model::{index, xavier};
 use super::ops::leaky;
 use super::sampler::Batch;
+use super::tensors::{index, xavier};
 
 /// Slope of RLMRec's projection for negative values, PyTorch's default.
 const SLOPE: f64 = 0.01;

@@ -1,6 +1,5 @@
 use super::amazon_processed;
-use super::catalogue::Catalogue;
-use super::html::clean;
+use super::catalogue::{Catalogue, described};
 use super::input::Source;
 use super::json::{RawId, Texts, for_each_record};
 use crate::dataset::Collector;
@@ -139,16 +138,4 @@ impl Meta {
         }
         item
     }
-}
-
-/// An item with cleaned title and description.
-pub(crate) fn described(id: &str, title: &Texts, description: &Texts) -> Item {
-    let mut item = Item::new(id);
-    let raw_title = title.0.join(" ");
-    // Some pages were scraped with the script in the title's place.
-    if !raw_title.contains("getTime()") {
-        item.title = clean(&raw_title);
-    }
-    item.description = description.joined(" ");
-    item
 }

@@ -1,7 +1,6 @@
 //! The processed Amazon 2018 files of the MiniOneRec project.
 
-use super::amazon::described;
-use super::catalogue::Catalogue;
+use super::catalogue::{Catalogue, described};
 use super::input::{Input, Source, io_error};
 use super::json::{Entries, Texts, whole};
 use super::pairs::{PairsConfig, read as read_pairs};

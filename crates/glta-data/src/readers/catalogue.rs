@@ -1,3 +1,5 @@
+use super::html::clean;
+use super::json::Texts;
 use crate::dataset::Collector;
 use crate::{Dataset, Item, Result};
 
@@ -48,4 +50,16 @@ impl Catalogue {
             self.items[id as usize].take().unwrap_or_else(|| Item::new(raw))
         })
     }
+}
+
+/// An item with cleaned title and description.
+pub(crate) fn described(id: &str, title: &Texts, description: &Texts) -> Item {
+    let mut item = Item::new(id);
+    let raw_title = title.0.join(" ");
+    // Some pages were scraped with the script in the title's place.
+    if !raw_title.contains("getTime()") {
+        item.title = clean(&raw_title);
+    }
+    item.description = description.joined(" ");
+    item
 }

@@ -1,10 +1,15 @@
+//! The linear model as a whole: fitted, asked, saved.
+
 use std::ops::ControlFlow;
 
 use glta_core::Silent;
-use ndarray::array;
+use glta_data::Interactions;
+use glta_metrics::Scorer;
+use ndarray::{Array2, ArrayView2, array};
 
-use super::*;
-use crate::{EaseConfig, Error, SideInformation};
+use crate::{
+    Ease, EaseConfig, Error, LinearConfig, LinearModel, LinearReport, LinearStep, SideInformation,
+};
 
 /// Two tastes of four items each; item 7 is had by nobody but described like items 4 to
 /// 6. Training and validation data.

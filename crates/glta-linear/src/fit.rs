@@ -1,0 +1,59 @@
+//! Fitting a linear model.
+
+use glta_core::Progress;
+use glta_data::{Interactions, Split};
+use ndarray::ArrayView2;
+
+use crate::choose::{LinearStep, Solver};
+use crate::model::similarities;
+use crate::temperature::temperature;
+use crate::{LinearConfig, LinearModel, Result};
+
+impl LinearModel {
+    /// Chooses the settings one after the other: `l2` and the texts' weight in the
+    /// Gram matrix, then the weights of neighbours and popularity. Without
+    /// validation items the middle values of the first two lists are taken, and
+    /// neighbours and popularity do not count.
+    ///
+    /// `vectors`, `(items, dim)`, are whitened text vectors, zeros for an item without
+    /// a text. `seed` draws the new items and the users of the temperature.
+    ///
+    /// # Errors
+    /// Bad settings, too many items, vectors that do not fit, a matrix that cannot be
+    /// inverted, or [`Error::Cancelled`](crate::Error::Cancelled).
+    pub fn fit(
+        train: &Interactions,
+        valid: Option<&Interactions>,
+        vectors: Option<ArrayView2<'_, f32>>,
+        config: &LinearConfig,
+        seed: u64,
+        progress: &mut dyn Progress<LinearStep>,
+    ) -> Result<Self> {
+        config.validate()?;
+        let valid = valid.filter(|valid| !valid.is_empty());
+        let text = vectors.map(|v| similarities(v, train)).transpose()?;
+        let growing = valid.filter(|_| config.new_items > 0.0);
+        let mut total = match valid {
+            None => 1,
+            Some(_) => config.l2.len() + vectors.map_or(0, |_| config.text.len() - 1),
+        };
+        total += usize::from(growing.is_some());
+        let mut solver = Solver { vectors, text, config, progress, done: 0, total };
+        let mut model = match growing {
+            Some(valid) => {
+                let test = Interactions::empty(train.n_users(), train.n_items())?;
+                let (train_part, valid_part) = (train.clone(), valid.clone());
+                let cold_items = Vec::new();
+                let split = Split { train: train_part, valid: valid_part, test, cold_items };
+                let split = split.with_new_items(config.new_items, seed)?;
+                let chosen = solver.choose(&split.train, Some(&split.valid))?.report;
+                let mut model = solver.solve(train, chosen)?;
+                model.report.validation = model.validation(train, valid)?;
+                model
+            }
+            None => solver.choose(train, valid)?,
+        };
+        model.report.temperature = temperature(&model, train, seed)?;
+        Ok(model)
+    }
+}
