@@ -187,9 +187,9 @@ fn inspect(args: &Model) -> Outcome {
     let seconds = start.elapsed().as_secs_f64();
     println!("{}", serde_json::to_string_pretty(model.config())?);
     println!(
-        "{:.1} MB in memory, loaded in {seconds:.2} s, kernels for {:?}",
+        "{:.1} MB in memory, loaded in {seconds:.2} s, kernels for {}",
         model.resident_bytes() as f64 / 1e6,
-        model.simd_level()
+        model.simd_level().map_or_else(|| "a GPU".into(), |level| format!("{level:?}"))
     );
     Ok(true)
 }

@@ -107,6 +107,18 @@ pub enum Error {
 /// `Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+impl From<glta_kernels::Error> for Error {
+    fn from(error: glta_kernels::Error) -> Self {
+        match error {
+            glta_kernels::Error::Unsupported { what, supported } => {
+                Self::Unsupported { what, supported }
+            }
+            glta_kernels::Error::Candle(error) => Self::Candle(error),
+            other => Self::Input(other.to_string()),
+        }
+    }
+}
+
 impl Error {
     pub(crate) fn io(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.as_ref().to_path_buf();

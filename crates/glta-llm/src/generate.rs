@@ -1,89 +1,14 @@
-use crate::cache::SequenceKeys;
+use crate::erased::AnyKeys;
 use crate::error::{Error, Result};
 use crate::model::{Llama, Prefix};
+use crate::options::GenerateOptions;
 use crate::sample::next_token;
 use crate::tokenizer::Tokenizer;
-use candle_core::Tensor;
+use glta_kernels::Sequences;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
-use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
-
-/// How text is generated.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct GenerateOptions {
-    /// Most tokens generated per prompt.
-    pub max_new_tokens: usize,
-    /// 0 takes the likeliest token; larger values flatten the distribution.
-    pub temperature: f32,
-    /// Draw from the k likeliest tokens only; 0 for all.
-    pub top_k: usize,
-    /// Draw from the likeliest tokens that together have this probability.
-    pub top_p: f32,
-    /// Scores of tokens seen before are divided by this (multiplied where
-    /// negative); 1 for none.
-    pub repetition_penalty: f32,
-    /// Tokens that end a text beside the model's own; none of them is part of
-    /// the result.
-    pub stop_ids: Vec<u32>,
-    /// Texts that end a text and are cut off with what follows
-    /// ([`Llama::generate_text`] only).
-    pub stop: Vec<String>,
-    /// Go on after the model's end token.
-    pub ignore_eos: bool,
-    /// Seed of the draws. Every prompt has its own stream, by its index.
-    pub seed: u64,
-    /// Most prompts worked on at once.
-    pub batch_size: usize,
-}
-
-impl Default for GenerateOptions {
-    fn default() -> Self {
-        Self {
-            max_new_tokens: 64,
-            temperature: 0.0,
-            top_k: 0,
-            top_p: 1.0,
-            repetition_penalty: 1.0,
-            stop_ids: Vec::new(),
-            stop: Vec::new(),
-            ignore_eos: false,
-            seed: 0,
-            batch_size: 32,
-        }
-    }
-}
-
-impl GenerateOptions {
-    /// Checks the fields.
-    ///
-    /// # Errors
-    /// The first field that cannot work.
-    pub fn validate(&self) -> Result<()> {
-        let wrong = |field, message: String| Err(Error::Config { field, message });
-        if !(self.temperature.is_finite() && self.temperature >= 0.0) {
-            return wrong("temperature", format!("{} is not a number >= 0", self.temperature));
-        }
-        if !(self.top_p > 0.0 && self.top_p <= 1.0) {
-            return wrong("top_p", format!("{} is not in (0, 1]", self.top_p));
-        }
-        if !(self.repetition_penalty.is_finite() && self.repetition_penalty > 0.0) {
-            return wrong(
-                "repetition_penalty",
-                format!("{} is not positive", self.repetition_penalty),
-            );
-        }
-        if self.batch_size == 0 {
-            return wrong("batch_size", "0".into());
-        }
-        if self.stop.iter().any(String::is_empty) {
-            return wrong("stop", "an empty text would end every answer at once".into());
-        }
-        Ok(())
-    }
-}
 
 /// One step of [`Llama::generate`] for one prompt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -210,7 +135,7 @@ impl Llama {
         order.sort_by_key(|&i| std::cmp::Reverse(prompts[i].len()));
         let mut waiting: VecDeque<usize> = order.into();
         let mut running: Vec<Running> = Vec::new();
-        let mut caches: Vec<SequenceKeys> = Vec::new();
+        let mut caches: Vec<Box<dyn AnyKeys>> = Vec::new();
         let mut done = 0;
         while !(running.is_empty() && waiting.is_empty()) {
             let mut step_tokens = running.len();
@@ -230,7 +155,7 @@ impl Llama {
                     cached: shared,
                     rng,
                 });
-                let mut keys = SequenceKeys::new(&self.inner, false);
+                let mut keys = self.network.keys(false);
                 keys.reserve(prompts[next].len() - shared + options.max_new_tokens.min(256))?;
                 caches.push(keys);
             }
@@ -280,28 +205,15 @@ impl Llama {
         &self,
         running: &[Running],
         prefix: &Prefix,
-        caches: &mut [SequenceKeys],
+        caches: &mut [Box<dyn AnyKeys>],
     ) -> Result<Vec<Vec<f32>>> {
-        let mut starts = vec![0];
-        let (mut ids, mut positions) = (Vec::new(), Vec::new());
-        for text in running {
-            ids.extend_from_slice(&text.ids[text.cached..]);
-            positions.extend(text.cached as u32..text.ids.len() as u32);
-            starts.push(ids.len());
-        }
-        let model = &self.inner;
-        model.enter_for(ids.len(), || {
-            let prefix = Some(prefix).filter(|p| !p.is_empty());
-            let (x, layers) = (model.embed(&ids)?, model.layers.len());
-            let mut caches: Vec<_> = caches.iter_mut().collect();
-            let x = model.forward_cached(x, &starts, &positions, prefix, layers, &mut caches)?;
-            let last: Vec<u32> = starts[1..].iter().map(|&end| end as u32 - 1).collect();
-            let last = match last.len() == ids.len() {
-                true => x,
-                false => x.index_select(&Tensor::new(last, x.device())?, 0)?,
-            };
-            Ok(model.logits(&model.norm.forward(&last)?)?.to_vec2()?)
-        })
+        let ids: Vec<u32> =
+            running.iter().flat_map(|text| &text.ids[text.cached..]).copied().collect();
+        let lengths: Vec<usize> = running.iter().map(|t| t.ids.len() - t.cached).collect();
+        let sequences = Sequences::new(&lengths, |row| running[row].cached);
+        let caches = caches.iter_mut().map(|keys| &mut **keys).collect();
+        let prefix = Some(&prefix.keys);
+        Ok(self.network.next_logits(&ids, sequences, prefix, caches)?.to_vec2()?)
     }
 }
 

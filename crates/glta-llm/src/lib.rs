@@ -48,7 +48,7 @@
 //!   and layer; [`Llama::prefix`] shares the start of all prompts.
 //! * **Generation**: [`Llama::generate`], batched, with a key-value cache;
 //!   [`Llama::extend`], [`Llama::extend_batch`] and [`KvCache`] for loops of one's own.
-//! * **Quantiser**: [`quantize()`] makes a GPTQ checkpoint of any LLaMA.
+//! * **Quantiser**: with the feature `quantize`, `quantize` makes a GPTQ checkpoint of any LLaMA.
 //! * **Hub**: with the feature `hub`, `Llama::from_hub("owner/name", "main")`
 //!   downloads into the cache of the Hugging Face hub's own tools.
 //! * **Sentence encoders**: with the feature `text-encoder`, `SentenceEncoder` gives the
@@ -60,51 +60,41 @@
 //! * **Precision**: f32, or on request [`Precision::Bf16`] for the products with
 //!   quantised weights, faster where the processor multiplies bf16.
 #![deny(missing_docs)]
-#[cfg(target_endian = "big")]
-compile_error!("weights are little-endian on disk and used as they are");
-
-/// Tests share code with those outside the crate.
-#[cfg(test)]
-extern crate self as glta_llm;
 
 mod cache;
 mod checkpoint;
 mod config;
-mod cuda;
+mod erased;
 mod error;
 mod generate;
-#[cfg(test)]
-mod gradient_tests;
 #[cfg(feature = "hub")]
 pub mod hub;
-mod kernel;
 mod layer;
-mod linear;
 mod load;
 mod model;
-mod ops;
-mod pool;
-#[cfg(test)]
-mod precision_tests;
+mod network;
+mod options;
+#[cfg(feature = "quantize")]
 mod quantize;
-mod rope;
+mod rotary;
 mod sample;
-mod simd;
 mod stack;
 #[cfg(feature = "text-encoder")]
 mod text_encoder;
 mod tokenizer;
-mod weights;
 
 pub use cache::KvCache;
 /// Of the public functions' arguments and results.
 pub use candle_core::{Device, Tensor};
 pub use config::{CheckpointFormat, LlamaConfig, QuantizeConfig, RopeScaling};
 pub use error::{Error, Result};
-pub use generate::{GenerateEvent, GenerateOptions};
-pub use model::{ForwardOptions, Llama, LlamaOptions, Precision, Prefix};
+pub use generate::GenerateEvent;
+/// Of [`LlamaOptions`], and what [`Llama::load_on`] takes.
+pub use glta_kernels::{Backend, Precision, SimdLevel};
+pub use model::{ForwardOptions, Llama, Prefix};
+pub use options::{GenerateOptions, LlamaOptions};
+#[cfg(feature = "quantize")]
 pub use quantize::{QuantizeEvent, QuantizeOptions, quantize};
-pub use simd::SimdLevel;
 #[cfg(feature = "text-encoder")]
 pub use text_encoder::SentenceEncoder;
 pub use tokenizer::Tokenizer;

@@ -2,67 +2,40 @@
 
 use crate::checkpoint::Checkpoint;
 use crate::config::{CheckpointFormat, LlamaConfig, QuantizeConfig};
-use crate::cuda::{self, Accelerator};
 use crate::error::{Error, Result};
 use crate::layer::DecoderLayer;
-use crate::linear::Linear;
-use crate::model::Precision;
-use crate::ops::RmsNorm;
-use crate::simd::SimdLevel;
-use crate::weights::{Arena, GptqTensors, Matrix, ScalesRef};
-use candle_core::DType;
+use crate::network::Weights;
+use glta_kernels::{Arena, Backend, GptqTensors, Matrix, ScalesRef, Weight};
 use safetensors::Dtype;
 use std::path::Path;
 use std::sync::Arc;
 
-/// Everything that a model reads from its files.
-pub(crate) struct Weights {
-    pub(crate) embedding: Arc<Matrix>,
-    pub(crate) layers: Vec<DecoderLayer>,
-    pub(crate) norm: RmsNorm,
-    pub(crate) lm_head: Linear,
-}
-
 const FLOATS: &[Dtype] = &[Dtype::F16, Dtype::BF16, Dtype::F32];
 
-pub(crate) struct Loader<'a> {
+pub(crate) struct Loader<'a, B> {
     pub(crate) checkpoint: Checkpoint,
     pub(crate) config: &'a LlamaConfig,
-    pub(crate) level: SimdLevel,
-    pub(crate) precision: Precision,
-    /// Where linear layers and norms go, if not into memory.
-    pub(crate) accelerator: Option<Accelerator>,
+    /// Where linear layers and norms go.
+    pub(crate) backend: &'a B,
     pub(crate) arena: Arena,
 }
 
-impl<'a> Loader<'a> {
-    pub(crate) fn new(
-        dir: &Path,
-        config: &'a LlamaConfig,
-        level: SimdLevel,
-        precision: Precision,
-        accelerator: Option<&Accelerator>,
-    ) -> Result<Self> {
-        let checkpoint = Checkpoint::open(dir)?;
-        let (accelerator, arena) = (accelerator.cloned(), Arena::default());
-        Ok(Self { checkpoint, config, level, precision, accelerator, arena })
+impl<'a, B: Backend> Loader<'a, B> {
+    pub(crate) fn new(dir: &Path, config: &'a LlamaConfig, backend: &'a B) -> Result<Self> {
+        Ok(Self { checkpoint: Checkpoint::open(dir)?, config, backend, arena: Arena::default() })
     }
 
     /// Loads the first `layers` layers and everything around them.
-    pub(crate) fn load(mut self, layers: usize) -> Result<Weights> {
+    pub(crate) fn load(mut self, layers: usize) -> Result<Weights<B>> {
         let c = self.config;
-        let embedding = Arc::new(self.dense("model.embed_tokens", c.vocab_size, c.hidden_size)?);
+        let table = Arc::new(self.dense("model.embed_tokens", c.vocab_size, c.hidden_size)?);
         let mut loaded = Vec::new();
         for i in 0..layers {
             loaded.push(self.layer(i)?);
         }
-        let norm = self.norm("model.norm")?.in_f32();
-        let lm_head = self.lm_head(&embedding)?;
-        // Its scores are f32: packed weights are multiplied so.
-        if let Some(accelerator) = self.accelerator.as_mut().filter(|_| lm_head.is_packed()) {
-            accelerator.dtype = DType::F32;
-        }
-        let lm_head = self.fuse(vec![(lm_head, None)])?;
+        let norm = self.norm_weight("model.norm")?;
+        let norm = self.backend.final_norm(norm, c.rms_norm_eps as f32)?;
+        let lm_head = self.backend.output_layer(self.lm_head(&table)?)?;
         let dropped = |name: &str| {
             // Layers that the configuration has but the caller did not want.
             let index = name
@@ -79,18 +52,7 @@ impl<'a> Loader<'a> {
                 message: "the configuration has no place for it".into(),
             });
         }
-        Ok(Weights { embedding, layers: loaded, norm, lm_head })
-    }
-
-    /// Layers that read the same input, where the model is to run.
-    fn fuse(&mut self, parts: Vec<(Arc<Matrix>, Option<Vec<f32>>)>) -> Result<Linear> {
-        let Some(accelerator) = &self.accelerator else {
-            return Ok(Linear::new(parts, self.level, self.precision));
-        };
-        let linear = Linear::Device(cuda::Linear::upload(accelerator, &parts)?);
-        // What was uploaded need not stay in memory.
-        self.arena = Arena::default();
-        Ok(linear)
+        Ok(Weights { table, layers: loaded, norm, lm_head })
     }
 
     fn lm_head(&mut self, embedding: &Arc<Matrix>) -> Result<Arc<Matrix>> {
@@ -117,7 +79,7 @@ impl<'a> Loader<'a> {
         Ok(Arc::clone(embedding))
     }
 
-    fn layer(&mut self, i: usize) -> Result<DecoderLayer> {
+    fn layer(&mut self, i: usize) -> Result<DecoderLayer<B>> {
         let c = self.config;
         let quantization = c.quantization.clone();
         let q = quantization.as_ref();
@@ -130,7 +92,7 @@ impl<'a> Loader<'a> {
                 let name = format!("model.layers.{i}.{name}");
                 parts.push(self.linear(&name, *outputs, inputs, bias, q)?);
             }
-            self.fuse(parts)
+            Ok::<_, Error>(self.backend.linear(parts)?)
         };
         let qkv = fused(
             &[
@@ -145,23 +107,25 @@ impl<'a> Loader<'a> {
         let gate_up =
             fused(&[("mlp.gate_proj", inner), ("mlp.up_proj", inner)], hidden, c.mlp_bias)?;
         let down = fused(&[("mlp.down_proj", hidden)], inner, c.mlp_bias)?;
-        Ok(DecoderLayer::new(
-            c,
-            self.level,
-            self.norm(&format!("model.layers.{i}.input_layernorm"))?,
+        Ok(DecoderLayer {
+            attention_norm: self.norm(&format!("model.layers.{i}.input_layernorm"))?,
             qkv,
             o,
-            self.norm(&format!("model.layers.{i}.post_attention_layernorm"))?,
+            mlp_norm: self.norm(&format!("model.layers.{i}.post_attention_layernorm"))?,
             gate_up,
             down,
-        ))
+        })
     }
 
-    pub(crate) fn norm(&mut self, prefix: &str) -> Result<RmsNorm> {
+    fn norm_weight(&mut self, prefix: &str) -> Result<Vec<f32>> {
         let view = self.checkpoint.get(&format!("{prefix}.weight"))?;
         view.expect(&[self.config.hidden_size], FLOATS)?;
-        let eps = self.config.rms_norm_eps as f32;
-        RmsNorm::new(view.to_f32()?, eps, self.level, self.accelerator.as_ref())
+        view.to_f32()
+    }
+
+    pub(crate) fn norm(&mut self, prefix: &str) -> Result<B::Norm> {
+        let weight = self.norm_weight(prefix)?;
+        Ok(self.backend.norm(weight, self.config.rms_norm_eps as f32)?)
     }
 
     pub(crate) fn dense(&mut self, prefix: &str, n: usize, k: usize) -> Result<Matrix> {
@@ -188,7 +152,7 @@ impl<'a> Loader<'a> {
         k: usize,
         has_bias: bool,
         quantization: Option<&QuantizeConfig>,
-    ) -> Result<(Arc<Matrix>, Option<Vec<f32>>)> {
+    ) -> Result<Weight> {
         let matrix = match quantization {
             None => self.dense(prefix, n, k)?,
             Some(q) => self.quantized(prefix, n, k, q)?,

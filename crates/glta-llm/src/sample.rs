@@ -1,4 +1,4 @@
-use crate::generate::GenerateOptions;
+use crate::options::GenerateOptions;
 use rand::Rng;
 
 /// The next token: the likeliest (the lowest id among equals) at temperature

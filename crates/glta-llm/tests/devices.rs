@@ -27,7 +27,8 @@ fn precisions(device: &Device) -> &'static [Precision] {
     }
 }
 
-/// `kind` is "gptq" or "plain".
+/// Within twice the errors that were measured of the same kernels on the host, which sum
+/// in another order. `kind` is "gptq" or "plain".
 fn check(device: &Device, spec: &Spec, measured: [f64; 2], kind: &str) {
     let dir = tempfile::tempdir().unwrap();
     support::write_twins(dir.path(), spec);
@@ -37,7 +38,7 @@ fn check(device: &Device, spec: &Spec, measured: [f64; 2], kind: &str) {
         let options = LlamaOptions { precision, ..LlamaOptions::default() };
         let model = Llama::load(&dir, &options, device).unwrap();
         let what = format!("{kind}, {} bits, {} wide", spec.bits, spec.hidden);
-        same::check(&what, precision, measured, &model, &reference);
+        same::check(&what, precision, measured.map(|error| 2.0 * error), &model, &reference);
     }
 }
 

@@ -35,7 +35,8 @@ pub use options::HubOptions;
 
 use crate::checkpoint::INDEX;
 use crate::error::{Error, Result};
-use crate::model::{Llama, LlamaOptions};
+use crate::model::Llama;
+use crate::options::LlamaOptions;
 use cache::RepoCache;
 use candle_core::Device;
 use client::{Client, Metadata};

@@ -6,16 +6,14 @@ mod writer;
 
 use crate::config::{CheckpointFormat, LlamaConfig, QuantizeConfig};
 use crate::error::{Error, Result};
-use crate::kernel::attention::Heads;
-use crate::linear::Linear;
+use crate::layer::heads;
 use crate::load::Loader;
-use crate::model::Precision;
-use crate::ops::{Attention, Keys, Rope, SwiGlu, with_f32};
-use crate::pool;
-use crate::rope::RopeCache;
-use crate::simd::SimdLevel;
-use crate::weights::{GptqTensors, Matrix, ScalesRef};
-use candle_core::{Device, Tensor};
+use crate::rotary::RotaryCache;
+use candle_core::Tensor;
+use glta_kernels::{
+    Backend, GptqTensors, Heads, Host, Linear, Matrix, Norm, Precision, ScalesRef, Sequences,
+    SimdLevel,
+};
 use gptq::{QuantizedLinear, quantize_linear};
 use half::f16;
 use safetensors::Dtype;
@@ -114,23 +112,17 @@ pub fn quantize(
     let (dir, out) = (dir.as_ref(), out.as_ref());
     options.validate()?;
     let config = LlamaConfig::from_dir(dir)?;
-    let level = SimdLevel::detect();
-    let loader = Loader::new(dir, &config, level, Precision::F32, None)?;
-    let (ids, starts, positions) = packed(calibration, &config)?;
+    let host = Host::new(None, Precision::F32)?;
+    let loader = Loader::new(dir, &config, &host)?;
+    let (ids, sequences) = packed(calibration, &config)?;
+    let rotary = RotaryCache::new(&config, &host).table(sequences.context())?;
     let mut job = Job {
         loader,
         config: &config,
         options,
-        level,
         writer: Writer::new(out)?,
-        starts,
-        positions,
-        rope: RopeCache::new(&config, None),
-        heads: Heads {
-            queries: config.num_attention_heads,
-            keys: config.num_key_value_heads,
-            dim: config.head_dim,
-        },
+        tokens: host.tokens(&Arc::new(sequences), &rotary)?,
+        heads: heads(&config),
     };
     let mut x = job.embed(&ids)?;
     for layer in 0..config.num_hidden_layers {
@@ -143,12 +135,8 @@ pub fn quantize(
     job.writer.finish(dir, out, options)
 }
 
-/// Ids, first token of every text (and the end), positions.
-fn packed(
-    calibration: &[Vec<u32>],
-    config: &LlamaConfig,
-) -> Result<(Vec<u32>, Vec<usize>, Vec<u32>)> {
-    let (mut ids, mut starts, mut positions) = (Vec::new(), vec![0], Vec::new());
+/// All ids, and where they belong.
+fn packed(calibration: &[Vec<u32>], config: &LlamaConfig) -> Result<(Vec<u32>, Sequences)> {
     for (i, text) in calibration.iter().enumerate() {
         if text.is_empty() || text.len() > config.max_position_embeddings {
             return Err(Error::Input(format!(
@@ -162,25 +150,20 @@ fn packed(
                 "calibration text {i}: token id {id} is outside the vocabulary"
             )));
         }
-        ids.extend(text);
-        positions.extend(0..text.len() as u32);
-        starts.push(ids.len());
     }
-    if ids.is_empty() {
+    let lengths: Vec<usize> = calibration.iter().map(Vec::len).collect();
+    if lengths.is_empty() {
         return Err(Error::Input("no calibration text".into()));
     }
-    Ok((ids, starts, positions))
+    Ok((calibration.concat(), Sequences::new(&lengths, |_| 0)))
 }
 
 struct Job<'a> {
-    loader: Loader<'a>,
+    loader: Loader<'a, Host>,
     config: &'a LlamaConfig,
     options: &'a QuantizeOptions,
-    level: SimdLevel,
     writer: Writer,
-    starts: Vec<usize>,
-    positions: Vec<u32>,
-    rope: RopeCache,
+    tokens: <Host as Backend>::Tokens,
     heads: Heads,
 }
 
@@ -188,11 +171,7 @@ impl Job<'_> {
     fn embed(&mut self, ids: &[u32]) -> Result<Tensor> {
         let hidden = self.config.hidden_size;
         let table = self.copy_dense("model.embed_tokens", self.config.vocab_size, hidden)?;
-        let mut x = vec![0.0; ids.len() * hidden];
-        for (&id, row) in ids.iter().zip(x.chunks_exact_mut(hidden)) {
-            table.dense_row(id as usize, row);
-        }
-        Ok(Tensor::from_vec(x, (ids.len(), hidden), &Device::Cpu)?)
+        Ok(self.loader.backend.embed(&Arc::new(table), ids)?)
     }
 
     fn copy(&mut self, name: &str) -> Result<()> {
@@ -213,8 +192,8 @@ impl Job<'_> {
         progress: &mut dyn FnMut(&QuantizeEvent) -> ControlFlow<()>,
     ) -> Result<Tensor> {
         let c = self.config;
-        let heads = self.heads;
-        let (hidden, inner, level) = (c.hidden_size, c.intermediate_size, self.level);
+        let (heads, host) = (self.heads, self.loader.backend);
+        let (hidden, inner) = (c.hidden_size, c.intermediate_size);
         let (queries, keys) = (heads.queries * heads.dim, heads.keys * heads.dim);
         let names = ["input_layernorm", "post_attention_layernorm"]
             .map(|n| format!("model.layers.{i}.{n}"));
@@ -229,17 +208,8 @@ impl Job<'_> {
             ("self_attn.v_proj", keys, c.attention_bias),
         ];
         let qkv = self.linears(i, &qkv, hidden, &normed, progress)?.forward(&normed, None)?;
-        let positions = self.positions.iter().max().map_or(1, |&p| p as usize + 1);
-        let rope = self.rope.table(positions)?;
-        Rope { heads, positions: &self.positions, cos: &rope.cos, sin: &rope.sin, inverse: false }
-            .apply(&qkv)?;
-        let attention = Attention {
-            heads,
-            level,
-            starts: &self.starts,
-            keys: Keys { shared: None, cached: None },
-        };
-        let attended = attention.forward(&qkv)?;
+        host.rotate(&qkv, heads, &self.tokens, false)?;
+        let (attended, ()) = host.attention(&qkv, heads, &self.tokens, i, None)?;
         let o = [("self_attn.o_proj", hidden, c.attention_bias)];
         let middle =
             self.linears(i, &o, queries, &attended, progress)?.forward(&attended, Some(x))?;
@@ -247,9 +217,9 @@ impl Job<'_> {
         let gate_up = [("mlp.gate_proj", inner, c.mlp_bias), ("mlp.up_proj", inner, c.mlp_bias)];
         let gate_up =
             self.linears(i, &gate_up, hidden, &normed, progress)?.forward(&normed, None)?;
-        let h = SwiGlu { width: inner, level }.forward(&gate_up)?;
+        let h = host.swiglu(&gate_up)?;
         let down = [("mlp.down_proj", hidden, c.mlp_bias)];
-        self.linears(i, &down, inner, &h, progress)?.forward(&h, Some(&middle))
+        Ok(self.linears(i, &down, inner, &h, progress)?.forward(&h, Some(&middle))?)
     }
 
     /// Quantises and writes layers that read the same `input: (tokens, k)`.
@@ -260,15 +230,16 @@ impl Job<'_> {
         k: usize,
         input: &Tensor,
         progress: &mut dyn FnMut(&QuantizeEvent) -> ControlFlow<()>,
-    ) -> Result<Linear> {
-        let hessian = with_f32(input, |x| second_moment(x, k))?;
+    ) -> Result<<Host as Backend>::Linear> {
+        let hessian = second_moment(&input.flatten_all()?.to_vec1()?, k);
         let mut parts = Vec::new();
         for &(module, n, has_bias) in modules {
             let prefix = format!("model.layers.{layer}.{module}");
             let (matrix, bias) =
                 self.loader.linear(&prefix, n, k, has_bias, self.config.quantization.as_ref())?;
-            let weight = matrix.to_row_major(self.level);
-            let quantized = pool::enter(|| quantize_linear(&weight, n, k, &hessian, self.options))?;
+            let weight = matrix.to_row_major(SimdLevel::detect());
+            let run = || quantize_linear(&weight, n, k, &hessian, self.options);
+            let quantized = self.loader.backend.run(None, run)?;
             if let Some(bias) = &bias {
                 let bytes = bias.iter().flat_map(|&b| f16::from_f32(b).to_le_bytes()).collect();
                 self.writer.add(format!("{prefix}.bias"), Dtype::F16, vec![n], bytes)?;
@@ -284,7 +255,7 @@ impl Job<'_> {
                 return Err(Error::Cancelled);
             }
         }
-        Ok(Linear::new(parts, self.level, Precision::F32))
+        Ok(self.loader.backend.linear(parts)?)
     }
 
     /// Packs a layer as the format has it, writes it and loads it back.
@@ -330,7 +301,7 @@ impl Job<'_> {
             scales: ScalesRef::F16(&scales),
             g_idx: &q.g_idx,
         };
-        Matrix::quantized(&self.loader.arena, &tensors)
+        Ok(Matrix::quantized(&self.loader.arena, &tensors)?)
     }
 }
 
@@ -396,7 +367,7 @@ fn second_moment(x: &[f32], k: usize) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::weights::unpack_zeros;
+    use glta_kernels::Arena;
     use proptest::prelude::*;
 
     proptest! {
@@ -404,8 +375,23 @@ mod tests {
         fn zeros_survive_packing(bits in prop::sample::select(vec![2u32, 3, 4, 8]), raw in prop::collection::vec(any::<u8>(), 64)) {
             let top = ((1u32 << bits) - 1) as u8;
             let zeros: Vec<u8> = raw.iter().map(|z| z & top).collect();
-            let packed = pack_zeros(&zeros, bits);
-            prop_assert_eq!(unpack_zeros(&packed, bits, 64, true), zeros);
+            let (n, k) = (64, 32);
+            // Weights of (0 - zero) * 1.
+            let tensors = GptqTensors {
+                bits,
+                n,
+                k,
+                n_groups: 1,
+                qweight: &vec![0; k * bits as usize / 32 * n],
+                qzeros: &pack_zeros(&zeros, bits),
+                v1: true,
+                scales: ScalesRef::F32(&[1.0; 64]),
+                g_idx: &[0; 32],
+            };
+            let weight = Matrix::quantized(&Arena::default(), &tensors).unwrap();
+            let weight = weight.to_row_major(SimdLevel::detect());
+            let read: Vec<u8> = weight.chunks(k).map(|row| -row[0] as u8).collect();
+            prop_assert_eq!(read, zeros);
         }
     }
 }

@@ -1,0 +1,152 @@
+use crate::panel::PANEL;
+
+/// Keys (after RoPE) and values of consecutive tokens of one sequence in one
+/// layer, laid out for the products of attention.
+///
+/// Per key-value head, with `c` the capacity and `d` the head size:
+/// *columns* `[c / 32][d][32]` (keys side by side, for `Q Kᵀ`) and *rows*
+/// `[d / 32][c][32]` (for `P V`).
+#[derive(Debug, Clone, Default)]
+pub(crate) struct KeyBlock {
+    heads: usize,
+    head_dim: usize,
+    len: usize,
+    capacity: usize,
+    key_columns: Vec<f32>,
+    value_rows: Vec<f32>,
+    /// What only the backward pass reads; empty in a generation cache.
+    key_rows: Vec<f32>,
+    value_columns: Vec<f32>,
+    differentiable: bool,
+}
+
+/// One head of a [`KeyBlock`].
+#[derive(Clone, Copy)]
+pub(crate) struct KeyHead<'a> {
+    pub(crate) len: usize,
+    pub(crate) key_columns: &'a [f32],
+    pub(crate) value_rows: &'a [f32],
+    pub(crate) key_rows: &'a [f32],
+    pub(crate) value_columns: &'a [f32],
+    /// Distance between the `d / 32` panels of the row layouts.
+    pub(crate) row_panel: usize,
+}
+
+impl KeyBlock {
+    /// An empty block; `differentiable` adds the layouts that backward reads.
+    pub(crate) fn new(heads: usize, head_dim: usize, differentiable: bool) -> Self {
+        Self { heads, head_dim, differentiable, ..Self::default() }
+    }
+
+    /// Number of tokens.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether the block was made for layers of this shape.
+    pub(crate) fn is_for(&self, heads: usize, head_dim: usize) -> bool {
+        (self.heads, self.head_dim) == (heads, head_dim)
+    }
+
+    /// Forgets all but the first `len` tokens.
+    pub(crate) fn truncate(&mut self, len: usize) {
+        // What stays behind is overwritten, and never read before.
+        self.len = self.len.min(len);
+    }
+
+    fn columns_size(&self) -> usize {
+        self.capacity * self.head_dim
+    }
+
+    fn rows_size(&self) -> usize {
+        self.head_dim.div_ceil(PANEL) * self.capacity * PANEL
+    }
+
+    /// Makes room for `tokens` in all.
+    pub(crate) fn reserve(&mut self, tokens: usize) {
+        if tokens <= self.capacity {
+            return;
+        }
+        let mut grown = Self::new(self.heads, self.head_dim, self.differentiable);
+        grown.capacity = tokens.next_multiple_of(PANEL);
+        grown.len = self.len;
+        grown.key_columns = vec![0.0; self.heads * grown.columns_size()];
+        grown.value_rows = vec![0.0; self.heads * grown.rows_size()];
+        if self.differentiable {
+            grown.key_rows = vec![0.0; self.heads * grown.rows_size()];
+            grown.value_columns = vec![0.0; self.heads * grown.columns_size()];
+        }
+        for h in 0..self.heads {
+            let (old, new) = (self.columns_size(), grown.columns_size());
+            let columns = h * old..h * old + old;
+            grown.key_columns[h * new..h * new + old]
+                .copy_from_slice(&self.key_columns[columns.clone()]);
+            if self.differentiable {
+                grown.value_columns[h * new..h * new + old]
+                    .copy_from_slice(&self.value_columns[columns]);
+            }
+            for p in 0..self.head_dim.div_ceil(PANEL) {
+                let panel = h * self.head_dim.div_ceil(PANEL) + p;
+                let from = panel * self.capacity * PANEL..(panel + 1) * self.capacity * PANEL;
+                let to = panel * grown.capacity * PANEL;
+                let to = to..to + from.len();
+                grown.value_rows[to.clone()].copy_from_slice(&self.value_rows[from.clone()]);
+                if self.differentiable {
+                    grown.key_rows[to].copy_from_slice(&self.key_rows[from]);
+                }
+            }
+        }
+        *self = grown;
+    }
+
+    /// Appends tokens given as rows of `stride`, whose keys start at column
+    /// `key_at` and values at `value_at`.
+    pub(crate) fn append(&mut self, rows: &[f32], stride: usize, key_at: usize, value_at: usize) {
+        let count = rows.len() / stride;
+        if self.len + count > self.capacity {
+            // Doubling keeps the cost of growing token by token linear.
+            self.reserve((self.len + count).max(if self.len == 0 { 0 } else { 2 * self.capacity }));
+        }
+        let d = self.head_dim;
+        let row_panels = d.div_ceil(PANEL);
+        for (i, row) in rows.chunks_exact(stride).enumerate() {
+            let token = self.len + i;
+            for h in 0..self.heads {
+                let key = &row[key_at + h * d..key_at + (h + 1) * d];
+                let value = &row[value_at + h * d..value_at + (h + 1) * d];
+                let column = h * self.columns_size() + token / PANEL * d * PANEL + token % PANEL;
+                for (j, &k) in key.iter().enumerate() {
+                    self.key_columns[column + j * PANEL] = k;
+                }
+                for p in 0..row_panels {
+                    let at = ((h * row_panels + p) * self.capacity + token) * PANEL;
+                    let part = p * PANEL..d.min((p + 1) * PANEL);
+                    self.value_rows[at..at + part.len()].copy_from_slice(&value[part.clone()]);
+                    if self.differentiable {
+                        self.key_rows[at..at + part.len()].copy_from_slice(&key[part]);
+                    }
+                }
+                if self.differentiable {
+                    for (j, &v) in value.iter().enumerate() {
+                        self.value_columns[column + j * PANEL] = v;
+                    }
+                }
+            }
+        }
+        self.len += count;
+    }
+
+    /// The layouts of one head.
+    pub(crate) fn head(&self, h: usize) -> KeyHead<'_> {
+        let columns = h * self.columns_size()..(h + 1) * self.columns_size();
+        let rows = h * self.rows_size()..(h + 1) * self.rows_size();
+        KeyHead {
+            len: self.len,
+            key_columns: &self.key_columns[columns.clone()],
+            value_rows: &self.value_rows[rows.clone()],
+            key_rows: self.key_rows.get(rows).unwrap_or(&[]),
+            value_columns: self.value_columns.get(columns).unwrap_or(&[]),
+            row_panel: self.capacity * PANEL,
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! The driver of a build without the feature `cuda`: there is none.
+
+use super::driver::Driver;
+use crate::error::{Error, Result};
+use candle_core::Device;
+use std::sync::Arc;
+
+pub(super) fn open(_: &Device) -> Result<Arc<dyn Driver>> {
+    Err(Error::Unsupported {
+        what: "a CUDA device".into(),
+        supported: "the CPU; CUDA devices where this was built with the feature `cuda`",
+    })
+}

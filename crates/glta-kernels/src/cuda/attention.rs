@@ -1,0 +1,333 @@
+//! Causal attention over packed sequences, its derivative, and key-value caches.
+
+use super::caches::Caches;
+use super::device::Cuda;
+use super::elementwise;
+use super::kernels::{COLUMNS, Kernel, Pass, Units};
+use super::keys::Keys;
+use super::launch::{Arg, Launch, unwritten};
+use super::rotary::Rotary;
+use super::tokens::{MATRIX_TILE, TILE, Tokens};
+use crate::backend::Keys as _;
+use crate::error::{Error, Result};
+use crate::heads::Heads;
+use candle_core::{DType, Tensor};
+
+/// Threads of the kernels that work in tiles.
+const THREADS: usize = 128;
+const DECODE_THREADS: usize = 256;
+
+/// Where a layer's keys and values come from beside its own projection.
+#[derive(Clone, Copy)]
+pub(super) struct KeySource<'a> {
+    pub(super) layer: usize,
+    /// A block that stands before every sequence.
+    pub(super) shared: Option<&'a Keys>,
+}
+
+/// What the derivative of attention needs.
+#[derive(Debug)]
+pub struct Attended {
+    /// `(tokens, queries * dim)`
+    out: Tensor,
+    /// Logarithm of every softmax's denominator, `(tokens, queries)` f32.
+    lse: Tensor,
+}
+
+/// Whether the kernels do heads of this shape.
+pub(super) fn check(heads: Heads) -> Result<()> {
+    if heads.dim.is_multiple_of(4) && heads.dim <= 128 {
+        return Ok(());
+    }
+    Err(Error::Unsupported {
+        what: format!("head_dim {} on a CUDA device", heads.dim),
+        supported: "multiples of 4 up to 128",
+    })
+}
+
+/// Rotates queries and keys of `qkv` in place, back where `inverse`.
+pub(super) fn rotate(
+    cuda: &Cuda,
+    qkv: &Tensor,
+    heads: Heads,
+    tokens: &Tokens,
+    inverse: bool,
+) -> Result<()> {
+    let Rotary { cos, sin } = &*tokens.rotary;
+    let rotated = heads.queries + heads.keys;
+    let positions = &tokens.positions;
+    elementwise::rope(&*cuda.driver, qkv, positions, (cos, sin), rotated, heads.dim, inverse)
+}
+
+impl Units {
+    fn of(heads: Heads, dtype: DType) -> Self {
+        if dtype.size_in_bytes() == 2 && heads.dim.is_multiple_of(8) {
+            Self::Matrix
+        } else {
+            Self::Ordinary
+        }
+    }
+}
+
+impl Pass {
+    /// Bytes of shared memory.
+    fn shared(self, units: Units, columns: usize) -> usize {
+        if units == Units::Matrix {
+            // Tiles of halves: those of the block's own rows, and those that pass by.
+            let rows = match self {
+                Self::Forward => 3 * MATRIX_TILE,
+                Self::Queries | Self::Keys if columns <= 64 => 4 * MATRIX_TILE,
+                Self::Queries | Self::Keys => 3 * MATRIX_TILE,
+            };
+            return rows * columns * size_of::<u16>();
+        }
+        // Tiles of rows, and of scores.
+        let (rows, scores) = match self {
+            Self::Forward => (2, 1),
+            Self::Queries => (4, 1),
+            Self::Keys => (4, 2),
+        };
+        (rows * TILE * (columns + 4) + scores * TILE * (TILE + 4)) * size_of::<f32>()
+    }
+
+    fn launch(
+        self,
+        cuda: &Cuda,
+        heads: Heads,
+        dtype: DType,
+        tokens: &Tokens,
+        args: &[Arg],
+    ) -> Result<()> {
+        let units = Units::of(heads, dtype);
+        let [few, many] = COLUMNS;
+        let columns = if heads.dim <= few { few } else { many };
+        let blocks = match self {
+            Self::Forward | Self::Queries => heads.queries,
+            Self::Keys => heads.keys,
+        };
+        let shape = Launch {
+            grid: (tiles(tokens, units).elem_count() / 2, blocks),
+            threads: THREADS,
+            shared: self.shared(units, columns),
+        };
+        cuda.driver.launch(Kernel::Attention(self, units, columns), dtype, shape, args)
+    }
+}
+
+/// The runs of tokens that a block has.
+fn tiles(tokens: &Tokens, units: Units) -> &Tensor {
+    match units {
+        Units::Ordinary => &tokens.tiles,
+        Units::Matrix => &tokens.matrix_tiles,
+    }
+}
+
+fn sizes<'a>(heads: Heads) -> [Arg<'a>; 4] {
+    [Arg::U32(heads.queries), Arg::U32(heads.keys), Arg::U32(heads.dim), Arg::F32(heads.scale())]
+}
+
+impl Attended {
+    /// The result, `(tokens, queries * dim)`.
+    pub(super) fn out(&self) -> &Tensor {
+        &self.out
+    }
+}
+
+impl KeySource<'_> {
+    /// The shared rows of this layer and their number; `other` stands for none.
+    fn shared(&self, other: &Tensor) -> Result<(Tensor, usize)> {
+        if let Some(keys) = self.shared
+            && let Some(rows) = keys.layer(self.layer)?
+        {
+            return Ok((rows, keys.len()));
+        }
+        Ok((other.clone(), 0))
+    }
+}
+
+/// Attention of `qkv: (tokens, stride)` after RoPE, over the tokens' own keys.
+pub(super) fn forward(
+    cuda: &Cuda,
+    qkv: &Tensor,
+    heads: Heads,
+    tokens: &Tokens,
+    source: KeySource,
+) -> Result<Attended> {
+    let (n, _) = qkv.dims2()?;
+    let out = unwritten((n, heads.queries * heads.dim), qkv.dtype(), qkv.device())?;
+    let lse = unwritten((n, heads.queries), DType::F32, qkv.device())?;
+    let (shared, shared_len) = source.shared(qkv)?;
+    let args: Vec<Arg> = [
+        Arg::In(qkv),
+        Arg::In(tiles(tokens, Units::of(heads, qkv.dtype()))),
+        Arg::In(&tokens.starts),
+        Arg::Null,
+        Arg::U32(source.layer),
+        Arg::In(&shared),
+        Arg::U32(shared_len),
+        Arg::Out(&out),
+        Arg::Out(&lse),
+    ]
+    .into_iter()
+    .chain(sizes(heads))
+    .collect();
+    Pass::Forward.launch(cuda, heads, qkv.dtype(), tokens, &args)?;
+    Ok(Attended { out, lse })
+}
+
+/// [`forward`] over `caches`, which hold the tokens' own keys already.
+pub(super) fn forward_cached(
+    cuda: &Cuda,
+    qkv: &Tensor,
+    heads: Heads,
+    tokens: &Tokens,
+    caches: &Caches,
+    source: KeySource,
+) -> Result<Tensor> {
+    let (n, _) = qkv.dims2()?;
+    let dtype = qkv.dtype();
+    let out = unwritten((n, heads.queries * heads.dim), dtype, qkv.device())?;
+    let (shared, shared_len) = source.shared(qkv)?;
+    let keys = [
+        Arg::In(&tokens.starts),
+        Arg::In(&caches.table),
+        Arg::U32(source.layer),
+        Arg::In(&shared),
+        Arg::U32(shared_len),
+        Arg::Out(&out),
+    ];
+    if caches.single {
+        let args: Vec<Arg> = [Arg::In(qkv)].into_iter().chain(keys).chain(sizes(heads)).collect();
+        cuda.driver.launch(Kernel::AttentionDecode, dtype, decode_launch(n, heads), &args)?;
+        return Ok(out);
+    }
+    let args: Vec<Arg> = [Arg::In(qkv), Arg::In(tiles(tokens, Units::of(heads, dtype)))]
+        .into_iter()
+        .chain(keys)
+        .chain([Arg::Null])
+        .chain(sizes(heads))
+        .collect();
+    Pass::Forward.launch(cuda, heads, dtype, tokens, &args)?;
+    Ok(out)
+}
+
+/// A block for each sequence and query head.
+fn decode_launch(sequences: usize, heads: Heads) -> Launch {
+    let teams = DECODE_THREADS / 8;
+    Launch {
+        grid: (sequences, heads.queries),
+        threads: DECODE_THREADS,
+        shared: teams * (2 + heads.dim) * size_of::<f32>(),
+    }
+}
+
+/// Gradient at `qkv` given `d_out: (tokens, queries * dim)`; own keys only.
+pub(super) fn backward(
+    cuda: &Cuda,
+    qkv: &Tensor,
+    attended: &Attended,
+    d_out: &Tensor,
+    heads: Heads,
+    tokens: &Tokens,
+    source: KeySource,
+) -> Result<Tensor> {
+    let Attended { out, lse } = attended;
+    let (n, _) = qkv.dims2()?;
+    let dtype = qkv.dtype();
+    let delta = unwritten((n, heads.queries), DType::F32, qkv.device())?;
+    let args = [
+        Arg::In(out),
+        Arg::In(d_out),
+        Arg::Out(&delta),
+        Arg::U32(heads.queries),
+        Arg::U32(heads.dim),
+    ];
+    cuda.driver.launch(Kernel::AttentionDelta, dtype, Launch::rows(n, 256), &args)?;
+
+    let d_qkv = unwritten(qkv.dims(), dtype, qkv.device())?;
+    let (shared, shared_len) = source.shared(qkv)?;
+    let common = [
+        Arg::In(qkv),
+        Arg::In(d_out),
+        Arg::In(lse),
+        Arg::In(&delta),
+        Arg::In(tiles(tokens, Units::of(heads, dtype))),
+        Arg::In(&tokens.starts),
+    ];
+    let args: Vec<Arg> = common
+        .into_iter()
+        .chain([Arg::In(&shared), Arg::U32(shared_len), Arg::Out(&d_qkv)])
+        .chain(sizes(heads))
+        .collect();
+    Pass::Queries.launch(cuda, heads, dtype, tokens, &args)?;
+
+    // The columns of the keys; those of the queries stay.
+    let args: Vec<Arg> =
+        common.into_iter().chain([Arg::InOut(&d_qkv)]).chain(sizes(heads)).collect();
+    Pass::Keys.launch(cuda, heads, dtype, tokens, &args)?;
+    Ok(d_qkv)
+}
+
+/// Writes the tokens' keys and values into their caches, which have grown by them.
+pub(super) fn append(
+    cuda: &Cuda,
+    qkv: &Tensor,
+    heads: Heads,
+    tokens: &Tokens,
+    caches: &Caches,
+    layer: usize,
+) -> Result<()> {
+    let (n, _) = qkv.dims2()?;
+    let args = [
+        Arg::In(qkv),
+        Arg::In(&tokens.sequences),
+        Arg::In(&tokens.starts),
+        Arg::In(&caches.table),
+        Arg::U32(layer),
+        Arg::U32(heads.queries),
+        Arg::U32(heads.keys),
+        Arg::U32(heads.dim),
+    ];
+    cuda.driver.launch(Kernel::AppendKeys, qkv.dtype(), Launch::rows(n, 256), &args)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PASSES: [Pass; 3] = [Pass::Forward, Pass::Queries, Pass::Keys];
+
+    fn heads(dim: usize) -> Heads {
+        Heads { queries: 8, keys: 2, dim }
+    }
+
+    #[test]
+    fn tiles_fit_the_smallest_device() {
+        let ordinary = Pass::Forward.shared(Units::Ordinary, 64);
+        assert_eq!(ordinary, 4 * (2 * 32 * 68 + 32 * 36));
+        assert_eq!(
+            PASSES.map(|pass| pass.shared(Units::Matrix, 64)),
+            [24 << 10, 32 << 10, 32 << 10]
+        );
+        assert_eq!(PASSES.map(|pass| pass.shared(Units::Matrix, 128)), [48 << 10; 3]);
+        for pass in PASSES {
+            for columns in [64, 128] {
+                assert!(pass.shared(Units::Ordinary, columns) <= 99 << 10);
+            }
+        }
+        for dim in [4, 64, 68, 128] {
+            assert!(check(heads(dim)).is_ok());
+            assert!(decode_launch(3, heads(dim)).shared <= 48 << 10);
+        }
+        assert!(check(heads(130)).is_err() && check(heads(6)).is_err());
+    }
+
+    #[test]
+    fn halves_of_whole_loads_take_the_matrix_units() {
+        for dtype in [DType::F16, DType::BF16] {
+            assert!([8, 16, 80, 128].iter().all(|&d| Units::of(heads(d), dtype) == Units::Matrix));
+            assert!([4, 20, 68].iter().all(|&d| Units::of(heads(d), dtype) == Units::Ordinary));
+        }
+        assert_eq!(Units::of(heads(128), DType::F32), Units::Ordinary);
+    }
+}

@@ -1,0 +1,159 @@
+use super::attention::{self, Attended, KeySource};
+use super::caches::Caches;
+use super::device::Cuda;
+use super::elementwise;
+use super::keys::Keys;
+use super::linear::{self, Linear};
+use super::norm::RmsNorm;
+use super::rotary::Rotary;
+use super::tokens::Tokens;
+use crate::backend::{Backend, Weight};
+use crate::error::Result;
+use crate::heads::Heads;
+use crate::sequences::Sequences;
+use crate::weights::Matrix;
+use candle_core::{DType, Device, Tensor};
+use std::sync::Arc;
+
+impl Backend for Cuda {
+    type Linear = Linear;
+    type Norm = RmsNorm;
+    type Embedding = Tensor;
+    type Rotary = Rotary;
+    type Tokens = Tokens;
+    type Keys = Keys;
+    type Caches<'a> = Caches<'a>;
+    type Attended = Attended;
+
+    fn device(&self) -> &Device {
+        &self.device
+    }
+
+    fn check(&self, heads: Heads) -> Result<()> {
+        attention::check(heads)
+    }
+
+    /// On this thread: a device of [`Device::new_cuda`] has a queue of its own for every
+    /// thread, and does not wait between them.
+    fn run<R: Send>(&self, _: Option<usize>, work: impl FnOnce() -> R + Send) -> R {
+        work()
+    }
+
+    fn linear(&self, parts: Vec<Weight>) -> Result<Linear> {
+        Linear::upload(self, &parts)
+    }
+
+    fn output_layer(&self, matrix: Arc<Matrix>) -> Result<Linear> {
+        // Scores are f32: packed weights are multiplied so.
+        let cuda = if matrix.is_packed() { &self.with_dtype(DType::F32) } else { self };
+        Linear::upload(cuda, &[(matrix, None)])
+    }
+
+    fn norm(&self, weight: Vec<f32>, eps: f32) -> Result<RmsNorm> {
+        RmsNorm::upload(self, &weight, eps)
+    }
+
+    fn final_norm(&self, weight: Vec<f32>, eps: f32) -> Result<RmsNorm> {
+        RmsNorm::upload(&self.with_dtype(DType::F32), &weight, eps)
+    }
+
+    fn embedding(&self, table: &Arc<Matrix>) -> Result<Tensor> {
+        linear::table(self, table)
+    }
+
+    fn embed(&self, table: &Tensor, ids: &[u32]) -> Result<Tensor> {
+        elementwise::gather_rows(&*self.driver, table, &self.table(ids.to_vec())?)
+    }
+
+    fn rotary(&self, cos: Vec<f32>, sin: Vec<f32>, half: usize) -> Result<Rotary> {
+        let upload = |values: Vec<f32>| {
+            let positions = values.len() / half.max(1);
+            Tensor::from_vec(values, (positions, half), &self.device)
+        };
+        Ok(Rotary { cos: upload(cos)?, sin: upload(sin)? })
+    }
+
+    fn tokens(&self, sequences: &Arc<Sequences>, rotary: &Arc<Rotary>) -> Result<Tokens> {
+        Tokens::upload(self, sequences, rotary)
+    }
+
+    fn pack(&self, x: &Tensor, sequences: &Sequences) -> Result<Tensor> {
+        let (_, seq, _) = x.dims3()?;
+        let mut index = Vec::with_capacity(sequences.tokens());
+        for (row, w) in sequences.starts().windows(2).enumerate() {
+            index.extend((0..w[1] - w[0]).map(|at| (row * seq + at) as u32));
+        }
+        let rows = x.contiguous()?.flatten(0, 1)?;
+        elementwise::gather_rows(&*self.driver, &rows, &self.table(index)?)
+    }
+
+    fn unpack(&self, x: &Tensor, sequences: &Sequences, seq: usize) -> Result<Tensor> {
+        let (rows, (_, width)) = (sequences.len(), x.dims2()?);
+        let mut index = vec![u32::MAX; rows * seq];
+        for (row, w) in index.chunks_exact_mut(seq).zip(sequences.starts().windows(2)) {
+            row.iter_mut().zip(w[0]..w[1]).for_each(|(to, token)| *to = token as u32);
+        }
+        let y = elementwise::gather_rows(&*self.driver, x, &self.table(index)?)?;
+        Ok(y.reshape((rows, seq, width))?)
+    }
+
+    fn swiglu(&self, gate_up: &Tensor) -> Result<Tensor> {
+        elementwise::swiglu(&*self.driver, gate_up)
+    }
+
+    fn swiglu_backward(&self, gate_up: &Tensor, dh: &Tensor) -> Result<Tensor> {
+        elementwise::swiglu_backward(&*self.driver, gate_up, dh)
+    }
+
+    fn rotate(&self, qkv: &Tensor, heads: Heads, tokens: &Tokens, inverse: bool) -> Result<()> {
+        attention::rotate(self, qkv, heads, tokens, inverse)
+    }
+
+    fn attention(
+        &self,
+        qkv: &Tensor,
+        heads: Heads,
+        tokens: &Tokens,
+        layer: usize,
+        shared: Option<&Keys>,
+    ) -> Result<(Tensor, Attended)> {
+        let attended = attention::forward(self, qkv, heads, tokens, KeySource { layer, shared })?;
+        Ok((attended.out().clone(), attended))
+    }
+
+    fn attention_backward(
+        &self,
+        qkv: &Tensor,
+        attended: &Attended,
+        d_out: &Tensor,
+        heads: Heads,
+        tokens: &Tokens,
+        layer: usize,
+        shared: Option<&Keys>,
+    ) -> Result<Tensor> {
+        let source = KeySource { layer, shared };
+        attention::backward(self, qkv, attended, d_out, heads, tokens, source)
+    }
+
+    fn keys(&self, layers: usize, heads: Heads, _: bool) -> Keys {
+        Keys::new(self, layers, heads)
+    }
+
+    fn caches<'a>(&self, sequences: &Sequences, keys: Vec<&'a mut Keys>) -> Result<Caches<'a>> {
+        Caches::upload(self, sequences, keys)
+    }
+
+    fn attention_cached(
+        &self,
+        qkv: &Tensor,
+        heads: Heads,
+        tokens: &Tokens,
+        caches: &mut Caches<'_>,
+        layer: usize,
+        shared: Option<&Keys>,
+    ) -> Result<Tensor> {
+        attention::append(self, qkv, heads, tokens, caches, layer)?;
+        let source = KeySource { layer, shared };
+        attention::forward_cached(self, qkv, heads, tokens, caches, source)
+    }
+}

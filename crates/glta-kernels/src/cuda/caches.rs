@@ -1,0 +1,43 @@
+use super::device::Cuda;
+use super::keys::Keys;
+use crate::backend::Keys as _;
+use crate::error::Result;
+use crate::sequences::Sequences;
+use candle_core::Tensor;
+use std::marker::PhantomData;
+
+/// The caches of one pass's sequences, grown by the tokens of the pass. They are
+/// borrowed, since their memory must not move while the kernels know its address.
+#[derive(Debug)]
+pub struct Caches<'a> {
+    /// Address of every sequence's cache and `capacity << 32 | keys`, i64.
+    pub(super) table: Tensor,
+    /// Whether every sequence has one token.
+    pub(super) single: bool,
+    _keys: PhantomData<&'a mut Keys>,
+}
+
+impl<'a> Caches<'a> {
+    pub(super) fn upload(
+        cuda: &Cuda,
+        sequences: &Sequences,
+        keys: Vec<&'a mut Keys>,
+    ) -> Result<Self> {
+        let lengths = sequences.starts().windows(2).map(|w| w[1] - w[0]);
+        let mut values = Vec::with_capacity(2 * keys.len());
+        let mut single = true;
+        for (keys, added) in keys.into_iter().zip(lengths) {
+            keys.grow(added)?;
+            single &= added == 1;
+            let address = match keys.rows() {
+                Some(rows) => cuda.driver.address(rows)?,
+                None => 0,
+            };
+            // The bits of an address and of two sizes, whatever sign they have.
+            values.extend([address as i64, (keys.capacity() << 32 | keys.len()) as i64]);
+        }
+        let len = values.len();
+        let table = Tensor::from_vec(values, len, &cuda.device)?;
+        Ok(Self { table, single, _keys: PhantomData })
+    }
+}

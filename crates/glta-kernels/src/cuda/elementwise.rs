@@ -1,0 +1,163 @@
+//! Norms, rotary embedding, SwiGLU, and moving rows and columns. All tensors are
+//! `(rows, width)`.
+
+use super::driver::Driver;
+use super::kernels::Kernel;
+use super::launch::{Arg, Launch, expect_f32, unwritten};
+use crate::error::Result;
+use candle_core::{DType, Tensor};
+
+/// Threads of a block that walks a row of `width`: about four elements for each.
+fn row_threads(width: usize) -> usize {
+    width.div_ceil(4).next_multiple_of(32).clamp(32, 1024)
+}
+
+/// As [`row_threads`], with room to sum `sums` numbers over the block.
+fn reduction(rows: usize, width: usize, sums: usize) -> Launch {
+    Launch { shared: sums * 32 * size_of::<f32>(), ..Launch::rows(rows, row_threads(width)) }
+}
+
+/// `x / rms(x) * w` of f32, in `dtype`.
+pub(super) fn rms_norm(
+    on: &dyn Driver,
+    x: &Tensor,
+    weight: &Tensor,
+    eps: f32,
+    dtype: DType,
+) -> Result<Tensor> {
+    expect_f32("the input of a norm", Some(x))?;
+    let (rows, width) = x.dims2()?;
+    let y = unwritten((rows, width), dtype, x.device())?;
+    let args = [Arg::In(x), Arg::In(weight), Arg::Out(&y), Arg::U32(width), Arg::F32(eps)];
+    on.launch(Kernel::RmsNorm, dtype, reduction(rows, width, 1), &args)?;
+    Ok(y)
+}
+
+/// `residual + dL/dx`, f32 as `x` and `residual` are, given `dy`.
+pub(super) fn rms_norm_backward(
+    on: &dyn Driver,
+    x: &Tensor,
+    weight: &Tensor,
+    eps: f32,
+    dy: &Tensor,
+    residual: Option<&Tensor>,
+) -> Result<Tensor> {
+    expect_f32("the input of a norm", Some(x))?;
+    expect_f32("the gradient beside a norm", residual)?;
+    let (rows, width) = x.dims2()?;
+    let dx = unwritten((rows, width), DType::F32, x.device())?;
+    let args = [
+        Arg::In(x),
+        Arg::In(weight),
+        Arg::In(dy),
+        Arg::optional(residual),
+        Arg::Out(&dx),
+        Arg::U32(width),
+        Arg::F32(eps),
+    ];
+    on.launch(Kernel::RmsNormBackward, dy.dtype(), reduction(rows, width, 2), &args)?;
+    Ok(dx)
+}
+
+/// Rotates the first `heads` heads of every row in place, backwards where
+/// `inverse`; `cos` and `sin` are `(positions, dim / 2)`.
+pub(super) fn rope(
+    on: &dyn Driver,
+    x: &Tensor,
+    positions: &Tensor,
+    (cos, sin): (&Tensor, &Tensor),
+    heads: usize,
+    dim: usize,
+    inverse: bool,
+) -> Result<()> {
+    let (rows, stride) = x.dims2()?;
+    let args = [
+        Arg::InOut(x),
+        Arg::In(positions),
+        Arg::In(cos),
+        Arg::In(sin),
+        Arg::U32(stride),
+        Arg::U32(heads),
+        Arg::U32(dim),
+        Arg::F32(if inverse { -1.0 } else { 1.0 }),
+    ];
+    let shape = Launch::rows(rows, row_threads(heads * dim / 2));
+    on.launch(Kernel::Rope, x.dtype(), shape, &args)
+}
+
+/// `silu(gate) * up` of `(rows, 2 * width)`.
+pub(super) fn swiglu(on: &dyn Driver, gate_up: &Tensor) -> Result<Tensor> {
+    let (rows, width) = gate_up.dims2()?;
+    let width = width / 2;
+    let h = unwritten((rows, width), gate_up.dtype(), gate_up.device())?;
+    let args = [Arg::In(gate_up), Arg::Out(&h), Arg::U32(rows), Arg::U32(width)];
+    let shape = Launch::elements(rows * width);
+    on.launch(Kernel::Swiglu, gate_up.dtype(), shape, &args)?;
+    Ok(h)
+}
+
+/// Gradient at `gate_up` given `dh: (rows, width)`.
+pub(super) fn swiglu_backward(on: &dyn Driver, gate_up: &Tensor, dh: &Tensor) -> Result<Tensor> {
+    let (rows, width) = dh.dims2()?;
+    let d = unwritten((rows, 2 * width), dh.dtype(), dh.device())?;
+    let args = [Arg::In(gate_up), Arg::In(dh), Arg::Out(&d), Arg::U32(rows), Arg::U32(width)];
+    let shape = Launch::elements(rows * width);
+    on.launch(Kernel::SwigluBackward, dh.dtype(), shape, &args)?;
+    Ok(d)
+}
+
+/// Adds `bias: (width,)` f32 and `other`, of the dtype of `y`, to `y` in place.
+pub(super) fn add(
+    on: &dyn Driver,
+    y: &Tensor,
+    bias: Option<&Tensor>,
+    other: Option<&Tensor>,
+) -> Result<()> {
+    if bias.is_none() && other.is_none() {
+        return Ok(());
+    }
+    let (rows, width) = y.dims2()?;
+    let args =
+        [Arg::InOut(y), Arg::optional(bias), Arg::optional(other), Arg::U32(rows), Arg::U32(width)];
+    on.launch(Kernel::Add, y.dtype(), Launch::elements(rows * width), &args)
+}
+
+/// The rows `index: (n,)` u32 of `x` in f32, zero where the index is [`u32::MAX`].
+pub(super) fn gather_rows(on: &dyn Driver, x: &Tensor, index: &Tensor) -> Result<Tensor> {
+    let (_, width) = x.dims2()?;
+    let rows = index.dims1()?;
+    let y = unwritten((rows, width), DType::F32, x.device())?;
+    let args = [Arg::In(x), Arg::In(index), Arg::Out(&y), Arg::U32(width)];
+    let shape = Launch::rows(rows, row_threads(width));
+    on.launch(Kernel::GatherRows, x.dtype(), shape, &args)?;
+    Ok(y)
+}
+
+/// The columns `index: (n,)` u32 of `x`, zero where the index is [`u32::MAX`].
+pub(super) fn gather_columns(on: &dyn Driver, x: &Tensor, index: &Tensor) -> Result<Tensor> {
+    let (rows, width) = x.dims2()?;
+    let columns = index.dims1()?;
+    let y = unwritten((rows, columns), x.dtype(), x.device())?;
+    let args = [Arg::In(x), Arg::In(index), Arg::Out(&y), Arg::U32(width), Arg::U32(columns)];
+    let shape = Launch::rows(rows, row_threads(columns));
+    on.launch(Kernel::GatherColumns, x.dtype(), shape, &args)?;
+    Ok(y)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn launches_fit_the_kernels() {
+        for width in [1, 31, 32, 129, 576, 4096, 11008, 100_000] {
+            let threads = row_threads(width);
+            assert!(threads.is_multiple_of(32) && (32..=1024).contains(&threads), "{width}");
+            assert!(threads * 4 + 128 > width || threads == 1024, "{width}");
+        }
+        let launch = reduction(7, 4096, 2);
+        assert_eq!((launch.grid, launch.threads, launch.shared), ((7, 1), 1024, 256));
+        assert_eq!(Launch::elements(257).grid, (2, 1));
+        assert_eq!(Launch::elements(256).grid, (1, 1));
+    }
+}

@@ -1,0 +1,194 @@
+//! The driver of this crate's tests: tensors are on the CPU, and kernels are the
+//! same sources compiled as C++ (`kernels/host`), each launch checked for reads
+//! and writes outside its buffers, for reads of what was never written, and for
+//! results that depend on the order of threads.
+
+use super::driver::Driver;
+use super::kernels::{Kernel, Source};
+use super::launch::{Arg, Launch, check};
+use crate::error::{Error, Result};
+use candle_core::{CpuStorage, DType, Storage, Tensor};
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+unsafe extern "C" {
+    fn dlopen(path: *const c_char, flags: c_int) -> *mut c_void;
+    fn dlsym(library: *mut c_void, name: *const c_char) -> *mut c_void;
+}
+const RTLD_NOW: c_int = 2;
+
+#[repr(C)]
+struct Argument {
+    kind: u64,
+    value: u64,
+    bytes: u64,
+}
+
+type EmulateLaunch = unsafe extern "C" fn(
+    *const c_char,
+    *const u32,
+    u32,
+    u64,
+    *const Argument,
+    u64,
+) -> *const c_char;
+
+const FILES: [&str; 10] = [
+    "common.cuh",
+    "attention.cuh",
+    "matrix.cuh",
+    "host/emulate.h",
+    "host/matrix.h",
+    "host/emulate.cpp",
+    "elementwise.cu",
+    "quantized.cu",
+    "attention.cu",
+    "attention_mma.cu",
+];
+
+/// The kernels as a library; why they could not be compiled.
+fn library() -> &'static Result<EmulateLaunch, String> {
+    static LIBRARY: OnceLock<Result<EmulateLaunch, String>> = OnceLock::new();
+    LIBRARY.get_or_init(|| {
+        let path = compiled()?;
+        let path = CString::new(path.to_string_lossy().as_bytes()).map_err(|e| e.to_string())?;
+        // SAFETY: the library is ours, and the function has this signature.
+        unsafe {
+            let library = dlopen(path.as_ptr(), RTLD_NOW);
+            if library.is_null() {
+                return Err(format!("{path:?} does not load"));
+            }
+            let function = dlsym(library, c"emulate_launch".as_ptr());
+            if function.is_null() {
+                return Err("emulate_launch is missing".into());
+            }
+            Ok(std::mem::transmute::<*mut c_void, EmulateLaunch>(function))
+        }
+    })
+}
+
+/// Compiles the kernels once for all test processes of a build.
+fn compiled() -> Result<PathBuf, String> {
+    let kernels = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels");
+    let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".into());
+    let mut hasher = DefaultHasher::new();
+    (&compiler, fused_instructions()).hash(&mut hasher);
+    for file in FILES {
+        std::fs::read(kernels.join(file)).map_err(|e| format!("{file}: {e}"))?.hash(&mut hasher);
+    }
+    let program = std::env::current_exe().map_err(|e| e.to_string())?;
+    let library = program.with_file_name(format!("kernels-{:016x}.so", hasher.finish()));
+    let lock = std::fs::File::create(library.with_extension("lock")).map_err(|e| e.to_string())?;
+    lock.lock().map_err(|e| e.to_string())?;
+    if library.exists() {
+        return Ok(library);
+    }
+    let part = library.with_extension("part");
+    let sources = FILES.iter().filter(|f| f.ends_with(".cu") || f.ends_with(".cpp"));
+    let output = Command::new(&compiler)
+        .args(["-std=c++17", "-O2", "-fPIC", "-shared", "-Wall", "-Wno-unknown-pragmas"])
+        // Undefined behaviour stops the test.
+        .args(["-fsanitize=undefined", "-fsanitize-undefined-trap-on-error", "-I."])
+        // Multiply-adds where the kernels say so, by an instruction where there is one.
+        .arg("-ffp-contract=off")
+        .args(fused_instructions().then_some("-mfma"))
+        .arg("-o")
+        .arg(&part)
+        .args(["-x", "c++"])
+        .args(sources)
+        .current_dir(&kernels)
+        .output()
+        .map_err(|e| format!("{compiler}: {e}; install a C++ compiler or set CXX"))?;
+    if !output.status.success() {
+        return Err(String::from_utf8_lossy(&output.stderr).into_owned());
+    }
+    std::fs::rename(&part, &library).map_err(|e| e.to_string())?;
+    Ok(library)
+}
+
+fn fused_instructions() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return is_x86_feature_detected!("fma");
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
+/// The kernels on the host.
+#[derive(Debug)]
+pub(super) struct Emulator;
+
+fn address(tensor: &Tensor) -> Result<u64> {
+    let (storage, layout) = tensor.storage_and_layout();
+    let Storage::Cpu(storage) = &*storage else {
+        return Err(Error::Input("expected a tensor on the CPU".into()));
+    };
+    let (start, size) = match storage {
+        CpuStorage::U8(v) => (v.as_ptr() as u64, 1),
+        CpuStorage::U32(v) => (v.as_ptr() as u64, 4),
+        CpuStorage::I64(v) => (v.as_ptr() as u64, 8),
+        CpuStorage::BF16(v) => (v.as_ptr() as u64, 2),
+        CpuStorage::F16(v) => (v.as_ptr() as u64, 2),
+        CpuStorage::F32(v) => (v.as_ptr() as u64, 4),
+        _ => return Err(Error::Input("a dtype that no kernel reads".into())),
+    };
+    Ok(start + (layout.start_offset() * size) as u64)
+}
+
+impl Driver for Emulator {
+    fn load(&self, _: Source) -> Result<()> {
+        Ok(())
+    }
+
+    fn launch(&self, kernel: Kernel, dtype: DType, launch: Launch, args: &[Arg]) -> Result<()> {
+        if !check(kernel, launch, args)? {
+            return Ok(());
+        }
+        let name = kernel.name(dtype);
+        let function = library().as_ref().map_err(|e| Error::Input(e.clone()))?;
+        let mut arguments = Vec::new();
+        for arg in args {
+            let buffer = |kind, tensor: &Tensor| -> Result<Argument> {
+                let bytes = tensor.elem_count() * tensor.dtype().size_in_bytes();
+                Ok(Argument { kind, value: address(tensor)?, bytes: bytes as u64 })
+            };
+            arguments.push(match arg {
+                Arg::In(t) => buffer(1, t)?,
+                Arg::Out(t) => buffer(2, t)?,
+                Arg::InOut(t) => buffer(3, t)?,
+                Arg::Null => Argument { kind: 0, value: 0, bytes: 0 },
+                Arg::U32(v) => Argument { kind: 0, value: *v as u64, bytes: 0 },
+                Arg::F32(v) => Argument { kind: 0, value: u64::from(v.to_bits()), bytes: 0 },
+            });
+        }
+        let grid = [launch.grid.0 as u32, launch.grid.1 as u32];
+        let c_name = CString::new(name.as_str()).map_err(|e| Error::Input(e.to_string()))?;
+        // SAFETY: the arguments are tensors of the sizes given, alive for the call.
+        let problem = unsafe {
+            function(
+                c_name.as_ptr(),
+                grid.as_ptr(),
+                launch.threads as u32,
+                launch.shared as u64,
+                arguments.as_ptr(),
+                arguments.len() as u64,
+            )
+        };
+        if problem.is_null() {
+            return Ok(());
+        }
+        // SAFETY: a C string that lives for ever.
+        let problem = unsafe { CStr::from_ptr(problem) }.to_string_lossy();
+        Err(Error::Input(format!("{name}{launch:?}: {problem}")))
+    }
+
+    fn product_f32(&self, x: &Tensor, w: &Tensor) -> Result<Tensor> {
+        Ok(x.to_dtype(DType::F32)?.matmul(&w.to_dtype(DType::F32)?)?)
+    }
+
+    fn address(&self, tensor: &Tensor) -> Result<u64> {
+        address(tensor)
+    }
+}

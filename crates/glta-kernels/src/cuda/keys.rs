@@ -1,0 +1,84 @@
+//! Keys and values of consecutive tokens of one sequence on the device.
+
+use super::device::Cuda;
+use super::launch::unwritten;
+use crate::backend;
+use crate::error::Result;
+use crate::heads::Heads;
+use candle_core::Tensor;
+use std::sync::Arc;
+
+/// Rows by which a cache grows at least.
+const UNIT: usize = 32;
+
+/// Rows of keys and values, `(layers, capacity, 2 * heads * dim)`. A clone shares
+/// the memory until one of both is written.
+#[derive(Clone, Debug)]
+pub struct Keys {
+    cuda: Cuda,
+    layers: usize,
+    width: usize,
+    len: usize,
+    rows: Option<Arc<Tensor>>,
+}
+
+impl Keys {
+    pub(super) fn new(cuda: &Cuda, layers: usize, heads: Heads) -> Self {
+        let width = 2 * heads.keys * heads.dim;
+        Self { cuda: cuda.clone(), layers, width, len: 0, rows: None }
+    }
+
+    pub(super) fn rows(&self) -> Option<&Tensor> {
+        self.rows.as_deref()
+    }
+
+    pub(super) fn capacity(&self) -> usize {
+        self.rows().and_then(|rows| rows.dim(1).ok()).unwrap_or(0)
+    }
+
+    /// Makes room for `tokens` more, which the caller writes in every layer.
+    pub(super) fn grow(&mut self, tokens: usize) -> Result<()> {
+        let len = self.len + tokens;
+        // Doubling keeps the cost of growing token by token linear.
+        let room = if len > self.capacity() { len.max(2 * self.capacity()) } else { len };
+        backend::Keys::reserve(self, room)?;
+        self.len = len;
+        Ok(())
+    }
+
+    /// Rows of one layer, `(capacity, width)`.
+    pub(super) fn layer(&self, layer: usize) -> Result<Option<Tensor>> {
+        Ok(self.rows().map(|rows| rows.get(layer)).transpose()?)
+    }
+}
+
+impl backend::Keys for Keys {
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    fn truncate(&mut self, len: usize) {
+        // What stays behind is overwritten, and never read before.
+        self.len = self.len.min(len);
+    }
+
+    /// In memory that no clone shares.
+    fn reserve(&mut self, tokens: usize) -> Result<()> {
+        let own = self.rows.as_mut().is_some_and(|rows| Arc::get_mut(rows).is_some());
+        if own && tokens <= self.capacity() {
+            return Ok(());
+        }
+        let capacity = tokens.max(self.len).next_multiple_of(UNIT);
+        let shape = (self.layers, capacity, self.width);
+        let grown = unwritten(shape, self.cuda.dtype, &self.cuda.device)?;
+        if let Some(rows) = self.rows().filter(|_| self.len > 0) {
+            grown.slice_set(&rows.narrow(1, 0, self.len)?.contiguous()?, 1, 0)?;
+        }
+        self.rows = Some(Arc::new(grown));
+        Ok(())
+    }
+
+    fn fits(&self, layers: usize, heads: Heads) -> bool {
+        (self.layers, self.width) == (layers, 2 * heads.keys * heads.dim)
+    }
+}

@@ -1,0 +1,296 @@
+//! Frozen linear layers on the device.
+
+use super::device::Cuda;
+use super::elementwise;
+use super::launch::{expect_f32, unwritten};
+use super::quantized::{FEW_ROWS, Quantized};
+use crate::backend;
+use crate::error::Result;
+use crate::simd::SimdLevel;
+use crate::weights::{DenseData, Matrix, Storage};
+use candle_core::{DType, Device, Tensor};
+use std::sync::Arc;
+
+/// One or more linear layers that read the same input and write side by side.
+#[derive(Debug)]
+pub struct Linear {
+    /// Runs of layers that store their inputs in the same order.
+    runs: Vec<Run>,
+    bias: Option<Tensor>,
+    inputs: usize,
+    outputs: usize,
+    cuda: Cuda,
+}
+
+#[derive(Debug)]
+struct Run {
+    /// First column of the run's outputs, and their number.
+    first: usize,
+    outputs: usize,
+    weight: Weight,
+}
+
+#[derive(Debug)]
+enum Weight {
+    /// `(outputs, inputs)` in the dtype of activations.
+    Dense(Tensor),
+    Packed {
+        parts: Vec<Quantized>,
+        order: Option<Order>,
+    },
+}
+
+/// How the stored inputs are ordered.
+#[derive(Debug)]
+struct Order {
+    host: Arc<Vec<u32>>,
+    /// Input of every stored one, `(stored,)`, [`Matrix::PADDING`] for none.
+    stored: Tensor,
+    /// Stored place of every input, `(inputs,)`.
+    places: Tensor,
+}
+
+impl Order {
+    fn upload(cuda: &Cuda, host: &Arc<Vec<u32>>, inputs: usize) -> Result<Self> {
+        let mut places = vec![Matrix::PADDING; inputs];
+        for (place, &input) in (0..).zip(host.iter()) {
+            if let Some(at) = places.get_mut(input as usize) {
+                *at = place;
+            }
+        }
+        Ok(Self {
+            stored: cuda.table(host.to_vec())?,
+            places: cuda.table(places)?,
+            host: Arc::clone(host),
+        })
+    }
+}
+
+impl Run {
+    fn upload(cuda: &Cuda, matrix: &Matrix, first: usize) -> Result<Self> {
+        let weight = match &matrix.storage {
+            Storage::Dense(_) => Weight::Dense(upload_dense(matrix, cuda.dtype, cuda)?),
+            Storage::Packed(_) => Weight::Packed {
+                parts: vec![Quantized::upload(matrix, cuda)?],
+                order: matrix
+                    .gather
+                    .as_ref()
+                    .map(|order| Order::upload(cuda, order, matrix.k))
+                    .transpose()?,
+            },
+        };
+        Ok(Self { first, outputs: matrix.n, weight })
+    }
+
+    /// Takes in the run behind this one, or gives it back.
+    fn join(&mut self, next: Self) -> Result<Option<Self>> {
+        match (&mut self.weight, next.weight) {
+            (Weight::Dense(own), Weight::Dense(other)) => *own = Tensor::cat(&[&*own, &other], 0)?,
+            (
+                Weight::Packed { parts, order },
+                Weight::Packed { parts: others, order: other_order },
+            ) if order.as_ref().map(|o| &o.host) == other_order.as_ref().map(|o| &o.host) => {
+                for other in others {
+                    let joined = match parts.last_mut() {
+                        Some(last) => last.join(&other)?,
+                        None => false,
+                    };
+                    if !joined {
+                        parts.push(other);
+                    }
+                }
+            }
+            (_, weight) => return Ok(Some(Self { weight, ..next })),
+        }
+        self.outputs += next.outputs;
+        Ok(None)
+    }
+
+    fn is_whole(&self, outputs: usize) -> bool {
+        self.outputs == outputs
+    }
+}
+
+/// The weight of packed parts, transposed and in full: `(stored inputs, outputs)`.
+fn dequantised(parts: &[Quantized], dtype: DType, like: &Tensor) -> Result<Tensor> {
+    let outputs: usize = parts.iter().map(|p| p.outputs).sum();
+    let inputs = parts.first().map_or(0, |p| p.inputs);
+    let w = unwritten((inputs, outputs), dtype, like.device())?;
+    let mut first = 0;
+    for part in parts {
+        part.dequantise(&w, first)?;
+        first += part.outputs;
+    }
+    Ok(w)
+}
+
+/// An embedding table `(vocab, hidden)`, in the dtype that it has on the host.
+pub(super) fn table(cuda: &Cuda, matrix: &Matrix) -> Result<Tensor> {
+    let dtype = match &matrix.storage {
+        Storage::Dense(DenseData::F16(_)) => DType::F16,
+        Storage::Dense(DenseData::Bf16(_)) => DType::BF16,
+        _ => DType::F32,
+    };
+    upload_dense(matrix, dtype, cuda)
+}
+
+/// `(n, k)`, rounded on the host so that no more than the result is on the device.
+fn upload_dense(matrix: &Matrix, dtype: DType, cuda: &Cuda) -> Result<Tensor> {
+    let values = matrix.to_row_major(SimdLevel::detect());
+    let host = Tensor::from_vec(values, (matrix.n, matrix.k), &Device::Cpu)?;
+    Ok(host.to_dtype(dtype)?.to_device(&cuda.device)?)
+}
+
+impl Linear {
+    /// Uploads matrices of the same number of inputs, each with its bias.
+    pub(super) fn upload(cuda: &Cuda, layers: &[backend::Weight]) -> Result<Self> {
+        let inputs = layers.first().map_or(0, |(m, _)| m.k);
+        let outputs = layers.iter().map(|(m, _)| m.n).sum();
+        let mut bias: Option<Vec<f32>> = None;
+        let mut runs: Vec<Run> = Vec::new();
+        let mut first = 0;
+        for (matrix, part) in layers {
+            if let Some(part) = part {
+                bias.get_or_insert_with(|| vec![0.0; outputs])[first..first + matrix.n]
+                    .copy_from_slice(part);
+            }
+            let run = Run::upload(cuda, matrix, first)?;
+            let rest = match runs.last_mut() {
+                Some(last) => last.join(run)?,
+                None => Some(run),
+            };
+            runs.extend(rest);
+            first += matrix.n;
+        }
+        let bias = bias.map(|b| Tensor::from_vec(b, outputs, &cuda.device)).transpose()?;
+        Ok(Self { runs, bias, inputs, outputs, cuda: cuda.clone() })
+    }
+
+    /// `X Wᵀ` of many rows, in f32 or in the dtype of activations.
+    fn products(&self, x: &Tensor, in_f32: bool) -> Result<Tensor> {
+        let multiply = |x: &Tensor, w: &Tensor| match in_f32 && self.cuda.dtype != DType::F32 {
+            true => self.cuda.driver.product_f32(x, w),
+            false => Ok(x.matmul(w)?),
+        };
+        let products = self.runs.iter().map(|run| match &run.weight {
+            Weight::Dense(w) => multiply(x, &w.t()?),
+            Weight::Packed { parts, order } => {
+                let stored = self.stored(x, order.as_ref())?;
+                multiply(&stored, &dequantised(parts, self.cuda.dtype, x)?)
+            }
+        });
+        let products = products.collect::<Result<Vec<_>>>()?;
+        Ok(match products.as_slice() {
+            [y] => y.clone(),
+            parts => Tensor::cat(parts, 1)?,
+        })
+    }
+
+    /// `x` in the order in which a run stores its inputs.
+    fn stored(&self, x: &Tensor, order: Option<&Order>) -> Result<Tensor> {
+        match order {
+            None => Ok(x.clone()),
+            Some(order) => elementwise::gather_columns(&*self.cuda.driver, x, &order.stored),
+        }
+    }
+}
+
+impl backend::Linear for Linear {
+    fn forward(&self, x: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
+        expect_f32("the residual of a layer", residual)?;
+        let (rows, _) = x.dims2()?;
+        let dtype = residual.map_or(self.cuda.dtype, |_| DType::F32);
+        if rows == 0 {
+            return unwritten((0, self.outputs), dtype, x.device());
+        }
+        let bias = self.bias.as_ref();
+        if rows <= FEW_ROWS
+            && self.runs.iter().all(|run| matches!(run.weight, Weight::Packed { .. }))
+        {
+            let y = unwritten((rows, self.outputs), dtype, x.device())?;
+            for run in &self.runs {
+                let Weight::Packed { parts, order } = &run.weight else { continue };
+                let stored = self.stored(x, order.as_ref())?;
+                let mut first = run.first;
+                for part in parts {
+                    part.product(&stored, bias, residual, &y, first)?;
+                    first += part.outputs;
+                }
+            }
+            return Ok(y);
+        }
+        let y = self.products(x, residual.is_some())?;
+        elementwise::add(&*self.cuda.driver, &y, bias, residual)?;
+        Ok(y)
+    }
+
+    fn forward_f32(&self, x: &Tensor) -> Result<Tensor> {
+        if self.cuda.dtype == DType::F32 {
+            return self.forward(x, None);
+        }
+        if x.dim(0)? == 0 {
+            return unwritten((0, self.outputs), DType::F32, x.device());
+        }
+        let y = self.products(&x.to_dtype(self.cuda.dtype)?, true)?;
+        elementwise::add(&*self.cuda.driver, &y, self.bias.as_ref(), None)?;
+        Ok(y)
+    }
+
+    fn backward(&self, dy: &Tensor) -> Result<Tensor> {
+        if dy.dim(0)? == 0 {
+            return unwritten((0, self.inputs), self.cuda.dtype, dy.device());
+        }
+        let dy = &dy.to_dtype(self.cuda.dtype)?;
+        let mut sum: Option<Tensor> = None;
+        for run in &self.runs {
+            let own;
+            let dy = if run.is_whole(self.outputs) {
+                dy
+            } else {
+                own = dy.narrow(1, run.first, run.outputs)?.contiguous()?;
+                &own
+            };
+            let dx = match &run.weight {
+                Weight::Dense(w) => dy.matmul(w)?,
+                Weight::Packed { parts, order } => {
+                    let dx = dy.matmul(&dequantised(parts, self.cuda.dtype, dy)?.t()?)?;
+                    match order {
+                        None => dx,
+                        Some(order) => {
+                            elementwise::gather_columns(&*self.cuda.driver, &dx, &order.places)?
+                        }
+                    }
+                }
+            };
+            match &sum {
+                None => sum = Some(dx),
+                Some(sum) => elementwise::add(&*self.cuda.driver, sum, None, Some(&dx))?,
+            }
+        }
+        Ok(match sum {
+            Some(sum) => sum,
+            None => dy.clone(),
+        })
+    }
+
+    fn backward_f32(&self, dy: &Tensor) -> Result<Tensor> {
+        let dx = self.backward(dy)?;
+        match dx.dim(0)? {
+            0 => unwritten((0, self.inputs), DType::F32, dx.device()),
+            _ => Ok(dx.to_dtype(DType::F32)?),
+        }
+    }
+
+    fn resident_bytes(&self) -> usize {
+        let bytes = |run: &Run| match &run.weight {
+            Weight::Dense(w) => w.elem_count() * w.dtype().size_in_bytes(),
+            Weight::Packed { parts, order } => {
+                let order = order
+                    .as_ref()
+                    .map_or(0, |o| 4 * (o.stored.elem_count() + o.places.elem_count()));
+                parts.iter().map(Quantized::resident_bytes).sum::<usize>() + order
+            }
+        };
+        self.runs.iter().map(bytes).sum()
+    }
+}

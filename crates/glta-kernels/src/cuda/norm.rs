@@ -1,0 +1,36 @@
+use super::device::Cuda;
+use super::elementwise;
+use crate::backend::Norm;
+use crate::error::Result;
+use candle_core::Tensor;
+
+/// RMSNorm on the device, with results of the dtype of its [`Cuda`].
+#[derive(Debug)]
+pub struct RmsNorm {
+    cuda: Cuda,
+    weight: Tensor,
+    eps: f32,
+}
+
+impl RmsNorm {
+    pub(super) fn upload(cuda: &Cuda, weight: &[f32], eps: f32) -> Result<Self> {
+        let weight = Tensor::from_slice(weight, weight.len(), &cuda.device)?;
+        Ok(Self { cuda: cuda.clone(), weight, eps })
+    }
+}
+
+impl Norm for RmsNorm {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let Cuda { dtype, driver, .. } = &self.cuda;
+        elementwise::rms_norm(&**driver, x, &self.weight, self.eps, *dtype)
+    }
+
+    fn backward(&self, x: &Tensor, dy: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
+        let driver = &*self.cuda.driver;
+        elementwise::rms_norm_backward(driver, x, &self.weight, self.eps, dy, residual)
+    }
+
+    fn resident_bytes(&self) -> usize {
+        4 * self.weight.elem_count()
+    }
+}

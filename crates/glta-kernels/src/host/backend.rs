@@ -1,0 +1,216 @@
+use super::attention::Attention;
+use super::keys::Keys;
+use super::linear::Linear;
+use super::norm::RmsNorm;
+use super::rotary::{Rope, Rotary};
+use super::rows::{Pack, Unpack};
+use super::storage::with_f32;
+use super::swiglu::SwiGlu;
+use crate::backend::{Backend, Weight};
+use crate::error::{Error, Result};
+use crate::heads::Heads;
+use crate::pool;
+use crate::precision::Precision;
+use crate::sequences::Sequences;
+use crate::simd::SimdLevel;
+use crate::weights::Matrix;
+use candle_core::{Device, Tensor};
+use std::sync::Arc;
+
+/// The CPU: rayon's current pool, and the instruction set chosen at run time.
+#[derive(Clone, Debug)]
+pub struct Host {
+    level: SimdLevel,
+    precision: Precision,
+}
+
+impl Host {
+    /// `level` is the instruction set of the kernels, `None` for the best there is.
+    ///
+    /// # Errors
+    /// An instruction set that this processor does not run; [`Precision::F16`].
+    pub fn new(level: Option<SimdLevel>, precision: Precision) -> Result<Self> {
+        let level = level.unwrap_or_else(SimdLevel::detect);
+        if !level.is_supported() {
+            return Err(Error::Unsupported {
+                what: format!("instruction set {level:?} on this processor"),
+                supported: "those of SimdLevel::supported()",
+            });
+        }
+        if precision == Precision::F16 {
+            return Err(Error::Unsupported {
+                what: "precision f16 on the CPU".into(),
+                supported: "f32, bf16; f16 on a CUDA device",
+            });
+        }
+        Ok(Self { level, precision })
+    }
+
+    fn swiglu(&self, gate_up: &Tensor) -> Result<SwiGlu> {
+        let (_, width) = gate_up.dims2()?;
+        Ok(SwiGlu { width: width / 2, level: self.level })
+    }
+
+    fn attention<'a>(
+        &self,
+        heads: Heads,
+        tokens: &'a Tokens,
+        layer: usize,
+        shared: Option<&'a Keys>,
+    ) -> Attention<'a> {
+        Attention {
+            heads,
+            level: self.level,
+            starts: tokens.sequences.starts(),
+            shared: shared.map(|keys| &keys.layers[layer]),
+        }
+    }
+}
+
+/// Where the packed tokens of a pass belong.
+#[derive(Debug)]
+pub struct Tokens {
+    sequences: Arc<Sequences>,
+    rotary: Arc<Rotary>,
+}
+
+impl Backend for Host {
+    type Linear = Linear;
+    type Norm = RmsNorm;
+    type Embedding = Arc<Matrix>;
+    type Rotary = Rotary;
+    type Tokens = Tokens;
+    type Keys = Keys;
+    type Caches<'a> = Vec<&'a mut Keys>;
+    type Attended = ();
+
+    fn device(&self) -> &Device {
+        &Device::Cpu
+    }
+
+    fn simd_level(&self) -> Option<SimdLevel> {
+        Some(self.level)
+    }
+
+    fn check(&self, _: Heads) -> Result<()> {
+        Ok(())
+    }
+
+    fn run<R: Send>(&self, tokens: Option<usize>, work: impl FnOnce() -> R + Send) -> R {
+        match tokens {
+            Some(tokens) => pool::enter_for(tokens, work),
+            None => pool::enter(work),
+        }
+    }
+
+    fn linear(&self, parts: Vec<Weight>) -> Result<Linear> {
+        Ok(Linear::new(parts, self.level, self.precision))
+    }
+
+    fn output_layer(&self, matrix: Arc<Matrix>) -> Result<Linear> {
+        self.linear(vec![(matrix, None)])
+    }
+
+    fn norm(&self, weight: Vec<f32>, eps: f32) -> Result<RmsNorm> {
+        Ok(RmsNorm::new(weight, eps, self.level))
+    }
+
+    fn final_norm(&self, weight: Vec<f32>, eps: f32) -> Result<RmsNorm> {
+        self.norm(weight, eps)
+    }
+
+    fn embedding(&self, table: &Arc<Matrix>) -> Result<Arc<Matrix>> {
+        Ok(Arc::clone(table))
+    }
+
+    fn embed(&self, table: &Arc<Matrix>, ids: &[u32]) -> Result<Tensor> {
+        let hidden = table.inputs();
+        let mut out = vec![0.0; ids.len() * hidden];
+        for (&id, row) in ids.iter().zip(out.chunks_exact_mut(hidden)) {
+            table.dense_row(id as usize, row);
+        }
+        Ok(Tensor::from_vec(out, (ids.len(), hidden), &Device::Cpu)?)
+    }
+
+    fn rotary(&self, cos: Vec<f32>, sin: Vec<f32>, _: usize) -> Result<Rotary> {
+        Ok(Rotary { cos, sin })
+    }
+
+    fn tokens(&self, sequences: &Arc<Sequences>, rotary: &Arc<Rotary>) -> Result<Tokens> {
+        Ok(Tokens { sequences: Arc::clone(sequences), rotary: Arc::clone(rotary) })
+    }
+
+    fn pack(&self, x: &Tensor, sequences: &Sequences) -> Result<Tensor> {
+        Ok(x.contiguous()?.apply_op1_no_bwd(&Pack(sequences))?)
+    }
+
+    fn unpack(&self, x: &Tensor, sequences: &Sequences, seq: usize) -> Result<Tensor> {
+        Ok(x.apply_op1_no_bwd(&Unpack { sequences, seq })?)
+    }
+
+    fn swiglu(&self, gate_up: &Tensor) -> Result<Tensor> {
+        self.swiglu(gate_up)?.forward(gate_up)
+    }
+
+    fn swiglu_backward(&self, gate_up: &Tensor, dh: &Tensor) -> Result<Tensor> {
+        self.swiglu(gate_up)?.backward(gate_up, dh)
+    }
+
+    fn rotate(&self, qkv: &Tensor, heads: Heads, tokens: &Tokens, inverse: bool) -> Result<()> {
+        let positions = tokens.sequences.positions();
+        Rope { heads, positions, table: &tokens.rotary, inverse }.apply(qkv)
+    }
+
+    fn attention(
+        &self,
+        qkv: &Tensor,
+        heads: Heads,
+        tokens: &Tokens,
+        layer: usize,
+        shared: Option<&Keys>,
+    ) -> Result<(Tensor, ())> {
+        Ok((self.attention(heads, tokens, layer, shared).forward(qkv)?, ()))
+    }
+
+    fn attention_backward(
+        &self,
+        qkv: &Tensor,
+        (): &(),
+        d_out: &Tensor,
+        heads: Heads,
+        tokens: &Tokens,
+        layer: usize,
+        shared: Option<&Keys>,
+    ) -> Result<Tensor> {
+        self.attention(heads, tokens, layer, shared).backward(qkv, d_out)
+    }
+
+    fn keys(&self, layers: usize, heads: Heads, differentiable: bool) -> Keys {
+        Keys::new(layers, heads, differentiable)
+    }
+
+    fn caches<'a>(&self, _: &Sequences, keys: Vec<&'a mut Keys>) -> Result<Vec<&'a mut Keys>> {
+        Ok(keys)
+    }
+
+    fn attention_cached(
+        &self,
+        qkv: &Tensor,
+        heads: Heads,
+        tokens: &Tokens,
+        caches: &mut Vec<&mut Keys>,
+        layer: usize,
+        shared: Option<&Keys>,
+    ) -> Result<Tensor> {
+        let starts = tokens.sequences.starts();
+        let stride = heads.stride();
+        with_f32(qkv, |qkv| {
+            for (keys, w) in caches.iter_mut().zip(starts.windows(2)) {
+                let rows = &qkv[w[0] * stride..w[1] * stride];
+                keys.layers[layer].append(rows, stride, heads.key_at(), heads.value_at());
+            }
+        })?;
+        let cached: Vec<_> = caches.iter().map(|keys| &keys.layers[layer]).collect();
+        self.attention(heads, tokens, layer, shared).forward_cached(qkv, &cached)
+    }
+}

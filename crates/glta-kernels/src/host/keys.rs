@@ -1,0 +1,37 @@
+use crate::backend;
+use crate::cpu::keys::KeyBlock;
+use crate::error::Result;
+use crate::heads::Heads;
+
+/// Keys and values of one sequence, a block for each layer.
+#[derive(Clone, Debug)]
+pub struct Keys {
+    pub(crate) layers: Vec<KeyBlock>,
+}
+
+impl Keys {
+    pub(crate) fn new(layers: usize, heads: Heads, differentiable: bool) -> Self {
+        let block = KeyBlock::new(heads.keys, heads.dim, differentiable);
+        Self { layers: vec![block; layers] }
+    }
+}
+
+impl backend::Keys for Keys {
+    fn len(&self) -> usize {
+        self.layers.first().map_or(0, KeyBlock::len)
+    }
+
+    fn truncate(&mut self, len: usize) {
+        self.layers.iter_mut().for_each(|block| block.truncate(len));
+    }
+
+    fn reserve(&mut self, tokens: usize) -> Result<()> {
+        self.layers.iter_mut().for_each(|block| block.reserve(tokens));
+        Ok(())
+    }
+
+    fn fits(&self, layers: usize, heads: Heads) -> bool {
+        self.layers.len() == layers
+            && self.layers.iter().all(|block| block.is_for(heads.keys, heads.dim))
+    }
+}

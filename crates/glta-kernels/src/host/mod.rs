@@ -1,0 +1,17 @@
+//! A decoder's operations on the CPU, as custom operations of candle.
+
+mod attention;
+mod backend;
+#[cfg(test)]
+mod gradient_tests;
+mod keys;
+mod linear;
+mod norm;
+#[cfg(test)]
+mod precision_tests;
+mod rotary;
+mod rows;
+mod storage;
+mod swiglu;
+
+pub use backend::Host;

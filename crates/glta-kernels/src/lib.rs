@@ -1,0 +1,55 @@
+//! Frozen GPTQ weights, packed, and the kernels that compute a LLaMA's layers with
+//! them: forward, and backward to the layers' inputs.
+//!
+//! A model is written once over the trait [`Backend`]; [`Host`] computes on the CPU.
+//! Results of one backend do not fit another, which the compiler checks.
+//!
+//! ```
+//! use glta_kernels::{Arena, Backend, Host, Linear, Matrix, Precision};
+//! use candle_core::{Device, Tensor};
+//! use std::sync::Arc;
+//!
+//! let host = Host::new(None, Precision::F32)?;
+//! // A weight of 2 outputs and 3 inputs; `Matrix::quantized` takes GPTQ's tensors.
+//! let weight = Matrix::dense_f32(&Arena::default(), 2, 3, &[1., 0., 2., 0., 1., 0.])?;
+//! let layer = host.linear(vec![(Arc::new(weight), Some(vec![10., 20.]))])?;
+//! let x = Tensor::new(&[[1f32, 2., 3.]], &Device::Cpu)?;
+//! assert_eq!(layer.forward(&x, None)?.to_vec2::<f32>()?, [[17., 22.]]);
+//! let dy = Tensor::new(&[[1f32, 1.]], &Device::Cpu)?;
+//! assert_eq!(layer.backward(&dy)?.to_vec2::<f32>()?, [[1., 1., 2.]]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! * **CPU**: AVX-512, AVX2 or plain Rust by what the processor has
+//!   ([`SimdLevel`]); rayon's current pool. A row's result does not depend, in any
+//!   bit, on the rows beside it.
+//! * **GPU**: [`Cuda`] with the feature `cuda`; without it, making one is an error,
+//!   and code above needs no `cfg`. The page `docs/cuda.md` says how it works.
+//! * **Emulator**: with the feature `emulator` the CUDA kernels run on the host, for
+//!   tests.
+#![deny(missing_docs)]
+#[cfg(target_endian = "big")]
+compile_error!("weights are little-endian on disk and used as they are");
+
+mod backend;
+mod cpu;
+mod cuda;
+mod error;
+mod heads;
+mod host;
+mod panel;
+mod pool;
+mod precision;
+mod sequences;
+mod simd;
+mod weights;
+
+pub use backend::{Backend, Keys, Linear, Norm, Weight};
+pub use cuda::Cuda;
+pub use error::{Error, Result};
+pub use heads::Heads;
+pub use host::Host;
+pub use precision::Precision;
+pub use sequences::Sequences;
+pub use simd::SimdLevel;
+pub use weights::{Arena, GptqTensors, Matrix, ScalesRef};

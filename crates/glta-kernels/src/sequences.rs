@@ -1,0 +1,60 @@
+/// Where the tokens of a batch belong: sequences of any length, packed one behind
+/// the other without padding.
+///
+/// ```
+/// use glta_kernels::Sequences;
+///
+/// // Two sequences of 3 and 1 tokens behind a prefix of 10.
+/// let sequences = Sequences::new(&[3, 1], |_| 10);
+/// assert_eq!(sequences.starts(), [0, 3, 4]);
+/// assert_eq!(sequences.positions(), [10, 11, 12, 10]);
+/// ```
+#[derive(Clone, Debug)]
+pub struct Sequences {
+    starts: Vec<usize>,
+    positions: Vec<u32>,
+}
+
+impl Sequences {
+    /// Sequences of so many tokens; the positions of sequence `s` start at `offset(s)`.
+    pub fn new(lengths: &[usize], offset: impl Fn(usize) -> usize) -> Self {
+        let mut starts = vec![0];
+        let mut positions = Vec::new();
+        for (sequence, &length) in lengths.iter().enumerate() {
+            let offset = offset(sequence);
+            positions.extend((offset..offset + length).map(|p| p as u32));
+            starts.push(positions.len());
+        }
+        Self { starts, positions }
+    }
+
+    /// Number of sequences.
+    pub fn len(&self) -> usize {
+        self.starts.len() - 1
+    }
+
+    /// Whether there are no sequences.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Number of tokens.
+    pub fn tokens(&self) -> usize {
+        self.positions.len()
+    }
+
+    /// First token of every sequence, and the number of tokens, `(sequences + 1,)`.
+    pub fn starts(&self) -> &[usize] {
+        &self.starts
+    }
+
+    /// Position of every token in its sequence, `(tokens,)`.
+    pub fn positions(&self) -> &[u32] {
+        &self.positions
+    }
+
+    /// Number of positions that occur: the largest and one.
+    pub fn context(&self) -> usize {
+        self.positions.iter().max().map_or(0, |&p| p as usize + 1)
+    }
+}

@@ -1,0 +1,29 @@
+//! The few vector operations that the kernels are written in, for AVX-512,
+//! AVX2 and plain Rust; the instruction set is chosen at run time.
+//!
+//! A kernel is a generic `#[inline(always)]` function over [`Simd`]; the
+//! [`dispatch!`] macro wraps it in one function per instruction set.
+//!
+//! AVX-512 and AVX2 give the same bits (every output element is a chain of
+//! fused multiply-adds in the same order); the portable path rounds between
+//! multiply and add.
+// Every operation in here is unsafe for one reason, stated at `Simd`.
+#![allow(unsafe_op_in_unsafe_fn)]
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod dispatch;
+mod level;
+mod portable;
+mod vector;
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) use avx2::Avx2;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use avx512::Avx512;
+pub(crate) use dispatch::{dispatch, dispatch_bf16};
+pub use level::SimdLevel;
+pub(crate) use portable::Portable;
+pub(crate) use vector::Simd;

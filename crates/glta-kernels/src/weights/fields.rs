@@ -1,0 +1,139 @@
+//! Bit fields of packed words as lanes to multiply: f32, without conversions, or
+//! pairs of bf16 ([`super::pairs`]).
+//!
+//! For f32 a field is left where it lies in its word, under an exponent that makes its
+//! lowest bit worth one: `2^(23 - bit) + q`, from which `2^(23 - bit) + zero` is
+//! subtracted without rounding. Only fields above the mantissa are shifted.
+#![allow(unsafe_op_in_unsafe_fn)]
+
+use super::matrix::{Packed, Zeros};
+use crate::panel::PANEL;
+use crate::simd::Simd;
+
+/// Vectors of a panel at most; a loop over `PANEL / S::LANES` of them keeps to
+/// those that exist.
+pub(super) const VECTORS: usize = 8;
+
+const MANTISSA: u32 = 23;
+/// Fields of two bits that fit the mantissa: no width has more.
+const POSITIONS: usize = 11;
+
+/// Inputs of one output that lie together in whole words.
+pub(super) const fn unit_inputs(bits: u32) -> usize {
+    if bits == 3 { 32 } else { 32 / bits as usize }
+}
+
+/// Words of [`unit_inputs`].
+pub(super) const fn unit_words(bits: u32) -> usize {
+    if bits == 3 { 3 } else { 1 }
+}
+
+/// Fields of a word that are used in place. Those of three bits, which straddle
+/// words, are all brought to the lowest bits.
+const fn in_place(bits: u32) -> u32 {
+    if bits == 3 { 1 } else { MANTISSA / bits }
+}
+
+/// Reads fields less their zero points.
+pub(super) trait Fields<S: Simd> {
+    /// Width of a field.
+    const BITS: u32;
+    /// Whether a lane holds two of them, in bf16, or one.
+    const PAIRS: bool;
+    /// Lanes of one output that lie together in whole words.
+    const LANES: usize = unit_inputs(Self::BITS) / (1 + Self::PAIRS as usize);
+    /// Zero points of a vector of outputs.
+    type Zeros: Copy;
+
+    /// For the fields of `p`.
+    ///
+    /// # Safety
+    /// The processor runs `S`; so for what follows.
+    unsafe fn new(p: &Packed) -> Self;
+
+    /// Zero points of a group's 32 outputs.
+    ///
+    /// # Safety
+    /// As above.
+    unsafe fn zeros(p: &Packed, panel: usize, group: usize) -> [Self::Zeros; VECTORS];
+
+    /// Lane `i` of the unit whose words lie at `w`.
+    ///
+    /// # Safety
+    /// `w` valid for the words of a unit, `i < LANES`.
+    unsafe fn lane(&self, w: *const u32, i: usize, zeros: Self::Zeros) -> S::F;
+}
+
+impl Packed {
+    /// Zero points of a group's 32 outputs, where they differ.
+    pub(super) fn each_zero(&self, panel: usize, group: usize) -> Option<&[u8]> {
+        match &self.zeros {
+            Zeros::Same(_) => None,
+            Zeros::Each(zeros) => Some(&zeros[(panel * self.n_groups + group) * PANEL..][..PANEL]),
+        }
+    }
+}
+
+/// Fields as f32; `SAME` where the weight has one zero point.
+pub(super) struct Lift<S: Simd, const BITS: u32, const SAME: bool> {
+    /// What is subtracted at every place of a field.
+    base: [S::F; POSITIONS],
+}
+
+impl<S: Simd, const BITS: u32, const SAME: bool> Fields<S> for Lift<S, BITS, SAME> {
+    const BITS: u32 = BITS;
+    const PAIRS: bool = false;
+    type Zeros = S::F;
+
+    #[inline(always)]
+    unsafe fn new(p: &Packed) -> Self {
+        let same = match p.zeros {
+            Zeros::Same(zero) => f32::from(zero),
+            Zeros::Each(_) => 0.0,
+        };
+        let mut base = [S::splat(0.0); POSITIONS];
+        for (i, base) in base.iter_mut().enumerate().take(in_place(BITS) as usize) {
+            *base = S::splat(f32::from_bits(exponent(i as u32 * BITS)) + same);
+        }
+        Self { base }
+    }
+
+    #[inline(always)]
+    unsafe fn zeros(p: &Packed, panel: usize, group: usize) -> [S::F; VECTORS] {
+        let mut out = [S::splat(0.0); VECTORS];
+        if let (false, Some(zeros)) = (SAME, p.each_zero(panel, group)) {
+            for (v, out) in out.iter_mut().enumerate().take(PANEL / S::LANES) {
+                *out = S::load_u8(zeros[v * S::LANES..].as_ptr());
+            }
+        }
+        out
+    }
+
+    #[inline(always)]
+    unsafe fn lane(&self, w: *const u32, i: usize, zeros: S::F) -> S::F {
+        let mask = (1 << BITS) - 1;
+        let bit = i as u32 * BITS;
+        let (lifted, place) = if BITS == 3 {
+            let (word, offset) = ((bit / 32) as usize, bit % 32);
+            let low = S::shr(S::load_u32(w.add(word * PANEL)), offset);
+            // Of a field that does not straddle, nothing of the next word
+            // reaches the lowest three bits.
+            let next = S::load_u32(w.add((word + 1).min(2) * PANEL));
+            let value = S::or(low, S::shl(next, 32 - offset));
+            (S::assemble(value, mask, exponent(0)), 0)
+        } else {
+            let place = i as u32 % in_place(BITS);
+            let at = place * BITS;
+            let value = S::load_u32(w);
+            let value = if bit == at { value } else { S::shr(value, bit - at) };
+            (S::assemble(value, mask << at, exponent(at)), place as usize)
+        };
+        let q = S::sub(lifted, self.base[place]);
+        if SAME { q } else { S::sub(q, zeros) }
+    }
+}
+
+/// Exponent bits of `2^(23 - bit)`, whose mantissa counts in steps of `2^-bit`.
+const fn exponent(bit: u32) -> u32 {
+    (127 + MANTISSA - bit) << MANTISSA
+}

@@ -1,0 +1,170 @@
+use super::buffer::Buffer;
+use crate::panel::PANEL;
+use half::{bf16, f16};
+use std::sync::Arc;
+
+/// Longest run of input rows that share one accumulator.
+pub(crate) const MAX_SEGMENT: usize = 256;
+
+/// A frozen weight `W: (n, k)` (outputs by inputs) in column panels: panel `p`
+/// holds outputs `32 p .. 32 p + 32` for all inputs, input by input, so both a
+/// single row and many rows stream it once, in order.
+#[derive(Debug)]
+pub struct Matrix {
+    /// Outputs.
+    pub(crate) n: usize,
+    /// Inputs.
+    pub(crate) k: usize,
+    /// Inputs in storage order: groups one after the other, each padded to a
+    /// multiple of 32 when quantised.
+    pub(crate) k_stored: usize,
+    /// Input of every stored row, [`Self::PADDING`] for a padding row; `None`
+    /// when it is the identity.
+    pub(crate) gather: Option<Arc<Vec<u32>>>,
+    /// Runs of stored rows that share a scale, at most [`MAX_SEGMENT`] long.
+    pub(crate) segments: Vec<Segment>,
+    pub(crate) storage: Storage,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Segment {
+    pub(crate) start: usize,
+    pub(crate) len: usize,
+    /// Quantisation group.
+    pub(crate) group: usize,
+}
+
+#[derive(Debug)]
+pub(crate) enum Storage {
+    Packed(Packed),
+    Dense(DenseData),
+}
+
+/// Dense values as `[panel][k][32]`.
+#[derive(Debug)]
+pub(crate) enum DenseData {
+    F32(Buffer<f32>),
+    F16(Buffer<u16>),
+    Bf16(Buffer<u16>),
+}
+
+/// Quantised values.
+#[derive(Debug)]
+pub(crate) struct Packed {
+    pub(crate) bits: u32,
+    pub(crate) n_groups: usize,
+    /// Words of a panel.
+    pub(crate) panel_words: usize,
+    /// `[panel][k_stored / 32][bits][32]`: 32 inputs of one output are `bits`
+    /// words, a little-endian bit stream as on disk.
+    pub(crate) words: Buffer<u32>,
+    /// `[panel][group][32]`
+    pub(crate) scales: Scales,
+    pub(crate) zeros: Zeros,
+}
+
+/// True zero points.
+#[derive(Debug)]
+pub(crate) enum Zeros {
+    /// One for the whole weight: symmetric quantisation.
+    Same(u8),
+    /// `[panel][group][32]`
+    Each(Buffer<u8>),
+}
+
+#[derive(Debug)]
+pub(crate) enum Scales {
+    F16(Buffer<u16>),
+    F32(Buffer<f32>),
+}
+
+impl Matrix {
+    /// Marks a stored row that belongs to no input.
+    pub(crate) const PADDING: u32 = u32::MAX;
+
+    pub(crate) fn n_panels(&self) -> usize {
+        self.n.div_ceil(PANEL)
+    }
+
+    /// Whether the values are quantised.
+    pub fn is_packed(&self) -> bool {
+        matches!(self.storage, Storage::Packed(_))
+    }
+
+    /// Bytes that the weight holds in memory.
+    pub fn resident_bytes(&self) -> usize {
+        let values = match &self.storage {
+            Storage::Dense(DenseData::F32(v)) => v.len() * 4,
+            Storage::Dense(DenseData::F16(v) | DenseData::Bf16(v)) => v.len() * 2,
+            Storage::Packed(p) => {
+                let scales = match &p.scales {
+                    Scales::F16(s) => s.len() * 2,
+                    Scales::F32(s) => s.len() * 4,
+                };
+                let zeros = match &p.zeros {
+                    Zeros::Same(_) => 0,
+                    Zeros::Each(zeros) => zeros.len(),
+                };
+                p.words.len() * 4 + scales + zeros
+            }
+        };
+        values + self.gather.as_ref().map_or(0, |g| g.len() * 4)
+    }
+
+    /// Number of outputs.
+    pub fn outputs(&self) -> usize {
+        self.n
+    }
+
+    /// Number of inputs.
+    pub fn inputs(&self) -> usize {
+        self.k
+    }
+
+    /// Weight row of output `n` (a token's embedding), `out: (k,)`.
+    ///
+    /// # Panics
+    /// A quantised matrix; no such output.
+    pub fn dense_row(&self, n: usize, out: &mut [f32]) {
+        let at = |k: usize| (n / PANEL * self.k + k) * PANEL + n % PANEL;
+        let Storage::Dense(data) = &self.storage else {
+            unreachable!("embedding tables are dense");
+        };
+        for (k, out) in out.iter_mut().enumerate() {
+            *out = match data {
+                DenseData::F32(v) => v[at(k)],
+                DenseData::F16(v) => f16::from_bits(v[at(k)]).to_f32(),
+                DenseData::Bf16(v) => bf16::from_bits(v[at(k)]).to_f32(),
+            };
+        }
+    }
+}
+
+/// Cuts `start..start + len` into segments of one group.
+pub(crate) fn push_segments(
+    segments: &mut Vec<Segment>,
+    mut start: usize,
+    mut len: usize,
+    group: usize,
+) {
+    while len > 0 {
+        let part = len.min(MAX_SEGMENT);
+        segments.push(Segment { start, len: part, group });
+        start += part;
+        len -= part;
+    }
+}
+
+impl Matrix {
+    /// Whether no dense value is NaN or infinite.
+    pub fn is_finite(&self) -> bool {
+        use rayon::prelude::*;
+        // The exponent of a NaN or an infinity is all ones.
+        match &self.storage {
+            Storage::Packed(_) => true,
+            Storage::Dense(DenseData::F32(v)) => v.par_iter().all(|v| v.is_finite()),
+            Storage::Dense(DenseData::F16(v)) => v.par_iter().all(|v| v & 0x7c00 != 0x7c00),
+            Storage::Dense(DenseData::Bf16(v)) => v.par_iter().all(|v| v & 0x7f80 != 0x7f80),
+        }
+    }
+}

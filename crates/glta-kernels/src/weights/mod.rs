@@ -1,0 +1,16 @@
+//! Frozen weight matrices, packed for the kernels.
+
+mod buffer;
+mod decode;
+mod dense;
+mod fields;
+mod matrix;
+mod pairs;
+mod quantized;
+mod row;
+
+pub use buffer::Arena;
+pub(crate) use decode::panel_scales;
+pub use matrix::Matrix;
+pub(crate) use matrix::{DenseData, Scales, Segment, Storage, Zeros};
+pub use quantized::{GptqTensors, ScalesRef};

@@ -1,0 +1,228 @@
+//! Models and caches of any backend, behind one type.
+
+use crate::config::LlamaConfig;
+use crate::error::{Error, Result};
+use crate::layer::heads;
+use crate::network::{Keep, Network};
+use crate::stack::{Logits, Stack};
+use candle_core::{Device, Tensor};
+use glta_kernels::{Backend, Keys, Sequences, SimdLevel};
+use std::any::Any;
+use std::fmt::Debug;
+use std::sync::Arc;
+
+/// Keys and values of one sequence, in every layer, on any backend.
+pub(crate) trait AnyKeys: Any + Debug + Send + Sync {
+    /// Number of tokens.
+    fn len(&self) -> usize;
+    /// Forgets all but the first `len` tokens; does nothing where there are fewer.
+    fn truncate(&mut self, len: usize);
+    /// Makes room for `tokens` in all.
+    fn reserve(&mut self, tokens: usize) -> Result<()>;
+    fn boxed(&self) -> Box<dyn AnyKeys>;
+}
+
+impl<K: Keys> AnyKeys for K {
+    fn len(&self) -> usize {
+        Keys::len(self)
+    }
+
+    fn truncate(&mut self, len: usize) {
+        Keys::truncate(self, len);
+    }
+
+    fn reserve(&mut self, tokens: usize) -> Result<()> {
+        Ok(Keys::reserve(self, tokens)?)
+    }
+
+    fn boxed(&self) -> Box<dyn AnyKeys> {
+        Box::new(self.clone())
+    }
+}
+
+/// A [`Network`] on any backend.
+pub(crate) trait AnyNetwork: Debug + Send + Sync {
+    fn config(&self) -> &LlamaConfig;
+    fn device(&self) -> &Device;
+    fn simd_level(&self) -> Option<SimdLevel>;
+    fn resident_bytes(&self) -> usize;
+    fn embedding_rms(&self) -> f32;
+
+    /// Embeddings of token ids, `(len, hidden)` f32.
+    fn embed(&self, ids: &[u32]) -> Result<Tensor>;
+
+    /// An empty cache; `differentiable` for a prefix that gradients flow past.
+    fn keys(&self, differentiable: bool) -> Box<dyn AnyKeys>;
+
+    /// Hidden states after the final norm of a right-padded batch, `(batch, seq,
+    /// hidden)`; differentiable unless nothing is kept.
+    fn hidden_states(
+        self: Arc<Self>,
+        embeds: &Tensor,
+        sequences: Sequences,
+        prefix: Option<&Arc<dyn AnyKeys>>,
+        keep: Keep,
+    ) -> Result<Tensor>;
+
+    /// States of one text after the first `layers` layers, before the final norm,
+    /// `(len, hidden)`; its keys are appended to `keys`, which is empty.
+    fn read(&self, ids: &[u32], layers: usize, keys: &mut dyn AnyKeys) -> Result<Tensor>;
+
+    /// Hidden states after the final norm of sequences that continue behind their
+    /// caches, `(batch, seq, hidden)`.
+    fn extend(
+        &self,
+        embeds: &Tensor,
+        sequences: Sequences,
+        prefix: Option<&Arc<dyn AnyKeys>>,
+        caches: Vec<&mut dyn AnyKeys>,
+    ) -> Result<Tensor>;
+
+    /// Scores of the token behind each sequence, `(sequences, vocab)`; `ids` are the
+    /// tokens that are not in the caches yet.
+    fn next_logits(
+        &self,
+        ids: &[u32],
+        sequences: Sequences,
+        prefix: Option<&Arc<dyn AnyKeys>>,
+        caches: Vec<&mut dyn AnyKeys>,
+    ) -> Result<Tensor>;
+
+    /// `(rows, hidden)` to `(rows, vocab)` f32; differentiable.
+    fn logits(self: Arc<Self>, x: &Tensor) -> Result<Tensor>;
+}
+
+impl<B: Backend> Network<B> {
+    /// The prefix; `None` for one without tokens too.
+    fn prefix_of(&self, prefix: Option<&Arc<dyn AnyKeys>>) -> Result<Option<Arc<B::Keys>>> {
+        let Some(keys) = prefix else { return Ok(None) };
+        let any: Arc<dyn Any + Send + Sync> = Arc::clone(keys) as _;
+        match any.downcast::<B::Keys>() {
+            Ok(keys) if self.fits(&keys) => Ok(Some(keys).filter(|keys| !keys.is_empty())),
+            _ => Err(Error::Input("the prefix belongs to another model".into())),
+        }
+    }
+
+    fn fits(&self, keys: &B::Keys) -> bool {
+        keys.fits(self.layers(), heads(&self.config))
+    }
+
+    fn cache_of<'a>(&self, keys: &'a mut dyn AnyKeys) -> Result<&'a mut B::Keys> {
+        let any: &mut dyn Any = keys;
+        match any.downcast_mut::<B::Keys>() {
+            Some(keys) if self.fits(keys) => Ok(keys),
+            _ => Err(Error::Input("the cache belongs to another model".into())),
+        }
+    }
+
+    fn caches_of<'a>(&self, caches: Vec<&'a mut dyn AnyKeys>) -> Result<Vec<&'a mut B::Keys>> {
+        caches.into_iter().map(|keys| self.cache_of(keys)).collect()
+    }
+}
+
+impl<B: Backend> AnyNetwork for Network<B> {
+    fn config(&self) -> &LlamaConfig {
+        &self.config
+    }
+
+    fn device(&self) -> &Device {
+        self.backend.device()
+    }
+
+    fn simd_level(&self) -> Option<SimdLevel> {
+        self.backend.simd_level()
+    }
+
+    fn resident_bytes(&self) -> usize {
+        self.resident_bytes()
+    }
+
+    fn embedding_rms(&self) -> f32 {
+        self.embedding_rms()
+    }
+
+    fn embed(&self, ids: &[u32]) -> Result<Tensor> {
+        self.embed(ids)
+    }
+
+    fn keys(&self, differentiable: bool) -> Box<dyn AnyKeys> {
+        Box::new(self.backend.keys(self.layers(), heads(&self.config), differentiable))
+    }
+
+    fn hidden_states(
+        self: Arc<Self>,
+        embeds: &Tensor,
+        sequences: Sequences,
+        prefix: Option<&Arc<dyn AnyKeys>>,
+        keep: Keep,
+    ) -> Result<Tensor> {
+        let (_, seq, _) = embeds.dims3()?;
+        let prefix = self.prefix_of(prefix)?;
+        let (backend, sequences) = (&self.backend, Arc::new(sequences));
+        let (output, tape) = backend.run(None, || -> Result<_> {
+            let x = backend.pack(&embeds.detach(), &sequences)?;
+            let (x, tape) = self.forward(x, &sequences, prefix.as_deref(), keep)?;
+            Ok((backend.unpack(&x, &sequences, seq)?, tape))
+        })?;
+        if keep == Keep::Nothing {
+            return Ok(output);
+        }
+        let network = Arc::clone(&self);
+        Ok(embeds.apply_op1(Stack { network, output, tape, sequences, prefix })?)
+    }
+
+    fn read(&self, ids: &[u32], layers: usize, keys: &mut dyn AnyKeys) -> Result<Tensor> {
+        let keys = self.cache_of(keys)?;
+        let sequences = Arc::new(Sequences::new(&[ids.len()], |_| 0));
+        self.backend.run(None, || {
+            Network::extend(self, self.embed(ids)?, &sequences, None, layers, vec![keys])
+        })
+    }
+
+    fn extend(
+        &self,
+        embeds: &Tensor,
+        sequences: Sequences,
+        prefix: Option<&Arc<dyn AnyKeys>>,
+        caches: Vec<&mut dyn AnyKeys>,
+    ) -> Result<Tensor> {
+        let (_, seq, _) = embeds.dims3()?;
+        let (prefix, caches) = (self.prefix_of(prefix)?, self.caches_of(caches)?);
+        let (backend, sequences) = (&self.backend, Arc::new(sequences));
+        backend.run(Some(sequences.tokens()), || {
+            let x = backend.pack(&embeds.detach(), &sequences)?;
+            let x = Network::extend(self, x, &sequences, prefix.as_deref(), self.layers(), caches)?;
+            Ok(backend.unpack(&self.norm(&x)?, &sequences, seq)?)
+        })
+    }
+
+    fn next_logits(
+        &self,
+        ids: &[u32],
+        sequences: Sequences,
+        prefix: Option<&Arc<dyn AnyKeys>>,
+        caches: Vec<&mut dyn AnyKeys>,
+    ) -> Result<Tensor> {
+        let (prefix, caches) = (self.prefix_of(prefix)?, self.caches_of(caches)?);
+        let sequences = Arc::new(sequences);
+        self.backend.run(Some(ids.len()), || {
+            let x = self.embed(ids)?;
+            let x = Network::extend(self, x, &sequences, prefix.as_deref(), self.layers(), caches)?;
+            let x = if sequences.len() == ids.len() {
+                x
+            } else {
+                let last = sequences.starts()[1..].iter().map(|&end| end as u32 - 1);
+                let last = Tensor::from_iter(last, x.device())?;
+                x.index_select(&last, 0)?
+            };
+            Network::logits(self, &self.norm(&x)?)
+        })
+    }
+
+    fn logits(self: Arc<Self>, x: &Tensor) -> Result<Tensor> {
+        self.backend.run(None, || {
+            let output = Network::logits(&self, &x.detach())?;
+            Ok(x.apply_op1(Logits { network: Arc::clone(&self), output })?)
+        })
+    }
+}

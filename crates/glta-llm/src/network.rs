@@ -1,0 +1,211 @@
+//! A model on one backend: all layers of a batch, forward and backward.
+
+use crate::config::LlamaConfig;
+use crate::error::{Error, Result};
+use crate::layer::{Activations, DecoderLayer, Pass, heads};
+use crate::rotary::RotaryCache;
+use candle_core::Tensor;
+use glta_kernels::{Backend, Linear, Matrix, Norm, Sequences};
+use std::sync::{Arc, OnceLock};
+
+/// Weights on a backend.
+#[derive(Debug)]
+pub(crate) struct Weights<B: Backend> {
+    /// The embedding table, on the host.
+    pub(crate) table: Arc<Matrix>,
+    pub(crate) layers: Vec<DecoderLayer<B>>,
+    pub(crate) norm: B::Norm,
+    pub(crate) lm_head: B::Linear,
+}
+
+#[derive(Debug)]
+pub(crate) struct Network<B: Backend> {
+    pub(crate) config: LlamaConfig,
+    pub(crate) backend: B,
+    embedding: B::Embedding,
+    weights: Weights<B>,
+    rotary: RotaryCache<B>,
+    embedding_rms: OnceLock<f32>,
+}
+
+/// What to keep of the forward pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Keep {
+    Nothing,
+    Inputs,
+    Activations,
+}
+
+/// What was kept.
+pub(crate) struct Tape<B: Backend> {
+    /// Input of every layer, and the output of the last, `(tokens, hidden)`.
+    inputs: Vec<Tensor>,
+    /// Empty where layers are computed again.
+    activations: Vec<Activations<B>>,
+}
+
+impl<B: Backend> Network<B> {
+    /// `config` has as many layers as `weights`.
+    pub(crate) fn new(config: LlamaConfig, weights: Weights<B>, backend: B) -> Result<Self> {
+        backend.check(heads(&config))?;
+        let embedding = backend.embedding(&weights.table)?;
+        let rotary = RotaryCache::new(&config, &backend);
+        // The first use may be on another thread, with a queue of its own.
+        backend.device().synchronize()?;
+        let embedding_rms = OnceLock::new();
+        Ok(Self { config, backend, embedding, weights, rotary, embedding_rms })
+    }
+
+    /// Number of layers.
+    pub(crate) fn layers(&self) -> usize {
+        self.weights.layers.len()
+    }
+
+    /// Bytes that the weights hold in memory.
+    pub(crate) fn resident_bytes(&self) -> usize {
+        let Weights { table, layers, norm, lm_head } = &self.weights;
+        let table = if self.config.tie_word_embeddings { 0 } else { table.resident_bytes() };
+        layers.iter().map(DecoderLayer::resident_bytes).sum::<usize>()
+            + lm_head.resident_bytes()
+            + table
+            + norm.resident_bytes()
+    }
+
+    /// Root mean square of the embedding table.
+    pub(crate) fn embedding_rms(&self) -> f32 {
+        *self.embedding_rms.get_or_init(|| {
+            let LlamaConfig { vocab_size, hidden_size, .. } = self.config;
+            let mut row = vec![0.0; hidden_size];
+            let mut sum = 0.0f64;
+            for id in 0..vocab_size {
+                self.weights.table.dense_row(id, &mut row);
+                sum += row.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>();
+            }
+            (sum / (vocab_size * hidden_size) as f64).sqrt() as f32
+        })
+    }
+
+    /// Embeddings of token ids, `(len, hidden)`.
+    pub(crate) fn embed(&self, ids: &[u32]) -> Result<Tensor> {
+        let vocab = self.config.vocab_size;
+        if let Some(&id) = ids.iter().find(|&&id| id as usize >= vocab) {
+            return Err(Error::Input(format!(
+                "token id {id} is outside the vocabulary of {vocab}"
+            )));
+        }
+        Ok(self.backend.embed(&self.embedding, ids)?)
+    }
+
+    /// The final norm, `(rows, hidden)` to the same in f32.
+    pub(crate) fn norm(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(self.weights.norm.forward(x)?)
+    }
+
+    /// `(rows, hidden)` to `(rows, vocab)` f32.
+    pub(crate) fn logits(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(self.weights.lm_head.forward_f32(x)?)
+    }
+
+    /// Gradient at `x` of [`Self::logits`], `(rows, vocab)` to `(rows, hidden)` f32.
+    pub(crate) fn logits_backward(&self, d_logits: &Tensor) -> Result<Tensor> {
+        Ok(self.weights.lm_head.backward_f32(d_logits)?)
+    }
+
+    fn tokens(&self, sequences: &Arc<Sequences>) -> Result<B::Tokens> {
+        let needed = sequences.context();
+        let context = self.config.max_position_embeddings;
+        if needed > context {
+            return Err(Error::Input(format!(
+                "a sequence of {needed} tokens, but the model's context is {context}"
+            )));
+        }
+        Ok(self.backend.tokens(sequences, &self.rotary.table(needed)?)?)
+    }
+
+    fn pass<'a>(
+        &'a self,
+        layer: usize,
+        tokens: &'a B::Tokens,
+        shared: Option<&'a B::Keys>,
+    ) -> Pass<'a, B> {
+        Pass { backend: &self.backend, heads: heads(&self.config), tokens, shared, layer }
+    }
+
+    /// Runs the layers and the final norm on packed embeddings.
+    pub(crate) fn forward(
+        &self,
+        mut x: Tensor,
+        sequences: &Arc<Sequences>,
+        prefix: Option<&B::Keys>,
+        keep: Keep,
+    ) -> Result<(Tensor, Tape<B>)> {
+        let tokens = self.tokens(sequences)?;
+        let mut tape = Tape { inputs: Vec::new(), activations: Vec::new() };
+        for (i, layer) in self.weights.layers.iter().enumerate() {
+            let pass = self.pass(i, &tokens, prefix);
+            let a = layer.activations(&x, &pass)?;
+            let y = layer.output(&a, &pass)?;
+            if keep != Keep::Nothing {
+                tape.inputs.push(x);
+            }
+            if keep == Keep::Activations {
+                tape.activations.push(a);
+            }
+            x = y;
+        }
+        let out = self.norm(&x)?;
+        if keep != Keep::Nothing {
+            tape.inputs.push(x);
+        }
+        Ok((out, tape))
+    }
+
+    /// Gradient at the packed embeddings given the one at the output.
+    pub(crate) fn backward(
+        &self,
+        tape: &Tape<B>,
+        sequences: &Arc<Sequences>,
+        prefix: Option<&B::Keys>,
+        dy: &Tensor,
+    ) -> Result<Tensor> {
+        let tokens = self.tokens(sequences)?;
+        let last = tape
+            .inputs
+            .last()
+            .ok_or_else(|| Error::Input("backward of a pass that kept nothing".into()))?;
+        let mut dx = self.weights.norm.backward(last, dy, None)?;
+        for (i, layer) in self.weights.layers.iter().enumerate().rev() {
+            let x = &tape.inputs[i];
+            let pass = self.pass(i, &tokens, prefix);
+            let again;
+            let a = match tape.activations.get(i) {
+                Some(a) => a,
+                None => {
+                    again = layer.activations(x, &pass)?;
+                    &again
+                }
+            };
+            dx = layer.backward(x, a, &dx, &pass)?;
+        }
+        Ok(dx)
+    }
+
+    /// Runs the first `layers` layers on packed embeddings, appending keys and values
+    /// to the sequences' caches, which continue behind the prefix; returns the states
+    /// before the final norm.
+    pub(crate) fn extend(
+        &self,
+        mut x: Tensor,
+        sequences: &Arc<Sequences>,
+        prefix: Option<&B::Keys>,
+        layers: usize,
+        keys: Vec<&mut B::Keys>,
+    ) -> Result<Tensor> {
+        let tokens = self.tokens(sequences)?;
+        let mut caches = self.backend.caches(sequences, keys)?;
+        for (i, layer) in self.weights.layers[..layers].iter().enumerate() {
+            x = layer.extend(&x, &self.pass(i, &tokens, prefix), &mut caches)?;
+        }
+        Ok(x)
+    }
+}

@@ -1,0 +1,87 @@
+use crate::config::{LlamaConfig, RopeScaling};
+use crate::error::Result;
+use glta_kernels::Backend;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// A table and the number of its positions.
+type Table<B> = (usize, Arc<<B as Backend>::Rotary>);
+
+/// The rotary embedding's frequencies, and a table that grows on demand.
+#[derive(Debug)]
+pub(crate) struct RotaryCache<B: Backend> {
+    inverse_frequencies: Vec<f32>,
+    backend: B,
+    table: Mutex<Option<Table<B>>>,
+}
+
+impl<B: Backend> RotaryCache<B> {
+    pub(crate) fn new(config: &LlamaConfig, backend: &B) -> Self {
+        Self {
+            inverse_frequencies: inverse_frequencies(config),
+            backend: backend.clone(),
+            table: Mutex::new(None),
+        }
+    }
+
+    /// A table for at least the positions `0..positions`.
+    ///
+    /// # Errors
+    /// The device is out of memory.
+    pub(crate) fn table(&self, positions: usize) -> Result<Arc<B::Rotary>> {
+        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, table)) = table.as_ref().filter(|(there, _)| *there >= positions) {
+            return Ok(Arc::clone(table));
+        }
+        let positions = positions.next_power_of_two().max(64);
+        // Angles are rounded to f32 before the cosine, as in the
+        // implementations the checkpoints were trained with.
+        let angles =
+            (0..positions).flat_map(|p| self.inverse_frequencies.iter().map(move |f| p as f32 * f));
+        let cos = angles.clone().map(f32::cos).collect();
+        let sin = angles.map(f32::sin).collect();
+        let new = Arc::new(self.backend.rotary(cos, sin, self.inverse_frequencies.len())?);
+        // Other threads, and their queues on the device, use it too.
+        self.backend.device().synchronize()?;
+        *table = Some((positions, Arc::clone(&new)));
+        Ok(new)
+    }
+}
+
+/// Radians per position of every rotated pair, `(head_dim / 2,)`.
+fn inverse_frequencies(config: &LlamaConfig) -> Vec<f32> {
+    (0..config.head_dim / 2)
+        .map(|i| {
+            // Rounded to f32 step by step, as in the implementations that the
+            // checkpoints were trained with: at position 1000 a last digit of a
+            // frequency is already 1e-4 of an angle.
+            let exponent = (2 * i) as f32 / config.head_dim as f32;
+            let power = config.rope_theta.powf(f64::from(exponent)) as f32;
+            let frequency = f64::from(1.0 / power);
+            let scaled = match config.rope_scaling {
+                None => frequency,
+                Some(RopeScaling::Linear { factor }) => frequency / factor,
+                Some(RopeScaling::Llama3 {
+                    factor,
+                    low_freq_factor,
+                    high_freq_factor,
+                    original_max_position_embeddings,
+                }) => {
+                    // Long wavelengths are slowed down, short ones kept, and
+                    // those between blended.
+                    let context = original_max_position_embeddings as f64;
+                    let wavelength = std::f64::consts::TAU / frequency;
+                    if wavelength > context / low_freq_factor {
+                        frequency / factor
+                    } else if wavelength < context / high_freq_factor {
+                        frequency
+                    } else {
+                        let smooth = (context / wavelength - low_freq_factor)
+                            / (high_freq_factor - low_freq_factor);
+                        (1.0 - smooth) * frequency / factor + smooth * frequency
+                    }
+                }
+            };
+            scaled as f32
+        })
+        .collect()
+}

@@ -1,0 +1,100 @@
+//! Whole models through the CUDA kernels on the host, against the CPU.
+#![allow(clippy::unwrap_used)]
+
+#[path = "support/same.rs"]
+mod same;
+mod support;
+
+use candle_core::Device;
+use glta_kernels::Cuda;
+use glta_llm::{Llama, LlamaConfig, LlamaOptions, Precision};
+use support::Spec;
+
+/// Within 1.3 times the errors that were measured of the same kernels.
+fn check(spec: &Spec, measured: [f64; 2], kinds: &[&str], precisions: &[Precision]) {
+    let dir = tempfile::tempdir().unwrap();
+    support::write_twins(dir.path(), spec);
+    for kind in kinds {
+        let dir = dir.path().join(kind);
+        let reference = Llama::load(&dir, &LlamaOptions::default(), &Device::Cpu).unwrap();
+        for &precision in precisions {
+            let options = LlamaOptions::default();
+            let model = Llama::load_on(&dir, &options, Cuda::emulated(precision)).unwrap();
+            let what = format!("{kind}, {} bits, {} wide", spec.bits, spec.hidden);
+            same::check(&what, precision, measured.map(|error| 1.3 * error), &model, &reference);
+        }
+    }
+}
+
+const F32: [Precision; 1] = [Precision::F32];
+const HALVES: [Precision; 2] = [Precision::Bf16, Precision::F16];
+
+#[test]
+fn every_precision() {
+    let [(spec, measured), ..] = Spec::formats();
+    check(&spec, measured, &["gptq", "plain"], &F32);
+    check(&spec, measured, &["gptq", "plain"], &HALVES);
+}
+
+#[test]
+fn every_format() {
+    let [_, small @ .., _] = Spec::formats();
+    for (spec, measured) in small {
+        check(&spec, measured, &["gptq"], &F32);
+    }
+    let spec = Spec {
+        hidden: 80,
+        inner: 144,
+        heads: 4,
+        kv_heads: 1,
+        head_dim: 40,
+        group: 16,
+        ..Spec::default()
+    };
+    check(&spec, [0.0; 2], &["gptq"], &F32);
+}
+
+/// Its figures are those of [`Spec::formats`].
+#[test]
+#[ignore = "takes minutes; run with --ignored after changes of kernels in f16 and bf16"]
+fn every_format_in_halves() {
+    let [_, others @ ..] = Spec::formats();
+    for (spec, measured) in others {
+        check(&spec, measured, &["gptq"], &HALVES);
+    }
+}
+
+#[test]
+fn random_models_and_what_is_refused() {
+    let config = LlamaConfig {
+        vocab_size: 50,
+        hidden_size: 32,
+        intermediate_size: 48,
+        num_hidden_layers: 2,
+        num_attention_heads: 4,
+        num_key_value_heads: 2,
+        head_dim: 8,
+        initializer_range: 0.2,
+        ..LlamaConfig::default()
+    };
+    let cuda = Cuda::emulated(Precision::F32);
+    let model = Llama::random_on(&config, 3, cuda.clone()).unwrap();
+    let reference = Llama::random(&config, 3, &Device::Cpu).unwrap();
+    same::check("random", Precision::F32, [0.0; 2], &model, &reference);
+
+    // Caches and prefixes of one device are not of another.
+    let mut cache = reference.kv_cache();
+    assert!(model.extend(&model.embed(&[1]).unwrap(), &mut cache).is_err());
+    let odd = LlamaConfig { head_dim: 6, ..config };
+    let message = Llama::random_on(&odd, 3, cuda).unwrap_err().to_string();
+    assert!(message.contains("head_dim 6"), "{message}");
+}
+
+#[test]
+fn f16_is_for_devices() {
+    let dir = tempfile::tempdir().unwrap();
+    support::write_twins(dir.path(), &Spec::default());
+    let options = LlamaOptions { precision: Precision::F16, ..LlamaOptions::default() };
+    let error = Llama::load(dir.path().join("gptq"), &options, &Device::Cpu).unwrap_err();
+    assert!(error.to_string().contains("f16 on the CPU"), "{error}");
+}
