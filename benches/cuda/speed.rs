@@ -1,55 +1,33 @@
-//! Speed of the frozen LLaMA on a CUDA device, each figure beside its limit
-//! measured in the same run: bytes of weights over the bandwidth of a copy for
+//! Speed and memory of the frozen LLaMA on a CUDA device, each figure beside its limit
+//! measured in the same run: bytes of weights and keys over the bandwidth of a copy for
 //! decoding, operations over the rate of a bf16 matrix product for many tokens.
 //!
 //! The model is LLaMA-2-7B in shape with random 4-bit weights of group size 128,
 //! made on the spot. `benches/cuda/run.sh` builds and runs this.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+mod measure;
 #[path = "../../crates/glta-llm/tests/support/mod.rs"]
 mod support;
 
-use candle_core::cuda_backend::cudarc::driver::result::mem_get_info;
-use candle_core::{DType, Device, Tensor, Var};
+use candle_core::{Device, Tensor, Var};
 use glta_llm::{ForwardOptions, GenerateOptions, Llama, LlamaOptions, Precision};
+use measure::{ids, peak_bytes, report, seconds};
 use std::ops::ControlFlow;
 use std::time::Instant;
 use support::Spec;
 
-/// Seconds of the fastest of several runs, after one to warm up.
-fn best(device: &Device, runs: usize, mut f: impl FnMut()) -> f64 {
-    f();
-    let time = |_| {
-        device.synchronize().unwrap();
-        let start = Instant::now();
-        f();
-        device.synchronize().unwrap();
-        start.elapsed().as_secs_f64()
-    };
-    (0..runs).map(time).fold(f64::INFINITY, f64::min)
+/// What the device can do, measured.
+struct Limits {
+    bandwidth: f64,
+    rate: f64,
 }
 
-/// Bytes that a copy reads and writes, a second.
-fn copy_bandwidth(device: &Device) -> f64 {
-    let bytes = 1usize << 30;
-    let x = Tensor::zeros(bytes / 4, DType::F32, device).unwrap();
-    2.0 * bytes as f64 / best(device, 10, || drop(x.copy().unwrap()))
-}
-
-/// Floating-point operations of a bf16 matrix product, a second.
-fn product_rate(device: &Device) -> f64 {
-    let n = 8192;
-    let x = Tensor::randn(0f32, 1.0, (n, n), device).unwrap().to_dtype(DType::BF16).unwrap();
-    2.0 * (n as f64).powi(3) / best(device, 5, || drop(x.matmul(&x).unwrap()))
-}
-
-fn used_bytes() -> f64 {
-    let (free, total) = mem_get_info().unwrap();
-    (total - free) as f64
-}
-
-fn ids(spec: &Spec, len: usize) -> Vec<u32> {
-    (0..len).map(|i| (i * 7919 % spec.vocab) as u32).collect()
+fn load(spec: &Spec, device: &Device) -> Llama {
+    let dir = tempfile::tempdir().unwrap();
+    support::write_large(dir.path(), spec);
+    let options = LlamaOptions { precision: Precision::Bf16, ..LlamaOptions::default() };
+    Llama::load(dir.path(), &options, device).unwrap()
 }
 
 /// Multiplications of the linear layers for a token.
@@ -64,59 +42,73 @@ fn attention(spec: &Spec, seq: usize) -> f64 {
     (spec.layers * spec.heads * spec.head_dim * seq) as f64
 }
 
-fn decoding(model: &Llama, spec: &Spec, bandwidth: f64) {
-    let run = |batch: usize, tokens: usize| {
-        let prompts: Vec<Vec<u32>> = (0..batch).map(|i| ids(spec, 17 + i)).collect();
+/// Bytes of weights that a step of decoding reads; the embedding table is not.
+fn weights(model: &Llama, spec: &Spec) -> f64 {
+    (model.resident_bytes() - 2 * spec.vocab * spec.hidden) as f64
+}
+
+/// Bytes of keys and values in bf16.
+fn keys(spec: &Spec, tokens: usize) -> f64 {
+    (2 * 2 * spec.layers * spec.kv_heads * spec.head_dim * tokens) as f64
+}
+
+/// Seconds of a step of decoding behind prompts of `context` tokens.
+fn decoding_step(model: &Llama, spec: &Spec, batch: usize, context: usize) -> f64 {
+    const SHORT: usize = 16;
+    const LONG: usize = 80;
+    let run = |tokens: usize| {
+        // None begins as another does: what they share would be kept once.
+        let prompt = |i| ids(spec.vocab, context + i + 1).split_off(i + 1);
+        let prompts: Vec<Vec<u32>> = (0..batch).map(prompt).collect();
         let options = GenerateOptions {
             max_new_tokens: tokens,
             ignore_eos: true,
             ..GenerateOptions::default()
         };
-        best(model.device(), 3, || {
+        seconds(model.device(), 3, || {
             let texts = model.generate(&prompts, &options, &mut |_| ControlFlow::Continue(()));
             assert!(texts.unwrap().iter().all(|text| text.len() == tokens));
         })
     };
-    // The embedding table is not read.
-    let table = 2 * spec.vocab * spec.hidden;
-    let bytes = (model.resident_bytes() - table) as f64;
-    for batch in [1, 4, 16] {
-        let second = (run(batch, 96) - run(batch, 32)) / 64.0;
-        println!(
-            "decode, batch {batch}: {:.0} tokens/s; limit {:.0} ({:.2} GB of weights a step); {:.0} %",
-            batch as f64 / second,
-            batch as f64 * bandwidth / bytes,
-            bytes / 1e9,
-            100.0 * bytes / bandwidth / second,
-        );
-    }
+    (run(LONG) - run(SHORT)) / (LONG - SHORT) as f64
 }
 
-fn prefill(model: &Llama, spec: &Spec, rate: f64) {
-    let (rows, seq) = (8, 512);
-    let x = model.embed(&ids(spec, rows * seq)).unwrap().reshape((rows, seq, ())).unwrap();
+fn decoding(name: &str, model: &Llama, spec: &Spec, limits: &Limits, batch: usize, context: usize) {
+    let second = decoding_step(model, spec, batch, context);
+    let bytes = weights(model, spec) + batch as f64 * keys(spec, context);
+    let name = format!("{name}, batch {batch}, behind {context} tokens");
+    let limit = batch as f64 * limits.bandwidth / bytes;
+    report("speed", &name, batch as f64 / second, "tokens/s", Some(limit));
+}
+
+fn batch_of(model: &Llama, spec: &Spec, rows: usize, seq: usize) -> Tensor {
+    let x = model.embed(&ids(spec.vocab, rows * seq)).unwrap();
+    x.reshape((rows, seq, ())).unwrap()
+}
+
+fn forward(name: &str, model: &Llama, spec: &Spec, limits: &Limits, rows: usize, seq: usize) {
+    let x = batch_of(model, spec, rows, seq);
     let options = ForwardOptions::default();
-    let second = best(model.device(), 3, || {
+    let second = seconds(model.device(), 5, || {
         drop(model.hidden_states(&x, &vec![seq; rows], &options).unwrap());
     });
     let tokens = (rows * seq) as f64;
     let operations = 2.0 * tokens * (multiplications(spec) + attention(spec, seq));
-    println!(
-        "prefill, {rows} x {seq}: {:.0} tokens/s; limit {:.0}; {:.0} %",
-        tokens / second,
-        tokens * rate / operations,
-        100.0 * operations / rate / second,
-    );
+    // Few tokens are limited by the weights.
+    let least = (operations / limits.rate).max(weights(model, spec) / limits.bandwidth);
+    let name = format!("{name}, {rows} x {seq}");
+    report("speed", &name, tokens / second, "tokens/s", Some(tokens / least));
 }
 
-fn training(model: &Llama, spec: &Spec, rate: f64) {
+fn training(model: &Llama, spec: &Spec, limits: &Limits) {
     let (rows, seq) = (4, 1024);
-    let x = model.embed(&ids(spec, rows * seq)).unwrap().reshape((rows, seq, ())).unwrap();
-    let x = Var::from_tensor(&x).unwrap();
-    // Less memory first: what the pool once had it keeps.
-    for recompute in [true, false] {
+    let x = Var::from_tensor(&batch_of(model, spec, rows, seq)).unwrap();
+    for (recompute, name) in [(true, "with"), (false, "without")] {
+        let name = format!("training, {rows} x {seq}, {name} recomputation");
         let options = ForwardOptions { prefix: None, recompute };
-        let second = best(model.device(), 3, || {
+        model.device().synchronize().unwrap();
+        peak_bytes(model.device(), true);
+        let second = seconds(model.device(), 3, || {
             let hidden = model.hidden_states(&x, &vec![seq; rows], &options).unwrap();
             let loss = hidden.sqr().unwrap().mean_all().unwrap();
             drop(loss.backward().unwrap());
@@ -126,36 +118,55 @@ fn training(model: &Llama, spec: &Spec, rate: f64) {
         let forward = multiplications(spec) + attention(spec, seq);
         let backward = multiplications(spec) + 2.5 * attention(spec, seq);
         let operations = 2.0 * tokens * (forward * if recompute { 2.0 } else { 1.0 } + backward);
-        println!(
-            "training, {rows} x {seq}, {} recomputation: {:.0} tokens/s; limit {:.0}; {:.0} %; {:.1} GB",
-            if recompute { "with" } else { "without" },
-            tokens / second,
-            tokens * rate / operations,
-            100.0 * operations / rate / second,
-            used_bytes() / 1e9,
-        );
+        let limit = tokens * limits.rate / operations;
+        report("speed", &name, tokens / second, "tokens/s", Some(limit));
+        let peak = peak_bytes(model.device(), false);
+        report("speed", &format!("{name}: most memory"), peak / 1e9, "GB", None);
+    }
+}
+
+/// Models of a quarter of the layers: with the inputs of every layer in an order of
+/// their own, and on a device whose threads have a stream each.
+fn others(shared: &Device, limits: &Limits) {
+    let short = Spec { layers: 8, ..Spec::llama7b() };
+    let ordered = Spec { act_order: true, ..short.clone() };
+    let own = Device::new_cuda(0).unwrap();
+    for (name, spec, device) in [
+        ("8 layers", &short, shared),
+        ("8 layers, act-order", &ordered, shared),
+        ("8 layers, a stream for each thread", &short, &own),
+    ] {
+        let model = load(spec, device);
+        decoding(&format!("{name}, decoding"), &model, spec, limits, 1, 17);
+        forward(&format!("{name}, forward"), &model, spec, limits, 8, 512);
     }
 }
 
 fn main() {
-    let device = Device::new_cuda(0).unwrap();
-    let bandwidth = copy_bandwidth(&device);
-    let rate = product_rate(&device);
-    println!("copy: {:.0} GB/s; bf16 matrix product: {:.0} TFLOP/s", bandwidth / 1e9, rate / 1e12);
-    // The probes' memory goes back; the model's allocator keeps its own.
+    let device = measure::device();
+    let limits = Limits {
+        bandwidth: measure::copy_bandwidth(&device),
+        rate: measure::product_rate(&device),
+    };
+    report("speed", "copy of 1 GiB", limits.bandwidth / 1e9, "GB/s", None);
+    report("speed", "cuBLAS, bf16, 8192 x 8192 x 8192", limits.rate / 1e12, "TFLOP/s", None);
     let spec = Spec::llama7b();
-    let dir = tempfile::tempdir().unwrap();
-    support::write_large(dir.path(), &spec);
     let start = Instant::now();
-    let options = LlamaOptions { precision: Precision::Bf16, ..LlamaOptions::default() };
-    let model = Llama::load(dir.path(), &options, &device).unwrap();
-    println!(
-        "loaded in {:.0} s: {:.2} GB of weights, {:.1} GB of the device in use",
-        start.elapsed().as_secs_f64(),
-        model.resident_bytes() as f64 / 1e9,
-        used_bytes() / 1e9,
-    );
-    decoding(&model, &spec, bandwidth);
-    prefill(&model, &spec, rate);
-    training(&model, &spec, rate);
+    let model = load(&spec, &device);
+    let loaded = start.elapsed().as_secs_f64();
+    report("speed", "writing and loading a checkpoint", loaded, "s", None);
+    report("speed", "weights", model.resident_bytes() as f64 / 1e9, "GB", None);
+    for batch in [1, 4, 16] {
+        decoding("decoding", &model, &spec, &limits, batch, 17);
+    }
+    for batch in [1, 4] {
+        decoding("decoding", &model, &spec, &limits, batch, 4000);
+    }
+    for seq in [17, 32, 64, 128, 300] {
+        forward("forward", &model, &spec, &limits, 1, seq);
+    }
+    forward("forward", &model, &spec, &limits, 8, 512);
+    training(&model, &spec, &limits);
+    drop(model);
+    others(&device, &limits);
 }

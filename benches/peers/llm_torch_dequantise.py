@@ -1,12 +1,14 @@
 """The linear layers of LLaMA-2-7B in PyTorch with 4-bit GPTQ weights: dequantise to bf16,
 multiply with cuBLAS. Tokens per second on the shapes of `benches/cuda/speed.rs`; attention,
-norms and everything else are left out, which favours PyTorch.
+norms and everything else are left out, which favours PyTorch. Prints lines of JSON.
 
     pip install torch
     python benches/peers/llm_torch_dequantise.py [--layers 32]
 """
 
 import argparse
+import json
+import statistics
 import time
 
 import torch
@@ -62,7 +64,8 @@ def forward(x):
     return x
 
 
-def best(runs, f):
+def seconds(runs, f):
+    """The median."""
     times = []
     for _ in range(runs + 2):
         torch.cuda.synchronize()
@@ -70,7 +73,12 @@ def best(runs, f):
         f()
         torch.cuda.synchronize()
         times.append(time.perf_counter() - start)
-    return min(times[2:])
+    return statistics.median(times[2:])
+
+
+def report(name, value, unit):
+    name = f"torch {torch.__version__}, dequantise and multiply, {name}"
+    print(json.dumps({"part": "peers", "name": name, "value": value, "unit": unit}), flush=True)
 
 
 def tokens(rows):
@@ -80,10 +88,10 @@ def tokens(rows):
 with torch.no_grad():
     for batch in (1, 4, 16):
         x = tokens(batch)
-        seconds = best(5, lambda: forward(x) @ head.t())
-        print(f"torch {torch.__version__}, decode, batch {batch}: {batch / seconds:.0f} tokens/s")
+        rate = batch / seconds(5, lambda: forward(x) @ head.t())
+        report(f"decoding, batch {batch}", round(rate, 1), "tokens/s")
     x = tokens(8 * 512)
-    print(f"torch, prefill, 8 x 512: {8 * 512 / best(3, lambda: forward(x)):.0f} tokens/s")
+    report("forward, 8 x 512", round(8 * 512 / seconds(3, lambda: forward(x))), "tokens/s")
 x = tokens(4 * 1024).requires_grad_()
 
 
@@ -93,6 +101,6 @@ def step():
 
 
 torch.cuda.reset_peak_memory_stats()
-seconds = best(3, step)
+report("training, 4 x 1024", round(4 * 1024 / seconds(3, step)), "tokens/s")
 memory = torch.cuda.max_memory_allocated() / 1e9
-print(f"torch, training, 4 x 1024: {4 * 1024 / seconds:.0f} tokens/s; {memory:.1f} GB")
+report("training, 4 x 1024: most memory", round(memory, 2), "GB")
