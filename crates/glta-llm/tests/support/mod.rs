@@ -93,8 +93,8 @@ impl Spec {
     /// Small checkpoints of every format, and one with larger layers: heads of 128,
     /// several groups, more panels than a GPU has multiprocessors. Each with the largest
     /// relative errors in bf16 and in f16 of its quantised model, through the kernels on
-    /// the host, and of its plain twin where that is tested. Of random models those of 2
-    /// and 3 bits multiply rounding errors most.
+    /// the host, and of the first one's plain twin. How much a random model multiplies
+    /// rounding errors differs.
     pub fn formats() -> [(Self, [f64; 2]); 6] {
         let format = |bits, group, act_order, sym, tied| Self {
             bits,
@@ -121,7 +121,7 @@ impl Spec {
             (format(3, 0, false, false, false), [5.4e-2, 2.8e-3]),
             (format(4, 0, true, true, false), [8.4e-3, 9.0e-4]),
             (format(8, 32, false, true, true), [6.8e-3, 8.5e-4]),
-            (larger, [2.5e-2, 4e-3]),
+            (larger, [3.8e-2, 5.8e-3]),
         ]
     }
 
