@@ -32,7 +32,7 @@ mod nvidia;
 mod ptx;
 mod quantized;
 mod rotary;
-#[cfg(all(test, feature = "emulator"))]
+#[cfg(test)]
 mod tests;
 mod tokens;
 
