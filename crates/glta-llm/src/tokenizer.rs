@@ -14,6 +14,7 @@ pub struct Tokenizer {
 
 /// Whether a file of a checkpoint belongs to its tokenizer, generation settings
 /// or chat template.
+#[cfg(any(feature = "hub", feature = "quantize"))]
 pub(crate) fn is_companion(name: &str) -> bool {
     ["tokenizer", "chat_template", "vocab", "merges"].iter().any(|start| name.starts_with(start))
         || ["special_tokens_map.json", "added_tokens.json", "generation_config.json"]

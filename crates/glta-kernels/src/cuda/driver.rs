@@ -1,7 +1,7 @@
 //! What launches the kernels.
 
 use super::kernels::{Kernel, Source};
-use super::launch::{Arg, Launch};
+use super::launch::{Arg, Launch, check};
 use crate::error::Result;
 use candle_core::{DType, Tensor};
 use std::fmt::Debug;
@@ -11,8 +11,13 @@ pub(super) trait Driver: Debug + Send + Sync {
     /// Loads a file of kernels, once.
     fn load(&self, source: Source) -> Result<()>;
 
-    /// Queues a kernel of activations of `dtype`; nothing where the launch is empty.
-    fn launch(&self, kernel: Kernel, dtype: DType, launch: Launch, args: &[Arg]) -> Result<()>;
+    /// Launches a kernel of activations of `dtype`, unless there is nothing to do.
+    fn launch(&self, kernel: Kernel, dtype: DType, launch: Launch, args: &[Arg]) -> Result<()> {
+        if check(kernel, launch, args)? { self.queue(kernel, dtype, launch, args) } else { Ok(()) }
+    }
+
+    /// Queues a launch that was checked.
+    fn queue(&self, kernel: Kernel, dtype: DType, launch: Launch, args: &[Arg]) -> Result<()>;
 
     /// Address of a tensor's first element; it stays for as long as the tensor.
     fn address(&self, tensor: &Tensor) -> Result<u64>;

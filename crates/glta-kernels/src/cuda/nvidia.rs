@@ -2,7 +2,7 @@
 
 use super::driver::Driver;
 use super::kernels::{Kernel, Source};
-use super::launch::{Arg, Launch, check, unwritten};
+use super::launch::{Arg, Launch, unwritten};
 use crate::error::{Error, Result};
 use candle_core::cuda_backend::cudarc::cublas::{self, sys as blas};
 use candle_core::cuda_backend::cudarc::driver::{
@@ -155,10 +155,7 @@ impl Driver for Nvidia {
         Ok(pointer(on_cuda(&storage)?, layout)?.0)
     }
 
-    fn launch(&self, kernel: Kernel, dtype: DType, launch: Launch, args: &[Arg]) -> Result<()> {
-        if !check(kernel, launch, args)? {
-            return Ok(());
-        }
+    fn queue(&self, kernel: Kernel, dtype: DType, launch: Launch, args: &[Arg]) -> Result<()> {
         let function = self.function(kernel, dtype)?;
         // The fields are computed only where a subscriber wants them.
         let _span = tracing::trace_span!("kernel", name = kernel.name(dtype), bytes = bytes(args))
