@@ -66,6 +66,8 @@ for line in sys.stdin:
   fi
   # The programs have most of their code in common: one window holds them all.
   tar -C "$to" -c cuda-bench | xz -T1 --lzma2=preset=6,dict=256MiB >"$archive"
+  rm -rf "$to"
+  trap - EXIT
   echo "built: $archive, $(($(stat -c %s "$archive") / 1000000)) MB"
 }
 
@@ -109,7 +111,7 @@ step() { # PART NAME COMMAND...
     return
   fi
   failed=1
-  if [ "$status" = 124 ]; then
+  if [ "$status" = 124 ] || [ "$status" = 137 ]; then
     note "$part" "$name" "$status" failed "out of time"
   else
     # What a program in Rust says is on the line behind.
@@ -128,7 +130,8 @@ part_tests() {
       step tests "" ./$program --include-ignored --nocapture --exact TEST
       continue
     fi
-    sed -n 's/: test$//p' "$scratch/output" >"$scratch/tests"
+    # Those on the CPU are `cargo test`'s.
+    sed -n 's/^\(on_a_gpu::.*\): test$/\1/p' "$scratch/output" >"$scratch/tests"
     while read -r test; do
       step tests "$program, $test" ./$program --include-ignored --nocapture --exact "$test"
     done <"$scratch/tests"

@@ -10,12 +10,14 @@ use std::sync::Arc;
 /// A weight `(outputs, inputs)` and its bias `(outputs,)`.
 pub type Weight = (Arc<Matrix>, Option<Vec<f32>>);
 
-/// Where a frozen decoder computes: the [CPU](crate::Host) or a [GPU](crate::Gpu).
+/// Where a frozen decoder computes: the [CPU](crate::Host) or a [GPU](crate::Cuda).
 ///
 /// A model is generic over its backend, so weights, tables and caches of one backend
 /// cannot meet those of another. Tensors on the way through the layers are `(tokens,
-/// width)`, the tokens of all sequences packed one behind the other; their dtype is the
-/// backend's own between the norm and the end of a layer's half, and f32 elsewhere.
+/// width)`, the tokens of all sequences packed one behind the other. The residual stream
+/// is f32; the inputs of linear layers have the backend's own dtype.
+///
+/// Every method returns an error for arguments of shapes that do not fit each other.
 ///
 /// No operation records anything for candle's `backward()`: the model calls the
 /// derivatives itself.
@@ -51,8 +53,8 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
     /// [`Error::Unsupported`](crate::Error::Unsupported) where it cannot.
     fn check(&self, heads: Heads) -> Result<()>;
 
-    /// Runs `work`, which computes about so many tokens, where it is fastest; `None`
-    /// for work of any other kind.
+    /// Runs `work` on the backend's threads. `tokens` is the number of tokens of a pass
+    /// through cached layers, `None` for other work.
     fn run<R: Send>(&self, tokens: Option<usize>, work: impl FnOnce() -> R + Send) -> R;
 
     /// Layers of the same number of inputs.
@@ -82,13 +84,13 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
     /// The embedding table `(vocab, hidden)`.
     ///
     /// # Errors
-    /// No memory on the device.
+    /// A quantised table; no memory on the device.
     fn embedding(&self, table: &Arc<Matrix>) -> Result<Self::Embedding>;
 
-    /// Rows of the table, `(ids, hidden)` f32. Every id must be inside the vocabulary.
+    /// Rows of the table, `(ids, hidden)` f32.
     ///
     /// # Errors
-    /// A failed tensor operation.
+    /// An id outside the table; a failed tensor operation.
     fn embed(&self, table: &Self::Embedding, ids: &[u32]) -> Result<Tensor>;
 
     /// Cosines and sines, both `(positions, half)`.
@@ -181,10 +183,14 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
     /// as shared.
     fn keys(&self, layers: usize, heads: Heads, differentiable: bool) -> Self::Keys;
 
+    /// Whether `keys` were made by a backend like this one, for so many layers of this
+    /// shape.
+    fn fits(&self, keys: &Self::Keys, layers: usize, heads: Heads) -> bool;
+
     /// Makes room for the pass's own tokens in the sequences' caches.
     ///
     /// # Errors
-    /// No memory on the device.
+    /// Another number of caches than sequences; no memory on the device.
     fn caches<'a>(
         &self,
         sequences: &Sequences,
@@ -274,7 +280,4 @@ pub trait Keys: Clone + Debug + Send + Sync + 'static {
     /// # Errors
     /// No memory on the device.
     fn reserve(&mut self, tokens: usize) -> Result<()>;
-
-    /// Whether it was made for a model of so many layers of this shape.
-    fn fits(&self, layers: usize, heads: Heads) -> bool;
 }

@@ -1,3 +1,7 @@
+use crate::arguments::expect_shape;
+use crate::error::{Error, Result};
+use candle_core::Tensor;
+
 /// Sizes of an attention layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Heads {
@@ -23,6 +27,20 @@ impl Heads {
     /// Column of the first value in the fused projection.
     pub fn value_at(self) -> usize {
         (self.queries + self.keys) * self.dim
+    }
+
+    /// Whether there can be such heads.
+    pub(crate) fn validate(self) -> Result<()> {
+        let Self { queries, keys, dim } = self;
+        if queries > 0 && keys > 0 && queries.is_multiple_of(keys) && dim > 0 {
+            return Ok(());
+        }
+        Err(Error::Input(format!("{queries} query and {keys} key heads of {dim} columns")))
+    }
+
+    /// Refuses another fused projection than that of so many tokens.
+    pub(crate) fn expect_projection(self, qkv: &Tensor, tokens: usize) -> Result<()> {
+        expect_shape("the projection before attention", qkv, tokens, self.stride())
     }
 
     /// Query heads per key-value head.

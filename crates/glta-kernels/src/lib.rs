@@ -2,7 +2,7 @@
 //! them: forward, and backward to the layers' inputs.
 //!
 //! A model is written once over the trait [`Backend`]; [`Host`] computes on the CPU.
-//! Results of one backend do not fit another, which the compiler checks.
+//! Its weights, tables and caches are types of their backend.
 //!
 //! ```
 //! use glta_kernels::{Arena, Backend, Host, Linear, Matrix, Precision};
@@ -31,6 +31,7 @@
 #[cfg(target_endian = "big")]
 compile_error!("weights are little-endian on disk and used as they are");
 
+mod arguments;
 mod backend;
 mod cpu;
 mod cuda;

@@ -1,3 +1,5 @@
+use crate::error::{Error, Result};
+
 /// Where the tokens of a batch belong: sequences of any length, packed one behind
 /// the other without padding.
 ///
@@ -51,6 +53,18 @@ impl Sequences {
     /// Position of every token in its sequence, `(tokens,)`.
     pub fn positions(&self) -> &[u32] {
         &self.positions
+    }
+
+    /// Whether the sequences are rows of a right-padded `(rows, seq)` batch.
+    pub(crate) fn expect_padded(&self, rows: usize, seq: usize) -> Result<()> {
+        let longest = self.starts.windows(2).map(|w| w[1] - w[0]).max().unwrap_or(0);
+        if rows == self.len() && longest <= seq {
+            return Ok(());
+        }
+        Err(Error::Input(format!(
+            "{} sequences of up to {longest} tokens do not fit a batch of {rows} rows of {seq}",
+            self.len()
+        )))
     }
 
     /// Number of positions that occur: the largest and one.

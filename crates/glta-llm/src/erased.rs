@@ -104,7 +104,7 @@ impl<B: Backend> Network<B> {
     }
 
     fn fits(&self, keys: &B::Keys) -> bool {
-        keys.fits(self.layers(), heads(&self.config))
+        self.backend.fits(keys, self.layers(), heads(&self.config))
     }
 
     fn cache_of<'a>(&self, keys: &'a mut dyn AnyKeys) -> Result<&'a mut B::Keys> {

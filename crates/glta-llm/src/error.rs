@@ -107,6 +107,12 @@ pub enum Error {
 /// `Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+impl From<glta_core::Cancelled> for Error {
+    fn from(_: glta_core::Cancelled) -> Self {
+        Self::Cancelled
+    }
+}
+
 impl From<glta_kernels::Error> for Error {
     fn from(error: glta_kernels::Error) -> Self {
         match error {

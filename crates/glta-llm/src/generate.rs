@@ -4,6 +4,7 @@ use crate::model::{Llama, Prefix};
 use crate::options::GenerateOptions;
 use crate::sample::next_token;
 use crate::tokenizer::Tokenizer;
+use glta_core::report;
 use glta_kernels::Sequences;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -186,9 +187,7 @@ impl Llama {
                     prompts_done: done,
                     prompts: prompts.len(),
                 };
-                if progress(&event).is_break() {
-                    return Err(Error::Cancelled);
-                }
+                report(progress, &event)?;
             }
             for row in finished.into_iter().rev() {
                 let text = running.swap_remove(row);

@@ -59,10 +59,8 @@ impl Llama {
     /// The files are memory-mapped while they are read and must not be changed
     /// meanwhile. Weights stay packed in memory.
     ///
-    /// Loading onto a CUDA device turns that [`Device`]'s event tracking off: its
-    /// tensors are used on its own stream, in order. Where another stream uses them
-    /// (through cudarc, or by `to_device` to another GPU), call [`Device::synchronize`]
-    /// first, and keep them until that use has finished.
+    /// Loading onto a CUDA device turns that [`Device`]'s event tracking off
+    /// ([`Cuda::new`] says what that means for other streams).
     ///
     /// # Errors
     /// Missing or malformed files, tensors that are missing, surplus, of the
@@ -70,14 +68,14 @@ impl Llama {
     /// each by name; a device that is not there or not supported.
     pub fn load(dir: impl AsRef<Path>, options: &LlamaOptions, device: &Device) -> Result<Self> {
         let dir = dir.as_ref();
+        options.check_simd()?;
         if device.is_cpu() {
             return Self::load_on(dir, options, Host::new(options.simd, options.precision)?);
         }
         Self::load_on(dir, options, Cuda::new(device, options.precision)?)
     }
 
-    /// [`Self::load`] onto a backend, which `options.simd` and `options.precision` do
-    /// not change any more.
+    /// [`Self::load`] onto a backend; `options.simd` and `options.precision` are ignored.
     ///
     /// # Errors
     /// As [`Self::load`].

@@ -14,6 +14,19 @@ pub struct LlamaOptions {
     pub precision: Precision,
 }
 
+impl LlamaOptions {
+    /// Refuses an instruction set that this processor does not run.
+    pub(crate) fn check_simd(&self) -> Result<()> {
+        match self.simd.filter(|level| !level.is_supported()) {
+            Some(level) => Err(Error::Config {
+                field: "simd",
+                message: format!("this processor does not run {level:?}"),
+            }),
+            None => Ok(()),
+        }
+    }
+}
+
 /// How text is generated.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

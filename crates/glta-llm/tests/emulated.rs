@@ -7,7 +7,7 @@ mod support;
 
 use candle_core::Device;
 use glta_kernels::Cuda;
-use glta_llm::{Llama, LlamaConfig, LlamaOptions, Precision};
+use glta_llm::{ForwardOptions, Llama, LlamaConfig, LlamaOptions, Precision};
 use support::Spec;
 
 /// Within 1.3 times the errors that were measured of the same kernels.
@@ -85,6 +85,15 @@ fn random_models_and_what_is_refused() {
     // Caches and prefixes of one device are not of another.
     let mut cache = reference.kv_cache();
     assert!(model.extend(&model.embed(&[1]).unwrap(), &mut cache).is_err());
+    // Nor those of another dtype: their rows are of another length.
+    let half = Llama::random_on(&config, 3, Cuda::emulated(Precision::Bf16)).unwrap();
+    let mut cache = half.kv_cache();
+    let error = model.extend(&model.embed(&[1]).unwrap(), &mut cache).unwrap_err();
+    assert!(error.to_string().contains("another model"), "{error}");
+    let prefix = half.prefix(&[1, 2]).unwrap();
+    let options = ForwardOptions { prefix: Some(&prefix), ..Default::default() };
+    let x = model.embed(&[3]).unwrap().unsqueeze(0).unwrap();
+    assert!(model.hidden_states(&x, &[1], &options).is_err());
     let odd = LlamaConfig { head_dim: 6, ..config };
     let message = Llama::random_on(&odd, 3, cuda).unwrap_err().to_string();
     assert!(message.contains("head_dim 6"), "{message}");

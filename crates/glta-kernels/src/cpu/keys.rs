@@ -48,6 +48,11 @@ impl KeyBlock {
         (self.heads, self.head_dim) == (heads, head_dim)
     }
 
+    /// Whether it has the layouts that backward reads.
+    pub(crate) fn is_differentiable(&self) -> bool {
+        self.differentiable
+    }
+
     /// Forgets all but the first `len` tokens.
     pub(crate) fn truncate(&mut self, len: usize) {
         // What stays behind is overwritten, and never read before.

@@ -2,8 +2,7 @@
 #[derive(Clone, Copy)]
 pub(crate) struct Shared<T>(*mut T);
 
-// SAFETY: whoever writes through it promises that no two tasks touch the same
-// element.
+// SAFETY: callers must not let two tasks touch the same element.
 unsafe impl<T: Send> Send for Shared<T> {}
 unsafe impl<T: Send> Sync for Shared<T> {}
 

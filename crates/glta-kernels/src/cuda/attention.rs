@@ -53,7 +53,7 @@ pub(super) fn rotate(
     tokens: &Tokens,
     inverse: bool,
 ) -> Result<()> {
-    let Rotary { cos, sin } = &*tokens.rotary;
+    let Rotary { cos, sin, .. } = &*tokens.rotary;
     let rotated = heads.queries + heads.keys;
     let positions = &tokens.positions;
     elementwise::rope(&*cuda.driver, qkv, positions, (cos, sin), rotated, heads.dim, inverse)

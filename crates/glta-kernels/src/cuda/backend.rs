@@ -7,13 +7,35 @@ use super::linear::{self, Linear};
 use super::norm::RmsNorm;
 use super::rotary::Rotary;
 use super::tokens::Tokens;
+use crate::arguments::{
+    check_caches, check_ids, check_positions, check_rotated, expect_shape, rotary_positions,
+};
 use crate::backend::{Backend, Weight};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::heads::Heads;
 use crate::sequences::Sequences;
 use crate::weights::Matrix;
 use candle_core::{DType, Device, Tensor};
 use std::sync::Arc;
+
+impl Cuda {
+    /// Refuses what the kernels of attention would read wrongly.
+    fn expect(
+        &self,
+        qkv: &Tensor,
+        heads: Heads,
+        tokens: &Tokens,
+        layer: usize,
+        shared: Option<&Keys>,
+    ) -> Result<()> {
+        self.check(heads)?;
+        heads.expect_projection(qkv, tokens.len())?;
+        match shared {
+            Some(keys) => keys.expect(self, layer, heads),
+            None => Ok(()),
+        }
+    }
+}
 
 impl Backend for Cuda {
     type Linear = Linear;
@@ -30,6 +52,7 @@ impl Backend for Cuda {
     }
 
     fn check(&self, heads: Heads) -> Result<()> {
+        heads.validate()?;
         attention::check(heads)
     }
 
@@ -58,27 +81,29 @@ impl Backend for Cuda {
     }
 
     fn embedding(&self, table: &Arc<Matrix>) -> Result<Tensor> {
+        table.expect_dense()?;
         linear::table(self, table)
     }
 
     fn embed(&self, table: &Tensor, ids: &[u32]) -> Result<Tensor> {
+        check_ids(ids, table.dim(0)?)?;
         elementwise::gather_rows(&*self.driver, table, &self.table(ids.to_vec())?)
     }
 
     fn rotary(&self, cos: Vec<f32>, sin: Vec<f32>, half: usize) -> Result<Rotary> {
-        let upload = |values: Vec<f32>| {
-            let positions = values.len() / half.max(1);
-            Tensor::from_vec(values, (positions, half), &self.device)
-        };
-        Ok(Rotary { cos: upload(cos)?, sin: upload(sin)? })
+        let positions = rotary_positions(&cos, &sin, half)?;
+        let upload = |values| Tensor::from_vec(values, (positions, half), &self.device);
+        Ok(Rotary { cos: upload(cos)?, sin: upload(sin)?, positions })
     }
 
     fn tokens(&self, sequences: &Arc<Sequences>, rotary: &Arc<Rotary>) -> Result<Tokens> {
+        check_positions(rotary.positions, sequences.context())?;
         Tokens::upload(self, sequences, rotary)
     }
 
     fn pack(&self, x: &Tensor, sequences: &Sequences) -> Result<Tensor> {
-        let (_, seq, _) = x.dims3()?;
+        let (rows, seq, _) = x.dims3()?;
+        sequences.expect_padded(rows, seq)?;
         let mut index = Vec::with_capacity(sequences.tokens());
         for (row, w) in sequences.starts().windows(2).enumerate() {
             index.extend((0..w[1] - w[0]).map(|at| (row * seq + at) as u32));
@@ -89,6 +114,8 @@ impl Backend for Cuda {
 
     fn unpack(&self, x: &Tensor, sequences: &Sequences, seq: usize) -> Result<Tensor> {
         let (rows, (_, width)) = (sequences.len(), x.dims2()?);
+        sequences.expect_padded(rows, seq)?;
+        expect_shape("the packed tokens", x, sequences.tokens(), width)?;
         let mut index = vec![u32::MAX; rows * seq];
         for (row, w) in index.chunks_exact_mut(seq).zip(sequences.starts().windows(2)) {
             row.iter_mut().zip(w[0]..w[1]).for_each(|(to, token)| *to = token as u32);
@@ -102,10 +129,14 @@ impl Backend for Cuda {
     }
 
     fn swiglu_backward(&self, gate_up: &Tensor, dh: &Tensor) -> Result<Tensor> {
+        let (rows, width) = gate_up.dims2()?;
+        expect_shape("the gradient of the activation", dh, rows, width / 2)?;
         elementwise::swiglu_backward(&*self.driver, gate_up, dh)
     }
 
     fn rotate(&self, qkv: &Tensor, heads: Heads, tokens: &Tokens, inverse: bool) -> Result<()> {
+        heads.expect_projection(qkv, tokens.len())?;
+        check_rotated(tokens.rotary.cos.dim(1)?, heads.dim)?;
         attention::rotate(self, qkv, heads, tokens, inverse)
     }
 
@@ -117,6 +148,7 @@ impl Backend for Cuda {
         layer: usize,
         shared: Option<&Keys>,
     ) -> Result<(Tensor, Attended)> {
+        self.expect(qkv, heads, tokens, layer, shared)?;
         let attended = attention::forward(self, qkv, heads, tokens, KeySource { layer, shared })?;
         Ok((attended.out().clone(), attended))
     }
@@ -131,12 +163,19 @@ impl Backend for Cuda {
         layer: usize,
         shared: Option<&Keys>,
     ) -> Result<Tensor> {
+        self.expect(qkv, heads, tokens, layer, shared)?;
+        let width = heads.queries * heads.dim;
+        expect_shape("the gradient of attention", d_out, tokens.len(), width)?;
         let source = KeySource { layer, shared };
         attention::backward(self, qkv, attended, d_out, heads, tokens, source)
     }
 
     fn keys(&self, layers: usize, heads: Heads, _: bool) -> Keys {
         Keys::new(self, layers, heads)
+    }
+
+    fn fits(&self, keys: &Keys, layers: usize, heads: Heads) -> bool {
+        keys.fits(self, layers, heads)
     }
 
     fn caches<'a>(&self, sequences: &Sequences, keys: Vec<&'a mut Keys>) -> Result<Caches<'a>> {
@@ -152,6 +191,11 @@ impl Backend for Cuda {
         layer: usize,
         shared: Option<&Keys>,
     ) -> Result<Tensor> {
+        self.expect(qkv, heads, tokens, layer, shared)?;
+        check_caches(caches.table.elem_count() / 2, tokens.sequence_count())?;
+        if !caches.shape.is_none_or(|shape| shape.has(layer, heads)) {
+            return Err(Error::Input(format!("the caches have no layer {layer} of {heads:?}")));
+        }
         attention::append(self, qkv, heads, tokens, caches, layer)?;
         let source = KeySource { layer, shared };
         attention::forward_cached(self, qkv, heads, tokens, caches, source)

@@ -1,7 +1,8 @@
 use super::device::Cuda;
-use super::keys::Keys;
+use super::keys::{KeyShape, Keys};
+use crate::arguments::check_caches;
 use crate::backend::Keys as _;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::sequences::Sequences;
 use candle_core::Tensor;
 use std::marker::PhantomData;
@@ -14,6 +15,8 @@ pub struct Caches<'a> {
     pub(super) table: Tensor,
     /// Whether every sequence has one token.
     pub(super) single: bool,
+    /// Of every cache; `None` where there is none.
+    pub(super) shape: Option<KeyShape>,
     _keys: PhantomData<&'a mut Keys>,
 }
 
@@ -23,10 +26,16 @@ impl<'a> Caches<'a> {
         sequences: &Sequences,
         keys: Vec<&'a mut Keys>,
     ) -> Result<Self> {
+        check_caches(keys.len(), sequences.len())?;
         let lengths = sequences.starts().windows(2).map(|w| w[1] - w[0]);
         let mut values = Vec::with_capacity(2 * keys.len());
         let mut single = true;
+        let mut shape = None;
         for (keys, added) in keys.into_iter().zip(lengths) {
+            let same = shape.get_or_insert_with(|| keys.shape());
+            if *same != keys.shape() {
+                return Err(Error::Input("caches of different models in one pass".into()));
+            }
             keys.grow(added)?;
             single &= added == 1;
             let address = match keys.rows() {
@@ -38,6 +47,6 @@ impl<'a> Caches<'a> {
         }
         let len = values.len();
         let table = Tensor::from_vec(values, len, &cuda.device)?;
-        Ok(Self { table, single, _keys: PhantomData })
+        Ok(Self { table, single, shape, _keys: PhantomData })
     }
 }

@@ -23,6 +23,11 @@ impl Cuda {
     /// Prepares a device, as [`Device::new_cuda`] or [`Device::new_cuda_with_stream`]
     /// makes it, and loads the kernels.
     ///
+    /// It turns the [`Device`]'s event tracking off: tensors are used on its own stream,
+    /// in order. Where another stream uses them (through cudarc, or by `to_device` to
+    /// another GPU), call [`Device::synchronize`] first, and keep them until that use has
+    /// finished.
+    ///
     /// # Errors
     /// A device that is not a CUDA device or is too old; every device where the crate
     /// was built without the feature `cuda`.
@@ -30,7 +35,7 @@ impl Cuda {
         if !device.is_cuda() {
             return Err(Error::Unsupported {
                 what: format!("device {:?}", device.location()),
-                supported: "the CPU, and CUDA devices",
+                supported: "CUDA devices",
             });
         }
         let driver = open(device)?;

@@ -3,7 +3,7 @@
 use super::device::Cuda;
 use super::launch::unwritten;
 use crate::backend;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::heads::Heads;
 use candle_core::Tensor;
 use std::sync::Arc;
@@ -11,21 +11,39 @@ use std::sync::Arc;
 /// Rows by which a cache grows at least.
 const UNIT: usize = 32;
 
+/// What keys are of: layers, and their heads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct KeyShape {
+    layers: usize,
+    heads: usize,
+    dim: usize,
+}
+
+impl KeyShape {
+    fn new(layers: usize, heads: Heads) -> Self {
+        Self { layers, heads: heads.keys, dim: heads.dim }
+    }
+
+    /// Whether there is such a layer.
+    pub(super) fn has(self, layer: usize, heads: Heads) -> bool {
+        layer < self.layers && self == Self::new(self.layers, heads)
+    }
+}
+
 /// Rows of keys and values, `(layers, capacity, 2 * heads * dim)`. A clone shares
 /// the memory until one of both is written.
 #[derive(Clone, Debug)]
 pub struct Keys {
     cuda: Cuda,
-    layers: usize,
-    width: usize,
+    shape: KeyShape,
     len: usize,
     rows: Option<Arc<Tensor>>,
 }
 
 impl Keys {
     pub(super) fn new(cuda: &Cuda, layers: usize, heads: Heads) -> Self {
-        let width = 2 * heads.keys * heads.dim;
-        Self { cuda: cuda.clone(), layers, width, len: 0, rows: None }
+        let shape = KeyShape::new(layers, heads);
+        Self { cuda: cuda.clone(), shape, len: 0, rows: None }
     }
 
     pub(super) fn rows(&self) -> Option<&Tensor> {
@@ -34,6 +52,25 @@ impl Keys {
 
     pub(super) fn capacity(&self) -> usize {
         self.rows().and_then(|rows| rows.dim(1).ok()).unwrap_or(0)
+    }
+
+    pub(super) fn shape(&self) -> KeyShape {
+        self.shape
+    }
+
+    /// Whether it was made on such a device for so many layers of this shape.
+    pub(super) fn fits(&self, cuda: &Cuda, layers: usize, heads: Heads) -> bool {
+        self.shape == KeyShape::new(layers, heads)
+            && self.cuda.dtype == cuda.dtype
+            && self.cuda.device.same_device(&cuda.device)
+    }
+
+    /// Refuses keys of other layers than those that a pass is about.
+    pub(super) fn expect(&self, cuda: &Cuda, layer: usize, heads: Heads) -> Result<()> {
+        if layer < self.shape.layers && self.fits(cuda, self.shape.layers, heads) {
+            return Ok(());
+        }
+        Err(Error::Input(format!("the keys have no layer {layer} of {heads:?} on this device")))
     }
 
     /// Makes room for `tokens` more, which the caller writes in every layer.
@@ -69,16 +106,13 @@ impl backend::Keys for Keys {
             return Ok(());
         }
         let capacity = tokens.max(self.len).next_multiple_of(UNIT);
-        let shape = (self.layers, capacity, self.width);
+        let KeyShape { layers, heads, dim } = self.shape;
+        let shape = (layers, capacity, 2 * heads * dim);
         let grown = unwritten(shape, self.cuda.dtype, &self.cuda.device)?;
         if let Some(rows) = self.rows().filter(|_| self.len > 0) {
             grown.slice_set(&rows.narrow(1, 0, self.len)?.contiguous()?, 1, 0)?;
         }
         self.rows = Some(Arc::new(grown));
         Ok(())
-    }
-
-    fn fits(&self, layers: usize, heads: Heads) -> bool {
-        (self.layers, self.width) == (layers, 2 * heads.keys * heads.dim)
     }
 }

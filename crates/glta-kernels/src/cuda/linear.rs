@@ -4,9 +4,9 @@ use super::device::Cuda;
 use super::elementwise;
 use super::launch::{expect_f32, unwritten};
 use super::quantized::{FEW_ROWS, Quantized};
+use crate::arguments::Sizes;
 use crate::backend;
 use crate::error::Result;
-use crate::simd::SimdLevel;
 use crate::weights::{DenseData, Matrix, Storage};
 use candle_core::{DType, Device, Tensor};
 use std::sync::Arc;
@@ -17,8 +17,7 @@ pub struct Linear {
     /// Runs of layers that store their inputs in the same order.
     runs: Vec<Run>,
     bias: Option<Tensor>,
-    inputs: usize,
-    outputs: usize,
+    sizes: Sizes,
     cuda: Cuda,
 }
 
@@ -136,7 +135,7 @@ pub(super) fn table(cuda: &Cuda, matrix: &Matrix) -> Result<Tensor> {
 
 /// `(n, k)`, rounded on the host so that no more than the result is on the device.
 fn upload_dense(matrix: &Matrix, dtype: DType, cuda: &Cuda) -> Result<Tensor> {
-    let values = matrix.to_row_major(SimdLevel::detect());
+    let values = matrix.to_row_major();
     let host = Tensor::from_vec(values, (matrix.n, matrix.k), &Device::Cpu)?;
     Ok(host.to_dtype(dtype)?.to_device(&cuda.device)?)
 }
@@ -144,16 +143,10 @@ fn upload_dense(matrix: &Matrix, dtype: DType, cuda: &Cuda) -> Result<Tensor> {
 impl Linear {
     /// Uploads matrices of the same number of inputs, each with its bias.
     pub(super) fn upload(cuda: &Cuda, layers: &[backend::Weight]) -> Result<Self> {
-        let inputs = layers.first().map_or(0, |(m, _)| m.k);
-        let outputs = layers.iter().map(|(m, _)| m.n).sum();
-        let mut bias: Option<Vec<f32>> = None;
+        let (sizes, bias) = Sizes::fused(layers)?;
         let mut runs: Vec<Run> = Vec::new();
         let mut first = 0;
-        for (matrix, part) in layers {
-            if let Some(part) = part {
-                bias.get_or_insert_with(|| vec![0.0; outputs])[first..first + matrix.n]
-                    .copy_from_slice(part);
-            }
+        for (matrix, _) in layers {
             let run = Run::upload(cuda, matrix, first)?;
             let rest = match runs.last_mut() {
                 Some(last) => last.join(run)?,
@@ -162,8 +155,8 @@ impl Linear {
             runs.extend(rest);
             first += matrix.n;
         }
-        let bias = bias.map(|b| Tensor::from_vec(b, outputs, &cuda.device)).transpose()?;
-        Ok(Self { runs, bias, inputs, outputs, cuda: cuda.clone() })
+        let bias = bias.map(|b| Tensor::from_vec(b, sizes.outputs, &cuda.device)).transpose()?;
+        Ok(Self { runs, bias, sizes, cuda: cuda.clone() })
     }
 
     /// `X Wᵀ` of many rows, in f32 or in the dtype of activations.
@@ -197,17 +190,18 @@ impl Linear {
 
 impl backend::Linear for Linear {
     fn forward(&self, x: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
+        self.sizes.check_forward(x, residual)?;
         expect_f32("the residual of a layer", residual)?;
         let (rows, _) = x.dims2()?;
         let dtype = residual.map_or(self.cuda.dtype, |_| DType::F32);
         if rows == 0 {
-            return unwritten((0, self.outputs), dtype, x.device());
+            return unwritten((0, self.sizes.outputs), dtype, x.device());
         }
         let bias = self.bias.as_ref();
         if rows <= FEW_ROWS
             && self.runs.iter().all(|run| matches!(run.weight, Weight::Packed { .. }))
         {
-            let y = unwritten((rows, self.outputs), dtype, x.device())?;
+            let y = unwritten((rows, self.sizes.outputs), dtype, x.device())?;
             for run in &self.runs {
                 let Weight::Packed { parts, order } = &run.weight else { continue };
                 let stored = self.stored(x, order.as_ref())?;
@@ -225,11 +219,12 @@ impl backend::Linear for Linear {
     }
 
     fn forward_f32(&self, x: &Tensor) -> Result<Tensor> {
+        self.sizes.check_forward(x, None)?;
         if self.cuda.dtype == DType::F32 {
             return self.forward(x, None);
         }
         if x.dim(0)? == 0 {
-            return unwritten((0, self.outputs), DType::F32, x.device());
+            return unwritten((0, self.sizes.outputs), DType::F32, x.device());
         }
         let y = self.products(&x.to_dtype(self.cuda.dtype)?, true)?;
         elementwise::add(&*self.cuda.driver, &y, self.bias.as_ref(), None)?;
@@ -237,14 +232,15 @@ impl backend::Linear for Linear {
     }
 
     fn backward(&self, dy: &Tensor) -> Result<Tensor> {
+        self.sizes.check_backward(dy)?;
         if dy.dim(0)? == 0 {
-            return unwritten((0, self.inputs), self.cuda.dtype, dy.device());
+            return unwritten((0, self.sizes.inputs), self.cuda.dtype, dy.device());
         }
         let dy = &dy.to_dtype(self.cuda.dtype)?;
         let mut sum: Option<Tensor> = None;
         for run in &self.runs {
             let own;
-            let dy = if run.is_whole(self.outputs) {
+            let dy = if run.is_whole(self.sizes.outputs) {
                 dy
             } else {
                 own = dy.narrow(1, run.first, run.outputs)?.contiguous()?;
@@ -276,7 +272,7 @@ impl backend::Linear for Linear {
     fn backward_f32(&self, dy: &Tensor) -> Result<Tensor> {
         let dx = self.backward(dy)?;
         match dx.dim(0)? {
-            0 => unwritten((0, self.inputs), DType::F32, dx.device()),
+            0 => unwritten((0, self.sizes.inputs), DType::F32, dx.device()),
             _ => Ok(dx.to_dtype(DType::F32)?),
         }
     }

@@ -74,7 +74,7 @@ pub(super) fn open(device: &Device) -> Result<Arc<dyn Driver>> {
     }
     // Otherwise each use of a tensor waits for an event and records another.
     // SAFETY: candle uses a device's tensors on the device's one stream, which keeps
-    // the order; `Llama::load` says what other streams must do.
+    // the order; `Cuda::new` says what other streams must do.
     unsafe { device.disable_event_tracking() };
     let files = [const { OnceLock::new() }; Source::COUNT];
     Ok(Arc::new(Nvidia { device: device.clone(), stream, files }))

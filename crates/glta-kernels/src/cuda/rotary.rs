@@ -5,4 +5,5 @@ use candle_core::Tensor;
 pub struct Rotary {
     pub(super) cos: Tensor,
     pub(super) sin: Tensor,
+    pub(super) positions: usize,
 }

@@ -10,7 +10,6 @@ use crate::heads::Heads;
 use crate::host::Host;
 use crate::precision::Precision;
 use crate::sequences::Sequences;
-use crate::simd::SimdLevel;
 use crate::weights::{Arena, GptqTensors, Matrix, ScalesRef};
 use candle_core::{DType, Device, Tensor};
 use rand::seq::SliceRandom;
@@ -192,7 +191,7 @@ fn weights_are_dequantised_exactly() {
         for ((n, k), group) in [((32, 32), 32), ((96, 160), 64), ((64, 224), 224)] {
             for f16_scales in [true, false] {
                 let matrix = quantized(bits, (n, k), group, false, f16_scales, 7);
-                let expected = matrix.to_row_major(SimdLevel::detect());
+                let expected = matrix.to_row_major();
                 let expected = Tensor::from_vec(expected, (n, k), &Device::Cpu).unwrap();
                 for a in devices() {
                     let q = Quantized::upload(&matrix, &a).unwrap();

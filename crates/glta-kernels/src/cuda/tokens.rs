@@ -40,6 +40,16 @@ fn tiles(starts: &[usize], most: usize) -> Vec<u32> {
 }
 
 impl Tokens {
+    /// Number of tokens.
+    pub(super) fn len(&self) -> usize {
+        self.positions.elem_count()
+    }
+
+    /// Number of sequences.
+    pub(super) fn sequence_count(&self) -> usize {
+        self.starts.elem_count() - 1
+    }
+
     pub(super) fn upload(cuda: &Cuda, sequences: &Sequences, rotary: &Arc<Rotary>) -> Result<Self> {
         let (starts, positions) = (sequences.starts(), sequences.positions());
         let [tiles, matrix_tiles] = [TILE, MATRIX_TILE].map(|most| tiles(starts, most));

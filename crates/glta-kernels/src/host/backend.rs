@@ -6,7 +6,11 @@ use super::rotary::{Rope, Rotary};
 use super::rows::{Pack, Unpack};
 use super::storage::with_f32;
 use super::swiglu::SwiGlu;
+use crate::arguments::{
+    check_caches, check_ids, check_positions, check_rotated, expect_shape, rotary_positions,
+};
 use crate::backend::{Backend, Weight};
+use crate::cpu::keys::KeyBlock;
 use crate::error::{Error, Result};
 use crate::heads::Heads;
 use crate::pool;
@@ -51,19 +55,17 @@ impl Host {
         Ok(SwiGlu { width: width / 2, level: self.level })
     }
 
+    /// Attention of a projection, whose shape it checks.
     fn attention<'a>(
         &self,
+        qkv: &Tensor,
         heads: Heads,
         tokens: &'a Tokens,
-        layer: usize,
-        shared: Option<&'a Keys>,
-    ) -> Attention<'a> {
-        Attention {
-            heads,
-            level: self.level,
-            starts: tokens.sequences.starts(),
-            shared: shared.map(|keys| &keys.layers[layer]),
-        }
+        shared: Option<&'a KeyBlock>,
+    ) -> Result<Attention<'a>> {
+        heads.validate()?;
+        heads.expect_projection(qkv, tokens.sequences.tokens())?;
+        Ok(Attention { heads, level: self.level, starts: tokens.sequences.starts(), shared })
     }
 }
 
@@ -92,8 +94,8 @@ impl Backend for Host {
         Some(self.level)
     }
 
-    fn check(&self, _: Heads) -> Result<()> {
-        Ok(())
+    fn check(&self, heads: Heads) -> Result<()> {
+        heads.validate()
     }
 
     fn run<R: Send>(&self, tokens: Option<usize>, work: impl FnOnce() -> R + Send) -> R {
@@ -104,7 +106,7 @@ impl Backend for Host {
     }
 
     fn linear(&self, parts: Vec<Weight>) -> Result<Linear> {
-        Ok(Linear::new(parts, self.level, self.precision))
+        Linear::new(parts, self.level, self.precision)
     }
 
     fn output_layer(&self, matrix: Arc<Matrix>) -> Result<Linear> {
@@ -120,10 +122,12 @@ impl Backend for Host {
     }
 
     fn embedding(&self, table: &Arc<Matrix>) -> Result<Arc<Matrix>> {
+        table.expect_dense()?;
         Ok(Arc::clone(table))
     }
 
     fn embed(&self, table: &Arc<Matrix>, ids: &[u32]) -> Result<Tensor> {
+        check_ids(ids, table.outputs())?;
         let hidden = table.inputs();
         let mut out = vec![0.0; ids.len() * hidden];
         for (&id, row) in ids.iter().zip(out.chunks_exact_mut(hidden)) {
@@ -132,19 +136,25 @@ impl Backend for Host {
         Ok(Tensor::from_vec(out, (ids.len(), hidden), &Device::Cpu)?)
     }
 
-    fn rotary(&self, cos: Vec<f32>, sin: Vec<f32>, _: usize) -> Result<Rotary> {
-        Ok(Rotary { cos, sin })
+    fn rotary(&self, cos: Vec<f32>, sin: Vec<f32>, half: usize) -> Result<Rotary> {
+        let positions = rotary_positions(&cos, &sin, half)?;
+        Ok(Rotary { cos, sin, positions })
     }
 
     fn tokens(&self, sequences: &Arc<Sequences>, rotary: &Arc<Rotary>) -> Result<Tokens> {
+        check_positions(rotary.positions, sequences.context())?;
         Ok(Tokens { sequences: Arc::clone(sequences), rotary: Arc::clone(rotary) })
     }
 
     fn pack(&self, x: &Tensor, sequences: &Sequences) -> Result<Tensor> {
+        let (rows, seq, _) = x.dims3()?;
+        sequences.expect_padded(rows, seq)?;
         Ok(x.contiguous()?.apply_op1_no_bwd(&Pack(sequences))?)
     }
 
     fn unpack(&self, x: &Tensor, sequences: &Sequences, seq: usize) -> Result<Tensor> {
+        sequences.expect_padded(sequences.len(), seq)?;
+        expect_shape("the packed tokens", x, sequences.tokens(), x.dim(1)?)?;
         Ok(x.apply_op1_no_bwd(&Unpack { sequences, seq })?)
     }
 
@@ -153,10 +163,15 @@ impl Backend for Host {
     }
 
     fn swiglu_backward(&self, gate_up: &Tensor, dh: &Tensor) -> Result<Tensor> {
-        self.swiglu(gate_up)?.backward(gate_up, dh)
+        let op = self.swiglu(gate_up)?;
+        expect_shape("the gradient of the activation", dh, gate_up.dim(0)?, op.width)?;
+        op.backward(gate_up, dh)
     }
 
     fn rotate(&self, qkv: &Tensor, heads: Heads, tokens: &Tokens, inverse: bool) -> Result<()> {
+        heads.expect_projection(qkv, tokens.sequences.tokens())?;
+        let Rotary { cos, positions: rows, .. } = &*tokens.rotary;
+        check_rotated(cos.len() / (*rows).max(1), heads.dim)?;
         let positions = tokens.sequences.positions();
         Rope { heads, positions, table: &tokens.rotary, inverse }.apply(qkv)
     }
@@ -169,7 +184,8 @@ impl Backend for Host {
         layer: usize,
         shared: Option<&Keys>,
     ) -> Result<(Tensor, ())> {
-        Ok((self.attention(heads, tokens, layer, shared).forward(qkv)?, ()))
+        let shared = shared.map(|keys| keys.block(layer, heads, false)).transpose()?;
+        Ok((self.attention(qkv, heads, tokens, shared)?.forward(qkv)?, ()))
     }
 
     fn attention_backward(
@@ -182,14 +198,26 @@ impl Backend for Host {
         layer: usize,
         shared: Option<&Keys>,
     ) -> Result<Tensor> {
-        self.attention(heads, tokens, layer, shared).backward(qkv, d_out)
+        let shared = shared.map(|keys| keys.block(layer, heads, true)).transpose()?;
+        let width = heads.queries * heads.dim;
+        expect_shape("the gradient of attention", d_out, tokens.sequences.tokens(), width)?;
+        self.attention(qkv, heads, tokens, shared)?.backward(qkv, d_out)
     }
 
     fn keys(&self, layers: usize, heads: Heads, differentiable: bool) -> Keys {
         Keys::new(layers, heads, differentiable)
     }
 
-    fn caches<'a>(&self, _: &Sequences, keys: Vec<&'a mut Keys>) -> Result<Vec<&'a mut Keys>> {
+    fn fits(&self, keys: &Keys, layers: usize, heads: Heads) -> bool {
+        keys.fits(layers, heads)
+    }
+
+    fn caches<'a>(
+        &self,
+        sequences: &Sequences,
+        keys: Vec<&'a mut Keys>,
+    ) -> Result<Vec<&'a mut Keys>> {
+        check_caches(keys.len(), sequences.len())?;
         Ok(keys)
     }
 
@@ -202,6 +230,12 @@ impl Backend for Host {
         layer: usize,
         shared: Option<&Keys>,
     ) -> Result<Tensor> {
+        let shared = shared.map(|keys| keys.block(layer, heads, false)).transpose()?;
+        let attention = self.attention(qkv, heads, tokens, shared)?;
+        check_caches(caches.len(), tokens.sequences.len())?;
+        for keys in caches.iter() {
+            keys.block(layer, heads, false)?;
+        }
         let starts = tokens.sequences.starts();
         let stride = heads.stride();
         with_f32(qkv, |qkv| {
@@ -211,6 +245,6 @@ impl Backend for Host {
             }
         })?;
         let cached: Vec<_> = caches.iter().map(|keys| &keys.layers[layer]).collect();
-        self.attention(heads, tokens, layer, shared).forward_cached(qkv, &cached)
+        attention.forward_cached(qkv, &cached)
     }
 }

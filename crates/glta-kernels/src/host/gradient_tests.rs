@@ -94,7 +94,8 @@ fn linear_with_and_without_quantisation() {
             vec![(matrix(45, 70, 1), Some(bias)), (matrix(32, 70, 2), None)],
             level,
             Precision::F32,
-        );
+        )
+        .unwrap();
         for rows in [1, 5, 14] {
             let x = random((rows, 70), 3);
             let residual = random((rows, 77), 4);
@@ -110,6 +111,7 @@ fn rope_backwards_is_its_transpose() {
     let table = Rotary {
         cos: angles.iter().map(|a| a.cos()).collect(),
         sin: angles.iter().map(|a| a.sin()).collect(),
+        positions: 10,
     };
     let positions = [0, 3, 9];
     let apply = |x: &Tensor, inverse| {

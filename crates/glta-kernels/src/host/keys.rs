@@ -1,6 +1,6 @@
 use crate::backend;
 use crate::cpu::keys::KeyBlock;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::heads::Heads;
 
 /// Keys and values of one sequence, a block for each layer.
@@ -13,6 +13,30 @@ impl Keys {
     pub(crate) fn new(layers: usize, heads: Heads, differentiable: bool) -> Self {
         let block = KeyBlock::new(heads.keys, heads.dim, differentiable);
         Self { layers: vec![block; layers] }
+    }
+
+    /// Whether it was made for so many layers of this shape.
+    pub(crate) fn fits(&self, layers: usize, heads: Heads) -> bool {
+        self.layers.len() == layers
+            && self.layers.iter().all(|block| block.is_for(heads.keys, heads.dim))
+    }
+
+    /// The block of a layer; `differentiable` for one that a derivative reads.
+    pub(crate) fn block(
+        &self,
+        layer: usize,
+        heads: Heads,
+        differentiable: bool,
+    ) -> Result<&KeyBlock> {
+        match self.layers.get(layer) {
+            Some(block) if block.is_for(heads.keys, heads.dim) => {
+                if differentiable && !block.is_differentiable() {
+                    return Err(Error::Input("the shared keys are not differentiable".into()));
+                }
+                Ok(block)
+            }
+            _ => Err(Error::Input(format!("the keys have no layer {layer} of {heads:?}"))),
+        }
     }
 }
 
@@ -28,10 +52,5 @@ impl backend::Keys for Keys {
     fn reserve(&mut self, tokens: usize) -> Result<()> {
         self.layers.iter_mut().for_each(|block| block.reserve(tokens));
         Ok(())
-    }
-
-    fn fits(&self, layers: usize, heads: Heads) -> bool {
-        self.layers.len() == layers
-            && self.layers.iter().all(|block| block.is_for(heads.keys, heads.dim))
     }
 }

@@ -1,4 +1,5 @@
 use super::storage::f32_slice;
+use crate::arguments::Sizes;
 use crate::backend::{self, Weight};
 use crate::cpu::left::LeftTiles;
 use crate::cpu::matmul::{self, Addends, Part};
@@ -23,8 +24,7 @@ pub struct Linear {
     /// Indices of the matrices that store their inputs in the same order.
     classes: Vec<Vec<usize>>,
     bias: Option<Vec<f32>>,
-    inputs: usize,
-    outputs: usize,
+    sizes: Sizes,
     level: SimdLevel,
     /// What the left operands are rounded to.
     forward: Element,
@@ -33,21 +33,14 @@ pub struct Linear {
 
 impl Linear {
     /// Fuses matrices of the same number of inputs, each with its bias.
-    pub(crate) fn new(parts: Vec<Weight>, level: SimdLevel, precision: Precision) -> Self {
-        let inputs = parts.first().map_or(0, |(m, _)| m.k);
-        let (mut columns, mut outputs) = (Vec::new(), 0);
-        for (matrix, _) in &parts {
-            assert_eq!(matrix.k, inputs, "fused layers read the same input");
-            columns.push(outputs);
-            outputs += matrix.n;
-        }
-        let mut bias = None;
-        for ((matrix, part), &column) in parts.iter().zip(&columns) {
-            if let Some(part) = part {
-                bias.get_or_insert_with(|| vec![0.0; outputs])[column..column + matrix.n]
-                    .copy_from_slice(part);
-            }
-        }
+    pub(crate) fn new(parts: Vec<Weight>, level: SimdLevel, precision: Precision) -> Result<Self> {
+        let (sizes, bias) = Sizes::fused(&parts)?;
+        let mut column = 0;
+        let columns = parts.iter().map(|(matrix, _)| {
+            column += matrix.n;
+            column - matrix.n
+        });
+        let columns = columns.collect();
         let matrices: Vec<Arc<Matrix>> = parts.into_iter().map(|(m, _)| m).collect();
         let mut classes: Vec<Vec<usize>> = Vec::new();
         for (i, matrix) in matrices.iter().enumerate() {
@@ -64,48 +57,38 @@ impl Linear {
             None => (Element::Single, Element::Single),
             Some(distance) => (Element::Pair { distance }, Element::Pair { distance: 1 }),
         };
-        Self { matrices, columns, classes, bias, inputs, outputs, level, forward, backward }
+        Ok(Self { matrices, columns, classes, bias, sizes, level, forward, backward })
     }
 
     fn parts(&self, class: &[usize]) -> Vec<Part<'_>> {
         class.iter().map(|&i| Part { matrix: &self.matrices[i], column: self.columns[i] }).collect()
     }
 
-    fn forward_cpu(
-        &self,
-        x: &[f32],
-        residual: Option<&[f32]>,
-    ) -> CandleResult<(CpuStorage, Shape)> {
-        let rows = x.len() / self.inputs;
-        let len = rows * self.outputs;
-        if rows * self.inputs != x.len() || residual.is_some_and(|r| r.len() != len) {
-            candle_core::bail!("linear: input of {} elements, {} inputs", x.len(), self.inputs);
-        }
+    /// Of arguments that were checked.
+    fn forward_cpu(&self, x: &[f32], residual: Option<&[f32]>) -> (CpuStorage, Shape) {
+        let Sizes { inputs, outputs } = self.sizes;
+        let rows = x.len() / inputs;
+        let len = rows * outputs;
         let addends = Addends { bias: self.bias.as_deref(), residual };
         let y = filled(len, |y| {
             for class in &self.classes {
                 let parts = self.parts(class);
                 let order = parts[0].matrix.gather.as_ref().map(|g| g.as_slice());
-                LeftTiles::with(self.level, x, self.inputs, order, self.forward, |x| {
+                LeftTiles::with(self.level, x, inputs, order, self.forward, |x| {
                     // SAFETY: `y` has room for all rows; every column belongs
                     // to one part.
-                    unsafe { matmul::forward(self.level, &parts, x, y, self.outputs, addends) }
+                    unsafe { matmul::forward(self.level, &parts, x, y, outputs, addends) }
                 });
             }
         });
-        Ok((CpuStorage::F32(y), (rows, self.outputs).into()))
+        (CpuStorage::F32(y), (rows, outputs).into())
     }
 
-    fn backward_cpu(&self, dy: &[f32]) -> CandleResult<(CpuStorage, Shape)> {
-        let rows = dy.len() / self.outputs;
-        if rows * self.outputs != dy.len() {
-            candle_core::bail!(
-                "linear: gradient of {} elements, {} outputs",
-                dy.len(),
-                self.outputs
-            );
-        }
-        let dx = LeftTiles::with(self.level, dy, self.outputs, None, self.backward, |dy| {
+    /// Of an argument that was checked.
+    fn backward_cpu(&self, dy: &[f32]) -> (CpuStorage, Shape) {
+        let Sizes { inputs, outputs } = self.sizes;
+        let rows = dy.len() / outputs;
+        let dx = LeftTiles::with(self.level, dy, outputs, None, self.backward, |dy| {
             let product = |class: &[usize]| {
                 let parts = self.parts(class);
                 let stored = parts[0].matrix.k_stored;
@@ -119,11 +102,11 @@ impl Linear {
             {
                 return product(class);
             }
-            let mut dx = vec![0.0; rows * self.inputs];
+            let mut dx = vec![0.0; rows * inputs];
             for class in &self.classes {
                 let sorted = product(class);
                 let matrix = &self.matrices[class[0]];
-                dx.par_chunks_exact_mut(self.inputs)
+                dx.par_chunks_exact_mut(inputs)
                     .zip(sorted.par_chunks_exact(matrix.k_stored))
                     .for_each(|(to, from)| match &matrix.gather {
                         None => to.iter_mut().zip(from).for_each(|(to, from)| *to += from),
@@ -138,12 +121,13 @@ impl Linear {
             }
             dx
         });
-        Ok((CpuStorage::F32(dx), (rows, self.inputs).into()))
+        (CpuStorage::F32(dx), (rows, inputs).into())
     }
 }
 
 impl backend::Linear for Linear {
     fn forward(&self, x: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
+        self.sizes.check_forward(x, residual)?;
         let op = Forward(self);
         Ok(match residual {
             None => x.apply_op1_no_bwd(&op)?,
@@ -152,6 +136,7 @@ impl backend::Linear for Linear {
     }
 
     fn backward(&self, dy: &Tensor) -> Result<Tensor> {
+        self.sizes.check_backward(dy)?;
         Ok(dy.apply_op1_no_bwd(&Backward(self))?)
     }
 
@@ -185,7 +170,7 @@ impl CustomOp1 for Forward<'_> {
         "frozen-linear"
     }
     fn cpu_fwd(&self, x: &CpuStorage, l: &Layout) -> CandleResult<(CpuStorage, Shape)> {
-        self.0.forward_cpu(f32_slice(x, l)?, None)
+        Ok(self.0.forward_cpu(f32_slice(x, l)?, None))
     }
 }
 
@@ -200,7 +185,7 @@ impl CustomOp2 for Forward<'_> {
         residual: &CpuStorage,
         lr: &Layout,
     ) -> CandleResult<(CpuStorage, Shape)> {
-        self.0.forward_cpu(f32_slice(x, l)?, Some(f32_slice(residual, lr)?))
+        Ok(self.0.forward_cpu(f32_slice(x, l)?, Some(f32_slice(residual, lr)?)))
     }
 }
 
@@ -209,6 +194,6 @@ impl CustomOp1 for Backward<'_> {
         "frozen-linear-backward"
     }
     fn cpu_fwd(&self, dy: &CpuStorage, l: &Layout) -> CandleResult<(CpuStorage, Shape)> {
-        self.0.backward_cpu(f32_slice(dy, l)?)
+        Ok(self.0.backward_cpu(f32_slice(dy, l)?))
     }
 }

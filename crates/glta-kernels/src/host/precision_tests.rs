@@ -77,8 +77,7 @@ fn products_are_those_of_rounded_inputs() {
         // The second part leaves its last panel partly filled.
         let parts = [(96, 1), (80, 2)].map(|(n, seed)| quantized(bits, n, sym, act_order, seed));
         let outputs = 176;
-        let weights: Vec<f32> =
-            parts.iter().flat_map(|m| m.to_row_major(SimdLevel::Portable)).collect();
+        let weights: Vec<f32> = parts.iter().flat_map(|m| m.to_row_major()).collect();
         // One row, one tile, several tiles, several blocks.
         for rows in [1, 5, 29, 250] {
             let (x, dy) = (random(rows, K), random(rows, outputs));
@@ -95,7 +94,7 @@ fn products_are_those_of_rounded_inputs() {
             }
             for level in SimdLevel::supported() {
                 let fused = parts.iter().map(|m| (Arc::clone(m), None)).collect();
-                let op = Linear::new(fused, level, Precision::Bf16);
+                let op = Linear::new(fused, level, Precision::Bf16).unwrap();
                 let got = run(&x, K, |x| op.forward(x, None).unwrap());
                 assert!(error(&got, &y) < 1e-6, "{level:?}: {:e}", error(&got, &y));
                 let got = run(&dy, outputs, |dy| op.backward(dy).unwrap());
@@ -112,7 +111,7 @@ fn a_row_is_the_same_alone_and_in_a_batch() {
     for level in SimdLevel::supported() {
         for (bits, sym) in [(4, true), (4, false), (2, true)] {
             let parts = vec![(quantized(bits, 96, sym, false, 3), None)];
-            let op = Linear::new(parts, level, Precision::Bf16);
+            let op = Linear::new(parts, level, Precision::Bf16).unwrap();
             let x = random(250, K);
             let all = run(&x, K, |x| op.forward(x, None).unwrap());
             for (x, y) in x.chunks(K).zip(all.chunks(96)).step_by(31) {
@@ -133,7 +132,8 @@ fn other_widths_stay_with_f32() {
         let matrix = quantized(bits, 96, false, false, 4);
         let x = random(5, K);
         let [a, b] = [Precision::F32, Precision::Bf16].map(|precision| {
-            let op = Linear::new(vec![(Arc::clone(&matrix), None)], SimdLevel::detect(), precision);
+            let op = Linear::new(vec![(Arc::clone(&matrix), None)], SimdLevel::detect(), precision)
+                .unwrap();
             run(&x, K, |x| op.forward(x, None).unwrap())
         });
         assert_eq!(a, b);
@@ -144,7 +144,8 @@ fn other_widths_stay_with_f32() {
 fn nan_and_infinity_are_not_hidden() {
     for level in SimdLevel::supported() {
         let op =
-            Linear::new(vec![(quantized(4, 96, true, false, 5), None)], level, Precision::Bf16);
+            Linear::new(vec![(quantized(4, 96, true, false, 5), None)], level, Precision::Bf16)
+                .unwrap();
         for rows in [1, 5] {
             for bad in [f32::NAN, f32::from_bits(0x7f80_0001), f32::INFINITY, f32::MAX] {
                 let mut x = random(rows, K);

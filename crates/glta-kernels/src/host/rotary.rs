@@ -8,6 +8,7 @@ use candle_core::{CpuStorage, InplaceOp1, Layout, Result as CandleResult, Tensor
 pub struct Rotary {
     pub(crate) cos: Vec<f32>,
     pub(crate) sin: Vec<f32>,
+    pub(crate) positions: usize,
 }
 
 /// Rotary position embedding of the query and key heads of a fused projection.

@@ -105,7 +105,8 @@ impl Matrix {
     }
 
     /// The whole weight as `(n, k)`, row-major.
-    pub fn to_row_major(&self, level: SimdLevel) -> Vec<f32> {
+    pub fn to_row_major(&self) -> Vec<f32> {
+        let level = SimdLevel::detect();
         let mut out = vec![0.0; self.n * self.k];
         let mut rows = vec![0.0; MAX_SEGMENT * PANEL];
         for panel in 0..self.n_panels() {

@@ -1,4 +1,5 @@
 use super::buffer::Buffer;
+use crate::error::{Error, Result};
 use crate::panel::PANEL;
 use half::{bf16, f16};
 use std::sync::Arc;
@@ -111,6 +112,14 @@ impl Matrix {
         values + self.gather.as_ref().map_or(0, |g| g.len() * 4)
     }
 
+    /// Refuses a quantised matrix where a table of rows is needed.
+    pub(crate) fn expect_dense(&self) -> Result<()> {
+        if self.is_packed() {
+            return Err(Error::Input("an embedding table cannot be quantised".into()));
+        }
+        Ok(())
+    }
+
     /// Number of outputs.
     pub fn outputs(&self) -> usize {
         self.n
@@ -126,6 +135,7 @@ impl Matrix {
     /// # Panics
     /// A quantised matrix; no such output.
     pub fn dense_row(&self, n: usize, out: &mut [f32]) {
+        assert!(n < self.n, "there is no output {n} of {}", self.n);
         let at = |k: usize| (n / PANEL * self.k + k) * PANEL + n % PANEL;
         let Storage::Dense(data) = &self.storage else {
             unreachable!("embedding tables are dense");

@@ -48,8 +48,19 @@ impl GptqTensors<'_> {
                 supported: "2, 3, 4 and 8",
             });
         }
-        let fills_words = |fields: usize| (fields * bits).is_multiple_of(32);
-        if !fills_words(self.k) || !fills_words(self.n) {
+        if self.g_idx.len() != self.k {
+            return Err(Error::Input(format!(
+                "g_idx has {} elements, not {}",
+                self.g_idx.len(),
+                self.k
+            )));
+        }
+        let product = |a: usize, b: usize| {
+            let large = || Error::Input(format!("{a} x {b} elements of a weight are too many"));
+            a.checked_mul(b).ok_or_else(large)
+        };
+        let (input_bits, output_bits) = (product(self.k, bits)?, product(self.n, bits)?);
+        if !input_bits.is_multiple_of(32) || !output_bits.is_multiple_of(32) {
             return Err(Error::Input(format!(
                 "{} inputs and {} outputs of {bits} bits do not fill whole 32-bit words",
                 self.k, self.n
@@ -60,10 +71,9 @@ impl GptqTensors<'_> {
             ScalesRef::F32(scales) => scales.len(),
         };
         for (name, len, expected) in [
-            ("qweight", self.qweight.len(), self.k * bits / 32 * self.n),
-            ("qzeros", self.qzeros.len(), self.n_groups * (self.n * bits / 32)),
-            ("scales", scales, self.n_groups * self.n),
-            ("g_idx", self.g_idx.len(), self.k),
+            ("qweight", self.qweight.len(), product(input_bits / 32, self.n)?),
+            ("qzeros", self.qzeros.len(), product(self.n_groups, output_bits / 32)?),
+            ("scales", scales, product(self.n_groups, self.n)?),
         ] {
             if len != expected {
                 return Err(Error::Input(format!("{name} has {len} elements, not {expected}")));

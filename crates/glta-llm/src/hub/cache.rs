@@ -1,5 +1,6 @@
+use super::cancel::check_cancelled;
 use super::client::{Metadata, check_commit};
-use super::{plan, proceed};
+use super::plan;
 use crate::checkpoint::INDEX;
 use crate::error::{Error, Result};
 use glta_core::write_whole;
@@ -80,7 +81,7 @@ impl RepoCache {
         loop {
             match file.try_lock() {
                 Ok(()) => return Ok(file),
-                Err(TryLockError::WouldBlock) => proceed(on_wait())?,
+                Err(TryLockError::WouldBlock) => check_cancelled(on_wait())?,
                 Err(TryLockError::Error(error)) => return Err(Error::io(&path)(error)),
             }
             std::thread::sleep(Duration::from_millis(100));

@@ -26,6 +26,7 @@
 //! same file wait for each other.
 
 mod cache;
+mod cancel;
 mod client;
 mod options;
 mod plan;
@@ -38,6 +39,7 @@ use crate::error::{Error, Result};
 use crate::model::Llama;
 use crate::options::LlamaOptions;
 use cache::RepoCache;
+use cancel::check_cancelled;
 use candle_core::Device;
 use client::{Client, Metadata};
 use hf_hub::{Repo, RepoType};
@@ -186,14 +188,7 @@ impl Fetcher {
             transfer::fetch(&self.client, &self.path(name), metadata, &blob, on_bytes)?;
         }
         self.cache.link(&self.commit, name, &metadata.etag)?;
-        proceed(on_bytes(metadata.size))
-    }
-}
-
-fn proceed(answer: ControlFlow<()>) -> Result<()> {
-    match answer {
-        ControlFlow::Continue(()) => Ok(()),
-        ControlFlow::Break(()) => Err(Error::Cancelled),
+        check_cancelled(on_bytes(metadata.size))
     }
 }
 

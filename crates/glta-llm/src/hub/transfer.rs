@@ -1,5 +1,5 @@
+use super::cancel::check_cancelled;
 use super::client::{Client, Failure, Metadata, content_length, text_header};
-use super::proceed;
 use crate::error::{Error, Result};
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};
@@ -117,7 +117,7 @@ fn attempt(
     let mut body = answer.response.body_mut().as_reader();
     let mut buffer = vec![0; 1 << 17];
     loop {
-        proceed(on_bytes(have)).map_err(Failure::fatal)?;
+        check_cancelled(on_bytes(have)).map_err(Failure::fatal)?;
         let read = match body.read(&mut buffer) {
             Ok(read) => read,
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,

@@ -1,8 +1,8 @@
 //! The GPTQ algorithm on one linear layer (Frantar et al., 2023, algorithm 1).
 
 use super::cholesky::inverse_upper_factor;
+use super::options::QuantizeOptions;
 use crate::error::{Error, Result};
-use crate::quantize::QuantizeOptions;
 use half::f16;
 use rayon::prelude::*;
 

@@ -2,78 +2,27 @@
 
 mod cholesky;
 mod gptq;
+mod options;
 mod writer;
 
-use crate::config::{CheckpointFormat, LlamaConfig, QuantizeConfig};
+use crate::config::LlamaConfig;
 use crate::error::{Error, Result};
 use crate::layer::heads;
 use crate::load::Loader;
 use crate::rotary::RotaryCache;
 use candle_core::Tensor;
+use glta_core::report;
 use glta_kernels::{
     Backend, GptqTensors, Heads, Host, Linear, Matrix, Norm, Precision, ScalesRef, Sequences,
-    SimdLevel,
 };
 use gptq::{QuantizedLinear, quantize_linear};
 use half::f16;
+pub use options::QuantizeOptions;
 use safetensors::Dtype;
-use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use writer::Writer;
-
-/// How a checkpoint is quantised.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct QuantizeOptions {
-    /// Bits per weight: 2, 3, 4 or 8.
-    pub bits: u32,
-    /// Inputs that share a scale and a zero point; `None` for all.
-    pub group_size: Option<usize>,
-    /// Round columns in the order of their activations across groups: a little
-    /// more accurate, but inputs have to be gathered when the model runs.
-    /// Without it the order is by groups, and the file keeps plain groups.
-    pub desc_act: bool,
-    /// Zero points in the middle of the range.
-    pub sym: bool,
-    /// Added to the diagonal of the Hessian, as a share of its mean.
-    pub damp_percent: f64,
-}
-
-impl Default for QuantizeOptions {
-    fn default() -> Self {
-        Self { bits: 4, group_size: Some(128), desc_act: false, sym: true, damp_percent: 0.05 }
-    }
-}
-
-impl QuantizeOptions {
-    /// Checks the fields.
-    ///
-    /// # Errors
-    /// The first field that cannot work.
-    pub fn validate(&self) -> Result<()> {
-        self.config().validate()?;
-        if !(self.damp_percent > 0.0 && self.damp_percent < 1.0) {
-            return Err(Error::Config {
-                field: "damp_percent",
-                message: format!("{} is not in (0, 1)", self.damp_percent),
-            });
-        }
-        Ok(())
-    }
-
-    fn config(&self) -> QuantizeConfig {
-        QuantizeConfig {
-            bits: self.bits,
-            group_size: self.group_size,
-            desc_act: self.desc_act,
-            sym: self.sym,
-            checkpoint_format: CheckpointFormat::V1,
-            lm_head: false,
-        }
-    }
-}
 
 /// One quantised linear layer.
 #[derive(Clone, Debug)]
@@ -237,7 +186,7 @@ impl Job<'_> {
             let prefix = format!("model.layers.{layer}.{module}");
             let (matrix, bias) =
                 self.loader.linear(&prefix, n, k, has_bias, self.config.quantization.as_ref())?;
-            let weight = matrix.to_row_major(SimdLevel::detect());
+            let weight = matrix.to_row_major();
             let run = || quantize_linear(&weight, n, k, &hessian, self.options);
             let quantized = self.loader.backend.run(None, run)?;
             if let Some(bias) = &bias {
@@ -251,9 +200,7 @@ impl Job<'_> {
                 module,
                 relative_error: quantized.relative_error,
             };
-            if progress(&event).is_break() {
-                return Err(Error::Cancelled);
-            }
+            report(progress, &event)?;
         }
         Ok(self.loader.backend.linear(parts)?)
     }
@@ -389,7 +336,7 @@ mod tests {
                 g_idx: &[0; 32],
             };
             let weight = Matrix::quantized(&Arena::default(), &tensors).unwrap();
-            let weight = weight.to_row_major(SimdLevel::detect());
+            let weight = weight.to_row_major();
             let read: Vec<u8> = weight.chunks(k).map(|row| -row[0] as u8).collect();
             prop_assert_eq!(read, zeros);
         }

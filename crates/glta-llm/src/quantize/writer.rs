@@ -1,4 +1,4 @@
-use super::QuantizeOptions;
+use super::options::QuantizeOptions;
 use crate::checkpoint::INDEX;
 use crate::config::read_object;
 use crate::error::{Error, Result};

@@ -1,0 +1,55 @@
+use crate::config::{CheckpointFormat, QuantizeConfig};
+use crate::error::{Error, Result};
+use serde::{Deserialize, Serialize};
+
+/// How a checkpoint is quantised.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct QuantizeOptions {
+    /// Bits per weight: 2, 3, 4 or 8.
+    pub bits: u32,
+    /// Inputs that share a scale and a zero point; `None` for all.
+    pub group_size: Option<usize>,
+    /// Round columns in the order of their activations across groups: a little
+    /// more accurate, but inputs have to be gathered when the model runs.
+    /// Without it the order is by groups, and the file keeps plain groups.
+    pub desc_act: bool,
+    /// Zero points in the middle of the range.
+    pub sym: bool,
+    /// Added to the diagonal of the Hessian, as a share of its mean.
+    pub damp_percent: f64,
+}
+
+impl Default for QuantizeOptions {
+    fn default() -> Self {
+        Self { bits: 4, group_size: Some(128), desc_act: false, sym: true, damp_percent: 0.05 }
+    }
+}
+
+impl QuantizeOptions {
+    /// Checks the fields.
+    ///
+    /// # Errors
+    /// The first field that cannot work.
+    pub fn validate(&self) -> Result<()> {
+        self.config().validate()?;
+        if !(self.damp_percent > 0.0 && self.damp_percent < 1.0) {
+            return Err(Error::Config {
+                field: "damp_percent",
+                message: format!("{} is not in (0, 1)", self.damp_percent),
+            });
+        }
+        Ok(())
+    }
+
+    pub(super) fn config(&self) -> QuantizeConfig {
+        QuantizeConfig {
+            bits: self.bits,
+            group_size: self.group_size,
+            desc_act: self.desc_act,
+            sym: self.sym,
+            checkpoint_format: CheckpointFormat::V1,
+            lm_head: false,
+        }
+    }
+}
