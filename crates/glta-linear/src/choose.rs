@@ -10,7 +10,7 @@ use crate::{
     Ease, EaseConfig, Error, LinearConfig, LinearModel, LinearReport, Result, SideInformation,
 };
 
-/// [`LinearModel::fit`] starts to solve for the weights under another setting.
+/// [`LinearModel::fit`] begins to fit the next setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LinearStep {

@@ -22,8 +22,8 @@ pub struct LinearConfig {
     /// in the mean. Use 0, the default, for a catalogue that does not grow; new items
     /// rank low then.
     pub new_items: f64,
-    /// Refuse more items than this: the matrix takes `4 · items²` bytes,
-    /// `16 · items²` while it is fitted.
+    /// Refuse more items than this: the matrix takes `4 · items²` bytes, and as much again
+    /// with text vectors; `16 · items²` while it is fitted, `20 · items²` with text vectors.
     pub max_items: usize,
 }
 

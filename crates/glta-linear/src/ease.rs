@@ -128,13 +128,7 @@ impl Ease {
     ) -> Result<Self> {
         config.validate()?;
         let items = train.n_items();
-        if items > config.max_items {
-            return Err(Error::TooManyItems {
-                items,
-                limit: config.max_items,
-                gigabytes: 16.0 * (items as f64).powi(2) / 1e9,
-            });
-        }
+        check_items(items, config.max_items, 16.0)?;
         let mut gram = gram(train, config.l2);
         if let Some(side) = side.filter(|side| side.weight > 0.0) {
             let vectors =
@@ -284,6 +278,14 @@ impl Scorer for Ease {
         }
         Ok(())
     }
+}
+
+/// Refuses matrices over more items than `limit`. Fitting takes `bytes · items²`.
+pub(crate) fn check_items(items: usize, limit: usize, bytes: f64) -> Result<()> {
+    if items <= limit {
+        return Ok(());
+    }
+    Err(Error::TooManyItems { items, limit, gigabytes: bytes * (items as f64).powi(2) / 1e9 })
 }
 
 /// The upper triangle, by rows, of `XᵀX + λI`: to faer, which stores columns,

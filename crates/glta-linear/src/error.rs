@@ -16,20 +16,20 @@ pub enum Error {
     },
     /// A dense item-item matrix would not fit.
     #[error(
-        "EASE needs a dense matrix over all items: {items} items take {gigabytes:.1} GB while it \
-         is fitted, the limit `max_items` is {limit}; raise it if that much memory is there, or \
-         filter rare items"
+        "{items} items are more than `max_items` allows, which is {limit}: a dense matrix over all \
+         items takes {gigabytes:.1} GB while it is fitted; raise `max_items` if that much memory \
+         is there, or filter rare items"
     )]
     TooManyItems {
         /// Number of items.
         items: usize,
-        /// The configured limit.
+        /// The configured `max_items`.
         limit: usize,
         /// Memory while fitting.
         gigabytes: f64,
     },
     /// The regularised Gram matrix is not positive definite in floating point.
-    #[error("EASE cannot invert the item-item matrix at `l2` {l2}: raise it")]
+    #[error("the item-item matrix cannot be inverted at an `l2` of {l2}: raise `l2`")]
     NotPositiveDefinite {
         /// The configured regularisation.
         l2: f64,

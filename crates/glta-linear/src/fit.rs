@@ -5,6 +5,7 @@ use glta_data::{Interactions, Split};
 use ndarray::ArrayView2;
 
 use crate::choose::{LinearStep, Solver};
+use crate::ease::check_items;
 use crate::model::similarities;
 use crate::temperature::temperature;
 use crate::{LinearConfig, LinearModel, Result};
@@ -30,6 +31,9 @@ impl LinearModel {
         progress: &mut dyn Progress<LinearStep>,
     ) -> Result<Self> {
         config.validate()?;
+        // Before the similarities of the text vectors, a matrix over all items too.
+        let bytes = if vectors.is_some() { 20.0 } else { 16.0 };
+        check_items(train.n_items(), config.max_items, bytes)?;
         let valid = valid.filter(|valid| !valid.is_empty());
         let text = vectors.map(|v| similarities(v, train)).transpose()?;
         let growing = valid.filter(|_| config.new_items > 0.0);

@@ -9,7 +9,7 @@ use crate::{LinearModel, Result};
 const CALIBRATED: usize = 512;
 
 /// The factor under which half of some users' items, scored without those users, have
-/// the largest likelihood given the other half. The model's own is still 1.
+/// the largest likelihood given the other half. `model` must have temperature 1.
 pub(crate) fn temperature(model: &LinearModel, train: &Interactions, seed: u64) -> Result<f32> {
     // The purpose is part of the seed: another text gives another temperature.
     let mut random = stream(seed, "kernel temperature", &[]);

@@ -165,6 +165,13 @@ fn cancelling_and_what_cannot_work_are_errors() {
     let other = array![[1.0, 0.0]];
     let message = fit(Some(other.view()), &config).unwrap_err().to_string();
     assert!(message.contains("1 for 8"), "{message}");
+    let few = LinearConfig { max_items: 7, ..config.clone() };
+    // Before anything is computed from the vectors, which do not fit either.
+    for texts in [None, Some(other.view())] {
+        let error = fit(texts, &few).unwrap_err();
+        assert!(matches!(error, Error::TooManyItems { items: 8, limit: 7, .. }), "{error}");
+        assert!(error.to_string().contains("`max_items`"), "{error}");
+    }
     let none = LinearConfig { l2: Vec::new(), ..config };
     assert!(matches!(fit(None, &none), Err(Error::Config { .. })));
 }
