@@ -1,4 +1,4 @@
-//! What a run leaves in its folder, as a model: building it and loading it.
+//! Builds a model and loads it from a run's folder.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -31,9 +31,10 @@ pub(crate) fn used_language(
         let wanted = config.llm.layers.unwrap_or(writer.config().num_hidden_layers);
         if layers != wanted {
             return Err(Error::Config {
-                field: "llm.layers",
+                field: "llm.layers".into(),
                 problem: format!(
-                    "the run uses {wanted} layers of the language model, but the one given was loaded with {layers}; load it with the run's `llm` options"
+                    "the run uses {wanted} layers of the language model, but the one given was \
+                     loaded with {layers}; load it with the run's `llm` options"
                 ),
             });
         }

@@ -34,7 +34,7 @@ pub enum Error {
     #[error("configuration: {field}: {problem}")]
     Config {
         /// The field, such as `model.slots`.
-        field: &'static str,
+        field: String,
         /// What is wrong and what is allowed.
         problem: String,
     },

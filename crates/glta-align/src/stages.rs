@@ -39,7 +39,7 @@ impl<'a> ItemStage<'a> {
         let per_prompt = config.item_stage.items;
         if items.len() < per_prompt {
             return Err(Error::Config {
-                field: "item_stage.items",
+                field: "item_stage.items".into(),
                 problem: format!(
                     "{per_prompt} items in a prompt, but only {} have training interactions",
                     items.len()

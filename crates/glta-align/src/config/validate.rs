@@ -16,13 +16,13 @@ impl Config {
         share("texts.max_share", self.texts.max_share, 0.0, 1.0)?;
         share("texts.dropout", self.texts.dropout, 0.0, 1.0)?;
         if model.linear {
-            self.linear.validate()?;
+            self.linear.validate().map_err(|error| within("linear", error))?;
             if model.mix.is_empty() {
                 return Err(wrong("model.mix", "at least one value is needed"));
             }
             model.mix.iter().try_for_each(|&value| share("model.mix", value, 0.0, 1e12))?;
         }
-        self.item_text.whiten.validate()?;
+        self.item_text.whiten.validate().map_err(|error| within("item_text.whiten", error))?;
         positive("item_text.vectors.max_tokens", self.item_text.vectors.max_tokens)?;
         positive("texts.max_items", self.texts.max_items)?;
         positive("texts.words", self.texts.words)?;
@@ -82,7 +82,7 @@ impl Config {
             [("user_stage", &self.user_stage.train), ("item_stage", &self.item_stage.train)];
         for (stage, train) in stages {
             train.validate().map_err(|error| match error {
-                Error::Config { field, problem } => wrong(field, format!("of {stage}: {problem}")),
+                Error::Config { field, problem } => wrong(format!("{stage}.{field}"), problem),
                 other => other,
             })?;
         }
@@ -114,8 +114,18 @@ impl TrainConfig {
     }
 }
 
-fn wrong(field: &'static str, problem: impl Into<String>) -> Error {
-    Error::Config { field, problem: problem.into() }
+fn wrong(field: impl Into<String>, problem: impl Into<String>) -> Error {
+    Error::Config { field: field.into(), problem: problem.into() }
+}
+
+/// A bad field of a part of the configuration, by its path from the whole.
+fn within(part: &str, error: glta_linear::Error) -> Error {
+    match error {
+        glta_linear::Error::Config { field, problem, .. } => {
+            wrong(format!("{part}.{field}"), problem)
+        }
+        other => other.into(),
+    }
 }
 
 fn positive(field: &'static str, value: usize) -> Result<()> {
@@ -148,7 +158,7 @@ mod tests {
         assert!(refused(&["model.slots=0"]).contains("model.slots"));
         for stage in ["user_stage", "item_stage"] {
             let message = refused(&[&format!("{stage}.train.batch_size=0")]);
-            assert!(message.contains(stage) && message.contains("batch_size"), "{message}");
+            assert!(message.contains(&format!("{stage}.train.batch_size: ")), "{message}");
         }
         assert!(refused(&["user_stage.hide_max=0.1"]).contains("hide_max"));
         assert!(
@@ -170,7 +180,9 @@ mod tests {
             refused(&["item_stage.slots=description", "model.slot_placement=last"])
                 .contains("slots of their own")
         );
-        assert!(refused(&["linear.l2=[]"]).contains("linear model setting `l2`"));
+        assert!(refused(&["linear.l2=[]"]).contains("configuration: linear.l2: "));
+        let whiten = refused(&["item_text.whiten.components=0"]);
+        assert!(whiten.contains("configuration: item_text.whiten.components: "), "{whiten}");
         assert!(refused(&["model.mix=[]"]).contains("model.mix"));
         assert!(refused(&["model.mix=[-1.0]"]).contains("model.mix"));
         assert!(refused(&["user_stage.train.ema=1.0"]).contains("ema"));
