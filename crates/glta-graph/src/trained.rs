@@ -23,7 +23,7 @@ pub struct EpochReport {
     pub best: bool,
 }
 
-/// What training leaves.
+/// Result of a training run.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Trained {

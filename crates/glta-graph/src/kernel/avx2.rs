@@ -1,6 +1,7 @@
 //! AVX2: two registers are one line.
 
-use super::{AdamRows, AdamStep, Segment, Vector};
+use super::loops::{self, AdamRows, AdamStep, Segment};
+use super::vector::Vector;
 use crate::lines::Line;
 use std::arch::x86_64::{
     __m256, _mm256_add_ps, _mm256_div_ps, _mm256_load_ps, _mm256_mul_ps, _mm256_set1_ps,
@@ -48,20 +49,20 @@ impl Vector for Pair {
 
 #[target_feature(enable = "avx2")]
 pub(super) unsafe fn gather(s: &[Segment], indices: &[u16], src: &[Line], dst: &mut [Line]) {
-    unsafe { super::gather::<Pair>(s, indices, src, dst) }
+    unsafe { loops::gather::<Pair>(s, indices, src, dst) }
 }
 
 #[target_feature(enable = "avx2")]
 pub(super) unsafe fn scatter(s: &[Segment], indices: &[u16], src: &[Line], dst: &mut [Line]) {
-    unsafe { super::scatter::<Pair>(s, indices, src, dst) }
+    unsafe { loops::scatter::<Pair>(s, indices, src, dst) }
 }
 
 #[target_feature(enable = "avx2")]
 pub(super) unsafe fn scale(dst: &mut [Line], factors: &[f32], add: Option<&[Line]>) {
-    unsafe { super::scale::<Pair>(dst, factors, add) }
+    unsafe { loops::scale::<Pair>(dst, factors, add) }
 }
 
 #[target_feature(enable = "avx2")]
 pub(super) unsafe fn adam(step: AdamStep, rows: AdamRows<'_>) {
-    unsafe { super::adam::<Pair>(step, rows) }
+    unsafe { loops::adam::<Pair>(step, rows) }
 }

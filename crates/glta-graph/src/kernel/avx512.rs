@@ -1,6 +1,7 @@
 //! AVX-512: one register is one line.
 
-use super::{AdamRows, AdamStep, Segment, Vector};
+use super::loops::{self, AdamRows, AdamStep, Segment};
+use super::vector::Vector;
 use crate::lines::Line;
 use std::arch::x86_64::{
     __m512, _mm512_add_ps, _mm512_div_ps, _mm512_load_ps, _mm512_mul_ps, _mm512_set1_ps,
@@ -40,20 +41,20 @@ impl Vector for __m512 {
 
 #[target_feature(enable = "avx512f")]
 pub(super) unsafe fn gather(s: &[Segment], indices: &[u16], src: &[Line], dst: &mut [Line]) {
-    unsafe { super::gather::<__m512>(s, indices, src, dst) }
+    unsafe { loops::gather::<__m512>(s, indices, src, dst) }
 }
 
 #[target_feature(enable = "avx512f")]
 pub(super) unsafe fn scatter(s: &[Segment], indices: &[u16], src: &[Line], dst: &mut [Line]) {
-    unsafe { super::scatter::<__m512>(s, indices, src, dst) }
+    unsafe { loops::scatter::<__m512>(s, indices, src, dst) }
 }
 
 #[target_feature(enable = "avx512f")]
 pub(super) unsafe fn scale(dst: &mut [Line], factors: &[f32], add: Option<&[Line]>) {
-    unsafe { super::scale::<__m512>(dst, factors, add) }
+    unsafe { loops::scale::<__m512>(dst, factors, add) }
 }
 
 #[target_feature(enable = "avx512f")]
 pub(super) unsafe fn adam(step: AdamStep, rows: AdamRows<'_>) {
-    unsafe { super::adam::<__m512>(step, rows) }
+    unsafe { loops::adam::<__m512>(step, rows) }
 }

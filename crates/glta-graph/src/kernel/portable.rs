@@ -1,6 +1,7 @@
 //! Plain Rust, for processors without AVX2 and for checking the others.
 
-use super::{AdamRows, AdamStep, Segment, Vector};
+use super::loops::{self, AdamRows, AdamStep, Segment};
+use super::vector::Vector;
 use crate::lines::{Line, WIDTH};
 
 #[derive(Clone, Copy)]
@@ -45,17 +46,17 @@ impl Vector for Plain {
 }
 
 pub(super) unsafe fn gather(s: &[Segment], indices: &[u16], src: &[Line], dst: &mut [Line]) {
-    unsafe { super::gather::<Plain>(s, indices, src, dst) }
+    unsafe { loops::gather::<Plain>(s, indices, src, dst) }
 }
 
 pub(super) unsafe fn scatter(s: &[Segment], indices: &[u16], src: &[Line], dst: &mut [Line]) {
-    unsafe { super::scatter::<Plain>(s, indices, src, dst) }
+    unsafe { loops::scatter::<Plain>(s, indices, src, dst) }
 }
 
 pub(super) unsafe fn scale(dst: &mut [Line], factors: &[f32], add: Option<&[Line]>) {
-    unsafe { super::scale::<Plain>(dst, factors, add) }
+    unsafe { loops::scale::<Plain>(dst, factors, add) }
 }
 
 pub(super) unsafe fn adam(step: AdamStep, rows: AdamRows<'_>) {
-    unsafe { super::adam::<Plain>(step, rows) }
+    unsafe { loops::adam::<Plain>(step, rows) }
 }
