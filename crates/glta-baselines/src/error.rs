@@ -41,5 +41,11 @@ pub enum Error {
     TextVectors(String),
 }
 
+impl From<glta_core::Cancelled> for Error {
+    fn from(_: glta_core::Cancelled) -> Self {
+        Self::Cancelled
+    }
+}
+
 /// Result with this crate's [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;

@@ -14,6 +14,7 @@ pub use config::ContrastiveConfig;
 use crate::{Error, Result};
 use candle_core::Var;
 use candle_nn::optim::{AdamW, Optimizer, ParamsAdamW};
+use glta_core::report;
 use glta_data::Interactions;
 use glta_graph::{Adjacency, NodeEmbeddings};
 use glta_metrics::{EvaluationConfig, Metric, evaluate};
@@ -139,22 +140,20 @@ impl Contrastive {
                 check(&parameters, &gradients)?;
                 optimizer.step(&gradients)?;
             }
-            let mut report = ContrastiveEpoch { epoch, loss: sum / steps as f64, validation: None };
+            let mut done = ContrastiveEpoch { epoch, loss: sum / steps as f64, validation: None };
             if let Some(valid) = valid.filter(|_| epoch % config.eval_every == 0) {
                 let nodes = nodes(&model)?;
                 let score = evaluate(&nodes.scorer(), valid, &[train], &ranking)?
                     .get(Metric::Ndcg, 10)
                     .unwrap_or_default();
-                report.validation = Some(score);
+                done.validation = Some(score);
                 waited += 1;
                 if best.as_ref().is_none_or(|(b, _)| score > *b) {
                     best = Some((score, nodes));
                     waited = 0;
                 }
             }
-            if progress(&report).is_break() {
-                return Err(Error::Cancelled);
-            }
+            report(progress, &done)?;
             if waited >= config.patience {
                 break;
             }
