@@ -33,11 +33,11 @@ use common::progress::Reporter;
 use common::ranks::{Ranks, traffic};
 use common::report::{peak_rss_mb, save};
 use glta::comm::Communicator;
-use glta::core::{Grid, search};
 use glta::data::readers::{PairsConfig, PairsLayout, pairs, split_pairs};
 use glta::data::{Dataset, Split, SplitConfig, Stats};
 use glta::graph::{EpochReport, Error, LightGcn, LightGcnConfig, NodeEmbeddings, Trained};
 use glta::metrics::{EvaluationConfig, Report, evaluate};
+use glta::shared::{Grid, search};
 use serde::Serialize;
 use serde_json::{Value, json};
 

@@ -395,18 +395,21 @@ fn a_full_disk_is_told_and_the_run_goes_on_elsewhere() {
 
 #[test]
 fn public_types_can_be_shared_and_sent() {
-    use glta::{align, baselines, comm, core, data, gllm, graph, linear, llm, metrics, projector};
-    macro_rules! shared {
+    use glta::{
+        align, baselines, comm, data, gllm, graph, kernels, linear, llm, metrics, projector, shared,
+    };
+    macro_rules! send_and_sync {
         ($($type:ty),* $(,)?) => {{
-            fn shared<T: Send + Sync>() {}
-            $(shared::<$type>();)*
+            fn check<T: Send + Sync>() {}
+            $(check::<$type>();)*
         }};
     }
-    shared![
+    send_and_sync![
         align::Config,
         align::Error,
         align::FitReport,
         align::LanguageModel,
+        align::Mix,
         align::Recommendation,
         align::Recommender,
         align::Run,
@@ -419,8 +422,6 @@ fn public_types_can_be_shared_and_sent() {
         comm::Metered,
         comm::InProcess,
         comm::Error,
-        core::Error,
-        core::Grid,
         data::Dataset,
         data::Error,
         data::Interactions,
@@ -434,10 +435,19 @@ fn public_types_can_be_shared_and_sent() {
         graph::LightGcn,
         graph::NodeEmbeddings,
         graph::Trained,
+        kernels::Arena,
+        kernels::Cuda,
+        kernels::Error,
+        kernels::Heads,
+        kernels::Host,
+        kernels::Matrix,
+        kernels::Sequences,
         linear::Ease,
         linear::EaseText,
         linear::Error,
+        linear::LinearConfig,
         linear::LinearModel,
+        linear::LinearReport,
         linear::Popularity,
         linear::TextKnn,
         llm::Error,
@@ -454,5 +464,7 @@ fn public_types_can_be_shared_and_sent() {
         projector::Error,
         projector::Projector,
         projector::SoftBatch,
+        shared::Error,
+        shared::Grid,
     ];
 }

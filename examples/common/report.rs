@@ -2,9 +2,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use glta::align::Config;
-use glta::core::write_whole;
 use glta::data::{Split, Stats};
 use glta::metrics::{Buckets, Metric, Report};
+use glta::shared::write_whole;
 use serde::{Deserialize, Serialize};
 
 use super::Result;

@@ -9,12 +9,13 @@
 //! | [`graph`] | `glta-graph` | LightGCN on a CPU |
 //! | [`linear`] | `glta-linear` | linear item models in closed form: EASE, text-kNN, both together |
 //! | [`llm`] | `glta-llm` | frozen LLaMA with GPTQ weights, forward and backward |
+//! | [`kernels`] | `glta-kernels` | packed GPTQ weights, the kernels that compute with them |
 //! | [`projector`] | `glta-projector` | node projectors, soft tokens in prompts |
 //! | [`gllm`] | `glta-gllm` | item logits, losses, slot decoding |
 //! | [`align`] | `glta-align` | the method: stages, runs, the [`Recommender`] |
 //! | [`baselines`] | `glta-baselines` | contrastive graph models it is compared with |
 //! | [`comm`] | `glta-comm` | ranks that train together |
-//! | [`core`] | `glta-core` | what the others share: progress, search, whole-file writes |
+//! | [`shared`] | `glta-core` | what the others share: progress, search, whole-file writes |
 //!
 //! [`Recommender`]: align::Recommender
 //!
@@ -29,14 +30,16 @@
 pub use glta_align as align;
 pub use glta_baselines as baselines;
 pub use glta_comm as comm;
-pub use glta_core as core;
 pub use glta_data as data;
 pub use glta_gllm as gllm;
 pub use glta_graph as graph;
+pub use glta_kernels as kernels;
 pub use glta_linear as linear;
 pub use glta_llm as llm;
 pub use glta_metrics as metrics;
 pub use glta_projector as projector;
+// Not `core`: `use glta::*` would shadow the standard library's.
+pub use glta_core as shared;
 
 /// What a program that trains or serves a recommender usually needs.
 pub mod prelude {
