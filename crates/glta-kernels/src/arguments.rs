@@ -1,7 +1,7 @@
 //! Checks of arguments that both backends make: kernels take shapes on trust.
 
-use crate::backend::Weight;
 use crate::error::{Error, Result};
+use crate::weights::Weight;
 use candle_core::Tensor;
 
 /// Refuses a tensor of another shape than `(rows, columns)`.

@@ -2,13 +2,10 @@ use crate::error::Result;
 use crate::heads::Heads;
 use crate::sequences::Sequences;
 use crate::simd::SimdLevel;
-use crate::weights::Matrix;
+use crate::weights::{Matrix, Weight};
 use candle_core::{Device, Tensor};
 use std::fmt::Debug;
 use std::sync::Arc;
-
-/// A weight `(outputs, inputs)` and its bias `(outputs,)`.
-pub type Weight = (Arc<Matrix>, Option<Vec<f32>>);
 
 /// Where a frozen decoder computes: the [CPU](crate::Host) or a [GPU](crate::Cuda).
 ///

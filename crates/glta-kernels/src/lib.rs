@@ -45,7 +45,7 @@ mod sequences;
 mod simd;
 mod weights;
 
-pub use backend::{Backend, Keys, Linear, Norm, Weight};
+pub use backend::{Backend, Keys, Linear, Norm};
 pub use cuda::Cuda;
 pub use error::{Error, Result};
 pub use heads::Heads;
@@ -53,4 +53,4 @@ pub use host::Host;
 pub use precision::Precision;
 pub use sequences::Sequences;
 pub use simd::SimdLevel;
-pub use weights::{Arena, GptqTensors, Matrix, ScalesRef};
+pub use weights::{Arena, GptqTensors, Matrix, ScalesRef, Weight};

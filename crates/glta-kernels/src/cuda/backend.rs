@@ -10,11 +10,11 @@ use super::tokens::Tokens;
 use crate::arguments::{
     check_caches, check_ids, check_positions, check_rotated, expect_shape, rotary_positions,
 };
-use crate::backend::{Backend, Weight};
+use crate::backend::Backend;
 use crate::error::{Error, Result};
 use crate::heads::Heads;
 use crate::sequences::Sequences;
-use crate::weights::Matrix;
+use crate::weights::{Matrix, Weight};
 use candle_core::{DType, Device, Tensor};
 use std::sync::Arc;
 

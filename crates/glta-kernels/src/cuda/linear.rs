@@ -7,7 +7,7 @@ use super::quantized::{FEW_ROWS, Quantized};
 use crate::arguments::Sizes;
 use crate::backend;
 use crate::error::Result;
-use crate::weights::{DenseData, Matrix, Storage};
+use crate::weights::{self, DenseData, Matrix, Storage};
 use candle_core::{DType, Device, Tensor};
 use std::sync::Arc;
 
@@ -142,7 +142,7 @@ fn upload_dense(matrix: &Matrix, dtype: DType, cuda: &Cuda) -> Result<Tensor> {
 
 impl Linear {
     /// Uploads matrices of the same number of inputs, each with its bias.
-    pub(super) fn upload(cuda: &Cuda, layers: &[backend::Weight]) -> Result<Self> {
+    pub(super) fn upload(cuda: &Cuda, layers: &[weights::Weight]) -> Result<Self> {
         let (sizes, bias) = Sizes::fused(layers)?;
         let mut runs: Vec<Run> = Vec::new();
         let mut first = 0;

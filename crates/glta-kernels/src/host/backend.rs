@@ -9,7 +9,7 @@ use super::swiglu::SwiGlu;
 use crate::arguments::{
     check_caches, check_ids, check_positions, check_rotated, expect_shape, rotary_positions,
 };
-use crate::backend::{Backend, Weight};
+use crate::backend::Backend;
 use crate::cpu::keys::KeyBlock;
 use crate::error::{Error, Result};
 use crate::heads::Heads;
@@ -17,7 +17,7 @@ use crate::pool;
 use crate::precision::Precision;
 use crate::sequences::Sequences;
 use crate::simd::SimdLevel;
-use crate::weights::Matrix;
+use crate::weights::{Matrix, Weight};
 use candle_core::{Device, Tensor};
 use std::sync::Arc;
 

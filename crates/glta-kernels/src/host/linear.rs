@@ -1,6 +1,6 @@
 use super::storage::f32_slice;
 use crate::arguments::Sizes;
-use crate::backend::{self, Weight};
+use crate::backend;
 use crate::cpu::left::LeftTiles;
 use crate::cpu::matmul::{self, Addends, Part};
 use crate::cpu::shared::Shared;
@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::panel::Element;
 use crate::precision::Precision;
 use crate::simd::SimdLevel;
-use crate::weights::Matrix;
+use crate::weights::{Matrix, Weight};
 use candle_core::{
     CpuStorage, CustomOp1, CustomOp2, Layout, Result as CandleResult, Shape, Tensor,
 };

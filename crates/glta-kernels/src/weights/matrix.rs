@@ -79,6 +79,9 @@ pub(crate) enum Scales {
     F32(Buffer<f32>),
 }
 
+/// A weight `(outputs, inputs)` and its bias `(outputs,)`.
+pub type Weight = (Arc<Matrix>, Option<Vec<f32>>);
+
 impl Matrix {
     /// Marks a stored row that belongs to no input.
     pub(crate) const PADDING: u32 = u32::MAX;

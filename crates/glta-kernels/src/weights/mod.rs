@@ -11,6 +11,6 @@ mod row;
 
 pub use buffer::Arena;
 pub(crate) use decode::panel_scales;
-pub use matrix::Matrix;
 pub(crate) use matrix::{DenseData, Scales, Segment, Storage, Zeros};
+pub use matrix::{Matrix, Weight};
 pub use quantized::{GptqTensors, ScalesRef};
