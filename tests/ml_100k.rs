@@ -1,12 +1,15 @@
 //! MovieLens-100K, 80/20 per user, a tenth of the training part as validation.
 
-use std::path::Path;
-
 use glta_data::Interactions;
 use glta_metrics::{EvaluationConfig, Metric, Scorer, evaluate};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
+
+#[path = "real_data.rs"]
+mod real_data;
+
+use real_data::real_data;
 
 pub(crate) struct Data {
     pub(crate) train: Interactions,
@@ -17,11 +20,7 @@ pub(crate) struct Data {
 impl Data {
     /// Reads `data/ml-100k/u.data` in the folder that `GLTA_DATA` names.
     pub(crate) fn load() -> Self {
-        let folder =
-            std::env::var_os("GLTA_DATA").expect("GLTA_DATA must name the folder that has `data`");
-        let path = Path::new(&folder).join("data/ml-100k/u.data");
-        let text = std::fs::read_to_string(&path)
-            .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let text = std::fs::read_to_string(real_data("data/ml-100k/u.data")).unwrap();
         let mut items: Vec<Vec<u32>> = vec![Vec::new(); 943];
         for line in text.lines() {
             let mut fields = line.split('\t').map(|f| f.parse::<u32>().unwrap() - 1);

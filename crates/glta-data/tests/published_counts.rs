@@ -1,21 +1,14 @@
-//! Real data sets, where they are at hand, give exactly the published counts.
+//! Real data sets give exactly the published counts.
 #![cfg(feature = "readers")]
-#![allow(clippy::unwrap_used, clippy::print_stderr)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use glta_data::readers::{AmazonConfig, GoodreadsConfig, PairsConfig, PairsLayout};
 use glta_data::{Dataset, Item, Split, SplitConfig, SplitMethod, TextConfig, readers};
-use std::io::Write;
-use std::path::PathBuf;
 
-/// `../shared/data/NAME` beside the repository, or a note that the test is skipped.
-fn shared(name: &str) -> Option<PathBuf> {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data").join(name);
-    if path.is_dir() {
-        return Some(path);
-    }
-    let _ = writeln!(std::io::stderr(), "skipped: no {}", path.display());
-    None
-}
+#[path = "../../../tests/real_data.rs"]
+mod real_data;
+
+use real_data::real_data;
 
 fn counts(data: &Dataset) -> (usize, usize, usize) {
     (data.n_users(), data.n_items(), data.interactions().len())
@@ -27,8 +20,9 @@ fn split_counts(data: &Dataset) -> (usize, usize, usize) {
 }
 
 #[test]
+#[ignore = "needs GLTA_DATA"]
 fn ml_100k() {
-    let Some(path) = shared("ml-100k") else { return };
+    let path = real_data("data/ml-100k");
     let data = readers::movielens(path).unwrap();
     assert_eq!(data.name(), "ml-100k");
     assert_eq!(counts(&data), (943, 1682, 100_000));
@@ -54,8 +48,9 @@ fn ml_100k() {
 }
 
 #[test]
+#[ignore = "needs GLTA_DATA"]
 fn ml_1m_pairs() {
-    let Some(path) = shared("ml-1m") else { return };
+    let path = real_data("data/ml-1m");
     let data = readers::movielens(path).unwrap();
     assert_eq!(data.name(), "ml-1m");
     assert_eq!(counts(&data), (6_040, 3_706, 1_000_209));
@@ -74,8 +69,9 @@ fn parts(split: &Split) -> (usize, usize, usize) {
 }
 
 #[test]
+#[ignore = "needs GLTA_DATA"]
 fn gowalla() {
-    let Some(path) = shared("gowalla") else { return };
+    let path = real_data("data/gowalla");
     let config = PairsConfig { layout: PairsLayout::Lists, ..PairsConfig::default() };
     let (train, test) = (path.join("train.txt.gz"), path.join("test.txt.gz"));
     let (data, split) = readers::split_pairs("gowalla", train, test, &config).unwrap();
@@ -84,8 +80,9 @@ fn gowalla() {
 }
 
 #[test]
+#[ignore = "needs GLTA_DATA"]
 fn lastfm() {
-    let Some(path) = shared("lastfm") else { return };
+    let path = real_data("data/lastfm");
     let (train, test) = (path.join("data1.txt"), path.join("test1.txt"));
     let config = PairsConfig { rating: true, ..PairsConfig::default() };
     let (data, split) = readers::split_pairs("lastfm", train, test, &config).unwrap();
@@ -98,8 +95,9 @@ fn lastfm() {
 }
 
 #[test]
+#[ignore = "needs GLTA_DATA"]
 fn goodreads_history_ihp() {
-    let Some(path) = shared("goodreads-history-ihp") else { return };
+    let path = real_data("data/goodreads-history-ihp");
     let (data, split) = readers::ihp(path).unwrap();
     assert_eq!(counts(&data), (10_000, 56_952, 189_188 + 77_630));
     assert_eq!(parts(&split), (189_188, 0, 77_630));
@@ -108,8 +106,9 @@ fn goodreads_history_ihp() {
 }
 
 #[test]
+#[ignore = "needs GLTA_DATA"]
 fn goodreads_once() {
-    let Some(path) = shared("goodreads-once") else { return };
+    let path = real_data("data/goodreads-once");
     let data = readers::goodreads(path, &GoodreadsConfig::default()).unwrap();
     assert_eq!(data.name(), "goodreads-once");
     assert_eq!(counts(&data), (18_441, 14_933, 143_877));
@@ -123,8 +122,9 @@ fn goodreads_once() {
 }
 
 #[test]
+#[ignore = "needs GLTA_DATA"]
 fn goodreads_raw_sample() {
-    let Some(path) = shared("goodreads-raw-sample") else { return };
+    let path = real_data("data/goodreads-raw-sample");
     let data = readers::goodreads(&path, &GoodreadsConfig::default()).unwrap();
     assert_eq!(counts(&data), (1, 1, 1));
     let book = &data.items()[0];
@@ -141,8 +141,9 @@ fn goodreads_raw_sample() {
 }
 
 #[test]
+#[ignore = "needs GLTA_DATA"]
 fn amazon_2018_gift_cards() {
-    let Some(path) = shared("amazon-2018-gift-cards") else { return };
+    let path = real_data("data/amazon-2018-gift-cards");
     let data = readers::amazon(path, &AmazonConfig::default()).unwrap();
     assert_eq!(counts(&data), (458, 148, 2_965));
     let texts = |text: fn(&Item) -> &str| {
@@ -162,8 +163,9 @@ fn amazon_2018_gift_cards() {
 }
 
 #[test]
+#[ignore = "needs GLTA_DATA"]
 fn amazon_2018_industrial() {
-    let Some(path) = shared("amazon-2018-industrial") else { return };
+    let path = real_data("data/amazon-2018-industrial");
     let data = readers::amazon(&path, &AmazonConfig::default()).unwrap();
     assert_eq!(data.name(), "Industrial_and_Scientific");
     assert_eq!(counts(&data), (3_285, 3_541, 21_664));

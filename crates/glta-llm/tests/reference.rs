@@ -1,22 +1,17 @@
-//! Every checkpoint of the shared model folder against the reference beside
-//! it: hidden states, logits, input gradient, greedy continuation.
+//! Checkpoints in `models` of the folder `GLTA_DATA` against the references beside
+//! them: hidden states, logits, input gradient, greedy continuation.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 use candle_core::{DType, Device, Tensor, Var, safetensors};
 use glta_llm::{ForwardOptions, GenerateOptions, Llama, LlamaOptions, Precision, SimdLevel};
 use std::collections::{BTreeMap, HashMap};
-use std::io::Write;
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-fn models() -> Option<PathBuf> {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/models");
-    if dir.exists() {
-        return Some(dir);
-    }
-    let _ = writeln!(std::io::stderr(), "skipped: {} is not there", dir.display());
-    None
-}
+#[path = "../../../tests/real_data.rs"]
+mod real_data;
+
+use real_data::real_data;
 
 fn relative_error(got: &Tensor, expected: &Tensor) -> f64 {
     let got: Vec<f32> = got.flatten_all().unwrap().to_vec1().unwrap();
@@ -99,10 +94,10 @@ fn check(dir: &Path, options: &LlamaOptions, bf16_bound: f64) {
 }
 
 #[test]
+#[ignore = "needs GLTA_DATA"]
 fn tiny_checkpoints_match_their_references() {
-    let Some(models) = models() else { return };
     let mut found = 0;
-    for entry in std::fs::read_dir(models.join("tiny-gptq")).unwrap() {
+    for entry in std::fs::read_dir(real_data("models/tiny-gptq")).unwrap() {
         let dir = entry.unwrap().path();
         for level in SimdLevel::supported() {
             for precision in [Precision::F32, Precision::Bf16] {
@@ -116,11 +111,12 @@ fn tiny_checkpoints_match_their_references() {
 }
 
 #[test]
+#[ignore = "needs GLTA_DATA"]
 fn smollm2_matches_its_reference() {
-    let Some(models) = models() else { return };
+    let model = real_data("models/smollm2-135m-gptq");
     for precision in [Precision::F32, Precision::Bf16] {
         let options = LlamaOptions { precision, ..Default::default() };
         // Roundings add up over thirty layers.
-        check(&models.join("smollm2-135m-gptq"), &options, 3e-2);
+        check(&model, &options, 3e-2);
     }
 }

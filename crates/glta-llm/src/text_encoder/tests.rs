@@ -7,6 +7,11 @@ use std::collections::HashMap;
 use std::fs::write;
 use std::path::PathBuf;
 
+#[path = "../../../../tests/real_data.rs"]
+mod real_data;
+
+use real_data::real_data;
+
 const WORDS: [&str; 8] = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "dark", "film", "comedy", "lotion"];
 
 fn go(_: usize, _: usize) -> ControlFlow<()> {
@@ -216,13 +221,9 @@ fn bad_folders_are_refused_with_the_file() {
 
 /// sentence-transformers' vectors of all-MiniLM-L6-v2.
 #[test]
+#[ignore = "needs GLTA_DATA"]
 fn minilm_agrees_with_sentence_transformers() {
-    let shared = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared");
-    let dir = shared.join("models/minilm-l6-v2");
-    if !dir.exists() {
-        println!("skipped: {} is absent", dir.display());
-        return;
-    }
+    let dir = real_data("models/minilm-l6-v2");
     let encoder = SentenceEncoder::load(&dir).unwrap();
     let sentences = std::fs::read(dir.join("reference_sentences.json")).unwrap();
     let sentences: Vec<String> = serde_json::from_slice(&sentences).unwrap();
