@@ -34,9 +34,9 @@ const ALIGNED: &str = "aligned.safetensors";
 /// What the stages reported, beside the model.
 const HISTORY: &str = "history.json";
 
-/// Training in one folder. A run that was broken off, at whatever moment and
-/// however, is opened again with `resume` and ends with the same numbers as an
-/// unbroken one on the same number of threads.
+/// Training in one folder. An interrupted run can be resumed at any point, with
+/// `resume`, and ends with the same numbers as an uninterrupted one on the same
+/// number of threads.
 #[derive(Debug)]
 pub struct Run {
     folder: RunFolder,

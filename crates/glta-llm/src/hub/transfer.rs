@@ -11,8 +11,8 @@ use std::time::Duration;
 /// Attempts in a row that bring nothing before a file is given up.
 const ATTEMPTS: u32 = 3;
 
-/// Fetches a file to `blob`, which appears only when it is complete; until then
-/// its bytes lie beside it and are gone on with.
+/// Fetches a file to `blob`, which appears only when it is complete. Until then its
+/// bytes are in a file beside it, from which an interrupted download resumes.
 pub(super) fn fetch(
     client: &Client,
     path: &str,
