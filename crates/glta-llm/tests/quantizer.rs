@@ -68,7 +68,7 @@ fn every_format_comes_out_close_to_its_source() {
                 .extension()
                 .is_some_and(|x| x == "tmp"))
         );
-        // Whoever may read a new file may read the weights.
+        // The weights have the permissions of any new file.
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt;
