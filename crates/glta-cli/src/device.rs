@@ -1,0 +1,23 @@
+//! The device that a flag names.
+
+use candle_core::Device;
+
+use crate::Result;
+use crate::ranks::place;
+
+/// The device of `--device`: `cpu`, `cuda:N`, or `cuda`, which gives each of several ranks
+/// on a machine its own. Threads share a GPU's queue, so that one may load what another
+/// runs.
+///
+/// # Errors
+/// Another name, or a GPU that is not there.
+pub fn device(name: &str) -> Result<Device> {
+    let unknown = || format!("--device {name}: expected cpu, cuda or cuda:N");
+    let n = match name.split_once(':') {
+        None if name == "cpu" => return Ok(Device::Cpu),
+        None if name == "cuda" => place(),
+        Some(("cuda", n)) => n.parse().map_err(|_| unknown())?,
+        _ => return Err(unknown().into()),
+    };
+    Ok(Device::new_cuda_with_stream(n)?)
+}

@@ -1,0 +1,3 @@
+//! The program `glta`.
+
+fn main() {}

@@ -1,0 +1,59 @@
+//! How a program ends: errors with their causes, and exit codes.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use glta_comm::Communicator;
+
+use crate::interrupt;
+use crate::ranks::{self, Ranks};
+
+/// Result with any error, to be shown.
+pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+/// Runs a program's body. An error is shown with its causes and gives exit code 1.
+pub fn exit(body: impl FnOnce() -> Result<()>) -> ExitCode {
+    interrupt::listen();
+    match body() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => show_error(&*error, 1).into(),
+    }
+}
+
+/// [`exit`] for a body that all ranks run. An error or a panic on one ends all.
+pub fn exit_on_ranks(body: impl FnOnce(&Ranks) -> Result<()>) -> ExitCode {
+    let ranks = match ranks::start() {
+        Ok(ranks) if ranks.size() > 1 => ranks,
+        alone => return exit(|| body(&alone?)),
+    };
+    interrupt::listen();
+    let ended = catch_unwind(AssertUnwindSafe(|| body(&ranks)));
+    let Err(error) = ended.unwrap_or_else(|_| Err("panicked".into())) else {
+        return ExitCode::SUCCESS;
+    };
+    if interrupt::asked() && !ranks.is_root() {
+        // Rank 0 says first what it kept.
+        std::thread::sleep(Duration::from_secs(1));
+    } else {
+        eprintln!("rank {} of {}:", ranks.rank(), ranks.size());
+    }
+    ranks.abort(show_error(&*error, 1).into())
+}
+
+/// Shows an error with its causes. Returns `code`, or the code of Ctrl-C if that was the
+/// cause.
+pub fn show_error(error: &(dyn std::error::Error + 'static), code: u8) -> u8 {
+    if interrupt::asked() {
+        eprintln!("stopped");
+        return interrupt::EXIT_CODE;
+    }
+    let mut message = format!("error: {error}");
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        message += &format!(": {inner}");
+        cause = inner.source();
+    }
+    eprintln!("{message}");
+    code
+}

@@ -1,0 +1,143 @@
+//! Progress bars on a terminal, plain lines elsewhere.
+
+use std::io::IsTerminal;
+use std::ops::ControlFlow;
+use std::time::Instant;
+
+use glta_align::Event;
+use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
+
+use crate::interrupt;
+
+/// Bars on a terminal, a plain line now and then elsewhere, nothing if quiet.
+pub struct Reporter {
+    mode: Mode,
+    bar: Option<(String, ProgressBar)>,
+    /// What plain lines speak of: since when, and from where on.
+    work: Option<(String, Instant, u64)>,
+    last_line: Instant,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Mode {
+    Bars,
+    Lines,
+    Quiet,
+}
+
+/// Seconds between two plain lines of the same work.
+const LINE_EVERY: f64 = 10.0;
+
+impl Reporter {
+    /// Shows nothing if `quiet`.
+    pub fn new(quiet: bool) -> Self {
+        let mode = match (quiet, std::io::stderr().is_terminal()) {
+            (true, _) => Mode::Quiet,
+            (false, true) => Mode::Bars,
+            (false, false) => Mode::Lines,
+        };
+        Self { mode, bar: None, work: None, last_line: Instant::now() }
+    }
+
+    /// A line that stays.
+    pub fn say(&mut self, line: &str) {
+        match (self.mode, &self.bar) {
+            (Mode::Quiet, _) => {}
+            (_, Some((_, bar))) => bar.println(line),
+            _ => eprintln!("{line}"),
+        }
+    }
+
+    /// Moves the bar of `work` to `done` of `total`; breaks once Ctrl-C was pressed.
+    pub fn advance(&mut self, work: &str, done: u64, total: u64, note: &str) -> ControlFlow<()> {
+        self.show(work, done, total, note, "{pos}/{len}");
+        interrupt::answer()
+    }
+
+    /// The same in bytes.
+    pub fn bytes(&mut self, work: &str, done: u64, total: u64, note: &str) -> ControlFlow<()> {
+        self.show(work, done, total, note, "{bytes}/{total_bytes}");
+        interrupt::answer()
+    }
+
+    fn show(&mut self, work: &str, done: u64, total: u64, note: &str, count: &str) {
+        match self.mode {
+            Mode::Quiet => {}
+            Mode::Bars => {
+                if self.bar.as_ref().is_none_or(|(name, _)| name != work) {
+                    self.finish();
+                    let bar = ProgressBar::new(total);
+                    let style =
+                        format!("{{prefix:18}} [{{bar:30}}] {count} {{msg}} ({{eta}} left)");
+                    if let Ok(style) = ProgressStyle::with_template(&style) {
+                        bar.set_style(style.progress_chars("=> "));
+                    }
+                    bar.set_prefix(work.to_owned());
+                    self.bar = Some((work.to_owned(), bar));
+                }
+                if let Some((_, bar)) = &self.bar {
+                    bar.set_length(total);
+                    bar.set_position(done);
+                    bar.set_message(note.to_owned());
+                }
+            }
+            Mode::Lines => {
+                let (since, from) = match &self.work {
+                    Some((name, since, from)) if name == work && *from <= done => (*since, *from),
+                    _ => {
+                        self.work = Some((work.to_owned(), Instant::now(), done));
+                        (Instant::now(), done)
+                    }
+                };
+                if done == total || self.last_line.elapsed().as_secs_f64() >= LINE_EVERY {
+                    self.last_line = Instant::now();
+                    let mut line = format!("{work}: {done}/{total} {note}");
+                    if done > from && done < total {
+                        let ahead = (total - done) as f64 / (done - from) as f64;
+                        let left = HumanDuration(since.elapsed().mul_f64(ahead));
+                        line += &format!(" (about {left} left)");
+                    }
+                    eprintln!("{line}");
+                }
+            }
+        }
+    }
+
+    /// Takes the bar away.
+    pub fn finish(&mut self) {
+        if let Some((_, bar)) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+
+    /// Shows an event of a run.
+    pub fn event(&mut self, event: &Event<'_>) -> ControlFlow<()> {
+        match *event {
+            Event::Graph(epoch) => {
+                let note = match epoch.validation {
+                    Some(n) => format!("loss {:.4}, valid N@10 {n:.4}", epoch.loss),
+                    None => format!("loss {:.4}", epoch.loss),
+                };
+                self.advance("LightGCN", epoch.epoch as u64, 0, &note)
+            }
+            Event::TextVectors { done, total } => {
+                self.advance("text vectors", done as u64, total as u64, "")
+            }
+            Event::Linear { done, total } => {
+                self.advance("linear model", done as u64, total as u64, "settings")
+            }
+            Event::Texts { done, total } => {
+                self.advance("writing texts", done as u64, total as u64, "users")
+            }
+            Event::Step { stage, step, steps, loss } => {
+                self.advance(&format!("{stage} stage"), step, steps, &format!("loss {loss:.4}"))
+            }
+            Event::Evaluated { stage, epoch, metric, value, best } => {
+                let mark = if best { " *" } else { "" };
+                self.say(&format!("{stage} stage, epoch {epoch}: {metric} {value:.4}{mark}"));
+                interrupt::answer()
+            }
+            _ => interrupt::answer(),
+        }
+    }
+}

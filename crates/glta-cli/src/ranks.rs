@@ -1,0 +1,91 @@
+//! The ranks of a run: those that a launcher such as `mpirun` started, in a build with the
+//! feature `mpi`, or this process alone.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use candle_core::Device;
+use glta_comm::{Communicator, Metered};
+
+use crate::Result;
+
+/// All ranks, with their messages counted.
+pub type Ranks = Arc<Metered>;
+
+#[cfg(feature = "mpi")]
+fn all() -> Result<Arc<dyn Communicator>> {
+    Ok(Arc::new(glta_comm::Mpi::start()?))
+}
+
+#[cfg(not(feature = "mpi"))]
+fn all() -> Result<Arc<dyn Communicator>> {
+    if let Ok(size) = std::env::var("OMPI_COMM_WORLD_SIZE").or(std::env::var("PMI_SIZE"))
+        && size != "1"
+    {
+        // Each process would take the whole job for its own.
+        return Err(format!(
+            "{size} ranks were started, but this program was built without `--features mpi`"
+        )
+        .into());
+    }
+    Ok(Arc::new(glta_comm::Alone))
+}
+
+/// Joins the other ranks.
+///
+/// # Errors
+/// Ranks of a launcher in a build without the feature `mpi`, or a failed start of MPI.
+pub fn start() -> Result<Ranks> {
+    Ok(Arc::new(Metered::new(all()?)))
+}
+
+/// The ranks as a run on `device` needs them: in a build with the feature `nccl`, GPUs add up
+/// gradients without their hosts, which are then not counted.
+///
+/// # Errors
+/// A failed start of NCCL.
+#[cfg_attr(not(feature = "nccl"), allow(unused_variables))]
+pub fn between(ranks: &Ranks, device: &Device) -> Result<Arc<dyn Communicator>> {
+    #[cfg(feature = "nccl")]
+    if device.is_cuda() && ranks.size() > 1 {
+        return Ok(Arc::new(glta_comm::Nccl::new(Arc::<Metered>::clone(ranks), device)?));
+    }
+    Ok(Arc::<Metered>::clone(ranks))
+}
+
+/// Number of this rank among the ranks of its machine, as the launcher says it.
+pub fn place() -> usize {
+    ["OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "SLURM_LOCALID"]
+        .iter()
+        .find_map(|name| std::env::var(name).ok()?.parse().ok())
+        .unwrap_or(0)
+}
+
+/// Runs `work` on rank 0 first, so that the others find what it fetched.
+///
+/// # Errors
+/// The errors of `work`, or a failed rank.
+pub fn root_first<R>(ranks: &Ranks, work: impl FnOnce() -> Result<R>) -> Result<R> {
+    if !ranks.is_root() {
+        ranks.barrier()?;
+        return work();
+    }
+    let result = work()?;
+    ranks.barrier()?;
+    Ok(result)
+}
+
+/// What the messages since `start` cost rank 0; `None` when it is alone.
+pub fn traffic(ranks: &Ranks, start: Instant) -> Option<String> {
+    let traffic = ranks.traffic();
+    (ranks.size() > 1 && ranks.is_root()).then(|| {
+        let (waited, all) = (traffic.time.as_secs_f64(), start.elapsed().as_secs_f64());
+        format!(
+            "{} ranks; rank 0 was {waited:.1} s of {all:.1} s ({:.1} %) in {} collective calls, with {:.1} MB",
+            ranks.size(),
+            100.0 * waited / all,
+            traffic.calls,
+            traffic.bytes as f64 / 1e6
+        )
+    })
+}
