@@ -1,4 +1,4 @@
-use crate::rank::{check_items, rank};
+use crate::rank::{check_items, check_list, rank};
 use crate::{Error, Ranked, Report, Result, Scorer};
 use glta_data::Interactions;
 use serde::{Deserialize, Serialize};
@@ -12,7 +12,8 @@ pub struct EvaluationConfig {
     /// Users scored at a time per thread. Memory stays flat: a scorer of item
     /// ranges is asked for half a million scores at a time, and one that can only
     /// score all items gets fewer users where a block would hold over four
-    /// million (16 MB). Default 128.
+    /// million (16 MB), and so does one that lists items itself where candidates
+    /// leave that many out. Default 128.
     pub block_users: usize,
     /// Rank these items alone, as if the catalogue held no others; what is to be
     /// found among the others then counts as missed. Default all items.
@@ -64,11 +65,13 @@ fn ascending(ks: &[usize]) -> Vec<usize> {
 ///
 /// Items of `masked` (train, and validation when testing) are never ranked for
 /// their user, and neither is an item with score −∞. Ties go to the lower item
-/// id. The result does not depend on the number of threads.
+/// id. A scorer that [lists items itself](Scorer::lists_itself) is asked for its
+/// lists instead. The result does not depend on the number of threads.
 ///
 /// # Errors
 /// Bad settings, an unknown candidate, matrices with other item counts than the
-/// scorer's, a NaN score, a failing scorer, or [`Error::NoUsers`].
+/// scorer's, a NaN score, a failing scorer, a list of a scorer with an item that
+/// is repeated, excluded or unknown, or [`Error::NoUsers`].
 pub fn evaluate(
     scorer: &dyn Scorer,
     truth: &Interactions,
@@ -154,20 +157,10 @@ pub fn evaluate_rankings(
     let (mut users, mut ranked, mut ends) = (Vec::new(), Vec::new(), Vec::new());
     let mut seen = Vec::new();
     for (user, items) in rows {
-        seen.clear();
-        seen.extend_from_slice(items);
-        seen.sort_unstable();
-        let problem = if let Some(pair) = seen.windows(2).find(|pair| pair[0] == pair[1]) {
-            format!("holds item {} twice", pair[0])
-        } else if let Some(&item) = seen.last().filter(|&&i| i as usize >= truth.n_items()) {
-            format!("holds item {item}, but there are {} items", truth.n_items())
-        } else {
-            users.push(*user);
-            ranked.extend_from_slice(&items[..items.len().min(k)]);
-            ends.push(ranked.len());
-            continue;
-        };
-        return Err(Error::Ranking { user: *user, problem });
+        check_list(*user, items.iter().copied(), truth.n_items(), &mut seen)?;
+        users.push(*user);
+        ranked.extend_from_slice(&items[..items.len().min(k)]);
+        ends.push(ranked.len());
     }
     Ok(Report::measure(users, ranked, ends, truth, &ks))
 }

@@ -42,15 +42,21 @@ pub(crate) fn rank<T: Default + Send>(
     }
     let n_items = scorer.n_items();
     let allowed = candidates.map(|items| allowed(items, n_items)).transpose()?;
-    let (block_users, block_items) = if scorer.scores_item_ranges() {
-        let block_items = (CACHED_SCORES / block_users).clamp(1, n_items.max(1));
-        (block_users, block_items)
+    let fitting = (MOST_SCORES / n_items.max(1)).clamp(1, block_users);
+    let (block_users, block_items) = if scorer.lists_itself() {
+        // With candidates each user excludes nearly the whole catalogue.
+        (if allowed.is_some() { fitting } else { block_users }, n_items)
+    } else if scorer.scores_item_ranges() {
+        (block_users, (CACHED_SCORES / block_users).clamp(1, n_items.max(1)))
     } else {
-        let fitting = MOST_SCORES / n_items.max(1);
-        (fitting.clamp(1, block_users), n_items.max(1))
+        (fitting, n_items.max(1))
     };
     let run = |memory: &mut Memory, block: &[u32]| {
-        memory.rank(scorer, block, masked, allowed.as_deref(), k, block_items)?;
+        if scorer.lists_itself() {
+            memory.ranked = lists(scorer, block, masked, allowed.as_deref(), k)?;
+        } else {
+            memory.rank(scorer, block, masked, allowed.as_deref(), k, block_items)?;
+        }
         let mut kept = (T::default(), Vec::with_capacity(block.len()));
         for ranked in &memory.ranked[..block.len()] {
             keep(ranked, &mut kept.0);
@@ -81,6 +87,71 @@ fn allowed(candidates: &[u32], n_items: usize) -> Result<Vec<bool>> {
         }
     }
     Ok(allowed)
+}
+
+/// The scorer's own lists of one block of users, checked.
+fn lists(
+    scorer: &dyn Scorer,
+    block: &[u32],
+    masked: &[&Interactions],
+    allowed: Option<&[bool]>,
+    k: usize,
+) -> Result<Vec<Vec<Ranked>>> {
+    let others: Vec<u32> = match allowed {
+        Some(allowed) => allowed.iter().zip(0..).filter(|(a, _)| !**a).map(|(_, i)| i).collect(),
+        None => Vec::new(),
+    };
+    let excluded = |&user: &u32| {
+        let mut items = others.clone();
+        masked.iter().for_each(|matrix| items.extend_from_slice(matrix.items(user)));
+        items.sort_unstable();
+        items.dedup();
+        items
+    };
+    let excluded: Vec<Vec<u32>> = block.iter().map(excluded).collect();
+    let lists = scorer.top_k(block, k, &excluded).map_err(|e| scorer_error(block, e))?;
+    if lists.len() != block.len() {
+        let what = "lists of a scorer that lists items itself";
+        return Err(Error::Shape { what, expected: block.len(), got: lists.len() });
+    }
+    let mut seen = Vec::new();
+    for ((&user, list), excluded) in block.iter().zip(&lists).zip(&excluded) {
+        if let Some(ranked) = list.iter().find(|ranked| ranked.score.is_nan()) {
+            return Err(Error::NanScore { user, item: ranked.item });
+        }
+        check_list(user, list.iter().map(|r| r.item), scorer.n_items(), &mut seen)?;
+        let taken = list.iter().find(|r| excluded.binary_search(&r.item).is_ok());
+        let problem = if let Some(ranked) = taken {
+            format!("holds item {}, which was excluded", ranked.item)
+        } else if list.len() > k {
+            format!("has {} items, but {k} were asked for", list.len())
+        } else {
+            continue;
+        };
+        return Err(Error::Ranking { user, problem });
+    }
+    Ok(lists)
+}
+
+/// Refuses a list with a repeated item or one outside the catalogue; `seen` is
+/// memory to reuse.
+pub(crate) fn check_list(
+    user: u32,
+    items: impl Iterator<Item = u32>,
+    n_items: usize,
+    seen: &mut Vec<u32>,
+) -> Result<()> {
+    seen.clear();
+    seen.extend(items);
+    seen.sort_unstable();
+    let problem = if let Some(pair) = seen.windows(2).find(|pair| pair[0] == pair[1]) {
+        format!("holds item {} twice", pair[0])
+    } else if let Some(&item) = seen.last().filter(|&&item| item as usize >= n_items) {
+        format!("holds item {item}, but there are {n_items} items")
+    } else {
+        return Ok(());
+    };
+    Err(Error::Ranking { user, problem })
 }
 
 /// What a thread needs to rank blocks of users.

@@ -1,3 +1,4 @@
+use crate::Ranked;
 use gemm::Parallelism;
 use ndarray::{ArrayView2, ArrayViewMut2, Axis, s};
 
@@ -40,6 +41,28 @@ pub trait Scorer: Sync {
         _out: ArrayViewMut2<'_, f32>,
     ) -> std::result::Result<(), ScorerError> {
         Err("this scorer can only score all items at once".into())
+    }
+
+    /// Whether the scorer makes its own lists with [`top_k`](Self::top_k), because
+    /// scores of single items do not say which list it gives. Then rankings are
+    /// those lists and [`score`](Self::score) is not called for them.
+    fn lists_itself(&self) -> bool {
+        false
+    }
+
+    /// The best `k` items of each of `users`, best first; fewer when not so many are
+    /// left. `excluded[n]`, ascending, holds the items that must not be in the list
+    /// of `users[n]`.
+    ///
+    /// # Errors
+    /// Whatever the model behind it reports; by default that it is not supported.
+    fn top_k(
+        &self,
+        _users: &[u32],
+        _k: usize,
+        _excluded: &[Vec<u32>],
+    ) -> std::result::Result<Vec<Vec<Ranked>>, ScorerError> {
+        Err("this scorer makes no lists of its own".into())
     }
 
     /// Whether blocks of users may be scored on several threads at once.

@@ -3,8 +3,8 @@
 
 use glta_data::Interactions;
 use glta_metrics::{
-    DotScorer, Error, EvaluationConfig, Metric, Scorer, ScorerError, evaluate, evaluate_rankings,
-    top_k,
+    DotScorer, Error, EvaluationConfig, Metric, Ranked, Scorer, ScorerError, evaluate,
+    evaluate_rankings, top_k,
 };
 use ndarray::{Array2, ArrayViewMut2};
 use proptest::prelude::*;
@@ -188,4 +188,137 @@ fn bad_rankings_are_named() {
         let error = evaluate_rankings(&rankings, &truth, &[5]).unwrap_err();
         assert!(error.to_string().contains(problem), "{error}");
     }
+}
+
+/// Makes its lists itself: item ids from high to low, at most `k` and none that is
+/// excluded; then `broken` may spoil them.
+struct Lister {
+    items: u32,
+    broken: fn(&mut Vec<Vec<Ranked>>),
+    most_excluded: AtomicUsize,
+}
+
+impl Lister {
+    fn new(items: u32, broken: fn(&mut Vec<Vec<Ranked>>)) -> Self {
+        Self { items, broken, most_excluded: AtomicUsize::new(0) }
+    }
+}
+
+impl Scorer for Lister {
+    fn n_items(&self) -> usize {
+        self.items as usize
+    }
+
+    fn score(&self, _: &[u32], _: ArrayViewMut2<'_, f32>) -> Result<(), ScorerError> {
+        Err("scores were asked of a scorer that lists items itself".into())
+    }
+
+    fn lists_itself(&self) -> bool {
+        true
+    }
+
+    fn top_k(
+        &self,
+        users: &[u32],
+        k: usize,
+        excluded: &[Vec<u32>],
+    ) -> Result<Vec<Vec<Ranked>>, ScorerError> {
+        assert_eq!(users.len(), excluded.len());
+        let all: usize = excluded.iter().map(Vec::len).sum();
+        self.most_excluded.fetch_max(all, Ordering::Relaxed);
+        let list = |excluded: &Vec<u32>| {
+            assert!(excluded.is_sorted_by(|a, b| a < b));
+            let items =
+                (0..self.items).rev().filter(|i| excluded.binary_search(i).is_err()).take(k);
+            items.map(|item| Ranked { item, score: 0.5 }).collect()
+        };
+        let mut lists = excluded.iter().map(list).collect();
+        (self.broken)(&mut lists);
+        Ok(lists)
+    }
+}
+
+#[test]
+fn a_scorer_may_make_its_own_lists() {
+    let (n_users, n_items) = (9, 40);
+    let lister = Lister::new(n_items as u32, |_| ());
+    let truth = pairs(n_users, n_items, 5, 1);
+    let masked = pairs(n_users, n_items, 3, 2);
+    let users: Vec<u32> = (0..n_users as u32).collect();
+    let candidates: Vec<u32> = (0..n_items as u32).filter(|i| i % 3 == 0).collect();
+    for among in [None, Some(candidates)] {
+        let expected: Vec<(u32, Vec<u32>)> = users
+            .iter()
+            .map(|&user| {
+                let free = |item: &u32| {
+                    !masked.contains(user, *item)
+                        && among.as_ref().is_none_or(|among| among.contains(item))
+                };
+                (user, (0..n_items as u32).rev().filter(free).take(7).collect())
+            })
+            .collect();
+        for block_users in [1, 4, 128] {
+            let candidates = among.clone();
+            let config = EvaluationConfig { ks: vec![3, 7], block_users, candidates };
+            let report = evaluate(&lister, &truth, &[&masked], &config).unwrap();
+            assert_eq!(report, evaluate_rankings(&expected, &truth, &[3, 7]).unwrap());
+        }
+        if among.is_none() {
+            let ranked = top_k(&lister, &users, &[&masked], 7).unwrap();
+            for ((_, expected), list) in expected.iter().zip(ranked) {
+                assert_eq!(*expected, list.iter().map(|r| r.item).collect::<Vec<_>>());
+            }
+        }
+    }
+}
+
+#[test]
+fn excluded_items_of_a_block_stay_few() {
+    let (n_users, n_items) = (40, 300_000);
+    let lister = Lister::new(n_items, |_| ());
+    let truth = Interactions::from_pairs(n_users, n_items as usize, [(0, 1), (39, 2)]).unwrap();
+    let pairs = (0..n_users as u32).map(|u| (u, u + 1));
+    let truth_of_all = Interactions::from_pairs(n_users, n_items as usize, pairs).unwrap();
+    let config = EvaluationConfig {
+        ks: vec![2],
+        candidates: Some((0..50).collect()),
+        ..EvaluationConfig::default()
+    };
+    evaluate(&lister, &truth_of_all, &[&truth], &config).unwrap();
+    let most = lister.most_excluded.load(Ordering::Relaxed);
+    assert!(most > 300_000 && most < 5 << 20, "{most}");
+}
+
+#[test]
+fn wrong_lists_of_a_scorer_are_refused() {
+    let truth = Interactions::from_pairs(2, 5, [(0, 1), (1, 2)]).unwrap();
+    let masked = Interactions::from_pairs(2, 5, [(1, 4)]).unwrap();
+    let refused = |broken| {
+        let scorer = Lister::new(5, broken);
+        let config = EvaluationConfig { ks: vec![2], ..EvaluationConfig::default() };
+        let error = evaluate(&scorer, &truth, &[&masked], &config).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            top_k(&scorer, &[0, 1], &[&masked], 2).unwrap_err().to_string()
+        );
+        error
+    };
+    let cases: [(fn(&mut Vec<Vec<Ranked>>), &str); 4] = [
+        (|lists| lists[1][0].item = lists[1][1].item, "user 1 holds item 2 twice"),
+        (|lists| lists[0][1].item = 5, "user 0 holds item 5, but there are 5 items"),
+        (|lists| lists[1][0].item = 4, "user 1 holds item 4, which was excluded"),
+        (|lists| lists[0].push(Ranked { item: 0, score: 0.0 }), "has 3 items, but 2 were asked"),
+    ];
+    for (broken, expected) in cases {
+        let error = refused(broken);
+        assert!(matches!(error, Error::Ranking { .. }));
+        assert!(error.to_string().contains(expected), "{error}");
+    }
+    let error = refused(|lists| lists[0][0].score = f32::NAN);
+    assert!(matches!(error, Error::NanScore { user: 0, item: 4 }));
+    let error = refused(|lists| drop(lists.pop()));
+    assert!(matches!(error, Error::Shape { expected: 2, got: 1, .. }), "{error}");
+    let unsupported = DotScorer { users: vectors(2, 1, 1).view(), items: vectors(5, 1, 2).view() }
+        .top_k(&[0], 1, &[vec![]]);
+    assert!(unsupported.unwrap_err().to_string().contains("no lists"));
 }
