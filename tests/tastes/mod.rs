@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use candle_core::Device;
-use glta::data::Event as DataEvent;
 use glta::llm::LlamaOptions;
 use glta::prelude::*;
 
@@ -14,16 +13,16 @@ pub(crate) fn data() -> RunData {
     let items: Vec<Item> =
         (0..20).map(|n| Item::titled(n.to_string(), format!("Film {n} (19{n:02})"))).collect();
     let users: Vec<String> = (0..24).map(|n| format!("u{n}")).collect();
-    let mut events = Vec::new();
+    let mut interactions = Vec::new();
     for (u, user) in users.iter().enumerate() {
         for i in 0..10 {
             if (u / 2 * 3 + i * 7) % 10 < 7 {
-                events.push((user.as_str(), (i + 10 * (u % 2)).to_string()));
+                interactions.push((user.as_str(), (i + 10 * (u % 2)).to_string()));
             }
         }
     }
-    let events = events.iter().map(|(user, item)| DataEvent::new(user, item));
-    let dataset = Dataset::from_events("tastes", events, items).unwrap();
+    let interactions = interactions.iter().map(|(user, item)| Interaction::new(user, item));
+    let dataset = Dataset::from_interactions("tastes", interactions, items).unwrap();
     let split = Split::new(&dataset, &SplitConfig::default()).unwrap();
     RunData::new(&dataset, &split, &TextConfig::default()).unwrap()
 }

@@ -24,7 +24,7 @@
 //! use std::ops::ControlFlow;
 //!
 //! use glta_align::{Backbone, Config, Recommender, Run, RunData};
-//! use glta_data::{Dataset, Event, Item, Split, SplitConfig, TextConfig};
+//! use glta_data::{Dataset, Interaction, Item, Split, SplitConfig, TextConfig};
 //!
 //! // Two tastes: even users have items 0..6, odd users items 6..12.
 //! let (mut users, mut items) = (Vec::new(), Vec::new());
@@ -32,16 +32,16 @@
 //!     users.push(format!("user {n}"));
 //!     items.push(Item::titled(n.to_string(), format!("Item {n}")));
 //! }
-//! let mut events = Vec::new();
+//! let mut interactions = Vec::new();
 //! for (u, user) in users.iter().enumerate() {
 //!     for i in 0..6 {
 //!         if (u / 2 + i) % 6 != 0 {
-//!             events.push((user.as_str(), items[i + 6 * (u % 2)].raw_id.clone()));
+//!             interactions.push((user.as_str(), items[i + 6 * (u % 2)].raw_id.clone()));
 //!         }
 //!     }
 //! }
-//! let events = events.iter().map(|(user, item)| Event::new(user, item));
-//! let dataset = Dataset::from_events("tastes", events, items.clone())?;
+//! let interactions = interactions.iter().map(|(user, item)| Interaction::new(user, item));
+//! let dataset = Dataset::from_interactions("tastes", interactions, items.clone())?;
 //! let split = Split::new(&dataset, &SplitConfig::default())?;
 //! let data = RunData::new(&dataset, &split, &TextConfig::default())?;
 //!

@@ -11,15 +11,15 @@ use std::collections::HashMap;
 /// source has them, lie beside the interactions in the same order.
 ///
 /// ```
-/// use glta_data::{Dataset, Event, Item};
+/// use glta_data::{Dataset, Interaction, Item};
 ///
-/// let events = [
-///     Event::new("ann", "tea"),
-///     Event::new("bob", "tea"),
-///     Event::new("bob", "milk"),
+/// let interactions = [
+///     Interaction::new("ann", "tea"),
+///     Interaction::new("bob", "tea"),
+///     Interaction::new("bob", "milk"),
 /// ];
 /// let items = vec![Item::titled("tea", "Green tea, 100 g")];
-/// let shop = Dataset::from_events("shop", events, items)?;
+/// let shop = Dataset::from_interactions("shop", interactions, items)?;
 /// assert_eq!((shop.n_users(), shop.n_items()), (2, 2));
 /// assert_eq!(shop.items()[0].title, "Green tea, 100 g");
 /// assert_eq!(shop.interactions().items(1), [0, 1]);
@@ -35,9 +35,10 @@ pub struct Dataset {
     pub(crate) timestamps: Option<Vec<i64>>,
 }
 
-/// One interaction by raw ids.
+/// One interaction by raw ids, as input to [`Dataset::from_interactions`]. [`Interactions`] holds
+/// the same by dense ids.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Event<'a> {
+pub struct Interaction<'a> {
     /// Raw user id.
     pub user: &'a str,
     /// Raw item id.
@@ -48,7 +49,7 @@ pub struct Event<'a> {
     pub timestamp: Option<i64>,
 }
 
-impl<'a> Event<'a> {
+impl<'a> Interaction<'a> {
     /// An interaction without rating and time.
     pub fn new(user: &'a str, item: &'a str) -> Self {
         Self { user, item, rating: None, timestamp: None }
@@ -59,22 +60,22 @@ impl Dataset {
     /// A data set from raw ids: the way in for interactions that a program
     /// already holds.
     ///
-    /// Users and items are numbered in the order of their first event; items of
-    /// `items` without any event follow and stay recommendable, and an item
+    /// Users and items are numbered in the order of their first interaction; items of
+    /// `items` without any interaction follow and stay recommendable, and an item
     /// missing from `items` has no text. The rating and time columns exist when
-    /// every event has one. Of repeated pairs the latest is kept.
+    /// every interaction has one. Of repeated pairs the latest is kept.
     ///
     /// # Errors
     /// [`Error::DuplicateItem`] when two of `items` share an id, or more users
     /// or items than ids.
-    pub fn from_events<'a>(
+    pub fn from_interactions<'a>(
         name: impl Into<String>,
-        events: impl IntoIterator<Item = Event<'a>>,
+        interactions: impl IntoIterator<Item = Interaction<'a>>,
         items: Vec<Item>,
     ) -> Result<Self> {
         let mut collector = Collector::new(true, true);
-        for event in events {
-            collector.push(event.user, event.item, event.rating, event.timestamp)?;
+        for Interaction { user, item, rating, timestamp } in interactions {
+            collector.push(user, item, rating, timestamp)?;
         }
         let mut listed: FxHashMap<u32, Item> = FxHashMap::default();
         for item in items {
@@ -308,20 +309,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn events_are_merged_and_unseen_items_follow() {
-        let event = |user, item, rating, timestamp| Event {
+    fn interactions_are_merged_and_unseen_items_follow() {
+        let interaction = |user, item, rating, timestamp| Interaction {
             user,
             item,
             rating: Some(rating),
             timestamp: Some(timestamp),
         };
-        let data = Dataset::from_events(
+        let data = Dataset::from_interactions(
             "d",
             [
-                event("b", "x", 1.0, 10),
-                event("a", "y", 2.0, 5),
-                event("b", "x", 3.0, 9),
-                event("b", "y", 4.0, 8),
+                interaction("b", "x", 1.0, 10),
+                interaction("a", "y", 2.0, 5),
+                interaction("b", "x", 3.0, 9),
+                interaction("b", "y", 4.0, 8),
             ],
             vec![Item::titled("z", "Z"), Item::titled("x", "X")],
         )
@@ -339,18 +340,20 @@ mod tests {
 
     #[test]
     fn a_column_with_gaps_is_dropped() {
-        let mut half = Event::new("a", "x");
+        let mut half = Interaction::new("a", "x");
         half.rating = Some(1.0);
-        let data = Dataset::from_events("d", [half, Event::new("b", "x")], vec![]).unwrap();
+        let data =
+            Dataset::from_interactions("d", [half, Interaction::new("b", "x")], vec![]).unwrap();
         assert_eq!(data.ratings(), None);
-        let data = Dataset::from_events("d", [Event::new("b", "x"), half], vec![]).unwrap();
+        let data =
+            Dataset::from_interactions("d", [Interaction::new("b", "x"), half], vec![]).unwrap();
         assert_eq!(data.ratings(), None);
     }
 
     #[test]
     fn twins_and_unknown_fields_are_named() {
         let twins = || vec![Item::new("x"), Item::new("x")];
-        assert!(Dataset::from_events("d", [Event::new("a", "x")], twins()).is_err());
+        assert!(Dataset::from_interactions("d", [Interaction::new("a", "x")], twins()).is_err());
         assert!(Dataset::from_dense("d", 1, twins(), [(0, 0)]).is_err());
         let data = Dataset::from_dense("d", 1, vec![Item::new("x")], [(0, 0)]).unwrap();
         let error = data

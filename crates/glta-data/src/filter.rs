@@ -137,20 +137,20 @@ fn retain_where<T>(values: &mut Vec<T>, keep: &[bool]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Event;
+    use crate::Interaction;
     use proptest::prelude::*;
     use std::collections::BTreeSet;
 
     fn dataset(rows: &[(u8, u8, u8)]) -> Dataset {
         let names: Vec<(String, String)> =
             rows.iter().map(|(u, i, _)| (format!("u{u}"), format!("i{i}"))).collect();
-        let events = names.iter().zip(rows).map(|((user, item), &(_, _, r))| Event {
+        let interactions = names.iter().zip(rows).map(|((user, item), &(_, _, r))| Interaction {
             user,
             item,
             rating: Some(f32::from(r)),
             timestamp: None,
         });
-        Dataset::from_events("d", events, vec![Item::titled("i0", "zero")]).unwrap()
+        Dataset::from_interactions("d", interactions, vec![Item::titled("i0", "zero")]).unwrap()
     }
 
     /// Raw ids and rating of every interaction.
@@ -213,7 +213,7 @@ mod tests {
 
     #[test]
     fn min_rating_needs_ratings() {
-        let data = Dataset::from_events("d", [Event::new("a", "x")], vec![]).unwrap();
+        let data = Dataset::from_interactions("d", [Interaction::new("a", "x")], vec![]).unwrap();
         let error = data.min_rating(3.0).unwrap_err();
         assert!(error.to_string().contains("has no ratings"), "{error}");
     }

@@ -4,7 +4,7 @@
 //!   that metrics and graph models need.
 //! - [`Dataset`]: interactions with raw ids, item texts and, where the source
 //!   has them, ratings and times. It comes from a reader, or from memory with
-//!   [`Dataset::from_events`], and is narrowed by [`Dataset::k_core`],
+//!   [`Dataset::from_interactions`], and is narrowed by [`Dataset::k_core`],
 //!   [`Dataset::min_rating`] and [`Dataset::retain_items`].
 //! - [`TextConfig`]: how an item is put into words.
 //! - [`ShopConfig`]: a made-up shop, for trying things without a download.
@@ -15,16 +15,16 @@
 )]
 //!
 //! ```
-//! use glta_data::{Dataset, Event, Item, Split, SplitConfig, TextConfig};
+//! use glta_data::{Dataset, Interaction, Item, Split, SplitConfig, TextConfig};
 //!
-//! let events = [("ann", "1"), ("ann", "2"), ("ann", "3"), ("ben", "2"), ("ben", "3")]
-//!     .map(|(user, item)| Event::new(user, item));
+//! let interactions = [("ann", "1"), ("ann", "2"), ("ann", "3"), ("ben", "2"), ("ben", "3")]
+//!     .map(|(user, item)| Interaction::new(user, item));
 //! let items = vec![
 //!     Item::titled("1", "Postino, Il (1994)"),
 //!     Item::titled("2", "Matrix, The (1999)"),
 //!     Item::titled("3", "Fargo (1996)"),
 //! ];
-//! let data = Dataset::from_events("films", events, items)?.k_core(2, 1);
+//! let data = Dataset::from_interactions("films", interactions, items)?.k_core(2, 1);
 //! assert_eq!(data.stats().to_string(),
 //!     "films: 2 users, 3 items, 5 interactions, density 83.333 %");
 //! assert_eq!(data.texts(&TextConfig::default())?[1], "The Matrix (1999)");
@@ -48,7 +48,7 @@ mod split;
 mod stats;
 mod text;
 
-pub use dataset::{Dataset, Event};
+pub use dataset::{Dataset, Interaction};
 pub use error::{Error, Result};
 pub use interactions::Interactions;
 pub use item::Item;

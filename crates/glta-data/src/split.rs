@@ -308,7 +308,7 @@ impl UserRng {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Event, Item};
+    use crate::{Interaction, Item};
     use proptest::prelude::*;
 
     fn dataset(lengths: &[usize]) -> Dataset {
@@ -466,14 +466,14 @@ mod tests {
     #[test]
     fn later_items_are_held_out() {
         let names: Vec<String> = (0..10).map(|i| i.to_string()).collect();
-        let events = names.iter().enumerate().map(|(i, name)| Event {
+        let interactions = names.iter().enumerate().map(|(i, name)| Interaction {
             user: "u",
             item: name,
             rating: None,
             // The first item is the latest.
             timestamp: Some(100 - i as i64),
         });
-        let data = Dataset::from_events("d", events, vec![]).unwrap();
+        let data = Dataset::from_interactions("d", interactions, vec![]).unwrap();
         let mut config = SplitConfig { method: SplitMethod::Temporal, ..SplitConfig::default() };
         let split = Split::new(&data, &config).unwrap();
         assert_eq!(split.test.items(0), [0, 1]);

@@ -46,7 +46,7 @@ pub mod prelude {
     pub use glta_align::{
         Config, Error, Event, LanguageModel, Preset, Recommendation, Recommender, Run, RunData,
     };
-    pub use glta_data::{Dataset, Interactions, Item, Split, SplitConfig, TextConfig};
+    pub use glta_data::{Dataset, Interaction, Interactions, Item, Split, SplitConfig, TextConfig};
     pub use glta_metrics::{EvaluationConfig, Metric, evaluate, evaluate_rankings};
 }
 

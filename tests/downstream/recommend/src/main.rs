@@ -2,7 +2,6 @@
 //! `recommend CHECKPOINT_DIR OUT_DIR`.
 use std::ops::ControlFlow;
 
-use glta::data::Event;
 use glta::llm::{Device, LlamaOptions};
 use glta::prelude::*;
 
@@ -13,12 +12,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let items: Vec<Item> =
         (0..20).map(|n| Item::titled(n.to_string(), format!("{} no. {n}", taste(n)))).collect();
     let users: Vec<String> = (0..30).map(|n| format!("user {n}")).collect();
-    let events = users.iter().enumerate().flat_map(|(u, user)| {
+    let interactions = users.iter().enumerate().flat_map(|(u, user)| {
         let bought =
             items.iter().enumerate().filter(move |(i, _)| (i + u) % 2 == 0 && (i + 3 * u) % 5 > 0);
-        bought.map(move |(_, item)| Event::new(user, &item.raw_id))
+        bought.map(move |(_, item)| Interaction::new(user, &item.raw_id))
     });
-    let dataset = Dataset::from_events("drinks", events, items.clone())?;
+    let dataset = Dataset::from_interactions("drinks", interactions, items.clone())?;
     let split = Split::new(&dataset, &SplitConfig::default())?;
     let data = RunData::new(&dataset, &split, &TextConfig::default())?;
 
