@@ -10,12 +10,14 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use candle_core::Device;
-use glta::align::{Backbone, ItemSlots, Recommendation};
+use glta::align::{Backbone, ItemSlots, Recommendation, TargetLoss};
 use glta::comm::Alone;
 use glta::data::ShopConfig;
 use glta::gllm::Decoder;
 use glta::llm::LlamaOptions;
+use glta::metrics::{EvaluationConfig, Metric, Scorer, evaluate, evaluate_rankings};
 use glta::prelude::*;
+use ndarray::Array2;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
@@ -168,6 +170,65 @@ fn both_presets_train_save_load_and_recommend() {
                 assert!(a.item == b.item && (a.score - b.score).abs() < 1e-4);
             }
         }
+    }
+}
+
+/// `evaluate` sees the lists that `recommend_batch` gives, and the figure that training
+/// watched.
+#[test]
+fn a_recommender_is_evaluated_like_any_scorer() {
+    let folder = tempfile::tempdir().unwrap();
+    let language = language(&folder.path().join("llm"));
+    let split = tastes::split().1;
+    let mut autoregressive = config(Preset::Default);
+    autoregressive.model.autoregressive = true;
+    autoregressive.model.slots = 3;
+    autoregressive.user_stage.loss = TargetLoss::SampledSlots;
+    for (name, config) in [("paper", config(Preset::Paper)), ("ar", autoregressive)] {
+        let run = Run::open(folder.path().join(name), config, data(), false).unwrap();
+        let (trained, report) = run.fit(Some(&language), &mut go).unwrap();
+        for decoder in [Decoder::Parallel, Decoder::FirstLogit, Decoder::MeanSlots] {
+            let recommender = trained.with_decoder(decoder);
+            let users: Vec<u32> = (0..recommender.users().len() as u32).collect();
+            let lists = recommender.recommend_batch(&users, 10).unwrap();
+            let items = lists.iter().map(|l| l.iter().map(|r| r.item).collect());
+            let rankings: Vec<(u32, Vec<u32>)> = users.iter().copied().zip(items).collect();
+            let settings = EvaluationConfig { ks: vec![5, 10], ..EvaluationConfig::default() };
+            let masked = [&split.train, &split.valid];
+            let got = evaluate(&recommender, &split.test, &masked, &settings).unwrap();
+            assert_eq!(got, evaluate_rankings(&rankings, &split.test, &[5, 10]).unwrap());
+            let watched = evaluate(&recommender, &split.valid, &[&split.train], &settings);
+            let watched = watched.unwrap().get(Metric::Ndcg, 10);
+            assert_eq!(watched, recommender.validation(&Alone).unwrap(), "{name} {decoder:?}");
+
+            let mut scores = Array2::zeros((users.len(), 20));
+            recommender.score(&users, scores.view_mut()).unwrap();
+            for row in scores.rows() {
+                let total: f32 = row.iter().map(|score| score.exp()).sum();
+                // A mean of log-probabilities belongs to no distribution, but is below one.
+                assert!(total < 1.0 + 1e-4, "{total}");
+            }
+            let first_alone = name == "ar" || decoder == Decoder::FirstLogit;
+            for (list, row) in lists.iter().zip(scores.rows()) {
+                if first_alone {
+                    let total: f32 = row.iter().map(|score| score.exp()).sum();
+                    assert!((total - 1.0).abs() < 1e-4, "{total}");
+                    assert!((row[list[0].item as usize] - list[0].score).abs() < 1e-4);
+                } else if decoder == Decoder::MeanSlots {
+                    for r in list {
+                        assert!((row[r.item as usize] - r.score).abs() < 1e-4);
+                    }
+                }
+            }
+        }
+        assert_eq!(report.validation(), trained.validation(&Alone).unwrap());
+        for (id, item) in (0..).zip(trained.items()) {
+            assert_eq!(trained.item(&item.raw_id), Some(id));
+        }
+        assert_eq!(trained.item("u7"), None);
+        let mut few = Array2::zeros((1, 3));
+        assert!(trained.score(&[0], few.view_mut()).is_err());
+        assert!(trained.score(&[99], Array2::zeros((1, 20)).view_mut()).is_err());
     }
 }
 

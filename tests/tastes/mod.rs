@@ -9,7 +9,7 @@ use glta::prelude::*;
 use crate::tiny_llm;
 
 /// Two tastes: even users choose among the first half of the items.
-pub(crate) fn data() -> RunData {
+pub(crate) fn split() -> (Dataset, Split) {
     let items: Vec<Item> =
         (0..20).map(|n| Item::titled(n.to_string(), format!("Film {n} (19{n:02})"))).collect();
     let users: Vec<String> = (0..24).map(|n| format!("u{n}")).collect();
@@ -24,6 +24,11 @@ pub(crate) fn data() -> RunData {
     let interactions = interactions.iter().map(|(user, item)| Interaction::new(user, item));
     let dataset = Dataset::from_interactions("tastes", interactions, items).unwrap();
     let split = Split::new(&dataset, &SplitConfig::default()).unwrap();
+    (dataset, split)
+}
+
+pub(crate) fn data() -> RunData {
+    let (dataset, split) = split();
     RunData::new(&dataset, &split, &TextConfig::default()).unwrap()
 }
 

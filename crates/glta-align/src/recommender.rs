@@ -3,12 +3,14 @@ use std::path::Path;
 
 use glta_comm::Communicator;
 use glta_gllm::{Decoder, Ranked};
+use glta_metrics::{Scorer, ScorerError};
+use ndarray::{ArrayViewMut2, Axis};
 
 use crate::data::{ItemRecord, RunData};
 use crate::language::LanguageModel;
 use crate::model::Glta;
 use crate::sampling::{UserExample, inference_example};
-use crate::stages::{rank, rank_users, validation};
+use crate::stages::{known_user, rank, rank_users, validation};
 use crate::{Config, Error, Result};
 
 /// A trained recommender.
@@ -19,7 +21,9 @@ use crate::{Config, Error, Result};
 pub struct Recommender {
     model: Glta,
     data: RunData,
-    by_raw_id: HashMap<String, u32>,
+    /// Dense ids by raw ids.
+    user_ids: HashMap<String, u32>,
+    item_ids: HashMap<String, u32>,
 }
 
 /// A recommended item.
@@ -36,8 +40,9 @@ pub struct Recommendation<'a> {
 
 impl Recommender {
     pub(crate) fn new(model: Glta, data: RunData) -> Self {
-        let by_raw_id = data.users.iter().cloned().zip(0u32..).collect();
-        Self { model, data, by_raw_id }
+        let user_ids = data.users.iter().cloned().zip(0..).collect();
+        let item_ids = data.items.iter().map(|item| item.raw_id.clone()).zip(0..).collect();
+        Self { model, data, user_ids, item_ids }
     }
 
     /// Loads the recommender that a finished [`Run`](crate::Run) left in `dir`.
@@ -55,7 +60,7 @@ impl Recommender {
     /// The same model, whose slots are read by another decoder.
     pub fn with_decoder(&self, decoder: Decoder) -> Self {
         let model = self.model.with_decoder(decoder);
-        Self { model, data: self.data.clone(), by_raw_id: self.by_raw_id.clone() }
+        Self::new(model, self.data.clone())
     }
 
     /// N@10 on the run's validation items, training items left out: what training
@@ -85,7 +90,12 @@ impl Recommender {
 
     /// Dense id of a raw user id.
     pub fn user(&self, raw_id: &str) -> Option<u32> {
-        self.by_raw_id.get(raw_id).copied()
+        self.user_ids.get(raw_id).copied()
+    }
+
+    /// Dense id of a raw item id.
+    pub fn item(&self, raw_id: &str) -> Option<u32> {
+        self.item_ids.get(raw_id).copied()
     }
 
     /// What the user is known to have, ascending.
@@ -111,10 +121,9 @@ impl Recommender {
     /// # Errors
     /// An unknown user.
     pub fn recommend_batch(&self, users: &[u32], k: usize) -> Result<Vec<Vec<Recommendation<'_>>>> {
-        for &user in users {
-            self.check_user(user)?;
-        }
-        let lists = rank_users(&self.model, &self.data, users, k, |user| self.data.seen(user))?;
+        users.iter().try_for_each(|&user| self.check_user(user))?;
+        let queries = users.iter().map(|&user| (user, self.data.seen(user)));
+        let lists = rank_users(&self.model, &self.data, queries, k)?;
         Ok(self.records(lists))
     }
 
@@ -143,8 +152,8 @@ impl Recommender {
         // The excluded items are nearly the catalogue for each user.
         for users in users.chunks(self.model.config().user_stage.train.batch_size) {
             users.iter().try_for_each(|&user| self.check_user(user))?;
-            let excluded = |user| others(self.data.seen(user));
-            lists.extend(rank_users(&self.model, &self.data, users, k, excluded)?);
+            let queries = users.iter().map(|&user| (user, others(self.data.seen(user))));
+            lists.extend(rank_users(&self.model, &self.data, queries, k)?);
         }
         Ok(self.records(lists))
     }
@@ -204,5 +213,70 @@ impl Recommender {
             return Err(Error::UnknownUser { user, users });
         }
         Ok(())
+    }
+}
+
+/// Ranks users of the training data from their training items, so that `evaluate` and
+/// tables treat a recommender like any other model:
+///
+/// ```no_run
+/// # use glta_align::{Recommender, RunData};
+/// # use glta_data::Split;
+/// # use glta_metrics::{EvaluationConfig, evaluate};
+/// # fn test(recommender: &Recommender, split: &Split) -> glta_metrics::Result<()> {
+/// let masked = [&split.train, &split.valid];
+/// let report = evaluate(recommender, &split.test, &masked, &EvaluationConfig::default())?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Its lists are those of its decoder. The scores of all items, which no list needs, are
+/// log-probabilities: of the first slot under [`Decoder::FirstLogit`] and where slots are
+/// autoregressive, else their mean over the slots.
+impl Scorer for Recommender {
+    fn n_items(&self) -> usize {
+        self.data.items.len()
+    }
+
+    fn score(
+        &self,
+        users: &[u32],
+        mut out: ArrayViewMut2<'_, f32>,
+    ) -> std::result::Result<(), ScorerError> {
+        if out.dim() != (users.len(), self.n_items()) {
+            let (wanted, got) = ((users.len(), self.n_items()), out.dim());
+            return Err(format!("the output is {got:?}, expected {wanted:?}").into());
+        }
+        users.iter().try_for_each(|&user| self.check_user(user))?;
+        let batch = self.model.config().user_stage.train.batch_size;
+        for (users, mut out) in users.chunks(batch).zip(out.axis_chunks_iter_mut(Axis(0), batch)) {
+            let examples: Vec<UserExample> =
+                users.iter().map(|&user| known_user(&self.model, &self.data, user)).collect();
+            let scores = self.model.log_probabilities(&examples)?;
+            for (mut row, scores) in out.rows_mut().into_iter().zip(scores) {
+                row.iter_mut().zip(scores).for_each(|(out, score)| *out = score);
+            }
+        }
+        Ok(())
+    }
+
+    fn lists_itself(&self) -> bool {
+        true
+    }
+
+    fn top_k(
+        &self,
+        users: &[u32],
+        k: usize,
+        excluded: &[Vec<u32>],
+    ) -> std::result::Result<Vec<Vec<Ranked>>, ScorerError> {
+        users.iter().try_for_each(|&user| self.check_user(user))?;
+        let queries = users.iter().copied().zip(excluded.iter().cloned());
+        Ok(rank_users(&self.model, &self.data, queries, k)?)
+    }
+
+    /// The language model fills all cores by itself.
+    fn parallel(&self) -> bool {
+        false
     }
 }

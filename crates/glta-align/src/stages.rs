@@ -228,7 +228,8 @@ pub(crate) fn validation(
     }
     let users = validation_users(data);
     let own = &users[comm.share(users.len())];
-    let rankings = rank_users(model, data, own, 10, |user| data.train.items(user).to_vec())?;
+    let queries = own.iter().map(|&user| (user, data.train.items(user).to_vec()));
+    let rankings = rank_users(model, data, queries, 10)?;
     ndcg(&users, gather_lists(comm, rankings)?, data)
 }
 
@@ -261,13 +262,8 @@ pub(crate) fn choose_mix(
     let factors = &config.model.mix;
     let mut lists: Vec<Vec<Vec<Ranked>>> = vec![Vec::with_capacity(users.len()); factors.len()];
     for batch in users[comm.share(users.len())].chunks(config.user_stage.train.batch_size) {
-        let examples: Vec<UserExample> = batch
-            .iter()
-            .map(|&user| {
-                let context = data.train.items(user);
-                inference_example(Some(user), context, config.model.history, config.seed)
-            })
-            .collect();
+        let examples: Vec<UserExample> =
+            batch.iter().map(|&user| known_user(model, data, user)).collect();
         for (example, slots) in examples.iter().zip(model.head_logits(&examples)?) {
             let base = linear.score_items(&example.context);
             for (&factor, lists) in factors.iter().zip(&mut lists) {
@@ -295,24 +291,22 @@ fn sampled_slots(targets: &[u32], slots: usize, rng: &mut impl Rng) -> Vec<Vec<u
     (0..slots).map(|t| drawn.get(t).map(|&item| vec![item]).unwrap_or_default()).collect()
 }
 
-/// The best `k` items of known users, `excluded(user)` left out.
+/// The best `k` items of known users, each without the items given beside it.
 pub(crate) fn rank_users(
     model: &Glta,
     data: &RunData,
-    users: &[u32],
+    users: impl Iterator<Item = (u32, Vec<u32>)>,
     k: usize,
-    excluded: impl Fn(u32) -> Vec<u32>,
 ) -> Result<Vec<Vec<Ranked>>> {
-    let config = model.config();
-    let queries: Vec<(UserExample, Vec<u32>)> = users
-        .iter()
-        .map(|&user| {
-            let context = data.train.items(user);
-            let example = inference_example(Some(user), context, config.model.history, config.seed);
-            (example, excluded(user))
-        })
-        .collect();
+    let queries: Vec<(UserExample, Vec<u32>)> =
+        users.map(|(user, excluded)| (known_user(model, data, user), excluded)).collect();
     rank(model, &queries, k)
+}
+
+/// What the prompt of a user of the training data holds when lists are asked for.
+pub(crate) fn known_user(model: &Glta, data: &RunData, user: u32) -> UserExample {
+    let config = model.config();
+    inference_example(Some(user), data.train.items(user), config.model.history, config.seed)
 }
 
 /// The best `k` items for each example, leaving out its excluded items.

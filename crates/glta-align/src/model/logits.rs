@@ -1,7 +1,7 @@
 //! From hidden states to logits and lists: head, linear item model, and how they are mixed.
 
 use candle_core::Tensor;
-use glta_gllm::{Ranked, decode};
+use glta_gllm::{Decoder, Ranked, decode};
 use rayon::prelude::*;
 
 use super::Glta;
@@ -73,6 +73,26 @@ impl Glta {
             .collect()
     }
 
+    /// Log-probabilities of all items for each example: those of the first slot where
+    /// the decoder reads no other or the slots follow each other, else their mean over
+    /// the slots.
+    pub(crate) fn log_probabilities(&self, examples: &[UserExample]) -> Result<Vec<Vec<f32>>> {
+        let model = &self.config.model;
+        let first = model.autoregressive || model.decoder == Decoder::FirstLogit;
+        let logits = self.slot_logits(examples)?;
+        let mean = |slots: &Vec<Vec<f32>>| {
+            let slots = if first { &slots[..1] } else { &slots[..] };
+            let mut mean = vec![0.0; self.nodes.n_items()];
+            for slot in slots {
+                let sum = log_sum_exp(slot);
+                let share = 1.0 / slots.len() as f32;
+                mean.iter_mut().zip(slot).for_each(|(mean, logit)| *mean += share * (logit - sum));
+            }
+            mean
+        };
+        Ok(logits.par_iter().map(mean).collect())
+    }
+
     /// Slots whose logits are wanted: an autoregressive model has one more than items
     /// were fed.
     fn slots_read(&self, examples: &[UserExample]) -> usize {
@@ -91,6 +111,13 @@ impl Glta {
         let mut rows = logits.into_iter();
         Ok(examples.iter().map(|_| rows.by_ref().take(slots).collect()).collect())
     }
+}
+
+/// `ln Σ exp(l)`.
+fn log_sum_exp(logits: &[f32]) -> f32 {
+    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = logits.iter().map(|&l| f64::from(l - largest).exp()).sum();
+    largest + sum.ln() as f32
 }
 
 /// The linear model's logits plus `factor` times each slot's.
