@@ -37,7 +37,7 @@ use glta::data::readers::{PairsConfig, PairsLayout, pairs, split_pairs};
 use glta::data::{Dataset, Split, SplitConfig, Stats};
 use glta::graph::{EpochReport, Error, LightGcn, LightGcnConfig, NodeEmbeddings, Trained};
 use glta::metrics::{EvaluationConfig, Report, evaluate};
-use glta::shared::{Grid, search};
+use glta::shared::{Grid, search, settings};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -235,16 +235,7 @@ fn configuration(args: &Args) -> Result<LightGcnConfig> {
         Some(path) => read_toml(path)?,
     };
     for assignment in &args.set {
-        let (field, value) = assignment
-            .split_once('=')
-            .ok_or_else(|| format!("--set {assignment}: expected FIELD=VALUE"))?;
-        // What is no TOML value is meant as a string: `--set loss=bpr`.
-        let value = match toml::from_str::<BTreeMap<String, Value>>(&format!("value = {value}")) {
-            Ok(mut parsed) => parsed.remove("value").unwrap_or_default(),
-            Err(_) => Value::from(value),
-        };
-        let grid = Grid(BTreeMap::from([(field.to_owned(), vec![value])]));
-        config = grid.candidates(&config)?.remove(0);
+        settings::set(&mut config, assignment).map_err(|e| format!("--set {assignment}: {e}"))?;
     }
     config.validate()?;
     Ok(config)

@@ -38,7 +38,10 @@ pub enum Error {
         /// What is wrong and what is allowed.
         problem: String,
     },
-    /// Configuration text that does not parse, or a path that does not exist.
+    /// A configuration field that does not exist, or a value that it cannot hold.
+    #[error(transparent)]
+    Settings(#[from] glta_core::Error),
+    /// Configuration text that does not parse, or a preset that does not exist.
     #[error("configuration: {0}")]
     ConfigText(String),
     /// The folder already holds a run and the caller did not ask to go on with it.

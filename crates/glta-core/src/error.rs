@@ -4,14 +4,25 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A grid of settings does not fit the configuration.
-    #[error("setting `{field}`: {problem}")]
-    Grid {
-        /// Dotted name of the field.
-        field: String,
-        /// What is wrong with it.
+    /// A path that leads to no field of the configuration.
+    #[error("setting `{path}` does not exist; near names: {}", near.join(", "))]
+    UnknownSetting {
+        /// Dotted path as given.
+        path: String,
+        /// The nearest of the fields that exist there.
+        near: Vec<String>,
+    },
+    /// A value that its field cannot hold.
+    #[error("setting `{path}`: {problem}")]
+    Setting {
+        /// Dotted path of the field.
+        path: String,
+        /// What is wrong with the value.
         problem: String,
     },
+    /// Text that is not TOML.
+    #[error("the settings are not valid TOML")]
+    Toml(#[from] toml::de::Error),
 }
 
 /// Result with this crate's [`enum@Error`].

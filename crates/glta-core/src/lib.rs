@@ -3,6 +3,7 @@
 //! - [`write_whole`] writes a file so that a crash leaves the old file or the new one.
 //! - [`stream`] derives a random generator from a seed and the place where it is used,
 //!   [`pick`] draws without repeats.
+//! - [`settings`] edits a configuration by the paths of its fields.
 //! - [`Grid`] and [`search`] choose settings on validation data.
 //! - [`Progress`] is what long work reports to; [`report`] turns its `Break` into
 //!   [`Cancelled`].
@@ -30,6 +31,7 @@ mod error;
 mod progress;
 mod random;
 mod search;
+pub mod settings;
 mod write;
 
 pub use error::{Error, Result};

@@ -1,11 +1,13 @@
 //! Choosing settings on validation data.
 
-use crate::{Error, Result};
+use std::collections::BTreeMap;
+use std::time::Instant;
+
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::collections::BTreeMap;
-use std::time::Instant;
+
+use crate::{Result, settings};
 
 /// Values to try for some fields of a configuration, every combination of them.
 ///
@@ -45,57 +47,26 @@ impl Grid {
     /// All combinations, laid over `base`; the last field varies fastest.
     ///
     /// # Errors
-    /// [`Error::Grid`] for a field without values, or one that the configuration
-    /// does not have or whose values do not fit it.
+    /// [`Error::Setting`](crate::Error::Setting) for a field without values or with one that does not fit,
+    /// [`Error::UnknownSetting`](crate::Error::UnknownSetting) for a field that the configuration does not have.
     pub fn candidates<C: Serialize + DeserializeOwned>(&self, base: &C) -> Result<Vec<C>> {
-        let to_value = |e: serde_json::Error| grid_error("", e.to_string());
-        let mut all = vec![serde_json::to_value(base).map_err(to_value)?];
-        for (field, values) in &self.0 {
+        let mut all = vec![settings::tree(base)?];
+        for (path, values) in &self.0 {
             if values.is_empty() {
-                return Err(grid_error(field, "has no values".into()));
+                return Err(settings::wrong(path, "has no values"));
             }
             let mut next = Vec::with_capacity(all.len() * values.len());
             for candidate in &all {
                 for value in values {
                     let mut candidate = candidate.clone();
-                    set(&mut candidate, field, value.clone())?;
-                    // Checked one field at a time, so that the message names it.
-                    serde_json::from_value::<C>(candidate.clone())
-                        .map_err(|e| grid_error(field, e.to_string()))?;
+                    settings::put::<C>(&mut candidate, &[], settings::nested(path, value.clone()))?;
                     next.push(candidate);
                 }
             }
             all = next;
         }
-        let parse = |value| serde_json::from_value(value).map_err(to_value);
-        all.into_iter().map(parse).collect()
+        all.iter().map(settings::parsed).collect()
     }
-}
-
-fn grid_error(field: &str, problem: String) -> Error {
-    Error::Grid { field: field.to_owned(), problem }
-}
-
-fn set(config: &mut Value, path: &str, value: Value) -> Result<()> {
-    let mut at = config;
-    let mut steps = path.split('.').peekable();
-    while let Some(step) = steps.next() {
-        let Value::Object(fields) = at else {
-            return Err(grid_error(path, format!("nothing lies below `{step}`")));
-        };
-        if !fields.contains_key(step) {
-            let known: Vec<&str> = fields.keys().map(String::as_str).collect();
-            let problem = format!("unknown field, there are {}", known.join(", "));
-            return Err(grid_error(path, problem));
-        }
-        let field = fields.entry(step).or_insert(Value::Null);
-        if steps.peek().is_none() {
-            *field = value;
-            return Ok(());
-        }
-        at = field;
-    }
-    Ok(())
 }
 
 /// One configuration that was tried.
@@ -200,9 +171,9 @@ mod tests {
     #[test]
     fn mistakes_name_the_field() {
         for (toml, expected) in [
-            ("lr = [1]", "unknown field"),
-            ("\"selection.n\" = [1]", "unknown field"),
-            ("\"layers.n\" = [1]", "below"),
+            ("lr = [1]", "`lr` does not exist"),
+            ("\"selection.n\" = [1]", "near names: k"),
+            ("\"layers.n\" = [1]", "`layers`"),
             ("layers = [\"three\"]", "layers"),
             ("layers = []", "no values"),
         ] {

@@ -2,43 +2,30 @@
 
 use std::path::Path;
 
+use glta_core::settings;
+
 use super::Config;
 use crate::files::{CONFIG, read_text};
 use crate::{Error, Result};
 
 impl Config {
-    /// Sets one field by its path, such as `user_stage.train.epochs=3`. The value
-    /// is read as TOML, or as a string where that fails.
+    /// Sets one field by its path, such as `user_stage.train.epochs=3`
+    /// ([`glta_core::settings::set`]).
     ///
     /// # Errors
     /// A path that does not exist (with the names that are near), or a value of
     /// the wrong type.
     pub fn set(&mut self, assignment: &str) -> Result<()> {
-        let Some((path, value)) = assignment.split_once('=') else {
-            return Err(Error::ConfigText(format!("`{assignment}` is not of the form path=value")));
-        };
-        let (path, value) = (path.trim(), value.trim());
-        let value = toml::from_str::<toml::Table>(&format!("v = {value}"))
-            .ok()
-            .and_then(|mut t| t.remove("v"))
-            .unwrap_or_else(|| toml::Value::String(value.to_owned()));
-        let nested = path.rsplit('.').fold(value, |value, part| {
-            toml::Value::Table([(part.to_owned(), value)].into_iter().collect())
-        });
-        *self = merged(self, nested)?;
-        Ok(())
+        Ok(settings::set(self, assignment)?)
     }
 
     /// Reads a configuration in TOML over `self`: fields that are not named keep
-    /// their value.
+    /// their value ([`glta_core::settings::merge_toml`]).
     ///
     /// # Errors
     /// Unknown fields, values of the wrong type.
     pub fn merge_toml(&mut self, text: &str) -> Result<()> {
-        let table: toml::Table =
-            toml::from_str(text).map_err(|e| Error::ConfigText(e.to_string()))?;
-        *self = merged(self, toml::Value::Table(table))?;
-        Ok(())
+        Ok(settings::merge_toml(self, text)?)
     }
 
     /// The configuration as TOML.
@@ -68,101 +55,6 @@ impl Config {
         config.validate()?;
         Ok(config)
     }
-}
-
-/// Optional fields that are absent from the serialised form when they are not set.
-const OPTIONAL: &[&str] = &["llm.layers"];
-
-/// `config` with the fields that `given`, a table, names.
-fn merged(config: &Config, given: toml::Value) -> Result<Config> {
-    let mut tree = toml::Value::try_from(config).map_err(|e| Error::ConfigText(e.to_string()))?;
-    assign(&mut tree, &[], given)?;
-    tree.try_into().map_err(|e: toml::de::Error| Error::ConfigText(e.message().to_owned()))
-}
-
-/// Puts `value` where `path` leads in `tree`. A table is put over a table field by
-/// field; it replaces what is there where that makes a configuration, which is how
-/// an enum with data gets another variant.
-fn assign(tree: &mut toml::Value, path: &[&str], value: toml::Value) -> Result<()> {
-    let name = path.join(".");
-    let wrong = |message: String| Err(Error::ConfigText(message));
-    let known: Option<Vec<String>> = at(tree, path).and_then(toml::Value::as_table).map(|table| {
-        let optional = OPTIONAL.iter().filter_map(|o| match name.as_str() {
-            "" => Some(*o).filter(|o| !o.contains('.')),
-            _ => o.strip_prefix(&format!("{name}.")),
-        });
-        table.keys().map(String::as_str).chain(optional).map(str::to_owned).collect()
-    });
-    if let (Some(known), toml::Value::Table(fields)) = (&known, &value)
-        && fields.keys().all(|field| known.contains(field))
-    {
-        for (field, value) in fields {
-            assign(tree, &[path, &[field.as_str()]].concat(), value.clone())?;
-        }
-        return Ok(());
-    }
-    let mut replaced = tree.clone();
-    let parent = path
-        .split_last()
-        .and_then(|(last, parent)| Some((*last, at_mut(&mut replaced, parent)?.as_table_mut()?)));
-    let problem = match parent {
-        Some((last, parent)) => {
-            parent.insert(last.to_owned(), value.clone());
-            match replaced.clone().try_into::<Config>() {
-                Ok(_) => {
-                    *tree = replaced;
-                    return Ok(());
-                }
-                Err(error) => error.message().to_owned(),
-            }
-        }
-        None => String::new(),
-    };
-    match (known, value) {
-        (Some(known), toml::Value::Table(fields)) => {
-            let known: Vec<&str> = known.iter().map(String::as_str).collect();
-            let unknown = fields.keys().find(|field| !known.contains(&field.as_str()));
-            let part = unknown.map_or("", String::as_str);
-            let full = [path, &[part]].concat().join(".");
-            wrong(unknown_field(&full, part, &known))
-        }
-        (Some(_), _) => wrong(format!("`{name}` has fields; set one of them")),
-        (None, toml::Value::Table(_)) => {
-            wrong(format!("`{name}` cannot have these fields: {problem}"))
-        }
-        (None, _) => wrong(format!("{name}: {problem}")),
-    }
-}
-
-fn at<'a>(tree: &'a toml::Value, path: &[&str]) -> Option<&'a toml::Value> {
-    path.iter().try_fold(tree, |node, part| node.get(part))
-}
-
-fn at_mut<'a>(tree: &'a mut toml::Value, path: &[&str]) -> Option<&'a mut toml::Value> {
-    path.iter().try_fold(tree, |node, part| node.get_mut(part))
-}
-
-fn unknown_field(path: &str, part: &str, known: &[&str]) -> String {
-    let mut near: Vec<(usize, &str)> = known.iter().map(|k| (distance(part, k), *k)).collect();
-    near.sort();
-    let near: Vec<&str> = near.iter().take(3).map(|(_, k)| *k).collect();
-    format!("`{path}` does not exist: no field `{part}`; near names: {}", near.join(", "))
-}
-
-/// Levenshtein distance.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, ca) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, cb) in b.iter().enumerate() {
-            let substitute = diagonal + usize::from(ca != *cb);
-            diagonal = row[j + 1];
-            row[j + 1] = substitute.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]
