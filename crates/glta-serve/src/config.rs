@@ -1,0 +1,161 @@
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
+
+use crate::{Error, Result};
+
+/// Settings of the service; times are in milliseconds.
+///
+/// ```
+/// use glta_serve::ServeConfig;
+///
+/// let config = ServeConfig { model: "runs/shop".into(), batch: 1, ..ServeConfig::default() };
+/// config.validate()?;
+/// # Ok::<(), glta_serve::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ServeConfig {
+    /// Folder of a finished run, or a link to one. There is no default.
+    pub model: PathBuf,
+    /// Folder of the checkpoint that the run was trained with; none for a run without a
+    /// language model.
+    pub llm: Option<PathBuf>,
+    /// Address to listen at. The default, `127.0.0.1:8080`, can be reached from this machine
+    /// alone. Port 0 takes a free one. Not used where [`router`](crate::router) is mounted.
+    pub listen: SocketAddr,
+    /// Most recommendations that a request may ask for: 100.
+    pub max_k: usize,
+    /// Most requests in a batch of `/recommend/batch`: 256.
+    pub max_requests: usize,
+    /// Most items that a request may name: 1000.
+    pub max_items: usize,
+    /// Most bytes of a request's body: 256 KiB.
+    pub max_body: usize,
+    /// Most requests that wait for the model: 1024. More are answered 503.
+    pub queue: usize,
+    /// Most requests that go through the model together: 32. 1 takes them one by one.
+    pub batch: usize,
+    /// How long a request waits for others to share a batch with: 2 ms.
+    pub batch_wait_ms: u64,
+    /// Time after which a request is answered 504: 10 s.
+    pub timeout_ms: u64,
+    /// Time between two looks at `model` for a new model: 2 s.
+    pub watch_ms: u64,
+}
+
+impl Default for ServeConfig {
+    fn default() -> Self {
+        Self {
+            model: PathBuf::new(),
+            llm: None,
+            listen: (Ipv4Addr::LOCALHOST, 8080).into(),
+            max_k: 100,
+            max_requests: 256,
+            max_items: 1000,
+            max_body: 256 * 1024,
+            queue: 1024,
+            batch: 32,
+            batch_wait_ms: 2,
+            timeout_ms: 10_000,
+            watch_ms: 2000,
+        }
+    }
+}
+
+/// Looking more often than this would keep a core busy.
+const MIN_WATCH_MS: u64 = 10;
+
+impl ServeConfig {
+    /// Checks every field.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with the first field whose value cannot work.
+    pub fn validate(&self) -> Result<()> {
+        let wrong = |field, problem: &str| Err(Error::Config { field, problem: problem.into() });
+        if self.model.as_os_str().is_empty() {
+            return wrong("model", "name the folder of a finished run");
+        }
+        for (field, value) in [
+            ("max_k", self.max_k),
+            ("max_requests", self.max_requests),
+            ("max_items", self.max_items),
+            ("queue", self.queue),
+            ("batch", self.batch),
+        ] {
+            if value == 0 {
+                return wrong(field, "must be at least 1");
+            }
+        }
+        if self.queue > Semaphore::MAX_PERMITS {
+            return wrong("queue", &format!("must be at most {}", Semaphore::MAX_PERMITS));
+        }
+        if self.watch_ms < MIN_WATCH_MS {
+            return wrong("watch_ms", &format!("must be at least {MIN_WATCH_MS}"));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn batch_wait(&self) -> Duration {
+        Duration::from_millis(self.batch_wait_ms)
+    }
+
+    pub(crate) fn timeout(&self) -> Duration {
+        Duration::from_millis(self.timeout_ms)
+    }
+
+    pub(crate) fn watch(&self) -> Duration {
+        Duration::from_millis(self.watch_ms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> ServeConfig {
+        ServeConfig { model: "run".into(), ..ServeConfig::default() }
+    }
+
+    fn refused(config: &ServeConfig) -> &'static str {
+        match config.validate() {
+            Err(Error::Config { field, .. }) => field,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn defaults_need_a_model_only() {
+        config().validate().unwrap();
+        assert_eq!(refused(&ServeConfig::default()), "model");
+    }
+
+    #[test]
+    fn values_that_cannot_work_are_refused_by_name() {
+        assert_eq!(refused(&ServeConfig { max_k: 0, ..config() }), "max_k");
+        assert_eq!(refused(&ServeConfig { max_requests: 0, ..config() }), "max_requests");
+        assert_eq!(refused(&ServeConfig { max_items: 0, ..config() }), "max_items");
+        assert_eq!(refused(&ServeConfig { queue: 0, ..config() }), "queue");
+        assert_eq!(refused(&ServeConfig { queue: usize::MAX, ..config() }), "queue");
+        assert_eq!(refused(&ServeConfig { batch: 0, ..config() }), "batch");
+        assert_eq!(refused(&ServeConfig { watch_ms: 9, ..config() }), "watch_ms");
+    }
+
+    #[test]
+    fn fields_left_out_have_their_defaults_and_unknown_ones_are_refused() {
+        let read: ServeConfig = serde_json::from_str(r#"{"model": "run", "batch": 4}"#).unwrap();
+        assert_eq!(read, ServeConfig { batch: 4, ..config() });
+        let error = serde_json::from_str::<ServeConfig>(r#"{"model": "run", "batchs": 4}"#);
+        assert!(error.unwrap_err().to_string().contains("batchs"));
+    }
+
+    #[test]
+    fn a_saved_configuration_reads_back_equal() {
+        let config = ServeConfig { llm: Some("llm".into()), ..config() };
+        let text = serde_json::to_string(&config).unwrap();
+        assert_eq!(serde_json::from_str::<ServeConfig>(&text).unwrap(), config);
+    }
+}

@@ -1,0 +1,68 @@
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+/// What can prevent the service from starting or end it.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A field of the configuration has a value that cannot work.
+    #[error("configuration: {field}: {problem}")]
+    Config {
+        /// The field, such as `max_k`.
+        field: &'static str,
+        /// What is wrong and what is allowed.
+        problem: String,
+    },
+    /// The model's file cannot be looked at.
+    #[error("cannot read {path}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The model needs a language model, and the configuration names none.
+    #[error(
+        "{model} was trained with a language model: name the folder of that checkpoint (`llm`)"
+    )]
+    NoLanguageModel {
+        /// Folder of the run.
+        model: PathBuf,
+    },
+    /// The run or its language model cannot be loaded.
+    #[error(transparent)]
+    Align(#[from] glta_align::Error),
+    /// A thread of the service cannot be started.
+    #[error("cannot start the thread `{name}`")]
+    Thread {
+        /// Name of the thread.
+        name: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The address is taken, not permitted, or none of this machine.
+    #[error("cannot listen at {address}")]
+    Listen {
+        /// The address of the configuration.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// Result with this crate's [`enum@Error`].
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// The message of an error with those of its causes.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut message = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        message += &format!(": {inner}");
+        cause = inner.source();
+    }
+    message
+}

@@ -1,0 +1,197 @@
+//! The thread that owns the model's work and takes jobs through it in batches.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use glta_align::Recommendation;
+use tokio::sync::mpsc::Receiver;
+use tokio::sync::mpsc::error::TryRecvError;
+
+use crate::error::with_causes;
+use crate::metrics::Metrics;
+use crate::model::Model;
+use crate::queue::{Job, Query};
+use crate::{Error, Result};
+
+/// Name of the thread.
+const NAME: &str = "glta-model";
+
+/// Between two looks into an empty queue while a batch waits for more.
+const POLL: Duration = Duration::from_micros(100);
+
+/// Starts the thread. It ends when every sender of `receiver` is gone.
+pub(crate) fn start(
+    mut receiver: Receiver<Job>,
+    batch: usize,
+    wait: Duration,
+    metrics: &Arc<Metrics>,
+) -> Result<()> {
+    let metrics = metrics.clone();
+    let work = move || {
+        while let Some(first) = receiver.blocking_recv() {
+            let jobs = collect(first, &mut receiver, batch, wait);
+            metrics.waiting.dec_by(jobs.len() as i64);
+            answer(jobs, &metrics);
+        }
+    };
+    let spawned = thread::Builder::new().name(NAME.into()).spawn(work);
+    spawned.map(drop).map_err(|source| Error::Thread { name: NAME, source })
+}
+
+/// `first` and what comes within `wait`, at most `batch` jobs.
+fn collect(first: Job, receiver: &mut Receiver<Job>, batch: usize, wait: Duration) -> Vec<Job> {
+    let mut jobs = vec![first];
+    let until = Instant::now() + wait;
+    while jobs.len() < batch {
+        match receiver.try_recv() {
+            Ok(job) => jobs.push(job),
+            Err(TryRecvError::Empty) if Instant::now() < until => thread::sleep(POLL),
+            Err(_) => break,
+        }
+    }
+    jobs
+}
+
+/// Answers the jobs that are still waited for, those of each model together.
+fn answer(mut jobs: Vec<Job>, metrics: &Metrics) {
+    jobs.retain(|job| !job.reply.is_closed());
+    metrics.batch_size.observe(jobs.len() as f64);
+    while let Some(model) = jobs.first().map(|job| job.model.clone()) {
+        let (same, others) = jobs.into_iter().partition(|job| Arc::ptr_eq(&job.model, &model));
+        answer_with(&model, same);
+        jobs = others;
+    }
+}
+
+/// Answers jobs of one model: those of known users in one pass, those by items in another.
+fn answer_with(model: &Model, jobs: Vec<Job>) {
+    let (mut users, mut user_jobs) = (Vec::new(), Vec::new());
+    let (mut item_lists, mut item_jobs) = (Vec::new(), Vec::new());
+    for job in jobs {
+        match &job.query {
+            Query::User(user) => {
+                users.push(*user);
+                user_jobs.push(job);
+            }
+            Query::Items(items) => {
+                item_lists.push(items.clone());
+                item_jobs.push(job);
+            }
+        }
+    }
+    let most = |jobs: &[Job]| jobs.iter().map(|job| job.k).max().unwrap_or(0);
+    let recommender = &model.recommender;
+    if !user_jobs.is_empty() {
+        let lists = recommender.recommend_batch(&users, most(&user_jobs));
+        reply(user_jobs, lists);
+    }
+    if !item_jobs.is_empty() {
+        let lists = recommender.recommend_for_items_batch(&item_lists, most(&item_jobs));
+        reply(item_jobs, lists);
+    }
+}
+
+/// Sends each job its list, or all of them the error.
+fn reply(jobs: Vec<Job>, lists: glta_align::Result<Vec<Vec<Recommendation<'_>>>>) {
+    match lists {
+        Ok(lists) => {
+            for (job, list) in jobs.into_iter().zip(lists) {
+                let best = list.iter().take(job.k).map(|r| (r.item, r.score)).collect();
+                // The client may have left by now.
+                let _ = job.reply.send(Ok(best));
+            }
+        }
+        Err(error) => {
+            let message = with_causes(&error);
+            for job in jobs {
+                let _ = job.reply.send(Err(message.clone()));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::{Queue, Reply};
+    use crate::support;
+    use tokio::sync::oneshot;
+
+    fn model(version: u64) -> Arc<Model> {
+        let run = support::run();
+        let recommender = crate::load::recommender(run.path(), None, &support::CPU).unwrap();
+        Arc::new(Model::new(recommender, version))
+    }
+
+    fn job(model: &Arc<Model>, query: Query, k: usize) -> (Job, oneshot::Receiver<Reply>) {
+        let (reply, receiver) = oneshot::channel();
+        (Job { query, k, model: model.clone(), reply }, receiver)
+    }
+
+    /// What the recommender alone says.
+    fn expected(model: &Model, query: &Query, k: usize) -> Vec<(u32, f32)> {
+        let recommender = &model.recommender;
+        let list = match query {
+            Query::User(user) => recommender.recommend(*user, k),
+            Query::Items(items) => recommender.recommend_for_items(items, k),
+        };
+        list.unwrap().iter().map(|r| (r.item, r.score)).collect()
+    }
+
+    #[test]
+    fn a_mixed_batch_gives_each_job_the_answer_it_would_have_alone() {
+        let models = [model(1), model(2)];
+        let queries =
+            [Query::User(0), Query::Items(vec![0, 1]), Query::User(3), Query::Items(vec![7])];
+        let mut jobs = Vec::new();
+        let mut replies = Vec::new();
+        for (n, query) in queries.iter().enumerate() {
+            for model in &models {
+                let (job, reply) = job(model, query.clone(), n + 1);
+                jobs.push(job);
+                replies.push((expected(model, query, n + 1), reply));
+            }
+        }
+        let metrics = Metrics::default();
+        answer(jobs, &metrics);
+        for (expected, reply) in replies {
+            assert_eq!(reply.blocking_recv().unwrap().unwrap(), expected);
+        }
+        assert!(metrics.text().unwrap().contains("glta_batch_size_sum 8.0"));
+    }
+
+    #[test]
+    fn a_job_nobody_waits_for_is_left_out_and_an_error_reaches_all() {
+        let model = model(1);
+        let (left, reply) = job(&model, Query::User(0), 1);
+        drop(reply);
+        let (one, first) = job(&model, Query::User(0), 1);
+        let (other, second) = job(&model, Query::User(u32::MAX), 1);
+        let metrics = Metrics::default();
+        answer(vec![left, one, other], &metrics);
+        for reply in [first, second] {
+            assert!(reply.blocking_recv().unwrap().unwrap_err().contains("unknown"));
+        }
+        assert!(metrics.text().unwrap().contains("glta_batch_size_sum 2.0"));
+    }
+
+    #[test]
+    fn the_thread_answers_what_waits_and_ends_with_its_senders() {
+        let model = model(1);
+        let metrics = Arc::new(Metrics::default());
+        let (queue, receiver) = Queue::new(8, &metrics);
+        let mut replies = Vec::new();
+        for user in 0..5 {
+            let (job, reply) = job(&model, Query::User(user), 2);
+            queue.push(job).unwrap();
+            replies.push((expected(&model, &Query::User(user), 2), reply));
+        }
+        start(receiver, 4, Duration::ZERO, &metrics).unwrap();
+        drop(queue);
+        for (expected, reply) in replies {
+            assert_eq!(reply.blocking_recv().unwrap().unwrap(), expected);
+        }
+        assert_eq!(metrics.waiting.get(), 0);
+    }
+}

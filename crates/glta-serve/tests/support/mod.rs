@@ -1,0 +1,39 @@
+//! A small run without a language model, trained in moments.
+
+use std::ops::ControlFlow;
+
+use candle_core::Device;
+use glta_align::{Backbone, Config, Run, RunData};
+use glta_data::{Dataset, Event, Item, Split, SplitConfig, TextConfig};
+use tempfile::TempDir;
+
+pub(crate) const CPU: Device = Device::Cpu;
+
+/// The folder of a run over users `user 0` to `user 11` and items `0` to `11`, `Tea 0` to
+/// `Tea 5` and `Mug 6` to `Mug 11`: even users have the former, odd ones the latter.
+pub(crate) fn run() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = Config { backbone: Backbone::None, ..Config::default() };
+    config.graph.epochs = 20;
+    config.graph.learning_rate = 0.05;
+    config.user_stage.train.epochs = 2;
+    let run = Run::open(folder.path(), config, data(), false).unwrap();
+    run.fit(None, &mut |_| ControlFlow::Continue(())).unwrap();
+    folder
+}
+
+fn data() -> RunData {
+    let title = |n: usize| format!("{} {n}", if n < 6 { "Tea" } else { "Mug" });
+    let items: Vec<Item> = (0..12).map(|n| Item::titled(n.to_string(), title(n))).collect();
+    let users: Vec<String> = (0..12).map(|n| format!("user {n}")).collect();
+    let mut events = Vec::new();
+    for (u, user) in users.iter().enumerate() {
+        for i in (0..6).filter(|i| (u / 2 + i) % 6 != 0) {
+            events.push((user.as_str(), (i + 6 * (u % 2)).to_string()));
+        }
+    }
+    let events = events.iter().map(|(user, item)| Event::new(user, item));
+    let dataset = Dataset::from_events("tastes", events, items).unwrap();
+    let split = Split::new(&dataset, &SplitConfig::default()).unwrap();
+    RunData::new(&dataset, &split, &TextConfig::default()).unwrap()
+}
