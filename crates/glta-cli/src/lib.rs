@@ -1,13 +1,25 @@
 //! The library half of the program `glta`: flags that programs share, progress on a
 //! terminal, downloads, and each subcommand as a function that an example can call.
+//!
+//! A subcommand is a module with its flags (`XArgs`, for [`clap`]) and `run(&args)`, which
+//! returns the exit code.
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod device;
 pub mod fetch;
+pub mod files;
+pub mod gptq;
 pub mod interrupt;
+pub mod lightgcn;
+pub mod logging;
+pub mod memory;
 mod outcome;
 pub mod progress;
 pub mod ranks;
+mod result;
+#[cfg(feature = "serve")]
+pub mod serve;
 
-pub use outcome::{Result, exit, exit_on_ranks, show_error};
+pub use outcome::{exit, exit_on_ranks, show_error};
+pub use result::Result;

@@ -6,11 +6,8 @@ use std::time::Duration;
 
 use glta_comm::Communicator;
 
-use crate::interrupt;
 use crate::ranks::{self, Ranks};
-
-/// Result with any error, to be shown.
-pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
+use crate::{Result, interrupt};
 
 /// Runs a program's body. An error is shown with its causes and gives exit code 1.
 pub fn exit(body: impl FnOnce() -> Result<()>) -> ExitCode {

@@ -1,0 +1,75 @@
+//! `generate`: prompts and their continuations.
+
+use std::time::Instant;
+
+use clap::Args;
+use glta_llm::{GenerateOptions, Tokenizer};
+
+use super::model::LoadArgs;
+use crate::{Result, interrupt};
+
+/// Flags of `generate`.
+#[derive(Debug, Clone, Args)]
+pub(super) struct GenerateArgs {
+    #[command(flatten)]
+    load: LoadArgs,
+    /// Text to continue; may be repeated, all run as one batch.
+    #[arg(long, required = true)]
+    prompt: Vec<String>,
+    /// Most tokens per prompt.
+    #[arg(long, default_value_t = 64)]
+    max_new_tokens: usize,
+    /// 0 takes the likeliest token.
+    #[arg(long, default_value_t = 0.0)]
+    temperature: f32,
+    /// Draw from the k likeliest tokens; 0 for all.
+    #[arg(long, default_value_t = 0)]
+    top_k: usize,
+    /// Draw from the likeliest tokens of this probability together.
+    #[arg(long, default_value_t = 1.0)]
+    top_p: f32,
+    /// Push down tokens seen before; 1 for not.
+    #[arg(long, default_value_t = 1.0)]
+    repetition_penalty: f32,
+    /// Text that ends an answer; may be repeated.
+    #[arg(long)]
+    stop: Vec<String>,
+    /// Seed of the draws.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+}
+
+impl GenerateArgs {
+    fn options(&self) -> GenerateOptions {
+        GenerateOptions {
+            max_new_tokens: self.max_new_tokens,
+            temperature: self.temperature,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            repetition_penalty: self.repetition_penalty,
+            stop: self.stop.clone(),
+            seed: self.seed,
+            ..Default::default()
+        }
+    }
+}
+
+pub(super) fn generate(args: &GenerateArgs) -> Result<()> {
+    let dir = args.load.model.dir()?;
+    let model = args.load.load(&dir)?;
+    let tokenizer = Tokenizer::load(&dir)?;
+    let start = Instant::now();
+    let mut tokens = 0;
+    let texts = model.generate_text(&tokenizer, &args.prompt, &args.options(), &mut |event| {
+        tokens += usize::from(event.token.is_some());
+        interrupt::answer()
+    })?;
+    let seconds = start.elapsed().as_secs_f64();
+    for (prompt, text) in args.prompt.iter().zip(texts) {
+        println!("{prompt}{text}\n");
+    }
+    if !args.load.model.quiet {
+        eprintln!("{tokens} tokens in {seconds:.2} s: {:.1} tokens/s", tokens as f64 / seconds);
+    }
+    Ok(())
+}

@@ -1,0 +1,55 @@
+//! `glta gptq`: inspects, verifies, runs and makes GPTQ checkpoints of LLaMA models.
+
+mod generate;
+mod inspect;
+mod model;
+mod quantize;
+mod verify;
+
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+
+use crate::{interrupt, show_error};
+use generate::GenerateArgs;
+use model::{LoadArgs, ModelArgs};
+use quantize::QuantizeArgs;
+
+/// Flags of `glta gptq`.
+#[derive(Debug, Clone, Args)]
+pub struct GptqArgs {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+enum Command {
+    /// Print the configuration and the size in memory.
+    Inspect(ModelArgs),
+    /// Compare with `reference.safetensors` in the model's folder: one line of
+    /// JSON, exit code 1 above tolerance.
+    Verify(LoadArgs),
+    /// Continue prompts.
+    Generate(GenerateArgs),
+    /// Quantise a checkpoint, plain or already quantised.
+    Quantize(QuantizeArgs),
+}
+
+/// Exit code after an error; 1 is a comparison above tolerance.
+const ERROR: u8 = 2;
+
+/// Runs the subcommand. Exit code 1 is a comparison above tolerance, 2 an error.
+pub fn run(args: &GptqArgs) -> ExitCode {
+    interrupt::listen();
+    let passed = match &args.command {
+        Command::Inspect(args) => inspect::inspect(args).map(|()| true),
+        Command::Verify(args) => verify::verify(args),
+        Command::Generate(args) => generate::generate(args).map(|()| true),
+        Command::Quantize(args) => quantize::quantize_checkpoint(args).map(|()| true),
+    };
+    match passed {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => show_error(&*error, ERROR).into(),
+    }
+}

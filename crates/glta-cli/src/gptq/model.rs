@@ -1,0 +1,61 @@
+//! The checkpoint that a subcommand works on, and how it is loaded.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use glta_llm::{Llama, LlamaOptions, Precision};
+
+use crate::Result;
+use crate::device::device;
+use crate::fetch::checkpoint;
+use crate::progress::Reporter;
+
+/// A checkpoint.
+#[derive(Debug, Clone, Args)]
+pub(super) struct ModelArgs {
+    /// Folder with config.json and safetensors weights, or the id of one on the
+    /// hub, owner/name or owner/name@revision.
+    #[arg(long, value_name = "DIR_OR_HUB_ID")]
+    model: String,
+    /// No progress, only the result.
+    #[arg(long)]
+    pub(super) quiet: bool,
+}
+
+impl ModelArgs {
+    /// The checkpoint's folder, downloaded where it has to be.
+    pub(super) fn dir(&self) -> Result<PathBuf> {
+        checkpoint(&self.model, &mut Reporter::new(self.quiet))
+            .map_err(|e| format!("--model {e}").into())
+    }
+}
+
+/// A checkpoint and its arithmetic.
+#[derive(Debug, Clone, Args)]
+pub(super) struct LoadArgs {
+    #[command(flatten)]
+    pub(super) model: ModelArgs,
+    /// Arithmetic of the products with quantised weights: f32 or bf16, and on a GPU f16.
+    #[arg(long, default_value = "f32", value_parser = precision)]
+    pub(super) precision: Precision,
+    /// Where it runs: cpu, or cuda[:N] in a build with the feature cuda.
+    #[arg(long, default_value = "cpu")]
+    device: String,
+}
+
+impl LoadArgs {
+    /// Loads the checkpoint in `dir`.
+    pub(super) fn load(&self, dir: &Path) -> Result<Llama> {
+        let options = LlamaOptions { precision: self.precision, ..Default::default() };
+        Ok(Llama::load(dir, &options, &device(&self.device)?)?)
+    }
+}
+
+fn precision(name: &str) -> std::result::Result<Precision, String> {
+    match name {
+        "f32" => Ok(Precision::F32),
+        "bf16" => Ok(Precision::Bf16),
+        "f16" => Ok(Precision::F16),
+        _ => Err("expected f32, bf16 or f16".into()),
+    }
+}

@@ -1,0 +1,169 @@
+//! `verify`: hidden states, logits, the input gradient and greedy continuations beside those
+//! of a reference implementation.
+
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+
+use candle_core::{DType, Error, Tensor, Var, safetensors};
+use glta_llm::{ForwardOptions, GenerateOptions, Llama, Precision};
+
+use super::model::LoadArgs;
+use crate::Result;
+
+/// File of the reference, in the model's folder.
+const REFERENCE: &str = "reference.safetensors";
+
+// Beyond these a checkpoint was read wrongly, or the arithmetic is not f32. Models with large
+// states exceed the absolute bound by rounding alone, in any order of summation; for them the
+// relative one (L2) counts.
+const MAX_ABS_ERR: f64 = 1e-4;
+const MAX_REL_ERR: f64 = 1e-5;
+const MAX_GRAD_REL_ERR: f64 = 1e-4;
+/// What rounding to 16 bits may do to any of them; greedy tokens may then differ.
+const MAX_16_BIT_REL_ERR: f64 = 5e-2;
+
+/// Whether the model agrees with its reference.
+pub(super) fn verify(args: &LoadArgs) -> Result<bool> {
+    let dir = args.model.dir()?;
+    let model = args.load(&dir)?;
+    let reference = Reference(safetensors::load(dir.join(REFERENCE), model.device())?);
+    let outputs = compare_outputs(&model, &reference)?;
+    let grad_err = gradient_err(&model, &reference)?;
+    let Outputs { hidden, logits, greedy_equal } = outputs;
+    println!(
+        "{}",
+        serde_json::json!({
+            "hidden_max_abs_err": hidden.abs,
+            "hidden_rel_err": hidden.rel,
+            "logits_max_abs_err": logits.abs,
+            "logits_rel_err": logits.rel,
+            "input_grad_rel_err": grad_err,
+            // True as well where the reference has no continuations.
+            "greedy_tokens_equal": greedy_equal,
+        })
+    );
+    if args.precision != Precision::F32 {
+        return Ok(hidden.rel.max(logits.rel).max(grad_err) <= MAX_16_BIT_REL_ERR);
+    }
+    Ok(hidden.is_fine() && logits.is_fine() && grad_err <= MAX_GRAD_REL_ERR && greedy_equal)
+}
+
+/// Tensors by name: `p0.input_ids` and so on for each prompt, and `grad.*`.
+struct Reference(HashMap<String, Tensor>);
+
+impl Reference {
+    fn get(&self, name: &str) -> Result<&Tensor> {
+        let missing = || format!("{REFERENCE} has no tensor `{name}`");
+        Ok(self.0.get(name).ok_or_else(missing)?)
+    }
+
+    /// Token ids, if there are any of this name.
+    fn ids(&self, name: &str) -> Result<Option<Vec<u32>>> {
+        let ids = |tensor: &Tensor| tensor.to_dtype(DType::U32)?.to_vec1();
+        Ok(self.0.get(name).map(ids).transpose()?)
+    }
+}
+
+/// How far the outputs for all prompts are from the reference.
+struct Outputs {
+    hidden: Worst,
+    logits: Worst,
+    greedy_equal: bool,
+}
+
+fn compare_outputs(model: &Llama, reference: &Reference) -> Result<Outputs> {
+    let (mut hidden_err, mut logits_err) = (Worst::default(), Worst::default());
+    let mut greedy_equal = true;
+    let mut prompts = 0;
+    while let Some(prompt) = reference.ids(&format!("p{prompts}.input_ids"))? {
+        let name = |part: &str| format!("p{prompts}.{part}");
+        let embeds = model.embed(&prompt)?.unsqueeze(0)?;
+        let hidden = model
+            .hidden_states(&embeds, &[prompt.len()], &ForwardOptions::default())?
+            .squeeze(0)?;
+        hidden_err.note(&hidden, reference.get(&name("hidden_states"))?)?;
+        // Logits of all positions, or of the last one only.
+        let logits = reference.get(&name("logits"))?;
+        let rows = logits.dim(0)?;
+        let before = prompt.len().checked_sub(rows).ok_or("more logits than tokens")?;
+        logits_err.note(&model.logits(&hidden.narrow(0, before, rows)?)?, logits)?;
+        if let Some(expected) = reference.ids(&name("greedy_ids"))? {
+            greedy_equal &= greedy(model, prompt, expected.len())? == expected;
+        }
+        prompts += 1;
+    }
+    if prompts == 0 {
+        return Err(format!("{REFERENCE} has no prompts (p0.input_ids)").into());
+    }
+    Ok(Outputs { hidden: hidden_err, logits: logits_err, greedy_equal })
+}
+
+/// The likeliest continuation.
+fn greedy(model: &Llama, prompt: Vec<u32>, length: usize) -> Result<Vec<u32>> {
+    let options =
+        GenerateOptions { max_new_tokens: length, ignore_eos: true, ..Default::default() };
+    let mut texts = model.generate(&[prompt], &options, &mut |_| ControlFlow::Continue(()))?;
+    Ok(texts.pop().unwrap_or_default())
+}
+
+/// Relative error of the gradient at the input embeddings.
+fn gradient_err(model: &Llama, reference: &Reference) -> Result<f64> {
+    let embeds = Var::from_tensor(&reference.get("grad.inputs_embeds")?.unsqueeze(0)?)?;
+    let length = embeds.dim(1)?;
+    let hidden = model.hidden_states(&embeds, &[length], &ForwardOptions::default())?;
+    let loss = (hidden * reference.get("grad.cotangent")?.unsqueeze(0)?)?.sum_all()?;
+    let grads = loss.backward()?;
+    let grad = grads.get(&embeds).ok_or("no gradient at the embeddings")?;
+    Ok(relative_err(grad, &reference.get("grad.d_inputs_embeds")?.unsqueeze(0)?)?)
+}
+
+/// Largest errors so far.
+#[derive(Debug, Default)]
+struct Worst {
+    abs: f64,
+    rel: f64,
+}
+
+impl Worst {
+    fn note(&mut self, got: &Tensor, expected: &Tensor) -> std::result::Result<(), Error> {
+        self.abs = self.abs.max(max_abs_err(got, expected)?);
+        self.rel = self.rel.max(relative_err(got, expected)?);
+        Ok(())
+    }
+
+    fn is_fine(&self) -> bool {
+        self.abs <= MAX_ABS_ERR || self.rel <= MAX_REL_ERR
+    }
+}
+
+fn max_abs_err(got: &Tensor, expected: &Tensor) -> std::result::Result<f64, Error> {
+    let difference = (got - expected)?.abs()?.flatten_all()?.max(0)?;
+    Ok(f64::from(difference.to_scalar::<f32>()?))
+}
+
+/// In the L2 norm.
+fn relative_err(got: &Tensor, expected: &Tensor) -> std::result::Result<f64, Error> {
+    let norm = |t: &Tensor| t.to_dtype(DType::F64)?.sqr()?.sum_all()?.to_scalar::<f64>();
+    Ok((norm(&(got - expected)?)? / norm(expected)?).sqrt())
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+
+    #[test]
+    fn the_worst_of_several_comparisons_counts() {
+        let tensor = |values: [f32; 2]| Tensor::new(&values, &Device::Cpu).unwrap();
+        let mut worst = Worst::default();
+        worst.note(&tensor([3.0, 4.0]), &tensor([3.0, 4.0])).unwrap();
+        assert!(worst.is_fine());
+        worst.note(&tensor([3.0, 4.5]), &tensor([3.0, 4.0])).unwrap();
+        worst.note(&tensor([3.0, 4.0]), &tensor([3.0, 4.0])).unwrap();
+        assert_eq!((worst.abs, worst.rel), (0.5, 0.1));
+        assert!(!worst.is_fine());
+        // A large state may be off by more than the absolute bound.
+        assert!(Worst { abs: 1.0, rel: 1e-6 }.is_fine());
+    }
+}

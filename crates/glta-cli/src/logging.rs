@@ -1,0 +1,141 @@
+//! Events of the libraries, as lines on standard error.
+
+use std::fmt::Debug;
+use std::io::{self, IsTerminal, Write};
+
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, layer};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt;
+
+/// Warnings, and that a service has loaded another model.
+const DEFAULT: &str = "warn,glta_serve=info";
+
+/// Shows the events that `RUST_LOG` names (`glta_llm=debug,warn`), else warnings and errors.
+/// Every program calls it first; a second call changes nothing.
+pub fn init() {
+    let named = std::env::var("RUST_LOG").ok();
+    let parsed = named.as_deref().map(str::parse::<Targets>);
+    let (targets, wrong) = match parsed {
+        Some(Ok(targets)) => (targets, None),
+        Some(Err(error)) => (default_targets(), Some(error)),
+        None => (default_targets(), None),
+    };
+    let lines = layer().with_writer(|| Lines).event_format(OneLine);
+    let registry = tracing_subscriber::registry().with(targets).with(lines);
+    if registry.try_init().is_ok()
+        && let Some(error) = wrong
+    {
+        tracing::warn!("RUST_LOG is not used: {error}");
+    }
+}
+
+fn default_targets() -> Targets {
+    DEFAULT.parse().unwrap_or_else(|_| Targets::new().with_default(Level::WARN))
+}
+
+/// Standard error, on a terminal after clearing the line that a progress bar may stand in; the
+/// bar is drawn again below.
+struct Lines;
+
+impl Write for Lines {
+    /// Gets a whole event at once.
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        const CLEAR_LINE: &[u8] = b"\r\x1b[2K";
+        let mut stderr = io::stderr().lock();
+        if stderr.is_terminal() {
+            stderr.write_all(CLEAR_LINE)?;
+        }
+        stderr.write_all(event)?;
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}
+
+/// `warning: message, field=value`; below information with the module it comes from.
+struct OneLine;
+
+impl<S, N> FormatEvent<S, N> for OneLine
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        _: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> std::fmt::Result {
+        let metadata = event.metadata();
+        let mut text = Text::default();
+        event.record(&mut text);
+        match *metadata.level() {
+            Level::ERROR => write!(writer, "error: ")?,
+            Level::WARN => write!(writer, "warning: ")?,
+            Level::INFO => {}
+            Level::DEBUG => write!(writer, "debug: {}: ", metadata.target())?,
+            Level::TRACE => write!(writer, "trace: {}: ", metadata.target())?,
+        }
+        writeln!(writer, "{}{}", text.message, text.fields)
+    }
+}
+
+/// An event's message, and its other fields.
+#[derive(Default)]
+struct Text {
+    message: String,
+    fields: String,
+}
+
+impl Visit for Text {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        if field.name() == "message" {
+            self.message = format!("{value:?}");
+        } else {
+            self.fields += &format!(", {}={value:?}", field.name());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Memory(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Memory {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn warnings_are_lines_and_what_is_not_asked_for_is_left_out() {
+        let memory = Memory::default();
+        let writer = memory.clone();
+        let lines = layer().with_writer(move || writer.clone()).event_format(OneLine);
+        let subscriber = tracing_subscriber::registry().with(default_targets()).with(lines);
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::warn!(target: "glta_data", lines = 3, "no such column");
+            tracing::info!(target: "glta_data", "read");
+            tracing::info!(target: "glta_serve::reload", "loaded model {}", 2);
+            tracing::error!(target: "glta_llm", "broken");
+        });
+        let text = String::from_utf8(memory.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(text, "warning: no such column, lines=3\nloaded model 2\nerror: broken\n");
+    }
+}

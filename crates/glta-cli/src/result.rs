@@ -1,0 +1,4 @@
+//! The result type of programs.
+
+/// Result with any error, to be shown.
+pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
