@@ -87,11 +87,11 @@ fn main() {
     let data = RunData::new(&dataset, &split, &TextConfig::default()).expect("data");
     let language = LanguageModel::load(llm, &config.llm, &Device::Cpu).expect("a checkpoint");
     let all: Arc<dyn Communicator> = Arc::<Metered>::clone(&comm);
-    let run = Run::open_on(all, out, config, data, false).expect("a new folder");
+    let run = Run::create_on(all, out, data, config).expect("a new folder");
     comm.barrier().expect("all ranks");
     let last = (Instant::now(), comm.traffic());
     let mut clock = Clock { comm: Arc::clone(&comm), last, parts: Vec::new() };
-    let fitted = run.fit(Some(&language), &mut |event| {
+    let fitted = run.fit_with(Some(&language), &mut |event: &Event| {
         match event {
             Event::Graph(_) => clock.book("LightGCN, epochs"),
             Event::TextVectors { .. } => clock.book("text vectors"),

@@ -123,10 +123,10 @@ fn main() {
         config.item_stage.train.epochs = 1;
         config.user_stage.train.epochs = 1;
         let folder = tempfile::tempdir().unwrap();
-        let run = Run::open(folder.path(), config, run_data.clone(), false).unwrap();
+        let run = Run::create(folder.path(), run_data.clone(), config).unwrap();
         println!("\n== {history} item tokens in a user's prompt");
         let (recommender, _) = run
-            .fit(Some(&language), &mut |event| {
+            .fit_with(Some(&language), &mut |event: &Event| {
                 match event {
                     // What came before belongs to no stage.
                     Event::Linear { .. } | Event::TextVectors { .. } => drop(take()),

@@ -27,8 +27,10 @@ mod tiny_llm;
 
 use tastes::{config, data, language};
 
-fn go(_: &Event<'_>) -> ControlFlow<()> {
-    ControlFlow::Continue(())
+/// Resumes the run in `dir`, or creates it.
+fn open(dir: &Path, config: Config) -> Run {
+    let open = if Run::exists(dir) { Run::resume } else { Run::create };
+    open(dir, data(), config).unwrap()
 }
 
 fn answers(recommender: &Recommender) -> Vec<(u32, u32)> {
@@ -48,8 +50,8 @@ fn a_catalogue_without_texts_trains_and_loads() {
     config.texts.profile = false;
     config.texts.prediction = false;
     let dir = folder.path().join("run");
-    let run = Run::open(&dir, config, data, false).unwrap();
-    let (_, report) = run.fit(Some(&language), &mut |_| ControlFlow::Continue(())).unwrap();
+    let run = Run::create(&dir, data, config).unwrap();
+    let (_, report) = run.fit(Some(&language)).unwrap();
     assert_eq!(report.linear.unwrap().text, 0.0);
     let loaded = Recommender::load(&dir, Some(&language)).unwrap();
     assert_eq!(loaded.recommend(3, 5).unwrap().len(), 5);
@@ -66,13 +68,13 @@ fn a_model_with_other_layers_is_refused() {
     config.llm = options;
     (config.texts.profile, config.texts.prediction) = (false, false);
     let dir = folder.path().join("run");
-    let open = || Run::open(&dir, config.clone(), data(), true).unwrap();
+    let open = || open(&dir, config.clone());
     let told = |error: Error| {
         let message = error.to_string();
         assert!(message.contains("llm.layers") && message.contains('2'), "{message}");
     };
-    told(open().fit(Some(&whole), &mut go).unwrap_err());
-    open().fit(Some(&cut), &mut go).unwrap();
+    told(open().fit(Some(&whole)).unwrap_err());
+    open().fit(Some(&cut)).unwrap();
     told(Recommender::load(&dir, Some(&whole)).unwrap_err());
     let recommender = Recommender::load(&dir, Some(&cut)).unwrap();
     assert_eq!(Config::of_run(&dir).unwrap(), config);
@@ -90,8 +92,8 @@ fn slots_learn_to_name_their_items() {
     config.item_stage.train.epochs = 40;
     config.item_stage.train.learning_rate = 5e-3;
     config.user_stage.train.epochs = 1;
-    let run = Run::open(folder.path().join("run"), config, data(), false).unwrap();
-    let (_, report) = run.fit(Some(&language), &mut go).unwrap();
+    let run = Run::create(folder.path().join("run"), data(), config).unwrap();
+    let (_, report) = run.fit(Some(&language)).unwrap();
     let accuracy = report.item_stage.unwrap().best().unwrap();
     assert!(accuracy > 0.6, "{accuracy}");
 }
@@ -113,8 +115,8 @@ fn slots_behind_descriptions_learn_from_texts() {
     let shop = Dataset::shop(&shop).unwrap();
     let split = Split::new(&shop, &SplitConfig::default()).unwrap();
     let data = RunData::new(&shop, &split, &TextConfig::default()).unwrap();
-    let run = Run::open(folder.path().join("run"), config, data, false).unwrap();
-    let (_, report) = run.fit(Some(&language), &mut go).unwrap();
+    let run = Run::create(folder.path().join("run"), data, config).unwrap();
+    let (_, report) = run.fit(Some(&language)).unwrap();
     let accuracy = report.item_stage.unwrap().best().unwrap();
     assert!(accuracy > 0.6, "{accuracy}");
 }
@@ -125,8 +127,8 @@ fn both_presets_train_save_load_and_recommend() {
     let language = language(&folder.path().join("llm"));
     for (name, preset) in [("default", Preset::Default), ("paper", Preset::Paper)] {
         let dir = folder.path().join(name);
-        let run = Run::open(&dir, config(preset), data(), false).unwrap();
-        let (trained, report) = run.fit(Some(&language), &mut go).unwrap();
+        let run = Run::create(&dir, data(), config(preset)).unwrap();
+        let (trained, report) = run.fit(Some(&language)).unwrap();
         assert_eq!(report.item_stage.as_ref().unwrap().losses.len(), 2);
         assert_eq!(report.user_stage.losses.len(), 3);
         assert!(!dir.join("state.safetensors").exists());
@@ -185,8 +187,8 @@ fn a_recommender_is_evaluated_like_any_scorer() {
     autoregressive.model.slots = 3;
     autoregressive.user_stage.loss = TargetLoss::SampledSlots;
     for (name, config) in [("paper", config(Preset::Paper)), ("ar", autoregressive)] {
-        let run = Run::open(folder.path().join(name), config, data(), false).unwrap();
-        let (trained, report) = run.fit(Some(&language), &mut go).unwrap();
+        let run = Run::create(folder.path().join(name), data(), config).unwrap();
+        let (trained, report) = run.fit(Some(&language)).unwrap();
         for decoder in [Decoder::Parallel, Decoder::FirstLogit, Decoder::MeanSlots] {
             let recommender = trained.with_decoder(decoder);
             let users: Vec<u32> = (0..recommender.users().len() as u32).collect();
@@ -241,17 +243,17 @@ fn a_stage_2_of_another_run_is_as_good_as_its_own() {
     let first = config(Preset::Paper);
     let mut second = first.clone();
     (second.texts.profile, second.texts.prediction) = (false, false);
-    let run = Run::open(at("first"), first, data(), false).unwrap();
-    run.fit(Some(&language), &mut go).unwrap();
+    let run = Run::create(at("first"), data(), first).unwrap();
+    run.fit(Some(&language)).unwrap();
 
-    let whole = Run::open(at("whole"), second.clone(), data(), false).unwrap();
-    let (whole, whole_report) = whole.fit(Some(&language), &mut go).unwrap();
-    let taken = Run::open(at("taken"), second, data(), false).unwrap();
+    let whole = Run::create(at("whole"), data(), second.clone()).unwrap();
+    let (whole, whole_report) = whole.fit(Some(&language)).unwrap();
+    let taken = Run::create(at("taken"), data(), second).unwrap();
     assert!(taken.copy_item_stage(&at("nowhere")).is_err());
     taken.copy_item_stage(&at("first")).unwrap();
     let mut item_steps = 0;
     let (taken, report) = taken
-        .fit(Some(&language), &mut |event| {
+        .fit_with(Some(&language), &mut |event: &Event| {
             item_steps += usize::from(matches!(event, Event::Step { stage: "item", .. }));
             ControlFlow::Continue(())
         })
@@ -265,8 +267,8 @@ fn no_held_out_item_reaches_a_text() {
     let folder = tempfile::tempdir().unwrap();
     let language = language(&folder.path().join("llm"));
     let dir = folder.path().join("run");
-    let run = Run::open(&dir, config(Preset::Paper), data(), false).unwrap();
-    run.fit(Some(&language), &mut go).unwrap();
+    let run = Run::create(&dir, data(), config(Preset::Paper)).unwrap();
+    run.fit(Some(&language)).unwrap();
     let known = data();
     let texts = std::fs::read_to_string(dir.join("texts.jsonl")).unwrap();
     let lines: Vec<serde_json::Value> =
@@ -284,8 +286,8 @@ fn no_held_out_item_reaches_a_text() {
 fn the_control_without_a_language_model_needs_none() {
     let folder = tempfile::tempdir().unwrap();
     let config = Config { backbone: Backbone::None, ..config(Preset::Default) };
-    let run = Run::open(folder.path(), config, data(), false).unwrap();
-    let (trained, report) = run.fit(None, &mut go).unwrap();
+    let run = Run::create(folder.path(), data(), config).unwrap();
+    let (trained, report) = run.fit(None).unwrap();
     assert!(report.item_stage.is_none());
     let loaded = Recommender::load(folder.path(), None).unwrap();
     assert_eq!(answers(&trained), answers(&loaded));
@@ -295,28 +297,28 @@ fn the_control_without_a_language_model_needs_none() {
 fn a_cancelled_run_resumes_to_the_same_numbers() {
     let folder = tempfile::tempdir().unwrap();
     let language = language(&folder.path().join("llm"));
-    let whole = Run::open(folder.path().join("whole"), config(Preset::Default), data(), false);
+    let whole = Run::create(folder.path().join("whole"), data(), config(Preset::Default));
     let mut events = 0;
     let (whole, report) = whole
         .unwrap()
-        .fit(Some(&language), &mut |_| {
+        .fit_with(Some(&language), &mut |_: &Event| {
             events += 1;
             ControlFlow::Continue(())
         })
         .unwrap();
     for cut in (1..events).step_by(7) {
         let dir = folder.path().join(format!("cut-{cut}"));
-        let run = Run::open(&dir, config(Preset::Default), data(), false).unwrap();
+        let run = Run::create(&dir, data(), config(Preset::Default)).unwrap();
         let mut seen = 0;
         let error = run
-            .fit(Some(&language), &mut |_| {
+            .fit_with(Some(&language), &mut |_: &Event| {
                 seen += 1;
                 if seen == cut { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             })
             .unwrap_err();
         assert!(matches!(error, Error::Cancelled), "{error}");
-        let run = Run::open(&dir, config(Preset::Default), data(), true).unwrap();
-        let (resumed, again) = run.fit(Some(&language), &mut go).unwrap();
+        let run = Run::resume(&dir, data(), config(Preset::Default)).unwrap();
+        let (resumed, again) = run.fit(Some(&language)).unwrap();
         assert_eq!(again, report, "cut at event {cut}");
         assert_eq!(answers(&resumed), answers(&whole), "cut at event {cut}");
     }
@@ -328,8 +330,7 @@ fn child_that_is_killed() {
     let Some(dir) = std::env::var_os("GLTA_TEST_CHILD") else { return };
     let dir = PathBuf::from(dir);
     let language = language(&dir.with_file_name("llm"));
-    let run = Run::open(&dir, config(Preset::Default), data(), true).unwrap();
-    run.fit(Some(&language), &mut go).unwrap();
+    open(&dir, config(Preset::Default)).fit(Some(&language)).unwrap();
 }
 
 /// `GLTA_TEST_KILLS=50 cargo test --test pipeline killed` for a longer run.
@@ -339,8 +340,8 @@ fn a_killed_run_resumes_to_the_same_numbers() {
     let folder = tempfile::tempdir().unwrap();
     let language = language(&folder.path().join("llm"));
     let started = Instant::now();
-    let whole = Run::open(folder.path().join("whole"), config(Preset::Default), data(), false);
-    let (whole, report) = whole.unwrap().fit(Some(&language), &mut go).unwrap();
+    let whole = Run::create(folder.path().join("whole"), data(), config(Preset::Default));
+    let (whole, report) = whole.unwrap().fit(Some(&language)).unwrap();
     let longest = started.elapsed().as_millis() as u64;
 
     let mut random = ChaCha8Rng::seed_from_u64(1);
@@ -368,8 +369,7 @@ fn a_killed_run_resumes_to_the_same_numbers() {
                 break;
             }
         }
-        let run = Run::open(&dir, config(Preset::Default), data(), true).unwrap();
-        let (resumed, again) = run.fit(Some(&language), &mut go).unwrap();
+        let (resumed, again) = open(&dir, config(Preset::Default)).fit(Some(&language)).unwrap();
         assert_eq!(again, report, "run {runs} after {kills} kills");
         assert_eq!(answers(&resumed), answers(&whole), "run {runs} after {kills} kills");
         let left = std::fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name());
@@ -382,27 +382,29 @@ fn wrong_use_is_told_and_loses_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path().join("run");
     let control = Config { backbone: Backbone::None, ..config(Preset::Default) };
-    Run::open(&dir, control.clone(), data(), false).unwrap().fit(None, &mut go).unwrap();
+    Run::create(&dir, data(), control.clone()).unwrap().fit(None).unwrap();
 
     let message = |result: Result<Run, Error>| result.unwrap_err().to_string();
-    assert!(message(Run::open(&dir, control.clone(), data(), false)).contains("already holds"));
+    assert!(message(Run::create(&dir, data(), control.clone())).contains("already holds"));
+    let nothing = folder.path().join("nothing");
+    assert!(!Run::exists(&nothing) && Run::exists(&dir));
+    assert!(message(Run::resume(&nothing, data(), control.clone())).contains("holds no run"));
+    assert!(!nothing.exists(), "a failed resume makes no folder");
     let other = Config { seed: 1, ..control.clone() };
-    assert!(message(Run::open(&dir, other, data(), true)).contains("another configuration"));
+    assert!(message(Run::resume(&dir, data(), other)).contains("another configuration"));
     let mut changed = data();
     changed.items[0].text.push('!');
-    assert!(message(Run::open(&dir, control.clone(), changed, true)).contains("other data"));
-    let needs_llm = Run::open(folder.path().join("x"), config(Preset::Default), data(), false);
-    assert!(
-        needs_llm.unwrap().fit(None, &mut go).unwrap_err().to_string().contains("none was given")
-    );
+    assert!(message(Run::resume(&dir, changed, control.clone())).contains("other data"));
+    let needs_llm = Run::create(folder.path().join("x"), data(), config(Preset::Default));
+    assert!(needs_llm.unwrap().fit(None).unwrap_err().to_string().contains("none was given"));
 
     // A file where the folder should be, and a place that nobody can write.
     let file = folder.path().join("file");
     std::fs::write(&file, "").unwrap();
-    assert!(message(Run::open(&file, control.clone(), data(), false)).contains("file"));
+    assert!(message(Run::create(&file, data(), control.clone())).contains("file"));
     if cfg!(target_os = "linux") {
         let place = Path::new("/proc/glta");
-        assert!(message(Run::open(place, control, data(), false)).contains("/proc/glta"));
+        assert!(message(Run::create(place, data(), control)).contains("/proc/glta"));
     }
 
     let recommender = Recommender::load(&dir, None).unwrap();
@@ -443,8 +445,8 @@ fn a_full_disk_is_told_and_the_run_goes_on_elsewhere() {
         return;
     }
     let control = Config { backbone: Backbone::None, ..config(Preset::Default) };
-    let run = Run::open(disk.join("run"), control.clone(), data(), false).unwrap();
-    let error = run.fit(None, &mut go).unwrap_err();
+    let run = Run::create(disk.join("run"), data(), control.clone()).unwrap();
+    let error = run.fit(None).unwrap_err();
     let saved = std::fs::read_to_string(disk.join("run/users.jsonl")).unwrap();
     let unmounted = Command::new("umount").arg(&disk).status().unwrap();
     assert!(unmounted.success());

@@ -34,10 +34,12 @@ fn fit(
             std::thread::spawn(move || {
                 let language = language(&llm);
                 let comm: Arc<dyn Communicator> = Arc::new(comm);
-                let run = Run::open_on(Arc::clone(&comm), dir, config, data(), true)?;
+                let there = comm.root_says(Run::exists(&dir))?;
+                let open = if there { Run::resume_on } else { Run::create_on };
+                let run = open(Arc::clone(&comm), dir, data(), config)?;
                 let mut steps = 0;
                 let last = comm.rank() + 1 == comm.size();
-                let (trained, report) = run.fit(Some(&language), &mut |event| {
+                let (trained, report) = run.fit_with(Some(&language), &mut |event: &Event| {
                     steps += usize::from(matches!(event, Event::Step { .. }));
                     match last && stop > 0 && steps == stop {
                         true => ControlFlow::Break(()),

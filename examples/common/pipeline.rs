@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use glta::align::{Config, LanguageModel, Recommender, RunData};
+use glta::align::{Config, Event, LanguageModel, Recommender, RunData};
 use glta::comm::Communicator;
 use glta::data::{Dataset, Interactions, Split, SplitConfig, TextConfig};
 use glta::graph::{LightGcn, LightGcnConfig, NodeEmbeddings};
@@ -341,8 +341,7 @@ impl Session<'_> {
         let texts = self.task.dataset.texts(&self.task.texts)?;
         let reporter = &mut self.reporter;
         let config = &config.item_text.vectors;
-        let count =
-            &mut |done, total| reporter.advance("text vectors", done as u64, total as u64, "");
+        let count = &mut |event: &Event| reporter.event(event);
         let vectors = self.language.text_vectors_on(&**self.ranks, &texts, config, count)?;
         self.vectors = Some(vectors.clone());
         Ok(vectors)

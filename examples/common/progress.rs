@@ -108,9 +108,9 @@ impl Reporter {
     }
 
     /// Shows an event of a run.
-    pub fn event(&mut self, event: &Event<'_>) -> ControlFlow<()> {
+    pub fn event(&mut self, event: &Event) -> ControlFlow<()> {
         match *event {
-            Event::Graph(epoch) => {
+            Event::Graph(ref epoch) => {
                 let note = match epoch.validation {
                     Some(n) => format!("loss {:.4}, valid N@10 {n:.4}", epoch.loss),
                     None => format!("loss {:.4}", epoch.loss),

@@ -44,12 +44,16 @@ pub enum Error {
     /// Configuration text that does not parse, or a preset that does not exist.
     #[error("configuration: {0}")]
     ConfigText(String),
-    /// The folder already holds a run and the caller did not ask to go on with it.
-    #[error(
-        "{path} already holds a run; resume it, or choose another folder (resume is never implied, so that nothing is overwritten)"
-    )]
+    /// The folder of a run to be created already holds one.
+    #[error("{path} already holds a run; resume it, or choose another folder")]
     RunExists {
         /// The run's folder.
+        path: PathBuf,
+    },
+    /// The folder of a run to be resumed holds none.
+    #[error("{path} holds no run to resume; create one, or choose another folder")]
+    NoRun {
+        /// The folder.
         path: PathBuf,
     },
     /// Another process works in the folder.

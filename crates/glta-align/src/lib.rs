@@ -21,8 +21,6 @@
 //! two [`Preset`]s. What a run leaves behind is opened as a [`Recommender`].
 //!
 //! ```
-//! use std::ops::ControlFlow;
-//!
 //! use glta_align::{Backbone, Config, Recommender, Run, RunData};
 //! use glta_data::{Dataset, Interaction, Item, Split, SplitConfig, TextConfig};
 //!
@@ -51,8 +49,7 @@
 //! config.graph.learning_rate = 0.05;
 //! config.user_stage.train.epochs = 2;
 //! let folder = tempfile::tempdir()?;
-//! let run = Run::open(folder.path(), config, data, false)?;
-//! run.fit(None, &mut |_| ControlFlow::Continue(()))?;
+//! Run::create(folder.path(), data, config)?.fit(None)?;
 //!
 //! let recommender = Recommender::load(folder.path(), None)?;
 //! let best = recommender.recommend_for_items(&[0, 1], 3)?;
@@ -94,7 +91,7 @@ pub use config::{
 pub use data::{ItemRecord, RunData};
 pub use error::{Error, Result};
 pub use language::LanguageModel;
-pub use progress::{Event, Progress};
+pub use progress::Event;
 pub use recommender::{Recommendation, Recommender};
 pub use report::{FitReport, Mix};
 pub use run::Run;

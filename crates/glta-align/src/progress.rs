@@ -1,13 +1,11 @@
-use std::ops::ControlFlow;
-
 use glta_graph::EpochReport;
 
 /// What long work reports while it runs.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
-pub enum Event<'a> {
+pub enum Event {
     /// An epoch of graph pretraining has ended.
-    Graph(&'a EpochReport),
+    Graph(EpochReport),
     /// The items' texts are being read by the language model.
     TextVectors {
         /// Texts read.
@@ -54,7 +52,3 @@ pub enum Event<'a> {
         best: bool,
     },
 }
-
-/// Called while long work runs, a [`glta_core::Progress`]; answers `Break` to cancel
-/// it. What was saved stays, and the run can be resumed.
-pub type Progress<'a> = dyn FnMut(&Event<'_>) -> ControlFlow<()> + 'a;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 use glta_comm::{Alone, Communicator};
-use glta_core::report;
-use glta_graph::{LightGcn, NodeEmbeddings};
+use glta_core::{Progress, Silent, report};
+use glta_graph::{EpochReport, LightGcn, NodeEmbeddings};
 use glta_linear::{LinearModel, LinearStep, whiten};
 use ndarray::{Array2, ArrayView2};
 
@@ -21,7 +21,7 @@ use crate::files::{
 use crate::language::LanguageModel;
 use crate::model::Glta;
 use crate::nodes::Nodes;
-use crate::progress::{Event, Progress};
+use crate::progress::Event;
 use crate::recommender::Recommender;
 use crate::report::FitReport;
 use crate::stages::{ItemStage, UserStage, choose_mix};
@@ -34,9 +34,9 @@ const ALIGNED: &str = "aligned.safetensors";
 /// What the stages reported, beside the model.
 const HISTORY: &str = "history.json";
 
-/// Training in one folder. An interrupted run can be resumed at any point, with
-/// `resume`, and ends with the same numbers as an uninterrupted one on the same
-/// number of threads.
+/// Training in one folder. An interrupted run can be [resumed](Self::resume) at any
+/// point and ends with the same numbers as an uninterrupted one on the same number of
+/// threads.
 #[derive(Debug)]
 pub struct Run {
     folder: RunFolder,
@@ -45,66 +45,91 @@ pub struct Run {
 }
 
 impl Run {
-    /// Starts a run in `dir`, or goes on with the one that is there if `resume`
-    /// is set.
-    ///
-    /// # Errors
-    /// A folder with a run when `resume` is not set, one of another
-    /// configuration or other data when it is, a folder in use by another
-    /// process or one that cannot be written.
-    pub fn open(
-        dir: impl AsRef<Path>,
-        config: Config,
-        data: RunData,
-        resume: bool,
-    ) -> Result<Self> {
-        Self::open_on(Arc::new(Alone), dir, config, data, resume)
+    /// Whether `dir` holds a run, finished or not.
+    pub fn exists(dir: impl AsRef<Path>) -> bool {
+        dir.as_ref().join(CONFIG).exists()
     }
 
-    /// [`open`](Self::open) together with other ranks, which all must make the same
-    /// calls with the same arguments. Users are divided among them; the folder must be
-    /// one that all see, and rank 0 alone writes to it. With the same batch size
-    /// any number of ranks gives the same result, and a run can be
-    /// resumed with another number.
+    /// Starts a run in `dir`, which is made if it does not exist.
+    ///
+    /// # Errors
+    /// Data or a configuration that cannot be used, a folder that holds a run, is in
+    /// use by another process or cannot be written.
+    pub fn create(dir: impl AsRef<Path>, data: RunData, config: Config) -> Result<Self> {
+        Self::create_on(Arc::new(Alone), dir, data, config)
+    }
+
+    /// [`create`](Self::create) together with other ranks, which all must make the
+    /// same calls with the same arguments. Users are divided among them; the folder
+    /// must be one that all see, and rank 0 alone writes to it. With the same batch
+    /// size any number of ranks gives the same result, and a run can be resumed with
+    /// another number.
     ///
     /// A rank that gets an error must end the others
     /// ([`Communicator::abort`]), for they wait for it.
     ///
     /// # Errors
-    /// As [`open`](Self::open), and [`Error::Comm`].
-    pub fn open_on(
+    /// As [`create`](Self::create), and [`Error::Comm`].
+    pub fn create_on(
         comm: Arc<dyn Communicator>,
         dir: impl AsRef<Path>,
-        config: Config,
         data: RunData,
-        resume: bool,
+        config: Config,
     ) -> Result<Self> {
         config.validate()?;
         data.validate()?;
         let folder = RunFolder::open(dir.as_ref(), comm)?;
         if folder.has(CONFIG)? {
-            if !resume {
-                return Err(Error::RunExists { path: folder.path().to_owned() });
-            }
-            if Config::of_run(folder.path())? != config {
-                return Err(Error::file(
-                    &folder.file(CONFIG),
-                    "the run was started with another configuration; resume it with that one or choose another folder",
-                ));
-            }
-            let saved = RunData::load(&folder.file(ITEMS), &folder.file(USERS))?;
-            if saved != data {
-                return Err(Error::file(
-                    &folder.file(USERS),
-                    "the run was started with other data or another split; choose another folder",
-                ));
-            }
-        } else {
-            folder.write(CONFIG, |path| {
-                data.save(&folder.file(ITEMS), &folder.file(USERS))?;
-                // Last, because it marks the folder as a run.
-                write_whole(path, config.to_toml()?.as_bytes())
-            })?;
+            return Err(Error::RunExists { path: folder.path().to_owned() });
+        }
+        folder.write(CONFIG, |path| {
+            data.save(&folder.file(ITEMS), &folder.file(USERS))?;
+            // Last, because it marks the folder as a run.
+            write_whole(path, config.to_toml()?.as_bytes())
+        })?;
+        Ok(Self { folder, config, data })
+    }
+
+    /// Continues the run in `dir`, which must have been created with the same data
+    /// and configuration.
+    ///
+    /// # Errors
+    /// A folder without a run, one with a run of other data or another
+    /// configuration, or one that is in use by another process or cannot be written.
+    pub fn resume(dir: impl AsRef<Path>, data: RunData, config: Config) -> Result<Self> {
+        Self::resume_on(Arc::new(Alone), dir, data, config)
+    }
+
+    /// [`resume`](Self::resume) together with other ranks, as in
+    /// [`create_on`](Self::create_on).
+    ///
+    /// # Errors
+    /// As [`resume`](Self::resume), and [`Error::Comm`].
+    pub fn resume_on(
+        comm: Arc<dyn Communicator>,
+        dir: impl AsRef<Path>,
+        data: RunData,
+        config: Config,
+    ) -> Result<Self> {
+        config.validate()?;
+        data.validate()?;
+        let dir = dir.as_ref();
+        // Before the folder is opened, which would make it.
+        if !comm.root_says(Self::exists(dir))? {
+            return Err(Error::NoRun { path: dir.to_owned() });
+        }
+        let folder = RunFolder::open(dir, comm)?;
+        if Config::of_run(dir)? != config {
+            return Err(Error::file(
+                &folder.file(CONFIG),
+                "the run was started with another configuration; resume it with that one or choose another folder",
+            ));
+        }
+        if RunData::load(&folder.file(ITEMS), &folder.file(USERS))? != data {
+            return Err(Error::file(
+                &folder.file(USERS),
+                "the run was started with other data or another split; choose another folder",
+            ));
         }
         Ok(Self { folder, config, data })
     }
@@ -141,16 +166,16 @@ impl Run {
     ///
     /// # Errors
     /// A file that cannot be read or written.
-    pub fn copy_linear(&self, from: &Path) -> Result<()> {
-        self.folder.write(LINEAR, |path| write_whole(path, &read(&from.join(LINEAR))?))
+    pub fn copy_linear(&self, from: impl AsRef<Path>) -> Result<()> {
+        self.copy(LINEAR, from.as_ref())
     }
 
     /// Uses the texts of another run of the same model, data and settings.
     ///
     /// # Errors
     /// A file that cannot be read or written.
-    pub fn copy_texts(&self, from: &Path) -> Result<()> {
-        self.folder.write(TEXTS, |path| write_whole(path, &read(&from.join(TEXTS))?))
+    pub fn copy_texts(&self, from: impl AsRef<Path>) -> Result<()> {
+        self.copy(TEXTS, from.as_ref())
     }
 
     /// Uses what another run aligned in stage 2: one of the same model, data, nodes and
@@ -158,8 +183,12 @@ impl Run {
     ///
     /// # Errors
     /// A file that cannot be read or written.
-    pub fn copy_item_stage(&self, from: &Path) -> Result<()> {
-        self.folder.write(ALIGNED, |path| write_whole(path, &read(&from.join(ALIGNED))?))
+    pub fn copy_item_stage(&self, from: impl AsRef<Path>) -> Result<()> {
+        self.copy(ALIGNED, from.as_ref())
+    }
+
+    fn copy(&self, name: &str, from: &Path) -> Result<()> {
+        self.folder.write(name, |path| write_whole(path, &read(&from.join(name))?))
     }
 
     /// Runs all stages that are not done yet and saves the recommender. Without
@@ -167,10 +196,19 @@ impl Run {
     ///
     /// # Errors
     /// Whatever goes wrong in a stage; what was saved before stays usable.
-    pub fn fit(
+    pub fn fit(self, language: Option<&LanguageModel>) -> Result<(Recommender, FitReport)> {
+        self.fit_with(language, &mut Silent)
+    }
+
+    /// [`fit`](Self::fit) that reports what it does. When `progress` cancels it, what
+    /// was saved stays, and the run can be resumed.
+    ///
+    /// # Errors
+    /// As [`fit`](Self::fit), and [`Error::Cancelled`].
+    pub fn fit_with(
         self,
         language: Option<&LanguageModel>,
-        progress: &mut Progress<'_>,
+        progress: &mut dyn Progress<Event>,
     ) -> Result<(Recommender, FitReport)> {
         let device = language.map_or(Device::Cpu, |l| l.llama.device().clone());
         let embeddings = self.embeddings(progress)?;
@@ -190,7 +228,7 @@ impl Run {
     }
 
     /// Stages 2 and 3.
-    fn align(&self, model: &Glta, progress: &mut Progress<'_>) -> Result<FitReport> {
+    fn align(&self, model: &Glta, progress: &mut dyn Progress<Event>) -> Result<FitReport> {
         let comm = self.folder.comm();
         let state = self.folder.file(STATE);
         let aligned = self.folder.file(ALIGNED);
@@ -237,14 +275,13 @@ impl Run {
     }
 
     /// Stage 1, unless its result is there.
-    fn embeddings(&self, progress: &mut Progress<'_>) -> Result<NodeEmbeddings> {
+    fn embeddings(&self, progress: &mut dyn Progress<Event>) -> Result<NodeEmbeddings> {
         if !self.folder.has(NODES)? {
             let lightgcn = LightGcn::new(self.config.graph.clone())?;
             let valid = (!self.data.valid.is_empty()).then_some(&self.data.valid);
             let comm = self.folder.comm();
-            let trained = lightgcn.train_on(comm, None, &self.data.train, valid, &mut |epoch| {
-                progress(&Event::Graph(epoch))
-            })?;
+            let progress = &mut |epoch: &EpochReport| progress.report(&Event::Graph(epoch.clone()));
+            let trained = lightgcn.train_on(comm, None, &self.data.train, valid, progress)?;
             self.folder.write(NODES, |path| Ok(trained.embeddings.save(path)?))?;
         }
         Ok(NodeEmbeddings::load(self.folder.file(NODES))?)
@@ -254,7 +291,7 @@ impl Run {
     fn vectors(
         &self,
         language: Option<&LanguageModel>,
-        progress: &mut Progress<'_>,
+        progress: &mut dyn Progress<Event>,
     ) -> Result<Option<Array2<f32>>> {
         let Some(language) = language.filter(|_| has_vectors(&self.config, &self.data)) else {
             return Ok(None);
@@ -263,10 +300,7 @@ impl Run {
             let texts: Vec<String> = self.data.items.iter().map(|i| i.text.clone()).collect();
             let config = &self.config.item_text;
             let comm = self.folder.comm();
-            let raw =
-                language.text_vectors_on(comm, &texts, &config.vectors, &mut |done, total| {
-                    progress(&Event::TextVectors { done, total })
-                })?;
+            let raw = language.text_vectors_on(comm, &texts, &config.vectors, progress)?;
             self.set_text_vectors(whiten(raw.view(), &config.whiten)?.view())?;
         }
         load_vectors(&self.folder.file(VECTORS), &self.data).map(Some)
@@ -277,7 +311,7 @@ impl Run {
     fn linear(
         &self,
         vectors: Option<&Array2<f32>>,
-        progress: &mut Progress<'_>,
+        progress: &mut dyn Progress<Event>,
     ) -> Result<Option<Arc<LinearModel>>> {
         let (config, items) = (&self.config.linear, self.data.items.len());
         if !self.config.has_linear(items) {
@@ -293,7 +327,7 @@ impl Run {
             self.folder.write(LINEAR, |path| {
                 let RunData { train, valid, .. } = &self.data;
                 let progress = &mut |step: &LinearStep| {
-                    progress(&Event::Linear { done: step.done, total: step.total })
+                    progress.report(&Event::Linear { done: step.done, total: step.total })
                 };
                 let seed = self.config.seed;
                 let model = LinearModel::fit(train, Some(valid), view, config, seed, progress)?;
@@ -307,7 +341,7 @@ impl Run {
     fn texts(
         &self,
         language: Option<&LanguageModel>,
-        progress: &mut Progress<'_>,
+        progress: &mut dyn Progress<Event>,
     ) -> Result<BTreeMap<u32, UserTexts>> {
         let config = &self.config.texts;
         match language {

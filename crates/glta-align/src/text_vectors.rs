@@ -1,12 +1,11 @@
-use std::ops::ControlFlow;
-
 use candle_core::{DType, Device};
 use glta_comm::Communicator;
+use glta_core::{Progress, Silent, report};
 use ndarray::Array2;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, LanguageModel, Result};
+use crate::{Error, Event, LanguageModel, Result};
 
 /// Texts between two reports of progress.
 const BATCH: usize = 64;
@@ -35,15 +34,23 @@ impl LanguageModel {
     /// every text. An empty text has zeros.
     ///
     /// Centre and whiten them before comparing: the raw vectors of all texts look
-    /// alike. `progress` is given texts done and in all.
+    /// alike.
     ///
     /// # Errors
-    /// What the tokenizer or the model refuses, or [`Error::Cancelled`].
-    pub fn text_vectors(
+    /// What the tokenizer or the model refuses.
+    pub fn text_vectors(&self, texts: &[String], config: &TextVectorConfig) -> Result<Array2<f32>> {
+        self.text_vectors_with(texts, config, &mut Silent)
+    }
+
+    /// [`text_vectors`](Self::text_vectors) that reports [`Event::TextVectors`].
+    ///
+    /// # Errors
+    /// As [`text_vectors`](Self::text_vectors), or [`Error::Cancelled`].
+    pub fn text_vectors_with(
         &self,
         texts: &[String],
         config: &TextVectorConfig,
-        progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
+        progress: &mut dyn Progress<Event>,
     ) -> Result<Array2<f32>> {
         if config.max_tokens == 0 {
             return Err(Error::Data("text vectors of no tokens: raise max_tokens".into()));
@@ -76,26 +83,25 @@ impl LanguageModel {
                 false => batch.iter().map(vector).collect::<Result<Vec<_>>>()?,
             };
             out.extend(vectors.into_iter().flatten());
-            if progress(out.len() / hidden, texts.len()).is_break() {
-                return Err(Error::Cancelled);
-            }
+            let (done, total) = (out.len() / hidden, texts.len());
+            report(progress, &Event::TextVectors { done, total })?;
         }
         Array2::from_shape_vec((texts.len(), hidden), out).map_err(|e| Error::Data(e.to_string()))
     }
 
-    /// [`text_vectors`](Self::text_vectors) with the texts divided among ranks; all
+    /// [`text_vectors_with`](Self::text_vectors_with) with the texts divided among ranks; all
     /// get all vectors, the same as alone. `progress` counts a rank's own texts.
     ///
     /// # Errors
-    /// As [`text_vectors`](Self::text_vectors), and [`Error::Comm`].
+    /// As [`text_vectors_with`](Self::text_vectors_with), and [`Error::Comm`].
     pub fn text_vectors_on(
         &self,
         comm: &dyn Communicator,
         texts: &[String],
         config: &TextVectorConfig,
-        progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
+        progress: &mut dyn Progress<Event>,
     ) -> Result<Array2<f32>> {
-        let own = self.text_vectors(&texts[comm.share(texts.len())], config, progress)?;
+        let own = self.text_vectors_with(&texts[comm.share(texts.len())], config, progress)?;
         if comm.size() == 1 {
             return Ok(own);
         }
@@ -108,6 +114,8 @@ impl LanguageModel {
 
 #[cfg(test)]
 mod tests {
+    use std::ops::ControlFlow;
+
     use super::*;
     use glta_llm::LlamaOptions;
 
@@ -121,12 +129,13 @@ mod tests {
         let config = TextVectorConfig { layers: 1, max_tokens: 5 };
         let mut calls = Vec::new();
         let got = model
-            .text_vectors(&texts, &config, &mut |done, total| {
-                calls.push((done, total));
+            .text_vectors_with(&texts, &config, &mut |event: &Event| {
+                calls.push(event.clone());
                 ControlFlow::Continue(())
             })
             .unwrap();
-        assert_eq!(calls, [(4, 4)]);
+        assert_eq!(calls, [Event::TextVectors { done: 4, total: 4 }]);
+        assert_eq!(model.text_vectors(&texts, &config).unwrap(), got);
         assert!(got.row(1).iter().all(|&v| v == 0.0));
         for row in [0, 3] {
             let mut ids = model.tokenizer.encode(&texts[row], true).unwrap();
@@ -146,9 +155,10 @@ mod tests {
                 assert!((f64::from(*got) - expected).abs() < 1e-5);
             }
         }
-        let cancelled = model.text_vectors(&texts, &config, &mut |_, _| ControlFlow::Break(()));
+        let stop = &mut |_: &Event| ControlFlow::Break(());
+        let cancelled = model.text_vectors_with(&texts, &config, stop);
         assert!(matches!(cancelled, Err(Error::Cancelled)));
         let none = TextVectorConfig { max_tokens: 0, ..config };
-        assert!(model.text_vectors(&texts, &none, &mut |_, _| ControlFlow::Continue(())).is_err());
+        assert!(model.text_vectors(&texts, &none).is_err());
     }
 }

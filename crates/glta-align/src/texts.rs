@@ -6,7 +6,7 @@ use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use glta_core::report;
+use glta_core::{Progress, report};
 use glta_llm::GenerateOptions;
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +14,7 @@ use crate::config::TextsConfig;
 use crate::data::RunData;
 use crate::files::{RunFolder, TEXTS, read, write_whole};
 use crate::language::LanguageModel;
-use crate::progress::{Event, Progress};
+use crate::progress::Event;
 use crate::sampling::text_items;
 use crate::template::{Fill, Span};
 use crate::{Error, Result, Templates};
@@ -73,7 +73,7 @@ pub(crate) fn write_texts(
     config: &TextsConfig,
     seed: u64,
     folder: &RunFolder,
-    progress: &mut Progress<'_>,
+    progress: &mut dyn Progress<Event>,
 ) -> Result<BTreeMap<u32, UserTexts>> {
     let (comm, path) = (folder.comm(), &folder.file(TEXTS));
     let prompt = |wanted: bool, text: &String| wanted.then(|| text.clone());
@@ -144,8 +144,8 @@ pub(crate) fn write_texts(
 ///
 /// # Errors
 /// [`Error::File`] or [`Error::Io`] for a file that is not there or not whole.
-pub fn read_texts(path: &Path) -> Result<BTreeMap<u32, UserTexts>> {
-    let (_, _, texts) = parse(path)?;
+pub fn read_texts(path: impl AsRef<Path>) -> Result<BTreeMap<u32, UserTexts>> {
+    let (_, _, texts) = parse(path.as_ref())?;
     Ok(texts)
 }
 

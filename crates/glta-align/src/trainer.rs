@@ -4,14 +4,14 @@ use std::path::Path;
 
 use candle_core::Device;
 use glta_comm::Communicator;
-use glta_core::report;
+use glta_core::{Progress, report};
 use glta_projector::Parameters;
 use serde::{Deserialize, Serialize};
 
 use crate::config::TrainConfig;
 use crate::files::{read_tensors, write_tensors};
 use crate::optimizer::{Adam, Tensors, clip, learning_rate, restore, snapshot, update_average};
-use crate::progress::{Event, Progress};
+use crate::progress::Event;
 use crate::ranks::{BatchLoss, batch_gradients};
 use crate::{Error, Result};
 
@@ -80,7 +80,7 @@ pub(crate) fn train(
     config: &TrainConfig,
     comm: &dyn Communicator,
     state: &Path,
-    progress: &mut Progress<'_>,
+    progress: &mut dyn Progress<Event>,
 ) -> Result<StageHistory> {
     let mut run = match Run::load(stage, comm, state)? {
         Some(run) => run,
@@ -132,7 +132,7 @@ impl Run {
         config: &TrainConfig,
         comm: &dyn Communicator,
         steps: u64,
-        progress: &mut Progress<'_>,
+        progress: &mut dyn Progress<Event>,
     ) -> Result<()> {
         let _span = tracing::debug_span!("step").entered();
         let part = stage.loss(self.position.batch, comm)?;
@@ -170,7 +170,7 @@ impl Run {
         stage: &dyn Stage,
         config: &TrainConfig,
         comm: &dyn Communicator,
-        progress: &mut Progress<'_>,
+        progress: &mut dyn Progress<Event>,
     ) -> Result<()> {
         let position = &mut self.position;
         position.epoch += 1;
@@ -309,6 +309,7 @@ mod tests {
 
     use candle_core::{Tensor, Var};
     use glta_comm::Alone;
+    use glta_core::Silent;
 
     use super::*;
 
@@ -375,24 +376,20 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut whole = Toy::new();
         let history =
-            train(&mut whole, &config(), &Alone, &folder.path().join("whole"), &mut |_| {
-                ControlFlow::Continue(())
-            })
-            .unwrap();
+            train(&mut whole, &config(), &Alone, &folder.path().join("whole"), &mut Silent)
+                .unwrap();
         assert!(history.losses.len() < 9, "early stopping is part of the test");
         // Asking for a finished stage again changes nothing.
         let mut again = Toy::new();
         let repeated =
-            train(&mut again, &config(), &Alone, &folder.path().join("whole"), &mut |_| {
-                ControlFlow::Continue(())
-            })
-            .unwrap();
+            train(&mut again, &config(), &Alone, &folder.path().join("whole"), &mut Silent)
+                .unwrap();
         assert_eq!((repeated, again.value()), (history.clone(), whole.value()));
 
         for cut in 1..25 {
             let state = folder.path().join(format!("cut-{cut}"));
             let mut seen = 0;
-            let broken = train(&mut Toy::new(), &config(), &Alone, &state, &mut |_| {
+            let broken = train(&mut Toy::new(), &config(), &Alone, &state, &mut |_: &Event| {
                 seen += 1;
                 if seen == cut { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             });
@@ -402,9 +399,7 @@ mod tests {
             }
             assert!(matches!(broken, Err(Error::Cancelled)));
             assert!(state.exists(), "what was done is saved");
-            let resumed =
-                train(&mut toy, &config(), &Alone, &state, &mut |_| ControlFlow::Continue(()))
-                    .unwrap();
+            let resumed = train(&mut toy, &config(), &Alone, &state, &mut Silent).unwrap();
             assert_eq!(resumed, history, "cut at event {cut}");
             assert_eq!(toy.value(), whole.value());
         }
@@ -436,10 +431,8 @@ mod tests {
         }
         let folder = tempfile::tempdir().unwrap();
         let error =
-            train(&mut Bad(Toy::new()), &config(), &Alone, &folder.path().join("s"), &mut |_| {
-                ControlFlow::Continue(())
-            })
-            .unwrap_err();
+            train(&mut Bad(Toy::new()), &config(), &Alone, &folder.path().join("s"), &mut Silent)
+                .unwrap_err();
         let message = error.to_string();
         assert!(message.contains("step 1") && message.contains("user"), "{message}");
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use glta::align::{Backbone, Config, Recommender, Run, RunData};
+use glta::align::{Backbone, Config, Event, Recommender, Run, RunData};
 use glta::comm::Communicator;
 use glta::data::{Interactions, Split};
 use glta::gllm::Decoder;
@@ -145,8 +145,9 @@ impl Session<'_> {
         let started = Instant::now();
         // Whether this run is new was decided by metrics.json.
         let dir = inputs.folder.join(folder);
-        let run =
-            Run::open_on(Arc::clone(&self.comm), dir, config.clone(), inputs.data.clone(), true)?;
+        let open =
+            if self.comm.root_says(Run::exists(&dir))? { Run::resume_on } else { Run::create_on };
+        let run = open(Arc::clone(&self.comm), dir, inputs.data.clone(), config.clone())?;
         run.set_nodes(inputs.nodes)?;
         if config.backbone == Backbone::Llm && config.reads_item_texts() {
             let vectors = whiten(self.text_vectors(config)?.view(), &config.item_text.whiten)?;
@@ -154,7 +155,7 @@ impl Session<'_> {
         }
         if *system == LINEAR {
             // Fitted once, for GLTA.
-            run.copy_linear(&inputs.folder.join("glta"))?;
+            run.copy_linear(inputs.folder.join("glta"))?;
         }
         if let Some(from) = taken.map(|from| inputs.folder.join(from)) {
             if writes_texts(config) {
@@ -166,7 +167,7 @@ impl Session<'_> {
         }
         let reporter = &mut self.reporter;
         let (recommender, report) =
-            run.fit(Some(&self.language), &mut |event| reporter.event(event))?;
+            run.fit_with(Some(&self.language), &mut |event: &Event| reporter.event(event))?;
         let seconds = started.elapsed().as_secs_f64();
         if self.record.row(system, config.seed).is_some() {
             return Ok(recommender);

@@ -1,7 +1,5 @@
 //! Trains on interactions and texts in memory, saves, loads and recommends:
 //! `recommend CHECKPOINT_DIR OUT_DIR`.
-use std::ops::ControlFlow;
-
 use glta::llm::{Device, LlamaOptions};
 use glta::prelude::*;
 
@@ -25,8 +23,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut config = Config::default();
     config.graph.epochs = 50;
     config.texts.max_tokens = 8;
-    let run = Run::open(&out, config, data, false)?;
-    run.fit(Some(&language), &mut |_| ControlFlow::Continue(()))?;
+    Run::create(&out, data, config)?.fit(Some(&language))?;
 
     let recommender = Recommender::load(&out, Some(&language))?;
     for best in recommender.recommend(recommender.user("user 0").ok_or("no user 0")?, 3)? {
