@@ -5,6 +5,7 @@
 //!   [`pick`] draws without repeats.
 //! - [`settings`] edits a configuration by the paths of its fields.
 //! - [`Grid`] and [`search`] choose settings on validation data.
+//! - [`TextEncoder`] makes vectors of texts.
 //! - [`Progress`] is what long work reports to; [`report`] turns its `Break` into
 //!   [`Cancelled`].
 //!
@@ -27,6 +28,7 @@
 //! assert_eq!(count(5, until_three), Err(Cancelled));
 //! ```
 
+mod encoder;
 mod error;
 mod progress;
 mod random;
@@ -34,6 +36,7 @@ mod search;
 pub mod settings;
 mod write;
 
+pub use encoder::TextEncoder;
 pub use error::{Error, Result};
 pub use progress::{Cancelled, Progress, Silent, report};
 pub use random::{pick, stream};

@@ -1,9 +1,8 @@
 //! The contrastive graph baselines and the texts they are given.
 
-use std::ops::ControlFlow;
 use std::time::Instant;
 
-use glta::align::{Config, Event, read_texts};
+use glta::align::{Config, read_texts};
 use glta::baselines::{Contrastive, ContrastiveConfig, NodeTexts};
 use glta::data::Split;
 use glta::graph::NodeEmbeddings;
@@ -141,17 +140,12 @@ impl Session<'_> {
     /// By the sentence encoder where one is given, else by the language model.
     fn encode(&mut self, work: &str, texts: &[String], config: &Config) -> Result<Array2<f32>> {
         let reporter = &mut self.reporter;
-        let mut advance =
+        let mut progress =
             |done: usize, total: usize| reporter.advance(work, done as u64, total as u64, "");
         Ok(match &self.args.text_encoder {
-            Some(dir) => SentenceEncoder::load(dir)?.encode(texts, &mut advance)?,
-            None => {
-                let progress = &mut |event: &Event| match *event {
-                    Event::TextVectors { done, total } => advance(done, total),
-                    _ => ControlFlow::Continue(()),
-                };
-                self.language.text_vectors_with(texts, &config.item_text.vectors, progress)?
-            }
+            Some(dir) => SentenceEncoder::load(dir)?
+                .encode_with(texts, &mut |&(done, total): &(usize, usize)| progress(done, total))?,
+            None => self.language.text_vectors(texts, &config.item_text.vectors, &mut progress)?,
         })
     }
 }

@@ -2,17 +2,17 @@
 
 mod folder;
 
-use std::ops::ControlFlow;
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use candle_transformers::models::bert::BertModel;
-use folder::Folder;
+use glta_core::{Cancelled, Progress, Silent, TextEncoder, report};
 use ndarray::Array2;
 use rayon::prelude::*;
 use tokenizers::{Tokenizer, TruncationParams};
 
+use self::folder::Folder;
 use crate::{Error, Result};
 
 /// Texts of about one length that run through the encoder together.
@@ -23,15 +23,15 @@ const BATCH: usize = 16;
 ///
 /// ```no_run
 /// use glta_llm::SentenceEncoder;
-/// use std::ops::ControlFlow;
 ///
 /// let encoder = SentenceEncoder::load("all-MiniLM-L6-v2")?;
 /// let texts = ["a tragedy by Shakespeare", "a hand lotion"].map(String::from);
-/// let vectors = encoder.encode(&texts, &mut |_, _| ControlFlow::Continue(()))?;
+/// let vectors = encoder.encode(&texts)?;
 /// assert_eq!(vectors.dim(), (2, encoder.dim()));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct SentenceEncoder {
+    name: String,
     model: BertModel,
     tokenizer: Tokenizer,
     dim: usize,
@@ -41,8 +41,9 @@ pub struct SentenceEncoder {
 
 impl std::fmt::Debug for SentenceEncoder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { dim, normalize, .. } = self;
+        let Self { name, dim, normalize, .. } = self;
         f.debug_struct("SentenceEncoder")
+            .field("name", name)
             .field("dim", dim)
             .field("normalize", normalize)
             .finish_non_exhaustive()
@@ -58,7 +59,8 @@ impl SentenceEncoder {
     /// [`Error::Encoder`] for a file that is missing, damaged, or asks for what is
     /// not done here: another architecture, another pooling, further modules.
     pub fn load(dir: impl AsRef<Path>) -> Result<Self> {
-        let folder = Folder::read(dir.as_ref())?;
+        let dir = dir.as_ref();
+        let folder = Folder::read(dir)?;
         let path = folder.transformer.join("tokenizer.json");
         let wrong = |e: tokenizers::Error| Error::encoder(&path, e);
         let mut tokenizer = Tokenizer::from_file(&path).map_err(wrong)?;
@@ -78,7 +80,10 @@ impl SentenceEncoder {
         let tensors = candle_core::safetensors::load(&path, &Device::Cpu).map_err(wrong)?;
         let weights = VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu);
         let model = BertModel::load(weights, &folder.config).map_err(wrong)?;
+        // `.` and the like have no name.
+        let whole = dir.canonicalize().map_err(Error::io(dir))?;
         Ok(Self {
+            name: whole.file_name().unwrap_or_default().to_string_lossy().into_owned(),
             model,
             tokenizer,
             dim: folder.config.hidden_size,
@@ -87,7 +92,18 @@ impl SentenceEncoder {
         })
     }
 
-    /// Columns of the vectors.
+    /// Name of the folder, or the one of [`with_name`](Self::with_name).
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The same encoder under another name, as a folder of the hub's cache is named by a
+    /// commit.
+    pub fn with_name(self, name: impl Into<String>) -> Self {
+        Self { name: name.into(), ..self }
+    }
+
+    /// Number of columns of the vectors.
     pub fn dim(&self) -> usize {
         self.dim
     }
@@ -95,14 +111,22 @@ impl SentenceEncoder {
     /// A vector for each text, `(texts, dim)`: the mean of its tokens' last hidden
     /// states, of length 1 where the folder's modules end with it. What is longer
     /// than the folder's limit is cut off. A text without any word has zeros, which
-    /// stand for no text. `progress` is given texts done and in all.
+    /// stand for no text.
     ///
     /// # Errors
-    /// What the tokenizer or a tensor operation refuses, or [`Error::Cancelled`].
-    pub fn encode(
+    /// What the tokenizer or a tensor operation refuses.
+    pub fn encode(&self, texts: &[String]) -> Result<Array2<f32>> {
+        self.encode_with(texts, &mut Silent)
+    }
+
+    /// [`encode`](Self::encode) that reports the numbers of texts done and of all.
+    ///
+    /// # Errors
+    /// Those of [`encode`](Self::encode), and [`Error::Cancelled`].
+    pub fn encode_with(
         &self,
         texts: &[String],
-        progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
+        progress: &mut dyn Progress<(usize, usize)>,
     ) -> Result<Array2<f32>> {
         let mut ids = Vec::with_capacity(texts.len());
         for (at, text) in texts.iter().enumerate().filter(|(_, t)| !t.trim().is_empty()) {
@@ -122,17 +146,16 @@ impl SentenceEncoder {
                 out.row_mut(*at).iter_mut().zip(vector).for_each(|(out, v)| *out = v);
             }
             done += group.len();
-            if progress(done, texts.len()).is_break() {
-                return Err(Error::Cancelled);
-            }
+            report(progress, &(done, texts.len()))?;
         }
         Ok(out)
     }
 
     fn tokens(&self, text: &str) -> Result<Vec<u32>> {
-        let encoding = match self.lower_case {
-            true => self.tokenizer.encode(text.to_lowercase(), true),
-            false => self.tokenizer.encode(text, true),
+        let encoding = if self.lower_case {
+            self.tokenizer.encode(text.to_lowercase(), true)
+        } else {
+            self.tokenizer.encode(text, true)
         };
         Ok(encoding.map_err(|e| Error::Tokenizer(e.to_string()))?.get_ids().to_vec())
     }
@@ -158,6 +181,27 @@ impl SentenceEncoder {
             vectors = vectors.broadcast_div(&length)?;
         }
         Ok(vectors.to_vec2()?)
+    }
+}
+
+impl TextEncoder for SentenceEncoder {
+    fn name(&self) -> &str {
+        self.name()
+    }
+
+    fn dim(&self) -> usize {
+        self.dim()
+    }
+
+    fn encode(
+        &self,
+        texts: &[String],
+        progress: &mut dyn Progress<(usize, usize)>,
+    ) -> std::result::Result<Array2<f32>, Box<dyn std::error::Error + Send + Sync>> {
+        self.encode_with(texts, progress).map_err(|error| match error {
+            Error::Cancelled => Cancelled.into(),
+            other => other.into(),
+        })
     }
 }
 

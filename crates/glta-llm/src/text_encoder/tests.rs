@@ -1,11 +1,14 @@
-use super::*;
-use crate::Error;
+use std::collections::HashMap;
+use std::fs::write;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+
 use candle_core::safetensors::save;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use std::collections::HashMap;
-use std::fs::write;
-use std::path::PathBuf;
+
+use super::*;
+use crate::Error;
 
 #[path = "../../../../tests/real_data.rs"]
 mod real_data;
@@ -13,10 +16,6 @@ mod real_data;
 use real_data::real_data;
 
 const WORDS: [&str; 8] = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "dark", "film", "comedy", "lotion"];
-
-fn go(_: usize, _: usize) -> ControlFlow<()> {
-    ControlFlow::Continue(())
-}
 
 fn strings<const N: usize>(texts: [&str; N]) -> [String; N] {
     texts.map(String::from)
@@ -107,14 +106,14 @@ fn a_padded_batch_is_what_its_texts_are_one_by_one() {
     let texts = strings(["dark film", "", "comedy", "dark comedy film lotion", " \n", "film dark"]);
     let mut calls = Vec::new();
     let all = encoder
-        .encode(&texts, &mut |done, total| {
-            calls.push((done, total));
+        .encode_with(&texts, &mut |step: &(usize, usize)| {
+            calls.push(*step);
             ControlFlow::Continue(())
         })
         .unwrap();
     assert_eq!(calls.last(), Some(&(6, 6)));
     for (row, text) in texts.iter().enumerate() {
-        let alone = encoder.encode(std::slice::from_ref(text), &mut go).unwrap();
+        let alone = encoder.encode(std::slice::from_ref(text)).unwrap();
         let far = all.row(row).into_iter().zip(alone.row(0)).map(|(a, b)| (a - b).abs());
         assert!(far.fold(0f32, f32::max) < 1e-5, "{text}");
         let length = all.row(row).iter().map(|v| v * v).sum::<f32>().sqrt();
@@ -152,11 +151,11 @@ fn without_the_last_module_the_length_stays() {
     let dir = tempfile::tempdir().unwrap();
     tiny(dir.path());
     let texts = strings(["dark film"]);
-    let unit = SentenceEncoder::load(dir.path()).unwrap().encode(&texts, &mut go).unwrap();
+    let unit = SentenceEncoder::load(dir.path()).unwrap().encode(&texts).unwrap();
     let modules =
         r#"[{"path": "", "type": "a.Transformer"}, {"path": "1_Pooling", "type": "a.Pooling"}]"#;
     write(dir.path().join("modules.json"), modules).unwrap();
-    let free = SentenceEncoder::load(dir.path()).unwrap().encode(&texts, &mut go).unwrap();
+    let free = SentenceEncoder::load(dir.path()).unwrap().encode(&texts).unwrap();
     let length = free.iter().map(|v| v * v).sum::<f32>().sqrt();
     assert!((length - 1.0).abs() > 0.05, "{length}");
     assert!(unit.iter().zip(&free).all(|(u, f)| (u * length - f).abs() < 1e-5));
@@ -167,8 +166,14 @@ fn a_stop_is_heard() {
     let dir = tempfile::tempdir().unwrap();
     tiny(dir.path());
     let encoder = SentenceEncoder::load(dir.path()).unwrap();
-    let stopped = encoder.encode(&strings(["film"]), &mut |_, _| ControlFlow::Break(()));
-    assert!(matches!(stopped, Err(Error::Cancelled)));
+    let texts = strings(["film"]);
+    let stop = &mut |_: &(usize, usize)| ControlFlow::Break(());
+    assert!(matches!(encoder.encode_with(&texts, stop), Err(Error::Cancelled)));
+
+    let encoder: &dyn TextEncoder = &encoder.with_name("tiny");
+    assert_eq!((encoder.name(), encoder.dim()), ("tiny", 8));
+    assert!(encoder.encode(&texts, stop).unwrap_err().is::<Cancelled>());
+    assert_eq!(encoder.encode(&texts, &mut Silent).unwrap().dim(), (1, 8));
 }
 
 #[test]
@@ -238,7 +243,7 @@ fn minilm_agrees_with_sentence_transformers() {
     }
     assert_eq!(encoder.tokens(&sentences[7]).unwrap().len(), 256);
 
-    let got = encoder.encode(&sentences, &mut go).unwrap();
+    let got = encoder.encode(&sentences).unwrap();
     let far = |name: &str| {
         let expected = rows(name).concat();
         got.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max)

@@ -1,0 +1,66 @@
+use std::error::Error;
+
+use ndarray::Array2;
+
+use crate::Progress;
+
+/// Makes vectors of texts, so that texts about the same thing have similar vectors.
+///
+/// ```
+/// use std::error::Error;
+///
+/// use glta_core::{Progress, Silent, TextEncoder, report};
+/// use ndarray::Array2;
+///
+/// /// Counts the letters a to z.
+/// struct Letters;
+///
+/// impl TextEncoder for Letters {
+///     fn name(&self) -> &str {
+///         "letters"
+///     }
+///
+///     fn dim(&self) -> usize {
+///         26
+///     }
+///
+///     fn encode(
+///         &self,
+///         texts: &[String],
+///         progress: &mut dyn Progress<(usize, usize)>,
+///     ) -> Result<Array2<f32>, Box<dyn Error + Send + Sync>> {
+///         let mut counts = Array2::zeros((texts.len(), self.dim()));
+///         for (n, text) in texts.iter().enumerate() {
+///             for letter in text.bytes().filter(u8::is_ascii_lowercase) {
+///                 counts[[n, usize::from(letter - b'a')]] += 1.0;
+///             }
+///             report(progress, &(n + 1, texts.len()))?;
+///         }
+///         Ok(counts)
+///     }
+/// }
+///
+/// let encoder: &dyn TextEncoder = &Letters;
+/// let vectors = encoder.encode(&["tea".into(), "".into()], &mut Silent)?;
+/// assert_eq!(vectors.dim(), (2, 26));
+/// # Ok::<(), Box<dyn Error + Send + Sync>>(())
+/// ```
+pub trait TextEncoder: Send + Sync {
+    /// Name of the encoder, as reports and files give it.
+    fn name(&self) -> &str;
+
+    /// Number of columns of its vectors.
+    fn dim(&self) -> usize;
+
+    /// A vector for each text, `(texts, dim)`. A text without content has zeros. A text's
+    /// vector does not depend on the other texts. `progress` receives the numbers of texts
+    /// done and of all.
+    ///
+    /// # Errors
+    /// Any error of the encoder; [`Cancelled`](crate::Cancelled) when `progress` asks to stop.
+    fn encode(
+        &self,
+        texts: &[String],
+        progress: &mut dyn Progress<(usize, usize)>,
+    ) -> Result<Array2<f32>, Box<dyn Error + Send + Sync>>;
+}
