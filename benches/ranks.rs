@@ -15,7 +15,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use candle_core::Device;
-use glta::align::Event;
 use glta::comm::{Communicator, Metered, Traffic};
 use glta::data::readers;
 use glta::llm::LlamaOptions;
@@ -74,7 +73,7 @@ fn main() {
         return;
     };
     let comm = Arc::new(Metered::new(ranks()));
-    let mut config = Config::preset(Preset::Default);
+    let mut config = Config::preset(Preset::Full, Density::Dense);
     config.llm = LlamaOptions { layers: Some(4), ..LlamaOptions::default() };
     config.graph.epochs = 20;
     config.item_stage.train.epochs = 1;
@@ -118,6 +117,10 @@ fn main() {
                 part.name, part.pieces, part.seconds, part.waited, part.calls, part.bytes
             );
         }
-        println!("losses {:?}, validation {:?}", report.user_stage.losses, report.validation());
+        println!(
+            "losses {:?}, validation {:?}",
+            report.user_stage.as_ref().map(|stage| &stage.losses),
+            report.validation()
+        );
     }
 }

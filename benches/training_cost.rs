@@ -12,7 +12,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use candle_core::{Device, Tensor, Var};
-use glta::align::Event;
 use glta::data::readers;
 use glta::llm::{ForwardOptions, LlamaOptions};
 use glta::prelude::*;
@@ -116,10 +115,9 @@ fn main() {
     let take = || std::mem::take(&mut clock.0.lock().unwrap().seconds);
     // As in the MovieLens example, with item tokens in the prompt and without.
     for history in [0, 5] {
-        let mut config = Config { llm: options.clone(), ..Config::default() };
+        let mut config = Config::preset(Preset::Full, Density::Dense);
         config.graph.epochs = 20;
         config.model.history = history;
-        (config.texts.profile, config.texts.prediction) = (false, false);
         config.item_stage.train.epochs = 1;
         config.user_stage.train.epochs = 1;
         let folder = tempfile::tempdir().unwrap();

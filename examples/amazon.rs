@@ -16,6 +16,7 @@ use common::args::PipelineArgs;
 use common::pipeline::run;
 use common::ranks::root_first;
 use common::tasks;
+use glta::align::Density;
 
 /// Train and evaluate GLTA and its baselines on Amazon reviews.
 #[derive(Debug, Parser)]
@@ -38,7 +39,7 @@ fn main() -> ExitCode {
         let data = pipeline.data.as_deref();
         let category = args.category.as_deref();
         let task = root_first(ranks, || tasks::amazon(data, category, args.k_core))?;
-        run(ranks, &task, pipeline, pipeline.resolve(tasks::sparse_preset)?)?;
+        run(ranks, &task, pipeline, pipeline.resolve(Density::Sparse, |_| ())?)?;
         Ok(())
     })
 }

@@ -16,6 +16,7 @@ use common::args::PipelineArgs;
 use common::pipeline::run;
 use common::ranks::root_first;
 use common::tasks;
+use glta::align::Density;
 
 /// Train and evaluate GLTA and its baselines on Goodreads.
 #[derive(Debug, Parser)]
@@ -41,7 +42,7 @@ fn main() -> ExitCode {
         let (data, subset) = (pipeline.data.as_deref(), args.subset.as_deref());
         let genre = args.genre.as_deref();
         let task = root_first(ranks, || tasks::goodreads(data, subset, genre, args.k_core))?;
-        run(ranks, &task, pipeline, pipeline.resolve(tasks::sparse_preset)?)?;
+        run(ranks, &task, pipeline, pipeline.resolve(Density::Sparse, |_| ())?)?;
         Ok(())
     })
 }

@@ -16,6 +16,7 @@ use common::args::PipelineArgs;
 use common::pipeline::run;
 use common::ranks::root_first;
 use common::tasks;
+use glta::align::Density;
 
 /// Train and evaluate GLTA and its baselines on MovieLens.
 #[derive(Debug, Parser)]
@@ -29,7 +30,7 @@ fn main() -> ExitCode {
     let args = Args::parse().pipeline;
     common::exit_on_ranks(|ranks| {
         let task = root_first(ranks, || tasks::movielens(args.data.as_deref()))?;
-        run(ranks, &task, &args, args.resolve(tasks::dense_preset)?)?;
+        run(ranks, &task, &args, args.resolve(Density::Dense, |_| ())?)?;
         Ok(())
     })
 }

@@ -17,6 +17,7 @@ use common::args::PipelineArgs;
 use common::pipeline::run;
 use common::ranks::root_first;
 use common::{Result, report, tasks};
+use glta::align::Density;
 use glta::data::ShopConfig;
 
 /// Train and evaluate GLTA on a generated shop, with the language model of this
@@ -72,7 +73,7 @@ fn main() -> ExitCode {
             quiet: args.quiet,
             ..PipelineArgs::default()
         };
-        run(ranks, &task, &pipeline, pipeline.resolve(tasks::shop_preset)?)?;
+        run(ranks, &task, &pipeline, pipeline.resolve(Density::Sparse, tasks::shop_preset)?)?;
         Ok(())
     })
 }

@@ -23,7 +23,7 @@ use common::args::PipelineArgs;
 use common::pipeline::run;
 use common::ranks::root_first;
 use common::tasks;
-use glta::align::{Config, Preset};
+use glta::align::{Config, Density};
 use glta::comm::Communicator;
 
 /// Every row of the paper's tables and figures for one data set.
@@ -77,11 +77,11 @@ fn main() -> ExitCode {
             Kind::Amazon => tasks::amazon(data, part, args.k_core),
             Kind::Goodreads => tasks::goodreads(data, part, genre, args.k_core),
         })?;
-        let adapt = |preset: Preset, config: &mut Config| {
-            match args.dataset {
-                Kind::Movielens => tasks::dense_preset(preset, config),
-                _ => tasks::sparse_preset(preset, config),
-            }
+        let density = match args.dataset {
+            Kind::Movielens => Density::Dense,
+            Kind::Amazon | Kind::Goodreads => Density::Sparse,
+        };
+        let adapt = |config: &mut Config| {
             if args.budget == Budget::Small {
                 config.graph.epochs = 60;
                 config.item_stage.train.epochs = 2;
@@ -99,7 +99,7 @@ fn main() -> ExitCode {
             resume: true,
             ..args.pipeline.clone()
         };
-        let record = run(ranks, &task, &pipeline, args.pipeline.resolve(adapt)?)?;
+        let record = run(ranks, &task, &pipeline, args.pipeline.resolve(density, adapt)?)?;
         if args.pipeline.stats || !ranks.is_root() {
             return Ok(());
         }

@@ -46,7 +46,7 @@ fn a_catalogue_without_texts_trains_and_loads() {
     let language = language(&folder.path().join("llm"));
     let mut data = data();
     data.items.iter_mut().for_each(|item| item.text.clear());
-    let mut config = config(Preset::Default);
+    let mut config = config(Preset::Full);
     config.texts.profile = false;
     config.texts.prediction = false;
     let dir = folder.path().join("run");
@@ -64,7 +64,7 @@ fn a_model_with_other_layers_is_refused() {
     let whole = language(&folder.path().join("llm"));
     let options = LlamaOptions { layers: Some(1), ..LlamaOptions::default() };
     let cut = LanguageModel::load(folder.path().join("llm"), &options, &Device::Cpu).unwrap();
-    let mut config = config(Preset::Default);
+    let mut config = config(Preset::Full);
     config.llm = options;
     (config.texts.profile, config.texts.prediction) = (false, false);
     let dir = folder.path().join("run");
@@ -88,7 +88,7 @@ fn a_model_with_other_layers_is_refused() {
 fn slots_learn_to_name_their_items() {
     let folder = tempfile::tempdir().unwrap();
     let language = language(&folder.path().join("llm"));
-    let mut config = config(Preset::Default);
+    let mut config = config(Preset::Full);
     config.item_stage.train.epochs = 40;
     config.item_stage.train.learning_rate = 5e-3;
     config.user_stage.train.epochs = 1;
@@ -104,7 +104,7 @@ fn slots_behind_descriptions_learn_from_texts() {
     let folder = tempfile::tempdir().unwrap();
     let llm = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/quickstart/llm");
     let language = LanguageModel::load(llm, &LlamaOptions::default(), &Device::Cpu).unwrap();
-    let mut config = config(Preset::Default);
+    let mut config = config(Preset::Full);
     config.texts.profile = false;
     config.texts.prediction = false;
     config.item_stage.slots = ItemSlots::Description;
@@ -125,12 +125,12 @@ fn slots_behind_descriptions_learn_from_texts() {
 fn both_presets_train_save_load_and_recommend() {
     let folder = tempfile::tempdir().unwrap();
     let language = language(&folder.path().join("llm"));
-    for (name, preset) in [("default", Preset::Default), ("paper", Preset::Paper)] {
+    for (name, preset) in [("full", Preset::Full), ("paper", Preset::Paper)] {
         let dir = folder.path().join(name);
         let run = Run::create(&dir, data(), config(preset)).unwrap();
         let (trained, report) = run.fit(Some(&language)).unwrap();
         assert_eq!(report.item_stage.as_ref().unwrap().losses.len(), 2);
-        assert_eq!(report.user_stage.losses.len(), 3);
+        assert_eq!(report.user_stage.as_ref().unwrap().losses.len(), 3);
         assert!(!dir.join("state.safetensors").exists());
 
         let loaded = Recommender::load(&dir, Some(&language)).unwrap();
@@ -152,7 +152,7 @@ fn both_presets_train_save_load_and_recommend() {
         let among = loaded.recommend_among(&[5], &[2, 3, 11, 16, 19], 3).unwrap().pop().unwrap();
         let whole = loaded.recommend(5, 20).unwrap();
         let mut left = whole.iter().filter(|r| [2, 3, 11, 16, 19].contains(&r.item));
-        if preset == Preset::Default {
+        if preset == Preset::Full {
             for r in &among {
                 assert_eq!(Some(r.item), left.next().map(|r| r.item));
             }
@@ -175,6 +175,66 @@ fn both_presets_train_save_load_and_recommend() {
     }
 }
 
+/// The default preset: no graph, no stages, no language model once the texts are read.
+#[test]
+fn the_linear_model_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let language = language(&folder.path().join("llm"));
+    let dir = folder.path().join("run");
+    let config = config(Preset::Default);
+    let run = Run::create(&dir, data(), config.clone()).unwrap();
+    let mut events = Vec::new();
+    let (trained, report) = run
+        .fit_with(Some(&language), &mut |event: &Event| {
+            events.push(event.clone());
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    let closed = |e: &Event| matches!(e, Event::TextVectors { .. } | Event::Linear { .. });
+    assert!(!events.is_empty() && events.iter().all(closed), "{events:?}");
+    assert!(report.item_stage.is_none() && report.user_stage.is_none());
+    assert_eq!(report.mix.as_ref().unwrap().factor, 0.0);
+    for name in ["nodes.safetensors", "model.safetensors", "texts.jsonl", "state.safetensors"] {
+        assert!(!dir.join(name).exists(), "{name}");
+    }
+    let loaded = Recommender::load(&dir, None).unwrap();
+    assert_eq!(answers(&trained), answers(&loaded));
+    assert_eq!(loaded.validation(&Alone).unwrap(), report.validation());
+    assert_eq!(loaded.recommend_for_items(&[3, 1], 4).unwrap().len(), 4);
+    let (again, same) = open(&dir, config.clone()).fit(None).unwrap();
+    assert_eq!((answers(&again), &same), (answers(&trained), &report));
+    let users: Vec<u32> = (0..loaded.users().len() as u32).collect();
+    let mut scores = Array2::zeros((users.len(), 20));
+    loaded.score(&users, scores.view_mut()).unwrap();
+    for (user, row) in users.iter().zip(scores.rows()) {
+        let best = &loaded.recommend(*user, 1).unwrap()[0];
+        assert!((row[best.item as usize] - best.score).abs() < 1e-5);
+    }
+
+    // The whole method gives the same lists where validation leaves its path out.
+    let mut whole = tastes::config(Preset::Full);
+    whole.model.mix = vec![0.0];
+    whole.item_stage.enabled = false;
+    whole.user_stage.train.epochs = 0;
+    (whole.texts.profile, whole.texts.prediction) = (false, false);
+    let dir = folder.path().join("whole");
+    let (whole, _) = Run::create(&dir, data(), whole).unwrap().fit(Some(&language)).unwrap();
+    assert_eq!(answers(&whole), answers(&trained));
+
+    // Vectors that are given need no language model, others do.
+    let dir = folder.path().join("given");
+    let run = Run::create(&dir, data(), config.clone()).unwrap();
+    assert!(matches!(run.fit(None), Err(Error::NoLlm)));
+    let run = Run::resume(&dir, data(), config.clone()).unwrap();
+    run.set_text_vectors(Array2::from_shape_fn((20, 3), |(r, c)| (r * c) as f32).view()).unwrap();
+    assert_eq!(run.fit(None).unwrap().0.recommend(0, 3).unwrap().len(), 3);
+
+    let mut small = config;
+    small.linear.max_items = 19;
+    let message = Run::create(folder.path().join("x"), data(), small).unwrap_err().to_string();
+    assert!(message.contains("linear.max_items") && message.contains("20 items"), "{message}");
+}
+
 /// `evaluate` sees the lists that `recommend_batch` gives, and the figure that training
 /// watched.
 #[test]
@@ -182,7 +242,7 @@ fn a_recommender_is_evaluated_like_any_scorer() {
     let folder = tempfile::tempdir().unwrap();
     let language = language(&folder.path().join("llm"));
     let split = tastes::split().1;
-    let mut autoregressive = config(Preset::Default);
+    let mut autoregressive = config(Preset::Full);
     autoregressive.model.autoregressive = true;
     autoregressive.model.slots = 3;
     autoregressive.user_stage.loss = TargetLoss::SampledSlots;
@@ -285,7 +345,7 @@ fn no_held_out_item_reaches_a_text() {
 #[test]
 fn the_control_without_a_language_model_needs_none() {
     let folder = tempfile::tempdir().unwrap();
-    let config = Config { backbone: Backbone::None, ..config(Preset::Default) };
+    let config = Config { backbone: Backbone::None, ..config(Preset::Full) };
     let run = Run::create(folder.path(), data(), config).unwrap();
     let (trained, report) = run.fit(None).unwrap();
     assert!(report.item_stage.is_none());
@@ -297,7 +357,7 @@ fn the_control_without_a_language_model_needs_none() {
 fn a_cancelled_run_resumes_to_the_same_numbers() {
     let folder = tempfile::tempdir().unwrap();
     let language = language(&folder.path().join("llm"));
-    let whole = Run::create(folder.path().join("whole"), data(), config(Preset::Default));
+    let whole = Run::create(folder.path().join("whole"), data(), config(Preset::Full));
     let mut events = 0;
     let (whole, report) = whole
         .unwrap()
@@ -308,7 +368,7 @@ fn a_cancelled_run_resumes_to_the_same_numbers() {
         .unwrap();
     for cut in (1..events).step_by(7) {
         let dir = folder.path().join(format!("cut-{cut}"));
-        let run = Run::create(&dir, data(), config(Preset::Default)).unwrap();
+        let run = Run::create(&dir, data(), config(Preset::Full)).unwrap();
         let mut seen = 0;
         let error = run
             .fit_with(Some(&language), &mut |_: &Event| {
@@ -317,7 +377,7 @@ fn a_cancelled_run_resumes_to_the_same_numbers() {
             })
             .unwrap_err();
         assert!(matches!(error, Error::Cancelled), "{error}");
-        let run = Run::resume(&dir, data(), config(Preset::Default)).unwrap();
+        let run = Run::resume(&dir, data(), config(Preset::Full)).unwrap();
         let (resumed, again) = run.fit(Some(&language)).unwrap();
         assert_eq!(again, report, "cut at event {cut}");
         assert_eq!(answers(&resumed), answers(&whole), "cut at event {cut}");
@@ -330,7 +390,7 @@ fn child_that_is_killed() {
     let Some(dir) = std::env::var_os("GLTA_TEST_CHILD") else { return };
     let dir = PathBuf::from(dir);
     let language = language(&dir.with_file_name("llm"));
-    open(&dir, config(Preset::Default)).fit(Some(&language)).unwrap();
+    open(&dir, config(Preset::Full)).fit(Some(&language)).unwrap();
 }
 
 /// `GLTA_TEST_KILLS=50 cargo test --test pipeline killed` for a longer run.
@@ -340,7 +400,7 @@ fn a_killed_run_resumes_to_the_same_numbers() {
     let folder = tempfile::tempdir().unwrap();
     let language = language(&folder.path().join("llm"));
     let started = Instant::now();
-    let whole = Run::create(folder.path().join("whole"), data(), config(Preset::Default));
+    let whole = Run::create(folder.path().join("whole"), data(), config(Preset::Full));
     let (whole, report) = whole.unwrap().fit(Some(&language)).unwrap();
     let longest = started.elapsed().as_millis() as u64;
 
@@ -369,7 +429,7 @@ fn a_killed_run_resumes_to_the_same_numbers() {
                 break;
             }
         }
-        let (resumed, again) = open(&dir, config(Preset::Default)).fit(Some(&language)).unwrap();
+        let (resumed, again) = open(&dir, config(Preset::Full)).fit(Some(&language)).unwrap();
         assert_eq!(again, report, "run {runs} after {kills} kills");
         assert_eq!(answers(&resumed), answers(&whole), "run {runs} after {kills} kills");
         let left = std::fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name());
@@ -381,7 +441,7 @@ fn a_killed_run_resumes_to_the_same_numbers() {
 fn wrong_use_is_told_and_loses_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path().join("run");
-    let control = Config { backbone: Backbone::None, ..config(Preset::Default) };
+    let control = Config { backbone: Backbone::None, ..config(Preset::Full) };
     Run::create(&dir, data(), control.clone()).unwrap().fit(None).unwrap();
 
     let message = |result: Result<Run, Error>| result.unwrap_err().to_string();
@@ -395,7 +455,7 @@ fn wrong_use_is_told_and_loses_nothing() {
     let mut changed = data();
     changed.items[0].text.push('!');
     assert!(message(Run::resume(&dir, changed, control.clone())).contains("other data"));
-    let needs_llm = Run::create(folder.path().join("x"), data(), config(Preset::Default));
+    let needs_llm = Run::create(folder.path().join("x"), data(), config(Preset::Full));
     assert!(needs_llm.unwrap().fit(None).unwrap_err().to_string().contains("none was given"));
 
     // A file where the folder should be, and a place that nobody can write.
@@ -444,7 +504,7 @@ fn a_full_disk_is_told_and_the_run_goes_on_elsewhere() {
         );
         return;
     }
-    let control = Config { backbone: Backbone::None, ..config(Preset::Default) };
+    let control = Config { backbone: Backbone::None, ..config(Preset::Full) };
     let run = Run::create(disk.join("run"), data(), control.clone()).unwrap();
     let error = run.fit(None).unwrap_err();
     let saved = std::fs::read_to_string(disk.join("run/users.jsonl")).unwrap();

@@ -68,7 +68,7 @@ fn assert_same(one: &Ended, other: &Ended) {
     let (a, b) = (&one.1, &other.1);
     for (a, b) in [
         (a.item_stage.as_ref().unwrap(), b.item_stage.as_ref().unwrap()),
-        (&a.user_stage, &b.user_stage),
+        (a.user_stage.as_ref().unwrap(), b.user_stage.as_ref().unwrap()),
     ] {
         assert_near(&a.losses, &b.losses);
         assert_eq!(a.evaluations, b.evaluations);
@@ -82,7 +82,7 @@ fn any_number_of_ranks_gives_the_same() {
     let folder = tempfile::tempdir().unwrap();
     let llm = folder.path().join("llm");
     drop(language(&llm));
-    for preset in [Preset::Default, Preset::Paper] {
+    for preset in [Preset::Full, Preset::Paper] {
         let mut config = config(preset);
         (config.texts.profile, config.texts.prediction) = (true, true);
         let dir = |size: usize| folder.path().join(format!("{preset:?}-{size}"));
@@ -103,7 +103,7 @@ fn one_rank_stops_all_and_another_number_goes_on() {
     let folder = tempfile::tempdir().unwrap();
     let llm = folder.path().join("llm");
     drop(language(&llm));
-    let config = config(Preset::Default);
+    let config = config(Preset::Full);
     let one = fit(1, &folder.path().join("whole"), &llm, &config, 0).remove(0).unwrap();
     for (stop, first, then) in [(3, 2, 3), (9, 3, 1), (14, 2, 2)] {
         let dir = folder.path().join(format!("at-{stop}"));

@@ -2,7 +2,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::Device;
 use clap::Args;
-use glta::align::{Config, LanguageModel, Preset};
+use glta::align::{Config, Density, LanguageModel, Preset};
 use glta::data::SplitConfig;
 use glta::llm::LlamaOptions;
 
@@ -39,8 +39,9 @@ pub struct PipelineArgs {
     /// feature cuda (without N each rank of a machine takes one)
     #[arg(long, default_value = "cpu")]
     pub device: String,
-    /// default (what measured best) or paper (the literal reading)
-    #[arg(long, default_value = "default")]
+    /// full (the whole method), default (the linear model alone), complete (the paper's
+    /// complete form) or paper (its literal reading)
+    #[arg(long, default_value = "full")]
     pub preset: String,
     /// TOML file over the preset
     #[arg(long, value_name = "FILE")]
@@ -87,12 +88,11 @@ impl Default for PipelineArgs {
 }
 
 impl PipelineArgs {
-    /// The configuration that preset, file and flags make; `adapt` fits a preset
-    /// to the data set.
-    pub fn resolve(&self, adapt: impl FnOnce(Preset, &mut Config)) -> Result<Config> {
-        let preset = self.preset.parse::<Preset>()?;
-        let mut config = Config::preset(preset);
-        adapt(preset, &mut config);
+    /// The configuration that preset, file and flags make; `adapt` fits it further to
+    /// the data set.
+    pub fn resolve(&self, density: Density, adapt: impl FnOnce(&mut Config)) -> Result<Config> {
+        let mut config = Config::preset(self.preset.parse::<Preset>()?, density);
+        adapt(&mut config);
         config.linear.new_items = self.new_items();
         if let Some(path) = &self.config {
             let text =

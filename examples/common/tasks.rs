@@ -2,10 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use glta::align::{Config, Preset};
+use glta::align::Config;
 use glta::data::readers::{self, AmazonConfig, GoodreadsConfig};
 use glta::data::{Dataset, ShopConfig, SplitConfig, TextConfig};
-use glta::graph::LightGcnConfig;
 
 use super::pipeline::Task;
 use super::{Result, fetch};
@@ -82,55 +81,13 @@ fn sparse(dataset: Dataset) -> Task {
     }
 }
 
-/// What MovieLens changes in a preset.
-#[allow(dead_code, reason = "not every example reads it")]
-pub fn dense_preset(preset: Preset, config: &mut Config) {
-    // Four layers keep a run short; the whole model still writes texts.
-    adapt(preset, config, 4);
-    config.linear.l2 = vec![100.0, 300.0, 1000.0];
-}
-
-/// What sparse data changes in a preset.
-#[allow(dead_code, reason = "not every example reads it")]
-pub fn sparse_preset(preset: Preset, config: &mut Config) {
-    adapt(preset, config, 6);
-    if preset == Preset::Default {
-        // The linear model's popularity has one number where a free bias has one an item.
-        config.model.item_bias = false;
-        // A user has a handful of items: what is learned from them is soon too much.
-        config.user_stage.train.learning_rate = 1e-4;
-        config.user_stage.train.epochs = 4;
-        config.user_stage.train.patience = 1;
-    }
-}
-
 /// What the generated shop changes in a preset.
 #[allow(dead_code, reason = "not every example reads it")]
-pub fn shop_preset(preset: Preset, config: &mut Config) {
-    sparse_preset(preset, config);
+pub fn shop_preset(config: &mut Config) {
     // All four of the small model's.
     config.llm.layers = None;
     // On validation data better than 1 with its 128 dimensions.
     config.item_text.whiten.strength = 0.5;
     config.item_stage.train.epochs = 2;
     config.user_stage.train.epochs = 2;
-}
-
-fn adapt(preset: Preset, config: &mut Config, layers: usize) {
-    config.llm.layers = Some(layers);
-    // Full batches are few on a small data set; a higher rate makes up for it.
-    config.graph = LightGcnConfig {
-        learning_rate: 0.02,
-        batch_size: 8192,
-        epochs: 250,
-        patience: 8,
-        ..LightGcnConfig::default()
-    };
-    if preset == Preset::Default {
-        // Item tokens and texts in the user prompt add nothing here that the user
-        // token does not hold, and cost most of the time: see docs/results.md.
-        config.model.history = 0;
-        config.texts.profile = false;
-        config.texts.prediction = false;
-    }
 }

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use candle_core::Device;
+use glta::graph::LightGcnConfig;
 use glta::llm::LlamaOptions;
 use glta::prelude::*;
 
@@ -33,10 +34,16 @@ pub(crate) fn data() -> RunData {
 }
 
 pub(crate) fn config(preset: Preset) -> Config {
-    let mut config = Config::preset(preset);
-    config.graph.epochs = 30;
-    config.graph.learning_rate = 0.05;
-    config.graph.dim = 8;
+    let mut config = Config::preset(preset, Density::Dense);
+    if preset == Preset::Full {
+        // Everything that a prompt can hold.
+        config.model.history = 5;
+        (config.texts.profile, config.texts.prediction) = (true, true);
+    }
+    config.llm.layers = None;
+    config.linear.l2 = vec![10.0, 30.0, 100.0, 300.0];
+    config.graph =
+        LightGcnConfig { epochs: 30, learning_rate: 0.05, dim: 8, ..LightGcnConfig::default() };
     config.item_stage.train.epochs = 2;
     config.item_stage.train.batch_size = 2;
     config.user_stage.train.epochs = 3;

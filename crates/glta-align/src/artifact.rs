@@ -11,11 +11,15 @@ use ndarray::Array2;
 
 use crate::config::{Backbone, Config};
 use crate::data::RunData;
-use crate::files::{ITEMS, LINEAR, MODEL, NODES, TEXTS, USERS, VECTORS, read_tensors, take};
+use crate::files::{
+    HISTORY, ITEMS, LINEAR, MODEL, NODES, TEXTS, USERS, VECTORS, read_tensors, take,
+};
 use crate::language::LanguageModel;
+use crate::lists::LinearLists;
 use crate::model::Glta;
 use crate::nodes::Nodes;
 use crate::prompts::Prompts;
+use crate::recommender::Model;
 use crate::texts::{UserTexts, read_texts};
 use crate::{Error, Result};
 
@@ -75,27 +79,27 @@ pub(crate) fn build(
 }
 
 /// Loads the model and the data that a finished [`Run`](crate::Run) saved in `dir`.
-pub(crate) fn load(dir: &Path, language: Option<&LanguageModel>) -> Result<(Glta, RunData)> {
+pub(crate) fn load(dir: &Path, language: Option<&LanguageModel>) -> Result<(Model, RunData)> {
     let file = |name: &str| -> PathBuf { dir.join(name) };
     let config = Config::of_run(dir)?;
-    if !file(MODEL).exists() {
-        return Err(Error::file(&file(MODEL), "missing: the run has not ended; resume it"));
+    if !file(HISTORY).exists() {
+        return Err(Error::file(&file(HISTORY), "missing: the run has not ended; resume it"));
     }
     let data = RunData::load(&file(ITEMS), &file(USERS))?;
+    let vectors =
+        has_vectors(&config, &data).then(|| load_vectors(&file(VECTORS), &data)).transpose()?;
+    let linear = if config.has_linear(data.items.len()) {
+        let view = vectors.as_ref().map(|v| v.view());
+        Some(Arc::new(LinearModel::load(file(LINEAR), &data.train, view)?))
+    } else {
+        None
+    };
+    if let Some(linear) = linear.clone().filter(|_| !config.model.prompt) {
+        return Ok((Model::Linear(LinearLists::new(config, linear)), data));
+    }
     let device = language.map_or(Device::Cpu, |l| l.llama.device().clone());
     let embeddings = NodeEmbeddings::load(file(NODES))?;
     let language = used_language(&config, language)?;
-    let vectors = match language.is_some() && has_vectors(&config, &data) {
-        true => Some(load_vectors(&file(VECTORS), &data)?),
-        false => None,
-    };
-    let linear = match config.has_linear(data.items.len()) {
-        true => {
-            let view = vectors.as_ref().map(|v| v.view());
-            Some(Arc::new(LinearModel::load(file(LINEAR), &data.train, view)?))
-        }
-        false => None,
-    };
     let texts = match &language {
         Some(_) if file(TEXTS).exists() => read_texts(&file(TEXTS))?,
         _ => BTreeMap::new(),
@@ -103,13 +107,15 @@ pub(crate) fn load(dir: &Path, language: Option<&LanguageModel>) -> Result<(Glta
     let parts = Parts { embeddings, vectors, linear, device };
     let model = build(&config, &data, parts, language, texts)?;
     model.load(&file(MODEL))?;
-    Ok((model, data))
+    Ok((Model::trained(model)?, data))
 }
 
-/// Whether text vectors are used, and there are texts to compare.
+/// Whether text vectors are used, a language model reads them, and there are texts to
+/// compare.
 pub(crate) fn has_vectors(config: &Config, data: &RunData) -> bool {
     let texts = data.items.iter().filter(|item| !item.text.trim().is_empty());
-    config.reads_item_texts() && texts.take(2).count() == 2
+    let read = config.backbone != Backbone::None && config.reads_item_texts();
+    read && texts.take(2).count() == 2
 }
 
 pub(crate) fn load_vectors(path: &Path, data: &RunData) -> Result<Array2<f32>> {

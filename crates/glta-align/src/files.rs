@@ -18,6 +18,8 @@ pub(crate) const NODES: &str = "nodes.safetensors";
 pub(crate) const MODEL: &str = "model.safetensors";
 pub(crate) const VECTORS: &str = "text_vectors.safetensors";
 pub(crate) const LINEAR: &str = "linear.safetensors";
+/// What the stages reported; written last, so it marks a run that has ended.
+pub(crate) const HISTORY: &str = "history.json";
 pub(crate) const STATE: &str = "state.safetensors";
 pub(crate) const ITEMS: &str = "items.jsonl";
 pub(crate) const USERS: &str = "users.jsonl";

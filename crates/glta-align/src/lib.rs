@@ -17,8 +17,10 @@
 //! logits, to which the language model's path learns a correction.
 //!
 //! Only projectors, slots and the head learn; gradients flow through the frozen
-//! quantised layers. What is open in the paper is a field of [`Config`], with
-//! two [`Preset`]s. What a run leaves behind is opened as a [`Recommender`].
+//! quantised layers. What is open in the paper is a field of [`Config`]; a
+//! [`Preset`] names a whole configuration, from the linear item model alone, which
+//! is the default, to the paper's literal reading. A finished run is opened as a
+//! [`Recommender`].
 //!
 //! ```
 //! use glta_align::{Backbone, Config, Recommender, Run, RunData};
@@ -44,10 +46,7 @@
 //! let data = RunData::new(&dataset, &split, &TextConfig::default())?;
 //!
 //! // Without a language model here, so that the example needs no checkpoint.
-//! let mut config = Config { backbone: Backbone::None, ..Config::default() };
-//! config.graph.epochs = 20;
-//! config.graph.learning_rate = 0.05;
-//! config.user_stage.train.epochs = 2;
+//! let config = Config { backbone: Backbone::None, ..Config::default() };
 //! let folder = tempfile::tempdir()?;
 //! Run::create(folder.path(), data, config)?.fit(None)?;
 //!
@@ -64,6 +63,7 @@ mod data;
 mod error;
 mod files;
 mod language;
+mod lists;
 mod model;
 mod nodes;
 mod optimizer;
@@ -84,9 +84,9 @@ mod tiny_llm;
 mod trainer;
 
 pub use config::{
-    Backbone, Config, ItemSlots, ItemStageConfig, ItemTextConfig, ModelConfig, NodeFeatures,
-    Preset, Recompute, SlotPlacement, TargetLoss, TargetRule, TextsConfig, TrainConfig, UserNode,
-    UserStageConfig,
+    Backbone, Config, Density, ItemSlots, ItemStageConfig, ItemTextConfig, ModelConfig,
+    NodeFeatures, Preset, Recompute, SlotPlacement, TargetLoss, TargetRule, TextsConfig,
+    TrainConfig, UserNode, UserStageConfig,
 };
 pub use data::{ItemRecord, RunData};
 pub use error::{Error, Result};

@@ -8,9 +8,9 @@ use ndarray::{ArrayViewMut2, Axis};
 
 use crate::data::{ItemRecord, RunData};
 use crate::language::LanguageModel;
+use crate::lists::{LinearLists, Lists, Query, known_user, rank_users, validation};
 use crate::model::Glta;
 use crate::sampling::{UserExample, inference_example};
-use crate::stages::{known_user, rank, rank_users, validation};
 use crate::{Config, Error, Result};
 
 /// A trained recommender.
@@ -19,11 +19,40 @@ use crate::{Config, Error, Result};
 /// have yet. Answers do not depend on what else is asked in the same batch.
 #[derive(Debug)]
 pub struct Recommender {
-    model: Glta,
+    model: Model,
     data: RunData,
     /// Dense ids by raw ids.
     user_ids: HashMap<String, u32>,
     item_ids: HashMap<String, u32>,
+}
+
+/// What makes the lists.
+#[derive(Debug)]
+pub(crate) enum Model {
+    /// The linear item model alone.
+    Linear(LinearLists),
+    /// The path through the prompt, beside a linear item model or without one.
+    Prompt(Box<Glta>),
+}
+
+impl Model {
+    /// A trained model, without the path through the prompt where validation chose the
+    /// factor 0 for it.
+    pub(crate) fn trained(model: Glta) -> Result<Self> {
+        match model.linear() {
+            Some(linear) if model.mix()? == 0.0 => {
+                Ok(Self::Linear(LinearLists::new(model.config().clone(), linear.clone())))
+            }
+            _ => Ok(Self::Prompt(Box::new(model))),
+        }
+    }
+
+    fn lists(&self) -> &dyn Lists {
+        match self {
+            Self::Linear(lists) => lists,
+            Self::Prompt(model) => &**model,
+        }
+    }
 }
 
 /// A recommended item.
@@ -39,7 +68,7 @@ pub struct Recommendation<'a> {
 }
 
 impl Recommender {
-    pub(crate) fn new(model: Glta, data: RunData) -> Self {
+    pub(crate) fn new(model: Model, data: RunData) -> Self {
         let user_ids = data.users.iter().cloned().zip(0..).collect();
         let item_ids = data.items.iter().map(|item| item.raw_id.clone()).zip(0..).collect();
         Self { model, data, user_ids, item_ids }
@@ -59,7 +88,10 @@ impl Recommender {
 
     /// The same model, whose slots are read by another decoder.
     pub fn with_decoder(&self, decoder: Decoder) -> Self {
-        let model = self.model.with_decoder(decoder);
+        let model = match &self.model {
+            Model::Linear(lists) => Model::Linear(lists.with_decoder(decoder)),
+            Model::Prompt(model) => Model::Prompt(Box::new(model.with_decoder(decoder))),
+        };
         Self::new(model, self.data.clone())
     }
 
@@ -70,12 +102,12 @@ impl Recommender {
     /// # Errors
     /// A failed rank; a language model's pass that fails.
     pub fn validation(&self, comm: &dyn Communicator) -> Result<Option<f64>> {
-        validation(&self.model, &self.data, comm)
+        validation(self.model.lists(), &self.data, comm)
     }
 
     /// The configuration it was trained with.
     pub fn config(&self) -> &Config {
-        self.model.config()
+        self.model.lists().config()
     }
 
     /// The catalogue, by dense item id.
@@ -123,7 +155,7 @@ impl Recommender {
     pub fn recommend_batch(&self, users: &[u32], k: usize) -> Result<Vec<Vec<Recommendation<'_>>>> {
         users.iter().try_for_each(|&user| self.check_user(user))?;
         let queries = users.iter().map(|&user| (user, self.data.seen(user)));
-        let lists = rank_users(&self.model, &self.data, queries, k)?;
+        let lists = rank_users(self.model.lists(), &self.data, queries, k)?;
         Ok(self.records(lists))
     }
 
@@ -150,10 +182,10 @@ impl Recommender {
         };
         let mut lists = Vec::with_capacity(users.len());
         // The excluded items are nearly the catalogue for each user.
-        for users in users.chunks(self.model.config().user_stage.train.batch_size) {
+        for users in users.chunks(self.config().user_stage.train.batch_size) {
             users.iter().try_for_each(|&user| self.check_user(user))?;
             let queries = users.iter().map(|&user| (user, others(self.data.seen(user))));
-            lists.extend(rank_users(&self.model, &self.data, queries, k)?);
+            lists.extend(rank_users(self.model.lists(), &self.data, queries, k)?);
         }
         Ok(self.records(lists))
     }
@@ -177,7 +209,7 @@ impl Recommender {
         people: &[impl AsRef<[u32]>],
         k: usize,
     ) -> Result<Vec<Vec<Recommendation<'_>>>> {
-        let config = self.model.config();
+        let config = self.config();
         let queries = people
             .iter()
             .map(|items| {
@@ -194,8 +226,8 @@ impl Recommender {
                 let example = inference_example(None, &items, config.model.history, config.seed);
                 Ok((example, items))
             })
-            .collect::<Result<Vec<(UserExample, Vec<u32>)>>>()?;
-        Ok(self.records(rank(&self.model, &queries, k)?))
+            .collect::<Result<Vec<Query>>>()?;
+        Ok(self.records(self.model.lists().lists(&queries, k)?))
     }
 
     fn records(&self, lists: Vec<Vec<Ranked>>) -> Vec<Vec<Recommendation<'_>>> {
@@ -248,11 +280,11 @@ impl Scorer for Recommender {
             return Err(format!("the output is {got:?}, expected {wanted:?}").into());
         }
         users.iter().try_for_each(|&user| self.check_user(user))?;
-        let batch = self.model.config().user_stage.train.batch_size;
+        let batch = self.config().user_stage.train.batch_size;
         for (users, mut out) in users.chunks(batch).zip(out.axis_chunks_iter_mut(Axis(0), batch)) {
             let examples: Vec<UserExample> =
-                users.iter().map(|&user| known_user(&self.model, &self.data, user)).collect();
-            let scores = self.model.log_probabilities(&examples)?;
+                users.iter().map(|&user| known_user(self.config(), &self.data, user)).collect();
+            let scores = self.model.lists().log_probabilities(&examples)?;
             for (mut row, scores) in out.rows_mut().into_iter().zip(scores) {
                 row.iter_mut().zip(scores).for_each(|(out, score)| *out = score);
             }
@@ -272,7 +304,7 @@ impl Scorer for Recommender {
     ) -> std::result::Result<Vec<Vec<Ranked>>, ScorerError> {
         users.iter().try_for_each(|&user| self.check_user(user))?;
         let queries = users.iter().copied().zip(excluded.iter().cloned());
-        Ok(rank_users(&self.model, &self.data, queries, k)?)
+        Ok(rank_users(self.model.lists(), &self.data, queries, k)?)
     }
 
     /// The language model fills all cores by itself.

@@ -10,12 +10,13 @@ use crate::trainer::StageHistory;
 pub struct FitReport {
     /// Stage 2; its metric is the matching accuracy among the items shown.
     pub item_stage: Option<StageHistory>,
-    /// Stage 3; its metric is N@10 on the validation items.
-    pub user_stage: StageHistory,
+    /// Stage 3; its metric is N@10 on the validation items. `None` without a path
+    /// through the prompt.
+    pub user_stage: Option<StageHistory>,
     /// The linear item model, where the run has one.
     pub linear: Option<LinearReport>,
-    /// How the language model's path was added to it; `None` without a linear model or
-    /// without validation items.
+    /// How the language model's path was added to it, with the factor 0 where there is
+    /// no path; `None` without a linear model or without validation items.
     pub mix: Option<Mix>,
 }
 
@@ -33,6 +34,6 @@ pub struct Mix {
 impl FitReport {
     /// N@10 on the validation items of what was kept in the end.
     pub fn validation(&self) -> Option<f64> {
-        self.mix.as_ref().map(|mix| mix.validation).or(self.user_stage.best())
+        self.mix.as_ref().map(|mix| mix.validation).or_else(|| self.user_stage.as_ref()?.best())
     }
 }

@@ -15,15 +15,16 @@ use crate::artifact::{Parts, build, has_vectors, load_vectors, used_language};
 use crate::config::{Backbone, Config, NodeFeatures};
 use crate::data::RunData;
 use crate::files::{
-    CONFIG, ITEMS, LINEAR, MODEL, NODES, RunFolder, STATE, TEXTS, USERS, VECTORS, read,
+    CONFIG, HISTORY, ITEMS, LINEAR, MODEL, NODES, RunFolder, STATE, TEXTS, USERS, VECTORS, read,
     read_tensors, read_text, write_tensors, write_whole,
 };
 use crate::language::LanguageModel;
+use crate::lists::{LinearLists, validation};
 use crate::model::Glta;
 use crate::nodes::Nodes;
 use crate::progress::Event;
-use crate::recommender::Recommender;
-use crate::report::FitReport;
+use crate::recommender::{Model, Recommender};
+use crate::report::{FitReport, Mix};
 use crate::stages::{ItemStage, UserStage, choose_mix};
 use crate::texts::{UserTexts, write_texts};
 use crate::trainer::train;
@@ -31,8 +32,6 @@ use crate::{Error, Result};
 
 /// Weights after stage 2.
 const ALIGNED: &str = "aligned.safetensors";
-/// What the stages reported, beside the model.
-const HISTORY: &str = "history.json";
 
 /// Training in one folder. An interrupted run can be [resumed](Self::resume) at any
 /// point and ends with the same numbers as an uninterrupted one on the same number of
@@ -42,6 +41,17 @@ pub struct Run {
     folder: RunFolder,
     config: Config,
     data: RunData,
+}
+
+/// Refuses data and settings that cannot be used, or not together.
+fn check(data: &RunData, config: &Config) -> Result<()> {
+    config.validate()?;
+    data.validate()?;
+    let items = data.items.len();
+    if !config.model.prompt && !config.has_linear(items) {
+        return Err(config.no_linear(items));
+    }
+    Ok(())
 }
 
 impl Run {
@@ -76,8 +86,7 @@ impl Run {
         data: RunData,
         config: Config,
     ) -> Result<Self> {
-        config.validate()?;
-        data.validate()?;
+        check(&data, &config)?;
         let folder = RunFolder::open(dir.as_ref(), comm)?;
         if folder.has(CONFIG)? {
             return Err(Error::RunExists { path: folder.path().to_owned() });
@@ -111,8 +120,7 @@ impl Run {
         data: RunData,
         config: Config,
     ) -> Result<Self> {
-        config.validate()?;
-        data.validate()?;
+        check(&data, &config)?;
         let dir = dir.as_ref();
         // Before the folder is opened, which would make it.
         if !comm.root_says(Self::exists(dir))? {
@@ -192,7 +200,9 @@ impl Run {
     }
 
     /// Runs all stages that are not done yet and saves the recommender. Without
-    /// a language model only [`Backbone::None`] can be trained.
+    /// `language` a run of [`Backbone::None`] can be trained, and one without a
+    /// [path through the prompt](crate::ModelConfig::prompt) whose text vectors are
+    /// there.
     ///
     /// # Errors
     /// Whatever goes wrong in a stage; what was saved before stays usable.
@@ -210,21 +220,51 @@ impl Run {
         language: Option<&LanguageModel>,
         progress: &mut dyn Progress<Event>,
     ) -> Result<(Recommender, FitReport)> {
+        if !self.config.model.prompt {
+            return self.fit_linear(language, progress);
+        }
         let device = language.map_or(Device::Cpu, |l| l.llama.device().clone());
-        let embeddings = self.embeddings(progress)?;
         let language = used_language(&self.config, language)?;
+        let embeddings = self.embeddings(progress)?;
         let vectors = self.vectors(language.as_ref(), progress)?;
         let linear = self.linear(vectors.as_ref(), progress)?;
         let texts = self.texts(language.as_ref(), progress)?;
         let parts = Parts { embeddings, vectors, linear, device };
         let model = build(&self.config, &self.data, parts, language, texts)?;
-        let report = if self.folder.has(MODEL)? {
+        let report = if self.folder.has(HISTORY)? {
             model.load(&self.folder.file(MODEL))?;
             self.read_history()?
         } else {
             self.align(&model, progress)?
         };
-        Ok((Recommender::new(model, self.data), report))
+        Ok((Recommender::new(Model::trained(model)?, self.data), report))
+    }
+
+    /// The linear item model alone.
+    fn fit_linear(
+        self,
+        language: Option<&LanguageModel>,
+        progress: &mut dyn Progress<Event>,
+    ) -> Result<(Recommender, FitReport)> {
+        let to_read = has_vectors(&self.config, &self.data) && !self.folder.has(VECTORS)?;
+        let language = if to_read { used_language(&self.config, language)? } else { None };
+        let vectors = self.vectors(language.as_ref(), progress)?;
+        let items = self.data.items.len();
+        let linear =
+            self.linear(vectors.as_ref(), progress)?.ok_or_else(|| self.config.no_linear(items))?;
+        let chosen = linear.report().clone();
+        let model = LinearLists::new(self.config.clone(), linear);
+        let report = if self.folder.has(HISTORY)? {
+            self.read_history()?
+        } else {
+            let validation = validation(&model, &self.data, self.folder.comm())?;
+            let mix = validation.map(|validation| Mix { factor: 0.0, validation });
+            let report =
+                FitReport { item_stage: None, user_stage: None, linear: Some(chosen), mix };
+            self.write_history(&report)?;
+            report
+        };
+        Ok((Recommender::new(Model::Linear(model), self.data), report))
     }
 
     /// Stages 2 and 3.
@@ -259,14 +299,18 @@ impl Run {
             model.set_mix(mix.factor)?;
         }
         let linear = model.linear().map(|linear| linear.report().clone());
-        let report = FitReport { item_stage, user_stage, linear, mix };
-        self.folder.write(HISTORY, |path| {
-            let text = serde_json::to_vec_pretty(&report).map_err(|e| Error::file(path, e))?;
-            write_whole(path, &text)
-        })?;
+        let report = FitReport { item_stage, user_stage: Some(user_stage), linear, mix };
         self.folder.write(MODEL, |path| model.save(path, "{}"))?;
+        self.write_history(&report)?;
         self.folder.remove(STATE)?;
         Ok(report)
+    }
+
+    fn write_history(&self, report: &FitReport) -> Result<()> {
+        self.folder.write(HISTORY, |path| {
+            let text = serde_json::to_vec_pretty(report).map_err(|e| Error::file(path, e))?;
+            write_whole(path, &text)
+        })
     }
 
     fn read_history(&self) -> Result<FitReport> {
@@ -287,16 +331,18 @@ impl Run {
         Ok(NodeEmbeddings::load(self.folder.file(NODES))?)
     }
 
-    /// The items' whitened text vectors, unless they are there.
+    /// The items' whitened text vectors, which `language` reads unless they are there;
+    /// `None` in a run without any.
     fn vectors(
         &self,
         language: Option<&LanguageModel>,
         progress: &mut dyn Progress<Event>,
     ) -> Result<Option<Array2<f32>>> {
-        let Some(language) = language.filter(|_| has_vectors(&self.config, &self.data)) else {
+        if !has_vectors(&self.config, &self.data) {
             return Ok(None);
-        };
+        }
         if !self.folder.has(VECTORS)? {
+            let language = language.ok_or(Error::NoLlm)?;
             let texts: Vec<String> = self.data.items.iter().map(|i| i.text.clone()).collect();
             let config = &self.config.item_text;
             let comm = self.folder.comm();

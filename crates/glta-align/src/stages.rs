@@ -3,17 +3,17 @@
 use glta_comm::Communicator;
 use glta_core::stream;
 use glta_gllm::{Ranked, decode};
-use glta_metrics::{Metric, evaluate_rankings};
 use glta_projector::Parameters;
 use rand::Rng;
 use rand::seq::SliceRandom;
 
 use crate::config::TargetLoss;
 use crate::data::RunData;
+use crate::lists::{known_user, ndcg, validation, validation_users};
 use crate::model::{Glta, mixed};
 use crate::ranks::{BatchLoss, fair_share, gather_lists};
 use crate::report::Mix;
-use crate::sampling::{ItemExample, UserExample, inference_example, item_examples, user_example};
+use crate::sampling::{ItemExample, UserExample, item_examples, user_example};
 use crate::trainer::Stage;
 use crate::{Error, Result};
 
@@ -217,36 +217,6 @@ impl Stage for UserStage<'_> {
     }
 }
 
-/// N@10 on the validation items, training items left out.
-pub(crate) fn validation(
-    model: &Glta,
-    data: &RunData,
-    comm: &dyn Communicator,
-) -> Result<Option<f64>> {
-    if data.valid.is_empty() {
-        return Ok(None);
-    }
-    let users = validation_users(data);
-    let own = &users[comm.share(users.len())];
-    let queries = own.iter().map(|&user| (user, data.train.items(user).to_vec()));
-    let rankings = rank_users(model, data, queries, 10)?;
-    ndcg(&users, gather_lists(comm, rankings)?, data)
-}
-
-fn validation_users(data: &RunData) -> Vec<u32> {
-    (0..data.users.len() as u32).filter(|&user| !data.valid.items(user).is_empty()).collect()
-}
-
-fn ndcg(users: &[u32], rankings: Vec<Vec<Ranked>>, data: &RunData) -> Result<Option<f64>> {
-    let rankings: Vec<(u32, Vec<u32>)> = users
-        .iter()
-        .zip(rankings)
-        .map(|(&user, list)| (user, list.iter().map(|r| r.item).collect()))
-        .collect();
-    let report = evaluate_rankings(&rankings, &data.valid, &[10])?;
-    Ok(report.get(Metric::Ndcg, 10))
-}
-
 /// The factor of the head's logits beside the linear model's under which validation
 /// N@10 is best; `None` without a linear model or without validation items.
 pub(crate) fn choose_mix(
@@ -263,7 +233,7 @@ pub(crate) fn choose_mix(
     let mut lists: Vec<Vec<Vec<Ranked>>> = vec![Vec::with_capacity(users.len()); factors.len()];
     for batch in users[comm.share(users.len())].chunks(config.user_stage.train.batch_size) {
         let examples: Vec<UserExample> =
-            batch.iter().map(|&user| known_user(model, data, user)).collect();
+            batch.iter().map(|&user| known_user(config, data, user)).collect();
         for (example, slots) in examples.iter().zip(model.head_logits(&examples)?) {
             let base = linear.score_items(&example.context);
             for (&factor, lists) in factors.iter().zip(&mut lists) {
@@ -289,46 +259,6 @@ fn sampled_slots(targets: &[u32], slots: usize, rng: &mut impl Rng) -> Vec<Vec<u
     let mut drawn = targets.to_vec();
     drawn.shuffle(rng);
     (0..slots).map(|t| drawn.get(t).map(|&item| vec![item]).unwrap_or_default()).collect()
-}
-
-/// The best `k` items of known users, each without the items given beside it.
-pub(crate) fn rank_users(
-    model: &Glta,
-    data: &RunData,
-    users: impl Iterator<Item = (u32, Vec<u32>)>,
-    k: usize,
-) -> Result<Vec<Vec<Ranked>>> {
-    let queries: Vec<(UserExample, Vec<u32>)> =
-        users.map(|(user, excluded)| (known_user(model, data, user), excluded)).collect();
-    rank(model, &queries, k)
-}
-
-/// What the prompt of a user of the training data holds when lists are asked for.
-pub(crate) fn known_user(model: &Glta, data: &RunData, user: u32) -> UserExample {
-    let config = model.config();
-    inference_example(Some(user), data.train.items(user), config.model.history, config.seed)
-}
-
-/// The best `k` items for each example, leaving out its excluded items.
-pub(crate) fn rank(
-    model: &Glta,
-    queries: &[(UserExample, Vec<u32>)],
-    k: usize,
-) -> Result<Vec<Vec<Ranked>>> {
-    let config = model.config();
-    // There are no more; a list that is built item by item would run prompts for them.
-    let k = k.min(model.n_items());
-    let mut lists = Vec::with_capacity(queries.len());
-    for batch in queries.chunks(config.user_stage.train.batch_size) {
-        if config.model.autoregressive {
-            lists.extend(model.rank_one_by_one(batch, k)?);
-            continue;
-        }
-        let examples: Vec<UserExample> = batch.iter().map(|(e, _)| e.clone()).collect();
-        let excluded: Vec<&[u32]> = batch.iter().map(|(_, excluded)| excluded.as_slice()).collect();
-        lists.extend(model.rank(&examples, &excluded, k)?);
-    }
-    Ok(lists)
 }
 
 #[cfg(test)]

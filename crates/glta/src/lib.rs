@@ -22,7 +22,7 @@
 //! ```
 //! use glta::prelude::*;
 //!
-//! let config = Config::preset(Preset::Paper);
+//! let config = Config::preset(Preset::Paper, Density::Dense);
 //! assert_eq!(config.model.slots, 10);
 //! # Ok::<(), Error>(())
 //! ```
@@ -44,7 +44,8 @@ pub use glta_core as shared;
 /// What a program that trains or serves a recommender usually needs.
 pub mod prelude {
     pub use glta_align::{
-        Config, Error, Event, LanguageModel, Preset, Recommendation, Recommender, Run, RunData,
+        Config, Density, Error, Event, LanguageModel, Preset, Recommendation, Recommender, Run,
+        RunData,
     };
     pub use glta_data::{Dataset, Interaction, Interactions, Item, Split, SplitConfig, TextConfig};
     pub use glta_metrics::{EvaluationConfig, Metric, evaluate, evaluate_rankings};

@@ -39,23 +39,9 @@ struct Variant {
     config: Config,
 }
 
-/// The paper's complete form under this workspace's protocol: item tokens, both
-/// texts, slots that name items in parallel. Without the linear model, beside which
-/// its parts would not show.
-fn complete(config: &Config) -> Config {
-    let mut config = config.clone();
-    config.model.linear = false;
-    config.model.history = 5;
-    config.model.slots = 5;
-    config.model.decoder = Decoder::Parallel;
-    config.texts.profile = true;
-    config.texts.prediction = true;
-    config
-}
-
 /// One part less each (figure 3, table 3), and the autoregressive form (figure 4).
 fn ablations(config: &Config) -> Vec<Variant> {
-    let complete = complete(config);
+    let complete = config.complete();
     let without = |system, folder, change: fn(&mut Config)| {
         let mut config = complete.clone();
         change(&mut config);
@@ -174,7 +160,7 @@ impl Session<'_> {
         }
         let mut row = self.ranked(system, &recommender, report.validation(), inputs)?;
         row.train_seconds = seconds;
-        row.epochs = report.user_stage.losses.len();
+        row.epochs = report.user_stage.map_or(0, |stage| stage.losses.len());
         row.seconds_per_epoch = seconds / row.epochs.max(1) as f64;
         let mut settings = Vec::new();
         if let Some(accuracy) = report.item_stage.and_then(|s| s.best()) {

@@ -62,20 +62,22 @@ mod tests {
     use glta_gllm::GllmWeights;
 
     use super::*;
-    use crate::Preset;
+    use crate::{Density, Preset};
 
     #[test]
     fn presets_are_valid_and_survive_toml() {
-        for preset in [Preset::Default, Preset::Paper] {
-            let config = Config::preset(preset);
-            config.validate().unwrap();
-            assert_eq!(Config::from_toml(&config.to_toml().unwrap()).unwrap(), config);
+        for preset in [Preset::Default, Preset::Full, Preset::Complete, Preset::Paper] {
+            for density in [Density::Dense, Density::Sparse] {
+                let config = Config::preset(preset, density);
+                config.validate().unwrap();
+                assert_eq!(Config::from_toml(&config.to_toml().unwrap()).unwrap(), config);
+            }
         }
     }
 
     #[test]
     fn fields_are_set_by_path() {
-        let mut config = Config::default();
+        let mut config = Config::preset(Preset::Full, Density::Dense);
         config.set("user_stage.train.epochs=3").unwrap();
         config.set("model.gllm = free").unwrap();
         config.set("llm.layers=4").unwrap();
@@ -99,7 +101,7 @@ mod tests {
     #[test]
     fn fields_that_carry_data_are_set_and_changed() {
         use glta_graph::{Loss, Schedule};
-        let mut config = Config::default();
+        let mut config = Config::preset(Preset::Full, Density::Dense);
         config.merge_toml("[graph]\nschedule = {step = {every = 5, factor = 0.5}}").unwrap();
         assert_eq!(config.graph.schedule, Schedule::Step { every: 5, factor: 0.5 });
         config.merge_toml("[graph.schedule.step]\nfactor = 0.25").unwrap();
@@ -126,7 +128,7 @@ mod tests {
 
     #[test]
     fn a_file_changes_only_what_it_names() {
-        let mut config = Config::preset(Preset::Paper);
+        let mut config = Config::preset(Preset::Paper, Density::Dense);
         config.merge_toml("[model]\nslots = 7\n[llm]\nlayers = 2").unwrap();
         assert_eq!(config.model.slots, 7);
         assert_eq!(config.llm.layers, Some(2));

@@ -1,9 +1,8 @@
 //! The configuration of a whole run: plain data, validated once, saved with it.
 
 mod edit;
+mod preset;
 mod validate;
-
-use std::str::FromStr;
 
 use glta_gllm::{Decoder, GllmWeights};
 use glta_graph::LightGcnConfig;
@@ -11,10 +10,13 @@ use glta_linear::{LinearConfig, WhitenConfig};
 use glta_llm::LlamaOptions;
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result, TextVectorConfig};
+use crate::{Error, TextVectorConfig};
 
-/// Everything that decides what a run does. `Default` is the preset that
-/// measured best; [`Config::preset`] gives the paper's literal reading too.
+pub use preset::{Density, Preset};
+
+/// Everything that decides what a run does. `Default` is the preset
+/// [`Default`](Preset::Default) for sparse data: the linear item model alone.
+/// [`Config::preset`] gives the whole method and the paper's forms.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
@@ -43,18 +45,7 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self {
-            seed: 2024,
-            backbone: Backbone::Llm,
-            llm: LlamaOptions::default(),
-            graph: LightGcnConfig::default(),
-            texts: TextsConfig::default(),
-            item_text: ItemTextConfig::default(),
-            linear: LinearConfig::default(),
-            model: ModelConfig::default(),
-            item_stage: ItemStageConfig::default(),
-            user_stage: UserStageConfig::default(),
-        }
+        Self::preset(Preset::Default, Density::Sparse)
     }
 }
 
@@ -215,6 +206,10 @@ pub struct ModelConfig {
     pub gllm: GllmWeights,
     /// A learned bias for every item in the head.
     pub item_bias: bool,
+    /// Whether there is a path through a prompt: graph pretraining, the two alignment
+    /// stages and the head. `false` is the linear item model alone, which then must be
+    /// on; the other fields of this section are not used.
+    pub prompt: bool,
     /// Whether the logits are those of the [linear item model](Config::linear) and the
     /// language model's path adds a correction to them. A catalogue of more items than
     /// `linear.max_items` goes without.
@@ -262,6 +257,7 @@ impl Default for ModelConfig {
             history: 5,
             gllm: GllmWeights::Tied,
             item_bias: true,
+            prompt: true,
             linear: true,
             mix: vec![0.0, 0.25, 0.5, 1.0, 2.0, 4.0],
             graph_residual: false,
@@ -403,66 +399,22 @@ impl Default for UserStageConfig {
     }
 }
 
-/// A named configuration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-#[non_exhaustive]
-pub enum Preset {
-    /// What measured best.
-    #[default]
-    Default,
-    /// The most literal reading of the paper that can work: all training items
-    /// shown and all of them targets, the trained user embedding, slots fed
-    /// placeholders alone, free head, one random target per slot, no averaging.
-    Paper,
-}
-
-impl FromStr for Preset {
-    type Err = Error;
-
-    fn from_str(name: &str) -> Result<Self> {
-        match name {
-            "default" => Ok(Self::Default),
-            "paper" => Ok(Self::Paper),
-            _ => Err(Error::ConfigText(format!(
-                "preset \"{name}\" does not exist; there are: default, paper"
-            ))),
-        }
-    }
-}
-
 impl Config {
-    /// The configuration of a preset.
-    pub fn preset(preset: Preset) -> Self {
-        let mut config = Self::default();
-        if preset == Preset::Paper {
-            config.texts.max_share = 1.0;
-            config.texts.dropout = 0.0;
-            config.model = ModelConfig {
-                slots: 10,
-                slot_user_token: false,
-                user_node: UserNode::Embedding,
-                node_features: NodeFeatures::Graph,
-                history: 10,
-                gllm: GllmWeights::Free,
-                item_bias: true,
-                linear: false,
-                graph_residual: false,
-                decoder: Decoder::Parallel,
-                ..config.model
-            };
-            config.user_stage.targets = TargetRule::All;
-            config.user_stage.loss = TargetLoss::SampledSlots;
-            config.user_stage.train.ema = 0.0;
-            config.item_stage.train.ema = 0.0;
-            config.item_stage.slots = ItemSlots::Place;
-        }
-        config
-    }
-
     /// Whether a run over `items` items has a linear item model.
     pub(crate) fn has_linear(&self, items: usize) -> bool {
         self.model.linear && items <= self.linear.max_items
+    }
+
+    /// Why a run that is the linear item model alone cannot have one.
+    pub(crate) fn no_linear(&self, items: usize) -> Error {
+        Error::Config {
+            field: "linear.max_items".into(),
+            problem: format!(
+                "{} is less than the {items} items, and without model.prompt there is no other \
+                 model; raise it or set model.prompt = true",
+                self.linear.max_items
+            ),
+        }
     }
 
     /// Whether anything uses the items' text vectors.

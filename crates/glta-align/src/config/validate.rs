@@ -15,6 +15,12 @@ impl Config {
         positive("model.hidden_without_llm", model.hidden_without_llm)?;
         share("texts.max_share", self.texts.max_share, 0.0, 1.0)?;
         share("texts.dropout", self.texts.dropout, 0.0, 1.0)?;
+        if !model.prompt && !model.linear {
+            return Err(wrong(
+                "model.prompt",
+                "without a path through the prompt the linear item model must be on: set model.linear = true",
+            ));
+        }
         if model.linear {
             self.linear.validate().map_err(|error| within("linear", error))?;
             if model.mix.is_empty() {
@@ -145,11 +151,12 @@ fn share(field: &'static str, value: f64, low: f64, high: f64) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Density, Preset};
 
     #[test]
     fn impossible_combinations_are_refused() {
         let refused = |assignments: &[&str]| {
-            let mut config = Config::default();
+            let mut config = Config::preset(Preset::Full, Density::Dense);
             for a in assignments {
                 config.set(a).unwrap();
             }
@@ -180,6 +187,7 @@ mod tests {
             refused(&["item_stage.slots=description", "model.slot_placement=last"])
                 .contains("slots of their own")
         );
+        assert!(refused(&["model.prompt=false", "model.linear=false"]).contains("model.prompt: "));
         assert!(refused(&["linear.l2=[]"]).contains("configuration: linear.l2: "));
         let whiten = refused(&["item_text.whiten.components=0"]);
         assert!(whiten.contains("configuration: item_text.whiten.components: "), "{whiten}");

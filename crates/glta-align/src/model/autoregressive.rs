@@ -21,17 +21,10 @@ impl Glta {
         k: usize,
     ) -> Result<Vec<Vec<Ranked>>> {
         let mut examples: Vec<UserExample> = queries.iter().map(|(e, _)| e.clone()).collect();
-        let first = |logits: &Vec<f32>, excluded: &[u32], k| {
-            Ok(decode(std::slice::from_ref(logits), excluded, k, Decoder::FirstLogit)?)
-        };
         let base: Option<Vec<Vec<f32>>> = self.linear.as_ref().map(|linear| {
             examples.iter().map(|example| linear.score_items(&example.context)).collect()
         });
-        let mix = self.mix.to_scalar::<f32>()?;
-        if let Some(base) = base.as_ref().filter(|_| mix == 0.0) {
-            let lists = base.iter().zip(queries);
-            return lists.map(|(logits, (_, excluded))| first(logits, excluded, k)).collect();
-        }
+        let mix = self.mix()?;
         let mut slots = Slots::new(self, &examples)?;
         let mut lists: Vec<Vec<Ranked>> = vec![Vec::new(); examples.len()];
         for step in 0..k {
@@ -47,7 +40,7 @@ impl Glta {
                     None => logits,
                     Some(base) => mixed(&base[at], &[logits], mix).swap_remove(0),
                 };
-                let best = first(&logits, &taken, 1)?;
+                let best = decode(&[logits], &taken, 1, Decoder::FirstLogit)?;
                 fed.extend(best.iter().map(|ranked| ranked.item));
                 list.extend(best);
             }

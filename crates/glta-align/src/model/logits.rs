@@ -50,27 +50,12 @@ impl Glta {
 
     /// Logits of every example's slots: one `slots × items` block each.
     pub(crate) fn slot_logits(&self, examples: &[UserExample]) -> Result<Vec<Vec<Vec<f32>>>> {
-        let mix = self.mix.to_scalar::<f32>()?;
-        let corrections = if mix == 0.0 && self.linear.is_some() {
-            None
-        } else {
-            Some(self.head_logits(examples)?)
-        };
+        let (corrections, mix) = (self.head_logits(examples)?, self.mix()?);
         let Some(linear) = &self.linear else {
-            return Ok(corrections.unwrap_or_default());
+            return Ok(corrections);
         };
-        let slots = self.slots_read(examples);
-        examples
-            .par_iter()
-            .enumerate()
-            .map(|(at, example)| {
-                let base = linear.score_items(&example.context);
-                Ok(match &corrections {
-                    None => vec![base; slots],
-                    Some(corrections) => mixed(&base, &corrections[at], mix),
-                })
-            })
-            .collect()
+        let both = examples.par_iter().zip(corrections);
+        Ok(both.map(|(e, slots)| mixed(&linear.score_items(&e.context), &slots, mix)).collect())
     }
 
     /// Log-probabilities of all items for each example: those of the first slot where
@@ -79,18 +64,18 @@ impl Glta {
     pub(crate) fn log_probabilities(&self, examples: &[UserExample]) -> Result<Vec<Vec<f32>>> {
         let model = &self.config.model;
         let first = model.autoregressive || model.decoder == Decoder::FirstLogit;
-        let logits = self.slot_logits(examples)?;
-        let mean = |slots: &Vec<Vec<f32>>| {
-            let slots = if first { &slots[..1] } else { &slots[..] };
+        let mut logits = self.slot_logits(examples)?;
+        let mean = |slots: &mut Vec<Vec<f32>>| {
+            slots.truncate(if first { 1 } else { slots.len() });
+            slots.iter_mut().for_each(|slot| log_softmax(slot));
+            let share = 1.0 / slots.len() as f32;
             let mut mean = vec![0.0; self.nodes.n_items()];
             for slot in slots {
-                let sum = log_sum_exp(slot);
-                let share = 1.0 / slots.len() as f32;
-                mean.iter_mut().zip(slot).for_each(|(mean, logit)| *mean += share * (logit - sum));
+                mean.iter_mut().zip(slot).for_each(|(mean, logit)| *mean += share * *logit);
             }
             mean
         };
-        Ok(logits.par_iter().map(mean).collect())
+        Ok(logits.par_iter_mut().map(mean).collect())
     }
 
     /// Slots whose logits are wanted: an autoregressive model has one more than items
@@ -113,11 +98,12 @@ impl Glta {
     }
 }
 
-/// `ln Σ exp(l)`.
-fn log_sum_exp(logits: &[f32]) -> f32 {
+/// Logits to log-probabilities.
+pub(crate) fn log_softmax(logits: &mut [f32]) {
     let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let sum: f64 = logits.iter().map(|&l| f64::from(l - largest).exp()).sum();
-    largest + sum.ln() as f32
+    let normaliser = largest + sum.ln() as f32;
+    logits.iter_mut().for_each(|logit| *logit -= normaliser);
 }
 
 /// The linear model's logits plus `factor` times each slot's.

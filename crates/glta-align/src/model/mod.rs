@@ -22,7 +22,7 @@ use crate::prompts::Prompts;
 use crate::sampling::{ItemExample, UserExample};
 use crate::{Error, Result};
 
-pub(crate) use logits::mixed;
+pub(crate) use logits::{log_softmax, mixed};
 
 /// Projectors, slots and head, with the frozen nodes and language model.
 #[derive(Debug, Clone)]
@@ -228,13 +228,18 @@ impl Glta {
         &self.head
     }
 
-    pub(crate) fn linear(&self) -> Option<&LinearModel> {
-        self.linear.as_deref()
+    pub(crate) fn linear(&self) -> Option<&Arc<LinearModel>> {
+        self.linear.as_ref()
     }
 
     /// Whether stage 3 is trained on top of the linear model.
     pub(crate) fn corrects_linear(&self) -> bool {
         self.linear.is_some() && self.config.user_stage.on_linear
+    }
+
+    /// Factor of the head's logits beside the linear model's.
+    pub(crate) fn mix(&self) -> Result<f32> {
+        Ok(self.mix.to_scalar()?)
     }
 
     pub(crate) fn set_mix(&self, mix: f64) -> Result<()> {

@@ -7,7 +7,7 @@ use glta_llm::LlamaOptions;
 use ndarray::Array2;
 
 use super::*;
-use crate::config::{NodeFeatures, Recompute, TargetLoss};
+use crate::config::{Density, NodeFeatures, Preset, Recompute, TargetLoss};
 use crate::data::ItemRecord;
 use crate::language::LanguageModel;
 use crate::sampling::UserExample;
@@ -35,7 +35,8 @@ fn model(change: impl Fn(&mut Config)) -> Glta {
             text: format!("a thing called {n}"),
         })
         .collect();
-    let mut config = Config::default();
+    let mut config = Config::preset(Preset::Full, Density::Dense);
+    (config.texts.profile, config.texts.prediction) = (true, true);
     config.model.history = 2;
     config.item_stage.items = 3;
     change(&mut config);

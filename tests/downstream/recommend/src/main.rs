@@ -20,9 +20,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let data = RunData::new(&dataset, &split, &TextConfig::default())?;
 
     let language = LanguageModel::load(llm, &LlamaOptions::default(), &Device::Cpu)?;
-    let mut config = Config::default();
+    // The whole method.
+    let mut config = Config::preset(Preset::Full, Density::Sparse);
+    config.llm = LlamaOptions::default();
     config.graph.epochs = 50;
-    config.texts.max_tokens = 8;
     Run::create(&out, data, config)?.fit(Some(&language))?;
 
     let recommender = Recommender::load(&out, Some(&language))?;

@@ -1,0 +1,401 @@
+//! Named configurations.
+
+use std::str::FromStr;
+
+use glta_gllm::{Decoder, GllmWeights};
+use glta_graph::LightGcnConfig;
+use glta_linear::LinearConfig;
+use glta_llm::LlamaOptions;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Backbone, Config, ItemSlots, ItemStageConfig, ItemTextConfig, ModelConfig, NodeFeatures,
+    TargetLoss, TargetRule, TextsConfig, UserNode, UserStageConfig,
+};
+use crate::{Error, Result};
+
+/// A named configuration. [`Config::preset`] fits it to the density of the data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Preset {
+    /// The recommendation for a catalogue of one's own: the linear item model over text
+    /// vectors, without a path through the prompt. It is solved in closed form and
+    /// needs the language model only to read the texts, once.
+    #[default]
+    Default,
+    /// The whole method: graph pretraining, both alignments, and the path through the
+    /// language model as a correction of the linear item model. The user token alone
+    /// stands for the user in the prompt; item tokens and written texts are off, because
+    /// they measured no better and cost most of the time.
+    Full,
+    /// The paper's complete form, trained without leaks: [`Config::complete`] of `Full`.
+    Complete,
+    /// The most literal reading of the paper that can work: all training items
+    /// shown and all of them targets, the trained user embedding, slots fed
+    /// placeholders alone, free head, one random target per slot, no averaging.
+    Paper,
+}
+
+impl FromStr for Preset {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        match name {
+            "default" => Ok(Self::Default),
+            "full" => Ok(Self::Full),
+            "complete" => Ok(Self::Complete),
+            "paper" => Ok(Self::Paper),
+            _ => Err(Error::ConfigText(format!(
+                "preset \"{name}\" does not exist; there are: default, full, complete, paper"
+            ))),
+        }
+    }
+}
+
+/// How many items users have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Density {
+    /// A hundred, as in MovieLens.
+    Dense,
+    /// A handful, as in shops and libraries.
+    #[default]
+    Sparse,
+}
+
+impl FromStr for Density {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        match name {
+            "dense" => Ok(Self::Dense),
+            "sparse" => Ok(Self::Sparse),
+            _ => Err(Error::ConfigText(format!(
+                "density \"{name}\" does not exist; there are: dense, sparse"
+            ))),
+        }
+    }
+}
+
+impl Config {
+    /// The configuration of a preset for data of this density.
+    ///
+    /// ```
+    /// use glta_align::{Config, Density, Preset};
+    ///
+    /// let mut config = Config::preset("full".parse()?, Density::Dense);
+    /// config.set("user_stage.train.epochs=3")?;
+    /// assert!(config.model.prompt && config.model.linear);
+    /// assert!(!Config::preset(Preset::Default, Density::Dense).model.prompt);
+    /// # Ok::<(), glta_align::Error>(())
+    /// ```
+    pub fn preset(preset: Preset, density: Density) -> Self {
+        match preset {
+            Preset::Default => {
+                let mut config = Self::full(density);
+                config.model.prompt = false;
+                config
+            }
+            Preset::Full => Self::full(density),
+            Preset::Complete => Self::full(density).complete(),
+            Preset::Paper => Self::paper(density),
+        }
+    }
+
+    /// The paper's complete form of this configuration: item tokens and both written
+    /// texts in the prompt, slots that name items in parallel. The linear item model is
+    /// off, because the parts of the method would not show beside it.
+    #[must_use]
+    pub fn complete(&self) -> Self {
+        let mut config = self.clone();
+        config.model.prompt = true;
+        config.model.linear = false;
+        config.model.history = 5;
+        config.model.slots = 5;
+        config.model.decoder = Decoder::Parallel;
+        config.texts.profile = true;
+        config.texts.prediction = true;
+        config
+    }
+
+    fn full(density: Density) -> Self {
+        let mut config = Self::parts(density);
+        // Item tokens and texts in the user prompt add nothing that the user token does
+        // not hold, and cost most of the time.
+        config.model.history = 0;
+        config.texts.profile = false;
+        config.texts.prediction = false;
+        if density == Density::Sparse {
+            // The linear model's popularity has one number where a free bias has one an
+            // item.
+            config.model.item_bias = false;
+            // A user has a handful of items: what is learned from them is soon too much.
+            config.user_stage.train.learning_rate = 1e-4;
+            config.user_stage.train.epochs = 4;
+            config.user_stage.train.patience = 1;
+        }
+        config
+    }
+
+    fn paper(density: Density) -> Self {
+        let mut config = Self::parts(density);
+        config.texts.max_share = 1.0;
+        config.texts.dropout = 0.0;
+        config.model = ModelConfig {
+            slots: 10,
+            slot_user_token: false,
+            user_node: UserNode::Embedding,
+            node_features: NodeFeatures::Graph,
+            history: 10,
+            gllm: GllmWeights::Free,
+            item_bias: true,
+            linear: false,
+            graph_residual: false,
+            decoder: Decoder::Parallel,
+            ..config.model
+        };
+        config.user_stage.targets = TargetRule::All;
+        config.user_stage.loss = TargetLoss::SampledSlots;
+        config.user_stage.train.ema = 0.0;
+        config.item_stage.train.ema = 0.0;
+        config.item_stage.slots = ItemSlots::Place;
+        config
+    }
+
+    /// The defaults of all parts, and what the density alone decides.
+    fn parts(density: Density) -> Self {
+        let (layers, l2) = match density {
+            // Four layers keep a run short; the whole model still writes texts.
+            Density::Dense => (4, vec![100.0, 300.0, 1000.0]),
+            Density::Sparse => (6, vec![10.0, 30.0, 100.0, 300.0]),
+        };
+        Self {
+            seed: 2024,
+            backbone: Backbone::Llm,
+            llm: LlamaOptions { layers: Some(layers), ..LlamaOptions::default() },
+            // Full batches are few on a small data set; a higher rate makes up for it.
+            graph: LightGcnConfig {
+                learning_rate: 0.02,
+                batch_size: 8192,
+                epochs: 250,
+                patience: 8,
+                ..LightGcnConfig::default()
+            },
+            texts: TextsConfig::default(),
+            item_text: ItemTextConfig::default(),
+            linear: LinearConfig { l2, ..LinearConfig::default() },
+            model: ModelConfig::default(),
+            item_stage: ItemStageConfig::default(),
+            user_stage: UserStageConfig::default(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use glta_graph::{Loss, NegativeSampling, PositiveSampling, Schedule, SelectionMetric};
+    use glta_linear::WhitenConfig;
+    use glta_llm::Precision;
+    use glta_metrics::Metric;
+
+    use super::super::{Recompute, SlotPlacement, TrainConfig};
+    use super::*;
+    use crate::TextVectorConfig;
+
+    /// Every field of [`Preset::Full`] on dense data.
+    fn full_dense() -> Config {
+        Config {
+            seed: 2024,
+            backbone: Backbone::Llm,
+            llm: LlamaOptions { layers: Some(4), simd: None, precision: Precision::F32 },
+            graph: LightGcnConfig {
+                dim: 64,
+                layers: 3,
+                learning_rate: 0.02,
+                schedule: Schedule::Constant,
+                l2: 1e-4,
+                batch_size: 8192,
+                epochs: 250,
+                init_std: 0.1,
+                seed: 2024,
+                loss: Loss::Bpr,
+                positives: PositiveSampling::UniformUser,
+                negatives: NegativeSampling::Uniform,
+                negatives_per_positive: 1,
+                edge_dropout: 0.0,
+                eval_every: 5,
+                patience: 8,
+                selection: SelectionMetric { metric: Metric::Ndcg, k: 10 },
+                keep_best: true,
+            },
+            texts: TextsConfig {
+                profile: false,
+                prediction: false,
+                max_items: 5,
+                max_share: 0.34,
+                words: 5,
+                max_tokens: 12,
+                dropout: 0.1,
+            },
+            item_text: ItemTextConfig {
+                vectors: TextVectorConfig { layers: 6, max_tokens: 48 },
+                whiten: WhitenConfig { components: 192, strength: 1.0 },
+            },
+            linear: LinearConfig {
+                l2: vec![100.0, 300.0, 1000.0],
+                text: vec![1.0, 3.0, 10.0, 30.0],
+                neighbours: vec![0.003, 0.01, 0.03, 0.1, 0.3],
+                popularity: vec![0.001, 0.003, 0.01],
+                new_items: 0.0,
+                max_items: 20_000,
+            },
+            model: ModelConfig {
+                prompt: true,
+                slots: 1,
+                slot_placement: SlotPlacement::Response,
+                slot_user_token: true,
+                user_id_text: false,
+                autoregressive: false,
+                user_node: UserNode::Context,
+                node_features: NodeFeatures::GraphText,
+                history: 0,
+                gllm: GllmWeights::Tied,
+                item_bias: true,
+                linear: true,
+                mix: vec![0.0, 0.25, 0.5, 1.0, 2.0, 4.0],
+                graph_residual: false,
+                decoder: Decoder::FirstLogit,
+                recompute: Recompute::Auto,
+                hidden_without_llm: 576,
+            },
+            item_stage: ItemStageConfig {
+                enabled: true,
+                items: 4,
+                slots: ItemSlots::Token,
+                max_tokens: 12,
+                train: TrainConfig {
+                    epochs: 4,
+                    batch_size: 16,
+                    learning_rate: 1e-3,
+                    warmup_steps: 20,
+                    final_ratio: 0.1,
+                    clip_norm: 1.0,
+                    ema: 0.97,
+                    eval_every: 1,
+                    patience: 3,
+                    checkpoint_steps: 50,
+                },
+            },
+            user_stage: UserStageConfig {
+                targets: TargetRule::Hidden,
+                hide_min: 0.2,
+                hide_max: 0.9,
+                loss: TargetLoss::Multinomial,
+                mask_context: false,
+                on_linear: true,
+                train: TrainConfig {
+                    epochs: 10,
+                    batch_size: 32,
+                    learning_rate: 2e-3,
+                    warmup_steps: 20,
+                    final_ratio: 0.1,
+                    clip_norm: 1.0,
+                    ema: 0.97,
+                    eval_every: 1,
+                    patience: 3,
+                    checkpoint_steps: 50,
+                },
+            },
+        }
+    }
+
+    fn changed(mut config: Config, change: impl Fn(&mut Config)) -> Config {
+        change(&mut config);
+        config
+    }
+
+    /// What sparse data changes in any preset.
+    fn sparse(config: &mut Config) {
+        config.llm.layers = Some(6);
+        config.linear.l2 = vec![10.0, 30.0, 100.0, 300.0];
+    }
+
+    #[test]
+    fn full_and_default_by_their_fields() {
+        let full = |density| Config::preset(Preset::Full, density);
+        assert_eq!(full(Density::Dense), full_dense());
+        let full_sparse = changed(full_dense(), |config| {
+            sparse(config);
+            config.model.item_bias = false;
+            config.user_stage.train.learning_rate = 1e-4;
+            config.user_stage.train.epochs = 4;
+            config.user_stage.train.patience = 1;
+        });
+        assert_eq!(full(Density::Sparse), full_sparse);
+        for (density, full) in [(Density::Dense, full_dense()), (Density::Sparse, full_sparse)] {
+            let alone = changed(full, |config| config.model.prompt = false);
+            assert_eq!(Config::preset(Preset::Default, density), alone);
+            if density == Density::Sparse {
+                assert_eq!(Config::default(), alone);
+            }
+        }
+    }
+
+    #[test]
+    fn the_papers_forms_by_their_fields() {
+        let paper_dense = changed(full_dense(), |config| {
+            config.texts.profile = true;
+            config.texts.prediction = true;
+            config.texts.max_share = 1.0;
+            config.texts.dropout = 0.0;
+            config.model.slots = 10;
+            config.model.slot_user_token = false;
+            config.model.user_node = UserNode::Embedding;
+            config.model.node_features = NodeFeatures::Graph;
+            config.model.history = 10;
+            config.model.gllm = GllmWeights::Free;
+            config.model.linear = false;
+            config.model.decoder = Decoder::Parallel;
+            config.item_stage.slots = ItemSlots::Place;
+            config.item_stage.train.ema = 0.0;
+            config.user_stage.targets = TargetRule::All;
+            config.user_stage.loss = TargetLoss::SampledSlots;
+            config.user_stage.train.ema = 0.0;
+        });
+        assert_eq!(Config::preset(Preset::Paper, Density::Dense), paper_dense);
+        let paper_sparse = changed(paper_dense, sparse);
+        assert_eq!(Config::preset(Preset::Paper, Density::Sparse), paper_sparse);
+
+        let complete = changed(full_dense(), |config| {
+            config.model.linear = false;
+            config.model.history = 5;
+            config.model.slots = 5;
+            config.model.decoder = Decoder::Parallel;
+            config.texts.profile = true;
+            config.texts.prediction = true;
+        });
+        assert_eq!(Config::preset(Preset::Complete, Density::Dense), complete);
+        assert_eq!(Config::preset(Preset::Default, Density::Dense).complete(), complete);
+        assert_eq!(complete.complete(), complete);
+    }
+
+    #[test]
+    fn names_are_read_and_wrong_ones_listed() {
+        for (name, preset) in [
+            ("default", Preset::Default),
+            ("full", Preset::Full),
+            ("complete", Preset::Complete),
+            ("paper", Preset::Paper),
+        ] {
+            assert_eq!(name.parse::<Preset>().unwrap(), preset);
+            assert_eq!(serde_json::to_value(preset).unwrap(), name);
+        }
+        assert_eq!("dense".parse::<Density>().unwrap(), Density::Dense);
+        assert_eq!("sparse".parse::<Density>().unwrap(), Density::Sparse);
+        let message = "best".parse::<Preset>().unwrap_err().to_string();
+        assert!(message.contains("default, full, complete, paper"), "{message}");
+        let message = "Dense".parse::<Density>().unwrap_err().to_string();
+        assert!(message.contains("dense, sparse"), "{message}");
+    }
+}

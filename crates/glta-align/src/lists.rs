@@ -1,0 +1,158 @@
+//! From users to ranked lists, whatever makes them.
+
+use std::sync::Arc;
+
+use glta_comm::Communicator;
+use glta_gllm::{Decoder, Ranked, decode};
+use glta_linear::LinearModel;
+use glta_metrics::{Metric, evaluate_rankings};
+use rayon::prelude::*;
+
+use crate::Result;
+use crate::config::Config;
+use crate::data::RunData;
+use crate::model::{Glta, log_softmax};
+use crate::ranks::gather_lists;
+use crate::sampling::{UserExample, inference_example};
+
+/// An example and the items that its list must not hold.
+pub(crate) type Query = (UserExample, Vec<u32>);
+
+/// What makes lists of items for users.
+pub(crate) trait Lists {
+    fn config(&self) -> &Config;
+
+    /// The best `k` items for each example, leaving out its excluded items.
+    fn lists(&self, queries: &[Query], k: usize) -> Result<Vec<Vec<Ranked>>>;
+
+    /// Log-probabilities of all items for each example.
+    fn log_probabilities(&self, examples: &[UserExample]) -> Result<Vec<Vec<f32>>>;
+}
+
+impl Lists for Glta {
+    fn config(&self) -> &Config {
+        self.config()
+    }
+
+    fn lists(&self, queries: &[Query], k: usize) -> Result<Vec<Vec<Ranked>>> {
+        let config = self.config();
+        // There are no more; a list that is built item by item would run prompts for them.
+        let k = k.min(self.n_items());
+        let mut lists = Vec::with_capacity(queries.len());
+        for batch in queries.chunks(config.user_stage.train.batch_size) {
+            if config.model.autoregressive {
+                lists.extend(self.rank_one_by_one(batch, k)?);
+                continue;
+            }
+            let examples: Vec<UserExample> = batch.iter().map(|(e, _)| e.clone()).collect();
+            let excluded: Vec<&[u32]> = batch.iter().map(|(_, e)| e.as_slice()).collect();
+            lists.extend(self.rank(&examples, &excluded, k)?);
+        }
+        Ok(lists)
+    }
+
+    fn log_probabilities(&self, examples: &[UserExample]) -> Result<Vec<Vec<f32>>> {
+        let mut all = Vec::with_capacity(examples.len());
+        for batch in examples.chunks(self.config().user_stage.train.batch_size) {
+            all.extend(self.log_probabilities(batch)?);
+        }
+        Ok(all)
+    }
+}
+
+/// The linear item model without a path through the prompt, or beside one that
+/// validation left out.
+#[derive(Debug, Clone)]
+pub(crate) struct LinearLists {
+    config: Config,
+    linear: Arc<LinearModel>,
+}
+
+impl LinearLists {
+    pub(crate) fn new(config: Config, linear: Arc<LinearModel>) -> Self {
+        Self { config, linear }
+    }
+
+    pub(crate) fn with_decoder(&self, decoder: Decoder) -> Self {
+        let mut lists = self.clone();
+        lists.config.model.decoder = decoder;
+        lists
+    }
+}
+
+impl Lists for LinearLists {
+    fn config(&self) -> &Config {
+        &self.config
+    }
+
+    fn lists(&self, queries: &[Query], k: usize) -> Result<Vec<Vec<Ranked>>> {
+        let list = |(example, excluded): &Query| {
+            let scores = self.linear.score_items(&example.context);
+            Ok(decode(&[scores], excluded, k, Decoder::FirstLogit)?)
+        };
+        queries.par_iter().map(list).collect()
+    }
+
+    fn log_probabilities(&self, examples: &[UserExample]) -> Result<Vec<Vec<f32>>> {
+        let scores = |example: &UserExample| {
+            let mut scores = self.linear.score_items(&example.context);
+            log_softmax(&mut scores);
+            scores
+        };
+        Ok(examples.par_iter().map(scores).collect())
+    }
+}
+
+/// The best `k` items of known users, each without the items given beside it.
+pub(crate) fn rank_users(
+    model: &dyn Lists,
+    data: &RunData,
+    users: impl Iterator<Item = (u32, Vec<u32>)>,
+    k: usize,
+) -> Result<Vec<Vec<Ranked>>> {
+    let config = model.config();
+    let queries: Vec<Query> =
+        users.map(|(user, excluded)| (known_user(config, data, user), excluded)).collect();
+    model.lists(&queries, k)
+}
+
+/// What the prompt of a user of the training data holds when lists are asked for.
+pub(crate) fn known_user(config: &Config, data: &RunData, user: u32) -> UserExample {
+    inference_example(Some(user), data.train.items(user), config.model.history, config.seed)
+}
+
+/// N@10 on the validation items, training items left out.
+pub(crate) fn validation(
+    model: &dyn Lists,
+    data: &RunData,
+    comm: &dyn Communicator,
+) -> Result<Option<f64>> {
+    if data.valid.is_empty() {
+        return Ok(None);
+    }
+    let users = validation_users(data);
+    let own = &users[comm.share(users.len())];
+    let queries = own.iter().map(|&user| (user, data.train.items(user).to_vec()));
+    let rankings = rank_users(model, data, queries, 10)?;
+    ndcg(&users, gather_lists(comm, rankings)?, data)
+}
+
+/// The users with validation items.
+pub(crate) fn validation_users(data: &RunData) -> Vec<u32> {
+    (0..data.users.len() as u32).filter(|&user| !data.valid.items(user).is_empty()).collect()
+}
+
+/// N@10 of lists of these users on the validation items.
+pub(crate) fn ndcg(
+    users: &[u32],
+    rankings: Vec<Vec<Ranked>>,
+    data: &RunData,
+) -> Result<Option<f64>> {
+    let rankings: Vec<(u32, Vec<u32>)> = users
+        .iter()
+        .zip(rankings)
+        .map(|(&user, list)| (user, list.iter().map(|r| r.item).collect()))
+        .collect();
+    let report = evaluate_rankings(&rankings, &data.valid, &[10])?;
+    Ok(report.get(Metric::Ndcg, 10))
+}
