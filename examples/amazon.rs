@@ -5,25 +5,19 @@
 //! cargo run --release --example amazon -- --data DIR --llm DIR --out DIR
 //! ```
 
-#![allow(clippy::print_stdout, clippy::print_stderr)]
-
-mod common;
-
 use std::process::ExitCode;
 
 use clap::Parser;
-use common::args::PipelineArgs;
-use common::pipeline::run;
-use common::ranks::root_first;
-use common::tasks;
-use glta::align::Density;
+use glta_cli::flags::ExperimentFlags;
+use glta_cli::ranks::root_first;
+use glta_cli::{datasets, exit_on_ranks, experiment, logging};
 
 /// Train and evaluate GLTA and its baselines on Amazon reviews.
 #[derive(Debug, Parser)]
 #[command(name = "amazon", version)]
 struct Args {
     #[command(flatten)]
-    pipeline: PipelineArgs,
+    flags: ExperimentFlags,
     /// The category to read, where the folder holds several
     #[arg(long)]
     category: Option<String>,
@@ -33,13 +27,12 @@ struct Args {
 }
 
 fn main() -> ExitCode {
-    let args = Args::parse();
-    common::exit_on_ranks(|ranks| {
-        let pipeline = &args.pipeline;
-        let data = pipeline.data.as_deref();
-        let category = args.category.as_deref();
-        let task = root_first(ranks, || tasks::amazon(data, category, args.k_core))?;
-        run(ranks, &task, pipeline, pipeline.resolve(Density::Sparse, |_| ())?)?;
+    logging::init();
+    let Args { flags, category, k_core } = Args::parse();
+    exit_on_ranks(|ranks| {
+        let (data, category) = (flags.data.as_deref(), category.as_deref());
+        let source = root_first(ranks, || datasets::amazon(data, category, k_core))?;
+        experiment::run(ranks, &source, &flags)?;
         Ok(())
     })
 }

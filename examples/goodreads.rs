@@ -5,25 +5,19 @@
 //! cargo run --release --example goodreads -- --data DIR --llm DIR --out DIR
 //! ```
 
-#![allow(clippy::print_stdout, clippy::print_stderr)]
-
-mod common;
-
 use std::process::ExitCode;
 
 use clap::Parser;
-use common::args::PipelineArgs;
-use common::pipeline::run;
-use common::ranks::root_first;
-use common::tasks;
-use glta::align::Density;
+use glta_cli::flags::ExperimentFlags;
+use glta_cli::ranks::root_first;
+use glta_cli::{datasets, exit_on_ranks, experiment, logging};
 
 /// Train and evaluate GLTA and its baselines on Goodreads.
 #[derive(Debug, Parser)]
 #[command(name = "goodreads", version)]
 struct Args {
     #[command(flatten)]
-    pipeline: PipelineArgs,
+    flags: ExperimentFlags,
     /// The per-genre files to read, such as poetry, where the folder holds several
     #[arg(long)]
     subset: Option<String>,
@@ -36,13 +30,12 @@ struct Args {
 }
 
 fn main() -> ExitCode {
-    let args = Args::parse();
-    common::exit_on_ranks(|ranks| {
-        let pipeline = &args.pipeline;
-        let (data, subset) = (pipeline.data.as_deref(), args.subset.as_deref());
-        let genre = args.genre.as_deref();
-        let task = root_first(ranks, || tasks::goodreads(data, subset, genre, args.k_core))?;
-        run(ranks, &task, pipeline, pipeline.resolve(Density::Sparse, |_| ())?)?;
+    logging::init();
+    let Args { flags, subset, genre, k_core } = Args::parse();
+    exit_on_ranks(|ranks| {
+        let (data, subset) = (flags.data.as_deref(), subset.as_deref());
+        let read = || datasets::goodreads(data, subset, genre.as_deref(), k_core);
+        experiment::run(ranks, &root_first(ranks, read)?, &flags)?;
         Ok(())
     })
 }

@@ -5,32 +5,27 @@
 //! cargo run --release --example movielens -- --data DIR --llm DIR --out DIR
 //! ```
 
-#![allow(clippy::print_stdout, clippy::print_stderr)]
-
-mod common;
-
 use std::process::ExitCode;
 
 use clap::Parser;
-use common::args::PipelineArgs;
-use common::pipeline::run;
-use common::ranks::root_first;
-use common::tasks;
-use glta::align::Density;
+use glta_cli::flags::ExperimentFlags;
+use glta_cli::ranks::root_first;
+use glta_cli::{datasets, exit_on_ranks, experiment, logging};
 
 /// Train and evaluate GLTA and its baselines on MovieLens.
 #[derive(Debug, Parser)]
 #[command(name = "movielens", version)]
 struct Args {
     #[command(flatten)]
-    pipeline: PipelineArgs,
+    flags: ExperimentFlags,
 }
 
 fn main() -> ExitCode {
-    let args = Args::parse().pipeline;
-    common::exit_on_ranks(|ranks| {
-        let task = root_first(ranks, || tasks::movielens(args.data.as_deref()))?;
-        run(ranks, &task, &args, args.resolve(Density::Dense, |_| ())?)?;
+    logging::init();
+    let Args { flags } = Args::parse();
+    exit_on_ranks(|ranks| {
+        let source = root_first(ranks, || datasets::movielens(flags.data.as_deref()))?;
+        experiment::run(ranks, &source, &flags)?;
         Ok(())
     })
 }

@@ -6,17 +6,22 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+pub mod datasets;
+pub mod demo;
 pub mod device;
+pub mod evaluate;
+pub mod experiment;
 pub mod fetch;
 pub mod files;
+pub mod flags;
 pub mod gptq;
 pub mod interrupt;
 pub mod lightgcn;
 pub mod logging;
-pub mod memory;
 mod outcome;
 pub mod progress;
 pub mod ranks;
+pub mod reproduce;
 mod result;
 #[cfg(feature = "serve")]
 pub mod serve;

@@ -6,9 +6,12 @@ use clap::{Parser, Subcommand};
 #[cfg(feature = "serve")]
 use glta_cli::serve::{self, ServeArgs};
 use glta_cli::{
+    demo::{self, DemoArgs},
+    evaluate::{self, EvaluateArgs},
     gptq::{self, GptqArgs},
     lightgcn::{self, LightgcnArgs},
     logging,
+    reproduce::{self, ReproduceArgs},
 };
 
 /// Train, evaluate and serve recommenders with a frozen language model.
@@ -22,6 +25,12 @@ struct Cli {
 /// One variant for each module with a subcommand.
 #[derive(Subcommand)]
 enum Command {
+    /// Run the whole method on a generated shop, with nothing to download.
+    Demo(DemoArgs),
+    /// Print the tables of a run, or measure ranked lists.
+    Evaluate(EvaluateArgs),
+    /// Run every system of the paper's tables on one data set.
+    Reproduce(ReproduceArgs),
     /// Inspect, verify, run and make GPTQ checkpoints of LLaMA models.
     Gptq(GptqArgs),
     /// Train and evaluate LightGCN on files of interactions.
@@ -34,6 +43,9 @@ enum Command {
 fn main() -> ExitCode {
     logging::init();
     match Cli::parse().command {
+        Command::Demo(args) => demo::run(&args),
+        Command::Evaluate(args) => evaluate::run(&args),
+        Command::Reproduce(args) => reproduce::run(&args),
         Command::Gptq(args) => gptq::run(&args),
         Command::Lightgcn(args) => lightgcn::run(&args),
         #[cfg(feature = "serve")]

@@ -110,10 +110,31 @@ impl Reporter {
         }
     }
 
-    /// Shows an event of a run.
-    pub fn event(&mut self, event: &Event<'_>) -> ControlFlow<()> {
+    /// Shows an event of an experiment; breaks once Ctrl-C was pressed.
+    pub fn experiment(&mut self, event: &glta_eval::Event<'_>) -> ControlFlow<()> {
+        use glta_eval::Event;
+
         match *event {
-            Event::Graph(epoch) => {
+            Event::Note(line) => self.say(line),
+            Event::Work { work, done, total, note } => {
+                return self.advance(work, done, total, note);
+            }
+            Event::Run(event) => return self.event(event),
+            Event::Row(row) => {
+                let ndcg = row.metrics.iter().find(|(name, _)| name.as_str() == "N@10");
+                let ndcg = ndcg.or_else(|| row.metrics.iter().next());
+                let shown = ndcg.map_or(String::new(), |(name, v)| format!(": test {name} {v:.4}"));
+                self.say(&format!("{}, seed {}{shown}", row.system, row.seed));
+            }
+            _ => {}
+        }
+        interrupt::answer()
+    }
+
+    /// Shows an event of a run.
+    pub fn event(&mut self, event: &Event) -> ControlFlow<()> {
+        match *event {
+            Event::Graph(ref epoch) => {
                 let note = match epoch.validation {
                     Some(n) => format!("loss {:.4}, valid N@10 {n:.4}", epoch.loss),
                     None => format!("loss {:.4}", epoch.loss),

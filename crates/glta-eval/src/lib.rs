@@ -1,1 +1,64 @@
-//! Experiments.
+//! Experiments: from a data set to a table of recommenders in one call.
+//!
+//! - [`Experiment`] splits a data set for each seed, fits every system with its settings
+//!   chosen on validation data, measures it on the test part, and resumes at the granularity
+//!   of one system and seed. [`ExperimentConfig`] says what is run and how.
+//! - [`System`] is a row of the table. Popularity, EASE, text-kNN, EASE + text, LightGCN, the
+//!   contrastive graph models and GLTA with its controls and ablations are there; a system
+//!   of one's own is added with [`Experiment::system`].
+//! - [`Record`] is what an experiment leaves behind (`metrics.json`): tables, buckets, paired
+//!   tests ([`Record::comparisons`]), plots, and the paper's result section
+//!   ([`Record::paper_report`]). Every user's list, test items and metrics are in a file for
+//!   each row, by raw ids ([`UserResult`]).
+//!
+//! ```
+//! use glta_data::{Dataset, ShopConfig};
+//! use glta_eval::{Density, Experiment, ExperimentConfig, Preset};
+//!
+//! let shop = Dataset::shop(&ShopConfig { users: 40, items: 50, ..ShopConfig::default() })?;
+//! let mut config = ExperimentConfig::new(Preset::Full, Density::Sparse);
+//! config.set("protocol.split=leave_one_out")?;
+//! config.set("protocol.metrics=[\"H@10\", \"MRR@10\"]")?;
+//! config.run.only = vec!["Popularity".into(), "EASE".into()];
+//!
+//! let folder = tempfile::tempdir()?;
+//! let record = Experiment::new(&shop, folder.path(), config).run()?;
+//! println!("{}", record.table());
+//! assert!(record.value("EASE", "H@10").is_some());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod compare;
+mod config;
+mod error;
+mod event;
+mod experiment;
+mod lists;
+mod measure;
+mod metric_at;
+pub mod paper;
+mod plot;
+mod record;
+mod report;
+mod row;
+mod seed;
+mod shared;
+mod system;
+mod systems;
+mod table;
+mod users;
+
+pub use compare::Comparison;
+pub use config::{BaselinesConfig, ExperimentConfig, ProtocolConfig, RunConfig};
+pub use error::{BoxError, Error, Result};
+pub use event::{Event, Progress};
+pub use experiment::Experiment;
+pub use glta_align::{Density, Preset};
+pub use lists::evaluate_lists;
+pub use metric_at::MetricAt;
+pub use record::{LlmRecord, Protocol, RECORD, Record, Skipped, Value};
+pub use row::{Row, peak_rss_mb};
+pub use seed::Seed;
+pub use system::{Fitted, Settings, System};
+pub use table::comparison_table;
+pub use users::UserResult;

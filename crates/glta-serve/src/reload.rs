@@ -16,10 +16,12 @@ use crate::model::Model;
 use crate::{Error, Result};
 
 /// The file that a run writes last.
-const LAST_FILE: &str = "model.safetensors";
+const LAST_FILE: &str = "history.json";
+/// Files of a model that may be replaced by themselves.
+const REPLACED: [&str; 2] = ["model.safetensors", "linear.safetensors"];
 
 /// Distinguishes a new model from the one that was loaded: the file behind the links, and
-/// when it was written.
+/// when the last of the model's files was written.
 type Stamp = (PathBuf, SystemTime);
 
 /// Loads models from a folder and has the current one.
@@ -65,7 +67,13 @@ fn stamp(dir: &Path) -> Result<Stamp> {
     let file = dir.join(LAST_FILE);
     let io = |source| Error::Io { path: file.clone(), source };
     let path = file.canonicalize().map_err(io)?;
-    let time = path.metadata().and_then(|m| m.modified()).map_err(io)?;
+    let mut time = path.metadata().and_then(|m| m.modified()).map_err(io)?;
+    for name in REPLACED {
+        // A run has not every file.
+        if let Ok(written) = dir.join(name).metadata().and_then(|m| m.modified()) {
+            time = time.max(written);
+        }
+    }
     Ok((path, time))
 }
 

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::args::LightgcnArgs;
 use super::data::Data;
-use crate::memory::peak_rss_mb;
+use glta_eval::peak_rss_mb;
 
 /// One seed's result.
 pub(super) struct SeedResult {

@@ -1,12 +1,10 @@
 //! The configuration that file and flags make.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
-use glta_core::Grid;
+use glta_core::settings;
 use glta_graph::LightGcnConfig;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 
 use super::args::LightgcnArgs;
 use crate::Result;
@@ -18,24 +16,10 @@ pub(super) fn configuration(args: &LightgcnArgs) -> Result<LightGcnConfig> {
         Some(path) => read_toml(path)?,
     };
     for assignment in &args.set {
-        config = set(&config, assignment)?;
+        settings::set(&mut config, assignment).map_err(|e| format!("--set {assignment}: {e}"))?;
     }
     config.validate()?;
     Ok(config)
-}
-
-/// `config` with the field of `FIELD=VALUE` changed. What is no TOML value is meant as a
-/// string: `loss=bpr`.
-fn set(config: &LightGcnConfig, assignment: &str) -> Result<LightGcnConfig> {
-    let (field, value) = assignment
-        .split_once('=')
-        .ok_or_else(|| format!("--set {assignment}: expected FIELD=VALUE"))?;
-    let value = match toml::from_str::<BTreeMap<String, Value>>(&format!("value = {value}")) {
-        Ok(mut parsed) => parsed.remove("value").unwrap_or_default(),
-        Err(_) => Value::from(value),
-    };
-    let grid = Grid(BTreeMap::from([(field.to_owned(), vec![value])]));
-    Ok(grid.candidates(config)?.remove(0))
 }
 
 /// A TOML file as a value.
@@ -47,6 +31,12 @@ pub(super) fn read_toml<T: DeserializeOwned>(path: &Path) -> Result<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn set(config: &LightGcnConfig, assignment: &str) -> glta_core::Result<LightGcnConfig> {
+        let mut config = config.clone();
+        settings::set(&mut config, assignment)?;
+        Ok(config)
+    }
 
     #[test]
     fn a_field_is_set_from_numbers_tables_and_bare_words() {
@@ -62,7 +52,7 @@ mod tests {
     #[test]
     fn wrong_assignments_are_refused() {
         let config = LightGcnConfig::default();
-        assert!(set(&config, "layers").unwrap_err().to_string().contains("FIELD=VALUE"));
+        assert!(set(&config, "layers").unwrap_err().to_string().contains("PATH=VALUE"));
         assert!(set(&config, "layerz=2").is_err());
         assert!(set(&config, "layers=many").is_err());
     }

@@ -1,20 +1,23 @@
-//! What the paper prints, as a reference beside what is measured here. Its splits
-//! and filters are not known, so the numbers are not to be compared across.
+//! The figures that the paper prints, as a reference beside those measured here. Its splits
+//! and filters are not known, so they cannot be compared across.
 
 /// One data set of the paper's tables.
-pub(crate) struct Printed {
-    pub(crate) name: &'static str,
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Printed {
+    /// The data set.
+    pub name: &'static str,
     /// Table 2: P@5, P@10, N@5, N@10.
-    pub(crate) systems: &'static [(&'static str, [f64; 4])],
+    pub systems: &'static [(&'static str, [f64; 4])],
     /// Figure 3: P@10 without item-text alignment, without user alignment, whole.
-    pub(crate) alignment: [f64; 3],
+    pub alignment: [f64; 3],
     /// Table 3: P@5 and N@5 without both texts, the profile, the prediction, whole.
-    pub(crate) texts: [[f64; 2]; 4],
+    pub texts: [[f64; 2]; 4],
     /// Figure 4: N@10 of AR, FL and GLTA.
-    pub(crate) decoders: [f64; 3],
+    pub decoders: [f64; 3],
 }
 
-pub(crate) const MOVIELENS: Printed = Printed {
+/// MovieLens-1M.
+pub const MOVIELENS: Printed = Printed {
     name: "MovieLens-1M",
     systems: &[
         ("LightGCN", [0.0470, 0.0426, 0.0463, 0.0466]),
@@ -30,7 +33,8 @@ pub(crate) const MOVIELENS: Printed = Printed {
     decoders: [0.0328, 0.1417, 0.1403],
 };
 
-pub(crate) const GOODREADS: Printed = Printed {
+/// Goodreads.
+pub const GOODREADS: Printed = Printed {
     name: "Goodreads, history books",
     systems: &[
         ("LightGCN", [0.1999, 0.1618, 0.2346, 0.2352]),
@@ -46,7 +50,8 @@ pub(crate) const GOODREADS: Printed = Printed {
     decoders: [0.1513, 0.2865, 0.2905],
 };
 
-pub(crate) const AMAZON: Printed = Printed {
+/// Amazon.
+pub const AMAZON: Printed = Printed {
     name: "Amazon, grocery",
     systems: &[
         ("LightGCN", [0.0204, 0.0139, 0.0301, 0.0305]),

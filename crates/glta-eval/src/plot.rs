@@ -1,17 +1,29 @@
 //! Bar charts as SVG files.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use plotters::prelude::*;
 
-use super::Result;
-use super::report::save;
+use glta_core::write_whole;
+
+use crate::record::Record;
+use crate::{Error, Result};
 
 /// One bar: its name, its mean, and its deviation over the seeds.
-pub type Bar = (String, f64, f64);
+pub(crate) type Bar = (String, f64, f64);
 
 /// Horizontal bars with deviations.
-pub fn bars(path: &Path, title: &str, metric: &str, bars: &[Bar]) -> Result<()> {
+pub(crate) fn bars(path: &Path, title: &str, metric: &str, bars: &[Bar]) -> Result<()> {
+    let svg = draw(title, metric, bars)
+        .map_err(|e| Error::Plot { path: path.to_owned(), problem: e.to_string() })?;
+    write_whole(path, svg.as_bytes()).map_err(|e| Error::io(path, e))
+}
+
+fn draw(
+    title: &str,
+    metric: &str,
+    bars: &[Bar],
+) -> std::result::Result<String, Box<dyn std::error::Error>> {
     let most = bars.iter().map(|(_, mean, sd)| mean + sd).fold(0.0, f64::max);
     let height = 90 + 26 * bars.len() as u32;
     let mut svg = String::new();
@@ -43,10 +55,8 @@ pub fn bars(path: &Path, title: &str, metric: &str, bars: &[Bar]) -> Result<()> 
         let (plot_x, _) = chart.plotting_area().get_pixel_range();
         for (row, (label, mean, sd)) in bars.iter().enumerate() {
             let (low, high) = (rows - row as f64 - 0.85, rows - row as f64 - 0.15);
-            let color = match label.starts_with("GLTA") {
-                true => RGBColor(214, 39, 40),
-                false => RGBColor(120, 150, 180),
-            };
+            let own = label.starts_with("GLTA") || label.starts_with("Linear");
+            let color = if own { RGBColor(214, 39, 40) } else { RGBColor(120, 150, 180) };
             let bar = Rectangle::new([(0.0, low), (*mean, high)], color.filled());
             let middle = 0.5 * (low + high);
             let line = vec![(mean - sd, middle), (mean + sd, middle)];
@@ -61,5 +71,23 @@ pub fn bars(path: &Path, title: &str, metric: &str, bars: &[Bar]) -> Result<()> 
         }
         root.present()?;
     }
-    save(path, svg.as_bytes())
+    Ok(svg)
+}
+
+impl Record {
+    /// Draws a metric of all systems into `file` in the experiment's folder, and returns its
+    /// path.
+    ///
+    /// # Errors
+    /// A file that cannot be written.
+    pub fn plot(&self, metric: &str, file: &str) -> Result<PathBuf> {
+        let bar = |system: &str| {
+            let value = self.value(system, metric)?;
+            Some((system.to_owned(), value.mean, value.deviation))
+        };
+        let found: Vec<Bar> = self.systems().into_iter().filter_map(bar).collect();
+        let path = self.folder.join(file);
+        bars(&path, &format!("{}: test {metric}", self.dataset.name), metric, &found)?;
+        Ok(path)
+    }
 }

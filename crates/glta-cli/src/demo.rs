@@ -1,0 +1,76 @@
+//! `glta demo`: the whole method in less than a minute, with nothing to download.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Args;
+use glta_data::ShopConfig;
+
+use crate::files::{make_dir, save};
+use crate::flags::ExperimentFlags;
+use crate::ranks::{Ranks, root_first};
+use crate::{Result, datasets, exit_on_ranks, experiment};
+
+/// Train and evaluate GLTA on a generated shop, with the language model of this repository.
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// Folder for everything that the run leaves behind; a run that it holds is resumed
+    #[arg(long, value_name = "DIR", default_value = "runs/quickstart")]
+    pub out: PathBuf,
+    /// Number of customers of the shop
+    #[arg(long, default_value_t = ShopConfig::default().users)]
+    pub users: usize,
+    /// Number of its articles
+    #[arg(long, default_value_t = ShopConfig::default().items)]
+    pub items: usize,
+    /// Seed of the split and of everything trained; the shop stays the same
+    #[arg(long, default_value_t = 2024)]
+    pub seed: u64,
+    /// One field over the configuration, such as user_stage.train.epochs=3
+    #[arg(long = "set", value_name = "PATH=VALUE")]
+    pub set: Vec<String>,
+    /// No progress, only the result
+    #[arg(long)]
+    pub quiet: bool,
+}
+
+/// The checkpoint of this repository.
+const LLM: [(&str, &[u8]); 4] = [
+    ("config.json", include_bytes!("../llm/config.json")),
+    ("quantize_config.json", include_bytes!("../llm/quantize_config.json")),
+    ("tokenizer.json", include_bytes!("../llm/tokenizer.json")),
+    ("model.safetensors", include_bytes!("../llm/model.safetensors")),
+];
+
+/// Runs the demo.
+pub fn run(args: &DemoArgs) -> ExitCode {
+    exit_on_ranks(|ranks| on_ranks(args, ranks))
+}
+
+fn on_ranks(args: &DemoArgs, ranks: &Ranks) -> Result<()> {
+    let llm = root_first(ranks, || unpack(&args.out))?;
+    let shop = ShopConfig { users: args.users, items: args.items, ..ShopConfig::default() };
+    let flags = ExperimentFlags {
+        llm: llm.to_string_lossy().into_owned(),
+        out: args.out.clone(),
+        seeds: vec![args.seed],
+        cold: 0.1,
+        set: args.set.clone(),
+        resume: true,
+        controls: true,
+        quiet: args.quiet,
+        ..ExperimentFlags::default()
+    };
+    experiment::run(ranks, &datasets::shop(&shop)?, &flags)?;
+    Ok(())
+}
+
+/// Writes the checkpoint of this repository into a folder of `out`.
+fn unpack(out: &Path) -> Result<PathBuf> {
+    let dir = out.join("llm");
+    make_dir(&dir)?;
+    for (name, bytes) in LLM {
+        save(&dir.join(name), bytes)?;
+    }
+    Ok(dir)
+}

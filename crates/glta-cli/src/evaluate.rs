@@ -1,0 +1,132 @@
+//! `glta evaluate`: the tables of a run, or the metrics of ranked lists.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Args;
+use glta_data::readers::{PairsConfig, PairsLayout, pairs};
+use glta_eval::{MetricAt, Record, UserResult, evaluate_lists};
+use serde::Deserialize;
+
+use crate::{Result, exit, experiment};
+
+/// Print the tables of a run, or measure ranked lists against test pairs.
+#[derive(Debug, Args)]
+pub struct EvaluateArgs {
+    /// Folder of a run, with its metrics.json
+    #[arg(value_name = "RUN", required_unless_present = "lists", conflicts_with = "lists")]
+    run: Option<PathBuf>,
+    /// Ranked lists: JSON lines {"user": ..., "recommended": [...]}, such as a run's
+    /// seed-N/users/*.jsonl, or text lines `user item item ...`, best first
+    #[arg(long, value_name = "FILE")]
+    lists: Option<PathBuf>,
+    /// Test pairs, a line `user item` each; not needed where the lists hold `test`
+    #[arg(long, value_name = "FILE", requires = "lists")]
+    test: Option<PathBuf>,
+    /// Metrics to print, such as P@5,N@10,R@20,H@10,MRR@10,MAP@10
+    #[arg(long, value_name = "NAME@K", value_delimiter = ',')]
+    metrics: Vec<String>,
+}
+
+/// Prints the table.
+pub fn run(args: &EvaluateArgs) -> ExitCode {
+    exit(|| print(args))
+}
+
+fn print(args: &EvaluateArgs) -> Result<()> {
+    let metrics = args.metrics.iter().map(|m| m.parse());
+    let metrics = metrics.collect::<std::result::Result<Vec<MetricAt>, _>>()?;
+    match (&args.run, &args.lists) {
+        (_, Some(lists)) => lists_table(lists, args.test.as_deref(), metrics),
+        (Some(folder), None) => {
+            let record = Record::load(folder)?.ok_or_else(|| {
+                format!("{}: there is no metrics.json with rows", folder.display())
+            })?;
+            println!("{}", record.dataset);
+            match metrics.is_empty() {
+                true => experiment::print(&record),
+                false => experiment::print(&record.with_metrics(&metrics)?),
+            }
+        }
+        (None, None) => Err("name the folder of a run, or --lists FILE".into()),
+    }
+}
+
+fn lists_table(lists: &Path, test: Option<&Path>, mut metrics: Vec<MetricAt>) -> Result<()> {
+    if metrics.is_empty() {
+        metrics = glta_eval::ProtocolConfig::default().metrics;
+    }
+    let mut results = read_lists(lists)?;
+    if let Some(test) = test {
+        let mut held = read_test(test)?;
+        let lists = results.len();
+        results.retain_mut(|result| match held.remove(&result.user) {
+            Some(items) => {
+                result.test = items;
+                true
+            }
+            None => false,
+        });
+        println!(
+            "{} users with a list and test items; {} lists of users without test items and {} \
+             users without a list are left out",
+            results.len(),
+            lists - results.len(),
+            held.len()
+        );
+    } else {
+        let without = results.iter().filter(|result| result.test.is_empty()).count();
+        if without == results.len() {
+            return Err(
+                format!("{}: no list holds `test`; name --test FILE", lists.display()).into()
+            );
+        }
+        println!("{} users, {without} of them without test items", results.len());
+    }
+    let means = evaluate_lists(&results, &metrics)?;
+    for metric in &metrics {
+        let name = metric.to_string();
+        let value = means.get(&name).copied().unwrap_or(f64::NAN);
+        println!("{name:<10}{value:>8.4}");
+    }
+    Ok(())
+}
+
+#[derive(Deserialize)]
+struct ListLine {
+    user: String,
+    recommended: Vec<String>,
+    #[serde(default)]
+    test: Vec<String>,
+}
+
+fn read_lists(path: &Path) -> Result<Vec<UserResult>> {
+    let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    let mut results = Vec::new();
+    for (n, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        let line = line.trim();
+        let parsed = if line.starts_with('{') {
+            serde_json::from_str::<ListLine>(line)
+                .map_err(|e| format!("{}, line {}: {e}", path.display(), n + 1))?
+        } else {
+            let mut words = line.split_whitespace().map(str::to_owned);
+            let user = words.next().unwrap_or_default();
+            ListLine { user, recommended: words.collect(), test: Vec::new() }
+        };
+        let ListLine { user, recommended, test } = parsed;
+        results.push(UserResult { user, recommended, test, metrics: BTreeMap::new() });
+    }
+    Ok(results)
+}
+
+/// The test items of each user.
+fn read_test(path: &Path) -> Result<HashMap<String, Vec<String>>> {
+    let config = PairsConfig { layout: PairsLayout::Pairs, ..PairsConfig::default() };
+    let data = pairs(path, &config)?;
+    let items = |user: u32| {
+        let items = data.interactions().items(user).iter();
+        items.map(|&item| data.items()[item as usize].raw_id.clone()).collect()
+    };
+    Ok((0u32..).zip(data.users()).map(|(user, raw)| (raw.clone(), items(user))).collect())
+}

@@ -1,0 +1,180 @@
+//! Runs an experiment and prints its tables.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use glta_align::{LanguageModel, Recommender};
+use glta_comm::Communicator;
+use glta_eval::{Error, Event, Experiment, ExperimentConfig, Record, comparison_table};
+
+use crate::Result;
+use crate::datasets::DataSource;
+use crate::flags::ExperimentFlags;
+use crate::progress::Reporter;
+use crate::ranks::{self, Ranks};
+
+/// Runs every system on a data set and prints the tables. All ranks run it; rank 0 writes and
+/// speaks.
+///
+/// # Errors
+/// Flags that do not fit, and what goes wrong in the experiment.
+pub fn run(ranks: &Ranks, source: &DataSource, flags: &ExperimentFlags) -> Result<Record> {
+    let config = flags.resolve(source.density, source.adapt)?;
+    run_configured(ranks, source, flags, config)
+}
+
+/// [`run`] under a configuration that is resolved already.
+///
+/// # Errors
+/// What goes wrong in the experiment.
+pub fn run_configured(
+    ranks: &Ranks,
+    source: &DataSource,
+    flags: &ExperimentFlags,
+    config: ExperimentConfig,
+) -> Result<Record> {
+    let start = Instant::now();
+    if ranks.is_root() {
+        println!("{}", source.dataset.stats());
+    }
+    let experiment = Experiment::new(&source.dataset, &flags.out, config.clone());
+    let experiment = experiment.resume(flags.resume);
+    if flags.stats {
+        return Ok(experiment.on(Arc::<glta_comm::Metered>::clone(ranks)).describe()?);
+    }
+    experiment.check_folder()?;
+    let mut reporter = Reporter::new(flags.quiet || !ranks.is_root());
+    let language = match config.needs_language() {
+        true => Some(flags.language_model(&config.glta.llm, ranks, &mut reporter)?),
+        false => None,
+    };
+    let record = with_texts(experiment, language.clone(), flags, ranks)?
+        .run_with(&mut |event: &Event<'_>| reporter.experiment(event))
+        .inspect_err(|error| {
+            if matches!(error, Error::Cancelled) && ranks.is_root() {
+                let how = if flags.resume { "" } else { " with --resume" };
+                eprintln!("finished rows are kept: the same command{how} continues");
+            }
+        });
+    reporter.finish();
+    let record = record?;
+    if !ranks.is_root() {
+        return Ok(record);
+    }
+    print(&record)?;
+    for (metric, file) in [("N@10", "ndcg.svg"), ("P@10", "precision.svg")] {
+        println!("       and {}", record.plot(metric, file)?.display());
+    }
+    show(&record, flags, language.as_ref())?;
+    if let Some(line) = ranks::traffic(ranks, start) {
+        println!("\n{line}");
+    }
+    Ok(record)
+}
+
+/// Gives an experiment its ranks and what reads texts.
+fn with_texts<'a>(
+    experiment: Experiment<'a>,
+    language: Option<LanguageModel>,
+    flags: &ExperimentFlags,
+    ranks: &Ranks,
+) -> Result<Experiment<'a>> {
+    let mut experiment = match language {
+        None => experiment.on(Arc::<glta_comm::Metered>::clone(ranks)),
+        Some(language) => {
+            let comm = ranks::between(ranks, language.llama.device())?;
+            experiment.on(comm).language(language)
+        }
+    };
+    if let Some(dir) = &flags.text_encoder {
+        experiment = experiment.text_encoder(text_encoder(dir)?);
+    }
+    Ok(experiment)
+}
+
+#[cfg(feature = "text-encoder")]
+fn text_encoder(dir: &std::path::Path) -> Result<Box<dyn glta_core::TextEncoder>> {
+    Ok(Box::new(glta_llm::SentenceEncoder::load(dir)?))
+}
+
+#[cfg(not(feature = "text-encoder"))]
+fn text_encoder(_: &std::path::Path) -> Result<Box<dyn glta_core::TextEncoder>> {
+    Err("--text-encoder: this program was built without the feature `text-encoder`".into())
+}
+
+/// Prints the tables of a record.
+pub(crate) fn print(record: &Record) -> Result<()> {
+    println!("\n{}\n\n{}", record.table(), record.by_degree());
+    println!("\n{}", record.by_activity());
+    if let Some(main) = record.main_system() {
+        let comparisons = record.comparisons(main)?;
+        if !comparisons.is_empty() {
+            println!("\n{}", comparison_table(&comparisons));
+        }
+    }
+    if record.rows.iter().any(|row| !row.cold.is_empty()) {
+        println!("\n{}", record.cold());
+    }
+    for skipped in &record.skipped {
+        println!("\nnot run: {}, because {}", skipped.system, skipped.reason);
+    }
+    println!("\nwritten to {}", record.path().display());
+    Ok(())
+}
+
+/// Ten recommendations for the user with the most items up to ten, beside some of the items
+/// that the user has.
+fn show(record: &Record, flags: &ExperimentFlags, language: Option<&LanguageModel>) -> Result<()> {
+    let seed = flags.seeds.first().copied().unwrap_or_default();
+    let dir = flags.out.join(format!("seed-{seed}")).join("glta");
+    if !dir.join("model.safetensors").exists() && !dir.join("linear.safetensors").exists() {
+        return Ok(());
+    }
+    let recommender = match language {
+        Some(language) => Recommender::load(&dir, Some(language))?,
+        None => Recommender::load(&dir, None)?,
+    };
+    let mut shown = (0, 0);
+    for user in 0..recommender.users().len() as u32 {
+        let has = recommender.history(user)?.len();
+        if has <= 10 && has > shown.1 {
+            shown = (user, has);
+        }
+    }
+    let user = shown.0;
+    let items = recommender.items();
+    println!(
+        "\nuser {} of {} has, among others:",
+        recommender.users()[user as usize],
+        record.dataset.name
+    );
+    for &item in recommender.history(user)?.iter().take(10) {
+        println!("     {}", clip(&items[item as usize].text, 74));
+    }
+    println!("and is recommended:");
+    for (n, recommendation) in recommender.recommend(user, 10)?.iter().enumerate() {
+        let text = clip(&recommendation.record.text, 64);
+        println!("{:3}. {text}  ({:.2})", n + 1, recommendation.score);
+    }
+    Ok(())
+}
+
+/// The first `width` characters, for a line on a screen.
+fn clip(text: &str, width: usize) -> String {
+    match text.char_indices().nth(width) {
+        Some((end, _)) => format!("{}…", text[..end].trim_end()),
+        None => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::clip;
+
+    #[test]
+    fn texts_are_clipped_at_characters() {
+        assert_eq!(clip("tea", 5), "tea");
+        assert_eq!(clip("grün tee", 4), "grün…");
+        assert_eq!(clip("tea for two", 4), "tea…");
+    }
+}

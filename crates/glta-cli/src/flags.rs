@@ -1,0 +1,167 @@
+//! Flags of the programs that run experiments.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use glta_align::LanguageModel;
+use glta_eval::{Density, ExperimentConfig, MetricAt, Preset};
+use glta_llm::LlamaOptions;
+
+use crate::Result;
+use crate::device::device;
+use crate::progress::Reporter;
+use crate::ranks::{Ranks, root_first};
+
+/// Flags of every program that runs an experiment.
+#[derive(Debug, Clone, Args)]
+pub struct ExperimentFlags {
+    /// Folder or zip archive with the publisher's raw files
+    #[arg(long, value_name = "PATH")]
+    pub data: Option<PathBuf>,
+    /// Folder of a GPTQ (or plain) LLaMA checkpoint, or its id on the hub,
+    /// owner/name or owner/name@revision
+    #[arg(
+        long,
+        value_name = "DIR_OR_HUB_ID",
+        default_value = "TheBloke/TinyLlama-1.1B-Chat-v1.0-GPTQ"
+    )]
+    pub llm: String,
+    /// Folder for everything that the run leaves behind
+    #[arg(long, value_name = "DIR", default_value = "runs/latest")]
+    pub out: PathBuf,
+    /// Seeds of the split and of everything trained; several are run one after
+    /// the other
+    #[arg(long = "seed", value_name = "N", value_delimiter = ',', default_value = "2024")]
+    pub seeds: Vec<u64>,
+    /// Which items are held out: random, leave-one-out or temporal
+    #[arg(long, value_name = "METHOD")]
+    pub split: Option<String>,
+    /// Share of the items to hold out entirely, as new ones: the models that read texts
+    /// are then tuned for new items too, and the table shows metrics of cold items
+    #[arg(long, value_name = "RATIO", default_value_t = 0.0)]
+    pub cold: f64,
+    /// Columns of the table, such as P@5,N@10,R@20,H@10,MRR@10,MAP@10
+    #[arg(long, value_name = "NAME@K", value_delimiter = ',')]
+    pub metrics: Vec<String>,
+    /// The only systems to run, by the names in the table
+    #[arg(long, value_name = "SYSTEM", value_delimiter = ',')]
+    pub only: Vec<String>,
+    /// Where language model and training run: cpu, or cuda[:N] in a build with the
+    /// feature cuda (without N each rank of a machine takes one)
+    #[arg(long, default_value = "cpu")]
+    pub device: String,
+    /// full (the whole method), default (the linear item model alone), complete (the
+    /// paper's complete form without the linear model) or paper (the most literal reading)
+    #[arg(long, default_value = "full")]
+    pub preset: String,
+    /// TOML file over the preset
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// One field over preset and file, such as user_stage.train.epochs=3
+    #[arg(long = "set", value_name = "PATH=VALUE")]
+    pub set: Vec<String>,
+    /// Resume the run in --out
+    #[arg(long)]
+    pub resume: bool,
+    /// Also run the controls: the linear item model alone, the same model without a
+    /// language model, and with a randomly initialised one
+    #[arg(long)]
+    pub controls: bool,
+    /// Also run the contrastive graph baselines: HCCF, LightGCN+, HCCF+, RLMRec-Con
+    /// and RLMRec-Gen
+    #[arg(long)]
+    pub contrastive: bool,
+    /// Sentence encoder for their texts: a sentence-transformers folder, such as
+    /// all-MiniLM-L6-v2; without it, the language model's mean hidden states
+    #[arg(long, value_name = "DIR")]
+    pub text_encoder: Option<PathBuf>,
+    /// Also run the paper's ablations and decoders
+    #[arg(long)]
+    pub ablations: bool,
+    /// Stop after the data and print its statistics
+    #[arg(long)]
+    pub stats: bool,
+    /// No progress, only the result
+    #[arg(long)]
+    pub quiet: bool,
+}
+
+impl Default for ExperimentFlags {
+    /// The flags of an empty command line.
+    fn default() -> Self {
+        #[derive(clap::Parser)]
+        struct Flags {
+            #[command(flatten)]
+            flags: ExperimentFlags,
+        }
+        <Flags as clap::Parser>::parse_from([""]).flags
+    }
+}
+
+impl ExperimentFlags {
+    /// The configuration that preset, file and flags make. `adapt` changes the preset before
+    /// file and `--set`.
+    ///
+    /// # Errors
+    /// Names and values that do not exist or do not fit.
+    pub fn resolve(
+        &self,
+        density: Density,
+        adapt: impl FnOnce(&mut ExperimentConfig),
+    ) -> Result<ExperimentConfig> {
+        let preset = self.preset.parse::<Preset>()?;
+        let mut config = ExperimentConfig::new(preset, density);
+        adapt(&mut config);
+        config.hold_out_items(self.cold);
+        if let Some(path) = &self.config {
+            let text =
+                std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
+            config.merge_toml(&text).map_err(|e| format!("{}: {e}", path.display()))?;
+        }
+        config.run.seeds.clone_from(&self.seeds);
+        config.run.controls |= self.controls;
+        config.run.contrastive |= self.contrastive;
+        config.run.ablations |= self.ablations;
+        if let Some(split) = &self.split {
+            let method = match split.replace('-', "_").as_str() {
+                "random" => "random_per_user".to_owned(),
+                other => other.to_owned(),
+            };
+            config.set(&format!("protocol.split={method}")).map_err(|e| {
+                format!("--split {split}: expected random, leave-one-out or temporal ({e})")
+            })?;
+        }
+        if !self.metrics.is_empty() {
+            let metrics = self.metrics.iter().map(|m| m.parse());
+            config.protocol.metrics = metrics.collect::<std::result::Result<Vec<MetricAt>, _>>()?;
+        }
+        if !self.only.is_empty() {
+            config.run.only.clone_from(&self.only);
+        }
+        for assignment in &self.set {
+            config.set(assignment)?;
+        }
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// Loads the language model, from the hub if need be.
+    ///
+    /// # Errors
+    /// A checkpoint that is not there or cannot be loaded.
+    pub fn language_model(
+        &self,
+        options: &LlamaOptions,
+        ranks: &Ranks,
+        reporter: &mut Reporter,
+    ) -> Result<LanguageModel> {
+        let fetch = || crate::fetch::checkpoint(&self.llm, reporter);
+        let dir = root_first(ranks, fetch).map_err(|e| format!("--llm {e}"))?;
+        let mut language = LanguageModel::load(&dir, options, &device(&self.device)?)?;
+        if dir != Path::new(&self.llm) {
+            // Its folder in the cache is called by the commit.
+            language.name.clone_from(&self.llm);
+        }
+        Ok(language)
+    }
+}

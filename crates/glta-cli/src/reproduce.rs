@@ -1,0 +1,102 @@
+//! `glta reproduce`: the paper's result section on one data set.
+
+use std::process::ExitCode;
+
+use clap::{Args, ValueEnum};
+use glta_comm::Communicator;
+use glta_eval::{ExperimentConfig, paper};
+
+use crate::datasets::{self, DataSource};
+use crate::flags::ExperimentFlags;
+use crate::ranks::{Ranks, root_first};
+use crate::{Result, exit_on_ranks, experiment};
+
+/// Run every system of the paper's tables and figures on one data set.
+#[derive(Debug, Args)]
+pub struct ReproduceArgs {
+    #[command(flatten)]
+    experiment: ExperimentFlags,
+    /// The data set's kind
+    #[arg(long)]
+    dataset: Kind,
+    /// How much is spent on each system
+    #[arg(long, default_value = "full")]
+    budget: Budget,
+    /// The Amazon category or the Goodreads subset to read, where the folder
+    /// holds several
+    #[arg(long)]
+    part: Option<String>,
+    /// Goodreads: only books of this genre or shelf, such as history
+    #[arg(long)]
+    genre: Option<String>,
+    /// Amazon and Goodreads: users and items with fewer interactions are dropped,
+    /// until none is left
+    #[arg(long, default_value_t = 5)]
+    k_core: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Kind {
+    Movielens,
+    Goodreads,
+    Amazon,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Budget {
+    /// Few epochs and two settings a graph model: a look at all rows in minutes
+    Small,
+    /// What each system needs to converge
+    Full,
+}
+
+/// Runs the experiment and writes the report.
+pub fn run(args: &ReproduceArgs) -> ExitCode {
+    exit_on_ranks(|ranks| on_ranks(args, ranks))
+}
+
+fn on_ranks(args: &ReproduceArgs, ranks: &Ranks) -> Result<()> {
+    let flags = ExperimentFlags {
+        controls: true,
+        contrastive: true,
+        ablations: true,
+        resume: true,
+        ..args.experiment.clone()
+    };
+    let source = root_first(ranks, || read(args))?;
+    let config = flags.resolve(source.density, |config| {
+        (source.adapt)(config);
+        if args.budget == Budget::Small {
+            spend_little(config);
+        }
+    })?;
+    let record = experiment::run_configured(ranks, &source, &flags, config)?;
+    if flags.stats || !ranks.is_root() {
+        return Ok(());
+    }
+    let printed = match args.dataset {
+        Kind::Movielens => paper::MOVIELENS,
+        Kind::Amazon => paper::AMAZON,
+        Kind::Goodreads => paper::GOODREADS,
+    };
+    println!("\n{}", record.paper_report(&printed)?);
+    Ok(())
+}
+
+fn read(args: &ReproduceArgs) -> Result<DataSource> {
+    let data = args.experiment.data.as_deref();
+    let (part, genre) = (args.part.as_deref(), args.genre.as_deref());
+    match args.dataset {
+        Kind::Movielens => datasets::movielens(data),
+        Kind::Amazon => datasets::amazon(data, part, args.k_core),
+        Kind::Goodreads => datasets::goodreads(data, part, genre, args.k_core),
+    }
+}
+
+fn spend_little(config: &mut ExperimentConfig) {
+    config.glta.graph.epochs = 60;
+    config.glta.item_stage.train.epochs = 2;
+    config.glta.user_stage.train.epochs = 2;
+    config.baselines.contrastive_epochs = Some(45);
+    config.baselines.graph_l2 = vec![1e-3, 1e-2];
+}

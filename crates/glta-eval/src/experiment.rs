@@ -1,0 +1,304 @@
+//! From a data set to the record of all systems.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use glta_align::LanguageModel;
+use glta_comm::{Alone, Communicator};
+use glta_core::{Silent, TextEncoder, report};
+use glta_data::{Dataset, Split};
+
+use crate::config::ExperimentConfig;
+use crate::event::{Event, Progress};
+use crate::measure::measure;
+use crate::record::{LlmRecord, Protocol, Record, Skipped};
+use crate::seed::{Seed, TextVectors};
+use crate::shared::Shared;
+use crate::system::System;
+use crate::systems::{self, Available, Reason, Standard};
+use crate::{Error, Result, users};
+
+/// Systems on a data set under one protocol: for each seed the data set is split, every
+/// system is fitted on the training part with its settings chosen on the validation part,
+/// and measured on the test part. `metrics.json`, the users' results and the models go to a
+/// folder.
+///
+/// ```
+/// use glta_data::{Dataset, ShopConfig};
+/// use glta_eval::{Density, Experiment, ExperimentConfig, Preset};
+///
+/// let shop = Dataset::shop(&ShopConfig { users: 40, items: 50, ..ShopConfig::default() })?;
+/// let mut config = ExperimentConfig::new(Preset::Full, Density::Sparse);
+/// config.run.only = vec!["Popularity".into(), "EASE".into()];
+///
+/// let folder = tempfile::tempdir()?;
+/// let record = Experiment::new(&shop, folder.path(), config).run()?;
+/// assert_eq!(record.systems(), ["Popularity", "EASE"]);
+/// println!("{}", record.table());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Experiment<'a> {
+    dataset: &'a Dataset,
+    folder: PathBuf,
+    config: ExperimentConfig,
+    own: Vec<Box<dyn System + 'a>>,
+    language: Option<LanguageModel>,
+    encoder: Option<Box<dyn TextEncoder>>,
+    comm: Arc<dyn Communicator>,
+    resume: bool,
+}
+
+impl<'a> Experiment<'a> {
+    /// An experiment whose results go to `folder`.
+    pub fn new(dataset: &'a Dataset, folder: impl AsRef<Path>, config: ExperimentConfig) -> Self {
+        Self {
+            dataset,
+            folder: folder.as_ref().to_owned(),
+            config,
+            own: Vec::new(),
+            language: None,
+            encoder: None,
+            comm: Arc::new(Alone),
+            resume: false,
+        }
+    }
+
+    /// Adds the rows of a system of one's own, after the others.
+    #[must_use]
+    pub fn system(mut self, system: impl System + 'a) -> Self {
+        self.own.push(Box::new(system));
+        self
+    }
+
+    /// The language model of GLTA, of the text vectors of text-kNN and EASE + text, and of
+    /// the contrastive models' texts. Without one the systems that read texts are left out,
+    /// which the record says.
+    #[must_use]
+    pub fn language(mut self, language: LanguageModel) -> Self {
+        self.language = Some(language);
+        self
+    }
+
+    /// Encodes the texts of the contrastive models by `encoder` in place of the language
+    /// model.
+    #[must_use]
+    pub fn text_encoder(mut self, encoder: Box<dyn TextEncoder>) -> Self {
+        self.encoder = Some(encoder);
+        self
+    }
+
+    /// Whether an experiment that is in the folder is resumed: rows that exist are kept. The
+    /// configuration may only differ in what is run.
+    #[must_use]
+    pub fn resume(mut self, resume: bool) -> Self {
+        self.resume = resume;
+        self
+    }
+
+    /// Runs together with other ranks, which all make the same calls. Rank 0 writes.
+    #[must_use]
+    pub fn on(mut self, comm: Arc<dyn Communicator>) -> Self {
+        self.comm = comm;
+        self
+    }
+
+    /// The record with the data set's statistics and no rows; in an empty folder it is
+    /// saved.
+    ///
+    /// # Errors
+    /// A folder that cannot be read or written.
+    pub fn describe(&self) -> Result<Record> {
+        std::fs::create_dir_all(&self.folder).map_err(|e| Error::io(&self.folder, e))?;
+        let record = self.blank();
+        let old = Record::load(&self.folder)?;
+        // Rank 0 writes nothing before all have read.
+        self.comm.barrier()?;
+        if old.is_none() && self.comm.is_root() {
+            record.save()?;
+        }
+        Ok(record)
+    }
+
+    /// Checks whether [`run`](Self::run) would accept the folder, apart from the language
+    /// model: worth a call before one is loaded.
+    ///
+    /// # Errors
+    /// [`Error::Exists`], [`Error::Differs`], or a record that cannot be read.
+    pub fn check_folder(&self) -> Result<()> {
+        let old = Record::load(&self.folder)?;
+        self.check_old(old.as_ref(), &self.blank())
+    }
+
+    /// Runs all systems and returns the record.
+    ///
+    /// # Errors
+    /// [`Error::Exists`] or [`Error::Differs`] for the folder, a bad configuration, and
+    /// what goes wrong in a system; finished rows are kept.
+    pub fn run(self) -> Result<Record> {
+        self.run_with(&mut Silent)
+    }
+
+    /// [`run`](Self::run) with progress.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run), and [`Error::Cancelled`].
+    pub fn run_with(self, progress: &mut Progress<'_>) -> Result<Record> {
+        self.config.validate()?;
+        std::fs::create_dir_all(&self.folder).map_err(|e| Error::io(&self.folder, e))?;
+        let mut record = self.begin()?;
+        let standard = systems::standard(&self.config);
+        let own: Vec<&str> = self.own.iter().map(|s| s.name()).collect();
+        systems::check_names(&self.config.run.only, &standard, &own)?;
+        let chosen = self.chosen(&standard, &mut record, progress)?;
+        let mut vectors = TextVectors::default();
+        for &number in &self.config.run.seeds {
+            let missing = chosen.iter().filter(|s| record.row(s.name(), number).is_none());
+            let missing: Vec<&dyn System> = missing.copied().collect();
+            if missing.is_empty() {
+                continue;
+            }
+            let split = Split::new(self.dataset, &self.config.protocol.split_config(number))?;
+            let folder = self.folder.join(format!("seed-{number}"));
+            if self.comm.is_root() {
+                std::fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
+            }
+            self.comm.barrier()?;
+            let mut seed = Seed {
+                number,
+                dataset: self.dataset,
+                split: &split,
+                config: &self.config,
+                folder,
+                language: self.language.as_ref(),
+                encoder: self.encoder.as_deref(),
+                comm: Arc::clone(&self.comm),
+                system: String::new(),
+                vectors: &mut vectors,
+                shared: Shared::default(),
+                progress: &mut *progress,
+            };
+            for system in missing {
+                self.add_row(&mut record, &mut seed, system)?;
+            }
+        }
+        Ok(record)
+    }
+
+    /// Fits and measures a system and saves its row.
+    fn add_row(&self, record: &mut Record, seed: &mut Seed<'_>, system: &dyn System) -> Result<()> {
+        let (name, number) = (system.name(), seed.number);
+        seed.system = name.to_owned();
+        let started = Instant::now();
+        let fitted = system.fit(seed).map_err(|e| Error::system(name, number, e))?;
+        let seconds = started.elapsed().as_secs_f64();
+        let (row, results) = measure(seed, name, &fitted, seconds)?;
+        if self.comm.is_root() {
+            users::save(&users::path(&self.folder, name, number), &results)?;
+        }
+        record.rows.push(row);
+        if self.comm.is_root() {
+            record.save()?;
+        }
+        if let Some(row) = record.rows.last() {
+            report(seed.progress, &Event::Row(row))?;
+        }
+        Ok(())
+    }
+
+    fn blank(&self) -> Record {
+        Record {
+            dataset: self.dataset.stats(),
+            protocol: Protocol::new(&self.config.protocol, &self.config.run),
+            llm: None,
+            config: None,
+            skipped: Vec::new(),
+            rows: Vec::new(),
+            folder: self.folder.clone(),
+        }
+    }
+
+    /// The record to continue: that of the folder if there is one.
+    fn begin(&self) -> Result<Record> {
+        let mut record = self.blank();
+        record.llm = self.language.as_ref().map(llm_record);
+        let old = Record::load(&self.folder)?;
+        // Rank 0 writes no row before all have read.
+        self.comm.barrier()?;
+        self.check_old(old.as_ref(), &record)?;
+        if let Some(old) = old {
+            // A resumed experiment may do without the model that its rows used.
+            record.llm = record.llm.or(old.llm);
+            record.rows = old.rows;
+        }
+        record.config = Some(self.config.clone());
+        Ok(record)
+    }
+
+    /// Refuses to overwrite an experiment, or to continue one of another kind.
+    fn check_old(&self, old: Option<&Record>, new: &Record) -> Result<()> {
+        let Some(old) = old else {
+            return Ok(());
+        };
+        if !self.resume {
+            return Err(Error::Exists { path: self.folder.clone() });
+        }
+        let difference = if old.config.as_ref().is_some_and(|c| !c.same_experiment(&self.config)) {
+            "with another configuration".to_owned()
+        } else if old.dataset != new.dataset {
+            format!("on other data ({})", old.dataset)
+        } else if let (Some(old), Some(new)) = (&old.llm, &new.llm)
+            && old != new
+        {
+            format!("with another language model ({}, {} layers)", old.name, old.layers)
+        } else {
+            return Ok(());
+        };
+        Err(Error::Differs { path: self.folder.clone(), difference })
+    }
+
+    /// The systems to run, in the order of the rows. Those that cannot be run are recorded.
+    fn chosen<'s>(
+        &'s self,
+        standard: &'s [Standard],
+        record: &mut Record,
+        progress: &mut Progress<'_>,
+    ) -> Result<Vec<&'s dyn System>> {
+        let only = &self.config.run.only;
+        let (language, encoder) = (self.language.is_some(), self.encoder.is_some());
+        let texts = Available { language, encoder };
+        let mut chosen: Vec<&dyn System> = Vec::new();
+        for system in standard {
+            if !system.is_chosen(&self.config.run) {
+                continue;
+            }
+            let reason = system.cannot_run(self.dataset, texts);
+            match reason {
+                None => chosen.push(&*system.system),
+                Some(Reason::NoLanguage) if !only.is_empty() => {
+                    return Err(Error::NoLanguage { system: system.name().to_owned() });
+                }
+                Some(reason) => {
+                    let (system, reason) = (system.name().to_owned(), reason.to_string());
+                    report(progress, &Event::Note(&format!("no {system}: {reason}")))?;
+                    record.skipped.push(Skipped { system, reason });
+                }
+            }
+        }
+        let own = self.own.iter().map(|system| &**system);
+        chosen.extend(own.filter(|s| only.is_empty() || only.iter().any(|name| name == s.name())));
+        Ok(chosen)
+    }
+}
+
+fn llm_record(language: &LanguageModel) -> LlmRecord {
+    let llama = language.llama.config();
+    let quantization = llama.quantization.as_ref();
+    LlmRecord {
+        name: language.name.clone(),
+        layers: llama.num_hidden_layers,
+        bits: quantization.map(|q| q.bits),
+        group_size: quantization
+            .map(|q| q.group_size.map_or(-1, |size| i32::try_from(size).unwrap_or(i32::MAX))),
+    }
+}

@@ -1,0 +1,79 @@
+//! Metrics of lists that were made elsewhere, by raw ids.
+
+use std::collections::{BTreeMap, HashMap};
+
+use glta_data::Interactions;
+use glta_metrics::evaluate_rankings;
+
+use crate::record::Record;
+use crate::users::UserResult;
+use crate::{Error, MetricAt, Result};
+
+/// Means of metrics over the users with test items. `recommended` and `test` of each result
+/// are used, its own metrics are not.
+///
+/// ```
+/// use glta_eval::{UserResult, evaluate_lists};
+///
+/// let result = UserResult {
+///     user: "ann".into(),
+///     recommended: vec!["tea".into(), "milk".into()],
+///     test: vec!["milk".into()],
+///     metrics: Default::default(),
+/// };
+/// let means = evaluate_lists(&[result], &["P@2".parse()?, "MRR@2".parse()?])?;
+/// assert_eq!((means["P@2"], means["MRR@2"]), (0.5, 0.5));
+/// # Ok::<(), glta_eval::Error>(())
+/// ```
+///
+/// # Errors
+/// No metric, a user twice, an item twice in a list, no user with test items.
+pub fn evaluate_lists(
+    results: &[UserResult],
+    metrics: &[MetricAt],
+) -> Result<BTreeMap<String, f64>> {
+    let mut ids: HashMap<&str, u32> = HashMap::new();
+    let mut users: HashMap<&str, ()> = HashMap::new();
+    let (mut pairs, mut lists) = (Vec::new(), Vec::new());
+    for (user, result) in (0u32..).zip(results) {
+        if users.insert(&result.user, ()).is_some() {
+            let problem = format!("the user {} has two lists", result.user);
+            return Err(Error::Config { field: "lists", problem });
+        }
+        let mut id = |raw| {
+            let next = ids.len() as u32;
+            *ids.entry(raw).or_insert(next)
+        };
+        pairs.extend(result.test.iter().map(|raw| (user, id(raw))));
+        lists.push((user, result.recommended.iter().map(|raw| id(raw)).collect::<Vec<u32>>()));
+    }
+    let truth = Interactions::from_pairs(results.len(), ids.len(), pairs)?;
+    let ks: Vec<usize> = metrics.iter().map(|m| m.k).collect();
+    let report = evaluate_rankings(&lists, &truth, &ks)?;
+    Ok(metrics.iter().filter_map(|m| Some((m.to_string(), m.of(&report)?))).collect())
+}
+
+impl Record {
+    /// The record with other metrics in its rows, measured again from the users' lists.
+    ///
+    /// # Errors
+    /// Users' results that cannot be read, or a cut-off beyond the lists that were kept.
+    pub fn with_metrics(&self, metrics: &[MetricAt]) -> Result<Self> {
+        let mut record = self.clone();
+        if let Some(config) = &mut record.config {
+            let kept = config.protocol.ks().into_iter().max().unwrap_or(0);
+            if let Some(metric) = metrics.iter().find(|m| m.k > kept) {
+                let problem = format!("{metric}: the lists that were kept have {kept} items");
+                return Err(Error::Config { field: "metrics", problem });
+            }
+            config.protocol.metrics = metrics.to_vec();
+        }
+        for row in &mut record.rows {
+            let results = self.users(&row.system, row.seed)?;
+            let valid = row.metrics.remove_entry("valid_N@10");
+            row.metrics = evaluate_lists(&results, metrics)?;
+            row.metrics.extend(valid);
+        }
+        Ok(record)
+    }
+}

@@ -1,0 +1,191 @@
+//! What `metrics.json` holds.
+
+use std::path::{Path, PathBuf};
+
+use glta_core::write_whole;
+use glta_data::{SplitMethod, Stats};
+use serde::{Deserialize, Serialize};
+
+use crate::config::{ExperimentConfig, ProtocolConfig, RunConfig};
+use crate::row::Row;
+use crate::users::{self, UserResult};
+use crate::{Error, Result};
+
+/// Name of the record in an experiment's folder.
+pub const RECORD: &str = "metrics.json";
+
+/// The record of an experiment, `metrics.json` in its folder.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// The data set.
+    pub dataset: Stats,
+    /// How systems are measured.
+    pub protocol: Protocol,
+    /// The language model.
+    pub llm: Option<LlmRecord>,
+    /// The resolved configuration.
+    pub config: Option<ExperimentConfig>,
+    /// Systems that were not run, and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub skipped: Vec<Skipped>,
+    /// One for each system and seed.
+    pub rows: Vec<Row>,
+    /// The experiment's folder.
+    #[serde(skip)]
+    pub(crate) folder: PathBuf,
+}
+
+/// How systems are measured, in a reader's words.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Protocol {
+    /// Which items are held out.
+    pub split: String,
+    /// Share of a user's items to test on.
+    pub test_ratio: f64,
+    /// Share of the remaining items to validate on.
+    pub valid_ratio: f64,
+    /// Share of the items that nothing is trained on.
+    #[serde(default)]
+    pub cold_ratio: f64,
+    /// Seeds of the last call.
+    pub seeds: Vec<u64>,
+    /// The parts whose items are left out of a user's lists.
+    pub masked: String,
+}
+
+impl Protocol {
+    pub(crate) fn new(protocol: &ProtocolConfig, run: &RunConfig) -> Self {
+        let split = match protocol.split {
+            SplitMethod::RandomPerUser => "random per user",
+            SplitMethod::LeaveOneOut => "leave one out",
+            SplitMethod::Temporal => "temporal",
+            _ => "other",
+        };
+        Self {
+            split: split.into(),
+            test_ratio: protocol.test_ratio,
+            valid_ratio: protocol.valid_ratio,
+            cold_ratio: protocol.cold_ratio,
+            seeds: run.seeds.clone(),
+            masked: "train+valid".into(),
+        }
+    }
+}
+
+/// The language model of an experiment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LlmRecord {
+    /// Its folder or id on the hub.
+    pub name: String,
+    /// Layers in prompts.
+    pub layers: usize,
+    /// Bits of a quantised weight.
+    pub bits: Option<u32>,
+    /// Weights that share a scale, −1 for a whole column.
+    pub group_size: Option<i32>,
+}
+
+/// A system that was not run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Skipped {
+    /// The system's name.
+    pub system: String,
+    /// The reason.
+    pub reason: String,
+}
+
+impl Record {
+    /// The record in an experiment's folder, if there is one with rows or a configuration.
+    ///
+    /// # Errors
+    /// A file that cannot be read or parsed.
+    pub fn load(folder: impl AsRef<Path>) -> Result<Option<Self>> {
+        let folder = folder.as_ref();
+        let path = folder.join(RECORD);
+        let bytes = match std::fs::read(&path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            bytes => bytes.map_err(|e| Error::io(&path, e))?,
+        };
+        let mut record: Self = serde_json::from_slice(&bytes).map_err(|e| Error::file(&path, e))?;
+        record.folder = folder.to_owned();
+        // Statistics alone are no experiment.
+        Ok(Some(record).filter(|r| r.config.is_some() || !r.rows.is_empty()))
+    }
+
+    /// Writes `metrics.json`.
+    pub(crate) fn save(&self) -> Result<()> {
+        let path = self.path();
+        let bytes = serde_json::to_vec_pretty(self).map_err(|e| Error::file(&path, e))?;
+        write_whole(&path, &bytes).map_err(|e| Error::io(&path, e))
+    }
+
+    /// The file of the record.
+    pub fn path(&self) -> PathBuf {
+        self.folder.join(RECORD)
+    }
+
+    /// The names of the systems in the order of their first rows.
+    pub fn systems(&self) -> Vec<&str> {
+        let mut systems: Vec<&str> = Vec::new();
+        for row in &self.rows {
+            if !systems.contains(&row.system.as_str()) {
+                systems.push(&row.system);
+            }
+        }
+        systems
+    }
+
+    /// The row of a system under a seed.
+    pub fn row(&self, system: &str, seed: u64) -> Option<&Row> {
+        self.rows.iter().find(|row| row.system == system && row.seed == seed)
+    }
+
+    /// The rows of a system.
+    pub fn rows_of<'a>(&'a self, system: &'a str) -> impl Iterator<Item = &'a Row> + 'a {
+        self.rows.iter().filter(move |row| row.system == system)
+    }
+
+    /// A metric of a system over the seeds.
+    pub fn value(&self, system: &str, metric: &str) -> Option<Value> {
+        Value::of(self.rows_of(system).filter_map(|row| row.metrics.get(metric).copied()))
+    }
+
+    /// The results of every user with test items, of one row.
+    ///
+    /// # Errors
+    /// A file that cannot be read or parsed.
+    pub fn users(&self, system: &str, seed: u64) -> Result<Vec<UserResult>> {
+        users::load(&users::path(&self.folder, system, seed))
+    }
+
+    /// The row that is compared with all others: the main row of the preset if it was run,
+    /// else the last system.
+    pub fn main_system(&self) -> Option<&str> {
+        let main = self.config.as_ref().map(|config| crate::systems::main_name(config.preset));
+        let systems = self.systems();
+        systems.iter().find(|s| Some(**s) == main).or(systems.last()).copied()
+    }
+}
+
+/// Mean and deviation of a metric over the seeds.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Value {
+    /// The mean.
+    pub mean: f64,
+    /// The sample standard deviation, 0 with one seed.
+    pub deviation: f64,
+    /// Number of seeds.
+    pub seeds: usize,
+}
+
+impl Value {
+    /// `None` of no values.
+    pub(crate) fn of(values: impl Iterator<Item = f64>) -> Option<Self> {
+        let values: Vec<f64> = values.collect();
+        let seeds = values.len();
+        let mean = values.iter().sum::<f64>() / seeds as f64;
+        let squares: f64 = values.iter().map(|v| (v - mean).powi(2)).sum();
+        let deviation = if seeds > 1 { (squares / (seeds - 1) as f64).sqrt() } else { 0.0 };
+        (seeds > 0).then_some(Self { mean, deviation, seeds })
+    }
+}

@@ -1,0 +1,302 @@
+//! The paper's tables and figures from the rows of a record, as Markdown.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use glta_align::Preset;
+use glta_core::write_whole;
+use glta_metrics::Buckets;
+use serde::Serialize;
+
+use crate::compare::Comparison;
+use crate::paper::Printed;
+use crate::plot;
+use crate::record::{Record, Value};
+use crate::row::Row;
+use crate::system::Settings;
+use crate::systems::{ablated_name, main_name};
+use crate::{Error, Result};
+
+/// Rows of table 2 before the main one, in its order.
+const BASELINES: &[&str] = &[
+    "Popularity",
+    "EASE",
+    "text-kNN",
+    "EASE + text",
+    "LightGCN",
+    "HCCF",
+    "LightGCN+",
+    "HCCF+",
+    "RLMRec-Con",
+    "RLMRec-Gen",
+];
+const CONTROLS: &[&str] = &["Linear", "GLTA no LLM", "GLTA random LLM"];
+
+/// `report.json`.
+#[derive(Debug, Serialize)]
+struct Summary<'a> {
+    rows: BTreeMap<&'a str, BTreeMap<&'a str, Value>>,
+    comparisons: &'a [Comparison],
+}
+
+impl Record {
+    /// Writes `report.md`, `report.json` and the plots of the paper's result section into the
+    /// experiment's folder; returns the Markdown. `printed` are the paper's figures.
+    ///
+    /// # Errors
+    /// Users' results that cannot be read, files that cannot be written.
+    pub fn paper_report(&self, printed: &Printed) -> Result<String> {
+        let preset = self.config.as_ref().map_or(Preset::Full, |config| config.preset);
+        let (main, ablated) = (main_name(preset), ablated_name(preset));
+        let comparisons = self.comparisons(main)?;
+        let mut page = Page { record: self, printed, main, ablated, text: String::new() };
+        page.head();
+        page.table2()?;
+        page.comparisons(&comparisons);
+        page.controls()?;
+        page.ablations()?;
+        page.settings();
+        let mut rows = BTreeMap::new();
+        for row in &self.rows {
+            let metrics =
+                row.metrics.keys().filter_map(|m| Some((m.as_str(), self.value(&row.system, m)?)));
+            rows.entry(row.system.as_str()).or_insert_with(|| metrics.collect());
+        }
+        let path = self.folder.join("report.json");
+        let json = serde_json::to_vec_pretty(&Summary { rows, comparisons: &comparisons })
+            .map_err(|e| Error::file(&path, e))?;
+        save(&path, &json)?;
+        save(&self.folder.join("report.md"), page.text.as_bytes())?;
+        Ok(page.text)
+    }
+}
+
+fn save(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_whole(path, bytes).map_err(|e| Error::io(path, e))
+}
+
+/// The report as it grows.
+struct Page<'a> {
+    record: &'a Record,
+    printed: &'a Printed,
+    /// The main row.
+    main: &'static str,
+    /// The row that the ablations start from.
+    ablated: &'static str,
+    text: String,
+}
+
+impl Page<'_> {
+    fn line(&mut self, line: &str) {
+        self.text += line;
+        self.text.push('\n');
+    }
+
+    fn row(&mut self, cells: &[String]) {
+        self.line(&format!("| {} |", cells.join(" | ")));
+    }
+
+    fn table_head(&mut self, first: &str, columns: &[&str], last: &str) {
+        self.line(&format!("| {first} | {} | {last} |", columns.join(" | ")));
+        self.line(&format!("|---|{}---|", "---:|".repeat(columns.len())));
+    }
+
+    fn head(&mut self) {
+        let (stats, protocol) = (&self.record.dataset, &self.record.protocol);
+        let seeds: Vec<String> = protocol.seeds.iter().map(u64::to_string).collect();
+        let llm = self.record.llm.as_ref().map_or(String::new(), |llm| {
+            format!(" Language model: {}, {} layers in prompts.", llm.name, llm.layers)
+        });
+        self.line(&format!("# {}\n", stats.name));
+        self.line(&format!(
+            "Split: {}, {:.0} % test and {:.0} % of the rest validation; training and \
+             validation items left out of the lists; all items ranked. Seeds {}. Every choice \
+             was made on validation N@10.{llm}\n",
+            protocol.split,
+            100.0 * protocol.test_ratio,
+            100.0 * protocol.valid_ratio,
+            seeds.join(", "),
+        ));
+        self.line(&format!("## Table 1: the data\n\n{stats}\n"));
+    }
+
+    fn table2(&mut self) -> Result<()> {
+        const METRICS: [&str; 6] = ["P@5", "P@10", "N@5", "N@10", "R@20", "N@20"];
+        self.line("## Table 2: all systems\n");
+        self.line(&format!(
+            "Mean ± standard deviation over the seeds. The last column is what the paper prints \
+             for {} (P@5 P@10 N@5 N@10), whose split and filters are not known: a reference, not \
+             a target.\n",
+            self.printed.name
+        ));
+        self.table_head("system", &METRICS, "paper");
+        let mut bars = Vec::new();
+        for system in BASELINES.iter().copied().chain([self.main]) {
+            let Some(ndcg) = self.record.value(system, "N@10") else {
+                continue;
+            };
+            bars.push((system.to_owned(), ndcg.mean, ndcg.deviation));
+            let printed = self.printed.systems.iter();
+            let printed_name = if system == self.main { "GLTA" } else { system };
+            let printed = printed.filter(|(name, _)| *name == printed_name).next();
+            let printed = printed.map_or(String::new(), |(_, v)| v.map(number).join(" "));
+            let mut cells = vec![system.to_owned()];
+            cells.extend(METRICS.iter().map(|m| cell(self.record.value(system, m))));
+            cells.push(printed);
+            self.row(&cells);
+        }
+        self.line("\n![N@10 of all systems](table2.svg)\n");
+        self.plot("table2", "N@10", &bars)?;
+        self.line("### N@20 by the training degree of the items to be found\n");
+        self.by_bucket(|row| &row.by_item_degree);
+        self.line("### N@20 by the number of the user's training items\n");
+        self.by_bucket(|row| &row.by_user_activity);
+        Ok(())
+    }
+
+    fn by_bucket(&mut self, values_of: impl Fn(&Row) -> &BTreeMap<String, f64>) {
+        let labels = Buckets::default().labels();
+        self.line(&format!("| system | {} |", labels.join(" | ")));
+        self.line(&format!("|---|{}", "---:|".repeat(labels.len())));
+        let systems = BASELINES.iter().copied().chain([self.main]).chain(CONTROLS.iter().copied());
+        for system in systems {
+            if self.record.rows_of(system).next().is_none() {
+                continue;
+            }
+            let mut cells = vec![system.to_owned()];
+            for label in &labels {
+                let rows = self.record.rows_of(system);
+                cells.push(cell(Value::of(rows.filter_map(|r| values_of(r).get(label).copied()))));
+            }
+            self.row(&cells);
+        }
+        self.line("");
+    }
+
+    fn comparisons(&mut self, comparisons: &[Comparison]) {
+        self.line(&format!("### {} against each, paired over users and seeds\n", self.main));
+        self.line("| against | metric | difference | s.e. | p (paired t-test) | pairs |");
+        self.line("|---|---|---:|---:|---:|---:|");
+        for c in comparisons {
+            self.row(&[
+                c.against.clone(),
+                c.metric.clone(),
+                format!("{:+.4}", c.difference),
+                format!("{:.4}", c.standard_error),
+                format!("{:.1e}", c.p_value),
+                c.pairs.to_string(),
+            ]);
+        }
+        self.line("");
+    }
+
+    fn controls(&mut self) -> Result<()> {
+        self.line("## Controls\n");
+        self.line(
+            "*Linear* is the linear item model alone, without the language model's path. *No \
+             LLM* has neither text vectors nor prompts. *Random LLM* reads texts and prompts \
+             with random weights.\n",
+        );
+        let mut systems = vec![self.main];
+        systems.extend(CONTROLS.iter().filter(|system| **system != self.main));
+        self.rows(&systems, &["P@10", "N@10", "N@20"], &|_| String::new());
+        self.figure(&systems, "N@10", "controls")
+    }
+
+    fn ablations(&mut self) -> Result<()> {
+        let (printed, whole) = (self.printed, self.ablated);
+        self.line("## Ablations\n");
+        self.line(&match whole == self.main {
+            true => format!("They start from *{whole}*.\n"),
+            false => format!(
+                "*{whole}* is the paper's complete form (item tokens, profile, prediction, slots \
+                 in parallel) without the linear model, beside which its parts would not show.\n"
+            ),
+        });
+        self.line("### Figure 3: alignment (the paper's column: P@10)\n");
+        let systems = ["GLTA w/o IA", "GLTA w/o UA", whole];
+        self.rows(&systems, &["P@10", "N@10"], &at(&systems, &printed.alignment.map(number)));
+        self.figure(&systems, "P@10", "figure3")?;
+        self.line("### Table 3: profile and prediction (the paper's column: P@5, N@5)\n");
+        let systems = ["GLTA w/o both", "GLTA w/o PF", "GLTA w/o PD", whole];
+        let values = printed.texts.map(|v| v.map(number).join(" "));
+        self.rows(&systems, &["P@5", "N@5", "N@10"], &at(&systems, &values));
+        self.line("### Figure 4: decoders (the paper's column: N@10)\n");
+        let systems = ["GLTA AR", "GLTA FL", whole, "GLTA MeanSlots"];
+        self.rows(&systems, &["N@10", "N@20"], &at(&systems, &printed.decoders.map(number)));
+        self.figure(&systems, "N@10", "figure4")
+    }
+
+    fn rows(&mut self, systems: &[&str], metrics: &[&str], paper: &dyn Fn(&str) -> String) {
+        self.table_head("system", metrics, "paper");
+        for system in systems {
+            let mut cells = vec![(*system).to_owned()];
+            cells.extend(metrics.iter().map(|m| cell(self.record.value(system, m))));
+            cells.push(paper(system));
+            self.row(&cells);
+        }
+        self.line("");
+    }
+
+    fn figure(&mut self, systems: &[&str], metric: &str, name: &str) -> Result<()> {
+        let bars: Vec<plot::Bar> = systems
+            .iter()
+            .filter_map(|s| {
+                let value = self.record.value(s, metric)?;
+                Some(((*s).to_owned(), value.mean, value.deviation))
+            })
+            .collect();
+        self.plot(name, metric, &bars)?;
+        self.line(&format!("![{metric}]({name}.svg)\n"));
+        Ok(())
+    }
+
+    fn plot(&self, name: &str, metric: &str, bars: &[plot::Bar]) -> Result<()> {
+        let title = format!("{}: {metric}", self.record.dataset.name);
+        plot::bars(&self.record.folder.join(format!("{name}.svg")), &title, metric, bars)
+    }
+
+    fn settings(&mut self) {
+        self.line("## Settings\n");
+        for row in self.record.rows.iter().filter(|row| !row.settings.is_empty()) {
+            let settings = in_words(&row.settings);
+            self.line(&format!("- {}, seed {}: {settings}", row.system, row.seed));
+        }
+    }
+}
+
+/// The paper's value of each system.
+fn at<'a>(systems: &'a [&str], values: &'a [String]) -> impl Fn(&str) -> String + 'a {
+    move |system| {
+        let at = systems.iter().position(|name| *name == system);
+        at.and_then(|at| values.get(at).cloned()).unwrap_or_default()
+    }
+}
+
+/// Settings as `name value`, those of a part as `part.name value`.
+fn in_words(settings: &Settings) -> String {
+    let mut words = Vec::new();
+    for (name, value) in settings {
+        match value {
+            serde_json::Value::Object(fields) => {
+                words.extend(fields.iter().map(|(field, value)| format!("{name}.{field} {value}")));
+            }
+            serde_json::Value::String(text) => words.push(format!("{name} {text}")),
+            other => words.push(format!("{name} {other}")),
+        }
+    }
+    words.join(", ")
+}
+
+fn cell(value: Option<Value>) -> String {
+    match value {
+        None => "-".into(),
+        Some(Value { mean, seeds: 1, .. }) => number(mean),
+        Some(Value { mean, deviation, .. }) => format!("{} ± {}", number(mean), number(deviation)),
+    }
+}
+
+/// Without the leading zero, as the paper prints it.
+fn number(value: f64) -> String {
+    format!("{value:.4}").replacen("0.", ".", 1)
+}

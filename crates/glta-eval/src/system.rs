@@ -1,0 +1,111 @@
+use std::collections::BTreeMap;
+
+use glta_metrics::Scorer;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::error::BoxError;
+use crate::seed::Seed;
+
+/// A recommender with rows in the table.
+///
+/// ```
+/// use glta_data::Interactions;
+/// use glta_eval::{BoxError, Fitted, Seed, System};
+/// use glta_metrics::{Scorer, ScorerError};
+/// use ndarray::ArrayViewMut2;
+///
+/// /// Recommends the items with the highest ids.
+/// struct Newest(usize);
+///
+/// impl Scorer for Newest {
+///     fn n_items(&self) -> usize {
+///         self.0
+///     }
+///
+///     fn score(&self, _: &[u32], mut out: ArrayViewMut2<'_, f32>) -> Result<(), ScorerError> {
+///         out.indexed_iter_mut().for_each(|((_, item), score)| *score = item as f32);
+///         Ok(())
+///     }
+/// }
+///
+/// struct NewestSystem;
+///
+/// impl System for NewestSystem {
+///     fn name(&self) -> &str {
+///         "Newest"
+///     }
+///
+///     fn fit(&self, seed: &mut Seed<'_>) -> Result<Fitted, BoxError> {
+///         Ok(Fitted::new(Newest(seed.split().train.n_items())))
+///     }
+/// }
+/// ```
+pub trait System {
+    /// The name of its rows, which must be the only one of that name.
+    fn name(&self) -> &str;
+
+    /// Fits it on the training part of a seed's split. Settings are chosen on the validation
+    /// part, such as by [`Seed::validation`]; the test part must not be looked at.
+    ///
+    /// # Errors
+    /// Anything; the experiment ends with it, and finished rows are kept.
+    fn fit(&self, seed: &mut Seed<'_>) -> Result<Fitted, BoxError>;
+}
+
+/// Settings that were chosen, by name.
+pub type Settings = BTreeMap<String, Value>;
+
+/// A fitted system.
+pub struct Fitted {
+    pub(crate) scorer: Box<dyn Scorer>,
+    pub(crate) settings: Settings,
+    pub(crate) validation: Option<f64>,
+    pub(crate) seconds: Option<f64>,
+    pub(crate) epochs: usize,
+}
+
+impl Fitted {
+    /// A system that ranks by `scorer`.
+    pub fn new(scorer: impl Scorer + 'static) -> Self {
+        Self {
+            scorer: Box::new(scorer),
+            settings: Settings::new(),
+            validation: None,
+            seconds: None,
+            epochs: 0,
+        }
+    }
+
+    /// Records a setting that was chosen.
+    #[must_use]
+    pub fn setting(mut self, name: &str, value: impl Serialize) -> Self {
+        // Through text, so that an f32 keeps its few digits. NaN becomes null.
+        let text = serde_json::to_string(&value).unwrap_or_default();
+        self.settings.insert(name.to_owned(), serde_json::from_str(&text).unwrap_or_default());
+        self
+    }
+
+    /// N@10 on the validation items, where the fit knows it; otherwise the experiment
+    /// measures it.
+    #[must_use]
+    pub fn validation(mut self, validation: Option<f64>) -> Self {
+        self.validation = validation;
+        self
+    }
+
+    /// Seconds of training, where they are not the time that [`System::fit`] took: with a
+    /// search, those of one setting.
+    #[must_use]
+    pub fn seconds(mut self, seconds: f64) -> Self {
+        self.seconds = Some(seconds);
+        self
+    }
+
+    /// Number of epochs that were trained.
+    #[must_use]
+    pub fn epochs(mut self, epochs: usize) -> Self {
+        self.epochs = epochs;
+        self
+    }
+}

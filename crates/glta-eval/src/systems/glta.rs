@@ -1,0 +1,148 @@
+//! A GLTA run as a row.
+
+use std::sync::Arc;
+
+use glta_align::{Backbone, Config, FitReport, Recommender, Run};
+use glta_gllm::Decoder;
+use glta_linear::whiten;
+
+use crate::Result;
+use crate::error::BoxError;
+use crate::event::Event;
+use crate::seed::Seed;
+use crate::system::{Fitted, System};
+
+/// A GLTA run in a folder of its own below the seed's.
+pub(crate) struct Variant {
+    name: &'static str,
+    folder: &'static str,
+    config: Config,
+    /// Folders of runs of the same seed whose results are used where they are there.
+    texts_of: Option<&'static str>,
+    item_stage_of: Option<&'static str>,
+    linear_of: Option<&'static str>,
+    /// Reads the slots of a run trained with another decoder.
+    decoder: Option<Decoder>,
+}
+
+impl Variant {
+    pub(crate) fn new(name: &'static str, folder: &'static str, config: Config) -> Self {
+        Self {
+            name,
+            folder,
+            config,
+            texts_of: None,
+            item_stage_of: None,
+            linear_of: None,
+            decoder: None,
+        }
+    }
+
+    pub(crate) fn texts_of(mut self, folder: &'static str) -> Self {
+        self.texts_of = Some(folder);
+        self
+    }
+
+    pub(crate) fn item_stage_of(mut self, folder: &'static str) -> Self {
+        self.item_stage_of = Some(folder);
+        self
+    }
+
+    pub(crate) fn linear_of(mut self, folder: &'static str) -> Self {
+        self.linear_of = Some(folder);
+        self
+    }
+
+    pub(crate) fn decoder(mut self, decoder: Decoder) -> Self {
+        self.decoder = Some(decoder);
+        self
+    }
+
+    pub(crate) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Trains the run, resumes it, or loads it if it has ended.
+    fn run(&self, seed: &mut Seed<'_>) -> Result<(Recommender, FitReport)> {
+        let config = Config { seed: seed.number(), ..self.config.clone() };
+        let folder = seed.folder().join(self.folder);
+        let data = seed.run_data()?;
+        let comm = Arc::clone(seed.comm());
+        let run = match Run::exists(&folder) {
+            true => Run::resume_on(comm, &folder, data, config.clone())?,
+            false => Run::create_on(comm, &folder, data, config.clone())?,
+        };
+        if config.model.prompt {
+            run.set_nodes(&*seed.lightgcn()?)?;
+        }
+        let language = match config.backbone {
+            Backbone::None => seed.language,
+            _ => Some(seed.language()?),
+        };
+        if config.backbone == Backbone::Llm && config.reads_item_texts() {
+            let vectors = seed.text_vectors()?;
+            run.set_text_vectors(whiten(vectors.view(), &config.item_text.whiten)?.view())?;
+        }
+        self.copy(&run, &config, seed)?;
+        let progress = &mut *seed.progress;
+        Ok(run.fit_with(language, &mut |event: &glta_align::Event| {
+            progress.report(&Event::Run(event))
+        })?)
+    }
+
+    /// Takes what other runs of the seed have made already, so that it is made once.
+    fn copy(&self, run: &Run, config: &Config, seed: &Seed<'_>) -> Result<()> {
+        let from = |folder: Option<&str>, file: &str| {
+            let folder = seed.folder().join(folder?);
+            (folder.file_name()? != self.folder && folder.join(file).exists()).then_some(folder)
+        };
+        if let Some(folder) = from(self.linear_of, "linear.safetensors") {
+            run.copy_linear(folder)?;
+        }
+        let writes = config.texts.profile || config.texts.prediction;
+        if let Some(folder) = from(self.texts_of, "texts.jsonl").filter(|_| writes) {
+            run.copy_texts(folder)?;
+        }
+        let aligns = config.backbone == Backbone::Llm && config.item_stage.enabled;
+        if let Some(folder) = from(self.item_stage_of, "aligned.safetensors").filter(|_| aligns) {
+            run.copy_item_stage(folder)?;
+        }
+        Ok(())
+    }
+}
+
+impl System for Variant {
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn fit(&self, seed: &mut Seed<'_>) -> std::result::Result<Fitted, BoxError> {
+        seed.note(&format!("{}, seed {}", self.name, seed.number()))?;
+        let (recommender, report) = self.run(seed)?;
+        if let Some(decoder) = self.decoder {
+            let recommender = recommender.with_decoder(decoder);
+            let valid = recommender.validation(&**seed.comm())?;
+            // Trained with the other row.
+            return Ok(Fitted::new(recommender).validation(valid).seconds(0.0));
+        }
+        let fitted = Fitted::new(recommender)
+            .validation(report.validation())
+            .epochs(report.user_stage.as_ref().map_or(0, |stage| stage.losses.len()));
+        Ok(settings(fitted, &self.config, report))
+    }
+}
+
+/// What the run chose on validation data.
+fn settings(mut fitted: Fitted, config: &Config, report: FitReport) -> Fitted {
+    if let Some(accuracy) = report.item_stage.and_then(|s| s.best()) {
+        fitted = fitted
+            .setting("item_text_accuracy", accuracy)
+            .setting("item_text_chance", 1.0 / config.item_stage.items as f64);
+    }
+    if let Some(linear) = report.linear {
+        fitted = fitted
+            .setting("linear", &linear)
+            .setting("correction", report.mix.map_or(1.0, |mix| mix.factor));
+    }
+    fitted
+}

@@ -1,0 +1,153 @@
+//! LightGCN, whose embeddings also serve every GLTA run of the seed.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use glta_core::{search, write_whole};
+use glta_graph::{LightGcn, LightGcnConfig, NodeEmbeddings};
+use glta_metrics::{Scorer, ScorerError};
+use ndarray::ArrayViewMut2;
+use serde::{Deserialize, Serialize};
+
+use super::ease::no_score;
+use crate::error::BoxError;
+use crate::event::Event;
+use crate::seed::Seed;
+use crate::system::{Fitted, System};
+use crate::{Error, Result};
+
+/// How the saved embeddings were trained.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Training {
+    l2: f32,
+    tried: usize,
+    validation: f64,
+    seconds: f64,
+    epochs: usize,
+}
+
+impl Seed<'_> {
+    /// LightGCN's embeddings under the L2 weight that is best on validation data.
+    ///
+    /// # Errors
+    /// A training that fails, or files that cannot be read or written.
+    pub fn lightgcn(&mut self) -> Result<Arc<NodeEmbeddings>> {
+        Ok(self.lightgcn_trained()?.0)
+    }
+
+    fn lightgcn_trained(&mut self) -> Result<(Arc<NodeEmbeddings>, Training)> {
+        let (nodes, training) = self.lightgcn_files();
+        if !training.exists() {
+            self.train_lightgcn()?;
+            // Rank 0 has written.
+            self.comm().barrier()?;
+        }
+        let text = std::fs::read(&training).map_err(|e| Error::io(&training, e))?;
+        let record = serde_json::from_slice(&text).map_err(|e| Error::file(&training, e))?;
+        let embeddings = match &self.shared.nodes {
+            Some(embeddings) => Arc::clone(embeddings),
+            None => Arc::new(NodeEmbeddings::load(&nodes)?),
+        };
+        self.shared.nodes = Some(Arc::clone(&embeddings));
+        Ok((embeddings, record))
+    }
+
+    fn lightgcn_files(&self) -> (PathBuf, PathBuf) {
+        let file = |name| self.folder().join(name);
+        (file("lightgcn.safetensors"), file("lightgcn.json"))
+    }
+
+    fn train_lightgcn(&mut self) -> Result<()> {
+        let (split, base) = (self.split(), &self.config().glta.graph);
+        let grid = &self.config().baselines.graph_l2;
+        let mut tried = 0;
+        let found = search(grid, |&l2| -> Result<_> {
+            tried += 1;
+            let config = LightGcnConfig { l2, seed: self.number(), ..base.clone() };
+            let work = format!("LightGCN {tried}/{}", grid.len());
+            let epochs = config.epochs as u64;
+            let started = Instant::now();
+            let comm = Arc::clone(self.comm());
+            let progress = &mut *self.progress;
+            let valid = Some(&split.valid);
+            let model = LightGcn::new(config)?;
+            let trained = model.train_on(&*comm, None, &split.train, valid, &mut |epoch| {
+                let note = match epoch.validation {
+                    Some(v) => format!("valid N@10 {v:.4}"),
+                    None => format!("loss {:.4}", epoch.loss),
+                };
+                let done = epoch.epoch as u64;
+                progress.report(&Event::Work { work: &work, done, total: epochs, note: &note })
+            })?;
+            let seconds = started.elapsed().as_secs_f64();
+            let valid = trained.best_validation().unwrap_or(f64::NEG_INFINITY);
+            self.note(&format!("LightGCN, l2 {l2}: valid N@10 {valid:.4}"))?;
+            Ok((valid, (trained, seconds)))
+        })?;
+        let (best, (trained, seconds)) = found.best.ok_or_else(|| no_score("LightGCN"))?;
+        let training = Training {
+            l2: grid[best],
+            tried: grid.len(),
+            validation: found.trials[best].score,
+            seconds,
+            epochs: trained.history.len(),
+        };
+        if self.comm().is_root() {
+            let (nodes, record) = self.lightgcn_files();
+            trained.embeddings.save(&nodes)?;
+            // Last, because it marks the embeddings as complete.
+            let text = serde_json::to_vec_pretty(&training).map_err(|e| Error::file(&record, e))?;
+            write_whole(&record, &text).map_err(|e| Error::io(&record, e))?;
+        }
+        self.shared.nodes = Some(Arc::new(trained.embeddings));
+        Ok(())
+    }
+}
+
+pub(crate) struct LightGcnSystem;
+
+impl System for LightGcnSystem {
+    fn name(&self) -> &str {
+        "LightGCN"
+    }
+
+    fn fit(&self, seed: &mut Seed<'_>) -> std::result::Result<Fitted, BoxError> {
+        let (nodes, training) = seed.lightgcn_trained()?;
+        Ok(Fitted::new(Nodes(nodes))
+            .setting("l2", training.l2)
+            .setting("tried", training.tried)
+            .seconds(training.seconds)
+            .epochs(training.epochs))
+    }
+}
+
+/// Scores by the inner products of embeddings.
+pub(crate) struct Nodes(pub(crate) Arc<NodeEmbeddings>);
+
+impl Scorer for Nodes {
+    fn n_items(&self) -> usize {
+        self.0.items.nrows()
+    }
+
+    fn score(
+        &self,
+        users: &[u32],
+        out: ArrayViewMut2<'_, f32>,
+    ) -> std::result::Result<(), ScorerError> {
+        self.0.scorer().score(users, out)
+    }
+
+    fn scores_item_ranges(&self) -> bool {
+        true
+    }
+
+    fn score_items(
+        &self,
+        users: &[u32],
+        first_item: usize,
+        out: ArrayViewMut2<'_, f32>,
+    ) -> std::result::Result<(), ScorerError> {
+        self.0.scorer().score_items(users, first_item, out)
+    }
+}

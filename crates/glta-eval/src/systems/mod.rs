@@ -1,0 +1,193 @@
+//! The systems of the tables.
+
+pub(crate) mod contrastive;
+pub(crate) mod ease;
+pub(crate) mod glta;
+pub(crate) mod lightgcn;
+pub(crate) mod popularity;
+pub(crate) mod text;
+mod variants;
+
+use std::fmt;
+
+use glta_align::{Backbone, Preset};
+use glta_data::Dataset;
+use glta_linear::EaseConfig;
+
+use crate::config::{ExperimentConfig, RunConfig};
+use crate::system::System;
+use crate::{Error, Result};
+
+/// When a system is run without being named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Group {
+    Always,
+    Contrastive,
+    Controls,
+    Ablations,
+}
+
+/// What a system cannot do without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Needs {
+    Nothing,
+    /// A language model.
+    Language,
+    /// A language model or a text encoder.
+    Texts,
+}
+
+/// A system of the tables.
+pub(crate) struct Standard {
+    pub(crate) group: Group,
+    pub(crate) needs: Needs,
+    /// Whether it inverts a matrix over all items.
+    pub(crate) dense: bool,
+    pub(crate) system: Box<dyn System>,
+}
+
+/// Why a system is not run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reason {
+    NoLanguage,
+    TooManyItems { items: usize, max: usize },
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoLanguage => write!(f, "there is no language model"),
+            Self::TooManyItems { items, max } => write!(f, "{items} items are more than {max}"),
+        }
+    }
+}
+
+impl Standard {
+    fn new(group: Group, needs: Needs, system: impl System + 'static) -> Self {
+        Self { group, needs, dense: false, system: Box::new(system) }
+    }
+
+    fn dense(mut self) -> Self {
+        self.dense = true;
+        self
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        self.system.name()
+    }
+
+    pub(crate) fn needs_language(&self) -> bool {
+        self.needs != Needs::Nothing
+    }
+
+    /// Whether it is named, or on where no system is named.
+    pub(crate) fn is_chosen(&self, run: &RunConfig) -> bool {
+        if !run.only.is_empty() {
+            return run.only.iter().any(|name| name == self.name());
+        }
+        match self.group {
+            Group::Always => true,
+            Group::Contrastive => run.contrastive,
+            Group::Controls => run.controls,
+            Group::Ablations => run.ablations,
+        }
+    }
+
+    pub(crate) fn cannot_run(&self, dataset: &Dataset, texts: Available) -> Option<Reason> {
+        let lacks = match self.needs {
+            Needs::Nothing => false,
+            Needs::Language => !texts.language,
+            Needs::Texts => !texts.language && !texts.encoder,
+        };
+        let (items, max) = (dataset.n_items(), EaseConfig::default().max_items);
+        if lacks {
+            Some(Reason::NoLanguage)
+        } else if self.dense && items > max {
+            Some(Reason::TooManyItems { items, max })
+        } else {
+            None
+        }
+    }
+}
+
+/// What an experiment has to read texts with.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Available {
+    pub(crate) language: bool,
+    pub(crate) encoder: bool,
+}
+
+/// The name of the row of a preset's configuration.
+pub(crate) fn main_name(preset: Preset) -> &'static str {
+    match preset {
+        Preset::Default => variants::LINEAR,
+        Preset::Complete => variants::COMPLETE,
+        Preset::Paper => "GLTA paper",
+        _ => "GLTA",
+    }
+}
+
+/// The name of the row that the ablations start from.
+pub(crate) fn ablated_name(preset: Preset) -> &'static str {
+    match preset {
+        Preset::Paper => main_name(preset),
+        _ => variants::COMPLETE,
+    }
+}
+
+/// All systems, in the order of the tables.
+pub(crate) fn standard(config: &ExperimentConfig) -> Vec<Standard> {
+    use Group::{Ablations, Always, Controls};
+    let mut all = vec![
+        Standard::new(Always, Needs::Nothing, popularity::PopularitySystem),
+        Standard::new(Always, Needs::Nothing, ease::EaseSystem).dense(),
+        Standard::new(Always, Needs::Language, text::TextKnnSystem),
+        Standard::new(Always, Needs::Language, text::EaseTextSystem).dense(),
+        Standard::new(Always, Needs::Nothing, lightgcn::LightGcnSystem),
+    ];
+    // Profiles that GLTA writes serve RLMRec too, which then waits for them.
+    let profiles = config.glta.texts.profile;
+    if !profiles {
+        all.extend(contrastive_models());
+    }
+    let variant = |group, variant: glta::Variant| {
+        let needs = match variant.config().backbone {
+            Backbone::None => Needs::Nothing,
+            _ => Needs::Language,
+        };
+        Standard::new(group, needs, variant)
+    };
+    all.push(variant(Always, variants::main(config)));
+    if profiles {
+        all.extend(contrastive_models());
+    }
+    all.extend(variants::controls(config).into_iter().map(|v| variant(Controls, v)));
+    all.extend(variants::ablations(config).into_iter().map(|v| variant(Ablations, v)));
+    all
+}
+
+fn contrastive_models() -> impl Iterator<Item = Standard> {
+    contrastive::all().into_iter().map(|system| {
+        let needs = if system.reads_texts() { Needs::Texts } else { Needs::Nothing };
+        Standard::new(Group::Contrastive, needs, system)
+    })
+}
+
+/// Refuses names that no system has, and two systems of one name.
+pub(crate) fn check_names(only: &[String], standard: &[Standard], own: &[&str]) -> Result<()> {
+    let mut names: Vec<&str> = standard.iter().map(Standard::name).collect();
+    for &name in own {
+        if names.contains(&name) {
+            let problem = format!("two systems are called {name}; give yours another name");
+            return Err(Error::Config { field: "run.only", problem });
+        }
+        names.push(name);
+    }
+    match only.iter().find(|name| !names.contains(&name.as_str())) {
+        None => Ok(()),
+        Some(name) => {
+            let problem = format!("there is no system `{name}`; there are {}", names.join(", "));
+            Err(Error::Config { field: "run.only", problem })
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! Text neighbours alone and beside EASE.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use glta_core::search;
+use glta_data::Split;
+use glta_linear::{Ease, EaseConfig, EaseText, TextKnn, TextKnnConfig, WhitenConfig, whiten};
+use glta_metrics::{Scorer, ScorerError};
+use ndarray::{Array2, ArrayViewMut2};
+
+use super::ease::{SharedScorer, no_score};
+use crate::Result;
+use crate::error::BoxError;
+use crate::seed::{Seed, validation};
+use crate::system::{Fitted, System};
+
+/// Text-kNN under the settings that are best on validation data, with new items among them
+/// where the linear item model is chosen so.
+pub(crate) struct TunedKnn {
+    /// Fitted on all training items.
+    knn: Arc<TextKnn>,
+    strength: f64,
+    power: i32,
+    /// The split that settings were chosen on and the model fitted on it, if it is not the
+    /// seed's.
+    with_new_items: Option<(Split, TextKnn)>,
+    layers: usize,
+    seconds: f64,
+}
+
+impl Seed<'_> {
+    fn text_knn(&mut self) -> Result<Arc<TunedKnn>> {
+        if let Some(tuned) = &self.shared.knn {
+            return Ok(Arc::clone(tuned));
+        }
+        let started = Instant::now();
+        let vectors = self.text_vectors()?;
+        let read = started.elapsed().as_secs_f64();
+
+        let started = Instant::now();
+        let (split, config) = (self.split(), self.config());
+        let new_items = config.glta.linear.new_items;
+        let grown = (new_items > 0.0).then(|| split.with_new_items(new_items, self.number()));
+        let grown = grown.transpose()?;
+        let tuned_on = grown.as_ref().unwrap_or(split);
+        let whitened = |strength| -> Result<Array2<f32>> {
+            let config = WhitenConfig { strength, ..WhitenConfig::default() };
+            Ok(whiten(vectors.view(), &config)?)
+        };
+        let baselines = &config.baselines;
+        let mut settings = Vec::new();
+        for &strength in &baselines.whitening {
+            settings.extend(baselines.powers.iter().map(|&power| (strength, power)));
+        }
+        let mut last: Option<(f64, Array2<f32>)> = None;
+        let found = search(&settings, |&(strength, power)| -> Result<_> {
+            let vectors = match last.take() {
+                Some((known, vectors)) if known == strength => vectors,
+                _ => whitened(strength)?,
+            };
+            last = Some((strength, vectors.clone()));
+            let knn = TextKnn::new(vectors, &tuned_on.train, &TextKnnConfig { power })?;
+            Ok((validation(&knn, tuned_on)?, knn))
+        })?;
+        let (best, tuned) = found.best.ok_or_else(|| no_score("text-kNN"))?;
+        let (strength, power) = settings[best];
+        let (knn, with_new_items) = match grown {
+            None => (tuned, None),
+            Some(grown) => {
+                let config = TextKnnConfig { power };
+                let knn = TextKnn::new(whitened(strength)?, &split.train, &config)?;
+                (knn, Some((grown, tuned)))
+            }
+        };
+        let seconds = read + started.elapsed().as_secs_f64() / settings.len() as f64;
+        let layers = self.language()?.llama.config().num_hidden_layers;
+        let layers = config.glta.item_text.vectors.layers.min(layers);
+        let knn = Arc::new(knn);
+        let tuned = Arc::new(TunedKnn { knn, strength, power, with_new_items, layers, seconds });
+        self.shared.knn = Some(Arc::clone(&tuned));
+        Ok(tuned)
+    }
+}
+
+impl TunedKnn {
+    fn settings(&self, fitted: Fitted) -> Fitted {
+        fitted
+            .setting("layers", self.layers)
+            .setting("whitening", self.strength)
+            .setting("power", self.power)
+    }
+}
+
+pub(crate) struct TextKnnSystem;
+
+impl System for TextKnnSystem {
+    fn name(&self) -> &str {
+        "text-kNN"
+    }
+
+    fn fit(&self, seed: &mut Seed<'_>) -> std::result::Result<Fitted, BoxError> {
+        let tuned = seed.text_knn()?;
+        let fitted = Fitted::new(SharedScorer(Arc::clone(&tuned.knn)));
+        Ok(tuned.settings(fitted).seconds(tuned.seconds))
+    }
+}
+
+pub(crate) struct EaseTextSystem;
+
+impl System for EaseTextSystem {
+    fn name(&self) -> &str {
+        "EASE + text"
+    }
+
+    fn fit(&self, seed: &mut Seed<'_>) -> std::result::Result<Fitted, BoxError> {
+        let (ease, knn) = (seed.ease()?, seed.text_knn()?);
+        let started = Instant::now();
+        let weights = &seed.config().baselines.text_weights;
+        let found = match &knn.with_new_items {
+            None => search(weights, |&weight| -> Result<_> {
+                let both = EaseText::new(&ease.ease, &knn.knn, weight)?;
+                Ok((seed.validation(&both)?, ()))
+            })?,
+            Some((grown, tuned)) => {
+                let config = EaseConfig { l2: ease.l2, ..EaseConfig::default() };
+                let tuned_ease = Ease::fit(&grown.train, &config)?;
+                search(weights, |&weight| -> Result<_> {
+                    let both = EaseText::new(&tuned_ease, tuned, weight)?;
+                    Ok((validation(&both, grown)?, ()))
+                })?
+            }
+        };
+        let weight = weights[found.best.ok_or_else(|| no_score("EASE + text"))?.0];
+        // What it takes beyond EASE and text-kNN.
+        let seconds = started.elapsed().as_secs_f64() / weights.len() as f64;
+        // No later system needs them.
+        (seed.shared.ease, seed.shared.knn) = (None, None);
+        let l2 = ease.l2;
+        let both = Both { ease: Arc::clone(&ease.ease), knn: Arc::clone(&knn.knn), weight };
+        let fitted = Fitted::new(both).setting("l2", l2).setting("weight", weight);
+        Ok(knn.settings(fitted).seconds(seconds))
+    }
+}
+
+/// [`EaseText`] that owns its parts.
+struct Both {
+    ease: Arc<Ease>,
+    knn: Arc<TextKnn>,
+    weight: f32,
+}
+
+impl Scorer for Both {
+    fn n_items(&self) -> usize {
+        self.ease.n_items()
+    }
+
+    fn score(
+        &self,
+        users: &[u32],
+        out: ArrayViewMut2<'_, f32>,
+    ) -> std::result::Result<(), ScorerError> {
+        EaseText::new(&self.ease, &self.knn, self.weight)?.score(users, out)
+    }
+}

@@ -1,0 +1,88 @@
+//! The configurations of GLTA's rows: the main one, its controls, the paper's ablations.
+
+use glta_align::{Backbone, Config, Preset, TargetLoss};
+use glta_gllm::Decoder;
+
+use super::glta::Variant;
+use super::{ablated_name, main_name};
+use crate::config::ExperimentConfig;
+
+/// The row of the paper's complete form.
+pub(crate) const COMPLETE: &str = "GLTA complete";
+/// The row of the linear item model alone.
+pub(crate) const LINEAR: &str = "Linear";
+/// The folder of the main row's run.
+pub(crate) const MAIN_FOLDER: &str = "glta";
+/// The folder of the run that the ablations start from, if it is not the main one.
+const COMPLETE_FOLDER: &str = "complete";
+
+/// The row of the preset.
+pub(crate) fn main(config: &ExperimentConfig) -> Variant {
+    Variant::new(main_name(config.preset), MAIN_FOLDER, config.glta.clone())
+}
+
+/// The linear item model alone, the same model without a language model, and with a random
+/// one.
+pub(crate) fn controls(config: &ExperimentConfig) -> Vec<Variant> {
+    let base = &config.glta;
+    let random = |name, folder| {
+        let config = Config { backbone: Backbone::RandomLlm, ..base.clone() };
+        // The same texts in the prompt, so that only the weights differ.
+        Variant::new(name, folder, config).texts_of(MAIN_FOLDER)
+    };
+    if config.preset == Preset::Default {
+        return vec![random("Linear random LLM", "linear-random-llm")];
+    }
+    let mut all = Vec::new();
+    if base.model.linear {
+        let mut linear = base.clone();
+        linear.model.prompt = false;
+        all.push(Variant::new(LINEAR, "linear", linear).linear_of(MAIN_FOLDER));
+    }
+    let mut none = Config { backbone: Backbone::None, ..base.clone() };
+    // Only the slot's input can carry the user then.
+    none.model.slot_user_token = true;
+    all.push(Variant::new("GLTA no LLM", "glta-no-llm", none));
+    all.push(random("GLTA random LLM", "glta-random-llm"));
+    all
+}
+
+/// The paper's complete form, one part less each (figure 3, table 3), the autoregressive form
+/// and the decoders (figure 4). Under the preset `paper` they start from its own row.
+pub(crate) fn ablations(config: &ExperimentConfig) -> Vec<Variant> {
+    let (base, folder) = match config.preset {
+        Preset::Paper | Preset::Complete => (config.glta.clone(), MAIN_FOLDER),
+        _ => (config.glta.complete(), COMPLETE_FOLDER),
+    };
+    let name = ablated_name(config.preset);
+    let without = |system, own_folder, change: fn(&mut Config)| {
+        let mut config = base.clone();
+        change(&mut config);
+        Variant::new(system, own_folder, config).texts_of(folder).item_stage_of(folder)
+    };
+    let decoder = |system, decoder| Variant::new(system, folder, base.clone()).decoder(decoder);
+    let mut all = Vec::new();
+    if name != main_name(config.preset) {
+        all.push(Variant::new(name, folder, base.clone()));
+    }
+    all.extend([
+        decoder("GLTA FL", Decoder::FirstLogit),
+        decoder("GLTA MeanSlots", Decoder::MeanSlots),
+        without("GLTA w/o IA", "without-ia", |c| c.item_stage.enabled = false),
+        without("GLTA w/o UA", "without-ua", |c| {
+            c.model.user_id_text = true;
+            c.model.slot_user_token = false;
+        }),
+        without("GLTA w/o PF", "without-pf", |c| c.texts.profile = false),
+        without("GLTA w/o PD", "without-pd", |c| c.texts.prediction = false),
+        without("GLTA w/o both", "without-both", |c| {
+            c.texts.profile = false;
+            c.texts.prediction = false;
+        }),
+        without("GLTA AR", "ar", |c| {
+            c.model.autoregressive = true;
+            c.user_stage.loss = TargetLoss::SampledSlots;
+        }),
+    ]);
+    all
+}

@@ -1,0 +1,254 @@
+//! Experiments through the public API, on a generated shop and without a language model.
+
+#![allow(clippy::unwrap_used)]
+
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use glta_data::{Dataset, ShopConfig, Split};
+use glta_eval::{
+    BoxError, Density, Error, Event, Experiment, ExperimentConfig, Fitted, MetricAt, Preset,
+    Record, Seed, System, evaluate_lists,
+};
+use glta_linear::{Ease, EaseConfig};
+use glta_metrics::{EvaluationConfig, Metric, Scorer, ScorerError, evaluate};
+use ndarray::ArrayViewMut2;
+
+fn shop() -> Dataset {
+    Dataset::shop(&ShopConfig { users: 60, items: 80, ..ShopConfig::default() }).unwrap()
+}
+
+fn config(only: &[&str]) -> ExperimentConfig {
+    let mut config = ExperimentConfig::new(Preset::Full, Density::Sparse);
+    config.run.only = only.iter().map(|name| (*name).to_owned()).collect();
+    config.glta.graph.epochs = 5;
+    config.glta.user_stage.train.epochs = 1;
+    config.baselines.ease_l2 = vec![10.0, 100.0];
+    config.baselines.graph_l2 = vec![1e-3];
+    config
+}
+
+fn run(out: &Path, config: &ExperimentConfig) -> Result<Record, Error> {
+    Experiment::new(&shop(), out, config.clone()).resume(true).run()
+}
+
+#[test]
+fn a_row_is_what_the_parts_give() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(&["EASE"]);
+    let record = run(folder.path(), &config).unwrap();
+
+    // The same by hand.
+    let shop = shop();
+    let split = Split::new(&shop, &config.protocol.split_config(2024)).unwrap();
+    let valid_config = EvaluationConfig { ks: vec![10], ..EvaluationConfig::default() };
+    let fits = [10.0, 100.0].map(|l2| {
+        let ease = Ease::fit(&split.train, &EaseConfig { l2, ..EaseConfig::default() }).unwrap();
+        let report = evaluate(&ease, &split.valid, &[&split.train], &valid_config).unwrap();
+        (report.get(Metric::Ndcg, 10).unwrap(), l2, ease)
+    });
+    let best = if fits[1].0 > fits[0].0 { &fits[1] } else { &fits[0] };
+    let masked = [&split.train, &split.valid];
+    let test = evaluate(&best.2, &split.test, &masked, &EvaluationConfig::default()).unwrap();
+    let row = record.row("EASE", 2024).unwrap();
+    assert_eq!(row.settings["l2"], best.1);
+    assert_eq!(row.metrics["valid_N@10"], best.0);
+    for (name, metric, k) in [("P@5", Metric::Precision, 5), ("N@20", Metric::Ndcg, 20)] {
+        assert_eq!(row.metrics[name], test.get(metric, k).unwrap(), "{name}");
+    }
+
+    // The users' file has raw ids and gives the same means.
+    let users = record.users("EASE", 2024).unwrap();
+    assert_eq!(users.len(), test.users().len());
+    let user = test.users()[3];
+    assert_eq!(users[3].user, shop.users()[user as usize]);
+    let raw = |items: &[u32]| -> Vec<String> {
+        items.iter().map(|&item| shop.items()[item as usize].raw_id.clone()).collect()
+    };
+    assert_eq!(users[3].recommended, raw(test.ranking(3)));
+    assert_eq!(users[3].test, raw(split.test.items(user)));
+    for (name, mean) in evaluate_lists(&users, &config.protocol.metrics).unwrap() {
+        assert!((mean - row.metrics[&name]).abs() < 1e-12, "{name}");
+    }
+}
+
+#[test]
+fn rows_are_kept_when_systems_and_seeds_are_added() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = run(folder.path(), &config(&["Popularity"])).unwrap();
+    let mut more = config(&["Popularity", "EASE", "LightGCN", "GLTA no LLM"]);
+    more.run.seeds = vec![2024, 7];
+    let second = run(folder.path(), &more).unwrap();
+    assert_eq!(second.rows.len(), 8);
+    assert_eq!(second.rows[0], first.rows[0]);
+    assert_eq!(Record::load(folder.path()).unwrap().unwrap().rows, second.rows);
+    // In one go the same numbers.
+    let other = tempfile::tempdir().unwrap();
+    let whole = run(other.path(), &more).unwrap();
+    for row in &whole.rows {
+        assert_eq!(row.metrics, second.row(&row.system, row.seed).unwrap().metrics);
+    }
+    // Nothing is left to do.
+    let again = run(folder.path(), &more).unwrap();
+    assert_eq!(again.rows, second.rows);
+    let pairs = second.comparisons("EASE").unwrap();
+    assert!(pairs.iter().any(|c| c.against == "LightGCN" && c.metric == "N@20" && c.pairs > 100));
+}
+
+#[test]
+fn another_experiment_is_not_continued() {
+    let folder = tempfile::tempdir().unwrap();
+    let base = config(&["Popularity"]);
+    run(folder.path(), &base).unwrap();
+    let again = Experiment::new(&shop(), folder.path(), base.clone()).run();
+    assert!(matches!(again, Err(Error::Exists { .. })));
+    let mut other = base.clone();
+    other.protocol.test_ratio = 0.3;
+    let message = run(folder.path(), &other).unwrap_err().to_string();
+    assert!(message.contains("another configuration"), "{message}");
+    let small = Dataset::shop(&ShopConfig { users: 50, items: 80, ..ShopConfig::default() });
+    let small = small.unwrap();
+    let message = Experiment::new(&small, folder.path(), base.clone()).resume(true).run();
+    assert!(message.unwrap_err().to_string().contains("other data"));
+    std::fs::write(folder.path().join("metrics.json"), "{").unwrap();
+    let message = run(folder.path(), &base).unwrap_err().to_string();
+    assert!(message.contains("metrics.json"), "{message}");
+}
+
+#[test]
+fn names_are_checked() {
+    let folder = tempfile::tempdir().unwrap();
+    let message = run(folder.path(), &config(&["EASY"])).unwrap_err().to_string();
+    assert!(message.contains("`EASY`") && message.contains("EASE"), "{message}");
+    let named = run(folder.path(), &config(&["text-kNN"])).unwrap_err();
+    assert!(matches!(named, Error::NoLanguage { system } if system == "text-kNN"));
+    let shop = shop();
+    let clash = Experiment::new(&shop, folder.path(), config(&[])).system(Own("EASE"));
+    assert!(clash.run().unwrap_err().to_string().contains("two systems"));
+}
+
+/// Likes low ids.
+struct Own(&'static str);
+
+struct LowIds(usize);
+
+impl Scorer for LowIds {
+    fn n_items(&self) -> usize {
+        self.0
+    }
+
+    fn score(&self, _: &[u32], mut out: ArrayViewMut2<'_, f32>) -> Result<(), ScorerError> {
+        out.indexed_iter_mut().for_each(|((_, item), score)| *score = -(item as f32));
+        Ok(())
+    }
+}
+
+impl System for Own {
+    fn name(&self) -> &str {
+        self.0
+    }
+
+    fn fit(&self, seed: &mut Seed<'_>) -> Result<Fitted, BoxError> {
+        if self.0 == "fails" {
+            return Err("on purpose".into());
+        }
+        Ok(Fitted::new(LowIds(seed.split().train.n_items())).setting("order", "ascending"))
+    }
+}
+
+#[test]
+fn own_systems_have_rows_and_those_without_a_model_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config(&[]);
+    config.protocol.cold_ratio = 0.1;
+    let shop = shop();
+    let record = Experiment::new(&shop, folder.path(), config).system(Own("low")).run().unwrap();
+    assert_eq!(record.systems(), ["Popularity", "EASE", "LightGCN", "low"]);
+    let skipped: Vec<&str> = record.skipped.iter().map(|s| s.system.as_str()).collect();
+    assert_eq!(skipped, ["text-kNN", "EASE + text", "GLTA"]);
+    assert_eq!(record.row("low", 2024).unwrap().settings["order"], "ascending");
+    assert_eq!(record.main_system(), Some("low"));
+    assert!(record.row("low", 2024).unwrap().cold.contains_key("cold/all N"));
+    for table in [record.table(), record.by_degree(), record.by_activity(), record.cold()] {
+        assert!(table.lines().all(|line| line.chars().count() <= 80), "{table}");
+        assert_eq!(table.lines().filter(|line| line.starts_with("EASE")).count(), 1);
+    }
+    assert!(record.table().contains('*'));
+}
+
+#[test]
+fn a_failure_names_the_system_and_keeps_the_rows() {
+    let folder = tempfile::tempdir().unwrap();
+    let only = config(&["Popularity", "fails"]);
+    let shop = shop();
+    let error = Experiment::new(&shop, folder.path(), only).system(Own("fails")).run().unwrap_err();
+    assert!(error.to_string().contains("fails, seed 2024"));
+    let cause = std::error::Error::source(&error).unwrap();
+    assert_eq!(cause.to_string(), "on purpose");
+    assert_eq!(Record::load(folder.path()).unwrap().unwrap().systems(), ["Popularity"]);
+}
+
+#[test]
+fn a_cancelled_experiment_resumes_to_the_same_rows() {
+    let only = config(&["Popularity", "EASE", "LightGCN"]);
+    let folder = tempfile::tempdir().unwrap();
+    let shop = shop();
+    let mut seen = 0;
+    let cancelled =
+        Experiment::new(&shop, folder.path(), only.clone()).run_with(&mut |event: &Event<'_>| {
+            seen += usize::from(matches!(event, Event::Row(_)));
+            if seen == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+    assert!(matches!(cancelled, Err(Error::Cancelled)));
+    assert_eq!(Record::load(folder.path()).unwrap().unwrap().rows.len(), 2);
+    let resumed = run(folder.path(), &only).unwrap();
+    let other = tempfile::tempdir().unwrap();
+    let whole = run(other.path(), &only).unwrap();
+    for (a, b) in resumed.rows.iter().zip(&whole.rows) {
+        assert_eq!((&a.system, &a.metrics, &a.settings), (&b.system, &b.metrics, &b.settings));
+    }
+}
+
+#[test]
+fn splits_and_metrics_are_configured() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config(&["Popularity"]);
+    config.set("protocol.split=leave_one_out").unwrap();
+    config.set("protocol.metrics=[\"H@3\", \"MRR@30\"]").unwrap();
+    let record = run(folder.path(), &config).unwrap();
+    let row = record.row("Popularity", 2024).unwrap();
+    let names: Vec<&String> = row.metrics.keys().collect();
+    assert_eq!(names, ["H@3", "MRR@30", "valid_N@10"]);
+    assert!(record.users("Popularity", 2024).unwrap().iter().all(|user| user.test.len() == 1));
+    assert_eq!(record.protocol.split, "leave one out");
+
+    let metrics: Vec<MetricAt> = vec!["P@1".parse().unwrap(), "H@3".parse().unwrap()];
+    let again = record.with_metrics(&metrics).unwrap();
+    assert_eq!(again.value("Popularity", "H@3"), record.value("Popularity", "H@3"));
+    assert!(again.value("Popularity", "P@1").is_some());
+    let message = record.with_metrics(&["P@31".parse().unwrap()]).unwrap_err().to_string();
+    assert!(message.contains("30 items"), "{message}");
+
+    // The shop has no times.
+    config.set("protocol.split=temporal").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    assert!(run(folder.path(), &config).unwrap_err().to_string().contains("timestamps"));
+    assert!(config.set("protocol.split=tomorrow").is_err());
+    assert!(config.set("preset=paper").unwrap_err().to_string().contains("--preset"));
+}
+
+#[test]
+fn lists_by_raw_ids_are_checked() {
+    let result = |user: &str, recommended: &[&str]| glta_eval::UserResult {
+        user: user.to_owned(),
+        recommended: recommended.iter().map(|item| (*item).to_owned()).collect(),
+        test: vec!["a".into()],
+        metrics: Default::default(),
+    };
+    let metrics: Vec<MetricAt> = vec!["P@2".parse().unwrap()];
+    let means = evaluate_lists(&[result("x", &["b", "a"]), result("y", &["c"])], &metrics).unwrap();
+    assert_eq!(means["P@2"], 0.25);
+    assert!(evaluate_lists(&[result("x", &["b", "b"])], &metrics).is_err());
+    assert!(evaluate_lists(&[result("x", &["b"]), result("x", &["a"])], &metrics).is_err());
+    assert!(evaluate_lists(&[], &metrics).is_err());
+}
