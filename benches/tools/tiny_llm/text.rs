@@ -1,7 +1,7 @@
 //! What the model is trained on: descriptions of articles, and lists of what
 //! customers of generated shops have.
 
-use glta::data::{Dataset, ShopConfig};
+use glta_data::{Dataset, ShopConfig};
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
@@ -12,10 +12,16 @@ use tokenizers::{
     Tokenizer, TokenizerImpl,
 };
 
-use crate::common::Result;
+use crate::Result;
 
 /// In the order of their ids.
 const SPECIAL: [&str; 3] = ["<unk>", "<s>", "</s>"];
+
+/// Id of `<s>`, before every text.
+pub(crate) const BEGINNING: u32 = 1;
+
+/// Id of `</s>`, after every text.
+pub(crate) const END: u32 = 2;
 
 /// Texts of `shops` shops, none of them the one of the quickstart, in random order.
 pub(crate) fn texts(shops: u64, seed: u64) -> Result<Vec<String>> {
