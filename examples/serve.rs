@@ -1,7 +1,8 @@
 //! Recommendations over HTTP from the folder of a finished run; the same as `glta serve`.
 //!
 //! ```text
-//! cargo run --release --example serve -- --model runs/quickstart/seed-2024/glta --llm runs/quickstart/llm
+//! cargo run --release --example serve -- \
+//!     --model runs/quickstart/seed-2024/glta --llm runs/quickstart/llm
 //! ```
 
 use std::process::ExitCode;

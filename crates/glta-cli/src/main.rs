@@ -52,3 +52,15 @@ fn main() -> ExitCode {
         Command::Serve(args) => serve::run(&args),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_flags_of_all_commands_are_consistent() {
+        Cli::command().debug_assert();
+    }
+}

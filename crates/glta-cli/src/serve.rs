@@ -122,3 +122,47 @@ async fn end_signal() {
     #[cfg(not(unix))]
     interrupt.await;
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: ServeArgs,
+    }
+
+    fn config(flags: &str) -> ServeConfig {
+        let words = format!("serve --model run {flags}");
+        Cli::try_parse_from(words.split_whitespace()).unwrap().args.config()
+    }
+
+    #[test]
+    fn flags_left_out_have_the_defaults_of_the_service() {
+        assert_eq!(config(""), ServeConfig { model: "run".into(), ..ServeConfig::default() });
+    }
+
+    #[test]
+    fn every_flag_reaches_its_field() {
+        let flags = "--llm llm --listen 127.0.0.1:1 --max-k 2 --max-requests 3 --max-items 4 \
+                     --max-body 5 --queue 6 --batch 7 --batch-wait 8 --timeout 9 --watch 10";
+        let expected = ServeConfig {
+            model: "run".into(),
+            llm: Some("llm".into()),
+            listen: "127.0.0.1:1".parse().unwrap(),
+            max_k: 2,
+            max_requests: 3,
+            max_items: 4,
+            max_body: 5,
+            queue: 6,
+            batch: 7,
+            batch_wait_ms: 8,
+            timeout_ms: 9,
+            watch_ms: 10,
+        };
+        assert_eq!(config(flags), expected);
+    }
+}
