@@ -80,11 +80,15 @@ mod tests {
         let mut config = Config::preset(Preset::Full, Density::Dense);
         config.set("user_stage.train.epochs=3").unwrap();
         config.set("model.gllm = free").unwrap();
+        config.set("user_stage.loss=sampled_slots").unwrap();
+        config.set("backbone=random_llm").unwrap();
         config.set("llm.layers=4").unwrap();
         config.set("llm.precision=bf16").unwrap();
         config.set("user_stage.train.learning_rate=1").unwrap();
         assert_eq!(config.user_stage.train.epochs, 3);
         assert_eq!(config.model.gllm, GllmWeights::Free);
+        assert_eq!(config.user_stage.loss, crate::TargetLoss::SampledSlots);
+        assert_eq!(config.backbone, crate::Backbone::RandomLlm);
         assert_eq!(config.llm.layers, Some(4));
         assert_eq!(config.llm.precision, glta_llm::Precision::Bf16);
         assert_eq!(config.user_stage.train.learning_rate, 1.0);

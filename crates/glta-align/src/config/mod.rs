@@ -51,7 +51,7 @@ impl Default for Config {
 
 /// What turns a prompt into hidden states; all but `Llm` are controls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Backbone {
     /// The language model with its pretrained weights.
@@ -116,7 +116,7 @@ pub struct ItemTextConfig {
 
 /// What an item's token and the tied head are projected from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum NodeFeatures {
     /// The graph embedding alone (the paper's).
@@ -130,7 +130,7 @@ pub enum NodeFeatures {
 
 /// Where the slots that are read stand in the sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum SlotPlacement {
     /// After the whole prompt.
@@ -145,7 +145,7 @@ pub enum SlotPlacement {
 
 /// What the user token is projected from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum UserNode {
     /// The context items through the frozen graph, `Σ e_i / √deg_i`: hides what
@@ -158,7 +158,7 @@ pub enum UserNode {
 
 /// Which of a user's training items are targets in a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum TargetRule {
     /// A random part is hidden from the prompt, and exactly these are targets.
@@ -169,7 +169,7 @@ pub enum TargetRule {
 
 /// The training objective of a user's slots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum TargetLoss {
     /// Each slot is given one random target (equation 3).
@@ -232,7 +232,7 @@ pub struct ModelConfig {
 
 /// Memory against time in the backward pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Recompute {
     /// Only for batches whose activations would take gigabytes.
@@ -315,7 +315,7 @@ impl Default for TrainConfig {
 
 /// Where the slots of stage 2 are, and what they must name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ItemSlots {
     /// After the prompt: slot `t` names the item of the `t`-th item token, which it has

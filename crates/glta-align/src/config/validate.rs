@@ -68,7 +68,7 @@ impl Config {
             if self.user_stage.loss != TargetLoss::SampledSlots {
                 return Err(wrong(
                     "model.autoregressive",
-                    "each slot needs a target of its own: set user_stage.loss = \"sampled-slots\"",
+                    "each slot needs a target of its own: set user_stage.loss = \"sampled_slots\"",
                 ));
             }
             if model.slot_placement != SlotPlacement::Response || self.backbone == Backbone::None {
@@ -174,11 +174,11 @@ mod tests {
         );
         assert!(refused(&["backbone=none", "model.slot_user_token=false"]).contains("carry"));
         assert!(refused(&["model.user_id_text=true"]).contains("slot_user_token"));
-        assert!(refused(&["model.autoregressive=true"]).contains("sampled-slots"));
+        assert!(refused(&["model.autoregressive=true"]).contains("sampled_slots"));
         assert!(
             refused(&[
                 "model.autoregressive=true",
-                "user_stage.loss=sampled-slots",
+                "user_stage.loss=sampled_slots",
                 "model.slot_placement=last"
             ])
             .contains("slots must see")
