@@ -29,10 +29,10 @@ pub(crate) fn used_language(
     language: Option<&LanguageModel>,
 ) -> Result<Option<LanguageModel>> {
     let used = language.filter(|_| config.backbone != Backbone::None);
-    if let Some(LanguageModel { llama, writer, .. }) = used {
+    if let Some(language) = used {
         // Any number of layers has the same shapes, and another one gives other answers.
-        let layers = llama.config().num_hidden_layers;
-        let wanted = config.llm.layers.unwrap_or(writer.config().num_hidden_layers);
+        let layers = language.llama.config().num_hidden_layers;
+        let wanted = config.llm.layers.unwrap_or(language.whole_layers());
         if layers != wanted {
             return Err(Error::Config {
                 field: "llm.layers".into(),

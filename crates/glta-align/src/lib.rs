@@ -63,6 +63,7 @@ mod data;
 mod error;
 mod files;
 mod language;
+mod lazy;
 mod lists;
 mod model;
 mod nodes;

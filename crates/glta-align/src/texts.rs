@@ -79,7 +79,7 @@ pub(crate) fn write_texts(
     let prompt = |wanted: bool, text: &String| wanted.then(|| text.clone());
     let header = Header {
         model: language.name.clone(),
-        layers: language.writer.config().num_hidden_layers,
+        layers: language.whole_layers(),
         seed,
         words: config.words,
         max_items: config.max_items,
@@ -215,7 +215,8 @@ fn generate(
     }
     let options =
         GenerateOptions { max_new_tokens: config.max_tokens, seed, ..GenerateOptions::default() };
-    let ids = language.writer.generate(&prompts, &options, &mut |_| ControlFlow::Continue(()))?;
+    let ids =
+        language.writer()?.generate(&prompts, &options, &mut |_| ControlFlow::Continue(()))?;
     ids.iter().map(|ids| Ok(clean(&language.tokenizer.decode(ids)?))).collect()
 }
 

@@ -1,0 +1,50 @@
+//! A value that is made when it is first needed.
+
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+/// A [`OnceLock`] whose initialisation may fail and is then tried again.
+#[derive(Debug)]
+pub(crate) struct Lazy<T> {
+    value: OnceLock<T>,
+    /// Held by the thread that makes the value.
+    making: Mutex<()>,
+}
+
+impl<T> Default for Lazy<T> {
+    fn default() -> Self {
+        Self { value: OnceLock::new(), making: Mutex::new(()) }
+    }
+}
+
+impl<T> Lazy<T> {
+    pub(crate) fn ready(value: T) -> Self {
+        Self { value: OnceLock::from(value), making: Mutex::new(()) }
+    }
+
+    /// The value; the first call makes it, and other threads wait for that.
+    pub(crate) fn get<E>(&self, make: impl FnOnce() -> Result<T, E>) -> Result<&T, E> {
+        if let Some(value) = self.value.get() {
+            return Ok(value);
+        }
+        let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(value) = self.value.get() {
+            return Ok(value);
+        }
+        let value = make()?;
+        Ok(self.value.get_or_init(|| value))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_made_once_and_again_after_a_failure() {
+        let lazy = Lazy::default();
+        assert_eq!(lazy.get(|| Err::<u32, _>("no")), Err("no"));
+        assert_eq!(lazy.get(|| Ok::<u32, &str>(3)), Ok(&3));
+        assert_eq!(lazy.get(|| Err("not asked")), Ok(&3));
+        assert_eq!(Lazy::ready(4).get(|| Err("not asked")), Ok(&4));
+    }
+}
