@@ -53,7 +53,7 @@ fn a_catalogue_without_texts_trains_and_loads() {
     let run = Run::create(&dir, data, config).unwrap();
     let (_, report) = run.fit(Some(&language)).unwrap();
     assert_eq!(report.linear.unwrap().text, 0.0);
-    let loaded = Recommender::load(&dir, Some(&language)).unwrap();
+    let loaded = Recommender::open_with(&dir, &language).unwrap();
     assert_eq!(loaded.recommend(3, 5).unwrap().len(), 5);
 }
 
@@ -75,8 +75,8 @@ fn a_model_with_other_layers_is_refused() {
     };
     told(open().fit(Some(&whole)).unwrap_err());
     open().fit(Some(&cut)).unwrap();
-    told(Recommender::load(&dir, Some(&whole)).unwrap_err());
-    let recommender = Recommender::load(&dir, Some(&cut)).unwrap();
+    told(Recommender::open_with(&dir, &whole).unwrap_err());
+    let recommender = Recommender::open_with(&dir, &cut).unwrap();
     assert_eq!(Config::of_run(&dir).unwrap(), config);
     // As many as there are, however many are asked for.
     let left = 20 - recommender.history(0).unwrap().len();
@@ -133,7 +133,7 @@ fn both_presets_train_save_load_and_recommend() {
         assert_eq!(report.user_stage.as_ref().unwrap().losses.len(), 3);
         assert!(!dir.join("state.safetensors").exists());
 
-        let loaded = Recommender::load(&dir, Some(&language)).unwrap();
+        let loaded = Recommender::open_with(&dir, &language).unwrap();
         assert_eq!(answers(&trained), answers(&loaded), "{name}");
         let watched = report.validation().unwrap();
         assert_eq!(loaded.validation(&Alone).unwrap(), Some(watched), "{name}");
@@ -175,6 +175,90 @@ fn both_presets_train_save_load_and_recommend() {
     }
 }
 
+/// A run knows its checkpoint and its prompts.
+#[test]
+fn another_checkpoint_and_other_prompts_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let own = language(&folder.path().join("llm"));
+    let changed = |name: &str, file: &str, change: fn(&mut Vec<u8>)| {
+        let dir = folder.path().join(name);
+        let language = language(&dir);
+        assert_eq!(language.checkpoint_hash().unwrap(), own.checkpoint_hash().unwrap());
+        let mut bytes = std::fs::read(dir.join(file)).unwrap();
+        change(&mut bytes);
+        std::fs::write(dir.join(file), bytes).unwrap();
+        tastes::language(&dir)
+    };
+    let others = [
+        changed("weights", "model.safetensors", |bytes| {
+            // The low bits of the last number.
+            let at = bytes.len() - 2;
+            bytes[at] ^= 1;
+        }),
+        changed("tokenizer", "tokenizer.json", |bytes| {
+            let mut json: serde_json::Value = serde_json::from_slice(bytes).unwrap();
+            let words = &mut json["model"]["vocab"];
+            let a = words["a"].take();
+            let b = std::mem::replace(&mut words["b"], a);
+            words["a"] = b;
+            *bytes = serde_json::to_vec(&json).unwrap();
+        }),
+    ];
+    let mut prompts = own.clone();
+    prompts.templates.user.insert(0, '!');
+    let mut unusable = own.clone();
+    unusable.templates.user.clear();
+
+    for backbone in [Backbone::Llm, Backbone::RandomLlm] {
+        let mut config = config(Preset::Full);
+        config.backbone = backbone;
+        config.model.mix = vec![1.0];
+        config.item_stage.enabled = false;
+        config.user_stage.train.epochs = 1;
+        (config.texts.profile, config.texts.prediction) = (false, false);
+        let dir = folder.path().join(format!("{backbone:?}"));
+        let resumed = || open(&dir, config.clone());
+        assert!(matches!(resumed().fit(Some(&unusable)), Err(Error::Template { .. })));
+        let stop = &mut |_: &Event| ControlFlow::Break(());
+        assert!(matches!(resumed().fit_with(Some(&own), stop), Err(Error::Cancelled)));
+        let refused = |error: Error, name: &str| {
+            let message = error.to_string();
+            assert!(matches!(error, Error::OtherCheckpoint { .. }), "{message}");
+            let hash = &own.checkpoint_hash().unwrap()[..12];
+            assert!(message.contains(&format!("llm ({hash})")), "{message}");
+            assert!(message.contains(&format!("{name} (")), "{message}");
+        };
+        for other in &others {
+            refused(resumed().fit(Some(other)).unwrap_err(), &other.name);
+        }
+        let message = resumed().fit(Some(&prompts)).unwrap_err().to_string();
+        assert!(message.contains("prompts.toml"), "{message}");
+
+        let (trained, _) = resumed().fit(Some(&own)).unwrap();
+        for other in &others {
+            refused(resumed().fit(Some(other)).unwrap_err(), &other.name);
+            refused(Recommender::open_with(&dir, other).unwrap_err(), &other.name);
+        }
+        // The recorded prompts are used, whatever else the model brings along.
+        let opened = Recommender::open_with(&dir, &prompts).unwrap();
+        assert_eq!(answers(&opened), answers(&trained));
+        assert!(matches!(Recommender::open(&dir), Err(Error::NoLlm)));
+        // Another name of the same files is none of another checkpoint.
+        let mut renamed = own.clone();
+        renamed.name = "owner/name".into();
+        Recommender::open_with(&dir, &renamed).unwrap();
+    }
+
+    // What validation leaves out is not needed to answer.
+    let mut config = config(Preset::Full);
+    config.model.mix = vec![0.0];
+    config.user_stage.train.epochs = 1;
+    let dir = folder.path().join("left out");
+    let (trained, _) = open(&dir, config).fit(Some(&own)).unwrap();
+    assert_eq!(answers(&Recommender::open(&dir).unwrap()), answers(&trained));
+    assert!(Recommender::open_with(&dir, &others[0]).is_err());
+}
+
 /// The default preset: no graph, no stages, no language model once the texts are read.
 #[test]
 fn the_linear_model_alone() {
@@ -197,7 +281,7 @@ fn the_linear_model_alone() {
     for name in ["nodes.safetensors", "model.safetensors", "texts.jsonl", "state.safetensors"] {
         assert!(!dir.join(name).exists(), "{name}");
     }
-    let loaded = Recommender::load(&dir, None).unwrap();
+    let loaded = Recommender::open(&dir).unwrap();
     assert_eq!(answers(&trained), answers(&loaded));
     assert_eq!(loaded.validation(&Alone).unwrap(), report.validation());
     assert_eq!(loaded.recommend_for_items(&[3, 1], 4).unwrap().len(), 4);
@@ -349,7 +433,7 @@ fn the_control_without_a_language_model_needs_none() {
     let run = Run::create(folder.path(), data(), config).unwrap();
     let (trained, report) = run.fit(None).unwrap();
     assert!(report.item_stage.is_none());
-    let loaded = Recommender::load(folder.path(), None).unwrap();
+    let loaded = Recommender::open(folder.path()).unwrap();
     assert_eq!(answers(&trained), answers(&loaded));
 }
 
@@ -441,7 +525,9 @@ fn a_killed_run_resumes_to_the_same_numbers() {
 fn wrong_use_is_told_and_loses_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path().join("run");
-    let control = Config { backbone: Backbone::None, ..config(Preset::Full) };
+    let mut control = Config { backbone: Backbone::None, ..config(Preset::Full) };
+    // So that nodes and model are read.
+    control.model.mix = vec![1.0];
     Run::create(&dir, data(), control.clone()).unwrap().fit(None).unwrap();
 
     let message = |result: Result<Run, Error>| result.unwrap_err().to_string();
@@ -467,24 +553,30 @@ fn wrong_use_is_told_and_loses_nothing() {
         assert!(message(Run::create(place, data(), control)).contains("/proc/glta"));
     }
 
-    let recommender = Recommender::load(&dir, None).unwrap();
+    let recommender = Recommender::open(&dir).unwrap();
     assert!(recommender.recommend(99, 3).unwrap_err().to_string().contains("user 99"));
     let message = recommender.recommend_for_items(&[20], 3).unwrap_err().to_string();
     assert!(message.contains("item 20"), "{message}");
     assert!(recommender.recommend_for_items(&[], 3).is_err());
 
     // Damage to any file names it.
-    for name in
-        ["config.toml", "nodes.safetensors", "model.safetensors", "items.jsonl", "users.jsonl"]
-    {
+    for name in [
+        "config.toml",
+        "nodes.safetensors",
+        "model.safetensors",
+        "items.jsonl",
+        "users.jsonl",
+        "history.json",
+        "linear.safetensors",
+    ] {
         let path = dir.join(name);
         let whole = std::fs::read(&path).unwrap();
         std::fs::write(&path, &whole[..whole.len() / 2]).unwrap();
-        let message = Recommender::load(&dir, None).unwrap_err().to_string();
+        let message = Recommender::open(&dir).unwrap_err().to_string();
         assert!(message.contains(name), "{name}: {message}");
         std::fs::write(&path, whole).unwrap();
     }
-    Recommender::load(&dir, None).unwrap();
+    Recommender::open(&dir).unwrap();
 }
 
 #[test]

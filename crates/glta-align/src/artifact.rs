@@ -9,6 +9,7 @@ use glta_graph::NodeEmbeddings;
 use glta_linear::LinearModel;
 use ndarray::Array2;
 
+use crate::checkpoint::recorded;
 use crate::config::{Backbone, Config};
 use crate::data::RunData;
 use crate::files::{
@@ -20,6 +21,7 @@ use crate::model::Glta;
 use crate::nodes::Nodes;
 use crate::prompts::Prompts;
 use crate::recommender::Model;
+use crate::report::FitReport;
 use crate::texts::{UserTexts, read_texts};
 use crate::{Error, Result};
 
@@ -28,27 +30,29 @@ pub(crate) fn used_language(
     config: &Config,
     language: Option<&LanguageModel>,
 ) -> Result<Option<LanguageModel>> {
-    let used = language.filter(|_| config.backbone != Backbone::None);
-    if let Some(language) = used {
-        // Any number of layers has the same shapes, and another one gives other answers.
-        let layers = language.llama.config().num_hidden_layers;
-        let wanted = config.llm.layers.unwrap_or(language.whole_layers());
-        if layers != wanted {
-            return Err(Error::Config {
-                field: "llm.layers".into(),
-                problem: format!(
-                    "the run uses {wanted} layers of the language model, but the one given was \
-                     loaded with {layers}; load it with the run's `llm` options"
-                ),
-            });
-        }
-    }
     match (config.backbone, language) {
-        (Backbone::Llm, Some(language)) => Ok(Some(language.clone())),
-        (Backbone::RandomLlm, Some(language)) => Ok(Some(language.randomized(config.seed)?)),
         (Backbone::None, _) => Ok(None),
         (_, None) => Err(Error::NoLlm),
+        (Backbone::Llm, Some(language)) => Ok(Some(language.clone())),
+        (Backbone::RandomLlm, Some(language)) => Ok(Some(language.randomized(config.seed)?)),
     }
+}
+
+/// Refuses a model that was cut otherwise: any number of layers has the same shapes, and
+/// another one gives other answers.
+pub(crate) fn check_layers(config: &Config, language: &LanguageModel) -> Result<()> {
+    let layers = language.llama.config().num_hidden_layers;
+    let wanted = config.llm.layers.unwrap_or(language.whole_layers());
+    if layers == wanted {
+        return Ok(());
+    }
+    Err(Error::Config {
+        field: "llm.layers".into(),
+        problem: format!(
+            "the run uses {wanted} layers of the language model, but the one given was \
+             loaded with {layers}; load it with the run's `llm` options"
+        ),
+    })
 }
 
 /// What a model is built on.
@@ -78,13 +82,30 @@ pub(crate) fn build(
     Glta::new(config, Arc::new(nodes), parts.linear, prompts)
 }
 
-/// Loads the model and the data that a finished [`Run`](crate::Run) saved in `dir`.
-pub(crate) fn load(dir: &Path, language: Option<&LanguageModel>) -> Result<(Model, RunData)> {
+/// A finished run.
+pub(crate) struct Finished {
+    pub(crate) model: Model,
+    pub(crate) data: RunData,
+    pub(crate) report: FitReport,
+}
+
+/// Loads what a finished [`Run`](crate::Run) saved in `dir`. The path through the prompt,
+/// and with it the language model, is needed only where it adds something.
+pub(crate) fn load(dir: &Path, language: Option<&LanguageModel>) -> Result<Finished> {
     let file = |name: &str| -> PathBuf { dir.join(name) };
     let config = Config::of_run(dir)?;
     if !file(HISTORY).exists() {
         return Err(Error::file(&file(HISTORY), "missing: the run has not ended; resume it"));
     }
+    let report = FitReport::read(&file(HISTORY))?;
+    let device = language.map_or(Device::Cpu, |l| l.llama.device().clone());
+    let language = match language.filter(|_| config.backbone != Backbone::None) {
+        None => None,
+        Some(language) => {
+            check_layers(&config, language)?;
+            Some(recorded(dir, language, config.model.prompt)?)
+        }
+    };
     let data = RunData::load(&file(ITEMS), &file(USERS))?;
     let vectors =
         has_vectors(&config, &data).then(|| load_vectors(&file(VECTORS), &data)).transpose()?;
@@ -94,20 +115,21 @@ pub(crate) fn load(dir: &Path, language: Option<&LanguageModel>) -> Result<(Mode
     } else {
         None
     };
-    if let Some(linear) = linear.clone().filter(|_| !config.model.prompt) {
-        return Ok((Model::Linear(LinearLists::new(config, linear)), data));
+    let left_out = report.mix.as_ref().is_some_and(|mix| mix.factor == 0.0);
+    if let Some(linear) = linear.clone().filter(|_| left_out || !config.model.prompt) {
+        let model = Model::Linear(LinearLists::new(config, linear));
+        return Ok(Finished { model, data, report });
     }
-    let device = language.map_or(Device::Cpu, |l| l.llama.device().clone());
+    let language = used_language(&config, language.as_ref())?;
     let embeddings = NodeEmbeddings::load(file(NODES))?;
-    let language = used_language(&config, language)?;
     let texts = match &language {
-        Some(_) if file(TEXTS).exists() => read_texts(&file(TEXTS))?,
+        Some(_) if file(TEXTS).exists() => read_texts(file(TEXTS))?,
         _ => BTreeMap::new(),
     };
     let parts = Parts { embeddings, vectors, linear, device };
     let model = build(&config, &data, parts, language, texts)?;
     model.load(&file(MODEL))?;
-    Ok((Model::trained(model)?, data))
+    Ok(Finished { model: Model::trained(model)?, data, report })
 }
 
 /// Whether text vectors are used, a language model reads them, and there are texts to

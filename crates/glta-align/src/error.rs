@@ -85,8 +85,24 @@ pub enum Error {
     #[error("a recommendation for a person never seen needs at least one item")]
     NoItems,
     /// A run that uses a language model was given none.
-    #[error("this configuration needs a language model (backbone = \"llm\"), but none was given")]
+    #[error(
+        "this run needs its language model, but none was given: load it with the `llm` options of \
+         the run's configuration"
+    )]
     NoLlm,
+    /// A language model other than the run's was given.
+    #[error(
+        "{path}: the run uses the checkpoint {recorded}, but {given} was given; give the same one, \
+         or start another run"
+    )]
+    OtherCheckpoint {
+        /// The record in the run's folder.
+        path: PathBuf,
+        /// Name and short hash of the run's checkpoint.
+        recorded: String,
+        /// The same of the one that was given.
+        given: String,
+    },
     /// The loss or a gradient is not a finite number.
     #[error(
         "{what} is not finite in step {step} of the {stage} stage; lower its learning rate or raise its warm-up (the last checkpoint is kept)"

@@ -24,6 +24,10 @@ pub(crate) const STATE: &str = "state.safetensors";
 pub(crate) const ITEMS: &str = "items.jsonl";
 pub(crate) const USERS: &str = "users.jsonl";
 pub(crate) const TEXTS: &str = "texts.jsonl";
+/// Name and hash of the language model.
+pub(crate) const CHECKPOINT: &str = "checkpoint.toml";
+/// The templates of the prompts.
+pub(crate) const PROMPTS: &str = "prompts.toml";
 const LOCK: &str = ".lock";
 
 /// The folder, held by rank 0 until dropped. All ranks see it and read from it;

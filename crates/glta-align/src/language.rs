@@ -4,6 +4,7 @@ use std::sync::Arc;
 use candle_core::Device;
 use glta_llm::{Llama, LlamaConfig, LlamaOptions, Tokenizer};
 
+use crate::checkpoint;
 use crate::lazy::Lazy;
 use crate::{Result, Templates};
 
@@ -30,6 +31,7 @@ struct Checkpoint {
     /// Of the whole model.
     layers: usize,
     writer: Lazy<Llama>,
+    hash: Lazy<String>,
 }
 
 impl LanguageModel {
@@ -54,7 +56,8 @@ impl LanguageModel {
             Some(_) => Lazy::default(),
         };
         let layers = LlamaConfig::from_dir(dir)?.num_hidden_layers;
-        let checkpoint = Arc::new(Checkpoint { dir: dir.to_owned(), layers, writer });
+        let checkpoint =
+            Arc::new(Checkpoint { dir: dir.to_owned(), layers, writer, hash: Lazy::default() });
         Ok(Self { llama, tokenizer, templates, name, checkpoint })
     }
 
@@ -69,12 +72,23 @@ impl LanguageModel {
         writer.get(|| Ok(Llama::load(dir, &LlamaOptions::default(), self.llama.device())?))
     }
 
+    /// SHA-256 over the checkpoint's weights, configuration and tokenizer, in
+    /// hexadecimal: what a run knows its language model by. It is computed at the first
+    /// call, in seconds for several gigabytes, and shared by clones.
+    ///
+    /// # Errors
+    /// [`Error::Io`](crate::Error::Io) for a file that is gone or cannot be read.
+    pub fn checkpoint_hash(&self) -> Result<&str> {
+        let Checkpoint { dir, hash, .. } = &*self.checkpoint;
+        Ok(hash.get(|| checkpoint::hash(dir))?)
+    }
+
     /// Layers of the whole model, however many [`llama`](Self::llama) has.
     pub(crate) fn whole_layers(&self) -> usize {
         self.checkpoint.layers
     }
 
-    /// The same architecture, tokenizer, prompts and writer, with random weights
+    /// The same architecture, tokenizer, prompts, writer and hash, with random weights
     /// to run prompts through: the control for what pretraining is worth.
     ///
     /// # Errors

@@ -50,7 +50,7 @@
 //! let folder = tempfile::tempdir()?;
 //! Run::create(folder.path(), data, config)?.fit(None)?;
 //!
-//! let recommender = Recommender::load(folder.path(), None)?;
+//! let recommender = Recommender::open(folder.path())?;
 //! let best = recommender.recommend_for_items(&[0, 1], 3)?;
 //! assert_eq!(best.len(), 3);
 //! assert!(best.iter().all(|r| r.item > 1));
@@ -58,6 +58,7 @@
 //! ```
 
 mod artifact;
+mod checkpoint;
 mod config;
 mod data;
 mod error;

@@ -6,6 +6,7 @@ use glta_gllm::{Decoder, Ranked};
 use glta_metrics::{Scorer, ScorerError};
 use ndarray::{ArrayViewMut2, Axis};
 
+use crate::artifact::{Finished, load};
 use crate::data::{ItemRecord, RunData};
 use crate::language::LanguageModel;
 use crate::lists::{LinearLists, Lists, Query, known_user, rank_users, validation};
@@ -74,15 +75,31 @@ impl Recommender {
         Self { model, data, user_ids, item_ids }
     }
 
-    /// Loads the recommender that a finished [`Run`](crate::Run) left in `dir`.
-    /// `language` must be the model it was trained with, loaded with the `llm` options
-    /// of [`Config::of_run`]; a run without a language model needs none.
+    /// Opens the recommender that a finished [`Run`](crate::Run) saved in `dir`, where no
+    /// prompt is run: the linear item model alone, by configuration or because
+    /// validation chose the factor 0 for the path through the prompt, or a run without a
+    /// language model.
     ///
     /// # Errors
-    /// A run that has not ended, damaged files, a missing language model or one
-    /// of another size.
-    pub fn load(dir: impl AsRef<Path>, language: Option<&LanguageModel>) -> Result<Self> {
-        let (model, data) = crate::artifact::load(dir.as_ref(), language)?;
+    /// [`Error::NoLlm`] for a run that needs its language model, a run that has not
+    /// ended, damaged files.
+    pub fn open(dir: impl AsRef<Path>) -> Result<Self> {
+        Self::opened(dir.as_ref(), None)
+    }
+
+    /// [`open`](Self::open) for any run. `language` must be the checkpoint that it was
+    /// trained with, loaded with the `llm` options of [`Config::of_run`]; prompts are
+    /// those that the run recorded.
+    ///
+    /// # Errors
+    /// A run that has not ended, damaged files, [`Error::OtherCheckpoint`], or one that
+    /// was loaded with another number of layers.
+    pub fn open_with(dir: impl AsRef<Path>, language: &LanguageModel) -> Result<Self> {
+        Self::opened(dir.as_ref(), Some(language))
+    }
+
+    fn opened(dir: &Path, language: Option<&LanguageModel>) -> Result<Self> {
+        let Finished { model, data, .. } = load(dir, language)?;
         Ok(Self::new(model, data))
     }
 

@@ -1,7 +1,11 @@
+use std::path::Path;
+
 use glta_linear::LinearReport;
 use serde::{Deserialize, Serialize};
 
+use crate::files::read_text;
 use crate::trainer::StageHistory;
+use crate::{Error, Result};
 
 /// What the stages of a run reported.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -32,6 +36,11 @@ pub struct Mix {
 }
 
 impl FitReport {
+    /// What a finished run saved.
+    pub(crate) fn read(path: &Path) -> Result<Self> {
+        serde_json::from_str(&read_text(path)?).map_err(|e| Error::file(path, e))
+    }
+
     /// N@10 on the validation items of what was kept in the end.
     pub fn validation(&self) -> Option<f64> {
         self.mix.as_ref().map(|mix| mix.validation).or_else(|| self.user_stage.as_ref()?.best())

@@ -11,12 +11,15 @@ use glta_graph::{EpochReport, LightGcn, NodeEmbeddings};
 use glta_linear::{LinearModel, LinearStep, whiten};
 use ndarray::{Array2, ArrayView2};
 
-use crate::artifact::{Parts, build, has_vectors, load_vectors, used_language};
+use crate::artifact::{
+    Finished, Parts, build, check_layers, has_vectors, load, load_vectors, used_language,
+};
+use crate::checkpoint::record;
 use crate::config::{Backbone, Config, NodeFeatures};
 use crate::data::RunData;
 use crate::files::{
     CONFIG, HISTORY, ITEMS, LINEAR, MODEL, NODES, RunFolder, STATE, TEXTS, USERS, VECTORS, read,
-    read_tensors, read_text, write_tensors, write_whole,
+    read_tensors, write_tensors, write_whole,
 };
 use crate::language::LanguageModel;
 use crate::lists::{LinearLists, validation};
@@ -100,7 +103,8 @@ impl Run {
     }
 
     /// Continues the run in `dir`, which must have been created with the same data
-    /// and configuration.
+    /// and configuration. [`fit`](Self::fit) then needs the same language model and
+    /// prompts.
     ///
     /// # Errors
     /// A folder without a run, one with a run of other data or another
@@ -205,7 +209,8 @@ impl Run {
     /// there.
     ///
     /// # Errors
-    /// Whatever goes wrong in a stage; what was saved before stays usable.
+    /// Another checkpoint or other prompts than those the run was started with, and
+    /// whatever goes wrong in a stage; what was saved before stays usable.
     pub fn fit(self, language: Option<&LanguageModel>) -> Result<(Recommender, FitReport)> {
         self.fit_with(language, &mut Silent)
     }
@@ -220,10 +225,19 @@ impl Run {
         language: Option<&LanguageModel>,
         progress: &mut dyn Progress<Event>,
     ) -> Result<(Recommender, FitReport)> {
+        if self.folder.has(HISTORY)? {
+            let Finished { model, report, .. } = load(self.folder.path(), language)?;
+            return Ok((Recommender::new(model, self.data), report));
+        }
+        let device = language.map_or(Device::Cpu, |l| l.llama.device().clone());
+        let language = language.filter(|_| self.config.backbone != Backbone::None);
+        if let Some(language) = language {
+            check_layers(&self.config, language)?;
+            record(&self.folder, language, self.config.model.prompt)?;
+        }
         if !self.config.model.prompt {
             return self.fit_linear(language, progress);
         }
-        let device = language.map_or(Device::Cpu, |l| l.llama.device().clone());
         let language = used_language(&self.config, language)?;
         let embeddings = self.embeddings(progress)?;
         let vectors = self.vectors(language.as_ref(), progress)?;
@@ -231,12 +245,7 @@ impl Run {
         let texts = self.texts(language.as_ref(), progress)?;
         let parts = Parts { embeddings, vectors, linear, device };
         let model = build(&self.config, &self.data, parts, language, texts)?;
-        let report = if self.folder.has(HISTORY)? {
-            model.load(&self.folder.file(MODEL))?;
-            self.read_history()?
-        } else {
-            self.align(&model, progress)?
-        };
+        let report = self.align(&model, progress)?;
         Ok((Recommender::new(Model::trained(model)?, self.data), report))
     }
 
@@ -254,16 +263,10 @@ impl Run {
             self.linear(vectors.as_ref(), progress)?.ok_or_else(|| self.config.no_linear(items))?;
         let chosen = linear.report().clone();
         let model = LinearLists::new(self.config.clone(), linear);
-        let report = if self.folder.has(HISTORY)? {
-            self.read_history()?
-        } else {
-            let validation = validation(&model, &self.data, self.folder.comm())?;
-            let mix = validation.map(|validation| Mix { factor: 0.0, validation });
-            let report =
-                FitReport { item_stage: None, user_stage: None, linear: Some(chosen), mix };
-            self.write_history(&report)?;
-            report
-        };
+        let validation = validation(&model, &self.data, self.folder.comm())?;
+        let mix = validation.map(|validation| Mix { factor: 0.0, validation });
+        let report = FitReport { item_stage: None, user_stage: None, linear: Some(chosen), mix };
+        self.write_history(&report)?;
         Ok((Recommender::new(Model::Linear(model), self.data), report))
     }
 
@@ -311,11 +314,6 @@ impl Run {
             let text = serde_json::to_vec_pretty(report).map_err(|e| Error::file(path, e))?;
             write_whole(path, &text)
         })
-    }
-
-    fn read_history(&self) -> Result<FitReport> {
-        let path = self.folder.file(HISTORY);
-        serde_json::from_str(&read_text(&path)?).map_err(|e| Error::file(&path, e))
     }
 
     /// Stage 1, unless its result is there.

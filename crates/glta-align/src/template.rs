@@ -79,12 +79,26 @@ impl Templates {
 
     fn parse(text: &str, file: &str) -> Result<Self> {
         let wrong = |problem: String| Error::Template { file: file.to_owned(), problem };
-        let mut templates: Self = toml::from_str(text).map_err(|e| wrong(e.to_string()))?;
+        let templates: Self = toml::from_str(text).map_err(|e| wrong(e.to_string()))?;
+        templates.check(file)?;
+        Ok(templates)
+    }
+
+    /// Checks the placeholders, as [`load`](Self::load) does.
+    ///
+    /// # Errors
+    /// Placeholders that are missing, unknown or in another order.
+    pub fn validate(&self) -> Result<()> {
+        self.check("of the language model")
+    }
+
+    fn check(&self, file: &str) -> Result<()> {
+        let wrong = |problem: String| Error::Template { file: file.to_owned(), problem };
         for (name, prompt, expected) in [
-            ("item", &mut templates.item, ITEM),
-            ("user", &mut templates.user, USER),
-            ("profile", &mut templates.profile, WRITE),
-            ("prediction", &mut templates.prediction, WRITE),
+            ("item", &self.item, ITEM),
+            ("user", &self.user, USER),
+            ("profile", &self.profile, WRITE),
+            ("prediction", &self.prediction, WRITE),
         ] {
             let found: Vec<String> = pieces(prompt)
                 .filter_map(|piece| match piece {
@@ -100,7 +114,7 @@ impl Templates {
                 )));
             }
         }
-        Ok(templates)
+        Ok(())
     }
 
     /// Fills the placeholders of one of the four prompts. A line with a

@@ -35,7 +35,8 @@ pub struct UserTexts {
 /// First line of the file: what the texts were written with.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Header {
-    model: String,
+    /// Hash of the writer's checkpoint.
+    checkpoint: String,
     layers: usize,
     seed: u64,
     words: usize,
@@ -52,8 +53,9 @@ impl Header {
     fn serves(&self, wanted: &Self) -> bool {
         let same = |own: &Option<String>, other: &Option<String>| other.is_none() || own == other;
         let part = |header: &Self| {
-            let Self { model, layers, seed, words, max_items, max_share, max_tokens, .. } = header;
-            (model.clone(), *layers, *seed, *words, *max_items, max_share.clone(), *max_tokens)
+            let Self { checkpoint, layers, seed, words, max_items, max_share, max_tokens, .. } =
+                header;
+            (checkpoint.clone(), *layers, *seed, *words, *max_items, max_share.clone(), *max_tokens)
         };
         part(self) == part(wanted)
             && same(&self.profile, &wanted.profile)
@@ -77,24 +79,27 @@ pub(crate) fn write_texts(
 ) -> Result<BTreeMap<u32, UserTexts>> {
     let (comm, path) = (folder.comm(), &folder.file(TEXTS));
     let prompt = |wanted: bool, text: &String| wanted.then(|| text.clone());
-    let header = Header {
-        model: language.name.clone(),
-        layers: language.whole_layers(),
-        seed,
-        words: config.words,
-        max_items: config.max_items,
-        max_share: config.max_share.to_string(),
-        max_tokens: config.max_tokens,
-        profile: prompt(config.profile, &language.templates.profile),
-        prediction: prompt(config.prediction, &language.templates.prediction),
+    // Of rank 0 alone, for all.
+    let header = || -> Result<Header> {
+        Ok(Header {
+            checkpoint: language.checkpoint_hash()?.to_owned(),
+            layers: language.whole_layers(),
+            seed,
+            words: config.words,
+            max_items: config.max_items,
+            max_share: config.max_share.to_string(),
+            max_tokens: config.max_tokens,
+            profile: prompt(config.profile, &language.templates.profile),
+            prediction: prompt(config.prediction, &language.templates.prediction),
+        })
     };
-    folder.write(TEXTS, |path| match path.exists() {
-        true => mend(path, &header),
-        false => {
-            let mut line = to_line(path, &header)?;
-            line.push(b'\n');
-            write_whole(path, &line)
+    folder.write(TEXTS, |path| {
+        if path.exists() {
+            return mend(path, &header()?);
         }
+        let mut line = to_line(path, &header()?)?;
+        line.push(b'\n');
+        write_whole(path, &line)
     })?;
     let mut done = read_texts(path)?;
     // No rank appends before all have read.
@@ -241,7 +246,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("texts.jsonl");
         let header = |seed| Header {
-            model: "m".into(),
+            checkpoint: "c".into(),
             layers: 2,
             seed,
             words: 5,

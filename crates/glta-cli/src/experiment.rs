@@ -127,12 +127,12 @@ pub(crate) fn print(record: &Record) -> Result<()> {
 fn show(record: &Record, flags: &ExperimentFlags, language: Option<&LanguageModel>) -> Result<()> {
     let seed = flags.seeds.first().copied().unwrap_or_default();
     let dir = flags.out.join(format!("seed-{seed}")).join("glta");
-    if !dir.join("model.safetensors").exists() && !dir.join("linear.safetensors").exists() {
+    if !dir.join("history.json").exists() {
         return Ok(());
     }
     let recommender = match language {
-        Some(language) => Recommender::load(&dir, Some(language))?,
-        None => Recommender::load(&dir, None)?,
+        Some(language) => Recommender::open_with(&dir, language)?,
+        None => Recommender::open(&dir)?,
     };
     let mut shown = (0, 0);
     for user in 0..recommender.users().len() as u32 {

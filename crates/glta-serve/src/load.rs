@@ -7,18 +7,24 @@ use glta_align::{Backbone, Config, LanguageModel, Recommender};
 
 use crate::{Error, Result};
 
-/// Opens the recommender in `model`, with the checkpoint in `llm` where it was trained with a
-/// language model, which then runs on `device`.
+/// Opens the recommender in `model`. The checkpoint in `llm`, which then runs on `device`, is
+/// needed where its answers run a prompt.
 pub(crate) fn recommender(
     model: &Path,
     llm: Option<&Path>,
     device: &Device,
 ) -> Result<Recommender> {
     let config = Config::of_run(model)?;
-    let language = match (config.backbone, llm) {
-        (Backbone::None, _) => None,
-        (_, Some(dir)) => Some(LanguageModel::load(dir, &config.llm, device)?),
-        (_, None) => return Err(Error::NoLanguageModel { model: model.to_owned() }),
-    };
-    Ok(Recommender::load(model, language.as_ref())?)
+    match llm {
+        Some(dir) if config.backbone != Backbone::None => {
+            let language = LanguageModel::load(dir, &config.llm, device)?;
+            Ok(Recommender::open_with(model, &language)?)
+        }
+        _ => match Recommender::open(model) {
+            Err(glta_align::Error::NoLlm) => {
+                Err(Error::NoLanguageModel { model: model.to_owned() })
+            }
+            opened => Ok(opened?),
+        },
+    }
 }

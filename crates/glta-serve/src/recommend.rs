@@ -128,7 +128,7 @@ fn by_items(model: &Model, raw_ids: &[String], allowed: usize) -> ApiResult<(Que
     }
     let dense = |raw_id: &String| {
         let unknown = || ApiError::not_found(format!("item {raw_id:?} is not known"));
-        model.item(raw_id).ok_or_else(unknown)
+        model.recommender.item(raw_id).ok_or_else(unknown)
     };
     let items = raw_ids.iter().map(dense).collect::<ApiResult<Vec<u32>>>()?;
     Ok((Query::Items(items.clone()), items))

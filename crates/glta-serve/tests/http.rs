@@ -78,7 +78,7 @@ fn entries(list: &Value) -> Vec<[String; 4]> {
 #[tokio::test]
 async fn answers_are_those_of_the_recommender() {
     let run = support::run();
-    let recommender = Recommender::load(run.path(), None).unwrap();
+    let recommender = Recommender::open(run.path()).unwrap();
     let app = start(config(run.path()));
 
     let (status, answer) = recommend(&app, json!({"user": "user 3", "k": 2})).await;

@@ -1,10 +1,8 @@
 //! A small run without a language model, trained in moments.
 
-use std::ops::ControlFlow;
-
 use candle_core::Device;
-use glta_align::{Backbone, Config, Run, RunData};
-use glta_data::{Dataset, Event, Item, Split, SplitConfig, TextConfig};
+use glta_align::{Backbone, Config, Density, Preset, Run, RunData};
+use glta_data::{Dataset, Interaction, Item, Split, SplitConfig, TextConfig};
 use tempfile::TempDir;
 
 pub(crate) const CPU: Device = Device::Cpu;
@@ -13,12 +11,11 @@ pub(crate) const CPU: Device = Device::Cpu;
 /// `Tea 5` and `Mug 6` to `Mug 11`: even users have the former, odd ones the latter.
 pub(crate) fn run() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
-    let mut config = Config { backbone: Backbone::None, ..Config::default() };
+    let mut config = Config { backbone: Backbone::None, ..Config::preset(Preset::Full, Density::Sparse) };
     config.graph.epochs = 20;
     config.graph.learning_rate = 0.05;
     config.user_stage.train.epochs = 2;
-    let run = Run::open(folder.path(), config, data(), false).unwrap();
-    run.fit(None, &mut |_| ControlFlow::Continue(())).unwrap();
+    Run::create(folder.path(), data(), config).unwrap().fit(None).unwrap();
     folder
 }
 
@@ -32,8 +29,8 @@ fn data() -> RunData {
             events.push((user.as_str(), (i + 6 * (u % 2)).to_string()));
         }
     }
-    let events = events.iter().map(|(user, item)| Event::new(user, item));
-    let dataset = Dataset::from_events("tastes", events, items).unwrap();
+    let events = events.iter().map(|(user, item)| Interaction::new(user, item));
+    let dataset = Dataset::from_interactions("tastes", events, items).unwrap();
     let split = Split::new(&dataset, &SplitConfig::default()).unwrap();
     RunData::new(&dataset, &split, &TextConfig::default()).unwrap()
 }

@@ -26,7 +26,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     config.graph.epochs = 50;
     Run::create(&out, data, config)?.fit(Some(&language))?;
 
-    let recommender = Recommender::load(&out, Some(&language))?;
+    let recommender = Recommender::open_with(&out, &language)?;
     for best in recommender.recommend(recommender.user("user 0").ok_or("no user 0")?, 3)? {
         println!("{:.2} {}", best.score, best.record.title);
     }

@@ -44,7 +44,7 @@ async fn recommend(
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let Args { model, llm, listen } = Args::parse();
     let language = LanguageModel::load(llm, &Config::of_run(&model)?.llm, &Device::Cpu)?;
-    let model = Arc::new(Recommender::load(model, Some(&language))?);
+    let model = Arc::new(Recommender::open_with(model, &language)?);
     let stop = Arc::new(tokio::sync::Notify::new());
     let asked = Arc::clone(&stop);
     ctrlc::set_handler(move || asked.notify_one())?;
