@@ -14,7 +14,7 @@
 use criterion::Criterion;
 use glta_data::Interactions;
 use glta_data::readers::{PairsConfig, PairsLayout, pairs};
-use glta_graph::{LightGcn, LightGcnConfig};
+use glta_graph::{EpochReport, LightGcn, LightGcnConfig};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::ops::ControlFlow;
@@ -46,7 +46,7 @@ fn train(data: &Interactions, config: LightGcnConfig, report: bool) {
     let mut cpu = cpu_seconds();
     let mut wall = Instant::now();
     model
-        .train(data, None, &mut |epoch| {
+        .train_with(data, None, &mut |epoch: &EpochReport| {
             let now = cpu_seconds();
             if report {
                 let threads = rayon::current_num_threads();

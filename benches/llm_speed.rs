@@ -18,7 +18,6 @@ use criterion::{BenchmarkId, Criterion, Throughput};
 use glta_llm::{ForwardOptions, GenerateOptions, Llama, LlamaOptions, Precision, SimdLevel};
 use plain_product::plain_product;
 use rayon::prelude::*;
-use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 use support::Spec;
 
@@ -131,7 +130,7 @@ fn generate(model: &Llama, batch: usize, tokens: usize) {
     let prompts: Vec<Vec<u32>> = (0..batch as u32).map(|i| vec![i + 3; 16]).collect();
     let options =
         GenerateOptions { max_new_tokens: tokens, ignore_eos: true, ..Default::default() };
-    model.generate(&prompts, &options, &mut |_| ControlFlow::Continue(())).unwrap();
+    model.generate(&prompts, &options).unwrap();
 }
 
 /// Seconds that `tokens` decoding steps of one text take, the prompt not counted.
@@ -307,7 +306,7 @@ fn llama7b(dir: &std::path::Path) {
         let run = |tokens| {
             let options =
                 GenerateOptions { max_new_tokens: tokens, ignore_eos: true, ..Default::default() };
-            model.generate(&[vec![5]], &options, &mut |_| ControlFlow::Continue(())).unwrap();
+            model.generate(&[vec![5]], &options).unwrap();
         };
         let name = format!("7B: decode, batch 1{suffix}");
         report(&name, "tok", 8.0, limit, 2, best(2, || run(1)), || run(9));

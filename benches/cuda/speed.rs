@@ -13,7 +13,6 @@ mod support;
 use candle_core::{Device, Tensor, Var};
 use glta_llm::{ForwardOptions, GenerateOptions, Llama, LlamaOptions, Precision};
 use measure::{ids, peak_bytes, report, seconds};
-use std::ops::ControlFlow;
 use std::time::Instant;
 use support::Spec;
 
@@ -66,7 +65,7 @@ fn decoding_step(model: &Llama, spec: &Spec, batch: usize, context: usize) -> f6
             ..GenerateOptions::default()
         };
         seconds(model.device(), 3, || {
-            let texts = model.generate(&prompts, &options, &mut |_| ControlFlow::Continue(()));
+            let texts = model.generate(&prompts, &options);
             assert!(texts.unwrap().iter().all(|text| text.len() == tokens));
         })
     };

@@ -11,7 +11,6 @@ mod model;
 mod text;
 
 use std::error::Error;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -70,8 +69,7 @@ fn make(args: &Args) -> Result<()> {
     let calibration: Vec<Vec<u32>> =
         ids.chunks_exact(LENGTH).take(CALIBRATION).map(<[u32]>::to_vec).collect();
     let options = QuantizeOptions { group_size: Some(64), ..QuantizeOptions::default() };
-    let progress = &mut |_: &_| ControlFlow::Continue(());
-    quantize(plain.path(), &calibration, &options, &args.out, progress)?;
+    quantize(plain.path(), &calibration, &options, &args.out)?;
     println!("{}: loss {last:.3} in the last steps, 4-bit weights", args.out.display());
     Ok(())
 }

@@ -374,7 +374,8 @@ impl Run {
                     progress.report(&Event::Linear { done: step.done, total: step.total })
                 };
                 let seed = self.config.seed;
-                let model = LinearModel::fit(train, Some(valid), view, config, seed, progress)?;
+                let model =
+                    LinearModel::fit_with(train, Some(valid), view, config, seed, progress)?;
                 Ok(model.save(path)?)
             })?;
         }

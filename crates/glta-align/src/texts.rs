@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io::Write;
-use std::ops::ControlFlow;
 use std::path::Path;
 
 use glta_core::{Progress, report};
@@ -220,8 +219,7 @@ fn generate(
     }
     let options =
         GenerateOptions { max_new_tokens: config.max_tokens, seed, ..GenerateOptions::default() };
-    let ids =
-        language.writer()?.generate(&prompts, &options, &mut |_| ControlFlow::Continue(()))?;
+    let ids = language.writer()?.generate(&prompts, &options)?;
     ids.iter().map(|ids| Ok(clean(&language.tokenizer.decode(ids)?))).collect()
 }
 

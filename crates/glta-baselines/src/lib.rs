@@ -5,5 +5,7 @@
 mod contrastive;
 mod error;
 
-pub use contrastive::{Contrastive, ContrastiveConfig, ContrastiveEpoch, NodeTexts};
+pub use contrastive::{
+    Contrastive, ContrastiveConfig, ContrastiveEpoch, NodeTexts, TrainedContrastive,
+};
 pub use error::{Error, Result};

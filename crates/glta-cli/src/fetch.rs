@@ -78,10 +78,10 @@ pub fn checkpoint(path_or_id: &str, reporter: &mut Reporter) -> Result<PathBuf> 
 
 #[cfg(feature = "hub")]
 fn from_hub(id: &str, revision: &str, reporter: &mut Reporter) -> Result<PathBuf> {
-    use glta_llm::hub::{HubOptions, download};
+    use glta_llm::hub::{HubEvent, HubOptions, download_with};
 
     let options = HubOptions::from_env()?;
-    let fetched = download(id, revision, &options, &mut |event| {
+    let fetched = download_with(id, revision, &options, &mut |event: &HubEvent<'_>| {
         reporter.bytes(&format!("fetching {id}"), event.done, event.total, event.file)
     });
     reporter.finish();

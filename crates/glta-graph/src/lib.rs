@@ -4,7 +4,6 @@
 //! use glta_data::Interactions;
 //! use glta_graph::{LightGcn, LightGcnConfig, fold_in_user};
 //! use glta_metrics::top_k;
-//! use std::ops::ControlFlow;
 //!
 //! // Two groups of users with different tastes.
 //! let pairs = (0..20u32).flat_map(|u| (0..4u32).map(move |k| (u, 5 * (u % 2) + (u + k) % 5)));
@@ -17,7 +16,7 @@
 //!     ..LightGcnConfig::default()
 //! };
 //! let model = LightGcn::new(config)?;
-//! let trained = model.train(&train, None, &mut |_| ControlFlow::Continue(()))?;
+//! let trained = model.train(&train, None)?;
 //!
 //! // The one item of its group that user 0 does not have yet.
 //! let best = top_k(&trained.embeddings.scorer(), &[0], &[&train], 1)?;

@@ -6,6 +6,7 @@ use crate::sampler::{Batch, Sampler};
 use crate::step::{Parameters, Step};
 use crate::{EpochReport, Error, NodeEmbeddings, Result, Trained};
 use glta_comm::{Alone, Communicator};
+use glta_core::{Progress, Silent};
 use glta_data::Interactions;
 use glta_metrics::{EvaluationConfig, Report, evaluate};
 use ndarray::{Array2, s};
@@ -14,7 +15,6 @@ use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Normal};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
-use std::ops::ControlFlow;
 use std::time::Instant;
 
 /// Rows of the initial embeddings that share one random stream.
@@ -29,14 +29,10 @@ const STREAM_ROWS: usize = 1024;
 /// ```
 /// use glta_data::Interactions;
 /// use glta_graph::{LightGcn, LightGcnConfig};
-/// use std::ops::ControlFlow;
 ///
 /// let train = Interactions::from_pairs(3, 4, [(0, 0), (0, 1), (1, 1), (1, 2), (2, 3)])?;
 /// let config = LightGcnConfig { dim: 8, epochs: 20, ..Default::default() };
-/// let trained = LightGcn::new(config)?.train(&train, None, &mut |epoch| {
-///     println!("epoch {}: loss {:.4}", epoch.epoch, epoch.loss);
-///     ControlFlow::Continue(())
-/// })?;
+/// let trained = LightGcn::new(config)?.train(&train, None)?;
 /// assert_eq!(trained.embeddings.items.dim(), (4, 8));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -64,39 +60,32 @@ impl LightGcn {
     ///
     /// With validation data the epoch with the best selection metric is
     /// returned and training stops when the metric no longer rises; without (or
-    /// without `keep_best`), the last epoch. `progress` is called after every
-    /// epoch; `Break` ends training with [`Error::Cancelled`], which holds what was
-    /// trained until then.
+    /// without `keep_best`), the last epoch.
     ///
     /// # Errors
     /// Data of other sizes than each other, nothing to train on, a diverged
-    /// loss, a failed evaluation, or [`Error::Cancelled`].
-    pub fn train(
+    /// loss, or a failed evaluation.
+    pub fn train(&self, train: &Interactions, valid: Option<&Interactions>) -> Result<Trained> {
+        self.train_with(train, valid, &mut Silent)
+    }
+
+    /// [`train`](Self::train) that reports every epoch. `Break` ends training with
+    /// [`Error::Cancelled`], which holds what was trained until then.
+    ///
+    /// # Errors
+    /// Those of [`train`](Self::train), and [`Error::Cancelled`].
+    pub fn train_with(
         &self,
         train: &Interactions,
         valid: Option<&Interactions>,
-        progress: &mut dyn FnMut(&EpochReport) -> ControlFlow<()>,
+        progress: &mut dyn Progress<EpochReport>,
     ) -> Result<Trained> {
         self.train_on(&Alone, None, train, valid, progress)
     }
 
-    /// Trains from given layer-0 embeddings, such as [`Trained::layer0`] of an
-    /// earlier run; Adam starts afresh.
-    ///
-    /// # Errors
-    /// As [`train`](Self::train), and embeddings that do not fit the data.
-    pub fn train_from(
-        &self,
-        start: &NodeEmbeddings,
-        train: &Interactions,
-        valid: Option<&Interactions>,
-        progress: &mut dyn FnMut(&EpochReport) -> ControlFlow<()>,
-    ) -> Result<Trained> {
-        self.train_on(&Alone, Some(start), train, valid, progress)
-    }
-
-    /// Trains together with other ranks, from `start` or from random embeddings.
-    /// All ranks give the same data and settings and get the same result.
+    /// Trains together with other ranks ([`Alone`] without any), from layer-0 embeddings
+    /// `start`, such as [`Trained::layer0`] of an earlier run, or from random ones. All
+    /// ranks give the same data and settings and get the same result. Adam starts afresh.
     ///
     /// Propagation, which is nearly all of the work, treats every column of the
     /// embeddings by itself. So a rank has some of the columns, sixteen or a
@@ -105,14 +94,15 @@ impl LightGcn {
     /// instead would have every rank propagate the whole graph.
     ///
     /// # Errors
-    /// As [`train_from`](Self::train_from), and [`Error::Comm`].
+    /// Those of [`train_with`](Self::train_with), embeddings that do not fit the data, and
+    /// [`Error::Comm`].
     pub fn train_on(
         &self,
         comm: &dyn Communicator,
         start: Option<&NodeEmbeddings>,
         train: &Interactions,
         valid: Option<&Interactions>,
-        progress: &mut dyn FnMut(&EpochReport) -> ControlFlow<()>,
+        progress: &mut dyn Progress<EpochReport>,
     ) -> Result<Trained> {
         let config = &self.config;
         let drawn;
@@ -200,7 +190,7 @@ impl LightGcn {
                 }
             }
             tracing::debug!(epoch, loss = report.loss, validation = report.validation);
-            let flow = progress(&report);
+            let flow = progress.report(&report);
             history.push(report);
             if comm.any(flow.is_break())? {
                 cancelled = true;

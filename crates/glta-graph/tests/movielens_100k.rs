@@ -3,8 +3,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
-use std::ops::ControlFlow;
-
 use glta_graph::{LightGcn, LightGcnConfig};
 
 #[path = "../../../tests/ml_100k.rs"]
@@ -24,10 +22,7 @@ fn light_gcn() {
         patience: 5,
         ..Default::default()
     };
-    let trained = LightGcn::new(config)
-        .unwrap()
-        .train(&data.train, Some(&data.valid), &mut |_| ControlFlow::Continue(()))
-        .unwrap();
+    let trained = LightGcn::new(config).unwrap().train(&data.train, Some(&data.valid)).unwrap();
     let ndcg = data.ndcg(&trained.embeddings.scorer());
     println!("LightGCN N@10 {ndcg:.4}, epoch {}", trained.best_epoch);
     assert!((ndcg - 0.425).abs() < 0.015);

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 
 use glta_comm::{Communicator, in_process};
 use glta_data::{Interactions, Split};
-use glta_graph::{Error, LightGcn, LightGcnConfig, Loss, Trained};
+use glta_graph::{EpochReport, Error, LightGcn, LightGcnConfig, Loss, Trained};
 
 /// Two groups of users with their own items, and some noise.
 fn split() -> Split {
@@ -42,13 +42,19 @@ fn on_ranks(size: usize, config: &LightGcnConfig, stop: usize) -> Vec<Result<Tra
                 let split = split();
                 let model = LightGcn::new(config)?;
                 let last = comm.rank() + 1 == comm.size();
-                model.train_on(&comm, None, &split.train, Some(&split.valid), &mut |epoch| {
-                    // One rank alone asks to stop.
-                    match last && epoch.epoch == stop {
-                        true => ControlFlow::Break(()),
-                        false => ControlFlow::Continue(()),
-                    }
-                })
+                model.train_on(
+                    &comm,
+                    None,
+                    &split.train,
+                    Some(&split.valid),
+                    &mut |epoch: &EpochReport| {
+                        // One rank alone asks to stop.
+                        match last && epoch.epoch == stop {
+                            true => ControlFlow::Break(()),
+                            false => ControlFlow::Continue(()),
+                        }
+                    },
+                )
             })
         })
         .collect();

@@ -10,7 +10,7 @@ use crate::{
     Ease, EaseConfig, Error, LinearConfig, LinearModel, LinearReport, Result, SideInformation,
 };
 
-/// [`LinearModel::fit`] begins to fit the next setting.
+/// [`LinearModel::fit_with`] begins to fit the next setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LinearStep {
@@ -44,7 +44,7 @@ impl Solver<'_> {
         let weight = settings.text;
         let ease = match self.vectors {
             Some(vectors) if weight > 0.0 => {
-                Ease::fit_with(train, SideInformation { vectors, weight }, &config)?
+                Ease::fit_collective(train, SideInformation { vectors, weight }, &config)?
             }
             _ => Ease::fit(train, &config)?,
         };

@@ -98,7 +98,7 @@ impl Ease {
     /// # Errors
     /// As [`fit`](Self::fit), and vectors of another number of items, or a weight
     /// or values that are not finite.
-    pub fn fit_with(
+    pub fn fit_collective(
         train: &Interactions,
         side: SideInformation<'_>,
         config: &EaseConfig,
@@ -389,21 +389,21 @@ mod tests {
             items.iter().for_each(|&i| vectors[(i as usize, tag)] = 1.0);
         }
         let side = SideInformation { vectors: vectors.view(), weight: 1.0 };
-        let with = Ease::fit_with(&train(), side, &config).unwrap();
+        let with = Ease::fit_collective(&train(), side, &config).unwrap();
         let stacked = Ease::fit(&changed(None, &tags), &config).unwrap();
         for (a, b) in with.weights().iter().zip(stacked.weights()) {
             assert!((a - b).abs() < 1e-6, "{a} {b}");
         }
         let none = SideInformation { weight: 0.0, ..side };
-        let none = Ease::fit_with(&train(), none, &config).unwrap();
+        let none = Ease::fit_collective(&train(), none, &config).unwrap();
         assert_eq!(none.weights(), Ease::fit(&train(), &config).unwrap().weights());
 
         let short = vectors.slice(ndarray::s![..8, ..]);
         let short = SideInformation { vectors: short, weight: 1.0 };
-        let message = Ease::fit_with(&train(), short, &config).unwrap_err().to_string();
+        let message = Ease::fit_collective(&train(), short, &config).unwrap_err().to_string();
         assert!(message.contains("8 for 9"), "{message}");
         let bad = SideInformation { weight: f64::NAN, ..side };
-        assert!(Ease::fit_with(&train(), bad, &config).is_err());
+        assert!(Ease::fit_collective(&train(), bad, &config).is_err());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Fitting a linear model.
 
-use glta_core::Progress;
+use glta_core::{Progress, Silent};
 use glta_data::{Interactions, Split};
 use ndarray::ArrayView2;
 
@@ -21,8 +21,22 @@ impl LinearModel {
     ///
     /// # Errors
     /// Bad settings, too many items, vectors that do not fit, a matrix that cannot be
-    /// inverted, or [`Error::Cancelled`](crate::Error::Cancelled).
+    /// inverted.
     pub fn fit(
+        train: &Interactions,
+        valid: Option<&Interactions>,
+        vectors: Option<ArrayView2<'_, f32>>,
+        config: &LinearConfig,
+        seed: u64,
+    ) -> Result<Self> {
+        Self::fit_with(train, valid, vectors, config, seed, &mut Silent)
+    }
+
+    /// [`fit`](Self::fit) that reports every setting that it begins to fit.
+    ///
+    /// # Errors
+    /// Those of [`fit`](Self::fit), and [`Error::Cancelled`](crate::Error::Cancelled).
+    pub fn fit_with(
         train: &Interactions,
         valid: Option<&Interactions>,
         vectors: Option<ArrayView2<'_, f32>>,

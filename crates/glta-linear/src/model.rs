@@ -14,7 +14,6 @@ use crate::{Ease, LinearReport, Result, TextKnn, TextKnnConfig};
 /// As a [`Scorer`] it scores the users of the training data from their training items.
 ///
 /// ```
-/// use glta_core::Silent;
 /// use glta_data::Interactions;
 /// use glta_linear::{LinearConfig, LinearModel};
 /// use ndarray::array;
@@ -24,8 +23,7 @@ use crate::{Ease, LinearReport, Result, TextKnn, TextKnnConfig};
 /// let train = Interactions::from_pairs(4, 4, pairs)?;
 /// let vectors = array![[1.0, 0.0], [0.8, 0.6], [0.0, 1.0], [0.0, 1.0]];
 /// let config = LinearConfig::default();
-/// let model =
-///     LinearModel::fit(&train, None, Some(vectors.view()), &config, 1, &mut Silent)?;
+/// let model = LinearModel::fit(&train, None, Some(vectors.view()), &config, 1)?;
 /// assert!(model.score_items(&[0])[1] > model.score_items(&[0])[2]);
 /// assert!(model.score_items(&[2])[3] > model.score_items(&[2])[0]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -161,6 +159,6 @@ pub(crate) fn similarities(
     vectors: ArrayView2<'_, f32>,
     train: &Interactions,
 ) -> Result<Arc<Array2<f32>>> {
-    let text = TextKnn::new(vectors.to_owned(), train, &TextKnnConfig::default())?;
+    let text = TextKnn::fit(vectors.to_owned(), train, &TextKnnConfig::default())?;
     Ok(Arc::new(text.similarities()))
 }

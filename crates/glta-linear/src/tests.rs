@@ -2,7 +2,6 @@
 
 use std::ops::ControlFlow;
 
-use glta_core::Silent;
 use glta_data::Interactions;
 use glta_metrics::Scorer;
 use ndarray::{Array2, ArrayView2, array};
@@ -31,13 +30,13 @@ fn vectors() -> Array2<f32> {
 
 fn fit(texts: Option<&Array2<f32>>) -> LinearModel {
     let config = LinearConfig { l2: vec![1.0, 5.0], text: vec![1.0, 2.0], ..Default::default() };
-    fit_with(texts, &config)
+    fit_by(texts, &config)
 }
 
-fn fit_with(texts: Option<&Array2<f32>>, config: &LinearConfig) -> LinearModel {
+fn fit_by(texts: Option<&Array2<f32>>, config: &LinearConfig) -> LinearModel {
     let (train, valid) = data();
     let texts = texts.map(|t| t.view());
-    LinearModel::fit(&train, Some(&valid), texts, config, 1, &mut Silent).unwrap()
+    LinearModel::fit(&train, Some(&valid), texts, config, 1).unwrap()
 }
 
 #[test]
@@ -60,7 +59,7 @@ fn nothing_of_the_user_is_left(new_items: f64) {
     let (train, _) = data();
     // Neighbours and popularity count, whatever was chosen.
     let config = LinearConfig { l2: vec![1.0], text: vec![1.0], new_items, ..Default::default() };
-    let mut model = fit_with(Some(&vectors()), &config);
+    let mut model = fit_by(Some(&vectors()), &config);
     (model.report.neighbours, model.report.popularity) = (0.1, 0.01);
     let user = (0..30).find(|&u| train.items(u).len() > 1).unwrap();
     let context = &train.items(user)[..1];
@@ -69,7 +68,8 @@ fn nothing_of_the_user_is_left(new_items: f64) {
     let LinearReport { l2, text: weight, .. } = model.report;
     let vectors = vectors();
     let side = SideInformation { vectors: vectors.view(), weight };
-    let ease = Ease::fit_with(&others, side, &EaseConfig { l2, ..Default::default() }).unwrap();
+    let ease =
+        Ease::fit_collective(&others, side, &EaseConfig { l2, ..Default::default() }).unwrap();
     let expected = LinearModel::new(ease, model.text.clone(), &others, model.report.clone());
     let expected = expected.score_items(context);
     let got = model.score_without(user, context).unwrap();
@@ -85,9 +85,9 @@ fn chosen_for_new_items_and_fitted_on_all() {
     let ((train, valid), vectors) = (data(), vectors());
     // Only text neighbours can find a new item here, and a small weight is enough.
     let config = LinearConfig { l2: vec![1.0], text: vec![0.0], ..Default::default() };
-    let without = fit_with(Some(&vectors), &config);
+    let without = fit_by(Some(&vectors), &config);
     let config = LinearConfig { new_items: 0.4, ..config };
-    let model = fit_with(Some(&vectors), &config);
+    let model = fit_by(Some(&vectors), &config);
     assert!(model.report.neighbours > 0.0);
     assert_ne!(model.report.neighbours, without.report.neighbours);
     assert_eq!(model.ease.weights(), without.ease.weights());
@@ -108,7 +108,7 @@ fn without_validation_data_the_middle_is_taken() {
             ControlFlow::Continue(())
         };
         let texts = Some(vectors.view());
-        let model = LinearModel::fit(&train, valid, texts, &config, 1, progress).unwrap();
+        let model = LinearModel::fit_with(&train, valid, texts, &config, 1, progress).unwrap();
         let LinearReport { l2, text, neighbours, popularity, validation, .. } = *model.report();
         assert_eq!((l2, text, neighbours, popularity), (100.0, 10.0, 0.0, 0.0));
         assert_eq!((validation, steps), (None, vec![(1, 1)]));
@@ -157,10 +157,10 @@ fn survives_its_file() {
 fn cancelling_and_what_cannot_work_are_errors() {
     let ((train, valid), config) = (data(), LinearConfig::default());
     let fit = |texts: Option<ArrayView2<'_, f32>>, config: &LinearConfig| {
-        LinearModel::fit(&train, Some(&valid), texts, config, 1, &mut Silent)
+        LinearModel::fit(&train, Some(&valid), texts, config, 1)
     };
     let stop = &mut |_: &LinearStep| ControlFlow::Break(());
-    let cancelled = LinearModel::fit(&train, Some(&valid), None, &config, 1, stop);
+    let cancelled = LinearModel::fit_with(&train, Some(&valid), None, &config, 1, stop);
     assert!(matches!(cancelled, Err(Error::Cancelled)));
     let other = array![[1.0, 0.0]];
     let message = fit(Some(other.view()), &config).unwrap_err().to_string();

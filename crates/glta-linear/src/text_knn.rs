@@ -49,7 +49,7 @@ impl TextKnnConfig {
 ///
 /// let train = Interactions::from_pairs(1, 3, [(0, 0)])?;
 /// let vectors = array![[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]];
-/// let knn = TextKnn::new(vectors, &train, &TextKnnConfig::default())?;
+/// let knn = TextKnn::fit(vectors, &train, &TextKnnConfig::default())?;
 /// let scores = knn.score_items(&[0]);
 /// assert!((scores[1] - 0.512).abs() < 1e-6 && scores[2] == 0.0);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -63,13 +63,13 @@ pub struct TextKnn {
 }
 
 impl TextKnn {
-    /// `vectors: (items, dim)`, scaled to length 1 here; see
+    /// Neighbours by `vectors: (items, dim)`, scaled to length 1 here; see
     /// [`whiten`](crate::whiten) for what makes good ones. An item without a text
     /// has zeros.
     ///
     /// # Errors
     /// Bad settings, another number of items, or values that are not finite.
-    pub fn new(
+    pub fn fit(
         mut vectors: Array2<f32>,
         train: &Interactions,
         config: &TextKnnConfig,
@@ -221,7 +221,7 @@ mod tests {
     #[test]
     fn scores_are_the_sum_over_the_users_items() {
         let (train, vectors) = problem();
-        let knn = TextKnn::new(vectors.clone(), &train, &TextKnnConfig { power: 2 }).unwrap();
+        let knn = TextKnn::fit(vectors.clone(), &train, &TextKnnConfig { power: 2 }).unwrap();
         let mut out = Array2::ones((2, 12));
         knn.score(&[4, 9], out.view_mut()).unwrap();
         let cosine = |i: usize, j: usize| {
@@ -242,7 +242,7 @@ mod tests {
     #[test]
     fn text_is_added_to_ease_with_its_weight() {
         let (train, vectors) = problem();
-        let knn = TextKnn::new(vectors, &train, &TextKnnConfig::default()).unwrap();
+        let knn = TextKnn::fit(vectors, &train, &TextKnnConfig::default()).unwrap();
         let ease = Ease::fit(&train, &EaseConfig { l2: 5.0, ..Default::default() }).unwrap();
         let mut got = Array2::zeros((1, 12));
         EaseText::new(&ease, &knn, 0.25).unwrap().score(&[7], got.view_mut()).unwrap();
@@ -257,15 +257,15 @@ mod tests {
     fn refuses_what_cannot_work() {
         let (train, mut vectors) = problem();
         let config = TextKnnConfig::default();
-        let knn = TextKnn::new(vectors.clone(), &train, &config).unwrap();
+        let knn = TextKnn::fit(vectors.clone(), &train, &config).unwrap();
         let ease = Ease::fit(&train, &EaseConfig::default()).unwrap();
         assert!(matches!(EaseText::new(&ease, &knn, f32::NAN), Err(Error::Config { .. })));
-        assert!(TextKnn::new(vectors.clone(), &train, &TextKnnConfig { power: 0 }).is_err());
+        assert!(TextKnn::fit(vectors.clone(), &train, &TextKnnConfig { power: 0 }).is_err());
         let few = vectors.slice(ndarray::s![..5, ..]).to_owned();
-        let message = TextKnn::new(few, &train, &config).unwrap_err().to_string();
+        let message = TextKnn::fit(few, &train, &config).unwrap_err().to_string();
         assert!(message.contains("5 for 12 items"), "{message}");
         vectors[(3, 0)] = f32::NAN;
-        let message = TextKnn::new(vectors, &train, &config).unwrap_err().to_string();
+        let message = TextKnn::fit(vectors, &train, &config).unwrap_err().to_string();
         assert!(message.contains("item 3"), "{message}");
     }
 }

@@ -4,12 +4,11 @@ use crate::model::{Llama, Prefix};
 use crate::options::GenerateOptions;
 use crate::sample::next_token;
 use crate::tokenizer::Tokenizer;
-use glta_core::report;
+use glta_core::{Progress, Silent, report};
 use glta_kernels::Sequences;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use std::collections::VecDeque;
-use std::ops::ControlFlow;
 
 /// One step of [`Llama::generate`] for one prompt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,13 +53,24 @@ impl Llama {
     ///
     /// # Errors
     /// Invalid options, stop texts (which need [`Self::generate_text`]), an
-    /// empty prompt, one longer than the context or with unknown ids;
-    /// [`Error::Cancelled`] when `progress` breaks.
+    /// empty prompt, one longer than the context or with unknown ids.
     pub fn generate(
         &self,
         prompts: &[Vec<u32>],
         options: &GenerateOptions,
-        progress: &mut dyn FnMut(&GenerateEvent) -> ControlFlow<()>,
+    ) -> Result<Vec<Vec<u32>>> {
+        self.generate_with(prompts, options, &mut Silent)
+    }
+
+    /// [`Self::generate`] that reports every token.
+    ///
+    /// # Errors
+    /// As there, and [`Error::Cancelled`].
+    pub fn generate_with(
+        &self,
+        prompts: &[Vec<u32>],
+        options: &GenerateOptions,
+        progress: &mut dyn Progress<GenerateEvent>,
     ) -> Result<Vec<Vec<u32>>> {
         if !options.stop.is_empty() {
             return Err(Error::Config {
@@ -81,7 +91,20 @@ impl Llama {
         tokenizer: &Tokenizer,
         prompts: &[impl AsRef<str>],
         options: &GenerateOptions,
-        progress: &mut dyn FnMut(&GenerateEvent) -> ControlFlow<()>,
+    ) -> Result<Vec<String>> {
+        self.generate_text_with(tokenizer, prompts, options, &mut Silent)
+    }
+
+    /// [`Self::generate_text`] that reports every token.
+    ///
+    /// # Errors
+    /// As there, and [`Error::Cancelled`].
+    pub fn generate_text_with(
+        &self,
+        tokenizer: &Tokenizer,
+        prompts: &[impl AsRef<str>],
+        options: &GenerateOptions,
+        progress: &mut dyn Progress<GenerateEvent>,
     ) -> Result<Vec<String>> {
         let ids = prompts
             .iter()
@@ -113,7 +136,7 @@ impl Llama {
         prompts: &[Vec<u32>],
         options: &GenerateOptions,
         stops: &dyn Fn(&[u32]) -> Result<bool>,
-        progress: &mut dyn FnMut(&GenerateEvent) -> ControlFlow<()>,
+        progress: &mut dyn Progress<GenerateEvent>,
     ) -> Result<Vec<Vec<u32>>> {
         options.validate()?;
         let config = self.config();

@@ -94,7 +94,7 @@ pub use glta_kernels::{Backend, Precision, SimdLevel};
 pub use model::{ForwardOptions, Llama, Prefix};
 pub use options::{GenerateOptions, LlamaOptions};
 #[cfg(feature = "quantize")]
-pub use quantize::{QuantizeEvent, QuantizeOptions, quantize};
+pub use quantize::{QuantizeEvent, QuantizeOptions, quantize, quantize_with};
 #[cfg(feature = "text-encoder")]
 pub use text_encoder::SentenceEncoder;
 pub use tokenizer::Tokenizer;

@@ -5,7 +5,9 @@
 mod support;
 
 use candle_core::{Device, Tensor, Var};
-use glta_llm::{ForwardOptions, GenerateOptions, Llama, LlamaConfig, LlamaOptions, SimdLevel};
+use glta_llm::{
+    ForwardOptions, GenerateEvent, GenerateOptions, Llama, LlamaConfig, LlamaOptions, SimdLevel,
+};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::ops::ControlFlow;
@@ -332,7 +334,7 @@ fn nothing_is_tracked_without_a_variable() {
 }
 
 fn generate(model: &Llama, prompts: &[Vec<u32>], options: &GenerateOptions) -> Vec<Vec<u32>> {
-    model.generate(prompts, options, &mut |_| ControlFlow::Continue(())).unwrap()
+    model.generate(prompts, options).unwrap()
 }
 
 #[test]
@@ -395,14 +397,14 @@ fn generation_stops_where_it_is_told() {
     let options = GenerateOptions { stop_ids: vec![stop], ..free.clone() };
     assert_eq!(generate(&model, &prompts, &options)[0], text[0][..cut]);
     let mut calls = 0;
-    let cancelled = model.generate(&prompts, &free, &mut |_| {
+    let cancelled = model.generate_with(&prompts, &free, &mut |_: &GenerateEvent| {
         calls += 1;
         if calls == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
     assert!(matches!(cancelled, Err(glta_llm::Error::Cancelled)));
     assert_eq!(calls, 3);
     for bad in [vec![], vec![96], vec![1; 5000]] {
-        assert!(model.generate(&[bad], &free, &mut |_| ControlFlow::Continue(())).is_err());
+        assert!(model.generate(&[bad], &free).is_err());
     }
     // The context ends a text as well.
     let long = GenerateOptions { max_new_tokens: 100, ..free };

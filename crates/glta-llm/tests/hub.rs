@@ -6,7 +6,7 @@ mod server;
 mod support;
 
 use candle_core::Device;
-use glta_llm::hub::{HubOptions, download};
+use glta_llm::hub::{HubEvent, HubOptions, download, download_with};
 use glta_llm::{Error, Llama, LlamaOptions};
 use server::{ID, Reply, Request, Server, TOKEN, sha256};
 use std::collections::BTreeMap;
@@ -86,7 +86,7 @@ impl Scene {
     }
 
     fn revision(&self, revision: &str) -> Result<PathBuf, Error> {
-        download(ID, revision, &self.options, &mut |_| ControlFlow::Continue(()))
+        download(ID, revision, &self.options)
     }
 
     fn error(&self) -> String {
@@ -223,7 +223,7 @@ fn offline_uses_the_cache_or_says_what_is_missing() {
 fn what_the_hub_does_not_have_or_refuses_is_told() {
     let mut scene = Scene::new(single(1));
     let get = |id, revision, options: &HubOptions| {
-        let result = download(id, revision, options, &mut |_| ControlFlow::Continue(()));
+        let result = download(id, revision, options);
         result.unwrap_err().to_string()
     };
     let repo = get("owner/nothing", "main", &scene.options);
@@ -273,9 +273,7 @@ fn repositories_without_usable_weights_are_refused() {
 #[test]
 fn ids_and_revisions_are_checked_before_they_become_paths() {
     let scene = Scene::new(single(1));
-    let get = |id: &str, revision: &str| {
-        download(id, revision, &scene.options, &mut |_| ControlFlow::Continue(()))
-    };
+    let get = |id: &str, revision: &str| download(id, revision, &scene.options);
     for id in
         ["tiny", "", "/", "a/", "/b", "a/b/c", "../b", "a/..", "a/b..c", "a/b?c", "a/b c", "a--b/c"]
     {
@@ -528,7 +526,7 @@ fn progress_sums_up_and_may_stop_the_download() {
     .sum();
     let run = |stop: u64| {
         let mut seen = Vec::new();
-        let result = download(ID, "main", &scene.options, &mut |event| {
+        let result = download_with(ID, "main", &scene.options, &mut |event: &HubEvent<'_>| {
             assert_eq!((event.files, event.total), (7, total));
             seen.push((event.index, event.file.to_owned(), event.done));
             match event.done >= stop {

@@ -5,7 +5,10 @@
 mod support;
 
 use candle_core::{Device, Tensor};
-use glta_llm::{Error, ForwardOptions, Llama, LlamaOptions, QuantizeOptions, quantize};
+use glta_llm::{
+    Error, ForwardOptions, Llama, LlamaOptions, QuantizeEvent, QuantizeOptions, quantize,
+    quantize_with,
+};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::ops::ControlFlow;
@@ -53,7 +56,7 @@ fn every_format_comes_out_close_to_its_source() {
         let options = QuantizeOptions { bits, group_size, desc_act, sym, ..Default::default() };
         let out = dir.path().join(format!("out{}", errors.len()));
         let mut events = 0;
-        quantize(&source, &texts(16, 60), &options, &out, &mut |event| {
+        quantize_with(&source, &texts(16, 60), &options, &out, &mut |event: &QuantizeEvent| {
             assert!(event.relative_error.is_finite() && event.layers == 2);
             events += 1;
             ControlFlow::Continue(())
@@ -93,10 +96,7 @@ fn a_quantised_source_is_taken_at_its_weights() {
     let run = |kind: &str| {
         let out = dir.path().join(format!("from-{kind}"));
         let options = QuantizeOptions { group_size: Some(32), ..Default::default() };
-        quantize(dir.path().join(kind), &texts(8, 30), &options, &out, &mut |_| {
-            ControlFlow::Continue(())
-        })
-        .unwrap();
+        quantize(dir.path().join(kind), &texts(8, 30), &options, &out).unwrap();
         std::fs::read(out.join("model.safetensors")).unwrap()
     };
     // Embedding and norms are kept in their dtype, so compare through a model.
@@ -114,7 +114,7 @@ fn bad_requests_are_refused_and_leave_no_model() {
     let source = dir.path().join("plain");
     let out = dir.path().join("out");
     let run = |options: &QuantizeOptions, texts: &[Vec<u32>]| {
-        quantize(&source, texts, options, &out, &mut |e| {
+        quantize_with(&source, texts, options, &out, &mut |e: &QuantizeEvent| {
             if e.module == "mlp.up_proj" {
                 ControlFlow::Break(())
             } else {

@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 use candle_core::{DType, Device, Tensor, Var, safetensors};
-use glta_llm::{ForwardOptions, GenerateOptions, Llama, LlamaOptions, Precision, SimdLevel};
+use glta_llm::{
+    ForwardOptions, GenerateEvent, GenerateOptions, Llama, LlamaOptions, Precision, SimdLevel,
+};
 use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -76,7 +78,7 @@ fn check(dir: &Path, options: &LlamaOptions, bf16_bound: f64) {
             GenerateOptions { max_new_tokens: 24, ignore_eos: true, ..Default::default() };
         let mut events = 0;
         let texts = model
-            .generate(&prompts, &options, &mut |_| {
+            .generate_with(&prompts, &options, &mut |_: &GenerateEvent| {
                 events += 1;
                 ControlFlow::Continue(())
             })

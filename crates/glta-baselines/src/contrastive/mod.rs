@@ -14,14 +14,13 @@ pub use config::ContrastiveConfig;
 use crate::{Error, Result};
 use candle_core::Var;
 use candle_nn::optim::{AdamW, Optimizer, ParamsAdamW};
-use glta_core::report;
+use glta_core::{Progress, Silent, report};
 use glta_data::Interactions;
 use glta_graph::{Adjacency, NodeEmbeddings};
 use glta_metrics::{EvaluationConfig, Metric, evaluate};
 use model::Model;
 use ndarray::ArrayView2;
 use sampler::Sampler;
-use std::ops::ControlFlow;
 
 /// Text vectors that nodes are contrasted with; rows of zeros stand for nodes
 /// without a text.
@@ -31,6 +30,25 @@ pub struct NodeTexts<'a> {
     pub users: Option<ArrayView2<'a, f32>>,
     /// `(items, text dim)`, such as vectors of descriptions.
     pub items: Option<ArrayView2<'a, f32>>,
+}
+
+/// Result of a training run.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct TrainedContrastive {
+    /// Embeddings of the best epoch, whose inner products are the scores.
+    pub embeddings: NodeEmbeddings,
+    /// All epochs in order.
+    pub history: Vec<ContrastiveEpoch>,
+    /// The epoch that the embeddings come from, from 1; 0 when none was run.
+    pub best_epoch: usize,
+}
+
+impl TrainedContrastive {
+    /// N@10 of the best epoch on the validation data.
+    pub fn best_validation(&self) -> Option<f64> {
+        self.history.get(self.best_epoch.checked_sub(1)?)?.validation
+    }
 }
 
 /// What is reported after every epoch.
@@ -55,7 +73,6 @@ pub struct ContrastiveEpoch {
 /// use glta_data::Interactions;
 /// use glta_metrics::top_k;
 /// use ndarray::Array2;
-/// use std::ops::ControlFlow;
 ///
 /// // Two groups of users with different tastes, and texts that tell them apart.
 /// let pairs = (0..20u32).flat_map(|u| (0..4u32).map(move |k| (u, 5 * (u % 2) + (u + k) % 5)));
@@ -65,8 +82,8 @@ pub struct ContrastiveEpoch {
 /// let config = ContrastiveConfig { dim: 8, epochs: 60, ..ContrastiveConfig::hccf_plus() };
 /// let texts = NodeTexts { items: Some(texts.view()), ..NodeTexts::default() };
 /// let model = Contrastive::new(config)?;
-/// let nodes = model.train(&train, None, texts, &mut |_| ControlFlow::Continue(()))?;
-/// let best = top_k(&nodes.scorer(), &[0], &[&train], 1)?;
+/// let trained = model.train(&train, None, texts)?;
+/// let best = top_k(&trained.embeddings.scorer(), &[0], &[&train], 1)?;
 /// assert_eq!(best[0][0].item, 4);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -84,18 +101,31 @@ impl Contrastive {
     }
 
     /// Trains on `train`; with validation data stops early and keeps the best
-    /// epoch's embeddings, whose inner products are the scores.
+    /// epoch's embeddings.
     ///
     /// # Errors
     /// Nothing to learn from, texts or validation data of another number of nodes,
-    /// a loss that is not finite, or [`Error::Cancelled`].
+    /// or a loss that is not finite.
     pub fn train(
         &self,
         train: &Interactions,
         valid: Option<&Interactions>,
         texts: NodeTexts,
-        progress: &mut dyn FnMut(&ContrastiveEpoch) -> ControlFlow<()>,
-    ) -> Result<NodeEmbeddings> {
+    ) -> Result<TrainedContrastive> {
+        self.train_with(train, valid, texts, &mut Silent)
+    }
+
+    /// [`train`](Self::train) that reports every epoch.
+    ///
+    /// # Errors
+    /// Those of [`train`](Self::train), and [`Error::Cancelled`].
+    pub fn train_with(
+        &self,
+        train: &Interactions,
+        valid: Option<&Interactions>,
+        texts: NodeTexts,
+        progress: &mut dyn Progress<ContrastiveEpoch>,
+    ) -> Result<TrainedContrastive> {
         let config = &self.config;
         for (side, vectors, nodes) in
             [("users", texts.users, train.n_users()), ("items", texts.items, train.n_items())]
@@ -123,7 +153,8 @@ impl Contrastive {
         )?;
         let steps = sampler.len().div_ceil(config.batch_size);
         let ranking = EvaluationConfig { ks: vec![10], ..EvaluationConfig::default() };
-        let mut best: Option<(f64, NodeEmbeddings)> = None;
+        let mut history: Vec<ContrastiveEpoch> = Vec::new();
+        let mut best: Option<(f64, usize, NodeEmbeddings)> = None;
         let mut waited = 0;
         for epoch in 1..=config.epochs {
             let mut sum = 0.0;
@@ -148,29 +179,31 @@ impl Contrastive {
                     .unwrap_or_default();
                 done.validation = Some(score);
                 waited += 1;
-                if best.as_ref().is_none_or(|(b, _)| score > *b) {
-                    best = Some((score, nodes));
+                if best.as_ref().is_none_or(|(b, ..)| score > *b) {
+                    best = Some((score, epoch, nodes));
                     waited = 0;
                 }
             }
+            history.push(done);
             report(progress, &done)?;
             if waited >= config.patience {
                 break;
             }
         }
-        match best {
-            Some((_, nodes)) => Ok(nodes),
-            None => nodes(&model),
-        }
+        let (best_epoch, embeddings) = match best {
+            Some((_, epoch, nodes)) => (epoch, nodes),
+            None => (history.len(), nodes(&model)?),
+        };
+        Ok(TrainedContrastive { embeddings, history, best_epoch })
     }
 }
 
 /// A missing gradient would silently leave a tensor untrained.
 fn check(parameters: &[Var], gradients: &candle_core::backprop::GradStore) -> Result<()> {
-    match parameters.iter().all(|p| gradients.get(p).is_some()) {
-        true => Ok(()),
-        false => Err(Error::NoGradient),
+    if parameters.iter().all(|p| gradients.get(p).is_some()) {
+        return Ok(());
     }
+    Err(Error::NoGradient)
 }
 
 fn nodes(model: &Model) -> Result<NodeEmbeddings> {

@@ -1,8 +1,11 @@
-use super::*;
+use std::ops::ControlFlow;
+
 use candle_core::Tensor;
 use ndarray::{Array2, ArrayView2};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+
+use super::*;
 
 fn train() -> Interactions {
     let pairs = (0..24u32).flat_map(|u| (0..15u32).map(move |i| (u, i)));
@@ -123,7 +126,7 @@ fn a_seed_gives_the_same_embeddings_and_texts_change_them() {
     let run = |items: Option<&Array2<f32>>, seed| {
         let model = Contrastive::new(ContrastiveConfig { seed, ..config.clone() }).unwrap();
         let texts = NodeTexts { items: items.map(|i| i.view()), users: None };
-        model.train(&train, None, texts, &mut |_| ControlFlow::Continue(())).unwrap()
+        model.train(&train, None, texts).unwrap().embeddings
     };
     assert_eq!(run(Some(&items), 1), run(Some(&items), 1));
     assert_ne!(run(Some(&items), 1), run(Some(&items), 2));
@@ -148,15 +151,23 @@ fn the_best_epoch_on_validation_data_is_kept() {
     let mut seen = Vec::new();
     let trained = Contrastive::new(config)
         .unwrap()
-        .train(&rest, Some(&held_out), NodeTexts::default(), &mut |report| {
-            seen.extend(report.validation);
-            ControlFlow::Continue(())
-        })
+        .train_with(
+            &rest,
+            Some(&held_out),
+            NodeTexts::default(),
+            &mut |report: &ContrastiveEpoch| {
+                seen.extend(report.validation);
+                ControlFlow::Continue(())
+            },
+        )
         .unwrap();
     let ranking = EvaluationConfig { ks: vec![10], ..EvaluationConfig::default() };
-    let kept = evaluate(&trained.scorer(), &held_out, &[&rest], &ranking).unwrap();
+    assert_eq!(trained.history.iter().filter_map(|e| e.validation).collect::<Vec<_>>(), seen);
+    assert!(trained.best_epoch.is_multiple_of(2));
+    let kept = evaluate(&trained.embeddings.scorer(), &held_out, &[&rest], &ranking).unwrap();
     let best = seen.iter().copied().fold(f64::MIN, f64::max);
     assert_eq!(kept.get(Metric::Ndcg, 10), Some(best));
+    assert_eq!(trained.best_validation(), Some(best));
     let last = seen.iter().rposition(|&v| v == best).unwrap();
     assert!(seen.len() - 1 - last <= 3);
 }
@@ -178,22 +189,21 @@ fn refuses_what_cannot_work() {
         assert!(matches!(Contrastive::new(config), Err(Error::Config { .. })));
     }
     let model = Contrastive::new(ContrastiveConfig { epochs: 1, ..Default::default() }).unwrap();
-    let mut go = |_: &ContrastiveEpoch| ControlFlow::Continue(());
     let few = texts(3, 1);
     let few = NodeTexts { users: Some(few.view()), items: None };
-    let message = model.train(&train, None, few, &mut go).unwrap_err().to_string();
+    let message = model.train(&train, None, few).unwrap_err().to_string();
     assert!(message.contains("3 for 24 users"), "{message}");
     let (wide, narrow) = (texts(24, 1), texts(15, 1));
     let narrow = narrow.slice(ndarray::s![.., ..4]);
     let both = NodeTexts { users: Some(wide.view()), items: Some(narrow) };
     let con = ContrastiveConfig { epochs: 1, ..ContrastiveConfig::rlmrec_con() };
-    let message =
-        Contrastive::new(con).unwrap().train(&train, None, both, &mut go).unwrap_err().to_string();
+    let message = Contrastive::new(con).unwrap().train(&train, None, both).unwrap_err().to_string();
     assert!(message.contains("9 columns of users and 4 of items"), "{message}");
     let empty = Interactions::empty(3, 3).unwrap();
-    let nothing = model.train(&empty, None, NodeTexts::default(), &mut go);
+    let nothing = model.train(&empty, None, NodeTexts::default());
     assert!(matches!(nothing, Err(Error::NothingToTrain)));
-    let stopped = model.train(&train, None, NodeTexts::default(), &mut |_| ControlFlow::Break(()));
+    let stop = &mut |_: &ContrastiveEpoch| ControlFlow::Break(());
+    let stopped = model.train_with(&train, None, NodeTexts::default(), stop);
     assert!(matches!(stopped, Err(Error::Cancelled)));
 }
 

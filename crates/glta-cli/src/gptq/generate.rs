@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use clap::Args;
-use glta_llm::{GenerateOptions, Tokenizer};
+use glta_llm::{GenerateEvent, GenerateOptions, Tokenizer};
 
 use super::model::LoadArgs;
 use crate::{Result, interrupt};
@@ -60,10 +60,15 @@ pub(super) fn generate(args: &GenerateArgs) -> Result<()> {
     let tokenizer = Tokenizer::load(&dir)?;
     let start = Instant::now();
     let mut tokens = 0;
-    let texts = model.generate_text(&tokenizer, &args.prompt, &args.options(), &mut |event| {
-        tokens += usize::from(event.token.is_some());
-        interrupt::answer()
-    })?;
+    let texts = model.generate_text_with(
+        &tokenizer,
+        &args.prompt,
+        &args.options(),
+        &mut |event: &GenerateEvent| {
+            tokens += usize::from(event.token.is_some());
+            interrupt::answer()
+        },
+    )?;
     let seconds = start.elapsed().as_secs_f64();
     for (prompt, text) in args.prompt.iter().zip(texts) {
         println!("{prompt}{text}\n");

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Args;
-use glta_llm::{QuantizeOptions, Tokenizer, quantize};
+use glta_llm::{QuantizeEvent, QuantizeOptions, Tokenizer, quantize_with};
 
 use super::model::ModelArgs;
 use crate::Result;
@@ -73,7 +73,7 @@ pub(super) fn quantize_checkpoint(args: &QuantizeArgs) -> Result<()> {
     let options = args.options()?;
     let start = Instant::now();
     let mut reporter = Reporter::new(args.model.quiet);
-    quantize(&dir, &calibration, &options, &args.out, &mut |event| {
+    quantize_with(&dir, &calibration, &options, &args.out, &mut |event: &QuantizeEvent| {
         let (layer, layers) = (event.layer + 1, event.layers);
         reporter.say(&format!(
             "layer {layer:>2} of {layers} {:<18} relative squared error {:.5}",

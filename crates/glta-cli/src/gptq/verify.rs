@@ -2,7 +2,6 @@
 //! of a reference implementation.
 
 use std::collections::HashMap;
-use std::ops::ControlFlow;
 
 use candle_core::{DType, Error, Tensor, Var, safetensors};
 use glta_llm::{ForwardOptions, GenerateOptions, Llama, Precision};
@@ -102,7 +101,7 @@ fn compare_outputs(model: &Llama, reference: &Reference) -> Result<Outputs> {
 fn greedy(model: &Llama, prompt: Vec<u32>, length: usize) -> Result<Vec<u32>> {
     let options =
         GenerateOptions { max_new_tokens: length, ignore_eos: true, ..Default::default() };
-    let mut texts = model.generate(&[prompt], &options, &mut |_| ControlFlow::Continue(()))?;
+    let mut texts = model.generate(&[prompt], &options)?;
     Ok(texts.pop().unwrap_or_default())
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use glta_align::read_texts;
-use glta_baselines::{Contrastive, ContrastiveConfig, NodeTexts};
+use glta_baselines::{Contrastive, ContrastiveConfig, ContrastiveEpoch, NodeTexts};
 use glta_core::search;
 use glta_data::Split;
 use glta_linear::{WhitenConfig, whiten};
@@ -74,11 +74,11 @@ impl System for ContrastiveSystem {
             let work = format!("{} {tried}/{}", self.name, grid.len());
             let total = config.epochs as u64;
             let progress = &mut *seed.progress;
-            let trained = Contrastive::new(config)?.train(
+            let trained = Contrastive::new(config)?.train_with(
                 &split.train,
                 Some(&split.valid),
                 given,
-                &mut |epoch| {
+                &mut |epoch: &ContrastiveEpoch| {
                     let note = match epoch.validation {
                         Some(v) => format!("valid N@10 {v:.4}"),
                         None => format!("loss {:.4}", epoch.loss),
@@ -87,9 +87,9 @@ impl System for ContrastiveSystem {
                     progress.report(&Event::Work { work: &work, done, total, note: &note })
                 },
             )?;
-            let valid = seed.validation(&trained.scorer())?;
+            let valid = seed.validation(&trained.embeddings.scorer())?;
             seed.note(&format!("{}, l2 {l2}: valid N@10 {valid:.4}", self.name))?;
-            Ok((valid, trained))
+            Ok((valid, trained.embeddings))
         })?;
         let seconds = started.elapsed().as_secs_f64() / grid.len() as f64;
         let (best, nodes) = found.best.ok_or_else(|| no_score(self.name))?;

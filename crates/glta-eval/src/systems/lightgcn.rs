@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use glta_core::{search, write_whole};
-use glta_graph::{LightGcn, LightGcnConfig, NodeEmbeddings};
+use glta_graph::{EpochReport, LightGcn, LightGcnConfig, NodeEmbeddings};
 use glta_metrics::{Scorer, ScorerError};
 use ndarray::ArrayViewMut2;
 use serde::{Deserialize, Serialize};
@@ -72,14 +72,15 @@ impl Seed<'_> {
             let progress = &mut *self.progress;
             let valid = Some(&split.valid);
             let model = LightGcn::new(config)?;
-            let trained = model.train_on(&*comm, None, &split.train, valid, &mut |epoch| {
-                let note = match epoch.validation {
-                    Some(v) => format!("valid N@10 {v:.4}"),
-                    None => format!("loss {:.4}", epoch.loss),
-                };
-                let done = epoch.epoch as u64;
-                progress.report(&Event::Work { work: &work, done, total: epochs, note: &note })
-            })?;
+            let trained =
+                model.train_on(&*comm, None, &split.train, valid, &mut |epoch: &EpochReport| {
+                    let note = match epoch.validation {
+                        Some(v) => format!("valid N@10 {v:.4}"),
+                        None => format!("loss {:.4}", epoch.loss),
+                    };
+                    let done = epoch.epoch as u64;
+                    progress.report(&Event::Work { work: &work, done, total: epochs, note: &note })
+                })?;
             let seconds = started.elapsed().as_secs_f64();
             let valid = trained.best_validation().unwrap_or(f64::NEG_INFINITY);
             self.note(&format!("LightGCN, l2 {l2}: valid N@10 {valid:.4}"))?;

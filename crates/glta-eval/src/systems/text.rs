@@ -60,7 +60,7 @@ impl Seed<'_> {
                 _ => whitened(strength)?,
             };
             last = Some((strength, vectors.clone()));
-            let knn = TextKnn::new(vectors, &tuned_on.train, &TextKnnConfig { power })?;
+            let knn = TextKnn::fit(vectors, &tuned_on.train, &TextKnnConfig { power })?;
             Ok((validation(&knn, tuned_on)?, knn))
         })?;
         let (best, tuned) = found.best.ok_or_else(|| no_score("text-kNN"))?;
@@ -69,7 +69,7 @@ impl Seed<'_> {
             None => (tuned, None),
             Some(grown) => {
                 let config = TextKnnConfig { power };
-                let knn = TextKnn::new(whitened(strength)?, &split.train, &config)?;
+                let knn = TextKnn::fit(whitened(strength)?, &split.train, &config)?;
                 (knn, Some((grown, tuned)))
             }
         };

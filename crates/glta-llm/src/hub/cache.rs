@@ -1,12 +1,10 @@
-use super::cancel::check_cancelled;
 use super::client::{Metadata, check_commit};
 use super::plan;
 use crate::checkpoint::INDEX;
 use crate::error::{Error, Result};
-use glta_core::write_whole;
+use glta_core::{Progress, Silent, report, write_whole};
 use hf_hub::{Cache, CacheRepo, Repo};
 use std::fs::{self, File, TryLockError};
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -68,12 +66,8 @@ impl RepoCache {
     }
 
     /// Waits until no other process, of any of the hub's tools, works on the
-    /// blob.
-    pub(super) fn lock(
-        &self,
-        etag: &str,
-        on_wait: &mut dyn FnMut() -> ControlFlow<()>,
-    ) -> Result<File> {
+    /// blob; reports 0 bytes while it waits.
+    pub(super) fn lock(&self, etag: &str, progress: &mut dyn Progress<u64>) -> Result<File> {
         fs::create_dir_all(&self.locks).map_err(Error::io(&self.locks))?;
         let path = self.locks.join(format!("{etag}.lock"));
         let file =
@@ -81,7 +75,7 @@ impl RepoCache {
         loop {
             match file.try_lock() {
                 Ok(()) => return Ok(file),
-                Err(TryLockError::WouldBlock) => check_cancelled(on_wait())?,
+                Err(TryLockError::WouldBlock) => report(progress, &0)?,
                 Err(TryLockError::Error(error)) => return Err(Error::io(&path)(error)),
             }
             std::thread::sleep(Duration::from_millis(100));
@@ -117,7 +111,7 @@ impl RepoCache {
         if self.revision == commit {
             return Ok(());
         }
-        let _lock = self.lock("refs", &mut || ControlFlow::Continue(()))?;
+        let _lock = self.lock("refs", &mut Silent)?;
         let path = self.root.join("refs").join(&self.revision);
         if let Some(dir) = path.parent() {
             fs::create_dir_all(dir).map_err(Error::io(dir))?;

@@ -2,17 +2,13 @@
 //!
 //! ```no_run
 //! use glta_llm::{Llama, LlamaOptions, Tokenizer, hub};
-//! use std::ops::ControlFlow;
 //!
 //! // Settings of the environment, no progress:
 //! let llm = Llama::from_hub("TheBloke/Llama-2-7B-GPTQ", "main")?;
 //!
 //! // The folder, for everything that reads one:
 //! let options = hub::HubOptions::from_env()?;
-//! let dir = hub::download("TheBloke/Llama-2-7B-GPTQ", "main", &options, &mut |event| {
-//!     println!("{} of {} bytes", event.done, event.total);
-//!     ControlFlow::Continue(())
-//! })?;
+//! let dir = hub::download("TheBloke/Llama-2-7B-GPTQ", "main", &options)?;
 //! let tokenizer = Tokenizer::load(&dir)?;
 //! # Ok::<(), glta_llm::Error>(())
 //! ```
@@ -26,7 +22,6 @@
 //! same file wait for each other.
 
 mod cache;
-mod cancel;
 mod client;
 mod options;
 mod plan;
@@ -39,11 +34,10 @@ use crate::error::{Error, Result};
 use crate::model::Llama;
 use crate::options::LlamaOptions;
 use cache::RepoCache;
-use cancel::check_cancelled;
 use candle_core::Device;
 use client::{Client, Metadata};
+use glta_core::{Progress, Silent, report};
 use hf_hub::{Repo, RepoType};
-use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 /// How far a [`download`] is.
@@ -71,7 +65,7 @@ impl Llama {
     /// Those of [`hub::download`](download) and [`Llama::load`].
     pub fn from_hub(id: &str, revision: &str) -> Result<Self> {
         let options = HubOptions::from_env()?;
-        let dir = download(id, revision, &options, &mut |_| ControlFlow::Continue(()))?;
+        let dir = download(id, revision, &options)?;
         Self::load(dir, &LlamaOptions::default(), &Device::Cpu)
     }
 }
@@ -81,19 +75,27 @@ impl Llama {
 /// `revision` (branch, tag or commit; usually `main`).
 ///
 /// Offline, and when the hub cannot be reached, the cached state of the
-/// revision is returned if it is complete. `progress` may stop the download;
-/// the next call goes on from there.
+/// revision is returned if it is complete.
 ///
 /// # Errors
 /// An id or revision that cannot be one; offline, what the cache lacks; a
 /// repository, revision or weights that do not exist or are refused; a transfer
 /// that fails repeatedly or brings other bytes than announced; a cache that
-/// cannot be written; [`Error::Cancelled`].
-pub fn download(
+/// cannot be written.
+pub fn download(id: &str, revision: &str, options: &HubOptions) -> Result<PathBuf> {
+    download_with(id, revision, options, &mut Silent)
+}
+
+/// [`download`] that reports how far it is. `progress` may cancel it; the next call
+/// continues from there.
+///
+/// # Errors
+/// Those of [`download`], and [`Error::Cancelled`].
+pub fn download_with(
     id: &str,
     revision: &str,
     options: &HubOptions,
-    progress: &mut dyn FnMut(&HubEvent<'_>) -> ControlFlow<()>,
+    progress: &mut dyn for<'a> Progress<HubEvent<'a>>,
 ) -> Result<PathBuf> {
     check_id(id)?;
     check_revision(revision)?;
@@ -138,13 +140,13 @@ impl Fetcher {
     fn checkpoint(
         &self,
         names: Vec<String>,
-        progress: &mut dyn FnMut(&HubEvent<'_>) -> ControlFlow<()>,
+        progress: &mut dyn for<'a> Progress<HubEvent<'a>>,
     ) -> Result<PathBuf> {
         let snapshot = self.cache.snapshot(&self.commit);
         // The index tells which weights there are, so it comes first.
         let index = names.iter().any(|name| name == INDEX).then(|| snapshot.join(INDEX));
         if index.is_some() {
-            self.file(INDEX, &self.metadata(INDEX)?, &mut |_| ControlFlow::Continue(()))?;
+            self.file(INDEX, &self.metadata(INDEX)?, &mut Silent)?;
         }
         let wanted = plan::files(&names, index.as_deref())?
             .map_err(|message| Error::hub(format!("{} at {}", self.url, self.commit), message))?;
@@ -155,9 +157,9 @@ impl Fetcher {
         let total = files.iter().map(|(metadata, _)| metadata.size).sum();
         let mut before = 0;
         for (index, (metadata, name)) in files.iter().enumerate() {
-            self.file(name, metadata, &mut |bytes| {
+            self.file(name, metadata, &mut |bytes: &u64| {
                 let (files, done) = (files.len(), before + bytes);
-                progress(&HubEvent { file: name, index, files, done, total })
+                progress.report(&HubEvent { file: name, index, files, done, total })
             })?;
             before += metadata.size;
         }
@@ -174,21 +176,20 @@ impl Fetcher {
         self.client.metadata(&self.path(name), &self.commit).map_err(|failure| failure.error)
     }
 
-    /// Brings one file into the snapshot; `on_bytes` hears how many bytes of it
-    /// are there.
+    /// Brings one file into the snapshot and reports how many bytes of it are there.
     fn file(
         &self,
         name: &str,
         metadata: &Metadata,
-        on_bytes: &mut dyn FnMut(u64) -> ControlFlow<()>,
+        progress: &mut dyn Progress<u64>,
     ) -> Result<()> {
-        let _lock = self.cache.lock(&metadata.etag, &mut || on_bytes(0))?;
+        let _lock = self.cache.lock(&metadata.etag, progress)?;
         if !self.cache.has_blob(metadata) {
             let blob = self.cache.blob(&metadata.etag);
-            transfer::fetch(&self.client, &self.path(name), metadata, &blob, on_bytes)?;
+            transfer::fetch(&self.client, &self.path(name), metadata, &blob, progress)?;
         }
         self.cache.link(&self.commit, name, &metadata.etag)?;
-        check_cancelled(on_bytes(metadata.size))
+        Ok(report(progress, &metadata.size)?)
     }
 }
 

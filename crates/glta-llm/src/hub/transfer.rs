@@ -1,10 +1,9 @@
-use super::cancel::check_cancelled;
 use super::client::{Client, Failure, Metadata, content_length, text_header};
 use crate::error::{Error, Result};
+use glta_core::{Progress, report};
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Duration;
 
@@ -18,7 +17,7 @@ pub(super) fn fetch(
     path: &str,
     metadata: &Metadata,
     blob: &Path,
-    on_bytes: &mut dyn FnMut(u64) -> ControlFlow<()>,
+    progress: &mut dyn Progress<u64>,
 ) -> Result<()> {
     if let Some(dir) = blob.parent() {
         fs::create_dir_all(dir).map_err(Error::io(dir))?;
@@ -34,7 +33,7 @@ pub(super) fn fetch(
     }
     let mut resumed = file.metadata().map_err(io)?.len() > 0;
     loop {
-        complete(client, path, metadata, &mut file, &part, on_bytes)?;
+        complete(client, path, metadata, &mut file, &part, progress)?;
         file.sync_all().map_err(io)?;
         if !hashed || sha256(&part).map_err(io)?.eq_ignore_ascii_case(&metadata.etag) {
             break;
@@ -58,12 +57,12 @@ fn complete(
     metadata: &Metadata,
     file: &mut File,
     part: &Path,
-    on_bytes: &mut dyn FnMut(u64) -> ControlFlow<()>,
+    progress: &mut dyn Progress<u64>,
 ) -> Result<()> {
     let mut failures = 0;
     loop {
         let before = file.metadata().map_err(Error::io(part))?.len();
-        let failure = match attempt(client, path, metadata, file, part, before, on_bytes) {
+        let failure = match attempt(client, path, metadata, file, part, before, progress) {
             Ok(()) => return Ok(()),
             Err(failure) => failure,
         };
@@ -87,7 +86,7 @@ fn attempt(
     file: &mut File,
     part: &Path,
     mut have: u64,
-    on_bytes: &mut dyn FnMut(u64) -> ControlFlow<()>,
+    progress: &mut dyn Progress<u64>,
 ) -> std::result::Result<(), Failure> {
     let io = |error| Failure::fatal(Error::io(part)(error));
     let size = metadata.size;
@@ -117,7 +116,7 @@ fn attempt(
     let mut body = answer.response.body_mut().as_reader();
     let mut buffer = vec![0; 1 << 17];
     loop {
-        check_cancelled(on_bytes(have)).map_err(Failure::fatal)?;
+        report(progress, &have).map_err(|cancelled| Failure::fatal(cancelled.into()))?;
         let read = match body.read(&mut buffer) {
             Ok(read) => read,
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,

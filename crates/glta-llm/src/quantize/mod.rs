@@ -11,7 +11,7 @@ use crate::layer::heads;
 use crate::load::Loader;
 use crate::rotary::RotaryCache;
 use candle_core::Tensor;
-use glta_core::report;
+use glta_core::{Progress, Silent, report};
 use glta_kernels::{
     Backend, GptqTensors, Heads, Host, Linear, Matrix, Norm, Precision, ScalesRef, Sequences,
 };
@@ -19,7 +19,6 @@ use gptq::{QuantizedLinear, quantize_linear};
 use half::f16;
 pub use options::QuantizeOptions;
 use safetensors::Dtype;
-use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use writer::Writer;
@@ -50,13 +49,26 @@ pub struct QuantizeEvent {
 /// # Errors
 /// Whatever [`Llama::load`](crate::Llama::load) reports of `dir`, invalid
 /// options, calibration texts that do not fit the model, sizes that the format
-/// cannot hold, unwritable `out`; [`Error::Cancelled`] when `progress` breaks.
+/// cannot hold, unwritable `out`.
 pub fn quantize(
     dir: impl AsRef<Path>,
     calibration: &[Vec<u32>],
     options: &QuantizeOptions,
     out: impl AsRef<Path>,
-    progress: &mut dyn FnMut(&QuantizeEvent) -> ControlFlow<()>,
+) -> Result<()> {
+    quantize_with(dir, calibration, options, out, &mut Silent)
+}
+
+/// [`quantize`] that reports every quantised layer.
+///
+/// # Errors
+/// Those of [`quantize`], and [`Error::Cancelled`].
+pub fn quantize_with(
+    dir: impl AsRef<Path>,
+    calibration: &[Vec<u32>],
+    options: &QuantizeOptions,
+    out: impl AsRef<Path>,
+    progress: &mut dyn Progress<QuantizeEvent>,
 ) -> Result<()> {
     let (dir, out) = (dir.as_ref(), out.as_ref());
     options.validate()?;
@@ -138,7 +150,7 @@ impl Job<'_> {
         &mut self,
         i: usize,
         x: &Tensor,
-        progress: &mut dyn FnMut(&QuantizeEvent) -> ControlFlow<()>,
+        progress: &mut dyn Progress<QuantizeEvent>,
     ) -> Result<Tensor> {
         let c = self.config;
         let (heads, host) = (self.heads, self.loader.backend);
@@ -178,7 +190,7 @@ impl Job<'_> {
         modules: &[(&'static str, usize, bool)],
         k: usize,
         input: &Tensor,
-        progress: &mut dyn FnMut(&QuantizeEvent) -> ControlFlow<()>,
+        progress: &mut dyn Progress<QuantizeEvent>,
     ) -> Result<<Host as Backend>::Linear> {
         let hessian = second_moment(&input.flatten_all()?.to_vec1()?, k);
         let mut parts = Vec::new();

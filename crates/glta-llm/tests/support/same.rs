@@ -6,7 +6,6 @@ use glta_llm::{ForwardOptions, GenerateOptions, Llama, Precision};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::collections::BTreeMap;
-use std::ops::ControlFlow;
 
 fn values(tensor: &Tensor) -> Vec<f32> {
     tensor.to_device(&Device::Cpu).unwrap().flatten_all().unwrap().to_vec1().unwrap()
@@ -86,7 +85,7 @@ pub fn generate(model: &Llama) -> Vec<Vec<u32>> {
         batch_size: 3,
         ..GenerateOptions::default()
     };
-    model.generate(&prompts, &options, &mut |_| ControlFlow::Continue(())).unwrap()
+    model.generate(&prompts, &options).unwrap()
 }
 
 /// Everything within a bound of `reference`, by relative norm: 1e-4 in f32, and the given

@@ -11,7 +11,8 @@ pub(crate) const CPU: Device = Device::Cpu;
 /// `Tea 5` and `Mug 6` to `Mug 11`: even users have the former, odd ones the latter.
 pub(crate) fn run() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
-    let mut config = Config { backbone: Backbone::None, ..Config::preset(Preset::Full, Density::Sparse) };
+    let mut config =
+        Config { backbone: Backbone::None, ..Config::preset(Preset::Full, Density::Sparse) };
     config.graph.epochs = 20;
     config.graph.learning_rate = 0.05;
     config.user_stage.train.epochs = 2;

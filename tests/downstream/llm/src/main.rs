@@ -1,5 +1,4 @@
 //! A GPTQ LLaMA continues a text: `llm CHECKPOINT_DIR TEXT`.
-use std::ops::ControlFlow;
 
 use glta_llm::{Device, GenerateOptions, Llama, LlamaOptions, Tokenizer};
 
@@ -9,8 +8,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let llama = Llama::load(&dir, &LlamaOptions::default(), &Device::Cpu)?;
     let tokenizer = Tokenizer::load(&dir)?;
     let options = GenerateOptions { max_new_tokens: 20, ..GenerateOptions::default() };
-    let mut progress = |_: &_| ControlFlow::Continue(());
-    let more = llama.generate_text(&tokenizer, &[&text], &options, &mut progress)?;
+    let more = llama.generate_text(&tokenizer, &[&text], &options)?;
     println!("{text}{}", more[0]);
     Ok(())
 }
