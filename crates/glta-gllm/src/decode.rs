@@ -10,7 +10,7 @@ use crate::{Error, Result};
 
 /// How the logits of a user's slots become one ranked list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Decoder {
     /// Slot `t` names the best item not yet taken: the paper's GLTA. Slots take

@@ -9,7 +9,7 @@ use crate::{Decoder, Error, Ranked, Result, decode, device};
 
 /// Where the head's item weights `W_g: (items, hidden)` come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum GllmWeights {
     /// A trained matrix, as in the paper. It has `items × hidden` parameters

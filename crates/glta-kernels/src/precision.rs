@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// CUDA device, the type of all activations, and of weights while they are
 /// multiplied; sums, norms, softmax and the model's inputs and outputs are f32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Precision {
     /// f32.

@@ -2,7 +2,7 @@ use serde::{Deserialize, Serialize};
 
 /// Instruction set of the CPU kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum SimdLevel {
     /// Plain Rust, any processor.
