@@ -7,7 +7,7 @@ use thiserror::Error;
 #[non_exhaustive]
 pub enum Error {
     /// A file or folder could not be read or written.
-    #[error("{path}: {source}")]
+    #[error("cannot read or write {path}")]
     Io {
         /// The file or folder.
         path: PathBuf,
@@ -151,7 +151,7 @@ pub enum Error {
     #[error(transparent)]
     Metrics(#[from] glta_metrics::Error),
     /// A tensor operation failed.
-    #[error("tensor operation failed")]
+    #[error(transparent)]
     Tensor(#[from] candle_core::Error),
 }
 

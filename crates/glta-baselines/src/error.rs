@@ -34,7 +34,7 @@ pub enum Error {
     #[error(transparent)]
     Metrics(#[from] glta_metrics::Error),
     /// A tensor operation failed.
-    #[error("tensor operation failed")]
+    #[error(transparent)]
     Tensor(#[from] candle_core::Error),
     /// Text vectors that do not fit.
     #[error("text vectors: {0}")]

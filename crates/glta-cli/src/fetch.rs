@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use glta_core::with_causes;
+
 use crate::Result;
 use crate::progress::Reporter;
 
@@ -15,9 +17,10 @@ pub fn data(path: &Path, url: &str) -> Result<()> {
     }
     download(path, url).map_err(|e| {
         format!(
-            "{} does not exist and could not be fetched ({e}); download {url} and put it there, \
+            "{} does not exist and could not be fetched ({}); download {url} and put it there, \
              or name another path with --data",
-            path.display()
+            path.display(),
+            with_causes(&*e)
         )
         .into()
     })
@@ -68,9 +71,10 @@ pub fn checkpoint(path_or_id: &str, reporter: &mut Reporter) -> Result<PathBuf> 
     }
     from_hub(id, revision, reporter).map_err(|e| {
         format!(
-            "{path_or_id} could not be fetched from the hub ({e}); a folder will do as well, with \
+            "{path_or_id} could not be fetched from the hub ({}); a folder will do as well, with \
              config.json, tokenizer.json, model.safetensors (all shards and their index) and, \
-             where there is one, quantize_config.json of {id}"
+             where there is one, quantize_config.json of {id}",
+            with_causes(&*e)
         )
         .into()
     })

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use glta_align::LanguageModel;
+use glta_core::with_causes;
 use glta_eval::{Density, ExperimentConfig, MetricAt, Preset};
 use glta_llm::LlamaOptions;
 
@@ -116,7 +117,9 @@ impl ExperimentFlags {
         if let Some(path) = &self.config {
             let text =
                 std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
-            config.merge_toml(&text).map_err(|e| format!("{}: {e}", path.display()))?;
+            config
+                .merge_toml(&text)
+                .map_err(|e| format!("{}: {}", path.display(), with_causes(&e)))?;
         }
         config.run.seeds.clone_from(&self.seeds);
         config.run.controls |= self.controls;

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use glta_comm::Communicator;
+use glta_core::with_causes;
 
 use crate::ranks::{self, Ranks};
 use crate::{Result, interrupt};
@@ -45,12 +46,6 @@ pub fn show_error(error: &(dyn std::error::Error + 'static), code: u8) -> u8 {
         eprintln!("stopped");
         return interrupt::EXIT_CODE;
     }
-    let mut message = format!("error: {error}");
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        message += &format!(": {inner}");
-        cause = inner.source();
-    }
-    eprintln!("{message}");
+    eprintln!("error: {}", with_causes(error));
     code
 }

@@ -27,3 +27,17 @@ pub enum Error {
 
 /// Result with this crate's [`enum@Error`].
 pub type Result<T> = std::result::Result<T, Error>;
+
+/// The message of an error followed by the messages of its causes, for people to read. The
+/// errors of this workspace keep a cause in `source` and never in their own message.
+///
+/// ```
+/// use std::io::{Error, ErrorKind};
+///
+/// let error = Error::new(ErrorKind::Other, "the disk is full");
+/// assert_eq!(glta_core::with_causes(&error), "the disk is full");
+/// ```
+pub fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let messages = std::iter::successors(Some(error), |error| error.source());
+    messages.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}

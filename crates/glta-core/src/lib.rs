@@ -1,5 +1,6 @@
 //! What several of GLTA's crates share. It depends on none of them and on no tensor library.
 //!
+//! - [`with_causes`] puts an error and its causes into one message.
 //! - [`write_whole`] writes a file so that a crash leaves the old file or the new one.
 //! - [`stream`] derives a random generator from a seed and the place where it is used,
 //!   [`pick`] draws without repeats.
@@ -37,7 +38,7 @@ pub mod settings;
 mod write;
 
 pub use encoder::TextEncoder;
-pub use error::{Error, Result};
+pub use error::{Error, Result, with_causes};
 pub use progress::{Cancelled, Progress, Silent, report};
 pub use random::{pick, stream};
 pub use search::{Grid, Search, Trial, search};

@@ -58,7 +58,7 @@ pub enum Error {
     #[error("item id `{0}` is given twice")]
     DuplicateItem(String),
     /// Reading a file failed: absent, unreadable, truncated or corrupt.
-    #[error("cannot read {file}: {source}")]
+    #[error("cannot read {file}")]
     Io {
         /// The file, with `archive.zip/` before the name of a zipped one.
         file: String,

@@ -44,7 +44,7 @@ pub enum Error {
         item: usize,
     },
     /// A tensor operation failed.
-    #[error("tensor operation failed")]
+    #[error(transparent)]
     Tensor(#[from] candle_core::Error),
     /// Making a trained tensor failed.
     #[error("could not make the head's weights")]

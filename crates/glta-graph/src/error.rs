@@ -56,7 +56,7 @@ pub enum Error {
     #[error(transparent)]
     Comm(#[from] glta_comm::Error),
     /// A file could not be read or written.
-    #[error("{}: {source}", path.display())]
+    #[error("cannot read or write {}", path.display())]
     Io {
         /// The file.
         path: PathBuf,

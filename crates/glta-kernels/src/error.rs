@@ -14,9 +14,9 @@ pub enum Error {
         supported: &'static str,
     },
     /// A tensor operation failed.
-    #[error("tensor operation failed")]
+    #[error(transparent)]
     Candle(#[from] candle_core::Error),
 }
 
-/// `Result` with this crate's [`Error`].
-pub type Result<T, E = Error> = std::result::Result<T, E>;
+/// Result with this crate's [`enum@Error`].
+pub type Result<T> = std::result::Result<T, Error>;

@@ -61,7 +61,7 @@ pub enum Error {
     #[error("text vectors: {0}")]
     TextVectors(String),
     /// A file could not be read or written.
-    #[error("{}: {source}", path.display())]
+    #[error("cannot read or write {}", path.display())]
     Io {
         /// The file.
         path: PathBuf,

@@ -71,7 +71,7 @@ impl Checkpoint {
             return Err(Error::UnexpectedTensor {
                 path: self.files[self.tensors[stray].file].0.clone(),
                 tensor: stray.clone(),
-                message: "the index does not name it".into(),
+                problem: "the index does not name it".into(),
             });
         }
         Ok(())
@@ -82,7 +82,7 @@ impl Checkpoint {
         // SAFETY: the file must not be truncated while it is mapped; the same
         // holds for every reader of such files, and is documented at `load`.
         let map = unsafe { Mmap::map(&file) }.map_err(Error::io(&path))?;
-        let invalid = |message: String| Error::Safetensors { path: path.clone(), message };
+        let invalid = |problem: String| Error::Safetensors { path: path.clone(), problem };
         let (header, metadata) =
             SafeTensors::read_metadata(&map).map_err(|e| invalid(e.to_string()))?;
         for (name, info) in metadata.tensors() {
@@ -103,7 +103,7 @@ impl Checkpoint {
                 return Err(Error::UnexpectedTensor {
                     path,
                     tensor: name,
-                    message: format!("also in {}", self.files[other.file].0.display()),
+                    problem: format!("also in {}", self.files[other.file].0.display()),
                 });
             }
         }
@@ -192,14 +192,14 @@ pub(crate) fn read_index(index: &Path) -> Result<BTreeMap<String, String>> {
     let mut shards = BTreeMap::new();
     for (tensor, shard) in map {
         let Value::String(shard) = shard else {
-            let message = format!("the shard of `{tensor}` is not a string");
-            return Err(Error::json(index, message));
+            let problem = format!("the shard of `{tensor}` is not a string");
+            return Err(Error::json(index, problem));
         };
         let mut parts = Path::new(&shard).components();
         let plain = matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None));
         if !plain {
-            let message = format!("shard name {shard:?} is not a plain file name");
-            return Err(Error::json(index, message));
+            let problem = format!("shard name {shard:?} is not a plain file name");
+            return Err(Error::json(index, problem));
         }
         shards.insert(tensor, shard);
     }
@@ -235,13 +235,13 @@ fn single_file(dir: &Path) -> Result<PathBuf> {
     }
     match sole_weights(names.iter().map(String::as_str)) {
         Ok(name) => Ok(dir.join(name)),
-        Err(message) => Err(Error::Input(format!("{}: {message}", dir.display()))),
+        Err(problem) => Err(Error::Input(format!("{}: {problem}", dir.display()))),
     }
 }
 
 impl<'a> View<'a> {
-    pub(crate) fn error(&self, message: impl ToString) -> Error {
-        Error::tensor(self.path, self.name, message)
+    pub(crate) fn error(&self, problem: impl ToString) -> Error {
+        Error::tensor(self.path, self.name, problem)
     }
 
     /// Fails unless the tensor has this shape and one of these dtypes.

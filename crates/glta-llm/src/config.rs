@@ -262,8 +262,8 @@ fn check_factor(factor: f64) -> Result<()> {
     Err(config_error("rope_scaling", format!("factor {factor} is below 1")))
 }
 
-fn config_error(field: &'static str, message: impl Into<String>) -> Error {
-    Error::Config { field, message: message.into() }
+fn config_error(field: &'static str, problem: impl Into<String>) -> Error {
+    Error::Config { field, problem: problem.into() }
 }
 
 type Object = serde_json::Map<String, Value>;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 #[non_exhaustive]
 pub enum Error {
     /// A file could not be opened, read or written.
-    #[error("{}: {source}", path.display())]
+    #[error("cannot read or write {}", path.display())]
     Io {
         /// The file or folder.
         path: PathBuf,
@@ -13,20 +13,20 @@ pub enum Error {
         source: std::io::Error,
     },
     /// A JSON file is not valid JSON or lacks a required key.
-    #[error("{}: {message}", path.display())]
+    #[error("{}: {problem}", path.display())]
     Json {
         /// The file.
         path: PathBuf,
         /// What is wrong and where.
-        message: String,
+        problem: String,
     },
     /// A configuration holds a value that makes no sense.
-    #[error("configuration field `{field}`: {message}")]
+    #[error("configuration field `{field}`: {problem}")]
     Config {
         /// The field as it is spelled in the file.
         field: &'static str,
         /// What is wrong and what is allowed.
-        message: String,
+        problem: String,
     },
     /// The checkpoint asks for something that this crate does not do.
     #[error("unsupported {what}; supported: {supported}")]
@@ -37,12 +37,12 @@ pub enum Error {
         supported: &'static str,
     },
     /// A safetensors file whose header or length is wrong.
-    #[error("{}: not a valid safetensors file: {message}", path.display())]
+    #[error("{}: not a valid safetensors file: {problem}", path.display())]
     Safetensors {
         /// The file.
         path: PathBuf,
         /// What is wrong.
-        message: String,
+        problem: String,
     },
     /// A tensor that the model needs is in no file.
     #[error("{}: tensor `{tensor}` is missing", path.display())]
@@ -53,24 +53,24 @@ pub enum Error {
         tensor: String,
     },
     /// A tensor that the model has no place for.
-    #[error("{}: unexpected tensor `{tensor}`: {message}", path.display())]
+    #[error("{}: unexpected tensor `{tensor}`: {problem}", path.display())]
     UnexpectedTensor {
         /// The file.
         path: PathBuf,
         /// Name of the tensor.
         tensor: String,
         /// Why it cannot be used.
-        message: String,
+        problem: String,
     },
     /// A tensor has the wrong shape, dtype or content.
-    #[error("{}: tensor `{tensor}`: {message}", path.display())]
+    #[error("{}: tensor `{tensor}`: {problem}", path.display())]
     Tensor {
         /// The file.
         path: PathBuf,
         /// Name of the tensor.
         tensor: String,
         /// What is wrong, what was expected.
-        message: String,
+        problem: String,
     },
     /// An argument that does not fit the model.
     #[error("{0}")]
@@ -80,32 +80,32 @@ pub enum Error {
     Tokenizer(String),
     /// A checkpoint could not be had from the hub.
     #[cfg(feature = "hub")]
-    #[error("{what}: {message}")]
+    #[error("{what}: {problem}")]
     Hub {
         /// The URL, or the repository and its revision.
         what: String,
         /// What is wrong, what to do.
-        message: String,
+        problem: String,
     },
     /// A file of a sentence encoder that cannot be used.
     #[cfg(feature = "text-encoder")]
-    #[error("sentence encoder: {}: {message}", path.display())]
+    #[error("sentence encoder: {}: {problem}", path.display())]
     Encoder {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
-        message: String,
+        problem: String,
     },
     /// The callback asked to stop.
     #[error("cancelled")]
     Cancelled,
     /// A tensor operation failed.
-    #[error("tensor operation failed")]
+    #[error(transparent)]
     Candle(#[from] candle_core::Error),
 }
 
-/// `Result` with this crate's [`Error`].
-pub type Result<T, E = Error> = std::result::Result<T, E>;
+/// Result with this crate's [`enum@Error`].
+pub type Result<T> = std::result::Result<T, Error>;
 
 impl From<glta_core::Cancelled> for Error {
     fn from(_: glta_core::Cancelled) -> Self {
@@ -131,25 +131,25 @@ impl Error {
         move |source| Self::Io { path, source }
     }
 
-    pub(crate) fn json(path: impl AsRef<Path>, message: impl ToString) -> Self {
-        Self::Json { path: path.as_ref().to_path_buf(), message: message.to_string() }
+    pub(crate) fn json(path: impl AsRef<Path>, problem: impl ToString) -> Self {
+        Self::Json { path: path.as_ref().to_path_buf(), problem: problem.to_string() }
     }
 
     #[cfg(feature = "hub")]
-    pub(crate) fn hub(what: impl Into<String>, message: impl ToString) -> Self {
-        Self::Hub { what: what.into(), message: message.to_string() }
+    pub(crate) fn hub(what: impl Into<String>, problem: impl ToString) -> Self {
+        Self::Hub { what: what.into(), problem: problem.to_string() }
     }
 
     #[cfg(feature = "text-encoder")]
-    pub(crate) fn encoder(path: &Path, message: impl std::fmt::Display) -> Self {
-        Self::Encoder { path: path.to_owned(), message: message.to_string() }
+    pub(crate) fn encoder(path: &Path, problem: impl std::fmt::Display) -> Self {
+        Self::Encoder { path: path.to_owned(), problem: problem.to_string() }
     }
 
-    pub(crate) fn tensor(path: impl AsRef<Path>, tensor: &str, message: impl ToString) -> Self {
+    pub(crate) fn tensor(path: impl AsRef<Path>, tensor: &str, problem: impl ToString) -> Self {
         Self::Tensor {
             path: path.as_ref().to_path_buf(),
             tensor: tensor.to_string(),
-            message: message.to_string(),
+            problem: problem.to_string(),
         }
     }
 }

@@ -75,7 +75,7 @@ impl Llama {
         if !options.stop.is_empty() {
             return Err(Error::Config {
                 field: "stop",
-                message: "stop texts need a tokenizer: use generate_text".into(),
+                problem: "stop texts need a tokenizer: use generate_text".into(),
             });
         }
         self.generate_until(prompts, options, &|_| Ok(false), progress)

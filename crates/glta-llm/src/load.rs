@@ -49,7 +49,7 @@ impl<'a, B: Backend> Loader<'a, B> {
             return Err(Error::UnexpectedTensor {
                 path: extra.path.to_path_buf(),
                 tensor: extra.name.to_string(),
-                message: "the configuration has no place for it".into(),
+                problem: "the configuration has no place for it".into(),
             });
         }
         Ok(Weights { table, layers: loaded, norm, lm_head })
@@ -242,7 +242,11 @@ impl<'a, B: Backend> Loader<'a, B> {
 }
 
 /// Every group of GPTQ holds `group_size` rows, the last one the remainder.
-fn check_groups(g_idx: &[u32], group_size: usize, n_groups: usize) -> Result<(), String> {
+fn check_groups(
+    g_idx: &[u32],
+    group_size: usize,
+    n_groups: usize,
+) -> std::result::Result<(), String> {
     let mut counts = vec![0usize; n_groups];
     for (row, &group) in g_idx.iter().enumerate() {
         match counts.get_mut(group as usize) {

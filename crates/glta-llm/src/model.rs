@@ -296,7 +296,7 @@ fn kept_layers(config: &LlamaConfig, options: &LlamaOptions) -> Result<usize> {
         Some(n) if (1..=all).contains(&n) => Ok(n),
         Some(n) => Err(Error::Config {
             field: "layers",
-            message: format!("{n}, but the model has 1 to {all}"),
+            problem: format!("{n}, but the model has 1 to {all}"),
         }),
     }
 }
@@ -305,7 +305,7 @@ fn kept_layers(config: &LlamaConfig, options: &LlamaOptions) -> Result<usize> {
 fn random_weights<B: Backend>(config: &LlamaConfig, seed: u64, backend: &B) -> Result<Weights<B>> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let normal = Normal::new(0.0f32, config.initializer_range as f32)
-        .map_err(|e| Error::Config { field: "initializer_range", message: e.to_string() })?;
+        .map_err(|e| Error::Config { field: "initializer_range", problem: e.to_string() })?;
     let arena = Arena::default();
     let mut matrix = |n: usize, k: usize| {
         let values: Vec<f32> = (0..n * k).map(|_| normal.sample(&mut rng)).collect();

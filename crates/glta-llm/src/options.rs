@@ -20,7 +20,7 @@ impl LlamaOptions {
         match self.simd.filter(|level| !level.is_supported()) {
             Some(level) => Err(Error::Config {
                 field: "simd",
-                message: format!("this processor does not run {level:?}"),
+                problem: format!("this processor does not run {level:?}"),
             }),
             None => Ok(()),
         }
@@ -79,7 +79,7 @@ impl GenerateOptions {
     /// # Errors
     /// The first field that cannot work.
     pub fn validate(&self) -> Result<()> {
-        let wrong = |field, message: String| Err(Error::Config { field, message });
+        let wrong = |field, problem: String| Err(Error::Config { field, problem });
         if !(self.temperature.is_finite() && self.temperature >= 0.0) {
             return wrong("temperature", format!("{} is not a number >= 0", self.temperature));
         }

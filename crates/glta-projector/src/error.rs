@@ -40,7 +40,7 @@ pub enum Error {
         value: f64,
     },
     /// A tensor operation failed.
-    #[error("tensor operation failed")]
+    #[error(transparent)]
     Tensor(#[from] candle_core::Error),
 }
 

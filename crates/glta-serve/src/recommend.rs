@@ -14,11 +14,11 @@ use tokio::sync::oneshot;
 
 use crate::api_error::{ApiError, ApiResult};
 use crate::bodies::{Answer, Batch, BatchAnswer, BatchResult, Request};
-use crate::error::with_causes;
 use crate::metrics::RequestLabels;
 use crate::model::Model;
 use crate::queue::{Job, PushError, Query, Reply};
 use crate::service::Service;
+use glta_core::with_causes;
 
 type Body = Result<Bytes, BytesRejection>;
 

@@ -9,11 +9,11 @@ use std::time::{Duration, SystemTime};
 use arc_swap::ArcSwap;
 use candle_core::Device;
 
-use crate::error::with_causes;
 use crate::load;
 use crate::metrics::Metrics;
 use crate::model::Model;
 use crate::{Error, Result};
+use glta_core::with_causes;
 
 /// The file that a run writes last.
 const LAST_FILE: &str = "history.json";

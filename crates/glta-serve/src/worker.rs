@@ -8,11 +8,11 @@ use glta_align::Recommendation;
 use tokio::sync::mpsc::Receiver;
 use tokio::sync::mpsc::error::TryRecvError;
 
-use crate::error::with_causes;
 use crate::metrics::Metrics;
 use crate::model::Model;
 use crate::queue::{Job, Query};
 use crate::{Error, Result};
+use glta_core::with_causes;
 
 /// Name of the thread.
 const NAME: &str = "glta-model";

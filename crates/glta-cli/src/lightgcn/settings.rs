@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use glta_core::settings;
+use glta_core::{settings, with_causes};
 use glta_graph::LightGcnConfig;
 use serde::de::DeserializeOwned;
 
@@ -16,7 +16,8 @@ pub(super) fn configuration(args: &LightgcnArgs) -> Result<LightGcnConfig> {
         Some(path) => read_toml(path)?,
     };
     for assignment in &args.set {
-        settings::set(&mut config, assignment).map_err(|e| format!("--set {assignment}: {e}"))?;
+        settings::set(&mut config, assignment)
+            .map_err(|e| format!("--set {assignment}: {}", with_causes(&e)))?;
     }
     config.validate()?;
     Ok(config)

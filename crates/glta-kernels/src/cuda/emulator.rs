@@ -50,8 +50,8 @@ const FILES: [&str; 10] = [
 ];
 
 /// The kernels as a library; why they could not be compiled.
-fn library() -> &'static Result<EmulateLaunch, String> {
-    static LIBRARY: OnceLock<Result<EmulateLaunch, String>> = OnceLock::new();
+fn library() -> &'static std::result::Result<EmulateLaunch, String> {
+    static LIBRARY: OnceLock<std::result::Result<EmulateLaunch, String>> = OnceLock::new();
     LIBRARY.get_or_init(|| {
         let path = compiled()?;
         let path = CString::new(path.to_string_lossy().as_bytes()).map_err(|e| e.to_string())?;
@@ -71,7 +71,7 @@ fn library() -> &'static Result<EmulateLaunch, String> {
 }
 
 /// Compiles the kernels once for all test processes of a build.
-fn compiled() -> Result<PathBuf, String> {
+fn compiled() -> std::result::Result<PathBuf, String> {
     let kernels = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels");
     let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".into());
     let mut hasher = DefaultHasher::new();

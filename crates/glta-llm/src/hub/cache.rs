@@ -43,26 +43,25 @@ impl RepoCache {
 
     /// The folder of the revision if every file of a checkpoint is in it, else
     /// what is missing.
-    pub(super) fn complete_snapshot(&self) -> std::result::Result<PathBuf, String> {
+    pub(super) fn complete_snapshot(&self) -> Result<std::result::Result<PathBuf, String>> {
         let reference = fs::read_to_string(self.root.join("refs").join(&self.revision));
         let commit = reference.as_deref().map_or(self.revision.as_str(), str::trim);
         let dir = self.snapshot(commit);
         if check_commit(commit).is_err() || !dir.is_dir() {
-            return Err(format!("{} holds no such revision", self.root.display()));
+            return Ok(Err(format!("{} holds no such revision", self.root.display())));
         }
         let mut names = Vec::new();
-        for entry in fs::read_dir(&dir).map_err(|e| format!("{}: {e}", dir.display()))?.flatten() {
+        for entry in fs::read_dir(&dir).map_err(Error::io(&dir))?.flatten() {
             // Through the link: the blob may be gone.
             if let (Ok(name), true) = (entry.file_name().into_string(), entry.path().is_file()) {
                 names.push(name);
             }
         }
         let index = Some(dir.join(INDEX)).filter(|path| path.exists());
-        match plan::files(&names, index.as_deref()) {
-            Ok(Ok(_)) => Ok(dir),
-            Ok(Err(message)) => Err(format!("{}: {message}", dir.display())),
-            Err(error) => Err(error.to_string()),
-        }
+        Ok(match plan::files(&names, index.as_deref())? {
+            Ok(_) => Ok(dir),
+            Err(problem) => Err(format!("{}: {problem}", dir.display())),
+        })
     }
 
     /// Waits until no other process, of any of the hub's tools, works on the

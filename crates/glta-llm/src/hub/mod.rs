@@ -102,7 +102,7 @@ pub fn download_with(
     let repo = Repo::with_revision(id.to_owned(), RepoType::Model, revision.to_owned());
     let cache = RepoCache::new(&options.cache, &repo);
     if options.offline {
-        return cache.complete_snapshot().map_err(|missing| {
+        return cache.complete_snapshot()?.map_err(|missing| {
             Error::hub(
                 format!("{id}@{revision}"),
                 format!("{missing}, and the hub is offline; unset HF_HUB_OFFLINE to fetch it"),
@@ -114,7 +114,7 @@ pub fn download_with(
         Ok(info) => info,
         Err(failure) => {
             return match cache.complete_snapshot() {
-                Ok(dir) if failure.transient => {
+                Ok(Ok(dir)) if failure.transient => {
                     tracing::warn!("{}; using the cached {}", failure.error, dir.display());
                     Ok(dir)
                 }
@@ -149,7 +149,7 @@ impl Fetcher {
             self.file(INDEX, &self.metadata(INDEX)?, &mut Silent)?;
         }
         let wanted = plan::files(&names, index.as_deref())?
-            .map_err(|message| Error::hub(format!("{} at {}", self.url, self.commit), message))?;
+            .map_err(|problem| Error::hub(format!("{} at {}", self.url, self.commit), problem))?;
         let files = wanted
             .into_iter()
             .map(|name| Ok((self.metadata(&name)?, name)))

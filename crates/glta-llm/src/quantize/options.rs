@@ -36,7 +36,7 @@ impl QuantizeOptions {
         if !(self.damp_percent > 0.0 && self.damp_percent < 1.0) {
             return Err(Error::Config {
                 field: "damp_percent",
-                message: format!("{} is not in (0, 1)", self.damp_percent),
+                problem: format!("{} is not in (0, 1)", self.damp_percent),
             });
         }
         Ok(())

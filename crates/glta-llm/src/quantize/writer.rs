@@ -67,7 +67,7 @@ impl Writer {
         let plain = fs::File::create(&path).and_then(|file| file.metadata());
         let permissions = plain.map_err(Error::io(&path))?.permissions();
         safetensors::serialize_to_file(views, Some(metadata), &path)
-            .map_err(|e| Error::Safetensors { path: path.clone(), message: e.to_string() })?;
+            .map_err(|e| Error::Safetensors { path: path.clone(), problem: e.to_string() })?;
         fs::set_permissions(&path, permissions).map_err(Error::io(&path))?;
         let names = std::mem::take(&mut self.tensors).into_keys().collect();
         self.shards.push((path, names));
