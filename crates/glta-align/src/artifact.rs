@@ -7,13 +7,13 @@ use std::sync::Arc;
 use candle_core::Device;
 use glta_graph::NodeEmbeddings;
 use glta_linear::LinearModel;
-use ndarray::Array2;
+use ndarray::{Array2, ArrayView2};
 
 use crate::checkpoint::recorded;
 use crate::config::{Backbone, Config};
 use crate::data::RunData;
 use crate::files::{
-    HISTORY, ITEMS, LINEAR, MODEL, NODES, TEXTS, USERS, VECTORS, read_tensors, take,
+    HISTORY, ITEMS, LINEAR, MODEL, NODES, TEXTS, USERS, VECTORS, read_matrix, write_matrix,
 };
 use crate::language::LanguageModel;
 use crate::lists::LinearLists;
@@ -58,40 +58,44 @@ pub(crate) fn check_layers(config: &Config, language: &LanguageModel) -> Result<
 /// What a model is built on.
 pub(crate) struct Parts {
     pub(crate) embeddings: NodeEmbeddings,
-    pub(crate) vectors: Option<Array2<f32>>,
+    pub(crate) vectors: Option<Arc<Array2<f32>>>,
     pub(crate) linear: Option<Arc<LinearModel>>,
     pub(crate) device: Device,
 }
 
 pub(crate) fn build(
     config: &Config,
-    data: &RunData,
+    data: &Arc<RunData>,
     parts: Parts,
     language: Option<LanguageModel>,
     texts: BTreeMap<u32, UserTexts>,
 ) -> Result<Glta> {
-    let prompts =
-        language.map(|language| Prompts::new(language, &data.items, texts, config)).transpose()?;
-    let nodes = Nodes::new(
-        &parts.embeddings,
-        &data.train,
-        parts.vectors.as_ref().map(|v| v.view()),
-        config.model.node_features,
-        &parts.device,
-    )?;
-    Glta::new(config, Arc::new(nodes), parts.linear, prompts)
+    let prompts = language
+        .map(|language| Prompts::new(language, Arc::clone(data), texts, config))
+        .transpose()?;
+    let Parts { embeddings, vectors, linear, device } = parts;
+    let nodes = Nodes::new(embeddings, &data.train, vectors, &config.model, &device)?;
+    Glta::new(config, Arc::new(nodes), linear, prompts)
 }
 
 /// A finished run.
 pub(crate) struct Finished {
     pub(crate) model: Model,
-    pub(crate) data: RunData,
     pub(crate) report: FitReport,
 }
 
-/// Loads what a finished [`Run`](crate::Run) saved in `dir`. The path through the prompt,
+/// The data of the run in `dir`.
+pub(crate) fn load_data(dir: &Path) -> Result<RunData> {
+    RunData::load(&dir.join(ITEMS), &dir.join(USERS))
+}
+
+/// Loads what a finished [`Run`](crate::Run) over `data` saved in `dir`. The path through the prompt,
 /// and with it the language model, is needed only where it adds something.
-pub(crate) fn load(dir: &Path, language: Option<&LanguageModel>) -> Result<Finished> {
+pub(crate) fn load(
+    dir: &Path,
+    data: &Arc<RunData>,
+    language: Option<&LanguageModel>,
+) -> Result<Finished> {
     let file = |name: &str| -> PathBuf { dir.join(name) };
     let config = Config::of_run(dir)?;
     if !file(HISTORY).exists() {
@@ -106,9 +110,8 @@ pub(crate) fn load(dir: &Path, language: Option<&LanguageModel>) -> Result<Finis
             Some(recorded(dir, language, config.model.prompt)?)
         }
     };
-    let data = RunData::load(&file(ITEMS), &file(USERS))?;
     let vectors =
-        has_vectors(&config, &data).then(|| load_vectors(&file(VECTORS), &data)).transpose()?;
+        has_vectors(&config, data).then(|| load_vectors(&file(VECTORS), data)).transpose()?;
     let linear = if config.has_linear(data.items.len()) {
         let view = vectors.as_ref().map(|v| v.view());
         Some(Arc::new(LinearModel::load(file(LINEAR), &data.train, view)?))
@@ -118,7 +121,7 @@ pub(crate) fn load(dir: &Path, language: Option<&LanguageModel>) -> Result<Finis
     let left_out = report.mix.as_ref().is_some_and(|mix| mix.factor == 0.0);
     if let Some(linear) = linear.clone().filter(|_| left_out || !config.model.prompt) {
         let model = Model::Linear(LinearLists::new(config, linear));
-        return Ok(Finished { model, data, report });
+        return Ok(Finished { model, report });
     }
     let language = used_language(&config, language.as_ref())?;
     let embeddings = NodeEmbeddings::load(file(NODES))?;
@@ -127,9 +130,9 @@ pub(crate) fn load(dir: &Path, language: Option<&LanguageModel>) -> Result<Finis
         _ => BTreeMap::new(),
     };
     let parts = Parts { embeddings, vectors, linear, device };
-    let model = build(&config, &data, parts, language, texts)?;
+    let model = build(&config, data, parts, language, texts)?;
     model.load(&file(MODEL))?;
-    Ok(Finished { model: Model::trained(model)?, data, report })
+    Ok(Finished { model: Model::trained(model)?, report })
 }
 
 /// Whether text vectors are used, a language model reads them, and there are texts to
@@ -140,11 +143,14 @@ pub(crate) fn has_vectors(config: &Config, data: &RunData) -> bool {
     read && texts.take(2).count() == 2
 }
 
-pub(crate) fn load_vectors(path: &Path, data: &RunData) -> Result<Array2<f32>> {
-    let (mut tensors, _) = read_tensors(path, &Device::Cpu)?;
-    let width = tensors.get("vectors").and_then(|t| t.dims().get(1).copied()).unwrap_or(0);
-    let shape = (data.items.len(), width);
-    let vectors = take(&mut tensors, path, "vectors", &[shape.0, shape.1])?;
-    Array2::from_shape_vec(shape, vectors.flatten_all()?.to_vec1()?)
-        .map_err(|e| Error::file(path, e))
+pub(crate) fn load_vectors(path: &Path, data: &RunData) -> Result<Arc<Array2<f32>>> {
+    Ok(Arc::new(read_matrix(path, TENSOR, data.items.len())?))
 }
+
+/// Saves the items' text vectors, `(items, dim)`.
+pub(crate) fn save_vectors(path: &Path, vectors: ArrayView2<'_, f32>) -> Result<()> {
+    write_matrix(path, TENSOR, vectors)
+}
+
+/// What the text vectors are called in their file.
+const TENSOR: &str = "vectors";

@@ -1,6 +1,7 @@
 //! What a run learns from and a recommender keeps: items, users, who has what.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use glta_data::{Dataset, Interactions, Split, TextConfig};
 use serde::{Deserialize, Serialize};
@@ -19,7 +20,8 @@ pub struct ItemRecord {
     pub text: String,
 }
 
-/// Training data of a run, by dense user and item ids.
+/// Training data of a run, by dense user and item ids. Runs and recommenders share it:
+/// they take an [`Arc`] of it too.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunData {
     /// The data set's own user ids.
@@ -27,19 +29,34 @@ pub struct RunData {
     /// The catalogue.
     pub items: Vec<ItemRecord>,
     /// What the model learns from: `(users, items)`.
-    pub train: Interactions,
+    pub train: Arc<Interactions>,
     /// What chooses epochs and settings; may be empty: `(users, items)`.
     pub valid: Interactions,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize)]
+struct ItemRef<'a> {
+    id: u32,
+    #[serde(flatten)]
+    item: &'a ItemRecord,
+}
+
+#[derive(Deserialize)]
 struct ItemLine {
     id: u32,
     #[serde(flatten)]
     item: ItemRecord,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize)]
+struct UserRef<'a> {
+    id: u32,
+    raw_id: &'a str,
+    train: &'a [u32],
+    valid: &'a [u32],
+}
+
+#[derive(Deserialize)]
 struct UserLine {
     id: u32,
     raw_id: String,
@@ -67,7 +84,7 @@ impl RunData {
         let data = Self {
             users: dataset.users().to_vec(),
             items,
-            train: split.train.clone(),
+            train: Arc::new(split.train.clone()),
             valid: split.valid.clone(),
         };
         data.validate()?;
@@ -80,7 +97,7 @@ impl RunData {
     /// # Errors
     /// [`Error::Data`] naming what does not fit.
     pub fn validate(&self) -> Result<()> {
-        for (part, interactions) in [("training", &self.train), ("validation", &self.valid)] {
+        for (part, interactions) in [("training", &*self.train), ("validation", &self.valid)] {
             let (users, items) = (interactions.n_users(), interactions.n_items());
             if users != self.users.len() || items != self.items.len() {
                 return Err(Error::Data(format!(
@@ -109,14 +126,13 @@ impl RunData {
     }
 
     pub(crate) fn save(&self, items: &Path, users: &Path) -> Result<()> {
-        let lines =
-            self.items.iter().zip(0u32..).map(|(item, id)| ItemLine { id, item: item.clone() });
+        let lines = self.items.iter().zip(0..).map(|(item, id)| ItemRef { id, item });
         write_lines(items, lines)?;
-        let lines = self.users.iter().zip(0u32..).map(|(raw_id, id)| UserLine {
+        let lines = self.users.iter().zip(0..).map(|(raw_id, id)| UserRef {
             id,
-            raw_id: raw_id.clone(),
-            train: self.train.items(id).to_vec(),
-            valid: self.valid.items(id).to_vec(),
+            raw_id,
+            train: self.train.items(id),
+            valid: self.valid.items(id),
         });
         write_lines(users, lines)
     }
@@ -132,7 +148,7 @@ impl RunData {
             Interactions::from_pairs(n_users, n_items, pairs).map_err(|e| Error::file(users, e))
         };
         let data = Self {
-            train: matrix(|l| &l.train)?,
+            train: Arc::new(matrix(|l| &l.train)?),
             valid: matrix(|l| &l.valid)?,
             items: item_lines.into_iter().map(|l| l.item).collect(),
             users: user_lines.into_iter().map(|l| l.raw_id).collect(),
@@ -185,7 +201,7 @@ mod tests {
         RunData {
             users: vec!["ann".into(), "ben".into()],
             items: (0..3).map(item).collect(),
-            train: Interactions::from_pairs(2, 3, [(0, 1), (1, 2)]).unwrap(),
+            train: Arc::new(Interactions::from_pairs(2, 3, [(0, 1), (1, 2)]).unwrap()),
             valid: Interactions::from_pairs(2, 3, [(0, 0)]).unwrap(),
         }
     }

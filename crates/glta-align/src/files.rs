@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use glta_comm::Communicator;
+use ndarray::{Array2, ArrayView2};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
@@ -155,6 +156,33 @@ pub(crate) fn write_tensors(path: &Path, tensors: &Tensors, metadata: &str) -> R
     write_whole(path, &bytes)
 }
 
+/// Writes a matrix as the tensor `name`.
+pub(crate) fn write_matrix(path: &Path, name: &str, values: ArrayView2<'_, f32>) -> Result<()> {
+    let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    let (rows, columns) = values.dim();
+    let view = TensorView::new(Dtype::F32, vec![rows, columns], &bytes);
+    let view = view.map_err(|e| Error::file(path, e))?;
+    let bytes = safetensors::serialize([(name, view)], None).map_err(|e| Error::file(path, e))?;
+    write_whole(path, &bytes)
+}
+
+/// Reads a matrix of `rows` rows that [`write_matrix`] wrote.
+pub(crate) fn read_matrix(path: &Path, name: &str, rows: usize) -> Result<Array2<f32>> {
+    let bytes = read(path)?;
+    let file = SafeTensors::deserialize(&bytes)
+        .map_err(|e| Error::file(path, format!("not a readable tensor file: {e}")))?;
+    let view = file.tensor(name).map_err(|e| Error::file(path, e))?;
+    let columns = match (view.dtype(), view.shape()) {
+        (Dtype::F32, &[found, columns]) if found == rows => columns,
+        (dtype, shape) => {
+            let problem = format!("{name} is {dtype:?} {shape:?}, expected F32 [{rows}, _]");
+            return Err(Error::file(path, problem));
+        }
+    };
+    let values = view.data().as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+    Array2::from_shape_vec((rows, columns), values).map_err(|e| Error::file(path, e))
+}
+
 /// Reads what [`write_tensors`] wrote.
 pub(crate) fn read_tensors(path: &Path, device: &Device) -> Result<(Tensors, String)> {
     let bytes = read(path)?;
@@ -233,6 +261,23 @@ mod tests {
             let message = read_tensors(&path, &Device::Cpu).unwrap_err().to_string();
             assert!(message.contains("x.safetensors"), "{message}");
         }
+    }
+
+    #[test]
+    fn a_matrix_survives_and_another_shape_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("vectors.safetensors");
+        let matrix = ndarray::array![[1.5f32, f32::MIN_POSITIVE], [-0.0, 3.0], [7.0, 1e-30]];
+        // Also one whose rows do not lie behind each other.
+        for view in [matrix.view(), matrix.t()] {
+            write_matrix(&path, "vectors", view).unwrap();
+            assert_eq!(read_matrix(&path, "vectors", view.nrows()).unwrap(), view);
+        }
+        let message = read_matrix(&path, "vectors", 3).unwrap_err().to_string();
+        assert!(message.contains("vectors is F32 [2, 3], expected F32 [3, _]"), "{message}");
+        assert!(read_matrix(&path, "others", 2).is_err());
+        std::fs::write(&path, b"no tensors").unwrap();
+        assert!(read_matrix(&path, "vectors", 2).unwrap_err().to_string().contains("readable"));
     }
 
     #[test]

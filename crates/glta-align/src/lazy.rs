@@ -33,6 +33,11 @@ impl<T> Lazy<T> {
         let value = make()?;
         Ok(self.value.get_or_init(|| value))
     }
+
+    #[cfg(test)]
+    pub(crate) fn is_made(&self) -> bool {
+        self.value.get().is_some()
+    }
 }
 
 #[cfg(test)]

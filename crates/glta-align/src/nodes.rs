@@ -1,11 +1,13 @@
 //! Frozen graph nodes as features.
 
+use std::sync::Arc;
+
 use candle_core::{Device, Tensor};
 use glta_data::Interactions;
 use glta_graph::{NodeEmbeddings, fold_in_user};
-use ndarray::{Array1, Array2, ArrayView2, Axis, concatenate, s};
+use ndarray::Array2;
 
-use crate::config::NodeFeatures;
+use crate::config::{ModelConfig, NodeFeatures, UserNode};
 use crate::{Error, Result};
 
 /// Node embeddings of graph pretraining, scaled so that users and items each
@@ -14,10 +16,11 @@ use crate::{Error, Result};
 /// its size, which training changes at every step.
 #[derive(Debug)]
 pub(crate) struct Nodes {
-    users: Array2<f32>,
+    /// Only where user tokens are made from them.
+    users: Option<Array2<f32>>,
     items: Array2<f32>,
-    /// Text vectors, appended to the graph's: `(items, t)`, `t` may be 0.
-    texts: Array2<f32>,
+    /// Text vectors, appended to the graph's: `(items, t)`.
+    texts: Option<Texts>,
     /// Whether the graph's part is used.
     graph: bool,
     item_degrees: Vec<u32>,
@@ -25,51 +28,68 @@ pub(crate) struct Nodes {
     device: Device,
 }
 
+/// Text vectors and what they are divided by.
+#[derive(Debug)]
+struct Texts {
+    vectors: Arc<Array2<f32>>,
+    scale: f32,
+}
+
+impl Texts {
+    fn row(&self, item: usize) -> impl Iterator<Item = f32> {
+        self.vectors.row(item).into_iter().map(|value| value / self.scale)
+    }
+}
+
+/// Refuses embeddings of other users or items.
+pub(crate) fn check_embeddings(embeddings: &NodeEmbeddings, train: &Interactions) -> Result<()> {
+    let (users, items) = (&embeddings.users, &embeddings.items);
+    let fit = (users.nrows(), items.nrows()) == (train.n_users(), train.n_items());
+    if fit && users.ncols() == items.ncols() {
+        return Ok(());
+    }
+    Err(Error::Data(format!(
+        "node embeddings of shape {:?} and {:?} do not fit {} users and {} items",
+        users.shape(),
+        items.shape(),
+        train.n_users(),
+        train.n_items()
+    )))
+}
+
 impl Nodes {
     /// `train` is the graph that the embeddings were trained on; `texts: (items,
     /// t)` are the items' text vectors, without which the graph's part is used
-    /// whatever `features` says.
+    /// whatever `config` says.
     pub(crate) fn new(
-        embeddings: &NodeEmbeddings,
+        embeddings: NodeEmbeddings,
         train: &Interactions,
-        texts: Option<ArrayView2<'_, f32>>,
-        features: NodeFeatures,
+        texts: Option<Arc<Array2<f32>>>,
+        config: &ModelConfig,
         device: &Device,
     ) -> Result<Self> {
-        let (users, items) = (&embeddings.users, &embeddings.items);
-        if users.nrows() != train.n_users()
-            || items.nrows() != train.n_items()
-            || users.ncols() != items.ncols()
-        {
-            return Err(Error::Data(format!(
-                "node embeddings of shape {:?} and {:?} do not fit {} users and {} items",
-                users.shape(),
-                items.shape(),
-                train.n_users(),
-                train.n_items()
-            )));
+        check_embeddings(&embeddings, train)?;
+        let NodeEmbeddings { mut users, mut items } = embeddings;
+        users /= rms(users.iter());
+        items /= rms(items.iter());
+        let users = (config.user_node == UserNode::Embedding).then_some(users);
+        let texts = texts.filter(|_| config.node_features != NodeFeatures::Graph);
+        if let Some(texts) = texts.as_ref().filter(|texts| texts.nrows() != items.nrows()) {
+            let (texts, items) = (texts.nrows(), items.nrows());
+            return Err(Error::Data(format!("{texts} text vectors do not fit {items} items")));
         }
-        let users = users / rms(users.iter());
-        let items = items / rms(items.iter());
-        let texts = texts.filter(|_| features != NodeFeatures::Graph);
-        let graph = features != NodeFeatures::Text || texts.is_none();
-        let texts = match texts {
-            Some(texts) if texts.nrows() != items.nrows() => {
-                return Err(Error::Data(format!(
-                    "{} text vectors do not fit {} items",
-                    texts.nrows(),
-                    items.nrows()
-                )));
+        let texts = texts.map(|vectors| Texts { scale: rms(vectors.iter()), vectors });
+        let graph = config.node_features != NodeFeatures::Text || texts.is_none();
+        let rows = items.nrows();
+        let mut values = Vec::new();
+        for (item, row) in items.rows().into_iter().enumerate() {
+            if graph {
+                values.extend(row);
             }
-            Some(texts) => &texts / rms(texts.iter()),
-            None => Array2::zeros((items.nrows(), 0)),
-        };
-        let used = if graph { items.view() } else { items.slice(s![.., ..0]) };
-        let joined = concatenate(Axis(1), &[used, texts.view()])
-            .map_err(|e| Error::Data(format!("nodes and text vectors: {e}")))?;
-        let (rows, columns) = joined.dim();
-        let item_tensor =
-            Tensor::from_vec(joined.iter().copied().collect(), (rows, columns), device)?;
+            values.extend(texts.iter().flat_map(|texts| texts.row(item)));
+        }
+        let columns = values.len() / rows.max(1);
+        let item_tensor = Tensor::from_vec(values, (rows, columns), device)?;
         let item_degrees = train.item_degrees();
         let device = device.clone();
         Ok(Self { users, items, texts, graph, item_degrees, item_tensor, device })
@@ -78,7 +98,8 @@ impl Nodes {
     /// Width of a node: that of the graph's embeddings, the text vectors', or
     /// their sum.
     pub(crate) fn dim(&self) -> usize {
-        if self.graph { self.items.ncols() + self.texts.ncols() } else { self.texts.ncols() }
+        let graph = if self.graph { self.items.ncols() } else { 0 };
+        graph + self.texts.as_ref().map_or(0, |texts| texts.vectors.ncols())
     }
 
     pub(crate) fn n_items(&self) -> usize {
@@ -104,9 +125,9 @@ impl Nodes {
         let rows = users.len();
         let mut values = Vec::with_capacity(rows * self.dim());
         for (user, context) in users {
-            match user {
-                Some(user) if self.graph => {
-                    values.extend(self.users.row(user as usize));
+            match (user, &self.users) {
+                (Some(user), Some(users)) if self.graph => {
+                    values.extend(users.row(user as usize));
                     self.append_texts(context, &mut values);
                 }
                 _ => self.append_context(context, &mut values),
@@ -140,8 +161,11 @@ impl Nodes {
 
     /// The sum of the context's text vectors, scaled to a root mean square of one.
     fn append_texts(&self, context: &[u32], values: &mut Vec<f32>) {
-        let mut sum = Array1::<f32>::zeros(self.texts.ncols());
-        context.iter().for_each(|&item| sum += &self.texts.row(item as usize));
+        let Some(texts) = &self.texts else { return };
+        let mut sum = vec![0f32; texts.vectors.ncols()];
+        for &item in context {
+            sum.iter_mut().zip(texts.row(item as usize)).for_each(|(sum, value)| *sum += value);
+        }
         let scale = rms(sum.iter());
         values.extend(sum.iter().map(|value| value / scale));
     }
@@ -166,8 +190,8 @@ mod tests {
             users: array![[1.0, 0.0], [0.0, 2.0], [1.0, 1.0]],
             items: array![[2.0, 0.0], [0.0, 2.0], [2.0, 2.0]],
         };
-        let nodes =
-            Nodes::new(&embeddings, &train, None, NodeFeatures::GraphText, &Device::Cpu).unwrap();
+        let config = ModelConfig::default();
+        let nodes = Nodes::new(embeddings.clone(), &train, None, &config, &Device::Cpu).unwrap();
         let contexts = [&[0u32, 1][..], &[1], &[]];
         let got = nodes.contexts(contexts.into_iter()).unwrap().to_vec2::<f32>().unwrap();
         // e_0/√1 + e_1/√3 has the direction (√3, 1); a lone item its own.
@@ -178,8 +202,7 @@ mod tests {
         assert_eq!(got[2], [0.0, 0.0]);
 
         let other = Interactions::from_pairs(2, 3, []).unwrap();
-        let features = NodeFeatures::Graph;
-        assert!(Nodes::new(&embeddings, &other, None, features, &Device::Cpu).is_err());
+        assert!(Nodes::new(embeddings, &other, None, &config, &Device::Cpu).is_err());
     }
 
     #[test]
@@ -189,9 +212,15 @@ mod tests {
             users: array![[1.0, 0.0], [0.0, 1.0]],
             items: array![[1.0, 0.0], [0.0, 1.0]],
         };
-        let texts = array![[3.0, 0.0, 0.0], [0.0, 0.0, 3.0]];
+        let config = |node_features| ModelConfig {
+            node_features,
+            user_node: UserNode::Embedding,
+            ..ModelConfig::default()
+        };
+        let texts = Arc::new(array![[3.0, 0.0, 0.0], [0.0, 0.0, 3.0]]);
         let nodes = |features| {
-            Nodes::new(&embeddings, &train, Some(texts.view()), features, &Device::Cpu).unwrap()
+            let (config, texts) = (config(features), Some(Arc::clone(&texts)));
+            Nodes::new(embeddings.clone(), &train, texts, &config, &Device::Cpu).unwrap()
         };
         let both = nodes(NodeFeatures::GraphText);
         assert_eq!((both.dim(), both.all_items().dims()), (5, &[2, 5][..]));
@@ -206,9 +235,9 @@ mod tests {
         assert_eq!(text.dim(), 3);
         assert_eq!(text.users([(Some(1), &[1u32][..])].into_iter()).unwrap().dims(), [1, 3]);
         assert_eq!(nodes(NodeFeatures::Graph).dim(), 2);
-        let short = array![[1.0]];
-        let wrong =
-            Nodes::new(&embeddings, &train, Some(short.view()), NodeFeatures::Text, &Device::Cpu);
+        let short = Some(Arc::new(array![[1.0]]));
+        let config = config(NodeFeatures::Text);
+        let wrong = Nodes::new(embeddings, &train, short, &config, &Device::Cpu);
         assert!(wrong.unwrap_err().to_string().contains("1 text vectors"));
     }
 }

@@ -1,13 +1,16 @@
 //! From examples to prompts: text tokens and soft tokens in order.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use glta_llm::Prefix;
 use glta_projector::Piece;
+use rayon::prelude::*;
 
 use crate::config::{Config, ItemSlots, SlotPlacement};
-use crate::data::ItemRecord;
+use crate::data::RunData;
 use crate::language::LanguageModel;
+use crate::lazy::Lazy;
 use crate::sampling::{ItemExample, UserExample};
 use crate::template::{Fill, Span};
 use crate::texts::UserTexts;
@@ -17,18 +20,28 @@ use crate::{Result, Templates};
 #[derive(Debug)]
 pub(crate) struct Prompts {
     language: LanguageModel,
-    /// Stage 2's prompt.
-    item: String,
+    data: Arc<RunData>,
+    /// Of stage 2 alone.
+    item: Lazy<ItemPrompts>,
+    max_tokens: usize,
     item_slots: ItemSlots,
     placement: SlotPlacement,
     profile: bool,
     prediction: bool,
     user_id_text: bool,
-    /// Item texts, cut to the configured number of tokens.
-    descriptions: Vec<String>,
     texts: BTreeMap<u32, UserTexts>,
-    item_prefix: Option<Prefix>,
     user_prefix: Option<Prefix>,
+}
+
+/// What the prompts of stage 2 have in common.
+#[derive(Debug)]
+struct ItemPrompts {
+    template: String,
+    prefix: Option<Prefix>,
+    /// Item texts, cut to the configured number of tokens. Kept as text, not as token
+    /// ids: a prompt is tokenised as a whole, and a description's last token may join
+    /// with the separator behind it.
+    descriptions: Vec<String>,
 }
 
 /// A prompt's pieces, and where the hidden states of its slots will be.
@@ -40,34 +53,38 @@ pub(crate) struct Row {
 impl Prompts {
     pub(crate) fn new(
         language: LanguageModel,
-        items: &[ItemRecord],
+        data: Arc<RunData>,
         texts: BTreeMap<u32, UserTexts>,
         config: &Config,
     ) -> Result<Self> {
-        let descriptions = items
-            .iter()
-            .map(|item| cut(&language, &item.text, config.item_stage.max_tokens))
-            .collect::<Result<_>>()?;
-        let prefix = |template: &str| -> Result<Option<Prefix>> {
-            let ids = language.tokenizer.encode(Templates::static_prefix(template), true)?;
-            Ok(if ids.is_empty() { None } else { Some(language.llama.prefix(&ids)?) })
-        };
-        let item = match config.item_stage.slots {
-            ItemSlots::Description => language.templates.items_first(),
-            ItemSlots::Place | ItemSlots::Token => language.templates.item.clone(),
-        };
         Ok(Self {
-            item_prefix: prefix(&item)?,
-            user_prefix: prefix(&language.templates.user)?,
-            item,
+            user_prefix: prefix(&language, &language.templates.user)?,
+            item: Lazy::default(),
+            max_tokens: config.item_stage.max_tokens,
             item_slots: config.item_stage.slots,
             placement: config.model.slot_placement,
             profile: config.texts.profile,
             prediction: config.texts.prediction,
             user_id_text: config.model.user_id_text,
-            descriptions,
             texts,
             language,
+            data,
+        })
+    }
+
+    /// The catalogue is tokenised when stage 2 first asks: who only recommends never does.
+    fn item(&self) -> Result<&ItemPrompts> {
+        self.item.get(|| {
+            let items = self.data.items.par_iter();
+            let descriptions = items
+                .map(|item| cut(&self.language, &item.text, self.max_tokens))
+                .collect::<Result<_>>()?;
+            let template = match self.item_slots {
+                ItemSlots::Description => self.language.templates.items_first(),
+                ItemSlots::Place | ItemSlots::Token => self.language.templates.item.clone(),
+            };
+            let prefix = prefix(&self.language, &template)?;
+            Ok(ItemPrompts { template, prefix, descriptions })
         })
     }
 
@@ -75,8 +92,8 @@ impl Prompts {
         &self.language
     }
 
-    pub(crate) fn item_prefix(&self) -> Option<&Prefix> {
-        self.item_prefix.as_ref()
+    pub(crate) fn item_prefix(&self) -> Result<Option<&Prefix>> {
+        Ok(self.item()?.prefix.as_ref())
     }
 
     pub(crate) fn user_prefix(&self) -> Option<&Prefix> {
@@ -89,8 +106,9 @@ impl Prompts {
     }
 
     /// Bytes of what differs between stage-2 prompts: how they compare in length.
-    pub(crate) fn item_length(&self, example: &ItemExample) -> usize {
-        example.descriptions.iter().map(|&i| self.descriptions[i as usize].len()).sum()
+    pub(crate) fn item_length(&self, example: &ItemExample) -> Result<usize> {
+        let texts = &self.item()?.descriptions;
+        Ok(example.descriptions.iter().map(|&i| texts[i as usize].len()).sum())
     }
 
     /// The same of stage-3 prompts; a soft token counts as a short word.
@@ -117,20 +135,21 @@ impl Prompts {
         items: &[u32],
         slots: &[u32],
     ) -> Result<Row> {
+        let ItemPrompts { template, descriptions, .. } = self.item()?;
         let descriptions: Vec<&str> =
-            example.descriptions.iter().map(|&i| self.descriptions[i as usize].as_str()).collect();
+            example.descriptions.iter().map(|&i| descriptions[i as usize].as_str()).collect();
         let separator = self.language.templates.separator.as_str();
         let tokens = Some(Fill::Soft(items.len()));
         if self.item_slots == ItemSlots::Description {
             let soft = [items, slots].concat();
-            let pieces = self.pieces(&self.item, &soft, |name| match name {
+            let pieces = self.pieces(template, &soft, |name| match name {
                 "DESCRIPTIONS" => Some(Fill::Marked(&descriptions, separator)),
                 _ => tokens,
             })?;
             return Ok(up_to_last(pieces, slots));
         }
         let descriptions = descriptions.join(separator);
-        let pieces = self.pieces(&self.item, items, |name| match name {
+        let pieces = self.pieces(template, items, |name| match name {
             "DESCRIPTIONS" => Some(Fill::Text(&descriptions)),
             _ => tokens,
         })?;
@@ -222,6 +241,12 @@ fn length(piece: &Piece) -> usize {
     }
 }
 
+/// Keys and values of what a template begins with, the same in all its prompts.
+fn prefix(language: &LanguageModel, template: &str) -> Result<Option<Prefix>> {
+    let ids = language.tokenizer.encode(Templates::static_prefix(template), true)?;
+    Ok(if ids.is_empty() { None } else { Some(language.llama.prefix(&ids)?) })
+}
+
 /// The first `max_tokens` tokens of a text, as text.
 fn cut(language: &LanguageModel, text: &str, max_tokens: usize) -> Result<String> {
     let ids = language.tokenizer.encode(text, false)?;
@@ -229,4 +254,62 @@ fn cut(language: &LanguageModel, text: &str, max_tokens: usize) -> Result<String
         return Ok(text.to_owned());
     }
     Ok(language.tokenizer.decode(&ids[..max_tokens])?.trim_end_matches('\u{fffd}').to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+    use glta_data::Interactions;
+    use glta_llm::LlamaOptions;
+
+    use super::*;
+    use crate::config::{Density, Preset};
+    use crate::data::ItemRecord;
+    use crate::sampling::inference_example;
+
+    #[test]
+    fn descriptions_are_cut_once_and_only_for_stage_2() {
+        let folder = tempfile::tempdir().unwrap();
+        crate::tiny_llm::write(folder.path());
+        let options = LlamaOptions::default();
+        let language = LanguageModel::load(folder.path(), &options, &Device::Cpu).unwrap();
+        let text = ["a short text", "one that is cut inside é", ""];
+        let item = |text: &str| ItemRecord {
+            raw_id: text.into(),
+            title: String::new(),
+            text: text.into(),
+        };
+        let none = Interactions::from_pairs(1, 3, []).unwrap();
+        let data = RunData {
+            users: vec!["ann".into()],
+            items: text.iter().map(|text| item(text)).collect(),
+            train: Arc::new(none.clone()),
+            valid: none,
+        };
+        let mut config = Config::preset(Preset::Full, Density::Dense);
+        // A byte each: the last of `é` is left out, and with it the whole letter.
+        config.item_stage.max_tokens = 24;
+        let prompts =
+            Prompts::new(language.clone(), Arc::new(data), BTreeMap::new(), &config).unwrap();
+        let example = inference_example(Some(0), &[], 0, 1);
+        prompts.user_row(&example, 0, &[], &[1], 1).unwrap();
+        assert!(!prompts.item.is_made());
+
+        let example = ItemExample { items: vec![0, 1, 2], descriptions: vec![1, 2, 0] };
+        let row = prompts.item_row(&example, &[0, 1, 2], &[3, 4, 5]).unwrap();
+        assert!(prompts.item.is_made());
+        let cut = "one that is cut inside ";
+        let separator = &language.templates.separator;
+        let texts = format!("{cut}{separator}{separator}a short text");
+        let template = &language.templates.item;
+        let filled = template.replace("{DESCRIPTIONS}", &texts);
+        let (before, after) = filled.split_once("{ITEMS}").unwrap();
+        let start = Templates::static_prefix(template).len();
+        let ids = |text: &str| Piece::Tokens(language.tokenizer.encode(text, false).unwrap());
+        let mut pieces = vec![ids(&before[start..])];
+        pieces.extend([0, 1, 2].map(Piece::Soft));
+        pieces.push(ids(after));
+        pieces.extend([3, 4, 5].map(Piece::Soft));
+        assert_eq!(row.pieces, pieces);
+    }
 }

@@ -1,12 +1,13 @@
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use glta_comm::Communicator;
 use glta_gllm::{Decoder, Ranked};
 use glta_metrics::{Scorer, ScorerError};
 use ndarray::{ArrayViewMut2, Axis};
 
-use crate::artifact::{Finished, load};
+use crate::artifact::{Finished, load, load_data};
 use crate::data::{ItemRecord, RunData};
 use crate::language::LanguageModel;
 use crate::lists::{LinearLists, Lists, Query, known_user, rank_users, validation};
@@ -21,10 +22,15 @@ use crate::{Config, Error, Result};
 #[derive(Debug)]
 pub struct Recommender {
     model: Model,
-    data: RunData,
-    /// Dense ids by raw ids.
-    user_ids: HashMap<String, u32>,
-    item_ids: HashMap<String, u32>,
+    data: Arc<RunData>,
+    ids: Arc<Ids>,
+}
+
+/// Dense ids by raw ids.
+#[derive(Debug)]
+struct Ids {
+    users: HashMap<String, u32>,
+    items: HashMap<String, u32>,
 }
 
 /// What makes the lists.
@@ -69,10 +75,10 @@ pub struct Recommendation<'a> {
 }
 
 impl Recommender {
-    pub(crate) fn new(model: Model, data: RunData) -> Self {
-        let user_ids = data.users.iter().cloned().zip(0..).collect();
-        let item_ids = data.items.iter().map(|item| item.raw_id.clone()).zip(0..).collect();
-        Self { model, data, user_ids, item_ids }
+    pub(crate) fn new(model: Model, data: Arc<RunData>) -> Self {
+        let users = data.users.iter().cloned().zip(0..).collect();
+        let items = data.items.iter().map(|item| item.raw_id.clone()).zip(0..).collect();
+        Self { model, data, ids: Arc::new(Ids { users, items }) }
     }
 
     /// Opens the recommender that a finished [`Run`](crate::Run) saved in `dir`, where no
@@ -99,7 +105,8 @@ impl Recommender {
     }
 
     fn opened(dir: &Path, language: Option<&LanguageModel>) -> Result<Self> {
-        let Finished { model, data, .. } = load(dir, language)?;
+        let data = Arc::new(load_data(dir)?);
+        let Finished { model, .. } = load(dir, &data, language)?;
         Ok(Self::new(model, data))
     }
 
@@ -109,7 +116,7 @@ impl Recommender {
             Model::Linear(lists) => Model::Linear(lists.with_decoder(decoder)),
             Model::Prompt(model) => Model::Prompt(Box::new(model.with_decoder(decoder))),
         };
-        Self::new(model, self.data.clone())
+        Self { model, data: Arc::clone(&self.data), ids: Arc::clone(&self.ids) }
     }
 
     /// N@10 on the run's validation items, training items left out: what training
@@ -139,12 +146,12 @@ impl Recommender {
 
     /// Dense id of a raw user id.
     pub fn user(&self, raw_id: &str) -> Option<u32> {
-        self.user_ids.get(raw_id).copied()
+        self.ids.users.get(raw_id).copied()
     }
 
     /// Dense id of a raw item id.
     pub fn item(&self, raw_id: &str) -> Option<u32> {
-        self.item_ids.get(raw_id).copied()
+        self.ids.items.get(raw_id).copied()
     }
 
     /// What the user is known to have, ascending.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use candle_core::{Device, Tensor};
+use candle_core::Device;
 use glta_comm::{Alone, Communicator};
 use glta_core::{Progress, Silent, report};
 use glta_graph::{EpochReport, LightGcn, NodeEmbeddings};
@@ -12,19 +12,20 @@ use glta_linear::{LinearModel, LinearStep, whiten};
 use ndarray::{Array2, ArrayView2};
 
 use crate::artifact::{
-    Finished, Parts, build, check_layers, has_vectors, load, load_vectors, used_language,
+    Finished, Parts, build, check_layers, has_vectors, load, load_data, load_vectors, save_vectors,
+    used_language,
 };
 use crate::checkpoint::record;
-use crate::config::{Backbone, Config, NodeFeatures};
+use crate::config::{Backbone, Config};
 use crate::data::RunData;
 use crate::files::{
     CONFIG, HISTORY, ITEMS, LINEAR, MODEL, NODES, RunFolder, STATE, TEXTS, USERS, VECTORS, read,
-    read_tensors, write_tensors, write_whole,
+    write_whole,
 };
 use crate::language::LanguageModel;
 use crate::lists::{LinearLists, validation};
 use crate::model::Glta;
-use crate::nodes::Nodes;
+use crate::nodes::check_embeddings;
 use crate::progress::Event;
 use crate::recommender::{Model, Recommender};
 use crate::report::{FitReport, Mix};
@@ -43,7 +44,7 @@ const ALIGNED: &str = "aligned.safetensors";
 pub struct Run {
     folder: RunFolder,
     config: Config,
-    data: RunData,
+    data: Arc<RunData>,
 }
 
 /// Refuses data and settings that cannot be used, or not together.
@@ -68,7 +69,11 @@ impl Run {
     /// # Errors
     /// Data or a configuration that cannot be used, a folder that holds a run, is in
     /// use by another process or cannot be written.
-    pub fn create(dir: impl AsRef<Path>, data: RunData, config: Config) -> Result<Self> {
+    pub fn create(
+        dir: impl AsRef<Path>,
+        data: impl Into<Arc<RunData>>,
+        config: Config,
+    ) -> Result<Self> {
         Self::create_on(Arc::new(Alone), dir, data, config)
     }
 
@@ -86,9 +91,10 @@ impl Run {
     pub fn create_on(
         comm: Arc<dyn Communicator>,
         dir: impl AsRef<Path>,
-        data: RunData,
+        data: impl Into<Arc<RunData>>,
         config: Config,
     ) -> Result<Self> {
+        let data = data.into();
         check(&data, &config)?;
         let folder = RunFolder::open(dir.as_ref(), comm)?;
         if folder.has(CONFIG)? {
@@ -109,7 +115,11 @@ impl Run {
     /// # Errors
     /// A folder without a run, one with a run of other data or another
     /// configuration, or one that is in use by another process or cannot be written.
-    pub fn resume(dir: impl AsRef<Path>, data: RunData, config: Config) -> Result<Self> {
+    pub fn resume(
+        dir: impl AsRef<Path>,
+        data: impl Into<Arc<RunData>>,
+        config: Config,
+    ) -> Result<Self> {
         Self::resume_on(Arc::new(Alone), dir, data, config)
     }
 
@@ -121,9 +131,10 @@ impl Run {
     pub fn resume_on(
         comm: Arc<dyn Communicator>,
         dir: impl AsRef<Path>,
-        data: RunData,
+        data: impl Into<Arc<RunData>>,
         config: Config,
     ) -> Result<Self> {
+        let data = data.into();
         check(&data, &config)?;
         let dir = dir.as_ref();
         // Before the folder is opened, which would make it.
@@ -137,7 +148,7 @@ impl Run {
                 "the run was started with another configuration; resume it with that one or choose another folder",
             ));
         }
-        if RunData::load(&folder.file(ITEMS), &folder.file(USERS))? != data {
+        if load_data(dir)? != *data {
             return Err(Error::file(
                 &folder.file(USERS),
                 "the run was started with other data or another split; choose another folder",
@@ -151,8 +162,7 @@ impl Run {
     /// # Errors
     /// Embeddings that do not fit the data, a folder that cannot be written.
     pub fn set_nodes(&self, embeddings: &NodeEmbeddings) -> Result<()> {
-        let features = NodeFeatures::Graph;
-        Nodes::new(embeddings, &self.data.train, None, features, &Device::Cpu)?;
+        check_embeddings(embeddings, &self.data.train)?;
         self.folder.write(NODES, |path| Ok(embeddings.save(path)?))
     }
 
@@ -162,15 +172,11 @@ impl Run {
     /// # Errors
     /// Another number of items, a folder that cannot be written.
     pub fn set_text_vectors(&self, vectors: ArrayView2<'_, f32>) -> Result<()> {
-        let (rows, columns) = vectors.dim();
-        if rows != self.data.items.len() {
-            let items = self.data.items.len();
+        let (rows, items) = (vectors.nrows(), self.data.items.len());
+        if rows != items {
             return Err(Error::Data(format!("{rows} text vectors do not fit {items} items")));
         }
-        let values: Vec<f32> = vectors.iter().copied().collect();
-        let tensor = Tensor::from_vec(values, (rows, columns), &Device::Cpu)?;
-        let tensors = [("vectors".to_owned(), tensor)].into();
-        self.folder.write(VECTORS, |path| write_tensors(path, &tensors, "{}"))
+        self.folder.write(VECTORS, |path| save_vectors(path, vectors))
     }
 
     /// Uses the linear item model of another run of the same data, text vectors and
@@ -226,7 +232,7 @@ impl Run {
         progress: &mut dyn Progress<Event>,
     ) -> Result<(Recommender, FitReport)> {
         if self.folder.has(HISTORY)? {
-            let Finished { model, report, .. } = load(self.folder.path(), language)?;
+            let Finished { model, report } = load(self.folder.path(), &self.data, language)?;
             return Ok((Recommender::new(model, self.data), report));
         }
         let device = language.map_or(Device::Cpu, |l| l.llama.device().clone());
@@ -279,9 +285,7 @@ impl Run {
         let item_stage = if !self.config.item_stage.enabled || !with_prompt {
             None
         } else if self.folder.has(ALIGNED)? {
-            let (tensors, history) = read_tensors(&aligned, &Device::Cpu)?;
-            drop(tensors);
-            model.load(&aligned)?;
+            let history = model.load(&aligned)?;
             Some(serde_json::from_str(&history).map_err(|e| Error::file(&aligned, e))?)
         } else {
             let mut stage = ItemStage::new(model, &self.data)?;
@@ -335,13 +339,13 @@ impl Run {
         &self,
         language: Option<&LanguageModel>,
         progress: &mut dyn Progress<Event>,
-    ) -> Result<Option<Array2<f32>>> {
+    ) -> Result<Option<Arc<Array2<f32>>>> {
         if !has_vectors(&self.config, &self.data) {
             return Ok(None);
         }
         if !self.folder.has(VECTORS)? {
             let language = language.ok_or(Error::NoLlm)?;
-            let texts: Vec<String> = self.data.items.iter().map(|i| i.text.clone()).collect();
+            let texts: Vec<&str> = self.data.items.iter().map(|i| i.text.as_str()).collect();
             let config = &self.config.item_text;
             let comm = self.folder.comm();
             let raw = language.text_vectors_on(comm, &texts, &config.vectors, progress)?;
@@ -354,7 +358,7 @@ impl Run {
     /// resumed run has the same numbers as an uninterrupted one.
     fn linear(
         &self,
-        vectors: Option<&Array2<f32>>,
+        vectors: Option<&Arc<Array2<f32>>>,
         progress: &mut dyn Progress<Event>,
     ) -> Result<Option<Arc<LinearModel>>> {
         let (config, items) = (&self.config.linear, self.data.items.len());
@@ -369,7 +373,7 @@ impl Run {
         if !self.folder.has(LINEAR)? {
             // A closed form: rank 0 solves it while the others wait.
             self.folder.write(LINEAR, |path| {
-                let RunData { train, valid, .. } = &self.data;
+                let RunData { train, valid, .. } = &*self.data;
                 let progress = &mut |step: &LinearStep| {
                     progress.report(&Event::Linear { done: step.done, total: step.total })
                 };

@@ -6,11 +6,12 @@ use glta_gllm::{Ranked, decode};
 use glta_projector::Parameters;
 use rand::Rng;
 use rand::seq::SliceRandom;
+use rayon::prelude::*;
 
 use crate::config::TargetLoss;
 use crate::data::RunData;
 use crate::lists::{known_user, ndcg, validation, validation_users};
-use crate::model::{Glta, mixed};
+use crate::model::{Glta, add_scaled};
 use crate::ranks::{BatchLoss, fair_share, gather_lists};
 use crate::report::Mix;
 use crate::sampling::{ItemExample, UserExample, item_examples, user_example};
@@ -82,7 +83,7 @@ impl Stage for ItemStage<'_> {
 
     fn loss(&self, batch: usize, comm: &dyn Communicator) -> Result<BatchLoss> {
         let all = self.batch(batch);
-        let own: Vec<ItemExample> = fair_share(comm, &self.model.item_lengths(all))
+        let own: Vec<ItemExample> = fair_share(comm, &self.model.item_lengths(all)?)
             .into_iter()
             .map(|n| all[n].clone())
             .collect();
@@ -234,12 +235,22 @@ pub(crate) fn choose_mix(
     for batch in users[comm.share(users.len())].chunks(config.user_stage.train.batch_size) {
         let examples: Vec<UserExample> =
             batch.iter().map(|&user| known_user(config, data, user)).collect();
-        for (example, slots) in examples.iter().zip(model.head_logits(&examples)?) {
+        let logits = model.head_logits(&examples)?;
+        let of_factors = examples.par_iter().zip(logits.examples()).map(|(example, slots)| {
             let base = linear.score_items(&example.context);
-            for (&factor, lists) in factors.iter().zip(&mut lists) {
-                let mixed = mixed(&base, &slots, factor as f32);
-                lists.push(decode(&mixed, &example.context, 10, config.model.decoder)?);
-            }
+            let list = |&factor: &f64| {
+                let mixed = slots.iter().map(|slot| {
+                    let mut slot = slot.to_vec();
+                    add_scaled(&base, &mut slot, factor as f32);
+                    slot
+                });
+                let mixed: Vec<Vec<f32>> = mixed.collect();
+                Ok(decode(&mixed, &example.context, 10, config.model.decoder)?)
+            };
+            factors.iter().map(list).collect::<Result<Vec<_>>>()
+        });
+        for of_factors in of_factors.collect::<Result<Vec<_>>>()? {
+            lists.iter_mut().zip(of_factors).for_each(|(lists, list)| lists.push(list));
         }
     }
     let mut best: Option<Mix> = None;

@@ -48,7 +48,7 @@ impl LanguageModel {
     /// As [`text_vectors`](Self::text_vectors), or [`Error::Cancelled`].
     pub fn text_vectors_with(
         &self,
-        texts: &[String],
+        texts: &[impl AsRef<str> + Sync],
         config: &TextVectorConfig,
         progress: &mut dyn Progress<Event>,
     ) -> Result<Array2<f32>> {
@@ -58,7 +58,7 @@ impl LanguageModel {
         let hidden = self.llama.config().hidden_size;
         let layers = config.layers.min(self.llama.config().num_hidden_layers);
         let context = self.llama.config().max_position_embeddings;
-        let vector = |text: &String| -> Result<Vec<f32>> {
+        let vector = |text: &str| -> Result<Vec<f32>> {
             let mut ids = match text.trim() {
                 "" => return Ok(vec![0.0; hidden]),
                 text => self.tokenizer.encode(text, true)?,
@@ -79,8 +79,13 @@ impl LanguageModel {
         for batch in texts.chunks(BATCH) {
             // A GPU's queue belongs to this thread, and one text at a time fills it.
             let vectors = match self.llama.device().is_cpu() {
-                true => batch.par_iter().map(vector).collect::<Result<Vec<_>>>()?,
-                false => batch.iter().map(vector).collect::<Result<Vec<_>>>()?,
+                true => batch
+                    .par_iter()
+                    .map(|text| vector(text.as_ref()))
+                    .collect::<Result<Vec<_>>>()?,
+                false => {
+                    batch.iter().map(|text| vector(text.as_ref())).collect::<Result<Vec<_>>>()?
+                }
             };
             out.extend(vectors.into_iter().flatten());
             let (done, total) = (out.len() / hidden, texts.len());
@@ -97,7 +102,7 @@ impl LanguageModel {
     pub fn text_vectors_on(
         &self,
         comm: &dyn Communicator,
-        texts: &[String],
+        texts: &[impl AsRef<str> + Sync],
         config: &TextVectorConfig,
         progress: &mut dyn Progress<Event>,
     ) -> Result<Array2<f32>> {

@@ -7,7 +7,7 @@ use glta_llm::KvCache;
 
 use super::Glta;
 use super::hidden::embedded;
-use super::logits::mixed;
+use super::logits::add_scaled;
 use crate::prompts::Prompts;
 use crate::sampling::UserExample;
 use crate::{Error, Result};
@@ -36,10 +36,10 @@ impl Glta {
                 }
                 let fed = &mut examples[at].fed;
                 let taken = [queries[at].1.as_slice(), fed].concat();
-                let logits = match &base {
-                    None => logits,
-                    Some(base) => mixed(&base[at], &[logits], mix).swap_remove(0),
-                };
+                let mut logits = logits;
+                if let Some(base) = &base {
+                    add_scaled(&base[at], &mut logits, mix);
+                }
                 let best = decode(&[logits], &taken, 1, Decoder::FirstLogit)?;
                 fed.extend(best.iter().map(|ranked| ranked.item));
                 list.extend(best);

@@ -42,7 +42,7 @@ impl Glta {
                 prompts.item_row(example, &own, self.own_slots(&slots))
             })
             .collect::<Result<Vec<_>>>()?;
-        self.run(prompts, prompts.item_prefix(), &rows, &soft)
+        self.run(prompts, prompts.item_prefix()?, &rows, &soft)
     }
 
     fn own_slots<'a>(&self, slots: &'a [u32]) -> &'a [u32] {

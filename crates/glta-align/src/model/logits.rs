@@ -28,7 +28,8 @@ impl Glta {
     }
 
     /// The best `k` items for each example, leaving out its excluded items. Without a
-    /// linear model the logits of all items are never there at once.
+    /// linear model the logits of all items are never there at once; with one, they are
+    /// one matrix for the batch, in which the two are added up.
     pub(crate) fn rank(
         &self,
         examples: &[UserExample],
@@ -42,20 +43,21 @@ impl Glta {
             return Ok(self.head.rank(&hidden, residual.as_ref(), slots, excluded, k, decoder)?);
         }
         let logits = self.slot_logits(examples)?;
-        let lists = logits.iter().zip(excluded);
-        Ok(lists
-            .map(|(slots, excluded)| decode(slots, excluded, k, decoder))
-            .collect::<std::result::Result<_, _>>()?)
+        let lists = logits.examples().zip(excluded);
+        lists.map(|(slots, excluded)| Ok(decode(&slots, excluded, k, decoder)?)).collect()
     }
 
-    /// Logits of every example's slots: one `slots × items` block each.
-    pub(crate) fn slot_logits(&self, examples: &[UserExample]) -> Result<Vec<Vec<Vec<f32>>>> {
-        let (corrections, mix) = (self.head_logits(examples)?, self.mix()?);
-        let Some(linear) = &self.linear else {
-            return Ok(corrections);
-        };
-        let both = examples.par_iter().zip(corrections);
-        Ok(both.map(|(e, slots)| mixed(&linear.score_items(&e.context), &slots, mix)).collect())
+    /// Logits of every example's slots, the linear model's included.
+    pub(crate) fn slot_logits(&self, examples: &[UserExample]) -> Result<SlotLogits> {
+        let mut logits = self.head_logits(examples)?;
+        if let Some(linear) = &self.linear {
+            let (mix, items) = (self.mix()?, logits.items);
+            logits.examples_mut().zip(examples).for_each(|(slots, example)| {
+                let base = linear.score_items(&example.context);
+                slots.chunks_exact_mut(items).for_each(|slot| add_scaled(&base, slot, mix));
+            });
+        }
+        Ok(logits)
     }
 
     /// Log-probabilities of all items for each example: those of the first slot where
@@ -65,37 +67,63 @@ impl Glta {
         let model = &self.config.model;
         let first = model.autoregressive || model.decoder == Decoder::FirstLogit;
         let mut logits = self.slot_logits(examples)?;
-        let mean = |slots: &mut Vec<Vec<f32>>| {
-            slots.truncate(if first { 1 } else { slots.len() });
-            slots.iter_mut().for_each(|slot| log_softmax(slot));
-            let share = 1.0 / slots.len() as f32;
-            let mut mean = vec![0.0; self.nodes.n_items()];
-            for slot in slots {
+        let items = logits.items;
+        let mean = |slots: &mut [f32]| {
+            let slots = if first { &mut slots[..items] } else { slots };
+            let share = 1.0 / (slots.len() / items) as f32;
+            let mut mean = vec![0.0; items];
+            for slot in slots.chunks_exact_mut(items) {
+                log_softmax(slot);
                 mean.iter_mut().zip(slot).for_each(|(mean, logit)| *mean += share * *logit);
             }
             mean
         };
-        Ok(logits.par_iter_mut().map(mean).collect())
+        Ok(logits.examples_mut().map(mean).collect())
     }
 
     /// Slots whose logits are wanted: an autoregressive model has one more than items
     /// were fed.
     fn slots_read(&self, examples: &[UserExample]) -> usize {
-        match self.config.model.autoregressive {
-            true => 1 + examples.iter().map(|e| e.fed.len()).max().unwrap_or(0),
-            false => self.config.model.slots,
+        if self.config.model.autoregressive {
+            1 + examples.iter().map(|e| e.fed.len()).max().unwrap_or(0)
+        } else {
+            self.config.model.slots
         }
     }
 
     /// Logits of every example's slots as the head has them, without the linear model.
-    pub(crate) fn head_logits(&self, examples: &[UserExample]) -> Result<Vec<Vec<Vec<f32>>>> {
+    pub(crate) fn head_logits(&self, examples: &[UserExample]) -> Result<SlotLogits> {
         let slots = self.slots_read(examples);
         let (hidden, residual) = self.user_hidden(examples, slots)?;
-        let logits: Vec<Vec<f32>> =
-            self.head.logits(&hidden.detach(), residual.as_ref())?.to_vec2()?;
-        let mut rows = logits.into_iter();
-        Ok(examples.iter().map(|_| rows.by_ref().take(slots).collect()).collect())
+        let logits = self.head.logits(&hidden.detach(), residual.as_ref())?;
+        let values = logits.flatten_all()?.to_vec1()?;
+        Ok(SlotLogits { values, slots, items: self.nodes.n_items() })
     }
+}
+
+/// Logits of the slots of a batch: `examples × slots` rows of `items`.
+pub(crate) struct SlotLogits {
+    values: Vec<f32>,
+    slots: usize,
+    items: usize,
+}
+
+impl SlotLogits {
+    /// The slots of each example.
+    pub(crate) fn examples(&self) -> impl IndexedParallelIterator<Item = Vec<&[f32]>> {
+        let examples = self.values.par_chunks_exact(self.slots * self.items);
+        examples.map(|example| example.chunks_exact(self.items).collect())
+    }
+
+    /// The slots of each example, one behind the other.
+    fn examples_mut(&mut self) -> impl IndexedParallelIterator<Item = &mut [f32]> {
+        self.values.par_chunks_exact_mut(self.slots * self.items)
+    }
+}
+
+/// Turns a slot's logits into the linear model's plus `factor` times themselves.
+pub(crate) fn add_scaled(base: &[f32], slot: &mut [f32], factor: f32) {
+    slot.iter_mut().zip(base).for_each(|(logit, base)| *logit = base + factor * *logit);
 }
 
 /// Logits to log-probabilities.
@@ -104,10 +132,4 @@ pub(crate) fn log_softmax(logits: &mut [f32]) {
     let sum: f64 = logits.iter().map(|&l| f64::from(l - largest).exp()).sum();
     let normaliser = largest + sum.ln() as f32;
     logits.iter_mut().for_each(|logit| *logit -= normaliser);
-}
-
-/// The linear model's logits plus `factor` times each slot's.
-pub(crate) fn mixed(base: &[f32], slots: &[Vec<f32>], factor: f32) -> Vec<Vec<f32>> {
-    let mix = |slot: &Vec<f32>| base.iter().zip(slot).map(|(b, c)| b + factor * c).collect();
-    slots.iter().map(mix).collect()
 }

@@ -22,7 +22,7 @@ use crate::prompts::Prompts;
 use crate::sampling::{ItemExample, UserExample};
 use crate::{Error, Result};
 
-pub(crate) use logits::{log_softmax, mixed};
+pub(crate) use logits::{add_scaled, log_softmax};
 
 /// Projectors, slots and head, with the frozen nodes and language model.
 #[derive(Debug, Clone)]
@@ -155,22 +155,23 @@ impl Glta {
         write_tensors(path, &snapshot(&self.all_parameters())?, metadata)
     }
 
-    pub(crate) fn load(&self, path: &Path) -> Result<()> {
-        let (mut tensors, _) = read_tensors(path, &self.device)?;
+    /// Loads what [`save`](Self::save) wrote and returns its metadata.
+    pub(crate) fn load(&self, path: &Path) -> Result<String> {
+        let (mut tensors, metadata) = read_tensors(path, &self.device)?;
         for (name, var) in self.all_parameters() {
             let value = take(&mut tensors, path, &name, var.dims())?;
             // Models of before were f32.
             var.set(&value.to_dtype(var.dtype())?)?;
         }
         match tensors.keys().next() {
-            None => Ok(()),
+            None => Ok(metadata),
             Some(name) => Err(Error::file(path, format!("unexpected tensor {name}"))),
         }
     }
 
     /// How the prompts of stage 2 compare in length.
-    pub(crate) fn item_lengths(&self, examples: &[ItemExample]) -> Vec<usize> {
-        let length = |example| self.prompts.as_ref().map_or(0, |p| p.item_length(example));
+    pub(crate) fn item_lengths(&self, examples: &[ItemExample]) -> Result<Vec<usize>> {
+        let length = |example| self.prompts.as_ref().map_or(Ok(0), |p| p.item_length(example));
         examples.iter().map(length).collect()
     }
 

@@ -5,10 +5,11 @@ use glta_gllm::decode;
 use glta_graph::NodeEmbeddings;
 use glta_llm::LlamaOptions;
 use ndarray::Array2;
+use rayon::prelude::*;
 
 use super::*;
-use crate::config::{Density, NodeFeatures, Preset, Recompute, TargetLoss};
-use crate::data::ItemRecord;
+use crate::config::{Density, Preset, Recompute, TargetLoss};
+use crate::data::{ItemRecord, RunData};
 use crate::language::LanguageModel;
 use crate::sampling::UserExample;
 use crate::texts::UserTexts;
@@ -26,8 +27,7 @@ fn model(change: impl Fn(&mut Config)) -> Glta {
     let embeddings = NodeEmbeddings { users: values(5, 0.3), items: values(7, 1.1) };
     let pairs = (0..5).flat_map(|u| (0..4).map(move |i| (u, (u + 2 * i) % 7)));
     let train = Interactions::from_pairs(5, 7, pairs).unwrap();
-    let nodes =
-        Arc::new(Nodes::new(&embeddings, &train, None, NodeFeatures::Graph, &Device::Cpu).unwrap());
+    let train = Arc::new(train);
     let items: Vec<ItemRecord> = (0..7)
         .map(|n| ItemRecord {
             raw_id: n.to_string(),
@@ -41,6 +41,10 @@ fn model(change: impl Fn(&mut Config)) -> Glta {
     config.item_stage.items = 3;
     change(&mut config);
     config.validate().unwrap();
+    let nodes = Nodes::new(embeddings, &train, None, &config.model, &Device::Cpu).unwrap();
+    let users = (0..5).map(|n| n.to_string()).collect();
+    let valid = Interactions::from_pairs(5, 7, []).unwrap();
+    let data = Arc::new(RunData { users, items, train, valid });
     let texts = UserTexts {
         user: 1,
         items: vec![1],
@@ -48,8 +52,8 @@ fn model(change: impl Fn(&mut Config)) -> Glta {
         prediction: "loud, fast".into(),
     };
     let texts = BTreeMap::from([(1, texts)]);
-    let prompts = Prompts::new(language, &items, texts, &config).unwrap();
-    Glta::new(&config, nodes, None, Some(prompts)).unwrap()
+    let prompts = Prompts::new(language, data, texts, &config).unwrap();
+    Glta::new(&config, Arc::new(nodes), None, Some(prompts)).unwrap()
 }
 
 fn users() -> Vec<UserExample> {
@@ -62,6 +66,13 @@ fn users() -> Vec<UserExample> {
         fed: Vec::new(),
     };
     vec![example(1, &[1, 3], &[3, 1], &[0, 5]), example(2, &[2, 4, 6], &[4, 2], &[1])]
+}
+
+/// Of each example, `slots × items`.
+fn slot_logits(model: &Glta, examples: &[UserExample]) -> Vec<Vec<Vec<f32>>> {
+    let logits = model.slot_logits(examples).unwrap();
+    let rows = |slots: Vec<&[f32]>| slots.into_iter().map(<[f32]>::to_vec).collect();
+    logits.examples().map(rows).collect()
 }
 
 fn user_loss(model: &Glta) -> Tensor {
@@ -148,7 +159,7 @@ fn fed_items_reach_later_slots_and_their_tokens_learn() {
     let slots = |fed: &[u32]| {
         let mut examples = users();
         examples[0].fed = fed.to_vec();
-        model.slot_logits(&examples[..1]).unwrap().remove(0)
+        slot_logits(&model, &examples[..1]).remove(0)
     };
     let (one, two) = (slots(&[0]), slots(&[0, 5]));
     assert_eq!((slots(&[]).len(), one.len(), two.len()), (1, 2, 3));
@@ -176,7 +187,7 @@ fn lists_item_by_item_are_those_of_prompts_read_from_the_start() {
         for ((example, excluded), list) in queries.into_iter().zip(lists) {
             let mut example = example;
             for ranked in list {
-                let slots = model.slot_logits(std::slice::from_ref(&example)).unwrap();
+                let slots = slot_logits(&model, std::slice::from_ref(&example));
                 let slot = slots[0].last().unwrap();
                 let taken = [excluded.as_slice(), &example.fed].concat();
                 let best = decode(&[slot], &taken, 1, Decoder::FirstLogit).unwrap();
@@ -200,7 +211,7 @@ fn a_users_number_stands_for_the_user_token() {
     let logits = |user| {
         let mut examples = users();
         examples[1].user = user;
-        model.slot_logits(&examples[1..]).unwrap()
+        slot_logits(&model, &examples[1..])
     };
     assert_ne!(logits(Some(2)), logits(Some(3)));
     assert_ne!(logits(Some(2)), logits(None));
@@ -269,7 +280,7 @@ fn what_a_slot_sees_is_what_the_prompt_holds() {
     let logits = |change: fn(&mut UserExample)| {
         let mut examples = users();
         change(&mut examples[0]);
-        model.slot_logits(&examples).unwrap()
+        slot_logits(&model, &examples)
     };
     let base = logits(|_| ());
     let differs = |other: &[Vec<Vec<f32>>], row: usize| {
