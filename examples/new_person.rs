@@ -1,0 +1,33 @@
+//! Recommends to someone who was not there at training, and to nobody in particular among new
+//! items.
+//!
+//! ```text
+//! cargo run --release --example new_person
+//! ```
+
+use glta::align::Backbone;
+use glta::data::ShopConfig;
+use glta::prelude::*;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let shop = Dataset::shop(&ShopConfig { users: 80, items: 60, ..ShopConfig::default() })?;
+    let split = Split::new(&shop, &SplitConfig::default())?;
+    let data = RunData::new(&shop, &split, &TextConfig::default())?;
+    let config = Config { backbone: Backbone::None, ..Config::default() };
+    let folder = tempfile::tempdir()?;
+    let (recommender, _) = Run::create(folder.path(), data, config)?.fit(None)?;
+
+    // By the shop's own ids.
+    let basket = ["article-3", "article-5"];
+    let ids = basket.map(|raw| recommender.item(raw).ok_or(format!("{raw} is not known")));
+    let ids = ids.into_iter().collect::<Result<Vec<u32>, _>>()?;
+    println!("someone who has {}:", basket.join(" and "));
+    for best in recommender.recommend_for_items(&ids, 5)? {
+        println!("  {:.2} {} ({})", best.score, best.record.title, best.record.raw_id);
+    }
+
+    // An unknown item is an error that names it, not a panic.
+    let error = recommender.recommend_for_items(&[1_000_000], 5).unwrap_err();
+    println!("{error}");
+    Ok(())
+}

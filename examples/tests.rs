@@ -1,0 +1,449 @@
+//! Every kernel, run on the host with the launch parameters of a GPU, against the
+//! operations on the CPU.
+
+use super::attention::{self, KeySource};
+use super::driver::Driver;
+use super::keys::Keys;
+use super::launch::unwritten;
+use super::quantized::Quantized;
+use super::{Accelerator, Linear, Tokens, driver, elementwise};
+use crate::kernel::attention::Heads;
+use crate::kernel::keys::KeyBlock;
+use crate::linear;
+use crate::model::Precision;
+use crate::ops;
+use crate::rope::RopeTable;
+use crate::simd::SimdLevel;
+use crate::weights::{Arena, GptqTensors, Matrix, ScalesRef};
+use candle_core::{DType, Device, Tensor};
+use rand::seq::SliceRandom;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+const PRECISIONS: [Precision; 3] = [Precision::F32, Precision::Bf16, Precision::F16];
+
+fn random(shape: (usize, usize), seed: u64) -> Tensor {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let data: Vec<f32> = (0..shape.0 * shape.1).map(|_| rng.random_range(-1.0..1.0)).collect();
+    Tensor::from_vec(data, shape, &Device::Cpu).unwrap()
+}
+
+fn values(t: &Tensor) -> Vec<f32> {
+    t.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+}
+
+/// `x` in the dtype of activations, and those values again in f32.
+fn rounded(x: &Tensor, a: &Accelerator) -> (Tensor, Tensor) {
+    // A copy, since kernels that work in place must not change both.
+    let low = x.to_dtype(a.dtype).unwrap().copy().unwrap();
+    let back = low.to_dtype(DType::F32).unwrap().copy().unwrap();
+    (low, back)
+}
+
+/// Root of the squared error over the root of the squares.
+fn error(got: &Tensor, expected: &Tensor) -> f64 {
+    assert_eq!(got.dims(), expected.dims());
+    let (got, expected) = (values(got), values(expected));
+    let off: f64 =
+        got.iter().zip(&expected).map(|(&a, &b)| (f64::from(a) - f64::from(b)).powi(2)).sum();
+    let norm: f64 = expected.iter().map(|&b| f64::from(b).powi(2)).sum();
+    (off / norm.max(1e-12)).sqrt()
+}
+
+/// Within the tolerance of a dtype; NaN is not.
+#[track_caller]
+fn close(what: &str, got: &Tensor, expected: &Tensor, a: &Accelerator) {
+    let bound = if a.dtype == DType::F32 { 1e-5 } else { 1e-2 };
+    let off = error(got, expected);
+    let key = format!("{} {:?}", what.split(',').next().unwrap_or(what), a.dtype);
+    LARGEST.with_borrow_mut(|all| {
+        let largest = all.entry(key).or_default();
+        *largest = largest.max(off);
+    });
+    assert!(off <= bound, "{what}, {:?}: {off:e}", a.dtype);
+}
+
+thread_local! {
+    /// The largest error of every kind, for [`show`].
+    static LARGEST: RefCell<BTreeMap<String, f64>> = RefCell::default();
+}
+
+/// The largest errors of this test; seen with `--nocapture`.
+#[allow(clippy::print_stdout)]
+fn show() {
+    LARGEST.with_borrow(|all| {
+        for (what, off) in all {
+            println!("largest relative error of {what}: {off:.1e}");
+        }
+    });
+}
+
+fn accelerators() -> impl Iterator<Item = Accelerator> {
+    PRECISIONS.into_iter().map(Accelerator::emulated)
+}
+
+#[test]
+fn norms_and_activations() {
+    if !driver::available("norms_and_activations") {
+        return;
+    }
+    let level = SimdLevel::detect();
+    for a in accelerators() {
+        for (rows, width) in [(1, 4), (3, 37), (5, 96), (2, 1030)] {
+            let (x, residual) = (random((rows, width), 1), random((rows, width), 3));
+            let (dy, dy32) = rounded(&random((rows, width), 2), &a);
+            let weight = values(&random((1, width), 4));
+            let host = ops::RmsNorm::new(weight.clone(), 1e-5, level, None).unwrap();
+            let device = ops::RmsNorm::new(weight, 1e-5, level, Some(&a)).unwrap();
+            let got = device.forward(&x).unwrap();
+            assert_eq!(got.dtype(), a.dtype);
+            close("rms_norm", &got, &host.forward(&x).unwrap(), &a);
+            for residual in [None, Some(&residual)] {
+                let got = device.backward(&x, &dy, residual).unwrap();
+                let expected = host.backward(&x, &dy32, residual).unwrap();
+                let exact = Accelerator::emulated(Precision::F32);
+                close("rms_norm_backward", &got, &expected, &exact);
+            }
+            if a.dtype != DType::F32 {
+                // Read as f32 it would be read beyond its end.
+                assert!(device.forward(&dy).is_err());
+                assert!(device.backward(&dy, &dy, None).is_err());
+                assert!(device.backward(&x, &dy, Some(&dy)).is_err());
+            }
+            let got = device.in_f32().forward(&x).unwrap();
+            let expected = host.forward(&x).unwrap();
+            close("rms_norm", &got, &expected, &Accelerator::emulated(Precision::F32));
+            let (gate_up, gate_up32) = rounded(&(random((rows, 2 * width), 5) * 4.0).unwrap(), &a);
+            let op = ops::SwiGlu { width, level };
+            let got = elementwise::swiglu(&Driver, &gate_up).unwrap();
+            close("swiglu", &got, &op.forward(&gate_up32).unwrap(), &a);
+            let got = elementwise::swiglu_backward(&Driver, &gate_up, &dy).unwrap();
+            close("swiglu_backward", &got, &op.backward(&gate_up32, &dy32).unwrap(), &a);
+        }
+    }
+    show();
+}
+
+#[test]
+fn rows_and_columns_are_moved() {
+    if !driver::available("rows_and_columns_are_moved") {
+        return;
+    }
+    let index = Tensor::new(&[4u32, u32::MAX, 0, 4, 2], &Device::Cpu).unwrap();
+    let expected = |x: &Tensor, dim: usize| {
+        let known = Tensor::new(&[4u32, 0, 0, 4, 2], &Device::Cpu).unwrap();
+        let rows = x.index_select(&known, dim).unwrap();
+        let keep = Tensor::new(&[1f32, 0.0, 1.0, 1.0, 1.0], &Device::Cpu).unwrap();
+        let keep = if dim == 0 { keep.reshape((5, 1)).unwrap() } else { keep };
+        rows.broadcast_mul(&keep).unwrap()
+    };
+    for a in accelerators() {
+        let (x, x32) = rounded(&random((5, 70), 1), &a);
+        let got = elementwise::gather_rows(&Driver, &x, &index).unwrap();
+        assert_eq!(got.dtype(), DType::F32);
+        assert!(values(&got) == values(&expected(&x32, 0)), "{:?}", a.dtype);
+        let (x, x32) = rounded(&random((3, 5), 1), &a);
+        let got = elementwise::gather_columns(&Driver, &x, &index).unwrap();
+        assert!(values(&got) == values(&expected(&x32, 1)));
+
+        let (y, y32) = rounded(&random((3, 300), 2), &a);
+        let (residual, residual32) = rounded(&random((3, 300), 3), &a);
+        let bias = random((1, 300), 4).flatten_all().unwrap();
+        elementwise::add(&Driver, &y, Some(&bias), Some(&residual)).unwrap();
+        let sum = (y32.broadcast_add(&bias).unwrap() + residual32).unwrap();
+        close("add", &y, &sum, &a);
+    }
+}
+
+/// A random layer in GPTQ's format.
+fn quantized(
+    bits: u32,
+    (n, k): (usize, usize),
+    group: usize,
+    shuffled: bool,
+    f16_scales: bool,
+    seed: u64,
+) -> Arc<Matrix> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let groups = k.div_ceil(group);
+    let words = |rng: &mut ChaCha8Rng, len| (0..len).map(|_| rng.random()).collect::<Vec<u32>>();
+    let qweight = words(&mut rng, k * bits as usize / 32 * n);
+    let qzeros = words(&mut rng, groups * n * bits as usize / 32);
+    let scales: Vec<f32> = (0..groups * n).map(|_| rng.random_range(0.01..0.02)).collect();
+    let halves: Vec<u16> = scales.iter().map(|&s| half::f16::from_f32(s).to_bits()).collect();
+    let mut g_idx: Vec<u32> = (0..k).map(|i| (i / group) as u32).collect();
+    if shuffled {
+        g_idx.shuffle(&mut rng);
+    }
+    let tensors = GptqTensors {
+        bits,
+        n,
+        k,
+        n_groups: groups,
+        qweight: &qweight,
+        qzeros: &qzeros,
+        v1: true,
+        scales: if f16_scales { ScalesRef::F16(&halves) } else { ScalesRef::F32(&scales) },
+        g_idx: &g_idx,
+    };
+    Arc::new(Matrix::quantized(&Arena::default(), &tensors).unwrap())
+}
+
+#[test]
+fn weights_are_dequantised_exactly() {
+    if !driver::available("weights_are_dequantised_exactly") {
+        return;
+    }
+    for bits in [2, 3, 4, 8] {
+        for ((n, k), group) in [((32, 32), 32), ((96, 160), 64), ((64, 224), 224)] {
+            for f16_scales in [true, false] {
+                let matrix = quantized(bits, (n, k), group, false, f16_scales, 7);
+                let expected = matrix.to_row_major(SimdLevel::detect());
+                let expected = Tensor::from_vec(expected, (n, k), &Device::Cpu).unwrap();
+                for a in accelerators() {
+                    let q = Quantized::upload(&matrix, &a).unwrap();
+                    let w = unwritten((q.inputs, n), a.dtype, &a.device).unwrap();
+                    q.dequantise(&w, 0).unwrap();
+                    let w = w.narrow(0, 0, k).unwrap().t().unwrap().contiguous().unwrap();
+                    let exact = expected.to_dtype(a.dtype).unwrap();
+                    assert!(values(&w) == values(&exact), "{bits} bits, {n} x {k}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn linear_layers() {
+    if !driver::available("linear_layers") {
+        return;
+    }
+    let level = SimdLevel::detect();
+    let mut seed = 0;
+    for bits in [2, 3, 4, 8] {
+        // Outputs that fill no panel, inputs that fill no step or group.
+        let n = if bits == 3 { 32 } else { 48 };
+        for (k, group, shuffled) in [(64, 32, false), (160, 64, true), (288, 288, false)] {
+            seed += 1;
+            let part = |n, seed| quantized(bits, (n, k), group, shuffled, seed % 2 == 0, seed);
+            let bias = |n| Some(values(&random((1, n), 9)));
+            // Of its own order, of the next one's, and of an order that both share.
+            let parts = vec![
+                (part(64, seed), bias(64)),
+                (part(n, seed), None),
+                (part(32, 100 + seed), bias(32)),
+            ];
+            let host = linear::Linear::new(parts.clone(), level, Precision::F32);
+            for a in accelerators() {
+                let device = Linear::upload(&a, &parts).unwrap();
+                for rows in [0, 1, 2, 3, 5, 8, 13, 16, 17, 40] {
+                    if a.dtype != DType::F32 && ![0, 1, 3, 16, 17].contains(&rows) {
+                        continue;
+                    }
+                    let what = format!("{bits} bits, {k} inputs of {group}, {rows} rows");
+                    let (x, x32) = rounded(&random((rows, k), 11), &a);
+                    let r = random((rows, 96 + n), 12);
+                    for (residual, dtype) in [(None, a.dtype), (Some(&r), DType::F32)] {
+                        let got = device.forward(&x, residual).unwrap();
+                        assert_eq!(got.dtype(), dtype);
+                        close(&what, &got, &host.forward(&x32, residual).unwrap(), &a);
+                    }
+                    let (dy, dy32) = rounded(&random((rows, 96 + n), 13), &a);
+                    assert_eq!(device.forward(&x, Some(&dy)).is_err(), a.dtype != DType::F32);
+                    let got = device.backward(&dy).unwrap();
+                    let what = format!("{bits} bits backward, {k} inputs, {rows} rows");
+                    close(&what, &got, &host.backward(&dy32).unwrap(), &a);
+                }
+            }
+        }
+    }
+    show();
+}
+
+#[test]
+fn dense_layers() {
+    let level = SimdLevel::detect();
+    let dense = |n, seed| {
+        let w = values(&random((n, 40), seed));
+        Arc::new(Matrix::dense_f32(&Arena::default(), n, 40, &w).unwrap())
+    };
+    let parts = vec![(dense(35, 1), None), (dense(7, 2), Some(vec![0.5; 7]))];
+    let host = linear::Linear::new(parts.clone(), level, Precision::F32);
+    if !driver::available("dense_layers") {
+        return;
+    }
+    for a in accelerators() {
+        let device = Linear::upload(&a, &parts).unwrap();
+        let (x, x32) = rounded(&random((5, 40), 3), &a);
+        let (dy, dy32) = rounded(&random((5, 42), 4), &a);
+        close("dense", &device.forward(&x, None).unwrap(), &host.forward(&x32, None).unwrap(), &a);
+        close("dense", &device.backward(&dy).unwrap(), &host.backward(&dy32).unwrap(), &a);
+        let got = device.forward_f32(&x32).unwrap();
+        assert_eq!(got.dtype(), DType::F32);
+        close("dense", &got, &host.forward(&x32, None).unwrap(), &a);
+    }
+}
+
+fn rope_table(positions: usize, half: usize, a: &Accelerator) -> Arc<RopeTable> {
+    let angle = |i: usize| (i / half) as f32 / (1 + i % half) as f32;
+    let cos: Vec<f32> = (0..positions * half).map(|i| angle(i).cos()).collect();
+    let sin: Vec<f32> = (0..positions * half).map(|i| angle(i).sin()).collect();
+    let upload = |v: &[f32]| Tensor::from_slice(v, (positions, half), &a.device).unwrap();
+    let device = Some((upload(&cos), upload(&sin)));
+    Arc::new(RopeTable { cos, sin, device })
+}
+
+/// Heads, first tokens of sequences, and shared keys.
+fn batches() -> Vec<(Heads, Vec<usize>, usize)> {
+    let heads = |queries, keys, dim| Heads { queries, keys, dim };
+    vec![
+        (heads(2, 2, 8), vec![0, 1], 0),
+        (heads(4, 2, 20), vec![0, 5, 38, 39], 0),
+        (heads(3, 1, 64), vec![0, 33, 66], 7),
+        (heads(2, 1, 68), vec![0, 2, 72], 33),
+        (heads(4, 4, 128), vec![0, 31, 63], 64),
+        (heads(6, 2, 16), vec![0, 64, 129], 0),
+        (heads(2, 2, 32), vec![0, 130], 70),
+        (heads(2, 1, 80), vec![0, 1, 98], 64),
+        (heads(3, 1, 96), vec![0, 66], 31),
+        (heads(2, 1, 128), vec![0, 130, 133], 65),
+    ]
+}
+
+/// Keys of earlier tokens on the host and, of the same values, on the device.
+fn earlier(heads: Heads, tokens: usize, seed: u64, a: &Accelerator) -> (KeyBlock, Keys) {
+    let mut host = KeyBlock::new(heads.keys, heads.dim, true);
+    let mut device = Keys::new(a, 2, heads);
+    if tokens > 0 {
+        let (rows, rows32) = rounded(&random((tokens, heads.stride()), seed), a);
+        host.append(&values(&rows32), heads.stride(), heads.key_at(), heads.value_at());
+        append(&mut device, &rows, heads, a);
+    }
+    (host, device)
+}
+
+/// Appends the keys of one sequence in layer 1.
+fn append(keys: &mut Keys, rows: &Tensor, heads: Heads, a: &Accelerator) {
+    let n = rows.dims()[0];
+    keys.grow(n).unwrap();
+    let rope = rope_table(1, heads.dim / 2, a);
+    let tokens = Tokens::upload(a, &[0, n], &vec![0; n], &rope)
+        .unwrap()
+        .with_caches(a, std::iter::once(&*keys))
+        .unwrap();
+    attention::append(rows, heads, &tokens, 1).unwrap();
+}
+
+#[test]
+fn attention_and_its_gradient() {
+    if !driver::available("attention_and_its_gradient") {
+        return;
+    }
+    let level = SimdLevel::detect();
+    for a in accelerators() {
+        for (heads, starts, shared) in batches() {
+            let n = starts[starts.len() - 1];
+            let what = format!("{heads:?}, {starts:?} behind {shared}");
+            let positions: Vec<u32> = (0..n).map(|t| (t * 7 % 50) as u32).collect();
+            let rope = rope_table(50, heads.dim / 2, &a);
+            let tokens = Tokens::upload(&a, &starts, &positions, &rope).unwrap();
+            let (qkv, qkv32) = rounded(&(random((n, heads.stride()), 1) * 2.0).unwrap(), &a);
+
+            let rotated = qkv.copy().unwrap();
+            let expected = qkv32.copy().unwrap();
+            for inverse in [false, true] {
+                attention::rotate(&rotated, heads, &tokens, inverse).unwrap();
+                let (cos, sin) = (&rope.cos, &rope.sin);
+                ops::Rope { heads, positions: &positions, cos, sin, inverse }
+                    .apply(&expected)
+                    .unwrap();
+                close("rope", &rotated, &expected, &a);
+            }
+
+            let (block, keys) = earlier(heads, shared, 2, &a);
+            let host_keys = ops::Keys { shared: Some(&block).filter(|_| shared > 0), cached: None };
+            let host = ops::Attention { heads, level, starts: &starts, keys: host_keys };
+            let source = KeySource { layer: 1, shared: Some(&keys).filter(|_| shared > 0) };
+            let got = attention::forward(&qkv, heads, &tokens, source).unwrap();
+            let expected = host.forward(&qkv32).unwrap();
+            close("attention", &got.out, &expected, &a);
+
+            let width = heads.queries * heads.dim;
+            let (d_out, d_out32) = rounded(&random((n, width), 3), &a);
+            let d_qkv = attention::backward(&qkv, &got, &d_out, heads, &tokens, source).unwrap();
+            let expected = host.backward(&qkv32, &d_out32).unwrap();
+            close(&format!("d_qkv, {what}"), &d_qkv, &expected, &a);
+            if n == 1 {
+                // One key's weight is one whatever the query: a gradient of zero.
+                continue;
+            }
+            for (part, from, len) in [
+                ("d_queries", 0, width),
+                ("d_keys", heads.key_at(), heads.keys * heads.dim),
+                ("d_values", heads.value_at(), heads.keys * heads.dim),
+            ] {
+                let cut = |t: &Tensor| t.narrow(1, from, len).unwrap().contiguous().unwrap();
+                close(&format!("{part}, {what}"), &cut(&d_qkv), &cut(&expected), &a);
+            }
+        }
+    }
+    show();
+}
+
+#[test]
+fn attention_over_caches() {
+    if !driver::available("attention_over_caches") {
+        return;
+    }
+    let level = SimdLevel::detect();
+    for a in accelerators() {
+        for (heads, _, shared) in batches() {
+            // One token each, and several, behind caches of several lengths.
+            for added in [[1, 1, 1], [1, 40, 3]] {
+                let starts = [0, added[0], added[0] + added[1], added.iter().sum()];
+                let n = starts[3];
+                let (qkv, qkv32) = rounded(&random((n, heads.stride()), 4), &a);
+                let caches = [(5, 0), (6, 37), (7, 70)].map(|(s, len)| earlier(heads, len, s, &a));
+                let (mut blocks, mut keys) = (Vec::new(), Vec::new());
+                for ((mut block, mut own), w) in caches.into_iter().zip(starts.windows(2)) {
+                    let rows = qkv32.narrow(0, w[0], w[1] - w[0]).unwrap();
+                    let (key_at, value_at) = (heads.key_at(), heads.value_at());
+                    block.append(&values(&rows), heads.stride(), key_at, value_at);
+                    // A clone that goes on must not see what this one does.
+                    let other = own.clone();
+                    own.grow(w[1] - w[0]).unwrap();
+                    assert_eq!(other.len() + w[1] - w[0], own.len());
+                    blocks.push(block);
+                    keys.push(own);
+                }
+                let rope = rope_table(1, heads.dim / 2, &a);
+                let tokens = Tokens::upload(&a, &starts, &vec![0; n], &rope)
+                    .unwrap()
+                    .with_caches(&a, keys.iter())
+                    .unwrap();
+                attention::append(&qkv, heads, &tokens, 1).unwrap();
+                let (block, first) = earlier(heads, shared, 2, &a);
+                let source = KeySource { layer: 1, shared: Some(&first).filter(|_| shared > 0) };
+                let got = attention::forward(&qkv, heads, &tokens, source).unwrap();
+                let cached: Vec<&KeyBlock> = blocks.iter().collect();
+                let host = ops::Attention {
+                    heads,
+                    level,
+                    starts: &starts,
+                    keys: ops::Keys {
+                        shared: Some(&block).filter(|_| shared > 0),
+                        cached: Some(&cached),
+                    },
+                };
+                let what = if added[1] == 1 { "decoding" } else { "attention over caches" };
+                close(what, &got.out, &host.forward(&qkv32).unwrap(), &a);
+                let d_out = &got.out;
+                assert!(attention::backward(&qkv, &got, d_out, heads, &tokens, source).is_err());
+            }
+        }
+    }
+    show();
+}
