@@ -95,7 +95,7 @@ fn main() -> Result<()> {
     head.collect("head", false, &mut parts);
     let mut item_parts = parts.clone();
     item_projector.collect("items", &mut item_parts);
-    train(&item_parts, 60, |step| {
+    train(&item_parts, 40, |step| {
         let mut rng = stream(1, "items", &[step]);
         let picked: Vec<u32> =
             sample(&mut rng, items, 8 * SLOTS).iter().map(|i| i as u32).collect();
@@ -126,7 +126,7 @@ fn main() -> Result<()> {
         run(&llm, prompts.into_iter().map(String::from), &[&users, &items, &slot_inputs(&users)?])
     };
     user_projector.collect("users", &mut parts);
-    train(&parts, 120, |step| {
+    train(&parts, 60, |step| {
         let mut rng = stream(1, "users", &[step]);
         let (mut contexts, mut targets) = (Rows::new(), Rows::new());
         for &user in users.choose_multiple(&mut rng, 16) {

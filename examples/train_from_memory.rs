@@ -5,7 +5,7 @@
 //! ```
 
 use glta::data::Interaction;
-use glta::llm::{Device, LlamaOptions};
+use glta::llm::Device;
 use glta::prelude::*;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -25,11 +25,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     // The small language model of this repository; any LLaMA checkpoint will do.
     let llm = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/quickstart/llm");
-    let language = LanguageModel::load(llm, &LlamaOptions::default(), &Device::Cpu)?;
+    let config = Config::default();
+    let language = LanguageModel::load(llm, &config.llm, &Device::Cpu)?;
 
     // The linear item model over the language model's text vectors.
     let folder = tempfile::tempdir()?;
-    let run = Run::create(folder.path().join("drinks"), data, Config::default())?;
+    let run = Run::create(folder.path().join("drinks"), data, config)?;
     let (recommender, report) = run.fit(Some(&language))?;
     println!("validation N@10: {:?}", report.validation());
     for best in recommender.recommend(0, 3)? {

@@ -39,11 +39,14 @@ pub(crate) fn used_language(
 }
 
 /// Refuses a model that was cut otherwise: any number of layers has the same shapes, and
-/// another one gives other answers.
+/// another one gives other answers. Without prompts only the layers that read the items'
+/// texts matter.
 pub(crate) fn check_layers(config: &Config, language: &LanguageModel) -> Result<()> {
     let layers = language.llama.config().num_hidden_layers;
-    let wanted = config.llm.layers.unwrap_or(language.whole_layers());
-    if layers == wanted {
+    let whole = language.whole_layers();
+    let wanted = config.llm.layers.map_or(whole, |layers| layers.min(whole));
+    let read = wanted.min(config.item_text.vectors.layers);
+    if layers == wanted || (!config.model.prompt && layers >= read) {
         return Ok(());
     }
     Err(Error::Config {

@@ -37,7 +37,8 @@ struct Checkpoint {
 impl LanguageModel {
     /// Loads a checkpoint's folder. Prompts are in the ChatML form when the
     /// tokenizer knows its marks, else in the LLaMA-2 form; set `templates`
-    /// afterwards for another.
+    /// afterwards for another. A model with fewer layers than [`LlamaOptions::layers`] is
+    /// loaded whole.
     ///
     /// # Errors
     /// What [`Llama::load`] and [`Tokenizer::load`] refuse.
@@ -50,12 +51,13 @@ impl LanguageModel {
             Templates::llama2()?
         };
         let name = dir.file_name().unwrap_or(dir.as_os_str()).to_string_lossy().into_owned();
-        let llama = Llama::load(dir, options, device)?;
-        let writer = match options.layers {
+        let layers = LlamaConfig::from_dir(dir)?.num_hidden_layers;
+        let kept = options.layers.filter(|&kept| kept < layers);
+        let llama = Llama::load(dir, &LlamaOptions { layers: kept, ..options.clone() }, device)?;
+        let writer = match kept {
             None => Lazy::ready(llama.clone()),
             Some(_) => Lazy::default(),
         };
-        let layers = LlamaConfig::from_dir(dir)?.num_hidden_layers;
         let checkpoint =
             Arc::new(Checkpoint { dir: dir.to_owned(), layers, writer, hash: Lazy::default() });
         Ok(Self { llama, tokenizer, templates, name, checkpoint })
@@ -131,6 +133,16 @@ mod tests {
         assert_eq!(cut.writer().unwrap().config().num_hidden_layers, 2);
         let random = cut.randomized(1).unwrap();
         assert_eq!(std::ptr::from_ref(random.writer().unwrap()).addr(), writers[0]);
+    }
+
+    #[test]
+    fn a_cut_beyond_the_model_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        crate::tiny_llm::write(folder.path());
+        let whole = load(folder.path(), Some(6));
+        assert_eq!(whole.llama.config().num_hidden_layers, 2);
+        let same = std::ptr::eq(whole.writer().unwrap().config(), whole.llama.config());
+        assert!(same, "it is its own writer");
     }
 
     #[test]
