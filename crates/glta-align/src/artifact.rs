@@ -123,7 +123,7 @@ pub(crate) fn load(
     };
     let left_out = report.mix.as_ref().is_some_and(|mix| mix.factor == 0.0);
     if let Some(linear) = linear.clone().filter(|_| left_out || !config.model.prompt) {
-        let model = Model::Linear(LinearLists::new(config, linear));
+        let model = Model::Linear(Box::new(LinearLists::new(config, linear)));
         return Ok(Finished { model, report });
     }
     let language = used_language(&config, language.as_ref())?;

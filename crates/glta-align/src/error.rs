@@ -150,6 +150,9 @@ pub enum Error {
     /// From the metrics.
     #[error(transparent)]
     Metrics(#[from] glta_metrics::Error),
+    /// The library contradicts itself: a bug, whatever was given.
+    #[error("internal error: {0}; please report it")]
+    Internal(&'static str),
     /// A tensor operation failed.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),

@@ -148,7 +148,7 @@ pub(crate) fn write_tensors(path: &Path, tensors: &Tensors, metadata: &str) -> R
         .map(|(name, dtype, shape, bytes)| {
             TensorView::new(*dtype, shape.clone(), bytes)
                 .map(|view| (name.as_str(), view))
-                .map_err(|e| Error::file(path, e))
+                .map_err(|_| Error::Internal("a tensor's bytes do not fit its shape"))
         })
         .collect::<Result<_>>()?;
     let metadata = std::collections::HashMap::from([("glta".to_owned(), metadata.to_owned())]);
@@ -161,7 +161,7 @@ pub(crate) fn write_matrix(path: &Path, name: &str, values: ArrayView2<'_, f32>)
     let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
     let (rows, columns) = values.dim();
     let view = TensorView::new(Dtype::F32, vec![rows, columns], &bytes);
-    let view = view.map_err(|e| Error::file(path, e))?;
+    let view = view.map_err(|_| Error::Internal("a matrix's bytes do not fit its shape"))?;
     let bytes = safetensors::serialize([(name, view)], None).map_err(|e| Error::file(path, e))?;
     write_whole(path, &bytes)
 }
@@ -180,7 +180,8 @@ pub(crate) fn read_matrix(path: &Path, name: &str, rows: usize) -> Result<Array2
         }
     };
     let values = view.data().as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
-    Array2::from_shape_vec((rows, columns), values).map_err(|e| Error::file(path, e))
+    Array2::from_shape_vec((rows, columns), values)
+        .map_err(|_| Error::Internal("a matrix's values do not fit its shape"))
 }
 
 /// Reads what [`write_tensors`] wrote.
@@ -220,15 +221,17 @@ pub(crate) fn take(
     path: &Path,
     name: &str,
     shape: &[usize],
+    dtype: DType,
 ) -> Result<Tensor> {
     let tensor = tensors
         .remove(name)
         .ok_or_else(|| Error::file(path, format!("tensor {name} is missing")))?;
-    if tensor.dims() != shape {
-        return Err(Error::file(
-            path,
-            format!("tensor {name} has shape {:?}, but {shape:?} was expected", tensor.dims()),
-        ));
+    let found = (tensor.dims(), tensor.dtype());
+    if found != (shape, dtype) {
+        let (found, found_dtype) = found;
+        let problem =
+            format!("tensor {name} is {found_dtype:?} {found:?}, expected {dtype:?} {shape:?}");
+        return Err(Error::file(path, problem));
     }
     Ok(tensor)
 }
@@ -249,10 +252,12 @@ mod tests {
         write_tensors(&path, &tensors, "{\"step\":3}").unwrap();
         let (mut back, metadata) = read_tensors(&path, &Device::Cpu).unwrap();
         assert_eq!(metadata, "{\"step\":3}");
-        assert!(take(&mut back.clone(), &path, "a", &[4]).is_err());
-        let b = take(&mut back, &path, "a", &[2, 2]).unwrap();
+        assert!(take(&mut back.clone(), &path, "a", &[4], DType::F32).is_err());
+        let b = take(&mut back, &path, "a", &[2, 2], DType::F32).unwrap();
         assert_eq!(a.to_vec2::<f32>().unwrap(), b.to_vec2::<f32>().unwrap());
-        let b = take(&mut back, &path, "c", &[2]).unwrap();
+        let message = take(&mut back.clone(), &path, "c", &[2], DType::F32).unwrap_err();
+        assert!(message.to_string().contains("tensor c is F64 [2], expected F32 [2]"));
+        let b = take(&mut back, &path, "c", &[2], DType::F64).unwrap();
         assert_eq!(c.to_vec1::<f64>().unwrap(), b.to_vec1::<f64>().unwrap());
 
         let bytes = read(&path).unwrap();

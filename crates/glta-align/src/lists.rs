@@ -8,12 +8,12 @@ use glta_linear::LinearModel;
 use glta_metrics::{Metric, evaluate_rankings};
 use rayon::prelude::*;
 
-use crate::Result;
 use crate::config::Config;
 use crate::data::RunData;
 use crate::model::{Glta, log_softmax};
 use crate::ranks::gather_lists;
 use crate::sampling::{UserExample, inference_example};
+use crate::{Error, Result};
 
 /// An example and the items that its list must not hold.
 pub(crate) type Query = (UserExample, Vec<u32>);
@@ -134,7 +134,7 @@ pub(crate) fn validation(
     let own = &users[comm.share(users.len())];
     let queries = own.iter().map(|&user| (user, data.train.items(user).to_vec()));
     let rankings = rank_users(model, data, queries, 10)?;
-    ndcg(&users, gather_lists(comm, rankings)?, data)
+    ndcg(&users, gather_lists(comm, rankings)?, data).map(Some)
 }
 
 /// The users with validation items.
@@ -143,16 +143,12 @@ pub(crate) fn validation_users(data: &RunData) -> Vec<u32> {
 }
 
 /// N@10 of lists of these users on the validation items.
-pub(crate) fn ndcg(
-    users: &[u32],
-    rankings: Vec<Vec<Ranked>>,
-    data: &RunData,
-) -> Result<Option<f64>> {
+pub(crate) fn ndcg(users: &[u32], rankings: Vec<Vec<Ranked>>, data: &RunData) -> Result<f64> {
     let rankings: Vec<(u32, Vec<u32>)> = users
         .iter()
         .zip(rankings)
         .map(|(&user, list)| (user, list.iter().map(|r| r.item).collect()))
         .collect();
     let report = evaluate_rankings(&rankings, &data.valid, &[10])?;
-    Ok(report.get(Metric::Ndcg, 10))
+    report.get(Metric::Ndcg, 10).ok_or(Error::Internal("N@10 was not measured"))
 }

@@ -54,7 +54,7 @@ impl Adam {
             let (Some(g), Some(m), Some(v)) =
                 (gradients.get(name), self.first.get_mut(name), self.second.get_mut(name))
             else {
-                continue;
+                return Err(Error::Internal("a parameter has no gradient or no moments"));
             };
             *m = ((&*m * BETA1)? + (g * (1.0 - BETA1))?)?;
             *v = ((&*v * BETA2)? + (g.sqr()? * (1.0 - BETA2))?)?;
@@ -134,9 +134,8 @@ pub(crate) fn update_average(
 ) -> Result<()> {
     let decay = decay.min((1.0 + step as f64) / (10.0 + step as f64));
     for (name, var) in parameters {
-        if let Some(mean) = average.get_mut(name) {
-            *mean = ((&*mean * decay)? + (var.as_tensor() * (1.0 - decay))?)?.detach();
-        }
+        let mean = average.get_mut(name).ok_or(Error::Internal("a parameter has no average"))?;
+        *mean = ((&*mean * decay)? + (var.as_tensor() * (1.0 - decay))?)?.detach();
     }
     Ok(())
 }
@@ -149,9 +148,7 @@ pub(crate) fn snapshot(parameters: &Parameters) -> Result<Tensors> {
 /// Sets the weights to `values`.
 pub(crate) fn restore(parameters: &Parameters, values: &Tensors) -> Result<()> {
     for (name, var) in parameters {
-        if let Some(value) = values.get(name) {
-            var.set(value)?;
-        }
+        var.set(values.get(name).ok_or(Error::Internal("a parameter has no value to restore"))?)?;
     }
     Ok(())
 }

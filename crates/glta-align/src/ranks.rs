@@ -140,9 +140,10 @@ pub(crate) fn gather_lists(
     while let Some(len) = words.next() {
         let mut list = Vec::with_capacity(len as usize);
         for _ in 0..len {
-            if let (Some(item), Some(score)) = (words.next(), words.next()) {
-                list.push(Ranked { item, score: f32::from_bits(score) });
-            }
+            let (Some(item), Some(score)) = (words.next(), words.next()) else {
+                return Err(Error::Internal("a rank sent a list that is cut off"));
+            };
+            list.push(Ranked { item, score: f32::from_bits(score) });
         }
         lists.push(list);
     }

@@ -37,7 +37,7 @@ struct Ids {
 #[derive(Debug)]
 pub(crate) enum Model {
     /// The linear item model alone.
-    Linear(LinearLists),
+    Linear(Box<LinearLists>),
     /// The path through the prompt, beside a linear item model or without one.
     Prompt(Box<Glta>),
 }
@@ -48,7 +48,8 @@ impl Model {
     pub(crate) fn trained(model: Glta) -> Result<Self> {
         match model.linear() {
             Some(linear) if model.mix()? == 0.0 => {
-                Ok(Self::Linear(LinearLists::new(model.config().clone(), linear.clone())))
+                let lists = LinearLists::new(model.config().clone(), linear.clone());
+                Ok(Self::Linear(Box::new(lists)))
             }
             _ => Ok(Self::Prompt(Box::new(model))),
         }
@@ -56,7 +57,7 @@ impl Model {
 
     fn lists(&self) -> &dyn Lists {
         match self {
-            Self::Linear(lists) => lists,
+            Self::Linear(lists) => &**lists,
             Self::Prompt(model) => &**model,
         }
     }
@@ -113,7 +114,7 @@ impl Recommender {
     /// The same model, whose slots are read by another decoder.
     pub fn with_decoder(&self, decoder: Decoder) -> Self {
         let model = match &self.model {
-            Model::Linear(lists) => Model::Linear(lists.with_decoder(decoder)),
+            Model::Linear(lists) => Model::Linear(Box::new(lists.with_decoder(decoder))),
             Model::Prompt(model) => Model::Prompt(Box::new(model.with_decoder(decoder))),
         };
         Self { model, data: Arc::clone(&self.data), ids: Arc::clone(&self.ids) }

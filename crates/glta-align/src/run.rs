@@ -264,16 +264,16 @@ impl Run {
         let to_read = has_vectors(&self.config, &self.data) && !self.folder.has(VECTORS)?;
         let language = if to_read { used_language(&self.config, language)? } else { None };
         let vectors = self.vectors(language.as_ref(), progress)?;
-        let items = self.data.items.len();
-        let linear =
-            self.linear(vectors.as_ref(), progress)?.ok_or_else(|| self.config.no_linear(items))?;
+        // Checked when the run was created.
+        let missing = Error::Internal("the run has no model at all");
+        let linear = self.linear(vectors.as_ref(), progress)?.ok_or(missing)?;
         let chosen = linear.report().clone();
         let model = LinearLists::new(self.config.clone(), linear);
         let validation = validation(&model, &self.data, self.folder.comm())?;
         let mix = validation.map(|validation| Mix { factor: 0.0, validation });
         let report = FitReport { item_stage: None, user_stage: None, linear: Some(chosen), mix };
         self.write_history(&report)?;
-        Ok((Recommender::new(Model::Linear(model), self.data), report))
+        Ok((Recommender::new(Model::Linear(Box::new(model)), self.data), report))
     }
 
     /// Stages 2 and 3.
@@ -344,7 +344,7 @@ impl Run {
             return Ok(None);
         }
         if !self.folder.has(VECTORS)? {
-            let language = language.ok_or(Error::NoLlm)?;
+            let language = language.ok_or(Error::Internal("no language model reads the texts"))?;
             let texts: Vec<&str> = self.data.items.iter().map(|i| i.text.as_str()).collect();
             let config = &self.config.item_text;
             let comm = self.folder.comm();

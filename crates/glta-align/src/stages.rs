@@ -1,7 +1,7 @@
 //! The two alignment stages as the training loop sees them.
 
 use glta_comm::Communicator;
-use glta_core::stream;
+use glta_core::{search, stream};
 use glta_gllm::{Ranked, decode};
 use glta_projector::Parameters;
 use rand::Rng;
@@ -197,13 +197,9 @@ impl Stage for UserStage<'_> {
         let examples: Vec<UserExample> = own.iter().map(|&n| examples[n].clone()).collect();
         let mut masked = Vec::with_capacity(targets.len());
         for example in &examples {
-            let context: &[u32] =
-                if config.user_stage.mask_context { &example.context } else { &[] };
             // What was named before is not named again.
-            masked.extend((0..slots).map(|slot| {
-                let fed = &example.fed[..slot.min(example.fed.len())];
-                [context, fed].concat()
-            }));
+            masked
+                .extend((0..slots).map(|slot| example.fed[..slot.min(example.fed.len())].to_vec()));
         }
         let (hidden, residual) = self.model.user_hidden(&examples, slots)?;
         let offset = self.model.offset(&examples)?;
@@ -253,16 +249,14 @@ pub(crate) fn choose_mix(
             lists.iter_mut().zip(of_factors).for_each(|(lists, list)| lists.push(list));
         }
     }
-    let mut best: Option<Mix> = None;
-    for (&factor, lists) in factors.iter().zip(lists) {
-        if let Some(value) = ndcg(&users, gather_lists(comm, lists)?, data)? {
-            tracing::info!(factor, validation = value, "correction beside the linear model");
-            if best.as_ref().is_none_or(|best| value > best.validation) {
-                best = Some(Mix { factor, validation: value });
-            }
-        }
-    }
-    Ok(best)
+    let mut lists = lists.into_iter();
+    let found = search(factors, |&factor| -> Result<(f64, ())> {
+        let value = ndcg(&users, gather_lists(comm, lists.next().unwrap_or_default())?, data)?;
+        tracing::info!(factor, validation = value, "correction beside the linear model");
+        Ok((value, ()))
+    })?;
+    let best = found.best_trial();
+    Ok(best.map(|best| Mix { factor: best.config, validation: best.score }))
 }
 
 /// One random target for each slot; slots beyond the number of targets have none.

@@ -78,20 +78,18 @@ impl LanguageModel {
         let mut out = Vec::with_capacity(texts.len() * hidden);
         for batch in texts.chunks(BATCH) {
             // A GPU's queue belongs to this thread, and one text at a time fills it.
-            let vectors = match self.llama.device().is_cpu() {
-                true => batch
-                    .par_iter()
-                    .map(|text| vector(text.as_ref()))
-                    .collect::<Result<Vec<_>>>()?,
-                false => {
-                    batch.iter().map(|text| vector(text.as_ref())).collect::<Result<Vec<_>>>()?
-                }
+            let vectors = if self.llama.device().is_cpu() {
+                let texts = batch.par_iter();
+                texts.map(|text| vector(text.as_ref())).collect::<Result<Vec<_>>>()?
+            } else {
+                batch.iter().map(|text| vector(text.as_ref())).collect::<Result<Vec<_>>>()?
             };
             out.extend(vectors.into_iter().flatten());
             let (done, total) = (out.len() / hidden, texts.len());
             report(progress, &Event::TextVectors { done, total })?;
         }
-        Array2::from_shape_vec((texts.len(), hidden), out).map_err(|e| Error::Data(e.to_string()))
+        Array2::from_shape_vec((texts.len(), hidden), out)
+            .map_err(|_| Error::Internal("text vectors of another width than the model's"))
     }
 
     /// [`text_vectors_with`](Self::text_vectors_with) with the texts divided among ranks; all
@@ -113,7 +111,7 @@ impl LanguageModel {
         let own_values: Vec<f32> = own.iter().copied().collect();
         let all = comm.all_gather_f32(&own_values)?.concat();
         Array2::from_shape_vec((texts.len(), own.ncols()), all)
-            .map_err(|e| Error::Data(e.to_string()))
+            .map_err(|_| Error::Internal("ranks have text vectors of different widths"))
     }
 }
 

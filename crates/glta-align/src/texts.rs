@@ -164,10 +164,10 @@ fn mend(path: &Path, header: &Header) -> Result<()> {
         ));
     }
     let bytes = read(path)?;
-    match whole < bytes.len() {
-        true => write_whole(path, &bytes[..whole]),
-        false => Ok(()),
+    if whole < bytes.len() {
+        write_whole(path, &bytes[..whole])?;
     }
+    Ok(())
 }
 
 /// Header, length of the whole lines, texts by user.

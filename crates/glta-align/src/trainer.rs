@@ -274,8 +274,9 @@ impl Run {
             for (name, var) in stage.parameters() {
                 let key = format!("{kind}.{name}");
                 if tensors.contains_key(&key) {
-                    let tensor = crate::files::take(&mut tensors, path, &key, var.dims())?;
-                    found.insert(name.clone(), tensor.to_dtype(var.dtype())?);
+                    let (dims, dtype) = (var.dims(), var.dtype());
+                    let tensor = crate::files::take(&mut tensors, path, &key, dims, dtype)?;
+                    found.insert(name.clone(), tensor);
                 }
             }
             Ok((found.len() == stage.parameters().len()).then_some(found))
@@ -297,10 +298,7 @@ impl Run {
 /// One rank that is asked to stop stops all, after the same step.
 fn agree(comm: &dyn Communicator, reported: Result<()>) -> Result<()> {
     let cancelled = matches!(reported, Err(Error::Cancelled));
-    match comm.any(cancelled)? {
-        true => Err(Error::Cancelled),
-        false => reported,
-    }
+    if comm.any(cancelled)? { Err(Error::Cancelled) } else { reported }
 }
 
 #[cfg(test)]

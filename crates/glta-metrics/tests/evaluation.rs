@@ -190,16 +190,19 @@ fn bad_rankings_are_named() {
     }
 }
 
+/// Spoils the lists of a scorer.
+type Spoil = fn(&mut Vec<Vec<Ranked>>);
+
 /// Makes its lists itself: item ids from high to low, at most `k` and none that is
 /// excluded; then `broken` may spoil them.
 struct Lister {
     items: u32,
-    broken: fn(&mut Vec<Vec<Ranked>>),
+    broken: Spoil,
     most_excluded: AtomicUsize,
 }
 
 impl Lister {
-    fn new(items: u32, broken: fn(&mut Vec<Vec<Ranked>>)) -> Self {
+    fn new(items: u32, broken: Spoil) -> Self {
         Self { items, broken, most_excluded: AtomicUsize::new(0) }
     }
 }
@@ -303,7 +306,7 @@ fn wrong_lists_of_a_scorer_are_refused() {
         );
         error
     };
-    let cases: [(fn(&mut Vec<Vec<Ranked>>), &str); 4] = [
+    let cases: [(Spoil, &str); 4] = [
         (|lists| lists[1][0].item = lists[1][1].item, "user 1 holds item 2 twice"),
         (|lists| lists[0][1].item = 5, "user 0 holds item 5, but there are 5 items"),
         (|lists| lists[1][0].item = 4, "user 1 holds item 4, which was excluded"),

@@ -374,9 +374,6 @@ pub struct UserStageConfig {
     pub hide_max: f64,
     /// The objective.
     pub loss: TargetLoss,
-    /// Leave the context items out of the training softmax, as they are left
-    /// out of a recommendation.
-    pub mask_context: bool,
     /// Train the correction on top of the linear item model, whose logits are those that
     /// a fit without the user gives, so that it has not seen a hidden pair. `false`
     /// trains the correction alone and adds the linear model afterwards.
@@ -392,7 +389,6 @@ impl Default for UserStageConfig {
             hide_min: 0.2,
             hide_max: 0.9,
             loss: TargetLoss::Multinomial,
-            mask_context: false,
             on_linear: true,
             train: TrainConfig::default(),
         }

@@ -292,7 +292,6 @@ mod tests {
                 hide_min: 0.2,
                 hide_max: 0.9,
                 loss: TargetLoss::Multinomial,
-                mask_context: false,
                 on_linear: true,
                 train: TrainConfig {
                     epochs: 10,

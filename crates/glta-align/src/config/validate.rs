@@ -38,12 +38,6 @@ impl Config {
         if self.user_stage.targets == TargetRule::Hidden && self.user_stage.hide_max == 0.0 {
             return Err(wrong("user_stage.hide_max", "0 hides nothing, so there are no targets"));
         }
-        if self.user_stage.targets == TargetRule::All && self.user_stage.mask_context {
-            return Err(wrong(
-                "user_stage.mask_context",
-                "with targets = \"all\" every context item is a target and cannot be masked",
-            ));
-        }
         if model.slot_placement == SlotPlacement::Prefix {
             if !model.slot_user_token {
                 return Err(wrong(

@@ -5,12 +5,12 @@ use candle_core::Tensor;
 use glta_gllm::{Decoder, Ranked, decode};
 use glta_llm::KvCache;
 
-use super::Glta;
 use super::hidden::embedded;
 use super::logits::add_scaled;
+use super::{Glta, NO_PROMPTS};
+use crate::Result;
 use crate::prompts::Prompts;
 use crate::sampling::UserExample;
-use crate::{Error, Result};
 
 impl Glta {
     /// The best `k` items for each example, one after the other, leaving out its
@@ -64,7 +64,7 @@ struct Slots<'a> {
 
 impl<'a> Slots<'a> {
     fn new(model: &'a Glta, examples: &[UserExample]) -> Result<Self> {
-        let prompts = model.prompts.as_ref().ok_or(Error::NoLlm)?;
+        let prompts = model.prompts.as_ref().ok_or(NO_PROMPTS)?;
         let nodes = model.user_nodes(examples)?;
         let user_tokens = model.user_projector.forward(&nodes)?.detach();
         let caches = vec![prompts.language().llama.kv_cache(); examples.len()];

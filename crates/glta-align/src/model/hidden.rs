@@ -8,11 +8,11 @@ use glta_gllm::GraphResidual;
 use glta_llm::{ForwardOptions, Llama, Prefix};
 use glta_projector::{Piece, SoftBatch, splice};
 
-use super::Glta;
+use super::{Glta, NO_PROMPTS};
+use crate::Result;
 use crate::config::{Backbone, ItemSlots, Recompute, SlotPlacement, UserNode};
 use crate::prompts::{Prompts, Row};
 use crate::sampling::{ItemExample, UserExample};
-use crate::{Error, Result};
 
 /// Activations that may be kept for the backward pass before layers are
 /// recomputed instead.
@@ -21,7 +21,7 @@ const ACTIVATION_BUDGET: usize = 3 << 30;
 impl Glta {
     /// Hidden states of the slots of stage-2 prompts: `(examples × items, hidden)`.
     pub(super) fn item_hidden(&self, examples: &[ItemExample]) -> Result<Tensor> {
-        let prompts = self.prompts.as_ref().ok_or(Error::NoLlm)?;
+        let prompts = self.prompts.as_ref().ok_or(NO_PROMPTS)?;
         let per = examples.first().map_or(0, |e| e.items.len());
         let items: Vec<u32> = examples.iter().flat_map(|e| e.items.iter().copied()).collect();
         let tokens = self.item_projector.forward(&self.nodes.items(&items)?)?;

@@ -24,6 +24,9 @@ use crate::{Error, Result};
 
 pub(crate) use logits::{add_scaled, log_softmax};
 
+/// Models with a language model are built with prompts.
+const NO_PROMPTS: Error = Error::Internal("a model with a language model has no prompts");
+
 /// Projectors, slots and head, with the frozen nodes and language model.
 #[derive(Debug, Clone)]
 pub(crate) struct Glta {
@@ -58,7 +61,7 @@ impl Glta {
             (None, Backbone::None) => {
                 (config.model.hidden_without_llm, 1.0, nodes.all_items().device().clone())
             }
-            (None, _) => return Err(Error::NoLlm),
+            (None, _) => return Err(NO_PROMPTS),
         };
         let seed = |part: u64| config.seed.wrapping_mul(1_000_003).wrapping_add(part);
         let projector = |part| Projector::new(nodes.dim(), hidden, token_rms, seed(part), &device);
@@ -159,9 +162,7 @@ impl Glta {
     pub(crate) fn load(&self, path: &Path) -> Result<String> {
         let (mut tensors, metadata) = read_tensors(path, &self.device)?;
         for (name, var) in self.all_parameters() {
-            let value = take(&mut tensors, path, &name, var.dims())?;
-            // Models of before were f32.
-            var.set(&value.to_dtype(var.dtype())?)?;
+            var.set(&take(&mut tensors, path, &name, var.dims(), var.dtype())?)?;
         }
         match tensors.keys().next() {
             None => Ok(metadata),
