@@ -4,6 +4,7 @@ use memmap2::{Mmap, UncheckedAdvice};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::path::{Component, Path, PathBuf};
@@ -24,7 +25,7 @@ struct Entry {
     shape: Vec<usize>,
     start: usize,
     end: usize,
-    used: bool,
+    used: Cell<bool>,
 }
 
 /// One tensor inside a mapped file.
@@ -38,7 +39,8 @@ pub(crate) struct View<'a> {
 }
 
 impl Checkpoint {
-    /// Maps the files that the folder's index names, or its only weight file.
+    /// Maps the files that the folder's index names; without an index, `model.safetensors`
+    /// or the folder's only safetensors file.
     pub(crate) fn open(dir: &Path) -> Result<Self> {
         let index = dir.join(INDEX);
         let mut checkpoint = Self { files: Vec::new(), tensors: BTreeMap::new() };
@@ -97,7 +99,7 @@ impl Checkpoint {
                 shape: info.shape.clone(),
                 start,
                 end,
-                used: false,
+                used: Cell::new(false),
             };
             if let Some(other) = self.tensors.insert(name.clone(), entry) {
                 return Err(Error::UnexpectedTensor {
@@ -115,41 +117,31 @@ impl Checkpoint {
         self.tensors.contains_key(name)
     }
 
-    /// The tensor `name`, which then counts as used.
-    pub(crate) fn take(&mut self, name: &str) -> Result<()> {
-        match self.tensors.get_mut(name) {
-            Some(entry) => {
-                entry.used = true;
-                Ok(())
-            }
-            None => Err(Error::MissingTensor {
-                path: self.files.first().map_or_else(PathBuf::new, |(p, _)| {
-                    match self.files.len() {
-                        1 => p.clone(),
-                        _ => p.parent().map(Path::to_path_buf).unwrap_or_default(),
-                    }
-                }),
-                tensor: name.to_string(),
-            }),
-        }
+    /// The tensor `name`, which then counts as used; fails where it is missing.
+    pub(crate) fn get(&self, name: &str) -> Result<View<'_>> {
+        let Some((name, entry)) = self.tensors.get_key_value(name) else {
+            let path = match &self.files[..] {
+                [(only, _)] => only.clone(),
+                files => files
+                    .first()
+                    .and_then(|(path, _)| path.parent())
+                    .map_or_else(PathBuf::new, Path::to_path_buf),
+            };
+            return Err(Error::MissingTensor { path, tensor: name.to_string() });
+        };
+        entry.used.set(true);
+        Ok(self.view(name, entry))
     }
 
-    /// The tensor `name`, or the error that it is missing.
-    pub(crate) fn get(&mut self, name: &str) -> Result<View<'_>> {
-        self.take(name)?;
-        self.view(name).ok_or_else(|| Error::Input(format!("tensor `{name}` vanished")))
-    }
-
-    pub(crate) fn view<'a>(&'a self, name: &str) -> Option<View<'a>> {
-        let (name, entry) = self.tensors.get_key_value(name)?;
+    fn view<'a>(&'a self, name: &'a str, entry: &'a Entry) -> View<'a> {
         let (path, map) = &self.files[entry.file];
-        Some(View {
+        View {
             path,
             name,
             dtype: entry.dtype,
             shape: &entry.shape,
             bytes: &map[entry.start..entry.end],
-        })
+        }
     }
 
     /// Tells the system that the tensor's pages are not needed again, so that
@@ -178,8 +170,8 @@ impl Checkpoint {
     pub(crate) fn first_unused(&self, allowed: impl Fn(&str) -> bool) -> Option<View<'_>> {
         self.tensors
             .iter()
-            .find(|(name, entry)| !entry.used && !allowed(name))
-            .and_then(|(name, _)| self.view(name))
+            .find(|(name, entry)| !entry.used.get() && !allowed(name))
+            .map(|(name, entry)| self.view(name, entry))
     }
 }
 
@@ -206,15 +198,13 @@ pub(crate) fn read_index(index: &Path) -> Result<BTreeMap<String, String>> {
     Ok(shards)
 }
 
-/// `model.safetensors`, or the only safetensors file that may be weights, out
-/// of a folder's names; or what is wrong.
+/// The weights of a folder without index, by its names: `model.safetensors`, as in transformers,
+/// else its only safetensors file, as GPTQ checkpoints of 2023 call theirs; or what is wrong.
 pub(crate) fn sole_weights<'a>(
     names: impl Iterator<Item = &'a str>,
 ) -> std::result::Result<&'a str, String> {
-    let mut found: Vec<&str> = names
-        .filter(|name| name.ends_with(".safetensors") && !name.contains('/'))
-        .filter(|&name| name != "reference.safetensors")
-        .collect();
+    let mut found: Vec<&str> =
+        names.filter(|name| name.ends_with(".safetensors") && !name.contains('/')).collect();
     found.sort_unstable();
     match (found.iter().find(|&&name| name == "model.safetensors"), &found[..]) {
         (Some(usual), _) => Ok(usual),
@@ -285,5 +275,22 @@ impl<'a> View<'a> {
             return Err(self.error("holds NaN or infinite values"));
         }
         Ok(values)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::sole_weights;
+
+    #[test]
+    fn weights_are_the_usual_file_or_the_only_one() {
+        let weights = |names: &[&str]| sole_weights(names.iter().copied()).map(str::to_owned);
+        let usual = ["config.json", "a.safetensors", "model.safetensors", "reference.safetensors"];
+        assert_eq!(weights(&usual).as_deref(), Ok("model.safetensors"));
+        let named = ["config.json", "gptq_model-4bit-128g.safetensors", "sub/b.safetensors"];
+        assert_eq!(weights(&named).as_deref(), Ok("gptq_model-4bit-128g.safetensors"));
+        let two = weights(&["a.safetensors", "reference.safetensors"]).unwrap_err();
+        assert!(two.contains("a.safetensors, reference.safetensors"), "{two}");
+        assert!(weights(&["config.json"]).is_err());
     }
 }

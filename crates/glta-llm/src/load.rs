@@ -65,12 +65,9 @@ impl<'a, B: Backend> Loader<'a, B> {
         }
         // Some files repeat the tied matrix; a different one would be ignored.
         if self.checkpoint.contains("lm_head.weight") {
-            self.checkpoint.take("lm_head.weight")?;
-            let head = self.checkpoint.view("lm_head.weight");
-            let table = self.checkpoint.view("model.embed_tokens.weight");
-            if let (Some(head), Some(table)) = (head, table)
-                && (head.dtype, head.shape, head.bytes) != (table.dtype, table.shape, table.bytes)
-            {
+            let head = self.checkpoint.get("lm_head.weight")?;
+            let table = self.checkpoint.get("model.embed_tokens.weight")?;
+            if (head.dtype, head.shape, head.bytes) != (table.dtype, table.shape, table.bytes) {
                 return Err(head.error(
                     "differs from model.embed_tokens.weight although tie_word_embeddings is true",
                 ));
@@ -187,17 +184,13 @@ impl<'a, B: Backend> Loader<'a, B> {
         let group_size = q.group_size.unwrap_or(k);
         let n_groups = k.div_ceil(group_size);
         let names = ["qweight", "qzeros", "scales", "g_idx"].map(|part| format!("{prefix}.{part}"));
+        let qweight = self.checkpoint.get(&names[0])?;
+        let qzeros = self.checkpoint.get(&names[1])?;
+        let scales = self.checkpoint.get(&names[2])?;
         // Without act-order the groups can only be consecutive runs, so a file
         // may leave them out.
-        let needed = if q.desc_act || self.checkpoint.contains(&names[3]) { 4 } else { 3 };
-        for name in &names[..needed] {
-            self.checkpoint.take(name)?;
-        }
-        let [qweight, qzeros, scales, g_idx] =
-            names.each_ref().map(|name| self.checkpoint.view(name));
-        let (Some(qweight), Some(qzeros), Some(scales)) = (qweight, qzeros, scales) else {
-            return Err(Error::Input(format!("`{prefix}` vanished")));
-        };
+        let needed = q.desc_act || self.checkpoint.contains(&names[3]);
+        let g_idx = needed.then(|| self.checkpoint.get(&names[3])).transpose()?;
         if !(k * bits).is_multiple_of(32) || !(n * bits).is_multiple_of(32) {
             return Err(qweight.error(format!(
                 "{k} inputs and {n} outputs of {bits} bits do not fill whole 32-bit words"

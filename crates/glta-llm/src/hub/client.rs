@@ -2,14 +2,15 @@ use super::HubOptions;
 use crate::error::Error;
 use hf_hub::Repo;
 use hf_hub::api::RepoInfo;
-use std::fmt::Write;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use ureq::http::{Response, header};
 use ureq::{Agent, Body};
+use url::Url;
 
 /// Requests to the hub and to the servers that it redirects to.
 pub(super) struct Client {
     agent: Agent,
-    endpoint: String,
+    endpoint: Url,
     token: Option<String>,
 }
 
@@ -22,6 +23,7 @@ pub(super) struct Metadata {
 }
 
 /// A request that failed, and whether the same one may well succeed later.
+#[derive(Debug)]
 pub(super) struct Failure {
     pub(super) error: Error,
     pub(super) transient: bool,
@@ -30,8 +32,8 @@ pub(super) struct Failure {
 type Attempt<T> = Result<T, Failure>;
 
 impl Failure {
-    pub(super) fn transient(url: &str, message: impl ToString) -> Self {
-        Self { error: Error::hub(url, message), transient: true }
+    pub(super) fn transient(url: &Url, problem: impl ToString) -> Self {
+        Self { error: Error::hub(url.as_str(), problem), transient: true }
     }
 
     pub(super) fn fatal(error: Error) -> Self {
@@ -50,7 +52,13 @@ const MAX_REDIRECTS: usize = 10;
 const MAX_INFO_BYTES: u64 = 64 << 20;
 
 impl Client {
-    pub(super) fn new(options: &HubOptions) -> Self {
+    pub(super) fn new(options: &HubOptions) -> Result<Self, Error> {
+        let endpoint = Url::parse(&options.endpoint)
+            .ok()
+            .filter(|url| ["http", "https"].contains(&url.scheme()))
+            .ok_or_else(|| {
+                Error::Input(format!("the endpoint {:?} is not an http(s) URL", options.endpoint))
+            })?;
         let timeout = Some(options.timeout);
         let config = Agent::config_builder()
             .http_status_as_error(false)
@@ -63,27 +71,34 @@ impl Client {
             .user_agent(concat!("glta-llm/", env!("CARGO_PKG_VERSION")))
             // Lengths and ranges are of the file itself.
             .accept_encoding("identity");
-        Self {
-            agent: config.build().into(),
-            endpoint: options.endpoint.trim_end_matches('/').to_owned(),
-            token: options.token.clone(),
-        }
+        Ok(Self { agent: config.build().into(), endpoint, token: options.token.clone() })
+    }
+
+    /// The URL of a path below the endpoint, which may have a path of its own.
+    fn url(&self, path: &str) -> Attempt<Url> {
+        let url = format!("{}{path}", self.endpoint.as_str().trim_end_matches('/'));
+        Url::parse(&url).map_err(|e| Failure::fatal(Error::hub(url, e)))
+    }
+
+    /// The token, for a URL with scheme, host and port of the endpoint.
+    fn token_for(&self, url: &Url) -> Option<&str> {
+        self.token.as_deref().filter(|_| url.origin() == self.endpoint.origin())
     }
 
     /// Commit and files of a revision.
     pub(super) fn info(&self, repo: &Repo) -> Attempt<RepoInfo> {
-        let url = format!("{}/api/{}", self.endpoint, repo.api_url());
+        let url = self.url(&format!("/api/{}", repo.api_url()))?;
         let mut answer = self.follow(Method::Get, &url, None, |_| false)?;
         let body = answer.response.body_mut().with_config().limit(MAX_INFO_BYTES).read_to_vec();
         let body = body.map_err(|e| Failure::transient(&url, e))?;
         serde_json::from_slice(&body).map_err(|e| {
-            Failure::fatal(Error::hub(&url, format!("not a repository's listing: {e}")))
+            Failure::fatal(Error::hub(url, format!("not a repository's listing: {e}")))
         })
     }
 
     /// Identity and size of the file under a path of the endpoint.
     pub(super) fn metadata(&self, path: &str, commit: &str) -> Attempt<Metadata> {
-        let url = format!("{}{path}", self.endpoint);
+        let url = self.url(path)?;
         let mut linked_size = None;
         let mut linked_etag = None;
         let mut wrong_commit = None;
@@ -95,14 +110,17 @@ impl Client {
             // Beyond are servers with their own ETags and signed URLs.
             linked_etag.is_some() && linked_size.is_some()
         })?;
-        let fatal = |message: String| Failure::fatal(Error::hub(&url, message));
+        let fatal = |problem: String| Failure::fatal(Error::hub(url.as_str(), problem));
         if let Some(wrong) = wrong_commit {
             return Err(fatal(format!("the hub answers for commit {wrong}, not for {commit}")));
         }
         let etag = linked_etag.or_else(|| text_header(&answer.response, "etag"));
         let size = linked_size.or_else(|| content_length(&answer.response));
         let (Some(etag), Some(size)) = (etag, size) else {
-            return Err(fatal("the hub tells no ETag or no size; is this a hub's mirror?".into()));
+            return Err(fatal(
+                "the response has no ETag or no length: is the endpoint a mirror of the hub?"
+                    .into(),
+            ));
         };
         // It becomes the name of a file.
         let name = etag.trim_start_matches("W/").trim_matches('"');
@@ -118,7 +136,7 @@ impl Client {
     /// The contents of the file under a path of the endpoint, from a byte on if
     /// the server likes.
     pub(super) fn get(&self, path: &str, from: u64) -> Attempt<Answer> {
-        let url = format!("{}{path}", self.endpoint);
+        let url = self.url(path)?;
         self.follow(Method::Get, &url, Some(from).filter(|&from| from > 0), |_| false)
     }
 
@@ -127,17 +145,17 @@ impl Client {
     fn follow(
         &self,
         method: Method,
-        url: &str,
+        url: &Url,
         from: Option<u64>,
         mut enough: impl FnMut(&Response<Body>) -> bool,
     ) -> Attempt<Answer> {
-        let mut url = url.to_owned();
+        let mut url = url.clone();
         for _ in 0..=MAX_REDIRECTS {
             let mut request = match method {
-                Method::Get => self.agent.get(&url),
-                Method::Head => self.agent.head(&url),
+                Method::Get => self.agent.get(url.as_str()),
+                Method::Head => self.agent.head(url.as_str()),
             };
-            if let Some(token) = self.token.as_ref().filter(|_| same_origin(&url, &self.endpoint)) {
+            if let Some(token) = self.token_for(&url) {
                 request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
             }
             if let Some(from) = from {
@@ -146,7 +164,7 @@ impl Client {
             let response = request.call().map_err(|error| Failure {
                 // What was wrong with the request will be so again.
                 transient: !matches!(error, ureq::Error::Http(_) | ureq::Error::BadUri(_)),
-                error: Error::hub(&url, error),
+                error: Error::hub(url.as_str(), error),
             })?;
             let status = response.status();
             if enough(&response) && !status.is_client_error() && !status.is_server_error() {
@@ -155,27 +173,27 @@ impl Client {
             match status.as_u16() {
                 200 | 206 | 416 => return Ok(Answer { url, response }),
                 301 | 302 | 303 | 307 | 308 => {
+                    let fatal = |problem| Failure::fatal(Error::hub(url.as_str(), problem));
                     let Some(location) = text_header(&response, "location") else {
-                        let message = "a redirect without Location";
-                        return Err(Failure::fatal(Error::hub(&url, message)));
+                        return Err(fatal("a redirect without Location".to_owned()));
                     };
-                    let next = join(&url, &location);
-                    if url.starts_with("https:") && !next.starts_with("https:") {
-                        let message = format!("redirected to {next}, which is not encrypted");
-                        return Err(Failure::fatal(Error::hub(&url, message)));
+                    let next = url
+                        .join(&location)
+                        .map_err(|e| fatal(format!("redirected to {location:?}: {e}")))?;
+                    if url.scheme() == "https" && next.scheme() != "https" {
+                        return Err(fatal(format!("redirected to {next}, which is not encrypted")));
                     }
                     url = next;
                 }
                 code => return Err(self.refused(&url, code, &response)),
             }
         }
-        let message = format!("more than {MAX_REDIRECTS} redirects");
-        Err(Failure::fatal(Error::hub(&url, message)))
+        Err(Failure::fatal(Error::hub(url, format!("more than {MAX_REDIRECTS} redirects"))))
     }
 
-    fn refused(&self, url: &str, code: u16, response: &Response<Body>) -> Failure {
+    fn refused(&self, url: &Url, code: u16, response: &Response<Body>) -> Failure {
         let reason = text_header(response, "x-error-code").unwrap_or_default();
-        let message = match (code, reason.as_str()) {
+        let problem = match (code, reason.as_str()) {
             // The hub also says so of repositories that it does not have.
             (401 | 403, _) | (_, "GatedRepo") => match self.token {
                 None => "no such repository, or a private or gated one: \
@@ -193,7 +211,7 @@ impl Client {
             _ => format!("the server answers {}", response.status()),
         };
         Failure {
-            error: Error::hub(url, message),
+            error: Error::hub(url.as_str(), problem),
             transient: code == 408 || code == 429 || code >= 500,
         }
     }
@@ -201,7 +219,7 @@ impl Client {
 
 /// The last response and where it came from.
 pub(super) struct Answer {
-    pub(super) url: String,
+    pub(super) url: Url,
     pub(super) response: Response<Body>,
 }
 
@@ -221,46 +239,12 @@ pub(super) fn check_commit(commit: &str) -> Result<(), String> {
     Err(format!("{commit:?} is not a commit"))
 }
 
+/// What RFC 3986 does not call unreserved.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+
 /// A file's name in an URL.
 pub(super) fn escape(name: &str) -> String {
-    let mut out = String::new();
-    for byte in name.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
-                out.push(byte.into());
-            }
-            _ => drop(write!(out, "%{byte:02X}")),
-        }
-    }
-    out
-}
-
-/// Scheme, host and port.
-fn origin(url: &str) -> &str {
-    let host = url.find("://").map_or(0, |at| at + 3);
-    let end = url[host..].find(['/', '?', '#']).map_or(url.len(), |at| host + at);
-    &url[..end]
-}
-
-fn same_origin(a: &str, b: &str) -> bool {
-    origin(a).eq_ignore_ascii_case(origin(b))
-}
-
-/// Where a `Location` leads.
-fn join(base: &str, location: &str) -> String {
-    if location.contains("://") && !location.starts_with(['/', '?']) {
-        return location.to_owned();
-    }
-    let origin = origin(base);
-    if location.starts_with("//") {
-        return format!("{}:{location}", base.split(':').next().unwrap_or("https"));
-    }
-    if location.starts_with('/') {
-        return format!("{origin}{location}");
-    }
-    let path = base[origin.len()..].split(['?', '#']).next().unwrap_or_default();
-    let folder = path.rfind('/').map_or("/", |at| &path[..=at]);
-    format!("{origin}{folder}{location}")
+    utf8_percent_encode(name, RESERVED).to_string()
 }
 
 #[cfg(test)]
@@ -268,21 +252,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn locations_are_resolved() {
-        let base = "https://hub.example:8443/a/b?c=/d";
-        for (location, expected) in [
-            ("https://cdn.example/x?u=http://y", "https://cdn.example/x?u=http://y"),
-            ("//cdn.example/x", "https://cdn.example/x"),
-            ("/x?u=http://y", "https://hub.example:8443/x?u=http://y"),
-            ("x", "https://hub.example:8443/a/x"),
-        ] {
-            assert_eq!(join(base, location), expected);
+    fn the_token_goes_to_the_endpoint_alone() {
+        let client = |endpoint: &str| {
+            let options = HubOptions { token: Some("t".into()), ..HubOptions::new("cache") };
+            Client::new(&HubOptions { endpoint: endpoint.into(), ..options })
+        };
+        let hub = client("https://hub.example/mirror/").unwrap();
+        for own in
+            ["https://hub.example/b", "https://HUB.example?c", "https://hub.example:443/mirror/x"]
+        {
+            assert_eq!(hub.token_for(&Url::parse(own).unwrap()), Some("t"), "{own}");
         }
-        assert_eq!(join("https://hub.example", "x"), "https://hub.example/x");
-        assert!(same_origin("https://a/b", "https://A?c"));
-        assert!(!same_origin("https://a/b", "https://a:81/b"));
-        assert!(!same_origin("https://a.evil/b", "https://a"));
-        assert!(!same_origin("https://a@evil/b", "https://a"));
+        for other in [
+            "http://hub.example/b",
+            "https://hub.example:81/b",
+            "https://hub.example.evil/b",
+            "https://hub.example@evil/b",
+            "https://evil/https://hub.example",
+            "https://evil\\@hub.example/b",
+        ] {
+            assert_eq!(hub.token_for(&Url::parse(other).unwrap()), None, "{other}");
+        }
+        assert_eq!(hub.url("/api/x").unwrap().as_str(), "https://hub.example/mirror/api/x");
+        for wrong in ["hub.example", "ftp://hub.example", "https://", "file:///hub"] {
+            assert!(client(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

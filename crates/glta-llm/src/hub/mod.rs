@@ -109,7 +109,7 @@ pub fn download_with(
             )
         });
     }
-    let client = Client::new(options);
+    let client = Client::new(options)?;
     let info = match client.info(&repo) {
         Ok(info) => info,
         Err(failure) => {

@@ -99,7 +99,7 @@ fn attempt(
     }
     let mut answer = client.get(path, have)?;
     let url = answer.url.clone();
-    let fatal = |message: String| Failure::fatal(Error::hub(&url, message));
+    let fatal = |problem: String| Failure::fatal(Error::hub(url.as_str(), problem));
     if answer.response.status() == 200 {
         // Without ranges, the whole file comes again.
         file.set_len(0).map_err(io)?;
@@ -133,8 +133,8 @@ fn attempt(
         have += read as u64;
     }
     if have < size {
-        let message = format!("the connection ended after {have} of {size} bytes");
-        return Err(Failure::transient(&url, message));
+        let problem = format!("the connection ended after {have} of {size} bytes");
+        return Err(Failure::transient(&url, problem));
     }
     Ok(())
 }

@@ -1,56 +1,29 @@
-use rayon::prelude::*;
+use faer::linalg::cholesky::llt::factor::{cholesky_in_place, cholesky_in_place_scratch};
+use faer::linalg::triangular_inverse::invert_lower_triangular;
+use faer::{Mat, Par};
 
-/// Upper triangular `U` with `H⁻¹ = Uᵀ U`, `(k, k)`, of a symmetric `h`, which
-/// is destroyed; `None` where it is not positive definite.
+/// Upper triangular `U` with `H⁻¹ = Uᵀ U`, row-major `(k, k)`, of the symmetric matrix whose
+/// lower triangle `h(row, column)` gives; `None` where it is not positive definite.
 ///
-/// Factorising from the last row up gives `H = R Rᵀ` with `R` upper
-/// triangular, so `U = R⁻¹`: no inverse of `H` is ever formed.
-pub(crate) fn inverse_upper_factor(h: &mut [f64], k: usize) -> Option<Vec<f32>> {
-    // `R` from the last column: column j of R, then its part is taken from the
-    // leading (j, j) block.
-    for j in (0..k).rev() {
-        let pivot = h[j * k + j];
-        if !(pivot.is_finite() && pivot > 0.0) {
-            return None;
-        }
-        let root = pivot.sqrt();
-        // Row j left of the diagonal, by symmetry column j above it.
-        let (above, row_j) = h.split_at_mut(j * k);
-        let column: Vec<f64> = row_j[..j].iter().map(|v| v / root).collect();
-        row_j[j] = root;
-        let update = |(i, row): (usize, &mut [f64])| {
-            let c = column[i];
-            // Only the lower triangle of the leading block is read later.
-            for (r, v) in row[..=i].iter_mut().zip(&column) {
-                *r -= c * v;
-            }
-            row[j] = c;
-        };
-        if j > 256 {
-            above.par_chunks_exact_mut(k).enumerate().for_each(update);
-        } else {
-            above.chunks_exact_mut(k).enumerate().for_each(update);
+/// With rows and columns in reverse order, `H = L Lᵀ` has `L` lower triangular; in the order
+/// of `H` again, `L⁻¹` is `U`. So no inverse of `H` is formed.
+pub(crate) fn inverse_upper_factor(k: usize, h: impl Fn(usize, usize) -> f64) -> Option<Vec<f32>> {
+    let reverse = |i: usize| k - 1 - i;
+    let mut matrix = Mat::from_fn(k, k, |r, c| if r < c { 0.0 } else { h(reverse(c), reverse(r)) });
+    let par = Par::rayon(0);
+    let scratch = cholesky_in_place_scratch::<f64>(k, par, Default::default());
+    let mut memory = faer::dyn_stack::MemBuffer::new(scratch);
+    let stack = faer::dyn_stack::MemStack::new(&mut memory);
+    cholesky_in_place(matrix.as_mut(), Default::default(), par, stack, Default::default()).ok()?;
+    let mut inverse = Mat::<f64>::zeros(k, k);
+    invert_lower_triangular(inverse.as_mut(), matrix.as_ref(), par);
+    let mut factor = vec![0f32; k * k];
+    for (row, out) in factor.chunks_exact_mut(k).enumerate() {
+        for (column, out) in out.iter_mut().enumerate().skip(row) {
+            *out = inverse[(reverse(row), reverse(column))] as f32;
         }
     }
-    // Row i of U: solve u R = e_i, with u zero left of i.
-    let mut out = vec![0f32; k * k];
-    let h = &*h;
-    out.par_chunks_exact_mut(k).enumerate().for_each(|(i, out)| {
-        let mut u = vec![0f64; k];
-        u[i] = 1.0;
-        for j in i..k {
-            u[j] /= h[j * k + j];
-            let v = u[j];
-            // R's row j right of the diagonal.
-            for (u, r) in u[j + 1..].iter_mut().zip(&h[j * k + j + 1..(j + 1) * k]) {
-                *u -= v * r;
-            }
-        }
-        for (out, u) in out.iter_mut().zip(&u) {
-            *out = *u as f32;
-        }
-    });
-    Some(out)
+    factor.iter().all(|v| v.is_finite()).then_some(factor)
 }
 
 #[cfg(test)]
@@ -67,7 +40,7 @@ mod tests {
                 near + if r == c { 0.5 } else { 0.0 }
             })
             .collect();
-        let u = inverse_upper_factor(&mut h.clone(), k).unwrap();
+        let u = inverse_upper_factor(k, |r, c| h[r * k + c]).unwrap();
         for r in 0..k {
             for c in 0..r {
                 assert_eq!(u[r * k + c], 0.0);
@@ -84,6 +57,9 @@ mod tests {
                 assert!((v - expected).abs() < 1e-5, "{row} {column} {v}");
             }
         }
-        assert!(inverse_upper_factor(&mut [1.0, 2.0, 2.0, 1.0], 2).is_none());
+        let factor = |h: [f64; 4]| inverse_upper_factor(2, |r, c| h[r * 2 + c]);
+        assert!(factor([1.0, 2.0, 2.0, 1.0]).is_none());
+        assert!(factor([1.0, f64::NAN, f64::NAN, 1.0]).is_none());
+        assert!(factor([f64::INFINITY, 0.0, 0.0, 1.0]).is_none());
     }
 }

@@ -44,9 +44,10 @@ pub(crate) fn quantize_linear(
     let diagonal: Vec<f32> = (0..k).map(|i| hessian[i * k + i]).collect();
     let order = column_order(&diagonal, group_size, options.desc_act);
     // Group of the column at each place of the order.
-    let group_at: Vec<usize> = match options.desc_act {
-        true => (0..k).map(|place| place / group_size).collect(),
-        false => order.iter().map(|&column| column / group_size).collect(),
+    let group_at: Vec<usize> = if options.desc_act {
+        (0..k).map(|place| place / group_size).collect()
+    } else {
+        order.iter().map(|&column| column / group_size).collect()
     };
 
     let factor = damped_factor(hessian, &diagonal, &order, options.damp_percent)?;
@@ -76,15 +77,14 @@ pub(crate) fn quantize_linear(
             .collect();
         quantize_rows(&mut rows, &factor, &order, &group_at, options);
     });
-    let g_idx = match options.desc_act {
-        false => (0..k).map(|i| (i / group_size) as u32).collect(),
-        true => {
-            let mut g_idx = vec![0; k];
-            for (place, &column) in order.iter().enumerate() {
-                g_idx[column] = group_at[place] as u32;
-            }
-            g_idx
+    let g_idx = if options.desc_act {
+        let mut g_idx = vec![0; k];
+        for (place, &column) in order.iter().enumerate() {
+            g_idx[column] = group_at[place] as u32;
         }
+        g_idx
+    } else {
+        (0..k).map(|i| (i / group_size) as u32).collect()
     };
     let mut result = QuantizedLinear { fields, scales, zeros, g_idx, relative_error: 0.0 };
     result.relative_error = relative_error(weight, &result, n, k, n_groups, hessian);
@@ -189,16 +189,16 @@ fn damped_factor(
     // More damping until the factorisation holds.
     for attempt in 0..8 {
         let damp = (damp_percent * f64::from(1u32 << attempt) * mean).max(f64::MIN_POSITIVE);
-        let mut h = vec![0f64; k * k];
-        h.par_chunks_exact_mut(k).enumerate().for_each(|(r, row)| {
-            let from = &hessian[order[r] * k..(order[r] + 1) * k];
-            for (to, &column) in row.iter_mut().zip(order) {
-                *to = f64::from(from[column]);
+        let damped = |r: usize, c: usize| {
+            let value = f64::from(hessian[order[r] * k + order[c]]);
+            match diagonal[order[r]] {
+                _ if r != c => value,
+                // An input that is always zero.
+                0.0 => value + mean.max(1.0),
+                _ => value + damp,
             }
-            let dead = diagonal[order[r]] == 0.0;
-            row[r] += if dead { mean.max(1.0) } else { damp };
-        });
-        if let Some(factor) = inverse_upper_factor(&mut h, k) {
+        };
+        if let Some(factor) = inverse_upper_factor(k, damped) {
             return Ok(factor);
         }
     }
@@ -221,10 +221,8 @@ fn range_of(values: &[f32], top: f32, sym: bool) -> (f16, u8) {
     if scale.to_f32() == 0.0 || !scale.is_finite() {
         scale = if scale.is_finite() { f16::MIN_POSITIVE } else { f16::MAX };
     }
-    let zero = match sym {
-        true => (top + 1.0) / 2.0,
-        false => (-low / scale.to_f32()).round().clamp(0.0, top),
-    };
+    let zero =
+        if sym { (top + 1.0) / 2.0 } else { (-low / scale.to_f32()).round().clamp(0.0, top) };
     (scale, zero as u8)
 }
 
