@@ -97,7 +97,9 @@ fn missing_files() {
     names(&readers::movielens(nowhere).unwrap_err().to_string(), &["/no/such/folder"]);
     let file = folder(&[("ratings.csv", b"x")]);
     let path = file.path().join("ratings.csv");
-    names(&readers::movielens(path).unwrap_err().to_string(), &["neither a folder nor"]);
+    let error = readers::movielens(path).unwrap_err();
+    let cause = std::error::Error::source(&error).unwrap().to_string();
+    names(&format!("{error}: {cause}"), &["ratings.csv", "neither a folder nor"]);
 }
 
 #[test]

@@ -211,7 +211,8 @@ mod tests {
         let reader = std::io::repeat(b'x');
         let endless = Input { file: "f".into(), reader: Box::new(reader) };
         let error = for_each_line(endless, |_, _| Ok(())).unwrap_err();
-        assert!(error.to_string().contains("longer than"), "{error}");
+        let cause = std::error::Error::source(&error).unwrap().to_string();
+        assert!(cause.contains("longer than"), "{cause}");
     }
 
     #[test]
