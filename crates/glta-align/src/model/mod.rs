@@ -10,9 +10,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor, Var};
+use glta_core::stream;
 use glta_gllm::{Decoder, GllmHead, GllmWeights};
 use glta_linear::LinearModel;
 use glta_projector::{Parameters, Projector, normal_parameter};
+use rand_chacha::rand_core::RngCore;
 
 use crate::config::{Backbone, Config, ItemSlots, SlotPlacement};
 use crate::files::{read_tensors, take, write_tensors};
@@ -63,18 +65,18 @@ impl Glta {
             }
             (None, _) => return Err(NO_PROMPTS),
         };
-        let seed = |part: u64| config.seed.wrapping_mul(1_000_003).wrapping_add(part);
+        let seed = |part: &str| stream(config.seed, part, &[]).next_u64();
         let projector = |part| Projector::new(nodes.dim(), hidden, token_rms, seed(part), &device);
         let bias = config.model.item_bias;
         let head = match config.model.gllm {
-            GllmWeights::Tied => GllmHead::tied(hidden, nodes.all_items(), bias, seed(3))?,
-            _ => GllmHead::free(hidden, nodes.n_items(), bias, seed(3), &device)?,
+            GllmWeights::Tied => GllmHead::tied(hidden, nodes.all_items(), bias, seed("head"))?,
+            _ => GllmHead::free(hidden, nodes.n_items(), bias, seed("head"), &device)?,
         };
         let n_slots = config.model.slots.max(config.item_stage.items);
         Ok(Self {
-            item_projector: projector(1)?,
-            user_projector: projector(2)?,
-            slots: normal_parameter((n_slots, hidden), token_rms, seed(4), &device)?,
+            item_projector: projector("item projector")?,
+            user_projector: projector("user projector")?,
+            slots: normal_parameter((n_slots, hidden), token_rms, seed("slots"), &device)?,
             head,
             linear,
             mix: Var::ones((), DType::F32, &device)?,
