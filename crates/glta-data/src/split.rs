@@ -1,7 +1,6 @@
 use crate::{Dataset, Error, Interactions, Result};
+use glta_core::stream;
 use rand::seq::SliceRandom;
-use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::SeedableRng;
 use serde::{Deserialize, Serialize};
 
 /// Which of a user's items are held out.
@@ -137,7 +136,7 @@ impl Split {
             }
             (_, times) => times,
         };
-        let cold_items = draw_items(interactions, config.cold_ratio, config.seed);
+        let cold_items = draw_items(interactions, config.cold_ratio, config.seed, "cold items");
         let items = interactions.column_indices();
         let cold = |k: usize| cold_items.binary_search(&items[k]).is_ok();
         let part = |k: usize| if cold(k) { Part::Test } else { Part::Train };
@@ -152,7 +151,7 @@ impl Split {
             match times {
                 Some(times) => order.sort_by_key(|&k| std::cmp::Reverse((times[k], k))),
                 None => {
-                    user_rng(config.seed, user).shuffle(&mut order, test + valid);
+                    shuffle(&mut order, test + valid, config.seed, user);
                 }
             }
             for (n, &k) in order.iter().take(test + valid).enumerate() {
@@ -192,7 +191,7 @@ impl Split {
             order.clear();
             order.extend(train.offsets()[user]..train.offsets()[user + 1]);
             let valid = n_valid(order.len(), valid_ratio);
-            user_rng(seed, user).shuffle(&mut order, valid);
+            shuffle(&mut order, valid, seed, user);
             for &k in order.iter().take(valid) {
                 parts[k] = Part::Valid;
             }
@@ -224,7 +223,7 @@ impl Split {
     /// split can have.
     pub fn with_new_items(&self, ratio: f64, seed: u64) -> Result<Self> {
         check_ratio("ratio of new items", ratio)?;
-        let new = draw_items(&self.train, ratio, seed);
+        let new = draw_items(&self.train, ratio, seed, "new items");
         let is_new = |item: u32| new.binary_search(&item).is_ok();
         let moved = self.train.filter(|_, item| is_new(item));
         Ok(Self {
@@ -245,17 +244,14 @@ impl Split {
 }
 
 /// A share of the items that have interactions, ascending.
-fn draw_items(interactions: &Interactions, ratio: f64, seed: u64) -> Vec<u32> {
+fn draw_items(interactions: &Interactions, ratio: f64, seed: u64, purpose: &str) -> Vec<u32> {
     let degrees = interactions.item_degrees();
     let mut known: Vec<u32> =
         (0..).zip(&degrees).filter(|(_, d)| **d > 0).map(|(item, _)| item).collect();
     let amount = round(known.len(), ratio);
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    // No user has this stream.
-    rng.set_stream(u64::MAX);
-    let mut cold = known.partial_shuffle(&mut rng, amount).0.to_vec();
-    cold.sort_unstable();
-    cold
+    let mut drawn = known.partial_shuffle(&mut stream(seed, purpose, &[]), amount).0.to_vec();
+    drawn.sort_unstable();
+    drawn
 }
 
 /// How many of `n` items are held out: `(test, valid)`.
@@ -286,23 +282,13 @@ fn round(n: usize, ratio: f64) -> usize {
     (n as f64 * ratio).round_ties_even() as usize
 }
 
-/// A generator of its own for each user.
-struct UserRng(ChaCha8Rng);
-
-fn user_rng(seed: u64, user: usize) -> UserRng {
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    rng.set_stream(user as u64);
-    UserRng(rng)
-}
-
-impl UserRng {
-    /// Brings a uniform sample of `amount` values, in random order, to the front.
-    fn shuffle(&mut self, values: &mut [usize], amount: usize) {
-        let n = values.len();
-        // rand samples into the back.
-        values.partial_shuffle(&mut self.0, amount.min(n));
-        values.rotate_right(amount.min(n));
-    }
+/// Brings a uniform sample of `amount` values, in random order, to the front; each user has
+/// an own stream.
+fn shuffle(values: &mut [usize], amount: usize, seed: u64, user: usize) {
+    let amount = amount.min(values.len());
+    // rand samples into the back.
+    values.partial_shuffle(&mut stream(seed, "split", &[user as u64]), amount);
+    values.rotate_right(amount);
 }
 
 #[cfg(test)]

@@ -2,8 +2,9 @@
 
 use crate::config::{LightGcnConfig, NegativeSampling, PositiveSampling};
 use crate::{Error, Result};
+use glta_core::stream;
 use glta_data::Interactions;
-use rand::{Rng, SeedableRng};
+use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::Distribution;
 use rand_distr::weighted::WeightedAliasIndex;
@@ -83,8 +84,7 @@ impl<'a> Sampler<'a> {
             .zip(batch.positives.par_chunks_mut(STREAM))
             .zip(batch.negatives.par_chunks_mut(STREAM * self.per_positive));
         streams.enumerate().for_each(|(s, ((users, positives), negatives))| {
-            let mut rng = ChaCha8Rng::seed_from_u64(self.seed ^ 0x7472_6970_6c65_7321);
-            rng.set_stream((first + s * STREAM) as u64);
+            let mut rng = stream(self.seed, "triples", &[(first + s * STREAM) as u64]);
             let negatives = negatives.chunks_mut(self.per_positive);
             for ((user, positive), negatives) in users.iter_mut().zip(positives).zip(negatives) {
                 (*user, *positive) = self.positive(&mut rng);

@@ -6,12 +6,10 @@ use crate::sampler::{Batch, Sampler};
 use crate::step::{Parameters, Step};
 use crate::{EpochReport, Error, NodeEmbeddings, Result, Trained};
 use glta_comm::{Alone, Communicator};
-use glta_core::{Progress, Silent};
+use glta_core::{Progress, Silent, stream};
 use glta_data::Interactions;
 use glta_metrics::{EvaluationConfig, Report, evaluate};
 use ndarray::{Array2, s};
-use rand::SeedableRng;
-use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Normal};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
@@ -222,25 +220,33 @@ impl LightGcn {
 
     /// Normally distributed embeddings.
     fn initial(&self, users: usize, items: usize) -> NodeEmbeddings {
-        let matrix = |rows: usize, side: u64| {
+        let matrix = |rows: usize, purpose: &str| {
             let mut out = Array2::zeros((rows, self.config.dim));
             if let Some(values) = out.as_slice_mut() {
-                fill_normal(values, self.config.dim, self.config.init_std, self.config.seed, side);
+                fill_normal(
+                    values,
+                    self.config.dim,
+                    self.config.init_std,
+                    self.config.seed,
+                    purpose,
+                );
             }
             out
         };
-        NodeEmbeddings { users: matrix(users, 0), items: matrix(items, 1) }
+        NodeEmbeddings {
+            users: matrix(users, "user embeddings"),
+            items: matrix(items, "item embeddings"),
+        }
     }
 }
 
-fn fill_normal(values: &mut [f32], dim: usize, std: f32, seed: u64, side: u64) {
+fn fill_normal(values: &mut [f32], dim: usize, std: f32, seed: u64, purpose: &str) {
     // The deviation was checked: it is finite and not negative.
     let Ok(normal) = Normal::new(0.0f32, std) else {
         return;
     };
     values.par_chunks_mut(STREAM_ROWS * dim).enumerate().for_each(|(k, rows)| {
-        let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        rng.set_stream((k as u64) << 1 | side);
+        let mut rng = stream(seed, purpose, &[k as u64]);
         rows.fill_with(|| normal.sample(&mut rng));
     });
 }

@@ -4,9 +4,8 @@ use crate::model::{Llama, Prefix};
 use crate::options::GenerateOptions;
 use crate::sample::next_token;
 use crate::tokenizer::Tokenizer;
-use glta_core::{Progress, Silent, report};
+use glta_core::{Progress, Silent, report, stream};
 use glta_kernels::Sequences;
-use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use std::collections::VecDeque;
 
@@ -170,14 +169,12 @@ impl Llama {
                 }
                 waiting.pop_front();
                 step_tokens += prompts[next].len() - shared;
-                let mut rng = ChaCha8Rng::seed_from_u64(options.seed);
-                rng.set_stream(next as u64);
                 running.push(Running {
                     prompt: next,
                     ids: prompts[next].clone(),
                     prompt_len: prompts[next].len(),
                     cached: shared,
-                    rng,
+                    rng: stream(options.seed, "generate", &[next as u64]),
                 });
                 let mut keys = self.network.keys(false);
                 keys.reserve(prompts[next].len() - shared + options.max_new_tokens.min(256))?;

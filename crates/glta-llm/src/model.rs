@@ -6,9 +6,8 @@ use crate::load::Loader;
 use crate::network::{Keep, Network, Weights};
 use crate::options::LlamaOptions;
 use candle_core::{DType, Device, Tensor};
+use glta_core::stream;
 use glta_kernels::{Arena, Backend, Cuda, Host, Matrix, Precision, Sequences, SimdLevel};
-use rand::SeedableRng;
-use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Normal};
 use std::path::Path;
 use std::sync::Arc;
@@ -303,7 +302,7 @@ fn kept_layers(config: &LlamaConfig, options: &LlamaOptions) -> Result<usize> {
 
 /// Normally distributed weights, in f32.
 fn random_weights<B: Backend>(config: &LlamaConfig, seed: u64, backend: &B) -> Result<Weights<B>> {
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut rng = stream(seed, "random weights", &[]);
     let normal = Normal::new(0.0f32, config.initializer_range as f32)
         .map_err(|e| Error::Config { field: "initializer_range", problem: e.to_string() })?;
     let arena = Arena::default();

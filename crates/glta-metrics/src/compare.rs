@@ -1,7 +1,6 @@
 use crate::{Error, Metric, Report, Result};
+use glta_core::stream;
 use rand::Rng;
-use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::SeedableRng;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use statrs::distribution::{ContinuousCDF, StudentsT};
@@ -168,8 +167,7 @@ impl Paired {
         let mut means: Vec<f64> = (0..config.resamples as u64)
             .into_par_iter()
             .map(|b| {
-                let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
-                rng.set_stream(b);
+                let mut rng = stream(config.seed, "bootstrap", &[b]);
                 let sum: f64 = (0..n).map(|_| self.differences[rng.random_range(0..n)]).sum();
                 sum / n as f64
             })

@@ -1,10 +1,9 @@
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Result, Tensor, Var};
+use glta_core::stream;
 use glta_graph::Adjacency;
 use ndarray::{Array2, ArrayView2, Axis, concatenate, s};
-use rand::SeedableRng;
-use rand_chacha::ChaCha8Rng;
 
 use super::config::ContrastiveConfig;
 use super::loss::{Drawn, bpr, info_nce};
@@ -75,7 +74,7 @@ impl Model {
         users: Option<ArrayView2<f32>>,
         items: Option<ArrayView2<f32>>,
     ) -> crate::Result<Self> {
-        let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
+        let mut rng = stream(config.seed, "initial weights", &[]);
         let (n_users, nodes, dim) =
             (graph.n_users(), graph.n_users() + graph.n_items(), config.dim);
         let embeddings = normal(&mut rng, nodes, dim, config.init_std)?;

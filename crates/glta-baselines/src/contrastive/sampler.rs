@@ -1,6 +1,6 @@
+use glta_core::stream;
 use glta_data::Interactions;
-use rand::{Rng, SeedableRng};
-use rand_chacha::ChaCha8Rng;
+use rand::Rng;
 
 /// Triples of a user, one of the user's items and one that the user lacks.
 #[derive(Default)]
@@ -35,8 +35,7 @@ impl<'a> Sampler<'a> {
     }
 
     pub(super) fn draw(&self, number: u64, size: usize) -> Batch {
-        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
-        rng.set_stream(number + 1);
+        let mut rng = stream(self.seed, "triples", &[number]);
         let mut batch = Batch::default();
         for _ in 0..size {
             let (user, item) = self.edges[rng.random_range(0..self.edges.len())];
