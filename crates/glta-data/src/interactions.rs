@@ -1,9 +1,12 @@
+use std::sync::Arc;
+
 use crate::{Error, Result};
 
 /// Which items each user interacted with: a binary `(users, items)` matrix in
 /// compressed sparse rows.
 ///
-/// Rows are sorted by item id and hold no item twice.
+/// Rows are sorted by item id and hold no item twice. A clone shares the memory of its original:
+/// it takes constant time, so every part of a program can own the same training data.
 ///
 /// ```
 /// use glta_data::Interactions;
@@ -17,8 +20,8 @@ use crate::{Error, Result};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Interactions {
     n_items: usize,
-    offsets: Vec<usize>,
-    items: Vec<u32>,
+    offsets: Arc<Vec<usize>>,
+    items: Arc<Vec<u32>>,
 }
 
 impl Interactions {
@@ -74,9 +77,8 @@ impl Interactions {
         }
         offsets.rotate_right(1);
         offsets[0] = 0;
-        let mut matrix = Self { n_items, offsets, items: columns };
-        matrix.sort_rows();
-        Ok(matrix)
+        sort_rows(&mut offsets, &mut columns);
+        Ok(Self::from_csr_unchecked(n_items, offsets, columns))
     }
 
     /// Builds the matrix from compressed sparse rows: `offsets`, `n_users + 1`
@@ -103,39 +105,13 @@ impl Interactions {
             }
         }
         check_ids("item", &items, n_items)?;
-        Ok(Self { n_items, offsets, items })
+        Ok(Self::from_csr_unchecked(n_items, offsets, items))
     }
 
     /// Rows that the caller knows to be sound.
     pub(crate) fn from_csr_unchecked(n_items: usize, offsets: Vec<usize>, items: Vec<u32>) -> Self {
         debug_assert_eq!(offsets.last(), Some(&items.len()));
-        Self { n_items, offsets, items }
-    }
-
-    /// Sorts every row and removes repeats.
-    fn sort_rows(&mut self) {
-        let (mut start, mut kept) = (0, 0);
-        for user in 0..self.n_users() {
-            let end = self.offsets[user + 1];
-            let row = &mut self.items[start..end];
-            if row.windows(2).any(|w| w[0] >= w[1]) {
-                row.sort_unstable();
-            }
-            let first = kept;
-            for k in start..end {
-                let item = self.items[k];
-                if kept == first || self.items[kept - 1] != item {
-                    self.items[kept] = item;
-                    kept += 1;
-                }
-            }
-            self.offsets[user + 1] = kept;
-            start = end;
-        }
-        if kept < self.items.len() {
-            self.items.truncate(kept);
-            self.items.shrink_to_fit();
-        }
+        Self { n_items, offsets: Arc::new(offsets), items: Arc::new(items) }
     }
 
     /// A matrix without interactions.
@@ -198,7 +174,7 @@ impl Interactions {
     /// How many users interacted with each item: `(items,)`.
     pub fn item_degrees(&self) -> Vec<u32> {
         let mut degrees = vec![0; self.n_items];
-        for &item in &self.items {
+        for &item in self.items.iter() {
             degrees[item as usize] += 1;
         }
         degrees
@@ -214,7 +190,7 @@ impl Interactions {
             users[*slot] = user;
             *slot += 1;
         }
-        Self { n_items: self.n_users(), offsets, items: users }
+        Self::from_csr_unchecked(self.n_users(), offsets, users)
     }
 
     /// The interactions for which `keep(user, item)` answers true; the ids stay.
@@ -226,7 +202,7 @@ impl Interactions {
             items.extend(self.items(user).iter().filter(|&&item| keep(user, item)));
             offsets.push(items.len());
         }
-        Self { n_items: self.n_items, offsets, items }
+        Self::from_csr_unchecked(self.n_items, offsets, items)
     }
 
     /// Interactions that are in either matrix.
@@ -235,6 +211,31 @@ impl Interactions {
     /// [`Error::IdOutOfRange`] when `other` is larger than `self`.
     pub fn union(&self, other: &Self) -> Result<Self> {
         Self::from_pairs(self.n_users(), self.n_items, self.iter().chain(other.iter()))
+    }
+}
+
+/// Sorts every row and removes repeats.
+fn sort_rows(offsets: &mut [usize], items: &mut Vec<u32>) {
+    let (mut start, mut kept) = (0, 0);
+    for end in &mut offsets[1..] {
+        let row = start..*end;
+        start = *end;
+        if items[row.clone()].windows(2).any(|w| w[0] >= w[1]) {
+            items[row.clone()].sort_unstable();
+        }
+        let first = kept;
+        for k in row {
+            let item = items[k];
+            if kept == first || items[kept - 1] != item {
+                items[kept] = item;
+                kept += 1;
+            }
+        }
+        *end = kept;
+    }
+    if kept < items.len() {
+        items.truncate(kept);
+        items.shrink_to_fit();
     }
 }
 
@@ -274,6 +275,14 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::collections::BTreeSet;
+
+    #[test]
+    fn clones_share_memory() {
+        let one = Interactions::from_pairs(2, 3, [(0, 1), (1, 2)]).unwrap();
+        let other = one.clone();
+        assert!(std::ptr::eq(one.column_indices(), other.column_indices()));
+        assert!(std::ptr::eq(one.offsets(), other.offsets()));
+    }
 
     proptest! {
         #[test]

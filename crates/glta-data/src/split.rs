@@ -222,16 +222,10 @@ impl Split {
     /// A ratio outside `[0, 1)`, or parts of different size, which only a hand-made
     /// split can have.
     pub fn with_new_items(&self, ratio: f64, seed: u64) -> Result<Self> {
-        check_ratio("ratio of new items", ratio)?;
-        let new = draw_items(&self.train, ratio, seed, "new items");
-        let is_new = |item: u32| new.binary_search(&item).is_ok();
-        let moved = self.train.filter(|_, item| is_new(item));
-        Ok(Self {
-            train: self.train.filter(|_, item| !is_new(item)),
-            valid: self.valid.union(&moved)?,
-            test: self.test.clone(),
-            cold_items: new,
-        })
+        let (train, moved) = self.train.split_off_items(ratio, seed)?;
+        let degrees = moved.item_degrees();
+        let cold_items = (0..).zip(degrees).filter(|(_, d)| *d > 0).map(|(item, _)| item).collect();
+        Ok(Self { train, valid: self.valid.union(&moved)?, test: self.test.clone(), cold_items })
     }
 
     /// Training and validation together: what is known when testing.
@@ -240,6 +234,20 @@ impl Split {
     /// Parts of different size, which only a hand-made split can have.
     pub fn train_and_valid(&self) -> Result<Interactions> {
         self.train.union(&self.valid)
+    }
+}
+
+impl Interactions {
+    /// Draws `round(n · ratio)` of the `n` items that have interactions; returns the
+    /// interactions of the other items and those of the drawn ones.
+    ///
+    /// # Errors
+    /// A ratio outside `[0, 1)`.
+    pub fn split_off_items(&self, ratio: f64, seed: u64) -> Result<(Self, Self)> {
+        check_ratio("ratio of new items", ratio)?;
+        let drawn = draw_items(self, ratio, seed, "new items");
+        let is_drawn = |item: u32| drawn.binary_search(&item).is_ok();
+        Ok((self.filter(|_, item| !is_drawn(item)), self.filter(|_, item| is_drawn(item))))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Fitting a linear model.
 
 use glta_core::{Progress, Silent};
-use glta_data::{Interactions, Split};
+use glta_data::Interactions;
 use ndarray::ArrayView2;
 
 use crate::choose::{LinearStep, Solver};
@@ -59,12 +59,8 @@ impl LinearModel {
         let mut solver = Solver { vectors, text, config, progress, done: 0, total };
         let mut model = match growing {
             Some(valid) => {
-                let test = Interactions::empty(train.n_users(), train.n_items())?;
-                let (train_part, valid_part) = (train.clone(), valid.clone());
-                let cold_items = Vec::new();
-                let split = Split { train: train_part, valid: valid_part, test, cold_items };
-                let split = split.with_new_items(config.new_items, seed)?;
-                let chosen = solver.choose(&split.train, Some(&split.valid))?.report;
+                let (known, new) = train.split_off_items(config.new_items, seed)?;
+                let chosen = solver.choose(&known, Some(&valid.union(&new)?))?.report;
                 let mut model = solver.solve(train, chosen)?;
                 model.report.validation = model.validation(train, valid)?;
                 model
