@@ -202,10 +202,8 @@ impl CrossEntropy {
                 db.push(d.sum(0)?);
             }
         }
-        let whole = |parts: Vec<Tensor>| match parts.is_empty() {
-            true => Ok(None),
-            false => Tensor::cat(&parts, 0).map(Some),
-        };
+        let whole =
+            |parts: Vec<Tensor>| (!parts.is_empty()).then(|| Tensor::cat(&parts, 0)).transpose();
         Ok((dz, whole(dw)?, whole(db)?))
     }
 }

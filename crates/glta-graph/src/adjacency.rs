@@ -165,31 +165,6 @@ impl Adjacency {
         }
     }
 
-    /// A copy to be filled by [`drop_edges`](Self::drop_edges), with the kept
-    /// edges weighing more so that sums keep their expectation.
-    pub(crate) fn for_dropout(&self, rate: f32) -> Self {
-        let mut copy = self.clone();
-        for side in [&mut copy.users, &mut copy.items] {
-            for inverse in &mut side.inv_degree {
-                *inverse /= 1.0 - rate;
-            }
-        }
-        copy
-    }
-
-    /// Rebuilds `out`, made by [`for_dropout`](Self::for_dropout), with each edge
-    /// left out with probability `rate`, the same edges in both directions.
-    pub(crate) fn drop_edges(&self, out: &mut Self, rate: f32, key: u64) {
-        let threshold = (f64::from(rate) * 2f64.powi(32)) as u64;
-        // Mixed first: keys that follow each other would only exchange edges.
-        let key = mix(key.wrapping_add(0x9e37_79b9_7f4a_7c15));
-        let keep = |user: u32, item: u32| {
-            mix(key ^ (u64::from(user) << 32 | u64::from(item))) >> 32 >= threshold
-        };
-        self.users.tiles.filter_into(&mut out.users.tiles, keep);
-        self.items.tiles.filter_into(&mut out.items.tiles, |item, user| keep(user, item));
-    }
-
     /// Multiplies every row by its factor.
     pub(crate) fn scale_by(&self, nodes: &mut Nodes, factors: impl Fn(&Side) -> &[f32]) {
         for panel in nodes.users.panels_mut() {
@@ -199,14 +174,6 @@ impl Adjacency {
             self.isa.scale(panel, factors(&self.items), None);
         }
     }
-}
-
-/// The finaliser of SplitMix64 (Steele et al. 2014): every bit of the result
-/// depends on every bit of `z`.
-fn mix(mut z: u64) -> u64 {
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }
 
 /// Nodes by falling degree, ties by id.
@@ -251,33 +218,6 @@ impl Ordering {
 mod tests {
     use super::*;
     use ndarray::Array2;
-
-    #[test]
-    fn dropout_keeps_the_expected_share_and_both_directions_agree() {
-        let pairs = (0..200u32).flat_map(|u| (0..100u32).map(move |i| (u, i)));
-        let train = Interactions::from_pairs(200, 100, pairs).unwrap();
-        let graph = Adjacency::new(&train).unwrap();
-        let mut thin = graph.for_dropout(0.3);
-        let mut last = 0;
-        for key in 0..3 {
-            graph.drop_edges(&mut thin, 0.3, key);
-            let share = thin.users.tiles.edges() as f64 / graph.edges() as f64;
-            assert!((share - 0.7).abs() < 0.02, "{share}");
-            assert_eq!(thin.users.tiles.edges(), thin.items.tiles.edges());
-            assert_ne!(thin.edges(), last);
-            last = thin.edges();
-            // The operator stays symmetric: <x, Ây> = <Âx, y>.
-            let matrix = |n, salt: usize| {
-                Array2::from_shape_fn((n, 3), |(r, c)| ((r * 5 + c * 3 + salt) % 7) as f32)
-            };
-            let (xu, xi, yu, yi) = (matrix(200, 0), matrix(100, 1), matrix(200, 2), matrix(100, 3));
-            let ax = thin.multiply(xu.view(), xi.view()).unwrap();
-            let ay = thin.multiply(yu.view(), yi.view()).unwrap();
-            let left = (&xu * &ay.users).sum() + (&xi * &ay.items).sum();
-            let right = (&ax.users * &yu).sum() + (&ax.items * &yi).sum();
-            assert!((left - right).abs() < 1e-3 * left.abs());
-        }
-    }
 
     #[test]
     fn shapes_that_do_not_fit_are_errors() {

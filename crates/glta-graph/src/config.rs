@@ -26,19 +26,10 @@ pub struct LightGcnConfig {
     pub epochs: usize,
     /// Standard deviation of the initial embeddings. Default 0.1.
     pub init_std: f32,
-    /// Seed of the initial embeddings, the samples and the edge dropout.
+    /// Seed of the initial embeddings and the samples.
     pub seed: u64,
-    /// Default BPR.
-    pub loss: Loss,
     /// Default uniform users.
     pub positives: PositiveSampling,
-    /// Default uniform.
-    pub negatives: NegativeSampling,
-    /// Negative items per positive one. Default 1.
-    pub negatives_per_positive: usize,
-    /// Share of edges left out of the graph, drawn anew for every step; the kept
-    /// ones are weighted by `1 / (1 - edge_dropout)`. Default 0.
-    pub edge_dropout: f32,
     /// Epochs between two evaluations on the validation data. Default 5.
     pub eval_every: usize,
     /// Evaluations without a better result after which training stops; 0 never
@@ -63,34 +54,13 @@ impl Default for LightGcnConfig {
             epochs: 1000,
             init_std: 0.1,
             seed: 2024,
-            loss: Loss::Bpr,
             positives: PositiveSampling::UniformUser,
-            negatives: NegativeSampling::Uniform,
-            negatives_per_positive: 1,
-            edge_dropout: 0.0,
             eval_every: 5,
             patience: 10,
             selection: SelectionMetric::default(),
             keep_best: true,
         }
     }
-}
-
-/// The training objective of a user `u`, a positive item and negative ones, with
-/// scores `s`.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-#[non_exhaustive]
-pub enum Loss {
-    /// Bayesian personalised ranking: the mean over the negatives of
-    /// `softplus(s_negative - s_positive)`.
-    Bpr,
-    /// Cross-entropy of the positive item among itself and the negatives, of
-    /// scores divided by the temperature. Use it with many negatives.
-    SampledSoftmax {
-        /// Scores are divided by this.
-        temperature: f32,
-    },
 }
 
 /// Where a triple's user and positive item come from.
@@ -103,20 +73,6 @@ pub enum PositiveSampling {
     UniformUser,
     /// A uniform interaction: active users weigh more.
     Interaction,
-}
-
-/// How negative items are drawn; never one that the user has in training.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-#[non_exhaustive]
-pub enum NegativeSampling {
-    /// Every item equally likely.
-    Uniform,
-    /// With probability proportional to `(degree + 1)^exponent`.
-    Popularity {
-        /// 0 is uniform, 1 proportional to popularity; 0.75 is common.
-        exponent: f32,
-    },
 }
 
 /// How the learning rate changes over the run.
@@ -184,7 +140,6 @@ impl LightGcnConfig {
         let positive = [
             ("dim", self.dim),
             ("batch_size", self.batch_size),
-            ("negatives_per_positive", self.negatives_per_positive),
             ("eval_every", self.eval_every),
             ("selection.k", self.selection.k),
         ];
@@ -203,13 +158,6 @@ impl LightGcnConfig {
         in_range("learning_rate", self.learning_rate, 1e-12..=1e3)?;
         in_range("l2", self.l2, 0.0..=1e3)?;
         in_range("init_std", self.init_std, 0.0..=1e3)?;
-        in_range("edge_dropout", self.edge_dropout, 0.0..=0.99)?;
-        if let Loss::SampledSoftmax { temperature } = self.loss {
-            in_range("loss.sampled_softmax.temperature", temperature, 1e-4..=1e4)?;
-        }
-        if let NegativeSampling::Popularity { exponent } = self.negatives {
-            in_range("negatives.popularity.exponent", exponent, -4.0..=4.0)?;
-        }
         match self.schedule {
             Schedule::Constant => Ok(()),
             Schedule::Cosine { final_ratio } => {
@@ -246,7 +194,6 @@ mod tests {
         check(&|c| c.dim = 0, "dim");
         check(&|c| c.learning_rate = f32::NAN, "learning_rate");
         check(&|c| c.l2 = -1.0, "l2");
-        check(&|c| c.edge_dropout = 1.0, "edge_dropout");
         let schedule = |factor, every| Schedule::Step { every, factor };
         check(&|c| c.schedule = schedule(0.5, 0), "schedule.step.every");
         check(&|c| c.schedule = schedule(2.0, 1), "schedule.step.factor");

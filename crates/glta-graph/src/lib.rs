@@ -71,9 +71,7 @@ mod train;
 mod trained;
 
 pub use adjacency::Adjacency;
-pub use config::{
-    LightGcnConfig, Loss, NegativeSampling, PositiveSampling, Schedule, SelectionMetric,
-};
+pub use config::{LightGcnConfig, PositiveSampling, Schedule, SelectionMetric};
 pub use embeddings::NodeEmbeddings;
 pub use error::{Error, Result};
 pub use fold_in::{fold_in_item, fold_in_user};

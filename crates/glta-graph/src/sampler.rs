@@ -1,28 +1,22 @@
 //! Random triples of a user, a positive item and negative items.
 
-use crate::config::{LightGcnConfig, NegativeSampling, PositiveSampling};
+use crate::config::{LightGcnConfig, PositiveSampling};
 use crate::{Error, Result};
 use glta_core::stream;
 use glta_data::Interactions;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
-use rand_distr::Distribution;
-use rand_distr::weighted::WeightedAliasIndex;
 use rayon::prelude::*;
 
 /// Triples that share one random stream; what is drawn must not depend on how
 /// many threads draw.
 const STREAM: usize = 4096;
-/// Draws by popularity that may hit the user's own items before a uniform one
-/// is taken.
-const TRIES: usize = 64;
 
 /// Ids are the caller's, not the graph's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Batch {
     pub(crate) users: Vec<u32>,
     pub(crate) positives: Vec<u32>,
-    /// `negatives_per_positive` for each triple, one triple after the other.
     pub(crate) negatives: Vec<u32>,
 }
 
@@ -35,11 +29,9 @@ impl Batch {
 pub(crate) struct Sampler<'a> {
     train: &'a Interactions,
     seed: u64,
-    per_positive: usize,
     by_interaction: bool,
     /// Users with at least one item and at least one other to be negative.
     users: Vec<u32>,
-    popularity: Option<WeightedAliasIndex<f32>>,
 }
 
 impl<'a> Sampler<'a> {
@@ -49,25 +41,11 @@ impl<'a> Sampler<'a> {
         if users.is_empty() {
             return Err(Error::NothingToTrain);
         }
-        let popularity = match config.negatives {
-            NegativeSampling::Uniform => None,
-            NegativeSampling::Popularity { exponent } => {
-                let degrees = train.item_degrees().into_iter();
-                let weights = degrees.map(|d| (d as f32 + 1.0).powf(exponent)).collect();
-                let table = WeightedAliasIndex::new(weights).map_err(|e| Error::Config {
-                    field: "negatives.popularity.exponent",
-                    problem: format!("no item can be drawn with it: {e}"),
-                })?;
-                Some(table)
-            }
-        };
         Ok(Self {
             train,
             seed: config.seed,
-            per_positive: config.negatives_per_positive,
             by_interaction: config.positives == PositiveSampling::Interaction,
             users,
-            popularity,
         })
     }
 
@@ -75,22 +53,19 @@ impl<'a> Sampler<'a> {
     pub(crate) fn fill(&self, batch: &mut Batch, first: usize, len: usize) {
         batch.users.resize(len, 0);
         batch.positives.resize(len, 0);
-        batch.negatives.resize(len * self.per_positive, 0);
+        batch.negatives.resize(len, 0);
         // A stream belongs to the place in the run where it starts, so batches
         // of one run never share one.
         let streams = batch
             .users
             .par_chunks_mut(STREAM)
             .zip(batch.positives.par_chunks_mut(STREAM))
-            .zip(batch.negatives.par_chunks_mut(STREAM * self.per_positive));
+            .zip(batch.negatives.par_chunks_mut(STREAM));
         streams.enumerate().for_each(|(s, ((users, positives), negatives))| {
             let mut rng = stream(self.seed, "triples", &[(first + s * STREAM) as u64]);
-            let negatives = negatives.chunks_mut(self.per_positive);
-            for ((user, positive), negatives) in users.iter_mut().zip(positives).zip(negatives) {
+            for ((user, positive), negative) in users.iter_mut().zip(positives).zip(negatives) {
                 (*user, *positive) = self.positive(&mut rng);
-                for negative in negatives {
-                    *negative = self.negative(*user, &mut rng);
-                }
+                *negative = self.negative(*user, &mut rng);
             }
         });
     }
@@ -114,14 +89,6 @@ impl<'a> Sampler<'a> {
 
     fn negative(&self, user: u32, rng: &mut ChaCha8Rng) -> u32 {
         let items = self.train.items(user);
-        if let Some(popularity) = &self.popularity {
-            for _ in 0..TRIES {
-                let item = popularity.sample(rng) as u32;
-                if items.binary_search(&item).is_err() {
-                    return item;
-                }
-            }
-        }
         // The `draw`-th item that the user does not have: without rejection, and
         // as fast for a user who has almost everything.
         let draw = rng.random_range(0..(self.train.n_items() - items.len()) as u32);
@@ -159,9 +126,8 @@ mod tests {
         sampler.fill(&mut batch, 0, 10_000);
         for t in 0..batch.len() {
             assert!(train.contains(batch.users[t], batch.positives[t]));
-            for &negative in &batch.negatives[t * sampler.per_positive..][..sampler.per_positive] {
-                assert!(negative < 5 && !train.contains(batch.users[t], negative));
-            }
+            let negative = batch.negatives[t];
+            assert!(negative < 5 && !train.contains(batch.users[t], negative));
         }
         batch
     }
@@ -187,19 +153,6 @@ mod tests {
     fn by_interaction() {
         let batch = draw(|c| c.positives = PositiveSampling::Interaction);
         assert!((share(&batch, 0) - 0.8).abs() < 0.03);
-    }
-
-    #[test]
-    fn popular_negatives_come_more_often() {
-        let batch = draw(|c| {
-            c.negatives = NegativeSampling::Popularity { exponent: 2.0 };
-            c.negatives_per_positive = 3;
-        });
-        let count = |item| batch.negatives.iter().filter(|&&j| j == item).count();
-        // Degrees 2 and 1 (item 3 also serves user 0): weights 9 to 4.
-        let ones = batch.users.iter().filter(|&&u| u == 1).count() * 3;
-        let expected = ones as f64 * 9.0 / (3.0 * 9.0 + 4.0);
-        assert!((count(0) as f64 - expected).abs() < 0.1 * expected);
     }
 
     #[test]

@@ -155,16 +155,6 @@ impl Tiles {
             .for_each(|(selected, chunk)| selected.fill(chunk, &mask[chunk.rows.clone()]));
     }
 
-    /// The matrix with only those edges `(row, column)` that `keep` accepts,
-    /// built into `out`, which must come from the same matrix.
-    pub(crate) fn filter_into(&self, out: &mut Self, keep: impl Fn(u32, u32) -> bool + Sync) {
-        out.chunks
-            .par_iter_mut()
-            .zip(&self.chunks)
-            .for_each(|(out, chunk)| chunk.filter_into(out, &self.blocks, &keep));
-        out.edges = out.chunks.iter().map(|chunk| chunk.indices.len()).sum();
-    }
-
     /// Pieces of `dst = scale · (self · src) + add`, to be run in any order.
     /// With a selection only its rows of `dst` are written correctly, the others
     /// hold anything.
@@ -353,27 +343,6 @@ impl Chunk {
         }
         chunk
     }
-
-    fn filter_into(&self, out: &mut Self, blocks: &[usize], keep: &impl Fn(u32, u32) -> bool) {
-        out.indices.clear();
-        out.segments.clear();
-        out.tiles.clear();
-        out.tiles.push(0);
-        for (tile, &base) in self.tiles.windows(2).zip(blocks) {
-            for segment in &self.segments[tile[0] as usize..tile[1] as usize] {
-                let start = out.indices.len();
-                let row = (self.rows.start + usize::from(segment.row)) as u32;
-                let ids = &self.indices[segment.start as usize..][..usize::from(segment.len)];
-                let kept = ids.iter().filter(|&&id| keep(row, (base + usize::from(id)) as u32));
-                out.indices.extend(kept);
-                let len = (out.indices.len() - start) as u16;
-                if len > 0 {
-                    out.segments.push(Segment { row: segment.row, len, start: start as u32 });
-                }
-            }
-            out.tiles.push(out.segments.len() as u32);
-        }
-    }
 }
 
 impl SelectedChunk {
@@ -479,21 +448,6 @@ mod tests {
                 run(tasks);
                 prop_assert_eq!(rows(&dst), expected);
             }
-
-            // Without some edges.
-            let keep = |r: u32, c: u32| (r + c) % 3 != 1;
-            let mut thinned = tiles.clone();
-            tiles.filter_into(&mut thinned, keep);
-            let fewer = ndarray::Array2::from_shape_fn((n_rows, n_columns), |(r, c)| {
-                f32::from(u8::from(edge(r, c) && keep(r as u32, c as u32)))
-            });
-            let src = values(n_columns, dim);
-            let mut dst = values(n_rows, dim);
-            let mut tasks = Vec::new();
-            let product = Product { src: &src, scale: &scale[..n_rows], add: None, selection: None };
-            thinned.gather(Isa::detect(), product, &mut dst, &mut tasks);
-            run(tasks);
-            prop_assert_eq!(rows(&dst), fewer.dot(&rows(&src)) * 2.0);
         }
     }
 }

@@ -126,8 +126,6 @@ impl LightGcn {
         let mut parameters = Parameters::new(&graph, values);
         let mut step = Step::new(&graph, config, columns.own().len());
         let mut batch = Batch::default();
-        let mut thinned =
-            (config.edge_dropout > 0.0).then(|| graph.for_dropout(config.edge_dropout));
 
         let per_epoch = train.len().div_ceil(config.batch_size);
         let mut history: Vec<EpochReport> = Vec::new();
@@ -146,20 +144,12 @@ impl LightGcn {
                 let first = b * config.batch_size;
                 let len = config.batch_size.min(train.len() - first);
                 sampler.fill(&mut batch, (epoch - 1) * train.len() + first, len);
-                let graph = match &mut thinned {
-                    None => &graph,
-                    Some(thinned) => {
-                        let key = config.seed.rotate_left(32) ^ done as u64;
-                        graph.drop_edges(thinned, config.edge_dropout, key);
-                        &*thinned
-                    }
-                };
-                let loss = step.gradients(comm, graph, &mut parameters, &batch)?;
+                let loss = step.gradients(comm, &graph, &mut parameters, &batch)?;
                 if !loss.is_finite() {
                     return Err(Error::Diverged { epoch, loss, learning_rate });
                 }
                 sum += loss * len as f64;
-                step.update(graph, &mut parameters, learning_rate);
+                step.update(&graph, &mut parameters, learning_rate);
             }
             let mut report = EpochReport {
                 epoch,

@@ -330,9 +330,10 @@ fn random_weights<B: Backend>(config: &LlamaConfig, seed: u64, backend: &B) -> R
             down: fused(&[hidden], inner)?,
         });
     }
-    let lm_head = match config.tie_word_embeddings {
-        true => Arc::clone(&table),
-        false => matrix(config.vocab_size, hidden)?,
+    let lm_head = if config.tie_word_embeddings {
+        Arc::clone(&table)
+    } else {
+        matrix(config.vocab_size, hidden)?
     };
     let (norm, lm_head) = (backend.final_norm(ones, eps)?, backend.output_layer(lm_head)?);
     Ok(Weights { table, layers, norm, lm_head })

@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn fields_that_carry_data_are_set_and_changed() {
-        use glta_graph::{Loss, Schedule};
+        use glta_graph::Schedule;
         let mut config = Config::preset(Preset::Full, Density::Dense);
         config.merge_toml("[graph]\nschedule = {step = {every = 5, factor = 0.5}}").unwrap();
         assert_eq!(config.graph.schedule, Schedule::Step { every: 5, factor: 0.5 });
@@ -116,12 +116,12 @@ mod tests {
         assert_eq!(config.graph.schedule, Schedule::Cosine { final_ratio: 0.2 });
         config.set("graph.schedule=constant").unwrap();
         assert_eq!(config.graph.schedule, Schedule::Constant);
-        config.set("graph.loss.sampled_softmax.temperature=0.5").unwrap();
-        assert_eq!(config.graph.loss, Loss::SampledSoftmax { temperature: 0.5 });
+        config.set("graph.schedule.cosine.final_ratio=0.5").unwrap();
+        assert_eq!(config.graph.schedule, Schedule::Cosine { final_ratio: 0.5 });
         // A table over a table keeps what it does not name.
         config.set("model={slots=4, history=1}").unwrap();
         assert_eq!((config.model.slots, config.model.history), (4, 1));
-        assert_eq!(config.graph.loss, Loss::SampledSoftmax { temperature: 0.5 });
+        assert_eq!(config.graph.schedule, Schedule::Cosine { final_ratio: 0.5 });
         let before = config.clone();
         for wrong in ["graph.schedule={linear={}}", "graph.schedule.step.evry=2", "graph=3"] {
             let message = config.set(wrong).unwrap_err().to_string();

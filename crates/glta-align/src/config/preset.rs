@@ -194,7 +194,7 @@ impl Config {
 
 #[cfg(test)]
 mod tests {
-    use glta_graph::{Loss, NegativeSampling, PositiveSampling, Schedule, SelectionMetric};
+    use glta_graph::{PositiveSampling, Schedule, SelectionMetric};
     use glta_linear::WhitenConfig;
     use glta_llm::Precision;
     use glta_metrics::Metric;
@@ -219,11 +219,7 @@ mod tests {
                 epochs: 250,
                 init_std: 0.1,
                 seed: 2024,
-                loss: Loss::Bpr,
                 positives: PositiveSampling::UniformUser,
-                negatives: NegativeSampling::Uniform,
-                negatives_per_positive: 1,
-                edge_dropout: 0.0,
                 eval_every: 5,
                 patience: 8,
                 selection: SelectionMetric { metric: Metric::Ndcg, k: 10 },

@@ -147,6 +147,8 @@ impl Contrastive {
         }
         let model = Model::new(config, Adjacency::new(train)?, texts.users, texts.items)?;
         let parameters = model.parameters();
+        // Its state is never saved: a baseline is trained in one go. The method's own Adam, in
+        // `glta-align`, is one that a stopped run resumes.
         let mut optimizer = AdamW::new(
             parameters.clone(),
             ParamsAdamW { lr: config.learning_rate, weight_decay: 0.0, ..Default::default() },

@@ -88,10 +88,9 @@ impl Model {
             }
             _ => None,
         };
-        let token = match config.mask > 0.0 && texts.is_some() {
-            true => Some(Var::zeros((1, dim), DType::F32, &Device::Cpu)?),
-            false => None,
-        };
+        let token = (config.mask > 0.0 && texts.is_some())
+            .then(|| Var::zeros((1, dim), DType::F32, &Device::Cpu))
+            .transpose()?;
         let propagate = Propagate(Arc::new(graph));
         Ok(Self { config: config.clone(), n_users, embeddings, hyper, texts, token, propagate })
     }

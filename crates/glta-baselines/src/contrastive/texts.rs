@@ -40,10 +40,7 @@ impl Texts {
         let known = vectors.rows().into_iter().map(|r| r.iter().any(|&v| v != 0.0)).collect();
         let vectors =
             Tensor::from_vec(vectors.into_raw_vec_and_offset().0, (nodes, width), &Device::Cpu)?;
-        let (from, to) = match config.mask > 0.0 {
-            true => (config.dim, width),
-            false => (width, config.dim),
-        };
+        let (from, to) = if config.mask > 0.0 { (config.dim, width) } else { (width, config.dim) };
         let mut layer = |rows: usize, columns| -> Result<(Var, Var)> {
             // PyTorch's biases: those of zero would leave the zeros of a masked node
             // without edges where cosines have no direction.
@@ -83,9 +80,10 @@ impl Texts {
 
     /// The weighted loss of `nodes (users + items, dim)`.
     pub(super) fn loss(&self, nodes: &Tensor, batch: &Batch, masked: bool) -> Result<Tensor> {
-        let loss = match masked {
-            true => self.generative(nodes, &batch.masked)?,
-            false => self.contrastive(nodes, batch)?,
+        let loss = if masked {
+            self.generative(nodes, &batch.masked)?
+        } else {
+            self.contrastive(nodes, batch)?
         };
         loss * self.weight
     }

@@ -1,4 +1,9 @@
 //! Web text to plain text: entities decoded, markup taken out.
+//!
+//! An HTML parser is of no use here: to it every `<word` opens an element, so that it drops
+//! `<Untitled>` or the end of `5 <x`. Titles and descriptions of these data sets are plain text
+//! into which some shops put HTML, some of it escaped twice. The crates that render HTML as text
+//! also add layout (wrapped lines, link targets).
 
 use std::borrow::Cow;
 

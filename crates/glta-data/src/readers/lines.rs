@@ -1,4 +1,7 @@
 //! Lines of a file as byte slices, with file and line number in every error.
+//!
+//! `bstr` and the standard library read lines of any length: a damaged or hostile archive without
+//! a line end would fill the memory. Here a line has a limit.
 
 use super::input::{Input, io_error};
 use crate::{Error, Result};

@@ -1,5 +1,8 @@
 //! Literals of Python: the form of Amazon's 2014 files, where JSON was meant,
 //! and of lists inside the processed files' strings.
+//!
+//! A parser of our own, as it limits the depth (the files come from outside), gives
+//! [`serde_json::Value`] like the JSON readers and says at which byte a literal is wrong.
 
 use serde_json::{Map, Number, Value};
 

@@ -2,9 +2,10 @@
 
 use crate::Result;
 use crate::adjacency::{Adjacency, Side};
-use crate::config::{LightGcnConfig, Loss};
+use crate::config::LightGcnConfig;
 use crate::kernel::{AdamRows, AdamStep};
 use crate::lines::{Line, Nodes, Panels};
+use crate::loss::bpr;
 use crate::propagate::{Needed, NeededSide, Passes};
 use crate::sampler::Batch;
 use glta_comm::Communicator;
@@ -45,7 +46,6 @@ impl Parameters {
 
 /// The working memory of a step.
 pub(crate) struct Step {
-    loss: Loss,
     l2: f32,
     needed: Needed,
     passes: Passes,
@@ -69,7 +69,6 @@ impl Step {
     pub(crate) fn new(graph: &Adjacency, config: &LightGcnConfig, dim: usize) -> Self {
         let zeros = || Nodes::zeros(graph.n_users(), graph.n_items(), dim);
         Self {
-            loss: config.loss,
             l2: config.l2,
             needed: Needed::default(),
             passes: Passes::new(graph, dim, config.layers),
@@ -175,24 +174,19 @@ impl Step {
     /// Writes what this rank's columns add to the scores of the triples.
     fn score(&mut self) {
         let n = self.triples.len();
-        let per_positive = self.triples.negatives.len() / n;
-        self.scores.resize(n + n * per_positive, 0.0);
+        self.scores.resize(2 * n, 0.0);
         let (triples, outputs) = (&self.triples, &self.outputs);
         let (positives, negatives) = self.scores.split_at_mut(n);
         positives
             .par_chunks_mut(TRIPLES)
-            .zip(negatives.par_chunks_mut(TRIPLES * per_positive))
+            .zip(negatives.par_chunks_mut(TRIPLES))
             .enumerate()
             .for_each(|(chunk, (positives, negatives))| {
-                let negatives = negatives.chunks_mut(per_positive);
-                for (k, (positive, scores)) in positives.iter_mut().zip(negatives).enumerate() {
+                for (k, (positive, negative)) in positives.iter_mut().zip(negatives).enumerate() {
                     let t = chunk * TRIPLES + k;
                     let user = triples.users[t];
-                    let items = &triples.negatives[t * per_positive..];
-                    for (score, &item) in scores.iter_mut().zip(items) {
-                        *score = dot(outputs, user, item);
-                    }
                     *positive = dot(outputs, user, triples.positives[t]);
+                    *negative = dot(outputs, user, triples.negatives[t]);
                 }
             });
     }
@@ -200,9 +194,7 @@ impl Step {
     /// Turns the scores into the derivatives by them; the mean loss.
     fn differentiate(&mut self) -> f64 {
         let n = self.triples.len();
-        let per_positive = self.triples.negatives.len() / n;
         let share = 1.0 / n as f32;
-        let loss = self.loss;
         let (positives, negatives) = self.scores.split_at(n);
         for (slopes, scores) in
             [(&mut self.positive_slopes, positives), (&mut self.negative_slopes, negatives)]
@@ -213,17 +205,13 @@ impl Step {
         let losses: Vec<f64> = self
             .positive_slopes
             .par_chunks_mut(TRIPLES)
-            .zip(self.negative_slopes.par_chunks_mut(TRIPLES * per_positive))
+            .zip(self.negative_slopes.par_chunks_mut(TRIPLES))
             .map(|(positives, negatives)| {
                 let mut sum = 0.0;
-                for (slope, slopes) in positives.iter_mut().zip(negatives.chunks_mut(per_positive))
-                {
-                    let (loss, by_positive) = loss.derivatives(*slope, slopes);
+                for (positive, negative) in positives.iter_mut().zip(negatives) {
+                    let (loss, slope) = bpr(*positive, *negative);
                     sum += loss;
-                    *slope = by_positive * share;
-                    for slope in slopes {
-                        *slope *= share;
-                    }
+                    (*positive, *negative) = (-slope * share, slope * share);
                 }
                 sum
             })
@@ -268,7 +256,6 @@ impl Step {
     /// threads.
     fn accumulate(&mut self) {
         let triples = &self.triples;
-        let per_positive = triples.negatives.len() / triples.len();
         let (positives, negatives) = (&self.positive_slopes, &self.negative_slopes);
         let (users, items) = (&self.outputs.users, &self.outputs.items);
         let to_users = self.gradient.users.panels_mut().map(|lines| (true, lines));
@@ -279,11 +266,8 @@ impl Step {
             let (users, items) = (users.panel(panel), items.panel(panel));
             for (t, (&user, &positive)) in triples.users.iter().zip(&triples.positives).enumerate()
             {
-                let range = t * per_positive..(t + 1) * per_positive;
-                let others = triples.negatives[range.clone()].iter();
-                let all = std::iter::once((&positive, &positives[t]))
-                    .chain(others.zip(&negatives[range]));
-                for (&item, &slope) in all {
+                let pairs = [(positive, positives[t]), (triples.negatives[t], negatives[t])];
+                for (item, slope) in pairs {
                     if to_users {
                         multiply_add(&mut out[user as usize], slope, &items[item as usize]);
                     } else {

@@ -1,7 +1,7 @@
 //! The engine against PyTorch, finite differences and itself.
 
 use super::*;
-use crate::config::{NegativeSampling, PositiveSampling};
+use crate::config::PositiveSampling;
 use crate::sampler::Sampler;
 use crate::tiles::Limits;
 use glta_comm::Alone;
@@ -96,29 +96,15 @@ impl Plain {
 
     fn loss(&self, start: &Array2<f64>, batch: &Batch, config: &LightGcnConfig) -> f64 {
         let out = self.forward(start, config.layers);
-        let per_positive = config.negatives_per_positive;
         let (mut sum, mut norm) = (0.0, 0.0);
         for t in 0..batch.len() {
             let user = batch.users[t] as usize;
             let item = |id: u32| self.users + id as usize;
             let score = |id: u32| out.row(user).dot(&out.row(item(id)));
             let squares = |row: usize| start.row(row).dot(&start.row(row));
-            let negatives = &batch.negatives[t * per_positive..][..per_positive];
-            let scores: Vec<f64> = negatives.iter().map(|&j| score(j)).collect();
-            let positive = score(batch.positives[t]);
-            sum += match config.loss {
-                Loss::Bpr => {
-                    let each = scores.iter().map(|s| (s - positive).exp().ln_1p());
-                    each.sum::<f64>() / per_positive as f64
-                }
-                Loss::SampledSoftmax { temperature } => {
-                    let scale = 1.0 / f64::from(temperature);
-                    let others: f64 = scores.iter().map(|s| (s * scale).exp()).sum();
-                    (others + (positive * scale).exp()).ln() - positive * scale
-                }
-            };
-            norm += squares(user) + squares(item(batch.positives[t]));
-            norm += negatives.iter().map(|&j| squares(item(j))).sum::<f64>();
+            let (positive, negative) = (batch.positives[t], batch.negatives[t]);
+            sum += (score(negative) - score(positive)).exp().ln_1p();
+            norm += squares(user) + squares(item(positive)) + squares(item(negative));
         }
         (sum + 0.5 * f64::from(config.l2) * norm) / batch.len() as f64
     }
@@ -179,24 +165,9 @@ fn equal_to_pytorch() {
 #[test]
 fn gradients_equal_finite_differences_of_the_plain_form() {
     let train = random_train(23, 31, 1);
-    let softmax = Loss::SampledSoftmax { temperature: 0.7 };
     // A batch of few users makes the engine push, one of many makes it pull.
-    for (loss, per_positive, layers, triples) in [
-        (Loss::Bpr, 1, 3, 4),
-        (Loss::Bpr, 1, 3, 200),
-        (Loss::Bpr, 3, 2, 5),
-        (softmax, 4, 1, 7),
-        (softmax, 2, 0, 9),
-        (Loss::Bpr, 1, 4, 30),
-    ] {
-        let config = LightGcnConfig {
-            dim: 19,
-            layers,
-            loss,
-            l2: 0.02,
-            negatives_per_positive: per_positive,
-            ..Default::default()
-        };
+    for (layers, triples) in [(3, 4), (3, 200), (2, 5), (1, 7), (0, 9), (4, 30)] {
+        let config = LightGcnConfig { dim: 19, layers, l2: 0.02, ..Default::default() };
         let start = random_start(54, config.dim);
         let mut batch = Batch::default();
         Sampler::new(&train, &config).unwrap().fill(&mut batch, 0, triples);
@@ -259,12 +230,8 @@ fn savings_do_not_change_the_result() {
 #[test]
 fn the_same_bits_on_any_number_of_threads_and_instruction_set() {
     let train = random_train(150, 220, 4);
-    let config = LightGcnConfig {
-        dim: 24,
-        positives: PositiveSampling::Interaction,
-        negatives: NegativeSampling::Popularity { exponent: 0.5 },
-        ..Default::default()
-    };
+    let config =
+        LightGcnConfig { dim: 24, positives: PositiveSampling::Interaction, ..Default::default() };
     let start = random_start(370, config.dim);
     let run = |threads: usize, isa| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();

@@ -161,9 +161,12 @@ impl Linear {
 
     /// `X Wᵀ` of many rows, in f32 or in the dtype of activations.
     fn products(&self, x: &Tensor, in_f32: bool) -> Result<Tensor> {
-        let multiply = |x: &Tensor, w: &Tensor| match in_f32 && self.cuda.dtype != DType::F32 {
-            true => self.cuda.driver.product_f32(x, w),
-            false => Ok(x.matmul(w)?),
+        let multiply = |x: &Tensor, w: &Tensor| {
+            if in_f32 && self.cuda.dtype != DType::F32 {
+                self.cuda.driver.product_f32(x, w)
+            } else {
+                Ok(x.matmul(w)?)
+            }
         };
         let products = self.runs.iter().map(|run| match &run.weight {
             Weight::Dense(w) => multiply(x, &w.t()?),

@@ -240,9 +240,10 @@ impl Driver for Nvidia {
             };
             let (m, n, k) = (size(n)?, size(rows)?, size(k)?);
             // As cuBLAS reads it, column by column, what lies in memory is wᵀ or w.
-            let (operation, leading) = match transposed {
-                false => (blas::cublasOperation_t::CUBLAS_OP_N, m),
-                true => (blas::cublasOperation_t::CUBLAS_OP_T, k),
+            let (operation, leading) = if transposed {
+                (blas::cublasOperation_t::CUBLAS_OP_T, k)
+            } else {
+                (blas::cublasOperation_t::CUBLAS_OP_N, m)
             };
             // SAFETY: column by column, yᵀ (n, rows) = wᵀ (n, k) xᵀ; the sizes are those of
             // the tensors, whose rows or columns lie one behind the other.

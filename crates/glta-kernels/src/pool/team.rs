@@ -2,7 +2,8 @@
 //!
 //! A decoded token is some hundred parallel regions of a few microseconds.
 //! Rayon hands each over through queues, and idle threads give up their time
-//! slice; a team's members look at one word.
+//! slice; a team's members look at one word. No crate offers that inside rayon's pool, which the
+//! caller chose: its threads become the members, and no others are started.
 
 use std::cell::{Cell, UnsafeCell};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
