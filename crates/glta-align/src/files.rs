@@ -1,7 +1,7 @@
 //! A run's folder: whole files or none, and one process at a time.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -29,7 +29,6 @@ pub(crate) const TEXTS: &str = "texts.jsonl";
 pub(crate) const CHECKPOINT: &str = "checkpoint.toml";
 /// The templates of the prompts.
 pub(crate) const PROMPTS: &str = "prompts.toml";
-const LOCK: &str = ".lock";
 
 /// The folder, held by rank 0 until dropped. All ranks see it and read from it;
 /// rank 0 alone writes.
@@ -48,31 +47,9 @@ impl RunFolder {
         Ok(Self { path: path.to_owned(), comm, _lock: lock })
     }
 
-    /// The lock is the system's: it goes with the process, however that ends.
     fn lock(path: &Path) -> Result<File> {
-        std::fs::create_dir_all(path).map_err(|e| Error::io(path, e))?;
-        let lock = path.join(LOCK);
-        let file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&lock)
-            .map_err(|e| Error::io(&lock, e))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(Error::RunLocked { path: path.to_owned() });
-            }
-            Err(TryLockError::Error(e)) => return Err(Error::io(&lock, e)),
-        }
-        // What a killed process was writing.
-        for entry in std::fs::read_dir(path).map_err(|e| Error::io(path, e))? {
-            let entry = entry.map_err(|e| Error::io(path, e))?;
-            if entry.file_name().to_string_lossy().starts_with(glta_core::UNFINISHED) {
-                std::fs::remove_file(entry.path()).map_err(|e| Error::io(&entry.path(), e))?;
-            }
-        }
-        Ok(file)
+        let lock = glta_core::lock_folder(path).map_err(|e| Error::io(path, e))?;
+        lock.ok_or_else(|| Error::RunLocked { path: path.to_owned() })
     }
 
     /// The ranks that share the folder.

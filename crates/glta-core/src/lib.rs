@@ -1,7 +1,8 @@
 //! What several of GLTA's crates share. It depends on none of them and on no tensor library.
 //!
 //! - [`with_causes`] puts an error and its causes into one message.
-//! - [`write_whole`] writes a file so that a crash leaves the old file or the new one.
+//! - [`write_whole`] writes a file so that a crash leaves the old file or the new one,
+//!   [`lock_folder`] keeps other processes out of a folder.
 //! - [`stream`] derives a random generator from a seed and the place where it is used,
 //!   [`pick`] draws without repeats.
 //! - [`settings`] edits a configuration by the paths of its fields.
@@ -31,6 +32,7 @@
 
 mod encoder;
 mod error;
+mod lock;
 mod progress;
 mod random;
 mod search;
@@ -39,6 +41,7 @@ mod write;
 
 pub use encoder::TextEncoder;
 pub use error::{Error, Result, with_causes};
+pub use lock::lock_folder;
 pub use progress::{Cancelled, Progress, Silent, report};
 pub use random::{pick, stream};
 pub use search::{Grid, Search, Trial, search};
