@@ -1,6 +1,6 @@
 //! The data sets that programs read, and how each is treated.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use glta_data::readers::{self, AmazonConfig, GoodreadsConfig};
 use glta_data::{Dataset, ShopConfig, TextConfig};
@@ -25,11 +25,14 @@ pub struct DataSource {
 /// # Errors
 /// Files that are not there or cannot be read.
 pub fn movielens(data: Option<&Path>) -> Result<DataSource> {
-    let data = data.map_or_else(|| PathBuf::from("data/ml-100k.zip"), Path::to_owned);
-    let name = if data.to_string_lossy().contains("1m") { "ml-1m" } else { "ml-100k" };
-    let url = format!("https://files.grouplens.org/datasets/movielens/{name}.zip");
-    fetch::data(&data, &url)?;
-    let dataset = readers::movielens(&data)?;
+    let dataset = match data {
+        Some(named) => readers::movielens(named)?,
+        None => {
+            let path = Path::new("data/ml-100k.zip");
+            fetch::data(path, "https://files.grouplens.org/datasets/movielens/ml-100k.zip")?;
+            readers::movielens(path)?
+        }
+    };
     Ok(DataSource { dataset, density: Density::Dense, adapt: |_| () })
 }
 

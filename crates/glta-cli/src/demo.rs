@@ -8,7 +8,7 @@ use glta_data::ShopConfig;
 
 use crate::files::{make_dir, save};
 use crate::flags::ExperimentFlags;
-use crate::ranks::{Ranks, root_first};
+use crate::ranks::{Ranks, on_root};
 use crate::{Result, datasets, exit_on_ranks, experiment};
 
 /// Train and evaluate GLTA on a generated shop, with the language model of this repository.
@@ -48,7 +48,8 @@ pub fn run(args: &DemoArgs) -> ExitCode {
 }
 
 fn on_ranks(args: &DemoArgs, ranks: &Ranks) -> Result<()> {
-    let llm = root_first(ranks, || unpack(&args.out))?;
+    let llm = args.out.join("llm");
+    on_root(ranks, || unpack(&llm))?;
     let shop = ShopConfig { users: args.users, items: args.items, ..ShopConfig::default() };
     let flags = ExperimentFlags {
         llm: llm.to_string_lossy().into_owned(),
@@ -65,12 +66,11 @@ fn on_ranks(args: &DemoArgs, ranks: &Ranks) -> Result<()> {
     Ok(())
 }
 
-/// Writes the checkpoint of this repository into a folder of `out`.
-fn unpack(out: &Path) -> Result<PathBuf> {
-    let dir = out.join("llm");
-    make_dir(&dir)?;
+/// Writes the checkpoint of this repository into a folder.
+fn unpack(dir: &Path) -> Result<()> {
+    make_dir(dir)?;
     for (name, bytes) in LLM {
         save(&dir.join(name), bytes)?;
     }
-    Ok(dir)
+    Ok(())
 }

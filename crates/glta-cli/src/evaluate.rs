@@ -69,12 +69,19 @@ fn lists_table(lists: &Path, test: Option<&Path>, mut metrics: Vec<MetricAt>) ->
             None => false,
         });
         println!(
-            "{} users with a list and test items; {} lists of users without test items and {} \
-             users without a list are left out",
-            results.len(),
+            "{} users with test items, {} of them without a list, which counts as an empty one; \
+             {} lists of users without test items are left out",
+            results.len() + held.len(),
+            held.len(),
             lists - results.len(),
-            held.len()
         );
+        results.extend(held.into_iter().map(|(user, test)| UserResult {
+            user,
+            recommended: Vec::new(),
+            test,
+            metrics: BTreeMap::new(),
+        }));
+        results.sort_by(|a, b| a.user.cmp(&b.user));
     } else {
         let without = results.iter().filter(|result| result.test.is_empty()).count();
         if without == results.len() {
@@ -95,10 +102,27 @@ fn lists_table(lists: &Path, test: Option<&Path>, mut metrics: Vec<MetricAt>) ->
 
 #[derive(Deserialize)]
 struct ListLine {
-    user: String,
-    recommended: Vec<String>,
+    user: Id,
+    recommended: Vec<Id>,
     #[serde(default)]
-    test: Vec<String>,
+    test: Vec<Id>,
+}
+
+/// A raw id; JSON may have it as a number.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Id {
+    Text(String),
+    Number(serde_json::Number),
+}
+
+impl From<Id> for String {
+    fn from(id: Id) -> Self {
+        match id {
+            Id::Text(text) => text,
+            Id::Number(number) => number.to_string(),
+        }
+    }
 }
 
 fn read_lists(path: &Path) -> Result<Vec<UserResult>> {
@@ -106,15 +130,15 @@ fn read_lists(path: &Path) -> Result<Vec<UserResult>> {
     let mut results = Vec::new();
     for (n, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         let line = line.trim();
-        let parsed = if line.starts_with('{') {
-            serde_json::from_str::<ListLine>(line)
-                .map_err(|e| format!("{}, line {}: {e}", path.display(), n + 1))?
+        let (user, recommended, test) = if line.starts_with('{') {
+            let line: ListLine = serde_json::from_str(line)
+                .map_err(|e| format!("{}, line {}: {e}", path.display(), n + 1))?;
+            let raw = |ids: Vec<Id>| ids.into_iter().map(String::from).collect();
+            (line.user.into(), raw(line.recommended), raw(line.test))
         } else {
             let mut words = line.split_whitespace().map(str::to_owned);
-            let user = words.next().unwrap_or_default();
-            ListLine { user, recommended: words.collect(), test: Vec::new() }
+            (words.next().unwrap_or_default(), words.collect(), Vec::new())
         };
-        let ListLine { user, recommended, test } = parsed;
         results.push(UserResult { user, recommended, test, metrics: BTreeMap::new() });
     }
     Ok(results)

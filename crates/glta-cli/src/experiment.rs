@@ -14,7 +14,7 @@ use crate::progress::Reporter;
 use crate::ranks::{self, Ranks};
 
 /// Runs every system on a data set and prints the tables. All ranks run it; rank 0 writes and
-/// speaks.
+/// prints.
 ///
 /// # Errors
 /// Flags that do not fit, and what goes wrong in the experiment.
@@ -44,9 +44,10 @@ pub fn run_configured(
     }
     experiment.check_folder()?;
     let mut reporter = Reporter::new(flags.quiet || !ranks.is_root());
-    let language = match config.needs_language() {
-        true => Some(flags.language_model(&config.glta.llm, ranks, &mut reporter)?),
-        false => None,
+    let language = if config.needs_language(flags.text_encoder.is_some()) {
+        Some(flags.language_model(&config.glta.llm, ranks, &mut reporter)?)
+    } else {
+        None
     };
     let record = with_texts(experiment, language.clone(), flags, ranks)?
         .run_with(&mut |event: &Event<'_>| reporter.experiment(event))
@@ -62,7 +63,11 @@ pub fn run_configured(
         return Ok(record);
     }
     print(&record)?;
-    for (metric, file) in [("N@10", "ndcg.svg"), ("P@10", "precision.svg")] {
+    println!("\nwritten to {}", record.path().display());
+    let shown =
+        |metric: &&(&str, &str)| config.protocol.metrics.iter().any(|m| m.to_string() == metric.0);
+    let plots = [("N@10", "ndcg.svg"), ("P@10", "precision.svg")];
+    for (metric, file) in plots.iter().filter(shown) {
         println!("       and {}", record.plot(metric, file)?.display());
     }
     show(&record, flags, language.as_ref())?;
@@ -118,21 +123,24 @@ pub(crate) fn print(record: &Record) -> Result<()> {
     for skipped in &record.skipped {
         println!("\nnot run: {}, because {}", skipped.system, skipped.reason);
     }
-    println!("\nwritten to {}", record.path().display());
     Ok(())
 }
 
 /// Ten recommendations for the user with the most items up to ten, beside some of the items
 /// that the user has.
 fn show(record: &Record, flags: &ExperimentFlags, language: Option<&LanguageModel>) -> Result<()> {
-    let seed = flags.seeds.first().copied().unwrap_or_default();
+    let seed = record.protocol.seeds.first().copied().unwrap_or_default();
     let dir = flags.out.join(format!("seed-{seed}")).join("glta");
     if !dir.join("history.json").exists() {
         return Ok(());
     }
     let recommender = match language {
         Some(language) => Recommender::open_with(&dir, language)?,
-        None => Recommender::open(&dir)?,
+        None => match Recommender::open(&dir) {
+            // A resumed experiment that needed no language model.
+            Err(glta_align::Error::NoLlm) => return Ok(()),
+            opened => opened?,
+        },
     };
     let mut shown = (0, 0);
     for user in 0..recommender.users().len() as u32 {

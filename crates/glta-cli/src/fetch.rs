@@ -34,7 +34,11 @@ fn download(path: &Path, url: &str) -> Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder)?;
     let mut response = ureq::get(url).call()?;
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    let mut builder = tempfile::Builder::new();
+    // As readable as any other new file.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let mut file = builder.prefix(glta_core::UNFINISHED).tempfile_in(folder)?;
     let expected = response.body().content_length();
     let mut body = response.body_mut().as_reader();
     let written = std::io::copy(&mut body.by_ref(), &mut file)?;

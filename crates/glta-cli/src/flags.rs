@@ -30,9 +30,9 @@ pub struct ExperimentFlags {
     /// Folder for everything that the run leaves behind
     #[arg(long, value_name = "DIR", default_value = "runs/latest")]
     pub out: PathBuf,
-    /// Seeds of the split and of everything trained; several are run one after
-    /// the other
-    #[arg(long = "seed", value_name = "N", value_delimiter = ',', default_value = "2024")]
+    /// Seeds of the split and of everything trained, 2024 if none is named; several are
+    /// run one after the other
+    #[arg(long = "seed", value_name = "N", value_delimiter = ',')]
     pub seeds: Vec<u64>,
     /// Which items are held out: random, leave-one-out or temporal
     #[arg(long, value_name = "METHOD")]
@@ -44,7 +44,8 @@ pub struct ExperimentFlags {
     /// Columns of the table, such as P@5,N@10,R@20,H@10,MRR@10,MAP@10
     #[arg(long, value_name = "NAME@K", value_delimiter = ',')]
     pub metrics: Vec<String>,
-    /// The only systems to run, by the names in the table
+    /// The only systems to run, by the names in the table, those of --controls,
+    /// --contrastive and --ablations among them
     #[arg(long, value_name = "SYSTEM", value_delimiter = ',')]
     pub only: Vec<String>,
     /// Where language model and training run: cpu, or cuda[:N] in a build with the
@@ -121,7 +122,9 @@ impl ExperimentFlags {
                 .merge_toml(&text)
                 .map_err(|e| format!("{}: {}", path.display(), with_causes(&e)))?;
         }
-        config.run.seeds.clone_from(&self.seeds);
+        if !self.seeds.is_empty() {
+            config.run.seeds.clone_from(&self.seeds);
+        }
         config.run.controls |= self.controls;
         config.run.contrastive |= self.contrastive;
         config.run.ablations |= self.ablations;
@@ -158,9 +161,11 @@ impl ExperimentFlags {
         ranks: &Ranks,
         reporter: &mut Reporter,
     ) -> Result<LanguageModel> {
+        // Before the download, for a name that is wrong.
+        let device = device(&self.device)?;
         let fetch = || crate::fetch::checkpoint(&self.llm, reporter);
         let dir = root_first(ranks, fetch).map_err(|e| format!("--llm {e}"))?;
-        let mut language = LanguageModel::load(&dir, options, &device(&self.device)?)?;
+        let mut language = LanguageModel::load(&dir, options, &device)?;
         if dir != Path::new(&self.llm) {
             // Its folder in the cache is called by the commit.
             language.name.clone_from(&self.llm);

@@ -75,6 +75,17 @@ pub fn root_first<R>(ranks: &Ranks, work: impl FnOnce() -> Result<R>) -> Result<
     Ok(result)
 }
 
+/// Runs `work` on rank 0 alone; the others wait for it.
+///
+/// # Errors
+/// The errors of `work`, or a failed rank.
+pub fn on_root(ranks: &Ranks, work: impl FnOnce() -> Result<()>) -> Result<()> {
+    if ranks.is_root() {
+        work()?;
+    }
+    Ok(ranks.barrier()?)
+}
+
 /// What the messages since `start` cost rank 0; `None` when it is alone.
 pub fn traffic(ranks: &Ranks, start: Instant) -> Option<String> {
     let traffic = ranks.traffic();

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 use glta_comm::Communicator;
-use glta_eval::{ExperimentConfig, paper};
+use glta_eval::{ExperimentConfig, ProtocolConfig, paper};
 
 use crate::datasets::{self, DataSource};
 use crate::flags::ExperimentFlags;
@@ -64,12 +64,18 @@ fn on_ranks(args: &ReproduceArgs, ranks: &Ranks) -> Result<()> {
         ..args.experiment.clone()
     };
     let source = root_first(ranks, || read(args))?;
-    let config = flags.resolve(source.density, |config| {
+    let mut config = flags.resolve(source.density, |config| {
         (source.adapt)(config);
         if args.budget == Budget::Small {
             spend_little(config);
         }
     })?;
+    // The report's columns.
+    for metric in ProtocolConfig::default().metrics {
+        if !config.protocol.metrics.contains(&metric) {
+            config.protocol.metrics.push(metric);
+        }
+    }
     let record = experiment::run_configured(ranks, &source, &flags, config)?;
     if flags.stats || !ranks.is_root() {
         return Ok(());

@@ -1,4 +1,6 @@
-//! One system against the others, paired over users and seeds.
+//! One system against the others, paired over users.
+
+use std::collections::BTreeMap;
 
 use glta_metrics::Paired;
 use serde::Serialize;
@@ -7,7 +9,7 @@ use crate::config::ProtocolConfig;
 use crate::record::Record;
 use crate::{Error, Result};
 
-/// One system against another, paired over users and seeds.
+/// One system against another, paired over users.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Comparison {
@@ -23,65 +25,88 @@ pub struct Comparison {
     pub standard_error: f64,
     /// Of a two-sided paired t-test.
     pub p_value: f64,
-    /// Number of users times seeds.
+    /// Number of users.
     pub pairs: usize,
+    /// Number of seeds that a user's difference is the mean over.
+    pub seeds: usize,
 }
 
 impl Record {
-    /// `system` against every other one, on the seeds that both have. Pairs are the users
-    /// with test items.
+    /// `system` against every other one. The pairs are the users with test items. A user's
+    /// difference is the mean over the seeds that both systems have: the same person under
+    /// another seed is no new observation.
     ///
     /// # Errors
     /// Users' results that cannot be read, or that are of other users.
     pub fn comparisons(&self, system: &str) -> Result<Vec<Comparison>> {
         let default = ProtocolConfig::default();
         let protocol = self.config.as_ref().map_or(&default, |config| &config.protocol);
+        let names: Vec<String> = protocol.compare.iter().map(ToString::to_string).collect();
         let mut found = Vec::new();
         for other in self.systems().into_iter().filter(|other| *other != system) {
-            let mut pairs: Vec<Pairs> = protocol.compare.iter().map(|_| Pairs::default()).collect();
+            let (mut pairs, mut seeds) = (vec![Pairs::new(); names.len()], 0);
             for row in self.rows_of(system).filter(|row| self.row(other, row.seed).is_some()) {
-                let own = self.users(system, row.seed)?;
-                let theirs = self.users(other, row.seed)?;
-                let users = own.iter().map(|u| &u.user);
-                if !users.eq(theirs.iter().map(|u| &u.user)) {
-                    let path = crate::users::path(&self.folder, other, row.seed);
-                    let problem = format!("has other users than the file of {system}");
-                    return Err(Error::file(&path, problem));
-                }
-                for (metric, pairs) in protocol.compare.iter().zip(&mut pairs) {
-                    let name = metric.to_string();
-                    for (own, theirs) in own.iter().zip(&theirs) {
-                        if let Some((a, b)) = own.metrics.get(&name).zip(theirs.metrics.get(&name))
-                        {
-                            pairs.own.push(*a);
-                            pairs.theirs.push(*b);
-                        }
-                    }
-                }
+                self.add_pairs(system, other, row.seed, &names, &mut pairs)?;
+                seeds += 1;
             }
-            for (metric, pairs) in protocol.compare.iter().zip(&pairs) {
-                if pairs.own.len() < 2 {
-                    continue;
-                }
-                let paired = Paired::from_values(&pairs.own, &pairs.theirs)?;
-                found.push(Comparison {
-                    system: system.to_owned(),
-                    against: other.to_owned(),
-                    metric: metric.to_string(),
-                    difference: paired.mean(),
-                    standard_error: paired.standard_error(),
-                    p_value: paired.t_test().p_value,
-                    pairs: pairs.own.len(),
-                });
+            for (metric, pairs) in names.iter().zip(&pairs) {
+                found.extend(comparison(system, other, metric, pairs, seeds)?);
             }
         }
         Ok(found)
     }
+
+    /// Adds the users of a seed.
+    fn add_pairs(
+        &self,
+        system: &str,
+        other: &str,
+        seed: u64,
+        names: &[String],
+        pairs: &mut [Pairs],
+    ) -> Result<()> {
+        let (own, theirs) = (self.users(system, seed)?, self.users(other, seed)?);
+        if !own.iter().map(|u| &u.user).eq(theirs.iter().map(|u| &u.user)) {
+            let path = crate::users::path(&self.folder, other, seed);
+            return Err(Error::file(&path, format!("has other users than the file of {system}")));
+        }
+        for (name, pairs) in names.iter().zip(pairs) {
+            for (own, theirs) in own.iter().zip(&theirs) {
+                if let Some((a, b)) = own.metrics.get(name).zip(theirs.metrics.get(name)) {
+                    pairs.entry(own.user.clone()).or_default().push((*a, *b));
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
-/// A metric of two systems for the same users.
-#[derive(Default)]
-struct Pairs {
-    own: Vec<f64>,
-    theirs: Vec<f64>,
+/// A metric of two systems for each user, once for every seed.
+type Pairs = BTreeMap<String, Vec<(f64, f64)>>;
+
+fn comparison(
+    system: &str,
+    other: &str,
+    metric: &str,
+    pairs: &Pairs,
+    seeds: usize,
+) -> Result<Option<Comparison>> {
+    if pairs.len() < 2 {
+        return Ok(None);
+    }
+    let mean = |of: fn(&(f64, f64)) -> f64| -> Vec<f64> {
+        let users = pairs.values();
+        users.map(|seeds| seeds.iter().map(of).sum::<f64>() / seeds.len() as f64).collect()
+    };
+    let paired = Paired::from_values(&mean(|pair| pair.0), &mean(|pair| pair.1))?;
+    Ok(Some(Comparison {
+        system: system.to_owned(),
+        against: other.to_owned(),
+        metric: metric.to_owned(),
+        difference: paired.mean(),
+        standard_error: paired.standard_error(),
+        p_value: paired.t_test().p_value,
+        pairs: pairs.len(),
+        seeds,
+    }))
 }

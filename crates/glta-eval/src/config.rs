@@ -5,6 +5,7 @@ use glta_core::settings;
 use glta_data::{SplitConfig, SplitMethod, TextConfig};
 use glta_metrics::Metric;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::{Error, MetricAt, Result};
 
@@ -123,6 +124,19 @@ impl ProtocolConfig {
         }
     }
 
+    /// The share of new items among the items that settings are chosen on which makes their
+    /// share of the validation items what it is of the test items.
+    fn new_items(&self) -> f64 {
+        // The split refuses anything that is not a share.
+        let ratio = if (0.0..1.0).contains(&self.cold_ratio) { self.cold_ratio } else { 0.0 };
+        let parts = match self.split {
+            SplitMethod::LeaveOneOut => 1.0,
+            _ => self.valid_ratio / self.test_ratio,
+        };
+        let odds = ratio / (1.0 - ratio) * parts;
+        if odds.is_finite() { odds / (1.0 + odds) } else { 0.0 }
+    }
+
     /// All metrics that are kept for every user.
     pub(crate) fn kept(&self) -> Vec<MetricAt> {
         let mut kept = self.metrics.clone();
@@ -200,21 +214,17 @@ impl ExperimentConfig {
     /// of the test items, apart from rounding.
     pub fn hold_out_items(&mut self, ratio: f64) {
         self.protocol.cold_ratio = ratio;
-        let ProtocolConfig { test_ratio, valid_ratio, .. } = self.protocol;
-        // The split refuses anything that is not a share.
-        let ratio = if (0.0..1.0).contains(&ratio) { ratio } else { 0.0 };
-        let odds = ratio / (1.0 - ratio) * valid_ratio / test_ratio;
-        self.glta.linear.new_items = if odds.is_finite() { odds / (1.0 + odds) } else { 0.0 };
+        self.glta.linear.new_items = self.protocol.new_items();
     }
 
     /// Sets one field: `path=value`, such as `graph.epochs=10`.
     ///
     /// # Errors
-    /// An unknown field (the message has the near names), or a value that does not fit it.
+    /// An unknown field (the message has the near names), a value that does not fit it, or a
+    /// field that another one decides: the preset, `seed` and `graph.seed` (`run.seeds`),
+    /// `graph.l2` (`baselines.graph_l2`).
     pub fn set(&mut self, assignment: &str) -> Result<()> {
-        let preset = self.preset;
-        settings::set(self, assignment)?;
-        self.keep_preset(preset)
+        self.edit(|config| settings::set(config, assignment))
     }
 
     /// Sets the fields that a TOML text names.
@@ -222,18 +232,30 @@ impl ExperimentConfig {
     /// # Errors
     /// As [`set`](Self::set), or text that is not TOML.
     pub fn merge_toml(&mut self, text: &str) -> Result<()> {
-        let preset = self.preset;
-        settings::merge_toml(self, text)?;
-        self.keep_preset(preset)
+        self.edit(|config| settings::merge_toml(config, text))
     }
 
-    /// A preset is a start for all other fields, so it cannot come after them.
-    fn keep_preset(&self, preset: Preset) -> Result<()> {
-        if self.preset == preset {
-            return Ok(());
+    fn edit(&mut self, edit: impl FnOnce(&mut Self) -> glta_core::Result<()>) -> Result<()> {
+        let mut edited = self.clone();
+        edit(&mut edited)?;
+        let (old, new) = (&self.glta, &edited.glta);
+        let decided = [
+            ("preset", self.preset != edited.preset, "a preset comes before all fields"),
+            ("seed", old.seed != new.seed, "each of run.seeds takes its place; set these"),
+            ("graph.seed", old.graph.seed != new.graph.seed, "set run.seeds in its place"),
+            ("graph.l2", old.graph.l2 != new.graph.l2, "set the list baselines.graph_l2"),
+        ];
+        if let Some((field, _, problem)) = decided.into_iter().find(|(_, changed, _)| *changed) {
+            return Err(Error::Config { field, problem: problem.into() });
         }
-        let problem = "a preset comes before all fields: choose it with --preset".into();
-        Err(Error::Config { field: "preset", problem })
+        // A share for new items that was computed follows the ratios; one that was set stays.
+        let computed = old.linear.new_items == new.linear.new_items
+            && old.linear.new_items == self.protocol.new_items();
+        if computed {
+            edited.glta.linear.new_items = edited.protocol.new_items();
+        }
+        *self = edited;
+        Ok(())
     }
 
     /// Checks the settings.
@@ -258,20 +280,48 @@ impl ExperimentConfig {
             let problem = format!("{m} has a cut-off of 0");
             return Err(Error::Config { field: "protocol.metrics", problem });
         }
+        for (field, ratio) in [
+            ("protocol.test_ratio", self.protocol.test_ratio),
+            ("protocol.valid_ratio", self.protocol.valid_ratio),
+        ] {
+            if ratio <= 0.0 {
+                let problem = format!("{ratio} leaves nothing to measure or to choose settings on");
+                return Err(Error::Config { field, problem });
+            }
+        }
         self.protocol.split_config(0).validate()?;
         self.protocol.texts.validate()?;
         Ok(self.glta.validate()?)
     }
 
-    /// Whether a system that this configuration runs needs a language model.
-    pub fn needs_language(&self) -> bool {
-        crate::systems::standard(self).iter().any(|s| s.is_chosen(&self.run) && s.needs_language())
+    /// Whether a system that this configuration runs needs a language model, with or without
+    /// a text encoder.
+    pub fn needs_language(&self, has_encoder: bool) -> bool {
+        let systems = crate::systems::standard(self);
+        systems.iter().any(|s| s.is_chosen(&self.run) && s.needs_language(has_encoder))
     }
 
-    /// Whether rows of `other` may stand beside rows of this configuration: all but what is
-    /// run is the same.
-    pub(crate) fn same_experiment(&self, other: &Self) -> bool {
-        let run = RunConfig::default();
-        Self { run: run.clone(), ..self.clone() } == Self { run, ..other.clone() }
+    /// The first field in which another configuration differs, apart from what is run; rows
+    /// of both may stand in one table if there is none.
+    pub(crate) fn difference(&self, other: &Self) -> Option<String> {
+        let tree = |config: &Self| {
+            let run = RunConfig::default();
+            serde_json::to_value(Self { run, ..config.clone() }).unwrap_or_default()
+        };
+        difference(&tree(self), &tree(other), "")
     }
+}
+
+/// The path of the first value that differs.
+fn difference(a: &Value, b: &Value, path: &str) -> Option<String> {
+    let (Value::Object(fields), Value::Object(others)) = (a, b) else {
+        return (a != b).then(|| path.to_owned());
+    };
+    let below =
+        |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
+    let changed = fields.iter().find_map(|(name, value)| {
+        difference(value, others.get(name).unwrap_or(&Value::Null), &below(name))
+    });
+    changed
+        .or_else(|| others.keys().find(|name| !fields.contains_key(*name)).map(|name| below(name)))
 }

@@ -34,18 +34,24 @@ pub enum Error {
         problem: String,
     },
     /// The folder already holds an experiment, and the caller did not ask to resume it.
-    #[error("{path} already holds a run; pass --resume to resume it, or choose another --out")]
+    #[error("{path} already holds a run; resume it, or choose another folder")]
     Exists {
         /// The folder.
         path: PathBuf,
     },
     /// The folder holds an experiment that differs from this one.
-    #[error("{path} was run {difference}; choose another --out")]
+    #[error("{path} was run {difference}; choose another folder")]
     Differs {
         /// The folder.
         path: PathBuf,
         /// What is not the same.
         difference: String,
+    },
+    /// Another process works in the folder.
+    #[error("{path} is in use by another process; wait for it or choose another folder")]
+    Locked {
+        /// The folder.
+        path: PathBuf,
     },
     /// A system that reads texts was named, but there is no language model.
     #[error("{system} needs a language model, and the experiment has none")]

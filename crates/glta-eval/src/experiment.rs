@@ -1,5 +1,6 @@
 //! From a data set to the record of all systems.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -13,6 +14,7 @@ use crate::config::ExperimentConfig;
 use crate::event::{Event, Progress};
 use crate::measure::measure;
 use crate::record::{LlmRecord, Protocol, Record, Skipped};
+use crate::row::Row;
 use crate::seed::{Seed, TextVectors};
 use crate::shared::Shared;
 use crate::system::System;
@@ -120,12 +122,13 @@ impl<'a> Experiment<'a> {
         Ok(record)
     }
 
-    /// Checks whether [`run`](Self::run) would accept the folder, apart from the language
-    /// model: worth a call before one is loaded.
+    /// Checks whether [`run`](Self::run) would accept settings and folder, apart from the
+    /// language model: worth a call before one is loaded.
     ///
     /// # Errors
-    /// [`Error::Exists`], [`Error::Differs`], or a record that cannot be read.
+    /// A bad configuration, [`Error::Exists`], [`Error::Differs`], or a record that cannot be read.
     pub fn check_folder(&self) -> Result<()> {
+        self.check_settings()?;
         let old = Record::load(&self.folder)?;
         self.check_old(old.as_ref(), &self.blank())
     }
@@ -144,12 +147,11 @@ impl<'a> Experiment<'a> {
     /// # Errors
     /// As [`run`](Self::run), and [`Error::Cancelled`].
     pub fn run_with(self, progress: &mut Progress<'_>) -> Result<Record> {
-        self.config.validate()?;
-        std::fs::create_dir_all(&self.folder).map_err(|e| Error::io(&self.folder, e))?;
+        self.check_settings()?;
+        let _lock = self.comm.is_root().then(|| self.lock()).transpose()?;
+        self.comm.barrier()?;
         let mut record = self.begin()?;
         let standard = systems::standard(&self.config);
-        let own: Vec<&str> = self.own.iter().map(|s| s.name()).collect();
-        systems::check_names(&self.config.run.only, &standard, &own)?;
         let chosen = self.chosen(&standard, &mut record, progress)?;
         let mut vectors = TextVectors::default();
         for &number in &self.config.run.seeds {
@@ -182,6 +184,9 @@ impl<'a> Experiment<'a> {
                 self.add_row(&mut record, &mut seed, system)?;
             }
         }
+        if self.comm.is_root() {
+            record.save()?;
+        }
         Ok(record)
     }
 
@@ -206,6 +211,18 @@ impl<'a> Experiment<'a> {
         Ok(())
     }
 
+    fn check_settings(&self) -> Result<()> {
+        self.config.validate()?;
+        let own: Vec<&str> = self.own.iter().map(|s| s.name()).collect();
+        let standard = systems::standard(&self.config);
+        systems::check_names(&self.config.run.only, &standard, &own)
+    }
+
+    fn lock(&self) -> Result<File> {
+        let lock = glta_core::lock_folder(&self.folder).map_err(|e| Error::io(&self.folder, e))?;
+        lock.ok_or_else(|| Error::Locked { path: self.folder.clone() })
+    }
+
     fn blank(&self) -> Record {
         Record {
             dataset: self.dataset.stats(),
@@ -214,6 +231,7 @@ impl<'a> Experiment<'a> {
             config: None,
             skipped: Vec::new(),
             rows: Vec::new(),
+            text_encoder: self.encoder.as_deref().map(|encoder| encoder.name().to_owned()),
             folder: self.folder.clone(),
         }
     }
@@ -221,7 +239,7 @@ impl<'a> Experiment<'a> {
     /// The record to continue: that of the folder if there is one.
     fn begin(&self) -> Result<Record> {
         let mut record = self.blank();
-        record.llm = self.language.as_ref().map(llm_record);
+        record.llm = self.language.as_ref().map(llm_record).transpose()?;
         let old = Record::load(&self.folder)?;
         // Rank 0 writes no row before all have read.
         self.comm.barrier()?;
@@ -232,6 +250,10 @@ impl<'a> Experiment<'a> {
             record.rows = old.rows;
         }
         record.config = Some(self.config.clone());
+        if self.comm.is_root() {
+            // A folder whose experiment is interrupted before its first row is known, too.
+            record.save()?;
+        }
         Ok(record)
     }
 
@@ -243,14 +265,19 @@ impl<'a> Experiment<'a> {
         if !self.resume {
             return Err(Error::Exists { path: self.folder.clone() });
         }
-        let difference = if old.config.as_ref().is_some_and(|c| !c.same_experiment(&self.config)) {
-            "with another configuration".to_owned()
+        let changed = old.config.as_ref().and_then(|c| c.difference(&self.config));
+        let reads_texts = |row: &Row| systems::contrastive::reads_texts(&row.system);
+        let difference = if let Some(field) = changed {
+            format!("with another configuration ({field} differs)")
         } else if old.dataset != new.dataset {
             format!("on other data ({})", old.dataset)
         } else if let (Some(old), Some(new)) = (&old.llm, &new.llm)
-            && old != new
+            && (&old.hash, old.layers) != (&new.hash, new.layers)
         {
             format!("with another language model ({}, {} layers)", old.name, old.layers)
+        } else if old.text_encoder != new.text_encoder && old.rows.iter().any(reads_texts) {
+            let encoder = old.text_encoder.as_deref().unwrap_or("the language model");
+            format!("with another text encoder ({encoder})")
         } else {
             return Ok(());
         };
@@ -291,14 +318,15 @@ impl<'a> Experiment<'a> {
     }
 }
 
-fn llm_record(language: &LanguageModel) -> LlmRecord {
+fn llm_record(language: &LanguageModel) -> Result<LlmRecord> {
     let llama = language.llama.config();
     let quantization = llama.quantization.as_ref();
-    LlmRecord {
+    Ok(LlmRecord {
         name: language.name.clone(),
+        hash: language.checkpoint_hash()?.to_owned(),
         layers: llama.num_hidden_layers,
         bits: quantization.map(|q| q.bits),
         group_size: quantization
             .map(|q| q.group_size.map_or(-1, |size| i32::try_from(size).unwrap_or(i32::MAX))),
-    }
+    })
 }

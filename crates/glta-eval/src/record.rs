@@ -1,5 +1,6 @@
 //! What `metrics.json` holds.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use glta_core::write_whole;
@@ -23,6 +24,9 @@ pub struct Record {
     pub protocol: Protocol,
     /// The language model.
     pub llm: Option<LlmRecord>,
+    /// Name of the text encoder of the contrastive models, if it is not the language model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text_encoder: Option<String>,
     /// The resolved configuration.
     pub config: Option<ExperimentConfig>,
     /// Systems that were not run, and why.
@@ -47,7 +51,7 @@ pub struct Protocol {
     /// Share of the items that nothing is trained on.
     #[serde(default)]
     pub cold_ratio: f64,
-    /// Seeds of the last call.
+    /// Seeds that were asked for last.
     pub seeds: Vec<u64>,
     /// The parts whose items are left out of a user's lists.
     pub masked: String,
@@ -77,6 +81,8 @@ impl Protocol {
 pub struct LlmRecord {
     /// Its folder or id on the hub.
     pub name: String,
+    /// SHA-256 over weights, configuration and tokenizer.
+    pub hash: String,
     /// Layers in prompts.
     pub layers: usize,
     /// Bits of a quantised weight.
@@ -143,6 +149,12 @@ impl Record {
     /// The rows of a system.
     pub fn rows_of<'a>(&'a self, system: &'a str) -> impl Iterator<Item = &'a Row> + 'a {
         self.rows.iter().filter(move |row| row.system == system)
+    }
+
+    /// The seeds of the rows, ascending.
+    pub fn seeds(&self) -> Vec<u64> {
+        let seeds: BTreeSet<u64> = self.rows.iter().map(|row| row.seed).collect();
+        seeds.into_iter().collect()
     }
 
     /// A metric of a system over the seeds.

@@ -30,7 +30,7 @@ const BASELINES: &[&str] = &[
     "RLMRec-Con",
     "RLMRec-Gen",
 ];
-const CONTROLS: &[&str] = &["Linear", "GLTA no LLM", "GLTA random LLM"];
+const CONTROLS: &[&str] = &["Linear", "Linear random LLM", "GLTA no LLM", "GLTA random LLM"];
 
 /// `report.json`.
 #[derive(Debug, Serialize)]
@@ -103,7 +103,7 @@ impl Page<'_> {
 
     fn head(&mut self) {
         let (stats, protocol) = (&self.record.dataset, &self.record.protocol);
-        let seeds: Vec<String> = protocol.seeds.iter().map(u64::to_string).collect();
+        let seeds: Vec<String> = self.record.seeds().iter().map(u64::to_string).collect();
         let llm = self.record.llm.as_ref().map_or(String::new(), |llm| {
             format!(" Language model: {}, {} layers in prompts.", llm.name, llm.layers)
         });
@@ -174,8 +174,8 @@ impl Page<'_> {
     }
 
     fn comparisons(&mut self, comparisons: &[Comparison]) {
-        self.line(&format!("### {} against each, paired over users and seeds\n", self.main));
-        self.line("| against | metric | difference | s.e. | p (paired t-test) | pairs |");
+        self.line(&format!("### {} against each, paired over users\n", self.main));
+        self.line("| against | metric | difference | s.e. | p (paired t-test) | users |");
         self.line("|---|---|---:|---:|---:|---:|");
         for c in comparisons {
             self.row(&[
@@ -198,7 +198,8 @@ impl Page<'_> {
              with random weights.\n",
         );
         let mut systems = vec![self.main];
-        systems.extend(CONTROLS.iter().filter(|system| **system != self.main));
+        let others = CONTROLS.iter().filter(|system| **system != self.main);
+        systems.extend(others.filter(|system| self.record.rows_of(system).next().is_some()));
         self.rows(&systems, &["P@10", "N@10", "N@20"], &|_| String::new());
         self.figure(&systems, "N@10", "controls")
     }

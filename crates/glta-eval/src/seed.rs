@@ -1,5 +1,6 @@
 //! What a system is given to fit on: a seed's split, and what several systems share.
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -121,12 +122,35 @@ impl<'a> Seed<'a> {
     }
 
     /// What GLTA runs of this seed learn from.
-    pub(crate) fn run_data(&mut self) -> Result<RunData> {
-        if self.shared.data.is_none() {
-            let texts = &self.config.protocol.texts;
-            self.shared.data = Some(RunData::new(self.dataset, self.split, texts)?);
+    pub(crate) fn run_data(&mut self) -> Result<Arc<RunData>> {
+        if let Some(data) = &self.shared.data {
+            return Ok(Arc::clone(data));
         }
-        self.shared.data.clone().ok_or(Error::Cancelled)
+        let texts = &self.config.protocol.texts;
+        let data = Arc::new(RunData::new(self.dataset, self.split, texts)?);
+        self.shared.data = Some(Arc::clone(&data));
+        Ok(data)
+    }
+
+    /// Whether a file is there, as rank 0 sees it.
+    pub(crate) fn has(&self, path: &Path) -> Result<bool> {
+        Ok(self.comm.root_says(path.exists())?)
+    }
+
+    /// Reports an epoch of a graph model.
+    pub(crate) fn epoch(
+        progress: &mut Progress<'_>,
+        work: &str,
+        (epoch, epochs): (usize, usize),
+        loss: f64,
+        validation: Option<f64>,
+    ) -> ControlFlow<()> {
+        let note = match validation {
+            Some(v) => format!("valid N@10 {v:.4}"),
+            None => format!("loss {loss:.4}"),
+        };
+        let (done, total) = (epoch as u64, epochs as u64);
+        progress.report(&Event::Work { work, done, total, note: &note })
     }
 }
 

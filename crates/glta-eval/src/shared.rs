@@ -5,13 +5,13 @@ use std::sync::Arc;
 use glta_align::RunData;
 use glta_graph::NodeEmbeddings;
 
-use crate::systems::contrastive::NodeVectors;
 use crate::systems::ease::TunedEase;
+use crate::systems::node_vectors::NodeVectors;
 use crate::systems::text::TunedKnn;
 
 #[derive(Default)]
 pub(crate) struct Shared {
-    pub(crate) data: Option<RunData>,
+    pub(crate) data: Option<Arc<RunData>>,
     pub(crate) ease: Option<Arc<TunedEase>>,
     pub(crate) knn: Option<Arc<TunedKnn>>,
     pub(crate) nodes: Option<Arc<NodeEmbeddings>>,

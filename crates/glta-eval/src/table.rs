@@ -20,7 +20,17 @@ impl Record {
         let mut seen = std::collections::BTreeSet::new();
         columns.retain(|c| seen.insert(c.clone()));
         columns.push(VALID.to_owned());
-        self.means("system", &columns, |row| &row.metrics)
+        let table = self.means("system", &columns, |row| &row.metrics);
+        let all = self.seeds().len();
+        let fewer = self.systems().into_iter().filter_map(|system| {
+            let seeds = self.rows_of(system).count();
+            (seeds < all).then(|| format!("{system} {seeds}"))
+        });
+        let fewer: Vec<String> = fewer.collect();
+        match fewer.is_empty() {
+            true => table,
+            false => format!("{table}\n(of {all} seeds; fewer: {})", fewer.join(", ")),
+        }
     }
 
     /// N@20 by the training degree of the items to be found.
@@ -117,7 +127,7 @@ pub fn comparison_table(comparisons: &[Comparison]) -> String {
         "difference",
         "s.e.",
         "p",
-        "pairs"
+        "users"
     );
     for c in comparisons {
         out += &format!(

@@ -49,12 +49,14 @@ pub(crate) fn results(
 
 /// The file of a row.
 pub(crate) fn path(folder: &Path, system: &str, seed: u64) -> PathBuf {
-    let name: String = system
-        .to_lowercase()
-        .chars()
-        .map(|c| if c.is_ascii_alphanumeric() || c == '+' { c } else { '-' })
-        .collect();
-    folder.join(format!("seed-{seed}")).join("users").join(format!("{name}.jsonl"))
+    folder.join(format!("seed-{seed}")).join("users").join(file_name(system))
+}
+
+/// The name of a system's files.
+pub(crate) fn file_name(system: &str) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() || c == '+' { c } else { '-' };
+    let name: String = system.to_lowercase().chars().map(plain).collect();
+    format!("{name}.jsonl")
 }
 
 pub(crate) fn save(path: &Path, results: &[UserResult]) -> Result<()> {

@@ -92,7 +92,12 @@ fn rows_are_kept_when_systems_and_seeds_are_added() {
     let again = run(folder.path(), &more).unwrap();
     assert_eq!(again.rows, second.rows);
     let pairs = second.comparisons("EASE").unwrap();
-    assert!(pairs.iter().any(|c| c.against == "LightGCN" && c.metric == "N@20" && c.pairs > 100));
+    assert!(
+        pairs.iter().any(|c| c.against == "LightGCN"
+            && c.metric == "N@20"
+            && c.pairs <= 60
+            && c.seeds == 2)
+    );
 }
 
 #[test]
@@ -105,7 +110,7 @@ fn another_experiment_is_not_continued() {
     let mut other = base.clone();
     other.protocol.test_ratio = 0.3;
     let message = run(folder.path(), &other).unwrap_err().to_string();
-    assert!(message.contains("another configuration"), "{message}");
+    assert!(message.contains("protocol.test_ratio"), "{message}");
     let small = Dataset::shop(&ShopConfig { users: 50, items: 80, ..ShopConfig::default() });
     let small = small.unwrap();
     let message = Experiment::new(&small, folder.path(), base.clone()).resume(true).run();
@@ -123,8 +128,10 @@ fn names_are_checked() {
     let named = run(folder.path(), &config(&["text-kNN"])).unwrap_err();
     assert!(matches!(named, Error::NoLanguage { system } if system == "text-kNN"));
     let shop = shop();
-    let clash = Experiment::new(&shop, folder.path(), config(&[])).system(Own("EASE"));
-    assert!(clash.run().unwrap_err().to_string().contains("two systems"));
+    for name in ["EASE", "text knn"] {
+        let clash = Experiment::new(&shop, folder.path(), config(&[])).system(Own(name));
+        assert!(clash.run().unwrap_err().to_string().contains("files of one name"));
+    }
 }
 
 /// Likes low ids.
@@ -229,12 +236,24 @@ fn splits_and_metrics_are_configured() {
     let message = record.with_metrics(&["P@31".parse().unwrap()]).unwrap_err().to_string();
     assert!(message.contains("30 items"), "{message}");
 
+    for (set, named) in [
+        ("protocol.valid_ratio=0", "protocol.valid_ratio"),
+        ("run.seeds=[]", "run.seeds"),
+        ("baselines.graph_l2=[]", "baselines.graph_l2"),
+    ] {
+        let mut wrong = config.clone();
+        wrong.set(set).unwrap();
+        assert!(wrong.validate().unwrap_err().to_string().contains(named), "{set}");
+    }
+    for (set, named) in [("seed=7", "run.seeds"), ("graph.l2=0.1", "graph_l2")] {
+        assert!(config.set(set).unwrap_err().to_string().contains(named), "{set}");
+    }
     // The shop has no times.
     config.set("protocol.split=temporal").unwrap();
     let folder = tempfile::tempdir().unwrap();
     assert!(run(folder.path(), &config).unwrap_err().to_string().contains("timestamps"));
     assert!(config.set("protocol.split=tomorrow").is_err());
-    assert!(config.set("preset=paper").unwrap_err().to_string().contains("--preset"));
+    assert!(config.set("preset=paper").unwrap_err().to_string().contains("comes before"));
 }
 
 #[test]
@@ -251,4 +270,60 @@ fn lists_by_raw_ids_are_checked() {
     assert!(evaluate_lists(&[result("x", &["b", "b"])], &metrics).is_err());
     assert!(evaluate_lists(&[result("x", &["b"]), result("x", &["a"])], &metrics).is_err());
     assert!(evaluate_lists(&[], &metrics).is_err());
+}
+
+#[test]
+fn embeddings_of_other_settings_are_trained_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = run(folder.path(), &config(&["LightGCN"])).unwrap();
+    // Only the record says which experiment a folder holds.
+    std::fs::remove_file(folder.path().join("metrics.json")).unwrap();
+    let mut other = config(&["LightGCN"]);
+    other.protocol.test_ratio = 0.4;
+    let second = run(folder.path(), &other).unwrap();
+    let fresh = tempfile::tempdir().unwrap();
+    let expected = run(fresh.path(), &other).unwrap();
+    assert_eq!(second.rows[0].metrics, expected.rows[0].metrics);
+    assert_ne!(second.rows[0].metrics, first.rows[0].metrics);
+}
+
+#[test]
+fn a_folder_is_known_from_the_start_and_held_by_one_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let shop = shop();
+    let begin = || Experiment::new(&shop, folder.path(), config(&["fails"])).system(Own("fails"));
+    assert!(matches!(begin().run(), Err(Error::System { .. })));
+    assert!(matches!(begin().run(), Err(Error::Exists { .. })));
+    let held = glta_core::lock_folder(folder.path()).unwrap();
+    assert!(matches!(begin().resume(true).run(), Err(Error::Locked { .. })));
+    drop(held);
+    assert!(matches!(begin().resume(true).run(), Err(Error::System { .. })));
+}
+
+#[test]
+fn the_share_of_new_items_follows_the_ratios_unless_it_is_set() {
+    let mut config = config(&[]);
+    config.hold_out_items(0.1);
+    let share = config.glta.linear.new_items;
+    // A tenth against nine tenths, times half as many validation as test items.
+    assert!((share - 1.0 / 19.0).abs() < 1e-12, "{share}");
+    config.set("protocol.valid_ratio=0.2").unwrap();
+    assert!((config.glta.linear.new_items - 0.1).abs() < 1e-12);
+    config.set("linear.new_items=0.3").unwrap();
+    config.set("protocol.valid_ratio=0.1").unwrap();
+    assert_eq!(config.glta.linear.new_items, 0.3);
+}
+
+#[test]
+fn a_catalogue_beyond_the_dense_model_goes_without_its_rows() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config(&[]);
+    config.glta.backbone = glta_align::Backbone::None;
+    config.glta.linear.max_items = 10;
+    config.run.controls = true;
+    config.run.only = vec!["GLTA".into(), "Linear".into()];
+    let record = run(folder.path(), &config).unwrap();
+    assert_eq!(record.systems(), ["GLTA"]);
+    assert_eq!(record.skipped[0].system, "Linear");
+    assert!(record.skipped[0].reason.contains("80 items"), "{:?}", record.skipped);
 }

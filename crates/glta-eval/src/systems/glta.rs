@@ -1,5 +1,6 @@
 //! A GLTA run as a row.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use glta_align::{Backbone, Config, FitReport, Recommender, Run};
@@ -68,9 +69,10 @@ impl Variant {
         let folder = seed.folder().join(self.folder);
         let data = seed.run_data()?;
         let comm = Arc::clone(seed.comm());
-        let run = match Run::exists(&folder) {
-            true => Run::resume_on(comm, &folder, data, config.clone())?,
-            false => Run::create_on(comm, &folder, data, config.clone())?,
+        let run = if comm.root_says(Run::exists(&folder))? {
+            Run::resume_on(comm, &folder, data, config.clone())?
+        } else {
+            Run::create_on(comm, &folder, data, config.clone())?
         };
         if config.model.prompt {
             run.set_nodes(&*seed.lightgcn()?)?;
@@ -92,19 +94,22 @@ impl Variant {
 
     /// Takes what other runs of the seed have made already, so that it is made once.
     fn copy(&self, run: &Run, config: &Config, seed: &Seed<'_>) -> Result<()> {
-        let from = |folder: Option<&str>, file: &str| {
-            let folder = seed.folder().join(folder?);
-            (folder.file_name()? != self.folder && folder.join(file).exists()).then_some(folder)
+        let from = |folder: Option<&str>, file: &str| -> Result<Option<PathBuf>> {
+            let Some(folder) = folder.filter(|folder| *folder != self.folder) else {
+                return Ok(None);
+            };
+            let folder = seed.folder().join(folder);
+            Ok(seed.has(&folder.join(file))?.then_some(folder))
         };
-        if let Some(folder) = from(self.linear_of, "linear.safetensors") {
+        if let Some(folder) = from(self.linear_of, "linear.safetensors")? {
             run.copy_linear(folder)?;
         }
         let writes = config.texts.profile || config.texts.prediction;
-        if let Some(folder) = from(self.texts_of, "texts.jsonl").filter(|_| writes) {
+        if writes && let Some(folder) = from(self.texts_of, "texts.jsonl")? {
             run.copy_texts(folder)?;
         }
         let aligns = config.backbone == Backbone::Llm && config.item_stage.enabled;
-        if let Some(folder) = from(self.item_stage_of, "aligned.safetensors").filter(|_| aligns) {
+        if aligns && let Some(folder) = from(self.item_stage_of, "aligned.safetensors")? {
             run.copy_item_stage(folder)?;
         }
         Ok(())
@@ -118,16 +123,17 @@ impl System for Variant {
 
     fn fit(&self, seed: &mut Seed<'_>) -> std::result::Result<Fitted, BoxError> {
         seed.note(&format!("{}, seed {}", self.name, seed.number()))?;
+        let ended = seed.has(&seed.folder().join(self.folder).join("history.json"))?;
         let (recommender, report) = self.run(seed)?;
+        let epochs = report.user_stage.as_ref().map_or(0, |stage| stage.losses.len());
         if let Some(decoder) = self.decoder {
             let recommender = recommender.with_decoder(decoder);
             let valid = recommender.validation(&**seed.comm())?;
-            // Trained with the other row.
-            return Ok(Fitted::new(recommender).validation(valid).seconds(0.0));
+            let fitted = Fitted::new(recommender).validation(valid);
+            // Usually the run was trained for the row that it shares.
+            return Ok(if ended { fitted.seconds(0.0) } else { fitted.epochs(epochs) });
         }
-        let fitted = Fitted::new(recommender)
-            .validation(report.validation())
-            .epochs(report.user_stage.as_ref().map_or(0, |stage| stage.losses.len()));
+        let fitted = Fitted::new(recommender).validation(report.validation()).epochs(epochs);
         Ok(settings(fitted, &self.config, report))
     }
 }

@@ -1,10 +1,11 @@
 //! LightGCN, whose embeddings also serve every GLTA run of the seed.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
 use glta_core::{search, write_whole};
+use glta_data::SplitConfig;
 use glta_graph::{EpochReport, LightGcn, LightGcnConfig, NodeEmbeddings};
 use glta_metrics::{Scorer, ScorerError};
 use ndarray::ArrayViewMut2;
@@ -12,7 +13,6 @@ use serde::{Deserialize, Serialize};
 
 use super::ease::no_score;
 use crate::error::BoxError;
-use crate::event::Event;
 use crate::seed::Seed;
 use crate::system::{Fitted, System};
 use crate::{Error, Result};
@@ -22,9 +22,17 @@ use crate::{Error, Result};
 struct Training {
     l2: f32,
     tried: usize,
-    validation: f64,
     seconds: f64,
     epochs: usize,
+    /// What they depend on; embeddings of other settings are trained again.
+    settings: TrainedOn,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct TrainedOn {
+    split: SplitConfig,
+    graph: LightGcnConfig,
+    l2: Vec<f32>,
 }
 
 impl Seed<'_> {
@@ -37,20 +45,28 @@ impl Seed<'_> {
     }
 
     fn lightgcn_trained(&mut self) -> Result<(Arc<NodeEmbeddings>, Training)> {
-        let (nodes, training) = self.lightgcn_files();
-        if !training.exists() {
-            self.train_lightgcn()?;
-            // Rank 0 has written.
-            self.comm().barrier()?;
-        }
-        let text = std::fs::read(&training).map_err(|e| Error::io(&training, e))?;
-        let record = serde_json::from_slice(&text).map_err(|e| Error::file(&training, e))?;
-        let embeddings = match &self.shared.nodes {
-            Some(embeddings) => Arc::clone(embeddings),
-            None => Arc::new(NodeEmbeddings::load(&nodes)?),
+        let settings = TrainedOn {
+            split: self.config().protocol.split_config(self.number()),
+            graph: self.config().glta.graph.clone(),
+            l2: self.config().baselines.graph_l2.clone(),
         };
+        let (_, path) = self.lightgcn_files();
+        let found = self.has(&path)?.then(|| read(&path)).transpose()?;
+        let training = match found.filter(|training| training.settings == settings) {
+            Some(training) => training,
+            None => {
+                self.train_lightgcn(settings)?;
+                // Rank 0 has written.
+                self.comm().barrier()?;
+                read(&path)?
+            }
+        };
+        if let Some(embeddings) = &self.shared.nodes {
+            return Ok((Arc::clone(embeddings), training));
+        }
+        let embeddings = Arc::new(NodeEmbeddings::load(self.lightgcn_files().0)?);
         self.shared.nodes = Some(Arc::clone(&embeddings));
-        Ok((embeddings, record))
+        Ok((embeddings, training))
     }
 
     fn lightgcn_files(&self) -> (PathBuf, PathBuf) {
@@ -58,7 +74,7 @@ impl Seed<'_> {
         (file("lightgcn.safetensors"), file("lightgcn.json"))
     }
 
-    fn train_lightgcn(&mut self) -> Result<()> {
+    fn train_lightgcn(&mut self, settings: TrainedOn) -> Result<()> {
         let (split, base) = (self.split(), &self.config().glta.graph);
         let grid = &self.config().baselines.graph_l2;
         let mut tried = 0;
@@ -66,21 +82,16 @@ impl Seed<'_> {
             tried += 1;
             let config = LightGcnConfig { l2, seed: self.number(), ..base.clone() };
             let work = format!("LightGCN {tried}/{}", grid.len());
-            let epochs = config.epochs as u64;
+            let epochs = config.epochs;
             let started = Instant::now();
             let comm = Arc::clone(self.comm());
             let progress = &mut *self.progress;
             let valid = Some(&split.valid);
             let model = LightGcn::new(config)?;
-            let trained =
-                model.train_on(&*comm, None, &split.train, valid, &mut |epoch: &EpochReport| {
-                    let note = match epoch.validation {
-                        Some(v) => format!("valid N@10 {v:.4}"),
-                        None => format!("loss {:.4}", epoch.loss),
-                    };
-                    let done = epoch.epoch as u64;
-                    progress.report(&Event::Work { work: &work, done, total: epochs, note: &note })
-                })?;
+            let mut report = |epoch: &EpochReport| {
+                Seed::epoch(progress, &work, (epoch.epoch, epochs), epoch.loss, epoch.validation)
+            };
+            let trained = model.train_on(&*comm, None, &split.train, valid, &mut report)?;
             let seconds = started.elapsed().as_secs_f64();
             let valid = trained.best_validation().unwrap_or(f64::NEG_INFINITY);
             self.note(&format!("LightGCN, l2 {l2}: valid N@10 {valid:.4}"))?;
@@ -90,9 +101,9 @@ impl Seed<'_> {
         let training = Training {
             l2: grid[best],
             tried: grid.len(),
-            validation: found.trials[best].score,
             seconds,
             epochs: trained.history.len(),
+            settings,
         };
         if self.comm().is_root() {
             let (nodes, record) = self.lightgcn_files();
@@ -104,6 +115,11 @@ impl Seed<'_> {
         self.shared.nodes = Some(Arc::new(trained.embeddings));
         Ok(())
     }
+}
+
+fn read(path: &Path) -> Result<Training> {
+    let text = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+    serde_json::from_slice(&text).map_err(|e| Error::file(path, e))
 }
 
 pub(crate) struct LightGcnSystem;

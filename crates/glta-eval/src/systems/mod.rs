@@ -4,18 +4,20 @@ pub(crate) mod contrastive;
 pub(crate) mod ease;
 pub(crate) mod glta;
 pub(crate) mod lightgcn;
+pub(crate) mod node_vectors;
 pub(crate) mod popularity;
 pub(crate) mod text;
 mod variants;
 
 use std::fmt;
 
-use glta_align::{Backbone, Preset};
+use glta_align::{Backbone, Config, Preset};
 use glta_data::Dataset;
 use glta_linear::EaseConfig;
 
 use crate::config::{ExperimentConfig, RunConfig};
 use crate::system::System;
+use crate::users::file_name;
 use crate::{Error, Result};
 
 /// When a system is run without being named.
@@ -41,8 +43,8 @@ pub(crate) enum Needs {
 pub(crate) struct Standard {
     pub(crate) group: Group,
     pub(crate) needs: Needs,
-    /// Whether it inverts a matrix over all items.
-    pub(crate) dense: bool,
+    /// Most items, where it inverts a matrix over all of them.
+    pub(crate) max_items: Option<usize>,
     pub(crate) system: Box<dyn System>,
 }
 
@@ -64,11 +66,11 @@ impl fmt::Display for Reason {
 
 impl Standard {
     fn new(group: Group, needs: Needs, system: impl System + 'static) -> Self {
-        Self { group, needs, dense: false, system: Box::new(system) }
+        Self { group, needs, max_items: None, system: Box::new(system) }
     }
 
-    fn dense(mut self) -> Self {
-        self.dense = true;
+    fn max_items(mut self, items: usize) -> Self {
+        self.max_items = Some(items);
         self
     }
 
@@ -76,8 +78,12 @@ impl Standard {
         self.system.name()
     }
 
-    pub(crate) fn needs_language(&self) -> bool {
-        self.needs != Needs::Nothing
+    pub(crate) fn needs_language(&self, has_encoder: bool) -> bool {
+        match self.needs {
+            Needs::Nothing => false,
+            Needs::Language => true,
+            Needs::Texts => !has_encoder,
+        }
     }
 
     /// Whether it is named, or on where no system is named.
@@ -99,13 +105,11 @@ impl Standard {
             Needs::Language => !texts.language,
             Needs::Texts => !texts.language && !texts.encoder,
         };
-        let (items, max) = (dataset.n_items(), EaseConfig::default().max_items);
-        if lacks {
-            Some(Reason::NoLanguage)
-        } else if self.dense && items > max {
-            Some(Reason::TooManyItems { items, max })
-        } else {
-            None
+        let items = dataset.n_items();
+        match self.max_items {
+            _ if lacks => Some(Reason::NoLanguage),
+            Some(max) if items > max => Some(Reason::TooManyItems { items, max }),
+            _ => None,
         }
     }
 }
@@ -138,11 +142,12 @@ pub(crate) fn ablated_name(preset: Preset) -> &'static str {
 /// All systems, in the order of the tables.
 pub(crate) fn standard(config: &ExperimentConfig) -> Vec<Standard> {
     use Group::{Ablations, Always, Controls};
+    let dense = EaseConfig::default().max_items;
     let mut all = vec![
         Standard::new(Always, Needs::Nothing, popularity::PopularitySystem),
-        Standard::new(Always, Needs::Nothing, ease::EaseSystem).dense(),
+        Standard::new(Always, Needs::Nothing, ease::EaseSystem).max_items(dense),
         Standard::new(Always, Needs::Language, text::TextKnnSystem),
-        Standard::new(Always, Needs::Language, text::EaseTextSystem).dense(),
+        Standard::new(Always, Needs::Language, text::EaseTextSystem).max_items(dense),
         Standard::new(Always, Needs::Nothing, lightgcn::LightGcnSystem),
     ];
     // Profiles that GLTA writes serve RLMRec too, which then waits for them.
@@ -155,7 +160,10 @@ pub(crate) fn standard(config: &ExperimentConfig) -> Vec<Standard> {
             Backbone::None => Needs::Nothing,
             _ => Needs::Language,
         };
-        Standard::new(group, needs, variant)
+        let Config { model, linear, .. } = variant.config();
+        // Nothing is left of such a run without the linear model.
+        let max_items = (model.linear && !model.prompt).then_some(linear.max_items);
+        Standard { max_items, ..Standard::new(group, needs, variant) }
     };
     all.push(variant(Always, variants::main(config)));
     if profiles {
@@ -173,12 +181,13 @@ fn contrastive_models() -> impl Iterator<Item = Standard> {
     })
 }
 
-/// Refuses names that no system has, and two systems of one name.
+/// Refuses names that no system has, and two systems of one name or with files of one name.
 pub(crate) fn check_names(only: &[String], standard: &[Standard], own: &[&str]) -> Result<()> {
     let mut names: Vec<&str> = standard.iter().map(Standard::name).collect();
     for &name in own {
-        if names.contains(&name) {
-            let problem = format!("two systems are called {name}; give yours another name");
+        let file = file_name(name);
+        if let Some(other) = names.iter().find(|other| file_name(other) == file) {
+            let problem = format!("the systems {other} and {name} have files of one name");
             return Err(Error::Config { field: "run.only", problem });
         }
         names.push(name);

@@ -1,0 +1,132 @@
+//! The text vectors that the contrastive models are given.
+
+use std::sync::Arc;
+
+use glta_align::read_texts;
+use glta_data::Split;
+use glta_linear::{WhitenConfig, whiten};
+use ndarray::{Array2, ArrayView2, Axis, concatenate};
+
+use super::variants::MAIN_FOLDER;
+use crate::event::Event;
+use crate::seed::Seed;
+use crate::{Error, Result};
+
+/// Vectors of items' and users' texts.
+pub(crate) struct NodeVectors {
+    pub(crate) items: Array2<f32>,
+    pub(crate) users: Array2<f32>,
+    /// Name of the model that read the texts.
+    pub(crate) encoder: String,
+    /// Its layers, where it is the language model; the vectors are then whitened.
+    pub(crate) layers: Option<usize>,
+    /// `profiles`, or `items` for the mean over the training items' vectors.
+    pub(crate) users_from: &'static str,
+}
+
+impl Seed<'_> {
+    /// Items have their descriptions. Users have the profiles that the main GLTA run of the
+    /// seed wrote from training items, else the mean of their training items' vectors.
+    pub(crate) fn node_vectors(&mut self) -> Result<Arc<NodeVectors>> {
+        if let Some(vectors) = &self.shared.node_vectors {
+            return Ok(Arc::clone(vectors));
+        }
+        let profiles = self.profiles()?;
+        let mut vectors = Arc::unwrap_or_clone(self.item_vectors()?);
+        let n_items = vectors.nrows();
+        if let Some(profiles) = &profiles {
+            let profiles = self.encode("profile vectors", profiles)?;
+            vectors = concatenate(Axis(0), &[vectors.view(), profiles.view()])
+                .map_err(|e| Error::file(self.folder(), e))?;
+        }
+        let (encoder, layers) = match self.encoder {
+            Some(encoder) => (encoder.name().to_owned(), None),
+            None => {
+                // A language model's raw vectors all look alike.
+                vectors = whiten(vectors.view(), &WhitenConfig::default())?;
+                let language = self.language()?;
+                let layers = language.llama.config().num_hidden_layers;
+                let layers = self.config().glta.item_text.vectors.layers.min(layers);
+                (language.name.clone(), Some(layers))
+            }
+        };
+        let (items, written) = vectors.view().split_at(Axis(0), n_items);
+        let (users, users_from) = match profiles {
+            Some(_) => (written.to_owned(), "profiles"),
+            None => (means(items, self.split()), "items"),
+        };
+        let items = items.to_owned();
+        let vectors = Arc::new(NodeVectors { items, users, encoder, layers, users_from });
+        self.shared.node_vectors = Some(Arc::clone(&vectors));
+        Ok(vectors)
+    }
+
+    /// The profile of every user, if the main run has written them all.
+    fn profiles(&self) -> Result<Option<Vec<String>>> {
+        let path = self.folder().join(MAIN_FOLDER).join("texts.jsonl");
+        if !self.has(&path)? {
+            return Ok(None);
+        }
+        let mut profiles = vec![String::new(); self.split().train.n_users()];
+        for (user, texts) in read_texts(&path)? {
+            let profile = profiles.get_mut(user as usize);
+            let unknown = || Error::file(&path, format!("there is no user {user}"));
+            *profile.ok_or_else(unknown)? = texts.profile;
+        }
+        // An interrupted run has written some of them.
+        let train = &self.split().train;
+        let missing =
+            |(user, profile): (u32, &String)| profile.is_empty() && !train.items(user).is_empty();
+        let complete = !(0u32..).zip(&profiles).any(missing);
+        Ok(complete.then_some(profiles))
+    }
+
+    /// Vectors of all items' texts by the text encoder, read once, else by the language
+    /// model.
+    fn item_vectors(&mut self) -> Result<Arc<Array2<f32>>> {
+        if self.encoder.is_none() {
+            return self.text_vectors();
+        }
+        if self.vectors.encoder.is_none() {
+            let texts = self.dataset().texts(&self.config().protocol.texts)?;
+            self.vectors.encoder = Some(Arc::new(self.encode("item vectors", &texts)?));
+        }
+        Ok(self.vectors.encoder.clone().unwrap_or_default())
+    }
+
+    /// By the text encoder where one is given, else by the language model.
+    fn encode(&mut self, work: &str, texts: &[String]) -> Result<Array2<f32>> {
+        let (language, encoder) = (self.language, self.encoder);
+        let config = &self.config().glta.item_text.vectors;
+        let system = self.system.clone();
+        let progress = &mut *self.progress;
+        match (encoder, language) {
+            (Some(encoder), _) => encoder
+                .encode(texts, &mut |&(done, total): &(usize, usize)| {
+                    let (done, total) = (done as u64, total as u64);
+                    progress.report(&Event::Work { work, done, total, note: "" })
+                })
+                .map_err(|e| Error::system(&system, self.number, e)),
+            (None, Some(language)) => {
+                let mut report = |event: &glta_align::Event| progress.report(&Event::Run(event));
+                Ok(language.text_vectors_with(texts, config, &mut report)?)
+            }
+            (None, None) => Err(Error::NoLanguage { system }),
+        }
+    }
+}
+
+/// Each user's mean over the training items' vectors, of length 1.
+fn means(items: ArrayView2<'_, f32>, split: &Split) -> Array2<f32> {
+    let mut users = Array2::zeros((split.train.n_users(), items.ncols()));
+    for (user, mut mean) in (0u32..).zip(users.rows_mut()) {
+        for &item in split.train.items(user) {
+            mean += &items.row(item as usize);
+        }
+        let length = mean.dot(&mean).sqrt();
+        if length > 0.0 {
+            mean /= length;
+        }
+    }
+    users
+}
