@@ -66,7 +66,8 @@ impl Metric {
     }
 }
 
-/// `1 / log₂(r + 1)` for the ranks `r = 1..=k`, and their running sums.
+/// `1 / log₂(r + 1)` for the ranks `r = 1..=k`, and their running sums. `k` is at least the
+/// length of each list and the number of hits that any cut-off allows.
 pub(crate) struct Discounts {
     gain: Vec<f64>,
     /// `ideal[n]`: the gain of `n` hits at the top.

@@ -32,7 +32,9 @@ impl Report {
     ) -> Self {
         let ks = ks.to_vec();
         let columns = Metric::ALL.len() * ks.len();
-        let discounts = Discounts::new(ks.last().copied().unwrap_or(0));
+        // No list is longer than the catalogue, however large a cut-off is.
+        let longest = ks.last().map_or(0, |&k| k.min(truth.n_items()));
+        let discounts = Discounts::new(longest);
         let mut rows = vec![0.0; users.len() * columns];
         if columns > 0 {
             rows.par_chunks_mut(columns).with_min_len(256).enumerate().for_each(|(r, row)| {

@@ -1,6 +1,7 @@
 use crate::Ranked;
 use gemm::Parallelism;
 use ndarray::{ArrayView2, ArrayViewMut2, Axis, s};
+use std::sync::Arc;
 
 /// The error a [`Scorer`] may return: any error of the model behind it.
 pub type ScorerError = Box<dyn std::error::Error + Send + Sync>;
@@ -71,6 +72,51 @@ pub trait Scorer: Sync {
     /// `false` and is then called for one block after the other.
     fn parallel(&self) -> bool {
         true
+    }
+}
+
+/// A scorer that others hold as well.
+impl<S: Scorer + Send + ?Sized> Scorer for Arc<S> {
+    fn n_items(&self) -> usize {
+        (**self).n_items()
+    }
+
+    fn score(
+        &self,
+        users: &[u32],
+        out: ArrayViewMut2<'_, f32>,
+    ) -> std::result::Result<(), ScorerError> {
+        (**self).score(users, out)
+    }
+
+    fn scores_item_ranges(&self) -> bool {
+        (**self).scores_item_ranges()
+    }
+
+    fn score_items(
+        &self,
+        users: &[u32],
+        first_item: usize,
+        out: ArrayViewMut2<'_, f32>,
+    ) -> std::result::Result<(), ScorerError> {
+        (**self).score_items(users, first_item, out)
+    }
+
+    fn lists_itself(&self) -> bool {
+        (**self).lists_itself()
+    }
+
+    fn top_k(
+        &self,
+        users: &[u32],
+        k: usize,
+        excluded: &[Vec<u32>],
+    ) -> std::result::Result<Vec<Vec<Ranked>>, ScorerError> {
+        (**self).top_k(users, k, excluded)
+    }
+
+    fn parallel(&self) -> bool {
+        (**self).parallel()
     }
 }
 

@@ -8,6 +8,7 @@ use glta_metrics::{
 };
 use ndarray::{Array2, ArrayViewMut2};
 use proptest::prelude::*;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Small whole numbers: every inner product is exact, and many tie.
@@ -145,6 +146,26 @@ fn a_serial_scorer_is_called_serially() {
     evaluate(&Alone(AtomicUsize::new(0)), &truth, &[], &config).unwrap();
 }
 
+/// A cut-off beyond the catalogue costs nothing and finds what a list of all items finds.
+#[test]
+fn a_huge_cut_off_ranks_all_items() {
+    let (users, items) = (vectors(3, 4, 1), vectors(5, 4, 2));
+    let scorer = DotScorer { users: users.view(), items: items.view() };
+    let truth = pairs(3, 5, 2, 1);
+    let config = EvaluationConfig { ks: vec![5, usize::MAX], ..EvaluationConfig::default() };
+    let report = evaluate(&scorer, &truth, &[], &config).unwrap();
+    for metric in [Metric::Recall, Metric::Ndcg, Metric::Mrr, Metric::Map] {
+        assert_eq!(report.per_user(metric, usize::MAX), report.per_user(metric, 5));
+    }
+    assert!(report.get(Metric::Precision, usize::MAX).unwrap() < 1e-15);
+    let rankings: Vec<(u32, Vec<u32>)> =
+        report.users().iter().zip(0..).map(|(&u, r)| (u, report.ranking(r).to_vec())).collect();
+    assert_eq!(evaluate_rankings(&rankings, &truth, &config.ks).unwrap(), report);
+    let other = report.with_truth(&truth.filter(|_, item| item > 0)).unwrap();
+    assert_eq!(other.get(Metric::Ndcg, 5), other.get(Metric::Ndcg, usize::MAX));
+    assert_eq!(top_k(&scorer, &[0], &[], usize::MAX).unwrap()[0].len(), 5);
+}
+
 #[test]
 fn bad_inputs_are_named() {
     let (mut users, items) = (vectors(3, 4, 1), vectors(5, 4, 2));
@@ -239,6 +260,30 @@ impl Scorer for Lister {
         (self.broken)(&mut lists);
         Ok(lists)
     }
+}
+
+/// Every method of the scorer behind the pointer is called, not a default of the trait.
+#[test]
+fn a_shared_scorer_answers_as_itself() {
+    let lister: Arc<dyn Scorer + Send> = Arc::new(Lister::new(40, |_| ()));
+    let truth = pairs(9, 40, 5, 1);
+    let config = EvaluationConfig::default();
+    let own = evaluate(&Lister::new(40, |_| ()), &truth, &[], &config).unwrap();
+    assert_eq!(evaluate(&lister, &truth, &[], &config).unwrap(), own);
+
+    let (users, items) = (vectors(4, 3, 1), vectors(6, 3, 2));
+    let dots = DotScorer { users: users.view(), items: items.view() };
+    let shared = Arc::new(dots);
+    assert!(shared.scores_item_ranges() && shared.parallel() && shared.n_items() == 6);
+    let mut out = [Array2::zeros((1, 2)), Array2::zeros((1, 2))];
+    shared.score_items(&[3], 4, out[0].view_mut()).unwrap();
+    dots.score_items(&[3], 4, out[1].view_mut()).unwrap();
+    assert_eq!(out[0], out[1]);
+    let mut out = [Array2::zeros((1, 6)), Array2::zeros((1, 6))];
+    shared.score(&[3], out[0].view_mut()).unwrap();
+    dots.score(&[3], out[1].view_mut()).unwrap();
+    assert_eq!(out[0], out[1]);
+    assert!(!Arc::new(Alone(AtomicUsize::new(0))).parallel());
 }
 
 #[test]
