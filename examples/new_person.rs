@@ -1,5 +1,4 @@
-//! Recommends to someone who was not there at training, and to nobody in particular among new
-//! items.
+//! Recommends to someone who was not there at training, by the catalogue's own ids.
 //!
 //! ```text
 //! cargo run --release --example new_person
