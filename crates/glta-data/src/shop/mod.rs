@@ -133,7 +133,8 @@ impl Dataset {
     /// ```
     /// use glta_data::{Dataset, ShopConfig};
     ///
-    /// let shop = Dataset::shop(&ShopConfig { users: 50, items: 80, new_items: 5, ..ShopConfig::default() })?;
+    /// let config = ShopConfig { users: 50, items: 80, new_items: 5, ..ShopConfig::default() };
+    /// let shop = Dataset::shop(&config)?;
     /// assert_eq!((shop.n_users(), shop.n_items()), (50, 80));
     /// assert!(shop.items().iter().all(|item| !item.description.is_empty()));
     /// assert!(shop.interactions().item_degrees()[75..].iter().all(|&degree| degree == 0));
@@ -144,6 +145,8 @@ impl Dataset {
     /// Settings that cannot work.
     pub fn shop(config: &ShopConfig) -> Result<Self> {
         config.validate()?;
+        // One generator for all draws, not `glta_core::stream`s: the shop is data, on which
+        // the checkpoint in examples/quickstart/llm and published figures rest.
         let mut random = ChaCha8Rng::seed_from_u64(config.seed);
         let articles: Vec<Article> =
             (0..config.items).map(|_| Article::draw(config.circles, &mut random)).collect();
