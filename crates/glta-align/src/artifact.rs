@@ -92,8 +92,8 @@ pub(crate) fn load_data(dir: &Path) -> Result<RunData> {
     RunData::load(&dir.join(ITEMS), &dir.join(USERS))
 }
 
-/// Loads what a finished [`Run`](crate::Run) over `data` saved in `dir`. The path through the prompt,
-/// and with it the language model, is needed only where it adds something.
+/// Loads what a finished [`Run`](crate::Run) over `data` saved in `dir`. The path through the
+/// prompt, and with it the language model, is needed only where it adds something.
 pub(crate) fn load(
     dir: &Path,
     data: &Arc<RunData>,

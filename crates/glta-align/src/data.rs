@@ -101,7 +101,8 @@ impl RunData {
             let (users, items) = (interactions.n_users(), interactions.n_items());
             if users != self.users.len() || items != self.items.len() {
                 return Err(Error::Data(format!(
-                    "the {part} part has {users} users and {items} items, but {} users and {} items are named",
+                    "the {part} part has {users} users and {items} items, but {} users and {} \
+                     items are named",
                     self.users.len(),
                     self.items.len()
                 )));

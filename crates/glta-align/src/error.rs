@@ -105,7 +105,8 @@ pub enum Error {
     },
     /// The loss or a gradient is not a finite number.
     #[error(
-        "{what} is not finite in step {step} of the {stage} stage; lower its learning rate or raise its warm-up (the last checkpoint is kept)"
+        "{what} is not finite in step {step} of the {stage} stage; lower its learning rate or \
+         raise its warm-up (the last checkpoint is kept)"
     )]
     NotFinite {
         /// Loss or gradient.

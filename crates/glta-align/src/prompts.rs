@@ -72,7 +72,7 @@ impl Prompts {
         })
     }
 
-    /// The catalogue is tokenised when stage 2 first asks: who only recommends never does.
+    /// The prompts of stage 2, made at the first call: recommending alone does not need them.
     fn item(&self) -> Result<&ItemPrompts> {
         self.item.get(|| {
             let items = self.data.items.par_iter();
@@ -157,8 +157,9 @@ impl Prompts {
     }
 
     /// A stage-3 prompt; `user` and `shown` are the soft tokens of the user (unused
-    /// where the user's number stands for it) and of the shown items, `slots` those of the slots (none of their own under
-    /// [`SlotPlacement::Last`], where the last `n_slots` positions are read).
+    /// where the user's number stands for it) and of the shown items, `slots` those of the
+    /// slots (none of their own under [`SlotPlacement::Last`], where the last `n_slots`
+    /// positions are read).
     pub(crate) fn user_row(
         &self,
         example: &UserExample,

@@ -145,7 +145,8 @@ impl Run {
         if Config::of_run(dir)? != config {
             return Err(Error::file(
                 &folder.file(CONFIG),
-                "the run was started with another configuration; resume it with that one or choose another folder",
+                "the run was started with another configuration; resume it with that one or \
+                 choose another folder",
             ));
         }
         if load_data(dir)? != *data {

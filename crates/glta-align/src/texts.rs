@@ -153,14 +153,15 @@ pub fn read_texts(path: impl AsRef<Path>) -> Result<BTreeMap<u32, UserTexts>> {
     Ok(texts)
 }
 
-/// Refuses texts that are not those asked for, and cuts off the line in the making
-/// when the process died.
+/// Refuses texts of another model, other prompts or other settings. Removes an incomplete
+/// last line, which a killed process leaves.
 fn mend(path: &Path, header: &Header) -> Result<()> {
     let (found, whole, _) = parse(path)?;
     if !found.serves(header) {
         return Err(Error::file(
             path,
-            "these texts were written by another model, with other prompts or settings; remove the file to write them anew",
+            "these texts were written by another model, with other prompts or settings; \
+             remove the file to write them anew",
         ));
     }
     let bytes = read(path)?;

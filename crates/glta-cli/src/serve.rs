@@ -15,11 +15,12 @@ use crate::{Result, show_error};
 #[derive(Debug, Clone, Args)]
 pub struct ServeArgs {
     /// Folder of a finished run, such as runs/quickstart/seed-2024/glta; when
-    /// another model appears there (or a link is turned to another folder), it is
-    /// loaded while the old one goes on answering
+    /// another model appears there (or a link points to another folder), it is
+    /// loaded while the old one still answers
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
-    /// Folder of the checkpoint that the run was trained with
+    /// Folder of the checkpoint that the run was trained with; read only where the run's
+    /// answers need it
     #[arg(long, value_name = "DIR")]
     llm: Option<PathBuf>,
     /// Where the language model runs: cpu, or cuda[:N] in a build with the feature cuda

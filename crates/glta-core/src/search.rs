@@ -47,8 +47,9 @@ impl Grid {
     /// All combinations, laid over `base`; the last field varies fastest.
     ///
     /// # Errors
-    /// [`Error::Setting`](crate::Error::Setting) for a field without values or with one that does not fit,
-    /// [`Error::UnknownSetting`](crate::Error::UnknownSetting) for a field that the configuration does not have.
+    /// [`Error::Setting`](crate::Error::Setting) for a field without values or with one that
+    /// does not fit, [`Error::UnknownSetting`](crate::Error::UnknownSetting) for a field that
+    /// the configuration does not have.
     pub fn candidates<C: Serialize + DeserializeOwned>(&self, base: &C) -> Result<Vec<C>> {
         let mut all = vec![settings::tree(base)?];
         for (path, values) in &self.0 {
@@ -157,7 +158,8 @@ mod tests {
     #[test]
     fn every_combination_once_and_the_rest_untouched() {
         let all = candidates(
-            "l2 = [0.001, 0.01]\n\"selection.k\" = [5, 20, 50]\nloss = [\"bpr\", { softmax = { temperature = 0.5 } }]",
+            "l2 = [0.001, 0.01]\n\"selection.k\" = [5, 20, 50]\n\
+             loss = [\"bpr\", { softmax = { temperature = 0.5 } }]",
         )
         .unwrap();
         assert_eq!(all.len(), 12);

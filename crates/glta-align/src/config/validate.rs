@@ -18,7 +18,8 @@ impl Config {
         if !model.prompt && !model.linear {
             return Err(wrong(
                 "model.prompt",
-                "without a path through the prompt the linear item model must be on: set model.linear = true",
+                "without a path through the prompt the linear item model must be on: set \
+                 model.linear = true",
             ));
         }
         if model.linear {
@@ -42,7 +43,8 @@ impl Config {
             if !model.slot_user_token {
                 return Err(wrong(
                     "model.slot_placement",
-                    "\"prefix\" without slot_user_token: under a causal mask every user would get the same logits",
+                    "\"prefix\" without slot_user_token: under a causal mask every user would \
+                     get the same logits",
                 ));
             }
             if self.item_stage.enabled {
@@ -68,7 +70,8 @@ impl Config {
             if model.slot_placement != SlotPlacement::Response || self.backbone == Backbone::None {
                 return Err(wrong(
                     "model.autoregressive",
-                    "slots must see those before them: it needs a language model and slot_placement = \"response\"",
+                    "slots must see those before them: it needs a language model and \
+                     slot_placement = \"response\"",
                 ));
             }
         }
