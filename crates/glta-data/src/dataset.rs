@@ -1,8 +1,10 @@
+use std::collections::HashMap;
+
+use rustc_hash::{FxHashMap, FxHashSet};
+
 use crate::columns::Columns;
 use crate::ids::IdMap;
 use crate::{Error, Interactions, Item, Result, Stats, TextConfig};
-use rustc_hash::{FxHashMap, FxHashSet};
-use std::collections::HashMap;
 
 /// Users, items with their texts, and who interacted with what.
 ///

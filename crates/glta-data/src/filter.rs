@@ -136,10 +136,12 @@ fn retain_where<T>(values: &mut Vec<T>, keep: &[bool]) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
     use super::*;
     use crate::Interaction;
-    use proptest::prelude::*;
-    use std::collections::BTreeSet;
 
     fn dataset(rows: &[(u8, u8, u8)]) -> Dataset {
         let names: Vec<(String, String)> =

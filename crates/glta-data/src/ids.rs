@@ -1,6 +1,7 @@
-use crate::{Error, Result};
 use indexmap::IndexSet;
 use rustc_hash::{FxBuildHasher, FxHashMap};
+
+use crate::{Error, Result};
 
 /// Gives raw ids dense numbers in the order of their first appearance.
 ///
@@ -121,9 +122,11 @@ fn canonical_number(raw: &[u8]) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use proptest::prelude::*;
     use std::collections::HashMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
 
     proptest! {
         #[test]

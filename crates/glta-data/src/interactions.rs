@@ -272,9 +272,11 @@ pub(crate) fn row_offsets(n: usize, keys: &[u32]) -> Vec<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use proptest::prelude::*;
     use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
 
     #[test]
     fn clones_share_memory() {

@@ -1,7 +1,8 @@
-use crate::{Dataset, Error, Interactions, Result};
 use glta_core::stream;
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
+
+use crate::{Dataset, Error, Interactions, Result};
 
 /// Which of a user's items are held out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -301,9 +302,10 @@ fn shuffle(values: &mut [usize], amount: usize, seed: u64, user: usize) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::{Interaction, Item};
-    use proptest::prelude::*;
 
     fn dataset(lengths: &[usize]) -> Dataset {
         let n_items = lengths.iter().copied().max().unwrap_or(0);

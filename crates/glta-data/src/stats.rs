@@ -1,5 +1,6 @@
-use serde::{Deserialize, Serialize};
 use std::fmt;
+
+use serde::{Deserialize, Serialize};
 
 /// Size of a data set: one row of the paper's Table 1.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

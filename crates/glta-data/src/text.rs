@@ -1,5 +1,6 @@
-use crate::{Error, Item, Result};
 use serde::{Deserialize, Serialize};
+
+use crate::{Error, Item, Result};
 
 /// How an item is put into words.
 ///

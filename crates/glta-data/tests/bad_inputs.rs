@@ -4,10 +4,12 @@
 
 mod common;
 
-use common::{CSV, DAT, ML_100K, folder, gzip, zip};
-use glta_data::readers::{self, AmazonConfig, GoodreadsConfig, PairsConfig, PairsLayout};
 use std::fs;
 use std::path::Path;
+
+use glta_data::readers::{self, AmazonConfig, GoodreadsConfig, PairsConfig, PairsLayout};
+
+use common::{CSV, DAT, ML_100K, folder, gzip, zip};
 
 /// The error of reading a folder in which some files are replaced.
 fn movielens(files: &[(&str, &[u8])], changed: &[(&str, &[u8])]) -> String {

@@ -4,8 +4,9 @@
 
 mod common;
 
-use common::{CSV, DAT, ML_100K, folder, gzip, zip};
 use glta_data::{Dataset, TextConfig, readers};
+
+use common::{CSV, DAT, ML_100K, folder, gzip, zip};
 
 fn check(data: &Dataset) {
     assert_eq!(data.users(), ["1", "7"]);

@@ -1,11 +1,12 @@
 //! The normalised interaction graph.
 
+use glta_data::Interactions;
+use ndarray::ArrayView2;
+
 use crate::kernel::Isa;
 use crate::lines::{Nodes, Panels};
 use crate::tiles::{Limits, Product, Tiles, run};
 use crate::{Error, NodeEmbeddings, Result};
-use glta_data::Interactions;
-use ndarray::ArrayView2;
 
 /// The symmetrically normalised bipartite graph `Â = D^-½ A D^-½` of users and
 /// items, ready to be multiplied with node embeddings.
@@ -216,8 +217,9 @@ impl Ordering {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use ndarray::Array2;
+
+    use super::*;
 
     #[test]
     fn shapes_that_do_not_fit_are_errors() {

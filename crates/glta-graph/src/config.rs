@@ -1,6 +1,7 @@
-use crate::{Error, Result};
 use glta_metrics::Metric;
 use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
 
 /// Everything that decides how [`LightGcn`](crate::LightGcn) is trained.
 ///

@@ -1,10 +1,12 @@
 //! The file of node embeddings.
 
-use crate::{Error, NodeEmbeddings, Result};
+use std::path::Path;
+
 use ndarray::Array2;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
-use std::path::Path;
+
+use crate::{Error, NodeEmbeddings, Result};
 
 impl NodeEmbeddings {
     /// Writes a safetensors file with the tensors `users` and `items`. The file

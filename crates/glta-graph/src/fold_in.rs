@@ -69,12 +69,13 @@ fn fold_in(neighbours: ArrayView2<'_, f32>, degrees: &[u32], context: &[u32]) ->
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::Adjacency;
     use glta_data::Interactions;
     use ndarray::{Array2, Axis, concatenate};
     use rand::{Rng, SeedableRng};
     use rand_chacha::ChaCha8Rng;
+
+    use super::*;
+    use crate::Adjacency;
 
     const USERS: u32 = 300;
     const ITEMS: u32 = 60;

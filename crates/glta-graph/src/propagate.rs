@@ -4,12 +4,13 @@
 //! `f = D^-½ e`, one layer is `f' = D⁻¹ A f`, a plain sum over neighbours and
 //! one factor per row.
 
+use ndarray::ArrayView2;
+use rayon::prelude::*;
+
 use crate::adjacency::{Adjacency, Side};
 use crate::lines::{Line, Nodes, Panels};
 use crate::tiles::{Product, Selection, run};
 use crate::{NodeEmbeddings, Result};
-use ndarray::ArrayView2;
-use rayon::prelude::*;
 
 /// The nodes that a batch's loss sees.
 #[derive(Debug, Default)]

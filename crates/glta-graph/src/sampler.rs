@@ -1,12 +1,13 @@
 //! Random triples of a user, a positive item and negative items.
 
-use crate::config::{LightGcnConfig, PositiveSampling};
-use crate::{Error, Result};
 use glta_core::stream;
 use glta_data::Interactions;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
+
+use crate::config::{LightGcnConfig, PositiveSampling};
+use crate::{Error, Result};
 
 /// Triples that share one random stream; what is drawn must not depend on how
 /// many threads draw.

@@ -1,9 +1,11 @@
 //! The adjacency of one side of the graph, cut into tiles that fit a cache.
 
+use std::ops::Range;
+
+use rayon::prelude::*;
+
 use crate::kernel::{Isa, Segment};
 use crate::lines::{Line, Panels};
-use rayon::prelude::*;
-use std::ops::Range;
 
 /// How a matrix is cut. Only tests use other values than the default.
 #[derive(Clone, Copy, Debug)]
@@ -369,8 +371,9 @@ impl SelectedChunk {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+
+    use super::*;
 
     fn values(n: usize, dim: usize) -> Panels {
         let matrix = ndarray::Array2::from_shape_fn((n, dim), |(r, c)| {

@@ -1,10 +1,6 @@
-use crate::adjacency::Adjacency;
-use crate::columns::Columns;
-use crate::config::{LightGcnConfig, SelectionMetric};
-use crate::propagate::mean_of_layers;
-use crate::sampler::{Batch, Sampler};
-use crate::step::{Parameters, Step};
-use crate::{EpochReport, Error, NodeEmbeddings, Result, Trained};
+use std::collections::BTreeMap;
+use std::time::Instant;
+
 use glta_comm::{Alone, Communicator};
 use glta_core::{Progress, Silent, stream};
 use glta_data::Interactions;
@@ -12,8 +8,14 @@ use glta_metrics::{EvaluationConfig, Report, evaluate};
 use ndarray::{Array2, s};
 use rand_distr::{Distribution, Normal};
 use rayon::prelude::*;
-use std::collections::BTreeMap;
-use std::time::Instant;
+
+use crate::adjacency::Adjacency;
+use crate::columns::Columns;
+use crate::config::{LightGcnConfig, SelectionMetric};
+use crate::propagate::mean_of_layers;
+use crate::sampler::{Batch, Sampler};
+use crate::step::{Parameters, Step};
+use crate::{EpochReport, Error, NodeEmbeddings, Result, Trained};
 
 /// Rows of the initial embeddings that share one random stream.
 const STREAM_ROWS: usize = 1024;

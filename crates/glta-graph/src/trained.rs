@@ -1,6 +1,8 @@
-use crate::NodeEmbeddings;
-use serde::Serialize;
 use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::NodeEmbeddings;
 
 /// What one epoch did.
 #[derive(Debug, Clone, PartialEq, Serialize)]

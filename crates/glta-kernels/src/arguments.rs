@@ -1,8 +1,9 @@
 //! Checks of arguments that both backends make: kernels take shapes on trust.
 
+use candle_core::Tensor;
+
 use crate::error::{Error, Result};
 use crate::weights::Weight;
-use candle_core::Tensor;
 
 /// Refuses a tensor of another shape than `(rows, columns)`.
 pub(crate) fn expect_shape(what: &str, tensor: &Tensor, rows: usize, columns: usize) -> Result<()> {

@@ -1,11 +1,13 @@
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use candle_core::{Device, Tensor};
+
 use crate::error::Result;
 use crate::heads::Heads;
 use crate::sequences::Sequences;
 use crate::simd::SimdLevel;
 use crate::weights::{Matrix, Weight};
-use candle_core::{Device, Tensor};
-use std::fmt::Debug;
-use std::sync::Arc;
 
 /// Where a frozen decoder computes: the [CPU](crate::Host) or a [GPU](crate::Cuda).
 ///

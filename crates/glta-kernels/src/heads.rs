@@ -1,6 +1,7 @@
+use candle_core::Tensor;
+
 use crate::arguments::expect_shape;
 use crate::error::{Error, Result};
-use candle_core::Tensor;
 
 /// Sizes of an attention layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

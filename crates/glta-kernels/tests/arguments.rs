@@ -2,11 +2,12 @@
 //! behaviour.
 #![allow(clippy::unwrap_used)]
 
+use std::sync::Arc;
+
 use candle_core::{DType, Device, Tensor};
 use glta_kernels::{
     Arena, Backend, Cuda, GptqTensors, Heads, Host, Linear, Matrix, Precision, ScalesRef, Sequences,
 };
-use std::sync::Arc;
 
 fn dense(n: usize, k: usize) -> Arc<Matrix> {
     Arc::new(Matrix::dense_f32(&Arena::default(), n, k, &vec![0.5; n * k]).unwrap())

@@ -1,4 +1,3 @@
-use crate::{Error, Result};
 use faer::linalg::cholesky::llt;
 use faer::linalg::matmul::triangular::{self, BlockStructure};
 use faer::linalg::triangular_inverse::invert_lower_triangular;
@@ -8,6 +7,8 @@ use glta_metrics::{Scorer, ScorerError};
 use ndarray::{Array2, ArrayView2, ArrayViewMut1, ArrayViewMut2, Axis};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
 
 /// Settings of [`Ease`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -348,8 +349,9 @@ fn invert(mut matrix: Mat<f64>, l2: f64) -> Result<Mat<f64>> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use ndarray::Array2;
+
+    use super::*;
 
     /// `Σ (x - xB)² + λ Σ B²`, which EASE minimises under a zero diagonal.
     fn objective(train: &Interactions, weights: &Array2<f64>, l2: f64) -> f64 {

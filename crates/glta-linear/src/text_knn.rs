@@ -1,10 +1,11 @@
-use crate::{Ease, Error, Result};
 use glta_data::Interactions;
 use glta_metrics::{Scorer, ScorerError};
 use ndarray::linalg::general_mat_mul;
 use ndarray::parallel::prelude::*;
 use ndarray::{Array2, ArrayViewMut1, ArrayViewMut2, Axis};
 use serde::{Deserialize, Serialize};
+
+use crate::{Ease, Error, Result};
 
 /// Settings of [`TextKnn`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -206,9 +207,10 @@ impl Scorer for EaseText<'_> {
 
 #[cfg(test)]
 mod tests {
+    use rand::{Rng, SeedableRng};
+
     use super::*;
     use crate::EaseConfig;
-    use rand::{Rng, SeedableRng};
 
     fn problem() -> (Interactions, Array2<f32>) {
         let pairs = (0..30u32).flat_map(|u| (0..12u32).map(move |i| (u, i)));

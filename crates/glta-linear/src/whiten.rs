@@ -1,7 +1,8 @@
-use crate::{Error, Result};
 use faer::{Mat, Side};
 use ndarray::{Array2, ArrayView2, Axis};
 use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
 
 /// Settings of [`whiten`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -95,8 +96,9 @@ pub fn whiten(vectors: ArrayView2<'_, f32>, config: &WhitenConfig) -> Result<Arr
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use rand::{Rng, SeedableRng};
+
+    use super::*;
 
     fn vectors() -> Array2<f32> {
         let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(3);

@@ -1,8 +1,9 @@
+use candle_core::Tensor;
+use glta_kernels::Sequences;
+
 use crate::erased::AnyKeys;
 use crate::error::{Error, Result};
 use crate::model::{Llama, Prefix};
-use candle_core::Tensor;
-use glta_kernels::Sequences;
 
 /// Keys and values of one text, in every layer: what has been computed need
 /// not be computed again when the text goes on.

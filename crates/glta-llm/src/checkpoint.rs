@@ -1,13 +1,15 @@
-use crate::config::read_object;
-use crate::error::{Error, Result};
-use memmap2::{Mmap, UncheckedAdvice};
-use safetensors::{Dtype, SafeTensors};
-use serde_json::Value;
 use std::borrow::Cow;
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::path::{Component, Path, PathBuf};
+
+use memmap2::{Mmap, UncheckedAdvice};
+use safetensors::{Dtype, SafeTensors};
+use serde_json::Value;
+
+use crate::config::read_object;
+use crate::error::{Error, Result};
 
 /// Tells the shard of each tensor.
 pub(crate) const INDEX: &str = "model.safetensors.index.json";

@@ -1,7 +1,9 @@
-use crate::error::{Error, Result};
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::path::Path;
+
+use crate::error::{Error, Result};
 
 /// Shape and constants of a LLaMA model: `config.json` of either dialect
 /// (`rope_parameters` of transformers 5, or the older `rope_theta` and

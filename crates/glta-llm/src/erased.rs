@@ -1,15 +1,17 @@
 //! Models and caches of any backend, behind one type.
 
+use std::any::Any;
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use candle_core::{Device, Tensor};
+use glta_kernels::{Backend, Keys, Sequences, SimdLevel};
+
 use crate::config::LlamaConfig;
 use crate::error::{Error, Result};
 use crate::layer::heads;
 use crate::network::{Keep, Network};
 use crate::stack::{Logits, Stack};
-use candle_core::{Device, Tensor};
-use glta_kernels::{Backend, Keys, Sequences, SimdLevel};
-use std::any::Any;
-use std::fmt::Debug;
-use std::sync::Arc;
 
 /// Keys and values of one sequence, in every layer, on any backend.
 pub(crate) trait AnyKeys: Any + Debug + Send + Sync {

@@ -1,13 +1,15 @@
+use std::collections::VecDeque;
+
+use glta_core::{Progress, Silent, report, stream};
+use glta_kernels::Sequences;
+use rand_chacha::ChaCha8Rng;
+
 use crate::erased::AnyKeys;
 use crate::error::{Error, Result};
 use crate::model::{Llama, Prefix};
 use crate::options::GenerateOptions;
 use crate::sample::next_token;
 use crate::tokenizer::Tokenizer;
-use glta_core::{Progress, Silent, report, stream};
-use glta_kernels::Sequences;
-use rand_chacha::ChaCha8Rng;
-use std::collections::VecDeque;
 
 /// One step of [`Llama::generate`] for one prompt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

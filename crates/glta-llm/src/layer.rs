@@ -1,7 +1,8 @@
-use crate::config::LlamaConfig;
-use crate::error::Result;
 use candle_core::Tensor;
 use glta_kernels::{Backend, Heads, Linear, Norm};
+
+use crate::config::LlamaConfig;
+use crate::error::Result;
 
 /// One frozen decoder layer over packed tokens.
 #[derive(Debug)]

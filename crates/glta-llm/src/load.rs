@@ -1,14 +1,16 @@
 //! From a checkpoint's folder to packed layers.
 
+use std::path::Path;
+use std::sync::Arc;
+
+use glta_kernels::{Arena, Backend, GptqTensors, Matrix, ScalesRef, Weight};
+use safetensors::Dtype;
+
 use crate::checkpoint::Checkpoint;
 use crate::config::{CheckpointFormat, LlamaConfig, QuantizeConfig};
 use crate::error::{Error, Result};
 use crate::layer::DecoderLayer;
 use crate::network::Weights;
-use glta_kernels::{Arena, Backend, GptqTensors, Matrix, ScalesRef, Weight};
-use safetensors::Dtype;
-use std::path::Path;
-use std::sync::Arc;
 
 const FLOATS: &[Dtype] = &[Dtype::F16, Dtype::BF16, Dtype::F32];
 

@@ -1,3 +1,11 @@
+use std::path::Path;
+use std::sync::Arc;
+
+use candle_core::{DType, Device, Tensor};
+use glta_core::stream;
+use glta_kernels::{Arena, Backend, Cuda, Host, Matrix, Precision, Sequences, SimdLevel};
+use rand_distr::{Distribution, Normal};
+
 use crate::config::LlamaConfig;
 use crate::erased::{AnyKeys, AnyNetwork};
 use crate::error::{Error, Result};
@@ -5,12 +13,6 @@ use crate::layer::DecoderLayer;
 use crate::load::Loader;
 use crate::network::{Keep, Network, Weights};
 use crate::options::LlamaOptions;
-use candle_core::{DType, Device, Tensor};
-use glta_core::stream;
-use glta_kernels::{Arena, Backend, Cuda, Host, Matrix, Precision, Sequences, SimdLevel};
-use rand_distr::{Distribution, Normal};
-use std::path::Path;
-use std::sync::Arc;
 
 /// How [`Llama::hidden_states`] runs.
 #[derive(Clone, Copy, Debug, Default)]

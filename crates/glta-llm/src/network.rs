@@ -1,12 +1,14 @@
 //! A model on one backend: all layers of a batch, forward and backward.
 
+use std::sync::{Arc, OnceLock};
+
+use candle_core::Tensor;
+use glta_kernels::{Backend, Linear, Matrix, Norm, Sequences};
+
 use crate::config::LlamaConfig;
 use crate::error::{Error, Result};
 use crate::layer::{Activations, DecoderLayer, Pass, heads};
 use crate::rotary::RotaryCache;
-use candle_core::Tensor;
-use glta_kernels::{Backend, Linear, Matrix, Norm, Sequences};
-use std::sync::{Arc, OnceLock};
 
 /// Weights on a backend.
 #[derive(Debug)]

@@ -1,6 +1,7 @@
-use crate::error::{Error, Result};
 use glta_kernels::{Precision, SimdLevel};
 use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
 
 /// How much of a checkpoint to load, and how to run it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,7 +1,9 @@
+use std::sync::{Arc, Mutex, PoisonError};
+
+use glta_kernels::Backend;
+
 use crate::config::{LlamaConfig, RopeScaling};
 use crate::error::Result;
-use glta_kernels::Backend;
-use std::sync::{Arc, Mutex, PoisonError};
 
 /// A table and the number of its positions.
 type Table<B> = (usize, Arc<<B as Backend>::Rotary>);

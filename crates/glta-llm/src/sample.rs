@@ -1,5 +1,6 @@
-use crate::options::GenerateOptions;
 use rand::Rng;
+
+use crate::options::GenerateOptions;
 
 /// The next token: the likeliest (the lowest id among equals) at temperature
 /// 0, else a draw. `logits: (vocab,)` is changed in place.
@@ -86,9 +87,10 @@ fn best(logits: &[f32], options: &GenerateOptions) -> Vec<(f32, u32)> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use rand::SeedableRng;
     use rand_chacha::ChaCha8Rng;
+
+    use super::*;
 
     fn frequencies(options: &GenerateOptions, logits: &[f32], draws: usize) -> Vec<f64> {
         let mut rng = ChaCha8Rng::seed_from_u64(7);

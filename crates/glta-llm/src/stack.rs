@@ -1,13 +1,15 @@
 //! The model as differentiable operations of candle.
 
-use crate::error::Result;
-use crate::network::{Network, Tape};
+use std::sync::Arc;
+
 use candle_core::backend::BackendStorage;
 use candle_core::{
     CpuStorage, CudaStorage, CustomOp1, Layout, Result as CandleResult, Shape, Storage, Tensor,
 };
 use glta_kernels::{Backend, Sequences};
-use std::sync::Arc;
+
+use crate::error::Result;
+use crate::network::{Network, Tape};
 
 /// What an operation whose result is there already gives candle: a copy.
 fn computed_cpu(output: &Tensor) -> CandleResult<(CpuStorage, Shape)> {

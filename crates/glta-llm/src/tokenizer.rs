@@ -1,8 +1,10 @@
-use crate::config::read_object;
-use crate::error::{Error, Result};
-use serde_json::Value;
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
+
+use serde_json::Value;
+
+use crate::config::read_object;
+use crate::error::{Error, Result};
 
 /// Text to token ids and back: a checkpoint's `tokenizer.json`.
 #[derive(Clone, Debug)]

@@ -18,6 +18,7 @@ mod support;
 
 use candle_core::{Device, Tensor};
 use glta_llm::{ForwardOptions, Llama, LlamaOptions, Precision};
+
 use support::Spec;
 
 fn precisions(device: &Device) -> &'static [Precision] {

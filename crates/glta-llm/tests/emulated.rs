@@ -8,6 +8,7 @@ mod support;
 use candle_core::Device;
 use glta_kernels::Cuda;
 use glta_llm::{ForwardOptions, Llama, LlamaConfig, LlamaOptions, Precision};
+
 use support::Spec;
 
 /// Within 1.3 times the errors that were measured of the same kernels.

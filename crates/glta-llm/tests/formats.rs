@@ -4,13 +4,15 @@
 
 mod support;
 
+use std::ops::ControlFlow;
+
 use candle_core::{Device, Tensor, Var};
 use glta_llm::{
     ForwardOptions, GenerateEvent, GenerateOptions, Llama, LlamaConfig, LlamaOptions, SimdLevel,
 };
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use std::ops::ControlFlow;
+
 use support::Spec;
 
 fn load(dir: &std::path::Path) -> Llama {

@@ -5,17 +5,19 @@
 mod server;
 mod support;
 
-use candle_core::Device;
-use glta_llm::hub::{HubEvent, HubOptions, download, download_with};
-use glta_llm::{Error, Llama, LlamaOptions};
-use server::{ID, Reply, Request, Server, TOKEN, sha256};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use support::Spec;
+
+use candle_core::Device;
+use glta_llm::hub::{HubEvent, HubOptions, download, download_with};
+use glta_llm::{Error, Llama, LlamaOptions};
 use tempfile::TempDir;
+
+use server::{ID, Reply, Request, Server, TOKEN, sha256};
+use support::Spec;
 
 const MAIN: &str = "1111111111111111111111111111111111111111";
 const OTHER: &str = "2222222222222222222222222222222222222222";

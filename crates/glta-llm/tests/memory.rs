@@ -4,11 +4,13 @@
 
 mod support;
 
-use candle_core::{Device, Tensor, Var};
-use glta_llm::{ForwardOptions, Llama, LlamaOptions};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use candle_core::{Device, Tensor, Var};
+use glta_llm::{ForwardOptions, Llama, LlamaOptions};
+
 use support::Spec;
 
 struct Counting;

@@ -4,13 +4,15 @@
 
 mod support;
 
+use std::path::Path;
+use std::sync::OnceLock;
+
 use candle_core::Device;
 use glta_llm::{Error, ForwardOptions, Llama, LlamaOptions};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use serde_json::{Map, Value, json};
-use std::path::Path;
-use std::sync::OnceLock;
+
 use support::Spec;
 
 /// The files of a valid checkpoint that the mutations start from.

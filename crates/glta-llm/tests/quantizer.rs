@@ -4,6 +4,9 @@
 
 mod support;
 
+use std::ops::ControlFlow;
+use std::path::Path;
+
 use candle_core::{Device, Tensor};
 use glta_llm::{
     Error, ForwardOptions, Llama, LlamaOptions, QuantizeEvent, QuantizeOptions, quantize,
@@ -11,8 +14,7 @@ use glta_llm::{
 };
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use std::ops::ControlFlow;
-use std::path::Path;
+
 use support::Spec;
 
 fn load(dir: &Path) -> Llama {

@@ -2,13 +2,14 @@
 //! them: hidden states, logits, input gradient, greedy continuation.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
+use std::collections::{BTreeMap, HashMap};
+use std::ops::ControlFlow;
+use std::path::Path;
+
 use candle_core::{DType, Device, Tensor, Var, safetensors};
 use glta_llm::{
     ForwardOptions, GenerateEvent, GenerateOptions, Llama, LlamaOptions, Precision, SimdLevel,
 };
-use std::collections::{BTreeMap, HashMap};
-use std::ops::ControlFlow;
-use std::path::Path;
 
 #[path = "../../../tests/real_data.rs"]
 mod real_data;

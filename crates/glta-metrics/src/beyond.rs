@@ -71,8 +71,9 @@ impl Report {
 
 #[cfg(test)]
 mod tests {
-    use crate::evaluate_rankings;
     use glta_data::Interactions;
+
+    use crate::evaluate_rankings;
 
     #[test]
     fn worked_by_hand() {

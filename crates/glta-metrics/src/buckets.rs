@@ -1,6 +1,7 @@
-use crate::{Error, Report, Result};
 use glta_data::Interactions;
 use serde::{Deserialize, Serialize};
+
+use crate::{Error, Report, Result};
 
 /// Ranges of a count: training interactions of an item or of a user.
 ///

@@ -1,9 +1,10 @@
-use crate::{Error, Metric, Report, Result};
 use glta_core::stream;
 use rand::Rng;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use statrs::distribution::{ContinuousCDF, StudentsT};
+
+use crate::{Error, Metric, Report, Result};
 
 impl Report {
     /// Standard error of the mean over users, with the sample deviation

@@ -1,8 +1,9 @@
-use crate::metric::{Discounts, measure};
-use crate::{Error, Metric, Result};
 use glta_data::Interactions;
 use rayon::prelude::*;
 use serde::{Serialize, Serializer};
+
+use crate::metric::{Discounts, measure};
+use crate::{Error, Metric, Result};
 
 /// What an evaluation found: the users' rankings and every metric of each user.
 ///

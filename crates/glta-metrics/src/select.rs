@@ -172,8 +172,9 @@ impl WithSimd for RunMaxima<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+
+    use super::*;
 
     fn by_sorting(scores: &[f32], k: usize) -> Vec<u32> {
         let mut ids: Vec<u32> =

@@ -1,6 +1,9 @@
 //! Full ranking against a plain version, at any thread count, and bad inputs.
 #![allow(clippy::unwrap_used)]
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use glta_data::Interactions;
 use glta_metrics::{
     DotScorer, Error, EvaluationConfig, Metric, Ranked, Scorer, ScorerError, evaluate,
@@ -8,8 +11,6 @@ use glta_metrics::{
 };
 use ndarray::{Array2, ArrayViewMut2};
 use proptest::prelude::*;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Small whole numbers: every inner product is exact, and many tie.
 fn vectors(rows: usize, dim: usize, seed: u32) -> Array2<f32> {

@@ -1,5 +1,6 @@
-use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
 
 /// Settings of [`Contrastive`](super::Contrastive): one trainer for LightGCN+,
 /// HCCF, HCCF+, RLMRec-Con and RLMRec-Gen.

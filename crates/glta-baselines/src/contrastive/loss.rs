@@ -77,8 +77,9 @@ fn normalized(x: &Tensor) -> Result<Tensor> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use candle_core::{Device, Tensor};
+
+    use super::*;
 
     #[test]
     fn values_by_hand() {

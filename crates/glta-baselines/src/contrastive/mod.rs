@@ -11,15 +11,16 @@ mod texts;
 
 pub use config::ContrastiveConfig;
 
-use crate::{Error, Result};
 use candle_core::Var;
 use candle_nn::optim::{AdamW, Optimizer, ParamsAdamW};
 use glta_core::{Progress, Silent, report};
 use glta_data::Interactions;
 use glta_graph::{Adjacency, NodeEmbeddings};
 use glta_metrics::{EvaluationConfig, Metric, evaluate};
-use model::Model;
 use ndarray::ArrayView2;
+
+use crate::{Error, Result};
+use model::Model;
 use sampler::Sampler;
 
 /// Text vectors that nodes are contrasted with; rows of zeros stand for nodes

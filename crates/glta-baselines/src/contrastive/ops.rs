@@ -72,8 +72,9 @@ impl CustomOp2 for LeakySlope {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use candle_core::{Device, Var};
+
+    use super::*;
 
     /// Against candle's own operations, values and gradients, of a strided input.
     #[test]

@@ -1,11 +1,13 @@
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
 use super::amazon_processed;
 use super::catalogue::{Catalogue, described};
 use super::input::Source;
 use super::json::{RawId, Texts, for_each_record};
 use crate::dataset::Collector;
 use crate::{Dataset, Error, Item, Result};
-use serde::{Deserialize, Serialize};
-use std::path::Path;
 
 /// Which files of a folder are read.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,5 +1,8 @@
 //! The processed Amazon 2018 files of the MiniOneRec project.
 
+use serde::Deserialize;
+use serde_json::Value;
+
 use super::catalogue::{Catalogue, described};
 use super::input::{Input, Source, io_error};
 use super::json::{Entries, Texts, whole};
@@ -7,8 +10,6 @@ use super::pairs::{PairsConfig, read as read_pairs};
 use super::python;
 use crate::dataset::Collector;
 use crate::{Dataset, Error, Result};
-use serde::Deserialize;
-use serde_json::Value;
 
 /// Ending of the file of items: an object from item index to its texts.
 pub(crate) const ITEMS: &str = ".item.json";

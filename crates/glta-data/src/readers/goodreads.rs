@@ -1,12 +1,14 @@
+use std::path::Path;
+
+use rustc_hash::FxHashSet;
+use serde::{Deserialize, Serialize};
+
 use super::catalogue::Catalogue;
 use super::html::clean;
 use super::input::Source;
 use super::json::{Entries, RawId, for_each_record};
 use crate::dataset::Collector;
 use crate::{Dataset, Error, Item, Result};
-use rustc_hash::FxHashSet;
-use serde::{Deserialize, Serialize};
-use std::path::Path;
 
 /// Which part of the Goodreads data is read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -190,8 +190,9 @@ const ELEMENTS: &[&str] = &[
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+
+    use super::*;
 
     #[test]
     fn web_text() {

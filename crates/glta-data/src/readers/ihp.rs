@@ -1,9 +1,10 @@
+use std::path::Path;
+
 use super::input::Source;
 use super::json::{Entries, RawId, whole};
 use super::pairs::finish_split;
 use crate::dataset::Collector;
 use crate::{Dataset, Error, Result, Split};
-use std::path::Path;
 
 /// Reads the split of IHP (Yang et al., SIGIR 2024): `user_history_train.json`
 /// and `user_history_test.json` in one folder, each an object from user to a

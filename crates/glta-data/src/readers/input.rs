@@ -1,11 +1,13 @@
 //! Where bytes come from: a folder or a zip archive, plain or gzipped.
 
-use crate::{Error, Result};
-use flate2::read::MultiGzDecoder;
 use std::fs::File;
 use std::io::{self, Cursor, Read};
 use std::path::{Path, PathBuf};
+
+use flate2::read::MultiGzDecoder;
 use zip::ZipArchive;
+
+use crate::{Error, Result};
 
 /// A folder, or a zip archive as publishers serve it.
 #[derive(Debug)]

@@ -1,15 +1,17 @@
 //! JSON documents and JSON lines, with file and line in every error.
 
+use std::fmt;
+use std::io::BufReader;
+use std::marker::PhantomData;
+
+use serde::de::{DeserializeOwned, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+
 use super::html::clean;
 use super::input::{Input, io_error};
 use super::lines::{Fault, for_each_line, shown, utf8};
 use super::python;
 use crate::{Error, Result};
-use serde::de::{DeserializeOwned, MapAccess, SeqAccess, Visitor};
-use serde::{Deserialize, Deserializer};
-use std::fmt;
-use std::io::BufReader;
-use std::marker::PhantomData;
 
 /// A file that is one JSON document.
 pub(crate) fn whole<T: DeserializeOwned>(input: Input<'_>) -> Result<T> {

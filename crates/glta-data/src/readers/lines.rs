@@ -3,11 +3,13 @@
 //! `bstr` and the standard library read lines of any length: a damaged or hostile archive without
 //! a line end would fill the memory. Here a line has a limit.
 
-use super::input::{Input, io_error};
-use crate::{Error, Result};
-use memchr::memchr_iter;
 use std::borrow::Cow;
 use std::io::Read;
+
+use memchr::memchr_iter;
+
+use super::input::{Input, io_error};
+use crate::{Error, Result};
 
 /// Why a line cannot be used.
 pub(crate) enum Fault {
@@ -155,8 +157,9 @@ pub(crate) fn decimal(field: &[u8]) -> Option<f32> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+
+    use super::*;
 
     fn input(bytes: &[u8]) -> Input<'_> {
         Input { file: "f".into(), reader: Box::new(bytes) }

@@ -1,10 +1,11 @@
+use std::collections::HashMap;
+use std::path::Path;
+
 use super::catalogue::Catalogue;
 use super::input::{Input, Source};
 use super::lines::{expected, for_each_line, utf8_or_latin1};
 use super::ratings::{RatingsFormat, read_ratings};
 use crate::{Dataset, Error, Item, Result};
-use std::collections::HashMap;
-use std::path::Path;
 
 /// Reads any generation of MovieLens from a folder or from the zip archive that
 /// GroupLens serves; every file may be gzipped.

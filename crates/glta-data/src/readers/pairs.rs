@@ -1,9 +1,11 @@
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
 use super::input::{Input, open_file};
 use super::lines::{Fault, decimal, expected, for_each_line, integer, utf8};
 use crate::dataset::Collector;
 use crate::{Dataset, Error, Interactions, Item, Result, Split};
-use serde::{Deserialize, Serialize};
-use std::path::Path;
 
 /// What a line of a plain interaction file holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,12 +3,13 @@
 
 mod words;
 
-use crate::{Dataset, Error, Item, Result};
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{Rng, RngCore};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use serde::{Deserialize, Serialize};
+
+use crate::{Dataset, Error, Item, Result};
 use words::{MAKERS, STYLES, THEMES};
 
 /// How a shop is generated; [`Dataset::shop`] does it.

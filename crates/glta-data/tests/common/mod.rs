@@ -1,11 +1,12 @@
 //! Files as publishers would serve them.
 #![allow(clippy::unwrap_used, dead_code)]
 
-use flate2::Compression;
-use flate2::write::GzEncoder;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use tempfile::TempDir;
 use zip::ZipWriter;
 use zip::write::SimpleFileOptions;

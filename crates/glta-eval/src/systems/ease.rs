@@ -3,8 +3,6 @@ use std::time::Instant;
 
 use glta_core::search;
 use glta_linear::{Ease, EaseConfig};
-use glta_metrics::{Scorer, ScorerError};
-use ndarray::ArrayViewMut2;
 
 use crate::error::BoxError;
 use crate::seed::Seed;
@@ -57,27 +55,10 @@ impl System for EaseSystem {
 
     fn fit(&self, seed: &mut Seed<'_>) -> std::result::Result<Fitted, BoxError> {
         let tuned = seed.ease()?;
-        let fitted = Fitted::new(SharedScorer(Arc::clone(&tuned.ease)));
+        let fitted = Fitted::new(Arc::clone(&tuned.ease));
         Ok(fitted
             .setting("l2", tuned.l2)
             .setting("tried", seed.config().baselines.ease_l2.len())
             .seconds(tuned.seconds))
-    }
-}
-
-/// A scorer that somebody else holds too.
-pub(crate) struct SharedScorer<S>(pub(crate) Arc<S>);
-
-impl<S: Scorer + Send> Scorer for SharedScorer<S> {
-    fn n_items(&self) -> usize {
-        self.0.n_items()
-    }
-
-    fn score(
-        &self,
-        users: &[u32],
-        out: ArrayViewMut2<'_, f32>,
-    ) -> std::result::Result<(), ScorerError> {
-        self.0.score(users, out)
     }
 }

@@ -9,7 +9,7 @@ use glta_linear::{Ease, EaseConfig, EaseText, TextKnn, TextKnnConfig, WhitenConf
 use glta_metrics::{Scorer, ScorerError};
 use ndarray::{Array2, ArrayViewMut2};
 
-use super::ease::{SharedScorer, no_score};
+use super::ease::no_score;
 use crate::Result;
 use crate::error::BoxError;
 use crate::seed::{Seed, validation};
@@ -101,7 +101,7 @@ impl System for TextKnnSystem {
 
     fn fit(&self, seed: &mut Seed<'_>) -> std::result::Result<Fitted, BoxError> {
         let tuned = seed.text_knn()?;
-        let fitted = Fitted::new(SharedScorer(Arc::clone(&tuned.knn)));
+        let fitted = Fitted::new(Arc::clone(&tuned.knn));
         Ok(tuned.settings(fitted).seconds(tuned.seconds))
     }
 }

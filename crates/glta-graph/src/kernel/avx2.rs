@@ -1,12 +1,13 @@
 //! AVX2: two registers are one line.
 
-use super::loops::{self, AdamRows, AdamStep, Segment};
-use super::vector::Vector;
-use crate::lines::Line;
 use std::arch::x86_64::{
     __m256, _mm256_add_ps, _mm256_div_ps, _mm256_load_ps, _mm256_mul_ps, _mm256_set1_ps,
     _mm256_sqrt_ps, _mm256_store_ps,
 };
+
+use super::loops::{self, AdamRows, AdamStep, Segment};
+use super::vector::Vector;
+use crate::lines::Line;
 
 #[derive(Clone, Copy)]
 struct Pair(__m256, __m256);

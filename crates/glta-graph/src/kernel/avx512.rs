@@ -1,12 +1,13 @@
 //! AVX-512: one register is one line.
 
-use super::loops::{self, AdamRows, AdamStep, Segment};
-use super::vector::Vector;
-use crate::lines::Line;
 use std::arch::x86_64::{
     __m512, _mm512_add_ps, _mm512_div_ps, _mm512_load_ps, _mm512_mul_ps, _mm512_set1_ps,
     _mm512_sqrt_ps, _mm512_store_ps,
 };
+
+use super::loops::{self, AdamRows, AdamStep, Segment};
+use super::vector::Vector;
+use crate::lines::Line;
 
 impl Vector for __m512 {
     #[inline(always)]

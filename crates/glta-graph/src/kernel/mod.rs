@@ -104,9 +104,10 @@ impl Isa {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use rand::{Rng, SeedableRng};
     use rand_chacha::ChaCha8Rng;
+
+    use super::*;
 
     fn lines(rng: &mut ChaCha8Rng, n: usize) -> Vec<Line> {
         (0..n).map(|_| Line(std::array::from_fn(|_| rng.random_range(-1.0..1.0)))).collect()

@@ -1,5 +1,8 @@
 //! One training step: loss, gradient and Adam.
 
+use glta_comm::Communicator;
+use rayon::prelude::*;
+
 use crate::Result;
 use crate::adjacency::{Adjacency, Side};
 use crate::config::LightGcnConfig;
@@ -8,8 +11,6 @@ use crate::lines::{Line, Nodes, Panels};
 use crate::loss::bpr;
 use crate::propagate::{Needed, NeededSide, Passes};
 use crate::sampler::Batch;
-use glta_comm::Communicator;
-use rayon::prelude::*;
 
 /// Triples scored by one piece of parallel work.
 const TRIPLES: usize = 512;

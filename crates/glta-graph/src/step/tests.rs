@@ -1,14 +1,15 @@
 //! The engine against PyTorch, finite differences and itself.
 
-use super::*;
-use crate::config::PositiveSampling;
-use crate::sampler::Sampler;
-use crate::tiles::Limits;
 use glta_comm::Alone;
 use glta_data::Interactions;
 use ndarray::{Array2, s};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+
+use super::*;
+use crate::config::PositiveSampling;
+use crate::sampler::Sampler;
+use crate::tiles::Limits;
 
 mod fixture {
     include!("torch_fixture.rs");

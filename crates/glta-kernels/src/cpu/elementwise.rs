@@ -1,7 +1,8 @@
 //! RMSNorm, SwiGLU and RoPE, each with its derivative.
 
-use crate::simd::{Simd, SimdLevel, dispatch};
 use rayon::prelude::*;
+
+use crate::simd::{Simd, SimdLevel, dispatch};
 
 /// Rows per task.
 const ROWS: usize = 16;

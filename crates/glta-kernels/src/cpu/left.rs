@@ -1,12 +1,13 @@
 //! The left operand of a product with frozen weights, in the order in which
 //! the register tile reads it.
 
+use rayon::prelude::*;
+
 use super::pairs::round_pairs_at;
 use super::scratch::with_scratch;
 use super::tile::{Left, tile_rows};
 use crate::panel::Element;
 use crate::simd::{Simd, SimdLevel, dispatch};
-use rayon::prelude::*;
 
 /// Elements below which packing is not worth handing to other threads.
 const SEQUENTIAL: usize = 1 << 14;

@@ -5,6 +5,10 @@
 //! the same chain of operations whatever the number of rows, threads or
 //! blocks.
 
+use std::ops::Range;
+
+use gemm_common::cache::CACHE_INFO;
+
 use super::left::LeftTiles;
 use super::pairs::round_pairs_at;
 use super::scratch::with_scratch;
@@ -14,8 +18,6 @@ use crate::panel::{Element, PANEL};
 use crate::pool::for_each;
 use crate::simd::{Simd, SimdLevel, dispatch};
 use crate::weights::{Matrix, Segment, panel_scales};
-use gemm_common::cache::CACHE_INFO;
-use std::ops::Range;
 
 /// Stored rows decoded at a time: 64 KiB of f32, used in runs of a group.
 const DEPTH: usize = 512;

@@ -1,9 +1,11 @@
 //! The driver of a build without the feature `cuda`: there is none.
 
+use std::sync::Arc;
+
+use candle_core::Device;
+
 use super::driver::Driver;
 use crate::error::{Error, Result};
-use candle_core::Device;
-use std::sync::Arc;
 
 pub(super) fn open(_: &Device) -> Result<Arc<dyn Driver>> {
     Err(Error::Unsupported {

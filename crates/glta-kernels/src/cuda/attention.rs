@@ -1,5 +1,7 @@
 //! Causal attention over packed sequences, its derivative, and key-value caches.
 
+use candle_core::{DType, Tensor};
+
 use super::caches::Caches;
 use super::device::Cuda;
 use super::elementwise;
@@ -11,7 +13,6 @@ use super::tokens::{MATRIX_TILE, TILE, Tokens};
 use crate::backend::Keys as _;
 use crate::error::{Error, Result};
 use crate::heads::Heads;
-use candle_core::{DType, Tensor};
 
 /// Threads of the kernels that work in tiles.
 const THREADS: usize = 128;

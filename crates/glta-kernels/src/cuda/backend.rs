@@ -1,3 +1,7 @@
+use std::sync::Arc;
+
+use candle_core::{DType, Device, Tensor};
+
 use super::attention::{self, Attended, KeySource};
 use super::caches::Caches;
 use super::device::Cuda;
@@ -15,8 +19,6 @@ use crate::error::{Error, Result};
 use crate::heads::Heads;
 use crate::sequences::Sequences;
 use crate::weights::{Matrix, Weight};
-use candle_core::{DType, Device, Tensor};
-use std::sync::Arc;
 
 impl Cuda {
     /// Refuses what the kernels of attention would read wrongly.

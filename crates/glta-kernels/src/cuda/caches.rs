@@ -1,11 +1,13 @@
+use std::marker::PhantomData;
+
+use candle_core::Tensor;
+
 use super::device::Cuda;
 use super::keys::{KeyShape, Keys};
 use crate::arguments::check_caches;
 use crate::backend::Keys as _;
 use crate::error::{Error, Result};
 use crate::sequences::Sequences;
-use candle_core::Tensor;
-use std::marker::PhantomData;
 
 /// The caches of one pass's sequences, grown by the tokens of the pass. They are
 /// borrowed, since their memory must not move while the kernels know its address.

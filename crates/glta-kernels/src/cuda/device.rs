@@ -6,10 +6,12 @@ use super::emulator::Emulator;
 use super::kernels::Source;
 #[cfg(feature = "cuda")]
 use super::nvidia::open;
+use std::sync::Arc;
+
+use candle_core::{DType, Device, Tensor};
+
 use crate::error::{Error, Result};
 use crate::precision::Precision;
-use candle_core::{DType, Device, Tensor};
-use std::sync::Arc;
 
 /// An NVIDIA GPU, and the dtype of activations on it.
 #[derive(Clone, Debug)]

@@ -1,10 +1,12 @@
 //! What launches the kernels.
 
+use std::fmt::Debug;
+
+use candle_core::{DType, Tensor};
+
 use super::kernels::{Kernel, Source};
 use super::launch::{Arg, Launch, check};
 use crate::error::Result;
-use candle_core::{DType, Tensor};
-use std::fmt::Debug;
 
 /// A device whose kernels can be launched.
 pub(super) trait Driver: Debug + Send + Sync {

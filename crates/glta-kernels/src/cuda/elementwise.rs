@@ -1,11 +1,12 @@
 //! Norms, rotary embedding, SwiGLU, and moving rows and columns. All tensors are
 //! `(rows, width)`.
 
+use candle_core::{DType, Tensor};
+
 use super::driver::Driver;
 use super::kernels::Kernel;
 use super::launch::{Arg, Launch, expect_f32, unwritten};
 use crate::error::Result;
-use candle_core::{DType, Tensor};
 
 /// Threads of a block that walks a row of `width`: about four elements for each.
 fn row_threads(width: usize) -> usize {

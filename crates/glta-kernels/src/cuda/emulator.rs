@@ -3,16 +3,18 @@
 //! and writes outside its buffers, for reads of what was never written, and for
 //! results that depend on the order of threads.
 
-use super::driver::Driver;
-use super::kernels::{Kernel, Source};
-use super::launch::{Arg, Launch};
-use crate::error::{Error, Result};
-use candle_core::{CpuStorage, DType, Storage, Tensor};
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
+
+use candle_core::{CpuStorage, DType, Storage, Tensor};
+
+use super::driver::Driver;
+use super::kernels::{Kernel, Source};
+use super::launch::{Arg, Launch};
+use crate::error::{Error, Result};
 
 unsafe extern "C" {
     fn dlopen(path: *const c_char, flags: c_int) -> *mut c_void;

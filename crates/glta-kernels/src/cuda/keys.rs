@@ -1,12 +1,14 @@
 //! Keys and values of consecutive tokens of one sequence on the device.
 
+use std::sync::Arc;
+
+use candle_core::Tensor;
+
 use super::device::Cuda;
 use super::launch::unwritten;
 use crate::backend;
 use crate::error::{Error, Result};
 use crate::heads::Heads;
-use candle_core::Tensor;
-use std::sync::Arc;
 
 /// Rows by which a cache grows at least.
 const UNIT: usize = 32;

@@ -1,8 +1,9 @@
 //! How a kernel is launched: blocks, threads and arguments.
 
+use candle_core::{DType, Device, Shape, Tensor};
+
 use super::kernels::Kernel;
 use crate::error::{Error, Result};
-use candle_core::{DType, Device, Shape, Tensor};
 
 /// Blocks in x and y, threads of a block, and bytes of shared memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

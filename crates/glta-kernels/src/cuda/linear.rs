@@ -1,5 +1,9 @@
 //! Frozen linear layers on the device.
 
+use std::sync::Arc;
+
+use candle_core::{DType, Device, Tensor};
+
 use super::device::Cuda;
 use super::elementwise;
 use super::launch::{expect_f32, unwritten};
@@ -8,8 +12,6 @@ use crate::arguments::Sizes;
 use crate::backend;
 use crate::error::Result;
 use crate::weights::{self, DenseData, Matrix, Storage};
-use candle_core::{DType, Device, Tensor};
-use std::sync::Arc;
 
 /// One or more linear layers that read the same input and write side by side.
 #[derive(Debug)]

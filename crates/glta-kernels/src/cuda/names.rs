@@ -2,8 +2,9 @@
 
 #[cfg(any(feature = "cuda", test))]
 use super::kernels::{Bits, COLUMNS, ROWS, Source};
-use super::kernels::{Kernel, Pass, Units};
 use candle_core::DType;
+
+use super::kernels::{Kernel, Pass, Units};
 
 #[cfg(any(feature = "cuda", test))]
 impl Source {

@@ -1,8 +1,9 @@
+use candle_core::Tensor;
+
 use super::device::Cuda;
 use super::elementwise;
 use crate::backend::Norm;
 use crate::error::Result;
-use candle_core::Tensor;
 
 /// RMSNorm on the device, with results of the dtype of its [`Cuda`].
 #[derive(Debug)]

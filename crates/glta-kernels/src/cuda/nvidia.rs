@@ -1,19 +1,21 @@
 //! CUDA.
 
-use super::driver::Driver;
-use super::kernels::{Kernel, Source};
-use super::launch::{Arg, Launch, unwritten};
-use crate::error::{Error, Result};
+use std::collections::HashMap;
+use std::ffi::c_void;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
 use candle_core::cuda_backend::cudarc::cublas::{self, sys as blas};
 use candle_core::cuda_backend::cudarc::driver::{
     CudaFunction, CudaSlice, CudaStream, DevicePtr, LaunchConfig, PushKernelArg, SyncOnDrop, sys,
 };
 use candle_core::cuda_backend::{CudaStorageSlice, WrapErr};
 use candle_core::{CudaDevice, CudaStorage, DType, Device, Layout, Storage, Tensor};
-use std::collections::HashMap;
-use std::ffi::c_void;
-use std::fmt;
-use std::sync::{Arc, OnceLock};
+
+use super::driver::Driver;
+use super::kernels::{Kernel, Source};
+use super::launch::{Arg, Launch, unwritten};
+use crate::error::{Error, Result};
 
 /// Shared memory that a kernel may have without asking.
 const SHARED_UNASKED: usize = 48 << 10;

@@ -2,6 +2,10 @@
 //! ([`crate::weights::Matrix`]): a panel's words are one run, which a warp reads
 //! 512 bytes at a time.
 
+use std::sync::Arc;
+
+use candle_core::{DType, Tensor};
+
 use super::device::Cuda;
 use super::driver::Driver;
 use super::kernels::{Bits, Kernel, ROWS, Source};
@@ -9,8 +13,6 @@ use super::launch::{Arg, Launch};
 use crate::error::{Error, Result};
 use crate::panel::PANEL;
 use crate::weights::{Matrix, Scales, Segment, Storage, Zeros};
-use candle_core::{DType, Tensor};
-use std::sync::Arc;
 
 /// Rows up to which a product reads the packed words directly.
 pub(super) const FEW_ROWS: usize = ROWS[ROWS.len() - 1];

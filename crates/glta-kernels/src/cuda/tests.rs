@@ -1,6 +1,15 @@
 //! Every kernel, run on the host with the launch parameters of a GPU, against the
 //! operations on the CPU.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use candle_core::{DType, Device, Tensor};
+use rand::seq::SliceRandom;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
 use super::device::Cuda;
 use super::elementwise;
 use super::launch::unwritten;
@@ -11,13 +20,6 @@ use crate::host::Host;
 use crate::precision::Precision;
 use crate::sequences::Sequences;
 use crate::weights::{Arena, GptqTensors, Matrix, ScalesRef};
-use candle_core::{DType, Device, Tensor};
-use rand::seq::SliceRandom;
-use rand::{Rng, SeedableRng};
-use rand_chacha::ChaCha8Rng;
-use std::cell::RefCell;
-use std::collections::BTreeMap;
-use std::sync::Arc;
 
 const PRECISIONS: [Precision; 3] = [Precision::F32, Precision::Bf16, Precision::F16];
 

@@ -1,11 +1,13 @@
 //! Where the packed tokens of a batch belong, as tables on the device.
 
+use std::sync::Arc;
+
+use candle_core::Tensor;
+
 use super::device::Cuda;
 use super::rotary::Rotary;
 use crate::error::Result;
 use crate::sequences::Sequences;
-use candle_core::Tensor;
-use std::sync::Arc;
 
 /// Tokens of a tile of attention on the ordinary units, and on the matrix units.
 pub(super) const TILE: usize = 32;

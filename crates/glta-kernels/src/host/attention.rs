@@ -1,13 +1,14 @@
+use candle_core::{
+    CpuStorage, CustomOp1, CustomOp2, Layout, Result as CandleResult, Shape, Tensor,
+};
+use rayon::prelude::*;
+
 use super::storage::f32_slice;
 use crate::cpu::attention::{self, Sequence};
 use crate::cpu::keys::KeyBlock;
 use crate::error::Result;
 use crate::heads::Heads;
 use crate::simd::SimdLevel;
-use candle_core::{
-    CpuStorage, CustomOp1, CustomOp2, Layout, Result as CandleResult, Shape, Tensor,
-};
-use rayon::prelude::*;
 
 /// Causal attention of packed sequences over a fused projection after RoPE.
 #[derive(Clone, Copy)]

@@ -1,3 +1,7 @@
+use std::sync::Arc;
+
+use candle_core::{Device, Tensor};
+
 use super::attention::Attention;
 use super::keys::Keys;
 use super::linear::Linear;
@@ -18,8 +22,6 @@ use crate::precision::Precision;
 use crate::sequences::Sequences;
 use crate::simd::SimdLevel;
 use crate::weights::{Matrix, Weight};
-use candle_core::{Device, Tensor};
-use std::sync::Arc;
 
 /// The CPU: rayon's current pool, and the instruction set chosen at run time.
 #[derive(Clone, Debug)]

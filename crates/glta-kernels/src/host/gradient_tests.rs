@@ -1,6 +1,12 @@
 //! Every derivative against finite differences of its own forward pass, and
 //! the kernels of all instruction sets against each other.
 
+use std::sync::Arc;
+
+use candle_core::{Device, Tensor};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
 use super::attention::Attention;
 use super::linear::Linear;
 use super::norm::RmsNorm;
@@ -12,10 +18,6 @@ use crate::heads::Heads;
 use crate::precision::Precision;
 use crate::simd::SimdLevel;
 use crate::weights::{Arena, Matrix};
-use candle_core::{Device, Tensor};
-use rand::{Rng, SeedableRng};
-use rand_chacha::ChaCha8Rng;
-use std::sync::Arc;
 
 fn random(shape: (usize, usize), seed: u64) -> Tensor {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);

@@ -1,3 +1,10 @@
+use std::sync::Arc;
+
+use candle_core::{
+    CpuStorage, CustomOp1, CustomOp2, Layout, Result as CandleResult, Shape, Tensor,
+};
+use rayon::prelude::*;
+
 use super::storage::f32_slice;
 use crate::arguments::Sizes;
 use crate::backend;
@@ -9,11 +16,6 @@ use crate::panel::Element;
 use crate::precision::Precision;
 use crate::simd::SimdLevel;
 use crate::weights::{Matrix, Weight};
-use candle_core::{
-    CpuStorage, CustomOp1, CustomOp2, Layout, Result as CandleResult, Shape, Tensor,
-};
-use rayon::prelude::*;
-use std::sync::Arc;
 
 /// One or more frozen linear layers that read the same input and write side by
 /// side: `Y = X Wᵀ + b`, whose only derivative is `dX = dY W`.

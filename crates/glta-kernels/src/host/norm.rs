@@ -1,11 +1,12 @@
+use candle_core::{
+    CpuStorage, CustomOp1, CustomOp3, Layout, Result as CandleResult, Shape, Tensor,
+};
+
 use super::storage::f32_slice;
 use crate::backend;
 use crate::cpu::elementwise;
 use crate::error::Result;
 use crate::simd::SimdLevel;
-use candle_core::{
-    CpuStorage, CustomOp1, CustomOp3, Layout, Result as CandleResult, Shape, Tensor,
-};
 
 /// RMSNorm with a frozen weight.
 #[derive(Debug)]

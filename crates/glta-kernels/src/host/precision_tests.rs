@@ -1,16 +1,18 @@
 //! Products in bf16 against the same sums in f64, between instruction sets, and
 //! a row alone against the same row in a batch.
 
+use std::sync::Arc;
+
+use candle_core::{Device, Tensor};
+use half::bf16;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
 use super::linear::Linear;
 use crate::backend::Linear as _;
 use crate::precision::Precision;
 use crate::simd::SimdLevel;
 use crate::weights::{Arena, GptqTensors, Matrix, ScalesRef};
-use candle_core::{Device, Tensor};
-use half::bf16;
-use rand::{Rng, SeedableRng};
-use rand_chacha::ChaCha8Rng;
-use std::sync::Arc;
 
 const K: usize = 192;
 const GROUP: usize = 64;

@@ -1,7 +1,8 @@
+use candle_core::{CpuStorage, InplaceOp1, Layout, Result as CandleResult, Tensor};
+
 use crate::cpu::elementwise;
 use crate::error::Result;
 use crate::heads::Heads;
-use candle_core::{CpuStorage, InplaceOp1, Layout, Result as CandleResult, Tensor};
 
 /// Cosines and sines of the rotary embedding, both `(positions, dim / 2)`.
 #[derive(Debug)]

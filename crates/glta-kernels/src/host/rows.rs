@@ -1,8 +1,9 @@
 //! Padded batches to packed tokens and back.
 
+use candle_core::{CpuStorage, CustomOp1, Layout, Result as CandleResult, Shape};
+
 use super::storage::f32_slice;
 use crate::sequences::Sequences;
-use candle_core::{CpuStorage, CustomOp1, Layout, Result as CandleResult, Shape};
 
 /// `(batch, seq, width)` to `(tokens, width)`.
 pub(super) struct Pack<'a>(pub(super) &'a Sequences);

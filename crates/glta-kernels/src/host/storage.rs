@@ -1,5 +1,6 @@
-use crate::error::{Error, Result};
 use candle_core::{CpuStorage, Layout, Result as CandleResult, Storage, Tensor};
+
+use crate::error::{Error, Result};
 
 /// The elements of a contiguous f32 tensor.
 pub(crate) fn f32_slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> CandleResult<&'a [f32]> {

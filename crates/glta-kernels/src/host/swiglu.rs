@@ -1,10 +1,11 @@
+use candle_core::{
+    CpuStorage, CustomOp1, CustomOp2, Layout, Result as CandleResult, Shape, Tensor,
+};
+
 use super::storage::f32_slice;
 use crate::cpu::elementwise;
 use crate::error::Result;
 use crate::simd::SimdLevel;
-use candle_core::{
-    CpuStorage, CustomOp1, CustomOp2, Layout, Result as CandleResult, Shape, Tensor,
-};
 
 /// `silu(gate) * up` of the fused projection `(tokens, 2 * width)`.
 pub(crate) struct SwiGlu {

@@ -3,6 +3,7 @@
 mod team;
 
 use rayon::prelude::*;
+
 use team::Team;
 
 /// Runs `f` on a thread of rayon's current pool.

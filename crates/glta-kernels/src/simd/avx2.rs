@@ -1,5 +1,6 @@
-use super::vector::Simd;
 use std::arch::x86_64::*;
+
+use super::vector::Simd;
 
 /// 8 lanes, with FMA and F16C.
 #[derive(Clone, Copy)]

@@ -1,5 +1,6 @@
-use super::vector::Simd;
 use std::arch::x86_64::*;
+
+use super::vector::Simd;
 
 /// 16 lanes; `BF16` where the processor multiplies bf16 itself.
 #[derive(Clone, Copy)]

@@ -1,5 +1,6 @@
-use super::vector::Simd;
 use half::{bf16, f16};
+
+use super::vector::Simd;
 
 /// Plain Rust in blocks of four lanes, which compilers turn into whatever the
 /// target has.

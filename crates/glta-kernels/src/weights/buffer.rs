@@ -1,11 +1,13 @@
 //! Memory for packed weights.
 
-use crate::error::{Error, Result};
-use bytemuck::Pod;
-use memmap2::MmapMut;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, PoisonError};
+
+use bytemuck::Pod;
+use memmap2::MmapMut;
+
+use crate::error::{Error, Result};
 
 /// Bytes mapped at a time: as many as were handed out before, within these
 /// bounds, so that a small model does not pay for clearing huge pages.

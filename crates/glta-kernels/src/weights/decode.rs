@@ -1,12 +1,13 @@
 //! Panels of a frozen weight as f32, or as pairs of bf16.
 #![allow(unsafe_op_in_unsafe_fn)]
 
+use std::ops::Range;
+
 use super::fields::{Fields, Lift, VECTORS, unit_inputs, unit_words};
 use super::matrix::{DenseData, MAX_SEGMENT, Matrix, Packed, Scales, Segment, Storage, Zeros};
 use super::pairs::Pairs;
 use crate::panel::PANEL;
 use crate::simd::{Simd, SimdLevel, dispatch};
-use std::ops::Range;
 
 const ONES: [f32; PANEL] = [1.0; PANEL];
 

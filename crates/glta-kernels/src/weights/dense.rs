@@ -1,9 +1,10 @@
+use bytemuck::Pod;
+use rayon::prelude::*;
+
 use super::buffer::{Arena, Buffer};
 use super::matrix::{DenseData, Matrix, Storage, push_segments};
 use crate::error::{Error, Result};
 use crate::panel::PANEL;
-use bytemuck::Pod;
-use rayon::prelude::*;
 
 /// Whether `(n, k)` values of `size` are what is there.
 fn check(n: usize, k: usize, len: usize, size: usize) -> Result<()> {

@@ -1,8 +1,10 @@
+use std::sync::Arc;
+
+use half::{bf16, f16};
+
 use super::buffer::Buffer;
 use crate::error::{Error, Result};
 use crate::panel::PANEL;
-use half::{bf16, f16};
-use std::sync::Arc;
 
 /// Longest run of input rows that share one accumulator.
 pub(crate) const MAX_SEGMENT: usize = 256;

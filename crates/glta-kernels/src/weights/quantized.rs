@@ -1,10 +1,12 @@
+use std::sync::Arc;
+
+use bytemuck::Pod;
+use rayon::prelude::*;
+
 use super::buffer::{Arena, Buffer};
 use super::matrix::{Matrix, Packed, Scales, Storage, Zeros, push_segments};
 use crate::error::{Error, Result};
 use crate::panel::PANEL;
-use bytemuck::Pod;
-use rayon::prelude::*;
-use std::sync::Arc;
 
 /// The tensors of one quantised linear layer as they lie on disk.
 #[derive(Clone, Copy, Debug)]

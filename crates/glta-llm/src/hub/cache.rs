@@ -1,12 +1,14 @@
+use std::fs::{self, File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use glta_core::{Progress, Silent, report, write_whole};
+use hf_hub::{Cache, CacheRepo, Repo};
+
 use super::client::{Metadata, check_commit};
 use super::plan;
 use crate::checkpoint::INDEX;
 use crate::error::{Error, Result};
-use glta_core::{Progress, Silent, report, write_whole};
-use hf_hub::{Cache, CacheRepo, Repo};
-use std::fs::{self, File, TryLockError};
-use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 /// One repository in the hub's cache: blobs by ETag, links to them in a folder
 /// per commit, and the commit of each branch.

@@ -1,11 +1,12 @@
-use super::HubOptions;
-use crate::error::Error;
 use hf_hub::Repo;
 use hf_hub::api::RepoInfo;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use ureq::http::{Response, header};
 use ureq::{Agent, Body};
 use url::Url;
+
+use super::HubOptions;
+use crate::error::Error;
 
 /// Requests to the hub and to the servers that it redirects to.
 pub(super) struct Client {

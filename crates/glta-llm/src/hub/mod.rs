@@ -29,16 +29,18 @@ mod transfer;
 
 pub use options::HubOptions;
 
+use std::path::PathBuf;
+
+use candle_core::Device;
+use glta_core::{Progress, Silent, report};
+use hf_hub::{Repo, RepoType};
+
 use crate::checkpoint::INDEX;
 use crate::error::{Error, Result};
 use crate::model::Llama;
 use crate::options::LlamaOptions;
 use cache::RepoCache;
-use candle_core::Device;
 use client::{Client, Metadata};
-use glta_core::{Progress, Silent, report};
-use hf_hub::{Repo, RepoType};
-use std::path::PathBuf;
 
 /// How far a [`download`] is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,7 +1,8 @@
-use crate::error::{Error, Result};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
+
+use crate::error::{Error, Result};
 
 /// Where the hub and its cache are.
 #[derive(Clone, PartialEq, Eq)]

@@ -1,10 +1,11 @@
 //! Which files of a repository make a checkpoint.
 
+use std::collections::BTreeSet;
+use std::path::{Component, Path};
+
 use crate::checkpoint::{INDEX, read_index, sole_weights};
 use crate::error::Result;
 use crate::tokenizer::is_companion;
-use std::collections::BTreeSet;
-use std::path::{Component, Path};
 
 const CONFIG: &str = "config.json";
 

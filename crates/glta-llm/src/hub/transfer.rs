@@ -1,11 +1,13 @@
-use super::client::{Client, Failure, Metadata, content_length, text_header};
-use crate::error::{Error, Result};
-use glta_core::{Progress, report};
-use sha2::{Digest, Sha256};
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::path::Path;
 use std::time::Duration;
+
+use glta_core::{Progress, report};
+use sha2::{Digest, Sha256};
+
+use super::client::{Client, Failure, Metadata, content_length, text_header};
+use crate::error::{Error, Result};
 
 /// Attempts in a row that bring nothing before a file is given up.
 const ATTEMPTS: u32 = 3;

@@ -1,10 +1,11 @@
 //! The GPTQ algorithm on one linear layer (Frantar et al., 2023, algorithm 1).
 
+use half::f16;
+use rayon::prelude::*;
+
 use super::cholesky::inverse_upper_factor;
 use super::options::QuantizeOptions;
 use crate::error::{Error, Result};
-use half::f16;
-use rayon::prelude::*;
 
 /// Columns between two updates of everything to their right.
 const BLOCK: usize = 128;
@@ -267,9 +268,10 @@ fn energy(v: &[f32], hessian: &[f32]) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use rand::{Rng, SeedableRng};
     use rand_chacha::ChaCha8Rng;
+
+    use super::*;
 
     fn problem(n: usize, k: usize) -> (Vec<f32>, Vec<f32>) {
         let mut rng = ChaCha8Rng::seed_from_u64(3);

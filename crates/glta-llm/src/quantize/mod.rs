@@ -5,22 +5,25 @@ mod gptq;
 mod options;
 mod writer;
 
-use crate::config::LlamaConfig;
-use crate::error::{Error, Result};
-use crate::layer::heads;
-use crate::load::Loader;
-use crate::rotary::RotaryCache;
 use candle_core::Tensor;
 use glta_core::{Progress, Silent, report};
 use glta_kernels::{
     Backend, GptqTensors, Heads, Host, Linear, Matrix, Norm, Precision, ScalesRef, Sequences,
 };
-use gptq::{QuantizedLinear, quantize_linear};
 use half::f16;
+
+use crate::config::LlamaConfig;
+use crate::error::{Error, Result};
+use crate::layer::heads;
+use crate::load::Loader;
+use crate::rotary::RotaryCache;
+use gptq::{QuantizedLinear, quantize_linear};
 pub use options::QuantizeOptions;
-use safetensors::Dtype;
 use std::path::Path;
 use std::sync::Arc;
+
+use safetensors::Dtype;
+
 use writer::Writer;
 
 /// One quantised linear layer.
@@ -325,9 +328,10 @@ fn second_moment(x: &[f32], k: usize) -> Vec<f32> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use glta_kernels::Arena;
     use proptest::prelude::*;
+
+    use super::*;
 
     proptest! {
         #[test]

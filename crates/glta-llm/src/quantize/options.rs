@@ -1,6 +1,7 @@
+use serde::{Deserialize, Serialize};
+
 use crate::config::{CheckpointFormat, QuantizeConfig};
 use crate::error::{Error, Result};
-use serde::{Deserialize, Serialize};
 
 /// How a checkpoint is quantised.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -1,14 +1,16 @@
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use glta_core::write_whole;
+use safetensors::{Dtype, tensor::TensorView};
+use serde_json::{Map, Value, json};
+
 use super::options::QuantizeOptions;
 use crate::checkpoint::INDEX;
 use crate::config::read_object;
 use crate::error::{Error, Result};
 use crate::tokenizer::is_companion;
-use glta_core::write_whole;
-use safetensors::{Dtype, tensor::TensorView};
-use serde_json::{Map, Value, json};
-use std::collections::{BTreeMap, HashMap};
-use std::fs;
-use std::path::{Path, PathBuf};
 
 /// Bytes after which a new shard is begun.
 const SHARD_BYTES: usize = 2 << 30;

@@ -3,12 +3,13 @@
 //! it.
 #![allow(dead_code, unreachable_pub)]
 
-use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+
+use sha2::{Digest, Sha256};
 
 pub const ID: &str = "owner/tiny";
 pub const TOKEN: &str = "hf_secret";

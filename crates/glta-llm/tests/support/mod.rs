@@ -2,14 +2,15 @@
 //! their plain twins, written independently of the crate's own packing code.
 #![allow(dead_code, unreachable_pub)]
 
+use std::collections::BTreeMap;
+use std::path::Path;
+
 use half::f16;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use safetensors::{Dtype, tensor::TensorView};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
-use std::path::Path;
 
 /// Shape and format of a random checkpoint.
 #[derive(Clone, Debug)]

@@ -1,11 +1,12 @@
 //! A model on some device against the same model on the CPU, in all it does.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::print_stdout)]
 
+use std::collections::BTreeMap;
+
 use candle_core::{Device, Tensor, Var};
 use glta_llm::{ForwardOptions, GenerateOptions, Llama, Precision};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use std::collections::BTreeMap;
 
 fn values(tensor: &Tensor) -> Vec<f32> {
     tensor.to_device(&Device::Cpu).unwrap().flatten_all().unwrap().to_vec1().unwrap()
