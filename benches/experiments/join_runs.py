@@ -2,8 +2,8 @@
 that were run beside each other, each with an --out of its own.
 
 Prints the mean and standard deviation over seeds of every system that all seeds have,
-then the system of --against minus each other, paired over users and seeds (two-sided
-test, normal approximation). Of a system and seed that several runs hold the first
+then the system of --against minus each other, paired over users, each the mean over
+its seeds (two-sided test, normal approximation). Of a system and seed that several runs hold the first
 counts.
 
     python join_runs.py RUN [RUN ...] [--against GLTA] [--systems A,B]
@@ -53,9 +53,11 @@ def spread(values):
 
 
 def users(system, seed):
+    """Each user's metrics."""
     run, _ = rows[system, seed]
-    name = system.lower().replace(" ", "-")
-    return json.loads((run / f"seed-{seed}" / "users" / f"{name}.json").read_text())
+    name = "".join(c if c.isascii() and c.isalnum() or c == "+" else "-" for c in system.lower())
+    with open(run / f"seed-{seed}" / "users" / f"{name}.jsonl") as lines:
+        return {result["user"]: result for result in map(json.loads, lines)}
 
 
 print(f"seeds {seeds}\n\n| system | " + " | ".join(METRICS) + " |")
@@ -65,23 +67,26 @@ for system in systems:
     cells = (spread([row[m] for row in of]) if m in of[0] else "" for m in METRICS)
     print(f"| {system} | " + " | ".join(cells) + " |")
 
-print(f"\n{args.against} minus the other:\n\n| against | N@10 | s.e. | p | N@20 | s.e. | p | pairs |")
+print(f"\n{args.against} minus the other:\n\n| against | N@10 | s.e. | p | N@20 | s.e. | p | users |")
 print("|---|---:|---:|---:|---:|---:|---:|---:|")
 for system in systems:
     if system == args.against:
         continue
     cells = []
-    for metric in ["ndcg_10", "ndcg_20"]:
-        differences = []
+    for metric in ["N@10", "N@20"]:
+        by_user = {}
         for seed in seeds:
             own, other = users(args.against, seed), users(system, seed)
-            assert own["users"] == other["users"], f"{system}, seed {seed}: other users"
-            differences += [a - b for a, b in zip(own[metric], other[metric])]
+            assert own.keys() == other.keys(), f"{system}, seed {seed}: other users"
+            for user, result in own.items():
+                by_user.setdefault(user, []).append(result[metric] - other[user][metric])
+        # A user under another seed is no new observation.
+        differences = [statistics.mean(values) for values in by_user.values()]
         mean = statistics.mean(differences)
         error = statistics.stdev(differences) / math.sqrt(len(differences))
         p = math.erfc(abs(mean) / error / math.sqrt(2)) if error > 0 else 1.0
         cells += [f"{mean:+.4f}".replace("0.", ".", 1), short(error), f"{p:.0e}"]
     print(f"| {system} | " + " | ".join(cells) + f" | {len(differences)} |")
 for system in systems:
-    settings = {seed: rows[system, seed][1].get("settings", "") for seed in seeds}
+    settings = {seed: rows[system, seed][1].get("settings") for seed in seeds}
     print(f"\n{system}: " + "; ".join(f"{seed}: {of}" for seed, of in settings.items() if of))
