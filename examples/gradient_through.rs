@@ -5,6 +5,8 @@
 //! cargo run --release --example gradient_through
 //! ```
 
+#![allow(clippy::print_stdout)]
+
 use candle_core::{Tensor, Var};
 use candle_nn::{loss::cross_entropy, ops::softmax};
 use glta::llm::{Device, ForwardOptions, Llama, LlamaOptions, Tokenizer};

@@ -4,6 +4,8 @@
 //! cargo run --release --example hidden_states -- [CHECKPOINT_DIR]
 //! ```
 
+#![allow(clippy::print_stdout)]
+
 use glta::llm::{Device, ForwardOptions, Llama, LlamaOptions, Tokenizer};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

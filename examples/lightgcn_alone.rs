@@ -4,6 +4,8 @@
 //! cargo run --release --example lightgcn_alone
 //! ```
 
+#![allow(clippy::print_stdout)]
+
 use glta::data::{Dataset, ShopConfig, Split, SplitConfig};
 use glta::graph::{LightGcn, LightGcnConfig, fold_in_user};
 use glta::metrics::{EvaluationConfig, Metric, evaluate};

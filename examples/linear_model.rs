@@ -5,6 +5,8 @@
 //! cargo run --release --example linear_model
 //! ```
 
+#![allow(clippy::print_stdout)]
+
 use glta_data::{Dataset, ShopConfig, Split, SplitConfig};
 use glta_linear::{LinearConfig, LinearModel, WhitenConfig, whiten};
 use glta_metrics::{EvaluationConfig, Metric, evaluate};

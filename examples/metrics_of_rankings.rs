@@ -4,6 +4,8 @@
 //! cargo run --release --example metrics_of_rankings
 //! ```
 
+#![allow(clippy::print_stdout)]
+
 use glta::data::Interactions;
 use glta::metrics::{Metric, Paired, evaluate_rankings};
 

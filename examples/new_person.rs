@@ -4,6 +4,8 @@
 //! cargo run --release --example new_person
 //! ```
 
+#![allow(clippy::print_stdout)]
+
 use glta::align::Backbone;
 use glta::data::ShopConfig;
 use glta::prelude::*;

@@ -1,8 +1,6 @@
-//! An own recommender in the table, beside the others and under the same protocol.
-//!
-//! ```text
-//! cargo run --release --example own_scorer
-//! ```
+//! An own recommender in the table: `cargo run --release --example own_scorer`
+
+#![allow(clippy::print_stdout)]
 
 use glta_data::{Dataset, Interactions, ShopConfig};
 use glta_eval::{

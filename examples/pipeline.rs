@@ -1,5 +1,6 @@
 //! GLTA by hand: LightGCN, projectors, soft tokens, a frozen GPTQ LLaMA, the GLLM head, both
 //! alignment stages, decoding. `glta::align::Run` adds checkpoints, validation and more.
+#![allow(clippy::print_stdout)]
 
 use candle_core::{D, DType, Device, Tensor};
 use candle_nn::optim::{AdamW, Optimizer};
@@ -15,7 +16,6 @@ use rand::seq::{IndexedRandom, SliceRandom, index::sample};
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 type Rows = Vec<Vec<u32>>;
 type Llm = (Llama, Tokenizer);
-
 /// Slots of a prompt, the paper's n, and items that a prompt shows.
 const SLOTS: usize = 4;
 const CPU: Device = Device::Cpu;

@@ -4,6 +4,8 @@
 //! cargo run --release --example quantize -- [CHECKPOINT_DIR]
 //! ```
 
+#![allow(clippy::print_stdout)]
+
 use glta::llm::{Device, Llama, LlamaOptions, QuantizeOptions, Tokenizer, quantize};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

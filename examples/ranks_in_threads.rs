@@ -5,6 +5,8 @@
 //! cargo run --release --example ranks_in_threads
 //! ```
 
+#![allow(clippy::print_stdout)]
+
 use glta::comm::{Communicator, in_process};
 use glta::data::{Dataset, ShopConfig, Split, SplitConfig};
 use glta::graph::{LightGcn, LightGcnConfig, Trained};

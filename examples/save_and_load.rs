@@ -4,6 +4,8 @@
 //! cargo run --release --example save_and_load
 //! ```
 
+#![allow(clippy::print_stdout)]
+
 use glta::align::{Backbone, Density};
 use glta::data::ShopConfig;
 use glta::prelude::*;

@@ -4,6 +4,8 @@
 //! cargo run --release --example train_from_memory
 //! ```
 
+#![allow(clippy::print_stdout)]
+
 use glta::data::Interaction;
 use glta::llm::Device;
 use glta::prelude::*;

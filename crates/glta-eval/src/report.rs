@@ -136,9 +136,9 @@ impl Page<'_> {
                 continue;
             };
             bars.push((system.to_owned(), ndcg.mean, ndcg.deviation));
-            let printed = self.printed.systems.iter();
+            let mut printed = self.printed.systems.iter();
             let printed_name = if system == self.main { "GLTA" } else { system };
-            let printed = printed.filter(|(name, _)| *name == printed_name).next();
+            let printed = printed.find(|(name, _)| *name == printed_name);
             let printed = printed.map_or(String::new(), |(_, v)| v.map(number).join(" "));
             let mut cells = vec![system.to_owned()];
             cells.extend(METRICS.iter().map(|m| cell(self.record.value(system, m))));
