@@ -395,8 +395,8 @@ fn a_stage_2_of_another_run_is_as_good_as_its_own() {
     let whole = Run::create(at("whole"), data(), second.clone()).unwrap();
     let (whole, whole_report) = whole.fit(Some(&language)).unwrap();
     let taken = Run::create(at("taken"), data(), second).unwrap();
-    assert!(taken.copy_item_stage(&at("nowhere")).is_err());
-    taken.copy_item_stage(&at("first")).unwrap();
+    assert!(taken.copy_item_stage(at("nowhere")).is_err());
+    taken.copy_item_stage(at("first")).unwrap();
     let mut item_steps = 0;
     let (taken, report) = taken
         .fit_with(Some(&language), &mut |event: &Event| {
