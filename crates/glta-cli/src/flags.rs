@@ -48,8 +48,8 @@ pub struct ExperimentFlags {
     /// --contrastive and --ablations among them
     #[arg(long, value_name = "SYSTEM", value_delimiter = ',')]
     pub only: Vec<String>,
-    /// Where language model and training run: cpu, or cuda[:N] in a build with the
-    /// feature cuda (without N each rank of a machine takes one)
+    /// Where language model and training run: cpu, or, in a build with the feature cuda, cuda
+    /// or cuda:N (without N each rank of a machine takes one)
     #[arg(long, default_value = "cpu")]
     pub device: String,
     /// full (the whole method), default (the linear item model alone), complete (the
