@@ -20,9 +20,9 @@ use crate::lists::LinearLists;
 use crate::model::Glta;
 use crate::nodes::Nodes;
 use crate::prompts::Prompts;
-use crate::recommender::Model;
 use crate::report::FitReport;
 use crate::texts::{UserTexts, read_texts};
+use crate::trained::Model;
 use crate::{Error, Result};
 
 /// The language model that the backbone asks for.

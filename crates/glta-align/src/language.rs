@@ -4,7 +4,6 @@ use std::sync::Arc;
 use candle_core::Device;
 use glta_llm::{Llama, LlamaConfig, LlamaOptions, Tokenizer};
 
-use crate::checkpoint;
 use crate::lazy::Lazy;
 use crate::{Result, Templates};
 
@@ -82,7 +81,7 @@ impl LanguageModel {
     /// [`Error::Io`](crate::Error::Io) for a file that is gone or cannot be read.
     pub fn checkpoint_hash(&self) -> Result<&str> {
         let Checkpoint { dir, hash, .. } = &*self.checkpoint;
-        Ok(hash.get(|| checkpoint::hash(dir))?)
+        Ok(hash.get(|| crate::hash::hash(dir))?)
     }
 
     /// Layers of the whole model, however many [`llama`](Self::llama) has.

@@ -63,6 +63,7 @@ mod config;
 mod data;
 mod error;
 mod files;
+mod hash;
 mod language;
 mod lazy;
 mod lists;
@@ -83,6 +84,7 @@ mod texts;
 #[cfg(test)]
 #[path = "../../../tests/tiny_llm/mod.rs"]
 mod tiny_llm;
+mod trained;
 mod trainer;
 
 pub use config::{

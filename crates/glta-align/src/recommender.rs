@@ -10,9 +10,9 @@ use ndarray::{ArrayViewMut2, Axis};
 use crate::artifact::{Finished, load, load_data};
 use crate::data::{ItemRecord, RunData};
 use crate::language::LanguageModel;
-use crate::lists::{LinearLists, Lists, Query, known_user, rank_users, validation};
-use crate::model::Glta;
+use crate::lists::{Query, known_user, rank_users, validation};
 use crate::sampling::{UserExample, inference_example};
+use crate::trained::Model;
 use crate::{Config, Error, Result};
 
 /// A trained recommender.
@@ -31,36 +31,6 @@ pub struct Recommender {
 struct Ids {
     users: HashMap<String, u32>,
     items: HashMap<String, u32>,
-}
-
-/// What makes the lists.
-#[derive(Debug)]
-pub(crate) enum Model {
-    /// The linear item model alone.
-    Linear(Box<LinearLists>),
-    /// The path through the prompt, beside a linear item model or without one.
-    Prompt(Box<Glta>),
-}
-
-impl Model {
-    /// A trained model, without the path through the prompt where validation chose the
-    /// factor 0 for it.
-    pub(crate) fn trained(model: Glta) -> Result<Self> {
-        match model.linear() {
-            Some(linear) if model.mix()? == 0.0 => {
-                let lists = LinearLists::new(model.config().clone(), linear.clone());
-                Ok(Self::Linear(Box::new(lists)))
-            }
-            _ => Ok(Self::Prompt(Box::new(model))),
-        }
-    }
-
-    fn lists(&self) -> &dyn Lists {
-        match self {
-            Self::Linear(lists) => &**lists,
-            Self::Prompt(model) => &**model,
-        }
-    }
 }
 
 /// A recommended item.

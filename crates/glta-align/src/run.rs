@@ -27,10 +27,11 @@ use crate::lists::{LinearLists, validation};
 use crate::model::Glta;
 use crate::nodes::check_embeddings;
 use crate::progress::Event;
-use crate::recommender::{Model, Recommender};
+use crate::recommender::Recommender;
 use crate::report::{FitReport, Mix};
 use crate::stages::{ItemStage, UserStage, choose_mix};
 use crate::texts::{UserTexts, write_texts};
+use crate::trained::Model;
 use crate::trainer::train;
 use crate::{Error, Result};
 

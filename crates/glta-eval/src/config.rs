@@ -294,13 +294,6 @@ impl ExperimentConfig {
         Ok(self.glta.validate()?)
     }
 
-    /// Whether a system that this configuration runs needs a language model, with or without
-    /// a text encoder.
-    pub fn needs_language(&self, has_encoder: bool) -> bool {
-        let systems = crate::systems::standard(self);
-        systems.iter().any(|s| s.is_chosen(&self.run) && s.needs_language(has_encoder))
-    }
-
     /// The first field in which another configuration differs, apart from what is run; rows
     /// of both may stand in one table if there is none.
     pub(crate) fn difference(&self, other: &Self) -> Option<String> {

@@ -1,4 +1,4 @@
-use crate::Row;
+use crate::row::Row;
 
 /// Progress of an [`Experiment`](crate::Experiment).
 #[derive(Debug)]

@@ -133,6 +133,14 @@ impl<'a> Experiment<'a> {
         self.check_old(old.as_ref(), &self.blank())
     }
 
+    /// Whether a system that is run needs a language model; `has_encoder` says whether the
+    /// experiment will get a text encoder.
+    pub fn needs_language(&self, has_encoder: bool) -> bool {
+        let systems = systems::standard(&self.config);
+        let run = &self.config.run;
+        systems.iter().any(|s| s.is_chosen(run) && s.needs_language(has_encoder))
+    }
+
     /// Runs all systems and returns the record.
     ///
     /// # Errors

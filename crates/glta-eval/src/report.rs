@@ -12,8 +12,7 @@ use crate::compare::Comparison;
 use crate::paper::Printed;
 use crate::plot;
 use crate::record::{Record, Value};
-use crate::row::Row;
-use crate::system::Settings;
+use crate::row::{Row, Settings};
 use crate::systems::{ablated_name, main_name};
 use crate::{Error, Result};
 

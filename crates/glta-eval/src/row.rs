@@ -5,10 +5,13 @@ use std::collections::BTreeMap;
 use glta_data::Split;
 use glta_metrics::{Buckets, Metric, Report};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::config::ProtocolConfig;
-use crate::system::Settings;
 use crate::{MetricAt, Result};
+
+/// Settings that were chosen, by name.
+pub type Settings = BTreeMap<String, Value>;
 
 /// N@20, which buckets show.
 const BUCKETED: MetricAt = MetricAt::new(Metric::Ndcg, 20);

@@ -123,13 +123,12 @@ impl<'a> Seed<'a> {
 
     /// What GLTA runs of this seed learn from.
     pub(crate) fn run_data(&mut self) -> Result<Arc<RunData>> {
-        if let Some(data) = &self.shared.data {
-            return Ok(Arc::clone(data));
+        if let Some(data) = self.shared.get::<RunData>() {
+            return Ok(data);
         }
         let texts = &self.config.protocol.texts;
-        let data = Arc::new(RunData::new(self.dataset, self.split, texts)?);
-        self.shared.data = Some(Arc::clone(&data));
-        Ok(data)
+        let data = RunData::new(self.dataset, self.split, texts)?;
+        Ok(self.shared.put(data))
     }
 
     /// Whether a file is there, as rank 0 sees it.

@@ -1,10 +1,8 @@
-use std::collections::BTreeMap;
-
 use glta_metrics::Scorer;
 use serde::Serialize;
-use serde_json::Value;
 
 use crate::error::BoxError;
+use crate::row::Settings;
 use crate::seed::Seed;
 
 /// A recommender with rows in the table.
@@ -52,9 +50,6 @@ pub trait System {
     /// Anything; the experiment ends with it, and finished rows are kept.
     fn fit(&self, seed: &mut Seed<'_>) -> Result<Fitted, BoxError>;
 }
-
-/// Settings that were chosen, by name.
-pub type Settings = BTreeMap<String, Value>;
 
 /// A fitted system.
 pub struct Fitted {

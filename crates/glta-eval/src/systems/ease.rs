@@ -19,8 +19,8 @@ pub(crate) struct TunedEase {
 
 impl Seed<'_> {
     pub(crate) fn ease(&mut self) -> Result<Arc<TunedEase>> {
-        if let Some(tuned) = &self.shared.ease {
-            return Ok(Arc::clone(tuned));
+        if let Some(tuned) = self.shared.get() {
+            return Ok(tuned);
         }
         let split = self.split();
         let grid = &self.config().baselines.ease_l2;
@@ -34,9 +34,8 @@ impl Seed<'_> {
         })?;
         let seconds = started.elapsed().as_secs_f64() / grid.len() as f64;
         let (best, ease) = found.best.ok_or_else(|| no_score("EASE"))?;
-        let tuned = Arc::new(TunedEase { ease: Arc::new(ease), l2: grid[best], seconds });
-        self.shared.ease = Some(Arc::clone(&tuned));
-        Ok(tuned)
+        let tuned = TunedEase { ease: Arc::new(ease), l2: grid[best], seconds };
+        Ok(self.shared.put(tuned))
     }
 }
 

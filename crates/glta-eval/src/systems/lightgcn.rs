@@ -61,12 +61,11 @@ impl Seed<'_> {
                 read(&path)?
             }
         };
-        if let Some(embeddings) = &self.shared.nodes {
-            return Ok((Arc::clone(embeddings), training));
+        if let Some(embeddings) = self.shared.get() {
+            return Ok((embeddings, training));
         }
-        let embeddings = Arc::new(NodeEmbeddings::load(self.lightgcn_files().0)?);
-        self.shared.nodes = Some(Arc::clone(&embeddings));
-        Ok((embeddings, training))
+        let embeddings = NodeEmbeddings::load(self.lightgcn_files().0)?;
+        Ok((self.shared.put(embeddings), training))
     }
 
     fn lightgcn_files(&self) -> (PathBuf, PathBuf) {
@@ -112,7 +111,7 @@ impl Seed<'_> {
             let text = serde_json::to_vec_pretty(&training).map_err(|e| Error::file(&record, e))?;
             write_whole(&record, &text).map_err(|e| Error::io(&record, e))?;
         }
-        self.shared.nodes = Some(Arc::new(trained.embeddings));
+        self.shared.put(trained.embeddings);
         Ok(())
     }
 }

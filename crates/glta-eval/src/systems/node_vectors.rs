@@ -28,8 +28,8 @@ impl Seed<'_> {
     /// Items have their descriptions. Users have the profiles that the main GLTA run of the
     /// seed wrote from training items, else the mean of their training items' vectors.
     pub(crate) fn node_vectors(&mut self) -> Result<Arc<NodeVectors>> {
-        if let Some(vectors) = &self.shared.node_vectors {
-            return Ok(Arc::clone(vectors));
+        if let Some(vectors) = self.shared.get() {
+            return Ok(vectors);
         }
         let profiles = self.profiles()?;
         let mut vectors = Arc::unwrap_or_clone(self.item_vectors()?);
@@ -56,9 +56,8 @@ impl Seed<'_> {
             None => (means(items, self.split()), "items"),
         };
         let items = items.to_owned();
-        let vectors = Arc::new(NodeVectors { items, users, encoder, layers, users_from });
-        self.shared.node_vectors = Some(Arc::clone(&vectors));
-        Ok(vectors)
+        let vectors = NodeVectors { items, users, encoder, layers, users_from };
+        Ok(self.shared.put(vectors))
     }
 
     /// The profile of every user, if the main run has written them all.

@@ -9,7 +9,7 @@ use glta_linear::{Ease, EaseConfig, EaseText, TextKnn, TextKnnConfig, WhitenConf
 use glta_metrics::{Scorer, ScorerError};
 use ndarray::{Array2, ArrayViewMut2};
 
-use super::ease::no_score;
+use super::ease::{TunedEase, no_score};
 use crate::Result;
 use crate::error::BoxError;
 use crate::seed::{Seed, validation};
@@ -31,8 +31,8 @@ pub(crate) struct TunedKnn {
 
 impl Seed<'_> {
     fn text_knn(&mut self) -> Result<Arc<TunedKnn>> {
-        if let Some(tuned) = &self.shared.knn {
-            return Ok(Arc::clone(tuned));
+        if let Some(tuned) = self.shared.get() {
+            return Ok(tuned);
         }
         let started = Instant::now();
         let vectors = self.text_vectors()?;
@@ -77,9 +77,8 @@ impl Seed<'_> {
         let layers = self.language()?.llama.config().num_hidden_layers;
         let layers = config.glta.item_text.vectors.layers.min(layers);
         let knn = Arc::new(knn);
-        let tuned = Arc::new(TunedKnn { knn, strength, power, with_new_items, layers, seconds });
-        self.shared.knn = Some(Arc::clone(&tuned));
-        Ok(tuned)
+        let tuned = TunedKnn { knn, strength, power, with_new_items, layers, seconds };
+        Ok(self.shared.put(tuned))
     }
 }
 
@@ -135,7 +134,8 @@ impl System for EaseTextSystem {
         // What it takes beyond EASE and text-kNN.
         let seconds = started.elapsed().as_secs_f64() / weights.len() as f64;
         // No later system needs them.
-        (seed.shared.ease, seed.shared.knn) = (None, None);
+        seed.shared.remove::<TunedEase>();
+        seed.shared.remove::<TunedKnn>();
         let l2 = ease.l2;
         let both = Both { ease: Arc::clone(&ease.ease), knn: Arc::clone(&knn.knn), weight };
         let fitted = Fitted::new(both).setting("l2", l2).setting("weight", weight);
