@@ -1,30 +1,122 @@
 //! A recommender from the folder of a run.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use candle_core::Device;
-use glta_align::{Backbone, Config, LanguageModel, Recommender};
+use glta_align::{Config, LanguageModel, Recommender};
 
 use crate::{Error, Result};
 
-/// Opens the recommender in `model`. The checkpoint in `llm`, which then runs on `device`, is
-/// needed where its answers run a prompt.
-pub(crate) fn recommender(
-    model: &Path,
-    llm: Option<&Path>,
-    device: &Device,
-) -> Result<Recommender> {
-    let config = Config::of_run(model)?;
-    match llm {
-        Some(dir) if config.backbone != Backbone::None => {
-            let language = LanguageModel::load(dir, &config.llm, device)?;
-            Ok(Recommender::open_with(model, &language)?)
-        }
-        _ => match Recommender::open(model) {
-            Err(glta_align::Error::NoLlm) => {
-                Err(Error::NoLanguageModel { model: model.to_owned() })
+/// Opens runs, one after the other, with the language model that they need.
+pub(crate) struct Loader {
+    /// The checkpoint's folder.
+    llm: Option<PathBuf>,
+    device: Device,
+    /// The language model of the last run, if it needed one, and that run's configuration.
+    /// The recommender shares the weights, so keeping them costs no memory.
+    language: Option<(Config, LanguageModel)>,
+}
+
+impl Loader {
+    pub(crate) fn new(llm: Option<&Path>, device: &Device) -> Self {
+        Self { llm: llm.map(Path::to_owned), device: device.clone(), language: None }
+    }
+
+    /// The checkpoint's folder.
+    pub(crate) fn llm(&self) -> Option<&Path> {
+        self.llm.as_deref()
+    }
+
+    /// Opens the run in `model`. Loads the checkpoint only for a run whose answers need it,
+    /// and only when the run before used another one or other options.
+    pub(crate) fn open(&mut self, model: &Path) -> Result<Recommender> {
+        match Recommender::open(model) {
+            Err(glta_align::Error::NoLlm) => self.open_with_language(model),
+            opened => {
+                let opened = opened?;
+                self.language = None;
+                Ok(opened)
             }
-            opened => Ok(opened?),
-        },
+        }
+    }
+
+    fn open_with_language(&mut self, model: &Path) -> Result<Recommender> {
+        let Some(dir) = &self.llm else {
+            return Err(Error::NoLanguageModel { model: model.to_owned() });
+        };
+        let config = Config::of_run(model)?;
+        let kept = self.language.as_ref().filter(|(before, _)| before.llm == config.llm);
+        if let Some((_, language)) = kept {
+            match Recommender::open_with(model, language) {
+                // The folder may hold another checkpoint by now.
+                Err(glta_align::Error::OtherCheckpoint { .. }) => {}
+                opened => return Ok(opened?),
+            }
+        }
+        let language = LanguageModel::load(dir, &config.llm, &self.device)?;
+        let opened = Recommender::open_with(model, &language)?;
+        self.language = Some((config, language));
+        Ok(opened)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::support;
+
+    #[test]
+    fn a_run_whose_answers_need_no_prompt_opens_without_its_language_model() {
+        let run = support::run_with_language(false);
+        let mut loader = Loader::new(Some(Path::new("nowhere")), &support::CPU);
+        assert_eq!(loader.open(run.path()).unwrap().recommend(0, 3).unwrap().len(), 3);
+        assert!(loader.language.is_none());
+    }
+
+    #[test]
+    fn a_checkpoint_is_loaded_once_for_the_same_options() {
+        let run = support::run_with_language(true);
+        let llm = tempfile::tempdir().unwrap();
+        support::copy(&support::llm(), llm.path());
+        let mut loader = Loader::new(Some(llm.path()), &support::CPU);
+        let first = loader.open(run.path()).unwrap();
+        // Loading it again would fail from here on.
+        std::fs::remove_file(llm.path().join("config.json")).unwrap();
+        let second = loader.open(run.path()).unwrap();
+        assert_eq!(first.recommend(0, 3).unwrap(), second.recommend(0, 3).unwrap());
+
+        let path = run.path().join("config.toml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        let other = text.replacen("layers = 1", "layers = 2", 1);
+        assert_ne!(text, other);
+        std::fs::write(&path, other).unwrap();
+        let message = glta_core::with_causes(&loader.open(run.path()).err().unwrap());
+        assert!(message.contains("config.json"), "{message}");
+        // What was kept still is.
+        std::fs::write(&path, text).unwrap();
+        loader.open(run.path()).unwrap();
+    }
+
+    #[test]
+    fn a_replaced_checkpoint_is_loaded_again() {
+        let run = support::run_with_language(true);
+        let llm = tempfile::tempdir().unwrap();
+        support::copy(&support::llm(), llm.path());
+        let mut loader = Loader::new(Some(llm.path()), &support::CPU);
+        loader.open(run.path()).unwrap();
+        // The same weights with another file of settings: another checkpoint.
+        std::fs::write(llm.path().join("generation_config.json"), "{}").unwrap();
+        let options = Config::of_run(run.path()).unwrap().llm;
+        let changed = LanguageModel::load(llm.path(), &options, &support::CPU).unwrap();
+        let record = run.path().join("checkpoint.toml");
+        let text = format!("name = \"new\"\nhash = \"{}\"\n", changed.checkpoint_hash().unwrap());
+        std::fs::write(&record, text).unwrap();
+        loader.open(run.path()).unwrap();
+        std::fs::write(&record, "name = \"none\"\nhash = \"0\"\n").unwrap();
+        let error = loader.open(run.path()).err().unwrap();
+        assert!(
+            matches!(error, Error::Align(glta_align::Error::OtherCheckpoint { .. })),
+            "{error}"
+        );
     }
 }

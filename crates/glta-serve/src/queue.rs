@@ -74,13 +74,15 @@ impl Queue {
 
 #[cfg(test)]
 mod tests {
+    use glta_align::Recommender;
+
     use super::*;
     use crate::support;
 
     #[test]
     fn a_full_queue_and_a_closed_one_refuse() {
         let run = support::run();
-        let recommender = crate::load::recommender(run.path(), None, &support::CPU).unwrap();
+        let recommender = Recommender::open(run.path()).unwrap();
         let model = Arc::new(Model::new(recommender, 1));
         let metrics = Arc::new(Metrics::default());
         let (queue, mut receiver) = Queue::new(1, &metrics);

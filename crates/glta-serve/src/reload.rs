@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use arc_swap::ArcSwap;
 use candle_core::Device;
 
-use crate::load;
+use crate::load::Loader;
 use crate::metrics::Metrics;
 use crate::model::Model;
 use crate::{Error, Result};
@@ -24,41 +24,65 @@ const REPLACED: [&str; 2] = ["model.safetensors", "linear.safetensors"];
 /// when the last of the model's files was written.
 type Stamp = (PathBuf, SystemTime);
 
-/// Loads models from a folder and has the current one.
+/// Has the current model.
 pub(crate) struct ModelStore {
-    dir: PathBuf,
-    llm: Option<PathBuf>,
-    device: Device,
-    current: ArcSwap<(Stamp, Arc<Model>)>,
+    current: ArcSwap<Model>,
 }
 
 impl ModelStore {
-    pub(crate) fn open(dir: &Path, llm: Option<&Path>, device: &Device) -> Result<Self> {
-        // Before loading: what is written meanwhile counts as new.
-        let stamp = stamp(dir)?;
-        let model = Model::new(load::recommender(dir, llm, device)?, 1);
-        Ok(Self {
-            dir: dir.to_owned(),
-            llm: llm.map(Path::to_owned),
-            device: device.clone(),
-            current: ArcSwap::from_pointee((stamp, Arc::new(model))),
-        })
-    }
-
     /// The model that answers new requests.
     pub(crate) fn current(&self) -> Arc<Model> {
-        self.current.load().1.clone()
+        self.current.load_full()
+    }
+}
+
+/// Loads models from a folder into a store.
+pub(crate) struct Reloader {
+    dir: PathBuf,
+    loader: Loader,
+    store: Arc<ModelStore>,
+    loaded: Stamp,
+    /// The files of the run and the checkpoint when a model could not be loaded.
+    failed: Option<Vec<Stamp>>,
+}
+
+impl Reloader {
+    pub(crate) fn open(dir: &Path, llm: Option<&Path>, device: &Device) -> Result<Self> {
+        // Before loading: what is written meanwhile counts as new.
+        let loaded = stamp(dir)?;
+        let mut loader = Loader::new(llm, device);
+        let current = ArcSwap::from_pointee(Model::new(loader.open(dir)?, 1));
+        let store = Arc::new(ModelStore { current });
+        Ok(Self { dir: dir.to_owned(), loader, store, loaded, failed: None })
+    }
+
+    pub(crate) fn store(&self) -> &Arc<ModelStore> {
+        &self.store
     }
 
     /// Loads the folder's model if it is another one than the current; returns whether it is.
-    fn refresh(&self) -> Result<bool> {
-        let stamp = stamp(&self.dir)?;
-        if stamp == self.current.load().0 {
+    /// A model that could not be loaded is tried again when a file of the run or of the
+    /// checkpoint changes.
+    fn refresh(&mut self) -> Result<bool> {
+        let mut files = files_of(&self.dir);
+        files.extend(self.loader.llm().into_iter().flat_map(files_of));
+        if self.failed.as_ref() == Some(&files) {
             return Ok(false);
         }
-        let recommender = load::recommender(&self.dir, self.llm.as_deref(), &self.device)?;
-        let model = Model::new(recommender, self.current().version + 1);
-        self.current.store(Arc::new((stamp, Arc::new(model))));
+        let refreshed = self.load_new();
+        self.failed = refreshed.is_err().then_some(files);
+        refreshed
+    }
+
+    fn load_new(&mut self) -> Result<bool> {
+        let stamp = stamp(&self.dir)?;
+        if stamp == self.loaded {
+            return Ok(false);
+        }
+        let recommender = self.loader.open(&self.dir)?;
+        let model = Model::new(recommender, self.store.current().version + 1);
+        self.store.current.store(Arc::new(model));
+        self.loaded = stamp;
         Ok(true)
     }
 }
@@ -77,25 +101,37 @@ fn stamp(dir: &Path) -> Result<Stamp> {
     Ok((path, time))
 }
 
+/// The files of a folder and when each was written; none for one that cannot be listed.
+fn files_of(dir: &Path) -> Vec<Stamp> {
+    let entries = dir.canonicalize().and_then(std::fs::read_dir);
+    let mut files: Vec<Stamp> = entries
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| Some((entry.path(), entry.metadata().ok()?.modified().ok()?)))
+        .collect();
+    files.sort_unstable();
+    files
+}
+
 /// The thread that looks at the folder; it ends when this is dropped.
 pub(crate) struct Watcher {
     _stop: Sender<()>,
 }
 
 impl Watcher {
-    /// Looks at the store's folder once every `interval`.
+    /// Looks at the folder once every `interval`.
     pub(crate) fn start(
-        store: &Arc<ModelStore>,
+        mut reloader: Reloader,
         interval: Duration,
         metrics: &Arc<Metrics>,
     ) -> Result<Self> {
         const NAME: &str = "glta-watch";
         let (stop, stopped) = channel::<()>();
-        let (store, metrics) = (store.clone(), metrics.clone());
+        let metrics = metrics.clone();
         let work = move || {
-            let mut failure = None;
             while stopped.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
-                look(&store, &metrics, &mut failure);
+                look(&mut reloader, &metrics);
             }
         };
         let spawned = thread::Builder::new().name(NAME.into()).spawn(work);
@@ -104,24 +140,16 @@ impl Watcher {
     }
 }
 
-/// Takes a new model over. A model that cannot be loaded is reported once, in `failure`, and
-/// the old one stays.
-fn look(store: &ModelStore, metrics: &Metrics, failure: &mut Option<String>) {
-    match store.refresh() {
+/// Takes a new model over. The old one stays when the new one cannot be loaded.
+fn look(reloader: &mut Reloader, metrics: &Metrics) {
+    match reloader.refresh() {
         Ok(false) => {}
         Ok(true) => {
             metrics.reloads.inc();
-            *failure = None;
-            let version = store.current().version;
-            tracing::info!("loaded model {version} from {}", store.dir.display());
+            let version = reloader.store.current().version;
+            tracing::info!("loaded model {version} from {}", reloader.dir.display());
         }
-        Err(error) => {
-            let message = with_causes(&error);
-            if failure.as_ref() != Some(&message) {
-                tracing::warn!("the new model is not used: {message}");
-                *failure = Some(message);
-            }
-        }
+        Err(error) => tracing::warn!("the new model is not used: {}", with_causes(&error)),
     }
 }
 
@@ -132,29 +160,21 @@ mod tests {
     use super::*;
     use crate::support;
 
-    /// Copies a run's files, with a new time of writing.
-    fn copy(from: &Path, to: &Path) {
-        fs::create_dir_all(to).unwrap();
-        for entry in fs::read_dir(from).unwrap() {
-            let entry = entry.unwrap();
-            fs::write(to.join(entry.file_name()), fs::read(entry.path()).unwrap()).unwrap();
-        }
-    }
-
     #[test]
     fn an_unchanged_folder_keeps_its_model_and_a_new_file_is_loaded() {
         let run = support::run();
-        let store = ModelStore::open(run.path(), None, &support::CPU).unwrap();
+        let mut reloader = Reloader::open(run.path(), None, &support::CPU).unwrap();
+        let store = reloader.store().clone();
         let first = store.current();
-        assert!(!store.refresh().unwrap());
+        assert!(!reloader.refresh().unwrap());
         assert!(Arc::ptr_eq(&first, &store.current()));
 
         let later = SystemTime::now() + Duration::from_secs(5);
         let file = fs::File::options().append(true).open(run.path().join(LAST_FILE)).unwrap();
         file.set_modified(later).unwrap();
-        assert!(store.refresh().unwrap());
+        assert!(reloader.refresh().unwrap());
         assert_eq!(store.current().version, 2);
-        assert!(!store.refresh().unwrap());
+        assert!(!reloader.refresh().unwrap());
     }
 
     #[cfg(unix)]
@@ -163,31 +183,42 @@ mod tests {
         let (run, folder) = (support::run(), tempfile::tempdir().unwrap());
         let (one, two, link) =
             (folder.path().join("1"), folder.path().join("2"), folder.path().join("current"));
-        copy(run.path(), &one);
-        copy(run.path(), &two);
+        support::copy(run.path(), &one);
+        support::copy(run.path(), &two);
         std::os::unix::fs::symlink(&one, &link).unwrap();
-        let store = ModelStore::open(&link, None, &support::CPU).unwrap();
+        let mut reloader = Reloader::open(&link, None, &support::CPU).unwrap();
         fs::remove_file(&link).unwrap();
         std::os::unix::fs::symlink(&two, &link).unwrap();
-        assert!(store.refresh().unwrap());
-        assert_eq!(store.current().version, 2);
+        assert!(reloader.refresh().unwrap());
+        assert_eq!(reloader.store().current().version, 2);
     }
 
     #[test]
-    fn a_damaged_model_is_reported_once_and_the_old_one_stays() {
+    fn a_damaged_model_is_tried_once_and_the_old_one_stays() {
         let run = support::run();
-        let store = ModelStore::open(run.path(), None, &support::CPU).unwrap();
-        let metrics = Metrics::default();
-        fs::write(run.path().join(LAST_FILE), b"no tensors").unwrap();
-        let mut failure = None;
-        look(&store, &metrics, &mut failure);
-        let message = failure.clone().unwrap();
-        look(&store, &metrics, &mut failure);
-        assert_eq!(failure, Some(message));
+        let mut reloader = Reloader::open(run.path(), None, &support::CPU).unwrap();
+        let store = reloader.store().clone();
+        let path = run.path().join(LAST_FILE);
+        let whole = fs::read(&path).unwrap();
+        fs::write(&path, b"no tensors").unwrap();
+        assert!(reloader.refresh().is_err());
+        assert!(!reloader.refresh().unwrap());
         assert_eq!(store.current().version, 1);
         assert!(store.current().recommender.recommend(0, 3).is_ok());
-        fs::remove_file(run.path().join(LAST_FILE)).unwrap();
-        assert!(matches!(store.refresh(), Err(Error::Io { .. })));
-        assert_eq!(metrics.reloads.get(), 0);
+        fs::remove_file(&path).unwrap();
+        assert!(matches!(reloader.refresh(), Err(Error::Io { .. })));
+        assert!(!reloader.refresh().unwrap());
+
+        // Any file that changes is a reason to try again.
+        fs::write(&path, whole).unwrap();
+        let items = run.path().join("items.jsonl");
+        let hidden = run.path().join("hidden");
+        fs::rename(&items, &hidden).unwrap();
+        assert!(matches!(reloader.refresh(), Err(Error::Align(_))));
+        assert!(!reloader.refresh().unwrap());
+        fs::rename(&hidden, &items).unwrap();
+        let metrics = Metrics::default();
+        look(&mut reloader, &metrics);
+        assert_eq!((store.current().version, metrics.reloads.get()), (2, 1));
     }
 }

@@ -6,7 +6,7 @@ use crate::config::ServeConfig;
 use crate::metrics::Metrics;
 use crate::model::Model;
 use crate::queue::Queue;
-use crate::reload::{ModelStore, Watcher};
+use crate::reload::{ModelStore, Reloader, Watcher};
 use crate::{Result, worker};
 
 /// A loaded model with its threads: one answers, one watches the folder for a new model.
@@ -34,9 +34,9 @@ impl Service {
     /// that is needed and not named.
     pub fn start(config: ServeConfig, device: &Device) -> Result<Self> {
         config.validate()?;
-        let models = ModelStore::open(&config.model, config.llm.as_deref(), device)?;
-        let (models, metrics) = (Arc::new(models), Arc::new(Metrics::default()));
-        let watcher = Watcher::start(&models, config.watch(), &metrics)?;
+        let reloader = Reloader::open(&config.model, config.llm.as_deref(), device)?;
+        let (models, metrics) = (reloader.store().clone(), Arc::new(Metrics::default()));
+        let watcher = Watcher::start(reloader, config.watch(), &metrics)?;
         let (queue, receiver) = Queue::new(config.queue, &metrics);
         worker::start(receiver, config.batch, config.batch_wait(), &metrics)?;
         Ok(Self(Arc::new(State { config, models, queue, metrics, _watcher: watcher })))

@@ -113,6 +113,8 @@ fn reply(jobs: Vec<Job>, lists: glta_align::Result<Vec<Vec<Recommendation<'_>>>>
 
 #[cfg(test)]
 mod tests {
+    use glta_align::Recommender;
+
     use super::*;
     use crate::queue::{Queue, Reply};
     use crate::support;
@@ -120,7 +122,7 @@ mod tests {
 
     fn model(version: u64) -> Arc<Model> {
         let run = support::run();
-        let recommender = crate::load::recommender(run.path(), None, &support::CPU).unwrap();
+        let recommender = Recommender::open(run.path()).unwrap();
         Arc::new(Model::new(recommender, version))
     }
 

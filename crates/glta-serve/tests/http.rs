@@ -269,17 +269,14 @@ fn what_cannot_be_served_is_refused() {
     assert!(matches!(start(config(run.path())), Error::Align(_)));
 }
 
-#[tokio::test]
-async fn a_run_with_a_language_model_needs_one() {
-    let run = support::run();
-    let path = run.path().join("config.toml");
-    let text = std::fs::read_to_string(&path).unwrap();
-    let with_llm = text.replacen("backbone = \"none\"", "backbone = \"llm\"", 1);
-    assert_ne!(text, with_llm);
-    std::fs::write(&path, with_llm).unwrap();
+#[test]
+fn a_run_whose_answers_run_a_prompt_needs_its_language_model() {
+    let run = support::run_with_language(true);
     let error = Service::start(config(run.path()), &support::CPU).err().unwrap();
     assert!(matches!(error, Error::NoLanguageModel { .. }), "{error}");
     assert!(error.to_string().contains("llm"));
+    let with_it = ServeConfig { llm: Some(support::llm()), ..config(run.path()) };
+    Service::start(with_it, &support::CPU).unwrap();
 }
 
 /// Over a port: a request that has come in before the end is still answered.

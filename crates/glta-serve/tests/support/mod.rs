@@ -1,7 +1,10 @@
-//! A small run without a language model, trained in moments.
+//! Small runs, trained in moments.
+#![allow(dead_code)]
+
+use std::path::{Path, PathBuf};
 
 use candle_core::Device;
-use glta_align::{Backbone, Config, Density, Preset, Run, RunData};
+use glta_align::{Backbone, Config, Density, LanguageModel, Preset, Run, RunData};
 use glta_data::{Dataset, Interaction, Item, Split, SplitConfig, TextConfig};
 use tempfile::TempDir;
 
@@ -18,6 +21,39 @@ pub(crate) fn run() -> TempDir {
     config.user_stage.train.epochs = 2;
     Run::create(folder.path(), data(), config).unwrap().fit(None).unwrap();
     folder
+}
+
+/// The folder of a run of the same data with the checkpoint of [`llm`]; `prompt` says whether
+/// its answers run a prompt.
+pub(crate) fn run_with_language(prompt: bool) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = Config::preset(Preset::Full, Density::Sparse);
+    (config.texts.profile, config.texts.prediction) = (false, false);
+    config.llm.layers = Some(1);
+    config.graph.epochs = 2;
+    config.item_stage.enabled = false;
+    config.user_stage.train.epochs = 1;
+    config.model.prompt = prompt;
+    if prompt {
+        config.model.mix = vec![1.0];
+    }
+    let language = LanguageModel::load(llm(), &config.llm, &CPU).unwrap();
+    Run::create(folder.path(), data(), config).unwrap().fit(Some(&language)).unwrap();
+    folder
+}
+
+/// The folder of a small language model.
+pub(crate) fn llm() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/quickstart/llm")
+}
+
+/// Copies a folder's files, with a new time of writing.
+pub(crate) fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::write(to.join(entry.file_name()), std::fs::read(entry.path()).unwrap()).unwrap();
+    }
 }
 
 fn data() -> RunData {
