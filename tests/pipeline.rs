@@ -313,7 +313,10 @@ fn the_linear_model_alone() {
     assert!(matches!(run.fit(None), Err(Error::NoLlm)));
     let run = Run::resume(&dir, data(), config.clone()).unwrap();
     run.set_text_vectors(Array2::from_shape_fn((20, 3), |(r, c)| (r * c) as f32).view()).unwrap();
-    assert_eq!(run.fit(None).unwrap().0.recommend(0, 3).unwrap().len(), 3);
+    let (given, _) = run.fit(None).unwrap();
+    // A run that no language model was given to opens with any.
+    let opened = Recommender::open_with(&dir, &language).unwrap();
+    assert_eq!(answers(&opened), answers(&given));
 
     let mut small = config;
     small.linear.max_items = 19;

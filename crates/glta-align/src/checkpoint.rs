@@ -62,14 +62,16 @@ pub(crate) fn record(folder: &RunFolder, language: &LanguageModel, prompts: bool
         if Templates::load(path)? != language.templates {
             return Err(Error::file(
                 path,
-                "the run was started with other prompts; resume it with these or choose another folder",
+                "the run was started with other prompts; resume it with these or choose \
+                 another folder",
             ));
         }
         Ok(())
     })
 }
 
-/// The language model as the run in `dir` used it, with the prompts that are recorded.
+/// The language model as the run in `dir` used it, with the prompts that are recorded. A run
+/// without prompts may have used none: then any is accepted.
 ///
 /// # Errors
 /// Another checkpoint than the recorded one.
@@ -79,6 +81,10 @@ pub(crate) fn recorded(
     prompts: bool,
 ) -> Result<LanguageModel> {
     let path = dir.join(CHECKPOINT);
+    // The text vectors of such a run were given, and no language model took part.
+    if !prompts && !path.exists() {
+        return Ok(language.clone());
+    }
     read_toml::<Record>(&path)?.check(&Record::of(language)?, &path)?;
     let mut language = language.clone();
     if prompts {
