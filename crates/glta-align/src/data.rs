@@ -22,6 +22,18 @@ pub struct ItemRecord {
 
 /// Training data of a run, by dense user and item ids. Runs and recommenders share it:
 /// they take an [`Arc`] of it too.
+///
+/// ```
+/// use glta_align::RunData;
+/// use glta_data::{Dataset, ShopConfig, Split, SplitConfig, TextConfig};
+///
+/// let shop = Dataset::shop(&ShopConfig { users: 40, items: 50, ..ShopConfig::default() })?;
+/// let split = Split::new(&shop, &SplitConfig::default())?;
+/// let data = RunData::new(&shop, &split, &TextConfig::default())?;
+/// assert_eq!((data.users.len(), data.items.len()), (40, 50));
+/// assert!(!data.items[0].text.is_empty());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunData {
     /// The data set's own user ids.

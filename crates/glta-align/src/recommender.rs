@@ -19,6 +19,28 @@ use crate::{Config, Error, Result};
 ///
 /// Every recommendation is an item of the catalogue that the person does not
 /// have yet. Answers do not depend on what else is asked in the same batch.
+///
+/// ```
+/// # use glta_align::{Backbone, Config, Recommender, Run, RunData};
+/// # use glta_data::{Dataset, ShopConfig, Split, SplitConfig, TextConfig};
+/// # let shop = Dataset::shop(&ShopConfig { users: 40, items: 50, ..ShopConfig::default() })?;
+/// # let split = Split::new(&shop, &SplitConfig::default())?;
+/// # let data = RunData::new(&shop, &split, &TextConfig::default())?;
+/// # let folder = tempfile::tempdir()?;
+/// # let dir = folder.path().join("shop");
+/// # let config = Config { backbone: Backbone::None, ..Config::default() };
+/// # Run::create(&dir, data, config)?.fit(None)?;
+/// let recommender = Recommender::open(&dir)?;
+/// let user = recommender.user("7").ok_or("user 7 is not known")?;
+/// for best in recommender.recommend(user, 3)? {
+///     println!("{:.2} {}", best.score, best.record.title);
+/// }
+/// // Someone new, by the catalogue's own ids.
+/// let item = recommender.item("article-3").ok_or("article-3 is not known")?;
+/// let best = recommender.recommend_for_items(&[item], 3)?;
+/// assert!(best.len() == 3 && best.iter().all(|b| b.item != item));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Recommender {
     model: Model,

@@ -41,6 +41,27 @@ const ALIGNED: &str = "aligned.safetensors";
 /// Training in one folder. An interrupted run can be [resumed](Self::resume) at any
 /// point and ends with the same numbers as an uninterrupted one on the same number of
 /// threads.
+///
+/// ```
+/// # use glta_align::{Backbone, Config, Recommender, Run, RunData};
+/// # use glta_data::{Dataset, ShopConfig, Split, SplitConfig, TextConfig};
+/// # let shop = Dataset::shop(&ShopConfig { users: 40, items: 50, ..ShopConfig::default() })?;
+/// # let split = Split::new(&shop, &SplitConfig::default())?;
+/// # let data = RunData::new(&shop, &split, &TextConfig::default())?;
+/// # let folder = tempfile::tempdir()?;
+/// # let dir = folder.path().join("shop");
+/// // Without a language model here; `fit(Some(&language))` takes one.
+/// let config = Config { backbone: Backbone::None, ..Config::default() };
+/// let (recommender, report) = Run::create(&dir, data.clone(), config.clone())?.fit(None)?;
+/// println!("validation N@10: {:?}", report.validation());
+///
+/// // A run that has ended is loaded.
+/// let (again, _) = Run::resume(&dir, data.clone(), config.clone())?.fit(None)?;
+/// assert_eq!(again.recommend(3, 5)?, recommender.recommend(3, 5)?);
+/// // Nothing is overwritten.
+/// assert!(Run::create(&dir, data, config).is_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Run {
     folder: RunFolder,

@@ -10,6 +10,17 @@ use crate::{Error, Result};
 ///
 /// Placeholders stand in braces. Their order is fixed by the paper (thesis,
 /// chapter 4) and checked at load; the words around them are free.
+///
+/// ```
+/// use glta_align::Templates;
+///
+/// let mut templates = Templates::llama2()?;
+/// templates.separator = " | ".into();
+/// templates.validate()?;
+/// templates.user = "a prompt without placeholders".into();
+/// assert!(templates.validate().is_err());
+/// # Ok::<(), glta_align::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Templates {

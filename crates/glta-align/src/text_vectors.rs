@@ -36,6 +36,18 @@ impl LanguageModel {
     /// Centre and whiten them before comparing: the raw vectors of all texts look
     /// alike.
     ///
+    /// ```
+    /// use glta_align::{LanguageModel, TextVectorConfig};
+    /// use glta_llm::{Device, LlamaOptions};
+    ///
+    /// let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/quickstart/llm");
+    /// let language = LanguageModel::load(dir, &LlamaOptions::default(), &Device::Cpu)?;
+    /// let texts = ["Green tea", "Oak table"].map(String::from);
+    /// let vectors = language.text_vectors(&texts, &TextVectorConfig::default())?;
+    /// assert_eq!(vectors.dim(), (2, language.llama.config().hidden_size));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// What the tokenizer or the model refuses.
     pub fn text_vectors(&self, texts: &[String], config: &TextVectorConfig) -> Result<Array2<f32>> {

@@ -10,6 +10,20 @@ use crate::model::{Llama, Prefix};
 ///
 /// Made by [`Llama::kv_cache`], filled by [`Llama::extend`]. A clone goes on
 /// by itself; [`KvCache::truncate`] goes back to an earlier point.
+///
+/// ```
+/// use glta_llm::{Device, Llama, LlamaOptions};
+///
+/// let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/quickstart/llm");
+/// let llama = Llama::load(dir, &LlamaOptions::default(), &Device::Cpu)?;
+/// let mut cache = llama.kv_cache();
+/// llama.extend(&llama.embed(&[1, 20, 30])?, &mut cache)?;
+/// // Only the new token is computed: (1, hidden).
+/// let states = llama.extend(&llama.embed(&[40])?, &mut cache)?;
+/// assert_eq!((states.dims()[0], cache.len()), (1, 4));
+/// cache.truncate(3);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct KvCache {
     keys: Box<dyn AnyKeys>,

@@ -148,6 +148,16 @@ impl LlamaConfig {
     /// Reads `config.json` and, where it has no `quantization_config`,
     /// `quantize_config.json` of a checkpoint's folder.
     ///
+    /// ```
+    /// use glta_llm::LlamaConfig;
+    ///
+    /// let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/quickstart/llm");
+    /// let config = LlamaConfig::from_dir(dir)?;
+    /// let bits = config.quantization.map(|quantization| quantization.bits);
+    /// assert_eq!((config.num_hidden_layers, bits), (4, Some(4)));
+    /// # Ok::<(), glta_llm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// Missing or malformed files, missing keys, unsupported options by name.
     pub fn from_dir(dir: impl AsRef<Path>) -> Result<Self> {

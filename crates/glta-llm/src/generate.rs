@@ -85,6 +85,18 @@ impl Llama {
     /// [`Self::generate`] on texts: prompts are encoded with special tokens,
     /// results are decoded and end before the first stop text.
     ///
+    /// ```
+    /// use glta_llm::{Device, GenerateOptions, Llama, LlamaOptions, Tokenizer};
+    ///
+    /// let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/quickstart/llm");
+    /// let llama = Llama::load(dir, &LlamaOptions::default(), &Device::Cpu)?;
+    /// let tokenizer = Tokenizer::load(dir)?;
+    /// let options = GenerateOptions { max_new_tokens: 4, ..Default::default() };
+    /// let texts = llama.generate_text(&tokenizer, &["A customer has"], &options)?;
+    /// assert_eq!(texts.len(), 1);
+    /// # Ok::<(), glta_llm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As there, and texts that the tokenizer refuses.
     pub fn generate_text(

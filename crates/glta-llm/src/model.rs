@@ -248,6 +248,16 @@ impl Llama {
     ///
     /// The mean over tokens of an early layer makes a cheap text vector.
     ///
+    /// ```
+    /// use glta_llm::{Device, Llama, LlamaOptions};
+    ///
+    /// let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/quickstart/llm");
+    /// let llama = Llama::load(dir, &LlamaOptions::default(), &Device::Cpu)?;
+    /// let states = llama.layer_hidden_states(&[1, 20, 30], 2)?;
+    /// assert_eq!(states.dims(), [3, llama.config().hidden_size]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// `layer` over the number of layers; an id outside the vocabulary; more
     /// tokens than the model's context.

@@ -7,6 +7,16 @@ use crate::config::read_object;
 use crate::error::{Error, Result};
 
 /// Text to token ids and back: a checkpoint's `tokenizer.json`.
+///
+/// ```
+/// use glta_llm::Tokenizer;
+///
+/// let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/quickstart/llm");
+/// let tokenizer = Tokenizer::load(dir)?;
+/// let ids = tokenizer.encode("green tea", false)?;
+/// assert_eq!(tokenizer.decode(&ids)?.trim(), "green tea");
+/// # Ok::<(), glta_llm::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,

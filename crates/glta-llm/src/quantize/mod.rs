@@ -49,6 +49,19 @@ pub struct QuantizeEvent {
 /// memory holds one layer and the calibration states. A checkpoint that is
 /// quantised already is taken at the weights it stands for.
 ///
+/// ```
+/// use glta_llm::{QuantizeOptions, Tokenizer, quantize};
+///
+/// let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/quickstart/llm");
+/// let ids = Tokenizer::load(dir)?.encode(&"green tea and black tea ".repeat(20), true)?;
+/// let calibration: Vec<Vec<u32>> = ids.chunks_exact(32).map(<[u32]>::to_vec).collect();
+/// let out = tempfile::tempdir()?;
+/// let options = QuantizeOptions { bits: 8, group_size: Some(64), ..Default::default() };
+/// quantize(dir, &calibration, &options, out.path())?;
+/// assert!(out.path().join("quantize_config.json").exists());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// Whatever [`Llama::load`](crate::Llama::load) reports of `dir`, invalid
 /// options, calibration texts that do not fit the model, sizes that the format
