@@ -14,7 +14,6 @@ use crate::config::ExperimentConfig;
 use crate::event::{Event, Progress};
 use crate::measure::measure;
 use crate::record::{LlmRecord, Protocol, Record, Skipped};
-use crate::row::Row;
 use crate::seed::{Seed, TextVectors};
 use crate::shared::Shared;
 use crate::system::System;
@@ -123,14 +122,17 @@ impl<'a> Experiment<'a> {
     }
 
     /// Checks whether [`run`](Self::run) would accept settings and folder, apart from the
-    /// language model: worth a call before one is loaded.
+    /// models that read texts: worth a call before they are loaded.
     ///
     /// # Errors
-    /// A bad configuration, [`Error::Exists`], [`Error::Differs`], or a record that cannot be read.
+    /// A bad configuration, [`Error::Exists`], [`Error::Differs`], or a record that cannot be
+    /// read.
     pub fn check_folder(&self) -> Result<()> {
         self.check_settings()?;
         let old = Record::load(&self.folder)?;
-        self.check_old(old.as_ref(), &self.blank())
+        let mut new = self.blank();
+        new.text_encoder = old.as_ref().and_then(|old| old.text_encoder.clone());
+        self.check_old(old.as_ref(), &new)
     }
 
     /// Whether a system that is run needs a language model; `has_encoder` says whether the
@@ -255,6 +257,7 @@ impl<'a> Experiment<'a> {
         if let Some(old) = old {
             // A resumed experiment may do without the model that its rows used.
             record.llm = record.llm.or(old.llm);
+            record.text_encoder = record.text_encoder.or(old.text_encoder);
             record.rows = old.rows;
         }
         record.config = Some(self.config.clone());
@@ -274,7 +277,10 @@ impl<'a> Experiment<'a> {
             return Err(Error::Exists { path: self.folder.clone() });
         }
         let changed = old.config.as_ref().and_then(|c| c.difference(&self.config));
-        let reads_texts = |row: &Row| systems::contrastive::reads_texts(&row.system);
+        let reads_texts = systems::contrastive::reads_texts;
+        let has = old.rows.iter().any(|row| reads_texts(&row.system));
+        let standard = systems::standard(&self.config);
+        let adds = standard.iter().any(|s| s.is_chosen(&self.config.run) && reads_texts(s.name()));
         let difference = if let Some(field) = changed {
             format!("with another configuration ({field} differs)")
         } else if old.dataset != new.dataset {
@@ -283,7 +289,7 @@ impl<'a> Experiment<'a> {
             && (&old.hash, old.layers) != (&new.hash, new.layers)
         {
             format!("with another language model ({}, {} layers)", old.name, old.layers)
-        } else if old.text_encoder != new.text_encoder && old.rows.iter().any(reads_texts) {
+        } else if has && adds && old.text_encoder != new.text_encoder {
             let encoder = old.text_encoder.as_deref().unwrap_or("the language model");
             format!("with another text encoder ({encoder})")
         } else {
