@@ -1,7 +1,7 @@
 //! The two alignment stages as the training loop sees them.
 
 use glta_comm::Communicator;
-use glta_core::{search, stream};
+use glta_core::{Search, search, stream};
 use glta_gllm::{Ranked, decode};
 use glta_projector::Parameters;
 use rand::Rng;
@@ -225,8 +225,20 @@ pub(crate) fn choose_mix(
         return Ok(None);
     };
     let config = model.config();
-    let users = validation_users(data);
     let factors = &config.model.mix;
+    let best = |found: Search<f64, ()>| {
+        let best = found.best_trial().map(|best| (best.config, best.score));
+        best.map(|(factor, validation)| Mix { factor, validation })
+    };
+    if config.model.autoregressive {
+        // An item that is named decides what the next slot sees, under each factor another.
+        return Ok(best(search(factors, |&factor| -> Result<(f64, ())> {
+            model.set_mix(factor)?;
+            let value = validation(model, data, comm)?;
+            Ok((value.ok_or(Error::Internal("N@10 was not measured"))?, ()))
+        })?));
+    }
+    let users = validation_users(data);
     let mut lists: Vec<Vec<Vec<Ranked>>> = vec![Vec::with_capacity(users.len()); factors.len()];
     for batch in users[comm.share(users.len())].chunks(config.user_stage.train.batch_size) {
         let examples: Vec<UserExample> =
@@ -255,8 +267,7 @@ pub(crate) fn choose_mix(
         tracing::info!(factor, validation = value, "correction beside the linear model");
         Ok((value, ()))
     })?;
-    let best = found.best_trial();
-    Ok(best.map(|best| Mix { factor: best.config, validation: best.score }))
+    Ok(best(found))
 }
 
 /// One random target for each slot; slots beyond the number of targets have none.
