@@ -7,27 +7,25 @@
 
 #![allow(clippy::print_stdout)]
 
+use glta_core::{Silent, TextEncoder};
 use glta_data::{Dataset, ShopConfig, Split, SplitConfig};
-use glta_linear::{LinearConfig, LinearModel, WhitenConfig, whiten};
+use glta_linear::{
+    LinearConfig, LinearModel, TextVectors, TfIdf, TfIdfConfig, WhitenConfig, whiten,
+};
 use glta_metrics::{EvaluationConfig, Metric, evaluate};
-use ndarray::Array2;
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let shop = Dataset::shop(&ShopConfig { users: 200, items: 100, ..ShopConfig::default() })?;
     let split = Split::new(&shop, &SplitConfig::default())?;
 
-    // Any vectors of the items' texts will do; here the letters that a title begins with.
-    let mut vectors = Array2::<f32>::zeros((shop.n_items(), 26));
-    for (item, mut row) in shop.items().iter().zip(vectors.rows_mut()) {
-        for letter in item.title.to_lowercase().bytes().filter(u8::is_ascii_lowercase) {
-            row[usize::from(letter - b'a')] += 1.0;
-        }
-    }
-    let vectors = whiten(vectors.view(), &WhitenConfig::default())?;
+    let texts: Vec<String> = shop.items().iter().map(|item| item.description.clone()).collect();
+    let words = TfIdf::fit(&texts, &TfIdfConfig::default())?;
+    let vectors = words.encode(&texts, &mut Silent)?;
+    let vectors = TextVectors::new(whiten(vectors.view(), &WhitenConfig::default())?)?;
 
     let (train, valid) = (&split.train, Some(&split.valid));
     let config = LinearConfig::default();
-    let model = LinearModel::fit(train, valid, Some(vectors.view()), &config, 1)?;
+    let model = LinearModel::fit(train, valid, Some(&vectors), &config, 1)?;
     println!("chosen on validation data: {:?}", model.report());
 
     let masked = [&split.train, &split.valid];

@@ -9,10 +9,11 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use candle_core::Device;
-use glta::align::{Backbone, ItemSlots, Recommendation, TargetLoss};
+use glta::align::{Backbone, ItemEncoder, ItemSlots, ItemVectors, Recommendation, TargetLoss};
 use glta::comm::Alone;
 use glta::data::ShopConfig;
 use glta::gllm::Decoder;
+use glta::linear::Solver;
 use glta::llm::LlamaOptions;
 use glta::metrics::{EvaluationConfig, Metric, Scorer, evaluate, evaluate_rankings};
 use glta::prelude::*;
@@ -311,16 +312,35 @@ fn the_linear_model_alone() {
     let run = Run::create(&dir, data(), config.clone()).unwrap();
     assert!(matches!(run.fit(None), Err(Error::NoLlm)));
     let run = Run::resume(&dir, data(), config.clone()).unwrap();
-    run.set_text_vectors(Array2::from_shape_fn((20, 3), |(r, c)| (r * c) as f32).view()).unwrap();
+    let vectors = Array2::from_shape_fn((20, 3), |(r, c)| ((r * (c + 2)) % 7) as f32);
+    run.set_item_vectors(&[ItemVectors::new("given", vectors)]).unwrap();
     let (given, _) = run.fit(None).unwrap();
     // A run that no language model was given to opens with any.
     let opened = Recommender::open_with(&dir, &language).unwrap();
     assert_eq!(answers(&opened), answers(&given));
 
+    // Without a language model among the encoders, none is needed.
+    let mut words = config.clone();
+    words.item_text.encoders = vec![ItemEncoder::TfIdf];
+    let dir = folder.path().join("words");
+    let (trained, _) = Run::create(&dir, data(), words).unwrap().fit(None).unwrap();
+    assert!(dir.join("tf_idf.safetensors").exists());
+    assert_eq!(answers(&Recommender::open(&dir).unwrap()), answers(&trained));
+    let mut sentences = config.clone();
+    sentences.item_text.encoders = vec![ItemEncoder::Sentence];
+    let run = Run::create(folder.path().join("sentences"), data(), sentences).unwrap();
+    assert!(run.fit(None).unwrap_err().to_string().contains("no sentence encoder"));
+
+    // The dense form alone has a limit; the report says where it was left out.
     let mut small = config;
     small.linear.max_items = 19;
+    let dir = folder.path().join("small");
+    let run = Run::create(dir, data(), small.clone()).unwrap();
+    let chosen = run.fit(Some(&language)).unwrap().1.linear.unwrap();
+    assert!(chosen.left_out.unwrap().contains("20 items"));
+    small.linear.solvers = vec![Solver::Dense];
     let message = Run::create(folder.path().join("x"), data(), small).unwrap_err().to_string();
-    assert!(message.contains("linear.max_items") && message.contains("20 items"), "{message}");
+    assert!(message.contains("`max_items`") && message.contains("20 items"), "{message}");
 }
 
 /// `evaluate` sees the lists that `recommend_batch` gives, and the figure that training

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use candle_core::Device;
 use glta_graph::NodeEmbeddings;
-use glta_linear::LinearModel;
-use ndarray::{Array2, ArrayView2};
+use glta_linear::{LinearModel, TextVectors};
+use ndarray::ArrayView2;
 
 use crate::checkpoint::recorded;
 use crate::config::{Backbone, Config};
@@ -45,7 +45,8 @@ pub(crate) fn check_layers(config: &Config, language: &LanguageModel) -> Result<
     let layers = language.llama.config().num_hidden_layers;
     let whole = language.whole_layers();
     let wanted = config.llm.layers.map_or(whole, |layers| layers.min(whole));
-    let read = wanted.min(config.item_text.vectors.layers);
+    let reads = config.language_model_reads_items();
+    let read = if reads { wanted.min(config.item_text.language_model.layers) } else { 0 };
     if layers == wanted || (!config.model.prompt && layers >= read) {
         return Ok(());
     }
@@ -61,7 +62,7 @@ pub(crate) fn check_layers(config: &Config, language: &LanguageModel) -> Result<
 /// What a model is built on.
 pub(crate) struct Parts {
     pub(crate) embeddings: NodeEmbeddings,
-    pub(crate) vectors: Option<Arc<Array2<f32>>>,
+    pub(crate) vectors: Option<TextVectors>,
     pub(crate) linear: Option<Arc<LinearModel>>,
     pub(crate) device: Device,
 }
@@ -113,19 +114,16 @@ pub(crate) fn load(
             Some(recorded(dir, language, config.model.prompt)?)
         }
     };
-    let vectors =
-        has_vectors(&config, data).then(|| load_vectors(&file(VECTORS), data)).transpose()?;
-    let linear = if config.has_linear(data.items.len()) {
-        let view = vectors.as_ref().map(|v| v.view());
-        Some(Arc::new(LinearModel::load(file(LINEAR), &data.train, view)?))
-    } else {
-        None
-    };
+    let linear =
+        || -> Result<_> { Ok(Arc::new(LinearModel::load(file(LINEAR), &data.train, None)?)) };
     let left_out = report.mix.as_ref().is_some_and(|mix| mix.factor == 0.0);
-    if let Some(linear) = linear.clone().filter(|_| left_out || !config.model.prompt) {
-        let model = Model::Linear(Box::new(LinearLists::new(config, linear)));
+    if config.model.linear && (left_out || !config.model.prompt) {
+        let model = Model::Linear(Box::new(LinearLists::new(config, linear()?)));
         return Ok(Finished { model, report });
     }
+    let linear = config.model.linear.then(linear).transpose()?;
+    let vectors =
+        if has_vectors(&config, data) { load_vectors(&file(VECTORS), data)? } else { None };
     let language = used_language(&config, language.as_ref())?;
     let embeddings = NodeEmbeddings::load(file(NODES))?;
     let texts = match &language {
@@ -138,16 +136,20 @@ pub(crate) fn load(
     Ok(Finished { model: Model::trained(model)?, report })
 }
 
-/// Whether text vectors are used, a language model reads them, and there are texts to
-/// compare.
+/// Whether text vectors are used, something reads them, and there are texts to compare.
 pub(crate) fn has_vectors(config: &Config, data: &RunData) -> bool {
     let texts = data.items.iter().filter(|item| !item.text.trim().is_empty());
-    let read = config.backbone != Backbone::None && config.reads_item_texts();
-    read && texts.take(2).count() == 2
+    let encoders = config.item_encoders().count() + config.item_text.files.len();
+    encoders > 0 && config.reads_item_texts() && texts.take(2).count() == 2
 }
 
-pub(crate) fn load_vectors(path: &Path, data: &RunData) -> Result<Arc<Array2<f32>>> {
-    Ok(Arc::new(read_matrix(path, TENSOR, data.items.len())?))
+/// The items' text vectors; `None` where no encoder could read them.
+pub(crate) fn load_vectors(path: &Path, data: &RunData) -> Result<Option<TextVectors>> {
+    let vectors = read_matrix(path, TENSOR, data.items.len())?;
+    if vectors.ncols() == 0 {
+        return Ok(None);
+    }
+    Ok(Some(TextVectors::new(vectors)?))
 }
 
 /// Saves the items' text vectors, `(items, dim)`.

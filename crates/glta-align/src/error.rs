@@ -38,6 +38,9 @@ pub enum Error {
         /// What is wrong and what is allowed.
         problem: String,
     },
+    /// A text encoder failed.
+    #[error("the text encoder failed")]
+    Encoder(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// A configuration field that does not exist, or a value that it cannot hold.
     #[error(transparent)]
     Settings(#[from] glta_core::Error),

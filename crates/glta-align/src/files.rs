@@ -18,6 +18,10 @@ pub(crate) const CONFIG: &str = "config.toml";
 pub(crate) const NODES: &str = "nodes.safetensors";
 pub(crate) const MODEL: &str = "model.safetensors";
 pub(crate) const VECTORS: &str = "text_vectors.safetensors";
+/// Names of the text encoders whose vectors are joined, in their order.
+pub(crate) const ENCODERS: &str = "text_encoders.json";
+/// The TF-IDF encoder, if it is among them.
+pub(crate) const TF_IDF: &str = "tf_idf.safetensors";
 pub(crate) const LINEAR: &str = "linear.safetensors";
 /// What the stages reported; written last, so it marks a run that has ended.
 pub(crate) const HISTORY: &str = "history.json";
@@ -29,6 +33,11 @@ pub(crate) const TEXTS: &str = "texts.jsonl";
 pub(crate) const CHECKPOINT: &str = "checkpoint.toml";
 /// The templates of the prompts.
 pub(crate) const PROMPTS: &str = "prompts.toml";
+
+/// How the vectors of the text encoder number `nth` are whitened.
+pub(crate) fn whitening_file(nth: usize) -> String {
+    format!("whitening-{nth}.safetensors")
+}
 
 /// The folder, held by rank 0 until dropped. All ranks see it and read from it;
 /// rank 0 alone writes.

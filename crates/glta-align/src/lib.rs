@@ -61,6 +61,7 @@ mod artifact;
 mod checkpoint;
 mod config;
 mod data;
+mod encoders;
 mod error;
 mod files;
 mod hash;
@@ -93,6 +94,7 @@ pub use config::{
     TrainConfig, UserNode, UserStageConfig,
 };
 pub use data::{ItemRecord, RunData};
+pub use encoders::{ItemEncoder, ItemVectors};
 pub use error::{Error, Result};
 pub use language::LanguageModel;
 pub use progress::Event;

@@ -1,10 +1,9 @@
 //! Frozen graph nodes as features.
 
-use std::sync::Arc;
-
 use candle_core::{Device, Tensor};
 use glta_data::Interactions;
 use glta_graph::{NodeEmbeddings, fold_in_user};
+use glta_linear::TextVectors;
 use ndarray::Array2;
 
 use crate::config::{ModelConfig, NodeFeatures, UserNode};
@@ -31,13 +30,13 @@ pub(crate) struct Nodes {
 /// Text vectors and what they are divided by.
 #[derive(Debug)]
 struct Texts {
-    vectors: Arc<Array2<f32>>,
+    vectors: TextVectors,
     scale: f32,
 }
 
 impl Texts {
     fn row(&self, item: usize) -> impl Iterator<Item = f32> {
-        self.vectors.row(item).into_iter().map(|value| value / self.scale)
+        self.vectors.row(item).iter().map(|value| value / self.scale)
     }
 }
 
@@ -64,7 +63,7 @@ impl Nodes {
     pub(crate) fn new(
         embeddings: NodeEmbeddings,
         train: &Interactions,
-        texts: Option<Arc<Array2<f32>>>,
+        texts: Option<TextVectors>,
         config: &ModelConfig,
         device: &Device,
     ) -> Result<Self> {
@@ -74,11 +73,11 @@ impl Nodes {
         items /= rms(items.iter());
         let users = (config.user_node == UserNode::Embedding).then_some(users);
         let texts = texts.filter(|_| config.node_features != NodeFeatures::Graph);
-        if let Some(texts) = texts.as_ref().filter(|texts| texts.nrows() != items.nrows()) {
-            let (texts, items) = (texts.nrows(), items.nrows());
+        if let Some(texts) = texts.as_ref().filter(|texts| texts.n_items() != items.nrows()) {
+            let (texts, items) = (texts.n_items(), items.nrows());
             return Err(Error::Data(format!("{texts} text vectors do not fit {items} items")));
         }
-        let texts = texts.map(|vectors| Texts { scale: rms(vectors.iter()), vectors });
+        let texts = texts.map(|vectors| Texts { scale: rms(vectors.view().iter()), vectors });
         let graph = config.node_features != NodeFeatures::Text || texts.is_none();
         let rows = items.nrows();
         let mut values = Vec::new();
@@ -99,7 +98,7 @@ impl Nodes {
     /// their sum.
     pub(crate) fn dim(&self) -> usize {
         let graph = if self.graph { self.items.ncols() } else { 0 };
-        graph + self.texts.as_ref().map_or(0, |texts| texts.vectors.ncols())
+        graph + self.texts.as_ref().map_or(0, |texts| texts.vectors.view().ncols())
     }
 
     pub(crate) fn n_items(&self) -> usize {
@@ -162,7 +161,7 @@ impl Nodes {
     /// The sum of the context's text vectors, scaled to a root mean square of one.
     fn append_texts(&self, context: &[u32], values: &mut Vec<f32>) {
         let Some(texts) = &self.texts else { return };
-        let mut sum = vec![0f32; texts.vectors.ncols()];
+        let mut sum = vec![0f32; texts.vectors.view().ncols()];
         for &item in context {
             sum.iter_mut().zip(texts.row(item as usize)).for_each(|(sum, value)| *sum += value);
         }
@@ -217,9 +216,9 @@ mod tests {
             user_node: UserNode::Embedding,
             ..ModelConfig::default()
         };
-        let texts = Arc::new(array![[3.0, 0.0, 0.0], [0.0, 0.0, 3.0]]);
+        let texts = TextVectors::new(array![[3.0, 0.0, 0.0], [0.0, 0.0, 3.0]]).unwrap();
         let nodes = |features| {
-            let (config, texts) = (config(features), Some(Arc::clone(&texts)));
+            let (config, texts) = (config(features), Some(texts.clone()));
             Nodes::new(embeddings.clone(), &train, texts, &config, &Device::Cpu).unwrap()
         };
         let both = nodes(NodeFeatures::GraphText);
@@ -235,7 +234,7 @@ mod tests {
         assert_eq!(text.dim(), 3);
         assert_eq!(text.users([(Some(1), &[1u32][..])].into_iter()).unwrap().dims(), [1, 3]);
         assert_eq!(nodes(NodeFeatures::Graph).dim(), 2);
-        let short = Some(Arc::new(array![[1.0]]));
+        let short = Some(TextVectors::new(array![[1.0]]).unwrap());
         let config = config(NodeFeatures::Text);
         let wrong = Nodes::new(embeddings, &train, short, &config, &Device::Cpu);
         assert!(wrong.unwrap_err().to_string().contains("1 text vectors"));

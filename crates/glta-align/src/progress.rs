@@ -1,4 +1,5 @@
 use glta_graph::EpochReport;
+use glta_linear::LinearStep;
 
 /// What long work reports while it runs.
 #[derive(Debug, Clone, PartialEq)]
@@ -6,20 +7,15 @@ use glta_graph::EpochReport;
 pub enum Event {
     /// An epoch of graph pretraining has ended.
     Graph(EpochReport),
-    /// The items' texts are being read by the language model.
+    /// The items' texts are being read by a text encoder.
     TextVectors {
         /// Texts read.
         done: usize,
         /// Texts in all.
         total: usize,
     },
-    /// A setting of the linear item model is being fitted.
-    Linear {
-        /// Which one, counted from 1.
-        done: usize,
-        /// Settings in all.
-        total: usize,
-    },
+    /// The linear item model is being fitted.
+    Linear(LinearStep),
     /// Profiles and predictions are being written.
     Texts {
         /// Users whose texts are written.

@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use candle_core::Device;
 use glta_comm::{Alone, Communicator};
-use glta_core::{Progress, Silent, report};
+use glta_core::{Progress, Silent, TextEncoder, report};
 use glta_graph::{EpochReport, LightGcn, NodeEmbeddings};
-use glta_linear::{LinearModel, LinearStep, whiten};
-use ndarray::{Array2, ArrayView2};
+use glta_linear::{LinearModel, LinearStep, TextVectors};
+use ndarray::Array2;
 
 use crate::artifact::{
     Finished, Parts, build, check_layers, has_vectors, load, load_data, load_vectors, save_vectors,
@@ -18,9 +18,10 @@ use crate::artifact::{
 use crate::checkpoint::record;
 use crate::config::{Backbone, Config};
 use crate::data::RunData;
+use crate::encoders::{ItemEncoder, ItemVectors};
 use crate::files::{
-    CONFIG, HISTORY, ITEMS, LINEAR, MODEL, NODES, RunFolder, STATE, TEXTS, USERS, VECTORS, read,
-    write_whole,
+    CONFIG, ENCODERS, HISTORY, ITEMS, LINEAR, MODEL, NODES, RunFolder, STATE, TEXTS, TF_IDF, USERS,
+    VECTORS, read, whitening_file, write_whole,
 };
 use crate::language::LanguageModel;
 use crate::lists::{LinearLists, validation};
@@ -67,15 +68,24 @@ pub struct Run {
     folder: RunFolder,
     config: Config,
     data: Arc<RunData>,
+    sentence: Option<Sentence>,
+}
+
+/// A sentence encoder.
+struct Sentence(Arc<dyn TextEncoder>);
+
+impl std::fmt::Debug for Sentence {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Sentence").field(&self.0.name()).finish()
+    }
 }
 
 /// Refuses data and settings that cannot be used, or not together.
 fn check(data: &RunData, config: &Config) -> Result<()> {
     config.validate()?;
     data.validate()?;
-    let items = data.items.len();
-    if !config.model.prompt && !config.has_linear(items) {
-        return Err(config.no_linear(items));
+    if config.model.linear {
+        config.linear.forms(&data.train)?;
     }
     Ok(())
 }
@@ -127,7 +137,7 @@ impl Run {
             // Last, because it marks the folder as a run.
             write_whole(path, config.to_toml()?.as_bytes())
         })?;
-        Ok(Self { folder, config, data })
+        Ok(Self { folder, config, data, sentence: None })
     }
 
     /// Continues the run in `dir`, which must have been created with the same data
@@ -177,7 +187,7 @@ impl Run {
                 "the run was started with other data or another split; choose another folder",
             ));
         }
-        Ok(Self { folder, config, data })
+        Ok(Self { folder, config, data, sentence: None })
     }
 
     /// Uses these node embeddings instead of training them in stage 1.
@@ -189,17 +199,43 @@ impl Run {
         self.folder.write(NODES, |path| Ok(embeddings.save(path)?))
     }
 
-    /// Uses these whitened text vectors of the items, `(items, dim)`, instead of
-    /// reading the texts again.
+    /// Reads the items' texts by this encoder where the configuration names
+    /// [`ItemEncoder::Sentence`].
+    #[must_use]
+    pub fn sentence_encoder(mut self, encoder: Arc<dyn TextEncoder>) -> Self {
+        self.sentence = Some(Sentence(encoder));
+        self
+    }
+
+    /// Uses these vectors of the items' texts instead of reading the texts again. They are
+    /// whitened and joined here. Without any, the run has no text vectors.
     ///
     /// # Errors
     /// Another number of items, a folder that cannot be written.
-    pub fn set_text_vectors(&self, vectors: ArrayView2<'_, f32>) -> Result<()> {
-        let (rows, items) = (vectors.nrows(), self.data.items.len());
-        if rows != items {
-            return Err(Error::Data(format!("{rows} text vectors do not fit {items} items")));
+    pub fn set_item_vectors(&self, encoders: &[ItemVectors]) -> Result<()> {
+        let items = self.data.items.len();
+        if let Some(other) = encoders.iter().find(|e| e.vectors().nrows() != items) {
+            let (name, rows) = (other.name(), other.vectors().nrows());
+            return Err(Error::Data(format!("{rows} vectors of {name} do not fit {items} items")));
         }
-        self.folder.write(VECTORS, |path| save_vectors(path, vectors))
+        if encoders.is_empty() {
+            let none = Array2::zeros((items, 0));
+            return self.folder.write(VECTORS, |path| save_vectors(path, none.view()));
+        }
+        let (joined, whitenings) = ItemVectors::join(encoders, &self.config.item_text.whiten)?;
+        self.folder.write(ENCODERS, |path| {
+            for (nth, (encoder, whitening)) in encoders.iter().zip(&whitenings).enumerate() {
+                whitening.save(self.folder.file(&whitening_file(nth)))?;
+                if let Some(words) = encoder.fitted() {
+                    words.save(self.folder.file(TF_IDF))?;
+                }
+            }
+            let names: Vec<&str> = encoders.iter().map(ItemVectors::name).collect();
+            let names = serde_json::to_vec_pretty(&names).map_err(|e| Error::file(path, e))?;
+            write_whole(path, &names)
+        })?;
+        // Last: the encoders' files are there once the vectors are.
+        self.folder.write(VECTORS, |path| save_vectors(path, joined.view()))
     }
 
     /// Uses the linear item model of another run of the same data, text vectors and
@@ -284,10 +320,11 @@ impl Run {
         language: Option<&LanguageModel>,
         progress: &mut dyn Progress<Event>,
     ) -> Result<(Recommender, FitReport)> {
-        let to_read = has_vectors(&self.config, &self.data) && !self.folder.has(VECTORS)?;
+        let to_read = self.config.language_model_reads_items()
+            && has_vectors(&self.config, &self.data)
+            && !self.folder.has(VECTORS)?;
         let language = if to_read { used_language(&self.config, language)? } else { None };
         let vectors = self.vectors(language.as_ref(), progress)?;
-        // Checked when the run was created.
         let missing = Error::Internal("the run has no model at all");
         let linear = self.linear(vectors.as_ref(), progress)?.ok_or(missing)?;
         let chosen = linear.report().clone();
@@ -356,58 +393,84 @@ impl Run {
         Ok(NodeEmbeddings::load(self.folder.file(NODES))?)
     }
 
-    /// The items' whitened text vectors, which `language` reads unless they are there;
-    /// `None` in a run without any.
+    /// The items' text vectors, which are read unless they are there; `None` in a run without
+    /// any.
     fn vectors(
         &self,
         language: Option<&LanguageModel>,
         progress: &mut dyn Progress<Event>,
-    ) -> Result<Option<Arc<Array2<f32>>>> {
+    ) -> Result<Option<TextVectors>> {
         if !has_vectors(&self.config, &self.data) {
             return Ok(None);
         }
         if !self.folder.has(VECTORS)? {
-            let language = language.ok_or(Error::Internal("no language model reads the texts"))?;
-            let texts: Vec<&str> = self.data.items.iter().map(|i| i.text.as_str()).collect();
-            let config = &self.config.item_text;
-            let comm = self.folder.comm();
-            let raw = language.text_vectors_on(comm, &texts, &config.vectors, progress)?;
-            self.set_text_vectors(whiten(raw.view(), &config.whiten)?.view())?;
+            let vectors = self.encode(language, progress)?;
+            self.set_item_vectors(&vectors)?;
         }
-        load_vectors(&self.folder.file(VECTORS), &self.data).map(Some)
+        load_vectors(&self.folder.file(VECTORS), &self.data)
+    }
+
+    /// The vectors of each encoder.
+    fn encode(
+        &self,
+        language: Option<&LanguageModel>,
+        progress: &mut dyn Progress<Event>,
+    ) -> Result<Vec<ItemVectors>> {
+        let config = &self.config.item_text;
+        let texts: Vec<String> = self.data.items.iter().map(|i| i.text.clone()).collect();
+        let mut all = Vec::new();
+        for encoder in self.config.item_encoders() {
+            all.push(match encoder {
+                ItemEncoder::LanguageModel => {
+                    let (language, comm) = (language.ok_or(Error::NoLlm)?, self.folder.comm());
+                    let how = &config.language_model;
+                    ItemVectors::language_model(language, comm, &texts, how, progress)?
+                }
+                ItemEncoder::TfIdf => match ItemVectors::tf_idf(&texts, &config.tf_idf) {
+                    Ok(words) => words,
+                    Err(Error::Linear(glta_linear::Error::TextVectors(problem))) => {
+                        tracing::warn!("TF-IDF is left out: {problem}");
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                },
+                ItemEncoder::Sentence => {
+                    let Sentence(encoder) = self.sentence.as_ref().ok_or_else(no_sentence)?;
+                    ItemVectors::encoded(&**encoder, &texts, progress)?
+                }
+            });
+        }
+        for path in &config.files {
+            let ids = self.data.items.iter().map(|item| item.raw_id.as_str());
+            all.push(ItemVectors::file(path, ids)?);
+        }
+        Ok(all)
     }
 
     /// The linear item model, unless it is there. It is always read back, so that a
     /// resumed run has the same numbers as an uninterrupted one.
     fn linear(
         &self,
-        vectors: Option<&Arc<Array2<f32>>>,
+        vectors: Option<&TextVectors>,
         progress: &mut dyn Progress<Event>,
     ) -> Result<Option<Arc<LinearModel>>> {
-        let (config, items) = (&self.config.linear, self.data.items.len());
-        if !self.config.has_linear(items) {
-            if self.config.model.linear {
-                let limit = config.max_items;
-                tracing::warn!(items, limit, "too many items for the linear item model");
-            }
+        let config = &self.config.linear;
+        if !self.config.model.linear {
             return Ok(None);
         }
-        let view = vectors.map(|v| v.view());
         if !self.folder.has(LINEAR)? {
             // A closed form: rank 0 solves it while the others wait.
             self.folder.write(LINEAR, |path| {
                 let RunData { train, valid, .. } = &*self.data;
-                let progress = &mut |step: &LinearStep| {
-                    progress.report(&Event::Linear { done: step.done, total: step.total })
-                };
+                let progress = &mut |step: &LinearStep| progress.report(&Event::Linear(*step));
                 let seed = self.config.seed;
                 let model =
-                    LinearModel::fit_with(train, Some(valid), view, config, seed, progress)?;
+                    LinearModel::fit_with(train, Some(valid), vectors, config, seed, progress)?;
                 Ok(model.save(path)?)
             })?;
         }
         let path = self.folder.file(LINEAR);
-        Ok(Some(Arc::new(LinearModel::load(path, &self.data.train, view)?)))
+        Ok(Some(Arc::new(LinearModel::load(path, &self.data.train, vectors)?)))
     }
 
     fn texts(
@@ -424,5 +487,12 @@ impl Run {
             }
             _ => Ok(BTreeMap::new()),
         }
+    }
+}
+
+fn no_sentence() -> Error {
+    Error::Config {
+        field: "item_text.encoders".into(),
+        problem: "`sentence` is among them, but the run was given no sentence encoder".into(),
     }
 }

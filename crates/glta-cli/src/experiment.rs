@@ -44,7 +44,7 @@ pub fn run_configured(
     }
     experiment.check_folder()?;
     let mut reporter = Reporter::new(flags.quiet || !ranks.is_root());
-    let language = if experiment.needs_language(flags.text_encoder.is_some()) {
+    let language = if experiment.uses_language(flags.text_encoder.is_some()) {
         Some(flags.language_model(&config.glta.llm, ranks, &mut reporter)?)
     } else {
         None

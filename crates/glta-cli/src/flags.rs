@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use glta_align::LanguageModel;
+use glta_align::{ItemEncoder, LanguageModel};
 use glta_core::with_causes;
 use glta_eval::{Density, ExperimentConfig, MetricAt, Preset};
 use glta_llm::LlamaOptions;
@@ -65,18 +65,24 @@ pub struct ExperimentFlags {
     /// Resume the run in --out
     #[arg(long)]
     pub resume: bool,
-    /// Also run the controls: the linear item model alone, the same model without a
-    /// language model, and with a randomly initialised one
+    /// Also run the controls: the linear item model alone, with each text encoder alone and
+    /// with a randomly initialised language model, and the main model without a language
+    /// model and with a randomly initialised one
     #[arg(long)]
     pub controls: bool,
     /// Also run the contrastive graph baselines: HCCF, LightGCN+, HCCF+, RLMRec-Con
     /// and RLMRec-Gen
     #[arg(long)]
     pub contrastive: bool,
-    /// Sentence encoder for their texts: a sentence-transformers folder, such as
-    /// all-MiniLM-L6-v2; without it, the language model's mean hidden states
+    /// Sentence encoder: a sentence-transformers folder, such as all-MiniLM-L6-v2. The
+    /// linear models read texts by it too, the contrastive models in place of the language
+    /// model
     #[arg(long, value_name = "DIR")]
     pub text_encoder: Option<PathBuf>,
+    /// File of text vectors by raw id, a further encoder of the linear models: NAME.npy with
+    /// NAME.npy.ids, a raw id a line, or NAME.safetensors with the metadata entry ids
+    #[arg(long = "text-vectors", value_name = "FILE")]
+    pub text_vectors: Vec<PathBuf>,
     /// Also run the paper's ablations and decoders
     #[arg(long)]
     pub ablations: bool,
@@ -115,6 +121,10 @@ impl ExperimentFlags {
         let mut config = ExperimentConfig::new(preset, density);
         adapt(&mut config);
         config.hold_out_items(self.cold);
+        if self.text_encoder.is_some() {
+            config.glta.item_text.encoders.push(ItemEncoder::Sentence);
+        }
+        config.glta.item_text.files.clone_from(&self.text_vectors);
         if let Some(path) = &self.config {
             let text =
                 std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;

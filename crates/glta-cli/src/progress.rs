@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use std::time::Instant;
 
 use glta_align::Event;
+use glta_linear::{LinearStage, LinearStep};
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 
 use crate::interrupt;
@@ -144,8 +145,13 @@ impl Reporter {
             Event::TextVectors { done, total } => {
                 self.advance("text vectors", done as u64, total as u64, "")
             }
-            Event::Linear { done, total } => {
-                self.advance("linear model", done as u64, total as u64, "settings")
+            Event::Linear(LinearStep { stage, done, total, .. }) => {
+                let (work, unit) = match stage {
+                    LinearStage::TextNeighbours => ("text neighbours", "items"),
+                    LinearStage::CoOccurrences => ("co-occurrences", "items"),
+                    _ => ("linear model", "columns"),
+                };
+                self.advance(work, done, total, unit)
             }
             Event::Texts { done, total } => {
                 self.advance("writing texts", done as u64, total as u64, "users")

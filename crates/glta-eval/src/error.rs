@@ -59,6 +59,14 @@ pub enum Error {
         /// The system's name.
         system: String,
     },
+    /// A system that reads texts was named, but there is nothing that it could read.
+    #[error("{system} cannot be run: {reason}")]
+    CannotRun {
+        /// The system's name.
+        system: String,
+        /// What is missing.
+        reason: String,
+    },
     /// A system failed.
     #[error("{system}, seed {seed}")]
     System {

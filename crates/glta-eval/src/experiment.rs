@@ -8,13 +8,13 @@ use std::time::Instant;
 use glta_align::LanguageModel;
 use glta_comm::{Alone, Communicator};
 use glta_core::{Silent, TextEncoder, report};
-use glta_data::{Dataset, Split};
+use glta_data::{Dataset, Item, Split};
 
 use crate::config::ExperimentConfig;
 use crate::event::{Event, Progress};
 use crate::measure::measure;
 use crate::record::{LlmRecord, Protocol, Record, Skipped};
-use crate::seed::{Seed, TextVectors};
+use crate::seed::Seed;
 use crate::shared::Shared;
 use crate::system::System;
 use crate::systems::{self, Available, Reason, Standard};
@@ -72,8 +72,8 @@ impl<'a> Experiment<'a> {
         self
     }
 
-    /// The language model of GLTA, of the text vectors of text-kNN and EASE + text, and of
-    /// the contrastive models' texts. Without one the systems that read texts are left out,
+    /// The language model of GLTA, one of the text encoders of the linear models, and that of
+    /// the contrastive models' texts. Without one the systems that need it are left out,
     /// which the record says.
     #[must_use]
     pub fn language(mut self, language: LanguageModel) -> Self {
@@ -81,8 +81,9 @@ impl<'a> Experiment<'a> {
         self
     }
 
-    /// Encodes the texts of the contrastive models by `encoder` in place of the language
-    /// model.
+    /// Encodes texts by `encoder`: those of the contrastive models in place of the language
+    /// model, and those of the linear models too where `item_text.encoders` names
+    /// `sentence`.
     #[must_use]
     pub fn text_encoder(mut self, encoder: Box<dyn TextEncoder>) -> Self {
         self.encoder = Some(encoder);
@@ -135,12 +136,17 @@ impl<'a> Experiment<'a> {
         self.check_old(old.as_ref(), &new)
     }
 
-    /// Whether a system that is run needs a language model; `has_encoder` says whether the
-    /// experiment will get a text encoder.
-    pub fn needs_language(&self, has_encoder: bool) -> bool {
+    /// Whether a system that is run uses a language model: in prompts, or because
+    /// `item_text.encoders` names it and there are texts to read. `has_encoder` says whether the
+    /// experiment will get a sentence encoder.
+    pub fn uses_language(&self, has_encoder: bool) -> bool {
+        let textless = self.dataset.items().iter().all(Item::is_textless);
+        let encoder = !textless && self.config.glta.language_model_reads_items();
         let systems = systems::standard(&self.config);
-        let run = &self.config.run;
-        systems.iter().any(|s| s.is_chosen(run) && s.needs_language(has_encoder))
+        systems
+            .iter()
+            .filter(|s| s.is_chosen(&self.config.run))
+            .any(|system| system.needs_language(has_encoder) || (encoder && system.reads_texts()))
     }
 
     /// Runs all systems and returns the record.
@@ -163,7 +169,7 @@ impl<'a> Experiment<'a> {
         let mut record = self.begin()?;
         let standard = systems::standard(&self.config);
         let chosen = self.chosen(&standard, &mut record, progress)?;
-        let mut vectors = TextVectors::default();
+        let mut vectors = Vec::new();
         for &number in &self.config.run.seeds {
             let missing = chosen.iter().filter(|s| record.row(s.name(), number).is_none());
             let missing: Vec<&dyn System> = missing.copied().collect();
@@ -318,6 +324,10 @@ impl<'a> Experiment<'a> {
                 None => chosen.push(&*system.system),
                 Some(Reason::NoLanguage) if !only.is_empty() => {
                     return Err(Error::NoLanguage { system: system.name().to_owned() });
+                }
+                Some(reason) if !only.is_empty() => {
+                    let (system, reason) = (system.name().to_owned(), reason.to_string());
+                    return Err(Error::CannotRun { system, reason });
                 }
                 Some(reason) => {
                     let (system, reason) = (system.name().to_owned(), reason.to_string());

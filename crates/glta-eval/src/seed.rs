@@ -4,12 +4,11 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use glta_align::{LanguageModel, RunData};
+use glta_align::{Backbone, Config, ItemEncoder, ItemVectors, LanguageModel, RunData};
 use glta_comm::Communicator;
 use glta_core::{TextEncoder, report};
 use glta_data::{Dataset, Split};
 use glta_metrics::{EvaluationConfig, Metric, Scorer, evaluate};
-use ndarray::Array2;
 
 use crate::config::ExperimentConfig;
 use crate::event::{Event, Progress};
@@ -28,17 +27,20 @@ pub struct Seed<'a> {
     pub(crate) comm: Arc<dyn Communicator>,
     /// The system that is fitted now.
     pub(crate) system: String,
-    pub(crate) vectors: &'a mut TextVectors,
+    pub(crate) vectors: &'a mut Vec<(Source, ItemVectors)>,
     pub(crate) shared: Shared,
     pub(crate) progress: &'a mut Progress<'a>,
 }
 
-/// Text vectors of all items, `(items, dim)`, read once for all seeds.
-#[derive(Default)]
-pub(crate) struct TextVectors {
-    pub(crate) language: Option<Arc<Array2<f32>>>,
-    pub(crate) encoder: Option<Arc<Array2<f32>>>,
+/// What vectors of all items were read by, once for all seeds.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Source {
+    Encoder(ItemEncoder),
+    File(PathBuf),
 }
+
+/// The language model with the random weights of this seed has read the texts.
+struct RandomVectors(ItemVectors);
 
 impl<'a> Seed<'a> {
     /// The seed.
@@ -104,21 +106,106 @@ impl<'a> Seed<'a> {
         Ok(report(self.progress, &Event::Note(line))?)
     }
 
-    /// Vectors of all items' texts from the frozen language model, `(items, hidden)`, not
-    /// whitened.
+    /// Vectors of all items' texts by the encoders of the main row's configuration, as far as
+    /// these are there: the language model, TF-IDF, the sentence encoder, files. None for a
+    /// catalogue without texts.
     ///
     /// # Errors
-    /// No language model, or what it refuses.
-    pub fn text_vectors(&mut self) -> Result<Arc<Array2<f32>>> {
-        if self.vectors.language.is_none() {
-            let texts = self.dataset.texts(&self.config.protocol.texts)?;
-            let (language, config) = (self.language()?, &self.config.glta.item_text.vectors);
-            let progress = &mut *self.progress;
-            let mut report = |event: &glta_align::Event| progress.report(&Event::Run(event));
-            let read = language.text_vectors_on(&*self.comm, &texts, config, &mut report)?;
-            self.vectors.language = Some(Arc::new(read));
+    /// What an encoder refuses.
+    pub fn item_vectors(&mut self) -> Result<Vec<ItemVectors>> {
+        self.item_vectors_of(&self.config.glta)
+    }
+
+    /// The encoders of a configuration that are there. They are all, but for the language model
+    /// where none is given and the sentence encoder where none is given.
+    pub(crate) fn encoders(&self, config: &Config) -> Vec<ItemEncoder> {
+        let there = |encoder: &ItemEncoder| match encoder {
+            ItemEncoder::LanguageModel => self.language.is_some(),
+            ItemEncoder::Sentence => self.encoder.is_some(),
+            _ => true,
+        };
+        config.item_encoders().filter(there).collect()
+    }
+
+    /// [`item_vectors`](Self::item_vectors) by the encoders of any configuration.
+    pub(crate) fn item_vectors_of(&mut self, config: &Config) -> Result<Vec<ItemVectors>> {
+        if self.dataset.items().iter().all(|item| item.is_textless()) {
+            return Ok(Vec::new());
         }
-        Ok(self.vectors.language.clone().unwrap_or_default())
+        let mut all = Vec::new();
+        for encoder in self.encoders(config) {
+            let random =
+                encoder == ItemEncoder::LanguageModel && config.backbone == Backbone::RandomLlm;
+            all.extend(if random {
+                Some(self.random_vectors()?)
+            } else {
+                self.vectors_by(encoder)?
+            });
+        }
+        for path in &config.item_text.files {
+            all.push(self.vectors_from(path)?);
+        }
+        Ok(all)
+    }
+
+    /// By one encoder; `None` where TF-IDF finds no words.
+    pub(crate) fn vectors_by(&mut self, encoder: ItemEncoder) -> Result<Option<ItemVectors>> {
+        let source = Source::Encoder(encoder);
+        if let Some((_, vectors)) = self.vectors.iter().find(|(other, _)| *other == source) {
+            return Ok(Some(vectors.clone()));
+        }
+        let texts = self.dataset.texts(&self.config.protocol.texts)?;
+        let config = &self.config.glta.item_text;
+        let language = self.language;
+        let progress = &mut *self.progress;
+        let mut report = |event: &glta_align::Event| progress.report(&Event::Run(event));
+        let vectors = match encoder {
+            ItemEncoder::LanguageModel => {
+                let none = || Error::NoLanguage { system: self.system.clone() };
+                let (language, how) = (language.ok_or_else(none)?, &config.language_model);
+                ItemVectors::language_model(language, &*self.comm, &texts, how, &mut report)?
+            }
+            ItemEncoder::TfIdf => match ItemVectors::tf_idf(&texts, &config.tf_idf) {
+                Ok(words) => words,
+                Err(glta_align::Error::Linear(glta_linear::Error::TextVectors(problem))) => {
+                    self.note(&format!("TF-IDF is left out: {problem}"))?;
+                    return Ok(None);
+                }
+                Err(error) => return Err(error.into()),
+            },
+            _ => match self.encoder {
+                Some(encoder) => ItemVectors::encoded(encoder, &texts, &mut report)?,
+                None => return Ok(None),
+            },
+        };
+        self.vectors.push((source, vectors.clone()));
+        Ok(Some(vectors))
+    }
+
+    /// By the language model with random weights.
+    fn random_vectors(&mut self) -> Result<ItemVectors> {
+        if let Some(vectors) = self.shared.get::<RandomVectors>() {
+            return Ok(vectors.0.clone());
+        }
+        let texts = self.dataset.texts(&self.config.protocol.texts)?;
+        let random = self.language()?.randomized(self.number)?;
+        let how = &self.config.glta.item_text.language_model;
+        let progress = &mut *self.progress;
+        let mut report = |event: &glta_align::Event| progress.report(&Event::Run(event));
+        let vectors = ItemVectors::language_model(&random, &*self.comm, &texts, how, &mut report)?;
+        Ok(self.shared.put(RandomVectors(vectors)).0.clone())
+    }
+
+    /// From a file.
+    fn vectors_from(&mut self, path: &Path) -> Result<ItemVectors> {
+        let source = Source::File(path.to_owned());
+        if let Some((_, vectors)) = self.vectors.iter().find(|(other, _)| *other == source) {
+            return Ok(vectors.clone());
+        }
+        let ids = self.dataset.items().iter().map(|item| item.raw_id.as_str());
+        let vectors = ItemVectors::file(path, ids)?;
+        self.vectors.push((source, vectors.clone()));
+        Ok(vectors)
     }
 
     /// What GLTA runs of this seed learn from.

@@ -42,12 +42,21 @@ fn a_row_is_what_the_parts_give() {
     let shop = shop();
     let split = Split::new(&shop, &config.protocol.split_config(2024)).unwrap();
     let valid_config = EvaluationConfig { ks: vec![10], ..EvaluationConfig::default() };
-    let fits = [10.0, 100.0].map(|l2| {
-        let ease = Ease::fit(&split.train, &EaseConfig { l2, ..EaseConfig::default() }).unwrap();
-        let report = evaluate(&ease, &split.valid, &[&split.train], &valid_config).unwrap();
-        (report.get(Metric::Ndcg, 10).unwrap(), l2, ease)
-    });
-    let best = if fits[1].0 > fits[0].0 { &fits[1] } else { &fits[0] };
+    let (forms, _) = config.glta.linear.forms(&split.train).unwrap();
+    assert_eq!(forms.len(), 2);
+    let mut best: Option<(f64, f64, Ease)> = None;
+    for form in forms {
+        for l2 in [10.0, 100.0] {
+            let config = EaseConfig { l2, form, ..EaseConfig::default() };
+            let ease = Ease::fit(&split.train, &config).unwrap();
+            let report = evaluate(&ease, &split.valid, &[&split.train], &valid_config).unwrap();
+            let value = report.get(Metric::Ndcg, 10).unwrap();
+            if best.as_ref().is_none_or(|best| value > best.0) {
+                best = Some((value, l2, ease));
+            }
+        }
+    }
+    let best = best.unwrap();
     let masked = [&split.train, &split.valid];
     let test = evaluate(&best.2, &split.test, &masked, &EvaluationConfig::default()).unwrap();
     let row = record.row("EASE", 2024).unwrap();
@@ -125,8 +134,8 @@ fn names_are_checked() {
     let folder = tempfile::tempdir().unwrap();
     let message = run(folder.path(), &config(&["EASY"])).unwrap_err().to_string();
     assert!(message.contains("`EASY`") && message.contains("EASE"), "{message}");
-    let named = run(folder.path(), &config(&["text-kNN"])).unwrap_err();
-    assert!(matches!(named, Error::NoLanguage { system } if system == "text-kNN"));
+    let named = run(folder.path(), &config(&["GLTA"])).unwrap_err();
+    assert!(matches!(named, Error::NoLanguage { system } if system == "GLTA"));
     let shop = shop();
     for name in ["EASE", "text knn"] {
         let clash = Experiment::new(&shop, folder.path(), config(&[])).system(Own(name));
@@ -170,15 +179,18 @@ fn own_systems_have_rows_and_those_without_a_model_are_named() {
     config.protocol.cold_ratio = 0.1;
     let shop = shop();
     let record = Experiment::new(&shop, folder.path(), config).system(Own("low")).run().unwrap();
-    assert_eq!(record.systems(), ["Popularity", "EASE", "LightGCN", "low"]);
+    assert_eq!(
+        record.systems(),
+        ["Popularity", "EASE", "text-kNN", "EASE + text", "LightGCN", "low"]
+    );
     let skipped: Vec<&str> = record.skipped.iter().map(|s| s.system.as_str()).collect();
-    assert_eq!(skipped, ["text-kNN", "EASE + text", "GLTA"]);
+    assert_eq!(skipped, ["GLTA"]);
     assert_eq!(record.row("low", 2024).unwrap().settings["order"], "ascending");
     assert_eq!(record.main_system(), Some("low"));
     assert!(record.row("low", 2024).unwrap().cold.contains_key("cold/all N"));
     for table in [record.table(), record.by_degree(), record.by_activity(), record.cold()] {
         assert!(table.lines().all(|line| line.chars().count() <= 80), "{table}");
-        assert_eq!(table.lines().filter(|line| line.starts_with("EASE")).count(), 1);
+        assert_eq!(table.lines().filter(|line| line.starts_with("EASE  ")).count(), 1);
     }
     assert!(record.table().contains('*'));
 }
@@ -315,15 +327,23 @@ fn the_share_of_new_items_follows_the_ratios_unless_it_is_set() {
 }
 
 #[test]
-fn a_catalogue_beyond_the_dense_model_goes_without_its_rows() {
+fn a_catalogue_beyond_the_dense_form_has_the_local_one() {
     let folder = tempfile::tempdir().unwrap();
     let mut config = config(&[]);
     config.glta.backbone = glta_align::Backbone::None;
     config.glta.linear.max_items = 10;
     config.run.controls = true;
-    config.run.only = vec!["GLTA".into(), "Linear".into()];
+    config.run.only = ["EASE", "EASE + text", "Linear"].map(String::from).to_vec();
     let record = run(folder.path(), &config).unwrap();
-    assert_eq!(record.systems(), ["GLTA"]);
-    assert_eq!(record.skipped[0].system, "Linear");
-    assert!(record.skipped[0].reason.contains("80 items"), "{:?}", record.skipped);
+    assert_eq!(record.systems(), ["EASE", "EASE + text", "Linear"]);
+    for row in &record.rows {
+        let settings = row.settings.get("linear").cloned().unwrap_or_default();
+        let form = settings.get("form").or(row.settings.get("form")).unwrap();
+        assert_eq!(form["solver"], "local", "{}", row.system);
+    }
+    let ease = &record.rows[0].settings["left_out"];
+    let linear = &record.rows[2].settings["linear"]["left_out"];
+    for problem in [ease, linear] {
+        assert!(problem.as_str().unwrap().contains("80 items"), "{problem}");
+    }
 }

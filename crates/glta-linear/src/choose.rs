@@ -2,141 +2,124 @@
 
 use std::sync::Arc;
 
-use glta_core::{Progress, report, search};
 use glta_data::Interactions;
-use ndarray::{Array2, ArrayView2};
 
-use crate::{
-    Ease, EaseConfig, Error, LinearConfig, LinearModel, LinearReport, Result, SideInformation,
-};
+use crate::problem::Problem;
+use crate::progress::Reporter;
+use crate::sparse::SparseRows;
+use crate::weigh::Measured;
+use crate::{Form, LinearConfig, LinearModel, LinearReport, Result};
 
-/// [`LinearModel::fit_with`] begins to fit the next setting.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct LinearStep {
-    /// Number of this setting, from 1.
-    pub done: usize,
-    /// Number of settings.
-    pub total: usize,
-}
-
-/// Fits models with one set of text vectors and reports each.
-pub(crate) struct Solver<'a> {
-    pub(crate) vectors: Option<ArrayView2<'a, f32>>,
-    /// The vectors' similarities, `(items, items)`.
-    pub(crate) text: Option<Arc<Array2<f32>>>,
+/// Fits models of one problem under several settings.
+pub(crate) struct Chooser<'a, 'p> {
+    pub(crate) problem: &'a mut Problem,
+    /// What items add to each other as text neighbours, by source.
+    pub(crate) text: Option<Arc<SparseRows>>,
     pub(crate) config: &'a LinearConfig,
-    pub(crate) progress: &'a mut dyn Progress<LinearStep>,
-    pub(crate) done: usize,
-    pub(crate) total: usize,
+    pub(crate) reporter: &'a mut Reporter<'p>,
 }
 
-impl Solver<'_> {
+/// Settings a form is tried under at most.
+pub(crate) fn most_settings(config: &LinearConfig, texts: bool) -> usize {
+    match texts {
+        false => config.l2.len(),
+        true => 2 * config.l2.len() + config.text.len() - 2,
+    }
+}
+
+impl Chooser<'_, '_> {
     /// The model of these settings.
-    pub(crate) fn solve(
-        &mut self,
-        train: &Interactions,
-        settings: LinearReport,
-    ) -> Result<LinearModel> {
-        self.done += 1;
-        report(self.progress, &LinearStep { done: self.done, total: self.total })?;
-        let config = EaseConfig { l2: settings.l2, max_items: self.config.max_items };
-        let weight = settings.text;
-        let ease = match self.vectors {
-            Some(vectors) if weight > 0.0 => {
-                Ease::fit_collective(train, SideInformation { vectors, weight }, &config)?
-            }
-            _ => Ease::fit(train, &config)?,
-        };
-        Ok(LinearModel::new(ease, self.text.clone(), train, settings))
+    pub(crate) fn solve(&mut self, settings: LinearReport) -> Result<LinearModel> {
+        let LinearReport { form, l2, text, .. } = settings;
+        let ease = self.problem.ease(form, l2, text, self.reporter)?;
+        self.reporter.columns.0 += self.problem.train.n_items() as u64;
+        Ok(LinearModel::new(ease, self.text.clone(), &self.problem.train, settings))
     }
 
-    /// The model of the settings that are best on `valid`.
+    /// The model of the settings that are best on `valid`, among all forms: for each form, λ
+    /// at the middle α, then α at the best λ, then λ again if α has changed. A setting is
+    /// worth what it reaches under the best β and γ.
     pub(crate) fn choose(
         &mut self,
-        train: &Interactions,
-        valid: Option<&Interactions>,
+        forms: &[Form],
+        start: &LinearReport,
+        valid: &Interactions,
+        seed: u64,
     ) -> Result<LinearModel> {
-        let (config, texts) = (self.config, self.vectors.is_some());
-        let middle = |list: &[f64]| list[list.len() / 2];
-        let start = LinearReport {
-            l2: middle(&config.l2),
-            text: if texts { middle(&config.text) } else { 0.0 },
-            neighbours: 0.0,
-            popularity: 0.0,
-            new_items: config.new_items > 0.0,
-            temperature: 1.0,
-            validation: None,
+        let train = self.problem.train.clone();
+        let measured = Measured::new(&train, valid, seed);
+        let mut best: Option<LinearModel> = None;
+        let mut tried = Vec::new();
+        for &form in forms {
+            let model = self.of_form(&LinearReport { form, ..start.clone() }, &measured)?;
+            tried.push((form, model.report.validation.unwrap_or(f64::NEG_INFINITY)));
+            if best.as_ref().is_none_or(|b| model.report.validation > b.report.validation) {
+                best = Some(model);
+            }
+        }
+        let mut model = match best {
+            Some(model) => model,
+            None => self.solve(start.clone())?,
         };
-        let Some(valid) = valid.filter(|valid| !valid.is_empty()) else {
-            return self.solve(train, start);
-        };
-        let settings: Vec<LinearReport> =
-            config.l2.iter().map(|&l2| LinearReport { l2, ..start.clone() }).collect();
-        let mut model = self.best(train, valid, &settings)?.ok_or_else(nothing_tried)?;
-        let l2 = model.report.l2;
-        let others: &[f64] = if texts { &config.text } else { &[] };
-        let others = others.iter().filter(|&&text| text != start.text);
-        let settings: Vec<LinearReport> =
-            others.map(|&text| LinearReport { l2, text, ..start.clone() }).collect();
-        if let Some(other) = self.best(train, valid, &settings)?
-            && other.report.validation > model.report.validation
-        {
-            model = other;
-        }
-        let neighbours: &[f64] = if texts { &config.neighbours } else { &[] };
-        for &weight in neighbours {
-            let popularity = model.report.popularity;
-            model.try_weights(train, valid, weight as f32, popularity)?;
-        }
-        for &weight in &config.popularity {
-            let neighbours = model.report.neighbours;
-            model.try_weights(train, valid, neighbours, weight as f32)?;
-        }
+        model.report.tried = tried;
         Ok(model)
     }
 
-    /// The best model of `settings`; `None` if there are none.
-    fn best(
-        &mut self,
-        train: &Interactions,
-        valid: &Interactions,
-        settings: &[LinearReport],
-    ) -> Result<Option<LinearModel>> {
-        let found = search(settings, |settings| -> Result<_> {
-            let mut model = self.solve(train, settings.clone())?;
-            model.report.validation = model.validation(train, valid)?;
-            Ok((model.report.validation.unwrap_or(f64::NEG_INFINITY), model))
-        })?;
-        Ok(found.best.map(|(_, model)| model))
+    fn of_form(&mut self, start: &LinearReport, measured: &Measured<'_>) -> Result<LinearModel> {
+        let config = self.config;
+        let mut best = self.measure(start.clone(), measured)?;
+        self.sweep(&mut best, &config.l2, |report| &mut report.l2, measured)?;
+        if self.problem.text.is_some() {
+            let before = best.report.text;
+            self.sweep(&mut best, &config.text, |report| &mut report.text, measured)?;
+            if best.report.text != before {
+                self.sweep(&mut best, &config.l2, |report| &mut report.l2, measured)?;
+            }
+        }
+        Ok(best)
     }
-}
 
-impl LinearModel {
-    /// Takes these weights if they are better on `valid`.
-    fn try_weights(
+    /// Tries other values of one setting.
+    fn sweep(
         &mut self,
-        train: &Interactions,
-        valid: &Interactions,
-        neighbours: f32,
-        popularity: f32,
+        best: &mut LinearModel,
+        values: &[f64],
+        field: impl Fn(&mut LinearReport) -> &mut f64,
+        measured: &Measured<'_>,
     ) -> Result<()> {
-        let before = self.report.clone();
-        self.report = LinearReport { neighbours, popularity, ..before.clone() };
-        let validation = self.validation(train, valid)?;
-        if validation > before.validation {
-            self.report.validation = validation;
-        } else {
-            self.report = before;
+        let start = best.report.clone();
+        let known = *field(&mut start.clone());
+        for &value in values.iter().filter(|&&value| value != known) {
+            let mut settings = start.clone();
+            *field(&mut settings) = value;
+            let model = self.measure(settings, measured)?;
+            if model.report.validation > best.report.validation {
+                *best = model;
+            }
         }
         Ok(())
     }
-}
 
-fn nothing_tried() -> Error {
-    Error::Config {
-        system: "linear model",
-        field: "l2",
-        problem: "at least one value is needed".into(),
+    /// The model of these settings under the best weights of neighbours and popularity.
+    fn measure(&mut self, settings: LinearReport, measured: &Measured<'_>) -> Result<LinearModel> {
+        let mut model = self.solve(settings)?;
+        let others = |list: &[f64], on: bool| -> Vec<f32> {
+            let list = list.iter().filter(|_| on).map(|&v| v as f32);
+            std::iter::once(0.0).chain(list).collect()
+        };
+        let neighbours = others(&self.config.neighbours, self.text.is_some());
+        let popularity = others(&self.config.popularity, true);
+        let weights: Vec<(f32, f32)> =
+            neighbours.iter().flat_map(|&b| popularity.iter().map(move |&c| (b, c))).collect();
+        let values = measured.ndcg(&model, &weights);
+        let mut best = 0;
+        for (at, value) in values.iter().enumerate() {
+            if *value > values[best] {
+                best = at;
+            }
+        }
+        (model.report.neighbours, model.report.popularity) = weights[best];
+        model.report.validation = Some(values[best]);
+        Ok(model)
     }
 }

@@ -1,20 +1,33 @@
+use glta_data::Interactions;
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result};
+use crate::{Error, Form, Result, Solver};
+
+/// Interactions per item from which a coarse part is tried.
+const DENSE_DATA: f64 = 100.0;
 
 /// Settings of [`LinearModel`](crate::LinearModel). Of each list, the value with the
-/// highest N@10 on validation data is taken. Without validation data, `l2` and `text`
-/// take the middle value of their lists, and neighbours and popularity are left out.
+/// highest N@10 on validation data is taken. Without validation data, the first form is taken,
+/// `l2` and `text` take the middle value of their lists, and neighbours and popularity are
+/// left out.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LinearConfig {
+    /// Solvers that are tried. The dense one is left out above `max_items`, and the report
+    /// says so.
+    pub solvers: Vec<Solver>,
+    /// Most sources of an item in the local form.
+    pub sources: Vec<usize>,
+    /// Ranks of the local form's coarse part that are tried beside 0 where items have 100
+    /// interactions in the mean.
+    pub rank: Vec<usize>,
     /// λ, the L2 regularisation.
     pub l2: Vec<f64>,
     /// α, the weight of the texts in the Gram matrix; 0 leaves them out.
     pub text: Vec<f64>,
-    /// Weights of the text neighbours that are tried beside 0.
+    /// β, weights of the text neighbours that are tried beside 0.
     pub neighbours: Vec<f64>,
-    /// Weights of `ln(1 + degree)` that are tried beside 0.
+    /// γ, weights of `ln(1 + degree)` that are tried beside 0.
     pub popularity: Vec<f64>,
     /// Share of the items that are new while the values above are chosen: left out of
     /// the fit, and searched for among the validation items. Text neighbours then count
@@ -22,20 +35,29 @@ pub struct LinearConfig {
     /// in the mean. Use 0, the default, for a catalogue that does not grow; new items
     /// rank low then.
     pub new_items: f64,
-    /// Refuse more items than this: the matrix takes `4 · items²` bytes, and as much again
-    /// with text vectors; `16 · items²` while it is fitted, `20 · items²` with text vectors.
+    /// Most items of the dense form: its matrix takes `16 · items²` bytes while it is fitted,
+    /// `4 · items²` afterwards.
     pub max_items: usize,
+    /// The local form keeps so many co-occurring items of each item, the strongest.
+    pub rows: usize,
+    /// Text neighbours of an item: those that count, and those that the local form considers.
+    pub text_neighbours: usize,
 }
 
 impl Default for LinearConfig {
     fn default() -> Self {
         Self {
+            solvers: vec![Solver::Local, Solver::Dense],
+            sources: vec![64],
+            rank: vec![128],
             l2: vec![10.0, 30.0, 100.0, 300.0],
             text: vec![1.0, 3.0, 10.0, 30.0],
             neighbours: vec![0.003, 0.01, 0.03, 0.1, 0.3],
             popularity: vec![0.001, 0.003, 0.01],
             new_items: 0.0,
             max_items: 20_000,
+            rows: 256,
+            text_neighbours: 128,
         }
     }
 }
@@ -44,13 +66,24 @@ impl LinearConfig {
     /// Checks the settings.
     ///
     /// # Errors
-    /// [`Error::Config`] for an empty list of `l2` or `text`, or values out of range.
+    /// [`Error::Config`] for an empty list of `solvers`, `sources`, `l2` or `text`, or values
+    /// out of range.
     pub fn validate(&self) -> Result<()> {
-        for (field, list) in [("l2", &self.l2), ("text", &self.text)] {
-            if list.is_empty() {
-                return Err(wrong(field, "at least one value is needed".into()));
-            }
+        let lengths = [
+            ("solvers", self.solvers.len()),
+            ("sources", self.sources.len()),
+            ("l2", self.l2.len()),
+            ("text", self.text.len()),
+        ];
+        if let Some((field, _)) = lengths.into_iter().find(|&(_, length)| length == 0) {
+            return Err(wrong(field, "at least one value is needed".into()));
         }
+        let sources = self.sources.iter().map(|&k| ("sources", k));
+        let sizes = [("rows", self.rows), ("text_neighbours", self.text_neighbours)];
+        for (field, size) in sources.chain(sizes) {
+            within(field, size as f64, 1.0, 1e6)?;
+        }
+        self.rank.iter().try_for_each(|&rank| within("rank", rank as f64, 0.0, 4096.0))?;
         // Below 0.1, what one user adds to the inverse is lost in rounding.
         self.l2.iter().try_for_each(|&value| within("l2", value, 0.1, 1e12))?;
         for (field, list) in [
@@ -62,8 +95,40 @@ impl LinearConfig {
         }
         within("new_items", self.new_items, 0.0, 0.9)
     }
-}
 
+    /// The forms that are tried on `train`, and why the dense one is not, if it was asked for.
+    ///
+    /// # Errors
+    /// [`Error::TooManyItems`] where the dense form was the only one.
+    pub fn forms(&self, train: &Interactions) -> Result<(Vec<Form>, Option<String>)> {
+        let items = train.n_items();
+        let (mut forms, mut left_out) = (Vec::new(), None);
+        for solver in &self.solvers {
+            match solver {
+                Solver::Dense if items > self.max_items => {
+                    let limit = self.max_items;
+                    let gigabytes = 16.0 * (items as f64).powi(2) / 1e9;
+                    let error = Error::TooManyItems { items, limit, gigabytes };
+                    if self.solvers.iter().all(|&solver| solver == Solver::Dense) {
+                        return Err(error);
+                    }
+                    left_out = Some(error.to_string());
+                }
+                Solver::Dense => forms.push(Form::Dense),
+                Solver::Local => {
+                    let dense_data = train.len() as f64 >= DENSE_DATA * items.max(1) as f64;
+                    let ranks: &[usize] = if dense_data { &self.rank } else { &[] };
+                    let ranks = ranks.iter().copied().filter(|&rank| rank > 0);
+                    for rank in std::iter::once(0).chain(ranks) {
+                        let of = |&sources: &usize| Form::Local { sources, rank };
+                        forms.extend(self.sources.iter().map(of));
+                    }
+                }
+            }
+        }
+        Ok((forms, left_out))
+    }
+}
 fn wrong(field: &'static str, problem: String) -> Error {
     Error::Config { system: "linear model", field, problem }
 }

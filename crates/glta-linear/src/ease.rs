@@ -1,14 +1,20 @@
-use faer::linalg::cholesky::llt;
-use faer::linalg::matmul::triangular::{self, BlockStructure};
-use faer::linalg::triangular_inverse::invert_lower_triangular;
-use faer::{Accum, Mat, Par};
+//! EASE, in its dense and its local form.
+
+use std::sync::{Arc, Mutex, OnceLock};
+
+use glta_core::{Progress, Silent};
 use glta_data::Interactions;
 use glta_metrics::{Scorer, ScorerError};
-use ndarray::{Array2, ArrayView2, ArrayViewMut1, ArrayViewMut2, Axis};
-use rayon::prelude::*;
+use ndarray::{ArrayViewMut2, Axis};
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result};
+use crate::problem::{Limits, Problem};
+use crate::progress::Reporter;
+use crate::solve::counts::Counts;
+use crate::solve::gram::{Gram, Scratch};
+use crate::sparse::SparseRows;
+use crate::weights::Weights;
+use crate::{Error, Form, LinearStep, Result, TextNeighbours, TextVectors};
 
 /// Settings of [`Ease`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -17,14 +23,21 @@ pub struct EaseConfig {
     /// L2 regularisation `λ` added to the diagonal of the Gram matrix. Tune it on
     /// validation data: 100 to 1000 is usual. Default 400.
     pub l2: f64,
-    /// Refuse more items than this. Fitting takes `16 · items²` bytes, the
-    /// fitted model `4 · items²`. Default 20,000 (6.4 GB).
+    /// How the weights are found. Default [`Form::Dense`].
+    pub form: Form,
+    /// The dense form refuses more items than this. Default 20,000 (6.4 GB).
     pub max_items: usize,
+    /// The local form keeps so many co-occurring items of each item, the strongest.
+    /// Default 256.
+    pub rows: usize,
+    /// The local form considers so many text neighbours of each item. Default 128.
+    pub text_neighbours: usize,
 }
 
 impl Default for EaseConfig {
     fn default() -> Self {
-        Self { l2: 400.0, max_items: 20_000 }
+        let (max_items, rows, text_neighbours) = (20_000, 256, 128);
+        Self { l2: 400.0, form: Form::Dense, max_items, rows, text_neighbours }
     }
 }
 
@@ -32,16 +45,22 @@ impl EaseConfig {
     /// Checks the settings.
     ///
     /// # Errors
-    /// [`Error::Config`] unless `l2` is positive and finite.
+    /// [`Error::Config`] unless `l2` is positive and finite and the sizes are at least 1.
     pub fn validate(&self) -> Result<()> {
-        if self.l2 > 0.0 && self.l2.is_finite() {
-            return Ok(());
+        let wrong = |field, problem| Err(Error::Config { system: "EASE", field, problem });
+        if !(self.l2 > 0.0 && self.l2.is_finite()) {
+            return wrong("l2", format!("{} is not a positive number", self.l2));
         }
-        Err(Error::Config {
-            system: "EASE",
-            field: "l2",
-            problem: format!("{} is not a positive number", self.l2),
-        })
+        let sources = match self.form {
+            Form::Dense => 1,
+            Form::Local { sources, .. } => sources,
+        };
+        let sizes =
+            [("sources", sources), ("rows", self.rows), ("text_neighbours", self.text_neighbours)];
+        match sizes.into_iter().find(|&(_, size)| size == 0) {
+            None => Ok(()),
+            Some((field, _)) => wrong(field, "must be at least 1".into()),
+        }
     }
 }
 
@@ -49,7 +68,8 @@ impl EaseConfig {
 /// linear item-item model with a zero diagonal, in closed form.
 ///
 /// With `P = (XᵀX + λI)⁻¹`, the weights are `B_ij = -P_ij / P_jj`, 0 on the
-/// diagonal, and a user with items `x` scores `x B`.
+/// diagonal, and a user with items `x` scores `x B`. In the local form, each column of `B` is
+/// the solution over the item's strongest sources alone.
 ///
 /// ```
 /// use glta_linear::{Ease, EaseConfig};
@@ -63,132 +83,124 @@ impl EaseConfig {
 /// assert!(scores[1] > scores[2]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Ease {
-    weights: Array2<f32>,
+    pub(crate) weights: Weights,
     /// `P_jj`, from which the weights without one user are found again.
-    diagonal: Vec<f64>,
+    pub(crate) diagonal: Vec<f64>,
     history: Interactions,
+    form: Form,
+    pub(crate) leave: Leave,
+    /// What columns of the local form are solved again from, and row `j` for the sources of
+    /// item `j`; made when they are first needed.
+    gram: OnceLock<Gram>,
+    columns: OnceLock<SparseRows>,
+    idle: Mutex<Vec<Scratch>>,
 }
 
-/// Descriptions of the items that count as further rows of the interaction
-/// matrix.
-#[derive(Debug, Clone, Copy)]
-pub struct SideInformation<'a> {
-    /// One row an item, zeros where nothing is known: `(items, dim)`.
-    pub vectors: ArrayView2<'a, f32>,
-    /// How much their Gram matrix counts beside that of the interactions.
-    pub weight: f64,
+/// How a local model was fitted.
+#[derive(Debug, Clone)]
+pub(crate) struct Leave {
+    pub(crate) l2: f64,
+    /// Weight of the texts in the Gram matrix.
+    pub(crate) weight: f64,
+    pub(crate) rows: usize,
+    pub(crate) text: Option<TextVectors>,
 }
 
 impl Ease {
     /// Solves for the weights.
     ///
     /// # Errors
-    /// Bad settings, too many items, or a matrix that cannot be inverted.
+    /// Bad settings, too many items for the dense form, or a matrix that cannot be inverted.
     pub fn fit(train: &Interactions, config: &EaseConfig) -> Result<Self> {
-        Self::solve(train, None, config)
+        Self::fit_with(train, None, config, &mut Silent)
     }
 
     /// EASE with side information (Jeunen, Van Balen and Goethals 2020,
     /// "Closed-Form Models for Collaborative Filtering with Side-Information",
-    /// the collective form): `P = (XᵀX + αTTᵀ + λI)⁻¹` with the items'
-    /// descriptions `T` as if their dimensions were users. Items that nobody has
-    /// had get weights from their descriptions.
+    /// the collective form): `P = (XᵀX + αTTᵀ + λI)⁻¹` with the items' text vectors `T` as if
+    /// their dimensions were users, and `weight` for `α`. Items that nobody has
+    /// had get weights from their texts.
     ///
     /// # Errors
-    /// As [`fit`](Self::fit), and vectors of another number of items, or a weight
-    /// or values that are not finite.
+    /// As [`fit`](Self::fit), and vectors of another number of items or a weight that is
+    /// negative or not finite.
     pub fn fit_collective(
         train: &Interactions,
-        side: SideInformation<'_>,
+        vectors: &TextVectors,
+        weight: f64,
         config: &EaseConfig,
     ) -> Result<Self> {
-        let n = side.vectors.nrows();
-        if n != train.n_items() {
-            let problem = format!("there are {n} for {} items", train.n_items());
-            return Err(Error::TextVectors(problem));
-        }
-        if let Some(((item, _), _)) = side.vectors.indexed_iter().find(|(_, v)| !v.is_finite()) {
-            return Err(Error::TextVectors(format!("that of item {item} is not finite")));
-        }
-        if !(side.weight >= 0.0 && side.weight.is_finite()) {
-            return Err(Error::Config {
-                system: "EASE",
-                field: "weight of the side information",
-                problem: format!("{} is not zero or a positive number", side.weight),
-            });
-        }
-        Self::solve(train, Some(side), config)
+        Self::fit_with(train, Some((vectors, weight)), config, &mut Silent)
     }
 
-    fn solve(
-        train: &Interactions,
-        side: Option<SideInformation<'_>>,
-        config: &EaseConfig,
-    ) -> Result<Self> {
-        config.validate()?;
-        let items = train.n_items();
-        check_items(items, config.max_items, 16.0)?;
-        let mut gram = gram(train, config.l2);
-        if let Some(side) = side.filter(|side| side.weight > 0.0) {
-            let vectors =
-                Mat::from_fn(items, side.vectors.ncols(), |r, c| f64::from(side.vectors[(r, c)]));
-            triangular::matmul(
-                gram.as_mut(),
-                BlockStructure::TriangularLower,
-                Accum::Add,
-                vectors.as_ref(),
-                BlockStructure::Rectangular,
-                vectors.transpose(),
-                BlockStructure::Rectangular,
-                side.weight,
-                Par::rayon(0),
-            );
-        }
-        let inverse = invert(gram, config.l2)?;
-        // The inverse is symmetric and only its lower triangle is there.
-        let at = |i: usize, j: usize| {
-            if i >= j { inverse[(i, j)] } else { inverse[(j, i)] }
-        };
-        let diagonal: Vec<f64> = (0..items).map(|j| inverse[(j, j)]).collect();
-        let mut weights = Array2::zeros((items, items));
-        let rows: Vec<_> = weights.axis_iter_mut(Axis(0)).enumerate().collect();
-        rows.into_par_iter().for_each(|(i, mut row)| {
-            for (j, weight) in row.iter_mut().enumerate() {
-                if i != j {
-                    *weight = (-at(i, j) / diagonal[j]) as f32;
-                }
-            }
-        });
-        Ok(Self { weights, diagonal, history: train.clone() })
-    }
-
-    /// A model from the weights `B` and the diagonal of `P` of another, fitted on
-    /// `train`.
+    /// [`fit`](Self::fit) or [`fit_collective`](Self::fit_collective) that reports how far it
+    /// has got.
     ///
     /// # Errors
-    /// Shapes that do not fit the number of items.
-    pub fn from_parts(
-        weights: Array2<f32>,
-        diagonal: Vec<f64>,
+    /// Theirs, and [`Error::Cancelled`].
+    pub fn fit_with(
         train: &Interactions,
+        text: Option<(&TextVectors, f64)>,
+        config: &EaseConfig,
+        progress: &mut dyn Progress<LinearStep>,
     ) -> Result<Self> {
-        let items = train.n_items();
-        if weights.dim() != (items, items) || diagonal.len() != items {
-            return Err(Error::Weights {
-                rows: weights.nrows(),
-                columns: weights.ncols(),
-                diagonal: diagonal.len(),
-                items,
+        config.validate()?;
+        let weight = text.map_or(0.0, |(_, weight)| weight);
+        if !(weight >= 0.0 && weight.is_finite()) {
+            return Err(Error::Config {
+                system: "EASE",
+                field: "weight of the texts",
+                problem: format!("{weight} is not zero or a positive number"),
             });
         }
-        Ok(Self { weights, diagonal, history: train.clone() })
+        let text = text.map(|(vectors, _)| vectors);
+        if let Some(text) = text {
+            text.check(train.n_items())?;
+        }
+        let near = match (text, config.form) {
+            (Some(text), Form::Local { .. }) if weight > 0.0 => {
+                Some(TextNeighbours::find_with(text, config.text_neighbours, progress)?)
+            }
+            _ => None,
+        };
+        let limits = Limits { max_items: config.max_items, rows: config.rows };
+        let mut problem = Problem::new(train, text.cloned(), near.map(Arc::new), limits)?;
+        problem.ease(config.form, config.l2, weight, &mut Reporter::new(progress))
     }
 
-    /// The weights `B`: `(items, items)`.
-    pub fn weights(&self) -> &Array2<f32> {
-        &self.weights
+    /// A model of solved weights.
+    pub(crate) fn new(
+        weights: Weights,
+        diagonal: Vec<f64>,
+        train: &Interactions,
+        form: Form,
+        leave: Leave,
+        gram: Option<Gram>,
+    ) -> Self {
+        Self {
+            weights,
+            diagonal,
+            history: train.clone(),
+            form,
+            leave,
+            gram: gram.map(OnceLock::from).unwrap_or_default(),
+            columns: OnceLock::new(),
+            idle: Mutex::default(),
+        }
+    }
+
+    /// How the weights were found.
+    pub fn form(&self) -> Form {
+        self.form
+    }
+
+    /// `B_ij`, what item `i` adds to the score of item `j`; 0 for unknown items.
+    pub fn weight(&self, i: u32, j: u32) -> f32 {
+        let mut row = vec![0.0; self.n_items()];
+        self.weights.add(&[i], &mut row);
+        row.get(j as usize).copied().unwrap_or(0.0)
     }
 
     /// The items of a user that the model was fitted on, ascending.
@@ -196,18 +208,23 @@ impl Ease {
         self.history.items(user)
     }
 
-    /// The diagonal of `P`: `(items)`.
+    /// The diagonal of `P`: `(items,)`.
     pub fn diagonal(&self) -> &[f64] {
         &self.diagonal
     }
 
     /// Scores of all items from `context`, a part of the user's items (others count
     /// for nothing), under the weights that a fit without this user would have: what
-    /// a model may see that is trained on the user's other items. Exact, by one
-    /// rank-one change of `P` (Sherman and Morrison) in `O(user's items × items)`.
+    /// a model may see that is trained on the user's other items.
+    ///
+    /// In the dense form it is exact, by one rank-one change of `P` (Sherman and Morrison) in
+    /// `O(user's items × items)`. In the local form, the columns of the user's items are
+    /// solved again without the user, from the same sources, and the rank-one change is
+    /// applied to the others; with a coarse part it is applied to all.
     ///
     /// # Errors
-    /// [`Error::User`] for an unknown user.
+    /// [`Error::User`] for an unknown user, [`Error::TextVectors`] for a model from a file that
+    /// was loaded without the text vectors that it was fitted with.
     pub fn score_without(&self, user: u32, context: &[u32]) -> Result<Vec<f32>> {
         let (n, users) = (self.n_items(), self.history.n_users());
         if user as usize >= users {
@@ -222,7 +239,8 @@ impl Ease {
         // Each row is read once.
         let (sums, rest) = (self.minus_rows(&known), self.minus_rows(&hidden));
         let q: Vec<f64> = (0..n).map(|j| f64::from(sums[j] + rest[j]) * self.diagonal[j]).collect();
-        let left = 1.0 - own.iter().map(|&i| q[i as usize]).sum::<f64>();
+        // Above 0 in the dense form, where P is one matrix.
+        let left = (1.0 - own.iter().map(|&i| q[i as usize]).sum::<f64>()).max(1e-3);
         let q_context: f64 = known.iter().map(|&i| q[i as usize]).sum();
         let mut scores: Vec<f32> = (0..n)
             .map(|j| {
@@ -235,37 +253,82 @@ impl Ease {
         for &item in &known {
             scores[item as usize] += 1.0;
         }
+        if let Form::Local { rank: 0, .. } = self.form {
+            self.solve_again(own, &known, &mut scores)?;
+        }
         Ok(scores)
+    }
+
+    /// The scores of `own` from `known` by columns that are solved without someone who has
+    /// `own`.
+    fn solve_again(&self, own: &[u32], known: &[u32], scores: &mut [f32]) -> Result<()> {
+        let gram = self.gram()?;
+        let columns = self.columns();
+        let idle = self.idle.lock().ok().and_then(|mut idle| idle.pop());
+        let mut scratch = idle.unwrap_or_else(|| Scratch::new(self.n_items()));
+        for &item in own {
+            let sources = columns.row(item as usize).0;
+            let column = gram.column(item as usize, sources, own, &mut scratch)?;
+            let heard = sources.iter().zip(&column.weights);
+            let heard = heard.filter(|(source, _)| known.binary_search(source).is_ok());
+            scores[item as usize] = heard.map(|(_, weight)| weight).sum::<f64>() as f32;
+        }
+        if let Ok(mut idle) = self.idle.lock() {
+            idle.push(scratch);
+        }
+        Ok(())
+    }
+
+    fn gram(&self) -> Result<&Gram> {
+        if let Some(gram) = self.gram.get() {
+            return Ok(gram);
+        }
+        let Leave { l2, weight, rows, text } = &self.leave;
+        let text = text.clone().filter(|_| *weight > 0.0);
+        if text.is_none() && *weight > 0.0 {
+            let problem = "the model was loaded without those that it was fitted with";
+            return Err(Error::TextVectors(problem.into()));
+        }
+        // As many as the model was fitted with.
+        let all = matches!(self.form, Form::Local { sources, .. } if sources + 1 >= self.n_items());
+        let rows = if all { usize::MAX } else { *rows };
+        let counts = Arc::new(Counts::new(&self.history, rows, &mut |_| Ok(()))?);
+        let degrees = Arc::new(self.history.item_degrees());
+        let text = text.map(|text| {
+            let squares = Arc::new(text.squares());
+            (text, squares)
+        });
+        let gram = Gram { counts, degrees, text, weight: *weight, l2: *l2 };
+        Ok(self.gram.get_or_init(|| gram))
+    }
+
+    fn columns(&self) -> &SparseRows {
+        self.columns.get_or_init(|| match &self.weights {
+            Weights::Local { rows, .. } => rows.transpose(),
+            Weights::Dense(_) => SparseRows::from_pieces(0, Vec::new()),
+        })
     }
 
     /// Scores of all items for someone with these items; ids out of range count
     /// for nothing.
     pub fn score_items(&self, items: &[u32]) -> Vec<f32> {
         let mut scores = vec![0.0; self.n_items()];
-        self.add_rows(items, ArrayViewMut1::from(&mut scores[..]));
+        self.weights.add(items, &mut scores);
         scores
     }
 
-    /// `Σ P_ij / P_jj` over `items`: `(items)`.
+    /// `Σ P_ij / P_jj` over `items`: `(items,)`.
     fn minus_rows(&self, items: &[u32]) -> Vec<f32> {
         let mut sum = self.score_items(items);
         sum.iter_mut().for_each(|s| *s = -*s);
         items.iter().for_each(|&item| sum[item as usize] += 1.0);
         sum
     }
-
-    fn add_rows(&self, items: &[u32], mut scores: ArrayViewMut1<'_, f32>) {
-        for &item in items {
-            if (item as usize) < self.n_items() {
-                scores += &self.weights.row(item as usize);
-            }
-        }
-    }
 }
 
 impl Scorer for Ease {
     fn n_items(&self) -> usize {
-        self.weights.ncols()
+        self.weights.n_items()
     }
 
     fn score(
@@ -273,78 +336,12 @@ impl Scorer for Ease {
         users: &[u32],
         mut out: ArrayViewMut2<'_, f32>,
     ) -> std::result::Result<(), ScorerError> {
-        out.fill(0.0);
-        for (&user, row) in users.iter().zip(out.axis_iter_mut(Axis(0))) {
-            self.add_rows(self.history.items(user), row);
+        for (&user, mut row) in users.iter().zip(out.axis_iter_mut(Axis(0))) {
+            let scores = self.score_items(self.history.items(user));
+            row.iter_mut().zip(scores).for_each(|(out, score)| *out = score);
         }
         Ok(())
     }
-}
-
-/// Refuses matrices over more items than `limit`. Fitting takes `bytes · items²`.
-pub(crate) fn check_items(items: usize, limit: usize, bytes: f64) -> Result<()> {
-    if items <= limit {
-        return Ok(());
-    }
-    Err(Error::TooManyItems { items, limit, gigabytes: bytes * (items as f64).powi(2) / 1e9 })
-}
-
-/// The upper triangle, by rows, of `XᵀX + λI`: to faer, which stores columns,
-/// the lower one.
-fn gram(train: &Interactions, l2: f64) -> Mat<f64> {
-    let items = train.n_items();
-    let users_of = train.transpose();
-    let mut gram = Mat::<f64>::zeros(items, items);
-    let columns: Vec<_> = gram.col_iter_mut().enumerate().collect();
-    columns.into_par_iter().for_each(|(item, column)| {
-        let Some(column) = column.try_as_col_major_mut() else {
-            return;
-        };
-        let column = column.as_slice_mut();
-        for &user in users_of.items(item as u32) {
-            let others = train.items(user);
-            let from = others.partition_point(|&o| (o as usize) < item);
-            for &other in &others[from..] {
-                column[other as usize] += 1.0;
-            }
-        }
-        column[item] += l2;
-    });
-    gram
-}
-
-/// The lower triangle of the inverse of a positive definite matrix of which the
-/// lower triangle is given.
-fn invert(mut matrix: Mat<f64>, l2: f64) -> Result<Mat<f64>> {
-    let n = matrix.nrows();
-    let par = Par::rayon(0);
-    let mut memory = faer::dyn_stack::MemBuffer::new(
-        llt::factor::cholesky_in_place_scratch::<f64>(n, par, Default::default()),
-    );
-    let stack = faer::dyn_stack::MemStack::new(&mut memory);
-    llt::factor::cholesky_in_place(
-        matrix.as_mut(),
-        Default::default(),
-        par,
-        stack,
-        Default::default(),
-    )
-    .map_err(|_| Error::NotPositiveDefinite { l2 })?;
-    let mut inverse_factor = Mat::<f64>::zeros(n, n);
-    invert_lower_triangular(inverse_factor.as_mut(), matrix.as_ref(), par);
-    // A⁻¹ = L⁻ᵀ L⁻¹, into the memory that held L.
-    triangular::matmul(
-        matrix.as_mut(),
-        BlockStructure::TriangularLower,
-        Accum::Replace,
-        inverse_factor.transpose(),
-        BlockStructure::TriangularUpper,
-        inverse_factor.as_ref(),
-        BlockStructure::TriangularLower,
-        1.0,
-        par,
-    );
-    Ok(matrix)
 }
 
 #[cfg(test)]
@@ -365,6 +362,12 @@ mod tests {
             }
         }
         sum
+    }
+
+    fn dense(ease: &Ease) -> Array2<f32> {
+        let n = ease.n_items();
+        let rows: Vec<f32> = (0..n as u32).flat_map(|item| ease.score_items(&[item])).collect();
+        Array2::from_shape_vec((n, n), rows).unwrap()
     }
 
     fn train() -> Interactions {
@@ -390,34 +393,30 @@ mod tests {
         for (tag, items) in tags.iter().enumerate() {
             items.iter().for_each(|&i| vectors[(i as usize, tag)] = 1.0);
         }
-        let side = SideInformation { vectors: vectors.view(), weight: 1.0 };
-        let with = Ease::fit_collective(&train(), side, &config).unwrap();
+        let vectors = TextVectors::new(vectors).unwrap();
+        let with = Ease::fit_collective(&train(), &vectors, 1.0, &config).unwrap();
         let stacked = Ease::fit(&changed(None, &tags), &config).unwrap();
-        for (a, b) in with.weights().iter().zip(stacked.weights()) {
+        for (a, b) in dense(&with).iter().zip(&dense(&stacked)) {
             assert!((a - b).abs() < 1e-6, "{a} {b}");
         }
-        let none = SideInformation { weight: 0.0, ..side };
-        let none = Ease::fit_collective(&train(), none, &config).unwrap();
-        assert_eq!(none.weights(), Ease::fit(&train(), &config).unwrap().weights());
+        let none = Ease::fit_collective(&train(), &vectors, 0.0, &config).unwrap();
+        assert_eq!(dense(&none), dense(&Ease::fit(&train(), &config).unwrap()));
 
-        let short = vectors.slice(ndarray::s![..8, ..]);
-        let short = SideInformation { vectors: short, weight: 1.0 };
-        let message = Ease::fit_collective(&train(), short, &config).unwrap_err().to_string();
-        assert!(message.contains("8 for 9"), "{message}");
-        let bad = SideInformation { weight: f64::NAN, ..side };
-        assert!(Ease::fit_collective(&train(), bad, &config).is_err());
+        let short = TextVectors::new(Array2::zeros((8, 2))).unwrap();
+        let message = Ease::fit_collective(&train(), &short, 1.0, &config).unwrap_err();
+        assert!(message.to_string().contains("8 for 9"), "{message}");
+        assert!(Ease::fit_collective(&train(), &vectors, f64::NAN, &config).is_err());
     }
 
     #[test]
     fn one_user_is_taken_out_exactly() {
         let config = EaseConfig { l2: 3.0, ..Default::default() };
         let ease = Ease::fit(&train(), &config).unwrap();
-        let again = Ease::from_parts(ease.weights().clone(), ease.diagonal().to_vec(), &train());
         for user in (0..40).filter(|&u| train().items(u).len() > 1) {
             let context = &train().items(user)[1..].to_vec();
             let without = Ease::fit(&changed(Some(user), &[]), &config).unwrap();
             let expected = without.score_items(context);
-            let got = again.as_ref().unwrap().score_without(user, context).unwrap();
+            let got = ease.score_without(user, context).unwrap();
             for (a, b) in got.iter().zip(&expected) {
                 assert!((a - b).abs() < 1e-5, "{a} {b}");
             }
@@ -430,7 +429,6 @@ mod tests {
         let odd = ease.score_without(user, &[own, other.unwrap(), own, 9]).unwrap();
         assert_eq!(odd, ease.score_without(user, &[own]).unwrap());
         assert!(ease.score_without(40, &[0]).is_err());
-        assert!(Ease::from_parts(Array2::zeros((9, 8)), vec![0.0; 9], &train()).is_err());
     }
 
     #[test]
@@ -438,7 +436,7 @@ mod tests {
         let (train, l2) = (train(), 3.0);
         let config = EaseConfig { l2, ..Default::default() };
         let ease = Ease::fit(&train, &config).unwrap();
-        let weights = ease.weights().mapv(f64::from);
+        let weights = dense(&ease).mapv(f64::from);
         let best = objective(&train, &weights, l2);
         for i in 0..9 {
             assert_eq!(weights[(i, i)], 0.0);

@@ -16,9 +16,9 @@ pub enum Error {
     },
     /// A dense item-item matrix would not fit.
     #[error(
-        "{items} items are more than `max_items` allows, which is {limit}: a dense matrix over all \
-         items takes {gigabytes:.1} GB while it is fitted; raise `max_items` if that much memory \
-         is there, or filter rare items"
+        "{items} items are more than `max_items` allows, which is {limit}: the dense form takes \
+         {gigabytes:.1} GB while it is fitted; use the local form, or raise `max_items` if that \
+         much memory is there"
     )]
     TooManyItems {
         /// Number of items.
@@ -41,21 +41,6 @@ pub enum Error {
         user: u32,
         /// Number of users.
         users: usize,
-    },
-    /// Parts of a fitted EASE that do not fit together.
-    #[error(
-        "EASE weights of shape ({rows}, {columns}) and a diagonal of {diagonal} do not fit {items} \
-         items"
-    )]
-    Weights {
-        /// Rows of the weights.
-        rows: usize,
-        /// Columns of the weights.
-        columns: usize,
-        /// Length of the diagonal.
-        diagonal: usize,
-        /// Number of items.
-        items: usize,
     },
     /// Text vectors that do not fit.
     #[error("text vectors: {0}")]

@@ -1,97 +1,111 @@
 //! A fitted model's file.
 
-use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
 
-use glta_core::write_whole;
 use glta_data::Interactions;
-use ndarray::{Array2, ArrayView2};
-use safetensors::tensor::TensorView;
-use safetensors::{Dtype, SafeTensors};
+use safetensors::Dtype;
+use serde::{Deserialize, Serialize};
 
-use crate::model::similarities;
-use crate::{Ease, Error, LinearModel, LinearReport, Result};
+use crate::ease::Leave;
+use crate::tensors::{TensorFile, Tensors, bytes_f64};
+use crate::weights::{Coarse, Weights};
+use crate::{Ease, Error, Form, LinearModel, LinearReport, Result, TextVectors};
 
-/// Metadata entry with the [`LinearReport`] as JSON.
-const REPORT: &str = "glta";
+/// What the metadata of the file holds.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Header {
+    report: LinearReport,
+    /// Most co-occurring items of an item.
+    rows: usize,
+}
 
 impl LinearModel {
-    /// Writes the model as safetensors: `weights` (F32, `(items, items)`), `diagonal`
-    /// (F64, `(items,)`), and the report. The training data and the text vectors are not
-    /// in it.
+    /// Writes the model as safetensors. `I` items; indices are compressed sparse rows by
+    /// source:
+    ///
+    /// | tensor | | |
+    /// | --- | --- | --- |
+    /// | `diagonal` | F64 `(I,)` | `P_jj` |
+    /// | `weights` | F32 `(I, I)` | of the dense form |
+    /// | `weights.offsets`, `weights.items`, `weights.values` | U64 `(I + 1,)`, U32, F32 | of the local form |
+    /// | `coarse.vectors`, `coarse.weights` | F32 `(I, rank)` | its coarse part |
+    /// | `neighbours.offsets`, `.items`, `.values` | U64 `(I + 1,)`, U32, F32 | text neighbours, where they count |
+    ///
+    /// The metadata entry `glta` holds the report. The training data and the text vectors are
+    /// not in the file.
     ///
     /// # Errors
     /// A file that cannot be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
-        let damaged = |e: &dyn std::fmt::Display| Error::file(path, e);
-        let (weights, diagonal) = (self.ease.weights(), self.ease.diagonal());
-        let items = diagonal.len();
-        let weights: Vec<u8> = weights.iter().flat_map(|v| v.to_le_bytes()).collect();
-        let diagonal: Vec<u8> = diagonal.iter().flat_map(|v| v.to_le_bytes()).collect();
-        let weights =
-            TensorView::new(Dtype::F32, vec![items, items], &weights).map_err(|e| damaged(&e))?;
-        let diagonal =
-            TensorView::new(Dtype::F64, vec![items], &diagonal).map_err(|e| damaged(&e))?;
-        let report = serde_json::to_string(&self.report).map_err(|e| damaged(&e))?;
-        let metadata = HashMap::from([(REPORT.to_owned(), report)]);
-        let views = [("weights", weights), ("diagonal", diagonal)];
-        let bytes = safetensors::serialize(views, Some(metadata)).map_err(|e| damaged(&e))?;
-        write_whole(path, &bytes).map_err(Error::io(path))
+        let mut file = TensorFile::default();
+        let diagonal = self.ease.diagonal();
+        file.put("diagonal", Dtype::F64, vec![diagonal.len()], bytes_f64(diagonal.iter()));
+        match &self.ease.weights {
+            Weights::Dense(weights) => file.matrix("weights", weights),
+            Weights::Local { rows, coarse } => {
+                file.sparse("weights", rows);
+                if let Some(Coarse { vectors, weights }) = coarse {
+                    file.matrix("coarse.vectors", vectors);
+                    file.matrix("coarse.weights", weights);
+                }
+            }
+        }
+        if let Some(text) = self.text.as_ref().filter(|_| self.report.neighbours > 0.0) {
+            file.sparse("neighbours", text);
+        }
+        let header = Header { report: self.report.clone(), rows: self.ease.leave.rows };
+        let header = serde_json::to_string(&header).map_err(|e| Error::file(path, e))?;
+        file.write(path, Some(header))
     }
 
-    /// Reads what [`save`](Self::save) wrote of a model that was fitted on `train` with
-    /// these text vectors, `(items, dim)`.
+    /// Reads what [`save`](Self::save) wrote of a model that was fitted on `train`. `text` are
+    /// the text vectors that it was fitted with; only [`score_without`](Self::score_without)
+    /// of a local model needs them.
     ///
     /// # Errors
     /// A file that cannot be read, is damaged or belongs to another number of items;
-    /// vectors that do not fit.
+    /// vectors of another number of items.
     pub fn load(
         path: impl AsRef<Path>,
         train: &Interactions,
-        vectors: Option<ArrayView2<'_, f32>>,
+        text: Option<&TextVectors>,
     ) -> Result<Self> {
-        let path = path.as_ref();
-        let bytes = std::fs::read(path).map_err(Error::io(path))?;
-        let damaged = |e: &dyn std::fmt::Display| {
-            Error::file(path, format!("not a readable linear model: {e}"))
-        };
-        let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| damaged(&e))?;
-        let report = header
-            .metadata()
-            .as_ref()
-            .and_then(|metadata| metadata.get(REPORT))
-            .ok_or_else(|| damaged(&format!("the `{REPORT}` metadata entry is missing")))?;
-        let report: LinearReport = serde_json::from_str(report).map_err(|e| damaged(&e))?;
-        let file = SafeTensors::deserialize(&bytes).map_err(|e| damaged(&e))?;
-        let tensor = |name: &str, dtype: Dtype, shape: &[usize]| {
-            let tensor =
-                file.tensor(name).map_err(|_| damaged(&format!("tensor {name} is missing")))?;
-            if tensor.dtype() != dtype || tensor.shape() != shape {
-                return Err(damaged(&format!(
-                    "tensor {name} is {:?} of shape {:?}, but {dtype:?} of shape {shape:?} was \
-                     expected",
-                    tensor.dtype(),
-                    tensor.shape()
-                )));
-            }
-            Ok(tensor.data())
-        };
-        let items = train.n_items();
-        let weights = tensor("weights", Dtype::F32, &[items, items])?;
-        let weights = weights.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
-        let weights = Array2::from_shape_vec((items, items), weights).map_err(|e| damaged(&e))?;
-        let diagonal = tensor("diagonal", Dtype::F64, &[items])?;
-        let diagonal = diagonal.as_chunks().0.iter().map(|b| f64::from_le_bytes(*b)).collect();
-        if report.neighbours > 0.0 && vectors.is_none() {
-            return Err(Error::TextVectors(format!(
-                "the model of {} counts text neighbours; give the vectors it was fitted with",
-                path.display()
-            )));
+        let (path, items) = (path.as_ref(), train.n_items());
+        if let Some(text) = text {
+            text.check(items)?;
         }
-        let vectors = vectors.filter(|_| report.neighbours > 0.0);
-        let text = vectors.map(|v| similarities(v, train)).transpose()?;
-        let ease = Ease::from_parts(weights, diagonal, train)?;
-        Ok(Self::new(ease, text, train, report))
+        let bytes = std::fs::read(path).map_err(Error::io(path))?;
+        let read = || -> std::result::Result<_, String> {
+            let file = Tensors::parse(&bytes)?;
+            let Header { report, rows } =
+                serde_json::from_str(file.header()?).map_err(|e| e.to_string())?;
+            let weights = match report.form {
+                Form::Dense => Weights::Dense(file.matrix("weights", items, Some(items))?),
+                Form::Local { rank, .. } => {
+                    let coarse = match rank {
+                        0 => None,
+                        _ => {
+                            let vectors = file.matrix("coarse.vectors", items, None)?;
+                            let rank = Some(vectors.ncols());
+                            let weights = file.matrix("coarse.weights", items, rank)?;
+                            Some(Coarse { vectors, weights })
+                        }
+                    };
+                    Weights::Local { rows: file.sparse("weights", items)?, coarse }
+                }
+            };
+            let neighbours = match report.neighbours > 0.0 {
+                true => Some(Arc::new(file.sparse("neighbours", items)?)),
+                false => None,
+            };
+            let leave = Leave { l2: report.l2, weight: report.text, rows, text: text.cloned() };
+            let diagonal = file.f64("diagonal", items)?;
+            let ease = Ease::new(weights, diagonal, train, report.form, leave, None);
+            Ok(Self::new(ease, neighbours, train, report))
+        };
+        read().map_err(|e| Error::file(path, format!("not a readable linear model: {e}")))
     }
 }

@@ -1,73 +1,119 @@
 //! Fitting a linear model.
 
+use std::sync::Arc;
+use std::time::Instant;
+
 use glta_core::{Progress, Silent};
 use glta_data::Interactions;
-use ndarray::ArrayView2;
 
-use crate::choose::{LinearStep, Solver};
-use crate::ease::check_items;
-use crate::model::similarities;
+use crate::choose::{Chooser, most_settings};
+use crate::problem::{Limits, Problem};
+use crate::progress::Reporter;
 use crate::temperature::temperature;
-use crate::{LinearConfig, LinearModel, Result};
+use crate::weigh::Measured;
+use crate::{
+    Form, LinearConfig, LinearModel, LinearReport, LinearStep, Result, TextNeighbours, TextVectors,
+};
+
+/// Power of the cosine of text neighbours.
+const POWER: i32 = 3;
 
 impl LinearModel {
-    /// Chooses the settings one after the other: `l2` and the texts' weight in the
-    /// Gram matrix, then the weights of neighbours and popularity. Without
-    /// validation items the middle values of the first two lists are taken, and
-    /// neighbours and popularity do not count.
+    /// Chooses the form, `l2` and the texts' weight in the Gram matrix, each under the best
+    /// weights of neighbours and popularity. Without validation items, the first form and the
+    /// middle values of the first two lists are taken, and neighbours and popularity do not
+    /// count.
     ///
-    /// `vectors`, `(items, dim)`, are whitened text vectors, zeros for an item without
-    /// a text. `seed` draws the new items and the users of the temperature.
+    /// `text` are whitened text vectors. `seed` draws the new items, the validation users
+    /// above 20,000, and the users of the temperature.
     ///
     /// # Errors
-    /// Bad settings, too many items, vectors that do not fit, a matrix that cannot be
-    /// inverted.
+    /// Bad settings, too many items for the only form, vectors of another number of items, a
+    /// matrix that cannot be inverted.
     pub fn fit(
         train: &Interactions,
         valid: Option<&Interactions>,
-        vectors: Option<ArrayView2<'_, f32>>,
+        text: Option<&TextVectors>,
         config: &LinearConfig,
         seed: u64,
     ) -> Result<Self> {
-        Self::fit_with(train, valid, vectors, config, seed, &mut Silent)
+        Self::fit_with(train, valid, text, config, seed, &mut Silent)
     }
 
-    /// [`fit`](Self::fit) that reports every setting that it begins to fit.
+    /// [`fit`](Self::fit) that reports how far it has got.
     ///
     /// # Errors
     /// Those of [`fit`](Self::fit), and [`Error::Cancelled`](crate::Error::Cancelled).
     pub fn fit_with(
         train: &Interactions,
         valid: Option<&Interactions>,
-        vectors: Option<ArrayView2<'_, f32>>,
+        text: Option<&TextVectors>,
         config: &LinearConfig,
         seed: u64,
         progress: &mut dyn Progress<LinearStep>,
     ) -> Result<Self> {
+        let started = Instant::now();
         config.validate()?;
-        // Before the similarities of the text vectors, a matrix over all items too.
-        let bytes = if vectors.is_some() { 20.0 } else { 16.0 };
-        check_items(train.n_items(), config.max_items, bytes)?;
+        if let Some(text) = text {
+            text.check(train.n_items())?;
+        }
+        let (forms, left_out) = config.forms(train)?;
+        if let Some(problem) = &left_out {
+            tracing::info!("the dense form is not tried: {problem}");
+        }
         let valid = valid.filter(|valid| !valid.is_empty());
-        let text = vectors.map(|v| similarities(v, train)).transpose()?;
+        let near = text
+            .map(|text| TextNeighbours::find_with(text, config.text_neighbours, progress))
+            .transpose()?
+            .map(Arc::new);
+        let by_source = near.as_ref().map(|near| Arc::new(near.by_source(POWER)));
+
         let growing = valid.filter(|_| config.new_items > 0.0);
-        let mut total = match valid {
-            None => 1,
-            Some(_) => config.l2.len() + vectors.map_or(0, |_| config.text.len() - 1),
+        let mut settings = valid.map_or(1, |_| forms.len() * most_settings(config, text.is_some()));
+        settings += usize::from(growing.is_some());
+        let mut reporter = Reporter::new(progress);
+        reporter.columns.1 = (settings * train.n_items()) as u64;
+        let limits = Limits { max_items: config.max_items, rows: config.rows };
+        let problem =
+            |train: &Interactions| Problem::new(train, text.cloned(), near.clone(), limits);
+
+        let middle = |list: &[f64]| list[list.len() / 2];
+        let start = LinearReport {
+            form: forms.first().copied().unwrap_or(Form::Dense),
+            left_out,
+            l2: middle(&config.l2),
+            text: if text.is_some() { middle(&config.text) } else { 0.0 },
+            neighbours: 0.0,
+            popularity: 0.0,
+            new_items: config.new_items > 0.0,
+            temperature: 1.0,
+            validation: None,
+            tried: Vec::new(),
+            seconds: 0.0,
         };
-        total += usize::from(growing.is_some());
-        let mut solver = Solver { vectors, text, config, progress, done: 0, total };
-        let mut model = match growing {
-            Some(valid) => {
+        let mut all = problem(train)?;
+        let reporter = &mut reporter;
+        let mut chooser = Chooser { problem: &mut all, text: by_source, config, reporter };
+        let mut model = match (valid, growing) {
+            (None, _) => chooser.solve(start)?,
+            (Some(valid), None) => chooser.choose(&forms, &start, valid, seed)?,
+            (Some(valid), Some(_)) => {
                 let (known, new) = train.split_off_items(config.new_items, seed)?;
-                let chosen = solver.choose(&known, Some(&valid.union(&new)?))?.report;
-                let mut model = solver.solve(train, chosen)?;
-                model.report.validation = model.validation(train, valid)?;
+                let mut known = problem(&known)?;
+                let text = chooser.text.clone();
+                let reporter = &mut *chooser.reporter;
+                let mut without = Chooser { problem: &mut known, text, config, reporter };
+                let wanted = valid.union(&new)?;
+                let chosen = without.choose(&forms, &start, &wanted, seed)?.report;
+                let mut model = chooser.solve(chosen)?;
+                let weights = (model.report.neighbours, model.report.popularity);
+                let value = Measured::new(train, valid, seed).ndcg(&model, &[weights]);
+                model.report.validation = value.first().copied();
                 model
             }
-            None => solver.choose(train, valid)?,
         };
         model.report.temperature = temperature(&model, train, seed)?;
+        model.report.seconds = started.elapsed().as_secs_f64();
         Ok(model)
     }
 }

@@ -1,51 +1,56 @@
 use std::sync::Arc;
 
 use glta_data::Interactions;
-use glta_metrics::{EvaluationConfig, Metric, Scorer, ScorerError, evaluate};
-use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut1, ArrayViewMut2, Axis};
+use glta_metrics::{Scorer, ScorerError};
+use ndarray::{ArrayViewMut2, Axis};
 
-use crate::{Ease, LinearReport, Result, TextKnn, TextKnnConfig};
+use crate::sparse::SparseRows;
+use crate::{Ease, LinearReport, Result};
 
-/// Scores of all items from the items that a person has, in closed form: EASE whose
-/// Gram matrix also counts the items' text vectors, `(XᵀX + αTTᵀ + λI)⁻¹`, plus text
-/// neighbours `Σ max(0, cos)³`, plus the log of the degree, times a temperature. The
-/// few weights are chosen on validation data.
+/// Scores of all items from the items that a person has, in closed form: [`Ease`] whose
+/// Gram matrix also counts the items' text vectors, `XᵀX + αTTᵀ + λI`, plus text
+/// neighbours `β Σ max(0, cos)³`, plus the log of the degree `γ ln(1 + degree)`, times a
+/// temperature. The form and the few weights are chosen on validation data.
 ///
 /// As a [`Scorer`] it scores the users of the training data from their training items.
 ///
 /// ```
 /// use glta_data::Interactions;
-/// use glta_linear::{LinearConfig, LinearModel};
+/// use glta_linear::{LinearConfig, LinearModel, TextVectors};
 /// use ndarray::array;
 ///
 /// // Items 0 and 1 go together. Nobody has item 3, whose text is like that of item 2.
 /// let pairs = [(0, 0), (0, 1), (1, 0), (1, 1), (2, 1), (3, 2)];
 /// let train = Interactions::from_pairs(4, 4, pairs)?;
-/// let vectors = array![[1.0, 0.0], [0.8, 0.6], [0.0, 1.0], [0.0, 1.0]];
-/// let config = LinearConfig::default();
-/// let model = LinearModel::fit(&train, None, Some(vectors.view()), &config, 1)?;
+/// let vectors = TextVectors::new(array![[1.0, 0.0], [0.8, 0.6], [0.0, 1.0], [0.0, 1.0]])?;
+/// let model = LinearModel::fit(&train, None, Some(&vectors), &LinearConfig::default(), 1)?;
 /// assert!(model.score_items(&[0])[1] > model.score_items(&[0])[2]);
 /// assert!(model.score_items(&[2])[3] > model.score_items(&[2])[0]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct LinearModel {
     pub(crate) ease: Ease,
-    /// What items add to each other as text neighbours: `(items, items)`.
-    pub(crate) text: Option<Arc<Array2<f32>>>,
+    /// What items add to each other as text neighbours, by source.
+    pub(crate) text: Option<Arc<SparseRows>>,
     /// Number of users of each item in the training data.
     pub(crate) degrees: Vec<u32>,
     pub(crate) report: LinearReport,
+    /// `ln(1 + degree)` in the mean over the items that somebody has.
+    mean_log: f32,
 }
 
 impl LinearModel {
     pub(crate) fn new(
         ease: Ease,
-        text: Option<Arc<Array2<f32>>>,
+        text: Option<Arc<SparseRows>>,
         train: &Interactions,
         report: LinearReport,
     ) -> Self {
-        Self { ease, text, degrees: train.item_degrees(), report }
+        let degrees = train.item_degrees();
+        let logs = degrees.iter().filter(|&&degree| degree > 0).map(|&degree| log(degree));
+        let (sum, had) = logs.fold((0.0, 0usize), |(sum, had), log| (sum + log, had + 1));
+        Self { ease, text, degrees, report, mean_log: sum / had.max(1) as f32 }
     }
 
     /// The settings that were chosen.
@@ -61,26 +66,16 @@ impl LinearModel {
 
     /// Scores of all items from `context`, a part of the user's training items, as a
     /// fit without this user would give them: nothing of the user's other items has
-    /// been seen.
+    /// been seen, except by the choice of the local form's sources. See
+    /// [`Ease::score_without`].
     ///
     /// # Errors
-    /// [`Error::User`](crate::Error::User) for an unknown user.
+    /// [`Error::User`](crate::Error::User) for an unknown user,
+    /// [`Error::TextVectors`](crate::Error::TextVectors) for a local model that was loaded
+    /// without its text vectors.
     pub fn score_without(&self, user: u32, context: &[u32]) -> Result<Vec<f32>> {
         let scores = self.ease.score_without(user, context)?;
         Ok(self.finish(scores, context, self.ease.history(user)))
-    }
-
-    /// N@10 on `valid` of users with their items in `train`, which are left out.
-    pub(crate) fn validation(
-        &self,
-        train: &Interactions,
-        valid: &Interactions,
-    ) -> Result<Option<f64>> {
-        if valid.is_empty() {
-            return Ok(None);
-        }
-        let config = EvaluationConfig { ks: vec![10], ..EvaluationConfig::default() };
-        Ok(evaluate(self, valid, &[train], &config)?.get(Metric::Ndcg, 10))
     }
 
     /// EASE's scores from `context` with neighbours and popularity added, times the
@@ -88,46 +83,75 @@ impl LinearModel {
     /// interaction less then.
     fn finish(&self, mut scores: Vec<f32>, context: &[u32], own: &[u32]) -> Vec<f32> {
         let LinearReport { neighbours, popularity, temperature, .. } = self.report;
-        if let Some(text) = self.text.as_ref().filter(|_| neighbours > 0.0) {
-            let known = context.iter().filter(|&&item| (item as usize) < self.degrees.len());
-            let rows = known.map(|&item| text.row(item as usize));
+        if neighbours > 0.0 && self.text.is_some() {
+            let mut sums = vec![0.0; scores.len()];
+            self.add_neighbours(context, &mut sums);
+            for (item, (score, &sum)) in scores.iter_mut().zip(&sums).enumerate() {
+                *score += neighbours * self.neighbour_count(item) * sum;
+            }
             if self.report.new_items {
-                let mut sums = Array1::zeros(scores.len());
-                rows.for_each(|row| sums += &row);
                 let count = |degree: u32| neighbours / (1.0 + degree as f32);
-                let all = scores.iter_mut().zip(&sums).zip(&self.degrees);
-                all.for_each(|((s, sum), &degree)| *s += count(degree) * sum);
                 for &item in own {
                     let (item, degree) = (item as usize, self.degrees[item as usize]);
                     scores[item] += (count(degree - 1) - count(degree)) * sums[item];
                 }
-            } else {
-                let mut scores = ArrayViewMut1::from(&mut scores[..]);
-                rows.for_each(|row| scores.scaled_add(neighbours, &row));
             }
         }
         if popularity > 0.0 {
-            let new = if self.report.new_items { self.mean_log_degree(own) } else { 0.0 };
-            let log = |degree: u32| match degree {
-                0 => popularity * new,
-                _ => popularity * (degree as f32).ln_1p(),
-            };
-            scores.iter_mut().zip(&self.degrees).for_each(|(s, &degree)| *s += log(degree));
+            let new = if self.report.new_items { self.mean_log_without(own) } else { 0.0 };
+            let value = |degree: u32| popularity * if degree == 0 { new } else { log(degree) };
+            scores.iter_mut().zip(&self.degrees).for_each(|(s, &degree)| *s += value(degree));
             for &item in own {
                 let degree = self.degrees[item as usize];
-                scores[item as usize] += log(degree - 1) - log(degree);
+                scores[item as usize] += value(degree - 1) - value(degree);
             }
         }
         scores.iter_mut().for_each(|s| *s *= temperature);
         scores
     }
 
+    /// Adds what `items` add to each item as text neighbours, before their weight.
+    pub(crate) fn add_neighbours(&self, items: &[u32], sums: &mut [f32]) {
+        if let Some(text) = &self.text {
+            let known = items.iter().map(|&i| i as usize).filter(|&i| i < self.degrees.len());
+            known.for_each(|item| text.add(item, 1.0, sums));
+        }
+    }
+
+    /// The items that have an item among their text neighbours.
+    pub(crate) fn neighbour_targets(&self, item: usize) -> &[u32] {
+        self.text.as_ref().map_or(&[], |text| text.row(item).0)
+    }
+
+    /// How much the text neighbours of an item count.
+    pub(crate) fn neighbour_count(&self, item: usize) -> f32 {
+        if self.report.new_items { 1.0 / (1.0 + self.degrees[item] as f32) } else { 1.0 }
+    }
+
+    /// What the weight of popularity is multiplied by.
+    pub(crate) fn log_popularity(&self, item: usize) -> f32 {
+        match self.degrees[item] {
+            0 if self.report.new_items => self.mean_log,
+            degree => log(degree),
+        }
+    }
+
+    /// All items, the most popular first.
+    pub(crate) fn by_popularity(&self) -> Vec<u32> {
+        let mut items: Vec<u32> = (0..self.degrees.len() as u32).collect();
+        let popularity = |&item: &u32| self.log_popularity(item as usize);
+        items.sort_by(|a, b| popularity(b).total_cmp(&popularity(a)));
+        items
+    }
+
     /// `ln(1 + degree)` in the mean over the items that somebody has, without someone
     /// who has `own`.
-    fn mean_log_degree(&self, own: &[u32]) -> f32 {
-        let log = |degree: u32| (degree as f32).ln_1p();
-        let mut sum: f32 = self.degrees.iter().map(|&degree| log(degree)).sum();
+    fn mean_log_without(&self, own: &[u32]) -> f32 {
+        if own.is_empty() {
+            return self.mean_log;
+        }
         let mut had = self.degrees.iter().filter(|&&degree| degree > 0).count();
+        let mut sum = self.mean_log * had as f32;
         for &item in own {
             let degree = self.degrees[item as usize];
             sum += log(degree - 1) - log(degree);
@@ -135,6 +159,10 @@ impl LinearModel {
         }
         sum / had.max(1) as f32
     }
+}
+
+fn log(degree: u32) -> f32 {
+    (degree as f32).ln_1p()
 }
 
 impl Scorer for LinearModel {
@@ -153,12 +181,4 @@ impl Scorer for LinearModel {
         }
         Ok(())
     }
-}
-
-pub(crate) fn similarities(
-    vectors: ArrayView2<'_, f32>,
-    train: &Interactions,
-) -> Result<Arc<Array2<f32>>> {
-    let text = TextKnn::fit(vectors.to_owned(), train, &TextKnnConfig::default())?;
-    Ok(Arc::new(text.similarities()))
 }

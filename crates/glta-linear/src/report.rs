@@ -1,18 +1,24 @@
 use serde::{Deserialize, Serialize};
 
+use crate::Form;
+
 /// The settings that [`LinearModel::fit`](crate::LinearModel::fit) chose on validation
 /// data, saved with the model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct LinearReport {
+    /// How the weights were found.
+    pub form: Form,
+    /// Why the dense form was not tried, if it was asked for.
+    pub left_out: Option<String>,
     /// λ, the L2 regularisation.
     pub l2: f64,
     /// α, the weight of the texts in the Gram matrix.
     pub text: f64,
-    /// Weight of the text neighbours.
+    /// β, the weight of the text neighbours.
     pub neighbours: f32,
-    /// Weight of the log degree.
+    /// γ, the weight of the log degree.
     pub popularity: f32,
     /// Whether it was chosen for new items
     /// ([`LinearConfig::new_items`](crate::LinearConfig::new_items)): text neighbours
@@ -21,6 +27,10 @@ pub struct LinearReport {
     pub new_items: bool,
     /// The scores are multiplied by this, so that their softmax is calibrated.
     pub temperature: f32,
-    /// N@10 on the validation data; `None` without any.
+    /// N@10 on the validation data, of at most 20,000 users; `None` without any.
     pub validation: Option<f64>,
+    /// Each form's best N@10 on the validation data, in the order in which they were tried.
+    pub tried: Vec<(Form, f64)>,
+    /// Wall time of the choice and the fit.
+    pub seconds: f64,
 }

@@ -5,8 +5,10 @@ use glta_data::Interactions;
 
 use crate::{LinearModel, Result};
 
-/// Users whose hidden items set the temperature.
+/// Users whose hidden items set the temperature, and scores of theirs that are kept. At least
+/// 32 users are taken.
 const CALIBRATED: usize = 512;
+const SCORES: usize = 1 << 26;
 
 /// The factor under which half of some users' items, scored without those users, have
 /// the largest likelihood given the other half. `model` must have temperature 1.
@@ -16,7 +18,8 @@ pub(crate) fn temperature(model: &LinearModel, train: &Interactions, seed: u64) 
     let able: Vec<u32> =
         (0..train.n_users() as u32).filter(|&user| train.items(user).len() > 1).collect();
     let mut cases = Vec::new();
-    for user in pick(&able, CALIBRATED, &mut random) {
+    let users = CALIBRATED.min((SCORES / train.n_items().max(1)).max(32));
+    for user in pick(&able, users, &mut random) {
         let items = train.items(user);
         let hidden = pick(items, items.len() / 2, &mut random);
         let context: Vec<u32> =

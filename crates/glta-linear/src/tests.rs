@@ -3,11 +3,13 @@
 use std::ops::ControlFlow;
 
 use glta_data::Interactions;
-use glta_metrics::Scorer;
-use ndarray::{Array2, ArrayView2, array};
+use glta_metrics::{EvaluationConfig, Metric, Scorer, evaluate};
+use ndarray::{Array2, array};
 
+use crate::weigh::Measured;
 use crate::{
-    Ease, EaseConfig, Error, LinearConfig, LinearModel, LinearReport, LinearStep, SideInformation,
+    Ease, EaseConfig, Error, Form, LinearConfig, LinearModel, LinearReport, LinearStep, Solver,
+    TextVectors,
 };
 
 /// Two tastes of four items each; item 7 is had by nobody but described like items 4 to
@@ -24,28 +26,36 @@ fn data() -> (Interactions, Interactions) {
     (part(false), part(true))
 }
 
-fn vectors() -> Array2<f32> {
-    Array2::from_shape_fn((8, 2), |(i, c)| f32::from(u8::from(i / 4 == c)))
+fn vectors() -> TextVectors {
+    TextVectors::new(Array2::from_shape_fn((8, 2), |(i, c)| f32::from(u8::from(i / 4 == c))))
+        .unwrap()
 }
 
-fn fit(texts: Option<&Array2<f32>>) -> LinearModel {
-    let config = LinearConfig { l2: vec![1.0, 5.0], text: vec![1.0, 2.0], ..Default::default() };
-    fit_by(texts, &config)
+fn of(solver: Solver) -> LinearConfig {
+    LinearConfig {
+        solvers: vec![solver],
+        l2: vec![1.0, 5.0],
+        text: vec![1.0, 2.0],
+        ..Default::default()
+    }
 }
 
-fn fit_by(texts: Option<&Array2<f32>>, config: &LinearConfig) -> LinearModel {
+const BOTH: [Solver; 2] = [Solver::Dense, Solver::Local];
+
+fn fit_by(texts: Option<&TextVectors>, config: &LinearConfig) -> LinearModel {
     let (train, valid) = data();
-    let texts = texts.map(|t| t.view());
     LinearModel::fit(&train, Some(&valid), texts, config, 1).unwrap()
 }
 
 #[test]
 fn texts_reach_items_that_nobody_has() {
-    let with = fit(Some(&vectors())).score_items(&[4, 5]);
-    assert!(with[7] > with[0] && with[7] > 0.0, "{with:?}");
-    let without = fit(None);
-    assert_eq!(without.report.text, 0.0);
-    assert_eq!(without.score_items(&[4, 5])[7], 0.0);
+    for solver in BOTH {
+        let with = fit_by(Some(&vectors()), &of(solver)).score_items(&[4, 5]);
+        assert!(with[7] > with[0] && with[7] > 0.0, "{solver:?} {with:?}");
+        let without = fit_by(None, &of(solver));
+        assert_eq!(without.report.text, 0.0);
+        assert_eq!(without.ease.score_items(&[4, 5])[7], 0.0);
+    }
 }
 
 #[test]
@@ -58,7 +68,9 @@ fn training_scores_contain_nothing_of_the_user() {
 fn nothing_of_the_user_is_left(new_items: f64) {
     let (train, _) = data();
     // Neighbours and popularity count, whatever was chosen.
-    let config = LinearConfig { l2: vec![1.0], text: vec![1.0], new_items, ..Default::default() };
+    let solvers = vec![Solver::Dense];
+    let (l2, text) = (vec![1.0], vec![1.0]);
+    let config = LinearConfig { solvers, l2, text, new_items, ..Default::default() };
     let mut model = fit_by(Some(&vectors()), &config);
     (model.report.neighbours, model.report.popularity) = (0.1, 0.01);
     let user = (0..30).find(|&u| train.items(u).len() > 1).unwrap();
@@ -67,9 +79,8 @@ fn nothing_of_the_user_is_left(new_items: f64) {
     let others = Interactions::from_pairs(30, 8, rest).unwrap();
     let LinearReport { l2, text: weight, .. } = model.report;
     let vectors = vectors();
-    let side = SideInformation { vectors: vectors.view(), weight };
-    let ease =
-        Ease::fit_collective(&others, side, &EaseConfig { l2, ..Default::default() }).unwrap();
+    let config = EaseConfig { l2, ..Default::default() };
+    let ease = Ease::fit_collective(&others, &vectors, weight, &config).unwrap();
     let expected = LinearModel::new(ease, model.text.clone(), &others, model.report.clone());
     let expected = expected.score_items(context);
     let got = model.score_without(user, context).unwrap();
@@ -84,16 +95,19 @@ fn nothing_of_the_user_is_left(new_items: f64) {
 fn chosen_for_new_items_and_fitted_on_all() {
     let ((train, valid), vectors) = (data(), vectors());
     // Only text neighbours can find a new item here, and a small weight is enough.
-    let config = LinearConfig { l2: vec![1.0], text: vec![0.0], ..Default::default() };
+    let solvers = vec![Solver::Dense];
+    let (l2, text) = (vec![1.0], vec![0.0]);
+    let config = LinearConfig { solvers, l2, text, ..Default::default() };
     let without = fit_by(Some(&vectors), &config);
     let config = LinearConfig { new_items: 0.4, ..config };
     let model = fit_by(Some(&vectors), &config);
     assert!(model.report.neighbours > 0.0);
     assert_ne!(model.report.neighbours, without.report.neighbours);
-    assert_eq!(model.ease.weights(), without.ease.weights());
+    assert_eq!(model.ease.weights, without.ease.weights);
     assert_eq!(model.degrees, train.item_degrees());
-    let validation = model.validation(&train, &valid).unwrap();
-    assert_eq!(model.report.validation, validation);
+    let config = EvaluationConfig { ks: vec![10], ..Default::default() };
+    let expected = evaluate(&model, &valid, &[&train], &config).unwrap().get(Metric::Ndcg, 10);
+    assert!((model.report.validation.unwrap() - expected.unwrap()).abs() < 1e-6);
 }
 
 #[test]
@@ -102,22 +116,26 @@ fn without_validation_data_the_middle_is_taken() {
     let (vectors, config) = (vectors(), LinearConfig::default());
     let empty = Interactions::empty(30, 8).unwrap();
     for valid in [None, Some(&empty)] {
-        let mut steps = Vec::new();
+        let mut last = None;
         let progress = &mut |step: &LinearStep| {
-            steps.push((step.done, step.total));
+            last = Some(*step);
             ControlFlow::Continue(())
         };
-        let texts = Some(vectors.view());
-        let model = LinearModel::fit_with(&train, valid, texts, &config, 1, progress).unwrap();
-        let LinearReport { l2, text, neighbours, popularity, validation, .. } = *model.report();
+        let model =
+            LinearModel::fit_with(&train, valid, Some(&vectors), &config, 1, progress).unwrap();
+        let LinearReport { form, l2, text, neighbours, popularity, validation, .. } =
+            *model.report();
         assert_eq!((l2, text, neighbours, popularity), (100.0, 10.0, 0.0, 0.0));
-        assert_eq!((validation, steps), (None, vec![(1, 1)]));
+        assert_eq!((form, validation), (Form::Local { sources: 64, rank: 0 }, None));
+        let LinearStep { done, total, .. } = last.unwrap();
+        assert_eq!((done, total), (8, 8));
     }
 }
 
 #[test]
 fn a_user_of_the_training_data_is_scored_by_their_items() {
-    let ((train, _), model) = (data(), fit(Some(&vectors())));
+    let (train, _) = data();
+    let model = fit_by(Some(&vectors()), &LinearConfig::default());
     let mut out = Array2::zeros((2, 8));
     model.score(&[4, 7], out.view_mut()).unwrap();
     for (row, user) in out.rows().into_iter().zip([4, 7]) {
@@ -128,50 +146,108 @@ fn a_user_of_the_training_data_is_scored_by_their_items() {
 #[test]
 fn survives_its_file() {
     let ((train, _), vectors) = (data(), vectors());
-    let mut model = fit(Some(&vectors));
-    model.report.neighbours = 0.1;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("linear.safetensors");
+    for (solver, rank) in [(Solver::Dense, 0), (Solver::Local, 0), (Solver::Local, 2)] {
+        let mut model = fit_by(Some(&vectors), &of(solver));
+        if rank > 0 {
+            let form = Form::Local { sources: 64, rank };
+            let LinearReport { l2, text, .. } = model.report;
+            let config = EaseConfig { l2, form, ..Default::default() };
+            model.ease = Ease::fit_collective(&train, &vectors, text, &config).unwrap();
+            model.report.form = form;
+        }
+        model.report.neighbours = 0.1;
+        model.save(&path).unwrap();
+        let loaded = LinearModel::load(&path, &train, Some(&vectors)).unwrap();
+        assert_eq!(loaded.report, model.report);
+        assert_eq!(loaded.score_items(&[1, 5]), model.score_items(&[1, 5]));
+        let user = (0..30).find(|&u| !train.items(u).is_empty()).unwrap();
+        let without = |model: &LinearModel| model.score_without(user, train.items(user));
+        assert_eq!(without(&loaded).unwrap(), without(&model).unwrap());
+
+        let bare = LinearModel::load(&path, &train, None).unwrap();
+        assert_eq!(bare.score_items(&[1, 5]), model.score_items(&[1, 5]));
+        let again = without(&bare);
+        match (solver, rank) {
+            (Solver::Local, 0) => {
+                let message = again.unwrap_err().to_string();
+                assert!(message.contains("text vectors"), "{message}");
+            }
+            _ => assert_eq!(again.unwrap(), without(&model).unwrap()),
+        }
+        let fewer = Interactions::from_pairs(30, 7, []).unwrap();
+        let message = LinearModel::load(&path, &fewer, None).unwrap_err().to_string();
+        assert!(message.contains("linear.safetensors"), "{message}");
+        let bytes = std::fs::read(&path).unwrap();
+        for cut in [0, 7, 20, bytes.len() - 1] {
+            std::fs::write(&path, &bytes[..cut]).unwrap();
+            let message = LinearModel::load(&path, &train, None).unwrap_err().to_string();
+            assert!(message.contains("linear.safetensors"), "{message}");
+        }
+    }
+}
+
+/// A file whose numbers have been changed is an error or another model, never a panic.
+#[test]
+fn damaged_indices_are_refused() {
+    let ((train, _), vectors) = (data(), vectors());
+    let model = fit_by(Some(&vectors), &of(Solver::Local));
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("linear.safetensors");
     model.save(&path).unwrap();
-    let loaded = LinearModel::load(&path, &train, Some(vectors.view())).unwrap();
-    assert_eq!(loaded.report, model.report);
-    assert_eq!(loaded.score_items(&[1, 5]), model.score_items(&[1, 5]));
-    let user = (0..30).find(|&u| !train.items(u).is_empty()).unwrap();
-    let without = |model: &LinearModel| model.score_without(user, train.items(user)).unwrap();
-    assert_eq!(without(&loaded), without(&model));
-
-    let message = LinearModel::load(&path, &train, None).unwrap_err().to_string();
-    assert!(message.contains("text neighbours"), "{message}");
-    let fewer = Interactions::from_pairs(30, 7, []).unwrap();
-    let message = LinearModel::load(&path, &fewer, None).unwrap_err().to_string();
-    assert!(message.contains("weights"), "{message}");
     let bytes = std::fs::read(&path).unwrap();
-    for cut in [0, 7, 20, bytes.len() - 1] {
-        std::fs::write(&path, &bytes[..cut]).unwrap();
-        let message = LinearModel::load(&path, &train, None).unwrap_err().to_string();
-        assert!(message.contains("linear.safetensors"), "{message}");
+    let mut refused = 0;
+    for at in 8..bytes.len() {
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 0x55;
+        std::fs::write(&path, &damaged).unwrap();
+        match LinearModel::load(&path, &train, Some(&vectors)) {
+            Ok(model) => drop(model.score_items(&[0, 1, 2, 3, 4, 5, 6, 7])),
+            Err(_) => refused += 1,
+        }
     }
+    assert!(refused > bytes.len() / 3, "{refused} of {}", bytes.len());
 }
 
 #[test]
 fn cancelling_and_what_cannot_work_are_errors() {
     let ((train, valid), config) = (data(), LinearConfig::default());
-    let fit = |texts: Option<ArrayView2<'_, f32>>, config: &LinearConfig| {
+    let fit = |texts: Option<&TextVectors>, config: &LinearConfig| {
         LinearModel::fit(&train, Some(&valid), texts, config, 1)
     };
     let stop = &mut |_: &LinearStep| ControlFlow::Break(());
     let cancelled = LinearModel::fit_with(&train, Some(&valid), None, &config, 1, stop);
     assert!(matches!(cancelled, Err(Error::Cancelled)));
-    let other = array![[1.0, 0.0]];
-    let message = fit(Some(other.view()), &config).unwrap_err().to_string();
+    let other = TextVectors::new(array![[1.0, 0.0]]).unwrap();
+    let message = fit(Some(&other), &config).unwrap_err().to_string();
     assert!(message.contains("1 for 8"), "{message}");
     let few = LinearConfig { max_items: 7, ..config.clone() };
-    // Before anything is computed from the vectors, which do not fit either.
-    for texts in [None, Some(other.view())] {
-        let error = fit(texts, &few).unwrap_err();
-        assert!(matches!(error, Error::TooManyItems { items: 8, limit: 7, .. }), "{error}");
-        assert!(error.to_string().contains("`max_items`"), "{error}");
-    }
+    let model = fit(None, &few).unwrap();
+    assert_eq!(model.report.form.solver(), Solver::Local);
+    assert!(model.report.left_out.as_ref().unwrap().contains("`max_items`"));
+    let few = LinearConfig { solvers: vec![Solver::Dense], ..few };
+    let error = fit(None, &few).unwrap_err();
+    assert!(matches!(error, Error::TooManyItems { items: 8, limit: 7, .. }), "{error}");
     let none = LinearConfig { l2: Vec::new(), ..config };
     assert!(matches!(fit(None, &none), Err(Error::Config { .. })));
+}
+
+/// The quick measurement of several weights is the usual one.
+#[test]
+fn weights_are_measured_as_any_model_is() {
+    let ((train, valid), vectors) = (data(), vectors());
+    let config = EvaluationConfig { ks: vec![10], ..Default::default() };
+    for solver in BOTH {
+        for new_items in [0.0, 0.2] {
+            let mut model = fit_by(Some(&vectors), &LinearConfig { new_items, ..of(solver) });
+            for weights in [(0.0, 0.0), (0.1, 0.0), (0.0, 0.3), (0.03, 0.001)] {
+                let got = Measured::new(&train, &valid, 1).ndcg(&model, &[weights])[0];
+                (model.report.neighbours, model.report.popularity) = weights;
+                let report = evaluate(&model, &valid, &[&train], &config).unwrap();
+                let expected = report.get(Metric::Ndcg, 10).unwrap();
+                assert!((got - expected).abs() < 1e-9, "{solver:?} {weights:?} {got} {expected}");
+            }
+        }
+    }
 }

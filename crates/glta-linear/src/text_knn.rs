@@ -1,11 +1,12 @@
+use std::sync::Arc;
+
 use glta_data::Interactions;
 use glta_metrics::{Scorer, ScorerError};
-use ndarray::linalg::general_mat_mul;
-use ndarray::parallel::prelude::*;
-use ndarray::{Array2, ArrayViewMut1, ArrayViewMut2, Axis};
+use ndarray::{ArrayViewMut2, Axis};
 use serde::{Deserialize, Serialize};
 
-use crate::{Ease, Error, Result};
+use crate::sparse::SparseRows;
+use crate::{Ease, Error, Result, TextNeighbours, TextVectors};
 
 /// Settings of [`TextKnn`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -13,130 +14,94 @@ use crate::{Ease, Error, Result};
 pub struct TextKnnConfig {
     /// Power of the cosine: the higher, the fewer neighbours count. Default 3.
     pub power: i32,
+    /// Neighbours of an item that count. Default 128.
+    pub neighbours: usize,
 }
 
 impl Default for TextKnnConfig {
     fn default() -> Self {
-        Self { power: 3 }
-    }
-}
-
-impl TextKnnConfig {
-    /// Checks the settings.
-    ///
-    /// # Errors
-    /// [`Error::Config`] for a power below 1.
-    pub fn validate(&self) -> Result<()> {
-        if self.power >= 1 {
-            return Ok(());
-        }
-        Err(Error::Config {
-            system: "text-kNN",
-            field: "power",
-            problem: format!("{} is below 1", self.power),
-        })
+        Self { power: 3, neighbours: 128 }
     }
 }
 
 /// Nearest neighbours by text alone: an item scores
-/// `Σ max(0, cos(t_i, t_j))^power` over the user's items `i`.
+/// `Σ max(0, cos(t_i, t_j))^power` over those of the user's items `i` that are among its
+/// nearest.
 ///
 /// The only baseline here that can rank items nobody has had.
 ///
 /// ```
-/// use glta_linear::{TextKnn, TextKnnConfig};
+/// use glta_linear::{TextKnn, TextKnnConfig, TextVectors};
 /// use glta_data::Interactions;
 /// use ndarray::array;
 ///
 /// let train = Interactions::from_pairs(1, 3, [(0, 0)])?;
-/// let vectors = array![[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]];
-/// let knn = TextKnn::fit(vectors, &train, &TextKnnConfig::default())?;
+/// let vectors = TextVectors::new(array![[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]])?;
+/// let knn = TextKnn::fit(&vectors, &train, &TextKnnConfig::default())?;
 /// let scores = knn.score_items(&[0]);
 /// assert!((scores[1] - 0.512).abs() < 1e-6 && scores[2] == 0.0);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone)]
 pub struct TextKnn {
-    /// `(items, dim)`, rows of length 1 or 0.
-    vectors: Array2<f32>,
+    /// What an item adds to others.
+    rows: Arc<SparseRows>,
     history: Interactions,
-    power: i32,
 }
 
 impl TextKnn {
-    /// Neighbours by `vectors: (items, dim)`, scaled to length 1 here; see
-    /// [`whiten`](crate::whiten) for what makes good ones. An item without a text
-    /// has zeros.
+    /// Neighbours by `vectors`, `(items, dim)`; see [`whiten`](crate::whiten) for what makes
+    /// good ones.
     ///
     /// # Errors
-    /// Bad settings, another number of items, or values that are not finite.
+    /// Bad settings, or another number of items.
     pub fn fit(
-        mut vectors: Array2<f32>,
+        vectors: &TextVectors,
         train: &Interactions,
         config: &TextKnnConfig,
     ) -> Result<Self> {
-        config.validate()?;
-        if vectors.nrows() != train.n_items() {
-            return Err(Error::TextVectors(format!(
-                "there are {} for {} items",
-                vectors.nrows(),
-                train.n_items()
-            )));
+        vectors.check(train.n_items())?;
+        Self::new(&TextNeighbours::find(vectors, config.neighbours)?, train, config.power)
+    }
+
+    /// A model of neighbours that are already found.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a power below 1, [`Error::TextVectors`] for another number of
+    /// items.
+    pub fn new(near: &TextNeighbours, train: &Interactions, power: i32) -> Result<Self> {
+        if power < 1 {
+            return Err(Error::Config {
+                system: "text-kNN",
+                field: "power",
+                problem: format!("{power} is below 1"),
+            });
         }
-        for (item, mut row) in vectors.axis_iter_mut(Axis(0)).enumerate() {
-            let length = row.dot(&row).sqrt();
-            if !length.is_finite() {
-                return Err(Error::TextVectors(format!("that of item {item} is not finite")));
-            }
-            if length > 0.0 {
-                row /= length;
-            }
+        if near.n_items() != train.n_items() {
+            let (got, items) = (near.n_items(), train.n_items());
+            return Err(Error::TextVectors(format!("there are {got} for {items} items")));
         }
-        Ok(Self { vectors, history: train.clone(), power: config.power })
+        Ok(Self { rows: Arc::new(near.by_source(power)), history: train.clone() })
     }
 
     /// Scores of all items for someone with these items; ids out of range count
     /// for nothing.
     pub fn score_items(&self, items: &[u32]) -> Vec<f32> {
         let mut scores = vec![0.0; self.n_items()];
-        self.add_rows(items, ArrayViewMut1::from(&mut scores[..]), 1.0);
+        self.add(items, 1.0, &mut scores);
         scores
     }
 
-    /// What one item adds to another's score, for all pairs: `(items, items)`,
-    /// symmetric. Sums of its rows are [`score_items`](Self::score_items), in
-    /// `O(items)` an item where there is room for `4 · items²` bytes.
-    pub fn similarities(&self) -> Array2<f32> {
-        let mut all = Array2::zeros((self.n_items(), self.n_items()));
-        all.axis_chunks_iter_mut(Axis(0), 64)
-            .into_par_iter()
-            .zip(self.vectors.axis_chunks_iter(Axis(0), 64))
-            .for_each(|(mut block, vectors)| {
-                general_mat_mul(1.0, &vectors, &self.vectors.t(), 0.0, &mut block);
-                block.mapv_inplace(|cosine| self.weight(cosine));
-            });
-        all
-    }
-
-    /// `scores += weight · Σ max(0, cos)^power`, over the user's items.
-    fn add_rows(&self, items: &[u32], mut scores: ArrayViewMut1<'_, f32>, weight: f32) {
-        let known: Vec<usize> =
-            items.iter().map(|&i| i as usize).filter(|&i| i < self.n_items()).collect();
-        let context = self.vectors.select(Axis(0), &known);
-        let cosines = self.vectors.dot(&context.t());
-        for (score, row) in scores.iter_mut().zip(cosines.axis_iter(Axis(0))) {
-            *score += weight * row.iter().map(|&cosine| self.weight(cosine)).sum::<f32>();
-        }
-    }
-
-    fn weight(&self, cosine: f32) -> f32 {
-        cosine.max(0.0).powi(self.power)
+    /// Adds `weight` times the scores to `sums`.
+    fn add(&self, items: &[u32], weight: f32, sums: &mut [f32]) {
+        let known = items.iter().map(|&i| i as usize).filter(|&i| i < self.n_items());
+        known.for_each(|item| self.rows.add(item, weight, sums));
     }
 }
 
 impl Scorer for TextKnn {
     fn n_items(&self) -> usize {
-        self.vectors.nrows()
+        self.rows.n_rows()
     }
 
     fn score(
@@ -144,9 +109,9 @@ impl Scorer for TextKnn {
         users: &[u32],
         mut out: ArrayViewMut2<'_, f32>,
     ) -> std::result::Result<(), ScorerError> {
-        out.fill(0.0);
-        for (&user, row) in users.iter().zip(out.axis_iter_mut(Axis(0))) {
-            self.add_rows(self.history.items(user), row, 1.0);
+        for (&user, mut row) in users.iter().zip(out.axis_iter_mut(Axis(0))) {
+            let scores = self.score_items(self.history.items(user));
+            row.iter_mut().zip(scores).for_each(|(out, score)| *out = score);
         }
         Ok(())
     }
@@ -197,9 +162,10 @@ impl Scorer for EaseText<'_> {
         users: &[u32],
         mut out: ArrayViewMut2<'_, f32>,
     ) -> std::result::Result<(), ScorerError> {
-        self.ease.score(users, out.view_mut())?;
-        for (&user, row) in users.iter().zip(out.axis_iter_mut(Axis(0))) {
-            self.text.add_rows(self.text.history.items(user), row, self.weight);
+        for (&user, mut row) in users.iter().zip(out.axis_iter_mut(Axis(0))) {
+            let mut scores = self.ease.score_items(self.ease.history(user));
+            self.text.add(self.text.history.items(user), self.weight, &mut scores);
+            row.iter_mut().zip(scores).for_each(|(out, score)| *out = score);
         }
         Ok(())
     }
@@ -207,36 +173,37 @@ impl Scorer for EaseText<'_> {
 
 #[cfg(test)]
 mod tests {
+    use ndarray::Array2;
     use rand::{Rng, SeedableRng};
 
     use super::*;
     use crate::EaseConfig;
 
-    fn problem() -> (Interactions, Array2<f32>) {
+    fn problem() -> (Interactions, TextVectors) {
         let pairs = (0..30u32).flat_map(|u| (0..12u32).map(move |i| (u, i)));
         let kept = pairs.filter(|(u, i)| (u * 5 + i * i + u * i) % 3 == 0);
         let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(8);
         let vectors = Array2::from_shape_fn((12, 5), |_| rng.random_range(-1.0f32..1.0));
-        (Interactions::from_pairs(30, 12, kept).unwrap(), vectors)
+        (Interactions::from_pairs(30, 12, kept).unwrap(), TextVectors::new(vectors).unwrap())
     }
 
     #[test]
     fn scores_are_the_sum_over_the_users_items() {
         let (train, vectors) = problem();
-        let knn = TextKnn::fit(vectors.clone(), &train, &TextKnnConfig { power: 2 }).unwrap();
+        let config = TextKnnConfig { power: 2, ..TextKnnConfig::default() };
+        let knn = TextKnn::fit(&vectors, &train, &config).unwrap();
         let mut out = Array2::ones((2, 12));
         knn.score(&[4, 9], out.view_mut()).unwrap();
         let cosine = |i: usize, j: usize| {
-            let (a, b) = (vectors.row(i), vectors.row(j));
+            let (a, b) = (vectors.view().row(i).to_owned(), vectors.view().row(j).to_owned());
             f64::from(a.dot(&b)) / f64::from(a.dot(&a) * b.dot(&b)).sqrt()
         };
         for (row, user) in [4u32, 9].into_iter().enumerate() {
             for j in 0..12 {
-                let items = train.items(user).iter();
-                let sum: f64 = items.clone().map(|&i| cosine(i as usize, j).max(0.0).powi(2)).sum();
+                // An item is not its own neighbour.
+                let items = train.items(user).iter().filter(|&&i| i as usize != j);
+                let sum: f64 = items.map(|&i| cosine(i as usize, j).max(0.0).powi(2)).sum();
                 assert!((f64::from(out[(row, j)]) - sum).abs() < 1e-5, "{user} {j}");
-                let sum: f32 = items.map(|&i| knn.similarities()[(i as usize, j)]).sum();
-                assert!((out[(row, j)] - sum).abs() < 1e-5, "{user} {j}");
             }
         }
     }
@@ -244,7 +211,7 @@ mod tests {
     #[test]
     fn text_is_added_to_ease_with_its_weight() {
         let (train, vectors) = problem();
-        let knn = TextKnn::fit(vectors, &train, &TextKnnConfig::default()).unwrap();
+        let knn = TextKnn::fit(&vectors, &train, &TextKnnConfig::default()).unwrap();
         let ease = Ease::fit(&train, &EaseConfig { l2: 5.0, ..Default::default() }).unwrap();
         let mut got = Array2::zeros((1, 12));
         EaseText::new(&ease, &knn, 0.25).unwrap().score(&[7], got.view_mut()).unwrap();
@@ -257,17 +224,24 @@ mod tests {
 
     #[test]
     fn refuses_what_cannot_work() {
-        let (train, mut vectors) = problem();
+        let (train, vectors) = problem();
         let config = TextKnnConfig::default();
-        let knn = TextKnn::fit(vectors.clone(), &train, &config).unwrap();
+        let knn = TextKnn::fit(&vectors, &train, &config).unwrap();
         let ease = Ease::fit(&train, &EaseConfig::default()).unwrap();
         assert!(matches!(EaseText::new(&ease, &knn, f32::NAN), Err(Error::Config { .. })));
-        assert!(TextKnn::fit(vectors.clone(), &train, &TextKnnConfig { power: 0 }).is_err());
-        let few = vectors.slice(ndarray::s![..5, ..]).to_owned();
-        let message = TextKnn::fit(few, &train, &config).unwrap_err().to_string();
+        for bad in [
+            TextKnnConfig { power: 0, ..config.clone() },
+            TextKnnConfig { neighbours: 0, ..config.clone() },
+        ] {
+            assert!(matches!(TextKnn::fit(&vectors, &train, &bad), Err(Error::Config { .. })));
+        }
+        let few = vectors.view().slice(ndarray::s![..5, ..]).to_owned();
+        let few = TextVectors::new(few).unwrap();
+        let message = TextKnn::fit(&few, &train, &config).unwrap_err().to_string();
         assert!(message.contains("5 for 12 items"), "{message}");
-        vectors[(3, 0)] = f32::NAN;
-        let message = TextKnn::fit(vectors, &train, &config).unwrap_err().to_string();
+        let mut bad = vectors.view().to_owned();
+        bad[(3, 0)] = f32::NAN;
+        let message = TextVectors::new(bad).unwrap_err().to_string();
         assert!(message.contains("item 3"), "{message}");
     }
 }

@@ -1,8 +1,16 @@
+use std::path::Path;
+
 use faer::{Mat, Side};
-use ndarray::{Array2, ArrayView2, Axis};
+use ndarray::linalg::general_mat_mul;
+use ndarray::{Array1, Array2, ArrayView2, Axis};
+use safetensors::Dtype;
 use serde::{Deserialize, Serialize};
 
+use crate::tensors::{TensorFile, Tensors, bytes_f64};
 use crate::{Error, Result};
+
+/// Rows that are converted to f64 at a time.
+const BLOCK: usize = 4096;
 
 /// Settings of [`whiten`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -40,58 +48,157 @@ impl WhitenConfig {
     }
 }
 
-/// Text vectors `(items, dim)` centred, turned into their principal components,
-/// divided by the components' standard deviations and scaled to length 1:
-/// `(items, components)`.
+/// Centres text vectors, turns them into their principal components, divides these by their
+/// standard deviations and scales the result to length 1 (Su et al. 2021, "Whitening Sentence
+/// Representations").
 ///
 /// The vectors of a language model share one large direction, which makes all
-/// texts look alike; without it their cosine tells them apart (Su et al. 2021,
-/// "Whitening Sentence Representations"). Rows of zeros stand for items without a
-/// text: they take no part and stay zero.
+/// texts look alike; without it their cosine tells them apart.
+///
+/// ```
+/// use glta_linear::{WhitenConfig, Whitening};
+/// use ndarray::array;
+///
+/// let vectors = array![[9.0, 1.0], [9.1, -1.0], [8.9, 1.1], [0.0, 0.0]];
+/// let whitening = Whitening::fit(vectors.view(), &WhitenConfig::default())?;
+/// let white = whitening.apply(vectors.view())?;
+/// assert_eq!(white.dim(), (4, 2));
+/// // The last item has no text.
+/// assert_eq!(white.row(3).to_vec(), [0.0, 0.0]);
+/// # Ok::<(), glta_linear::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub struct Whitening {
+    /// `(dim,)`
+    mean: Array1<f64>,
+    /// `(dim, components)`
+    map: Array2<f64>,
+}
+
+impl Whitening {
+    /// Finds mean and components of vectors `(items, dim)`. Rows of zeros stand for items
+    /// without a text and take no part.
+    ///
+    /// # Errors
+    /// Bad settings, values that are not finite, or fewer than two texts.
+    pub fn fit(vectors: ArrayView2<'_, f32>, config: &WhitenConfig) -> Result<Self> {
+        config.validate()?;
+        check_finite(vectors)?;
+        let texts = texts(vectors);
+        if texts.len() < 2 {
+            return Err(Error::TextVectors(format!(
+                "only {} of {} items have one, two are needed",
+                texts.len(),
+                vectors.nrows()
+            )));
+        }
+        let dim = vectors.ncols();
+        let mut mean = Array1::<f64>::zeros(dim);
+        for block in texts.chunks(BLOCK) {
+            mean += &vectors.select(Axis(0), block).mapv(f64::from).sum_axis(Axis(0));
+        }
+        mean /= texts.len() as f64;
+        let mut covariance = Array2::<f64>::zeros((dim, dim));
+        for block in texts.chunks(BLOCK) {
+            let centred = vectors.select(Axis(0), block).mapv(f64::from) - &mean;
+            general_mat_mul(1.0, &centred.t(), &centred, 1.0, &mut covariance);
+        }
+        covariance /= texts.len() as f64;
+        let covariance = Mat::from_fn(dim, dim, |r, c| covariance[(r, c)]);
+        let eigen = covariance
+            .self_adjoint_eigen(Side::Lower)
+            .map_err(|_| Error::TextVectors("their covariance has no eigenvectors".into()))?;
+        let (values, basis) = (eigen.S().column_vector(), eigen.U());
+        // The last values are the largest. Components that are nothing but rounding
+        // are left out, or whitening would blow them up.
+        let floor = 1e-9 * values[dim - 1].max(f64::MIN_POSITIVE);
+        let kept: Vec<usize> =
+            (0..dim).rev().take(config.components).take_while(|&c| values[c] > floor).collect();
+        let map = Array2::from_shape_fn((dim, kept.len()), |(r, c)| {
+            basis[(r, kept[c])] * values[kept[c]].powf(-0.5 * config.strength)
+        });
+        Ok(Self { mean, map })
+    }
+
+    /// The whitened vectors, `(items, components)`; rows of zeros stay zero.
+    ///
+    /// # Errors
+    /// [`Error::TextVectors`] for vectors of another width or values that are not finite.
+    pub fn apply(&self, vectors: ArrayView2<'_, f32>) -> Result<Array2<f32>> {
+        check_finite(vectors)?;
+        if vectors.ncols() != self.mean.len() {
+            return Err(Error::TextVectors(format!(
+                "they have {} dimensions, those that the whitening was fitted on {}",
+                vectors.ncols(),
+                self.mean.len()
+            )));
+        }
+        let texts = texts(vectors);
+        let mut out = Array2::zeros((vectors.nrows(), self.components()));
+        for block in texts.chunks(BLOCK) {
+            let centred = vectors.select(Axis(0), block).mapv(f64::from) - &self.mean;
+            let white = centred.dot(&self.map);
+            for (&item, row) in block.iter().zip(white.axis_iter(Axis(0))) {
+                let length = row.dot(&row).sqrt();
+                if length > 0.0 {
+                    out.row_mut(item).assign(&row.mapv(|v| (v / length) as f32));
+                }
+            }
+        }
+        Ok(out)
+    }
+
+    /// Number of components.
+    pub fn components(&self) -> usize {
+        self.map.ncols()
+    }
+
+    /// Writes it as safetensors: `mean` (F64, `(dim,)`) and `map` (F64, `(dim, components)`).
+    ///
+    /// # Errors
+    /// A file that cannot be written.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        let mut file = TensorFile::default();
+        file.put("mean", Dtype::F64, vec![self.mean.len()], bytes_f64(self.mean.iter()));
+        file.put("map", Dtype::F64, self.map.shape().to_vec(), bytes_f64(self.map.iter()));
+        file.write(path.as_ref(), None)
+    }
+
+    /// Reads what [`save`](Self::save) wrote.
+    ///
+    /// # Errors
+    /// A file that cannot be read or is damaged.
+    pub fn load(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let bytes = std::fs::read(path).map_err(Error::io(path))?;
+        let read = || -> std::result::Result<Self, String> {
+            let tensors = Tensors::parse(&bytes)?;
+            let map = tensors.matrix_f64("map")?;
+            let mean = Array1::from_vec(tensors.f64("mean", map.nrows())?);
+            Ok(Self { mean, map })
+        };
+        read().map_err(|e| Error::file(path, format!("not a readable whitening: {e}")))
+    }
+}
+
+/// [`Whitening::fit`] and [`Whitening::apply`] in one: `(items, components)`.
 ///
 /// # Errors
 /// Bad settings, values that are not finite, or fewer than two texts.
 pub fn whiten(vectors: ArrayView2<'_, f32>, config: &WhitenConfig) -> Result<Array2<f32>> {
-    config.validate()?;
-    if let Some(((row, _), _)) = vectors.indexed_iter().find(|(_, v)| !v.is_finite()) {
-        return Err(Error::TextVectors(format!("that of item {row} is not finite")));
+    Whitening::fit(vectors, config)?.apply(vectors)
+}
+
+/// Rows that are not zero.
+fn texts(vectors: ArrayView2<'_, f32>) -> Vec<usize> {
+    (0..vectors.nrows()).filter(|&r| vectors.row(r).iter().any(|&v| v != 0.0)).collect()
+}
+
+fn check_finite(vectors: ArrayView2<'_, f32>) -> Result<()> {
+    match vectors.indexed_iter().find(|(_, v)| !v.is_finite()) {
+        None => Ok(()),
+        Some(((row, _), _)) => Err(Error::TextVectors(format!("that of item {row} is not finite"))),
     }
-    let texts: Vec<usize> =
-        (0..vectors.nrows()).filter(|&r| vectors.row(r).iter().any(|&v| v != 0.0)).collect();
-    if texts.len() < 2 {
-        return Err(Error::TextVectors(format!(
-            "only {} of {} items have one, two are needed",
-            texts.len(),
-            vectors.nrows()
-        )));
-    }
-    let dim = vectors.ncols();
-    let mut centred = vectors.select(Axis(0), &texts).mapv(f64::from);
-    let mean = centred.sum_axis(Axis(0)) / texts.len() as f64;
-    centred -= &mean;
-    let covariance = centred.t().dot(&centred) / texts.len() as f64;
-    let covariance = Mat::from_fn(dim, dim, |r, c| covariance[(r, c)]);
-    let eigen = covariance
-        .self_adjoint_eigen(Side::Lower)
-        .map_err(|_| Error::TextVectors("their covariance has no eigenvectors".into()))?;
-    let (values, basis) = (eigen.S().column_vector(), eigen.U());
-    // The last values are the largest. Components that are nothing but rounding
-    // are left out, or whitening would blow them up.
-    let floor = 1e-9 * values[dim - 1].max(f64::MIN_POSITIVE);
-    let kept: Vec<usize> =
-        (0..dim).rev().take(config.components).take_while(|&c| values[c] > floor).collect();
-    let map = Array2::from_shape_fn((dim, kept.len()), |(r, c)| {
-        basis[(r, kept[c])] * values[kept[c]].powf(-0.5 * config.strength)
-    });
-    let components = centred.dot(&map);
-    let mut out = Array2::zeros((vectors.nrows(), kept.len()));
-    for (&item, row) in texts.iter().zip(components.axis_iter(Axis(0))) {
-        let length = row.dot(&row).sqrt();
-        if length > 0.0 {
-            out.row_mut(item).assign(&row.mapv(|v| (v / length) as f32));
-        }
-    }
-    Ok(out)
 }
 
 #[cfg(test)]
@@ -147,6 +254,27 @@ mod tests {
         let out = whiten(data.view(), &WhitenConfig::default()).unwrap();
         assert_eq!(out.ncols(), 7);
         assert!(out.iter().all(|v| v.is_finite()));
+    }
+
+    #[test]
+    fn survives_its_file_and_serves_other_texts() {
+        let data = vectors();
+        let (known, new) = data.view().split_at(Axis(0), 200);
+        let whitening = Whitening::fit(known, &WhitenConfig::default()).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("whitening.safetensors");
+        whitening.save(&path).unwrap();
+        let loaded = Whitening::load(&path).unwrap();
+        assert_eq!(loaded, whitening);
+        assert_eq!(loaded.apply(new).unwrap(), whitening.apply(new).unwrap());
+        let narrow = new.slice(ndarray::s![.., ..7]);
+        let message = loaded.apply(narrow).unwrap_err().to_string();
+        assert!(message.contains("7 dimensions") && message.contains('8'), "{message}");
+        let bytes = std::fs::read(&path).unwrap();
+        for cut in [0, 7, 30, bytes.len() - 1] {
+            std::fs::write(&path, &bytes[..cut]).unwrap();
+            assert!(Whitening::load(&path).unwrap_err().to_string().contains("whitening"));
+        }
     }
 
     #[test]

@@ -4,13 +4,15 @@ mod edit;
 mod preset;
 mod validate;
 
+use std::path::PathBuf;
+
 use glta_gllm::{Decoder, GllmWeights};
 use glta_graph::LightGcnConfig;
-use glta_linear::{LinearConfig, WhitenConfig};
+use glta_linear::{LinearConfig, TfIdfConfig, WhitenConfig};
 use glta_llm::LlamaOptions;
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, TextVectorConfig};
+use crate::{ItemEncoder, TextVectorConfig};
 
 pub use preset::{Density, Preset};
 
@@ -102,16 +104,35 @@ impl Default for TextsConfig {
     }
 }
 
-/// Text vectors of the items: the mean hidden state of each description in the
-/// frozen language model, centred and whitened. They are read once. A run without
-/// a language model has none.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+/// Text vectors of the items: those of each encoder, whitened by themselves and put side by
+/// side. They are read once.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ItemTextConfig {
-    /// How a description is read.
-    pub vectors: TextVectorConfig,
-    /// How the vectors are whitened.
+    /// The encoders. Under [`Backbone::None`] the language model is left out, under
+    /// [`Backbone::RandomLlm`] it has random weights.
+    pub encoders: Vec<ItemEncoder>,
+    /// Files of vectors by raw id, each an encoder too; see
+    /// [`ItemVectors::file`](crate::ItemVectors::file).
+    pub files: Vec<PathBuf>,
+    /// How the language model reads a description.
+    pub language_model: TextVectorConfig,
+    /// How TF-IDF reads descriptions.
+    pub tf_idf: TfIdfConfig,
+    /// How the vectors of an encoder are whitened.
     pub whiten: WhitenConfig,
+}
+
+impl Default for ItemTextConfig {
+    fn default() -> Self {
+        Self {
+            encoders: vec![ItemEncoder::LanguageModel, ItemEncoder::TfIdf],
+            files: Vec::new(),
+            language_model: TextVectorConfig::default(),
+            tf_idf: TfIdfConfig::default(),
+            whiten: WhitenConfig::default(),
+        }
+    }
 }
 
 /// What an item's token and the tied head are projected from.
@@ -211,8 +232,7 @@ pub struct ModelConfig {
     /// on; the other fields of this section are not used.
     pub prompt: bool,
     /// Whether the logits are those of the [linear item model](Config::linear) and the
-    /// language model's path adds a correction to them. A catalogue of more items than
-    /// `linear.max_items` goes without.
+    /// language model's path adds a correction to them.
     pub linear: bool,
     /// Factors of the correction beside the linear item model. After training, the one
     /// that is best on validation data is taken, 1 without any; 0 leaves it out.
@@ -396,21 +416,16 @@ impl Default for UserStageConfig {
 }
 
 impl Config {
-    /// Whether a run over `items` items has a linear item model.
-    pub(crate) fn has_linear(&self, items: usize) -> bool {
-        self.model.linear && items <= self.linear.max_items
+    /// The encoders that read the items' texts, the files' apart.
+    pub fn item_encoders(&self) -> impl Iterator<Item = ItemEncoder> + '_ {
+        let language = self.backbone != Backbone::None;
+        let encoders = self.item_text.encoders.iter().copied();
+        encoders.filter(move |&encoder| language || encoder != ItemEncoder::LanguageModel)
     }
 
-    /// Why a run that is the linear item model alone cannot have one.
-    pub(crate) fn no_linear(&self, items: usize) -> Error {
-        Error::Config {
-            field: "linear.max_items".into(),
-            problem: format!(
-                "{} is less than the {items} items, and without model.prompt there is no other \
-                 model; raise it or set model.prompt = true",
-                self.linear.max_items
-            ),
-        }
+    /// Whether the language model reads the items' texts.
+    pub fn language_model_reads_items(&self) -> bool {
+        self.reads_item_texts() && self.item_encoders().any(|e| e == ItemEncoder::LanguageModel)
     }
 
     /// Whether anything uses the items' text vectors.

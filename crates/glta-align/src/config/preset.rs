@@ -195,13 +195,13 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use glta_graph::{PositiveSampling, Schedule, SelectionMetric};
-    use glta_linear::WhitenConfig;
+    use glta_linear::{Solver, TfIdfConfig, WhitenConfig};
     use glta_llm::Precision;
     use glta_metrics::Metric;
 
     use super::super::{Recompute, SlotPlacement, TrainConfig};
     use super::*;
-    use crate::TextVectorConfig;
+    use crate::{ItemEncoder, TextVectorConfig};
 
     /// Every field of [`Preset::Full`] on dense data.
     fn full_dense() -> Config {
@@ -235,16 +235,30 @@ mod tests {
                 dropout: 0.1,
             },
             item_text: ItemTextConfig {
-                vectors: TextVectorConfig { layers: 6, max_tokens: 48 },
+                encoders: vec![ItemEncoder::LanguageModel, ItemEncoder::TfIdf],
+                files: Vec::new(),
+                language_model: TextVectorConfig { layers: 6, max_tokens: 48 },
+                tf_idf: TfIdfConfig {
+                    max_words: 80,
+                    min_texts: 2,
+                    max_terms: 200_000,
+                    dimensions: 256,
+                    max_texts: 50_000,
+                },
                 whiten: WhitenConfig { components: 192, strength: 1.0 },
             },
             linear: LinearConfig {
+                solvers: vec![Solver::Local, Solver::Dense],
+                sources: vec![64],
+                rank: vec![128],
                 l2: vec![100.0, 300.0, 1000.0],
                 text: vec![1.0, 3.0, 10.0, 30.0],
                 neighbours: vec![0.003, 0.01, 0.03, 0.1, 0.3],
                 popularity: vec![0.001, 0.003, 0.01],
                 new_items: 0.0,
                 max_items: 20_000,
+                rows: 256,
+                text_neighbours: 128,
             },
             model: ModelConfig {
                 prompt: true,

@@ -30,7 +30,9 @@ impl Config {
             model.mix.iter().try_for_each(|&value| share("model.mix", value, 0.0, 1e12))?;
         }
         self.item_text.whiten.validate().map_err(|error| within("item_text.whiten", error))?;
-        positive("item_text.vectors.max_tokens", self.item_text.vectors.max_tokens)?;
+        self.item_text.tf_idf.validate().map_err(|error| within("item_text.tf_idf", error))?;
+        let max_tokens = self.item_text.language_model.max_tokens;
+        positive("item_text.language_model.max_tokens", max_tokens)?;
         positive("texts.max_items", self.texts.max_items)?;
         positive("texts.words", self.texts.words)?;
         positive("texts.max_tokens", self.texts.max_tokens)?;

@@ -2,40 +2,55 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use glta_core::search;
-use glta_linear::{Ease, EaseConfig};
+use glta_linear::{Ease, EaseConfig, Form, LinearConfig};
 
 use crate::error::BoxError;
 use crate::seed::Seed;
 use crate::system::{Fitted, System};
 use crate::{Error, Result};
 
-/// EASE under the L2 weight that is best on validation data.
+/// EASE under the form and the L2 weight that are best on validation data.
 pub(crate) struct TunedEase {
     pub(crate) ease: Arc<Ease>,
+    pub(crate) form: Form,
     pub(crate) l2: f64,
-    /// Seconds of one weight.
+    /// Number of settings that were tried.
+    tried: usize,
+    /// Why the dense form was not.
+    left_out: Option<String>,
+    /// Seconds of one setting.
     seconds: f64,
 }
 
 impl Seed<'_> {
+    /// Sizes of EASE: those of the linear item model.
+    pub(crate) fn ease_config(&self) -> EaseConfig {
+        let LinearConfig { max_items, rows, text_neighbours, .. } = self.config().glta.linear;
+        EaseConfig { max_items, rows, text_neighbours, ..EaseConfig::default() }
+    }
+
     pub(crate) fn ease(&mut self) -> Result<Arc<TunedEase>> {
         if let Some(tuned) = self.shared.get() {
             return Ok(tuned);
         }
         let split = self.split();
+        let (forms, left_out) = self.config().glta.linear.forms(&split.train)?;
         let grid = &self.config().baselines.ease_l2;
+        let settings: Vec<(Form, f64)> =
+            forms.iter().flat_map(|&form| grid.iter().map(move |&l2| (form, l2))).collect();
         let started = Instant::now();
         let mut tried = 0;
-        let found = search(grid, |&l2| -> Result<_> {
-            self.advance("EASE", tried, grid.len() as u64, "settings")?;
+        let found = search(&settings, |&(form, l2)| -> Result<_> {
+            self.advance("EASE", tried, settings.len() as u64, "settings")?;
             tried += 1;
-            let ease = Ease::fit(&split.train, &EaseConfig { l2, ..EaseConfig::default() })?;
+            let ease = Ease::fit(&split.train, &EaseConfig { l2, form, ..self.ease_config() })?;
             Ok((self.validation(&ease)?, ease))
         })?;
-        let seconds = started.elapsed().as_secs_f64() / grid.len() as f64;
+        let seconds = started.elapsed().as_secs_f64() / settings.len() as f64;
         let (best, ease) = found.best.ok_or_else(|| no_score("EASE"))?;
-        let tuned = TunedEase { ease: Arc::new(ease), l2: grid[best], seconds };
-        Ok(self.shared.put(tuned))
+        let (form, l2) = settings[best];
+        let (ease, tried) = (Arc::new(ease), settings.len());
+        Ok(self.shared.put(TunedEase { ease, form, l2, tried, left_out, seconds }))
     }
 }
 
@@ -54,10 +69,14 @@ impl System for EaseSystem {
 
     fn fit(&self, seed: &mut Seed<'_>) -> std::result::Result<Fitted, BoxError> {
         let tuned = seed.ease()?;
-        let fitted = Fitted::new(Arc::clone(&tuned.ease));
-        Ok(fitted
+        let fitted = Fitted::new(Arc::clone(&tuned.ease))
+            .setting("form", tuned.form)
             .setting("l2", tuned.l2)
-            .setting("tried", seed.config().baselines.ease_l2.len())
-            .seconds(tuned.seconds))
+            .setting("tried", tuned.tried)
+            .seconds(tuned.seconds);
+        Ok(match &tuned.left_out {
+            None => fitted,
+            Some(problem) => fitted.setting("left_out", problem),
+        })
     }
 }

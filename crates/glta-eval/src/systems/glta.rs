@@ -3,15 +3,15 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use glta_align::{Backbone, Config, FitReport, Recommender, Run};
+use glta_align::{Backbone, Config, FitReport, ItemEncoder, Recommender, Run};
 use glta_gllm::Decoder;
-use glta_linear::whiten;
 
 use crate::Result;
 use crate::error::BoxError;
 use crate::event::Event;
 use crate::seed::Seed;
 use crate::system::{Fitted, System};
+use crate::systems::Needs;
 
 /// A GLTA run in a folder of its own below the seed's.
 pub(crate) struct Variant {
@@ -63,9 +63,24 @@ impl Variant {
         &self.config
     }
 
+    /// What it cannot do without. The linear item model alone takes the encoders that are
+    /// there.
+    pub(crate) fn needs(&self) -> Needs {
+        let Config { backbone, model, item_text, .. } = &self.config;
+        match (backbone, &item_text.encoders[..]) {
+            (Backbone::RandomLlm, _) => Needs::Language,
+            (Backbone::Llm, _) if model.prompt => Needs::Language,
+            (Backbone::Llm, [ItemEncoder::LanguageModel]) => Needs::Language,
+            (_, [ItemEncoder::Sentence]) => Needs::Encoder,
+            (_, [ItemEncoder::TfIdf]) => Needs::Texts,
+            _ => Needs::Nothing,
+        }
+    }
+
     /// Trains the run, resumes it, or loads it if it has ended.
     fn run(&self, seed: &mut Seed<'_>) -> Result<(Recommender, FitReport)> {
-        let config = Config { seed: seed.number(), ..self.config.clone() };
+        let mut config = Config { seed: seed.number(), ..self.config.clone() };
+        config.item_text.encoders = seed.encoders(&config);
         let folder = seed.folder().join(self.folder);
         let data = seed.run_data()?;
         let comm = Arc::clone(seed.comm());
@@ -79,11 +94,11 @@ impl Variant {
         }
         let language = match config.backbone {
             Backbone::None => seed.language,
+            _ if !config.model.prompt => seed.language,
             _ => Some(seed.language()?),
         };
-        if config.backbone == Backbone::Llm && config.reads_item_texts() {
-            let vectors = seed.text_vectors()?;
-            run.set_text_vectors(whiten(vectors.view(), &config.item_text.whiten)?.view())?;
+        if config.reads_item_texts() && !seed.has(&folder.join("text_vectors.safetensors"))? {
+            run.set_item_vectors(&seed.item_vectors_of(&config)?)?;
         }
         self.copy(&run, &config, seed)?;
         let progress = &mut *seed.progress;

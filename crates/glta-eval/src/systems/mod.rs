@@ -11,9 +11,8 @@ mod variants;
 
 use std::fmt;
 
-use glta_align::{Backbone, Config, Preset};
-use glta_data::Dataset;
-use glta_linear::EaseConfig;
+use glta_align::Preset;
+use glta_data::{Dataset, Item};
 
 use crate::config::{ExperimentConfig, RunConfig};
 use crate::system::System;
@@ -35,7 +34,11 @@ pub(crate) enum Needs {
     Nothing,
     /// A language model.
     Language,
-    /// A language model or a text encoder.
+    /// A language model or a sentence encoder.
+    LanguageOrEncoder,
+    /// A sentence encoder.
+    Encoder,
+    /// Items with texts.
     Texts,
 }
 
@@ -43,8 +46,8 @@ pub(crate) enum Needs {
 pub(crate) struct Standard {
     pub(crate) group: Group,
     pub(crate) needs: Needs,
-    /// Most items, where it inverts a matrix over all of them.
-    pub(crate) max_items: Option<usize>,
+    /// Whether it reads texts by the encoders that are there, though it can do without.
+    pub(crate) encodes: bool,
     pub(crate) system: Box<dyn System>,
 }
 
@@ -52,38 +55,41 @@ pub(crate) struct Standard {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reason {
     NoLanguage,
-    TooManyItems { items: usize, max: usize },
+    NoEncoder,
+    NoTexts,
 }
 
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoLanguage => write!(f, "there is no language model"),
-            Self::TooManyItems { items, max } => write!(f, "{items} items are more than {max}"),
+            Self::NoEncoder => write!(f, "there is no sentence encoder"),
+            Self::NoTexts => write!(f, "no item has a text"),
         }
     }
 }
 
 impl Standard {
     fn new(group: Group, needs: Needs, system: impl System + 'static) -> Self {
-        Self { group, needs, max_items: None, system: Box::new(system) }
-    }
-
-    fn max_items(mut self, items: usize) -> Self {
-        self.max_items = Some(items);
-        self
+        Self { group, needs, encodes: false, system: Box::new(system) }
     }
 
     pub(crate) fn name(&self) -> &str {
         self.system.name()
     }
 
+    /// Whether it cannot be run without a language model.
     pub(crate) fn needs_language(&self, has_encoder: bool) -> bool {
         match self.needs {
-            Needs::Nothing => false,
             Needs::Language => true,
-            Needs::Texts => !has_encoder,
+            Needs::LanguageOrEncoder => !has_encoder,
+            _ => false,
         }
+    }
+
+    /// Whether it reads the items' texts by the encoders that are there.
+    pub(crate) fn reads_texts(&self) -> bool {
+        self.needs != Needs::Nothing || self.encodes
     }
 
     /// Whether it is named, or on where no system is named.
@@ -99,16 +105,13 @@ impl Standard {
         }
     }
 
-    pub(crate) fn cannot_run(&self, dataset: &Dataset, texts: Available) -> Option<Reason> {
-        let lacks = match self.needs {
-            Needs::Nothing => false,
-            Needs::Language => !texts.language,
-            Needs::Texts => !texts.language && !texts.encoder,
-        };
-        let items = dataset.n_items();
-        match self.max_items {
-            _ if lacks => Some(Reason::NoLanguage),
-            Some(max) if items > max => Some(Reason::TooManyItems { items, max }),
+    pub(crate) fn cannot_run(&self, dataset: &Dataset, with: Available) -> Option<Reason> {
+        let Available { language, encoder } = with;
+        match self.needs {
+            Needs::Language if !language => Some(Reason::NoLanguage),
+            Needs::LanguageOrEncoder if !language && !encoder => Some(Reason::NoLanguage),
+            Needs::Encoder if !encoder => Some(Reason::NoEncoder),
+            Needs::Texts if dataset.items().iter().all(Item::is_textless) => Some(Reason::NoTexts),
             _ => None,
         }
     }
@@ -142,12 +145,11 @@ pub(crate) fn ablated_name(preset: Preset) -> &'static str {
 /// All systems, in the order of the tables.
 pub(crate) fn standard(config: &ExperimentConfig) -> Vec<Standard> {
     use Group::{Ablations, Always, Controls};
-    let dense = EaseConfig::default().max_items;
     let mut all = vec![
         Standard::new(Always, Needs::Nothing, popularity::PopularitySystem),
-        Standard::new(Always, Needs::Nothing, ease::EaseSystem).max_items(dense),
-        Standard::new(Always, Needs::Language, text::TextKnnSystem),
-        Standard::new(Always, Needs::Language, text::EaseTextSystem).max_items(dense),
+        Standard::new(Always, Needs::Nothing, ease::EaseSystem),
+        Standard::new(Always, Needs::Texts, text::TextKnnSystem),
+        Standard::new(Always, Needs::Texts, text::EaseTextSystem),
         Standard::new(Always, Needs::Nothing, lightgcn::LightGcnSystem),
     ];
     // Profiles that GLTA writes serve RLMRec too, which then waits for them.
@@ -156,14 +158,8 @@ pub(crate) fn standard(config: &ExperimentConfig) -> Vec<Standard> {
         all.extend(contrastive_models());
     }
     let variant = |group, variant: glta::Variant| {
-        let needs = match variant.config().backbone {
-            Backbone::None => Needs::Nothing,
-            _ => Needs::Language,
-        };
-        let Config { model, linear, .. } = variant.config();
-        // Nothing is left of such a run without the linear model.
-        let max_items = (model.linear && !model.prompt).then_some(linear.max_items);
-        Standard { max_items, ..Standard::new(group, needs, variant) }
+        let (needs, encodes) = (variant.needs(), variant.config().reads_item_texts());
+        Standard { encodes, ..Standard::new(group, needs, variant) }
     };
     all.push(variant(Always, variants::main(config)));
     if profiles {
@@ -176,7 +172,7 @@ pub(crate) fn standard(config: &ExperimentConfig) -> Vec<Standard> {
 
 fn contrastive_models() -> impl Iterator<Item = Standard> {
     contrastive::all().into_iter().map(|system| {
-        let needs = if system.reads_texts() { Needs::Texts } else { Needs::Nothing };
+        let needs = if system.reads_texts() { Needs::LanguageOrEncoder } else { Needs::Nothing };
         Standard::new(Group::Contrastive, needs, system)
     })
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use glta_align::read_texts;
+use glta_align::{ItemEncoder, ItemVectors, read_texts};
 use glta_data::Split;
 use glta_linear::{WhitenConfig, whiten};
 use ndarray::{Array2, ArrayView2, Axis, concatenate};
@@ -32,7 +32,7 @@ impl Seed<'_> {
             return Ok(vectors);
         }
         let profiles = self.profiles()?;
-        let mut vectors = Arc::unwrap_or_clone(self.item_vectors()?);
+        let mut vectors = self.node_texts()?.vectors().clone();
         let n_items = vectors.nrows();
         if let Some(profiles) = &profiles {
             let profiles = self.encode("profile vectors", profiles)?;
@@ -46,7 +46,7 @@ impl Seed<'_> {
                 vectors = whiten(vectors.view(), &WhitenConfig::default())?;
                 let language = self.language()?;
                 let layers = language.llama.config().num_hidden_layers;
-                let layers = self.config().glta.item_text.vectors.layers.min(layers);
+                let layers = self.config().glta.item_text.language_model.layers.min(layers);
                 (language.name.clone(), Some(layers))
             }
         };
@@ -80,23 +80,20 @@ impl Seed<'_> {
         Ok(complete.then_some(profiles))
     }
 
-    /// Vectors of all items' texts by the text encoder, read once, else by the language
-    /// model.
-    fn item_vectors(&mut self) -> Result<Arc<Array2<f32>>> {
-        if self.encoder.is_none() {
-            return self.text_vectors();
-        }
-        if self.vectors.encoder.is_none() {
-            let texts = self.dataset().texts(&self.config().protocol.texts)?;
-            self.vectors.encoder = Some(Arc::new(self.encode("item vectors", &texts)?));
-        }
-        Ok(self.vectors.encoder.clone().unwrap_or_default())
+    /// Vectors of all items' texts by the sentence encoder, else by the language model.
+    fn node_texts(&mut self) -> Result<ItemVectors> {
+        let encoder = match self.encoder {
+            Some(_) => ItemEncoder::Sentence,
+            None => ItemEncoder::LanguageModel,
+        };
+        let read = self.vectors_by(encoder)?;
+        read.ok_or_else(|| Error::NoLanguage { system: self.system.clone() })
     }
 
     /// By the text encoder where one is given, else by the language model.
     fn encode(&mut self, work: &str, texts: &[String]) -> Result<Array2<f32>> {
         let (language, encoder) = (self.language, self.encoder);
-        let config = &self.config().glta.item_text.vectors;
+        let config = &self.config().glta.item_text.language_model;
         let system = self.system.clone();
         let progress = &mut *self.progress;
         match (encoder, language) {

@@ -3,17 +3,22 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use glta_align::ItemVectors;
 use glta_core::search;
 use glta_data::Split;
-use glta_linear::{Ease, EaseConfig, EaseText, TextKnn, TextKnnConfig, WhitenConfig, whiten};
+use glta_linear::{
+    Ease, EaseConfig, EaseText, LinearStep, TextKnn, TextKnnConfig, TextNeighbours, WhitenConfig,
+};
 use glta_metrics::{Scorer, ScorerError};
-use ndarray::{Array2, ArrayViewMut2};
+use ndarray::ArrayViewMut2;
 
+use super::Reason;
 use super::ease::{TunedEase, no_score};
-use crate::Result;
 use crate::error::BoxError;
+use crate::event::Event;
 use crate::seed::{Seed, validation};
 use crate::system::{Fitted, System};
+use crate::{Error, Result};
 
 /// Text-kNN under the settings that are best on validation data, with new items among them
 /// where the linear item model is chosen so.
@@ -25,7 +30,7 @@ pub(crate) struct TunedKnn {
     /// The split that settings were chosen on and the model fitted on it, if it is not the
     /// seed's.
     with_new_items: Option<(Split, TextKnn)>,
-    layers: usize,
+    encoders: Vec<String>,
     seconds: f64,
 }
 
@@ -35,7 +40,11 @@ impl Seed<'_> {
             return Ok(tuned);
         }
         let started = Instant::now();
-        let vectors = self.text_vectors()?;
+        let vectors = self.item_vectors()?;
+        if vectors.is_empty() {
+            let reason = Reason::NoTexts.to_string();
+            return Err(Error::CannotRun { system: self.system.clone(), reason });
+        }
         let read = started.elapsed().as_secs_f64();
 
         let started = Instant::now();
@@ -44,48 +53,52 @@ impl Seed<'_> {
         let grown = (new_items > 0.0).then(|| split.with_new_items(new_items, self.number()));
         let grown = grown.transpose()?;
         let tuned_on = grown.as_ref().unwrap_or(split);
-        let whitened = |strength| -> Result<Array2<f32>> {
-            let config = WhitenConfig { strength, ..WhitenConfig::default() };
-            Ok(whiten(vectors.view(), &config)?)
-        };
         let baselines = &config.baselines;
         let mut settings = Vec::new();
         for &strength in &baselines.whitening {
             settings.extend(baselines.powers.iter().map(|&power| (strength, power)));
         }
-        let mut last: Option<(f64, Array2<f32>)> = None;
+        let mut last: Option<(f64, Arc<TextNeighbours>)> = None;
         let found = search(&settings, |&(strength, power)| -> Result<_> {
-            let vectors = match last.take() {
-                Some((known, vectors)) if known == strength => vectors,
-                _ => whitened(strength)?,
+            let near = match &last {
+                Some((known, near)) if *known == strength => Arc::clone(near),
+                _ => Arc::new(self.neighbours(&vectors, strength)?),
             };
-            last = Some((strength, vectors.clone()));
-            let knn = TextKnn::fit(vectors, &tuned_on.train, &TextKnnConfig { power })?;
-            Ok((validation(&knn, tuned_on)?, knn))
+            last = Some((strength, Arc::clone(&near)));
+            let knn = TextKnn::new(&near, &tuned_on.train, power)?;
+            Ok((validation(&knn, tuned_on)?, (knn, near)))
         })?;
-        let (best, tuned) = found.best.ok_or_else(|| no_score("text-kNN"))?;
+        let (best, (tuned, near)) = found.best.ok_or_else(|| no_score("text-kNN"))?;
         let (strength, power) = settings[best];
         let (knn, with_new_items) = match grown {
             None => (tuned, None),
-            Some(grown) => {
-                let config = TextKnnConfig { power };
-                let knn = TextKnn::fit(whitened(strength)?, &split.train, &config)?;
-                (knn, Some((grown, tuned)))
-            }
+            Some(grown) => (TextKnn::new(&near, &split.train, power)?, Some((grown, tuned))),
         };
         let seconds = read + started.elapsed().as_secs_f64() / settings.len() as f64;
-        let layers = self.language()?.llama.config().num_hidden_layers;
-        let layers = config.glta.item_text.vectors.layers.min(layers);
+        let encoders = vectors.iter().map(|vectors| vectors.name().to_owned()).collect();
         let knn = Arc::new(knn);
-        let tuned = TunedKnn { knn, strength, power, with_new_items, layers, seconds };
+        let tuned = TunedKnn { knn, strength, power, with_new_items, encoders, seconds };
         Ok(self.shared.put(tuned))
+    }
+
+    /// Text neighbours by all encoders, whitened with a strength.
+    fn neighbours(&mut self, vectors: &[ItemVectors], strength: f64) -> Result<TextNeighbours> {
+        let config = WhitenConfig { strength, ..self.config().glta.item_text.whiten.clone() };
+        let (joined, _) = ItemVectors::join(vectors, &config)?;
+        let most = TextKnnConfig::default().neighbours;
+        let progress = &mut *self.progress;
+        let report = &mut |step: &LinearStep| {
+            let LinearStep { done, total, .. } = *step;
+            progress.report(&Event::Work { work: "text neighbours", done, total, note: "items" })
+        };
+        Ok(TextNeighbours::find_with(&joined, most, report)?)
     }
 }
 
 impl TunedKnn {
     fn settings(&self, fitted: Fitted) -> Fitted {
         fitted
-            .setting("layers", self.layers)
+            .setting("encoders", &self.encoders)
             .setting("whitening", self.strength)
             .setting("power", self.power)
     }
@@ -122,7 +135,7 @@ impl System for EaseTextSystem {
                 Ok((seed.validation(&both)?, ()))
             })?,
             Some((grown, tuned)) => {
-                let config = EaseConfig { l2: ease.l2, ..EaseConfig::default() };
+                let config = EaseConfig { l2: ease.l2, form: ease.form, ..seed.ease_config() };
                 let tuned_ease = Ease::fit(&grown.train, &config)?;
                 search(weights, |&weight| -> Result<_> {
                     let both = EaseText::new(&tuned_ease, tuned, weight)?;
@@ -136,9 +149,10 @@ impl System for EaseTextSystem {
         // No later system needs them.
         seed.shared.remove::<TunedEase>();
         seed.shared.remove::<TunedKnn>();
-        let l2 = ease.l2;
+        let (l2, form) = (ease.l2, ease.form);
         let both = Both { ease: Arc::clone(&ease.ease), knn: Arc::clone(&knn.knn), weight };
-        let fitted = Fitted::new(both).setting("l2", l2).setting("weight", weight);
+        let fitted = Fitted::new(both).setting("form", form).setting("l2", l2);
+        let fitted = fitted.setting("weight", weight);
         Ok(knn.settings(fitted).seconds(seconds))
     }
 }

@@ -1,6 +1,6 @@
 //! The configurations of GLTA's rows: the main one, its controls, the paper's ablations.
 
-use glta_align::{Backbone, Config, Preset, TargetLoss};
+use glta_align::{Backbone, Config, ItemEncoder, Preset, TargetLoss};
 use glta_gllm::Decoder;
 
 use super::glta::Variant;
@@ -21,29 +21,48 @@ pub(crate) fn main(config: &ExperimentConfig) -> Variant {
     Variant::new(main_name(config.preset), MAIN_FOLDER, config.glta.clone())
 }
 
-/// The linear item model alone, the same model without a language model, and with a random
-/// one.
+/// The linear item model alone, with each of its text encoders alone and with a random language
+/// model in place of the pretrained one; the main model without a language model, and with a
+/// random one.
 pub(crate) fn controls(config: &ExperimentConfig) -> Vec<Variant> {
     let base = &config.glta;
-    let random = |name, folder| {
+    let random = |name, folder, base: &Config| {
         let config = Config { backbone: Backbone::RandomLlm, ..base.clone() };
         // The same texts in the prompt, so that only the weights differ.
         Variant::new(name, folder, config).texts_of(MAIN_FOLDER)
     };
-    if config.preset == Preset::Default {
-        return vec![random("Linear random LLM", "linear-random-llm")];
-    }
     let mut all = Vec::new();
     if base.model.linear {
         let mut linear = base.clone();
         linear.model.prompt = false;
-        all.push(Variant::new(LINEAR, "linear", linear).linear_of(MAIN_FOLDER));
+        if config.preset != Preset::Default {
+            all.push(Variant::new(LINEAR, "linear", linear.clone()).linear_of(MAIN_FOLDER));
+        }
+        for (name, folder, encoder) in [
+            ("Linear LLM", "linear-llm", ItemEncoder::LanguageModel),
+            ("Linear TF-IDF", "linear-tf-idf", ItemEncoder::TfIdf),
+            ("Linear sentence", "linear-sentence", ItemEncoder::Sentence),
+        ] {
+            let encoders = &base.item_text.encoders;
+            // With one encoder and no file it is the row of all encoders.
+            let alone = encoders.len() > 1 || !base.item_text.files.is_empty();
+            if alone && encoders.contains(&encoder) {
+                let mut one = linear.clone();
+                (one.item_text.encoders, one.item_text.files) = (vec![encoder], Vec::new());
+                all.push(Variant::new(name, folder, one));
+            }
+        }
+        if linear.item_text.encoders.contains(&ItemEncoder::LanguageModel) {
+            all.push(random("Linear random LLM", "linear-random-llm", &linear));
+        }
     }
-    let mut none = Config { backbone: Backbone::None, ..base.clone() };
-    // Only the slot's input can carry the user then.
-    none.model.slot_user_token = true;
-    all.push(Variant::new("GLTA no LLM", "glta-no-llm", none));
-    all.push(random("GLTA random LLM", "glta-random-llm"));
+    if config.preset != Preset::Default {
+        let mut none = Config { backbone: Backbone::None, ..base.clone() };
+        // Only the slot's input can carry the user then.
+        none.model.slot_user_token = true;
+        all.push(Variant::new("GLTA no LLM", "glta-no-llm", none));
+        all.push(random("GLTA random LLM", "glta-random-llm", base));
+    }
     all
 }
 

@@ -1,0 +1,152 @@
+//! What reads the items' texts: vectors of each encoder, whitened and joined.
+
+mod file;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use glta_comm::Communicator;
+use glta_core::{Progress, TextEncoder};
+use glta_linear::{TextVectors, TfIdf, TfIdfConfig, WhitenConfig, Whitening};
+use ndarray::Array2;
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Event, LanguageModel, Result, TextVectorConfig};
+
+/// A text encoder of the items.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ItemEncoder {
+    /// Hidden states of the frozen language model.
+    LanguageModel,
+    /// [`TfIdf`], which needs no model.
+    TfIdf,
+    /// A sentence encoder, any [`TextEncoder`].
+    Sentence,
+}
+
+/// The vectors of all items' texts by one encoder, as it gives them: `(items, dim)`, zeros for
+/// an item without a text.
+///
+/// ```
+/// use glta_align::ItemVectors;
+/// use glta_linear::{TfIdfConfig, WhitenConfig};
+///
+/// let texts = ["green tea", "black tea", "oak table", "round oak table"].map(String::from);
+/// let words = ItemVectors::tf_idf(&texts, &TfIdfConfig::default())?;
+/// let (joined, _) = ItemVectors::join(&[words], &WhitenConfig::default())?;
+/// assert_eq!(joined.n_items(), 4);
+/// # Ok::<(), glta_align::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct ItemVectors {
+    name: String,
+    vectors: Arc<Array2<f32>>,
+    tf_idf: Option<Arc<TfIdf>>,
+}
+
+impl ItemVectors {
+    /// Vectors that were made elsewhere.
+    pub fn new(name: impl Into<String>, vectors: Array2<f32>) -> Self {
+        Self { name: name.into(), vectors: Arc::new(vectors), tf_idf: None }
+    }
+
+    /// By the language model, the texts divided among ranks; see
+    /// [`LanguageModel::text_vectors`].
+    ///
+    /// # Errors
+    /// What the model refuses, [`Error::Comm`], [`Error::Cancelled`].
+    pub fn language_model(
+        language: &LanguageModel,
+        comm: &dyn Communicator,
+        texts: &[impl AsRef<str> + Sync],
+        config: &TextVectorConfig,
+        progress: &mut dyn Progress<Event>,
+    ) -> Result<Self> {
+        let vectors = language.text_vectors_on(comm, texts, config, progress)?;
+        Ok(Self::new(language.name.clone(), vectors))
+    }
+
+    /// By [`TfIdf`], fitted on these texts.
+    ///
+    /// # Errors
+    /// Bad settings, or texts that have no word in common.
+    pub fn tf_idf(texts: &[impl AsRef<str> + Sync], config: &TfIdfConfig) -> Result<Self> {
+        let encoder = TfIdf::fit(texts, config)?;
+        let texts: Vec<String> = texts.iter().map(|text| text.as_ref().to_owned()).collect();
+        let mut vectors = Self::encoded(&encoder, &texts, &mut glta_core::Silent)?;
+        vectors.tf_idf = Some(Arc::new(encoder));
+        Ok(vectors)
+    }
+
+    /// By any text encoder.
+    ///
+    /// # Errors
+    /// What the encoder refuses, [`Error::Cancelled`].
+    pub fn encoded(
+        encoder: &dyn TextEncoder,
+        texts: &[String],
+        progress: &mut dyn Progress<Event>,
+    ) -> Result<Self> {
+        let report = &mut |&(done, total): &(usize, usize)| {
+            progress.report(&Event::TextVectors { done, total })
+        };
+        let vectors = encoder.encode(texts, report).map_err(|e| {
+            if e.is::<glta_core::Cancelled>() { Error::Cancelled } else { Error::Encoder(e) }
+        })?;
+        Ok(Self::new(encoder.name(), vectors))
+    }
+
+    /// From a file of vectors by raw id, in the order of `raw_ids`; items that are not in it
+    /// have zeros. It is
+    ///
+    /// - `NAME.npy` (NumPy, `(vectors, dim)`, f32 or f64) with `NAME.npy.ids`, a raw id a
+    ///   line;
+    /// - or `NAME.safetensors` with the tensor `vectors` (F32 or F64) and its ids in the
+    ///   metadata entry `ids`, a JSON array of strings, or in `NAME.safetensors.ids`.
+    ///
+    /// # Errors
+    /// A file that cannot be read, ids that do not fit the vectors or come twice, and a file
+    /// with none of the items.
+    pub fn file<'a>(
+        path: impl AsRef<Path>,
+        raw_ids: impl IntoIterator<Item = &'a str>,
+    ) -> Result<Self> {
+        let path = path.as_ref();
+        let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+        Ok(Self::new(name, file::vectors_of(path, raw_ids)?))
+    }
+
+    /// Name of the encoder.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The vectors, not whitened.
+    pub fn vectors(&self) -> &Array2<f32> {
+        &self.vectors
+    }
+
+    /// The encoder, if it is TF-IDF: it is fitted on the texts and belongs to the run.
+    pub(crate) fn fitted(&self) -> Option<&TfIdf> {
+        self.tf_idf.as_deref()
+    }
+
+    /// Whitens each encoder's vectors by themselves and puts them side by side, divided by
+    /// the square root of their number. The whitenings are in the order of the encoders.
+    ///
+    /// # Errors
+    /// No encoder, different numbers of items, fewer than two texts.
+    pub fn join(encoders: &[Self], config: &WhitenConfig) -> Result<(TextVectors, Vec<Whitening>)> {
+        let mut white = Vec::with_capacity(encoders.len());
+        let mut whitenings = Vec::with_capacity(encoders.len());
+        for encoder in encoders {
+            let whitening = Whitening::fit(encoder.vectors.view(), config)?;
+            white.push(whitening.apply(encoder.vectors.view())?);
+            whitenings.push(whitening);
+        }
+        let views: Vec<_> = white.iter().map(|vectors| vectors.view()).collect();
+        Ok((TextVectors::join(&views)?, whitenings))
+    }
+}

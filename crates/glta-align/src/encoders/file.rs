@@ -1,0 +1,177 @@
+//! Files of vectors by raw id.
+
+use std::fs::File;
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
+
+use ndarray::Array2;
+use ndarray_npy::ReadNpyExt;
+use rustc_hash::FxHashMap;
+use safetensors::{Dtype, SafeTensors};
+
+use crate::files::{read, read_text};
+use crate::{Error, Result};
+
+/// Vectors of `raw_ids`, in their order; zeros where the file has none.
+pub(super) fn vectors_of<'a>(
+    path: &Path,
+    raw_ids: impl IntoIterator<Item = &'a str>,
+) -> Result<Array2<f32>> {
+    let (vectors, ids) = match path.extension().and_then(|e| e.to_str()) {
+        Some("npy") => (npy(path)?, None),
+        Some("safetensors") => safetensors(path)?,
+        _ => return Err(Error::file(path, "vectors are read from .npy and .safetensors")),
+    };
+    let ids = match ids {
+        Some(ids) => ids,
+        None => lines(path)?,
+    };
+    if ids.len() != vectors.nrows() {
+        let (ids, vectors) = (ids.len(), vectors.nrows());
+        return Err(Error::file(path, format!("there are {vectors} vectors but {ids} ids")));
+    }
+    let mut rows: FxHashMap<&str, usize> = FxHashMap::default();
+    for (row, id) in ids.iter().enumerate() {
+        if let Some(first) = rows.insert(id, row) {
+            let problem = format!("the id {id} stands at the vectors {first} and {row}");
+            return Err(Error::file(path, problem));
+        }
+    }
+    if let Some(((row, _), _)) = vectors.indexed_iter().find(|(_, v)| !v.is_finite()) {
+        let problem = format!("the vector of {} is not finite", ids[row]);
+        return Err(Error::file(path, problem));
+    }
+    let wanted: Vec<Option<&usize>> = raw_ids.into_iter().map(|id| rows.get(id)).collect();
+    let found = wanted.iter().flatten().count();
+    if found == 0 {
+        let first = ids.first().map_or("none", String::as_str);
+        let problem = format!("no item has one of its ids; the first of them is {first}");
+        return Err(Error::file(path, problem));
+    }
+    if found < wanted.len() {
+        let path = path.display();
+        tracing::warn!("{path}: {} of {} items have no vector", wanted.len() - found, wanted.len());
+    }
+    let mut out = Array2::zeros((wanted.len(), vectors.ncols()));
+    for (row, from) in wanted.into_iter().enumerate() {
+        if let Some(&from) = from {
+            out.row_mut(row).assign(&vectors.row(from));
+        }
+    }
+    Ok(out)
+}
+
+/// The ids beside the file.
+fn lines(path: &Path) -> Result<Vec<String>> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".ids");
+    let beside = PathBuf::from(name);
+    if !beside.exists() {
+        let beside = beside.display();
+        return Err(Error::file(path, format!("{beside} with a raw id a line is missing")));
+    }
+    Ok(read_text(&beside)?.lines().map(str::to_owned).collect())
+}
+
+fn npy(path: &Path) -> Result<Array2<f32>> {
+    let open = || File::open(path).map(BufReader::new).map_err(|e| Error::io(path, e));
+    match Array2::<f32>::read_npy(open()?) {
+        Ok(vectors) => Ok(vectors),
+        Err(ndarray_npy::ReadNpyError::WrongDescriptor(_)) => Array2::<f64>::read_npy(open()?)
+            .map(|vectors| vectors.mapv(|v| v as f32))
+            .map_err(|e| Error::file(path, e)),
+        Err(e) => Err(Error::file(path, e)),
+    }
+}
+
+fn safetensors(path: &Path) -> Result<(Array2<f32>, Option<Vec<String>>)> {
+    let bytes = read(path)?;
+    let damaged = |e: &dyn std::fmt::Display| {
+        Error::file(path, format!("not a readable file of vectors: {e}"))
+    };
+    let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| damaged(&e))?;
+    let ids = header.metadata().as_ref().and_then(|metadata| metadata.get("ids"));
+    let ids = ids.map(|ids| serde_json::from_str(ids)).transpose().map_err(|e| damaged(&e))?;
+    let file = SafeTensors::deserialize(&bytes).map_err(|e| damaged(&e))?;
+    let tensor = file.tensor("vectors").map_err(|e| damaged(&e))?;
+    let values: Vec<f32> = match tensor.dtype() {
+        Dtype::F32 => tensor.data().as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
+        Dtype::F64 => {
+            let values = tensor.data().as_chunks().0.iter();
+            values.map(|b| f64::from_le_bytes(*b) as f32).collect()
+        }
+        other => return Err(damaged(&format!("vectors are {other:?}, not F32 or F64"))),
+    };
+    let [rows, columns] = *tensor.shape() else {
+        return Err(damaged(&format!("vectors have the shape {:?}", tensor.shape())));
+    };
+    let vectors = Array2::from_shape_vec((rows, columns), values).map_err(|e| damaged(&e))?;
+    Ok((vectors, ids))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use ndarray::array;
+    use ndarray_npy::WriteNpyExt;
+    use safetensors::tensor::TensorView;
+
+    use super::*;
+
+    const WANTED: [&str; 3] = ["007", "tea", "none"];
+
+    fn message(path: &Path) -> String {
+        super::vectors_of(path, WANTED).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn npy_files_are_read_by_the_ids_beside_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("vectors.npy");
+        let expected = array![[3.0, 4.0], [1.0, 2.0], [0.0, 0.0]];
+        let ids = folder.path().join("vectors.npy.ids");
+        let single = array![[1.0f32, 2.0], [3.0, 4.0]];
+        single.write_npy(File::create(&path).unwrap()).unwrap();
+        assert!(message(&path).contains("vectors.npy.ids"));
+        std::fs::write(&ids, "tea\r\n007\r\n").unwrap();
+        assert_eq!(super::vectors_of(&path, WANTED).unwrap(), expected);
+        single.mapv(f64::from).write_npy(File::create(&path).unwrap()).unwrap();
+        assert_eq!(super::vectors_of(&path, WANTED).unwrap(), expected);
+
+        for (text, problem) in [
+            ("tea\n", "2 vectors but 1 ids"),
+            ("tea\ntea\n", "tea stands at the vectors 0 and 1"),
+            ("7\nTea\n", "the first of them is 7"),
+        ] {
+            std::fs::write(&ids, text).unwrap();
+            assert!(message(&path).contains(problem), "{}", message(&path));
+        }
+        std::fs::write(&ids, "tea\n007\n").unwrap();
+        array![[1.0f32, f32::NAN], [3.0, 4.0]].write_npy(File::create(&path).unwrap()).unwrap();
+        assert!(message(&path).contains("of tea is not finite"));
+        let bytes = std::fs::read(&path).unwrap();
+        for cut in [0, 9, 60, bytes.len() - 1] {
+            std::fs::write(&path, &bytes[..cut]).unwrap();
+            assert!(message(&path).contains("vectors.npy"));
+        }
+        assert!(message(&folder.path().join("vectors.txt")).contains(".safetensors"));
+    }
+
+    #[test]
+    fn safetensors_hold_their_ids() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("vectors.safetensors");
+        let bytes: Vec<u8> = [1.0f32, 2.0, 3.0, 4.0].iter().flat_map(|v| v.to_le_bytes()).collect();
+        let view = TensorView::new(Dtype::F32, vec![2, 2], &bytes).unwrap();
+        let ids = HashMap::from([("ids".to_owned(), "[\"tea\",\"007\"]".to_owned())]);
+        let whole = safetensors::serialize([("vectors", view)], Some(ids)).unwrap();
+        std::fs::write(&path, &whole).unwrap();
+        let expected = array![[3.0, 4.0], [1.0, 2.0], [0.0, 0.0]];
+        assert_eq!(super::vectors_of(&path, WANTED).unwrap(), expected);
+        for cut in [0, 9, 60, whole.len() - 1] {
+            std::fs::write(&path, &whole[..cut]).unwrap();
+            assert!(message(&path).contains("vectors.safetensors"));
+        }
+    }
+}

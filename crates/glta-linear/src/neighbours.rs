@@ -1,0 +1,138 @@
+//! Each item's nearest items by text.
+
+mod clusters;
+
+use glta_core::{Progress, Silent};
+use ndarray::linalg::general_mat_mul;
+use ndarray::{Array2, ArrayView1, ArrayView2, Axis, s};
+
+use crate::progress::Reporter;
+use crate::ranges::in_ranges;
+use crate::solve::counts::keep_best;
+use crate::sparse::SparseRows;
+use crate::{Error, LinearStage, LinearStep, Result, TextVectors};
+
+/// Above this many items, only items of near clusters are compared.
+const EXACT_ITEMS: usize = 40_000;
+
+/// The nearest items of each item by the cosine of their text vectors.
+///
+/// Up to 40,000 items every pair is compared. Above, items are grouped into `2√items` clusters
+/// and compared with those of the 16 nearest clusters.
+///
+/// ```
+/// use glta_linear::{TextNeighbours, TextVectors};
+/// use ndarray::array;
+///
+/// let vectors = TextVectors::new(array![[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]])?;
+/// let near = TextNeighbours::find(&vectors, 1)?;
+/// let (item, cosine) = near.of(0).next().unwrap();
+/// assert_eq!(item, 1);
+/// assert!((cosine - 0.8).abs() < 1e-6);
+/// # Ok::<(), glta_linear::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub struct TextNeighbours {
+    /// Row `j`: items near item `j`, ascending, and their cosines, all above 0.
+    pub(crate) rows: SparseRows,
+}
+
+impl TextNeighbours {
+    /// The `most` nearest items of each item, as far as their cosine is positive. Items
+    /// without a text have none. Equal cosines go to the lower id.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for `most` of 0.
+    pub fn find(vectors: &TextVectors, most: usize) -> Result<Self> {
+        Self::find_with(vectors, most, &mut Silent)
+    }
+
+    /// [`find`](Self::find) that reports how many items are done.
+    ///
+    /// # Errors
+    /// As [`find`](Self::find), and [`Error::Cancelled`].
+    pub fn find_with(
+        vectors: &TextVectors,
+        most: usize,
+        progress: &mut dyn Progress<LinearStep>,
+    ) -> Result<Self> {
+        Self::find_above(vectors, most, EXACT_ITEMS, progress)
+    }
+
+    fn find_above(
+        vectors: &TextVectors,
+        most: usize,
+        exact: usize,
+        progress: &mut dyn Progress<LinearStep>,
+    ) -> Result<Self> {
+        if most == 0 {
+            let problem = "must be at least 1".into();
+            return Err(Error::Config { system: "text neighbours", field: "most", problem });
+        }
+        let unit = vectors.unit();
+        let total = unit.nrows() as u64;
+        let mut reporter = Reporter::new(progress);
+        let advance =
+            &mut |done: usize| reporter.stage(LinearStage::TextNeighbours, done as u64, total);
+        advance(0)?;
+        if unit.nrows() > exact {
+            return Ok(Self { rows: clusters::find(unit.view(), most, advance)? });
+        }
+        let pieces = in_ranges(
+            unit.nrows(),
+            || Array2::<f32>::zeros((0, 0)),
+            |block, range| {
+                let targets = unit.slice(s![range.clone(), ..]);
+                if block.dim() != (targets.nrows(), unit.nrows()) {
+                    *block = Array2::zeros((targets.nrows(), unit.nrows()));
+                }
+                general_mat_mul(1.0, &targets, &unit.t(), 0.0, block);
+                let rows = range.zip(block.axis_iter(Axis(0)));
+                Ok(rows.map(|(item, row)| nearest(item as u32, row, None, most)).collect())
+            },
+            advance,
+        )?;
+        Ok(Self { rows: SparseRows::from_pieces(unit.nrows(), pieces) })
+    }
+
+    /// Number of items.
+    pub fn n_items(&self) -> usize {
+        self.rows.n_rows()
+    }
+
+    /// The neighbours of an item by rising id, each with its cosine; none for an unknown item.
+    pub fn of(&self, item: u32) -> impl Iterator<Item = (u32, f32)> + '_ {
+        let known = (item as usize) < self.n_items();
+        let (items, cosines) =
+            if known { self.rows.row(item as usize) } else { (&[][..], &[][..]) };
+        items.iter().copied().zip(cosines.iter().copied())
+    }
+
+    /// `cosᵖᵒʷᵉʳ` by source: row `i` holds the items that have `i` among their neighbours.
+    pub(crate) fn by_source(&self, power: i32) -> SparseRows {
+        self.rows.transpose().map(|cosine| cosine.powi(power))
+    }
+}
+
+/// The `most` items of largest positive cosine. `items` names the columns; where it is left
+/// out, they are all items.
+fn nearest(
+    item: u32,
+    cosines: ArrayView1<'_, f32>,
+    items: Option<&[u32]>,
+    most: usize,
+) -> Vec<(u32, f32)> {
+    let name = |column: u32| items.map_or(column, |items| items[column as usize]);
+    let positive = cosines.iter().enumerate().filter(|&(_, &cosine)| cosine > 0.0);
+    let mut columns: Vec<u32> =
+        positive.map(|(column, _)| column as u32).filter(|&column| name(column) != item).collect();
+    // Columns rise with the ids they name, so ties go to the lower id.
+    keep_best(&mut columns, most, |column| cosines[column as usize]);
+    columns.sort_unstable();
+    columns.into_iter().map(|column| (name(column), cosines[column as usize])).collect()
+}
+
+/// Whether a row has a text.
+fn has_text(unit: ArrayView2<'_, f32>, item: usize) -> bool {
+    unit.row(item).iter().any(|&v| v != 0.0)
+}

@@ -1,0 +1,143 @@
+//! What several settings of a linear model have in common.
+
+use std::sync::Arc;
+
+use glta_data::Interactions;
+
+use crate::ease::Leave;
+use crate::progress::Reporter;
+use crate::solve::coarse::deflate;
+use crate::solve::counts::Counts;
+use crate::solve::dense;
+use crate::solve::gram::Gram;
+use crate::sparse::SparseRows;
+use crate::weights::{Coarse, Weights};
+use crate::{Ease, Error, Form, LinearStage, Result, TextNeighbours, TextVectors};
+
+/// Training data and texts of all settings that are tried, and what was computed from them.
+pub(crate) struct Problem {
+    pub(crate) train: Interactions,
+    pub(crate) text: Option<TextVectors>,
+    neighbours: Option<Arc<TextNeighbours>>,
+    limits: Limits,
+    squares: Arc<Vec<f32>>,
+    degrees: Arc<Vec<u32>>,
+    /// Of rows that are cut, and of all pairs.
+    cut: Option<Arc<Counts>>,
+    complete: Option<Arc<Counts>>,
+}
+
+/// Sizes that every form keeps to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// Most items of the dense form.
+    pub(crate) max_items: usize,
+    /// Most co-occurring items of an item.
+    pub(crate) rows: usize,
+}
+
+impl Problem {
+    pub(crate) fn new(
+        train: &Interactions,
+        text: Option<TextVectors>,
+        neighbours: Option<Arc<TextNeighbours>>,
+        limits: Limits,
+    ) -> Result<Self> {
+        if let Some(text) = &text {
+            text.check(train.n_items())?;
+        }
+        Ok(Self {
+            train: train.clone(),
+            squares: Arc::new(text.as_ref().map(TextVectors::squares).unwrap_or_default()),
+            text,
+            neighbours,
+            limits,
+            degrees: Arc::new(train.item_degrees()),
+            cut: None,
+            complete: None,
+        })
+    }
+
+    /// EASE under these settings; `weight` is that of the texts in the Gram matrix.
+    pub(crate) fn ease(
+        &mut self,
+        form: Form,
+        l2: f64,
+        weight: f64,
+        reporter: &mut Reporter<'_>,
+    ) -> Result<Ease> {
+        let text = self.text.clone().filter(|_| weight > 0.0);
+        let items = self.train.n_items();
+        reporter.solved(0)?;
+        let (weights, diagonal, gram) = match form {
+            Form::Dense => {
+                check_items(items, self.limits.max_items)?;
+                let text = text.as_ref().map(|text| (text, weight));
+                let (weights, diagonal) = dense::solve(&self.train, text, l2)?;
+                (Weights::Dense(weights), diagonal, None)
+            }
+            Form::Local { sources, rank } => {
+                let whole = rank > 0 || sources + 1 >= items;
+                let (counts, complete) = self.counts(whole, reporter)?;
+                let near = text.as_ref().and(self.neighbours.as_ref()).map(|near| &near.rows);
+                let text = text.map(|text| (text, Arc::clone(&self.squares)));
+                let degrees = Arc::clone(&self.degrees);
+                let gram = Gram { counts, degrees, text, weight, l2 };
+                let advance = &mut |done: usize| reporter.solved(done);
+                let (weights, diagonal, raised) = if rank > 0 {
+                    let deflation = deflate(&self.train, &gram, rank)?;
+                    let found = deflation.columns(&gram, near, sources, complete, advance)?;
+                    let vectors = deflation.vectors.mapv(|v| v as f32);
+                    let coarse = Some(Coarse { vectors, weights: found.weights });
+                    let rows = found.columns.transpose();
+                    (Weights::Local { rows, coarse }, found.diagonal, found.raised)
+                } else {
+                    let found = gram.columns(near, sources, advance)?;
+                    let rows: SparseRows = found.columns.transpose();
+                    (Weights::Local { rows, coarse: None }, found.diagonal, found.raised)
+                };
+                if raised > 0 {
+                    tracing::info!(
+                        "{raised} of {items} local systems at an `l2` of {l2} were not positive \
+                         definite and had their diagonal raised"
+                    );
+                }
+                (weights, diagonal, (rank == 0).then_some(gram))
+            }
+        };
+        let leave = Leave { l2, weight, rows: self.limits.rows, text: self.text.clone() };
+        Ok(Ease::new(weights, diagonal, &self.train, form, leave, gram))
+    }
+
+    /// The counts, and whether they hold every pair. Rows are not cut where that is wanted,
+    /// for a coarse part or because all items are sources, and where all pairs fit in the
+    /// memory that the dense form may take.
+    fn counts(&mut self, whole: bool, reporter: &mut Reporter<'_>) -> Result<(Arc<Counts>, bool)> {
+        let most = (self.limits.max_items as u64).pow(2);
+        let complete = whole && Counts::most_pairs(&self.train) <= most;
+        let (kept, longest) = match complete {
+            true => (&mut self.complete, usize::MAX),
+            false => (&mut self.cut, self.limits.rows),
+        };
+        if let Some(counts) = kept {
+            return Ok((Arc::clone(counts), complete));
+        }
+        let counts = count(&self.train, longest, reporter)?;
+        Ok((Arc::clone(kept.insert(counts)), complete))
+    }
+}
+
+fn count(train: &Interactions, longest: usize, reporter: &mut Reporter<'_>) -> Result<Arc<Counts>> {
+    let total = train.n_items() as u64;
+    let advance = &mut |done: usize| reporter.stage(LinearStage::CoOccurrences, done as u64, total);
+    advance(0)?;
+    Ok(Arc::new(Counts::new(train, longest, advance)?))
+}
+
+/// Refuses dense matrices over more items than `limit`.
+pub(crate) fn check_items(items: usize, limit: usize) -> Result<()> {
+    if items <= limit {
+        return Ok(());
+    }
+    Err(Error::TooManyItems { items, limit, gigabytes: 16.0 * (items as f64).powi(2) / 1e9 })
+}

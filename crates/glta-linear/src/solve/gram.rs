@@ -1,0 +1,178 @@
+//! `A = XᵀX + αTTᵀ + λI`, item by item.
+
+use std::sync::Arc;
+
+use ndarray::linalg::general_mat_mul;
+use ndarray::{Array2, ArrayView1, s};
+
+use super::counts::{Counts, keep_best};
+use super::small::Small;
+use crate::TextVectors;
+
+/// What the local systems are made of. Pairs that the counts left out are zeros.
+#[derive(Debug, Clone)]
+pub(crate) struct Gram {
+    pub(crate) counts: Arc<Counts>,
+    pub(crate) degrees: Arc<Vec<u32>>,
+    /// Text vectors and their squared lengths.
+    pub(crate) text: Option<(TextVectors, Arc<Vec<f32>>)>,
+    /// α
+    pub(crate) weight: f64,
+    /// λ
+    pub(crate) l2: f64,
+}
+
+/// Memory of a thread.
+pub(crate) struct Scratch {
+    pub(crate) small: Small,
+    /// One more than the place of an item among the members; 0 for all others.
+    places: Vec<u32>,
+    /// Text vectors of the members, `(members, dim)`, and their products.
+    block: Array2<f32>,
+    products: Array2<f32>,
+    pub(crate) members: Vec<u32>,
+    /// Entries of `A` between an item and its candidates.
+    pub(crate) strengths: Vec<f32>,
+}
+
+impl std::fmt::Debug for Scratch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Scratch").finish_non_exhaustive()
+    }
+}
+
+impl Scratch {
+    pub(crate) fn new(items: usize) -> Self {
+        Self {
+            small: Small::new(),
+            places: vec![0; items],
+            block: Array2::zeros((0, 0)),
+            products: Array2::zeros((0, 0)),
+            members: Vec::new(),
+            strengths: vec![0.0; items],
+        }
+    }
+}
+
+impl Gram {
+    pub(crate) fn n_items(&self) -> usize {
+        self.degrees.len()
+    }
+
+    /// `A_ii`
+    pub(crate) fn diagonal(&self, item: usize) -> f64 {
+        let text = self.text.as_ref().map_or(0.0, |(_, squares)| f64::from(squares[item]));
+        f64::from(self.degrees[item]) + self.weight * text + self.l2
+    }
+
+    /// Items that are had together with one or are among its text neighbours, each with its
+    /// entry of `A` in `scratch.strengths`; into `scratch.members`.
+    pub(crate) fn candidates(&self, item: usize, neighbours: &[u32], scratch: &mut Scratch) {
+        let Scratch { members, strengths, places, .. } = scratch;
+        members.clear();
+        let (items, counts) = self.counts.row(item);
+        for (&other, &count) in items.iter().zip(counts) {
+            strengths[other as usize] = count as f32;
+            places[other as usize] = 1;
+            members.push(other);
+        }
+        for &other in neighbours {
+            if places[other as usize] == 0 && other as usize != item {
+                strengths[other as usize] = 0.0;
+                places[other as usize] = 1;
+                members.push(other);
+            }
+        }
+        for &other in members.iter() {
+            places[other as usize] = 0;
+            if let Some((vectors, _)) = self.text.as_ref().filter(|_| self.weight > 0.0) {
+                let row = |item: usize| ArrayView1::from(vectors.row(item));
+                let product = row(item).dot(&row(other as usize));
+                strengths[other as usize] += self.weight as f32 * product;
+            }
+        }
+    }
+
+    /// The `k` candidates of largest `|A_ij| / √A_ii`, ascending, into `scratch.members`; all
+    /// other items where there are no more than `k`.
+    pub(crate) fn sources(&self, item: usize, neighbours: &[u32], k: usize, scratch: &mut Scratch) {
+        if k + 1 >= self.n_items() {
+            scratch.members.clear();
+            scratch.members.extend((0..self.n_items() as u32).filter(|&i| i as usize != item));
+            return;
+        }
+        self.candidates(item, neighbours, scratch);
+        let Scratch { members, strengths, .. } = scratch;
+        for &other in members.iter() {
+            let strength = &mut strengths[other as usize];
+            *strength = strength.abs() / (self.diagonal(other as usize).sqrt() as f32);
+        }
+        keep_best(members, k, |i| strengths[i as usize]);
+        members.sort_unstable();
+    }
+
+    /// Writes the rows and columns of `scratch.members` into `scratch.small`. `own` are the
+    /// items, ascending, of a user who is left out.
+    pub(crate) fn fill(&self, own: &[u32], scratch: &mut Scratch) {
+        let Scratch { small, places, block, products, members, .. } = scratch;
+        let n = members.len();
+        small.reset(n);
+        for (place, &item) in members.iter().enumerate() {
+            places[item as usize] = place as u32 + 1;
+        }
+        for (a, &item) in members.iter().enumerate() {
+            let (others, counts) = self.counts.row(item as usize);
+            let mut put = |b: usize, count: u32| {
+                *small.at(a.max(b), a.min(b)) = f64::from(count);
+            };
+            if others.len() > 12 * n {
+                for (b, other) in members.iter().enumerate() {
+                    if let Ok(at) = others.binary_search(other) {
+                        put(b, counts[at]);
+                    }
+                }
+            } else {
+                for (&other, &count) in others.iter().zip(counts) {
+                    let place = places[other as usize];
+                    if place > 0 {
+                        put(place as usize - 1, count);
+                    }
+                }
+            }
+        }
+        members.iter().for_each(|&item| places[item as usize] = 0);
+        let is_own = |item: &u32| own.binary_search(item).is_ok();
+        if !own.is_empty() {
+            let theirs: Vec<usize> = (0..n).filter(|&a| is_own(&members[a])).collect();
+            for (nth, &a) in theirs.iter().enumerate() {
+                for &b in &theirs[..nth] {
+                    // A pair that the counts left out stays left out.
+                    let count = small.at(a, b);
+                    *count = (*count - 1.0).max(0.0);
+                }
+            }
+        }
+        if let Some((vectors, _)) = self.text.as_ref().filter(|_| self.weight > 0.0) {
+            let dim = vectors.view().ncols();
+            if block.nrows() < n || block.ncols() != dim {
+                *block = Array2::zeros((n, dim));
+                *products = Array2::zeros((n, n));
+            }
+            for (mut row, &item) in block.rows_mut().into_iter().zip(members.iter()) {
+                row.assign(&ArrayView1::from(vectors.row(item as usize)));
+            }
+            let (block, mut products) =
+                (block.slice(s![..n, ..]), products.slice_mut(s![..n, ..n]));
+            general_mat_mul(1.0, &block, &block.t(), 0.0, &mut products);
+            for column in 0..n {
+                for row in column + 1..n {
+                    *small.at(row, column) += self.weight * f64::from(products[(row, column)]);
+                }
+            }
+        }
+        for (a, item) in members.iter().enumerate() {
+            let less = if is_own(item) { 1.0 } else { 0.0 };
+            *small.at(a, a) = self.diagonal(*item as usize) - less;
+        }
+    }
+}

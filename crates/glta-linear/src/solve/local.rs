@@ -1,0 +1,95 @@
+//! Columns of the weights, each solved over a few sources (Steck 2019, "Markov Random Fields
+//! for Collaborative Filtering", with one block an item).
+
+use super::gram::{Gram, Scratch};
+use crate::sparse::SparseRows;
+use crate::{Error, Result};
+
+/// One column of the weights.
+pub(crate) struct Column {
+    /// Weights of the sources, in their order.
+    pub(crate) weights: Vec<f64>,
+    /// `P_jj` of the local system.
+    pub(crate) diagonal: f64,
+    /// Whether the diagonal had to be raised.
+    pub(crate) raised: bool,
+}
+
+/// All columns.
+pub(crate) struct Columns {
+    /// Row `j` holds the sources of item `j` and their weights.
+    pub(crate) columns: SparseRows,
+    /// `P_jj`: `(items,)`.
+    pub(crate) diagonal: Vec<f64>,
+    /// Systems whose diagonal had to be raised.
+    pub(crate) raised: usize,
+}
+
+impl Gram {
+    /// The weights that predict `item` from `sources`, which must not hold it: with `A`
+    /// restricted to them, `A_SS⁻¹ A_Sj`. `own` are the items of a user who is left out.
+    pub(crate) fn column(
+        &self,
+        item: usize,
+        sources: &[u32],
+        own: &[u32],
+        scratch: &mut Scratch,
+    ) -> Result<Column> {
+        scratch.members.clear();
+        scratch.members.extend_from_slice(sources);
+        self.solve_members(item, own, scratch)
+    }
+
+    /// [`column`](Self::column) of the sources in `scratch.members`.
+    fn solve_members(&self, item: usize, own: &[u32], scratch: &mut Scratch) -> Result<Column> {
+        let n = scratch.members.len();
+        // Last, so that one factor holds both A_SS⁻¹ A_Sj and P_jj.
+        scratch.members.push(item as u32);
+        self.fill(own, scratch);
+        scratch.members.pop();
+        let small = &mut scratch.small;
+        let tries =
+            small.factor(0.1 * self.l2).ok_or(Error::NotPositiveDefinite { l2: self.l2 })?;
+        let mut weights: Vec<f64> = (0..n).map(|column| small.l(n, column)).collect();
+        small.backward(&mut weights);
+        let diagonal = small.l(n, n).powi(-2);
+        Ok(Column { weights, diagonal, raised: tries > 0 })
+    }
+
+    /// All columns, from at most `k` sources each. `neighbours` are text neighbours by
+    /// target.
+    pub(crate) fn columns(
+        &self,
+        neighbours: Option<&SparseRows>,
+        k: usize,
+        advance: &mut dyn FnMut(usize) -> Result<()>,
+    ) -> Result<Columns> {
+        let n = self.n_items();
+        let solve = |scratch: &mut Scratch, item: usize| -> Result<_> {
+            let near = neighbours.map_or(&[][..], |neighbours| neighbours.row(item).0);
+            self.sources(item, near, k, scratch);
+            let column = self.solve_members(item, &[], scratch)?;
+            let weights = column.weights.iter().map(|&w| w as f32);
+            let row: Vec<(u32, f32)> = scratch.members.iter().copied().zip(weights).collect();
+            Ok((row, column.diagonal, column.raised))
+        };
+        let pieces = crate::ranges::in_ranges(
+            n,
+            || Scratch::new(n),
+            |scratch, range| range.map(|item| solve(scratch, item)).collect::<Result<Vec<_>>>(),
+            advance,
+        )?;
+        let (mut diagonal, mut raised) = (Vec::with_capacity(n), 0);
+        let mut rows = Vec::with_capacity(pieces.len());
+        for piece in pieces {
+            let mut kept = Vec::with_capacity(piece.len());
+            for (row, value, again) in piece {
+                kept.push(row);
+                diagonal.push(value);
+                raised += usize::from(again);
+            }
+            rows.push(kept);
+        }
+        Ok(Columns { columns: SparseRows::from_pieces(n, rows), diagonal, raised })
+    }
+}

@@ -1,0 +1,8 @@
+//! How the weights of a linear model are found.
+
+pub(crate) mod coarse;
+pub(crate) mod counts;
+pub(crate) mod dense;
+pub(crate) mod gram;
+pub(crate) mod local;
+pub(crate) mod small;

@@ -1,0 +1,131 @@
+//! Cholesky factors of small systems.
+
+use faer::dyn_stack::{MemBuffer, MemStack};
+use faer::linalg::cholesky::llt::factor::{cholesky_in_place, cholesky_in_place_scratch};
+use faer::{MatMut, Par};
+use ndarray::{Array2, Axis};
+use rayon::prelude::*;
+
+use crate::{Error, Result};
+
+/// A symmetric system of a few hundred unknowns at most; its memory is used again.
+pub(crate) struct Small {
+    size: usize,
+    /// By columns; the lower triangle counts.
+    values: Vec<f64>,
+    factor: Vec<f64>,
+    memory: MemBuffer,
+    room: usize,
+}
+
+impl Small {
+    pub(crate) fn new() -> Self {
+        Self {
+            size: 0,
+            values: Vec::new(),
+            factor: Vec::new(),
+            memory: MemBuffer::new(cholesky_in_place_scratch::<f64>(
+                0,
+                Par::Seq,
+                Default::default(),
+            )),
+            room: 0,
+        }
+    }
+
+    /// All zeros, `size` unknowns.
+    pub(crate) fn reset(&mut self, size: usize) {
+        self.size = size;
+        self.values.clear();
+        self.values.resize(size * size, 0.0);
+        if size > self.room {
+            self.room = size;
+            let scratch = cholesky_in_place_scratch::<f64>(size, Par::Seq, Default::default());
+            self.memory = MemBuffer::new(scratch);
+        }
+    }
+
+    /// The entry of a row and a column, and not that of the column and the row.
+    pub(crate) fn at(&mut self, row: usize, column: usize) -> &mut f64 {
+        &mut self.values[column * self.size + row]
+    }
+
+    /// Factors the system. `shift` is added to the diagonal as often as it takes to make it
+    /// positive definite. Returns how often that was, or `None` if nothing helps.
+    pub(crate) fn factor(&mut self, shift: f64) -> Option<u32> {
+        let n = self.size;
+        let mut total = 0.0;
+        for tries in 0..40 {
+            self.factor.clear();
+            self.factor.extend_from_slice(&self.values);
+            for k in 0..n {
+                self.factor[k * n + k] += total;
+            }
+            let matrix = MatMut::from_column_major_slice_mut(&mut self.factor, n, n);
+            let stack = MemStack::new(&mut self.memory);
+            let done =
+                cholesky_in_place(matrix, Default::default(), Par::Seq, stack, Default::default());
+            if done.is_ok() && self.factor.iter().step_by(n + 1).all(|d| *d > 0.0) {
+                return Some(tries);
+            }
+            total = if total == 0.0 { shift } else { 2.0 * total };
+        }
+        None
+    }
+
+    /// Entry of the factor `L`, on or below the diagonal.
+    pub(crate) fn l(&self, row: usize, column: usize) -> f64 {
+        self.factor[column * self.size + row]
+    }
+
+    /// Solves `L x = x`.
+    pub(crate) fn forward(&self, x: &mut [f64]) {
+        let n = self.size;
+        for column in 0..x.len() {
+            let l = &self.factor[column * n..(column + 1) * n];
+            x[column] /= l[column];
+            let value = x[column];
+            for row in column + 1..x.len() {
+                x[row] -= value * l[row];
+            }
+        }
+    }
+
+    /// Solves `Lᵀ x = x` for the first `x.len()` unknowns.
+    pub(crate) fn backward(&self, x: &mut [f64]) {
+        let n = self.size;
+        for column in (0..x.len()).rev() {
+            let l = &self.factor[column * n..(column + 1) * n];
+            let rest: f64 = (column + 1..x.len()).map(|row| l[row] * x[row]).sum();
+            x[column] = (x[column] - rest) / l[column];
+        }
+    }
+}
+
+/// Makes the columns orthonormal: twice by the Cholesky factor of their products.
+pub(crate) fn orthonormalise(block: &mut Array2<f64>) -> Result<()> {
+    let width = block.ncols();
+    for column in 0..width {
+        let mut column = block.column_mut(column);
+        let length = column.dot(&column).sqrt();
+        column.mapv_inplace(|v| v / length.max(f64::MIN_POSITIVE));
+    }
+    for _ in 0..2 {
+        let products = block.t().dot(block);
+        // Rounding can leave a column that the others span; it becomes noise of length 1.
+        let mut small = Small::new();
+        small.reset(width);
+        for column in 0..width {
+            for row in column..width {
+                *small.at(row, column) = products[(row, column)];
+            }
+        }
+        small.factor(1e-12).ok_or(Error::NotPositiveDefinite { l2: 0.0 })?;
+        block.axis_iter_mut(Axis(0)).into_par_iter().for_each(|mut row| {
+            let mut values = row.to_vec();
+            small.forward(&mut values);
+            row.iter_mut().zip(values).for_each(|(to, value)| *to = value);
+        });
+    }
+    Ok(())
+}

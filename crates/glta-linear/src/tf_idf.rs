@@ -1,0 +1,367 @@
+//! Text vectors from words alone.
+
+mod read;
+
+use std::error::Error as StdError;
+use std::path::Path;
+
+use glta_core::{Progress, TextEncoder, pick, report, stream};
+use ndarray::{Array2, Axis};
+use rand::Rng;
+use rayon::prelude::*;
+use rustc_hash::FxHashMap;
+use safetensors::Dtype;
+use serde::{Deserialize, Serialize};
+
+use crate::solve::small::orthonormalise;
+use crate::tensors::{TensorFile, Tensors, bytes_f32};
+use crate::{Error, Result};
+
+use read::terms;
+
+/// Texts between two reports of progress.
+const BATCH: usize = 4096;
+/// Columns of the block beyond the dimensions, and its iterations.
+const MORE: usize = 32;
+const ITERATIONS: usize = 5;
+
+/// Settings of [`TfIdf`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TfIdfConfig {
+    /// Words read of each text. Default 80.
+    pub max_words: usize,
+    /// A term must be in so many texts. Default 2.
+    pub min_texts: usize,
+    /// Most terms, those that are in the most texts. Default 200,000.
+    pub max_terms: usize,
+    /// Dimensions that are kept; fewer where there are fewer texts or terms. Default 256.
+    pub dimensions: usize,
+    /// Texts that the terms and the dimensions are found in, a sample of more. Default 50,000.
+    pub max_texts: usize,
+}
+
+impl Default for TfIdfConfig {
+    fn default() -> Self {
+        Self { max_words: 80, min_texts: 2, max_terms: 200_000, dimensions: 256, max_texts: 50_000 }
+    }
+}
+
+impl TfIdfConfig {
+    /// Checks the settings.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a size of 0.
+    pub fn validate(&self) -> Result<()> {
+        let sizes = [
+            ("max_words", self.max_words),
+            ("min_texts", self.min_texts),
+            ("max_terms", self.max_terms),
+            ("dimensions", self.dimensions),
+            ("max_texts", self.max_texts),
+        ];
+        match sizes.into_iter().find(|&(_, size)| size == 0) {
+            None => Ok(()),
+            Some((field, _)) => {
+                let problem = "must be at least 1".into();
+                Err(Error::Config { system: "TF-IDF", field, problem })
+            }
+        }
+    }
+}
+
+/// A text encoder that needs no model: words and pairs of words, weighted by
+/// `(1 + ln tf) · (ln((1 + n) / (1 + df)) + 1)` and scaled to length 1, in their largest
+/// singular dimensions (latent semantic analysis; Deerwester et al. 1990).
+///
+/// ```
+/// use glta_core::{Silent, TextEncoder};
+/// use glta_linear::{TfIdf, TfIdfConfig};
+///
+/// let texts = ["green tea", "black tea", "oak table", "round oak table"].map(String::from);
+/// let encoder = TfIdf::fit(&texts, &TfIdfConfig::default())?;
+/// let new = encoder.encode(&["white tea".into(), "small table".into()], &mut Silent)?;
+/// let old = encoder.encode(&texts, &mut Silent)?;
+/// assert!(new.row(0).dot(&old.row(0)) > new.row(0).dot(&old.row(2)));
+/// assert!(new.row(1).dot(&old.row(2)) > new.row(1).dot(&old.row(0)));
+/// # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub struct TfIdf {
+    max_words: usize,
+    terms: FxHashMap<String, u32>,
+    /// Inverse document frequencies, `(terms,)`.
+    idf: Vec<f32>,
+    /// `(terms, dimensions)`
+    components: Array2<f32>,
+}
+
+/// Terms of a text and their weights.
+type Row = Vec<(u32, f32)>;
+
+impl TfIdf {
+    /// Finds terms and dimensions.
+    ///
+    /// # Errors
+    /// Bad settings, or no term that is in `min_texts` texts.
+    pub fn fit(texts: &[impl AsRef<str> + Sync], config: &TfIdfConfig) -> Result<Self> {
+        config.validate()?;
+        let all: Vec<u32> = (0..texts.len() as u32).collect();
+        let sample = pick(&all, config.max_texts, &mut stream(0, "TF-IDF texts", &[]));
+        let text = |at: u32| texts[at as usize].as_ref();
+        let mut counts: FxHashMap<String, u32> = FxHashMap::default();
+        for &at in &sample {
+            let mut own = terms(text(at), config.max_words);
+            own.sort_unstable();
+            own.dedup();
+            own.into_iter().for_each(|term| *counts.entry(term).or_default() += 1);
+        }
+        let mut kept: Vec<(String, u32)> =
+            counts.into_iter().filter(|&(_, n)| n as usize >= config.min_texts).collect();
+        kept.sort_unstable_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+        kept.truncate(config.max_terms);
+        if kept.is_empty() {
+            return Err(Error::TextVectors(format!(
+                "no word is in {} of {} texts",
+                config.min_texts,
+                sample.len()
+            )));
+        }
+        let n = sample.len() as f32;
+        let idf = kept.iter().map(|&(_, df)| ((1.0 + n) / (1.0 + df as f32)).ln() + 1.0).collect();
+        let terms: FxHashMap<String, u32> =
+            kept.into_iter().zip(0..).map(|((term, _), id)| (term, id)).collect();
+        let components = Array2::zeros((terms.len(), 0));
+        let mut encoder = Self { max_words: config.max_words, terms, idf, components };
+        let rows: Vec<Row> = sample.par_iter().map(|&at| encoder.row(text(at))).collect();
+        encoder.components = components_of(&rows, encoder.terms.len(), config.dimensions)?;
+        Ok(encoder)
+    }
+
+    /// The known terms of a text, ascending, with weights of length 1.
+    fn row(&self, text: &str) -> Row {
+        let mut ids: Vec<u32> = terms(text, self.max_words)
+            .iter()
+            .filter_map(|term| self.terms.get(term).copied())
+            .collect();
+        ids.sort_unstable();
+        let mut row: Row = Vec::new();
+        for id in ids {
+            match row.last_mut() {
+                Some((last, count)) if *last == id => *count += 1.0,
+                _ => row.push((id, 1.0)),
+            }
+        }
+        let mut square = 0.0;
+        for (id, weight) in &mut row {
+            *weight = (1.0 + weight.ln()) * self.idf[*id as usize];
+            square += *weight * *weight;
+        }
+        let length = square.sqrt();
+        row.iter_mut().for_each(|(_, weight)| *weight /= length);
+        row
+    }
+
+    /// Writes the encoder as safetensors: `terms` (U8, one a line), `idf` (F32, `(terms,)`),
+    /// `components` (F32, `(terms, dimensions)`).
+    ///
+    /// # Errors
+    /// A file that cannot be written.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        let mut terms = vec![""; self.terms.len()];
+        for (term, &id) in &self.terms {
+            terms[id as usize] = term;
+        }
+        let terms = terms.join("\n").into_bytes();
+        let mut file = TensorFile::default();
+        file.put("terms", Dtype::U8, vec![terms.len()], terms);
+        file.put("idf", Dtype::F32, vec![self.idf.len()], bytes_f32(self.idf.iter()));
+        file.matrix("components", &self.components);
+        file.write(path.as_ref(), Some(self.max_words.to_string()))
+    }
+
+    /// Reads what [`save`](Self::save) wrote.
+    ///
+    /// # Errors
+    /// A file that cannot be read or is damaged.
+    pub fn load(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let bytes = std::fs::read(path).map_err(Error::io(path))?;
+        let read = || -> std::result::Result<Self, String> {
+            let file = Tensors::parse(&bytes)?;
+            let max_words = file.header()?.parse().map_err(|_| "its header is not a number")?;
+            let terms = String::from_utf8(file.bytes("terms")?).map_err(|e| e.to_string())?;
+            let terms: FxHashMap<String, u32> =
+                terms.split('\n').zip(0..).map(|(term, id)| (term.to_owned(), id)).collect();
+            let idf = file.f32("idf", terms.len())?;
+            let components = file.matrix("components", terms.len(), None)?;
+            Ok(Self { max_words, terms, idf, components })
+        };
+        read().map_err(|e| Error::file(path, format!("not a readable TF-IDF encoder: {e}")))
+    }
+}
+
+impl TextEncoder for TfIdf {
+    fn name(&self) -> &str {
+        "TF-IDF"
+    }
+
+    fn dim(&self) -> usize {
+        self.components.ncols()
+    }
+
+    fn encode(
+        &self,
+        texts: &[String],
+        progress: &mut dyn Progress<(usize, usize)>,
+    ) -> std::result::Result<Array2<f32>, Box<dyn StdError + Send + Sync>> {
+        let mut out = Array2::zeros((texts.len(), self.dim()));
+        for (nth, (batch, mut rows)) in
+            texts.chunks(BATCH).zip(out.axis_chunks_iter_mut(Axis(0), BATCH)).enumerate()
+        {
+            rows.axis_iter_mut(Axis(0)).into_par_iter().zip(batch).for_each(|(mut to, text)| {
+                for (term, weight) in self.row(text) {
+                    to.scaled_add(weight, &self.components.row(term as usize));
+                }
+            });
+            report(progress, &(nth * BATCH + batch.len(), texts.len()))?;
+        }
+        Ok(out)
+    }
+}
+
+/// The right singular vectors of the `dimensions` largest singular values of sparse rows over
+/// `terms` columns: `(terms, dimensions)`. By randomised subspace iteration (Halko, Martinsson
+/// and Tropp 2011, "Finding Structure with Randomness").
+fn components_of(rows: &[Row], terms: usize, dimensions: usize) -> Result<Array2<f32>> {
+    let mut columns: Vec<Row> = vec![Vec::new(); terms];
+    for (text, row) in rows.iter().enumerate() {
+        row.iter().for_each(|&(term, weight)| columns[term as usize].push((text as u32, weight)));
+    }
+    let width = (dimensions + MORE).min(rows.len()).min(terms);
+    let mut random = stream(0, "TF-IDF dimensions", &[]);
+    let mut block = Array2::from_shape_simple_fn((terms, width), || {
+        if random.random::<bool>() { 1.0 } else { -1.0 }
+    });
+    for _ in 0..ITERATIONS {
+        orthonormalise(&mut block)?;
+        block = times(&columns, &times(rows, &block));
+    }
+    orthonormalise(&mut block)?;
+    // Turned to the singular vectors, the largest first.
+    let image = times(rows, &block);
+    let products = image.t().dot(&image);
+    let products = faer::Mat::from_fn(width, width, |r, c| products[(r, c)]);
+    let eigen = products
+        .self_adjoint_eigen(faer::Side::Lower)
+        .map_err(|_| Error::TextVectors("TF-IDF has no singular vectors".into()))?;
+    let basis = eigen.U();
+    let kept = dimensions.min(width);
+    let turn = Array2::from_shape_fn((width, kept), |(r, c)| basis[(r, width - 1 - c)]);
+    Ok(block.dot(&turn).mapv(|v| v as f32))
+}
+
+/// Sparse rows times a matrix.
+fn times(rows: &[Row], by: &Array2<f64>) -> Array2<f64> {
+    let mut out = Array2::zeros((rows.len(), by.ncols()));
+    out.axis_iter_mut(Axis(0)).into_par_iter().zip(rows).for_each(|(mut out, row)| {
+        for &(column, weight) in row {
+            out.scaled_add(f64::from(weight), &by.row(column as usize));
+        }
+    });
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use glta_core::Silent;
+
+    use super::*;
+
+    fn texts() -> Vec<String> {
+        let things = ["tea", "coffee", "table", "chair", "lamp", "book"];
+        let kinds = ["green", "black", "oak", "round", "small", "old", "new"];
+        let mut texts: Vec<String> = things
+            .iter()
+            .flat_map(|thing| kinds.iter().map(move |kind| format!("A {kind} {thing}, {kind}!")))
+            .collect();
+        texts.push(String::new());
+        texts.push("unheard".into());
+        texts
+    }
+
+    #[test]
+    fn products_are_those_of_the_weighted_terms() {
+        let texts = texts();
+        let config = TfIdfConfig { dimensions: 1000, ..TfIdfConfig::default() };
+        let encoder = TfIdf::fit(&texts, &config).unwrap();
+        let vectors = encoder.encode(&texts, &mut Silent).unwrap();
+        let rows: Vec<Row> = texts.iter().map(|text| encoder.row(text)).collect();
+        for (a, x) in rows.iter().enumerate() {
+            for (b, y) in rows.iter().enumerate() {
+                let product: f32 = x
+                    .iter()
+                    .flat_map(|p| y.iter().filter(move |q| p.0 == q.0).map(move |q| p.1 * q.1))
+                    .sum();
+                let got = vectors.row(a).dot(&vectors.row(b));
+                assert!((got - product).abs() < 1e-4, "{a} {b} {got} {product}");
+            }
+        }
+        // Nothing is known of the last two.
+        assert!(vectors.slice(ndarray::s![-2.., ..]).iter().all(|&v| v == 0.0));
+    }
+
+    /// By hand: `n` is 44, "tea" is in 7 texts, "green" in 6, twice in each, and so is the
+    /// pair "green tea"; "a green" and "tea green" are in 6 and 1.
+    #[test]
+    fn weights_are_those_of_the_formula() {
+        let encoder = TfIdf::fit(&texts(), &TfIdfConfig::default()).unwrap();
+        let weight = |term: &str| {
+            let row = encoder.row("green tea green");
+            let id = encoder.terms[term];
+            row.iter().find(|(other, _)| *other == id).unwrap().1
+        };
+        let idf = |df: f32| (45.0 / (1.0 + df)).ln() + 1.0;
+        let ratio = weight("green") / weight("tea");
+        let expected = (1.0 + 2f32.ln()) * idf(6.0) / idf(7.0);
+        assert!((ratio - expected).abs() < 1e-5, "{ratio} {expected}");
+        assert!(!encoder.terms.contains_key("tea green"), "in one text only");
+    }
+
+    #[test]
+    fn fewer_dimensions_are_the_best_of_their_number() {
+        let texts = texts();
+        let vectors = |dimensions| {
+            let config = TfIdfConfig { dimensions, ..TfIdfConfig::default() };
+            TfIdf::fit(&texts, &config).unwrap().encode(&texts, &mut Silent).unwrap()
+        };
+        let (all, few) = (vectors(1000), vectors(4));
+        let covered = few.iter().map(|v| v * v).sum::<f32>();
+        // Columns of all dimensions are by falling size.
+        let best = all.slice(ndarray::s![.., ..4]).iter().map(|v| v * v).sum::<f32>();
+        assert!((covered - best).abs() < 1e-2 * best, "{covered} {best}");
+    }
+
+    #[test]
+    fn survives_its_file() {
+        let texts = texts();
+        let encoder = TfIdf::fit(&texts, &TfIdfConfig::default()).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tf_idf.safetensors");
+        encoder.save(&path).unwrap();
+        assert_eq!(TfIdf::load(&path).unwrap(), encoder);
+        let bytes = std::fs::read(&path).unwrap();
+        for cut in [0, 7, 30, bytes.len() - 1] {
+            std::fs::write(&path, &bytes[..cut]).unwrap();
+            assert!(TfIdf::load(&path).unwrap_err().to_string().contains("TF-IDF"));
+        }
+    }
+
+    #[test]
+    fn refuses_what_cannot_work() {
+        let none = TfIdf::fit(&["one", "two"], &TfIdfConfig::default()).unwrap_err();
+        assert!(none.to_string().contains("no word is in 2 of 2"), "{none}");
+        let config = TfIdfConfig { dimensions: 0, ..TfIdfConfig::default() };
+        assert!(matches!(TfIdf::fit(&texts(), &config), Err(Error::Config { .. })));
+    }
+}

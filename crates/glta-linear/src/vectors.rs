@@ -1,0 +1,108 @@
+use std::sync::Arc;
+
+use ndarray::{Array2, ArrayView2, Axis, s};
+
+use crate::{Error, Result};
+
+/// Text vectors of all items, `(items, dim)`; an item without a text has zeros.
+///
+/// A clone shares the memory of its original.
+///
+/// ```
+/// use glta_linear::TextVectors;
+/// use ndarray::array;
+///
+/// // Two encoders; the second has read only the first text.
+/// let joined = TextVectors::join(&[
+///     array![[0.6, 0.8], [1.0, 0.0]].view(),
+///     array![[1.0], [0.0]].view(),
+/// ])?;
+/// assert_eq!(joined.view().dim(), (2, 3));
+/// assert!((joined.view()[[0, 2]] - 0.5f32.sqrt()).abs() < 1e-6);
+/// # Ok::<(), glta_linear::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub struct TextVectors(Arc<Array2<f32>>);
+
+impl TextVectors {
+    /// Checks the vectors, `(items, dim)`.
+    ///
+    /// # Errors
+    /// [`Error::TextVectors`] for a value that is not finite.
+    pub fn new(vectors: Array2<f32>) -> Result<Self> {
+        if let Some(((item, _), _)) = vectors.indexed_iter().find(|(_, v)| !v.is_finite()) {
+            return Err(Error::TextVectors(format!("that of item {item} is not finite")));
+        }
+        Ok(Self(Arc::new(vectors.as_standard_layout().into_owned())))
+    }
+
+    /// Puts the vectors of several encoders side by side, each `(items, its dim)` with rows
+    /// of length 1 or 0, and divides them by the square root of their number, so that a row
+    /// has length 1 where every encoder has read the text.
+    ///
+    /// # Errors
+    /// [`Error::TextVectors`] for no encoder, different numbers of items, or a value that is
+    /// not finite.
+    pub fn join(encoders: &[ArrayView2<'_, f32>]) -> Result<Self> {
+        let Some(first) = encoders.first() else {
+            return Err(Error::TextVectors("there is no encoder".into()));
+        };
+        let (items, dim) = (first.nrows(), encoders.iter().map(|e| e.ncols()).sum());
+        let mut joined = Array2::zeros((items, dim));
+        let (scale, mut start) = (1.0 / (encoders.len() as f32).sqrt(), 0);
+        for encoder in encoders {
+            if encoder.nrows() != items {
+                return Err(Error::TextVectors(format!(
+                    "one encoder has {items}, another {}",
+                    encoder.nrows()
+                )));
+            }
+            let end = start + encoder.ncols();
+            joined.slice_mut(s![.., start..end]).assign(&encoder.mapv(|v| v * scale));
+            start = end;
+        }
+        Self::new(joined)
+    }
+
+    /// The vectors, `(items, dim)`.
+    pub fn view(&self) -> ArrayView2<'_, f32> {
+        self.0.view()
+    }
+
+    /// Number of items, those without a text included.
+    pub fn n_items(&self) -> usize {
+        self.0.nrows()
+    }
+
+    pub(crate) fn check(&self, items: usize) -> Result<()> {
+        if self.n_items() == items {
+            return Ok(());
+        }
+        Err(Error::TextVectors(format!("there are {} for {items} items", self.n_items())))
+    }
+
+    /// Rows of length 1, or 0 where there is no text.
+    pub(crate) fn unit(&self) -> Array2<f32> {
+        let mut unit = Array2::clone(&self.0);
+        for mut row in unit.axis_iter_mut(Axis(0)) {
+            let length = row.dot(&row).sqrt();
+            if length > 0.0 {
+                row /= length;
+            }
+        }
+        unit
+    }
+
+    /// Squared lengths, `(items,)`.
+    pub(crate) fn squares(&self) -> Vec<f32> {
+        self.0.axis_iter(Axis(0)).map(|row| row.dot(&row)).collect()
+    }
+
+    /// The vector of an item, `(dim,)`; empty for an unknown item.
+    pub fn row(&self, item: usize) -> &[f32] {
+        let dim = self.0.ncols();
+        // Standard layout by construction.
+        let row = self.0.as_slice().and_then(|all| all.get(item * dim..(item + 1) * dim));
+        row.unwrap_or_default()
+    }
+}

@@ -1,0 +1,62 @@
+//! What items add to each other's scores.
+
+use ndarray::{Array1, Array2, ArrayViewMut1};
+
+use crate::sparse::SparseRows;
+
+/// The weights `B` of a linear model.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Weights {
+    /// `(items, items)`, row `i` for what item `i` adds.
+    Dense(Array2<f32>),
+    Local {
+        rows: SparseRows,
+        coarse: Option<Coarse>,
+    },
+}
+
+/// The low-rank part of `B`: `V Gᵀ`.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Coarse {
+    /// `V: (items, rank)`
+    pub(crate) vectors: Array2<f32>,
+    /// `G: (items, rank)`
+    pub(crate) weights: Array2<f32>,
+}
+
+impl Weights {
+    pub(crate) fn n_items(&self) -> usize {
+        match self {
+            Self::Dense(weights) => weights.nrows(),
+            Self::Local { rows, .. } => rows.n_rows(),
+        }
+    }
+
+    /// Adds what `items` add to each item; ids out of range count for nothing.
+    pub(crate) fn add(&self, items: &[u32], sums: &mut [f32]) {
+        let known = items.iter().map(|&i| i as usize).filter(|&i| i < self.n_items());
+        match self {
+            Self::Dense(weights) => {
+                let mut sums = ArrayViewMut1::from(sums);
+                known.for_each(|item| sums += &weights.row(item));
+            }
+            Self::Local { rows, coarse } => {
+                known.clone().for_each(|item| rows.add(item, 1.0, sums));
+                if let Some(Coarse { vectors, weights }) = coarse {
+                    let mut person = Array1::zeros(vectors.ncols());
+                    known.for_each(|item| person += &vectors.row(item));
+                    let mut sums = ArrayViewMut1::from(sums);
+                    sums += &weights.dot(&person);
+                }
+            }
+        }
+    }
+
+    /// The items to which an item may add, where they are few.
+    pub(crate) fn targets(&self, item: usize) -> Option<&[u32]> {
+        match self {
+            Self::Local { rows, coarse: None } => Some(rows.row(item).0),
+            _ => None,
+        }
+    }
+}
