@@ -1,8 +1,5 @@
-use faer::linalg::cholesky::llt;
-use faer::linalg::matmul::triangular::{self, BlockStructure};
-use faer::linalg::triangular_inverse::invert_lower_triangular;
-use faer::{Accum, Mat, Par};
 use glta_data::Interactions;
+use glta_linalg::{add_gram, cholesky, gram_of_lower, invert_lower};
 use glta_metrics::{Scorer, ScorerError};
 use ndarray::{Array2, ArrayView2, ArrayViewMut1, ArrayViewMut2, Axis};
 use rayon::prelude::*;
@@ -17,8 +14,8 @@ pub struct EaseConfig {
     /// L2 regularisation `λ` added to the diagonal of the Gram matrix. Tune it on
     /// validation data: 100 to 1000 is usual. Default 400.
     pub l2: f64,
-    /// Refuse more items than this. Fitting takes `16 · items²` bytes, the
-    /// fitted model `4 · items²`. Default 20,000 (6.4 GB).
+    /// Refuse more items than this. Fitting takes `12 · items²` bytes, the
+    /// fitted model `4 · items²`. Default 20,000 (4.8 GB).
     pub max_items: usize,
 }
 
@@ -129,24 +126,13 @@ impl Ease {
     ) -> Result<Self> {
         config.validate()?;
         let items = train.n_items();
-        check_items(items, config.max_items, 16.0)?;
+        check_items(items, config.max_items, 12.0)?;
         let mut gram = gram(train, config.l2);
         if let Some(side) = side.filter(|side| side.weight > 0.0) {
-            let vectors =
-                Mat::from_fn(items, side.vectors.ncols(), |r, c| f64::from(side.vectors[(r, c)]));
-            triangular::matmul(
-                gram.as_mut(),
-                BlockStructure::TriangularLower,
-                Accum::Add,
-                vectors.as_ref(),
-                BlockStructure::Rectangular,
-                vectors.transpose(),
-                BlockStructure::Rectangular,
-                side.weight,
-                Par::rayon(0),
-            );
+            add_gram(&mut gram, side.weight, side.vectors.mapv(f64::from).view())?;
         }
-        let inverse = invert(gram, config.l2)?;
+        invert(&mut gram, config.l2)?;
+        let inverse = gram;
         // The inverse is symmetric and only its lower triangle is there.
         let at = |i: usize, j: usize| {
             if i >= j { inverse[(i, j)] } else { inverse[(j, i)] }
@@ -289,62 +275,31 @@ pub(crate) fn check_items(items: usize, limit: usize, bytes: f64) -> Result<()> 
     Err(Error::TooManyItems { items, limit, gigabytes: bytes * (items as f64).powi(2) / 1e9 })
 }
 
-/// The upper triangle, by rows, of `XᵀX + λI`: to faer, which stores columns,
-/// the lower one.
-fn gram(train: &Interactions, l2: f64) -> Mat<f64> {
+/// The lower triangle of `XᵀX + λI`: `(items, items)`.
+fn gram(train: &Interactions, l2: f64) -> Array2<f64> {
     let items = train.n_items();
     let users_of = train.transpose();
-    let mut gram = Mat::<f64>::zeros(items, items);
-    let columns: Vec<_> = gram.col_iter_mut().enumerate().collect();
-    columns.into_par_iter().for_each(|(item, column)| {
-        let Some(column) = column.try_as_col_major_mut() else {
-            return;
-        };
-        let column = column.as_slice_mut();
+    let mut gram = Array2::zeros((items, items));
+    let rows: Vec<_> = gram.axis_iter_mut(Axis(0)).enumerate().collect();
+    rows.into_par_iter().for_each(|(item, mut row): (usize, ArrayViewMut1<'_, f64>)| {
         for &user in users_of.items(item as u32) {
-            let others = train.items(user);
-            let from = others.partition_point(|&o| (o as usize) < item);
-            for &other in &others[from..] {
-                column[other as usize] += 1.0;
-            }
+            let others = train.items(user).iter().take_while(|&&other| other as usize <= item);
+            others.for_each(|&other| row[other as usize] += 1.0);
         }
-        column[item] += l2;
+        row[item] += l2;
     });
     gram
 }
 
-/// The lower triangle of the inverse of a positive definite matrix of which the
-/// lower triangle is given.
-fn invert(mut matrix: Mat<f64>, l2: f64) -> Result<Mat<f64>> {
-    let n = matrix.nrows();
-    let par = Par::rayon(0);
-    let mut memory = faer::dyn_stack::MemBuffer::new(
-        llt::factor::cholesky_in_place_scratch::<f64>(n, par, Default::default()),
-    );
-    let stack = faer::dyn_stack::MemStack::new(&mut memory);
-    llt::factor::cholesky_in_place(
-        matrix.as_mut(),
-        Default::default(),
-        par,
-        stack,
-        Default::default(),
-    )
-    .map_err(|_| Error::NotPositiveDefinite { l2 })?;
-    let mut inverse_factor = Mat::<f64>::zeros(n, n);
-    invert_lower_triangular(inverse_factor.as_mut(), matrix.as_ref(), par);
-    // A⁻¹ = L⁻ᵀ L⁻¹, into the memory that held L.
-    triangular::matmul(
-        matrix.as_mut(),
-        BlockStructure::TriangularLower,
-        Accum::Replace,
-        inverse_factor.transpose(),
-        BlockStructure::TriangularUpper,
-        inverse_factor.as_ref(),
-        BlockStructure::TriangularLower,
-        1.0,
-        par,
-    );
-    Ok(matrix)
+/// The lower triangle of the inverse of a positive definite matrix, in place of the matrix's.
+fn invert(matrix: &mut Array2<f64>, l2: f64) -> Result<()> {
+    cholesky(matrix).map_err(|error| match error {
+        glta_linalg::Error::NotPositiveDefinite { .. } => Error::NotPositiveDefinite { l2 },
+        other => other.into(),
+    })?;
+    // A⁻¹ = L⁻ᵀ L⁻¹.
+    invert_lower(matrix)?;
+    Ok(gram_of_lower(matrix)?)
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-use faer::{Mat, Side};
+use glta_linalg::{add_gram, symmetric_eigen};
 use ndarray::{Array2, ArrayView2, Axis};
 use serde::{Deserialize, Serialize};
 
@@ -69,22 +69,17 @@ pub fn whiten(vectors: ArrayView2<'_, f32>, config: &WhitenConfig) -> Result<Arr
     let mut centred = vectors.select(Axis(0), &texts).mapv(f64::from);
     let mean = centred.sum_axis(Axis(0)) / texts.len() as f64;
     centred -= &mean;
-    let covariance = centred.t().dot(&centred) / texts.len() as f64;
-    let covariance = Mat::from_fn(dim, dim, |r, c| covariance[(r, c)]);
-    let eigen = covariance
-        .self_adjoint_eigen(Side::Lower)
-        .map_err(|_| Error::TextVectors("their covariance has no eigenvectors".into()))?;
-    let (values, basis) = (eigen.S().column_vector(), eigen.U());
-    // The last values are the largest. Components that are nothing but rounding
-    // are left out, or whitening would blow them up.
-    let floor = 1e-9 * values[dim - 1].max(f64::MIN_POSITIVE);
-    let kept: Vec<usize> =
-        (0..dim).rev().take(config.components).take_while(|&c| values[c] > floor).collect();
-    let map = Array2::from_shape_fn((dim, kept.len()), |(r, c)| {
-        basis[(r, kept[c])] * values[kept[c]].powf(-0.5 * config.strength)
+    let mut covariance = Array2::zeros((dim, dim));
+    add_gram(&mut covariance, 1.0 / texts.len() as f64, centred.t())?;
+    let eigen = symmetric_eigen(covariance, config.components)?;
+    // Components that are nothing but rounding are left out, or whitening would blow them up.
+    let floor = 1e-9 * eigen.values[0].max(f64::MIN_POSITIVE);
+    let kept = eigen.values.iter().take(config.components).take_while(|&&v| v > floor).count();
+    let map = Array2::from_shape_fn((dim, kept), |(r, c)| {
+        eigen.vectors[(c, r)] * eigen.values[c].powf(-0.5 * config.strength)
     });
     let components = centred.dot(&map);
-    let mut out = Array2::zeros((vectors.nrows(), kept.len()));
+    let mut out = Array2::zeros((vectors.nrows(), kept));
     for (&item, row) in texts.iter().zip(components.axis_iter(Axis(0))) {
         let length = row.dot(&row).sqrt();
         if length > 0.0 {
