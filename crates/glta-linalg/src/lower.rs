@@ -1,4 +1,5 @@
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis};
+use rayon::prelude::*;
 
 use crate::block::product;
 use crate::{Error, Result};
@@ -6,7 +7,9 @@ use crate::{Error, Result};
 /// Triangles of at most this many rows are computed by plain loops.
 const SMALL: usize = 64;
 /// Triangles of a symmetric product of at most this many rows are computed as squares.
-const SQUARE: usize = 192;
+const SQUARE: usize = 96;
+/// Columns that one task multiplies by a small triangle.
+const STRIP: usize = 256;
 
 /// The Cholesky factor `L` of a positive definite matrix `A = L Lᵀ`, in place of the lower
 /// triangle of `A`: `(n, n)`. Takes `n³ / 3` multiplications.
@@ -151,16 +154,20 @@ fn invert_small(mut lower: ArrayViewMut2<'_, f64>) {
     }
 }
 
-/// `B` becomes `small B`.
+/// `B` becomes `small B`, in strips that fit the cache.
 fn multiply_small(small: ArrayView2<'_, f64>, mut b: ArrayViewMut2<'_, f64>) {
-    // In the layout of `b`, which may be a transpose.
-    let mut out = if b.strides()[0].abs() < b.strides()[1].abs() {
-        Array2::zeros((b.ncols(), b.nrows())).reversed_axes()
-    } else {
-        Array2::zeros(b.dim())
-    };
-    product(out.view_mut(), 0.0, 1.0, small, b.view());
-    b.assign(&out);
+    let transposed = b.strides()[0].abs() < b.strides()[1].abs();
+    if transposed {
+        b = b.reversed_axes();
+    }
+    let strips = b.axis_chunks_iter_mut(Axis(if transposed { 0 } else { 1 }), STRIP);
+    strips.into_par_iter().for_each(|strip| {
+        let before = strip.to_owned();
+        match transposed {
+            true => product(strip, 0.0, 1.0, before.view(), small.t()),
+            false => product(strip, 0.0, 1.0, small, before.view()),
+        }
+    });
 }
 
 /// `B` becomes `L⁻¹ B`.
@@ -207,8 +214,7 @@ fn invert(lower: ArrayViewMut2<'_, f64>) {
         return invert_small(lower);
     }
     let Quarters { mut above, mut below, mut last } = quarters(lower);
-    invert(above.view_mut());
-    invert(last.view_mut());
+    rayon::join(|| invert(above.view_mut()), || invert(last.view_mut()));
     multiply(last.view(), below.view_mut());
     multiply_transposed(above.view(), below.view_mut().reversed_axes());
     below.mapv_inplace(|v| -v);
@@ -244,9 +250,8 @@ fn add_product(mut lower: ArrayViewMut2<'_, f64>, factor: f64, vectors: ArrayVie
     }
     let Quarters { above, below, last } = quarters(lower);
     let (first, second) = vectors.split_at(Axis(0), above.nrows());
-    add_product(above, factor, first);
     product(below, 1.0, factor, second, first.t());
-    add_product(last, factor, second);
+    rayon::join(|| add_product(above, factor, first), || add_product(last, factor, second));
 }
 
 #[cfg(test)]
