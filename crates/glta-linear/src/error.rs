@@ -67,6 +67,9 @@ pub enum Error {
     /// From the data crate.
     #[error(transparent)]
     Data(#[from] glta_data::Error),
+    /// From the linear algebra.
+    #[error(transparent)]
+    Linalg(#[from] glta_linalg::Error),
     /// From the metrics.
     #[error(transparent)]
     Metrics(#[from] glta_metrics::Error),

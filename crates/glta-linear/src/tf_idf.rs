@@ -6,6 +6,7 @@ use std::error::Error as StdError;
 use std::path::Path;
 
 use glta_core::{Progress, TextEncoder, pick, report, stream};
+use glta_linalg::symmetric_eigen;
 use ndarray::{Array2, Axis};
 use rand::Rng;
 use rayon::prelude::*;
@@ -251,14 +252,8 @@ fn components_of(rows: &[Row], terms: usize, dimensions: usize) -> Result<Array2
     // Turned to the singular vectors, the largest first.
     let image = times(rows, &block);
     let products = image.t().dot(&image);
-    let products = faer::Mat::from_fn(width, width, |r, c| products[(r, c)]);
-    let eigen = products
-        .self_adjoint_eigen(faer::Side::Lower)
-        .map_err(|_| Error::TextVectors("TF-IDF has no singular vectors".into()))?;
-    let basis = eigen.U();
-    let kept = dimensions.min(width);
-    let turn = Array2::from_shape_fn((width, kept), |(r, c)| basis[(r, width - 1 - c)]);
-    Ok(block.dot(&turn).mapv(|v| v as f32))
+    let eigen = symmetric_eigen(products, dimensions.min(width))?;
+    Ok(block.dot(&eigen.vectors.t()).mapv(|v| v as f32).as_standard_layout().into_owned())
 }
 
 /// Sparse rows times a matrix.

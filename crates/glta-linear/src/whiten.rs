@@ -1,7 +1,6 @@
 use std::path::Path;
 
-use faer::{Mat, Side};
-use ndarray::linalg::general_mat_mul;
+use glta_linalg::{add_gram, symmetric_eigen};
 use ndarray::{Array1, Array2, ArrayView2, Axis};
 use safetensors::Dtype;
 use serde::{Deserialize, Serialize};
@@ -101,21 +100,16 @@ impl Whitening {
         let mut covariance = Array2::<f64>::zeros((dim, dim));
         for block in texts.chunks(BLOCK) {
             let centred = vectors.select(Axis(0), block).mapv(f64::from) - &mean;
-            general_mat_mul(1.0, &centred.t(), &centred, 1.0, &mut covariance);
+            add_gram(&mut covariance, 1.0 / texts.len() as f64, centred.t())?;
         }
-        covariance /= texts.len() as f64;
-        let covariance = Mat::from_fn(dim, dim, |r, c| covariance[(r, c)]);
-        let eigen = covariance
-            .self_adjoint_eigen(Side::Lower)
-            .map_err(|_| Error::TextVectors("their covariance has no eigenvectors".into()))?;
-        let (values, basis) = (eigen.S().column_vector(), eigen.U());
-        // The last values are the largest. Components that are nothing but rounding
-        // are left out, or whitening would blow them up.
-        let floor = 1e-9 * values[dim - 1].max(f64::MIN_POSITIVE);
-        let kept: Vec<usize> =
-            (0..dim).rev().take(config.components).take_while(|&c| values[c] > floor).collect();
-        let map = Array2::from_shape_fn((dim, kept.len()), |(r, c)| {
-            basis[(r, kept[c])] * values[kept[c]].powf(-0.5 * config.strength)
+        let eigen = symmetric_eigen(covariance, config.components)?;
+        // Components that are nothing but rounding are left out, or whitening would blow them
+        // up.
+        let largest = eigen.values.first().copied().unwrap_or_default();
+        let floor = 1e-9 * largest.max(f64::MIN_POSITIVE);
+        let kept = eigen.values.iter().take(config.components).take_while(|&&v| v > floor).count();
+        let map = Array2::from_shape_fn((dim, kept), |(r, c)| {
+            eigen.vectors[(c, r)] * eigen.values[c].powf(-0.5 * config.strength)
         });
         Ok(Self { mean, map })
     }

@@ -1,5 +1,5 @@
 use crate::Ranked;
-use gemm::Parallelism;
+use gemm_common::Parallelism;
 use ndarray::{ArrayView2, ArrayViewMut2, Axis, s};
 use std::sync::Arc;
 
@@ -209,7 +209,7 @@ impl Scorer for DotScorer<'_> {
         // its transpose (k, n), items (n, k). `out` is borrowed mutably, so it
         // overlaps neither input.
         unsafe {
-            gemm::gemm(
+            gemm_f32::gemm::f32::get_gemm_fn()(
                 m,
                 n,
                 k,

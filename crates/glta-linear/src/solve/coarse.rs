@@ -3,9 +3,9 @@
 //! `W (WᵀAW)⁻¹ Wᵀe_j` over its sources and the eigenvectors, `W = [E_S, V]`: two-level
 //! domain decomposition with one block an item.
 
-use faer::{Mat, Side};
 use glta_core::stream;
 use glta_data::Interactions;
+use glta_linalg::symmetric_eigen;
 use ndarray::{Array2, ArrayView2, ArrayViewMut1, Axis, s};
 use rand::Rng;
 use rayon::prelude::*;
@@ -66,16 +66,12 @@ pub(crate) fn deflate(train: &Interactions, gram: &Gram, rank: usize) -> Result<
     orthonormalise(&mut block)?;
     let image = times(train, &users_of, gram, block.view());
     let small = block.t().dot(&image);
-    let small = Mat::from_fn(width, width, |r, c| 0.5 * (small[(r, c)] + small[(c, r)]));
-    let eigen = small
-        .self_adjoint_eigen(Side::Lower)
-        .map_err(|_| Error::NotPositiveDefinite { l2: gram.l2 })?;
-    let (values, basis) = (eigen.S().column_vector(), eigen.U());
+    let small = (&small + &small.t()) * 0.5;
     let rank = rank.min(width);
-    // The last are the largest.
-    let turn = Array2::from_shape_fn((width, rank), |(r, c)| basis[(r, width - 1 - c)]);
-    let values = (0..rank).map(|c| values[width - 1 - c]).collect();
-    Ok(Deflation { vectors: block.dot(&turn), values })
+    let mut eigen = symmetric_eigen(small, rank)?;
+    eigen.values.truncate(rank);
+    let vectors = block.dot(&eigen.vectors.t());
+    Ok(Deflation { vectors: vectors.as_standard_layout().into_owned(), values: eigen.values })
 }
 
 /// `A Q`

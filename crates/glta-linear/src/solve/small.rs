@@ -1,36 +1,22 @@
 //! Cholesky factors of small systems.
 
-use faer::dyn_stack::{MemBuffer, MemStack};
-use faer::linalg::cholesky::llt::factor::{cholesky_in_place, cholesky_in_place_scratch};
-use faer::{MatMut, Par};
 use ndarray::{Array2, Axis};
 use rayon::prelude::*;
 
 use crate::{Error, Result};
 
-/// A symmetric system of a few hundred unknowns at most; its memory is used again.
+/// A symmetric system of a few hundred unknowns at most; its memory is used again. Plain loops,
+/// because a factorisation in blocks gains nothing at this size and every item needs one.
 pub(crate) struct Small {
     size: usize,
     /// By columns; the lower triangle counts.
     values: Vec<f64>,
     factor: Vec<f64>,
-    memory: MemBuffer,
-    room: usize,
 }
 
 impl Small {
     pub(crate) fn new() -> Self {
-        Self {
-            size: 0,
-            values: Vec::new(),
-            factor: Vec::new(),
-            memory: MemBuffer::new(cholesky_in_place_scratch::<f64>(
-                0,
-                Par::Seq,
-                Default::default(),
-            )),
-            room: 0,
-        }
+        Self { size: 0, values: Vec::new(), factor: Vec::new() }
     }
 
     /// All zeros, `size` unknowns.
@@ -38,11 +24,6 @@ impl Small {
         self.size = size;
         self.values.clear();
         self.values.resize(size * size, 0.0);
-        if size > self.room {
-            self.room = size;
-            let scratch = cholesky_in_place_scratch::<f64>(size, Par::Seq, Default::default());
-            self.memory = MemBuffer::new(scratch);
-        }
     }
 
     /// The entry of a row and a column, and not that of the column and the row.
@@ -61,11 +42,7 @@ impl Small {
             for k in 0..n {
                 self.factor[k * n + k] += total;
             }
-            let matrix = MatMut::from_column_major_slice_mut(&mut self.factor, n, n);
-            let stack = MemStack::new(&mut self.memory);
-            let done =
-                cholesky_in_place(matrix, Default::default(), Par::Seq, stack, Default::default());
-            if done.is_ok() && self.factor.iter().step_by(n + 1).all(|d| *d > 0.0) {
+            if cholesky(&mut self.factor, n) {
                 return Some(tries);
             }
             total = if total == 0.0 { shift } else { 2.0 * total };
@@ -100,6 +77,29 @@ impl Small {
             x[column] = (x[column] - rest) / l[column];
         }
     }
+}
+
+/// The factor in place of a matrix by columns; `false` if it is not positive definite.
+fn cholesky(matrix: &mut [f64], n: usize) -> bool {
+    for k in 0..n {
+        let (before, rest) = matrix.split_at_mut((k + 1) * n);
+        let column = &mut before[k * n + k..];
+        let pivot = column[0];
+        if !(pivot > 0.0 && pivot.is_finite()) {
+            return false;
+        }
+        let root = pivot.sqrt();
+        column.iter_mut().for_each(|v| *v /= root);
+        for (j, other) in rest.chunks_exact_mut(n).enumerate() {
+            let j = j + 1;
+            let factor = column[j];
+            if factor != 0.0 {
+                let target = &mut other[k + j..];
+                target.iter_mut().zip(&column[j..]).for_each(|(t, v)| *t -= factor * v);
+            }
+        }
+    }
+    true
 }
 
 /// Makes the columns orthonormal: twice by the Cholesky factor of their products.

@@ -1,6 +1,5 @@
-use faer::linalg::cholesky::llt::factor::{cholesky_in_place, cholesky_in_place_scratch};
-use faer::linalg::triangular_inverse::invert_lower_triangular;
-use faer::{Mat, Par};
+use glta_linalg::{cholesky, invert_lower};
+use ndarray::Array2;
 
 /// Upper triangular `U` with `H⁻¹ = Uᵀ U`, row-major `(k, k)`, of the symmetric matrix whose
 /// lower triangle `h(row, column)` gives; `None` where it is not positive definite.
@@ -9,14 +8,10 @@ use faer::{Mat, Par};
 /// of `H` again, `L⁻¹` is `U`. So no inverse of `H` is formed.
 pub(crate) fn inverse_upper_factor(k: usize, h: impl Fn(usize, usize) -> f64) -> Option<Vec<f32>> {
     let reverse = |i: usize| k - 1 - i;
-    let mut matrix = Mat::from_fn(k, k, |r, c| if r < c { 0.0 } else { h(reverse(c), reverse(r)) });
-    let par = Par::rayon(0);
-    let scratch = cholesky_in_place_scratch::<f64>(k, par, Default::default());
-    let mut memory = faer::dyn_stack::MemBuffer::new(scratch);
-    let stack = faer::dyn_stack::MemStack::new(&mut memory);
-    cholesky_in_place(matrix.as_mut(), Default::default(), par, stack, Default::default()).ok()?;
-    let mut inverse = Mat::<f64>::zeros(k, k);
-    invert_lower_triangular(inverse.as_mut(), matrix.as_ref(), par);
+    let mut inverse =
+        Array2::from_shape_fn((k, k), |(r, c)| if r < c { 0.0 } else { h(reverse(c), reverse(r)) });
+    cholesky(&mut inverse).ok()?;
+    invert_lower(&mut inverse).ok()?;
     let mut factor = vec![0f32; k * k];
     for (row, out) in factor.chunks_exact_mut(k).enumerate() {
         for (column, out) in out.iter_mut().enumerate().skip(row) {

@@ -1,0 +1,31 @@
+//! Dense linear algebra in `f64` for models in closed form: Cholesky factors and inverses of
+//! positive definite matrices, and eigenvectors of symmetric ones.
+//!
+//! Matrices are `ndarray` arrays in standard layout (row-major). A symmetric matrix is its
+//! lower triangle; what lies above the diagonal is neither read nor written.
+//! The products are those of the crate `gemm-f64` and run on rayon's current pool. Results do
+//! not depend on the number of threads.
+//!
+//! ```
+//! use glta_linalg::{cholesky, gram_of_lower, invert_lower};
+//! use ndarray::array;
+//!
+//! let mut matrix = array![[4.0, 0.0], [2.0, 5.0]];
+//! cholesky(&mut matrix)?;
+//! assert_eq!(matrix, array![[2.0, 0.0], [1.0, 2.0]]);
+//! // The inverse of A = L Lᵀ is L⁻ᵀ L⁻¹.
+//! invert_lower(&mut matrix)?;
+//! gram_of_lower(&mut matrix)?;
+//! assert_eq!(matrix, array![[0.3125, 0.0], [-0.125, 0.25]]);
+//! # Ok::<(), glta_linalg::Error>(())
+//! ```
+
+mod block;
+mod eigen;
+mod error;
+mod lower;
+mod tridiagonal;
+
+pub use eigen::{Eigen, symmetric_eigen};
+pub use error::{Error, Result};
+pub use lower::{add_gram, cholesky, gram_of_lower, invert_lower};
