@@ -105,6 +105,7 @@ pub(crate) struct Leave {
     /// Weight of the texts in the Gram matrix.
     pub(crate) weight: f64,
     pub(crate) rows: usize,
+    pub(crate) text_neighbours: usize,
     pub(crate) text: Option<TextVectors>,
 }
 
@@ -165,7 +166,8 @@ impl Ease {
             }
             _ => None,
         };
-        let limits = Limits { max_items: config.max_items, rows: config.rows };
+        let EaseConfig { max_items, rows, text_neighbours, .. } = *config;
+        let limits = Limits { max_items, rows, text_neighbours };
         let mut problem = Problem::new(train, text.cloned(), near.map(Arc::new), limits)?;
         problem.ease(config.form, config.l2, weight, &mut Reporter::new(progress))
     }
@@ -259,6 +261,17 @@ impl Ease {
         Ok(scores)
     }
 
+    /// What a local model is solved again from, taken out of it: the systems and the sources of
+    /// each item with their weights.
+    pub(crate) fn take_system(&mut self) -> Result<(Gram, SparseRows)> {
+        self.gram()?;
+        self.columns();
+        match (self.gram.take(), self.columns.take()) {
+            (Some(gram), Some(columns)) => Ok((gram, columns)),
+            _ => Err(Error::NotPositiveDefinite { l2: self.leave.l2 }),
+        }
+    }
+
     /// The scores of `own` from `known` by columns that are solved without someone who has
     /// `own`.
     fn solve_again(&self, own: &[u32], known: &[u32], scores: &mut [f32]) -> Result<()> {
@@ -283,7 +296,7 @@ impl Ease {
         if let Some(gram) = self.gram.get() {
             return Ok(gram);
         }
-        let Leave { l2, weight, rows, text } = &self.leave;
+        let Leave { l2, weight, rows, text, .. } = &self.leave;
         let text = text.clone().filter(|_| *weight > 0.0);
         if text.is_none() && *weight > 0.0 {
             let problem = "the model was loaded without those that it was fitted with";
@@ -298,7 +311,7 @@ impl Ease {
             let squares = Arc::new(text.squares());
             (text, squares)
         });
-        let gram = Gram { counts, degrees, text, weight: *weight, l2: *l2 };
+        let gram = Gram { counts, degrees, text, later: Vec::new(), weight: *weight, l2: *l2 };
         Ok(self.gram.get_or_init(|| gram))
     }
 

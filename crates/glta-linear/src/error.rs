@@ -45,6 +45,9 @@ pub enum Error {
     /// Text vectors that do not fit.
     #[error("text vectors: {0}")]
     TextVectors(String),
+    /// A model that cannot grow as it was asked to.
+    #[error("a growing model: {0}")]
+    Grow(String),
     /// A file could not be read or written.
     #[error("cannot read or write {}", path.display())]
     Io {

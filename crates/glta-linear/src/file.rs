@@ -19,6 +19,8 @@ struct Header {
     report: LinearReport,
     /// Most co-occurring items of an item.
     rows: usize,
+    /// Most text neighbours of an item.
+    text_neighbours: usize,
 }
 
 impl LinearModel {
@@ -56,7 +58,8 @@ impl LinearModel {
         if let Some(text) = self.text.as_ref().filter(|_| self.report.neighbours > 0.0) {
             file.sparse("neighbours", text);
         }
-        let header = Header { report: self.report.clone(), rows: self.ease.leave.rows };
+        let Leave { rows, text_neighbours, .. } = self.ease.leave;
+        let header = Header { report: self.report.clone(), rows, text_neighbours };
         let header = serde_json::to_string(&header).map_err(|e| Error::file(path, e))?;
         file.write(path, Some(header))
     }
@@ -80,7 +83,7 @@ impl LinearModel {
         let bytes = std::fs::read(path).map_err(Error::io(path))?;
         let read = || -> std::result::Result<_, String> {
             let file = Tensors::parse(&bytes)?;
-            let Header { report, rows } =
+            let Header { report, rows, text_neighbours } =
                 serde_json::from_str(file.header()?).map_err(|e| e.to_string())?;
             let weights = match report.form {
                 Form::Dense => Weights::Dense(file.matrix("weights", items, Some(items))?),
@@ -101,7 +104,8 @@ impl LinearModel {
                 true => Some(Arc::new(file.sparse("neighbours", items)?)),
                 false => None,
             };
-            let leave = Leave { l2: report.l2, weight: report.text, rows, text: text.cloned() };
+            let (l2, weight) = (report.l2, report.text);
+            let leave = Leave { l2, weight, rows, text_neighbours, text: text.cloned() };
             let diagonal = file.f64("diagonal", items)?;
             let ease = Ease::new(weights, diagonal, train, report.form, leave, None);
             Ok(Self::new(ease, neighbours, train, report))

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Power of the cosine of text neighbours.
-const POWER: i32 = 3;
+pub(crate) const POWER: i32 = 3;
 
 impl LinearModel {
     /// Chooses the form, `l2` and the texts' weight in the Gram matrix, each under the best
@@ -73,7 +73,8 @@ impl LinearModel {
         settings += usize::from(growing.is_some());
         let mut reporter = Reporter::new(progress);
         reporter.columns.1 = (settings * train.n_items()) as u64;
-        let limits = Limits { max_items: config.max_items, rows: config.rows };
+        let LinearConfig { max_items, rows, text_neighbours, .. } = *config;
+        let limits = Limits { max_items, rows, text_neighbours };
         let problem =
             |train: &Interactions| Problem::new(train, text.cloned(), near.clone(), limits);
 

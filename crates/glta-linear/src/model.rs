@@ -1,11 +1,13 @@
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock};
 
 use glta_data::Interactions;
-use glta_metrics::{Scorer, ScorerError};
+use glta_metrics::{Ranked, Scorer, ScorerError};
 use ndarray::{ArrayViewMut2, Axis};
+use rayon::prelude::*;
 
 use crate::sparse::SparseRows;
-use crate::{Ease, LinearReport, Result};
+use crate::touched::Sums;
+use crate::{Ease, Form, LinearReport, Result};
 
 /// Scores of all items from the items that a person has, in closed form: [`Ease`] whose
 /// Gram matrix also counts the items' text vectors, `XᵀX + αTTᵀ + λI`, plus text
@@ -38,6 +40,9 @@ pub struct LinearModel {
     pub(crate) report: LinearReport,
     /// `ln(1 + degree)` in the mean over the items that somebody has.
     mean_log: f32,
+    /// All items, the most popular first; made when it is first needed.
+    order: OnceLock<Vec<u32>>,
+    pub(crate) idle: Mutex<Vec<Sums>>,
 }
 
 impl LinearModel {
@@ -48,9 +53,9 @@ impl LinearModel {
         report: LinearReport,
     ) -> Self {
         let degrees = train.item_degrees();
-        let logs = degrees.iter().filter(|&&degree| degree > 0).map(|&degree| log(degree));
-        let (sum, had) = logs.fold((0.0, 0usize), |(sum, had), log| (sum + log, had + 1));
-        Self { ease, text, degrees, report, mean_log: sum / had.max(1) as f32 }
+        let mean_log = mean_log(&degrees);
+        let (order, idle) = (OnceLock::new(), Mutex::default());
+        Self { ease, text, degrees, report, mean_log, order, idle }
     }
 
     /// The settings that were chosen.
@@ -128,6 +133,28 @@ impl LinearModel {
         if self.report.new_items { 1.0 / (1.0 + self.degrees[item] as f32) } else { 1.0 }
     }
 
+    /// Most text neighbours that an item has.
+    pub(crate) fn text_neighbours(&self) -> usize {
+        self.ease.leave.text_neighbours
+    }
+
+    /// Makes a new item and its text neighbours each other's.
+    pub(crate) fn put_neighbours(&mut self, item: u32, near: &[(u32, f32)]) {
+        if let Some(text) = &mut self.text {
+            let text = Arc::make_mut(text);
+            let weight = |cosine: f32| cosine.powi(crate::fit::POWER);
+            let own = near.iter().map(|&(other, cosine)| (other, weight(cosine))).collect();
+            text.replace(item as usize, own);
+            near.iter().for_each(|&(other, cosine)| text.put(other as usize, item, weight(cosine)));
+        }
+    }
+
+    /// Brings what is derived from the degrees up to date.
+    pub(crate) fn items_changed(&mut self) {
+        self.mean_log = mean_log(&self.degrees);
+        self.order = OnceLock::new();
+    }
+
     /// What the weight of popularity is multiplied by.
     pub(crate) fn log_popularity(&self, item: usize) -> f32 {
         match self.degrees[item] {
@@ -137,11 +164,13 @@ impl LinearModel {
     }
 
     /// All items, the most popular first.
-    pub(crate) fn by_popularity(&self) -> Vec<u32> {
-        let mut items: Vec<u32> = (0..self.degrees.len() as u32).collect();
-        let popularity = |&item: &u32| self.log_popularity(item as usize);
-        items.sort_by(|a, b| popularity(b).total_cmp(&popularity(a)));
-        items
+    pub(crate) fn by_popularity(&self) -> &[u32] {
+        self.order.get_or_init(|| {
+            let mut items: Vec<u32> = (0..self.degrees.len() as u32).collect();
+            let popularity = |&item: &u32| self.log_popularity(item as usize);
+            items.sort_by(|a, b| popularity(b).total_cmp(&popularity(a)));
+            items
+        })
     }
 
     /// `ln(1 + degree)` in the mean over the items that somebody has, without someone
@@ -159,6 +188,13 @@ impl LinearModel {
         }
         sum / had.max(1) as f32
     }
+}
+
+/// `ln(1 + degree)` in the mean over the items that somebody has.
+fn mean_log(degrees: &[u32]) -> f32 {
+    let logs = degrees.iter().filter(|&&degree| degree > 0).map(|&degree| log(degree));
+    let (sum, had) = logs.fold((0.0, 0usize), |(sum, had), log| (sum + log, had + 1));
+    sum / had.max(1) as f32
 }
 
 fn log(degree: u32) -> f32 {
@@ -180,5 +216,23 @@ impl Scorer for LinearModel {
             row.iter_mut().zip(scores).for_each(|(out, score)| *out = score);
         }
         Ok(())
+    }
+
+    /// A local model does not look at all items for a list.
+    fn lists_itself(&self) -> bool {
+        matches!(self.ease.form(), Form::Local { rank: 0, .. })
+    }
+
+    fn top_k(
+        &self,
+        users: &[u32],
+        k: usize,
+        excluded: &[Vec<u32>],
+    ) -> std::result::Result<Vec<Vec<Ranked>>, ScorerError> {
+        let lists = users.par_iter().zip(excluded).map(|(&user, excluded)| {
+            let skip = |item: u32| excluded.binary_search(&item).is_ok();
+            self.top_items(self.ease.history(user), k, skip)
+        });
+        Ok(lists.collect())
     }
 }

@@ -1,6 +1,6 @@
 //! Each item's nearest items by text.
 
-mod clusters;
+pub(crate) mod clusters;
 
 use glta_core::{Progress, Silent};
 use ndarray::linalg::general_mat_mul;
@@ -13,7 +13,7 @@ use crate::sparse::SparseRows;
 use crate::{Error, LinearStage, LinearStep, Result, TextVectors};
 
 /// Above this many items, only items of near clusters are compared.
-const EXACT_ITEMS: usize = 40_000;
+pub(crate) const EXACT_ITEMS: usize = 40_000;
 
 /// The nearest items of each item by the cosine of their text vectors.
 ///
@@ -135,4 +135,67 @@ fn nearest(
 /// Whether a row has a text.
 fn has_text(unit: ArrayView2<'_, f32>, item: usize) -> bool {
     unit.row(item).iter().any(|&v| v != 0.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::{Rng, SeedableRng};
+
+    use super::*;
+
+    /// Items in 30 groups, every 50th without a text.
+    fn vectors(items: usize) -> TextVectors {
+        let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(4);
+        let mut vectors = Array2::from_shape_fn((items, 24), |(item, c)| {
+            let centre = if (item % 30) % 24 == c { 1.0 } else { 0.0 };
+            centre + random.random_range(-0.25f32..0.25)
+        });
+        for item in (0..items).step_by(50) {
+            vectors.row_mut(item).fill(0.0);
+        }
+        TextVectors::new(vectors).unwrap()
+    }
+
+    #[test]
+    fn clusters_find_nearly_all_that_are_nearest() {
+        let vectors = vectors(3_000);
+        let exact = TextNeighbours::find(&vectors, 10).unwrap();
+        let clusters = TextNeighbours::find_above(&vectors, 10, 0, &mut Silent).unwrap();
+        let (mut found, mut all) = (0, 0);
+        for item in 0..3_000 {
+            let got: Vec<u32> = clusters.of(item).map(|(other, _)| other).collect();
+            assert!(!got.contains(&item) && got.is_sorted());
+            found += exact.of(item).filter(|(other, _)| got.contains(other)).count();
+            all += exact.of(item).count();
+            if item % 50 == 0 {
+                assert_eq!((exact.of(item).count(), got.len()), (0, 0));
+            }
+        }
+        assert!(found as f64 > 0.95 * all as f64, "{found} of {all}");
+    }
+
+    #[test]
+    fn threads_change_nothing() {
+        let vectors = vectors(1_500);
+        let find = |threads: usize, exact: usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| TextNeighbours::find_above(&vectors, 7, exact, &mut Silent).unwrap())
+        };
+        for exact in [0, 10_000] {
+            assert_eq!(find(1, exact), find(3, exact));
+        }
+    }
+
+    #[test]
+    fn odd_vectors_have_no_neighbours() {
+        for rows in [0, 1, 3] {
+            let none = TextVectors::new(Array2::zeros((rows, 2))).unwrap();
+            for exact in [0, 10] {
+                let near = TextNeighbours::find_above(&none, 2, exact, &mut Silent).unwrap();
+                assert_eq!(near.n_items(), rows);
+                assert!((0..4).all(|item| near.of(item).next().is_none()));
+            }
+        }
+        assert!(TextNeighbours::find(&vectors(3), 0).is_err());
+    }
 }

@@ -34,6 +34,8 @@ pub(crate) struct Limits {
     pub(crate) max_items: usize,
     /// Most co-occurring items of an item.
     pub(crate) rows: usize,
+    /// Most text neighbours of an item.
+    pub(crate) text_neighbours: usize,
 }
 
 impl Problem {
@@ -82,7 +84,7 @@ impl Problem {
                 let near = text.as_ref().and(self.neighbours.as_ref()).map(|near| &near.rows);
                 let text = text.map(|text| (text, Arc::clone(&self.squares)));
                 let degrees = Arc::clone(&self.degrees);
-                let gram = Gram { counts, degrees, text, weight, l2 };
+                let gram = Gram { counts, degrees, text, later: Vec::new(), weight, l2 };
                 let advance = &mut |done: usize| reporter.solved(done);
                 let (weights, diagonal, raised) = if rank > 0 {
                     let deflation = deflate(&self.train, &gram, rank)?;
@@ -105,7 +107,8 @@ impl Problem {
                 (weights, diagonal, (rank == 0).then_some(gram))
             }
         };
-        let leave = Leave { l2, weight, rows: self.limits.rows, text: self.text.clone() };
+        let Limits { rows, text_neighbours, .. } = self.limits;
+        let leave = Leave { l2, weight, rows, text_neighbours, text: self.text.clone() };
         Ok(Ease::new(weights, diagonal, &self.train, form, leave, gram))
     }
 

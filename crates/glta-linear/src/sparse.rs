@@ -1,11 +1,17 @@
 //! Sparse matrices over items.
 
-/// Compressed sparse rows of `f32` values; the columns of a row rise.
+use rustc_hash::FxHashMap;
+
+/// Compressed sparse rows of `f32` values; the columns of a row rise. Single rows can be
+/// replaced and rows can be added.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct SparseRows {
-    pub(crate) offsets: Vec<usize>,
-    pub(crate) columns: Vec<u32>,
-    pub(crate) values: Vec<f32>,
+    offsets: Vec<usize>,
+    columns: Vec<u32>,
+    values: Vec<f32>,
+    /// Rows that were replaced, and those behind the others.
+    changed: FxHashMap<u32, (Vec<u32>, Vec<f32>)>,
+    rows: usize,
 }
 
 impl SparseRows {
@@ -16,6 +22,8 @@ impl SparseRows {
             offsets: Vec::with_capacity(rows + 1),
             columns: Vec::with_capacity(entries),
             values: Vec::with_capacity(entries),
+            changed: FxHashMap::default(),
+            rows,
         };
         all.offsets.push(0);
         for row in pieces.into_iter().flatten() {
@@ -55,28 +63,88 @@ impl SparseRows {
         if let Some(at) = values.iter().position(|v| !v.is_finite()) {
             return Err(format!("value {at} is not finite"));
         }
-        Ok(Self { offsets, columns, values })
+        Ok(Self { offsets, columns, values, changed: FxHashMap::default(), rows: items })
     }
 
     pub(crate) fn n_rows(&self) -> usize {
-        self.offsets.len() - 1
+        self.rows
+    }
+
+    /// Replaces a row, whose columns rise; `row` may be the number of rows, to add one.
+    pub(crate) fn replace(&mut self, row: usize, entries: Vec<(u32, f32)>) {
+        self.rows = self.rows.max(row + 1);
+        self.changed.insert(row as u32, entries.into_iter().unzip());
+    }
+
+    /// Changes one entry of a row, adding it if it is new.
+    pub(crate) fn put(&mut self, row: usize, column: u32, value: f32) {
+        let (columns, values) = self.row(row);
+        match columns.binary_search(&column) {
+            Ok(at) if values[at].to_bits() == value.to_bits() => {}
+            found => {
+                let (mut columns, mut values) = (columns.to_vec(), values.to_vec());
+                match found {
+                    Ok(at) => values[at] = value,
+                    Err(at) => {
+                        columns.insert(at, column);
+                        values.insert(at, value);
+                    }
+                }
+                self.changed.insert(row as u32, (columns, values));
+            }
+        }
+    }
+
+    /// Takes one entry out of a row.
+    pub(crate) fn take(&mut self, row: usize, column: u32) {
+        let (columns, values) = self.row(row);
+        if let Ok(at) = columns.binary_search(&column) {
+            let (mut columns, mut values) = (columns.to_vec(), values.to_vec());
+            columns.remove(at);
+            values.remove(at);
+            self.changed.insert(row as u32, (columns, values));
+        }
+    }
+
+    /// Row offsets, columns and values of all rows.
+    pub(crate) fn compressed(&self) -> (Vec<usize>, Vec<u32>, Vec<f32>) {
+        if self.changed.is_empty() {
+            return (self.offsets.clone(), self.columns.clone(), self.values.clone());
+        }
+        let (mut offsets, mut columns, mut values) = (vec![0], Vec::new(), Vec::new());
+        for row in 0..self.rows {
+            let (own, weights) = self.row(row);
+            columns.extend_from_slice(own);
+            values.extend_from_slice(weights);
+            offsets.push(columns.len());
+        }
+        (offsets, columns, values)
     }
 
     /// Columns and values of a row.
     pub(crate) fn row(&self, row: usize) -> (&[u32], &[f32]) {
-        let range = self.offsets[row]..self.offsets[row + 1];
-        (&self.columns[range.clone()], &self.values[range])
+        if !self.changed.is_empty()
+            && let Some((columns, values)) = self.changed.get(&(row as u32))
+        {
+            return (columns, values);
+        }
+        match (self.offsets.get(row), self.offsets.get(row + 1)) {
+            (Some(&start), Some(&end)) => (&self.columns[start..end], &self.values[start..end]),
+            // A row that was added and is empty.
+            _ => (&[], &[]),
+        }
     }
 
     /// The transposed matrix of a square one.
     pub(crate) fn transpose(&self) -> Self {
-        let n = self.n_rows();
+        let n = self.rows;
         let mut offsets = vec![0; n + 1];
-        self.columns.iter().for_each(|&column| offsets[column as usize + 1] += 1);
+        for row in 0..n {
+            self.row(row).0.iter().for_each(|&column| offsets[column as usize + 1] += 1);
+        }
         (0..n).for_each(|row| offsets[row + 1] += offsets[row]);
         let mut next = offsets.clone();
-        let mut columns = vec![0; self.columns.len()];
-        let mut values = vec![0.0; self.values.len()];
+        let (mut columns, mut values) = (vec![0; offsets[n]], vec![0.0; offsets[n]]);
         for row in 0..n {
             let (own, weights) = self.row(row);
             for (&column, &value) in own.iter().zip(weights) {
@@ -85,7 +153,7 @@ impl SparseRows {
                 *slot += 1;
             }
         }
-        Self { offsets, columns, values }
+        Self { offsets, columns, values, changed: FxHashMap::default(), rows: n }
     }
 
     /// Adds `weight` times a row to `sums`.
@@ -97,8 +165,11 @@ impl SparseRows {
     }
 
     /// The same rows with other values.
-    pub(crate) fn map(&self, change: impl Fn(f32) -> f32 + Sync) -> Self {
-        let values = self.values.iter().map(|&value| change(value)).collect();
-        Self { offsets: self.offsets.clone(), columns: self.columns.clone(), values }
+    pub(crate) fn map(mut self, change: impl Fn(f32) -> f32) -> Self {
+        self.values.iter_mut().for_each(|value| *value = change(*value));
+        for (_, values) in self.changed.values_mut() {
+            values.iter_mut().for_each(|value| *value = change(*value));
+        }
+        self
     }
 }

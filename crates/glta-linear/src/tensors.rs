@@ -28,7 +28,7 @@ impl TensorFile {
     }
 
     pub(crate) fn sparse(&mut self, name: &str, rows: &SparseRows) {
-        let SparseRows { offsets, columns, values } = rows;
+        let (offsets, columns, values) = rows.compressed();
         let ends: Vec<u8> = offsets.iter().flat_map(|&v| (v as u64).to_le_bytes()).collect();
         let items: Vec<u8> = columns.iter().flat_map(|v| v.to_le_bytes()).collect();
         self.put(&format!("{name}.offsets"), Dtype::U64, vec![offsets.len()], ends);

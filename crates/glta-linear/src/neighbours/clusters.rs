@@ -2,7 +2,7 @@
 //! Quantization for Nearest Neighbor Search", without the quantisation).
 
 use glta_core::{pick, stream};
-use ndarray::{Array2, ArrayView2, Axis};
+use ndarray::{Array2, ArrayView1, ArrayView2, Axis};
 use rand::seq::SliceRandom;
 use rayon::prelude::*;
 
@@ -19,39 +19,78 @@ const STEPS: usize = 5;
 /// Items whose cosines are computed at a time.
 const BLOCK: usize = 64;
 
+/// Items by the centre that is nearest to them.
+#[derive(Debug, Clone)]
+pub(crate) struct Clusters {
+    /// Rows of length 1.
+    centres: Array2<f32>,
+    /// Ascending.
+    members: Vec<Vec<u32>>,
+}
+
+impl Clusters {
+    /// `unit` has rows of length 1 or 0; those of length 0 are in no cluster.
+    pub(crate) fn new(unit: ArrayView2<'_, f32>) -> Self {
+        let items: Vec<u32> =
+            (0..unit.nrows()).filter(|&i| has_text(unit, i)).map(|i| i as u32).collect();
+        let count = (2.0 * (items.len() as f64).sqrt()) as usize;
+        let centres = centres(unit, &items, count.max(1));
+        let of = assign(unit, &items, &centres);
+        let mut members = vec![Vec::new(); centres.nrows()];
+        for (&item, &cluster) in items.iter().zip(&of) {
+            members[cluster as usize].push(item);
+        }
+        Self { centres, members }
+    }
+
+    /// The items of the clusters that are nearest to a vector of length 1, ascending.
+    pub(crate) fn near(&self, vector: ArrayView1<'_, f32>) -> Vec<u32> {
+        let cosines = self.centres.dot(&vector);
+        self.of_best(|cluster| cosines[cluster as usize])
+    }
+
+    /// Puts a new item, of the largest id, into its cluster.
+    pub(crate) fn insert(&mut self, item: u32, vector: ArrayView1<'_, f32>) {
+        let cosines = self.centres.dot(&vector);
+        let mut best: Vec<u32> = (0..self.members.len() as u32).collect();
+        keep_best(&mut best, 1, |cluster| cosines[cluster as usize]);
+        if let Some(members) = best.first().and_then(|&c| self.members.get_mut(c as usize)) {
+            members.push(item);
+        }
+    }
+
+    fn of_best(&self, cosine: impl Fn(u32) -> f32) -> Vec<u32> {
+        let mut near: Vec<u32> = (0..self.members.len() as u32).collect();
+        keep_best(&mut near, NEAR, cosine);
+        let members = near.iter().flat_map(|&c| self.members[c as usize].iter().copied());
+        let mut items: Vec<u32> = members.collect();
+        items.sort_unstable();
+        items
+    }
+}
+
 /// See [`TextNeighbours::find`](super::TextNeighbours::find); `unit` has rows of length 1 or 0.
 pub(super) fn find(
     unit: ArrayView2<'_, f32>,
     most: usize,
     advance: &mut dyn FnMut(usize) -> Result<()>,
 ) -> Result<SparseRows> {
-    let items: Vec<u32> =
-        (0..unit.nrows()).filter(|&i| has_text(unit, i)).map(|i| i as u32).collect();
-    let count = (2.0 * (items.len() as f64).sqrt()) as usize;
-    let centres = centres(unit, &items, count.max(1));
-    let of = assign(unit, &items, &centres);
-    let mut members = vec![Vec::new(); centres.nrows()];
-    for (&item, &cluster) in items.iter().zip(&of) {
-        members[cluster as usize].push(item);
-    }
-    let cosines = centres.dot(&centres.t());
+    let clusters = Clusters::new(unit);
+    let cosines = clusters.centres.dot(&clusters.centres.t());
     // Every block is of one cluster.
-    let blocks: Vec<(usize, &[u32])> = members
+    let blocks: Vec<(usize, &[u32])> = clusters
+        .members
         .iter()
         .enumerate()
         .flat_map(|(cluster, own)| own.chunks(BLOCK).map(move |block| (cluster, block)))
         .collect();
     let mut rows: Vec<Vec<(u32, f32)>> = vec![Vec::new(); unit.nrows()];
-    let mut done = unit.nrows() - items.len();
+    let mut done = unit.nrows() - clusters.members.iter().map(Vec::len).sum::<usize>();
     for wave in blocks.chunks(128) {
         let found: Vec<Vec<_>> = wave
             .par_iter()
             .map(|&(cluster, block)| {
-                let mut near: Vec<u32> = (0..members.len() as u32).collect();
-                keep_best(&mut near, NEAR, |other| cosines[(cluster, other as usize)]);
-                let mut others: Vec<u32> =
-                    near.iter().flat_map(|&c| members[c as usize].iter().copied()).collect();
-                others.sort_unstable();
+                let others = clusters.of_best(|other| cosines[(cluster, other as usize)]);
                 let products = rows_of(unit, block).dot(&rows_of(unit, &others).t());
                 let rows = block.iter().zip(products.axis_iter(Axis(0)));
                 rows.map(|(&item, row)| nearest(item, row, Some(&others), most)).collect()

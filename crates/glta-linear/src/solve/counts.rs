@@ -2,6 +2,7 @@
 
 use glta_core::{pick, stream};
 use glta_data::Interactions;
+use rustc_hash::FxHashMap;
 
 use crate::Result;
 use crate::ranges::in_ranges;
@@ -17,6 +18,9 @@ pub(crate) struct Counts {
     offsets: Vec<usize>,
     items: Vec<u32>,
     counts: Vec<u32>,
+    /// Rows that were changed, and those behind the others.
+    changed: FxHashMap<u32, (Vec<u32>, Vec<u32>)>,
+    longest: usize,
 }
 
 #[derive(Default)]
@@ -79,6 +83,8 @@ impl Counts {
             offsets: Vec::with_capacity(n + 1),
             items: Vec::with_capacity(entries),
             counts: Vec::with_capacity(entries),
+            changed: FxHashMap::default(),
+            longest,
         };
         let mut end = 0;
         all.offsets.push(0);
@@ -103,8 +109,55 @@ impl Counts {
 
     /// The items that are had together with one, ascending, and how often.
     pub(crate) fn row(&self, item: usize) -> (&[u32], &[u32]) {
-        let range = self.offsets[item]..self.offsets[item + 1];
-        (&self.items[range.clone()], &self.counts[range])
+        if !self.changed.is_empty()
+            && let Some((items, counts)) = self.changed.get(&(item as u32))
+        {
+            return (items, counts);
+        }
+        match (self.offsets.get(item), self.offsets.get(item + 1)) {
+            (Some(&start), Some(&end)) => (&self.items[start..end], &self.counts[start..end]),
+            // An item that was added and that nobody has.
+            _ => (&[], &[]),
+        }
+    }
+
+    /// Counts a pair once more in both rows. A pair that is not in a row was never counted or
+    /// has been cut; the row takes it as new while it has room.
+    pub(crate) fn add(&mut self, a: u32, b: u32) {
+        self.change(a, b, |(items, counts), b, longest| match items.binary_search(&b) {
+            Ok(at) => counts[at] += 1,
+            Err(at) if items.len() < longest => {
+                items.insert(at, b);
+                counts.insert(at, 1);
+            }
+            Err(_) => {}
+        });
+    }
+
+    /// Counts a pair once less in both rows, where it is in them.
+    pub(crate) fn subtract(&mut self, a: u32, b: u32) {
+        self.change(a, b, |(items, counts), b, _| {
+            if let Ok(at) = items.binary_search(&b) {
+                counts[at] -= 1;
+                if counts[at] == 0 {
+                    items.remove(at);
+                    counts.remove(at);
+                }
+            }
+        });
+    }
+}
+
+type Row = (Vec<u32>, Vec<u32>);
+
+impl Counts {
+    fn change(&mut self, a: u32, b: u32, change: impl Fn(&mut Row, u32, usize)) {
+        for (a, b) in [(a, b), (b, a)] {
+            let (items, counts) = self.row(a as usize);
+            let (items, counts) = (items.to_vec(), counts.to_vec());
+            let row = self.changed.entry(a).or_insert((items, counts));
+            change(row, b, self.longest);
+        }
     }
 }
 
@@ -127,14 +180,17 @@ fn capped(train: &Interactions) -> Interactions {
     }
     let (mut of, mut kept) = (u32::MAX, Vec::new());
     train.filter(|user, item| {
-        let items = train.items(user);
-        if items.len() <= LONGEST_LIST {
-            return true;
-        }
         if of != user {
-            of = user;
-            kept = pick(items, LONGEST_LIST, &mut stream(0, "long list", &[user.into()]));
+            (of, kept) = (user, counted(user, train.items(user)));
         }
         kept.binary_search(&item).is_ok()
     })
+}
+
+/// The items of a user whose pairs are counted.
+pub(crate) fn counted(user: u32, items: &[u32]) -> Vec<u32> {
+    if items.len() <= LONGEST_LIST {
+        return items.to_vec();
+    }
+    pick(items, LONGEST_LIST, &mut stream(0, "long list", &[user.into()]))
 }

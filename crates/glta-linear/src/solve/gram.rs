@@ -16,6 +16,8 @@ pub(crate) struct Gram {
     pub(crate) degrees: Arc<Vec<u32>>,
     /// Text vectors and their squared lengths.
     pub(crate) text: Option<(TextVectors, Arc<Vec<f32>>)>,
+    /// Text vectors of items that came later.
+    pub(crate) later: Vec<Vec<f32>>,
     /// α
     pub(crate) weight: f64,
     /// λ
@@ -59,6 +61,17 @@ impl Gram {
         self.degrees.len()
     }
 
+    /// The text vector of an item; empty without any.
+    pub(crate) fn vector(&self, item: usize) -> &[f32] {
+        let Some((vectors, _)) = &self.text else {
+            return &[];
+        };
+        match item.checked_sub(vectors.n_items()) {
+            None => vectors.row(item),
+            Some(later) => self.later.get(later).map_or(&[], Vec::as_slice),
+        }
+    }
+
     /// `A_ii`
     pub(crate) fn diagonal(&self, item: usize) -> f64 {
         let text = self.text.as_ref().map_or(0.0, |(_, squares)| f64::from(squares[item]));
@@ -85,8 +98,8 @@ impl Gram {
         }
         for &other in members.iter() {
             places[other as usize] = 0;
-            if let Some((vectors, _)) = self.text.as_ref().filter(|_| self.weight > 0.0) {
-                let row = |item: usize| ArrayView1::from(vectors.row(item));
+            if self.text.is_some() && self.weight > 0.0 {
+                let row = |item: usize| ArrayView1::from(self.vector(item));
                 let product = row(item).dot(&row(other as usize));
                 strengths[other as usize] += self.weight as f32 * product;
             }
@@ -159,7 +172,7 @@ impl Gram {
                 *products = Array2::zeros((n, n));
             }
             for (mut row, &item) in block.rows_mut().into_iter().zip(members.iter()) {
-                row.assign(&ArrayView1::from(vectors.row(item as usize)));
+                row.assign(&ArrayView1::from(self.vector(item as usize)));
             }
             let (block, mut products) =
                 (block.slice(s![..n, ..]), products.slice_mut(s![..n, ..n]));

@@ -1,0 +1,73 @@
+//! EASE in its local form on Gowalla, beside the dense one, which `benches/peers/dense_ease.py`
+//! solves in the space of users: the matrix over all 40,981 items does not fit.
+//!
+//! ```text
+//! cargo bench -p glta-linear --bench gowalla -- gowalla/train.txt gowalla/test.txt
+//! ```
+//!
+//! With one file, a tenth of its pairs, by a rule that both programs know, are searched for.
+
+#![allow(clippy::print_stdout)]
+
+use std::time::Instant;
+
+use glta_data::Interactions;
+use glta_linear::{Ease, EaseConfig, Form};
+use glta_metrics::{EvaluationConfig, Metric, evaluate};
+
+type Error = Box<dyn std::error::Error + Send + Sync>;
+
+/// LightGCN's lists: a user and their items on each line.
+fn pairs(path: &str) -> Result<Vec<(u32, u32)>, Error> {
+    let mut pairs = Vec::new();
+    for line in std::fs::read_to_string(path)?.lines() {
+        let mut ids = line.split_ascii_whitespace().map(str::parse::<u32>);
+        if let Some(user) = ids.next() {
+            let user = user?;
+            for item in ids {
+                pairs.push((user, item?));
+            }
+        }
+    }
+    Ok(pairs)
+}
+
+fn held_out((user, item): (u32, u32)) -> bool {
+    user.wrapping_mul(2_654_435_761).wrapping_add(item.wrapping_mul(40_503)) % 1000 < 100
+}
+
+fn main() -> Result<(), Error> {
+    let files: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with("--")).collect();
+    let Some(train) = files.first() else {
+        println!("give train.txt, and test.txt for the published split");
+        return Ok(());
+    };
+    let (train, test) = match files.get(1) {
+        Some(test) => (pairs(train)?, pairs(test)?),
+        None => pairs(train)?.into_iter().partition(|&pair| !held_out(pair)),
+    };
+    let all = || train.iter().chain(&test);
+    let users = all().map(|p| p.0).max().map_or(0, |u| u as usize + 1);
+    let items = all().map(|p| p.1).max().map_or(0, |i| i as usize + 1);
+    let train = Interactions::from_pairs(users, items, train)?;
+    let test = Interactions::from_pairs(users, items, test)?;
+    println!("{users} users, {items} items, {} + {} pairs", train.len(), test.len());
+    let config = EvaluationConfig { ks: vec![10, 20], ..EvaluationConfig::default() };
+    for sources in [64, 128] {
+        for l2 in [30.0, 60.0, 100.0] {
+            let start = Instant::now();
+            let form = Form::Local { sources, rank: 0 };
+            let ease = Ease::fit(&train, &EaseConfig { l2, form, ..EaseConfig::default() })?;
+            let seconds = start.elapsed().as_secs_f64();
+            let report = evaluate(&ease, &test, &[&train], &config)?;
+            let value = |metric, k| report.get(metric, k).unwrap_or_default();
+            println!(
+                "sources {sources:3}  l2 {l2:3}  N@10 {:.4}  N@20 {:.4}  R@20 {:.4}  {seconds:.1} s",
+                value(Metric::Ndcg, 10),
+                value(Metric::Ndcg, 20),
+                value(Metric::Recall, 20)
+            );
+        }
+    }
+    Ok(())
+}

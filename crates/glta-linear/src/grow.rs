@@ -1,0 +1,488 @@
+//! A linear model that takes new items and interactions, and forgets people.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::sync::Arc;
+
+use glta_data::Interactions;
+use ndarray::{Array2, ArrayView1, ArrayView2};
+use rayon::prelude::*;
+use rustc_hash::FxHashMap;
+
+use crate::neighbours::EXACT_ITEMS;
+use crate::neighbours::clusters::Clusters;
+use crate::problem::{Limits, Problem};
+use crate::progress::Reporter;
+use crate::solve::counts::{LONGEST_LIST, counted, keep_best};
+use crate::solve::gram::{Gram, Scratch};
+use crate::sparse::SparseRows;
+use crate::weights::Weights;
+use crate::{Error, Form, LinearModel, Result, TextNeighbours, TextVectors};
+
+/// Text neighbours of a new item that take it among their sources.
+const HEARD_BY: usize = 16;
+/// Sources that an item can have beyond those it was fitted with.
+const MORE_SOURCES: usize = 16;
+
+/// A [`LinearModel`] that grows without being fitted again.
+///
+/// In the local form a new item costs one search for its text neighbours and a few small
+/// systems. New interactions count in a person's own scores at once and in everybody's after
+/// [`fold`](Self::fold), which solves the columns again that a touched item takes part in. The
+/// dense form and a coarse part are fitted again as a whole, with the settings that they have.
+///
+/// ```
+/// use glta_data::Interactions;
+/// use glta_linear::{Growing, LinearConfig, LinearModel, Solver, TextVectors};
+/// use ndarray::array;
+///
+/// let pairs = [(0, 0), (0, 1), (1, 0), (1, 1), (2, 2), (3, 2)];
+/// let train = Interactions::from_pairs(4, 3, pairs)?;
+/// let text = TextVectors::new(array![[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]])?;
+/// let config = LinearConfig { solvers: vec![Solver::Local], ..LinearConfig::default() };
+/// let model = LinearModel::fit(&train, None, Some(&text), &config, 1)?;
+///
+/// let mut growing = Growing::new(model, &train, Some(&text))?;
+/// // A new item like item 2; someone who has it is recommended that first.
+/// let new = growing.add_items(Some(array![[0.1, 0.9]].view()), 1)?;
+/// assert_eq!(new, 3..4);
+/// let best = growing.model().top_items(&[3], 1, |item| item == 3);
+/// assert_eq!(best[0].item, 2);
+///
+/// growing.add_interactions(&[(4, 3), (4, 0)])?;
+/// assert_eq!(growing.history(4), [0, 3]);
+/// growing.fold()?;
+/// growing.forget_user(4)?;
+/// assert!(growing.history(4).is_empty());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Growing {
+    model: LinearModel,
+    limits: Limits,
+    text_neighbours: usize,
+    /// Histories as they were at first, and those that changed.
+    train: Interactions,
+    changed: FxHashMap<u32, Vec<u32>>,
+    users: usize,
+    text: Option<Texts>,
+    local: Option<Local>,
+    /// Items with interactions that the weights do not know yet.
+    touched: BTreeSet<u32>,
+}
+
+/// Text vectors of all items.
+#[derive(Debug)]
+struct Texts {
+    first: TextVectors,
+    later: Vec<Vec<f32>>,
+    clusters: Option<Clusters>,
+}
+
+/// The systems of a local model.
+#[derive(Debug)]
+struct Local {
+    gram: Gram,
+    /// Row `j`: sources of item `j` and their weights.
+    columns: SparseRows,
+    sources: usize,
+}
+
+impl Growing {
+    /// A model that was fitted on `train` with these text vectors. The co-occurrences of a model
+    /// from a file are counted again: about 0.1 ms an item.
+    ///
+    /// # Errors
+    /// Other data or text vectors than the model was fitted with.
+    pub fn new(
+        mut model: LinearModel,
+        train: &Interactions,
+        text: Option<&TextVectors>,
+    ) -> Result<Self> {
+        let items = model.degrees.len();
+        if train.n_items() != items {
+            return Err(Error::Grow(format!(
+                "the model has {items} items, the training data {}",
+                train.n_items()
+            )));
+        }
+        if let Some(text) = text {
+            text.check(items)?;
+        }
+        let local = match model.report.form {
+            Form::Local { sources, rank: 0 } => {
+                model.ease.leave.text = text.cloned();
+                let (gram, columns) = model.ease.take_system()?;
+                Some(Local { gram, columns, sources })
+            }
+            _ => None,
+        };
+        let text = text.map(|text| Texts {
+            clusters: (items > EXACT_ITEMS).then(|| Clusters::new(text.unit().view())),
+            first: text.clone(),
+            later: Vec::new(),
+        });
+        let (rows, text_neighbours) = (model.ease.leave.rows, model.text_neighbours());
+        let limits = Limits { max_items: usize::MAX, rows, text_neighbours };
+        Ok(Self {
+            limits,
+            text_neighbours,
+            model,
+            train: train.clone(),
+            changed: FxHashMap::default(),
+            users: train.n_users(),
+            text,
+            local,
+            touched: BTreeSet::new(),
+        })
+    }
+
+    /// The model as it is now.
+    pub fn model(&self) -> &LinearModel {
+        &self.model
+    }
+
+    /// The model, without what it grows by.
+    pub fn into_model(self) -> LinearModel {
+        self.model
+    }
+
+    /// What a person has, ascending; nothing for an unknown person.
+    pub fn history(&self, user: u32) -> &[u32] {
+        self.changed.get(&user).map_or_else(|| self.train.items(user), Vec::as_slice)
+    }
+
+    /// Number of people, those without items included.
+    pub fn n_users(&self) -> usize {
+        self.users
+    }
+
+    /// Number of items.
+    pub fn n_items(&self) -> usize {
+        self.model.degrees.len()
+    }
+
+    /// Everybody's items.
+    ///
+    /// # Errors
+    /// More than `u32::MAX` people or items.
+    pub fn interactions(&self) -> Result<Interactions> {
+        let users = 0..self.users as u32;
+        let pairs = users.flat_map(|user| self.history(user).iter().map(move |&i| (user, i)));
+        Ok(Interactions::from_pairs(self.users, self.n_items(), pairs)?)
+    }
+
+    /// Text vectors of all items; `None` without any.
+    ///
+    /// # Errors
+    /// Vectors that are not finite.
+    pub fn text(&self) -> Result<Option<TextVectors>> {
+        let Some(Texts { first, later, .. }) = &self.text else {
+            return Ok(None);
+        };
+        if later.is_empty() {
+            return Ok(Some(first.clone()));
+        }
+        let dim = first.view().ncols();
+        let values = first.view().iter().copied().chain(later.iter().flatten().copied()).collect();
+        let rows = first.n_items() + later.len();
+        let all = Array2::from_shape_vec((rows, dim), values)
+            .map_err(|e| Error::Grow(format!("text vectors: {e}")))?;
+        Ok(Some(TextVectors::new(all)?))
+    }
+
+    /// Adds `count` items that nobody has; their ids follow the others. `vectors`,
+    /// `(count, dim)`, are their text vectors, whitened and joined as those of the model; zeros
+    /// stand for an item without a text.
+    ///
+    /// # Errors
+    /// Vectors that do not fit those of the model, or are missing where it has some.
+    pub fn add_items(
+        &mut self,
+        vectors: Option<ArrayView2<'_, f32>>,
+        count: usize,
+    ) -> Result<Range<u32>> {
+        let dim = self.text.as_ref().map(|text| text.first.view().ncols());
+        let given = vectors.map(|vectors| vectors.dim());
+        if given != dim.map(|dim| (count, dim)) {
+            return Err(Error::Grow(format!(
+                "text vectors of shape {given:?} do not fit {count} items of a model with {dim:?} \
+                 dimensions"
+            )));
+        }
+        if vectors.is_some_and(|vectors| vectors.iter().any(|v| !v.is_finite())) {
+            return Err(Error::Grow("a text vector is not finite".into()));
+        }
+        let first = self.n_items() as u32;
+        for nth in 0..count {
+            let vector = vectors.map(|vectors| vectors.row(nth).to_vec());
+            self.add_item(vector.unwrap_or_default())?;
+        }
+        if self.local.is_none() && count > 0 {
+            self.refit()?;
+        }
+        self.model.items_changed();
+        Ok(first..first + count as u32)
+    }
+
+    fn add_item(&mut self, vector: Vec<f32>) -> Result<()> {
+        let item = self.n_items() as u32;
+        let near = self.near(&vector, item, self.text_neighbours);
+        if let Some(text) = &mut self.text {
+            let unit = unit(&vector);
+            if let (Some(clusters), Some(unit)) = (&mut text.clusters, &unit) {
+                clusters.insert(item, ArrayView1::from(&unit[..]));
+            }
+            text.later.push(vector.clone());
+        }
+        self.model.degrees.push(0);
+        let Some(Local { gram, columns, sources }) = &mut self.local else {
+            return Ok(());
+        };
+        Arc::make_mut(&mut gram.degrees).push(0);
+        if let Some((_, squares)) = &mut gram.text {
+            Arc::make_mut(squares).push(vector.iter().map(|v| v * v).sum());
+            gram.later.push(vector);
+        }
+        // Its neighbours in both directions.
+        self.model.put_neighbours(item, &near);
+        let mut scratch = Scratch::new(gram.n_items());
+        let ids: Vec<u32> = near.iter().map(|&(other, _)| other).collect();
+        let mut solve = vec![(item, {
+            gram.sources(item as usize, &ids, *sources, &mut scratch);
+            std::mem::take(&mut scratch.members)
+        })];
+        columns.replace(item as usize, Vec::new());
+        self.model.ease.diagonal.push(0.0);
+        let mut nearest = ids;
+        let cosine = |other: u32| {
+            let at = near.binary_search_by_key(&other, |&(other, _)| other);
+            at.map_or(0.0, |at| near[at].1)
+        };
+        keep_best(&mut nearest, HEARD_BY, cosine);
+        for other in nearest {
+            let mut own = columns.row(other as usize).0.to_vec();
+            if own.len() < *sources + MORE_SOURCES {
+                // The largest id.
+                own.push(item);
+                solve.push((other, own));
+            }
+        }
+        if let Weights::Local { rows, .. } = &mut self.model.ease.weights {
+            rows.replace(item as usize, Vec::new());
+        }
+        self.solve(&solve)
+    }
+
+    /// The nearest items of a vector, ascending, and their cosines.
+    fn near(&self, vector: &[f32], item: u32, most: usize) -> Vec<(u32, f32)> {
+        let (Some(text), Some(unit)) = (&self.text, unit(vector)) else {
+            return Vec::new();
+        };
+        let unit = ArrayView1::from(&unit[..]);
+        let others = match &text.clusters {
+            Some(clusters) => clusters.near(unit),
+            None => (0..self.n_items() as u32).collect(),
+        };
+        let known = text.first.n_items();
+        let cosine = |&other: &u32| {
+            let other = other as usize;
+            let row =
+                if other < known { text.first.row(other) } else { &text.later[other - known] };
+            let row = ArrayView1::from(row);
+            let length = row.dot(&row).sqrt();
+            if length > 0.0 { row.dot(&unit) / length } else { 0.0 }
+        };
+        let cosines: Vec<f32> = others.par_iter().with_min_len(1024).map(cosine).collect();
+        let positive = (0..others.len() as u32)
+            .filter(|&at| cosines[at as usize] > 0.0 && others[at as usize] != item);
+        let mut best: Vec<u32> = positive.collect();
+        keep_best(&mut best, most, |at| cosines[at as usize]);
+        best.sort_unstable();
+        best.into_iter().map(|at| (others[at as usize], cosines[at as usize])).collect()
+    }
+
+    /// Adds `(user, item)` pairs; those that are known change nothing. People beyond the known
+    /// ones are new. A person's own scores follow at once, everybody else's with the next
+    /// [`fold`](Self::fold). Pairs of a person with more than 2,000 items are not counted.
+    ///
+    /// # Errors
+    /// [`Error::Grow`] for an unknown item; nothing is added then.
+    pub fn add_interactions(&mut self, pairs: &[(u32, u32)]) -> Result<()> {
+        if let Some(&(_, item)) = pairs.iter().find(|&&(_, item)| item as usize >= self.n_items()) {
+            let items = self.n_items();
+            return Err(Error::Grow(format!("item {item} is unknown: there are {items}")));
+        }
+        for &(user, item) in pairs {
+            self.users = self.users.max(user as usize + 1);
+            let history = self.history(user);
+            let Err(at) = history.binary_search(&item) else {
+                continue;
+            };
+            let mut history = history.to_vec();
+            if let Some(Local { gram, .. }) = &mut self.local {
+                if let Some(counts) = Arc::get_mut(&mut gram.counts)
+                    && history.len() < LONGEST_LIST
+                {
+                    history.iter().for_each(|&other| counts.add(item, other));
+                }
+                Arc::make_mut(&mut gram.degrees)[item as usize] += 1;
+            }
+            history.insert(at, item);
+            self.changed.insert(user, history);
+            self.model.degrees[item as usize] += 1;
+            self.touched.insert(item);
+        }
+        Ok(())
+    }
+
+    /// Brings the weights up to date with the interactions that were added, and returns how many
+    /// columns were solved again: those of the touched items, for which sources are chosen
+    /// anew, and those that have a touched item among their sources.
+    ///
+    /// # Errors
+    /// A system that cannot be solved.
+    pub fn fold(&mut self) -> Result<usize> {
+        let touched: Vec<u32> = std::mem::take(&mut self.touched).into_iter().collect();
+        if touched.is_empty() {
+            return Ok(0);
+        }
+        let solved = self.solve_touched(&touched, true)?;
+        self.model.items_changed();
+        Ok(solved)
+    }
+
+    /// Takes a person out: the history, the counts, and the weights, which are then those of a
+    /// fit without the person from the same sources. Interactions that were added before are
+    /// folded first.
+    ///
+    /// # Errors
+    /// A system that cannot be solved.
+    pub fn forget_user(&mut self, user: u32) -> Result<()> {
+        self.fold()?;
+        let items = self.history(user).to_vec();
+        if items.is_empty() {
+            return Ok(());
+        }
+        self.changed.insert(user, Vec::new());
+        items.iter().for_each(|&item| self.model.degrees[item as usize] -= 1);
+        if let Some(Local { gram, .. }) = &mut self.local {
+            if let Some(counts) = Arc::get_mut(&mut gram.counts) {
+                let pairs = counted(user, &items);
+                for (nth, &a) in pairs.iter().enumerate() {
+                    pairs[..nth].iter().for_each(|&b| counts.subtract(a, b));
+                }
+            }
+            let degrees = Arc::make_mut(&mut gram.degrees);
+            items.iter().for_each(|&item| degrees[item as usize] -= 1);
+        }
+        self.solve_touched(&items, false)?;
+        self.model.items_changed();
+        Ok(())
+    }
+
+    fn solve_touched(&mut self, touched: &[u32], choose: bool) -> Result<usize> {
+        if self.local.is_none() {
+            self.refit()?;
+            return Ok(self.n_items());
+        }
+        let mut affected: BTreeSet<u32> = touched.iter().copied().collect();
+        for &item in touched {
+            affected.extend(self.model.ease.weights.targets(item as usize).unwrap_or_default());
+        }
+        let mut chosen: BTreeSet<u32> = BTreeSet::new();
+        if choose {
+            chosen.extend(touched);
+        }
+        let mut solve = Vec::with_capacity(affected.len());
+        if let Some(local) = &self.local {
+            let mut scratch = Scratch::new(local.gram.n_items());
+            for &item in &chosen {
+                let own = self.sources_of(local, item, &mut scratch);
+                // Items that it hears of may hear of it.
+                for &other in &own {
+                    if local.columns.row(other as usize).0.binary_search(&item).is_err()
+                        && !chosen.contains(&other)
+                    {
+                        affected.insert(other);
+                        solve.push((other, self.sources_of(local, other, &mut scratch)));
+                    }
+                }
+                solve.push((item, own));
+            }
+            solve.sort_by_key(|&(item, _)| item);
+            solve.dedup_by_key(|(item, _)| *item);
+            let known: BTreeSet<u32> = solve.iter().map(|&(item, _)| item).collect();
+            for &item in affected.difference(&known) {
+                solve.push((item, local.columns.row(item as usize).0.to_vec()));
+            }
+        }
+        self.solve(&solve)?;
+        Ok(solve.len())
+    }
+
+    fn sources_of(&self, local: &Local, item: u32, scratch: &mut Scratch) -> Vec<u32> {
+        let near = self.near(local.gram.vector(item as usize), item, self.text_neighbours);
+        let ids: Vec<u32> = near.into_iter().map(|(other, _)| other).collect();
+        local.gram.sources(item as usize, &ids, local.sources, scratch);
+        std::mem::take(&mut scratch.members)
+    }
+
+    /// Solves columns from these sources.
+    fn solve(&mut self, wanted: &[(u32, Vec<u32>)]) -> Result<()> {
+        let Some(Local { gram, columns, .. }) = &mut self.local else {
+            return Ok(());
+        };
+        let items = gram.n_items();
+        let shared = &*gram;
+        let solved: Result<Vec<_>> = wanted
+            .par_iter()
+            .map_init(
+                || Scratch::new(items),
+                |scratch, (item, sources)| shared.column(*item as usize, sources, &[], scratch),
+            )
+            .collect();
+        let Weights::Local { rows, .. } = &mut self.model.ease.weights else {
+            return Ok(());
+        };
+        for ((item, sources), column) in wanted.iter().zip(solved?) {
+            let entries: Vec<(u32, f32)> =
+                sources.iter().copied().zip(column.weights.iter().map(|&w| w as f32)).collect();
+            let gone: Vec<u32> = columns.row(*item as usize).0.to_vec();
+            for source in gone.into_iter().filter(|s| sources.binary_search(s).is_err()) {
+                rows.take(source as usize, *item);
+            }
+            for &(source, weight) in &entries {
+                rows.put(source as usize, *item, weight);
+            }
+            columns.replace(*item as usize, entries);
+            self.model.ease.diagonal[*item as usize] = column.diagonal;
+        }
+        Ok(())
+    }
+
+    /// The whole model again, with its settings.
+    fn refit(&mut self) -> Result<()> {
+        let (train, text) = (self.interactions()?, self.text()?);
+        let near = text.as_ref().map(|text| TextNeighbours::find(text, self.text_neighbours));
+        let near = near.transpose()?.map(Arc::new);
+        let report = self.model.report.clone();
+        let mut problem = Problem::new(&train, text, near.clone(), self.limits)?;
+        let mut silent = glta_core::Silent;
+        let mut reporter = Reporter::new(&mut silent);
+        let ease = problem.ease(report.form, report.l2, report.text, &mut reporter)?;
+        let by_source = near.map(|near| Arc::new(near.by_source(crate::fit::POWER)));
+        self.model = LinearModel::new(ease, by_source, &train, report);
+        self.touched.clear();
+        Ok(())
+    }
+}
+
+/// A vector of length 1; `None` for zeros.
+fn unit(vector: &[f32]) -> Option<Vec<f32>> {
+    let length = vector.iter().map(|v| v * v).sum::<f32>().sqrt();
+    (length > 0.0).then(|| vector.iter().map(|v| v / length).collect())
+}

@@ -1,0 +1,145 @@
+//! Scores of the few items that a person's items add to.
+
+use std::cmp::Ordering;
+
+use glta_metrics::Ranked;
+
+use crate::LinearModel;
+
+/// What an item's score is made of, apart from the weights of its parts.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Parts {
+    pub(crate) item: u32,
+    pub(crate) ease: f32,
+    pub(crate) text: f32,
+    pub(crate) popularity: f32,
+}
+
+/// Sums over items, zero between two uses.
+#[derive(Debug, Default)]
+pub(crate) struct Sums {
+    ease: Vec<f32>,
+    text: Vec<f32>,
+    seen: Vec<bool>,
+}
+
+impl Sums {
+    /// The parts of the items that can be among the first `k` of someone with `own`: those to
+    /// which an item of theirs adds, and the first `k` others in the order of `by_popularity`
+    /// and in that of the ids. Items for which `skip` answers true are left out.
+    pub(crate) fn parts(
+        &mut self,
+        model: &LinearModel,
+        own: &[u32],
+        k: usize,
+        skip: impl Fn(u32) -> bool,
+    ) -> Vec<Parts> {
+        let n = model.degrees.len();
+        self.ease.resize(n, 0.0);
+        self.text.resize(n, 0.0);
+        self.seen.resize(n, false);
+        let own = || own.iter().copied().filter(|&item| (item as usize) < n);
+        let known: Vec<u32> = own().collect();
+        model.ease.weights.add(&known, &mut self.ease);
+        model.add_neighbours(&known, &mut self.text);
+        let mut items: Vec<u32> = Vec::new();
+        let few: Option<Vec<&[u32]>> =
+            known.iter().map(|&item| model.ease.weights.targets(item as usize)).collect();
+        match few {
+            None => items.extend(0..n as u32),
+            Some(targets) => {
+                let near = known.iter().map(|&item| model.neighbour_targets(item as usize));
+                for &item in targets.into_iter().chain(near).flatten() {
+                    if !std::mem::replace(&mut self.seen[item as usize], true) {
+                        items.push(item);
+                    }
+                }
+                self.others(&mut items, k, model.by_popularity().iter().copied(), &skip);
+                self.others(&mut items, k, 0..n as u32, &skip);
+            }
+        }
+        let parts = items.iter().filter(|&&item| !skip(item)).map(|&item| Parts {
+            item,
+            ease: self.ease[item as usize],
+            text: self.text[item as usize] * model.neighbour_count(item as usize),
+            popularity: model.log_popularity(item as usize),
+        });
+        let parts = parts.collect();
+        for item in items.into_iter().chain(known) {
+            (self.ease[item as usize], self.text[item as usize]) = (0.0, 0.0);
+            self.seen[item as usize] = false;
+        }
+        parts
+    }
+
+    /// Adds the first `k` items of an order to which nothing adds.
+    fn others(
+        &mut self,
+        items: &mut Vec<u32>,
+        k: usize,
+        order: impl Iterator<Item = u32>,
+        skip: impl Fn(u32) -> bool,
+    ) {
+        // Those that another order has added count for this one too: all have the same score
+        // but for their place in the order.
+        let mut left = k + items.iter().filter(|&&item| !skip(item)).count();
+        for id in order {
+            if left == 0 {
+                break;
+            }
+            if skip(id) {
+                continue;
+            }
+            left -= 1;
+            if !std::mem::replace(&mut self.seen[id as usize], true) {
+                items.push(id);
+            }
+        }
+    }
+}
+
+impl LinearModel {
+    /// The best `k` items for someone with these items, best first; ids out of range count for
+    /// nothing, and items for which `skip` answers true are left out. The same as sorting
+    /// [`score_items`](Self::score_items), but a local model looks only at the items to which
+    /// `items` add and at the most popular ones.
+    ///
+    /// ```
+    /// # use glta_data::Interactions;
+    /// # use glta_linear::{LinearConfig, LinearModel};
+    /// let train = Interactions::from_pairs(3, 4, [(0, 0), (0, 1), (1, 0), (1, 1), (2, 3)])?;
+    /// let model = LinearModel::fit(&train, None, None, &LinearConfig::default(), 1)?;
+    /// let best = model.top_items(&[0], 2, |item| item == 0);
+    /// assert_eq!(best[0].item, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn top_items(&self, items: &[u32], k: usize, skip: impl Fn(u32) -> bool) -> Vec<Ranked> {
+        let idle = self.idle.lock().ok().and_then(|mut idle| idle.pop());
+        let mut sums = idle.unwrap_or_default();
+        let parts = sums.parts(self, items, k, skip);
+        if let Ok(mut idle) = self.idle.lock() {
+            idle.push(sums);
+        }
+        let weights = (self.report.neighbours, self.report.popularity);
+        let ranked = |parts: Parts| Ranked {
+            item: parts.item,
+            score: parts.score(weights) * self.report.temperature,
+        };
+        let mut best: Vec<Ranked> = parts.into_iter().map(ranked).collect();
+        let order = |a: &Ranked, b: &Ranked| -> Ordering {
+            b.score.total_cmp(&a.score).then(a.item.cmp(&b.item))
+        };
+        if best.len() > k && k > 0 {
+            best.select_nth_unstable_by(k - 1, order);
+        }
+        best.truncate(k);
+        best.sort_unstable_by(order);
+        best
+    }
+}
+
+impl Parts {
+    pub(crate) fn score(&self, (neighbours, popularity): (f32, f32)) -> f32 {
+        self.ease + neighbours * self.text + popularity * self.popularity
+    }
+}
