@@ -1,9 +1,10 @@
 //! What a run learns from and a recommender keeps: items, users, who has what.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use glta_data::{Dataset, Interactions, Split, TextConfig};
+use glta_data::{Dataset, Interactions, Item, Split, TextConfig};
 use serde::{Deserialize, Serialize};
 
 use crate::files::{read_text, write_whole};
@@ -16,8 +17,24 @@ pub struct ItemRecord {
     pub raw_id: String,
     /// What a person calls it.
     pub title: String,
-    /// The description that prompts show.
+    /// The description that prompts show and encoders read.
     pub text: String,
+    /// The item's other fields, such as a category or a brand, each with its values.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub fields: BTreeMap<String, Vec<String>>,
+}
+
+impl ItemRecord {
+    /// An item of a data set, put into words as `text`.
+    pub fn new(item: &Item, text: String) -> Self {
+        let mut fields: BTreeMap<String, Vec<String>> =
+            item.other.iter().map(|(name, value)| (name.clone(), vec![value.clone()])).collect();
+        if !item.genres.is_empty() {
+            fields.insert("genres".into(), item.genres.clone());
+        }
+        let (raw_id, title) = (item.raw_id.clone(), item.title.clone());
+        Self { raw_id, title, text, fields }
+    }
 }
 
 /// Training data of a run, by dense user and item ids. Runs and recommenders share it:
@@ -87,11 +104,7 @@ impl RunData {
             .items()
             .iter()
             .zip(dataset.texts(texts)?)
-            .map(|(item, text)| ItemRecord {
-                raw_id: item.raw_id.clone(),
-                title: item.title.clone(),
-                text,
-            })
+            .map(|(item, text)| ItemRecord::new(item, text))
             .collect();
         let data = Self {
             users: dataset.users().to_vec(),
@@ -210,6 +223,7 @@ mod tests {
             raw_id: format!("i{n}"),
             title: format!("Item \"{n}\""),
             text: "line\nbreak".into(),
+            fields: BTreeMap::from([("category".into(), vec![format!("c{n}")])]),
         };
         RunData {
             users: vec!["ann".into(), "ben".into()],

@@ -84,9 +84,6 @@ pub enum Error {
         /// Number of items.
         items: usize,
     },
-    /// A recommendation for a new person needs at least one item.
-    #[error("a recommendation for a person never seen needs at least one item")]
-    NoItems,
     /// A run that uses a language model was given none.
     #[error(
         "this run needs its language model, but none was given: load it with the `llm` options of \
@@ -130,6 +127,17 @@ pub enum Error {
     /// The progress callback asked to stop. What was saved stays and can be resumed.
     #[error("cancelled; the run can be resumed")]
     Cancelled,
+    /// A field that no item has.
+    #[error("no item has a field `{field}`; there are {fields}")]
+    UnknownField {
+        /// The field asked for.
+        field: String,
+        /// The fields that there are.
+        fields: String,
+    },
+    /// A recommender that cannot do what was asked.
+    #[error("{0}")]
+    Unsupported(String),
     /// From the data crate.
     #[error(transparent)]
     Dataset(#[from] glta_data::Error),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use glta_comm::Communicator;
-use glta_gllm::{Decoder, Ranked, decode};
+use glta_gllm::{Decoder, Ranked};
 use glta_linear::LinearModel;
 use glta_metrics::{Metric, evaluate_rankings};
 use rayon::prelude::*;
@@ -73,6 +73,10 @@ impl LinearLists {
         Self { config, linear }
     }
 
+    pub(crate) fn linear(&self) -> &LinearModel {
+        &self.linear
+    }
+
     pub(crate) fn with_decoder(&self, decoder: Decoder) -> Self {
         let mut lists = self.clone();
         lists.config.model.decoder = decoder;
@@ -87,10 +91,12 @@ impl Lists for LinearLists {
 
     fn lists(&self, queries: &[Query], k: usize) -> Result<Vec<Vec<Ranked>>> {
         let list = |(example, excluded): &Query| {
-            let scores = self.linear.score_items(&example.context);
-            Ok(decode(&[scores], excluded, k, Decoder::FirstLogit)?)
+            let mut excluded = excluded.clone();
+            excluded.sort_unstable();
+            let skip = |item: u32| excluded.binary_search(&item).is_ok();
+            self.linear.top_log_probabilities(&example.context, k, skip)
         };
-        queries.par_iter().map(list).collect()
+        Ok(queries.par_iter().map(list).collect())
     }
 
     fn log_probabilities(&self, examples: &[UserExample]) -> Result<Vec<Vec<f32>>> {

@@ -279,6 +279,7 @@ mod tests {
             raw_id: text.into(),
             title: String::new(),
             text: text.into(),
+            fields: Default::default(),
         };
         let none = Interactions::from_pairs(1, 3, []).unwrap();
         let data = RunData {

@@ -1,17 +1,22 @@
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use glta_comm::Communicator;
 use glta_gllm::{Decoder, Ranked};
+use glta_linear::{Explanation, LinearModel};
 use glta_metrics::{Scorer, ScorerError};
 use ndarray::{ArrayViewMut2, Axis};
+use rayon::prelude::*;
 
-use crate::artifact::{Finished, load, load_data};
+use crate::artifact::{Finished, load, load_data, load_vectors};
 use crate::data::{ItemRecord, RunData};
+use crate::files::VECTORS;
 use crate::language::LanguageModel;
 use crate::lists::{Query, known_user, rank_users, validation};
+use crate::options::{Allowed, ListOptions, Person};
 use crate::sampling::{UserExample, inference_example};
+use crate::similar::{self, Similar, Similarity};
 use crate::trained::Model;
 use crate::{Config, Error, Result};
 
@@ -46,6 +51,9 @@ pub struct Recommender {
     model: Model,
     data: Arc<RunData>,
     ids: Arc<Ids>,
+    similar: Arc<Similar>,
+    /// Number of people of each item.
+    degrees: Arc<OnceLock<Vec<u32>>>,
 }
 
 /// Dense ids by raw ids.
@@ -71,7 +79,14 @@ impl Recommender {
     pub(crate) fn new(model: Model, data: Arc<RunData>) -> Self {
         let users = data.users.iter().cloned().zip(0..).collect();
         let items = data.items.iter().map(|item| item.raw_id.clone()).zip(0..).collect();
-        Self { model, data, ids: Arc::new(Ids { users, items }) }
+        let (ids, similar) = (Arc::new(Ids { users, items }), Arc::default());
+        Self { model, data, ids, similar, degrees: Arc::default() }
+    }
+
+    /// Finds the text vectors of a run in its folder.
+    pub(crate) fn in_folder(mut self, folder: &Path) -> Self {
+        self.similar = Arc::new(Similar::of(Some(folder.to_owned())));
+        self
     }
 
     /// Opens the recommender that a finished [`Run`](crate::Run) saved in `dir`, where no
@@ -100,7 +115,7 @@ impl Recommender {
     fn opened(dir: &Path, language: Option<&LanguageModel>) -> Result<Self> {
         let data = Arc::new(load_data(dir)?);
         let Finished { model, .. } = load(dir, &data, language)?;
-        Ok(Self::new(model, data))
+        Ok(Self::new(model, data).in_folder(dir))
     }
 
     /// The same model, whose slots are read by another decoder.
@@ -109,7 +124,13 @@ impl Recommender {
             Model::Linear(lists) => Model::Linear(Box::new(lists.with_decoder(decoder))),
             Model::Prompt(model) => Model::Prompt(Box::new(model.with_decoder(decoder))),
         };
-        Self { model, data: Arc::clone(&self.data), ids: Arc::clone(&self.ids) }
+        Self {
+            model,
+            data: Arc::clone(&self.data),
+            ids: Arc::clone(&self.ids),
+            similar: Arc::clone(&self.similar),
+            degrees: Arc::clone(&self.degrees),
+        }
     }
 
     /// N@10 on the run's validation items, training items left out: what training
@@ -170,10 +191,98 @@ impl Recommender {
     /// # Errors
     /// An unknown user.
     pub fn recommend_batch(&self, users: &[u32], k: usize) -> Result<Vec<Vec<Recommendation<'_>>>> {
-        users.iter().try_for_each(|&user| self.check_user(user))?;
-        let queries = users.iter().map(|&user| (user, self.data.seen(user)));
-        let lists = rank_users(self.model.lists(), &self.data, queries, k)?;
+        let people: Vec<Person<'_>> = users.iter().map(|&user| Person::User(user)).collect();
+        self.recommend_with(&people, k, &ListOptions::default())
+    }
+
+    /// The best `k` items for each of `people`, among those that `options` allow; fewer only
+    /// when no item is left. Everything that is known of a user counts, validation items
+    /// included. Somebody who has nothing is recommended the most popular items.
+    ///
+    /// ```no_run
+    /// # use glta_align::{ListOptions, Person, Recommender};
+    /// # fn ask(recommender: &Recommender) -> glta_align::Result<()> {
+    /// let people = [Person::User(3), Person::Items(&[17, 4]), Person::Items(&[])];
+    /// let tea = ListOptions::default().filter("category", "Tea").allow_known();
+    /// for list in recommender.recommend_with(&people, 5, &tea)? {
+    ///     println!("{}", list[0].record.title);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// An unknown user, item or field; a language model's pass that fails.
+    pub fn recommend_with(
+        &self,
+        people: &[Person<'_>],
+        k: usize,
+        options: &ListOptions,
+    ) -> Result<Vec<Vec<Recommendation<'_>>>> {
+        let contexts =
+            people.iter().map(|person| self.context(person)).collect::<Result<Vec<_>>>()?;
+        if let Some(linear) = self.linear_alone() {
+            let list = |context: &Vec<u32>| -> Result<Vec<Ranked>> {
+                let allowed = Allowed::new(options, &self.data, context)?;
+                if context.is_empty() {
+                    return Ok(self.popular(k, &allowed));
+                }
+                Ok(linear.top_log_probabilities(context, k, |item| allowed.skips(item)))
+            };
+            let lists = contexts.par_iter().map(list).collect::<Result<Vec<_>>>()?;
+            return Ok(self.records(lists));
+        }
+        let config = self.config();
+        let mut lists = vec![Vec::new(); people.len()];
+        let mut queries: Vec<Query> = Vec::new();
+        let mut asked = Vec::new();
+        for (nth, (person, context)) in people.iter().zip(&contexts).enumerate() {
+            let allowed = Allowed::new(options, &self.data, context)?;
+            if context.is_empty() {
+                lists[nth] = self.popular(k, &allowed);
+                continue;
+            }
+            let user = match person {
+                Person::User(user) => Some(*user),
+                Person::Items(_) => None,
+            };
+            let example = inference_example(user, context, config.model.history, config.seed);
+            queries.push((example, allowed.skipped()));
+            asked.push(nth);
+        }
+        for (nth, list) in asked.into_iter().zip(self.model.lists().lists(&queries, k)?) {
+            lists[nth] = list;
+        }
         Ok(self.records(lists))
+    }
+
+    /// Everything that a person has, ascending.
+    fn context(&self, person: &Person<'_>) -> Result<Vec<u32>> {
+        match *person {
+            Person::User(user) => self.history(user),
+            Person::Items(items) => {
+                let known = self.data.items.len();
+                if let Some(&item) = items.iter().find(|&&item| item as usize >= known) {
+                    return Err(Error::UnknownItem { item, items: known });
+                }
+                let mut items = items.to_vec();
+                items.sort_unstable();
+                items.dedup();
+                Ok(items)
+            }
+        }
+    }
+
+    /// The items that most people have, with the log of their share of all interactions.
+    fn popular(&self, k: usize, allowed: &Allowed<'_>) -> Vec<Ranked> {
+        let degrees = self.degrees();
+        let all: f32 = degrees.iter().map(|&degree| degree as f32 + 1.0).sum();
+        let mut items: Vec<u32> =
+            (0..degrees.len() as u32).filter(|&item| !allowed.skips(item)).collect();
+        items.sort_by_key(|&item| std::cmp::Reverse(degrees[item as usize]));
+        items.truncate(k);
+        let score = |item: u32| ((degrees[item as usize] as f32 + 1.0) / all).ln();
+        items.into_iter().map(|item| Ranked { item, score: score(item) }).collect()
     }
 
     /// [`recommend_batch`](Self::recommend_batch) from `items` alone, such as those
@@ -187,31 +296,105 @@ impl Recommender {
         items: &[u32],
         k: usize,
     ) -> Result<Vec<Vec<Recommendation<'_>>>> {
-        let known = self.data.items.len();
-        let mut others = vec![true; known];
-        for &item in items {
-            *others.get_mut(item as usize).ok_or(Error::UnknownItem { item, items: known })? =
-                false;
+        let people: Vec<Person<'_>> = users.iter().map(|&user| Person::User(user)).collect();
+        let options = ListOptions { among: Some(items.to_vec()), ..ListOptions::default() };
+        self.recommend_with(&people, k, &options)
+    }
+
+    /// The `k` items most similar to an item, among those that `options` allow.
+    ///
+    /// ```no_run
+    /// # use glta_align::{ListOptions, Recommender, Similarity};
+    /// # fn ask(recommender: &Recommender) -> glta_align::Result<()> {
+    /// let item = recommender.item("article-3").unwrap_or_default();
+    /// let all = ListOptions::default();
+    /// for other in recommender.similar_items(item, 5, Similarity::Text, &all)? {
+    ///     println!("{:.2} {}", other.score, other.record.title);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// An unknown item or field; [`Error::Unsupported`] for texts in a run without text
+    /// vectors.
+    pub fn similar_items(
+        &self,
+        item: u32,
+        k: usize,
+        by: Similarity,
+        options: &ListOptions,
+    ) -> Result<Vec<Recommendation<'_>>> {
+        let items = self.data.items.len();
+        if item as usize >= items {
+            return Err(Error::UnknownItem { item, items });
         }
-        let others = |seen: Vec<u32>| {
-            let others = others.iter().zip(0u32..).filter(|(other, _)| **other);
-            others.map(|(_, item)| item).chain(seen).collect()
+        let allowed = Allowed::new(options, &self.data, &[])?;
+        let mut ranked = match by {
+            Similarity::Text => {
+                let load = |folder: &Path| {
+                    let path = folder.join(VECTORS);
+                    if path.exists() { load_vectors(&path, &self.data) } else { Ok(None) }
+                };
+                let text = self.similar.text(load)?;
+                let none = || Error::Unsupported("the run has no text vectors".into());
+                similar::by_text(text.ok_or_else(none)?, item)
+            }
+            Similarity::CoInteractions => {
+                let train = &self.data.train;
+                similar::by_people(train, self.similar.users_of(train), item)
+            }
         };
-        let mut lists = Vec::with_capacity(users.len());
-        // The excluded items are nearly the catalogue for each user.
-        for users in users.chunks(self.config().user_stage.train.batch_size) {
-            users.iter().try_for_each(|&user| self.check_user(user))?;
-            let queries = users.iter().map(|&user| (user, others(self.data.seen(user))));
-            lists.extend(rank_users(self.model.lists(), &self.data, queries, k)?);
+        ranked.retain(|ranked| !allowed.skips(ranked.item));
+        let lists = vec![similar::best(ranked, k)];
+        Ok(self.records(lists).pop().unwrap_or_default())
+    }
+
+    /// Which of a person's items give how much of an item's score in the linear item model: an
+    /// exact sum. Where a path through the prompt adds to the scores, its part is not in it.
+    ///
+    /// # Errors
+    /// An unknown user or item; [`Error::Unsupported`] for a run without a linear item model.
+    pub fn explain(&self, person: Person<'_>, item: u32) -> Result<Explanation> {
+        let items = self.data.items.len();
+        if item as usize >= items {
+            return Err(Error::UnknownItem { item, items });
         }
-        Ok(self.records(lists))
+        let context = self.context(&person)?;
+        let none = || Error::Unsupported("the run has no linear item model to explain by".into());
+        Ok(self.linear().ok_or_else(none)?.explain(&context, item))
+    }
+
+    /// The linear item model, where there is one.
+    fn linear(&self) -> Option<&LinearModel> {
+        match &self.model {
+            Model::Linear(lists) => Some(lists.linear()),
+            Model::Prompt(model) => model.linear().map(|linear| &**linear),
+        }
+    }
+
+    /// The linear item model, where it answers alone.
+    fn linear_alone(&self) -> Option<&LinearModel> {
+        match &self.model {
+            Model::Linear(lists) => Some(lists.linear()),
+            Model::Prompt(_) => None,
+        }
+    }
+
+    /// Whether a path through the prompt takes part in the answers.
+    pub fn has_prompt(&self) -> bool {
+        self.linear_alone().is_none()
+    }
+
+    fn degrees(&self) -> &[u32] {
+        self.degrees.get_or_init(|| self.data.train.item_degrees())
     }
 
     /// The best `k` items for a person never seen in training, who has `items`
     /// (in any order; repeats count once).
     ///
     /// # Errors
-    /// No item, or an unknown one.
+    /// An unknown item.
     pub fn recommend_for_items(&self, items: &[u32], k: usize) -> Result<Vec<Recommendation<'_>>> {
         Ok(self.recommend_for_items_batch(&[items], k)?.pop().unwrap_or_default())
     }
@@ -220,31 +403,15 @@ impl Recommender {
     /// list each, in order.
     ///
     /// # Errors
-    /// A person without items, or an unknown item.
+    /// An unknown item.
     pub fn recommend_for_items_batch(
         &self,
         people: &[impl AsRef<[u32]>],
         k: usize,
     ) -> Result<Vec<Vec<Recommendation<'_>>>> {
-        let config = self.config();
-        let queries = people
-            .iter()
-            .map(|items| {
-                let mut items = items.as_ref().to_vec();
-                items.sort_unstable();
-                items.dedup();
-                if items.is_empty() {
-                    return Err(Error::NoItems);
-                }
-                let known = self.data.items.len();
-                if let Some(&item) = items.iter().find(|&&item| item as usize >= known) {
-                    return Err(Error::UnknownItem { item, items: known });
-                }
-                let example = inference_example(None, &items, config.model.history, config.seed);
-                Ok((example, items))
-            })
-            .collect::<Result<Vec<Query>>>()?;
-        Ok(self.records(self.model.lists().lists(&queries, k)?))
+        let people: Vec<Person<'_>> =
+            people.iter().map(|items| Person::Items(items.as_ref())).collect();
+        self.recommend_with(&people, k, &ListOptions::default())
     }
 
     fn records(&self, lists: Vec<Vec<Ranked>>) -> Vec<Vec<Recommendation<'_>>> {

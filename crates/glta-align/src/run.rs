@@ -292,7 +292,7 @@ impl Run {
     ) -> Result<(Recommender, FitReport)> {
         if self.folder.has(HISTORY)? {
             let Finished { model, report } = load(self.folder.path(), &self.data, language)?;
-            return Ok((Recommender::new(model, self.data), report));
+            return Ok((self.recommender(model), report));
         }
         let device = language.map_or(Device::Cpu, |l| l.llama.device().clone());
         let language = language.filter(|_| self.config.backbone != Backbone::None);
@@ -311,7 +311,11 @@ impl Run {
         let parts = Parts { embeddings, vectors, linear, device };
         let model = build(&self.config, &self.data, parts, language, texts)?;
         let report = self.align(&model, progress)?;
-        Ok((Recommender::new(Model::trained(model)?, self.data), report))
+        Ok((self.recommender(Model::trained(model)?), report))
+    }
+
+    fn recommender(self, model: Model) -> Recommender {
+        Recommender::new(model, self.data).in_folder(self.folder.path())
     }
 
     /// The linear item model alone.
@@ -333,7 +337,7 @@ impl Run {
         let mix = validation.map(|validation| Mix { factor: 0.0, validation });
         let report = FitReport { item_stage: None, user_stage: None, linear: Some(chosen), mix };
         self.write_history(&report)?;
-        Ok((Recommender::new(Model::Linear(Box::new(model)), self.data), report))
+        Ok((self.recommender(Model::Linear(Box::new(model))), report))
     }
 
     /// Stages 2 and 3.

@@ -200,9 +200,11 @@ impl Ease {
 
     /// `B_ij`, what item `i` adds to the score of item `j`; 0 for unknown items.
     pub fn weight(&self, i: u32, j: u32) -> f32 {
-        let mut row = vec![0.0; self.n_items()];
-        self.weights.add(&[i], &mut row);
-        row.get(j as usize).copied().unwrap_or(0.0)
+        let items = self.n_items();
+        if i as usize >= items || j as usize >= items {
+            return 0.0;
+        }
+        self.weights.get(i as usize, j as usize)
     }
 
     /// The items of a user that the model was fitted on, ascending.

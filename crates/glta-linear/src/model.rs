@@ -42,6 +42,8 @@ pub struct LinearModel {
     mean_log: f32,
     /// All items, the most popular first; made when it is first needed.
     order: OnceLock<Vec<u32>>,
+    /// The largest logit of popularity alone, and the sum of the exponentials below it.
+    pub(crate) popularity_sum: OnceLock<(f64, f64)>,
     pub(crate) idle: Mutex<Vec<Sums>>,
 }
 
@@ -54,13 +56,20 @@ impl LinearModel {
     ) -> Self {
         let degrees = train.item_degrees();
         let mean_log = mean_log(&degrees);
-        let (order, idle) = (OnceLock::new(), Mutex::default());
-        Self { ease, text, degrees, report, mean_log, order, idle }
+        let (order, popularity_sum) = (OnceLock::new(), OnceLock::new());
+        let idle = Mutex::default();
+        Self { ease, text, degrees, report, mean_log, order, popularity_sum, idle }
     }
 
     /// The settings that were chosen.
     pub fn report(&self) -> &LinearReport {
         &self.report
+    }
+
+    /// Sets β and γ, the weights of text neighbours and popularity, without choosing them.
+    pub fn set_weights(&mut self, neighbours: f32, popularity: f32) {
+        (self.report.neighbours, self.report.popularity) = (neighbours, popularity);
+        self.items_changed();
     }
 
     /// Scores of all items for someone with these items, `(items,)`; ids out of range
@@ -152,7 +161,7 @@ impl LinearModel {
     /// Brings what is derived from the degrees up to date.
     pub(crate) fn items_changed(&mut self) {
         self.mean_log = mean_log(&self.degrees);
-        self.order = OnceLock::new();
+        (self.order, self.popularity_sum) = (OnceLock::new(), OnceLock::new());
     }
 
     /// What the weight of popularity is multiplied by.

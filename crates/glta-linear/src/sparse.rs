@@ -135,6 +135,12 @@ impl SparseRows {
         }
     }
 
+    /// The value in a row and a column; 0 where there is none.
+    pub(crate) fn get(&self, row: usize, column: usize) -> f32 {
+        let (columns, values) = self.row(row);
+        columns.binary_search(&(column as u32)).map_or(0.0, |at| values[at])
+    }
+
     /// The transposed matrix of a square one.
     pub(crate) fn transpose(&self) -> Self {
         let n = self.rows;

@@ -251,3 +251,54 @@ fn weights_are_measured_as_any_model_is() {
         }
     }
 }
+
+#[test]
+fn parts_of_a_score_add_up_to_it() {
+    let vectors = vectors();
+    for solver in BOTH {
+        let mut model = fit_by(Some(&vectors), &of(solver));
+        model.set_weights(0.2, 0.05);
+        for target in 0..8 {
+            let why = model.explain(&[1, 4, 5, 99, 4], target);
+            assert_eq!(why.items.len(), 3);
+            assert!(why.items.is_sorted_by(|a, b| a.1 >= b.1));
+            let score = model.score_items(&[1, 4, 5])[target as usize];
+            assert!((why.score - score).abs() < 1e-4 * (1.0 + score.abs()), "{solver:?} {target}");
+        }
+        assert!(model.explain(&[1], 8).items.is_empty());
+    }
+}
+
+/// Lists of a few touched items are those of all scores.
+#[test]
+fn lists_are_those_of_the_scores() {
+    let ((train, _), vectors) = (data(), vectors());
+    for (solver, weights) in
+        [(Solver::Local, (0.1, 0.02)), (Solver::Local, (0.0, 0.0)), (Solver::Dense, (0.1, 0.02))]
+    {
+        let mut model = fit_by(Some(&vectors), &of(solver));
+        model.set_weights(weights.0, weights.1);
+        for user in 0..30 {
+            let own = train.items(user);
+            let skip = |item: u32| own.contains(&item) || item == 6;
+            let scores = model.score_items(own);
+            let mut order: Vec<u32> = (0..8).filter(|&item| !skip(item)).collect();
+            order.sort_by(|&a, &b| {
+                scores[b as usize].total_cmp(&scores[a as usize]).then(a.cmp(&b))
+            });
+            let log_sum = scores.iter().map(|s| f64::from(*s).exp()).sum::<f64>().ln() as f32;
+            for k in [0, 1, 3, 20] {
+                let list = model.top_items(own, k, skip);
+                let items: Vec<u32> = list.iter().map(|r| r.item).collect();
+                assert_eq!(items, order[..k.min(order.len())], "{solver:?} user {user}");
+                let logs = model.top_log_probabilities(own, k, skip);
+                for (score, log) in list.iter().zip(&logs) {
+                    assert!((score.score - scores[score.item as usize]).abs() < 1e-6);
+                    assert_eq!(log.item, score.item);
+                    let expected = score.score - log_sum;
+                    assert!((log.score - expected).abs() < 1e-4, "{} {expected}", log.score);
+                }
+            }
+        }
+    }
+}

@@ -26,7 +26,7 @@ pub(crate) struct Sums {
 impl Sums {
     /// The parts of the items that can be among the first `k` of someone with `own`: those to
     /// which an item of theirs adds, and the first `k` others in the order of `by_popularity`
-    /// and in that of the ids. Items for which `skip` answers true are left out.
+    /// and in that of the ids, of which those are left out for which `skip` answers true.
     pub(crate) fn parts(
         &mut self,
         model: &LinearModel,
@@ -58,7 +58,7 @@ impl Sums {
                 self.others(&mut items, k, 0..n as u32, &skip);
             }
         }
-        let parts = items.iter().filter(|&&item| !skip(item)).map(|&item| Parts {
+        let parts = items.iter().map(|&item| Parts {
             item,
             ease: self.ease[item as usize],
             text: self.text[item as usize] * model.neighbour_count(item as usize),
@@ -114,6 +114,28 @@ impl LinearModel {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn top_items(&self, items: &[u32], k: usize, skip: impl Fn(u32) -> bool) -> Vec<Ranked> {
+        let scored = self.scored(items, k, &skip);
+        best(scored.into_iter().filter(|ranked| !skip(ranked.item)).collect(), k)
+    }
+
+    /// [`top_items`](Self::top_items) with log-probabilities among all items in the place of
+    /// the scores.
+    pub fn top_log_probabilities(
+        &self,
+        items: &[u32],
+        k: usize,
+        skip: impl Fn(u32) -> bool,
+    ) -> Vec<Ranked> {
+        let scored = self.scored(items, k, &skip);
+        let normaliser = self.log_normaliser(&scored);
+        let kept = scored.into_iter().filter(|ranked| !skip(ranked.item));
+        let mut best = best(kept.collect(), k);
+        best.iter_mut().for_each(|ranked| ranked.score -= normaliser);
+        best
+    }
+
+    /// Scores of the items that can be among the first `k`.
+    fn scored(&self, items: &[u32], k: usize, skip: &impl Fn(u32) -> bool) -> Vec<Ranked> {
         let idle = self.idle.lock().ok().and_then(|mut idle| idle.pop());
         let mut sums = idle.unwrap_or_default();
         let parts = sums.parts(self, items, k, skip);
@@ -125,17 +147,43 @@ impl LinearModel {
             item: parts.item,
             score: parts.score(weights) * self.report.temperature,
         };
-        let mut best: Vec<Ranked> = parts.into_iter().map(ranked).collect();
-        let order = |a: &Ranked, b: &Ranked| -> Ordering {
-            b.score.total_cmp(&a.score).then(a.item.cmp(&b.item))
-        };
-        if best.len() > k && k > 0 {
-            best.select_nth_unstable_by(k - 1, order);
-        }
-        best.truncate(k);
-        best.sort_unstable_by(order);
-        best
+        parts.into_iter().map(ranked).collect()
     }
+
+    /// The logarithm of the sum of all items' exponentials; those that are not in `scored` score
+    /// by their popularity alone.
+    fn log_normaliser(&self, scored: &[Ranked]) -> f32 {
+        let factor = self.report.temperature * self.report.popularity;
+        let popularity = |item: usize| f64::from(factor * self.log_popularity(item));
+        let largest = scored.iter().map(|ranked| f64::from(ranked.score)).fold(0.0, f64::max);
+        let (shift, sum) = *self.popularity_sum.get_or_init(|| {
+            let all = || (0..self.degrees.len()).map(popularity);
+            let shift = all().fold(0.0, f64::max);
+            (shift, all().map(|p| (p - shift).exp()).sum())
+        });
+        let top = largest.max(shift);
+        let change: f64 = scored
+            .iter()
+            .map(|ranked| {
+                let own = (f64::from(ranked.score) - top).exp();
+                own - (popularity(ranked.item as usize) - top).exp()
+            })
+            .sum();
+        (top + (sum * (shift - top).exp() + change).max(f64::MIN_POSITIVE).ln()) as f32
+    }
+}
+
+/// The `k` of the highest scores, best first; ties go to the lower id.
+fn best(mut ranked: Vec<Ranked>, k: usize) -> Vec<Ranked> {
+    let order = |a: &Ranked, b: &Ranked| -> Ordering {
+        b.score.total_cmp(&a.score).then(a.item.cmp(&b.item))
+    };
+    if ranked.len() > k && k > 0 {
+        ranked.select_nth_unstable_by(k - 1, order);
+    }
+    ranked.truncate(k);
+    ranked.sort_unstable_by(order);
+    ranked
 }
 
 impl Parts {

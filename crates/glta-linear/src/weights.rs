@@ -52,6 +52,19 @@ impl Weights {
         }
     }
 
+    /// What an item adds to another.
+    pub(crate) fn get(&self, source: usize, target: usize) -> f32 {
+        match self {
+            Self::Dense(weights) => weights[(source, target)],
+            Self::Local { rows, coarse } => {
+                let low_rank = coarse.as_ref().map_or(0.0, |Coarse { vectors, weights }| {
+                    vectors.row(source).dot(&weights.row(target))
+                });
+                rows.get(source, target) + low_rank
+            }
+        }
+    }
+
     /// The items to which an item may add, where they are few.
     pub(crate) fn targets(&self, item: usize) -> Option<&[u32]> {
         match self {

@@ -33,6 +33,7 @@ fn model(change: impl Fn(&mut Config)) -> Glta {
             raw_id: n.to_string(),
             title: format!("Item {n}"),
             text: format!("a thing called {n}"),
+            fields: Default::default(),
         })
         .collect();
     let mut config = Config::preset(Preset::Full, Density::Dense);

@@ -64,7 +64,8 @@ fn assert_fresh(growing: &Growing) {
     assert_eq!(growing.model.degrees, train.item_degrees());
     let mut scratch = Scratch::new(train.n_items());
     let mut expected = vec![vec![0.0f64; train.n_items()]; train.n_items()];
-    for item in 0..train.n_items() {
+    for item in 0..train.n_items() as u32 {
+        let item = item as usize;
         let sources = local.columns.row(item).0.to_vec();
         assert!(!sources.is_empty() && sources.is_sorted_by(|a, b| a < b), "{sources:?}");
         let column = gram.column(item, &sources, &[], &mut scratch).unwrap();

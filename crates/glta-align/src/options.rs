@@ -1,0 +1,130 @@
+use std::collections::BTreeMap;
+
+use crate::data::RunData;
+use crate::{Error, Result};
+
+/// Somebody to recommend to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Person<'a> {
+    /// A known user, by dense id, with everything that is known of them.
+    User(u32),
+    /// Anyone, by the items that they have. Without any, the most popular items are
+    /// recommended.
+    Items(&'a [u32]),
+}
+
+/// What may be in a list.
+///
+/// ```
+/// use glta_align::ListOptions;
+///
+/// let options = ListOptions::default().filter("category", "Tea").exclude([3, 5]);
+/// assert_eq!(options.filter["category"], "Tea");
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ListOptions {
+    /// Items that must not be in it.
+    pub exclude: Vec<u32>,
+    /// If given, only these items.
+    pub among: Option<Vec<u32>>,
+    /// Only items whose field of this name has this value.
+    pub filter: BTreeMap<String, String>,
+    /// Also items that the person has, for things that are bought again.
+    pub allow_known: bool,
+}
+
+impl ListOptions {
+    /// Leaves items out.
+    #[must_use]
+    pub fn exclude(mut self, items: impl IntoIterator<Item = u32>) -> Self {
+        self.exclude.extend(items);
+        self
+    }
+
+    /// Allows these items alone.
+    #[must_use]
+    pub fn among(mut self, items: impl IntoIterator<Item = u32>) -> Self {
+        self.among.get_or_insert_default().extend(items);
+        self
+    }
+
+    /// Allows only items whose field has this value.
+    #[must_use]
+    pub fn filter(mut self, field: impl Into<String>, value: impl Into<String>) -> Self {
+        self.filter.insert(field.into(), value.into());
+        self
+    }
+
+    /// Allows items that the person has.
+    #[must_use]
+    pub fn allow_known(mut self) -> Self {
+        self.allow_known = true;
+        self
+    }
+}
+
+/// [`ListOptions`] for one person, ready to be asked item by item.
+pub(crate) struct Allowed<'a> {
+    data: &'a RunData,
+    excluded: Vec<u32>,
+    among: Option<Vec<u32>>,
+    filter: Vec<(&'a str, &'a str)>,
+}
+
+impl<'a> Allowed<'a> {
+    /// `has` are the items of the person.
+    pub(crate) fn new(options: &'a ListOptions, data: &'a RunData, has: &[u32]) -> Result<Self> {
+        let items = data.items.len();
+        let named = options.exclude.iter().chain(options.among.iter().flatten());
+        if let Some(&item) = named.into_iter().find(|&&item| item as usize >= items) {
+            return Err(Error::UnknownItem { item, items });
+        }
+        for field in options.filter.keys() {
+            let known = |item: &crate::ItemRecord| item.fields.contains_key(field);
+            if field != "title" && !data.items.iter().any(known) {
+                let mut fields: Vec<&str> = data
+                    .items
+                    .iter()
+                    .flat_map(|item| item.fields.keys().map(String::as_str))
+                    .collect();
+                fields.sort_unstable();
+                fields.dedup();
+                let fields = fields.join(", ");
+                return Err(Error::UnknownField { field: field.clone(), fields });
+            }
+        }
+        let mut excluded = options.exclude.clone();
+        if !options.allow_known {
+            excluded.extend(has);
+        }
+        excluded.sort_unstable();
+        excluded.dedup();
+        let mut among = options.among.clone();
+        if let Some(among) = &mut among {
+            among.sort_unstable();
+        }
+        let filter = options.filter.iter().map(|(f, v)| (f.as_str(), v.as_str())).collect();
+        Ok(Self { data, excluded, among, filter })
+    }
+
+    /// Whether an item must not be in the list.
+    pub(crate) fn skips(&self, item: u32) -> bool {
+        let field = |&(field, value): &(&str, &str)| {
+            let item = &self.data.items[item as usize];
+            let has = item.fields.get(field).is_some_and(|v| v.iter().any(|v| v == value));
+            has || (field == "title" && item.title == value)
+        };
+        self.excluded.binary_search(&item).is_ok()
+            || self.among.as_ref().is_some_and(|among| among.binary_search(&item).is_err())
+            || !self.filter.iter().all(field)
+    }
+
+    /// All items that must not be in the list.
+    pub(crate) fn skipped(&self) -> Vec<u32> {
+        if self.among.is_none() && self.filter.is_empty() {
+            return self.excluded.clone();
+        }
+        (0..self.data.items.len() as u32).filter(|&item| self.skips(item)).collect()
+    }
+}

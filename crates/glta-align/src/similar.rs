@@ -1,0 +1,100 @@
+//! Items like an item.
+
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+use glta_data::Interactions;
+use glta_gllm::Ranked;
+use glta_linear::TextVectors;
+use ndarray::ArrayView1;
+use rayon::prelude::*;
+use rustc_hash::FxHashMap;
+
+use crate::Result;
+
+/// What makes two items similar.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Similarity {
+    /// The cosine of their text vectors; works for items that nobody has.
+    #[default]
+    Text,
+    /// How many people have both: `both / √(people · people)`.
+    CoInteractions,
+}
+
+/// What similar items are found by, read or computed when it is first needed.
+#[derive(Debug, Default)]
+pub(crate) struct Similar {
+    /// The folder of the run, for its text vectors.
+    pub(crate) folder: Option<PathBuf>,
+    text: OnceLock<Option<TextVectors>>,
+    users_of: OnceLock<Interactions>,
+}
+
+impl Similar {
+    pub(crate) fn of(folder: Option<PathBuf>) -> Self {
+        Self { folder, ..Self::default() }
+    }
+
+    /// The text vectors, if the run has some.
+    pub(crate) fn text(
+        &self,
+        load: impl FnOnce(&std::path::Path) -> Result<Option<TextVectors>>,
+    ) -> Result<Option<&TextVectors>> {
+        if let Some(text) = self.text.get() {
+            return Ok(text.as_ref());
+        }
+        let text = match &self.folder {
+            Some(folder) => load(folder)?,
+            None => None,
+        };
+        Ok(self.text.get_or_init(|| text).as_ref())
+    }
+
+    pub(crate) fn users_of(&self, train: &Interactions) -> &Interactions {
+        self.users_of.get_or_init(|| train.transpose())
+    }
+}
+
+/// The cosine of all items with one; nothing for an item without a text.
+pub(crate) fn by_text(text: &TextVectors, item: u32) -> Vec<Ranked> {
+    let own = ArrayView1::from(text.row(item as usize));
+    let length = own.dot(&own).sqrt();
+    if length == 0.0 {
+        return Vec::new();
+    }
+    (0..text.n_items() as u32)
+        .into_par_iter()
+        .with_min_len(2048)
+        .filter(|&other| other != item)
+        .map(|other| {
+            let row = ArrayView1::from(text.row(other as usize));
+            let other_length = row.dot(&row).sqrt();
+            let score = row.dot(&own) / (length * other_length.max(f32::MIN_POSITIVE));
+            Ranked { item: other, score }
+        })
+        .filter(|ranked| ranked.score > 0.0)
+        .collect()
+}
+
+/// The items that somebody has together with one.
+pub(crate) fn by_people(train: &Interactions, users_of: &Interactions, item: u32) -> Vec<Ranked> {
+    let mut both: FxHashMap<u32, u32> = FxHashMap::default();
+    for &user in users_of.items(item) {
+        train.items(user).iter().for_each(|&other| *both.entry(other).or_default() += 1);
+    }
+    let people = |item: u32| users_of.items(item).len() as f32;
+    let ranked = both.into_iter().filter(|&(other, _)| other != item).map(|(other, both)| Ranked {
+        item: other,
+        score: both as f32 / (people(item) * people(other)).sqrt(),
+    });
+    ranked.collect()
+}
+
+/// The best `k`, best first; ties go to the lower id.
+pub(crate) fn best(mut ranked: Vec<Ranked>, k: usize) -> Vec<Ranked> {
+    ranked.sort_unstable_by(|a, b| b.score.total_cmp(&a.score).then(a.item.cmp(&b.item)));
+    ranked.truncate(k);
+    ranked
+}
