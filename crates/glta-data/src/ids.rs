@@ -61,6 +61,12 @@ impl IdMap {
         }
     }
 
+    /// The raw id of a dense one; empty for one that was never given.
+    #[cfg(feature = "readers")]
+    pub(crate) fn raw(&self, id: u32) -> &str {
+        self.raw.get_index(id as usize).map_or("", String::as_str)
+    }
+
     /// All raw ids in the order of their dense ones.
     pub(crate) fn into_raw(self) -> Vec<String> {
         self.raw.into_iter().collect()
@@ -78,6 +84,9 @@ impl IdMap {
 
     #[cold]
     fn insert(&mut self, raw: &str, number: Option<u64>) -> Result<u32> {
+        if number.is_none() && is_missing(raw) {
+            return Err(Error::MissingId { kind: self.kind, raw: raw.to_owned() });
+        }
         let len = self.raw.len();
         // One below the maximum: the table stores id + 1.
         let id = u32::try_from(len)
@@ -100,6 +109,18 @@ impl IdMap {
         }
         Ok(id)
     }
+}
+
+/// Whether a text is what programs write where a value is missing: nothing, or `nan`, `NaT`,
+/// `None`, `null`, `undefined` in any case, `NA`, `N/A`, `<NA>` or `\N`.
+///
+/// Such an id would merge everyone whose id is unknown into one person.
+pub(crate) fn is_missing(raw: &str) -> bool {
+    const WORDS: [&str; 5] = ["nan", "nat", "none", "null", "undefined"];
+    let raw = raw.trim();
+    raw.is_empty()
+        || matches!(raw, "NA" | "N/A" | "<NA>" | "\\N")
+        || WORDS.iter().any(|word| raw.eq_ignore_ascii_case(word))
 }
 
 /// The value of a decimal number in the one way it is usually written: digits
@@ -132,7 +153,7 @@ mod tests {
         #[test]
         fn numbers_first_appearances(
             raw in prop::collection::vec(
-                prop_oneof!["[0-9]{1,2}", "[0-9]{7,21}", "[a-c]{0,2}", "[0-9a]{3}"], 0..200)
+                prop_oneof!["[0-9]{1,2}", "[0-9]{7,21}", "[a-c]{1,2}", "[0-9a]{3}"], 0..200)
         ) {
             let mut map = IdMap::new("item");
             let mut plain: HashMap<String, u32> = HashMap::new();
@@ -158,5 +179,20 @@ mod tests {
         for unseen in ["1", "012", "99999999999", "y", ""] {
             assert_eq!(map.get(unseen), None);
         }
+    }
+
+    #[test]
+    fn a_missing_id_is_nobody() {
+        let mut map = IdMap::new("user");
+        for missing in
+            ["", " ", "nan", "NaN", "None", "NULL", "NaT", "<NA>", "NA", "\\N", "undefined"]
+        {
+            let error = map.intern(missing).unwrap_err();
+            assert!(matches!(error, Error::MissingId { kind: "user", .. }), "{missing}");
+        }
+        for id in ["Nancy", "na", "0", "none of them", "-"] {
+            map.intern(id).unwrap();
+        }
+        assert_eq!(map.len(), 5);
     }
 }
