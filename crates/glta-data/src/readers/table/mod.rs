@@ -184,7 +184,8 @@ impl<'a> Table<'a> {
         let first = self.header.as_ref().or(self.sample.first());
         let found = first.map(|row| self.rows.join(row).escape_debug().to_string());
         let found = found.map_or(String::new(), |found| format!(", found `{found}`"));
-        Fault::Problem(problem + &found).at(self.file(), self.first_line)
+        let problem = format!("{problem} ({}){found}", self.rows);
+        Fault::Problem(problem).at(self.file(), self.first_line)
     }
 
     /// What was met up to now.
