@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::io::Read;
 
-use memchr::memchr;
+use memchr::{memchr, memchr2};
 
 use super::input::{Input, io_error};
 use crate::{Error, Result};
@@ -58,6 +58,10 @@ pub(crate) struct Lines<'a> {
     start: usize,
     filled: usize,
     searched: usize,
+    /// Where the last line lies.
+    last: (usize, usize),
+    /// Whether there may be a quote or a carriage return in `buffer`.
+    special: bool,
 }
 
 impl<'a> Lines<'a> {
@@ -72,6 +76,8 @@ impl<'a> Lines<'a> {
             start: 0,
             filled: 0,
             searched: 0,
+            last: (0, 0),
+            special: false,
         }
     }
 
@@ -88,22 +94,45 @@ impl<'a> Lines<'a> {
     /// The next line that is not empty and its number, from 1. A UTF-8 byte order mark is skipped.
     #[inline]
     pub(crate) fn next(&mut self) -> Result<Option<(u64, &[u8])>> {
+        Ok(if self.advance()? { Some((self.number, self.line())) } else { None })
+    }
+
+    /// Goes to the next line that is not empty; false at the end.
+    #[inline]
+    pub(crate) fn advance(&mut self) -> Result<bool> {
         loop {
-            let Some((start, end)) = self.take()? else {
-                return Ok(None);
+            let Some((mut start, mut end)) = self.take()? else {
+                return Ok(false);
             };
             self.number += 1;
             let line = &self.buffer[start..end];
-            let mut from = 0;
+            end -= usize::from(line.ends_with(b"\r"));
             if self.number == 1 && line.starts_with(b"\xef\xbb\xbf") {
-                from = 3;
+                start += 3;
             }
-            let to = line.len() - usize::from(line.len() > from && line.ends_with(b"\r"));
-            if from < to {
-                // Indexed again, as a borrow of `line` would last over the next round.
-                return Ok(Some((self.number, &self.buffer[start + from..start + to])));
+            if start < end {
+                self.last = (start, end);
+                return Ok(true);
             }
         }
+    }
+
+    /// The line that [`advance`](Self::advance) went to.
+    #[inline]
+    pub(crate) fn line(&self) -> &[u8] {
+        &self.buffer[self.last.0..self.last.1]
+    }
+
+    /// The number of that line, from 1.
+    #[inline]
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Whether that line may have a quote or a carriage return in it.
+    #[inline]
+    pub(crate) fn is_special(&self) -> bool {
+        self.special
     }
 
     /// Where the next line, with nothing taken off, lies in the buffer.
@@ -145,6 +174,7 @@ impl<'a> Lines<'a> {
             match self.reader.read(&mut self.buffer[self.filled..]) {
                 Ok(got) => {
                     self.filled += got;
+                    self.special = memchr2(b'"', b'\r', &self.buffer[..self.filled]).is_some();
                     return Ok(got > 0);
                 }
                 Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}

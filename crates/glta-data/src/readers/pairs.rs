@@ -413,7 +413,7 @@ const TIME_FORM: &str = "a time (seconds since 1970 or an ISO 8601 date)";
 fn value<T>(
     row: &Row<'_>,
     column: usize,
-    parse: fn(&[u8]) -> Option<T>,
+    parse: impl Fn(&[u8]) -> Option<T>,
     required: bool,
     form: &str,
 ) -> Result<Option<T>> {

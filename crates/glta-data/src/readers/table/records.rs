@@ -26,8 +26,8 @@ pub(crate) struct Records<'a> {
     /// The fields of the row one after the other, and where each ends.
     text: Vec<u8>,
     ends: Vec<usize>,
-    /// Bytes between two fields.
-    gap: usize,
+    /// Whether the fields are those of the line, with separators between them, and not of `text`.
+    in_place: bool,
     line: u64,
     /// The keys of objects in the order of their first appearance.
     keys: IndexSet<String>,
@@ -47,7 +47,7 @@ impl<'a> Records<'a> {
             joined: Vec::new(),
             text: Vec::new(),
             ends: Vec::new(),
-            gap: 0,
+            in_place: false,
             line: 0,
             keys: IndexSet::new(),
         }
@@ -66,8 +66,8 @@ impl<'a> Records<'a> {
     /// The row that [`advance`](Self::advance) read.
     #[inline]
     pub(crate) fn row(&self) -> Row<'_> {
-        let Self { text, ends, gap, line, .. } = self;
-        Row { file: self.lines.file(), line: *line, text, ends, gap: *gap }
+        let (text, gap) = if self.in_place { (self.lines.line(), 1) } else { (&*self.text, 0) };
+        Row { file: self.lines.file(), line: self.line, text, ends: &self.ends, gap }
     }
 
     /// The keys of the objects read so far.
@@ -78,33 +78,56 @@ impl<'a> Records<'a> {
     /// Reads the next row; false at the end.
     #[inline]
     pub(crate) fn advance(&mut self) -> Result<bool> {
-        let Some((number, line)) = self.lines.next()? else {
+        if !self.lines.advance()? {
             return Ok(false);
-        };
-        self.line = self.before + number;
-        let (text, ends) = (&mut self.text, &mut self.ends);
-        self.gap = 0;
-        let split = match self.rows {
+        }
+        self.line = self.before + self.lines.number();
+        match self.rows {
             Rows::Separated { separator: Separator::Byte(byte), quotes } => {
-                if quotes && memchr(b'"', line).is_some() {
-                    self.joined.clear();
-                    self.joined.extend_from_slice(line);
-                    return self.advance_quoted(byte);
+                if self.lines.is_special() {
+                    return self.advance_special(byte, quotes);
                 }
-                self.gap = 1;
-                plain(line, byte, text, ends)
+                self.in_place = true;
+                split(self.lines.line(), byte, &mut self.ends);
+                Ok(true)
             }
+            _ => self.advance_other(),
+        }
+    }
+
+    /// Reads a row that may have quotes or carriage returns.
+    fn advance_special(&mut self, separator: u8, quotes: bool) -> Result<bool> {
+        let line = self.lines.line();
+        if quotes && memchr(b'"', line).is_some() {
+            self.joined.clear();
+            self.joined.extend_from_slice(line);
+            self.in_place = false;
+            return self.advance_quoted(separator);
+        }
+        if memchr(b'\r', line).is_some() {
+            return Err(stray_return(line).at(self.lines.file(), self.line));
+        }
+        self.in_place = true;
+        split(line, separator, &mut self.ends);
+        Ok(true)
+    }
+
+    /// Reads a row whose fields do not stand in the line as they are.
+    fn advance_other(&mut self) -> Result<bool> {
+        self.in_place = false;
+        let (line, text, ends) = (self.lines.line(), &mut self.text, &mut self.ends);
+        let read = match self.rows {
             Rows::Separated { separator: Separator::DoubleColon, .. } => {
                 double_colons(line, text, ends);
                 Ok(())
             }
-            Rows::Separated { separator: Separator::Blanks, .. } => {
+            Rows::Separated { .. } => {
                 fields(line.split(u8::is_ascii_whitespace).filter(|f| !f.is_empty()), text, ends);
                 Ok(())
             }
             Rows::Objects => object(line, &mut self.keys, text, ends),
         };
-        split.map_err(|fault| fault.at(self.lines.file(), self.line))?;
+        read.map_err(|fault| fault.at(self.lines.file(), self.line))?;
         Ok(true)
     }
 
@@ -166,27 +189,17 @@ impl<'a> Records<'a> {
     }
 }
 
-/// Divides a line without quotes.
+/// The ends of the fields of a line without quotes.
 #[inline]
-fn plain(
-    line: &[u8],
-    separator: u8,
-    text: &mut Vec<u8>,
-    ends: &mut Vec<usize>,
-) -> std::result::Result<(), Fault> {
-    text.clear();
-    text.extend_from_slice(line);
+fn split(line: &[u8], separator: u8, ends: &mut Vec<usize>) {
     ends.clear();
     // Fields are a few bytes long: a plain loop beats a vectorised search.
     for (at, &byte) in line.iter().enumerate() {
         if byte == separator {
             ends.push(at);
-        } else if byte == b'\r' {
-            return Err(stray_return(line));
         }
     }
     ends.push(line.len());
-    Ok(())
 }
 
 #[cold]
