@@ -9,6 +9,7 @@ use glta_data::readers::{PairsConfig, PairsLayout, pairs};
 use glta_eval::{MetricAt, Record, UserResult, evaluate_lists};
 use serde::Deserialize;
 
+use crate::output::outln;
 use crate::{Result, exit, experiment};
 
 /// Print the tables of a run, or measure ranked lists against test pairs.
@@ -43,7 +44,7 @@ fn print(args: &EvaluateArgs) -> Result<()> {
             let record = Record::load(folder)?.ok_or_else(|| {
                 format!("{}: there is no metrics.json with rows", folder.display())
             })?;
-            println!("{}", record.dataset);
+            outln!("{}", record.dataset);
             match metrics.is_empty() {
                 true => experiment::print(&record),
                 false => experiment::print(&record.with_metrics(&metrics)?),
@@ -68,7 +69,7 @@ fn lists_table(lists: &Path, test: Option<&Path>, mut metrics: Vec<MetricAt>) ->
             }
             None => false,
         });
-        println!(
+        outln!(
             "{} users with test items, {} of them without a list, which counts as an empty one; \
              {} lists of users without test items are left out",
             results.len() + held.len(),
@@ -89,13 +90,13 @@ fn lists_table(lists: &Path, test: Option<&Path>, mut metrics: Vec<MetricAt>) ->
                 format!("{}: no list holds `test`; name --test FILE", lists.display()).into()
             );
         }
-        println!("{} users, {without} of them without test items", results.len());
+        outln!("{} users, {without} of them without test items", results.len());
     }
     let means = evaluate_lists(&results, &metrics)?;
     for metric in &metrics {
         let name = metric.to_string();
         let value = means.get(&name).copied().unwrap_or(f64::NAN);
-        println!("{name:<10}{value:>8.4}");
+        outln!("{name:<10}{value:>8.4}");
     }
     Ok(())
 }
@@ -146,7 +147,7 @@ fn read_lists(path: &Path) -> Result<Vec<UserResult>> {
 
 /// The test items of each user.
 fn read_test(path: &Path) -> Result<HashMap<String, Vec<String>>> {
-    let config = PairsConfig { layout: PairsLayout::Pairs, ..PairsConfig::default() };
+    let config = PairsConfig::of(PairsLayout::Pairs);
     let data = pairs(path, &config)?;
     let items = |user: u32| {
         let items = data.interactions().items(user).iter();

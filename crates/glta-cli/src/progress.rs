@@ -8,6 +8,7 @@ use glta_align::Event;
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 
 use crate::interrupt;
+use crate::output::errln;
 
 /// Bars on a terminal, a plain line now and then elsewhere, nothing if quiet.
 pub struct Reporter {
@@ -44,7 +45,7 @@ impl Reporter {
         match (self.mode, &self.bar) {
             (Mode::Quiet, _) => {}
             (_, Some((_, bar))) => bar.println(line),
-            _ => eprintln!("{line}"),
+            _ => errln!("{line}"),
         }
     }
 
@@ -97,7 +98,7 @@ impl Reporter {
                         let left = HumanDuration(since.elapsed().mul_f64(ahead));
                         line += &format!(" (about {left} left)");
                     }
-                    eprintln!("{line}");
+                    errln!("{line}");
                 }
             }
         }

@@ -88,7 +88,7 @@ pub enum Error {
         hint: String,
     },
     /// A text that stands for a missing value in the place of an id.
-    #[error("the {kind} id is `{raw}`, which stands for a missing value")]
+    #[error("the {kind} id is missing (`{raw}`)")]
     MissingId {
         /// `"user"` or `"item"`.
         kind: &'static str,

@@ -88,6 +88,17 @@ impl Dataset {
     /// Reports a filter that was applied.
     fn filtered(mut self, rule: String, before: [usize; 3]) -> Self {
         let after = self.sizes();
+        let textless = self.items.iter().filter(|item| item.is_textless()).count();
+        let [users, items, interactions] =
+            [0, 1, 2].map(|n| format!("{} of {}", after[n], before[n]));
+        let texts = match textless {
+            0 => String::new(),
+            textless => format!("; {textless} of {} items have no text", after[1]),
+        };
+        tracing::info!(
+            "{}: {rule} keeps {users} users, {items} items, {interactions} interactions{texts}",
+            self.name
+        );
         self.report.filters.push(FilterReport { rule, before, after });
         self
     }

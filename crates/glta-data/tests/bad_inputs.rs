@@ -63,7 +63,10 @@ fn bad_lines() {
         movielens(CSV, &[("ratings.csv", b"userId,movieId,rating,timestamp\n\xff\xfe,1,4,5\n")]);
     names(&error, &["ratings.csv, line 2"]);
     names(&movielens(DAT, &[("ratings.dat", b"1:10:4:100\n")]), &["ratings.dat, line 1", "::"]);
-    names(&movielens(ML_100K, &[("u.data", b"1 10 4 100\n")]), &["u.data, line 1", "tab-separated"]);
+    names(
+        &movielens(ML_100K, &[("u.data", b"1 10 4 100\n")]),
+        &["u.data, line 1", "tab-separated"],
+    );
 }
 
 #[test]

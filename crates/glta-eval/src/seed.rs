@@ -40,6 +40,12 @@ pub(crate) struct TextVectors {
     pub(crate) encoder: Option<Arc<Array2<f32>>>,
 }
 
+/// Number of items that have a text.
+pub(crate) fn texts(dataset: &Dataset, config: &ExperimentConfig) -> Result<usize> {
+    let texts = dataset.texts(&config.protocol.texts)?;
+    Ok(texts.iter().filter(|text| !text.trim().is_empty()).count())
+}
+
 impl<'a> Seed<'a> {
     /// The seed.
     pub fn number(&self) -> u64 {
@@ -119,6 +125,11 @@ impl<'a> Seed<'a> {
             self.vectors.language = Some(Arc::new(read));
         }
         Ok(self.vectors.language.clone().unwrap_or_default())
+    }
+
+    /// Whether there are texts that can be compared.
+    pub(crate) fn has_texts(&self) -> Result<bool> {
+        Ok(texts(self.dataset, self.config)? > 1)
     }
 
     /// What GLTA runs of this seed learn from.

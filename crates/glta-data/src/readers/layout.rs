@@ -55,6 +55,9 @@ pub(crate) fn of(table: &Table<'_>, config: &PairsConfig) -> Result<PairsLayout>
         }
         (None, true) => Ok(PairsLayout::Lists),
         (None, false) if looks_rated(sample) => Ok(PairsLayout::Pairs),
+        (None, false) if first.len() > MOST_COLUMNS && are_numbers(sample) => {
+            Ok(PairsLayout::Lists)
+        }
         (None, false) => Err(contradiction(
             table,
             format!(
@@ -74,6 +77,15 @@ fn contradiction(table: &Table<'_>, problem: String) -> Error {
         table.file()
     );
     Error::Config { field: "layout", problem }
+}
+
+/// Columns of usual pairs: user, item, rating and time.
+const MOST_COLUMNS: usize = 4;
+
+/// Whether all fields are whole numbers, as the ids of published lists are.
+fn are_numbers(sample: &[Vec<String>]) -> bool {
+    let digits = |field: &String| field.bytes().all(|b| b.is_ascii_digit());
+    sample.iter().flatten().all(|field| !field.is_empty() && digits(field))
 }
 
 /// Whether the last column is of times, or the third of ratings with decimals.

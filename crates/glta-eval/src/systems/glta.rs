@@ -81,7 +81,9 @@ impl Variant {
             Backbone::None => seed.language,
             _ => Some(seed.language()?),
         };
-        if config.backbone == Backbone::Llm && config.reads_item_texts() {
+        // A catalogue without texts is trained on the graph alone.
+        let reads = config.backbone == Backbone::Llm && config.reads_item_texts();
+        if reads && seed.has_texts()? {
             let vectors = seed.text_vectors()?;
             run.set_text_vectors(whiten(vectors.view(), &config.item_text.whiten)?.view())?;
         }

@@ -43,6 +43,8 @@ pub(crate) enum Needs {
 pub(crate) struct Standard {
     pub(crate) group: Group,
     pub(crate) needs: Needs,
+    /// Whether it is nothing without the items' texts.
+    pub(crate) compares_texts: bool,
     /// Most items, where it inverts a matrix over all of them.
     pub(crate) max_items: Option<usize>,
     pub(crate) system: Box<dyn System>,
@@ -52,13 +54,24 @@ pub(crate) struct Standard {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reason {
     NoLanguage,
-    TooManyItems { items: usize, max: usize },
+    /// What reads texts needs two.
+    NoTexts {
+        items: usize,
+        texts: usize,
+    },
+    TooManyItems {
+        items: usize,
+        max: usize,
+    },
 }
 
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoLanguage => write!(f, "there is no language model"),
+            Self::NoTexts { items, texts } => {
+                write!(f, "it reads texts, and {texts} of {items} items have one")
+            }
             Self::TooManyItems { items, max } => write!(f, "{items} items are more than {max}"),
         }
     }
@@ -66,7 +79,13 @@ impl fmt::Display for Reason {
 
 impl Standard {
     fn new(group: Group, needs: Needs, system: impl System + 'static) -> Self {
-        Self { group, needs, max_items: None, system: Box::new(system) }
+        let system = Box::new(system);
+        Self { group, needs, compares_texts: false, max_items: None, system }
+    }
+
+    fn compares_texts(mut self, compares: bool) -> Self {
+        self.compares_texts = compares;
+        self
     }
 
     fn max_items(mut self, items: usize) -> Self {
@@ -108,6 +127,9 @@ impl Standard {
         let items = dataset.n_items();
         match self.max_items {
             _ if lacks => Some(Reason::NoLanguage),
+            _ if self.compares_texts && texts.texts < 2 => {
+                Some(Reason::NoTexts { items, texts: texts.texts })
+            }
             Some(max) if items > max => Some(Reason::TooManyItems { items, max }),
             _ => None,
         }
@@ -119,6 +141,8 @@ impl Standard {
 pub(crate) struct Available {
     pub(crate) language: bool,
     pub(crate) encoder: bool,
+    /// Items that have a text.
+    pub(crate) texts: usize,
 }
 
 /// The name of the row of a preset's configuration.
@@ -146,8 +170,10 @@ pub(crate) fn standard(config: &ExperimentConfig) -> Vec<Standard> {
     let mut all = vec![
         Standard::new(Always, Needs::Nothing, popularity::PopularitySystem),
         Standard::new(Always, Needs::Nothing, ease::EaseSystem).max_items(dense),
-        Standard::new(Always, Needs::Language, text::TextKnnSystem),
-        Standard::new(Always, Needs::Language, text::EaseTextSystem).max_items(dense),
+        Standard::new(Always, Needs::Language, text::TextKnnSystem).compares_texts(true),
+        Standard::new(Always, Needs::Language, text::EaseTextSystem)
+            .compares_texts(true)
+            .max_items(dense),
         Standard::new(Always, Needs::Nothing, lightgcn::LightGcnSystem),
     ];
     // Profiles that GLTA writes serve RLMRec too, which then waits for them.
@@ -176,8 +202,9 @@ pub(crate) fn standard(config: &ExperimentConfig) -> Vec<Standard> {
 
 fn contrastive_models() -> impl Iterator<Item = Standard> {
     contrastive::all().into_iter().map(|system| {
-        let needs = if system.reads_texts() { Needs::Texts } else { Needs::Nothing };
-        Standard::new(Group::Contrastive, needs, system)
+        let reads = system.reads_texts();
+        let needs = if reads { Needs::Texts } else { Needs::Nothing };
+        Standard::new(Group::Contrastive, needs, system).compares_texts(reads)
     })
 }
 
