@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use glta_align::{LanguageModel, Recommender};
+use glta_align::{ItemRecord, LanguageModel, Recommender};
 use glta_comm::Communicator;
 use glta_eval::{Error, Event, Experiment, ExperimentConfig, Record, comparison_table};
 
@@ -161,14 +161,19 @@ fn show(record: &Record, flags: &ExperimentFlags, language: Option<&LanguageMode
         record.dataset.name
     );
     for &item in recommender.history(user)?.iter().take(10) {
-        outln!("     {}", clip(&items[item as usize].text, 74));
+        outln!("     {}", clip(shown_as(&items[item as usize]), 74));
     }
     outln!("and is recommended:");
     for (n, recommendation) in recommender.recommend(user, 10)?.iter().enumerate() {
-        let text = clip(&recommendation.record.text, 64);
+        let text = clip(shown_as(recommendation.record), 64);
         outln!("{:3}. {text}  ({:.2})", n + 1, recommendation.score);
     }
     Ok(())
+}
+
+/// An item's text, or its id if it has none.
+fn shown_as(item: &ItemRecord) -> &str {
+    if item.text.trim().is_empty() { &item.raw_id } else { &item.text }
 }
 
 /// The first `width` characters, for a line on a screen.

@@ -17,7 +17,8 @@ pub(super) struct Data {
 impl Data {
     pub(super) fn read(args: &LightgcnArgs) -> Result<Self> {
         let config = args.table.config()?;
-        let folder = args.train.parent().and_then(Path::file_name).unwrap_or_default();
+        let train = std::path::absolute(&args.train)?;
+        let folder = train.parent().and_then(Path::file_name).unwrap_or_default();
         Ok(match &args.test {
             Some(test) => {
                 let (dataset, split) =

@@ -1,12 +1,12 @@
 //! Whether the rows of a file are pairs or lists, and which columns are which.
 
-use rustc_hash::FxHashMap;
+use rustc_hash::FxHashSet;
 
 use super::pairs::{PairsConfig, PairsLayout};
 use super::table::{Row, Table, number, time};
+use crate::Result;
 use crate::dataset::Collector;
 use crate::report::Note;
-use crate::{Error, Result};
 
 /// The layout of a table: the one that is set, or the one its first rows have.
 ///
@@ -24,59 +24,29 @@ pub(crate) fn of(table: &Table<'_>, config: &PairsConfig) -> Result<PairsLayout>
     if named || !table.columns().is_empty() {
         return Ok(PairsLayout::Pairs);
     }
-    let mut users: FxHashMap<&str, usize> = FxHashMap::default();
-    let user = |row: &[String]| row.first().cloned().unwrap_or_default();
-    let mut repeated = None;
-    for (n, row) in sample.iter().enumerate() {
-        if let Some(first) = users.insert(row.first().map_or("", String::as_str), n) {
-            repeated = repeated.or(Some((first, n)));
-        }
-    }
+    let mut users = FxHashSet::default();
+    let repeated = sample.iter().any(|row| !users.insert(row.first().map(String::as_str)));
     let even = sample.iter().filter(|row| row.len() == first.len()).count();
     let ragged = even < sample.len();
-    match (repeated, ragged) {
-        // In rows of two fields a list of one item is a pair.
-        _ if sample.iter().all(|row| row.len() <= 2) => Ok(PairsLayout::Pairs),
-        (Some(_), false) => Ok(PairsLayout::Pairs),
-        (Some((a, b)), true) if 10 * even < 9 * sample.len() => Err(contradiction(
-            table,
-            format!(
-                "the {}. and the {}. row are of user `{}`, which lists (one row for each user) do \
-                 not have, and the rows differ in length, which pairs do not",
-                a + 1,
-                b + 1,
-                user(&sample[a])
-            ),
-        )),
-        // A row among many that has another length is refused when it is read.
-        (Some(_), true) => Ok(PairsLayout::Pairs),
-        (None, true) if sample.len() >= 10 && 10 * even >= 9 * sample.len() => {
-            Ok(PairsLayout::Pairs)
-        }
-        (None, true) => Ok(PairsLayout::Lists),
-        (None, false) if looks_rated(sample) => Ok(PairsLayout::Pairs),
-        (None, false) if first.len() > MOST_COLUMNS && are_numbers(sample) => {
-            Ok(PairsLayout::Lists)
-        }
-        (None, false) => Err(contradiction(
-            table,
-            format!(
-                "every row has another user and {} fields: they could be pairs of user and item \
-                 with further columns, or lists of {} items each",
-                first.len(),
-                first.len() - 1
-            ),
-        )),
+    // In rows of two fields a list of one item is a pair. A row among many that has another length
+    // is refused when it is read.
+    let pairs = repeated
+        || sample.iter().all(|row| row.len() <= 2)
+        || (ragged && sample.len() >= 10 && 10 * even >= 9 * sample.len())
+        || (!ragged && looks_rated(sample));
+    if pairs {
+        Ok(PairsLayout::Pairs)
+    } else if ragged || (first.len() > MOST_COLUMNS && are_numbers(sample)) {
+        Ok(PairsLayout::Lists)
+    } else {
+        Err(table.malformed(format!(
+            "the rows could be pairs of user and item with further columns, or lists of {} items \
+             each, as every row has another user and {} fields; say what they are (--layout pairs \
+             or --layout lists)",
+            first.len() - 1,
+            first.len()
+        )))
     }
-}
-
-fn contradiction(table: &Table<'_>, problem: String) -> Error {
-    let problem = format!(
-        "{}: {problem}; choose `pairs` (user, item, perhaps rating and time in a row) or `lists` \
-         (user, item, item, …), as by --layout",
-        table.file()
-    );
-    Error::Config { field: "layout", problem }
 }
 
 /// Columns of usual pairs: user, item, rating and time.
@@ -124,12 +94,8 @@ pub(crate) fn by_position(table: &Table<'_>, known: [Option<Index>; 2]) -> Resul
         [None, Some(_)] => "no column is known as that of users",
         [Some(_), None] => "no column is known as that of items",
     };
-    let problem = format!(
-        "{}: {problem} among {}; name both, as by --columns user=NAME,item=NAME",
-        table.file(),
-        names.join(", ")
-    );
-    Err(Error::Config { field: "columns", problem })
+    let problem = format!("{problem}; name both, as by --columns user=NAME,item=NAME");
+    Err(table.malformed(problem))
 }
 
 /// The first column of tables that pandas or R wrote with their row numbers.

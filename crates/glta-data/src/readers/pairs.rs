@@ -318,10 +318,12 @@ impl Columns {
         let rating = named(&config.rating)?.or_else(|| find(RATING, names)).or(guessed.0);
         let time = named(&config.time)?.or_else(|| find(TIME, names)).or(guessed.1);
         let fits = |column: usize, fits: fn(&str) -> bool| {
-            let mut fields = table.sample().iter().filter_map(|row| row.get(column));
-            fields.all(|field| is_missing(field) || fits(field))
+            let fields = table.sample().iter().filter_map(|row| row.get(column));
+            let (good, bad): (Vec<&String>, Vec<&String>) =
+                fields.filter(|field| !is_missing(field)).partition(|field| fits(field));
+            good.len() >= bad.len()
         };
-        // A column that only goes by such a name is no reason to refuse the file.
+        // A column of words that only goes by such a name is no reason to refuse the file.
         let rating = rating.filter(|&column| {
             config.rating.is_some() || fits(column, |field| number(field.as_bytes()).is_some())
         });

@@ -138,9 +138,7 @@ impl<'a> Table<'a> {
         for n in 0..row.len() {
             header.push(row.text(n)?.to_owned());
         }
-        if !self.sample.is_empty() {
-            self.sample.remove(0);
-        }
+        self.sample.retain(|row| *row != header);
         self.width = header.len();
         self.columns.clone_from(&header);
         // R's `write.table` gives row names no name.
@@ -181,7 +179,8 @@ impl<'a> Table<'a> {
 
     /// The error of a table whose first row is not what it should be.
     pub(crate) fn malformed(&self, problem: String) -> Error {
-        let first = self.header.as_ref().or(self.sample.first());
+        let keys = Some(&self.columns).filter(|_| self.has_objects());
+        let first = self.header.as_ref().or(self.sample.first()).or(keys);
         let found = first.map(|row| self.rows.join(row).escape_debug().to_string());
         let found = found.map_or(String::new(), |found| format!(", found `{found}`"));
         let problem = format!("{problem} ({}){found}", self.rows);

@@ -75,7 +75,7 @@ pub(crate) fn recognise(
     if config.separator.is_none() {
         match data.first() {
             Some(b'{') => {
-                recognised.keys = keys(data, end_of_line);
+                recognised.keys = keys(file, data, end_of_line, skipped.1)?;
                 return Ok(recognised);
             }
             Some(b'[') => {
@@ -96,10 +96,13 @@ pub(crate) fn recognise(
         let rows = Rows::Separated { separator, quotes };
         (rows, sample(data, rows, end_of_line))
     };
-    let (rows, sample) = match config.separator {
+    let (rows, mut sample) = match config.separator {
         Some(separator) => with(separator),
         None => choose(with),
     };
+    if comments > 0 {
+        sample.retain(|row| row.first().is_none_or(|field| !field.starts_with('#')));
+    }
     recognised.rows = rows;
     recognised.header = config.header.unwrap_or_else(|| is_header(&sample));
     recognised.sample = sample;
@@ -146,22 +149,29 @@ fn quotes_are_sound(data: &[u8], separator: Separator, end_of_line: u8) -> bool 
     true
 }
 
-/// The keys of the first objects, up to the first that cannot be read.
-fn keys(data: &[u8], end_of_line: u8) -> Vec<String> {
-    let input = Input { file: String::new(), reader: Box::new(data) };
-    let mut records = Records::new(input, Rows::Objects, end_of_line, 0);
-    while let Ok(true) = records.advance() {}
-    records.keys().cloned().collect()
+/// The keys of the first objects.
+fn keys(file: &str, data: &[u8], end_of_line: u8, before: u64) -> Result<Vec<String>> {
+    let input = Input { file: file.to_owned(), reader: Box::new(data) };
+    let mut records = Records::new(input, Rows::Objects, end_of_line, before);
+    while records.advance()? {}
+    Ok(records.keys().cloned().collect())
 }
 
-/// The first rows under a separator, up to the first that cannot be read.
+/// The first rows under a separator; with quotes as part of the text if they have no sense
+/// otherwise, which reading the rows will say.
 fn sample(data: &[u8], rows: Rows, end_of_line: u8) -> Sample {
     let input = Input { file: String::new(), reader: Box::new(data) };
     let mut records = Records::new(input, rows, end_of_line, 0);
     let mut sample = Vec::new();
-    while sample.len() < ROWS
-        && let Ok(true) = records.advance()
-    {
+    while sample.len() < ROWS {
+        match (records.advance(), rows) {
+            (Ok(true), _) => {}
+            (Err(_), Rows::Separated { separator, quotes: true }) => {
+                let rows = Rows::Separated { separator, quotes: false };
+                return self::sample(data, rows, end_of_line);
+            }
+            _ => break,
+        }
         let row = records.row();
         let text = |n| String::from_utf8_lossy(row.bytes(n)).into_owned();
         sample.push((0..row.len()).map(text).collect());
