@@ -13,13 +13,15 @@ pub(crate) struct IdMap {
     /// `"user"` or `"item"`.
     kind: &'static str,
     raw: IndexSet<String, FxBuildHasher>,
-    /// Dense id + 1 of the numbers below [`SMALL`], 0 for one not seen.
+    /// Dense id + 1 of small numbers, 0 for one that is in `large` or was not seen.
     small: Vec<u32>,
     large: FxHashMap<u64, u32>,
 }
 
-/// The table grows up to 16 MB.
+/// The table grows up to 16 MB, and only with the number of ids.
 const SMALL: u64 = 1 << 22;
+/// Entries of the table for each id.
+const SPARSEST: u64 = 64;
 
 impl IdMap {
     pub(crate) fn new(kind: &'static str) -> Self {
@@ -74,11 +76,9 @@ impl IdMap {
 
     #[inline]
     fn number(&self, number: u64) -> Option<u32> {
-        if number < SMALL {
-            let id = self.small.get(number as usize).copied().unwrap_or(0);
-            id.checked_sub(1)
-        } else {
-            self.large.get(&number).copied()
+        match usize::try_from(number).ok().and_then(|number| self.small.get(number)) {
+            Some(&id) if id > 0 => Some(id - 1),
+            _ => self.large.get(&number).copied(),
         }
     }
 
@@ -95,7 +95,7 @@ impl IdMap {
             .ok_or(Error::TooMany { kind: self.kind, len })?;
         self.raw.insert(raw.to_owned());
         match number {
-            Some(number) if number < SMALL => {
+            Some(number) if number < SMALL && number < SPARSEST * (len as u64 + 1024) => {
                 let at = number as usize;
                 if at >= self.small.len() {
                     self.small.resize(at + 1, 0);

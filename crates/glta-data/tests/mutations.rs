@@ -43,8 +43,8 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Whatever the size: buffers, and the tables of small ids.
-const FIXED: usize = 48 << 20;
+/// Whatever the size: buffers, and the first tables of ids.
+const FIXED: usize = 4 << 20;
 /// Bytes for each byte that is read.
 const MULTIPLE: usize = 200;
 
