@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use glta_data::readers::{self, AmazonConfig, GoodreadsConfig};
+use glta_data::readers::{self, AmazonConfig, GoodreadsConfig, MovieLensConfig};
 use glta_data::{Dataset, ShopConfig, TextConfig};
 use glta_eval::{Density, ExperimentConfig};
 
@@ -57,6 +57,10 @@ pub struct MovielensFlags {
     /// not there, where --data names nothing; 100k if not given
     #[arg(long, value_enum, conflicts_with = "data")]
     pub variant: Option<Variant>,
+    /// MovieLens: the file of ratings, where the folder holds those of several generations: u.data,
+    /// ratings.dat, pairs.dat or ratings.csv
+    #[arg(long, value_name = "FILE")]
+    pub ratings: Option<String>,
 }
 
 /// MovieLens from a folder or zip archive; the archive of a variant, which is downloaded, where
@@ -65,10 +69,11 @@ pub struct MovielensFlags {
 /// # Errors
 /// Files that are not there or cannot be read.
 pub fn movielens(data: Option<&Path>, flags: &MovielensFlags) -> Result<DataSource> {
+    let config = MovieLensConfig { ratings: flags.ratings.clone() };
     let dataset = match data {
         Some(named) => {
             found(named)?;
-            readers::movielens(named)?
+            readers::movielens_with(named, &config)?
         }
         None => {
             let variant = flags.variant.unwrap_or(Variant::M100k).to_possible_value();
@@ -76,7 +81,7 @@ pub fn movielens(data: Option<&Path>, flags: &MovielensFlags) -> Result<DataSour
             let path = PathBuf::from(format!("data/{name}.zip"));
             let url = format!("https://files.grouplens.org/datasets/movielens/{name}.zip");
             fetch::data(&path, &url)?;
-            readers::movielens(path)?
+            readers::movielens_with(path, &config)?
         }
     };
     Ok(DataSource { dataset, density: Density::Dense, adapt: |_| () })

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
-use glta_data::readers::{PairsConfig, PairsLayout, pairs};
+use glta_data::readers::{PairsConfig, PairsLayout, Table, TableConfig, pairs};
 use glta_eval::{MetricAt, Record, UserResult, evaluate_lists};
 use serde::Deserialize;
 
@@ -127,20 +127,36 @@ impl From<Id> for String {
 }
 
 fn read_lists(path: &Path) -> Result<Vec<UserResult>> {
-    let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    let result =
+        |user, recommended, test| UserResult { user, recommended, test, metrics: BTreeMap::new() };
+    let config = TableConfig { header: Some(false), ..TableConfig::default() };
+    let mut table = Table::open(path, &config)?;
     let mut results = Vec::new();
+    if !table.has_objects() {
+        table.allow_ragged();
+        while let Some(row) = table.next_row()? {
+            let mut fields = Vec::new();
+            for n in 0..row.len() {
+                fields.push(row.text(n)?.to_owned());
+            }
+            // A separator at the end of a line begins no item.
+            while fields.last().is_some_and(String::is_empty) {
+                fields.pop();
+            }
+            if fields.iter().any(String::is_empty) {
+                return Err(row.error("an id is empty").into());
+            }
+            let mut fields = fields.into_iter();
+            results.extend(fields.next().map(|user| result(user, fields.collect(), Vec::new())));
+        }
+        return Ok(results);
+    }
+    let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
     for (n, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-        let line = line.trim();
-        let (user, recommended, test) = if line.starts_with('{') {
-            let line: ListLine = serde_json::from_str(line)
-                .map_err(|e| format!("{}, line {}: {e}", path.display(), n + 1))?;
-            let raw = |ids: Vec<Id>| ids.into_iter().map(String::from).collect();
-            (line.user.into(), raw(line.recommended), raw(line.test))
-        } else {
-            let mut words = line.split_whitespace().map(str::to_owned);
-            (words.next().unwrap_or_default(), words.collect(), Vec::new())
-        };
-        results.push(UserResult { user, recommended, test, metrics: BTreeMap::new() });
+        let line: ListLine = serde_json::from_str(line)
+            .map_err(|e| format!("{}, line {}: {e}", path.display(), n + 1))?;
+        let raw = |ids: Vec<Id>| ids.into_iter().map(String::from).collect();
+        results.push(result(line.user.into(), raw(line.recommended), raw(line.test)));
     }
     Ok(results)
 }

@@ -8,7 +8,7 @@ mod common;
 use std::fs;
 use std::path::Path;
 
-use glta_data::readers::{self, AmazonConfig, GoodreadsConfig};
+use glta_data::readers::{self, AmazonConfig, GoodreadsConfig, MovieLensConfig};
 use glta_data::{Dataset, Error, Report};
 
 use common::{CSV, DAT, folder, gzip, zip_of};
@@ -86,6 +86,22 @@ fn movielens_editions() {
     let halves: &[(&str, &[u8])] = &[("ratings.dat", b"1::10::3.5::100\n1::30::0.5::90\n"), DAT[1]];
     let data = readers::movielens(folder(halves).path()).unwrap();
     assert_eq!(data.ratings().unwrap(), [3.5, 0.5]);
+
+    // Two generations in one folder.
+    let both = folder(&[CSV[0], CSV[1], DAT[0], DAT[1]]);
+    let ratings = |file: Option<&str>| {
+        let config = MovieLensConfig { ratings: file.map(String::from) };
+        Ok::<_, Error>(
+            readers::movielens_with(both.path(), &config)?.report().files[0].file.clone(),
+        )
+    };
+    assert_eq!(ratings(None).unwrap(), "ratings.dat");
+    assert_eq!(ratings(Some("ratings.csv")).unwrap(), "ratings.csv");
+    names(&ratings(Some("ratings")).unwrap_err(), &["ratings", "u.data"]);
+    let file = both.path().join("ratings.csv");
+    let cause = readers::movielens(file).unwrap_err();
+    let cause = std::error::Error::source(&cause).unwrap().to_string();
+    assert!(cause.contains("name the folder"), "{cause}");
 
     // Ids that pandas made numbers of.
     let movies: &[u8] = b"movieId,title,genres\n10.0,A,War\n30.0,B,War\n";

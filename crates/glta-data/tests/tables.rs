@@ -410,3 +410,25 @@ fn a_table_is_read_row_by_row() {
     assert_eq!(read, [(2, "x\ny".into(), 0), (4, "z".into(), 0)]);
     assert_eq!(table.counts().rows, 2);
 }
+
+#[test]
+fn both_files_of_a_split_have_one_layout() {
+    let split = |train: &str, test: &str, config: &PairsConfig| {
+        let files = folder(&[("train", train.as_bytes()), ("test", test.as_bytes())]);
+        let path = |name| files.path().join(name);
+        readers::split_pairs("s", path("train"), path("test"), config)
+    };
+    let auto = PairsConfig::default();
+    // Lists of one length go with lists.
+    let (data, parts) = split("1 5 6 7\n2 5\n", "1 8 9\n2 6 7\n", &auto).unwrap();
+    assert_eq!((data.interactions().len(), parts.test.len()), (8, 4));
+    let (_, parts) = split("1 5\n1 6\n2 7\n", "1 7\n2 5\n1 5\n", &auto).unwrap();
+    assert_eq!((parts.train.len(), parts.test.len()), (3, 2));
+    // Pairs do not.
+    let error = split("1 5 6 7\n2 5\n", "1 8 4\n1 9 3\n2 6 5\n", &auto).unwrap_err().to_string();
+    assert!(error.contains("test, line 2") && error.contains("--layout"), "{error}");
+    let error = split("1 5\n1 6\n2 7\n", "1 7 8\n2 5 6 9\n", &auto).unwrap_err().to_string();
+    assert!(error.contains("test, line 2") && error.contains("--layout lists"), "{error}");
+    let lists = PairsConfig::of(PairsLayout::Lists);
+    assert!(split("1 5\n1 6\n2 7\n", "1 7 8\n2 5 6 9\n", &lists).is_ok());
+}

@@ -52,7 +52,10 @@ impl Source {
             (names, false)
         } else {
             let archive = ZipArchive::new(File::open(path).map_err(io)?).map_err(|e| {
-                let problem = format!("neither a folder nor a complete zip archive ({e})");
+                let problem = format!(
+                    "neither a folder nor a complete zip archive ({e}); name the \
+                     folder or archive that holds the files"
+                );
                 io(io::Error::new(io::ErrorKind::InvalidData, problem))
             })?;
             let names = archive.file_names().flatten().map(String::from);
@@ -119,12 +122,19 @@ impl Source {
     }
 
     fn find(&self, name: &str) -> Option<&str> {
-        let named = |wanted: &str| {
-            self.names.iter().find(|full| {
-                base_name(full) == wanted && (self.zipped || self.path.join(full).is_file())
-            })
-        };
-        named(name).or_else(|| named(&format!("{name}.gz"))).map(String::as_str)
+        self.all(name).first().copied()
+    }
+
+    /// The files `name` and `name.gz`, plain and shallow ones first.
+    fn all(&self, name: &str) -> Vec<&str> {
+        let mut all: Vec<&str> = self.names.iter().map(String::as_str).collect();
+        all.retain(|full| {
+            let base = base_name(full);
+            (base == name || base.strip_suffix(".gz") == Some(name))
+                && (self.zipped || self.path.join(full).is_file())
+        });
+        all.sort_by_key(|full| full.ends_with(".gz"));
+        all
     }
 
     /// Hands the file `name` or `name.gz` to `read`.
@@ -136,6 +146,10 @@ impl Source {
         let Some(full) = self.find(name) else {
             return Err(self.missing(name, ""));
         };
+        let others = &self.all(name)[1..];
+        if !others.is_empty() {
+            tracing::warn!("{full} is read, {} of the same name not", others.join(", "));
+        }
         if !self.zipped {
             return read(open_file(&self.path.join(full))?);
         }

@@ -8,14 +8,11 @@ use crate::Result;
 use crate::dataset::Collector;
 use crate::report::Note;
 
-/// The layout of a table: the one that is set, or the one its first rows have.
+/// The layout that the first rows of a table have.
 ///
 /// A list has one row for each user and is as long as it is; pairs have rows of one length, and a
 /// user has several.
 pub(crate) fn of(table: &Table<'_>, config: &PairsConfig) -> Result<PairsLayout> {
-    if let Some(layout) = config.layout {
-        return Ok(layout);
-    }
     let named = config.user.is_some() || config.item.is_some();
     let sample = table.sample();
     let Some(first) = sample.first() else {

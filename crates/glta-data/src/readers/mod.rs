@@ -32,6 +32,6 @@ pub use amazon::{AmazonConfig, amazon};
 pub use goodreads::{GoodreadsConfig, goodreads};
 pub use ihp::ihp;
 pub use items::{ItemsConfig, tables};
-pub use movielens::movielens;
+pub use movielens::{MovieLensConfig, movielens, movielens_with};
 pub use pairs::{MissingIds, PairsConfig, PairsLayout, pairs, split_pairs};
 pub use table::{Column, Counts, Row, Separator, Table, TableConfig};

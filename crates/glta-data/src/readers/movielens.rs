@@ -1,10 +1,12 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
+
 use super::catalogue::Catalogue;
 use super::input::{Input, Source};
 use super::lines::{expected, for_each_line, utf8_or_latin1};
-use super::pairs::{PairsConfig, PairsLayout, read_ids};
+use super::pairs::{Checks, PairsConfig, PairsLayout, read_with};
 use super::table::{Column, Separator, Table, TableConfig};
 use crate::dataset::Collector;
 use crate::{Dataset, Error, Item, Result};
@@ -28,23 +30,60 @@ use crate::{Dataset, Error, Item, Result};
 /// generation, a missing companion file, truncated gzip data, an empty file, or
 /// the first line that does not have the generation's form.
 pub fn movielens(path: impl AsRef<Path>) -> Result<Dataset> {
+    movielens_with(path, &MovieLensConfig::default())
+}
+
+/// [`movielens`] that chooses among the files of a folder.
+///
+/// # Errors
+/// As [`movielens`].
+pub fn movielens_with(path: impl AsRef<Path>, config: &MovieLensConfig) -> Result<Dataset> {
     let source = Source::open(path.as_ref())?;
-    if source.has("u.data") {
-        movielens_100k(&source)
-    } else if source.has("ratings.dat") || source.has("pairs.dat") {
-        movielens_dat(&source)
-    } else if source.has("ratings.csv") {
-        movielens_csv(&source)
-    } else {
-        Err(Error::MissingFile {
-            folder: source.path().to_owned(),
-            expected: "ratings of MovieLens".into(),
-            hint: ": looked for u.data (100K), ratings.dat or pairs.dat (1M, 10M) and \
-                   ratings.csv (latest-small, 20M, 25M, 32M), plain or .gz; \
-                   the archives are at https://grouplens.org/datasets/movielens/"
-                .into(),
-        })
+    let there: Vec<&str> = RATINGS.into_iter().filter(|file| source.has(file)).collect();
+    let file = match &config.ratings {
+        Some(named) => named.strip_suffix(".gz").unwrap_or(named),
+        None => {
+            let Some(first) = there.first() else {
+                return Err(Error::MissingFile {
+                    folder: source.path().to_owned(),
+                    expected: "ratings of MovieLens".into(),
+                    hint: ": looked for u.data (100K), ratings.dat or pairs.dat (1M, 10M) and \
+                           ratings.csv (latest-small, 20M, 25M, 32M), plain or .gz; \
+                           the archives are at https://grouplens.org/datasets/movielens/"
+                        .into(),
+                });
+            };
+            if there.len() > 1 {
+                tracing::info!(
+                    "ratings: {first} of {}; another can be chosen (--ratings FILE)",
+                    there.join(", ")
+                );
+            }
+            first
+        }
+    };
+    match file {
+        "u.data" => movielens_100k(&source),
+        "ratings.dat" => movielens_dat(&source, file, 4),
+        "pairs.dat" => movielens_dat(&source, file, 2),
+        "ratings.csv" => movielens_csv(&source),
+        other => Err(Error::Config {
+            field: "ratings",
+            problem: format!("`{other}` is not one of {}", RATINGS.join(", ")),
+        }),
     }
+}
+
+/// The files of ratings of all generations, those that are preferred first.
+const RATINGS: [&str; 4] = ["u.data", "ratings.dat", "pairs.dat", "ratings.csv"];
+
+/// Which files of a folder are read.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MovieLensConfig {
+    /// The file of ratings where a folder holds those of several generations: `u.data`,
+    /// `ratings.dat`, `pairs.dat` or `ratings.csv`. Default the first of these that is there.
+    pub ratings: Option<String>,
 }
 
 /// How the rows of a generation are written: `user, item, rating, time`, or the first two.
@@ -63,7 +102,8 @@ fn rows(separator: Separator, columns: usize) -> PairsConfig {
 fn ratings(source: &Source, file: &str, config: &PairsConfig) -> Result<Collector> {
     let rated = config.rating.is_some();
     let mut collector = Collector::new(rated, rated);
-    source.read(file, |input| read_ids(input, config, &mut collector, true))?;
+    let checks = Checks { integers: true, ..Checks::default() };
+    source.read(file, |input| read_with(input, config, &mut collector, checks))?;
     Ok(collector)
 }
 
@@ -107,9 +147,7 @@ fn movielens_100k(source: &Source) -> Result<Dataset> {
     catalogue.finish("ml-100k")
 }
 
-fn movielens_dat(source: &Source) -> Result<Dataset> {
-    let (file, columns) =
-        if source.has("ratings.dat") { ("ratings.dat", 4) } else { ("pairs.dat", 2) };
+fn movielens_dat(source: &Source, file: &str, columns: usize) -> Result<Dataset> {
     let collector = ratings(source, file, &rows(Separator::DoubleColon, columns))?;
     let mut catalogue = Catalogue::new(collector);
     source.read("movies.dat", |input| {

@@ -153,8 +153,8 @@ pub fn split_pairs(
     let mut collector = Collector::new(true, true);
     let layout = read(open_file(train.as_ref())?, config, &mut collector)?;
     let n_train = collector.columns.users.len();
-    let config = PairsConfig { layout: Some(layout), ..config.clone() };
-    read(open_file(test.as_ref())?, &config, &mut collector)?;
+    let checks = Checks { layout: Some(layout), ..Checks::default() };
+    read_with(open_file(test.as_ref())?, config, &mut collector, checks)?;
     finish_split(name.into(), collector, n_train)
 }
 
@@ -201,22 +201,34 @@ pub(crate) fn read(
     config: &PairsConfig,
     collector: &mut Collector,
 ) -> Result<PairsLayout> {
-    read_ids(input, config, collector, false)
+    read_with(input, config, collector, Checks::default())
 }
 
-/// [`read`], where ids must be `integers` if that is set.
-pub(crate) fn read_ids(
+/// What else is known of a file.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Checks {
+    /// The layout where none is set: that of the file it goes with.
+    pub(crate) layout: Option<PairsLayout>,
+    /// Whether ids must be integers.
+    pub(crate) integers: bool,
+}
+
+/// [`read`] with further checks.
+pub(crate) fn read_with(
     input: Input<'_>,
     config: &PairsConfig,
     collector: &mut Collector,
-    integers: bool,
+    checks: Checks,
 ) -> Result<PairsLayout> {
     config.validate()?;
     let mut table = Table::new(input, &config.table)?;
     if table.width() == 0 {
         return Err(Error::Empty(table.file().to_owned()));
     }
-    let layout = layout::of(&table, config)?;
+    let layout = match config.layout.or(checks.layout) {
+        Some(layout) => layout,
+        None => layout::of(&table, config)?,
+    };
     let before = collector.columns.users.len();
     let mut missing = Missing { rule: config.missing_ids, rows: 0, examples: Vec::new() };
     let name = match layout {
@@ -225,7 +237,7 @@ pub(crate) fn read_ids(
             "lists".to_owned()
         }
         PairsLayout::Pairs => {
-            let columns = Columns { integers, ..Columns::of(&table, config)? };
+            let columns = Columns { integers: checks.integers, ..Columns::of(&table, config)? };
             rows(&mut table, &columns, collector, &mut missing)?;
             format!("pairs{}", columns.described(&table))
         }
@@ -433,7 +445,7 @@ fn lists(
     collector: &mut Collector,
     missing: &mut Missing,
 ) -> Result<()> {
-    table.ragged();
+    table.allow_ragged();
     let mut repeats = layout::RepeatedUsers::new(config);
     while let Some(row) = table.next_row()? {
         let user = match id(&mut collector.users, &row, 0) {

@@ -258,7 +258,7 @@ impl<'a> Table<'a> {
             self.rows,
             shown(row.text)
         );
-        if self.header.is_none() {
+        if !self.has_objects() {
             problem += "; if rows are lists of items, say so (--layout lists)";
         }
         Err(Fault::Problem(problem).at(row.file, row.line))
@@ -269,8 +269,8 @@ impl<'a> Table<'a> {
         &self.sample
     }
 
-    /// Allows rows of any number of fields.
-    pub(crate) fn ragged(&mut self) {
+    /// Allows rows of any number of fields, as lists of items have.
+    pub fn allow_ragged(&mut self) {
         self.ragged = true;
     }
 
