@@ -150,17 +150,17 @@ impl Columns {
             }
             let name = names.get(n).map(String::as_str).unwrap_or_default();
             let (name, kind) = typed(name).unwrap_or((name, ""));
-            let n = Some(n);
-            if n == self.title {
+            let is = |column: Option<usize>| column == Some(n);
+            if is(self.title) {
                 item.title = clean(field);
-            } else if n == self.genres {
+            } else if is(self.genres) {
                 item.genres = genres(field, kind);
-            } else if n == self.description {
+            } else if is(self.description) {
                 item.description = clean(field);
             } else {
                 let text = clean(field);
                 let name = match name {
-                    "" => format!("column {}", n.unwrap_or_default() + 1),
+                    "" => format!("column {}", n + 1),
                     // These names are those of an item's own fields.
                     "title" | "genres" | "description" | "raw_id" => format!("{name} (column)"),
                     name => name.to_owned(),

@@ -188,22 +188,21 @@ fn choose(with: impl Fn(Separator) -> (Rows, Sample)) -> (Rows, Sample) {
         Separator::Byte(b';'),
         Separator::Byte(b'|'),
     ];
-    let mut best: Option<((usize, bool, usize), (Rows, Sample))> = None;
+    let mut best = None;
+    let mut most = (0, false, 0);
     for separator in candidates {
         let (rows, sample) = with(separator);
         let divided = sample.iter().filter(|row| row.len() > 1).count();
         let width = sample.first().map_or(0, Vec::len);
         let even = sample.iter().all(|row| row.len() == width);
-        // Most rows must be divided: a comma in a name is no separator.
-        if 2 * divided <= sample.len() {
-            continue;
-        }
         let rank = (divided, even, if even { width } else { 0 });
-        if best.as_ref().is_none_or(|(other, _)| rank > *other) {
-            best = Some((rank, (rows, sample)));
-        }
-        if separator == Separator::DoubleColon && even {
-            break;
+        // Most rows must be divided: a comma in a name is no separator.
+        if 2 * divided > sample.len() && rank > most {
+            most = rank;
+            best = Some((rows, sample));
+            if separator == Separator::DoubleColon && even {
+                break;
+            }
         }
     }
     let blanks = || {
@@ -214,10 +213,7 @@ fn choose(with: impl Fn(Separator) -> (Rows, Sample)) -> (Rows, Sample) {
         }
         (rows, sample)
     };
-    match best {
-        Some((_, found)) => found,
-        None => blanks(),
-    }
+    best.unwrap_or_else(blanks)
 }
 
 /// Whether the first row names the columns.
