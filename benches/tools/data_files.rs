@@ -10,59 +10,83 @@
 //! a million books). A last argument of `make` scales all counts, such as 0.25. Files are written
 //! as they are made: 0.9, 4.4 and 5.2 GB at scale 1. `read` reads, filters and splits, and prints
 //! rows a second and the peak memory.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use clap::{Parser, Subcommand, ValueEnum};
 use cpu_time::ProcessTime;
 use glta_data::readers::{self, AmazonConfig, GoodreadsConfig};
 use glta_data::{Dataset, Split, SplitConfig};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+/// Make files of data in the layouts and sizes of published sets, or measure reading them.
+#[derive(Parser)]
+#[command(name = "data_files", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Write the files
+    Make {
+        layout: Kind,
+        folder: PathBuf,
+        /// Factor of all counts
+        #[arg(default_value_t = 1.0)]
+        scale: f64,
+    },
+    /// Read, filter and split them
+    Read { layout: Kind, folder: PathBuf },
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum Kind {
+    /// 32 million ratings of 87,585 movies by 200,948 users
+    #[value(name = "ml-32m")]
+    Ml32m,
+    /// 10 million reviews of 500,000 items, with metadata
+    #[value(name = "amazon-2023")]
+    Amazon2023,
+    /// 10 million interactions with a million books
+    Goodreads,
+}
+
 fn main() {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let (command, layout, folder, scale) = match arguments[..] {
-        [command, layout, folder] => (command, layout, Path::new(folder), 1.0),
-        [command, layout, folder, scale] => {
-            (command, layout, Path::new(folder), scale.parse().expect("a number as scale"))
-        }
-        _ => panic!("make|read ml-32m|amazon-2023|goodreads FOLDER [SCALE]"),
-    };
-    match command {
-        "make" => make(layout, folder, scale),
-        "read" => read(layout, folder),
-        other => panic!("make or read, not {other}"),
+    match Cli::parse().command {
+        Command::Make { layout, folder, scale } => make(layout, &folder, scale),
+        Command::Read { layout, folder } => read(layout, &folder),
     }
 }
 
-fn make(layout: &str, folder: &Path, scale: f64) {
+fn make(layout: Kind, folder: &Path, scale: f64) {
     fs::create_dir_all(folder).unwrap();
     let scaled = |count: u64| (count as f64 * scale) as u64;
     let file =
         |name: &str| BufWriter::with_capacity(1 << 20, File::create(folder.join(name)).unwrap());
     match layout {
-        "ml-32m" => {
+        Kind::Ml32m => {
             let (users, items) = (scaled(200_948), scaled(87_585));
             ratings(file("ratings.csv"), scaled(32_000_000), users, items);
             movies(file("movies.csv"), items);
         }
-        "amazon-2023" => {
+        Kind::Amazon2023 => {
             let (rows, items) = (scaled(10_000_000), scaled(500_000));
             reviews(file("Category.jsonl"), rows, rows / 2, items);
             products(file("meta_Category.jsonl"), items);
         }
-        "goodreads" => {
+        Kind::Goodreads => {
             let (rows, items) = (scaled(10_000_000), scaled(1_000_000));
             shelves(file("goodreads_interactions_dedup.json"), rows, rows / 20, items);
             books(file("goodreads_books.json"), items);
         }
-        other => panic!("no layout {other}"),
     }
 }
 
@@ -244,13 +268,12 @@ fn books(mut file: impl Write, items: u64) {
     file.flush().unwrap();
 }
 
-fn read(layout: &str, folder: &Path) {
+fn read(layout: Kind, folder: &Path) {
     let (started, cpu) = (Instant::now(), ProcessTime::now());
     let data = match layout {
-        "ml-32m" => readers::movielens(folder),
-        "amazon-2023" => readers::amazon(folder, &AmazonConfig::default()),
-        "goodreads" => readers::goodreads(folder, &GoodreadsConfig::default()),
-        other => panic!("no layout {other}"),
+        Kind::Ml32m => readers::movielens(folder),
+        Kind::Amazon2023 => readers::amazon(folder, &AmazonConfig::default()),
+        Kind::Goodreads => readers::goodreads(folder, &GoodreadsConfig::default()),
     };
     let data = data.unwrap();
     let rows: u64 = data.report().files.iter().map(|file| file.rows).sum();
@@ -263,7 +286,7 @@ fn read(layout: &str, folder: &Path) {
     );
     show_peak("read", interactions);
     let started = Instant::now();
-    let core: Dataset = if layout == "ml-32m" { data } else { data.k_core(5, 5) };
+    let core: Dataset = if layout == Kind::Ml32m { data } else { data.k_core(5, 5) };
     let split = Split::new(&core, &SplitConfig::default()).unwrap();
     println!(
         "{}; filtered and split into {}, {} and {} in {:.1} s",
