@@ -102,11 +102,11 @@ impl Draws {
         (count as f64 * self.0.random::<f64>().powi(2)) as u64
     }
 
-    /// One that is not in `seen` yet.
+    /// One that is not in `seen` yet, unless most are.
     fn new_one(&mut self, count: u64, seen: &mut HashSet<u64>) -> u64 {
         loop {
             let drawn = self.skewed(count);
-            if seen.insert(drawn) {
+            if seen.insert(drawn) || 2 * seen.len() as u64 > count {
                 return drawn;
             }
         }
