@@ -79,7 +79,7 @@ fn main() {
         ..Default::default()
     };
     if let Some(file) = value("--files") {
-        let lists = PairsConfig { layout: PairsLayout::Lists, ..Default::default() };
+        let lists = PairsConfig::of(PairsLayout::Lists);
         let data = pairs(file, &lists).expect("a readable file");
         println!("{}", data.stats());
         return train(data.interactions(), config, true);

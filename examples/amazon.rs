@@ -8,6 +8,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use glta_cli::datasets::AmazonFlags;
 use glta_cli::flags::ExperimentFlags;
 use glta_cli::ranks::root_first;
 use glta_cli::{datasets, exit_on_ranks, experiment, logging};
@@ -18,9 +19,8 @@ use glta_cli::{datasets, exit_on_ranks, experiment, logging};
 struct Args {
     #[command(flatten)]
     flags: ExperimentFlags,
-    /// The category to read, where the folder holds several
-    #[arg(long)]
-    category: Option<String>,
+    #[command(flatten)]
+    amazon: AmazonFlags,
     /// Users and items with fewer interactions are dropped, until none is left
     #[arg(long, default_value_t = 5)]
     k_core: usize,
@@ -28,10 +28,10 @@ struct Args {
 
 fn main() -> ExitCode {
     logging::init();
-    let Args { flags, category, k_core } = Args::parse();
+    let Args { flags, amazon, k_core } = Args::parse();
     exit_on_ranks(|ranks| {
-        let (data, category) = (flags.data.as_deref(), category.as_deref());
-        let source = root_first(ranks, || datasets::amazon(data, category, k_core))?;
+        let data = flags.data.as_deref();
+        let source = root_first(ranks, || datasets::amazon(data, &amazon, k_core))?;
         experiment::run(ranks, &source, &flags)?;
         Ok(())
     })

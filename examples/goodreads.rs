@@ -8,6 +8,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use glta_cli::datasets::GoodreadsFlags;
 use glta_cli::flags::ExperimentFlags;
 use glta_cli::ranks::root_first;
 use glta_cli::{datasets, exit_on_ranks, experiment, logging};
@@ -18,12 +19,8 @@ use glta_cli::{datasets, exit_on_ranks, experiment, logging};
 struct Args {
     #[command(flatten)]
     flags: ExperimentFlags,
-    /// The per-genre files to read, such as poetry, where the folder holds several
-    #[arg(long)]
-    subset: Option<String>,
-    /// Only books of this genre or shelf, such as history
-    #[arg(long)]
-    genre: Option<String>,
+    #[command(flatten)]
+    goodreads: GoodreadsFlags,
     /// Users and books with fewer interactions are dropped, until none is left
     #[arg(long, default_value_t = 5)]
     k_core: usize,
@@ -31,10 +28,10 @@ struct Args {
 
 fn main() -> ExitCode {
     logging::init();
-    let Args { flags, subset, genre, k_core } = Args::parse();
+    let Args { flags, goodreads, k_core } = Args::parse();
     exit_on_ranks(|ranks| {
-        let (data, subset) = (flags.data.as_deref(), subset.as_deref());
-        let read = || datasets::goodreads(data, subset, genre.as_deref(), k_core);
+        let data = flags.data.as_deref();
+        let read = || datasets::goodreads(data, &goodreads, k_core);
         experiment::run(ranks, &root_first(ranks, read)?, &flags)?;
         Ok(())
     })

@@ -8,6 +8,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use glta_cli::datasets::MovielensFlags;
 use glta_cli::flags::ExperimentFlags;
 use glta_cli::ranks::root_first;
 use glta_cli::{datasets, exit_on_ranks, experiment, logging};
@@ -18,13 +19,15 @@ use glta_cli::{datasets, exit_on_ranks, experiment, logging};
 struct Args {
     #[command(flatten)]
     flags: ExperimentFlags,
+    #[command(flatten)]
+    movielens: MovielensFlags,
 }
 
 fn main() -> ExitCode {
     logging::init();
-    let Args { flags } = Args::parse();
+    let Args { flags, movielens } = Args::parse();
     exit_on_ranks(|ranks| {
-        let source = root_first(ranks, || datasets::movielens(flags.data.as_deref()))?;
+        let source = root_first(ranks, || datasets::movielens(flags.data.as_deref(), &movielens))?;
         experiment::run(ranks, &source, &flags)?;
         Ok(())
     })

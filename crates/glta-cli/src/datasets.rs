@@ -1,8 +1,9 @@
 //! The data sets that programs read, and how each is treated.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use glta_data::readers::{self, AmazonConfig, GoodreadsConfig};
+use clap::{Args, ValueEnum};
+use glta_data::readers::{self, AmazonConfig, GoodreadsConfig, MovieLensConfig};
 use glta_data::{Dataset, ShopConfig, TextConfig};
 use glta_eval::{Density, ExperimentConfig};
 
@@ -19,60 +20,165 @@ pub struct DataSource {
     pub adapt: fn(&mut ExperimentConfig),
 }
 
-/// MovieLens from a folder or zip archive; `data/ml-100k.zip`, which is downloaded, where none
-/// is named.
+/// One of the archives that GroupLens serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "lower")]
+pub enum Variant {
+    /// 100,000 ratings
+    #[value(name = "100k")]
+    M100k,
+    /// 1 million ratings
+    #[value(name = "1m")]
+    M1,
+    /// 10 million ratings, in halves of a star
+    #[value(name = "10m")]
+    M10,
+    /// 20 million ratings
+    #[value(name = "20m")]
+    M20,
+    /// 25 million ratings
+    #[value(name = "25m")]
+    M25,
+    /// 32 million ratings
+    #[value(name = "32m")]
+    M32,
+    /// The newest small set, which changes
+    #[value(name = "latest-small")]
+    LatestSmall,
+    /// The newest set, which changes
+    #[value(name = "latest")]
+    Latest,
+}
+
+/// Flags for MovieLens.
+#[derive(Debug, Clone, Default, Args)]
+pub struct MovielensFlags {
+    /// MovieLens: the archive that is read from data/ml-VARIANT.zip, and downloaded to it if it is
+    /// not there, where --data names nothing; 100k if not given
+    #[arg(long, value_enum, conflicts_with = "data")]
+    pub variant: Option<Variant>,
+    /// MovieLens: the file of ratings, where the folder holds those of several generations: u.data,
+    /// ratings.dat, pairs.dat or ratings.csv
+    #[arg(long, value_name = "FILE")]
+    pub ratings: Option<String>,
+}
+
+/// MovieLens from a folder or zip archive; the archive of a variant, which is downloaded, where
+/// none is named.
 ///
 /// # Errors
 /// Files that are not there or cannot be read.
-pub fn movielens(data: Option<&Path>) -> Result<DataSource> {
+pub fn movielens(data: Option<&Path>, flags: &MovielensFlags) -> Result<DataSource> {
+    let config = MovieLensConfig { ratings: flags.ratings.clone() };
     let dataset = match data {
-        Some(named) => readers::movielens(named)?,
+        Some(named) => {
+            found(named)?;
+            readers::movielens_with(named, &config)?
+        }
         None => {
-            let path = Path::new("data/ml-100k.zip");
-            fetch::data(path, "https://files.grouplens.org/datasets/movielens/ml-100k.zip")?;
-            readers::movielens(path)?
+            let variant = flags.variant.unwrap_or(Variant::M100k).to_possible_value();
+            let name = variant.map_or(String::new(), |value| format!("ml-{}", value.get_name()));
+            let path = PathBuf::from(format!("data/{name}.zip"));
+            let url = format!("https://files.grouplens.org/datasets/movielens/{name}.zip");
+            fetch::data(&path, &url)?;
+            readers::movielens_with(path, &config)?
         }
     };
     Ok(DataSource { dataset, density: Density::Dense, adapt: |_| () })
 }
 
+/// Refuses a path that is not there.
+fn found(path: &Path) -> Result<()> {
+    if path.exists() {
+        return Ok(());
+    }
+    Err(format!("--data {}: there is no such folder or file", path.display()).into())
+}
+
+/// Flags for Amazon reviews.
+#[derive(Debug, Clone, Default, Args)]
+pub struct AmazonFlags {
+    /// Amazon: the category to read, where the folder holds several
+    #[arg(long)]
+    pub category: Option<String>,
+    /// Amazon: the file of reviews, where the category has several (all reviews and a 5-core); by
+    /// default the one that is called as the metadata
+    #[arg(long, value_name = "FILE")]
+    pub reviews: Option<String>,
+    /// Amazon: read no metadata, for items without texts
+    #[arg(long)]
+    pub no_metadata: bool,
+}
+
 /// One category of Amazon reviews.
 ///
 /// # Errors
-/// No folder, or files that cannot be read.
-pub fn amazon(data: Option<&Path>, category: Option<&str>, k_core: usize) -> Result<DataSource> {
+/// No folder, files that cannot be read, or a `k_core` that leaves nothing.
+pub fn amazon(data: Option<&Path>, flags: &AmazonFlags, k_core: usize) -> Result<DataSource> {
     let data = data.ok_or(
         "--data DIR: the folder with a category's reviews and metadata, such as \
          Gift_Cards_5.json.gz and meta_Gift_Cards.json.gz from \
          https://cseweb.ucsd.edu/~jmcauley/datasets/amazon_v2/",
     )?;
-    let config = AmazonConfig { category: category.map(str::to_owned), ..AmazonConfig::default() };
-    let dataset = readers::amazon(data, &config)?.k_core(k_core, k_core);
+    found(data)?;
+    let config = AmazonConfig {
+        category: flags.category.clone(),
+        reviews: flags.reviews.clone(),
+        metadata: !flags.no_metadata,
+    };
+    let dataset = core(readers::amazon(data, &config)?, k_core)?;
     Ok(DataSource { dataset, density: Density::Sparse, adapt: described })
+}
+
+/// Flags for Goodreads.
+#[derive(Debug, Clone, Default, Args)]
+pub struct GoodreadsFlags {
+    /// Goodreads: the per-genre files to read, such as poetry, where the folder holds several
+    #[arg(long)]
+    pub subset: Option<String>,
+    /// Goodreads: only books of this genre or shelf, such as history
+    #[arg(long)]
+    pub genre: Option<String>,
+    /// Goodreads: keep interactions with books that were only put on a shelf (is_read false,
+    /// about half of the published ones), which are left out otherwise
+    #[arg(long)]
+    pub keep_unread: bool,
 }
 
 /// The UCSD Book Graph.
 ///
 /// # Errors
-/// No folder, or files that cannot be read.
-pub fn goodreads(
-    data: Option<&Path>,
-    subset: Option<&str>,
-    genre: Option<&str>,
-    k_core: usize,
-) -> Result<DataSource> {
+/// No folder, files that cannot be read, or a `k_core` that leaves nothing.
+pub fn goodreads(data: Option<&Path>, flags: &GoodreadsFlags, k_core: usize) -> Result<DataSource> {
     let data = data.ok_or(
         "--data DIR: the folder with goodreads_books*.json.gz and \
          goodreads_interactions*.json.gz from \
          https://cseweb.ucsd.edu/~jmcauley/datasets/goodreads.html",
     )?;
+    found(data)?;
     let config = GoodreadsConfig {
-        subset: subset.map(str::to_owned),
-        genre: genre.map(str::to_owned),
+        subset: flags.subset.clone(),
+        genre: flags.genre.clone(),
+        only_read: !flags.keep_unread,
         ..GoodreadsConfig::default()
     };
-    let dataset = readers::goodreads(data, &config)?.k_core(k_core, k_core);
+    let dataset = core(readers::goodreads(data, &config)?, k_core)?;
     Ok(DataSource { dataset, density: Density::Sparse, adapt: described })
+}
+
+/// The part of a data set in which every user and item has `k` interactions.
+fn core(dataset: Dataset, k: usize) -> Result<Dataset> {
+    let before = dataset.stats();
+    let core = dataset.k_core(k, k);
+    if core.interactions().is_empty() {
+        let (users, items, interactions) = (before.users, before.items, before.interactions);
+        return Err(format!(
+            "--k-core {k} leaves nothing of {users} users, {items} items and {interactions} \
+             interactions; give a smaller one"
+        )
+        .into());
+    }
+    Ok(core)
 }
 
 /// The generated shop, for the small language model of this repository.

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
-use glta_data::readers::{PairsConfig, PairsLayout, pairs};
+use glta_data::readers::{PairsConfig, PairsLayout, Table, TableConfig, pairs};
 use glta_eval::{MetricAt, Record, UserResult, evaluate_lists};
 use serde::Deserialize;
 
+use crate::output::outln;
 use crate::{Result, exit, experiment};
 
 /// Print the tables of a run, or measure ranked lists against test pairs.
@@ -43,7 +44,7 @@ fn print(args: &EvaluateArgs) -> Result<()> {
             let record = Record::load(folder)?.ok_or_else(|| {
                 format!("{}: there is no metrics.json with rows", folder.display())
             })?;
-            println!("{}", record.dataset);
+            outln!("{}", record.dataset);
             match metrics.is_empty() {
                 true => experiment::print(&record),
                 false => experiment::print(&record.with_metrics(&metrics)?),
@@ -68,7 +69,7 @@ fn lists_table(lists: &Path, test: Option<&Path>, mut metrics: Vec<MetricAt>) ->
             }
             None => false,
         });
-        println!(
+        outln!(
             "{} users with test items, {} of them without a list, which counts as an empty one; \
              {} lists of users without test items are left out",
             results.len() + held.len(),
@@ -89,13 +90,13 @@ fn lists_table(lists: &Path, test: Option<&Path>, mut metrics: Vec<MetricAt>) ->
                 format!("{}: no list holds `test`; name --test FILE", lists.display()).into()
             );
         }
-        println!("{} users, {without} of them without test items", results.len());
+        outln!("{} users, {without} of them without test items", results.len());
     }
     let means = evaluate_lists(&results, &metrics)?;
     for metric in &metrics {
         let name = metric.to_string();
         let value = means.get(&name).copied().unwrap_or(f64::NAN);
-        println!("{name:<10}{value:>8.4}");
+        outln!("{name:<10}{value:>8.4}");
     }
     Ok(())
 }
@@ -126,27 +127,43 @@ impl From<Id> for String {
 }
 
 fn read_lists(path: &Path) -> Result<Vec<UserResult>> {
-    let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    let result =
+        |user, recommended, test| UserResult { user, recommended, test, metrics: BTreeMap::new() };
+    let config = TableConfig { header: Some(false), ..TableConfig::default() };
+    let mut table = Table::open(path, &config)?;
     let mut results = Vec::new();
+    if !table.has_objects() {
+        table.allow_ragged();
+        while let Some(row) = table.next_row()? {
+            let mut fields = Vec::new();
+            for n in 0..row.len() {
+                fields.push(row.text(n)?.to_owned());
+            }
+            // A separator at the end of a line begins no item.
+            while fields.last().is_some_and(String::is_empty) {
+                fields.pop();
+            }
+            if fields.iter().any(String::is_empty) {
+                return Err(row.error("an id is empty").into());
+            }
+            let mut fields = fields.into_iter();
+            results.extend(fields.next().map(|user| result(user, fields.collect(), Vec::new())));
+        }
+        return Ok(results);
+    }
+    let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
     for (n, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-        let line = line.trim();
-        let (user, recommended, test) = if line.starts_with('{') {
-            let line: ListLine = serde_json::from_str(line)
-                .map_err(|e| format!("{}, line {}: {e}", path.display(), n + 1))?;
-            let raw = |ids: Vec<Id>| ids.into_iter().map(String::from).collect();
-            (line.user.into(), raw(line.recommended), raw(line.test))
-        } else {
-            let mut words = line.split_whitespace().map(str::to_owned);
-            (words.next().unwrap_or_default(), words.collect(), Vec::new())
-        };
-        results.push(UserResult { user, recommended, test, metrics: BTreeMap::new() });
+        let line: ListLine = serde_json::from_str(line)
+            .map_err(|e| format!("{}, line {}: {e}", path.display(), n + 1))?;
+        let raw = |ids: Vec<Id>| ids.into_iter().map(String::from).collect();
+        results.push(result(line.user.into(), raw(line.recommended), raw(line.test)));
     }
     Ok(results)
 }
 
 /// The test items of each user.
 fn read_test(path: &Path) -> Result<HashMap<String, Vec<String>>> {
-    let config = PairsConfig { layout: PairsLayout::Pairs, ..PairsConfig::default() };
+    let config = PairsConfig::of(PairsLayout::Pairs);
     let data = pairs(path, &config)?;
     let items = |user: u32| {
         let items = data.interactions().items(user).iter();

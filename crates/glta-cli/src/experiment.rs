@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use glta_align::{LanguageModel, Recommender};
+use glta_align::{ItemRecord, LanguageModel, Recommender};
 use glta_comm::Communicator;
 use glta_eval::{Error, Event, Experiment, ExperimentConfig, Record, comparison_table};
 
 use crate::Result;
 use crate::datasets::DataSource;
 use crate::flags::ExperimentFlags;
+use crate::output::{errln, outln};
 use crate::progress::Reporter;
 use crate::ranks::{self, Ranks};
 
@@ -35,7 +36,7 @@ pub fn run_configured(
 ) -> Result<Record> {
     let start = Instant::now();
     if ranks.is_root() {
-        println!("{}", source.dataset.stats());
+        outln!("{}", source.dataset.stats());
     }
     let experiment = Experiment::new(&source.dataset, &flags.out, config.clone());
     let experiment = experiment.resume(flags.resume);
@@ -54,7 +55,7 @@ pub fn run_configured(
         .inspect_err(|error| {
             if matches!(error, Error::Cancelled) && ranks.is_root() {
                 let how = if flags.resume { "" } else { " with --resume" };
-                eprintln!("finished rows are kept: the same command{how} continues");
+                errln!("finished rows are kept: the same command{how} continues");
             }
         });
     reporter.finish();
@@ -62,17 +63,20 @@ pub fn run_configured(
     if !ranks.is_root() {
         return Ok(record);
     }
-    print(&record)?;
-    println!("\nwritten to {}", record.path().display());
+    // All files before the first line.
     let shown =
         |metric: &&(&str, &str)| config.protocol.metrics.iter().any(|m| m.to_string() == metric.0);
     let plots = [("N@10", "ndcg.svg"), ("P@10", "precision.svg")];
-    for (metric, file) in plots.iter().filter(shown) {
-        println!("       and {}", record.plot(metric, file)?.display());
+    let plots = plots.iter().filter(shown).map(|(metric, file)| record.plot(metric, file));
+    let plots = plots.collect::<std::result::Result<Vec<_>, _>>()?;
+    print(&record)?;
+    outln!("\nwritten to {}", record.path().display());
+    for plot in plots {
+        outln!("       and {}", plot.display());
     }
     show(&record, flags, language.as_ref())?;
     if let Some(line) = ranks::traffic(ranks, start) {
-        println!("\n{line}");
+        outln!("\n{line}");
     }
     Ok(record)
 }
@@ -109,19 +113,19 @@ fn text_encoder(_: &std::path::Path) -> Result<Box<dyn glta_core::TextEncoder>> 
 
 /// Prints the tables of a record.
 pub(crate) fn print(record: &Record) -> Result<()> {
-    println!("\n{}\n\n{}", record.table(), record.by_degree());
-    println!("\n{}", record.by_activity());
+    outln!("\n{}\n\n{}", record.table(), record.by_degree());
+    outln!("\n{}", record.by_activity());
     if let Some(main) = record.main_system() {
         let comparisons = record.comparisons(main)?;
         if !comparisons.is_empty() {
-            println!("\n{}", comparison_table(&comparisons));
+            outln!("\n{}", comparison_table(&comparisons));
         }
     }
     if record.rows.iter().any(|row| !row.cold.is_empty()) {
-        println!("\n{}", record.cold());
+        outln!("\n{}", record.cold());
     }
     for skipped in &record.skipped {
-        println!("\nnot run: {}, because {}", skipped.system, skipped.reason);
+        outln!("\nnot run: {}, because {}", skipped.system, skipped.reason);
     }
     Ok(())
 }
@@ -151,20 +155,25 @@ fn show(record: &Record, flags: &ExperimentFlags, language: Option<&LanguageMode
     }
     let user = shown.0;
     let items = recommender.items();
-    println!(
+    outln!(
         "\nuser {} of {} has, among others:",
         recommender.users()[user as usize],
         record.dataset.name
     );
     for &item in recommender.history(user)?.iter().take(10) {
-        println!("     {}", clip(&items[item as usize].text, 74));
+        outln!("     {}", clip(shown_as(&items[item as usize]), 74));
     }
-    println!("and is recommended:");
+    outln!("and is recommended:");
     for (n, recommendation) in recommender.recommend(user, 10)?.iter().enumerate() {
-        let text = clip(&recommendation.record.text, 64);
-        println!("{:3}. {text}  ({:.2})", n + 1, recommendation.score);
+        let text = clip(shown_as(recommendation.record), 64);
+        outln!("{:3}. {text}  ({:.2})", n + 1, recommendation.score);
     }
     Ok(())
+}
+
+/// An item's text, or its id if it has none.
+fn shown_as(item: &ItemRecord) -> &str {
+    if item.text.trim().is_empty() { &item.raw_id } else { &item.text }
 }
 
 /// The first `width` characters, for a line on a screen.

@@ -1,5 +1,6 @@
 //! Ctrl-C: the first stops the program at the next step, the second at once.
 
+use crate::output::errln;
 use std::ops::ControlFlow;
 use std::process::exit;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,7 +16,7 @@ pub fn listen() {
         if ASKED.swap(true, Ordering::Relaxed) {
             exit(EXIT_CODE.into());
         }
-        eprintln!("\nstopping after this step; Ctrl-C again ends at once");
+        errln!("\nstopping after this step; Ctrl-C again ends at once");
     };
     // Without a handler Ctrl-C ends the program; checkpoints are there all the same.
     let _ = ctrlc::set_handler(handler);

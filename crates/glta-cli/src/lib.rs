@@ -4,8 +4,6 @@
 //! A subcommand is a module with its flags (`XArgs`, for [`clap`]) and `run(&args)`, which
 //! returns the exit code.
 
-#![allow(clippy::print_stdout, clippy::print_stderr)]
-
 pub mod datasets;
 pub mod demo;
 pub mod device;
@@ -19,12 +17,14 @@ pub mod interrupt;
 pub mod lightgcn;
 pub mod logging;
 mod outcome;
+mod output;
 pub mod progress;
 pub mod ranks;
 pub mod reproduce;
 mod result;
 #[cfg(feature = "serve")]
 pub mod serve;
+pub mod tables;
 
 pub use outcome::{exit, exit_on_ranks, show_error};
 pub use result::Result;

@@ -12,8 +12,8 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// Warnings, and that a service has loaded another model.
-const DEFAULT: &str = "warn,glta_serve=info";
+/// Warnings, how files of data were read, and that a service has loaded another model.
+const DEFAULT: &str = "warn,glta_data=info,glta_serve=info";
 
 /// Shows the events that `RUST_LOG` names (`glta_llm=debug,warn`), else warnings and errors.
 /// Every program calls it first; a second call changes nothing.
@@ -47,15 +47,17 @@ impl Write for Lines {
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         const CLEAR_LINE: &[u8] = b"\r\x1b[2K";
         let mut stderr = io::stderr().lock();
+        // The subscriber would print that it cannot print, and panic where nobody reads on.
         if stderr.is_terminal() {
-            stderr.write_all(CLEAR_LINE)?;
+            let _ = stderr.write_all(CLEAR_LINE);
         }
-        stderr.write_all(event)?;
+        let _ = stderr.write_all(event);
         Ok(event.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        io::stderr().flush()
+        let _ = io::stderr().flush();
+        Ok(())
     }
 }
 
@@ -131,11 +133,12 @@ mod tests {
         let subscriber = tracing_subscriber::registry().with(default_targets()).with(lines);
         tracing::subscriber::with_default(subscriber, || {
             tracing::warn!(target: "glta_data", lines = 3, "no such column");
-            tracing::info!(target: "glta_data", "read");
+            tracing::info!(target: "glta_graph", "trained");
+            tracing::info!(target: "glta_data::readers", "read");
             tracing::info!(target: "glta_serve::reload", "loaded model {}", 2);
             tracing::error!(target: "glta_llm", "broken");
         });
         let text = String::from_utf8(memory.0.lock().unwrap().clone()).unwrap();
-        assert_eq!(text, "warning: no such column, lines=3\nloaded model 2\nerror: broken\n");
+        assert_eq!(text, "warning: no such column, lines=3\nread\nloaded model 2\nerror: broken\n");
     }
 }

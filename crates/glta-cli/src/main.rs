@@ -30,7 +30,7 @@ enum Command {
     /// Print the tables of a run, or measure ranked lists.
     Evaluate(EvaluateArgs),
     /// Run every system of the paper's tables on one data set.
-    Reproduce(ReproduceArgs),
+    Reproduce(Box<ReproduceArgs>),
     /// Inspect, verify, run and make GPTQ checkpoints of LLaMA models.
     Gptq(GptqArgs),
     /// Train and evaluate LightGCN on files of interactions.

@@ -7,16 +7,22 @@ use std::time::Duration;
 use glta_comm::Communicator;
 use glta_core::with_causes;
 
+use crate::output::errln;
 use crate::ranks::{self, Ranks};
-use crate::{Result, interrupt};
+use crate::{Result, interrupt, output};
 
 /// Runs a program's body. An error is shown with its causes and gives exit code 1.
 pub fn exit(body: impl FnOnce() -> Result<()>) -> ExitCode {
     interrupt::listen();
-    match body() {
+    match body().and_then(|()| printed()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => show_error(&*error, 1).into(),
     }
+}
+
+/// Whether all that was printed reached standard output, or nobody who reads it.
+fn printed() -> Result<()> {
+    output::finish().map_err(|e| format!("standard output: {e}").into())
 }
 
 /// [`exit`] for a body that all ranks run. An error or a panic on one ends all.
@@ -26,7 +32,7 @@ pub fn exit_on_ranks(body: impl FnOnce(&Ranks) -> Result<()>) -> ExitCode {
         alone => return exit(|| body(&alone?)),
     };
     interrupt::listen();
-    let ended = catch_unwind(AssertUnwindSafe(|| body(&ranks)));
+    let ended = catch_unwind(AssertUnwindSafe(|| body(&ranks).and_then(|()| printed())));
     let Err(error) = ended.unwrap_or_else(|_| Err("panicked".into())) else {
         return ExitCode::SUCCESS;
     };
@@ -34,7 +40,7 @@ pub fn exit_on_ranks(body: impl FnOnce(&Ranks) -> Result<()>) -> ExitCode {
         // Rank 0 says first what it kept.
         std::thread::sleep(Duration::from_secs(1));
     } else {
-        eprintln!("rank {} of {}:", ranks.rank(), ranks.size());
+        errln!("rank {} of {}:", ranks.rank(), ranks.size());
     }
     ranks.abort(show_error(&*error, 1).into())
 }
@@ -43,9 +49,9 @@ pub fn exit_on_ranks(body: impl FnOnce(&Ranks) -> Result<()>) -> ExitCode {
 /// cause.
 pub fn show_error(error: &(dyn std::error::Error + 'static), code: u8) -> u8 {
     if interrupt::asked() {
-        eprintln!("stopped");
+        errln!("stopped");
         return interrupt::EXIT_CODE;
     }
-    eprintln!("error: {}", with_causes(error));
+    errln!("error: {}", with_causes(error));
     code
 }

@@ -9,6 +9,7 @@ use glta_linear::{LinearStage, LinearStep};
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 
 use crate::interrupt;
+use crate::output::errln;
 
 /// Bars on a terminal, a plain line now and then elsewhere, nothing if quiet.
 pub struct Reporter {
@@ -45,7 +46,7 @@ impl Reporter {
         match (self.mode, &self.bar) {
             (Mode::Quiet, _) => {}
             (_, Some((_, bar))) => bar.println(line),
-            _ => eprintln!("{line}"),
+            _ => errln!("{line}"),
         }
     }
 
@@ -98,7 +99,7 @@ impl Reporter {
                         let left = HumanDuration(since.elapsed().mul_f64(ahead));
                         line += &format!(" (about {left} left)");
                     }
-                    eprintln!("{line}");
+                    errln!("{line}");
                 }
             }
         }

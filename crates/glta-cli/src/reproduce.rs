@@ -6,8 +6,9 @@ use clap::{Args, ValueEnum};
 use glta_comm::Communicator;
 use glta_eval::{ExperimentConfig, ProtocolConfig, paper};
 
-use crate::datasets::{self, DataSource};
+use crate::datasets::{self, AmazonFlags, DataSource, GoodreadsFlags, MovielensFlags};
 use crate::flags::ExperimentFlags;
+use crate::output::outln;
 use crate::ranks::{Ranks, root_first};
 use crate::{Result, exit_on_ranks, experiment};
 
@@ -22,13 +23,12 @@ pub struct ReproduceArgs {
     /// How much is spent on each system
     #[arg(long, default_value = "full")]
     budget: Budget,
-    /// The Amazon category or the Goodreads subset to read, where the folder
-    /// holds several
-    #[arg(long)]
-    part: Option<String>,
-    /// Goodreads: only books of this genre or shelf, such as history
-    #[arg(long)]
-    genre: Option<String>,
+    #[command(flatten)]
+    movielens: MovielensFlags,
+    #[command(flatten)]
+    amazon: AmazonFlags,
+    #[command(flatten)]
+    goodreads: GoodreadsFlags,
     /// Amazon and Goodreads: users and items with fewer interactions are dropped,
     /// until none is left
     #[arg(long, default_value_t = 5)]
@@ -85,17 +85,16 @@ fn on_ranks(args: &ReproduceArgs, ranks: &Ranks) -> Result<()> {
         Kind::Amazon => paper::AMAZON,
         Kind::Goodreads => paper::GOODREADS,
     };
-    println!("\n{}", record.paper_report(&printed)?);
+    outln!("\n{}", record.paper_report(&printed)?);
     Ok(())
 }
 
 fn read(args: &ReproduceArgs) -> Result<DataSource> {
     let data = args.experiment.data.as_deref();
-    let (part, genre) = (args.part.as_deref(), args.genre.as_deref());
     match args.dataset {
-        Kind::Movielens => datasets::movielens(data),
-        Kind::Amazon => datasets::amazon(data, part, args.k_core),
-        Kind::Goodreads => datasets::goodreads(data, part, genre, args.k_core),
+        Kind::Movielens => datasets::movielens(data, &args.movielens),
+        Kind::Amazon => datasets::amazon(data, &args.amazon, args.k_core),
+        Kind::Goodreads => datasets::goodreads(data, &args.goodreads, args.k_core),
     }
 }
 

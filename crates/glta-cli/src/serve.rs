@@ -9,6 +9,7 @@ use glta_serve::{ServeConfig, Server, Service};
 
 use crate::device::device;
 use crate::files::save;
+use crate::output::errln;
 use crate::{Result, show_error};
 
 /// Flags of `glta serve`.
@@ -97,9 +98,9 @@ fn serve(args: &ServeArgs) -> Result<()> {
         if let Some(path) = &args.address_file {
             save(path, address.to_string().as_bytes())?;
         }
-        eprintln!("listening at http://{address}");
+        errln!("listening at http://{address}");
         server.run(end_signal()).await?;
-        eprintln!("stopped: every request that had come in is answered");
+        errln!("stopped: every request that had come in is answered");
         Ok(())
     })
 }

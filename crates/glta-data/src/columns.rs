@@ -1,6 +1,6 @@
 //! Interactions as they are read: one row per line, columns side by side.
 
-use crate::interactions::row_offsets;
+use crate::interactions::{Repeats, row_offsets};
 use crate::{Error, Interactions, Result};
 
 /// Rows in file order. Optional columns are as long as the ids.
@@ -12,8 +12,15 @@ pub(crate) struct Columns {
     pub(crate) timestamps: Option<Vec<i64>>,
 }
 
-/// A matrix, with ratings and times in the order of its column indices.
-pub(crate) type Grouped = (Interactions, Option<Vec<f32>>, Option<Vec<i64>>);
+/// A matrix, with ratings and times in the order of its column indices, and the pairs of which
+/// there were several rows.
+#[derive(Debug)]
+pub(crate) struct Grouped {
+    pub(crate) interactions: Interactions,
+    pub(crate) ratings: Option<Vec<f32>>,
+    pub(crate) timestamps: Option<Vec<i64>>,
+    pub(crate) repeats: Repeats,
+}
 
 impl Columns {
     /// Groups the rows by user and sorts each user's by item. Of repeated
@@ -37,8 +44,9 @@ impl Columns {
             }
         }
         if self.ratings.is_none() && self.timestamps.is_none() {
-            let matrix = Interactions::from_columns(n_users, n_items, &self.users, &self.items)?;
-            return Ok((matrix, None, None));
+            let (interactions, repeats) =
+                Interactions::with_repeats(n_users, n_items, &self.users, &self.items)?;
+            return Ok(Grouped { interactions, ratings: None, timestamps: None, repeats });
         }
         if let Some(&id) = self.users.iter().find(|&&u| u as usize >= n_users) {
             return Err(Error::IdOutOfRange { kind: "user", id, len: n_users });
@@ -53,11 +61,14 @@ impl Columns {
                 scatter(&self.users, &offsets, timestamps);
             }
         }
-        drop(self.users);
+        drop(std::mem::take(&mut self.users));
         let mut row = Row::default();
+        let mut repeats = Repeats::default();
         let (mut start, mut kept) = (0, 0);
-        for end in offsets.iter_mut().skip(1) {
-            row.order(&self.items[start..*end], self.timestamps.as_deref(), start);
+        for (user, end) in offsets.iter_mut().skip(1).enumerate() {
+            row.order(&self.items[start..*end], self.timestamps.as_deref(), start, |item| {
+                repeats.add(user, item);
+            });
             // Copied out first, so that the kept rows may move to the front.
             apply(&row.order, &mut row.items, &mut self.items, start, kept);
             if let Some(ratings) = &mut self.ratings {
@@ -80,8 +91,9 @@ impl Columns {
             timestamps.truncate(kept);
             timestamps.shrink_to_fit();
         }
-        let matrix = Interactions::from_csr(n_items, offsets, self.items)?;
-        Ok((matrix, self.ratings, self.timestamps))
+        let interactions = Interactions::from_csr(n_items, offsets, self.items)?;
+        let Self { ratings, timestamps, .. } = self;
+        Ok(Grouped { interactions, ratings, timestamps, repeats })
     }
 }
 
@@ -122,7 +134,13 @@ struct Row {
 }
 
 impl Row {
-    fn order(&mut self, items: &[u32], timestamps: Option<&[i64]>, start: usize) {
+    fn order(
+        &mut self,
+        items: &[u32],
+        timestamps: Option<&[i64]>,
+        start: usize,
+        mut repeated: impl FnMut(u32),
+    ) {
         self.order.clear();
         self.keys.clear();
         self.keys.extend(
@@ -137,6 +155,7 @@ impl Row {
             let (item, at) = ((key >> 32) as u32, key as u32);
             match self.order.last_mut() {
                 Some(previous) if last_item == Some(item) => {
+                    repeated(item);
                     if time(at) >= time(*previous) {
                         *previous = at;
                     }
@@ -179,10 +198,13 @@ mod tests {
                 ratings: Some(rows.iter().map(|r| f32::from(r.2)).collect()),
                 timestamps: Some(rows.iter().map(|r| r.3).collect()),
             };
-            let (matrix, ratings, timestamps) = columns.group(5, 6).unwrap();
-            let got: Vec<_> = matrix
+            let n_rows = rows.len();
+            let grouped = columns.group(5, 6).unwrap();
+            prop_assert_eq!(grouped.repeats.count as usize, n_rows - latest.len());
+            let got: Vec<_> = grouped
+                .interactions
                 .iter()
-                .zip(ratings.unwrap().into_iter().zip(timestamps.unwrap()))
+                .zip(grouped.ratings.unwrap().into_iter().zip(grouped.timestamps.unwrap()))
                 .collect();
             prop_assert_eq!(got, latest.into_iter().collect::<Vec<_>>());
         }

@@ -2,8 +2,9 @@ use std::collections::HashMap;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use crate::columns::Columns;
+use crate::columns::{Columns, Grouped};
 use crate::ids::IdMap;
+use crate::report::{Note, Report};
 use crate::{Error, Interactions, Item, Result, Stats, TextConfig};
 
 /// Users, items with their texts, and who interacted with what.
@@ -27,7 +28,7 @@ use crate::{Error, Interactions, Item, Result, Stats, TextConfig};
 /// assert_eq!(shop.interactions().items(1), [0, 1]);
 /// # Ok::<(), glta_data::Error>(())
 /// ```
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Dataset {
     pub(crate) name: String,
     pub(crate) users: Vec<String>,
@@ -35,6 +36,19 @@ pub struct Dataset {
     pub(crate) interactions: Interactions,
     pub(crate) ratings: Option<Vec<f32>>,
     pub(crate) timestamps: Option<Vec<i64>>,
+    pub(crate) report: Report,
+}
+
+/// Of what is in the data sets, not of the reports on their files.
+impl PartialEq for Dataset {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+            && self.users == other.users
+            && self.items == other.items
+            && self.interactions == other.interactions
+            && self.ratings == other.ratings
+            && self.timestamps == other.timestamps
+    }
 }
 
 /// One interaction by raw ids, as input to [`Dataset::from_interactions`]. [`Interactions`] holds
@@ -114,6 +128,7 @@ impl Dataset {
             interactions,
             ratings: None,
             timestamps: None,
+            report: Report::default(),
         })
     }
 
@@ -161,6 +176,26 @@ impl Dataset {
     /// Seconds since 1970 in the order of [`Interactions::column_indices`].
     pub fn timestamps(&self) -> Option<&[i64]> {
         self.timestamps.as_deref()
+    }
+
+    /// What was left out, joined or missing while the data were read and filtered.
+    pub fn report(&self) -> &Report {
+        &self.report
+    }
+
+    /// Checks that there are interactions.
+    ///
+    /// # Errors
+    /// [`Error::Emptied`] with the filter that dropped the last one, or [`Error::Empty`].
+    pub fn require_interactions(&self) -> Result<()> {
+        if !self.interactions.is_empty() {
+            return Ok(());
+        }
+        let by = self.report.filters.iter().find(|filter| filter.after[2] == 0);
+        Err(match by {
+            Some(filter) => Error::Emptied { dataset: self.name.clone(), rule: filter.emptied() },
+            None => Error::Empty(format!("data set `{}`", self.name)),
+        })
     }
 
     /// Finds users by their raw ids.
@@ -230,6 +265,9 @@ pub(crate) struct Collector {
     pub(crate) users: IdMap,
     pub(crate) items: IdMap,
     pub(crate) columns: Columns,
+    pub(crate) report: Report,
+    /// Rows without a rating and rows without a time, where these are kept.
+    without: [u64; 2],
 }
 
 impl Collector {
@@ -244,6 +282,8 @@ impl Collector {
                 timestamps: timestamps.then(Vec::new),
                 ..Columns::default()
             },
+            report: Report::default(),
+            without: [0; 2],
         }
     }
 
@@ -274,11 +314,19 @@ impl Collector {
         columns.items.push(item);
         match (&mut columns.ratings, rating) {
             (Some(column), Some(rating)) => column.push(rating),
-            (ratings, _) => *ratings = None,
+            (ratings, None) => {
+                *ratings = None;
+                self.without[0] += 1;
+            }
+            (None, Some(_)) => {}
         }
         match (&mut columns.timestamps, timestamp) {
             (Some(column), Some(timestamp)) => column.push(timestamp),
-            (timestamps, _) => *timestamps = None,
+            (timestamps, None) => {
+                *timestamps = None;
+                self.without[1] += 1;
+            }
+            (None, Some(_)) => {}
         }
     }
 
@@ -293,16 +341,36 @@ impl Collector {
         name: impl Into<String>,
         mut item: impl FnMut(u32, String) -> Item,
     ) -> Result<Dataset> {
-        let (interactions, ratings, timestamps) =
-            self.columns.group(self.users.len(), self.items.len())?;
-        Ok(Dataset {
-            name: name.into(),
-            users: self.users.into_raw(),
-            items: (0..).zip(self.items.into_raw()).map(|(id, raw)| item(id, raw)).collect(),
-            interactions,
-            ratings,
-            timestamps,
-        })
+        let Self { users, items, columns, mut report, without } = self;
+        let (name, rows) = (name.into(), columns.users.len() as u64);
+        let Grouped { interactions, ratings, timestamps, repeats } =
+            columns.group(users.len(), items.len())?;
+        let users = users.into_raw();
+        let items: Vec<Item> = (0..).zip(items.into_raw()).map(|(id, raw)| item(id, raw)).collect();
+        if repeats.count > 0 {
+            let which = if timestamps.is_some() {
+                "the latest of each was kept"
+            } else {
+                "each counts once"
+            };
+            let text = format!("rows repeat a pair of user and item; {which}");
+            let pair = |(user, item): (u32, u32)| {
+                format!("{} {}", users[user as usize], items[item as usize].raw_id)
+            };
+            let note = Note::new("repeated_pairs", repeats.count, Some(rows), &text);
+            report.warn(&name, note.examples(repeats.examples.into_iter().map(pair)));
+        }
+        for (kind, column, without) in [
+            ("rows_without_rating", "rating", without[0]),
+            ("rows_without_time", "time", without[1]),
+        ] {
+            if without > 0 && without < rows {
+                let text =
+                    format!("rows have no {column}: the {column}s of the others are not used");
+                report.warn(&name, Note::new(kind, without, Some(rows), &text));
+            }
+        }
+        Ok(Dataset { name, users, items, interactions, ratings, timestamps, report })
     }
 }
 

@@ -87,6 +87,25 @@ pub enum Error {
         /// What to do, empty or starting with a separator.
         hint: String,
     },
+    /// A text that stands for a missing value in the place of an id.
+    #[error("the {kind} id is missing (`{raw}`)")]
+    MissingId {
+        /// `"user"` or `"item"`.
+        kind: &'static str,
+        /// What is there.
+        raw: String,
+    },
+    /// Metadata of which not one record is about an item of the interactions.
+    #[error("{0}")]
+    NothingJoins(String),
+    /// A filter dropped every interaction.
+    #[error("data set `{dataset}`: {rule}; choose a weaker filter")]
+    Emptied {
+        /// Name of the data set.
+        dataset: String,
+        /// The filter, and how much there was before it.
+        rule: String,
+    },
     /// A file is well-formed but holds no interaction.
     #[error("{0} holds no interactions")]
     Empty(String),

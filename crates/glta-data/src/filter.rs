@@ -1,3 +1,4 @@
+use crate::report::FilterReport;
 use crate::{Dataset, Error, Interactions, Item, Result};
 
 impl Dataset {
@@ -15,7 +16,9 @@ impl Dataset {
             });
         };
         let keep = ratings.iter().map(|&r| r >= threshold).collect::<Vec<_>>();
-        Ok(self.retain(&keep).drop_empty())
+        let before = self.sizes();
+        let kept = self.retain(&keep).without_empty();
+        Ok(kept.filtered(format!("min_rating({threshold})"), before))
     }
 
     /// Drops users with fewer than `k_user` items and items with fewer than
@@ -24,6 +27,7 @@ impl Dataset {
     /// The result is the largest part of the data with that property, whatever
     /// the order of dropping. `k_core(1, 1)` is [`drop_empty`](Self::drop_empty).
     pub fn k_core(self, k_user: usize, k_item: usize) -> Self {
+        let before = self.sizes();
         let by_user = &self.interactions;
         let by_item = by_user.transpose();
         let (n_users, n_items) = (self.n_users(), self.n_items());
@@ -54,7 +58,8 @@ impl Dataset {
         }
         let keep: Vec<bool> =
             by_user.iter().map(|(u, i)| !gone[u as usize] && !gone[n_users + i as usize]).collect();
-        self.retain(&keep).drop_empty()
+        let core = self.retain(&keep).without_empty();
+        core.filtered(format!("k_core({k_user}, {k_item})"), before)
     }
 
     /// Keeps the items for which `keep` answers true and drops users left
@@ -64,11 +69,41 @@ impl Dataset {
         let rows: Vec<bool> =
             self.interactions.column_indices().iter().map(|&item| kept[item as usize]).collect();
         let users: Vec<bool> = vec![true; self.n_users()];
-        self.retain(&rows).renumber(&users, &kept).drop_empty_users()
+        let before = self.sizes();
+        let kept = self.retain(&rows).renumber(&users, &kept).drop_empty_users();
+        kept.filtered("retain_items".into(), before)
     }
 
     /// Drops users and items without interactions; the others keep their order.
     pub fn drop_empty(self) -> Self {
+        let before = self.sizes();
+        self.without_empty().filtered("drop_empty".into(), before)
+    }
+
+    /// Users, items and interactions.
+    fn sizes(&self) -> [usize; 3] {
+        [self.n_users(), self.n_items(), self.interactions.len()]
+    }
+
+    /// Reports a filter that was applied.
+    fn filtered(mut self, rule: String, before: [usize; 3]) -> Self {
+        let after = self.sizes();
+        let textless = self.items.iter().filter(|item| item.is_textless()).count();
+        let [users, items, interactions] =
+            [0, 1, 2].map(|n| format!("{} of {}", after[n], before[n]));
+        let texts = match textless {
+            0 => String::new(),
+            textless => format!("; {textless} of {} items have no text", after[1]),
+        };
+        tracing::info!(
+            "{}: {rule} keeps {users} users, {items} items, {interactions} interactions{texts}",
+            self.name
+        );
+        self.report.filters.push(FilterReport { rule, before, after });
+        self
+    }
+
+    fn without_empty(self) -> Self {
         let items: Vec<bool> = self.interactions.item_degrees().iter().map(|&d| d > 0).collect();
         let users: Vec<bool> =
             (0..self.n_users() as u32).map(|u| !self.interactions.items(u).is_empty()).collect();

@@ -13,13 +13,15 @@ pub(crate) struct IdMap {
     /// `"user"` or `"item"`.
     kind: &'static str,
     raw: IndexSet<String, FxBuildHasher>,
-    /// Dense id + 1 of the numbers below [`SMALL`], 0 for one not seen.
+    /// Dense id + 1 of small numbers, 0 for one that is in `large` or was not seen.
     small: Vec<u32>,
     large: FxHashMap<u64, u32>,
 }
 
-/// The table grows up to 16 MB.
+/// The table grows up to 16 MB, and only with the number of ids.
 const SMALL: u64 = 1 << 22;
+/// Entries of the table for each id.
+const SPARSEST: u64 = 64;
 
 impl IdMap {
     pub(crate) fn new(kind: &'static str) -> Self {
@@ -61,6 +63,12 @@ impl IdMap {
         }
     }
 
+    /// The raw id of a dense one; empty for one that was never given.
+    #[cfg(feature = "readers")]
+    pub(crate) fn raw(&self, id: u32) -> &str {
+        self.raw.get_index(id as usize).map_or("", String::as_str)
+    }
+
     /// All raw ids in the order of their dense ones.
     pub(crate) fn into_raw(self) -> Vec<String> {
         self.raw.into_iter().collect()
@@ -68,16 +76,17 @@ impl IdMap {
 
     #[inline]
     fn number(&self, number: u64) -> Option<u32> {
-        if number < SMALL {
-            let id = self.small.get(number as usize).copied().unwrap_or(0);
-            id.checked_sub(1)
-        } else {
-            self.large.get(&number).copied()
+        match usize::try_from(number).ok().and_then(|number| self.small.get(number)) {
+            Some(&id) if id > 0 => Some(id - 1),
+            _ => self.large.get(&number).copied(),
         }
     }
 
     #[cold]
     fn insert(&mut self, raw: &str, number: Option<u64>) -> Result<u32> {
+        if number.is_none() && is_missing(raw) {
+            return Err(Error::MissingId { kind: self.kind, raw: raw.to_owned() });
+        }
         let len = self.raw.len();
         // One below the maximum: the table stores id + 1.
         let id = u32::try_from(len)
@@ -86,7 +95,7 @@ impl IdMap {
             .ok_or(Error::TooMany { kind: self.kind, len })?;
         self.raw.insert(raw.to_owned());
         match number {
-            Some(number) if number < SMALL => {
+            Some(number) if number < SMALL && number < SPARSEST * (len as u64 + 1024) => {
                 let at = number as usize;
                 if at >= self.small.len() {
                     self.small.resize(at + 1, 0);
@@ -100,6 +109,18 @@ impl IdMap {
         }
         Ok(id)
     }
+}
+
+/// Whether a text is what programs write where a value is missing: nothing, or `nan`, `NaT`,
+/// `None`, `null`, `undefined` in any case, `NA`, `N/A`, `<NA>` or `\N`.
+///
+/// Such an id would merge everyone whose id is unknown into one person.
+pub(crate) fn is_missing(raw: &str) -> bool {
+    const WORDS: [&str; 5] = ["nan", "nat", "none", "null", "undefined"];
+    let raw = raw.trim();
+    raw.is_empty()
+        || matches!(raw, "NA" | "N/A" | "<NA>" | "\\N")
+        || WORDS.iter().any(|word| raw.eq_ignore_ascii_case(word))
 }
 
 /// The value of a decimal number in the one way it is usually written: digits
@@ -132,7 +153,7 @@ mod tests {
         #[test]
         fn numbers_first_appearances(
             raw in prop::collection::vec(
-                prop_oneof!["[0-9]{1,2}", "[0-9]{7,21}", "[a-c]{0,2}", "[0-9a]{3}"], 0..200)
+                prop_oneof!["[0-9]{1,2}", "[0-9]{7,21}", "[a-c]{1,2}", "[0-9a]{3}"], 0..200)
         ) {
             let mut map = IdMap::new("item");
             let mut plain: HashMap<String, u32> = HashMap::new();
@@ -158,5 +179,20 @@ mod tests {
         for unseen in ["1", "012", "99999999999", "y", ""] {
             assert_eq!(map.get(unseen), None);
         }
+    }
+
+    #[test]
+    fn a_missing_id_is_nobody() {
+        let mut map = IdMap::new("user");
+        for missing in
+            ["", " ", "nan", "NaN", "None", "NULL", "NaT", "<NA>", "NA", "\\N", "undefined"]
+        {
+            let error = map.intern(missing).unwrap_err();
+            assert!(matches!(error, Error::MissingId { kind: "user", .. }), "{missing}");
+        }
+        for id in ["Nancy", "na", "0", "none of them", "-"] {
+            map.intern(id).unwrap();
+        }
+        assert_eq!(map.len(), 5);
     }
 }

@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use crate::report::EXAMPLES;
 use crate::{Error, Result};
 
 /// Which items each user interacted with: a binary `(users, items)` matrix in
@@ -56,6 +57,16 @@ impl Interactions {
         users: &[u32],
         items: &[u32],
     ) -> Result<Self> {
+        Self::with_repeats(n_users, n_items, users, items).map(|(matrix, _)| matrix)
+    }
+
+    /// [`from_columns`](Self::from_columns), and which pairs were repeated.
+    pub(crate) fn with_repeats(
+        n_users: usize,
+        n_items: usize,
+        users: &[u32],
+        items: &[u32],
+    ) -> Result<(Self, Repeats)> {
         check_counts(n_users, n_items)?;
         if users.len() != items.len() {
             return Err(Error::ColumnLength {
@@ -77,8 +88,8 @@ impl Interactions {
         }
         offsets.rotate_right(1);
         offsets[0] = 0;
-        sort_rows(&mut offsets, &mut columns);
-        Ok(Self::from_csr_unchecked(n_items, offsets, columns))
+        let repeats = sort_rows(&mut offsets, &mut columns);
+        Ok((Self::from_csr_unchecked(n_items, offsets, columns), repeats))
     }
 
     /// Builds the matrix from compressed sparse rows: `offsets`, `n_users + 1`
@@ -214,10 +225,31 @@ impl Interactions {
     }
 }
 
+/// Rows that repeat a (user, item) pair.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Repeats {
+    /// How many beyond the first of each pair.
+    pub(crate) count: u64,
+    /// The pairs of the first few.
+    pub(crate) examples: Vec<(u32, u32)>,
+}
+
+impl Repeats {
+    #[cold]
+    pub(crate) fn add(&mut self, user: usize, item: u32) {
+        self.count += 1;
+        let pair = (user as u32, item);
+        if self.examples.len() < EXAMPLES && self.examples.last() != Some(&pair) {
+            self.examples.push(pair);
+        }
+    }
+}
+
 /// Sorts every row and removes repeats.
-fn sort_rows(offsets: &mut [usize], items: &mut Vec<u32>) {
+fn sort_rows(offsets: &mut [usize], items: &mut Vec<u32>) -> Repeats {
+    let mut repeats = Repeats::default();
     let (mut start, mut kept) = (0, 0);
-    for end in &mut offsets[1..] {
+    for (user, end) in offsets[1..].iter_mut().enumerate() {
         let row = start..*end;
         start = *end;
         if items[row.clone()].windows(2).any(|w| w[0] >= w[1]) {
@@ -229,6 +261,8 @@ fn sort_rows(offsets: &mut [usize], items: &mut Vec<u32>) {
             if kept == first || items[kept - 1] != item {
                 items[kept] = item;
                 kept += 1;
+            } else {
+                repeats.add(user, item);
             }
         }
         *end = kept;
@@ -237,6 +271,7 @@ fn sort_rows(offsets: &mut [usize], items: &mut Vec<u32>) {
         items.truncate(kept);
         items.shrink_to_fit();
     }
+    repeats
 }
 
 fn check_counts(n_users: usize, n_items: usize) -> Result<()> {

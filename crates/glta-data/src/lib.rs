@@ -43,6 +43,7 @@ mod interactions;
 mod item;
 #[cfg(feature = "readers")]
 pub mod readers;
+mod report;
 mod shop;
 mod split;
 mod stats;
@@ -52,6 +53,7 @@ pub use dataset::{Dataset, Interaction};
 pub use error::{Error, Result};
 pub use interactions::Interactions;
 pub use item::Item;
+pub use report::{FileReport, FilterReport, Note, Report};
 pub use shop::ShopConfig;
 pub use split::{Split, SplitConfig, SplitMethod};
 pub use stats::Stats;

@@ -122,9 +122,13 @@ impl Split {
     /// it is the same at every thread count and in every order of users.
     ///
     /// # Errors
-    /// Bad settings, or a temporal split of data without times.
+    /// Bad settings, a filter that has left no interactions, or a temporal split of data without
+    /// times.
     pub fn new(dataset: &Dataset, config: &SplitConfig) -> Result<Self> {
         config.validate()?;
+        if let Err(error @ Error::Emptied { .. }) = dataset.require_interactions() {
+            return Err(error);
+        }
         let interactions = dataset.interactions();
         let times = match (config.method, dataset.timestamps()) {
             (SplitMethod::RandomPerUser, _) => None,

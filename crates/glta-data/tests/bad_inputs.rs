@@ -7,7 +7,9 @@ mod common;
 use std::fs;
 use std::path::Path;
 
-use glta_data::readers::{self, AmazonConfig, GoodreadsConfig, PairsConfig, PairsLayout};
+use glta_data::readers::{
+    self, AmazonConfig, Column, GoodreadsConfig, PairsConfig, PairsLayout, TableConfig,
+};
 
 use common::{CSV, DAT, ML_100K, folder, gzip, zip};
 
@@ -61,7 +63,10 @@ fn bad_lines() {
         movielens(CSV, &[("ratings.csv", b"userId,movieId,rating,timestamp\n\xff\xfe,1,4,5\n")]);
     names(&error, &["ratings.csv, line 2"]);
     names(&movielens(DAT, &[("ratings.dat", b"1:10:4:100\n")]), &["ratings.dat, line 1", "::"]);
-    names(&movielens(ML_100K, &[("u.data", b"1 10 4 100\n")]), &["u.data, line 1", "TAB"]);
+    names(
+        &movielens(ML_100K, &[("u.data", b"1 10 4 100\n")]),
+        &["u.data, line 1", "tab-separated"],
+    );
 }
 
 #[test]
@@ -146,36 +151,41 @@ fn pair_files() {
         (b"1\t2\n3\t4", "tab"),
         (b"1, 2\r\n3, 4\r\n", "comma"),
         (b"a 2\n\nb   4 \n", "blank"),
-        (b"\xef\xbb\xbf1;2;x\n3;4\n", "semicolon"),
+        (b"\xef\xbb\xbf1;2\n3;4;\n", "semicolon"),
     ] {
         let data = read(bytes, &pairs).unwrap();
         let counts = (data.n_users(), data.n_items(), data.interactions().len());
         assert_eq!(counts, (2, 2, 2), "{separator}");
         assert_eq!(data.name(), "p");
     }
-    let rated = PairsConfig { rating: true, timestamp: true, header: true, ..pairs.clone() };
+    let rated = PairsConfig {
+        table: TableConfig { header: Some(true), ..TableConfig::default() },
+        rating: Some(Column::Number(3)),
+        time: Some(Column::Name("t".into())),
+        ..pairs.clone()
+    };
     let data = read(b"u,i,r,t\n1,2,4.5,99\n", &rated).unwrap();
     assert_eq!(data.ratings().unwrap(), [4.5]);
     assert_eq!(data.timestamps().unwrap(), [99]);
-    let lists = PairsConfig { layout: PairsLayout::Lists, ..pairs.clone() };
+    let lists = PairsConfig::of(PairsLayout::Lists);
     let data = read(b"0 1 2 3\n1\n2 1\n", &lists).unwrap();
     assert_eq!(data.interactions().len(), 4);
 
     let fails = |bytes: &[u8], config: &PairsConfig| read(bytes, config).unwrap_err().to_string();
-    names(&fails(b"1\t2\n3 4\n", &pairs), &["p.txt, line 2", "separated by tabs"]);
-    names(&fails(b"1,2\n3\n", &pairs), &["p.txt, line 2", "separated by commas"]);
+    names(&fails(b"1\t2\n5\t6\n3 4\n", &pairs), &["p.txt, line 3", "tab-separated"]);
+    names(&fails(b"1,2\n5,6\n3\n", &pairs), &["p.txt, line 3", "comma-separated"]);
     names(&fails(b"1,2\n\xff,3\n", &pairs), &["p.txt, line 2", "not UTF-8"]);
     names(&fails(b"", &pairs), &["holds no interactions"]);
-    names(&fails(b"u,i,r,t\n1,2,x,99\n", &rated), &["p.txt, line 2", "user item rating time"]);
+    names(&fails(b"u,i,r,t\n1,2,x,99\n", &rated), &["p.txt, line 2", "number", "column 3"]);
     names(&fails(b"u,i,r,t\n1,2,3\n", &rated), &["p.txt, line 2"]);
-    assert!(read(b"1 2\n", &PairsConfig { rating: true, ..lists }).is_err());
+    assert!(read(b"1 2\n", &PairsConfig { rating: Some(Column::Number(3)), ..lists }).is_err());
     assert!(readers::pairs("/no/such/file", &pairs).is_err());
 }
 
 #[test]
 fn split_files_share_ids() {
     let folder = folder(&[("train.txt", b"5 1 2\n6 3\n"), ("test.txt", b"6 1\n5 2 9\n")]);
-    let lists = PairsConfig { layout: PairsLayout::Lists, ..PairsConfig::default() };
+    let lists = PairsConfig::of(PairsLayout::Lists);
     let path = |name| folder.path().join(name);
     let (data, split) =
         readers::split_pairs("s", path("train.txt"), path("test.txt"), &lists).unwrap();
@@ -251,6 +261,8 @@ fn goodreads_records() {
     let several = fails(&[
         ("goodreads_books_comics.json", BOOKS.1),
         ("goodreads_books_poetry.json", BOOKS.1),
+        ("goodreads_interactions_comics.json", events),
+        ("goodreads_interactions_poetry.json", events),
     ]);
     names(&several, &["subset", "goodreads_books_comics.json, goodreads_books_poetry.json"]);
 }
@@ -298,12 +310,13 @@ fn amazon_generations() {
 
     // Several categories, several files of one.
     fs::write(recent.path().join("Home_5.json"), reviews).unwrap();
-    let error = readers::amazon(recent.path(), &config).unwrap_err().to_string();
-    names(&error, &["reviews", "Home.json, Home_5.json"]);
+    let all = readers::amazon(recent.path(), &config).unwrap();
+    assert_eq!(all.report().files[0].file, "Home.json");
     let chosen = AmazonConfig { reviews: Some("Home_5.json".into()), ..config.clone() };
     assert!(readers::amazon(recent.path(), &chosen).is_ok());
     fs::write(recent.path().join("meta_Office.json"), meta).unwrap();
-    let error = readers::amazon(recent.path(), &chosen).unwrap_err().to_string();
+    assert!(readers::amazon(recent.path(), &chosen).is_ok());
+    let error = readers::amazon(recent.path(), &config).unwrap_err().to_string();
     names(&error, &["category", "meta_Home.json, meta_Office.json"]);
     let chosen = AmazonConfig { category: Some("Home".into()), ..chosen };
     assert!(readers::amazon(recent.path(), &chosen).is_ok());

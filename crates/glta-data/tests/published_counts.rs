@@ -2,7 +2,7 @@
 #![cfg(feature = "readers")]
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use glta_data::readers::{AmazonConfig, GoodreadsConfig, PairsConfig, PairsLayout};
+use glta_data::readers::{AmazonConfig, Column, GoodreadsConfig, PairsConfig};
 use glta_data::{Dataset, Item, Split, SplitConfig, SplitMethod, TextConfig, readers};
 
 #[path = "../../../tests/real_data.rs"]
@@ -72,7 +72,7 @@ fn parts(split: &Split) -> (usize, usize, usize) {
 #[ignore = "needs GLTA_DATA"]
 fn gowalla() {
     let path = real_data("data/gowalla");
-    let config = PairsConfig { layout: PairsLayout::Lists, ..PairsConfig::default() };
+    let config = PairsConfig::default();
     let (train, test) = (path.join("train.txt.gz"), path.join("test.txt.gz"));
     let (data, split) = readers::split_pairs("gowalla", train, test, &config).unwrap();
     assert_eq!(counts(&data), (29_858, 40_981, 810_128 + 217_242));
@@ -84,7 +84,7 @@ fn gowalla() {
 fn lastfm() {
     let path = real_data("data/lastfm");
     let (train, test) = (path.join("data1.txt"), path.join("test1.txt"));
-    let config = PairsConfig { rating: true, ..PairsConfig::default() };
+    let config = PairsConfig { rating: Some(Column::Number(3)), ..PairsConfig::default() };
     let (data, split) = readers::split_pairs("lastfm", train, test, &config).unwrap();
     assert_eq!(counts(&data), (1_880, 4_489, 42_135 + 10_533));
     assert_eq!(parts(&split), (42_135, 0, 10_533));

@@ -14,7 +14,7 @@ use crate::config::ExperimentConfig;
 use crate::event::{Event, Progress};
 use crate::measure::measure;
 use crate::record::{LlmRecord, Protocol, Record, Skipped};
-use crate::seed::Seed;
+use crate::seed::{self, Seed};
 use crate::shared::Shared;
 use crate::system::System;
 use crate::systems::{self, Available, Reason, Standard};
@@ -242,6 +242,7 @@ impl<'a> Experiment<'a> {
     fn blank(&self) -> Record {
         Record {
             dataset: self.dataset.stats(),
+            data: self.dataset.report().clone(),
             protocol: Protocol::new(&self.config.protocol, &self.config.run),
             llm: None,
             config: None,
@@ -313,7 +314,8 @@ impl<'a> Experiment<'a> {
     ) -> Result<Vec<&'s dyn System>> {
         let only = &self.config.run.only;
         let (language, encoder) = (self.language.is_some(), self.encoder.is_some());
-        let texts = Available { language, encoder };
+        let texts = seed::texts(self.dataset, &self.config)?;
+        let texts = Available { language, encoder, texts };
         let mut chosen: Vec<&dyn System> = Vec::new();
         for system in standard {
             if !system.is_chosen(&self.config.run) {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use glta_core::write_whole;
-use glta_data::{SplitMethod, Stats};
+use glta_data::{Report, SplitMethod, Stats};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{ExperimentConfig, ProtocolConfig, RunConfig};
@@ -20,6 +20,9 @@ pub const RECORD: &str = "metrics.json";
 pub struct Record {
     /// The data set.
     pub dataset: Stats,
+    /// What was left out, joined or missing while the data were read and filtered.
+    #[serde(default)]
+    pub data: Report,
     /// How systems are measured.
     pub protocol: Protocol,
     /// The language model.

@@ -42,6 +42,12 @@ pub(crate) enum Source {
 /// The language model with the random weights of this seed has read the texts.
 struct RandomVectors(ItemVectors);
 
+/// Number of items that have a text.
+pub(crate) fn texts(dataset: &Dataset, config: &ExperimentConfig) -> Result<usize> {
+    let texts = dataset.texts(&config.protocol.texts)?;
+    Ok(texts.iter().filter(|text| !text.trim().is_empty()).count())
+}
+
 impl<'a> Seed<'a> {
     /// The seed.
     pub fn number(&self) -> u64 {
@@ -129,7 +135,7 @@ impl<'a> Seed<'a> {
 
     /// [`item_vectors`](Self::item_vectors) by the encoders of any configuration.
     pub(crate) fn item_vectors_of(&mut self, config: &Config) -> Result<Vec<ItemVectors>> {
-        if self.dataset.items().iter().all(|item| item.is_textless()) {
+        if !self.has_texts()? {
             return Ok(Vec::new());
         }
         let mut all = Vec::new();
@@ -206,6 +212,11 @@ impl<'a> Seed<'a> {
         let vectors = ItemVectors::file(path, ids)?;
         self.vectors.push((source, vectors.clone()));
         Ok(vectors)
+    }
+
+    /// Whether there are texts that can be compared.
+    pub(crate) fn has_texts(&self) -> Result<bool> {
+        Ok(texts(self.dataset, self.config)? > 1)
     }
 
     /// What GLTA runs of this seed learn from.

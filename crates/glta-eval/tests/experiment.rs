@@ -5,12 +5,14 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use glta_data::{Dataset, ShopConfig, Split};
+use glta_align::LanguageModel;
+use glta_data::{Dataset, Interaction, Item, ShopConfig, Split};
 use glta_eval::{
     BoxError, Density, Error, Event, Experiment, ExperimentConfig, Fitted, MetricAt, Preset,
     Record, Seed, System, evaluate_lists,
 };
 use glta_linear::{Ease, EaseConfig};
+use glta_llm::Device;
 use glta_metrics::{EvaluationConfig, Metric, Scorer, ScorerError, evaluate};
 use ndarray::ArrayViewMut2;
 
@@ -346,4 +348,44 @@ fn a_catalogue_beyond_the_dense_form_has_the_local_one() {
     for problem in [ease, linear] {
         assert!(problem.as_str().unwrap().contains("80 items"), "{problem}");
     }
+}
+
+#[test]
+fn a_catalogue_without_texts_is_trained_on_the_graph_alone() {
+    let shop = shop();
+    let items = shop.items().iter().map(|item| Item::new(&item.raw_id)).collect();
+    let pairs = shop.interactions().iter();
+    let bare = Dataset::from_dense("bare", shop.n_users(), items, pairs).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let mut config =
+        config(&["Popularity", "EASE", "text-kNN", "EASE + text", "RLMRec-Con", "Linear", "GLTA"]);
+    config.run.controls = true;
+    config.glta.llm.layers = None;
+    config.glta.item_stage.train.epochs = 1;
+    let llm = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/quickstart/llm");
+    let language = LanguageModel::load(llm, &config.glta.llm, &Device::Cpu).unwrap();
+    let experiment = Experiment::new(&bare, folder.path(), config).language(language);
+    let record = experiment.run().unwrap();
+    assert_eq!(record.systems(), ["Popularity", "EASE", "GLTA", "Linear"]);
+    let skipped: Vec<&str> = record.skipped.iter().map(|s| s.system.as_str()).collect();
+    assert_eq!(skipped, ["text-kNN", "EASE + text", "RLMRec-Con"]);
+    assert_eq!(record.skipped[0].reason, "it reads texts, and 0 of 80 items have one");
+    // The linear model counts no texts.
+    assert_eq!(record.row("Linear", 2024).unwrap().settings["linear"]["text"], 0.0);
+}
+
+#[test]
+fn what_was_left_out_of_the_data_is_recorded() {
+    let twice =
+        [("ann", "x"), ("ann", "x"), ("ann", "y"), ("ann", "z"), ("bob", "x"), ("bob", "y")];
+    let rows = twice.map(|(user, item)| Interaction::new(user, item));
+    let data = Dataset::from_interactions("twice", rows, vec![]).unwrap().k_core(1, 1);
+    let folder = tempfile::tempdir().unwrap();
+    let record = Experiment::new(&data, folder.path(), config(&["Popularity"])).run().unwrap();
+    assert_eq!(&record.data, data.report());
+    let text = std::fs::read_to_string(folder.path().join("metrics.json")).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(json["data"]["notes"][0]["kind"], "repeated_pairs");
+    assert_eq!(json["data"]["filters"][0]["rule"], "k_core(1, 1)");
+    assert_eq!(Record::load(folder.path()).unwrap().unwrap().data, record.data);
 }

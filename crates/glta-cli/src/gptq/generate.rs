@@ -6,6 +6,7 @@ use clap::Args;
 use glta_llm::{GenerateEvent, GenerateOptions, Tokenizer};
 
 use super::model::LoadArgs;
+use crate::output::{errln, outln};
 use crate::{Result, interrupt};
 
 /// Flags of `generate`.
@@ -71,10 +72,10 @@ pub(super) fn generate(args: &GenerateArgs) -> Result<()> {
     )?;
     let seconds = start.elapsed().as_secs_f64();
     for (prompt, text) in args.prompt.iter().zip(texts) {
-        println!("{prompt}{text}\n");
+        outln!("{prompt}{text}\n");
     }
     if !args.load.model.quiet {
-        eprintln!("{tokens} tokens in {seconds:.2} s: {:.1} tokens/s", tokens as f64 / seconds);
+        errln!("{tokens} tokens in {seconds:.2} s: {:.1} tokens/s", tokens as f64 / seconds);
     }
     Ok(())
 }

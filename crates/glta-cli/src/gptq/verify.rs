@@ -8,6 +8,7 @@ use glta_llm::{ForwardOptions, GenerateOptions, Llama, Precision};
 
 use super::model::LoadArgs;
 use crate::Result;
+use crate::output::outln;
 
 /// File of the reference, in the model's folder.
 const REFERENCE: &str = "reference.safetensors";
@@ -29,7 +30,7 @@ pub(super) fn verify(args: &LoadArgs) -> Result<bool> {
     let outputs = compare_outputs(&model, &reference)?;
     let grad_err = gradient_err(&model, &reference)?;
     let Outputs { hidden, logits, greedy_equal } = outputs;
-    println!(
+    outln!(
         "{}",
         serde_json::json!({
             "hidden_max_abs_err": hidden.abs,

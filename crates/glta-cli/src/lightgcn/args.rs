@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
+
+use crate::tables::TableFlags;
 
 /// Flags of `glta lightgcn`.
 #[derive(Debug, Clone, Args)]
@@ -20,9 +22,8 @@ pub struct LightgcnArgs {
     /// Folder for everything the run leaves behind
     #[arg(long, value_name = "DIR", default_value = "runs/lightgcn")]
     pub(super) out: PathBuf,
-    /// What a line holds: `user item item …` or `user item`
-    #[arg(long, value_enum, default_value = "lists")]
-    pub(super) layout: Layout,
+    #[command(flatten)]
+    pub(super) table: TableFlags,
     /// Share of each user's training items kept for validation; 0 trains on all
     /// of them for the full number of epochs
     #[arg(long, value_name = "SHARE", default_value_t = 0.1)]
@@ -53,11 +54,4 @@ pub struct LightgcnArgs {
     /// No progress, only the result
     #[arg(long)]
     pub(super) quiet: bool,
-}
-
-/// What a line of the files holds.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(super) enum Layout {
-    Lists,
-    Pairs,
 }

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use glta_data::readers::{PairsConfig, PairsLayout, pairs, split_pairs};
+use glta_data::readers::{pairs, split_pairs};
 use glta_data::{Dataset, Split, SplitConfig};
 
-use super::args::{Layout, LightgcnArgs};
+use super::args::LightgcnArgs;
 use crate::Result;
 
 /// The interactions, and their split where it was published.
@@ -16,12 +16,9 @@ pub(super) struct Data {
 
 impl Data {
     pub(super) fn read(args: &LightgcnArgs) -> Result<Self> {
-        let layout = match args.layout {
-            Layout::Lists => PairsLayout::Lists,
-            Layout::Pairs => PairsLayout::Pairs,
-        };
-        let config = PairsConfig { layout, ..Default::default() };
-        let folder = args.train.parent().and_then(Path::file_name).unwrap_or_default();
+        let config = args.table.config()?;
+        let train = std::path::absolute(&args.train)?;
+        let folder = train.parent().and_then(Path::file_name).unwrap_or_default();
         Ok(match &args.test {
             Some(test) => {
                 let (dataset, split) =

@@ -26,6 +26,7 @@ use glta_graph::{Error, LightGcnConfig, NodeEmbeddings};
 use glta_metrics::{EvaluationConfig, evaluate};
 
 use crate::files::{make_dir, save};
+use crate::output::outln;
 use crate::ranks::{Ranks, traffic};
 use crate::{Result, exit_on_ranks};
 use data::Data;
@@ -44,7 +45,7 @@ fn run_on(args: &LightgcnArgs, ranks: &Ranks) -> Result<()> {
     make_dir(&args.out)?;
     let data = Data::read(args)?;
     if ranks.is_root() {
-        println!("{}", data.dataset.stats());
+        outln!("{}", data.dataset.stats());
     }
     let start = args.start.as_deref().map(NodeEmbeddings::load).transpose()?;
     let seeds = if args.seed.is_empty() { vec![config.seed] } else { args.seed.clone() };
@@ -62,7 +63,7 @@ fn run_on(args: &LightgcnArgs, ranks: &Ranks) -> Result<()> {
         save(&args.out.join("metrics.json"), &serde_json::to_vec_pretty(&record)?)?;
         table::print(&results);
         if let Some(line) = traffic(ranks, started) {
-            println!("\n{line}");
+            outln!("\n{line}");
         }
     }
     Ok(())

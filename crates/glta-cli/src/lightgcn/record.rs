@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use glta_data::Stats;
+use glta_data::{Report, Stats};
 use glta_graph::{LightGcnConfig, Trained};
-use glta_metrics::Report;
+use glta_metrics::Report as Metrics;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -17,7 +17,7 @@ pub(super) struct SeedResult {
     /// With its seed, and as a search has chosen it.
     pub(super) config: LightGcnConfig,
     pub(super) trained: Trained,
-    pub(super) report: Report,
+    pub(super) report: Metrics,
     /// Of training, and of the search.
     pub(super) seconds: f64,
 }
@@ -26,6 +26,8 @@ pub(super) struct SeedResult {
 #[derive(Serialize)]
 pub(super) struct Record<'a> {
     dataset: Stats,
+    /// What was left out or is doubtful in the files.
+    data: &'a Report,
     protocol: Value,
     /// The first seed's; every row has its own.
     config: Option<&'a LightGcnConfig>,
@@ -34,12 +36,13 @@ pub(super) struct Record<'a> {
 
 pub(super) fn record<'a>(
     args: &LightgcnArgs,
-    data: &Data,
+    data: &'a Data,
     seeds: &[u64],
     results: &'a [SeedResult],
 ) -> Record<'a> {
     Record {
         dataset: data.dataset.stats(),
+        data: data.dataset.report(),
         protocol: json!({
             "split": if args.test.is_some() { "published files" } else { "random per user" },
             "test_ratio": args.test.is_none().then_some(args.test_ratio),

@@ -4,6 +4,7 @@ use std::array::from_fn;
 use std::collections::BTreeMap;
 
 use super::record::SeedResult;
+use crate::output::outln;
 
 const COLUMNS: [&str; 7] = ["P@5", "P@10", "P@20", "N@5", "N@10", "N@20", "R@20"];
 
@@ -13,16 +14,16 @@ type Values = [f64; COLUMNS.len()];
 /// Prints one line for every seed, and their mean and standard deviation.
 pub(super) fn print(results: &[SeedResult]) {
     let names = COLUMNS.map(|c| format!("{c:>8}")).concat();
-    println!("\n{:<16}{names}{:>8}{:>9}", "LightGCN", "epoch", "seconds");
+    outln!("\n{:<16}{names}{:>8}{:>9}", "LightGCN", "epoch", "seconds");
     for result in results {
         let name = format!("seed {}", result.config.seed);
         let (epoch, seconds) = (result.trained.best_epoch, result.seconds);
-        println!("{}{epoch:>8}{seconds:>9.1}", line(&name, values(result)));
+        outln!("{}{epoch:>8}{seconds:>9.1}", line(&name, values(result)));
     }
     if results.len() > 1 {
         let all: Vec<Values> = results.iter().map(values).collect();
         let (mean, deviation) = mean_and_deviation(&all);
-        println!("{}\n{}", line("mean", mean), line("deviation", deviation));
+        outln!("{}\n{}", line("mean", mean), line("deviation", deviation));
     }
 }
 

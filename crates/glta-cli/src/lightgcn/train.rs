@@ -8,6 +8,7 @@ use glta_data::Split;
 use glta_graph::{EpochReport, Error, LightGcn, LightGcnConfig, NodeEmbeddings, Trained};
 
 use super::args::LightgcnArgs;
+use crate::output::errln;
 use crate::progress::Reporter;
 use crate::ranks::Ranks;
 
@@ -65,10 +66,7 @@ pub(super) fn stopped(
             let path = out.join("stopped.safetensors");
             trained.layer0.save(&path)?;
             let epochs = trained.history.len();
-            eprintln!(
-                "{epochs} epochs are kept; continue from them with --start {}",
-                path.display()
-            );
+            errln!("{epochs} epochs are kept; continue from them with --start {}", path.display());
         }
         // A rank that leaves ends the others: not while rank 0 writes.
         ranks.barrier()?;

@@ -1,16 +1,19 @@
 //! `--search`: every setting of a grid, the best on validation data kept.
 
+use std::error::Error as StdError;
 use std::path::Path;
+use std::time::Instant;
 
 use glta_comm::Communicator;
-use glta_core::{Grid, search};
-use glta_graph::{Error, LightGcnConfig, Trained};
+use glta_core::{Grid, Trial, search};
+use glta_graph::{LightGcnConfig, Trained};
 use serde_json::Value;
 
 use super::settings::read_toml;
 use super::train::Training;
 use crate::Result;
 use crate::files::save;
+use crate::output::{errln, outln};
 
 /// Trains `base` with every setting of the file `grid`. Rank 0 prints the trials and writes
 /// `search.json` into `out`.
@@ -27,21 +30,29 @@ pub(super) fn tune(
     let grid: Grid = read_toml(grid)?;
     let candidates = grid.candidates(base)?;
     let mut done = 0;
+    let mut trials = Vec::new();
     let found = search(&candidates, |config| {
         done += 1;
         if !training.args.quiet && root {
-            eprintln!("search {done}/{}: {}", candidates.len(), describe(&grid, config));
+            errln!("search {done}/{}: {}", candidates.len(), describe(&grid, config));
         }
+        let started = Instant::now();
         let trained = training.train(config)?;
-        Ok::<_, Error>((trained.best_validation().unwrap_or(f64::NAN), trained))
+        let score = trained.best_validation().unwrap_or(f64::NAN);
+        let seconds = started.elapsed().as_secs_f64();
+        trials.push(Trial { config: config.clone(), score, seconds });
+        // After each, as a search takes long.
+        if root {
+            save(&out.join("search.json"), &serde_json::to_vec_pretty(&trials)?)?;
+        }
+        Ok::<_, Box<dyn StdError + Send + Sync>>((score, trained))
     })?;
     if root {
-        println!("\n{:>10} {:>9}  settings", "validation", "seconds");
+        outln!("\n{:>10} {:>9}  settings", "validation", "seconds");
         for trial in &found.trials {
             let settings = describe(&grid, &trial.config);
-            println!("{:>10.4} {:>9.1}  {settings}", trial.score, trial.seconds);
+            outln!("{:>10.4} {:>9.1}  {settings}", trial.score, trial.seconds);
         }
-        save(&out.join("search.json"), &serde_json::to_vec_pretty(&found.trials)?)?;
     }
     let (best, trained) = found.best.ok_or("no setting gave a validation score")?;
     Ok((candidates[best].clone(), trained))

@@ -2,23 +2,34 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::amazon_files::{Files, is_table};
 use super::amazon_processed;
 use super::catalogue::{Catalogue, described};
 use super::input::Source;
 use super::json::{RawId, Texts, for_each_record};
+use super::pairs::{PairsConfig, PairsLayout, read};
 use crate::dataset::Collector;
+use crate::report::FileReport;
 use crate::{Dataset, Error, Item, Result};
 
 /// Which files of a folder are read.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AmazonConfig {
     /// Where a folder holds several categories: the one to read, as in its file
     /// names, such as `Gift_Cards`. Default none.
     pub category: Option<String>,
     /// Name of the reviews file, where the category has several (all reviews
-    /// and a 5-core). Default none.
+    /// and a 5-core). Default the one that is called as the metadata.
     pub reviews: Option<String>,
+    /// Whether metadata are read; without, items have no texts. Default true.
+    pub metadata: bool,
+}
+
+impl Default for AmazonConfig {
+    fn default() -> Self {
+        Self { category: None, reviews: None, metadata: true }
+    }
 }
 
 /// Reads Amazon review data of 2014, 2018 or 2023 as the publishers serve it:
@@ -28,9 +39,9 @@ pub struct AmazonConfig {
 ///
 /// | generation | reviews | items named by |
 /// |---|---|---|
-/// | 2014 | `reviews_Category.json`, `reviews_Category_5.json` | `asin` |
-/// | 2018 | `Category.json`, `Category_5.json` | `asin` |
-/// | 2023 | `Category.jsonl` | `parent_asin` |
+/// | 2014 | `reviews_Category.json`, `reviews_Category_5.json`, `ratings_Category.csv` | `asin` |
+/// | 2018 | `Category.json`, `Category_5.json`, `Category.csv` (the item first) | `asin` |
+/// | 2023 | `Category.jsonl`, `Category.csv`, or its parts `Category.train.csv`, … | `parent_asin` |
 ///
 /// Items have `title`, `description`, categories as `genres`, and the texts
 /// `brand` and `features`, all with markup and entities cleaned; a title that is
@@ -38,67 +49,66 @@ pub struct AmazonConfig {
 /// user the latest counts, of repeated metadata the first.
 ///
 /// # Errors
-/// A missing file, several that fit, or the first line that is no such record.
+/// A missing file, several that fit, the first line that is no such record, or metadata of none
+/// of the items.
 pub fn amazon(path: impl AsRef<Path>, config: &AmazonConfig) -> Result<Dataset> {
     let source = Source::open(path.as_ref())?;
     let category = config.category.as_deref().unwrap_or_default();
-    let item_files = source
+    let mut items = source
         .file_names()
         .filter(|name| name.contains(amazon_processed::ITEMS) && name.starts_with(category));
-    if item_files.count() > 0 {
+    if items.next().is_some() {
         return amazon_processed::read(&source, category);
     }
-    let (reviews, meta) = files(&source, category, config)?;
+    let files = Files::find(&source, config)?;
     let mut collector = Collector::new(true, true);
-    source.read(&reviews, |input| {
+    for reviews in &files.reviews {
+        if is_table(reviews) {
+            let config = PairsConfig::of(PairsLayout::Pairs);
+            source.read(reviews, |input| read(input, &config, &mut collector))?;
+        } else {
+            read_reviews(&source, reviews, &mut collector)?;
+        }
+    }
+    let mut catalogue = Catalogue::new(collector);
+    if let Some(meta) = &files.meta {
+        let rows = source.read(meta, |input| {
+            for_each_record(input, |meta: Meta| {
+                let id = meta.parent_asin.as_ref().unwrap_or(&meta.asin);
+                catalogue.add(&id.0, || meta.item(&id.0))
+            })
+        })?;
+        let layout = "metadata, JSON lines".into();
+        catalogue.read(FileReport { file: meta.clone(), layout, rows });
+    }
+    catalogue.finish(files.name())
+}
+
+fn read_reviews(source: &Source, reviews: &str, collector: &mut Collector) -> Result<()> {
+    let rows = source.read(reviews, |input| {
         for_each_record(input, |review: Review| {
             let item = review.parent_asin.as_ref().unwrap_or(&review.asin);
             let time = review
                 .unix_review_time
-                .or(review.timestamp.map(|milliseconds| milliseconds / 1000));
+                .or(review.timestamp.map(|milliseconds| milliseconds.div_euclid(1000)));
             collector.push(&review.user.0, &item.0, review.rating, time)
         })
     })?;
-    if collector.is_empty() {
-        let file = format!("{}/{reviews}", source.path().display());
-        return Err(Error::Empty(file));
+    if rows == 0 {
+        return Err(Error::Empty(format!("{}/{reviews}", source.path().display())));
     }
-    let mut catalogue = Catalogue::new(collector);
-    source.read(&meta, |input| {
-        for_each_record(input, |meta: Meta| {
-            let id = meta.parent_asin.as_ref().unwrap_or(&meta.asin);
-            catalogue.add(&id.0, || meta.item(&id.0));
-            Ok(())
-        })
-    })?;
-    let name = reviews.split('.').next().unwrap_or_default();
-    catalogue.finish(name)
-}
-
-fn files(source: &Source, category: &str, config: &AmazonConfig) -> Result<(String, String)> {
-    let lines = |name: &str| name.ends_with(".json") || name.ends_with(".jsonl");
-    let of_category = |name: &str| {
-        let rest = name.strip_prefix(category);
-        rest.is_some_and(|rest| category.is_empty() || rest.starts_with(['.', '_']))
-    };
-    let meta = source.one_file("meta_*.json or meta_*.jsonl", "category", |name| {
-        let rest = name.strip_prefix("meta_");
-        lines(name) && rest.is_some_and(of_category)
-    })?;
-    let reviews = match &config.reviews {
-        Some(name) => name.strip_suffix(".gz").unwrap_or(name).to_owned(),
-        None => source.one_file("reviews (*.json or *.jsonl)", "reviews", |name| {
-            let rest = name.strip_prefix("reviews_").unwrap_or(name);
-            lines(name) && !name.starts_with("meta_") && of_category(rest)
-        })?,
-    };
-    Ok((reviews, meta))
+    let layout = "reviews, JSON lines".into();
+    tracing::info!("{reviews}: read as {layout}, {rows} records");
+    collector.report.files.push(FileReport { file: reviews.to_owned(), layout, rows });
+    Ok(())
 }
 
 #[derive(Deserialize)]
 struct Review {
     #[serde(rename = "reviewerID", alias = "user_id")]
     user: RawId,
+    /// Absent where there is a `parent_asin`.
+    #[serde(default)]
     asin: RawId,
     parent_asin: Option<RawId>,
     #[serde(rename = "overall", alias = "rating")]

@@ -4,12 +4,13 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::catalogue::{Catalogue, described};
-use super::input::{Input, Source, io_error};
+use super::input::{Input, Source};
 use super::json::{Entries, Texts, whole};
-use super::pairs::{PairsConfig, read as read_pairs};
+use super::pairs::{PairsConfig, PairsLayout, read as read_pairs};
 use super::python;
+use super::table::{Column, Table, TableConfig};
 use crate::dataset::Collector;
-use crate::{Dataset, Error, Result};
+use crate::{Dataset, Result};
 
 /// Ending of the file of items: an object from item index to its texts.
 pub(crate) const ITEMS: &str = ".item.json";
@@ -36,7 +37,8 @@ pub(crate) fn read(source: &Source, category: &str) -> Result<Dataset> {
     })?;
     let mut collector = Collector::new(false, false);
     if source.has("interactions.tsv") {
-        let config = PairsConfig { header: true, ..PairsConfig::default() };
+        let table = TableConfig { header: Some(true), ..TableConfig::default() };
+        let config = PairsConfig { table, ..PairsConfig::of(PairsLayout::Pairs) };
         source.read("interactions.tsv", |input| read_pairs(input, &config, &mut collector))?;
     } else {
         let files = ["valid.csv", "test.csv", "train.csv"];
@@ -58,7 +60,7 @@ pub(crate) fn read(source: &Source, category: &str) -> Result<Dataset> {
                 item.other.insert("brand".into(), brand);
             }
             item
-        });
+        })?;
     }
     catalogue.finish(items.strip_suffix(ITEMS).unwrap_or(&items))
 }
@@ -80,44 +82,26 @@ fn unquoted(description: Texts) -> Texts {
 
 /// Rows `user_id, …, history_item_id, item_id, …`: past items and the next one.
 fn read_histories(input: Input<'_>, collector: &mut Collector) -> Result<()> {
-    let Input { file, reader } = input;
-    let failed = |error: csv::Error| match (error.position().map(|p| p.line()), error.kind()) {
-        (_, csv::ErrorKind::Io(_)) => io_error(&file, error.into()),
-        (line, _) => {
-            Error::Line { file: file.clone(), line: line.unwrap_or(0), problem: error.to_string() }
-        }
-    };
-    let mut reader = csv::Reader::from_reader(reader);
-    let headers = reader.headers().map_err(failed)?.clone();
-    let column = |name: &str| {
-        headers.iter().position(|h| h == name).ok_or_else(|| {
-            let found = headers.iter().collect::<Vec<_>>().join(",");
-            Error::Line {
-                file: file.clone(),
-                line: 1,
-                problem: format!("expected a column `{name}`, found `{found}`"),
-            }
-        })
-    };
+    let config = TableConfig { header: Some(true), ..TableConfig::default() };
+    let mut table = Table::new(input, &config)?;
+    let column = |name: &str| table.column(&Column::Name(name.into()));
     let (user, history, item) =
         (column("user_id")?, column("history_item_id")?, column("item_id")?);
-    let mut record = csv::StringRecord::new();
-    while reader.read_record(&mut record).map_err(failed)? {
-        let line = record.position().map_or(0, csv::Position::line);
-        let past = python::parse(&record[history]).and_then(|value| match value {
+    while let Some(row) = table.next_row()? {
+        let past = python::parse(row.text(history)?).and_then(|value| match value {
             Value::Array(items) => Ok(items),
             _ => Err("a list of items was expected".into()),
         });
-        let past = past.map_err(|problem| Error::Line {
-            file: file.clone(),
-            line,
-            problem: format!("column `history_item_id`: {problem}"),
-        })?;
+        let past =
+            past.map_err(|problem| row.error(format!("column `history_item_id`: {problem}")))?;
         for past in past {
             let id = past.as_str().map_or_else(|| past.to_string(), String::from);
-            collector.push(&record[user], &id, None, None)?;
+            collector.push(row.text(user)?, &id, None, None).map_err(|e| row.fault(e))?;
         }
-        collector.push(&record[user], &record[item], None, None)?;
+        let (user, item) = (row.text(user)?, row.text(item)?);
+        collector.push(user, item, None, None).map_err(|e| row.fault(e))?;
     }
+    let file = table.report("histories");
+    collector.report.files.push(file);
     Ok(())
 }

@@ -1,28 +1,101 @@
+use rustc_hash::FxHashMap;
+
 use super::html::clean;
 use super::json::Texts;
 use crate::dataset::Collector;
-use crate::{Dataset, Item, Result};
+use crate::ids::is_missing;
+use crate::report::{EXAMPLES, FileReport, Note};
+use crate::{Dataset, Error, Item, Result};
 
 /// Items' texts as they come by raw id, for the items of some interactions.
 pub(crate) struct Catalogue {
     collector: Collector,
     items: Vec<Option<Item>>,
-    repeated: usize,
+    /// Whether items without interactions become items of the data set.
+    all: bool,
+    records: u64,
+    repeated: Tally,
+    /// Records about items that have no interactions.
+    without: Tally,
+    /// Of these, the ones whose id would be an item's if zeros and `.0` did not count.
+    nearly: Tally,
+    /// The items whose id is not in its shortest form, by that form.
+    short: Option<FxHashMap<String, u32>>,
+}
+
+/// A count with its first few.
+#[derive(Default)]
+struct Tally {
+    count: u64,
+    examples: Vec<String>,
+}
+
+impl Tally {
+    fn add(&mut self, example: impl FnOnce() -> String) {
+        self.count += 1;
+        if self.examples.len() < EXAMPLES {
+            self.examples.push(example());
+        }
+    }
 }
 
 impl Catalogue {
+    /// One for the items that have interactions; others are left out.
     pub(crate) fn new(collector: Collector) -> Self {
-        Self { items: vec![None; collector.items.len()], collector, repeated: 0 }
+        Self {
+            items: vec![None; collector.items.len()],
+            collector,
+            all: false,
+            records: 0,
+            repeated: Tally::default(),
+            without: Tally::default(),
+            nearly: Tally::default(),
+            short: None,
+        }
     }
 
-    /// Takes an item if it has interactions; of repeated ones the first counts.
-    pub(crate) fn add(&mut self, raw_id: &str, item: impl FnOnce() -> Item) {
-        if let Some(id) = self.collector.items.get(raw_id) {
-            match &mut self.items[id as usize] {
-                Some(_) => self.repeated += 1,
-                slot => *slot = Some(item()),
-            }
+    /// Takes items without interactions, too.
+    pub(crate) fn with_all(mut self) -> Self {
+        self.all = true;
+        self
+    }
+
+    /// Takes an item if it is wanted; of repeated ones the first counts.
+    pub(crate) fn add(&mut self, raw_id: &str, item: impl FnOnce() -> Item) -> Result<()> {
+        self.records += 1;
+        let Some(id) = self.collector.items.get(raw_id) else {
+            return self.unknown(raw_id, item);
+        };
+        match &mut self.items[id as usize] {
+            Some(_) => self.repeated.add(|| raw_id.to_owned()),
+            slot => *slot = Some(item()),
         }
+        Ok(())
+    }
+
+    /// A record about an item without interactions.
+    fn unknown(&mut self, raw_id: &str, item: impl FnOnce() -> Item) -> Result<()> {
+        if is_missing(raw_id) {
+            return Err(Error::MissingId { kind: "item", raw: raw_id.to_owned() });
+        }
+        self.without.add(|| raw_id.to_owned());
+        let collector = &self.collector;
+        let short = self.short.get_or_insert_with(|| {
+            let ids = (0..collector.items.len() as u32).map(|id| (id, collector.items.raw(id)));
+            let long = ids.filter(|(_, raw)| shortest(raw) != *raw);
+            long.map(|(id, raw)| (shortest(raw).to_owned(), id)).collect()
+        });
+        let wanted = shortest(raw_id);
+        let other = short.get(wanted).copied().or_else(|| collector.items.get(wanted));
+        if let Some(other) = other {
+            let raw = collector.items.raw(other);
+            self.nearly.add(|| format!("`{raw}` and `{raw_id}`"));
+        }
+        if self.all {
+            self.collector.items.intern(raw_id)?;
+            self.items.push(Some(item()));
+        }
+        Ok(())
     }
 
     /// Changes an item that was taken.
@@ -34,22 +107,103 @@ impl Catalogue {
         }
     }
 
+    /// Reports what was left out of a file.
+    pub(crate) fn warn(&mut self, file: &str, note: Note) {
+        self.collector.report.warn(file, note);
+    }
+
+    /// Reports the file of the records.
+    pub(crate) fn read(&mut self, file: FileReport) {
+        tracing::info!("{}: read as {}, {} records", file.file, file.layout, file.rows);
+        self.collector.report.files.push(file);
+    }
+
     /// The data set; items that never came have only their id.
+    ///
+    /// # Errors
+    /// [`Error::NothingJoins`] where there are records, but none of an item with interactions.
     pub(crate) fn finish(mut self, name: impl Into<String>) -> Result<Dataset> {
         let name = name.into();
-        let missing = self.items.iter().filter(|item| item.is_none()).count();
-        if missing > 0 || self.repeated > 0 {
-            tracing::warn!(
-                dataset = name,
-                missing,
-                repeated = self.repeated,
-                "items without metadata have no text; of repeated metadata the first was taken"
-            );
+        let rated =
+            self.collector.items.len() as u64 - if self.all { self.without.count } else { 0 };
+        let mut missing = Tally::default();
+        for (id, item) in (0..).zip(&self.items) {
+            if item.is_none() {
+                missing.add(|| self.collector.items.raw(id).to_owned());
+            }
         }
-        self.collector.finish(name, |id, raw| {
-            self.items[id as usize].take().unwrap_or_else(|| Item::new(raw))
-        })
+        self.check_join(&name, rated, &missing)?;
+        let records = self.records;
+        let report = &mut self.collector.report;
+        if missing.count > 0 {
+            let text = "items have no metadata and so no text";
+            let note = Note::new("items_without_metadata", missing.count, Some(rated), text);
+            report.warn(&name, note.examples(missing.examples));
+        }
+        if self.nearly.count > 0 {
+            let text = "records would be about an item with interactions if leading zeros and a \
+                        `.0` at the end of ids did not count";
+            let note = Note::new("ids_nearly_alike", self.nearly.count, Some(records), text);
+            report.warn(&name, note.examples(self.nearly.examples));
+        }
+        if self.repeated.count > 0 {
+            let text = "records repeat an item; the first of each was taken";
+            let note = Note::new("repeated_metadata", self.repeated.count, Some(records), text);
+            report.warn(&name, note.examples(self.repeated.examples));
+        }
+        if self.without.count > 0 {
+            let text = match self.all {
+                true => "items of the metadata have no interactions and are kept",
+                false => "records are about items without interactions and are left out",
+            };
+            let note = Note::new("metadata_without_item", self.without.count, Some(records), text);
+            report.say(&name, note.examples(self.without.examples));
+        }
+        let mut items = self.items;
+        let mut data = self
+            .collector
+            .finish(name, |id, raw| items[id as usize].take().unwrap_or_else(|| Item::new(raw)))?;
+        let textless = data.items.iter().filter(|item| item.is_textless()).count() as u64;
+        let beyond = textless - missing.count.min(textless);
+        if beyond > 0 {
+            let of = data.items.len() as u64;
+            let text = "items have metadata, but no text in them";
+            let note = Note::new("items_without_text", beyond, Some(of), text);
+            data.report.warn(&data.name, note);
+        }
+        Ok(data)
     }
+
+    fn check_join(&self, name: &str, rated: u64, missing: &Tally) -> Result<()> {
+        if missing.count < rated || self.records == 0 || rated == 0 {
+            return Ok(());
+        }
+        let mut problem = format!(
+            "{name}: none of the {rated} item ids of the interactions (such as {}) occurs in the \
+             {} records of metadata (such as {})",
+            missing.examples.join(", "),
+            self.records,
+            self.without.examples.join(", ")
+        );
+        if self.nearly.count > 0 {
+            problem += &format!(
+                "; without leading zeros and a `.0` at the end {} would, such as {}: mend one of \
+                 the files",
+                self.nearly.count,
+                self.nearly.examples.join(", ")
+            );
+        } else {
+            problem += "; are both files of one data set?";
+        }
+        Err(Error::NothingJoins(problem))
+    }
+}
+
+/// An id without leading zeros and without `.0` at its end.
+fn shortest(raw: &str) -> &str {
+    let raw = raw.strip_suffix(".0").unwrap_or(raw);
+    let short = raw.trim_start_matches('0');
+    if short.is_empty() { &raw[raw.len().saturating_sub(1)..] } else { short }
 }
 
 /// An item with cleaned title and description.

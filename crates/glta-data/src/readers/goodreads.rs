@@ -8,6 +8,7 @@ use super::html::clean;
 use super::input::Source;
 use super::json::{Entries, RawId, for_each_record};
 use crate::dataset::Collector;
+use crate::report::{FileReport, Note};
 use crate::{Dataset, Error, Item, Result};
 
 /// Which part of the Goodreads data is read.
@@ -26,7 +27,7 @@ pub struct GoodreadsConfig {
     /// name a book must stand. Default 10.
     pub min_shelf_count: u32,
     /// Whether books that were only put on a shelf (`is_read` false) are left
-    /// out. Default true.
+    /// out, about half of the published rows. Default true.
     pub only_read: bool,
 }
 
@@ -50,22 +51,21 @@ impl Default for GoodreadsConfig {
 /// A missing file, several that fit, or the first line that is no such record.
 pub fn goodreads(path: impl AsRef<Path>, config: &GoodreadsConfig) -> Result<Dataset> {
     let source = Source::open(path.as_ref())?;
-    let books = one_file(&source, "goodreads_books", config)?;
-    let kinds = ["goodreads_interactions", "goodreads_reviews"];
-    let events = match one_file(&source, kinds[0], config) {
-        Err(Error::MissingFile { .. }) => one_file(&source, kinds[1], config)?,
-        found => found?,
-    };
+    let (books, events) = files(&source, config)?;
     let wanted = match &config.genre {
         Some(genre) => Some(books_of(&source, &books, genre, config.min_shelf_count)?),
         None => None,
     };
+    let (mut unread, mut of_other_genres) = (0, 0);
     let mut collector = Collector::new(true, true);
-    source.read(&events, |input| {
+    let rows = source.read(&events, |input| {
         for_each_record(input, |event: Interaction| {
-            if wanted.as_ref().is_some_and(|w| !w.contains(&event.book_id.0))
-                || (config.only_read && event.is_read == Some(false))
-            {
+            if wanted.as_ref().is_some_and(|w| !w.contains(&event.book_id.0)) {
+                of_other_genres += 1;
+                return Ok(());
+            }
+            if config.only_read && event.is_read == Some(false) {
+                unread += 1;
                 return Ok(());
             }
             let time = [event.date_added, event.date_updated]
@@ -75,16 +75,36 @@ pub fn goodreads(path: impl AsRef<Path>, config: &GoodreadsConfig) -> Result<Dat
             collector.push(&event.user_id.0, &event.book_id.0, event.rating, time)
         })
     })?;
-    if collector.is_empty() {
+    let layout: String = "interactions, JSON lines".into();
+    tracing::info!("{events}: read as {layout}, {rows} records");
+    collector.report.files.push(FileReport { file: events.clone(), layout, rows });
+    let none_left = collector.is_empty();
+    if of_other_genres > 0 {
+        let text = "interactions are with books of other genres and are left out";
+        collector.report.say(&events, Note::new("other_genres", of_other_genres, Some(rows), text));
+    }
+    if unread > 0 {
+        let text = "interactions are unread books (is_read false, only put on a shelf) and are \
+                    left out; they can be kept (--keep-unread)";
+        let note = Note::new("unread", unread, Some(rows), text);
+        if none_left {
+            return Err(Error::Emptied { dataset: events, rule: note.message });
+        }
+        collector.report.warn(&events, note);
+    }
+    if none_left && rows > 0 {
+        let rule = format!("none of {rows} interactions is with a book of the genre");
+        return Err(Error::Emptied { dataset: events, rule });
+    }
+    if none_left {
         return Err(Error::Empty(format!("{}/{events}", source.path().display())));
     }
     let mut catalogue = Catalogue::new(collector);
-    source.read(&books, |input| {
-        for_each_record(input, |book: Book| {
-            catalogue.add(&book.book_id.0, || book.item());
-            Ok(())
-        })
+    let rows = source.read(&books, |input| {
+        for_each_record(input, |book: Book| catalogue.add(&book.book_id.0, || book.item()))
     })?;
+    let layout = "books, JSON lines".into();
+    catalogue.read(FileReport { file: books, layout, rows });
     if source.has(GENRES) {
         source.read(GENRES, |input| {
             for_each_record(input, |mut book: BookGenres| {
@@ -212,13 +232,66 @@ fn books_of(
     Ok(wanted)
 }
 
-/// The one file of a kind.
-fn one_file(source: &Source, kind: &str, config: &GoodreadsConfig) -> Result<String> {
+/// The files of books and of interactions, or of reviews where there are none.
+fn files(source: &Source, config: &GoodreadsConfig) -> Result<(String, String)> {
     let subset = config.subset.as_deref().unwrap_or_default();
-    source.one_file(&format!("{kind}*.json"), "subset", |name| {
-        name.starts_with(kind) && name.contains(subset) && name.ends_with(".json")
-    })
+    let of_kind = |kind: &str| {
+        let plain = source.file_names().map(|name| name.strip_suffix(".gz").unwrap_or(name));
+        let mut names: Vec<String> = plain
+            .filter(|name| {
+                name.starts_with(kind) && name.contains(subset) && name.ends_with(".json")
+            })
+            .map(String::from)
+            .collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    };
+    let books = of_kind(BOOKS);
+    let (kind, events) = match of_kind(INTERACTIONS) {
+        none if none.is_empty() => (REVIEWS, of_kind(REVIEWS)),
+        some => (INTERACTIONS, some),
+    };
+    if books.is_empty() {
+        return Err(source.missing(&format!("{BOOKS}*.json"), ""));
+    }
+    if events.is_empty() {
+        return Err(source.missing(&format!("{INTERACTIONS}*.json or {REVIEWS}*.json"), ""));
+    }
+    // Files of one subset have the same end.
+    let end = |name: &str, kind: &str| name[kind.len()..].trim_end_matches(".json").to_owned();
+    let whole = |end: &str| if end == "_dedup" { String::new() } else { end.to_owned() };
+    let mut pairs = Vec::new();
+    for book in &books {
+        for event in &events {
+            if whole(&end(book, BOOKS)) == whole(&end(event, kind)) {
+                pairs.push((book.clone(), event.clone()));
+            }
+        }
+    }
+    match (books.as_slice(), events.as_slice(), pairs.as_slice()) {
+        ([book], [event], _) => Ok((book.clone(), event.clone())),
+        (_, _, [(book, event)]) => {
+            tracing::info!(
+                "{book} and {event} of {}; others can be chosen (--subset NAME)",
+                [books.as_slice(), &events].concat().join(", ")
+            );
+            Ok((book.clone(), event.clone()))
+        }
+        _ => Err(Error::Config {
+            field: "subset",
+            problem: format!(
+                "{} has several sets; choose among {}, as by --subset NAME",
+                source.path().display(),
+                [books.as_slice(), &events].concat().join(", ")
+            ),
+        }),
+    }
 }
+
+const BOOKS: &str = "goodreads_books";
+const INTERACTIONS: &str = "goodreads_interactions";
+const REVIEWS: &str = "goodreads_reviews";
 
 /// Seconds since 1970 of a date such as `Fri Apr 19 08:15:15 -0700 2013`.
 fn seconds(date: &str) -> Option<i64> {

@@ -27,6 +27,12 @@ pub(crate) struct Input<'a> {
 
 impl Source {
     pub(crate) fn open(path: &Path) -> Result<Self> {
+        Self::open_within(path, 0)
+    }
+
+    /// A folder that holds nothing but one folder or one archive, as some programs extract an
+    /// archive, stands for what it holds.
+    fn open_within(path: &Path, depth: usize) -> Result<Self> {
         let io = |source| io_error(path.display(), source);
         let metadata = std::fs::metadata(path).map_err(io)?;
         let (names, zipped) = if metadata.is_dir() {
@@ -36,18 +42,28 @@ impl Source {
                     names.push(name);
                 }
             }
+            names.retain(|name| !is_by_the_way(name));
+            if let [only] = names.as_slice()
+                && depth < DEEPEST
+                && (path.join(only).is_dir() || only.ends_with(".zip"))
+            {
+                return Self::open_within(&path.join(only), depth + 1);
+            }
             (names, false)
         } else {
             let archive = ZipArchive::new(File::open(path).map_err(io)?).map_err(|e| {
-                let problem = format!("neither a folder nor a complete zip archive ({e})");
+                let problem = format!(
+                    "neither a folder nor a complete zip archive ({e}); name the \
+                     folder or archive that holds the files"
+                );
                 io(io::Error::new(io::ErrorKind::InvalidData, problem))
             })?;
             let names = archive.file_names().flatten().map(String::from);
-            (names.collect(), true)
+            (names.filter(|name| !is_by_the_way(name)).collect(), true)
         };
         let mut source = Self { path: path.to_owned(), names, zipped };
         // Shallow names first, then a fixed order.
-        source.names.sort_by_key(|name| (name.matches('/').count(), name.clone()));
+        source.names.sort_by_key(|name| (name.matches(['/', '\\']).count(), name.clone()));
         Ok(source)
     }
 
@@ -66,10 +82,10 @@ impl Source {
 
     /// All file names without the folders of an archive.
     pub(crate) fn file_names(&self) -> impl Iterator<Item = &str> {
-        self.names
-            .iter()
-            .filter(|name| !name.ends_with('/') && !name.starts_with("__MACOSX/"))
-            .map(|name| base_name(name))
+        let files = self.names.iter().filter(|name| {
+            !name.ends_with(['/', '\\']) && (self.zipped || self.path.join(name).is_file())
+        });
+        files.map(|name| base_name(name))
     }
 
     /// Whether there is a file `name` or `name.gz`.
@@ -106,14 +122,19 @@ impl Source {
     }
 
     fn find(&self, name: &str) -> Option<&str> {
-        let named = |wanted: &str| {
-            self.names.iter().find(|full| {
-                base_name(full) == wanted
-                    && !full.starts_with("__MACOSX/")
-                    && (self.zipped || self.path.join(full).is_file())
-            })
-        };
-        named(name).or_else(|| named(&format!("{name}.gz"))).map(String::as_str)
+        self.all(name).first().copied()
+    }
+
+    /// The files `name` and `name.gz`, plain and shallow ones first.
+    fn all(&self, name: &str) -> Vec<&str> {
+        let mut all: Vec<&str> = self.names.iter().map(String::as_str).collect();
+        all.retain(|full| {
+            let base = base_name(full);
+            (base == name || base.strip_suffix(".gz") == Some(name))
+                && (self.zipped || self.path.join(full).is_file())
+        });
+        all.sort_by_key(|full| full.ends_with(".gz"));
+        all
     }
 
     /// Hands the file `name` or `name.gz` to `read`.
@@ -125,6 +146,10 @@ impl Source {
         let Some(full) = self.find(name) else {
             return Err(self.missing(name, ""));
         };
+        let others = &self.all(name)[1..];
+        if !others.is_empty() {
+            tracing::warn!("{full} is read, {} of the same name not", others.join(", "));
+        }
         if !self.zipped {
             return read(open_file(&self.path.join(full))?);
         }
@@ -139,7 +164,7 @@ impl Source {
     pub(crate) fn missing(&self, expected: &str, hint: &str) -> Error {
         Error::MissingFile {
             folder: self.path.clone(),
-            expected: format!("{expected} (or {expected}.gz)"),
+            expected: format!("{expected}, plain or .gz"),
             hint: hint.to_owned(),
         }
     }
@@ -166,8 +191,24 @@ fn decompress<'a>(mut reader: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> 
     Ok(if head == [0x1f, 0x8b] { Box::new(MultiGzDecoder::new(whole)) } else { Box::new(whole) })
 }
 
+/// Folders within folders that are looked into.
+const DEEPEST: usize = 4;
+
+/// A file's name without folders; some archives from Windows divide these by backslashes.
 fn base_name(name: &str) -> &str {
-    name.rsplit_once('/').map_or(name, |(_, base)| base)
+    name.rsplit_once(['/', '\\']).map_or(name, |(_, base)| base)
+}
+
+/// Files that macOS and Windows put beside the ones that were meant: resource forks (`._x`, a
+/// folder `__MACOSX`), hidden files and folders, and what their file managers remember.
+fn is_by_the_way(name: &str) -> bool {
+    let mut parts = name.split(['/', '\\']);
+    parts.any(|part| {
+        part == "__MACOSX"
+            || (part.starts_with('.') && part.len() > 1)
+            || part.eq_ignore_ascii_case("desktop.ini")
+            || part.eq_ignore_ascii_case("thumbs.db")
+    })
 }
 
 pub(crate) fn io_error(file: impl ToString, source: io::Error) -> Error {

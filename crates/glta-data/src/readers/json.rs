@@ -76,6 +76,10 @@ impl<'de> Deserialize<'de> for RawId {
             fn visit_u64<E>(self, id: u64) -> std::result::Result<String, E> {
                 Ok(id.to_string())
             }
+
+            fn visit_i64<E>(self, id: i64) -> std::result::Result<String, E> {
+                Ok(id.to_string())
+            }
         }
 
         deserializer.deserialize_any(Id).map(Self)
@@ -83,23 +87,30 @@ impl<'de> Deserialize<'de> for RawId {
 }
 
 /// Calls `each` for every line of a file of JSON objects. Python literals,
-/// which Amazon's files of 2014 hold instead, are taken too.
+/// which Amazon's files of 2014 hold instead, are taken too. Returns the number of lines.
 pub(crate) fn for_each_record<T: DeserializeOwned>(
     input: Input<'_>,
     mut each: impl FnMut(T) -> Result<()>,
-) -> Result<()> {
+) -> Result<u64> {
+    let mut records = 0;
     for_each_line(input, |_, line| {
-        let record = if line.starts_with(b"{'") || line.starts_with(b"{u'") {
-            let value = python::parse(utf8(line)?)?;
-            T::deserialize(value).map_err(|e| e.to_string())
-        } else {
-            serde_json::from_slice(line).map_err(|e| e.to_string())
-        };
-        let record = record.map_err(|e| {
-            let found = shown(line);
-            Fault::Problem(format!("expected a JSON object ({e}), found `{found}`"))
-        })?;
-        Ok(each(record)?)
+        records += 1;
+        Ok(each(parse_record(line)?)?)
+    })?;
+    Ok(records)
+}
+
+/// The object in a line.
+pub(crate) fn parse_record<T: DeserializeOwned>(line: &[u8]) -> std::result::Result<T, Fault> {
+    let record = if line.starts_with(b"{'") || line.starts_with(b"{u'") {
+        let value = python::parse(utf8(line)?)?;
+        T::deserialize(value).map_err(|e| e.to_string())
+    } else {
+        serde_json::from_slice(line).map_err(|e| e.to_string())
+    };
+    record.map_err(|e| {
+        let found = shown(line);
+        Fault::Problem(format!("expected a JSON object ({e}), found `{found}`"))
     })
 }
 

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::io::Read;
 
-use memchr::memchr_iter;
+use memchr::{memchr, memchr2};
 
 use super::input::{Input, io_error};
 use crate::{Error, Result};
@@ -17,6 +17,18 @@ pub(crate) enum Fault {
     Problem(String),
     /// Another failure, passed on as it is.
     Error(Error),
+}
+
+impl Fault {
+    /// The error, with file and line where it has none of its own.
+    pub(crate) fn at(self, file: &str, line: u64) -> Error {
+        let problem = match self {
+            Self::Problem(problem) => problem,
+            Self::Error(error @ Error::MissingId { .. }) => error.to_string(),
+            Self::Error(error) => return error,
+        };
+        Error::Line { file: file.to_owned(), line, problem }
+    }
 }
 
 impl From<String> for Fault {
@@ -33,63 +45,156 @@ impl From<Error> for Fault {
 
 const BUFFER: usize = 256 << 10;
 /// A line longer than this is no text file's.
-const MAX_LINE: usize = 64 << 20;
+pub(crate) const MAX_LINE: usize = 64 << 20;
+
+/// The lines of a file that are not empty, one after the other.
+pub(crate) struct Lines<'a> {
+    file: String,
+    reader: Box<dyn Read + 'a>,
+    end_of_line: u8,
+    number: u64,
+    buffer: Vec<u8>,
+    /// What of `buffer` is still to be given out, and how much of that has no line end.
+    start: usize,
+    filled: usize,
+    searched: usize,
+    /// Where the last line lies.
+    last: (usize, usize),
+    /// Whether there may be a quote or a carriage return in `buffer`.
+    special: bool,
+}
+
+impl<'a> Lines<'a> {
+    /// Lines that end with `\n` or `\r\n`.
+    pub(crate) fn new(input: Input<'a>) -> Self {
+        Self {
+            file: input.file,
+            reader: input.reader,
+            end_of_line: b'\n',
+            number: 0,
+            buffer: vec![0; BUFFER],
+            start: 0,
+            filled: 0,
+            searched: 0,
+            last: (0, 0),
+            special: false,
+        }
+    }
+
+    /// Lines that end with `byte`.
+    pub(crate) fn ending_with(mut self, byte: u8) -> Self {
+        self.end_of_line = byte;
+        self
+    }
+
+    pub(crate) fn file(&self) -> &str {
+        &self.file
+    }
+
+    /// The next line that is not empty and its number, from 1. A UTF-8 byte order mark is skipped.
+    #[inline]
+    pub(crate) fn next(&mut self) -> Result<Option<(u64, &[u8])>> {
+        Ok(if self.advance()? { Some((self.number, self.line())) } else { None })
+    }
+
+    /// Goes to the next line that is not empty; false at the end.
+    #[inline]
+    pub(crate) fn advance(&mut self) -> Result<bool> {
+        loop {
+            let Some((mut start, mut end)) = self.take()? else {
+                return Ok(false);
+            };
+            self.number += 1;
+            let line = &self.buffer[start..end];
+            end -= usize::from(line.ends_with(b"\r"));
+            if self.number == 1 && line.starts_with(b"\xef\xbb\xbf") {
+                start += 3;
+            }
+            if start < end {
+                self.last = (start, end);
+                return Ok(true);
+            }
+        }
+    }
+
+    /// The line that [`advance`](Self::advance) went to.
+    #[inline]
+    pub(crate) fn line(&self) -> &[u8] {
+        &self.buffer[self.last.0..self.last.1]
+    }
+
+    /// The number of that line, from 1.
+    #[inline]
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Whether that line may have a quote or a carriage return in it.
+    #[inline]
+    pub(crate) fn is_special(&self) -> bool {
+        self.special
+    }
+
+    /// Where the next line, with nothing taken off, lies in the buffer.
+    #[inline]
+    fn take(&mut self) -> Result<Option<(usize, usize)>> {
+        loop {
+            let fresh = &self.buffer[self.searched..self.filled];
+            if let Some(at) = memchr(self.end_of_line, fresh) {
+                let line = (self.start, self.searched + at);
+                self.start = line.1 + 1;
+                self.searched = self.start;
+                return Ok(Some(line));
+            }
+            if !self.fill()? {
+                let line = (self.start, self.filled);
+                self.start = self.filled;
+                self.searched = self.filled;
+                return Ok((line.0 < line.1).then_some(line));
+            }
+        }
+    }
+
+    /// Reads more; false at the end of the file.
+    #[cold]
+    fn fill(&mut self) -> Result<bool> {
+        self.buffer.copy_within(self.start..self.filled, 0);
+        self.filled -= self.start;
+        self.start = 0;
+        self.searched = self.filled;
+        if self.filled == self.buffer.len() {
+            if self.filled >= MAX_LINE {
+                let problem = format!("line longer than {} MB", MAX_LINE >> 20);
+                let error = std::io::Error::new(std::io::ErrorKind::InvalidData, problem);
+                return Err(io_error(&self.file, error));
+            }
+            self.buffer.resize(2 * self.filled, 0);
+        }
+        loop {
+            match self.reader.read(&mut self.buffer[self.filled..]) {
+                Ok(got) => {
+                    self.filled += got;
+                    self.special = memchr2(b'"', b'\r', &self.buffer[..self.filled]).is_some();
+                    return Ok(got > 0);
+                }
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(io_error(&self.file, e)),
+            }
+        }
+    }
+}
 
 /// Calls `each(number, line)` for every line that is not empty, without its
 /// `\n` or `\r\n`; numbers start at 1. A UTF-8 byte order mark is skipped.
 pub(crate) fn for_each_line(
-    mut input: Input<'_>,
+    input: Input<'_>,
     mut each: impl FnMut(u64, &[u8]) -> std::result::Result<(), Fault>,
 ) -> Result<()> {
-    let mut buffer = vec![0; BUFFER];
-    let (mut filled, mut number) = (0, 0);
-    let file = input.file;
-    let mut visit = |line: &[u8]| {
-        number += 1;
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
-        let line = match number {
-            1 => line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line),
-            _ => line,
-        };
-        if line.is_empty() {
-            return Ok(());
+    let mut lines = Lines::new(input);
+    while let Some((number, line)) = lines.next()? {
+        if let Err(fault) = each(number, line) {
+            return Err(fault.at(&lines.file, number));
         }
-        each(number, line).map_err(|fault| match fault {
-            Fault::Error(error) => error,
-            Fault::Problem(problem) => Error::Line { file: file.clone(), line: number, problem },
-        })
-    };
-    loop {
-        if filled == buffer.len() {
-            if filled >= MAX_LINE {
-                let problem = format!("line longer than {} MB", MAX_LINE >> 20);
-                return Err(io_error(
-                    &file,
-                    std::io::Error::new(std::io::ErrorKind::InvalidData, problem),
-                ));
-            }
-            buffer.resize(2 * filled, 0);
-        }
-        let got = match input.reader.read(&mut buffer[filled..]) {
-            Ok(got) => got,
-            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
-            Err(e) => return Err(io_error(&file, e)),
-        };
-        if got == 0 {
-            break;
-        }
-        let end = filled + got;
-        let mut start = 0;
-        // What was there before holds no line end.
-        for at in memchr_iter(b'\n', &buffer[filled..end]) {
-            visit(&buffer[start..filled + at])?;
-            start = filled + at + 1;
-        }
-        buffer.copy_within(start..end, 0);
-        filled = end - start;
-    }
-    if filled > 0 {
-        visit(&buffer[..filled])?;
     }
     Ok(())
 }

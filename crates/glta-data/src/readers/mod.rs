@@ -1,26 +1,37 @@
 //! Readers of the publishers' raw files.
 //!
-//! Every reader takes a folder, most of them also the zip archive that the
-//! publisher serves; a file may be gzipped whatever its name says. Files are
-//! streamed. An error names the file and line, what was expected and what is
-//! there.
+//! - [`movielens`], [`amazon`], [`goodreads`], [`ihp`]: what the publishers serve, from a folder
+//!   or the zip archive. What macOS and Windows add to archives is passed over, and a folder that
+//!   holds one folder stands for that.
+//! - [`pairs`], [`split_pairs`], [`tables`]: interactions and items in tables of any kind, such as
+//!   CSV, JSON lines, RecBole's atomic files and LightGCN's lists.
+//! - [`Table`]: the rows of such a table one by one.
+//!
+//! A file may be gzipped whatever its name says. Files are streamed. An error names the file and
+//! line, what was expected and what is there. What was recognised, left out, joined or missing is
+//! shown by [`tracing`] and recorded in [`Dataset::report`](crate::Dataset::report).
 
 mod amazon;
+mod amazon_files;
 mod amazon_processed;
 mod catalogue;
 mod goodreads;
 mod html;
 mod ihp;
 mod input;
+mod items;
 mod json;
+mod layout;
 mod lines;
 mod movielens;
 mod pairs;
 mod python;
-mod ratings;
+mod table;
 
 pub use amazon::{AmazonConfig, amazon};
 pub use goodreads::{GoodreadsConfig, goodreads};
 pub use ihp::ihp;
-pub use movielens::movielens;
-pub use pairs::{PairsConfig, PairsLayout, pairs, split_pairs};
+pub use items::{ItemsConfig, tables};
+pub use movielens::{MovieLensConfig, movielens, movielens_with};
+pub use pairs::{MissingIds, PairsConfig, PairsLayout, pairs, split_pairs};
+pub use table::{Column, Counts, Row, Separator, Table, TableConfig};

@@ -1,10 +1,14 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
+
 use super::catalogue::Catalogue;
 use super::input::{Input, Source};
 use super::lines::{expected, for_each_line, utf8_or_latin1};
-use super::ratings::{RatingsFormat, read_ratings};
+use super::pairs::{Checks, PairsConfig, PairsLayout, read_with};
+use super::table::{Column, Separator, Table, TableConfig};
+use crate::dataset::Collector;
 use crate::{Dataset, Error, Item, Result};
 
 /// Reads any generation of MovieLens from a folder or from the zip archive that
@@ -26,32 +30,84 @@ use crate::{Dataset, Error, Item, Result};
 /// generation, a missing companion file, truncated gzip data, an empty file, or
 /// the first line that does not have the generation's form.
 pub fn movielens(path: impl AsRef<Path>) -> Result<Dataset> {
+    movielens_with(path, &MovieLensConfig::default())
+}
+
+/// [`movielens`] that chooses among the files of a folder.
+///
+/// # Errors
+/// As [`movielens`].
+pub fn movielens_with(path: impl AsRef<Path>, config: &MovieLensConfig) -> Result<Dataset> {
     let source = Source::open(path.as_ref())?;
-    if source.has("u.data") {
-        movielens_100k(&source)
-    } else if source.has("ratings.dat") || source.has("pairs.dat") {
-        movielens_dat(&source)
-    } else if source.has("ratings.csv") {
-        movielens_csv(&source)
-    } else {
-        Err(Error::MissingFile {
-            folder: source.path().to_owned(),
-            expected: "ratings of MovieLens".into(),
-            hint: ": looked for u.data (100K), ratings.dat or pairs.dat (1M, 10M) and \
-                   ratings.csv (latest-small, 20M, 25M, 32M), plain or .gz; \
-                   the archives are at https://grouplens.org/datasets/movielens/"
-                .into(),
-        })
+    let there: Vec<&str> = RATINGS.into_iter().filter(|file| source.has(file)).collect();
+    let file = match &config.ratings {
+        Some(named) => named.strip_suffix(".gz").unwrap_or(named),
+        None => {
+            let Some(first) = there.first() else {
+                return Err(Error::MissingFile {
+                    folder: source.path().to_owned(),
+                    expected: "ratings of MovieLens".into(),
+                    hint: ": looked for u.data (100K), ratings.dat or pairs.dat (1M, 10M) and \
+                           ratings.csv (latest-small, 20M, 25M, 32M), plain or .gz; \
+                           the archives are at https://grouplens.org/datasets/movielens/"
+                        .into(),
+                });
+            };
+            if there.len() > 1 {
+                tracing::info!(
+                    "ratings: {first} of {}; another can be chosen (--ratings FILE)",
+                    there.join(", ")
+                );
+            }
+            first
+        }
+    };
+    match file {
+        "u.data" => movielens_100k(&source),
+        "ratings.dat" => movielens_dat(&source, file, 4),
+        "pairs.dat" => movielens_dat(&source, file, 2),
+        "ratings.csv" => movielens_csv(&source),
+        other => Err(Error::Config {
+            field: "ratings",
+            problem: format!("`{other}` is not one of {}", RATINGS.join(", ")),
+        }),
     }
 }
 
+/// The files of ratings of all generations, those that are preferred first.
+const RATINGS: [&str; 4] = ["u.data", "ratings.dat", "pairs.dat", "ratings.csv"];
+
+/// Which files of a folder are read.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MovieLensConfig {
+    /// The file of ratings where a folder holds those of several generations: `u.data`,
+    /// `ratings.dat`, `pairs.dat` or `ratings.csv`. Default the first of these that is there.
+    pub ratings: Option<String>,
+}
+
+/// How the rows of a generation are written: `user, item, rating, time`, or the first two.
+fn rows(separator: Separator, columns: usize) -> PairsConfig {
+    let column = |number| Some(Column::Number(number)).filter(|_| number <= columns);
+    PairsConfig {
+        table: TableConfig { header: Some(false), separator: Some(separator), quotes: Some(false) },
+        user: column(1),
+        item: column(2),
+        rating: column(3),
+        time: column(4),
+        ..PairsConfig::of(PairsLayout::Pairs)
+    }
+}
+
+fn ratings(source: &Source, file: &str, config: &PairsConfig) -> Result<Collector> {
+    let rated = config.rating.is_some();
+    let mut collector = Collector::new(rated, rated);
+    let checks = Checks { integers: true, ..Checks::default() };
+    source.read(file, |input| read_with(input, config, &mut collector, checks))?;
+    Ok(collector)
+}
+
 fn movielens_100k(source: &Source) -> Result<Dataset> {
-    let format = RatingsFormat {
-        separator: b"\t",
-        header: None,
-        form: "`user<TAB>item<TAB>rating<TAB>timestamp`",
-        rated: true,
-    };
     let mut genres: Vec<String> = Vec::new();
     source.read("u.genre", |input| {
         for_each_line(input, |_, line| {
@@ -68,7 +124,7 @@ fn movielens_100k(source: &Source) -> Result<Dataset> {
             }
         })
     })?;
-    let collector = source.read("u.data", |input| read_ratings(input, format))?;
+    let collector = ratings(source, "u.data", &rows(Separator::Byte(b'\t'), 4))?;
     let mut catalogue = Catalogue::new(collector);
     let form = format!("`id|title|release|video release|URL|` and {} genre flags", genres.len());
     source.read("u.item", |input| {
@@ -82,25 +138,17 @@ fn movielens_100k(source: &Source) -> Result<Dataset> {
                 .iter()
                 .zip(&genres)
                 .filter(|(flag, name)| **flag == "1" && *name != "unknown");
-            catalogue.add(fields[0], || Item {
+            Ok(catalogue.add(fields[0], || Item {
                 genres: named.map(|(_, name)| name.clone()).collect(),
                 ..Item::titled(fields[0], fields[1].trim())
-            });
-            Ok(())
+            })?)
         })
     })?;
     catalogue.finish("ml-100k")
 }
 
-fn movielens_dat(source: &Source) -> Result<Dataset> {
-    let rated = source.has("ratings.dat");
-    let (file, form) = if rated {
-        ("ratings.dat", "`UserID::MovieID::Rating::Timestamp`")
-    } else {
-        ("pairs.dat", "`UserID::MovieID`")
-    };
-    let format = RatingsFormat { separator: b"::", header: None, form, rated };
-    let collector = source.read(file, |input| read_ratings(input, format))?;
+fn movielens_dat(source: &Source, file: &str, columns: usize) -> Result<Dataset> {
+    let collector = ratings(source, file, &rows(Separator::DoubleColon, columns))?;
     let mut catalogue = Catalogue::new(collector);
     source.read("movies.dat", |input| {
         for_each_line(input, |_, line| {
@@ -111,8 +159,7 @@ fn movielens_dat(source: &Source) -> Result<Dataset> {
             else {
                 return Err(expected("`MovieID::Title (Year)::Genre|Genre`", line));
             };
-            catalogue.add(id, || movie(id, title, genres));
-            Ok(())
+            Ok(catalogue.add(id, || movie(id, title, genres))?)
         })
     })?;
     add_abstracts(source, &mut catalogue)?;
@@ -121,13 +168,16 @@ fn movielens_dat(source: &Source) -> Result<Dataset> {
 }
 
 fn movielens_csv(source: &Source) -> Result<Dataset> {
-    let format = RatingsFormat {
-        separator: b",",
-        header: Some("userId,movieId,rating,timestamp"),
-        form: "`userId,movieId,rating,timestamp`",
-        rated: true,
+    let named = |name: &str| Some(Column::Name(name.into()));
+    let config = PairsConfig {
+        table: TableConfig { header: Some(true), ..TableConfig::default() },
+        user: named("userId"),
+        item: named("movieId"),
+        rating: named("rating"),
+        time: named("timestamp"),
+        ..PairsConfig::of(PairsLayout::Pairs)
     };
-    let collector = source.read("ratings.csv", |input| read_ratings(input, format))?;
+    let collector = ratings(source, "ratings.csv", &config)?;
     let mut catalogue = Catalogue::new(collector);
     source.read("movies.csv", |input| read_movies_csv(input, &mut catalogue))?;
     add_abstracts(source, &mut catalogue)?;
@@ -135,24 +185,16 @@ fn movielens_csv(source: &Source) -> Result<Dataset> {
 }
 
 fn read_movies_csv(input: Input<'_>, catalogue: &mut Catalogue) -> Result<()> {
-    let form = "`movieId,title,genres`";
-    let Input { file, reader } = input;
-    let line_error = |line: u64, problem: String| Error::Line { file: file.clone(), line, problem };
-    let failed = |error: csv::Error| match (error.position().map(|p| p.line()), error.kind()) {
-        (_, csv::ErrorKind::Io(_)) => super::input::io_error(&file, error.into()),
-        (line, _) => line_error(line.unwrap_or(0), format!("expected {form}: {error}")),
-    };
-    let mut reader = csv::Reader::from_reader(reader);
-    let headers = reader.headers().map_err(&failed)?;
-    if headers != ["movieId", "title", "genres"].as_slice() {
-        let found = headers.iter().collect::<Vec<_>>().join(",");
-        return Err(line_error(1, format!("expected the header {form}, found `{found}`")));
+    let config = TableConfig { header: Some(true), ..TableConfig::default() };
+    let mut table = Table::new(input, &config)?;
+    let column = |name: &str| table.column(&Column::Name(name.into()));
+    let (id, title, genres) = (column("movieId")?, column("title")?, column("genres")?);
+    while let Some(row) = table.next_row()? {
+        let raw = row.text(id)?;
+        let (title, genres) = (row.text(title)?, row.text(genres)?);
+        catalogue.add(raw, || movie(raw, title, genres)).map_err(|e| row.fault(e))?;
     }
-    let mut record = csv::StringRecord::new();
-    while reader.read_record(&mut record).map_err(&failed)? {
-        // The reader has checked that there are as many fields as headers.
-        catalogue.add(&record[0], || movie(&record[0], &record[1], &record[2]));
-    }
+    catalogue.read(table.report("movies"));
     Ok(())
 }
 

@@ -1,91 +1,136 @@
 use std::path::Path;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
 use super::input::{Input, open_file};
-use super::lines::{Fault, decimal, expected, for_each_line, integer, utf8};
+use super::layout;
+use super::table::{
+    Column, ITEM, RATING, Row, TIME, Table, TableConfig, USER, base_name, find, number, time,
+};
 use crate::dataset::Collector;
+use crate::ids::{IdMap, is_missing};
+use crate::report::{EXAMPLES, Note};
 use crate::{Dataset, Error, Interactions, Item, Result, Split};
 
-/// What a line of a plain interaction file holds.
+/// What a row of an interaction file holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum PairsLayout {
-    /// `user item`, perhaps with further columns.
+    /// A user and an item, perhaps with further columns.
     Pairs,
     /// `user item item …`, LightGCN's format. A user alone has no items.
     Lists,
 }
 
-/// How a plain interaction file is read.
-///
-/// The separator is that of the first line: `::`, a tab, a comma, a semicolon or
-/// blanks.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct PairsConfig {
-    /// What a line holds. Default [`PairsLayout::Pairs`].
-    pub layout: PairsLayout,
-    /// Whether the first line names the columns and is skipped. Default false.
-    pub header: bool,
-    /// Whether the third column is a rating. Default false.
-    pub rating: bool,
-    /// Whether the column after the ids (and the rating) is a time in seconds.
-    /// Default false.
-    pub timestamp: bool,
+/// What happens to a row without a user or an item: an id that is empty, `nan`, `NaT`, `None`,
+/// `null` or `undefined` in any case, `NA`, `N/A`, `<NA>` or `\N`. None is ever taken for a
+/// person.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MissingIds {
+    /// The file is refused, with the line.
+    #[default]
+    Refuse,
+    /// The row is left out and counted.
+    Drop,
 }
 
-impl Default for PairsConfig {
-    fn default() -> Self {
-        Self { layout: PairsLayout::Pairs, header: false, rating: false, timestamp: false }
+impl FromStr for MissingIds {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "refuse" => Ok(Self::Refuse),
+            "drop" => Ok(Self::Drop),
+            _ => {
+                let problem = format!("`{text}` is neither `refuse` nor `drop`");
+                Err(Error::Config { field: "missing_ids", problem })
+            }
+        }
     }
 }
 
+/// How a file of interactions is read. What is `None` is recognised from the content.
+///
+/// Columns go by what a header calls them (`user_id`, `customer`, `asin`, `timestamp`, …), else
+/// users are in the first and items in the second column.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PairsConfig {
+    /// What a row holds.
+    pub layout: Option<PairsLayout>,
+    /// Header, separator and quoting.
+    pub table: TableConfig,
+    /// The column of users.
+    pub user: Option<Column>,
+    /// The column of items.
+    pub item: Option<Column>,
+    /// The column of ratings: numbers, perhaps with a decimal comma. There need not be one; where
+    /// it is named here, no row may lack its value.
+    pub rating: Option<Column>,
+    /// The column of times: seconds, milliseconds, microseconds or nanoseconds since 1970, or ISO
+    /// 8601 dates. There need not be one; where it is named here, no row may lack its value.
+    pub time: Option<Column>,
+    /// What happens to a row without a user or an item.
+    pub missing_ids: MissingIds,
+}
+
 impl PairsConfig {
+    /// One that takes rows for `layout`.
+    pub fn of(layout: PairsLayout) -> Self {
+        Self { layout: Some(layout), ..Self::default() }
+    }
+
     /// Checks the settings.
     ///
     /// # Errors
-    /// [`Error::Config`] for ratings or times in lists, which cannot hold them.
+    /// [`Error::Config`] for named columns or a header in lists, which have none.
     pub fn validate(&self) -> Result<()> {
-        if self.layout == PairsLayout::Lists && (self.rating || self.timestamp) {
+        let named = [&self.user, &self.item, &self.rating, &self.time];
+        let header = self.table.header == Some(true);
+        if self.layout == Some(PairsLayout::Lists) && (header || named.iter().any(|c| c.is_some()))
+        {
             return Err(Error::Config {
                 field: "layout",
-                problem: "lists of items hold no ratings and no times".into(),
+                problem: "lists of items have no columns of other kinds and no header".into(),
             });
         }
         Ok(())
     }
-
-    fn form(&self) -> String {
-        if self.layout == PairsLayout::Lists {
-            return "`user item item …`".into();
-        }
-        let mut form = String::from("`user item");
-        if self.rating {
-            form += " rating";
-        }
-        if self.timestamp {
-            form += " time";
-        }
-        form + "`"
-    }
 }
 
-/// Reads interactions without texts from one file, plain or gzipped.
+/// Reads interactions without texts from one [`Table`], plain or gzipped.
 ///
-/// Columns past those asked for are ignored. Raw ids may be any text; users and
-/// items are numbered in the order of their first appearance. The data set has
-/// the file's name up to the first dot.
+/// Raw ids may be any text and stay as they are written (`007` is not `7`), but for blanks around
+/// them; users and items are numbered in the order of their first appearance. Columns beside those
+/// of [`PairsConfig`] are not used. The data set has the file's name up to the first dot. What
+/// was recognised is shown as information and recorded in [`Dataset::report`].
+///
+/// ```
+/// use glta_data::readers::{PairsConfig, pairs};
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("orders.csv");
+/// std::fs::write(&path, "product,customer,date\nmilk,ann,2024-02-01\ntea,ann,2024-02-02\n")?;
+/// let orders = pairs(&path, &PairsConfig::default())?;
+/// assert_eq!((orders.n_users(), orders.n_items()), (1, 2));
+/// assert_eq!(orders.timestamps(), Some(&[1_706_745_600, 1_706_832_000][..]));
+/// assert_eq!(
+///     orders.report().files[0].layout,
+///     "pairs of user `customer` and item `product`, time `date`, comma-separated, with a header"
+/// );
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 ///
 /// # Errors
-/// An unreadable file, an empty one, or the first line that lacks a column, has
-/// another separator or a rating or time that is no number.
+/// An unreadable file, one without interactions, a content that could be pairs as well as lists
+/// or contradicts the settings or itself, an id that is missing (see [`MissingIds`]), or a rating
+/// or time that is none; the message names the line and what to set.
 pub fn pairs(path: impl AsRef<Path>, config: &PairsConfig) -> Result<Dataset> {
-    config.validate()?;
     let path = path.as_ref();
-    let mut collector = Collector::new(config.rating, config.timestamp);
-    read(open_file(path)?, config, &mut collector)?;
+    let collector = collect(open_file(path)?, config)?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let name = name.split('.').next().unwrap_or_default();
     collector.finish(name, |_, raw| Item::new(raw))
@@ -95,7 +140,7 @@ pub fn pairs(path: impl AsRef<Path>, config: &PairsConfig) -> Result<Dataset> {
 ///
 /// The data set holds the interactions of both; the validation part is empty
 /// (see [`Split::with_validation`]). A pair that is in both files counts as
-/// training only.
+/// training only. Both files have the layout of the training file.
 ///
 /// # Errors
 /// As [`pairs`].
@@ -105,21 +150,20 @@ pub fn split_pairs(
     test: impl AsRef<Path>,
     config: &PairsConfig,
 ) -> Result<(Dataset, Split)> {
-    config.validate()?;
-    let mut collector = Collector::new(config.rating, config.timestamp);
-    read(open_file(train.as_ref())?, config, &mut collector)?;
+    let mut collector = Collector::new(true, true);
+    let layout = read(open_file(train.as_ref())?, config, &mut collector)?;
     let n_train = collector.columns.users.len();
-    read(open_file(test.as_ref())?, config, &mut collector)?;
-    finish_split(name, collector, n_train)
+    let checks = Checks { layout: Some(layout), ..Checks::default() };
+    read_with(open_file(test.as_ref())?, config, &mut collector, checks)?;
+    finish_split(name.into(), collector, n_train)
 }
 
-/// A data set and its split, the first `n_train` rows being for training.
+/// The data set and split of rows of which the first `n_train` are for training.
 pub(crate) fn finish_split(
-    name: impl Into<String>,
-    collector: Collector,
+    name: String,
+    mut collector: Collector,
     n_train: usize,
 ) -> Result<(Dataset, Split)> {
-    let name = name.into();
     let (n_users, n_items) = (collector.users.len(), collector.items.len());
     let (users, items) = (&collector.columns.users, &collector.columns.items);
     let matrix =
@@ -127,119 +171,300 @@ pub(crate) fn finish_split(
     let train = matrix(&users[..n_train], &items[..n_train])?;
     let whole_test = matrix(&users[n_train..], &items[n_train..])?;
     let test = whole_test.filter(|user, item| !train.contains(user, item));
-    if test.len() < whole_test.len() {
-        tracing::warn!(
-            dataset = name,
-            pairs = whole_test.len() - test.len(),
-            "test pairs that are also training pairs were left out of the test"
-        );
+    let both = whole_test.len() - test.len();
+    if both > 0 {
+        let text = "test pairs are also training pairs and are left out of the test";
+        let note =
+            Note::new("test_pairs_in_training", both as u64, Some(whole_test.len() as u64), text);
+        let raw = |(user, item): (u32, u32)| {
+            format!("{} {}", collector.users.raw(user), collector.items.raw(item))
+        };
+        let pairs = whole_test.iter().filter(|(user, item)| train.contains(*user, *item));
+        let examples: Vec<String> = pairs.take(EXAMPLES).map(raw).collect();
+        collector.report.warn(&name, note.examples(examples));
     }
     let valid = Interactions::empty(n_users, n_items)?;
     let split = Split { train, valid, test, cold_items: Vec::new() };
     Ok((collector.finish(name, |_, raw| Item::new(raw))?, split))
 }
 
-/// Appends a file's rows.
+/// The rows of one file.
+pub(crate) fn collect(input: Input<'_>, config: &PairsConfig) -> Result<Collector> {
+    let mut collector = Collector::new(true, true);
+    read(input, config, &mut collector)?;
+    Ok(collector)
+}
+
+/// Appends a file's rows and returns their layout.
 pub(crate) fn read(
     input: Input<'_>,
     config: &PairsConfig,
     collector: &mut Collector,
-) -> Result<()> {
-    let file = input.file.clone();
-    let form = config.form();
+) -> Result<PairsLayout> {
+    read_with(input, config, collector, Checks::default())
+}
+
+/// What else is known of a file.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Checks {
+    /// The layout where none is set: that of the file it goes with.
+    pub(crate) layout: Option<PairsLayout>,
+    /// Whether ids must be integers.
+    pub(crate) integers: bool,
+}
+
+/// [`read`] with further checks.
+pub(crate) fn read_with(
+    input: Input<'_>,
+    config: &PairsConfig,
+    collector: &mut Collector,
+    checks: Checks,
+) -> Result<PairsLayout> {
+    config.validate()?;
+    let mut table = Table::new(input, &config.table)?;
+    if table.width() == 0 {
+        return Err(Error::Empty(table.file().to_owned()));
+    }
+    let layout = match config.layout.or(checks.layout) {
+        Some(layout) => layout,
+        None => layout::of(&table, config)?,
+    };
     let before = collector.columns.users.len();
-    let mut separator = None;
-    for_each_line(input, |number, line| {
-        let separator = *separator.get_or_insert_with(|| Separator::of(line));
-        if number == 1 && config.header {
-            return Ok(());
+    let mut missing = Missing { rule: config.missing_ids, rows: 0, examples: Vec::new() };
+    let name = match layout {
+        PairsLayout::Lists => {
+            lists(&mut table, config, collector, &mut missing)?;
+            "lists".to_owned()
         }
-        let text = utf8(line)?;
-        let bad = || expected(&format!("{form} separated by {}", separator.name()), line);
-        let mut fields = separator.split(text);
-        let user = fields.next().ok_or_else(bad)?;
-        let user_id = collector.users.intern(user)?;
-        match config.layout {
-            PairsLayout::Lists => {
-                for item in fields {
-                    let item = collector.items.intern(item)?;
-                    collector.push_dense(user_id, item, None, None);
-                }
-            }
-            PairsLayout::Pairs => {
-                let item = fields.next().ok_or_else(bad)?;
-                let item = collector.items.intern(item)?;
-                let mut column = |wanted: bool| match (wanted, wanted.then(|| fields.next())) {
-                    (true, Some(Some(field))) => Ok(Some(field.as_bytes())),
-                    (true, _) => Err(bad()),
-                    (false, _) => Ok(None),
-                };
-                let rating = match column(config.rating)? {
-                    Some(field) => Some(decimal(field).ok_or_else(bad)?),
-                    None => None,
-                };
-                let time = match column(config.timestamp)? {
-                    Some(field) => Some(integer(field).ok_or_else(bad)?),
-                    None => None,
-                };
-                collector.push_dense(user_id, item, rating, time);
-            }
+        PairsLayout::Pairs => {
+            let columns = Columns { integers: checks.integers, ..Columns::of(&table, config)? };
+            rows(&mut table, &columns, collector, &mut missing)?;
+            format!("pairs{}", columns.described(&table))
         }
-        Ok::<(), Fault>(())
-    })?;
+    };
+    let file = base_name(table.file());
+    let counts = table.counts();
+    let report = table.report(&name);
+    tracing::info!("{file}: read as {}, {} rows", report.layout, report.rows);
+    collector.report.files.push(report);
+    for (kind, count, text) in [
+        ("comments", counts.comments, "lines are comments and are left out"),
+        ("repeated_headers", counts.headers, "rows repeat the header and are left out"),
+    ] {
+        if count > 0 {
+            collector.report.say(&file, Note::new(kind, count, None, text));
+        }
+    }
+    if missing.rows > 0 {
+        let text = "rows have no user or no item and are left out";
+        let note = Note::new("rows_without_id", missing.rows, Some(counts.rows), text);
+        collector.report.warn(&file, note.examples(missing.examples));
+    }
     if collector.columns.users.len() == before {
-        return Err(Error::Empty(file));
+        if missing.rows > 0 {
+            let of = counts.rows;
+            let rule = format!("leaving out rows without user or item drops all {of} rows");
+            return Err(Error::Emptied { dataset: file, rule });
+        }
+        return Err(Error::Empty(table.file().to_owned()));
+    }
+    Ok(layout)
+}
+
+/// Rows without a user or an item.
+struct Missing {
+    rule: MissingIds,
+    rows: u64,
+    examples: Vec<String>,
+}
+
+impl Missing {
+    /// Counts the row, or refuses it.
+    #[cold]
+    fn take(&mut self, row: &Row<'_>, error: Error) -> Result<()> {
+        if !matches!(error, Error::MissingId { .. }) {
+            return Err(error);
+        }
+        if self.rule == MissingIds::Refuse {
+            let problem = format!("{error}; drop such rows (--missing-ids drop) or mend them");
+            return Err(row.error(problem));
+        }
+        self.rows += 1;
+        if self.examples.len() < EXAMPLES {
+            self.examples.push(format!("line {}", row.line()));
+        }
+        Ok(())
+    }
+}
+
+/// Where a table has what.
+struct Columns {
+    user: usize,
+    item: usize,
+    rating: Option<usize>,
+    time: Option<usize>,
+    /// Whether each row must have a rating, and a time: where these columns were named.
+    required: [bool; 2],
+    /// Whether ids must be integers.
+    integers: bool,
+}
+
+impl Columns {
+    fn of(table: &Table<'_>, config: &PairsConfig) -> Result<Self> {
+        let named = |column: &Option<Column>| {
+            column.as_ref().map(|column| table.column(column)).transpose()
+        };
+        let names = table.columns();
+        let known = [USER, ITEM].map(|known| find(known, names));
+        let (user, item) = match (named(&config.user)?, named(&config.item)?) {
+            (Some(user), Some(item)) => (user, item),
+            (user, item) => {
+                let (by_user, by_item) = layout::by_position(table, known)?;
+                (user.unwrap_or(by_user), item.unwrap_or(by_item))
+            }
+        };
+        if user == item {
+            return Err(table.malformed(format!("users and items are both column {}", user + 1)));
+        }
+        let guessed = layout::rating_and_time(table, user, item);
+        let rating = named(&config.rating)?.or_else(|| find(RATING, names)).or(guessed.0);
+        let time = named(&config.time)?.or_else(|| find(TIME, names)).or(guessed.1);
+        let fits = |column: usize, fits: fn(&str) -> bool| {
+            let fields = table.sample().iter().filter_map(|row| row.get(column));
+            let (good, bad): (Vec<&String>, Vec<&String>) =
+                fields.filter(|field| !is_missing(field)).partition(|field| fits(field));
+            good.len() >= bad.len()
+        };
+        // A column of words that only goes by such a name is no reason to refuse the file.
+        let rating = rating.filter(|&column| {
+            config.rating.is_some() || fits(column, |field| number(field.as_bytes()).is_some())
+        });
+        let time = time.filter(|&column| {
+            config.time.is_some() || fits(column, |field| time_of(field.as_bytes()).is_some())
+        });
+        let required = [config.rating.is_some(), config.time.is_some()];
+        Ok(Self { user, item, rating, time, required, integers: false })
+    }
+
+    /// The columns in words, where they are not just user and item.
+    fn described(&self, table: &Table<'_>) -> String {
+        let name = |column: usize| match table.columns().get(column) {
+            Some(name) if !name.is_empty() => format!("`{name}`"),
+            _ => format!("column {}", column + 1),
+        };
+        let mut text = format!(" of user {} and item {}", name(self.user), name(self.item));
+        if let Some(rating) = self.rating {
+            text += &format!(", rating {}", name(rating));
+        }
+        if let Some(time) = self.time {
+            text += &format!(", time {}", name(time));
+        }
+        text
+    }
+}
+
+use time as time_of;
+
+fn rows(
+    table: &mut Table<'_>,
+    columns: &Columns,
+    collector: &mut Collector,
+    missing: &mut Missing,
+) -> Result<()> {
+    while let Some(row) = table.next_row()? {
+        let (user, item) = (row.bytes(columns.user), row.bytes(columns.item));
+        let known = (collector.users.get_number(user), collector.items.get_number(item));
+        let (user, item) = match known {
+            (Some(user), Some(item)) => (user, item),
+            _ => match ids(collector, &row, columns) {
+                Ok(ids) => ids,
+                Err(error) => {
+                    missing.take(&row, error)?;
+                    continue;
+                }
+            },
+        };
+        let rating = match columns.rating {
+            Some(column) => value(&row, column, number, columns.required[0], "a number")?,
+            None => None,
+        };
+        let time = match columns.time {
+            Some(column) => value(&row, column, time_of, columns.required[1], TIME_FORM)?,
+            None => None,
+        };
+        collector.push_dense(user, item, rating, time);
     }
     Ok(())
 }
 
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Separator {
-    DoubleColon,
-    Byte(char),
-    Blanks,
+/// The dense ids of a row; a row that lacks one makes no new user or item.
+fn ids(collector: &mut Collector, row: &Row<'_>, columns: &Columns) -> Result<(u32, u32)> {
+    let (user, item) = (row.text(columns.user)?, row.text(columns.item)?);
+    for (kind, raw) in [("user", user), ("item", item)] {
+        if is_missing(raw) {
+            return Err(Error::MissingId { kind, raw: raw.to_owned() });
+        }
+        if columns.integers && raw.parse::<u32>().is_err() {
+            return Err(row.expected("integer ids below 2³²"));
+        }
+    }
+    Ok((collector.users.intern(user)?, collector.items.intern(item)?))
 }
 
-impl Separator {
-    /// That of a file's first line.
-    fn of(line: &[u8]) -> Self {
-        if line.windows(2).any(|w| w == b"::") {
-            return Self::DoubleColon;
-        }
-        ['\t', ',', ';']
-            .into_iter()
-            .find(|&c| line.contains(&(c as u8)))
-            .map_or(Self::Blanks, Self::Byte)
+/// The dense id of a field.
+#[inline]
+fn id(ids: &mut IdMap, row: &Row<'_>, column: usize) -> Result<u32> {
+    match ids.get_number(row.bytes(column)) {
+        Some(id) => Ok(id),
+        None => ids.intern(row.text(column)?),
     }
+}
 
-    fn name(self) -> &'static str {
-        match self {
-            Self::DoubleColon => "`::`",
-            Self::Byte('\t') => "tabs",
-            Self::Byte(',') => "commas",
-            Self::Byte(_) => "semicolons",
-            Self::Blanks => "blanks",
-        }
+const TIME_FORM: &str = "a time (seconds since 1970 or an ISO 8601 date)";
+
+/// The value of a field; none where it is missing and need not be there.
+#[inline]
+fn value<T>(
+    row: &Row<'_>,
+    column: usize,
+    parse: impl Fn(&[u8]) -> Option<T>,
+    required: bool,
+    form: &str,
+) -> Result<Option<T>> {
+    let field = row.bytes(column);
+    match parse(field) {
+        Some(value) => Ok(Some(value)),
+        None if !required && is_missing(row.text(column)?) => Ok(None),
+        None => Err(row.expected(&format!("{form} in column {}", column + 1))),
     }
+}
 
-    /// The fields that are not empty, without blanks around them.
-    fn split(self, line: &str) -> impl Iterator<Item = &str> {
-        let mut rest = Some(line);
-        std::iter::from_fn(move || {
-            loop {
-                let text = rest?;
-                let cut = match self {
-                    Self::DoubleColon => text.split_once("::"),
-                    Self::Byte(c) => text.split_once(c),
-                    Self::Blanks => text.split_once(char::is_whitespace),
-                };
-                let (field, left) = cut.map_or((text, None), |(field, left)| (field, Some(left)));
-                rest = left;
-                let field = field.trim();
-                if !field.is_empty() {
-                    return Some(field);
-                }
+fn lists(
+    table: &mut Table<'_>,
+    config: &PairsConfig,
+    collector: &mut Collector,
+    missing: &mut Missing,
+) -> Result<()> {
+    table.allow_ragged();
+    let mut repeats = layout::RepeatedUsers::new(config);
+    while let Some(row) = table.next_row()? {
+        let user = match id(&mut collector.users, &row, 0) {
+            Ok(user) => user,
+            Err(error) => {
+                missing.take(&row, error)?;
+                continue;
             }
-        })
+        };
+        repeats.check(&row, user)?;
+        // `5,` is a user without items, as is `5`.
+        let fields = (1..row.len()).rev().find(|&n| !row.bytes(n).is_empty()).map_or(1, |n| n + 1);
+        for n in 1..fields {
+            match id(&mut collector.items, &row, n) {
+                Ok(item) => collector.push_dense(user, item, None, None),
+                Err(error) => missing.take(&row, error)?,
+            }
+        }
     }
+    repeats.report(collector, &base_name(table.file()));
+    Ok(())
 }

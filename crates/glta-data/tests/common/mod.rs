@@ -68,3 +68,21 @@ pub(crate) const ML_100K: &[(&str, &[u8])] = &[
         b"10|Heat (1995)|01-Jan-1995||http://x|0|1|1\n30|\xc9t\xe9 (1990)|||http://x|1|0|0\n",
     ),
 ];
+
+/// `parent/name.zip` with these entries, folders where there are no bytes.
+pub(crate) fn zip_of(parent: &Path, name: &str, entries: &[(&str, Option<&[u8]>)]) -> PathBuf {
+    let path = parent.join(format!("{name}.zip"));
+    let mut archive = ZipWriter::new(File::create(&path).unwrap());
+    let options = SimpleFileOptions::default();
+    for (entry, bytes) in entries {
+        match bytes {
+            Some(bytes) => {
+                archive.start_file(*entry, options).unwrap();
+                archive.write_all(bytes).unwrap();
+            }
+            None => archive.add_directory(*entry, options).unwrap(),
+        }
+    }
+    archive.finish().unwrap();
+    path
+}

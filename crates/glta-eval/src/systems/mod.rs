@@ -12,7 +12,7 @@ mod variants;
 use std::fmt;
 
 use glta_align::Preset;
-use glta_data::{Dataset, Item};
+use glta_data::Dataset;
 
 use crate::config::{ExperimentConfig, RunConfig};
 use crate::system::System;
@@ -56,7 +56,11 @@ pub(crate) struct Standard {
 pub(crate) enum Reason {
     NoLanguage,
     NoEncoder,
-    NoTexts,
+    /// What reads texts needs two.
+    NoTexts {
+        items: usize,
+        texts: usize,
+    },
 }
 
 impl fmt::Display for Reason {
@@ -64,7 +68,9 @@ impl fmt::Display for Reason {
         match self {
             Self::NoLanguage => write!(f, "there is no language model"),
             Self::NoEncoder => write!(f, "there is no sentence encoder"),
-            Self::NoTexts => write!(f, "no item has a text"),
+            Self::NoTexts { items, texts } => {
+                write!(f, "it reads texts, and {texts} of {items} items have one")
+            }
         }
     }
 }
@@ -106,12 +112,15 @@ impl Standard {
     }
 
     pub(crate) fn cannot_run(&self, dataset: &Dataset, with: Available) -> Option<Reason> {
-        let Available { language, encoder } = with;
+        let Available { language, encoder, texts } = with;
+        let items = dataset.n_items();
         match self.needs {
             Needs::Language if !language => Some(Reason::NoLanguage),
             Needs::LanguageOrEncoder if !language && !encoder => Some(Reason::NoLanguage),
             Needs::Encoder if !encoder => Some(Reason::NoEncoder),
-            Needs::Texts if dataset.items().iter().all(Item::is_textless) => Some(Reason::NoTexts),
+            Needs::Texts | Needs::LanguageOrEncoder if texts < 2 => {
+                Some(Reason::NoTexts { items, texts })
+            }
             _ => None,
         }
     }
@@ -122,6 +131,8 @@ impl Standard {
 pub(crate) struct Available {
     pub(crate) language: bool,
     pub(crate) encoder: bool,
+    /// Items that have a text.
+    pub(crate) texts: usize,
 }
 
 /// The name of the row of a preset's configuration.

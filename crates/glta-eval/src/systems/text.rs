@@ -42,7 +42,8 @@ impl Seed<'_> {
         let started = Instant::now();
         let vectors = self.item_vectors()?;
         if vectors.is_empty() {
-            let reason = Reason::NoTexts.to_string();
+            let (items, texts) = (self.dataset().n_items(), 0);
+            let reason = Reason::NoTexts { items, texts }.to_string();
             return Err(Error::CannotRun { system: self.system.clone(), reason });
         }
         let read = started.elapsed().as_secs_f64();

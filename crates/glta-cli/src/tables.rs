@@ -1,0 +1,156 @@
+//! Flags for files that are tables of interactions.
+
+use std::str::FromStr;
+
+use clap::{Args, ValueEnum};
+use glta_data::readers::{Column, MissingIds, PairsConfig, PairsLayout, Separator, TableConfig};
+
+use crate::Result;
+
+/// How a table of interactions is read; what is not given is recognised from its content.
+#[derive(Debug, Clone, Default, Args)]
+pub struct TableFlags {
+    /// What a row holds: lists (`user item item …`) or pairs (user and item, perhaps with further
+    /// columns); recognised if not given
+    #[arg(long, value_enum)]
+    pub layout: Option<Layout>,
+    /// Whether the first row names the columns; recognised if not given
+    #[arg(long, value_name = "YES_OR_NO", value_parser = yes_or_no)]
+    pub header: Option<bool>,
+    /// What stands between two fields: tab, comma, semicolon, bar, space, blanks (any run of
+    /// them), :: or one character; recognised if not given
+    #[arg(long, value_name = "NAME", value_parser = parsed::<Separator>)]
+    pub separator: Option<Separator>,
+    /// Whether " around a field is a quote and not part of the text; recognised if not given
+    #[arg(long, value_name = "YES_OR_NO", value_parser = yes_or_no)]
+    pub quotes: Option<bool>,
+    /// Which columns hold what, by name or number from 1, such as
+    /// user=customer_id,item=3,rating=stars,time=date
+    #[arg(long, value_name = "WHAT=COLUMN", value_delimiter = ',', value_parser = column)]
+    pub columns: Vec<(What, Column)>,
+    /// What happens to a row whose user or item is empty, nan, None, null or the like: refuse
+    /// (the file) or drop (the row)
+    #[arg(long, value_name = "RULE", default_value = "refuse", value_parser = parsed::<MissingIds>)]
+    pub missing_ids: MissingIds,
+}
+
+/// What a row of a file holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Layout {
+    /// One row for each user, with all items
+    Lists,
+    /// One row for each interaction
+    Pairs,
+}
+
+/// What a column holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    /// User ids.
+    User,
+    /// Item ids.
+    Item,
+    /// Ratings.
+    Rating,
+    /// Times.
+    Time,
+}
+
+fn yes_or_no(text: &str) -> std::result::Result<bool, String> {
+    match text {
+        "yes" | "true" => Ok(true),
+        "no" | "false" => Ok(false),
+        _ => Err("yes or no is expected".into()),
+    }
+}
+
+fn parsed<T: FromStr<Err = glta_data::Error>>(text: &str) -> std::result::Result<T, String> {
+    text.parse().map_err(|e: glta_data::Error| e.to_string())
+}
+
+fn column(text: &str) -> std::result::Result<(What, Column), String> {
+    let form = "expected user, item, rating or time, `=`, and a column's name or number";
+    let (what, column) = text.split_once('=').ok_or(form)?;
+    let what = match what {
+        "user" => What::User,
+        "item" => What::Item,
+        "rating" => What::Rating,
+        "time" | "timestamp" => What::Time,
+        _ => return Err(form.into()),
+    };
+    let Ok(column) = column.parse();
+    Ok((what, column))
+}
+
+impl TableFlags {
+    /// The settings of the reader.
+    ///
+    /// # Errors
+    /// Flags that contradict each other.
+    pub fn config(&self) -> Result<PairsConfig> {
+        let named = |wanted: What| {
+            self.columns.iter().rfind(|(what, _)| *what == wanted).map(|(_, column)| column.clone())
+        };
+        let config = PairsConfig {
+            layout: self.layout.map(|layout| match layout {
+                Layout::Lists => PairsLayout::Lists,
+                Layout::Pairs => PairsLayout::Pairs,
+            }),
+            table: TableConfig {
+                header: self.header,
+                separator: self.separator,
+                quotes: self.quotes,
+            },
+            user: named(What::User),
+            item: named(What::Item),
+            rating: named(What::Rating),
+            time: named(What::Time),
+            missing_ids: self.missing_ids,
+        };
+        config.validate()?;
+        Ok(config)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Flags {
+        #[command(flatten)]
+        table: TableFlags,
+    }
+
+    fn config(flags: &[&str]) -> Result<PairsConfig> {
+        Flags::try_parse_from([&["x"], flags].concat())?.table.config()
+    }
+
+    #[test]
+    fn flags_become_settings() {
+        assert_eq!(config(&[]).unwrap(), PairsConfig::default());
+        let flags = "--layout pairs --header no --separator tab --quotes no \
+                     --columns user=2,item=sku,time=4 --missing-ids drop";
+        let flags: Vec<&str> = flags.split_whitespace().collect();
+        let found = config(&flags).unwrap();
+        assert_eq!(found.layout, Some(PairsLayout::Pairs));
+        assert_eq!(found.table.header, Some(false));
+        assert_eq!(found.table.separator, Some(Separator::Byte(b'\t')));
+        assert_eq!(found.user, Some(Column::Number(2)));
+        assert_eq!(found.item, Some(Column::Name("sku".into())));
+        assert_eq!((found.rating, found.time), (None, Some(Column::Number(4))));
+        assert_eq!(found.missing_ids, MissingIds::Drop);
+        for wrong in [
+            &["--header", "perhaps"][..],
+            &["--separator", "long"],
+            &["--columns", "who=1"],
+            &["--columns", "user"],
+            &["--missing-ids", "guess"],
+            &["--layout", "lists", "--columns", "user=1"],
+        ] {
+            assert!(config(wrong).is_err(), "{wrong:?}");
+        }
+    }
+}

@@ -1,0 +1,206 @@
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::catalogue::Catalogue;
+use super::html::clean;
+use super::input::{Input, open_file};
+use super::pairs::{MissingIds, PairsConfig, collect};
+use super::python;
+use super::table::{
+    Column, DESCRIPTION, GENRES, ITEM, Row, TITLE, Table, TableConfig, find, typed,
+};
+use crate::ids::is_missing;
+use crate::report::Note;
+use crate::{Dataset, Error, Item, Result};
+
+/// How a table of items is read. What is `None` is recognised: columns by what a header calls them
+/// (`product_id`, `name`, `category`, `description`, …), else the id is in the first column and
+/// the title in the second.
+///
+/// All further columns become texts in [`Item::other`] under their names.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ItemsConfig {
+    /// Header, separator and quoting.
+    pub table: TableConfig,
+    /// The column of ids.
+    pub id: Option<Column>,
+    /// The column of titles. There need not be one.
+    pub title: Option<Column>,
+    /// The column of genres or categories: a list literal, or texts divided by `|` or `;` (in
+    /// RecBole's `token_seq` by blanks). There need not be one.
+    pub genres: Option<Column>,
+    /// The column of descriptions. There need not be one.
+    pub description: Option<Column>,
+    /// What happens to a row without an id.
+    pub missing_ids: MissingIds,
+}
+
+/// Reads a data set of one's own: a table of interactions, as by [`pairs`](super::pairs()), and a
+/// table of items, each a [`Table`]. The data set has the interactions file's name up to the first
+/// dot.
+///
+/// Of repeated items the first row counts. Items without interactions follow the others and can be
+/// recommended by their texts; [`Dataset::k_core`] with 1 drops them. Items without a row have no
+/// text. [`Dataset::report`] counts both.
+///
+/// ```
+/// use glta_data::readers::{Column, ItemsConfig, PairsConfig, tables};
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let [orders, products] = ["orders.csv", "products.csv"].map(|name| folder.path().join(name));
+/// std::fs::write(&orders, "customer_id,product_id\nann,1\nbob,1\nbob,2\n")?;
+/// std::fs::write(&products, "product_id,name,brand\n1,\"Tea, green\",Leaf\n2,Milk,\n3,Bread,\n")?;
+/// let config = PairsConfig { user: Some(Column::Name("customer_id".into())), ..Default::default() };
+/// let shop = tables(&orders, &products, &config, &ItemsConfig::default())?;
+/// assert_eq!(shop.items()[0].title, "Tea, green");
+/// assert_eq!(shop.items()[0].other["brand"], "Leaf");
+/// assert_eq!((shop.n_items(), shop.clone().k_core(1, 1).n_items()), (3, 2));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// As [`pairs`](super::pairs()), and [`Error::NothingJoins`] when no row is about an item of the
+/// interactions.
+pub fn tables(
+    interactions: impl AsRef<Path>,
+    items: impl AsRef<Path>,
+    config: &PairsConfig,
+    items_config: &ItemsConfig,
+) -> Result<Dataset> {
+    let path = interactions.as_ref();
+    let collector = collect(open_file(path)?, config)?;
+    let mut catalogue = Catalogue::new(collector).with_all();
+    read(open_file(items.as_ref())?, items_config, &mut catalogue)?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    catalogue.finish(name.split('.').next().unwrap_or_default())
+}
+
+/// Adds the rows of a table of items.
+fn read(input: Input<'_>, config: &ItemsConfig, catalogue: &mut Catalogue) -> Result<()> {
+    let mut table = Table::new(input, &config.table)?;
+    let columns = Columns::of(&table, config)?;
+    let mut missing = 0;
+    while let Some(row) = table.next_row()? {
+        let id = row.text(columns.id)?.to_owned();
+        if is_missing(&id) {
+            if config.missing_ids == MissingIds::Drop {
+                missing += 1;
+                continue;
+            }
+            let error = Error::MissingId { kind: "item", raw: id };
+            let problem = format!("{error}; drop such rows (--missing-ids drop) or mend them");
+            return Err(row.error(problem));
+        }
+        let fields = fields(&row)?;
+        catalogue.add(&id, || columns.item(&id, &fields, table.columns()))?;
+    }
+    let file = table.report("items");
+    if missing > 0 {
+        let text = "rows have no item id and are left out";
+        let note = Note::new("items_without_id", missing, Some(table.counts().rows), text);
+        catalogue.warn(&file.file, note);
+    }
+    catalogue.read(file);
+    Ok(())
+}
+
+fn fields(row: &Row<'_>) -> Result<Vec<String>> {
+    (0..row.len()).map(|n| row.text(n).map(str::to_owned)).collect()
+}
+
+/// Where a table of items has what.
+struct Columns {
+    id: usize,
+    title: Option<usize>,
+    genres: Option<usize>,
+    description: Option<usize>,
+}
+
+impl Columns {
+    fn of(table: &Table<'_>, config: &ItemsConfig) -> Result<Self> {
+        let named = |column: &Option<Column>| column.as_ref().map(|c| table.column(c)).transpose();
+        let names = table.columns();
+        let known = find(ITEM, names).or_else(|| find(&["id"], names));
+        let id = match named(&config.id)?.or(known) {
+            Some(id) => id,
+            None if names.is_empty() => 0,
+            None => {
+                let problem = "no column is known as that of item ids; name it".to_owned();
+                return Err(table.malformed(problem));
+            }
+        };
+        let free = |column: Option<usize>| column.filter(|&column| column != id);
+        let second = (names.is_empty() && table.width() > 1).then_some(1);
+        Ok(Self {
+            id,
+            title: named(&config.title)?.or(free(find(TITLE, names).or(second))),
+            genres: named(&config.genres)?.or(free(find(GENRES, names))),
+            description: named(&config.description)?.or(free(find(DESCRIPTION, names))),
+        })
+    }
+
+    fn item(&self, id: &str, fields: &[String], names: &[String]) -> Item {
+        let mut item = Item::new(id);
+        for (n, field) in fields.iter().enumerate() {
+            // A word for a missing value is no text.
+            if n == self.id || is_missing(field) {
+                continue;
+            }
+            let name = names.get(n).map(String::as_str).unwrap_or_default();
+            let (name, kind) = typed(name).unwrap_or((name, ""));
+            let is = |column: Option<usize>| column == Some(n);
+            if is(self.title) {
+                item.title = clean(field);
+            } else if is(self.genres) {
+                item.genres = genres(field, kind);
+            } else if is(self.description) {
+                item.description = clean(field);
+            } else {
+                let text = clean(field);
+                let name = match name {
+                    "" => format!("column {}", n + 1),
+                    // These names are those of an item's own fields.
+                    "title" | "genres" | "description" | "raw_id" => format!("{name} (column)"),
+                    name => name.to_owned(),
+                };
+                item.other.insert(name, text);
+            }
+        }
+        item
+    }
+}
+
+/// The parts of a field with genres.
+fn genres(field: &str, kind: &str) -> Vec<String> {
+    let parts: Vec<String> = match python::parse(field) {
+        Ok(serde_json::Value::Array(list)) => {
+            list.iter().filter_map(|part| part.as_str().map(String::from)).collect()
+        }
+        _ if kind == "token_seq" => field.split_whitespace().map(String::from).collect(),
+        _ => field.split(['|', ';']).map(String::from).collect(),
+    };
+    let mut genres = parts.iter().map(|part| clean(part)).collect::<Vec<_>>();
+    genres.retain(|genre| !genre.is_empty() && genre != "(no genres listed)");
+    genres
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn genres_in_any_notation() {
+        for (field, kind) in [
+            ("Sci-Fi|Drama", ""),
+            ("Sci-Fi; Drama", ""),
+            ("['Sci-Fi', 'Drama']", ""),
+            ("[\"Sci-Fi\", \"Drama\"]", ""),
+            ("Sci-Fi Drama", "token_seq"),
+        ] {
+            assert_eq!(genres(field, kind), ["Sci-Fi", "Drama"], "{field}");
+        }
+        assert_eq!(genres("Home, Kitchen & Bath", ""), ["Home, Kitchen & Bath"]);
+    }
+}

@@ -1,0 +1,222 @@
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// A column of a table, by its name or its number from 1.
+///
+/// ```
+/// use glta_data::readers::Column;
+///
+/// assert_eq!("customer_id".parse(), Ok(Column::Name("customer_id".into())));
+/// assert_eq!("2".parse(), Ok(Column::Number(2)));
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Column {
+    /// The number, from 1.
+    Number(usize),
+    /// The name in the header; the type after a colon, as in RecBole's `user_id:token`, may be
+    /// left out.
+    Name(String),
+}
+
+impl FromStr for Column {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> std::result::Result<Self, Self::Err> {
+        Ok(text.parse().map_or_else(|_| Self::Name(text.to_owned()), Self::Number))
+    }
+}
+
+impl fmt::Display for Column {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(number) => write!(f, "{number}"),
+            Self::Name(name) => f.write_str(name),
+        }
+    }
+}
+
+impl Column {
+    /// Its index in a table of `width` columns, named `names` where there is a header.
+    pub(crate) fn index(
+        &self,
+        names: &[String],
+        width: usize,
+    ) -> std::result::Result<usize, String> {
+        Err(match self {
+            Self::Number(number) if (1..=width).contains(number) => return Ok(number - 1),
+            Self::Number(number) => format!("there is no column {number}, there are {width}"),
+            Self::Name(name) => {
+                if let Some(at) = names.iter().position(|other| other == name) {
+                    return Ok(at);
+                }
+                let bare = bare_name(name);
+                let mut alike = (0..names.len()).filter(|&n| bare_name(&names[n]) == bare);
+                match (alike.next(), alike.next()) {
+                    (Some(at), None) => return Ok(at),
+                    (Some(_), Some(_)) => format!("several columns are alike `{name}`"),
+                    (None, _) if names.is_empty() => format!(
+                        "there is no header with a column `{name}`; columns go by number, 1 to \
+                         {width} (or say that there is a header)"
+                    ),
+                    (None, _) => {
+                        format!("no column `{name}` in the header; there are {}", names.join(", "))
+                    }
+                }
+            }
+        })
+    }
+}
+
+/// Names under which users, items, ratings and so on are known, the surest first.
+pub(crate) type Known = &'static [&'static str];
+
+pub(crate) const USER: Known = &[
+    "userid",
+    "user",
+    "reviewerid",
+    "customerid",
+    "customer",
+    "uid",
+    "visitorid",
+    "memberid",
+    "accountid",
+    "clientid",
+    "personid",
+    "viewerid",
+    "buyerid",
+    "profileid",
+    "sessionid",
+    "session",
+    "username",
+    "userhash",
+    "reviewer",
+    "member",
+    "client",
+    "visitor",
+    "person",
+];
+pub(crate) const ITEM: Known = &[
+    "itemid",
+    "item",
+    "parentasin",
+    "asin",
+    "movieid",
+    "movie",
+    "filmid",
+    "productid",
+    "product",
+    "bookid",
+    "book",
+    "isbn",
+    "articleid",
+    "article",
+    "trackid",
+    "songid",
+    "artistid",
+    "artist",
+    "businessid",
+    "gmapid",
+    "videoid",
+    "newsid",
+    "gameid",
+    "appid",
+    "recipeid",
+    "courseid",
+    "contentid",
+    "animeid",
+    "venueid",
+    "locationid",
+    "poiid",
+    "listingid",
+    "sku",
+    "stockcode",
+    "iid",
+];
+pub(crate) const RATING: Known =
+    &["rating", "overall", "stars", "starrating", "score", "ratings", "bookrating", "userrating"];
+pub(crate) const TIME: Known = &[
+    "timestamp",
+    "unixreviewtime",
+    "time",
+    "datetime",
+    "eventtime",
+    "createdat",
+    "date",
+    "ts",
+    "invoicedate",
+    "orderdate",
+    "purchasedate",
+    "ratedat",
+];
+pub(crate) const TITLE: Known = &[
+    "title",
+    "itemtitle",
+    "movietitle",
+    "booktitle",
+    "producttitle",
+    "name",
+    "itemname",
+    "productname",
+    "movietitle",
+    "prodname",
+];
+pub(crate) const GENRES: Known = &["genres", "genre", "categories", "category", "class"];
+pub(crate) const DESCRIPTION: Known =
+    &["description", "desc", "itemdescription", "detaildesc", "abstract", "overview", "summary"];
+
+/// The column that goes by the first of `known` names that occurs.
+pub(crate) fn find(known: Known, names: &[String]) -> Option<usize> {
+    let bare: Vec<String> = names.iter().map(|name| bare_name(name)).collect();
+    known.iter().find_map(|known| bare.iter().position(|name| name == known))
+}
+
+/// Lower-case letters and digits of a name without RecBole's type.
+fn bare_name(name: &str) -> String {
+    let name = typed(name).map_or(name, |(name, _)| name);
+    name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect()
+}
+
+/// Name and type of one of RecBole's columns, such as `user_id:token`.
+pub(crate) fn typed(column: &str) -> Option<(&str, &str)> {
+    let (name, kind) = column.rsplit_once(':')?;
+    let known = ["token", "token_seq", "float", "float_seq"].contains(&kind);
+    (known && !name.is_empty()).then_some((name, kind))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(list: &str) -> Vec<String> {
+        list.split(',').map(String::from).collect()
+    }
+
+    #[test]
+    fn columns_are_found_by_name_and_number() {
+        let header = names("User ID,item_id:token,User,x,X");
+        let index = |column: &str| column.parse::<Column>().unwrap().index(&header, 5);
+        assert_eq!(index("user_id").unwrap(), 0);
+        assert_eq!(index("User").unwrap(), 2);
+        assert_eq!(index("item_id").unwrap(), 1);
+        assert_eq!(index("X").unwrap(), 4);
+        assert_eq!(index("5").unwrap(), 4);
+        for (wrong, part) in [("6", "there are 5"), ("0", "no column 0"), ("y", "User ID, item_id")]
+        {
+            let error = index(wrong).unwrap_err();
+            assert!(error.contains(part), "{error}");
+        }
+        let error = Column::Name("u".into()).index(&[], 2).unwrap_err();
+        assert!(error.contains("no header"), "{error}");
+    }
+
+    #[test]
+    fn the_surest_name_wins() {
+        let header = names(",session_id,userId,asin,parent_asin");
+        assert_eq!(find(USER, &header), Some(2));
+        assert_eq!(find(ITEM, &header), Some(4));
+        assert_eq!(find(TIME, &header), None);
+    }
+}

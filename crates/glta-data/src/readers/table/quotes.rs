@@ -1,0 +1,54 @@
+/// Where in a row of RFC 4180 a reader stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// At the start of a field.
+    Start,
+    /// In a field without quotes; a quote is an ordinary character there.
+    Plain,
+    /// In a quoted field, also over the end of a line.
+    Quoted,
+    /// After a quote in a quoted field: its end, or half of a doubled quote.
+    Closed,
+}
+
+impl Place {
+    /// The place after the bytes of a line.
+    ///
+    /// The parser of crate `csv` takes any text; where it would guess, this refuses: characters
+    /// after a closing quote, which usually mean that quotes are part of the text, or that one is
+    /// missing further up.
+    pub(crate) fn after(mut self, line: &[u8], separator: u8) -> Result<Self, usize> {
+        for (at, &byte) in line.iter().enumerate() {
+            self = match (self, byte) {
+                (Self::Start, b'"') => Self::Quoted,
+                (Self::Quoted, b'"') => Self::Closed,
+                (Self::Quoted, _) => Self::Quoted,
+                (Self::Closed, b'"') => Self::Quoted,
+                (_, byte) if byte == separator => Self::Start,
+                (Self::Closed, b' ') => Self::Closed,
+                (Self::Closed, _) => return Err(at),
+                _ => Self::Plain,
+            };
+        }
+        Ok(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places() {
+        for (line, expected) in [
+            ("a,b", Ok(Place::Plain)),
+            ("a,", Ok(Place::Start)),
+            ("\"a,", Ok(Place::Quoted)),
+            ("\"a,\"", Ok(Place::Closed)),
+            ("\"a\"\"b\" ,5\" pipe", Ok(Place::Plain)),
+            ("\"a\"b", Err(3)),
+        ] {
+            assert_eq!(Place::Start.after(line.as_bytes(), b','), expected, "{line}");
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! What the first rows of a file say about the others.
+
+use super::TableConfig;
+use super::form::{Rows, Separator};
+use super::names::{ITEM, RATING, TIME, USER, find, typed};
+use super::quotes::Place;
+use super::records::Records;
+use super::values;
+use crate::readers::input::Input;
+use crate::{Error, Result};
+
+/// The first rows of a file, as text.
+pub(crate) type Sample = Vec<Vec<String>>;
+
+/// Rows of a sample.
+const ROWS: usize = 1000;
+
+/// How a file goes on after its first comments.
+pub(crate) struct Recognised {
+    pub(crate) rows: Rows,
+    pub(crate) header: bool,
+    pub(crate) end_of_line: u8,
+    /// Bytes and lines of comments and empty lines before the first row.
+    pub(crate) skipped: (usize, u64),
+    /// Lines of comments among these.
+    pub(crate) comments: u64,
+    /// The first rows, the header among them; none of objects.
+    pub(crate) sample: Sample,
+    /// The keys of the first objects.
+    pub(crate) keys: Vec<String>,
+}
+
+/// Recognises a file by its first bytes `head`; `whole` says whether these are all.
+pub(crate) fn recognise(
+    file: &str,
+    head: &[u8],
+    whole: bool,
+    config: &TableConfig,
+) -> Result<Recognised> {
+    let refused = |problem: &str| {
+        let problem = format!("is no text: it looks like {problem}");
+        Error::Io {
+            file: file.to_owned(),
+            source: std::io::Error::new(std::io::ErrorKind::InvalidData, problem),
+        }
+    };
+    for (start, what) in [
+        (&b"PK\x03\x04"[..], "a zip archive or a spreadsheet; extract it, or save it as CSV"),
+        (b"PAR1", "a Parquet file; write it as CSV or JSON lines"),
+        (b"\xff\xfe", "UTF-16, as spreadsheets write “Unicode text”; save it as UTF-8"),
+        (b"\xfe\xff", "UTF-16, as spreadsheets write “Unicode text”; save it as UTF-8"),
+    ] {
+        if head.starts_with(start) {
+            return Err(refused(what));
+        }
+    }
+    if head.contains(&0) {
+        return Err(refused("a binary file, as there are zero bytes"));
+    }
+    let end_of_line = if head.contains(&b'\r') && !head.contains(&b'\n') { b'\r' } else { b'\n' };
+    let (skipped, comments) = comments(head, end_of_line);
+    let data = &head[skipped.0..];
+    let mut recognised = Recognised {
+        rows: Rows::Objects,
+        header: false,
+        end_of_line,
+        skipped,
+        comments,
+        sample: Vec::new(),
+        keys: Vec::new(),
+    };
+    // A line that is cut off says nothing; nor does an end that is missing because of that.
+    let end = if whole { data.len() } else { last_line_end(data, end_of_line) };
+    let data = &data[..end];
+    if config.separator.is_none() {
+        match data.first() {
+            Some(b'{') => {
+                recognised.keys = keys(file, data, end_of_line, skipped.1)?;
+                return Ok(recognised);
+            }
+            Some(b'[') => {
+                return Err(Error::Line {
+                    file: file.to_owned(),
+                    line: skipped.1 + 1,
+                    problem: "a JSON array; write one object in each line (in pandas \
+                              `orient=\"records\", lines=True`)"
+                        .into(),
+                });
+            }
+            _ => {}
+        }
+    }
+    let with = |separator: Separator| {
+        let quotes =
+            config.quotes.unwrap_or_else(|| quotes_are_sound(data, separator, end_of_line));
+        let rows = Rows::Separated { separator, quotes };
+        (rows, sample(data, rows, end_of_line))
+    };
+    let (rows, mut sample) = match config.separator {
+        Some(separator) => with(separator),
+        None => choose(with),
+    };
+    if comments > 0 {
+        sample.retain(|row| row.first().is_none_or(|field| !field.starts_with('#')));
+    }
+    recognised.rows = rows;
+    recognised.header = config.header.unwrap_or_else(|| is_header(&sample));
+    recognised.sample = sample;
+    Ok(recognised)
+}
+
+fn last_line_end(data: &[u8], end_of_line: u8) -> usize {
+    data.iter().rposition(|&byte| byte == end_of_line).map_or(data.len(), |at| at + 1)
+}
+
+/// Bytes and lines before the first row, and how many of the lines are comments.
+fn comments(head: &[u8], end_of_line: u8) -> ((usize, u64), u64) {
+    let (mut at, mut lines, mut comments) = (0, 0, 0);
+    if head.starts_with(b"\xef\xbb\xbf") {
+        at = 3;
+    }
+    for line in head[at..].split_inclusive(|&byte| byte == end_of_line) {
+        match line.trim_ascii().first() {
+            Some(b'#' | b'%') => comments += 1,
+            Some(_) => break,
+            None => {}
+        }
+        at += line.len();
+        lines += 1;
+    }
+    ((at, lines), comments)
+}
+
+/// Whether all quotes at the start of a field have their ends; that a text is cut off is no fault.
+fn quotes_are_sound(data: &[u8], separator: Separator, end_of_line: u8) -> bool {
+    let Separator::Byte(separator) = separator else {
+        return false;
+    };
+    let mut place = Place::Start;
+    for line in data.split(|&byte| byte == end_of_line) {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        match place.after(line, separator) {
+            Ok(Place::Quoted) => place = Place::Quoted,
+            Ok(_) => place = Place::Start,
+            // Tables with tabs or bars are often written without any quoting.
+            Err(_) => return !matches!(separator, b'\t' | b'|'),
+        }
+    }
+    true
+}
+
+/// The keys of the first objects.
+fn keys(file: &str, data: &[u8], end_of_line: u8, before: u64) -> Result<Vec<String>> {
+    let input = Input { file: file.to_owned(), reader: Box::new(data) };
+    let mut records = Records::new(input, Rows::Objects, end_of_line, before);
+    while records.advance()? {}
+    Ok(records.keys().cloned().collect())
+}
+
+/// The first rows under a separator; with quotes as part of the text if they have no sense
+/// otherwise, which reading the rows will say.
+fn sample(data: &[u8], rows: Rows, end_of_line: u8) -> Sample {
+    let input = Input { file: String::new(), reader: Box::new(data) };
+    let mut records = Records::new(input, rows, end_of_line, 0);
+    let mut sample = Vec::new();
+    while sample.len() < ROWS {
+        match (records.advance(), rows) {
+            (Ok(true), _) => {}
+            (Err(_), Rows::Separated { separator, quotes: true }) => {
+                let rows = Rows::Separated { separator, quotes: false };
+                return self::sample(data, rows, end_of_line);
+            }
+            _ => break,
+        }
+        let row = records.row();
+        let text = |n| String::from_utf8_lossy(row.bytes(n)).into_owned();
+        sample.push((0..row.len()).map(text).collect());
+    }
+    sample
+}
+
+/// The separator that divides most rows, evenly if one does.
+fn choose(with: impl Fn(Separator) -> (Rows, Sample)) -> (Rows, Sample) {
+    let candidates = [
+        Separator::DoubleColon,
+        Separator::Byte(b'\t'),
+        Separator::Byte(b','),
+        Separator::Byte(b';'),
+        Separator::Byte(b'|'),
+    ];
+    let mut best = None;
+    let mut most = (0, false, 0);
+    for separator in candidates {
+        let (rows, sample) = with(separator);
+        let divided = sample.iter().filter(|row| row.len() > 1).count();
+        let width = sample.first().map_or(0, Vec::len);
+        let even = sample.iter().all(|row| row.len() == width);
+        let rank = (divided, even, if even { width } else { 0 });
+        // Most rows must be divided: a comma in a name is no separator.
+        if 2 * divided > sample.len() && rank > most {
+            most = rank;
+            best = Some((rows, sample));
+            if separator == Separator::DoubleColon && even {
+                break;
+            }
+        }
+    }
+    let blanks = || {
+        let (rows, sample) = with(Separator::Blanks);
+        // As R's `write.table` writes it.
+        if sample.iter().flatten().any(|field| field.starts_with('"')) {
+            return with(Separator::Byte(b' '));
+        }
+        (rows, sample)
+    };
+    best.unwrap_or_else(blanks)
+}
+
+/// Whether the first row names the columns.
+fn is_header(sample: &Sample) -> bool {
+    let [first, rest @ ..] = sample.as_slice() else {
+        return false;
+    };
+    if first.iter().all(|name| typed(name).is_some()) {
+        return true;
+    }
+    let is_number =
+        |text: &str| text.bytes().any(|b| b.is_ascii_digit()) && text.parse::<f64>().is_ok();
+    if first.iter().any(|field| is_number(field)) {
+        return false;
+    }
+    let known = [USER, ITEM, RATING, TIME].map(|known| find(known, first).is_some());
+    if known.iter().filter(|known| **known).count() > 1 {
+        return true;
+    }
+    let all = |column: usize, holds: &dyn Fn(&str) -> bool| {
+        let mut fields = rest.iter().filter_map(|row| row.get(column)).peekable();
+        fields.peek().is_some() && fields.all(|field| holds(field))
+    };
+    let is_value = |text: &str| is_number(text) || values::time(text.as_bytes()).is_some();
+    // A word over a column of numbers or times.
+    if (0..first.len()).any(|column| !is_value(&first[column]) && all(column, &is_value)) {
+        return true;
+    }
+    // Two words over columns of ids that all have digits.
+    let has_digit = |text: &str| text.bytes().any(|b| b.is_ascii_digit());
+    let heads = |column: usize| {
+        first.get(column).is_some_and(|name| !has_digit(name)) && all(column, &has_digit)
+    };
+    rest.len() > 2 && heads(0) && heads(1)
+}

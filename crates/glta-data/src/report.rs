@@ -1,0 +1,138 @@
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// What became of the rows and records of a data set's files: what was recognised, left out,
+/// joined or missing, and what each filter kept. The record `data` of `metrics.json`.
+///
+/// ```
+/// use glta_data::{Dataset, Interaction};
+///
+/// let rows = [("ann", "tea"), ("ann", "tea"), ("bob", "tea")];
+/// let rows = rows.map(|(user, item)| Interaction::new(user, item));
+/// let data = Dataset::from_interactions("shop", rows, vec![])?;
+/// let note = &data.report().notes[0];
+/// assert_eq!((note.kind.as_str(), note.count, note.of), ("repeated_pairs", 1, Some(3)));
+/// assert_eq!(note.examples, ["ann tea"]);
+/// # Ok::<(), glta_data::Error>(())
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct Report {
+    /// The files in the order in which they were read.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<FileReport>,
+    /// What was left out, joined, missing or doubtful.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<Note>,
+    /// The filters in the order in which they were applied.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub filters: Vec<FilterReport>,
+}
+
+/// A file that was read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct FileReport {
+    /// Its name without folders.
+    pub file: String,
+    /// Its layout as it was recognised or named.
+    pub layout: String,
+    /// Rows or records, without header, comments and empty lines.
+    pub rows: u64,
+}
+
+/// Something that a user of the data should know.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Note {
+    /// Its kind, such as `repeated_pairs` or `items_without_metadata`.
+    pub kind: String,
+    /// How many rows, items or ids.
+    pub count: u64,
+    /// Of how many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub of: Option<u64>,
+    /// The whole as a sentence.
+    pub message: String,
+    /// The first few.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub examples: Vec<String>,
+}
+
+/// What a filter kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct FilterReport {
+    /// The filter with its values, such as `k_core(5, 5)`.
+    pub rule: String,
+    /// Users, items and interactions before it.
+    pub before: [usize; 3],
+    /// Users, items and interactions after it.
+    pub after: [usize; 3],
+}
+
+/// Number of examples in a note.
+pub(crate) const EXAMPLES: usize = 3;
+
+impl Note {
+    /// A note whose message is `count of … text`.
+    pub(crate) fn new(kind: &str, count: u64, of: Option<u64>, text: &str) -> Self {
+        let share = of.map_or(String::new(), |of| format!(" of {of}"));
+        Self {
+            kind: kind.into(),
+            count,
+            of,
+            message: format!("{count}{share} {text}"),
+            examples: Vec::new(),
+        }
+    }
+
+    /// The note with examples.
+    pub(crate) fn examples(mut self, examples: impl IntoIterator<Item = String>) -> Self {
+        self.examples.extend(examples.into_iter().take(EXAMPLES));
+        self
+    }
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        match self.examples.as_slice() {
+            [] => Ok(()),
+            examples => write!(f, ", such as {}", examples.join(", ")),
+        }
+    }
+}
+
+impl FilterReport {
+    /// The sentence of a filter that leaves nothing.
+    pub(crate) fn emptied(&self) -> String {
+        let [users, items, interactions] = self.before;
+        format!(
+            "{} leaves nothing of {users} users, {items} items and {interactions} interactions",
+            self.rule
+        )
+    }
+}
+
+impl Report {
+    /// The note of a kind.
+    pub fn note(&self, kind: &str) -> Option<&Note> {
+        self.notes.iter().find(|note| note.kind == kind)
+    }
+
+    /// Adds a note and shows it as a warning.
+    pub(crate) fn warn(&mut self, dataset: &str, note: Note) {
+        tracing::warn!("{dataset}: {note}");
+        self.notes.push(note);
+    }
+
+    /// Adds a note and shows it as information.
+    #[cfg(feature = "readers")]
+    pub(crate) fn say(&mut self, dataset: &str, note: Note) {
+        tracing::info!("{dataset}: {note}");
+        self.notes.push(note);
+    }
+}
