@@ -238,6 +238,14 @@ impl Run {
         self.folder.write(VECTORS, |path| save_vectors(path, joined.view()))
     }
 
+    /// Uses this linear item model, of the run's data and text vectors.
+    ///
+    /// # Errors
+    /// A folder that cannot be written.
+    pub fn set_linear(&self, model: &LinearModel) -> Result<()> {
+        self.folder.write(LINEAR, |path| Ok(model.save(path)?))
+    }
+
     /// Uses the linear item model of another run of the same data, text vectors and
     /// settings.
     ///

@@ -102,12 +102,12 @@ fn with_texts<'a>(
 }
 
 #[cfg(feature = "text-encoder")]
-fn text_encoder(dir: &std::path::Path) -> Result<Box<dyn glta_core::TextEncoder>> {
+pub(crate) fn text_encoder(dir: &std::path::Path) -> Result<Box<dyn glta_core::TextEncoder>> {
     Ok(Box::new(glta_llm::SentenceEncoder::load(dir)?))
 }
 
 #[cfg(not(feature = "text-encoder"))]
-fn text_encoder(_: &std::path::Path) -> Result<Box<dyn glta_core::TextEncoder>> {
+pub(crate) fn text_encoder(_: &std::path::Path) -> Result<Box<dyn glta_core::TextEncoder>> {
     Err("--text-encoder: this program was built without the feature `text-encoder`".into())
 }
 

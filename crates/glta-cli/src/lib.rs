@@ -4,6 +4,7 @@
 //! A subcommand is a module with its flags (`XArgs`, for [`clap`]) and `run(&args)`, which
 //! returns the exit code.
 
+pub mod ask;
 pub mod datasets;
 pub mod demo;
 pub mod device;
@@ -11,6 +12,7 @@ pub mod evaluate;
 pub mod experiment;
 pub mod fetch;
 pub mod files;
+pub mod fit;
 pub mod flags;
 pub mod gptq;
 pub mod interrupt;

@@ -6,8 +6,10 @@ use clap::{Parser, Subcommand};
 #[cfg(feature = "serve")]
 use glta_cli::serve::{self, ServeArgs};
 use glta_cli::{
+    ask::{self, ExplainArgs, RecommendArgs, SimilarArgs},
     demo::{self, DemoArgs},
     evaluate::{self, EvaluateArgs},
+    fit::{self, FitArgs},
     gptq::{self, GptqArgs},
     lightgcn::{self, LightgcnArgs},
     logging,
@@ -25,6 +27,14 @@ struct Cli {
 /// One variant for each module with a subcommand.
 #[derive(Subcommand)]
 enum Command {
+    /// Fit a recommender on tables of your own: interactions, and items with texts.
+    Fit(Box<FitArgs>),
+    /// Recommend items to a user or to somebody who has some items.
+    Recommend(RecommendArgs),
+    /// Find items like an item.
+    Similar(SimilarArgs),
+    /// Say which of a person's items give how much of an item's score.
+    Explain(ExplainArgs),
     /// Run the whole method on a generated shop, with nothing to download.
     Demo(DemoArgs),
     /// Print the tables of a run, or measure ranked lists.
@@ -43,6 +53,10 @@ enum Command {
 fn main() -> ExitCode {
     logging::init();
     match Cli::parse().command {
+        Command::Fit(args) => fit::run(&args),
+        Command::Recommend(args) => ask::recommend(&args),
+        Command::Similar(args) => ask::similar(&args),
+        Command::Explain(args) => ask::explain(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Evaluate(args) => evaluate::run(&args),
         Command::Reproduce(args) => reproduce::run(&args),

@@ -5,6 +5,7 @@
 //!   [`lock_folder`] keeps other processes out of a folder.
 //! - [`stream`] derives a random generator from a seed and the place where it is used,
 //!   [`pick`] draws without repeats.
+//! - [`near_names`] says what a name that does not exist may have meant.
 //! - [`settings`] edits a configuration by the paths of its fields.
 //! - [`Grid`] and [`search`] choose settings on validation data.
 //! - [`TextEncoder`] makes vectors of texts.
@@ -33,6 +34,7 @@
 mod encoder;
 mod error;
 mod lock;
+mod names;
 mod progress;
 mod random;
 mod search;
@@ -42,6 +44,7 @@ mod write;
 pub use encoder::TextEncoder;
 pub use error::{Error, Result, with_causes};
 pub use lock::lock_folder;
+pub use names::near_names;
 pub use progress::{Cancelled, Progress, Silent, report};
 pub use random::{pick, stream};
 pub use search::{Grid, Search, Trial, search};

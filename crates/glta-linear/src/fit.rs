@@ -117,4 +117,35 @@ impl LinearModel {
         model.report.seconds = started.elapsed().as_secs_f64();
         Ok(model)
     }
+
+    /// Fits a model with settings that were chosen before, on other data of the same kind: such
+    /// as on all interactions, once a part of them has chosen the settings. `config` gives the
+    /// sizes that are not chosen. The report keeps its validation value.
+    ///
+    /// # Errors
+    /// As [`fit`](Self::fit).
+    pub fn refit(
+        chosen: &LinearReport,
+        train: &Interactions,
+        text: Option<&TextVectors>,
+        config: &LinearConfig,
+        seed: u64,
+        progress: &mut dyn Progress<LinearStep>,
+    ) -> Result<Self> {
+        let LinearConfig { max_items, rows, text_neighbours, .. } = *config;
+        let near = text
+            .map(|text| TextNeighbours::find_with(text, text_neighbours, progress))
+            .transpose()?
+            .map(Arc::new);
+        let by_source = near.as_ref().map(|near| Arc::new(near.by_source(POWER)));
+        let limits = Limits { max_items, rows, text_neighbours };
+        let mut problem = Problem::new(train, text.cloned(), near, limits)?;
+        let mut reporter = Reporter::new(progress);
+        reporter.columns.1 = train.n_items() as u64;
+        let ease = problem.ease(chosen.form, chosen.l2, chosen.text, &mut reporter)?;
+        let report = LinearReport { temperature: 1.0, ..chosen.clone() };
+        let mut model = Self::new(ease, by_source, train, report);
+        model.report.temperature = temperature(&model, train, seed)?;
+        Ok(model)
+    }
 }

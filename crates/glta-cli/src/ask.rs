@@ -1,0 +1,259 @@
+//! Questions to a recommender on the command line: `glta recommend`, `similar` and `explain`.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, ValueEnum};
+use glta_align::{ListOptions, Person, Recommendation, Recommender, Similarity};
+use serde_json::json;
+
+use crate::output::outln;
+use crate::{Result, outcome};
+
+/// Which recommender is asked, and how it answers.
+#[derive(Debug, Clone, Args)]
+struct ModelArgs {
+    /// Folder of a recommender: the --out of `glta fit`, or a run inside a seed's folder
+    #[arg(long, value_name = "DIR")]
+    model: PathBuf,
+    /// One JSON object a line, to pipe
+    #[arg(long)]
+    json: bool,
+}
+
+/// What may be in a list.
+#[derive(Debug, Clone, Args)]
+struct OptionArgs {
+    /// Length of a list
+    #[arg(short, long, default_value_t = 10)]
+    k: usize,
+    /// Items that must not be in it
+    #[arg(long, value_name = "ITEMS", value_delimiter = ',')]
+    exclude: Vec<String>,
+    /// Only these items
+    #[arg(long, value_name = "ITEMS", value_delimiter = ',')]
+    among: Vec<String>,
+    /// Only items whose field has this value, such as category=Tea
+    #[arg(long, value_name = "FIELD=VALUE", value_parser = filter)]
+    filter: Vec<(String, String)>,
+}
+
+/// Flags of `glta recommend`.
+#[derive(Debug, Clone, Args)]
+pub struct RecommendArgs {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Known users, by raw id; several are answered in order
+    #[arg(long, value_name = "USERS", value_delimiter = ',')]
+    user: Vec<String>,
+    /// Somebody new, by the items that they have
+    #[arg(long, value_name = "ITEMS", value_delimiter = ',', conflicts_with = "user")]
+    items: Option<Vec<String>>,
+    #[command(flatten)]
+    options: OptionArgs,
+    /// Also items that the person has, for things that are bought again
+    #[arg(long)]
+    allow_known: bool,
+}
+
+/// Flags of `glta similar`.
+#[derive(Debug, Clone, Args)]
+pub struct SimilarArgs {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// The item, by raw id
+    #[arg(long, value_name = "ITEM")]
+    item: String,
+    /// What makes items similar
+    #[arg(long, value_enum, default_value = "text")]
+    by: By,
+    #[command(flatten)]
+    options: OptionArgs,
+}
+
+/// Flags of `glta explain`.
+#[derive(Debug, Clone, Args)]
+pub struct ExplainArgs {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// The item whose score is explained, by raw id
+    #[arg(long, value_name = "ITEM")]
+    item: String,
+    /// A known user, by raw id
+    #[arg(long, value_name = "USER")]
+    user: Option<String>,
+    /// Somebody new, by the items that they have
+    #[arg(long, value_name = "ITEMS", value_delimiter = ',', conflicts_with = "user")]
+    items: Option<Vec<String>>,
+    /// Most items of the person that are shown
+    #[arg(short, long, default_value_t = 10)]
+    k: usize,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum By {
+    /// Their texts
+    Text,
+    /// The people who have both
+    People,
+}
+
+fn filter(text: &str) -> std::result::Result<(String, String), String> {
+    let (field, value) = text.split_once('=').ok_or("a field, `=` and a value are expected")?;
+    Ok((field.to_owned(), value.to_owned()))
+}
+
+/// Runs `glta recommend`.
+pub fn recommend(args: &RecommendArgs) -> ExitCode {
+    outcome::exit(|| {
+        let recommender = open(&args.model.model)?;
+        let mut options = args.options.resolve(&recommender)?;
+        options.allow_known = args.allow_known;
+        if args.user.is_empty() {
+            let items = ids(&recommender, args.items.as_deref().unwrap_or_default())?;
+            let people = [Person::Items(&items)];
+            let list = recommender.recommend_with(&people, args.options.k, &options)?;
+            return show(&args.model, &list.concat(), None);
+        }
+        for raw in &args.user {
+            let user = user(&recommender, raw)?;
+            let people = [Person::User(user)];
+            let list = recommender.recommend_with(&people, args.options.k, &options)?;
+            show(&args.model, &list.concat(), Some(raw))?;
+        }
+        Ok(())
+    })
+}
+
+/// Runs `glta similar`.
+pub fn similar(args: &SimilarArgs) -> ExitCode {
+    outcome::exit(|| {
+        let recommender = open(&args.model.model)?;
+        let options = args.options.resolve(&recommender)?;
+        let by = match args.by {
+            By::Text => Similarity::Text,
+            By::People => Similarity::CoInteractions,
+        };
+        let item = item(&recommender, &args.item)?;
+        let list = recommender.similar_items(item, args.options.k, by, &options)?;
+        show(&args.model, &list, None)
+    })
+}
+
+/// Runs `glta explain`.
+pub fn explain(args: &ExplainArgs) -> ExitCode {
+    outcome::exit(|| {
+        let recommender = open(&args.model.model)?;
+        let target = item(&recommender, &args.item)?;
+        let items = ids(&recommender, args.items.as_deref().unwrap_or_default())?;
+        let person = match &args.user {
+            Some(raw) => Person::User(user(&recommender, raw)?),
+            None => Person::Items(&items),
+        };
+        let why = recommender.explain(person, target)?;
+        let record = |item: u32| &recommender.items()[item as usize];
+        if args.model.json {
+            let parts = why.items.iter().take(args.k);
+            let parts: Vec<_> = parts
+                .map(|&(item, part)| json!({"item": record(item).raw_id, "part": part}))
+                .collect();
+            let line = json!({
+                "item": args.item, "score": why.score, "popularity": why.popularity,
+                "items": parts, "prompt_path_adds": recommender.has_prompt(),
+            });
+            outln!("{line}");
+            return Ok(());
+        }
+        outln!("{} {}: score {:.3}, of which", args.item, record(target).title, why.score);
+        for &(item, part) in why.items.iter().take(args.k) {
+            outln!("{part:9.3}  {} {}", record(item).raw_id, record(item).title);
+        }
+        outln!("{:9.3}  popularity", why.popularity);
+        if recommender.has_prompt() {
+            outln!("The path through the prompt adds to this score of the linear model.");
+        }
+        Ok(())
+    })
+}
+
+impl OptionArgs {
+    fn resolve(&self, recommender: &Recommender) -> Result<ListOptions> {
+        let mut options = ListOptions::default().exclude(ids(recommender, &self.exclude)?);
+        if !self.among.is_empty() {
+            options = options.among(ids(recommender, &self.among)?);
+        }
+        for (field, value) in &self.filter {
+            options = options.filter(field, value);
+        }
+        Ok(options)
+    }
+}
+
+fn open(dir: &Path) -> Result<Recommender> {
+    if !dir.join("config.toml").exists() {
+        let inside: Vec<String> = runs_below(dir, 2);
+        let hint = match inside.first() {
+            Some(run) => format!("; a recommender is in {run}"),
+            None => String::new(),
+        };
+        return Err(format!("--model {}: there is no recommender{hint}", dir.display()).into());
+    }
+    Ok(Recommender::open(dir).map_err(|e| format!("--model {}: {e}", dir.display()))?)
+}
+
+/// Folders of finished runs at most so deep below a folder.
+fn runs_below(dir: &Path, depth: usize) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(dir) else {
+        return Vec::new();
+    };
+    let mut folders: Vec<PathBuf> = entries.flatten().map(|e| e.path()).collect();
+    folders.sort();
+    let mut found = Vec::new();
+    for folder in folders.into_iter().filter(|path| path.is_dir()) {
+        if folder.join("history.json").exists() {
+            found.push(folder.display().to_string());
+        } else if depth > 1 {
+            found.extend(runs_below(&folder, depth - 1));
+        }
+    }
+    found
+}
+
+fn user(recommender: &Recommender, raw: &str) -> Result<u32> {
+    let near = || near(raw, recommender.users().iter().map(String::as_str));
+    Ok(recommender.user(raw).ok_or_else(|| format!("there is no user `{raw}`{}", near()))?)
+}
+
+fn item(recommender: &Recommender, raw: &str) -> Result<u32> {
+    let near = || near(raw, recommender.items().iter().map(|item| item.raw_id.as_str()));
+    Ok(recommender.item(raw).ok_or_else(|| format!("there is no item `{raw}`{}", near()))?)
+}
+
+fn ids(recommender: &Recommender, raw: &[String]) -> Result<Vec<u32>> {
+    raw.iter().map(|raw| item(recommender, raw)).collect()
+}
+
+/// Up to three ids that look like one that does not exist.
+fn near<'a>(raw: &str, known: impl Iterator<Item = &'a str>) -> String {
+    let near = glta_core::near_names(raw, known);
+    if near.is_empty() { String::new() } else { format!("; near names are {}", near.join(", ")) }
+}
+
+fn show(args: &ModelArgs, list: &[Recommendation<'_>], user: Option<&str>) -> Result<()> {
+    if let (Some(user), false) = (user, args.json) {
+        outln!("{user}");
+    }
+    for (nth, best) in list.iter().enumerate() {
+        let (id, title) = (&best.record.raw_id, &best.record.title);
+        if args.json {
+            let mut line = json!({"item": id, "title": title, "score": best.score});
+            if let (Some(user), Some(fields)) = (user, line.as_object_mut()) {
+                fields.insert("user".into(), user.into());
+            }
+            outln!("{line}");
+        } else {
+            outln!("{:3}. {:8.3}  {id}  {title}", nth + 1, best.score);
+        }
+    }
+    Ok(())
+}

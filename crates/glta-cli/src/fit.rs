@@ -1,0 +1,307 @@
+//! From tables of one's own to a recommender: `glta fit`.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Args;
+use glta_align::{Config, ItemEncoder, ItemVectors, LanguageModel, RunData, fit_for_serving};
+use glta_comm::Alone;
+use glta_data::readers::{Column, ItemsConfig, PairsConfig, pairs, tables};
+use glta_data::{Dataset, Split, SplitConfig, SplitMethod, TextConfig};
+use glta_eval::{Density, ExperimentConfig, Preset};
+
+use crate::datasets::DataSource;
+use crate::flags::ExperimentFlags;
+use crate::output::outln;
+use crate::progress::Reporter;
+use crate::tables::TableFlags;
+use crate::{Result, experiment, outcome, ranks};
+
+/// Flags of `glta fit`.
+#[derive(Debug, Clone, Args)]
+pub struct FitArgs {
+    /// Table of interactions: CSV, TSV, JSON lines or RecBole's .inter, perhaps gzipped
+    #[arg(long, value_name = "FILE", help_heading = "Tables")]
+    interactions: PathBuf,
+    /// Table of items in the same formats
+    #[arg(long, value_name = "FILE", help_heading = "Tables")]
+    items: Option<PathBuf>,
+    /// Column of users, by name or number from 1
+    #[arg(long, value_name = "COLUMN", value_parser = column, help_heading = "Tables")]
+    user: Option<Column>,
+    /// Column of items, in both tables
+    #[arg(long, value_name = "COLUMN", value_parser = column, help_heading = "Tables")]
+    item: Option<Column>,
+    /// Column of times; settings are then chosen on the latest interactions
+    #[arg(long, value_name = "COLUMN", value_parser = column, help_heading = "Tables")]
+    time: Option<Column>,
+    /// Column of ratings
+    #[arg(long, value_name = "COLUMN", value_parser = column, help_heading = "Tables")]
+    rating: Option<Column>,
+    /// Leave out interactions with a lower rating
+    #[arg(long, value_name = "RATING", requires = "rating", help_heading = "Tables")]
+    min_rating: Option<f32>,
+    /// Columns of the items that are read as their texts [default: title, categories and
+    /// description]
+    #[arg(long, value_name = "COLUMNS", value_delimiter = ',', help_heading = "Tables")]
+    text: Vec<String>,
+    #[command(flatten)]
+    table: TableFlags,
+    /// Also read texts by this checkpoint of a LLaMA
+    #[arg(long, value_name = "DIR_OR_HUB_ID", help_heading = "Texts")]
+    llm: Option<String>,
+    /// Also read texts by this sentence-transformers folder, such as all-MiniLM-L6-v2
+    #[arg(long, value_name = "DIR", help_heading = "Texts")]
+    text_encoder: Option<PathBuf>,
+    /// File of text vectors by raw id, a further encoder: NAME.npy with NAME.npy.ids, a raw id a
+    /// line, or NAME.safetensors with the metadata entry ids
+    #[arg(long = "text-vectors", value_name = "FILE", help_heading = "Texts")]
+    text_vectors: Vec<PathBuf>,
+    /// Folder for the recommender, or with --measure for the tables
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Print and write the table of systems on a held-out part instead
+    #[arg(long)]
+    measure: bool,
+    /// Seed of everything random
+    #[arg(long, value_name = "N", default_value_t = 2024)]
+    seed: u64,
+    /// TOML file of settings
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// One setting over those of the file, such as linear.sources=[64,128]
+    #[arg(long = "set", value_name = "PATH=VALUE")]
+    set: Vec<String>,
+    /// No progress, only the result
+    #[arg(long)]
+    quiet: bool,
+}
+
+fn column(text: &str) -> std::result::Result<Column, std::convert::Infallible> {
+    text.parse()
+}
+
+/// Runs `glta fit`.
+pub fn run(args: &FitArgs) -> ExitCode {
+    outcome::exit(|| fit(args))
+}
+
+/// Interactions per item from which data count as dense.
+const DENSE: f64 = 100.0;
+
+fn fit(args: &FitArgs) -> Result<()> {
+    let mut reporter = Reporter::new(args.quiet);
+    let dataset = args.read()?;
+    outln!("{}", dataset.stats());
+    let density = match dataset.interactions().len() as f64 / dataset.n_items().max(1) as f64 {
+        many if many >= DENSE => Density::Dense,
+        _ => Density::Sparse,
+    };
+    let flags = args.experiment_flags();
+    let mut config = flags.resolve(density, |_| {})?;
+    config.protocol.texts = args.texts(&dataset)?;
+    if args.measure {
+        return args.measured(dataset, density, &flags, config);
+    }
+    if args.out.exists() && std::fs::read_dir(&args.out).is_ok_and(|mut all| all.next().is_some()) {
+        let out = args.out.display();
+        return Err(format!("--out {out}: the folder is not empty; choose another one").into());
+    }
+    let split = held_out(&dataset, args.seed)?;
+    let data = RunData::new(&dataset, &split, &config.protocol.texts)?;
+    let mut run = Config { seed: args.seed, ..config.glta.clone() };
+    let vectors = args.vectors(&data, &mut run, &mut reporter)?;
+    // A folder that is there is complete.
+    let parent = args.out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::create_dir_all(parent).map_err(|e| format!("{}: {e}", parent.display()))?;
+    let working = tempfile::Builder::new().prefix(".fit-").tempdir_in(parent)?;
+    let report = &mut |event: &glta_align::Event| reporter.event(event);
+    let (recommender, report) = fit_for_serving(working.path(), data, run, &vectors, report)?;
+    reporter.finish();
+    let people = recommender.users().len();
+    drop(recommender);
+    let _ = std::fs::remove_dir(&args.out);
+    let working = working.keep();
+    std::fs::rename(&working, &args.out)
+        .map_err(|e| format!("{} to {}: {e}", working.display(), args.out.display()))?;
+    if let Some(linear) = &report.linear {
+        let valid = linear.validation.map_or("none".into(), |v| format!("{v:.4}"));
+        outln!(
+            "linear model: {}, l2 {}, text {}, neighbours {}, popularity {}; N@10 of the \
+             held-out part {valid}; {:.1} s",
+            linear.form,
+            linear.l2,
+            linear.text,
+            linear.neighbours,
+            linear.popularity,
+            linear.seconds
+        );
+        if let Some(problem) = &linear.left_out {
+            outln!("the dense form was not tried: {problem}");
+        }
+    }
+    let encoders: Vec<&str> = vectors.iter().map(ItemVectors::name).collect();
+    let encoders = if encoders.is_empty() { "none".into() } else { encoders.join(", ") };
+    outln!("texts read by: {encoders}");
+    outln!("fitted on everything of {people} people; ready to serve: {}", args.out.display());
+    Ok(())
+}
+
+/// A tenth of everybody's interactions: the latest where there are times, else a random part.
+fn held_out(dataset: &Dataset, seed: u64) -> Result<Split> {
+    let method = match dataset.timestamps() {
+        Some(_) => SplitMethod::Temporal,
+        None => SplitMethod::RandomPerUser,
+    };
+    let config =
+        SplitConfig { method, test_ratio: 0.1, valid_ratio: 0.0, seed, ..SplitConfig::default() };
+    let split = Split::new(dataset, &config)?;
+    // What is held out only chooses settings.
+    Ok(Split { valid: split.test.clone(), ..split })
+}
+
+impl FitArgs {
+    fn read(&self) -> Result<Dataset> {
+        let config = self.table.config()?;
+        let config = PairsConfig {
+            user: self.user.clone().or(config.user),
+            item: self.item.clone().or(config.item),
+            time: self.time.clone().or(config.time),
+            rating: self.rating.clone().or(config.rating),
+            ..config
+        };
+        let dataset = match &self.items {
+            None => pairs(&self.interactions, &config)?,
+            Some(items) => {
+                let named = match &self.item {
+                    Some(Column::Name(name)) => Some(Column::Name(name.clone())),
+                    _ => None,
+                };
+                let items_config = ItemsConfig { id: named, ..ItemsConfig::default() };
+                tables(&self.interactions, items, &config, &items_config)?
+            }
+        };
+        Ok(match self.min_rating {
+            None => dataset,
+            Some(rating) => dataset.min_rating(rating)?,
+        })
+    }
+
+    /// Which fields make an item's text. Columns that hold titles, categories or descriptions go
+    /// by these names once they are read.
+    fn texts(&self, dataset: &Dataset) -> Result<TextConfig> {
+        if self.text.is_empty() {
+            return Ok(TextConfig::default());
+        }
+        let has = |name: &str| dataset.items().iter().any(|item| item.other.contains_key(name));
+        let mut fields: Vec<String> = Vec::new();
+        for column in &self.text {
+            let lower = column.to_lowercase();
+            let field = match lower.as_str() {
+                _ if has(column) => column.as_str(),
+                "title" | "name" => "title",
+                "genre" | "genres" | "category" | "categories" => "genres",
+                "description" | "desc" | "text" => "description",
+                _ => column.as_str(),
+            };
+            if !fields.iter().any(|known| known == field) {
+                fields.push(field.to_owned());
+            }
+        }
+        Ok(TextConfig { fields, ..TextConfig::default() })
+    }
+
+    fn experiment_flags(&self) -> ExperimentFlags {
+        let mut set = self.set.clone();
+        if self.llm.is_none() {
+            set.insert(0, "item_text.encoders=[\"tf_idf\"]".into());
+        }
+        let default = ExperimentFlags::default();
+        ExperimentFlags {
+            llm: self.llm.clone().unwrap_or(default.llm.clone()),
+            out: self.out.clone(),
+            seeds: vec![self.seed],
+            preset: "default".into(),
+            config: self.config.clone(),
+            set,
+            text_encoder: self.text_encoder.clone(),
+            text_vectors: self.text_vectors.clone(),
+            quiet: self.quiet,
+            ..default
+        }
+    }
+
+    fn measured(
+        &self,
+        dataset: Dataset,
+        density: Density,
+        flags: &ExperimentFlags,
+        mut config: ExperimentConfig,
+    ) -> Result<()> {
+        debug_assert_eq!(config.preset, Preset::Default);
+        if dataset.timestamps().is_some() && !self.set.iter().any(|s| s.contains("protocol.split"))
+        {
+            config.protocol.split = SplitMethod::Temporal;
+        }
+        let source = DataSource { dataset, density, adapt: |_| {} };
+        experiment::run_configured(&ranks::start()?, &source, flags, config)?;
+        Ok(())
+    }
+
+    /// Vectors of the items' texts by every encoder that is there; `config` keeps those.
+    fn vectors(
+        &self,
+        data: &RunData,
+        config: &mut Config,
+        reporter: &mut Reporter,
+    ) -> Result<Vec<ItemVectors>> {
+        let texts: Vec<String> = data.items.iter().map(|item| item.text.clone()).collect();
+        let mut vectors = Vec::new();
+        if texts.iter().filter(|text| !text.trim().is_empty()).count() < 2 {
+            tracing::warn!("fewer than two items have a text: texts are left out");
+            return Ok(vectors);
+        }
+        let mut kept = Vec::new();
+        for encoder in config.item_encoders().collect::<Vec<_>>() {
+            let report = &mut |event: &glta_align::Event| reporter.event(event);
+            let read = match encoder {
+                ItemEncoder::TfIdf => ItemVectors::tf_idf(&texts, &config.item_text.tf_idf),
+                ItemEncoder::LanguageModel => {
+                    let language = self.language(config, reporter)?;
+                    let report = &mut |event: &glta_align::Event| reporter.event(event);
+                    let how = &config.item_text.language_model;
+                    ItemVectors::language_model(&language, &Alone, &texts, how, report)
+                }
+                _ => match &self.text_encoder {
+                    None => continue,
+                    Some(dir) => {
+                        ItemVectors::encoded(&*experiment::text_encoder(dir)?, &texts, report)
+                    }
+                },
+            };
+            match read {
+                Ok(read) => vectors.push(read),
+                Err(glta_align::Error::Linear(glta_linear::Error::TextVectors(problem))) => {
+                    tracing::warn!("TF-IDF is left out: {problem}");
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            }
+            kept.push(encoder);
+        }
+        config.item_text.encoders = kept;
+        for path in &config.item_text.files {
+            let ids = data.items.iter().map(|item| item.raw_id.as_str());
+            vectors.push(ItemVectors::file(path, ids)?);
+        }
+        Ok(vectors)
+    }
+
+    fn language(&self, config: &Config, reporter: &mut Reporter) -> Result<LanguageModel> {
+        let options = glta_llm::LlamaOptions {
+            layers: Some(config.item_text.language_model.layers),
+            ..config.llm.clone()
+        };
+        self.experiment_flags().language_model(&options, &ranks::start()?, reporter)
+    }
+}

@@ -1,0 +1,22 @@
+/// Up to three of the known names that are nearest to one that does not exist, by the
+/// Levenshtein distance; none that differs in more than half of its letters.
+///
+/// ```
+/// use glta_core::near_names;
+///
+/// let near = near_names("producd_id", ["customer_id", "product_id", "name"]);
+/// assert_eq!(near, ["product_id"]);
+/// ```
+pub fn near_names<'a>(unknown: &str, known: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
+    let most = unknown.chars().count().div_ceil(2);
+    let mut near: Vec<(usize, &str)> = known
+        .into_iter()
+        // The distance is at least the difference in length, and cheaper to see.
+        .filter(|name| name.len().abs_diff(unknown.len()) <= 4 * most)
+        .map(|name| (strsim::levenshtein(name, unknown), name))
+        .filter(|&(distance, _)| distance <= most)
+        .collect();
+    near.sort_unstable();
+    near.truncate(3);
+    near.into_iter().map(|(_, name)| name).collect()
+}
