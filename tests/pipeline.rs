@@ -293,7 +293,8 @@ fn the_linear_model_alone() {
     let mut scores = Array2::zeros((users.len(), 20));
     loaded.score(&users, scores.view_mut()).unwrap();
     for (user, row) in users.iter().zip(scores.rows()) {
-        let best = &loaded.recommend(*user, 1).unwrap()[0];
+        let seen = loaded.history(*user).unwrap();
+        let best = &loaded.top_k(&[*user], 1, &[seen]).unwrap()[0][0];
         assert!((row[best.item as usize] - best.score).abs() < 1e-5);
     }
 
@@ -360,7 +361,10 @@ fn a_recommender_is_evaluated_like_any_scorer() {
         for decoder in [Decoder::Parallel, Decoder::FirstLogit, Decoder::MeanSlots] {
             let recommender = trained.with_decoder(decoder);
             let users: Vec<u32> = (0..recommender.users().len() as u32).collect();
-            let lists = recommender.recommend_batch(&users, 10).unwrap();
+            // From the training items alone, unlike `recommend_batch`.
+            let seen: Vec<Vec<u32>> =
+                users.iter().map(|&user| recommender.history(user).unwrap()).collect();
+            let lists = recommender.top_k(&users, 10, &seen).unwrap();
             let items = lists.iter().map(|l| l.iter().map(|r| r.item).collect());
             let rankings: Vec<(u32, Vec<u32>)> = users.iter().copied().zip(items).collect();
             let settings = EvaluationConfig { ks: vec![5, 10], ..EvaluationConfig::default() };
@@ -581,7 +585,11 @@ fn wrong_use_is_told_and_loses_nothing() {
     assert!(recommender.recommend(99, 3).unwrap_err().to_string().contains("user 99"));
     let message = recommender.recommend_for_items(&[20], 3).unwrap_err().to_string();
     assert!(message.contains("item 20"), "{message}");
-    assert!(recommender.recommend_for_items(&[], 3).is_err());
+    // Somebody with nothing gets what most people have.
+    let popular = recommender.recommend_for_items(&[], 3).unwrap();
+    let degrees = data().train.item_degrees();
+    let most = degrees.iter().copied().max().unwrap();
+    assert_eq!((popular.len(), degrees[popular[0].item as usize]), (3, most));
 
     // Damage to any file names it.
     for name in [

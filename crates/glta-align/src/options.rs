@@ -28,7 +28,8 @@ pub struct ListOptions {
     pub exclude: Vec<u32>,
     /// If given, only these items.
     pub among: Option<Vec<u32>>,
-    /// Only items whose field of this name has this value.
+    /// Only items whose field of this name has this value. `name` is also the title, and
+    /// `category`, `categories` and `genre` are also the genres.
     pub filter: BTreeMap<String, String>,
     /// Also items that the person has, for things that are bought again.
     pub allow_known: bool,
@@ -80,18 +81,26 @@ impl<'a> Allowed<'a> {
         if let Some(&item) = named.into_iter().find(|&&item| item as usize >= items) {
             return Err(Error::UnknownItem { item, items });
         }
-        for field in options.filter.keys() {
-            let known = |item: &crate::ItemRecord| item.fields.contains_key(field);
-            if field != "title" && !data.items.iter().any(known) {
-                let mut fields: Vec<&str> = data
-                    .items
-                    .iter()
-                    .flat_map(|item| item.fields.keys().map(String::as_str))
-                    .collect();
-                fields.sort_unstable();
-                fields.dedup();
-                let fields = fields.join(", ");
-                return Err(Error::UnknownField { field: field.clone(), fields });
+        let known = |field: &str| {
+            field == "title" || data.items.iter().any(|item| item.fields.contains_key(field))
+        };
+        let mut filter: Vec<(&str, &str)> = Vec::new();
+        for (field, value) in &options.filter {
+            let also = match field.as_str() {
+                "name" => "title",
+                "category" | "categories" | "genre" => "genres",
+                other => other,
+            };
+            match [field, also].into_iter().find(|field| known(field)) {
+                Some(field) => filter.push((field, value)),
+                None => {
+                    let names = data.items.iter().flat_map(|item| item.fields.keys());
+                    let mut fields: Vec<&str> = names.map(String::as_str).collect();
+                    fields.sort_unstable();
+                    fields.dedup();
+                    let fields = [&["title"], &fields[..]].concat().join(", ");
+                    return Err(Error::UnknownField { field: field.clone(), fields });
+                }
             }
         }
         let mut excluded = options.exclude.clone();
@@ -104,7 +113,6 @@ impl<'a> Allowed<'a> {
         if let Some(among) = &mut among {
             among.sort_unstable();
         }
-        let filter = options.filter.iter().map(|(f, v)| (f.as_str(), v.as_str())).collect();
         Ok(Self { data, excluded, among, filter })
     }
 

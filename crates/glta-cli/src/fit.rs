@@ -128,13 +128,12 @@ fn fit(args: &FitArgs) -> Result<()> {
         let valid = linear.validation.map_or("none".into(), |v| format!("{v:.4}"));
         outln!(
             "linear model: {}, l2 {}, text {}, neighbours {}, popularity {}; N@10 of the \
-             held-out part {valid}; {:.1} s",
+             held-out part {valid}",
             linear.form,
             linear.l2,
             linear.text,
             linear.neighbours,
-            linear.popularity,
-            linear.seconds
+            linear.popularity
         );
         if let Some(problem) = &linear.left_out {
             outln!("the dense form was not tried: {problem}");

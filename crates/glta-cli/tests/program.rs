@@ -277,3 +277,129 @@ fn serve_refuses_what_cannot_be_served() {
     assert!(error.contains("queue") && error.contains("at least 1"), "{error}");
     fails(2, &["serve"]);
 }
+
+/// Orders and products of a shop with two kinds of things; the last product of each kind was
+/// never bought. Returns the paths.
+fn shop(folder: &Path) -> [String; 2] {
+    let (orders, products) = (folder.join("orders.csv"), folder.join("products.csv"));
+    let mut text = String::from("customer_id,product_id,date\n");
+    for customer in 0..40 {
+        for product in (0..10).filter(|p| p / 5 == customer % 2 && (p + customer) % 3 != 0) {
+            let day = 1 + (customer + 3 * product) % 28;
+            writeln!(text, "c{customer},00{product},2026-03-{day:02}").unwrap();
+        }
+    }
+    fs::write(&orders, text).unwrap();
+    let mut text = String::from("product_id,name,category,brand\n");
+    for product in 0..12 {
+        let (name, category) = match (product, product / 5) {
+            (10, _) | (_, 0) => ("Green tea, loose", "Tea"),
+            _ => ("Oak table, round", "Furniture"),
+        };
+        writeln!(text, "00{product},\"{name} {product}\",{category},B{}", product % 2).unwrap();
+    }
+    fs::write(&products, text).unwrap();
+    [orders, products].map(|path| path.to_str().unwrap().to_owned())
+}
+
+fn lines(text: &str) -> Vec<Value> {
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn named<'a>(list: &'a [Value], field: &str) -> Vec<&'a str> {
+    list.iter().map(|line| line[field].as_str().unwrap()).collect()
+}
+
+#[test]
+fn two_tables_become_a_recommender_that_answers() {
+    let folder = tempfile::tempdir().unwrap();
+    let [orders, products] = shop(folder.path());
+    let out = folder.path().join("runs/model");
+    let model = out.to_str().unwrap();
+    let fit = ["fit", "--interactions", &orders, "--items", &products, "--quiet", "--out", model];
+    let said = succeeds(&fit);
+    assert!(said.contains("40 users, 12 items") && said.contains("ready to serve"), "{said}");
+    // A folder with a model is not overwritten, and no unfinished folder is left.
+    assert!(fails(1, &fit).contains("not empty"));
+    assert_eq!(fs::read_dir(folder.path().join("runs")).unwrap().count(), 1);
+
+    let ask = |arguments: &[&str]| -> Vec<Value> {
+        let [command, rest @ ..] = arguments else { panic!() };
+        lines(&succeeds(&[&[command, "--model", model, "--json"], rest].concat()))
+    };
+    // Customer 0 has products 1, 2 and 4; the whole history is context and left out.
+    let list = ask(&["recommend", "--user", "c0", "-k", "3"]);
+    assert_eq!(list.len(), 3);
+    assert!(named(&list, "item").iter().all(|id| !["001", "002", "004"].contains(id)), "{list:?}");
+    assert!(["000", "003"].contains(&named(&list, "item")[0]));
+    let again = ask(&["recommend", "--user", "c0", "-k", "12", "--allow-known"]);
+    assert_eq!(again.len(), 12);
+    let tables = ask(&["recommend", "--user", "c0", "--filter", "category=Furniture"]);
+    assert!(named(&tables, "title").iter().all(|title| title.starts_with("Oak")));
+    let brand = ask(&["recommend", "--items", "001", "--filter", "brand=B1", "--exclude", "003"]);
+    assert!(named(&brand, "item").iter().all(|id| id.ends_with(['5', '7', '9']) || *id == "0011"));
+    let among = ask(&["recommend", "--items", "001", "--among", "007,003"]);
+    assert_eq!(named(&among, "item"), ["003", "007"]);
+    // Somebody with nothing gets what most people have.
+    let popular = ask(&["recommend", "-k", "2", "--filter", "category=Tea"]);
+    assert_eq!(popular.len(), 2);
+
+    // A product that nobody bought is like those of its kind.
+    let similar = ask(&["similar", "--item", "0010", "-k", "4"]);
+    assert!(named(&similar, "title").iter().all(|t| t.starts_with("Green")), "{similar:?}");
+    let bought = ask(&["similar", "--item", "001", "--by", "people", "-k", "3"]);
+    assert!(named(&bought, "title").iter().all(|t| t.starts_with("Green")), "{bought:?}");
+
+    let why = &ask(&["explain", "--user", "c0", "--item", "003"])[0];
+    let parts: f64 =
+        why["items"].as_array().unwrap().iter().map(|i| i["part"].as_f64().unwrap()).sum();
+    let total = why["score"].as_f64().unwrap() - why["popularity"].as_f64().unwrap();
+    assert!((parts - total).abs() < 1e-4, "{why}");
+
+    for (problem, arguments) in [
+        ("near names are", &["recommend", "--model", model, "--user", "c100"][..]),
+        ("no item `00x`", &["similar", "--model", model, "--item", "00x"]),
+        ("brand", &["recommend", "--model", model, "--filter", "brant=B1"]),
+        (
+            "a recommender is in",
+            &["explain", "--model", folder.path().to_str().unwrap(), "--item", "1"],
+        ),
+    ] {
+        let errors = fails(1, arguments);
+        assert!(errors.contains(problem), "{errors}");
+    }
+}
+
+#[test]
+fn tables_of_ones_own_are_measured() {
+    let folder = tempfile::tempdir().unwrap();
+    let [orders, products] = shop(folder.path());
+    let out = folder.path().join("measured");
+    let table = succeeds(&[
+        "fit",
+        "--interactions",
+        &orders,
+        "--items",
+        &products,
+        "--text",
+        "name,brand",
+        "--measure",
+        "--quiet",
+        "--out",
+        out.to_str().unwrap(),
+        "--set",
+        "run.only=[\"Popularity\",\"EASE\",\"text-kNN\",\"Linear\"]",
+    ]);
+    for system in ["Popularity", "EASE", "text-kNN", "Linear"] {
+        assert!(table.contains(system), "{table}");
+    }
+    let metrics = fs::read_to_string(out.join("metrics.json")).unwrap();
+    let metrics: Value = serde_json::from_str(&metrics).unwrap();
+    assert_eq!(metrics["protocol"]["split"], "temporal");
+    let missing = folder.path().join("order.csv");
+    let wrong = ["fit", "--interactions", missing.to_str().unwrap(), "--out", "x"];
+    assert!(fails(1, &wrong).contains("order.csv"));
+    let column = ["fit", "--interactions", &orders, "--user", "customer", "--out", "x"];
+    let errors = fails(1, &column);
+    assert!(errors.contains("customer_id"), "{errors}");
+}

@@ -327,7 +327,7 @@ impl<'a> Experiment<'a> {
                 Some(Reason::NoLanguage) if !only.is_empty() => {
                     return Err(Error::NoLanguage { system: system.name().to_owned() });
                 }
-                Some(reason) if !only.is_empty() => {
+                Some(reason @ Reason::NoEncoder) if !only.is_empty() => {
                     let (system, reason) = (system.name().to_owned(), reason.to_string());
                     return Err(Error::CannotRun { system, reason });
                 }

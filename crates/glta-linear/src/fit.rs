@@ -1,7 +1,6 @@
 //! Fitting a linear model.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use glta_core::{Progress, Silent};
 use glta_data::Interactions;
@@ -52,7 +51,6 @@ impl LinearModel {
         seed: u64,
         progress: &mut dyn Progress<LinearStep>,
     ) -> Result<Self> {
-        let started = Instant::now();
         config.validate()?;
         if let Some(text) = text {
             text.check(train.n_items())?;
@@ -90,7 +88,6 @@ impl LinearModel {
             temperature: 1.0,
             validation: None,
             tried: Vec::new(),
-            seconds: 0.0,
         };
         let mut all = problem(train)?;
         let reporter = &mut reporter;
@@ -114,7 +111,6 @@ impl LinearModel {
             }
         };
         model.report.temperature = temperature(&model, train, seed)?;
-        model.report.seconds = started.elapsed().as_secs_f64();
         Ok(model)
     }
 

@@ -31,6 +31,4 @@ pub struct LinearReport {
     pub validation: Option<f64>,
     /// Each form's best N@10 on the validation data, in the order in which they were tried.
     pub tried: Vec<(Form, f64)>,
-    /// Wall time of the choice and the fit.
-    pub seconds: f64,
 }
