@@ -324,10 +324,10 @@ impl<'a> Experiment<'a> {
             let reason = system.cannot_run(self.dataset, texts);
             match reason {
                 None => chosen.push(&*system.system),
-                Some(Reason::NoLanguage) if !only.is_empty() => {
+                Some(Reason::Language) if !only.is_empty() => {
                     return Err(Error::NoLanguage { system: system.name().to_owned() });
                 }
-                Some(reason @ Reason::NoEncoder) if !only.is_empty() => {
+                Some(reason @ Reason::Encoder) if !only.is_empty() => {
                     let (system, reason) = (system.name().to_owned(), reason.to_string());
                     return Err(Error::CannotRun { system, reason });
                 }

@@ -54,21 +54,20 @@ pub(crate) struct Standard {
 /// Why a system is not run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reason {
-    NoLanguage,
-    NoEncoder,
+    /// There is no language model.
+    Language,
+    /// There is no sentence encoder.
+    Encoder,
     /// What reads texts needs two.
-    NoTexts {
-        items: usize,
-        texts: usize,
-    },
+    Texts { items: usize, texts: usize },
 }
 
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoLanguage => write!(f, "there is no language model"),
-            Self::NoEncoder => write!(f, "there is no sentence encoder"),
-            Self::NoTexts { items, texts } => {
+            Self::Language => write!(f, "there is no language model"),
+            Self::Encoder => write!(f, "there is no sentence encoder"),
+            Self::Texts { items, texts } => {
                 write!(f, "it reads texts, and {texts} of {items} items have one")
             }
         }
@@ -115,11 +114,11 @@ impl Standard {
         let Available { language, encoder, texts } = with;
         let items = dataset.n_items();
         match self.needs {
-            Needs::Language if !language => Some(Reason::NoLanguage),
-            Needs::LanguageOrEncoder if !language && !encoder => Some(Reason::NoLanguage),
-            Needs::Encoder if !encoder => Some(Reason::NoEncoder),
+            Needs::Language if !language => Some(Reason::Language),
+            Needs::LanguageOrEncoder if !language && !encoder => Some(Reason::Language),
+            Needs::Encoder if !encoder => Some(Reason::Encoder),
             Needs::Texts | Needs::LanguageOrEncoder if texts < 2 => {
-                Some(Reason::NoTexts { items, texts })
+                Some(Reason::Texts { items, texts })
             }
             _ => None,
         }

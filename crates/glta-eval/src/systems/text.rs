@@ -43,7 +43,7 @@ impl Seed<'_> {
         let vectors = self.item_vectors()?;
         if vectors.is_empty() {
             let (items, texts) = (self.dataset().n_items(), 0);
-            let reason = Reason::NoTexts { items, texts }.to_string();
+            let reason = Reason::Texts { items, texts }.to_string();
             return Err(Error::CannotRun { system: self.system.clone(), reason });
         }
         let read = started.elapsed().as_secs_f64();
