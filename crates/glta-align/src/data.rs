@@ -35,6 +35,12 @@ impl ItemRecord {
         let (raw_id, title) = (item.raw_id.clone(), item.title.clone());
         Self { raw_id, title, text, fields }
     }
+
+    /// An item of which only the id is known.
+    pub fn bare(raw_id: impl Into<String>) -> Self {
+        let (title, text) = (String::new(), String::new());
+        Self { raw_id: raw_id.into(), title, text, fields: BTreeMap::new() }
+    }
 }
 
 /// Training data of a run, by dense user and item ids. Runs and recommenders share it:

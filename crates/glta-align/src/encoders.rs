@@ -26,6 +26,15 @@ pub enum ItemEncoder {
     Sentence,
 }
 
+/// An encoder of a run, in `text_encoders.json`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SavedEncoder {
+    /// `None` for vectors that were made elsewhere.
+    pub(crate) encoder: Option<ItemEncoder>,
+    pub(crate) name: String,
+}
+
 /// The vectors of all items' texts by one encoder, as it gives them: `(items, dim)`, zeros for
 /// an item without a text.
 ///
@@ -42,6 +51,8 @@ pub enum ItemEncoder {
 #[derive(Debug, Clone)]
 pub struct ItemVectors {
     name: String,
+    /// What made them; `None` for vectors that were made elsewhere.
+    encoder: Option<ItemEncoder>,
     vectors: Arc<Array2<f32>>,
     tf_idf: Option<Arc<TfIdf>>,
 }
@@ -49,7 +60,13 @@ pub struct ItemVectors {
 impl ItemVectors {
     /// Vectors that were made elsewhere.
     pub fn new(name: impl Into<String>, vectors: Array2<f32>) -> Self {
-        Self { name: name.into(), vectors: Arc::new(vectors), tf_idf: None }
+        let (name, vectors) = (name.into(), Arc::new(vectors));
+        Self { name, encoder: None, vectors, tf_idf: None }
+    }
+
+    fn by(mut self, encoder: ItemEncoder) -> Self {
+        self.encoder = Some(encoder);
+        self
     }
 
     /// By the language model, the texts divided among ranks; see
@@ -65,7 +82,7 @@ impl ItemVectors {
         progress: &mut dyn Progress<Event>,
     ) -> Result<Self> {
         let vectors = language.text_vectors_on(comm, texts, config, progress)?;
-        Ok(Self::new(language.name.clone(), vectors))
+        Ok(Self::new(language.name.clone(), vectors).by(ItemEncoder::LanguageModel))
     }
 
     /// By [`TfIdf`], fitted on these texts.
@@ -75,7 +92,8 @@ impl ItemVectors {
     pub fn tf_idf(texts: &[impl AsRef<str> + Sync], config: &TfIdfConfig) -> Result<Self> {
         let encoder = TfIdf::fit(texts, config)?;
         let texts: Vec<String> = texts.iter().map(|text| text.as_ref().to_owned()).collect();
-        let mut vectors = Self::encoded(&encoder, &texts, &mut glta_core::Silent)?;
+        let vectors = Self::encoded(&encoder, &texts, &mut glta_core::Silent)?;
+        let mut vectors = vectors.by(ItemEncoder::TfIdf);
         vectors.tf_idf = Some(Arc::new(encoder));
         Ok(vectors)
     }
@@ -95,7 +113,7 @@ impl ItemVectors {
         let vectors = encoder.encode(texts, report).map_err(|e| {
             if e.is::<glta_core::Cancelled>() { Error::Cancelled } else { Error::Encoder(e) }
         })?;
-        Ok(Self::new(encoder.name(), vectors))
+        Ok(Self::new(encoder.name(), vectors).by(ItemEncoder::Sentence))
     }
 
     /// From a file of vectors by raw id, in the order of `raw_ids`; items that are not in it
@@ -126,6 +144,11 @@ impl ItemVectors {
     /// The vectors, not whitened.
     pub fn vectors(&self) -> &Array2<f32> {
         &self.vectors
+    }
+
+    /// What is saved of the encoder.
+    pub(crate) fn saved(&self) -> SavedEncoder {
+        SavedEncoder { encoder: self.encoder, name: self.name.clone() }
     }
 
     /// The encoder, if it is TF-IDF: it is fitted on the texts and belongs to the run.

@@ -64,6 +64,7 @@ mod data;
 mod encoders;
 mod error;
 mod files;
+mod grow;
 mod hash;
 mod language;
 mod lazy;
@@ -99,6 +100,7 @@ pub use config::{
 pub use data::{ItemRecord, RunData};
 pub use encoders::{ItemEncoder, ItemVectors};
 pub use error::{Error, Result};
+pub use grow::GrowthEncoders;
 pub use language::LanguageModel;
 pub use options::{ListOptions, Person};
 pub use progress::Event;

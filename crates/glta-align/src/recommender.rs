@@ -12,6 +12,7 @@ use rayon::prelude::*;
 use crate::artifact::{Finished, load, load_data, load_vectors};
 use crate::data::{ItemRecord, RunData};
 use crate::files::VECTORS;
+use crate::grow::{Growth, not_growing};
 use crate::language::LanguageModel;
 use crate::lists::{Query, known_user, rank_users, validation};
 use crate::options::{Allowed, ListOptions, Person};
@@ -54,10 +55,11 @@ pub struct Recommender {
     similar: Arc<Similar>,
     /// Number of people of each item.
     degrees: Arc<OnceLock<Vec<u32>>>,
+    growth: Option<Box<Growth>>,
 }
 
 /// Dense ids by raw ids.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Ids {
     users: HashMap<String, u32>,
     items: HashMap<String, u32>,
@@ -77,10 +79,12 @@ pub struct Recommendation<'a> {
 
 impl Recommender {
     pub(crate) fn new(model: Model, data: Arc<RunData>) -> Self {
-        let users = data.users.iter().cloned().zip(0..).collect();
+        // A person who was forgotten has no name.
+        let named = data.users.iter().cloned().zip(0..).filter(|(name, _)| !name.is_empty());
+        let users = named.collect();
         let items = data.items.iter().map(|item| item.raw_id.clone()).zip(0..).collect();
         let (ids, similar) = (Arc::new(Ids { users, items }), Arc::default());
-        Self { model, data, ids, similar, degrees: Arc::default() }
+        Self { model, data, ids, similar, degrees: Arc::default(), growth: None }
     }
 
     /// Finds the text vectors of a run in its folder.
@@ -118,7 +122,7 @@ impl Recommender {
         Ok(Self::new(model, data).in_folder(dir))
     }
 
-    /// The same model, whose slots are read by another decoder.
+    /// The same model, whose slots are read by another decoder. It does not grow.
     pub fn with_decoder(&self, decoder: Decoder) -> Self {
         let model = match &self.model {
             Model::Linear(lists) => Model::Linear(Box::new(lists.with_decoder(decoder))),
@@ -130,6 +134,7 @@ impl Recommender {
             ids: Arc::clone(&self.ids),
             similar: Arc::clone(&self.similar),
             degrees: Arc::clone(&self.degrees),
+            growth: None,
         }
     }
 
@@ -174,7 +179,10 @@ impl Recommender {
     /// An unknown user.
     pub fn history(&self, user: u32) -> Result<Vec<u32>> {
         self.check_user(user)?;
-        Ok(self.data.seen(user))
+        Ok(match &self.growth {
+            Some(growth) => growth.growing.history(user).to_vec(),
+            None => self.data.seen(user),
+        })
     }
 
     /// The best `k` items for a user of the training data; fewer only when no
@@ -330,8 +338,13 @@ impl Recommender {
             return Err(Error::UnknownItem { item, items });
         }
         let allowed = Allowed::new(options, &self.data, &[])?;
-        let mut ranked = match by {
+        let ranked = match by {
             Similarity::Text => {
+                if let Some(text) = self.growth.as_ref().map(|g| g.growing.text()).transpose()? {
+                    let none = || Error::Unsupported("the run has no text vectors".into());
+                    let ranked = similar::by_text(&text.ok_or_else(none)?, item);
+                    return Ok(self.kept(ranked, k, &allowed));
+                }
                 let load = |folder: &Path| {
                     let path = folder.join(VECTORS);
                     if path.exists() { load_vectors(&path, &self.data) } else { Ok(None) }
@@ -341,13 +354,27 @@ impl Recommender {
                 similar::by_text(text.ok_or_else(none)?, item)
             }
             Similarity::CoInteractions => {
+                if let Some(growth) = &self.growth {
+                    let train = growth.growing.interactions()?;
+                    let ranked = similar::by_people(&train, &train.transpose(), item);
+                    return Ok(self.kept(ranked, k, &allowed));
+                }
                 let train = &self.data.train;
                 similar::by_people(train, self.similar.users_of(train), item)
             }
         };
+        Ok(self.kept(ranked, k, &allowed))
+    }
+
+    /// The best `k` of what is allowed.
+    fn kept(
+        &self,
+        mut ranked: Vec<Ranked>,
+        k: usize,
+        allowed: &Allowed<'_>,
+    ) -> Vec<Recommendation<'_>> {
         ranked.retain(|ranked| !allowed.skips(ranked.item));
-        let lists = vec![similar::best(ranked, k)];
-        Ok(self.records(lists).pop().unwrap_or_default())
+        self.records(vec![similar::best(ranked, k)]).pop().unwrap_or_default()
     }
 
     /// Which of a person's items give how much of an item's score in the linear item model: an
@@ -367,6 +394,9 @@ impl Recommender {
 
     /// The linear item model, where there is one.
     fn linear(&self) -> Option<&LinearModel> {
+        if let Some(growth) = &self.growth {
+            return Some(growth.growing.model());
+        }
         match &self.model {
             Model::Linear(lists) => Some(lists.linear()),
             Model::Prompt(model) => model.linear().map(|linear| &**linear),
@@ -376,7 +406,7 @@ impl Recommender {
     /// The linear item model, where it answers alone.
     fn linear_alone(&self) -> Option<&LinearModel> {
         match &self.model {
-            Model::Linear(lists) => Some(lists.linear()),
+            Model::Linear(_) => self.linear(),
             Model::Prompt(_) => None,
         }
     }
@@ -387,6 +417,9 @@ impl Recommender {
     }
 
     fn degrees(&self) -> &[u32] {
+        if let Some(growth) = &self.growth {
+            return growth.growing.model().degrees();
+        }
         self.degrees.get_or_init(|| self.data.train.item_degrees())
     }
 
@@ -412,6 +445,55 @@ impl Recommender {
         let people: Vec<Person<'_>> =
             people.iter().map(|items| Person::Items(items.as_ref())).collect();
         self.recommend_with(&people, k, &ListOptions::default())
+    }
+
+    /// The folder that it was opened from or trained in.
+    pub(crate) fn folder(&self) -> Option<&Path> {
+        self.similar.folder.as_deref()
+    }
+
+    pub(crate) fn data(&self) -> &RunData {
+        &self.data
+    }
+
+    pub(crate) fn growth(&self) -> Option<&Growth> {
+        self.growth.as_deref()
+    }
+
+    pub(crate) fn growth_mut(&mut self) -> Result<&mut Growth> {
+        self.growth.as_deref_mut().ok_or_else(not_growing)
+    }
+
+    pub(crate) fn set_growth(&mut self, growth: Growth) {
+        self.growth = Some(Box::new(growth));
+    }
+
+    /// Names new items, whose ids follow the others.
+    pub(crate) fn push_items(&mut self, items: &[ItemRecord]) {
+        let data = Arc::make_mut(&mut self.data);
+        let ids = Arc::make_mut(&mut self.ids);
+        for item in items {
+            ids.items.insert(item.raw_id.clone(), data.items.len() as u32);
+            data.items.push(item.clone());
+        }
+    }
+
+    /// The dense id of a person, who may be new.
+    pub(crate) fn user_or_new(&mut self, raw_id: &str) -> u32 {
+        if let Some(user) = self.user(raw_id) {
+            return user;
+        }
+        let data = Arc::make_mut(&mut self.data);
+        let user = data.users.len() as u32;
+        data.users.push(raw_id.to_owned());
+        Arc::make_mut(&mut self.ids).users.insert(raw_id.to_owned(), user);
+        user
+    }
+
+    /// Takes a person's name away; the dense id stays, without a name.
+    pub(crate) fn forget_id(&mut self, raw_id: &str, user: u32) {
+        Arc::make_mut(&mut self.ids).users.remove(raw_id);
+        Arc::make_mut(&mut self.data).users[user as usize].clear();
     }
 
     fn records(&self, lists: Vec<Vec<Ranked>>) -> Vec<Vec<Recommendation<'_>>> {

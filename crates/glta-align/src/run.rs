@@ -230,9 +230,9 @@ impl Run {
                     words.save(self.folder.file(TF_IDF))?;
                 }
             }
-            let names: Vec<&str> = encoders.iter().map(ItemVectors::name).collect();
-            let names = serde_json::to_vec_pretty(&names).map_err(|e| Error::file(path, e))?;
-            write_whole(path, &names)
+            let saved: Vec<_> = encoders.iter().map(ItemVectors::saved).collect();
+            let saved = serde_json::to_vec_pretty(&saved).map_err(|e| Error::file(path, e))?;
+            write_whole(path, &saved)
         })?;
         // Last: the encoders' files are there once the vectors are.
         self.folder.write(VECTORS, |path| save_vectors(path, joined.view()))

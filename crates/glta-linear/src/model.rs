@@ -66,6 +66,11 @@ impl LinearModel {
         &self.report
     }
 
+    /// Number of people of each item, `(items,)`.
+    pub fn degrees(&self) -> &[u32] {
+        &self.degrees
+    }
+
     /// Sets β and γ, the weights of text neighbours and popularity, without choosing them.
     pub fn set_weights(&mut self, neighbours: f32, popularity: f32) {
         (self.report.neighbours, self.report.popularity) = (neighbours, popularity);

@@ -1,0 +1,266 @@
+//! A recommender that takes new items and interactions, and forgets people.
+
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use glta_comm::Alone;
+use glta_core::{Silent, TextEncoder};
+use glta_linear::{Growing, LinearModel, TextVectors, TfIdf, Whitening};
+use ndarray::Array2;
+
+use crate::artifact::{has_vectors, load_vectors, save_vectors};
+use crate::data::{ItemRecord, RunData};
+use crate::encoders::{ItemEncoder, ItemVectors, SavedEncoder};
+use crate::files::{
+    CONFIG, ENCODERS, HISTORY, ITEMS, LINEAR, TF_IDF, USERS, VECTORS, read, whitening_file,
+    write_whole,
+};
+use crate::language::LanguageModel;
+use crate::recommender::Recommender;
+use crate::{Error, Result};
+
+/// What a growing recommender holds beside the others.
+#[derive(Debug)]
+pub(crate) struct Growth {
+    pub(crate) growing: Growing,
+    encoders: Vec<(SavedEncoder, Whitening)>,
+    words: Option<TfIdf>,
+    language: Option<LanguageModel>,
+    sentence: Option<Sentence>,
+}
+
+struct Sentence(Arc<dyn TextEncoder>);
+
+impl std::fmt::Debug for Sentence {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Sentence").field(&self.0.name()).finish()
+    }
+}
+
+/// The text encoders of a run that need a model which is not in its folder.
+#[derive(Clone, Default)]
+pub struct GrowthEncoders<'a> {
+    /// The run's language model.
+    pub language: Option<&'a LanguageModel>,
+    /// The run's sentence encoder.
+    pub sentence: Option<Arc<dyn TextEncoder>>,
+}
+
+impl Growth {
+    /// Reads from a run's folder what its linear model grows by.
+    pub(crate) fn open(dir: &Path, data: &RunData, with: GrowthEncoders<'_>) -> Result<Self> {
+        let config = crate::Config::of_run(dir)?;
+        let text = match has_vectors(&config, data) {
+            true => load_vectors(&dir.join(VECTORS), data)?,
+            false => None,
+        };
+        let mut encoders = Vec::new();
+        if text.is_some() {
+            let path = dir.join(ENCODERS);
+            let saved: Vec<SavedEncoder> =
+                serde_json::from_slice(&read(&path)?).map_err(|e| Error::file(&path, e))?;
+            for (nth, encoder) in saved.into_iter().enumerate() {
+                encoders.push((encoder, Whitening::load(dir.join(whitening_file(nth)))?));
+            }
+        }
+        let words = dir.join(TF_IDF);
+        let words = words.exists().then(|| TfIdf::load(&words)).transpose()?;
+        let model = LinearModel::load(dir.join(LINEAR), &data.train, text.as_ref())?;
+        let growing = Growing::new(model, &data.train, text.as_ref())?;
+        let language = with.language.cloned();
+        Ok(Self { growing, encoders, words, language, sentence: with.sentence.map(Sentence) })
+    }
+
+    /// Whitened and joined vectors of new texts; `None` for a model without text vectors.
+    fn encode(&self, config: &crate::Config, texts: &[String]) -> Result<Option<Array2<f32>>> {
+        if self.encoders.is_empty() {
+            return Ok(None);
+        }
+        let mut white = Vec::with_capacity(self.encoders.len());
+        for (saved, whitening) in &self.encoders {
+            let missing = |what: &str| {
+                let name = &saved.name;
+                Error::Unsupported(format!("new texts are read by {what} {name}, which is missing"))
+            };
+            let raw = match saved.encoder {
+                Some(ItemEncoder::TfIdf) => {
+                    let words = self.words.as_ref().ok_or_else(|| missing("the encoder"))?;
+                    ItemVectors::encoded(words, texts, &mut Silent)?
+                }
+                Some(ItemEncoder::LanguageModel) => {
+                    let none = || missing("the language model");
+                    let language = self.language.as_ref().ok_or_else(none)?;
+                    let how = &config.item_text.language_model;
+                    ItemVectors::language_model(language, &Alone, texts, how, &mut Silent)?
+                }
+                Some(ItemEncoder::Sentence) => {
+                    let none = || missing("the sentence encoder");
+                    let Sentence(encoder) = self.sentence.as_ref().ok_or_else(none)?;
+                    ItemVectors::encoded(&**encoder, texts, &mut Silent)?
+                }
+                None => {
+                    let name = &saved.name;
+                    return Err(Error::Unsupported(format!(
+                        "the run has text vectors of {name}, which were made elsewhere: new items \
+                         cannot be read by it"
+                    )));
+                }
+            };
+            white.push(whitening.apply(raw.vectors().view())?);
+        }
+        let views: Vec<_> = white.iter().map(|vectors| vectors.view()).collect();
+        Ok(Some(TextVectors::join(&views)?.view().to_owned()))
+    }
+}
+
+impl Recommender {
+    /// Makes the recommender one that grows: it can then add items and interactions and forget
+    /// people. It must have been opened from a folder and be the linear item model alone. What
+    /// that needs is read from the folder: the text vectors, the encoders and, counted again,
+    /// what people have together.
+    ///
+    /// ```no_run
+    /// # use glta_align::{GrowthEncoders, ItemRecord, Recommender};
+    /// # fn grow(new: ItemRecord) -> glta_align::Result<()> {
+    /// let mut recommender = Recommender::open("model")?;
+    /// recommender.grow(GrowthEncoders::default())?;
+    /// recommender.add_items(&[new])?;
+    /// recommender.add_interactions(&[("ann", "tea-7"), ("a new customer", "tea-7")])?;
+    /// recommender.fold()?;
+    /// recommender.forget_user("bob")?;
+    /// recommender.save("model-2")?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for other recommenders, files that are missing or damaged.
+    pub fn grow(&mut self, encoders: GrowthEncoders<'_>) -> Result<()> {
+        let Some(folder) = self.folder().filter(|_| !self.has_prompt()) else {
+            return Err(Error::Unsupported(
+                "only a linear item model that was opened from a folder can grow; what was \
+                 trained by gradient follows at the next fit"
+                    .into(),
+            ));
+        };
+        let growth = Growth::open(folder, self.data(), encoders)?;
+        self.set_growth(growth);
+        Ok(())
+    }
+
+    /// Adds items that nobody has. They can be recommended at once, by what their texts are
+    /// like.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] before [`grow`](Self::grow), or for an encoder that is not at
+    /// hand; [`Error::Data`] for a raw id that is known or comes twice. Nothing is added then.
+    pub fn add_items(&mut self, items: &[ItemRecord]) -> Result<Range<u32>> {
+        for (nth, item) in items.iter().enumerate() {
+            let twice = items[..nth].iter().any(|other| other.raw_id == item.raw_id);
+            if twice || self.item(&item.raw_id).is_some() {
+                return Err(Error::Data(format!("the item {} is there already", item.raw_id)));
+            }
+        }
+        let config = self.config().clone();
+        let growth = self.growth_mut()?;
+        let texts: Vec<String> = items.iter().map(|item| item.text.clone()).collect();
+        let vectors = growth.encode(&config, &texts)?;
+        let view = vectors.as_ref().map(|vectors| vectors.view());
+        let new = growth.growing.add_items(view, items.len())?;
+        self.push_items(items);
+        Ok(new)
+    }
+
+    /// Adds `(user, item)` pairs by raw ids. Unknown people are new; unknown items are added
+    /// without a text. A person's own recommendations follow at once, everybody else's with
+    /// [`fold`](Self::fold).
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] before [`grow`](Self::grow).
+    pub fn add_interactions(&mut self, pairs: &[(&str, &str)]) -> Result<()> {
+        self.growth_mut()?;
+        let mut unknown: Vec<ItemRecord> = Vec::new();
+        for &(_, item) in pairs {
+            let listed = unknown.iter().any(|record| record.raw_id == item);
+            if self.item(item).is_none() && !listed {
+                unknown.push(ItemRecord::bare(item));
+            }
+        }
+        if !unknown.is_empty() {
+            let growth = self.growth_mut()?;
+            let dim = growth.growing.text()?.map(|text| text.view().ncols());
+            let zeros = dim.map(|dim| Array2::zeros((unknown.len(), dim)));
+            growth.growing.add_items(zeros.as_ref().map(|z| z.view()), unknown.len())?;
+            self.push_items(&unknown);
+        }
+        let mut dense = Vec::with_capacity(pairs.len());
+        for &(user, item) in pairs {
+            let user = self.user_or_new(user);
+            dense.extend(self.item(item).map(|item| (user, item)));
+        }
+        Ok(self.growth_mut()?.growing.add_interactions(&dense)?)
+    }
+
+    /// Brings the weights up to date with the interactions that were added; returns how many
+    /// items' columns were solved again.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] before [`grow`](Self::grow).
+    pub fn fold(&mut self) -> Result<usize> {
+        Ok(self.growth_mut()?.growing.fold()?)
+    }
+
+    /// Takes a person out of histories, answers and the linear model, which is then the one of
+    /// a fit without the person. Answers whether the person was known. A folder that is being
+    /// served and models that were trained by gradient follow at the next fit.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] before [`grow`](Self::grow).
+    pub fn forget_user(&mut self, raw_id: &str) -> Result<bool> {
+        self.growth_mut()?;
+        let Some(user) = self.user(raw_id) else {
+            return Ok(false);
+        };
+        self.growth_mut()?.growing.forget_user(user)?;
+        self.forget_id(raw_id, user);
+        Ok(true)
+    }
+
+    /// Saves a grown recommender in a new folder, which [`open`](Self::open) reads.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] before [`grow`](Self::grow), [`Error::RunExists`], a folder that
+    /// cannot be written.
+    pub fn save(&self, dir: impl AsRef<Path>) -> Result<()> {
+        let dir = dir.as_ref();
+        let (Some(growth), Some(from)) = (self.growth(), self.folder()) else {
+            return Err(not_growing());
+        };
+        if dir.join(CONFIG).exists() {
+            return Err(Error::RunExists { path: dir.to_owned() });
+        }
+        std::fs::create_dir_all(dir).map_err(|e| Error::io(dir, e))?;
+        let growing = &growth.growing;
+        let train = growing.interactions()?;
+        let valid = glta_data::Interactions::empty(train.n_users(), train.n_items())?;
+        let data = RunData { train: Arc::new(train), valid, ..self.data().clone() };
+        data.save(&dir.join(ITEMS), &dir.join(USERS))?;
+        growing.model().save(dir.join(LINEAR))?;
+        match growing.text()? {
+            Some(text) => save_vectors(&dir.join(VECTORS), text.view())?,
+            None => save_vectors(&dir.join(VECTORS), Array2::zeros((data.items.len(), 0)).view())?,
+        }
+        let whitenings = (0..growth.encoders.len()).map(whitening_file);
+        let others = [ENCODERS, TF_IDF, CONFIG].map(String::from);
+        for name in whitenings.chain(others).filter(|name| from.join(name).exists()) {
+            write_whole(&dir.join(&name), &read(&from.join(&name))?)?;
+        }
+        // Last, because it marks a run that has ended.
+        write_whole(&dir.join(HISTORY), &read(&from.join(HISTORY))?)
+    }
+}
+
+pub(crate) fn not_growing() -> Error {
+    Error::Unsupported("the recommender does not grow yet: call `grow` first".into())
+}
