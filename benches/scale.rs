@@ -148,7 +148,7 @@ fn main() -> Result<(), Error> {
     println!("{last:?} and temperature: {:.1} CPU s", began.elapsed().as_secs_f64());
     let fit_cpu_seconds = cpu.elapsed().as_secs_f64();
     let fit_peak_mb = peak_mb();
-    model.set_weights(0.01, 0.003);
+    model.set_weights(0.01, 0.003)?;
 
     let folder = std::env::temp_dir().join(format!("glta-scale-{}", std::process::id()));
     std::fs::create_dir_all(&folder)?;

@@ -122,8 +122,7 @@ pub(crate) fn load(
         return Ok(Finished { model, report });
     }
     let linear = config.model.linear.then(linear).transpose()?;
-    let vectors =
-        if has_vectors(&config, data) { load_vectors(&file(VECTORS), data)? } else { None };
+    let vectors = if file(VECTORS).exists() { load_vectors(&file(VECTORS), data)? } else { None };
     let language = used_language(&config, language.as_ref())?;
     let embeddings = NodeEmbeddings::load(file(NODES))?;
     let texts = match &language {
@@ -139,8 +138,8 @@ pub(crate) fn load(
 /// Whether text vectors are used, something reads them, and there are texts to compare.
 pub(crate) fn has_vectors(config: &Config, data: &RunData) -> bool {
     let texts = data.items.iter().filter(|item| !item.text.trim().is_empty());
-    let encoders = config.item_encoders().count() + config.item_text.files.len();
-    encoders > 0 && config.reads_item_texts() && texts.take(2).count() == 2
+    let read = config.item_encoders().count() > 0 && texts.take(2).count() == 2;
+    config.reads_item_texts() && (read || !config.item_text.files.is_empty())
 }
 
 /// The items' text vectors; `None` where no encoder could read them.

@@ -9,7 +9,7 @@ use glta_core::{Silent, TextEncoder};
 use glta_linear::{Growing, LinearModel, TextVectors, TfIdf, Whitening};
 use ndarray::Array2;
 
-use crate::artifact::{has_vectors, load_vectors, save_vectors};
+use crate::artifact::{load_vectors, save_vectors};
 use crate::data::{ItemRecord, RunData};
 use crate::encoders::{ItemEncoder, ItemVectors, SavedEncoder};
 use crate::files::{
@@ -50,8 +50,7 @@ pub struct GrowthEncoders<'a> {
 impl Growth {
     /// Reads from a run's folder what its linear model grows by.
     pub(crate) fn open(dir: &Path, data: &RunData, with: GrowthEncoders<'_>) -> Result<Self> {
-        let config = crate::Config::of_run(dir)?;
-        let text = match has_vectors(&config, data) {
+        let text = match dir.join(VECTORS).exists() {
             true => load_vectors(&dir.join(VECTORS), data)?,
             false => None,
         };
@@ -66,6 +65,13 @@ impl Growth {
         }
         let words = dir.join(TF_IDF);
         let words = words.exists().then(|| TfIdf::load(&words)).transpose()?;
+        if !data.valid.is_empty() {
+            return Err(Error::Unsupported(
+                "only what was fitted on everything grows, but this run held interactions back \
+                 for validation: fit it for serving"
+                    .into(),
+            ));
+        }
         let model = LinearModel::load(dir.join(LINEAR), &data.train, text.as_ref())?;
         let growing = Growing::new(model, &data.train, text.as_ref())?;
         let language = with.language.cloned();

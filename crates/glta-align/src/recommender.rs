@@ -23,8 +23,8 @@ use crate::{Config, Error, Result};
 
 /// A trained recommender.
 ///
-/// Every recommendation is an item of the catalogue that the person does not
-/// have yet. Answers do not depend on what else is asked in the same batch.
+/// Every recommendation is an item of the catalogue, and one that the person does not
+/// have yet unless [`ListOptions::allow_known`] asks for those too. Answers do not depend on what else is asked in the same batch.
 ///
 /// ```
 /// # use glta_align::{Backbone, Config, Recommender, Run, RunData};
@@ -71,7 +71,8 @@ struct Ids {
 pub struct Recommendation<'a> {
     /// Dense item id.
     pub item: u32,
-    /// Log-probability among all items.
+    /// Log-probability among all items; of an item like another, their similarity; of a
+    /// popular item for somebody who has nothing, the log of its share of all interactions.
     pub score: f32,
     /// The item's raw id, title and text.
     pub record: &'a ItemRecord,

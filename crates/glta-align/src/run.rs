@@ -412,10 +412,11 @@ impl Run {
         language: Option<&LanguageModel>,
         progress: &mut dyn Progress<Event>,
     ) -> Result<Option<TextVectors>> {
-        if !has_vectors(&self.config, &self.data) {
+        let there = self.folder.has(VECTORS)?;
+        if !there && !has_vectors(&self.config, &self.data) {
             return Ok(None);
         }
-        if !self.folder.has(VECTORS)? {
+        if !there {
             let vectors = self.encode(language, progress)?;
             self.set_item_vectors(&vectors)?;
         }

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use glta_core::Progress;
 use glta_linear::{LinearModel, LinearStep};
 
-use crate::artifact::has_vectors;
 use crate::config::Config;
 use crate::data::RunData;
 use crate::encoders::ItemVectors;
@@ -64,7 +63,7 @@ pub fn fit_for_serving(
         return Err(Error::RunExists { path: dir.as_ref().to_owned() });
     }
     // None where the run has no use for them.
-    let vectors = if has_vectors(&config, &data) { vectors } else { &[] };
+    let vectors = if config.reads_item_texts() { vectors } else { &[] };
     let text = match vectors {
         [] => None,
         some => Some(ItemVectors::join(some, &config.item_text.whiten)?.0),

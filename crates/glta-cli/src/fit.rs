@@ -98,14 +98,19 @@ fn fit(args: &FitArgs) -> Result<()> {
         _ => Density::Sparse,
     };
     let flags = args.experiment_flags();
-    let mut config = flags.resolve(density, |_| {})?;
+    let mut config = flags.resolve(density, |config| {
+        if args.llm.is_none() {
+            config.glta.item_text.encoders = vec![ItemEncoder::TfIdf];
+        }
+    })?;
     config.protocol.texts = args.texts(&dataset)?;
     if args.measure {
         return args.measured(dataset, density, &flags, config);
     }
-    if args.out.exists() && std::fs::read_dir(&args.out).is_ok_and(|mut all| all.next().is_some()) {
+    let empty = || std::fs::read_dir(&args.out).is_ok_and(|mut all| all.next().is_none());
+    if args.out.exists() && !empty() {
         let out = args.out.display();
-        return Err(format!("--out {out}: the folder is not empty; choose another one").into());
+        return Err(format!("--out {out}: it is not an empty folder; choose another one").into());
     }
     let split = held_out(&dataset, args.seed)?;
     let data = RunData::new(&dataset, &split, &config.protocol.texts)?;
@@ -121,9 +126,11 @@ fn fit(args: &FitArgs) -> Result<()> {
     let people = recommender.users().len();
     drop(recommender);
     let _ = std::fs::remove_dir(&args.out);
-    let working = working.keep();
-    std::fs::rename(&working, &args.out)
-        .map_err(|e| format!("{} to {}: {e}", working.display(), args.out.display()))?;
+    let from = working.path();
+    std::fs::rename(from, &args.out)
+        .map_err(|e| format!("{} to {}: {e}", from.display(), args.out.display()))?;
+    // It has moved; nothing is left to remove.
+    let _ = working.keep();
     if let Some(linear) = &report.linear {
         let valid = linear.validation.map_or("none".into(), |v| format!("{v:.4}"));
         outln!(
@@ -211,10 +218,6 @@ impl FitArgs {
     }
 
     fn experiment_flags(&self) -> ExperimentFlags {
-        let mut set = self.set.clone();
-        if self.llm.is_none() {
-            set.insert(0, "item_text.encoders=[\"tf_idf\"]".into());
-        }
         let default = ExperimentFlags::default();
         ExperimentFlags {
             llm: self.llm.clone().unwrap_or(default.llm.clone()),
@@ -222,7 +225,7 @@ impl FitArgs {
             seeds: vec![self.seed],
             preset: "default".into(),
             config: self.config.clone(),
-            set,
+            set: self.set.clone(),
             text_encoder: self.text_encoder.clone(),
             text_vectors: self.text_vectors.clone(),
             quiet: self.quiet,
@@ -256,36 +259,34 @@ impl FitArgs {
     ) -> Result<Vec<ItemVectors>> {
         let texts: Vec<String> = data.items.iter().map(|item| item.text.clone()).collect();
         let mut vectors = Vec::new();
+        let mut encoders: Vec<ItemEncoder> = config.item_encoders().collect();
         if texts.iter().filter(|text| !text.trim().is_empty()).count() < 2 {
             tracing::warn!("fewer than two items have a text: texts are left out");
-            return Ok(vectors);
+            encoders.clear();
         }
         let mut kept = Vec::new();
-        for encoder in config.item_encoders().collect::<Vec<_>>() {
+        for encoder in encoders {
             let report = &mut |event: &glta_align::Event| reporter.event(event);
-            let read = match encoder {
-                ItemEncoder::TfIdf => ItemVectors::tf_idf(&texts, &config.item_text.tf_idf),
+            vectors.push(match encoder {
+                ItemEncoder::TfIdf => match ItemVectors::tf_idf(&texts, &config.item_text.tf_idf) {
+                    Err(glta_align::Error::Linear(glta_linear::Error::TextVectors(problem))) => {
+                        tracing::warn!("TF-IDF is left out: {problem}");
+                        continue;
+                    }
+                    read => read?,
+                },
                 ItemEncoder::LanguageModel => {
                     let language = self.language(config, reporter)?;
                     let report = &mut |event: &glta_align::Event| reporter.event(event);
                     let how = &config.item_text.language_model;
-                    ItemVectors::language_model(&language, &Alone, &texts, how, report)
+                    ItemVectors::language_model(&language, &Alone, &texts, how, report)?
                 }
-                _ => match &self.text_encoder {
-                    None => continue,
-                    Some(dir) => {
-                        ItemVectors::encoded(&*experiment::text_encoder(dir)?, &texts, report)
-                    }
-                },
-            };
-            match read {
-                Ok(read) => vectors.push(read),
-                Err(glta_align::Error::Linear(glta_linear::Error::TextVectors(problem))) => {
-                    tracing::warn!("TF-IDF is left out: {problem}");
-                    continue;
+                _ => {
+                    let none = "item_text.encoders names `sentence`: give its --text-encoder";
+                    let dir = self.text_encoder.as_ref().ok_or(none)?;
+                    ItemVectors::encoded(&*experiment::text_encoder(dir)?, &texts, report)?
                 }
-                Err(error) => return Err(error.into()),
-            }
+            });
             kept.push(encoder);
         }
         config.item_text.encoders = kept;

@@ -135,11 +135,9 @@ impl<'a> Seed<'a> {
 
     /// [`item_vectors`](Self::item_vectors) by the encoders of any configuration.
     pub(crate) fn item_vectors_of(&mut self, config: &Config) -> Result<Vec<ItemVectors>> {
-        if !self.has_texts()? {
-            return Ok(Vec::new());
-        }
         let mut all = Vec::new();
-        for encoder in self.encoders(config) {
+        let encoders = if self.has_texts()? { self.encoders(config) } else { Vec::new() };
+        for encoder in encoders {
             let random =
                 encoder == ItemEncoder::LanguageModel && config.backbone == Backbone::RandomLlm;
             all.extend(if random {

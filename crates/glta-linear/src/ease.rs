@@ -6,12 +6,13 @@ use glta_core::{Progress, Silent};
 use glta_data::Interactions;
 use glta_metrics::{Scorer, ScorerError};
 use ndarray::{ArrayViewMut2, Axis};
+use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 
 use crate::problem::{Limits, Problem};
 use crate::progress::Reporter;
-use crate::solve::counts::Counts;
-use crate::solve::gram::{Gram, Scratch};
+use crate::solve::counts::{Counts, counted};
+use crate::solve::gram::{Gram, Own, Scratch};
 use crate::sparse::SparseRows;
 use crate::weights::Weights;
 use crate::{Error, Form, LinearStep, Result, TextNeighbours, TextVectors};
@@ -25,7 +26,7 @@ pub struct EaseConfig {
     pub l2: f64,
     /// How the weights are found. Default [`Form::Dense`].
     pub form: Form,
-    /// The dense form refuses more items than this. Default 20,000 (6.4 GB).
+    /// The dense form refuses more items than this. Default 20,000 (4.8 GB).
     pub max_items: usize,
     /// The local form keeps so many co-occurring items of each item, the strongest.
     /// Default 256.
@@ -58,7 +59,7 @@ impl EaseConfig {
         let sizes =
             [("sources", sources), ("rows", self.rows), ("text_neighbours", self.text_neighbours)];
         match sizes.into_iter().find(|&(_, size)| size == 0) {
-            None => Ok(()),
+            None => self.form.check().or_else(|problem| wrong("form", problem)),
             Some((field, _)) => wrong(field, "must be at least 1".into()),
         }
     }
@@ -89,6 +90,10 @@ pub struct Ease {
     /// `P_jj`, from which the weights without one user are found again.
     pub(crate) diagonal: Vec<f64>,
     history: Interactions,
+    /// Histories that have changed since.
+    pub(crate) changed: FxHashMap<u32, Vec<u32>>,
+    /// Whether a growing model has what columns are solved again from.
+    pub(crate) grows: bool,
     form: Form,
     pub(crate) leave: Leave,
     /// What columns of the local form are solved again from, and row `j` for the sources of
@@ -185,6 +190,8 @@ impl Ease {
             weights,
             diagonal,
             history: train.clone(),
+            changed: FxHashMap::default(),
+            grows: false,
             form,
             leave,
             gram: gram.map(OnceLock::from).unwrap_or_default(),
@@ -209,7 +216,7 @@ impl Ease {
 
     /// The items of a user that the model was fitted on, ascending.
     pub fn history(&self, user: u32) -> &[u32] {
-        self.history.items(user)
+        self.changed.get(&user).map_or_else(|| self.history.items(user), Vec::as_slice)
     }
 
     /// The diagonal of `P`: `(items,)`.
@@ -231,11 +238,11 @@ impl Ease {
     /// was loaded without the text vectors that it was fitted with.
     pub fn score_without(&self, user: u32, context: &[u32]) -> Result<Vec<f32>> {
         let (n, users) = (self.n_items(), self.history.n_users());
-        if user as usize >= users {
+        if user as usize >= users && !self.changed.contains_key(&user) {
             return Err(Error::User { user, users });
         }
         // q = P r for the user's row r of X. P_ij = -B_ij P_jj off the diagonal.
-        let own = self.history.items(user);
+        let own = self.history(user);
         let mut context = context.to_vec();
         context.sort_unstable();
         let (known, hidden): (Vec<u32>, Vec<u32>) =
@@ -258,7 +265,7 @@ impl Ease {
             scores[item as usize] += 1.0;
         }
         if let Form::Local { rank: 0, .. } = self.form {
-            self.solve_again(own, &known, &mut scores)?;
+            self.solve_again(user, &known, &mut scores)?;
         }
         Ok(scores)
     }
@@ -268,20 +275,32 @@ impl Ease {
     pub(crate) fn take_system(&mut self) -> Result<(Gram, SparseRows)> {
         self.gram()?;
         self.columns();
+        self.grows = true;
         match (self.gram.take(), self.columns.take()) {
             (Some(gram), Some(columns)) => Ok((gram, columns)),
             _ => Err(Error::NotPositiveDefinite { l2: self.leave.l2 }),
         }
     }
 
-    /// The scores of `own` from `known` by columns that are solved without someone who has
-    /// `own`.
-    fn solve_again(&self, own: &[u32], known: &[u32], scores: &mut [f32]) -> Result<()> {
+    /// Gives back what [`take_system`](Self::take_system) took.
+    pub(crate) fn put_system(&mut self, gram: Gram, columns: SparseRows) {
+        (self.gram, self.columns) = (OnceLock::from(gram), OnceLock::from(columns));
+        self.grows = false;
+    }
+
+    /// The scores of a user's items from `known` by columns that are solved without the user.
+    fn solve_again(&self, user: u32, known: &[u32], scores: &mut [f32]) -> Result<()> {
+        if self.grows {
+            return Err(Error::Grow("it leaves nobody out while it grows".into()));
+        }
+        let own = self.history(user);
+        // Of a long list, only some pairs were counted.
+        let own = Own { items: own, counted: &counted(user, own) };
         let gram = self.gram()?;
         let columns = self.columns();
         let idle = self.idle.lock().ok().and_then(|mut idle| idle.pop());
         let mut scratch = idle.unwrap_or_else(|| Scratch::new(self.n_items()));
-        for &item in own {
+        for &item in own.items {
             let sources = columns.row(item as usize).0;
             let column = gram.column(item as usize, sources, own, &mut scratch)?;
             let heard = sources.iter().zip(&column.weights);
@@ -305,7 +324,7 @@ impl Ease {
             return Err(Error::TextVectors(problem.into()));
         }
         // As many as the model was fitted with.
-        let all = matches!(self.form, Form::Local { sources, .. } if sources + 1 >= self.n_items());
+        let all = matches!(self.form, Form::Local { sources, .. } if sources >= self.n_items().saturating_sub(1));
         let rows = if all { usize::MAX } else { *rows };
         let counts = Arc::new(Counts::new(&self.history, rows, &mut |_| Ok(()))?);
         let degrees = Arc::new(self.history.item_degrees());
@@ -352,7 +371,7 @@ impl Scorer for Ease {
         mut out: ArrayViewMut2<'_, f32>,
     ) -> std::result::Result<(), ScorerError> {
         for (&user, mut row) in users.iter().zip(out.axis_iter_mut(Axis(0))) {
-            let scores = self.score_items(self.history.items(user));
+            let scores = self.score_items(self.history(user));
             row.iter_mut().zip(scores).for_each(|(out, score)| *out = score);
         }
         Ok(())

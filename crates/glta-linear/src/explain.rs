@@ -14,7 +14,7 @@ pub struct Explanation {
 
 impl LinearModel {
     /// Takes the score of `target` for someone with these items apart. It is exact: a linear
-    /// model's score is a sum over the items. Unknown items have no part.
+    /// model's score is a sum over the items. Unknown items have no part, repeats count once.
     ///
     /// ```
     /// # use glta_data::Interactions;

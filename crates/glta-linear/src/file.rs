@@ -85,6 +85,7 @@ impl LinearModel {
             let file = Tensors::parse(&bytes)?;
             let Header { report, rows, text_neighbours } =
                 serde_json::from_str(file.header()?).map_err(|e| e.to_string())?;
+            report.form.check()?;
             let weights = match report.form {
                 Form::Dense => Weights::Dense(file.matrix("weights", items, Some(items))?),
                 Form::Local { rank, .. } => {

@@ -128,6 +128,10 @@ impl LinearModel {
         seed: u64,
         progress: &mut dyn Progress<LinearStep>,
     ) -> Result<Self> {
+        config.validate()?;
+        if let Some(text) = text {
+            text.check(train.n_items())?;
+        }
         let LinearConfig { max_items, rows, text_neighbours, .. } = *config;
         let near = text
             .map(|text| TextNeighbours::find_with(text, text_neighbours, progress))

@@ -18,7 +18,7 @@ pub enum Solver {
 #[serde(tag = "solver", rename_all = "snake_case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum Form {
-    /// The inverse of the whole Gram matrix: `16 · items²` bytes while it is fitted,
+    /// The inverse of the whole Gram matrix: `12 · items²` bytes while it is fitted,
     /// `4 · items²` afterwards, `items³` operations.
     Dense,
     /// For every item, the system over its strongest sources alone, solved exactly:
@@ -33,6 +33,16 @@ pub enum Form {
 }
 
 impl Form {
+    /// Sizes that no model has.
+    pub(crate) fn check(self) -> std::result::Result<(), String> {
+        match self {
+            Self::Local { sources, rank } if sources > 1_000_000 || rank > 4096 => {
+                Err(format!("{sources} sources and rank {rank} are not below 1,000,000 and 4,096"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Which solver it is.
     pub fn solver(self) -> Solver {
         match self {

@@ -17,7 +17,7 @@ use crate::neighbours::clusters::Clusters;
 use crate::problem::{Limits, Problem};
 use crate::progress::Reporter;
 use crate::solve::counts::{LONGEST_LIST, counted, keep_best};
-use crate::solve::gram::{Gram, Scratch};
+use crate::solve::gram::{Gram, Own, Scratch};
 use crate::sparse::SparseRows;
 use crate::weights::Weights;
 use crate::{Error, Form, LinearModel, Result, TextNeighbours, TextVectors};
@@ -64,9 +64,10 @@ pub struct Growing {
     model: LinearModel,
     limits: Limits,
     text_neighbours: usize,
-    /// Histories as they were at first, and those that changed.
+    /// Histories as they were at first; the model has those that changed.
     train: Interactions,
-    changed: FxHashMap<u32, Vec<u32>>,
+    /// Of people with new items, those whose pairs were counted.
+    counted: FxHashMap<u32, Vec<u32>>,
     users: usize,
     text: Option<Texts>,
     local: Option<Local>,
@@ -112,10 +113,25 @@ impl Growing {
         if let Some(text) = text {
             text.check(items)?;
         }
+        if train.item_degrees() != model.degrees {
+            return Err(Error::Grow("the model was fitted on other training data".into()));
+        }
+        if text.is_none() && (model.report.text > 0.0 || model.text.is_some()) {
+            return Err(Error::Grow("the model counts texts, but there are no vectors".into()));
+        }
         let local = match model.report.form {
             Form::Local { sources, rank: 0 } => {
                 model.ease.leave.text = text.cloned();
                 let (gram, columns) = model.ease.take_system()?;
+                let dims = |text: &TextVectors| text.view().ncols();
+                if gram
+                    .text
+                    .as_ref()
+                    .map(|(own, _)| dims(own))
+                    .is_some_and(|d| text.is_none_or(|text| dims(text) != d))
+                {
+                    return Err(Error::Grow("the model was fitted with other text vectors".into()));
+                }
                 Some(Local { gram, columns, sources })
             }
             _ => None,
@@ -126,13 +142,13 @@ impl Growing {
             later: Vec::new(),
         });
         let (rows, text_neighbours) = (model.ease.leave.rows, model.text_neighbours());
-        let limits = Limits { max_items: usize::MAX, rows, text_neighbours };
+        let limits = Limits { max_items: 0, rows, text_neighbours };
         Ok(Self {
             limits,
             text_neighbours,
             model,
             train: train.clone(),
-            changed: FxHashMap::default(),
+            counted: FxHashMap::default(),
             users: train.n_users(),
             text,
             local,
@@ -145,14 +161,23 @@ impl Growing {
         &self.model
     }
 
-    /// The model, without what it grows by.
-    pub fn into_model(self) -> LinearModel {
+    /// The model, which grows no more.
+    pub fn into_model(mut self) -> LinearModel {
+        if let Some(Local { gram, columns, .. }) = self.local {
+            self.model.ease.put_system(gram, columns);
+        }
         self.model
     }
 
     /// What a person has, ascending; nothing for an unknown person.
     pub fn history(&self, user: u32) -> &[u32] {
-        self.changed.get(&user).map_or_else(|| self.train.items(user), Vec::as_slice)
+        self.model.ease.history(user)
+    }
+
+    /// The items of a person whose pairs are counted.
+    fn counted(&self, user: u32) -> Vec<u32> {
+        let known = self.counted.get(&user).cloned();
+        known.unwrap_or_else(|| counted(user, self.train.items(user)))
     }
 
     /// Number of people, those without items included.
@@ -307,7 +332,8 @@ impl Growing {
 
     /// Adds `(user, item)` pairs; those that are known change nothing. People beyond the known
     /// ones are new. A person's own scores follow at once, everybody else's with the next
-    /// [`fold`](Self::fold). Pairs of a person with more than 2,000 items are not counted.
+    /// [`fold`](Self::fold). Of a person with more than 2,000 items, further pairs are not
+    /// counted.
     ///
     /// # Errors
     /// [`Error::Grow`] for an unknown item; nothing is added then.
@@ -323,16 +349,18 @@ impl Growing {
                 continue;
             };
             let mut history = history.to_vec();
+            let mut pairs = self.counted(user);
             if let Some(Local { gram, .. }) = &mut self.local {
-                if let Some(counts) = Arc::get_mut(&mut gram.counts)
-                    && history.len() < LONGEST_LIST
-                {
-                    history.iter().for_each(|&other| counts.add(item, other));
+                if pairs.len() < LONGEST_LIST {
+                    let counts = Arc::make_mut(&mut gram.counts);
+                    pairs.iter().for_each(|&other| counts.add(item, other));
+                    pairs.push(item);
                 }
                 Arc::make_mut(&mut gram.degrees)[item as usize] += 1;
             }
+            self.counted.insert(user, pairs);
             history.insert(at, item);
-            self.changed.insert(user, history);
+            self.model.ease.changed.insert(user, history);
             self.model.degrees[item as usize] += 1;
             self.touched.insert(item);
         }
@@ -346,11 +374,12 @@ impl Growing {
     /// # Errors
     /// A system that cannot be solved.
     pub fn fold(&mut self) -> Result<usize> {
-        let touched: Vec<u32> = std::mem::take(&mut self.touched).into_iter().collect();
+        let touched: Vec<u32> = self.touched.iter().copied().collect();
         if touched.is_empty() {
             return Ok(0);
         }
         let solved = self.solve_touched(&touched, true)?;
+        self.touched.clear();
         self.model.items_changed();
         Ok(solved)
     }
@@ -367,14 +396,14 @@ impl Growing {
         if items.is_empty() {
             return Ok(());
         }
-        self.changed.insert(user, Vec::new());
+        let pairs = self.counted(user);
+        self.counted.insert(user, Vec::new());
+        self.model.ease.changed.insert(user, Vec::new());
         items.iter().for_each(|&item| self.model.degrees[item as usize] -= 1);
         if let Some(Local { gram, .. }) = &mut self.local {
-            if let Some(counts) = Arc::get_mut(&mut gram.counts) {
-                let pairs = counted(user, &items);
-                for (nth, &a) in pairs.iter().enumerate() {
-                    pairs[..nth].iter().for_each(|&b| counts.subtract(a, b));
-                }
+            let counts = Arc::make_mut(&mut gram.counts);
+            for (nth, &a) in pairs.iter().enumerate() {
+                pairs[..nth].iter().for_each(|&b| counts.subtract(a, b));
             }
             let degrees = Arc::make_mut(&mut gram.degrees);
             items.iter().for_each(|&item| degrees[item as usize] -= 1);
@@ -384,6 +413,7 @@ impl Growing {
         Ok(())
     }
 
+    /// Solves the columns again that a touched item takes part in; `choose` chooses sources anew.
     fn solve_touched(&mut self, touched: &[u32], choose: bool) -> Result<usize> {
         if self.local.is_none() {
             self.refit()?;
@@ -393,28 +423,29 @@ impl Growing {
         for &item in touched {
             affected.extend(self.model.ease.weights.targets(item as usize).unwrap_or_default());
         }
-        let mut chosen: BTreeSet<u32> = BTreeSet::new();
-        if choose {
-            chosen.extend(touched);
-        }
-        let mut solve = Vec::with_capacity(affected.len());
+        let mut solve: Vec<(u32, Vec<u32>)> = Vec::with_capacity(affected.len());
         if let Some(local) = &self.local {
-            let mut scratch = Scratch::new(local.gram.n_items());
-            for &item in &chosen {
-                let own = self.sources_of(local, item, &mut scratch);
+            let sources = |items: &[u32]| -> Vec<(u32, Vec<u32>)> {
+                let new = || Scratch::new(local.gram.n_items());
+                let of = |scratch: &mut Scratch, &item: &u32| {
+                    (item, self.sources_of(local, item, scratch))
+                };
+                items.par_iter().map_init(new, of).collect()
+            };
+            if choose {
+                solve = sources(touched);
                 // Items that it hears of may hear of it.
-                for &other in &own {
-                    if local.columns.row(other as usize).0.binary_search(&item).is_err()
-                        && !chosen.contains(&other)
-                    {
-                        affected.insert(other);
-                        solve.push((other, self.sources_of(local, other, &mut scratch)));
-                    }
+                let mut others: BTreeSet<u32> = BTreeSet::new();
+                for (item, own) in &solve {
+                    let deaf = |other: &&u32| {
+                        local.columns.row(**other as usize).0.binary_search(item).is_err()
+                    };
+                    others.extend(own.iter().filter(deaf));
                 }
-                solve.push((item, own));
+                others.retain(|item| touched.binary_search(item).is_err());
+                let others: Vec<u32> = others.into_iter().collect();
+                solve.extend(sources(&others));
             }
-            solve.sort_by_key(|&(item, _)| item);
-            solve.dedup_by_key(|(item, _)| *item);
             let known: BTreeSet<u32> = solve.iter().map(|&(item, _)| item).collect();
             for &item in affected.difference(&known) {
                 solve.push((item, local.columns.row(item as usize).0.to_vec()));
@@ -442,7 +473,9 @@ impl Growing {
             .par_iter()
             .map_init(
                 || Scratch::new(items),
-                |scratch, (item, sources)| shared.column(*item as usize, sources, &[], scratch),
+                |scratch, (item, sources)| {
+                    shared.column(*item as usize, sources, Own::default(), scratch)
+                },
             )
             .collect();
         let Weights::Local { rows, .. } = &mut self.model.ease.weights else {
@@ -470,13 +503,15 @@ impl Growing {
         let near = text.as_ref().map(|text| TextNeighbours::find(text, self.text_neighbours));
         let near = near.transpose()?.map(Arc::new);
         let report = self.model.report.clone();
-        let mut problem = Problem::new(&train, text, near.clone(), self.limits)?;
+        // All pairs are counted where a dense matrix over the items would be made.
+        let limits = Limits { max_items: self.n_items().max(20_000), ..self.limits };
+        let mut problem = Problem::new(&train, text, near.clone(), limits)?;
         let mut silent = glta_core::Silent;
         let mut reporter = Reporter::new(&mut silent);
         let ease = problem.ease(report.form, report.l2, report.text, &mut reporter)?;
         let by_source = near.map(|near| Arc::new(near.by_source(crate::fit::POWER)));
         self.model = LinearModel::new(ease, by_source, &train, report);
-        self.touched.clear();
+        (self.train, self.counted) = (train, FxHashMap::default());
         Ok(())
     }
 }

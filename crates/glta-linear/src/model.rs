@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use crate::sparse::SparseRows;
 use crate::touched::Sums;
-use crate::{Ease, Form, LinearReport, Result};
+use crate::{Ease, Error, Form, LinearReport, Result};
 
 /// Scores of all items from the items that a person has, in closed form: [`Ease`] whose
 /// Gram matrix also counts the items' text vectors, `XᵀX + αTTᵀ + λI`, plus text
@@ -72,9 +72,24 @@ impl LinearModel {
     }
 
     /// Sets β and γ, the weights of text neighbours and popularity, without choosing them.
-    pub fn set_weights(&mut self, neighbours: f32, popularity: f32) {
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a weight that is negative or not finite, and for text neighbours in
+    /// a model without any: one without texts, or one that was saved where they did not count.
+    pub fn set_weights(&mut self, neighbours: f32, popularity: f32) -> Result<()> {
+        let wrong =
+            |field, problem: String| Err(Error::Config { system: "linear model", field, problem });
+        for (field, weight) in [("neighbours", neighbours), ("popularity", popularity)] {
+            if !(weight >= 0.0 && weight.is_finite()) {
+                return wrong(field, format!("{weight} is not zero or a positive number"));
+            }
+        }
+        if neighbours > 0.0 && self.text.is_none() {
+            return wrong("neighbours", "the model has no text neighbours".into());
+        }
         (self.report.neighbours, self.report.popularity) = (neighbours, popularity);
         self.items_changed();
+        Ok(())
     }
 
     /// Scores of all items for someone with these items, `(items,)`; ids out of range

@@ -79,7 +79,7 @@ impl Problem {
                 (Weights::Dense(weights), diagonal, None)
             }
             Form::Local { sources, rank } => {
-                let whole = rank > 0 || sources + 1 >= items;
+                let whole = rank > 0 || sources >= items.saturating_sub(1);
                 let (counts, complete) = self.counts(whole, reporter)?;
                 let near = text.as_ref().and(self.neighbours.as_ref()).map(|near| &near.rows);
                 let text = text.map(|text| (text, Arc::clone(&self.squares)));
@@ -116,7 +116,7 @@ impl Problem {
     /// for a coarse part or because all items are sources, and where all pairs fit in the
     /// memory that the dense form may take.
     fn counts(&mut self, whole: bool, reporter: &mut Reporter<'_>) -> Result<(Arc<Counts>, bool)> {
-        let most = (self.limits.max_items as u64).pow(2);
+        let most = (self.limits.max_items as u64).saturating_pow(2);
         let complete = whole && Counts::most_pairs(&self.train) <= most;
         let (kept, longest) = match complete {
             true => (&mut self.complete, usize::MAX),
@@ -142,5 +142,5 @@ pub(crate) fn check_items(items: usize, limit: usize) -> Result<()> {
     if items <= limit {
         return Ok(());
     }
-    Err(Error::TooManyItems { items, limit, gigabytes: 16.0 * (items as f64).powi(2) / 1e9 })
+    Err(Error::TooManyItems { items, limit, gigabytes: 12.0 * (items as f64).powi(2) / 1e9 })
 }

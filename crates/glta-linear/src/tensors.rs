@@ -110,11 +110,15 @@ impl<'a> Tensors<'a> {
     }
 
     pub(crate) fn f64(&self, name: &str, length: usize) -> Read<Vec<f64>> {
-        self.row(name, Dtype::F64, Some(length), f64::from_le_bytes)
+        let values = self.row(name, Dtype::F64, Some(length), f64::from_le_bytes)?;
+        finite(name, values.iter().all(|v| v.is_finite()))?;
+        Ok(values)
     }
 
     pub(crate) fn f32(&self, name: &str, length: usize) -> Read<Vec<f32>> {
-        self.row(name, Dtype::F32, Some(length), f32::from_le_bytes)
+        let values = self.row(name, Dtype::F32, Some(length), f32::from_le_bytes)?;
+        finite(name, values.iter().all(|v| v.is_finite()))?;
+        Ok(values)
     }
 
     pub(crate) fn bytes(&self, name: &str) -> Read<Vec<u8>> {
@@ -136,13 +140,15 @@ impl<'a> Tensors<'a> {
                  were expected"
             ));
         }
-        let values = bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+        let values: Vec<f32> = bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+        finite(name, values.iter().all(|v| v.is_finite()))?;
         Array2::from_shape_vec((shape[0], shape[1]), values).map_err(|e| e.to_string())
     }
 
     pub(crate) fn matrix_f64(&self, name: &str) -> Read<Array2<f64>> {
         let (shape, bytes) = self.tensor(name, Dtype::F64, 2)?;
-        let values = bytes.as_chunks().0.iter().map(|b| f64::from_le_bytes(*b)).collect();
+        let values: Vec<f64> = bytes.as_chunks().0.iter().map(|b| f64::from_le_bytes(*b)).collect();
+        finite(name, values.iter().all(|v| v.is_finite()))?;
         Array2::from_shape_vec((shape[0], shape[1]), values).map_err(|e| e.to_string())
     }
 
@@ -157,4 +163,8 @@ impl<'a> Tensors<'a> {
         SparseRows::checked(items, offsets, columns, values)
             .map_err(|problem| format!("{name}: {problem}"))
     }
+}
+
+fn finite(name: &str, finite: bool) -> Read<()> {
+    if finite { Ok(()) } else { Err(format!("tensor {name} has values that are not finite")) }
 }

@@ -257,7 +257,7 @@ fn parts_of_a_score_add_up_to_it() {
     let vectors = vectors();
     for solver in BOTH {
         let mut model = fit_by(Some(&vectors), &of(solver));
-        model.set_weights(0.2, 0.05);
+        model.set_weights(0.2, 0.05).unwrap();
         for target in 0..8 {
             let why = model.explain(&[1, 4, 5, 99, 4], target);
             assert_eq!(why.items.len(), 3);
@@ -277,7 +277,7 @@ fn lists_are_those_of_the_scores() {
         [(Solver::Local, (0.1, 0.02)), (Solver::Local, (0.0, 0.0)), (Solver::Dense, (0.1, 0.02))]
     {
         let mut model = fit_by(Some(&vectors), &of(solver));
-        model.set_weights(weights.0, weights.1);
+        model.set_weights(weights.0, weights.1).unwrap();
         for user in 0..30 {
             let own = train.items(user);
             let skip = |item: u32| own.contains(&item) || item == 6;

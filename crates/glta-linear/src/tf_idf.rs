@@ -192,8 +192,12 @@ impl TfIdf {
             let file = Tensors::parse(&bytes)?;
             let max_words = file.header()?.parse().map_err(|_| "its header is not a number")?;
             let terms = String::from_utf8(file.bytes("terms")?).map_err(|e| e.to_string())?;
+            let lines = terms.split('\n').count();
             let terms: FxHashMap<String, u32> =
                 terms.split('\n').zip(0..).map(|(term, id)| (term.to_owned(), id)).collect();
+            if terms.len() != lines {
+                return Err("a term comes twice".into());
+            }
             let idf = file.f32("idf", terms.len())?;
             let components = file.matrix("components", terms.len(), None)?;
             Ok(Self { max_words, terms, idf, components })

@@ -68,7 +68,7 @@ fn assert_fresh(growing: &Growing) {
         let item = item as usize;
         let sources = local.columns.row(item).0.to_vec();
         assert!(!sources.is_empty() && sources.is_sorted_by(|a, b| a < b), "{sources:?}");
-        let column = gram.column(item, &sources, &[], &mut scratch).unwrap();
+        let column = gram.column(item, &sources, Own::default(), &mut scratch).unwrap();
         for (source, weight) in sources.iter().zip(&column.weights) {
             expected[*source as usize][item] = *weight;
         }
@@ -187,4 +187,77 @@ fn what_does_not_fit_is_refused() {
     assert_eq!(growing.n_items(), ITEMS);
     let other = Interactions::from_pairs(3, 4, []).unwrap();
     assert!(Growing::new(growing.into_model(), &other, None).is_err());
+}
+
+/// A person whose list is sampled for counting leaves no more than was counted.
+#[test]
+fn a_power_user_is_forgotten_exactly() {
+    let items = LONGEST_LIST + 60;
+    let some =
+        (1..40u32).flat_map(|user| (0..12).map(move |n| (user, (user * 31 + n * 53) % 2_000)));
+    for (first, added) in [(items - 2, 2), (LONGEST_LIST - 2, 6)] {
+        let own = (0..first as u32).map(|item| (0, item));
+        let train = Interactions::from_pairs(40, items, own.chain(some.clone())).unwrap();
+        let config = LinearConfig {
+            solvers: vec![Solver::Local],
+            sources: vec![6],
+            rows: items,
+            l2: vec![5.0],
+            ..LinearConfig::default()
+        };
+        let model = LinearModel::fit(&train, None, None, &config, 1).unwrap();
+        let mut growing = Growing::new(model, &train, None).unwrap();
+        let new: Vec<(u32, u32)> = (0..added).map(|n| (0, first as u32 + n)).collect();
+        growing.add_interactions(&new).unwrap();
+        growing.forget_user(0).unwrap();
+        let rest = Interactions::from_pairs(40, items, some.clone()).unwrap();
+        let fresh = Counts::new(&rest, usize::MAX, &mut |_| Ok(())).unwrap();
+        let counts = &growing.local.as_ref().unwrap().gram.counts;
+        for item in 0..items {
+            assert_eq!(counts.row(item), fresh.row(item), "{first} of {item}");
+        }
+        assert_eq!(growing.model.degrees, rest.item_degrees());
+    }
+}
+
+#[test]
+fn other_forms_are_fitted_again() {
+    let text = TextVectors::new(vectors().slice(s![..ITEMS, ..]).to_owned()).unwrap();
+    let form = Form::Local { sources: 12, rank: 4 };
+    let config = LinearConfig { l2: vec![5.0], text: vec![2.0], ..LinearConfig::default() };
+    let chosen = LinearModel::fit(&train(), None, Some(&text), &config, 1).unwrap();
+    let chosen = crate::LinearReport { form, ..chosen.report().clone() };
+    let silent = &mut glta_core::Silent;
+    let model = LinearModel::refit(&chosen, &train(), Some(&text), &config, 1, silent).unwrap();
+    let mut growing = Growing::new(model, &train(), Some(&text)).unwrap();
+    growing.add_items(Some(vectors().slice(s![ITEMS.., ..])), 10).unwrap();
+    growing.add_interactions(&[(3, 95), (8, 95), (13, 95)]).unwrap();
+    growing.fold().unwrap();
+    growing.forget_user(8).unwrap();
+    let (train, text) = (growing.interactions().unwrap(), growing.text().unwrap());
+    let fresh = LinearModel::refit(&chosen, &train, text.as_ref(), &config, 1, silent).unwrap();
+    let same = growing.model.ease.score_items(&[95, 3]);
+    assert_eq!(same, fresh.ease.score_items(&[95, 3]));
+}
+
+/// The model answers by the histories as they are, and leaves nobody out while it grows.
+#[test]
+fn the_model_of_a_growing_one_follows() {
+    let mut growing = growing(Solver::Local);
+    growing.add_interactions(&[(7, 3), (500, 3)]).unwrap();
+    growing.forget_user(9).unwrap();
+    let model = growing.model();
+    let of = |user: u32| {
+        let mut out = Array2::zeros((1, ITEMS));
+        glta_metrics::Scorer::score(model, &[user], out.view_mut()).unwrap();
+        out.row(0).to_vec()
+    };
+    assert_eq!(of(9), model.score_items(&[]));
+    assert_eq!(of(500), model.score_items(&[3]));
+    assert_eq!(of(7), model.score_items(growing.history(7)));
+    assert!(matches!(model.score_without(7, &[3]), Err(Error::Grow(_))));
+    let history = growing.history(7).to_vec();
+    let model = growing.into_model();
+    let without = model.score_without(7, &history[1..]).unwrap();
+    assert!(without.iter().all(|score| score.is_finite()));
 }

@@ -11,7 +11,7 @@ use rand::Rng;
 use rayon::prelude::*;
 
 use super::counts::keep_best;
-use super::gram::{Gram, Scratch};
+use super::gram::{Gram, Own, Scratch};
 use super::small::orthonormalise;
 use crate::ranges::in_ranges;
 use crate::sparse::SparseRows;
@@ -50,7 +50,7 @@ pub(crate) struct CoarseColumn {
 /// The eigenvectors of the `rank` largest eigenvalues of `A`, by block subspace iteration.
 pub(crate) fn deflate(train: &Interactions, gram: &Gram, rank: usize) -> Result<Deflation> {
     let items = train.n_items();
-    let width = (rank + MORE).min(items);
+    let width = rank.saturating_add(MORE).min(items);
     if width == 0 {
         return Ok(Deflation { vectors: Array2::zeros((items, 0)), values: Vec::new() });
     }
@@ -200,7 +200,7 @@ impl Deflation {
         scratch.members.clear();
         scratch.members.extend_from_slice(sources);
         scratch.members.push(item as u32);
-        gram.fill(&[], scratch);
+        gram.fill(Own::default(), scratch);
         let rows: Vec<usize> = scratch.members.iter().map(|&i| i as usize).collect();
         let vectors = self.vectors.select(Axis(0), &rows);
         let mut scaled = vectors.clone();

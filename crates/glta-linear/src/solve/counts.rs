@@ -13,7 +13,7 @@ pub(crate) const LONGEST_LIST: usize = 2_000;
 
 /// Off-diagonal entries of `XᵀX` by rows. A row may be cut to its largest entries by
 /// `count / √(degree + 1)`, so that a pair can be in one of its two rows alone.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Counts {
     offsets: Vec<usize>,
     items: Vec<u32>,
@@ -153,10 +153,14 @@ type Row = (Vec<u32>, Vec<u32>);
 impl Counts {
     fn change(&mut self, a: u32, b: u32, change: impl Fn(&mut Row, u32, usize)) {
         for (a, b) in [(a, b), (b, a)] {
-            let (items, counts) = self.row(a as usize);
-            let (items, counts) = (items.to_vec(), counts.to_vec());
-            let row = self.changed.entry(a).or_insert((items, counts));
-            change(row, b, self.longest);
+            if !self.changed.contains_key(&a) {
+                let (items, counts) = self.row(a as usize);
+                let row = (items.to_vec(), counts.to_vec());
+                self.changed.insert(a, row);
+            }
+            if let Some(row) = self.changed.get_mut(&a) {
+                change(row, b, self.longest);
+            }
         }
     }
 }

@@ -24,6 +24,14 @@ pub(crate) struct Gram {
     pub(crate) l2: f64,
 }
 
+/// What a user who is left out has, ascending.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Own<'a> {
+    pub(crate) items: &'a [u32],
+    /// Those whose pairs were counted.
+    pub(crate) counted: &'a [u32],
+}
+
 /// Memory of a thread.
 pub(crate) struct Scratch {
     pub(crate) small: Small,
@@ -109,7 +117,7 @@ impl Gram {
     /// The `k` candidates of largest `|A_ij| / √A_ii`, ascending, into `scratch.members`; all
     /// other items where there are no more than `k`.
     pub(crate) fn sources(&self, item: usize, neighbours: &[u32], k: usize, scratch: &mut Scratch) {
-        if k + 1 >= self.n_items() {
+        if k >= self.n_items().saturating_sub(1) {
             scratch.members.clear();
             scratch.members.extend((0..self.n_items() as u32).filter(|&i| i as usize != item));
             return;
@@ -124,9 +132,9 @@ impl Gram {
         members.sort_unstable();
     }
 
-    /// Writes the rows and columns of `scratch.members` into `scratch.small`. `own` are the
-    /// items, ascending, of a user who is left out.
-    pub(crate) fn fill(&self, own: &[u32], scratch: &mut Scratch) {
+    /// Writes the rows and columns of `scratch.members` into `scratch.small`, without a user who
+    /// has `own`.
+    pub(crate) fn fill(&self, own: Own<'_>, scratch: &mut Scratch) {
         let Scratch { small, places, block, products, members, .. } = scratch;
         let n = members.len();
         small.reset(n);
@@ -136,7 +144,9 @@ impl Gram {
         for (a, &item) in members.iter().enumerate() {
             let (others, counts) = self.counts.row(item as usize);
             let mut put = |b: usize, count: u32| {
-                *small.at(a.max(b), a.min(b)) = f64::from(count);
+                // The other row may have been cut, and begun again.
+                let pair = small.at(a.max(b), a.min(b));
+                *pair = pair.max(f64::from(count));
             };
             if others.len() > 12 * n {
                 for (b, other) in members.iter().enumerate() {
@@ -154,9 +164,9 @@ impl Gram {
             }
         }
         members.iter().for_each(|&item| places[item as usize] = 0);
-        let is_own = |item: &u32| own.binary_search(item).is_ok();
-        if !own.is_empty() {
-            let theirs: Vec<usize> = (0..n).filter(|&a| is_own(&members[a])).collect();
+        let is_in = |items: &[u32], item: &u32| items.binary_search(item).is_ok();
+        if !own.counted.is_empty() {
+            let theirs: Vec<usize> = (0..n).filter(|&a| is_in(own.counted, &members[a])).collect();
             for (nth, &a) in theirs.iter().enumerate() {
                 for &b in &theirs[..nth] {
                     // A pair that the counts left out stays left out.
@@ -184,7 +194,7 @@ impl Gram {
             }
         }
         for (a, item) in members.iter().enumerate() {
-            let less = if is_own(item) { 1.0 } else { 0.0 };
+            let less = if is_in(own.items, item) { 1.0 } else { 0.0 };
             *small.at(a, a) = self.diagonal(*item as usize) - less;
         }
     }

@@ -1,7 +1,7 @@
 //! Columns of the weights, each solved over a few sources (Steck 2019, "Markov Random Fields
 //! for Collaborative Filtering", with one block an item).
 
-use super::gram::{Gram, Scratch};
+use super::gram::{Gram, Own, Scratch};
 use crate::sparse::SparseRows;
 use crate::{Error, Result};
 
@@ -27,12 +27,12 @@ pub(crate) struct Columns {
 
 impl Gram {
     /// The weights that predict `item` from `sources`, which must not hold it: with `A`
-    /// restricted to them, `A_SS⁻¹ A_Sj`. `own` are the items of a user who is left out.
+    /// restricted to them, `A_SS⁻¹ A_Sj`. A user who has `own` is left out.
     pub(crate) fn column(
         &self,
         item: usize,
         sources: &[u32],
-        own: &[u32],
+        own: Own<'_>,
         scratch: &mut Scratch,
     ) -> Result<Column> {
         scratch.members.clear();
@@ -41,7 +41,7 @@ impl Gram {
     }
 
     /// [`column`](Self::column) of the sources in `scratch.members`.
-    fn solve_members(&self, item: usize, own: &[u32], scratch: &mut Scratch) -> Result<Column> {
+    fn solve_members(&self, item: usize, own: Own<'_>, scratch: &mut Scratch) -> Result<Column> {
         let n = scratch.members.len();
         // Last, so that one factor holds both A_SS⁻¹ A_Sj and P_jj.
         scratch.members.push(item as u32);
@@ -68,7 +68,7 @@ impl Gram {
         let solve = |scratch: &mut Scratch, item: usize| -> Result<_> {
             let near = neighbours.map_or(&[][..], |neighbours| neighbours.row(item).0);
             self.sources(item, near, k, scratch);
-            let column = self.solve_members(item, &[], scratch)?;
+            let column = self.solve_members(item, Own::default(), scratch)?;
             let weights = column.weights.iter().map(|&w| w as f32);
             let row: Vec<(u32, f32)> = scratch.members.iter().copied().zip(weights).collect();
             Ok((row, column.diagonal, column.raised))
