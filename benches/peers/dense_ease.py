@@ -79,4 +79,6 @@ for l2 in grid:
                 sums[n] += (gain[:k] * hit[:k]).sum() / gain[:min(k, len(wanted))].sum()
             sums[2] += hit.sum() / len(wanted)
     n10, n20, r20 = sums / users
-    print(f"dense  l2 {l2:3.0f}  N@10 {n10:.4f}  N@20 {n20:.4f}  R@20 {r20:.4f}  {time.time() - start:.0f} s", flush=True)
+    seconds = time.time() - start
+    print(f"dense  l2 {l2:3.0f}  N@10 {n10:.4f}  N@20 {n20:.4f}  R@20 {r20:.4f}  {seconds:.0f} s",
+          flush=True)

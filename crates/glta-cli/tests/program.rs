@@ -320,7 +320,7 @@ fn two_tables_become_a_recommender_that_answers() {
     let said = succeeds(&fit);
     assert!(said.contains("40 users, 12 items") && said.contains("ready to serve"), "{said}");
     // A folder with a model is not overwritten, and no unfinished folder is left.
-    assert!(fails(1, &fit).contains("not empty"));
+    assert!(fails(1, &fit).contains("not an empty folder"));
     assert_eq!(fs::read_dir(folder.path().join("runs")).unwrap().count(), 1);
 
     let ask = |arguments: &[&str]| -> Vec<Value> {
