@@ -65,6 +65,7 @@ mod encoders;
 mod error;
 mod files;
 mod grow;
+mod growth;
 mod hash;
 mod language;
 mod lazy;
@@ -100,7 +101,7 @@ pub use config::{
 pub use data::{ItemRecord, RunData};
 pub use encoders::{ItemEncoder, ItemVectors};
 pub use error::{Error, Result};
-pub use grow::GrowthEncoders;
+pub use growth::GrowthEncoders;
 pub use language::LanguageModel;
 pub use options::{ListOptions, Person};
 pub use progress::Event;

@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use crate::artifact::{Finished, load, load_data, load_vectors};
 use crate::data::{ItemRecord, RunData};
 use crate::files::VECTORS;
-use crate::grow::{Growth, not_growing};
+use crate::growth::{Growth, not_growing};
 use crate::language::LanguageModel;
 use crate::lists::{Query, known_user, rank_users, validation};
 use crate::options::{Allowed, ListOptions, Person};

@@ -1,0 +1,124 @@
+//! What a growing recommender holds.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use glta_comm::Alone;
+use glta_core::{Silent, TextEncoder};
+use glta_linear::{Growing, LinearModel, TextVectors, TfIdf, Whitening};
+use ndarray::Array2;
+
+use crate::artifact::load_vectors;
+use crate::data::RunData;
+use crate::encoders::{ItemEncoder, ItemVectors, SavedEncoder};
+use crate::files::{ENCODERS, LINEAR, TF_IDF, VECTORS, read, whitening_file};
+use crate::language::LanguageModel;
+use crate::{Error, Result};
+
+/// What a growing recommender holds beside the others.
+#[derive(Debug)]
+pub(crate) struct Growth {
+    pub(crate) growing: Growing,
+    pub(crate) encoders: Vec<(SavedEncoder, Whitening)>,
+    words: Option<TfIdf>,
+    language: Option<LanguageModel>,
+    sentence: Option<Sentence>,
+}
+
+struct Sentence(Arc<dyn TextEncoder>);
+
+impl std::fmt::Debug for Sentence {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Sentence").field(&self.0.name()).finish()
+    }
+}
+
+/// The text encoders of a run that need a model which is not in its folder.
+#[derive(Clone, Default)]
+pub struct GrowthEncoders<'a> {
+    /// The run's language model.
+    pub language: Option<&'a LanguageModel>,
+    /// The run's sentence encoder.
+    pub sentence: Option<Arc<dyn TextEncoder>>,
+}
+
+impl Growth {
+    /// Reads from a run's folder what its linear model grows by.
+    pub(crate) fn open(dir: &Path, data: &RunData, with: GrowthEncoders<'_>) -> Result<Self> {
+        let text = match dir.join(VECTORS).exists() {
+            true => load_vectors(&dir.join(VECTORS), data)?,
+            false => None,
+        };
+        let mut encoders = Vec::new();
+        if text.is_some() {
+            let path = dir.join(ENCODERS);
+            let saved: Vec<SavedEncoder> =
+                serde_json::from_slice(&read(&path)?).map_err(|e| Error::file(&path, e))?;
+            for (nth, encoder) in saved.into_iter().enumerate() {
+                encoders.push((encoder, Whitening::load(dir.join(whitening_file(nth)))?));
+            }
+        }
+        let words = dir.join(TF_IDF);
+        let words = words.exists().then(|| TfIdf::load(&words)).transpose()?;
+        if !data.valid.is_empty() {
+            return Err(Error::Unsupported(
+                "only what was fitted on everything grows, but this run held interactions back \
+                 for validation: fit it for serving"
+                    .into(),
+            ));
+        }
+        let model = LinearModel::load(dir.join(LINEAR), &data.train, text.as_ref())?;
+        let growing = Growing::new(model, &data.train, text.as_ref())?;
+        let language = with.language.cloned();
+        Ok(Self { growing, encoders, words, language, sentence: with.sentence.map(Sentence) })
+    }
+
+    /// Whitened and joined vectors of new texts; `None` for a model without text vectors.
+    pub(crate) fn encode(
+        &self,
+        config: &crate::Config,
+        texts: &[String],
+    ) -> Result<Option<Array2<f32>>> {
+        if self.encoders.is_empty() {
+            return Ok(None);
+        }
+        let mut white = Vec::with_capacity(self.encoders.len());
+        for (saved, whitening) in &self.encoders {
+            let missing = |what: &str| {
+                let name = &saved.name;
+                Error::Unsupported(format!("new texts are read by {what} {name}, which is missing"))
+            };
+            let raw = match saved.encoder {
+                Some(ItemEncoder::TfIdf) => {
+                    let words = self.words.as_ref().ok_or_else(|| missing("the encoder"))?;
+                    ItemVectors::encoded(words, texts, &mut Silent)?
+                }
+                Some(ItemEncoder::LanguageModel) => {
+                    let none = || missing("the language model");
+                    let language = self.language.as_ref().ok_or_else(none)?;
+                    let how = &config.item_text.language_model;
+                    ItemVectors::language_model(language, &Alone, texts, how, &mut Silent)?
+                }
+                Some(ItemEncoder::Sentence) => {
+                    let none = || missing("the sentence encoder");
+                    let Sentence(encoder) = self.sentence.as_ref().ok_or_else(none)?;
+                    ItemVectors::encoded(&**encoder, texts, &mut Silent)?
+                }
+                None => {
+                    let name = &saved.name;
+                    return Err(Error::Unsupported(format!(
+                        "the run has text vectors of {name}, which were made elsewhere: new items \
+                         cannot be read by it"
+                    )));
+                }
+            };
+            white.push(whitening.apply(raw.vectors().view())?);
+        }
+        let views: Vec<_> = white.iter().map(|vectors| vectors.view()).collect();
+        Ok(Some(TextVectors::join(&views)?.view().to_owned()))
+    }
+}
+
+pub(crate) fn not_growing() -> Error {
+    Error::Unsupported("the recommender does not grow yet: call `grow` first".into())
+}
