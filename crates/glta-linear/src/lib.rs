@@ -32,6 +32,7 @@ mod error;
 mod explain;
 mod file;
 mod fit;
+mod fit_ease;
 mod form;
 mod grow;
 mod model;

@@ -1,36 +1,17 @@
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
-use super::amazon_files::{Files, is_table};
+use super::amazon_files::{AmazonConfig, Files, is_table};
 use super::amazon_processed;
 use super::catalogue::{Catalogue, described};
 use super::input::Source;
 use super::json::{RawId, Texts, for_each_record};
-use super::pairs::{PairsConfig, PairsLayout, read};
+use super::pairs::read;
+use super::pairs_config::{PairsConfig, PairsLayout};
 use crate::dataset::Collector;
 use crate::report::FileReport;
 use crate::{Dataset, Error, Item, Result};
-
-/// Which files of a folder are read.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct AmazonConfig {
-    /// Where a folder holds several categories: the one to read, as in its file
-    /// names, such as `Gift_Cards`. Default none.
-    pub category: Option<String>,
-    /// Name of the reviews file, where the category has several (all reviews
-    /// and a 5-core). Default the one that is called as the metadata.
-    pub reviews: Option<String>,
-    /// Whether metadata are read; without, items have no texts. Default true.
-    pub metadata: bool,
-}
-
-impl Default for AmazonConfig {
-    fn default() -> Self {
-        Self { category: None, reviews: None, metadata: true }
-    }
-}
 
 /// Reads Amazon review data of 2014, 2018 or 2023 as the publishers serve it:
 /// one file of reviews and one of metadata (`meta_*`) in a folder, JSON lines

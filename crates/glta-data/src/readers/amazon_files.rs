@@ -1,8 +1,29 @@
 //! Which files of a folder are a category's reviews and metadata.
 
-use super::amazon::AmazonConfig;
+use serde::{Deserialize, Serialize};
+
 use super::input::Source;
 use crate::{Error, Result};
+
+/// Which files of a folder are read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AmazonConfig {
+    /// Where a folder holds several categories: the one to read, as in its file
+    /// names, such as `Gift_Cards`. Default none.
+    pub category: Option<String>,
+    /// Name of the reviews file, where the category has several (all reviews
+    /// and a 5-core). Default the one that is called as the metadata.
+    pub reviews: Option<String>,
+    /// Whether metadata are read; without, items have no texts. Default true.
+    pub metadata: bool,
+}
+
+impl Default for AmazonConfig {
+    fn default() -> Self {
+        Self { category: None, reviews: None, metadata: true }
+    }
+}
 
 /// The files of one category, named without `.gz`.
 pub(crate) struct Files {

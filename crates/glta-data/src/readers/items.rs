@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 use super::catalogue::Catalogue;
 use super::html::clean;
 use super::input::{Input, open_file};
-use super::pairs::{MissingIds, PairsConfig, collect};
+use super::pairs::collect;
+use super::pairs_config::{MissingIds, PairsConfig};
 use super::python;
 use super::table::{
     Column, DESCRIPTION, GENRES, ITEM, Row, TITLE, Table, TableConfig, find, typed,

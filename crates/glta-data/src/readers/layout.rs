@@ -2,7 +2,7 @@
 
 use rustc_hash::FxHashSet;
 
-use super::pairs::{PairsConfig, PairsLayout};
+use super::pairs_config::{PairsConfig, PairsLayout};
 use super::table::{Row, Table, number, time};
 use crate::Result;
 use crate::dataset::Collector;

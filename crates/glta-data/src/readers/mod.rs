@@ -25,13 +25,16 @@ mod layout;
 mod lines;
 mod movielens;
 mod pairs;
+mod pairs_config;
 mod python;
 mod table;
 
-pub use amazon::{AmazonConfig, amazon};
+pub use amazon::amazon;
+pub use amazon_files::AmazonConfig;
 pub use goodreads::{GoodreadsConfig, goodreads};
 pub use ihp::ihp;
 pub use items::{ItemsConfig, tables};
 pub use movielens::{MovieLensConfig, movielens, movielens_with};
-pub use pairs::{MissingIds, PairsConfig, PairsLayout, pairs, split_pairs};
+pub use pairs::{pairs, split_pairs};
+pub use pairs_config::{MissingIds, PairsConfig, PairsLayout};
 pub use table::{Column, Counts, Row, Separator, Table, TableConfig};

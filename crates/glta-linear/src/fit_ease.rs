@@ -1,0 +1,74 @@
+//! Fitting EASE.
+
+use std::sync::Arc;
+
+use glta_core::{Progress, Silent};
+use glta_data::Interactions;
+
+use crate::problem::{Limits, Problem};
+use crate::progress::Reporter;
+use crate::{Ease, EaseConfig, Error, Form, LinearStep, Result, TextNeighbours, TextVectors};
+
+impl Ease {
+    /// Solves for the weights.
+    ///
+    /// # Errors
+    /// Bad settings, too many items for the dense form, or a matrix that cannot be inverted.
+    pub fn fit(train: &Interactions, config: &EaseConfig) -> Result<Self> {
+        Self::fit_with(train, None, config, &mut Silent)
+    }
+
+    /// EASE with side information (Jeunen, Van Balen and Goethals 2020,
+    /// "Closed-Form Models for Collaborative Filtering with Side-Information",
+    /// the collective form): `P = (XᵀX + αTTᵀ + λI)⁻¹` with the items' text vectors `T` as if
+    /// their dimensions were users, and `weight` for `α`. Items that nobody has
+    /// had get weights from their texts.
+    ///
+    /// # Errors
+    /// As [`fit`](Self::fit), and vectors of another number of items or a weight that is
+    /// negative or not finite.
+    pub fn fit_collective(
+        train: &Interactions,
+        vectors: &TextVectors,
+        weight: f64,
+        config: &EaseConfig,
+    ) -> Result<Self> {
+        Self::fit_with(train, Some((vectors, weight)), config, &mut Silent)
+    }
+
+    /// [`fit`](Self::fit) or [`fit_collective`](Self::fit_collective) that reports how far it
+    /// has got.
+    ///
+    /// # Errors
+    /// Theirs, and [`Error::Cancelled`].
+    pub fn fit_with(
+        train: &Interactions,
+        text: Option<(&TextVectors, f64)>,
+        config: &EaseConfig,
+        progress: &mut dyn Progress<LinearStep>,
+    ) -> Result<Self> {
+        config.validate()?;
+        let weight = text.map_or(0.0, |(_, weight)| weight);
+        if !(weight >= 0.0 && weight.is_finite()) {
+            return Err(Error::Config {
+                system: "EASE",
+                field: "weight of the texts",
+                problem: format!("{weight} is not zero or a positive number"),
+            });
+        }
+        let text = text.map(|(vectors, _)| vectors);
+        if let Some(text) = text {
+            text.check(train.n_items())?;
+        }
+        let near = match (text, config.form) {
+            (Some(text), Form::Local { .. }) if weight > 0.0 => {
+                Some(TextNeighbours::find_with(text, config.text_neighbours, progress)?)
+            }
+            _ => None,
+        };
+        let EaseConfig { max_items, rows, text_neighbours, .. } = *config;
+        let limits = Limits { max_items, rows, text_neighbours };
+        let mut problem = Problem::new(train, text.cloned(), near.map(Arc::new), limits)?;
+        problem.ease(config.form, config.l2, weight, &mut Reporter::new(progress))
+    }
+}
