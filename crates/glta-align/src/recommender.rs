@@ -24,7 +24,8 @@ use crate::{Config, Error, Result};
 /// A trained recommender.
 ///
 /// Every recommendation is an item of the catalogue, and one that the person does not
-/// have yet unless [`ListOptions::allow_known`] asks for those too. Answers do not depend on what else is asked in the same batch.
+/// have yet unless [`ListOptions::allow_known`] asks for those too. Answers do not depend on
+/// what else is asked in the same batch.
 ///
 /// ```
 /// # use glta_align::{Backbone, Config, Recommender, Run, RunData};

@@ -259,7 +259,8 @@ impl Ease {
             return Err(Error::TextVectors(problem.into()));
         }
         // As many as the model was fitted with.
-        let all = matches!(self.form, Form::Local { sources, .. } if sources >= self.n_items().saturating_sub(1));
+        let others = self.n_items().saturating_sub(1);
+        let all = matches!(self.form, Form::Local { sources, .. } if sources >= others);
         let rows = if all { usize::MAX } else { *rows };
         let counts = Arc::new(Counts::new(&self.history, rows, &mut |_| Ok(()))?);
         let degrees = Arc::new(self.history.item_degrees());

@@ -53,7 +53,8 @@ pub struct ItemsConfig {
 /// # let [orders, products] = ["orders.csv", "products.csv"].map(|name| folder.path().join(name));
 /// std::fs::write(&orders, "customer_id,product_id\nann,1\nbob,1\nbob,2\n")?;
 /// std::fs::write(&products, "product_id,name,brand\n1,\"Tea, green\",Leaf\n2,Milk,\n3,Bread,\n")?;
-/// let config = PairsConfig { user: Some(Column::Name("customer_id".into())), ..Default::default() };
+/// let user = Some(Column::Name("customer_id".into()));
+/// let config = PairsConfig { user, ..Default::default() };
 /// let shop = tables(&orders, &products, &config, &ItemsConfig::default())?;
 /// assert_eq!(shop.items()[0].title, "Tea, green");
 /// assert_eq!(shop.items()[0].other["brand"], "Leaf");
