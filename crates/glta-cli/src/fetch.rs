@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use glta_core::with_causes;
 
 use crate::Result;
-use crate::output::errln;
 use crate::progress::Reporter;
 
 /// Makes sure that `path` exists: if it does not, downloads the file at `url` to it.
@@ -31,7 +30,7 @@ pub fn data(path: &Path, url: &str) -> Result<()> {
 fn download(path: &Path, url: &str) -> Result<()> {
     use std::io::Read;
 
-    errln!("{} is not there; fetching {url}", path.display());
+    crate::output::errln!("{} is not there; fetching {url}", path.display());
     let folder = path.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder)?;
     let mut response = ureq::get(url).call()?;
