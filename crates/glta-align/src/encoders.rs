@@ -88,11 +88,12 @@ impl ItemVectors {
     /// By [`TfIdf`], fitted on these texts.
     ///
     /// # Errors
-    /// Bad settings, or texts that have no word in common.
+    /// Bad settings, or texts that have no word in common or all the same words.
     pub fn tf_idf(texts: &[impl AsRef<str> + Sync], config: &TfIdfConfig) -> Result<Self> {
         let encoder = TfIdf::fit(texts, config)?;
         let texts: Vec<String> = texts.iter().map(|text| text.as_ref().to_owned()).collect();
         let vectors = Self::encoded(&encoder, &texts, &mut glta_core::Silent)?;
+        file::check_distinct(vectors.vectors.view()).map_err(glta_linear::Error::TextVectors)?;
         let mut vectors = vectors.by(ItemEncoder::TfIdf);
         vectors.tf_idf = Some(Arc::new(encoder));
         Ok(vectors)

@@ -19,6 +19,10 @@ pub struct FitReport {
     pub user_stage: Option<StageHistory>,
     /// The linear item model, where the run has one.
     pub linear: Option<LinearReport>,
+    /// Seconds that its fit took, all settings together; `None` if another process fitted it.
+    pub linear_seconds: Option<f64>,
+    /// Names of the encoders that read the items' texts.
+    pub encoders: Vec<String>,
     /// How the language model's path was added to it, with the factor 0 where there is
     /// no path; `None` without a linear model or without validation items.
     pub mix: Option<Mix>,

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use candle_core::Device;
 use glta_comm::{Alone, Communicator};
@@ -18,7 +19,7 @@ use crate::artifact::{
 use crate::checkpoint::record;
 use crate::config::{Backbone, Config};
 use crate::data::RunData;
-use crate::encoders::{ItemEncoder, ItemVectors};
+use crate::encoders::{ItemEncoder, ItemVectors, SavedEncoder};
 use crate::files::{
     CONFIG, ENCODERS, HISTORY, ITEMS, LINEAR, MODEL, NODES, RunFolder, STATE, TEXTS, TF_IDF, USERS,
     VECTORS, read, whitening_file, write_whole,
@@ -69,6 +70,8 @@ pub struct Run {
     config: Config,
     data: Arc<RunData>,
     sentence: Option<Sentence>,
+    /// Seconds that the fit of the linear item model took, here or in the run it is copied from.
+    linear_seconds: OnceLock<f64>,
 }
 
 /// A sentence encoder.
@@ -137,7 +140,7 @@ impl Run {
             // Last, because it marks the folder as a run.
             write_whole(path, config.to_toml()?.as_bytes())
         })?;
-        Ok(Self { folder, config, data, sentence: None })
+        Ok(Self { folder, config, data, sentence: None, linear_seconds: OnceLock::new() })
     }
 
     /// Continues the run in `dir`, which must have been created with the same data
@@ -187,7 +190,7 @@ impl Run {
                 "the run was started with other data or another split; choose another folder",
             ));
         }
-        Ok(Self { folder, config, data, sentence: None })
+        Ok(Self { folder, config, data, sentence: None, linear_seconds: OnceLock::new() })
     }
 
     /// Uses these node embeddings instead of training them in stage 1.
@@ -252,6 +255,11 @@ impl Run {
     /// # Errors
     /// A file that cannot be read or written.
     pub fn copy_linear(&self, from: impl AsRef<Path>) -> Result<()> {
+        let history = from.as_ref().join(HISTORY);
+        if let Some(seconds) = FitReport::read(&history).ok().and_then(|r| r.linear_seconds) {
+            // The first run that is copied counts.
+            let _ = self.linear_seconds.set(seconds);
+        }
         self.copy(LINEAR, from.as_ref())
     }
 
@@ -343,7 +351,9 @@ impl Run {
         let model = LinearLists::new(self.config.clone(), linear);
         let validation = validation(&model, &self.data, self.folder.comm())?;
         let mix = validation.map(|validation| Mix { factor: 0.0, validation });
-        let report = FitReport { item_stage: None, user_stage: None, linear: Some(chosen), mix };
+        let (linear_seconds, encoders) = (self.linear_seconds(), self.encoder_names()?);
+        let linear = Some(chosen);
+        let report = FitReport { linear, linear_seconds, encoders, mix, ..FitReport::default() };
         self.write_history(&report)?;
         Ok((self.recommender(Model::Linear(Box::new(model))), report))
     }
@@ -378,7 +388,9 @@ impl Run {
             model.set_mix(mix.factor)?;
         }
         let linear = model.linear().map(|linear| linear.report().clone());
-        let report = FitReport { item_stage, user_stage: Some(user_stage), linear, mix };
+        let (linear_seconds, encoders) = (self.linear_seconds(), self.encoder_names()?);
+        let user_stage = Some(user_stage);
+        let report = FitReport { item_stage, user_stage, linear, linear_seconds, encoders, mix };
         self.folder.write(MODEL, |path| model.save(path, "{}"))?;
         self.write_history(&report)?;
         self.folder.remove(STATE)?;
@@ -460,6 +472,21 @@ impl Run {
         Ok(all)
     }
 
+    fn linear_seconds(&self) -> Option<f64> {
+        self.linear_seconds.get().copied()
+    }
+
+    /// The names of the encoders whose vectors the run has.
+    fn encoder_names(&self) -> Result<Vec<String>> {
+        if !self.folder.has(ENCODERS)? {
+            return Ok(Vec::new());
+        }
+        let path = self.folder.file(ENCODERS);
+        let saved: Vec<SavedEncoder> =
+            serde_json::from_slice(&read(&path)?).map_err(|e| Error::file(&path, e))?;
+        Ok(saved.into_iter().map(|encoder| encoder.name).collect())
+    }
+
     /// The linear item model, unless it is there. It is always read back, so that a
     /// resumed run has the same numbers as an uninterrupted one.
     fn linear(
@@ -472,6 +499,7 @@ impl Run {
             return Ok(None);
         }
         if !self.folder.has(LINEAR)? {
+            let started = Instant::now();
             // A closed form: rank 0 solves it while the others wait.
             self.folder.write(LINEAR, |path| {
                 let RunData { train, valid, .. } = &*self.data;
@@ -481,6 +509,7 @@ impl Run {
                     LinearModel::fit_with(train, Some(valid), vectors, config, seed, progress)?;
                 Ok(model.save(path)?)
             })?;
+            let _ = self.linear_seconds.set(started.elapsed().as_secs_f64());
         }
         let path = self.folder.file(LINEAR);
         Ok(Some(Arc::new(LinearModel::load(path, &self.data.train, vectors)?)))

@@ -3,6 +3,7 @@
 use glta_align::{Config, Density, Preset};
 use glta_core::settings;
 use glta_data::{SplitConfig, SplitMethod, TextConfig};
+use glta_linear::WhitenConfig;
 use glta_metrics::Metric;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -276,6 +277,17 @@ impl ExperimentConfig {
         empty("baselines.whitening", whitening.is_empty())?;
         empty("baselines.powers", powers.is_empty())?;
         empty("baselines.text_weights", text_weights.is_empty())?;
+        if let Some(l2) = ease_l2.iter().find(|l2| !(**l2 > 0.0 && l2.is_finite())) {
+            let problem = format!("{l2} is not a positive number");
+            return Err(Error::Config { field: "baselines.ease_l2", problem });
+        }
+        if let Some(power) = powers.iter().find(|power| **power < 1) {
+            let problem = format!("{power} is not at least 1");
+            return Err(Error::Config { field: "baselines.powers", problem });
+        }
+        for &strength in whitening {
+            WhitenConfig { strength, ..self.glta.item_text.whiten.clone() }.validate()?;
+        }
         if let Some(m) = self.protocol.kept().iter().find(|m| m.k == 0) {
             let problem = format!("{m} has a cut-off of 0");
             return Err(Error::Config { field: "protocol.metrics", problem });

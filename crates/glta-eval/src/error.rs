@@ -126,14 +126,18 @@ impl Error {
         Self::File { path: path.to_owned(), problem: problem.to_string() }
     }
 
-    /// The error of a system, or [`Error::Cancelled`] where that was the cause.
+    /// The error of a system; [`Error::Cancelled`] and [`Error::CannotRun`] as they are.
     pub(crate) fn system(name: &str, seed: u64, source: BoxError) -> Self {
         let own = source.downcast_ref::<Self>();
         if source.is::<glta_core::Cancelled>() || own.is_some_and(|e| matches!(e, Self::Cancelled))
         {
             return Self::Cancelled;
         }
-        Self::System { system: name.to_owned(), seed, source }
+        match source.downcast::<Self>() {
+            Ok(own) if matches!(*own, Self::CannotRun { .. }) => *own,
+            Ok(own) => Self::System { system: name.to_owned(), seed, source: own },
+            Err(source) => Self::System { system: name.to_owned(), seed, source },
+        }
     }
 }
 

@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use glta_align::LanguageModel;
+use glta_align::{ItemEncoder, LanguageModel};
 use glta_comm::{Alone, Communicator};
 use glta_core::{Silent, TextEncoder, report};
 use glta_data::{Dataset, Item, Split};
 
 use crate::config::ExperimentConfig;
 use crate::event::{Event, Progress};
+use crate::identity::{EncoderRecord, data_hash, file_hashes};
 use crate::measure::measure;
 use crate::record::{LlmRecord, Protocol, Record, Skipped};
 use crate::seed::{self, Seed};
@@ -112,7 +113,7 @@ impl<'a> Experiment<'a> {
     /// A folder that cannot be read or written.
     pub fn describe(&self) -> Result<Record> {
         std::fs::create_dir_all(&self.folder).map_err(|e| Error::io(&self.folder, e))?;
-        let record = self.blank();
+        let record = self.blank()?;
         let old = Record::load(&self.folder)?;
         // Rank 0 writes nothing before all have read.
         self.comm.barrier()?;
@@ -131,7 +132,7 @@ impl<'a> Experiment<'a> {
     pub fn check_folder(&self) -> Result<()> {
         self.check_settings()?;
         let old = Record::load(&self.folder)?;
-        let mut new = self.blank();
+        let mut new = self.blank()?;
         new.text_encoder = old.as_ref().and_then(|old| old.text_encoder.clone());
         self.check_old(old.as_ref(), &new)
     }
@@ -211,7 +212,16 @@ impl<'a> Experiment<'a> {
         let (name, number) = (system.name(), seed.number);
         seed.system = name.to_owned();
         let started = Instant::now();
-        let fitted = system.fit(seed).map_err(|e| Error::system(name, number, e))?;
+        let fitted = match system.fit(seed).map_err(|e| Error::system(name, number, e)) {
+            // What it lacks was found out only now: the others are run.
+            Err(Error::CannotRun { system, reason }) => {
+                report(seed.progress, &Event::Note(&format!("no {system}: {reason}")))?;
+                record.skipped.retain(|skipped| skipped.system != system);
+                record.skipped.push(Skipped { system, reason });
+                return Ok(());
+            }
+            fitted => fitted?,
+        };
         let seconds = started.elapsed().as_secs_f64();
         let (row, results) = measure(seed, name, &fitted, seconds)?;
         if self.comm.is_root() {
@@ -239,8 +249,8 @@ impl<'a> Experiment<'a> {
         lock.ok_or_else(|| Error::Locked { path: self.folder.clone() })
     }
 
-    fn blank(&self) -> Record {
-        Record {
+    fn blank(&self) -> Result<Record> {
+        Ok(Record {
             dataset: self.dataset.stats(),
             data: self.dataset.report().clone(),
             protocol: Protocol::new(&self.config.protocol, &self.config.run),
@@ -248,14 +258,17 @@ impl<'a> Experiment<'a> {
             config: None,
             skipped: Vec::new(),
             rows: Vec::new(),
-            text_encoder: self.encoder.as_deref().map(|encoder| encoder.name().to_owned()),
+            data_hash: data_hash(self.dataset, &self.config.protocol.texts)?,
+            text_encoder: None,
+            text_vectors: file_hashes(&self.config.glta.item_text.files)?,
             folder: self.folder.clone(),
-        }
+        })
     }
 
     /// The record to continue: that of the folder if there is one.
     fn begin(&self) -> Result<Record> {
-        let mut record = self.blank();
+        let mut record = self.blank()?;
+        record.text_encoder = self.encoder.as_deref().map(EncoderRecord::new).transpose()?;
         record.llm = self.language.as_ref().map(llm_record).transpose()?;
         let old = Record::load(&self.folder)?;
         // Rank 0 writes no row before all have read.
@@ -266,6 +279,7 @@ impl<'a> Experiment<'a> {
             record.llm = record.llm.or(old.llm);
             record.text_encoder = record.text_encoder.or(old.text_encoder);
             record.rows = old.rows;
+            record.skipped = old.skipped;
         }
         record.config = Some(self.config.clone());
         if self.comm.is_root() {
@@ -284,20 +298,32 @@ impl<'a> Experiment<'a> {
             return Err(Error::Exists { path: self.folder.clone() });
         }
         let changed = old.config.as_ref().and_then(|c| c.difference(&self.config));
-        let reads_texts = systems::contrastive::reads_texts;
-        let has = old.rows.iter().any(|row| reads_texts(&row.system));
         let standard = systems::standard(&self.config);
-        let adds = standard.iter().any(|s| s.is_chosen(&self.config.run) && reads_texts(s.name()));
+        let mut readers = standard.iter().filter(|system| system.reads_by_sentence());
+        let has = readers.clone().any(|s| old.rows.iter().any(|row| row.system == s.name()));
+        let adds = readers.any(|system| system.is_chosen(&self.config.run));
+        let same_encoder = match (&old.text_encoder, &new.text_encoder) {
+            (Some(old), Some(new)) => old.is(new),
+            (old, new) => old.is_none() && new.is_none(),
+        };
+        let other_vectors = new
+            .text_vectors
+            .iter()
+            .find(|(path, hash)| old.text_vectors.get(*path).is_some_and(|old| old != *hash));
         let difference = if let Some(field) = changed {
             format!("with another configuration ({field} differs)")
         } else if old.dataset != new.dataset {
             format!("on other data ({})", old.dataset)
+        } else if old.data_hash != new.data_hash {
+            "on other data of this size (interactions, ids or texts differ)".into()
+        } else if let Some((path, _)) = other_vectors {
+            format!("with other vectors in {}", path.display())
         } else if let (Some(old), Some(new)) = (&old.llm, &new.llm)
             && (&old.hash, old.layers) != (&new.hash, new.layers)
         {
             format!("with another language model ({}, {} layers)", old.name, old.layers)
-        } else if has && adds && old.text_encoder != new.text_encoder {
-            let encoder = old.text_encoder.as_deref().unwrap_or("the language model");
+        } else if has && adds && !same_encoder {
+            let encoder = old.text_encoder.as_ref().map_or("none", |encoder| &encoder.name);
             format!("with another text encoder ({encoder})")
         } else {
             return Ok(());
@@ -315,13 +341,21 @@ impl<'a> Experiment<'a> {
         let only = &self.config.run.only;
         let (language, encoder) = (self.language.is_some(), self.encoder.is_some());
         let texts = seed::texts(self.dataset, &self.config)?;
-        let texts = Available { language, encoder, texts };
+        let available = Available { language, encoder, texts };
         let mut chosen: Vec<&dyn System> = Vec::new();
         for system in standard {
             if !system.is_chosen(&self.config.run) {
                 continue;
             }
-            let reason = system.cannot_run(self.dataset, texts);
+            let seeds = &self.config.run.seeds;
+            let reason = system.cannot_run(self.dataset, available);
+            if seeds.iter().all(|&seed| record.row(system.name(), seed).is_some()) {
+                continue;
+            }
+            record.skipped.retain(|skipped| skipped.system != system.name());
+            if reason.is_none() && texts > 1 && !encoder {
+                check_sentence(system)?;
+            }
             match reason {
                 None => chosen.push(&*system.system),
                 Some(Reason::Language) if !only.is_empty() => {
@@ -342,6 +376,19 @@ impl<'a> Experiment<'a> {
         chosen.extend(own.filter(|s| only.is_empty() || only.iter().any(|name| name == s.name())));
         Ok(chosen)
     }
+}
+
+/// Refuses a configuration that names a sentence encoder where there is none.
+fn check_sentence(system: &Standard) -> Result<()> {
+    if !system.encoders.contains(&ItemEncoder::Sentence) {
+        return Ok(());
+    }
+    let problem = format!(
+        "`sentence` is among them and {} would read texts by it, but the experiment has no \
+         sentence encoder (`--text-encoder`)",
+        system.name()
+    );
+    Err(Error::Config { field: "item_text.encoders", problem })
 }
 
 fn llm_record(language: &LanguageModel) -> Result<LlmRecord> {

@@ -1,6 +1,6 @@
 //! What `metrics.json` holds.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use glta_core::write_whole;
@@ -8,6 +8,7 @@ use glta_data::{Report, SplitMethod, Stats};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{ExperimentConfig, ProtocolConfig, RunConfig};
+use crate::identity::EncoderRecord;
 use crate::row::Row;
 use crate::users::{self, UserResult};
 use crate::{Error, Result};
@@ -27,9 +28,15 @@ pub struct Record {
     pub protocol: Protocol,
     /// The language model.
     pub llm: Option<LlmRecord>,
-    /// Name of the text encoder of the contrastive models, if it is not the language model.
+    /// SHA-256 over ids, texts and interactions of the data set.
+    pub data_hash: String,
+    /// The sentence encoder: of the contrastive models in place of the language model, and of
+    /// the linear models where `item_text.encoders` names `sentence`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub text_encoder: Option<String>,
+    pub text_encoder: Option<EncoderRecord>,
+    /// SHA-256 of the files of text vectors in `item_text.files`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub text_vectors: BTreeMap<PathBuf, String>,
     /// The resolved configuration.
     pub config: Option<ExperimentConfig>,
     /// Systems that were not run, and why.

@@ -13,6 +13,7 @@ use glta_metrics::{EvaluationConfig, Metric, Scorer, evaluate};
 use crate::config::ExperimentConfig;
 use crate::event::{Event, Progress};
 use crate::shared::Shared;
+use crate::systems::Reason;
 use crate::{Error, Result};
 
 /// One seed of an experiment, as a [`System`](crate::System) sees it.
@@ -122,20 +123,31 @@ impl<'a> Seed<'a> {
         self.item_vectors_of(&self.config.glta)
     }
 
-    /// The encoders of a configuration that are there. They are all, but for the language model
-    /// where none is given and the sentence encoder where none is given.
+    /// The encoders of a configuration that are there: all, but for the language model where
+    /// none is given.
     pub(crate) fn encoders(&self, config: &Config) -> Vec<ItemEncoder> {
-        let there = |encoder: &ItemEncoder| match encoder {
-            ItemEncoder::LanguageModel => self.language.is_some(),
-            ItemEncoder::Sentence => self.encoder.is_some(),
-            _ => true,
-        };
+        let there = |&encoder: &ItemEncoder| !self.lacks(encoder);
         config.item_encoders().filter(there).collect()
+    }
+
+    /// Whether an encoder is left out because there is no language model.
+    fn lacks(&self, encoder: ItemEncoder) -> bool {
+        encoder == ItemEncoder::LanguageModel && self.language.is_none()
+    }
+
+    /// The encoders of a configuration that are left out, as settings of a row give them.
+    pub(crate) fn left_out(&self, config: &Config) -> Result<Vec<ItemEncoder>> {
+        let left_out = config.item_encoders().filter(|&encoder| self.lacks(encoder));
+        Ok(if self.has_texts()? { left_out.collect() } else { Vec::new() })
     }
 
     /// [`item_vectors`](Self::item_vectors) by the encoders of any configuration.
     pub(crate) fn item_vectors_of(&mut self, config: &Config) -> Result<Vec<ItemVectors>> {
         let mut all = Vec::new();
+        if !self.left_out(config)?.is_empty() {
+            let system = self.system.clone();
+            self.note(&format!("{system} reads no texts by a language model: there is none"))?;
+        }
         let encoders = if self.has_texts()? { self.encoders(config) } else { Vec::new() };
         for encoder in encoders {
             let random =
@@ -179,7 +191,10 @@ impl<'a> Seed<'a> {
             },
             _ => match self.encoder {
                 Some(encoder) => ItemVectors::encoded(encoder, &texts, &mut report)?,
-                None => return Ok(None),
+                None => {
+                    let reason = Reason::Encoder.to_string();
+                    return Err(Error::CannotRun { system: self.system.clone(), reason });
+                }
             },
         };
         self.vectors.push((source, vectors.clone()));

@@ -5,7 +5,8 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use glta_align::LanguageModel;
+use glta_align::{ItemEncoder, LanguageModel};
+use glta_core::{Progress, TextEncoder};
 use glta_data::{Dataset, Interaction, Item, ShopConfig, Split};
 use glta_eval::{
     BoxError, Density, Error, Event, Experiment, ExperimentConfig, Fitted, MetricAt, Preset,
@@ -14,7 +15,8 @@ use glta_eval::{
 use glta_linear::{Ease, EaseConfig};
 use glta_llm::Device;
 use glta_metrics::{EvaluationConfig, Metric, Scorer, ScorerError, evaluate};
-use ndarray::ArrayViewMut2;
+use ndarray::{Array2, ArrayViewMut2};
+use ndarray_npy::WriteNpyExt;
 
 fn shop() -> Dataset {
     Dataset::shop(&ShopConfig { users: 60, items: 80, ..ShopConfig::default() }).unwrap()
@@ -388,4 +390,114 @@ fn what_was_left_out_of_the_data_is_recorded() {
     assert_eq!(json["data"]["notes"][0]["kind"], "repeated_pairs");
     assert_eq!(json["data"]["filters"][0]["rule"], "k_core(1, 1)");
     assert_eq!(Record::load(folder.path()).unwrap().unwrap().data, record.data);
+}
+
+/// Reads the first letters of a text.
+struct Letters(&'static str, f32);
+
+impl TextEncoder for Letters {
+    fn name(&self) -> &str {
+        self.0
+    }
+
+    fn dim(&self) -> usize {
+        4
+    }
+
+    fn encode(
+        &self,
+        texts: &[String],
+        _: &mut dyn Progress<(usize, usize)>,
+    ) -> Result<Array2<f32>, BoxError> {
+        let letter = |text: &String, at| text.bytes().nth(5 * at).map_or(0.0, f32::from);
+        Ok(Array2::from_shape_fn((texts.len(), 4), |(row, at)| {
+            letter(&texts[row], at) + self.1 * at as f32
+        }))
+    }
+}
+
+#[test]
+fn rows_of_other_data_and_of_another_encoder_do_not_join() {
+    let mut config = config(&["text-kNN"]);
+    config.glta.item_text.encoders = vec![ItemEncoder::TfIdf, ItemEncoder::Sentence];
+    let folder = tempfile::tempdir().unwrap();
+    let vectors = folder.path().join("v.npy");
+    let write = |first: f32| {
+        let rows = Array2::from_shape_fn((80, 3), |(i, j)| first + (i * (j + 2) % 7) as f32);
+        rows.write_npy(std::fs::File::create(&vectors).unwrap()).unwrap();
+        let shop = shop();
+        let ids: Vec<&str> = shop.items().iter().map(|item| item.raw_id.as_str()).collect();
+        std::fs::write(folder.path().join("v.npy.ids"), ids.join("\n")).unwrap();
+    };
+    write(1.0);
+    config.glta.item_text.files = vec![vectors.clone()];
+    let out = folder.path().join("out");
+    let go = |data: &Dataset, encoder: Option<Letters>, only: &[&str]| {
+        let mut config = config.clone();
+        config.run.only = only.iter().map(|name| (*name).to_owned()).collect();
+        let mut experiment = Experiment::new(data, &out, config).resume(true);
+        if let Some(encoder) = encoder {
+            experiment = experiment.text_encoder(Box::new(encoder));
+        }
+        experiment.run().map_err(|e| e.to_string())
+    };
+    let (shop, letters) = (shop(), || Some(Letters("letters", 0.0)));
+    let record = go(&shop, letters(), &["text-kNN"]).unwrap();
+    let read_by = &record.rows[0].settings["encoders"];
+    assert_eq!(*read_by, serde_json::json!(["TF-IDF", "letters", "v.npy"]));
+
+    let more = ["text-kNN", "EASE + text"];
+    let other = go(&shop, Some(Letters("letters", 9.0)), &more).unwrap_err();
+    assert!(other.contains("another text encoder (letters)"), "{other}");
+    let other = go(&shop, Some(Letters("others", 0.0)), &more).unwrap_err();
+    assert!(other.contains("another text encoder"), "{other}");
+    let none = go(&shop, None, &more).unwrap_err();
+    assert!(none.contains("another text encoder"), "{none}");
+    // Rows that read no texts need none.
+    go(&shop, None, &["Popularity"]).unwrap();
+    // The same numbers of users, items and interactions.
+    let last = shop.n_items() as u32 - 1;
+    let mirrored = shop.interactions().iter().map(|(user, item)| (user, last - item));
+    let mirrored = Dataset::from_dense(shop.name(), 60, shop.items().to_vec(), mirrored).unwrap();
+    assert_eq!(mirrored.stats(), shop.stats());
+    let data = go(&mirrored, letters(), &more).unwrap_err();
+    assert!(data.contains("other data of this size"), "{data}");
+    write(2.0);
+    let file = go(&shop, letters(), &more).unwrap_err();
+    assert!(file.contains("other vectors in") && file.contains("v.npy"), "{file}");
+    write(1.0);
+    let record = go(&shop, letters(), &more).unwrap();
+    assert_eq!(record.systems(), ["text-kNN", "Popularity", "EASE + text"]);
+}
+
+#[test]
+fn encoders_that_are_not_there_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config(&["text-kNN", "Linear", "EASE"]);
+    config.run.controls = true;
+    assert_eq!(config.glta.item_text.encoders, [ItemEncoder::LanguageModel, ItemEncoder::TfIdf]);
+    let record = run(folder.path(), &config).unwrap();
+    for system in ["text-kNN", "Linear"] {
+        let settings = &record.row(system, 2024).unwrap().settings;
+        assert_eq!(settings["encoders"], serde_json::json!(["TF-IDF"]), "{system}");
+        let left_out = &settings["encoders_left_out"];
+        assert_eq!(*left_out, serde_json::json!(["language_model"]), "{system}");
+    }
+
+    // A sentence encoder comes with no preset: whatever names it must have it.
+    let other = tempfile::tempdir().unwrap();
+    config.glta.item_text.encoders.push(ItemEncoder::Sentence);
+    let refused = run(other.path(), &config).unwrap_err().to_string();
+    assert!(refused.contains("item_text.encoders") && refused.contains("text-kNN"), "{refused}");
+
+    // Without any encoder the other systems are run, and a resumed experiment still says so.
+    let other = tempfile::tempdir().unwrap();
+    config.glta.item_text.encoders.clear();
+    let record = run(other.path(), &config).unwrap();
+    assert_eq!(record.systems(), ["EASE", "Linear"]);
+    let reason = record.skipped[0].reason.clone();
+    assert!(reason.contains("none of the encoders"), "{reason}");
+    config.run.only = vec!["EASE".into(), "Popularity".into()];
+    let again = run(other.path(), &config).unwrap();
+    assert_eq!((again.skipped.len(), &again.skipped[0].system[..]), (1, "text-kNN"));
 }

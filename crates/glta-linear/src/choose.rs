@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use glta_data::Interactions;
 
-use crate::problem::Problem;
+use crate::problem::{Problem, Solved};
 use crate::progress::Reporter;
 use crate::sparse::SparseRows;
 use crate::weigh::Measured;
@@ -33,7 +33,9 @@ impl Chooser<'_, '_> {
         let LinearReport { form, l2, text, .. } = settings;
         let ease = self.problem.ease(form, l2, text, self.reporter)?;
         self.reporter.columns.0 += self.problem.train.n_items() as u64;
-        Ok(LinearModel::new(ease, self.text.clone(), &self.problem.train, settings))
+        let (form, Solved { raised, jacobi }) = (ease.form, ease.solved);
+        let report = LinearReport { form, raised, jacobi, ..settings };
+        Ok(LinearModel::new(ease, self.text.clone(), &self.problem.train, report))
     }
 
     /// The model of the settings that are best on `valid`, among all forms: for each form, λ
@@ -52,7 +54,7 @@ impl Chooser<'_, '_> {
         let mut tried = Vec::new();
         for &form in forms {
             let model = self.of_form(&LinearReport { form, ..start.clone() }, &measured)?;
-            tried.push((form, model.report.validation.unwrap_or(f64::NEG_INFINITY)));
+            tried.push((model.report.form, model.report.validation.unwrap_or(f64::NEG_INFINITY)));
             if best.as_ref().is_none_or(|b| model.report.validation > b.report.validation) {
                 best = Some(model);
             }

@@ -35,8 +35,9 @@ pub struct LinearConfig {
     /// in the mean. Use 0, the default, for a catalogue that does not grow; new items
     /// rank low then.
     pub new_items: f64,
-    /// Most items of the dense form: its matrix takes `12 · items²` bytes while it is fitted,
-    /// `4 · items²` afterwards.
+    /// Most items of the dense form: it takes `16 · items²` bytes while settings are tried
+    /// (`12 · items²` for the fit, `4 · items²` for the best model so far), `4 · items²`
+    /// afterwards. Default 20,000 (6.4 GB).
     pub max_items: usize,
     /// The local form keeps so many co-occurring items of each item, the strongest.
     pub rows: usize,
@@ -107,7 +108,7 @@ impl LinearConfig {
             match solver {
                 Solver::Dense if items > self.max_items => {
                     let limit = self.max_items;
-                    let gigabytes = 12.0 * (items as f64).powi(2) / 1e9;
+                    let gigabytes = 16.0 * (items as f64).powi(2) / 1e9;
                     let error = Error::TooManyItems { items, limit, gigabytes };
                     if self.solvers.iter().all(|&solver| solver == Solver::Dense) {
                         return Err(error);

@@ -8,6 +8,7 @@ use ndarray::{ArrayViewMut2, Axis};
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 
+use crate::problem::Solved;
 use crate::solve::counts::{Counts, counted};
 use crate::solve::gram::{Gram, Own, Scratch};
 use crate::sparse::SparseRows;
@@ -23,7 +24,7 @@ pub struct EaseConfig {
     pub l2: f64,
     /// How the weights are found. Default [`Form::Dense`].
     pub form: Form,
-    /// The dense form refuses more items than this. Default 20,000 (4.8 GB).
+    /// The dense form refuses more items than this. Default 20,000 (6.4 GB).
     pub max_items: usize,
     /// The local form keeps so many co-occurring items of each item, the strongest.
     /// Default 256.
@@ -91,7 +92,9 @@ pub struct Ease {
     pub(crate) changed: FxHashMap<u32, Vec<u32>>,
     /// Whether a growing model has what columns are solved again from.
     pub(crate) grows: bool,
-    form: Form,
+    pub(crate) form: Form,
+    /// How the local systems were solved; nothing for a model that was read from a file.
+    pub(crate) solved: Solved,
     pub(crate) leave: Leave,
     /// What columns of the local form are solved again from, and row `j` for the sources of
     /// item `j`; made when they are first needed.
@@ -128,6 +131,7 @@ impl Ease {
             changed: FxHashMap::default(),
             grows: false,
             form,
+            solved: Solved::default(),
             leave,
             gram: gram.map(OnceLock::from).unwrap_or_default(),
             columns: OnceLock::new(),

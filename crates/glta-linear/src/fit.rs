@@ -79,6 +79,8 @@ impl LinearModel {
         let middle = |list: &[f64]| list[list.len() / 2];
         let start = LinearReport {
             form: forms.first().copied().unwrap_or(Form::Dense),
+            raised: 0,
+            jacobi: false,
             left_out,
             l2: middle(&config.l2),
             text: if text.is_some() { middle(&config.text) } else { 0.0 },

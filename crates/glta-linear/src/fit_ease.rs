@@ -9,6 +9,56 @@ use crate::problem::{Limits, Problem};
 use crate::progress::Reporter;
 use crate::{Ease, EaseConfig, Error, Form, LinearStep, Result, TextNeighbours, TextVectors};
 
+/// Fits EASE under several settings of one training set: what they have in common, such as the
+/// counts of co-occurring items, is computed once.
+///
+/// ```
+/// use glta_core::Silent;
+/// use glta_data::Interactions;
+/// use glta_linear::{EaseConfig, EaseGrid, Form};
+///
+/// let train = Interactions::from_pairs(3, 3, [(0, 0), (0, 1), (1, 0), (1, 1), (2, 2)])?;
+/// let mut grid = EaseGrid::new(&train, &EaseConfig::default())?;
+/// for l2 in [1.0, 10.0] {
+///     let ease = grid.fit(Form::Dense, l2, &mut Silent)?;
+///     assert!(ease.score_items(&[0])[1] > 0.0);
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct EaseGrid {
+    problem: Problem,
+    config: EaseConfig,
+}
+
+impl EaseGrid {
+    /// Sizes are those of `config`.
+    ///
+    /// # Errors
+    /// Bad settings.
+    pub fn new(train: &Interactions, config: &EaseConfig) -> Result<Self> {
+        config.validate()?;
+        let EaseConfig { max_items, rows, text_neighbours, .. } = *config;
+        let limits = Limits { max_items, rows, text_neighbours };
+        let problem = Problem::new(train, None, None, limits)?;
+        Ok(Self { problem, config: config.clone() })
+    }
+
+    /// Solves for the weights under one setting.
+    ///
+    /// # Errors
+    /// Bad settings, too many items for the dense form, a matrix that cannot be inverted,
+    /// [`Error::Cancelled`].
+    pub fn fit(
+        &mut self,
+        form: Form,
+        l2: f64,
+        progress: &mut dyn Progress<LinearStep>,
+    ) -> Result<Ease> {
+        EaseConfig { form, l2, ..self.config.clone() }.validate()?;
+        self.problem.ease(form, l2, 0.0, &mut Reporter::new(progress))
+    }
+}
+
 impl Ease {
     /// Solves for the weights.
     ///

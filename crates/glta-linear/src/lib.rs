@@ -60,6 +60,7 @@ pub use config::LinearConfig;
 pub use ease::{Ease, EaseConfig};
 pub use error::{Error, Result};
 pub use explain::Explanation;
+pub use fit_ease::EaseGrid;
 pub use form::{Form, Solver};
 pub use grow::Growing;
 pub use model::LinearModel;

@@ -7,7 +7,7 @@ use glta_data::Interactions;
 use crate::ease::Leave;
 use crate::progress::Reporter;
 use crate::solve::coarse::deflate;
-use crate::solve::counts::Counts;
+use crate::solve::counts::{Counts, capped};
 use crate::solve::dense;
 use crate::solve::gram::Gram;
 use crate::sparse::SparseRows;
@@ -36,6 +36,15 @@ pub(crate) struct Limits {
     pub(crate) rows: usize,
     /// Most text neighbours of an item.
     pub(crate) text_neighbours: usize,
+}
+
+/// How the local systems of a fit were solved.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Solved {
+    /// Systems that were not positive definite and had their diagonal raised.
+    pub(crate) raised: usize,
+    /// Whether each system took one Jacobi step beside the coarse part.
+    pub(crate) jacobi: bool,
 }
 
 impl Problem {
@@ -71,6 +80,8 @@ impl Problem {
         let text = self.text.clone().filter(|_| weight > 0.0);
         let items = self.train.n_items();
         reporter.solved(0)?;
+        let mut solved = Solved::default();
+        let mut form = form;
         let (weights, diagonal, gram) = match form {
             Form::Dense => {
                 check_items(items, self.limits.max_items)?;
@@ -83,12 +94,20 @@ impl Problem {
                 let (counts, complete) = self.counts(whole, reporter)?;
                 let near = text.as_ref().and(self.neighbours.as_ref()).map(|near| &near.rows);
                 let text = text.map(|text| (text, Arc::clone(&self.squares)));
-                let degrees = Arc::clone(&self.degrees);
+                // The eigenvectors and the local systems must be those of one matrix.
+                let sampled = (rank > 0 && !complete).then(|| capped(&self.train));
+                let train = sampled.as_ref().unwrap_or(&self.train);
+                let degrees = match &sampled {
+                    None => Arc::clone(&self.degrees),
+                    Some(sampled) => Arc::new(sampled.item_degrees()),
+                };
                 let gram = Gram { counts, degrees, text, later: Vec::new(), weight, l2 };
                 let advance = &mut |done: usize| reporter.solved(done);
                 let (weights, diagonal, raised) = if rank > 0 {
-                    let deflation = deflate(&self.train, &gram, rank)?;
+                    let deflation = deflate(train, &gram, rank)?;
                     let found = deflation.columns(&gram, near, sources, complete, advance)?;
+                    form = Form::Local { sources, rank: deflation.values.len() };
+                    solved.jacobi = !complete;
                     let vectors = deflation.vectors.mapv(|v| v as f32);
                     let coarse = Some(Coarse { vectors, weights: found.weights });
                     let rows = found.columns.transpose();
@@ -99,17 +118,20 @@ impl Problem {
                     (Weights::Local { rows, coarse: None }, found.diagonal, found.raised)
                 };
                 if raised > 0 {
-                    tracing::info!(
+                    tracing::warn!(
                         "{raised} of {items} local systems at an `l2` of {l2} were not positive \
                          definite and had their diagonal raised"
                     );
                 }
+                solved.raised = raised;
                 (weights, diagonal, (rank == 0).then_some(gram))
             }
         };
         let Limits { rows, text_neighbours, .. } = self.limits;
         let leave = Leave { l2, weight, rows, text_neighbours, text: self.text.clone() };
-        Ok(Ease::new(weights, diagonal, &self.train, form, leave, gram))
+        let mut ease = Ease::new(weights, diagonal, &self.train, form, leave, gram);
+        ease.solved = solved;
+        Ok(ease)
     }
 
     /// The counts, and whether they hold every pair. Rows are not cut where that is wanted,
@@ -142,5 +164,5 @@ pub(crate) fn check_items(items: usize, limit: usize) -> Result<()> {
     if items <= limit {
         return Ok(());
     }
-    Err(Error::TooManyItems { items, limit, gigabytes: 12.0 * (items as f64).powi(2) / 1e9 })
+    Err(Error::TooManyItems { items, limit, gigabytes: 16.0 * (items as f64).powi(2) / 1e9 })
 }

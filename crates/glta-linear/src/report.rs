@@ -10,6 +10,12 @@ use crate::Form;
 pub struct LinearReport {
     /// How the weights were found.
     pub form: Form,
+    /// Local systems that were not positive definite and had their diagonal raised.
+    pub raised: usize,
+    /// Whether each local system of a form with a rank took one Jacobi step in the place of its
+    /// solution, because all pairs of co-occurring items take more memory than the dense form
+    /// of `max_items` items.
+    pub jacobi: bool,
     /// Why the dense form was not tried, if it was asked for.
     pub left_out: Option<String>,
     /// λ, the L2 regularisation.

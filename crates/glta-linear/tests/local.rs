@@ -258,3 +258,25 @@ fn odd_data_give_finite_scores() {
         }
     }
 }
+
+/// The eigenvectors are those of all interactions, so the counts must be, too: with the pairs of
+/// a sample of a long list, `A` without its largest eigenvectors is not positive definite.
+#[test]
+fn people_with_long_lists_keep_the_coarse_part_exact() {
+    let items = 2_100u32;
+    let mut pairs: Vec<(u32, u32)> = Vec::new();
+    for user in 0..6 {
+        pairs.extend((0..items).map(|item| (user, item)));
+    }
+    for user in 6..120u32 {
+        pairs.extend((0..40).map(|n| (user, (user * 37 + n * n * 11) % items)));
+    }
+    let train = Interactions::from_pairs(120, items as usize, pairs).unwrap();
+    let dense = Ease::fit(&train, &EaseConfig { l2: 30.0, ..EaseConfig::default() }).unwrap();
+    let form = Form::Local { sources: 16, rank: 8 };
+    let local = Ease::fit(&train, &EaseConfig { l2: 30.0, form, ..EaseConfig::default() }).unwrap();
+    // What the people with everything say of all items alike is the coarse part's.
+    let (a, b) = (dense.score_items(&[1, 2, 3]), local.score_items(&[1, 2, 3]));
+    let mean = |v: &[f32]| v.iter().sum::<f32>() / v.len() as f32;
+    assert!((mean(&a) - mean(&b)).abs() < 0.05 * mean(&a).abs(), "{} {}", mean(&a), mean(&b));
+}

@@ -1,10 +1,10 @@
 //! Files of vectors by raw id.
 
 use std::fs::File;
-use std::io::BufReader;
+use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use ndarray::Array2;
+use ndarray::{Array2, ArrayView2};
 use ndarray_npy::ReadNpyExt;
 use rustc_hash::FxHashMap;
 use safetensors::{Dtype, SafeTensors};
@@ -41,6 +41,7 @@ pub(super) fn vectors_of<'a>(
         let problem = format!("the vector of {} is not finite", ids[row]);
         return Err(Error::file(path, problem));
     }
+    check_distinct(vectors.view()).map_err(|problem| Error::file(path, problem))?;
     let wanted: Vec<Option<&usize>> = raw_ids.into_iter().map(|id| rows.get(id)).collect();
     let found = wanted.iter().flatten().count();
     if found == 0 {
@@ -61,6 +62,21 @@ pub(super) fn vectors_of<'a>(
     Ok(out)
 }
 
+/// Refuses vectors that tell nothing apart.
+pub(super) fn check_distinct(vectors: ArrayView2<'_, f32>) -> std::result::Result<(), String> {
+    let mut rows = vectors.rows().into_iter().filter(|row| row.iter().any(|&v| v != 0.0));
+    match (rows.next(), rows.next()) {
+        (Some(first), Some(second)) if first == second && rows.all(|row| row == first) => {
+            Err("all vectors are equal".into())
+        }
+        (Some(_), Some(_)) => Ok(()),
+        (first, _) => {
+            let n = usize::from(first.is_some());
+            Err(format!("only {n} of the vectors are not zero"))
+        }
+    }
+}
+
 /// The ids beside the file.
 fn lines(path: &Path) -> Result<Vec<String>> {
     let mut name = path.as_os_str().to_owned();
@@ -74,13 +90,47 @@ fn lines(path: &Path) -> Result<Vec<String>> {
 }
 
 fn npy(path: &Path) -> Result<Array2<f32>> {
+    check_size(path)?;
     let open = || File::open(path).map(BufReader::new).map_err(|e| Error::io(path, e));
     match Array2::<f32>::read_npy(open()?) {
         Ok(vectors) => Ok(vectors),
         Err(ndarray_npy::ReadNpyError::WrongDescriptor(_)) => Array2::<f64>::read_npy(open()?)
             .map(|vectors| vectors.mapv(|v| v as f32))
-            .map_err(|e| Error::file(path, e)),
-        Err(e) => Err(Error::file(path, e)),
+            .map_err(|e| npy_error(path, &e)),
+        Err(e) => Err(npy_error(path, &e)),
+    }
+}
+
+fn npy_error(path: &Path, error: &ndarray_npy::ReadNpyError) -> Error {
+    match error {
+        ndarray_npy::ReadNpyError::WrongDescriptor(descriptor) => {
+            Error::file(path, format!("values of type {descriptor} are not f32 or f64"))
+        }
+        other => Error::file(path, other),
+    }
+}
+
+/// Refuses a file that is too short for the shape in its header: memory for the whole shape is
+/// taken before the values are read. What else is wrong with a header its reader says.
+fn check_size(path: &Path) -> Result<()> {
+    let io = |e| Error::io(path, e);
+    let mut file = File::open(path).map_err(io)?;
+    let bytes = file.metadata().map_err(io)?.len();
+    let mut head = Vec::new();
+    file.by_ref().take(1 << 12).read_to_end(&mut head).map_err(io)?;
+    let head = String::from_utf8_lossy(&head);
+    let shape = head.split("'shape'").nth(1).and_then(|rest| rest.split(['(', ')']).nth(1));
+    let values = shape.and_then(|shape| {
+        let sizes = shape.split(',').map(str::trim).filter(|size| !size.is_empty());
+        sizes.map(|size| size.parse::<u64>().ok()).try_fold(1u64, |all, n| all.checked_mul(n?))
+    });
+    match (shape, values) {
+        // No value is shorter than a byte.
+        (Some(shape), values) if values.is_none_or(|values| values > bytes) => {
+            let problem = format!("{bytes} bytes are too few for the shape ({shape})");
+            Err(Error::file(path, problem))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -154,6 +204,23 @@ mod tests {
         for cut in [0, 9, 60, bytes.len() - 1] {
             std::fs::write(&path, &bytes[..cut]).unwrap();
             assert!(message(&path).contains("vectors.npy"));
+        }
+        // A header that claims more than there is takes no memory.
+        let huge =
+            String::from_utf8_lossy(&bytes).replace("(2, 2), }", "(10000000000, 20000000), }");
+        std::fs::write(&path, huge.as_bytes()).unwrap();
+        assert!(message(&path).contains("too few for the shape (10000000000, 20000000)"));
+        let mut half = bytes.clone();
+        let at = bytes.windows(3).position(|w| w == b"<f4").unwrap();
+        half[at + 2] = b'2';
+        std::fs::write(&path, &half).unwrap();
+        assert!(message(&path).contains("not f32 or f64"), "{}", message(&path));
+        for (values, problem) in [
+            (array![[0.0f32, 0.0], [0.0, 0.0]], "only 0 of the vectors are not zero"),
+            (array![[1.0, 2.0], [1.0, 2.0]], "all vectors are equal"),
+        ] {
+            values.write_npy(File::create(&path).unwrap()).unwrap();
+            assert!(message(&path).contains(problem), "{}", message(&path));
         }
         assert!(message(&folder.path().join("vectors.txt")).contains(".safetensors"));
     }

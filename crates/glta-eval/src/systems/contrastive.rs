@@ -32,11 +32,6 @@ pub(crate) fn all() -> [ContrastiveSystem; 5] {
     ]
 }
 
-/// Whether the rows of this name depend on the text encoder.
-pub(crate) fn reads_texts(name: &str) -> bool {
-    all().iter().any(|system| system.name == name && system.reads_texts())
-}
-
 impl ContrastiveSystem {
     pub(crate) fn reads_texts(&self) -> bool {
         self.config.text_weight > 0.0

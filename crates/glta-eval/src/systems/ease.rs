@@ -2,10 +2,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use glta_core::search;
-use glta_linear::{Ease, EaseConfig, Form, LinearConfig};
+use glta_linear::{Ease, EaseConfig, EaseGrid, Form, LinearConfig, LinearStage, LinearStep};
 
 use crate::error::BoxError;
-use crate::seed::Seed;
+use crate::event::Event;
+use crate::seed::{Seed, validation};
 use crate::system::{Fitted, System};
 use crate::{Error, Result};
 
@@ -17,7 +18,7 @@ pub(crate) struct TunedEase {
     /// Number of settings that were tried.
     tried: usize,
     /// Why the dense form was not.
-    left_out: Option<String>,
+    pub(crate) left_out: Option<String>,
     /// Seconds of one setting.
     seconds: f64,
 }
@@ -39,12 +40,26 @@ impl Seed<'_> {
         let settings: Vec<(Form, f64)> =
             forms.iter().flat_map(|&form| grid.iter().map(move |&l2| (form, l2))).collect();
         let started = Instant::now();
-        let mut tried = 0;
+        let (mut tried, columns) = (0, split.train.n_items() as u64);
+        let mut fits = EaseGrid::new(&split.train, &self.ease_config())?;
+        let progress = &mut *self.progress;
         let found = search(&settings, |&(form, l2)| -> Result<_> {
-            self.advance("EASE", tried, settings.len() as u64, "settings")?;
+            let ease = fits.fit(form, l2, &mut |step: &LinearStep| {
+                let LinearStep { stage, done, total, .. } = *step;
+                progress.report(&match stage {
+                    LinearStage::CoOccurrences => {
+                        Event::Work { work: "EASE: co-occurrences", done, total, note: "items" }
+                    }
+                    _ => Event::Work {
+                        work: "EASE",
+                        done: tried * columns + done,
+                        total: settings.len() as u64 * columns,
+                        note: "columns of all settings",
+                    },
+                })
+            })?;
             tried += 1;
-            let ease = Ease::fit(&split.train, &EaseConfig { l2, form, ..self.ease_config() })?;
-            Ok((self.validation(&ease)?, ease))
+            Ok((validation(&ease, split)?, ease))
         })?;
         let seconds = started.elapsed().as_secs_f64() / settings.len() as f64;
         let (best, ease) = found.best.ok_or_else(|| no_score("EASE"))?;

@@ -12,6 +12,7 @@ use crate::event::Event;
 use crate::seed::Seed;
 use crate::system::{Fitted, System};
 use crate::systems::Needs;
+use crate::systems::text::read_by;
 
 /// A GLTA run in a folder of its own below the seed's.
 pub(crate) struct Variant {
@@ -149,18 +150,27 @@ impl System for Variant {
             return Ok(if ended { fitted.seconds(0.0) } else { fitted.epochs(epochs) });
         }
         let fitted = Fitted::new(recommender).validation(report.validation()).epochs(epochs);
-        Ok(settings(fitted, &self.config, report))
+        let encoders = report.encoders.clone();
+        let fitted = settings(fitted, &self.config, report, self.linear_of.is_some());
+        Ok(if self.config.reads_item_texts() {
+            read_by(fitted, &encoders, &seed.left_out(&self.config)?)
+        } else {
+            fitted
+        })
     }
 }
 
-/// What the run chose on validation data.
-fn settings(mut fitted: Fitted, config: &Config, report: FitReport) -> Fitted {
+/// What the run chose on validation data. `copied` says that its linear model is another run's.
+fn settings(mut fitted: Fitted, config: &Config, report: FitReport, copied: bool) -> Fitted {
     if let Some(accuracy) = report.item_stage.and_then(|s| s.best()) {
         fitted = fitted
             .setting("item_text_accuracy", accuracy)
             .setting("item_text_chance", 1.0 / config.item_stage.items as f64);
     }
     if let Some(linear) = report.linear {
+        if let Some(seconds) = report.linear_seconds.filter(|_| copied) {
+            fitted = fitted.seconds(seconds);
+        }
         fitted = fitted
             .setting("linear", &linear)
             .setting("correction", report.mix.map_or(1.0, |mix| mix.factor));

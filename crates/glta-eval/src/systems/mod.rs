@@ -11,7 +11,7 @@ mod variants;
 
 use std::fmt;
 
-use glta_align::Preset;
+use glta_align::{Config, ItemEncoder, Preset};
 use glta_data::Dataset;
 
 use crate::config::{ExperimentConfig, RunConfig};
@@ -46,8 +46,10 @@ pub(crate) enum Needs {
 pub(crate) struct Standard {
     pub(crate) group: Group,
     pub(crate) needs: Needs,
-    /// Whether it reads texts by the encoders that are there, though it can do without.
-    pub(crate) encodes: bool,
+    /// The encoders by which it reads texts.
+    pub(crate) encoders: Vec<ItemEncoder>,
+    /// Whether it reads files of text vectors.
+    pub(crate) files: bool,
     pub(crate) system: Box<dyn System>,
 }
 
@@ -60,6 +62,8 @@ pub(crate) enum Reason {
     Encoder,
     /// What reads texts needs two.
     Texts { items: usize, texts: usize },
+    /// None of its text encoders is there, or all leave out all texts.
+    NoEncoder,
 }
 
 impl fmt::Display for Reason {
@@ -70,13 +74,16 @@ impl fmt::Display for Reason {
             Self::Texts { items, texts } => {
                 write!(f, "it reads texts, and {texts} of {items} items have one")
             }
+            Self::NoEncoder => {
+                write!(f, "it reads texts, and none of the encoders in `item_text` can read them")
+            }
         }
     }
 }
 
 impl Standard {
     fn new(group: Group, needs: Needs, system: impl System + 'static) -> Self {
-        Self { group, needs, encodes: false, system: Box::new(system) }
+        Self { group, needs, encoders: Vec::new(), files: false, system: Box::new(system) }
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -94,7 +101,21 @@ impl Standard {
 
     /// Whether it reads the items' texts by the encoders that are there.
     pub(crate) fn reads_texts(&self) -> bool {
-        self.needs != Needs::Nothing || self.encodes
+        self.needs != Needs::Nothing || !self.encoders.is_empty()
+    }
+
+    /// Whether its rows depend on the sentence encoder.
+    pub(crate) fn reads_by_sentence(&self) -> bool {
+        self.needs == Needs::LanguageOrEncoder || self.encoders.contains(&ItemEncoder::Sentence)
+    }
+
+    /// With the encoders and files of a configuration.
+    fn reading(mut self, config: &Config) -> Self {
+        if config.reads_item_texts() {
+            self.encoders = config.item_encoders().collect();
+            self.files = !config.item_text.files.is_empty();
+        }
+        self
     }
 
     /// Whether it is named, or on where no system is named.
@@ -117,9 +138,12 @@ impl Standard {
             Needs::Language if !language => Some(Reason::Language),
             Needs::LanguageOrEncoder if !language && !encoder => Some(Reason::Language),
             Needs::Encoder if !encoder => Some(Reason::Encoder),
-            Needs::Texts | Needs::LanguageOrEncoder if texts < 2 => {
+            Needs::LanguageOrEncoder | Needs::Encoder if texts < 2 => {
                 Some(Reason::Texts { items, texts })
             }
+            Needs::Texts if self.files => None,
+            Needs::Texts if texts < 2 => Some(Reason::Texts { items, texts }),
+            Needs::Texts if !self.encoders.iter().any(|&e| with.has(e)) => Some(Reason::NoEncoder),
             _ => None,
         }
     }
@@ -132,6 +156,16 @@ pub(crate) struct Available {
     pub(crate) encoder: bool,
     /// Items that have a text.
     pub(crate) texts: usize,
+}
+
+impl Available {
+    pub(crate) fn has(self, encoder: ItemEncoder) -> bool {
+        match encoder {
+            ItemEncoder::LanguageModel => self.language,
+            ItemEncoder::Sentence => self.encoder,
+            _ => true,
+        }
+    }
 }
 
 /// The name of the row of a preset's configuration.
@@ -158,8 +192,8 @@ pub(crate) fn standard(config: &ExperimentConfig) -> Vec<Standard> {
     let mut all = vec![
         Standard::new(Always, Needs::Nothing, popularity::PopularitySystem),
         Standard::new(Always, Needs::Nothing, ease::EaseSystem),
-        Standard::new(Always, Needs::Texts, text::TextKnnSystem),
-        Standard::new(Always, Needs::Texts, text::EaseTextSystem),
+        Standard::new(Always, Needs::Texts, text::TextKnnSystem).reading(&config.glta),
+        Standard::new(Always, Needs::Texts, text::EaseTextSystem).reading(&config.glta),
         Standard::new(Always, Needs::Nothing, lightgcn::LightGcnSystem),
     ];
     // Profiles that GLTA writes serve RLMRec too, which then waits for them.
@@ -168,8 +202,8 @@ pub(crate) fn standard(config: &ExperimentConfig) -> Vec<Standard> {
         all.extend(contrastive_models());
     }
     let variant = |group, variant: glta::Variant| {
-        let (needs, encodes) = (variant.needs(), variant.config().reads_item_texts());
-        Standard { encodes, ..Standard::new(group, needs, variant) }
+        let config = variant.config().clone();
+        Standard::new(group, variant.needs(), variant).reading(&config)
     };
     all.push(variant(Always, variants::main(config)));
     if profiles {

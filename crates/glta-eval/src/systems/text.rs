@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use glta_align::ItemVectors;
+use glta_align::{ItemEncoder, ItemVectors};
 use glta_core::search;
 use glta_data::Split;
 use glta_linear::{
@@ -31,6 +31,7 @@ pub(crate) struct TunedKnn {
     /// seed's.
     with_new_items: Option<(Split, TextKnn)>,
     encoders: Vec<String>,
+    left_out: Vec<ItemEncoder>,
     seconds: f64,
 }
 
@@ -42,8 +43,7 @@ impl Seed<'_> {
         let started = Instant::now();
         let vectors = self.item_vectors()?;
         if vectors.is_empty() {
-            let (items, texts) = (self.dataset().n_items(), 0);
-            let reason = Reason::Texts { items, texts }.to_string();
+            let reason = Reason::NoEncoder.to_string();
             return Err(Error::CannotRun { system: self.system.clone(), reason });
         }
         let read = started.elapsed().as_secs_f64();
@@ -77,8 +77,9 @@ impl Seed<'_> {
         };
         let seconds = read + started.elapsed().as_secs_f64() / settings.len() as f64;
         let encoders = vectors.iter().map(|vectors| vectors.name().to_owned()).collect();
+        let left_out = self.left_out(&self.config().glta)?;
         let knn = Arc::new(knn);
-        let tuned = TunedKnn { knn, strength, power, with_new_items, encoders, seconds };
+        let tuned = TunedKnn { knn, strength, power, with_new_items, encoders, left_out, seconds };
         Ok(self.shared.put(tuned))
     }
 
@@ -98,10 +99,18 @@ impl Seed<'_> {
 
 impl TunedKnn {
     fn settings(&self, fitted: Fitted) -> Fitted {
-        fitted
-            .setting("encoders", &self.encoders)
+        read_by(fitted, &self.encoders, &self.left_out)
             .setting("whitening", self.strength)
             .setting("power", self.power)
+    }
+}
+
+/// The names of the encoders whose vectors a row uses, and those that it does without.
+pub(crate) fn read_by(fitted: Fitted, encoders: &[String], left_out: &[ItemEncoder]) -> Fitted {
+    let fitted = fitted.setting("encoders", encoders);
+    match left_out {
+        [] => fitted,
+        left_out => fitted.setting("encoders_left_out", left_out),
     }
 }
 
@@ -153,7 +162,10 @@ impl System for EaseTextSystem {
         let (l2, form) = (ease.l2, ease.form);
         let both = Both { ease: Arc::clone(&ease.ease), knn: Arc::clone(&knn.knn), weight };
         let fitted = Fitted::new(both).setting("form", form).setting("l2", l2);
-        let fitted = fitted.setting("weight", weight);
+        let mut fitted = fitted.setting("weight", weight);
+        if let Some(problem) = &ease.left_out {
+            fitted = fitted.setting("left_out", problem);
+        }
         Ok(knn.settings(fitted).seconds(seconds))
     }
 }

@@ -7,8 +7,8 @@ use rustc_hash::FxHashMap;
 use crate::Result;
 use crate::ranges::in_ranges;
 
-/// A longer list of a user is sampled down to this many items for counting: the pairs of a
-/// list grow with its square.
+/// Where rows are cut, a longer list of a user is sampled down to this many items for counting:
+/// the pairs of a list grow with its square.
 pub(crate) const LONGEST_LIST: usize = 2_000;
 
 /// Off-diagonal entries of `XᵀX` by rows. A row may be cut to its largest entries by
@@ -36,14 +36,15 @@ struct Piece {
 }
 
 impl Counts {
-    /// Counts pairs and keeps at most `longest` an item.
+    /// Counts pairs and keeps at most `longest` an item. Long lists are sampled, unless the
+    /// rows are whole.
     pub(crate) fn new(
         train: &Interactions,
         longest: usize,
         advance: &mut dyn FnMut(usize) -> Result<()>,
     ) -> Result<Self> {
         let n = train.n_items();
-        let capped = capped(train);
+        let capped = if longest == usize::MAX { train.clone() } else { capped(train) };
         let users_of = capped.transpose();
         let roots: Vec<f32> =
             train.item_degrees().iter().map(|&d| 1.0 / (d as f32 + 1.0).sqrt()).collect();
@@ -99,11 +100,10 @@ impl Counts {
         Ok(all)
     }
 
-    /// At most this many pairs there are, both ways.
+    /// At most this many pairs there are, both ways, in rows that are whole.
     pub(crate) fn most_pairs(train: &Interactions) -> u64 {
-        let squares: u64 = (0..train.n_users() as u32)
-            .map(|user| (train.items(user).len().min(LONGEST_LIST) as u64).pow(2))
-            .sum();
+        let squares: u64 =
+            (0..train.n_users() as u32).map(|user| (train.items(user).len() as u64).pow(2)).sum();
         squares.min((train.n_items() as u64).pow(2))
     }
 
@@ -177,8 +177,8 @@ pub(crate) fn keep_best(items: &mut Vec<u32>, n: usize, strength: impl Fn(u32) -
     }
 }
 
-/// Long lists are sampled.
-fn capped(train: &Interactions) -> Interactions {
+/// The interactions whose pairs are counted where rows are cut: long lists are sampled.
+pub(crate) fn capped(train: &Interactions) -> Interactions {
     if (0..train.n_users() as u32).all(|user| train.items(user).len() <= LONGEST_LIST) {
         return train.clone();
     }

@@ -1,0 +1,140 @@
+//! What a record knows its data and its text encoder by.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use glta_core::{Silent, TextEncoder};
+use glta_data::{Dataset, TextConfig};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::{Error, Result};
+
+/// A text encoder is known by what it makes of this.
+const SENTENCE: &str = "A green canvas tent for two people, with poles and a bag.";
+/// So many columns of its vector are kept.
+const COLUMNS: usize = 16;
+/// Two vectors of one encoder differ by less than this share of their largest value: other
+/// processors round otherwise.
+const TOLERANCE: f32 = 1e-3;
+
+/// The sentence encoder of an experiment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EncoderRecord {
+    /// Its name.
+    pub name: String,
+    /// The first columns of its vector of a fixed sentence.
+    pub sample: Vec<f32>,
+}
+
+impl EncoderRecord {
+    pub(crate) fn new(encoder: &dyn TextEncoder) -> Result<Self> {
+        let name = encoder.name().to_owned();
+        let vectors = encoder.encode(&[SENTENCE.to_owned()], &mut Silent);
+        let vectors = vectors.map_err(|e| Error::Align(glta_align::Error::Encoder(e)))?;
+        let sample = vectors.iter().take(COLUMNS).copied().collect();
+        Ok(Self { name, sample })
+    }
+
+    /// Whether both are one encoder.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        let largest = self.sample.iter().fold(0.0f32, |most, v| most.max(v.abs()));
+        let near = |(a, b): (&f32, &f32)| (a - b).abs() <= TOLERANCE * largest;
+        self.name == other.name
+            && self.sample.len() == other.sample.len()
+            && self.sample.iter().zip(&other.sample).all(near)
+    }
+}
+
+/// SHA-256 over the raw ids, the items' texts, and all interactions with their ratings and
+/// times, in hexadecimal.
+pub(crate) fn data_hash(dataset: &Dataset, texts: &TextConfig) -> Result<String> {
+    let mut hash = Sha256::new();
+    let mut text = |text: &str| {
+        hash.update((text.len() as u64).to_le_bytes());
+        hash.update(text.as_bytes());
+    };
+    dataset.users().iter().for_each(|id| text(id));
+    dataset.items().iter().for_each(|item| text(&item.raw_id));
+    dataset.texts(texts)?.iter().for_each(|words| text(words));
+    for user in 0..dataset.n_users() as u32 {
+        let items = dataset.interactions().items(user);
+        hash.update((items.len() as u64).to_le_bytes());
+        items.iter().for_each(|item| hash.update(item.to_le_bytes()));
+    }
+    for rating in dataset.ratings().unwrap_or_default() {
+        hash.update(rating.to_le_bytes());
+    }
+    for time in dataset.timestamps().unwrap_or_default() {
+        hash.update(time.to_le_bytes());
+    }
+    Ok(hexadecimal(hash))
+}
+
+/// SHA-256 of each file of text vectors.
+pub(crate) fn file_hashes(files: &[PathBuf]) -> Result<BTreeMap<PathBuf, String>> {
+    files.iter().map(|path| Ok((path.clone(), file_hash(path)?))).collect()
+}
+
+fn file_hash(path: &Path) -> Result<String> {
+    let mut file = std::fs::File::open(path).map_err(|e| Error::io(path, e))?;
+    let (mut hash, mut buffer) = (Sha256::new(), vec![0; 1 << 16]);
+    loop {
+        match file.read(&mut buffer).map_err(|e| Error::io(path, e))? {
+            0 => return Ok(hexadecimal(hash)),
+            n => hash.update(&buffer[..n]),
+        }
+    }
+}
+
+fn hexadecimal(hash: Sha256) -> String {
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_encoder_is_known_by_name_and_vector() {
+        let record = |name: &str, sample: &[f32]| EncoderRecord {
+            name: name.into(),
+            sample: sample.to_vec(),
+        };
+        let one = record("a", &[0.5, -1.0]);
+        assert!(one.is(&record("a", &[0.5, -1.0])));
+        assert!(one.is(&record("a", &[0.500_01, -1.0])));
+        assert!(!one.is(&record("b", &[0.5, -1.0])));
+        assert!(!one.is(&record("a", &[0.51, -1.0])));
+        assert!(!one.is(&record("a", &[0.5])));
+    }
+
+    #[test]
+    fn every_part_of_the_data_changes_the_hash() {
+        use glta_data::{Interaction, Item};
+        let hash = |pairs: &[Interaction<'_>], title: &str| {
+            let item = |raw_id: &str| Item {
+                raw_id: raw_id.into(),
+                title: title.into(),
+                ..Item::default()
+            };
+            let items = vec![item("x"), item("y")];
+            let data = Dataset::from_interactions("d", pairs.iter().copied(), items).unwrap();
+            data_hash(&data, &TextConfig::default()).unwrap()
+        };
+        let (a, b) = (Interaction::new("u", "x"), Interaction::new("v", "y"));
+        let seen = [
+            hash(&[a, b], "tea"),
+            hash(&[a, b], "tea pot"),
+            hash(&[a, Interaction::new("u", "y"), b], "tea"),
+            hash(&[a, Interaction::new("w", "y")], "tea"),
+            hash(&[a, Interaction { rating: Some(3.0), ..b }], "tea"),
+            hash(&[a, Interaction { timestamp: Some(3), ..b }], "tea"),
+        ];
+        for (n, one) in seen.iter().enumerate() {
+            assert!(!seen[..n].contains(one), "{n}");
+        }
+        assert_eq!(hash(&[a, b], "tea"), seen[0]);
+    }
+}
