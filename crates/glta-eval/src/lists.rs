@@ -1,6 +1,6 @@
 //! Metrics of lists that were made elsewhere, by raw ids.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use glta_data::Interactions;
 use glta_metrics::evaluate_rankings;
@@ -27,17 +27,28 @@ use crate::{Error, MetricAt, Result};
 /// ```
 ///
 /// # Errors
-/// No metric, a user twice, an item twice in a list, no user with test items.
+/// No metric, one beyond the longest list, a user twice, an item twice in a list, no user with
+/// test items.
 pub fn evaluate_lists(
     results: &[UserResult],
     metrics: &[MetricAt],
 ) -> Result<BTreeMap<String, f64>> {
     let mut ids: HashMap<&str, u32> = HashMap::new();
-    let mut users: HashMap<&str, ()> = HashMap::new();
+    let mut users: HashSet<&str> = HashSet::new();
+    let longest = results.iter().map(|result| result.recommended.len()).max().unwrap_or(0);
+    if let Some(metric) = metrics.iter().find(|metric| metric.k > longest) {
+        let problem = format!("{metric}: the longest list has {longest} items");
+        return Err(Error::Config { field: "metrics", problem });
+    }
     let (mut pairs, mut lists) = (Vec::new(), Vec::new());
     for (user, result) in (0u32..).zip(results) {
-        if users.insert(&result.user, ()).is_some() {
+        if !users.insert(&result.user) {
             let problem = format!("the user {} has two lists", result.user);
+            return Err(Error::Config { field: "lists", problem });
+        }
+        let mut seen = HashSet::new();
+        if let Some(twice) = result.recommended.iter().find(|raw| !seen.insert(*raw)) {
+            let problem = format!("the list of {} holds the item {twice} twice", result.user);
             return Err(Error::Config { field: "lists", problem });
         }
         let mut id = |raw| {

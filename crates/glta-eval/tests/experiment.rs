@@ -283,8 +283,14 @@ fn lists_by_raw_ids_are_checked() {
     let metrics: Vec<MetricAt> = vec!["P@2".parse().unwrap()];
     let means = evaluate_lists(&[result("x", &["b", "a"]), result("y", &["c"])], &metrics).unwrap();
     assert_eq!(means["P@2"], 0.25);
-    assert!(evaluate_lists(&[result("x", &["b", "b"])], &metrics).is_err());
-    assert!(evaluate_lists(&[result("x", &["b"]), result("x", &["a"])], &metrics).is_err());
+    let problem = |results: &[glta_eval::UserResult]| {
+        evaluate_lists(results, &metrics).unwrap_err().to_string()
+    };
+    let twice = problem(&[result("x", &["b", "b"])]);
+    assert!(twice.contains("list of x holds the item b twice"), "{twice}");
+    let short = problem(&[result("x", &["b"])]);
+    assert!(short.contains("P@2: the longest list has 1 items"), "{short}");
+    assert!(evaluate_lists(&[result("x", &["b", "c"]), result("x", &["a"])], &metrics).is_err());
     assert!(evaluate_lists(&[], &metrics).is_err());
 }
 
