@@ -15,6 +15,7 @@ use crate::{Communicator, Error, Result};
 const PIECE: usize = 1 << 28;
 
 /// All ranks of an MPI job (`MPI_COMM_WORLD`). Without a launcher the program is a job of one rank.
+///
 /// MPI ends all ranks when a collective call fails, and launchers do so when a rank dies. Dropping
 /// this value waits until the other ranks drop theirs.
 pub struct Mpi {

@@ -263,6 +263,7 @@ impl GllmHead {
     /// estimate. Items of `masked`, such as those shown in the prompt, are left out of the softmax.
     /// `offset: (n, items)` are fixed logits that are added; the head then learns a correction to
     /// them.
+    ///
     /// The loss is computed in blocks of items. Its memory is `O(n × block)` instead of `O(n ×
     /// items)`, plus the offset.
     ///

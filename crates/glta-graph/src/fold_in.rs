@@ -14,10 +14,12 @@ use ndarray::ArrayView2;
 ///
 /// # What it approximates
 /// Adding the user to the graph with a zero layer-0 embedding, and propagating again.
+///
 /// Let `items` come from [`Adjacency::propagate`](crate::Adjacency::propagate) over `layers - 1`
 /// layers, times `layers / (layers + 1)`. The result is then the user's row of the propagation over
 /// `layers` layers, except for the effect of the new user on other nodes: it raises degrees by one
 /// and sends messages to the items. Both effects vanish as the degrees of the items grow.
+///
 /// The context-computed user token uses the final embeddings of training as `items`. This changes
 /// the weights of the layers slightly (it adds the last one), which changes the length of the
 /// result more than its direction.

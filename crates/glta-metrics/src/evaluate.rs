@@ -10,6 +10,7 @@ pub struct EvaluationConfig {
     /// Cut-offs, in any order; duplicates are ignored. Default 5, 10, 20.
     pub ks: Vec<usize>,
     /// Number of users that a thread scores at a time. Default 128.
+    ///
     /// Memory is bounded. A scorer of item ranges is called for half a million scores at a time. A
     /// scorer of all items gets fewer users if a block would exceed four million scores (16 MB). So
     /// does a scorer with its own lists if the candidates exclude that many items.

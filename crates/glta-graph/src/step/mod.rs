@@ -87,6 +87,7 @@ impl Step {
     /// Returns the mean loss of a batch, including L2. Writes to `parameters.scaled` the gradient
     /// divided by the square root of the degree. The L2 part of the gradient is not in it; the
     /// decay vectors contain its coefficients.
+    ///
     /// Each rank has its own columns; only the scores are summed over ranks.
     pub(crate) fn gradients(
         &mut self,
