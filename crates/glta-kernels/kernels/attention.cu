@@ -4,8 +4,8 @@
 
 constexpr u32 TILE = 32;     // queries and keys of a tile
 constexpr u32 THREADS = 128; // 16 rows by 8 columns of threads
-constexpr u32 ROWS = 2;      // rows of a tile that a thread holds, 16 apart
-constexpr u32 COLUMNS = 4;   // columns of a score tile that it holds, 8 apart
+constexpr u32 ROWS = 2;      // rows of a tile per thread, 16 apart
+constexpr u32 COLUMNS = 4;   // columns of a score tile per thread, 8 apart
 constexpr u32 SCORES = TILE + 4; // stride of a tile of scores in shared memory
 
 // A tile in shared memory, (TILE, D + 4); missing rows and columns are zero.
@@ -312,7 +312,7 @@ INLINE void attention_keys(const T *qkv, const T *d_out, const float *lse, const
     write_sums<T, D>(d_values, one, to + value_at, stride, rows, heads.dim);
 }
 
-constexpr u32 CHUNKS = 4;  // of four columns that a lane holds: heads up to 128
+constexpr u32 CHUNKS = 4;  // chunks of four columns per lane: heads up to 128
 constexpr u32 SHARE = 8;   // lanes that share a key
 constexpr u32 DECODE_THREADS = 256;
 constexpr u32 TEAMS = DECODE_THREADS / SHARE;

@@ -249,8 +249,8 @@ unsafe fn products(
 
 /// Gradient at `qkv` (after RoPE) of [`forward`], given `d_out`.
 ///
-/// Every sequence's last block must hold exactly its own tokens; the blocks
-/// before it are constants. All blocks are differentiable ones.
+/// The last block of each sequence must contain exactly the sequence's own tokens. The earlier
+/// blocks are constants. All blocks must be differentiable.
 pub(crate) fn backward(
     level: SimdLevel,
     heads: Heads,
@@ -265,8 +265,8 @@ pub(crate) fn backward(
         && s.end * heads.queries * heads.dim <= d_out.len()
         && s.blocks.last().is_some_and(|b| b.len() == s.end - s.start)));
     let d_qkv = Shared::new(d_qkv);
-    // A task for every query head, so that one sequence feeds many threads; what
-    // the heads of a group say of their common keys is added up afterwards.
+    // One task per query head, so that one sequence occupies many threads. Query heads of a group
+    // share keys; their gradients are summed afterwards.
     let padded = heads.dim.next_multiple_of(PANEL);
     let mut parts: Vec<f32> = Vec::with_capacity(qkv.len() / stride * heads.queries * 2 * padded);
     let parts = Shared::spare(&mut parts);
