@@ -11,7 +11,7 @@ const BATCH: usize = 1 << 16;
 /// Number of vector components that one task rotates; few, so that they stay in the cache.
 const WIDTH: usize = 16;
 
-/// Eigenvalues and eigenvectors of a symmetric matrix, in descending order.
+/// Eigenvalues and eigenvectors of a symmetric matrix, in descending order of the eigenvalues.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Eigen {
     /// All eigenvalues, descending: `(n)`.

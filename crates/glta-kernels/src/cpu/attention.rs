@@ -270,7 +270,7 @@ pub(crate) fn backward(
     let padded = heads.dim.next_multiple_of(PANEL);
     let mut parts: Vec<f32> = Vec::with_capacity(qkv.len() / stride * heads.queries * 2 * padded);
     let parts = Shared::spare(&mut parts);
-    // Of the first of a sequence's query heads, dK and then dV: `(tokens, padded)`.
+    // Offset and size of a query head's dK, `(tokens, padded)`; its dV follows.
     let part = |sequence: &Sequence, head: usize| {
         let size = (sequence.end - sequence.start) * padded;
         let at = (sequence.start * heads.queries * padded + head * size) * 2;
