@@ -34,7 +34,7 @@ use crate::{Result, settings};
 /// let grid: Grid = toml::from_str("l2 = [0.0001, 0.001]\nlayers = [2, 3]")?;
 /// let candidates = grid.candidates(&Config { l2: 0.0, layers: 1 })?;
 /// assert_eq!(candidates.len(), 4);
-/// This closure would train a model and return its validation score.
+/// // This closure would train a model and return its validation score.
 /// let found = search(&candidates, |c| Ok::<_, ()>((c.layers as f64, ()))).unwrap();
 /// assert_eq!(found.best_trial().unwrap().config.layers, 3);
 /// # Ok::<(), Box<dyn std::error::Error>>(())

@@ -14,7 +14,7 @@
 //! let logits = head.logits(&hidden, None)?;
 //! assert_eq!(logits.dims(), [2, 5]);
 //!
-//! Both slots have item 3 as target; item 0 was shown in the prompt.
+//! // Both slots have item 3 as target; item 0 was shown in the prompt.
 //! let targets = [vec![3], vec![3]];
 //! let shown = [vec![0], vec![0]];
 //! let loss = head.loss(&hidden, None, None, &targets, &shown)?;

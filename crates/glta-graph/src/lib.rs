@@ -18,11 +18,11 @@
 //! let model = LightGcn::new(config)?;
 //! let trained = model.train(&train, None)?;
 //!
-//! The only item of its group that user 0 does not have.
+//! // The only item of its group that user 0 does not have.
 //! let best = top_k(&trained.embeddings.scorer(), &[0], &[&train], 1)?;
 //! assert_eq!(best[0][0].item, 4);
 //!
-//! A new user with two items.
+//! // A new user with two items.
 //! let items = &trained.embeddings.items;
 //! let new_user = fold_in_user(items.view(), &train.item_degrees(), &[6, 8]);
 //! let score = |item: usize| items.row(item).dot(&ndarray::ArrayView1::from(&new_user[..]));

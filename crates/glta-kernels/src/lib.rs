@@ -10,7 +10,7 @@
 //! use std::sync::Arc;
 //!
 //! let host = Host::new(None, Precision::F32)?;
-//! A weight with 2 outputs and 3 inputs; `Matrix::quantized` reads GPTQ tensors.
+//! // A weight with 2 outputs and 3 inputs; `Matrix::quantized` reads GPTQ tensors.
 //! let weight = Matrix::dense_f32(&Arena::default(), 2, 3, &[1., 0., 2., 0., 1., 0.])?;
 //! let layer = host.linear(vec![(Arc::new(weight), Some(vec![10., 20.]))])?;
 //! let x = Tensor::new(&[[1f32, 2., 3.]], &Device::Cpu)?;

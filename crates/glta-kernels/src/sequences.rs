@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 /// ```
 /// use glta_kernels::Sequences;
 ///
-/// Two sequences of 3 and 1 tokens after a prefix of 10.
+/// // Two sequences of 3 and 1 tokens after a prefix of 10.
 /// let sequences = Sequences::new(&[3, 1], |_| 10);
 /// assert_eq!(sequences.starts(), [0, 3, 4]);
 /// assert_eq!(sequences.positions(), [10, 11, 12, 10]);

@@ -23,7 +23,7 @@
 //! let test = Interactions::from_pairs(2, 4, [(0, 1), (1, 0)])?;
 //! let config = EvaluationConfig { ks: vec![1, 2], ..Default::default() };
 //! let report = evaluate(&scorer, &test, &[&train], &config)?;
-//! The held-out item is at rank 1 for user 0 and at rank 3 for user 1 (item 2 is masked).
+//! // The held-out item is at rank 1 for user 0 and at rank 3 for user 1 (item 2 is masked).
 //! assert_eq!(report.get(Metric::Precision, 1), Some(0.5));
 //! assert_eq!(report.per_user(Metric::Ndcg, 1), Some(&[1.0, 0.0][..]));
 //!

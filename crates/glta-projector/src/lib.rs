@@ -14,7 +14,7 @@
 //! let soft = projector.forward(&nodes)?;
 //! assert_eq!(soft.dims(), [3, 8]);
 //!
-//! A toy embedding table in place of the language model's.
+//! // A toy embedding table in place of the language model's.
 //! let table = Tensor::zeros((100, 8), candle_core::DType::F32, &Device::Cpu)?;
 //! let rows = [
 //!     vec![Piece::Tokens(vec![1, 2, 3]), Piece::Soft(0)],

@@ -73,7 +73,7 @@ pub struct ContrastiveEpoch {
 /// use glta_metrics::top_k;
 /// use ndarray::Array2;
 ///
-/// Two groups of users with different tastes, and texts that separate the groups.
+/// // Two groups of users with different tastes, and texts that separate the groups.
 /// let pairs = (0..20u32).flat_map(|u| (0..4u32).map(move |k| (u, 5 * (u % 2) + (u + k) % 5)));
 /// let train = Interactions::from_pairs(20, 10, pairs)?;
 /// let texts = Array2::from_shape_fn((10, 4), |(i, c)| (i / 5 * 2 + i % 2 * c) as f32);
