@@ -1,9 +1,8 @@
 //! Whole training epochs: sampling, propagation, loss, gradient, Adam.
 //!
-//! `cargo bench --bench epoch` measures a generated graph of MovieLens-1M's size.
-//! `cargo bench --bench epoch -- --files TRAIN` measures one epoch of a
-//! `user item item …` file with its CPU time, for comparisons with
-//! `benches/peers`; `--generate USERS,ITEMS,INTERACTIONS,BATCH` one of a power-law
+//! `cargo bench --bench epoch` measures a generated graph of MovieLens-1M's size. `-- --files
+//! TRAIN` measures one epoch of a `user item item …` file with its CPU time, for comparison with
+//! `benches/peers`. `-- --generate USERS,ITEMS,INTERACTIONS,BATCH` measures an epoch of a power-law
 //! graph of that size, with its memory.
 //!
 //! Limits on two cores, batch 2048, 64 columns, 3 layers: MovieLens-1M (80 % of
@@ -27,7 +26,7 @@ fn power_law(users: u32, items: u32, draws: usize) -> Interactions {
     Interactions::from_pairs(users as usize, items as usize, pairs).expect("ids are in range")
 }
 
-/// Seconds of processor time of this process, where the system tells.
+/// Seconds of processor time of this process, if the system reports them.
 fn cpu_seconds() -> f64 {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split(' ').collect();

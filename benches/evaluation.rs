@@ -1,9 +1,8 @@
 //! Full-ranking evaluation at the size of MovieLens 1M: 6,040 users, 3,706
 //! items, 64 dimensions, training items masked, top 20, all metrics.
 //!
-//! Limit: 0.1 s on one thread (that is, CPU seconds). The floor is what the
-//! matrix product alone takes. `GLTA_BENCH_SCALE=1` adds 10,000 users × one
-//! million items, a run of some 20 s per sample.
+//! Limit: 0.1 s on one thread (CPU seconds). The floor is the time of the matrix product alone.
+//! `GLTA_BENCH_SCALE=1` adds 10,000 users × one million items, at some 20 s per sample.
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout)]
 
 use cpu_time::ProcessTime;

@@ -1,12 +1,11 @@
-//! The head at the size of large catalogues: loss with its gradients, and the
-//! best 20 items, beside the plain f32 matrix product `Z Wᵀ` in the same run.
+//! The head at the size of large catalogues: loss with gradients, and the best 20 items, next to
+//! the plain f32 product `Z Wᵀ` in the same run.
 //!
-//! A loss with its gradients makes that product three times (logits forward and
-//! again backward, the hidden states' gradient) and a fourth time for free
-//! weights; ranking makes it once. Peak memory is what the call adds, beside what
-//! the logits alone would take. `cargo bench -p glta-gllm --bench gllm`; `-- tied`
-//! or `-- free` picks one head (the free one takes 7 GB), `-- --test` leaves
-//! criterion's repetitions out.
+//! A loss with its gradients computes this product three times (logits forward and again backward,
+//! gradient of the hidden states), and a fourth time for free weights; ranking computes it once.
+//! Peak memory is the increase during the call, next to the size of all logits. Run `cargo bench -p
+//! glta-gllm --bench gllm`. `-- tied` or `-- free` selects one head (the free one needs 7 GB), `--
+//! --test` skips criterion's repetitions.
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout)]
 
 #[path = "support/plain_product.rs"]
@@ -42,17 +41,17 @@ fn resident(field: &str) -> f64 {
     line.split_whitespace().nth(1).and_then(|n| n.parse::<f64>().ok()).unwrap_or(0.0) * 1024.0
 }
 
-/// Bytes that `f` adds to resident memory at its peak.
+/// Bytes by which `f` increases peak resident memory.
 fn peak(f: impl FnOnce()) -> f64 {
-    // Sets VmHWM back to what is resident now.
+    // Resets VmHWM to the current resident size.
     let _ = std::fs::write("/proc/self/clear_refs", "5");
     let before = resident("VmRSS");
     f();
     resident("VmHWM") - before
 }
 
-/// Seconds of `Z Wᵀ` with a width of `inner`, on all threads and for blocks of
-/// items, so that the output need not be held.
+/// Seconds of `Z Wᵀ` with a width of `inner`, on all threads and in blocks of items, so that the
+/// output is not stored.
 fn product(rows: usize, items: usize, inner: usize) -> f64 {
     let items_of = items.min((256 << 20) / inner);
     let z = vec![0.5f32; rows * inner];
@@ -117,7 +116,7 @@ fn main() {
         }
     }
     if wanted("free") {
-        // Drawing as many normal numbers would take longer than the bench.
+        // Drawing this many normal numbers would take longer than the bench.
         let weights = Tensor::full(0.01f32, (200_000, HIDDEN), &Device::Cpu).unwrap();
         let head = GllmHead::free_from(&weights, true).unwrap();
         drop(weights);

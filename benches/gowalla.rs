@@ -1,11 +1,12 @@
-//! EASE in its local form on Gowalla, beside the dense one, which `benches/peers/dense_ease.py`
-//! solves in the space of users: the matrix over all 40,981 items does not fit.
+//! EASE in its local form on Gowalla, for comparison with the dense form.
+//! `benches/peers/dense_ease.py` solves the dense form in the space of users, because the matrix
+//! over all 40,981 items does not fit into memory.
 //!
 //! ```text
 //! cargo bench -p glta-linear --bench gowalla -- gowalla/train.txt gowalla/test.txt
 //! ```
 //!
-//! With one file, a tenth of its pairs, by a rule that both programs know, are searched for.
+//! With one file, a tenth of its pairs is the test part; both programs choose it by the same rule.
 
 #![allow(clippy::print_stdout)]
 
@@ -17,7 +18,7 @@ use glta_metrics::{EvaluationConfig, Metric, evaluate};
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
-/// LightGCN's lists: a user and their items on each line.
+/// Reads LightGCN's lists: one user and the user's items per line.
 fn pairs(path: &str) -> Result<Vec<(u32, u32)>, Error> {
     let mut pairs = Vec::new();
     for line in std::fs::read_to_string(path)?.lines() {

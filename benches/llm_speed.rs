@@ -1,10 +1,10 @@
-//! Speed of the frozen LLaMA on the CPU, each figure beside its limit measured
-//! in the same run: bytes per token over the read bandwidth of all threads for
-//! decoding, the `gemm` crate's f32 rate on the same shapes for many rows, twice
-//! that rate for bf16 (one instruction multiplies twice as many numbers).
+//! Speed of the frozen LLaMA on the CPU, each figure next to its limit in the same run. The limit
+//! of decoding is the read bandwidth of all threads divided by the bytes per token. The limit of
+//! many rows is the f32 rate of the `gemm` crate on the same shapes, and twice that rate for bf16
+//! (one instruction multiplies twice as many numbers).
 //!
-//! The model is SmolLM2-135M in shape with random 4-bit weights, so nothing is
-//! downloaded. `cargo bench -p glta-llm --bench llm_speed`
+//! The model has the shape of SmolLM2-135M and random 4-bit weights, so nothing is downloaded. Run
+//! it with `cargo bench -p glta-llm --bench llm_speed`.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 #[path = "../crates/glta-llm/tests/support/mod.rs"]
@@ -32,8 +32,8 @@ fn best(runs: usize, mut f: impl FnMut()) -> f64 {
         .fold(f64::INFINITY, f64::min)
 }
 
-/// Bytes per second that all threads read together from a buffer that fits no
-/// cache, on huge pages like the weights.
+/// Bytes per second that all threads together read from a buffer larger than any cache, on huge
+/// pages like the weights.
 fn read_bandwidth(bytes: usize) -> f64 {
     let mut map = memmap2::MmapMut::map_anon(bytes).unwrap();
     #[cfg(target_os = "linux")]
@@ -60,7 +60,7 @@ fn read_bandwidth(bytes: usize) -> f64 {
     bytes as f64 / time
 }
 
-/// Seconds that the `gemm` crate takes for one layer's products on `rows` rows.
+/// Seconds that the `gemm` crate needs for the products of one layer with `rows` rows.
 fn gemm_layer(spec: &Spec, rows: usize) -> f64 {
     let d = spec.head_dim;
     let shapes = [
@@ -80,7 +80,7 @@ fn gemm_layer(spec: &Spec, rows: usize) -> f64 {
         .sum()
 }
 
-/// User and system seconds of this process: on a busy machine the fairer clock.
+/// User and system seconds of this process, which other load affects less than wall time.
 fn cpu_seconds() -> f64 {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let fields: Vec<&str> =
@@ -89,7 +89,7 @@ fn cpu_seconds() -> f64 {
     (ticks(11) + ticks(12)) / 100.0
 }
 
-/// Whether the command line's filter, where there is one, asks for `name`.
+/// Whether the filter of the command line, if given, matches `name`.
 fn wanted(name: &str) -> bool {
     std::env::args()
         .skip(1)
@@ -97,13 +97,12 @@ fn wanted(name: &str) -> bool {
         .is_none_or(|filter| name.contains(&filter))
 }
 
-/// What is said of a case that does not run in f32.
+/// Suffix of the name of a case that does not use f32.
 fn suffix(precision: Precision) -> &'static str {
     if precision == Precision::F32 { "" } else { ", bf16" }
 }
 
-/// One line: rate, its limit, and the share reached; `beside` seconds of `f` do
-/// not count.
+/// Prints one line: the rate, its limit, and the ratio. `beside` seconds of `f` do not count.
 fn report(
     name: &str,
     unit: &str,
@@ -125,7 +124,7 @@ fn report(
     );
 }
 
-/// Generates so many tokens behind prompts of 16.
+/// Generates `tokens` tokens after prompts of 16.
 fn generate(model: &Llama, batch: usize, tokens: usize) {
     let prompts: Vec<Vec<u32>> = (0..batch as u32).map(|i| vec![i + 3; 16]).collect();
     let options =
@@ -133,13 +132,13 @@ fn generate(model: &Llama, batch: usize, tokens: usize) {
     model.generate(&prompts, &options).unwrap();
 }
 
-/// Seconds that `tokens` decoding steps of one text take, the prompt not counted.
+/// Seconds of `tokens` decoding steps of one text, without the prompt.
 fn decoding(model: &Llama, tokens: usize) -> f64 {
     best(5, || generate(model, 1, tokens + 1)) - best(5, || generate(model, 1, 1))
 }
 
-/// Seconds that a layer takes for a token when its weights lie in cache: from
-/// models of one and of four layers and hardly any vocabulary.
+/// Seconds per token of a layer whose weights are in the cache, from models of one and of four
+/// layers with a small vocabulary.
 fn cached_layer(spec: &Spec, dir: &std::path::Path, precision: Precision) -> f64 {
     support::write_large(dir, &Spec { vocab: 64, layers: 4, ..spec.clone() });
     let [one, four] = [1, 4].map(|layers| {
@@ -182,7 +181,7 @@ fn decode(
             continue;
         }
         let tokens = 64;
-        // The prompts and the first token of each are not decoding.
+        // The prompts and the first token of each do not count as decoding.
         let prompt = best(5, || generate(model, batch, 1));
         report(&case(batch), "tok", (tokens * batch) as f64, limit, 5, prompt, || {
             generate(model, batch, tokens + 1)
@@ -258,7 +257,7 @@ fn memory(model: &Llama, spec: &Spec) {
     let (rows, len) = (8, 512);
     let x = Tensor::zeros((rows, len, spec.hidden), candle_core::DType::F32, &Device::Cpu).unwrap();
     let x = Var::from_tensor(&(x + 0.1).unwrap()).unwrap();
-    // Sets VmHWM back to what is resident now.
+    // Resets VmHWM to the current resident size.
     let _ = std::fs::write("/proc/self/clear_refs", "5");
     let options = ForwardOptions { recompute: true, ..Default::default() };
     let hidden = model.hidden_states(&x, &vec![len; rows], &options).unwrap();
@@ -277,7 +276,7 @@ fn memory(model: &Llama, spec: &Spec) {
     );
 }
 
-/// LLaMA-2-7B in shape: time to load from a warm cache, memory, speed.
+/// LLaMA-2-7B in shape: time to load from a warm cache, memory, and speed.
 fn llama7b(dir: &std::path::Path) {
     let spec = Spec::llama7b();
     support::write_large(dir, &spec);
@@ -323,7 +322,7 @@ fn llama7b(dir: &std::path::Path) {
 fn main() {
     let spec = Spec::smollm2();
     let dir = std::env::temp_dir().join(format!("glta-llm-bench-{}", std::process::id()));
-    // Takes 4 GB of disk and minutes: only when asked for by name.
+    // Needs 4 GB of disk and some minutes, so it runs only on request.
     if std::env::args().any(|a| a == "7B") {
         llama7b(&dir);
         let _ = std::fs::remove_dir_all(&dir);

@@ -1,9 +1,9 @@
-//! Loading a ratings file of the MovieLens CSV generation, on one core.
+//! Reads a ratings file in the MovieLens CSV format, on one core.
 //!
-//! The file is generated: `GLTA_BENCH_LINES` lines (default two million; 25
-//! million is the size of MovieLens 25M), users in order, as in the real file.
-//! Limit: five million lines a second. The floor, taken in the same run, is
-//! reading the file and counting its line ends. Peak memory is printed too.
+//! The file is generated, with `GLTA_BENCH_LINES` lines (default two million; MovieLens 25M has 25
+//! million). Users are in order, as in the real file. The limit is five million lines per second.
+//! The floor, measured in the same run, is reading the file and counting its line ends. The bench
+//! also prints peak memory.
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout)]
 
 use cpu_time::ProcessTime;
@@ -30,7 +30,7 @@ fn generate(folder: &Path, lines: u64) {
             left = rng.random_range(20..289);
         }
         left -= 1;
-        // Squared: few items take most ratings.
+        // Squared, so that few items have most ratings.
         let item = (f64::from(ITEMS) * rng.random::<f64>().powi(2)) as u32 + 1;
         let halves = rng.random_range(1..=10);
         let rating = f64::from(halves) / 2.0;
@@ -46,7 +46,7 @@ fn generate(folder: &Path, lines: u64) {
     movies.flush().unwrap();
 }
 
-/// Line ends of a file, read in the same buffers.
+/// Counts the line ends of a file, with buffers of the same size.
 fn count_lines(path: &Path) -> usize {
     let mut file = File::open(path).unwrap();
     let mut buffer = vec![0; 256 << 10];
@@ -59,14 +59,14 @@ fn count_lines(path: &Path) -> usize {
     }
 }
 
-/// The process's peak resident memory in MB, where the system tells.
+/// Peak resident memory of the process in MB, if the system reports it.
 fn peak_mb() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find(|l| l.starts_with("VmHWM:"))?;
     Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? / 1024)
 }
 
-/// The matrix of as many random pairs in random order.
+/// Builds the matrix of `pairs` random pairs in random order.
 fn interactions(pairs: u64) {
     let mut rng = ChaCha8Rng::seed_from_u64(2);
     let n_users = (pairs / 50).max(1) as u32;
@@ -98,8 +98,7 @@ fn load(c: &mut Criterion) {
     assert_eq!(count_lines(&ratings) as u64, lines + 1);
     let floor = start.elapsed().as_secs_f64();
     println!("floor, reading and counting line ends: {floor:.2} CPU s");
-    // CPU seconds: the reader uses one thread, and other work on the machine
-    // does not count.
+    // CPU seconds, because the reader uses one thread and other load must not count.
     let rate = lines as f64 / took;
     let verdict = if rate >= LIMIT { "above" } else { "BELOW" };
     println!(

@@ -1,9 +1,8 @@
-//! Sparse products alone: one forward pass of three layers over a graph of
-//! MovieLens-1M's size and skew, 64 columns.
+//! Sparse products only: one forward pass of three layers over a graph with the size and skew of
+//! MovieLens-1M, with 64 columns.
 //!
-//! Limit: a lean kernel written for this work took 2 × 17.7 ms of CPU time for
-//! the six products of a training step; three of them should stay below that on
-//! one thread.
+//! Limit: a minimal kernel for this purpose took 2 × 17.7 ms of CPU time for the six products of a
+//! training step. Three of them should take less than that on one thread.
 
 #![allow(clippy::expect_used)]
 
@@ -15,12 +14,11 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::hint::black_box;
 
-/// 6,040 users, 3,706 items, about 800,000 interactions with a power law on both
-/// sides.
+/// 6,040 users, 3,706 items and about 800,000 interactions, with a power law on both sides.
 fn movielens_like() -> Interactions {
     let mut rng = ChaCha8Rng::seed_from_u64(1);
     let (users, items) = (6040u32, 3706u32);
-    // A cube of a uniform number makes low ids frequent.
+    // The cube of a uniform number makes low ids frequent.
     let mut skewed = |n: u32, power: i32| (rng.random::<f64>().powi(power) * f64::from(n)) as u32;
     let pairs: Vec<(u32, u32)> =
         (0..1_250_000).map(|_| (skewed(users, 2), skewed(items, 3))).collect();

@@ -1,13 +1,13 @@
-//! What a second rank saves: wall time, calls and bytes of every part of a run.
+//! Wall time, calls and bytes of each part of a run, for comparing numbers of ranks.
 //!
 //! ```text
 //! cargo bench -p glta --features mpi --bench ranks --no-run     # prints PROGRAM
 //! mpirun -n 1 PROGRAM DATA LLM OUT       # then -n 2, with another OUT
 //! ```
 //!
-//! DATA is the folder or archive of MovieLens 100K, LLM a checkpoint's folder, OUT a new
-//! folder that all ranks see. One thread per rank is what `mpirun` gives on one machine; set
-//! `RAYON_NUM_THREADS=1` where it does not bind.
+//! DATA is the folder or archive of MovieLens 100K, LLM the folder of a checkpoint, OUT a new
+//! folder that all ranks can access. On one machine `mpirun` binds one thread per rank; set
+//! `RAYON_NUM_THREADS=1` if it does not bind.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 use std::ops::ControlFlow;
@@ -30,7 +30,7 @@ fn ranks() -> Arc<dyn Communicator> {
     Arc::new(glta::comm::Alone)
 }
 
-/// What a part of the run took.
+/// Cost of a part of the run.
 #[derive(Default)]
 struct Part {
     name: String,
@@ -48,7 +48,7 @@ struct Clock {
 }
 
 impl Clock {
-    /// Books what has passed since the last call on a part.
+    /// Adds the cost since the last call to a part.
     fn book(&mut self, name: &str) {
         let (start, before) = self.last;
         let now = self.comm.traffic();

@@ -1,8 +1,8 @@
-//! Where the time of an epoch goes: both alignment stages for one epoch each, and
-//! recommending, by the debug spans that the crates emit.
+//! Time of an epoch by part, from the debug spans of the crates: one epoch of each alignment stage,
+//! and recommending.
 //!
-//! `cargo bench -p glta --bench training_cost -- DATA LLM` with the folder or
-//! archive of MovieLens 100K and the folder of a checkpoint.
+//! `cargo bench -p glta --bench training_cost -- DATA LLM`, with the folder or archive of MovieLens
+//! 100K and the folder of a checkpoint.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 use std::collections::BTreeMap;
@@ -19,13 +19,13 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Metadata, Subscriber};
 
-/// Wall seconds by path of spans, such as `step/llm forward`.
+/// Wall seconds by span path, such as `step/llm forward`.
 #[derive(Default)]
 struct Sums {
     names: Vec<&'static str>,
     open: Vec<(usize, Instant)>,
     seconds: BTreeMap<String, f64>,
-    /// Of the last forward pass, by name.
+    /// Sizes of the last forward pass, by name.
     sizes: BTreeMap<&'static str, u64>,
 }
 
@@ -65,7 +65,7 @@ impl Subscriber for Clock {
     }
 }
 
-/// One table: seconds under `root`, by part, and what no part explains.
+/// Prints a table: seconds under `root`, by part, and the remainder.
 fn table(title: &str, root: &str, seconds: &BTreeMap<String, f64>) {
     let whole = seconds.get(root).copied().unwrap_or(0.0);
     println!("{title}: {whole:.2} s");
@@ -79,8 +79,8 @@ fn table(title: &str, root: &str, seconds: &BTreeMap<String, f64>) {
     println!("    {:<16} {rest:>8.2} s {:>6.1} %", "everything else", 100.0 * rest / whole);
 }
 
-/// Seconds of forward and backward with `prefix` tokens reused, and read anew in
-/// each of `rows` rows of `own` tokens more.
+/// Seconds of forward and backward for `rows` rows of `own` tokens after `prefix` tokens: with the
+/// prefix computed once, and with the prefix in each row.
 fn prefix_reuse(language: &LanguageModel, rows: usize, own: usize, prefix: usize) -> [f64; 2] {
     let llama = &language.llama;
     let kept = llama.prefix(&vec![5; prefix]).unwrap();
@@ -126,7 +126,7 @@ fn main() {
         let (recommender, _) = run
             .fit_with(Some(&language), &mut |event: &Event| {
                 match event {
-                    // What came before belongs to no stage.
+                    // Earlier spans belong to no stage.
                     Event::Linear { .. } | Event::TextVectors { .. } => drop(take()),
                     Event::Evaluated { stage, .. } => {
                         let seconds = take();

@@ -1,11 +1,10 @@
-//! Speed of every kernel on a CUDA device, beside a copy and cuBLAS.
+//! Speed of every kernel on a CUDA device, next to a copy and cuBLAS.
 //!
-//! Models in the shape of LLaMA-2-7B with fewer layers run whole passes. The library
-//! opens a span of `tracing` around each launch; this program's subscriber records a
-//! CUDA event where a span is entered and left. A pass is queued behind products that
-//! keep the GPU busy, so that no launch waits for the host. A time is the median of all
-//! launches of the same kernel and size, and includes about a microsecond of events;
-//! each layer has its own weights, which together do not fit a cache.
+//! Models with the shape of LLaMA-2-7B and fewer layers run whole passes. The library opens a
+//! `tracing` span around each launch; this program's subscriber records a CUDA event at its start
+//! and end. A pass is queued after products that keep the GPU busy, so that no launch waits for the
+//! host. A time is the median of all launches of the same kernel and size, and includes about a
+//! microsecond for the events. Each layer has its own weights, which together exceed the cache.
 //!
 //! `benches/cuda/run.sh` builds and runs this.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
@@ -26,7 +25,7 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 
-/// What a span says of a launch.
+/// The fields of a launch's span.
 #[derive(Clone, Default)]
 struct Launch {
     kernel: String,
@@ -56,14 +55,14 @@ struct Timed {
 }
 
 impl Timed {
-    /// Waits for the end.
+    /// Waits until the launch has ended, and returns its time.
     fn seconds(&self) -> f64 {
         let (start, end) = (self.start.as_ref().unwrap(), self.end.as_ref().unwrap());
         f64::from(start.elapsed_ms(end).unwrap()) / 1e3
     }
 }
 
-/// Records a CUDA event where a span of a launch begins and ends.
+/// Records a CUDA event at the start and end of each launch span.
 #[derive(Clone)]
 struct Recorder {
     stream: Arc<CudaStream>,
@@ -105,7 +104,7 @@ impl Subscriber for Recorder {
     fn record(&self, _: &Id, _: &Record<'_>) {}
     fn record_follows_from(&self, _: &Id, _: &Id) {}
     fn event(&self, _: &Event<'_>) {}
-    // Launches follow one another on one thread: the span is the last one.
+    // Launches follow each other on one thread, so the span is the last one.
     fn enter(&self, _: &Id) {
         self.launches.lock().unwrap().last_mut().unwrap().start = self.mark();
     }
@@ -123,7 +122,7 @@ struct Bench {
     rate: f64,
 }
 
-/// Launches of a kernel that touch as many bytes, in the order of their first.
+/// Launches of a kernel with the same number of bytes, in order of the first one.
 struct Group {
     kernel: String,
     bytes: f64,
@@ -141,7 +140,7 @@ impl Bench {
         Self { device, recorder, busy, bandwidth, rate }
     }
 
-    /// Seconds that queued work keeps the GPU busy ahead of a pass.
+    /// Seconds of queued work that keep the GPU busy before a pass.
     const AHEAD: f64 = 0.02;
 
     fn keep_busy(&self) {
@@ -151,7 +150,7 @@ impl Bench {
         }
     }
 
-    /// The kernels of `pass`, which must not wait for the device.
+    /// Measures the kernels of `pass`, which must not wait for the device.
     fn profile(&self, runs: usize, mut pass: impl FnMut()) -> Vec<Group> {
         let mut groups: Vec<(Launch, Vec<f64>)> = Vec::new();
         for run in 0..runs + 1 {
@@ -160,7 +159,7 @@ impl Bench {
             tracing::subscriber::with_default(self.recorder.clone(), &mut pass);
             self.device.synchronize().unwrap();
             for (launch, seconds) in self.recorder.take() {
-                // The first run loads what is needed.
+                // The first run loads the kernels.
                 if run == 0 {
                     continue;
                 }
@@ -198,7 +197,7 @@ impl Bench {
         Llama::load(dir.path(), &options, &self.device).unwrap()
     }
 
-    /// Products with packed weights, beside cuBLAS with a bf16 weight of the same shape.
+    /// Products with packed weights, next to cuBLAS with a bf16 weight of the same shape.
     fn products(&self, spec: &Spec, model: &Llama, rows: &[usize]) {
         for &rows in rows {
             let groups = self.profile(5, || decode(model, spec, &mut caches(model, rows)));
@@ -220,7 +219,7 @@ impl Bench {
         }
     }
 
-    /// Seconds of `(rows, k) x (k, n)`, with several weights, which do not fit a cache.
+    /// Seconds of `(rows, k) x (k, n)`, with several weights that together exceed the cache.
     fn cublas(&self, rows: usize, n: usize, k: usize) -> f64 {
         let weights: Vec<Tensor> = (0..6).map(|_| halves(n, k, &self.device)).collect();
         let x = halves(rows, k, &self.device);
@@ -242,8 +241,7 @@ impl Bench {
         median(times)
     }
 
-    /// The kernels of a training step: dequantising, attention, and those that go
-    /// through every element.
+    /// The kernels of a training step: dequantisation, attention, and elementwise kernels.
     fn training(&self, spec: &Spec, model: &Llama, (rows, seq): (usize, usize)) {
         let x = model.embed(&ids(spec.vocab, rows * seq)).unwrap();
         let x = Var::from_tensor(&x.reshape((rows, seq, ())).unwrap()).unwrap();
@@ -252,7 +250,7 @@ impl Bench {
             let hidden = model.hidden_states(&x, &vec![seq; rows], &options).unwrap();
             drop(hidden.sqr().unwrap().mean_all().unwrap().backward().unwrap());
         });
-        // Of a matrix of scores the lower half, in multiplications and additions.
+        // The lower half of a matrix of scores, in multiplications and additions.
         let scores = (rows * spec.heads * seq * seq * spec.head_dim) as f64;
         let mut dequantised = LINEARS.iter();
         for group in groups {
@@ -295,7 +293,7 @@ impl Bench {
         let mut cache = model.kv_cache();
         let text = model.embed(&ids(spec.vocab, context)).unwrap();
         model.extend(&text, &mut cache).unwrap();
-        // Copies of their own, which the first token makes.
+        // Separate copies, which the first token creates.
         let mut caches = vec![cache; batch];
         decode(model, spec, &mut caches);
         let groups = self.profile(5, || {
@@ -336,7 +334,7 @@ fn caches(model: &Llama, batch: usize) -> Vec<KvCache> {
     (0..batch).map(|_| model.kv_cache()).collect()
 }
 
-/// One token behind each cache.
+/// Decodes one token with each cache.
 fn decode(model: &Llama, spec: &Spec, caches: &mut [KvCache]) {
     let batch = caches.len();
     let x = model.embed(&ids(spec.vocab, batch)).unwrap().unsqueeze(1).unwrap();

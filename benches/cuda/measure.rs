@@ -6,12 +6,12 @@ use candle_core::{DType, Device, Tensor};
 use serde_json::{Value, json};
 use std::time::Instant;
 
-/// Prints a result: `value` beside the `limit` of the hardware in the same unit.
+/// Prints a result: `value` next to the `limit` of the hardware, in the same unit.
 pub(crate) fn report(part: &str, name: &str, value: f64, unit: &str, limit: Option<f64>) {
     println!("{}", result(part, name, value, unit, limit));
 }
 
-/// As [`report`], with the time that the value comes from.
+/// As [`report`], with the time from which the value was computed.
 pub(crate) fn report_timed(
     part: &str,
     name: &str,
@@ -32,7 +32,7 @@ fn result(part: &str, name: &str, value: f64, unit: &str, limit: Option<f64>) ->
     })
 }
 
-/// To four digits.
+/// Rounds to four digits.
 fn rounded(value: f64) -> f64 {
     format!("{value:.3e}").parse().unwrap()
 }
@@ -47,13 +47,13 @@ pub(crate) fn ids(vocab: usize, len: usize) -> Vec<u32> {
     (0..len).map(|i| (i * 7919 % vocab) as u32).collect()
 }
 
-/// The first GPU, with a stream that threads share, as the examples make it.
+/// The first GPU, with a stream that threads share, as in the examples.
 pub(crate) fn device() -> Device {
     Device::new_cuda_with_stream(0)
         .unwrap_or_else(|e| panic!("this benchmark needs an NVIDIA GPU and its driver: {e}"))
 }
 
-/// Median seconds of `runs` calls, each waited for, after `runs / 2 + 1` to warm up.
+/// Median seconds of `runs` calls, each waited for, after `runs / 2 + 1` warm-up calls.
 pub(crate) fn seconds(device: &Device, runs: usize, mut f: impl FnMut()) -> f64 {
     (0..runs / 2 + 1).for_each(|_| f());
     let time = |_| {
@@ -66,7 +66,7 @@ pub(crate) fn seconds(device: &Device, runs: usize, mut f: impl FnMut()) -> f64 
     median((0..runs).map(time).collect())
 }
 
-/// Bytes a second that a copy of 1 GiB reads and writes.
+/// Bytes per second that a copy of 1 GiB reads and writes.
 pub(crate) fn copy_bandwidth(device: &Device) -> f64 {
     let bytes = 1usize << 30;
     let x = Tensor::zeros(bytes / 4, DType::F32, device).unwrap();
@@ -80,18 +80,18 @@ pub(crate) fn halves(rows: usize, columns: usize, device: &Device) -> Tensor {
     Tensor::randn(0f32, 1.0, (rows, columns), device).unwrap().to_dtype(DType::BF16).unwrap()
 }
 
-/// Operations a second of a large bf16 product by cuBLAS.
+/// Operations per second of a large bf16 product by cuBLAS.
 pub(crate) fn product_rate(device: &Device) -> f64 {
     let x = halves(PRODUCT, PRODUCT, device);
     2.0 * (PRODUCT as f64).powi(3) / seconds(device, 11, || drop(x.matmul(&x).unwrap()))
 }
 
-/// Reads, or where `reset` sets back, the most bytes that tensors have taken at once.
+/// Returns the peak number of bytes of all tensors, or resets it if `reset` is set.
 pub(crate) fn peak_bytes(device: &Device, reset: bool) -> f64 {
     let stream = device.as_cuda_device().unwrap().cuda_stream();
     stream.context().bind_to_thread().unwrap();
     let mut bytes = 0u64;
-    // SAFETY: the device's own pool, and an attribute of this type.
+    // SAFETY: the device's own pool, with an attribute of this type.
     unsafe {
         let mut pool = std::ptr::null_mut();
         let device = stream.context().cu_device();

@@ -11,13 +11,13 @@
 #   cuda-bench/run.sh run --dry-run    prints the commands, and fails where a file is missing
 #   benches/cuda/run.sh                builds and runs on one machine
 #
-# `run` appends its results to results.jsonl in $OUT, or else beside the script: an object
-# a line with part, name, value, unit, limit (of the hardware) and fraction (of the limit).
-# A command that fails or runs out of time is a line too, with its exit status as value;
-# later ones run all the same, and `run` exits with 1. What the programs print is in PART.log.
+# `run` appends its results to results.jsonl in $OUT, or next to the script: one object
+# per line with part, name, value, unit, limit (of the hardware) and fraction (of the limit).
+# A command that fails or reaches its time limit is also a line, with its exit status as value;
+# later commands still run, and `run` exits with 1. The output of the programs is in PART.log.
 #
 # The programs need libcuda (the driver), libcublas, libcurand and libcudart. They are found
-# beside PyTorch for the same CUDA version, or through LD_LIBRARY_PATH.
+# in PyTorch for the same CUDA version, or through LD_LIBRARY_PATH.
 # MARLIN_SOURCE=FILE.cu: a copy of marlin_cuda_kernel.cu of github.com/IST-DASLab/marlin,
 # which `peers` compiles with nvcc and times.
 set -euo pipefail
@@ -34,7 +34,7 @@ sanitized=on_a_gpu::results_do_not_depend_on_the_run
 build() {
   cd "$here/../.."
   local archive=${1:-target/cuda-bench.tar.xz} to crate target program
-  # The kernels of candle for this capability run on it and on all that came after.
+  # candle's kernels for this compute capability also run on all later ones.
   export CUDA_COMPUTE_CAP=${CUDA_COMPUTE_CAP:-80}
   if [ "$CUDA_COMPUTE_CAP" != 80 ]; then
     echo "note: built for compute capability $CUDA_COMPUTE_CAP; 80 runs on all from there on" >&2
@@ -64,14 +64,14 @@ for line in sys.stdin:
   if [ -n "${MARLIN_SOURCE:-}" ]; then
     cp "$MARLIN_SOURCE" "$to/cuda-bench/marlin.cu"
   fi
-  # The programs have most of their code in common: one window holds them all.
+  # The programs share most of their code, so one window covers all of them.
   tar -C "$to" -c cuda-bench | xz -T1 --lzma2=preset=6,dict=256MiB >"$archive"
   rm -rf "$to"
   trap - EXIT
   echo "built: $archive, $(($(stat -c %s "$archive") / 1000000)) MB"
 }
 
-# A line of results: part, name, value, unit, and where there is one a message.
+# Prints a line of results: part, name, value, unit, and optionally a message.
 note() {
   local line message
   message=$(printf %s "${5:-}" | tr -d '"\\\000-\037' | cut -c 1-200)
@@ -81,7 +81,7 @@ note() {
   echo "$line" >>"$results"
 }
 
-# Runs a command of a part within what is left of the part's time.
+# Runs a command of a part within the remaining time of the part.
 step() { # PART NAME COMMAND...
   local part=$1 name=$2 left status=0 file
   shift 2
@@ -114,14 +114,14 @@ step() { # PART NAME COMMAND...
   if [ "$status" = 124 ] || [ "$status" = 137 ]; then
     note "$part" "$name" "$status" failed "out of time"
   else
-    # What a program in Rust says is on the line behind.
+    # A Rust program prints its message on the next line.
     note "$part" "$name" "$status" failed \
       "$(grep -A 1 -m 1 'panicked at' "$scratch/output" | tail -n 1 | grep . ||
         tail -n 1 "$scratch/output")"
   fi
 }
 
-# Each test in a process of its own: what one does to the GPU ends with it.
+# Each test runs in its own process, so that its effects on the GPU end with it.
 part_tests() {
   local program test
   for program in llm_devices gllm_devices; do
@@ -130,7 +130,7 @@ part_tests() {
       step tests "" ./$program --include-ignored --nocapture --exact TEST
       continue
     fi
-    # Those on the CPU are `cargo test`'s.
+    # `cargo test` runs the tests on the CPU.
     sed -n 's/^\(on_a_gpu::.*\): test$/\1/p' "$scratch/output" >"$scratch/tests"
     while read -r test; do
       step tests "$program, $test" ./$program --include-ignored --nocapture --exact "$test"
@@ -224,9 +224,9 @@ run() {
   scratch=$(mktemp -d)
   # shellcheck disable=SC2064
   trap "rm -rf '$scratch'" EXIT
-  # What the driver compiles it keeps for the next program.
+  # The driver caches compiled kernels for the next program.
   export CUDA_CACHE_PATH=$PWD/cache RUST_BACKTRACE=0
-  # PyTorch brings the libraries that the programs need.
+  # PyTorch contains the libraries that the programs need.
   site=$(python3 -c 'import sysconfig; print(sysconfig.get_path("purelib"))' 2>/dev/null || true)
   export LD_LIBRARY_PATH=${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$site/nvidia/cu13/lib
   if [ -z "$dry" ]; then

@@ -1,9 +1,9 @@
-//! Speed and memory of the frozen LLaMA on a CUDA device, each figure beside its limit
-//! measured in the same run: bytes of weights and keys over the bandwidth of a copy for
-//! decoding, operations over the rate of a bf16 matrix product for many tokens.
+//! Speed and memory of the frozen LLaMA on a CUDA device, each figure next to its limit, measured
+//! in the same run. The limit of decoding is the bytes of weights and keys over the bandwidth of a
+//! copy. The limit for many tokens is the operations over the rate of a bf16 matrix product.
 //!
-//! The model is LLaMA-2-7B in shape with random 4-bit weights of group size 128,
-//! made on the spot. `benches/cuda/run.sh` builds and runs this.
+//! The model has the shape of LLaMA-2-7B and random 4-bit weights of group size 128.
+//! `benches/cuda/run.sh` builds and runs this.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod measure;
@@ -16,7 +16,7 @@ use measure::{ids, peak_bytes, report, seconds};
 use std::time::Instant;
 use support::Spec;
 
-/// What the device can do, measured.
+/// Measured limits of the device.
 struct Limits {
     bandwidth: f64,
     rate: f64,
@@ -29,19 +29,19 @@ fn load(spec: &Spec, device: &Device) -> Llama {
     Llama::load(dir.path(), &options, device).unwrap()
 }
 
-/// Multiplications of the linear layers for a token.
+/// Multiplications of the linear layers per token.
 fn multiplications(spec: &Spec) -> f64 {
     let (queries, keys) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
     let layer = spec.hidden * (2 * queries + 2 * keys) + 3 * spec.hidden * spec.inner;
     (spec.layers * layer) as f64
 }
 
-/// And of attention, on average over a sequence.
+/// Multiplications of attention per token, averaged over a sequence.
 fn attention(spec: &Spec, seq: usize) -> f64 {
     (spec.layers * spec.heads * spec.head_dim * seq) as f64
 }
 
-/// Bytes of weights that a step of decoding reads; the embedding table is not.
+/// Bytes of weights that a decoding step reads; the embedding table does not count.
 fn weights(model: &Llama, spec: &Spec) -> f64 {
     (model.resident_bytes() - 2 * spec.vocab * spec.hidden) as f64
 }
@@ -51,12 +51,12 @@ fn keys(spec: &Spec, tokens: usize) -> f64 {
     (2 * 2 * spec.layers * spec.kv_heads * spec.head_dim * tokens) as f64
 }
 
-/// Seconds of a step of decoding behind prompts of `context` tokens.
+/// Seconds of a decoding step after prompts of `context` tokens.
 fn decoding_step(model: &Llama, spec: &Spec, batch: usize, context: usize) -> f64 {
     const SHORT: usize = 16;
     const LONG: usize = 80;
     let run = |tokens: usize| {
-        // None begins as another does: what they share would be kept once.
+        // The prompts start differently, because shared tokens would be stored once.
         let prompt = |i| ids(spec.vocab, context + i + 1).split_off(i + 1);
         let prompts: Vec<Vec<u32>> = (0..batch).map(prompt).collect();
         let options = GenerateOptions {
@@ -93,7 +93,7 @@ fn forward(name: &str, model: &Llama, spec: &Spec, limits: &Limits, rows: usize,
     });
     let tokens = (rows * seq) as f64;
     let operations = 2.0 * tokens * (multiplications(spec) + attention(spec, seq));
-    // Few tokens are limited by the weights.
+    // The weights limit passes with few tokens.
     let least = (operations / limits.rate).max(weights(model, spec) / limits.bandwidth);
     let name = format!("{name}, {rows} x {seq}");
     report("speed", &name, tokens / second, "tokens/s", Some(tokens / least));
@@ -113,7 +113,7 @@ fn training(model: &Llama, spec: &Spec, limits: &Limits) {
             drop(loss.backward().unwrap());
         });
         let tokens = (rows * seq) as f64;
-        // Of attention the backward pass has five products for the forward's two.
+        // In the backward pass attention has five products, in the forward pass two.
         let forward = multiplications(spec) + attention(spec, seq);
         let backward = multiplications(spec) + 2.5 * attention(spec, seq);
         let operations = 2.0 * tokens * (forward * if recompute { 2.0 } else { 1.0 } + backward);
@@ -124,8 +124,8 @@ fn training(model: &Llama, spec: &Spec, limits: &Limits) {
     }
 }
 
-/// Models of a quarter of the layers: with the inputs of every layer in an order of
-/// their own, and on a device whose threads have a stream each.
+/// Models with a quarter of the layers: one whose layers each have their own order of inputs, and
+/// one on a device with a stream per thread.
 fn others(shared: &Device, limits: &Limits) {
     let short = Spec { layers: 8, ..Spec::llama7b() };
     let ordered = Spec { act_order: true, ..short.clone() };

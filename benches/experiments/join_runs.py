@@ -1,10 +1,10 @@
-"""The table of several runs of one example as if it had been one run: seeds or systems
-that were run beside each other, each with an --out of its own.
+"""The table of several runs of one example as if they were one run, for seeds or systems
+that were run separately, each with its own --out.
 
-Prints the mean and standard deviation over seeds of every system that all seeds have,
-then the system of --against minus each other, paired over users, each the mean over
-its seeds (two-sided test, normal approximation). Of a system and seed that several runs hold the first
-counts.
+Prints the mean and standard deviation over seeds of every system that all seeds have.
+Then prints the difference between the system of --against and each other system, paired
+over users, each user's mean over the seeds (two-sided test, normal approximation). If
+several runs have the same system and seed, the first run counts.
 
     python join_runs.py RUN [RUN ...] [--against GLTA] [--systems A,B]
 """

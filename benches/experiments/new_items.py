@@ -1,11 +1,10 @@
-"""How the linear item model should treat items that nobody has: the table of
-docs/experiments.md, "New items".
+"""Rules of the linear model for cold items: the table of docs/experiments.md, "The rule
+for cold items".
 
-Reads what a run of the example `amazon` with `--cold` leaves and looks at its
-validation items only. Of the items with training interactions a share is taken out of
-the fit and has to be found: all their interactions join the validation items. Printed
-is N@10, the mean over seeds and draws, of all validation items, of the new ones among
-all items, and of the others.
+Reads the files of a run of the example `amazon` with `--cold`, and uses its validation
+items only. A share of the items with training interactions is taken out of the fit; all
+their interactions are added to the validation items. Prints N@10, the mean over seeds
+and draws, of all validation items, of the new items among all, and of the others.
 
     pip install numpy
     python new_items.py RUN [--seeds 2024,2025,2026] [--draws 2] [--share 0.0526]
@@ -26,8 +25,8 @@ parser.add_argument("--share", type=float, default=0.0526)
 args = parser.parse_args()
 
 L2, TEXT, POPULARITY = 100, 10, 0.003
-# Weight of text neighbours, whether it is divided by 1 + degree, and what stands for
-# ln(1 + degree) of an item that nobody has: None for the mean of the others.
+# Weight of text neighbours, whether it is divided by 1 + degree, and the value of
+# ln(1 + degree) for an item without interactions: None for the mean of the others.
 RULES = [
     (0.0, False, 0.0),
     (0.003, False, 0.0),

@@ -5,11 +5,10 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The oldest GPUs with bf16. PTX is compiled for the GPU at hand when it is
-/// loaded, so this one serves all that came after too.
+/// The oldest GPUs with bf16. The driver compiles PTX for the actual GPU at load time, so newer
+/// GPUs are covered too.
 const ARCHITECTURE: &str = "compute_80";
-/// Names of what is compiled, their sources, and the width of packed weights where
-/// only one is wanted.
+/// Name and source of each module, and the width of packed weights if the module is for one width.
 const MODULES: [(&str, &str, Option<u32>); 7] = [
     ("elementwise", "elementwise", None),
     ("attention", "attention", None),

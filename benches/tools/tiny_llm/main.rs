@@ -1,5 +1,5 @@
-//! Makes the small GPTQ LLaMA of the quickstart: trains it on texts of generated
-//! shops and quantises it to 4 bits. The same machine makes the same bytes.
+//! Creates the small GPTQ LLaMA of the quickstart: trains it on texts of generated shops and
+//! quantises it to 4 bits. On one machine the result always has the same bytes.
 //!
 //! ```text
 //! cargo run --release --example tiny_llm -- --out examples/quickstart/llm
@@ -30,13 +30,13 @@ struct Args {
     /// Folder for the checkpoint
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Steps of training, each on 16 texts of 96 tokens
+    /// Training steps, each on 16 texts of 96 tokens
     #[arg(long, default_value_t = 800, value_parser = clap::value_parser!(u64).range(1..))]
     steps: u64,
     /// Seed of weights and texts
     #[arg(long, default_value_t = 7)]
     seed: u64,
-    /// No progress, only the result
+    /// Print only the result
     #[arg(long)]
     quiet: bool,
 }
@@ -74,7 +74,7 @@ fn make(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// The token ids of all texts, each between its beginning and its end.
+/// Returns the token ids of all texts, each between `<s>` and `</s>`.
 fn encode(tokenizer: &Tokenizer, texts: &[String]) -> Result<Vec<u32>> {
     let mut ids = Vec::new();
     for text in texts {
@@ -86,7 +86,8 @@ fn encode(tokenizer: &Tokenizer, texts: &[String]) -> Result<Vec<u32>> {
     Ok(ids)
 }
 
-/// AdamW with a warm-up and a cosine; the mean loss of the last tenth of the steps.
+/// Trains with AdamW, a warm-up and a cosine schedule. Returns the mean loss of the last tenth of
+/// the steps.
 fn train(ids: &[u32], args: &Args) -> Result<(f64, Model)> {
     let model = Model::new(VOCAB, LENGTH, args.seed)?;
     let vars = model.weights.iter().map(|(_, var)| var.clone()).collect();
@@ -114,12 +115,12 @@ fn train(ids: &[u32], args: &Args) -> Result<(f64, Model)> {
     Ok((sum / count, model))
 }
 
-/// The share of the peak rate when the share `done` of the steps is done.
+/// Fraction of the peak rate when the fraction `done` of the steps is done.
 fn schedule(done: f64) -> f64 {
     (done / 0.05).min(1.0) * (0.05 + 0.95 * (1.0 + (std::f64::consts::PI * done).cos()) / 2.0)
 }
 
-/// The rows of a step, in turn: `(BATCH, LENGTH + 1)`.
+/// The rows of a step, in order: `(BATCH, LENGTH + 1)`.
 fn batch(rows: &[&[u32]], step: u64) -> Result<Tensor> {
     let first = step as usize * BATCH;
     let ids: Vec<u32> =
@@ -127,7 +128,7 @@ fn batch(rows: &[&[u32]], step: u64) -> Result<Tensor> {
     Ok(Tensor::from_vec(ids, (BATCH, LENGTH + 1), &Device::Cpu)?)
 }
 
-/// A plain checkpoint in halves.
+/// Writes an unquantised checkpoint in f16.
 fn write(dir: &Path, model: &Model, tokenizer: &Tokenizer) -> Result<()> {
     let config = model::config(VOCAB, text::BEGINNING, text::END);
     std::fs::write(dir.join("config.json"), serde_json::to_string_pretty(&config)?)?;

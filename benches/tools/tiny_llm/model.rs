@@ -1,4 +1,4 @@
-//! A LLaMA that can be trained: every weight a variable, plain candle operations.
+//! A trainable LLaMA: every weight is a variable, and all operations are candle's.
 
 use candle_core::{D, DType, Device, IndexOp, Result, Tensor, Var};
 use candle_nn::ops::{silu, softmax};
@@ -16,7 +16,7 @@ const INNER: usize = 384;
 const EPS: f64 = 1e-5;
 const THETA: f32 = 10_000.0;
 
-/// Weights under the names that checkpoints use.
+/// Weights by the names that checkpoints use.
 pub(crate) struct Model {
     pub(crate) weights: Vec<(String, Var)>,
     cos: Tensor,
@@ -37,8 +37,8 @@ pub(crate) fn config(vocab: usize, bos: u32, eos: u32) -> Value {
 }
 
 impl Model {
-    /// Normal weights of deviation 0.02, smaller where they are added to the
-    /// residual stream; `length` is the longest text.
+    /// Normal weights with standard deviation 0.02, smaller for weights whose output is added to
+    /// the residual stream; `length` is the longest text.
     pub(crate) fn new(vocab: usize, length: usize, seed: u64) -> Result<Self> {
         let mut random = ChaCha8Rng::seed_from_u64(seed);
         let mut weights = Vec::new();
@@ -130,7 +130,7 @@ impl Model {
     }
 }
 
-/// Key heads to as many as there are query heads.
+/// Repeats key heads to the number of query heads.
 fn spread(x: &Tensor) -> Result<Tensor> {
     let (batch, heads, length, dim) = x.dims4()?;
     x.unsqueeze(2)?
@@ -149,13 +149,13 @@ fn norm(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
     x.broadcast_div(&(square + EPS)?.sqrt()?)?.broadcast_mul(weight)
 }
 
-/// By Box and Muller.
+/// A normal number, by Box and Muller.
 fn normal(random: &mut impl Rng) -> f32 {
     let (radius, angle) = (1.0 - random.random::<f32>(), random.random::<f32>());
     (-2.0 * radius.ln()).sqrt() * (std::f32::consts::TAU * angle).cos()
 }
 
-/// The weights as a checkpoint holds them.
+/// The weights in the format of a checkpoint.
 pub(crate) fn halves(model: &Model) -> Result<std::collections::HashMap<String, Tensor>> {
     let half = |(name, var): &(String, Var)| Ok((name.clone(), var.to_dtype(DType::F16)?));
     model.weights.iter().map(half).collect()

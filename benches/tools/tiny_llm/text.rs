@@ -1,5 +1,5 @@
-//! What the model is trained on: descriptions of articles, and lists of what
-//! customers of generated shops have.
+//! Training texts: descriptions of articles, and lists of the articles that customers of generated
+//! shops have.
 
 use glta_data::{Dataset, ShopConfig};
 use rand::seq::SliceRandom;
@@ -14,7 +14,7 @@ use tokenizers::{
 
 use crate::Result;
 
-/// In the order of their ids.
+/// Special tokens, in the order of their ids.
 const SPECIAL: [&str; 3] = ["<unk>", "<s>", "</s>"];
 
 /// Id of `<s>`, before every text.
@@ -23,7 +23,7 @@ pub(crate) const BEGINNING: u32 = 1;
 /// Id of `</s>`, after every text.
 pub(crate) const END: u32 = 2;
 
-/// Texts of `shops` shops, none of them the one of the quickstart, in random order.
+/// Texts of `shops` shops in random order, without the shop of the quickstart.
 pub(crate) fn texts(shops: u64, seed: u64) -> Result<Vec<String>> {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let mut texts = Vec::new();

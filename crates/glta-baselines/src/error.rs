@@ -1,42 +1,42 @@
-/// What can go wrong while a baseline is fitted.
+/// Errors of training a baseline.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A configuration field has a value that cannot work.
+    /// A setting has an invalid value.
     #[error("{system} setting `{field}`: {problem}")]
     Config {
         /// Name of the baseline.
         system: &'static str,
         /// Name of the field.
         field: &'static str,
-        /// What is wrong with it and what is allowed.
+        /// The problem, and the allowed values.
         problem: String,
     },
-    /// No user has both an item and something that is not theirs.
-    #[error("there is nothing to train on: no user has an item and lacks another")]
+    /// Every user has no item or all items, so there are no triples.
+    #[error("there is nothing to train on: every user has no item or all items")]
     NothingToTrain,
-    /// The loss is not a finite number.
+    /// The loss is infinite or NaN.
     #[error("the loss is not finite in epoch {epoch}: lower the learning rate")]
     NotFinite {
         /// The epoch, counted from 1.
         epoch: usize,
     },
-    /// A trained tensor received no gradient: it would silently not learn.
+    /// A trained tensor received no gradient, so it would silently stay untrained.
     #[error("no gradient reached one of the trained tensors")]
     NoGradient,
-    /// The progress callback asked to stop.
+    /// The progress receiver cancelled training.
     #[error("cancelled")]
     Cancelled,
-    /// From the graph crate.
+    /// An error of `glta-graph`.
     #[error(transparent)]
     Graph(#[from] glta_graph::Error),
-    /// From the metrics.
+    /// An error of `glta-metrics`.
     #[error(transparent)]
     Metrics(#[from] glta_metrics::Error),
     /// A tensor operation failed.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
-    /// Text vectors that do not fit.
+    /// The text vectors are invalid.
     #[error("text vectors: {0}")]
     TextVectors(String),
 }

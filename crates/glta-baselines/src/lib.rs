@@ -1,6 +1,6 @@
-//! Recommenders that GLTA is compared with, trained by contrast: LightGCN+, HCCF, HCCF+
-//! and RLMRec, one [`Contrastive`] under different settings. Popularity, EASE and
-//! text-kNN are in `glta-linear`, LightGCN in `glta-graph`.
+//! The contrastive baselines of GLTA's tables: LightGCN+, HCCF, HCCF+ and RLMRec. They are one
+//! [`Contrastive`] model with different settings. The crate `glta-linear` has popularity, EASE and
+//! text-kNN, `glta-graph` has LightGCN.
 
 mod contrastive;
 mod error;

@@ -1,31 +1,31 @@
-/// What can go wrong between ranks.
+/// Errors of the communication between ranks.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A rank ended before the others.
-    #[error("rank {rank} of {size} has ended early; its own message says why")]
+    /// A rank ended while others still needed it.
+    #[error("rank {rank} of {size} ended early; see that rank's own error message")]
     RankGone {
-        /// Which one.
+        /// The rank that ended.
         rank: usize,
-        /// How many there were.
+        /// The number of ranks.
         size: usize,
     },
-    /// The ranks do not do the same.
+    /// A rank contributed another number of values than this rank.
     #[error(
-        "rank {rank} brought {got} values where this rank has {expected}: all ranks need the same data and configuration"
+        "rank {rank} sent {got} values, this rank {expected}: start all ranks with the same data and configuration"
     )]
     Mismatch {
         /// The rank that differs.
         rank: usize,
-        /// What this rank has.
+        /// Number of values on this rank.
         expected: usize,
-        /// What the other has.
+        /// Number of values on the other rank.
         got: usize,
     },
-    /// The MPI library cannot be used.
+    /// The MPI library reported an error.
     #[error("MPI: {0}")]
     Mpi(String),
-    /// The NCCL library or its GPU cannot be used.
+    /// NCCL or its GPU reported an error.
     #[error("NCCL: {0}")]
     Nccl(String),
     /// A tensor operation failed.

@@ -1,27 +1,26 @@
-//! Ranks that are threads of one process: for tests, and for machines with
-//! several memory domains.
+//! Ranks that are threads of one process, for tests and for machines with several memory domains.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::{Communicator, Error, Result};
 
-/// One of the ranks that [`in_process`] made; goes into its own thread.
+/// One rank of [`in_process`]; move it into its own thread.
 #[derive(Debug)]
 pub struct InProcess {
     rank: usize,
-    meeting: Arc<Meeting>,
+    exchange: Arc<Exchange>,
 }
 
-/// As many ranks as asked for (at least one), each for one thread.
+/// Creates `size` ranks (at least one), one for each thread.
 pub fn in_process(size: usize) -> Vec<InProcess> {
     let size = size.max(1);
-    let state = State { brought: vec![None; size], left: 0, gone: None };
-    let meeting = Arc::new(Meeting { size, state: Mutex::new(state), changed: Condvar::new() });
-    (0..size).map(|rank| InProcess { rank, meeting: Arc::clone(&meeting) }).collect()
+    let state = State { sent: vec![None; size], collected: 0, ended: None };
+    let exchange = Arc::new(Exchange { size, state: Mutex::new(state), changed: Condvar::new() });
+    (0..size).map(|rank| InProcess { rank, exchange: Arc::clone(&exchange) }).collect()
 }
 
 #[derive(Debug)]
-struct Meeting {
+struct Exchange {
     size: usize,
     state: Mutex<State>,
     changed: Condvar,
@@ -29,47 +28,47 @@ struct Meeting {
 
 #[derive(Debug)]
 struct State {
-    /// What each rank brought to the meeting under way.
-    brought: Vec<Option<Arc<[u8]>>>,
-    /// How many have taken everything with them.
-    left: usize,
-    /// A rank that has ended.
-    gone: Option<usize>,
+    /// Bytes that each rank has sent in the current exchange.
+    sent: Vec<Option<Arc<[u8]>>>,
+    /// Number of ranks that have received all bytes.
+    collected: usize,
+    /// The first rank that ended.
+    ended: Option<usize>,
 }
 
 impl InProcess {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.meeting.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.exchange.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until `ready`, or fails if a rank has gone that it would wait for.
+    /// Waits until `ready`; fails if a rank has ended and `ready` is still false.
     fn wait<'a>(
         &'a self,
         mut state: MutexGuard<'a, State>,
         ready: impl Fn(&State) -> bool,
     ) -> Result<MutexGuard<'a, State>> {
         while !ready(&state) {
-            if let Some(rank) = state.gone {
-                return Err(Error::RankGone { rank, size: self.meeting.size });
+            if let Some(rank) = state.ended {
+                return Err(Error::RankGone { rank, size: self.exchange.size });
             }
-            state = self.meeting.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self.exchange.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         Ok(state)
     }
 
-    /// Everyone's bytes, by rank.
-    fn meet(&self, bytes: &[u8]) -> Result<Vec<Arc<[u8]>>> {
-        // The last meeting must be over: this rank's place is empty again.
-        let mut state = self.wait(self.state(), |s| s.brought[self.rank].is_none())?;
-        state.brought[self.rank] = Some(bytes.into());
-        self.meeting.changed.notify_all();
-        let mut state = self.wait(state, |s| s.brought.iter().all(Option::is_some))?;
-        let all = state.brought.iter().flatten().cloned().collect();
-        state.left += 1;
-        if state.left == self.meeting.size {
-            state.left = 0;
-            state.brought.fill(None);
-            self.meeting.changed.notify_all();
+    /// Returns the bytes of every rank, in the order of the ranks.
+    fn exchange(&self, bytes: &[u8]) -> Result<Vec<Arc<[u8]>>> {
+        // The previous exchange is over once this rank's entry is empty.
+        let mut state = self.wait(self.state(), |s| s.sent[self.rank].is_none())?;
+        state.sent[self.rank] = Some(bytes.into());
+        self.exchange.changed.notify_all();
+        let mut state = self.wait(state, |s| s.sent.iter().all(Option::is_some))?;
+        let all = state.sent.iter().flatten().cloned().collect();
+        state.collected += 1;
+        if state.collected == self.exchange.size {
+            state.collected = 0;
+            state.sent.fill(None);
+            self.exchange.changed.notify_all();
         }
         Ok(all)
     }
@@ -77,8 +76,8 @@ impl InProcess {
 
 impl Drop for InProcess {
     fn drop(&mut self) {
-        self.state().gone.get_or_insert(self.rank);
-        self.meeting.changed.notify_all();
+        self.state().ended.get_or_insert(self.rank);
+        self.exchange.changed.notify_all();
     }
 }
 
@@ -88,12 +87,12 @@ impl Communicator for InProcess {
     }
 
     fn size(&self) -> usize {
-        self.meeting.size
+        self.exchange.size
     }
 
     fn all_reduce(&self, values: &mut [f64]) -> Result<()> {
         let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-        let all = self.meet(&bytes)?;
+        let all = self.exchange(&bytes)?;
         if let Some(rank) = all.iter().position(|other| other.len() != bytes.len()) {
             let (expected, got) = (values.len(), all[rank].len() / 8);
             return Err(Error::Mismatch { rank, expected, got });
@@ -108,11 +107,11 @@ impl Communicator for InProcess {
     }
 
     fn all_gather(&self, bytes: &[u8]) -> Result<Vec<Vec<u8>>> {
-        Ok(self.meet(bytes)?.iter().map(|b| b.to_vec()).collect())
+        Ok(self.exchange(bytes)?.iter().map(|b| b.to_vec()).collect())
     }
 
     fn barrier(&self) -> Result<()> {
-        self.meet(&[]).map(drop)
+        self.exchange(&[]).map(drop)
     }
 
     fn abort(&self, code: i32) -> ! {
@@ -125,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn many_meetings_in_a_row() {
+    fn many_exchanges_in_a_row() {
         let threads: Vec<_> = in_process(4)
             .into_iter()
             .map(|comm| {
@@ -145,7 +144,7 @@ mod tests {
                         assert!(!comm.root_says(comm.rank() == 2).unwrap());
                         assert!(comm.root_says(comm.rank() == 0).unwrap());
                     }
-                    // None leaves before the others' last meeting is over.
+                    // No rank ends before the others have finished their last exchange.
                     comm.barrier().unwrap();
                 })
             })
@@ -165,7 +164,7 @@ mod tests {
             .map(|comm| {
                 std::thread::spawn(move || {
                     let own = Tensor::arange(0f64, 6.0, &Device::Cpu).unwrap();
-                    // Not laid out in its own order.
+                    // A transposed layout.
                     let own = own.reshape((2, 3)).unwrap().t().unwrap();
                     let sum = comm.all_reduce_tensor(&own).unwrap();
                     assert_eq!(
@@ -201,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn other_numbers_of_values_are_an_error() {
+    fn a_different_number_of_values_is_an_error() {
         let threads: Vec<_> = in_process(2)
             .into_iter()
             .map(|comm| std::thread::spawn(move || comm.all_reduce(&mut vec![0.0; comm.rank()])))

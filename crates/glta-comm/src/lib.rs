@@ -1,16 +1,15 @@
-//! Ranks that work on one job together.
+//! Ranks that train one model together.
 //!
-//! A job is run by one or more *ranks*, each with its own memory. They run the
-//! same program and meet in collective calls: [`Communicator`] has the few that
-//! data-parallel training needs. [`Alone`] is the plain case of one rank,
-//! [`in_process`] gives ranks that are threads of one process, and with the
-//! feature `mpi`, `Mpi` gives those that a launcher such as `mpirun` started.
-//! With the feature `nccl`, `Nccl` adds up what lies on the ranks' GPUs without
-//! the way through their hosts.
+//! A job has one or more *ranks*, each with its own memory. All ranks run the same program and
+//! exchange data in collective calls. [`Communicator`] has the calls that data-parallel training
+//! needs. There are four implementations:
+//! - [`Alone`]: a single rank.
+//! - [`in_process`]: threads of one process.
+//! - `Mpi` (feature `mpi`): processes that a launcher such as `mpirun` starts.
+//! - `Nccl` (feature `nccl`): sums tensors directly between the GPUs of the ranks.
 //!
-//! Every rank must make the same collective calls in the same order. One that
-//! cannot go on has to end the others with [`Communicator::abort`]; else they
-//! would wait for it.
+//! Every rank must make the same collective calls in the same order. A rank that fails must end the
+//! others with [`Communicator::abort`]; otherwise they wait forever.
 //!
 //! ```
 //! use glta_comm::{Communicator, in_process};
@@ -55,32 +54,35 @@ pub use mpi::Mpi;
 #[cfg(feature = "nccl")]
 pub use nccl::Nccl;
 
-/// One rank's view of all ranks of a job.
+/// One rank of a job, and its connection to the others.
 pub trait Communicator: Debug + Send + Sync {
-    /// This rank, from 0.
+    /// Index of this rank, from 0.
     fn rank(&self) -> usize;
 
-    /// How many ranks there are, at least 1.
+    /// Number of ranks, at least 1.
     fn size(&self) -> usize;
 
-    /// Adds up `values` over all ranks, element by element; every rank gets the
-    /// same bits. All must give as many.
+    /// Sums `values` over all ranks, element by element. Every rank gets the same bits. All ranks
+    /// must pass the same number of values.
     ///
     /// # Errors
-    /// Another rank has gone or gave another number of values.
+    /// Another rank has ended, or passed another number of values.
     fn all_reduce(&self, values: &mut [f64]) -> Result<()>;
 
-    /// [`all_reduce`](Self::all_reduce) of a tensor of any shape, f32 or f64. Unless the
-    /// ranks have a shorter way between their devices, it goes through the host's memory,
-    /// as f64.
+    /// [`all_reduce`](Self::all_reduce) of an f32 or f64 tensor of any shape. Unless the
+    /// implementation connects the devices directly, the values go through host memory as f64.
     ///
     /// # Errors
-    /// As there, or the tensor is of another type or cannot be copied.
+    /// Those of [`all_reduce`](Self::all_reduce); a tensor of another type, or one that cannot be
+    /// copied.
     #[cfg(feature = "tensor")]
     fn all_reduce_tensor(&self, tensor: &Tensor) -> Result<Tensor> {
         let dtype = tensor.dtype();
         if !matches!(dtype, DType::F32 | DType::F64) {
-            return Err(candle_core::Error::Msg(format!("{dtype:?} is not added up")).into());
+            return Err(candle_core::Error::Msg(format!(
+                "all_reduce takes f32 or f64, not {dtype:?}"
+            ))
+            .into());
         }
         let mut values = tensor.flatten_all()?.to_dtype(DType::F64)?.to_vec1()?;
         self.all_reduce(&mut values)?;
@@ -88,38 +90,38 @@ pub trait Communicator: Debug + Send + Sync {
         Ok(sum.to_dtype(dtype)?.to_device(tensor.device())?)
     }
 
-    /// Every rank's bytes, by rank.
+    /// Returns the bytes of every rank, in the order of the ranks.
     ///
     /// # Errors
-    /// Another rank has gone.
+    /// Another rank has ended.
     fn all_gather(&self, bytes: &[u8]) -> Result<Vec<Vec<u8>>>;
 
-    /// Returns once all ranks have called it.
+    /// Waits until all ranks have made this call.
     ///
     /// # Errors
-    /// Another rank has gone.
+    /// Another rank has ended.
     fn barrier(&self) -> Result<()>;
 
-    /// Ends all ranks, this one too, as soon as the system can.
+    /// Ends all ranks, including this one, as soon as the system can.
     fn abort(&self, code: i32) -> !;
 
-    /// Whether this is rank 0, which alone writes files.
+    /// Whether this is rank 0. Only rank 0 writes files.
     fn is_root(&self) -> bool {
         self.rank() == 0
     }
 
-    /// This rank's part of `0..n`: the ranges of all ranks follow each other and
-    /// differ by one in length at most.
+    /// This rank's part of `0..n`. The ranges of all ranks are consecutive, and their lengths
+    /// differ by at most one.
     fn share(&self, n: usize) -> Range<usize> {
         let (each, more) = (n / self.size(), n % self.size());
         let start = |rank: usize| rank * each + rank.min(more);
         start(self.rank())..start(self.rank() + 1)
     }
 
-    /// Every rank's values, by rank.
+    /// Returns the values of every rank, in the order of the ranks.
     ///
     /// # Errors
-    /// Another rank has gone.
+    /// Another rank has ended.
     fn all_gather_f32(&self, values: &[f32]) -> Result<Vec<Vec<f32>>> {
         let own: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
         let value = |b: &[u8; 4]| f32::from_le_bytes(*b);
@@ -127,20 +129,20 @@ pub trait Communicator: Debug + Send + Sync {
         Ok(all.iter().map(|bytes| bytes.as_chunks().0.iter().map(value).collect()).collect())
     }
 
-    /// Whether any rank says yes.
+    /// Whether `yes` is true on any rank.
     ///
     /// # Errors
-    /// Another rank has gone.
+    /// Another rank has ended.
     fn any(&self, yes: bool) -> Result<bool> {
         let mut count = [f64::from(u8::from(yes))];
         self.all_reduce(&mut count)?;
         Ok(count[0] > 0.0)
     }
 
-    /// What rank 0 says.
+    /// The value of `yes` on rank 0.
     ///
     /// # Errors
-    /// Another rank has gone.
+    /// Another rank has ended.
     fn root_says(&self, yes: bool) -> Result<bool> {
         self.any(yes && self.is_root())
     }
@@ -150,11 +152,11 @@ pub trait Communicator: Debug + Send + Sync {
 mod tests {
     use super::*;
 
-    /// A rank without the others.
+    /// A single rank.
     #[derive(Debug)]
-    struct Of(usize, usize);
+    struct Fixed(usize, usize);
 
-    impl Communicator for Of {
+    impl Communicator for Fixed {
         fn rank(&self) -> usize {
             self.0
         }
@@ -179,7 +181,8 @@ mod tests {
     fn shares_cover_everything_once() {
         for size in 1..7 {
             for n in 0..20 {
-                let shares: Vec<Range<usize>> = (0..size).map(|r| Of(r, size).share(n)).collect();
+                let shares: Vec<Range<usize>> =
+                    (0..size).map(|r| Fixed(r, size).share(n)).collect();
                 let joined: Vec<usize> = shares.iter().cloned().flatten().collect();
                 assert_eq!(joined, (0..n).collect::<Vec<_>>());
                 let lengths = || shares.iter().map(ExactSizeIterator::len);

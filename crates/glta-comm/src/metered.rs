@@ -1,4 +1,4 @@
-//! How much ranks say to each other, and how long they wait for it.
+//! Measures how much the ranks exchange and how long they wait.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,7 +9,7 @@ use candle_core::Tensor;
 
 use crate::{Communicator, Result};
 
-/// Another communicator, with its collective calls counted and timed.
+/// A communicator that counts and times the collective calls of another one.
 #[derive(Debug)]
 pub struct Metered {
     inner: Arc<dyn Communicator>,
@@ -18,26 +18,26 @@ pub struct Metered {
     nanoseconds: AtomicU64,
 }
 
-/// What went through a [`Metered`] communicator.
+/// What passed through a [`Metered`] communicator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Traffic {
-    /// Collective calls.
+    /// Number of collective calls.
     pub calls: u64,
-    /// Bytes that this rank brought to them.
+    /// Bytes that this rank contributed.
     pub bytes: u64,
-    /// Time in them, waiting for other ranks included.
+    /// Time in these calls, including the wait for other ranks.
     pub time: Duration,
 }
 
 impl Metered {
-    /// Counts from now on.
+    /// Wraps a communicator; counting starts now.
     pub fn new(inner: Arc<dyn Communicator>) -> Self {
         let zero = || AtomicU64::new(0);
         Self { inner, calls: zero(), bytes: zero(), nanoseconds: zero() }
     }
 
-    /// What went through it so far.
+    /// The totals so far.
     pub fn traffic(&self) -> Traffic {
         Traffic {
             calls: self.calls.load(Ordering::Relaxed),

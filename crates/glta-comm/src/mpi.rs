@@ -11,36 +11,35 @@ use mpi::traits::{Communicator as _, CommunicatorCollectives as _};
 
 use crate::{Communicator, Error, Result};
 
-/// MPI counts with 32 bits with a sign; longer lists go in pieces.
+/// MPI counts with signed 32-bit integers; longer lists are sent in pieces.
 const PIECE: usize = 1 << 28;
 
-/// All ranks of an MPI job (`MPI_COMM_WORLD`). A program that was not started by
-/// a launcher is one rank.
+/// All ranks of an MPI job (`MPI_COMM_WORLD`). Without a launcher the program is a job of one rank.
 ///
-/// The library ends all ranks when a collective call fails, and launchers do
-/// when a rank dies. Dropping it waits for the other ranks to drop theirs.
+/// MPI ends all ranks when a collective call fails, and launchers do so when a rank dies. Dropping
+/// this value waits until the other ranks drop theirs.
 pub struct Mpi {
     rank: usize,
     size: usize,
-    /// Only one thread at a time may be in the library.
+    /// The library allows one thread at a time.
     world: Mutex<World>,
 }
 
 struct World {
     world: SimpleCommunicator,
-    // After the communicator: its drop ends the library.
+    // Declared after the communicator, because its drop shuts the library down.
     _universe: Universe,
 }
 
-// SAFETY: the library was started with at least `Threading::Serialized`, so any
-// thread may call it as long as the calls do not overlap; the mutex sees to that.
+// SAFETY: the library was initialised with at least `Threading::Serialized`, so any thread may call
+// it if calls do not overlap; the mutex ensures this.
 unsafe impl Send for World {}
 
 impl Mpi {
-    /// Starts the MPI library; once in a process.
+    /// Initialises MPI; allowed once per process.
     ///
     /// # Errors
-    /// The library was started before, or cannot be called from threads.
+    /// MPI was initialised before, or does not support threads.
     pub fn start() -> Result<Self> {
         let (universe, threading) = mpi::initialize_with_threading(Threading::Serialized)
             .ok_or_else(|| Error::Mpi("the library was started before in this process".into()))?;
@@ -89,7 +88,7 @@ impl Communicator for Mpi {
         world.world.all_gather_into(&(bytes.len() as u64), &mut lengths[..]);
         let mut all: Vec<Vec<u8>> =
             lengths.iter().map(|&n| Vec::with_capacity(n as usize)).collect();
-        // As many rounds as the longest needs.
+        // The longest list determines the number of rounds.
         let longest = lengths.iter().copied().max().unwrap_or(0) as usize;
         let piece = (PIECE / self.size).max(1);
         for start in (0..longest).step_by(piece) {
@@ -121,8 +120,8 @@ impl Communicator for Mpi {
     }
 
     fn abort(&self, code: i32) -> ! {
-        // Another thread may be inside a call that never ends. The launcher ends the
-        // others when a process goes without having said so to the library.
+        // Another thread may be in a call that never returns. If this process exits without
+        // finalising MPI, the launcher ends the other ranks.
         match self.world.try_lock() {
             Ok(world) => world.world.abort(code),
             Err(_) => std::process::exit(code),

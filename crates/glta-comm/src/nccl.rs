@@ -1,4 +1,4 @@
-//! Sums between GPUs, over NCCL.
+//! Sums between GPUs over NCCL.
 
 use std::fmt;
 use std::ops::Range;
@@ -15,33 +15,33 @@ use candle_core::{
 
 use crate::{Communicator, Error, Result};
 
-/// Ranks that have a GPU each: tensors on it are added up by NCCL, everything else
-/// goes over the communicator that they have in common already.
+/// Ranks with one GPU each. NCCL sums the tensors on these GPUs; everything else uses the inner
+/// communicator.
 pub struct Nccl {
     inner: Arc<dyn Communicator>,
     location: DeviceLocation,
     group: Mutex<Group>,
 }
 
-/// NCCL's handle of the ranks that add up.
+/// NCCL's communicator of the ranks.
 struct Group(Comm);
 
-// SAFETY: NCCL lets any thread use a communicator, one at a time; the mutex sees to that.
+// SAFETY: NCCL allows any thread to use a communicator, one at a time; the mutex ensures this.
 unsafe impl Send for Group {}
 
 impl Nccl {
-    /// Joins the others' GPUs; `device` is this rank's own, another than that of any
-    /// other rank on its machine. All ranks of `inner` must call it.
+    /// Connects the GPUs of all ranks. `device` is this rank's own GPU; no other rank on the
+    /// machine may use it. All ranks of `inner` must make this call.
     ///
     /// # Errors
-    /// `device` is no GPU, or NCCL cannot be started on this rank or on rank 0.
+    /// `device` is not a GPU, or NCCL does not start on this rank or on rank 0.
     pub fn new(inner: Arc<dyn Communicator>, device: &Device) -> Result<Self> {
         let stream = device.as_cuda_device()?.cuda_stream();
-        // NCCL takes the thread's current GPU, on a thread that has used none the first.
+        // NCCL uses the current GPU of the thread; a new thread has GPU 0.
         let bound = stream.context().bind_to_thread();
-        bound.map_err(|e| Error::Nccl(format!("the device of this rank: {e}")))?;
+        bound.map_err(|e| Error::Nccl(format!("cannot use the device of this rank: {e}")))?;
         let own = if inner.is_root() { Some(Id::new()) } else { None };
-        // Where rank 0 has none, the others must not wait for it.
+        // If rank 0 fails, the other ranks must not wait for its id.
         let bytes: Vec<u8> = match &own {
             Some(Ok(id)) => id.internal().iter().flat_map(|c| c.to_ne_bytes()).collect(),
             _ => Vec::new(),
@@ -89,7 +89,7 @@ impl Communicator for Nccl {
     }
 
     fn all_reduce_tensor(&self, tensor: &Tensor) -> Result<Tensor> {
-        // What lies elsewhere is brought by no rank on its GPU.
+        // A tensor on another device is not on this GPU on any rank.
         let here = tensor.device().location() == self.location;
         if !here || !matches!(tensor.dtype(), DType::F32 | DType::F64) {
             return self.inner.all_reduce_tensor(tensor);
@@ -110,7 +110,7 @@ impl Communicator for Nccl {
     }
 }
 
-/// The sum over all ranks, in the order of the device's own stream.
+/// The sum over all ranks, ordered on the device's own stream.
 struct AllReduce<'a>(&'a Mutex<Group>);
 
 impl AllReduce<'_> {
@@ -134,7 +134,7 @@ impl CustomOp1 for AllReduce<'_> {
     }
 
     fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        candle_core::bail!("NCCL adds up what lies on GPUs")
+        candle_core::bail!("NCCL sums tensors on GPUs only")
     }
 
     fn cuda_fwd(
@@ -143,7 +143,7 @@ impl CustomOp1 for AllReduce<'_> {
         layout: &Layout,
     ) -> candle_core::Result<(CudaStorage, Shape)> {
         let Some((start, end)) = layout.contiguous_offsets() else {
-            candle_core::bail!("NCCL needs values that lie one after the other")
+            candle_core::bail!("NCCL needs a contiguous tensor")
         };
         let sum = match storage.dtype() {
             DType::F64 => self.sum::<f64>(storage, start..end)?,

@@ -4,7 +4,7 @@ use ndarray::Array2;
 
 use crate::Progress;
 
-/// Makes vectors of texts, so that texts about the same thing have similar vectors.
+/// Turns texts into vectors; texts about the same subject get similar vectors.
 ///
 /// ```
 /// use std::error::Error;
@@ -46,18 +46,18 @@ use crate::Progress;
 /// # Ok::<(), Box<dyn Error + Send + Sync>>(())
 /// ```
 pub trait TextEncoder: Send + Sync {
-    /// Name of the encoder, as reports and files give it.
+    /// Name of the encoder in reports and files.
     fn name(&self) -> &str;
 
-    /// Number of columns of its vectors.
+    /// Number of columns of the vectors.
     fn dim(&self) -> usize;
 
-    /// A vector for each text, `(texts, dim)`. A text without content has zeros. A text's
-    /// vector does not depend on the other texts. `progress` receives the numbers of texts
-    /// done and of all.
+    /// Returns one vector per text, `(texts, dim)`. A text without content gets zeros. The vector
+    /// of a text does not depend on the other texts. `progress` receives the number of texts that
+    /// are done and the total.
     ///
     /// # Errors
-    /// Any error of the encoder; [`Cancelled`](crate::Cancelled) when `progress` asks to stop.
+    /// Any error of the encoder; [`Cancelled`](crate::Cancelled) if `progress` cancels the work.
     fn encode(
         &self,
         texts: &[String],

@@ -1,18 +1,18 @@
 use thiserror::Error;
 
-/// What can go wrong in this crate.
+/// Errors of this crate.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A path that leads to no field of the configuration.
+    /// The path does not name a field of the configuration.
     #[error("setting `{path}` does not exist; near names: {}", near.join(", "))]
     UnknownSetting {
-        /// Dotted path as given.
+        /// The dotted path as given.
         path: String,
-        /// The nearest of the fields that exist there.
+        /// The field names that are nearest to the path.
         near: Vec<String>,
     },
-    /// A value that its field cannot hold.
+    /// The value does not fit its field.
     #[error("setting `{path}`: {problem}")]
     Setting {
         /// Dotted path of the field.
@@ -20,7 +20,7 @@ pub enum Error {
         /// What is wrong with the value.
         problem: String,
     },
-    /// Text that is not TOML.
+    /// The text is not valid TOML.
     #[error("the settings are not valid TOML")]
     Toml(#[from] toml::de::Error),
 }
@@ -28,8 +28,8 @@ pub enum Error {
 /// Result with this crate's [`enum@Error`].
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// The message of an error followed by the messages of its causes, for people to read. The
-/// errors of this workspace keep a cause in `source` and never in their own message.
+/// Formats an error and its causes as one message. Errors of this workspace keep their cause in
+/// `source` and do not repeat it in their own message.
 ///
 /// ```
 /// use std::io::{Error, ErrorKind};

@@ -1,15 +1,16 @@
-//! What several of GLTA's crates share. It depends on none of them and on no tensor library.
+//! Utilities that several GLTA crates share. This crate depends on no other GLTA crate and on no
+//! tensor library.
 //!
-//! - [`with_causes`] puts an error and its causes into one message.
-//! - [`write_whole`] writes a file so that a crash leaves the old file or the new one,
-//!   [`lock_folder`] keeps other processes out of a folder.
-//! - [`stream`] derives a random generator from a seed and the place where it is used,
-//!   [`pick`] draws without repeats.
-//! - [`near_names`] says what a name that does not exist may have meant.
-//! - [`settings`] edits a configuration by the paths of its fields.
+//! - [`with_causes`] formats an error and its causes as one message.
+//! - [`write_whole`] replaces a file atomically, [`lock_folder`] keeps other processes out of a
+//!   folder.
+//! - [`stream`] derives a random generator from a seed and the place of use, [`pick`] samples
+//!   without replacement.
+//! - [`near_names`] suggests known names for a misspelt one.
+//! - [`settings`] edits a configuration by field paths.
 //! - [`Grid`] and [`search`] choose settings on validation data.
-//! - [`TextEncoder`] makes vectors of texts.
-//! - [`Progress`] is what long work reports to; [`report`] turns its `Break` into
+//! - [`TextEncoder`] turns texts into vectors.
+//! - [`Progress`] receives the events of long-running work; [`report`] turns its `Break` into
 //!   [`Cancelled`].
 //!
 //! ```

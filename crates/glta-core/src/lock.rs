@@ -6,9 +6,10 @@ use crate::UNFINISHED;
 
 const LOCK: &str = ".lock";
 
-/// Makes a folder if needed and locks it for this process, until the file is dropped; `None`
-/// if another process holds it. The lock is the system's: it goes with the process, however
-/// that ends. Files that a killed process was writing ([`UNFINISHED`]) are removed.
+/// Locks a folder for this process until the returned file is dropped, and creates the folder if it
+/// does not exist. Returns `None` if another process holds the lock. The operating system releases
+/// the lock when the process ends, even after a crash. Unfinished files of a killed process
+/// ([`UNFINISHED`]) are removed.
 ///
 /// ```
 /// let folder = tempfile::tempdir()?;
@@ -45,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn unfinished_files_are_removed_by_who_holds_the_lock() {
+    fn the_lock_holder_removes_unfinished_files() {
         let folder = tempfile::tempdir().unwrap();
         let inner = folder.path().join("new");
         let held = lock_folder(&inner).unwrap().unwrap();

@@ -1,5 +1,5 @@
-/// Up to three of the known names that are nearest to one that does not exist, by the
-/// Levenshtein distance; none that differs in more than half of its letters.
+/// Returns up to three known names nearest to an unknown one, by Levenshtein distance. Names that
+/// differ in more than half of their letters are left out.
 ///
 /// ```
 /// use glta_core::near_names;
@@ -11,7 +11,7 @@ pub fn near_names<'a>(unknown: &str, known: impl IntoIterator<Item = &'a str>) -
     let most = unknown.chars().count().div_ceil(2);
     let mut near: Vec<(usize, &str)> = known
         .into_iter()
-        // The distance is at least the difference in length, and cheaper to see.
+        // The difference in length is a lower bound of the distance, and cheaper to compute.
         .filter(|name| name.len().abs_diff(unknown.len()) <= 4 * most)
         .map(|name| (strsim::levenshtein(name, unknown), name))
         .filter(|&(distance, _)| distance <= most)

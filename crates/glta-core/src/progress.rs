@@ -1,9 +1,9 @@
 use std::ops::ControlFlow;
 
-/// Receives the events of long work. Every `FnMut(&E) -> ControlFlow<()>` is one;
+/// Receives the events of long-running work. Every `FnMut(&E) -> ControlFlow<()>` implements it;
 /// [`Silent`] ignores all events.
 pub trait Progress<E: ?Sized> {
-    /// Called for each event. `Break` cancels the work.
+    /// Receives one event. `Break` cancels the work.
     fn report(&mut self, event: &E) -> ControlFlow<()>;
 }
 
@@ -23,7 +23,7 @@ impl<E: ?Sized> Progress<E> for Silent {
     }
 }
 
-/// The receiver of the progress asked to stop.
+/// The work was cancelled by its [`Progress`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("cancelled")]
 pub struct Cancelled;
@@ -31,7 +31,7 @@ pub struct Cancelled;
 /// Reports an event.
 ///
 /// # Errors
-/// [`Cancelled`] when the receiver answers `Break`.
+/// [`Cancelled`] if the receiver returns `Break`.
 pub fn report<E: ?Sized, P: Progress<E> + ?Sized>(
     progress: &mut P,
     event: &E,

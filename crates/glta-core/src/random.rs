@@ -2,10 +2,9 @@ use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
-/// The random generator for one purpose and place, such as
-/// `stream(seed, "user epoch", &[epoch])`. Work that derives its generators from where
-/// they are used, instead of carrying one along, draws the same numbers when it is
-/// resumed as when it is not interrupted.
+/// Returns the random generator for one purpose and place, such as `stream(seed, "user epoch",
+/// &[epoch])`. Work that derives its generators in this way needs no saved generator state: a
+/// resumed run draws the same numbers as an uninterrupted one.
 ///
 /// ```
 /// use glta_core::stream;
@@ -31,8 +30,8 @@ pub fn stream(seed: u64, purpose: &str, path: &[u64]) -> ChaCha8Rng {
     ChaCha8Rng::seed_from_u64(state)
 }
 
-/// Draws `n` of `from` without repeats (all when there are fewer), in the order of
-/// their values.
+/// Samples `n` values of `from` without replacement, in the order of `from`; all of them if there
+/// are fewer.
 pub fn pick(from: &[u32], n: usize, rng: &mut impl Rng) -> Vec<u32> {
     let n = n.min(from.len());
     let mut picked: Vec<u32> =

@@ -1,4 +1,4 @@
-//! Choosing settings on validation data.
+//! Choice of settings on validation data.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -9,9 +9,9 @@ use serde_json::Value;
 
 use crate::{Result, settings};
 
-/// Values to try for some fields of a configuration, every combination of them.
+/// Values to try for some fields of a configuration; every combination is a candidate.
 ///
-/// Keys are field names, dotted for nested ones; read from TOML as
+/// The keys are field names, with dots for nested fields. In TOML:
 ///
 /// ```toml
 /// l2 = [1e-4, 1e-3]
@@ -19,7 +19,7 @@ use crate::{Result, settings};
 /// "selection.k" = [20]
 /// ```
 ///
-/// It works on any serde configuration:
+/// A grid works on any serde configuration:
 ///
 /// ```
 /// use glta_core::{Grid, search};
@@ -34,7 +34,7 @@ use crate::{Result, settings};
 /// let grid: Grid = toml::from_str("l2 = [0.0001, 0.001]\nlayers = [2, 3]")?;
 /// let candidates = grid.candidates(&Config { l2: 0.0, layers: 1 })?;
 /// assert_eq!(candidates.len(), 4);
-/// // Stands for training and evaluating on validation data.
+/// // This closure would train a model and return its validation score.
 /// let found = search(&candidates, |c| Ok::<_, ()>((c.layers as f64, ()))).unwrap();
 /// assert_eq!(found.best_trial().unwrap().config.layers, 3);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -44,17 +44,17 @@ use crate::{Result, settings};
 pub struct Grid(pub BTreeMap<String, Vec<Value>>);
 
 impl Grid {
-    /// All combinations, laid over `base`; the last field varies fastest.
+    /// Returns all combinations applied to `base`; the last field varies fastest.
     ///
     /// # Errors
-    /// [`Error::Setting`](crate::Error::Setting) for a field without values or with one that
-    /// does not fit, [`Error::UnknownSetting`](crate::Error::UnknownSetting) for a field that
-    /// the configuration does not have.
+    /// [`Error::Setting`](crate::Error::Setting) for a field without values or with a value that
+    /// does not fit, [`Error::UnknownSetting`](crate::Error::UnknownSetting) for a field that the
+    /// configuration lacks.
     pub fn candidates<C: Serialize + DeserializeOwned>(&self, base: &C) -> Result<Vec<C>> {
         let mut all = vec![settings::tree(base)?];
         for (path, values) in &self.0 {
             if values.is_empty() {
-                return Err(settings::wrong(path, "has no values"));
+                return Err(settings::invalid(path, "has no values"));
             }
             let mut next = Vec::with_capacity(all.len() * values.len());
             for candidate in &all {
@@ -70,29 +70,29 @@ impl Grid {
     }
 }
 
-/// One configuration that was tried.
+/// One candidate that was tried.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Trial<C> {
     /// The settings.
     pub config: C,
-    /// Their score on validation data, higher is better.
+    /// Its score on validation data; higher is better.
     pub score: f64,
-    /// Wall time.
+    /// Wall time of the fit, in seconds.
     pub seconds: f64,
 }
 
-/// All trials and the best model.
+/// All trials, and the best model.
 #[derive(Debug, Clone)]
 pub struct Search<C, M> {
-    /// In the order of the candidates.
+    /// Trials in the order of the candidates.
     pub trials: Vec<Trial<C>>,
-    /// Index and model of the trial with the highest score, the first of equals.
+    /// Index and model of the trial with the highest score; the first one on a tie.
     pub best: Option<(usize, M)>,
 }
 
 impl<C, M> Search<C, M> {
-    /// The trial with the highest score; `None` when nothing was tried or no
-    /// score is a number.
+    /// Returns the trial with the highest score; `None` if no candidate was tried or every score is
+    /// NaN.
     pub fn best_trial(&self) -> Option<&Trial<C>> {
         self.trials.get(self.best.as_ref()?.0)
     }

@@ -1,7 +1,7 @@
-//! Editing a configuration by the paths of its fields.
+//! Edits a configuration by field paths.
 //!
-//! It works on any serde configuration, through its JSON form, in which every field has a
-//! name, also an `Option` that is `None`. Numbers keep their exact value.
+//! It works on any serde configuration, through its JSON form. That form names every field,
+//! including an `Option` that is `None`. Numbers keep their exact value.
 //!
 //! ```
 //! use glta_core::settings;
@@ -34,15 +34,15 @@ use serde_json::{Map, Value};
 
 use crate::{Error, Result};
 
-/// Sets one field by its dotted path, such as `train.epochs=3`. The value is read as TOML,
-/// or as a string where it is not TOML. Tables are merged as in [`merge_toml`].
+/// Sets one field by its dotted path, such as `train.epochs=3`. The value is parsed as TOML; text
+/// that is not TOML becomes a string. Tables are merged as in [`merge_toml`].
 ///
 /// # Errors
-/// [`Error::UnknownSetting`] for a path that does not exist, [`Error::Setting`] for a value
-/// of the wrong type. `config` is then unchanged.
+/// [`Error::UnknownSetting`] for a path that does not exist, [`Error::Setting`] for a value of the
+/// wrong type. On an error `config` stays unchanged.
 pub fn set<C: Serialize + DeserializeOwned>(config: &mut C, assignment: &str) -> Result<()> {
     let Some((path, text)) = assignment.split_once('=') else {
-        return Err(wrong(assignment, "expected PATH=VALUE"));
+        return Err(invalid(assignment, "expected PATH=VALUE"));
     };
     let (path, text) = (path.trim(), text.trim());
     let value = match text.parse::<toml::Value>() {
@@ -53,42 +53,42 @@ pub fn set<C: Serialize + DeserializeOwned>(config: &mut C, assignment: &str) ->
     Ok(())
 }
 
-/// Reads TOML over a configuration: fields that the text does not name keep their value. A
-/// table over an enum with data may name another variant.
+/// Merges TOML into a configuration; fields that the text does not name keep their value. For an
+/// enum with data, a table may name another variant.
 ///
 /// # Errors
-/// Those of [`set`], and [`Error::Toml`]. `config` is then unchanged.
+/// Those of [`set`], and [`Error::Toml`]. On an error `config` stays unchanged.
 pub fn merge_toml<C: Serialize + DeserializeOwned>(config: &mut C, text: &str) -> Result<()> {
     let table: toml::Table = toml::from_str(text)?;
     *config = edited(config, json("", toml::Value::Table(table))?)?;
     Ok(())
 }
 
-/// `config` with the fields that `given`, an object, names.
+/// Returns `config` with the fields of the object `given` replaced.
 fn edited<C: Serialize + DeserializeOwned>(config: &C, given: Value) -> Result<C> {
     let mut tree = tree(config)?;
     put::<C>(&mut tree, &[], given)?;
     parsed(&tree)
 }
 
-/// The JSON form of a configuration.
+/// Converts a configuration to JSON.
 pub(crate) fn tree<C: Serialize>(config: &C) -> Result<Value> {
-    serde_json::to_value(config).map_err(|e| wrong("", e))
+    serde_json::to_value(config).map_err(|e| invalid("", e))
 }
 
-/// The configuration of a JSON form.
+/// Converts JSON to a configuration.
 pub(crate) fn parsed<C: DeserializeOwned>(tree: &Value) -> Result<C> {
-    C::deserialize(tree).map_err(|e| wrong("", e))
+    C::deserialize(tree).map_err(|e| invalid("", e))
 }
 
-/// The object in which `path` leads to `value`.
+/// Returns an object that contains `value` at `path`.
 pub(crate) fn nested(path: &str, value: Value) -> Value {
     path.rsplit('.')
         .fold(value, |value, step| Value::Object(Map::from_iter([(step.to_owned(), value)])))
 }
 
-/// Puts `value` where `path` leads in `tree`, the JSON form of a `C`. An object is put over an
-/// object field by field. After an error `tree` may hold some of it.
+/// Writes `value` to `path` in `tree`, the JSON form of a `C`. Objects are merged field by field.
+/// On an error `tree` may be partly written.
 pub(crate) fn put<C: Serialize + DeserializeOwned>(
     tree: &mut Value,
     path: &[&str],
@@ -100,12 +100,12 @@ pub(crate) fn put<C: Serialize + DeserializeOwned>(
         (fields, value) => replace::<C>(tree, path, value).map_err(|problem| {
             let fields: Option<Vec<String>> = fields;
             let has = fields.map(|fields| format!("; it has the fields {}", fields.join(", ")));
-            wrong(&path.join("."), format!("{problem}{}", has.unwrap_or_default()))
+            invalid(&path.join("."), format!("{problem}{}", has.unwrap_or_default()))
         }),
     }
 }
 
-/// Puts the fields of `given` where `path` leads to an object with the fields `known`.
+/// Writes the fields of `given` to the object at `path`, whose fields are `known`.
 fn put_fields<C: Serialize + DeserializeOwned>(
     tree: &mut Value,
     path: &[&str],
@@ -115,15 +115,15 @@ fn put_fields<C: Serialize + DeserializeOwned>(
     let (old, new): (Map<_, _>, Map<_, _>) =
         given.into_iter().partition(|(name, _)| known.contains(name));
     if let Some(unknown) = new.keys().next() {
-        // Entries of a map, and fields that the JSON form leaves out, are added to what is
-        // there. Another variant of an enum takes its place.
+        // Entries of a map, and fields that the JSON form omits, are added. Another variant of an
+        // enum replaces the old one.
         let mut added = at(tree, path).and_then(Value::as_object).cloned().unwrap_or_default();
         added.extend(new.clone());
         if replace::<C>(tree, path, Value::Object(added)).is_err() {
             let only: Map<_, _> = old.into_iter().chain(new.clone()).collect();
             return replace::<C>(tree, path, Value::Object(only)).map_err(|problem| {
                 if problem.starts_with("unknown variant") {
-                    return wrong(&path.join("."), problem);
+                    return invalid(&path.join("."), problem);
                 }
                 known.sort_by_cached_key(|name| strsim::levenshtein(name, unknown));
                 known.truncate(3);
@@ -138,8 +138,7 @@ fn put_fields<C: Serialize + DeserializeOwned>(
     Ok(())
 }
 
-/// Puts `value` in place of what is where `path` leads, if that makes a `C`; says what is
-/// wrong if not.
+/// Replaces the value at `path` if the result is a valid `C`; otherwise returns the problem.
 fn replace<C: Serialize + DeserializeOwned>(
     tree: &mut Value,
     path: &[&str],
@@ -150,7 +149,7 @@ fn replace<C: Serialize + DeserializeOwned>(
     *place.ok_or("there is no such field")? = value.clone();
     let config = C::deserialize(&with).map_err(|e| e.to_string())?;
     let with = serde_json::to_value(config).map_err(|e| e.to_string())?;
-    // A type may ignore fields that it does not know.
+    // A type may ignore unknown fields.
     if !at(&with, path).is_some_and(|taken| has_fields(taken, &value)) {
         return Err("there are no such fields".into());
     }
@@ -173,13 +172,13 @@ fn at<'a>(tree: &'a Value, path: &[&str]) -> Option<&'a Value> {
     path.iter().try_fold(tree, |node, step| node.get(step))
 }
 
-/// A TOML value as JSON, which has no NaN and no infinity.
+/// Converts a TOML value to JSON, which has no NaN or infinity.
 fn json(path: &str, value: toml::Value) -> Result<Value> {
     Ok(match value {
         toml::Value::String(text) => Value::from(text),
         toml::Value::Integer(n) => Value::from(n),
         toml::Value::Float(x) if x.is_finite() => Value::from(x),
-        toml::Value::Float(x) => return Err(wrong(path, format!("{x} is not a finite number"))),
+        toml::Value::Float(x) => return Err(invalid(path, format!("{x} is not a finite number"))),
         toml::Value::Boolean(yes) => Value::from(yes),
         toml::Value::Datetime(time) => Value::from(time.to_string()),
         toml::Value::Array(values) => {
@@ -195,7 +194,7 @@ fn json(path: &str, value: toml::Value) -> Result<Value> {
     })
 }
 
-pub(crate) fn wrong(path: &str, problem: impl ToString) -> Error {
+pub(crate) fn invalid(path: &str, problem: impl ToString) -> Error {
     Error::Setting { path: path.to_owned(), problem: problem.to_string() }
 }
 
@@ -326,7 +325,7 @@ mod tests {
             ("lair=1", "lair", "layers"),
             ("stage.epoch=1", "stage.epoch", "epochs"),
             ("stage={batch=1, bach=2}", "stage.bach", "batch"),
-            // Its type ignores unknown fields.
+            // This type ignores unknown fields.
             ("stage.decay={every=1, evry=2}", "stage.decay", ""),
         ] {
             let message = with(&[assignment]).unwrap_err().to_string();

@@ -1,16 +1,16 @@
 use std::io::{Result, Write};
 use std::path::Path;
 
-/// Prefix of the names of files that [`write_whole`] has not finished. Such files of a
-/// killed process can be removed.
+/// Prefix of temporary files of [`write_whole`]. If a process was killed while it wrote, its file
+/// can be removed.
 pub const UNFINISHED: &str = ".writing-";
 
-/// Writes a file so that `path` holds either the old file or the whole new one, also
-/// after a crash: it writes a temporary file in the same folder, syncs it and renames
-/// it. The file has the permissions of any other new file.
+/// Replaces a file atomically: even after a crash `path` holds either the old file or the complete
+/// new one. The function writes a temporary file in the same folder, syncs it and renames it. The
+/// file gets the default permissions of a new file.
 ///
 /// # Errors
-/// Errors of the file system; the old file is then unchanged.
+/// Errors of the file system; the old file stays unchanged.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
@@ -39,7 +39,7 @@ mod tests {
         assert_eq!(std::fs::read(&path).unwrap(), b"old");
         write_whole(&path, b"new").unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"new");
-        // Nothing temporary is left behind.
+        // No temporary file remains.
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 

@@ -1,4 +1,4 @@
-//! Logits of one block of items after another, so that they are never all held.
+//! Logits in blocks of items; the whole matrix is never in memory.
 
 use std::ops::Range;
 
@@ -8,19 +8,19 @@ use rayon::prelude::*;
 
 use crate::Result;
 
-/// Items of a block at most: the logits of some hundred rows should stay in the
+/// Largest number of items in a block: the logits of a few hundred rows should stay in the
 /// second-level cache.
 const BLOCK: usize = 1024;
-/// Weights of a block that should still be in the third-level cache when the
-/// backward pass reads them again (4 MB).
+/// Largest number of weights in a block (4 MB): the backward pass should find them in the
+/// third-level cache.
 const CACHED_WEIGHTS: usize = 1 << 20;
-/// Parts at most, and the fewest items of one. A row's sums run over the items of a
-/// block, of a part, and over parts: neither depends on other rows or on threads, so
-/// a batch that is divided among ranks has the same ones.
+/// Largest number of parts, and the smallest number of items in a part. A row is summed over the
+/// items of a block, then of a part, then over the parts. This order depends neither on other rows
+/// nor on threads, so a batch that is divided among ranks has the same sums.
 const PARTS: usize = 32;
 const SMALLEST_PART: usize = 512;
 
-/// `Z Wᵀ + b + offset` on the CPU: rows by items, in blocks of items.
+/// `Z Wᵀ + b + offset` on the CPU, `(rows, items)`, in blocks of items.
 #[derive(Clone, Copy)]
 pub(crate) struct Logits<'a> {
     /// `(rows, inner)`.
@@ -34,12 +34,12 @@ pub(crate) struct Logits<'a> {
     pub(crate) rows: usize,
     pub(crate) items: usize,
     pub(crate) inner: usize,
-    /// Items of a block.
+    /// Items per block.
     pub(crate) block: usize,
     arch: Arch,
 }
 
-/// The elements of a contiguous f32 tensor on the CPU.
+/// Returns the elements of a contiguous f32 tensor on the CPU.
 fn f32_slice<'a>(storage: &'a Storage, layout: &Layout) -> candle_core::Result<&'a [f32]> {
     let Storage::Cpu(storage) = storage else {
         candle_core::bail!("the item logits are computed on the CPU only")
@@ -81,14 +81,14 @@ pub(crate) fn with_logits<R>(
 }
 
 impl Logits<'_> {
-    /// Items of a part.
+    /// Items per part.
     pub(crate) fn part(&self) -> usize {
         self.items.div_ceil(PARTS).max(SMALLEST_PART)
     }
 
-    /// Calls `f(state, items, logits)` for every block; `logits` is `(rows, items)`
-    /// and may be overwritten. Each of `parts` is the state of [`part`](Self::part)
-    /// items, in order; threads take one at a time.
+    /// Calls `f(state, items, logits)` for every block. `logits` is `(rows, items)` and may be
+    /// overwritten. `parts` has one state for each [`part`](Self::part) of the items, in order;
+    /// threads take one part at a time.
     pub(crate) fn walk<T: Send>(
         &self,
         parts: Vec<T>,
@@ -109,7 +109,7 @@ impl Logits<'_> {
         parts.into_par_iter().enumerate().map(run).collect()
     }
 
-    /// One state for each part.
+    /// Creates one state per part.
     pub(crate) fn parts<T>(&self, new: impl Fn() -> T) -> Vec<T> {
         (0..self.items.div_ceil(self.part())).map(|_| new()).collect()
     }
@@ -142,7 +142,7 @@ impl Logits<'_> {
         );
     }
 
-    /// `out += row`, where many rows are added up.
+    /// `out += row` in f64, for sums over many rows.
     pub(crate) fn add_wide(&self, out: &mut [f64], row: &[f32]) {
         self.arch.dispatch(
             #[inline(always)]
@@ -221,7 +221,7 @@ pub(crate) fn product<'a>(
     }
 }
 
-/// The largest number of a row; a NaN is passed over.
+/// Returns the largest number of a row and ignores NaN.
 pub(crate) fn largest(row: &[f32]) -> f32 {
     Arch::new().dispatch(
         #[inline(always)]
@@ -229,7 +229,7 @@ pub(crate) fn largest(row: &[f32]) -> f32 {
     )
 }
 
-/// Sums and maxima are kept in this many lanes, so that they become vectors.
+/// Sums and maxima use this many lanes, so that the compiler emits vector instructions.
 const LANES: usize = 16;
 
 #[inline(always)]
@@ -244,7 +244,7 @@ fn largest_of(row: &[f32]) -> f32 {
     tops.iter().chain(rest).fold(f32::NEG_INFINITY, |a, &b| a.max(b))
 }
 
-/// The sum of the exponentials of a row that comes in parts.
+/// The sum of exponentials of a row that is read in parts.
 #[derive(Clone, Copy)]
 pub(crate) struct LogSumExp {
     max: f32,
@@ -257,7 +257,7 @@ impl LogSumExp {
         Self { max, sum }
     }
 
-    /// Of no logit. The maximum is finite, so that no `∞ − ∞` can arise.
+    /// The sum over no logits. The maximum is finite, so that `∞ − ∞` cannot occur.
     pub(crate) const EMPTY: Self = Self { max: f32::MIN, sum: 0.0 };
 
     pub(crate) fn of(row: &[f32]) -> Self {
@@ -267,7 +267,7 @@ impl LogSumExp {
                 let max = largest_of(row).max(f32::MIN);
                 let (lanes, rest) = row.as_chunks::<LANES>();
                 let mut sum: f64 = rest.iter().map(|&l| f64::from(exp(l - max))).sum();
-                // Short runs in f32, their sum in f64.
+                // Short runs are summed in f32, their totals in f64.
                 for lanes in lanes.chunks(64) {
                     let mut sums = [0f32; LANES];
                     for lane in lanes {
@@ -282,7 +282,7 @@ impl LogSumExp {
         )
     }
 
-    /// Of both parts.
+    /// Combines two parts.
     #[must_use]
     pub(crate) fn and(self, other: Self) -> Self {
         let max = self.max.max(other.max);
@@ -290,7 +290,7 @@ impl LogSumExp {
         Self { max, sum: share(self) + share(other) }
     }
 
-    /// Whether a logit was not a number, or infinite.
+    /// Whether any logit was NaN or infinite.
     pub(crate) fn is_nan(self) -> bool {
         self.sum.is_nan()
     }
@@ -300,16 +300,15 @@ impl LogSumExp {
     }
 }
 
-/// `e^x` for `x` up to 88, to about two units in the last place; zero below −87.
-/// Cephes' polynomial, without branches, so that a loop over it becomes vector
-/// instructions.
+/// `e^x` for `x` up to 88, within about two units in the last place; zero below −87. The Cephes
+/// polynomial without branches, so that loops over it are vectorised.
 #[inline(always)]
 #[allow(clippy::excessive_precision)]
 fn exp(x: f32) -> f32 {
-    // Adding 1.5 · 2²³ rounds to an integer and leaves it in the lowest bits.
+    // Adding 1.5 · 2²³ rounds to an integer, which is then in the lowest bits.
     let shifted = x * std::f32::consts::LOG2_E + 12_582_912.0;
     let n = shifted - 12_582_912.0;
-    // ln 2 in two parts, of which the first has few bits.
+    // ln 2 as the sum of two numbers; the first has few bits.
     let r = x - n * 0.693_359_375 + n * 2.121_944_4e-4;
     let mut p = 1.987_569_15e-4;
     for c in [
@@ -322,7 +321,7 @@ fn exp(x: f32) -> f32 {
         p = p * r + c;
     }
     let power = f32::from_bits((shifted.to_bits() << 23).wrapping_add(127 << 23));
-    // A NaN is not below and stays one.
+    // A NaN fails the comparison and stays NaN.
     if x < -87.0 { 0.0 } else { (p * r * r + r + 1.0) * power }
 }
 

@@ -8,13 +8,13 @@ use crate::blocks::{LogSumExp, Logits, largest};
 use crate::lists::{inside, sorted};
 use crate::{Error, Result};
 
-/// How the logits of a user's slots become one ranked list.
+/// How the logits of a user's slots are combined into one ranked list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Decoder {
-    /// Slot `t` names the best item not yet taken: the paper's GLTA. Slots take
-    /// turns until the list is full.
+    /// Each slot in turn adds its best item that is not yet in the list, until the list is full:
+    /// the paper's GLTA.
     Parallel,
     /// The best items of the first slot (the paper's FL).
     FirstLogit,
@@ -23,22 +23,22 @@ pub enum Decoder {
 }
 
 impl Decoder {
-    /// How many of a user's slots are read.
+    /// Number of a user's slots that the decoder reads.
     pub(crate) fn slots(self, slots: usize) -> usize {
         if self == Self::FirstLogit { slots.min(1) } else { slots }
     }
 }
 
-/// The best `k` items of one user, best first, with their log-probability (in
-/// the slot that named them, or its mean over the slots).
+/// Returns the best `k` items of one user, best first. The score of an item is its log-probability
+/// in the slot that added it, or the mean over the slots.
 ///
-/// `slots` holds one row of `items` logits per slot; items of `excluded` are
-/// never named. Ties go to the lower id. The list is shorter than `k` only when
-/// no item is left. [`GllmHead::rank`](crate::GllmHead::rank) gives the same list
-/// without such rows.
+/// `slots` has one row of `items` logits per slot. Items of `excluded` are left out. Ties go to the
+/// lower id. The list is shorter than `k` only if no item is left.
+/// [`GllmHead::rank`](crate::GllmHead::rank) returns the same list without computing all logits at
+/// once.
 ///
 /// # Errors
-/// A logit that is not a number, or infinite.
+/// A logit is NaN or infinite.
 pub fn decode(
     slots: &[impl AsRef<[f32]>],
     excluded: &[u32],
@@ -60,7 +60,7 @@ pub fn decode(
     Ok(ranking.finish(k))
 }
 
-/// [`decode`] for every `slots` rows of `logits`, in blocks of items.
+/// Applies [`decode`] to every `slots` rows of `logits`, in blocks of items.
 pub(crate) fn rank(
     logits: &Logits<'_>,
     slots: usize,
@@ -87,12 +87,12 @@ pub(crate) fn rank(
     Ok(whole.into_iter().map(|ranking| ranking.finish(k)).collect())
 }
 
-/// What is known of a user's list after some of the items.
+/// A user's partial list after some of the items.
 #[derive(Clone)]
 pub(crate) struct Ranking {
     /// The best items of each slot by logit, or of the mean over the slots.
     lists: Vec<Vec<Ranked>>,
-    /// Of each slot.
+    /// One sum of exponentials per slot.
     sums: Vec<LogSumExp>,
 }
 
@@ -102,13 +102,13 @@ impl Ranking {
         Self { lists: vec![Vec::new(); lists], sums: vec![LogSumExp::EMPTY; slots] }
     }
 
-    /// Of the best items of each list and the sums of each slot.
+    /// Creates it from the best items of each list and the sum of each slot.
     pub(crate) fn of(lists: Vec<Vec<Ranked>>, sums: Vec<LogSumExp>) -> Self {
         Self { lists, sums }
     }
 
-    /// Takes in the logits `(slots, items)` of the items `range`, which come after
-    /// those read before; overwrites them.
+    /// Adds the logits `(slots, items)` of the items `range`, which must follow those read before.
+    /// Overwrites `logits`.
     fn read(
         &mut self,
         logits: &mut [f32],
@@ -134,7 +134,7 @@ impl Ranking {
                 row.iter_mut().for_each(|l| *l /= per_list as f32);
             }
             inside(excluded, range).for_each(|at| row[at] = f32::NEG_INFINITY);
-            // At a tie the items before stay.
+            // On a tie the earlier item stays.
             if list.len() == k && list.last().is_none_or(|last| largest(row) <= last.score) {
                 continue;
             }
@@ -145,7 +145,7 @@ impl Ranking {
         Ok(())
     }
 
-    /// Takes in what is known of other items.
+    /// Adds the partial lists of other items.
     fn merge(&mut self, other: Self, k: usize) {
         self.sums.iter_mut().zip(other.sums).for_each(|(sum, other)| *sum = sum.and(other));
         self.lists.iter_mut().zip(other.lists).for_each(|(list, other)| merge(list, other, k));
@@ -161,7 +161,7 @@ impl Ranking {
     }
 }
 
-/// The best `k` of both, best first, ties by lower id.
+/// Merges two lists into the best `k`, best first, ties by lower id.
 pub(crate) fn merge(list: &mut Vec<Ranked>, others: impl IntoIterator<Item = Ranked>, k: usize) {
     list.extend(others);
     let by_score = |a: &Ranked, b: &Ranked| b.score.partial_cmp(&a.score);
@@ -169,8 +169,8 @@ pub(crate) fn merge(list: &mut Vec<Ranked>, others: impl IntoIterator<Item = Ran
     list.truncate(k);
 }
 
-/// Each list in its turn names its best item that is not yet taken. A list can
-/// lose at most `k - 1` items to the others, so `k` items of each are enough.
+/// The lists take turns to add their best item that is not yet taken. A list can lose at most `k -
+/// 1` items to the others, so `k` items per list are enough.
 fn take_turns(lists: &[Vec<Ranked>], k: usize) -> Vec<Ranked> {
     if let [list] = lists {
         return list.clone();
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn more_than_there_is_gives_what_there_is() {
+    fn k_above_the_item_count_returns_all_items() {
         let slots = [vec![1.0, 3.0, 2.0], vec![0.0, 1.0, 5.0]];
         for decoder in [Decoder::Parallel, Decoder::FirstLogit, Decoder::MeanSlots] {
             assert_eq!(items(&slots, &[1], usize::MAX, decoder).len(), 2);

@@ -1,5 +1,5 @@
-//! Loss and ranking where the tensors are on a device: the same blocks of items,
-//! as tensor operations, so that only lists of `k` items come to the host.
+//! Loss and ranking of tensors on a device, in the same blocks of items. Only lists of `k` items
+//! are copied to the host.
 
 use std::ops::Range;
 
@@ -14,14 +14,14 @@ use crate::decode::Ranking;
 use crate::lists::{MASKED, inside, share};
 use crate::{Decoder, Error, Result};
 
-/// Logits of a block (64 MB).
+/// Logits per block (64 MB).
 const BLOCK_LOGITS: usize = 16 << 20;
-/// Lists up to this long are found on the device, one maximum after the other.
+/// Lists up to this length are selected on the device, one maximum at a time.
 const LONGEST_LIST: usize = 64;
-/// Index of an entry that scattering and gathering pass over.
+/// Index that scatter and gather skip.
 const NONE: u32 = u32::MAX;
 
-/// `Z Wᵀ + b + offset`: rows by items, in blocks of items.
+/// `Z Wᵀ + b + offset`, `(rows, items)`, in blocks of items.
 #[derive(Debug, Clone)]
 pub(crate) struct Logits {
     /// `(rows, inner)`.
@@ -32,7 +32,7 @@ pub(crate) struct Logits {
     pub(crate) bias: Tensor,
     /// `(rows, items)`.
     pub(crate) offset: Option<Tensor>,
-    /// Items of a block, if not as many as fit.
+    /// Items per block; by default as many as fit.
     pub(crate) block: Option<usize>,
 }
 
@@ -43,7 +43,7 @@ impl Logits {
         Ok((0..items).step_by(block).map(move |start| start..(start + block).min(items)))
     }
 
-    /// Those of some items, in memory of their own.
+    /// Copies the logits of some items into new memory.
     fn of(&self, range: &Range<usize>) -> Result<Tensor> {
         let (start, len) = (range.start, range.len());
         let product = self.z.matmul(&self.w.narrow(0, start, len)?.t()?)?;
@@ -55,8 +55,8 @@ impl Logits {
     }
 }
 
-/// The parts of ascending lists that lie in `range`, counted from its start:
-/// `(lists, longest)`; `None` where all are empty.
+/// Returns the entries of ascending lists that are in `range`, relative to its start: `(lists,
+/// longest)`. `None` if there is no such entry.
 fn indices<'a>(
     lists: impl Iterator<Item = &'a [u32]>,
     range: &Range<usize>,
@@ -75,7 +75,7 @@ fn indices<'a>(
     Ok(Some(Tensor::from_vec(values, (parts.len(), longest), device)?))
 }
 
-/// Sets these entries of `to`.
+/// Writes `value` to these entries of `to`.
 fn set(to: &Tensor, at: Option<&Tensor>, value: f32) -> Result<()> {
     if let Some(at) = at {
         let values = Tensor::full(value, at.dims(), to.device())?;
@@ -114,24 +114,24 @@ impl Sums {
     }
 }
 
-/// The set cross-entropy of [`Logits`] as a differentiable op, its value already
+/// The set cross-entropy of [`Logits`] as a differentiable operation; its value is already
 /// computed.
 struct CrossEntropy {
-    /// Ascending, like `masked`.
+    /// Ascending, as is `masked`.
     targets: Vec<Vec<u32>>,
     masked: Vec<Vec<u32>>,
     logits: Logits,
     /// Logarithm of every row's softmax denominator, `(rows, 1)`.
     log_sum_exp: Tensor,
-    /// Weight of every row's loss, and share of each of its targets, `(rows, 1)`;
-    /// zero without targets.
+    /// Weight of each row's loss divided by its number of targets, `(rows, 1)`; zero without
+    /// targets.
     weights: Tensor,
     shares: Tensor,
     value: Tensor,
 }
 
-/// [`crate::loss::blocked_cross_entropy`] on a device, with the `weights` of the rows'
-/// losses; `targets` and `masked` are ascending.
+/// [`crate::loss::blocked_cross_entropy`] on a device, with row weights. `targets` and `masked` are
+/// ascending.
 pub(crate) fn cross_entropy(
     logits: Logits,
     targets: Vec<Vec<u32>>,
@@ -169,8 +169,8 @@ fn lists(lists: &[Vec<u32>]) -> impl Iterator<Item = &[u32]> {
 }
 
 impl CrossEntropy {
-    /// Gradients at `z`, `w` and the bias, times the scalar `grad`; of the last two
-    /// where they are asked for.
+    /// Gradients with respect to `z`, `w` and the bias, times the scalar `grad`. Those of `w` and
+    /// the bias are computed on request.
     fn backward(
         &self,
         grad: &Tensor,
@@ -213,7 +213,7 @@ impl CustomOp3 for CrossEntropy {
         "blocked-cross-entropy"
     }
 
-    // The value is there already; this only puts it into the graph.
+    // The value exists already; this call only adds the operation to the graph.
     fn cpu_fwd(
         &self,
         _: &CpuStorage,
@@ -303,8 +303,8 @@ pub(crate) fn rank(
     Ok(rankings.map(|ranking| ranking.finish(k)).collect())
 }
 
-/// The `k` largest of every row, best first, ties by lower index; −∞ is never
-/// among them. Overwrites the rows.
+/// Returns the `k` largest values of each row, best first, ties by lower index; −∞ is left out.
+/// Overwrites the rows.
 fn largest(rows: &Tensor, k: usize) -> Result<Vec<Vec<Ranked>>> {
     let (n, width) = rows.dims2()?;
     if k > LONGEST_LIST {
@@ -318,7 +318,7 @@ fn largest(rows: &Tensor, k: usize) -> Result<Vec<Vec<Ranked>>> {
     let (mut scores, mut items) = (Vec::new(), Vec::new());
     for _ in 0..k.min(width) {
         let max = rows.max_keepdim(D::Minus1)?;
-        // The lowest index that has it; none where that is not a number.
+        // The lowest index of the maximum; none if the maximum is NaN.
         let at = rows.broadcast_eq(&max)?.where_cond(&index, &none)?.min_keepdim(D::Minus1)?;
         rows.scatter_set(&at, &taken, 1)?;
         scores.push(max);
@@ -337,7 +337,7 @@ fn largest(rows: &Tensor, k: usize) -> Result<Vec<Vec<Ranked>>> {
     Ok(scores.into_iter().zip(items).map(list).collect())
 }
 
-/// Says where a logit is not a number, or infinite.
+/// Returns the error for the first logit that is NaN or infinite.
 fn not_a_number(logits: &Logits, slots: usize) -> Result<Error> {
     for range in logits.ranges()? {
         let block: Vec<Vec<f32>> = logits.of(&range)?.to_vec2()?;

@@ -1,20 +1,20 @@
 use thiserror::Error;
 
-/// What can go wrong in the GLLM head.
+/// Errors of the GLLM head.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A tensor of another shape than the head was made for.
+    /// A tensor does not have the shape that the head expects.
     #[error("{what} should have shape {expected}, not {got:?}")]
     Shape {
-        /// Which tensor.
+        /// Name of the tensor.
         what: &'static str,
         /// The expected shape.
         expected: String,
         /// The shape that was given.
         got: Vec<usize>,
     },
-    /// An item id outside the catalogue.
+    /// An item id is outside the catalogue.
     #[error("item {item} in row {row} does not exist: the head knows items 0..{items}")]
     ItemOutOfRange {
         /// Row of the batch.
@@ -24,7 +24,7 @@ pub enum Error {
         /// Number of items.
         items: usize,
     },
-    /// An item is a target and left out of the softmax at the same time.
+    /// An item is both a target and masked.
     #[error("item {item} of row {row} is a target and masked at the same time")]
     MaskedTarget {
         /// Row of the batch.
@@ -32,11 +32,11 @@ pub enum Error {
         /// The item id.
         item: u32,
     },
-    /// No row has a target, so there is nothing to average.
+    /// No row has a target, so the mean is undefined.
     #[error("the batch has no targets")]
     NoTargets,
-    /// Logits that cannot be ranked.
-    #[error("the logit of item {item} in slot {slot} is not a number, or infinite")]
+    /// A logit is NaN or infinite.
+    #[error("the logit of item {item} in slot {slot} is NaN or infinite")]
     NotANumber {
         /// Slot.
         slot: usize,
@@ -46,8 +46,8 @@ pub enum Error {
     /// A tensor operation failed.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
-    /// Making a trained tensor failed.
-    #[error("could not make the head's weights")]
+    /// The head's weights could not be created.
+    #[error("could not create the head's weights")]
     Weights(#[from] glta_projector::Error),
 }
 

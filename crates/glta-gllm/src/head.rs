@@ -7,23 +7,23 @@ use crate::lists::sorted;
 use crate::loss::blocked_cross_entropy;
 use crate::{Decoder, Error, Ranked, Result, decode, device};
 
-/// Where the head's item weights `W_g: (items, hidden)` come from.
+/// How the head's item weights `W_g: (items, hidden)` are parameterised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum GllmWeights {
-    /// A trained matrix, as in the paper. It has `items × hidden` parameters
-    /// and overfits small data.
+    /// A trained matrix, as in the paper. It has `items × hidden` parameters and overfits small
+    /// data.
     Free,
-    /// Item node embeddings through a trained linear map, `W_g = E_i Tᵀ`.
+    /// A trained linear map of the item nodes, `W_g = E_i Tᵀ`.
     Tied,
 }
 
-/// A score of user and item nodes added to the logits: `α · (e_u · e_i)` with a
-/// learned `α`, so that the language model only has to learn a correction.
+/// A score of user and item nodes that is added to the logits: `α · (e_u · e_i)` with a learned
+/// `α`. The language model then learns a correction to it.
 #[derive(Debug, Clone)]
 pub struct GraphResidual {
-    /// Users' node features, one row per row of the hidden states: `(n, d)`.
+    /// Node features of the users, one row per row of hidden states: `(n, d)`.
     pub users: Tensor,
     /// Item nodes: `(items, d)`.
     pub items: Tensor,
@@ -31,8 +31,8 @@ pub struct GraphResidual {
 
 /// The linear layer from hidden states to item logits.
 ///
-/// What is trained of it is f64 ([`normal_parameter`]) but for free weights, which are
-/// as many numbers as items times the hidden size.
+/// Trained parameters are f64 ([`normal_parameter`]). Free weights are f32, because there are
+/// `items × hidden` of them.
 #[derive(Debug, Clone)]
 pub struct GllmHead {
     weights: Weights,
@@ -52,12 +52,12 @@ enum Weights {
     },
 }
 
-/// Standard deviation of fresh weights: logits of hidden states with a root mean
-/// square near one then start near zero, below the loss of a guess.
+/// Standard deviation of initial weights. Hidden states with a root mean square near one then give
+/// logits near zero.
 const INIT_STD: f64 = 0.02;
 
 impl GllmHead {
-    /// A head with free weights, drawn small.
+    /// Creates a head with free weights.
     ///
     /// # Errors
     /// The device is out of memory.
@@ -72,11 +72,11 @@ impl GllmHead {
         Self::new(Weights::Free(weight), hidden, items, bias, device)
     }
 
-    /// A head with free weights that start from `rows: (items, hidden)`, for
-    /// example the aligned item tokens.
+    /// Creates a head whose free weights start from `rows: (items, hidden)`, for example the
+    /// aligned item tokens.
     ///
     /// # Errors
-    /// `rows` has not two dimensions.
+    /// `rows` does not have two dimensions.
     pub fn free_from(rows: &Tensor, bias: bool) -> Result<Self> {
         let &[items, hidden] = rows.dims() else {
             return Err(shape("initial head weights", "(items, hidden)", rows));
@@ -85,10 +85,10 @@ impl GllmHead {
         Self::new(Weights::Free(weight), hidden, items, bias, rows.device())
     }
 
-    /// A head tied to frozen item nodes `(items, d)`.
+    /// Creates a head that is tied to frozen item nodes `(items, d)`.
     ///
     /// # Errors
-    /// `nodes` has not two dimensions.
+    /// `nodes` does not have two dimensions.
     pub fn tied(hidden: usize, nodes: &Tensor, bias: bool, seed: u64) -> Result<Self> {
         let &[items, d] = nodes.dims() else {
             return Err(shape("item nodes", "(items, d)", nodes));
@@ -116,8 +116,8 @@ impl GllmHead {
         self.items
     }
 
-    /// Adds the trained tensors: `{name}.weight` or `{name}.map`, `{name}.bias`,
-    /// and `{name}.alpha` when a [`GraphResidual`] is used.
+    /// Adds the trained tensors to `parameters`: `{name}.weight` or `{name}.map`, `{name}.bias`,
+    /// and `{name}.alpha` if a [`GraphResidual`] is used.
     pub fn collect(&self, name: &str, residual: bool, parameters: &mut Parameters) {
         let (part, var) = match &self.weights {
             Weights::Free(weight) => ("weight", weight),
@@ -132,10 +132,11 @@ impl GllmHead {
         }
     }
 
-    /// Sets the item biases `(items)`, for example to log frequencies.
+    /// Sets the item biases `(items)`, for example to log frequencies. A head without bias stays
+    /// unchanged.
     ///
     /// # Errors
-    /// Another number of items; a head without bias is left as it is.
+    /// The number of biases differs from the number of items.
     pub fn set_bias(&self, bias: &Tensor) -> Result<()> {
         if bias.dims() != [self.items] {
             return Err(shape("item biases", &format!("({})", self.items), bias));
@@ -146,7 +147,7 @@ impl GllmHead {
         Ok(())
     }
 
-    /// Sets the weight `α` of the [`GraphResidual`] (zero in a new head).
+    /// Sets the weight `α` of the [`GraphResidual`]; it is zero in a new head.
     ///
     /// # Errors
     /// The device is out of memory.
@@ -154,8 +155,8 @@ impl GllmHead {
         Ok(self.alpha.set(&Tensor::new(alpha, self.alpha.device())?)?)
     }
 
-    /// Sets all trained weights to zero: with fixed logits beside it the head then
-    /// starts from these alone.
+    /// Sets all trained weights to zero. With fixed logits as offset, the head then starts from
+    /// these.
     ///
     /// # Errors
     /// The device is out of memory.
@@ -166,10 +167,10 @@ impl GllmHead {
         Ok(())
     }
 
-    /// Item logits `(n, items)` of hidden states `(n, hidden)` (equation 3).
+    /// Returns the item logits `(n, items)` of hidden states `(n, hidden)` (equation 3).
     ///
     /// # Errors
-    /// Shapes that do not fit.
+    /// Shapes do not match.
     pub fn logits(&self, hidden: &Tensor, residual: Option<&GraphResidual>) -> Result<Tensor> {
         let (z, w) = self.factors(hidden, residual)?;
         let logits = z.matmul(&w.t()?)?;
@@ -179,10 +180,10 @@ impl GllmHead {
         })
     }
 
-    /// Logits `(n, items.len())` of these items alone.
+    /// Returns the logits `(n, items.len())` of the given items.
     ///
     /// # Errors
-    /// Shapes that do not fit, unknown items.
+    /// Shapes do not match, or an item is unknown.
     pub fn logits_of(&self, hidden: &Tensor, items: &[u32]) -> Result<Tensor> {
         if let Some(&item) = items.iter().find(|&&item| item as usize >= self.items) {
             return Err(Error::ItemOutOfRange { row: 0, item, items: self.items });
@@ -199,13 +200,13 @@ impl GllmHead {
         })
     }
 
-    /// The best `k` items of each user, as [`decode`](crate::decode()) would rank the
-    /// [`logits`](Self::logits) of the user's slots: `slots` rows of `hidden:
-    /// (users × slots, hidden)` belong to a user, whose items of `excluded` are
-    /// never named. Computed in blocks of items, without ever holding all logits.
+    /// Returns the best `k` items of each user. The result equals that of
+    /// [`decode`](crate::decode()) on the [`logits`](Self::logits) of the user's slots, but the
+    /// logits are computed in blocks of items. `slots` consecutive rows of `hidden: (users × slots,
+    /// hidden)` belong to one user. Items of `excluded` are left out.
     ///
     /// # Errors
-    /// Shapes that do not fit, a logit that is not a number, or infinite.
+    /// Shapes do not match, or a logit is NaN or infinite.
     pub fn rank(
         &self,
         hidden: &Tensor,
@@ -221,7 +222,7 @@ impl GllmHead {
             return Err(shape("hidden states", &format!("({users} × {slots}, hidden)"), hidden));
         }
         let _span = tracing::debug_span!("head ranking").entered();
-        // Slots that are not read need no logits either.
+        // Slots that the decoder does not read need no logits.
         let used = decoder.slots(slots);
         let read =
             |rows: &Tensor| rows.reshape((users, slots, ()))?.narrow(1, 0, used)?.flatten(0, 1);
@@ -246,7 +247,7 @@ impl GllmHead {
         })?
     }
 
-    /// The biases `(items)`, zero where there are none.
+    /// Returns the biases `(items)`; zeros if the head has none.
     fn biases(&self, device: &Device) -> Result<Tensor> {
         Ok(match &self.bias {
             Some(bias) => bias.as_tensor().clone(),
@@ -254,19 +255,20 @@ impl GllmHead {
         })
     }
 
-    /// Mean over the rows with targets of the cross-entropy between a row's
-    /// softmax over all items and the uniform distribution on its target set.
+    /// Returns the cross-entropy between a row's softmax over all items and the uniform
+    /// distribution on its target set, as the mean over the rows with targets.
     ///
-    /// With one target per row and one row per slot this is the paper's
-    /// equation 3; with all of a user's targets in one row it is the
-    /// multinomial likelihood that the paper's random slots estimate. The items
-    /// of `masked` (such as those shown in the prompt) are left out of a row's
-    /// softmax. `offset: (n, items)` are fixed logits that are added: the head then
-    /// learns a correction to them. Computed in blocks of items: memory is `O(n × block)`, not
-    /// `O(n × items)`, beside the offset.
+    /// With one target per row and one row per slot this is the paper's equation 3. With all of a
+    /// user's targets in one row it is the multinomial likelihood that the paper's random slots
+    /// estimate. Items of `masked`, such as those shown in the prompt, are left out of the softmax.
+    /// `offset: (n, items)` are fixed logits that are added; the head then learns a correction to
+    /// them.
+    ///
+    /// The loss is computed in blocks of items. Its memory is `O(n × block)` instead of `O(n ×
+    /// items)`, plus the offset.
     ///
     /// # Errors
-    /// Shapes that do not fit, unknown items, a masked target, no target at all.
+    /// Shapes do not match, an item is unknown, a target is masked, or no row has a target.
     pub fn loss(
         &self,
         hidden: &Tensor,
@@ -279,12 +281,12 @@ impl GllmHead {
         self.loss_part(hidden, residual, offset, targets, masked, active)
     }
 
-    /// What these rows add to the mean over `active` rows with targets: the
-    /// [`loss`](Self::loss) of a batch that was divided is the sum of its parts, and a
-    /// row's gradients are, in every bit, those that it has in the undivided batch.
+    /// Returns the contribution of these rows to the mean over `active` rows with targets. The
+    /// [`loss`](Self::loss) of a divided batch is the sum of its parts, and the gradients of a row
+    /// have the same bits as in the undivided batch.
     ///
     /// # Errors
-    /// As [`loss`](Self::loss).
+    /// Those of [`loss`](Self::loss).
     pub fn loss_part(
         &self,
         hidden: &Tensor,
@@ -304,7 +306,7 @@ impl GllmHead {
         blocked_cross_entropy(&z, &w, &bias, offset, targets, masked, active, None)
     }
 
-    /// `(n, k)` and `(items, k)` whose product is the logits without bias.
+    /// Returns `(n, k)` and `(items, k)`, whose product is the logits without bias.
     fn factors(
         &self,
         hidden: &Tensor,
@@ -333,7 +335,7 @@ impl GllmHead {
             let expected = format!("({}, {})", self.items, users.dims()[1]);
             return Err(shape("residual items", &expected, items));
         }
-        // [Z, α U] [W, E]ᵀ = Z Wᵀ + α U Eᵀ: one product, and one blocked loss.
+        // [Z, α U] [W, E]ᵀ = Z Wᵀ + α U Eᵀ: one product and one blocked loss.
         let scaled = users.to_dtype(DType::F64)?.broadcast_mul(&self.alpha)?;
         let scaled = scaled.to_dtype(users.dtype())?;
         Ok((Tensor::cat(&[&z, &scaled], 1)?, Tensor::cat(&[&w, items], 1)?))
@@ -388,7 +390,7 @@ mod tests {
         let difference = (with - expected).unwrap().abs().unwrap().max_all().unwrap();
         assert!(difference.to_scalar::<f32>().unwrap() < 1e-5);
 
-        // α learns through the blocked loss as through the plain one.
+        // The gradient of α is the same in the blocked and the plain loss.
         let targets = [vec![1, 4], vec![0], vec![]];
         let masked = [vec![2], vec![], vec![]];
         let loss = head.loss(&z, Some(&residual), None, &targets, &masked).unwrap();
@@ -409,7 +411,7 @@ mod tests {
         let masked: Vec<Vec<u32>> = (0..9).map(|r| vec![r * 50 + 1]).collect();
         let mut parameters = Parameters::new();
         head.collect("head", true, &mut parameters);
-        // Of some rows.
+        // Gradients of a range of rows.
         let gradients = |start: usize, len: usize| -> Vec<Vec<f64>> {
             let rows = start..start + len;
             let residual = GraphResidual {

@@ -1,11 +1,9 @@
-//! Graph-language logits matching (GLLM): from a language model's hidden states
-//! to scores of existing items.
+//! Graph-language logits matching (GLLM): from a language model's hidden states to scores of items.
 //!
-//! A [`GllmHead`] is the paper's equation 3: `logits = Z W_gᵀ + b_g` for hidden
-//! states `Z: (n, hidden)` gives `(n, items)`, so what comes out is always an
-//! item of the catalogue and never free text. [`Decoder`] turns the logits of a
-//! user's slots into a ranked list. Neither [`GllmHead::loss`] nor
-//! [`GllmHead::rank`] ever holds the logits of all items.
+//! A [`GllmHead`] implements the paper's equation 3: `logits = Z W_gᵀ + b_g` maps hidden states `Z:
+//! (n, hidden)` to item logits `(n, items)`. The output is always an item of the catalogue, never
+//! free text. A [`Decoder`] combines the logits of a user's slots into a ranked list.
+//! [`GllmHead::loss`] and [`GllmHead::rank`] compute logits in blocks of items.
 //!
 //! ```
 //! use candle_core::{DType, Device, Tensor};
@@ -16,7 +14,7 @@
 //! let logits = head.logits(&hidden, None)?;
 //! assert_eq!(logits.dims(), [2, 5]);
 //!
-//! // Both users' slots are to name item 3; item 0 was shown in the prompt.
+//! // Both slots have item 3 as target; item 0 was shown in the prompt.
 //! let targets = [vec![3], vec![3]];
 //! let shown = [vec![0], vec![0]];
 //! let loss = head.loss(&hidden, None, None, &targets, &shown)?;

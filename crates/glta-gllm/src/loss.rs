@@ -5,7 +5,7 @@ use crate::device;
 use crate::lists::{MASKED, inside, share, sorted};
 use crate::{Error, Result};
 
-/// Checks ids and counts the rows with targets, of which there must be one.
+/// Checks the ids and counts the rows with targets; there must be at least one.
 fn check(items: usize, rows: usize, targets: &[Vec<u32>], masked: &[Vec<u32>]) -> Result<usize> {
     for (what, len) in [("rows of targets", targets.len()), ("rows of masked items", masked.len())]
     {
@@ -29,7 +29,7 @@ fn check(items: usize, rows: usize, targets: &[Vec<u32>], masked: &[Vec<u32>]) -
     }
 }
 
-/// Dense `(rows, items)` with the sum of `value(row)` over the listed items.
+/// Returns a dense `(rows, items)` tensor with the sum of `value(row)` over the listed items.
 fn scatter(lists: &[Vec<u32>], value: impl Fn(&[u32]) -> f32, like: &Tensor) -> Result<Tensor> {
     let (rows, items) = like.dims2()?;
     let mut dense = vec![0f32; rows * items];
@@ -39,15 +39,14 @@ fn scatter(lists: &[Vec<u32>], value: impl Fn(&[u32]) -> f32, like: &Tensor) -> 
     Ok(Tensor::from_vec(dense, (rows, items), like.device())?)
 }
 
-/// Cross-entropy of logits `(n, items)` against the uniform distribution on
-/// each row's target set, averaged over the rows that have targets; items of
-/// `masked` are left out of the row's softmax. Differentiable in the logits.
+/// Cross-entropy of logits `(n, items)` against the uniform distribution on each row's target set,
+/// averaged over the rows with targets. Items of `masked` are left out of the softmax.
+/// Differentiable with respect to the logits.
 ///
-/// The plain form of [`GllmHead::loss`](crate::GllmHead::loss), for logits that
-/// are already there.
+/// The plain form of [`GllmHead::loss`](crate::GllmHead::loss) for logits in memory.
 ///
 /// # Errors
-/// Unknown items, a target that is masked, or no target at all.
+/// An item is unknown, a target is masked, or no row has a target.
 pub fn set_cross_entropy(
     logits: &Tensor,
     targets: &[Vec<u32>],
@@ -63,9 +62,9 @@ pub fn set_cross_entropy(
     Ok(((lse - hit)? / active as f64)?)
 }
 
-/// [`set_cross_entropy`] of `Z Wᵀ + b + offset` without ever holding all logits: items
-/// are walked in blocks, forward and again backward. The sum over the rows is divided
-/// by `active`; `block` is the number of items, by default what fits the cache.
+/// [`set_cross_entropy`] of `Z Wᵀ + b + offset` in blocks of items, forward and backward. The sum
+/// over the rows is divided by `active`. `block` is the number of items per block; by default as
+/// many as fit the cache.
 #[allow(clippy::too_many_arguments)]
 pub(crate) fn blocked_cross_entropy(
     z: &Tensor,
@@ -83,20 +82,19 @@ pub(crate) fn blocked_cross_entropy(
     blocked(logits, targets, masked, mean_over(active, targets))
 }
 
-/// Row weights of the mean over `active` rows; of those without targets zero.
+/// Row weights of the mean over `active` rows; zero for rows without targets.
 pub(crate) fn mean_over(active: usize, targets: &[Vec<u32>]) -> Vec<f32> {
     let weight = |t: &Vec<u32>| if t.is_empty() { 0.0 } else { 1.0 / active as f32 };
     targets.iter().map(weight).collect()
 }
 
-/// Cross-entropy of the rows of `Z Wᵀ + b` against one target each, row `r` counted
-/// `weights[r]` times: `Σ_r weights[r] · (ln Σ_i exp(z_r·w_i + b_i) − z_r·w_t − b_t)`.
-/// `z: (n, d)`, `w: (m, d)`, `bias: (m)`; differentiable in all three, and computed in
-/// blocks of `w`'s rows without ever holding all logits. With rows of length one this is
-/// InfoNCE.
+/// Cross-entropy of the rows of `Z Wᵀ + b` against one target each, with row weights: `Σ_r
+/// weights[r] · (ln Σ_i exp(z_r·w_i + b_i) − z_r·w_t − b_t)`. `z: (n, d)`, `w: (m, d)`, `bias:
+/// (m)`; differentiable with respect to all three. It is computed in blocks of rows of `w`. With
+/// rows of length one this is InfoNCE.
 ///
 /// # Errors
-/// Shapes that do not fit, a target that `w` does not have, no row at all.
+/// Shapes do not match, a target is outside `w`, or there is no row.
 pub fn weighted_cross_entropy(
     z: &Tensor,
     w: &Tensor,
@@ -120,7 +118,7 @@ pub fn weighted_cross_entropy(
     blocked(logits, &targets, &masked, weights.to_vec())
 }
 
-/// The sum over rows of their weight times their loss, all arguments checked.
+/// The weighted sum of the row losses, for checked arguments.
 fn blocked(
     logits: device::Logits,
     targets: &[Vec<u32>],
@@ -151,15 +149,15 @@ fn blocked(
 }
 
 struct BlockedCrossEntropy {
-    /// Ascending, like `masked`.
+    /// Ascending, as is `masked`.
     targets: Vec<Vec<u32>>,
     masked: Vec<Vec<u32>>,
-    /// `(items)`; the op's own argument may be f64, and its gradient then is.
+    /// `(items)`. If the argument of the operation is f64, so is its gradient.
     bias: Tensor,
-    /// Fixed logits `(rows, items)` to be added.
+    /// Fixed logits `(rows, items)` that are added.
     offset: Option<Tensor>,
     block: Option<usize>,
-    /// Of every row's loss; zero without targets.
+    /// Weight of each row's loss; zero without targets.
     weights: Vec<f32>,
     log_sum_exp: Vec<f32>,
     value: f32,
@@ -169,7 +167,7 @@ struct BlockedCrossEntropy {
 type Gradients = (Vec<f32>, Option<Vec<f32>>, Option<Vec<f64>>);
 
 impl BlockedCrossEntropy {
-    /// Per row the log of the softmax denominator, and the value.
+    /// Returns the log of each row's softmax denominator, and the loss.
     fn forward(&self, logits: &Logits<'_>) -> (Vec<f32>, f32) {
         let empty = || vec![(LogSumExp::EMPTY, 0f64); logits.rows];
         let parts = logits.walk(logits.parts(empty), |rows, range, block| {
@@ -193,10 +191,10 @@ impl BlockedCrossEntropy {
         (log_sum_exp, total as f32)
     }
 
-    /// The gradients, times `grad`; of `w` and the bias where they are asked for.
+    /// Gradients times `grad`; those of `w` and the bias on request.
     fn backward(&self, logits: &Logits<'_>, grad: f32, w: bool, bias: bool) -> Gradients {
         let (rows, items, inner) = (logits.rows, logits.items, logits.inner);
-        // A frozen side (tied head, no bias) needs no gradient of its size.
+        // A frozen weight (tied head, no bias) needs no gradient.
         let mut dw = w.then(|| vec![0f32; items * inner]);
         let mut db = bias.then(|| vec![0f64; items]);
         let part = logits.part();
@@ -244,7 +242,7 @@ impl CustomOp3 for BlockedCrossEntropy {
         "blocked-cross-entropy"
     }
 
-    // The value is there already; this only puts it into the graph.
+    // The value exists already; this call only adds the operation to the graph.
     fn cpu_fwd(
         &self,
         _: &CpuStorage,
@@ -369,7 +367,7 @@ mod tests {
             let plain = plain.backward().unwrap();
             let blocked = blocked.backward().unwrap();
             let on_device = on_device.backward().unwrap();
-            // Both round every logit, a sum of four terms, to its own last digits.
+            // Both forms round every logit, a sum of four terms, to f32.
             let largest = value(&logits.abs().unwrap().max_all().unwrap());
             let tolerance = 5e-7 * (1.0 + largest);
             for var in [&z, &w, &b] {
@@ -415,7 +413,7 @@ mod tests {
         let w = normal_var((7, 4), 1.0, 5, &Device::Cpu).unwrap();
         let b = normal_var(7, 1.0, 6, &Device::Cpu).unwrap();
         let weighted = weighted_cross_entropy(&z, &w, &b, &[6, 0, 3], &[1.0, 0.0, 2.5]).unwrap();
-        // The second row counts nothing, the third twice and a half.
+        // The second row has weight zero, the third two and a half.
         let logits = z.matmul(&w.t().unwrap()).unwrap().broadcast_add(&b).unwrap();
         let of = |row, target| {
             let row = logits.narrow(0, row, 1).unwrap();
@@ -428,8 +426,8 @@ mod tests {
             let difference = (weighted.get(var).unwrap() - plain.get(var).unwrap()).unwrap();
             assert!(value(&difference.abs().unwrap().max_all().unwrap()) < 1e-5);
         }
-        let wrong = |t: &[u32], n| weighted_cross_entropy(&z, &w, &b, t, &vec![1.0; n]).is_err();
-        assert!(wrong(&[7, 0, 0], 3) && wrong(&[0, 0], 3) && wrong(&[0, 0, 0], 2));
+        let fails = |t: &[u32], n| weighted_cross_entropy(&z, &w, &b, t, &vec![1.0; n]).is_err();
+        assert!(fails(&[7, 0, 0], 3) && fails(&[0, 0], 3) && fails(&[0, 0, 0], 2));
     }
 
     #[test]

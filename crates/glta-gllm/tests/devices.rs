@@ -1,7 +1,6 @@
-//! Loss, gradients and ranking on a device against the CPU. The CPU stands in for the
-//! device in a test that always runs; with the feature `cuda` the same body runs on a
-//! GPU with `-- --include-ignored`. (The crate's own tests run the device's operations
-//! on the CPU.)
+//! Loss, gradients and ranking on a device against the CPU. The first test runs the body with the
+//! CPU as device. With the feature `cuda` the same body runs on a GPU with `-- --include-ignored`.
+//! (Unit tests run the device's operations on the CPU.)
 #![allow(clippy::unwrap_used)]
 
 #[cfg(feature = "cuda")]

@@ -8,13 +8,12 @@ use crate::lines::{Nodes, Panels};
 use crate::tiles::{Limits, Product, Tiles, run};
 use crate::{Error, NodeEmbeddings, Result};
 
-/// The symmetrically normalised bipartite graph `Â = D^-½ A D^-½` of users and
-/// items, ready to be multiplied with node embeddings.
+/// The symmetrically normalised bipartite graph `Â = D^-½ A D^-½` of users and items. It multiplies
+/// node embeddings.
 ///
-/// No values are stored: embeddings are kept divided by the square root of the
-/// degree, so that every edge weighs one, and column ids take 16 bits. Nodes are
-/// renumbered by falling degree inside; all public methods speak the caller's
-/// ids. A node without an edge propagates to zero.
+/// Edges store no values: embeddings are divided by the square root of the degree, so every edge
+/// has weight one. Column ids take 16 bits. Nodes are renumbered by descending degree; public
+/// methods use the caller's ids. A node without edges propagates to zero.
 ///
 /// ```
 /// use glta_data::Interactions;
@@ -44,8 +43,8 @@ pub(crate) struct Side {
     pub(crate) order: Vec<u32>,
     /// Internal row of each original id.
     pub(crate) rank: Vec<u32>,
-    /// 1 for a node without edges, as in the two below, so that its own
-    /// embedding passes through the change of scale unharmed.
+    /// 1 for a node without edges, as in the two fields below. Its own embedding then survives the
+    /// change of scale.
     pub(crate) sqrt_degree: Vec<f32>,
     pub(crate) inv_sqrt_degree: Vec<f32>,
     /// 0 for a node without edges.
@@ -54,7 +53,7 @@ pub(crate) struct Side {
 }
 
 impl Adjacency {
-    /// Builds the graph of the interactions.
+    /// Builds the graph from the interactions.
     ///
     /// # Errors
     /// [`Error::TooLarge`] for more than 2³¹ users or items.
@@ -100,16 +99,16 @@ impl Adjacency {
         self.users.tiles.edges()
     }
 
-    /// Bytes that the edges take, both directions together.
+    /// Bytes of the edges, in both directions.
     pub fn bytes(&self) -> usize {
         self.users.tiles.bytes() + self.items.tiles.bytes()
     }
 
-    /// One multiplication: `Â · [users; items]` for `users: (users, dim)` and
-    /// `items: (items, dim)`. `Â` is symmetric, so this is its own gradient.
+    /// Multiplies once: `Â · [users; items]` for `users: (users, dim)` and `items: (items, dim)`.
+    /// `Â` is symmetric, so the product is its own gradient.
     ///
     /// # Errors
-    /// [`Error::Shape`] when the shapes do not fit the graph or each other.
+    /// [`Error::Shape`] if the shapes do not match the graph or each other.
     pub fn multiply(
         &self,
         users: ArrayView2<'_, f32>,
@@ -118,8 +117,8 @@ impl Adjacency {
         let mut nodes = self.load(users, items)?;
         let mut out = Nodes::zeros(self.n_users(), self.n_items(), users.ncols());
         self.scale_by(&mut nodes, |side| &side.inv_sqrt_degree);
-        // Scaled by 1/√deg on this side instead of 1/deg: the result is wanted
-        // as it is, not divided by √deg.
+        // This side is scaled by 1/√deg instead of 1/deg, because the result must not be divided by
+        // √deg.
         let factors = |side: &Side| -> Vec<f32> {
             let pairs = side.inv_degree.iter().zip(&side.sqrt_degree);
             pairs.map(|(inverse, root)| inverse * root).collect()
@@ -136,7 +135,7 @@ impl Adjacency {
         Ok(self.unload(&out))
     }
 
-    /// Into the internal layout and order.
+    /// Converts to the internal layout and order.
     pub(crate) fn load(
         &self,
         users: ArrayView2<'_, f32>,
@@ -158,7 +157,7 @@ impl Adjacency {
         })
     }
 
-    /// Back to the caller's order.
+    /// Converts back to the caller's order.
     pub(crate) fn unload(&self, nodes: &Nodes) -> NodeEmbeddings {
         NodeEmbeddings {
             users: nodes.users.to_rows(&self.users.order),
@@ -177,7 +176,7 @@ impl Adjacency {
     }
 }
 
-/// Nodes by falling degree, ties by id.
+/// Nodes by descending degree, ties by id.
 struct Ordering {
     order: Vec<u32>,
     rank: Vec<u32>,

@@ -1,4 +1,4 @@
-//! Which columns of the embeddings a rank has.
+//! Division of the embedding columns among ranks.
 
 use std::ops::Range;
 
@@ -8,7 +8,7 @@ use ndarray::{Array2, s};
 use crate::lines::WIDTH;
 use crate::{NodeEmbeddings, Result};
 
-/// The columns of all ranks, cut between panels.
+/// The columns of all ranks; a rank has whole panels.
 pub(crate) struct Columns<'a> {
     comm: &'a dyn Communicator,
     dim: usize,
@@ -22,12 +22,12 @@ impl<'a> Columns<'a> {
         Self { comm, dim, own: column(panels.start)..column(panels.end) }
     }
 
-    /// This rank's.
+    /// The columns of this rank.
     pub(crate) fn own(&self) -> Range<usize> {
         self.own.clone()
     }
 
-    /// All columns, of every rank's own.
+    /// Gathers all columns from the ranks.
     pub(crate) fn join(&self, own: NodeEmbeddings) -> Result<NodeEmbeddings> {
         if self.comm.size() == 1 {
             return Ok(own);

@@ -3,7 +3,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
-/// Everything that decides how [`LightGcn`](crate::LightGcn) is trained.
+/// Settings of [`LightGcn`](crate::LightGcn).
 ///
 /// The defaults are those of the published implementation (He et al. 2020):
 /// 64 dimensions, 3 layers, batches of 2048, Adam at 1e-3, L2 1e-4.
@@ -23,23 +23,23 @@ pub struct LightGcnConfig {
     pub l2: f32,
     /// Triples per step. Default 2048.
     pub batch_size: usize,
-    /// Passes over as many triples as there are interactions. Default 1000.
+    /// Number of epochs; an epoch draws as many triples as there are interactions. Default 1000.
     pub epochs: usize,
     /// Standard deviation of the initial embeddings. Default 0.1.
     pub init_std: f32,
-    /// Seed of the initial embeddings and the samples.
+    /// Seed of the initial embeddings and of the samples.
     pub seed: u64,
-    /// Default uniform users.
+    /// How positive pairs are drawn. Default [`PositiveSampling::UniformUser`].
     pub positives: PositiveSampling,
-    /// Epochs between two evaluations on the validation data. Default 5.
+    /// Epochs between evaluations on the validation data. Default 5.
     pub eval_every: usize,
-    /// Evaluations without a better result after which training stops; 0 never
-    /// stops early. Default 10.
+    /// Number of evaluations without improvement after which training stops; 0 disables early
+    /// stopping. Default 10.
     pub patience: usize,
-    /// What is evaluated and decides which epoch is kept. Default NDCG@10.
+    /// The metric that is evaluated and selects the best epoch. Default NDCG@10.
     pub selection: SelectionMetric,
-    /// Keep the best epoch on the validation data; otherwise the last epoch, and
-    /// the validation data are only watched. Default true.
+    /// Whether to return the best epoch on the validation data. Otherwise the last epoch is
+    /// returned and validation is only reported. Default true.
     pub keep_best: bool,
 }
 
@@ -64,15 +64,15 @@ impl Default for LightGcnConfig {
     }
 }
 
-/// Where a triple's user and positive item come from.
+/// How the user and the positive item of a triple are drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum PositiveSampling {
-    /// A uniform user, then one of the user's items: every user weighs the
-    /// same, as in the published implementation.
+    /// A uniform user, then one of the user's items. Every user has the same weight, as in the
+    /// published implementation.
     UniformUser,
-    /// A uniform interaction: active users weigh more.
+    /// A uniform interaction. Active users have more weight.
     Interaction,
 }
 
@@ -83,23 +83,23 @@ pub enum PositiveSampling {
 pub enum Schedule {
     /// Always the configured rate.
     Constant,
-    /// Falls along a half cosine over all epochs.
+    /// A half cosine from the configured rate over all epochs.
     Cosine {
-        /// The last rate as a share of the configured one.
+        /// Final rate as a fraction of the configured one.
         final_ratio: f32,
     },
-    /// Multiplied by a factor at regular intervals.
+    /// Multiplies the rate by a factor at regular intervals.
     Step {
-        /// Epochs between two changes.
+        /// Epochs between changes.
         every: usize,
-        /// What the rate is multiplied by.
+        /// The factor.
         factor: f32,
     },
 }
 
 impl Schedule {
-    /// Share of the configured learning rate after `step` of `total` steps, an
-    /// epoch having `per_epoch` of them.
+    /// Fraction of the configured learning rate after `step` of `total` steps; an epoch has
+    /// `per_epoch` steps.
     pub(crate) fn ratio(self, step: usize, total: usize, per_epoch: usize) -> f32 {
         match self {
             Self::Constant => 1.0,
@@ -116,11 +116,11 @@ impl Schedule {
     }
 }
 
-/// The metric that decides which epoch is the best.
+/// The metric that selects the best epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SelectionMetric {
-    /// Default NDCG.
+    /// The metric. Default NDCG.
     pub metric: Metric,
     /// Cut-off. Default 10.
     pub k: usize,
@@ -136,7 +136,7 @@ impl LightGcnConfig {
     /// Checks every field.
     ///
     /// # Errors
-    /// [`Error::Config`] naming the first field that cannot work.
+    /// [`Error::Config`] with the name of the first invalid field.
     pub fn validate(&self) -> Result<()> {
         let positive = [
             ("dim", self.dim),
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn schedules_start_at_one_and_end_where_they_should() {
+    fn schedules_start_at_one_and_end_at_their_final_ratio() {
         let cosine = Schedule::Cosine { final_ratio: 0.1 };
         assert_eq!(cosine.ratio(0, 100, 10), 1.0);
         assert!((cosine.ratio(50, 100, 10) - 0.55).abs() < 1e-6);

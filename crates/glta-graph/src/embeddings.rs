@@ -11,7 +11,7 @@ pub struct NodeEmbeddings {
 }
 
 impl NodeEmbeddings {
-    /// The recommender that scores by the inner product.
+    /// Returns a scorer by inner products.
     pub fn scorer(&self) -> DotScorer<'_> {
         DotScorer { users: self.users.view(), items: self.items.view() }
     }

@@ -2,57 +2,57 @@ use std::path::PathBuf;
 
 use crate::Trained;
 
-/// What can go wrong while a graph is built or a model is trained.
+/// Errors of building a graph and of training.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A configuration field has a value that cannot work.
+    /// A setting has an invalid value.
     #[error("LightGCN setting `{field}`: {problem}")]
     Config {
         /// Name of the field.
         field: &'static str,
-        /// What is wrong with it and what is allowed.
+        /// The problem, and the allowed values.
         problem: String,
     },
-    /// An array or data set does not have the size the others call for.
+    /// An array or a data set has the wrong size.
     #[error("{what}: {got} where {expected} are needed")]
     Shape {
         /// What was counted.
         what: &'static str,
-        /// The count that fits.
+        /// The required count.
         expected: usize,
-        /// The count that was given.
+        /// The given count.
         got: usize,
     },
-    /// More nodes than the graph can number.
+    /// There are more nodes than the graph can number.
     #[error("{len} {kind} are more than the {limit} that the graph can number")]
     TooLarge {
         /// `"users"` or `"items"`.
         kind: &'static str,
-        /// The count that was given.
+        /// The given count.
         len: usize,
-        /// The largest count possible.
+        /// The largest possible count.
         limit: usize,
     },
-    /// There is nothing to train on.
-    #[error("the training data hold no user with both an item and an item left to sample")]
+    /// Every user has no item or all items, so there are no triples.
+    #[error("there is nothing to train on: every user has no item or all items")]
     NothingToTrain,
-    /// The loss became infinite or NaN.
+    /// The loss is infinite or NaN.
     #[error(
         "the loss is {loss} in epoch {epoch}: lower the learning rate ({learning_rate}) or the initial scale"
     )]
     Diverged {
         /// The epoch, from 1.
         epoch: usize,
-        /// The loss found.
+        /// The loss.
         loss: f64,
         /// The learning rate of that epoch.
         learning_rate: f32,
     },
-    /// The progress callback asked to stop; what was trained until then.
+    /// The progress receiver cancelled training. Contains the result so far.
     #[error("training was cancelled")]
     Cancelled(Box<Trained>),
-    /// From the other ranks.
+    /// The communication between ranks failed.
     #[error(transparent)]
     Comm(#[from] glta_comm::Error),
     /// A file could not be read or written.
@@ -60,15 +60,15 @@ pub enum Error {
     Io {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: std::io::Error,
     },
-    /// A file does not hold embeddings.
+    /// The file does not contain node embeddings.
     #[error("{}: not a file of node embeddings: {problem}", path.display())]
     Format {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// What is wrong with the file.
         problem: String,
     },
     /// Evaluating on the validation data failed.

@@ -1,4 +1,4 @@
-//! The file of node embeddings.
+//! Files of node embeddings.
 
 use std::path::Path;
 
@@ -9,8 +9,8 @@ use safetensors::{Dtype, SafeTensors};
 use crate::{Error, NodeEmbeddings, Result};
 
 impl NodeEmbeddings {
-    /// Writes a safetensors file with the tensors `users` and `items`. The file
-    /// appears under its name only when it is complete.
+    /// Writes a safetensors file with the tensors `users` and `items`. The file gets its name only
+    /// when it is complete.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -33,11 +33,11 @@ impl NodeEmbeddings {
         Ok(())
     }
 
-    /// Reads what [`save`](Self::save) wrote.
+    /// Reads a file that [`save`](Self::save) wrote.
     ///
     /// # Errors
-    /// [`Error::Io`], or [`Error::Format`] for a file that is not safetensors or
-    /// does not hold two `f32` matrices of the same width.
+    /// [`Error::Io`]; [`Error::Format`] if the file is not safetensors or does not contain two
+    /// `f32` matrices of the same width.
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let file =
@@ -87,7 +87,7 @@ mod tests {
         };
         embeddings.save(&path).unwrap();
         assert_eq!(NodeEmbeddings::load(&path).unwrap(), embeddings);
-        // Nothing else is left in the folder.
+        // The folder contains no other file.
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
 
         let bytes = std::fs::read(&path).unwrap();

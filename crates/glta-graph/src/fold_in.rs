@@ -1,29 +1,28 @@
-//! Embeddings of nodes that training never saw.
+//! Embeddings of nodes that are not in the training graph.
 
 use ndarray::ArrayView2;
 
-/// The embedding of a user from their items, through the frozen graph:
-/// `Σ e_i / √(deg_i · |context|)` over the context items.
+/// Computes the embedding of a user from the user's items, through the frozen graph: `Σ e_i /
+/// √(deg_i · |context|)` over the context items.
 ///
-/// `items: (items, dim)` are item embeddings, `item_degrees` their numbers of
-/// training interactions, `context` the user's items. For a user of the training
-/// graph and all of their items this is their row of
-/// [`Adjacency::multiply`](crate::Adjacency::multiply).
+/// `items: (items, dim)` are item embeddings, `item_degrees` their numbers of training
+/// interactions, `context` the user's items. For a user of the training graph and all of their
+/// items, the result is the user's row of [`Adjacency::multiply`](crate::Adjacency::multiply).
 ///
-/// An item that training never saw counts as one of degree one, an id out of
-/// range for nothing; no items give zeros.
+/// An item without training interactions counts as an item of degree one. An id out of range is
+/// ignored. Without items the result is zero.
 ///
 /// # What it approximates
-/// Add the user to the graph with a zero layer-0 embedding and propagate anew.
-/// With `items` from
-/// [`Adjacency::propagate`](crate::Adjacency::propagate) over `layers - 1`
-/// layers, times `layers / (layers + 1)`, the result is the user's row of that
-/// propagation over `layers` layers, up to what the new user changes in others:
-/// degrees are larger by one, and messages from the user reach the items. Both
-/// vanish as the items' degrees grow. With the final embeddings of training in
-/// the place of `items`, as the context-computed user token has it, the layers
-/// are weighted a little differently (the last one is added), which changes the
-/// length more than the direction.
+/// Adding the user to the graph with a zero layer-0 embedding, and propagating again.
+///
+/// Let `items` come from [`Adjacency::propagate`](crate::Adjacency::propagate) over `layers - 1`
+/// layers, times `layers / (layers + 1)`. The result is then the user's row of the propagation over
+/// `layers` layers, except for the effect of the new user on other nodes: it raises degrees by one
+/// and sends messages to the items. Both effects vanish as the degrees of the items grow.
+///
+/// The context-computed user token uses the final embeddings of training as `items`. This changes
+/// the weights of the layers slightly (it adds the last one), which changes the length of the
+/// result more than its direction.
 ///
 /// ```
 /// use glta_graph::fold_in_user;
@@ -38,8 +37,8 @@ pub fn fold_in_user(items: ArrayView2<'_, f32>, item_degrees: &[u32], context: &
     fold_in(items, item_degrees, context)
 }
 
-/// The embedding of an item from the users who have it; all of
-/// [`fold_in_user`] with users and items exchanged.
+/// Computes the embedding of an item from its users: [`fold_in_user`] with users and items
+/// exchanged.
 pub fn fold_in_item(users: ArrayView2<'_, f32>, user_degrees: &[u32], context: &[u32]) -> Vec<f32> {
     fold_in(users, user_degrees, context)
 }
@@ -140,7 +139,7 @@ mod tests {
         let share = layers as f32 / (layers + 1) as f32;
         let basis = &below.items * share;
         let close = fold_in_user(basis.view(), &degrees, &context);
-        // Exact but for what the user changes in the others.
+        // Exact, except for the effect of the user on other nodes.
         assert!(distance(&close, &truth) < 0.02, "{}", distance(&close, &truth));
         let all = graph.propagate(users.view(), items.view(), layers).unwrap();
         let token = fold_in_user(all.items.view(), &degrees, &context);

@@ -18,11 +18,11 @@
 //! let model = LightGcn::new(config)?;
 //! let trained = model.train(&train, None)?;
 //!
-//! // The one item of its group that user 0 does not have yet.
+//! // The only item of its group that user 0 does not have.
 //! let best = top_k(&trained.embeddings.scorer(), &[0], &[&train], 1)?;
 //! assert_eq!(best[0][0].item, 4);
 //!
-//! // Someone new, from two items.
+//! // A new user with two items.
 //! let items = &trained.embeddings.items;
 //! let new_user = fold_in_user(items.view(), &train.item_degrees(), &[6, 8]);
 //! let score = |item: usize| items.row(item).dot(&ndarray::ArrayView1::from(&new_user[..]));
@@ -31,27 +31,24 @@
 //! ```
 //!
 //! - [`LightGcn`] trains [`NodeEmbeddings`]; [`LightGcnConfig`] has its settings.
-//! - [`Adjacency`] is the normalised graph, for models of one's own.
-//! - [`fold_in_user`] and [`fold_in_item`] embed nodes that training never saw.
+//! - [`Adjacency`] is the normalised graph, for other models.
+//! - [`fold_in_user`] and [`fold_in_item`] embed nodes that are not in the training graph.
 //!
-//! # How it is fast
-//! A step of LightGCN multiplies the whole graph with all embeddings six times.
-//! What binds is fetching rows from cache, so:
+//! # Performance
+//! A step of LightGCN multiplies the whole graph with all embeddings six times. The bottleneck is
+//! fetching rows from the cache:
 //!
-//! - Embeddings are kept divided by the square root of the degree. Edges then
-//!   carry no value, and a layer is a sum and one factor per row.
-//! - The matrix is cut into tiles: sixteen columns of the embeddings (one cache
-//!   line, one AVX-512 register) times a block of nodes that fits the first-level
-//!   cache. Nodes are numbered by falling degree, which makes the first tiles
-//!   dense, and ids within a block take 16 bits.
-//! - The last layer is computed for the rows that the batch sees only, and the
-//!   first layer of the backward pass is pushed from those rows where that is
-//!   cheaper than pulling.
-//! - Loops are compiled for AVX-512, AVX2 and plain processors and chosen at run
-//!   time.
+//! - Embeddings are divided by the square root of the degree. Edges then need no values, and a
+//!   layer is a sum and one factor per row.
+//! - The matrix is cut into tiles: sixteen columns of the embeddings (one cache line, one AVX-512
+//!   register) times a block of nodes that fits the first-level cache. Nodes are numbered by
+//!   descending degree, which makes the first tiles dense, and ids within a block take 16 bits.
+//! - The last layer is computed only for the rows that the batch uses. The first layer of the
+//!   backward pass pushes from those rows if that is cheaper than pulling.
+//! - Loops are compiled for AVX-512, AVX2 and plain Rust, and selected at run time.
 //!
-//! All sums have an order that does not depend on the number of threads or the
-//! instruction set: a seed gives the same bits everywhere on a machine.
+//! The order of every sum is independent of the number of threads and of the instruction set. On
+//! one machine a seed always gives the same bits.
 
 mod adjacency;
 mod columns;

@@ -1,4 +1,4 @@
-//! Dense node matrices in the layout the kernels work on.
+//! Dense node matrices in the layout of the kernels.
 
 use ndarray::{Array2, ArrayView2};
 use rayon::prelude::*;
@@ -16,11 +16,11 @@ impl Line {
     pub(crate) const ZERO: Self = Self([0.0; WIDTH]);
 }
 
-/// A `(rows, dim)` matrix cut into panels of sixteen columns, each panel stored
-/// by itself: `lines[panel * rows + row]`. Columns beyond `dim` are zero.
+/// A `(rows, dim)` matrix cut into panels of sixteen columns, stored one after the other:
+/// `lines[panel * rows + row]`. Columns beyond `dim` are zero.
 ///
-/// A gather of one panel then touches one cache line per row, and consecutive
-/// rows are neighbours, so that a block of rows fits a cache without conflicts.
+/// A gather of one panel reads one cache line per row. Consecutive rows are adjacent, so a block of
+/// rows fits a cache without conflicts.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Panels {
     rows: usize,
@@ -81,7 +81,7 @@ impl Panels {
         &self.lines[panel * self.rows..(panel + 1) * self.rows]
     }
 
-    /// The panels one by one, to be written independently.
+    /// Mutable panels, which can be written independently.
     pub(crate) fn panels_mut(&mut self) -> impl Iterator<Item = &mut [Line]> {
         self.lines.chunks_mut(self.rows.max(1))
     }

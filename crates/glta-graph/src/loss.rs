@@ -1,8 +1,9 @@
-/// Bayesian personalised ranking, `softplus(negative - positive)` of a triple's two scores, and
-/// its derivative by `negative`; the one by `positive` is the opposite.
+/// Bayesian personalised ranking, `softplus(negative - positive)` of a triple's two scores, and its
+/// derivative with respect to `negative`. The derivative with respect to `positive` is its
+/// negative.
 pub(crate) fn bpr(positive: f32, negative: f32) -> (f64, f32) {
     let x = f64::from(negative) - f64::from(positive);
-    // exp of a number that is never positive cannot overflow.
+    // The exponent is never positive, so exp does not overflow.
     let e = (-x.abs()).exp();
     let sigmoid = if x > 0.0 { 1.0 } else { e } / (1.0 + e);
     (x.max(0.0) + e.ln_1p(), sigmoid as f32)

@@ -1,8 +1,7 @@
 //! Propagation through the layers, forward and backward.
 //!
-//! All matrices here are divided by the square root of the degree: with
-//! `f = D^-½ e`, one layer is `f' = D⁻¹ A f`, a plain sum over neighbours and
-//! one factor per row.
+//! All matrices here are divided by the square root of the degree. With `f = D^-½ e`, one layer is
+//! `f' = D⁻¹ A f`: a sum over neighbours and one factor per row.
 
 use ndarray::ArrayView2;
 use rayon::prelude::*;
@@ -12,24 +11,24 @@ use crate::lines::{Line, Nodes, Panels};
 use crate::tiles::{Product, Selection, run};
 use crate::{NodeEmbeddings, Result};
 
-/// The nodes that a batch's loss sees.
+/// The nodes that a batch's loss uses.
 #[derive(Debug, Default)]
 pub(crate) struct Needed {
     pub(crate) users: NeededSide,
     pub(crate) items: NeededSide,
 }
 
-/// One side's share of [`Needed`].
+/// One side of [`Needed`].
 #[derive(Debug, Default)]
 pub(crate) struct NeededSide {
     mask: Vec<bool>,
-    /// The rows in the order of their first appearance.
+    /// The rows in order of first occurrence.
     pub(crate) rows: Vec<u32>,
     selection: Selection,
 }
 
 impl NeededSide {
-    /// Collects the distinct rows named and their edges.
+    /// Collects the distinct rows and their edges.
     pub(crate) fn fill(&mut self, side: &Side, rows: impl Iterator<Item = u32>) {
         for &row in &self.rows {
             self.mask[row as usize] = false;
@@ -46,8 +45,8 @@ impl NeededSide {
         side.tiles.select(&self.mask, &mut self.selection);
     }
 
-    /// Whether pushing from these rows beats pulling from all: a push reads and
-    /// writes where a pull only reads.
+    /// Whether pushing from these rows costs less than pulling from all. A push reads and writes; a
+    /// pull only reads.
     fn push_is_cheaper(&self, side: &Side) -> bool {
         3 * self.selection.edges() < 2 * side.tiles.edges()
     }
@@ -55,9 +54,8 @@ impl NeededSide {
 
 /// One layer, `next = D⁻¹ A nodes + add`.
 ///
-/// With `only`, just those rows of `next` are wanted; with `nonzero`, `nodes` is
-/// zero outside those rows. Either leaves work out without changing the result
-/// (the order of summation aside).
+/// With `only`, just those rows of `next` are computed. With `nonzero`, `nodes` is zero outside
+/// those rows. Both save work and change at most the order of summation.
 fn layer(
     graph: &Adjacency,
     nodes: &Nodes,
@@ -102,11 +100,11 @@ fn layer(
 }
 
 impl Adjacency {
-    /// LightGCN's forward pass: the mean of `Âᵏ · [users; items]` over
-    /// `k = 0..=layers` (He et al. 2020, eq. 8 with equal weights).
+    /// LightGCN's forward pass: the mean of `Âᵏ · [users; items]` over `k = 0..=layers` (He et al.
+    /// 2020, eq. 8 with equal weights).
     ///
     /// # Errors
-    /// As [`multiply`](Self::multiply).
+    /// Those of [`multiply`](Self::multiply).
     pub fn propagate(
         &self,
         users: ArrayView2<'_, f32>,
@@ -157,7 +155,7 @@ fn add_lines(sum: &mut [Line], lines: &[Line]) {
     }
 }
 
-/// Buffers of the passes, kept between batches.
+/// Buffers of both passes, reused between batches.
 #[derive(Debug)]
 pub(crate) struct Passes {
     layers: usize,
@@ -171,8 +169,8 @@ impl Passes {
         Self { layers, ping: zeros(), pong: zeros() }
     }
 
-    /// Writes the final embeddings of the needed rows into `out`; `scaled` are
-    /// the layer-0 embeddings divided by the square root of the degree.
+    /// Writes the final embeddings of the needed rows to `out`. `scaled` has the layer-0 embeddings
+    /// divided by the square root of the degree.
     pub(crate) fn forward(
         &mut self,
         graph: &Adjacency,
@@ -180,7 +178,7 @@ impl Passes {
         needed: &Needed,
         out: &mut Nodes,
     ) {
-        // `out` sums the layers on the needed rows.
+        // `out` accumulates the layers of the needed rows.
         collect(out, scaled, needed, |sum, x| *sum = x);
         for k in 0..self.layers {
             let only = (k + 1 == self.layers).then_some(needed);
@@ -194,13 +192,11 @@ impl Passes {
         rescale(&mut out.items, &needed.items.rows, |row| graph.items.sqrt_degree[row] * weight);
     }
 
-    /// Turns the gradient with respect to the final embeddings, which is zero
-    /// outside the needed rows, into the gradient with respect to the layer-0
-    /// embeddings divided by the square root of the degree, in `out`.
-    /// `gradient` is divided by the square root of the degree in place.
+    /// Computes in `out` the gradient with respect to the layer-0 embeddings divided by the square
+    /// root of the degree. `gradient` is the gradient with respect to the final embeddings; it is
+    /// zero outside the needed rows, and is divided by the square root of the degree in place.
     ///
-    /// `Â` is symmetric, so the gradient is the mean over `k` of `Âᵏ G`, summed
-    /// by Horner's rule.
+    /// `Â` is symmetric, so the gradient is the mean over `k` of `Âᵏ G`, computed by Horner's rule.
     pub(crate) fn backward(
         &mut self,
         graph: &Adjacency,

@@ -9,11 +9,10 @@ use rayon::prelude::*;
 use crate::config::{LightGcnConfig, PositiveSampling};
 use crate::{Error, Result};
 
-/// Triples that share one random stream; what is drawn must not depend on how
-/// many threads draw.
+/// Number of triples per random stream. The samples must not depend on the number of threads.
 const STREAM: usize = 4096;
 
-/// Ids are the caller's, not the graph's.
+/// Uses the caller's ids, not those of the graph.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Batch {
     pub(crate) users: Vec<u32>,
@@ -31,7 +30,7 @@ pub(crate) struct Sampler<'a> {
     train: &'a Interactions,
     seed: u64,
     by_interaction: bool,
-    /// Users with at least one item and at least one other to be negative.
+    /// Users with at least one item and at least one possible negative.
     users: Vec<u32>,
 }
 
@@ -50,13 +49,13 @@ impl<'a> Sampler<'a> {
         })
     }
 
-    /// Draws the triples `first..first + len` of all that the run draws.
+    /// Draws the triples `first..first + len` of the run.
     pub(crate) fn fill(&self, batch: &mut Batch, first: usize, len: usize) {
         batch.users.resize(len, 0);
         batch.positives.resize(len, 0);
         batch.negatives.resize(len, 0);
-        // A stream belongs to the place in the run where it starts, so batches
-        // of one run never share one.
+        // A stream is derived from its position in the run, so batches of one run never share a
+        // stream.
         let streams = batch
             .users
             .par_chunks_mut(STREAM)
@@ -77,7 +76,7 @@ impl<'a> Sampler<'a> {
             loop {
                 let edge = rng.random_range(0..self.train.len());
                 let user = offsets.partition_point(|&o| o <= edge) - 1;
-                // A user with every item has no negative. There are others.
+                // A user with every item has no negative; other users exist.
                 if offsets[user + 1] - offsets[user] < self.train.n_items() {
                     return (user as u32, self.train.column_indices()[edge]);
                 }
@@ -90,8 +89,8 @@ impl<'a> Sampler<'a> {
 
     fn negative(&self, user: u32, rng: &mut ChaCha8Rng) -> u32 {
         let items = self.train.items(user);
-        // The `draw`-th item that the user does not have: without rejection, and
-        // as fast for a user who has almost everything.
+        // The `draw`-th item that the user does not have. This needs no rejection, so a user with
+        // almost all items costs no more.
         let draw = rng.random_range(0..(self.train.n_items() - items.len()) as u32);
         let (mut low, mut high) = (0, items.len());
         while low < high {
@@ -111,8 +110,7 @@ mod tests {
     use super::*;
 
     fn train() -> Interactions {
-        // User 0 lacks only item 3, user 1 has one item, user 2 everything, user
-        // 3 nothing.
+        // User 0 lacks only item 3, user 1 has one item, user 2 all items, user 3 none.
         let mut pairs = vec![(0, 0), (0, 1), (0, 2), (0, 4), (1, 2)];
         pairs.extend((0..5).map(|i| (2, i)));
         Interactions::from_pairs(4, 5, pairs).unwrap()
@@ -142,7 +140,7 @@ mod tests {
     fn uniform_user_and_negatives() {
         let batch = draw(|_| ());
         assert!((share(&batch, 0) - 0.5).abs() < 0.03);
-        // User 1's four missing items come equally often.
+        // User 1's four missing items are equally frequent.
         for item in [0, 1, 3, 4] {
             let pairs = batch.users.iter().zip(&batch.negatives);
             let n = pairs.filter(|&(&u, &j)| u == 1 && j == item).count();

@@ -1,4 +1,4 @@
-//! The adjacency of one side of the graph, cut into tiles that fit a cache.
+//! The adjacency of one side of the graph, in tiles that fit a cache.
 
 use std::ops::Range;
 
@@ -7,15 +7,15 @@ use rayon::prelude::*;
 use crate::kernel::{Isa, Segment};
 use crate::lines::{Line, Panels};
 
-/// How a matrix is cut. Only tests use other values than the default.
+/// Limits of the tiling. Only tests change the defaults.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
-    /// Columns of the smallest blocks.
+    /// Columns of the smallest block.
     pub(crate) block: usize,
-    /// Columns of the largest blocks.
+    /// Columns of the largest block.
     pub(crate) max_block: usize,
-    /// A block grows until a row has this many neighbours in it on average:
-    /// shorter runs cost more in bookkeeping than the nearer cache saves.
+    /// A block grows until its rows have this many neighbours in it on average. Shorter runs cost
+    /// more in bookkeeping than the nearer cache saves.
     pub(crate) min_run: usize,
     /// Neighbours per chunk.
     pub(crate) chunk: usize,
@@ -24,14 +24,14 @@ pub(crate) struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            // 512 lines of 64 bytes are two thirds of a first-level data cache;
-            // the rest is left for the rows that are summed.
+            // 512 lines of 64 bytes are two thirds of a first-level data cache; the rows that are
+            // summed need the rest.
             block: 512,
             // Ids within a block have 16 bits.
             max_block: 1 << 15,
             min_run: 6,
-            // Small enough to share a graph of a million interactions among many
-            // threads, large enough to pay for loading the blocks.
+            // Small enough to divide a graph of a million interactions among many threads, large
+            // enough to amortise loading the blocks.
             chunk: 100_000,
         }
     }
@@ -39,18 +39,17 @@ impl Default for Limits {
 
 /// A binary `(rows, columns)` matrix without stored values.
 ///
-/// Columns are cut into blocks whose dense rows fit a cache, rows into chunks
-/// that are the unit of parallel work. A tile, one chunk of rows and one block
-/// of columns, lists its non-empty rows as [`Segment`]s, longest first (so that
-/// the inner loop's length is predictable), with 16-bit column ids.
+/// Columns are cut into blocks whose dense rows fit a cache, rows into chunks, the unit of parallel
+/// work. A tile is one chunk of rows and one block of columns. It lists its non-empty rows as
+/// [`Segment`]s with 16-bit column ids, longest first, which makes the length of the inner loop
+/// predictable.
 ///
-/// The order in which a row is summed depends on the matrix alone, never on the
-/// number of threads.
+/// The order of summation of a row depends on the matrix only, not on the number of threads.
 #[derive(Clone, Debug)]
 pub(crate) struct Tiles {
     rows: usize,
     columns: usize,
-    /// Starts of the blocks, and the end of the last.
+    /// Start of each block, and the end of the last.
     blocks: Vec<usize>,
     chunks: Vec<Chunk>,
     edges: usize,
@@ -65,7 +64,7 @@ struct Chunk {
     tiles: Vec<u32>,
 }
 
-/// Some rows of a [`Tiles`], the only ones to be worked on.
+/// A subset of the rows of a [`Tiles`].
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Selection {
     chunks: Vec<SelectedChunk>,
@@ -140,13 +139,13 @@ impl Tiles {
         self.edges
     }
 
-    /// Bytes held.
+    /// Size in bytes.
     pub(crate) fn bytes(&self) -> usize {
         let chunk = |c: &Chunk| 2 * c.indices.len() + 8 * c.segments.len() + 4 * c.tiles.len();
         self.chunks.iter().map(chunk).sum()
     }
 
-    /// Puts the rows where `mask` is true into `selection`.
+    /// Sets `selection` to the rows where `mask` is true.
     pub(crate) fn select(&self, mask: &[bool], selection: &mut Selection) {
         assert_eq!(mask.len(), self.rows);
         selection.chunks.resize_with(self.chunks.len(), SelectedChunk::default);
@@ -157,9 +156,8 @@ impl Tiles {
             .for_each(|(selected, chunk)| selected.fill(chunk, &mask[chunk.rows.clone()]));
     }
 
-    /// Pieces of `dst = scale · (self · src) + add`, to be run in any order.
-    /// With a selection only its rows of `dst` are written correctly, the others
-    /// hold anything.
+    /// Tasks of `dst = scale · (self · src) + add`, in any order. With a selection, only its rows
+    /// of `dst` are valid.
     pub(crate) fn gather<'a>(
         &'a self,
         isa: Isa,
@@ -191,8 +189,8 @@ impl Tiles {
         }
     }
 
-    /// Pieces of `dst = scale · (selfᵀ · src) + add`, for a `src` that is zero
-    /// outside the selected rows.
+    /// Tasks of `dst = scale · (selfᵀ · src) + add` for a `src` that is zero outside the selected
+    /// rows.
     pub(crate) fn scatter<'a>(
         &'a self,
         isa: Isa,
@@ -239,7 +237,7 @@ pub(crate) struct Product<'a> {
     pub(crate) selection: Option<&'a Selection>,
 }
 
-/// One piece of a sparse product; the pieces write to disjoint memory.
+/// One task of a sparse product. Tasks write to disjoint memory.
 pub(crate) struct Task<'a> {
     isa: Isa,
     dst: &'a mut [Line],
@@ -278,9 +276,9 @@ impl Task<'_> {
                 for (tile, block) in tiles.windows(2).zip(blocks.windows(2)) {
                     let segments = &segments[tile[0] as usize..tile[1] as usize];
                     let src = &src[block[0]..block[1]];
-                    // SAFETY: a chunk's segments lie inside its indices, its ids
-                    // inside their block and its rows inside the chunk, by
-                    // construction; `src` is the block and `dst` the chunk.
+                    // SAFETY: by construction a chunk's segments are inside its indices, its ids
+                    // inside their block and its rows inside the chunk; `src` is the block and
+                    // `dst` the chunk.
                     unsafe { isa.gather(segments, &chunk.indices, src, dst) };
                 }
                 isa.scale(dst, scale, add);
@@ -298,7 +296,7 @@ impl Task<'_> {
     }
 }
 
-/// Runs pieces of work on the current thread pool.
+/// Runs tasks on the current thread pool.
 pub(crate) fn run(tasks: Vec<Task<'_>>) {
     tasks.into_par_iter().with_max_len(1).for_each(Task::run);
 }
@@ -309,7 +307,7 @@ impl Chunk {
         blocks: &[usize],
         neighbours: &impl Fn(usize, &mut Vec<u32>),
     ) -> Self {
-        // All neighbours, and for each block its rows with where they start.
+        // All neighbours; for each block its rows and their first neighbour.
         let mut all: Vec<u32> = Vec::new();
         let mut runs: Vec<Vec<(u16, u16, usize)>> = vec![Vec::new(); blocks.len() - 1];
         for row in rows.clone() {
@@ -352,8 +350,8 @@ impl SelectedChunk {
         self.tiles.clear();
         self.tiles.push(0);
         self.edges = 0;
-        // Written without a branch: the mask is random, the compiler would
-        // mispredict every other row.
+        // Without a branch: the mask is random, so a branch would be mispredicted for every other
+        // row.
         let empty = Segment { row: 0, len: 0, start: 0 };
         self.segments.resize(chunk.segments.len(), empty);
         let mut end = 0;
@@ -388,7 +386,7 @@ mod tests {
     }
 
     proptest! {
-        /// Small whole numbers: every order of summation is exact, so equality is.
+        /// Small whole numbers: sums are exact in every order.
         #[test]
         fn products_equal_the_dense_ones(
             n_rows in 1usize..40,
@@ -423,7 +421,7 @@ mod tests {
             let dense = ndarray::Array2::from_shape_fn((n_rows, n_columns), |(r, c)| f32::from(u8::from(edge(r, c))));
             let scale = vec![2.0; n_rows.max(n_columns)];
             for isa in Isa::available() {
-                // Pull, all rows and some.
+                // Pull all rows, then some.
                 let (src, add) = (values(n_columns, dim), values(n_rows, dim));
                 let expected = dense.dot(&rows(&src)) * 2.0 + rows(&add);
                 for selection in [None, Some(&selection)] {
@@ -437,7 +435,7 @@ mod tests {
                         prop_assert_eq!(got.row(r), expected.row(r));
                     }
                 }
-                // Push from some rows, the others being zero.
+                // Push from some rows; the others are zero.
                 let mut src = rows(&values(n_rows, dim));
                 for r in (0..n_rows).filter(|&r| !mask[r]) {
                     src.row_mut(r).fill(0.0);

@@ -17,14 +17,14 @@ use crate::sampler::{Batch, Sampler};
 use crate::step::{Parameters, Step};
 use crate::{EpochReport, Error, NodeEmbeddings, Result, Trained};
 
-/// Rows of the initial embeddings that share one random stream.
+/// Rows of the initial embeddings per random stream.
 const STREAM_ROWS: usize = 1024;
 
-/// Trains LightGCN (He et al. 2020): embeddings whose mean over the layers of
-/// the propagated graph scores user-item pairs by the inner product.
+/// Trains LightGCN (He et al. 2020). The score of a user and an item is the inner product of their
+/// embeddings, averaged over the layers of the propagated graph.
 ///
-/// The result depends on the configuration and the data alone: any number of
-/// threads gives the same bits.
+/// The result depends on the configuration and the data only; the number of threads does not change
+/// it.
 ///
 /// ```
 /// use glta_data::Interactions;
@@ -42,10 +42,10 @@ pub struct LightGcn {
 }
 
 impl LightGcn {
-    /// A trainer with these settings.
+    /// Creates a trainer.
     ///
     /// # Errors
-    /// [`Error::Config`] for a setting that cannot work.
+    /// [`Error::Config`] if a setting is invalid.
     pub fn new(config: LightGcnConfig) -> Result<Self> {
         config.validate()?;
         Ok(Self { config })
@@ -58,19 +58,19 @@ impl LightGcn {
 
     /// Trains from random embeddings.
     ///
-    /// With validation data the epoch with the best selection metric is
-    /// returned and training stops when the metric no longer rises; without (or
-    /// without `keep_best`), the last epoch.
+    /// With validation data, training stops when the selection metric no longer improves, and the
+    /// best epoch is returned. Without validation data, or without `keep_best`, the last epoch is
+    /// returned.
     ///
     /// # Errors
-    /// Data of other sizes than each other, nothing to train on, a diverged
-    /// loss, or a failed evaluation.
+    /// The sizes of the data differ, there is nothing to train on, the loss diverges, or an
+    /// evaluation fails.
     pub fn train(&self, train: &Interactions, valid: Option<&Interactions>) -> Result<Trained> {
         self.train_with(train, valid, &mut Silent)
     }
 
-    /// [`train`](Self::train) that reports every epoch. `Break` ends training with
-    /// [`Error::Cancelled`], which holds what was trained until then.
+    /// [`train`](Self::train) with a progress receiver for each epoch. `Break` ends training with
+    /// [`Error::Cancelled`], which contains the result so far.
     ///
     /// # Errors
     /// Those of [`train`](Self::train), and [`Error::Cancelled`].
@@ -83,18 +83,18 @@ impl LightGcn {
         self.train_on(&Alone, None, train, valid, progress)
     }
 
-    /// Trains together with other ranks ([`Alone`] without any), from layer-0 embeddings
-    /// `start`, such as [`Trained::layer0`] of an earlier run, or from random ones. All
-    /// ranks give the same data and settings and get the same result. Adam starts afresh.
+    /// Trains with other ranks ([`Alone`] for a single one). Training starts from the layer-0
+    /// embeddings `start`, such as [`Trained::layer0`] of an earlier run, or from random ones. All
+    /// ranks must pass the same data and settings and get the same result. Adam starts without
+    /// state.
     ///
-    /// Propagation, which is nearly all of the work, treats every column of the
-    /// embeddings by itself. So a rank has some of the columns, sixteen or a
-    /// multiple, and what is added up over the ranks are the scores of a batch's
-    /// triples; more ranks than `dim / 16` have nothing to do. Sharding triples
-    /// instead would have every rank propagate the whole graph.
+    /// Propagation is nearly all of the work, and columns of the embeddings are independent in it.
+    /// Each rank therefore has some of the columns, a multiple of sixteen; the ranks sum the scores
+    /// of each batch's triples. More than `dim / 16` ranks have no further effect. If the ranks
+    /// divided the triples instead, each of them would propagate the whole graph.
     ///
     /// # Errors
-    /// Those of [`train_with`](Self::train_with), embeddings that do not fit the data, and
+    /// Those of [`train_with`](Self::train_with); embeddings that do not match the data;
     /// [`Error::Comm`].
     pub fn train_on(
         &self,
@@ -233,7 +233,7 @@ impl LightGcn {
 }
 
 fn fill_normal(values: &mut [f32], dim: usize, std: f32, seed: u64, purpose: &str) {
-    // The deviation was checked: it is finite and not negative.
+    // The standard deviation was validated: it is finite and not negative.
     let Ok(normal) = Normal::new(0.0f32, std) else {
         return;
     };
@@ -250,7 +250,7 @@ fn check(what: &'static str, expected: usize, got: usize) -> Result<()> {
     Err(Error::Shape { what, expected, got })
 }
 
-/// Ranks with training items masked.
+/// Ranks items with training items masked.
 fn validate(
     embeddings: &NodeEmbeddings,
     train: &Interactions,

@@ -4,22 +4,22 @@ use serde::Serialize;
 
 use crate::NodeEmbeddings;
 
-/// What one epoch did.
+/// Report of one epoch.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct EpochReport {
-    /// From 1.
+    /// Number of the epoch, from 1.
     pub epoch: usize,
-    /// Mean loss of the epoch's triples, L2 included.
+    /// Mean loss of the epoch's triples, including L2.
     pub loss: f64,
     /// Learning rate at the end of the epoch.
     pub learning_rate: f32,
-    /// Wall time of the epoch's training, without the evaluation.
+    /// Wall time of training in seconds, without the evaluation.
     pub seconds: f64,
-    /// The selection metric on the validation data, where it was evaluated.
+    /// The selection metric on the validation data; `None` if the epoch was not evaluated.
     pub validation: Option<f64>,
-    /// All metrics at that evaluation by their short names (`R@20`), cut off at
-    /// 5, 10, 20 and the selection's `k`; empty where there was none.
+    /// All metrics by short name (`R@20`), at cut-offs 5, 10, 20 and the selection's `k`; empty if
+    /// the epoch was not evaluated.
     pub metrics: BTreeMap<String, f64>,
     /// Whether this is the best epoch so far.
     pub best: bool,
@@ -29,18 +29,18 @@ pub struct EpochReport {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Trained {
-    /// Propagated embeddings of the best epoch, to score with.
+    /// Propagated embeddings of the best epoch, for scoring.
     pub embeddings: NodeEmbeddings,
-    /// The learned embeddings below them, to start from another time.
+    /// Layer-0 embeddings of that epoch, for further training.
     pub layer0: NodeEmbeddings,
     /// All epochs in order.
     pub history: Vec<EpochReport>,
-    /// The epoch that the embeddings come from, from 1; 0 when none was run.
+    /// The epoch of the embeddings, from 1; 0 if no epoch ran.
     pub best_epoch: usize,
 }
 
 impl Trained {
-    /// The selection metric of the best epoch on the validation data.
+    /// The selection metric of the best epoch.
     pub fn best_validation(&self) -> Option<f64> {
         self.history.get(self.best_epoch.checked_sub(1)?)?.validation
     }

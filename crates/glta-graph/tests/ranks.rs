@@ -1,4 +1,4 @@
-//! Several ranks train what one would.
+//! Several ranks train the same model as one.
 
 #![allow(clippy::unwrap_used)]
 
@@ -48,7 +48,7 @@ fn on_ranks(size: usize, config: &LightGcnConfig, stop: usize) -> Vec<Result<Tra
                     &split.train,
                     Some(&split.valid),
                     &mut |epoch: &EpochReport| {
-                        // One rank alone asks to stop.
+                        // Only the last rank cancels.
                         match last && epoch.epoch == stop {
                             true => ControlFlow::Break(()),
                             false => ControlFlow::Continue(()),
@@ -81,10 +81,9 @@ fn assert_near(a: &Trained, b: &Trained) {
 }
 
 #[test]
-fn any_number_of_ranks_gives_the_same() {
+fn any_number_of_ranks_gives_the_same_result() {
     let one = on_ranks(1, &config(), 0).remove(0).unwrap();
-    // 40 columns are three panels: two ranks have 32 and 8 columns, and with
-    // five ranks two have nothing to do.
+    // 40 columns are three panels: two ranks have 32 and 8 columns; of five ranks, two have none.
     for size in [2, 3, 5] {
         for rank in on_ranks(size, &config(), 0) {
             assert_near(&one, &rank.unwrap());

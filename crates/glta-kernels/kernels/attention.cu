@@ -1,14 +1,14 @@
-// Causal attention of packed sequences on the ordinary units, with online softmax,
-// so that no matrix of scores is ever in memory; and what is done token by token.
+// Causal attention of packed sequences on the f32 units. The online softmax never stores the matrix
+// of scores. This file also has the kernels that process one token per block.
 #include "attention.cuh"
 
 constexpr u32 TILE = 32;     // queries and keys of a tile
 constexpr u32 THREADS = 128; // 16 rows by 8 columns of threads
-constexpr u32 ROWS = 2;      // rows of a tile that a thread holds, 16 apart
-constexpr u32 COLUMNS = 4;   // columns of a score tile that it holds, 8 apart
+constexpr u32 ROWS = 2;      // rows of a tile per thread, 16 apart
+constexpr u32 COLUMNS = 4;   // columns of a score tile per thread, 8 apart
 constexpr u32 SCORES = TILE + 4; // stride of a tile of scores in shared memory
 
-// A tile in shared memory, (TILE, D + 4), zero where there is no row or column.
+// A tile in shared memory, (TILE, D + 4); missing rows and columns are zero.
 template <typename T, int D>
 INLINE void load_tile(float *to, const T *from, u32 stride, u32 rows, u32 dim) {
     for (u32 i = threadIdx.x; i < TILE * (D / 4); i += THREADS) {
@@ -24,7 +24,7 @@ INLINE void load_tile(float *to, const T *from, u32 stride, u32 rows, u32 dim) {
 INLINE u32 tile_row(u32 i) { return threadIdx.x / 8 + 16 * i; }
 INLINE u32 tile_column(u32 j) { return threadIdx.x % 8 + 8 * j; }
 
-// Products of this thread's rows of `a` and columns, rows of `b`.
+// Products of this thread's rows of `a` with its columns, which are rows of `b`.
 template <int D>
 INLINE void scores(const float *a, const float *b, float (&to)[ROWS][COLUMNS]) {
     for (u32 i = 0; i < ROWS; i++) {
@@ -56,7 +56,7 @@ INLINE void scores(const float *a, const float *b, float (&to)[ROWS][COLUMNS]) {
     }
 }
 
-// Four neighbouring columns in each of D / 32 runs of 32.
+// Four adjacent columns in each of D / 32 runs of 32.
 template <int D> using Sums = float[ROWS][D / 32][4];
 
 template <int D> INLINE u32 sum_column(u32 run) { return run * 32 + threadIdx.x % 8 * 4; }
@@ -102,8 +102,8 @@ INLINE void write_sums(const Sums<D> &sums, const float (&factor)[ROWS], T *to, 
     }
 }
 
-// out: (tokens, queries * dim), lse: (tokens, queries), null where not wanted:
-// the logarithm of each softmax's denominator.
+// out: (tokens, queries * dim); lse: (tokens, queries), the logarithm of each softmax denominator,
+// or null.
 template <typename T, int D>
 INLINE void attention(const T *qkv, const u32 *tiles, const u32 *starts, const u64 *caches,
                       u32 layer, const T *shared_block, u32 shared_len, T *out, float *lse,
@@ -144,7 +144,7 @@ INLINE void attention(const T *qkv, const u32 *tiles, const u32 *starts, const u
                     top = fmaxf(top, s[i][j]);
                 }
                 top = fmaxf(max[i], row_max<8>(top));
-                // A row that has seen nothing yet has no maximum to subtract.
+                // A row without visible keys has no maximum to subtract.
                 const float shift = top == -INFINITY ? 0.0f : top;
                 const float before = expf(max[i] - shift);
                 float added = 0.0f;
@@ -181,8 +181,7 @@ INLINE void attention(const T *qkv, const u32 *tiles, const u32 *starts, const u
                      heads.dim);
 }
 
-// delta = sum(d_out * out) of every token and head, (tokens, queries); a block
-// for each token.
+// delta = sum(d_out * out) for every token and head, (tokens, queries); one block per token.
 template <typename T>
 INLINE void attention_delta(const T *out, const T *d_out, float *delta, u32 queries, u32 dim) {
     for (u32 head = threadIdx.x / WARP; head < queries; head += blockDim.x / WARP) {
@@ -198,7 +197,7 @@ INLINE void attention_delta(const T *out, const T *d_out, float *delta, u32 quer
     }
 }
 
-// Gradient of the queries into d_qkv: (tokens, stride).
+// Writes the gradient of the queries to d_qkv: (tokens, stride).
 template <typename T, int D>
 INLINE void attention_queries(const T *qkv, const T *d_out, const float *lse, const float *delta,
                               const u32 *tiles, const u32 *starts, const T *shared_block,
@@ -259,8 +258,8 @@ INLINE void attention_queries(const T *qkv, const T *d_out, const float *lse, co
                      heads.stride(), q.rows, heads.dim);
 }
 
-// Gradient of the sequences' own keys and values into d_qkv: (tokens, stride). A
-// block for each tile of keys and each of their heads sums over all that see them.
+// Writes the gradient of the sequences' own keys and values to d_qkv: (tokens, stride). One block
+// per tile of keys and key head sums over all queries that attend to them.
 template <typename T, int D>
 INLINE void attention_keys(const T *qkv, const T *d_out, const float *lse, const float *delta,
                            const u32 *tiles, const u32 *starts, T *d_qkv, Heads heads) {
@@ -313,14 +312,13 @@ INLINE void attention_keys(const T *qkv, const T *d_out, const float *lse, const
     write_sums<T, D>(d_values, one, to + value_at, stride, rows, heads.dim);
 }
 
-constexpr u32 CHUNKS = 4;  // of four columns that a lane holds: heads up to 128
+constexpr u32 CHUNKS = 4;  // chunks of four columns per lane: heads up to 128
 constexpr u32 SHARE = 8;   // lanes that share a key
 constexpr u32 DECODE_THREADS = 256;
 constexpr u32 TEAMS = DECODE_THREADS / SHARE;
 
-// One token of each sequence, its cache's last: a block for each sequence and
-// query head. Teams of eight lanes take the keys in turns; their softmaxes are
-// put together at the end.
+// Decodes one token of each sequence, the last one of its cache; one block per sequence and query
+// head. Teams of eight lanes take turns over the keys; their softmaxes are combined at the end.
 template <typename T>
 INLINE void attention_decode(const T *qkv, const u32 *starts, const u64 *caches, u32 layer,
                              const T *shared_block, u32 shared_len, T *out, Heads heads) {
@@ -337,7 +335,7 @@ INLINE void attention_decode(const T *qkv, const u32 *starts, const u64 *caches,
         }
     }
     float max = -INFINITY, sum = 0.0f;
-    // Every lane runs every round, since the lanes of a warp exchange values.
+    // Every lane runs every round, because the lanes of a warp exchange values.
     for (u32 round = 0; round < before.len + own.len; round += TEAMS) {
         const u32 key = round + team;
         const bool exists = key < before.len + own.len;
@@ -399,8 +397,8 @@ INLINE void attention_decode(const T *qkv, const u32 *starts, const u64 *caches,
     }
 }
 
-// Writes keys and values of every token of `qkv` into its sequence's cache, which
-// ends with them; `sequences`: (tokens,). A block for each token.
+// Writes keys and values of every token of `qkv` to the end of its sequence's cache; `sequences`:
+// (tokens,). One block per token.
 template <typename T>
 INLINE void append_keys(const T *qkv, const u32 *sequences, const u32 *starts, const u64 *caches,
                         u32 layer, Heads heads) {

@@ -1,13 +1,13 @@
-// What the kernels of attention share. They read a fused projection `qkv: (tokens,
-// stride)`, rows of query heads, key heads and value heads, after RoPE.
+// Code that the attention kernels share. They read a fused projection `qkv: (tokens, stride)` after
+// RoPE: rows of query heads, key heads and value heads.
 //
-// A sequence's keys are `shared_keys` rows of a block that stands before every
-// sequence, then its own: the rows of `qkv` themselves, or of a cache that ends
-// with them. Rows of block and cache are the key and value part of such a row.
+// A sequence's keys are `shared_keys` rows of a block that precedes every sequence, followed by its
+// own: the rows of `qkv`, or of a cache that ends with them. Rows of the block and of a cache are
+// the key and value part of such a row.
 #pragma once
 #include "common.cuh"
 
-// Sizes and places that all kernels need.
+// Sizes and offsets that all kernels need.
 struct Heads {
     u32 queries, keys, dim;
     float scale;
@@ -26,8 +26,8 @@ INLINE Keys<T> shared_keys(const T *block, u32 len, u32 head, Heads heads) {
     return {keys, keys + heads.keys * heads.dim, 2 * heads.keys * heads.dim, len};
 }
 
-// `caches`: for every sequence the address of its cache (layers, capacity, row)
-// and `capacity << 32 | keys`; null where `qkv` holds the keys.
+// `caches`: for each sequence the address of its cache (layers, capacity, row) and `capacity << 32
+// | keys`; null if `qkv` has the keys.
 template <typename T>
 INLINE Keys<T> own_keys(const T *qkv, const u32 *starts, const u64 *caches, u32 layer, u32 sequence,
                         u32 head, Heads heads) {
@@ -43,7 +43,7 @@ INLINE Keys<T> own_keys(const T *qkv, const u32 *starts, const u64 *caches, u32 
     return shared_keys(block, u32(sizes), head, heads);
 }
 
-// Combines LANES neighbours that hold a row.
+// Combines the LANES adjacent lanes of a row.
 template <int LANES> INLINE float row_max(float x) {
     for (int lane = LANES / 2; lane > 0; lane /= 2) {
         x = fmaxf(x, __shfl_xor_sync(ALL_LANES, x, lane));
@@ -57,7 +57,7 @@ template <int LANES> INLINE float row_sum(float x) {
     return x;
 }
 
-// The queries of one block: `tiles` holds (sequence, first row of `qkv`).
+// The queries of one block; `tiles` has (sequence, first row of `qkv`).
 template <u32 TILE> struct Queries {
     u32 sequence, first, rows, head;
     u32 seen; // own keys that the first one sees; each next one sees one more
@@ -70,8 +70,8 @@ template <u32 TILE> struct Queries {
     }
 };
 
-// The kernels that work in tiles, made for D columns, of what includes this:
-// forward, and the gradients of queries and of keys; `bounds` are of the first two.
+// The tiled kernels for D columns, defined by the including file: forward, and the gradients of
+// queries and of keys. `bounds` are those of the first two.
 #define TILED(name, T, suffix, D, bounds)                                                          \
     BOUND_KERNEL(name##D##_##suffix, THREADS, bounds, const T *qkv, const u32 *tiles,              \
            const u32 *starts, const u64 *caches, u32 layer, const T *shared_block, u32 shared_len, \

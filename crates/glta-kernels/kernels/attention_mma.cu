@@ -1,18 +1,18 @@
-// Causal attention on the matrix units, as in attention.cu, for activations of two
-// bytes and heads of a multiple of eight columns. A block has 64 rows, a warp 16 of
-// them: queries, or in the keys' gradient keys; the other side passes by in tiles.
-// Probabilities and gradients of scores are rounded to the type of activations before
-// they are multiplied; what they are computed from is f32.
+// Causal attention on the matrix units, as in attention.cu, for 16-bit activations and heads of a
+// multiple of eight columns. A block has 64 rows, 16 per warp: queries, or keys in the gradient of
+// the keys. It reads the other side in tiles. Probabilities and gradients of scores are rounded to
+// the type of activations before they are multiplied; the values that they are computed from are
+// f32.
 #include "attention.cuh"
 #include "matrix.cuh"
 
 namespace matrix_units {
-// Rows that pass by at a time in backward: two tiles of them and two of TILE rows
-// are 48 KB, which every device has without asking.
+// Rows that the backward pass reads at a time. Two tiles of them and two tiles of TILE rows take 48
+// KB, which every device has without an attribute.
 template <int D> constexpr u32 STEP = D <= 64 ? 64 : 32;
 constexpr float LOG2_E = 1.44269504f;
 
-// Some keys and values of one head. The block's query `row` sees those before
+// A range of keys and values of one head. The block's query `row` attends to those before
 // `limit(row)`, which may be negative.
 template <typename T> struct KeyTile {
     const T *keys, *values;
@@ -22,7 +22,7 @@ template <typename T> struct KeyTile {
     INLINE int limit(u32 row) const { return causal ? seen + int(row) : seen; }
 };
 
-// All keys that a block's queries see, in tiles: the shared ones, then their own.
+// All keys that a block's queries attend to, in tiles: first the shared keys, then their own.
 template <typename T, u32 ROWS> struct KeyTiles {
     Keys<T> shared, own;
     u32 seen, before, count;
@@ -62,13 +62,12 @@ INLINE void attention(const T *qkv, const u32 *tiles, const u32 *starts, const u
     KeyTile<T> tile = key_tiles[0];
     load_tile<T, D, TILE>(key_tile, tile.keys, tile.stride, tile.rows, heads.dim);
     const float scale = heads.scale * LOG2_E; // of exponents of two
-    // Of the lane's two rows; the denominators are of its own columns only.
+    // For the lane's two rows; the denominators cover only the lane's own columns.
     float max[2] = {-INFINITY, -INFINITY}, sum[2] = {};
     Sums<D> sums = {};
     for (u32 i = 0; i < key_tiles.count; i++) {
         tile = key_tiles[i];
-        // Values are on their way while scores are computed, and the next keys while
-        // values are weighed.
+        // Values are copied while scores are computed, and the next keys while values are weighted.
         await_tiles();
         load_tile<T, D, TILE>(value_tile, tile.values, tile.stride, tile.rows, heads.dim);
         Sums<TILE> s = {};
@@ -90,7 +89,7 @@ INLINE void attention(const T *qkv, const u32 *tiles, const u32 *starts, const u
             for (u32 n = 0; n < TILE / 8; n++) {
                 top = fmaxf(top, fmaxf(s[n][2 * half], s[n][2 * half + 1]));
             }
-            // Finite: every query sees the first key of the first tile.
+            // Finite, because every query attends to the first key of the first tile.
             top = row_max<4>(top);
             const float before = power_of_two((max[half] - top) * scale);
             max[half] = top;
@@ -132,7 +131,7 @@ INLINE void attention(const T *qkv, const u32 *tiles, const u32 *starts, const u
                      heads.dim);
 }
 
-// Gradient of the queries into d_qkv: (tokens, stride).
+// Writes the gradient of the queries to d_qkv: (tokens, stride).
 template <typename T, int D>
 INLINE void attention_queries(const T *qkv, const T *d_out, const float *lse, const float *delta,
                               const u32 *tiles, const u32 *starts, const T *shared_block,
@@ -188,8 +187,8 @@ INLINE void attention_queries(const T *qkv, const T *d_out, const float *lse, co
                      heads.stride(), q.rows, heads.dim);
 }
 
-// Gradient of the sequences' own keys and values into d_qkv: (tokens, stride). A
-// block for each tile of keys and each of their heads sums over all that see them.
+// Writes the gradient of the sequences' own keys and values to d_qkv: (tokens, stride). One block
+// per tile of keys and key head sums over all queries that attend to them.
 template <typename T, int D>
 INLINE void attention_keys(const T *qkv, const T *d_out, const float *lse, const float *delta,
                            const u32 *tiles, const u32 *starts, T *d_qkv, Heads heads) {
@@ -256,7 +255,7 @@ INLINE void attention_keys(const T *qkv, const T *d_out, const float *lse, const
     write_sums<T, D>(d_values, one, to + value_at, stride, rows, heads.dim);
 }
 
-// As many as shared memory lets an A100 have.
+// The number of blocks that the shared memory of an A100 allows.
 #define BOUNDS (THREADS, 3)
 TILED(attention_mma, f16, f16, 64, BOUNDS)
 TILED(attention_mma, f16, f16, 128, BOUNDS)

@@ -1,5 +1,5 @@
-// What all kernels share. Everything here is also compiled as plain C++, where
-// host/emulate.h stands for the device: keep to what it has.
+// Code that all kernels share. It is also compiled as plain C++, with host/emulate.h in place of
+// the device: use only what that header provides.
 #pragma once
 
 #ifdef __CUDACC__
@@ -22,22 +22,22 @@ using u64 = std::uint64_t;
 using f16 = __half;
 using bf16 = __nv_bfloat16;
 
-// Defines a kernel under its own name, `KERNEL(name, threads, parameters) { .. }`;
-// `bounds` are threads, and blocks that a multiprocessor is to hold, in brackets.
+// Defines a kernel under its own name, `KERNEL(name, threads, parameters) { .. }`. `bounds` are the
+// threads and the blocks per multiprocessor, in brackets.
 #define KERNEL(name, threads, ...) BOUND_KERNEL(name, threads, (threads), __VA_ARGS__)
 #define BOUND_KERNEL(name, threads, bounds, ...)                                                   \
     extern "C" __global__ void __launch_bounds__ bounds name(__VA_ARGS__);                         \
     REGISTER(name, threads)                                                                        \
     extern "C" __global__ void __launch_bounds__ bounds name(__VA_ARGS__)
 
-// Expands `X(type, suffix)` for every type that activations have.
+// Expands `X(type, suffix)` for every type of activations.
 #define FOR_EACH_TYPE(X) X(float, f32) X(f16, f16) X(bf16, bf16)
 
 #define INLINE __device__ __forceinline__
 
 constexpr u32 WARP = 32;
 constexpr u32 ALL_LANES = 0xffffffffu;
-// Index of a row or column that does not exist: read as zero.
+// Index of a missing row or column, which is read as zero.
 constexpr u32 PADDING = 0xffffffffu;
 
 INLINE float to_float(float x) { return x; }
@@ -64,7 +64,7 @@ template <typename T> INLINE u32 pack(float low, float high) {
     return u32(bits(from_float<T>(low))) | u32(bits(from_float<T>(high))) << 16;
 }
 
-// Four neighbours, aligned to their size.
+// Four adjacent values, aligned to their size.
 INLINE void load4(const float *from, float *to) {
     const float4 v = *reinterpret_cast<const float4 *>(from);
     to[0] = v.x, to[1] = v.y, to[2] = v.z, to[3] = v.w;
@@ -88,8 +88,8 @@ INLINE float warp_sum(float x) {
     return x;
 }
 
-// Sum over a block of whole warps, the same in every thread; `scratch` holds 32
-// floats, which nobody else uses meanwhile.
+// Sum over a block of whole warps, the same in every thread. `scratch` has 32 floats, which no
+// other code may use meanwhile.
 INLINE float block_sum(float x, float *scratch) {
     const u32 warp = threadIdx.x / WARP, warps = blockDim.x / WARP;
     x = warp_sum(x);

@@ -1,8 +1,8 @@
-// Norms, rotary embedding, activations, and moving rows and columns.
+// Norms, rotary embedding, activations, and moves of rows and columns.
 #include "common.cuh"
 
-// y = x / rms(x) * w; a block for each row. What passes by the layers, here x, is f32,
-// and so is its gradient: only what a layer multiplies is rounded.
+// y = x / rms(x) * w; one block per row. The residual stream x and its gradient are f32; only the
+// inputs of linear layers are rounded.
 template <typename T>
 INLINE void rms_norm(const float *x, const float *w, T *y, u32 width, float eps) {
     x += u64(blockIdx.x) * width, y += u64(blockIdx.x) * width;
@@ -16,7 +16,7 @@ INLINE void rms_norm(const float *x, const float *w, T *y, u32 width, float eps)
     }
 }
 
-// dx = residual + r w dy - x r^3 / n sum(w dy x); `residual` null for zero.
+// dx = residual + r w dy - x r^3 / n sum(w dy x); a null `residual` means zero.
 template <typename T>
 INLINE void rms_norm_backward(const float *x, const float *w, const T *dy, const float *residual,
                               float *dx, u32 width, float eps) {
@@ -37,8 +37,8 @@ INLINE void rms_norm_backward(const float *x, const float *w, const T *dy, const
     }
 }
 
-// Rotates the pairs (i, i + dim / 2) of the first `heads` heads of every row in
-// place; sign -1 rotates back. A block for each row.
+// Rotates the pairs (i, i + dim / 2) of the first `heads` heads of every row in place; sign -1
+// rotates backwards. One block per row.
 template <typename T>
 INLINE void rope(T *x, const u32 *positions, const float *cos, const float *sin, u32 stride,
                  u32 heads, u32 dim, float sign) {
@@ -81,7 +81,7 @@ INLINE void swiglu_backward(const T *gate_up, const T *dh, T *d, u32 rows, u32 w
     d[at + width] = from_float<T>(grad * silu);
 }
 
-// y += bias + other, each where it is not null.
+// y += bias + other; either may be null.
 template <typename T>
 INLINE void add(T *y, const float *bias, const T *other, u32 rows, u32 width) {
     const u64 i = u64(blockIdx.x) * blockDim.x + threadIdx.x;
@@ -98,7 +98,7 @@ INLINE void add(T *y, const float *bias, const T *other, u32 rows, u32 width) {
     y[i] = from_float<T>(sum);
 }
 
-// Row r of y is row index[r] of x, or zero; a block for each row.
+// Row r of y is row index[r] of x, or zero; one block per row.
 template <typename T>
 INLINE void gather_rows(const T *x, const u32 *index, float *y, u32 width) {
     const u32 from = index[blockIdx.x];
@@ -108,7 +108,7 @@ INLINE void gather_rows(const T *x, const u32 *index, float *y, u32 width) {
     }
 }
 
-// Column c of y is column index[c] of x, or zero; a block for each row.
+// Column c of y is column index[c] of x, or zero; one block per row.
 template <typename T>
 INLINE void gather_columns(const T *x, const u32 *index, T *y, u32 width, u32 columns) {
     x += u64(blockIdx.x) * width, y += u64(blockIdx.x) * columns;

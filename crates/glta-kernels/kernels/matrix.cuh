@@ -1,13 +1,13 @@
-// The matrix units: a warp multiplies 16 x 16 by 16 x 8 halves and adds up in f32
-// (mma.m16n8k16), its operands out of tiles of rows in shared memory. Which lane
-// holds what is laid down by the PTX ISA, "Matrix Fragments for mma.m16n8k16".
+// The matrix units: a warp multiplies 16 x 16 by 16 x 8 values of 16 bits and adds in f32
+// (mma.m16n8k16). Operands come from tiles of rows in shared memory. The PTX ISA, "Matrix Fragments
+// for mma.m16n8k16", defines which lane has which element.
 #pragma once
 #include "common.cuh"
 
 #ifdef __CUDACC__
-// Four matrices of 8 x 8 halves. Lane l gives the address, in shared memory, of row
-// l % 8 of matrix l / 8; it gets of each the two neighbours from column 2 (l % 4)
-// in row l / 4, or of its transpose.
+// Loads four matrices of 8 x 8 values. Lane l passes the shared-memory address of row l % 8 of
+// matrix l / 8. It receives, for each matrix or its transpose, the two neighbours from column 2 (l
+// % 4) in row l / 4.
 template <bool TRANSPOSED> INLINE void load_matrices(u32 (&to)[4], const void *row) {
     const u32 at = u32(__cvta_generic_to_shared(row));
     if constexpr (TRANSPOSED) {
@@ -22,7 +22,7 @@ template <bool TRANSPOSED> INLINE void load_matrices(u32 (&to)[4], const void *r
                      : "memory");
     }
 }
-// sums += a b; the type of the halves is that of the last argument.
+// sums += a b; the last argument determines the type of the operands.
 #define MULTIPLY(T, type)                                                                          \
     INLINE void multiply(float (&sums)[4], const u32 (&a)[4], u32 b0, u32 b1, T) {                 \
         asm("mma.sync.aligned.m16n8k16.row.col.f32." type "." type                                 \
@@ -33,7 +33,7 @@ template <bool TRANSPOSED> INLINE void load_matrices(u32 (&to)[4], const void *r
 MULTIPLY(f16, "f16")
 MULTIPLY(bf16, "bf16")
 
-// Starts to copy 16 bytes into shared memory, zeros where there are none.
+// Starts to copy 16 bytes to shared memory, or zeros without a source.
 INLINE void copy_later(void *to, const void *from, bool exists) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(
                      u32(__cvta_generic_to_shared(to))),
@@ -43,7 +43,7 @@ INLINE void copy_later(void *to, const void *from, bool exists) {
 // Waits for this thread's copies.
 INLINE void await_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
-// 2 ** x, zero where that is no normal number.
+// 2 ** x, or zero if the result is not a normal number.
 INLINE float power_of_two(float x) {
     asm("ex2.approx.ftz.f32 %0, %0;" : "+f"(x));
     return x;
@@ -57,20 +57,20 @@ constexpr u32 TILE = 64; // rows of a block
 constexpr u32 WARP_ROWS = 16;
 constexpr u32 THREADS = TILE / WARP_ROWS * WARP;
 
-// Sums of a warp's 16 rows and N columns: of every eight columns a lane holds two
-// neighbours, in two rows, which are eight apart.
+// Sums of a warp's 16 rows and N columns. Of every eight columns a lane has two neighbours, in two
+// rows that are eight apart.
 template <int N> using Sums = float[N / 8][4];
 
 INLINE u32 warp_row() { return threadIdx.x / WARP * WARP_ROWS; }
-// Row of a block, and column, of a lane's sum `[eight][e]`.
+// Row in the block, and column, of a lane's sum `[eight][e]`.
 INLINE u32 sum_row(u32 e) { return warp_row() + threadIdx.x % WARP / 4 + e / 2 * 8; }
 INLINE u32 sum_column(u32 eight, u32 e) { return eight * 8 + threadIdx.x % 4 * 2 + e % 2; }
 
-// Where eight columns of a row are in a tile, (rows, D). They are moved about within
-// 128 bytes so that the same ones of eight rows lie in different banks.
+// Position of eight columns of a row in a tile, (rows, D). Columns are permuted within 128 bytes,
+// so that the same columns of eight rows are in different banks.
 template <int D> INLINE u32 tile_at(u32 row, u32 eight) { return row * D + (eight ^ row % 8) * 8; }
 
-// Starts to copy rows into a tile, zeros where there is no row or column.
+// Starts to copy rows to a tile; missing rows and columns are zero.
 template <typename T, int D, u32 ROWS>
 INLINE void load_tile(T *to, const T *from, u32 stride, u32 rows, u32 dim) {
 #pragma unroll 2 // More addresses at a time would take registers that sums need.
@@ -82,13 +82,13 @@ INLINE void load_tile(T *to, const T *from, u32 stride, u32 rows, u32 dim) {
     }
 }
 
-// Waits until every thread's copies are there, and every thread is.
+// Waits until all copies of all threads have finished.
 INLINE void await_tiles() {
     await_copies();
     __syncthreads();
 }
 
-// sums += a b', of the warp's rows of one tile, (16, D), and another, (N, D).
+// sums += a b' for the warp's rows of one tile, (16, D), and another, (N, D).
 template <typename T, int D, int N>
 INLINE void multiply_rows(Sums<N> &sums, const T *a, const T *b) {
     const u32 lane = threadIdx.x % WARP;
@@ -107,13 +107,13 @@ INLINE void multiply_rows(Sums<N> &sums, const T *a, const T *b) {
     }
 }
 
-// sums += weights rows, of weights, (16, K), rounded to halves, and a tile, (K, D).
+// sums += weights rows for weights (16, K), rounded to 16 bits, and a tile (K, D).
 template <typename T, int D, int K>
 INLINE void weigh_rows(Sums<D> &sums, const Sums<K> &weights, const T *rows) {
     const u32 lane = threadIdx.x % WARP;
 #pragma unroll
     for (u32 k = 0; k < K / 16; k++) {
-        // What a lane holds of sums is what it must hold of a first operand.
+        // The layout of a lane's sums equals that of a first operand.
         u32 x[4];
 #pragma unroll
         for (u32 i = 0; i < 4; i++) {
@@ -130,7 +130,7 @@ INLINE void weigh_rows(Sums<D> &sums, const Sums<K> &weights, const T *rows) {
     }
 }
 
-// The two rows of a lane times one factor each.
+// Multiplies each of the lane's two rows by its factor.
 template <typename T, int D>
 INLINE void write_sums(const Sums<D> &sums, const float (&factor)[2], T *to, u32 stride, u32 rows,
                        u32 dim) {

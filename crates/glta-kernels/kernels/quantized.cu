@@ -1,22 +1,22 @@
 // Products with quantised weights W: (n, k), outputs by inputs.
 //
-// Words lie as [panel][k / 32][bits][32]: 32 inputs of one of a panel's 32
-// outputs are `bits` words, a little-endian bit stream. Scales and zero points
-// lie as [panel][group][32]; a group is a run of `group_blocks` times 32 inputs.
+// The layout of the words is [panel][k / 32][bits][32]: 32 inputs of one of a panel's 32 outputs
+// are `bits` words, a little-endian bit stream. The layout of scales and zero points is
+// [panel][group][32]; a group has `group_blocks` times 32 inputs.
 #include "common.cuh"
 
 constexpr u32 PANEL = 32; // outputs of a panel
 constexpr u32 BLOCK = 32; // inputs of a block
 
-// How a warp reads the words of a panel: each lane takes COLUMNS neighbouring
-// outputs, and the lanes of a column lie ALONG the inputs, FIELDS each.
+// How a warp reads the words of a panel: each lane takes COLUMNS adjacent outputs; the ALONG lanes
+// of a column divide the inputs, FIELDS each.
 template <int BITS> struct Reading {
     static constexpr u32 COLUMNS = 4; // one 128-bit load
     static constexpr u32 ALONG = 4;
     static constexpr u32 WORDS = 1;
     static constexpr u32 FIELDS = 32 / BITS;
 };
-// Fields of three bits straddle words: a lane takes a whole block of one output.
+// Fields of three bits straddle words, so a lane takes a whole block of one output.
 template <> struct Reading<3> {
     static constexpr u32 COLUMNS = 1;
     static constexpr u32 ALONG = 1;
@@ -24,7 +24,7 @@ template <> struct Reading<3> {
     static constexpr u32 FIELDS = 32;
 };
 
-// A matrix, and what this lane reads of it.
+// A matrix, and the part that this lane reads.
 template <int BITS> struct Lane {
     using R = Reading<BITS>;
     static constexpr u32 COLUMNS = R::COLUMNS, WORDS = R::WORDS, FIELDS = R::FIELDS;
@@ -51,10 +51,10 @@ template <int BITS> struct Lane {
         first_input = lane / (PANEL / COLUMNS) * FIELDS;
     }
 
-    // First of the inputs that this lane reads at a step; none from `inputs` on.
+    // First input that this lane reads in a step; none from `inputs` on.
     INLINE u32 input(u32 step) const { return step * STEP + first_input; }
 
-    // Words of the inputs from `input` on, which must exist.
+    // Words of the inputs from `input` on; they must exist.
     INLINE void load(u32 input, u32 (&to)[WORDS * COLUMNS]) const {
         const u32 *from = words + u64(input / FIELDS) * WORDS * PANEL;
         if (COLUMNS == 4) {
@@ -68,7 +68,7 @@ template <int BITS> struct Lane {
         }
     }
 
-    // Reads scale and zero point of the inputs from `input` on.
+    // Reads the scale and zero point of the inputs from `input` on.
     INLINE void enter(u32 input) {
         if (input / group_inputs == group) {
             return;
@@ -82,8 +82,8 @@ template <int BITS> struct Lane {
         }
     }
 
-    // Field `j` of a column less its zero point, exactly. A field is lifted into
-    // the mantissa of a float whose lowest bit then counts one.
+    // Field `j` of a column minus its zero point, exactly. The field becomes the mantissa of a
+    // float whose lowest bit has the value one.
     INLINE float value(const u32 (&from)[WORDS * COLUMNS], u32 c, u32 j) const {
         if (BITS == 3) {
             const u32 bit = 3 * j, word = bit / 32, shift = bit % 32;
@@ -93,7 +93,7 @@ template <int BITS> struct Lane {
             }
             return __uint_as_float((field & 7u) | 0x4b000000u) - (8388608.0f + zero[c]);
         }
-        // Two fields share a shift; the upper one counts from bit BITS.
+        // Two fields share a shift; the lowest bit of the upper one is bit BITS.
         const u32 mask = (1u << BITS) - 1u, pair = from[c] >> (j / 2 * 2 * BITS);
         if (j % 2 == 0) {
             return __uint_as_float((pair & mask) | 0x4b000000u) - (8388608.0f + zero[c]);
@@ -104,8 +104,8 @@ template <int BITS> struct Lane {
     }
 };
 
-// w: (inputs, ld), columns from `first` on: the weight transposed, in full. A
-// warp for each panel and step.
+// w: (inputs, ld), columns from `first` on: the dequantised weight, transposed. One warp per panel
+// and step.
 template <typename T, int BITS>
 INLINE void dequantise(const u32 *words, const void *scales, const u8 *zeros, T *w, u32 f32_scales,
                        u32 outputs, u32 inputs, u32 groups, u32 group_blocks, u32 ld, u32 first) {
@@ -139,17 +139,17 @@ INLINE void dequantise(const u32 *words, const void *scales, const u8 *zeros, T 
     }
 }
 
-// y[.., first..] = x W^T + bias + residual for up to ROWS rows: y and residual
-// (rows, ld), x (rows, inputs), the others null for zero. With a residual y is f32, as
-// it is. A block for each panel, whose warps share the inputs.
+// y[.., first..] = x W^T + bias + residual for up to ROWS rows. y and residual: (rows, ld), x:
+// (rows, inputs); a null bias or residual means zero. With a residual y is f32, as is the residual.
+// One block per panel; its warps divide the inputs.
 template <typename T, int BITS, int ROWS>
 INLINE void product(const T *x, const u32 *words, const void *scales, const u8 *zeros,
                     const float *bias, const float *residual, void *y, u32 f32_scales, u32 rows,
                     u32 outputs, u32 inputs, u32 groups, u32 group_blocks, u32 ld, u32 first) {
     using L = Lane<BITS>;
-    // Loads under way at once.
+    // Number of loads in flight.
     constexpr u32 AHEAD = ROWS * L::FIELDS <= 32 ? 4 : 2;
-    // A scale costs a multiplication for each row and column, or for each weight.
+    // A scale costs one multiplication per row and column, or one per weight.
     constexpr bool SCALE_SUMS = ROWS <= 4;
     const u32 panel = blockIdx.x, warp = threadIdx.x / WARP, warps = blockDim.x / WARP;
     L lane(words, scales, zeros, f32_scales, panel, inputs, groups, group_blocks);
@@ -184,7 +184,7 @@ INLINE void product(const T *x, const u32 *words, const void *scales, const u8 *
                 }
 #pragma unroll
                 for (u32 r = 0; r < ROWS; r++) {
-                    // A row that does not exist repeats the last one.
+                    // A missing row repeats the last one.
                     float v[4];
                     load4(x + u64(r < rows ? r : rows - 1) * inputs + input + j, v);
 #pragma unroll
@@ -269,7 +269,7 @@ INLINE void product(const T *x, const u32 *words, const void *scales, const u8 *
     PRODUCT(T, suffix, BITS, 4, 256)                                                               \
     PRODUCT(T, suffix, BITS, 8, 256)                                                               \
     PRODUCT(T, suffix, BITS, 16, 256)
-// A driver compiles all of a file when it loads it: one width is a file.
+// A driver compiles a whole file when it loads it, so each file has one width.
 #ifdef ONLY_BITS
 #define WIDTHS(T, suffix) WIDTH(T, suffix, ONLY_BITS)
 #else

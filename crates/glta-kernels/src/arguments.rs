@@ -1,21 +1,21 @@
-//! Checks of arguments that both backends make: kernels take shapes on trust.
+//! Argument checks of both backends. The kernels do not check shapes.
 
 use candle_core::Tensor;
 
 use crate::error::{Error, Result};
 use crate::weights::Weight;
 
-/// Refuses a tensor of another shape than `(rows, columns)`.
+/// Returns an error unless the tensor has the shape `(rows, columns)`.
 pub(crate) fn expect_shape(what: &str, tensor: &Tensor, rows: usize, columns: usize) -> Result<()> {
     match tensor.dims() {
         [r, c] if (*r, *c) == (rows, columns) => Ok(()),
-        other => Err(Error::Input(format!(
-            "{what} has the shape {other:?}, expected ({rows}, {columns})"
-        ))),
+        other => {
+            Err(Error::Input(format!("{what} has shape {other:?}, expected ({rows}, {columns})")))
+        }
     }
 }
 
-/// Sizes of linear layers that read the same input.
+/// Sizes of linear layers with a common input.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sizes {
     pub(crate) inputs: usize,
@@ -23,7 +23,7 @@ pub(crate) struct Sizes {
 }
 
 impl Sizes {
-    /// Of these layers, and their biases in one, `(outputs,)`.
+    /// The sizes of fused layers, and their concatenated biases `(outputs,)`.
     pub(crate) fn fused(parts: &[Weight]) -> Result<(Self, Option<Vec<f32>>)> {
         let inputs = parts.first().map_or(0, |(m, _)| m.k);
         let outputs = parts.iter().map(|(m, _)| m.n).sum();
@@ -41,7 +41,9 @@ impl Sizes {
             if let Some(part) = part {
                 if part.len() != matrix.n {
                     let (len, outputs) = (part.len(), matrix.n);
-                    return Err(Error::Input(format!("a bias of {len} for {outputs} outputs")));
+                    return Err(Error::Input(format!(
+                        "a linear layer with {outputs} outputs has a bias of {len} values"
+                    )));
                 }
                 bias.get_or_insert_with(|| vec![0.0; outputs])[column..column + matrix.n]
                     .copy_from_slice(part);
@@ -51,7 +53,7 @@ impl Sizes {
         Ok((Self { inputs, outputs }, bias))
     }
 
-    /// Whether the arguments of a forward pass fit.
+    /// Checks the arguments of a forward pass.
     pub(crate) fn check_forward(self, x: &Tensor, residual: Option<&Tensor>) -> Result<()> {
         let (rows, _) = x.dims2()?;
         expect_shape("the input of a linear layer", x, rows, self.inputs)?;
@@ -63,14 +65,14 @@ impl Sizes {
         }
     }
 
-    /// Whether the argument of a backward pass fits.
+    /// Checks the argument of a backward pass.
     pub(crate) fn check_backward(self, dy: &Tensor) -> Result<()> {
         let (rows, _) = dy.dims2()?;
         expect_shape("the gradient of a linear layer", dy, rows, self.outputs)
     }
 }
 
-/// Refuses ids outside a table of so many rows.
+/// Returns an error for ids outside a table with `rows` rows.
 pub(crate) fn check_ids(ids: &[u32], rows: usize) -> Result<()> {
     match ids.iter().find(|&&id| id as usize >= rows) {
         Some(id) => Err(Error::Input(format!("id {id} is outside a table of {rows} rows"))),
@@ -78,35 +80,39 @@ pub(crate) fn check_ids(ids: &[u32], rows: usize) -> Result<()> {
     }
 }
 
-/// Refuses another number of caches than sequences.
+/// Returns an error unless there is one cache per sequence.
 pub(crate) fn check_caches(caches: usize, sequences: usize) -> Result<()> {
     if caches == sequences {
         return Ok(());
     }
-    Err(Error::Input(format!("{caches} caches for {sequences} sequences")))
+    Err(Error::Input(format!(
+        "expected one cache per sequence, got {caches} caches for {sequences} sequences"
+    )))
 }
 
-/// Refuses a rotary table that lacks some of the positions.
+/// Returns an error if a rotary table lacks positions.
 pub(crate) fn check_positions(table: usize, needed: usize) -> Result<()> {
     if needed <= table {
         return Ok(());
     }
-    Err(Error::Input(format!("a rotary table of {table} positions where {needed} are needed")))
+    Err(Error::Input(format!("the rotary table has {table} positions, {needed} are needed")))
 }
 
-/// Refuses a rotary table of another head size.
+/// Returns an error for a rotary table of another head size.
 pub(crate) fn check_rotated(half: usize, dim: usize) -> Result<()> {
     if 2 * half == dim {
         return Ok(());
     }
-    Err(Error::Input(format!("a rotary table of {half} pairs for heads of {dim}")))
+    Err(Error::Input(format!("the rotary table has {half} pairs, but heads have {dim} columns")))
 }
 
-/// Positions of a rotary table of `half` pairs.
+/// Number of positions of a rotary table of `half` pairs.
 pub(crate) fn rotary_positions(cos: &[f32], sin: &[f32], half: usize) -> Result<usize> {
     if half == 0 || cos.len() != sin.len() || !cos.len().is_multiple_of(half) {
         let (cos, sin) = (cos.len(), sin.len());
-        return Err(Error::Input(format!("{cos} cosines and {sin} sines of {half} pairs")));
+        return Err(Error::Input(format!(
+            "a rotary table of {half} pairs cannot have {cos} cosines and {sin} sines"
+        )));
     }
     Ok(cos.len() / half)
 }

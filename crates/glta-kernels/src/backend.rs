@@ -9,19 +9,18 @@ use crate::sequences::Sequences;
 use crate::simd::SimdLevel;
 use crate::weights::{Matrix, Weight};
 
-/// Where a frozen decoder computes: the [CPU](crate::Host) or a [GPU](crate::Cuda).
+/// The device that computes a frozen decoder: the [CPU](crate::Host) or a [GPU](crate::Cuda).
 ///
-/// A model is generic over its backend, so weights, tables and caches of one backend
-/// cannot meet those of another. Tensors on the way through the layers are `(tokens,
-/// width)`, the tokens of all sequences packed one behind the other. The residual stream
-/// is f32; the inputs of linear layers have the backend's own dtype.
+/// A model is generic over its backend, so weights, tables and caches of different backends cannot
+/// be mixed. Between layers, tensors are `(tokens, width)` with the tokens of all sequences packed
+/// without padding. The residual stream is f32; the inputs of linear layers have the backend's
+/// dtype.
 ///
-/// Every method returns an error for arguments of shapes that do not fit each other.
+/// Every method returns an error if the shapes of its arguments do not match.
 ///
-/// No operation records anything for candle's `backward()`: the model calls the
-/// derivatives itself.
+/// Operations are not recorded for candle's `backward()`; the model calls the derivatives itself.
 pub trait Backend: Clone + Debug + Send + Sync + 'static {
-    /// Linear layers that read the same input and write side by side.
+    /// Linear layers with a common input and concatenated outputs.
     type Linear: Linear;
     /// RMSNorm.
     type Norm: Norm;
@@ -29,115 +28,114 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
     type Embedding: Debug + Send + Sync;
     /// Cosines and sines of the rotary embedding.
     type Rotary: Debug + Send + Sync;
-    /// Tables about the packed tokens of one pass.
+    /// Tables for the packed tokens of one pass.
     type Tokens: Send + Sync;
-    /// Keys and values of one sequence, in every layer.
+    /// Keys and values of one sequence, for all layers.
     type Keys: Keys;
     /// The caches of the sequences of one pass.
     type Caches<'a>;
-    /// What the derivative of attention needs beside its input.
+    /// Values that the derivative of attention needs in addition to its input.
     type Attended: Send + Sync;
 
-    /// Where candle's tensors must be.
+    /// The device of candle's tensors.
     fn device(&self) -> &Device;
 
-    /// Instruction set of the kernels, on a CPU.
+    /// Instruction set of the kernels; `None` on a GPU.
     fn simd_level(&self) -> Option<SimdLevel> {
         None
     }
 
-    /// Whether attention with heads of this shape can be computed.
+    /// Checks that attention supports heads of this shape.
     ///
     /// # Errors
-    /// [`Error::Unsupported`](crate::Error::Unsupported) where it cannot.
+    /// [`Error::Unsupported`](crate::Error::Unsupported) if it does not.
     fn check(&self, heads: Heads) -> Result<()>;
 
-    /// Runs `work` on the backend's threads. `tokens` is the number of tokens of a pass
-    /// through cached layers, `None` for other work.
+    /// Runs `work` on the backend's threads. `tokens` is the number of tokens of a pass through
+    /// cached layers; `None` for other work.
     fn run<R: Send>(&self, tokens: Option<usize>, work: impl FnOnce() -> R + Send) -> R;
 
-    /// Layers of the same number of inputs.
+    /// Creates layers with the same number of inputs.
     ///
     /// # Errors
-    /// No memory on the device.
+    /// The device is out of memory.
     fn linear(&self, parts: Vec<Weight>) -> Result<Self::Linear>;
 
-    /// The layer behind the last norm, whose results are f32.
+    /// Creates the output layer, which follows the last norm and returns f32.
     ///
     /// # Errors
-    /// No memory on the device.
+    /// The device is out of memory.
     fn output_layer(&self, matrix: Arc<Matrix>) -> Result<Self::Linear>;
 
-    /// RMSNorm with `weight: (width,)` in front of a linear layer.
+    /// Creates an RMSNorm with `weight: (width,)` that precedes a linear layer.
     ///
     /// # Errors
-    /// No memory on the device.
+    /// The device is out of memory.
     fn norm(&self, weight: Vec<f32>, eps: f32) -> Result<Self::Norm>;
 
-    /// RMSNorm behind the last layer, whose results are f32.
+    /// Creates the RMSNorm after the last layer, which returns f32.
     ///
     /// # Errors
-    /// No memory on the device.
+    /// The device is out of memory.
     fn final_norm(&self, weight: Vec<f32>, eps: f32) -> Result<Self::Norm>;
 
-    /// The embedding table `(vocab, hidden)`.
+    /// Creates the embedding table `(vocab, hidden)`.
     ///
     /// # Errors
-    /// A quantised table; no memory on the device.
+    /// The table is quantised, or the device is out of memory.
     fn embedding(&self, table: &Arc<Matrix>) -> Result<Self::Embedding>;
 
-    /// Rows of the table, `(ids, hidden)` f32.
+    /// Returns rows of the table, `(ids, hidden)` f32.
     ///
     /// # Errors
-    /// An id outside the table; a failed tensor operation.
+    /// An id is outside the table, or a tensor operation failed.
     fn embed(&self, table: &Self::Embedding, ids: &[u32]) -> Result<Tensor>;
 
-    /// Cosines and sines, both `(positions, half)`.
+    /// Creates the table of cosines and sines, both `(positions, half)`.
     ///
     /// # Errors
-    /// No memory on the device.
+    /// The device is out of memory.
     fn rotary(&self, cos: Vec<f32>, sin: Vec<f32>, half: usize) -> Result<Self::Rotary>;
 
-    /// Tables for a pass over these sequences; `rotary` has all their positions.
+    /// Creates the tables for a pass over these sequences; `rotary` must have all their positions.
     ///
     /// # Errors
-    /// No memory on the device.
+    /// The device is out of memory.
     fn tokens(
         &self,
         sequences: &Arc<Sequences>,
         rotary: &Arc<Self::Rotary>,
     ) -> Result<Self::Tokens>;
 
-    /// The real tokens of a right-padded batch: `(batch, seq, width)` f32 to
-    /// `(tokens, width)`.
+    /// Packs the tokens of a right-padded batch: `(batch, seq, width)` f32 to `(tokens, width)`.
     ///
     /// # Errors
-    /// A failed tensor operation.
+    /// A tensor operation failed.
     fn pack(&self, x: &Tensor, sequences: &Sequences) -> Result<Tensor>;
 
-    /// `(tokens, width)` to `(batch, seq, width)`, zero where padded.
+    /// Unpacks `(tokens, width)` to `(batch, seq, width)`; padding is zero.
     ///
     /// # Errors
-    /// A failed tensor operation.
+    /// A tensor operation failed.
     fn unpack(&self, x: &Tensor, sequences: &Sequences, seq: usize) -> Result<Tensor>;
 
-    /// `silu(gate) * up` of `(tokens, 2 * width)`.
+    /// Returns `silu(gate) * up` of `(tokens, 2 * width)`.
     ///
     /// # Errors
-    /// A failed tensor operation.
+    /// A tensor operation failed.
     fn swiglu(&self, gate_up: &Tensor) -> Result<Tensor>;
 
-    /// Gradient at `gate_up` given `dh: (tokens, width)` at the result.
+    /// Returns the gradient of `gate_up` for the gradient `dh: (tokens, width)` of the result.
     ///
     /// # Errors
-    /// A failed tensor operation.
+    /// A tensor operation failed.
     fn swiglu_backward(&self, gate_up: &Tensor, dh: &Tensor) -> Result<Tensor>;
 
-    /// Rotates the queries and keys of `qkv: (tokens, stride)` in place by their
-    /// positions; backwards, which is the derivative, where `inverse`.
+    /// Rotates the queries and keys of `qkv: (tokens, stride)` in place by their positions.
+    /// `inverse` rotates backwards, which is the derivative.
     ///
     /// # Errors
-    /// A failed tensor operation.
+    /// A tensor operation failed.
     fn rotate(
         &self,
         qkv: &Tensor,
@@ -146,12 +144,11 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
         inverse: bool,
     ) -> Result<()>;
 
-    /// Causal attention of `qkv: (tokens, stride)` after the rotation: `(tokens,
-    /// queries * dim)`. Every sequence sees the tokens of `shared` in this layer too,
-    /// and before its own.
+    /// Returns causal attention of the rotated `qkv: (tokens, stride)`, `(tokens, queries * dim)`.
+    /// Every sequence also attends to the tokens of `shared` in this layer, which precede its own.
     ///
     /// # Errors
-    /// A failed tensor operation.
+    /// A tensor operation failed.
     fn attention(
         &self,
         qkv: &Tensor,
@@ -161,11 +158,11 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
         shared: Option<&Self::Keys>,
     ) -> Result<(Tensor, Self::Attended)>;
 
-    /// Gradient at `qkv` given `d_out` at the result of [`Self::attention`]; that of
-    /// `shared` is not formed.
+    /// Returns the gradient of `qkv` for the gradient `d_out` of the result of [`Self::attention`].
+    /// No gradient is computed for `shared`.
     ///
     /// # Errors
-    /// A failed tensor operation.
+    /// A tensor operation failed.
     #[allow(clippy::too_many_arguments)]
     fn attention_backward(
         &self,
@@ -178,29 +175,28 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
         shared: Option<&Self::Keys>,
     ) -> Result<Tensor>;
 
-    /// An empty cache; `differentiable` for one that [`Self::attention_backward`] sees
-    /// as shared.
+    /// Creates an empty cache; `differentiable` if [`Self::attention_backward`] will use it as
+    /// `shared`.
     fn keys(&self, layers: usize, heads: Heads, differentiable: bool) -> Self::Keys;
 
-    /// Whether `keys` were made by a backend like this one, for so many layers of this
-    /// shape.
+    /// Whether `keys` belong to this kind of backend and to this number and shape of layers.
     fn fits(&self, keys: &Self::Keys, layers: usize, heads: Heads) -> bool;
 
-    /// Makes room for the pass's own tokens in the sequences' caches.
+    /// Reserves room for the pass's tokens in the sequences' caches.
     ///
     /// # Errors
-    /// Another number of caches than sequences; no memory on the device.
+    /// The number of caches differs from the number of sequences, or the device is out of memory.
     fn caches<'a>(
         &self,
         sequences: &Sequences,
         keys: Vec<&'a mut Self::Keys>,
     ) -> Result<Self::Caches<'a>>;
 
-    /// [`Self::attention`] of sequences that continue behind their caches, which the
-    /// tokens' own keys and values are appended to first.
+    /// [`Self::attention`] of sequences that continue their caches. First appends the tokens' keys
+    /// and values to the caches.
     ///
     /// # Errors
-    /// A failed tensor operation.
+    /// A tensor operation failed.
     fn attention_cached(
         &self,
         qkv: &Tensor,
@@ -212,56 +208,56 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
     ) -> Result<Tensor>;
 }
 
-/// Frozen linear layers `Y = X Wᵀ + b`, whose only derivative is `dX = dY W`.
+/// Frozen linear layers `Y = X Wᵀ + b`. Their only derivative is `dX = dY W`.
 pub trait Linear: Debug + Send + Sync {
-    /// `X Wᵀ + b`: `(rows, inputs)` to `(rows, outputs)`; with a residual in f32
-    /// `X Wᵀ + b + residual` in f32.
+    /// Returns `X Wᵀ + b`, `(rows, inputs)` to `(rows, outputs)`. With an f32 residual, returns `X
+    /// Wᵀ + b + residual` in f32.
     ///
     /// # Errors
-    /// A failed tensor operation.
+    /// A tensor operation failed.
     fn forward(&self, x: &Tensor, residual: Option<&Tensor>) -> Result<Tensor>;
 
-    /// `dY W`: `(rows, outputs)` to `(rows, inputs)`.
+    /// Returns `dY W`, `(rows, outputs)` to `(rows, inputs)`.
     ///
     /// # Errors
-    /// A failed tensor operation.
+    /// A tensor operation failed.
     fn backward(&self, dy: &Tensor) -> Result<Tensor>;
 
-    /// [`Self::forward`] from and to f32, whatever the backend's own dtype.
+    /// [`Self::forward`] from f32 to f32, for any dtype of the backend.
     ///
     /// # Errors
-    /// A failed tensor operation.
+    /// A tensor operation failed.
     fn forward_f32(&self, x: &Tensor) -> Result<Tensor>;
 
-    /// [`Self::backward`] from and to f32.
+    /// [`Self::backward`] from f32 to f32.
     ///
     /// # Errors
-    /// A failed tensor operation.
+    /// A tensor operation failed.
     fn backward_f32(&self, dy: &Tensor) -> Result<Tensor>;
 
-    /// Bytes that the weights hold in memory.
+    /// Size of the weights in memory, in bytes.
     fn resident_bytes(&self) -> usize;
 }
 
 /// RMSNorm with a frozen weight.
 pub trait Norm: Debug + Send + Sync {
-    /// `x / rms(x) * w`, `(tokens, width)`, of f32.
+    /// Returns `x / rms(x) * w`, `(tokens, width)`, for an f32 input.
     ///
     /// # Errors
-    /// A failed tensor operation.
+    /// A tensor operation failed.
     fn forward(&self, x: &Tensor) -> Result<Tensor>;
 
-    /// `residual + dL/dx` in f32, given `dy` at the result.
+    /// Returns `residual + dL/dx` in f32, for the gradient `dy` of the result.
     ///
     /// # Errors
-    /// A failed tensor operation.
+    /// A tensor operation failed.
     fn backward(&self, x: &Tensor, dy: &Tensor, residual: Option<&Tensor>) -> Result<Tensor>;
 
-    /// Bytes that the weight holds in memory.
+    /// Size of the weight in memory, in bytes.
     fn resident_bytes(&self) -> usize;
 }
 
-/// Keys and values of consecutive tokens of one sequence, in every layer.
+/// Keys and values of consecutive tokens of one sequence, for all layers.
 pub trait Keys: Clone + Debug + Send + Sync + 'static {
     /// Number of tokens.
     fn len(&self) -> usize;
@@ -271,12 +267,12 @@ pub trait Keys: Clone + Debug + Send + Sync + 'static {
         self.len() == 0
     }
 
-    /// Forgets all but the first `len` tokens; does nothing where there are fewer.
+    /// Removes all but the first `len` tokens; does nothing if there are fewer.
     fn truncate(&mut self, len: usize);
 
-    /// Makes room for `tokens` in all.
+    /// Reserves room for a total of `tokens`.
     ///
     /// # Errors
-    /// No memory on the device.
+    /// The device is out of memory.
     fn reserve(&mut self, tokens: usize) -> Result<()>;
 }

@@ -1,16 +1,16 @@
-/// What can go wrong in this crate.
+/// Errors of this crate.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// An argument that does not fit.
+    /// An argument is invalid.
     #[error("{0}")]
     Input(String),
-    /// Something that the kernels do not do.
+    /// The kernels do not support an option.
     #[error("unsupported {what}; supported: {supported}")]
     Unsupported {
         /// The option and its value.
         what: String,
-        /// What is accepted in its place.
+        /// The supported values.
         supported: &'static str,
     },
     /// A tensor operation failed.

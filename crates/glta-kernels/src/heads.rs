@@ -30,16 +30,18 @@ impl Heads {
         (self.queries + self.keys) * self.dim
     }
 
-    /// Whether there can be such heads.
+    /// Checks the sizes.
     pub(crate) fn validate(self) -> Result<()> {
         let Self { queries, keys, dim } = self;
         if queries > 0 && keys > 0 && queries.is_multiple_of(keys) && dim > 0 {
             return Ok(());
         }
-        Err(Error::Input(format!("{queries} query and {keys} key heads of {dim} columns")))
+        Err(Error::Input(format!(
+            "invalid attention heads: {queries} query heads, {keys} key heads, {dim} columns"
+        )))
     }
 
-    /// Refuses another fused projection than that of so many tokens.
+    /// Returns an error unless `qkv` is the fused projection of this many tokens.
     pub(crate) fn expect_projection(self, qkv: &Tensor, tokens: usize) -> Result<()> {
         expect_shape("the projection before attention", qkv, tokens, self.stride())
     }

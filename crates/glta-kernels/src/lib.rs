@@ -1,8 +1,8 @@
-//! Frozen GPTQ weights, packed, and the kernels that compute a LLaMA's layers with
-//! them: forward, and backward to the layers' inputs.
+//! Packed GPTQ weights, and the kernels that compute the layers of a frozen LLaMA with them:
+//! forward, and backward to the inputs of the layers.
 //!
-//! A model is written once over the trait [`Backend`]; [`Host`] computes on the CPU.
-//! Its weights, tables and caches are types of their backend.
+//! A model is generic over the trait [`Backend`], which also determines the types of its weights,
+//! tables and caches. [`Host`] computes on the CPU.
 //!
 //! ```
 //! use glta_kernels::{Arena, Backend, Host, Linear, Matrix, Precision};
@@ -10,7 +10,7 @@
 //! use std::sync::Arc;
 //!
 //! let host = Host::new(None, Precision::F32)?;
-//! // A weight of 2 outputs and 3 inputs; `Matrix::quantized` takes GPTQ's tensors.
+//! // A weight with 2 outputs and 3 inputs; `Matrix::quantized` reads GPTQ tensors.
 //! let weight = Matrix::dense_f32(&Arena::default(), 2, 3, &[1., 0., 2., 0., 1., 0.])?;
 //! let layer = host.linear(vec![(Arc::new(weight), Some(vec![10., 20.]))])?;
 //! let x = Tensor::new(&[[1f32, 2., 3.]], &Device::Cpu)?;
@@ -20,13 +20,11 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! * **CPU**: AVX-512, AVX2 or plain Rust by what the processor has
-//!   ([`SimdLevel`]); rayon's current pool. A row's result does not depend, in any
-//!   bit, on the rows beside it.
-//! * **GPU**: [`Cuda`] with the feature `cuda`; without it, making one is an error,
-//!   and code above needs no `cfg`. The page `docs/cuda.md` says how it works.
-//! * **Emulator**: with the feature `emulator` the CUDA kernels run on the host, for
-//!   tests.
+//! * **CPU**: AVX-512, AVX2 or plain Rust, depending on the processor ([`SimdLevel`]), on rayon's
+//!   current pool. The bits of a row's result do not depend on the other rows.
+//! * **GPU**: [`Cuda`] with the feature `cuda`. Without the feature, creating one is an error, and
+//!   code above needs no `cfg`. The page `docs/cuda.md` describes the design.
+//! * **Emulator**: with the feature `emulator` the CUDA kernels run on the host, for tests.
 #![deny(missing_docs)]
 #[cfg(target_endian = "big")]
 compile_error!("weights are little-endian on disk and used as they are");

@@ -1,12 +1,11 @@
 use crate::error::{Error, Result};
 
-/// Where the tokens of a batch belong: sequences of any length, packed one behind
-/// the other without padding.
+/// Positions of the tokens of a batch: sequences of any length, packed without padding.
 ///
 /// ```
 /// use glta_kernels::Sequences;
 ///
-/// // Two sequences of 3 and 1 tokens behind a prefix of 10.
+/// // Two sequences of 3 and 1 tokens after a prefix of 10.
 /// let sequences = Sequences::new(&[3, 1], |_| 10);
 /// assert_eq!(sequences.starts(), [0, 3, 4]);
 /// assert_eq!(sequences.positions(), [10, 11, 12, 10]);
@@ -18,7 +17,7 @@ pub struct Sequences {
 }
 
 impl Sequences {
-    /// Sequences of so many tokens; the positions of sequence `s` start at `offset(s)`.
+    /// Creates sequences of these lengths; the positions of sequence `s` start at `offset(s)`.
     pub fn new(lengths: &[usize], offset: impl Fn(usize) -> usize) -> Self {
         let mut starts = vec![0];
         let mut positions = Vec::new();
@@ -45,7 +44,7 @@ impl Sequences {
         self.positions.len()
     }
 
-    /// First token of every sequence, and the number of tokens, `(sequences + 1,)`.
+    /// First token of each sequence, and the number of tokens, `(sequences + 1,)`.
     pub fn starts(&self) -> &[usize] {
         &self.starts
     }
@@ -67,7 +66,7 @@ impl Sequences {
         )))
     }
 
-    /// Number of positions that occur: the largest and one.
+    /// Number of positions: the largest one plus one.
     pub fn context(&self) -> usize {
         self.positions.iter().max().map_or(0, |&p| p as usize + 1)
     }

@@ -1,5 +1,4 @@
-//! Arguments that do not fit each other are errors on every backend, never undefined
-//! behaviour.
+//! Mismatched arguments are errors on every backend, never undefined behaviour.
 #![allow(clippy::unwrap_used)]
 
 use std::sync::Arc;
@@ -43,7 +42,7 @@ fn linear_layers<B: Backend>(backend: &B) {
     assert!(backend.linear(vec![(dense(4, 3), Some(vec![0.0; 3]))]).is_err());
     let layer = backend.linear(vec![(dense(4, 3), Some(vec![0.0; 4]))]).unwrap();
     assert!(layer.forward(&zeros(2, 3), None).is_ok());
-    // Twice as wide is not twice as many rows.
+    // Twice the width is not twice the rows.
     assert!(layer.forward(&zeros(2, 6), None).is_err());
     assert!(layer.forward(&zeros(2, 3), Some(&zeros(4, 2))).is_err());
     assert!(layer.backward(&zeros(2, 8)).is_err());
@@ -107,7 +106,7 @@ fn on_the_cpu() {
     linear_layers(&host);
     tables_and_batches(&host);
     attention(&host);
-    // The layouts that a derivative reads are not in every cache.
+    // Not every cache has the layouts that a derivative reads.
     let heads = Heads { queries: 2, keys: 1, dim: 8 };
     let sequences = Arc::new(Sequences::new(&[2], |_| 0));
     let at = tokens(&host, &sequences, 4);

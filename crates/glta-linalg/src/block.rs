@@ -1,7 +1,7 @@
 use gemm_common::Parallelism;
 use ndarray::{ArrayView2, ArrayViewMut2};
 
-/// Products below this many multiplications stay on one thread.
+/// Products with fewer multiplications run on one thread.
 const PARALLEL_FROM: usize = 1 << 22;
 
 /// `c = keep · c + factor · a b`, on rayon's current pool.

@@ -4,31 +4,31 @@ use rayon::prelude::*;
 use crate::tridiagonal::{Reflections, tridiagonalise};
 use crate::{Error, Result};
 
-/// Sweeps of one eigenvalue before it counts as divergent; one to three are usual.
+/// Largest number of sweeps per eigenvalue before an error; one to three are usual.
 const MAX_SWEEPS: usize = 60;
-/// Rotations are applied to the vectors once so many are there.
+/// Number of rotations that are collected before they are applied to the vectors.
 const BATCH: usize = 1 << 16;
-/// Columns of the vectors that one task rotates: few, so that they stay in the cache.
+/// Number of vector components that one task rotates; few, so that they stay in the cache.
 const WIDTH: usize = 16;
 
-/// Eigenvalues and eigenvectors of a symmetric matrix, the largest value first.
+/// Eigenvalues and eigenvectors of a symmetric matrix, in descending order of the eigenvalues.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Eigen {
     /// All eigenvalues, descending: `(n)`.
     pub values: Vec<f64>,
-    /// The eigenvectors of the first values, of length 1, one a row: `(count, n)`. The number
-    /// of largest magnitude of each is positive.
+    /// The eigenvectors of the first values, `(count, n)`: unit vectors, one per row. The component
+    /// of largest magnitude is positive.
     pub vectors: Array2<f64>,
 }
 
-/// The eigenvalues of a symmetric matrix, whose lower triangle is read, and the eigenvectors of
-/// the `count` largest, or of all if there are fewer.
+/// Computes the eigenvalues of a symmetric matrix, and the eigenvectors of the `count` largest (all
+/// if there are fewer). Only the lower triangle is read.
 ///
-/// Householder's reduction to a tridiagonal matrix and implicit QL steps (Golub and Van Loan,
-/// "Matrix Computations", 8.3).
+/// The method is Householder's tridiagonal reduction followed by implicit QL steps (Golub and Van
+/// Loan, "Matrix Computations", 8.3).
 ///
 /// # Errors
-/// A matrix that is not square or has values that are not finite.
+/// A matrix that is not square or contains values that are not finite.
 pub fn symmetric_eigen(matrix: Array2<f64>, count: usize) -> Result<Eigen> {
     let (rows, columns) = matrix.dim();
     if rows != columns || !matrix.is_standard_layout() {
@@ -47,17 +47,17 @@ pub fn symmetric_eigen(matrix: Array2<f64>, count: usize) -> Result<Eigen> {
     Ok(Eigen { values, vectors })
 }
 
-/// A plane rotation of vectors `at` and `at + 1`.
+/// A plane rotation of the vectors `at` and `at + 1`.
 struct Rotation {
     at: usize,
     cos: f64,
     sin: f64,
 }
 
-/// The eigenvectors of the tridiagonal matrix, and rotations that are still to be applied.
+/// The eigenvectors of the tridiagonal matrix, and pending rotations.
 struct Rotated {
     n: usize,
-    /// Number `r` of vector `j` is at `blocks[r / WIDTH][j][r % WIDTH]`.
+    /// Component `r` of vector `j` is at `blocks[r / WIDTH][j][r % WIDTH]`.
     blocks: Vec<Vec<[f64; WIDTH]>>,
     waiting: Vec<Rotation>,
 }
@@ -96,7 +96,7 @@ impl Rotated {
     }
 }
 
-/// Implicit QL steps: `diagonal` becomes the eigenvalues.
+/// Implicit QL steps; replaces `diagonal` by the eigenvalues.
 fn solve(diagonal: &mut [f64], beside: &mut [f64], rotated: &mut Rotated) -> Result<()> {
     let n = diagonal.len();
     let (d, e) = (diagonal, beside);
@@ -124,7 +124,7 @@ fn solve(diagonal: &mut [f64], beside: &mut [f64], rotated: &mut Rotated) -> Res
                 let r = f.hypot(g);
                 e[i + 1] = r;
                 if r == 0.0 {
-                    // The matrix falls into two parts here.
+                    // The matrix splits into two blocks here.
                     d[i + 1] -= shift;
                     e[m] = 0.0;
                     split = true;
@@ -148,7 +148,7 @@ fn solve(diagonal: &mut [f64], beside: &mut [f64], rotated: &mut Rotated) -> Res
     Ok(())
 }
 
-/// The vectors in `order` as those of the whole matrix: `(order, n)`.
+/// Transforms the vectors in `order` to those of the original matrix: `(order, n)`.
 fn finish(rotated: &Rotated, reflections: &Reflections, order: &[usize]) -> Array2<f64> {
     let mut vectors =
         Array2::from_shape_fn((order.len(), rotated.n), |(r, c)| rotated.get(order[r], c));
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn values_and_vectors_are_those_of_the_matrix() {
+    fn eigenpairs_reconstruct_the_matrix() {
         let spread: Vec<f64> = (0..150).map(|i| 10f64.powi(2 - i / 10)).collect();
         let mixed: Vec<f64> = (0..67).map(|i| f64::from((i * 37) % 23) - 11.0).collect();
         for values in [vec![3.0], vec![1.0, -2.0], vec![5.0; 20], vec![0.0; 9], spread, mixed] {
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn threads_change_no_bit() {
+    fn thread_count_does_not_change_results() {
         let values: Vec<f64> = (0..300).map(|i| f64::from((i * 37) % 230)).collect();
         let eigen = |threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_cannot_work() {
+    fn rejects_invalid_arguments() {
         let shape = symmetric_eigen(Array2::zeros((2, 3)), 1);
         assert!(matches!(shape, Err(Error::Shape { .. })));
         for bad in [f64::NAN, f64::INFINITY] {

@@ -1,35 +1,37 @@
-/// What can go wrong in linear algebra.
+/// Errors of linear algebra.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The shape does not suit the operation.
-    #[error("{operation} takes {expected} in standard layout, not {rows} x {columns}")]
+    /// A matrix has the wrong shape.
+    #[error("{operation} needs {expected} in standard layout, got {rows} x {columns}")]
     Shape {
         /// The operation.
         operation: &'static str,
-        /// What it takes.
+        /// The expected shape.
         expected: String,
-        /// Rows of the matrix that it was given.
+        /// Rows of the given matrix.
         rows: usize,
-        /// Columns of the matrix that it was given.
+        /// Columns of the given matrix.
         columns: usize,
     },
-    /// A pivot of the Cholesky factorisation is not a positive number.
-    #[error("the matrix is not positive definite: see row {row}; add to its diagonal")]
+    /// A pivot of the Cholesky factorisation is not positive.
+    #[error("the matrix is not positive definite (row {row}); add a constant to its diagonal")]
     NotPositiveDefinite {
         /// The first row whose pivot is not positive.
         row: usize,
     },
-    /// A pivot of a triangular matrix is zero or not finite.
-    #[error("the triangular matrix has no inverse: see row {row} of its diagonal")]
+    /// A diagonal element of a triangular matrix is zero or not finite.
+    #[error(
+        "the triangular matrix has no inverse: element {row} of its diagonal is zero or not finite"
+    )]
     Singular {
         /// The first such row.
         row: usize,
     },
-    /// The eigenvalues did not converge: the matrix has values that are not finite.
+    /// The eigenvalues did not converge because the matrix contains values that are not finite.
     #[error("the eigenvalues do not converge; are all values of the matrix finite?")]
     NoConvergence,
 }
 
-/// A result with [`Error`].
+/// Result with this crate's [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;

@@ -1,10 +1,9 @@
-//! Dense linear algebra in `f64` for models in closed form: Cholesky factors and inverses of
-//! positive definite matrices, and eigenvectors of symmetric ones.
+//! Dense linear algebra in `f64` for closed-form models: Cholesky factors and inverses of positive
+//! definite matrices, and eigenvectors of symmetric matrices.
 //!
-//! Matrices are `ndarray` arrays in standard layout (row-major). A symmetric matrix is its
-//! lower triangle; what lies above the diagonal is neither read nor written.
-//! The products are those of the crate `gemm-f64` and run on rayon's current pool. Results do
-//! not depend on the number of threads.
+//! Matrices are `ndarray` arrays in standard layout (row-major). A symmetric matrix is given by its
+//! lower triangle; elements above the diagonal are neither read nor written. Products use the crate
+//! `gemm-f64` on rayon's current pool. Results do not depend on the number of threads.
 //!
 //! ```
 //! use glta_linalg::{cholesky, gram_of_lower, invert_lower};

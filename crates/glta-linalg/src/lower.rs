@@ -4,28 +4,27 @@ use rayon::prelude::*;
 use crate::block::product;
 use crate::{Error, Result};
 
-/// Triangles of at most this many rows are computed by plain loops.
+/// Triangles of at most this many rows use plain loops.
 const SMALL: usize = 64;
 /// Triangles of a symmetric product of at most this many rows are computed as squares.
 const SQUARE: usize = 96;
-/// Columns that one task multiplies by a small triangle.
+/// Number of columns that one task multiplies by a small triangle.
 const STRIP: usize = 256;
 
-/// The Cholesky factor `L` of a positive definite matrix `A = L Lᵀ`, in place of the lower
-/// triangle of `A`: `(n, n)`. Takes `n³ / 3` multiplications.
+/// Computes the Cholesky factor `L` of a positive definite matrix `A = L Lᵀ`, `(n, n)`, in place of
+/// the lower triangle of `A`, with `n³ / 3` multiplications.
 ///
 /// # Errors
-/// A matrix that is not square or not positive definite, as one with NaN is not.
+/// A matrix that is not square or not positive definite (or contains NaN).
 pub fn cholesky(matrix: &mut Array2<f64>) -> Result<()> {
     check_square("Cholesky factorisation", matrix)?;
     factor(matrix.view_mut(), 0)
 }
 
-/// The inverse of a lower triangular matrix, in its place: `(n, n)`. Takes `n³ / 3`
-/// multiplications.
+/// Inverts a lower triangular matrix `(n, n)` in place, with `n³ / 3` multiplications.
 ///
 /// # Errors
-/// A matrix that is not square, or whose diagonal has a zero or a number that is not finite.
+/// A matrix that is not square, or has a zero or non-finite diagonal element.
 pub fn invert_lower(matrix: &mut Array2<f64>) -> Result<()> {
     check_square("the inverse of a triangle", matrix)?;
     let diagonal = matrix.diag();
@@ -36,8 +35,8 @@ pub fn invert_lower(matrix: &mut Array2<f64>) -> Result<()> {
     Ok(())
 }
 
-/// The lower triangle of `Lᵀ L` of a lower triangular matrix `L`, in its place: `(n, n)`.
-/// Takes `n³ / 3` multiplications.
+/// Computes the lower triangle of `Lᵀ L` of a lower triangular matrix `L`, `(n, n)`, in place, with
+/// `n³ / 3` multiplications.
 ///
 /// # Errors
 /// A matrix that is not square.
@@ -47,10 +46,11 @@ pub fn gram_of_lower(matrix: &mut Array2<f64>) -> Result<()> {
     Ok(())
 }
 
-/// Adds the lower triangle of `factor · V Vᵀ` to that of `matrix`: `(n, n)` and `(n, dim)`.
+/// Adds the lower triangle of `factor · V Vᵀ` to that of `matrix`; the shapes are `(n, dim)` and
+/// `(n, n)`.
 ///
 /// # Errors
-/// A matrix that is not square, or of another size than `vectors` has rows.
+/// A matrix that is not square, or `vectors` with another number of rows.
 pub fn add_gram(matrix: &mut Array2<f64>, factor: f64, vectors: ArrayView2<'_, f64>) -> Result<()> {
     check_square("the sum with a Gram matrix", matrix)?;
     if vectors.nrows() != matrix.nrows() {
@@ -73,14 +73,14 @@ fn check_square(operation: &'static str, matrix: &Array2<f64>) -> Result<()> {
     Err(Error::Shape { operation, expected: "a square matrix".into(), rows, columns })
 }
 
-/// The quarters of a square matrix: left above, left below, right below.
+/// The blocks of a square matrix: upper left, lower left, lower right.
 struct Quarters<'a> {
     above: ArrayViewMut2<'a, f64>,
     below: ArrayViewMut2<'a, f64>,
     last: ArrayViewMut2<'a, f64>,
 }
 
-/// Halves, at a multiple of [`SMALL`].
+/// Half of `n`, rounded to a multiple of [`SMALL`].
 fn half(n: usize) -> usize {
     (n / 2).next_multiple_of(SMALL)
 }
@@ -101,7 +101,7 @@ fn view_quarters(matrix: ArrayView2<'_, f64>) -> [ArrayView2<'_, f64>; 3] {
     [above, below, last]
 }
 
-/// `A` becomes `L`; `row` is where it stands in the whole matrix.
+/// Replaces `A` by `L`; `row` is the position of the first row in the whole matrix.
 fn factor(matrix: ArrayViewMut2<'_, f64>, row: usize) -> Result<()> {
     let n = matrix.nrows();
     if n <= SMALL {
@@ -135,7 +135,7 @@ fn factor_small(mut matrix: ArrayViewMut2<'_, f64>, first: usize) -> Result<()> 
     Ok(())
 }
 
-/// A triangle of at most [`SMALL`] rows with zeros above its diagonal.
+/// Copies a triangle of at most [`SMALL`] rows, with zeros above its diagonal.
 fn small_copy(lower: ArrayView2<'_, f64>) -> Array2<f64> {
     Array2::from_shape_fn(lower.dim(), |(r, c)| if c <= r { lower[(r, c)] } else { 0.0 })
 }
@@ -145,7 +145,7 @@ fn invert_small(mut lower: ArrayViewMut2<'_, f64>) {
         let (done, mut rest) = lower.view_mut().split_at(Axis(0), r);
         let mut row = rest.row_mut(0);
         let scale = 1.0 / row[r];
-        // Row r of the inverse is -L_rr⁻¹ times the row of L, times the inverse above.
+        // Row r of the inverse is -L_rr⁻¹ times row r of L times the inverse above it.
         for c in 0..r {
             let sum: f64 = (c..r).map(|i| row[i] * done[(i, c)]).sum();
             row[c] = -scale * sum;
@@ -154,7 +154,7 @@ fn invert_small(mut lower: ArrayViewMut2<'_, f64>) {
     }
 }
 
-/// `B` becomes `small B`, in strips that fit the cache.
+/// Replaces `B` by `small B`, in strips that fit the cache.
 fn multiply_small(small: ArrayView2<'_, f64>, mut b: ArrayViewMut2<'_, f64>) {
     let transposed = b.strides()[0].abs() < b.strides()[1].abs();
     if transposed {
@@ -170,7 +170,7 @@ fn multiply_small(small: ArrayView2<'_, f64>, mut b: ArrayViewMut2<'_, f64>) {
     });
 }
 
-/// `B` becomes `L⁻¹ B`.
+/// Replaces `B` by `L⁻¹ B`.
 fn solve(lower: ArrayView2<'_, f64>, b: ArrayViewMut2<'_, f64>) {
     if lower.nrows() <= SMALL {
         let mut inverse = small_copy(lower);
@@ -184,7 +184,7 @@ fn solve(lower: ArrayView2<'_, f64>, b: ArrayViewMut2<'_, f64>) {
     solve(last, second);
 }
 
-/// `B` becomes `L B`.
+/// Replaces `B` by `L B`.
 fn multiply(lower: ArrayView2<'_, f64>, b: ArrayViewMut2<'_, f64>) {
     if lower.nrows() <= SMALL {
         return multiply_small(small_copy(lower).view(), b);
@@ -196,7 +196,7 @@ fn multiply(lower: ArrayView2<'_, f64>, b: ArrayViewMut2<'_, f64>) {
     multiply(above, first);
 }
 
-/// `B` becomes `Lᵀ B`.
+/// Replaces `B` by `Lᵀ B`.
 fn multiply_transposed(lower: ArrayView2<'_, f64>, b: ArrayViewMut2<'_, f64>) {
     if lower.nrows() <= SMALL {
         return multiply_small(small_copy(lower).t(), b);
@@ -208,7 +208,7 @@ fn multiply_transposed(lower: ArrayView2<'_, f64>, b: ArrayViewMut2<'_, f64>) {
     multiply_transposed(last, second);
 }
 
-/// `L` becomes `L⁻¹`, whose part below left is `-L22⁻¹ L21 L11⁻¹`.
+/// Replaces `L` by `L⁻¹`, whose lower left block is `-L22⁻¹ L21 L11⁻¹`.
 fn invert(lower: ArrayViewMut2<'_, f64>) {
     if lower.nrows() <= SMALL {
         return invert_small(lower);
@@ -220,7 +220,7 @@ fn invert(lower: ArrayViewMut2<'_, f64>) {
     below.mapv_inplace(|v| -v);
 }
 
-/// `L` becomes the lower triangle of `Lᵀ L`.
+/// Replaces `L` by the lower triangle of `Lᵀ L`.
 fn gram(lower: ArrayViewMut2<'_, f64>) {
     if lower.nrows() <= SMALL {
         let copy = small_copy(lower.view());
@@ -262,7 +262,7 @@ mod tests {
 
     const SIZES: [usize; 8] = [1, 2, 63, 64, 65, 129, 200, 517];
 
-    /// A positive definite matrix with NaN above its diagonal.
+    /// A positive definite matrix with NaN above the diagonal.
     fn matrix(n: usize) -> Array2<f64> {
         let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(n as u64);
         let v = Array2::from_shape_fn((n, n + 3), |_| rng.random_range(-1.0..1.0));
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn factors_and_inverses_are_those_of_the_matrix() {
+    fn factors_and_inverses_match_the_matrix() {
         for n in SIZES {
             let a = matrix(n);
             let mut work = a.clone();
@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn threads_change_no_bit() {
+    fn thread_count_does_not_change_results() {
         let inverse = |threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             pool.install(|| {
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_cannot_work() {
+    fn rejects_invalid_arguments() {
         let mut a = matrix(200);
         a[(130, 130)] = -1.0;
         assert_eq!(cholesky(&mut a), Err(Error::NotPositiveDefinite { row: 130 }));

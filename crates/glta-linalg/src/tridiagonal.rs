@@ -4,16 +4,16 @@ use rayon::prelude::*;
 /// Matrices of at least this many rows are reduced on several threads.
 const PARALLEL_FROM: usize = 192;
 
-/// The Householder reflections that made a matrix tridiagonal.
+/// The Householder reflections of a tridiagonal reduction.
 pub(crate) struct Reflections {
-    /// Row `k` has the vector of reflection `k` right of the diagonal: `(n, n)`.
+    /// Row `k` has the vector of reflection `k`, right of the diagonal: `(n, n)`.
     vectors: Array2<f64>,
     /// Reflection `k` is `1 - factors[k] · v vᵀ`.
     factors: Vec<f64>,
 }
 
 impl Reflections {
-    /// Turns vectors of the tridiagonal matrix, one a row, into those of the matrix.
+    /// Transforms row vectors of the tridiagonal matrix to those of the original matrix.
     pub(crate) fn apply(&self, mut rows: ArrayViewMut2<'_, f64>) {
         for (k, &factor) in self.factors.iter().enumerate().rev().filter(|(_, f)| **f != 0.0) {
             let v = self.vectors.slice(s![k, k + 1..]);
@@ -26,8 +26,8 @@ impl Reflections {
     }
 }
 
-/// The diagonal, the numbers beside it and the reflections, of a symmetric matrix whose lower
-/// triangle is given: `(n)`, `(n)` with a zero at the end.
+/// Reduces a symmetric matrix, given by its lower triangle. Returns the diagonal `(n)`, the
+/// off-diagonal `(n)` with a zero at the end, and the reflections.
 pub(crate) fn tridiagonalise(mut a: Array2<f64>) -> (Vec<f64>, Vec<f64>, Reflections) {
     let n = a.nrows();
     for r in 0..n {
@@ -37,7 +37,7 @@ pub(crate) fn tridiagonalise(mut a: Array2<f64>) -> (Vec<f64>, Vec<f64>, Reflect
     }
     let (mut diagonal, mut beside) = (vec![0.0; n], vec![0.0; n]);
     let mut factors = vec![0.0; n];
-    // What is still to be subtracted from the rows below: v wᵀ + w vᵀ.
+    // The pending update of the rows below: v wᵀ + w vᵀ.
     let (mut v, mut w) = (vec![0.0; n], vec![0.0; n]);
     for k in 0..n {
         let (mut first, mut rest) = a.view_mut().split_at(Axis(0), k + 1);
@@ -76,7 +76,7 @@ pub(crate) fn tridiagonalise(mut a: Array2<f64>) -> (Vec<f64>, Vec<f64>, Reflect
     (diagonal, beside, Reflections { vectors: a, factors })
 }
 
-/// Turns `x` into the vector `v` of the reflection that maps `x` to `(at, 0, 0, ...)`; gives
+/// Replaces `x` by the vector `v` of the reflection that maps `x` to `(at, 0, 0, ...)`. Returns
 /// `at` and the factor of `v vᵀ`.
 fn reflection(x: &mut [f64]) -> (f64, f64) {
     let scale = x.iter().fold(0.0, |m: f64, v| m.max(v.abs()));
@@ -84,7 +84,7 @@ fn reflection(x: &mut [f64]) -> (f64, f64) {
     if tail_is_zero {
         return (std::mem::replace(&mut x[0], 0.0), 0.0);
     }
-    // Scaled, so that squares neither overflow nor vanish.
+    // Scaling avoids overflow and underflow of the squares.
     x.iter_mut().for_each(|v| *v /= scale);
     let length = x.iter().map(|v| v * v).sum::<f64>().sqrt();
     let at = -length.copysign(x[0]);

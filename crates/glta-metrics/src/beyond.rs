@@ -1,10 +1,10 @@
-//! Measures of the lists as a whole, beyond their accuracy.
+//! Properties of the lists beyond accuracy.
 
 use crate::{Error, Report, Result};
 
 impl Report {
-    /// How often each item stands in the users' top `k`, `(items,)`; `None` when
-    /// `k` is above the largest cut-off.
+    /// Number of users whose top `k` contains each item, `(items,)`; `None` if `k` exceeds the
+    /// largest cut-off.
     pub fn item_counts(&self, k: usize) -> Option<Vec<u32>> {
         if k > *self.ks().last()? {
             return None;
@@ -18,16 +18,15 @@ impl Report {
         Some(counts)
     }
 
-    /// The share of all items that some user's top `k` shows.
+    /// Fraction of all items that are in some user's top `k`.
     pub fn coverage(&self, k: usize) -> Option<f64> {
         let counts = self.item_counts(k)?;
         let shown = counts.iter().filter(|&&n| n > 0).count();
         (!counts.is_empty()).then(|| shown as f64 / counts.len() as f64)
     }
 
-    /// The Gini index of how often the items are shown in the top `k`: 0 when
-    /// all equally often, towards 1 when few items take all places. Items never
-    /// shown count too.
+    /// Gini index of the items' counts in the top `k`: 0 if all items are equally frequent, near 1
+    /// if few items fill all lists. Items in no list count too.
     pub fn gini(&self, k: usize) -> Option<f64> {
         let mut counts = self.item_counts(k)?;
         counts.sort_unstable();
@@ -40,11 +39,11 @@ impl Report {
         (total > 0.0).then(|| weighted / (n * total))
     }
 
-    /// The mean training degree of the items shown in the top `k`: averaged over
-    /// a user's list, then over users. `degrees` is `(items,)`.
+    /// Mean training degree of the items in the top `k`, averaged over a user's list, then over
+    /// users. `degrees` is `(items,)`.
     ///
     /// # Errors
-    /// Degrees of another number of items.
+    /// The number of degrees differs from the number of items.
     pub fn average_popularity(&self, k: usize, degrees: &[u32]) -> Result<Option<f64>> {
         if degrees.len() != self.n_items() {
             return Err(Error::Shape {

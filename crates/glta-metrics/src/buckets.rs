@@ -3,7 +3,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Report, Result};
 
-/// Ranges of a count: training interactions of an item or of a user.
+/// Ranges of a number of training interactions, of an item or of a user.
 ///
 /// ```
 /// use glta_metrics::Buckets;
@@ -27,7 +27,7 @@ impl Buckets {
     /// Checks the bounds.
     ///
     /// # Errors
-    /// [`Error::Config`] when they do not rise strictly from 0.
+    /// [`Error::Config`] if they do not increase strictly from 0.
     pub fn validate(&self) -> Result<()> {
         if self.lower_bounds.first() == Some(&0)
             && self.lower_bounds.windows(2).all(|w| w[0] < w[1])
@@ -50,21 +50,21 @@ impl Buckets {
         labels
     }
 
-    /// The bucket a count falls into.
+    /// The bucket of a count.
     fn of(&self, count: u32) -> usize {
         self.lower_bounds.partition_point(|&low| low <= count) - 1
     }
 }
 
-/// The part of a report that concerns one bucket.
+/// The metrics of one bucket.
 ///
-/// Serialized with the means of the report beside `label` and `users`.
+/// It serialises as the means of the report plus `label` and `users`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Bucket {
     /// The range of counts, such as `5-19`.
     pub label: String,
-    /// Number of users the means run over; without any there are none.
+    /// Number of users in the means; 0 gives no means.
     pub users: usize,
     /// The metrics.
     #[serde(flatten)]
@@ -72,15 +72,14 @@ pub struct Bucket {
 }
 
 impl Report {
-    /// Metrics by the popularity of the items to be found: for each bucket the
-    /// same rankings, made among all items, against only those items of `truth`
-    /// whose training degree falls into it. Users without such an item are left
-    /// out of that bucket's means.
+    /// Metrics by popularity of the held-out items. For each bucket, the same rankings over all
+    /// items are measured against the items of `truth` whose training degree is in the bucket.
+    /// Users without such an item are left out of that bucket.
     ///
-    /// `degrees` is `(items,)`, see [`Interactions::item_degrees`].
+    /// `degrees` is `(items,)`; see [`Interactions::item_degrees`].
     ///
     /// # Errors
-    /// Bad bounds, or a truth or degrees of another number of items.
+    /// Invalid bounds; a truth or degrees with another number of items.
     pub fn by_item_degree(
         &self,
         truth: &Interactions,
@@ -106,10 +105,10 @@ impl Report {
             .collect()
     }
 
-    /// Metrics by how many items the user has in `train`.
+    /// Metrics by the number of the user's items in `train`.
     ///
     /// # Errors
-    /// Bad bounds.
+    /// Invalid bounds.
     pub fn by_user_activity(&self, train: &Interactions, buckets: &Buckets) -> Result<Vec<Bucket>> {
         buckets.validate()?;
         let labels = buckets.labels().into_iter().enumerate();
@@ -151,7 +150,7 @@ mod tests {
         assert_eq!(users, [1, 1, 1, 0]);
         let recall = |n: usize, k| parts[n].report.get(Metric::Recall, k);
         assert_eq!(recall(0, 1), Some(1.0));
-        // Item 0 stands third: the others still take their places.
+        // Item 0 is at rank 3: items outside the bucket keep their ranks.
         assert_eq!(recall(1, 1), Some(0.0));
         assert_eq!(parts[1].report.get(Metric::Mrr, 3), Some(1.0 / 3.0));
         assert_eq!(parts[2].report.get(Metric::Mrr, 3), Some(0.5));

@@ -7,8 +7,8 @@ use statrs::distribution::{ContinuousCDF, StudentsT};
 use crate::{Error, Metric, Report, Result};
 
 impl Report {
-    /// Standard error of the mean over users, with the sample deviation
-    /// (`n − 1`); `None` for an unknown `k` or fewer than two users.
+    /// Standard error of the mean over users, with the sample deviation (`n − 1`). `None` for an
+    /// unknown `k` or fewer than two users.
     pub fn standard_error(&self, metric: Metric, k: usize) -> Option<f64> {
         standard_error(self.per_user(metric, k)?)
     }
@@ -25,7 +25,7 @@ fn standard_error(values: &[f64]) -> Option<f64> {
     (values.len() >= 2).then(|| (squares / (n - 1.0) / n).sqrt())
 }
 
-/// The differences of two systems, user by user: is one really better?
+/// Per-user differences of two systems, for paired tests.
 ///
 /// ```
 /// use glta_metrics::Paired;
@@ -45,12 +45,12 @@ pub struct Paired {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct TTest {
-    /// Mean difference over its standard error; infinite when every user
-    /// differs by the same amount.
+    /// Mean difference divided by its standard error; infinite if all users differ by the same
+    /// amount.
     pub t: f64,
     /// Degrees of freedom, users − 1.
     pub degrees_of_freedom: usize,
-    /// Probability of a `|t|` at least as large if there were no difference.
+    /// Probability of a `|t|` at least as large under no difference.
     pub p_value: f64,
 }
 
@@ -76,7 +76,7 @@ impl BootstrapConfig {
     /// Checks the settings.
     ///
     /// # Errors
-    /// [`Error::Config`]: no resamples or a confidence outside `(0, 1)`.
+    /// [`Error::Config`] for no resamples or a confidence outside `(0, 1)`.
     pub fn validate(&self) -> Result<()> {
         let config = |field, problem| Err(Error::Config { field, problem });
         if self.resamples == 0 {
@@ -97,8 +97,8 @@ pub struct Bootstrap {
     pub mean: f64,
     /// Bounds of the percentile interval of the mean difference.
     pub interval: (f64, f64),
-    /// Two-sided: the share of resamples whose mean lies at least as far from
-    /// the observed mean as that lies from zero (with one added to both counts).
+    /// Two-sided p-value: the fraction of resamples whose mean is at least as far from the observed
+    /// mean as the observed mean is from zero (one is added to both counts).
     pub p_value: f64,
 }
 
@@ -106,8 +106,8 @@ impl Paired {
     /// The differences `a − b` of a metric at `k`.
     ///
     /// # Errors
-    /// [`Error::Unpaired`] when the reports are not over the same users, lack
-    /// `k`, or have fewer than two users.
+    /// [`Error::Unpaired`] if the reports have different users, lack `k`, or have fewer than two
+    /// users.
     pub fn new(a: &Report, b: &Report, metric: Metric, k: usize) -> Result<Self> {
         if a.users() != b.users() {
             return Err(Error::Unpaired("they are over different users".into()));
@@ -121,7 +121,7 @@ impl Paired {
     /// The differences `a − b` of two series, such as one value per seed.
     ///
     /// # Errors
-    /// [`Error::Unpaired`] for series of different length or under two values.
+    /// [`Error::Unpaired`] for series of different lengths or with fewer than two values.
     pub fn from_values(a: &[f64], b: &[f64]) -> Result<Self> {
         if a.len() != b.len() {
             let lengths = format!("{} values against {}", a.len(), b.len());
@@ -157,11 +157,11 @@ impl Paired {
         TTest { t, degrees_of_freedom, p_value }
     }
 
-    /// Paired bootstrap: users are drawn with replacement. Resample `b` has a
-    /// generator of its own, so the result is the same at every thread count.
+    /// Paired bootstrap over users, drawn with replacement. Each resample has its own random
+    /// stream, so the result does not depend on the number of threads.
     ///
     /// # Errors
-    /// Bad settings.
+    /// Invalid settings.
     pub fn bootstrap(&self, config: &BootstrapConfig) -> Result<Bootstrap> {
         config.validate()?;
         let n = self.differences.len();
@@ -190,7 +190,7 @@ impl Paired {
 mod tests {
     use super::*;
 
-    /// Differences of a fixed linear congruential generator in `[0, 1)`, shifted.
+    /// Two series of a fixed linear congruential generator in `[0, 1)`; the second is shifted.
     fn series(n: usize, shift: f64) -> (Vec<f64>, Vec<f64>) {
         let mut state = 12_345u64;
         let mut next = || {

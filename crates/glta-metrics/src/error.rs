@@ -1,28 +1,28 @@
 use thiserror::Error;
 
-/// What can go wrong while scores are ranked and measured.
+/// Errors of ranking and of evaluation.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The configuration cannot be used.
+    /// A setting is invalid.
     #[error("evaluation setting `{field}`: {problem}")]
     Config {
         /// Name of the field.
         field: &'static str,
-        /// What is wrong with it.
+        /// The problem.
         problem: &'static str,
     },
-    /// Two inputs speak of different numbers of users, items or dimensions.
+    /// Two inputs have different numbers of users, items or dimensions.
     #[error("{what}: expected {expected}, got {got}")]
     Shape {
         /// What was counted.
         what: &'static str,
-        /// The count that was needed.
+        /// The required count.
         expected: usize,
-        /// The count that was given.
+        /// The given count.
         got: usize,
     },
-    /// A score is not a number, so no ranking exists.
+    /// A score is NaN, so the items cannot be ranked.
     #[error("the score of user {user} for item {item} is NaN; check the model's parameters")]
     NanScore {
         /// The user.
@@ -35,24 +35,24 @@ pub enum Error {
     Scorer {
         /// First user of the block.
         first: u32,
-        /// How many users were asked for.
+        /// Number of users in the block.
         users: usize,
-        /// The scorer's own error.
+        /// The error of the scorer.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// A given ranking cannot be measured.
+    /// A given ranking is invalid.
     #[error("the ranking of user {user} {problem}")]
     Ranking {
         /// The user.
         user: u32,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
-    /// No user has an item to find, so every mean would be empty.
-    #[error("no user has a held-out item; the split left the truth matrix empty")]
+    /// No user has a held-out item, so the means are undefined.
+    #[error("no user has a held-out item: the test part of the split is empty")]
     NoUsers,
-    /// Two reports cannot be compared user by user.
+    /// Two reports or series cannot be paired.
     #[error("the reports cannot be paired: {0}")]
     Unpaired(String),
 }

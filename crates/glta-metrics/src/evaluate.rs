@@ -3,20 +3,20 @@ use crate::{Error, Ranked, Report, Result, Scorer};
 use glta_data::Interactions;
 use serde::{Deserialize, Serialize};
 
-/// How rankings are cut and how much memory scoring may take.
+/// Settings of an evaluation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EvaluationConfig {
-    /// Cut-offs; their order and repeats do not matter. Default 5, 10, 20.
+    /// Cut-offs, in any order; duplicates are ignored. Default 5, 10, 20.
     pub ks: Vec<usize>,
-    /// Users scored at a time per thread. Memory stays flat: a scorer of item
-    /// ranges is asked for half a million scores at a time, and one that can only
-    /// score all items gets fewer users where a block would hold over four
-    /// million (16 MB), and so does one that lists items itself where candidates
-    /// leave that many out. Default 128.
+    /// Number of users that a thread scores at a time. Default 128.
+    ///
+    /// Memory is bounded. A scorer of item ranges is called for half a million scores at a time. A
+    /// scorer of all items gets fewer users if a block would exceed four million scores (16 MB). So
+    /// does a scorer with its own lists if the candidates exclude that many items.
     pub block_users: usize,
-    /// Rank these items alone, as if the catalogue held no others; what is to be
-    /// found among the others then counts as missed. Default all items.
+    /// Rank only these items, as if the catalogue had no others. Held-out items outside this set
+    /// count as missed. Default all items.
     pub candidates: Option<Vec<u32>>,
 }
 
@@ -32,7 +32,7 @@ impl EvaluationConfig {
     /// Checks the settings.
     ///
     /// # Errors
-    /// [`Error::Config`]: no cut-off, a cut-off of 0, or empty blocks.
+    /// [`Error::Config`] for no cut-off, a cut-off of 0, or empty blocks.
     pub fn validate(&self) -> Result<()> {
         check_ks(&self.ks)?;
         if self.block_users == 0 {
@@ -60,18 +60,17 @@ fn ascending(ks: &[usize]) -> Vec<usize> {
     ks
 }
 
-/// Ranks all items for every user with at least one item in `truth` and
-/// measures the rankings.
+/// Ranks all items for every user with at least one item in `truth`, and measures the rankings.
 ///
-/// Items of `masked` (train, and validation when testing) are never ranked for
-/// their user, and neither is an item with score −∞. Ties go to the lower item
-/// id. A scorer that [lists items itself](Scorer::lists_itself) is asked for its
-/// lists instead. The result does not depend on the number of threads.
+/// Items of `masked` (train; when testing also validation) are left out of their user's ranking,
+/// and so are items with score −∞. Ties go to the lower item id. If the scorer [makes its own
+/// lists](Scorer::lists_itself), these are used instead. The result does not depend on the number
+/// of threads.
 ///
 /// # Errors
-/// Bad settings, an unknown candidate, matrices with other item counts than the
-/// scorer's, a NaN score, a failing scorer, a list of a scorer with an item that
-/// is repeated, excluded or unknown, or [`Error::NoUsers`].
+/// Invalid settings, an unknown candidate, a matrix with another number of items than the scorer, a
+/// NaN score, a failing scorer, a scorer's list with a repeated, excluded or unknown item, or
+/// [`Error::NoUsers`].
 pub fn evaluate(
     scorer: &dyn Scorer,
     truth: &Interactions,
@@ -106,11 +105,11 @@ pub fn evaluate(
     Ok(Report::measure(users, ranked, ends, truth, &ks))
 }
 
-/// The best `k` items of each of `users`, best first, without the items that
-/// `masked` holds for the user; fewer when not so many are left.
+/// Returns the best `k` items of each of `users`, best first, without the user's items in `masked`.
+/// A list is shorter if fewer items are left.
 ///
 /// # Errors
-/// As [`evaluate`].
+/// Those of [`evaluate`].
 pub fn top_k(
     scorer: &dyn Scorer,
     users: &[u32],
@@ -129,14 +128,14 @@ pub fn top_k(
     Ok(blocks.into_iter().flat_map(|(rows, _)| rows).collect())
 }
 
-/// Measures rankings that were made elsewhere: `(user, items best first)`.
+/// Measures given rankings: `(user, items best first)`.
 ///
-/// Means run over the given users with at least one item in `truth`; a ranking
-/// longer than the largest cut-off is cut.
+/// The means are over the given users with at least one item in `truth`. Rankings are cut at the
+/// largest cut-off.
 ///
 /// # Errors
-/// A user given twice, an item given twice in a ranking or outside the truth's
-/// items, bad cut-offs, or [`Error::NoUsers`].
+/// A user given twice, a ranking with a repeated item or an item that `truth` does not have,
+/// invalid cut-offs, or [`Error::NoUsers`].
 pub fn evaluate_rankings(
     rankings: &[(u32, Vec<u32>)],
     truth: &Interactions,

@@ -1,16 +1,14 @@
 //! Ranking metrics and full-ranking evaluation for recommenders.
 //!
-//! A model is a [`Scorer`]: it gives every item a score for a user. [`evaluate`]
-//! ranks *all* items for every user with held-out items, leaves out what the
-//! user is already known to have, and measures the rankings; [`top_k`] returns
-//! them with their scores; [`evaluate_rankings`] measures rankings made
-//! elsewhere. The definitions are at [`Metric`].
+//! A model is a [`Scorer`]: it gives every item a score for a user. [`evaluate`] ranks *all* items
+//! for every user with held-out items, masks the items that the user is known to have, and measures
+//! the rankings. [`top_k`] returns the ranked items with their scores. [`evaluate_rankings`]
+//! measures given rankings. [`Metric`] has the definitions.
 //!
-//! A [`Report`] holds every user's ranking and values. It breaks them down
-//! ([`Report::by_item_degree`], [`Report::by_user_activity`]), tells how varied
-//! the lists are ([`Report::coverage`], [`Report::gini`],
-//! [`Report::average_popularity`]), and two of them over the same users are
-//! compared by [`Paired`].
+//! A [`Report`] has every user's ranking and values. It breaks them down by popularity and activity
+//! ([`Report::by_item_degree`], [`Report::by_user_activity`]) and measures the diversity of the
+//! lists ([`Report::coverage`], [`Report::gini`], [`Report::average_popularity`]). [`Paired`]
+//! compares two reports over the same users.
 //!
 //! ```
 //! use glta_data::Interactions;
@@ -25,7 +23,7 @@
 //! let test = Interactions::from_pairs(2, 4, [(0, 1), (1, 0)])?;
 //! let config = EvaluationConfig { ks: vec![1, 2], ..Default::default() };
 //! let report = evaluate(&scorer, &test, &[&train], &config)?;
-//! // User 0 gets its item first, user 1 third (item 2 is masked).
+//! // The held-out item is at rank 1 for user 0 and at rank 3 for user 1 (item 2 is masked).
 //! assert_eq!(report.get(Metric::Precision, 1), Some(0.5));
 //! assert_eq!(report.per_user(Metric::Ndcg, 1), Some(&[1.0, 0.0][..]));
 //!
@@ -49,7 +47,7 @@ pub use buckets::{Bucket, Buckets};
 pub use compare::{Bootstrap, BootstrapConfig, Paired, TTest};
 pub use error::{Error, Result};
 pub use evaluate::{EvaluationConfig, evaluate, evaluate_rankings, top_k};
-/// What lists are compared with.
+/// Interactions as `evaluate` and `top_k` take them.
 pub use glta_data::Interactions;
 pub use metric::Metric;
 pub use report::Report;

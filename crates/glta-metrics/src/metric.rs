@@ -1,11 +1,10 @@
 use serde::{Deserialize, Serialize};
 
-/// A measure of one user's ranking, cut off at `k`.
+/// A metric of one user's ranking, cut off at `k`.
 ///
-/// With `T` the user's held-out items, `rel(r)` 1 when the item at rank `r`
-/// (from 1) is in `T` and 0 otherwise, and `hits(r)` the sum of `rel` up to
-/// rank `r`. A ranking shorter than `k` counts as one whose missing places hold
-/// no hit, so precision always divides by `k`.
+/// `T` is the set of the user's held-out items, `rel(r)` is 1 if the item at rank `r` (from 1) is
+/// in `T` and 0 otherwise, and `hits(r)` is the sum of `rel` up to rank `r`. A ranking shorter than
+/// `k` counts as if the missing ranks had no hit, so precision always divides by `k`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -14,18 +13,16 @@ pub enum Metric {
     Precision,
     /// `hits(k) / |T|`.
     Recall,
-    /// Normalised discounted cumulative gain with binary relevance:
-    /// `Σ rel(r) / log₂(r+1)` over its largest possible value, that of
-    /// `min(|T|, k)` hits at the top.
+    /// Normalised discounted cumulative gain with binary relevance: `Σ rel(r) / log₂(r+1)`, divided
+    /// by its largest possible value, that of `min(|T|, k)` hits at the top.
     Ndcg,
-    /// 1 when there is any hit, else 0.
+    /// 1 if there is a hit, else 0.
     HitRate,
     /// Reciprocal of the rank of the first hit, 0 without one.
     Mrr,
-    /// Average precision: `Σ rel(r) · hits(r)/r`, divided by `min(|T|, k)` (as
-    /// in RecBole).
+    /// Average precision, `Σ rel(r) · hits(r)/r`, divided by `min(|T|, k)` (as in RecBole).
     Map,
-    /// Average precision divided by `|T|`, trec_eval's `map_cut`.
+    /// Average precision divided by `|T|` (trec_eval's `map_cut`).
     MapCut,
 }
 
@@ -66,8 +63,8 @@ impl Metric {
     }
 }
 
-/// `1 / log₂(r + 1)` for the ranks `r = 1..=k`, and their running sums. `k` is at least the
-/// length of each list and the number of hits that any cut-off allows.
+/// `1 / log₂(r + 1)` for the ranks `r = 1..=k`, and their running sums. `k` is at least the length
+/// of each list and the largest possible number of hits.
 pub(crate) struct Discounts {
     gain: Vec<f64>,
     /// `ideal[n]`: the gain of `n` hits at the top.
@@ -85,7 +82,7 @@ impl Discounts {
     }
 }
 
-/// All metrics of one user at every `k` of the ascending `ks`.
+/// Computes all metrics of one user at every `k` of the ascending `ks`.
 ///
 /// `ranking` is best first without repeats, `truth` ascending and not empty;
 /// `out[m * ks.len() + c]` receives metric `Metric::ALL[m]` at `ks[c]`.
@@ -152,7 +149,7 @@ mod tests {
         let ideal = 1.0 + 1.0 / 3f64.log2() + 0.5;
         let gain = 1.0 / 3f64.log2() + 1.0 / 5f64.log2();
         assert!((get(Metric::Ndcg, 2) - gain / ideal).abs() < 1e-15);
-        // At k = 2 only two of the three items fit into the ideal list.
+        // At k = 2 the ideal list has only two of the three items.
         let ideal = 1.0 + 1.0 / 3f64.log2();
         assert!((get(Metric::Ndcg, 1) - (1.0 / 3f64.log2()) / ideal).abs() < 1e-15);
     }

@@ -6,12 +6,12 @@ use glta_data::Interactions;
 use ndarray::ArrayViewMut2;
 use rayon::prelude::*;
 
-/// Scores of a block that should stay in the second-level cache (2 MB).
+/// Largest number of scores in a block that should stay in the second-level cache (2 MB).
 const CACHED_SCORES: usize = 512 << 10;
-/// Scores of a block where all items must be scored at once (16 MB).
+/// Largest number of scores in a block of a scorer that scores all items at once (16 MB).
 const MOST_SCORES: usize = 4 << 20;
 
-/// Refuses a matrix over another catalogue than the scorer's.
+/// Checks that a matrix has as many items as the scorer.
 pub(crate) fn check_items(
     what: &'static str,
     scorer: &dyn Scorer,
@@ -23,11 +23,10 @@ pub(crate) fn check_items(
     Err(Error::Shape { what, expected: scorer.n_items(), got: matrix.n_items() })
 }
 
-/// Scores `users` block by block and hands every row's best items to `keep`.
-/// Returns what was kept, and the length of each row's ranking, per block.
+/// Scores `users` in blocks and passes each row's best items to `keep`. Returns the kept values and
+/// the length of each row's ranking, per block.
 ///
-/// The partition depends on sizes only, so every thread count sees the same
-/// matrix products.
+/// The blocks depend on sizes only, so the matrix products are the same at any number of threads.
 pub(crate) fn rank<T: Default + Send>(
     scorer: &dyn Scorer,
     users: &[u32],
@@ -44,7 +43,7 @@ pub(crate) fn rank<T: Default + Send>(
     let allowed = candidates.map(|items| allowed(items, n_items)).transpose()?;
     let fitting = (MOST_SCORES / n_items.max(1)).clamp(1, block_users);
     let (block_users, block_items) = if scorer.lists_itself() {
-        // With candidates each user excludes nearly the whole catalogue.
+        // With candidates, each user excludes nearly the whole catalogue.
         (if allowed.is_some() { fitting } else { block_users }, n_items)
     } else if scorer.scores_item_ranges() {
         (block_users, (CACHED_SCORES / block_users).clamp(1, n_items.max(1)))
@@ -74,7 +73,7 @@ pub(crate) fn rank<T: Default + Send>(
     }
 }
 
-/// Which items are among the candidates.
+/// Whether each item is a candidate.
 fn allowed(candidates: &[u32], n_items: usize) -> Result<Vec<bool>> {
     let mut allowed = vec![false; n_items];
     for &item in candidates {
@@ -89,7 +88,7 @@ fn allowed(candidates: &[u32], n_items: usize) -> Result<Vec<bool>> {
     Ok(allowed)
 }
 
-/// The scorer's own lists of one block of users, checked.
+/// Returns the scorer's own lists of one block of users, after checks.
 fn lists(
     scorer: &dyn Scorer,
     block: &[u32],
@@ -133,8 +132,8 @@ fn lists(
     Ok(lists)
 }
 
-/// Refuses a list with a repeated item or one outside the catalogue; `seen` is
-/// memory to reuse.
+/// Checks that a list has no repeated item and none outside the catalogue. `seen` is reusable
+/// memory.
 pub(crate) fn check_list(
     user: u32,
     items: impl Iterator<Item = u32>,
@@ -154,7 +153,7 @@ pub(crate) fn check_list(
     Err(Error::Ranking { user, problem })
 }
 
-/// What a thread needs to rank blocks of users.
+/// Reusable buffers of one thread.
 struct Memory {
     scores: Vec<f32>,
     selector: Selector,

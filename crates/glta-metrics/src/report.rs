@@ -5,10 +5,10 @@ use serde::{Serialize, Serializer};
 use crate::metric::{Discounts, measure};
 use crate::{Error, Metric, Result};
 
-/// What an evaluation found: the users' rankings and every metric of each user.
+/// Result of an evaluation: the users' rankings and every metric of each user.
 ///
-/// Serialized as a map from short names to means over users, `{"P@5": 0.41, …}`,
-/// ready to be flattened into a row of `metrics.json`.
+/// It serialises as a map from short names to means over users, `{"P@5": 0.41, …}`, which is a row
+/// of `metrics.json`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Report {
     n_items: usize,
@@ -22,8 +22,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// Measures rankings, row `r` of which belongs to `users[r]`; every user has
-    /// truth items.
+    /// Measures rankings; row `r` belongs to `users[r]`. Every user has held-out items.
     pub(crate) fn measure(
         users: Vec<u32>,
         ranked: Vec<u32>,
@@ -33,7 +32,7 @@ impl Report {
     ) -> Self {
         let ks = ks.to_vec();
         let columns = Metric::ALL.len() * ks.len();
-        // No list is longer than the catalogue, however large a cut-off is.
+        // No list is longer than the catalogue, even for a large cut-off.
         let longest = ks.last().map_or(0, |&k| k.min(truth.n_items()));
         let discounts = Discounts::new(longest);
         let mut rows = vec![0.0; users.len() * columns];
@@ -54,18 +53,18 @@ impl Report {
         &self.ks
     }
 
-    /// The users that were evaluated, in the order of the per-user values.
+    /// The evaluated users, in the order of the per-user values.
     pub fn users(&self) -> &[u32] {
         &self.users
     }
 
-    /// Number of items that could be ranked.
+    /// Number of items in the catalogue.
     pub fn n_items(&self) -> usize {
         self.n_items
     }
 
-    /// The ranking of the `row`-th user of [`users`](Self::users), best first,
-    /// as far as the largest cut-off; empty past the last row.
+    /// The ranking of the `row`-th user of [`users`](Self::users), best first, up to the largest
+    /// cut-off; empty past the last row.
     pub fn ranking(&self, row: usize) -> &[u32] {
         let Some(&end) = self.ends.get(row) else {
             return &[];
@@ -74,15 +73,15 @@ impl Report {
         &self.ranked[start..end]
     }
 
-    /// The metric of every user at `k`, in the order of [`users`](Self::users);
-    /// `None` when `k` is not one of the cut-offs.
+    /// The metric of every user at `k`, in the order of [`users`](Self::users); `None` if `k` is
+    /// not a cut-off.
     pub fn per_user(&self, metric: Metric, k: usize) -> Option<&[f64]> {
         let c = self.ks.iter().position(|&other| other == k)?;
         self.values.get(metric.index() * self.ks.len() + c).map(Vec::as_slice)
     }
 
-    /// The mean over users of a metric at `k`; `None` when `k` is not one of the
-    /// cut-offs or there is no user.
+    /// The mean of a metric at `k` over users; `None` if `k` is not a cut-off or there are no
+    /// users.
     pub fn get(&self, metric: Metric, k: usize) -> Option<f64> {
         let values = self.per_user(metric, k)?;
         (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
@@ -97,7 +96,7 @@ impl Report {
         })
     }
 
-    /// The report of the users for whom `keep` answers true.
+    /// Restricts the report to the users for which `keep` returns true.
     pub fn filter_users(&self, keep: impl Fn(u32) -> bool) -> Self {
         let rows: Vec<usize> = (0..self.users.len()).filter(|&r| keep(self.users[r])).collect();
         let (mut ranked, mut ends) = (Vec::new(), Vec::with_capacity(rows.len()));
@@ -119,8 +118,8 @@ impl Report {
         }
     }
 
-    /// The same rankings measured against another truth, for instance one with
-    /// only rare items. Users without an item in it are left out.
+    /// Measures the same rankings against another truth, for example one with rare items only.
+    /// Users without an item in it are left out.
     ///
     /// # Errors
     /// The truth has another number of items.

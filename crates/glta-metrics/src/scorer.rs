@@ -3,29 +3,29 @@ use gemm_common::Parallelism;
 use ndarray::{ArrayView2, ArrayViewMut2, Axis, s};
 use std::sync::Arc;
 
-/// The error a [`Scorer`] may return: any error of the model behind it.
+/// Error of a [`Scorer`]: any error of its model.
 pub type ScorerError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Gives every item a score for a user: higher is better.
+/// Gives every item a score for a user; higher is better.
 pub trait Scorer: Sync {
-    /// Number of items, the width of every score row.
+    /// Number of items, the width of a row of scores.
     fn n_items(&self) -> usize;
 
     /// Writes the scores of all items for `users` into `out`,
     /// `(users.len(), n_items)`, row `r` for `users[r]`.
     ///
-    /// A score of −∞ means that the item must not be ranked for this user.
+    /// A score of −∞ excludes the item for this user.
     ///
     /// # Errors
-    /// Whatever the model behind it reports.
+    /// Any error of the model.
     fn score(
         &self,
         users: &[u32],
         out: ArrayViewMut2<'_, f32>,
     ) -> std::result::Result<(), ScorerError>;
 
-    /// Whether [`score_items`](Self::score_items) works. Then a large catalogue
-    /// is scored in blocks of items as well, which stay in the cache.
+    /// Whether [`score_items`](Self::score_items) is supported. A large catalogue is then scored in
+    /// blocks of items, which stay in the cache.
     fn scores_item_ranges(&self) -> bool {
         false
     }
@@ -34,7 +34,7 @@ pub trait Scorer: Sync {
     /// `users` into `out`, `(users.len(), items in the range)`.
     ///
     /// # Errors
-    /// As [`score`](Self::score); by default that it is not supported.
+    /// Those of [`score`](Self::score). The default implementation returns an error.
     fn score_items(
         &self,
         _users: &[u32],
@@ -44,19 +44,19 @@ pub trait Scorer: Sync {
         Err("this scorer can only score all items at once".into())
     }
 
-    /// Whether the scorer makes its own lists with [`top_k`](Self::top_k), because
-    /// scores of single items do not say which list it gives. Then rankings are
-    /// those lists and [`score`](Self::score) is not called for them.
+    /// Whether [`top_k`](Self::top_k) makes the lists, because they do not follow from scores of
+    /// single items. Rankings then are these lists, and [`score`](Self::score) is not called for
+    /// them.
     fn lists_itself(&self) -> bool {
         false
     }
 
-    /// The best `k` items of each of `users`, best first; fewer when not so many are
-    /// left. `excluded[n]`, ascending, holds the items that must not be in the list
-    /// of `users[n]`.
+    /// Returns the best `k` items of each of `users`, best first; a list is shorter if fewer items
+    /// are left. `excluded[n]`, ascending, has the items that the list of `users[n]` must not
+    /// contain.
     ///
     /// # Errors
-    /// Whatever the model behind it reports; by default that it is not supported.
+    /// Any error of the model. The default implementation returns an error.
     fn top_k(
         &self,
         _users: &[u32],
@@ -66,16 +66,16 @@ pub trait Scorer: Sync {
         Err("this scorer makes no lists of its own".into())
     }
 
-    /// Whether blocks of users may be scored on several threads at once.
+    /// Whether several threads may score blocks of users at once.
     ///
-    /// A scorer that fills all cores by itself (a language model) answers
-    /// `false` and is then called for one block after the other.
+    /// A scorer that uses all cores itself (a language model) returns `false` and gets one block at
+    /// a time.
     fn parallel(&self) -> bool {
         true
     }
 }
 
-/// A scorer that others hold as well.
+/// A shared scorer.
 impl<S: Scorer + Send + ?Sized> Scorer for Arc<S> {
     fn n_items(&self) -> usize {
         (**self).n_items()
@@ -204,10 +204,9 @@ impl Scorer for DotScorer<'_> {
             [gathered.strides()[0], gathered.strides()[1]],
             [items.strides()[0], items.strides()[1]],
         );
-        // SAFETY: pointers, shapes and strides come from live array views whose
-        // shapes were checked above: out (m, n), gathered (m, k) and, read as
-        // its transpose (k, n), items (n, k). `out` is borrowed mutably, so it
-        // overlaps neither input.
+        // SAFETY: pointers, shapes and strides come from live array views with the shapes checked
+        // above: out (m, n), gathered (m, k), and items (n, k), read as its transpose (k, n). `out`
+        // is borrowed mutably, so it overlaps neither input.
         unsafe {
             gemm_f32::gemm::f32::get_gemm_fn()(
                 m,
@@ -228,7 +227,7 @@ impl Scorer for DotScorer<'_> {
                 false,
                 false,
                 false,
-                // Blocks of users are the parallel unit.
+                // Parallelism is over blocks of users.
                 Parallelism::None,
             );
         }

@@ -1,8 +1,8 @@
-//! The k best of one row of scores.
+//! Selects the k best of one row of scores.
 //!
-//! One vectorised pass takes the maximum of every run of [`RUN`] scores. The
-//! k-th largest of these maxima bounds the k-th best score from below, so only
-//! the few runs that reach it are looked at again.
+//! One vectorised pass computes the maximum of every run of [`RUN`] scores. The k-th largest of
+//! these maxima is a lower bound of the k-th best score, so only the few runs that reach it are
+//! read again.
 
 use pulp::{Arch, WithSimd};
 
@@ -18,7 +18,7 @@ pub struct Ranked {
 /// Scores per run.
 const RUN: usize = 32;
 
-/// Reusable memory for [`Selector::merge`].
+/// Reusable buffers of [`Selector::merge`].
 pub(crate) struct Selector {
     arch: Arch,
     maxima: Vec<f32>,
@@ -27,9 +27,8 @@ pub(crate) struct Selector {
     candidates: Vec<u64>,
 }
 
-/// The `k` best of one row of scores, best first, ties by lower item id; `None`
-/// when a score is not a number. An item scored −∞ is never chosen, so the list
-/// may be shorter than `k`.
+/// Returns the `k` best items of one row of scores, best first, ties by lower item id. Returns
+/// `None` if a score is NaN. Items with score −∞ are left out, so the list may be shorter than `k`.
 ///
 /// ```
 /// let best = glta_metrics::best(&[0.5, f32::NEG_INFINITY, 2.0, 0.5], 2);
@@ -41,7 +40,7 @@ pub fn best(scores: &[f32], k: usize) -> Option<Vec<Ranked>> {
     Selector::new().merge(scores, 0, k, &mut ranked).ok().map(|()| ranked)
 }
 
-/// Position of a not-a-number among the scores.
+/// Index of a NaN among the scores.
 pub(crate) struct NanAt(pub(crate) usize);
 
 impl Selector {
@@ -49,9 +48,9 @@ impl Selector {
         Self { arch: Arch::new(), maxima: Vec::new(), sorted: Vec::new(), candidates: Vec::new() }
     }
 
-    /// Merges the items `first_item..` with these `scores` into `best`, which
-    /// holds the best `k` items of lower ids: best first, ties by lower item id.
-    /// −∞ is never chosen, so `best` may stay shorter than `k`.
+    /// Merges the items `first_item..` with these `scores` into `best`, which has the best `k`
+    /// items of lower ids: best first, ties by lower item id. Items with score −∞ are left out, so
+    /// `best` may stay shorter than `k`.
     pub(crate) fn merge(
         &mut self,
         scores: &[f32],
@@ -67,7 +66,7 @@ impl Selector {
         if k == 0 {
             return Ok(());
         }
-        // A lower bound of what will be the k-th best score.
+        // A lower bound of the k-th best score.
         let threshold = match best.get(k - 1) {
             Some(last) => last.score,
             None if self.maxima.len() <= k => f32::NEG_INFINITY,
@@ -78,8 +77,8 @@ impl Selector {
                 *kth
             }
         };
-        // Room for a few times k keeps pruning rare; a row full of ties prunes
-        // once per `capacity - k` candidates at worst.
+        // Room for a few times k makes pruning rare. In the worst case, a row full of ties, it
+        // prunes once per `capacity - k` candidates.
         let capacity = k.saturating_mul(4).max(64);
         let mut least = key(threshold, u32::MAX).max(key(f32::NEG_INFINITY, 0) + 1);
         self.candidates.clear();
@@ -111,7 +110,7 @@ impl Selector {
     }
 }
 
-/// A number that orders by score and, for equal scores, puts the lower id first.
+/// Returns a number that orders by score, and on a tie puts the lower id first.
 ///
 /// `score` is not NaN. Adding zero turns −0 into +0, so that the two tie.
 fn key(score: f32, item: u32) -> u64 {
@@ -127,7 +126,7 @@ fn unkey(key: u64) -> Ranked {
     Ranked { item: !(key as u32), score: f32::from_bits(bits) }
 }
 
-/// Writes the maximum of every run and tells whether any score is NaN.
+/// Writes the maximum of every run, and returns whether any score is NaN.
 struct RunMaxima<'a> {
     scores: &'a [f32],
     maxima: &'a mut Vec<f32>,
@@ -138,7 +137,7 @@ impl WithSimd for RunMaxima<'_> {
 
     #[inline(always)]
     fn with_simd<S: pulp::Simd>(self, _simd: S) -> bool {
-        // Plain lanes; compiled once per instruction set by the dispatch.
+        // Plain lanes; the dispatch compiles them for each instruction set.
         const LANES: usize = 16;
         self.maxima.clear();
         let (runs, rest) = self.scores.as_chunks::<RUN>();
@@ -179,7 +178,7 @@ mod tests {
     fn by_sorting(scores: &[f32], k: usize) -> Vec<u32> {
         let mut ids: Vec<u32> =
             (0..scores.len() as u32).filter(|&i| scores[i as usize] != f32::NEG_INFINITY).collect();
-        // Stable, so ties stay in the order of their ids.
+        // A stable sort, so ties stay in the order of their ids.
         ids.sort_by(|&a, &b| scores[b as usize].partial_cmp(&scores[a as usize]).unwrap());
         ids.truncate(k);
         ids
@@ -192,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn more_than_there_is_gives_what_there_is() {
+    fn k_above_the_item_count_returns_all_items() {
         let scores: Vec<f32> = (0..1000).map(|n| ((n * 7) % 13) as f32).collect();
         assert_eq!(best(&scores, usize::MAX), by_sorting(&scores, usize::MAX));
     }
@@ -249,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn finds_the_nan_wherever_it_is() {
+    fn finds_a_nan_at_any_position() {
         for at in [0, 15, 16, 31, 32, 63, 64, 69] {
             let mut scores = vec![1.0f32; 70];
             scores[at] = f32::NAN;

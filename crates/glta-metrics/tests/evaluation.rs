@@ -1,4 +1,4 @@
-//! Full ranking against a plain version, at any thread count, and bad inputs.
+//! Full ranking against a plain version at several thread counts, and invalid inputs.
 #![allow(clippy::unwrap_used)]
 
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use glta_metrics::{
 use ndarray::{Array2, ArrayViewMut2};
 use proptest::prelude::*;
 
-/// Small whole numbers: every inner product is exact, and many tie.
+/// Small whole numbers: inner products are exact, and many tie.
 fn vectors(rows: usize, dim: usize, seed: u32) -> Array2<f32> {
     let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(1);
     Array2::from_shape_simple_fn((rows, dim), || {
@@ -61,7 +61,7 @@ proptest! {
             }).unwrap();
             prop_assert_eq!(blocked, whole);
 
-            // Candidates are what is left when all others are masked.
+            // The candidates are the items that remain when all others are masked.
             let candidates: Vec<u32> = (0..n_items as u32).filter(|i| i % 3 == 1).collect();
             let others = (0..n_users as u32)
                 .flat_map(|u| (0..n_items as u32).filter(|i| i % 3 != 1).map(move |i| (u, i)));
@@ -99,7 +99,7 @@ fn same_bits_at_any_thread_count() {
     assert_eq!(json["N@10"].as_f64(), one.get(Metric::Ndcg, 10));
 }
 
-/// With 50,000 users a block, only ten items fit into one: many item blocks.
+/// With 50,000 users per block only ten items fit into one, so there are many item blocks.
 #[test]
 fn item_blocks_change_nothing() {
     let (users, items) = (vectors(30, 6, 1), vectors(333, 6, 2));
@@ -113,10 +113,10 @@ fn item_blocks_change_nothing() {
     assert_eq!(run(usize::MAX), run(128));
 }
 
-/// A scorer that does not want company.
-struct Alone(AtomicUsize);
+/// A scorer that allows one call at a time.
+struct Exclusive(AtomicUsize);
 
-impl Scorer for Alone {
+impl Scorer for Exclusive {
     fn n_items(&self) -> usize {
         50
     }
@@ -144,10 +144,10 @@ impl Scorer for Alone {
 fn a_serial_scorer_is_called_serially() {
     let truth = pairs(40, 50, 4, 3);
     let config = EvaluationConfig { block_users: 3, ..EvaluationConfig::default() };
-    evaluate(&Alone(AtomicUsize::new(0)), &truth, &[], &config).unwrap();
+    evaluate(&Exclusive(AtomicUsize::new(0)), &truth, &[], &config).unwrap();
 }
 
-/// A cut-off beyond the catalogue costs nothing and finds what a list of all items finds.
+/// A cut-off above the catalogue size costs nothing and ranks all items.
 #[test]
 fn a_huge_cut_off_ranks_all_items() {
     let (users, items) = (vectors(3, 4, 1), vectors(5, 4, 2));
@@ -168,7 +168,7 @@ fn a_huge_cut_off_ranks_all_items() {
 }
 
 #[test]
-fn bad_inputs_are_named() {
+fn invalid_inputs_are_rejected() {
     let (mut users, items) = (vectors(3, 4, 1), vectors(5, 4, 2));
     let truth = pairs(3, 5, 2, 1);
     let config = EvaluationConfig::default();
@@ -199,7 +199,7 @@ fn bad_inputs_are_named() {
 }
 
 #[test]
-fn bad_rankings_are_named() {
+fn invalid_rankings_are_rejected() {
     let truth = pairs(3, 5, 1, 1);
     for (rankings, problem) in [
         (vec![(0, vec![1, 2, 1])], "holds item 1 twice"),
@@ -212,11 +212,11 @@ fn bad_rankings_are_named() {
     }
 }
 
-/// Spoils the lists of a scorer.
+/// Modifies the lists of a scorer.
 type Spoil = fn(&mut Vec<Vec<Ranked>>);
 
-/// Makes its lists itself: item ids from high to low, at most `k` and none that is
-/// excluded; then `broken` may spoil them.
+/// Makes its own lists: item ids in descending order, at most `k`, without excluded ones. `broken`
+/// may then modify them.
 struct Lister {
     items: u32,
     broken: Spoil,
@@ -263,9 +263,9 @@ impl Scorer for Lister {
     }
 }
 
-/// Every method of the scorer behind the pointer is called, not a default of the trait.
+/// Calls go to the inner scorer, not to the defaults of the trait.
 #[test]
-fn a_shared_scorer_answers_as_itself() {
+fn a_shared_scorer_forwards_every_call() {
     let lister: Arc<dyn Scorer + Send> = Arc::new(Lister::new(40, |_| ()));
     let truth = pairs(9, 40, 5, 1);
     let config = EvaluationConfig::default();
@@ -284,7 +284,7 @@ fn a_shared_scorer_answers_as_itself() {
     shared.score(&[3], out[0].view_mut()).unwrap();
     dots.score(&[3], out[1].view_mut()).unwrap();
     assert_eq!(out[0], out[1]);
-    assert!(!Arc::new(Alone(AtomicUsize::new(0))).parallel());
+    assert!(!Arc::new(Exclusive(AtomicUsize::new(0))).parallel());
 }
 
 #[test]
@@ -339,7 +339,7 @@ fn excluded_items_of_a_block_stay_few() {
 }
 
 #[test]
-fn wrong_lists_of_a_scorer_are_refused() {
+fn invalid_lists_of_a_scorer_are_rejected() {
     let truth = Interactions::from_pairs(2, 5, [(0, 1), (1, 2)]).unwrap();
     let masked = Interactions::from_pairs(2, 5, [(1, 4)]).unwrap();
     let refused = |broken| {

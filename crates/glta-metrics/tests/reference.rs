@@ -1,4 +1,4 @@
-//! Equal to pytrec_eval and RecBole; `make_reference.py` makes the numbers.
+//! Agreement with pytrec_eval and RecBole; `make_reference.py` computes the reference values.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use glta_data::Interactions;
@@ -79,7 +79,7 @@ fn equal_to_pytrec_eval_and_recbole() {
 
         check_lists(&report, &case["lists"], &masked.item_degrees());
 
-        // The same rankings given from outside.
+        // The same rankings, given as lists.
         let ranked = top_k(&scorer, report.users(), &[&masked], 10).unwrap();
         let given: Vec<(u32, Vec<u32>)> = report
             .users()
@@ -105,8 +105,7 @@ fn check_lists(report: &Report, expected: &Value, degrees: &[u32]) {
     }
 }
 
-/// A popularity ranking on real data, against the means that
-/// `make_reference.py ML100K_DIR` prints.
+/// A popularity ranking on real data, against the means that `make_reference.py ML100K_DIR` prints.
 #[test]
 #[ignore = "needs GLTA_DATA"]
 fn popularity_on_ml_100k() {

@@ -1,10 +1,10 @@
 use thiserror::Error;
 
-/// What can go wrong while nodes are projected or put into prompts.
+/// Errors of projecting nodes and of building prompts.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// Node embeddings of another width than the projector was made for.
+    /// The nodes have another width than the projector.
     #[error("the projector takes nodes of shape (n, {expected}), not {got:?}")]
     NodeShape {
         /// The projector's input dimension `d`.
@@ -12,17 +12,17 @@ pub enum Error {
         /// The shape that was given.
         got: Vec<usize>,
     },
-    /// A prompt names a soft token that was not given.
+    /// A prompt refers to a soft token that does not exist.
     #[error("row {row} of the batch names soft token {index}, but only {len} were given")]
     SoftIndex {
         /// Row of the batch.
         row: usize,
         /// Index of the soft token.
         index: u32,
-        /// How many soft tokens there are.
+        /// Number of soft tokens.
         len: usize,
     },
-    /// A prompt without a single token.
+    /// A prompt has no token.
     #[error("row {row} of the batch is empty: a prompt needs at least one token")]
     EmptyPrompt {
         /// Row of the batch.
@@ -31,10 +31,10 @@ pub enum Error {
     /// The batch has no rows.
     #[error("a batch of prompts needs at least one row")]
     EmptyBatch,
-    /// A size of zero or a scale that is not a positive number.
+    /// A size is zero, or a scale is not positive.
     #[error("{what} must be positive, not {value}")]
     NotPositive {
-        /// Which value.
+        /// Name of the value.
         what: &'static str,
         /// The value given.
         value: f64,

@@ -5,8 +5,8 @@ use rand_distr::{Distribution, StandardNormal};
 
 use crate::Result;
 
-/// A trainable f32 tensor drawn from `N(0, std²)`; the same seed gives the same
-/// values on every device.
+/// Creates a trainable f32 tensor drawn from `N(0, std²)`. A seed gives the same values on every
+/// device.
 ///
 /// # Errors
 /// The device is out of memory.
@@ -22,9 +22,9 @@ pub fn normal_var(shape: impl Into<Shape>, std: f64, seed: u64, device: &Device)
     Ok(Var::from_tensor(&Tensor::from_vec(values, shape, device)?)?)
 }
 
-/// The values of [`normal_var`] in f64, as what all examples of a batch have in common
-/// is trained: their gradients are then added up so exactly that the sum does not
-/// depend on how the batch is divided among ranks.
+/// The values of [`normal_var`] as an f64 parameter. Parameters that all examples of a batch share
+/// are f64, so that the sum of their gradients does not depend on how a batch is divided among
+/// ranks.
 ///
 /// # Errors
 /// The device is out of memory.

@@ -1,9 +1,8 @@
 //! Graph nodes as tokens of a language model.
 //!
-//! A [`Projector`] is the one linear layer of the paper's equations 1 and 2:
-//! it maps node embeddings `(n, d)` to *soft tokens* `(n, hidden)` that stand
-//! in a prompt beside ordinary tokens. [`splice`] puts a batch of such mixed
-//! prompts together.
+//! A [`Projector`] is the linear layer of the paper's equations 1 and 2. It maps node embeddings
+//! `(n, d)` to *soft tokens* `(n, hidden)`: input embeddings that take the place of ordinary tokens
+//! in a prompt. [`splice`] combines both into a batch of prompts.
 //!
 //! ```
 //! use candle_core::{Device, Tensor};
@@ -15,7 +14,7 @@
 //! let soft = projector.forward(&nodes)?;
 //! assert_eq!(soft.dims(), [3, 8]);
 //!
-//! // A toy embedding table stands for the language model's.
+//! // A toy embedding table in place of the language model's.
 //! let table = Tensor::zeros((100, 8), candle_core::DType::F32, &Device::Cpu)?;
 //! let rows = [
 //!     vec![Piece::Tokens(vec![1, 2, 3]), Piece::Soft(0)],

@@ -4,7 +4,7 @@ use candle_core::{DType, Device, Tensor, Var};
 
 use crate::{Error, Result, normal_parameter};
 
-/// Trained tensors by name, in the order of their names.
+/// Trained tensors by name, sorted by name.
 pub type Parameters = BTreeMap<String, Var>;
 
 /// Linear map from node embeddings to soft tokens: `V = E Wᵀ + b` (equations 1
@@ -17,13 +17,12 @@ pub struct Projector {
 }
 
 impl Projector {
-    /// A projector whose tokens have about the root mean square `token_rms`
-    /// when its input has a root mean square of one. Starting at the size of
-    /// the language model's own token embeddings keeps its first layers in the
-    /// range they were trained for.
+    /// Creates a projector. Nodes with a root mean square of one become soft tokens with a root
+    /// mean square of about `token_rms`. Set it to that of the language model's token embeddings,
+    /// so that the first layers stay in the range they were trained for.
     ///
     /// # Errors
-    /// A size of zero, or a `token_rms` that is not positive.
+    /// A size is zero, or `token_rms` is not positive.
     pub fn new(
         d: usize,
         hidden: usize,
@@ -45,11 +44,11 @@ impl Projector {
         })
     }
 
-    /// Soft tokens `(n, hidden)` of nodes `(n, d)` and of their dtype; differentiable in
-    /// the weights and in the nodes.
+    /// Maps nodes `(n, d)` to soft tokens `(n, hidden)` of the same dtype. The result is
+    /// differentiable with respect to the weights and the nodes.
     ///
     /// # Errors
-    /// [`Error::NodeShape`] when the nodes are not `(n, d)`.
+    /// [`Error::NodeShape`] if the nodes are not `(n, d)`.
     pub fn forward(&self, nodes: &Tensor) -> Result<Tensor> {
         let (_, d) = self.weight.dims2()?;
         if nodes.dims().len() != 2 || nodes.dims()[1] != d {
@@ -89,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn starts_at_the_asked_scale() {
+    fn starts_at_the_requested_scale() {
         let projector = Projector::new(64, 512, 0.136, 3, &Device::Cpu).unwrap();
         let nodes = crate::normal_var((100, 64), 1.0, 4, &Device::Cpu).unwrap();
         let out = projector.forward(&nodes).unwrap();

@@ -2,12 +2,12 @@ use candle_core::{Device, Tensor};
 
 use crate::{Error, Result};
 
-/// One stretch of a prompt.
+/// One part of a prompt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Piece {
-    /// Ordinary tokens, by vocabulary id.
+    /// Ordinary tokens, as vocabulary ids.
     Tokens(Vec<u32>),
-    /// The soft token with this row in the tensor given to [`splice`].
+    /// The soft token in this row of the tensor passed to [`splice`].
     Soft(u32),
 }
 
@@ -15,19 +15,19 @@ pub enum Piece {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct SoftBatch {
-    /// `(batch, seq, hidden)`, rows padded with zeros on the right.
+    /// `(batch, seq, hidden)`; rows are padded with zeros on the right.
     pub embeds: Tensor,
-    /// Real length of each row.
+    /// Length of each row without padding.
     pub lengths: Vec<usize>,
 }
 
-/// Puts prompts of tokens and soft tokens together as input embeddings.
+/// Builds the input embeddings of prompts of ordinary and soft tokens.
 ///
-/// `soft` is `(m, hidden)`; `embed` looks ordinary tokens up in the language
-/// model's embedding table and returns `(len, hidden)`. Gradients flow to `soft`.
+/// `soft` is `(m, hidden)`. `embed` returns the embeddings of ordinary tokens, `(len, hidden)`.
+/// Gradients flow to `soft`.
 ///
 /// # Errors
-/// An empty batch or row, or a soft token outside `soft`.
+/// An empty batch or row, or an index outside `soft`.
 pub fn splice<E>(
     rows: &[Vec<Piece>],
     soft: &Tensor,
@@ -56,8 +56,8 @@ where
     }
     let seq = lengths.iter().copied().max().unwrap_or(0);
 
-    // One bank of vectors: soft tokens, a zero row for padding, then each
-    // distinct ordinary token once. The batch is a single gather from it.
+    // A table of all vectors: soft tokens, a zero row for padding, and each distinct ordinary token
+    // once. One gather from it gives the batch.
     let pad = n_soft as u32;
     let mut ids: Vec<u32> = rows
         .iter()
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_cannot_be_a_prompt() {
+    fn rejects_invalid_prompts() {
         let soft = Tensor::zeros((1, 2), candle_core::DType::F32, &Device::Cpu).unwrap();
         let bad = splice(&[vec![Piece::Soft(1)]], &soft, embed).unwrap_err();
         assert!(matches!(bad, Error::SoftIndex { row: 0, index: 1, len: 1 }));

@@ -9,36 +9,33 @@ use crate::{Error, Result};
 pub struct ContrastiveConfig {
     /// Columns of the embeddings. Default 64.
     pub dim: usize,
-    /// Propagation layers, whose outputs are summed. Default 3.
+    /// Number of propagation layers; the embeddings are the mean over them. Default 3.
     pub layers: usize,
-    /// Hyperedges of HCCF's learned hypergraph; 0 leaves it out. Default 0.
+    /// Number of hyperedges of HCCF's learned hypergraph; 0 disables it. Default 0.
     pub hyperedges: usize,
     /// Weight of the contrast between graph and hypergraph. Default 0.
     pub hyper_weight: f64,
     /// Weight of the contrast between nodes and texts. Default 0.
     pub text_weight: f64,
-    /// Cosines of the contrast between graph and hypergraph are divided by it.
-    /// Default 0.1.
+    /// Temperature of the contrast between graph and hypergraph. Default 0.1.
     pub temperature: f64,
-    /// Those of the contrast with texts. Default 0.2.
+    /// Temperature of the contrast with texts. Default 0.2.
     pub text_temperature: f64,
-    /// Share of nodes whose layer-0 embedding is a learned token in each step and
-    /// which are then contrasted with their texts in the texts' space (RLMRec-Gen);
-    /// 0 contrasts the nodes of the triples in the nodes' space (RLMRec-Con).
-    /// Default 0.
+    /// Fraction of nodes whose layer-0 embedding is replaced by a learned token in each step. These
+    /// nodes are contrasted with their texts in the text space (RLMRec-Gen). 0 contrasts the nodes
+    /// of the triples in the node space (RLMRec-Con). Default 0.
     pub mask: f64,
     /// Adam's learning rate. Default 5e-3.
     pub learning_rate: f64,
-    /// Weight of the squared layer-0 embeddings of a batch, as in LightGCN.
-    /// Default 1e-4.
+    /// Weight of the squared layer-0 embeddings of a batch, as in LightGCN. Default 1e-4.
     pub l2: f64,
     /// Triples per step. Default 4096.
     pub batch_size: usize,
-    /// Passes over as many triples as there are interactions. Default 200.
+    /// Number of epochs; an epoch draws as many triples as there are interactions. Default 200.
     pub epochs: usize,
-    /// Epochs between two evaluations on the validation data. Default 5.
+    /// Epochs between evaluations on the validation data. Default 5.
     pub eval_every: usize,
-    /// Evaluations without a better N@10 after which training stops. Default 5.
+    /// Number of evaluations without a better N@10 after which training stops. Default 5.
     pub patience: usize,
     /// Standard deviation of the initial embeddings. Default 0.1.
     pub init_std: f64,
@@ -76,8 +73,8 @@ impl ContrastiveConfig {
         Self { layers: 2, hyperedges: 128, hyper_weight: 0.2, ..Self::default() }
     }
 
-    /// LightGCN with a contrast to item texts, as the GLTA paper has it; settings
-    /// are those of [`rlmrec_con`](Self::rlmrec_con).
+    /// LightGCN with a contrast to item texts, the LightGCN+ of the GLTA paper, with the settings
+    /// of [`rlmrec_con`](Self::rlmrec_con).
     pub fn lightgcn_plus() -> Self {
         Self::rlmrec_con()
     }
@@ -105,9 +102,9 @@ impl ContrastiveConfig {
     /// Checks the settings.
     ///
     /// # Errors
-    /// [`Error::Config`] for a size of 0, or a number that cannot be used.
+    /// [`Error::Config`] for a size of 0 or an invalid number.
     pub fn validate(&self) -> Result<()> {
-        let wrong =
+        let invalid =
             |field, problem| Err(Error::Config { system: "contrastive graph", field, problem });
         let sizes = [
             ("dim", self.dim),
@@ -117,7 +114,7 @@ impl ContrastiveConfig {
             ("patience", self.patience),
         ];
         if let Some((field, _)) = sizes.into_iter().find(|(_, size)| *size == 0) {
-            return wrong(field, "must be at least 1".into());
+            return invalid(field, "must be at least 1".into());
         }
         let positive = [
             ("temperature", self.temperature),
@@ -127,7 +124,7 @@ impl ContrastiveConfig {
         ];
         for (field, value) in positive {
             if !(value > 0.0 && value.is_finite()) {
-                return wrong(field, format!("{value} is not a positive number"));
+                return invalid(field, format!("{value} is not a positive number"));
             }
         }
         let weights = [
@@ -137,22 +134,22 @@ impl ContrastiveConfig {
         ];
         for (field, value) in weights {
             if !(value >= 0.0 && value.is_finite()) {
-                return wrong(field, format!("{value} is not zero or a positive number"));
+                return invalid(field, format!("{value} is not zero or a positive number"));
             }
         }
         if !(0.0..1.0).contains(&self.mask) {
-            return wrong("mask", format!("{} is not in [0, 1)", self.mask));
+            return invalid("mask", format!("{} is not in [0, 1)", self.mask));
         }
         if self.mask > 0.0 && self.text_weight == 0.0 {
-            return wrong("mask", "masked nodes need a `text_weight`".into());
+            return invalid("mask", "masked nodes need a `text_weight`".into());
         }
         if self.mask > 0.0 && self.hyperedges > 0 {
-            // A node among masked ones has zeros in the graph's view, and a cosine of
-            // zeros has no gradient to go by.
-            return wrong("mask", "masked nodes cannot be had with `hyperedges`".into());
+            // The token starts at zero, so a node whose neighbours are all masked is zero in the
+            // graph's view, and the cosine of a zero vector has no gradient.
+            return invalid("mask", "masked nodes cannot be combined with `hyperedges`".into());
         }
         if self.hyper_weight > 0.0 && self.hyperedges == 0 {
-            return wrong("hyper_weight", "needs hyperedges to contrast with".into());
+            return invalid("hyper_weight", "needs hyperedges to contrast with".into());
         }
         Ok(())
     }

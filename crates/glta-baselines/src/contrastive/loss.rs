@@ -6,15 +6,14 @@ fn softplus(x: &Tensor) -> Result<Tensor> {
     x.relu()? + (x.abs()?.neg()?.exp()? + 1.0)?.log()?
 }
 
-/// Bayesian personalised ranking of rows `(batch, dim)`: the mean of
-/// `softplus(u·j - u·i)`.
+/// Bayesian personalised ranking of rows `(batch, dim)`: the mean of `softplus(u·j - u·i)`.
 pub(super) fn bpr(users: &Tensor, positives: &Tensor, negatives: &Tensor) -> Result<Tensor> {
     let margin = (users * (negatives - positives)?)?.sum(D::Minus1)?;
     softplus(&margin)?.mean_all()
 }
 
-/// Rows of a batch, each once and ascending, and how often each was drawn. What a batch
-/// sums over its draws is summed over these with their counts: the same with fewer rows.
+/// The distinct rows of a batch, ascending, and how often each was drawn. Sums over draws become
+/// sums over these rows with their counts.
 pub(super) struct Drawn {
     pub(super) rows: Vec<u32>,
     pub(super) times: Vec<f32>,
@@ -38,9 +37,9 @@ impl Drawn {
     }
 }
 
-/// InfoNCE of rows: row `r` of `anchors (n, dim)` must find row `own[r]` of `others (m,
-/// dim)` among all of them, by cosine over the temperature; the mean over rows.
-/// `times` is how often anchors and others count, once if it is not said.
+/// InfoNCE: row `r` of `anchors (n, dim)` must find row `own[r]` of `others (m, dim)` among all of
+/// them, by cosine divided by the temperature. Returns the mean over rows. `times` has the counts
+/// of anchors and others; the default is one.
 pub(super) fn info_nce(
     anchors: &Tensor,
     others: &Tensor,
@@ -61,7 +60,7 @@ pub(super) fn info_nce(
             times.iter().map(|times| times / total).collect()
         }
     };
-    // The numerator is one draw of the own row, not all of them.
+    // The numerator is one draw of the row, not all of them.
     let own_logs = weights.iter().zip(own).map(|(w, &own)| f64::from(w * logs[own as usize])).sum();
     let logs = Tensor::from_vec(logs, m, others.device())?;
     let anchors = (normalized(anchors)? / temperature)?;
@@ -107,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_stand_for_repeated_rows() {
+    fn counts_equal_repeated_rows() {
         let values = |n: usize, seed: f32| -> Vec<f32> {
             (0..n * 3).map(|i| ((i as f32 + seed) * 1.7).sin()).collect()
         };

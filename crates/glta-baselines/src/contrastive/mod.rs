@@ -23,8 +23,7 @@ use crate::{Error, Result};
 use model::Model;
 use sampler::Sampler;
 
-/// Text vectors that nodes are contrasted with; rows of zeros stand for nodes
-/// without a text.
+/// Text vectors that nodes are contrasted with. A row of zeros means that the node has no text.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NodeTexts<'a> {
     /// `(users, text dim)`, such as vectors of profiles.
@@ -37,11 +36,11 @@ pub struct NodeTexts<'a> {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct TrainedContrastive {
-    /// Embeddings of the best epoch, whose inner products are the scores.
+    /// Embeddings of the best epoch; their inner products are the scores.
     pub embeddings: NodeEmbeddings,
     /// All epochs in order.
     pub history: Vec<ContrastiveEpoch>,
-    /// The epoch that the embeddings come from, from 1; 0 when none was run.
+    /// The epoch of the embeddings, from 1; 0 if no epoch ran.
     pub best_epoch: usize,
 }
 
@@ -52,22 +51,21 @@ impl TrainedContrastive {
     }
 }
 
-/// What is reported after every epoch.
+/// Report of one epoch.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct ContrastiveEpoch {
-    /// Epochs that have ended.
+    /// Number of epochs that have ended.
     pub epoch: usize,
-    /// Mean loss.
+    /// Mean loss of the epoch.
     pub loss: f64,
-    /// N@10 on the validation data, where the epoch was evaluated.
+    /// N@10 on the validation data; `None` if the epoch was not evaluated.
     pub validation: Option<f64>,
 }
 
-/// A LightGCN or HCCF trained with BPR and, where asked for, InfoNCE between graph
-/// and hypergraph (HCCF, Xia et al. 2022, eq. 7) and between nodes and texts (Ren et
-/// al. 2024: the contrastive or the generative alignment of RLMRec; the GLTA paper's
-/// LightGCN+ and HCCF+).
+/// Trains LightGCN or HCCF with BPR and, depending on the settings, two InfoNCE losses: between
+/// graph and hypergraph (HCCF, Xia et al. 2022, eq. 7), and between nodes and texts (Ren et al.
+/// 2024: the contrastive or generative alignment of RLMRec; the GLTA paper's LightGCN+ and HCCF+).
 ///
 /// ```
 /// use glta_baselines::{Contrastive, ContrastiveConfig, NodeTexts};
@@ -75,7 +73,7 @@ pub struct ContrastiveEpoch {
 /// use glta_metrics::top_k;
 /// use ndarray::Array2;
 ///
-/// // Two groups of users with different tastes, and texts that tell them apart.
+/// // Two groups of users with different tastes, and texts that separate the groups.
 /// let pairs = (0..20u32).flat_map(|u| (0..4u32).map(move |k| (u, 5 * (u % 2) + (u + k) % 5)));
 /// let train = Interactions::from_pairs(20, 10, pairs)?;
 /// let texts = Array2::from_shape_fn((10, 4), |(i, c)| (i / 5 * 2 + i % 2 * c) as f32);
@@ -101,12 +99,12 @@ impl Contrastive {
         Ok(Self { config })
     }
 
-    /// Trains on `train`; with validation data stops early and keeps the best
-    /// epoch's embeddings.
+    /// Trains on `train`. With validation data training stops early, and the embeddings of the best
+    /// epoch are returned.
     ///
     /// # Errors
-    /// Nothing to learn from, texts or validation data of another number of nodes,
-    /// or a loss that is not finite.
+    /// There is nothing to train on, the texts or validation data have another number of nodes, or
+    /// the loss is not finite.
     pub fn train(
         &self,
         train: &Interactions,
@@ -116,7 +114,7 @@ impl Contrastive {
         self.train_with(train, valid, texts, &mut Silent)
     }
 
-    /// [`train`](Self::train) that reports every epoch.
+    /// [`train`](Self::train) with a progress receiver for each epoch.
     ///
     /// # Errors
     /// Those of [`train`](Self::train), and [`Error::Cancelled`].
@@ -148,8 +146,8 @@ impl Contrastive {
         }
         let model = Model::new(config, Adjacency::new(train)?, texts.users, texts.items)?;
         let parameters = model.parameters();
-        // Its state is never saved: a baseline is trained in one go. The method's own Adam, in
-        // `glta-align`, is one that a stopped run resumes.
+        // Its state is never saved, because a baseline is not resumed. The optimiser of
+        // `glta-align` can be resumed.
         let mut optimizer = AdamW::new(
             parameters.clone(),
             ParamsAdamW { lr: config.learning_rate, weight_decay: 0.0, ..Default::default() },
@@ -201,7 +199,7 @@ impl Contrastive {
     }
 }
 
-/// A missing gradient would silently leave a tensor untrained.
+/// Without this check a tensor without a gradient would silently stay untrained.
 fn check(parameters: &[Var], gradients: &candle_core::backprop::GradStore) -> Result<()> {
     if parameters.iter().all(|p| gradients.get(p).is_some()) {
         return Ok(());

@@ -16,7 +16,7 @@ use crate::Error;
 
 /// Slope of HCCF's leaky ReLU for negative values.
 const HYPER_SLOPE: f64 = 0.5;
-/// The trained tensors and the loss over them.
+/// The trained tensors and their loss.
 pub(super) struct Model {
     config: ContrastiveConfig,
     propagate: Propagate,
@@ -26,20 +26,20 @@ pub(super) struct Model {
     /// `(dim, hyperedges)` of users and of items.
     hyper: Option<[Var; 2]>,
     texts: Option<Texts>,
-    /// `(1, dim)`, layer 0 of a masked node.
+    /// `(1, dim)`, layer-0 embedding of masked nodes.
     token: Option<Var>,
 }
 
-/// What a pass over the graph gives, users and items stacked.
+/// Result of a pass over the graph, users and items stacked.
 struct Pass {
     /// `(users + items, dim)`
     nodes: Tensor,
-    /// Of each layer, what graph and hypergraph say.
+    /// The views of graph and hypergraph, per layer.
     views: Vec<(Tensor, Tensor)>,
 }
 
-/// Both sides' texts, `(users + items, text dim)`, zeros where there is none; nothing
-/// if there is none at all.
+/// Stacks the texts of both sides, `(users + items, text dim)`, with zeros for nodes without text.
+/// `None` if no node has a text.
 fn stacked(
     n_users: usize,
     n_items: usize,
@@ -103,8 +103,7 @@ impl Model {
         out
     }
 
-    /// Layer 0, `(users + items, dim)`, with the token in the place of the `masked`
-    /// nodes.
+    /// Layer 0, `(users + items, dim)`, with the token in place of the `masked` nodes.
     fn layer0(&self, masked: &[u32]) -> Result<Tensor> {
         let embeddings = self.embeddings.as_tensor();
         let Some(token) = self.token.as_ref().filter(|_| !masked.is_empty()) else {
@@ -113,13 +112,13 @@ impl Model {
         let mut kept = vec![1f32; embeddings.dim(0)?];
         masked.iter().for_each(|&row| kept[row as usize] = 0.0);
         let kept = Tensor::from_vec(kept, (embeddings.dim(0)?, 1), &Device::Cpu)?;
-        // A product with the token, for the token's gradient is then one too.
+        // As a product with the token, the gradient of the token is also a product.
         let hidden = (1.0 - &kept)?.matmul(token)?;
         embeddings.broadcast_mul(&kept)? + hidden
     }
 
-    /// One side's incidence matrix `H = E W` (HCCF, eq. 4), scaled so that the sums
-    /// over nodes and hyperedges keep the size of what passes.
+    /// One side's incidence matrix `H = E W` (HCCF, eq. 4), scaled to preserve the magnitude of
+    /// sums over nodes and hyperedges.
     fn incidence(layer0: &Tensor, start: usize, len: usize, w: &Var) -> Result<Tensor> {
         layer0.narrow(0, start, len)?.matmul(&(w.as_tensor() / (len as f64).sqrt())?)
     }
@@ -158,12 +157,12 @@ impl Model {
             };
             nodes = (nodes + &x)?;
         }
-        // The mean, which ranks as the sum does and keeps its size.
+        // The mean gives the same ranking as the sum and preserves its magnitude.
         Ok(Pass { nodes: (nodes / (self.config.layers + 1) as f64)?, views })
     }
 
-    /// The loss of a batch. The graph's view is a fixed target of the hypergraph's
-    /// where `stop` is set, as it is in training.
+    /// The loss of a batch. With `stop`, as in training, the graph's view is a fixed target of the
+    /// hypergraph's.
     pub(super) fn loss(&self, batch: &Batch, stop: bool) -> Result<Tensor> {
         let config = &self.config;
         let pass = self.pass(&batch.masked)?;
@@ -172,7 +171,7 @@ impl Model {
             index(&batch.positives, self.n_users)?,
             index(&batch.negatives, self.n_users)?,
         ];
-        // One gather a tensor: the derivative of each is a tensor over all nodes.
+        // One gather per tensor, because the derivative of each gather is a tensor over all nodes.
         let size = batch.users.len();
         let triples = Tensor::cat(&[users, positives, negatives], 0)?;
         let drawn = pass.nodes.index_select(&triples, 0)?;

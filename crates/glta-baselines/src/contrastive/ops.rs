@@ -1,10 +1,10 @@
-//! Row-parallel operations with a derivative of one pass each, where candle's own
-//! chains of elementwise operations make many passes over as many new tensors.
+//! Row-parallel operations whose derivative takes one pass. candle's chains of elementwise
+//! operations make many passes and allocate a new tensor for each.
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
-/// Values that one task works on.
+/// Number of values per task.
 const CHUNK: usize = 1 << 14;
 
 /// `max(x, 0) - slope · max(-x, 0)`, of any shape.
@@ -76,9 +76,9 @@ mod tests {
 
     use super::*;
 
-    /// Against candle's own operations, values and gradients, of a strided input.
+    /// Values and gradients against candle's operations, for a strided input.
     #[test]
-    fn equal_candles_chains() {
+    fn equals_candle_operations() {
         let small = (0..35).map(|i| (i * 37 % 23) as f32 / 3.0 - 3.1);
         let values: Vec<f32> = small.chain([60.0]).collect();
         let x = Var::from_vec(values, (4, 9), &Device::Cpu).unwrap();

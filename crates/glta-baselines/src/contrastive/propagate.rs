@@ -4,8 +4,8 @@ use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use glta_graph::Adjacency;
 use ndarray::{ArrayView2, Axis, concatenate};
 
-/// `Â X` of users and items stacked, `(users + items, dim)`. `Â` is symmetric, so
-/// the derivative is the same product.
+/// `Â X` of users and items stacked, `(users + items, dim)`. `Â` is symmetric, so the derivative is
+/// the same product.
 #[derive(Clone)]
 pub(super) struct Propagate(pub(super) Arc<Adjacency>);
 

@@ -2,24 +2,24 @@ use glta_core::stream;
 use glta_data::Interactions;
 use rand::Rng;
 
-/// Triples of a user, one of the user's items and one that the user lacks.
+/// Triples of a user, one of the user's items, and an item that the user lacks.
 #[derive(Default)]
 pub(super) struct Batch {
     pub(super) users: Vec<u32>,
     pub(super) positives: Vec<u32>,
     pub(super) negatives: Vec<u32>,
-    /// Nodes to mask, users and items stacked.
+    /// Masked nodes, users and items stacked.
     pub(super) masked: Vec<u32>,
 }
 
-/// Draws interactions uniformly, with a uniform negative each. A batch depends on
-/// the seed and its number alone.
+/// Draws interactions uniformly, each with a uniform negative. A batch depends only on the seed and
+/// its number.
 pub(super) struct Sampler<'a> {
     train: &'a Interactions,
-    /// User of every interaction, without users that have every item.
+    /// The interactions, without users that have every item.
     edges: Vec<(u32, u32)>,
     seed: u64,
-    /// Share of the nodes that a batch masks.
+    /// Fraction of the nodes that a batch masks.
     mask: f64,
 }
 
@@ -29,7 +29,7 @@ impl<'a> Sampler<'a> {
         Self { train, edges: edges.collect(), seed, mask }
     }
 
-    /// Interactions that can be drawn.
+    /// Number of interactions that can be drawn.
     pub(super) fn len(&self) -> usize {
         self.edges.len()
     }

@@ -18,7 +18,7 @@ fn texts(rows: usize, seed: u64) -> Array2<f32> {
     Array2::from_shape_fn((rows, 9), |_| rng.random_range(-1.0f32..1.0))
 }
 
-/// All of them at once, with weights that make every part count.
+/// All losses at once, with weights that make each one matter.
 fn config() -> ContrastiveConfig {
     ContrastiveConfig {
         dim: 6,
@@ -47,13 +47,13 @@ fn gradients_of_masked_nodes_equal_finite_differences() {
 fn check_gradients(config: &ContrastiveConfig, tensors: usize) {
     let train = train();
     let (mut users, mut items) = (texts(24, 1), texts(15, 2));
-    // Some have no text.
+    // Some users have no text.
     users.row_mut(3).fill(0.0);
     items.row_mut(0).fill(0.0);
     let graph = Adjacency::new(&train).unwrap();
     let model = Model::new(config, graph, Some(users.view()), Some(items.view())).unwrap();
     let batch = Sampler::new(&train, 5, config.mask).draw(0, 40);
-    // Without the stop, which finite differences know nothing of.
+    // Without `stop`, which finite differences cannot represent.
     let loss = || model.loss(&batch, false).unwrap();
     let gradients = loss().backward().unwrap();
     let value = || f64::from(loss().to_scalar::<f32>().unwrap());
@@ -104,7 +104,7 @@ fn the_graphs_view_is_a_fixed_target() {
 }
 
 #[test]
-fn without_contrasts_the_scores_are_those_of_lightgcn() {
+fn without_contrasts_scores_equal_lightgcn() {
     let train = train();
     let config = ContrastiveConfig { epochs: 2, dim: 6, ..ContrastiveConfig::default() };
     let graph = Adjacency::new(&train).unwrap();
@@ -131,7 +131,7 @@ fn a_seed_gives_the_same_embeddings_and_texts_change_them() {
     assert_eq!(run(Some(&items), 1), run(Some(&items), 1));
     assert_ne!(run(Some(&items), 1), run(Some(&items), 2));
     assert_ne!(run(Some(&items), 1), run(None, 1));
-    // Zeros are no texts.
+    // Rows of zeros are not texts.
     assert_eq!(run(Some(&Array2::zeros((15, 9))), 1).users.dim(), (24, 6));
 }
 
@@ -173,7 +173,7 @@ fn the_best_epoch_on_validation_data_is_kept() {
 }
 
 #[test]
-fn refuses_what_cannot_work() {
+fn rejects_invalid_arguments() {
     let train = train();
     for config in [
         ContrastiveConfig { dim: 0, ..Default::default() },
@@ -207,9 +207,9 @@ fn refuses_what_cannot_work() {
     assert!(matches!(stopped, Err(Error::Cancelled)));
 }
 
-/// Against the formula, written out in f64 over the triples and all users.
+/// Against the formula, written in f64 over the triples and all users.
 #[test]
-fn the_contrast_with_texts_is_rlmrecs() {
+fn the_text_contrast_equals_rlmrec() {
     let train = train();
     let config = ContrastiveConfig { text_weight: 0.3, l2: 0.0, dim: 6, ..Default::default() };
     let (users, mut items) = (texts(24, 1), texts(15, 2));
@@ -271,11 +271,11 @@ fn masked_nodes_start_from_the_token() {
     let batch = sampler.draw(0, 40);
     assert_eq!(batch.masked.len(), 11);
     assert_ne!(batch.masked, sampler.draw(1, 40).masked);
-    // The triples are those of an unmasked run.
+    // The triples are those of a run without masks.
     assert_eq!(batch.users, Sampler::new(&train, 5, 0.0).draw(0, 40).users);
     let value = || model.loss(&batch, true).unwrap().to_scalar::<f32>().unwrap();
     let before = (value(), nodes(&model).unwrap());
-    // What a masked node itself has does not reach anything but the L2.
+    // The layer-0 embedding of a masked node affects only the L2 term.
     let config = ContrastiveConfig { l2: 0.0, ..config };
     let graph = Adjacency::new(&train).unwrap();
     let model = Model::new(&config, graph, None, Some(items.view())).unwrap();
@@ -286,7 +286,7 @@ fn masked_nodes_start_from_the_token() {
     let reached = |row: &usize| gradient[*row].iter().any(|&v| v != 0.0);
     assert!(!batch.masked.iter().any(|&row| reached(&(row as usize))));
     assert!((0..39).filter(reached).count() > 10);
-    // The token is not used where scores are wanted.
+    // Scoring does not use the token.
     assert!(before.0.is_finite());
     let token = model.parameters().pop().unwrap();
     token.set(&token.ones_like().unwrap()).unwrap();

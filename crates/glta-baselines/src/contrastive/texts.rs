@@ -9,15 +9,15 @@ use super::ops::leaky;
 use super::sampler::Batch;
 use super::tensors::{index, xavier};
 
-/// Slope of RLMRec's projection for negative values, PyTorch's default.
+/// Slope of RLMRec's leaky ReLU for negative values, PyTorch's default.
 const SLOPE: f64 = 0.01;
 
-/// The nodes' texts and what projects between their space and the graph's: two
-/// linear layers, half way between in width, shared by users and items (RLMRec).
+/// The nodes' texts, and the projection between text and node space: two linear layers, shared by
+/// users and items, with a width half-way between both (RLMRec).
 pub(super) struct Texts {
     /// `(users + items, text dim)`
     vectors: Tensor,
-    /// Nodes that have a text, by row.
+    /// Whether each node has a text, by row.
     known: Vec<bool>,
     n_users: usize,
     /// Weights `(in, out)` and biases `(1, out)` of the two layers.
@@ -27,9 +27,8 @@ pub(super) struct Texts {
 }
 
 impl Texts {
-    /// `vectors (users + items, text dim)`, zeros for a node without a text; from
-    /// the texts' space to the nodes', or the other way round where nodes are
-    /// masked.
+    /// `vectors (users + items, text dim)` has zeros for a node without a text. The projection goes
+    /// from the text space to the node space, or the other way round if nodes are masked.
     pub(super) fn new(
         rng: &mut ChaCha8Rng,
         config: &ContrastiveConfig,
@@ -42,8 +41,8 @@ impl Texts {
             Tensor::from_vec(vectors.into_raw_vec_and_offset().0, (nodes, width), &Device::Cpu)?;
         let (from, to) = if config.mask > 0.0 { (config.dim, width) } else { (width, config.dim) };
         let mut layer = |rows: usize, columns| -> Result<(Var, Var)> {
-            // PyTorch's biases: those of zero would leave the zeros of a masked node
-            // without edges where cosines have no direction.
+            // PyTorch's biases. With zero biases, a masked node without edges would stay zero, and
+            // its cosine would be undefined.
             let bound = 1.0 / (rows as f32).sqrt();
             let bias: Vec<f32> = (0..columns).map(|_| rng.random_range(-bound..bound)).collect();
             let bias = Tensor::from_vec(bias, (1, columns), &Device::Cpu)?;
@@ -65,9 +64,8 @@ impl Texts {
         middle.matmul(second)?.broadcast_add(second_bias)
     }
 
-    /// Those of `rows` that have a text, and the number of draws. Where there is none,
-    /// some row that has one: the caller weighs it with zero, so that every tensor
-    /// keeps a gradient.
+    /// Returns the `rows` that have a text, and the number of draws. If there are none, returns
+    /// some row with a text; the caller gives it weight zero, so that every tensor has a gradient.
     fn with_text(&self, rows: impl Iterator<Item = u32>) -> (Drawn, f64) {
         let drawn = Drawn::new(rows.filter(|&row| self.known[row as usize]));
         let count = drawn.times.iter().map(|&times| f64::from(times)).sum();
@@ -88,9 +86,9 @@ impl Texts {
         loss * self.weight
     }
 
-    /// RLMRec-Con: the nodes of the triples must find their projected texts; a
-    /// user among all users' texts, positives and negatives each among their own
-    /// in the batch. A triple whose node has no text adds nothing.
+    /// RLMRec-Con: the nodes of the triples must find their projected texts: users among all users'
+    /// texts, positives and negatives each among their own kind in the batch. A node without a text
+    /// adds nothing.
     fn contrastive(&self, nodes: &Tensor, batch: &Batch) -> Result<Tensor> {
         let items = |ids: &[u32]| self.with_text(ids.iter().map(|i| i + self.n_users as u32));
         let users = self.with_text(batch.users.iter().copied());
@@ -100,7 +98,7 @@ impl Texts {
         (0u32..).zip(&all_users).for_each(|(at, &row)| place[row as usize] = at);
 
         let sides = [users, items(&batch.positives), items(&batch.negatives)];
-        // One gather: the derivative of each is a tensor over all nodes.
+        // One gather, because the derivative of each gather is a tensor over all nodes.
         let ids: Vec<u32> = sides.iter().flat_map(|(drawn, _)| &drawn.rows).copied().collect();
         let anchors = nodes.index_select(&index(&ids, 0)?, 0)?;
         let (mut terms, mut start) = (Vec::new(), 0);
@@ -123,10 +121,10 @@ impl Texts {
         Tensor::stack(&terms, 0)?.sum_all()
     }
 
-    /// RLMRec-Gen: the projected nodes that were masked must find their texts
-    /// among those of all that were.
+    /// RLMRec-Gen: the projected masked nodes must find their texts among those of all masked
+    /// nodes.
     fn generative(&self, nodes: &Tensor, masked: &[u32]) -> Result<Tensor> {
-        // Each node is masked once at most.
+        // Each node is masked at most once.
         let (drawn, count) = self.with_text(masked.iter().copied());
         let rows = index(&drawn.rows, 0)?;
         let projected = self.project(&nodes.index_select(&rows, 0)?)?;

@@ -1,16 +1,16 @@
-//! The loops, over any vector.
+//! The loops, generic over the vector type.
 
 use super::vector::Vector;
 use crate::lines::Line;
 
-/// A run of neighbours of one row within one block of columns.
+/// Consecutive neighbours of one row within one block of columns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Segment {
     /// Row within the chunk.
     pub(crate) row: u16,
     /// Number of neighbours.
     pub(crate) len: u16,
-    /// Where its column ids start in the chunk's `indices`.
+    /// Index of its first column id in the chunk's `indices`.
     pub(crate) start: u32,
 }
 
@@ -26,17 +26,17 @@ pub(crate) struct AdamStep {
     pub(crate) second_scale: f32,
 }
 
-/// The rows one Adam call works on; all slices have the same length.
+/// The rows of one Adam call; all slices have the same length.
 pub(crate) struct AdamRows<'a> {
     pub(crate) parameters: &'a mut [Line],
     pub(crate) first: &'a mut [Line],
     pub(crate) second: &'a mut [Line],
-    /// In: gradient divided by `sqrt_degree`. Out: the new parameters divided by
+    /// Before: the gradient divided by `sqrt_degree`. After: the new parameters divided by
     /// `sqrt_degree`, the input of the next propagation.
     pub(crate) scaled: &'a mut [Line],
     pub(crate) sqrt_degree: &'a [f32],
     pub(crate) inv_sqrt_degree: &'a [f32],
-    /// L2 coefficient of each row: occurrences in the batch times the weight.
+    /// L2 coefficient of each row: its occurrences in the batch times the weight.
     pub(crate) decay: &'a [f32],
 }
 
@@ -103,7 +103,7 @@ pub(super) unsafe fn scatter<V: Vector>(
     }
 }
 
-/// `dst[r] *= scale[r]`, then `+= add[r]` where given.
+/// `dst[r] *= scale[r]`, then `+= add[r]` if given.
 #[inline(always)]
 pub(super) unsafe fn scale<V: Vector>(dst: &mut [Line], scale: &[f32], add: Option<&[Line]>) {
     for (r, (line, &factor)) in dst.iter_mut().zip(scale).enumerate() {

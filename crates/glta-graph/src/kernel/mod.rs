@@ -1,9 +1,7 @@
-//! The inner loops, compiled once for each instruction set and chosen at run
-//! time.
+//! The inner loops, compiled for each instruction set and selected at run time.
 //!
-//! Every loop is written once over the trait [`vector::Vector`] (sixteen `f32`), with
-//! the order of all additions fixed and no fused multiply-add, so that AVX-512,
-//! AVX2 and the portable form give the same bits.
+//! Each loop is generic over [`vector::Vector`] (sixteen `f32`). The order of additions is fixed
+//! and multiply-adds are not fused, so AVX-512, AVX2 and the portable form give the same bits.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -17,7 +15,7 @@ pub(crate) use loops::{AdamRows, AdamStep, Segment};
 
 use crate::lines::Line;
 
-/// The instruction set the loops run with.
+/// The instruction set of the loops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Isa {
     #[cfg(target_arch = "x86_64")]
@@ -40,12 +38,12 @@ macro_rules! dispatch {
 }
 
 impl Isa {
-    /// The best set this processor has.
+    /// The best instruction set of this processor.
     pub(crate) fn detect() -> Self {
         Self::available()[0]
     }
 
-    /// All sets this processor has, best first.
+    /// All instruction sets of this processor, best first.
     pub(crate) fn available() -> Vec<Self> {
         let mut sets = Vec::new();
         #[cfg(target_arch = "x86_64")]
@@ -61,12 +59,12 @@ impl Isa {
         sets
     }
 
-    /// Adds to every segment's row of `dst` the rows of `src` that the segment
-    /// names.
+    /// Adds the rows of `src` that a segment lists to the segment's row of `dst`, for every
+    /// segment.
     ///
     /// # Safety
-    /// `self` came from [`Isa::available`]; every segment lies inside `indices`,
-    /// every named index inside `src`, every segment's row inside `dst`.
+    /// `self` came from [`Isa::available`]; every segment is inside `indices`, every index inside
+    /// `src`, every segment's row inside `dst`.
     pub(crate) unsafe fn gather(
         self,
         segments: &[Segment],
@@ -77,7 +75,7 @@ impl Isa {
         dispatch!(self, gather(segments, indices, src, dst))
     }
 
-    /// Adds every segment's row of `src` to the rows of `dst` it names.
+    /// Adds each segment's row of `src` to the rows of `dst` that the segment lists.
     ///
     /// # Safety
     /// As [`gather`](Self::gather), with `src` and `dst` exchanged.
@@ -91,7 +89,7 @@ impl Isa {
         dispatch!(self, scatter(segments, indices, src, dst))
     }
 
-    /// Multiplies each row by its factor and adds `add` where given.
+    /// Multiplies each row by its factor, then adds `add` if given.
     pub(crate) fn scale(self, dst: &mut [Line], factors: &[f32], add: Option<&[Line]>) {
         dispatch!(self, scale(dst, factors, add))
     }
@@ -166,7 +164,7 @@ mod tests {
         for isa in Isa::available() {
             assert!(run(isa) == expected, "{isa:?} differs from the portable form");
         }
-        // And the portable form is right.
+        // The portable form agrees with the definition.
         for segment in &segments {
             let row = usize::from(segment.row);
             let mut sum = [0.0f64; 16];

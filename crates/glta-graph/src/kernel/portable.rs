@@ -1,4 +1,4 @@
-//! Plain Rust, for processors without AVX2 and for checking the others.
+//! Plain Rust, for processors without AVX2 and as reference for the others.
 
 use super::loops::{self, AdamRows, AdamStep, Segment};
 use super::vector::Vector;

@@ -3,8 +3,8 @@ use crate::lines::Line;
 /// Sixteen `f32` in registers.
 ///
 /// # Safety
-/// Callers make sure that the processor has the instruction set of the
-/// implementation and that pointers are valid.
+/// The processor must support the instruction set of the implementation, and pointers must be
+/// valid.
 pub(super) trait Vector: Copy {
     unsafe fn splat(value: f32) -> Self;
     unsafe fn load(line: *const Line) -> Self;

@@ -12,21 +12,21 @@ use crate::loss::bpr;
 use crate::propagate::{Needed, NeededSide, Passes};
 use crate::sampler::Batch;
 
-/// Triples scored by one piece of parallel work.
+/// Triples per parallel task.
 const TRIPLES: usize = 512;
-/// Rows that one piece of parallel work updates.
+/// Rows per parallel Adam task.
 const ROWS: usize = 2048;
 const BETA1: f32 = 0.9;
 const BETA2: f32 = 0.999;
 const EPSILON: f32 = 1e-8;
 
-/// What is learned, with Adam's state. Internal order throughout.
+/// The parameters and Adam's state, in internal order.
 pub(crate) struct Parameters {
     pub(crate) values: Nodes,
     first: Nodes,
     second: Nodes,
-    /// The values divided by the square root of the degree; during a step, the
-    /// gradient in the same scale.
+    /// The values divided by the square root of the degree; during a step, the gradient in the same
+    /// scale.
     scaled: Nodes,
     steps: i32,
 }
@@ -39,7 +39,7 @@ impl Parameters {
         Self { first: zeros(), second: zeros(), scaled, values, steps: 0 }
     }
 
-    /// The values alone; the rest of the memory is given back.
+    /// Returns the values and frees the rest.
     pub(crate) fn into_values(self) -> Nodes {
         self.values
     }
@@ -52,21 +52,21 @@ pub(crate) struct Step {
     passes: Passes,
     /// Final embeddings of the needed rows.
     outputs: Nodes,
-    /// Gradient with respect to them, zero elsewhere.
+    /// Gradient with respect to them; zero in other rows.
     gradient: Nodes,
-    /// L2 coefficients of the needed rows, zero elsewhere.
+    /// L2 coefficients of the needed rows; zero in other rows.
     user_decay: Vec<f32>,
     item_decay: Vec<f32>,
     /// The batch in internal ids.
     triples: Batch,
-    /// Of the positives, then of the negatives.
+    /// Scores of the positives, then of the negatives.
     scores: Vec<f64>,
     positive_slopes: Vec<f32>,
     negative_slopes: Vec<f32>,
 }
 
 impl Step {
-    /// For `dim` of the columns.
+    /// Allocates buffers for `dim` columns.
     pub(crate) fn new(graph: &Adjacency, config: &LightGcnConfig, dim: usize) -> Self {
         let zeros = || Nodes::zeros(graph.n_users(), graph.n_items(), dim);
         Self {
@@ -84,11 +84,11 @@ impl Step {
         }
     }
 
-    /// The mean loss of a batch, L2 included. Leaves in `parameters.scaled` the
-    /// gradient divided by the square root of the degree, without its L2 part,
-    /// which is left in the decays.
+    /// Returns the mean loss of a batch, including L2. Writes to `parameters.scaled` the gradient
+    /// divided by the square root of the degree. The L2 part of the gradient is not in it; the
+    /// decay vectors contain its coefficients.
     ///
-    /// Every rank has its own columns; only the scores are sums over all.
+    /// Each rank has its own columns; only the scores are summed over ranks.
     pub(crate) fn gradients(
         &mut self,
         comm: &dyn Communicator,
@@ -119,7 +119,7 @@ impl Step {
         Ok(loss)
     }
 
-    /// One Adam step on what [`gradients`](Self::gradients) left.
+    /// Applies one Adam step to the result of [`gradients`](Self::gradients).
     pub(crate) fn update(&self, graph: &Adjacency, parameters: &mut Parameters, rate: f32) {
         parameters.steps = parameters.steps.saturating_add(1);
         let correction = |beta: f32| 1.0 - f64::from(beta).powi(parameters.steps);
@@ -144,7 +144,7 @@ impl Step {
         tasks.into_par_iter().for_each(|rows| graph.isa.adam(step, rows));
     }
 
-    /// Undoes what the last batch left outside zero.
+    /// Resets the buffers of the last batch to zero.
     fn clear(&mut self) {
         let sides = [
             (&self.needed.users, &mut self.gradient.users, &mut self.user_decay),
@@ -172,7 +172,7 @@ impl Step {
         map(&mut self.triples.negatives, &batch.negatives, &graph.items);
     }
 
-    /// Writes what this rank's columns add to the scores of the triples.
+    /// Writes this rank's part of the triples' scores.
     fn score(&mut self) {
         let n = self.triples.len();
         self.scores.resize(2 * n, 0.0);
@@ -192,7 +192,7 @@ impl Step {
             });
     }
 
-    /// Turns the scores into the derivatives by them; the mean loss.
+    /// Replaces the scores by the derivatives with respect to them; returns the mean loss.
     fn differentiate(&mut self) -> f64 {
         let n = self.triples.len();
         let share = 1.0 / n as f32;
@@ -220,7 +220,7 @@ impl Step {
         losses.into_iter().sum::<f64>() / n as f64
     }
 
-    /// Counts how often each node occurs, as L2 coefficients, and returns the L2
+    /// Sets the L2 coefficients from the number of occurrences of each node, and returns the L2
     /// part of the loss.
     fn decay(&mut self, values: &Nodes) -> f64 {
         if self.l2 == 0.0 {
@@ -252,9 +252,8 @@ impl Step {
         users + items
     }
 
-    /// Sums the derivatives by the final embeddings. A panel of one side is one
-    /// piece of work, so triples are added in their order on any number of
-    /// threads.
+    /// Sums the derivatives with respect to the final embeddings. A task is one panel of one side,
+    /// so triples are added in order at any number of threads.
     fn accumulate(&mut self) {
         let triples = &self.triples;
         let (positives, negatives) = (&self.positive_slopes, &self.negative_slopes);
@@ -280,7 +279,7 @@ impl Step {
     }
 }
 
-/// Each panel's sum by itself, so that it does not matter which ranks have which panels.
+/// Each panel is summed on its own, so the result does not depend on which rank has which panel.
 fn dot(nodes: &Nodes, user: u32, item: u32) -> f64 {
     let mut total = 0.0;
     for panel in 0..nodes.users.panels() {
@@ -303,7 +302,7 @@ fn multiply_add(out: &mut Line, factor: f32, line: &Line) {
     }
 }
 
-/// Cuts one side into pieces of rows for Adam.
+/// Cuts one side into Adam tasks.
 fn adam_tasks<'a>(
     side: &'a Side,
     matrices: [&'a mut Panels; 4],

@@ -1,4 +1,4 @@
-//! The engine against PyTorch, finite differences and itself.
+//! The engine against PyTorch, finite differences and a plain version.
 
 use glta_comm::Alone;
 use glta_data::Interactions;
@@ -15,7 +15,7 @@ mod fixture {
     include!("torch_fixture.rs");
 }
 
-/// Limits that make several blocks and chunks of a graph of any size.
+/// Limits that give several blocks and chunks on small graphs.
 const SMALL: Limits = Limits { block: 3, max_block: 12, min_run: 2, chunk: 20 };
 
 struct Model {
@@ -36,13 +36,13 @@ impl Model {
         }
     }
 
-    /// Users over items, in the caller's order.
+    /// Users above items, in the caller's order.
     fn stack(&self, nodes: &Nodes) -> Array2<f32> {
         let out = self.graph.unload(nodes);
         ndarray::concatenate![ndarray::Axis(0), out.users, out.items]
     }
 
-    /// Loss and the whole gradient by the layer-0 embeddings.
+    /// Loss, and the whole gradient with respect to the layer-0 embeddings.
     fn gradient(&mut self, batch: &Batch) -> (f64, Array2<f32>) {
         let loss = self.step.gradients(&Alone, &self.graph, &mut self.parameters, batch).unwrap();
         let mut gradient = self.parameters.scaled.clone();
@@ -62,7 +62,7 @@ impl Model {
     }
 }
 
-/// The same model written plainly: dense, `f64`, no savings.
+/// The same model without optimisations: dense, `f64`.
 struct Plain {
     adjacency: Array2<f64>,
     users: usize,
@@ -115,7 +115,7 @@ fn random_train(users: u32, items: u32, seed: u64) -> Interactions {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let pairs: Vec<(u32, u32)> = (0..users)
         .flat_map(|u| (0..items).map(move |i| (u, i)))
-        // Low ids more often, so that degrees differ; the last user has nothing.
+        // Low ids are more frequent, so that degrees differ; the last user has no items.
         .filter(|&(u, i)| u + 1 < users && rng.random_range(0..u + i + 4) < 4)
         .collect();
     Interactions::from_pairs(users as usize, items as usize, pairs).unwrap()
@@ -166,14 +166,14 @@ fn equal_to_pytorch() {
 #[test]
 fn gradients_equal_finite_differences_of_the_plain_form() {
     let train = random_train(23, 31, 1);
-    // A batch of few users makes the engine push, one of many makes it pull.
+    // A batch of few users makes the engine push, a batch of many makes it pull.
     for (layers, triples) in [(3, 4), (3, 200), (2, 5), (1, 7), (0, 9), (4, 30)] {
         let config = LightGcnConfig { dim: 19, layers, l2: 0.02, ..Default::default() };
         let start = random_start(54, config.dim);
         let mut batch = Batch::default();
         Sampler::new(&train, &config).unwrap().fill(&mut batch, 0, triples);
         let mut model = Model::new(&train, &start, &config);
-        // The first gradient must not leave anything to the second.
+        // The first gradient must not affect the second.
         let mut other = Batch::default();
         Sampler::new(&train, &config).unwrap().fill(&mut other, 500, 11);
         let _ = model.gradient(&other);
@@ -198,7 +198,7 @@ fn gradients_equal_finite_differences_of_the_plain_form() {
 
 #[test]
 fn savings_do_not_change_the_result() {
-    // All rows needed and all edges pulled, against the rows of the batch.
+    // All rows and edges, against only the rows of the batch.
     let train = random_train(60, 80, 2);
     let config = LightGcnConfig { dim: 20, ..Default::default() };
     let start = random_start(140, config.dim);

@@ -1,6 +1,6 @@
-// Runs kernels on the host: every buffer ends before a page that cannot be
-// touched, results and shared memory start as NaN, and the threads run once in
-// rising and once in falling order, warp by warp, which must not make a difference.
+// Runs kernels on the host. Every buffer ends at an inaccessible page, and results and shared
+// memory start as NaN. The threads run twice, in ascending and in descending order, warp by warp;
+// both orders must give the same result.
 #include "emulate.h"
 
 #include <algorithm>
@@ -29,7 +29,7 @@ std::map<std::string, Kernel> &kernels() {
     return all;
 }
 
-// Memory whose end is the end of its last page, before one that is not there.
+// Memory that ends at the end of its last page; the next page is inaccessible.
 class Fenced {
   public:
     explicit Fenced(std::size_t bytes) : bytes_((bytes + 15) / 16 * 16) {
@@ -97,7 +97,7 @@ OF_THIS_DEVICE Fibre *fibres;
 OF_THIS_DEVICE Warp *warps;
 OF_THIS_DEVICE Barrier block_barrier;
 OF_THIS_DEVICE unsigned alive, current;
-// Moves whenever something was waited for and came.
+// Changes whenever a wait ends.
 OF_THIS_DEVICE unsigned long progress;
 OF_THIS_DEVICE jmp_buf scheduler;
 OF_THIS_DEVICE Call running;
@@ -105,7 +105,7 @@ OF_THIS_DEVICE void *const *running_arguments;
 OF_THIS_DEVICE unsigned char *shared_bytes;
 OF_THIS_DEVICE std::size_t shared_length;
 
-// Threads of the launches of one test; those that wait for ever are left behind.
+// Threads of the launches of one test; those that wait forever are left behind.
 void power_up() {
     fibres = new Fibre[MOST_THREADS];
     warps = new Warp[MOST_THREADS / WARP];
@@ -128,7 +128,7 @@ void wait(Barrier &barrier, unsigned expected) {
     }
 }
 
-// A thread of one block after the other: starting a fibre asks the system for something.
+// Runs the threads of one block after another, because starting a fibre needs a system call.
 void body() {
     for (;;) {
         thread_index = {current, 0, 0};
@@ -140,7 +140,7 @@ void body() {
     }
 }
 
-// Says which kernel it was, then lets the signal end the process.
+// Prints the name of the kernel, then lets the signal end the process.
 OF_THIS_DEVICE const char *running_name;
 void fatal(int signal) {
     const char *problem = signal == SIGSEGV ? " touched memory outside its buffers\n"
@@ -158,7 +158,7 @@ bool watch() {
     return sigaction(SIGSEGV, &action, nullptr) == 0 && sigaction(SIGILL, &action, nullptr) == 0;
 }
 
-// Runs a thread up to where it waits.
+// Runs a thread until it waits.
 void resume(unsigned thread) {
     current = thread;
     Fibre &fibre = fibres[thread];
@@ -178,8 +178,8 @@ void resume(unsigned thread) {
     setcontext(&fibre.start);
 }
 
-// One block; false where its threads wait for each other for ever. Every warp runs as
-// far ahead of the others as barriers let it.
+// Runs one block; returns false if its threads wait for each other forever. Every warp runs as far
+// ahead of the others as barriers allow.
 bool run_block(bool falling) {
     const unsigned threads = block_size.x;
     alive = threads, block_barrier = {};
@@ -212,7 +212,7 @@ void add(const char *name, unsigned threads, unsigned arguments, Call call) {
     kernels()[name] = {threads, arguments, call};
 }
 unsigned char *shared() { return shared_bytes; }
-// Threads that have returned are not waited for, as on the device.
+// As on the device, barriers do not wait for threads that have returned.
 void synchronise() { wait(block_barrier, alive); }
 std::uint32_t exchange(std::uint32_t value, unsigned mask) {
     Warp &warp = warps[current / WARP];
@@ -260,14 +260,14 @@ void await_copies() {
 }
 } // namespace emulate
 
-// Kinds of arguments: a scalar, and buffers that are read, written in full, or
-// changed in place; `value` is the scalar's bits or the buffer's address.
+// Kinds of arguments: a scalar, and buffers that are read, written completely, or modified in
+// place. `value` is the scalar's bits or the buffer's address.
 enum Kind : std::uint64_t { SCALAR, IN, OUT, IN_OUT };
 struct Argument {
     std::uint64_t kind, value, bytes;
 };
 
-// Launches a kernel; returns null, or what is wrong.
+// Launches a kernel; returns null, or an error message.
 extern "C" const char *emulate_launch(const char *name, const std::uint32_t *grid,
                                       std::uint32_t threads, std::uint64_t shared_size,
                                       const Argument *arguments, std::uint64_t count) {

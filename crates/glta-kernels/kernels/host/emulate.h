@@ -1,6 +1,5 @@
-// A device for kernels compiled as plain C++: what of CUDA the kernels use. The
-// threads of a block are fibres, one of which runs at a time, up to a barrier or
-// an exchange between lanes.
+// The part of CUDA that the kernels use, for kernels compiled as plain C++. The threads of a block
+// are fibres; one runs at a time, until a barrier or an exchange between lanes.
 #pragma once
 
 #include <cmath>
@@ -30,26 +29,26 @@ inline uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
 inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 
 namespace emulate {
-// Each thread of the tests has a device of its own.
+// Each test thread has its own device.
 #define OF_THIS_DEVICE __thread __attribute__((tls_model("initial-exec")))
 extern OF_THIS_DEVICE uint3 block_index, block_size, thread_index;
 unsigned char *shared();
 void synchronise();
-// The value that the lane `mask` away gives, once all lanes of the warp are here.
+// The value of lane `mask` away, once all lanes of the warp have arrived.
 std::uint32_t exchange(std::uint32_t value, unsigned mask);
-// What the lanes of a warp give to an operation of all, and get from it.
+// The values that the lanes of a warp pass to a collective operation, and receive from it.
 struct Lanes {
     std::uint32_t words[32][10];
 };
-// Runs `operation` on the words of all lanes, once all of the warp are here.
+// Runs `operation` on the words of all lanes, once all lanes of the warp have arrived.
 void together(std::uint32_t *words, unsigned count, void (*operation)(Lanes &));
-// Stops the test where this is not 16 bytes of shared memory.
+// Stops the test unless this is 16 bytes of shared memory.
 void check_shared(const void *place);
-// Copies of 16 bytes that are not there before they are waited for.
+// Copies of 16 bytes whose content is undefined until they are waited for.
 void copy_later(void *to, const void *from, bool exists);
 void await_copies();
 
-// Calls a kernel with arguments given by their addresses, as the driver does.
+// Calls a kernel with arguments by address, as the driver does.
 using Call = void (*)(void *const *arguments);
 void add(const char *name, unsigned threads, unsigned arguments, Call call);
 
@@ -131,7 +130,7 @@ inline __half __float2half_rn(float x) {
     int exponent = 0;
     std::frexp(size, &exponent); // size = m * 2^exponent, m in [0.5, 1)
     exponent = size == 0.0f || exponent < -13 ? -13 : exponent;
-    // In units of the last place; a carry runs into the exponent, as it must.
+    // In units of the last place; a carry into the exponent is correct.
     const int units = int(std::nearbyint(std::ldexp(size, 11 - exponent)));
     return {std::uint16_t(sign | (((exponent + 13) << 10) + units))};
 }

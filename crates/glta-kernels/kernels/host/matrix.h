@@ -1,6 +1,5 @@
-// The matrix units for kernels compiled as plain C++: what matrix.cuh has of the
-// device, with the layouts of the PTX ISA. Every operation is done once for a warp,
-// when all of its lanes are there.
+// The matrix units for kernels compiled as plain C++: the device operations of matrix.cuh, with the
+// layouts of the PTX ISA. Each operation runs once per warp, when all of its lanes have arrived.
 #pragma once
 
 namespace emulate {

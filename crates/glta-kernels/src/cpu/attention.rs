@@ -1,8 +1,7 @@
 //! Causal attention over packed sequences, and its derivative.
 //!
-//! Scores, weighted sums and all four products of the backward pass run on the
-//! same register tile as the linear layers; probabilities are computed again
-//! in the backward pass and never stored.
+//! Scores, weighted sums and all four products of the backward pass use the register tile of the
+//! linear layers. The backward pass recomputes the probabilities; they are never stored.
 
 use super::keys::{KeyBlock, KeyHead};
 use super::scratch::with_scratch;
@@ -13,23 +12,23 @@ use crate::panel::PANEL;
 use crate::pool::for_each;
 use crate::simd::{Simd, SimdLevel, dispatch};
 
-/// Query rows per block: bounds the scratch by `QUERIES x keys`.
+/// Query rows per block; limits the scratch memory to `QUERIES x keys`.
 const QUERIES: usize = 48;
-/// Multiply-adds below which the work is not worth handing to other threads.
+/// Multiply-adds below which the work stays on one thread.
 const SEQUENTIAL: usize = 1 << 13;
 
-/// One sequence: the rows `start..end` of the packed tokens, and its keys,
-/// oldest block first; the last block ends with the tokens' own keys.
+/// One sequence: the rows `start..end` of the packed tokens, and its blocks of keys, oldest first.
+/// The last block ends with the tokens' own keys.
 pub(crate) struct Sequence<'a> {
     pub(crate) start: usize,
     pub(crate) end: usize,
     pub(crate) blocks: Vec<&'a KeyBlock>,
 }
 
-/// Where the keys of one block stand in a row of scores.
+/// Position of one block of keys in a row of scores.
 struct Placed<'a> {
     head: KeyHead<'a>,
-    /// Index of its first key in the sequence.
+    /// Index in the sequence of its first key.
     first: usize,
     /// Its first column, a multiple of 32.
     column: usize,
@@ -46,8 +45,7 @@ fn place<'a>(blocks: &[&'a KeyBlock], head: usize) -> (Vec<Placed<'a>>, usize, u
     (placed, first, column)
 }
 
-/// Queries that are computed together: row `r` sees the first
-/// `visible + step * r` keys.
+/// Queries that are computed together. Row `r` attends to the first `visible + step * r` keys.
 #[derive(Clone, Copy)]
 struct Queries {
     ptr: *const f32,
@@ -61,7 +59,7 @@ impl Queries {
     fn visible_of(&self, row: usize) -> usize {
         self.visible + self.step * row
     }
-    /// Keys of a block that the last row sees.
+    /// Number of the block's keys that the last row attends to.
     fn seen(&self, block: &Placed) -> usize {
         self.visible_of(self.rows - 1).saturating_sub(block.first).min(block.head.len)
     }
@@ -99,15 +97,15 @@ pub(crate) fn forward(
         let to = sequence.end.min(from + QUERIES);
         let (placed, total, columns) = place(&sequence.blocks, head);
         let group = heads.group();
-        // The first row's own key is the last it sees.
+        // For the first row, its own key is the last visible one.
         let visible = total - (sequence.end - from) + 1;
         let first = from * stride + head * group * heads.dim;
-        // SAFETY: the offsets lie inside `qkv` and `out`, and this task alone
-        // writes these heads of these rows.
+        // SAFETY: the offsets are inside `qkv` and `out`, and only this task writes these heads of
+        // these rows.
         unsafe {
             let result = |g: usize| out.at(from * width + (head * group + g) * heads.dim);
             if to - from == 1 {
-                // The heads of one token as the rows of one product.
+                // The heads of one token are the rows of one product.
                 let queries = Queries {
                     ptr: qkv.as_ptr().add(first),
                     row_stride: heads.dim,
@@ -181,8 +179,8 @@ unsafe fn attend(
     });
 }
 
-/// Fills `scores: (rows, columns)` with `e^(s - max)`, 0 for what a row does
-/// not see, and `inverse` with one over each row's sum.
+/// Fills `scores: (rows, columns)` with `e^(s - max)`, or 0 for invisible keys, and `inverse` with
+/// one over each row's sum.
 unsafe fn probabilities(
     level: SimdLevel,
     heads: Heads,
@@ -208,8 +206,8 @@ unsafe fn probabilities(
     for (r, inverse) in inverse.iter_mut().enumerate().take(queries.rows) {
         let row = &mut scores[r * columns..(r + 1) * columns];
         let visible = queries.visible_of(r);
-        // Blocks stand side by side, so a row is one run of columns and its sum
-        // does not depend on where a block of whole panels ends.
+        // Blocks are adjacent, so a row is one run of columns, and its sum does not depend on where
+        // a block of whole panels ends.
         let mut used = 0;
         let unseen = |block: &Placed| {
             let seen = visible.saturating_sub(block.first).min(block.head.len);
@@ -230,7 +228,7 @@ unsafe fn probabilities(
     }
 }
 
-/// `c[.., block] += left · columnsᵀ` for every key panel that some row sees.
+/// `c[.., block] += left · columnsᵀ` for every panel of keys that some row attends to.
 #[allow(clippy::too_many_arguments)]
 unsafe fn products(
     level: SimdLevel,
@@ -251,8 +249,8 @@ unsafe fn products(
 
 /// Gradient at `qkv` (after RoPE) of [`forward`], given `d_out`.
 ///
-/// Every sequence's last block must hold exactly its own tokens; the blocks
-/// before it are constants. All blocks are differentiable ones.
+/// The last block of each sequence must contain exactly the sequence's own tokens. The earlier
+/// blocks are constants. All blocks must be differentiable.
 pub(crate) fn backward(
     level: SimdLevel,
     heads: Heads,
@@ -267,12 +265,12 @@ pub(crate) fn backward(
         && s.end * heads.queries * heads.dim <= d_out.len()
         && s.blocks.last().is_some_and(|b| b.len() == s.end - s.start)));
     let d_qkv = Shared::new(d_qkv);
-    // A task for every query head, so that one sequence feeds many threads; what
-    // the heads of a group say of their common keys is added up afterwards.
+    // One task per query head, so that one sequence occupies many threads. Query heads of a group
+    // share keys; their gradients are summed afterwards.
     let padded = heads.dim.next_multiple_of(PANEL);
     let mut parts: Vec<f32> = Vec::with_capacity(qkv.len() / stride * heads.queries * 2 * padded);
     let parts = Shared::spare(&mut parts);
-    // Of the first of a sequence's query heads, dK and then dV: `(tokens, padded)`.
+    // Offset and size of a query head's dK, `(tokens, padded)`; its dV follows.
     let part = |sequence: &Sequence, head: usize| {
         let size = (sequence.end - sequence.start) * padded;
         let at = (sequence.start * heads.queries * padded + head * size) * 2;
@@ -281,8 +279,8 @@ pub(crate) fn backward(
     for_each(sequences.len() * heads.queries, |task| {
         let (sequence, head) = (&sequences[task / heads.queries], task % heads.queries);
         let (at, size) = part(sequence, head);
-        // SAFETY: this task alone writes this query head of the sequence's rows, and
-        // these parts, which the buffer has room for.
+        // SAFETY: only this task writes this query head of the sequence's rows and these parts,
+        // which fit the buffer.
         unsafe {
             let (d_keys, d_values) = (parts.slice(at, size), parts.slice(at + size, size));
             backward_head(level, heads, qkv, d_out, sequence, head, d_keys, d_values, d_qkv);
@@ -293,7 +291,7 @@ pub(crate) fn backward(
         for (side, column) in [heads.key_at(), heads.value_at()].into_iter().enumerate() {
             for r in 0..sequence.end - sequence.start {
                 let at = (sequence.start + r) * stride + column + head * heads.dim;
-                // SAFETY: the parts are written, and this task alone writes this key head.
+                // SAFETY: the parts are written, and only this task writes this key head.
                 unsafe {
                     let out = d_qkv.slice(at, heads.dim);
                     for g in 0..heads.group() {
@@ -310,8 +308,8 @@ pub(crate) fn backward(
     });
 }
 
-/// Of one query head: its columns of `d_qkv`, and its part of the gradients at the
-/// sequence's own keys and values, `(tokens, padded dim)`, which need not be set.
+/// Backward pass of one query head: its columns of `d_qkv`, and its part of the gradients of the
+/// sequence's own keys and values, `(tokens, padded dim)`, which need not be initialised.
 #[allow(clippy::too_many_arguments)]
 unsafe fn backward_head(
     level: SimdLevel,
@@ -474,9 +472,8 @@ unsafe fn exp_in_place_generic<S: Simd>(x: &mut [f32], max: f32, scale: f32) -> 
     for i in (0..x.len()).step_by(S::LANES) {
         let p = x.as_mut_ptr().add(i);
         let e = S::exp(S::mul(S::sub(S::load(p), S::splat(max)), S::splat(scale)));
-        // Beside the row's largest, which is 1, probabilities below 1e-20 are
-        // nothing; zero, they cannot lead to denormals, which are very slow.
-        // In this order of operands a NaN stays a NaN.
+        // The row's largest value is 1, so probabilities below 1e-20 are negligible. Zero avoids
+        // denormals, which are very slow. With this order of operands a NaN stays a NaN.
         let e = S::max(S::splat(0.0), S::sub(e, S::splat(1e-20)));
         S::store(p, e);
         sum = S::add(sum, e);

@@ -77,8 +77,8 @@ pub(crate) fn swiglu_backward(
         });
 }
 
-/// Rotates the pairs `(i, i + d/2)` of the first `heads` heads of every row by
-/// its position's angles, in place; backwards where `inverse`.
+/// Rotates the pairs `(i, i + d/2)` of the first `heads` heads of every row in place by the angles
+/// of its position; `inverse` rotates backwards.
 ///
 /// `x: (rows, stride)`, `cos` and `sin`: `(max position, head_dim / 2)`.
 #[allow(clippy::too_many_arguments)]
@@ -111,7 +111,7 @@ pub(crate) fn rope(
     });
 }
 
-/// Calls the vector closure on full vectors and the scalar one on the rest.
+/// Calls the vector closure on full vectors and the scalar one on the remainder.
 macro_rules! lanes {
     ($S:ident, $n:expr, |$i:ident| $vector:block, |$j:ident| $scalar:block) => {{
         let mut $i = 0;

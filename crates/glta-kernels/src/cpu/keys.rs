@@ -1,11 +1,10 @@
 use crate::panel::PANEL;
 
-/// Keys (after RoPE) and values of consecutive tokens of one sequence in one
-/// layer, laid out for the products of attention.
+/// Keys (after RoPE) and values of consecutive tokens of one sequence in one layer, in the layout
+/// of the attention products.
 ///
-/// Per key-value head, with `c` the capacity and `d` the head size:
-/// *columns* `[c / 32][d][32]` (keys side by side, for `Q Kᵀ`) and *rows*
-/// `[d / 32][c][32]` (for `P V`).
+/// For each key-value head, with capacity `c` and head size `d`: *columns* `[c / 32][d][32]`
+/// (adjacent keys, for `Q Kᵀ`) and *rows* `[d / 32][c][32]` (for `P V`).
 #[derive(Debug, Clone, Default)]
 pub(crate) struct KeyBlock {
     heads: usize,
@@ -14,7 +13,7 @@ pub(crate) struct KeyBlock {
     capacity: usize,
     key_columns: Vec<f32>,
     value_rows: Vec<f32>,
-    /// What only the backward pass reads; empty in a generation cache.
+    /// Only the backward pass reads it; empty in a generation cache.
     key_rows: Vec<f32>,
     value_columns: Vec<f32>,
     differentiable: bool,
@@ -33,7 +32,7 @@ pub(crate) struct KeyHead<'a> {
 }
 
 impl KeyBlock {
-    /// An empty block; `differentiable` adds the layouts that backward reads.
+    /// Creates an empty block; `differentiable` adds the layouts of the backward pass.
     pub(crate) fn new(heads: usize, head_dim: usize, differentiable: bool) -> Self {
         Self { heads, head_dim, differentiable, ..Self::default() }
     }
@@ -43,19 +42,19 @@ impl KeyBlock {
         self.len
     }
 
-    /// Whether the block was made for layers of this shape.
+    /// Whether the block matches layers of this shape.
     pub(crate) fn is_for(&self, heads: usize, head_dim: usize) -> bool {
         (self.heads, self.head_dim) == (heads, head_dim)
     }
 
-    /// Whether it has the layouts that backward reads.
+    /// Whether the block has the layouts of the backward pass.
     pub(crate) fn is_differentiable(&self) -> bool {
         self.differentiable
     }
 
-    /// Forgets all but the first `len` tokens.
+    /// Removes all but the first `len` tokens.
     pub(crate) fn truncate(&mut self, len: usize) {
-        // What stays behind is overwritten, and never read before.
+        // The remaining values are overwritten before they are read.
         self.len = self.len.min(len);
     }
 
@@ -67,7 +66,7 @@ impl KeyBlock {
         self.head_dim.div_ceil(PANEL) * self.capacity * PANEL
     }
 
-    /// Makes room for `tokens` in all.
+    /// Reserves room for a total of `tokens`.
     pub(crate) fn reserve(&mut self, tokens: usize) {
         if tokens <= self.capacity {
             return;
@@ -104,12 +103,12 @@ impl KeyBlock {
         *self = grown;
     }
 
-    /// Appends tokens given as rows of `stride`, whose keys start at column
-    /// `key_at` and values at `value_at`.
+    /// Appends tokens given as rows of width `stride`, with keys from column `key_at` and values
+    /// from column `value_at`.
     pub(crate) fn append(&mut self, rows: &[f32], stride: usize, key_at: usize, value_at: usize) {
         let count = rows.len() / stride;
         if self.len + count > self.capacity {
-            // Doubling keeps the cost of growing token by token linear.
+            // Doubling makes the cost of growing token by token linear.
             self.reserve((self.len + count).max(if self.len == 0 { 0 } else { 2 * self.capacity }));
         }
         let d = self.head_dim;

@@ -1,5 +1,5 @@
-//! The left operand of a product with frozen weights, in the order in which
-//! the register tile reads it.
+//! The left operand of a product with frozen weights, in the order in which the register tile reads
+//! it.
 
 use rayon::prelude::*;
 
@@ -9,27 +9,26 @@ use super::tile::{Left, tile_rows};
 use crate::panel::Element;
 use crate::simd::{Simd, SimdLevel, dispatch};
 
-/// Elements below which packing is not worth handing to other threads.
+/// Number of elements below which packing stays on one thread.
 const SEQUENTIAL: usize = 1 << 14;
-/// Rows and columns that are turned over at a time.
+/// Rows and columns of a block that is transposed at a time.
 const BLOCK: usize = 16;
 
-/// Rows cut into tiles of nearly equal height (13 rows are 7 + 6, not 12 + 1),
-/// each input by input: a tile is read front to back, however wide the rows.
+/// Rows in tiles of nearly equal height (13 rows are 7 + 6, not 12 + 1), stored input by input. A
+/// tile is read sequentially at any row width.
 #[derive(Clone, Copy)]
 pub(crate) struct LeftTiles<'a> {
     data: &'a [f32],
     element: Element,
     rows: usize,
-    /// Elements of a row.
+    /// Elements per row.
     k: usize,
     tiles: usize,
 }
 
 impl LeftTiles<'_> {
-    /// Packs `x: (rows, width)` for `level` and lends it to `f`. Stored input
-    /// `i` is column `gather[i]`, zero where there is no such column; pairs are
-    /// made of stored inputs.
+    /// Packs `x: (rows, width)` for `level` and passes it to `f`. Stored input `i` is column
+    /// `gather[i]`, or zero without such a column. Pairs consist of stored inputs.
     pub(crate) fn with<R>(
         level: SimdLevel,
         x: &[f32],
@@ -107,7 +106,7 @@ impl LeftTiles<'_> {
         self.tiles
     }
 
-    /// The only row.
+    /// The row of a single-row operand.
     pub(crate) fn row(&self) -> &[f32] {
         &self.data[..self.k]
     }
@@ -126,8 +125,8 @@ impl LeftTiles<'_> {
     }
 }
 
-/// Writes the first columns of `height` rows of `from: (.., width)` to `to: (width,
-/// height)`, and says how many: as many as whole registers take.
+/// Writes the first columns of `height` rows of `from: (.., width)` to `to: (width, height)`.
+/// Returns the number of columns: as many as fill whole registers.
 fn interleave(
     level: SimdLevel,
     from: &[f32],
@@ -135,15 +134,15 @@ fn interleave(
     height: usize,
     to: &mut [f32],
 ) -> usize {
-    // Blocks of fewer rows are mostly thrown away; the last rows have none below them.
+    // Blocks of fewer rows would be mostly discarded; the last rows have none after them.
     if !(BLOCK / 2 + 1..=BLOCK).contains(&height) || from.len() < BLOCK * width {
         return 0;
     }
     assert!(to.len() >= width * height);
-    // What is written behind a column is overwritten by the next.
+    // The elements written after a column are overwritten by the next column.
     let blocks = (width * height).saturating_sub(BLOCK - height) / (BLOCK * height);
-    // SAFETY: sixteen rows can be read, and the last column of the last block ends, with
-    // what is written behind it, inside `to`.
+    // SAFETY: sixteen rows can be read, and the last column of the last block, including the
+    // elements written after it, is inside `to`.
     unsafe { interleave_at(level, from.as_ptr(), width, height, blocks, to.as_mut_ptr()) };
     blocks * BLOCK
 }
@@ -161,7 +160,7 @@ unsafe fn interleave_blocks<S: Simd>(
 ) {
     let mut block = [0f32; BLOCK * BLOCK];
     for b in 0..blocks {
-        // SAFETY: as the caller promises.
+        // SAFETY: see this function's contract.
         unsafe {
             S::transpose16(from.add(b * BLOCK), width, block.as_mut_ptr(), BLOCK);
             for column in block.chunks_exact(BLOCK) {
@@ -180,12 +179,12 @@ dispatch! {
     ) = interleave_blocks
 }
 
-/// Writes the columns `order` of a row, zero where there is none.
+/// Writes the columns `order` of a row; zero for a missing column.
 fn gathered<'a>(row: &[f32], order: &[u32], to: impl Iterator<Item = &'a mut f32>) {
     to.zip(order).for_each(|(t, &i)| *t = row.get(i as usize).copied().unwrap_or(0.0));
 }
 
-/// Lends `f` the rows of `x: (rows, width)` as pairs, and their elements.
+/// Passes the rows of `x: (rows, width)` to `f` as pairs, with the number of elements.
 fn with_pairs<R>(
     level: SimdLevel,
     x: &[f32],
@@ -197,7 +196,7 @@ fn with_pairs<R>(
     let k = gather.map_or(width, <[u32]>::len);
     assert!(k.is_multiple_of(2 * distance), "{k} inputs do not pair at a distance of {distance}");
     let round = |(from, to): (&[f32], &mut [f32])| match gather {
-        // SAFETY: the processor runs `level`.
+        // SAFETY: the processor supports `level`.
         None => unsafe { round_pairs_at(level, from, distance, to) },
         Some(order) => with_scratch(k, |stored| {
             gathered(from, order, stored.iter_mut());

@@ -1,9 +1,8 @@
 //! Products with frozen weights: `Y = X Wᵀ` and its transpose `dX = dY W`.
 //!
-//! A weight panel is decoded into a small buffer and multiplied at once with a
-//! block of rows that stays in the second-level cache. Each output element is
-//! the same chain of operations whatever the number of rows, threads or
-//! blocks.
+//! A weight panel is decoded into a small buffer and immediately multiplied with a block of rows in
+//! the second-level cache. The chain of operations of an output element does not depend on the
+//! number of rows, threads or blocks.
 
 use std::ops::Range;
 
@@ -19,54 +18,53 @@ use crate::pool::for_each;
 use crate::simd::{Simd, SimdLevel, dispatch};
 use crate::weights::{Matrix, Segment, panel_scales};
 
-/// Stored rows decoded at a time: 64 KiB of f32, used in runs of a group.
+/// Stored rows decoded at a time: 64 KiB of f32, in runs of one group.
 const DEPTH: usize = 512;
-/// Outputs decoded at a time in the backward product: with a run of them the
-/// panel must stay in the first-level cache.
+/// Outputs decoded at a time in the backward product; the panel and this run must fit the
+/// first-level cache.
 const BACKWARD_DEPTH: usize = 128;
-/// Rows below which a block is not split further: decoding must pay.
+/// Rows below which a block is not split, because each part decodes the weights again.
 const MIN_ROWS: usize = 96;
-/// Tasks per thread where a single row is computed: few, so that each streams
-/// a long run of weights.
+/// Tasks per thread for a single row; few, so that each task streams a long run of weights.
 const ROW_TASKS: usize = 4;
 
-/// One weight of a fused product, and where its columns lie in `Y`.
+/// One weight of a fused product, and its first column in `Y`.
 #[derive(Clone, Copy)]
 pub(crate) struct Part<'a> {
     pub(crate) matrix: &'a Matrix,
     pub(crate) column: usize,
 }
 
-/// What is added to every output: `bias: (ldy,)`, `residual: (rows, ldy)`.
+/// The addends of every output: `bias: (ldy,)`, `residual: (rows, ldy)`.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Addends<'a> {
     pub(crate) bias: Option<&'a [f32]>,
     pub(crate) residual: Option<&'a [f32]>,
 }
 
-/// Bytes of the left operand that stay in the second-level cache: half of it, the more
-/// the fewer times a panel is decoded.
+/// Bytes of the left operand that stay in the second-level cache (half of it). The fewer bytes, the
+/// more often each panel is decoded.
 fn left_bytes() -> usize {
     (CACHE_INFO[1].cache_bytes / 2).clamp(1 << 17, 1 << 21)
 }
 
-/// Tiles of rows that a task takes.
+/// Number of row tiles per task.
 fn block_tiles(x: &LeftTiles, row_len: usize, panels: usize) -> usize {
     let (rows, row_len) = (x.rows(), row_len / x.element().inputs());
     let cached = (left_bytes() / 4 / row_len.max(1)).max(MIN_ROWS);
-    // With few panels, the rows must feed the threads.
+    // With few panels, blocks of rows must occupy the threads.
     let wanted_blocks = (4 * rayon::current_num_threads()).div_ceil(panels.max(1));
     let fed = rows.div_ceil(wanted_blocks).max(MIN_ROWS);
     let blocks = rows.div_ceil(cached.min(fed)).max(1);
     x.tiles().div_ceil(blocks).max(1)
 }
 
-/// `Y = X Wᵀ + bias + residual` for every part: `x: (rows, k_stored)`, in f32 or
-/// in pairs as the weights have them, `y: (rows, ldy)`. Columns of no part are
-/// left as they are, the others are not read.
+/// `Y = X Wᵀ + bias + residual` for every part. `x: (rows, k_stored)` is f32, or pairs if the
+/// weights are; `y: (rows, ldy)`. Columns of the parts are written without
+/// being read; other columns stay unchanged.
 ///
-/// The product is summed by itself first: added up on top of a large residual,
-/// each of its parts would be rounded to the residual's last digit.
+/// The product is summed before the residual is added. Otherwise each partial sum would be rounded
+/// to the last digit of a large residual.
 ///
 /// # Safety
 /// `y` valid for writing `rows * ldy` elements.
@@ -92,13 +90,13 @@ pub(crate) unsafe fn forward(
             assert_eq!(matrix.pair_distance(), Some(distance));
         }
     }
-    // Writes a panel's columns of the rows `rows`, given their sums.
+    // Writes a panel's columns of `rows` from their sums.
     let write = |part: &Part, panel: usize, rows: Range<usize>, sums: &[f32]| {
         let column = part.column + panel * PANEL;
         let width = PANEL.min(part.matrix.n - panel * PANEL);
         for (row, sums) in rows.zip(sums.chunks_exact(PANEL)) {
             let at = row * ldy + column;
-            // SAFETY: one task alone writes these columns of these rows.
+            // SAFETY: only this task writes these columns of these rows.
             let out = unsafe { y.slice(at, width) };
             out.copy_from_slice(&sums[..width]);
             for addend in [
@@ -135,7 +133,7 @@ pub(crate) unsafe fn forward(
             let column = part.column + panel * PANEL;
             let whole = (panel + 1) * PANEL <= part.matrix.n;
             let plain = addends.bias.is_none() && addends.residual.is_none();
-            // SAFETY: these columns of these rows are there, and this task alone writes them.
+            // SAFETY: these columns of these rows exist, and only this task writes them.
             let last = (whole && plain).then(|| unsafe { (y.at(rows.start * ldy + column), ldy) });
             let mut sums = Panel::new(sums);
             forward_panel(level, part.matrix, *panel, x, tiles, weights, &mut sums, last);
@@ -150,28 +148,28 @@ pub(crate) unsafe fn forward(
 struct Panel<'a> {
     /// `(rows, 32)`
     sums: &'a mut [f32],
-    /// Whether there is something in them yet.
+    /// Whether `sums` has values.
     started: bool,
-    /// Whether they were finished elsewhere.
-    elsewhere: bool,
+    /// Whether the last addition wrote the result to its destination.
+    written: bool,
 }
 
 impl<'a> Panel<'a> {
     fn new(sums: &'a mut [f32]) -> Self {
-        Self { sums, started: false, elsewhere: false }
+        Self { sums, started: false, written: false }
     }
 
-    /// The sums, unless they were finished elsewhere.
+    /// The sums, unless the last addition wrote them to their destination.
     fn rest(self) -> Option<&'a [f32]> {
         if !self.started {
             self.sums.fill(0.0);
         }
-        (!self.elsewhere).then_some(self.sums)
+        (!self.written).then_some(self.sums)
     }
 }
 
-/// `sums += X · panel` for the rows of some tiles; what comes to the sums last goes to
-/// `last` instead: the first of its elements, and the distance of its rows.
+/// `sums += X · panel` for the rows of some tiles. The last addition writes to `last` instead: a
+/// pointer to its first element, and its row stride.
 #[allow(clippy::too_many_arguments)]
 fn forward_panel(
     level: SimdLevel,
@@ -216,8 +214,8 @@ fn forward_panel(
     }
 }
 
-/// `sums += scale · X[.., inputs] · weights` for the rows of some tiles, the result to
-/// `to` where there is such a place.
+/// `sums += scale · X[.., inputs] · weights` for the rows of some tiles. If `to` is given, the
+/// result goes there.
 #[allow(clippy::too_many_arguments)]
 fn multiply(
     level: SimdLevel,
@@ -240,8 +238,8 @@ fn multiply(
     for t in tiles {
         let (left, height) = x.tile(t, from);
         let (weights, scale) = (weights.as_ptr(), scale.as_ptr());
-        // SAFETY: the tile has `k - from` elements; the rest was checked, or is the
-        // caller's word for `to`.
+        // SAFETY: the tile has `k - from` elements; the rest was checked, or for `to` is the
+        // caller's contract.
         unsafe {
             match x.element() {
                 Element::Single => {
@@ -255,11 +253,11 @@ fn multiply(
         }
     }
     panel.started = true;
-    panel.elsewhere |= to.is_some();
+    panel.written |= to.is_some();
 }
 
-/// `dX = dY W`, summed over the parts: `dy: (rows, ldy)`, in f32 or in pairs of
-/// neighbours, `dx: (rows, k_stored)`, which is not read.
+/// `dX = dY W`, summed over the parts. `dy: (rows, ldy)` is f32, or pairs of neighbours; `dx:
+/// (rows, k_stored)` is not read.
 ///
 /// # Safety
 /// `dx` valid for writing `rows * k_stored` elements.
@@ -282,7 +280,7 @@ pub(crate) unsafe fn backward(level: SimdLevel, parts: &[Part], dy: LeftTiles, d
             let (weights, rest) = scratch.split_at_mut(BACKWARD_DEPTH * PANEL);
             let (square, sums) = rest.split_at_mut(PANEL * PANEL);
             let width = PANEL.min(k - first_k);
-            // SAFETY: these columns of these rows are there, and this task alone writes them.
+            // SAFETY: these columns of these rows exist, and only this task writes them.
             let to = (width == PANEL).then(|| unsafe { (dx.at(rows.start * k + first_k), k) });
             let mut sums = Panel::new(sums);
             for (p, part) in parts.iter().enumerate() {
@@ -292,7 +290,7 @@ pub(crate) unsafe fn backward(level: SimdLevel, parts: &[Part], dy: LeftTiles, d
             }
             if let Some(sums) = sums.rest() {
                 for (row, sums) in rows.zip(sums.chunks_exact(PANEL)) {
-                    // SAFETY: this task alone writes these columns of these rows.
+                    // SAFETY: only this task writes these columns of these rows.
                     unsafe { dx.slice(row * k + first_k, width) }.copy_from_slice(&sums[..width]);
                 }
             }
@@ -300,11 +298,11 @@ pub(crate) unsafe fn backward(level: SimdLevel, parts: &[Part], dy: LeftTiles, d
     });
 }
 
-/// Scale of a sum that is added to the output part by part: more accurate than
-/// one chain over thousands of elements.
+/// Scale of partial sums that are added to the output. Partial sums are more accurate than one
+/// chain over thousands of elements.
 static ONES: [f32; PANEL] = [1.0; PANEL];
 
-/// `sums += dY · W[.., first_k..first_k + 32]` of one part; what comes last goes to `last`.
+/// `sums += dY · W[.., first_k..first_k + 32]` of one part. The last addition writes to `last`.
 #[allow(clippy::too_many_arguments)]
 fn backward_panel(
     level: SimdLevel,
@@ -329,7 +327,7 @@ fn backward_panel(
             matrix.decode_rows(level, panel, &segment, first_k..end_k, true, square);
             let size = PANEL / dy.element().inputs() * PANEL;
             let to = &mut weights[(panel - from / PANEL) * size..][..size];
-            // SAFETY: `square` is 32 x 32, `to` too, or 16 x 32 for pairs.
+            // SAFETY: `square` is 32 x 32; `to` is too, or 16 x 32 for pairs.
             unsafe {
                 match dy.element() {
                     Element::Single => {
@@ -350,7 +348,7 @@ fn backward_panel(
 }
 
 impl Matrix {
-    /// The segment that holds the 32 stored rows from `first`.
+    /// The segment that contains the 32 stored rows from `first`.
     fn segment_of(&self, first: usize) -> Option<Segment> {
         let at = self.segments.partition_point(|s| s.start + s.len <= first);
         self.segments.get(at).copied()

@@ -1,5 +1,5 @@
-//! The CPU kernels, on plain slices.
-// SIMD code over raw pointers throughout: safety is stated per function.
+//! The CPU kernels, on plain slices. They are SIMD code over raw pointers; each function states its
+//! own contract.
 #![allow(unsafe_op_in_unsafe_fn)]
 
 pub(crate) mod attention;

@@ -2,11 +2,11 @@
 
 use crate::simd::{Simd, dispatch};
 
-/// The bf16 nearest to `x`, to even between two.
+/// Rounds to the nearest bf16, ties to even.
 #[inline(always)]
 fn bf16(x: f32) -> u32 {
     let bits = x.to_bits();
-    // Rounding would carry a NaN over into the sign.
+    // Rounding would carry from a NaN's mantissa into its sign.
     let nan = bits & 0x7fff_ffff > 0x7f80_0000;
     let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1));
     (if nan { bits | 1 << 22 } else { rounded }) >> 16
@@ -22,7 +22,7 @@ fn runs<const DISTANCE: usize>(from: &[f32], to: &mut [f32]) {
     }
 }
 
-// Plain loops, which the compiler turns into vectors of the instruction set.
+// Plain loops, which the compiler vectorises.
 #[inline(always)]
 unsafe fn round_generic<S: Simd>(from: &[f32], distance: usize, to: &mut [f32]) {
     match distance {
@@ -34,7 +34,7 @@ unsafe fn round_generic<S: Simd>(from: &[f32], distance: usize, to: &mut [f32]) 
 }
 
 dispatch! {
-    /// Rounds `from` to pairs of the distance, half as many elements; its length is a
+    /// Rounds `from` to half as many elements, pairs at the given distance. Its length is a
     /// multiple of two distances.
     pub(crate) unsafe fn round_pairs_at(from: &[f32], distance: usize, to: &mut [f32]) = round_generic
 }
@@ -45,9 +45,9 @@ mod tests {
     use crate::simd::SimdLevel;
 
     #[test]
-    fn rounds_as_half_does() {
-        // Every upper half with lower halves at, below and above the middle;
-        // among them infinities, NaNs and what rounds to infinity.
+    fn rounding_equals_the_half_crate() {
+        // Every upper half with lower halves at, below and above the midpoint; these include
+        // infinities, NaNs and values that round to infinity.
         let lower = [0u32, 1, 0x7fff, 0x8000, 0x8001, 0xffff, 0x1234, 0xc000];
         let numbers: Vec<f32> = (0..=0xffffu32)
             .flat_map(|upper| lower.map(|lower| f32::from_bits(upper << 16 | lower)))
@@ -55,7 +55,7 @@ mod tests {
         for level in SimdLevel::supported() {
             for distance in [1, 4, 8] {
                 let mut pairs = vec![0.0; numbers.len() / 2];
-                // SAFETY: the processor runs `level`.
+                // SAFETY: the processor supports `level`.
                 unsafe { round_pairs_at(level, &numbers, distance, &mut pairs) };
                 for (i, pair) in pairs.iter().enumerate() {
                     let first = i / distance * 2 * distance + i % distance;

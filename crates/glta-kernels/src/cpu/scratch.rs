@@ -1,11 +1,11 @@
 use std::cell::RefCell;
 
 thread_local! {
-    /// Buffers not in use, for each depth of nesting one.
+    /// Free buffers, one per depth of nesting.
     static SCRATCH: RefCell<Vec<Vec<f32>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Lends a buffer of `len` f32 with unspecified content.
+/// Passes a buffer of `len` f32 with unspecified content to `f`.
 pub(crate) fn with_scratch<R>(len: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
     let mut buffer = SCRATCH.with_borrow_mut(Vec::pop).unwrap_or_default();
     if buffer.len() < len {

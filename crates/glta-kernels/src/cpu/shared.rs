@@ -1,8 +1,8 @@
-/// A pointer that tasks writing disjoint elements share.
+/// A pointer that tasks share to write disjoint elements.
 #[derive(Clone, Copy)]
 pub(crate) struct Shared<T>(*mut T);
 
-// SAFETY: callers must not let two tasks touch the same element.
+// SAFETY: callers ensure that no two tasks access the same element.
 unsafe impl<T: Send> Send for Shared<T> {}
 unsafe impl<T: Send> Sync for Shared<T> {}
 
@@ -11,7 +11,7 @@ impl<T> Shared<T> {
         Self(slice.as_mut_ptr())
     }
 
-    /// The capacity of an empty vector, not yet written.
+    /// The uninitialised capacity of an empty vector.
     pub(crate) fn spare(vector: &mut Vec<T>) -> Self {
         Self(vector.as_mut_ptr())
     }

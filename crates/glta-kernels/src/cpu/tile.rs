@@ -1,4 +1,4 @@
-//! The register tile that every matrix product here is made of.
+//! The register tile of every matrix product in this crate.
 
 use crate::panel::PANEL;
 use crate::simd::{Simd, SimdLevel, dispatch, dispatch_bf16};
@@ -11,11 +11,11 @@ pub(crate) struct Left {
     pub(crate) k_stride: usize,
 }
 
-/// The 32 columns of a panel's sums: what there is, and where the result goes, each with
-/// the distance of its rows.
+/// The 32 columns of a panel's sums: the initial values and the destination, each with its row
+/// stride.
 #[derive(Clone, Copy)]
 pub(crate) struct Sums {
-    /// Null where they start from zero.
+    /// Null if the sums start from zero.
     pub(crate) from: *const f32,
     pub(crate) from_stride: usize,
     pub(crate) to: *mut f32,
@@ -23,7 +23,7 @@ pub(crate) struct Sums {
 }
 
 impl Sums {
-    /// From row `row` on.
+    /// The sums from row `row` on.
     pub(crate) unsafe fn row(self, row: usize) -> Self {
         let from =
             if self.from.is_null() { self.from } else { self.from.add(row * self.from_stride) };
@@ -31,9 +31,9 @@ impl Sums {
     }
 }
 
-/// Most rows of a tile of `level`.
+/// Largest number of rows of a tile.
 pub(crate) fn tile_rows(level: SimdLevel) -> usize {
-    // SAFETY: reads a constant, no instruction of the set is used.
+    // SAFETY: reads a constant; no instruction of the set is used.
     unsafe { tile_rows_at(level) }
 }
 
@@ -47,9 +47,9 @@ dispatch! { unsafe fn tile_rows_at() -> usize = tile_rows_generic }
 /// `C[r][c] += scale[c] * Σ_k A[r][k] B[k][c]` for the 32 columns of a panel
 /// and any number of rows; `B` is `(k_len, 32)`, contiguous.
 ///
-/// The sum over `k` is one chain of fused multiply-adds per element, so a
-/// row's result does not depend on which rows are computed beside it. Without
-/// a scale the chain starts from `C`, so cutting `k` into parts changes nothing.
+/// The sum over `k` is one chain of fused multiply-adds per element, so a row's result does not
+/// depend on the other rows. Without a scale the chain starts from `C`, so splitting `k` does not
+/// change the result.
 ///
 /// # Safety
 /// `a` valid for `rows x k_len`, `b` for `k_len * 32`, `c` for 32 columns of
@@ -78,11 +78,11 @@ unsafe fn panel_product<S: Simd>(
     }
 }
 
-/// [`panel_product`] of one tile whose rows lie side by side (`row_stride` 1,
-/// `k_stride` the number of rows), with a scale.
+/// [`panel_product`] of one tile with adjacent rows (`row_stride` 1, `k_stride` the number of rows)
+/// and a scale.
 ///
 /// # Safety
-/// As there; `rows` at most `S::ROWS`, `scale` valid for 32.
+/// Those of [`panel_product`]; `rows` at most `S::ROWS`, `scale` valid for 32.
 #[inline(always)]
 unsafe fn packed_product<S: Simd>(
     a: Left,
@@ -95,10 +95,10 @@ unsafe fn packed_product<S: Simd>(
     tile::<S, true, false>(a, rows, b, k_len, c, scale);
 }
 
-/// [`packed_product`] of operands that are pairs of bf16, `k_len` of them.
+/// [`packed_product`] of `k_len` pairs of bf16.
 ///
 /// # Safety
-/// As there.
+/// Those of [`packed_product`].
 #[inline(always)]
 unsafe fn paired_product<S: Simd>(
     a: Left,
@@ -131,8 +131,8 @@ unsafe fn tile<S: Simd, const PACKED: bool, const PAIRS: bool>(
     by_height!(1 2 3 4 5 6 7 8 9 10 11 12);
 }
 
-/// `R` rows over the panel's columns. Few rows take them in one go: more
-/// independent sums hide the latency of the multiply-adds.
+/// `R` rows over the panel's columns. Few rows use all columns at once: more independent sums hide
+/// the latency of the multiply-adds.
 #[inline(always)]
 unsafe fn height<S: Simd, const PACKED: bool, const PAIRS: bool, const R: usize>(
     a: Left,
@@ -211,7 +211,7 @@ dispatch! {
     /// [`panel_product`] for the instruction set `level`.
     ///
     /// # Safety
-    /// As there.
+    /// Those of [`panel_product`].
     pub(crate) unsafe fn panel_product_at(
         a: Left, rows: usize, b: *const f32, k_len: usize, c: *mut f32, ldc: usize, scale: *const f32,
     ) = panel_product
@@ -221,7 +221,7 @@ dispatch! {
     /// [`packed_product`] for the instruction set `level`.
     ///
     /// # Safety
-    /// As there.
+    /// Those of [`packed_product`].
     pub(crate) unsafe fn packed_product_at(
         a: Left, rows: usize, b: *const f32, k_len: usize, c: Sums, scale: *const f32,
     ) = packed_product
@@ -231,7 +231,7 @@ dispatch_bf16! {
     /// [`paired_product`] for the instruction set `level`.
     ///
     /// # Safety
-    /// As there.
+    /// Those of [`paired_product`].
     pub(crate) unsafe fn paired_product_at(
         a: Left, rows: usize, b: *const f32, k_len: usize, c: Sums, scale: *const f32,
     ) = paired_product

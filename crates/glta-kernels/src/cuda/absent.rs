@@ -1,4 +1,4 @@
-//! The driver of a build without the feature `cuda`: there is none.
+//! The driver without the feature `cuda`: every device is an error.
 
 use std::sync::Arc;
 

@@ -14,28 +14,28 @@ use crate::backend::Keys as _;
 use crate::error::{Error, Result};
 use crate::heads::Heads;
 
-/// Threads of the kernels that work in tiles.
+/// Threads per block of the tiled kernels.
 const THREADS: usize = 128;
 const DECODE_THREADS: usize = 256;
 
-/// Where a layer's keys and values come from beside its own projection.
+/// Keys and values of a layer in addition to its own projection.
 #[derive(Clone, Copy)]
 pub(super) struct KeySource<'a> {
     pub(super) layer: usize,
-    /// A block that stands before every sequence.
+    /// A block of keys that precedes every sequence.
     pub(super) shared: Option<&'a Keys>,
 }
 
-/// What the derivative of attention needs.
+/// Values that the derivative of attention needs.
 #[derive(Debug)]
 pub struct Attended {
     /// `(tokens, queries * dim)`
     out: Tensor,
-    /// Logarithm of every softmax's denominator, `(tokens, queries)` f32.
+    /// Logarithm of each softmax denominator, `(tokens, queries)` f32.
     lse: Tensor,
 }
 
-/// Whether the kernels do heads of this shape.
+/// Checks that the kernels support heads of this shape.
 pub(super) fn check(heads: Heads) -> Result<()> {
     if heads.dim.is_multiple_of(4) && heads.dim <= 128 {
         return Ok(());
@@ -46,7 +46,7 @@ pub(super) fn check(heads: Heads) -> Result<()> {
     })
 }
 
-/// Rotates queries and keys of `qkv` in place, back where `inverse`.
+/// Rotates queries and keys of `qkv` in place; `inverse` rotates backwards.
 pub(super) fn rotate(
     cuda: &Cuda,
     qkv: &Tensor,
@@ -74,7 +74,7 @@ impl Pass {
     /// Bytes of shared memory.
     fn shared(self, units: Units, columns: usize) -> usize {
         if units == Units::Matrix {
-            // Tiles of halves: those of the block's own rows, and those that pass by.
+            // Tiles of 16-bit values: the block's own rows, and the rows of the other side.
             let rows = match self {
                 Self::Forward => 3 * MATRIX_TILE,
                 Self::Queries | Self::Keys if columns <= 64 => 4 * MATRIX_TILE,
@@ -82,7 +82,7 @@ impl Pass {
             };
             return rows * columns * size_of::<u16>();
         }
-        // Tiles of rows, and of scores.
+        // Tiles of rows and of scores.
         let (rows, scores) = match self {
             Self::Forward => (2, 1),
             Self::Queries => (4, 1),
@@ -115,7 +115,7 @@ impl Pass {
     }
 }
 
-/// The runs of tokens that a block has.
+/// The runs of tokens, one per block.
 fn tiles(tokens: &Tokens, units: Units) -> &Tensor {
     match units {
         Units::Ordinary => &tokens.tiles,
@@ -135,7 +135,7 @@ impl Attended {
 }
 
 impl KeySource<'_> {
-    /// The shared rows of this layer and their number; `other` stands for none.
+    /// The shared rows of this layer and their number; without shared rows, `other` and 0.
     fn shared(&self, other: &Tensor) -> Result<(Tensor, usize)> {
         if let Some(keys) = self.shared
             && let Some(rows) = keys.layer(self.layer)?
@@ -176,7 +176,7 @@ pub(super) fn forward(
     Ok(Attended { out, lse })
 }
 
-/// [`forward`] over `caches`, which hold the tokens' own keys already.
+/// [`forward`] over `caches`, which already contain the tokens' keys.
 pub(super) fn forward_cached(
     cuda: &Cuda,
     qkv: &Tensor,
@@ -212,7 +212,7 @@ pub(super) fn forward_cached(
     Ok(out)
 }
 
-/// A block for each sequence and query head.
+/// One block per sequence and query head.
 fn decode_launch(sequences: usize, heads: Heads) -> Launch {
     let teams = DECODE_THREADS / 8;
     Launch {
@@ -222,7 +222,7 @@ fn decode_launch(sequences: usize, heads: Heads) -> Launch {
     }
 }
 
-/// Gradient at `qkv` given `d_out: (tokens, queries * dim)`; own keys only.
+/// Gradient of `qkv` for `d_out: (tokens, queries * dim)`; only for the tokens' own keys.
 pub(super) fn backward(
     cuda: &Cuda,
     qkv: &Tensor,
@@ -262,14 +262,14 @@ pub(super) fn backward(
         .collect();
     Pass::Queries.launch(cuda, heads, dtype, tokens, &args)?;
 
-    // The columns of the keys; those of the queries stay.
+    // The columns of the keys; those of the queries stay unchanged.
     let args: Vec<Arg> =
         common.into_iter().chain([Arg::InOut(&d_qkv)]).chain(sizes(heads)).collect();
     Pass::Keys.launch(cuda, heads, dtype, tokens, &args)?;
     Ok(d_qkv)
 }
 
-/// Writes the tokens' keys and values into their caches, which have grown by them.
+/// Appends the tokens' keys and values to their caches, which have grown already.
 pub(super) fn append(
     cuda: &Cuda,
     qkv: &Tensor,
@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn halves_of_whole_loads_take_the_matrix_units() {
+    fn aligned_16_bit_heads_use_the_matrix_units() {
         for dtype in [DType::F16, DType::BF16] {
             assert!([8, 16, 80, 128].iter().all(|&d| Units::of(heads(d), dtype) == Units::Matrix));
             assert!([4, 20, 68].iter().all(|&d| Units::of(heads(d), dtype) == Units::Ordinary));

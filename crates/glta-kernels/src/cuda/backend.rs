@@ -21,7 +21,7 @@ use crate::sequences::Sequences;
 use crate::weights::{Matrix, Weight};
 
 impl Cuda {
-    /// Refuses what the kernels of attention would read wrongly.
+    /// Returns an error for arguments that the attention kernels would misread.
     fn expect(
         &self,
         qkv: &Tensor,
@@ -58,8 +58,8 @@ impl Backend for Cuda {
         attention::check(heads)
     }
 
-    /// On this thread: a device of [`Device::new_cuda`] has a queue of its own for every
-    /// thread, and does not wait between them.
+    /// Runs on this thread: a device of [`Device::new_cuda`] has one stream per thread and does not
+    /// synchronise them.
     fn run<R: Send>(&self, _: Option<usize>, work: impl FnOnce() -> R + Send) -> R {
         work()
     }
@@ -69,7 +69,7 @@ impl Backend for Cuda {
     }
 
     fn output_layer(&self, matrix: Arc<Matrix>) -> Result<Linear> {
-        // Scores are f32: packed weights are multiplied so.
+        // Scores are f32, so packed weights are multiplied in f32.
         let cuda = if matrix.is_packed() { &self.with_dtype(DType::F32) } else { self };
         Linear::upload(cuda, &[(matrix, None)])
     }

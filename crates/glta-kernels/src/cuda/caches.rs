@@ -9,15 +9,15 @@ use crate::backend::Keys as _;
 use crate::error::{Error, Result};
 use crate::sequences::Sequences;
 
-/// The caches of one pass's sequences, grown by the tokens of the pass. They are
-/// borrowed, since their memory must not move while the kernels know its address.
+/// The caches of one pass's sequences, grown by the tokens of the pass. They are borrowed, because
+/// their memory must not move while kernels use its address.
 #[derive(Debug)]
 pub struct Caches<'a> {
-    /// Address of every sequence's cache and `capacity << 32 | keys`, i64.
+    /// Address of each sequence's cache and `capacity << 32 | keys`, as i64.
     pub(super) table: Tensor,
     /// Whether every sequence has one token.
     pub(super) single: bool,
-    /// Of every cache; `None` where there is none.
+    /// Shape of every cache; `None` without caches.
     pub(super) shape: Option<KeyShape>,
     _keys: PhantomData<&'a mut Keys>,
 }
@@ -36,7 +36,7 @@ impl<'a> Caches<'a> {
         for (keys, added) in keys.into_iter().zip(lengths) {
             let same = shape.get_or_insert_with(|| keys.shape());
             if *same != keys.shape() {
-                return Err(Error::Input("caches of different models in one pass".into()));
+                return Err(Error::Input("the caches of a pass belong to different models".into()));
             }
             keys.grow(added)?;
             single &= added == 1;
@@ -44,7 +44,7 @@ impl<'a> Caches<'a> {
                 Some(rows) => cuda.driver.address(rows)?,
                 None => 0,
             };
-            // The bits of an address and of two sizes, whatever sign they have.
+            // The bits of an address and of two sizes; the sign has no meaning.
             values.extend([address as i64, (keys.capacity() << 32 | keys.len()) as i64]);
         }
         let len = values.len();

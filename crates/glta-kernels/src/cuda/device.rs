@@ -13,7 +13,7 @@ use candle_core::{DType, Device, Tensor};
 use crate::error::{Error, Result};
 use crate::precision::Precision;
 
-/// An NVIDIA GPU, and the dtype of activations on it.
+/// An NVIDIA GPU, and the dtype of its activations.
 #[derive(Clone, Debug)]
 pub struct Cuda {
     pub(super) device: Device,
@@ -22,17 +22,16 @@ pub struct Cuda {
 }
 
 impl Cuda {
-    /// Prepares a device, as [`Device::new_cuda`] or [`Device::new_cuda_with_stream`]
-    /// makes it, and loads the kernels.
+    /// Prepares a device of [`Device::new_cuda`] or [`Device::new_cuda_with_stream`], and loads the
+    /// kernels.
     ///
-    /// It turns the [`Device`]'s event tracking off: tensors are used on its own stream,
-    /// in order. Where another stream uses them (through cudarc, or by `to_device` to
-    /// another GPU), call [`Device::synchronize`] first, and keep them until that use has
-    /// finished.
+    /// This turns the event tracking of the [`Device`] off, because its tensors are used in order
+    /// on its own stream. Before another stream uses them (through cudarc, or by `to_device` to
+    /// another GPU), call [`Device::synchronize`], and keep them until that use has finished.
     ///
     /// # Errors
-    /// A device that is not a CUDA device or is too old; every device where the crate
-    /// was built without the feature `cuda`.
+    /// The device is not a CUDA device or is too old. Without the feature `cuda`, every device is
+    /// an error.
     pub fn new(device: &Device, precision: Precision) -> Result<Self> {
         if !device.is_cuda() {
             return Err(Error::Unsupported {
@@ -41,24 +40,24 @@ impl Cuda {
             });
         }
         let driver = open(device)?;
-        // Those of packed weights are loaded with the weights.
+        // The kernels of packed weights are loaded with the weights.
         Source::COMMON.into_iter().try_for_each(|source| driver.load(source))?;
         Ok(Self { device: device.clone(), dtype: dtype(precision), driver })
     }
 
-    /// The host in the place of a GPU, which runs the same kernels. For tests: slow, and
-    /// it needs a C++ compiler when it runs.
+    /// The host instead of a GPU, running the same kernels. It is for tests: it is slow, and needs
+    /// a C++ compiler at run time.
     #[cfg(feature = "emulator")]
     pub fn emulated(precision: Precision) -> Self {
         Self { device: Device::Cpu, dtype: dtype(precision), driver: Arc::new(Emulator) }
     }
 
-    /// The same with another dtype of activations.
+    /// The same device with another dtype of activations.
     pub(super) fn with_dtype(&self, dtype: DType) -> Self {
         Self { dtype, ..self.clone() }
     }
 
-    /// A u32 tensor on the device, for tables that kernels read.
+    /// Creates a u32 tensor on the device, for tables that kernels read.
     pub(super) fn table(&self, values: Vec<u32>) -> Result<Tensor> {
         let len = values.len();
         Ok(Tensor::from_vec(values, len, &self.device)?)

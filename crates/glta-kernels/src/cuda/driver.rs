@@ -1,4 +1,4 @@
-//! What launches the kernels.
+//! The interface that launches kernels.
 
 use std::fmt::Debug;
 
@@ -10,21 +10,21 @@ use crate::error::Result;
 
 /// A device whose kernels can be launched.
 pub(super) trait Driver: Debug + Send + Sync {
-    /// Loads a file of kernels, once.
+    /// Loads a file of kernels, if it is not loaded.
     fn load(&self, source: Source) -> Result<()>;
 
-    /// Launches a kernel of activations of `dtype`, unless there is nothing to do.
+    /// Launches a kernel for activations of `dtype`; does nothing if the launch is empty.
     fn launch(&self, kernel: Kernel, dtype: DType, launch: Launch, args: &[Arg]) -> Result<()> {
         if check(kernel, launch, args)? { self.queue(kernel, dtype, launch, args) } else { Ok(()) }
     }
 
-    /// Queues a launch that was checked.
+    /// Queues a launch with checked arguments.
     fn queue(&self, kernel: Kernel, dtype: DType, launch: Launch, args: &[Arg]) -> Result<()>;
 
-    /// Address of a tensor's first element; it stays for as long as the tensor.
+    /// Address of a tensor's first element, valid as long as the tensor.
     fn address(&self, tensor: &Tensor) -> Result<u64>;
 
-    /// `x w` in f32 of `x: (rows, k)` and `w: (k, n)` in f16 or bf16, `w` contiguous or
-    /// the transpose of what is.
+    /// Returns `x w` in f32 for `x: (rows, k)` and `w: (k, n)` in f16 or bf16. `w` is contiguous or
+    /// the transpose of a contiguous tensor.
     fn product_f32(&self, x: &Tensor, w: &Tensor) -> Result<Tensor>;
 }

@@ -1,5 +1,4 @@
-//! Norms, rotary embedding, SwiGLU, and moving rows and columns. All tensors are
-//! `(rows, width)`.
+//! Norms, rotary embedding, SwiGLU, and moves of rows and columns. All tensors are `(rows, width)`.
 
 use candle_core::{DType, Tensor};
 
@@ -8,17 +7,17 @@ use super::kernels::Kernel;
 use super::launch::{Arg, Launch, expect_f32, unwritten};
 use crate::error::Result;
 
-/// Threads of a block that walks a row of `width`: about four elements for each.
+/// Threads of a block that processes a row of `width`: about one per four elements.
 fn row_threads(width: usize) -> usize {
     width.div_ceil(4).next_multiple_of(32).clamp(32, 1024)
 }
 
-/// As [`row_threads`], with room to sum `sums` numbers over the block.
+/// As [`row_threads`], with shared memory to sum `sums` numbers over the block.
 fn reduction(rows: usize, width: usize, sums: usize) -> Launch {
     Launch { shared: sums * 32 * size_of::<f32>(), ..Launch::rows(rows, row_threads(width)) }
 }
 
-/// `x / rms(x) * w` of f32, in `dtype`.
+/// Returns `x / rms(x) * w` of an f32 input, in `dtype`.
 pub(super) fn rms_norm(
     on: &dyn Driver,
     x: &Tensor,
@@ -34,7 +33,7 @@ pub(super) fn rms_norm(
     Ok(y)
 }
 
-/// `residual + dL/dx`, f32 as `x` and `residual` are, given `dy`.
+/// Returns `residual + dL/dx` for the gradient `dy`, in f32 as `x` and `residual`.
 pub(super) fn rms_norm_backward(
     on: &dyn Driver,
     x: &Tensor,
@@ -60,8 +59,8 @@ pub(super) fn rms_norm_backward(
     Ok(dx)
 }
 
-/// Rotates the first `heads` heads of every row in place, backwards where
-/// `inverse`; `cos` and `sin` are `(positions, dim / 2)`.
+/// Rotates the first `heads` heads of every row in place; `inverse` rotates backwards. `cos` and
+/// `sin` are `(positions, dim / 2)`.
 pub(super) fn rope(
     on: &dyn Driver,
     x: &Tensor,
@@ -97,7 +96,7 @@ pub(super) fn swiglu(on: &dyn Driver, gate_up: &Tensor) -> Result<Tensor> {
     Ok(h)
 }
 
-/// Gradient at `gate_up` given `dh: (rows, width)`.
+/// Gradient of `gate_up` for `dh: (rows, width)`.
 pub(super) fn swiglu_backward(on: &dyn Driver, gate_up: &Tensor, dh: &Tensor) -> Result<Tensor> {
     let (rows, width) = dh.dims2()?;
     let d = unwritten((rows, 2 * width), dh.dtype(), dh.device())?;

@@ -1,7 +1,6 @@
-//! The driver of this crate's tests: tensors are on the CPU, and kernels are the
-//! same sources compiled as C++ (`kernels/host`), each launch checked for reads
-//! and writes outside its buffers, for reads of what was never written, and for
-//! results that depend on the order of threads.
+//! The driver of this crate's tests. Tensors are on the CPU, and the same kernel sources are
+//! compiled as C++ (`kernels/host`). Each launch is checked for accesses outside its buffers, for
+//! reads of uninitialised values, and for results that depend on the order of threads.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -51,13 +50,13 @@ const FILES: [&str; 10] = [
     "attention_mma.cu",
 ];
 
-/// The kernels as a library; why they could not be compiled.
+/// The kernels as a library, or the reason why they did not compile.
 fn library() -> &'static std::result::Result<EmulateLaunch, String> {
     static LIBRARY: OnceLock<std::result::Result<EmulateLaunch, String>> = OnceLock::new();
     LIBRARY.get_or_init(|| {
         let path = compiled()?;
         let path = CString::new(path.to_string_lossy().as_bytes()).map_err(|e| e.to_string())?;
-        // SAFETY: the library is ours, and the function has this signature.
+        // SAFETY: the library is part of this crate, and the function has this signature.
         unsafe {
             let library = dlopen(path.as_ptr(), RTLD_NOW);
             if library.is_null() {
@@ -94,7 +93,7 @@ fn compiled() -> std::result::Result<PathBuf, String> {
         .args(["-std=c++17", "-O2", "-fPIC", "-shared", "-Wall", "-Wno-unknown-pragmas"])
         // Undefined behaviour stops the test.
         .args(["-fsanitize=undefined", "-fsanitize-undefined-trap-on-error", "-I."])
-        // Multiply-adds where the kernels say so, by an instruction where there is one.
+        // Multiply-adds only where the kernels request them, as an instruction if there is one.
         .arg("-ffp-contract=off")
         .args(fused_instructions().then_some("-mfma"))
         .arg("-o")
@@ -134,7 +133,9 @@ fn address(tensor: &Tensor) -> Result<u64> {
         CpuStorage::BF16(v) => (v.as_ptr() as u64, 2),
         CpuStorage::F16(v) => (v.as_ptr() as u64, 2),
         CpuStorage::F32(v) => (v.as_ptr() as u64, 4),
-        _ => return Err(Error::Input("a dtype that no kernel reads".into())),
+        _ => {
+            return Err(Error::Input("expected a tensor of f32, f16, bf16, u8, u32 or i64".into()));
+        }
     };
     Ok(start + (layout.start_offset() * size) as u64)
 }
@@ -178,7 +179,7 @@ impl Driver for Emulator {
         if problem.is_null() {
             return Ok(());
         }
-        // SAFETY: a C string that lives for ever.
+        // SAFETY: a C string with static lifetime.
         let problem = unsafe { CStr::from_ptr(problem) }.to_string_lossy();
         Err(Error::Input(format!("{name}{launch:?}: {problem}")))
     }

@@ -7,14 +7,14 @@ use crate::error::{Error, Result};
 pub(super) enum Source {
     Elementwise,
     Attention,
-    /// On the matrix units.
+    /// Attention on the matrix units.
     AttentionMma,
-    /// For weights of so many bits.
+    /// Products with weights of this width.
     Quantized(Bits),
 }
 
 impl Source {
-    /// What every model needs.
+    /// The files that every model needs.
     pub(super) const COMMON: [Self; 3] = [Self::Elementwise, Self::Attention, Self::AttentionMma];
 }
 
@@ -27,25 +27,25 @@ pub(super) enum Bits {
     Eight,
 }
 
-/// What multiplies.
+/// The units that multiply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Units {
-    /// In f32.
+    /// The f32 units.
     Ordinary,
-    /// Two bytes at a time, in rows of whole 16 bytes.
+    /// The matrix units, for 16-bit types and rows of whole 16 bytes.
     Matrix,
 }
 
-/// Kernels of attention that work in tiles, a block for each tile and head.
+/// Tiled kernels of attention; one block per tile and head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Pass {
     Forward,
-    /// The gradient of queries, and that of keys and values.
+    /// The gradient of the queries, or of the keys and values.
     Queries,
     Keys,
 }
 
-/// A kernel, for activations of some dtype.
+/// A kernel, generic over the dtype of activations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Kernel {
     RmsNorm,
@@ -56,17 +56,17 @@ pub(super) enum Kernel {
     Swiglu,
     SwigluBackward,
     Add,
-    /// For heads of up to so many columns.
+    /// For heads of up to this many columns.
     Attention(Pass, Units, usize),
     AttentionDelta,
     AttentionDecode,
     AppendKeys,
     Dequantise(Bits),
-    /// For up to so many rows.
+    /// For up to this many rows.
     Product(Bits, usize),
 }
 
-/// Columns of heads, and rows of products, that kernels are made for.
+/// Head sizes, and numbers of rows in a product, for which kernels exist.
 pub(super) const COLUMNS: [usize; 2] = [64, 128];
 pub(super) const ROWS: [usize; 5] = [1, 2, 4, 8, 16];
 

@@ -10,10 +10,10 @@ use crate::backend;
 use crate::error::{Error, Result};
 use crate::heads::Heads;
 
-/// Rows by which a cache grows at least.
+/// Number of rows by which a cache grows at least.
 const UNIT: usize = 32;
 
-/// What keys are of: layers, and their heads.
+/// Shape of the keys: number of layers, and their heads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct KeyShape {
     layers: usize,
@@ -26,14 +26,14 @@ impl KeyShape {
         Self { layers, heads: heads.keys, dim: heads.dim }
     }
 
-    /// Whether there is such a layer.
+    /// Whether the layer exists.
     pub(super) fn has(self, layer: usize, heads: Heads) -> bool {
         layer < self.layers && self == Self::new(self.layers, heads)
     }
 }
 
-/// Rows of keys and values, `(layers, capacity, 2 * heads * dim)`. A clone shares
-/// the memory until one of both is written.
+/// Rows of keys and values, `(layers, capacity, 2 * heads * dim)`. A clone shares the memory until
+/// either of them is written.
 #[derive(Clone, Debug)]
 pub struct Keys {
     cuda: Cuda,
@@ -60,14 +60,14 @@ impl Keys {
         self.shape
     }
 
-    /// Whether it was made on such a device for so many layers of this shape.
+    /// Whether the keys belong to this kind of device and this number and shape of layers.
     pub(super) fn fits(&self, cuda: &Cuda, layers: usize, heads: Heads) -> bool {
         self.shape == KeyShape::new(layers, heads)
             && self.cuda.dtype == cuda.dtype
             && self.cuda.device.same_device(&cuda.device)
     }
 
-    /// Refuses keys of other layers than those that a pass is about.
+    /// Returns an error if the keys do not match the layer of a pass.
     pub(super) fn expect(&self, cuda: &Cuda, layer: usize, heads: Heads) -> Result<()> {
         if layer < self.shape.layers && self.fits(cuda, self.shape.layers, heads) {
             return Ok(());
@@ -75,10 +75,10 @@ impl Keys {
         Err(Error::Input(format!("the keys have no layer {layer} of {heads:?} on this device")))
     }
 
-    /// Makes room for `tokens` more, which the caller writes in every layer.
+    /// Reserves room for `tokens` more, which the caller writes in every layer.
     pub(super) fn grow(&mut self, tokens: usize) -> Result<()> {
         let len = self.len + tokens;
-        // Doubling keeps the cost of growing token by token linear.
+        // Doubling makes the cost of growing token by token linear.
         let room = if len > self.capacity() { len.max(2 * self.capacity()) } else { len };
         backend::Keys::reserve(self, room)?;
         self.len = len;
@@ -97,11 +97,11 @@ impl backend::Keys for Keys {
     }
 
     fn truncate(&mut self, len: usize) {
-        // What stays behind is overwritten, and never read before.
+        // The remaining values are overwritten before they are read.
         self.len = self.len.min(len);
     }
 
-    /// In memory that no clone shares.
+    /// Moves the keys to memory that no clone shares.
     fn reserve(&mut self, tokens: usize) -> Result<()> {
         let own = self.rows.as_mut().is_some_and(|rows| Arc::get_mut(rows).is_some());
         if own && tokens <= self.capacity() {

@@ -1,4 +1,4 @@
-//! How a kernel is launched: blocks, threads and arguments.
+//! Launch parameters of a kernel: blocks, threads and arguments.
 
 use candle_core::{DType, Device, Shape, Tensor};
 
@@ -14,26 +14,25 @@ pub(super) struct Launch {
 }
 
 impl Launch {
-    /// A block of `threads` for each of `rows`.
+    /// One block of `threads` per row.
     pub(super) fn rows(rows: usize, threads: usize) -> Self {
         Self { grid: (rows, 1), threads, shared: 0 }
     }
 
-    /// A thread for each of `elements`.
+    /// One thread per element.
     pub(super) fn elements(elements: usize) -> Self {
         Self { grid: (elements.div_ceil(256), 1), threads: 256, shared: 0 }
     }
 }
 
-/// An argument of a kernel. Tensors are contiguous; their elements are passed by
-/// address.
+/// An argument of a kernel. Tensors are contiguous and passed by address.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Arg<'a> {
-    /// Only read.
+    /// Read only.
     In(&'a Tensor),
-    /// Every element is written, and none is read before.
+    /// Written completely, and not read before.
     Out(&'a Tensor),
-    /// Changed in place.
+    /// Modified in place.
     InOut(&'a Tensor),
     Null,
     U32(usize),
@@ -46,7 +45,7 @@ impl<'a> Arg<'a> {
     }
 }
 
-/// Whether there is anything to launch; refuses arguments that no kernel takes.
+/// Whether the launch is not empty. Returns an error for arguments that no kernel accepts.
 pub(super) fn check(kernel: Kernel, launch: Launch, args: &[Arg]) -> Result<bool> {
     if launch.grid.0 == 0 || launch.grid.1 == 0 {
         return Ok(false);
@@ -68,7 +67,7 @@ pub(super) fn check(kernel: Kernel, launch: Launch, args: &[Arg]) -> Result<bool
     Ok(true)
 }
 
-/// Refuses what a kernel would read as f32 though it is not.
+/// Returns an error for a tensor that is not f32.
 pub(super) fn expect_f32(what: &str, tensor: Option<&Tensor>) -> Result<()> {
     match tensor.map(Tensor::dtype) {
         None | Some(DType::F32) => Ok(()),
@@ -76,8 +75,8 @@ pub(super) fn expect_f32(what: &str, tensor: Option<&Tensor>) -> Result<()> {
     }
 }
 
-/// A tensor whose elements a kernel is about to write, all of them.
+/// A tensor for a kernel that writes all elements.
 pub(super) fn unwritten(shape: impl Into<Shape>, dtype: DType, device: &Device) -> Result<Tensor> {
-    // SAFETY: handed to kernels as `Arg::Out` only; tests fill it with NaN first.
+    // SAFETY: only used as `Arg::Out`; tests fill it with NaN first.
     Ok(unsafe { Tensor::empty(shape, dtype, device)? })
 }

@@ -13,10 +13,10 @@ use crate::backend;
 use crate::error::Result;
 use crate::weights::{self, DenseData, Matrix, Storage};
 
-/// One or more linear layers that read the same input and write side by side.
+/// Linear layers with a common input and concatenated outputs.
 #[derive(Debug)]
 pub struct Linear {
-    /// Runs of layers that store their inputs in the same order.
+    /// Consecutive layers that store their inputs in the same order.
     runs: Vec<Run>,
     bias: Option<Tensor>,
     sizes: Sizes,
@@ -25,7 +25,7 @@ pub struct Linear {
 
 #[derive(Debug)]
 struct Run {
-    /// First column of the run's outputs, and their number.
+    /// First output column of the run, and number of columns.
     first: usize,
     outputs: usize,
     weight: Weight,
@@ -41,13 +41,13 @@ enum Weight {
     },
 }
 
-/// How the stored inputs are ordered.
+/// The order of the stored inputs.
 #[derive(Debug)]
 struct Order {
     host: Arc<Vec<u32>>,
-    /// Input of every stored one, `(stored,)`, [`Matrix::PADDING`] for none.
+    /// Input of each stored position, `(stored,)`; [`Matrix::PADDING`] for none.
     stored: Tensor,
-    /// Stored place of every input, `(inputs,)`.
+    /// Stored position of each input, `(inputs,)`.
     places: Tensor,
 }
 
@@ -83,7 +83,7 @@ impl Run {
         Ok(Self { first, outputs: matrix.n, weight })
     }
 
-    /// Takes in the run behind this one, or gives it back.
+    /// Merges the next run into this one, or returns it.
     fn join(&mut self, next: Self) -> Result<Option<Self>> {
         match (&mut self.weight, next.weight) {
             (Weight::Dense(own), Weight::Dense(other)) => *own = Tensor::cat(&[&*own, &other], 0)?,
@@ -112,7 +112,7 @@ impl Run {
     }
 }
 
-/// The weight of packed parts, transposed and in full: `(stored inputs, outputs)`.
+/// The dequantised weight of packed parts, transposed: `(stored inputs, outputs)`.
 fn dequantised(parts: &[Quantized], dtype: DType, like: &Tensor) -> Result<Tensor> {
     let outputs: usize = parts.iter().map(|p| p.outputs).sum();
     let inputs = parts.first().map_or(0, |p| p.inputs);
@@ -125,7 +125,7 @@ fn dequantised(parts: &[Quantized], dtype: DType, like: &Tensor) -> Result<Tenso
     Ok(w)
 }
 
-/// An embedding table `(vocab, hidden)`, in the dtype that it has on the host.
+/// An embedding table `(vocab, hidden)`, in its dtype on the host.
 pub(super) fn table(cuda: &Cuda, matrix: &Matrix) -> Result<Tensor> {
     let dtype = match &matrix.storage {
         Storage::Dense(DenseData::F16(_)) => DType::F16,
@@ -135,7 +135,7 @@ pub(super) fn table(cuda: &Cuda, matrix: &Matrix) -> Result<Tensor> {
     upload_dense(matrix, dtype, cuda)
 }
 
-/// `(n, k)`, rounded on the host so that no more than the result is on the device.
+/// `(n, k)`, rounded on the host, so that the device stores only the result.
 fn upload_dense(matrix: &Matrix, dtype: DType, cuda: &Cuda) -> Result<Tensor> {
     let values = matrix.to_row_major();
     let host = Tensor::from_vec(values, (matrix.n, matrix.k), &Device::Cpu)?;
@@ -161,7 +161,7 @@ impl Linear {
         Ok(Self { runs, bias, sizes, cuda: cuda.clone() })
     }
 
-    /// `X Wᵀ` of many rows, in f32 or in the dtype of activations.
+    /// `X Wᵀ` for many rows, in f32 or in the dtype of activations.
     fn products(&self, x: &Tensor, in_f32: bool) -> Result<Tensor> {
         let multiply = |x: &Tensor, w: &Tensor| {
             if in_f32 && self.cuda.dtype != DType::F32 {
@@ -184,7 +184,7 @@ impl Linear {
         })
     }
 
-    /// `x` in the order in which a run stores its inputs.
+    /// `x` in the stored order of a run.
     fn stored(&self, x: &Tensor, order: Option<&Order>) -> Result<Tensor> {
         match order {
             None => Ok(x.clone()),

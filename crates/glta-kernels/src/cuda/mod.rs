@@ -1,13 +1,12 @@
 //! A decoder's operations on an NVIDIA GPU.
 //!
-//! Everything here is plain Rust over tensors: it allocates results, computes launch
-//! parameters and calls a `Driver` to launch the kernels of `kernels/*.cu`. There are two
-//! drivers: CUDA with the feature `cuda`, and with the feature `emulator` one that runs
-//! the kernels on the host. Without the feature `cuda` no [`Cuda`] can be made for a
-//! device, and code above needs no `cfg`.
+//! This module is plain Rust over tensors. It allocates results, computes launch parameters, and
+//! calls a `Driver` to launch the kernels of `kernels/*.cu`. The feature `cuda` has a driver for
+//! GPUs; the feature `emulator` has one that runs the kernels on the host. Without the feature
+//! `cuda`, creating a [`Cuda`] for a device is an error, and code above needs no `cfg`.
 //!
-//! What layers multiply has the dtype of [`Cuda`]; sums are f32, and so is the stream of
-//! states that layers add to, and its gradient.
+//! The operands of products have the dtype of [`Cuda`]. Sums, the residual stream and its gradient
+//! are f32.
 
 #[cfg(not(feature = "cuda"))]
 mod absent;

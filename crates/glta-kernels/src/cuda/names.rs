@@ -1,4 +1,4 @@
-//! What the kernels are called, and the file that each is in.
+//! Names of the kernels, and their files.
 
 #[cfg(any(feature = "cuda", test))]
 use super::kernels::{Bits, COLUMNS, ROWS, Source};
@@ -12,7 +12,7 @@ impl Source {
     #[cfg(feature = "cuda")]
     pub(super) const COUNT: usize = 3 + Bits::ALL.len();
 
-    /// The file's place among all, from 0.
+    /// Index of the file, from 0.
     #[cfg(feature = "cuda")]
     pub(super) fn index(self) -> usize {
         match self {
@@ -23,7 +23,7 @@ impl Source {
         }
     }
 
-    /// Every kernel of the file.
+    /// All kernels of the file.
     pub(super) fn kernels(self) -> Vec<Kernel> {
         let passes = |units| {
             [Pass::Forward, Pass::Queries, Pass::Keys].into_iter().flat_map(move |pass| {
@@ -95,7 +95,7 @@ impl Kernel {
         format!("{name}_{}", dtype.as_str())
     }
 
-    /// The file.
+    /// The file that contains the kernel.
     #[cfg(any(feature = "cuda", test))]
     pub(super) fn source(self) -> Source {
         match self {
@@ -122,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_has_the_kernels_that_name_it() {
+    fn every_kernel_of_a_file_names_it() {
         let quantized = Bits::ALL.map(Source::Quantized);
         let mut kernels = 0;
         for source in Source::COMMON.into_iter().chain(quantized) {
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_those_of_the_files() {
+    fn kernel_names_match_the_files() {
         let keys = Kernel::Attention(Pass::Keys, Units::Matrix, 128);
         assert_eq!(keys.name(DType::BF16), "attention_mma_keys128_bf16");
         let forward = Kernel::Attention(Pass::Forward, Units::Ordinary, 64);

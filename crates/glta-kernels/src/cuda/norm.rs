@@ -5,7 +5,7 @@ use super::elementwise;
 use crate::backend::Norm;
 use crate::error::Result;
 
-/// RMSNorm on the device, with results of the dtype of its [`Cuda`].
+/// RMSNorm on the device; the results have the dtype of its [`Cuda`].
 #[derive(Debug)]
 pub struct RmsNorm {
     cuda: Cuda,

@@ -1,4 +1,4 @@
-//! CUDA.
+//! The driver for NVIDIA GPUs.
 
 use std::collections::HashMap;
 use std::ffi::c_void;
@@ -17,7 +17,7 @@ use super::kernels::{Kernel, Source};
 use super::launch::{Arg, Launch, unwritten};
 use crate::error::{Error, Result};
 
-/// Shared memory that a kernel may have without asking.
+/// Shared memory that a kernel may use without an attribute.
 const SHARED_UNASKED: usize = 48 << 10;
 
 fn cuda(device: &Device) -> Result<&CudaDevice> {
@@ -34,7 +34,7 @@ type Functions = HashMap<(Kernel, DType), CudaFunction>;
 struct Nvidia {
     device: CudaDevice,
     stream: Arc<CudaStream>,
-    /// By [`Source::index`]; launches read them without a lock.
+    /// Indexed by [`Source::index`]; launches read them without a lock.
     files: [OnceLock<Functions>; Source::COUNT],
 }
 
@@ -46,15 +46,14 @@ impl fmt::Debug for Nvidia {
 
 impl Drop for Nvidia {
     fn drop(&mut self) {
-        // Where two threads loaded a file at once, the device keeps one module and the
-        // other goes with these functions: not while one of them runs.
+        // If two threads load a file at once, the device keeps one module, and dropping these
+        // functions unloads the other. No kernel may be running then.
         let _ = self.stream.context().synchronize();
     }
 }
 
-/// Checks that the kernels run on this device. Its allocator keeps what is freed from now
-/// on, since a pass allocates the same sizes again and again, and its event tracking is
-/// off.
+/// Checks that the kernels support this device. Sets its allocator to keep freed memory, because
+/// every pass allocates the same sizes, and turns its event tracking off.
 pub(super) fn open(device: &Device) -> Result<Arc<dyn Driver>> {
     let device = cuda(device)?;
     let stream = device.cuda_stream();
@@ -67,22 +66,22 @@ pub(super) fn open(device: &Device) -> Result<Arc<dyn Driver>> {
         });
     }
     let mut keep = u64::MAX;
-    // SAFETY: the device's own pool, and an attribute of this type.
+    // SAFETY: the device's own pool, with an attribute of this type.
     unsafe {
         let mut pool = std::ptr::null_mut();
         sys::cuDeviceGetDefaultMemPool(&mut pool, context.cu_device()).result().w()?;
         let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
         sys::cuMemPoolSetAttribute(pool, attribute, (&raw mut keep).cast()).result().w()?;
     }
-    // Otherwise each use of a tensor waits for an event and records another.
-    // SAFETY: candle uses a device's tensors on the device's one stream, which keeps
-    // the order; `Cuda::new` says what other streams must do.
+    // Otherwise each use of a tensor would wait for an event and record another.
+    // SAFETY: candle uses the tensors of a device on its one stream, which preserves the order;
+    // `Cuda::new` documents the duties of other streams.
     unsafe { device.disable_event_tracking() };
     let files = [const { OnceLock::new() }; Source::COUNT];
     Ok(Arc::new(Nvidia { device: device.clone(), stream, files }))
 }
 
-/// Bytes of the tensors that a kernel reads and writes, where it touches each element once.
+/// Bytes of the tensors that a kernel reads and writes, if it accesses each element once.
 fn bytes(args: &[Arg]) -> usize {
     let bytes = |t: &Tensor| t.elem_count() * t.dtype().size_in_bytes();
     let moved = |arg: &Arg| match arg {
@@ -93,7 +92,7 @@ fn bytes(args: &[Arg]) -> usize {
     args.iter().map(moved).sum()
 }
 
-/// Address of the first element, and what orders this use after others.
+/// Address of the first element, and guards that order this use after others.
 fn pointer<'a>(storage: &'a CudaStorage, layout: &Layout) -> Result<(u64, SyncOnDrop<'a>)> {
     fn of<'a, T>(slice: &'a CudaSlice<T>, layout: &Layout) -> (u64, SyncOnDrop<'a>) {
         let (start, guard) = slice.device_ptr(slice.stream());
@@ -106,7 +105,7 @@ fn pointer<'a>(storage: &'a CudaStorage, layout: &Layout) -> Result<(u64, SyncOn
         CudaStorageSlice::BF16(s) => Ok(of(s, layout)),
         CudaStorageSlice::F16(s) => Ok(of(s, layout)),
         CudaStorageSlice::F32(s) => Ok(of(s, layout)),
-        _ => Err(Error::Input("a dtype that no kernel reads".into())),
+        _ => Err(Error::Input("expected a tensor of f32, f16, bf16, u8, u32 or i64".into())),
     }
 }
 
@@ -147,7 +146,7 @@ impl Driver for Nvidia {
                 functions.insert((kernel, dtype), function.into_cuda_function());
             }
         }
-        // Another thread may have been first; its functions are the same.
+        // Another thread may have been faster; its functions are the same.
         let _ = file.set(functions);
         Ok(())
     }
@@ -159,7 +158,7 @@ impl Driver for Nvidia {
 
     fn queue(&self, kernel: Kernel, dtype: DType, launch: Launch, args: &[Arg]) -> Result<()> {
         let function = self.function(kernel, dtype)?;
-        // The fields are computed only where a subscriber wants them.
+        // The fields are computed only if a subscriber wants them.
         let _span = tracing::trace_span!("kernel", name = kernel.name(dtype), bytes = bytes(args))
             .entered();
         if launch.shared > SHARED_UNASKED {
@@ -203,11 +202,11 @@ impl Driver for Nvidia {
             block_dim: (launch.threads as u32, 1, 1),
             shared_mem_bytes: launch.shared as u32,
         };
-        // SAFETY: the arguments are those of the kernel, in its order and types, which
-        // this crate's tests check for every one; the tensors are held until the
-        // launch is queued, and memory is freed in the order of the queue.
+        // SAFETY: the arguments match the kernel in order and type, which tests of this crate check
+        // for every kernel. The tensors live until the launch is queued, and memory is freed in
+        // stream order.
         unsafe { builder.launch(config) }.w()?;
-        // Uses end here, behind the launch.
+        // The guards end here, after the launch.
         drop(uses);
         Ok(())
     }
@@ -217,12 +216,12 @@ impl Driver for Nvidia {
         let x = x.contiguous()?;
         let transposed = !w.is_contiguous();
         if transposed && !w.t()?.is_contiguous() {
-            return Err(Error::Input("expected the rows of a weight one behind the other".into()));
+            return Err(Error::Input("expected a weight with contiguous rows".into()));
         }
         let dtype = match x.dtype() {
             DType::F16 => blas::cudaDataType_t::CUDA_R_16F,
             DType::BF16 => blas::cudaDataType_t::CUDA_R_16BF,
-            other => return Err(Error::Input(format!("expected halves, got {other:?}"))),
+            other => return Err(Error::Input(format!("expected f16 or bf16, got {other:?}"))),
         };
         let y = unwritten((rows, n), DType::F32, x.device())?;
         if rows == 0 {
@@ -241,14 +240,14 @@ impl Driver for Nvidia {
                 i32::try_from(v).map_err(|_| Error::Input(format!("{v} is too large for cuBLAS")))
             };
             let (m, n, k) = (size(n)?, size(rows)?, size(k)?);
-            // As cuBLAS reads it, column by column, what lies in memory is wᵀ or w.
+            // cuBLAS reads memory in column-major order, as wᵀ or w.
             let (operation, leading) = if transposed {
                 (blas::cublasOperation_t::CUBLAS_OP_T, k)
             } else {
                 (blas::cublasOperation_t::CUBLAS_OP_N, m)
             };
-            // SAFETY: column by column, yᵀ (n, rows) = wᵀ (n, k) xᵀ; the sizes are those of
-            // the tensors, whose rows or columns lie one behind the other.
+            // SAFETY: in column-major order yᵀ (n, rows) = wᵀ (n, k) xᵀ; the sizes are those of the
+            // tensors, whose rows or columns are adjacent.
             unsafe {
                 cublas::result::gemm_ex(
                     *handle.handle(),

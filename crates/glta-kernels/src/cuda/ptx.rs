@@ -1,4 +1,4 @@
-//! The kernels as `build.rs` compiled them.
+//! The kernels, compiled by `build.rs`.
 
 use super::kernels::{Bits, Source};
 

@@ -1,6 +1,5 @@
-//! A quantised weight on the device, packed as on the host
-//! ([`crate::weights::Matrix`]): a panel's words are one run, which a warp reads
-//! 512 bytes at a time.
+//! A quantised weight on the device, packed as on the host ([`crate::weights::Matrix`]). The words
+//! of a panel are contiguous; a warp reads 512 bytes at a time.
 
 use std::sync::Arc;
 
@@ -14,10 +13,10 @@ use crate::error::{Error, Result};
 use crate::panel::PANEL;
 use crate::weights::{Matrix, Scales, Segment, Storage, Zeros};
 
-/// Rows up to which a product reads the packed words directly.
+/// Largest number of rows for which a product reads the packed words directly.
 pub(super) const FEW_ROWS: usize = ROWS[ROWS.len() - 1];
 
-/// One or more weights `(outputs, inputs)` side by side.
+/// Weights `(outputs, inputs)` with concatenated outputs.
 #[derive(Debug)]
 pub(super) struct Quantized {
     driver: Arc<dyn Driver>,
@@ -26,7 +25,7 @@ pub(super) struct Quantized {
     /// Stored inputs, a multiple of 32.
     pub(super) inputs: usize,
     groups: usize,
-    /// Stored inputs of a group, in units of 32.
+    /// Number of stored inputs per group, in units of 32.
     group_blocks: usize,
     words: Tensor,
     scales: Tensor,
@@ -34,7 +33,7 @@ pub(super) struct Quantized {
 }
 
 impl Quantized {
-    /// Uploads a packed matrix, and loads the kernels for its bits.
+    /// Uploads a packed matrix and loads the kernels for its width.
     pub(super) fn upload(matrix: &Matrix, cuda: &Cuda) -> Result<Self> {
         let Storage::Packed(p) = &matrix.storage else {
             return Err(Error::Input("expected a quantised matrix".into()));
@@ -66,7 +65,7 @@ impl Quantized {
         })
     }
 
-    /// Puts `other`'s outputs behind these, where one kernel can then do both.
+    /// Appends the outputs of `other`, if one kernel can process both.
     pub(super) fn join(&mut self, other: &Self) -> Result<bool> {
         let sizes = |q: &Self| (q.bits, q.inputs, q.groups, q.group_blocks, q.scales.dtype());
         if sizes(self) != sizes(other) || !self.outputs.is_multiple_of(PANEL) {
@@ -80,7 +79,7 @@ impl Quantized {
         Ok(true)
     }
 
-    /// Bytes on the device.
+    /// Size on the device, in bytes.
     pub(super) fn resident_bytes(&self) -> usize {
         let bytes = |t: &Tensor| t.elem_count() * t.dtype().size_in_bytes();
         bytes(&self.words) + bytes(&self.scales) + bytes(&self.zeros)
@@ -94,12 +93,12 @@ impl Quantized {
         Arg::U32(usize::from(self.scales.dtype() == DType::F32))
     }
 
-    /// Writes the weight, transposed, into the columns from `first` on of `w:
-    /// (inputs, ld)`; all parts of a fused layer together fill it.
+    /// Writes the transposed weight into the columns from `first` on of `w: (inputs, ld)`. All
+    /// parts of a fused layer together fill `w`.
     pub(super) fn dequantise(&self, w: &Tensor, first: usize) -> Result<()> {
         let (_, ld) = w.dims2()?;
         let weights = [Arg::In(&self.words), Arg::In(&self.scales), Arg::In(&self.zeros)];
-        // A part alone does not write all of `w`, so the rest must stay.
+        // A single part does not write all of `w`, so the rest must stay unchanged.
         let whole = self.outputs == ld;
         let to = if whole { Arg::Out(w) } else { Arg::InOut(w) };
         let args: Vec<Arg> = weights
@@ -111,10 +110,9 @@ impl Quantized {
         self.driver.launch(Kernel::Dequantise(self.bits), w.dtype(), shape, &args)
     }
 
-    /// Writes `x Wᵀ + bias + residual` into the columns from `first` on of `y:
-    /// (rows, ld)`, for 1 to [`FEW_ROWS`] rows; `x: (rows, inputs)`, `bias:
-    /// (ld,)` f32, `residual: (rows, ld)` f32. `y` is f32 with a residual, else of the
-    /// dtype of `x`.
+    /// Writes `x Wᵀ + bias + residual` into the columns from `first` on of `y: (rows, ld)`, for 1
+    /// to [`FEW_ROWS`] rows. `x: (rows, inputs)`, `bias: (ld,)` f32, `residual: (rows, ld)` f32.
+    /// `y` is f32 with a residual, otherwise of the dtype of `x`.
     pub(super) fn product(
         &self,
         x: &Tensor,
@@ -144,7 +142,7 @@ impl Quantized {
     }
 }
 
-/// Length of a group in units of 32 stored inputs; the last one may be shorter.
+/// Length of a group in units of 32 stored inputs; the last group may be shorter.
 fn group_blocks(segments: &[Segment], groups: usize) -> Result<usize> {
     let mut lengths = vec![0; groups];
     for segment in segments {
@@ -174,7 +172,7 @@ fn step(bits: Bits) -> usize {
     }
 }
 
-/// A warp for each panel and step of inputs.
+/// One warp per panel and step of inputs.
 fn dequantise_launch(bits: Bits, outputs: usize, inputs: usize) -> Launch {
     let panels = outputs.div_ceil(PANEL);
     let warps = panels.min(8);
@@ -185,8 +183,8 @@ fn dequantise_launch(bits: Bits, outputs: usize, inputs: usize) -> Launch {
     }
 }
 
-/// The rows that the kernel is made for, and its launch: a block for each panel,
-/// whose warps share the inputs.
+/// The number of rows for which the kernel is compiled, and its launch: one block per panel, whose
+/// warps divide the inputs.
 fn product_launch(bits: Bits, rows: usize, outputs: usize, inputs: usize) -> (usize, Launch) {
     let block_rows = rows.next_power_of_two();
     let most = if block_rows <= 2 { 16 } else { 8 };
@@ -205,13 +203,13 @@ mod tests {
 
     #[test]
     fn launches_fit_the_kernels() {
-        // 7B: a query projection at batch 1, and a down projection at 16.
+        // LLaMA 7B: a query projection at batch 1, and a down projection at 16 rows.
         let (rows, launch) = product_launch(Bits::Four, 1, 4096, 4096);
         assert_eq!((rows, launch.grid, launch.threads, launch.shared), (1, (128, 1), 512, 2048));
         let (rows, launch) = product_launch(Bits::Four, 13, 4096, 11008);
         assert_eq!((rows, launch.grid, launch.threads), (16, (128, 1), 256));
         assert_eq!(launch.shared, 8 * 16 * 32 * 4);
-        // A few inputs need one warp.
+        // Few inputs need only one warp.
         assert_eq!(product_launch(Bits::Four, 3, 8, 32).1.threads, 32);
         for bits in Bits::ALL {
             for inputs in [32, 64, 576, 1536, 4096, 11008] {

@@ -1,5 +1,5 @@
-//! Every kernel, run on the host with the launch parameters of a GPU, against the
-//! operations on the CPU.
+//! Every kernel, with the launch parameters of a GPU but on the host, against the operations on the
+//! CPU.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -33,15 +33,15 @@ fn values(t: &Tensor) -> Vec<f32> {
     t.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1().unwrap()
 }
 
-/// `x` in the dtype of activations, and those values again in f32.
+/// `x` in the dtype of activations, and the same values in f32.
 fn rounded(x: &Tensor, a: &Cuda) -> (Tensor, Tensor) {
-    // A copy, since kernels that work in place must not change both.
+    // A copy, so that kernels that work in place do not change both.
     let low = x.to_dtype(a.dtype).unwrap().copy().unwrap();
     let back = low.to_dtype(DType::F32).unwrap().copy().unwrap();
     (low, back)
 }
 
-/// Root of the squared error over the root of the squares.
+/// Root of the squared error, relative to the norm.
 fn error(got: &Tensor, expected: &Tensor) -> f64 {
     assert_eq!(got.dims(), expected.dims());
     let (got, expected) = (values(got), values(expected));
@@ -51,7 +51,7 @@ fn error(got: &Tensor, expected: &Tensor) -> f64 {
     (off / norm.max(1e-12)).sqrt()
 }
 
-/// Within the tolerance of a dtype; NaN is not.
+/// Within the tolerance of a dtype; NaN fails.
 #[track_caller]
 fn close(what: &str, got: &Tensor, expected: &Tensor, a: &Cuda) {
     let bound = if a.dtype == DType::F32 { 1e-5 } else { 1e-2 };
@@ -65,11 +65,11 @@ fn close(what: &str, got: &Tensor, expected: &Tensor, a: &Cuda) {
 }
 
 thread_local! {
-    /// The largest error of every kind, for [`show`].
+    /// The largest error of each kind, for [`show`].
     static LARGEST: RefCell<BTreeMap<String, f64>> = RefCell::default();
 }
 
-/// The largest errors of this test; seen with `--nocapture`.
+/// Prints the largest errors of a test; visible with `--nocapture`.
 #[allow(clippy::print_stdout)]
 fn show() {
     LARGEST.with_borrow(|all| {
@@ -107,7 +107,7 @@ fn norms_and_activations() {
                 close("rms_norm_backward", &got, &expected, &exact);
             }
             if a.dtype != DType::F32 {
-                // Read as f32 it would be read beyond its end.
+                // As f32 it would be read beyond its end.
                 assert!(device.forward(&dy).is_err());
                 assert!(device.backward(&dy, &dy, None).is_err());
                 assert!(device.backward(&x, &dy, Some(&dy)).is_err());
@@ -212,13 +212,13 @@ fn weights_are_dequantised_exactly() {
 fn linear_layers() {
     let mut seed = 0;
     for bits in [2, 3, 4, 8] {
-        // Outputs that fill no panel, inputs that fill no step or group.
+        // The outputs do not fill a panel, the inputs do not fill a step or group.
         let n = if bits == 3 { 32 } else { 48 };
         for (k, group, shuffled) in [(64, 32, false), (160, 64, true), (288, 288, false)] {
             seed += 1;
             let part = |n, seed| quantized(bits, (n, k), group, shuffled, seed % 2 == 0, seed);
             let bias = |n| Some(values(&random((1, n), 9)));
-            // Of its own order, of the next one's, and of an order that both share.
+            // Three parts; if `shuffled`, each of them stores its inputs in its own order.
             let parts = vec![
                 (part(64, seed), bias(64)),
                 (part(n, seed), None),
@@ -300,11 +300,11 @@ fn batches() -> Vec<(Heads, Vec<usize>, usize)> {
     ]
 }
 
-/// The layer that the tests are about, of [`LAYERS`].
+/// The layer that the tests use, of [`LAYERS`].
 const LAYER: usize = 1;
 const LAYERS: usize = 2;
 
-/// Keys of `rows: (tokens, stride)`.
+/// The keys of `rows: (tokens, stride)`.
 fn earlier<B: Backend>(backend: &B, heads: Heads, rows: &Tensor) -> B::Keys {
     let mut keys = backend.keys(LAYERS, heads, true);
     let n = rows.dims()[0];
@@ -319,7 +319,7 @@ fn earlier<B: Backend>(backend: &B, heads: Heads, rows: &Tensor) -> B::Keys {
     keys
 }
 
-/// The same keys on both.
+/// The same keys on both backends.
 fn twins(
     a: &Cuda,
     heads: Heads,
@@ -366,7 +366,7 @@ fn attention_and_its_gradient() {
                 .unwrap();
             close(&format!("d_qkv, {what}"), &d_qkv, &expected, &a);
             if n == 1 {
-                // One key's weight is one whatever the query: a gradient of zero.
+                // With one key its weight is one for any query, so the gradient is zero.
                 continue;
             }
             for (part, from, len) in [
@@ -387,12 +387,12 @@ fn attention_over_caches() {
     let host = host();
     for a in devices() {
         for (heads, _, shared) in batches() {
-            // One token each, and several, behind caches of several lengths.
+            // One token each, then several, after caches of different lengths.
             for added in [[1, 1, 1], [1, 40, 3]] {
                 let caches = [(5, 0), (6, 37), (7, 70)];
                 let (mut blocks, mut keys): (Vec<_>, Vec<_>) =
                     caches.iter().map(|&(seed, len)| twins(&a, heads, len, seed)).unzip();
-                // What one clone appends, the other does not see.
+                // Appending to one clone does not change the other.
                 let others = keys.clone();
                 let before = |row: usize| shared + caches[row].1;
                 let sequences = Arc::new(Sequences::new(&added, before));

@@ -1,4 +1,4 @@
-//! Where the packed tokens of a batch belong, as tables on the device.
+//! Positions of the packed tokens of a batch, as tables on the device.
 
 use std::sync::Arc;
 
@@ -9,28 +9,28 @@ use super::rotary::Rotary;
 use crate::error::Result;
 use crate::sequences::Sequences;
 
-/// Tokens of a tile of attention on the ordinary units, and on the matrix units.
+/// Tokens per tile of attention on the f32 units, and on the matrix units.
 pub(super) const TILE: usize = 32;
 pub(super) const MATRIX_TILE: usize = 64;
 
-/// Tables of one pass, uploaded at once.
+/// Tables of one pass, uploaded together.
 #[derive(Debug)]
 pub struct Tokens {
     /// Position of every token in its sequence, `(tokens,)`.
     pub(super) positions: Tensor,
     /// Sequence of every token, `(tokens,)`.
     pub(super) sequences: Tensor,
-    /// First token of every sequence, and the number of tokens.
+    /// First token of each sequence, and the number of tokens.
     pub(super) starts: Tensor,
-    /// Sequence and first token of every run of up to [`TILE`] tokens of a sequence,
-    /// `(tiles, 2)` flat.
+    /// Sequence and first token of each run of up to [`TILE`] tokens of a sequence, `(tiles, 2)`
+    /// flat.
     pub(super) tiles: Tensor,
-    /// The same in runs of up to [`MATRIX_TILE`].
+    /// The same for runs of up to [`MATRIX_TILE`].
     pub(super) matrix_tiles: Tensor,
     pub(super) rotary: Arc<Rotary>,
 }
 
-/// `starts` cut into runs of up to `most` tokens of one sequence.
+/// Cuts `starts` into runs of up to `most` tokens of one sequence.
 fn tiles(starts: &[usize], most: usize) -> Vec<u32> {
     let mut tiles = Vec::new();
     for (sequence, w) in starts.windows(2).enumerate() {

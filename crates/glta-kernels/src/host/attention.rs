@@ -17,7 +17,7 @@ pub(crate) struct Attention<'a> {
     pub(crate) level: SimdLevel,
     /// First token of every sequence, and the number of tokens.
     pub(crate) starts: &'a [usize],
-    /// A block that stands before every sequence.
+    /// A block of keys that precedes every sequence.
     pub(crate) shared: Option<&'a KeyBlock>,
 }
 
@@ -27,13 +27,12 @@ impl<'a> Attention<'a> {
         Ok(qkv.apply_op1_no_bwd(self)?)
     }
 
-    /// Gradient at `qkv` given `d_out: (tokens, queries * dim)`; own keys only.
+    /// Gradient of `qkv` for `d_out: (tokens, queries * dim)`; only for the tokens' own keys.
     pub(crate) fn backward(&self, qkv: &Tensor, d_out: &Tensor) -> Result<Tensor> {
         Ok(qkv.apply_op2_no_bwd(d_out, self)?)
     }
 
-    /// [`Self::forward`] over one cache per sequence, which ends with the tokens' own
-    /// keys.
+    /// [`Self::forward`] over one cache per sequence; each cache ends with the tokens' own keys.
     pub(crate) fn forward_cached(&self, qkv: &Tensor, caches: &[&'a KeyBlock]) -> Result<Tensor> {
         Ok(qkv.apply_op1_no_bwd(&Cached { attention: *self, caches })?)
     }
@@ -51,7 +50,7 @@ impl<'a> Attention<'a> {
             .collect()
     }
 
-    /// With the block of keys that each sequence ends with.
+    /// The sequences; `last` has the block of keys that ends each of them.
     fn sequences<'b>(&self, last: impl Iterator<Item = &'b KeyBlock>) -> Vec<Sequence<'b>>
     where
         'a: 'b,
@@ -107,7 +106,7 @@ impl CustomOp2 for Attention<'_> {
     }
 }
 
-/// Attention over caches, which has no derivative.
+/// Attention over caches; it has no derivative.
 struct Cached<'a, 'b> {
     attention: Attention<'a>,
     caches: &'b [&'a KeyBlock],

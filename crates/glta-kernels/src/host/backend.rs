@@ -23,7 +23,7 @@ use crate::sequences::Sequences;
 use crate::simd::SimdLevel;
 use crate::weights::{Matrix, Weight};
 
-/// The CPU: rayon's current pool, and the instruction set chosen at run time.
+/// The CPU: rayon's current pool, with the instruction set selected at run time.
 #[derive(Clone, Debug)]
 pub struct Host {
     level: SimdLevel,
@@ -31,10 +31,11 @@ pub struct Host {
 }
 
 impl Host {
-    /// `level` is the instruction set of the kernels, `None` for the best there is.
+    /// Creates the backend. `level` is the instruction set of the kernels; `None` selects the best
+    /// one.
     ///
     /// # Errors
-    /// An instruction set that this processor does not run; [`Precision::F16`].
+    /// An instruction set that this processor does not support; [`Precision::F16`].
     pub fn new(level: Option<SimdLevel>, precision: Precision) -> Result<Self> {
         let level = level.unwrap_or_else(SimdLevel::detect);
         if !level.is_supported() {
@@ -57,7 +58,7 @@ impl Host {
         Ok(SwiGlu { width: width / 2, level: self.level })
     }
 
-    /// Attention of a projection, whose shape it checks.
+    /// Creates the attention of a projection after checking its shape.
     fn attention<'a>(
         &self,
         qkv: &Tensor,
@@ -71,7 +72,7 @@ impl Host {
     }
 }
 
-/// Where the packed tokens of a pass belong.
+/// Positions of the packed tokens of a pass.
 #[derive(Debug)]
 pub struct Tokens {
     sequences: Arc<Sequences>,

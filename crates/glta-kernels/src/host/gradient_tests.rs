@@ -1,5 +1,5 @@
-//! Every derivative against finite differences of its own forward pass, and
-//! the kernels of all instruction sets against each other.
+//! Every derivative against finite differences of its forward pass, and the kernels of all
+//! instruction sets against each other.
 
 use std::sync::Arc;
 
@@ -33,8 +33,7 @@ fn dot(a: &Tensor, b: &Tensor) -> f64 {
     values(a).iter().zip(values(b)).map(|(&a, b)| f64::from(a) * f64::from(b)).sum()
 }
 
-/// `backward(dy)` must give the slopes of `dy · forward(x)` along random
-/// directions.
+/// `backward(dy)` must match the slopes of `dy · forward(x)` along random directions.
 fn check(x: &Tensor, forward: impl Fn(&Tensor) -> Tensor, backward: impl Fn(&Tensor) -> Tensor) {
     let y = forward(x);
     let dy = random(y.dims2().unwrap(), 91);
@@ -56,7 +55,7 @@ fn check(x: &Tensor, forward: impl Fn(&Tensor) -> Tensor, backward: impl Fn(&Ten
 #[test]
 fn rms_norm() {
     for level in SimdLevel::supported() {
-        // 37 leaves a tail behind the vectors.
+        // 37 is not a multiple of the vector length.
         let norm = RmsNorm::new(values(&random((1, 37), 5)), 1e-5, level);
         let x = random((3, 37), 1);
         let residual = random((3, 37), 2);
@@ -77,7 +76,7 @@ fn swiglu() {
         let op = SwiGlu { width: 21, level };
         let x = (random((4, 42), 1) * 4.0).unwrap();
         check(&x, |x| op.forward(x).unwrap(), |dy| op.backward(&x, dy).unwrap());
-        // Far tails neither overflow nor lose their sign.
+        // Large arguments neither overflow nor lose their sign.
         let far = Tensor::from_vec(vec![-200f32, 200.0, 1.0, 1.0], (1, 4), &Device::Cpu).unwrap();
         let h = values(&SwiGlu { width: 2, level }.forward(&far).unwrap());
         assert!(h[0].abs() < 1e-30 && (h[1] - 200.0).abs() < 1e-3, "{h:?}");
@@ -129,7 +128,7 @@ fn rope_backwards_is_its_transpose() {
     assert_eq!(values(&rotated), values(&x.narrow(1, 18, 6).unwrap()));
 }
 
-/// Attention written the slow way.
+/// Attention without optimisations.
 fn plain_attention(heads: Heads, past: &[Vec<f32>], rows: &[Vec<f32>]) -> Vec<f32> {
     let all: Vec<&Vec<f32>> = past.iter().chain(rows).collect();
     let d = heads.dim;
@@ -163,7 +162,7 @@ fn plain_attention(heads: Heads, past: &[Vec<f32>], rows: &[Vec<f32>]) -> Vec<f3
 fn attention() {
     let heads = Heads { queries: 4, keys: 2, dim: 20 };
     let stride = heads.stride();
-    // Over a block of queries, within a panel, single tokens.
+    // Sequences longer than a block of queries, within a panel, and of single tokens.
     let starts = [0, 70, 71, 104];
     let x = (random((104, stride), 1) * 2.0).unwrap();
     let past = (random((37, stride), 2) * 2.0).unwrap();
@@ -194,7 +193,7 @@ fn attention() {
 }
 
 #[test]
-fn nan_is_not_hidden() {
+fn nan_is_propagated() {
     for level in SimdLevel::supported() {
         let op = SwiGlu { width: 16, level };
         let mut data = vec![0.5f32; 32];

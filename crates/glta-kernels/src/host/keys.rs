@@ -3,7 +3,7 @@ use crate::cpu::keys::KeyBlock;
 use crate::error::{Error, Result};
 use crate::heads::Heads;
 
-/// Keys and values of one sequence, a block for each layer.
+/// Keys and values of one sequence, one block per layer.
 #[derive(Clone, Debug)]
 pub struct Keys {
     pub(crate) layers: Vec<KeyBlock>,
@@ -15,13 +15,13 @@ impl Keys {
         Self { layers: vec![block; layers] }
     }
 
-    /// Whether it was made for so many layers of this shape.
+    /// Whether the keys match this number and shape of layers.
     pub(crate) fn fits(&self, layers: usize, heads: Heads) -> bool {
         self.layers.len() == layers
             && self.layers.iter().all(|block| block.is_for(heads.keys, heads.dim))
     }
 
-    /// The block of a layer; `differentiable` for one that a derivative reads.
+    /// The block of a layer; returns an error if `differentiable` is requested and missing.
     pub(crate) fn block(
         &self,
         layer: usize,

@@ -17,8 +17,8 @@ use crate::precision::Precision;
 use crate::simd::SimdLevel;
 use crate::weights::{Matrix, Weight};
 
-/// One or more frozen linear layers that read the same input and write side by
-/// side: `Y = X Wᵀ + b`, whose only derivative is `dX = dY W`.
+/// Frozen linear layers with a common input and concatenated outputs: `Y = X Wᵀ + b`. Their only
+/// derivative is `dX = dY W`.
 #[derive(Debug)]
 pub struct Linear {
     matrices: Vec<Arc<Matrix>>,
@@ -28,13 +28,13 @@ pub struct Linear {
     bias: Option<Vec<f32>>,
     sizes: Sizes,
     level: SimdLevel,
-    /// What the left operands are rounded to.
+    /// Element type of the left operands.
     forward: Element,
     backward: Element,
 }
 
 impl Linear {
-    /// Fuses matrices of the same number of inputs, each with its bias.
+    /// Fuses matrices with the same number of inputs, each with its bias.
     pub(crate) fn new(parts: Vec<Weight>, level: SimdLevel, precision: Precision) -> Result<Self> {
         let (sizes, bias) = Sizes::fused(&parts)?;
         let mut column = 0;
@@ -66,7 +66,7 @@ impl Linear {
         class.iter().map(|&i| Part { matrix: &self.matrices[i], column: self.columns[i] }).collect()
     }
 
-    /// Of arguments that were checked.
+    /// Forward pass for checked arguments.
     fn forward_cpu(&self, x: &[f32], residual: Option<&[f32]>) -> (CpuStorage, Shape) {
         let Sizes { inputs, outputs } = self.sizes;
         let rows = x.len() / inputs;
@@ -77,8 +77,7 @@ impl Linear {
                 let parts = self.parts(class);
                 let order = parts[0].matrix.gather.as_ref().map(|g| g.as_slice());
                 LeftTiles::with(self.level, x, inputs, order, self.forward, |x| {
-                    // SAFETY: `y` has room for all rows; every column belongs
-                    // to one part.
+                    // SAFETY: `y` has room for all rows, and every column belongs to one part.
                     unsafe { matmul::forward(self.level, &parts, x, y, outputs, addends) }
                 });
             }
@@ -86,7 +85,7 @@ impl Linear {
         (CpuStorage::F32(y), (rows, outputs).into())
     }
 
-    /// Of an argument that was checked.
+    /// Backward pass for a checked argument.
     fn backward_cpu(&self, dy: &[f32]) -> (CpuStorage, Shape) {
         let Sizes { inputs, outputs } = self.sizes;
         let rows = dy.len() / outputs;
@@ -155,11 +154,11 @@ impl backend::Linear for Linear {
     }
 }
 
-/// A vector of `len` elements, all of which `fill` must write.
+/// Returns a vector of `len` elements; `fill` must write all of them.
 fn filled(len: usize, fill: impl FnOnce(Shared<f32>)) -> Vec<f32> {
     let mut out = Vec::with_capacity(len);
     fill(Shared::spare(&mut out));
-    // SAFETY: the capacity is there, and `fill` wrote every element.
+    // SAFETY: the capacity exists, and `fill` wrote every element.
     unsafe { out.set_len(len) };
     out
 }

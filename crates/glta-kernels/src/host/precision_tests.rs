@@ -1,5 +1,5 @@
-//! Products in bf16 against the same sums in f64, between instruction sets, and
-//! a row alone against the same row in a batch.
+//! Products in bf16 against sums in f64, between instruction sets, and a single row against the
+//! same row in a batch.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::weights::{Arena, GptqTensors, Matrix, ScalesRef};
 const K: usize = 192;
 const GROUP: usize = 64;
 
-/// Random weights of `n` outputs; inputs out of the order of groups where `act_order`.
+/// Random weights of `n` outputs; with `act_order` the inputs are not sorted by group.
 fn quantized(bits: u32, n: usize, sym: bool, act_order: bool, seed: u64) -> Arc<Matrix> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let n_groups = K / GROUP;
@@ -54,7 +54,7 @@ fn run(x: &[f32], width: usize, f: impl Fn(&Tensor) -> Tensor) -> Vec<f32> {
     f(&x).flatten_all().unwrap().to_vec1().unwrap()
 }
 
-/// Root of the squared error over the root of the squares.
+/// Root of the squared error, relative to the norm.
 fn error(got: &[f32], expected: &[f64]) -> f64 {
     assert_eq!(got.len(), expected.len());
     let off: f64 = got.iter().zip(expected).map(|(&a, b)| (f64::from(a) - b).powi(2)).sum();
@@ -66,7 +66,7 @@ fn rounded(x: f32) -> f64 {
 }
 
 #[test]
-fn products_are_those_of_rounded_inputs() {
+fn products_equal_those_of_rounded_inputs() {
     let mut cases = 0;
     for (bits, sym, act_order) in [
         (4, true, false),
@@ -76,7 +76,7 @@ fn products_are_those_of_rounded_inputs() {
         (2, false, true),
         (4, false, true),
     ] {
-        // The second part leaves its last panel partly filled.
+        // The second part does not fill its last panel.
         let parts = [(96, 1), (80, 2)].map(|(n, seed)| quantized(bits, n, sym, act_order, seed));
         let outputs = 176;
         let weights: Vec<f32> = parts.iter().flat_map(|m| m.to_row_major()).collect();
@@ -129,7 +129,7 @@ fn a_row_is_the_same_alone_and_in_a_batch() {
 }
 
 #[test]
-fn other_widths_stay_with_f32() {
+fn other_widths_use_f32() {
     for bits in [3, 8] {
         let matrix = quantized(bits, 96, false, false, 4);
         let x = random(5, K);
@@ -143,7 +143,7 @@ fn other_widths_stay_with_f32() {
 }
 
 #[test]
-fn nan_and_infinity_are_not_hidden() {
+fn nan_and_infinity_are_propagated() {
     for level in SimdLevel::supported() {
         let op =
             Linear::new(vec![(quantized(4, 96, true, false, 5), None)], level, Precision::Bf16)

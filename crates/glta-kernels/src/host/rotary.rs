@@ -18,7 +18,7 @@ pub(crate) struct Rope<'a> {
     /// Position of every token.
     pub(crate) positions: &'a [u32],
     pub(crate) table: &'a Rotary,
-    /// Rotate back: the transpose, which is the derivative.
+    /// Rotate backwards: the transpose, which is the derivative.
     pub(crate) inverse: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Padded batches to packed tokens and back.
+//! Converts between padded batches and packed tokens.
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Result as CandleResult, Shape};
 
@@ -8,7 +8,7 @@ use crate::sequences::Sequences;
 /// `(batch, seq, width)` to `(tokens, width)`.
 pub(super) struct Pack<'a>(pub(super) &'a Sequences);
 
-/// `(tokens, width)` to `(batch, seq, width)`, zero where padded.
+/// `(tokens, width)` to `(batch, seq, width)`; padding is zero.
 pub(super) struct Unpack<'a> {
     pub(super) sequences: &'a Sequences,
     pub(super) seq: usize,

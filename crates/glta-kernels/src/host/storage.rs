@@ -2,7 +2,7 @@ use candle_core::{CpuStorage, Layout, Result as CandleResult, Storage, Tensor};
 
 use crate::error::{Error, Result};
 
-/// The elements of a contiguous f32 tensor.
+/// Returns the elements of a contiguous f32 tensor.
 pub(crate) fn f32_slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> CandleResult<&'a [f32]> {
     let all = storage.as_slice::<f32>()?;
     match layout.contiguous_offsets() {

@@ -1,4 +1,4 @@
-//! How work is shared among the threads of rayon's current pool.
+//! Distributes work among the threads of rayon's current pool.
 
 mod team;
 
@@ -8,8 +8,8 @@ use team::Team;
 
 /// Runs `f` on a thread of rayon's current pool.
 ///
-/// Entering the pool from outside costs a wake-up and a wait, which hundreds
-/// of small parallel regions would pay one by one.
+/// Entering the pool from outside costs a wake-up and a wait. This function pays them once for many
+/// small parallel regions.
 pub(crate) fn enter<R: Send>(f: impl FnOnce() -> R + Send) -> R {
     match rayon::current_thread_index() {
         Some(_) => f(),
@@ -17,11 +17,11 @@ pub(crate) fn enter<R: Send>(f: impl FnOnce() -> R + Send) -> R {
     }
 }
 
-/// Tokens up to which a pass is made of regions of microseconds.
+/// Largest number of tokens for which the regions of a pass take only microseconds.
 const TEAM_TOKENS: usize = 64;
 
-/// [`enter`] for a pass over so many tokens: where they are few, the pool's
-/// other threads stand by as a [`Team`].
+/// [`enter`] for a pass over `tokens` tokens. If they are few, the pool's other threads wait as a
+/// [`Team`].
 pub(crate) fn enter_for<R: Send>(tokens: usize, f: impl FnOnce() -> R + Send) -> R {
     enter(|| match rayon::current_num_threads() - 1 {
         helpers if helpers > 0 && tokens <= TEAM_TOKENS => Team::default().lead(helpers, f),
@@ -29,7 +29,7 @@ pub(crate) fn enter_for<R: Send>(tokens: usize, f: impl FnOnce() -> R + Send) ->
     })
 }
 
-/// Calls `f` with every number below `n`, on any threads, in any order.
+/// Calls `f` with every number below `n`, on any thread and in any order.
 pub(crate) fn for_each(n: usize, f: impl Fn(usize) + Send + Sync) {
     if n == 1 || rayon::current_num_threads() == 1 {
         (0..n).for_each(f);

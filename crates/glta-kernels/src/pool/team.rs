@@ -1,37 +1,35 @@
-//! Threads that wait for work by looking, not by sleeping.
+//! Threads that wait for work by polling.
 //!
-//! A decoded token is some hundred parallel regions of a few microseconds.
-//! Rayon hands each over through queues, and idle threads give up their time
-//! slice; a team's members look at one word. No crate offers that inside rayon's pool, which the
-//! caller chose: its threads become the members, and no others are started.
+//! Decoding a token takes about a hundred parallel regions of a few microseconds. Rayon passes each
+//! region through queues, and its idle threads yield their time slice; the members of a team poll
+//! one word instead. No crate offers this inside rayon's pool, which belongs to the caller. The
+//! pool's threads become the members, so no other threads are started.
 
 use std::cell::{Cell, UnsafeCell};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
-/// Looks at the word before a member gives up its time slice.
+/// Number of polls before a member yields its time slice.
 const LOOKS: usize = 1 << 12;
 
 type Work<'a> = &'a (dyn Fn(usize) + Sync);
 
-/// A leader, who starts regions, and members, who take part where they are
-/// free. A member that never comes holds up nobody: the leader does all that
-/// others have not taken.
+/// A leader, who starts regions, and members, who help when they are free. The leader never waits
+/// for a member to arrive: it does all tasks that no member has taken.
 #[derive(Default)]
 pub(super) struct Team {
-    /// Number of the region (high half), and how many of its tasks nobody has
-    /// taken (low half). One word, so that a task is taken only of the region
-    /// that was looked at.
+    /// Number of the region (high half), and number of its tasks that are not taken (low half).
+    /// They share one word, so that a task is taken only from the region that was read.
     open: AtomicU64,
-    /// Tasks of the region that have ended.
+    /// Number of the region's tasks that have ended.
     ended: AtomicUsize,
     failed: AtomicBool,
     over: AtomicBool,
-    /// The region's work: read only by who has taken one of its tasks, written
-    /// only when all tasks have ended.
+    /// The work of the region. Only a thread that has taken one of its tasks reads it; it is
+    /// written only when all tasks have ended.
     work: UnsafeCell<Option<Work<'static>>>,
 }
 
-// SAFETY: `work` is guarded by `open` and `ended`, as said there.
+// SAFETY: `open` and `ended` guard `work`, as described there.
 unsafe impl Sync for Team {}
 
 thread_local! {
@@ -39,7 +37,7 @@ thread_local! {
     static LED: Cell<Option<*const Team>> = const { Cell::new(None) };
 }
 
-/// Runs a region with the team that this thread leads; `false` if it leads none.
+/// Runs a region with the team that this thread leads; returns `false` if it leads none.
 pub(super) fn share(n: usize, work: &(dyn Fn(usize) + Sync)) -> bool {
     let Some(team) = LED.take() else { return false };
     let _led = Restore(Some(team));
@@ -48,7 +46,7 @@ pub(super) fn share(n: usize, work: &(dyn Fn(usize) + Sync)) -> bool {
     true
 }
 
-/// Puts a value back into [`LED`], also when unwinding.
+/// Restores a value of [`LED`], also on unwinding.
 struct Restore(Option<*const Team>);
 
 impl Drop for Restore {
@@ -58,14 +56,13 @@ impl Drop for Restore {
 }
 
 impl Team {
-    /// Runs `f` as the leader; `helpers` threads of the pool may join.
+    /// Runs `f` as the leader; up to `helpers` threads of the pool may join.
     pub(super) fn lead<R: Send>(&self, helpers: usize, f: impl FnOnce() -> R + Send) -> R {
         rayon::scope(|scope| {
             for _ in 0..helpers {
                 scope.spawn(|_| self.help());
             }
-            // Declared first, dropped last: members leave when `f` is through
-            // or has panicked.
+            // Declared first, so dropped last: members leave when `f` has returned or panicked.
             let _end = End(self);
             let _led = Restore(LED.replace(Some(self)));
             f()
@@ -88,10 +85,10 @@ impl Team {
 
     fn region(&self, n: usize, work: &(dyn Fn(usize) + Sync)) {
         let n = u32::try_from(n).unwrap_or_else(|_| panic!("{n} tasks in one region"));
-        // SAFETY: only the lifetime changes. Nobody touches `work` after the
-        // guard below has seen all tasks end, which it does in any case.
+        // SAFETY: only the lifetime changes. No thread accesses `work` after the guard below has
+        // waited for all tasks, which it always does.
         let work: Work<'static> = unsafe { std::mem::transmute::<Work<'_>, _>(work) };
-        // SAFETY: the last region's tasks have all ended, none is open.
+        // SAFETY: all tasks of the last region have ended, and no region is open.
         unsafe { *self.work.get() = Some(work) };
         self.ended.store(0, Ordering::Relaxed);
         let number = (self.open.load(Ordering::Relaxed) >> 32) as u32;
@@ -103,7 +100,7 @@ impl Team {
         assert!(!self.failed.load(Ordering::Relaxed), "a task panicked");
     }
 
-    /// Takes a task and does it; `false` if there is none.
+    /// Takes and runs one task; returns `false` if there is none.
     fn work_once(&self) -> bool {
         let mut open = self.open.load(Ordering::Acquire);
         let left = loop {
@@ -124,14 +121,14 @@ impl Team {
         let _ended = Ended(self);
         // SAFETY: a taken task keeps the region open.
         if let Some(work) = unsafe { *self.work.get() } {
-            // From the last to the first: the word counts down.
+            // From the last task to the first, because the word counts down.
             work(left as usize - 1);
         }
         true
     }
 }
 
-/// Counts a task as ended, and notes where it panicked.
+/// Counts a task as ended, and records a panic.
 struct Ended<'a>(&'a Team);
 
 impl Drop for Ended<'_> {
@@ -143,8 +140,8 @@ impl Drop for Ended<'_> {
     }
 }
 
-/// Ends a region: tasks that nobody took are dropped (after a panic only), those
-/// that were taken are waited for.
+/// Ends a region: drops the tasks that no thread took (only after a panic) and waits for the
+/// others.
 struct Wait<'a>(&'a Team, usize);
 
 impl Drop for Wait<'_> {
@@ -159,7 +156,7 @@ impl Drop for Wait<'_> {
     }
 }
 
-/// Sends the members home.
+/// Releases the members.
 struct End<'a>(&'a Team);
 
 impl Drop for End<'_> {
@@ -195,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_reaches_the_leader_and_stops_nothing_else() {
+    fn a_panic_reaches_only_the_leader() {
         let pool = pool(2);
         for bad in [0, 63] {
             let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
@@ -214,10 +211,10 @@ mod tests {
     }
 
     #[test]
-    fn regions_inside_tasks_and_teams_of_busy_pools_end() {
+    fn nested_regions_and_teams_of_busy_pools_end() {
         use rayon::prelude::*;
         let sum = AtomicUsize::new(0);
-        // More leaders than threads: no team has a member all the time.
+        // More leaders than threads, so no team always has a member.
         pool(2).install(|| {
             (0..8).into_par_iter().for_each(|_| {
                 crate::pool::enter_for(1, || {

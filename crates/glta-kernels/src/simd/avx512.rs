@@ -2,7 +2,7 @@ use std::arch::x86_64::*;
 
 use super::vector::Simd;
 
-/// 16 lanes; `BF16` where the processor multiplies bf16 itself.
+/// 16 lanes; `BF16` if the processor has bf16 products.
 #[derive(Clone, Copy)]
 pub(crate) struct Avx512<const BF16: bool = false>;
 
@@ -98,7 +98,7 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     unsafe fn dot_bf16(a: __m512, b: __m512, c: __m512) -> __m512 {
         if BF16 {
             let (a, b) = (_mm512_castps_si512(a), _mm512_castps_si512(b));
-            // SAFETY: both types are 64 bytes of any content.
+            // SAFETY: both types are 64 bytes, and every bit pattern is valid.
             let [a, b] = [a, b].map(|x| std::mem::transmute::<__m512i, __m512bh>(x));
             return _mm512_dpbf16_ps(c, a, b);
         }
@@ -133,7 +133,7 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     }
     #[inline(always)]
     unsafe fn transpose16(src: *const f32, src_stride: usize, dst: *mut f32, dst_stride: usize) {
-        // Pairs of rows, then 2 x 2 blocks inside 128-bit lanes, then the lanes.
+        // Pairs of rows, then 2 x 2 blocks inside 128-bit lanes, then lanes.
         let mut r = [_mm512_setzero_ps(); 16];
         for (i, row) in r.iter_mut().enumerate() {
             *row = _mm512_loadu_ps(src.add(i * src_stride));

@@ -11,25 +11,24 @@ pub enum SimdLevel {
     Avx2,
     /// x86-64 with AVX-512 F, BW, DQ and VL.
     Avx512,
-    /// The same with AVX-512 BF16, which only [`Precision::Bf16`](crate::Precision)
-    /// uses.
+    /// The same with AVX-512 BF16, which only [`Precision::Bf16`](crate::Precision) uses.
     Avx512Bf16,
 }
 
 impl SimdLevel {
-    /// The best level that this processor runs.
+    /// The best level of this processor.
     pub fn detect() -> Self {
         Self::supported().next().unwrap_or(Self::Portable)
     }
 
-    /// The levels that this processor runs, the best first.
+    /// The levels of this processor, best first.
     pub fn supported() -> impl Iterator<Item = Self> {
         [Self::Avx512Bf16, Self::Avx512, Self::Avx2, Self::Portable]
             .into_iter()
             .filter(|level| level.is_supported())
     }
 
-    /// Whether this processor runs the level.
+    /// Whether this processor supports the level.
     pub fn is_supported(self) -> bool {
         match self {
             Self::Portable => true,

@@ -1,13 +1,12 @@
-//! The few vector operations that the kernels are written in, for AVX-512,
-//! AVX2 and plain Rust; the instruction set is chosen at run time.
+//! The vector operations of the kernels, for AVX-512, AVX2 and plain Rust. The instruction set is
+//! selected at run time.
 //!
-//! A kernel is a generic `#[inline(always)]` function over [`Simd`]; the
-//! [`dispatch!`] macro wraps it in one function per instruction set.
+//! A kernel is a generic `#[inline(always)]` function over [`Simd`]; the macro [`dispatch!`]
+//! creates one function per instruction set.
 //!
-//! AVX-512 and AVX2 give the same bits (every output element is a chain of
-//! fused multiply-adds in the same order); the portable path rounds between
-//! multiply and add.
-// Every operation in here is unsafe for one reason, stated at `Simd`.
+//! AVX-512 and AVX2 give the same bits, because every output element is a chain of fused
+//! multiply-adds in the same order. The portable path rounds between multiply and add.
+// Every operation here is unsafe for the reason given at `Simd`.
 #![allow(unsafe_op_in_unsafe_fn)]
 
 #[cfg(target_arch = "x86_64")]

@@ -2,8 +2,7 @@ use half::{bf16, f16};
 
 use super::vector::Simd;
 
-/// Plain Rust in blocks of four lanes, which compilers turn into whatever the
-/// target has.
+/// Plain Rust in blocks of four lanes, which compilers vectorise for the target.
 #[derive(Clone, Copy)]
 pub(crate) struct Portable;
 
@@ -63,7 +62,7 @@ impl Simd for Portable {
     }
     #[inline(always)]
     unsafe fn max(a: F, b: F) -> F {
-        // As the x86 instruction: the second operand where they do not compare.
+        // As the x86 instruction: the second operand if the comparison is unordered.
         zip(a, b, |a, b| if a > b { a } else { b })
     }
     #[inline(always)]
@@ -72,7 +71,7 @@ impl Simd for Portable {
     }
     #[inline(always)]
     unsafe fn fma(a: F, b: F, c: F) -> F {
-        // `f32::mul_add` is a slow library call where the target has no FMA.
+        // `f32::mul_add` is a slow library call on targets without FMA.
         std::array::from_fn(|i| a[i] * b[i] + c[i])
     }
     #[inline(always)]

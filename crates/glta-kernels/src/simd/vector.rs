@@ -1,12 +1,12 @@
 /// Vector operations of one instruction set.
 ///
 /// # Safety
-/// Every function may be called only on a processor that runs the instruction
-/// set, and pointers must be valid for `LANES` elements (unaligned is fine).
+/// The processor must support the instruction set, and pointers must be valid for `LANES` elements
+/// (they need not be aligned).
 pub(crate) trait Simd: Copy + 'static {
     /// Number of f32 in a vector; divides 16.
     const LANES: usize;
-    /// Rows of the matrix tile (by two vectors) that fit in the registers.
+    /// Rows of the matrix tile (of two vectors each) that fit the registers.
     const ROWS: usize;
     /// Vector of f32.
     type F: Copy;
@@ -24,9 +24,9 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn sub(a: Self::F, b: Self::F) -> Self::F;
     unsafe fn mul(a: Self::F, b: Self::F) -> Self::F;
     unsafe fn div(a: Self::F, b: Self::F) -> Self::F;
-    /// The larger; `b` where one of them is NaN.
+    /// The larger value; `b` if one of them is NaN.
     unsafe fn max(a: Self::F, b: Self::F) -> Self::F;
-    /// The smaller; `b` where one of them is NaN.
+    /// The smaller value; `b` if one of them is NaN.
     unsafe fn min(a: Self::F, b: Self::F) -> Self::F;
     /// `a * b + c`
     unsafe fn fma(a: Self::F, b: Self::F, c: Self::F) -> Self::F;
@@ -34,7 +34,7 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn round(x: Self::F) -> Self::F;
     /// `2^x` of an integral `x` in `-126..=127`.
     unsafe fn exp2_int(x: Self::F) -> Self::F;
-    /// Asks for the cache line of `p`, which may lie anywhere.
+    /// Prefetches the cache line of `p`, which may be any address.
     unsafe fn prefetch(p: *const u8);
     unsafe fn sum(x: Self::F) -> f32;
     unsafe fn max_lane(x: Self::F) -> f32;
@@ -55,15 +55,15 @@ pub(crate) trait Simd: Copy + 'static {
     /// Transposes a `16 x 16` block: `dst[c * dst_stride + r] = src[r * src_stride + c]`.
     unsafe fn transpose16(src: *const f32, src_stride: usize, dst: *mut f32, dst_stride: usize);
 
-    /// `(c + a₁ b₁) + a₀ b₀` of lanes that hold two bf16, `x₁` in the upper half.
-    /// A product of two bf16 is exact in f32, so fusing changes nothing.
+    /// `(c + a₁ b₁) + a₀ b₀` for lanes of two bf16 each, `x₁` in the upper half. A product of two
+    /// bf16 is exact in f32, so fusing does not change the result.
     #[inline(always)]
     unsafe fn dot_bf16(a: Self::F, b: Self::F, c: Self::F) -> Self::F {
         emulated_dot_bf16::<Self>(a, b, c)
     }
 
-    /// Both halves of every lane replaced by the entry of `table` (of 32) that
-    /// their lowest five bits name.
+    /// Replaces both halves of every lane by the entry of `table` (of 32) that their lowest five
+    /// bits select.
     #[inline(always)]
     unsafe fn look_up(table: *const u16, index: Self::I) -> Self::F {
         let mut lanes = [0.0f32; 16];
@@ -79,9 +79,8 @@ pub(crate) trait Simd: Copy + 'static {
     /// `e^x` with a relative error below 2e-7 for `x` in `-87..88`, clamped outside.
     #[inline(always)]
     unsafe fn exp(x: Self::F) -> Self::F {
-        // x = n ln 2 + r with |r| <= ln 2 / 2; e^r by its Taylor polynomial of
-        // degree 7, whose error is below rounding there.
-        // In this order of operands a NaN stays a NaN.
+        // x = n ln 2 + r with |r| <= ln 2 / 2; e^r is its Taylor polynomial of degree 7, whose
+        // error is below rounding in this range. With this order of operands a NaN stays a NaN.
         let clamped = Self::min(Self::splat(88.0), Self::max(Self::splat(-87.33), x));
         let n = Self::round(Self::mul(clamped, Self::splat(std::f32::consts::LOG2_E)));
         let r = Self::fma(n, Self::splat(-0.693_359_4), clamped);
@@ -94,7 +93,7 @@ pub(crate) trait Simd: Copy + 'static {
     }
 }
 
-/// [`Simd::dot_bf16`] of processors that do not multiply bf16.
+/// [`Simd::dot_bf16`] for processors without bf16 products.
 #[inline(always)]
 pub(super) unsafe fn emulated_dot_bf16<S: Simd>(a: S::F, b: S::F, c: S::F) -> S::F {
     let bits = [S::bits(a), S::bits(b)];

@@ -9,31 +9,31 @@ use memmap2::MmapMut;
 
 use crate::error::{Error, Result};
 
-/// Bytes mapped at a time: as many as were handed out before, within these
-/// bounds, so that a small model does not pay for clearing huge pages.
+/// Bytes mapped at a time: as many as were allocated so far, within these bounds. A small model
+/// then does not pay for clearing huge pages.
 const CHUNK: std::ops::RangeInclusive<usize> = 1 << 20..=64 << 20;
-/// Bytes from which on a mapping asks for huge pages.
+/// Size from which a mapping requests huge pages.
 const HUGE: usize = 8 << 20;
-/// Buffers start on cache lines.
+/// Alignment of buffers: a cache line.
 const ALIGN: usize = 64;
 
 #[derive(Debug, Default)]
 struct State {
-    /// The mapping in use and how much of it is taken.
+    /// The current mapping, and the number of its bytes in use.
     current: Option<(Arc<MmapMut>, usize)>,
     handed_out: usize,
 }
 
-/// Hands out zeroed buffers that lie side by side in a few large mappings, for
-/// which huge pages are asked: a token reads all weights once, and on small
-/// pages a good part of that time goes into address translation.
+/// Allocates zeroed buffers side by side in a few large mappings with huge pages. Each token reads
+/// all weights once, and with small pages address translation takes a significant part of that
+/// time.
 #[derive(Debug, Default)]
 pub struct Arena {
     state: Mutex<State>,
 }
 
 impl Arena {
-    /// `len` zeros.
+    /// Allocates `len` zeros.
     pub(crate) fn zeroed<T: Pod>(&self, len: usize) -> Result<Buffer<T>> {
         let refused = |reason: String| {
             Error::Input(format!(
@@ -53,7 +53,7 @@ impl Arena {
                     bytes.max(state.handed_out.clamp(*CHUNK.start(), *CHUNK.end())),
                 )
                 .map_err(|e| refused(e.to_string()))?;
-                // Only a wish: without huge pages everything works, slower.
+                // A hint: without huge pages everything works, but slower.
                 #[cfg(target_os = "linux")]
                 if chunk.len() >= HUGE {
                     let _ = chunk.advise(memmap2::Advice::HugePage);
@@ -61,8 +61,7 @@ impl Arena {
                 (Arc::new(chunk), 0)
             }
         };
-        // The mapping is never written through the `Arc`, and what is handed
-        // out does not overlap.
+        // The mapping is never written through the `Arc`, and allocations do not overlap.
         let ptr = chunk.as_ptr().wrapping_add(used).cast_mut().cast::<T>();
         state.current = Some((Arc::clone(&chunk), used + bytes));
         state.handed_out += bytes;
@@ -70,7 +69,7 @@ impl Arena {
     }
 }
 
-/// A slice of a mapping, owned.
+/// An owned slice of a mapping.
 #[derive(Debug)]
 pub(crate) struct Buffer<T> {
     ptr: *mut T,
@@ -80,22 +79,22 @@ pub(crate) struct Buffer<T> {
     _owned: PhantomData<T>,
 }
 
-// SAFETY: as of a `Vec<T>`: the range belongs to this buffer alone.
+// SAFETY: as for `Vec<T>`: the range belongs to this buffer only.
 unsafe impl<T: Send> Send for Buffer<T> {}
 unsafe impl<T: Sync> Sync for Buffer<T> {}
 
 impl<T> Deref for Buffer<T> {
     type Target = [T];
     fn deref(&self) -> &[T] {
-        // SAFETY: the range lies in the mapping, is aligned, and any bytes are
-        // a valid `T` (`zeroed` asks for `Pod`).
+        // SAFETY: the range is inside the mapping and aligned, and any bytes are a valid `T`
+        // (`zeroed` requires `Pod`).
         unsafe { std::slice::from_raw_parts(self.ptr, self.len) }
     }
 }
 
 impl<T> DerefMut for Buffer<T> {
     fn deref_mut(&mut self) -> &mut [T] {
-        // SAFETY: as above; nobody else has this range.
+        // SAFETY: as above, and no other buffer has this range.
         unsafe { std::slice::from_raw_parts_mut(self.ptr, self.len) }
     }
 }
@@ -105,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn buffers_are_zero_aligned_and_apart() {
+    fn buffers_are_zero_aligned_and_disjoint() {
         let arena = Arena::default();
         let mut buffers: Vec<Buffer<u16>> = [1, 7, 0, 33, 2 << 20, 5, 8 << 20]
             .into_iter()
@@ -123,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_had_is_an_error() {
+    fn an_impossible_allocation_is_an_error() {
         assert!(Arena::default().zeroed::<u64>(usize::MAX / 2).is_err());
         assert!(Arena::default().zeroed::<u8>(1 << 60).is_err());
     }

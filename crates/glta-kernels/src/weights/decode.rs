@@ -1,4 +1,4 @@
-//! Panels of a frozen weight as f32, or as pairs of bf16.
+//! Decodes panels of a frozen weight to f32 or to pairs of bf16.
 #![allow(unsafe_op_in_unsafe_fn)]
 
 use std::ops::Range;
@@ -33,9 +33,8 @@ pub(crate) fn panel_scales(
 }
 
 impl Matrix {
-    /// Writes rows `rows` (inside `segment`; multiples of 32 when quantised)
-    /// of a panel as `(rows.len(), 32)` f32: `q - zero`, times the scale where
-    /// `scaled`.
+    /// Writes rows `rows` (inside `segment`; multiples of 32 if quantised) of a panel as
+    /// `(rows.len(), 32)` f32: `q - zero`, times the scale if `scaled`.
     pub(crate) fn decode_rows(
         &self,
         level: SimdLevel,
@@ -68,7 +67,7 @@ impl Matrix {
                 let scales =
                     if scaled { panel_scales(level, self, panel, segment.group) } else { ONES };
                 let out = out.as_mut_ptr();
-                // SAFETY: `out` holds the rows, as checked.
+                // SAFETY: `out` has room for the rows (checked above).
                 unsafe {
                     match p.bits {
                         2 => decode2(level, p, panel, segment, rows, &scales, out),
@@ -81,8 +80,8 @@ impl Matrix {
         }
     }
 
-    /// Writes the rows of a segment of a panel as `(len / 2, 32)` pairs of bf16:
-    /// `q - zero` of inputs [`Self::pair_distance`] apart.
+    /// Writes the rows of a segment of a panel as `(len / 2, 32)` pairs of bf16: `q - zero` of
+    /// inputs that are [`Self::pair_distance`] apart.
     pub(crate) fn decode_pairs(
         &self,
         level: SimdLevel,
@@ -94,7 +93,7 @@ impl Matrix {
         let rows = segment.start..segment.start + segment.len;
         let out = out.as_mut_ptr();
         match &self.storage {
-            // SAFETY: `out` holds the rows, as checked.
+            // SAFETY: `out` has room for the rows (checked above).
             Storage::Packed(p) if p.bits == 2 => unsafe {
                 pairs2(level, p, panel, segment, rows, &ONES, out);
             },

@@ -6,7 +6,7 @@ use super::matrix::{DenseData, Matrix, Storage, push_segments};
 use crate::error::{Error, Result};
 use crate::panel::PANEL;
 
-/// Whether `(n, k)` values of `size` are what is there.
+/// Checks that there are `(n, k)` values of `size` bytes.
 fn check(n: usize, k: usize, len: usize, size: usize) -> Result<()> {
     match n.checked_mul(k).and_then(|values| values.checked_mul(size)) {
         Some(expected) if expected == len => Ok(()),
@@ -21,7 +21,7 @@ impl Matrix {
     /// Repacks a row-major `(n, k)` matrix of `n` outputs and `k` inputs.
     ///
     /// # Errors
-    /// Another number of elements; no memory.
+    /// The number of elements is wrong, or there is no memory.
     pub fn dense_f32(arena: &Arena, n: usize, k: usize, row_major: &[f32]) -> Result<Self> {
         check(n, k, row_major.len(), 1)?;
         Ok(Self::dense(n, k, DenseData::F32(to_panels(arena, n, k, |i| row_major[i])?)))
@@ -30,7 +30,7 @@ impl Matrix {
     /// Repacks the little-endian bytes of a row-major `(n, k)` f32 matrix.
     ///
     /// # Errors
-    /// Another number of bytes; no memory.
+    /// The number of bytes is wrong, or there is no memory.
     pub fn dense_f32_bytes(arena: &Arena, n: usize, k: usize, bytes: &[u8]) -> Result<Self> {
         check(n, k, bytes.len(), 4)?;
         let read = |i: usize| {
@@ -39,19 +39,19 @@ impl Matrix {
         Ok(Self::dense(n, k, DenseData::F32(to_panels(arena, n, k, read)?)))
     }
 
-    /// Repacks the bytes of a row-major `(n, k)` f16 matrix, which stays f16.
+    /// Repacks the bytes of a row-major `(n, k)` f16 matrix without conversion.
     ///
     /// # Errors
-    /// Another number of bytes; no memory.
+    /// The number of bytes is wrong, or there is no memory.
     pub fn dense_f16_bytes(arena: &Arena, n: usize, k: usize, bytes: &[u8]) -> Result<Self> {
         check(n, k, bytes.len(), 2)?;
         Ok(Self::dense(n, k, DenseData::F16(half_panels(arena, n, k, bytes)?)))
     }
 
-    /// Repacks the bytes of a row-major `(n, k)` bf16 matrix, which stays bf16.
+    /// Repacks the bytes of a row-major `(n, k)` bf16 matrix without conversion.
     ///
     /// # Errors
-    /// Another number of bytes; no memory.
+    /// The number of bytes is wrong, or there is no memory.
     pub fn dense_bf16_bytes(arena: &Arena, n: usize, k: usize, bytes: &[u8]) -> Result<Self> {
         check(n, k, bytes.len(), 2)?;
         Ok(Self::dense(n, k, DenseData::Bf16(half_panels(arena, n, k, bytes)?)))
@@ -68,7 +68,7 @@ fn half_panels(arena: &Arena, n: usize, k: usize, bytes: &[u8]) -> Result<Buffer
     to_panels(arena, n, k, |i| u16::from_le_bytes([bytes[2 * i], bytes[2 * i + 1]]))
 }
 
-/// `[panel][k][32]`, columns beyond `n` zero; `read` takes the index `n * k + k`.
+/// Builds `[panel][k][32]`; columns beyond `n` are zero. `read` takes the index `n * k + k`.
 fn to_panels<T: Pod + Send>(
     arena: &Arena,
     n: usize,

@@ -1,54 +1,53 @@
-//! Bit fields of packed words as lanes to multiply: f32, without conversions, or
-//! pairs of bf16 ([`super::pairs`]).
+//! Decodes bit fields of packed words to lanes: to f32 without conversion instructions, or to pairs
+//! of bf16 ([`super::pairs`]).
 //!
-//! For f32 a field is left where it lies in its word, under an exponent that makes its
-//! lowest bit worth one: `2^(23 - bit) + q`, from which `2^(23 - bit) + zero` is
-//! subtracted without rounding. Only fields above the mantissa are shifted.
+//! For f32 a field keeps its position in the word, and gets an exponent for which its lowest bit
+//! has the value one: `2^(23 - bit) + q`. Subtracting `2^(23 - bit) + zero` is exact. Only fields
+//! above the mantissa are shifted.
 #![allow(unsafe_op_in_unsafe_fn)]
 
 use super::matrix::{Packed, Zeros};
 use crate::panel::PANEL;
 use crate::simd::Simd;
 
-/// Vectors of a panel at most; a loop over `PANEL / S::LANES` of them keeps to
-/// those that exist.
+/// Largest number of vectors of a panel. Loops run over `PANEL / S::LANES` of them.
 pub(super) const VECTORS: usize = 8;
 
 const MANTISSA: u32 = 23;
-/// Fields of two bits that fit the mantissa: no width has more.
+/// Number of two-bit fields in a mantissa; no other width has more.
 const POSITIONS: usize = 11;
 
-/// Inputs of one output that lie together in whole words.
+/// Number of inputs of one output that fill whole words.
 pub(super) const fn unit_inputs(bits: u32) -> usize {
     if bits == 3 { 32 } else { 32 / bits as usize }
 }
 
-/// Words of [`unit_inputs`].
+/// Number of words of [`unit_inputs`].
 pub(super) const fn unit_words(bits: u32) -> usize {
     if bits == 3 { 3 } else { 1 }
 }
 
-/// Fields of a word that are used in place. Those of three bits, which straddle
-/// words, are all brought to the lowest bits.
+/// Number of fields of a word that are used in place. Three-bit fields straddle words and are all
+/// shifted to the lowest bits.
 const fn in_place(bits: u32) -> u32 {
     if bits == 3 { 1 } else { MANTISSA / bits }
 }
 
-/// Reads fields less their zero points.
+/// Reads fields minus their zero points.
 pub(super) trait Fields<S: Simd> {
     /// Width of a field.
     const BITS: u32;
-    /// Whether a lane holds two of them, in bf16, or one.
+    /// Whether a lane has two fields in bf16, or one.
     const PAIRS: bool;
-    /// Lanes of one output that lie together in whole words.
+    /// Number of lanes of one output that fill whole words.
     const LANES: usize = unit_inputs(Self::BITS) / (1 + Self::PAIRS as usize);
     /// Zero points of a vector of outputs.
     type Zeros: Copy;
 
-    /// For the fields of `p`.
+    /// Prepares to read the fields of `p`.
     ///
     /// # Safety
-    /// The processor runs `S`; so for what follows.
+    /// The processor must support `S`; the same holds for the methods below.
     unsafe fn new(p: &Packed) -> Self;
 
     /// Zero points of a group's 32 outputs.
@@ -57,7 +56,7 @@ pub(super) trait Fields<S: Simd> {
     /// As above.
     unsafe fn zeros(p: &Packed, panel: usize, group: usize) -> [Self::Zeros; VECTORS];
 
-    /// Lane `i` of the unit whose words lie at `w`.
+    /// Lane `i` of the unit whose words start at `w`.
     ///
     /// # Safety
     /// `w` valid for the words of a unit, `i < LANES`.
@@ -65,7 +64,7 @@ pub(super) trait Fields<S: Simd> {
 }
 
 impl Packed {
-    /// Zero points of a group's 32 outputs, where they differ.
+    /// Zero points of a group's 32 outputs; `None` if the weight has a single one.
     pub(super) fn each_zero(&self, panel: usize, group: usize) -> Option<&[u8]> {
         match &self.zeros {
             Zeros::Same(_) => None,
@@ -74,9 +73,9 @@ impl Packed {
     }
 }
 
-/// Fields as f32; `SAME` where the weight has one zero point.
+/// Fields as f32; `SAME` if the weight has a single zero point.
 pub(super) struct Lift<S: Simd, const BITS: u32, const SAME: bool> {
-    /// What is subtracted at every place of a field.
+    /// The value to subtract at each position of a field.
     base: [S::F; POSITIONS],
 }
 
@@ -116,8 +115,8 @@ impl<S: Simd, const BITS: u32, const SAME: bool> Fields<S> for Lift<S, BITS, SAM
         let (lifted, place) = if BITS == 3 {
             let (word, offset) = ((bit / 32) as usize, bit % 32);
             let low = S::shr(S::load_u32(w.add(word * PANEL)), offset);
-            // Of a field that does not straddle, nothing of the next word
-            // reaches the lowest three bits.
+            // For a field that does not straddle, no bit of the next word reaches the lowest three
+            // bits.
             let next = S::load_u32(w.add((word + 1).min(2) * PANEL));
             let value = S::or(low, S::shl(next, 32 - offset));
             (S::assemble(value, mask, exponent(0)), 0)
@@ -133,7 +132,7 @@ impl<S: Simd, const BITS: u32, const SAME: bool> Fields<S> for Lift<S, BITS, SAM
     }
 }
 
-/// Exponent bits of `2^(23 - bit)`, whose mantissa counts in steps of `2^-bit`.
+/// Exponent bits of `2^(23 - bit)`, whose mantissa has steps of `2^-bit`.
 const fn exponent(bit: u32) -> u32 {
     (127 + MANTISSA - bit) << MANTISSA
 }

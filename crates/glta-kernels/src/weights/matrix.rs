@@ -6,25 +6,24 @@ use super::buffer::Buffer;
 use crate::error::{Error, Result};
 use crate::panel::PANEL;
 
-/// Longest run of input rows that share one accumulator.
+/// Largest number of input rows that share one accumulator.
 pub(crate) const MAX_SEGMENT: usize = 256;
 
-/// A frozen weight `W: (n, k)` (outputs by inputs) in column panels: panel `p`
-/// holds outputs `32 p .. 32 p + 32` for all inputs, input by input, so both a
-/// single row and many rows stream it once, in order.
+/// A frozen weight `W: (n, k)` (outputs by inputs) in column panels. Panel `p` has outputs `32 p ..
+/// 32 p + 32` for all inputs, input by input, so products with one row or many rows stream it once
+/// and in order.
 #[derive(Debug)]
 pub struct Matrix {
     /// Outputs.
     pub(crate) n: usize,
     /// Inputs.
     pub(crate) k: usize,
-    /// Inputs in storage order: groups one after the other, each padded to a
-    /// multiple of 32 when quantised.
+    /// Number of inputs in storage order: groups one after the other, each padded to a multiple of
+    /// 32 if quantised.
     pub(crate) k_stored: usize,
-    /// Input of every stored row, [`Self::PADDING`] for a padding row; `None`
-    /// when it is the identity.
+    /// Input of each stored row, [`Self::PADDING`] for a padding row; `None` for the identity.
     pub(crate) gather: Option<Arc<Vec<u32>>>,
-    /// Runs of stored rows that share a scale, at most [`MAX_SEGMENT`] long.
+    /// Stored rows that share a scale, at most [`MAX_SEGMENT`] each.
     pub(crate) segments: Vec<Segment>,
     pub(crate) storage: Storage,
 }
@@ -56,20 +55,20 @@ pub(crate) enum DenseData {
 pub(crate) struct Packed {
     pub(crate) bits: u32,
     pub(crate) n_groups: usize,
-    /// Words of a panel.
+    /// Number of words per panel.
     pub(crate) panel_words: usize,
-    /// `[panel][k_stored / 32][bits][32]`: 32 inputs of one output are `bits`
-    /// words, a little-endian bit stream as on disk.
+    /// `[panel][k_stored / 32][bits][32]`: 32 inputs of one output are `bits` words, a
+    /// little-endian bit stream as in the file.
     pub(crate) words: Buffer<u32>,
     /// `[panel][group][32]`
     pub(crate) scales: Scales,
     pub(crate) zeros: Zeros,
 }
 
-/// True zero points.
+/// Zero points, with GPTQ's offset removed.
 #[derive(Debug)]
 pub(crate) enum Zeros {
-    /// One for the whole weight: symmetric quantisation.
+    /// A single zero point: symmetric quantisation.
     Same(u8),
     /// `[panel][group][32]`
     Each(Buffer<u8>),
@@ -85,7 +84,7 @@ pub(crate) enum Scales {
 pub type Weight = (Arc<Matrix>, Option<Vec<f32>>);
 
 impl Matrix {
-    /// Marks a stored row that belongs to no input.
+    /// Input of a padding row.
     pub(crate) const PADDING: u32 = u32::MAX;
 
     pub(crate) fn n_panels(&self) -> usize {
@@ -97,7 +96,7 @@ impl Matrix {
         matches!(self.storage, Storage::Packed(_))
     }
 
-    /// Bytes that the weight holds in memory.
+    /// Size of the weight in memory, in bytes.
     pub fn resident_bytes(&self) -> usize {
         let values = match &self.storage {
             Storage::Dense(DenseData::F32(v)) => v.len() * 4,
@@ -117,7 +116,7 @@ impl Matrix {
         values + self.gather.as_ref().map_or(0, |g| g.len() * 4)
     }
 
-    /// Refuses a quantised matrix where a table of rows is needed.
+    /// Returns an error for a quantised matrix, which cannot be an embedding table.
     pub(crate) fn expect_dense(&self) -> Result<()> {
         if self.is_packed() {
             return Err(Error::Input("an embedding table cannot be quantised".into()));
@@ -135,10 +134,10 @@ impl Matrix {
         self.k
     }
 
-    /// Weight row of output `n` (a token's embedding), `out: (k,)`.
+    /// Copies the weight row of output `n` (a token's embedding) to `out: (k,)`.
     ///
     /// # Panics
-    /// A quantised matrix; no such output.
+    /// The matrix is quantised, or the output does not exist.
     pub fn dense_row(&self, n: usize, out: &mut [f32]) {
         assert!(n < self.n, "there is no output {n} of {}", self.n);
         let at = |k: usize| (n / PANEL * self.k + k) * PANEL + n % PANEL;
@@ -171,10 +170,10 @@ pub(crate) fn push_segments(
 }
 
 impl Matrix {
-    /// Whether no dense value is NaN or infinite.
+    /// Whether every dense value is finite.
     pub fn is_finite(&self) -> bool {
         use rayon::prelude::*;
-        // The exponent of a NaN or an infinity is all ones.
+        // The exponent bits of NaN and infinity are all ones.
         match &self.storage {
             Storage::Packed(_) => true,
             Storage::Dense(DenseData::F32(v)) => v.par_iter().all(|v| v.is_finite()),

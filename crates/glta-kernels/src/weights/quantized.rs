@@ -8,7 +8,7 @@ use super::matrix::{Matrix, Packed, Scales, Storage, Zeros, push_segments};
 use crate::error::{Error, Result};
 use crate::panel::PANEL;
 
-/// The tensors of one quantised linear layer as they lie on disk.
+/// The tensors of one quantised linear layer, in the layout of the file.
 #[derive(Clone, Copy, Debug)]
 pub struct GptqTensors<'a> {
     /// Bits per weight: 2, 3, 4 or 8.
@@ -23,7 +23,7 @@ pub struct GptqTensors<'a> {
     pub qweight: &'a [u32],
     /// `(n_groups, n * bits / 32)`, packed along the outputs.
     pub qzeros: &'a [u32],
-    /// Whether stored zero points are one too small ("gptq", not "gptq_v2").
+    /// Whether stored zero points are one too small (`checkpoint_format` "gptq", not "gptq_v2").
     pub v1: bool,
     /// `(n_groups, n)`
     pub scales: ScalesRef<'a>,
@@ -31,17 +31,17 @@ pub struct GptqTensors<'a> {
     pub g_idx: &'a [u32],
 }
 
-/// Scales in their own dtype.
+/// Scales in their dtype.
 #[derive(Clone, Copy, Debug)]
 pub enum ScalesRef<'a> {
-    /// The bits of f16.
+    /// f16, as bits.
     F16(&'a [u16]),
     /// f32.
     F32(&'a [f32]),
 }
 
 impl GptqTensors<'_> {
-    /// Whether the tensors fit each other.
+    /// Checks that the tensors match each other.
     fn validate(&self) -> Result<()> {
         let bits = self.bits as usize;
         if ![2, 3, 4, 8].contains(&bits) {
@@ -58,7 +58,7 @@ impl GptqTensors<'_> {
             )));
         }
         let product = |a: usize, b: usize| {
-            let large = || Error::Input(format!("{a} x {b} elements of a weight are too many"));
+            let large = || Error::Input(format!("a weight of {a} x {b} elements is too large"));
             a.checked_mul(b).ok_or_else(large)
         };
         let (input_bits, output_bits) = (product(self.k, bits)?, product(self.n, bits)?);
@@ -91,8 +91,8 @@ impl GptqTensors<'_> {
     }
 }
 
-/// Reads `count` fields of `bits` bits of a little-endian bit stream of words
-/// that lie `stride` apart.
+/// Reads `count` fields of `bits` bits from a little-endian bit stream of words that are `stride`
+/// apart.
 pub(crate) fn unpack_fields(
     words: impl Fn(usize) -> u32,
     bits: u32,
@@ -112,9 +112,9 @@ pub(crate) fn unpack_fields(
 
 /// Zero points of one group, `(n,)`, from its packed row.
 ///
-/// Version 1 stores `zero - 1`, subtracted from whole words (2, 4, 8 bits), so
-/// a zero point of 0 borrows from its neighbour; the exact inverse is a
-/// wrapping add to the word. 3-bit files subtract per field, modulo 8.
+/// Version 1 stores `zero - 1`, subtracted from whole words (2, 4, 8 bits), so a zero point of 0
+/// borrows from its neighbour. The exact inverse is a wrapping addition to the word. 3-bit files
+/// subtract per field, modulo 8.
 pub(crate) fn unpack_zeros(row: &[u32], bits: u32, n: usize, v1: bool) -> Vec<u8> {
     let one_each: u32 = match (v1, bits) {
         (true, 2) => 0x5555_5555,
@@ -133,11 +133,11 @@ impl Matrix {
     /// multiples of 32, columns in panels; the values stay packed.
     ///
     /// # Errors
-    /// Tensors that do not fit each other; no memory.
+    /// The tensors do not match each other, or there is no memory.
     pub fn quantized(arena: &Arena, t: &GptqTensors) -> Result<Self> {
         t.validate()?;
         let bits = t.bits as usize;
-        // Stable, so the identity stays the identity.
+        // A stable order keeps the identity.
         let mut members = vec![Vec::new(); t.n_groups];
         for (row, &group) in t.g_idx.iter().enumerate() {
             members[group as usize].push(row as u32);
@@ -210,7 +210,7 @@ impl Matrix {
     }
 }
 
-/// Collects 32 stored rows of `cols` columns field by field.
+/// Collects 32 stored rows of `cols` columns, field by field.
 fn repack_block(t: &GptqTensors, rows: &[u32], first_col: usize, cols: usize, block: &mut [u32]) {
     let bits = t.bits as usize;
     let mask = (1u64 << bits) - 1;
@@ -236,7 +236,7 @@ fn repack_block(t: &GptqTensors, rows: &[u32], first_col: usize, cols: usize, bl
     }
 }
 
-/// `[panel][group][32]` of a value for every group and output.
+/// Builds `[panel][group][32]` from a value for each group and output.
 fn group_panels<T: Pod>(
     arena: &Arena,
     n: usize,

@@ -1,8 +1,8 @@
-//! One row of inputs times a panel, straight from the stored weights: what
-//! decoding a single text is made of, bound by memory.
+//! Multiplies one row of inputs by a panel directly from the stored weights. Decoding a single text
+//! consists of these products, and memory bandwidth limits them.
 //!
-//! The operations and their order are those of decoding first and multiplying
-//! then, so a row has the same bits alone and in a batch.
+//! The operations and their order are the same as decoding first and multiplying afterwards, so a
+//! row has the same bits alone and in a batch.
 #![allow(unsafe_op_in_unsafe_fn)]
 
 use super::fields::{Fields, Lift, VECTORS, unit_inputs, unit_words};
@@ -11,8 +11,7 @@ use super::pairs::Pairs;
 use crate::panel::{Element, PANEL};
 use crate::simd::{Simd, SimdLevel, dispatch, dispatch_bf16};
 
-/// Bytes by which weights are asked for ahead of their use. The next panel
-/// follows, so running over the end of one is right.
+/// Number of bytes by which weights are prefetched. Beyond the end of a panel the next one follows.
 const AHEAD: usize = 2048;
 
 impl Matrix {
@@ -67,8 +66,8 @@ unsafe fn segments_row<S: Simd, F: Fields<S>>(
     let fields = F::new(p);
     for segment in segments {
         let zeros = F::zeros(p, panel, segment.group);
-        // A chain for every vector of the panel. Two segments or panels side
-        // by side would hide more latency, but read memory more slowly.
+        // One chain per vector of the panel. Two segments or panels at a time would hide more
+        // latency, but read memory more slowly.
         let mut acc = [S::splat(0.0); VECTORS];
         let first = segment.start / unit_inputs(F::BITS);
         for unit in first..first + segment.len / unit_inputs(F::BITS) {

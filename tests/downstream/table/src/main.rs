@@ -49,11 +49,11 @@ fn main() -> Result<(), BoxError> {
     let items: Vec<Item> =
         (0..30).map(|n| Item::titled(format!("p{n}"), format!("kind {}", n % 3))).collect();
     let users: Vec<String> = (0..60).map(|n| format!("ann {n}")).collect();
-    let bought = (0..600).map(|n| (n % 60, (7 * n + n / 60 * 3) % 30)).filter(|(u, i)| u % 3 == i % 3);
-    let bought = bought.map(|(u, i)| Interaction::new(&users[u], &items[i].raw_id));
+    let pairs = (0..600).map(|n| (n % 60, (7 * n + n / 60 * 3) % 30));
+    let same = pairs.filter(|(u, i)| u % 3 == i % 3);
+    let bought = same.map(|(u, i)| Interaction::new(&users[u], &items[i].raw_id));
     let dataset = Dataset::from_interactions("own", bought, items.clone())?;
     let config = ExperimentConfig::new(Preset::Full, Density::Sparse);
-    let record = Experiment::new(&dataset, out, config).system(SameKindSystem).run()?;
-    println!("{}", record.table());
+    println!("{}", Experiment::new(&dataset, out, config).system(SameKindSystem).run()?.table());
     Ok(())
 }
