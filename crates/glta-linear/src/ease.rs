@@ -1,6 +1,6 @@
 //! EASE, in its dense and its local form.
 
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 
 use glta_data::Interactions;
 use glta_metrics::{Scorer, ScorerError};
@@ -9,6 +9,7 @@ use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 
 use crate::problem::Solved;
+use crate::idle::Idle;
 use crate::solve::counts::{Counts, counted};
 use crate::solve::gram::{Gram, Own, Scratch};
 use crate::sparse::SparseRows;
@@ -100,7 +101,7 @@ pub struct Ease {
     /// item `j`; made when they are first needed.
     gram: OnceLock<Gram>,
     columns: OnceLock<SparseRows>,
-    idle: Mutex<Vec<Scratch>>,
+    idle: Idle<Scratch>,
 }
 
 /// How a local model was fitted.
@@ -135,7 +136,7 @@ impl Ease {
             leave,
             gram: gram.map(OnceLock::from).unwrap_or_default(),
             columns: OnceLock::new(),
-            idle: Mutex::default(),
+            idle: Idle::default(),
         }
     }
 
@@ -237,19 +238,17 @@ impl Ease {
         let own = Own { items: own, counted: &counted(user, own) };
         let gram = self.gram()?;
         let columns = self.columns();
-        let idle = self.idle.lock().ok().and_then(|mut idle| idle.pop());
-        let mut scratch = idle.unwrap_or_else(|| Scratch::new(self.n_items()));
-        for &item in own.items {
-            let sources = columns.row(item as usize).0;
-            let column = gram.column(item as usize, sources, own, &mut scratch)?;
-            let heard = sources.iter().zip(&column.weights);
-            let heard = heard.filter(|(source, _)| known.binary_search(source).is_ok());
-            scores[item as usize] = heard.map(|(_, weight)| weight).sum::<f64>() as f32;
-        }
-        if let Ok(mut idle) = self.idle.lock() {
-            idle.push(scratch);
-        }
-        Ok(())
+        let new = || Scratch::new(self.n_items());
+        self.idle.with(new, |scratch| {
+            for &item in own.items {
+                let sources = columns.row(item as usize).0;
+                let column = gram.column(item as usize, sources, own, scratch)?;
+                let heard = sources.iter().zip(&column.weights);
+                let heard = heard.filter(|(source, _)| known.binary_search(source).is_ok());
+                scores[item as usize] = heard.map(|(_, weight)| weight).sum::<f64>() as f32;
+            }
+            Ok(())
+        })
     }
 
     fn gram(&self) -> Result<&Gram> {

@@ -12,11 +12,13 @@ use ndarray::{Array2, ArrayView1, ArrayView2};
 use rayon::prelude::*;
 use rustc_hash::FxHashMap;
 
+use crate::idle::Idle;
+use crate::keep::keep_best;
 use crate::neighbours::EXACT_ITEMS;
 use crate::neighbours::clusters::Clusters;
 use crate::problem::{Limits, Problem};
 use crate::progress::Reporter;
-use crate::solve::counts::{LONGEST_LIST, counted, keep_best};
+use crate::solve::counts::{LONGEST_LIST, counted};
 use crate::solve::gram::{Gram, Own, Scratch};
 use crate::sparse::SparseRows;
 use crate::weights::Weights;
@@ -73,6 +75,7 @@ pub struct Growing {
     local: Option<Local>,
     /// Items with interactions that the weights do not know yet.
     touched: BTreeSet<u32>,
+    idle: Idle<Scratch>,
 }
 
 /// Text vectors of all items.
@@ -137,7 +140,7 @@ impl Growing {
             _ => None,
         };
         let text = text.map(|text| Texts {
-            clusters: (items > EXACT_ITEMS).then(|| Clusters::new(text.unit().view())),
+            clusters: (items > EXACT_ITEMS).then(|| Clusters::new(text)),
             first: text.clone(),
             later: Vec::new(),
         });
@@ -153,6 +156,7 @@ impl Growing {
             text,
             local,
             touched: BTreeSet::new(),
+            idle: Idle::default(),
         })
     }
 
@@ -200,6 +204,11 @@ impl Growing {
         Ok(Interactions::from_pairs(self.users, self.n_items(), pairs)?)
     }
 
+    /// Dimensions of the text vectors; `None` without any.
+    pub fn text_dim(&self) -> Option<usize> {
+        self.text.as_ref().map(|text| text.first.view().ncols())
+    }
+
     /// Text vectors of all items; `None` without any.
     ///
     /// # Errors
@@ -230,7 +239,7 @@ impl Growing {
         vectors: Option<ArrayView2<'_, f32>>,
         count: usize,
     ) -> Result<Range<u32>> {
-        let dim = self.text.as_ref().map(|text| text.first.view().ncols());
+        let dim = self.text_dim();
         let given = vectors.map(|vectors| vectors.dim());
         if given != dim.map(|dim| (count, dim)) {
             return Err(Error::Grow(format!(
@@ -274,12 +283,17 @@ impl Growing {
         }
         // Its neighbours in both directions.
         self.model.put_neighbours(item, &near);
-        let mut scratch = Scratch::new(gram.n_items());
+        let items = gram.n_items();
         let ids: Vec<u32> = near.iter().map(|&(other, _)| other).collect();
-        let mut solve = vec![(item, {
-            gram.sources(item as usize, &ids, *sources, &mut scratch);
-            std::mem::take(&mut scratch.members)
-        })];
+        let own = self.idle.with(
+            || Scratch::new(items),
+            |scratch| {
+                scratch.fit(items);
+                gram.sources(item as usize, &ids, *sources, scratch);
+                scratch.members.clone()
+            },
+        );
+        let mut solve = vec![(item, own)];
         columns.replace(item as usize, Vec::new());
         self.model.ease.diagonal.push(0.0);
         let mut nearest = ids;
@@ -426,11 +440,18 @@ impl Growing {
         let mut solve: Vec<(u32, Vec<u32>)> = Vec::with_capacity(affected.len());
         if let Some(local) = &self.local {
             let sources = |items: &[u32]| -> Vec<(u32, Vec<u32>)> {
-                let new = || Scratch::new(local.gram.n_items());
-                let of = |scratch: &mut Scratch, &item: &u32| {
-                    (item, self.sources_of(local, item, scratch))
+                let of = |&item: &u32| {
+                    let items = local.gram.n_items();
+                    let own = self.idle.with(
+                        || Scratch::new(items),
+                        |scratch| {
+                            scratch.fit(items);
+                            self.sources_of(local, item, scratch)
+                        },
+                    );
+                    (item, own)
                 };
-                items.par_iter().map_init(new, of).collect()
+                items.par_iter().map(of).collect()
             };
             if choose {
                 solve = sources(touched);
@@ -468,15 +489,18 @@ impl Growing {
             return Ok(());
         };
         let items = gram.n_items();
-        let shared = &*gram;
+        let (shared, idle) = (&*gram, &self.idle);
         let solved: Result<Vec<_>> = wanted
             .par_iter()
-            .map_init(
-                || Scratch::new(items),
-                |scratch, (item, sources)| {
-                    shared.column(*item as usize, sources, Own::default(), scratch)
-                },
-            )
+            .map(|(item, sources)| {
+                idle.with(
+                    || Scratch::new(items),
+                    |scratch| {
+                        scratch.fit(items);
+                        shared.column(*item as usize, sources, Own::default(), scratch)
+                    },
+                )
+            })
             .collect();
         let Weights::Local { rows, .. } = &mut self.model.ease.weights else {
             return Ok(());

@@ -35,6 +35,8 @@ mod fit;
 mod fit_ease;
 mod form;
 mod grow;
+mod idle;
+mod keep;
 mod model;
 mod neighbours;
 mod popularity;

@@ -1,10 +1,11 @@
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 
 use glta_data::Interactions;
 use glta_metrics::{Ranked, Scorer, ScorerError};
 use ndarray::{ArrayViewMut2, Axis};
 use rayon::prelude::*;
 
+use crate::idle::Idle;
 use crate::sparse::SparseRows;
 use crate::touched::Sums;
 use crate::{Ease, Error, Form, LinearReport, Result};
@@ -44,7 +45,7 @@ pub struct LinearModel {
     order: OnceLock<Vec<u32>>,
     /// The largest logit of popularity alone, and the sum of the exponentials below it.
     pub(crate) popularity_sum: OnceLock<(f64, f64)>,
-    pub(crate) idle: Mutex<Vec<Sums>>,
+    pub(crate) idle: Idle<Sums>,
 }
 
 impl LinearModel {
@@ -57,7 +58,7 @@ impl LinearModel {
         let degrees = train.item_degrees();
         let mean_log = mean_log(&degrees);
         let (order, popularity_sum) = (OnceLock::new(), OnceLock::new());
-        let idle = Mutex::default();
+        let idle = Idle::default();
         Self { ease, text, degrees, report, mean_log, order, popularity_sum, idle }
     }
 

@@ -4,12 +4,12 @@ pub(crate) mod clusters;
 
 use glta_core::{Progress, Silent};
 use ndarray::linalg::general_mat_mul;
-use ndarray::{Array2, ArrayView1, ArrayView2, Axis, s};
+use ndarray::{Array2, Axis, s};
 
+use crate::keep::Best;
 use crate::progress::Reporter;
 use crate::ranges::in_ranges;
-use crate::solve::counts::keep_best;
-use crate::sparse::SparseRows;
+use crate::sparse::{Piece, SparseRows};
 use crate::{Error, LinearStage, LinearStep, Result, TextVectors};
 
 /// Above this many items, only items of near clusters are compared.
@@ -69,26 +69,31 @@ impl TextNeighbours {
             let problem = "must be at least 1".into();
             return Err(Error::Config { system: "text neighbours", field: "most", problem });
         }
-        let unit = vectors.unit();
-        let total = unit.nrows() as u64;
+        let total = vectors.n_items() as u64;
         let mut reporter = Reporter::new(progress);
         let advance =
             &mut |done: usize| reporter.stage(LinearStage::TextNeighbours, done as u64, total);
         advance(0)?;
-        if unit.nrows() > exact {
-            return Ok(Self { rows: clusters::find(unit.view(), most, advance)? });
+        if vectors.n_items() > exact {
+            return Ok(Self { rows: clusters::find(vectors, most, advance)? });
         }
+        let unit = vectors.unit();
+        let all: Vec<u32> = (0..unit.nrows() as u32).collect();
         let pieces = in_ranges(
             unit.nrows(),
-            || Array2::<f32>::zeros((0, 0)),
-            |block, range| {
+            || (Array2::<f32>::zeros((0, 0)), Best::new(most)),
+            |(block, best), range| {
                 let targets = unit.slice(s![range.clone(), ..]);
                 if block.dim() != (targets.nrows(), unit.nrows()) {
                     *block = Array2::zeros((targets.nrows(), unit.nrows()));
                 }
                 general_mat_mul(1.0, &targets, &unit.t(), 0.0, block);
-                let rows = range.zip(block.axis_iter(Axis(0)));
-                Ok(rows.map(|(item, row)| nearest(item as u32, row, None, most)).collect())
+                let mut rows = Piece::default();
+                for (item, cosines) in range.zip(block.axis_iter(Axis(0))) {
+                    best.offer(&all, cosines.to_slice().unwrap_or_default(), item as u32);
+                    rows.push(best.take());
+                }
+                Ok(rows)
             },
             advance,
         )?;
@@ -112,29 +117,6 @@ impl TextNeighbours {
     pub(crate) fn by_source(&self, power: i32) -> SparseRows {
         self.rows.transpose().map(|cosine| cosine.powi(power))
     }
-}
-
-/// The `most` items of largest positive cosine. `items` names the columns; where it is left
-/// out, they are all items.
-fn nearest(
-    item: u32,
-    cosines: ArrayView1<'_, f32>,
-    items: Option<&[u32]>,
-    most: usize,
-) -> Vec<(u32, f32)> {
-    let name = |column: u32| items.map_or(column, |items| items[column as usize]);
-    let positive = cosines.iter().enumerate().filter(|&(_, &cosine)| cosine > 0.0);
-    let mut columns: Vec<u32> =
-        positive.map(|(column, _)| column as u32).filter(|&column| name(column) != item).collect();
-    // Columns rise with the ids they name, so ties go to the lower id.
-    keep_best(&mut columns, most, |column| cosines[column as usize]);
-    columns.sort_unstable();
-    columns.into_iter().map(|column| (name(column), cosines[column as usize])).collect()
-}
-
-/// Whether a row has a text.
-fn has_text(unit: ArrayView2<'_, f32>, item: usize) -> bool {
-    unit.row(item).iter().any(|&v| v != 0.0)
 }
 
 #[cfg(test)]

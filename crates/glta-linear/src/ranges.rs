@@ -1,11 +1,11 @@
 //! Work on many items in parallel, the same for any number of threads.
 
 use std::ops::Range;
-use std::sync::Mutex;
 
 use rayon::prelude::*;
 
 use crate::Result;
+use crate::idle::Idle;
 
 /// Items of a piece of work, and pieces between two reports.
 const RANGE: usize = 32;
@@ -19,22 +19,14 @@ pub(crate) fn in_ranges<S: Send, T: Send>(
     work: impl Fn(&mut S, Range<usize>) -> Result<T> + Sync,
     advance: &mut dyn FnMut(usize) -> Result<()>,
 ) -> Result<Vec<T>> {
-    let idle: Mutex<Vec<S>> = Mutex::new(Vec::new());
+    let idle = Idle::default();
     let ranges: Vec<Range<usize>> =
         (0..n).step_by(RANGE).map(|start| start..(start + RANGE).min(n)).collect();
     let mut results = Vec::with_capacity(ranges.len());
     for wave in ranges.chunks(WAVE) {
         let done: Result<Vec<T>> = wave
             .into_par_iter()
-            .map(|range| {
-                let taken = idle.lock().ok().and_then(|mut idle| idle.pop());
-                let mut scratch = taken.unwrap_or_else(&init);
-                let result = work(&mut scratch, range.clone());
-                if let Ok(mut idle) = idle.lock() {
-                    idle.push(scratch);
-                }
-                result
-            })
+            .map(|range| idle.with(&init, |scratch| work(scratch, range.clone())))
             .collect();
         results.extend(done?);
         advance(wave.last().map_or(0, |range| range.end))?;

@@ -2,6 +2,26 @@
 
 use rustc_hash::FxHashMap;
 
+/// Rows that follow each other, one after the other in memory.
+#[derive(Debug, Default)]
+pub(crate) struct Piece {
+    lengths: Vec<u32>,
+    columns: Vec<u32>,
+    values: Vec<f32>,
+}
+
+impl Piece {
+    /// Adds a row, whose columns rise.
+    pub(crate) fn push(&mut self, row: impl IntoIterator<Item = (u32, f32)>) {
+        let before = self.columns.len();
+        for (column, value) in row {
+            self.columns.push(column);
+            self.values.push(value);
+        }
+        self.lengths.push((self.columns.len() - before) as u32);
+    }
+}
+
 /// Compressed sparse rows of `f32` values; the columns of a row rise. Single rows can be
 /// replaced and rows can be added.
 #[derive(Debug, Clone, PartialEq)]
@@ -16,8 +36,8 @@ pub(crate) struct SparseRows {
 
 impl SparseRows {
     /// From rows in order, in pieces.
-    pub(crate) fn from_pieces(rows: usize, pieces: Vec<Vec<Vec<(u32, f32)>>>) -> Self {
-        let entries = pieces.iter().flatten().map(Vec::len).sum();
+    pub(crate) fn from_pieces(rows: usize, pieces: Vec<Piece>) -> Self {
+        let entries = pieces.iter().map(|piece| piece.columns.len()).sum();
         let mut all = Self {
             offsets: Vec::with_capacity(rows + 1),
             columns: Vec::with_capacity(entries),
@@ -25,15 +45,42 @@ impl SparseRows {
             changed: FxHashMap::default(),
             rows,
         };
+        let mut end = 0;
         all.offsets.push(0);
-        for row in pieces.into_iter().flatten() {
-            for (column, value) in row {
-                all.columns.push(column);
-                all.values.push(value);
+        for piece in pieces {
+            for length in piece.lengths {
+                end += length as usize;
+                all.offsets.push(end);
             }
-            all.offsets.push(all.columns.len());
+            all.columns.extend(piece.columns);
+            all.values.extend(piece.values);
         }
         all
+    }
+
+    /// From rows that have `slot` places each, of which the first `lengths[row]` are filled.
+    pub(crate) fn from_slots(
+        slot: usize,
+        lengths: &[usize],
+        mut columns: Vec<u32>,
+        mut values: Vec<f32>,
+    ) -> Self {
+        let mut offsets = Vec::with_capacity(lengths.len() + 1);
+        let mut end = 0;
+        offsets.push(0);
+        for (row, &length) in lengths.iter().enumerate() {
+            let filled = row * slot..row * slot + length;
+            columns.copy_within(filled.clone(), end);
+            values.copy_within(filled, end);
+            end += length;
+            offsets.push(end);
+        }
+        columns.truncate(end);
+        values.truncate(end);
+        columns.shrink_to_fit();
+        values.shrink_to_fit();
+        let (changed, rows) = (FxHashMap::default(), lengths.len());
+        Self { offsets, columns, values, changed, rows }
     }
 
     /// Checks rows of a file: `items` of them, whose columns rise and are below `items`.

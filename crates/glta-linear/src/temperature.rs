@@ -34,7 +34,15 @@ pub(crate) fn temperature(model: &LinearModel, train: &Interactions, seed: u64) 
             .iter()
             .map(|(scores, hidden)| {
                 let top = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-                let sum: f64 = scores.iter().map(|&s| (factor * f64::from(s - top)).exp()).sum();
+                // Most items have nothing to do with the context and the same score.
+                let (mut last, mut value) = (top, 1.0f64);
+                let exponential = |&score: &f32| {
+                    if score != last {
+                        (last, value) = (score, (factor * f64::from(score - top)).exp());
+                    }
+                    value
+                };
+                let sum: f64 = scores.iter().map(exponential).sum();
                 let hits: f64 =
                     hidden.iter().map(|&i| factor * f64::from(scores[i as usize] - top)).sum();
                 sum.ln() - hits / hidden.len() as f64
@@ -44,9 +52,19 @@ pub(crate) fn temperature(model: &LinearModel, train: &Interactions, seed: u64) 
     // Golden section: the loss is convex in the factor.
     let (mut low, mut high) = (0.01f64.ln(), 10_000f64.ln());
     let ratio = (5f64.sqrt() - 1.0) / 2.0;
+    let (mut a, mut b) = (high - ratio * (high - low), low + ratio * (high - low));
+    let (mut at_a, mut at_b) = if cases.is_empty() { (0.0, 0.0) } else { (loss(a), loss(b)) };
     while high - low > 0.01 && !cases.is_empty() {
-        let (a, b) = (high - ratio * (high - low), low + ratio * (high - low));
-        if loss(a) < loss(b) { high = b } else { low = a }
+        // One of the two points is a point of the shorter range too.
+        if at_a < at_b {
+            (high, b, at_b) = (b, a, at_a);
+            a = high - ratio * (high - low);
+            at_a = loss(a);
+        } else {
+            (low, a, at_a) = (a, b, at_b);
+            b = low + ratio * (high - low);
+            at_b = loss(b);
+        }
     }
     Ok(if cases.is_empty() { 1.0 } else { (0.5 * (low + high)).exp() as f32 })
 }

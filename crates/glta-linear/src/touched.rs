@@ -136,12 +136,7 @@ impl LinearModel {
 
     /// Scores of the items that can be among the first `k`.
     fn scored(&self, items: &[u32], k: usize, skip: &impl Fn(u32) -> bool) -> Vec<Ranked> {
-        let idle = self.idle.lock().ok().and_then(|mut idle| idle.pop());
-        let mut sums = idle.unwrap_or_default();
-        let parts = sums.parts(self, items, k, skip);
-        if let Ok(mut idle) = self.idle.lock() {
-            idle.push(sums);
-        }
+        let parts = self.idle.with(Sums::default, |sums| sums.parts(self, items, k, skip));
         let weights = (self.report.neighbours, self.report.popularity);
         let ranked = |parts: Parts| Ranked {
             item: parts.item,

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use ndarray::{Array2, ArrayView2, Axis, s};
+use ndarray::{Array2, ArrayView2, ArrayViewMut1, Axis, s};
 
 use crate::{Error, Result};
 
@@ -84,13 +84,21 @@ impl TextVectors {
     /// Rows of length 1, or 0 where there is no text.
     pub(crate) fn unit(&self) -> Array2<f32> {
         let mut unit = Array2::clone(&self.0);
-        for mut row in unit.axis_iter_mut(Axis(0)) {
-            let length = row.dot(&row).sqrt();
-            if length > 0.0 {
-                row /= length;
-            }
-        }
+        unit.axis_iter_mut(Axis(0)).for_each(scale);
         unit
+    }
+
+    /// Rows of length 1 of some items, or 0 where there is no text.
+    pub(crate) fn unit_rows(&self, items: &[u32]) -> Array2<f32> {
+        let rows: Vec<usize> = items.iter().map(|&item| item as usize).collect();
+        let mut unit = self.0.select(Axis(0), &rows);
+        unit.axis_iter_mut(Axis(0)).for_each(scale);
+        unit
+    }
+
+    /// Whether an item has a text.
+    pub(crate) fn has_text(&self, item: usize) -> bool {
+        self.row(item).iter().any(|&v| v != 0.0)
     }
 
     /// Squared lengths, `(items,)`.
@@ -104,5 +112,13 @@ impl TextVectors {
         // Standard layout by construction.
         let row = self.0.as_slice().and_then(|all| all.get(item * dim..(item + 1) * dim));
         row.unwrap_or_default()
+    }
+}
+
+/// Makes a row that is not zero one of length 1.
+fn scale(mut row: ArrayViewMut1<'_, f32>) {
+    let length = row.dot(&row).sqrt();
+    if length > 0.0 {
+        row /= length;
     }
 }

@@ -10,11 +10,11 @@ use ndarray::{Array2, ArrayView2, ArrayViewMut1, Axis, s};
 use rand::Rng;
 use rayon::prelude::*;
 
-use super::counts::keep_best;
 use super::gram::{Gram, Own, Scratch};
 use super::small::orthonormalise;
+use crate::keep::keep_best;
 use crate::ranges::in_ranges;
-use crate::sparse::SparseRows;
+use crate::sparse::{Piece, SparseRows};
 use crate::{Error, Result};
 
 /// Columns of the block beyond the rank, and its iterations.
@@ -172,7 +172,7 @@ impl Deflation {
         let mut weights = Array2::zeros((n, self.values.len()));
         let mut rows = Vec::with_capacity(pieces.len());
         for piece in pieces {
-            let mut kept = Vec::with_capacity(piece.len());
+            let mut kept = Piece::default();
             for (row, column) in piece {
                 let at = diagonal.len();
                 for (to, &g) in weights.row_mut(at).iter_mut().zip(&column.coarse) {

@@ -5,6 +5,7 @@ use glta_data::Interactions;
 use rustc_hash::FxHashMap;
 
 use crate::Result;
+use crate::keep::keep_best;
 use crate::ranges::in_ranges;
 
 /// Where rows are cut, a longer list of a user is sampled down to this many items for counting:
@@ -59,10 +60,11 @@ impl Counts {
                     let Scratch { counts, touched } = &mut *scratch;
                     for &user in users_of.items(item as u32) {
                         for &other in capped.items(user) {
-                            if counts[other as usize] == 0 {
+                            let count = &mut counts[other as usize];
+                            if *count == 0 {
                                 touched.push(other);
                             }
-                            counts[other as usize] += 1;
+                            *count += 1;
                         }
                     }
                     let strength = |i: u32| counts[i as usize] as f32 * roots[i as usize];
@@ -162,18 +164,6 @@ impl Counts {
                 change(row, b, self.longest);
             }
         }
-    }
-}
-
-/// Keeps the `n` items of largest `strength`, in any order; ties go to the lower id.
-pub(crate) fn keep_best(items: &mut Vec<u32>, n: usize, strength: impl Fn(u32) -> f32) {
-    if items.len() > n {
-        if n > 0 {
-            items.select_nth_unstable_by(n - 1, |&a, &b| {
-                strength(b).total_cmp(&strength(a)).then(a.cmp(&b))
-            });
-        }
-        items.truncate(n);
     }
 }
 

@@ -3,11 +3,16 @@
 use std::sync::Arc;
 
 use ndarray::linalg::general_mat_mul;
-use ndarray::{Array2, ArrayView1, s};
+use ndarray::{Array2, ArrayView1, Axis, s};
+use pulp::Arch;
 
-use super::counts::{Counts, keep_best};
+use super::counts::Counts;
 use super::small::Small;
 use crate::TextVectors;
+use crate::keep::keep_best;
+
+/// Bits of the set of the members of a system.
+const SOME: usize = 4096;
 
 /// What the local systems are made of. Pairs that the counts left out are zeros.
 #[derive(Debug, Clone)]
@@ -34,6 +39,7 @@ pub(crate) struct Own<'a> {
 
 /// Memory of a thread.
 pub(crate) struct Scratch {
+    arch: Arch,
     pub(crate) small: Small,
     /// One more than the place of an item among the members; 0 for all others.
     places: Vec<u32>,
@@ -54,6 +60,7 @@ impl std::fmt::Debug for Scratch {
 impl Scratch {
     pub(crate) fn new(items: usize) -> Self {
         Self {
+            arch: Arch::new(),
             small: Small::new(),
             places: vec![0; items],
             block: Array2::zeros((0, 0)),
@@ -61,6 +68,12 @@ impl Scratch {
             members: Vec::new(),
             strengths: vec![0.0; items],
         }
+    }
+
+    /// Makes room for items that came later.
+    pub(crate) fn fit(&mut self, items: usize) {
+        self.places.resize(items, 0);
+        self.strengths.resize(items, 0.0);
     }
 }
 
@@ -89,7 +102,7 @@ impl Gram {
     /// Items that are had together with one or are among its text neighbours, each with its
     /// entry of `A` in `scratch.strengths`; into `scratch.members`.
     pub(crate) fn candidates(&self, item: usize, neighbours: &[u32], scratch: &mut Scratch) {
-        let Scratch { members, strengths, places, .. } = scratch;
+        let Scratch { arch, members, strengths, places, .. } = scratch;
         members.clear();
         let (items, counts) = self.counts.row(item);
         for (&other, &count) in items.iter().zip(counts) {
@@ -104,13 +117,14 @@ impl Gram {
                 members.push(other);
             }
         }
-        for &other in members.iter() {
-            places[other as usize] = 0;
-            if self.text.is_some() && self.weight > 0.0 {
-                let row = |item: usize| ArrayView1::from(self.vector(item));
-                let product = row(item).dot(&row(other as usize));
-                strengths[other as usize] += self.weight as f32 * product;
-            }
+        members.iter().for_each(|&other| places[other as usize] = 0);
+        if self.text.is_some() && self.weight > 0.0 {
+            let (own, weight) = (self.vector(item), self.weight as f32);
+            arch.dispatch(|| {
+                for &other in members.iter() {
+                    strengths[other as usize] += weight * dot(own, self.vector(other as usize));
+                }
+            });
         }
     }
 
@@ -138,8 +152,11 @@ impl Gram {
         let Scratch { small, places, block, products, members, .. } = scratch;
         let n = members.len();
         small.reset(n);
+        // Most items of a row are no members, which a small set says without a look at `places`.
+        let mut some = [0u64; SOME / 64];
         for (place, &item) in members.iter().enumerate() {
             places[item as usize] = place as u32 + 1;
+            some[item as usize % SOME / 64] |= 1 << (item % 64);
         }
         for (a, &item) in members.iter().enumerate() {
             let (others, counts) = self.counts.row(item as usize);
@@ -156,6 +173,9 @@ impl Gram {
                 }
             } else {
                 for (&other, &count) in others.iter().zip(counts) {
+                    if some[other as usize % SOME / 64] >> (other % 64) & 1 == 0 {
+                        continue;
+                    }
                     let place = places[other as usize];
                     if place > 0 {
                         put(place as usize - 1, count);
@@ -187,10 +207,8 @@ impl Gram {
             let (block, mut products) =
                 (block.slice(s![..n, ..]), products.slice_mut(s![..n, ..n]));
             general_mat_mul(1.0, &block, &block.t(), 0.0, &mut products);
-            for column in 0..n {
-                for row in column + 1..n {
-                    *small.at(row, column) += self.weight * f64::from(products[(row, column)]);
-                }
+            for (column, products) in products.axis_iter(Axis(0)).enumerate() {
+                small.add(column, products.iter().skip(column + 1), self.weight);
             }
         }
         for (a, item) in members.iter().enumerate() {
@@ -198,4 +216,19 @@ impl Gram {
             *small.at(a, a) = self.diagonal(*item as usize) - less;
         }
     }
+}
+
+/// The product of two vectors of equal length, in sixteen sums, so that it vectorises and has
+/// the same bits on all processors.
+#[inline(always)]
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<16>(), b.as_chunks::<16>());
+    let mut sums = [0f32; 16];
+    for (a, b) in a.iter().zip(b) {
+        for lane in 0..16 {
+            sums[lane] += a[lane] * b[lane];
+        }
+    }
+    let rest: f32 = a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum();
+    sums.iter().sum::<f32>() + rest
 }

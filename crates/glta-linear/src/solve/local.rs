@@ -1,8 +1,11 @@
 //! Columns of the weights, each solved over a few sources (Steck 2019, "Markov Random Fields
 //! for Collaborative Filtering", with one block an item).
 
+use std::ops::Range;
+
 use super::gram::{Gram, Own, Scratch};
-use crate::sparse::SparseRows;
+use crate::ranges::in_ranges;
+use crate::sparse::{Piece, SparseRows};
 use crate::{Error, Result};
 
 /// One column of the weights.
@@ -65,30 +68,27 @@ impl Gram {
         advance: &mut dyn FnMut(usize) -> Result<()>,
     ) -> Result<Columns> {
         let n = self.n_items();
-        let solve = |scratch: &mut Scratch, item: usize| -> Result<_> {
-            let near = neighbours.map_or(&[][..], |neighbours| neighbours.row(item).0);
-            self.sources(item, near, k, scratch);
-            let column = self.solve_members(item, Own::default(), scratch)?;
-            let weights = column.weights.iter().map(|&w| w as f32);
-            let row: Vec<(u32, f32)> = scratch.members.iter().copied().zip(weights).collect();
-            Ok((row, column.diagonal, column.raised))
+        let solve = |scratch: &mut Scratch, range: Range<usize>| -> Result<_> {
+            let (mut rows, mut ends) = (Piece::default(), Vec::with_capacity(range.len()));
+            for item in range {
+                let near = neighbours.map_or(&[][..], |neighbours| neighbours.row(item).0);
+                self.sources(item, near, k, scratch);
+                let column = self.solve_members(item, Own::default(), scratch)?;
+                let weights = column.weights.iter().map(|&w| w as f32);
+                rows.push(scratch.members.iter().copied().zip(weights));
+                ends.push((column.diagonal, column.raised));
+            }
+            Ok((rows, ends))
         };
-        let pieces = crate::ranges::in_ranges(
-            n,
-            || Scratch::new(n),
-            |scratch, range| range.map(|item| solve(scratch, item)).collect::<Result<Vec<_>>>(),
-            advance,
-        )?;
+        let pieces = in_ranges(n, || Scratch::new(n), solve, advance)?;
         let (mut diagonal, mut raised) = (Vec::with_capacity(n), 0);
         let mut rows = Vec::with_capacity(pieces.len());
-        for piece in pieces {
-            let mut kept = Vec::with_capacity(piece.len());
-            for (row, value, again) in piece {
-                kept.push(row);
+        for (piece, ends) in pieces {
+            for (value, again) in ends {
                 diagonal.push(value);
                 raised += usize::from(again);
             }
-            rows.push(kept);
+            rows.push(piece);
         }
         Ok(Columns { columns: SparseRows::from_pieces(n, rows), diagonal, raised })
     }

@@ -1,6 +1,7 @@
 //! Cholesky factors of small systems.
 
 use ndarray::{Array2, Axis};
+use pulp::Arch;
 use rayon::prelude::*;
 
 use crate::{Error, Result};
@@ -8,6 +9,7 @@ use crate::{Error, Result};
 /// A symmetric system of a few hundred unknowns at most; its memory is used again. Plain loops,
 /// because a factorisation in blocks gains nothing at this size and every item needs one.
 pub(crate) struct Small {
+    arch: Arch,
     size: usize,
     /// By columns; the lower triangle counts.
     values: Vec<f64>,
@@ -16,7 +18,7 @@ pub(crate) struct Small {
 
 impl Small {
     pub(crate) fn new() -> Self {
-        Self { size: 0, values: Vec::new(), factor: Vec::new() }
+        Self { arch: Arch::new(), size: 0, values: Vec::new(), factor: Vec::new() }
     }
 
     /// All zeros, `size` unknowns.
@@ -31,6 +33,17 @@ impl Small {
         &mut self.values[column * self.size + row]
     }
 
+    /// Adds `weight` times values to a column below the diagonal.
+    pub(crate) fn add<'a>(
+        &mut self,
+        column: usize,
+        values: impl Iterator<Item = &'a f32>,
+        weight: f64,
+    ) {
+        let below = &mut self.values[column * self.size + column + 1..(column + 1) * self.size];
+        below.iter_mut().zip(values).for_each(|(to, &value)| *to += weight * f64::from(value));
+    }
+
     /// Factors the system. `shift` is added to the diagonal as often as it takes to make it
     /// positive definite. Returns how often that was, or `None` if nothing helps.
     pub(crate) fn factor(&mut self, shift: f64) -> Option<u32> {
@@ -42,7 +55,9 @@ impl Small {
             for k in 0..n {
                 self.factor[k * n + k] += total;
             }
-            if cholesky(&mut self.factor, n) {
+            // The same operations in the same order, whatever the width of the registers.
+            let Self { arch, factor, .. } = self;
+            if arch.dispatch(|| cholesky(factor, n)) {
                 return Some(tries);
             }
             total = if total == 0.0 { shift } else { 2.0 * total };
@@ -80,6 +95,7 @@ impl Small {
 }
 
 /// The factor in place of a matrix by columns; `false` if it is not positive definite.
+#[inline(always)]
 fn cholesky(matrix: &mut [f64], n: usize) -> bool {
     for k in 0..n {
         let (before, rest) = matrix.split_at_mut((k + 1) * n);
