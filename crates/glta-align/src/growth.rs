@@ -11,8 +11,8 @@ use ndarray::Array2;
 use crate::artifact::load_vectors;
 use crate::data::RunData;
 use crate::encoders::{ItemVectors, SavedEncoder};
-use crate::item_encoder::ItemEncoder;
 use crate::files::{ENCODERS, LINEAR, TF_IDF, VECTORS, read, whitening_file};
+use crate::item_encoder::ItemEncoder;
 use crate::language::LanguageModel;
 use crate::{Error, Result};
 
@@ -86,8 +86,7 @@ impl Growth {
         }
         let mut white = Vec::with_capacity(self.encoders.len());
         for (saved, whitening) in &self.encoders {
-            let missing =
-                |encoder| Error::EncoderMissing { encoder, name: saved.name.clone() };
+            let missing = |encoder| Error::EncoderMissing { encoder, name: saved.name.clone() };
             let raw = match saved.encoder {
                 Some(ItemEncoder::TfIdf) => {
                     let words = self.words.as_ref().ok_or_else(|| missing(ItemEncoder::TfIdf))?;

@@ -6,9 +6,9 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use glta_align::{ItemRecord, Recommender};
 
+use crate::Result;
 use crate::about::About;
 use crate::bodies::Entry;
-use crate::Result;
 use crate::search::Search;
 
 /// A recommender and its number.

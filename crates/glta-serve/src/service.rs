@@ -91,8 +91,7 @@ impl Service {
         catalogue.start();
         reloader.publish_by(&catalogue);
         let people = Arc::new(RwLock::new(people));
-        let writer =
-            Writer::start(journal, make, people.clone(), metrics.clone(), config.queue)?;
+        let writer = Writer::start(journal, make, people.clone(), metrics.clone(), config.queue)?;
         let puts = take_in(catalogue.clone(), writer.clone(), config.queue)?;
         let watcher = Watcher::start(reloader, config.watch(), &metrics)?;
         let (queue, receiver) = Queue::new(config.queue, &metrics);
@@ -206,11 +205,7 @@ fn journal(
 
 /// Starts the thread that takes items into the catalogue, which may take its time, and then has
 /// them written.
-fn take_in(
-    catalogue: Arc<Catalogue>,
-    writer: Writer,
-    queue: usize,
-) -> Result<mpsc::Sender<Put>> {
+fn take_in(catalogue: Arc<Catalogue>, writer: Writer, queue: usize) -> Result<mpsc::Sender<Put>> {
     const NAME: &str = "glta-items";
     let (sender, mut receiver) = mpsc::channel::<Put>(queue);
     let work = move || {

@@ -163,7 +163,9 @@ mod tests {
         let metrics = Metrics::default();
         answer(vec![left, one, other], &metrics);
         for reply in [first, second] {
-            assert!(matches!(reply.blocking_recv().unwrap(), Err(Failed::Model(e)) if e.contains("unknown")));
+            assert!(
+                matches!(reply.blocking_recv().unwrap(), Err(Failed::Model(e)) if e.contains("unknown"))
+            );
         }
         assert!(metrics.text().unwrap().contains("glta_batch_size_sum 2.0"));
     }

@@ -9,9 +9,7 @@ use glta_align::{Error, ItemEncoder};
 use glta_data::Item;
 
 use crate::api_error::{ApiError, ApiResult};
-use crate::bodies::{
-    ErrorBody, FieldValue, ItemBody, NewInteraction, PutAnswer, Stored, Time,
-};
+use crate::bodies::{ErrorBody, FieldValue, ItemBody, NewInteraction, PutAnswer, Stored, Time};
 use crate::body::Body;
 use crate::counted::counted;
 use crate::journal::{Done, Event, Op, Refused};
@@ -124,11 +122,7 @@ fn check_id(field: &str, id: &str) -> ApiResult<()> {
         (status = 503, description = "Too many writes wait", body = ErrorBody),
     )
 )]
-pub(crate) async fn item(
-    State(service): State<Service>,
-    id: PathId,
-    body: Body,
-) -> Response {
+pub(crate) async fn item(State(service): State<Service>, id: PathId, body: Body) -> Response {
     let work = async {
         let id = path_id(id)?;
         let ItemBody(fields) = body.parse()?;
@@ -141,10 +135,7 @@ pub(crate) async fn item(
 }
 
 /// The fields under the names that tables of items have, once they are read.
-fn to_item(
-    id: &str,
-    fields: std::collections::BTreeMap<String, FieldValue>,
-) -> ApiResult<Item> {
+fn to_item(id: &str, fields: std::collections::BTreeMap<String, FieldValue>) -> ApiResult<Item> {
     let mut item = Item::new(id);
     for (name, value) in fields {
         let values: Vec<String> = match value {

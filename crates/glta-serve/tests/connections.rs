@@ -162,8 +162,9 @@ async fn the_end_waits_for_whole_requests_alone() {
     let (head, body, whole) = blocking(move || {
         let body = r#"{"user": "user 0", "k": 1}"#;
         let length = body.len();
-        let whole =
-            format!("POST /recommend HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n{body}");
+        let whole = format!(
+            "POST /recommend HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n{body}"
+        );
         let held = (
             connect(address, HALF_HEAD),
             connect(address, HALF_BODY),

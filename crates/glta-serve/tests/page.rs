@@ -51,9 +51,8 @@ async fn people_can_use_the_page() {
     serving.abort();
     let page = String::from_utf8_lossy(&output.stdout);
     let said = page.split("<pre id=\"said\">").nth(1).and_then(|rest| rest.split("</pre>").next());
-    let said = said.unwrap_or_else(|| {
-        panic!("no page: {page}\n{}", String::from_utf8_lossy(&output.stderr))
-    });
+    let said = said
+        .unwrap_or_else(|| panic!("no page: {page}\n{}", String::from_utf8_lossy(&output.stderr)));
     assert!(said.ends_with("the end") && !said.contains("FAILED"), "{said}");
     assert_eq!(said.lines().filter(|line| line.starts_with("ok ")).count(), 9, "{said}");
 }

@@ -27,8 +27,7 @@ async fn send(app: &Router, request: Request<Body>) -> (u16, Value) {
     let response = app.clone().oneshot(request).await.unwrap();
     let status = response.status().as_u16();
     let bytes = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
-    let body =
-        if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes).unwrap() };
+    let body = if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes).unwrap() };
     (status, body)
 }
 
@@ -235,9 +234,8 @@ async fn a_forgotten_person_is_in_no_answer_and_no_file_of_the_service() {
     let written = json!([{"user": name, "item": "7", "id": "order of user 0"},
                          {"user": "visitor-4711", "item": "7"}]);
     assert_eq!(post(&app, "/interactions", written).await.0, 200);
-    let forget = async |app: &Router, path: &str| {
-        call(app, Method::DELETE, path, Value::Null).await.0
-    };
+    let forget =
+        async |app: &Router, path: &str| call(app, Method::DELETE, path, Value::Null).await.0;
     assert_eq!(forget(&app, "/users/nobody").await, 404);
     assert_eq!(forget(&app, "/users/user%200").await, 204);
     assert_eq!(forget(&app, "/users/visitor-4711").await, 204);

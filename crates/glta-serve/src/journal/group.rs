@@ -165,12 +165,7 @@ fn write_one(rows: &mut Rows<'_>, op: &Op) -> rusqlite::Result<Reply> {
 }
 
 /// Makes known what was written, and says so to the clients.
-fn acknowledge(
-    group: Vec<Write>,
-    done: Vec<Reply>,
-    people: &RwLock<People>,
-    metrics: &Metrics,
-) {
+fn acknowledge(group: Vec<Write>, done: Vec<Reply>, people: &RwLock<People>, metrics: &Metrics) {
     {
         let mut people = people.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         for (write, done) in group.iter().zip(&done) {

@@ -169,8 +169,8 @@ impl Journal {
     /// # Errors
     /// [`Error::Journal`] for a damaged file.
     pub fn items(&self) -> Result<BTreeMap<String, Item>> {
-        let rows: Vec<(String, String)> = self
-            .rows("SELECT id, fields FROM items", |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let rows: Vec<(String, String)> =
+            self.rows("SELECT id, fields FROM items", |row| Ok((row.get(0)?, row.get(1)?)))?;
         let item = |(id, fields): (String, String)| {
             let item = serde_json::from_str(&fields).map_err(|e| Error::Journal {
                 path: self.path.clone(),
@@ -221,11 +221,9 @@ impl Journal {
         if !forgotten.is_empty() {
             self.forgotten.extend(forgotten);
             // Else what was deleted would still stand in the file of changes.
-            let truncated = self.connection.query_row(
-                "PRAGMA wal_checkpoint(TRUNCATE)",
-                [],
-                |row| row.get::<_, i64>(0),
-            );
+            let truncated =
+                self.connection
+                    .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
             if !matches!(truncated, Ok(0)) {
                 tracing::warn!("{}: what was deleted goes with a later write", self.path.display());
             }
