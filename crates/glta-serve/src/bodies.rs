@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
@@ -14,21 +15,18 @@ pub(crate) type Fields = BTreeMap<String, Vec<String>>;
 #[serde(deny_unknown_fields)]
 pub(crate) struct Request {
     /// Raw id of a user.
-    #[schema(nullable = false)]
     pub(crate) user: Option<String>,
     /// Raw ids of what somebody has who need not be known. Without any, the most popular items
     /// are recommended.
-    #[schema(nullable = false)]
     pub(crate) items: Option<Vec<String>>,
     /// How many to recommend.
-    #[serde(default = "default_k")]
+    #[serde(default = "default_k", deserialize_with = "whole")]
     #[schema(default = 10, minimum = 1)]
     pub(crate) k: usize,
     /// Raw ids of items that must not be in the list.
     #[serde(default)]
     pub(crate) exclude: Vec<String>,
     /// Raw ids of the only items that may be in the list.
-    #[schema(nullable = false)]
     pub(crate) among: Option<Vec<String>>,
     /// Only items whose field has this value, such as `{"category": "Tea"}`.
     #[serde(default)]
@@ -40,6 +38,15 @@ pub(crate) struct Request {
 
 fn default_k() -> usize {
     10
+}
+
+/// A whole number, also one that is written as `10.0`.
+fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    let number = f64::deserialize(deserializer)?;
+    if number < 0.0 || number.fract() != 0.0 || number > u32::MAX.into() {
+        return Err(D::Error::custom(format!("{number} is no whole number from 0 to 4294967295")));
+    }
+    Ok(number as usize)
 }
 
 /// Body of `POST /recommend/batch`.
@@ -122,15 +129,13 @@ pub(crate) enum By {
 pub(crate) struct SimilarRequest {
     /// Raw id of the item.
     pub(crate) item: String,
-    #[serde(default = "default_k")]
+    #[serde(default = "default_k", deserialize_with = "whole")]
     #[schema(default = 10, minimum = 1)]
     pub(crate) k: usize,
     /// By the texts where the model has text vectors, else by the people.
-    #[schema(nullable = false)]
     pub(crate) by: Option<By>,
     #[serde(default)]
     pub(crate) exclude: Vec<String>,
-    #[schema(nullable = false)]
     pub(crate) among: Option<Vec<String>>,
     #[serde(default)]
     pub(crate) filter: BTreeMap<String, String>,
@@ -148,14 +153,12 @@ pub(crate) struct SimilarAnswer {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ExplainRequest {
-    #[schema(nullable = false)]
     pub(crate) user: Option<String>,
-    #[schema(nullable = false)]
     pub(crate) items: Option<Vec<String>>,
     /// Raw id of the item whose score is explained.
     pub(crate) item: String,
     /// Most of the person's items in the answer.
-    #[serde(default = "default_k")]
+    #[serde(default = "default_k", deserialize_with = "whole")]
     #[schema(default = 10, minimum = 1)]
     pub(crate) k: usize,
 }
@@ -196,10 +199,9 @@ pub(crate) struct NewInteraction {
     #[schema(min_length = 1, max_length = 512)]
     pub(crate) item: String,
     /// Seconds since 1970, or a date and time by RFC 3339.
-    #[schema(nullable = false)]
     pub(crate) time: Option<Time>,
     /// A name of the sender's own: what comes again under it is not stored again.
-    #[schema(nullable = false, min_length = 1, max_length = 512)]
+    #[schema(min_length = 1, max_length = 512)]
     pub(crate) id: Option<String>,
 }
 
@@ -208,7 +210,7 @@ pub(crate) struct NewInteraction {
 #[serde(untagged)]
 pub(crate) enum Time {
     /// Seconds since 1970.
-    Seconds(i64),
+    Seconds(f64),
     /// By RFC 3339, such as `2026-11-30T12:00:00Z`.
     Text(String),
 }
@@ -236,7 +238,6 @@ pub(crate) struct ItemBody(pub(crate) BTreeMap<String, FieldValue>);
 pub(crate) enum FieldValue {
     Text(String),
     Truth(bool),
-    Whole(i64),
     Number(f64),
     Texts(Vec<String>),
 }

@@ -1,12 +1,16 @@
 //! The description of the paths by OpenAPI 3.1, and of the bodies by JSON Schema.
 
 use axum::Json;
+use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
+use crate::config::ServeConfig;
+use crate::service::Service;
+use crate::writes::TIMES;
 use crate::{pages, recommend, similar, writes};
 
 #[derive(OpenApi)]
@@ -43,13 +47,43 @@ impl Modify for Writing {
     }
 }
 
-pub(crate) async fn openapi() -> Json<utoipa::openapi::OpenApi> {
-    Json(Api::openapi())
+pub(crate) async fn openapi(State(service): State<Service>) -> Json<Value> {
+    Json(described(service.config()))
+}
+
+/// The description with the limits of a configuration, and with what no type says.
+fn described(config: &ServeConfig) -> Value {
+    let mut api = serde_json::to_value(Api::openapi()).unwrap_or_default();
+    let schemas = &mut api["components"]["schemas"];
+    for name in ["Request", "SimilarRequest", "ExplainRequest"] {
+        let schema = &mut schemas[name];
+        schema["properties"]["k"]["maximum"] = config.max_k.into();
+        for list in ["items", "exclude", "among"] {
+            if let Some(list) = schema["properties"].get_mut(list) {
+                list["maxItems"] = config.max_items.into();
+            }
+        }
+    }
+    schemas["Batch"]["properties"]["requests"]["maxItems"] = config.max_requests.into();
+    for name in ["Request", "ExplainRequest"] {
+        schemas[name]["oneOf"] = json!([
+            { "required": ["user"],
+              "properties": { "user": { "type": "string" }, "items": { "type": "null" } } },
+            { "required": ["items"],
+              "properties": { "items": { "type": "array" }, "user": { "type": "null" } } },
+        ]);
+    }
+    let seconds = &mut schemas["Time"]["oneOf"][0];
+    seconds["minimum"] = (*TIMES.start()).into();
+    seconds["maximum"] = (*TIMES.end()).into();
+    schemas["Time"]["oneOf"][1]["format"] = "date-time".into();
+    schemas["ItemBody"]["propertyNames"] = json!({ "minLength": 1, "not": { "enum": ["raw_id"] } });
+    api
 }
 
 /// JSON Schema of the same bodies, each under its name in `$defs`.
-pub(crate) async fn schema() -> Response {
-    let api = serde_json::to_value(Api::openapi()).unwrap_or_default();
+pub(crate) async fn schema(State(service): State<Service>) -> Response {
+    let api = described(service.config());
     let mut defs = Map::new();
     for (name, body) in api["components"]["schemas"].as_object().into_iter().flatten() {
         let mut chars = name.chars();

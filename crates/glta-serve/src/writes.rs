@@ -16,7 +16,7 @@ use crate::journal::{Done, Event, Op, Refused};
 use crate::service::Service;
 use glta_core::with_causes;
 
-/// Longest id, in bytes.
+/// Longest id, in characters.
 const LONGEST_ID: usize = 512;
 
 type PathId = Result<Path<String>, PathRejection>;
@@ -29,7 +29,7 @@ fn path_id(id: PathId) -> ApiResult<String> {
 }
 
 /// Seconds since 1970 of the first and the last day that RFC 3339 can write.
-const TIMES: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
+pub(crate) const TIMES: std::ops::RangeInclusive<f64> = -62_135_596_800.0..=253_402_300_799.0;
 
 /// Adds interactions; they count in the next answer, and all or none of them are stored.
 #[utoipa::path(
@@ -77,7 +77,7 @@ fn event(new: NewInteraction) -> ApiResult<Event> {
     id.as_deref().map_or(Ok(()), |id| check_id("id", id))?;
     let time = match time {
         None => None,
-        Some(Time::Seconds(seconds)) if TIMES.contains(&seconds) => Some(seconds),
+        Some(Time::Seconds(seconds)) if TIMES.contains(&seconds) => Some(seconds.floor() as i64),
         Some(Time::Seconds(other)) => {
             return Err(ApiError::bad_request(format!(
                 "time: {other} is not in seconds since 1970; are they milliseconds?"
@@ -95,8 +95,7 @@ fn event(new: NewInteraction) -> ApiResult<Event> {
 fn check_id(field: &str, id: &str) -> ApiResult<()> {
     let problem = match id {
         "" => "is empty",
-        long if long.len() > LONGEST_ID => "is longer than 512 bytes",
-        odd if odd.contains(char::is_control) => "has a control character",
+        long if long.chars().nth(LONGEST_ID).is_some() => "is longer than 512 characters",
         _ => return Ok(()),
     };
     Err(ApiError::bad_request(format!("{field} {problem}")))
@@ -107,7 +106,8 @@ fn check_id(field: &str, id: &str) -> ApiResult<()> {
     put,
     path = "/items/{id}",
     tag = "write",
-    params(("id" = String, Path, description = "Raw id of the item", min_length = 1)),
+    params(("id" = String, Path, description = "Raw id of the item", min_length = 1,
+        max_length = 512)),
     request_body = ItemBody,
     security(("token" = []), ()),
     responses(
@@ -142,15 +142,16 @@ fn to_item(id: &str, fields: std::collections::BTreeMap<String, FieldValue>) -> 
             FieldValue::Text(text) => vec![text],
             FieldValue::Texts(texts) => texts,
             FieldValue::Truth(truth) => vec![truth.to_string()],
-            FieldValue::Whole(number) => vec![number.to_string()],
             FieldValue::Number(number) => vec![number.to_string()],
         };
+        if name == "raw_id" {
+            return Err(ApiError::bad_request("the id is in the path"));
+        }
         match name.to_lowercase().as_str() {
             "title" | "name" => item.title = values.join(", "),
             "category" | "categories" | "genre" | "genres" => item.genres = values,
             "description" | "text" => item.description = values.join(" "),
             "" => return Err(ApiError::bad_request("a field has no name")),
-            "raw_id" => return Err(ApiError::bad_request("the id is in the path")),
             _ => drop(item.other.insert(name, values.join(", "))),
         }
     }
@@ -162,7 +163,8 @@ fn to_item(id: &str, fields: std::collections::BTreeMap<String, FieldValue>) -> 
     delete,
     path = "/users/{id}",
     tag = "write",
-    params(("id" = String, Path, description = "Raw id of the user", min_length = 1)),
+    params(("id" = String, Path, description = "Raw id of the user", min_length = 1,
+        max_length = 512)),
     security(("token" = []), ()),
     responses(
         (status = 204, description = "The person is forgotten"),

@@ -127,7 +127,6 @@ async fn what_is_no_interaction_is_refused_and_nothing_of_it_is_stored() {
     for (bad, part) in [
         (json!({"user": "", "item": "7"}), "user is empty"),
         (json!({"user": "a", "item": "x".repeat(513)}), "longer than 512"),
-        (json!({"user": "a\u{7}", "item": "7"}), "control character"),
         (json!({"user": "a", "item": "7", "time": 1_700_000_000_000i64}), "milliseconds"),
         (json!({"user": "a", "item": "7", "time": "yesterday"}), "yesterday"),
         (json!({"user": "a", "item": 7}), "schema.json"),

@@ -19,6 +19,7 @@ pub(crate) struct Connection {
     began: AtomicBool,
     /// Something of an answer is not read yet.
     unread: AtomicBool,
+    closing: AtomicBool,
     task: OnceLock<AbortHandle>,
     cut_off: Arc<CutOff>,
 }
@@ -32,6 +33,7 @@ impl Connection {
             works: AtomicBool::new(false),
             began: AtomicBool::new(false),
             unread: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
             task: OnceLock::new(),
             cut_off: cut_off.clone(),
         }
@@ -89,9 +91,15 @@ impl Connection {
         self.cut_off.note(reason, self.peer);
     }
 
+    /// Whether its end has begun.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Relaxed)
+    }
+
     /// Closes it at once.
     pub(crate) fn close(&self, reason: &'static str) {
         self.cut_off(reason);
+        self.closing.store(true, Ordering::Relaxed);
         if let Some(task) = self.task.get() {
             task.abort();
         }

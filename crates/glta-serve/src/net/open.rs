@@ -72,20 +72,32 @@ impl Open {
     /// Waits until one more may be open. Where as many are as may be, the one that has waited
     /// for a request for the longest time is closed.
     pub(crate) async fn room(&self) {
-        while lock(&self.all).len() >= self.limits.connections && !self.close_one() {
-            sleep(LOOK).await;
+        loop {
+            let (open, closing) = {
+                let all = lock(&self.all);
+                (all.len(), all.values().any(|connection| connection.is_closing()))
+            };
+            if open < self.limits.connections {
+                return;
+            }
+            if closing {
+                // Until its task has let go of it.
+                tokio::task::yield_now().await;
+            } else if !self.close_one() {
+                sleep(LOOK).await;
+            }
         }
     }
 
     /// Closes the connection that has waited for a whole request for the longest time.
     pub(crate) fn close_one(&self) -> bool {
-        let mut all = lock(&self.all);
-        let waiting = all.iter().filter(|(_, connection)| !connection.is_working());
-        let oldest = waiting.min_by_key(|(_, connection)| connection.waits_since());
-        let Some((&number, connection)) = oldest else { return false };
-        connection.close("too many connections are open");
-        all.remove(&number);
-        true
+        let all = lock(&self.all);
+        let waiting = all.values().filter(|one| !one.is_working() && !one.is_closing());
+        let oldest = waiting.min_by_key(|connection| connection.waits_since());
+        if let Some(connection) = oldest {
+            connection.close("too many connections are open");
+        }
+        oldest.is_some()
     }
 
     /// Serves a connection.
@@ -126,7 +138,7 @@ impl Open {
                 if all.is_empty() {
                     break;
                 }
-                for connection in all.values() {
+                for connection in all.values().filter(|one| !one.is_closing()) {
                     let whole = connection.is_working() || connection.is_unread();
                     if left {
                         connection.close("its request was not answered before the end");
