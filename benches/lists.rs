@@ -53,7 +53,7 @@ fn lists(data: &Interactions) -> String {
     for user in 0..data.n_users() as u32 {
         if !data.items(user).is_empty() {
             let _ = write!(text, "{user}");
-            data.items(user).iter().for_each(|item| drop(write!(text, " {item}")));
+            data.items(user).iter().for_each(|item| _ = write!(text, " {item}"));
             text.push('\n');
         }
     }

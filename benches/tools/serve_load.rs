@@ -17,6 +17,7 @@ use rand::Rng;
 use rand::seq::IndexedRandom;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use ureq::Agent;
 
@@ -36,10 +37,22 @@ struct Args {
     /// How long
     #[arg(long, default_value_t = 10)]
     seconds: u64,
+    /// Of a hundred requests, so many that write an interaction
+    #[arg(long, value_name = "PERCENT", default_value_t = 0,
+        value_parser = clap::value_parser!(u32).range(..=100))]
+    writes: u32,
+    /// Ask for items with this value of a field alone, such as category=Tea
+    #[arg(long, value_name = "FIELD=VALUE", value_parser = filter)]
+    filter: Option<(String, String)>,
     /// Instead, this many malformed requests: each must be refused, and a good one
     /// be answered afterwards
     #[arg(long, value_name = "N")]
     malformed: Option<usize>,
+}
+
+fn filter(text: &str) -> Result<(String, String)> {
+    let (field, value) = text.split_once('=').ok_or("a field, `=` and a value are expected")?;
+    Ok((field.to_owned(), value.to_owned()))
 }
 
 fn main() -> ExitCode {
@@ -71,67 +84,123 @@ fn post(agent: &Agent, url: &str, body: &[u8]) -> Result<(u16, String)> {
 
 /// Users of the service, at least one.
 fn some_users(args: &Args) -> Result<Vec<String>> {
-    let url = format!("http://{}/users", args.at);
-    let mut response = agent().get(&url).call().map_err(|e| format!("{url}: {e}"))?;
-    let text = response.body_mut().read_to_string().map_err(|e| format!("{url}: {e}"))?;
-    let users: Vec<String> = serde_json::from_str(&text).map_err(|e| format!("{url}: {e}"))?;
+    let url = format!("http://{}/users?limit=200", args.at);
+    let users: Vec<String> = get(&url)?;
     if users.is_empty() {
         return Err(format!("{url}: there is no user"));
     }
     Ok(users)
 }
 
+/// Items of the service, at least one.
+fn some_items(args: &Args) -> Result<Vec<String>> {
+    let url = format!("http://{}/items?limit=200", args.at);
+    let items: Vec<Value> = get(&url)?;
+    let ids: Vec<String> =
+        items.iter().filter_map(|item| Some(item["item"].as_str()?.to_owned())).collect();
+    if ids.is_empty() {
+        return Err(format!("{url}: there is no item"));
+    }
+    Ok(ids)
+}
+
+fn get<T: DeserializeOwned>(url: &str) -> Result<T> {
+    let mut response = agent().get(url).call().map_err(|e| format!("{url}: {e}"))?;
+    let text = response.body_mut().read_to_string().map_err(|e| format!("{url}: {e}"))?;
+    serde_json::from_str(&text).map_err(|e| format!("{url}: {e}"))
+}
+
+/// What clients ask and write.
+struct Asked {
+    at: String,
+    users: Vec<String>,
+    items: Vec<String>,
+    filter: Value,
+    writes: f64,
+}
+
 fn load(args: &Args) -> Result<()> {
-    let users = some_users(args)?;
-    let url = format!("http://{}/recommend", args.at);
+    let items = if args.writes > 0 { some_items(args)? } else { Vec::new() };
+    let asked = Asked {
+        at: args.at.clone(),
+        users: some_users(args)?,
+        items,
+        filter: args.filter.as_ref().map_or(Value::Null, |(f, v)| json!({ f: v })),
+        writes: f64::from(args.writes) / 100.0,
+    };
     let started = Instant::now();
     let until = started + Duration::from_secs(args.seconds);
     let clients = scope(|scope| {
-        let (url, users) = (&url, &users);
+        let asked = &asked;
         let threads: Vec<_> =
-            (0..args.clients).map(|n| scope.spawn(move || client(n, url, users, until))).collect();
+            (0..args.clients).map(|n| scope.spawn(move || client(n, asked, until))).collect();
         let join = |thread: ScopedJoinHandle<'_, Result<Client>>| {
             thread.join().unwrap_or_else(|_| Err("a client panicked".to_owned()))
         };
         threads.into_iter().map(join).collect::<Result<Vec<Client>>>()
     })?;
+    let seconds = started.elapsed().as_secs_f64();
     let refused: usize = clients.iter().map(|client| client.refused).sum();
+    let writes: Vec<f64> = clients.iter().flat_map(|client| client.writes.clone()).collect();
     let mut times: Vec<f64> = clients.into_iter().flat_map(|client| client.times).collect();
-    times.sort_by(f64::total_cmp);
+    times.extend(&writes);
     if times.is_empty() {
         return Err(format!("none of {refused} requests was answered"));
     }
-    let seconds = started.elapsed().as_secs_f64();
-    let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize] * 1e3;
+    let rate = times.len() as f64 / seconds;
     println!(
-        "{} clients: {:.0} requests/s, p50 {:.1} ms, p99 {:.1} ms; {refused} refused or too late",
+        "{} clients: {rate:.0} requests/s, {}; {refused} refused or too late",
         args.clients,
-        times.len() as f64 / seconds,
-        at(0.5),
-        at(0.99)
+        percentiles(times),
     );
+    if !writes.is_empty() {
+        println!("{} writes among them: {}", writes.len(), percentiles(writes));
+    }
     Ok(())
+}
+
+fn percentiles(mut times: Vec<f64>) -> String {
+    times.sort_by(f64::total_cmp);
+    let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize] * 1e3;
+    format!("p50 {:.1} ms, p99 {:.1} ms", at(0.5), at(0.99))
 }
 
 /// What one client saw.
 #[derive(Default)]
 struct Client {
-    /// Seconds of each answered request.
+    /// Seconds of each answered question.
     times: Vec<f64>,
+    /// Seconds of each acknowledged write.
+    writes: Vec<f64>,
     /// Requests that were refused or answered too late.
     refused: usize,
 }
 
-/// Asks for random users until the time is over.
-fn client(seed: u64, url: &str, users: &[String], until: Instant) -> Result<Client> {
+/// Asks for random users, or writes for them, until the time is over.
+fn client(seed: u64, asked: &Asked, until: Instant) -> Result<Client> {
     let (agent, mut random) = (agent(), ChaCha8Rng::seed_from_u64(seed));
     let mut seen = Client::default();
+    let urls = ["recommend", "interactions"].map(|path| format!("http://{}/{path}", asked.at));
     while Instant::now() < until {
-        let body = json!({"user": users.choose(&mut random), "k": 10}).to_string();
-        let asked = Instant::now();
-        let (status, text) = post(&agent, url, body.as_bytes())?;
+        let user = asked.users.choose(&mut random);
+        let write = random.random_bool(asked.writes);
+        let body = match (write, asked.filter.is_null()) {
+            // Of people who come once, so that no history grows without end.
+            (true, _) => {
+                let visitor = format!("visitor {}", random.random::<u32>());
+                json!([{"user": visitor, "item": asked.items.choose(&mut random)}])
+            }
+            (false, true) => json!({"user": user, "k": 10}),
+            (false, false) => json!({"user": user, "k": 10, "filter": asked.filter}),
+        };
+        let (url, times) = match write {
+            true => (&urls[1], &mut seen.writes),
+            false => (&urls[0], &mut seen.times),
+        };
+        let started = Instant::now();
+        let (status, text) = post(&agent, url, body.to_string().as_bytes())?;
         match status {
-            200 => seen.times.push(asked.elapsed().as_secs_f64()),
+            200 => times.push(started.elapsed().as_secs_f64()),
             503 | 504 => seen.refused += 1,
             _ => return Err(format!("{status}: {text}")),
         }
@@ -163,7 +232,7 @@ fn malformed(args: &Args, count: usize) -> Result<()> {
     Ok(())
 }
 
-/// One of eight kinds: cut off, binary, with unknown users, of wrong types, empty, nested,
+/// One of eight kinds: cut off, binary, with unknown users, of wrong types, of nobody, nested,
 /// out of range, too long.
 fn malformed_body(n: usize, good: &str, random: &mut impl Rng) -> Vec<u8> {
     match n % 8 {
@@ -171,7 +240,7 @@ fn malformed_body(n: usize, good: &str, random: &mut impl Rng) -> Vec<u8> {
         1 => (0..random.random_range(1..2000)).map(|_| random.random::<u8>() | 0x80).collect(),
         2 => br#"{"user": "no such user", "k": 3, "requests": []}"#.to_vec(),
         3 => br#"{"requests": [{"user": 1}]}"#.to_vec(),
-        4 => json!({"items": [], "k": random.random_range(1..5)}).to_string().into_bytes(),
+        4 => json!({"k": random.random_range(1..5)}).to_string().into_bytes(),
         5 => "[".repeat(random.random_range(1..20_000)).into_bytes(),
         6 => json!({"user": "x", "k": -random.random_range(1..9)}).to_string().into_bytes(),
         _ => vec![b' '; 300_000],

@@ -11,20 +11,8 @@ use glta_linear::{TextVectors, TfIdf, TfIdfConfig, WhitenConfig, Whitening};
 use ndarray::Array2;
 use serde::{Deserialize, Serialize};
 
+use crate::item_encoder::ItemEncoder;
 use crate::{Error, Event, LanguageModel, Result, TextVectorConfig};
-
-/// A text encoder of the items.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum ItemEncoder {
-    /// Hidden states of the frozen language model.
-    LanguageModel,
-    /// [`TfIdf`], which needs no model.
-    TfIdf,
-    /// A sentence encoder, any [`TextEncoder`].
-    Sentence,
-}
 
 /// An encoder of a run, in `text_encoders.json`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -33,6 +21,9 @@ pub(crate) struct SavedEncoder {
     /// `None` for vectors that were made elsewhere.
     pub(crate) encoder: Option<ItemEncoder>,
     pub(crate) name: String,
+    /// Hash of the language model's checkpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) checkpoint: Option<String>,
 }
 
 /// The vectors of all items' texts by one encoder, as it gives them: `(items, dim)`, zeros for
@@ -53,6 +44,8 @@ pub struct ItemVectors {
     name: String,
     /// What made them; `None` for vectors that were made elsewhere.
     encoder: Option<ItemEncoder>,
+    /// Hash of the language model's checkpoint.
+    checkpoint: Option<String>,
     vectors: Arc<Array2<f32>>,
     tf_idf: Option<Arc<TfIdf>>,
 }
@@ -61,7 +54,7 @@ impl ItemVectors {
     /// Vectors that were made elsewhere.
     pub fn new(name: impl Into<String>, vectors: Array2<f32>) -> Self {
         let (name, vectors) = (name.into(), Arc::new(vectors));
-        Self { name, encoder: None, vectors, tf_idf: None }
+        Self { name, encoder: None, checkpoint: None, vectors, tf_idf: None }
     }
 
     fn by(mut self, encoder: ItemEncoder) -> Self {
@@ -73,7 +66,7 @@ impl ItemVectors {
     /// [`LanguageModel::text_vectors`].
     ///
     /// # Errors
-    /// What the model refuses, [`Error::Comm`], [`Error::Cancelled`].
+    /// What the model refuses, [`Error::Comm`], [`Error::Cancelled`], a checkpoint that is gone.
     pub fn language_model(
         language: &LanguageModel,
         comm: &dyn Communicator,
@@ -82,7 +75,9 @@ impl ItemVectors {
         progress: &mut dyn Progress<Event>,
     ) -> Result<Self> {
         let vectors = language.text_vectors_on(comm, texts, config, progress)?;
-        Ok(Self::new(language.name.clone(), vectors).by(ItemEncoder::LanguageModel))
+        let checkpoint = Some(language.checkpoint_hash()?.to_owned());
+        let vectors = Self::new(language.name.clone(), vectors).by(ItemEncoder::LanguageModel);
+        Ok(Self { checkpoint, ..vectors })
     }
 
     /// By [`TfIdf`], fitted on these texts.
@@ -149,7 +144,8 @@ impl ItemVectors {
 
     /// What is saved of the encoder.
     pub(crate) fn saved(&self) -> SavedEncoder {
-        SavedEncoder { encoder: self.encoder, name: self.name.clone() }
+        let (name, checkpoint) = (self.name.clone(), self.checkpoint.clone());
+        SavedEncoder { encoder: self.encoder, name, checkpoint }
     }
 
     /// The encoder, if it is TF-IDF: it is fitted on the texts and belongs to the run.

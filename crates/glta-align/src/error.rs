@@ -2,6 +2,8 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+use crate::item_encoder::ItemEncoder;
+
 /// What can go wrong while a recommender is trained, saved, loaded or asked.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -134,6 +136,14 @@ pub enum Error {
         field: String,
         /// The fields that there are.
         fields: String,
+    },
+    /// A text encoder of the run that is not at hand.
+    #[error("new texts are read by the {} {name}, which is not loaded", .encoder.described())]
+    EncoderMissing {
+        /// What kind of encoder it is.
+        encoder: ItemEncoder,
+        /// Its name.
+        name: String,
     },
     /// A recommender that cannot do what was asked.
     #[error("{0}")]

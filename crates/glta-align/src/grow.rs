@@ -74,6 +74,18 @@ impl Recommender {
         Ok(new)
     }
 
+    /// Replaces the title, the text and the fields of an item, which any recommender can do.
+    /// What the item is like was read from its former text and follows at the next fit.
+    ///
+    /// # Errors
+    /// [`Error::Data`] for an unknown raw id.
+    pub fn replace_item(&mut self, record: &ItemRecord) -> Result<()> {
+        let none = || Error::Data(format!("there is no item {}", record.raw_id));
+        let item = self.item(&record.raw_id).ok_or_else(none)?;
+        self.put_record(item, record);
+        Ok(())
+    }
+
     /// Adds `(user, item)` pairs by raw ids. Unknown people are new; unknown items are added
     /// without a text. A person's own recommendations follow at once, everybody else's with
     /// [`fold`](Self::fold).

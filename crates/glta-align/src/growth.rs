@@ -10,8 +10,9 @@ use ndarray::Array2;
 
 use crate::artifact::load_vectors;
 use crate::data::RunData;
-use crate::encoders::{ItemEncoder, ItemVectors, SavedEncoder};
+use crate::encoders::{ItemVectors, SavedEncoder};
 use crate::files::{ENCODERS, LINEAR, TF_IDF, VECTORS, read, whitening_file};
+use crate::item_encoder::ItemEncoder;
 use crate::language::LanguageModel;
 use crate::{Error, Result};
 
@@ -58,6 +59,7 @@ impl Growth {
                 encoders.push((encoder, Whitening::load(dir.join(whitening_file(nth)))?));
             }
         }
+        check_given(dir, &encoders, &with)?;
         let words = dir.join(TF_IDF);
         let words = words.exists().then(|| TfIdf::load(&words)).transpose()?;
         if !data.valid.is_empty() {
@@ -84,23 +86,20 @@ impl Growth {
         }
         let mut white = Vec::with_capacity(self.encoders.len());
         for (saved, whitening) in &self.encoders {
-            let missing = |what: &str| {
-                let name = &saved.name;
-                Error::Unsupported(format!("new texts are read by {what} {name}, which is missing"))
-            };
+            let missing = |encoder| Error::EncoderMissing { encoder, name: saved.name.clone() };
             let raw = match saved.encoder {
                 Some(ItemEncoder::TfIdf) => {
-                    let words = self.words.as_ref().ok_or_else(|| missing("the encoder"))?;
+                    let words = self.words.as_ref().ok_or_else(|| missing(ItemEncoder::TfIdf))?;
                     ItemVectors::encoded(words, texts, &mut Silent)?
                 }
                 Some(ItemEncoder::LanguageModel) => {
-                    let none = || missing("the language model");
+                    let none = || missing(ItemEncoder::LanguageModel);
                     let language = self.language.as_ref().ok_or_else(none)?;
                     let how = &config.item_text.language_model;
                     ItemVectors::language_model(language, &Alone, texts, how, &mut Silent)?
                 }
                 Some(ItemEncoder::Sentence) => {
-                    let none = || missing("the sentence encoder");
+                    let none = || missing(ItemEncoder::Sentence);
                     let Sentence(encoder) = self.sentence.as_ref().ok_or_else(none)?;
                     ItemVectors::encoded(&**encoder, texts, &mut Silent)?
                 }
@@ -117,6 +116,41 @@ impl Growth {
         let views: Vec<_> = white.iter().map(|vectors| vectors.view()).collect();
         Ok(Some(TextVectors::join(&views)?.view().to_owned()))
     }
+}
+
+/// Refuses a model other than the one that the run's texts were read by.
+fn check_given(
+    dir: &Path,
+    encoders: &[(SavedEncoder, Whitening)],
+    with: &GrowthEncoders<'_>,
+) -> Result<()> {
+    for (saved, _) in encoders {
+        let other = |recorded: &str, given: String| {
+            Err(Error::OtherCheckpoint {
+                path: dir.join(ENCODERS),
+                recorded: recorded.to_owned(),
+                given,
+            })
+        };
+        match (saved.encoder, &saved.checkpoint, with) {
+            (
+                Some(ItemEncoder::LanguageModel),
+                Some(hash),
+                GrowthEncoders { language: Some(given), .. },
+            ) if given.checkpoint_hash()? != hash => {
+                let shown = |name: &str, hash: &str| format!("{name} ({hash:.12})");
+                let given = shown(&given.name, given.checkpoint_hash()?);
+                return other(&shown(&saved.name, hash), given);
+            }
+            (Some(ItemEncoder::Sentence), _, GrowthEncoders { sentence: Some(given), .. })
+                if given.name() != saved.name =>
+            {
+                return other(&saved.name, given.name().to_owned());
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 pub(crate) fn not_growing() -> Error {

@@ -67,6 +67,7 @@ mod files;
 mod grow;
 mod growth;
 mod hash;
+mod item_encoder;
 mod language;
 mod lazy;
 mod lists;
@@ -99,9 +100,10 @@ pub use config::{
     TrainConfig, UserNode, UserStageConfig,
 };
 pub use data::{ItemRecord, RunData};
-pub use encoders::{ItemEncoder, ItemVectors};
+pub use encoders::ItemVectors;
 pub use error::{Error, Result};
 pub use growth::GrowthEncoders;
+pub use item_encoder::ItemEncoder;
 pub use language::LanguageModel;
 pub use options::{ListOptions, Person};
 pub use progress::Event;

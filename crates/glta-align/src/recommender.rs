@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use glta_comm::Communicator;
 use glta_gllm::{Decoder, Ranked};
-use glta_linear::{Explanation, LinearModel};
+use glta_linear::{Explanation, Form, LinearModel};
 use glta_metrics::{Scorer, ScorerError};
 use ndarray::{ArrayViewMut2, Axis};
 use rayon::prelude::*;
@@ -405,6 +405,13 @@ impl Recommender {
         }
     }
 
+    /// Whether a new item costs a few small systems. Elsewhere a growing recommender is fitted
+    /// again for it.
+    pub fn grows_in_place(&self) -> bool {
+        let form = self.growth.as_ref().map(|growth| growth.growing.model().report().form);
+        matches!(form, Some(Form::Local { rank: 0, .. }))
+    }
+
     /// The linear item model, where it answers alone.
     fn linear_alone(&self) -> Option<&LinearModel> {
         match &self.model {
@@ -478,6 +485,10 @@ impl Recommender {
             ids.items.insert(item.raw_id.clone(), data.items.len() as u32);
             data.items.push(item.clone());
         }
+    }
+
+    pub(crate) fn put_record(&mut self, item: u32, record: &ItemRecord) {
+        Arc::make_mut(&mut self.data).items[item as usize] = record.clone();
     }
 
     /// The dense id of a person, who may be new.

@@ -19,11 +19,12 @@ use crate::artifact::{
 use crate::checkpoint::record;
 use crate::config::{Backbone, Config};
 use crate::data::RunData;
-use crate::encoders::{ItemEncoder, ItemVectors, SavedEncoder};
+use crate::encoders::{ItemVectors, SavedEncoder};
 use crate::files::{
     CONFIG, ENCODERS, HISTORY, ITEMS, LINEAR, MODEL, NODES, RunFolder, STATE, TEXTS, TF_IDF, USERS,
     VECTORS, read, whitening_file, write_whole,
 };
+use crate::item_encoder::ItemEncoder;
 use crate::language::LanguageModel;
 use crate::lists::{LinearLists, validation};
 use crate::model::Glta;

@@ -45,6 +45,11 @@ pub struct FitArgs {
     /// description]
     #[arg(long, value_name = "COLUMNS", value_delimiter = ',', help_heading = "Tables")]
     text: Vec<String>,
+    /// File of what was written to `glta serve`: its interactions and items are added, and
+    /// who was forgotten there is left out
+    #[cfg(feature = "serve")]
+    #[arg(long, value_name = "FILE", help_heading = "Tables")]
+    journal: Option<PathBuf>,
     #[command(flatten)]
     table: TableFlags,
     /// Also read texts by this checkpoint of a LLaMA
@@ -187,10 +192,15 @@ impl FitArgs {
                 tables(&self.interactions, items, &config, &items_config)?
             }
         };
-        Ok(match self.min_rating {
+        let dataset = match self.min_rating {
             None => dataset,
             Some(rating) => dataset.min_rating(rating)?,
-        })
+        };
+        #[cfg(feature = "serve")]
+        if let Some(journal) = &self.journal {
+            return crate::journal::with_journal(&dataset, journal);
+        }
+        Ok(dataset)
     }
 
     /// Which fields make an item's text. Columns that hold titles, categories or descriptions go

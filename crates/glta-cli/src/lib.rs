@@ -16,6 +16,8 @@ pub mod fit;
 pub mod flags;
 pub mod gptq;
 pub mod interrupt;
+#[cfg(feature = "serve")]
+mod journal;
 pub mod lightgcn;
 pub mod logging;
 mod outcome;

@@ -3,14 +3,15 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Args;
-use glta_serve::{ServeConfig, Server, Service};
+use glta_serve::{ServeConfig, Server, Service, Token};
 
 use crate::device::device;
 use crate::files::save;
 use crate::output::errln;
-use crate::{Result, show_error};
+use crate::{Result, experiment, show_error};
 
 /// Flags of `glta serve`.
 #[derive(Debug, Clone, Args)]
@@ -21,9 +22,13 @@ pub struct ServeArgs {
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
     /// Folder of the checkpoint that the run was trained with; read only where the run's
-    /// answers need it
+    /// answers or the texts of new items need it
     #[arg(long, value_name = "DIR")]
     llm: Option<PathBuf>,
+    /// Folder of the sentence encoder that the run was fitted with; it reads the texts of new
+    /// items
+    #[arg(long, value_name = "DIR")]
+    text_encoder: Option<PathBuf>,
     /// Where the language model runs: cpu, or cuda[:N] in a build with the feature cuda
     #[arg(long, default_value = "cpu")]
     device: String,
@@ -54,6 +59,38 @@ pub struct ServeArgs {
     /// Milliseconds after which a request is answered 504
     #[arg(long, value_name = "MS", default_value_t = ServeConfig::default().timeout_ms)]
     timeout: u64,
+    /// File of what is written to the service [default: beside --model,
+    /// NAME.journal.sqlite, made at the first write]
+    #[arg(long, value_name = "FILE", help_heading = "Writes")]
+    journal: Option<PathBuf>,
+    /// What writes must name as `Authorization: Bearer TOKEN` [default: the environment
+    /// variable GLTA_TOKEN]; without one, writes are taken at a loopback address alone
+    #[arg(long, help_heading = "Writes")]
+    token: Option<String>,
+    /// Origin whose pages may ask and, with the token, write, such as https://shop.example;
+    /// may be repeated, * for all
+    #[arg(long, value_name = "ORIGIN", help_heading = "Writes")]
+    allow_origin: Vec<String>,
+    /// Connections at most; one more closes the one that has waited longest
+    #[arg(long, default_value_t = ServeConfig::default().connections, help_heading = "Connections")]
+    connections: usize,
+    /// Milliseconds within which the head of a request must have come in
+    #[arg(long, value_name = "MS", default_value_t = ServeConfig::default().head_ms,
+        help_heading = "Connections")]
+    head_timeout: u64,
+    /// Milliseconds within which the body of a request must have come in
+    #[arg(long, value_name = "MS", default_value_t = ServeConfig::default().body_ms,
+        help_heading = "Connections")]
+    body_timeout: u64,
+    /// Milliseconds after which a client that does not read its answer is cut off
+    #[arg(long, value_name = "MS", default_value_t = ServeConfig::default().unread_ms,
+        help_heading = "Connections")]
+    unread_timeout: u64,
+    /// Milliseconds that the end waits for requests that have come in; a second signal ends at
+    /// once
+    #[arg(long, value_name = "MS", default_value_t = ServeConfig::default().drain_ms,
+        help_heading = "Connections")]
+    drain: u64,
     /// Milliseconds between two looks at --model
     #[arg(long, value_name = "MS", default_value_t = ServeConfig::default().watch_ms)]
     watch: u64,
@@ -77,11 +114,23 @@ impl ServeArgs {
             batch_wait_ms: self.batch_wait,
             timeout_ms: self.timeout,
             watch_ms: self.watch,
+            journal: self.journal.clone(),
+            token: self.token.clone().or_else(|| std::env::var(TOKEN).ok()).map(Token::new),
+            allow_origin: self.allow_origin.clone(),
+            connections: self.connections,
+            head_ms: self.head_timeout,
+            body_ms: self.body_timeout,
+            unread_ms: self.unread_timeout,
+            drain_ms: self.drain,
         }
     }
 }
 
-/// Serves until Ctrl-C or a termination signal, then answers what has come in.
+/// Has the token where the flag is left out, which every user of the machine could read.
+const TOKEN: &str = "GLTA_TOKEN";
+
+/// Serves until Ctrl-C or a termination signal, then answers what has come in. A second signal
+/// ends the process at once.
 pub fn run(args: &ServeArgs) -> ExitCode {
     match serve(args) {
         Ok(()) => ExitCode::SUCCESS,
@@ -90,39 +139,77 @@ pub fn run(args: &ServeArgs) -> ExitCode {
 }
 
 fn serve(args: &ServeArgs) -> Result<()> {
-    let service = Service::start(args.config(), &device(&args.device)?)?;
+    let encoder = args.text_encoder.as_deref().map(experiment::text_encoder).transpose()?;
+    let sentence = encoder.map(Arc::from);
+    let service = Service::start_with(args.config(), &device(&args.device)?, sentence)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let server = Server::bind(service).await?;
         let address = server.address();
+        let signals = Signals::new()?;
         if let Some(path) = &args.address_file {
             save(path, address.to_string().as_bytes())?;
         }
         errln!("listening at http://{address}");
-        server.run(end_signal()).await?;
-        errln!("stopped: every request that had come in is answered");
+        server.run(signals.first()).await?;
+        errln!("stopped: every request that had come in whole is answered or named above");
         Ok(())
     })
 }
 
-/// Ready at Ctrl-C or a termination signal.
-async fn end_signal() {
-    let interrupt = async {
-        let _ = tokio::signal::ctrl_c().await;
-    };
+/// Ctrl-C and, where there is one, the termination signal.
+struct Signals {
     #[cfg(unix)]
-    {
+    interrupt: tokio::signal::unix::Signal,
+    #[cfg(unix)]
+    terminate: tokio::signal::unix::Signal,
+}
+
+/// Exit codes of a process that these signals end.
+const INTERRUPTED: i32 = 130;
+#[cfg(unix)]
+const TERMINATED: i32 = 143;
+
+impl Signals {
+    #[cfg(unix)]
+    fn new() -> std::io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
-        let Ok(mut terminate) = signal(SignalKind::terminate()) else {
-            return interrupt.await;
-        };
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    #[cfg(not(unix))]
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {})
+    }
+
+    /// Waits for a signal; from then on another one ends the process.
+    async fn first(mut self) {
+        self.next().await;
+        errln!("ending; another signal ends at once");
+        tokio::spawn(async move {
+            let code = self.next().await;
+            errln!("ended at once");
+            std::process::exit(code);
+        });
+    }
+
+    /// The exit code of the next signal.
+    #[cfg(unix)]
+    async fn next(&mut self) -> i32 {
         tokio::select! {
-            () = interrupt => {}
-            _ = terminate.recv() => {}
+            _ = self.interrupt.recv() => INTERRUPTED,
+            _ = self.terminate.recv() => TERMINATED,
         }
     }
+
     #[cfg(not(unix))]
-    interrupt.await;
+    async fn next(&mut self) -> i32 {
+        let _ = tokio::signal::ctrl_c().await;
+        INTERRUPTED
+    }
 }
 
 #[cfg(test)]
@@ -150,7 +237,10 @@ mod tests {
     #[test]
     fn every_flag_reaches_its_field() {
         let flags = "--llm llm --listen 127.0.0.1:1 --max-k 2 --max-requests 3 --max-items 4 \
-                     --max-body 5 --queue 6 --batch 7 --batch-wait 8 --timeout 9 --watch 10";
+                     --max-body 5 --queue 6 --batch 7 --batch-wait 8 --timeout 9 --watch 10 \
+                     --journal j --token t --allow-origin https://a.b --allow-origin * \
+                     --connections 11 --head-timeout 12 --body-timeout 13 --unread-timeout 14 \
+                     --drain 15";
         let expected = ServeConfig {
             model: "run".into(),
             llm: Some("llm".into()),
@@ -164,6 +254,14 @@ mod tests {
             batch_wait_ms: 8,
             timeout_ms: 9,
             watch_ms: 10,
+            journal: Some("j".into()),
+            token: Some(Token::new("t")),
+            allow_origin: vec!["https://a.b".into(), "*".into()],
+            connections: 11,
+            head_ms: 12,
+            body_ms: 13,
+            unread_ms: 14,
+            drain_ms: 15,
         };
         assert_eq!(config(flags), expected);
     }

@@ -12,66 +12,152 @@ use crate::{Error, Result};
 /// One bar: its name, its mean, and its deviation over the seeds.
 pub(crate) type Bar = (String, f64, f64);
 
-/// Horizontal bars with deviations.
-pub(crate) fn bars(path: &Path, title: &str, metric: &str, bars: &[Bar]) -> Result<()> {
-    let svg = draw(title, metric, bars)
+/// What a system is, which gives its bar a colour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// GLTA and its linear model.
+    Own,
+    /// The same without what a language model knows, and the baseline with its text vectors.
+    Control,
+    Baseline,
+}
+
+impl Kind {
+    const ALL: [Self; 3] = [Self::Own, Self::Control, Self::Baseline];
+
+    fn of(system: &str) -> Self {
+        match system {
+            "GLTA no LLM" | "GLTA random LLM" | "Linear random LLM" | "EASE + text" => {
+                Self::Control
+            }
+            own if own.starts_with("GLTA") || own.starts_with("Linear") => Self::Own,
+            _ => Self::Baseline,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Own => "GLTA",
+            Self::Control => "control",
+            Self::Baseline => "baseline",
+        }
+    }
+
+    /// Colours that people who see no red or no green can tell apart.
+    fn color(self) -> RGBColor {
+        match self {
+            Self::Own => RGBColor(0, 114, 178),
+            Self::Control => RGBColor(230, 159, 0),
+            Self::Baseline => RGBColor(150, 155, 162),
+        }
+    }
+}
+
+/// Horizontal bars, the largest first, with deviations.
+pub(crate) fn bars(path: &Path, data: &str, metric: &str, bars: &[Bar]) -> Result<()> {
+    let mut sorted = bars.to_vec();
+    sorted.sort_by(|a, b| b.1.total_cmp(&a.1));
+    let title = format!("{metric} on the test part of {}, more is better", data.replace('_', " "));
+    let svg = draw(&title, &sorted)
         .map_err(|e| Error::Plot { path: path.to_owned(), problem: e.to_string() })?;
+    // What a screen reader says of it.
+    let svg = svg.replacen('>', &format!(" role=\"img\"><title>{}</title>", escaped(&title)), 1);
     write_whole(path, svg.as_bytes()).map_err(|e| Error::io(path, e))
 }
 
-fn draw(
-    title: &str,
-    metric: &str,
-    bars: &[Bar],
-) -> std::result::Result<String, Box<dyn std::error::Error>> {
-    let most = bars.iter().map(|(_, mean, sd)| mean + sd).fold(0.0, f64::max);
-    let height = 90 + 26 * bars.len() as u32;
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+/// Pixels: the whole width, above and below the bars, of a bar with its gap, left of the bars,
+/// and right of them for the numbers.
+const WIDTH: u32 = 760;
+const ABOVE: i32 = 44;
+const BELOW: u32 = 88;
+const BAR: i32 = 26;
+const LEFT: i32 = 160;
+const RIGHT: i32 = 70;
+
+fn draw(title: &str, bars: &[Bar]) -> std::result::Result<String, Box<dyn std::error::Error>> {
+    let most = bars.iter().map(|(_, mean, sd)| mean + sd).fold(1e-9, f64::max);
+    let below = ABOVE + BAR * bars.len() as i32;
+    let height = below as u32 + BELOW;
+    let step = tick(most);
+    let scale = f64::from(WIDTH as i32 - LEFT - RIGHT) / most;
+    let x = |value: f64| LEFT + (value * scale).round() as i32;
+    let font = |size: i32| ("sans-serif", size).into_font().color(&BLACK);
     let mut svg = String::new();
     {
-        let root = SVGBackend::with_string(&mut svg, (720, height)).into_drawing_area();
+        let root = SVGBackend::with_string(&mut svg, (WIDTH, height)).into_drawing_area();
         root.fill(&WHITE)?;
-        let rows = bars.len() as f64;
-        let mut chart = ChartBuilder::on(&root)
-            .caption(title, ("sans-serif", 17))
-            .margin(10)
-            .x_label_area_size(34)
-            .y_label_area_size(130)
-            .build_cartesian_2d(0.0..1.08 * most.max(1e-9), 0.0..rows)?;
-        let name = |y: &f64| {
-            let row = rows - 0.5 - y;
-            let near = row.round();
-            let known = (row - near).abs() < 0.01 && near >= 0.0;
-            known.then(|| bars.get(near as usize)).flatten().map_or(String::new(), |b| b.0.clone())
-        };
-        chart
-            .configure_mesh()
-            .disable_y_mesh()
-            .disable_y_axis()
-            .y_labels(0)
-            .x_desc(metric)
-            .light_line_style(WHITE)
-            .y_label_formatter(&name)
-            .draw()?;
-        let (plot_x, _) = chart.plotting_area().get_pixel_range();
+        root.draw(&Text::new(title.to_owned(), (12, 14), font(17)))?;
+        // The axis, whose numbers all have the same digits.
+        let digits = (-step.log10()).ceil().max(0.0) as usize;
+        let line = RGBColor(225, 228, 232);
+        for nth in 0..=(most / step) as u32 {
+            let value = f64::from(nth) * step;
+            let ends = vec![(x(value), ABOVE), (x(value), below + 4)];
+            root.draw(&PathElement::new(ends, line.stroke_width(1)))?;
+            let label = format!("{value:.digits$}");
+            let left = x(value) - 7 * label.len() as i32 / 2;
+            root.draw(&Text::new(label, (left, below + 8), font(12)))?;
+        }
         for (row, (label, mean, sd)) in bars.iter().enumerate() {
-            let (low, high) = (rows - row as f64 - 0.85, rows - row as f64 - 0.15);
-            let own = label.starts_with("GLTA") || label.starts_with("Linear");
-            let color = if own { RGBColor(214, 39, 40) } else { RGBColor(120, 150, 180) };
-            let bar = Rectangle::new([(0.0, low), (*mean, high)], color.filled());
-            let middle = 0.5 * (low + high);
-            let line = vec![(mean - sd, middle), (mean + sd, middle)];
-            chart.draw_series(std::iter::once(bar))?;
-            chart.draw_series(std::iter::once(PathElement::new(line, BLACK.stroke_width(2))))?;
-            let (_, y) = chart.plotting_area().map_coordinate(&(0.0, middle));
-            let style = ("sans-serif", 13).into_font().color(&BLACK);
-            root.draw(&Text::new(label.clone(), (12, y - 6), style.clone()))?;
-            let value = format!("{mean:.4}");
-            let (x, _) = chart.plotting_area().map_coordinate(&(0.0, middle));
-            root.draw(&Text::new(value, (x.max(plot_x.start) + 6, y - 6), style))?;
+            let top = ABOVE + BAR * row as i32;
+            let middle = top + BAR / 2;
+            root.draw(&Text::new(label.clone(), (12, middle - 6), font(13)))?;
+            let corners = [(LEFT, top + 4), (x(*mean), top + BAR - 4)];
+            root.draw(&Rectangle::new(corners, Kind::of(label).color().filled()))?;
+            if *sd > 0.0 {
+                deviation(&root, [x(mean - sd), x(mean + sd)], middle)?;
+            }
+            let behind = x(mean + sd) + 8;
+            root.draw(&Text::new(format!("{mean:.4}"), (behind, middle - 6), font(13)))?;
+        }
+        // The legend, below everything.
+        let (mut at, row) = (LEFT, below + 44);
+        for kind in Kind::ALL {
+            if bars.iter().any(|(label, ..)| Kind::of(label) == kind) {
+                let corners = [(at, row), (at + 16, row + 12)];
+                root.draw(&Rectangle::new(corners, kind.color().filled()))?;
+                root.draw(&Text::new(kind.name(), (at + 22, row), font(12)))?;
+                at += 48 + 7 * kind.name().len() as i32;
+            }
+        }
+        if bars.iter().any(|(.., sd)| *sd > 0.0) {
+            deviation(&root, [at, at + 16], row + 6)?;
+            let text = "standard deviation over seeds";
+            root.draw(&Text::new(text, (at + 22, row), font(12)))?;
         }
         root.present()?;
     }
     Ok(svg)
+}
+
+type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
+
+/// A line with an end on both sides.
+fn deviation(
+    root: &Area<'_>,
+    [low, high]: [i32; 2],
+    middle: i32,
+) -> std::result::Result<(), Box<dyn std::error::Error>> {
+    let style = BLACK.stroke_width(1);
+    for ends in [
+        [(low, middle), (high, middle)],
+        [(low, middle - 4), (low, middle + 4)],
+        [(high, middle - 4), (high, middle + 4)],
+    ] {
+        root.draw(&PathElement::new(ends.to_vec(), style)).map_err(|e| e.to_string())?;
+    }
+    Ok(())
+}
+
+/// A step of 1, 2 or 5 times a power of ten, four to nine of which reach `most`.
+fn tick(most: f64) -> f64 {
+    let power = 10f64.powf((most / 4.0).log10().floor());
+    let steps = [5.0, 2.0, 1.0].map(|step| step * power);
+    steps.into_iter().find(|step| most / step >= 4.0).unwrap_or(power)
 }
 
 impl Record {
@@ -87,7 +173,45 @@ impl Record {
         };
         let found: Vec<Bar> = self.systems().into_iter().filter_map(bar).collect();
         let path = self.folder.join(file);
-        bars(&path, &format!("{}: test {metric}", self.dataset.name), metric, &found)?;
+        bars(&path, &self.dataset.name, metric, &found)?;
         Ok(path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plot_says_what_it_shows_and_what_its_bars_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("plot.svg");
+        let bar = |name: &str, mean, sd| (name.to_owned(), mean, sd);
+        let all = [
+            bar("Popularity", 0.1, 0.0),
+            bar("GLTA", 0.4, 0.01),
+            bar("GLTA random LLM", 0.3, 0.01),
+        ];
+        bars(&path, "Gift_<Cards>", "N@10", &all).unwrap();
+        let svg = std::fs::read_to_string(&path).unwrap();
+        let title = "<title>N@10 on the test part of Gift &lt;Cards&gt;, more is better</title>";
+        assert!(svg.contains(title), "{svg}");
+        for part in ["baseline", "control", "standard deviation over seeds", "0.4000", "0.10"] {
+            assert!(svg.contains(part), "{part}");
+        }
+        let at = |name: &str| svg.find(&format!("\n{name}\n")).unwrap();
+        assert!(at("GLTA") < at("GLTA random LLM") && at("GLTA random LLM") < at("Popularity"));
+        // Without deviations there are none to be explained.
+        bars(&path, "x", "N@10", &all[..1]).unwrap();
+        let svg = std::fs::read_to_string(&path).unwrap();
+        assert!(!svg.contains("deviation") && !svg.contains("control"));
+    }
+
+    #[test]
+    fn an_axis_has_four_to_nine_steps() {
+        for most in [0.004, 0.031, 0.1, 0.41, 0.99, 7.0, 55.0] {
+            let steps = most / tick(most);
+            assert!((3.99..10.01).contains(&steps), "{most}: {steps}");
+        }
     }
 }

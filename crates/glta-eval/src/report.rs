@@ -252,8 +252,8 @@ impl Page<'_> {
     }
 
     fn plot(&self, name: &str, metric: &str, bars: &[plot::Bar]) -> Result<()> {
-        let title = format!("{}: {metric}", self.record.dataset.name);
-        plot::bars(&self.record.folder.join(format!("{name}.svg")), &title, metric, bars)
+        let path = self.record.folder.join(format!("{name}.svg"));
+        plot::bars(&path, &self.record.dataset.name, metric, bars)
     }
 
     fn settings(&mut self) {

@@ -8,8 +8,8 @@ use ndarray::{ArrayViewMut2, Axis};
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 
-use crate::problem::Solved;
 use crate::idle::Idle;
+use crate::problem::Solved;
 use crate::solve::counts::{Counts, counted};
 use crate::solve::gram::{Gram, Own, Scratch};
 use crate::sparse::SparseRows;

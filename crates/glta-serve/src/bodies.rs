@@ -1,47 +1,96 @@
-//! Bodies of requests and answers; `schema.json` describes them.
+//! Bodies of requests and answers; `/openapi.json` and `/schema.json` describe them.
 
-use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
+use utoipa::{IntoParams, ToSchema};
+
+/// Fields of an item, each with its values.
+pub(crate) type Fields = BTreeMap<String, Vec<String>>;
 
 /// Body of `POST /recommend`: exactly one of `user` and `items`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Request {
+    /// Raw id of a user.
     pub(crate) user: Option<String>,
+    /// Raw ids of what somebody has who need not be known. Without any, the most popular items
+    /// are recommended.
     pub(crate) items: Option<Vec<String>>,
-    #[serde(default = "default_k")]
+    /// How many to recommend.
+    #[serde(default = "default_k", deserialize_with = "whole")]
+    #[schema(default = 10, minimum = 1)]
     pub(crate) k: usize,
+    /// Raw ids of items that must not be in the list.
+    #[serde(default)]
+    pub(crate) exclude: Vec<String>,
+    /// Raw ids of the only items that may be in the list.
+    pub(crate) among: Option<Vec<String>>,
+    /// Only items whose field has this value, such as `{"category": "Tea"}`.
+    #[serde(default)]
+    pub(crate) filter: BTreeMap<String, String>,
+    /// Also items that the person has, for things that are bought again.
+    #[serde(default)]
+    pub(crate) allow_known: bool,
 }
 
 fn default_k() -> usize {
     10
 }
 
+/// A whole number, also one that is written as `10.0`.
+fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    let number = f64::deserialize(deserializer)?;
+    if number < 0.0 || number.fract() != 0.0 || number > u32::MAX.into() {
+        return Err(D::Error::custom(format!("{number} is no whole number from 0 to 4294967295")));
+    }
+    Ok(number as usize)
+}
+
 /// Body of `POST /recommend/batch`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Batch {
     pub(crate) requests: Vec<Request>,
 }
 
 /// Query of `GET /items` and `GET /users`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Find {
+    /// Words that are looked for, in any case.
     #[serde(default)]
     pub(crate) q: String,
+    /// Most entries of the answer: 30, at most 200.
+    #[serde(default = "default_listed")]
+    #[param(default = 30, minimum = 1, maximum = 200)]
+    pub(crate) limit: usize,
+}
+
+fn default_listed() -> usize {
+    30
 }
 
 /// An item with its texts.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Entry {
     pub(crate) item: String,
     pub(crate) title: String,
     pub(crate) text: String,
+    /// The item's other fields.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) fields: Fields,
+    /// Log-probability among all items; of similar items, their similarity.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub(crate) score: Option<f32>,
 }
 
 /// Recommendations for one request.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Answer {
     /// Number of the model that made it.
     pub(crate) model: u64,
@@ -51,17 +100,213 @@ pub(crate) struct Answer {
 }
 
 /// Answers to a batch, in the order of its requests.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct BatchAnswer {
     pub(crate) results: Vec<BatchResult>,
 }
 
 /// Answer or error of one request of a batch.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(untagged)]
 pub(crate) enum BatchResult {
     Answer(Answer),
     Error { status: u16, error: String },
+}
+
+/// What makes items similar.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum By {
+    /// Their texts.
+    Text,
+    /// The people who have both.
+    People,
+}
+
+/// Body of `POST /similar`.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SimilarRequest {
+    /// Raw id of the item.
+    pub(crate) item: String,
+    #[serde(default = "default_k", deserialize_with = "whole")]
+    #[schema(default = 10, minimum = 1)]
+    pub(crate) k: usize,
+    /// By the texts where the model has text vectors, else by the people.
+    pub(crate) by: Option<By>,
+    #[serde(default)]
+    pub(crate) exclude: Vec<String>,
+    pub(crate) among: Option<Vec<String>>,
+    #[serde(default)]
+    pub(crate) filter: BTreeMap<String, String>,
+}
+
+/// Items like an item, the most similar first.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct SimilarAnswer {
+    pub(crate) model: u64,
+    pub(crate) by: By,
+    pub(crate) similar: Vec<Entry>,
+}
+
+/// Body of `POST /explain`: exactly one of `user` and `items`.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ExplainRequest {
+    pub(crate) user: Option<String>,
+    pub(crate) items: Option<Vec<String>>,
+    /// Raw id of the item whose score is explained.
+    pub(crate) item: String,
+    /// Most of the person's items in the answer.
+    #[serde(default = "default_k", deserialize_with = "whole")]
+    #[schema(default = 10, minimum = 1)]
+    pub(crate) k: usize,
+}
+
+/// What an item's score in the linear item model is the sum of.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ExplainAnswer {
+    pub(crate) model: u64,
+    pub(crate) item: String,
+    pub(crate) title: String,
+    pub(crate) score: f32,
+    /// The part of the item's popularity.
+    pub(crate) popularity: f32,
+    /// The part of those of the person's items that are not listed.
+    pub(crate) others: f32,
+    /// The person's items, the largest part first.
+    pub(crate) items: Vec<Part>,
+    /// Whether a path through the prompt adds to the score that lists show.
+    pub(crate) prompt_path_adds: bool,
+}
+
+/// A person's item and its part of a score.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Part {
+    pub(crate) item: String,
+    pub(crate) title: String,
+    pub(crate) part: f32,
+}
+
+/// An interaction in the body of `POST /interactions`.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewInteraction {
+    /// Raw user id; who is unknown is new.
+    #[schema(min_length = 1, max_length = 512)]
+    pub(crate) user: String,
+    /// Raw item id. An item that is not in the catalogue counts from when it is.
+    #[schema(min_length = 1, max_length = 512)]
+    pub(crate) item: String,
+    /// Seconds since 1970, or a date and time by RFC 3339.
+    pub(crate) time: Option<Time>,
+    /// A name of the sender's own: what comes again under it is not stored again.
+    #[schema(min_length = 1, max_length = 512)]
+    pub(crate) id: Option<String>,
+}
+
+/// A time in one of two forms.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub(crate) enum Time {
+    /// Seconds since 1970.
+    Seconds(f64),
+    /// By RFC 3339, such as `2026-11-30T12:00:00Z`.
+    Text(String),
+}
+
+/// What became of the interactions.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Stored {
+    /// Interactions that are new.
+    pub(crate) stored: usize,
+    /// Interactions that were there already.
+    pub(crate) repeated: usize,
+    /// Items that are not in the catalogue: they count from when they are.
+    pub(crate) unknown_items: Vec<String>,
+}
+
+/// Body of `PUT /items/{id}`: the item's fields. `title` (or `name`), `category` (or `genres`)
+/// and `description` (or `text`) make its text, all others can be filtered by.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(transparent)]
+pub(crate) struct ItemBody(pub(crate) BTreeMap<String, FieldValue>);
+
+/// A field's value or values.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub(crate) enum FieldValue {
+    Text(String),
+    Truth(bool),
+    Number(f64),
+    Texts(Vec<String>),
+}
+
+/// What became of an item.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct PutAnswer {
+    pub(crate) item: String,
+    /// Whether the catalogue did not have it. What a known item is like follows its new text
+    /// with the next fit.
+    pub(crate) created: bool,
+}
+
+/// What is served.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ModelAnswer {
+    /// Number of the loaded model since the start.
+    pub(crate) model: u64,
+    /// Name of its folder.
+    pub(crate) name: String,
+    /// When its last file was written, by RFC 3339.
+    #[schema(format = DateTime)]
+    pub(crate) date: String,
+    /// SHA-256 over its files.
+    pub(crate) hash: String,
+    pub(crate) users: usize,
+    pub(crate) items: usize,
+    /// The whole configuration it was trained with.
+    pub(crate) settings: Value,
+    /// What was measured on held-out interactions while it was fitted.
+    pub(crate) validation: Value,
+    /// Fields that lists can be filtered by, with their most frequent values.
+    pub(crate) fields: BTreeMap<String, Vec<FieldCount>>,
+    /// Whether `/explain` answers.
+    pub(crate) explains: bool,
+    pub(crate) writes: Writes,
+}
+
+/// A value and how many items have it.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct FieldCount {
+    pub(crate) value: String,
+    pub(crate) items: usize,
+}
+
+/// What was written beside the model.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Writes {
+    /// Pairs of a person and an item.
+    pub(crate) interactions: usize,
+    pub(crate) items: usize,
+    /// People who were forgotten.
+    pub(crate) forgotten: usize,
+}
+
+/// Answer of `GET /health`.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Health {
+    pub(crate) status: &'static str,
+    /// Number of the loaded model since the start.
+    pub(crate) model: u64,
+    pub(crate) users: usize,
+    pub(crate) items: usize,
+}
+
+/// What was wrong.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ErrorBody {
+    pub(crate) error: String,
 }
 
 #[cfg(test)]
@@ -79,7 +324,13 @@ mod tests {
 
     #[test]
     fn an_entry_without_a_score_has_no_such_field() {
-        let entry = |score| Entry { item: "a".into(), title: "A".into(), text: "A".into(), score };
+        let entry = |score| Entry {
+            item: "a".into(),
+            title: "A".into(),
+            text: "A".into(),
+            fields: Fields::new(),
+            score,
+        };
         let json = |score| serde_json::to_string(&entry(score)).unwrap();
         assert_eq!(json(None), r#"{"item":"a","title":"A","text":"A"}"#);
         assert_eq!(json(Some(-0.5)), r#"{"item":"a","title":"A","text":"A","score":-0.5}"#);

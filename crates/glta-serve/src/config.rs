@@ -45,6 +45,50 @@ pub struct ServeConfig {
     pub timeout_ms: u64,
     /// Time between two looks at `model` for a new model: 2 s.
     pub watch_ms: u64,
+    /// File of what is written to the service. By default it lies beside the model's folder or
+    /// link, `NAME.journal.sqlite`, and is made at the first write.
+    pub journal: Option<PathBuf>,
+    /// What writes must name as `Authorization: Bearer TOKEN`. Without one they are taken where
+    /// `listen` is an address of this machine alone.
+    pub token: Option<Token>,
+    /// Origins, such as `https://shop.example`, whose pages may ask; `*` for all. None by
+    /// default.
+    pub allow_origin: Vec<String>,
+    /// Most connections that are open: 1024, and fewer where the process may not open so many
+    /// files. One more closes the one that has waited longest. Not used where the router is
+    /// mounted, like the times below.
+    pub connections: usize,
+    /// Time within which the head of a request must have come in: 10 s.
+    pub head_ms: u64,
+    /// Time within which the body of a request must have come in: 10 s. Also used where the
+    /// router is mounted.
+    pub body_ms: u64,
+    /// Time after which a client that does not read its answer is cut off: 10 s.
+    pub unread_ms: u64,
+    /// How long the end waits for requests that have come in: 10 s.
+    pub drain_ms: u64,
+}
+
+/// A secret, which is not shown with the rest of the configuration.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Token(String);
+
+impl Token {
+    /// A token.
+    pub fn new(secret: impl Into<String>) -> Self {
+        Self(secret.into())
+    }
+
+    pub(crate) fn secret(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Token(..)")
+    }
 }
 
 impl Default for ServeConfig {
@@ -62,6 +106,14 @@ impl Default for ServeConfig {
             batch_wait_ms: 2,
             timeout_ms: 10_000,
             watch_ms: 2000,
+            journal: None,
+            token: None,
+            allow_origin: Vec::new(),
+            connections: 1024,
+            head_ms: 10_000,
+            body_ms: 10_000,
+            unread_ms: 10_000,
+            drain_ms: 10_000,
         }
     }
 }
@@ -85,6 +137,7 @@ impl ServeConfig {
             ("max_items", self.max_items),
             ("queue", self.queue),
             ("batch", self.batch),
+            ("connections", self.connections),
         ] {
             if value == 0 {
                 return wrong(field, "must be at least 1");
@@ -92,6 +145,23 @@ impl ServeConfig {
         }
         if self.queue > Semaphore::MAX_PERMITS {
             return wrong("queue", &format!("must be at most {}", Semaphore::MAX_PERMITS));
+        }
+        for (field, value) in
+            [("head_ms", self.head_ms), ("body_ms", self.body_ms), ("unread_ms", self.unread_ms)]
+        {
+            if value == 0 {
+                return wrong(field, "must be at least 1");
+            }
+        }
+        if self.token.as_ref().is_some_and(|token| token.0.trim().is_empty()) {
+            return wrong("token", "is empty");
+        }
+        for origin in &self.allow_origin {
+            let host = origin.split_once("://").map(|(_, host)| host);
+            if origin != "*" && host.is_none_or(|host| host.is_empty() || host.contains('/')) {
+                let problem = format!("`{origin}` is no origin such as https://shop.example");
+                return wrong("allow_origin", &problem);
+            }
         }
         if self.watch_ms < MIN_WATCH_MS {
             return wrong("watch_ms", &format!("must be at least {MIN_WATCH_MS}"));
@@ -105,6 +175,14 @@ impl ServeConfig {
 
     pub(crate) fn timeout(&self) -> Duration {
         Duration::from_millis(self.timeout_ms)
+    }
+
+    pub(crate) fn body_timeout(&self) -> Duration {
+        Duration::from_millis(self.body_ms)
+    }
+
+    pub(crate) fn drain(&self) -> Duration {
+        Duration::from_millis(self.drain_ms)
     }
 
     pub(crate) fn watch(&self) -> Duration {
@@ -142,6 +220,20 @@ mod tests {
         assert_eq!(refused(&ServeConfig { queue: usize::MAX, ..config() }), "queue");
         assert_eq!(refused(&ServeConfig { batch: 0, ..config() }), "batch");
         assert_eq!(refused(&ServeConfig { watch_ms: 9, ..config() }), "watch_ms");
+        assert_eq!(refused(&ServeConfig { connections: 0, ..config() }), "connections");
+        assert_eq!(refused(&ServeConfig { head_ms: 0, ..config() }), "head_ms");
+        let token = Some(Token::new(" "));
+        assert_eq!(refused(&ServeConfig { token, ..config() }), "token");
+        for origin in ["shop.example", "https://", "https://shop.example/"] {
+            let allow_origin = vec![origin.to_owned()];
+            assert_eq!(refused(&ServeConfig { allow_origin, ..config() }), "allow_origin");
+        }
+    }
+
+    #[test]
+    fn a_token_is_not_shown() {
+        let config = ServeConfig { token: Some(Token::new("hunter2")), ..config() };
+        assert!(!format!("{config:?}").contains("hunter2"));
     }
 
     #[test]

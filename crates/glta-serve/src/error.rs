@@ -32,6 +32,14 @@ pub enum Error {
         /// Folder of the run.
         model: PathBuf,
     },
+    /// The file of what was written cannot be used.
+    #[error("the journal {path}: {problem}")]
+    Journal {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and what to do.
+        problem: String,
+    },
     /// The run or its language model cannot be loaded.
     #[error(transparent)]
     Align(#[from] glta_align::Error),

@@ -22,37 +22,62 @@
 //! | `GET /` | a page to try the service in a browser |
 //! | `POST /recommend` | recommendations for one known user, or for a list of items |
 //! | `POST /recommend/batch` | the same for many requests, each with its answer or error |
-//! | `GET /items?q=`, `GET /users?q=` | the first 30 that contain `q` |
+//! | `POST /similar` | items like an item |
+//! | `POST /explain` | which of a person's items give how much of an item's score |
+//! | `POST /interactions` | what people have done; it counts in the next answer |
+//! | `PUT /items/{id}` | a new item, or what is known of one |
+//! | `DELETE /users/{id}` | forgets a person |
+//! | `GET /model` | name, date, hash, settings and figures of what is served |
+//! | `GET /items?q=`, `GET /users?q=` | search |
 //! | `GET /health` | status, number of the loaded model, users, items |
 //! | `GET /metrics` | counters and histograms as OpenMetrics text |
+//! | `GET /openapi.json` | all of this by OpenAPI 3.1 |
 //! | `GET /schema.json` | JSON schema of requests and answers |
+//!
+//! What is written is in a [`Journal`], an SQLite file, before it is acknowledged: it outlives
+//! the process and every model.
 //!
 //! One thread owns the model's work. It takes the requests that wait in a bounded queue
 //! through the model in batches; an answer does not depend on the rest of its batch. Another
 //! thread watches the run's folder and replaces the model when a new one appears there, while
 //! the old one keeps answering.
 
+mod about;
 mod api_error;
 mod bodies;
+mod body;
+mod catalogue;
 mod config;
+mod counted;
 mod error;
+mod guard;
+mod journal;
 mod load;
 mod metrics;
 mod model;
+mod net;
+mod openapi;
 mod pages;
+mod people;
+mod person;
 mod queue;
 mod recommend;
 mod reload;
 mod router;
+mod search;
 mod server;
 mod service;
+mod similar;
+mod store;
 #[cfg(test)]
 #[path = "../tests/support/mod.rs"]
 mod support;
 mod worker;
+mod writes;
 
-pub use config::ServeConfig;
+pub use config::{ServeConfig, Token};
 pub use error::{Error, Result};
+pub use journal::{Event, Journal};
 pub use router::router;
 pub use server::{Server, serve};
 pub use service::Service;

@@ -25,6 +25,16 @@ pub(crate) struct Metrics {
     pub(crate) batch_size: Histogram,
     pub(crate) waiting: Gauge,
     pub(crate) reloads: Counter<u64, AtomicU64>,
+    pub(crate) interactions: Counter<u64, AtomicU64>,
+    pub(crate) write_group: Histogram,
+    pub(crate) connections: Gauge,
+    pub(crate) cut_off: Family<CutOffLabels, Counter>,
+}
+
+/// Why a connection was cut off.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct CutOffLabels {
+    pub(crate) reason: &'static str,
 }
 
 impl Default for Metrics {
@@ -43,7 +53,26 @@ impl Default for Metrics {
         );
         registry.register("waiting", "Requests that wait for the model", waiting.clone());
         registry.register("reloads", "Models loaded since the start", reloads.clone());
-        Self { registry, requests, request_seconds, batch_size, waiting, reloads }
+        let interactions = Counter::default();
+        registry.register("interactions", "Interactions stored", interactions.clone());
+        let write_group = Histogram::new(exponential_buckets(1.0, 2.0, 11));
+        registry.register("write_group", "Writes in one transaction", write_group.clone());
+        let connections = Gauge::default();
+        registry.register("connections", "Connections that are open", connections.clone());
+        let cut_off = Family::default();
+        registry.register("cut_off", "Connections cut off by reason", cut_off.clone());
+        Self {
+            registry,
+            requests,
+            request_seconds,
+            batch_size,
+            waiting,
+            reloads,
+            interactions,
+            write_group,
+            connections,
+            cut_off,
+        }
     }
 }
 

@@ -1,60 +1,219 @@
-//! What is read with GET: the page and its lists, health, metrics and the schema.
+//! What is read with GET: the page, its lists, the model, health and metrics.
+
+use std::collections::{BTreeMap, HashMap};
 
 use axum::Json;
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
-use axum::http::header;
+use axum::http::{HeaderValue, header};
 use axum::response::{Html, IntoResponse, Response};
-use serde_json::{Value, json};
+use glta_align::{ItemRecord, Recommender};
 
 use crate::api_error::{ApiError, ApiResult};
-use crate::bodies::{Entry, Find};
+use crate::bodies::{Entry, ErrorBody, FieldCount, Find, Health, ModelAnswer, Writes};
+use crate::counted::counted;
+use crate::model::entry;
+use crate::search::find_ids;
 use crate::service::Service;
 
-/// Most entries of a list on the page.
-const LISTED: usize = 30;
+/// Most entries of a list.
+const LISTED: usize = 200;
+/// Most values of a field that are named; of fields with more different ones, none.
+const VALUES: usize = 100;
 
-pub(crate) async fn page() -> Html<&'static str> {
-    Html(include_str!("page.html"))
+/// How many there are, of which a list has the first.
+const TOTAL: &str = "x-total-count";
+
+/// What the page may load: nothing from elsewhere.
+const POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; \
+                      connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; \
+                      frame-ancestors 'self'";
+
+/// The page in one file, which loads nothing more.
+const PAGE: &str = concat!(
+    include_str!("page/head.html"),
+    "<style>\n",
+    include_str!("page/page.css"),
+    "</style>\n",
+    include_str!("page/body.html"),
+    "<script>\n",
+    include_str!("page/page.js"),
+    "</script>\n</html>\n"
+);
+
+pub(crate) async fn page() -> Response {
+    let headers = [
+        (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY)),
+        (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
+    ];
+    (headers, Html(PAGE)).into_response()
 }
 
-/// Items whose text contains the query, in any case.
-pub(crate) async fn items(
-    State(service): State<Service>,
-    Query(find): Query<Find>,
-) -> Json<Vec<Entry>> {
+type Asked = Result<Query<Find>, QueryRejection>;
+
+fn asked(find: Asked) -> ApiResult<Find> {
+    let Query(find) = find.map_err(|e| ApiError::bad_request(e.body_text()))?;
+    if find.limit == 0 || find.limit > LISTED {
+        let limit = find.limit;
+        return Err(ApiError::bad_request(format!("limit is {limit}; 1 to {LISTED} are allowed")));
+    }
+    Ok(find)
+}
+
+/// Items that have all words of the query in their id, title, fields or text, in any case.
+#[utoipa::path(
+    get,
+    path = "/items",
+    tag = "look",
+    params(Find),
+    responses(
+        (status = 200, body = Vec<Entry>, headers(
+            ("x-total-count" = usize, description = "How many there are"),
+        )),
+        (status = 400, description = "Not a query", body = ErrorBody),
+        (status = 503, description = "Too many requests wait", body = ErrorBody),
+        (status = 504, description = "No answer in time", body = ErrorBody),
+    )
+)]
+pub(crate) async fn items(State(service): State<Service>, find: Asked) -> Response {
+    let work = async {
+        let find = asked(find)?;
+        let model = service.model();
+        let found = service.compute(move || {
+            let (found, all) = model.search().find(&find.q, find.limit);
+            let recommender = model.read();
+            let entries = found.into_iter().map(|item| entry(&recommender, item, None));
+            Ok((entries.collect::<Vec<Entry>>(), all))
+        });
+        let (entries, all) = found.await?;
+        Ok(([(TOTAL, all.to_string())], Json(entries)))
+    };
+    counted(&service, "/items", work).await
+}
+
+/// Users whose id contains the query, in any case.
+#[utoipa::path(
+    get,
+    path = "/users",
+    tag = "look",
+    params(Find),
+    responses(
+        (status = 200, body = Vec<String>),
+        (status = 400, description = "Not a query", body = ErrorBody),
+        (status = 503, description = "Too many requests wait", body = ErrorBody),
+        (status = 504, description = "No answer in time", body = ErrorBody),
+    )
+)]
+pub(crate) async fn users(State(service): State<Service>, find: Asked) -> Response {
+    let work = async {
+        let find = asked(find)?;
+        let state = service.clone();
+        let found = service.compute(move || {
+            let model = state.model();
+            let (recommender, people) = (model.read(), state.people());
+            let unknown = |id: &&str| recommender.user(id).is_none() || people.is_forgotten(id);
+            let known = recommender.users().iter().map(String::as_str);
+            let known = known.filter(|id| !id.is_empty() && !people.is_forgotten(id));
+            let mut new: Vec<&str> = people.users().filter(unknown).collect();
+            new.sort_unstable();
+            Ok(find_ids(known.chain(new), &find.q, find.limit))
+        });
+        Ok(Json(found.await?))
+    };
+    counted(&service, "/users", work).await
+}
+
+/// What is served: its name, date, hash, settings, figures and fields.
+#[utoipa::path(
+    get,
+    path = "/model",
+    tag = "look",
+    responses(
+        (status = 200, body = ModelAnswer),
+        (status = 503, description = "Too many requests wait", body = ErrorBody),
+        (status = 504, description = "No answer in time", body = ErrorBody),
+    )
+)]
+pub(crate) async fn model(State(service): State<Service>) -> Response {
+    let work = async {
+        let state = service.clone();
+        Ok(Json(service.compute(move || Ok(about(&state))).await?))
+    };
+    counted(&service, "/model", work).await
+}
+
+fn about(service: &Service) -> ModelAnswer {
     let model = service.model();
-    let words = find.q.to_lowercase();
-    let items = model.recommender.items().iter().zip(0u32..);
-    let found = items.filter(|(item, _)| item.text.to_lowercase().contains(&words));
-    Json(found.take(LISTED).map(|(_, id)| model.entry(id, None)).collect())
+    let (recommender, people) = (model.read(), service.people());
+    ModelAnswer {
+        model: model.version,
+        name: model.about.name.clone(),
+        date: model.about.date.clone(),
+        hash: model.about.hash.clone(),
+        users: recommender.users().len(),
+        items: recommender.items().len(),
+        settings: model.about.settings.clone(),
+        validation: model.about.validation.clone(),
+        fields: fields(recommender.items()),
+        explains: explains(&recommender),
+        writes: Writes {
+            interactions: people.interactions(),
+            items: service.items_put(),
+            forgotten: people.forgotten(),
+        },
+    }
 }
 
-/// Users whose id contains the query.
-pub(crate) async fn users(
-    State(service): State<Service>,
-    Query(find): Query<Find>,
-) -> Json<Vec<String>> {
-    let model = service.model();
-    let found = model.recommender.users().iter().filter(|user| user.contains(&find.q));
-    Json(found.take(LISTED).cloned().collect())
+fn explains(recommender: &Recommender) -> bool {
+    recommender.items().is_empty() || recommender.explain(glta_align::Person::Items(&[]), 0).is_ok()
 }
 
-pub(crate) async fn health(State(service): State<Service>) -> ApiResult<Json<Value>> {
+/// Fields with few different values, the most frequent ones first.
+fn fields(items: &[ItemRecord]) -> BTreeMap<String, Vec<FieldCount>> {
+    let mut counts: BTreeMap<&str, HashMap<&str, usize>> = BTreeMap::new();
+    for (name, values) in items.iter().flat_map(|item| &item.fields) {
+        let of_field = counts.entry(name).or_default();
+        values.iter().for_each(|value| *of_field.entry(value).or_default() += 1);
+    }
+    counts.retain(|_, values| values.len() <= VALUES);
+    let list = |values: HashMap<&str, usize>| {
+        let mut list: Vec<(&str, usize)> = values.into_iter().collect();
+        list.sort_unstable_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(b.0)));
+        let count = |(value, items): (&str, usize)| FieldCount { value: value.to_owned(), items };
+        list.into_iter().map(count).collect()
+    };
+    counts.into_iter().map(|(name, values)| (name.to_owned(), list(values))).collect()
+}
+
+/// Whether the service answers.
+#[utoipa::path(
+    get,
+    path = "/health",
+    tag = "look",
+    responses((status = 200, body = Health))
+)]
+pub(crate) async fn health(State(service): State<Service>) -> ApiResult<Json<Health>> {
     if service.queue().is_closed() {
         return Err(ApiError::internal("the model's thread has ended"));
     }
     let model = service.model();
-    let (users, items) = (model.recommender.users().len(), model.recommender.items().len());
-    Ok(Json(json!({"status": "ok", "model": model.version, "users": users, "items": items})))
+    let (users, items) = model.size();
+    Ok(Json(Health { status: "ok", model: model.version, users, items }))
 }
 
+/// Counters and histograms for Prometheus, as OpenMetrics text.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    tag = "look",
+    responses(
+        (status = 200, body = String,
+            content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8"),
+    )
+)]
 pub(crate) async fn metrics(State(service): State<Service>) -> ApiResult<Response> {
     let text = service.metrics().text().map_err(ApiError::internal)?;
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
-}
-
-pub(crate) async fn schema() -> Response {
-    ([(header::CONTENT_TYPE, "application/schema+json")], include_str!("schema.json"))
-        .into_response()
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use glta_align::{ListOptions, Person};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
@@ -17,17 +18,36 @@ pub(crate) enum Query {
     Items(Vec<u32>),
 }
 
+impl Query {
+    pub(crate) fn person(&self) -> Person<'_> {
+        match self {
+            Self::User(user) => Person::User(*user),
+            Self::Items(items) => Person::Items(items),
+        }
+    }
+}
+
 /// A request on its way through the model.
 pub(crate) struct Job {
     pub(crate) query: Query,
     pub(crate) k: usize,
+    /// What may be in the list.
+    pub(crate) options: ListOptions,
     /// The model whose ids `query` has; it answers even if a newer one is loaded by then.
     pub(crate) model: Arc<Model>,
     pub(crate) reply: oneshot::Sender<Reply>,
 }
 
 /// Item ids and scores, best first, or the model's error.
-pub(crate) type Reply = Result<Vec<(u32, f32)>, String>;
+pub(crate) type Reply = Result<Vec<(u32, f32)>, Failed>;
+
+/// Why the model gave no list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Failed {
+    /// The options name what the model does not have.
+    Options(String),
+    Model(String),
+}
 
 /// The sending end of the queue.
 #[derive(Clone)]
@@ -83,12 +103,13 @@ mod tests {
     fn a_full_queue_and_a_closed_one_refuse() {
         let run = support::run();
         let recommender = Recommender::open(run.path()).unwrap();
-        let model = Arc::new(Model::new(recommender, 1));
+        let model = Arc::new(Model::new(recommender, run.path(), 1).unwrap());
         let metrics = Arc::new(Metrics::default());
         let (queue, mut receiver) = Queue::new(1, &metrics);
         let push = || {
             let (reply, _) = oneshot::channel();
-            queue.push(Job { query: Query::User(0), k: 1, model: model.clone(), reply })
+            let (query, options) = (Query::User(0), ListOptions::default());
+            queue.push(Job { query, k: 1, options, model: model.clone(), reply })
         };
         push().unwrap();
         assert_eq!(push(), Err(PushError::Full));

@@ -6,17 +6,17 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use arc_swap::ArcSwap;
 use candle_core::Device;
 
+use crate::about::LAST_FILE;
+use crate::catalogue::Catalogue;
 use crate::load::Loader;
 use crate::metrics::Metrics;
 use crate::model::Model;
+use crate::store::ModelStore;
 use crate::{Error, Result};
 use glta_core::with_causes;
 
-/// The file that a run writes last.
-const LAST_FILE: &str = "history.json";
 /// Files of a model that may be replaced by themselves.
 const REPLACED: [&str; 2] = ["model.safetensors", "linear.safetensors"];
 
@@ -24,23 +24,13 @@ const REPLACED: [&str; 2] = ["model.safetensors", "linear.safetensors"];
 /// when the last of the model's files was written.
 type Stamp = (PathBuf, SystemTime);
 
-/// Has the current model.
-pub(crate) struct ModelStore {
-    current: ArcSwap<Model>,
-}
-
-impl ModelStore {
-    /// The model that answers new requests.
-    pub(crate) fn current(&self) -> Arc<Model> {
-        self.current.load_full()
-    }
-}
-
 /// Loads models from a folder into a store.
 pub(crate) struct Reloader {
     dir: PathBuf,
     loader: Loader,
     store: Arc<ModelStore>,
+    /// What is put into the catalogue, for every model that is loaded.
+    catalogue: Option<Arc<Catalogue>>,
     loaded: Stamp,
     /// The files of the run and the checkpoint when a model could not be loaded.
     failed: Option<Vec<Stamp>>,
@@ -51,13 +41,18 @@ impl Reloader {
         // Before loading: what is written meanwhile counts as new.
         let loaded = stamp(dir)?;
         let mut loader = Loader::new(llm, device);
-        let current = ArcSwap::from_pointee(Model::new(loader.open(dir)?, 1));
-        let store = Arc::new(ModelStore { current });
-        Ok(Self { dir: dir.to_owned(), loader, store, loaded, failed: None })
+        let store = Arc::new(ModelStore::new(Model::new(loader.open(dir)?, dir, 1)?));
+        let dir = dir.to_owned();
+        Ok(Self { dir, loader, store, catalogue: None, loaded, failed: None })
     }
 
     pub(crate) fn store(&self) -> &Arc<ModelStore> {
         &self.store
+    }
+
+    /// Has later models take in what is put into a catalogue.
+    pub(crate) fn publish_by(&mut self, catalogue: &Arc<Catalogue>) {
+        self.catalogue = Some(Arc::clone(catalogue));
     }
 
     /// Loads the folder's model if it is another one than the current; returns whether it is.
@@ -80,8 +75,11 @@ impl Reloader {
             return Ok(false);
         }
         let recommender = self.loader.open(&self.dir)?;
-        let model = Model::new(recommender, self.store.current().version + 1);
-        self.store.current.store(Arc::new(model));
+        let model = Model::new(recommender, &self.dir, self.store.current().version + 1)?;
+        match &self.catalogue {
+            Some(catalogue) => catalogue.publish(model),
+            None => self.store.publish(model),
+        }
         self.loaded = stamp;
         Ok(true)
     }
@@ -204,7 +202,7 @@ mod tests {
         assert!(reloader.refresh().is_err());
         assert!(!reloader.refresh().unwrap());
         assert_eq!(store.current().version, 1);
-        assert!(store.current().recommender.recommend(0, 3).is_ok());
+        assert!(store.current().read().recommend(0, 3).is_ok());
         fs::remove_file(&path).unwrap();
         assert!(matches!(reloader.refresh(), Err(Error::Io { .. })));
         assert!(!reloader.refresh().unwrap());

@@ -1,12 +1,22 @@
+use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
+use std::time::Duration;
 
 use candle_core::Device;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use crate::config::ServeConfig;
+use crate::net::{Limits, Open};
 use crate::router::router;
 use crate::service::Service;
 use crate::{Error, Result};
+
+/// Files that the process opens beside its connections: models, journal, logs.
+const OTHER_FILES: usize = 64;
+/// Until a connection is accepted again after the system refused one.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// A service that listens at its address.
 pub struct Server {
@@ -33,16 +43,89 @@ impl Server {
         self.address
     }
 
-    /// Answers until `shutdown` is ready. Then it takes no new connections and returns once
-    /// every request that had come in is answered.
+    /// Answers until `shutdown` is ready. Then it takes no new connections, answers what has
+    /// come in whole and returns, at the latest after [`ServeConfig::drain_ms`].
     ///
     /// # Errors
-    /// The listener fails.
+    /// None; what a connection does ends that connection alone.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<()> {
-        let failed = |source| Error::Listen { address: self.address, source };
-        let app = router(&self.service);
-        axum::serve(self.listener, app).with_graceful_shutdown(shutdown).await.map_err(failed)
+        let config = self.service.config();
+        let limits = Limits {
+            connections: connections(config),
+            head: Duration::from_millis(config.head_ms),
+            unread: Duration::from_millis(config.unread_ms),
+        };
+        let mut open = Open::new(router(&self.service), limits, self.service.metrics());
+        let mut second = interval(Duration::from_secs(1));
+        second.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut shutdown = pin!(shutdown);
+        loop {
+            let accepted = tokio::select! {
+                () = shutdown.as_mut() => break,
+                _ = second.tick() => {
+                    open.say();
+                    continue;
+                }
+                accepted = accept(&self.listener, &open) => accepted,
+            };
+            if let Some((stream, peer)) = accepted {
+                tokio::select! {
+                    () = shutdown.as_mut() => break,
+                    () = open.room() => open.serve(stream, peer),
+                }
+            }
+        }
+        drop(self.listener);
+        open.drain(config.drain()).await;
+        Ok(())
     }
+}
+
+/// The next connection; `None` where the system refused one.
+async fn accept(listener: &TcpListener, open: &Open) -> Option<(TcpStream, SocketAddr)> {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    match listener.accept().await {
+        Ok(accepted) => Some(accepted),
+        // The client has left again.
+        Err(error)
+            if matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset) =>
+        {
+            None
+        }
+        Err(error) => {
+            tracing::warn!("a connection cannot be accepted: {error}");
+            // Mostly there are too many open files.
+            open.close_one();
+            sleep(PAUSE).await;
+            None
+        }
+    }
+}
+
+/// As many connections as the configuration and the system allow.
+fn connections(config: &ServeConfig) -> usize {
+    let Some(files) = open_files() else {
+        return config.connections;
+    };
+    let allowed = files.saturating_sub(OTHER_FILES).max(files / 4).max(1);
+    if allowed < config.connections {
+        tracing::warn!(
+            "at most {allowed} connections instead of {}: the process may open {files} files",
+            config.connections
+        );
+    }
+    allowed.min(config.connections)
+}
+
+#[cfg(unix)]
+fn open_files() -> Option<usize> {
+    use rustix::process::{Resource, getrlimit};
+    usize::try_from(getrlimit(Resource::Nofile).current?).ok()
+}
+
+#[cfg(not(unix))]
+fn open_files() -> Option<usize> {
+    None
 }
 
 /// Loads the model and serves it until `shutdown` is ready: [`Service::start`],

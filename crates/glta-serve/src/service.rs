@@ -1,17 +1,31 @@
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::thread;
 
+use axum::http::StatusCode;
 use candle_core::Device;
+use glta_core::{TextEncoder, with_causes};
+use glta_data::Item;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
+use crate::api_error::{ApiError, ApiResult};
+use crate::catalogue::{Catalogue, Encoders};
 use crate::config::ServeConfig;
+use crate::journal::{Journal, Op, Writer, path_for};
 use crate::metrics::Metrics;
 use crate::model::Model;
+use crate::people::People;
 use crate::queue::Queue;
-use crate::reload::{ModelStore, Reloader, Watcher};
-use crate::{Result, worker};
+use crate::reload::{Reloader, Watcher};
+use crate::store::ModelStore;
+use crate::writes::{not_taken, refused};
+use crate::{Error, Result, worker};
 
-/// A loaded model with its threads: one answers, one watches the folder for a new model.
+/// A loaded model with its threads: one answers, one watches the folder for a new model, two
+/// write.
 ///
-/// Clones share both threads, which end when the last clone and the last router made from
+/// Clones share the threads, which end when the last clone and the last router made from
 /// one are dropped.
 #[derive(Clone)]
 pub struct Service(Arc<State>);
@@ -21,8 +35,21 @@ struct State {
     config: ServeConfig,
     models: Arc<ModelStore>,
     queue: Queue,
+    people: Arc<RwLock<People>>,
+    catalogue: Arc<Catalogue>,
+    writer: Writer,
+    puts: mpsc::Sender<Put>,
+    /// Computations that may wait, and that may run.
+    waiting: Arc<Semaphore>,
+    running: Arc<Semaphore>,
     metrics: Arc<Metrics>,
     _watcher: Watcher,
+}
+
+/// An item on its way into the catalogue and the journal; the answer says whether it is new.
+struct Put {
+    item: Item,
+    reply: oneshot::Sender<ApiResult<bool>>,
 }
 
 impl Service {
@@ -31,15 +58,58 @@ impl Service {
     ///
     /// # Errors
     /// A setting that cannot work, a run or a language model that cannot be loaded, or one
-    /// that is needed and not named.
+    /// that is needed and not named; a journal that cannot be used.
     pub fn start(config: ServeConfig, device: &Device) -> Result<Self> {
+        Self::start_with(config, device, None)
+    }
+
+    /// [`start`](Self::start) with the sentence encoder that reads the texts of new items,
+    /// where the model was fitted with one.
+    ///
+    /// # Errors
+    /// Those of [`start`](Self::start).
+    pub fn start_with(
+        config: ServeConfig,
+        device: &Device,
+        sentence: Option<Arc<dyn TextEncoder>>,
+    ) -> Result<Self> {
         config.validate()?;
-        let reloader = Reloader::open(&config.model, config.llm.as_deref(), device)?;
+        let mut reloader = Reloader::open(&config.model, config.llm.as_deref(), device)?;
         let (models, metrics) = (reloader.store().clone(), Arc::new(Metrics::default()));
+        let (journal, make) = journal(&config)?;
+        let mut people = People::default();
+        let mut put = Default::default();
+        if let Some(journal) = &journal {
+            people = People::new(journal.forgotten().clone());
+            for event in journal.interactions()? {
+                people.add(&event.user, &event.item);
+            }
+            put = journal.items()?;
+        }
+        let encoders = Encoders { llm: config.llm.clone(), device: device.clone(), sentence };
+        let catalogue = Arc::new(Catalogue::new(models.clone(), encoders, put));
+        catalogue.start();
+        reloader.publish_by(&catalogue);
+        let people = Arc::new(RwLock::new(people));
+        let writer = Writer::start(journal, make, people.clone(), metrics.clone(), config.queue)?;
+        let puts = take_in(catalogue.clone(), writer.clone(), config.queue)?;
         let watcher = Watcher::start(reloader, config.watch(), &metrics)?;
         let (queue, receiver) = Queue::new(config.queue, &metrics);
         worker::start(receiver, config.batch, config.batch_wait(), &metrics)?;
-        Ok(Self(Arc::new(State { config, models, queue, metrics, _watcher: watcher })))
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        Ok(Self(Arc::new(State {
+            waiting: Arc::new(Semaphore::new(config.queue)),
+            running: Arc::new(Semaphore::new(cores)),
+            config,
+            models,
+            queue,
+            people,
+            catalogue,
+            writer,
+            puts,
+            metrics,
+            _watcher: watcher,
+        })))
     }
 
     /// The settings it was started with.
@@ -56,7 +126,102 @@ impl Service {
         &self.0.queue
     }
 
-    pub(crate) fn metrics(&self) -> &Metrics {
+    pub(crate) fn metrics(&self) -> &Arc<Metrics> {
         &self.0.metrics
     }
+
+    /// What was written about people.
+    pub(crate) fn people(&self) -> RwLockReadGuard<'_, People> {
+        self.0.people.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn writer(&self) -> &Writer {
+        &self.0.writer
+    }
+
+    /// How many items were put.
+    pub(crate) fn items_put(&self) -> usize {
+        self.0.catalogue.len()
+    }
+
+    /// Puts an item; answers whether it is new.
+    pub(crate) async fn put(&self, item: Item) -> ApiResult<bool> {
+        let (reply, answer) = oneshot::channel();
+        self.0.puts.try_send(Put { item, reply }).map_err(|e| match e {
+            TrySendError::Full(_) => {
+                ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "too many writes wait")
+            }
+            TrySendError::Closed(_) => ApiError::internal("the catalogue's thread has ended"),
+        })?;
+        answer.await.map_err(ApiError::internal)?
+    }
+
+    /// Computes on a thread that answers no others; as many at a time as there are cores.
+    pub(crate) async fn compute<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> ApiResult<T> + Send + 'static,
+    ) -> ApiResult<T> {
+        let full = |_| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "too many requests wait");
+        let waits = self.0.waiting.clone().try_acquire_owned().map_err(full)?;
+        let running = self.0.running.clone();
+        let timeout = self.config().timeout();
+        let computed = async move {
+            let runs = running.acquire_owned().await;
+            let computed = tokio::task::spawn_blocking(move || {
+                let _held = (waits, runs);
+                work()
+            });
+            computed.await.map_err(ApiError::internal)?
+        };
+        let late =
+            |_| ApiError::new(StatusCode::GATEWAY_TIMEOUT, format!("no answer in {timeout:?}"));
+        tokio::time::timeout(timeout, computed).await.map_err(late)?
+    }
+}
+
+/// The journal that the configuration names, or one that is there by default; and what makes one
+/// at the first write.
+fn journal(
+    config: &ServeConfig,
+) -> Result<(Option<Journal>, impl Fn() -> Result<Journal> + Send + 'static)> {
+    let io = |source| Error::Io { path: config.model.clone(), source };
+    let path = match &config.journal {
+        Some(path) => path.clone(),
+        None => path_for(&config.model).map_err(io)?,
+    };
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let model = config.model.canonicalize().map_err(io)?;
+    if folder.canonicalize().is_ok_and(|folder| folder.starts_with(&model)) {
+        return Err(Error::Journal {
+            path,
+            problem: "it must not lie inside the model's folder, which the next model replaces"
+                .into(),
+        });
+    }
+    let there = config.journal.is_some() || path.exists();
+    let journal = there.then(|| Journal::open(&path)).transpose()?;
+    Ok((journal, move || Journal::open(&path)))
+}
+
+/// Starts the thread that takes items into the catalogue, which may take its time, and then has
+/// them written.
+fn take_in(catalogue: Arc<Catalogue>, writer: Writer, queue: usize) -> Result<mpsc::Sender<Put>> {
+    const NAME: &str = "glta-items";
+    let (sender, mut receiver) = mpsc::channel::<Put>(queue);
+    let work = move || {
+        while let Some(Put { item, reply }) = receiver.blocking_recv() {
+            let op = Op::Item(Box::new(item.clone()));
+            let taken = catalogue.put(item).map_err(|error| {
+                tracing::warn!("an item is refused: {}", with_causes(&error));
+                not_taken(&error)
+            });
+            let written =
+                taken.and_then(|new| writer.write_blocking(op).map(|_| new).map_err(refused));
+            // The client may have left by now.
+            let _ = reply.send(written);
+        }
+    };
+    let spawned = thread::Builder::new().name(NAME.into()).spawn(work);
+    spawned.map_err(|source| Error::Thread { name: NAME, source })?;
+    Ok(sender)
 }

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use glta_align::Recommendation;
+use glta_align::{Person, Recommendation};
 use tokio::sync::mpsc::Receiver;
 use tokio::sync::mpsc::error::TryRecvError;
 
 use crate::metrics::Metrics;
 use crate::model::Model;
-use crate::queue::{Job, Query};
+use crate::queue::{Failed, Job};
 use crate::{Error, Result};
 use glta_core::with_causes;
 
@@ -64,31 +64,17 @@ fn answer(mut jobs: Vec<Job>, metrics: &Metrics) {
     }
 }
 
-/// Answers jobs of one model: those of known users in one pass, those by items in another.
-fn answer_with(model: &Model, jobs: Vec<Job>) {
-    let (mut users, mut user_jobs) = (Vec::new(), Vec::new());
-    let (mut item_lists, mut item_jobs) = (Vec::new(), Vec::new());
-    for job in jobs {
-        match &job.query {
-            Query::User(user) => {
-                users.push(*user);
-                user_jobs.push(job);
-            }
-            Query::Items(items) => {
-                item_lists.push(items.clone());
-                item_jobs.push(job);
-            }
-        }
-    }
-    let most = |jobs: &[Job]| jobs.iter().map(|job| job.k).max().unwrap_or(0);
-    let recommender = &model.recommender;
-    if !user_jobs.is_empty() {
-        let lists = recommender.recommend_batch(&users, most(&user_jobs));
-        reply(user_jobs, lists);
-    }
-    if !item_jobs.is_empty() {
-        let lists = recommender.recommend_for_items_batch(&item_lists, most(&item_jobs));
-        reply(item_jobs, lists);
+/// Answers jobs of one model: those with the same options in one pass.
+fn answer_with(model: &Model, mut jobs: Vec<Job>) {
+    let recommender = model.read();
+    while let Some(options) = jobs.first().map(|job| job.options.clone()) {
+        let (same, others): (Vec<Job>, _) =
+            jobs.into_iter().partition(|job| job.options == options);
+        jobs = others;
+        let people: Vec<Person<'_>> = same.iter().map(|job| job.query.person()).collect();
+        let most = same.iter().map(|job| job.k).max().unwrap_or(0);
+        let lists = recommender.recommend_with(&people, most, &options);
+        reply(same, lists);
     }
 }
 
@@ -103,9 +89,12 @@ fn reply(jobs: Vec<Job>, lists: glta_align::Result<Vec<Vec<Recommendation<'_>>>>
             }
         }
         Err(error) => {
-            let message = with_causes(&error);
+            let failed = match &error {
+                glta_align::Error::UnknownField { .. } => Failed::Options(error.to_string()),
+                error => Failed::Model(with_causes(error)),
+            };
             for job in jobs {
-                let _ = job.reply.send(Err(message.clone()));
+                let _ = job.reply.send(Err(failed.clone()));
             }
         }
     }
@@ -113,27 +102,28 @@ fn reply(jobs: Vec<Job>, lists: glta_align::Result<Vec<Vec<Recommendation<'_>>>>
 
 #[cfg(test)]
 mod tests {
-    use glta_align::Recommender;
+    use glta_align::{ListOptions, Recommender};
 
     use super::*;
-    use crate::queue::{Queue, Reply};
+    use crate::queue::{Query, Queue, Reply};
     use crate::support;
     use tokio::sync::oneshot;
 
     fn model(version: u64) -> Arc<Model> {
         let run = support::run();
         let recommender = Recommender::open(run.path()).unwrap();
-        Arc::new(Model::new(recommender, version))
+        Arc::new(Model::new(recommender, run.path(), version).unwrap())
     }
 
     fn job(model: &Arc<Model>, query: Query, k: usize) -> (Job, oneshot::Receiver<Reply>) {
         let (reply, receiver) = oneshot::channel();
-        (Job { query, k, model: model.clone(), reply }, receiver)
+        let options = ListOptions::default();
+        (Job { query, k, options, model: model.clone(), reply }, receiver)
     }
 
     /// What the recommender alone says.
     fn expected(model: &Model, query: &Query, k: usize) -> Vec<(u32, f32)> {
-        let recommender = &model.recommender;
+        let recommender = model.read();
         let list = match query {
             Query::User(user) => recommender.recommend(*user, k),
             Query::Items(items) => recommender.recommend_for_items(items, k),
@@ -173,7 +163,9 @@ mod tests {
         let metrics = Metrics::default();
         answer(vec![left, one, other], &metrics);
         for reply in [first, second] {
-            assert!(reply.blocking_recv().unwrap().unwrap_err().contains("unknown"));
+            assert!(
+                matches!(reply.blocking_recv().unwrap(), Err(Failed::Model(e)) if e.contains("unknown"))
+            );
         }
         assert!(metrics.text().unwrap().contains("glta_batch_size_sum 2.0"));
     }

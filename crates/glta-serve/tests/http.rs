@@ -107,6 +107,72 @@ async fn answers_are_those_of_the_recommender() {
 }
 
 #[tokio::test]
+async fn lists_hold_what_the_request_allows() {
+    let run = support::run();
+    let app = start(config(run.path()));
+    let items = |answer: &Value, list: &str| -> Vec<String> {
+        let list = answer[list].as_array().unwrap();
+        list.iter().map(|e| e["item"].as_str().unwrap().to_owned()).collect()
+    };
+    let history = {
+        let answer = recommend(&app, json!({"user": "user 0"})).await.1;
+        items(&answer, "history")
+    };
+    for person in [json!({"user": "user 0"}), json!({"items": history})] {
+        let ask = async |more: Value| {
+            let mut request = person.clone();
+            let fields = more.as_object().unwrap().clone();
+            request.as_object_mut().unwrap().extend(fields);
+            let (status, answer) = recommend(&app, request).await;
+            assert_eq!(status, 200, "{answer}");
+            items(&answer, "recommendations")
+        };
+        let all = ask(json!({"k": 12})).await;
+        assert_eq!(all.len(), 12 - history.len());
+        let fewer = ask(json!({"k": 12, "exclude": [all[0]]})).await;
+        assert_eq!(fewer, all[1..]);
+        let (first, last) = (all.first().unwrap(), all.last().unwrap());
+        assert_eq!(ask(json!({"among": [last, first]})).await, [first.clone(), last.clone()]);
+        assert_eq!(ask(json!({"filter": {"title": "Mug 7"}})).await, ["7"]);
+        assert_eq!(ask(json!({"k": 12, "allow_known": true})).await.len(), 12);
+    }
+    // Somebody who has nothing gets what most people have.
+    let (status, answer) = recommend(&app, json!({"items": []})).await;
+    assert_eq!((status, answer["recommendations"].as_array().unwrap().len()), (200, 10));
+}
+
+#[tokio::test]
+async fn similar_items_and_reasons() {
+    let run = support::run_for_growth();
+    let app = start(config(&run.path().join("model")));
+    let (status, answer) = post(&app, "/similar", r#"{"item": "0", "k": 3}"#).await;
+    assert_eq!(status, 200, "{answer}");
+    let similar = answer["similar"].as_array().unwrap();
+    assert_eq!((similar.len(), &answer["by"]), (3, &json!("text")));
+    assert!(similar.iter().all(|e| e["title"].as_str().unwrap().starts_with("Tea")), "{answer}");
+    assert!(similar[0]["score"].as_f64() >= similar[1]["score"].as_f64());
+    let people = r#"{"item": "0", "by": "people", "exclude": ["1"]}"#;
+    let (status, answer) = post(&app, "/similar", people).await;
+    let similar = answer["similar"].as_array().unwrap();
+    assert!(status == 200 && similar.iter().all(|e| e["item"] != "1"), "{answer}");
+    assert_eq!(post(&app, "/similar", r#"{"item": "none"}"#).await.0, 404);
+    assert_eq!(post(&app, "/similar", r#"{"item": "0", "k": 101}"#).await.0, 400);
+
+    let (status, answer) =
+        post(&app, "/explain", r#"{"user": "user 0", "item": "7", "k": 2}"#).await;
+    assert_eq!(status, 200, "{answer}");
+    let part = |value: &Value| value.as_f64().unwrap();
+    let parts: f64 =
+        answer["items"].as_array().unwrap().iter().map(|of_item| part(&of_item["part"])).sum();
+    assert_eq!(answer["items"].as_array().unwrap().len(), 2);
+    let sum = parts + part(&answer["others"]) + part(&answer["popularity"]);
+    assert!((sum - part(&answer["score"])).abs() < 1e-4, "{answer}");
+    assert_eq!(answer["title"], "Mug 7");
+    assert_eq!(post(&app, "/explain", r#"{"item": "7"}"#).await.0, 400);
+    assert_eq!(post(&app, "/explain", r#"{"user": "nobody", "item": "7"}"#).await.0, 404);
+}
+
+#[tokio::test]
 async fn ten_are_recommended_where_k_is_left_out() {
     let run = support::run();
     let app = start(config(run.path()));
@@ -149,8 +215,10 @@ async fn wrong_requests_are_refused_with_what_is_wrong() {
     for (body, status, part) in [
         (r#"{"user": "nobody"}"#, 404, "nobody"),
         (r#"{"items": ["0", "no item"]}"#, 404, "no item"),
-        (r#"{"items": []}"#, 400, "0 items; 1 to 2"),
-        (r#"{"items": ["0", "1", "2"]}"#, 400, "3 items; 1 to 2"),
+        (r#"{"items": ["0", "1", "2"]}"#, 400, "3 items; 2 are allowed"),
+        (r#"{"user": "user 0", "exclude": ["no item"]}"#, 404, "no item"),
+        (r#"{"user": "user 0", "among": ["no item"]}"#, 404, "no item"),
+        (r#"{"user": "user 0", "filter": {"colour": "red"}}"#, 400, "colour"),
         (r#"{"user": "user 0", "k": 0}"#, 400, "1 to 20"),
         (r#"{"user": "user 0", "k": 21}"#, 400, "1 to 20"),
         (r#"{"user": "user 0", "k": -1}"#, 400, "schema.json"),
@@ -182,9 +250,22 @@ async fn lists_page_health_schema_and_metrics() {
     assert_eq!(get_json(&app, "/users?q=user%2011").await, json!(["user 11"]));
     let health = json!({"status": "ok", "model": 1, "users": 12, "items": 12});
     assert_eq!(get_json(&app, "/health").await, health);
-    assert!(get(&app, "/").await.1.contains("<ol id=\"best\">"));
+    assert_eq!(get_json(&app, "/users?q=USER%2011").await, json!(["user 11"]));
+    assert_eq!(get_json(&app, "/items?q=5%20tea").await[0]["item"], "5");
+    assert_eq!(get_json(&app, "/items?q=tea&limit=2").await.as_array().unwrap().len(), 2);
+    assert_eq!(get(&app, "/items?limit=201").await.0, 400);
+    assert_eq!(get(&app, "/items?n=1").await.0, 400);
+    assert!(get(&app, "/").await.1.contains("id=\"best\""));
     let schema = get_json(&app, "/schema.json").await;
     assert!(schema["$defs"]["request"]["properties"]["items"].is_object());
+
+    let api = get_json(&app, "/openapi.json").await;
+    assert_eq!(api["openapi"], "3.1.0");
+    assert!(api["paths"]["/items/{id}"]["put"]["responses"]["201"].is_object());
+    let model = get_json(&app, "/model").await;
+    assert_eq!((&model["users"], &model["items"]), (&json!(12), &json!(12)));
+    assert_eq!(model["hash"].as_str().unwrap().len(), 64);
+    assert!(model["settings"]["graph"].is_object() && model["validation"].is_object());
 
     recommend(&app, json!({"user": "user 0"})).await;
     recommend(&app, json!({"user": "nobody"})).await;

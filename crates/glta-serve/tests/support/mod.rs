@@ -4,7 +4,12 @@
 use std::path::{Path, PathBuf};
 
 use candle_core::Device;
-use glta_align::{Backbone, Config, Density, LanguageModel, Preset, Run, RunData};
+use glta_align::{
+    Backbone, Config, Density, ItemEncoder, ItemVectors, LanguageModel, Preset, Run, RunData,
+    fit_for_serving,
+};
+use glta_comm::Alone;
+use glta_core::Silent;
 use glta_data::{Dataset, Interaction, Item, Split, SplitConfig, TextConfig};
 use tempfile::TempDir;
 
@@ -42,6 +47,41 @@ pub(crate) fn run_with_language(prompt: bool) -> TempDir {
     folder
 }
 
+/// A folder with `model`, a recommender of the same data that `fit_for_serving` makes, with text vectors
+/// by TF-IDF: it takes items in.
+pub(crate) fn run_for_growth() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = Config { backbone: Backbone::None, ..Config::default() };
+    config.item_text.encoders = vec![ItemEncoder::TfIdf];
+    fit(&folder.path().join("model"), config, |texts, config| {
+        ItemVectors::tf_idf(texts, &config.item_text.tf_idf).unwrap()
+    });
+    folder
+}
+
+/// The same with vectors of the language model of [`llm`].
+pub(crate) fn run_for_growth_by_language() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = Config::default();
+    config.item_text.encoders = vec![ItemEncoder::LanguageModel];
+    config.item_text.language_model.layers = 1;
+    fit(&folder.path().join("model"), config, |texts, config| {
+        let mut options = config.llm.clone();
+        options.layers = Some(1);
+        let language = LanguageModel::load(llm(), &options, &CPU).unwrap();
+        let how = &config.item_text.language_model;
+        ItemVectors::language_model(&language, &Alone, texts, how, &mut Silent).unwrap()
+    });
+    folder
+}
+
+fn fit(dir: &Path, config: Config, vectors: impl FnOnce(&[String], &Config) -> ItemVectors) {
+    let data = data();
+    let texts: Vec<String> = data.items.iter().map(|item| item.text.clone()).collect();
+    let vectors = vectors(&texts, &config);
+    fit_for_serving(dir, data, config, &[vectors], &mut Silent).unwrap();
+}
+
 /// The folder of a small language model.
 pub(crate) fn llm() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/quickstart/llm")
@@ -57,8 +97,19 @@ pub(crate) fn copy(from: &Path, to: &Path) {
 }
 
 fn data() -> RunData {
-    let title = |n: usize| format!("{} {n}", if n < 6 { "Tea" } else { "Mug" });
-    let items: Vec<Item> = (0..12).map(|n| Item::titled(n.to_string(), title(n))).collect();
+    let kind = |n: usize| if n < 6 { "Tea" } else { "Mug" };
+    let title = |n: usize| format!("{} {n}", kind(n));
+    let item = |n: usize| {
+        let mut item = Item::titled(n.to_string(), title(n));
+        item.other.insert("kind".into(), kind(n).into());
+        let words = match kind(n) {
+            "Tea" => ["green leaf", "steamed", "spring harvest", "hand picked", "from a garden"],
+            _ => ["white clay", "glazed", "with a handle", "dish washer safe", "from a kiln"],
+        };
+        item.description = [0, 1, 2].map(|i| words[(n + i) % 5]).join(", ");
+        item
+    };
+    let items: Vec<Item> = (0..12).map(item).collect();
     let users: Vec<String> = (0..12).map(|n| format!("user {n}")).collect();
     let mut events = Vec::new();
     for (u, user) in users.iter().enumerate() {

@@ -1,0 +1,146 @@
+//! Items that were put into the catalogue: the model that answers takes them in, and so does
+//! every later one.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use candle_core::Device;
+use glta_align::{GrowthEncoders, ItemRecord, LanguageModel, Recommender};
+use glta_core::{TextEncoder, with_causes};
+use glta_data::{Item, TextConfig};
+
+use crate::model::Model;
+use crate::search::Search;
+use crate::store::ModelStore;
+
+/// What reads the texts of new items, where the model's folder does not have it.
+#[derive(Clone)]
+pub(crate) struct Encoders {
+    /// The checkpoint's folder.
+    pub(crate) llm: Option<PathBuf>,
+    pub(crate) device: Device,
+    pub(crate) sentence: Option<Arc<dyn TextEncoder>>,
+}
+
+/// The items, and the models that take them in.
+pub(crate) struct Catalogue {
+    store: Arc<ModelStore>,
+    encoders: Encoders,
+    put: Mutex<BTreeMap<String, Item>>,
+    /// How many were put, for those who must not wait.
+    count: AtomicUsize,
+}
+
+impl Catalogue {
+    /// `put` are the items of the journal.
+    pub(crate) fn new(
+        store: Arc<ModelStore>,
+        encoders: Encoders,
+        put: BTreeMap<String, Item>,
+    ) -> Self {
+        Self { store, encoders, count: put.len().into(), put: put.into() }
+    }
+
+    /// How many items were put.
+    pub(crate) fn len(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// Gives requests a model that was loaded, after it took in the items that were put.
+    pub(crate) fn publish(&self, model: Model) {
+        let put = self.put.lock().unwrap_or_else(PoisonError::into_inner);
+        let grown = self.take_in(&model, &put);
+        self.store.publish(grown.unwrap_or(model));
+    }
+
+    /// Has the model that answers take in the items that were put before the start.
+    pub(crate) fn start(&self) {
+        let put = self.put.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(grown) = self.take_in(&self.store.current(), &put) {
+            self.store.publish(grown);
+        }
+    }
+
+    /// Takes items into a model, or returns another one that has them. What cannot be taken in
+    /// is named in a warning.
+    fn take_in(&self, model: &Model, put: &BTreeMap<String, Item>) -> Option<Model> {
+        if put.is_empty() {
+            return None;
+        }
+        if put.keys().any(|id| model.read().item(id).is_none()) {
+            match self.grown(model, put) {
+                Ok(grown) => return Some(grown),
+                Err(error) => tracing::warn!(
+                    "model {} does not have all items of the journal: {}",
+                    model.version,
+                    with_causes(&error)
+                ),
+            }
+        }
+        replace_known(&mut model.write(), put.values());
+        *model.search_mut() = Search::new(model.read().items());
+        None
+    }
+
+    /// Takes an item in. Answers whether it is new.
+    pub(crate) fn put(&self, item: Item) -> glta_align::Result<bool> {
+        let mut put = self.put.lock().unwrap_or_else(PoisonError::into_inner);
+        let model = self.store.current();
+        let record = record(&item);
+        let known = model.read().item(&item.raw_id);
+        let mut with = put.clone();
+        with.insert(item.raw_id.clone(), item);
+        if let Some(id) = known {
+            model.write().replace_item(&record)?;
+            model.search_mut().replace(id, &record);
+        } else if model.grows && model.read().grows_in_place() {
+            model.add_item(&record)?;
+        } else {
+            // Beside the one that answers, for this takes its time.
+            self.store.publish(self.grown(&model, &with)?);
+        }
+        self.count.store(with.len(), Ordering::Relaxed);
+        *put = with;
+        Ok(known.is_none())
+    }
+
+    /// The model of the same folder with these items.
+    fn grown(&self, model: &Model, put: &BTreeMap<String, Item>) -> glta_align::Result<Model> {
+        if model.read().has_prompt() {
+            return Err(glta_align::Error::Unsupported(
+                "new items need a model that answers without a prompt; `glta fit` makes one".into(),
+            ));
+        }
+        let mut recommender = Recommender::open(&model.folder)?;
+        let config = recommender.config();
+        let language = match &self.encoders.llm {
+            Some(dir) if config.language_model_reads_items() => {
+                let mut options = config.llm.clone();
+                options.layers = Some(config.item_text.language_model.layers);
+                Some(LanguageModel::load(dir, &options, &self.encoders.device)?)
+            }
+            _ => None,
+        };
+        let sentence = self.encoders.sentence.clone();
+        recommender.grow(GrowthEncoders { language: language.as_ref(), sentence })?;
+        replace_known(&mut recommender, put.values());
+        let new = put.values().filter(|item| recommender.item(&item.raw_id).is_none());
+        let new: Vec<ItemRecord> = new.map(record).collect();
+        recommender.add_items(&new)?;
+        Ok(model.grown(recommender))
+    }
+}
+
+/// An item as a run of `glta fit` would have it.
+fn record(item: &Item) -> ItemRecord {
+    ItemRecord::new(item, TextConfig::default().text(item))
+}
+
+fn replace_known<'a>(recommender: &mut Recommender, items: impl Iterator<Item = &'a Item>) {
+    for item in items {
+        // Unknown ones are refused.
+        let _ = recommender.replace_item(&record(item));
+    }
+}

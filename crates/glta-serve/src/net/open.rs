@@ -1,0 +1,229 @@
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, HttpBody};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until};
+use tower::ServiceExt;
+
+use super::connection::Connection;
+use super::cut_off::CutOff;
+use super::limited::Limited;
+use crate::metrics::Metrics;
+
+/// Longest head of a request, in bytes.
+const LONGEST_HEAD: usize = 64 * 1024;
+/// Between two looks whether a connection can be closed for a new one.
+const LOOK: Duration = Duration::from_millis(5);
+/// What has come in before the end, but is not taken from the system yet, gets this long.
+const LAST: Duration = Duration::from_millis(500);
+
+/// Limits of connections.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// How many are open.
+    pub(crate) connections: usize,
+    /// Until the head of a request has come in.
+    pub(crate) head: Duration,
+    /// Until more of an answer is read.
+    pub(crate) unread: Duration,
+}
+
+type All = Arc<Mutex<HashMap<u64, Arc<Connection>>>>;
+
+/// The connections that are open.
+pub(crate) struct Open {
+    router: Router,
+    limits: Limits,
+    all: All,
+    next: u64,
+    ends: watch::Sender<bool>,
+    cut_off: Arc<CutOff>,
+    metrics: Arc<Metrics>,
+}
+
+impl Open {
+    pub(crate) fn new(router: Router, limits: Limits, metrics: &Arc<Metrics>) -> Self {
+        Self {
+            router,
+            limits,
+            all: All::default(),
+            next: 0,
+            ends: watch::Sender::new(false),
+            cut_off: Arc::new(CutOff::new(metrics)),
+            metrics: metrics.clone(),
+        }
+    }
+
+    /// Logs what was cut off since the last time.
+    pub(crate) fn say(&self) {
+        self.cut_off.say();
+    }
+
+    /// Waits until one more may be open. Where as many are as may be, the one that has waited
+    /// for a request for the longest time is closed.
+    pub(crate) async fn room(&self) {
+        loop {
+            let (open, closing) = {
+                let all = lock(&self.all);
+                (all.len(), all.values().any(|connection| connection.is_closing()))
+            };
+            if open < self.limits.connections {
+                return;
+            }
+            if closing {
+                // Until its task has let go of it.
+                tokio::task::yield_now().await;
+            } else if !self.close_one() {
+                sleep(LOOK).await;
+            }
+        }
+    }
+
+    /// Closes the connection that has waited for a whole request for the longest time.
+    pub(crate) fn close_one(&self) -> bool {
+        let all = lock(&self.all);
+        let waiting = all.values().filter(|one| !one.is_working() && !one.is_closing());
+        let oldest = waiting.min_by_key(|connection| connection.waits_since());
+        if let Some(connection) = oldest {
+            connection.close("too many connections are open");
+        }
+        oldest.is_some()
+    }
+
+    /// Serves a connection.
+    pub(crate) fn serve(&mut self, stream: TcpStream, peer: SocketAddr) {
+        // Answers are small and somebody waits for each.
+        let _ = stream.set_nodelay(true);
+        let connection = Arc::new(Connection::new(peer, &self.cut_off));
+        let number = self.next;
+        self.next += 1;
+        lock(&self.all).insert(number, connection.clone());
+        self.metrics.connections.inc();
+        let held = Held { number, all: self.all.clone(), metrics: self.metrics.clone() };
+        let served = served(
+            stream,
+            self.router.clone(),
+            self.limits,
+            connection.clone(),
+            self.ends.subscribe(),
+        );
+        let task = tokio::spawn(async move {
+            let _held = held;
+            served.await;
+        });
+        connection.set_task(task.abort_handle());
+    }
+
+    /// Has every connection end once it has answered what has come in whole, and closes those
+    /// that have not by then.
+    pub(crate) async fn drain(self, longest: Duration) {
+        self.ends.send_replace(true);
+        let started = Instant::now();
+        let until = started + longest;
+        loop {
+            let left = Instant::now() >= until;
+            let halves = Instant::now() >= started + LAST.min(longest);
+            {
+                let all = lock(&self.all);
+                if all.is_empty() {
+                    break;
+                }
+                for connection in all.values().filter(|one| !one.is_closing()) {
+                    let whole = connection.is_working() || connection.is_unread();
+                    if left {
+                        connection.close("its request was not answered before the end");
+                    } else if halves && !whole {
+                        connection.close("its request had not come in whole at the end");
+                    }
+                }
+            }
+            if left {
+                break;
+            }
+            sleep_until((Instant::now() + LOOK).min(until)).await;
+        }
+        self.say();
+    }
+}
+
+/// Takes a connection from the others when its task ends, however it does.
+struct Held {
+    number: u64,
+    all: All,
+    metrics: Arc<Metrics>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        lock(&self.all).remove(&self.number);
+        self.metrics.connections.dec();
+    }
+}
+
+fn lock(all: &All) -> std::sync::MutexGuard<'_, HashMap<u64, Arc<Connection>>> {
+    all.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Ready at the end.
+async fn ended_by(ends: &mut watch::Receiver<bool>) {
+    // An error is that nobody can say so any more.
+    let _ = ends.wait_for(|ends| *ends).await;
+}
+
+async fn served(
+    stream: TcpStream,
+    router: Router,
+    limits: Limits,
+    connection: Arc<Connection>,
+    mut ends: watch::Receiver<bool>,
+) {
+    let state = connection.clone();
+    let service = service_fn(move |request: hyper::Request<Incoming>| {
+        let (router, state) = (router.clone(), state.clone());
+        async move {
+            if request.body().is_end_stream() {
+                state.works();
+            }
+            let mut request = request.map(Body::new);
+            request.extensions_mut().insert(state.clone());
+            let response = router.oneshot(request).await;
+            state.answered();
+            response
+        }
+    });
+    let io = TokioIo::new(Limited::new(stream, connection.clone(), limits.unread));
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.head)
+        .max_buf_size(LONGEST_HEAD)
+        .serve_connection(io, service);
+    let mut served = pin!(served);
+    let ended = loop {
+        tokio::select! {
+            ended = served.as_mut() => break ended,
+            () = ended_by(&mut ends) => {
+                served.as_mut().graceful_shutdown();
+                break served.await;
+            }
+        }
+    };
+    let Err(error) = ended else { return };
+    // Who asks nothing more is closed without a word.
+    if error.is_timeout() && connection.has_begun() {
+        connection.cut_off("the head of a request did not come in time");
+    } else if error.is_parse_too_large() {
+        connection.cut_off("the head of a request is too long");
+    } else if error.is_parse() {
+        connection.cut_off("what came in is no HTTP request");
+    }
+}

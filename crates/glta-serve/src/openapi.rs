@@ -1,0 +1,117 @@
+//! The description of the paths by OpenAPI 3.1, and of the bodies by JSON Schema.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use serde_json::{Map, Value, json};
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+use utoipa::{Modify, OpenApi};
+
+use crate::config::ServeConfig;
+use crate::service::Service;
+use crate::writes::TIMES;
+use crate::{pages, recommend, similar, writes};
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Recommendations",
+        description = "Recommendations from a fitted model, by known users or by what somebody has"
+    ),
+    paths(
+        recommend::one,
+        recommend::many,
+        similar::similar,
+        similar::explain,
+        writes::interactions,
+        writes::item,
+        writes::user,
+        pages::model,
+        pages::items,
+        pages::users,
+        pages::health,
+        pages::metrics,
+    ),
+    modifiers(&Writing)
+)]
+struct Api;
+
+/// How writes are authorised.
+struct Writing;
+
+impl Modify for Writing {
+    fn modify(&self, api: &mut utoipa::openapi::OpenApi) {
+        let token = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
+        api.components.get_or_insert_default().add_security_scheme("token", token);
+    }
+}
+
+pub(crate) async fn openapi(State(service): State<Service>) -> Json<Value> {
+    Json(described(service.config()))
+}
+
+/// The description with the limits of a configuration, and with what no type says.
+fn described(config: &ServeConfig) -> Value {
+    let mut api = serde_json::to_value(Api::openapi()).unwrap_or_default();
+    let schemas = &mut api["components"]["schemas"];
+    for name in ["Request", "SimilarRequest", "ExplainRequest"] {
+        let schema = &mut schemas[name];
+        schema["properties"]["k"]["maximum"] = config.max_k.into();
+        for list in ["items", "exclude", "among"] {
+            if let Some(list) = schema["properties"].get_mut(list) {
+                list["maxItems"] = config.max_items.into();
+            }
+        }
+    }
+    schemas["Batch"]["properties"]["requests"]["maxItems"] = config.max_requests.into();
+    for name in ["Request", "ExplainRequest"] {
+        schemas[name]["oneOf"] = json!([
+            { "required": ["user"],
+              "properties": { "user": { "type": "string" }, "items": { "type": "null" } } },
+            { "required": ["items"],
+              "properties": { "items": { "type": "array" }, "user": { "type": "null" } } },
+        ]);
+    }
+    let seconds = &mut schemas["Time"]["oneOf"][0];
+    seconds["minimum"] = (*TIMES.start()).into();
+    seconds["maximum"] = (*TIMES.end()).into();
+    schemas["Time"]["oneOf"][1]["format"] = "date-time".into();
+    schemas["ItemBody"]["propertyNames"] = json!({ "minLength": 1, "not": { "enum": ["raw_id"] } });
+    api
+}
+
+/// JSON Schema of the same bodies, each under its name in `$defs`.
+pub(crate) async fn schema(State(service): State<Service>) -> Response {
+    let api = described(service.config());
+    let mut defs = Map::new();
+    for (name, body) in api["components"]["schemas"].as_object().into_iter().flatten() {
+        let mut chars = name.chars();
+        let first = chars.next().map(|c| c.to_ascii_lowercase());
+        defs.insert(first.into_iter().chain(chars).collect(), referring(body));
+    }
+    let schema = json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Requests and answers of the service",
+        "$defs": defs,
+    });
+    ([(header::CONTENT_TYPE, "application/schema+json")], schema.to_string()).into_response()
+}
+
+/// The same schema with references into `$defs`.
+fn referring(schema: &Value) -> Value {
+    match schema {
+        Value::String(text) => match text.strip_prefix("#/components/schemas/") {
+            Some(name) => {
+                let (first, rest) = name.split_at(1);
+                format!("#/$defs/{}{rest}", first.to_ascii_lowercase()).into()
+            }
+            None => schema.clone(),
+        },
+        Value::Array(all) => all.iter().map(referring).collect(),
+        Value::Object(all) => {
+            Value::Object(all.iter().map(|(k, v)| (k.clone(), referring(v))).collect())
+        }
+        other => other.clone(),
+    }
+}

@@ -1,0 +1,98 @@
+//! What was written about people, beside what the model knows of them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::journal::Forgotten;
+
+/// Interactions that were written, and people who were forgotten, by raw ids: it holds for every
+/// model.
+#[derive(Debug, Default)]
+pub(crate) struct People {
+    /// Numbers of items by person, in the order in which they came.
+    added: HashMap<String, Vec<u32>>,
+    numbers: HashMap<Arc<str>, u32>,
+    names: Vec<Arc<str>>,
+    forgotten: Forgotten,
+}
+
+impl People {
+    pub(crate) fn new(forgotten: Forgotten) -> Self {
+        Self { forgotten, ..Self::default() }
+    }
+
+    /// Adds an interaction; one that is known changes nothing.
+    pub(crate) fn add(&mut self, user: &str, item: &str) {
+        let number = match self.numbers.get(item) {
+            Some(&number) => number,
+            None => {
+                let (name, number) = (Arc::<str>::from(item), self.names.len() as u32);
+                self.names.push(Arc::clone(&name));
+                self.numbers.insert(name, number);
+                number
+            }
+        };
+        match self.added.get_mut(user) {
+            Some(items) if items.contains(&number) => {}
+            Some(items) => items.push(number),
+            None => drop(self.added.insert(user.to_owned(), vec![number])),
+        }
+    }
+
+    /// Takes a person out. What is added later is somebody else's.
+    pub(crate) fn forget(&mut self, user: &str) {
+        self.added.remove(user);
+        self.forgotten.insert(user);
+    }
+
+    /// Whether what the model knows of a person is not to be used.
+    pub(crate) fn is_forgotten(&self, user: &str) -> bool {
+        self.forgotten.contains(user)
+    }
+
+    /// The items that were written for a person; `None` for nobody.
+    pub(crate) fn items(&self, user: &str) -> Option<impl Iterator<Item = &str>> {
+        let items = self.added.get(user)?;
+        Some(items.iter().map(|&number| &*self.names[number as usize]))
+    }
+
+    /// Everybody for whom something was written.
+    pub(crate) fn users(&self) -> impl Iterator<Item = &str> {
+        self.added.keys().map(String::as_str)
+    }
+
+    /// Pairs of a person and an item.
+    pub(crate) fn interactions(&self) -> usize {
+        self.added.values().map(Vec::len).sum()
+    }
+
+    /// How many were forgotten.
+    pub(crate) fn forgotten(&self) -> usize {
+        self.forgotten.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_known_until_the_person_is_forgotten() {
+        let mut people = People::default();
+        for (user, item) in [("ann", "tea"), ("ann", "mug"), ("ann", "tea"), ("ben", "tea")] {
+            people.add(user, item);
+        }
+        let items = |people: &People, user| -> Option<Vec<String>> {
+            Some(people.items(user)?.map(str::to_owned).collect())
+        };
+        assert_eq!(items(&people, "ann").unwrap(), ["tea", "mug"]);
+        assert_eq!((people.interactions(), people.users().count()), (3, 2));
+        assert!(items(&people, "eve").is_none() && !people.is_forgotten("ann"));
+        people.forget("ann");
+        assert!(items(&people, "ann").is_none() && people.is_forgotten("ann"));
+        people.add("ann", "pot");
+        assert_eq!(items(&people, "ann").unwrap(), ["pot"]);
+        assert!(people.is_forgotten("ann"));
+        assert_eq!(people.forgotten(), 1);
+    }
+}
