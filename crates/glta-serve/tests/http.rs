@@ -222,6 +222,7 @@ async fn wrong_requests_are_refused_with_what_is_wrong() {
         (r#"{"user": "user 0", "k": 0}"#, 400, "1 to 20"),
         (r#"{"user": "user 0", "k": 21}"#, 400, "1 to 20"),
         (r#"{"user": "user 0", "k": -1}"#, 400, "schema.json"),
+        (r#"{"user": "user 0", "k": 2.5}"#, 400, "2.5 is no whole number"),
         (r#"{"user": "user 0", "items": ["1"]}"#, 400, "exactly one"),
         ("{}", 400, "exactly one"),
         (r#"{"user": "user 0", "n": 3}"#, 400, "unknown field `n`"),
@@ -234,7 +235,7 @@ async fn wrong_requests_are_refused_with_what_is_wrong() {
         assert_eq!(got, status, "{body}: {message}");
         assert!(message.contains(part), "{body}: {message}");
     }
-    assert_eq!(recommend(&app, json!({"user": "user 0", "k": 5})).await.0, 200);
+    assert_eq!(recommend(&app, json!({"user": "user 0", "k": 5.0, "items": null})).await.0, 200);
     let (status, _) = get(&app, "/recommend").await;
     assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED);
 }

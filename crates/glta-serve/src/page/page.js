@@ -168,27 +168,26 @@ const chips = () => {
 };
 
 // ---- the answer
-const times = (score, items) => {
-  const times = Math.exp(score) * items;
-  return `${times >= 100 ? number(Math.round(times)) : times >= 10 ? Math.round(times) : times.toFixed(1)} ×`;
-};
+// How likely an item is beside the first one of its list.
+const beside = (score, first) => `${Math.max(1, Math.round(100 * Math.exp(score - first)))} %`;
 const details = entry => {
   const rest = entry.text.startsWith(entry.title) ? entry.text.slice(entry.title.length) : entry.text;
+  const more = rest.replace(/^[.\s]+/, '');
   const tags = Object.values(entry.fields ?? {}).flat().filter(v => v && v.length <= 40).slice(0, 6);
   return [
     make('small', {}, entry.title ? entry.item : ''),
     ...(tags.length ? [make('div', {}, ...tags.map(tag => make('span', { className: 'tag' }, tag)))] : []),
-    ...(rest.replace(/^[.\s]+/, '') ? [make('div', { className: 'text soft' }, rest.replace(/^[.\s]+/, ''))] : []),
+    ...(more && !tags.includes(more) ? [make('div', { className: 'text soft' }, more)] : []),
   ];
 };
-const card = (entry, items) => {
+const card = (entry, first) => {
   titles.set(entry.item, name(entry));
   const more = (kind, text, label) => make('button', {
     type: 'button', 'aria-expanded': String(state[kind] === entry.item), 'aria-label': `${label} ${name(entry)}`, 'data-more': kind,
     onclick: () => go({ why: null, like: null, [kind]: state[kind] === entry.item ? null : entry.item }),
   }, text);
   return make('li', { className: 'card', 'data-item': entry.item },
-    make('div', { className: 'title' }, name(entry), ' ', make('span', { className: 'soft', title: `score ${entry.score}` }, times(entry.score, items))),
+    make('div', { className: 'title' }, name(entry), ' ', make('span', { className: 'soft', title: `score ${entry.score}` }, beside(entry.score, first))),
     ...details(entry),
     make('div', { className: 'more' }, ...(model?.explains ? [more('why', 'Why?', 'Why')] : []), more('like', 'Similar', 'Similar to')),
     make('div', { className: 'inside', hidden: true }));
@@ -264,7 +263,7 @@ const render = async (again = false) => {
         if (model && loaded !== model.model) await facts();
         $('history').replaceChildren(...history.map(owned));
         $('has').textContent = `Has (${number(history.length)})`;
-        $('best').replaceChildren(...recommendations.map(entry => card(entry, model?.items ?? 1)));
+        $('best').replaceChildren(...recommendations.map(entry => card(entry, recommendations[0].score)));
         $('answer').hidden = false;
         chips();
         $('status').textContent = recommendations.length ? `${recommendations.length} recommendations.` : 'Nothing is left to recommend.';
