@@ -31,6 +31,9 @@ pub enum Error {
     /// The eigenvalues did not converge because the matrix contains values that are not finite.
     #[error("the eigenvalues do not converge; are all values of the matrix finite?")]
     NoConvergence,
+    /// The receiver of the progress asked to stop.
+    #[error(transparent)]
+    Cancelled(#[from] glta_core::Cancelled),
 }
 
 /// Result with this crate's [`Error`].

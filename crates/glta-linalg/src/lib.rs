@@ -4,6 +4,7 @@
 //! Matrices are `ndarray` arrays in standard layout (row-major). A symmetric matrix is given by its
 //! lower triangle; elements above the diagonal are neither read nor written. Products use the crate
 //! `gemm-f64` on rayon's current pool. Results do not depend on the number of threads.
+//! Long computations have a `_with` form, which reports its progress and can be cancelled.
 //!
 //! ```
 //! use glta_linalg::{cholesky, gram_of_lower, invert_lower};
@@ -24,7 +25,9 @@ mod eigen;
 mod error;
 mod lower;
 mod tridiagonal;
+mod work;
 
 pub use eigen::{Eigen, symmetric_eigen};
 pub use error::{Error, Result};
-pub use lower::{add_gram, cholesky, gram_of_lower, invert_lower};
+pub use lower::{add_gram, add_gram_with, cholesky, gram_of_lower, invert_lower, invert_with};
+pub use work::Step;
