@@ -27,7 +27,7 @@ async fn people_can_use_the_page() {
     let config = ServeConfig { model: run.path().join("model"), ..ServeConfig::default() };
     let service = Service::start(config, &support::CPU).unwrap();
     let steps = Html(include_str!("page/steps.html"));
-    let app = router(&service).route("/steps.html", get(|| async move { steps }));
+    let app = router(&service).route("/steps.html", get(move || async move { steps }));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let serving = tokio::spawn(async move { axum::serve(listener, app).await });
