@@ -55,6 +55,14 @@ pub(crate) async fn openapi(State(service): State<Service>) -> Json<Value> {
 fn described(config: &ServeConfig) -> Value {
     let mut api = serde_json::to_value(Api::openapi()).unwrap_or_default();
     let schemas = &mut api["components"]["schemas"];
+    // What a request of a batch gets wrong is the error of that request alone.
+    let mut in_batch = schemas["Request"].clone();
+    in_batch["properties"]["k"]["minimum"] = 0.into();
+    in_batch["properties"]["k"]["maximum"] = u32::MAX.into();
+    schemas["BatchRequest"] = in_batch;
+    let requests = &mut schemas["Batch"]["properties"]["requests"];
+    requests["items"] = json!({ "$ref": "#/components/schemas/BatchRequest" });
+    requests["maxItems"] = config.max_requests.into();
     for name in ["Request", "SimilarRequest", "ExplainRequest"] {
         let schema = &mut schemas[name];
         schema["properties"]["k"]["maximum"] = config.max_k.into();
@@ -64,7 +72,6 @@ fn described(config: &ServeConfig) -> Value {
             }
         }
     }
-    schemas["Batch"]["properties"]["requests"]["maxItems"] = config.max_requests.into();
     for name in ["Request", "ExplainRequest"] {
         schemas[name]["oneOf"] = json!([
             { "required": ["user"],

@@ -26,7 +26,7 @@ use crate::service::Service;
     responses(
         (status = 200, body = Answer),
         (status = 400, description = "Not a request that can be answered", body = ErrorBody),
-        (status = 404, description = "An unknown user or item", body = ErrorBody),
+        (status = 404, description = "An unknown user, item or field", body = ErrorBody),
         (status = 408, description = "The body did not come in time", body = ErrorBody),
         (status = 413, description = "The body is too long", body = ErrorBody),
         (status = 503, description = "Too many requests wait", body = ErrorBody),
@@ -118,7 +118,7 @@ async fn finish(service: &Service, model: &Model, pending: Pending) -> ApiResult
     let late = |_| ApiError::new(StatusCode::GATEWAY_TIMEOUT, format!("no answer in {timeout:?}"));
     let reply = tokio::time::timeout(timeout, pending.reply).await.map_err(late)?;
     let best = reply.map_err(ApiError::internal)?.map_err(|failed| match failed {
-        Failed::Options(message) => ApiError::bad_request(message),
+        Failed::Options(message) => ApiError::not_found(message),
         Failed::Model(message) => ApiError::internal(message),
     })?;
     let recommender = model.read();

@@ -26,7 +26,7 @@ use glta_core::with_causes;
     responses(
         (status = 200, body = SimilarAnswer),
         (status = 400, description = "Not a request that can be answered", body = ErrorBody),
-        (status = 404, description = "An unknown item", body = ErrorBody),
+        (status = 404, description = "An unknown item or field", body = ErrorBody),
         (status = 408, description = "The body did not come in time", body = ErrorBody),
         (status = 409, description = "The model has no text vectors", body = ErrorBody),
         (status = 413, description = "The body is too long", body = ErrorBody),
@@ -78,7 +78,7 @@ fn similar_items(service: &Service, request: &SimilarRequest) -> ApiResult<Simil
     responses(
         (status = 200, body = ExplainAnswer),
         (status = 400, description = "Not a request that can be answered", body = ErrorBody),
-        (status = 404, description = "An unknown user or item", body = ErrorBody),
+        (status = 404, description = "An unknown user, item or field", body = ErrorBody),
         (status = 408, description = "The body did not come in time", body = ErrorBody),
         (status = 409, description = "The model has no linear item model", body = ErrorBody),
         (status = 413, description = "The body is too long", body = ErrorBody),
@@ -121,7 +121,7 @@ fn explanation(service: &Service, request: &ExplainRequest) -> ApiResult<Explain
 
 fn refused(error: Error) -> ApiError {
     match &error {
-        Error::UnknownField { .. } => ApiError::bad_request(error.to_string()),
+        Error::UnknownField { .. } => ApiError::not_found(error.to_string()),
         Error::Unsupported(_) => ApiError::new(StatusCode::CONFLICT, error.to_string()),
         error => ApiError::internal(with_causes(error)),
     }

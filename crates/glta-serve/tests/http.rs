@@ -218,7 +218,7 @@ async fn wrong_requests_are_refused_with_what_is_wrong() {
         (r#"{"items": ["0", "1", "2"]}"#, 400, "3 items; 2 are allowed"),
         (r#"{"user": "user 0", "exclude": ["no item"]}"#, 404, "no item"),
         (r#"{"user": "user 0", "among": ["no item"]}"#, 404, "no item"),
-        (r#"{"user": "user 0", "filter": {"colour": "red"}}"#, 400, "colour"),
+        (r#"{"user": "user 0", "filter": {"colour": "red"}}"#, 404, "colour"),
         (r#"{"user": "user 0", "k": 0}"#, 400, "1 to 20"),
         (r#"{"user": "user 0", "k": 21}"#, 400, "1 to 20"),
         (r#"{"user": "user 0", "k": -1}"#, 400, "schema.json"),

@@ -153,7 +153,10 @@ async fn new_items_can_be_recommended_at_once_and_known_ones_are_replaced() {
     let put = async |app: &Router, id: &str, fields: Value| {
         call(app, Method::PUT, &format!("/items/{id}"), fields).await
     };
-    let tea = json!({"title": "Tea with bergamot", "category": "Tea", "price": 7.5});
+    let text = "Green leaf, steamed, spring harvest, hand picked";
+    let tea = json!({
+        "title": "Tea with bergamot", "category": "Tea", "price": 7.5, "description": text,
+    });
     let (status, answer) = put(&app, "new%20tea", tea.clone()).await;
     assert_eq!((status, answer), (201, json!({"item": "new tea", "created": true})));
     assert_eq!(put(&app, "new%20tea", tea).await.0, 200);

@@ -53,6 +53,8 @@ pub(crate) fn run_for_growth() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let mut config = Config { backbone: Backbone::None, ..Config::default() };
     config.item_text.encoders = vec![ItemEncoder::TfIdf];
+    // With as many as there are items, all would be equally far from each other.
+    config.item_text.whiten.components = 4;
     fit(&folder.path().join("model"), config, |texts, config| {
         ItemVectors::tf_idf(texts, &config.item_text.tf_idf).unwrap()
     });
