@@ -14,6 +14,7 @@ import argparse
 import gzip
 import importlib.metadata
 import json
+import logging
 import os
 import pathlib
 import resource
@@ -121,7 +122,10 @@ def knn(kind, k):
 
 
 def sansa(l2, density):
-    from sansa import SANSA, ICFGramianFactorizerConfig, SANSAConfig, UMRUnitLowerTriangleInverterConfig
+    from sansa import (SANSA, ICFGramianFactorizerConfig, SANSAConfig,
+                       UMRUnitLowerTriangleInverterConfig)
+
+    logging.getLogger("sansa").setLevel(logging.ERROR)
 
     def fit(train):
         config = SANSAConfig(
@@ -151,7 +155,7 @@ def sansa(l2, density):
 def grid(name, items):
     if name == "als":
         return [(als, s) for s in [(64, .01, 1.), (64, .01, 10.), (128, .1, 1.), (128, .1, 10.),
-                                   (128, 1., 10.), (256, .1, 10.)]]
+                                   (256, .1, 10.)]]
     if name == "knn":
         return [(knn, (kind, k)) for kind in ("cosine", "tf-idf", "bm25") for k in (50, 200)]
     # As many weights in its two factors as k 64 has in one.

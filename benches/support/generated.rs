@@ -61,7 +61,7 @@ pub(crate) fn interactions(catalogue: &Catalogue, items: usize) -> Result<Intera
             let power_user = user % (users / 5).max(1) == 7;
             let wanted = match power_user {
                 true => 20_000.min(items / 4),
-                false => (2.84 + 0.85 * normal(&mut random)).exp().clamp(3.0, 2_000.0) as usize,
+                false => (2.855 + 0.85 * normal(&mut random)).exp().clamp(3.0, 2_000.0) as usize,
             };
             let mut list = Vec::with_capacity(wanted + 1);
             let own: Vec<usize> = (0..4).map(|_| random.random_range(0..clusters)).collect();

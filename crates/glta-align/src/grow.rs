@@ -46,7 +46,7 @@ impl Recommender {
                     .into(),
             ));
         };
-        let growth = Growth::open(folder, self.data(), encoders)?;
+        let growth = Growth::open(folder, self.config(), self.data(), encoders)?;
         self.set_growth(growth);
         Ok(())
     }
@@ -103,8 +103,7 @@ impl Recommender {
         }
         if !unknown.is_empty() {
             let growth = self.growth_mut()?;
-            let dim = growth.growing.text()?.map(|text| text.view().ncols());
-            let zeros = dim.map(|dim| Array2::zeros((unknown.len(), dim)));
+            let zeros = growth.growing.text_dim().map(|dim| Array2::zeros((unknown.len(), dim)));
             growth.growing.add_items(zeros.as_ref().map(|z| z.view()), unknown.len())?;
             self.push_items(&unknown);
         }

@@ -1,6 +1,6 @@
 //! What a growing recommender holds.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use glta_comm::Alone;
@@ -8,13 +8,13 @@ use glta_core::{Silent, TextEncoder};
 use glta_linear::{Growing, LinearModel, TextVectors, TfIdf, Whitening};
 use ndarray::Array2;
 
-use crate::artifact::load_vectors;
+use crate::artifact::{has_vectors, load_vectors};
 use crate::data::RunData;
 use crate::encoders::{ItemVectors, SavedEncoder};
 use crate::files::{ENCODERS, LINEAR, TF_IDF, VECTORS, read, whitening_file};
 use crate::item_encoder::ItemEncoder;
 use crate::language::LanguageModel;
-use crate::{Error, Result};
+use crate::{Config, Error, Result};
 
 /// What a growing recommender holds beside the others.
 #[derive(Debug)]
@@ -45,23 +45,38 @@ pub struct GrowthEncoders<'a> {
 
 impl Growth {
     /// Reads from a run's folder what its linear model grows by.
-    pub(crate) fn open(dir: &Path, data: &RunData, with: GrowthEncoders<'_>) -> Result<Self> {
-        let text = match dir.join(VECTORS).exists() {
-            true => load_vectors(&dir.join(VECTORS), data)?,
+    pub(crate) fn open(
+        dir: &Path,
+        config: &Config,
+        data: &RunData,
+        with: GrowthEncoders<'_>,
+    ) -> Result<Self> {
+        // The files that answering does without.
+        let needed = |name: &str| -> Result<PathBuf> {
+            let path = dir.join(name);
+            if path.exists() {
+                return Ok(path);
+            }
+            Err(Error::file(&path, "missing: the recommender answers without it but cannot grow"))
+        };
+        let there = [VECTORS, ENCODERS].iter().any(|name| dir.join(name).exists());
+        let text = match there || has_vectors(config, data) {
+            true => load_vectors(&needed(VECTORS)?, data)?,
             false => None,
         };
-        let mut encoders = Vec::new();
+        let (mut encoders, mut words) = (Vec::new(), None);
         if text.is_some() {
-            let path = dir.join(ENCODERS);
+            let path = needed(ENCODERS)?;
             let saved: Vec<SavedEncoder> =
                 serde_json::from_slice(&read(&path)?).map_err(|e| Error::file(&path, e))?;
             for (nth, encoder) in saved.into_iter().enumerate() {
-                encoders.push((encoder, Whitening::load(dir.join(whitening_file(nth)))?));
+                if encoder.encoder == Some(ItemEncoder::TfIdf) {
+                    words = Some(TfIdf::load(needed(TF_IDF)?)?);
+                }
+                encoders.push((encoder, Whitening::load(needed(&whitening_file(nth))?)?));
             }
         }
         check_given(dir, &encoders, &with)?;
-        let words = dir.join(TF_IDF);
-        let words = words.exists().then(|| TfIdf::load(&words)).transpose()?;
         if !data.valid.is_empty() {
             return Err(Error::Unsupported(
                 "only what was fitted on everything grows, but this run held interactions back \
@@ -76,11 +91,7 @@ impl Growth {
     }
 
     /// Whitened and joined vectors of new texts; `None` for a model without text vectors.
-    pub(crate) fn encode(
-        &self,
-        config: &crate::Config,
-        texts: &[String],
-    ) -> Result<Option<Array2<f32>>> {
+    pub(crate) fn encode(&self, config: &Config, texts: &[String]) -> Result<Option<Array2<f32>>> {
         if self.encoders.is_empty() {
             return Ok(None);
         }

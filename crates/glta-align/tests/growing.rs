@@ -208,6 +208,125 @@ fn a_recommender_grows_forgets_and_is_saved() {
     assert_eq!(again.item("p102"), Some(51));
 }
 
+/// A person who has nothing but a new item gets its neighbours, not what is popular.
+#[test]
+fn a_new_item_is_answered_by_its_neighbours() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut recommender = fit(&folder.path().join("run"), &words);
+    recommender.grow(GrowthEncoders::default()).unwrap();
+    // One of the two is of a kind that is not the most popular one.
+    recommender.add_items(&[record(102), record(103)]).unwrap();
+    recommender.add_interactions(&[("scarf", "p102"), ("pan", "p103")]).unwrap();
+    let popular = recommender.recommend_with(&[Person::Items(&[])], 5, &ListOptions::default());
+    let popular = titles(&popular.unwrap()[0]);
+    for (name, kind) in [("scarf", "Wool scarf"), ("pan", "Steel pan")] {
+        let user = recommender.user(name).unwrap();
+        // At once, and after the interaction counts for everybody.
+        for _ in 0..2 {
+            let list = recommender.recommend(user, 5).unwrap();
+            assert!(of_kind(&list, kind) >= 4, "{name}: {:?}", titles(&list));
+            assert_ne!(titles(&list), popular);
+            recommender.fold().unwrap();
+        }
+    }
+}
+
+/// Of a forgotten person nothing is left in any file of the folder that is saved then.
+#[test]
+fn a_forgotten_person_is_in_no_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    let mut recommender = fit(&run, &words);
+    recommender.grow(GrowthEncoders::default()).unwrap();
+    let person = "customer-93c1-of-amsterdam";
+    recommender.add_interactions(&[(person, "p1"), (person, "p6"), ("u4", "p6")]).unwrap();
+    recommender.fold().unwrap();
+    let saved = |recommender: &Recommender, name: &str| {
+        let saved = folder.path().join(name);
+        recommender.save(&saved).unwrap();
+        std::fs::read_dir(saved)
+            .unwrap()
+            .map(|file| file.unwrap().path())
+            .map(|path| (path.file_name().unwrap().to_owned(), std::fs::read(path).unwrap()))
+            .collect::<Vec<_>>()
+    };
+    let holds = |bytes: &[u8]| bytes.windows(person.len()).any(|part| part == person.as_bytes());
+    let before = saved(&recommender, "before");
+    assert!(before.iter().any(|(_, bytes)| holds(bytes)));
+    let user = recommender.user(person).unwrap();
+    let degree = |recommender: &Recommender| {
+        let people =
+            &recommender.similar_items(6, 48, Similarity::CoInteractions, &ListOptions::default());
+        people.as_ref().unwrap().len()
+    };
+    let paired = degree(&recommender);
+    assert!(recommender.forget_user(person).unwrap());
+    assert!(recommender.history(user).unwrap().is_empty());
+    assert!(degree(&recommender) <= paired);
+    let after = saved(&recommender, "after");
+    assert!(after.len() >= 7);
+    for (name, bytes) in &after {
+        assert!(!holds(bytes), "{name:?}");
+    }
+    // What is saved is what a model of the others would be: that of the folder before the
+    // person came, with the same addition.
+    let mut other = Recommender::open(&run).unwrap();
+    other.grow(GrowthEncoders::default()).unwrap();
+    other.add_interactions(&[("u4", "p6")]).unwrap();
+    other.fold().unwrap();
+    let opened = Recommender::open(folder.path().join("after")).unwrap();
+    for user in 0..80 {
+        let lists = [&opened, &other].map(|r| r.recommend(user, 5).unwrap());
+        for (a, b) in lists[0].iter().zip(&lists[1]) {
+            assert!((a.score - b.score).abs() < 1e-3, "user {user}: {a:?} {b:?}");
+        }
+    }
+}
+
+/// What only growing needs may be missing where answers are given, and is named where it is
+/// missed.
+#[test]
+fn answers_do_not_need_the_files_of_growth() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    let fitted = fit(&run, &words);
+    let lists = |recommender: &Recommender| -> Vec<Vec<(u32, u32)>> {
+        let users: Vec<u32> = (0..80).collect();
+        let lists = recommender.recommend_batch(&users, 5).unwrap();
+        let of = |list: &Vec<glta_align::Recommendation<'_>>| {
+            list.iter().map(|best| (best.item, best.score.to_bits())).collect()
+        };
+        lists.iter().map(of).collect()
+    };
+    let expected = lists(&fitted);
+    drop(fitted);
+    let files = [
+        "text_vectors.safetensors",
+        "text_encoders.json",
+        "tf_idf.safetensors",
+        "whitening-0.safetensors",
+    ];
+    let missing = |name: &str| {
+        let error = Recommender::open(&run).unwrap().grow(GrowthEncoders::default());
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains(name) && error.contains("cannot grow"), "{error}");
+    };
+    for name in files {
+        let away = folder.path().join(name);
+        std::fs::rename(run.join(name), &away).unwrap();
+        missing(name);
+        std::fs::rename(&away, run.join(name)).unwrap();
+    }
+    Recommender::open(&run).unwrap().grow(GrowthEncoders::default()).unwrap();
+    files.iter().for_each(|name| std::fs::remove_file(run.join(name)).unwrap());
+    missing(files[0]);
+    let mut opened = Recommender::open(&run).unwrap();
+    assert_eq!(lists(&opened), expected);
+    assert!(opened.grow(GrowthEncoders::default()).is_err());
+    assert_eq!(lists(&opened), expected);
+    assert!(matches!(opened.add_items(&[record(100)]), Err(Error::Unsupported(_))));
+}
+
 #[test]
 fn vectors_that_were_made_elsewhere_read_no_new_item() {
     let folder = tempfile::tempdir().unwrap();

@@ -18,7 +18,7 @@ pub(crate) const EXACT_ITEMS: usize = 40_000;
 /// The nearest items of each item by the cosine of their text vectors.
 ///
 /// Up to 40,000 items every pair is compared. Above, items are grouped into `2√items` clusters
-/// and compared with those of the 16 nearest clusters.
+/// and each is compared with those of the 24 clusters that are nearest to it.
 ///
 /// ```
 /// use glta_linear::{TextNeighbours, TextVectors};

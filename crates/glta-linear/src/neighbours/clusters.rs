@@ -5,23 +5,24 @@ use std::ops::Range;
 
 use glta_core::{pick, stream};
 use ndarray::linalg::general_mat_mul;
-use ndarray::{Array2, ArrayView1, ArrayViewMut2, Axis, ShapeError, s};
+use ndarray::{Array2, ArrayView1, Axis, s};
 use rand::seq::SliceRandom;
 use rayon::prelude::*;
 
 use crate::keep::{Best, keep_best};
 use crate::sparse::SparseRows;
-use crate::{Error, Result, TextVectors};
+use crate::{Result, TextVectors};
 
-/// Clusters whose items are compared with those of one.
-const NEAR: usize = 16;
+/// Clusters whose items an item is compared with.
+const NEAR: usize = 24;
 /// Items a cluster that its centre is found with, and steps of Lloyd's algorithm.
 const SAMPLED: usize = 40;
 const STEPS: usize = 5;
 /// Items whose cosines are computed at a time.
 const BLOCK: usize = 64;
-/// Blocks between two reports.
-const WAVE: usize = 128;
+/// Items of a cluster whose neighbours are found together, and such blocks between two reports.
+const TOGETHER: usize = 512;
+const WAVE: usize = 32;
 
 /// Items by the centre that is nearest to them.
 #[derive(Debug, Clone)]
@@ -67,19 +68,6 @@ impl Clusters {
             members.push(item);
         }
     }
-
-    /// The clusters that are nearest to each, the nearest first.
-    fn near_clusters(&self) -> Vec<Vec<u32>> {
-        let cosines = self.centres.dot(&self.centres.t());
-        let near = cosines.axis_iter(Axis(0)).map(|cosines| {
-            let mut near: Vec<u32> = (0..self.members.len() as u32).collect();
-            keep_best(&mut near, NEAR, |other| cosines[other as usize]);
-            // The best are then soon found.
-            near.sort_by(|&a, &b| cosines[b as usize].total_cmp(&cosines[a as usize]));
-            near
-        });
-        near.collect()
-    }
 }
 
 /// See [`TextNeighbours::find`](super::TextNeighbours::find).
@@ -98,51 +86,35 @@ pub(super) fn find(
     // The items of a cluster lie behind each other.
     let order = clusters.members.concat();
     let sorted = vectors.unit_rows(&order);
-    let near = clusters.near_clusters();
-    let candidates =
-        |of: &Vec<u32>| of.iter().map(|&other| clusters.members[other as usize].len()).sum();
-    let slot = near.iter().map(candidates).max().unwrap_or(0).min(most);
+    let most_near: usize = {
+        let mut sizes: Vec<usize> = clusters.members.iter().map(Vec::len).collect();
+        sizes.sort_unstable_by(|a, b| b.cmp(a));
+        sizes.iter().take(NEAR).sum()
+    };
+    let slot = most.min(most_near);
     let (mut columns, mut values) =
         (vec![0u32; vectors.n_items() * slot], vec![0f32; vectors.n_items() * slot]);
     let mut lengths = vec![0; vectors.n_items()];
-    // Every block is of one cluster.
-    let blocks: Vec<(usize, Range<usize>)> = (0..clusters.members.len())
-        .flat_map(|cluster| {
-            let end = starts[cluster + 1];
-            let blocks = (starts[cluster]..end).step_by(BLOCK);
-            blocks.map(move |start| (cluster, start..(start + BLOCK).min(end)))
+    // Every block is of one cluster, whose items are near the same clusters.
+    let blocks: Vec<Range<usize>> = starts
+        .windows(2)
+        .flat_map(|ends| {
+            let end = ends[1];
+            let blocks = (ends[0]..end).step_by(TOGETHER);
+            blocks.map(move |start| start..(start + TOGETHER).min(end))
         })
         .collect();
+    let search = Search { clusters: &clusters, starts: &starts, order: &order, sorted: &sorted };
     let mut done = vectors.n_items() - order.len();
     for wave in blocks.chunks(WAVE) {
         let found: Vec<Vec<Vec<(u32, f32)>>> = wave
             .par_iter()
             .map_init(
-                || (Vec::new(), vec![Best::new(most); BLOCK]),
-                |(products, best), (cluster, block)| {
-                    let targets = sorted.slice(s![block.clone(), ..]);
-                    for &other in &near[*cluster] {
-                        let others = starts[other as usize]..starts[other as usize + 1];
-                        let (rows, width) = (block.len(), others.len());
-                        products.clear();
-                        products.resize(rows * width, 0f32);
-                        let mut product = ArrayViewMut2::from_shape((rows, width), products)?;
-                        let sources = sorted.slice(s![others.clone(), ..]);
-                        general_mat_mul(1.0, &targets, &sources.t(), 0.0, &mut product);
-                        let items = &order[others];
-                        let lines = products.chunks_exact(width.max(1));
-                        for ((best, cosines), &item) in
-                            best.iter_mut().zip(lines).zip(&order[block.clone()])
-                        {
-                            best.offer(items, cosines, item);
-                        }
-                    }
-                    Ok(best[..block.len()].iter_mut().map(|best| best.take().collect()).collect())
-                },
+                || vec![Best::new(most); TOGETHER],
+                |best, block| search.block(block.clone(), best),
             )
-            .collect::<std::result::Result<_, ShapeError>>()
-            .map_err(|e| Error::TextVectors(e.to_string()))?;
-        for ((_, block), found) in wave.iter().zip(found) {
+            .collect();
+        for (block, found) in wave.iter().zip(found) {
             done += block.len();
             for (&item, row) in order[block.clone()].iter().zip(found) {
                 let start = item as usize * slot;
@@ -155,6 +127,52 @@ pub(super) fn find(
         advance(done)?;
     }
     Ok(SparseRows::from_slots(slot, &lengths, columns, values))
+}
+
+/// What all blocks are searched in.
+struct Search<'a> {
+    clusters: &'a Clusters,
+    /// Where the items of each cluster start, and where the last end.
+    starts: &'a [usize],
+    /// Items by cluster.
+    order: &'a [u32],
+    /// Their vectors.
+    sorted: &'a Array2<f32>,
+}
+
+impl Search<'_> {
+    /// The neighbours of the items of a block.
+    fn block(&self, block: Range<usize>, best: &mut [Best]) -> Vec<Vec<(u32, f32)>> {
+        let targets = self.sorted.slice(s![block.clone(), ..]);
+        let to_centres = targets.dot(&self.clusters.centres.t());
+        let all: Vec<u32> = (0..self.clusters.members.len() as u32).collect();
+        // Clusters, and the items of the block that are near them.
+        let mut near: Vec<(u32, usize)> = Vec::with_capacity(NEAR * block.len());
+        for (row, cosines) in to_centres.axis_iter(Axis(0)).enumerate() {
+            let mut own = all.clone();
+            keep_best(&mut own, NEAR, |cluster| cosines[cluster as usize]);
+            near.extend(own.into_iter().map(|cluster| (cluster, row)));
+        }
+        near.sort_unstable();
+        for near in near.chunk_by(|a, b| a.0 == b.0) {
+            let cluster = near[0].0 as usize;
+            let others = self.starts[cluster]..self.starts[cluster + 1];
+            let rows: Vec<usize> = near.iter().map(|pair| pair.1).collect();
+            let sources = self.sorted.slice(s![others.clone(), ..]);
+            let mut products = Array2::<f32>::zeros((rows.len(), others.len()));
+            let wanted = targets.select(Axis(0), &rows);
+            general_mat_mul(1.0, &wanted, &sources.t(), 0.0, &mut products);
+            for (&row, cosines) in rows.iter().zip(products.axis_iter(Axis(0))) {
+                let cosines = cosines.to_slice().unwrap_or_default();
+                best[row].offer(
+                    &self.order[others.clone()],
+                    cosines,
+                    self.order[block.start + row],
+                );
+            }
+        }
+        best[..block.len()].iter_mut().map(|best| best.take().collect()).collect()
+    }
 }
 
 /// Centres of `count` clusters, rows of length 1.

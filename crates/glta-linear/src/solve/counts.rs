@@ -49,6 +49,7 @@ impl Counts {
         let users_of = capped.transpose();
         let roots: Vec<f32> =
             train.item_degrees().iter().map(|&d| 1.0 / (d as f32 + 1.0).sqrt()).collect();
+        let (starts, lists) = (capped.offsets(), capped.column_indices());
         let init = || Scratch { counts: vec![0; n], touched: Vec::new() };
         let pieces = in_ranges(
             n,
@@ -59,7 +60,8 @@ impl Counts {
                 for item in range {
                     let Scratch { counts, touched } = &mut *scratch;
                     for &user in users_of.items(item as u32) {
-                        for &other in capped.items(user) {
+                        let list = starts[user as usize]..starts[user as usize + 1];
+                        for &other in &lists[list] {
                             let count = &mut counts[other as usize];
                             if *count == 0 {
                                 touched.push(other);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ndarray::linalg::general_mat_mul;
 use ndarray::{Array2, ArrayView1, Axis, s};
-use pulp::Arch;
+use pulp::{Arch, Simd, WithSimd};
 
 use super::counts::Counts;
 use super::small::Small;
@@ -119,12 +119,7 @@ impl Gram {
         }
         members.iter().for_each(|&other| places[other as usize] = 0);
         if self.text.is_some() && self.weight > 0.0 {
-            let (own, weight) = (self.vector(item), self.weight as f32);
-            arch.dispatch(|| {
-                for &other in members.iter() {
-                    strengths[other as usize] += weight * dot(own, self.vector(other as usize));
-                }
-            });
+            arch.dispatch(Products { gram: self, item, members, strengths });
         }
     }
 
@@ -214,6 +209,27 @@ impl Gram {
         for (a, item) in members.iter().enumerate() {
             let less = if is_in(own.items, item) { 1.0 } else { 0.0 };
             *small.at(a, a) = self.diagonal(*item as usize) - less;
+        }
+    }
+}
+
+/// Adds the weighted products of the text vector of `item` and those of `members`.
+struct Products<'a> {
+    gram: &'a Gram,
+    item: usize,
+    members: &'a [u32],
+    strengths: &'a mut [f32],
+}
+
+impl WithSimd for Products<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let Self { gram, item, members, strengths } = self;
+        let (own, weight) = (gram.vector(item), gram.weight as f32);
+        for &other in members {
+            strengths[other as usize] += weight * dot(own, gram.vector(other as usize));
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Cholesky factors of small systems.
 
 use ndarray::{Array2, Axis};
-use pulp::Arch;
+use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use crate::{Error, Result};
@@ -56,8 +56,7 @@ impl Small {
                 self.factor[k * n + k] += total;
             }
             // The same operations in the same order, whatever the width of the registers.
-            let Self { arch, factor, .. } = self;
-            if arch.dispatch(|| cholesky(factor, n)) {
+            if self.arch.dispatch(Cholesky { matrix: &mut self.factor, n }) {
                 return Some(tries);
             }
             total = if total == 0.0 { shift } else { 2.0 * total };
@@ -95,27 +94,37 @@ impl Small {
 }
 
 /// The factor in place of a matrix by columns; `false` if it is not positive definite.
-#[inline(always)]
-fn cholesky(matrix: &mut [f64], n: usize) -> bool {
-    for k in 0..n {
-        let (before, rest) = matrix.split_at_mut((k + 1) * n);
-        let column = &mut before[k * n + k..];
-        let pivot = column[0];
-        if !(pivot > 0.0 && pivot.is_finite()) {
-            return false;
-        }
-        let root = pivot.sqrt();
-        column.iter_mut().for_each(|v| *v /= root);
-        for (j, other) in rest.chunks_exact_mut(n).enumerate() {
-            let j = j + 1;
-            let factor = column[j];
-            if factor != 0.0 {
-                let target = &mut other[k + j..];
-                target.iter_mut().zip(&column[j..]).for_each(|(t, v)| *t -= factor * v);
+struct Cholesky<'a> {
+    matrix: &'a mut [f64],
+    n: usize,
+}
+
+impl WithSimd for Cholesky<'_> {
+    type Output = bool;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> bool {
+        let Self { matrix, n } = self;
+        for k in 0..n {
+            let (before, rest) = matrix.split_at_mut((k + 1) * n);
+            let column = &mut before[k * n + k..];
+            let pivot = column[0];
+            if !(pivot > 0.0 && pivot.is_finite()) {
+                return false;
+            }
+            let root = pivot.sqrt();
+            column.iter_mut().for_each(|v| *v /= root);
+            for (j, other) in rest.chunks_exact_mut(n).enumerate() {
+                let j = j + 1;
+                let factor = column[j];
+                if factor != 0.0 {
+                    let target = &mut other[k + j..];
+                    target.iter_mut().zip(&column[j..]).for_each(|(t, v)| *t -= factor * v);
+                }
             }
         }
+        true
     }
-    true
 }
 
 /// Makes the columns orthonormal: twice by the Cholesky factor of their products.
