@@ -11,8 +11,8 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
-use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep_until, timeout};
 use tower::ServiceExt;
 
 use super::connection::Connection;
@@ -22,7 +22,7 @@ use crate::metrics::Metrics;
 
 /// Longest head of a request, in bytes.
 const LONGEST_HEAD: usize = 64 * 1024;
-/// Between two looks whether a connection can be closed for a new one.
+/// Between two looks at the connections that are open.
 const LOOK: Duration = Duration::from_millis(5);
 /// What has come in before the end, but is not taken from the system yet, gets this long.
 const LAST: Duration = Duration::from_millis(500);
@@ -47,6 +47,8 @@ pub(crate) struct Open {
     all: All,
     next: u64,
     ends: watch::Sender<bool>,
+    /// Notified when a connection is gone.
+    freed: Arc<Notify>,
     cut_off: Arc<CutOff>,
     metrics: Arc<Metrics>,
 }
@@ -59,6 +61,7 @@ impl Open {
             all: All::default(),
             next: 0,
             ends: watch::Sender::new(false),
+            freed: Arc::default(),
             cut_off: Arc::new(CutOff::new(metrics)),
             metrics: metrics.clone(),
         }
@@ -80,12 +83,11 @@ impl Open {
             if open < self.limits.connections {
                 return;
             }
-            if closing {
-                // Until its task has let go of it.
-                tokio::task::yield_now().await;
-            } else if !self.close_one() {
-                sleep(LOOK).await;
+            if !closing {
+                self.close_one();
             }
+            // Until its task, or that of a request that is answered, has let go of it.
+            let _ = timeout(LOOK, self.freed.notified()).await;
         }
     }
 
@@ -109,7 +111,12 @@ impl Open {
         self.next += 1;
         lock(&self.all).insert(number, connection.clone());
         self.metrics.connections.inc();
-        let held = Held { number, all: self.all.clone(), metrics: self.metrics.clone() };
+        let held = Held {
+            number,
+            all: self.all.clone(),
+            freed: self.freed.clone(),
+            metrics: self.metrics.clone(),
+        };
         let served = served(
             stream,
             self.router.clone(),
@@ -160,12 +167,14 @@ impl Open {
 struct Held {
     number: u64,
     all: All,
+    freed: Arc<Notify>,
     metrics: Arc<Metrics>,
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
         lock(&self.all).remove(&self.number);
+        self.freed.notify_one();
         self.metrics.connections.dec();
     }
 }
@@ -208,13 +217,11 @@ async fn served(
         .max_buf_size(LONGEST_HEAD)
         .serve_connection(io, service);
     let mut served = pin!(served);
-    let ended = loop {
-        tokio::select! {
-            ended = served.as_mut() => break ended,
-            () = ended_by(&mut ends) => {
-                served.as_mut().graceful_shutdown();
-                break served.await;
-            }
+    let ended = tokio::select! {
+        ended = served.as_mut() => ended,
+        () = ended_by(&mut ends) => {
+            served.as_mut().graceful_shutdown();
+            served.await
         }
     };
     let Err(error) = ended else { return };
