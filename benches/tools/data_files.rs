@@ -6,9 +6,10 @@
 //! ```
 //!
 //! Layouts are `ml-32m` (32 million ratings, 87,585 movies, 200,948 users), `amazon-2023` (10
-//! million reviews of 500,000 items, with metadata) and `goodreads` (10 million interactions with
-//! a million books). A last argument of `make` scales all counts, such as 0.25. Files are written
-//! as they are made: 0.9, 4.4 and 5.2 GB at scale 1. `read` reads, filters and splits, and prints
+//! million reviews of 500,000 items, with metadata), `goodreads` (10 million interactions with
+//! a million books) and `shop` (5 million orders of 100,000 products by 250,000 customers, as tables
+//! for `glta fit`). A last argument of `make` scales all counts, such as 0.25. Files are written
+//! as they are made: 0.9, 4.4, 5.2 and 0.2 GB at scale 1. `read` reads, filters and splits, and prints
 //! rows a second and the peak memory.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
@@ -20,7 +21,7 @@ use std::time::Instant;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use cpu_time::ProcessTime;
-use glta_data::readers::{self, AmazonConfig, GoodreadsConfig};
+use glta_data::readers::{self, AmazonConfig, GoodreadsConfig, ItemsConfig, PairsConfig};
 use glta_data::{Dataset, Split, SplitConfig};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -57,6 +58,8 @@ enum Kind {
     Amazon2023,
     /// 10 million interactions with a million books
     Goodreads,
+    /// 5 million orders of 100,000 products, in CSV
+    Shop,
 }
 
 fn main() {
@@ -86,6 +89,11 @@ fn make(layout: Kind, folder: &Path, scale: f64) {
             let (rows, items) = (scaled(10_000_000), scaled(1_000_000));
             shelves(file("goodreads_interactions_dedup.json"), rows, rows / 20, items);
             books(file("goodreads_books.json"), items);
+        }
+        Kind::Shop => {
+            let (rows, items) = (scaled(5_000_000), scaled(100_000));
+            orders(file("orders.csv"), rows, scaled(250_000), items);
+            goods(file("products.csv"), items);
         }
     }
 }
@@ -268,12 +276,74 @@ fn books(mut file: impl Write, items: u64) {
     file.flush().unwrap();
 }
 
+/// Kinds of things in a shop; a product's is its number modulo theirs.
+const THINGS: [&str; 20] = [
+    "tea", "coffee", "mug", "table", "chair", "lamp", "book", "game", "guitar", "drum", "racket",
+    "ball", "bike", "helmet", "tent", "boot", "coat", "scarf", "soap", "candle",
+];
+
+/// Customers like two kinds of things each, and a tenth of their orders is of any kind.
+fn orders(mut file: impl Write, rows: u64, customers: u64, items: u64) {
+    let mut draws = Draws::new();
+    let kinds = THINGS.len() as u64;
+    writeln!(file, "order_id,customer_id,product_id,quantity,ordered_at").unwrap();
+    for row in 0..rows {
+        let customer = draws.skewed(customers);
+        let kind = match draws.0.random_range(0..10) {
+            0 => draws.0.random_range(0..kinds),
+            1..6 => customer % kinds,
+            _ => customer / kinds % kinds,
+        };
+        let product = (draws.skewed(items.div_ceil(kinds)) * kinds + kind).min(items - 1);
+        let quantity = draws.0.random_range(1..4);
+        let (month, day) = (draws.0.random_range(1..13), draws.0.random_range(1..29));
+        let (hour, minute) = (draws.0.random_range(0..24), draws.0.random_range(0..60));
+        writeln!(
+            file,
+            "{row},C{customer:06},P-{product:06},{quantity},2025-{month:02}-{day:02} \
+             {hour:02}:{minute:02}:00"
+        )
+        .unwrap();
+    }
+    file.flush().unwrap();
+}
+
+fn goods(mut file: impl Write, items: u64) {
+    const KINDS: [&str; 10] =
+        ["green", "black", "oak", "round", "small", "old", "new", "red", "light", "heavy"];
+    let mut draws = Draws::new();
+    writeln!(file, "product_id,name,category,price,description").unwrap();
+    for item in 0..items {
+        let thing = THINGS[(item % THINGS.len() as u64) as usize];
+        let words: Vec<&str> =
+            (0..12).map(|_| KINDS[draws.0.random_range(0..KINDS.len())]).collect();
+        let price = draws.0.random_range(100..10_000);
+        writeln!(
+            file,
+            "P-{item:06},\"{} {thing}, no. {item}\",{thing},{}.{:02},\"A {} {thing}, {}\"",
+            words[0],
+            price / 100,
+            price % 100,
+            words[1],
+            words[2..].join(" ")
+        )
+        .unwrap();
+    }
+    file.flush().unwrap();
+}
+
 fn read(layout: Kind, folder: &Path) {
     let (started, cpu) = (Instant::now(), ProcessTime::now());
     let data = match layout {
         Kind::Ml32m => readers::movielens(folder),
         Kind::Amazon2023 => readers::amazon(folder, &AmazonConfig::default()),
         Kind::Goodreads => readers::goodreads(folder, &GoodreadsConfig::default()),
+        Kind::Shop => readers::tables(
+            folder.join("orders.csv"),
+            folder.join("products.csv"),
+            &PairsConfig::default(),
+            &ItemsConfig::default(),
+        ),
     };
     let data = data.unwrap();
     let rows: u64 = data.report().files.iter().map(|file| file.rows).sum();

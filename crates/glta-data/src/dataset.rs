@@ -345,6 +345,18 @@ impl Collector {
         let (name, rows) = (name.into(), columns.users.len() as u64);
         let Grouped { interactions, ratings, timestamps, repeats } =
             columns.group(users.len(), items.len())?;
+        for (ids, of) in [(&users, "user"), (&items, "item")] {
+            let count = ids.alike().count() as u64;
+            if count > 0 {
+                let text = format!(
+                    "{of} ids would be another one if leading zeros and a `.0` at the end did not \
+                     count; each is a {of} of its own"
+                );
+                let pair = |(short, raw): (&str, &str)| format!("`{short}` and `{raw}`");
+                let note = Note::new("alike_ids", count, Some(ids.len() as u64), &text);
+                report.warn(&name, note.examples(ids.alike().map(pair)));
+            }
+        }
         let users = users.into_raw();
         let items: Vec<Item> = (0..).zip(items.into_raw()).map(|(id, raw)| item(id, raw)).collect();
         if repeats.count > 0 {

@@ -77,6 +77,14 @@ pub enum Error {
         /// What was expected and what is there.
         problem: String,
     },
+    /// A value in a file that is one document, whose lines are not counted.
+    #[error("{file}: {problem}")]
+    Value {
+        /// The file.
+        file: String,
+        /// What was expected and what is there.
+        problem: String,
+    },
     /// A file that the data set needs is not where it should be.
     #[error("{} has no {expected}{hint}", folder.display())]
     MissingFile {

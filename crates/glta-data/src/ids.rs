@@ -55,7 +55,6 @@ impl IdMap {
     }
 
     /// The dense id of a raw one already seen.
-    #[cfg(any(feature = "readers", test))]
     pub(crate) fn get(&self, raw: &str) -> Option<u32> {
         match canonical_number(raw.as_bytes()) {
             Some(number) => self.number(number),
@@ -67,6 +66,12 @@ impl IdMap {
     #[cfg(feature = "readers")]
     pub(crate) fn raw(&self, id: u32) -> &str {
         self.raw.get_index(id as usize).map_or("", String::as_str)
+    }
+
+    /// Raw ids that are another one but for leading zeros and a `.0` at the end, each with that.
+    pub(crate) fn alike(&self) -> impl Iterator<Item = (&str, &str)> {
+        let all = self.raw.iter().map(|raw| (shortest(raw), raw.as_str()));
+        all.filter(|&(short, raw)| short != raw && self.get(short).is_some())
     }
 
     /// All raw ids in the order of their dense ones.
@@ -121,6 +126,13 @@ pub(crate) fn is_missing(raw: &str) -> bool {
     raw.is_empty()
         || matches!(raw, "NA" | "N/A" | "<NA>" | "\\N")
         || WORDS.iter().any(|word| raw.eq_ignore_ascii_case(word))
+}
+
+/// An id without leading zeros and without `.0` at its end.
+pub(crate) fn shortest(raw: &str) -> &str {
+    let raw = raw.strip_suffix(".0").unwrap_or(raw);
+    let short = raw.trim_start_matches('0');
+    if short.is_empty() { &raw[raw.len().saturating_sub(1)..] } else { short }
 }
 
 /// The value of a decimal number in the one way it is usually written: digits

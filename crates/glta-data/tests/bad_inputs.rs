@@ -348,6 +348,7 @@ fn ihp_files() {
         (b"[1]", &["line 1", "object"]),
         (b"{\"0\": [1.5]}", &["line 1", "id"]),
         (b"{}", &["no interactions"]),
+        (b"{\"0\": [6, \"nan\"]}", &["user_history_test.json", "item id is missing", "user `0`"]),
     ] {
         let folder = folder(&[train, ("user_history_test.json", bad)]);
         names(&readers::ihp(folder.path()).unwrap_err().to_string(), parts);

@@ -131,6 +131,16 @@ fn cases() -> Vec<Case> {
             read: |path| readers::goodreads(path, &GoodreadsConfig::default()),
         },
         Case {
+            name: "goodreads as CSV",
+            files: files(&[
+                ("goodreads_books.json", b"{\"book_id\": \"1\", \"title\": \"A\"}\n{\"book_id\": 2}\n"),
+                ("goodreads_interactions.csv", b"user_id,book_id,is_read,rating,is_reviewed\n0,1,1,5,0\n1,0,0,0,0\n"),
+                ("book_id_map.csv", b"book_id_csv,book_id\n0,1\n1,2\n"),
+                ("user_id_map.csv", b"user_id_csv,user_id\n0,8842281e\n1,72fb0d00\n"),
+            ]),
+            read: |path| readers::goodreads(path, &GoodreadsConfig::default()),
+        },
+        Case {
             name: "ihp",
             files: files(&[
                 ("user_history_train.json", b"{\"1\": [5, 6], \"0\": [5]}"),
@@ -168,6 +178,14 @@ fn cases() -> Vec<Case> {
         one("double colons", "1::2::3.5::100\n1::3::4::200\n2::2::1::300\n"),
         one("comments", "# by hand\n% again\nann tea\nbob milk\n# end\nbob tea\n"),
         one("json lines", "{\"user\": \"a\", \"item\": 1, \"time\": 5}\n{\"user\": \"b\", \"item\": 2, \"x\": [1, {\"y\": null}]}\n"),
+        Case {
+            name: "UTF-16",
+            files: vec![(
+                "t",
+                "\u{feff}user,item\na,x\nb,\u{1f375}\n".encode_utf16().flat_map(u16::to_le_bytes).collect(),
+            )],
+            read: table,
+        },
         one("write.table", "\"user\" \"item\"\n\"1\" \"a\" \"x\"\n\"2\" \"b\" \"y\"\n"),
     ];
     let gzipped: Vec<_> = CSV.iter().map(|(name, bytes)| (*name, gzip(bytes))).collect();

@@ -235,3 +235,57 @@ fn unread_books_are_counted_and_can_be_kept() {
     let data = goodreads(files.path(), true).unwrap();
     assert_eq!(data.report().files[0].file, "goodreads_interactions_poetry.json");
 }
+
+#[test]
+fn numbers_of_the_csv_edition_of_goodreads_become_ids() {
+    const BOOK_MAP: &[u8] = b"book_id_csv,book_id\n0,1\n1,2\n2,9\n";
+    let events: &[u8] = b"user_id,book_id,is_read,rating,is_reviewed\n\
+        0,1,1,5,0\n0,0,1,4,1\n1,0,0,0,0\n1,1,1,0,0\n";
+    let files = folder(&[
+        ("goodreads_books.json", BOOKS),
+        ("goodreads_interactions.csv", events),
+        ("book_id_map.csv", BOOK_MAP),
+        ("user_id_map.csv", b"user_id_csv,user_id\n0,8842281e\n1,72fb0d00\n"),
+    ]);
+    let data = goodreads(files.path(), true).unwrap();
+    assert_eq!(data.users(), ["8842281e", "72fb0d00"]);
+    let ids: Vec<&str> = data.items().iter().map(|item| item.raw_id.as_str()).collect();
+    assert_eq!(ids, ["2", "1"]);
+    assert_eq!(data.ratings(), Some(&[5.0, 4.0, 0.0][..]));
+    assert!(data.timestamps().is_none() && data.report().note("rows_without_time").is_none());
+    assert_eq!(data.report().note("unread").unwrap().count, 1);
+    assert_eq!(data.report().files[0].rows, 4);
+    // The same rows as JSON.
+    let event = |user: &str, book: &str, read: bool, rating: u32| {
+        format!(
+            "{{\"user_id\": \"{user}\", \"book_id\": \"{book}\", \"is_read\": {read}, \
+             \"rating\": {rating}}}\n"
+        )
+    };
+    let json = event("8842281e", "2", true, 5)
+        + &event("8842281e", "1", true, 4)
+        + &event("72fb0d00", "1", false, 0)
+        + &event("72fb0d00", "2", true, 0);
+    let same = folder(&[
+        ("goodreads_books.json", BOOKS),
+        ("goodreads_interactions.json", json.as_bytes()),
+    ]);
+    let same = goodreads(same.path(), true).unwrap();
+    assert!(same == data.with_name(same.name()));
+
+    // Without the users' map they keep their numbers; books cannot be told without theirs.
+    fs::remove_file(files.path().join("user_id_map.csv")).unwrap();
+    assert_eq!(goodreads(files.path(), true).unwrap().users(), ["0", "1"]);
+    let change = |name: &str, text: &[u8]| {
+        fs::write(files.path().join(name), text).unwrap();
+        goodreads(files.path(), true).unwrap_err()
+    };
+    let missing = change("book_id_map.csv", b"book_id_csv,book_id\n0,1\n");
+    names(&missing, &["interactions.csv, line 2", "book_id_map.csv", "0,1,1,5,0"]);
+    let twice = change("book_id_map.csv", b"book_id_csv,book_id\n0,1\n0,2\n");
+    names(&twice, &["book_id_map.csv, line 3", "number 0"]);
+    let damaged = change("book_id_map.csv", b"book_id_csv,book_id\n9999999999999,1\n");
+    names(&damaged, &["book_id_map.csv, line 2"]);
+    fs::remove_file(files.path().join("book_id_map.csv")).unwrap();
+    names(&goodreads(files.path(), true).unwrap_err(), &["book_id_map.csv", "numbers the books"]);
+}

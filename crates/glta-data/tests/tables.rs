@@ -62,7 +62,14 @@ fn one_data_set_in_every_notation() {
         let total = 46 * 60 + 40 + seconds;
         format!("2001-09-09 {:02}:{:02}:{:02}", 1 + total / 3600, total / 60 % 60, total % 60)
     };
+    let utf16 = |to_bytes: fn(u16) -> [u8; 2], mark: &str| -> Vec<u8> {
+        format!("{mark}{header}{csv}").encode_utf16().flat_map(to_bytes).collect()
+    };
     let with_times: Vec<(&str, Vec<u8>)> = vec![
+        ("UTF-16", utf16(u16::to_le_bytes, "\u{feff}")),
+        ("UTF-16, big-endian", utf16(u16::to_be_bytes, "\u{feff}")),
+        ("UTF-16 without a mark", utf16(u16::to_le_bytes, "")),
+        ("UTF-16, gzipped", gzip(&utf16(u16::to_le_bytes, "\u{feff}"))),
         ("header", format!("{header}{csv}").into()),
         ("no header", csv.clone().into()),
         ("byte order mark", format!("\u{feff}{header}{csv}").into()),
@@ -248,7 +255,8 @@ fn contradictions_are_refused_with_their_lines() {
     for (bytes, what) in [
         (&b"PK\x03\x04zip"[..], "zip archive or a spreadsheet"),
         (b"PAR1xx", "Parquet"),
-        (b"\xff\xfea\0,\0", "UTF-16"),
+        (b"\xff\xfea\0,\0\0\xd8", "UTF-16"),
+        (b"\xff\xfe\0\0a\0\0\0", "UTF-32"),
         (b"a,b\nc\0,d\n", "binary"),
     ] {
         let error = read(bytes, &auto).unwrap_err();

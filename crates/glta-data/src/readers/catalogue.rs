@@ -3,7 +3,7 @@ use rustc_hash::FxHashMap;
 use super::html::clean;
 use super::json::Texts;
 use crate::dataset::Collector;
-use crate::ids::is_missing;
+use crate::ids::{is_missing, shortest};
 use crate::report::{EXAMPLES, FileReport, Note};
 use crate::{Dataset, Error, Item, Result};
 
@@ -197,13 +197,6 @@ impl Catalogue {
         }
         Err(Error::NothingJoins(problem))
     }
-}
-
-/// An id without leading zeros and without `.0` at its end.
-fn shortest(raw: &str) -> &str {
-    let raw = raw.strip_suffix(".0").unwrap_or(raw);
-    let short = raw.trim_start_matches('0');
-    if short.is_empty() { &raw[raw.len().saturating_sub(1)..] } else { short }
 }
 
 /// An item with cleaned title and description.

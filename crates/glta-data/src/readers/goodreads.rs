@@ -4,6 +4,7 @@ use rustc_hash::FxHashSet;
 use serde::{Deserialize, Serialize};
 
 use super::catalogue::Catalogue;
+use super::goodreads_csv::{Event, for_each_event};
 use super::html::clean;
 use super::input::Source;
 use super::json::{Entries, RawId, for_each_record};
@@ -40,7 +41,9 @@ impl Default for GoodreadsConfig {
 /// Reads the UCSD Book Graph (Wan & McAuley) as its publishers serve it: JSON
 /// lines `goodreads_books*.json` and `goodreads_interactions*.json` (or, where
 /// there are none, `goodreads_reviews*.json`) in one folder, whole or per genre,
-/// plain or gzipped.
+/// plain or gzipped. Instead of interactions in JSON there may be the publishers'
+/// `goodreads_interactions.csv` with its `book_id_map.csv`, without which its numbers
+/// of books say nothing; without `user_id_map.csv` users keep their numbers.
 ///
 /// Only the ids must be present in a record. Items have `title`, `description`
 /// and, where known, genres and a text `shelves`, markup and entities cleaned. A
@@ -57,27 +60,34 @@ pub fn goodreads(path: impl AsRef<Path>, config: &GoodreadsConfig) -> Result<Dat
         None => None,
     };
     let (mut unread, mut of_other_genres) = (0, 0);
-    let mut collector = Collector::new(true, true);
-    let rows = source.read(&events, |input| {
-        for_each_record(input, |event: Interaction| {
-            if wanted.as_ref().is_some_and(|w| !w.contains(&event.book_id.0)) {
-                of_other_genres += 1;
-                return Ok(());
-            }
-            if config.only_read && event.is_read == Some(false) {
-                unread += 1;
-                return Ok(());
-            }
-            let time = [event.date_added, event.date_updated]
-                .into_iter()
-                .flatten()
-                .find_map(|date| seconds(&date));
-            collector.push(&event.user_id.0, &event.book_id.0, event.rating, time)
-        })
-    })?;
-    let layout: String = "interactions, JSON lines".into();
-    tracing::info!("{events}: read as {layout}, {rows} records");
-    collector.report.files.push(FileReport { file: events.clone(), layout, rows });
+    let mut collector = Collector::new(true, !events.ends_with(CSV));
+    let mut take = |event: Event<'_>, dates: [Option<String>; 2]| {
+        if wanted.as_ref().is_some_and(|w| !w.contains(event.book)) {
+            of_other_genres += 1;
+            return Ok(());
+        }
+        if config.only_read && event.is_read == Some(false) {
+            unread += 1;
+            return Ok(());
+        }
+        let time = dates.into_iter().flatten().find_map(|date| seconds(&date));
+        collector.push(event.user, event.book, event.rating, time)
+    };
+    let file = if events.ends_with(CSV) {
+        for_each_event(&source, &events, |event| take(event, [None, None]))?
+    } else {
+        let rows = source.read(&events, |input| {
+            for_each_record(input, |event: Interaction| {
+                let Interaction { is_read, rating, date_added, date_updated, .. } = event;
+                let (user, book) = (&*event.user_id.0, &*event.book_id.0);
+                take(Event { user, book, is_read, rating }, [date_added, date_updated])
+            })
+        })?;
+        FileReport { file: events.clone(), layout: "interactions, JSON lines".into(), rows }
+    };
+    let rows = file.rows;
+    tracing::info!("{events}: read as {}, {rows} records", file.layout);
+    collector.report.files.push(file);
     let none_left = collector.is_empty();
     if of_other_genres > 0 {
         let text = "interactions are with books of other genres and are left out";
@@ -235,11 +245,11 @@ fn books_of(
 /// The files of books and of interactions, or of reviews where there are none.
 fn files(source: &Source, config: &GoodreadsConfig) -> Result<(String, String)> {
     let subset = config.subset.as_deref().unwrap_or_default();
-    let of_kind = |kind: &str| {
+    let of_kind = |kind: &str, ending: &str| {
         let plain = source.file_names().map(|name| name.strip_suffix(".gz").unwrap_or(name));
         let mut names: Vec<String> = plain
             .filter(|name| {
-                name.starts_with(kind) && name.contains(subset) && name.ends_with(".json")
+                name.starts_with(kind) && name.contains(subset) && name.ends_with(ending)
             })
             .map(String::from)
             .collect();
@@ -247,19 +257,23 @@ fn files(source: &Source, config: &GoodreadsConfig) -> Result<(String, String)> 
         names.dedup();
         names
     };
-    let books = of_kind(BOOKS);
-    let (kind, events) = match of_kind(INTERACTIONS) {
-        none if none.is_empty() => (REVIEWS, of_kind(REVIEWS)),
-        some => (INTERACTIONS, some),
-    };
+    let books = of_kind(BOOKS, JSON);
+    let kinds = [(INTERACTIONS, JSON), (INTERACTIONS, CSV), (REVIEWS, JSON)];
+    let mut there = kinds.map(|(kind, ending)| (kind, of_kind(kind, ending))).into_iter();
+    let (kind, events) = there.find(|(_, files)| !files.is_empty()).unwrap_or_default();
     if books.is_empty() {
         return Err(source.missing(&format!("{BOOKS}*.json"), ""));
     }
     if events.is_empty() {
-        return Err(source.missing(&format!("{INTERACTIONS}*.json or {REVIEWS}*.json"), ""));
+        return Err(source.missing(
+            &format!("{INTERACTIONS}*.json, {INTERACTIONS}*.csv or {REVIEWS}*.json"),
+            "",
+        ));
     }
     // Files of one subset have the same end.
-    let end = |name: &str, kind: &str| name[kind.len()..].trim_end_matches(".json").to_owned();
+    let end = |name: &str, kind: &str| {
+        name[kind.len()..].trim_end_matches(JSON).trim_end_matches(CSV).to_owned()
+    };
     let whole = |end: &str| if end == "_dedup" { String::new() } else { end.to_owned() };
     let mut pairs = Vec::new();
     for book in &books {
@@ -289,6 +303,8 @@ fn files(source: &Source, config: &GoodreadsConfig) -> Result<(String, String)> 
     }
 }
 
+const JSON: &str = ".json";
+const CSV: &str = ".csv";
 const BOOKS: &str = "goodreads_books";
 const INTERACTIONS: &str = "goodreads_interactions";
 const REVIEWS: &str = "goodreads_reviews";

@@ -21,7 +21,13 @@ pub fn ihp(path: impl AsRef<Path>) -> Result<(Dataset, Split)> {
         let users: Entries<Vec<RawId>> = source.read(file, whole)?;
         for (user, items) in users.0 {
             for item in items {
-                collector.push(&user, &item.0, None, None)?;
+                collector.push(&user, &item.0, None, None).map_err(|error| match error {
+                    Error::MissingId { .. } => Error::Value {
+                        file: format!("{}/{file}", source.path().display()),
+                        problem: format!("{error} in the list of user `{user}`"),
+                    },
+                    other => other,
+                })?;
             }
         }
         if collector.columns.users.len() == n_train {

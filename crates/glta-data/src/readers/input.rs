@@ -1,4 +1,4 @@
-//! Where bytes come from: a folder or a zip archive, plain or gzipped.
+//! Where text comes from: a folder or a zip archive, plain or gzipped, UTF-8 or UTF-16.
 
 use std::fs::File;
 use std::io::{self, Cursor, Read};
@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use flate2::read::MultiGzDecoder;
 use zip::ZipArchive;
 
+use super::encoding::decode;
 use crate::{Error, Result};
 
 /// A folder, or a zip archive as publishers serve it.
@@ -18,7 +19,7 @@ pub(crate) struct Source {
     zipped: bool,
 }
 
-/// Bytes with a name for messages.
+/// Text with a name for messages. There is no byte order mark.
 pub(crate) struct Input<'a> {
     /// The file, with `archive.zip/` before the name of a zipped one.
     pub(crate) file: String,
@@ -157,7 +158,7 @@ impl Source {
         let handle = File::open(&self.path).map_err(|e| io_error(&file, e))?;
         let mut archive = ZipArchive::new(handle).map_err(|e| io_error(&file, e.into()))?;
         let entry = archive.by_name(full).map_err(|e| io_error(&file, e.into()))?;
-        read(Input { reader: decompress(entry).map_err(|e| io_error(&file, e))?, file })
+        read(opened(entry, file)?)
     }
 
     /// The error for a file that is not here.
@@ -173,8 +174,18 @@ impl Source {
 /// Opens a single file, plain or gzipped.
 pub(crate) fn open_file(path: &Path) -> Result<Input<'static>> {
     let file = path.display().to_string();
-    let open = || decompress(File::open(path)?);
-    Ok(Input { reader: open().map_err(|e| io_error(&file, e))?, file })
+    let handle = File::open(path).map_err(|e| io_error(&file, e))?;
+    opened(handle, file)
+}
+
+/// The text of a file, decompressed and in UTF-8.
+fn opened<'a>(reader: impl Read + 'a, file: String) -> Result<Input<'a>> {
+    let text = decompress(reader).and_then(decode);
+    let (reader, encoding) = text.map_err(|e| io_error(&file, e))?;
+    if let Some(encoding) = encoding {
+        tracing::info!("{file}: written in {encoding}");
+    }
+    Ok(Input { file, reader })
 }
 
 /// Gzip is told by its first two bytes, whatever the name.

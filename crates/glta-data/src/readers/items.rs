@@ -86,6 +86,13 @@ fn read(input: Input<'_>, config: &ItemsConfig, catalogue: &mut Catalogue) -> Re
     let mut missing = 0;
     while let Some(row) = table.next_row()? {
         let id = row.text(columns.id)?.to_owned();
+        if row.is_blank() {
+            continue;
+        }
+        if row.is_compound(columns.id) {
+            let problem = format!("the item's id is a list or an object, `{id}`; name another key");
+            return Err(row.error(problem));
+        }
         if is_missing(&id) {
             if config.missing_ids == MissingIds::Drop {
                 missing += 1;

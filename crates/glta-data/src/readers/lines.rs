@@ -91,7 +91,8 @@ impl<'a> Lines<'a> {
         &self.file
     }
 
-    /// The next line that is not empty and its number, from 1. A UTF-8 byte order mark is skipped.
+    /// The next line that is not empty and its number, from 1. A byte order mark before it is
+    /// skipped.
     #[inline]
     pub(crate) fn next(&mut self) -> Result<Option<(u64, &[u8])>> {
         Ok(if self.advance()? { Some((self.number, self.line())) } else { None })
@@ -107,7 +108,8 @@ impl<'a> Lines<'a> {
             self.number += 1;
             let line = &self.buffer[start..end];
             end -= usize::from(line.ends_with(b"\r"));
-            if self.number == 1 && line.starts_with(b"\xef\xbb\xbf") {
+            // Files with byte order marks may have been joined.
+            if line.starts_with(b"\xef\xbb\xbf") {
                 start += 3;
             }
             if start < end {
@@ -185,7 +187,7 @@ impl<'a> Lines<'a> {
 }
 
 /// Calls `each(number, line)` for every line that is not empty, without its
-/// `\n` or `\r\n`; numbers start at 1. A UTF-8 byte order mark is skipped.
+/// `\n` or `\r\n`; numbers start at 1.
 pub(crate) fn for_each_line(
     input: Input<'_>,
     mut each: impl FnMut(u64, &[u8]) -> std::result::Result<(), Fault>,
@@ -300,8 +302,8 @@ mod tests {
     }
 
     #[test]
-    fn lines_across_buffers_and_byte_order_mark() {
-        let mut bytes = b"\xef\xbb\xbfhead\r\n".to_vec();
+    fn lines_across_buffers() {
+        let mut bytes = b"head\r\n".to_vec();
         bytes.extend(vec![b'x'; 3 * BUFFER]);
         bytes.push(b'\n');
         for n in 0..BUFFER {

@@ -3,10 +3,12 @@ use std::path::Path;
 use super::input::{Input, open_file};
 use super::layout;
 use super::pairs_config::{MissingIds, PairsConfig, PairsLayout};
-use super::table::{Column, ITEM, RATING, Row, TIME, Table, USER, base_name, find, number, time};
+use super::table::{
+    Column, ITEM, RATING, Row, TIME, Table, USER, bare_date, base_name, find, number, time,
+};
 use crate::dataset::Collector;
 use crate::ids::{IdMap, is_missing};
-use crate::report::{EXAMPLES, Note};
+use crate::report::{EXAMPLES, Note, Report};
 use crate::{Dataset, Error, Interactions, Item, Result, Split};
 
 /// Reads interactions without texts from one [`Table`], plain or gzipped.
@@ -138,14 +140,15 @@ pub(crate) fn read_with(
         None => layout::of(&table, config)?,
     };
     let before = collector.columns.users.len();
-    let mut missing = Missing { rule: config.missing_ids, rows: 0, examples: Vec::new() };
+    let mut missing = Missing { rule: config.missing_ids, rows: 0, empty: 0, examples: Vec::new() };
     let name = match layout {
         PairsLayout::Lists => {
             lists(&mut table, config, collector, &mut missing)?;
             "lists".to_owned()
         }
         PairsLayout::Pairs => {
-            let columns = Columns { integers: checks.integers, ..Columns::of(&table, config)? };
+            let columns = Columns::of(&table, config, &mut collector.report)?;
+            let columns = Columns { integers: checks.integers, ..columns };
             rows(&mut table, &columns, collector, &mut missing)?;
             format!("pairs{}", columns.described(&table))
         }
@@ -156,6 +159,7 @@ pub(crate) fn read_with(
     tracing::info!("{file}: read as {}, {} rows", report.layout, report.rows);
     collector.report.files.push(report);
     for (kind, count, text) in [
+        ("empty_rows", missing.empty, "rows have only empty fields and are left out"),
         ("comments", counts.comments, "lines are comments and are left out"),
         ("repeated_headers", counts.headers, "rows repeat the header and are left out"),
     ] {
@@ -183,6 +187,8 @@ pub(crate) fn read_with(
 struct Missing {
     rule: MissingIds,
     rows: u64,
+    /// Rows without anything.
+    empty: u64,
     examples: Vec<String>,
 }
 
@@ -192,6 +198,10 @@ impl Missing {
     fn take(&mut self, row: &Row<'_>, error: Error) -> Result<()> {
         if !matches!(error, Error::MissingId { .. }) {
             return Err(error);
+        }
+        if row.is_blank() {
+            self.empty += 1;
+            return Ok(());
         }
         if self.rule == MissingIds::Refuse {
             let problem = format!("{error}; drop such rows (--missing-ids drop) or mend them");
@@ -211,6 +221,8 @@ struct Columns {
     item: usize,
     rating: Option<usize>,
     time: Option<usize>,
+    /// Whether times are dates such as `20240131`.
+    bare_dates: bool,
     /// Whether each row must have a rating, and a time: where these columns were named.
     required: [bool; 2],
     /// Whether ids must be integers.
@@ -218,7 +230,7 @@ struct Columns {
 }
 
 impl Columns {
-    fn of(table: &Table<'_>, config: &PairsConfig) -> Result<Self> {
+    fn of(table: &Table<'_>, config: &PairsConfig, report: &mut Report) -> Result<Self> {
         let named = |column: &Option<Column>| {
             column.as_ref().map(|column| table.column(column)).transpose()
         };
@@ -244,14 +256,46 @@ impl Columns {
             good.len() >= bad.len()
         };
         // A column of words that only goes by such a name is no reason to refuse the file.
-        let rating = rating.filter(|&column| {
-            config.rating.is_some() || fits(column, |field| number(field.as_bytes()).is_some())
-        });
-        let time = time.filter(|&column| {
-            config.time.is_some() || fits(column, |field| time_of(field.as_bytes()).is_some())
+        let mut used = |column: Option<usize>, named: bool, is: fn(&str) -> bool, form: &str| {
+            let column = column?;
+            if named || fits(column, is) {
+                return Some(column);
+            }
+            let mut values = table.sample().iter().filter_map(|row| row.get(column));
+            let example = values.find(|value| !is_missing(value) && !is(value));
+            let name = table.columns().get(column).map_or("", String::as_str);
+            let text = format!("column `{name}` is not used: expected {form}");
+            let note = Note { message: text, ..Note::new("unused_column", 1, None, "") };
+            report.warn(&base_name(table.file()), note.examples(example.cloned()));
+            None
+        };
+        let is_number = |field: &str| number(field.as_bytes()).is_some();
+        let rating = used(rating, config.rating.is_some(), is_number, NUMBER_FORM);
+        let is_time = |field: &str| time_of(field.as_bytes()).is_some();
+        let time = used(time, config.time.is_some(), is_time, TIME_FORM);
+        for column in [Some(user), Some(item), rating, time].into_iter().flatten() {
+            let same = |name: &&String| names.get(column) == Some(*name) && !name.is_empty();
+            if names.iter().filter(same).count() > 1 {
+                let problem = format!(
+                    "several columns are called `{}`; name one by its number, counted from 1 \
+                     (--columns)",
+                    names[column]
+                );
+                if ![&config.user, &config.item, &config.rating, &config.time]
+                    .contains(&&Some(Column::Number(column + 1)))
+                {
+                    return Err(table.malformed(problem));
+                }
+            }
+        }
+        let dates = |field: &String| is_missing(field) || bare_date(field.as_bytes()).is_some();
+        let bare = time.is_some_and(|column| {
+            let mut fields = table.sample().iter().filter_map(|row| row.get(column)).peekable();
+            fields.peek().is_some() && fields.all(dates)
         });
         let required = [config.rating.is_some(), config.time.is_some()];
-        Ok(Self { user, item, rating, time, required, integers: false })
+        let integers = false;
+        Ok(Self { user, item, rating, time, bare_dates: bare, required, integers })
     }
 
     /// The columns in words, where they are not just user and item.
@@ -293,10 +337,13 @@ fn rows(
             },
         };
         let rating = match columns.rating {
-            Some(column) => value(&row, column, number, columns.required[0], "a number")?,
+            Some(column) => value(&row, column, number, columns.required[0], NUMBER_FORM)?,
             None => None,
         };
         let time = match columns.time {
+            Some(column) if columns.bare_dates => {
+                value(&row, column, bare_date, columns.required[1], "a date such as 20240131")?
+            }
             Some(column) => value(&row, column, time_of, columns.required[1], TIME_FORM)?,
             None => None,
         };
@@ -308,9 +355,15 @@ fn rows(
 /// The dense ids of a row; a row that lacks one makes no new user or item.
 fn ids(collector: &mut Collector, row: &Row<'_>, columns: &Columns) -> Result<(u32, u32)> {
     let (user, item) = (row.text(columns.user)?, row.text(columns.item)?);
-    for (kind, raw) in [("user", user), ("item", item)] {
+    for (kind, column, raw) in [("user", columns.user, user), ("item", columns.item, item)] {
         if is_missing(raw) {
             return Err(Error::MissingId { kind, raw: raw.to_owned() });
+        }
+        if row.is_compound(column) {
+            return Err(row.error(format!(
+                "the {kind} is a list or an object, `{raw}`; write its id under a key of its own \
+                 and name that (--columns {kind}=KEY)"
+            )));
         }
         if columns.integers && raw.parse::<u32>().is_err() {
             return Err(row.expected("integer ids below 2³²"));
@@ -328,6 +381,7 @@ fn id(ids: &mut IdMap, row: &Row<'_>, column: usize) -> Result<u32> {
     }
 }
 
+const NUMBER_FORM: &str = "a number";
 const TIME_FORM: &str = "a time (seconds since 1970 or an ISO 8601 date)";
 
 /// The value of a field; none where it is missing and need not be there.
@@ -343,7 +397,13 @@ fn value<T>(
     match parse(field) {
         Some(value) => Ok(Some(value)),
         None if !required && is_missing(row.text(column)?) => Ok(None),
-        None => Err(row.expected(&format!("{form} in column {}", column + 1))),
+        None => {
+            let hint = match form == NUMBER_FORM && field.contains(&b',') {
+                true => " (a comma before three digits may divide thousands)",
+                false => "",
+            };
+            Err(row.expected(&format!("{form}{hint} in column {}", column + 1)))
+        }
     }
 }
 

@@ -10,12 +10,13 @@ mod values;
 pub use form::Separator;
 pub use names::Column;
 pub(crate) use names::{DESCRIPTION, GENRES, ITEM, RATING, TIME, TITLE, USER, find, typed};
-pub(crate) use values::{number, time};
+pub(crate) use values::{bare_date, number, time};
 
 use std::fmt;
 use std::io::{Cursor, Read};
 use std::path::Path;
 
+use rustc_hash::FxHashSet;
 use serde::{Deserialize, Serialize};
 
 use super::input::{Input, io_error, open_file};
@@ -39,7 +40,7 @@ pub struct TableConfig {
 }
 
 /// A table, read row by row: CSV and its relatives, blanks, `::`, RecBole's `.inter` and `.item`,
-/// or JSON lines; plain or gzipped, UTF-8.
+/// or JSON lines; plain or gzipped, UTF-8 or UTF-16.
 ///
 /// Comments (`#` or `%`) before the first row, empty lines, a byte order mark and repetitions of
 /// the header are skipped; where a file begins with a comment, later lines that begin with `#` are
@@ -123,13 +124,14 @@ impl<'a> Table<'a> {
             counts: Counts { comments: found.comments, ..Counts::default() },
         };
         if found.header {
-            table.read_header()?;
+            table.read_header(found.ruled)?;
         }
         Ok(table)
     }
 
-    /// Takes the first row as the names of the columns.
-    fn read_header(&mut self) -> Result<()> {
+    /// Takes the first row as the names of the columns. `ruled` says that a line of dashes
+    /// follows.
+    fn read_header(&mut self, ruled: bool) -> Result<()> {
         if !self.records.advance()? {
             return Ok(());
         }
@@ -142,14 +144,18 @@ impl<'a> Table<'a> {
         self.width = header.len();
         self.columns.clone_from(&header);
         // R's `write.table` gives row names no name.
+        let mut names = FxHashSet::default();
         if let Some(first) = self.sample.first()
             && first.len() == self.width + 1
-            && self.sample.iter().all(|row| row.len() == first.len())
+            && self.sample.iter().all(|row| row.len() == first.len() && names.insert(&row[0]))
         {
             self.width += 1;
             self.columns.insert(0, String::new());
         }
         self.header = Some(header);
+        if ruled {
+            self.records.advance()?;
+        }
         Ok(())
     }
 
@@ -183,7 +189,13 @@ impl<'a> Table<'a> {
         let first = self.header.as_ref().or(self.sample.first()).or(keys);
         let found = first.map(|row| self.rows.join(row).escape_debug().to_string());
         let found = found.map_or(String::new(), |found| format!(", found `{found}`"));
-        let problem = format!("{problem} ({}){found}", self.rows);
+        let separator = match self.rows {
+            Rows::Separated { .. } if self.width < 2 => {
+                "; if another separator divides rows, name it (--separator)"
+            }
+            _ => "",
+        };
+        let problem = format!("{problem} ({}){found}{separator}", self.rows);
         Fault::Problem(problem).at(self.file(), self.first_line)
     }
 
@@ -327,6 +339,8 @@ pub struct Row<'r> {
     text: &'r [u8],
     ends: &'r [usize],
     gap: usize,
+    /// Fields of an object that hold lists or objects.
+    compound: &'r [usize],
 }
 
 impl<'r> Row<'r> {
@@ -374,6 +388,16 @@ impl<'r> Row<'r> {
                 Err(self.error(problem))
             }
         }
+    }
+
+    /// Whether field `n` was a list or an object, of which [`text`](Self::text) is a rendering.
+    pub(crate) fn is_compound(&self, n: usize) -> bool {
+        self.compound.contains(&n)
+    }
+
+    /// Whether all fields are empty, as in rows that spreadsheets add at the end.
+    pub(crate) fn is_blank(&self) -> bool {
+        (0..self.len()).all(|n| self.bytes(n).is_empty())
     }
 
     /// The error of a row that cannot be used.

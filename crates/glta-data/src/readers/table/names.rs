@@ -1,6 +1,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use glta_core::near_names;
 use serde::{Deserialize, Serialize};
 
 /// A column of a table, by its name or its number from 1.
@@ -62,7 +63,13 @@ impl Column {
                          {width} (or say that there is a header)"
                     ),
                     (None, _) => {
-                        format!("no column `{name}` in the header; there are {}", names.join(", "))
+                        let near = near_names(name, names.iter().map(String::as_str));
+                        let near = match near.is_empty() {
+                            true => String::new(),
+                            false => format!(" (near names are {})", near.join(", ")),
+                        };
+                        let all = names.join(", ");
+                        format!("no column `{name}` in the header{near}; there are {all}")
                     }
                 }
             }
@@ -150,6 +157,15 @@ pub(crate) const TIME: Known = &[
     "orderdate",
     "purchasedate",
     "ratedat",
+    "orderedat",
+    "purchasedat",
+    "boughtat",
+    "viewedat",
+    "reviewdate",
+    "reviewtime",
+    "ordertime",
+    "purchasetime",
+    "eventdate",
 ];
 pub(crate) const TITLE: Known = &[
     "title",

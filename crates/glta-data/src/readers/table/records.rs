@@ -31,6 +31,8 @@ pub(crate) struct Records<'a> {
     line: u64,
     /// The keys of objects in the order of their first appearance.
     keys: IndexSet<String>,
+    /// The fields of the last object that are lists or objects.
+    compound: Vec<usize>,
 }
 
 impl<'a> Records<'a> {
@@ -50,6 +52,7 @@ impl<'a> Records<'a> {
             in_place: false,
             line: 0,
             keys: IndexSet::new(),
+            compound: Vec::new(),
         }
     }
 
@@ -67,7 +70,8 @@ impl<'a> Records<'a> {
     #[inline]
     pub(crate) fn row(&self) -> Row<'_> {
         let (text, gap) = if self.in_place { (self.lines.line(), 1) } else { (&*self.text, 0) };
-        Row { file: self.lines.file(), line: self.line, text, ends: &self.ends, gap }
+        let compound = &self.compound;
+        Row { file: self.lines.file(), line: self.line, text, ends: &self.ends, gap, compound }
     }
 
     /// The keys of the objects read so far.
@@ -125,7 +129,7 @@ impl<'a> Records<'a> {
                 fields(line.split(u8::is_ascii_whitespace).filter(|f| !f.is_empty()), text, ends);
                 Ok(())
             }
-            Rows::Objects => object(line, &mut self.keys, text, ends),
+            Rows::Objects => object(line, &mut self.keys, &mut self.compound, text, ends),
         };
         read.map_err(|fault| fault.at(self.lines.file(), self.line))?;
         Ok(true)
@@ -232,22 +236,36 @@ fn double_colons(line: &[u8], text: &mut Vec<u8>, ends: &mut Vec<usize>) {
 fn object(
     line: &[u8],
     keys: &mut IndexSet<String>,
+    compound: &mut Vec<usize>,
     text: &mut Vec<u8>,
     ends: &mut Vec<usize>,
 ) -> std::result::Result<(), Fault> {
+    if line.trim_ascii() == b"{" {
+        let problem = "an object over several lines; write each object in one line (in pandas \
+                       `orient=\"records\", lines=True`)";
+        return Err(Fault::Problem(problem.into()));
+    }
     let record: Entries<Value> = parse_record(line)?;
-    let mut values: Vec<String> = vec![String::new(); keys.len()];
+    let mut values: Vec<Option<String>> = vec![None; keys.len()];
+    compound.clear();
     for (key, value) in record.0 {
         let (at, new) = keys.insert_full(key);
         if new {
-            values.push(String::new());
+            values.push(None);
         }
-        values[at] = flat(value)?;
+        if values[at].is_some() {
+            let key = keys.get_index(at).map_or("", String::as_str);
+            return Err(Fault::Problem(format!("the key `{key}` comes twice")));
+        }
+        if value.is_array() || value.is_object() {
+            compound.push(at);
+        }
+        values[at] = Some(flat(value)?);
     }
     if keys.len() > MAX_COLUMNS {
         return Err(Fault::Problem(format!("more than {MAX_COLUMNS} different keys")));
     }
-    fields(values.iter().map(String::as_bytes), text, ends);
+    fields(values.iter().map(|value| value.as_deref().unwrap_or("").as_bytes()), text, ends);
     Ok(())
 }
 

@@ -19,6 +19,8 @@ const ROWS: usize = 1000;
 pub(crate) struct Recognised {
     pub(crate) rows: Rows,
     pub(crate) header: bool,
+    /// Whether a line of dashes stands below the header, as psql and Markdown write it.
+    pub(crate) ruled: bool,
     pub(crate) end_of_line: u8,
     /// Bytes and lines of comments and empty lines before the first row.
     pub(crate) skipped: (usize, u64),
@@ -47,8 +49,6 @@ pub(crate) fn recognise(
     for (start, what) in [
         (&b"PK\x03\x04"[..], "a zip archive or a spreadsheet; extract it, or save it as CSV"),
         (b"PAR1", "a Parquet file; write it as CSV or JSON lines"),
-        (b"\xff\xfe", "UTF-16, as spreadsheets write “Unicode text”; save it as UTF-8"),
-        (b"\xfe\xff", "UTF-16, as spreadsheets write “Unicode text”; save it as UTF-8"),
     ] {
         if head.starts_with(start) {
             return Err(refused(what));
@@ -58,11 +58,13 @@ pub(crate) fn recognise(
         return Err(refused("a binary file, as there are zero bytes"));
     }
     let end_of_line = if head.contains(&b'\r') && !head.contains(&b'\n') { b'\r' } else { b'\n' };
-    let (skipped, comments) = comments(head, end_of_line);
+    let (skipped, comments, said) = comments(head, end_of_line);
+    let separator = config.separator.or(said);
     let data = &head[skipped.0..];
     let mut recognised = Recognised {
         rows: Rows::Objects,
         header: false,
+        ruled: false,
         end_of_line,
         skipped,
         comments,
@@ -72,7 +74,7 @@ pub(crate) fn recognise(
     // A line that is cut off says nothing; nor does an end that is missing because of that.
     let end = if whole { data.len() } else { last_line_end(data, end_of_line) };
     let data = &data[..end];
-    if config.separator.is_none() {
+    if separator.is_none() {
         match data.first() {
             Some(b'{') => {
                 recognised.keys = keys(file, data, end_of_line, skipped.1)?;
@@ -96,15 +98,30 @@ pub(crate) fn recognise(
         let rows = Rows::Separated { separator, quotes };
         (rows, sample(data, rows, end_of_line))
     };
-    let (rows, mut sample) = match config.separator {
+    let (rows, mut sample) = match separator {
         Some(separator) => with(separator),
         None => choose(with),
     };
     if comments > 0 {
         sample.retain(|row| row.first().is_none_or(|field| !field.starts_with('#')));
     }
+    let in_single =
+        |field: &String| field.len() > 1 && field.starts_with('\'') && field.ends_with('\'');
+    if sample.len() > 1 && sample.iter().flatten().all(in_single) {
+        return Err(Error::Line {
+            file: file.to_owned(),
+            line: skipped.1 + 1,
+            problem: "all fields are in single quotes, which would become a part of them; write \
+                      double quotes or none"
+                .into(),
+        });
+    }
     recognised.rows = rows;
-    recognised.header = config.header.unwrap_or_else(|| is_header(&sample));
+    recognised.ruled = sample.get(1).is_some_and(|row| is_rule(row));
+    if recognised.ruled {
+        sample.remove(1);
+    }
+    recognised.header = config.header.unwrap_or_else(|| recognised.ruled || is_header(&sample));
     recognised.sample = sample;
     Ok(recognised)
 }
@@ -113,22 +130,32 @@ fn last_line_end(data: &[u8], end_of_line: u8) -> usize {
     data.iter().rposition(|&byte| byte == end_of_line).map_or(data.len(), |at| at + 1)
 }
 
-/// Bytes and lines before the first row, and how many of the lines are comments.
-fn comments(head: &[u8], end_of_line: u8) -> ((usize, u64), u64) {
-    let (mut at, mut lines, mut comments) = (0, 0, 0);
-    if head.starts_with(b"\xef\xbb\xbf") {
-        at = 3;
-    }
+/// Whether a row is a line that a printed table has below its header, such as `---+---`.
+fn is_rule(row: &[String]) -> bool {
+    let dashes = |field: &String| field.bytes().all(|byte| b"-+=: ".contains(&byte));
+    row.iter().all(dashes) && row.iter().any(|field| field.contains("--"))
+}
+
+/// Bytes and lines before the first row, how many of the lines are comments, and the separator
+/// that a line `sep=;` names, as spreadsheets understand it.
+fn comments(head: &[u8], end_of_line: u8) -> ((usize, u64), u64, Option<Separator>) {
+    let (mut at, mut lines, mut comments, mut separator) = (0, 0, 0, None);
     for line in head[at..].split_inclusive(|&byte| byte == end_of_line) {
+        let ends = |byte: &u8| matches!(byte, b'\r' | b'\n');
+        let end = line.iter().position(ends).unwrap_or(line.len());
+        let said = line[..end].strip_prefix(b"sep=");
         match line.trim_ascii().first() {
             Some(b'#' | b'%') => comments += 1,
+            _ if lines == 0 && matches!(said, Some([_])) => {
+                separator = said.map(|said| Separator::Byte(said[0]));
+            }
             Some(_) => break,
             None => {}
         }
         at += line.len();
         lines += 1;
     }
-    ((at, lines), comments)
+    ((at, lines), comments, separator)
 }
 
 /// Whether all quotes at the start of a field have their ends; that a text is cut off is no fault.

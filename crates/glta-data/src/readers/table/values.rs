@@ -6,7 +6,7 @@ use jiff::tz::TimeZone;
 
 use crate::readers::lines::{decimal, integer};
 
-/// A finite number, also with a decimal comma.
+/// A finite number, also with a decimal comma; not one such as `1,200`, which may be either.
 #[inline]
 pub(crate) fn number(field: &[u8]) -> Option<f32> {
     decimal(field).or_else(|| {
@@ -14,7 +14,8 @@ pub(crate) fn number(field: &[u8]) -> Option<f32> {
         let (whole, part) = text.split_once(',')?;
         let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
         let signed = whole.strip_prefix('-').unwrap_or(whole);
-        if !digits(signed) || !digits(part) {
+        let thousands = part.len() == 3 && signed.len() < 4 && !signed.starts_with('0');
+        if !digits(signed) || !digits(part) || thousands {
             return None;
         }
         decimal(format!("{whole}.{part}").as_bytes())
@@ -40,6 +41,18 @@ fn seconds(epoch: i64) -> i64 {
         _ => 1_000_000_000,
     };
     epoch.div_euclid(unit)
+}
+
+/// Seconds since 1970 of a date without any marks, such as `20240131`.
+pub(crate) fn bare_date(field: &[u8]) -> Option<i64> {
+    let number =
+        integer(field).filter(|_| field.len() == 8 && matches!(field, [b'1' | b'2', ..]))?;
+    let [year, month, day] = [number / 10_000, number / 100 % 100, number % 100];
+    if !(1900..2200).contains(&year) {
+        return None;
+    }
+    let date = Date::new(year as i16, month as i8, day as i8).ok()?;
+    Some(date.at(0, 0, 0, 0).to_zoned(TimeZone::UTC).ok()?.timestamp().as_second())
 }
 
 #[cold]
@@ -98,12 +111,23 @@ mod tests {
     }
 
     #[test]
+    fn bare_dates() {
+        assert_eq!(bare_date(b"19700102"), Some(86_400));
+        for no_date in ["19701302", "1970010", "881250949", "00000101", "-9700102", ""] {
+            assert_eq!(bare_date(no_date.as_bytes()), None, "{no_date}");
+        }
+    }
+
+    #[test]
     fn numbers() {
         for (text, expected) in [
             ("4,5", Some(4.5)),
             ("-4,5", Some(-4.5)),
             ("4.5", Some(4.5)),
             ("1,2,3", None),
+            ("1,200", None),
+            ("0,125", Some(0.125)),
+            ("1,25", Some(1.25)),
             (",5", None),
         ] {
             assert_eq!(number(text.as_bytes()), expected, "{text}");
