@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use glta_comm::Communicator;
-use glta_core::{Progress, TextEncoder};
+use glta_core::{Progress, Silent, TextEncoder};
 use glta_linear::{TextVectors, TfIdf, TfIdfConfig, WhitenConfig, Whitening};
 use ndarray::Array2;
 use serde::{Deserialize, Serialize};
@@ -90,9 +90,34 @@ impl ItemVectors {
     /// # Errors
     /// Bad settings, or texts that have no word in common.
     pub fn tf_idf(texts: &[impl AsRef<str> + Sync], config: &TfIdfConfig) -> Result<Self> {
-        let encoder = TfIdf::fit(texts, config)?;
+        Self::tf_idf_with(texts, config, &mut Silent)
+    }
+
+    /// [`tf_idf`](Self::tf_idf) with progress.
+    ///
+    /// # Errors
+    /// Those of [`tf_idf`](Self::tf_idf), and [`Error::Cancelled`].
+    pub fn tf_idf_with(
+        texts: &[impl AsRef<str> + Sync],
+        config: &TfIdfConfig,
+        progress: &mut dyn Progress<Event>,
+    ) -> Result<Self> {
+        let (total, mut before) = (texts.len(), 0);
+        // The fit goes through all texts several times: they are done by the share of its steps.
+        let steps = &mut |&(done, steps): &(usize, usize)| {
+            before = total * done / (steps + 1);
+            progress.report(&Event::TextVectors { done: before, total })
+        };
+        let encoder = TfIdf::fit_with(texts, config, steps)?;
         let texts: Vec<String> = texts.iter().map(|text| text.as_ref().to_owned()).collect();
-        let vectors = Self::encoded(&encoder, &texts, &mut glta_core::Silent)?;
+        let rest = &mut |event: &Event| match *event {
+            Event::TextVectors { done, total } => {
+                let done = before + (total - before) * done / total.max(1);
+                progress.report(&Event::TextVectors { done, total })
+            }
+            _ => progress.report(event),
+        };
+        let vectors = Self::encoded(&encoder, &texts, rest)?;
         let mut vectors = vectors.by(ItemEncoder::TfIdf);
         vectors.tf_idf = Some(Arc::new(encoder));
         Ok(vectors)

@@ -238,6 +238,21 @@ impl Run {
         self.folder.write(VECTORS, |path| save_vectors(path, joined.view()))
     }
 
+    /// Uses the text vectors of another run of the same items and encoders, if it has some.
+    ///
+    /// # Errors
+    /// A file that cannot be read or written.
+    pub fn copy_item_vectors(&self, from: impl AsRef<Path>) -> Result<()> {
+        let from = from.as_ref();
+        if !from.join(VECTORS).exists() {
+            return Ok(());
+        }
+        let whitenings = (0..).map(whitening_file).take_while(|name| from.join(name).exists());
+        let names = whitenings.chain([TF_IDF, ENCODERS, VECTORS].map(String::from));
+        // The vectors last: the encoders' files are there once they are.
+        names.filter(|name| from.join(name).exists()).try_for_each(|name| self.copy(&name, from))
+    }
+
     /// Uses this linear item model, of the run's data and text vectors.
     ///
     /// # Errors
@@ -439,14 +454,16 @@ impl Run {
                     let how = &config.language_model;
                     ItemVectors::language_model(language, comm, &texts, how, progress)?
                 }
-                ItemEncoder::TfIdf => match ItemVectors::tf_idf(&texts, &config.tf_idf) {
-                    Ok(words) => words,
-                    Err(Error::Linear(glta_linear::Error::TextVectors(problem))) => {
-                        tracing::warn!("TF-IDF is left out: {problem}");
-                        continue;
+                ItemEncoder::TfIdf => {
+                    match ItemVectors::tf_idf_with(&texts, &config.tf_idf, progress) {
+                        Ok(words) => words,
+                        Err(Error::Linear(glta_linear::Error::TextVectors(problem))) => {
+                            tracing::warn!("TF-IDF is left out: {problem}");
+                            continue;
+                        }
+                        Err(error) => return Err(error),
                     }
-                    Err(error) => return Err(error),
-                },
+                }
                 ItemEncoder::Sentence => {
                     let Sentence(encoder) = self.sentence.as_ref().ok_or_else(no_sentence)?;
                     ItemVectors::encoded(&**encoder, &texts, progress)?

@@ -169,14 +169,16 @@ impl<'a> Seed<'a> {
                 let (language, how) = (language.ok_or_else(none)?, &config.language_model);
                 ItemVectors::language_model(language, &*self.comm, &texts, how, &mut report)?
             }
-            ItemEncoder::TfIdf => match ItemVectors::tf_idf(&texts, &config.tf_idf) {
-                Ok(words) => words,
-                Err(glta_align::Error::Linear(glta_linear::Error::TextVectors(problem))) => {
-                    self.note(&format!("TF-IDF is left out: {problem}"))?;
-                    return Ok(None);
+            ItemEncoder::TfIdf => {
+                match ItemVectors::tf_idf_with(&texts, &config.tf_idf, &mut report) {
+                    Ok(words) => words,
+                    Err(glta_align::Error::Linear(glta_linear::Error::TextVectors(problem))) => {
+                        self.note(&format!("TF-IDF is left out: {problem}"))?;
+                        return Ok(None);
+                    }
+                    Err(error) => return Err(error.into()),
                 }
-                Err(error) => return Err(error.into()),
-            },
+            }
             _ => match self.encoder {
                 Some(encoder) => ItemVectors::encoded(encoder, &texts, &mut report)?,
                 None => return Ok(None),

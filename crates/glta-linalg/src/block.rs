@@ -1,8 +1,43 @@
 use gemm_common::Parallelism;
-use ndarray::{ArrayView2, ArrayViewMut2};
+use ndarray::{ArrayView2, ArrayViewMut2, Axis};
+
+use crate::Result;
+use crate::work::{REPORT_EVERY, Work};
 
 /// Products below this many multiplications stay on one thread.
 const PARALLEL_FROM: usize = 1 << 22;
+
+/// [`product`] in parts between which the work is reported.
+pub(crate) fn product_with(
+    c: ArrayViewMut2<'_, f64>,
+    keep: f64,
+    factor: f64,
+    a: ArrayView2<'_, f64>,
+    b: ArrayView2<'_, f64>,
+    work: &mut Work<'_>,
+) -> Result<()> {
+    let ((m, n), k) = (c.dim(), a.ncols());
+    let cost = m as f64 * n as f64 * k as f64;
+    if cost <= 2.0 * REPORT_EVERY || m.max(n) < 2 {
+        product(c, keep, factor, a, b);
+        return work.add(cost);
+    }
+    // Halves depend on the sizes alone, and so does the result.
+    if m >= n {
+        let at = (m / 2).next_multiple_of(PART).min(m - 1);
+        let ((c0, c1), (a0, a1)) = (c.split_at(Axis(0), at), a.split_at(Axis(0), at));
+        product_with(c0, keep, factor, a0, b, work)?;
+        product_with(c1, keep, factor, a1, b, work)
+    } else {
+        let at = (n / 2).next_multiple_of(PART).min(n - 1);
+        let ((c0, c1), (b0, b1)) = (c.split_at(Axis(1), at), b.split_at(Axis(1), at));
+        product_with(c0, keep, factor, a, b0, work)?;
+        product_with(c1, keep, factor, a, b1, work)
+    }
+}
+
+/// Rows and columns of a part are a multiple of this.
+const PART: usize = 64;
 
 /// `c = keep · c + factor · a b`, on rayon's current pool.
 pub(crate) fn product(

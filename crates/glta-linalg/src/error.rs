@@ -29,6 +29,9 @@ pub enum Error {
     /// The eigenvalues did not converge: the matrix has values that are not finite.
     #[error("the eigenvalues do not converge; are all values of the matrix finite?")]
     NoConvergence,
+    /// The receiver of the progress asked to stop.
+    #[error(transparent)]
+    Cancelled(#[from] glta_core::Cancelled),
 }
 
 /// A result with [`Error`].

@@ -4,7 +4,8 @@
 //! Matrices are `ndarray` arrays in standard layout (row-major). A symmetric matrix is its
 //! lower triangle; what lies above the diagonal is neither read nor written.
 //! The products are those of the crate `gemm-f64` and run on rayon's current pool. Results do
-//! not depend on the number of threads.
+//! not depend on the number of threads. What is long with large matrices has a `_with` form, which
+//! reports its progress and can be cancelled.
 //!
 //! ```
 //! use glta_linalg::{cholesky, gram_of_lower, invert_lower};
@@ -25,7 +26,9 @@ mod eigen;
 mod error;
 mod lower;
 mod tridiagonal;
+mod work;
 
 pub use eigen::{Eigen, symmetric_eigen};
 pub use error::{Error, Result};
-pub use lower::{add_gram, cholesky, gram_of_lower, invert_lower};
+pub use lower::{add_gram, add_gram_with, cholesky, gram_of_lower, invert_lower, invert_with};
+pub use work::Step;

@@ -1,7 +1,9 @@
+use glta_core::{Progress, Silent};
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis};
 use rayon::prelude::*;
 
-use crate::block::product;
+use crate::block::{product, product_with};
+use crate::work::{REPORT_EVERY, Step, Work};
 use crate::{Error, Result};
 
 /// Triangles of at most this many rows are computed by plain loops.
@@ -12,39 +14,66 @@ const SQUARE: usize = 96;
 const STRIP: usize = 256;
 
 /// The Cholesky factor `L` of a positive definite matrix `A = L Lᵀ`, in place of the lower
-/// triangle of `A`: `(n, n)`. Takes `n³ / 3` multiplications.
+/// triangle of `A`: `(n, n)`. Takes `n³ / 6` multiplications.
 ///
 /// # Errors
 /// A matrix that is not square or not positive definite, as one with NaN is not.
 pub fn cholesky(matrix: &mut Array2<f64>) -> Result<()> {
     check_square("Cholesky factorisation", matrix)?;
-    factor(matrix.view_mut(), 0)
+    factor(matrix.view_mut(), 0, &mut Work::silent())
 }
 
-/// The inverse of a lower triangular matrix, in its place: `(n, n)`. Takes `n³ / 3`
+/// The inverse of a lower triangular matrix, in its place: `(n, n)`. Takes `n³ / 6`
 /// multiplications.
 ///
 /// # Errors
 /// A matrix that is not square, or whose diagonal has a zero or a number that is not finite.
 pub fn invert_lower(matrix: &mut Array2<f64>) -> Result<()> {
     check_square("the inverse of a triangle", matrix)?;
+    invert_lower_with(matrix, &mut Work::silent())
+}
+
+fn invert_lower_with(matrix: &mut Array2<f64>, work: &mut Work<'_>) -> Result<()> {
     let diagonal = matrix.diag();
     if let Some(row) = diagonal.iter().position(|v| *v == 0.0 || !v.is_finite()) {
         return Err(Error::Singular { row });
     }
-    invert(matrix.view_mut());
-    Ok(())
+    invert(matrix.view_mut(), work)
 }
 
 /// The lower triangle of `Lᵀ L` of a lower triangular matrix `L`, in its place: `(n, n)`.
-/// Takes `n³ / 3` multiplications.
+/// Takes `n³ / 6` multiplications.
 ///
 /// # Errors
 /// A matrix that is not square.
 pub fn gram_of_lower(matrix: &mut Array2<f64>) -> Result<()> {
     check_square("the Gram matrix of a triangle", matrix)?;
-    gram(matrix.view_mut());
-    Ok(())
+    gram(matrix.view_mut(), &mut Work::silent())
+}
+
+/// The lower triangle of the inverse of a positive definite matrix, in place of its lower
+/// triangle: `(n, n)`. [`cholesky`], [`invert_lower`] and [`gram_of_lower`] one after the other,
+/// with progress.
+///
+/// ```
+/// use glta_core::Silent;
+/// use glta_linalg::invert_with;
+/// use ndarray::array;
+///
+/// let mut matrix = array![[4.0, 0.0], [2.0, 5.0]];
+/// invert_with(&mut matrix, &mut Silent)?;
+/// assert_eq!(matrix, array![[0.3125, 0.0], [-0.125, 0.25]]);
+/// # Ok::<(), glta_linalg::Error>(())
+/// ```
+///
+/// # Errors
+/// A matrix that is not square or not positive definite, and [`Error::Cancelled`].
+pub fn invert_with(matrix: &mut Array2<f64>, progress: &mut dyn Progress<Step>) -> Result<()> {
+    check_square("the inverse of a positive definite matrix", matrix)?;
+    let work = &mut Work::new(progress, (matrix.nrows() as f64).powi(3) / 2.0);
+    factor(matrix.view_mut(), 0, work)?;
+    invert_lower_with(matrix, work)?;
+    gram(matrix.view_mut(), work)
 }
 
 /// Adds the lower triangle of `factor · V Vᵀ` to that of `matrix`: `(n, n)` and `(n, dim)`.
@@ -52,17 +81,31 @@ pub fn gram_of_lower(matrix: &mut Array2<f64>) -> Result<()> {
 /// # Errors
 /// A matrix that is not square, or of another size than `vectors` has rows.
 pub fn add_gram(matrix: &mut Array2<f64>, factor: f64, vectors: ArrayView2<'_, f64>) -> Result<()> {
+    add_gram_with(matrix, factor, vectors, &mut Silent)
+}
+
+/// [`add_gram`] with progress.
+///
+/// # Errors
+/// Those of [`add_gram`], and [`Error::Cancelled`].
+pub fn add_gram_with(
+    matrix: &mut Array2<f64>,
+    factor: f64,
+    vectors: ArrayView2<'_, f64>,
+    progress: &mut dyn Progress<Step>,
+) -> Result<()> {
     check_square("the sum with a Gram matrix", matrix)?;
-    if vectors.nrows() != matrix.nrows() {
+    let (n, dim) = vectors.dim();
+    if n != matrix.nrows() {
         return Err(Error::Shape {
             operation: "the sum with a Gram matrix",
             expected: format!("vectors of {} rows", matrix.nrows()),
-            rows: vectors.nrows(),
-            columns: vectors.ncols(),
+            rows: n,
+            columns: dim,
         });
     }
-    add_product(matrix.view_mut(), factor, vectors);
-    Ok(())
+    let work = &mut Work::new(progress, 0.5 * (n as f64).powi(2) * dim as f64);
+    add_product(matrix.view_mut(), factor, vectors, work)
 }
 
 fn check_square(operation: &'static str, matrix: &Array2<f64>) -> Result<()> {
@@ -102,18 +145,18 @@ fn view_quarters(matrix: ArrayView2<'_, f64>) -> [ArrayView2<'_, f64>; 3] {
 }
 
 /// `A` becomes `L`; `row` is where it stands in the whole matrix.
-fn factor(matrix: ArrayViewMut2<'_, f64>, row: usize) -> Result<()> {
+fn factor(matrix: ArrayViewMut2<'_, f64>, row: usize, work: &mut Work<'_>) -> Result<()> {
     let n = matrix.nrows();
     if n <= SMALL {
         return factor_small(matrix, row);
     }
     let Quarters { mut above, mut below, mut last } = quarters(matrix);
     let at = above.nrows();
-    factor(above.view_mut(), row)?;
+    factor(above.view_mut(), row, work)?;
     // L21 = A21 L11⁻ᵀ, A22 -= L21 L21ᵀ.
-    solve(above.view(), below.view_mut().reversed_axes());
-    add_product(last.view_mut(), -1.0, below.view());
-    factor(last, row + at)
+    solve(above.view(), below.view_mut().reversed_axes(), work)?;
+    add_product(last.view_mut(), -1.0, below.view(), work)?;
+    factor(last, row + at, work)
 }
 
 fn factor_small(mut matrix: ArrayViewMut2<'_, f64>, first: usize) -> Result<()> {
@@ -155,7 +198,12 @@ fn invert_small(mut lower: ArrayViewMut2<'_, f64>) {
 }
 
 /// `B` becomes `small B`, in strips that fit the cache.
-fn multiply_small(small: ArrayView2<'_, f64>, mut b: ArrayViewMut2<'_, f64>) {
+fn multiply_small(
+    small: ArrayView2<'_, f64>,
+    mut b: ArrayViewMut2<'_, f64>,
+    work: &mut Work<'_>,
+) -> Result<()> {
+    let cost = (small.nrows() * b.len()) as f64;
     let transposed = b.strides()[0].abs() < b.strides()[1].abs();
     if transposed {
         b = b.reversed_axes();
@@ -168,69 +216,101 @@ fn multiply_small(small: ArrayView2<'_, f64>, mut b: ArrayViewMut2<'_, f64>) {
             false => product(strip, 0.0, 1.0, small, before.view()),
         }
     });
+    // Half of the small triangle is zero.
+    work.add(0.5 * cost)
 }
 
 /// `B` becomes `L⁻¹ B`.
-fn solve(lower: ArrayView2<'_, f64>, b: ArrayViewMut2<'_, f64>) {
+fn solve(lower: ArrayView2<'_, f64>, b: ArrayViewMut2<'_, f64>, work: &mut Work<'_>) -> Result<()> {
     if lower.nrows() <= SMALL {
         let mut inverse = small_copy(lower);
         invert_small(inverse.view_mut());
-        return multiply_small(inverse.view(), b);
+        return multiply_small(inverse.view(), b, work);
     }
     let [above, below, last] = view_quarters(lower);
     let (mut first, mut second) = b.split_at(Axis(0), above.nrows());
-    solve(above, first.view_mut());
-    product(second.view_mut(), 1.0, -1.0, below, first.view());
-    solve(last, second);
+    solve(above, first.view_mut(), work)?;
+    product_with(second.view_mut(), 1.0, -1.0, below, first.view(), work)?;
+    solve(last, second, work)
 }
 
 /// `B` becomes `L B`.
-fn multiply(lower: ArrayView2<'_, f64>, b: ArrayViewMut2<'_, f64>) {
+fn multiply(
+    lower: ArrayView2<'_, f64>,
+    b: ArrayViewMut2<'_, f64>,
+    work: &mut Work<'_>,
+) -> Result<()> {
     if lower.nrows() <= SMALL {
-        return multiply_small(small_copy(lower).view(), b);
+        return multiply_small(small_copy(lower).view(), b, work);
     }
     let [above, below, last] = view_quarters(lower);
     let (first, mut second) = b.split_at(Axis(0), above.nrows());
-    multiply(last, second.view_mut());
-    product(second, 1.0, 1.0, below, first.view());
-    multiply(above, first);
+    multiply(last, second.view_mut(), work)?;
+    product_with(second, 1.0, 1.0, below, first.view(), work)?;
+    multiply(above, first, work)
 }
 
 /// `B` becomes `Lᵀ B`.
-fn multiply_transposed(lower: ArrayView2<'_, f64>, b: ArrayViewMut2<'_, f64>) {
+fn multiply_transposed(
+    lower: ArrayView2<'_, f64>,
+    b: ArrayViewMut2<'_, f64>,
+    work: &mut Work<'_>,
+) -> Result<()> {
     if lower.nrows() <= SMALL {
-        return multiply_small(small_copy(lower).t(), b);
+        return multiply_small(small_copy(lower).t(), b, work);
     }
     let [above, below, last] = view_quarters(lower);
     let (mut first, second) = b.split_at(Axis(0), above.nrows());
-    multiply_transposed(above, first.view_mut());
-    product(first, 1.0, 1.0, below.t(), second.view());
-    multiply_transposed(last, second);
+    multiply_transposed(above, first.view_mut(), work)?;
+    product_with(first, 1.0, 1.0, below.t(), second.view(), work)?;
+    multiply_transposed(last, second, work)
 }
 
 /// `L` becomes `L⁻¹`, whose part below left is `-L22⁻¹ L21 L11⁻¹`.
-fn invert(lower: ArrayViewMut2<'_, f64>) {
+fn invert(lower: ArrayViewMut2<'_, f64>, work: &mut Work<'_>) -> Result<()> {
     if lower.nrows() <= SMALL {
-        return invert_small(lower);
+        invert_small(lower);
+        return Ok(());
     }
+    let cost = (lower.nrows() as f64).powi(3) / 24.0;
     let Quarters { mut above, mut below, mut last } = quarters(lower);
-    rayon::join(|| invert(above.view_mut()), || invert(last.view_mut()));
-    multiply(last.view(), below.view_mut());
-    multiply_transposed(above.view(), below.view_mut().reversed_axes());
+    both(cost, work, |work| invert(above.view_mut(), work), |work| invert(last.view_mut(), work))?;
+    multiply(last.view(), below.view_mut(), work)?;
+    multiply_transposed(above.view(), below.view_mut().reversed_axes(), work)?;
     below.mapv_inplace(|v| -v);
+    Ok(())
+}
+
+/// Runs two parts of `cost` multiplications together: side by side, or, if they are so long that
+/// they must report, one after the other.
+fn both(
+    cost: f64,
+    work: &mut Work<'_>,
+    first: impl FnOnce(&mut Work<'_>) -> Result<()> + Send,
+    second: impl FnOnce(&mut Work<'_>) -> Result<()> + Send,
+) -> Result<()> {
+    if cost > REPORT_EVERY {
+        first(work)?;
+        return second(work);
+    }
+    let (first, second) =
+        rayon::join(|| first(&mut Work::silent()), || second(&mut Work::silent()));
+    first.and(second)?;
+    work.add(cost)
 }
 
 /// `L` becomes the lower triangle of `Lᵀ L`.
-fn gram(lower: ArrayViewMut2<'_, f64>) {
+fn gram(lower: ArrayViewMut2<'_, f64>, work: &mut Work<'_>) -> Result<()> {
     if lower.nrows() <= SMALL {
         let copy = small_copy(lower.view());
-        return assign_lower(lower, copy.t().dot(&copy).view());
+        assign_lower(lower, copy.t().dot(&copy).view());
+        return Ok(());
     }
     let Quarters { mut above, mut below, last } = quarters(lower);
-    gram(above.view_mut());
-    add_product(above, 1.0, below.t());
-    multiply_transposed(last.view(), below.view_mut());
-    gram(last);
+    gram(above.view_mut(), work)?;
+    add_product(above, 1.0, below.t(), work)?;
+    multiply_transposed(last.view(), below.view_mut(), work)?;
+    gram(last, work)
 }
 
 fn assign_lower(mut lower: ArrayViewMut2<'_, f64>, values: ArrayView2<'_, f64>) {
@@ -242,20 +322,35 @@ fn assign_lower(mut lower: ArrayViewMut2<'_, f64>, values: ArrayView2<'_, f64>) 
 }
 
 /// Adds the lower triangle of `factor · V Vᵀ`.
-fn add_product(mut lower: ArrayViewMut2<'_, f64>, factor: f64, vectors: ArrayView2<'_, f64>) {
-    if lower.nrows() <= SQUARE {
+fn add_product(
+    mut lower: ArrayViewMut2<'_, f64>,
+    factor: f64,
+    vectors: ArrayView2<'_, f64>,
+    work: &mut Work<'_>,
+) -> Result<()> {
+    let (n, dim) = vectors.dim();
+    if n <= SQUARE {
         let mut square = lower.to_owned();
         product(square.view_mut(), 1.0, factor, vectors, vectors.t());
-        return assign_lower(lower.view_mut(), square.view());
+        assign_lower(lower.view_mut(), square.view());
+        return work.add((n * n * dim) as f64 / 2.0);
     }
+    let cost = (n * n) as f64 * dim as f64 / 4.0;
     let Quarters { above, below, last } = quarters(lower);
     let (first, second) = vectors.split_at(Axis(0), above.nrows());
-    product(below, 1.0, factor, second, first.t());
-    rayon::join(|| add_product(above, factor, first), || add_product(last, factor, second));
+    product_with(below, 1.0, factor, second, first.t(), work)?;
+    both(
+        cost,
+        work,
+        |work| add_product(above, factor, first, work),
+        |work| add_product(last, factor, second, work),
+    )
 }
 
 #[cfg(test)]
 mod tests {
+    use std::ops::ControlFlow;
+
     use rand::{Rng, SeedableRng};
 
     use super::*;
@@ -307,6 +402,42 @@ mod tests {
                 assert!((r + 1..n).all(|c| work[(r, c)].is_nan()), "above the diagonal of {n}");
             }
         }
+    }
+
+    /// Work of some seconds is reported all along, and stops when it is asked to.
+    #[test]
+    fn long_work_reports_and_can_be_cancelled() {
+        let n = 3000;
+        let mut start = Array2::<f64>::from_diag_elem(n, 4.0);
+        start.row_mut(n - 1).fill(0.01);
+        start[(n - 1, n - 1)] = 4.0;
+        let mut work = start.clone();
+        let mut steps: Vec<f64> = Vec::new();
+        let mut keep = |step: &Step| {
+            steps.push(step.done);
+            ControlFlow::Continue(())
+        };
+        invert_with(&mut work, &mut keep).unwrap();
+        assert!((work[(0, 0)] - 0.25).abs() < 1e-3 && work[(n - 1, 0)] < 0.0);
+        assert!(steps.is_sorted() && steps.len() >= 6, "{steps:?}");
+        let last = steps[steps.len() - 1];
+        assert!((0.8..=1.0).contains(&last), "{steps:?}");
+
+        let mut calls = 0;
+        let mut stop = |_: &Step| {
+            calls += 1;
+            if calls == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        let cancelled = Err(Error::Cancelled(glta_core::Cancelled));
+        assert_eq!(invert_with(&mut start, &mut stop), cancelled);
+        assert_eq!(calls, 3);
+        let vectors = Array2::zeros((n, 600));
+        calls = 2;
+        let mut stop = |_: &Step| {
+            calls += 1;
+            if calls == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        assert_eq!(add_gram_with(&mut start, 1.0, vectors.view(), &mut stop), cancelled);
     }
 
     #[test]

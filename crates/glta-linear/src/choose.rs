@@ -8,7 +8,7 @@ use crate::problem::Problem;
 use crate::progress::Reporter;
 use crate::sparse::SparseRows;
 use crate::weigh::Measured;
-use crate::{Form, LinearConfig, LinearModel, LinearReport, Result};
+use crate::{Form, LinearConfig, LinearModel, LinearReport, LinearStage, Result};
 
 /// Fits models of one problem under several settings.
 pub(crate) struct Chooser<'a, 'p> {
@@ -111,7 +111,11 @@ impl Chooser<'_, '_> {
         let popularity = others(&self.config.popularity, true);
         let weights: Vec<(f32, f32)> =
             neighbours.iter().flat_map(|&b| popularity.iter().map(move |&c| (b, c))).collect();
-        let values = measured.ndcg(&model, &weights);
+        let reporter = &mut *self.reporter;
+        let advance = &mut |done: usize, all: usize| {
+            reporter.stage(LinearStage::Measure, done as u64, all as u64)
+        };
+        let values = measured.ndcg(&model, &weights, advance)?;
         let mut best = 0;
         for (at, value) in values.iter().enumerate() {
             if *value > values[best] {

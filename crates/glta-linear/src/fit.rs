@@ -105,12 +105,13 @@ impl LinearModel {
                 let chosen = without.choose(&forms, &start, &wanted, seed)?.report;
                 let mut model = chooser.solve(chosen)?;
                 let weights = (model.report.neighbours, model.report.popularity);
-                let value = Measured::new(train, valid, seed).ndcg(&model, &[weights]);
+                let measured = Measured::new(train, valid, seed);
+                let value = measured.ndcg(&model, &[weights], &mut |_, _| Ok(()))?;
                 model.report.validation = value.first().copied();
                 model
             }
         };
-        model.report.temperature = temperature(&model, train, seed)?;
+        model.report.temperature = temperature(&model, train, seed, reporter)?;
         Ok(model)
     }
 
@@ -145,7 +146,7 @@ impl LinearModel {
         let ease = problem.ease(chosen.form, chosen.l2, chosen.text, &mut reporter)?;
         let report = LinearReport { temperature: 1.0, ..chosen.clone() };
         let mut model = Self::new(ease, by_source, train, report);
-        model.report.temperature = temperature(&model, train, seed)?;
+        model.report.temperature = temperature(&model, train, seed, &mut reporter)?;
         Ok(model)
     }
 }

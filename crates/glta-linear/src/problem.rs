@@ -75,7 +75,8 @@ impl Problem {
             Form::Dense => {
                 check_items(items, self.limits.max_items)?;
                 let text = text.as_ref().map(|text| (text, weight));
-                let (weights, diagonal) = dense::solve(&self.train, text, l2)?;
+                let advance = &mut |share: f64| reporter.solved((share * items as f64) as usize);
+                let (weights, diagonal) = dense::solve(&self.train, text, l2, advance)?;
                 (Weights::Dense(weights), diagonal, None)
             }
             Form::Local { sources, rank } => {
@@ -87,7 +88,7 @@ impl Problem {
                 let gram = Gram { counts, degrees, text, later: Vec::new(), weight, l2 };
                 let advance = &mut |done: usize| reporter.solved(done);
                 let (weights, diagonal, raised) = if rank > 0 {
-                    let deflation = deflate(&self.train, &gram, rank)?;
+                    let deflation = deflate(&self.train, &gram, rank, &mut || advance(0))?;
                     let found = deflation.columns(&gram, near, sources, complete, advance)?;
                     let vectors = deflation.vectors.mapv(|v| v as f32);
                     let coarse = Some(Coarse { vectors, weights: found.weights });

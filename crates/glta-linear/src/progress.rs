@@ -12,6 +12,10 @@ pub enum LinearStage {
     CoOccurrences,
     /// Columns of the weights are solved, each once a setting.
     Columns,
+    /// A setting is measured on validation users.
+    Measure,
+    /// The scores are turned into probabilities.
+    Temperature,
 }
 
 /// How far a fit has got.
@@ -20,7 +24,7 @@ pub enum LinearStage {
 pub struct LinearStep {
     /// What it is doing.
     pub stage: LinearStage,
-    /// Items, or columns of all settings, that are done.
+    /// Items, users, or columns of all settings, that are done.
     pub done: u64,
     /// All of them; fewer may be needed.
     pub total: u64,

@@ -3,7 +3,8 @@
 use glta_core::{pick, stream};
 use glta_data::Interactions;
 
-use crate::{LinearModel, Result};
+use crate::progress::Reporter;
+use crate::{LinearModel, LinearStage, Result};
 
 /// Users whose hidden items set the temperature, and scores of theirs that are kept. At least
 /// 32 users are taken.
@@ -12,14 +13,22 @@ const SCORES: usize = 1 << 26;
 
 /// The factor under which half of some users' items, scored without those users, have
 /// the largest likelihood given the other half. `model` must have temperature 1.
-pub(crate) fn temperature(model: &LinearModel, train: &Interactions, seed: u64) -> Result<f32> {
+pub(crate) fn temperature(
+    model: &LinearModel,
+    train: &Interactions,
+    seed: u64,
+    reporter: &mut Reporter<'_>,
+) -> Result<f32> {
     // The purpose is part of the seed: another text gives another temperature.
     let mut random = stream(seed, "kernel temperature", &[]);
     let able: Vec<u32> =
         (0..train.n_users() as u32).filter(|&user| train.items(user).len() > 1).collect();
     let mut cases = Vec::new();
     let users = CALIBRATED.min((SCORES / train.n_items().max(1)).max(32));
-    for user in pick(&able, users, &mut random) {
+    let picked = pick(&able, users, &mut random);
+    let all = picked.len() as u64;
+    for (done, user) in (0..).zip(picked) {
+        reporter.stage(LinearStage::Temperature, done, all)?;
         let items = train.items(user);
         let hidden = pick(items, items.len() / 2, &mut random);
         let context: Vec<u32> =

@@ -242,7 +242,9 @@ fn weights_are_measured_as_any_model_is() {
         for new_items in [0.0, 0.2] {
             let mut model = fit_by(Some(&vectors), &LinearConfig { new_items, ..of(solver) });
             for weights in [(0.0, 0.0), (0.1, 0.0), (0.0, 0.3), (0.03, 0.001)] {
-                let got = Measured::new(&train, &valid, 1).ndcg(&model, &[weights])[0];
+                let got = Measured::new(&train, &valid, 1)
+                    .ndcg(&model, &[weights], &mut |_, _| Ok(()))
+                    .unwrap()[0];
                 (model.report.neighbours, model.report.popularity) = weights;
                 let report = evaluate(&model, &valid, &[&train], &config).unwrap();
                 let expected = report.get(Metric::Ndcg, 10).unwrap();

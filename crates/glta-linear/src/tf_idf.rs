@@ -5,7 +5,7 @@ mod read;
 use std::error::Error as StdError;
 use std::path::Path;
 
-use glta_core::{Progress, TextEncoder, pick, report, stream};
+use glta_core::{Progress, Silent, TextEncoder, pick, report, stream};
 use glta_linalg::symmetric_eigen;
 use ndarray::{Array2, Axis};
 use rand::Rng;
@@ -106,12 +106,28 @@ impl TfIdf {
     /// # Errors
     /// Bad settings, or no term that is in `min_texts` texts.
     pub fn fit(texts: &[impl AsRef<str> + Sync], config: &TfIdfConfig) -> Result<Self> {
+        Self::fit_with(texts, config, &mut Silent)
+    }
+
+    /// [`fit`](Self::fit) that reports the steps that are done, and how many there are.
+    ///
+    /// # Errors
+    /// Those of [`fit`](Self::fit), and [`Error::Cancelled`].
+    pub fn fit_with(
+        texts: &[impl AsRef<str> + Sync],
+        config: &TfIdfConfig,
+        progress: &mut dyn Progress<(usize, usize)>,
+    ) -> Result<Self> {
         config.validate()?;
+        let mut steps = Steps { progress, done: 0 };
         let all: Vec<u32> = (0..texts.len() as u32).collect();
         let sample = pick(&all, config.max_texts, &mut stream(0, "TF-IDF texts", &[]));
         let text = |at: u32| texts[at as usize].as_ref();
         let mut counts: FxHashMap<String, u32> = FxHashMap::default();
-        for &at in &sample {
+        for (nth, &at) in sample.iter().enumerate() {
+            if nth.is_multiple_of(BATCH) {
+                steps.report()?;
+            }
             let mut own = terms(text(at), config.max_words);
             own.sort_unstable();
             own.dedup();
@@ -134,8 +150,11 @@ impl TfIdf {
             kept.into_iter().zip(0..).map(|((term, _), id)| (term, id)).collect();
         let components = Array2::zeros((terms.len(), 0));
         let mut encoder = Self { max_words: config.max_words, terms, idf, components };
+        steps.next()?;
         let rows: Vec<Row> = sample.par_iter().map(|&at| encoder.row(text(at))).collect();
-        encoder.components = components_of(&rows, encoder.terms.len(), config.dimensions)?;
+        steps.next()?;
+        let terms = encoder.terms.len();
+        encoder.components = components_of(&rows, terms, config.dimensions, &mut steps)?;
         Ok(encoder)
     }
 
@@ -235,10 +254,35 @@ impl TextEncoder for TfIdf {
     }
 }
 
+/// The steps of a fit.
+struct Steps<'a> {
+    progress: &'a mut dyn Progress<(usize, usize)>,
+    done: usize,
+}
+
+impl Steps<'_> {
+    /// Counting terms, weighing them, and the parts of [`components_of`].
+    const ALL: usize = 2 + 3 * ITERATIONS + 2;
+
+    fn report(&mut self) -> Result<()> {
+        Ok(report(self.progress, &(self.done, Self::ALL))?)
+    }
+
+    fn next(&mut self) -> Result<()> {
+        self.done += 1;
+        self.report()
+    }
+}
+
 /// The right singular vectors of the `dimensions` largest singular values of sparse rows over
 /// `terms` columns: `(terms, dimensions)`. By randomised subspace iteration (Halko, Martinsson
 /// and Tropp 2011, "Finding Structure with Randomness").
-fn components_of(rows: &[Row], terms: usize, dimensions: usize) -> Result<Array2<f32>> {
+fn components_of(
+    rows: &[Row],
+    terms: usize,
+    dimensions: usize,
+    steps: &mut Steps<'_>,
+) -> Result<Array2<f32>> {
     let mut columns: Vec<Row> = vec![Vec::new(); terms];
     for (text, row) in rows.iter().enumerate() {
         row.iter().for_each(|&(term, weight)| columns[term as usize].push((text as u32, weight)));
@@ -250,12 +294,18 @@ fn components_of(rows: &[Row], terms: usize, dimensions: usize) -> Result<Array2
     });
     for _ in 0..ITERATIONS {
         orthonormalise(&mut block)?;
-        block = times(&columns, &times(rows, &block));
+        steps.next()?;
+        let image = times(rows, &block);
+        steps.next()?;
+        block = times(&columns, &image);
+        steps.next()?;
     }
     orthonormalise(&mut block)?;
+    steps.next()?;
     // Turned to the singular vectors, the largest first.
     let image = times(rows, &block);
     let products = image.t().dot(&image);
+    steps.next()?;
     let eigen = symmetric_eigen(products, dimensions.min(width))?;
     Ok(block.dot(&eigen.vectors.t()).mapv(|v| v as f32).as_standard_layout().into_owned())
 }
@@ -273,7 +323,7 @@ fn times(rows: &[Row], by: &Array2<f64>) -> Array2<f64> {
 
 #[cfg(test)]
 mod tests {
-    use glta_core::Silent;
+    use std::ops::ControlFlow;
 
     use super::*;
 
@@ -339,6 +389,28 @@ mod tests {
         // Columns of all dimensions are by falling size.
         let best = all.slice(ndarray::s![.., ..4]).iter().map(|v| v * v).sum::<f32>();
         assert!((covered - best).abs() < 1e-2 * best, "{covered} {best}");
+    }
+
+    #[test]
+    fn a_fit_reports_its_steps_and_can_be_cancelled() {
+        let (texts, config) = (texts(), TfIdfConfig::default());
+        let mut seen = Vec::new();
+        let mut keep = |step: &(usize, usize)| {
+            seen.push(*step);
+            ControlFlow::Continue(())
+        };
+        let fitted = TfIdf::fit_with(&texts, &config, &mut keep).unwrap();
+        assert_eq!(fitted, TfIdf::fit(&texts, &config).unwrap());
+        assert_eq!((seen[0].0, *seen.last().unwrap()), (0, (Steps::ALL, Steps::ALL)));
+        for stop in 0..seen.len() {
+            let mut calls = 0;
+            let mut stops = |_: &(usize, usize)| {
+                calls += 1;
+                if calls > stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            };
+            let stopped = TfIdf::fit_with(&texts, &config, &mut stops);
+            assert!(matches!(stopped, Err(Error::Cancelled)), "{stop}");
+        }
     }
 
     #[test]

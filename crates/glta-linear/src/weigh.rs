@@ -4,8 +4,8 @@ use glta_core::{pick, stream};
 use glta_data::Interactions;
 use rayon::prelude::*;
 
-use crate::LinearModel;
 use crate::touched::{Parts, Sums};
+use crate::{LinearModel, Result};
 
 /// Length of the lists that are measured.
 const LENGTH: usize = 10;
@@ -13,6 +13,8 @@ const LENGTH: usize = 10;
 const USERS: usize = 20_000;
 /// Users whose sums are added one after the other.
 const BLOCK: usize = 64;
+/// Blocks between two reports.
+const WAVE: usize = 8;
 /// Items between two looks at a rank.
 const PIECE: usize = 128;
 
@@ -33,32 +35,38 @@ impl<'a> Measured<'a> {
     }
 
     /// N@10 of `model` under each pair of weights of neighbours and popularity, all others
-    /// of its settings as they are.
-    pub(crate) fn ndcg(&self, model: &LinearModel, weights: &[(f32, f32)]) -> Vec<f64> {
-        let blocks: Vec<Vec<f64>> = self
-            .users
-            .par_chunks(BLOCK)
-            .map(|users| {
-                let mut sums = vec![0.0; weights.len()];
-                let (mut sums_of, mut scores) = (Sums::default(), Vec::new());
-                for &user in users {
-                    let own = self.train.items(user);
-                    let skip = |item: u32| own.binary_search(&item).is_ok();
-                    let mut parts = sums_of.parts(model, own, LENGTH, skip);
-                    parts.retain(|parts| !skip(parts.item));
-                    let wanted = self.valid.items(user);
-                    let ideal: f64 = (0..wanted.len().min(LENGTH)).map(gain).sum();
-                    for (sum, &weights) in sums.iter_mut().zip(weights) {
-                        *sum += found(&parts, wanted, weights, &mut scores) / ideal;
-                    }
+    /// of its settings as they are. `advance` is called with the users done and all of them.
+    pub(crate) fn ndcg(
+        &self,
+        model: &LinearModel,
+        weights: &[(f32, f32)],
+        advance: &mut dyn FnMut(usize, usize) -> Result<()>,
+    ) -> Result<Vec<f64>> {
+        let of_block = |users: &[u32]| {
+            let mut sums = vec![0.0; weights.len()];
+            let (mut sums_of, mut scores) = (Sums::default(), Vec::new());
+            for &user in users {
+                let own = self.train.items(user);
+                let skip = |item: u32| own.binary_search(&item).is_ok();
+                let mut parts = sums_of.parts(model, own, LENGTH, skip);
+                parts.retain(|parts| !skip(parts.item));
+                let wanted = self.valid.items(user);
+                let ideal: f64 = (0..wanted.len().min(LENGTH)).map(gain).sum();
+                for (sum, &weights) in sums.iter_mut().zip(weights) {
+                    *sum += found(&parts, wanted, weights, &mut scores) / ideal;
                 }
-                sums
-            })
-            .collect();
+            }
+            sums
+        };
+        let mut blocks: Vec<Vec<f64>> = Vec::new();
+        for (nth, wave) in self.users.chunks(WAVE * BLOCK).enumerate() {
+            blocks.par_extend(wave.par_chunks(BLOCK).map(of_block));
+            advance(nth * WAVE * BLOCK + wave.len(), self.users.len())?;
+        }
         let mean = |at: usize| {
             blocks.iter().map(|sums| sums[at]).sum::<f64>() / self.users.len().max(1) as f64
         };
-        (0..weights.len()).map(mean).collect()
+        Ok((0..weights.len()).map(mean).collect())
     }
 }
 

@@ -48,7 +48,13 @@ pub(crate) struct CoarseColumn {
 }
 
 /// The eigenvectors of the `rank` largest eigenvalues of `A`, by block subspace iteration.
-pub(crate) fn deflate(train: &Interactions, gram: &Gram, rank: usize) -> Result<Deflation> {
+/// `alive` is called between its steps.
+pub(crate) fn deflate(
+    train: &Interactions,
+    gram: &Gram,
+    rank: usize,
+    alive: &mut dyn FnMut() -> Result<()>,
+) -> Result<Deflation> {
     let items = train.n_items();
     let width = rank.saturating_add(MORE).min(items);
     if width == 0 {
@@ -60,7 +66,9 @@ pub(crate) fn deflate(train: &Interactions, gram: &Gram, rank: usize) -> Result<
         if random.random::<bool>() { 1.0 } else { -1.0 }
     });
     for _ in 0..ITERATIONS {
+        alive()?;
         orthonormalise(&mut block)?;
+        alive()?;
         block = times(train, &users_of, gram, block.view());
     }
     orthonormalise(&mut block)?;

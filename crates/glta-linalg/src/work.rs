@@ -1,0 +1,47 @@
+use glta_core::{Progress, report};
+
+use crate::Result;
+
+/// Multiplications between two reports.
+pub(crate) const REPORT_EVERY: f64 = 1e9;
+
+/// How far an operation has got.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub struct Step {
+    /// The share that is done, from 0 to 1.
+    pub done: f64,
+}
+
+/// Counts the multiplications of an operation and reports them.
+pub(crate) struct Work<'a> {
+    /// None of a part that is too short to be cancelled.
+    progress: Option<&'a mut dyn Progress<Step>>,
+    done: f64,
+    reported: f64,
+    total: f64,
+}
+
+impl Work<'_> {
+    /// Work of about `total` multiplications.
+    pub(crate) fn new(progress: &mut dyn Progress<Step>, total: f64) -> Work<'_> {
+        Work { progress: Some(progress), done: 0.0, reported: 0.0, total }
+    }
+
+    /// Work that is not reported.
+    pub(crate) fn silent() -> Work<'static> {
+        Work { progress: None, done: 0.0, reported: 0.0, total: 0.0 }
+    }
+
+    /// Counts multiplications that are done.
+    pub(crate) fn add(&mut self, multiplications: f64) -> Result<()> {
+        self.done += multiplications;
+        if let Some(progress) = &mut self.progress
+            && self.done - self.reported >= REPORT_EVERY
+        {
+            self.reported = self.done;
+            report(*progress, &Step { done: (self.done / self.total).min(1.0) })?;
+        }
+        Ok(())
+    }
+}
