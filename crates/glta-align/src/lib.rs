@@ -108,7 +108,7 @@ pub use progress::Event;
 pub use recommender::{Recommendation, Recommender};
 pub use report::{FitReport, Mix};
 pub use run::Run;
-pub use serving::fit_for_serving;
+pub use serving::{finish_for_serving, fit_for_serving};
 pub use similar::Similarity;
 pub use template::Templates;
 pub use text_vectors::TextVectorConfig;

@@ -18,8 +18,9 @@ pub enum Person<'a> {
 /// ```
 /// use glta_align::ListOptions;
 ///
-/// let options = ListOptions::default().filter("category", "Tea").exclude([3, 5]);
-/// assert_eq!(options.filter["category"], "Tea");
+/// let hot = ListOptions::default().filter("category", "Tea").filter("category", "Coffee");
+/// let options = hot.exclude([3, 5]);
+/// assert_eq!(options.filter["category"], ["Tea", "Coffee"]);
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -28,9 +29,10 @@ pub struct ListOptions {
     pub exclude: Vec<u32>,
     /// If given, only these items.
     pub among: Option<Vec<u32>>,
-    /// Only items whose field of this name has this value. `name` is also the title, and
-    /// `category`, `categories` and `genre` are also the genres.
-    pub filter: BTreeMap<String, String>,
+    /// Only items whose field of this name has one of these values; of several fields, each
+    /// must. `name` is also the title, and `category`, `categories` and `genre` are also the
+    /// genres.
+    pub filter: BTreeMap<String, Vec<String>>,
     /// Also items that the person has, for things that are bought again.
     pub allow_known: bool,
 }
@@ -50,10 +52,10 @@ impl ListOptions {
         self
     }
 
-    /// Allows only items whose field has this value.
+    /// Allows only items whose field has this value, or another one that was allowed for it.
     #[must_use]
     pub fn filter(mut self, field: impl Into<String>, value: impl Into<String>) -> Self {
-        self.filter.insert(field.into(), value.into());
+        self.filter.entry(field.into()).or_default().push(value.into());
         self
     }
 
@@ -70,7 +72,7 @@ pub(crate) struct Allowed<'a> {
     data: &'a RunData,
     excluded: Vec<u32>,
     among: Option<Vec<u32>>,
-    filter: Vec<(&'a str, &'a str)>,
+    filter: Vec<(&'a str, &'a [String])>,
 }
 
 impl<'a> Allowed<'a> {
@@ -84,15 +86,15 @@ impl<'a> Allowed<'a> {
         let known = |field: &str| {
             field == "title" || data.items.iter().any(|item| item.fields.contains_key(field))
         };
-        let mut filter: Vec<(&str, &str)> = Vec::new();
-        for (field, value) in &options.filter {
+        let mut filter: Vec<(&str, &[String])> = Vec::new();
+        for (field, values) in &options.filter {
             let also = match field.as_str() {
                 "name" => "title",
                 "category" | "categories" | "genre" => "genres",
                 other => other,
             };
             match [field, also].into_iter().find(|field| known(field)) {
-                Some(field) => filter.push((field, value)),
+                Some(field) => filter.push((field, values)),
                 None => {
                     let names = data.items.iter().flat_map(|item| item.fields.keys());
                     let mut fields: Vec<&str> = names.map(String::as_str).collect();
@@ -118,10 +120,10 @@ impl<'a> Allowed<'a> {
 
     /// Whether an item must not be in the list.
     pub(crate) fn skips(&self, item: u32) -> bool {
-        let field = |&(field, value): &(&str, &str)| {
+        let field = |&(field, values): &(&str, &[String])| {
             let item = &self.data.items[item as usize];
-            let has = item.fields.get(field).is_some_and(|v| v.iter().any(|v| v == value));
-            has || (field == "title" && item.title == value)
+            let has = item.fields.get(field).is_some_and(|v| v.iter().any(|v| values.contains(v)));
+            has || (field == "title" && values.contains(&item.title))
         };
         self.excluded.binary_search(&item).is_ok()
             || self.among.as_ref().is_some_and(|among| among.binary_search(&item).is_err())

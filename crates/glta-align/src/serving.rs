@@ -4,11 +4,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 use glta_core::Progress;
+use glta_graph::{EpochReport, LightGcn};
 use glta_linear::{LinearModel, LinearStep};
 
+use crate::artifact::{load_data, load_vectors};
 use crate::config::Config;
 use crate::data::RunData;
 use crate::encoders::ItemVectors;
+use crate::files::{HISTORY, TEXTS, VECTORS};
+use crate::language::LanguageModel;
 use crate::progress::Event;
 use crate::recommender::Recommender;
 use crate::report::FitReport;
@@ -80,4 +84,123 @@ pub fn fit_for_serving(
     run.set_item_vectors(vectors)?;
     run.set_linear(&model)?;
     run.fit_with(None, progress)
+}
+
+/// Finishes a run for serving: what the run in `run` learned from its training part, learned from
+/// all interactions with the settings that the run has chosen, as a run in `dir`.
+///
+/// The linear item model is refitted, on the run's text vectors. Where the answers of the run have
+/// a path through the prompt, the graph and both alignment stages are trained again, which needs
+/// the `language` model: the graph for the number of epochs that is best on the validation part
+/// of `data`, the stages for those that were best in the run.
+///
+/// `data` are all interactions of the run's users with its items, those of its test included; of a
+/// run that was measured, such as an experiment's, they are more than the run has seen. Its
+/// validation part, which may be small, only counts the epochs of the graph and is then learned
+/// from as well.
+///
+/// ```
+/// use glta_align::{Config, Recommender, Run, RunData, finish_for_serving};
+/// # use glta_align::ItemVectors;
+/// # use glta_core::Silent;
+/// # use glta_data::{Dataset, ShopConfig, Split, SplitConfig, TextConfig};
+/// # use glta_linear::TfIdfConfig;
+/// # let shop = Dataset::shop(&ShopConfig { users: 60, items: 50, ..ShopConfig::default() })?;
+/// # let folder = tempfile::tempdir()?;
+/// # let [measured, ready] = ["measured", "ready"].map(|name| folder.path().join(name));
+/// # let texts = TextConfig::default();
+/// // A fifth is held out to measure by.
+/// let parts = SplitConfig { test_ratio: 0.2, valid_ratio: 0.1, ..SplitConfig::default() };
+/// let data = RunData::new(&shop, &Split::new(&shop, &parts)?, &texts)?;
+/// # let words: Vec<&str> = data.items.iter().map(|item| item.text.as_str()).collect();
+/// # let vectors = [ItemVectors::tf_idf(&words, &TfIdfConfig::default())?];
+/// let run = Run::create(&measured, data, Config::default())?;
+/// # run.set_item_vectors(&vectors)?;
+/// run.fit(None)?;
+///
+/// let parts = SplitConfig { test_ratio: 0.0, valid_ratio: 0.1, ..SplitConfig::default() };
+/// let all = RunData::new(&shop, &Split::new(&shop, &parts)?, &texts)?;
+/// let (recommender, _) = finish_for_serving(&measured, &ready, all, None, &mut Silent)?;
+/// assert_eq!(recommender.history(3)?, shop.interactions().items(3));
+/// assert!(Recommender::open(&measured)?.history(3)?.len() < recommender.history(3)?.len());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// A run that has not ended, data of other users or items, [`Error::NoLlm`] for a run that needs
+/// its language model, a folder that holds a run or cannot be written, [`Error::Cancelled`].
+pub fn finish_for_serving(
+    run: impl AsRef<Path>,
+    dir: impl AsRef<Path>,
+    data: RunData,
+    language: Option<&LanguageModel>,
+    progress: &mut dyn Progress<Event>,
+) -> Result<(Recommender, FitReport)> {
+    let run = run.as_ref();
+    data.validate()?;
+    let mut config = Config::of_run(run)?;
+    if !run.join(HISTORY).exists() {
+        return Err(Error::file(&run.join(HISTORY), "missing: the run has not ended; resume it"));
+    }
+    let report = FitReport::read(&run.join(HISTORY))?;
+    let known = load_data(run)?;
+    if known.users != data.users || known.items != data.items {
+        let problem = "these are not the users and items of the run that is to be finished";
+        return Err(Error::Data(problem.into()));
+    }
+    if Run::exists(&dir) {
+        return Err(Error::RunExists { path: dir.as_ref().to_owned() });
+    }
+    let text = run.join(VECTORS);
+    let text = if text.exists() { load_vectors(&text, &data)? } else { None };
+    let all = data.train.union(&data.valid)?;
+    let linear = match &report.linear {
+        None => None,
+        Some(chosen) => {
+            let (linear, seed) = (&config.linear, config.seed);
+            let steps = &mut |step: &LinearStep| progress.report(&Event::Linear(*step));
+            Some(LinearModel::refit(chosen, &all, text.as_ref(), linear, seed, steps)?)
+        }
+    };
+    let factor = report.mix.as_ref().map(|mix| mix.factor);
+    if linear.is_some() && factor == Some(0.0) {
+        config.model.prompt = false;
+    }
+    if config.model.prompt {
+        config.graph.epochs = graph_epochs(&config, &data, progress)?;
+        config.model.mix = vec![factor.unwrap_or(1.0)];
+        for (train, history) in [
+            (&mut config.item_stage.train, &report.item_stage),
+            (&mut config.user_stage.train, &report.user_stage),
+        ] {
+            if let Some(best) = history.as_ref().and_then(|history| history.best_epoch) {
+                train.epochs = best;
+            }
+        }
+    }
+    let prompt = config.model.prompt;
+    let valid = glta_data::Interactions::empty(all.n_users(), all.n_items())?;
+    let finished = Run::create(dir, RunData { train: Arc::new(all), valid, ..data }, config)?;
+    finished.copy_item_vectors(run)?;
+    if let Some(linear) = &linear {
+        finished.set_linear(linear)?;
+    }
+    if prompt && run.join(TEXTS).exists() {
+        finished.copy_texts(run)?;
+    }
+    finished.fit_with(language, progress)
+}
+
+/// The epochs of the graph that are best on the validation part.
+fn graph_epochs(
+    config: &Config,
+    data: &RunData,
+    progress: &mut dyn Progress<Event>,
+) -> Result<usize> {
+    if data.valid.is_empty() {
+        return Ok(config.graph.epochs);
+    }
+    let epochs = &mut |epoch: &EpochReport| progress.report(&Event::Graph(epoch.clone()));
+    let graph = LightGcn::new(config.graph.clone())?;
+    Ok(graph.train_with(&data.train, Some(&data.valid), epochs)?.best_epoch)
 }

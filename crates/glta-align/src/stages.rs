@@ -215,17 +215,21 @@ impl Stage for UserStage<'_> {
 }
 
 /// The factor of the head's logits beside the linear model's under which validation
-/// N@10 is best; `None` without a linear model or without validation items.
+/// N@10 is best; `None` without a linear model or without validation items, where a single
+/// factor is taken as it is.
 pub(crate) fn choose_mix(
     model: &Glta,
     data: &RunData,
     comm: &dyn Communicator,
 ) -> Result<Option<Mix>> {
-    let Some(linear) = model.linear().filter(|_| !data.valid.is_empty()) else {
-        return Ok(None);
-    };
     let config = model.config();
     let factors = &config.model.mix;
+    let Some(linear) = model.linear().filter(|_| !data.valid.is_empty()) else {
+        if let (Some(_), [factor]) = (model.linear(), &factors[..]) {
+            model.set_mix(*factor)?;
+        }
+        return Ok(None);
+    };
     let best = |found: Search<f64, ()>| {
         let best = found.best_trial().map(|best| (best.config, best.score));
         best.map(|(factor, validation)| Mix { factor, validation })

@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 use glta_align::{ListOptions, Person, Recommendation, Recommender, Similarity};
 use serde_json::json;
 
+use crate::files::check_there;
 use crate::output::outln;
 use crate::{Result, outcome};
 
@@ -17,7 +18,7 @@ struct ModelArgs {
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
     /// One JSON object a line, to pipe
-    #[arg(long)]
+    #[arg(long, help_heading = "Output")]
     json: bool,
 }
 
@@ -25,16 +26,17 @@ struct ModelArgs {
 #[derive(Debug, Clone, Args)]
 struct OptionArgs {
     /// Length of a list
-    #[arg(short, long, default_value_t = 10)]
+    #[arg(short, long, default_value_t = 10, help_heading = "List")]
     k: usize,
     /// Items that must not be in it
-    #[arg(long, value_name = "ITEMS", value_delimiter = ',')]
+    #[arg(long, value_name = "ITEMS", value_delimiter = ',', help_heading = "List")]
     exclude: Vec<String>,
     /// Only these items
-    #[arg(long, value_name = "ITEMS", value_delimiter = ',')]
+    #[arg(long, value_name = "ITEMS", value_delimiter = ',', help_heading = "List")]
     among: Vec<String>,
-    /// Only items whose field has this value, such as category=Tea
-    #[arg(long, value_name = "FIELD=VALUE", value_parser = filter)]
+    /// Only items whose field has this value, such as category=Tea; given again with the same
+    /// field, any of its values will do
+    #[arg(long, value_name = "FIELD=VALUE", value_parser = filter, help_heading = "List")]
     filter: Vec<(String, String)>,
 }
 
@@ -44,15 +46,21 @@ pub struct RecommendArgs {
     #[command(flatten)]
     model: ModelArgs,
     /// Known users, by raw id; several are answered in order
-    #[arg(long, value_name = "USERS", value_delimiter = ',')]
+    #[arg(long, value_name = "USERS", value_delimiter = ',', help_heading = "Person")]
     user: Vec<String>,
     /// Somebody new, by the items that they have
-    #[arg(long, value_name = "ITEMS", value_delimiter = ',', conflicts_with = "user")]
+    #[arg(
+        long,
+        value_name = "ITEMS",
+        value_delimiter = ',',
+        conflicts_with = "user",
+        help_heading = "Person"
+    )]
     items: Option<Vec<String>>,
     #[command(flatten)]
     options: OptionArgs,
     /// Also items that the person has, for things that are bought again
-    #[arg(long)]
+    #[arg(long, help_heading = "List")]
     allow_known: bool,
 }
 
@@ -80,13 +88,19 @@ pub struct ExplainArgs {
     #[arg(long, value_name = "ITEM")]
     item: String,
     /// A known user, by raw id
-    #[arg(long, value_name = "USER")]
+    #[arg(long, value_name = "USER", help_heading = "Person")]
     user: Option<String>,
     /// Somebody new, by the items that they have
-    #[arg(long, value_name = "ITEMS", value_delimiter = ',', conflicts_with = "user")]
+    #[arg(
+        long,
+        value_name = "ITEMS",
+        value_delimiter = ',',
+        conflicts_with = "user",
+        help_heading = "Person"
+    )]
     items: Option<Vec<String>>,
     /// Most items of the person that are shown
-    #[arg(short, long, default_value_t = 10)]
+    #[arg(short, long, default_value_t = 10, help_heading = "Output")]
     k: usize,
 }
 
@@ -190,6 +204,7 @@ impl OptionArgs {
 }
 
 fn open(dir: &Path) -> Result<Recommender> {
+    check_there("--model", dir)?;
     if !dir.join("config.toml").exists() {
         let inside: Vec<String> = runs_below(dir, 2);
         let hint = match inside.first() {

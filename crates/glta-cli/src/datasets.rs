@@ -55,11 +55,11 @@ pub enum Variant {
 pub struct MovielensFlags {
     /// MovieLens: the archive that is read from data/ml-VARIANT.zip, and downloaded to it if it is
     /// not there, where --data names nothing; 100k if not given
-    #[arg(long, value_enum, conflicts_with = "data")]
+    #[arg(long, value_enum, conflicts_with = "data", help_heading = "Data")]
     pub variant: Option<Variant>,
     /// MovieLens: the file of ratings, where the folder holds those of several generations: u.data,
     /// ratings.dat, pairs.dat or ratings.csv
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = "Data")]
     pub ratings: Option<String>,
 }
 
@@ -99,14 +99,14 @@ fn found(path: &Path) -> Result<()> {
 #[derive(Debug, Clone, Default, Args)]
 pub struct AmazonFlags {
     /// Amazon: the category to read, where the folder holds several
-    #[arg(long)]
+    #[arg(long, help_heading = "Data")]
     pub category: Option<String>,
     /// Amazon: the file of reviews, where the category has several (all reviews and a 5-core); by
     /// default the one that is called as the metadata
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = "Data")]
     pub reviews: Option<String>,
     /// Amazon: read no metadata, for items without texts
-    #[arg(long)]
+    #[arg(long, help_heading = "Data")]
     pub no_metadata: bool,
 }
 
@@ -134,14 +134,14 @@ pub fn amazon(data: Option<&Path>, flags: &AmazonFlags, k_core: usize) -> Result
 #[derive(Debug, Clone, Default, Args)]
 pub struct GoodreadsFlags {
     /// Goodreads: the per-genre files to read, such as poetry, where the folder holds several
-    #[arg(long)]
+    #[arg(long, help_heading = "Data")]
     pub subset: Option<String>,
     /// Goodreads: only books of this genre or shelf, such as history
-    #[arg(long)]
+    #[arg(long, help_heading = "Data")]
     pub genre: Option<String>,
     /// Goodreads: keep interactions with books that were only put on a shelf (is_read false,
     /// about half of the published ones), which are left out otherwise
-    #[arg(long)]
+    #[arg(long, help_heading = "Data")]
     pub keep_unread: bool,
 }
 
@@ -152,7 +152,7 @@ pub struct GoodreadsFlags {
 pub fn goodreads(data: Option<&Path>, flags: &GoodreadsFlags, k_core: usize) -> Result<DataSource> {
     let data = data.ok_or(
         "--data DIR: the folder with goodreads_books*.json.gz and \
-         goodreads_interactions*.json.gz from \
+         goodreads_interactions*.json.gz (or the .csv with book_id_map.csv) from \
          https://cseweb.ucsd.edu/~jmcauley/datasets/goodreads.html",
     )?;
     found(data)?;

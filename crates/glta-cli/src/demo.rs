@@ -15,22 +15,26 @@ use crate::{Result, datasets, exit_on_ranks, experiment};
 #[derive(Debug, Args)]
 pub struct DemoArgs {
     /// Folder for everything that the run leaves behind; a run that it holds is resumed
-    #[arg(long, value_name = "DIR", default_value = "runs/quickstart")]
+    #[arg(long, value_name = "DIR", default_value = "runs/quickstart", help_heading = "Output")]
     pub out: PathBuf,
     /// Number of customers of the shop
-    #[arg(long, default_value_t = ShopConfig::default().users)]
+    #[arg(long, default_value_t = ShopConfig::default().users, help_heading = "Shop")]
     pub users: usize,
     /// Number of its articles
-    #[arg(long, default_value_t = ShopConfig::default().items)]
+    #[arg(long, default_value_t = ShopConfig::default().items, help_heading = "Shop")]
     pub items: usize,
     /// Seed of the split and of everything trained; the shop stays the same
-    #[arg(long, default_value_t = 2024)]
+    #[arg(long, default_value_t = 2024, help_heading = "Settings")]
     pub seed: u64,
     /// One field over the configuration, such as user_stage.train.epochs=3
-    #[arg(long = "set", value_name = "PATH=VALUE")]
+    #[arg(long = "set", value_name = "PATH=VALUE", help_heading = "Settings")]
     pub set: Vec<String>,
+    /// At the end also fit the model on all interactions, those that were held out too:
+    /// --out/seed-N/serving is then ready for `glta serve`
+    #[arg(long, help_heading = "Output")]
+    pub finish: bool,
     /// No progress, only the result
-    #[arg(long)]
+    #[arg(long, help_heading = "Output")]
     pub quiet: bool,
 }
 
@@ -59,6 +63,7 @@ fn on_ranks(args: &DemoArgs, ranks: &Ranks) -> Result<()> {
         set: args.set.clone(),
         resume: true,
         controls: true,
+        finish: args.finish,
         quiet: args.quiet,
         ..ExperimentFlags::default()
     };

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use glta_align::{ItemRecord, LanguageModel, Recommender};
+use glta_align::{ItemRecord, LanguageModel, Recommender, RunData, finish_for_serving};
 use glta_comm::Communicator;
 use glta_eval::{Error, Event, Experiment, ExperimentConfig, Record, comparison_table};
 
 use crate::Result;
 use crate::datasets::DataSource;
+use crate::fit::held_out;
 use crate::flags::ExperimentFlags;
+use crate::interrupt::Unfinished;
 use crate::output::{errln, outln};
 use crate::progress::Reporter;
 use crate::ranks::{self, Ranks};
@@ -75,10 +77,46 @@ pub fn run_configured(
         outln!("       and {}", plot.display());
     }
     show(&record, flags, language.as_ref())?;
+    if flags.finish {
+        finish(source, flags, &config, language.as_ref())?;
+    }
     if let Some(line) = ranks::traffic(ranks, start) {
         outln!("\n{line}");
     }
     Ok(record)
+}
+
+/// The main model of each seed, fitted on all interactions.
+fn finish(
+    source: &DataSource,
+    flags: &ExperimentFlags,
+    config: &ExperimentConfig,
+    language: Option<&LanguageModel>,
+) -> Result<()> {
+    for seed in &config.run.seeds {
+        let folder = flags.out.join(format!("seed-{seed}"));
+        let (run, ready) = (folder.join("glta"), folder.join("serving"));
+        if ready.join("history.json").exists() {
+            outln!("\nfitted on everything and ready to serve, from before: {}", ready.display());
+            continue;
+        }
+        if !run.join("history.json").exists() {
+            let run = run.display();
+            return Err(format!("--finish: there is no run of the main model in {run}").into());
+        }
+        let split = held_out(&source.dataset, *seed)?;
+        let data = RunData::new(&source.dataset, &split, &config.protocol.texts)?;
+        let mut reporter = Reporter::new(flags.quiet);
+        let working = Unfinished::new(".serving-", &folder)?;
+        let report = &mut |event: &glta_align::Event| reporter.event(event);
+        let ended = finish_for_serving(&run, working.path(), data, language, report);
+        reporter.finish();
+        let people = ended?.0.users().len();
+        working.finish(&ready)?;
+        let ready = ready.display();
+        outln!("\nfitted on everything of {people} people and ready to serve: {ready}");
+    }
+    Ok(())
 }
 
 /// Gives an experiment its ranks and what reads texts.

@@ -11,7 +11,9 @@ use glta_data::{Dataset, Split, SplitConfig, SplitMethod, TextConfig};
 use glta_eval::{Density, ExperimentConfig, Preset};
 
 use crate::datasets::DataSource;
+use crate::files::check_there;
 use crate::flags::ExperimentFlags;
+use crate::interrupt::Unfinished;
 use crate::output::outln;
 use crate::progress::Reporter;
 use crate::tables::TableFlags;
@@ -58,22 +60,22 @@ pub struct FitArgs {
     #[arg(long = "text-vectors", value_name = "FILE", help_heading = "Texts")]
     text_vectors: Vec<PathBuf>,
     /// Folder for the recommender, or with --measure for the tables
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", help_heading = "Output")]
     out: PathBuf,
     /// Print and write the table of systems on a held-out part instead
-    #[arg(long)]
+    #[arg(long, help_heading = "Output")]
     measure: bool,
     /// Seed of everything random
-    #[arg(long, value_name = "N", default_value_t = 2024)]
+    #[arg(long, value_name = "N", default_value_t = 2024, help_heading = "Settings")]
     seed: u64,
     /// TOML file of settings
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = "Settings")]
     config: Option<PathBuf>,
     /// One setting over those of the file, such as linear.sources=[64,128]
-    #[arg(long = "set", value_name = "PATH=VALUE")]
+    #[arg(long = "set", value_name = "PATH=VALUE", help_heading = "Settings")]
     set: Vec<String>,
     /// No progress, only the result
-    #[arg(long)]
+    #[arg(long, help_heading = "Output")]
     quiet: bool,
 }
 
@@ -90,7 +92,6 @@ pub fn run(args: &FitArgs) -> ExitCode {
 const DENSE: f64 = 100.0;
 
 fn fit(args: &FitArgs) -> Result<()> {
-    let mut reporter = Reporter::new(args.quiet);
     let dataset = args.read()?;
     outln!("{}", dataset.stats());
     let density = match dataset.interactions().len() as f64 / dataset.n_items().max(1) as f64 {
@@ -115,27 +116,23 @@ fn fit(args: &FitArgs) -> Result<()> {
     let split = held_out(&dataset, args.seed)?;
     let data = RunData::new(&dataset, &split, &config.protocol.texts)?;
     let mut run = Config { seed: args.seed, ..config.glta.clone() };
+    let mut reporter = Reporter::new(args.quiet);
     let vectors = args.vectors(&data, &mut run, &mut reporter)?;
     // A folder that is there is complete.
     let parent = args.out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(parent).map_err(|e| format!("{}: {e}", parent.display()))?;
-    let working = tempfile::Builder::new().prefix(".fit-").tempdir_in(parent)?;
+    let working = Unfinished::new(".fit-", parent)?;
     let report = &mut |event: &glta_align::Event| reporter.event(event);
     let (recommender, report) = fit_for_serving(working.path(), data, run, &vectors, report)?;
     reporter.finish();
     let people = recommender.users().len();
     drop(recommender);
-    let _ = std::fs::remove_dir(&args.out);
-    let from = working.path();
-    std::fs::rename(from, &args.out)
-        .map_err(|e| format!("{} to {}: {e}", from.display(), args.out.display()))?;
-    // It has moved; nothing is left to remove.
-    let _ = working.keep();
+    working.finish(&args.out)?;
     if let Some(linear) = &report.linear {
         let valid = linear.validation.map_or("none".into(), |v| format!("{v:.4}"));
         outln!(
-            "linear model: {}, l2 {}, text {}, neighbours {}, popularity {}; N@10 of the \
-             held-out part {valid}",
+            "linear model: {}, l2 {}, text {}, neighbours {}, popularity {}\n\
+             N@10 of the held-out part: {valid}",
             linear.form,
             linear.l2,
             linear.text,
@@ -154,7 +151,7 @@ fn fit(args: &FitArgs) -> Result<()> {
 }
 
 /// A tenth of everybody's interactions: the latest where there are times, else a random part.
-fn held_out(dataset: &Dataset, seed: u64) -> Result<Split> {
+pub(crate) fn held_out(dataset: &Dataset, seed: u64) -> Result<Split> {
     let method = match dataset.timestamps() {
         Some(_) => SplitMethod::Temporal,
         None => SplitMethod::RandomPerUser,
@@ -168,6 +165,11 @@ fn held_out(dataset: &Dataset, seed: u64) -> Result<Split> {
 
 impl FitArgs {
     fn read(&self) -> Result<Dataset> {
+        check_there("--interactions", &self.interactions)?;
+        let others = [("--items", &self.items), ("--text-encoder", &self.text_encoder)];
+        let others = others.into_iter().filter_map(|(flag, path)| Some((flag, path.as_ref()?)));
+        let vectors = self.text_vectors.iter().map(|path| ("--text-vectors", path));
+        others.chain(vectors).try_for_each(|(flag, path)| check_there(flag, path))?;
         let config = self.table.config()?;
         let config = PairsConfig {
             user: self.user.clone().or(config.user),
@@ -268,13 +270,17 @@ impl FitArgs {
         for encoder in encoders {
             let report = &mut |event: &glta_align::Event| reporter.event(event);
             vectors.push(match encoder {
-                ItemEncoder::TfIdf => match ItemVectors::tf_idf(&texts, &config.item_text.tf_idf) {
-                    Err(glta_align::Error::Linear(glta_linear::Error::TextVectors(problem))) => {
-                        tracing::warn!("TF-IDF is left out: {problem}");
-                        continue;
+                ItemEncoder::TfIdf => {
+                    match ItemVectors::tf_idf_with(&texts, &config.item_text.tf_idf, report) {
+                        Err(glta_align::Error::Linear(glta_linear::Error::TextVectors(
+                            problem,
+                        ))) => {
+                            tracing::warn!("TF-IDF is left out: {problem}");
+                            continue;
+                        }
+                        read => read?,
                     }
-                    read => read?,
-                },
+                }
                 ItemEncoder::LanguageModel => {
                     let language = self.language(config, reporter)?;
                     let report = &mut |event: &glta_align::Event| reporter.event(event);

@@ -17,81 +17,92 @@ use crate::ranks::{Ranks, root_first};
 #[derive(Debug, Clone, Args)]
 pub struct ExperimentFlags {
     /// Folder or zip archive with the publisher's raw files
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", help_heading = "Data")]
     pub data: Option<PathBuf>,
     /// Folder of a GPTQ (or plain) LLaMA checkpoint, or its id on the hub,
     /// owner/name or owner/name@revision
     #[arg(
         long,
         value_name = "DIR_OR_HUB_ID",
-        default_value = "TheBloke/TinyLlama-1.1B-Chat-v1.0-GPTQ"
+        default_value = "TheBloke/TinyLlama-1.1B-Chat-v1.0-GPTQ",
+        help_heading = "Models"
     )]
     pub llm: String,
     /// Folder for everything that the run leaves behind
-    #[arg(long, value_name = "DIR", default_value = "runs/latest")]
+    #[arg(long, value_name = "DIR", default_value = "runs/latest", help_heading = "Output")]
     pub out: PathBuf,
     /// Seeds of the split and of everything trained, 2024 if none is named; several are
     /// run one after the other
-    #[arg(long = "seed", value_name = "N", value_delimiter = ',')]
+    #[arg(long = "seed", value_name = "N", value_delimiter = ',', help_heading = "Settings")]
     pub seeds: Vec<u64>,
     /// Which items are held out: random, leave-one-out or temporal
-    #[arg(long, value_name = "METHOD")]
+    #[arg(long, value_name = "METHOD", help_heading = "Data")]
     pub split: Option<String>,
     /// Share of the items to hold out entirely, as new ones: the models that read texts
     /// are then tuned for new items too, and the table shows metrics of cold items
-    #[arg(long, value_name = "RATIO", default_value_t = 0.0)]
+    #[arg(long, value_name = "RATIO", default_value_t = 0.0, help_heading = "Data")]
     pub cold: f64,
     /// Columns of the table, such as P@5,N@10,R@20,H@10,MRR@10,MAP@10
-    #[arg(long, value_name = "NAME@K", value_delimiter = ',')]
+    #[arg(long, value_name = "NAME@K", value_delimiter = ',', help_heading = "Systems")]
     pub metrics: Vec<String>,
     /// The only systems to run, by the names in the table, those of --controls,
     /// --contrastive and --ablations among them
-    #[arg(long, value_name = "SYSTEM", value_delimiter = ',')]
+    #[arg(long, value_name = "SYSTEM", value_delimiter = ',', help_heading = "Systems")]
     pub only: Vec<String>,
     /// Where language model and training run: cpu, or, in a build with the feature cuda, cuda
     /// or cuda:N (without N each rank of a machine takes one)
-    #[arg(long, default_value = "cpu")]
+    #[arg(long, default_value = "cpu", help_heading = "Models")]
     pub device: String,
     /// full (the whole method), default (the linear item model alone), complete (the
     /// paper's complete form without the linear model) or paper (the most literal reading)
-    #[arg(long, default_value = "full")]
+    #[arg(long, default_value = "full", value_parser = preset, help_heading = "Settings")]
     pub preset: String,
     /// TOML file over the preset
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = "Settings")]
     pub config: Option<PathBuf>,
     /// One field over preset and file, such as user_stage.train.epochs=3
-    #[arg(long = "set", value_name = "PATH=VALUE")]
+    #[arg(long = "set", value_name = "PATH=VALUE", help_heading = "Settings")]
     pub set: Vec<String>,
     /// Resume the run in --out
-    #[arg(long)]
+    #[arg(long, help_heading = "Output")]
     pub resume: bool,
     /// Also run the controls: the linear item model alone, with each text encoder alone and
     /// with a randomly initialised language model, and the main model without a language
     /// model and with a randomly initialised one
-    #[arg(long)]
+    #[arg(long, help_heading = "Systems")]
     pub controls: bool,
     /// Also run the contrastive graph baselines: HCCF, LightGCN+, HCCF+, RLMRec-Con
     /// and RLMRec-Gen
-    #[arg(long)]
+    #[arg(long, help_heading = "Systems")]
     pub contrastive: bool,
     /// Sentence encoder: a sentence-transformers folder, such as all-MiniLM-L6-v2. The
     /// linear models read texts by it too, the contrastive models in place of the language
     /// model
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", help_heading = "Models")]
     pub text_encoder: Option<PathBuf>,
     /// File of text vectors by raw id, a further encoder of the linear models: NAME.npy with
     /// NAME.npy.ids, a raw id a line, or NAME.safetensors with the metadata entry ids
-    #[arg(long = "text-vectors", value_name = "FILE")]
+    #[arg(long = "text-vectors", value_name = "FILE", help_heading = "Models")]
     pub text_vectors: Vec<PathBuf>,
     /// Also run the paper's ablations and decoders
-    #[arg(long)]
+    #[arg(long, help_heading = "Systems")]
     pub ablations: bool,
+    /// At the end also fit the main model on all interactions, those that were held out too, with
+    /// the settings that it has chosen: --out/seed-N/serving is then ready for `glta serve`. With
+    /// --resume a run that has ended is finished like this
+    #[arg(long, help_heading = "Output")]
+    pub finish: bool,
     /// Stop after the data and print its statistics
-    #[arg(long)]
+    #[arg(long, help_heading = "Data")]
     pub stats: bool,
     /// No progress, only the result
-    #[arg(long)]
+    #[arg(long, help_heading = "Output")]
     pub quiet: bool,
+}
+
+/// Refuses a preset that does not exist before anything is read.
+fn preset(name: &str) -> std::result::Result<String, String> {
+    name.parse::<Preset>().map(|_| name.to_owned()).map_err(|e| e.to_string())
 }
 
 impl Default for ExperimentFlags {

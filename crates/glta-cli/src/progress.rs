@@ -56,6 +56,19 @@ impl Reporter {
         interrupt::answer()
     }
 
+    /// Says what is done within a step of `work`.
+    fn remark(&mut self, work: &str, note: &str) -> ControlFlow<()> {
+        match (self.mode, &self.bar) {
+            (Mode::Bars, Some((_, bar))) => bar.set_message(note.to_owned()),
+            (Mode::Lines, _) if self.last_line.elapsed().as_secs_f64() >= LINE_EVERY => {
+                self.last_line = Instant::now();
+                errln!("{work}: {note}");
+            }
+            _ => {}
+        }
+        interrupt::answer()
+    }
+
     /// The same in bytes.
     pub fn bytes(&mut self, work: &str, done: u64, total: u64, note: &str) -> ControlFlow<()> {
         self.show(work, done, total, note, "{bytes}/{total_bytes}");
@@ -107,6 +120,7 @@ impl Reporter {
 
     /// Takes the bar away.
     pub fn finish(&mut self) {
+        interrupt::in_step(false);
         if let Some((_, bar)) = self.bar.take() {
             bar.finish_and_clear();
         }
@@ -116,6 +130,7 @@ impl Reporter {
     pub fn experiment(&mut self, event: &glta_eval::Event<'_>) -> ControlFlow<()> {
         use glta_eval::Event;
 
+        interrupt::in_step(false);
         match *event {
             Event::Note(line) => self.say(line),
             Event::Work { work, done, total, note } => {
@@ -135,6 +150,8 @@ impl Reporter {
 
     /// Shows an event of a run.
     pub fn event(&mut self, event: &Event) -> ControlFlow<()> {
+        // Training saves what it has done when it is stopped at the end of a step.
+        interrupt::in_step(matches!(event, Event::Step { .. } | Event::Evaluated { .. }));
         match *event {
             Event::Graph(ref epoch) => {
                 let note = match epoch.validation {
@@ -145,6 +162,12 @@ impl Reporter {
             }
             Event::TextVectors { done, total } => {
                 self.advance("text vectors", done as u64, total as u64, "")
+            }
+            Event::Linear(LinearStep { stage: LinearStage::Measure, done, total, .. }) => {
+                self.remark("linear model", &format!("measured on {done}/{total} users"))
+            }
+            Event::Linear(LinearStep { stage: LinearStage::Temperature, done, total, .. }) => {
+                self.remark("linear model", &format!("calibrated on {done}/{total} users"))
             }
             Event::Linear(LinearStep { stage, done, total, .. }) => {
                 let (work, unit) = match stage {

@@ -18,10 +18,10 @@ pub struct ReproduceArgs {
     #[command(flatten)]
     experiment: ExperimentFlags,
     /// The data set's kind
-    #[arg(long)]
+    #[arg(long, help_heading = "Data")]
     dataset: Kind,
     /// How much is spent on each system
-    #[arg(long, default_value = "full")]
+    #[arg(long, default_value = "full", help_heading = "Settings")]
     budget: Budget,
     #[command(flatten)]
     movielens: MovielensFlags,
@@ -31,7 +31,7 @@ pub struct ReproduceArgs {
     goodreads: GoodreadsFlags,
     /// Amazon and Goodreads: users and items with fewer interactions are dropped,
     /// until none is left
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 5, help_heading = "Data")]
     k_core: usize,
 }
 

@@ -18,47 +18,72 @@ pub struct ServeArgs {
     /// Folder of a finished run, such as runs/quickstart/seed-2024/glta; when
     /// another model appears there (or a link points to another folder), it is
     /// loaded while the old one still answers
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", help_heading = "Model")]
     model: PathBuf,
     /// Folder of the checkpoint that the run was trained with; read only where the run's
     /// answers need it
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", help_heading = "Model")]
     llm: Option<PathBuf>,
     /// Where the language model runs: cpu, or cuda[:N] in a build with the feature cuda
-    #[arg(long, default_value = "cpu")]
+    #[arg(long, default_value = "cpu", help_heading = "Model")]
     device: String,
     /// Where to listen; the default can be reached from this machine alone
-    #[arg(long, value_name = "ADDRESS:PORT", default_value_t = ServeConfig::default().listen)]
+    #[arg(
+        long,
+        value_name = "ADDRESS:PORT",
+        default_value_t = ServeConfig::default().listen,
+        help_heading = "Address"
+    )]
     listen: SocketAddr,
     /// Most recommendations a request may ask for
-    #[arg(long, default_value_t = ServeConfig::default().max_k)]
+    #[arg(long, default_value_t = ServeConfig::default().max_k, help_heading = "Limits")]
     max_k: usize,
     /// Most requests in a batch
-    #[arg(long, default_value_t = ServeConfig::default().max_requests)]
+    #[arg(long, default_value_t = ServeConfig::default().max_requests, help_heading = "Limits")]
     max_requests: usize,
     /// Most items a request may name
-    #[arg(long, default_value_t = ServeConfig::default().max_items)]
+    #[arg(long, default_value_t = ServeConfig::default().max_items, help_heading = "Limits")]
     max_items: usize,
     /// Most bytes of a request's body
-    #[arg(long, value_name = "BYTES", default_value_t = ServeConfig::default().max_body)]
+    #[arg(
+        long,
+        value_name = "BYTES",
+        default_value_t = ServeConfig::default().max_body,
+        help_heading = "Limits"
+    )]
     max_body: usize,
     /// Requests that wait at most; more are answered 503
-    #[arg(long, default_value_t = ServeConfig::default().queue)]
+    #[arg(long, default_value_t = ServeConfig::default().queue, help_heading = "Limits")]
     queue: usize,
     /// Requests that go through the model together at most; 1 for one by one
-    #[arg(long, default_value_t = ServeConfig::default().batch)]
+    #[arg(long, default_value_t = ServeConfig::default().batch, help_heading = "Limits")]
     batch: usize,
     /// Milliseconds that a request waits for others to share a batch with
-    #[arg(long, value_name = "MS", default_value_t = ServeConfig::default().batch_wait_ms)]
+    #[arg(
+        long,
+        value_name = "MS",
+        default_value_t = ServeConfig::default().batch_wait_ms,
+        help_heading = "Limits"
+    )]
     batch_wait: u64,
     /// Milliseconds after which a request is answered 504
-    #[arg(long, value_name = "MS", default_value_t = ServeConfig::default().timeout_ms)]
+    #[arg(
+        long,
+        value_name = "MS",
+        default_value_t = ServeConfig::default().timeout_ms,
+        help_heading = "Limits"
+    )]
     timeout: u64,
     /// Milliseconds between two looks at --model
-    #[arg(long, value_name = "MS", default_value_t = ServeConfig::default().watch_ms)]
+    #[arg(
+        long,
+        value_name = "MS",
+        default_value_t = ServeConfig::default().watch_ms,
+        help_heading = "Model"
+    )]
     watch: u64,
     /// Write the address that is listened at into this file, for port 0
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = "Address")]
     address_file: Option<PathBuf>,
 }
 

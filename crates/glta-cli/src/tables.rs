@@ -12,25 +12,37 @@ use crate::Result;
 pub struct TableFlags {
     /// What a row holds: lists (`user item item …`) or pairs (user and item, perhaps with further
     /// columns); recognised if not given
-    #[arg(long, value_enum)]
+    #[arg(long, value_enum, help_heading = "Tables")]
     pub layout: Option<Layout>,
     /// Whether the first row names the columns; recognised if not given
-    #[arg(long, value_name = "YES_OR_NO", value_parser = yes_or_no)]
+    #[arg(long, value_name = "YES_OR_NO", value_parser = yes_or_no, help_heading = "Tables")]
     pub header: Option<bool>,
     /// What stands between two fields: tab, comma, semicolon, bar, space, blanks (any run of
     /// them), :: or one character; recognised if not given
-    #[arg(long, value_name = "NAME", value_parser = parsed::<Separator>)]
+    #[arg(long, value_name = "NAME", value_parser = parsed::<Separator>, help_heading = "Tables")]
     pub separator: Option<Separator>,
     /// Whether " around a field is a quote and not part of the text; recognised if not given
-    #[arg(long, value_name = "YES_OR_NO", value_parser = yes_or_no)]
+    #[arg(long, value_name = "YES_OR_NO", value_parser = yes_or_no, help_heading = "Tables")]
     pub quotes: Option<bool>,
     /// Which columns hold what, by name or number from 1, such as
     /// user=customer_id,item=3,rating=stars,time=date
-    #[arg(long, value_name = "WHAT=COLUMN", value_delimiter = ',', value_parser = column)]
+    #[arg(
+        long,
+        value_name = "WHAT=COLUMN",
+        value_delimiter = ',',
+        value_parser = column,
+        help_heading = "Tables"
+    )]
     pub columns: Vec<(What, Column)>,
     /// What happens to a row whose user or item is empty, nan, None, null or the like: refuse
     /// (the file) or drop (the row)
-    #[arg(long, value_name = "RULE", default_value = "refuse", value_parser = parsed::<MissingIds>)]
+    #[arg(
+        long,
+        value_name = "RULE",
+        default_value = "refuse",
+        value_parser = parsed::<MissingIds>,
+        help_heading = "Tables"
+    )]
     pub missing_ids: MissingIds,
 }
 

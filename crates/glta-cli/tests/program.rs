@@ -343,6 +343,21 @@ fn two_tables_become_a_recommender_that_answers() {
     // Somebody with nothing gets what most people have.
     let popular = ask(&["recommend", "-k", "2", "--filter", "category=Tea"]);
     assert_eq!(popular.len(), 2);
+    // Any of the values of one field, and each of several fields.
+    let any = ["--filter", "category=Tea", "--filter", "category=Furniture", "-k", "20"];
+    let either = ask(&[&["recommend", "--items", "001", "--allow-known"], &any[..]].concat());
+    assert_eq!(either.len(), 12);
+    let both = ask(&[&["recommend", "--filter", "brand=B1"], &any[..]].concat());
+    assert_eq!(both.len(), 6);
+    // The same options for a known customer, a basket and nobody.
+    for who in [&["--user", "c0"][..], &["--items", "001,002"], &[]] {
+        let options =
+            ["--filter", "category=Furniture", "--exclude", "005", "--among", "005,006,007,001"];
+        let list = ask(&[&["recommend"], who, &options].concat());
+        let mut items = named(&list, "item");
+        items.sort_unstable();
+        assert_eq!(items, ["006", "007"], "{who:?}");
+    }
 
     // A product that nobody bought is like those of its kind.
     let similar = ask(&["similar", "--item", "0010", "-k", "4"]);
@@ -368,6 +383,158 @@ fn two_tables_become_a_recommender_that_answers() {
         let errors = fails(1, arguments);
         assert!(errors.contains(problem), "{errors}");
     }
+}
+
+/// Every command that asks or measures, with a reader that has gone, without standard output, and
+/// with a disk that is full.
+#[cfg(unix)]
+#[test]
+fn commands_end_in_peace_when_nobody_reads_them() {
+    use std::process::Stdio;
+
+    let folder = tempfile::tempdir().unwrap();
+    let [orders, products] = shop(folder.path());
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let fit = |out: &str| -> Vec<String> {
+        ["fit", "--interactions", &orders, "--items", &products, "--out", out]
+            .map(String::from)
+            .into()
+    };
+    let model = path("model");
+    let first: Vec<String> = fit(&model);
+    succeeds(&first.iter().map(String::as_str).collect::<Vec<_>>());
+    let measured = path("measured");
+    let only = ["--measure", "--set", "run.only=[\"Popularity\",\"EASE\"]"].map(String::from);
+    let measure = [fit(&measured), only.to_vec()].concat();
+    succeeds(&measure.iter().map(String::as_str).collect::<Vec<_>>());
+    let words = |text: &str| text.split(' ').map(String::from).collect::<Vec<_>>();
+    let commands = [
+        words(&format!("recommend --model {model} --user c0,c1,c2 --json")),
+        words(&format!("recommend --model {model} --items 001")),
+        words(&format!("similar --model {model} --item 001")),
+        words(&format!("explain --model {model} --item 001 --user c0")),
+        words(&format!("evaluate {measured}")),
+        words("--help"),
+        words("fit --help"),
+    ];
+    let glta = env!("CARGO_BIN_EXE_glta");
+    let run = |arguments: &[String], stdout: Stdio, stderr: Stdio| {
+        let mut command = Command::new(glta);
+        command.args(arguments).stdout(stdout).stderr(stderr).status().unwrap().code()
+    };
+    let closed = || Stdio::from(std::io::pipe().unwrap().1);
+    let full = || {
+        let full = fs::OpenOptions::new().write(true).open("/dev/full");
+        full.map_or_else(|_| Stdio::null(), Stdio::from)
+    };
+    let full_is_there = Path::new("/dev/full").exists();
+    for command in &commands {
+        assert_eq!(run(command, closed(), closed()), Some(0), "{command:?}");
+        let without = Command::new("sh")
+            .args(["-c", "exec \"$@\" >&- 2>&-", "sh", glta])
+            .args(command)
+            .status();
+        assert_eq!(without.unwrap().code(), Some(0), "{command:?}");
+        let help = command.last().unwrap() == "--help";
+        if full_is_there && !help {
+            assert_eq!(run(command, full(), full()), Some(1), "{command:?}");
+        }
+    }
+    // What was computed is in files.
+    for (nth, out) in [closed(), full()].into_iter().enumerate() {
+        let (model, measured) = (path(&format!("model-{nth}")), path(&format!("measured-{nth}")));
+        let code = run(&fit(&model), out, Stdio::null());
+        assert_eq!(code, Some(if nth == 1 && full_is_there { 1 } else { 0 }));
+        assert!(Path::new(&model).join("linear.safetensors").exists(), "{nth}");
+        run(&[fit(&measured), only.to_vec()].concat(), closed(), closed());
+        for file in ["metrics.json", "ndcg.svg"] {
+            assert!(Path::new(&measured).join(file).exists(), "{file}");
+        }
+    }
+}
+
+/// Help and tables keep to the terminal's width.
+#[test]
+fn help_and_tables_fit_eighty_columns() {
+    let narrow = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_glta"))
+            .args(arguments)
+            .env("COLUMNS", "80")
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}");
+        let text = String::from_utf8(output.stdout).unwrap();
+        for line in text.lines() {
+            assert!(line.chars().count() <= 80, "{arguments:?}: {line}");
+        }
+        text
+    };
+    let commands = narrow(&["--help"]);
+    let mut seen = 0;
+    for line in commands.lines() {
+        let Some(name) = line.strip_prefix("  ").and_then(|line| line.split(' ').next()) else {
+            continue;
+        };
+        if name.is_empty() || name.starts_with('-') || name == "help" {
+            continue;
+        }
+        seen += 1;
+        let help = narrow(&[name, "--help"]);
+        let groups = help.lines().filter(|line| line.ends_with(':') && !line.starts_with(' '));
+        let groups: Vec<&str> = groups.filter(|line| !line.starts_with("Usage")).collect();
+        // Commands with a few flags need no groups.
+        let flags = help.lines().filter(|line| line.trim_start().starts_with("--")).count();
+        assert!(flags < 6 || groups.len() > 2, "{name}: {groups:?}");
+    }
+    assert!(seen >= 9, "{commands}");
+
+    let folder = tempfile::tempdir().unwrap();
+    let [orders, products] = shop(folder.path());
+    let out = folder.path().join("measured");
+    let (out, only) = (out.to_str().unwrap(), "run.only=[\"Popularity\",\"EASE\",\"Linear\"]");
+    let fit = ["fit", "--interactions", &orders, "--items", &products, "--quiet", "--out", out];
+    let table = narrow(&[&fit[..], &["--measure", "--set", only]].concat());
+    for table in [table, narrow(&["evaluate", out])] {
+        let rows = || table.lines().filter(|line| line.starts_with("Linear  "));
+        assert!(table.contains('*') && rows().count() > 0, "{table}");
+    }
+}
+
+/// Ctrl-C ends a fit, and nothing is left of it.
+#[cfg(unix)]
+#[test]
+fn an_interrupted_fit_leaves_nothing() {
+    use std::io::{BufRead, BufReader};
+    use std::process::Stdio;
+
+    let folder = tempfile::tempdir().unwrap();
+    // Dense data of many items: the inverse takes long.
+    let mut orders = String::from("user,item\n");
+    for user in 0..3000u64 {
+        for n in 0..60 {
+            let item = (user * 7919 + n * n * 31 + n * user) % 2500;
+            writeln!(orders, "u{user},i{item}").unwrap();
+        }
+    }
+    let path = folder.path().join("orders.csv");
+    fs::write(&path, orders).unwrap();
+    let runs = folder.path().join("runs");
+    let mut fit = Command::new(env!("CARGO_BIN_EXE_glta"))
+        .args(["fit", "--interactions", path.to_str().unwrap(), "--out"])
+        .arg(runs.join("model"))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    // Once the data are read.
+    let mut first = String::new();
+    BufReader::new(fit.stdout.take().unwrap()).read_line(&mut first).unwrap();
+    assert!(first.contains("3000 users"), "{first}");
+    let pid = fit.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    assert_eq!(fit.wait().unwrap().code(), Some(130));
+    let left = fs::read_dir(&runs).map_or(0, Iterator::count);
+    assert_eq!(left, 0);
 }
 
 #[test]
@@ -398,7 +565,8 @@ fn tables_of_ones_own_are_measured() {
     assert_eq!(metrics["protocol"]["split"], "temporal");
     let missing = folder.path().join("order.csv");
     let wrong = ["fit", "--interactions", missing.to_str().unwrap(), "--out", "x"];
-    assert!(fails(1, &wrong).contains("order.csv"));
+    let error = fails(1, &wrong);
+    assert!(error.contains("order.csv") && error.contains("near names are orders.csv"), "{error}");
     let column = ["fit", "--interactions", &orders, "--user", "customer", "--out", "x"];
     let errors = fails(1, &column);
     assert!(errors.contains("customer_id"), "{errors}");

@@ -17,31 +17,31 @@ pub(super) struct QuantizeArgs {
     #[command(flatten)]
     model: ModelArgs,
     /// 2, 3, 4 or 8.
-    #[arg(long, default_value_t = 4)]
+    #[arg(long, default_value_t = 4, help_heading = "Format")]
     bits: u32,
     /// Inputs that share a scale; -1 for all.
-    #[arg(long, default_value_t = 128, allow_hyphen_values = true)]
+    #[arg(long, default_value_t = 128, allow_hyphen_values = true, help_heading = "Format")]
     group_size: i64,
     /// Round in the order of activations across groups (act-order).
-    #[arg(long)]
+    #[arg(long, help_heading = "Format")]
     desc_act: bool,
     /// A zero point per group instead of the middle of the range.
-    #[arg(long)]
+    #[arg(long, help_heading = "Format")]
     asym: bool,
     /// Share of the Hessian's mean diagonal that is added to it.
-    #[arg(long, default_value_t = 0.05)]
+    #[arg(long, default_value_t = 0.05, help_heading = "Format")]
     damp: f64,
     /// Plain text like that the model will see.
-    #[arg(long)]
+    #[arg(long, help_heading = "Calibration")]
     calibration: PathBuf,
     /// Tokens per calibration text.
-    #[arg(long, default_value_t = 256)]
+    #[arg(long, default_value_t = 256, help_heading = "Calibration")]
     sequence_length: usize,
     /// Calibration texts, evenly spread over the file.
-    #[arg(long, default_value_t = 32)]
+    #[arg(long, default_value_t = 32, help_heading = "Calibration")]
     sequences: usize,
     /// Folder to write.
-    #[arg(long)]
+    #[arg(long, help_heading = "Output")]
     out: PathBuf,
 }
 

@@ -10,48 +10,48 @@ use crate::tables::TableFlags;
 #[derive(Debug, Clone, Args)]
 pub struct LightgcnArgs {
     /// Training interactions, plain or gzipped
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = "Tables")]
     pub(super) train: PathBuf,
     /// Test interactions over the same ids; without it, a share of each user's
     /// items in the training file is held out
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = "Tables")]
     pub(super) test: Option<PathBuf>,
     /// The share that is held out where there is no test file
-    #[arg(long, value_name = "SHARE", default_value_t = 0.2)]
+    #[arg(long, value_name = "SHARE", default_value_t = 0.2, help_heading = "Tables")]
     pub(super) test_ratio: f64,
     /// Folder for everything the run leaves behind
-    #[arg(long, value_name = "DIR", default_value = "runs/lightgcn")]
+    #[arg(long, value_name = "DIR", default_value = "runs/lightgcn", help_heading = "Output")]
     pub(super) out: PathBuf,
     #[command(flatten)]
     pub(super) table: TableFlags,
     /// Share of each user's training items kept for validation; 0 trains on all
     /// of them for the full number of epochs
-    #[arg(long, value_name = "SHARE", default_value_t = 0.1)]
+    #[arg(long, value_name = "SHARE", default_value_t = 0.1, help_heading = "Tables")]
     pub(super) valid_ratio: f64,
     /// Seeds of the split and of training; everything is repeated for each
-    #[arg(long, value_name = "N", value_delimiter = ',')]
+    #[arg(long, value_name = "N", value_delimiter = ',', help_heading = "Settings")]
     pub(super) seed: Vec<u64>,
     /// TOML file with fields of LightGcnConfig
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = "Settings")]
     pub(super) config: Option<PathBuf>,
     /// One field over the file, such as layers=2 (repeatable)
-    #[arg(long = "set", value_name = "FIELD=VALUE")]
+    #[arg(long = "set", value_name = "FIELD=VALUE", help_heading = "Settings")]
     pub(super) set: Vec<String>,
     /// TOML file of lists of values; every combination is trained, the best on
     /// validation data is kept
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = "Settings")]
     pub(super) search: Option<PathBuf>,
     /// Start from these layer-0 embeddings instead of random ones
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = "Settings")]
     pub(super) start: Option<PathBuf>,
     /// Without validation data: evaluate on the test data while training, to draw
     /// the curve; nothing is chosen by it
-    #[arg(long)]
+    #[arg(long, help_heading = "Settings")]
     pub(super) watch_test: bool,
     /// Threads; all cores if not given
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Settings")]
     pub(super) threads: usize,
     /// No progress, only the result
-    #[arg(long)]
+    #[arg(long, help_heading = "Output")]
     pub(super) quiet: bool,
 }
