@@ -53,7 +53,9 @@ fn lists(data: &Interactions) -> String {
     for user in 0..data.n_users() as u32 {
         if !data.items(user).is_empty() {
             let _ = write!(text, "{user}");
-            data.items(user).iter().for_each(|item| _ = write!(text, " {item}"));
+            for item in data.items(user) {
+                let _ = write!(text, " {item}");
+            }
             text.push('\n');
         }
     }

@@ -124,13 +124,17 @@ mod tests {
             data_hash(&data, &TextConfig::default()).unwrap()
         };
         let (a, b) = (Interaction::new("u", "x"), Interaction::new("v", "y"));
+        let rated = |of, rating| Interaction { rating: Some(rating), ..of };
+        let timed = |of, time| Interaction { timestamp: Some(time), ..of };
         let seen = [
             hash(&[a, b], "tea"),
             hash(&[a, b], "tea pot"),
             hash(&[a, Interaction::new("u", "y"), b], "tea"),
             hash(&[a, Interaction::new("w", "y")], "tea"),
-            hash(&[a, Interaction { rating: Some(3.0), ..b }], "tea"),
-            hash(&[a, Interaction { timestamp: Some(3), ..b }], "tea"),
+            hash(&[rated(a, 1.0), rated(b, 1.0)], "tea"),
+            hash(&[rated(a, 1.0), rated(b, 2.0)], "tea"),
+            hash(&[timed(a, 1), timed(b, 1)], "tea"),
+            hash(&[timed(a, 1), timed(b, 2)], "tea"),
         ];
         for (n, one) in seen.iter().enumerate() {
             assert!(!seen[..n].contains(one), "{n}");
