@@ -278,7 +278,7 @@ impl Ease {
     fn columns(&self) -> &SparseRows {
         self.columns.get_or_init(|| match &self.weights {
             Weights::Local { rows, .. } => rows.transpose(),
-            Weights::Dense(_) => SparseRows::from_pieces(0, Vec::new()),
+            Weights::Dense(_) => SparseRows::new(),
         })
     }
 

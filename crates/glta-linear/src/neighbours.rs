@@ -79,7 +79,8 @@ impl TextNeighbours {
         }
         let unit = vectors.unit();
         let all: Vec<u32> = (0..unit.nrows() as u32).collect();
-        let pieces = in_ranges(
+        let mut rows = SparseRows::new();
+        in_ranges(
             unit.nrows(),
             || (Array2::<f32>::zeros((0, 0)), Best::new(most)),
             |(block, best), range| {
@@ -88,16 +89,17 @@ impl TextNeighbours {
                     *block = Array2::zeros((targets.nrows(), unit.nrows()));
                 }
                 general_mat_mul(1.0, &targets, &unit.t(), 0.0, block);
-                let mut rows = Piece::default();
+                let mut piece = Piece::default();
                 for (item, cosines) in range.zip(block.axis_iter(Axis(0))) {
                     best.offer(&all, cosines.to_slice().unwrap_or_default(), item as u32);
-                    rows.push(best.take());
+                    piece.push(best.take());
                 }
-                Ok(rows)
+                Ok(piece)
             },
+            |piece| rows.push(&piece),
             advance,
         )?;
-        Ok(Self { rows: SparseRows::from_pieces(unit.nrows(), pieces) })
+        Ok(Self { rows })
     }
 
     /// Number of items.

@@ -1,5 +1,7 @@
 //! Sparse matrices over items.
 
+use std::borrow::Cow;
+
 use rustc_hash::FxHashMap;
 
 /// Rows that follow each other, one after the other in memory.
@@ -35,27 +37,22 @@ pub(crate) struct SparseRows {
 }
 
 impl SparseRows {
-    /// From rows in order, in pieces.
-    pub(crate) fn from_pieces(rows: usize, pieces: Vec<Piece>) -> Self {
-        let entries = pieces.iter().map(|piece| piece.columns.len()).sum();
-        let mut all = Self {
-            offsets: Vec::with_capacity(rows + 1),
-            columns: Vec::with_capacity(entries),
-            values: Vec::with_capacity(entries),
-            changed: FxHashMap::default(),
-            rows,
-        };
-        let mut end = 0;
-        all.offsets.push(0);
-        for piece in pieces {
-            for length in piece.lengths {
-                end += length as usize;
-                all.offsets.push(end);
-            }
-            all.columns.extend(piece.columns);
-            all.values.extend(piece.values);
+    /// No rows, to which pieces are added.
+    pub(crate) fn new() -> Self {
+        let (offsets, columns, values) = (vec![0], Vec::new(), Vec::new());
+        Self { offsets, columns, values, changed: FxHashMap::default(), rows: 0 }
+    }
+
+    /// Adds the rows that follow.
+    pub(crate) fn push(&mut self, piece: &Piece) {
+        let mut end = self.columns.len();
+        for &length in &piece.lengths {
+            end += length as usize;
+            self.offsets.push(end);
         }
-        all
+        self.columns.extend_from_slice(&piece.columns);
+        self.values.extend_from_slice(&piece.values);
+        self.rows += piece.lengths.len();
     }
 
     /// From rows that have `slot` places each, of which the first `lengths[row]` are filled.
@@ -154,9 +151,10 @@ impl SparseRows {
     }
 
     /// Row offsets, columns and values of all rows.
-    pub(crate) fn compressed(&self) -> (Vec<usize>, Vec<u32>, Vec<f32>) {
+    pub(crate) fn compressed(&self) -> (Cow<'_, [usize]>, Cow<'_, [u32]>, Cow<'_, [f32]>) {
         if self.changed.is_empty() {
-            return (self.offsets.clone(), self.columns.clone(), self.values.clone());
+            let (columns, values) = (Cow::from(&self.columns), Cow::from(&self.values));
+            return (Cow::from(&self.offsets), columns, values);
         }
         let (mut offsets, mut columns, mut values) = (vec![0], Vec::new(), Vec::new());
         for row in 0..self.rows {
@@ -165,7 +163,7 @@ impl SparseRows {
             values.extend_from_slice(weights);
             offsets.push(columns.len());
         }
-        (offsets, columns, values)
+        (offsets.into(), columns.into(), values.into())
     }
 
     /// Columns and values of a row.

@@ -1,12 +1,12 @@
 //! Safetensors files of this crate.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::Path;
 
 use glta_core::write_whole;
 use ndarray::Array2;
-use safetensors::tensor::TensorView;
-use safetensors::{Dtype, SafeTensors};
+use safetensors::{Dtype, SafeTensors, View};
 
 use crate::sparse::SparseRows;
 use crate::{Error, Result};
@@ -16,35 +16,86 @@ const HEADER: &str = "glta";
 
 /// Tensors to be written.
 #[derive(Default)]
-pub(crate) struct TensorFile(Vec<(String, Dtype, Vec<usize>, Vec<u8>)>);
+pub(crate) struct TensorFile<'a>(Vec<(String, Tensor<'a>)>);
 
-impl TensorFile {
+struct Tensor<'a> {
+    dtype: Dtype,
+    shape: Vec<usize>,
+    values: Values<'a>,
+}
+
+/// Values that become bytes only when they are written.
+enum Values<'a> {
+    Bytes(Vec<u8>),
+    U64(Cow<'a, [usize]>),
+    U32(Cow<'a, [u32]>),
+    F32(Cow<'a, [f32]>),
+}
+
+impl View for &Tensor<'_> {
+    fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        match &self.values {
+            Values::Bytes(bytes) => Cow::Borrowed(bytes),
+            Values::U64(values) => bytes(values, |v| (*v as u64).to_le_bytes()),
+            Values::U32(values) => bytes(values, |v| v.to_le_bytes()),
+            Values::F32(values) => bytes(values, |v| v.to_le_bytes()),
+        }
+    }
+
+    fn data_len(&self) -> usize {
+        match &self.values {
+            Values::Bytes(bytes) => bytes.len(),
+            Values::U64(values) => 8 * values.len(),
+            Values::U32(values) => 4 * values.len(),
+            Values::F32(values) => 4 * values.len(),
+        }
+    }
+}
+
+fn bytes<'a, T, const N: usize>(values: &[T], of: impl Fn(&T) -> [u8; N]) -> Cow<'a, [u8]> {
+    let mut bytes = vec![0; N * values.len()];
+    bytes.as_chunks_mut().0.iter_mut().zip(values).for_each(|(to, value)| *to = of(value));
+    Cow::Owned(bytes)
+}
+
+impl<'a> TensorFile<'a> {
     pub(crate) fn put(&mut self, name: &str, dtype: Dtype, shape: Vec<usize>, bytes: Vec<u8>) {
-        self.0.push((name.to_owned(), dtype, shape, bytes));
+        self.0.push((name.to_owned(), Tensor { dtype, shape, values: Values::Bytes(bytes) }));
     }
 
-    pub(crate) fn matrix(&mut self, name: &str, values: &Array2<f32>) {
-        self.put(name, Dtype::F32, values.shape().to_vec(), bytes_f32(values.iter()));
+    pub(crate) fn matrix(&mut self, name: &str, values: &'a Array2<f32>) {
+        let all = match values.as_slice() {
+            Some(all) => Cow::Borrowed(all),
+            None => Cow::Owned(values.iter().copied().collect()),
+        };
+        let (dtype, shape) = (Dtype::F32, values.shape().to_vec());
+        self.0.push((name.to_owned(), Tensor { dtype, shape, values: Values::F32(all) }));
     }
 
-    pub(crate) fn sparse(&mut self, name: &str, rows: &SparseRows) {
+    pub(crate) fn sparse(&mut self, name: &str, rows: &'a SparseRows) {
         let (offsets, columns, values) = rows.compressed();
-        let ends: Vec<u8> = offsets.iter().flat_map(|&v| (v as u64).to_le_bytes()).collect();
-        let items: Vec<u8> = columns.iter().flat_map(|v| v.to_le_bytes()).collect();
-        self.put(&format!("{name}.offsets"), Dtype::U64, vec![offsets.len()], ends);
-        self.put(&format!("{name}.items"), Dtype::U32, vec![columns.len()], items);
-        let values_name = format!("{name}.values");
-        self.put(&values_name, Dtype::F32, vec![values.len()], bytes_f32(values.iter()));
+        for (part, dtype, length, values) in [
+            ("offsets", Dtype::U64, offsets.len(), Values::U64(offsets)),
+            ("items", Dtype::U32, columns.len(), Values::U32(columns)),
+            ("values", Dtype::F32, values.len(), Values::F32(values)),
+        ] {
+            let tensor = Tensor { dtype, shape: vec![length], values };
+            self.0.push((format!("{name}.{part}"), tensor));
+        }
     }
 
     pub(crate) fn write(self, path: &Path, header: Option<String>) -> Result<()> {
-        let damaged = |e: safetensors::SafeTensorError| Error::file(path, e);
-        let views = self.0.iter().map(|(name, dtype, shape, bytes)| {
-            Ok((name, TensorView::new(*dtype, shape.clone(), bytes).map_err(damaged)?))
-        });
-        let views = views.collect::<Result<Vec<_>>>()?;
+        let views = self.0.iter().map(|(name, tensor)| (name, tensor));
         let header = header.map(|header| HashMap::from([(HEADER.to_owned(), header)]));
-        let bytes = safetensors::serialize(views, header).map_err(damaged)?;
+        let bytes = safetensors::serialize(views, header).map_err(|e| Error::file(path, e))?;
         write_whole(path, &bytes).map_err(Error::io(path))
     }
 }

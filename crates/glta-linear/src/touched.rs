@@ -20,7 +20,18 @@ pub(crate) struct Parts {
 pub(crate) struct Sums {
     ease: Vec<f32>,
     text: Vec<f32>,
-    seen: Vec<bool>,
+    state: Vec<State>,
+}
+
+/// Whether an item is among those that are looked at, and why.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+enum State {
+    #[default]
+    Out,
+    /// An item of the person's adds to it.
+    Touched,
+    /// Nothing adds to it.
+    Other,
 }
 
 impl Sums {
@@ -37,7 +48,7 @@ impl Sums {
         let n = model.degrees.len();
         self.ease.resize(n, 0.0);
         self.text.resize(n, 0.0);
-        self.seen.resize(n, false);
+        self.state.resize(n, State::Out);
         let own = || own.iter().copied().filter(|&item| (item as usize) < n);
         let known: Vec<u32> = own().collect();
         model.ease.weights.add(&known, &mut self.ease);
@@ -50,7 +61,9 @@ impl Sums {
             Some(targets) => {
                 let near = known.iter().map(|&item| model.neighbour_targets(item as usize));
                 for &item in targets.into_iter().chain(near).flatten() {
-                    if !std::mem::replace(&mut self.seen[item as usize], true) {
+                    let state = &mut self.state[item as usize];
+                    if *state == State::Out {
+                        *state = State::Touched;
                         items.push(item);
                     }
                 }
@@ -67,7 +80,7 @@ impl Sums {
         let parts = parts.collect();
         for item in items.into_iter().chain(known) {
             (self.ease[item as usize], self.text[item as usize]) = (0.0, 0.0);
-            self.seen[item as usize] = false;
+            self.state[item as usize] = State::Out;
         }
         parts
     }
@@ -80,18 +93,19 @@ impl Sums {
         order: impl Iterator<Item = u32>,
         skip: impl Fn(u32) -> bool,
     ) {
-        // Those that another order has added count for this one too: all have the same score
-        // but for their place in the order.
-        let mut left = k + items.iter().filter(|&&item| !skip(item)).count();
+        let mut left = k;
         for id in order {
             if left == 0 {
                 break;
             }
-            if skip(id) {
+            let state = &mut self.state[id as usize];
+            if *state == State::Touched || skip(id) {
                 continue;
             }
             left -= 1;
-            if !std::mem::replace(&mut self.seen[id as usize], true) {
+            // Another order may have added it.
+            if *state == State::Out {
+                *state = State::Other;
                 items.push(id);
             }
         }

@@ -206,8 +206,7 @@ mod tests {
             assert!(message(&path).contains("vectors.npy"));
         }
         // A header that claims more than there is takes no memory.
-        let huge =
-            String::from_utf8_lossy(&bytes).replace("(2, 2)", "(10000000000, 20000000)");
+        let huge = String::from_utf8_lossy(&bytes).replace("(2, 2)", "(10000000000, 20000000)");
         std::fs::write(&path, huge.as_bytes()).unwrap();
         assert!(message(&path).contains("too few for the shape (10000000000, 20000000)"));
         let mut half = bytes.clone();

@@ -170,29 +170,28 @@ impl Deflation {
             row.sort_unstable_by_key(|&(source, _)| source);
             Ok((row, column))
         };
-        let pieces = in_ranges(
+        let (mut diagonal, mut raised) = (Vec::with_capacity(n), 0);
+        let mut weights = Array2::zeros((n, self.values.len()));
+        let mut columns = SparseRows::new();
+        in_ranges(
             n,
             || Scratch::new(n),
             |scratch, range| range.map(|item| solve(scratch, item)).collect::<Result<Vec<_>>>(),
+            |piece| {
+                let mut rows = Piece::default();
+                for (row, column) in piece {
+                    let at = diagonal.len();
+                    for (to, &g) in weights.row_mut(at).iter_mut().zip(&column.coarse) {
+                        *to = g as f32;
+                    }
+                    rows.push(row);
+                    diagonal.push(column.diagonal);
+                    raised += usize::from(column.raised);
+                }
+                columns.push(&rows);
+            },
             advance,
         )?;
-        let (mut diagonal, mut raised) = (Vec::with_capacity(n), 0);
-        let mut weights = Array2::zeros((n, self.values.len()));
-        let mut rows = Vec::with_capacity(pieces.len());
-        for piece in pieces {
-            let mut kept = Piece::default();
-            for (row, column) in piece {
-                let at = diagonal.len();
-                for (to, &g) in weights.row_mut(at).iter_mut().zip(&column.coarse) {
-                    *to = g as f32;
-                }
-                kept.push(row);
-                diagonal.push(column.diagonal);
-                raised += usize::from(column.raised);
-            }
-            rows.push(kept);
-        }
-        let columns = SparseRows::from_pieces(n, rows);
         Ok(CoarseColumns { columns, diagonal, weights, raised })
     }
 

@@ -51,7 +51,8 @@ impl Counts {
             train.item_degrees().iter().map(|&d| 1.0 / (d as f32 + 1.0).sqrt()).collect();
         let (starts, lists) = (capped.offsets(), capped.column_indices());
         let init = || Scratch { counts: vec![0; n], touched: Vec::new() };
-        let pieces = in_ranges(
+        let (mut all, mut end) = (Self::empty(longest), 0);
+        in_ranges(
             n,
             init,
             |scratch, range| {
@@ -81,27 +82,22 @@ impl Counts {
                 }
                 Ok(piece)
             },
+            |piece| {
+                for length in piece.lengths {
+                    end += length;
+                    all.offsets.push(end);
+                }
+                all.items.extend_from_slice(&piece.items);
+                all.counts.extend_from_slice(&piece.counts);
+            },
             advance,
         )?;
-        let entries = pieces.iter().map(|piece| piece.items.len()).sum();
-        let mut all = Self {
-            offsets: Vec::with_capacity(n + 1),
-            items: Vec::with_capacity(entries),
-            counts: Vec::with_capacity(entries),
-            changed: FxHashMap::default(),
-            longest,
-        };
-        let mut end = 0;
-        all.offsets.push(0);
-        for piece in pieces {
-            for length in piece.lengths {
-                end += length;
-                all.offsets.push(end);
-            }
-            all.items.extend(piece.items);
-            all.counts.extend(piece.counts);
-        }
         Ok(all)
+    }
+
+    fn empty(longest: usize) -> Self {
+        let (offsets, items, counts) = (vec![0], Vec::new(), Vec::new());
+        Self { offsets, items, counts, changed: FxHashMap::default(), longest }
     }
 
     /// At most this many pairs there are, both ways, in rows that are whole.

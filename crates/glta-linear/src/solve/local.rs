@@ -80,16 +80,16 @@ impl Gram {
             }
             Ok((rows, ends))
         };
-        let pieces = in_ranges(n, || Scratch::new(n), solve, advance)?;
         let (mut diagonal, mut raised) = (Vec::with_capacity(n), 0);
-        let mut rows = Vec::with_capacity(pieces.len());
-        for (piece, ends) in pieces {
+        let mut columns = SparseRows::new();
+        let take = |(rows, ends): (Piece, Vec<(f64, bool)>)| {
+            columns.push(&rows);
             for (value, again) in ends {
                 diagonal.push(value);
                 raised += usize::from(again);
             }
-            rows.push(piece);
-        }
-        Ok(Columns { columns: SparseRows::from_pieces(n, rows), diagonal, raised })
+        };
+        in_ranges(n, || Scratch::new(n), solve, take, advance)?;
+        Ok(Columns { columns, diagonal, raised })
     }
 }
