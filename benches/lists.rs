@@ -132,7 +132,7 @@ fn main() -> Result<(), Error> {
     let chosen = LinearModel::fit(&fit, Some(&valid), text, &config, 1)?.report().clone();
     let choose_cpu = cpu.elapsed().as_secs_f64();
     let (cpu, start) = (ProcessTime::now(), Instant::now());
-    let model = LinearModel::refit(&chosen, &train, text, &config, 1, &mut Silent)?;
+    let model = LinearModel::refit_with(&chosen, &train, text, &config, 1, &mut Silent)?;
     let (fit_cpu, fit_seconds) = (cpu.elapsed().as_secs_f64(), start.elapsed().as_secs_f64());
     let peak = peak_mb();
     let ks = EvaluationConfig { ks: vec![20], ..EvaluationConfig::default() };

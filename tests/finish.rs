@@ -62,7 +62,8 @@ fn a_linear_run_is_refitted_with_its_settings() {
     let (text, _) = ItemVectors::join(&encoded(), &config.item_text.whiten).unwrap();
     let (dataset, _) = split();
     let (all, linear) = (dataset.interactions(), &config.linear);
-    let model = LinearModel::refit(&before, all, Some(&text), linear, config.seed, &mut Silent);
+    let model =
+        LinearModel::refit_with(&before, all, Some(&text), linear, config.seed, &mut Silent);
     let model = model.unwrap();
     for item in 0..20 {
         let expected = model.explain(&[1, 2, 13], item).score;

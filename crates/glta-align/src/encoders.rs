@@ -5,7 +5,7 @@ mod file;
 use std::path::Path;
 use std::sync::Arc;
 
-use glta_comm::Communicator;
+use glta_comm::{Alone, Communicator};
 use glta_core::{Progress, Silent, TextEncoder};
 use glta_linear::{TextVectors, TfIdf, TfIdfConfig, WhitenConfig, Whitening};
 use ndarray::Array2;
@@ -62,12 +62,23 @@ impl ItemVectors {
         self
     }
 
-    /// By the language model, the texts divided among ranks; see
-    /// [`LanguageModel::text_vectors`].
+    /// By the language model; see [`LanguageModel::text_vectors`].
+    ///
+    /// # Errors
+    /// What the model refuses.
+    pub fn language_model(
+        language: &LanguageModel,
+        texts: &[impl AsRef<str> + Sync],
+        config: &TextVectorConfig,
+    ) -> Result<Self> {
+        Self::language_model_on(language, &Alone, texts, config, &mut Silent)
+    }
+
+    /// [`language_model`](Self::language_model) with progress, the texts divided among ranks.
     ///
     /// # Errors
     /// What the model refuses, [`Error::Comm`], [`Error::Cancelled`], a checkpoint that is gone.
-    pub fn language_model(
+    pub fn language_model_on(
         language: &LanguageModel,
         comm: &dyn Communicator,
         texts: &[impl AsRef<str> + Sync],
@@ -112,7 +123,7 @@ impl ItemVectors {
             }
             _ => progress.report(event),
         };
-        let vectors = Self::encoded(&encoder, &texts, rest)?;
+        let vectors = Self::encoded_with(&encoder, &texts, rest)?;
         file::check_distinct(vectors.vectors.view()).map_err(glta_linear::Error::TextVectors)?;
         let mut vectors = vectors.by(ItemEncoder::TfIdf);
         vectors.tf_idf = Some(Arc::new(encoder));
@@ -122,8 +133,16 @@ impl ItemVectors {
     /// By any text encoder.
     ///
     /// # Errors
+    /// What the encoder refuses.
+    pub fn encoded(encoder: &dyn TextEncoder, texts: &[String]) -> Result<Self> {
+        Self::encoded_with(encoder, texts, &mut Silent)
+    }
+
+    /// [`encoded`](Self::encoded) with progress.
+    ///
+    /// # Errors
     /// What the encoder refuses, [`Error::Cancelled`].
-    pub fn encoded(
+    pub fn encoded_with(
         encoder: &dyn TextEncoder,
         texts: &[String],
         progress: &mut dyn Progress<Event>,

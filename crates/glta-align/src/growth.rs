@@ -101,18 +101,18 @@ impl Growth {
             let raw = match saved.encoder {
                 Some(ItemEncoder::TfIdf) => {
                     let words = self.words.as_ref().ok_or_else(|| missing(ItemEncoder::TfIdf))?;
-                    ItemVectors::encoded(words, texts, &mut Silent)?
+                    ItemVectors::encoded_with(words, texts, &mut Silent)?
                 }
                 Some(ItemEncoder::LanguageModel) => {
                     let none = || missing(ItemEncoder::LanguageModel);
                     let language = self.language.as_ref().ok_or_else(none)?;
                     let how = &config.item_text.language_model;
-                    ItemVectors::language_model(language, &Alone, texts, how, &mut Silent)?
+                    ItemVectors::language_model_on(language, &Alone, texts, how, &mut Silent)?
                 }
                 Some(ItemEncoder::Sentence) => {
                     let none = || missing(ItemEncoder::Sentence);
                     let Sentence(encoder) = self.sentence.as_ref().ok_or_else(none)?;
-                    ItemVectors::encoded(&**encoder, texts, &mut Silent)?
+                    ItemVectors::encoded_with(&**encoder, texts, &mut Silent)?
                 }
                 None => {
                     let name = &saved.name;

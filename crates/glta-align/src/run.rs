@@ -465,7 +465,7 @@ impl Run {
                 ItemEncoder::LanguageModel => {
                     let (language, comm) = (language.ok_or(Error::NoLlm)?, self.folder.comm());
                     let how = &config.language_model;
-                    ItemVectors::language_model(language, comm, &texts, how, progress)?
+                    ItemVectors::language_model_on(language, comm, &texts, how, progress)?
                 }
                 ItemEncoder::TfIdf => {
                     match ItemVectors::tf_idf_with(&texts, &config.tf_idf, progress) {
@@ -479,7 +479,7 @@ impl Run {
                 }
                 ItemEncoder::Sentence => {
                     let Sentence(encoder) = self.sentence.as_ref().ok_or_else(no_sentence)?;
-                    ItemVectors::encoded(&**encoder, &texts, progress)?
+                    ItemVectors::encoded_with(&**encoder, &texts, progress)?
                 }
             });
         }

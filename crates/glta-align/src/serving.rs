@@ -77,7 +77,7 @@ pub fn fit_for_serving(
     let steps = &mut |step: &LinearStep| progress.report(&Event::Linear(*step));
     let chosen = LinearModel::fit_with(train, Some(valid), text.as_ref(), linear, seed, steps)?;
     let all = train.union(valid)?;
-    let model = LinearModel::refit(chosen.report(), &all, text.as_ref(), linear, seed, steps)?;
+    let model = LinearModel::refit_with(chosen.report(), &all, text.as_ref(), linear, seed, steps)?;
     let valid = glta_data::Interactions::empty(all.n_users(), all.n_items())?;
     let data = RunData { train: Arc::new(all), valid, ..data };
     let run = Run::create(dir, data, config)?;
@@ -159,7 +159,7 @@ pub fn finish_for_serving(
         Some(chosen) => {
             let (linear, seed) = (&config.linear, config.seed);
             let steps = &mut |step: &LinearStep| progress.report(&Event::Linear(*step));
-            Some(LinearModel::refit(chosen, &all, text.as_ref(), linear, seed, steps)?)
+            Some(LinearModel::refit_with(chosen, &all, text.as_ref(), linear, seed, steps)?)
         }
     };
     let factor = report.mix.as_ref().map(|mix| mix.factor);

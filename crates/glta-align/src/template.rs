@@ -1,4 +1,5 @@
-//! Prompts as data: one file per family of chat models.
+//! Prompts as data: one file per family of chat models. They are not the `chat_template` of a
+//! checkpoint: prompts have gaps for soft tokens, and the paper gives the form for LLaMA 2.
 
 use std::path::Path;
 

@@ -312,12 +312,12 @@ impl FitArgs {
                     let language = self.language(config, reporter)?;
                     let report = &mut |event: &glta_align::Event| reporter.event(event);
                     let how = &config.item_text.language_model;
-                    ItemVectors::language_model(&language, &Alone, &texts, how, report)?
+                    ItemVectors::language_model_on(&language, &Alone, &texts, how, report)?
                 }
                 _ => {
                     let none = "item_text.encoders names `sentence`: give its --text-encoder";
                     let dir = self.text_encoder.as_ref().ok_or(none)?;
-                    ItemVectors::encoded(&*experiment::text_encoder(dir)?, &texts, report)?
+                    ItemVectors::encoded_with(&*experiment::text_encoder(dir)?, &texts, report)?
                 }
             });
             kept.push(encoder);

@@ -179,7 +179,7 @@ impl<'a> Seed<'a> {
             ItemEncoder::LanguageModel => {
                 let none = || Error::NoLanguage { system: self.system.clone() };
                 let (language, how) = (language.ok_or_else(none)?, &config.language_model);
-                ItemVectors::language_model(language, &*self.comm, &texts, how, &mut report)?
+                ItemVectors::language_model_on(language, &*self.comm, &texts, how, &mut report)?
             }
             ItemEncoder::TfIdf => {
                 match ItemVectors::tf_idf_with(&texts, &config.tf_idf, &mut report) {
@@ -192,7 +192,7 @@ impl<'a> Seed<'a> {
                 }
             }
             _ => match self.encoder {
-                Some(encoder) => ItemVectors::encoded(encoder, &texts, &mut report)?,
+                Some(encoder) => ItemVectors::encoded_with(encoder, &texts, &mut report)?,
                 None => {
                     let reason = Reason::Encoder.to_string();
                     return Err(Error::CannotRun { system: self.system.clone(), reason });
@@ -213,7 +213,8 @@ impl<'a> Seed<'a> {
         let how = &self.config.glta.item_text.language_model;
         let progress = &mut *self.progress;
         let mut report = |event: &glta_align::Event| progress.report(&Event::Run(event));
-        let vectors = ItemVectors::language_model(&random, &*self.comm, &texts, how, &mut report)?;
+        let vectors =
+            ItemVectors::language_model_on(&random, &*self.comm, &texts, how, &mut report)?;
         Ok(self.shared.put(RandomVectors(vectors)).0.clone())
     }
 

@@ -129,6 +129,20 @@ impl LinearModel {
         text: Option<&TextVectors>,
         config: &LinearConfig,
         seed: u64,
+    ) -> Result<Self> {
+        Self::refit_with(chosen, train, text, config, seed, &mut Silent)
+    }
+
+    /// [`refit`](Self::refit) with progress.
+    ///
+    /// # Errors
+    /// As [`fit_with`](Self::fit_with).
+    pub fn refit_with(
+        chosen: &LinearReport,
+        train: &Interactions,
+        text: Option<&TextVectors>,
+        config: &LinearConfig,
+        seed: u64,
         progress: &mut dyn Progress<LinearStep>,
     ) -> Result<Self> {
         config.validate()?;

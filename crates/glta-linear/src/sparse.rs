@@ -36,6 +36,9 @@ pub(crate) struct SparseRows {
     rows: usize,
 }
 
+/// Row offsets, columns and values.
+type Compressed<'a> = (Cow<'a, [usize]>, Cow<'a, [u32]>, Cow<'a, [f32]>);
+
 impl SparseRows {
     /// No rows, to which pieces are added.
     pub(crate) fn new() -> Self {
@@ -151,7 +154,7 @@ impl SparseRows {
     }
 
     /// Row offsets, columns and values of all rows.
-    pub(crate) fn compressed(&self) -> (Cow<'_, [usize]>, Cow<'_, [u32]>, Cow<'_, [f32]>) {
+    pub(crate) fn compressed(&self) -> Compressed<'_> {
         if self.changed.is_empty() {
             let (columns, values) = (Cow::from(&self.columns), Cow::from(&self.values));
             return (Cow::from(&self.offsets), columns, values);

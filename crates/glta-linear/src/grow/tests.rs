@@ -228,14 +228,16 @@ fn other_forms_are_fitted_again() {
     let chosen = LinearModel::fit(&train(), None, Some(&text), &config, 1).unwrap();
     let chosen = crate::LinearReport { form, ..chosen.report().clone() };
     let silent = &mut glta_core::Silent;
-    let model = LinearModel::refit(&chosen, &train(), Some(&text), &config, 1, silent).unwrap();
+    let model =
+        LinearModel::refit_with(&chosen, &train(), Some(&text), &config, 1, silent).unwrap();
     let mut growing = Growing::new(model, &train(), Some(&text)).unwrap();
     growing.add_items(Some(vectors().slice(s![ITEMS.., ..])), 10).unwrap();
     growing.add_interactions(&[(3, 95), (8, 95), (13, 95)]).unwrap();
     growing.fold().unwrap();
     growing.forget_user(8).unwrap();
     let (train, text) = (growing.interactions().unwrap(), growing.text().unwrap());
-    let fresh = LinearModel::refit(&chosen, &train, text.as_ref(), &config, 1, silent).unwrap();
+    let fresh =
+        LinearModel::refit_with(&chosen, &train, text.as_ref(), &config, 1, silent).unwrap();
     let same = growing.model.ease.score_items(&[95, 3]);
     assert_eq!(same, fresh.ease.score_items(&[95, 3]));
 }

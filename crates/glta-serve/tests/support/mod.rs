@@ -72,7 +72,7 @@ pub(crate) fn run_for_growth_by_language() -> TempDir {
         options.layers = Some(1);
         let language = LanguageModel::load(llm(), &options, &CPU).unwrap();
         let how = &config.item_text.language_model;
-        ItemVectors::language_model(&language, &Alone, texts, how, &mut Silent).unwrap()
+        ItemVectors::language_model_on(&language, &Alone, texts, how, &mut Silent).unwrap()
     });
     folder
 }
