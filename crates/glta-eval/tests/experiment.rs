@@ -415,7 +415,8 @@ impl TextEncoder for Letters {
         texts: &[String],
         _: &mut dyn Progress<(usize, usize)>,
     ) -> Result<Array2<f32>, BoxError> {
-        let letter = |text: &String, at| text.bytes().nth(5 * at).map_or(0.0, f32::from);
+        let letter =
+            |text: &String, at| text.as_bytes().get(5 * at).copied().map_or(0.0, f32::from);
         Ok(Array2::from_shape_fn((texts.len(), 4), |(row, at)| {
             letter(&texts[row], at) + self.1 * at as f32
         }))
