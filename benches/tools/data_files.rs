@@ -7,10 +7,10 @@
 //!
 //! Layouts are `ml-32m` (32 million ratings, 87,585 movies, 200,948 users), `amazon-2023` (10
 //! million reviews of 500,000 items, with metadata), `goodreads` (10 million interactions with
-//! a million books) and `shop` (5 million orders of 100,000 products by 250,000 customers, as tables
-//! for `glta fit`). A last argument of `make` scales all counts, such as 0.25. Files are written
-//! as they are made: 0.9, 4.4, 5.2 and 0.2 GB at scale 1. `read` reads, filters and splits, and prints
-//! rows a second and the peak memory.
+//! a million books) and `shop` (5 million orders of 100,000 products by 250,000 customers, as
+//! tables for `glta fit`). A last argument of `make` scales all counts, such as 0.25. Files are
+//! written as they are made: 0.9, 4.4, 5.2 and 0.2 GB at scale 1. `read` reads, filters and splits,
+//! and prints rows a second and the peak memory.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use std::collections::HashSet;

@@ -47,8 +47,8 @@ pub(crate) fn run_with_language(prompt: bool) -> TempDir {
     folder
 }
 
-/// A folder with `model`, a recommender of the same data that `fit_for_serving` makes, with text vectors
-/// by TF-IDF: it takes items in.
+/// A folder with `model`, a recommender of the same data that `fit_for_serving` makes, with text
+/// vectors by TF-IDF: it takes items in.
 pub(crate) fn run_for_growth() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let mut config = Config { backbone: Backbone::None, ..Config::default() };
