@@ -87,7 +87,7 @@ pub struct ServeArgs {
     /// variable GLTA_TOKEN]; without one, writes are taken at a loopback address alone
     #[arg(long, help_heading = "Writes")]
     token: Option<String>,
-    /// Origin whose pages may ask and, with the token, write, such as https://shop.example;
+    /// Origin whose pages may ask and, with the token, write, such as `https://shop.example`;
     /// may be repeated, * for all
     #[arg(long, value_name = "ORIGIN", help_heading = "Writes")]
     allow_origin: Vec<String>,
