@@ -9,8 +9,8 @@ use glta_eval::{Error, Event, Experiment, ExperimentConfig, Record, comparison_t
 
 use crate::Result;
 use crate::datasets::DataSource;
-use crate::fit::held_out;
 use crate::flags::ExperimentFlags;
+use crate::held_out::held_out;
 use crate::interrupt::Unfinished;
 use crate::output::{errln, outln};
 use crate::progress::Reporter;

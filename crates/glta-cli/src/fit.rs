@@ -7,12 +7,13 @@ use clap::Args;
 use glta_align::{Config, ItemEncoder, ItemVectors, LanguageModel, RunData, fit_for_serving};
 use glta_comm::Alone;
 use glta_data::readers::{Column, ItemsConfig, PairsConfig, pairs, tables};
-use glta_data::{Dataset, Split, SplitConfig, SplitMethod, TextConfig};
+use glta_data::{Dataset, SplitMethod, TextConfig};
 use glta_eval::{Density, ExperimentConfig, Preset};
 
 use crate::datasets::DataSource;
 use crate::files::check_there;
 use crate::flags::ExperimentFlags;
+use crate::held_out::held_out;
 use crate::interrupt::Unfinished;
 use crate::output::outln;
 use crate::progress::Reporter;
@@ -170,19 +171,6 @@ fn fit(args: &FitArgs) -> Result<()> {
     outln!("texts read by: {encoders}");
     outln!("fitted on everything of {people} people; ready to serve: {}", args.out.display());
     Ok(())
-}
-
-/// A tenth of everybody's interactions: the latest where there are times, else a random part.
-pub(crate) fn held_out(dataset: &Dataset, seed: u64) -> Result<Split> {
-    let method = match dataset.timestamps() {
-        Some(_) => SplitMethod::Temporal,
-        None => SplitMethod::RandomPerUser,
-    };
-    let config =
-        SplitConfig { method, test_ratio: 0.1, valid_ratio: 0.0, seed, ..SplitConfig::default() };
-    let split = Split::new(dataset, &config)?;
-    // What is held out only chooses settings.
-    Ok(Split { valid: split.test.clone(), ..split })
 }
 
 impl FitArgs {

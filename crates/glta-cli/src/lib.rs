@@ -15,6 +15,7 @@ pub mod files;
 pub mod fit;
 pub mod flags;
 pub mod gptq;
+mod held_out;
 pub mod interrupt;
 #[cfg(feature = "serve")]
 mod journal;

@@ -14,11 +14,12 @@ use crate::config::ExperimentConfig;
 use crate::event::{Event, Progress};
 use crate::identity::{EncoderRecord, data_hash, file_hashes};
 use crate::measure::measure;
+use crate::reason::Reason;
 use crate::record::{LlmRecord, Protocol, Record, Skipped};
 use crate::seed::{self, Seed};
 use crate::shared::Shared;
 use crate::system::System;
-use crate::systems::{self, Available, Reason, Standard};
+use crate::systems::{self, Available, Standard};
 use crate::{Error, Result, users};
 
 /// Systems on a data set under one protocol: for each seed the data set is split, every

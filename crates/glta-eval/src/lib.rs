@@ -39,6 +39,7 @@ mod measure;
 mod metric_at;
 pub mod paper;
 mod plot;
+mod reason;
 mod record;
 mod report;
 mod row;

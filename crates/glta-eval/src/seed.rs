@@ -12,8 +12,8 @@ use glta_metrics::{EvaluationConfig, Metric, Scorer, evaluate};
 
 use crate::config::ExperimentConfig;
 use crate::event::{Event, Progress};
+use crate::reason::Reason;
 use crate::shared::Shared;
-use crate::systems::Reason;
 use crate::{Error, Result};
 
 /// One seed of an experiment, as a [`System`](crate::System) sees it.

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use glta_data::Interactions;
 
-use crate::problem::{Problem, Solved};
+use crate::problem::Problem;
 use crate::progress::Reporter;
+use crate::solved::Solved;
 use crate::sparse::SparseRows;
 use crate::weigh::Measured;
 use crate::{Form, LinearConfig, LinearModel, LinearReport, LinearStage, Result};

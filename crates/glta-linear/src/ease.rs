@@ -9,9 +9,9 @@ use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 
 use crate::idle::Idle;
-use crate::problem::Solved;
 use crate::solve::counts::{Counts, counted};
 use crate::solve::gram::{Gram, Own, Scratch};
+use crate::solved::Solved;
 use crate::sparse::SparseRows;
 use crate::weights::Weights;
 use crate::{Error, Form, Result, TextVectors};

@@ -45,6 +45,7 @@ mod progress;
 mod ranges;
 mod report;
 mod solve;
+mod solved;
 mod sparse;
 mod temperature;
 mod tensors;

@@ -10,6 +10,7 @@ use crate::solve::coarse::deflate;
 use crate::solve::counts::{Counts, capped};
 use crate::solve::dense;
 use crate::solve::gram::Gram;
+use crate::solved::Solved;
 use crate::sparse::SparseRows;
 use crate::weights::{Coarse, Weights};
 use crate::{Ease, Error, Form, LinearStage, Result, TextNeighbours, TextVectors};
@@ -36,15 +37,6 @@ pub(crate) struct Limits {
     pub(crate) rows: usize,
     /// Most text neighbours of an item.
     pub(crate) text_neighbours: usize,
-}
-
-/// How the local systems of a fit were solved.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Solved {
-    /// Systems that were not positive definite and had their diagonal raised.
-    pub(crate) raised: usize,
-    /// Whether each system took one Jacobi step beside the coarse part.
-    pub(crate) jacobi: bool,
 }
 
 impl Problem {

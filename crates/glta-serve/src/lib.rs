@@ -62,6 +62,7 @@ mod people;
 mod person;
 mod queue;
 mod recommend;
+mod refused;
 mod reload;
 mod router;
 mod search;

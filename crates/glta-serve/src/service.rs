@@ -17,9 +17,9 @@ use crate::metrics::Metrics;
 use crate::model::Model;
 use crate::people::People;
 use crate::queue::Queue;
+use crate::refused::{not_taken, refused};
 use crate::reload::{Reloader, Watcher};
 use crate::store::ModelStore;
-use crate::writes::{not_taken, refused};
 use crate::{Error, Result, worker};
 
 /// A loaded model with its threads: one answers, one watches the folder for a new model, two

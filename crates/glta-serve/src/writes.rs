@@ -5,16 +5,15 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use glta_align::{Error, ItemEncoder};
 use glta_data::Item;
 
 use crate::api_error::{ApiError, ApiResult};
 use crate::bodies::{ErrorBody, FieldValue, ItemBody, NewInteraction, PutAnswer, Stored, Time};
 use crate::body::Body;
 use crate::counted::counted;
-use crate::journal::{Done, Event, Op, Refused};
+use crate::journal::{Done, Event, Op};
+use crate::refused::refused;
 use crate::service::Service;
-use glta_core::with_causes;
 
 /// Longest id, in characters.
 const LONGEST_ID: usize = 512;
@@ -191,31 +190,4 @@ pub(crate) async fn user(State(service): State<Service>, id: PathId) -> Response
         Ok(StatusCode::NO_CONTENT.into_response())
     };
     counted(&service, "/users/{id}", work).await
-}
-
-/// A write that was not done, as clients see it.
-pub(crate) fn refused(refused: Refused) -> ApiError {
-    match refused {
-        Refused::Taken(id) => ApiError::new(
-            StatusCode::CONFLICT,
-            format!("the id {id:?} is that of another interaction; nothing is stored"),
-        ),
-        Refused::Full => ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "too many writes wait"),
-        Refused::Failed(message) => ApiError::internal(message),
-    }
-}
-
-/// An item that was not taken in, as clients see it.
-pub(crate) fn not_taken(error: &Error) -> ApiError {
-    let conflict = |message| ApiError::new(StatusCode::CONFLICT, message);
-    match error {
-        Error::EncoderMissing { encoder: ItemEncoder::Sentence, .. } => {
-            conflict(format!("{error}: start the service with --text-encoder DIR"))
-        }
-        Error::EncoderMissing { encoder: ItemEncoder::LanguageModel, .. } => {
-            conflict(format!("{error}: start the service with --llm DIR"))
-        }
-        Error::Unsupported(_) | Error::OtherCheckpoint { .. } => conflict(error.to_string()),
-        error => ApiError::internal(with_causes(error)),
-    }
 }

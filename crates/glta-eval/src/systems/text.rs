@@ -12,10 +12,10 @@ use glta_linear::{
 use glta_metrics::{Scorer, ScorerError};
 use ndarray::ArrayViewMut2;
 
-use super::Reason;
 use super::ease::{TunedEase, no_score};
 use crate::error::BoxError;
 use crate::event::Event;
+use crate::reason::Reason;
 use crate::seed::{Seed, validation};
 use crate::system::{Fitted, System};
 use crate::{Error, Result};
