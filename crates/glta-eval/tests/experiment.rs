@@ -508,3 +508,14 @@ fn encoders_that_are_not_there_are_named() {
     let again = run(other.path(), &config).unwrap();
     assert_eq!((again.skipped.len(), &again.skipped[0].system[..]), (1, "text-kNN"));
 }
+
+#[test]
+fn text_neighbours_do_not_depend_on_what_the_main_row_reads() {
+    // The main row of this preset reads no texts but in its prompt.
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = ExperimentConfig::new(Preset::Paper, Density::Sparse);
+    config.run.only = ["text-kNN", "EASE + text"].map(String::from).to_vec();
+    config.baselines.ease_l2 = vec![10.0];
+    let record = run(folder.path(), &config).unwrap();
+    assert_eq!(record.systems(), ["text-kNN", "EASE + text"]);
+}

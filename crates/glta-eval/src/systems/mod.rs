@@ -82,10 +82,8 @@ impl Standard {
 
     /// With the encoders and files of a configuration.
     fn reading(mut self, config: &Config) -> Self {
-        if config.reads_item_texts() {
-            self.encoders = config.item_encoders().collect();
-            self.files = !config.item_text.files.is_empty();
-        }
+        self.encoders = config.item_encoders().collect();
+        self.files = !config.item_text.files.is_empty();
         self
     }
 
@@ -174,7 +172,8 @@ pub(crate) fn standard(config: &ExperimentConfig) -> Vec<Standard> {
     }
     let variant = |group, variant: glta::Variant| {
         let config = variant.config().clone();
-        Standard::new(group, variant.needs(), variant).reading(&config)
+        let standard = Standard::new(group, variant.needs(), variant);
+        if config.reads_item_texts() { standard.reading(&config) } else { standard }
     };
     all.push(variant(Always, variants::main(config)));
     if profiles {
