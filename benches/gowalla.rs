@@ -10,28 +10,17 @@
 
 #![allow(clippy::print_stdout)]
 
+#[path = "support/pairs.rs"]
+mod pairs;
+
 use std::time::Instant;
 
 use glta_data::Interactions;
 use glta_linear::{Ease, EaseConfig, Form};
 use glta_metrics::{EvaluationConfig, Metric, evaluate};
+use pairs::pairs;
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
-
-/// Reads LightGCN's lists: one user and the user's items per line.
-fn pairs(path: &str) -> Result<Vec<(u32, u32)>, Error> {
-    let mut pairs = Vec::new();
-    for line in std::fs::read_to_string(path)?.lines() {
-        let mut ids = line.split_ascii_whitespace().map(str::parse::<u32>);
-        if let Some(user) = ids.next() {
-            let user = user?;
-            for item in ids {
-                pairs.push((user, item?));
-            }
-        }
-    }
-    Ok(pairs)
-}
 
 fn held_out((user, item): (u32, u32)) -> bool {
     user.wrapping_mul(2_654_435_761).wrapping_add(item.wrapping_mul(40_503)) % 1000 < 100

@@ -16,6 +16,8 @@
 mod generated;
 #[path = "support/measured.rs"]
 mod measured;
+#[path = "support/pairs.rs"]
+mod pairs;
 
 use std::fmt::Write;
 use std::path::Path;
@@ -30,23 +32,10 @@ use glta_metrics::{EvaluationConfig, Metric, evaluate};
 use measured::{argument, peak_mb};
 use ndarray::Array2;
 use ndarray_npy::{read_npy, write_npy};
+use pairs::pairs;
 
 /// Of the people of the generated data, one in so many has a fifth of the items looked for.
 const TESTED: u32 = 20;
-
-fn pairs(path: &Path) -> Result<Vec<(u32, u32)>, Error> {
-    let mut pairs = Vec::new();
-    for line in std::fs::read_to_string(path)?.lines() {
-        let mut ids = line.split_ascii_whitespace().map(str::parse::<u32>);
-        if let Some(user) = ids.next() {
-            let user = user?;
-            for item in ids {
-                pairs.push((user, item?));
-            }
-        }
-    }
-    Ok(pairs)
-}
 
 fn lists(data: &Interactions) -> String {
     let mut text = String::new();
@@ -101,7 +90,7 @@ fn main() -> Result<(), Error> {
         println!("give --data FOLDER, or --write FOLDER --items NUMBER");
         return Ok(());
     };
-    let read = |name: &str| pairs(&Path::new(&folder).join(name));
+    let read = |name: &str| pairs(Path::new(&folder).join(name));
     let (fit, valid, train, test) =
         (read("fit.txt")?, read("valid.txt")?, read("train.txt")?, read("test.txt")?);
     let size = |id: fn(&(u32, u32)) -> u32| {

@@ -272,7 +272,10 @@ impl Run {
     /// A file that cannot be read or written.
     pub fn copy_linear(&self, from: impl AsRef<Path>) -> Result<()> {
         let history = from.as_ref().join(HISTORY);
-        if let Some(seconds) = FitReport::read(&history).ok().and_then(|r| r.linear_seconds) {
+        // A run that has not ended has no report yet.
+        if history.exists()
+            && let Some(seconds) = FitReport::read(&history)?.linear_seconds
+        {
             // The first run that is copied counts.
             let _ = self.linear_seconds.set(seconds);
         }
