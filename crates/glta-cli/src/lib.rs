@@ -4,6 +4,9 @@
 //! A subcommand is a module with its flags (`XArgs`, for [`clap`]) and `run(&args)`, which
 //! returns the exit code.
 
+// The documentation names the feature that an item needs.
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 pub mod ask;
 pub mod datasets;
 pub mod demo;

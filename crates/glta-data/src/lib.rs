@@ -34,6 +34,9 @@
 //! # Ok::<(), glta_data::Error>(())
 //! ```
 
+// The documentation names the feature that an item needs.
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod columns;
 mod dataset;
 mod error;

@@ -27,6 +27,9 @@
 //! # Ok::<(), Error>(())
 //! ```
 
+// The documentation names the feature that an item needs.
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 pub use glta_align as align;
 pub use glta_baselines as baselines;
 pub use glta_comm as comm;
