@@ -17,8 +17,8 @@ use serde::{Deserialize, Serialize};
 pub enum Column {
     /// The number, from 1.
     Number(usize),
-    /// The name in the header; the type after a colon, as in RecBole's `user_id:token`, may be
-    /// left out.
+    /// The name in the header; the type after a colon, as in RecBole's `user_id:token`, is
+    /// optional.
     Name(String),
 }
 
@@ -40,7 +40,7 @@ impl fmt::Display for Column {
 }
 
 impl Column {
-    /// Its index in a table of `width` columns, named `names` where there is a header.
+    /// The index in a table of `width` columns; `names` are those of the header, if there is one.
     pub(crate) fn index(
         &self,
         names: &[String],
@@ -77,7 +77,7 @@ impl Column {
     }
 }
 
-/// Names under which users, items, ratings and so on are known, the surest first.
+/// Known names of users, items, ratings and so on, in order of preference.
 pub(crate) type Known = &'static [&'static str];
 
 pub(crate) const USER: Known = &[
@@ -183,19 +183,19 @@ pub(crate) const GENRES: Known = &["genres", "genre", "categories", "category", 
 pub(crate) const DESCRIPTION: Known =
     &["description", "desc", "itemdescription", "detaildesc", "abstract", "overview", "summary"];
 
-/// The column that goes by the first of `known` names that occurs.
+/// The column with the first of the `known` names that occurs.
 pub(crate) fn find(known: Known, names: &[String]) -> Option<usize> {
     let bare: Vec<String> = names.iter().map(|name| bare_name(name)).collect();
     known.iter().find_map(|known| bare.iter().position(|name| name == known))
 }
 
-/// Lower-case letters and digits of a name without RecBole's type.
+/// The letters and digits of a name in lower case, without RecBole's type.
 fn bare_name(name: &str) -> String {
     let name = typed(name).map_or(name, |(name, _)| name);
     name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect()
 }
 
-/// Name and type of one of RecBole's columns, such as `user_id:token`.
+/// The name and the type of a column of RecBole, such as `user_id:token`.
 pub(crate) fn typed(column: &str) -> Option<(&str, &str)> {
     let (name, kind) = column.rsplit_once(':')?;
     let known = ["token", "token_seq", "float", "float_seq"].contains(&kind);
