@@ -344,8 +344,8 @@ impl Collector {
             let count = ids.alike().count() as u64;
             if count > 0 {
                 let text = format!(
-                    "{of} ids would be another one if leading zeros and a `.0` at the end did not \
-                     count; each is a {of} of its own"
+                    "{of} ids differ from another id only by leading zeros or a `.0` at the end; \
+                     each counts as a separate {of}"
                 );
                 let pair = |(short, raw): (&str, &str)| format!("`{short}` and `{raw}`");
                 let note = Note::new("alike_ids", count, Some(ids.len() as u64), &text);
@@ -373,7 +373,7 @@ impl Collector {
         ] {
             if without > 0 && without < rows {
                 let text =
-                    format!("rows have no {column}: the {column}s of the others are not used");
+                    format!("rows have no {column}, so no {column} is used");
                 report.warn(&name, Note::new(kind, without, Some(rows), &text));
             }
         }

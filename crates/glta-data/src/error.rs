@@ -17,7 +17,7 @@ pub enum Error {
         len: usize,
     },
     /// More users or items than a `u32` id can name.
-    #[error("{len} {kind}s do not fit into 32-bit ids")]
+    #[error("{len} {kind}s are too many for 32-bit ids")]
     TooMany {
         /// `"user"` or `"item"`.
         kind: &'static str,
@@ -56,7 +56,7 @@ pub enum Error {
         needed_by: &'static str,
     },
     /// Two items have the same raw id.
-    #[error("item id `{0}` is given twice")]
+    #[error("item id `{0}` occurs twice")]
     DuplicateItem(String),
     /// A file could not be read: missing, unreadable, truncated or corrupt.
     #[error("cannot read {file}")]
@@ -115,7 +115,7 @@ pub enum Error {
         rule: String,
     },
     /// A file is well-formed but has no interactions.
-    #[error("{0} holds no interactions")]
+    #[error("{0} has no interactions")]
     Empty(String),
 }
 

@@ -99,17 +99,17 @@ impl Interactions {
         let bad = |problem: String| Err(Error::BadCsr(problem));
         if offsets.first() != Some(&0) || offsets.last() != Some(&items.len()) {
             return bad(format!(
-                "offsets must run from 0 to the number of entries, {}",
+                "offsets must start at 0 and end at the number of entries, {}",
                 items.len()
             ));
         }
         check_counts(offsets.len() - 1, n_items)?;
         for (user, ends) in offsets.windows(2).enumerate() {
             if ends[0] > ends[1] || ends[1] > items.len() {
-                return bad(format!("the offsets fall at row {user}"));
+                return bad(format!("the offsets decrease at row {user}"));
             }
             if items[ends[0]..ends[1]].windows(2).any(|w| w[0] >= w[1]) {
-                return bad(format!("row {user} does not rise strictly"));
+                return bad(format!("row {user} is not strictly ascending"));
             }
         }
         check_ids("item", &items, n_items)?;

@@ -111,7 +111,7 @@ impl FilterReport {
     pub(crate) fn emptied(&self) -> String {
         let [users, items, interactions] = self.before;
         format!(
-            "{} leaves nothing of {users} users, {items} items and {interactions} interactions",
+            "{} removes all of {users} users, {items} items and {interactions} interactions",
             self.rule
         )
     }

@@ -179,7 +179,7 @@ impl Split {
             if len != other {
                 return Err(Error::Config {
                     field: "test",
-                    problem: format!("has {other} {kind}s, the training matrix {len}"),
+                    problem: format!("has {other} {kind}s, but the training matrix has {len}"),
                 });
             }
         }

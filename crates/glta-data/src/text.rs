@@ -52,7 +52,7 @@ impl TextConfig {
         }
         for (n, field) in self.fields.iter().enumerate() {
             if self.fields[..n].contains(field) {
-                return config("fields", format!("`{field}` is given twice"));
+                return config("fields", format!("`{field}` occurs twice"));
             }
         }
         if self.max_words == 0 {

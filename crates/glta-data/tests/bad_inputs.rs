@@ -52,8 +52,8 @@ fn bad_lines() {
         ("userId,movieId,rating,timestamp\n4294967296,1,4.0,5\n", &["line 2"]),
         ("userId,movieId,rating,timestamp\n,1,4.0,5\n", &["line 2"]),
         // Nothing in it.
-        ("", &["ratings.csv holds no interactions"]),
-        ("userId,movieId,rating,timestamp\n", &["ratings.csv holds no interactions"]),
+        ("", &["ratings.csv has no interactions"]),
+        ("userId,movieId,rating,timestamp\n", &["ratings.csv has no interactions"]),
     ];
     for (text, parts) in bad {
         let error = movielens(CSV, &[("ratings.csv", text.as_bytes())]);
@@ -175,7 +175,7 @@ fn pair_files() {
     names(&fails(b"1\t2\n5\t6\n3 4\n", &pairs), &["p.txt, line 3", "tab-separated"]);
     names(&fails(b"1,2\n5,6\n3\n", &pairs), &["p.txt, line 3", "comma-separated"]);
     names(&fails(b"1,2\n\xff,3\n", &pairs), &["p.txt, line 2", "not UTF-8"]);
-    names(&fails(b"", &pairs), &["holds no interactions"]);
+    names(&fails(b"", &pairs), &["has no interactions"]);
     names(&fails(b"u,i,r,t\n1,2,x,99\n", &rated), &["p.txt, line 2", "number", "column 3"]);
     names(&fails(b"u,i,r,t\n1,2,3\n", &rated), &["p.txt, line 2"]);
     assert!(read(b"1 2\n", &PairsConfig { rating: Some(Column::Number(3)), ..lists }).is_err());
@@ -257,7 +257,7 @@ fn goodreads_records() {
         &fails(&[BOOKS, ("goodreads_interactions.json", b"{\"user_id\": \"a\"}\n")]),
         &["line 1", "book_id"],
     );
-    names(&fails(&[BOOKS, ("goodreads_interactions.json", b"")]), &["holds no interactions"]);
+    names(&fails(&[BOOKS, ("goodreads_interactions.json", b"")]), &["has no interactions"]);
     let several = fails(&[
         ("goodreads_books_comics.json", BOOKS.1),
         ("goodreads_books_poetry.json", BOOKS.1),

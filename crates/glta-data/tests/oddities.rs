@@ -100,7 +100,7 @@ fn columns_that_cannot_be_told_are_refused() {
     let twice = text(|u, i, _| format!("u{u},i{i},x{i}\n"));
     refused(
         &format!("user_id,item_id,item_id\n{twice}"),
-        &["line 1", "several columns are called `item_id`", "--columns"],
+        &["line 1", "several columns have the name `item_id`", "--columns"],
     );
     let config = PairsConfig { item: named("3"), user: named("1"), ..PairsConfig::default() };
     let data = read_with(format!("user_id,item_id,item_id\n{twice}").as_bytes(), &config).unwrap();

@@ -114,7 +114,7 @@ fn meta<'n>(source: &Source, metas: &[&'n str], category: &str) -> Result<&'n st
         [one] => Ok(one),
         [] => {
             let hint = format!(
-                "{}; or read no metadata, for items without texts (--no-metadata)",
+                "{}; or read no metadata, so that items have no texts (--no-metadata)",
                 among("; there are", metas)
             );
             Err(source.missing("meta_*.json or meta_*.jsonl", &hint))
@@ -122,7 +122,8 @@ fn meta<'n>(source: &Source, metas: &[&'n str], category: &str) -> Result<&'n st
         several => Err(Error::Config {
             field: "category",
             problem: format!(
-                "{} has the metadata of several categories ({}); choose one, as by --category NAME",
+                "{} has the metadata of several categories ({}); choose one, for example by \
+                 --category NAME",
                 source.path().display(),
                 several.join(", ")
             ),
@@ -171,7 +172,7 @@ fn choose(
         return Err(Error::Config {
             field: "reviews",
             problem: format!(
-                "{} has several files of reviews ({}); choose one, as by --reviews FILE",
+                "{} has several files of reviews ({}); choose one, for example by --reviews FILE",
                 source.path().display(),
                 fitting.join(", ")
             ),
@@ -181,15 +182,15 @@ fn choose(
         return Err(Error::Config {
             field: "reviews",
             problem: format!(
-                "{} has several files of reviews ({}), none called as the metadata; choose one, \
-                 as by --reviews FILE",
+                "{} has several files of reviews ({}), and none has the name of the metadata; \
+                 choose one, for example by --reviews FILE",
                 source.path().display(),
                 fitting.join(", ")
             ),
         });
     }
     tracing::info!(
-        "reviews: {best} of {}; another can be chosen (--reviews FILE)",
+        "reviews: {best} of {}; --reviews FILE chooses another one",
         fitting.join(", ")
     );
     Ok(vec![best.to_owned()])

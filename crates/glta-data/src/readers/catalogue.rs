@@ -136,25 +136,25 @@ impl Catalogue {
         let records = self.records;
         let report = &mut self.collector.report;
         if missing.count > 0 {
-            let text = "items have no metadata and so no text";
+            let text = "items have no metadata, so they have no text";
             let note = Note::new("items_without_metadata", missing.count, Some(rated), text);
             report.warn(&name, note.examples(missing.examples));
         }
         if self.nearly.count > 0 {
-            let text = "records would be about an item with interactions if leading zeros and a \
-                        `.0` at the end of ids did not count";
+            let text = "records have an id that differs from that of an item with interactions \
+                        only by leading zeros or a `.0` at the end";
             let note = Note::new("ids_nearly_alike", self.nearly.count, Some(records), text);
             report.warn(&name, note.examples(self.nearly.examples));
         }
         if self.repeated.count > 0 {
-            let text = "records repeat an item; the first of each was taken";
+            let text = "records repeat an item; the first of each counts";
             let note = Note::new("repeated_metadata", self.repeated.count, Some(records), text);
             report.warn(&name, note.examples(self.repeated.examples));
         }
         if self.without.count > 0 {
             let text = match self.all {
-                true => "items of the metadata have no interactions and are kept",
-                false => "records are about items without interactions and are left out",
+                true => "items of the metadata have no interactions; they are kept",
+                false => "records are about items without interactions; they are left out",
             };
             let note = Note::new("metadata_without_item", self.without.count, Some(records), text);
             report.say(&name, note.examples(self.without.examples));
@@ -167,7 +167,7 @@ impl Catalogue {
         let beyond = textless - missing.count.min(textless);
         if beyond > 0 {
             let of = data.items.len() as u64;
-            let text = "items have metadata, but no text in them";
+            let text = "items have metadata without any text";
             let note = Note::new("items_without_text", beyond, Some(of), text);
             data.report.warn(&data.name, note);
         }
@@ -187,13 +187,13 @@ impl Catalogue {
         );
         if self.nearly.count > 0 {
             problem += &format!(
-                "; without leading zeros and a `.0` at the end {} would, such as {}: mend one of \
-                 the files",
+                "; without leading zeros and a `.0` at the end {} would match, such as {}: correct \
+                 the ids in one of the files",
                 self.nearly.count,
                 self.nearly.examples.join(", ")
             );
         } else {
-            problem += "; are both files of one data set?";
+            problem += "; check that both files belong to the same data set";
         }
         Err(Error::NothingJoins(problem))
     }

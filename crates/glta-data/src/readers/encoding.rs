@@ -88,7 +88,7 @@ impl<R: Read> Utf16<R> {
         let text = char::decode_utf16(units.iter().copied()).collect::<Result<String, _>>();
         let whole = 2 * units.len();
         if text.is_err() || (got == 0 && self.filled > whole) {
-            let problem = "is not valid UTF-16; is it cut off?";
+            let problem = "is not valid UTF-16; it may be truncated";
             return Err(io::Error::new(ErrorKind::InvalidData, problem));
         }
         self.raw.copy_within(whole..self.filled, 0);

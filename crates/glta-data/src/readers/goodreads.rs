@@ -87,12 +87,12 @@ pub fn goodreads(path: impl AsRef<Path>, config: &GoodreadsConfig) -> Result<Dat
     collector.report.files.push(file);
     let none_left = collector.is_empty();
     if of_other_genres > 0 {
-        let text = "interactions are with books of other genres and are left out";
+        let text = "interactions are with books of other genres; they are left out";
         collector.report.say(&events, Note::new("other_genres", of_other_genres, Some(rows), text));
     }
     if unread > 0 {
-        let text = "interactions are unread books (is_read false, only put on a shelf) and are \
-                    left out; they can be kept (--keep-unread)";
+        let text = "interactions are with unread books (is_read false, only put on a shelf); they \
+                    are left out (--keep-unread keeps them)";
         let note = Note::new("unread", unread, Some(rows), text);
         if none_left {
             return Err(Error::Emptied { dataset: events, rule: note.message });
@@ -233,7 +233,7 @@ fn books_of(
     if wanted.is_empty() {
         return Err(Error::Config {
             field: "genre",
-            problem: format!("no book is of genre `{genre}`"),
+            problem: format!("no book has the genre `{genre}`"),
         });
     }
     Ok(wanted)
@@ -284,7 +284,7 @@ fn files(source: &Source, config: &GoodreadsConfig) -> Result<(String, String)> 
         ([book], [event], _) => Ok((book.clone(), event.clone())),
         (_, _, [(book, event)]) => {
             tracing::info!(
-                "{book} and {event} of {}; others can be chosen (--subset NAME)",
+                "{book} and {event} of {}; --subset NAME chooses others",
                 [books.as_slice(), &events].concat().join(", ")
             );
             Ok((book.clone(), event.clone()))
@@ -292,7 +292,7 @@ fn files(source: &Source, config: &GoodreadsConfig) -> Result<(String, String)> 
         _ => Err(Error::Config {
             field: "subset",
             problem: format!(
-                "{} has several sets; choose among {}, as by --subset NAME",
+                "{} has several sets; choose one of {}, for example by --subset NAME",
                 source.path().display(),
                 [books.as_slice(), &events].concat().join(", ")
             ),

@@ -29,8 +29,8 @@ pub(crate) fn for_each_event(
 ) -> Result<FileReport> {
     if !source.has(BOOKS) {
         let hint = format!(
-            ": {file} numbers the books, and this file, published beside it, says which number is \
-             which book of the other files"
+            ": {file} numbers the books, and this file of the same publisher maps the numbers to \
+             the ids of the other files"
         );
         return Err(source.missing(BOOKS, &hint));
     }
@@ -38,7 +38,7 @@ pub(crate) fn for_each_event(
     let users = match source.has(USERS) {
         true => Some(source.read(USERS, |input| ids(input, "user_id_csv", "user_id"))?),
         false => {
-            tracing::info!("{file}: users keep their numbers, as there is no {USERS}");
+            tracing::info!("{file}: users keep their numbers, because {USERS} is missing");
             None
         }
     };
@@ -99,7 +99,7 @@ fn ids(input: Input<'_>, from: &str, to: &str) -> Result<Ids> {
         }
         let id = Some(row.text(to)?.into());
         if ids[at].as_ref().is_some_and(|_| ids[at] != id) {
-            return Err(row.error(format!("number {at} has another id already")));
+            return Err(row.error(format!("number {at} already has another id")));
         }
         ids[at] = id;
     }

@@ -54,8 +54,8 @@ impl Source {
         } else {
             let archive = ZipArchive::new(File::open(path).map_err(io)?).map_err(|e| {
                 let problem = format!(
-                    "neither a folder nor a complete zip archive ({e}); name the \
-                     folder or archive that holds the files"
+                    "neither a folder nor a complete zip archive ({e}); give the path of the \
+                     folder or archive with the files"
                 );
                 io(io::Error::new(io::ErrorKind::InvalidData, problem))
             })?;
@@ -113,7 +113,7 @@ impl Source {
             _ => Err(Error::Config {
                 field,
                 problem: format!(
-                    "{} has several {expected}: choose among {}",
+                    "{} has several {expected}; choose one of {}",
                     self.path.display(),
                     fitting.join(", ")
                 ),
@@ -148,7 +148,7 @@ impl Source {
         };
         let others = &self.all(name)[1..];
         if !others.is_empty() {
-            tracing::warn!("{full} is read, {} of the same name not", others.join(", "));
+            tracing::warn!("{full} is read; {} with the same name are not", others.join(", "));
         }
         if !self.zipped {
             return read(open_file(&self.path.join(full))?);

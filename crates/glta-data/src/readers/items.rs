@@ -90,7 +90,8 @@ fn read(input: Input<'_>, config: &ItemsConfig, catalogue: &mut Catalogue) -> Re
             continue;
         }
         if row.is_compound(columns.id) {
-            let problem = format!("the item's id is a list or an object, `{id}`; name another key");
+            let problem = format!("the id of the item is a list or an object, `{id}`; name another \
+                                   key");
             return Err(row.error(problem));
         }
         if is_missing(&id) {
@@ -99,7 +100,8 @@ fn read(input: Input<'_>, config: &ItemsConfig, catalogue: &mut Catalogue) -> Re
                 continue;
             }
             let error = Error::MissingId { kind: "item", raw: id };
-            let problem = format!("{error}; drop such rows (--missing-ids drop) or mend them");
+            let problem = format!("{error}; correct the row, or leave such rows out (--missing-ids \
+                                   drop)");
             return Err(row.error(problem));
         }
         let fields = fields(&row)?;
@@ -107,7 +109,7 @@ fn read(input: Input<'_>, config: &ItemsConfig, catalogue: &mut Catalogue) -> Re
     }
     let file = table.report("items");
     if missing > 0 {
-        let text = "rows have no item id and are left out";
+        let text = "rows have no item id; they are left out";
         let note = Note::new("items_without_id", missing, Some(table.counts().rows), text);
         catalogue.warn(&file.file, note);
     }
@@ -136,7 +138,8 @@ impl Columns {
             Some(id) => id,
             None if names.is_empty() => 0,
             None => {
-                let problem = "no column is known as that of item ids; name it".to_owned();
+                let problem = "no column is recognised as that of the item ids; name \
+                               it".to_owned();
                 return Err(table.malformed(problem));
             }
         };

@@ -37,9 +37,9 @@ pub(crate) fn of(table: &Table<'_>, config: &PairsConfig) -> Result<PairsLayout>
         Ok(PairsLayout::Lists)
     } else {
         Err(table.malformed(format!(
-            "the rows could be pairs of user and item with further columns, or lists of {} items \
-             each, as every row has another user and {} fields; say what they are (--layout pairs \
-             or --layout lists)",
+            "the rows could be pairs of user and item with further columns, or lists of {} items, \
+             because every row has another user and {} fields; name the layout (--layout pairs or \
+             --layout lists)",
             first.len() - 1,
             first.len()
         )))
@@ -80,7 +80,7 @@ pub(crate) fn by_position(table: &Table<'_>, known: [Option<Index>; 2]) -> Resul
     let names = table.columns();
     let problem = match known {
         [Some(user), Some(item)] => return Ok((user, item)),
-        [None, None] if table.has_objects() => "no key is known as that of a user or of an item",
+        [None, None] if table.has_objects() => "no key is recognised as that of users or of items",
         [None, None] => {
             let from = usize::from(names.first().is_some_and(|name| is_row_number(name)));
             if table.width() >= from + 2 {
@@ -88,10 +88,10 @@ pub(crate) fn by_position(table: &Table<'_>, known: [Option<Index>; 2]) -> Resul
             }
             return Err(table.malformed("expected columns of users and items".into()));
         }
-        [None, Some(_)] => "no column is known as that of users",
-        [Some(_), None] => "no column is known as that of items",
+        [None, Some(_)] => "no column is recognised as that of users",
+        [Some(_), None] => "no column is recognised as that of items",
     };
-    let problem = format!("{problem}; name both, as by --columns user=NAME,item=NAME");
+    let problem = format!("{problem}; name both, for example by --columns user=NAME,item=NAME");
     Err(table.malformed(problem))
 }
 
@@ -160,8 +160,8 @@ impl RepeatedUsers {
         let raw = String::from_utf8_lossy(row.bytes(0)).into_owned();
         if self.guessed {
             return Err(row.error(format!(
-                "user `{raw}` has line {first} already, but a file of lists has one line for each \
-                 user; choose the layout `pairs` or `lists`, as by --layout"
+                "user `{raw}` is also on line {first}, but a file of lists has one line per user; \
+                 choose the layout `pairs` or `lists`, for example by --layout"
             )));
         }
         self.count += 1;
@@ -173,7 +173,8 @@ impl RepeatedUsers {
 
     pub(crate) fn report(self, collector: &mut Collector, file: &str) {
         if self.count > 0 {
-            let text = "rows go to a user who had one before: are these lists? (--layout pairs)";
+            let text = "rows belong to a user who has an earlier row; if these are not lists, \
+                        choose --layout pairs";
             let note = Note::new("repeated_users", self.count, None, text);
             collector.report.warn(file, note.examples(self.examples));
         }

@@ -55,7 +55,7 @@ pub fn movielens_with(path: impl AsRef<Path>, config: &MovieLensConfig) -> Resul
             };
             if there.len() > 1 {
                 tracing::info!(
-                    "ratings: {first} of {}; another can be chosen (--ratings FILE)",
+                    "ratings: {first} of {}; --ratings FILE chooses another one",
                     there.join(", ")
                 );
             }

@@ -83,7 +83,7 @@ pub(crate) fn finish_split(
     let test = whole_test.filter(|user, item| !train.contains(user, item));
     let both = whole_test.len() - test.len();
     if both > 0 {
-        let text = "test pairs are also training pairs and are left out of the test";
+        let text = "test pairs are also training pairs; they are left out of the test part";
         let note =
             Note::new("test_pairs_in_training", both as u64, Some(whole_test.len() as u64), text);
         let raw = |(user, item): (u32, u32)| {
@@ -159,23 +159,23 @@ pub(crate) fn read_with(
     tracing::info!("{file}: read as {}, {} rows", report.layout, report.rows);
     collector.report.files.push(report);
     for (kind, count, text) in [
-        ("empty_rows", missing.empty, "rows have only empty fields and are left out"),
-        ("comments", counts.comments, "lines are comments and are left out"),
-        ("repeated_headers", counts.headers, "rows repeat the header and are left out"),
+        ("empty_rows", missing.empty, "rows have only empty fields; they are left out"),
+        ("comments", counts.comments, "lines are comments; they are left out"),
+        ("repeated_headers", counts.headers, "rows repeat the header; they are left out"),
     ] {
         if count > 0 {
             collector.report.say(&file, Note::new(kind, count, None, text));
         }
     }
     if missing.rows > 0 {
-        let text = "rows have no user or no item and are left out";
+        let text = "rows have no user or no item; they are left out";
         let note = Note::new("rows_without_id", missing.rows, Some(counts.rows), text);
         collector.report.warn(&file, note.examples(missing.examples));
     }
     if collector.columns.users.len() == before {
         if missing.rows > 0 {
             let of = counts.rows;
-            let rule = format!("leaving out rows without user or item drops all {of} rows");
+            let rule = format!("none of the {of} rows has both a user and an item");
             return Err(Error::Emptied { dataset: file, rule });
         }
         return Err(Error::Empty(table.file().to_owned()));
@@ -204,7 +204,8 @@ impl Missing {
             return Ok(());
         }
         if self.rule == MissingIds::Refuse {
-            let problem = format!("{error}; drop such rows (--missing-ids drop) or mend them");
+            let problem = format!("{error}; correct the row, or leave such rows out (--missing-ids \
+                                   drop)");
             return Err(row.error(problem));
         }
         self.rows += 1;
@@ -245,7 +246,8 @@ impl Columns {
             }
         };
         if user == item {
-            return Err(table.malformed(format!("users and items are both column {}", user + 1)));
+            return Err(table.malformed(format!("users and items are the same column \
+                                                {}", user + 1)));
         }
         let guessed = layout::rating_and_time(table, user, item);
         let rating = named(&config.rating)?.or_else(|| find(RATING, names)).or(guessed.0);
@@ -278,7 +280,7 @@ impl Columns {
             let same = |name: &&String| names.get(column) == Some(*name) && !name.is_empty();
             if names.iter().filter(same).count() > 1 {
                 let problem = format!(
-                    "several columns are called `{}`; name one by its number, counted from 1 \
+                    "several columns have the name `{}`; choose one by its number, from 1 \
                      (--columns)",
                     names[column]
                 );
@@ -362,8 +364,8 @@ fn ids(collector: &mut Collector, row: &Row<'_>, columns: &Columns) -> Result<(u
         }
         if row.is_compound(column) {
             return Err(row.error(format!(
-                "the {kind} is a list or an object, `{raw}`; write its id under a key of its own \
-                 and name that (--columns {kind}=KEY)"
+                "the {kind} is a list or an object, `{raw}`; write its id with a separate key and \
+                 name the key (--columns {kind}=KEY)"
             )));
         }
         if columns.integers && raw.parse::<u32>().is_err() {
@@ -400,7 +402,7 @@ fn value<T>(
         None if !required && is_missing(row.text(column)?) => Ok(None),
         None => {
             let hint = match form == NUMBER_FORM && field.contains(&b',') {
-                true => " (a comma before three digits may divide thousands)",
+                true => " (a comma before three digits may be a thousands separator)",
                 false => "",
             };
             Err(row.expected(&format!("{form}{hint} in column {}", column + 1)))

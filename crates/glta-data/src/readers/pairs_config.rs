@@ -87,7 +87,7 @@ impl PairsConfig {
         {
             return Err(Error::Config {
                 field: "layout",
-                problem: "lists of items have no columns of other kinds and no header".into(),
+                problem: "lists of items have no header and no other columns".into(),
             });
         }
         Ok(())

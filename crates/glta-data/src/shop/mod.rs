@@ -71,7 +71,7 @@ impl ShopConfig {
             return wrong("users", "at least one is needed".into());
         }
         if sold < 2 * FEWEST {
-            return wrong("items", format!("at least {} must not be new", 2 * FEWEST));
+            return wrong("items", format!("at least {} items must not be new", 2 * FEWEST));
         }
         if self.circles == 0 {
             return wrong("circles", "at least one is needed".into());

@@ -190,7 +190,7 @@ impl<'a> Table<'a> {
         let found = found.map_or(String::new(), |found| format!(", found `{found}`"));
         let separator = match self.rows {
             Rows::Separated { .. } if self.width < 2 => {
-                "; if another separator divides rows, name it (--separator)"
+                "; if the rows have another separator, name it (--separator)"
             }
             _ => "",
         };
@@ -270,7 +270,7 @@ impl<'a> Table<'a> {
             shown(row.text)
         );
         if !self.has_objects() {
-            problem += "; if rows are lists of items, say so (--layout lists)";
+            problem += "; if the rows are lists of items, choose --layout lists";
         }
         Err(Fault::Problem(problem).at(row.file, row.line))
     }

@@ -48,7 +48,8 @@ impl Column {
     ) -> std::result::Result<usize, String> {
         Err(match self {
             Self::Number(number) if (1..=width).contains(number) => return Ok(number - 1),
-            Self::Number(number) => format!("there is no column {number}, there are {width}"),
+            Self::Number(number) => format!("there is no column {number}; the table has {width} \
+                                             columns"),
             Self::Name(name) => {
                 if let Some(at) = names.iter().position(|other| other == name) {
                     return Ok(at);
@@ -57,10 +58,10 @@ impl Column {
                 let mut alike = (0..names.len()).filter(|&n| bare_name(&names[n]) == bare);
                 match (alike.next(), alike.next()) {
                     (Some(at), None) => return Ok(at),
-                    (Some(_), Some(_)) => format!("several columns are alike `{name}`"),
+                    (Some(_), Some(_)) => format!("several columns match `{name}`"),
                     (None, _) if names.is_empty() => format!(
-                        "there is no header with a column `{name}`; columns go by number, 1 to \
-                         {width} (or say that there is a header)"
+                        "there is no header with a column `{name}`; name columns by number, 1 to \
+                         {width}, or state that there is a header"
                     ),
                     (None, _) => {
                         let near = near_names(name, names.iter().map(String::as_str));
@@ -69,7 +70,7 @@ impl Column {
                             false => format!(" (near names are {})", near.join(", ")),
                         };
                         let all = names.join(", ");
-                        format!("no column `{name}` in the header{near}; there are {all}")
+                        format!("the header has no column `{name}`{near}; it has {all}")
                     }
                 }
             }

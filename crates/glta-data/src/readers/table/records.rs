@@ -255,7 +255,7 @@ fn object(
         }
         if values[at].is_some() {
             let key = keys.get_index(at).map_or("", String::as_str);
-            return Err(Fault::Problem(format!("the key `{key}` comes twice")));
+            return Err(Fault::Problem(format!("the key `{key}` occurs twice")));
         }
         if value.is_array() || value.is_object() {
             compound.push(at);
@@ -279,7 +279,8 @@ fn flat(value: Value) -> std::result::Result<String, Fault> {
             parts.join(", ")
         }
         Value::Number(number) if number.is_f64() && number.as_f64().is_some_and(rounded) => {
-            let problem = format!("the number {number} has more digits than are kept; quote it");
+            let problem = format!("the number {number} has too many digits to be read exactly; \
+                                   write it in quotes");
             return Err(Fault::Problem(problem));
         }
         other => other.to_string(),

@@ -40,7 +40,7 @@ pub(crate) fn recognise(
     config: &TableConfig,
 ) -> Result<Recognised> {
     let refused = |problem: &str| {
-        let problem = format!("is no text: it looks like {problem}");
+        let problem = format!("is not text: it looks like {problem}");
         Error::Io {
             file: file.to_owned(),
             source: std::io::Error::new(std::io::ErrorKind::InvalidData, problem),
@@ -48,14 +48,14 @@ pub(crate) fn recognise(
     };
     for (start, what) in [
         (&b"PK\x03\x04"[..], "a zip archive or a spreadsheet; extract it, or save it as CSV"),
-        (b"PAR1", "a Parquet file; write it as CSV or JSON lines"),
+        (b"PAR1", "a Parquet file; save it as CSV or JSON lines"),
     ] {
         if head.starts_with(start) {
             return Err(refused(what));
         }
     }
     if head.contains(&0) {
-        return Err(refused("a binary file, as there are zero bytes"));
+        return Err(refused("a binary file, because it has zero bytes"));
     }
     let end_of_line = if head.contains(&b'\r') && !head.contains(&b'\n') { b'\r' } else { b'\n' };
     let (skipped, comments, said) = comments(head, end_of_line);
@@ -84,7 +84,7 @@ pub(crate) fn recognise(
                 return Err(Error::Line {
                     file: file.to_owned(),
                     line: skipped.1 + 1,
-                    problem: "a JSON array; write one object in each line (in pandas \
+                    problem: "a JSON array; write one object per line (in pandas \
                               `orient=\"records\", lines=True`)"
                         .into(),
                 });
@@ -111,7 +111,7 @@ pub(crate) fn recognise(
         return Err(Error::Line {
             file: file.to_owned(),
             line: skipped.1 + 1,
-            problem: "all fields are in single quotes, which would become a part of them; write \
+            problem: "all fields are in single quotes, which would become part of the fields; use \
                       double quotes or none"
                 .into(),
         });
