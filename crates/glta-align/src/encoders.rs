@@ -94,7 +94,7 @@ impl ItemVectors {
     /// By [`TfIdf`], fitted on these texts.
     ///
     /// # Errors
-    /// Bad settings, or texts that have no word in common or all the same words.
+    /// Invalid settings, or texts that have no word in common or all the same words.
     pub fn tf_idf(texts: &[impl AsRef<str> + Sync], config: &TfIdfConfig) -> Result<Self> {
         Self::tf_idf_with(texts, config, &mut Silent)
     }

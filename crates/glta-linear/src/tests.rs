@@ -1,4 +1,4 @@
-//! The linear model as a whole: fitted, asked, saved.
+//! Tests of the whole linear model: fit, scores, file.
 
 use std::ops::ControlFlow;
 
@@ -12,8 +12,8 @@ use crate::{
     LinearStep, Solver, TextVectors,
 };
 
-/// Two tastes of four items each; item 7 is had by nobody but described like items 4 to
-/// 6. Training and validation data.
+/// Two tastes with four items each. Item 7 has no interactions, but its text is like that of items
+/// 4 to 6. Training and validation data.
 fn data() -> (Interactions, Interactions) {
     let has = |u: u32, i: u32| i < 7 && u % 2 == i / 4 && !(u + i).is_multiple_of(3);
     let pairs: Vec<(u32, u32)> =
@@ -67,7 +67,7 @@ fn training_scores_contain_nothing_of_the_user() {
 
 fn nothing_of_the_user_is_left(new_items: f64) {
     let (train, _) = data();
-    // Neighbours and popularity count, whatever was chosen.
+    // Neighbours and popularity contribute, whatever the fit chose.
     let solvers = vec![Solver::Dense];
     let (l2, text) = (vec![1.0], vec![1.0]);
     let config = LinearConfig { solvers, l2, text, new_items, ..Default::default() };
@@ -90,7 +90,7 @@ fn nothing_of_the_user_is_left(new_items: f64) {
     assert!(matches!(model.score_without(30, context), Err(Error::User { .. })));
 }
 
-/// Settings are chosen without some items; the final model is fitted with all.
+/// Settings are chosen without some items; the final model is fitted with all items.
 #[test]
 fn chosen_for_new_items_and_fitted_on_all() {
     let ((train, valid), vectors) = (data(), vectors());
@@ -190,7 +190,7 @@ fn survives_its_file() {
     }
 }
 
-/// A file whose numbers have been changed is an error or another model, never a panic.
+/// A file with changed numbers is an error or another model, but never a panic.
 #[test]
 fn damaged_indices_are_refused() {
     let ((train, _), vectors) = (data(), vectors());
@@ -235,7 +235,7 @@ fn cancelling_and_what_cannot_work_are_errors() {
     assert!(matches!(fit(None, &none), Err(Error::Config { .. })));
 }
 
-/// The quick measurement of several weights is the usual one.
+/// The fast measurement of several weights equals the usual one.
 #[test]
 fn weights_are_measured_as_any_model_is() {
     let ((train, valid), vectors) = (data(), vectors());
@@ -273,7 +273,7 @@ fn parts_of_a_score_add_up_to_it() {
     }
 }
 
-/// Lists of a few touched items are those of all scores.
+/// Lists from few touched items equal lists from all scores.
 #[test]
 fn lists_are_those_of_the_scores() {
     let ((train, _), vectors) = (data(), vectors());
