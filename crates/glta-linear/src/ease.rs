@@ -259,7 +259,7 @@ impl Ease {
         let Leave { l2, weight, rows, text, .. } = &self.leave;
         let text = text.clone().filter(|_| *weight > 0.0);
         if text.is_none() && *weight > 0.0 {
-            let problem = "the model was loaded without the text vectors of its fit";
+            let problem = "the model was loaded without them";
             return Err(Error::TextVectors(problem.into()));
         }
         // The same number of sources as in the fit.

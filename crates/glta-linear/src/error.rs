@@ -46,7 +46,7 @@ pub enum Error {
     #[error("text vectors: {0}")]
     TextVectors(String),
     /// The model cannot grow as requested.
-    #[error("a growing model: {0}")]
+    #[error("growing model: {0}")]
     Grow(String),
     /// A file could not be read or written.
     #[error("cannot read or write {}", path.display())]

@@ -120,7 +120,7 @@ impl Growing {
             return Err(Error::Grow("the model was fitted on other training data".into()));
         }
         if text.is_none() && (model.report.text > 0.0 || model.text.is_some()) {
-            return Err(Error::Grow("the model counts texts, but there are no vectors".into()));
+            return Err(Error::Grow("the model uses texts, but no text vectors are given".into()));
         }
         let local = match model.report.form {
             Form::Local { sources, rank: 0 } => {

@@ -77,7 +77,7 @@ impl TextKnn {
         }
         if near.n_items() != train.n_items() {
             let (got, items) = (near.n_items(), train.n_items());
-            return Err(Error::TextVectors(format!("there are {got} for {items} items")));
+            return Err(Error::TextVectors(format!("expected {items}, one per item, got {got}")));
         }
         Ok(Self { rows: Arc::new(near.by_source(power)), history: train.clone() })
     }
@@ -138,7 +138,7 @@ impl<'a> EaseText<'a> {
         }
         if ease.n_items() != text.n_items() {
             return Err(Error::TextVectors(format!(
-                "there are {} for {} items of EASE",
+                "text-kNN has {} items, EASE has {}",
                 text.n_items(),
                 ease.n_items()
             )));

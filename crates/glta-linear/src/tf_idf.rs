@@ -432,7 +432,7 @@ mod tests {
     #[test]
     fn refuses_what_cannot_work() {
         let none = TfIdf::fit(&["one", "two"], &TfIdfConfig::default()).unwrap_err();
-        assert!(none.to_string().contains("no word is in 2 of 2"), "{none}");
+        assert!(none.to_string().contains("no word occurs in 2 of the 2"), "{none}");
         let config = TfIdfConfig { dimensions: 0, ..TfIdfConfig::default() };
         assert!(matches!(TfIdf::fit(&texts(), &config), Err(Error::Config { .. })));
     }

@@ -31,7 +31,7 @@ impl TextVectors {
     /// [`Error::TextVectors`] if a value is not finite.
     pub fn new(vectors: Array2<f32>) -> Result<Self> {
         if let Some(((item, _), _)) = vectors.indexed_iter().find(|(_, v)| !v.is_finite()) {
-            return Err(Error::TextVectors(format!("that of item {item} is not finite")));
+            return Err(Error::TextVectors(format!("the vector of item {item} is not finite")));
         }
         Ok(Self(Arc::new(vectors.as_standard_layout().into_owned())))
     }
@@ -45,7 +45,7 @@ impl TextVectors {
     /// finite.
     pub fn join(encoders: &[ArrayView2<'_, f32>]) -> Result<Self> {
         let Some(first) = encoders.first() else {
-            return Err(Error::TextVectors("there is no encoder".into()));
+            return Err(Error::TextVectors("at least one encoder is needed".into()));
         };
         let (items, dim) = (first.nrows(), encoders.iter().map(|e| e.ncols()).sum());
         let mut joined = Array2::zeros((items, dim));
@@ -53,7 +53,7 @@ impl TextVectors {
         for encoder in encoders {
             if encoder.nrows() != items {
                 return Err(Error::TextVectors(format!(
-                    "one encoder has {items}, another {}",
+                    "one encoder has {items} rows, another has {}",
                     encoder.nrows()
                 )));
             }
@@ -78,7 +78,7 @@ impl TextVectors {
         if self.n_items() == items {
             return Ok(());
         }
-        Err(Error::TextVectors(format!("there are {} for {items} items", self.n_items())))
+        Err(Error::TextVectors(format!("expected {items}, one per item, got {}", self.n_items())))
     }
 
     /// Rows of length 1, or 0 for items without a text.

@@ -86,7 +86,7 @@ impl Whitening {
         let texts = texts(vectors);
         if texts.len() < 2 {
             return Err(Error::TextVectors(format!(
-                "only {} of {} items have one, two are needed",
+                "only {} of {} items have one; at least two are needed",
                 texts.len(),
                 vectors.nrows()
             )));
@@ -122,7 +122,7 @@ impl Whitening {
         check_finite(vectors)?;
         if vectors.ncols() != self.mean.len() {
             return Err(Error::TextVectors(format!(
-                "they have {} dimensions, those that the whitening was fitted on {}",
+                "they have {} dimensions, but the whitening was fitted on {}",
                 vectors.ncols(),
                 self.mean.len()
             )));
@@ -192,7 +192,8 @@ fn texts(vectors: ArrayView2<'_, f32>) -> Vec<usize> {
 fn check_finite(vectors: ArrayView2<'_, f32>) -> Result<()> {
     match vectors.indexed_iter().find(|(_, v)| !v.is_finite()) {
         None => Ok(()),
-        Some(((row, _), _)) => Err(Error::TextVectors(format!("that of item {row} is not finite"))),
+        Some(((row, _), _)) => Err(Error::TextVectors(format!("the vector of item {row} is not \
+                                                               finite"))),
     }
 }
 
