@@ -372,8 +372,7 @@ impl Collector {
             ("rows_without_time", "time", without[1]),
         ] {
             if without > 0 && without < rows {
-                let text =
-                    format!("rows have no {column}, so no {column} is used");
+                let text = format!("rows have no {column}, so no {column} is used");
                 report.warn(&name, Note::new(kind, without, Some(rows), &text));
             }
         }

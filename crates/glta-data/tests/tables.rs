@@ -245,7 +245,10 @@ fn contradictions_are_refused_with_their_lines() {
         ("[\n{\"user\": 1}]\n", &["line 1", "JSON array"]),
         ("{\"user\": 1, \"item\": 2}\n{\"user\": 1, \"item\": 2\n", &["line 2", "JSON object"]),
         ("{\"a\": 1, \"b\": 2}\n", &["line 1", "of a user", "a b", "--columns"]),
-        ("{\"user\": 123456789012345678901234567890, \"item\": 2}\n", &["line 1", "write it in quotes"]),
+        (
+            "{\"user\": 123456789012345678901234567890, \"item\": 2}\n",
+            &["line 1", "write it in quotes"],
+        ),
     ] {
         refused(bytes.as_bytes(), &auto, parts);
     }
@@ -351,10 +354,7 @@ fn a_filter_that_leaves_nothing_is_named() {
     let data = auto(b"user,item,rating\na,x,5\nb,y,1\n").unwrap().min_rating(2.0).unwrap();
     let core = data.k_core(2, 2);
     let error = core.require_interactions().unwrap_err().to_string();
-    assert!(
-        error.contains("k_core(2, 2) removes all of 1 users, 1 items and 1 inter"),
-        "{error}"
-    );
+    assert!(error.contains("k_core(2, 2) removes all of 1 users, 1 items and 1 inter"), "{error}");
     let error = glta_data::Split::new(&core, &Default::default()).unwrap_err().to_string();
     assert!(error.contains("k_core(2, 2)"), "{error}");
 }

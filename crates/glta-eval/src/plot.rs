@@ -57,8 +57,8 @@ impl Kind {
 pub(crate) fn bars(path: &Path, data: &str, metric: &str, bars: &[Bar]) -> Result<()> {
     let mut sorted = bars.to_vec();
     sorted.sort_by(|a, b| b.1.total_cmp(&a.1));
-    let title = format!("{metric} on the test part of {}, higher is \
-                         better", data.replace('_', " "));
+    let title =
+        format!("{metric} on the test part of {}, higher is better", data.replace('_', " "));
     let svg = draw(&title, &sorted)
         .map_err(|e| Error::Plot { path: path.to_owned(), problem: e.to_string() })?;
     // The description for screen readers.

@@ -22,8 +22,10 @@ impl fmt::Display for Reason {
                 write!(f, "it needs texts, and {texts} of {items} items have one")
             }
             Self::NoEncoder => {
-                write!(f, "it needs text vectors, and none of the encoders in `item_text` is \
-                           available")
+                write!(
+                    f,
+                    "it needs text vectors, and none of the encoders in `item_text` is available"
+                )
             }
         }
     }

@@ -146,8 +146,9 @@ impl<'a> Seed<'a> {
         let mut all = Vec::new();
         if !self.left_out(config)?.is_empty() {
             let system = self.system.clone();
-            self.note(&format!("{system} has no text vectors of a language model, because there is \
-                                none"))?;
+            self.note(&format!(
+                "{system} has no text vectors of a language model, because there is none"
+            ))?;
         }
         let encoders = if self.has_texts()? { self.encoders(config) } else { Vec::new() };
         for encoder in encoders {

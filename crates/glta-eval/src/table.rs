@@ -29,8 +29,9 @@ impl Record {
         let fewer: Vec<String> = fewer.collect();
         match fewer.is_empty() {
             true => table,
-            false => format!("{table}\n(means over {all} seeds; fewer seeds: \
-                              {})", fewer.join(", ")),
+            false => {
+                format!("{table}\n(means over {all} seeds; fewer seeds: {})", fewer.join(", "))
+            }
         }
     }
 

@@ -231,8 +231,9 @@ impl Ease {
     /// The scores from `known` items of a user, with columns that are solved without the user.
     fn solve_again(&self, user: u32, known: &[u32], scores: &mut [f32]) -> Result<()> {
         if self.grows {
-            return Err(Error::Grow("scores without a user are not available while the model \
-                                    grows".into()));
+            return Err(Error::Grow(
+                "scores without a user are not available while the model grows".into(),
+            ));
         }
         let own = self.history(user);
         // For a long list only some pairs were counted.

@@ -36,10 +36,9 @@ impl Form {
     /// Rejects sizes that no model has.
     pub(crate) fn check(self) -> std::result::Result<(), String> {
         match self {
-            Self::Local { sources, rank } if sources > 1_000_000 || rank > 4096 => {
-                Err(format!("sources must be below 1,000,000 and rank below 4,096, got {sources} \
-                             and {rank}"))
-            }
+            Self::Local { sources, rank } if sources > 1_000_000 || rank > 4096 => Err(format!(
+                "sources must be below 1,000,000 and rank below 4,096, got {sources} and {rank}"
+            )),
             _ => Ok(()),
         }
     }

@@ -192,8 +192,9 @@ fn texts(vectors: ArrayView2<'_, f32>) -> Vec<usize> {
 fn check_finite(vectors: ArrayView2<'_, f32>) -> Result<()> {
     match vectors.indexed_iter().find(|(_, v)| !v.is_finite()) {
         None => Ok(()),
-        Some(((row, _), _)) => Err(Error::TextVectors(format!("the vector of item {row} is not \
-                                                               finite"))),
+        Some(((row, _), _)) => {
+            Err(Error::TextVectors(format!("the vector of item {row} is not finite")))
+        }
     }
 }
 

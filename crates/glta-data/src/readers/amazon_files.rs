@@ -189,10 +189,7 @@ fn choose(
             ),
         });
     }
-    tracing::info!(
-        "reviews: {best} of {}; --reviews FILE chooses another one",
-        fitting.join(", ")
-    );
+    tracing::info!("reviews: {best} of {}; --reviews FILE chooses another one", fitting.join(", "));
     Ok(vec![best.to_owned()])
 }
 

@@ -90,8 +90,8 @@ fn read(input: Input<'_>, config: &ItemsConfig, catalogue: &mut Catalogue) -> Re
             continue;
         }
         if row.is_compound(columns.id) {
-            let problem = format!("the id of the item is a list or an object, `{id}`; name another \
-                                   key");
+            let problem =
+                format!("the id of the item is a list or an object, `{id}`; name another key");
             return Err(row.error(problem));
         }
         if is_missing(&id) {
@@ -100,8 +100,8 @@ fn read(input: Input<'_>, config: &ItemsConfig, catalogue: &mut Catalogue) -> Re
                 continue;
             }
             let error = Error::MissingId { kind: "item", raw: id };
-            let problem = format!("{error}; correct the row, or leave such rows out (--missing-ids \
-                                   drop)");
+            let problem =
+                format!("{error}; correct the row, or leave such rows out (--missing-ids drop)");
             return Err(row.error(problem));
         }
         let fields = fields(&row)?;
@@ -139,7 +139,8 @@ impl Columns {
             None if names.is_empty() => 0,
             None => {
                 let problem = "no column is recognised as that of the item ids; name \
-                               it".to_owned();
+                               it"
+                .to_owned();
                 return Err(table.malformed(problem));
             }
         };

@@ -204,8 +204,8 @@ impl Missing {
             return Ok(());
         }
         if self.rule == MissingIds::Refuse {
-            let problem = format!("{error}; correct the row, or leave such rows out (--missing-ids \
-                                   drop)");
+            let problem =
+                format!("{error}; correct the row, or leave such rows out (--missing-ids drop)");
             return Err(row.error(problem));
         }
         self.rows += 1;
@@ -246,8 +246,9 @@ impl Columns {
             }
         };
         if user == item {
-            return Err(table.malformed(format!("users and items are the same column \
-                                                {}", user + 1)));
+            return Err(
+                table.malformed(format!("users and items are the same column {}", user + 1))
+            );
         }
         let guessed = layout::rating_and_time(table, user, item);
         let rating = named(&config.rating)?.or_else(|| find(RATING, names)).or(guessed.0);

@@ -205,8 +205,8 @@ pub(crate) fn check_names(only: &[String], standard: &[Standard], own: &[&str]) 
     match only.iter().find(|name| !names.contains(&name.as_str())) {
         None => Ok(()),
         Some(name) => {
-            let problem = format!("there is no system `{name}`; the systems are \
-                                   {}", names.join(", "));
+            let problem =
+                format!("there is no system `{name}`; the systems are {}", names.join(", "));
             Err(Error::Config { field: "run.only", problem })
         }
     }

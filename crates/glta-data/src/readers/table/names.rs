@@ -48,8 +48,9 @@ impl Column {
     ) -> std::result::Result<usize, String> {
         Err(match self {
             Self::Number(number) if (1..=width).contains(number) => return Ok(number - 1),
-            Self::Number(number) => format!("there is no column {number}; the table has {width} \
-                                             columns"),
+            Self::Number(number) => {
+                format!("there is no column {number}; the table has {width} columns")
+            }
             Self::Name(name) => {
                 if let Some(at) = names.iter().position(|other| other == name) {
                     return Ok(at);

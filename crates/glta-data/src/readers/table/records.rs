@@ -279,8 +279,9 @@ fn flat(value: Value) -> std::result::Result<String, Fault> {
             parts.join(", ")
         }
         Value::Number(number) if number.is_f64() && number.as_f64().is_some_and(rounded) => {
-            let problem = format!("the number {number} has too many digits to be read exactly; \
-                                   write it in quotes");
+            let problem = format!(
+                "the number {number} has too many digits to be read exactly; write it in quotes"
+            );
             return Err(Fault::Problem(problem));
         }
         other => other.to_string(),
