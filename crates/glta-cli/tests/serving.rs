@@ -282,7 +282,7 @@ fn one_signal_drains_and_a_second_one_ends_at_once() {
     let held = waiting(&service);
     service.signal("TERM");
     assert_eq!(service.child.wait().unwrap().code(), Some(0));
-    assert!(service.log().contains("was not answered before the end"), "{}", service.log());
+    assert!(service.log().contains("was not answered before the shutdown"), "{}", service.log());
     drop(held);
 
     let mut service = shop.serve("", &[&slow[..], &["--drain", "600000"]].concat());
