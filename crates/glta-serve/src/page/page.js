@@ -120,7 +120,7 @@ const search = (field, kind, path, list, said, what, show) => {
       mark();
       $(said).textContent =
         value.length === 0 ? `Nothing found for “${text}”.`
-          : !text ? '' : total > value.length ? `${number(total)} found, the first ${value.length} shown.` : value.length < SHOWN ? `${value.length} ${what} found.` : `The first ${SHOWN} items are shown.`;
+          : !text ? '' : total > value.length ? `${number(total)} found, the first ${value.length} shown.` : value.length < SHOWN ? `${value.length} ${what} found.` : `The first ${SHOWN} ${what} are shown.`;
     }, run);
   };
   $(field).addEventListener('input', () => { state = { ...state, [kind]: $(field).value }; history.replaceState(null, '', address(state)); run(); });
@@ -132,7 +132,7 @@ const search = (field, kind, path, list, said, what, show) => {
   return run;
 };
 const choice = (key, pressed, onclick, ...inside) => make('li', {}, make('button', { type: 'button', 'data-key': key, 'aria-pressed': String(pressed), onclick }, ...inside));
-const findPeople = search('user', 'people', 'users', 'users', 'user-said', 'people',
+const findPeople = search('user', 'people', 'users', 'users', 'user-said', 'users',
   user => choice(user, false, () => choose({ user, items: [] }), user));
 const findItems = search('item', 'words', 'items', 'found', 'item-said', 'items',
   entry => choice(entry.item, false, () => toggle(entry), name(entry), make('small', {}, entry.title ? ` ${entry.item}` : '')));
