@@ -51,7 +51,7 @@ struct Args {
 }
 
 fn filter(text: &str) -> Result<(String, String)> {
-    let (field, value) = text.split_once('=').ok_or("a field, `=` and a value are expected")?;
+    let (field, value) = text.split_once('=').ok_or("expected FIELD=VALUE")?;
     Ok((field.to_owned(), value.to_owned()))
 }
 
