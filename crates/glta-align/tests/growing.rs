@@ -231,7 +231,7 @@ fn a_new_item_is_answered_by_its_neighbours() {
     }
 }
 
-/// Of a forgotten person nothing is left in any file of the folder that is saved then.
+/// Of a forgotten person the list is empty in any file of the folder that is saved then.
 #[test]
 fn a_forgotten_person_is_in_no_file() {
     let folder = tempfile::tempdir().unwrap();
