@@ -568,7 +568,7 @@ fn wrong_use_is_told_and_loses_nothing() {
     assert!(message(Run::create(&dir, data(), control.clone())).contains("already holds"));
     let nothing = folder.path().join("nothing");
     assert!(!Run::exists(&nothing) && Run::exists(&dir));
-    assert!(message(Run::resume(&nothing, data(), control.clone())).contains("holds no run"));
+    assert!(message(Run::resume(&nothing, data(), control.clone())).contains("contains no run"));
     assert!(!nothing.exists(), "a failed resume makes no folder");
     let other = Config { seed: 1, ..control.clone() };
     assert!(message(Run::resume(&dir, data(), other)).contains("another configuration"));

@@ -53,8 +53,8 @@ pub(crate) fn check_layers(config: &Config, language: &LanguageModel) -> Result<
     Err(Error::Config {
         field: "llm.layers".into(),
         problem: format!(
-            "the run uses {wanted} layers of the language model, but the one given was \
-             loaded with {layers}; load it with the run's `llm` options"
+            "the run uses {wanted} layers of the language model, but the given model was loaded \
+             with {layers}; load it with the run's `llm` options"
         ),
     })
 }
@@ -103,7 +103,7 @@ pub(crate) fn load(
     let file = |name: &str| -> PathBuf { dir.join(name) };
     let config = Config::of_run(dir)?;
     if !file(HISTORY).exists() {
-        return Err(Error::file(&file(HISTORY), "missing: the run has not ended; resume it"));
+        return Err(Error::file(&file(HISTORY), "missing, so the run has not ended; resume it"));
     }
     let report = FitReport::read(&file(HISTORY))?;
     let device = language.map_or(Device::Cpu, |l| l.llama.device().clone());

@@ -132,19 +132,19 @@ impl RunData {
             let (users, items) = (interactions.n_users(), interactions.n_items());
             if users != self.users.len() || items != self.items.len() {
                 return Err(Error::Data(format!(
-                    "the {part} part has {users} users and {items} items, but {} users and {} \
-                     items are named",
+                    "the {part} part has {users} users and {items} items, but there are {} user \
+                     ids and {} items",
                     self.users.len(),
                     self.items.len()
                 )));
             }
         }
         if self.train.is_empty() {
-            return Err(Error::Data("there is no training interaction".into()));
+            return Err(Error::Data("there are no training interactions".into()));
         }
         if let Some((user, item)) = self.valid.iter().find(|&(u, i)| self.train.contains(u, i)) {
             return Err(Error::Data(format!(
-                "user {user} has item {item} in training and in validation"
+                "user {user} has item {item} in the training and in the validation part"
             )));
         }
         Ok(())

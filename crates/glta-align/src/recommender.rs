@@ -390,7 +390,8 @@ impl Recommender {
             return Err(Error::UnknownItem { item, items });
         }
         let context = self.context(&person)?;
-        let none = || Error::Unsupported("the run has no linear item model to explain by".into());
+        let none =
+            || Error::Unsupported("the run has no linear model, which explanations need".into());
         Ok(self.linear().ok_or_else(none)?.explain(&context, item))
     }
 

@@ -181,7 +181,7 @@ impl Run {
         if Config::of_run(dir)? != config {
             return Err(Error::file(
                 &folder.file(CONFIG),
-                "the run was started with another configuration; resume it with that one or \
+                "the run was started with another configuration; resume it with that one, or \
                  choose another folder",
             ));
         }
@@ -220,7 +220,9 @@ impl Run {
         let items = self.data.items.len();
         if let Some(other) = encoders.iter().find(|e| e.vectors().nrows() != items) {
             let (name, rows) = (other.name(), other.vectors().nrows());
-            return Err(Error::Data(format!("{rows} vectors of {name} do not fit {items} items")));
+            return Err(Error::Data(format!(
+                "there are {rows} vectors of {name} for {items} items"
+            )));
         }
         if encoders.is_empty() {
             let none = Array2::zeros((items, 0));
@@ -364,7 +366,7 @@ impl Run {
             && !self.folder.has(VECTORS)?;
         let language = if to_read { used_language(&self.config, language)? } else { None };
         let vectors = self.vectors(language.as_ref(), progress)?;
-        let missing = Error::Internal("the run has no model at all");
+        let missing = Error::Internal("the run has no model");
         let linear = self.linear(vectors.as_ref(), progress)?.ok_or(missing)?;
         let chosen = linear.report().clone();
         let model = LinearLists::new(self.config.clone(), linear);
@@ -556,6 +558,6 @@ impl Run {
 fn no_sentence() -> Error {
     Error::Config {
         field: "item_text.encoders".into(),
-        problem: "`sentence` is among them, but the run was given no sentence encoder".into(),
+        problem: "they contain `sentence`, but the run has no sentence encoder".into(),
     }
 }

@@ -1,13 +1,13 @@
-//! What a configuration must satisfy before anything is run.
+//! Validates a configuration.
 
 use super::{Backbone, Config, ItemSlots, SlotPlacement, TargetLoss, TargetRule, TrainConfig};
 use crate::{Error, Result};
 
 impl Config {
-    /// Checks every field and what must hold between them.
+    /// Checks every field, and combinations of fields.
     ///
     /// # Errors
-    /// [`Error::Config`] naming the first field that cannot work.
+    /// [`Error::Config`] with the first invalid field.
     pub fn validate(&self) -> Result<()> {
         self.graph.validate()?;
         let model = &self.model;
@@ -18,8 +18,7 @@ impl Config {
         if !model.prompt && !model.linear {
             return Err(wrong(
                 "model.prompt",
-                "without a path through the prompt the linear item model must be on: set \
-                 model.linear = true",
+                "without a prompt path the linear model must be enabled: set model.linear = true",
             ));
         }
         if model.linear {
@@ -52,35 +51,37 @@ impl Config {
             if self.item_stage.enabled {
                 return Err(wrong(
                     "model.slot_placement",
-                    "\"prefix\" slots cannot see the item tokens: switch item_stage.enabled off",
+                    "\"prefix\" slots cannot see the item tokens: set item_stage.enabled = false",
                 ));
             }
         }
         if model.user_id_text && model.slot_user_token {
             return Err(wrong(
                 "model.user_id_text",
-                "with slot_user_token the user token would still be there: switch that off",
+                "with slot_user_token the prompt would still contain the user token: set \
+                 slot_user_token = false",
             ));
         }
         if model.autoregressive {
             if self.user_stage.loss != TargetLoss::SampledSlots {
                 return Err(wrong(
                     "model.autoregressive",
-                    "each slot needs a target of its own: set user_stage.loss = \"sampled_slots\"",
+                    "each slot needs its own target: set user_stage.loss = \"sampled_slots\"",
                 ));
             }
             if model.slot_placement != SlotPlacement::Response || self.backbone == Backbone::None {
                 return Err(wrong(
                     "model.autoregressive",
-                    "slots must see those before them: it needs a language model and \
-                     slot_placement = \"response\"",
+                    "slots must see earlier slots, which needs a language model and slot_placement \
+                     = \"response\"",
                 ));
             }
         }
         if self.backbone == Backbone::None && !model.slot_user_token {
             return Err(wrong(
                 "model.slot_user_token",
-                "without a language model only the slot's input can carry the user: it must be on",
+                "without a language model only the slot's input depends on the user: it must be \
+                 true",
             ));
         }
         let stages =
@@ -97,11 +98,12 @@ impl Config {
         {
             return Err(wrong(
                 "item_stage.slots",
-                "\"description\" needs slots of their own, which slot_placement = \"last\" has not",
+                "\"description\" needs separate slots, which slot_placement = \"last\" does not \
+                 have",
             ));
         }
         if self.item_stage.enabled && self.item_stage.items < 2 {
-            return Err(wrong("item_stage.items", "at least 2 items are needed to have an order"));
+            return Err(wrong("item_stage.items", "at least 2 items are needed for an order"));
         }
         positive("item_stage.max_tokens", self.item_stage.max_tokens)
     }
@@ -123,7 +125,7 @@ fn wrong(field: impl Into<String>, problem: impl Into<String>) -> Error {
     Error::Config { field: field.into(), problem: problem.into() }
 }
 
-/// A bad field of a part of the configuration, by its path from the whole.
+/// An invalid field of a part of the configuration, with its complete path.
 fn within(part: &str, error: glta_linear::Error) -> Error {
     match error {
         glta_linear::Error::Config { field, problem, .. } => {
@@ -135,7 +137,7 @@ fn within(part: &str, error: glta_linear::Error) -> Error {
 
 fn positive(field: &'static str, value: usize) -> Result<()> {
     if value == 0 {
-        return Err(wrong(field, "0 is not possible, give at least 1"));
+        return Err(wrong(field, "must be at least 1"));
     }
     Ok(())
 }
@@ -184,7 +186,7 @@ mod tests {
         );
         assert!(
             refused(&["item_stage.slots=description", "model.slot_placement=last"])
-                .contains("slots of their own")
+                .contains("separate slots")
         );
         assert!(refused(&["model.prompt=false", "model.linear=false"]).contains("model.prompt: "));
         assert!(refused(&["linear.l2=[]"]).contains("configuration: linear.l2: "));

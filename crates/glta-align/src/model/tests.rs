@@ -166,8 +166,8 @@ fn fed_items_reach_later_slots_and_their_tokens_learn() {
     assert_eq!((slots(&[]).len(), one.len(), two.len()), (1, 2, 3));
     let gap =
         |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-    assert!(gap(&one[1], &two[1]) < 1e-5, "a slot saw what comes after it");
-    assert!(gap(&one[1], &slots(&[5])[1]) > 1e-6, "a slot did not see what was named");
+    assert!(gap(&one[1], &two[1]) < 1e-5, "a slot depends on a later one");
+    assert!(gap(&one[1], &slots(&[5])[1]) > 1e-6, "a slot does not depend on the named item");
 }
 
 #[test]
