@@ -94,7 +94,7 @@ fn a_linear_run_is_refitted_with_its_settings() {
 
 /// With the prompt path, graph and stages are trained on all data, for the best number of epochs.
 #[test]
-fn a_run_with_its_prompts_is_trained_again() {
+fn a_run_with_the_prompt_path_is_trained_again() {
     let folder = tempfile::tempdir().unwrap();
     let language = language(&folder.path().join("llm"));
     for (name, preset) in [("full", Preset::Full), ("paper", Preset::Paper)] {

@@ -59,7 +59,7 @@ fn a_catalogue_without_texts_trains_and_loads() {
 
 /// With another number of layers the model would answer, but incorrectly.
 #[test]
-fn a_model_with_other_layers_is_refused() {
+fn a_model_with_other_layers_is_rejected() {
     let folder = tempfile::tempdir().unwrap();
     let whole = language(&folder.path().join("llm"));
     let options = LlamaOptions { layers: Some(1), ..LlamaOptions::default() };
@@ -179,7 +179,7 @@ fn both_presets_train_save_load_and_recommend() {
 
 /// A run rejects other checkpoints and prompts.
 #[test]
-fn another_checkpoint_and_other_prompts_are_refused() {
+fn another_checkpoint_and_other_prompts_are_rejected() {
     let folder = tempfile::tempdir().unwrap();
     let own = language(&folder.path().join("llm"));
     let changed = |name: &str, file: &str, change: fn(&mut Vec<u8>)| {
@@ -412,7 +412,7 @@ fn a_recommender_is_evaluated_like_any_scorer() {
 
 /// Runs that differ only in stage 3 can share stage 2.
 #[test]
-fn a_stage_2_of_another_run_is_as_good_as_its_own() {
+fn stage_2_of_another_run_gives_the_same_result() {
     let folder = tempfile::tempdir().unwrap();
     let language = language(&folder.path().join("llm"));
     let at = |name: &str| folder.path().join(name);
@@ -504,7 +504,7 @@ fn a_cancelled_run_resumes_to_the_same_numbers() {
 /// The child process of the next test, which trains in the folder of the variable.
 #[test]
 #[ignore = "runs in a child process"]
-fn child_that_is_killed() {
+fn child_process_to_kill() {
     let dir = PathBuf::from(std::env::var_os("GLTA_TEST_CHILD").unwrap());
     let language = language(&dir.with_file_name("llm"));
     open(&dir, config(Preset::Full)).fit(Some(&language)).unwrap();
@@ -528,7 +528,7 @@ fn a_killed_run_resumes_to_the_same_numbers() {
         runs += 1;
         loop {
             let mut child = Command::new(std::env::current_exe().unwrap())
-                .args(["--ignored", "--exact", "child_that_is_killed"])
+                .args(["--ignored", "--exact", "child_process_to_kill"])
                 .env("GLTA_TEST_CHILD", &dir)
                 .stdout(Stdio::null())
                 .stderr(Stdio::null())
@@ -556,7 +556,7 @@ fn a_killed_run_resumes_to_the_same_numbers() {
 }
 
 #[test]
-fn wrong_use_is_told_and_loses_nothing() {
+fn misuse_is_an_error_and_loses_no_data() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path().join("run");
     let mut control = Config { backbone: Backbone::None, ..config(Preset::Full) };

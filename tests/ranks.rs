@@ -78,7 +78,7 @@ fn assert_same(one: &Ended, other: &Ended) {
 }
 
 #[test]
-fn any_number_of_ranks_gives_the_same() {
+fn any_number_of_ranks_gives_the_same_result() {
     let folder = tempfile::tempdir().unwrap();
     let llm = folder.path().join("llm");
     drop(language(&llm));
@@ -99,7 +99,7 @@ fn any_number_of_ranks_gives_the_same() {
 }
 
 #[test]
-fn one_rank_stops_all_and_another_number_goes_on() {
+fn one_rank_stops_all_and_another_number_resumes() {
     let folder = tempfile::tempdir().unwrap();
     let llm = folder.path().join("llm");
     drop(language(&llm));

@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn survives_its_files() {
+    fn round_trip_through_files() {
         let folder = tempfile::tempdir().unwrap();
         let (items, users) = (folder.path().join("items"), folder.path().join("users"));
         data().save(&items, &users).unwrap();
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_must_fit() {
+    fn parts_must_have_the_same_size() {
         let mut bad = data();
         bad.valid = Interactions::from_pairs(2, 3, [(0, 1)]).unwrap();
         assert!(bad.validate().unwrap_err().to_string().contains("user 0 has item 1"));

@@ -229,7 +229,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tensors_survive_and_damage_is_told() {
+    fn tensors_round_trip_and_damage_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.safetensors");
         let a = Tensor::new(&[[1f32, 2.0], [3.0, f32::MIN_POSITIVE]], &Device::Cpu).unwrap();
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_matrix_survives_and_another_shape_is_named() {
+    fn a_matrix_round_trips_and_another_shape_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("vectors.safetensors");
         let matrix = ndarray::array![[1.5f32, f32::MIN_POSITIVE], [-0.0, 3.0], [7.0, 1e-30]];
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_user_of_the_folder_is_refused() {
+    fn a_locked_folder_is_rejected() {
         let folder = tempfile::tempdir().unwrap();
         let first = RunFolder::open(folder.path(), Arc::new(Alone)).unwrap();
         assert!(matches!(

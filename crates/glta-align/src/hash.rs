@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_file_that_matters_changes_the_hash() {
+    fn every_relevant_file_changes_the_hash() {
         let folder = tempfile::tempdir().unwrap();
         let write = |name: &str, bytes: &[u8]| {
             std::fs::write(folder.path().join(name), bytes).unwrap();

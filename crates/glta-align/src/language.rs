@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn the_writer_is_loaded_when_it_is_needed() {
+    fn the_writer_is_loaded_on_demand() {
         let folder = tempfile::tempdir().unwrap();
         crate::tiny_llm::write(folder.path());
         let cut = load(folder.path(), Some(1));
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_beyond_the_model_is_none() {
+    fn more_layers_than_the_model_has_load_all() {
         let folder = tempfile::tempdir().unwrap();
         crate::tiny_llm::write(folder.path());
         let whole = load(folder.path(), Some(6));
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn an_uncut_model_is_its_own_writer() {
+    fn a_complete_model_is_its_own_writer() {
         let folder = tempfile::tempdir().unwrap();
         crate::tiny_llm::write(folder.path());
         let whole = load(folder.path(), None);

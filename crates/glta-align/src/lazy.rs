@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_made_once_and_again_after_a_failure() {
+    fn the_value_is_computed_once_and_again_after_a_failure() {
         let lazy = Lazy::default();
         assert_eq!(lazy.get(|| Err::<u32, _>("no")), Err("no"));
         assert_eq!(lazy.get(|| Ok::<u32, &str>(3)), Ok(&3));

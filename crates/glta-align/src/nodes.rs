@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn text_vectors_stand_beside_the_graph_or_alone() {
+    fn text_vectors_are_used_with_the_graph_or_alone() {
         let train = Interactions::from_pairs(2, 2, [(0, 0), (1, 1)]).unwrap();
         let embeddings = NodeEmbeddings {
             users: array![[1.0, 0.0], [0.0, 1.0]],

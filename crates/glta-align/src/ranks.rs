@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_add_up_and_a_gradient_may_come_from_one_rank() {
+    fn parts_are_summed_and_a_gradient_may_come_from_one_rank() {
         let results = on_ranks(3, |comm| {
             let parameters = parameters();
             let (a, b) = (parameters["a"].as_tensor(), parameters["b"].as_tensor());

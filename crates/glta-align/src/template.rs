@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_are_marked_and_items_come_first() {
+    fn texts_have_soft_tokens_and_items_can_come_first() {
         let spans =
             Templates::render("a {DESCRIPTIONS}\nb", |_| Some(Fill::Marked(&["one", "two"], "; ")));
         let text = |text: &str| Span::Text(text.into());

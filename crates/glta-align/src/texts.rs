@@ -234,13 +234,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keeps_one_line() {
+    fn generated_texts_are_cut_to_one_line() {
         assert_eq!(clean("\n  dark   comedy,\tnoir \nSecond"), "dark comedy, noir");
         assert_eq!(clean(" \n "), "");
     }
 
     #[test]
-    fn a_half_written_line_is_cut_and_other_settings_are_refused() {
+    fn an_incomplete_line_is_removed_and_other_settings_are_rejected() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("texts.jsonl");
         let header = |seed| Header {

@@ -368,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_broken_at_any_step_ends_as_the_unbroken_one() {
+    fn a_run_interrupted_at_any_step_has_the_same_result() {
         let folder = tempfile::tempdir().unwrap();
         let mut whole = Toy::new();
         let history =

@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn warnings_are_lines_and_what_is_not_asked_for_is_left_out() {
+    fn warnings_are_printed_and_other_events_are_left_out() {
         let memory = Memory::default();
         let writer = memory.clone();
         let lines = layer().with_writer(move || writer.clone()).event_format(OneLine);

@@ -43,7 +43,7 @@ fn pairs(folder: &Path) -> String {
 }
 
 #[test]
-fn lightgcn_leaves_the_same_numbers_each_time() {
+fn lightgcn_writes_the_same_numbers_each_time() {
     let folder = tempfile::tempdir().unwrap();
     let train = pairs(folder.path());
     let run = |name: &str| {
@@ -114,7 +114,7 @@ fn lightgcn_searches_a_grid_on_validation_data() {
 }
 
 #[test]
-fn a_wrong_lightgcn_command_line_is_refused() {
+fn an_invalid_lightgcn_command_line_is_rejected() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().to_str().unwrap();
     let error = fails(1, &["lightgcn", "--train", "nowhere", "--out", out]);
@@ -139,7 +139,7 @@ fn lightgcn(train: &Path, flags: &[&str]) -> (String, String, Value) {
 }
 
 #[test]
-fn lightgcn_recognises_a_file_and_says_so() {
+fn lightgcn_recognises_a_file_and_prints_its_format() {
     let folder = tempfile::tempdir().unwrap();
     let pairs = fs::read_to_string(pairs(folder.path())).unwrap();
     let path = folder.path().join("orders.csv");
@@ -160,7 +160,7 @@ fn lightgcn_recognises_a_file_and_says_so() {
 }
 
 #[test]
-fn a_path_that_is_not_there_is_no_download() {
+fn a_missing_path_starts_no_download() {
     let folder = tempfile::tempdir().unwrap();
     for dataset in ["movielens", "amazon", "goodreads"] {
         let path = folder.path().join("ml-25m");
@@ -176,7 +176,7 @@ fn a_path_that_is_not_there_is_no_download() {
 }
 
 #[test]
-fn a_filter_that_leaves_nothing_is_an_error() {
+fn a_filter_that_removes_everything_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let reviews =
         "{\"reviewerID\": \"A\", \"asin\": \"1\"}\n{\"reviewerID\": \"B\", \"asin\": \"1\"}\n";
@@ -194,7 +194,7 @@ fn a_filter_that_leaves_nothing_is_an_error() {
 
 #[cfg(unix)]
 #[test]
-fn what_was_computed_is_kept_when_nobody_reads_the_output() {
+fn results_are_saved_when_the_output_is_closed() {
     use std::process::Stdio;
 
     let folder = tempfile::tempdir().unwrap();
@@ -270,7 +270,7 @@ fn gptq_inspects_generates_and_quantises_and_its_errors_are_code_2() {
 
 #[cfg(feature = "serve")]
 #[test]
-fn serve_refuses_what_cannot_be_served() {
+fn serve_rejects_invalid_models() {
     let error = fails(1, &["serve", "--model", "nowhere"]);
     assert!(error.contains("nowhere"), "{error}");
     let error = fails(1, &["serve", "--model", "nowhere", "--queue", "0"]);
@@ -389,7 +389,7 @@ fn two_tables_become_a_recommender_that_answers() {
 /// disk.
 #[cfg(unix)]
 #[test]
-fn commands_end_in_peace_when_nobody_reads_them() {
+fn commands_succeed_when_their_output_is_closed() {
     use std::process::Stdio;
 
     let folder = tempfile::tempdir().unwrap();
@@ -503,7 +503,7 @@ fn help_and_tables_fit_eighty_columns() {
 /// Ctrl-C ends a fit, and no files remain.
 #[cfg(unix)]
 #[test]
-fn an_interrupted_fit_leaves_nothing() {
+fn an_interrupted_fit_leaves_no_files() {
     use std::io::{BufRead, BufReader};
     use std::process::Stdio;
 
@@ -538,7 +538,7 @@ fn an_interrupted_fit_leaves_nothing() {
 }
 
 #[test]
-fn tables_of_ones_own_are_measured() {
+fn own_tables_are_measured() {
     let folder = tempfile::tempdir().unwrap();
     let [orders, products] = shop(folder.path());
     let out = folder.path().join("measured");
@@ -566,7 +566,10 @@ fn tables_of_ones_own_are_measured() {
     let missing = folder.path().join("order.csv");
     let wrong = ["fit", "--interactions", missing.to_str().unwrap(), "--out", "x"];
     let error = fails(1, &wrong);
-    assert!(error.contains("order.csv") && error.contains("similar names are orders.csv"), "{error}");
+    assert!(
+        error.contains("order.csv") && error.contains("similar names are orders.csv"),
+        "{error}"
+    );
     let column = ["fit", "--interactions", &orders, "--user", "customer", "--out", "x"];
     let errors = fails(1, &column);
     assert!(errors.contains("customer_id"), "{errors}");

@@ -125,7 +125,7 @@ struct Acknowledged {
 }
 
 #[test]
-fn fifty_kills_lose_no_acknowledged_write_and_double_none() {
+fn fifty_kills_neither_lose_nor_repeat_acknowledged_writes() {
     let shop = Shop::new();
     let acknowledged = Arc::new(Mutex::new(Acknowledged::default()));
     for round in 0..50 {
@@ -235,7 +235,7 @@ fn write(
 }
 
 #[test]
-fn what_is_forgotten_is_not_fitted_again() {
+fn deleted_users_are_left_out_of_the_next_fit() {
     let shop = Shop::new();
     let service = shop.serve("", &[]);
     let written = json!([{"user": "c1", "item": "p7"}, {"user": "new", "item": "p7"}]);
@@ -310,7 +310,7 @@ fn raw(address: &str, path: &str) -> (String, String) {
 
 /// More connections than the process may open files, all with incomplete requests.
 #[test]
-fn few_descriptors_are_enough_under_a_flood() {
+fn few_descriptors_are_enough_for_many_connections() {
     let shop = Shop::new();
     let service = shop.serve("ulimit -n 128;", &["--head-timeout", "60000"]);
     let mut held = Vec::new();

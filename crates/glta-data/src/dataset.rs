@@ -427,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn twins_and_unknown_fields_are_named() {
+    fn repeated_items_and_unknown_fields_are_errors() {
         let twins = || vec![Item::new("x"), Item::new("x")];
         assert!(Dataset::from_interactions("d", [Interaction::new("a", "x")], twins()).is_err());
         assert!(Dataset::from_dense("d", 1, twins(), [(0, 0)]).is_err());

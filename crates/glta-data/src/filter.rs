@@ -202,7 +202,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn k_core_is_the_fixed_point_of_dropping(
+        fn k_core_is_the_fixed_point_of_removals(
             raw in prop::collection::vec((0u8..8, 0u8..8, 0u8..5), 0..50),
             k_user in 0usize..5,
             k_item in 0usize..5,

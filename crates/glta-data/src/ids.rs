@@ -162,7 +162,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn numbers_first_appearances(
+        fn ids_are_numbered_by_first_appearance(
             raw in prop::collection::vec(
                 prop_oneof!["[0-9]{1,2}", "[0-9]{7,21}", "[a-c]{1,2}", "[0-9a]{3}"], 0..200)
         ) {
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_id_is_nobody() {
+    fn texts_for_missing_values_are_recognised() {
         let mut map = IdMap::new("user");
         for missing in
             ["", " ", "nan", "NaN", "None", "NULL", "NaT", "<NA>", "NA", "\\N", "undefined"]

@@ -320,7 +320,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn is_the_set_of_its_pairs(
+        fn the_matrix_is_the_set_of_its_pairs(
             pairs in prop::collection::vec((0u32..7, 0u32..9), 0..80)
         ) {
             let matrix = Interactions::from_pairs(7, 9, pairs.iter().copied()).unwrap();
@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_outside_the_range_are_refused() {
+    fn ids_out_of_range_are_rejected() {
         let error = Interactions::from_pairs(2, 3, [(0, 0), (2, 0)]).unwrap_err();
         assert_eq!(error.to_string(), "user id 2 is out of range: there are 2 users (ids 0..2)");
         assert!(Interactions::from_pairs(2, 3, [(0, 3)]).is_err());
@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_csr_is_refused() {
+    fn invalid_csr_is_rejected() {
         for (offsets, items) in [
             (vec![], vec![]),
             (vec![0, 1], vec![]),

@@ -316,7 +316,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn is_a_partition_that_leaves_every_user_something(
+        fn a_split_is_a_partition_and_every_user_keeps_an_item(
             lengths in prop::collection::vec(0usize..40, 1..20),
             test_ratio in 0.0f64..0.999,
             valid_ratio in 0.0f64..0.999,
@@ -406,7 +406,7 @@ mod tests {
         }
 
         #[test]
-        fn published_train_gives_validation(
+        fn validation_items_come_from_the_published_training_part(
             lengths in prop::collection::vec(0usize..40, 1..20),
             ratio in 0.0f64..0.999,
         ) {
@@ -421,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn a_configuration_from_before_cold_items_still_reads() {
+    fn a_configuration_without_cold_ratio_is_valid() {
         let old = r#"{"method":"random_per_user","test_ratio":0.2,"valid_ratio":0.1,"seed":2024}"#;
         let config: SplitConfig = serde_json::from_str(old).unwrap();
         assert_eq!(config, SplitConfig::default());
@@ -478,7 +478,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_settings() {
+    fn invalid_split_settings() {
         let data = dataset(&[3]);
         let temporal = SplitConfig { method: SplitMethod::Temporal, ..SplitConfig::default() };
         assert!(Split::new(&data, &temporal).is_err());

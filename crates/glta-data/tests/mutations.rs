@@ -256,7 +256,7 @@ fn mutate(bytes: &mut Vec<u8>, rng: &mut ChaCha8Rng) {
 }
 
 #[test]
-fn damaged_files_are_read_or_refused() {
+fn damaged_files_are_read_or_rejected() {
     let mut rng = ChaCha8Rng::seed_from_u64(7);
     let cases = cases();
     let folders: Vec<tempfile::TempDir> =

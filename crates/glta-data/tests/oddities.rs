@@ -41,7 +41,7 @@ fn named(column: &str) -> Option<Column> {
 }
 
 #[test]
-fn what_programs_add_to_a_table_is_no_data() {
+fn additions_of_programs_are_not_data() {
     let rows = text(|u, i, _| format!("u{u},i{i}\n"));
     let plain = read(&format!("user_id,item_id\n{rows}")).unwrap();
     assert_eq!((plain.n_users(), plain.n_items()), (12, 8));
@@ -96,7 +96,7 @@ fn what_programs_add_to_a_table_is_no_data() {
 }
 
 #[test]
-fn columns_that_cannot_be_told_are_refused() {
+fn ambiguous_columns_are_rejected() {
     let twice = text(|u, i, _| format!("u{u},i{i},x{i}\n"));
     refused(
         &format!("user_id,item_id,item_id\n{twice}"),
@@ -123,7 +123,7 @@ fn columns_that_cannot_be_told_are_refused() {
 }
 
 #[test]
-fn objects_in_the_place_of_an_id_are_refused() {
+fn objects_instead_of_ids_are_rejected() {
     let nested =
         text(|u, i, _| format!("{{\"user\": {{\"id\": \"u{u}\"}}, \"item_id\": \"i{i}\"}}\n"));
     refused(&nested, &["line 1", "the user is a list or an object", "--columns user=KEY"]);
@@ -152,7 +152,7 @@ fn objects_in_the_place_of_an_id_are_refused() {
 }
 
 #[test]
-fn values_that_may_mean_two_things_are_not_guessed() {
+fn ambiguous_values_are_rejected() {
     // A date without marks is no epoch in seconds.
     let bare = text(|u, i, n| format!("u{u},i{i},2024013{}\n", n % 2));
     let data = read(&format!("user_id,item_id,timestamp\n{bare}")).unwrap();
@@ -179,7 +179,7 @@ fn values_that_may_mean_two_things_are_not_guessed() {
 }
 
 #[test]
-fn people_who_are_written_in_two_ways_are_said() {
+fn ids_in_two_spellings_are_reported() {
     let mut rows = String::from("user_id,item_id\n");
     for user in 1..10 {
         let _ = writeln!(rows, "{user},a\n{user}.0,b\n0{user},c");
@@ -193,7 +193,7 @@ fn people_who_are_written_in_two_ways_are_said() {
 }
 
 #[test]
-fn a_rule_for_missing_ids_does_not_drop_what_is_there() {
+fn dropping_missing_ids_keeps_the_other_rows() {
     let rows = text(|u, i, _| format!("u{u},i{i}\n"));
     let config = PairsConfig { missing_ids: MissingIds::Drop, ..PairsConfig::default() };
     let table = format!("user_id,item_id\n{rows},i3\n,\n");

@@ -182,7 +182,7 @@ fn amazon_ratings_alone() {
 }
 
 #[test]
-fn amazon_metadata_that_do_not_fit() {
+fn amazon_metadata_of_other_items() {
     let reviews: &[u8] = b"{\"reviewerID\": \"A\", \"asin\": \"01\"}\n{\"reviewerID\": \"B\", \"asin\": \"02\"}\n{\"reviewerID\": \"B\", \"asin\": \"02\"}\n";
     let half: &[u8] = b"{\"asin\": \"01\", \"title\": \"One\"}\n{\"asin\": \"01\", \"title\": \"Again\"}\n{\"asin\": \"09\"}\n";
     let data = amazon(&[("Home.json", reviews), ("meta_Home.json", half)]).unwrap();
@@ -239,8 +239,8 @@ fn unread_books_are_counted_and_can_be_kept() {
 #[test]
 fn numbers_of_the_csv_edition_of_goodreads_become_ids() {
     const BOOK_MAP: &[u8] = b"book_id_csv,book_id\n0,1\n1,2\n2,9\n";
-    let events: &[u8] = b"user_id,book_id,is_read,rating,is_reviewed\n\
-        0,1,1,5,0\n0,0,1,4,1\n1,0,0,0,0\n1,1,1,0,0\n";
+    let events: &[u8] =
+        b"user_id,book_id,is_read,rating,is_reviewed\n0,1,1,5,0\n0,0,1,4,1\n1,0,0,0,0\n1,1,1,0,0\n";
     let files = folder(&[
         ("goodreads_books.json", BOOKS),
         ("goodreads_interactions.csv", events),

@@ -196,7 +196,7 @@ fn one_data_set_in_every_notation() {
 }
 
 #[test]
-fn flags_go_before_what_is_recognised() {
+fn settings_override_what_is_recognised() {
     let config = PairsConfig {
         table: TableConfig {
             header: Some(false),
@@ -221,7 +221,7 @@ fn flags_go_before_what_is_recognised() {
 }
 
 #[test]
-fn contradictions_are_refused_with_their_lines() {
+fn contradictions_are_rejected_with_their_lines() {
     let auto = PairsConfig::default();
     for (bytes, parts) in [
         // Rows of a pair with and without a rating.
@@ -290,7 +290,7 @@ fn contradictions_are_refused_with_their_lines() {
 }
 
 #[test]
-fn a_missing_id_is_refused_or_dropped_and_never_a_person() {
+fn a_missing_id_is_an_error_or_dropped() {
     for missing in ["", " ", "nan", "NaN", "None", "NULL", "<NA>", "\\N", "\"\""] {
         let bytes = format!("u1,i1,5\nu2,{missing},4\n{missing},i3,3\nu2,i1,2\n");
         let auto = PairsConfig::default();
@@ -332,7 +332,7 @@ fn ids_stay_as_they_are_written() {
 }
 
 #[test]
-fn repeated_pairs_and_columns_with_gaps_are_said() {
+fn repeated_pairs_and_columns_with_gaps_are_reported() {
     let data = auto(b"user,item,time\na,x,5\na,x,9\na,y,7\n").unwrap();
     let note = data.report().note("repeated_pairs").unwrap();
     assert_eq!(
@@ -360,7 +360,7 @@ fn a_filter_that_leaves_nothing_is_named() {
 }
 
 #[test]
-fn items_of_ones_own() {
+fn own_items_with_texts() {
     let orders = "customer_id,product_id\nann,1\nbob,1\nbob,02\n";
     let products = "product_id;name;category;price;description\n1;\"Tea; green\";Drinks|Hot;2,50;<b>Good</b>\n\
                     3;Bread;;1;\n1;Again;;;\n";

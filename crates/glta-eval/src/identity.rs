@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_encoder_is_known_by_name_and_vector() {
+    fn an_encoder_is_identified_by_name_and_vector() {
         let record = |name: &str, sample: &[f32]| EncoderRecord {
             name: name.into(),
             sample: sample.to_vec(),

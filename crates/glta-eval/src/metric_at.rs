@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_read_back_and_mistakes_are_named() {
+    fn names_round_trip_and_invalid_ones_are_errors() {
         for metric in Metric::ALL {
             let at = MetricAt::new(metric, 7);
             assert_eq!(at.to_string().parse::<MetricAt>().unwrap(), at);

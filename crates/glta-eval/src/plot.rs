@@ -184,7 +184,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_plot_says_what_it_shows_and_what_its_bars_are() {
+    fn a_plot_has_a_description_and_a_legend() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("plot.svg");
         let bar = |name: &str, mean, sd| (name.to_owned(), mean, sd);

@@ -37,7 +37,7 @@ fn run(out: &Path, config: &ExperimentConfig) -> Result<Record, Error> {
 }
 
 #[test]
-fn a_row_is_what_the_parts_give() {
+fn a_row_equals_the_parts_by_hand() {
     let folder = tempfile::tempdir().unwrap();
     let config = config(&["EASE"]);
     let record = run(folder.path(), &config).unwrap();
@@ -114,7 +114,7 @@ fn rows_are_kept_when_systems_and_seeds_are_added() {
 }
 
 #[test]
-fn another_experiment_is_not_continued() {
+fn another_experiment_is_not_resumed() {
     let folder = tempfile::tempdir().unwrap();
     let base = config(&["Popularity"]);
     run(folder.path(), &base).unwrap();
@@ -310,7 +310,7 @@ fn embeddings_of_other_settings_are_trained_again() {
 }
 
 #[test]
-fn a_folder_is_known_from_the_start_and_held_by_one_process() {
+fn a_folder_is_recorded_at_the_start_and_locked() {
     let folder = tempfile::tempdir().unwrap();
     let shop = shop();
     let begin = || Experiment::new(&shop, folder.path(), config(&["fails"])).system(Own("fails"));
@@ -337,7 +337,7 @@ fn the_share_of_new_items_follows_the_ratios_unless_it_is_set() {
 }
 
 #[test]
-fn a_catalogue_beyond_the_dense_form_has_the_local_one() {
+fn a_large_catalogue_uses_the_local_form() {
     let folder = tempfile::tempdir().unwrap();
     let mut config = config(&[]);
     config.glta.backbone = glta_align::Backbone::None;
@@ -424,7 +424,7 @@ impl TextEncoder for Letters {
 }
 
 #[test]
-fn rows_of_other_data_and_of_another_encoder_do_not_join() {
+fn rows_of_other_data_or_encoders_are_not_mixed() {
     let mut config = config(&["text-kNN"]);
     config.glta.item_text.encoders = vec![ItemEncoder::TfIdf, ItemEncoder::Sentence];
     let folder = tempfile::tempdir().unwrap();
@@ -478,7 +478,7 @@ fn rows_of_other_data_and_of_another_encoder_do_not_join() {
 }
 
 #[test]
-fn encoders_that_are_not_there_are_named() {
+fn missing_encoders_are_recorded() {
     let folder = tempfile::tempdir().unwrap();
     let mut config = config(&["text-kNN", "Linear", "EASE"]);
     config.run.controls = true;
@@ -510,7 +510,7 @@ fn encoders_that_are_not_there_are_named() {
 }
 
 #[test]
-fn text_neighbours_do_not_depend_on_what_the_main_row_reads() {
+fn text_neighbours_do_not_depend_on_the_encoders_of_the_main_row() {
     // The main row of this preset uses texts only in its prompt.
     let folder = tempfile::tempdir().unwrap();
     let mut config = ExperimentConfig::new(Preset::Paper, Density::Sparse);

@@ -143,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn refuses_what_cannot_work() {
+    fn invalid_settings_and_data_are_errors() {
         let field = |config: LinearConfig| match config.validate() {
             Err(Error::Config { field, .. }) => field,
             other => panic!("{other:?}"),

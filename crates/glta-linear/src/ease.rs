@@ -383,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn one_user_is_taken_out_exactly() {
+    fn one_user_is_removed_exactly() {
         let config = EaseConfig { l2: 3.0, ..Default::default() };
         let ease = Ease::fit(&train(), &config).unwrap();
         for user in (0..40).filter(|&u| train().items(u).len() > 1) {
@@ -425,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn scoring_a_user_is_scoring_their_items() {
+    fn scores_of_a_user_are_scores_of_the_items() {
         let train = train();
         let ease = Ease::fit(&train, &EaseConfig::default()).unwrap();
         let mut out = Array2::ones((2, 9));
@@ -435,7 +435,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_cannot_work() {
+    fn invalid_settings_and_data_are_errors() {
         let train = train();
         let config = EaseConfig { max_items: 8, ..Default::default() };
         let message = Ease::fit(&train, &config).unwrap_err().to_string();

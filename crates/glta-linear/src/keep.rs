@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn the_best_are_those_of_a_sort() {
+    fn the_best_equal_those_of_a_sort() {
         let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(3);
         let mut best = Best::new(0);
         for (n, most) in [(0, 3), (1, 1), (5, 9), (200, 7), (3_000, 64), (3_000, 1)] {

@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn clusters_find_nearly_all_that_are_nearest() {
+    fn clusters_find_nearly_all_nearest_items() {
         let vectors = vectors(3_000);
         let exact = TextNeighbours::find(&vectors, 10).unwrap();
         let clusters = TextNeighbours::find_above(&vectors, 10, 0, &mut Silent).unwrap();
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn threads_change_nothing() {
+    fn the_result_does_not_depend_on_threads() {
         let vectors = vectors(1_500);
         let find = |threads: usize, exact: usize| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();

@@ -48,7 +48,7 @@ fn fit_by(texts: Option<&TextVectors>, config: &LinearConfig) -> LinearModel {
 }
 
 #[test]
-fn texts_reach_items_that_nobody_has() {
+fn texts_give_scores_to_cold_items() {
     for solver in BOTH {
         let with = fit_by(Some(&vectors()), &of(solver)).score_items(&[4, 5]);
         assert!(with[7] > with[0] && with[7] > 0.0, "{solver:?} {with:?}");
@@ -59,7 +59,7 @@ fn texts_reach_items_that_nobody_has() {
 }
 
 #[test]
-fn training_scores_contain_nothing_of_the_user() {
+fn training_scores_do_not_depend_on_the_user() {
     for new_items in [0.0, 0.2] {
         nothing_of_the_user_is_left(new_items);
     }
@@ -135,7 +135,7 @@ fn without_validation_data_the_middle_is_taken() {
 }
 
 #[test]
-fn a_user_of_the_training_data_is_scored_by_their_items() {
+fn a_training_user_is_scored_by_the_training_items() {
     let (train, _) = data();
     let model = fit_by(Some(&vectors()), &LinearConfig::default());
     let mut out = Array2::zeros((2, 8));
@@ -146,7 +146,7 @@ fn a_user_of_the_training_data_is_scored_by_their_items() {
 }
 
 #[test]
-fn survives_its_file() {
+fn round_trips_through_its_file() {
     let ((train, _), vectors) = (data(), vectors());
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("linear.safetensors");
@@ -192,7 +192,7 @@ fn survives_its_file() {
 
 /// A file with changed numbers is an error or another model, but never a panic.
 #[test]
-fn damaged_indices_are_refused() {
+fn damaged_indices_are_rejected() {
     let ((train, _), vectors) = (data(), vectors());
     let model = fit_by(Some(&vectors), &of(Solver::Local));
     let folder = tempfile::tempdir().unwrap();
@@ -213,7 +213,7 @@ fn damaged_indices_are_refused() {
 }
 
 #[test]
-fn cancelling_and_what_cannot_work_are_errors() {
+fn cancelling_and_invalid_settings_are_errors() {
     let ((train, valid), config) = (data(), LinearConfig::default());
     let fit = |texts: Option<&TextVectors>, config: &LinearConfig| {
         LinearModel::fit(&train, Some(&valid), texts, config, 1)
@@ -237,7 +237,7 @@ fn cancelling_and_what_cannot_work_are_errors() {
 
 /// The fast measurement of several weights equals the usual one.
 #[test]
-fn weights_are_measured_as_any_model_is() {
+fn the_fast_measurement_of_weights_equals_the_usual_one() {
     let ((train, valid), vectors) = (data(), vectors());
     let config = EvaluationConfig { ks: vec![10], ..Default::default() };
     for solver in BOTH {
@@ -257,7 +257,7 @@ fn weights_are_measured_as_any_model_is() {
 }
 
 #[test]
-fn parts_of_a_score_add_up_to_it() {
+fn contributions_add_up_to_the_score() {
     let vectors = vectors();
     for solver in BOTH {
         let mut model = fit_by(Some(&vectors), &of(solver));
@@ -275,7 +275,7 @@ fn parts_of_a_score_add_up_to_it() {
 
 /// Lists from few touched items equal lists from all scores.
 #[test]
-fn lists_are_those_of_the_scores() {
+fn lists_equal_sorted_scores() {
     let ((train, _), vectors) = (data(), vectors());
     for (solver, weights) in
         [(Solver::Local, (0.1, 0.02)), (Solver::Local, (0.0, 0.0)), (Solver::Dense, (0.1, 0.02))]

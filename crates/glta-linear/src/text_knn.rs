@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_cannot_work() {
+    fn invalid_settings_and_data_are_errors() {
         let (train, vectors) = problem();
         let config = TextKnnConfig::default();
         let knn = TextKnn::fit(&vectors, &train, &config).unwrap();

@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn products_are_those_of_the_weighted_terms() {
+    fn products_equal_those_of_the_weighted_terms() {
         let texts = texts();
         let config = TfIdfConfig { dimensions: 1000, ..TfIdfConfig::default() };
         let encoder = TfIdf::fit(&texts, &config).unwrap();
@@ -364,7 +364,7 @@ mod tests {
     /// Computed by hand. `n` is 44, "tea" is in 7 texts, "green" in 6 (twice in each), and so is
     /// the pair "green tea"; "a green" and "tea green" are in 6 and 1.
     #[test]
-    fn weights_are_those_of_the_formula() {
+    fn weights_equal_the_formula() {
         let encoder = TfIdf::fit(&texts(), &TfIdfConfig::default()).unwrap();
         let weight = |term: &str| {
             let row = encoder.row("green tea green");
@@ -415,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn survives_its_file() {
+    fn round_trips_through_its_file() {
         let texts = texts();
         let encoder = TfIdf::fit(&texts, &TfIdfConfig::default()).unwrap();
         let folder = tempfile::tempdir().unwrap();
@@ -430,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_cannot_work() {
+    fn invalid_settings_and_data_are_errors() {
         let none = TfIdf::fit(&["one", "two"], &TfIdfConfig::default()).unwrap_err();
         assert!(none.to_string().contains("no word occurs in 2 of the 2"), "{none}");
         let config = TfIdfConfig { dimensions: 0, ..TfIdfConfig::default() };

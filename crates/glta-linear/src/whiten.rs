@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn components_are_uncorrelated_and_of_one_spread_before_scaling() {
+    fn components_are_uncorrelated_with_equal_variance_before_scaling() {
         let data = vectors();
         let config = WhitenConfig { components: 5, strength: 1.0 };
         let out = whiten(data.view(), &config).unwrap();
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn items_without_text_stay_zero_and_change_nothing() {
+    fn items_without_text_stay_zero_and_have_no_effect() {
         let data = vectors();
         let mut more = Array2::zeros((301, 8));
         more.slice_mut(ndarray::s![1.., ..]).assign(&data);
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn directions_without_spread_are_left_out() {
+    fn directions_without_variance_are_left_out() {
         let mut data = vectors();
         data.column_mut(7).fill(4.0);
         let out = whiten(data.view(), &WhitenConfig::default()).unwrap();
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn survives_its_file_and_serves_other_texts() {
+    fn a_whitening_round_trips_and_applies_to_other_texts() {
         let data = vectors();
         let (known, new) = data.view().split_at(Axis(0), 200);
         let whitening = Whitening::fit(known, &WhitenConfig::default()).unwrap();
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_cannot_work() {
+    fn invalid_settings_and_data_are_errors() {
         let mut data = vectors();
         for config in [
             WhitenConfig { components: 0, ..Default::default() },

@@ -48,7 +48,7 @@ fn ndcg(mut scores: Vec<f32>, context: &[u32], hidden: &[u32]) -> f64 {
 }
 
 #[test]
-fn hidden_items_are_found_as_by_a_fit_without_the_user() {
+fn hidden_items_rank_as_in_a_fit_without_the_user() {
     let (train, text) = generated(600, 300);
     let config = EaseConfig {
         l2: 30.0,

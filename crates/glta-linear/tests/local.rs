@@ -84,21 +84,21 @@ fn close(ease: &Ease, expected: &[Vec<f64>], diagonal: &[f64], bound: f64) {
 }
 
 #[test]
-fn columns_are_those_of_numpy() {
+fn columns_equal_those_of_numpy() {
     let reference = Reference::load();
     close(&reference.fit(0, reference.rows), &reference.weights, &reference.diagonal, 1e-5);
     close(&reference.fit(0, 1000), &reference.full_weights, &reference.full_diagonal, 1e-5);
 }
 
 #[test]
-fn coarse_columns_are_the_galerkin_solution() {
+fn columns_with_a_low_rank_part_are_the_galerkin_solution() {
     let reference = Reference::load();
     let ease = reference.fit(reference.rank, reference.rows);
     close(&ease, &reference.coarse_weights, &reference.coarse_diagonal, 1e-5);
 }
 
 #[test]
-fn text_neighbours_are_those_of_numpy() {
+fn text_neighbours_equal_those_of_numpy() {
     let reference = Reference::load();
     let near = TextNeighbours::find(&reference.text(), reference.text_neighbours).unwrap();
     for (item, expected) in reference.near.iter().enumerate() {
@@ -150,7 +150,7 @@ fn generated(users: usize, items: usize, seed: u64) -> (Interactions, TextVector
 }
 
 #[test]
-fn with_all_items_as_sources_it_is_the_dense_form() {
+fn with_all_items_as_sources_it_equals_the_dense_form() {
     let (train, text) = generated(80, 40, 1);
     for (l2, alpha) in [(3.0, 2.0), (30.0, 10.0), (1.0, 0.0)] {
         let dense = EaseConfig { l2, ..EaseConfig::default() };
@@ -169,7 +169,7 @@ fn with_all_items_as_sources_it_is_the_dense_form() {
 
 /// Users who have nearly everything make every pair a candidate.
 #[test]
-fn threads_change_no_bit() {
+fn bits_do_not_depend_on_threads() {
     let (train, text) = generated(150, 300, 2);
     let fit = |threads: usize, rank: usize| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
@@ -262,7 +262,7 @@ fn odd_data_give_finite_scores() {
 /// The eigenvectors are those of all interactions, so the counts must be, too: with the pairs of
 /// a sample of a long list, `A` without its largest eigenvectors is not positive definite.
 #[test]
-fn people_with_long_lists_keep_the_coarse_part_exact() {
+fn long_lists_keep_the_low_rank_part_exact() {
     let items = 2_100u32;
     let mut pairs: Vec<(u32, u32)> = Vec::new();
     for user in 0..6 {

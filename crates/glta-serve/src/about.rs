@@ -88,7 +88,7 @@ mod tests {
     use crate::support;
 
     #[test]
-    fn the_hash_is_of_the_files_and_the_name_is_the_folder_s() {
+    fn the_hash_covers_the_files_and_the_name_is_that_of_the_folder() {
         let run = support::run();
         let folder = tempfile::tempdir().unwrap();
         let copied = folder.path().join("monday");

@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_an_overload_says_when_to_try_again() {
+    fn only_an_overload_has_retry_after() {
         let full = ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "full").into_response();
         assert_eq!(full.status(), 503);
         assert_eq!(full.headers()[header::RETRY_AFTER], "1");

@@ -312,7 +312,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn k_has_a_default_and_unknown_fields_are_refused() {
+    fn k_has_a_default_and_unknown_fields_are_rejected() {
         let request: Request = serde_json::from_str(r#"{"user": "ann"}"#).unwrap();
         assert_eq!((request.user.as_deref(), request.k), (Some("ann"), 10));
         for body in [r#"{"user": "ann", "n": 3}"#, r#"{"user": 1}"#, r#"{"user": "a", "k": -1}"#] {

@@ -204,13 +204,13 @@ mod tests {
     }
 
     #[test]
-    fn defaults_need_a_model_only() {
+    fn the_defaults_need_only_a_model() {
         config().validate().unwrap();
         assert_eq!(refused(&ServeConfig::default()), "model");
     }
 
     #[test]
-    fn values_that_cannot_work_are_refused_by_name() {
+    fn invalid_values_are_rejected_by_field() {
         assert_eq!(refused(&ServeConfig { max_k: 0, ..config() }), "max_k");
         assert_eq!(refused(&ServeConfig { max_requests: 0, ..config() }), "max_requests");
         assert_eq!(refused(&ServeConfig { max_items: 0, ..config() }), "max_items");
@@ -229,13 +229,13 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_not_shown() {
+    fn a_token_is_not_printed() {
         let config = ServeConfig { token: Some(Token::new("hunter2")), ..config() };
         assert!(!format!("{config:?}").contains("hunter2"));
     }
 
     #[test]
-    fn fields_left_out_have_their_defaults_and_unknown_ones_are_refused() {
+    fn fields_left_out_have_their_defaults_and_unknown_ones_are_rejected() {
         let read: ServeConfig = serde_json::from_str(r#"{"model": "run", "batch": 4}"#).unwrap();
         assert_eq!(read, ServeConfig { batch: 4, ..config() });
         let error = serde_json::from_str::<ServeConfig>(r#"{"model": "run", "batchs": 4}"#);

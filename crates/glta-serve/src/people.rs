@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_known_until_the_person_is_forgotten() {
+    fn writes_are_known_until_the_user_is_deleted() {
         let mut people = People::default();
         for (user, item) in [("ann", "tea"), ("ann", "mug"), ("ann", "tea"), ("ben", "tea")] {
             people.add(user, item);

@@ -100,7 +100,7 @@ mod tests {
     use crate::support;
 
     #[test]
-    fn a_full_queue_and_a_closed_one_refuse() {
+    fn a_full_or_closed_queue_rejects_jobs() {
         let run = support::run();
         let recommender = Recommender::open(run.path()).unwrap();
         let model = Arc::new(Model::new(recommender, run.path(), 1).unwrap());

@@ -177,7 +177,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_link_that_leads_elsewhere_is_followed() {
+    fn a_changed_link_is_followed() {
         let (run, folder) = (support::run(), tempfile::tempdir().unwrap());
         let (one, two, link) =
             (folder.path().join("1"), folder.path().join("2"), folder.path().join("current"));

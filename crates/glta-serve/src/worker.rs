@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_job_nobody_waits_for_is_left_out_and_an_error_reaches_all() {
+    fn an_abandoned_job_is_skipped_and_an_error_reaches_all() {
         let model = model(1);
         let (left, reply) = job(&model, Query::User(0), 1);
         drop(reply);
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn the_thread_answers_what_waits_and_ends_with_its_senders() {
+    fn the_thread_answers_waiting_jobs_and_ends_with_its_senders() {
         let model = model(1);
         let metrics = Arc::new(Metrics::default());
         let (queue, receiver) = Queue::new(8, &metrics);

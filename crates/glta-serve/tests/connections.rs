@@ -67,7 +67,7 @@ const HALF_HEAD: &[u8] = b"POST /recommend HTTP/1.1\r\nHost: x\r\n";
 const HALF_BODY: &[u8] = b"POST /recommend HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{\"us";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn half_requests_and_long_heads_are_cut_off_and_counted() {
+async fn incomplete_requests_and_long_heads_are_closed_and_counted() {
     let running = start(|config| config).await;
     let address = running.address;
     blocking(move || {
@@ -100,7 +100,7 @@ async fn half_requests_and_long_heads_are_cut_off_and_counted() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_answer_that_nobody_reads_is_given_up() {
+async fn an_unread_answer_is_abandoned() {
     let running = start(|config| config).await;
     let address = running.address;
     blocking(move || {
@@ -145,7 +145,7 @@ async fn health_is_answered_while_others_hold_more_connections_than_may_be_open(
 /// Complete requests are answered, incomplete ones do not delay the shutdown, and nothing delays it
 /// for longer than the time to drain.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_end_waits_for_whole_requests_alone() {
+async fn a_shutdown_waits_only_for_complete_requests() {
     let long = |config| ServeConfig {
         head_ms: 60_000,
         body_ms: 60_000,

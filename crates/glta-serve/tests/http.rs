@@ -76,7 +76,7 @@ fn entries(list: &Value) -> Vec<[String; 4]> {
 }
 
 #[tokio::test]
-async fn answers_are_those_of_the_recommender() {
+async fn answers_equal_those_of_the_recommender() {
     let run = support::run();
     let recommender = Recommender::open(run.path()).unwrap();
     let app = start(config(run.path()));
@@ -107,7 +107,7 @@ async fn answers_are_those_of_the_recommender() {
 }
 
 #[tokio::test]
-async fn lists_hold_what_the_request_allows() {
+async fn lists_contain_what_the_request_allows() {
     let run = support::run();
     let app = start(config(run.path()));
     let items = |answer: &Value, list: &str| -> Vec<String> {
@@ -173,7 +173,7 @@ async fn similar_items_and_reasons() {
 }
 
 #[tokio::test]
-async fn ten_are_recommended_where_k_is_left_out() {
+async fn the_default_length_of_a_list_is_ten() {
     let run = support::run();
     let app = start(config(run.path()));
     let (_, answer) = recommend(&app, json!({"items": ["0"]})).await;
@@ -363,7 +363,7 @@ fn a_run_whose_answers_run_a_prompt_needs_its_language_model() {
 
 /// With a real port: a request that has arrived before the shutdown is still answered.
 #[tokio::test]
-async fn the_server_ends_in_order() {
+async fn the_server_shuts_down_in_order() {
     let run = support::run();
     // A request waits until another one completes its batch.
     let config = ServeConfig {

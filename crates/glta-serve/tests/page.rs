@@ -18,7 +18,7 @@ fn browser() -> Option<&'static str> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn people_can_use_the_page() {
+async fn the_page_works_in_a_browser() {
     let Some(browser) = browser() else {
         eprintln!("left out: the page is not tried, there is no Chromium here");
         return;

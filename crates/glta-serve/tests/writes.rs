@@ -61,7 +61,7 @@ fn model(run: &tempfile::TempDir) -> PathBuf {
 }
 
 #[tokio::test]
-async fn interactions_count_in_the_next_answer_and_after_a_new_start() {
+async fn interactions_count_in_the_next_answer_and_after_a_restart() {
     let run = support::run_for_growth();
     let app = start(config(&model(&run)));
     let (history, best) = lists(&app, "user 0").await;
@@ -216,7 +216,7 @@ async fn a_missing_encoder_of_a_new_item_is_named() {
 }
 
 #[tokio::test]
-async fn a_model_that_cannot_grow_refuses_new_items_and_takes_interactions() {
+async fn a_model_that_cannot_grow_rejects_items_and_accepts_interactions() {
     let run = support::run();
     let journal = tempfile::tempdir().unwrap();
     let journal = Some(journal.path().join("writes"));
@@ -229,7 +229,7 @@ async fn a_model_that_cannot_grow_refuses_new_items_and_takes_interactions() {
 }
 
 #[tokio::test]
-async fn a_forgotten_person_is_in_no_answer_and_no_file_of_the_service() {
+async fn a_deleted_user_is_in_no_answer_and_no_file_of_the_service() {
     let run = support::run_for_growth();
     let name = "user 0";
     let app = start(config(&model(&run)));
@@ -302,7 +302,7 @@ async fn writes_survive_the_swap_to_a_new_model() {
 }
 
 #[test]
-fn a_journal_has_one_writer_and_lies_outside_of_models() {
+fn a_journal_has_one_writer_and_is_outside_of_models() {
     let run = support::run_for_growth();
     let journal = run.path().join("journal");
     let with = |journal: PathBuf| {

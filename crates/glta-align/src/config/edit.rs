@@ -64,7 +64,7 @@ mod tests {
     use crate::{Density, Preset};
 
     #[test]
-    fn presets_are_valid_and_survive_toml() {
+    fn presets_are_valid_and_round_trip_through_toml() {
         for preset in [Preset::Default, Preset::Full, Preset::Complete, Preset::Paper] {
             for density in [Density::Dense, Density::Sparse] {
                 let config = Config::preset(preset, density);
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_that_carry_data_are_set_and_changed() {
+    fn fields_of_enum_variants_are_set_and_changed() {
         use glta_graph::Schedule;
         let mut config = Config::preset(Preset::Full, Density::Dense);
         config.merge_toml("[graph]\nschedule = {step = {every = 5, factor = 0.5}}").unwrap();
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_changes_only_what_it_names() {
+    fn a_file_changes_only_its_own_fields() {
         let mut config = Config::preset(Preset::Paper, Density::Dense);
         config.merge_toml("[model]\nslots = 7\n[llm]\nlayers = 2").unwrap();
         assert_eq!(config.model.slots, 7);

@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn full_and_default_by_their_fields() {
+    fn fields_of_full_and_default() {
         let full = |density| Config::preset(Preset::Full, density);
         assert_eq!(full(Density::Dense), full_dense());
         let full_sparse = changed(full_dense(), |config| {
@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn the_papers_forms_by_their_fields() {
+    fn fields_of_the_papers_forms() {
         let paper_dense = changed(full_dense(), |config| {
             config.texts.profile = true;
             config.texts.prediction = true;
@@ -388,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_read_and_wrong_ones_listed() {
+    fn names_are_parsed_and_unknown_ones_list_the_valid_ones() {
         for (name, preset) in [
             ("default", Preset::Default),
             ("full", Preset::Full),

@@ -155,7 +155,7 @@ mod tests {
     use crate::{Density, Preset};
 
     #[test]
-    fn impossible_combinations_are_refused() {
+    fn invalid_combinations_are_rejected() {
         let refused = |assignments: &[&str]| {
             let mut config = Config::preset(Preset::Full, Density::Dense);
             for a in assignments {

@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn npy_files_are_read_by_the_ids_beside_them() {
+    fn npy_files_are_read_by_their_ids_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("vectors.npy");
         let expected = array![[3.0, 4.0], [1.0, 2.0], [0.0, 0.0]];
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn safetensors_hold_their_ids() {
+    fn safetensors_contain_their_ids() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("vectors.safetensors");
         let bytes: Vec<u8> = [1.0f32, 2.0, 3.0, 4.0].iter().flat_map(|v| v.to_le_bytes()).collect();

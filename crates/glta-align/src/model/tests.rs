@@ -201,7 +201,7 @@ fn lists_item_by_item_are_those_of_prompts_read_from_the_start() {
 }
 
 #[test]
-fn a_users_number_stands_for_the_user_token() {
+fn a_users_number_replaces_the_user_token() {
     let model = model(|c| {
         c.model.user_id_text = true;
         c.model.slot_user_token = false;
@@ -260,7 +260,7 @@ fn slots_behind_descriptions() {
 }
 
 #[test]
-fn every_placement_runs_and_only_the_slots_of_their_own_are_trained() {
+fn every_placement_runs_and_only_separate_slots_are_trained() {
     for placement in [SlotPlacement::Response, SlotPlacement::Last, SlotPlacement::Prefix] {
         let model = model(|c| {
             c.model.slot_placement = placement;
@@ -276,7 +276,7 @@ fn every_placement_runs_and_only_the_slots_of_their_own_are_trained() {
 }
 
 #[test]
-fn what_a_slot_sees_is_what_the_prompt_holds() {
+fn a_slot_depends_on_the_content_of_the_prompt() {
     let model = model(|_| ());
     let logits = |change: fn(&mut UserExample)| {
         let mut examples = users();

@@ -51,7 +51,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_assignments_are_refused() {
+    fn invalid_assignments_are_rejected() {
         let config = LightGcnConfig::default();
         assert!(set(&config, "layers").unwrap_err().to_string().contains("PATH=VALUE"));
         assert!(set(&config, "layerz=2").is_err());

@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn the_reviews_that_go_with_the_metadata() {
+    fn the_reviews_that_match_the_metadata_are_chosen() {
         let default = AmazonConfig::default();
         let one = |reviews: &str, meta: &str| (vec![reviews.to_owned()], Some(meta.to_owned()));
         let meta = "meta_Home.json";

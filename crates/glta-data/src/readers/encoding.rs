@@ -150,13 +150,13 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_end(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn decoding_terminates_for_any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = decoded(&bytes, 7);
         }
     }
 
     #[test]
-    fn ascii_needs_no_mark_and_damage_is_refused() {
+    fn ascii_needs_no_byte_order_mark_and_damage_is_an_error() {
         let long = "user,item\n".repeat(20_000);
         for big_endian in [false, true] {
             assert_eq!(decoded(&utf16(&long, big_endian), 1 << 20).unwrap(), long);

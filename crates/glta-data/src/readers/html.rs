@@ -194,7 +194,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn web_text() {
+    fn cleans_web_text() {
         assert!(ELEMENTS.is_sorted());
         for (raw, plain) in [
             ("Salt &amp; Pepper", "Salt & Pepper"),
@@ -217,7 +217,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn never_panics_and_leaves_one_line(text in "[<>/!a-z&;#é \n-]{0,40}") {
+        fn never_panics_and_returns_one_line(text in "[<>/!a-z&;#é \n-]{0,40}") {
             let plain = clean(&text);
             prop_assert!(!plain.contains(['\n', '\t']) && !plain.contains("  "));
         }

@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn no_literals() {
+    fn invalid_literals() {
         for text in [
             "",
             "{",
@@ -224,7 +224,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn strings_survive(text in "\\PC{0,20}") {
+        fn strings_round_trip(text in "\\PC{0,20}") {
             let literal = format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"));
             prop_assert_eq!(parse(&literal).unwrap(), Value::String(text));
         }

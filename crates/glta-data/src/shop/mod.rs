@@ -207,7 +207,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_seed_names_a_shop() {
+    fn a_seed_determines_the_shop() {
         let config = ShopConfig::default();
         let shop = Dataset::shop(&config).unwrap();
         assert_eq!(shop, Dataset::shop(&config).unwrap());
@@ -224,7 +224,7 @@ mod tests {
     /// Two articles of one customer share, more often than by chance, the theme, which is in the
     /// text, and the circle, which is not.
     #[test]
-    fn texts_and_circles_both_tell_something() {
+    fn texts_and_circles_are_both_informative() {
         let config = ShopConfig::default();
         let shop = Dataset::shop(&config).unwrap();
         let mut random = ChaCha8Rng::seed_from_u64(config.seed);
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn impossible_shops_are_refused() {
+    fn invalid_shops_are_rejected() {
         let base = ShopConfig { users: 5, items: 30, new_items: 0, ..ShopConfig::default() };
         for (change, field) in [
             (ShopConfig { users: 0, ..base.clone() }, "users"),

@@ -96,7 +96,7 @@ fn nothing_new_changes_nothing() {
 }
 
 #[test]
-fn folding_is_a_fresh_fit_from_the_same_sources() {
+fn folding_equals_a_new_fit_from_the_same_sources() {
     let mut growing = growing(Solver::Local);
     let new = growing.add_items(Some(vectors().slice(s![ITEMS.., ..])), 10).unwrap();
     assert_eq!(new, 90..100);
@@ -113,7 +113,7 @@ fn folding_is_a_fresh_fit_from_the_same_sources() {
 }
 
 #[test]
-fn a_forgotten_person_leaves_no_trace() {
+fn a_forgotten_user_has_no_effect() {
     let mut growing = growing(Solver::Local);
     growing.add_items(Some(vectors().slice(s![ITEMS.., ..])), 10).unwrap();
     growing.add_interactions(&[(33, 91), (200, 91), (200, 12)]).unwrap();
@@ -134,7 +134,7 @@ fn a_forgotten_person_leaves_no_trace() {
 }
 
 #[test]
-fn new_items_are_found_by_what_they_are_like() {
+fn new_items_are_found_by_similar_items() {
     for solver in [Solver::Local, Solver::Dense] {
         let mut growing = growing(solver);
         growing.add_items(Some(vectors().slice(s![ITEMS.., ..])), 10).unwrap();
@@ -152,7 +152,7 @@ fn new_items_are_found_by_what_they_are_like() {
 }
 
 #[test]
-fn a_grown_model_survives_its_file_and_grows_on() {
+fn a_grown_model_round_trips_and_grows_further() {
     let mut growing = growing(Solver::Local);
     growing.add_items(Some(vectors().slice(s![ITEMS..95, ..])), 5).unwrap();
     growing.add_interactions(&[(1, 92), (2, 92), (3, 92)]).unwrap();
@@ -173,7 +173,7 @@ fn a_grown_model_survives_its_file_and_grows_on() {
 }
 
 #[test]
-fn what_does_not_fit_is_refused() {
+fn mismatched_data_are_rejected() {
     let mut growing = growing(Solver::Local);
     let (narrow, all) = (Array2::zeros((1, 3)), vectors());
     for (vectors, count) in [(Some(narrow.view()), 1), (None, 1), (Some(all.view()), 3)] {
@@ -191,7 +191,7 @@ fn what_does_not_fit_is_refused() {
 
 /// If a long list is sampled for counting, forgetting the user removes all of its counts.
 #[test]
-fn a_power_user_is_forgotten_exactly() {
+fn a_user_with_many_items_is_forgotten_exactly() {
     let items = LONGEST_LIST + 60;
     let some =
         (1..40u32).flat_map(|user| (0..12).map(move |n| (user, (user * 31 + n * 53) % 2_000)));
@@ -244,7 +244,7 @@ fn other_forms_are_fitted_again() {
 
 /// The model uses the current histories, and `score_without` is an error while it grows.
 #[test]
-fn the_model_of_a_growing_one_follows() {
+fn the_model_follows_the_changes() {
     let mut growing = growing(Solver::Local);
     growing.add_interactions(&[(7, 3), (500, 3)]).unwrap();
     growing.forget_user(9).unwrap();

@@ -10,7 +10,7 @@ fn event(user: &str, item: &str, time: Option<i64>, id: Option<&str>) -> Event {
 }
 
 #[test]
-fn an_interaction_is_stored_once_by_its_id_or_by_what_it_is() {
+fn an_interaction_is_stored_once_by_its_id_or_content() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("journal");
     let mut journal = Journal::open(&path).unwrap();
@@ -33,7 +33,7 @@ fn an_interaction_is_stored_once_by_its_id_or_by_what_it_is() {
 }
 
 #[test]
-fn what_a_failed_transaction_wrote_is_not_there() {
+fn a_failed_transaction_is_rolled_back() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("journal");
     let mut journal = Journal::open(&path).unwrap();
@@ -54,7 +54,7 @@ fn what_a_failed_transaction_wrote_is_not_there() {
 }
 
 #[test]
-fn a_journal_lies_beside_the_folder_or_link() {
+fn the_default_journal_is_next_to_the_folder_or_link() {
     assert_eq!(path_for(Path::new("/runs/shop")).unwrap(), Path::new("/runs/shop.journal.sqlite"));
     assert_eq!(path_for(Path::new("/runs/shop/")).unwrap(), Path::new("/runs/shop.journal.sqlite"));
     let folder = tempfile::tempdir().unwrap();

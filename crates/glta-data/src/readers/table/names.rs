@@ -221,7 +221,8 @@ mod tests {
         assert_eq!(index("item_id").unwrap(), 1);
         assert_eq!(index("X").unwrap(), 4);
         assert_eq!(index("5").unwrap(), 4);
-        for (wrong, part) in [("6", "there are 5"), ("0", "no column 0"), ("y", "User ID, item_id")]
+        for (wrong, part) in
+            [("6", "has 5 columns"), ("0", "no column 0"), ("y", "User ID, item_id")]
         {
             let error = index(wrong).unwrap_err();
             assert!(error.contains(part), "{error}");
@@ -231,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn the_surest_name_wins() {
+    fn the_preferred_name_is_chosen() {
         let header = names(",session_id,userId,asin,parent_asin");
         assert_eq!(find(USER, &header), Some(2));
         assert_eq!(find(ITEM, &header), Some(4));
