@@ -234,7 +234,7 @@ mod tests {
         assert_eq!(nodes(NodeFeatures::Graph).dim(), 2);
         let short = Some(TextVectors::new(array![[1.0]]).unwrap());
         let config = config(NodeFeatures::Text);
-        let wrong = Nodes::new(embeddings, &train, short, &config, &Device::Cpu);
-        assert!(wrong.unwrap_err().to_string().contains("1 text vectors"));
+        let mismatched = Nodes::new(embeddings, &train, short, &config, &Device::Cpu);
+        assert!(mismatched.unwrap_err().to_string().contains("1 text vectors"));
     }
 }

@@ -12,9 +12,9 @@ use crate::{Error, Result};
 /// A rank's part of the loss of a batch.
 pub(crate) enum BatchLoss {
     /// No rank has an example.
-    Nothing,
+    None,
     /// Only other ranks have examples.
-    Elsewhere,
+    OtherRanks,
     /// The sum over all ranks is the mean of the batch.
     Part(Tensor),
 }
@@ -30,8 +30,8 @@ pub(crate) fn batch_gradients(
     stage: &'static str,
 ) -> Result<Option<(f64, Tensors)>> {
     let part = match part {
-        BatchLoss::Nothing => return Ok(None),
-        BatchLoss::Elsewhere => None,
+        BatchLoss::None => return Ok(None),
+        BatchLoss::OtherRanks => None,
         BatchLoss::Part(loss) => Some(loss),
     };
     let value = match &part {
@@ -185,7 +185,7 @@ mod tests {
             let (a, b) = (parameters["a"].as_tensor(), parameters["b"].as_tensor());
             let part = match comm.rank() {
                 0 => BatchLoss::Part(a.sqr().unwrap().sum_all().unwrap()),
-                1 => BatchLoss::Elsewhere,
+                1 => BatchLoss::OtherRanks,
                 _ => BatchLoss::Part((a.sum_all().unwrap() + b.sum_all().unwrap()).unwrap()),
             };
             let (loss, gradients) =

@@ -88,7 +88,7 @@ impl Stage for ItemStage<'_> {
             .map(|n| all[n].clone())
             .collect();
         if own.is_empty() {
-            return Ok(BatchLoss::Elsewhere);
+            return Ok(BatchLoss::OtherRanks);
         }
         Ok(BatchLoss::Part(self.model.item_loss(&own, all.len())?))
     }
@@ -168,7 +168,7 @@ impl Stage for UserStage<'_> {
             })
             .collect();
         if examples.is_empty() {
-            return Ok(BatchLoss::Nothing);
+            return Ok(BatchLoss::None);
         }
         let slots = config.model.slots;
         // The random choices are those of the whole batch.
@@ -192,7 +192,7 @@ impl Stage for UserStage<'_> {
         let targets = own.iter().flat_map(|&n| std::mem::take(&mut targets[n])).collect::<Vec<_>>();
         let own_named = named(&targets);
         if own.is_empty() || own_named == 0 && all_named > 0 {
-            return Ok(BatchLoss::Elsewhere);
+            return Ok(BatchLoss::OtherRanks);
         }
         let examples: Vec<UserExample> = own.iter().map(|&n| examples[n].clone()).collect();
         let mut masked = Vec::with_capacity(targets.len());

@@ -90,8 +90,8 @@ impl Templates {
     }
 
     fn parse(text: &str, file: &str) -> Result<Self> {
-        let wrong = |problem: String| Error::Template { file: file.to_owned(), problem };
-        let templates: Self = toml::from_str(text).map_err(|e| wrong(e.to_string()))?;
+        let invalid = |problem: String| Error::Template { file: file.to_owned(), problem };
+        let templates: Self = toml::from_str(text).map_err(|e| invalid(e.to_string()))?;
         templates.check(file)?;
         Ok(templates)
     }
@@ -105,7 +105,7 @@ impl Templates {
     }
 
     fn check(&self, file: &str) -> Result<()> {
-        let wrong = |problem: String| Error::Template { file: file.to_owned(), problem };
+        let invalid = |problem: String| Error::Template { file: file.to_owned(), problem };
         for (name, prompt, expected) in [
             ("item", &self.item, ITEM),
             ("user", &self.user, USER),
@@ -119,7 +119,7 @@ impl Templates {
                 })
                 .collect();
             if found != expected {
-                return Err(wrong(format!(
+                return Err(invalid(format!(
                     "prompt `{name}` must have the placeholders {} in this order, but has {}",
                     braces(expected),
                     braces(&found),

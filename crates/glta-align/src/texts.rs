@@ -93,7 +93,7 @@ pub(crate) fn write_texts(
     };
     folder.write(TEXTS, |path| {
         if path.exists() {
-            return mend(path, &header()?);
+            return repair(path, &header()?);
         }
         let mut line = to_line(path, &header()?)?;
         line.push(b'\n');
@@ -154,7 +154,7 @@ pub fn read_texts(path: impl AsRef<Path>) -> Result<BTreeMap<u32, UserTexts>> {
 
 /// Rejects texts of another model, other prompts or other settings. Removes an incomplete last line
 /// of a killed process.
-fn mend(path: &Path, header: &Header) -> Result<()> {
+fn repair(path: &Path, header: &Header) -> Result<()> {
     let (found, whole, _) = parse(path)?;
     if !found.serves(header) {
         return Err(Error::file(
@@ -176,11 +176,12 @@ fn parse(path: &Path) -> Result<(Header, usize, BTreeMap<u32, UserTexts>)> {
     let whole = bytes.iter().rposition(|&b| b == b'\n').map_or(0, |at| at + 1);
     let mut lines = bytes[..whole].split(|&b| b == b'\n').filter(|l| !l.is_empty());
     let header = lines.next().ok_or_else(|| Error::file(path, "the first line is missing"))?;
-    let wrong = |line: usize, e: serde_json::Error| Error::file(path, format!("line {line}: {e}"));
-    let header = serde_json::from_slice(header).map_err(|e| wrong(1, e))?;
+    let invalid =
+        |line: usize, e: serde_json::Error| Error::file(path, format!("line {line}: {e}"));
+    let header = serde_json::from_slice(header).map_err(|e| invalid(1, e))?;
     let mut texts = BTreeMap::new();
     for (n, line) in lines.enumerate() {
-        let line: UserTexts = serde_json::from_slice(line).map_err(|e| wrong(n + 2, e))?;
+        let line: UserTexts = serde_json::from_slice(line).map_err(|e| invalid(n + 2, e))?;
         texts.insert(line.user, line);
     }
     Ok((header, whole, texts))
@@ -266,14 +267,14 @@ mod tests {
             bytes.extend(to_line(&path, &texts(user)).unwrap());
         }
         std::fs::write(&path, &bytes[..bytes.len() - 4]).unwrap();
-        mend(&path, &header(1)).unwrap();
+        repair(&path, &header(1)).unwrap();
         assert_eq!(read_texts(&path).unwrap(), BTreeMap::from([(3, texts(3))]));
         assert_eq!(read(&path).unwrap().last(), Some(&b'\n'));
         let none = Header { profile: None, ..header(1) };
-        assert!(mend(&path, &none).is_ok(), "one text less is asked for");
+        assert!(repair(&path, &none).is_ok(), "one text less is asked for");
         let more = Header { prediction: Some("p".into()), ..header(1) };
-        assert!(mend(&path, &more).is_err());
-        let message = mend(&path, &header(2)).unwrap_err().to_string();
+        assert!(repair(&path, &more).is_err());
+        let message = repair(&path, &header(2)).unwrap_err().to_string();
         assert!(message.contains("delete the file"), "{message}");
     }
 }

@@ -342,7 +342,7 @@ mod tests {
         }
         fn loss(&self, batch: usize, _: &dyn Communicator) -> Result<BatchLoss> {
             if batch == 2 {
-                return Ok(BatchLoss::Nothing);
+                return Ok(BatchLoss::None);
             }
             let target = [(self.epoch * 3 + batch) as f32, 1.0];
             let target = Tensor::new(&target, &Device::Cpu)?;

@@ -55,13 +55,13 @@ fn end() -> ! {
 }
 
 /// Whether Ctrl-C was pressed.
-pub fn asked() -> bool {
+pub fn is_requested() -> bool {
     ASKED.load(Ordering::Relaxed)
 }
 
 /// The return value of a progress callback: `Break` after Ctrl-C was pressed.
 pub fn answer() -> ControlFlow<()> {
-    if asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    if is_requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
 }
 
 /// Sets whether the current steps save their results at their end, as in training. Ctrl-C then

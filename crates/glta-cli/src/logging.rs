@@ -20,7 +20,7 @@ const DEFAULT: &str = "warn,glta_data=info,glta_serve=info";
 pub fn init() {
     let named = std::env::var("RUST_LOG").ok();
     let parsed = named.as_deref().map(str::parse::<Targets>);
-    let (targets, wrong) = match parsed {
+    let (targets, error) = match parsed {
         Some(Ok(targets)) => (targets, None),
         Some(Err(error)) => (default_targets(), Some(error)),
         None => (default_targets(), None),
@@ -28,7 +28,7 @@ pub fn init() {
     let lines = layer().with_writer(|| Lines).event_format(OneLine);
     let registry = tracing_subscriber::registry().with(targets).with(lines);
     if registry.try_init().is_ok()
-        && let Some(error) = wrong
+        && let Some(error) = error
     {
         tracing::warn!("RUST_LOG is ignored: {error}");
     }

@@ -36,7 +36,7 @@ pub fn exit_on_ranks(body: impl FnOnce(&Ranks) -> Result<()>) -> ExitCode {
     let Err(error) = ended.unwrap_or_else(|_| Err("panicked".into())) else {
         return ExitCode::SUCCESS;
     };
-    if interrupt::asked() && !ranks.is_root() {
+    if interrupt::is_requested() && !ranks.is_root() {
         // Rank 0 first prints what it kept.
         std::thread::sleep(Duration::from_secs(1));
     } else {
@@ -48,7 +48,7 @@ pub fn exit_on_ranks(body: impl FnOnce(&Ranks) -> Result<()>) -> ExitCode {
 /// Prints an error with its causes. Returns `code`, or the exit code of Ctrl-C if that was the
 /// cause.
 pub fn show_error(error: &(dyn std::error::Error + 'static), code: u8) -> u8 {
-    if interrupt::asked() {
+    if interrupt::is_requested() {
         errln!("stopped");
         return interrupt::EXIT_CODE;
     }

@@ -66,7 +66,7 @@ fn on_ranks(args: &ReproduceArgs, ranks: &Ranks) -> Result<()> {
     let mut config = flags.resolve(source.density, |config| {
         (source.adapt)(config);
         if args.budget == Budget::Small {
-            spend_little(config);
+            reduce_budget(config);
         }
     })?;
     // The report needs these columns.
@@ -97,7 +97,7 @@ fn read(args: &ReproduceArgs) -> Result<DataSource> {
     }
 }
 
-fn spend_little(config: &mut ExperimentConfig) {
+fn reduce_budget(config: &mut ExperimentConfig) {
     config.glta.graph.epochs = 60;
     config.glta.item_stage.train.epochs = 2;
     config.glta.user_stage.train.epochs = 2;

@@ -32,7 +32,7 @@ pub struct TableFlags {
         value_parser = column,
         help_heading = "Tables"
     )]
-    pub columns: Vec<(What, Column)>,
+    pub columns: Vec<(ColumnKind, Column)>,
     /// How to handle a row whose user or item is empty, nan, None, null or similar: refuse (the
     /// file) or drop (the row)
     #[arg(
@@ -56,7 +56,7 @@ pub enum Layout {
 
 /// Content of a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum What {
+pub enum ColumnKind {
     /// User ids.
     User,
     /// Item ids.
@@ -79,14 +79,14 @@ fn parsed<T: FromStr<Err = glta_data::Error>>(text: &str) -> std::result::Result
     text.parse().map_err(|e: glta_data::Error| e.to_string())
 }
 
-fn column(text: &str) -> std::result::Result<(What, Column), String> {
+fn column(text: &str) -> std::result::Result<(ColumnKind, Column), String> {
     let form = "expected user, item, rating or time, `=`, and a column's name or number";
     let (what, column) = text.split_once('=').ok_or(form)?;
     let what = match what {
-        "user" => What::User,
-        "item" => What::Item,
-        "rating" => What::Rating,
-        "time" | "timestamp" => What::Time,
+        "user" => ColumnKind::User,
+        "item" => ColumnKind::Item,
+        "rating" => ColumnKind::Rating,
+        "time" | "timestamp" => ColumnKind::Time,
         _ => return Err(form.into()),
     };
     let Ok(column) = column.parse();
@@ -99,7 +99,7 @@ impl TableFlags {
     /// # Errors
     /// Contradictory flags.
     pub fn config(&self) -> Result<PairsConfig> {
-        let named = |wanted: What| {
+        let named = |wanted: ColumnKind| {
             self.columns.iter().rfind(|(what, _)| *what == wanted).map(|(_, column)| column.clone())
         };
         let config = PairsConfig {
@@ -112,10 +112,10 @@ impl TableFlags {
                 separator: self.separator,
                 quotes: self.quotes,
             },
-            user: named(What::User),
-            item: named(What::Item),
-            rating: named(What::Rating),
-            time: named(What::Time),
+            user: named(ColumnKind::User),
+            item: named(ColumnKind::Item),
+            rating: named(ColumnKind::Rating),
+            time: named(ColumnKind::Time),
             missing_ids: self.missing_ids,
         };
         config.validate()?;
@@ -153,7 +153,7 @@ mod tests {
         assert_eq!(found.item, Some(Column::Name("sku".into())));
         assert_eq!((found.rating, found.time), (None, Some(Column::Number(4))));
         assert_eq!(found.missing_ids, MissingIds::Drop);
-        for wrong in [
+        for columns in [
             &["--header", "perhaps"][..],
             &["--separator", "long"],
             &["--columns", "who=1"],
@@ -161,7 +161,7 @@ mod tests {
             &["--missing-ids", "guess"],
             &["--layout", "lists", "--columns", "user=1"],
         ] {
-            assert!(config(wrong).is_err(), "{wrong:?}");
+            assert!(config(columns).is_err(), "{columns:?}");
         }
     }
 }

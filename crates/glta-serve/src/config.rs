@@ -125,9 +125,9 @@ impl ServeConfig {
     /// # Errors
     /// [`Error::Config`] with the first invalid field.
     pub fn validate(&self) -> Result<()> {
-        let wrong = |field, problem: &str| Err(Error::Config { field, problem: problem.into() });
+        let invalid = |field, problem: &str| Err(Error::Config { field, problem: problem.into() });
         if self.model.as_os_str().is_empty() {
-            return wrong("model", "the folder of a fitted model is needed");
+            return invalid("model", "the folder of a fitted model is needed");
         }
         for (field, value) in [
             ("max_k", self.max_k),
@@ -138,31 +138,31 @@ impl ServeConfig {
             ("connections", self.connections),
         ] {
             if value == 0 {
-                return wrong(field, "must be at least 1");
+                return invalid(field, "must be at least 1");
             }
         }
         if self.queue > Semaphore::MAX_PERMITS {
-            return wrong("queue", &format!("must be at most {}", Semaphore::MAX_PERMITS));
+            return invalid("queue", &format!("must be at most {}", Semaphore::MAX_PERMITS));
         }
         for (field, value) in
             [("head_ms", self.head_ms), ("body_ms", self.body_ms), ("unread_ms", self.unread_ms)]
         {
             if value == 0 {
-                return wrong(field, "must be at least 1");
+                return invalid(field, "must be at least 1");
             }
         }
         if self.token.as_ref().is_some_and(|token| token.0.trim().is_empty()) {
-            return wrong("token", "is empty");
+            return invalid("token", "is empty");
         }
         for origin in &self.allow_origin {
             let host = origin.split_once("://").map(|(_, host)| host);
             if origin != "*" && host.is_none_or(|host| host.is_empty() || host.contains('/')) {
                 let problem = format!("`{origin}` is not an origin such as https://shop.example");
-                return wrong("allow_origin", &problem);
+                return invalid("allow_origin", &problem);
             }
         }
         if self.watch_ms < MIN_WATCH_MS {
-            return wrong("watch_ms", &format!("must be at least {MIN_WATCH_MS}"));
+            return invalid("watch_ms", &format!("must be at least {MIN_WATCH_MS}"));
         }
         Ok(())
     }

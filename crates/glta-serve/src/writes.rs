@@ -84,7 +84,7 @@ fn event(new: NewInteraction) -> ApiResult<Event> {
         }
         Some(Time::Text(text)) => {
             let parsed: Result<jiff::Timestamp, _> = text.parse();
-            let wrong = |e| ApiError::bad_request(format!("time: {text:?}: {e}"));
+            let invalid = |e| ApiError::bad_request(format!("time: {text:?}: {e}"));
             Some(parsed.map_err(wrong)?.as_second())
         }
     };

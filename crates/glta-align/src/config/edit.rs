@@ -122,9 +122,9 @@ mod tests {
         assert_eq!((config.model.slots, config.model.history), (4, 1));
         assert_eq!(config.graph.schedule, Schedule::Cosine { final_ratio: 0.5 });
         let before = config.clone();
-        for wrong in ["graph.schedule={linear={}}", "graph.schedule.step.evry=2", "graph=3"] {
-            let message = config.set(wrong).unwrap_err().to_string();
-            assert!(message.contains("graph"), "{wrong}: {message}");
+        for assignment in ["graph.schedule={linear={}}", "graph.schedule.step.evry=2", "graph=3"] {
+            let message = config.set(assignment).unwrap_err().to_string();
+            assert!(message.contains("graph"), "{assignment}: {message}");
         }
         assert_eq!(config, before);
     }

@@ -16,7 +16,7 @@ impl Config {
         share("texts.max_share", self.texts.max_share, 0.0, 1.0)?;
         share("texts.dropout", self.texts.dropout, 0.0, 1.0)?;
         if !model.prompt && !model.linear {
-            return Err(wrong(
+            return Err(invalid(
                 "model.prompt",
                 "without a prompt path the linear model must be enabled: set model.linear = true",
             ));
@@ -24,7 +24,7 @@ impl Config {
         if model.linear {
             self.linear.validate().map_err(|error| within("linear", error))?;
             if model.mix.is_empty() {
-                return Err(wrong("model.mix", "at least one value is needed"));
+                return Err(invalid("model.mix", "at least one value is needed"));
             }
             model.mix.iter().try_for_each(|&value| share("model.mix", value, 0.0, 1e12))?;
         }
@@ -38,25 +38,25 @@ impl Config {
         share("user_stage.hide_min", self.user_stage.hide_min, 0.0, 1.0)?;
         share("user_stage.hide_max", self.user_stage.hide_max, self.user_stage.hide_min, 1.0)?;
         if self.user_stage.targets == TargetRule::Hidden && self.user_stage.hide_max == 0.0 {
-            return Err(wrong("user_stage.hide_max", "0 hides nothing, so there are no targets"));
+            return Err(invalid("user_stage.hide_max", "0 hides nothing, so there are no targets"));
         }
         if model.slot_placement == SlotPlacement::Prefix {
             if !model.slot_user_token {
-                return Err(wrong(
+                return Err(invalid(
                     "model.slot_placement",
                     "\"prefix\" without slot_user_token: under a causal mask every user would \
                      get the same logits",
                 ));
             }
             if self.item_stage.enabled {
-                return Err(wrong(
+                return Err(invalid(
                     "model.slot_placement",
                     "\"prefix\" slots cannot see the item tokens: set item_stage.enabled = false",
                 ));
             }
         }
         if model.user_id_text && model.slot_user_token {
-            return Err(wrong(
+            return Err(invalid(
                 "model.user_id_text",
                 "with slot_user_token the prompt would still contain the user token: set \
                  slot_user_token = false",
@@ -64,13 +64,13 @@ impl Config {
         }
         if model.autoregressive {
             if self.user_stage.loss != TargetLoss::SampledSlots {
-                return Err(wrong(
+                return Err(invalid(
                     "model.autoregressive",
                     "each slot needs its own target: set user_stage.loss = \"sampled_slots\"",
                 ));
             }
             if model.slot_placement != SlotPlacement::Response || self.backbone == Backbone::None {
-                return Err(wrong(
+                return Err(invalid(
                     "model.autoregressive",
                     "slots must see earlier slots, which needs a language model and slot_placement \
                      = \"response\"",
@@ -78,7 +78,7 @@ impl Config {
             }
         }
         if self.backbone == Backbone::None && !model.slot_user_token {
-            return Err(wrong(
+            return Err(invalid(
                 "model.slot_user_token",
                 "without a language model only the slot's input depends on the user: it must be \
                  true",
@@ -88,7 +88,7 @@ impl Config {
             [("user_stage", &self.user_stage.train), ("item_stage", &self.item_stage.train)];
         for (stage, train) in stages {
             train.validate().map_err(|error| match error {
-                Error::Config { field, problem } => wrong(format!("{stage}.{field}"), problem),
+                Error::Config { field, problem } => invalid(format!("{stage}.{field}"), problem),
                 other => other,
             })?;
         }
@@ -96,14 +96,14 @@ impl Config {
             && self.item_stage.slots == ItemSlots::Description
             && model.slot_placement == SlotPlacement::Last
         {
-            return Err(wrong(
+            return Err(invalid(
                 "item_stage.slots",
                 "\"description\" needs separate slots, which slot_placement = \"last\" does not \
                  have",
             ));
         }
         if self.item_stage.enabled && self.item_stage.items < 2 {
-            return Err(wrong("item_stage.items", "at least 2 items are needed for an order"));
+            return Err(invalid("item_stage.items", "at least 2 items are needed for an order"));
         }
         positive("item_stage.max_tokens", self.item_stage.max_tokens)
     }
@@ -121,7 +121,7 @@ impl TrainConfig {
     }
 }
 
-fn wrong(field: impl Into<String>, problem: impl Into<String>) -> Error {
+fn invalid(field: impl Into<String>, problem: impl Into<String>) -> Error {
     Error::Config { field: field.into(), problem: problem.into() }
 }
 
@@ -129,7 +129,7 @@ fn wrong(field: impl Into<String>, problem: impl Into<String>) -> Error {
 fn within(part: &str, error: glta_linear::Error) -> Error {
     match error {
         glta_linear::Error::Config { field, problem, .. } => {
-            wrong(format!("{part}.{field}"), problem)
+            invalid(format!("{part}.{field}"), problem)
         }
         other => other.into(),
     }
@@ -137,14 +137,14 @@ fn within(part: &str, error: glta_linear::Error) -> Error {
 
 fn positive(field: &'static str, value: usize) -> Result<()> {
     if value == 0 {
-        return Err(wrong(field, "must be at least 1"));
+        return Err(invalid(field, "must be at least 1"));
     }
     Ok(())
 }
 
 fn share(field: &'static str, value: f64, low: f64, high: f64) -> Result<()> {
     if !(low..=high).contains(&value) {
-        return Err(wrong(field, format!("{value} is not in {low}..={high}")));
+        return Err(invalid(field, format!("{value} is not in {low}..={high}")));
     }
     Ok(())
 }

@@ -45,7 +45,10 @@ pub(super) fn verify(args: &LoadArgs) -> Result<bool> {
     if args.precision != Precision::F32 {
         return Ok(hidden.rel.max(logits.rel).max(grad_err) <= MAX_16_BIT_REL_ERR);
     }
-    Ok(hidden.is_fine() && logits.is_fine() && grad_err <= MAX_GRAD_REL_ERR && greedy_equal)
+    Ok(hidden.is_within_tolerance()
+        && logits.is_within_tolerance()
+        && grad_err <= MAX_GRAD_REL_ERR
+        && greedy_equal)
 }
 
 /// Tensors by name: `p0.input_ids` and so on for each prompt, and `grad.*`.
@@ -131,7 +134,7 @@ impl Worst {
         Ok(())
     }
 
-    fn is_fine(&self) -> bool {
+    fn is_within_tolerance(&self) -> bool {
         self.abs <= MAX_ABS_ERR || self.rel <= MAX_REL_ERR
     }
 }
@@ -158,12 +161,12 @@ mod tests {
         let tensor = |values: [f32; 2]| Tensor::new(&values, &Device::Cpu).unwrap();
         let mut worst = Worst::default();
         worst.note(&tensor([3.0, 4.0]), &tensor([3.0, 4.0])).unwrap();
-        assert!(worst.is_fine());
+        assert!(worst.is_within_tolerance());
         worst.note(&tensor([3.0, 4.5]), &tensor([3.0, 4.0])).unwrap();
         worst.note(&tensor([3.0, 4.0]), &tensor([3.0, 4.0])).unwrap();
         assert_eq!((worst.abs, worst.rel), (0.5, 0.1));
-        assert!(!worst.is_fine());
+        assert!(!worst.is_within_tolerance());
         // A large state may exceed the absolute bound.
-        assert!(Worst { abs: 1.0, rel: 1e-6 }.is_fine());
+        assert!(Worst { abs: 1.0, rel: 1e-6 }.is_within_tolerance());
     }
 }

@@ -116,9 +116,9 @@ mod tests {
     use super::*;
 
     /// A reader that returns a few bytes at a time.
-    struct Slowly<'a>(&'a [u8], usize);
+    struct SlowReader<'a>(&'a [u8], usize);
 
-    impl Read for Slowly<'_> {
+    impl Read for SlowReader<'_> {
         fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
             let len = out.len().min(self.1);
             self.0.read(&mut out[..len])
@@ -127,7 +127,7 @@ mod tests {
 
     fn decoded(bytes: &[u8], at_once: usize) -> io::Result<String> {
         let mut text = String::new();
-        decode(Slowly(bytes, at_once))?.0.read_to_string(&mut text)?;
+        decode(SlowReader(bytes, at_once))?.0.read_to_string(&mut text)?;
         Ok(text)
     }
 

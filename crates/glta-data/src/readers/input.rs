@@ -43,7 +43,7 @@ impl Source {
                     names.push(name);
                 }
             }
-            names.retain(|name| !is_by_the_way(name));
+            names.retain(|name| !is_system_file(name));
             if let [only] = names.as_slice()
                 && depth < DEEPEST
                 && (path.join(only).is_dir() || only.ends_with(".zip"))
@@ -60,7 +60,7 @@ impl Source {
                 io(io::Error::new(io::ErrorKind::InvalidData, problem))
             })?;
             let names = archive.file_names().flatten().map(String::from);
-            (names.filter(|name| !is_by_the_way(name)).collect(), true)
+            (names.filter(|name| !is_system_file(name)).collect(), true)
         };
         let mut source = Self { path: path.to_owned(), names, zipped };
         // Shallow names first, then in a fixed order.
@@ -211,7 +211,7 @@ fn base_name(name: &str) -> &str {
 
 /// Files that macOS and Windows add: resource forks (`._x`, a folder `__MACOSX`), hidden files and
 /// folders, and files of their file managers.
-fn is_by_the_way(name: &str) -> bool {
+fn is_system_file(name: &str) -> bool {
     let mut parts = name.split(['/', '\\']);
     parts.any(|part| {
         part == "__MACOSX"

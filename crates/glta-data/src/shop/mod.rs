@@ -64,21 +64,21 @@ impl ShopConfig {
     /// # Errors
     /// [`Error::Config`] with the name of the invalid field.
     pub fn validate(&self) -> Result<()> {
-        let wrong = |field, problem: String| Err(Error::Config { field, problem });
+        let invalid = |field, problem: String| Err(Error::Config { field, problem });
         let sold = self.items.saturating_sub(self.new_items);
         let mean = self.mean_interactions;
         if self.users == 0 {
-            return wrong("users", "at least one is needed".into());
+            return invalid("users", "at least one is needed".into());
         }
         if sold < 2 * FEWEST {
-            return wrong("items", format!("at least {} items must not be new", 2 * FEWEST));
+            return invalid("items", format!("at least {} items must not be new", 2 * FEWEST));
         }
         if self.circles == 0 {
-            return wrong("circles", "at least one is needed".into());
+            return invalid("circles", "at least one is needed".into());
         }
         if !(mean >= FEWEST as f64 && mean <= sold as f64 / 2.0) {
             let most = sold / 2;
-            return wrong(
+            return invalid(
                 "mean_interactions",
                 format!("{mean} is not between {FEWEST} and {most}"),
             );

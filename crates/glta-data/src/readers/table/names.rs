@@ -221,10 +221,10 @@ mod tests {
         assert_eq!(index("item_id").unwrap(), 1);
         assert_eq!(index("X").unwrap(), 4);
         assert_eq!(index("5").unwrap(), 4);
-        for (wrong, part) in
+        for (column, part) in
             [("6", "has 5 columns"), ("0", "no column 0"), ("y", "User ID, item_id")]
         {
-            let error = index(wrong).unwrap_err();
+            let error = index(column).unwrap_err();
             assert!(error.contains(part), "{error}");
         }
         let error = Column::Name("u".into()).index(&[], 2).unwrap_err();
