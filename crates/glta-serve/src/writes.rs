@@ -85,7 +85,7 @@ fn event(new: NewInteraction) -> ApiResult<Event> {
         Some(Time::Text(text)) => {
             let parsed: Result<jiff::Timestamp, _> = text.parse();
             let invalid = |e| ApiError::bad_request(format!("time: {text:?}: {e}"));
-            Some(parsed.map_err(wrong)?.as_second())
+            Some(parsed.map_err(invalid)?.as_second())
         }
     };
     Ok(Event { user, item, time, id })
