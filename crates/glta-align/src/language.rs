@@ -10,6 +10,17 @@ use crate::{Result, Templates};
 /// A frozen language model with its tokenizer and prompts.
 ///
 /// Clones share the weights.
+///
+/// ```
+/// use candle_core::Device;
+/// use glta_align::LanguageModel;
+/// use glta_llm::LlamaOptions;
+///
+/// let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/llm");
+/// let language = LanguageModel::load(dir, &LlamaOptions::default(), &Device::Cpu)?;
+/// assert_eq!(language.checkpoint_hash()?.len(), 64);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct LanguageModel {
     /// The model that runs prompts; [`LlamaOptions::layers`] may limit its layers.

@@ -4,6 +4,14 @@ use crate::data::RunData;
 use crate::{Error, Result};
 
 /// The user for whom a list is made.
+///
+/// ```
+/// use glta_align::Person;
+///
+/// let known = Person::User(7);
+/// let anybody = Person::Items(&[3, 5]);
+/// assert_ne!(known, anybody);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Person<'a> {
     /// A known user, by dense id, with all known items.

@@ -38,7 +38,7 @@ impl LanguageModel {
     /// use glta_align::{LanguageModel, TextVectorConfig};
     /// use glta_llm::{Device, LlamaOptions};
     ///
-    /// let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/quickstart/llm");
+    /// let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/llm");
     /// let language = LanguageModel::load(dir, &LlamaOptions::default(), &Device::Cpu)?;
     /// let texts = ["Green tea", "Oak table"].map(String::from);
     /// let vectors = language.text_vectors(&texts, &TextVectorConfig::default())?;

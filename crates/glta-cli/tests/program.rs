@@ -229,7 +229,7 @@ fn results_are_saved_when_the_output_is_closed() {
 
 #[test]
 fn gptq_inspects_generates_and_quantises_and_its_errors_are_code_2() {
-    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/quickstart/llm");
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/llm");
     let folder = tempfile::tempdir().unwrap();
     assert!(succeeds(&["gptq", "inspect", "--model", model]).contains("MB in memory"));
 

@@ -52,6 +52,19 @@ impl PartialEq for Dataset {
 }
 
 /// One interaction by raw ids, for [`Dataset::from_interactions`]. [`Interactions`] uses dense ids.
+///
+/// ```
+/// use glta_data::{Dataset, Interaction, Item};
+///
+/// let bought = [
+///     Interaction { timestamp: Some(1_700_000_000), ..Interaction::new("ann", "t1") },
+///     Interaction { timestamp: Some(1_700_000_060), ..Interaction::new("ben", "t1") },
+/// ];
+/// let shop = Dataset::from_interactions("shop", bought, vec![Item::titled("t1", "Green tea")])?;
+/// assert_eq!((shop.n_users(), shop.n_items()), (2, 1));
+/// assert_eq!(shop.timestamps(), Some(&[1_700_000_000, 1_700_000_060][..]));
+/// # Ok::<(), glta_data::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Interaction<'a> {
     /// Raw user id.

@@ -5,6 +5,13 @@ use serde::{Deserialize, Serialize};
 /// An item: its raw id and its texts.
 ///
 /// A text that the files lack is empty.
+///
+/// ```
+/// use glta_data::Item;
+///
+/// let item = Item { genres: vec!["Tea".into()], ..Item::titled("sku-1", "Green tea, 100 g") };
+/// assert!(!item.is_textless());
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Item {
     /// The id in the raw files.

@@ -27,6 +27,13 @@ pub enum SplitMethod {
 /// one test item, and one validation item if at least three items would remain otherwise. A user
 /// always keeps a training item. On MovieLens 100K the default gives 71,981 training, 8,019
 /// validation and 20,000 test interactions.
+///
+/// ```
+/// use glta_data::{SplitConfig, SplitMethod};
+///
+/// let config = SplitConfig { method: SplitMethod::Temporal, cold_ratio: 0.1, ..Default::default() };
+/// assert!(config.validate().is_ok());
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SplitConfig {

@@ -5,7 +5,7 @@
 use glta_data::readers::{AmazonConfig, Column, GoodreadsConfig, PairsConfig};
 use glta_data::{Dataset, Item, Split, SplitConfig, SplitMethod, TextConfig, readers};
 
-#[path = "../../../tests/real_data.rs"]
+#[path = "support/real_data.rs"]
 mod real_data;
 
 use real_data::real_data;

@@ -17,6 +17,22 @@ use crate::{Error, Result};
 pub const RECORD: &str = "metrics.json";
 
 /// The record of an experiment, `metrics.json` in its folder.
+///
+/// ```
+/// use glta_data::{Dataset, ShopConfig};
+/// use glta_eval::{Density, Experiment, ExperimentConfig, Preset, Record};
+///
+/// let shop = Dataset::shop(&ShopConfig { users: 60, items: 50, ..ShopConfig::default() })?;
+/// let mut config = ExperimentConfig::new(Preset::Default, Density::Sparse);
+/// config.run.only = vec!["Popularity".into(), "EASE".into()];
+/// let folder = tempfile::tempdir()?;
+/// Experiment::new(&shop, folder.path(), config).run()?;
+///
+/// let record = Record::load(folder.path())?.ok_or("no record")?;
+/// assert_eq!(record.systems(), ["Popularity", "EASE"]);
+/// assert!(record.value("EASE", "N@10").is_some());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
     /// The data set.

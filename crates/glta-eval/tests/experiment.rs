@@ -370,7 +370,7 @@ fn a_catalogue_without_texts_is_trained_on_the_graph_alone() {
     config.run.controls = true;
     config.glta.llm.layers = None;
     config.glta.item_stage.train.epochs = 1;
-    let llm = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/quickstart/llm");
+    let llm = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/llm");
     let language = LanguageModel::load(llm, &config.glta.llm, &Device::Cpu).unwrap();
     let experiment = Experiment::new(&bare, folder.path(), config).language(language);
     let record = experiment.run().unwrap();

@@ -178,6 +178,17 @@ impl Whitening {
 
 /// [`Whitening::fit`] and [`Whitening::apply`] in one call: `(items, components)`.
 ///
+/// ```
+/// use glta_linear::{WhitenConfig, whiten};
+/// use ndarray::array;
+///
+/// let vectors = array![[9.0f32, 1.0], [9.0, -1.0], [8.0, 0.0], [0.0, 0.0]];
+/// let white = whiten(vectors.view(), &WhitenConfig { components: 1, ..Default::default() })?;
+/// // The last item has no text.
+/// assert_eq!((white.dim(), white[(3, 0)]), ((4, 1), 0.0));
+/// # Ok::<(), glta_linear::Error>(())
+/// ```
+///
 /// # Errors
 /// Invalid settings, values that are not finite, or fewer than two texts.
 pub fn whiten(vectors: ArrayView2<'_, f32>, config: &WhitenConfig) -> Result<Array2<f32>> {

@@ -6,7 +6,7 @@
 
 use glta_linear::{Ease, EaseConfig, Popularity};
 
-#[path = "../../../tests/ml_100k.rs"]
+#[path = "support/ml_100k.rs"]
 mod ml_100k;
 
 use ml_100k::Data;

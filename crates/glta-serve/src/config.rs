@@ -68,6 +68,13 @@ pub struct ServeConfig {
 }
 
 /// A secret that is not printed with the configuration.
+///
+/// ```
+/// use glta_serve::{ServeConfig, Token};
+///
+/// let config = ServeConfig { token: Some(Token::new("secret")), ..ServeConfig::default() };
+/// assert!(!format!("{config:?}").contains("secret"));
+/// ```
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Token(String);

@@ -26,6 +26,14 @@ use crate::{Error, Result, worker};
 /// write.
 ///
 /// Clones share the threads, which end when the last clone and the last of its routers are dropped.
+///
+/// ```
+/// use candle_core::Device;
+/// use glta_serve::{ServeConfig, Service};
+///
+/// let missing = ServeConfig { model: "runs/no-such-run".into(), ..ServeConfig::default() };
+/// assert!(Service::start(missing, &Device::Cpu).is_err());
+/// ```
 #[derive(Clone)]
 pub struct Service(Arc<State>);
 

@@ -57,10 +57,14 @@ pub mod prelude {
 /// The examples of the pages, compiled with the doctests.
 #[cfg(doctest)]
 mod pages {
-    #[doc = include_str!("../../../README.md")]
+    #[doc = include_str!("../pages/README.md")]
     struct Readme;
-    #[doc = include_str!("../../../docs/your-data.md")]
+    #[doc = include_str!("../pages/your-data.md")]
     struct YourData;
-    #[doc = include_str!("../../../docs/embedding.md")]
+    #[doc = include_str!("../pages/embedding.md")]
     struct Embedding;
+    #[doc = include_str!("../pages/files.md")]
+    struct Files;
+    #[doc = include_str!("../README.md")]
+    struct Crate;
 }

@@ -19,6 +19,16 @@ pub use preset::{Density, Preset};
 /// The complete configuration of a run. `Default` is the preset [`Default`](Preset::Default) for
 /// sparse data, the linear model alone. [`Config::preset`] has the whole method and the paper's
 /// forms.
+///
+/// ```
+/// use glta_align::{Config, Density, Preset};
+///
+/// let mut config = Config::preset(Preset::Full, Density::Sparse);
+/// config.set("user_stage.train.epochs=3")?;
+/// assert_eq!(config.user_stage.train.epochs, 3);
+/// assert!(config.set("user_stage.train.epoch=3").unwrap_err().to_string().contains("epochs"));
+/// # Ok::<(), glta_align::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {

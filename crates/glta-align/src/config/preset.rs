@@ -15,6 +15,15 @@ use super::{
 use crate::{Error, Result};
 
 /// A named configuration. [`Config::preset`] adapts it to the density of the data.
+///
+/// ```
+/// use glta_align::{Config, Density, Preset};
+///
+/// let default = Config::preset(Preset::Default, Density::Sparse);
+/// assert!(default.model.linear && !default.model.prompt);
+/// let paper = Config::preset(Preset::Paper, Density::Sparse);
+/// assert!(paper.model.prompt && !paper.model.linear);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]

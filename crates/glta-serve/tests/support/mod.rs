@@ -86,7 +86,7 @@ fn fit(dir: &Path, config: Config, vectors: impl FnOnce(&[String], &Config) -> I
 
 /// The folder of a small language model.
 pub(crate) fn llm() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/quickstart/llm")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/llm")
 }
 
 /// Copies the files of a folder, with a new modification time.

@@ -1,0 +1,1 @@
+../../../../tests/tiny_llm/mod.rs
