@@ -33,7 +33,7 @@ pub(crate) struct Gram {
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Own<'a> {
     pub(crate) items: &'a [u32],
-    /// Those of them whose pairs were counted.
+    /// The items of `items` whose pairs were counted.
     pub(crate) counted: &'a [u32],
 }
 
