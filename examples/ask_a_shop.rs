@@ -18,7 +18,7 @@ fn show(about: &str, list: &[Recommendation<'_>]) {
     }
 }
 
-/// Products of three categories, the last of which nobody has bought, and their interactions.
+/// Products of three categories, the last of which has no interactions.
 fn shop() -> Result<Dataset, glta::data::Error> {
     const CATEGORIES: [(&str, &str); 3] =
         [("Tea", "green tea, loose"), ("Furniture", "round oak table"), ("Sport", "light ball")];

@@ -15,7 +15,7 @@ use crate::{Error, Result};
 pub struct ItemRecord {
     /// The raw id.
     pub raw_id: String,
-    /// What a person calls it.
+    /// The title.
     pub title: String,
     /// The description for prompts and encoders.
     pub text: String,

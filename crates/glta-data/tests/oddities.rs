@@ -1,4 +1,5 @@
-//! Files as programs leave them: the right values, or a refusal that says what to do.
+//! Files with the oddities of programs: they give the right values, or an error that says what to
+//! do.
 #![cfg(feature = "readers")]
 #![allow(clippy::unwrap_used)]
 
@@ -11,7 +12,7 @@ use glta_data::{Dataset, Result};
 
 use common::{folder, gzip};
 
-/// 12 users with 5 of 12 items each, one row of `row(user, item, nth)` after the other.
+/// 12 users with 5 of 12 items each, as rows `row(user, item, nth)`.
 fn text(row: impl Fn(u32, u32, u32) -> String) -> String {
     (0..12)
         .flat_map(|user| (0..5).map(move |n| (user, n)))
@@ -78,7 +79,7 @@ fn additions_of_programs_are_not_data() {
     }
     let empty = read(&format!("user_id,item_id\n{rows},\n,\n")).unwrap();
     assert_eq!(empty.report().note("empty_rows").unwrap().count, 2);
-    // Without the marks and a header, too.
+    // Also without byte order marks and a header.
     let data = read(&format!("\u{feff}{}\u{feff}{}", &rows[..half], &rows[half..])).unwrap();
     assert_eq!(data.users(), plain.users());
     // Two gzip members are one file.
@@ -135,7 +136,7 @@ fn objects_instead_of_ids_are_rejected() {
         &["line 1", "`item_id` comes twice"],
     );
     refused("{\n \"user_id\": 1,\n \"item_id\": 2\n}\n", &["line 1", "over several lines"]);
-    // Elsewhere they are texts.
+    // In other columns they are texts.
     let other = text(|u, i, _| {
         format!(
             "{{\"user_id\": \"u{u}\", \"item_id\": \"i{i}\", \"tags\": [\"a\"], \"x\": {{}}}}\n"
@@ -153,7 +154,7 @@ fn objects_instead_of_ids_are_rejected() {
 
 #[test]
 fn ambiguous_values_are_rejected() {
-    // A date without marks is no epoch in seconds.
+    // A date without separators is not an epoch in seconds.
     let bare = text(|u, i, n| format!("u{u},i{i},2024013{}\n", n % 2));
     let data = read(&format!("user_id,item_id,timestamp\n{bare}")).unwrap();
     assert!(data.timestamps().unwrap().iter().all(|&t| t >= 1_706_572_800), "30 January 2024");
@@ -167,7 +168,7 @@ fn ambiguous_values_are_rejected() {
     let config = PairsConfig { rating: named("rating"), ..PairsConfig::default() };
     let error = read_with(table.as_bytes(), &config).unwrap_err().to_string();
     assert!(error.contains("line 2") && error.contains("thousand"), "{error}");
-    // Days and months in an order that nobody can know.
+    // Days and months in an ambiguous order.
     let slashes = text(|u, i, n| format!("u{u},i{i},0{}/02/2024\n", n + 1));
     let data = read(&format!("user_id,item_id,date\n{slashes}")).unwrap();
     let note = data.report().note("unused_column").unwrap();

@@ -1,4 +1,4 @@
-//! The local form against the dense one and against NumPy (`make_reference.py`).
+//! The local form compared with the dense one and with NumPy (`make_reference.py`).
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -122,7 +122,7 @@ fn a_users_own_items_are_solved_again_without_the_user() {
     assert!(leak > 0.01, "{leak}");
 }
 
-/// Interactions and texts of a shop with `users` and `items`.
+/// Interactions and texts of a generated shop with `users` and `items`.
 fn generated(users: usize, items: usize, seed: u64) -> (Interactions, TextVectors) {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let group = |n: usize| n % 5;
@@ -167,7 +167,7 @@ fn with_all_items_as_sources_it_equals_the_dense_form() {
     }
 }
 
-/// Users who have nearly everything make every pair a candidate.
+/// Users with nearly all items make every pair a candidate.
 #[test]
 fn bits_do_not_depend_on_threads() {
     let (train, text) = generated(150, 300, 2);
@@ -259,8 +259,8 @@ fn odd_data_give_finite_scores() {
     }
 }
 
-/// The eigenvectors are those of all interactions, so the counts must be, too: with the pairs of
-/// a sample of a long list, `A` without its largest eigenvectors is not positive definite.
+/// The eigenvectors are those of all interactions, so the counts must contain all interactions.
+/// With the pairs of a sampled list, `A` without its largest eigenvectors is not positive definite.
 #[test]
 fn long_lists_keep_the_low_rank_part_exact() {
     let items = 2_100u32;
@@ -275,7 +275,7 @@ fn long_lists_keep_the_low_rank_part_exact() {
     let dense = Ease::fit(&train, &EaseConfig { l2: 30.0, ..EaseConfig::default() }).unwrap();
     let form = Form::Local { sources: 16, rank: 8 };
     let local = Ease::fit(&train, &EaseConfig { l2: 30.0, form, ..EaseConfig::default() }).unwrap();
-    // What the people with everything say of all items alike is the coarse part's.
+    // The equal contributions of users with all items are in the low-rank part.
     let (a, b) = (dense.score_items(&[1, 2, 3]), local.score_items(&[1, 2, 3]));
     let mean = |v: &[f32]| v.iter().sum::<f32>() / v.len() as f32;
     assert!((mean(&a) - mean(&b)).abs() < 0.05 * mean(&a).abs(), "{} {}", mean(&a), mean(&b));

@@ -19,19 +19,19 @@
 //!
 //! | path | answer |
 //! | --- | --- |
-//! | `GET /` | a page to try the service in a browser |
-//! | `POST /recommend` | recommendations for one known user, or for a list of items |
+//! | `GET /` | a demo page |
+//! | `POST /recommend` | recommendations for a known user, or for a list of items |
 //! | `POST /recommend/batch` | the same for many requests, each with its answer or error |
-//! | `POST /similar` | items like an item |
-//! | `POST /explain` | which of a person's items give how much of an item's score |
-//! | `POST /interactions` | what people have done; it counts in the next answer |
-//! | `PUT /items/{id}` | a new item, or what is known of one |
-//! | `DELETE /users/{id}` | forgets a person |
-//! | `GET /model` | name, date, hash, settings and figures of what is served |
+//! | `POST /similar` | similar items |
+//! | `POST /explain` | how much each of a user's items contributes to an item's score |
+//! | `POST /interactions` | stores interactions; they count in the next answer |
+//! | `PUT /items/{id}` | adds an item, or changes its fields |
+//! | `DELETE /users/{id}` | deletes a user |
+//! | `GET /model` | name, date, hash, settings and figures of the model |
 //! | `GET /items?q=`, `GET /users?q=` | search |
 //! | `GET /health` | status, number of the loaded model, users, items |
 //! | `GET /metrics` | counters and histograms as OpenMetrics text |
-//! | `GET /openapi.json` | all of this by OpenAPI 3.1 |
+//! | `GET /openapi.json` | a description of all paths in OpenAPI 3.1 |
 //! | `GET /schema.json` | JSON schema of requests and answers |
 //!
 //! Writes are stored in a [`Journal`], an SQLite file, before they are acknowledged. They survive
