@@ -115,7 +115,7 @@ impl Ranking {
         Self { lists: vec![Vec::new(); lists], sums: vec![LogSumExp::EMPTY; slots] }
     }
 
-    /// Creates it from the best items of each list and the sum of each slot.
+    /// A ranking from the best items of each list and the sum of each slot.
     pub(crate) fn of(lists: Vec<Vec<Ranked>>, sums: Vec<LogSumExp>) -> Self {
         Self { lists, sums }
     }

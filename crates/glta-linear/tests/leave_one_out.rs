@@ -10,7 +10,7 @@ use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-/// Sparse data: users with 20 tastes and a dozen items each, and texts that distinguish the tastes.
+/// Sparse data: users of 20 different tastes with a dozen items each. Texts show the tastes.
 fn generated(users: usize, items: usize) -> (Interactions, TextVectors) {
     let mut random = ChaCha8Rng::seed_from_u64(11);
     let mut pairs = Vec::new();
