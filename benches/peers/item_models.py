@@ -4,10 +4,10 @@
     pip install 'scikit-sparse<0.4.17' sansa   # needs SuiteSparse's headers (libsuitesparse-dev)
     python benches/peers/item_models.py --gowalla FOLDER [--items 100000] [--work FOLDER]
 
-FOLDER holds LightGCN's published train.txt and test.txt, perhaps gzipped. The generated data are
-those of benches/scale.rs, with items of a twentieth of the people held out. Of every model, a
-few settings are tried on a tenth of each person's training items and the best by R@20 is fitted
-on all of them (ours chooses by N@10); each model is a process of its own. It prints a table.
+FOLDER has LightGCN's published train.txt and test.txt, plain or gzipped. The generated data are
+those of benches/scale.rs; items of a twentieth of the users are held out. For every model a few
+settings are tried on a tenth of each user's training items, and the best by R@20 is fitted on all
+of them (ours by N@10). Each model runs in its own process. The script prints a table.
 """
 
 import argparse
