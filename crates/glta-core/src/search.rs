@@ -105,7 +105,8 @@ impl<C, M> Search<C, M> {
 /// use glta_core::search;
 ///
 /// // `fit` returns the score on validation data and the model.
-/// let found = search(&[1.0, 2.0, 3.0], |&l2: &f64| Ok::<_, std::io::Error>((-(l2 - 2.0).abs(), l2)))?;
+/// let fit = |&l2: &f64| Ok::<_, std::io::Error>((-(l2 - 2.0).abs(), l2));
+/// let found = search(&[1.0, 2.0, 3.0], fit)?;
 /// assert_eq!(found.best, Some((1, 2.0)));
 /// assert_eq!(found.trials.len(), 3);
 /// # Ok::<(), std::io::Error>(())

@@ -119,15 +119,15 @@ impl Scorer for TextKnn {
 ///
 /// ```
 /// use glta_data::Interactions;
-/// use glta_linear::{Ease, EaseConfig, EaseText, TextKnn, TextKnnConfig};
+/// use glta_linear::{Ease, EaseConfig, EaseText, TextKnn, TextKnnConfig, TextVectors};
 /// use glta_metrics::top_k;
 /// use ndarray::array;
 ///
 /// let train = Interactions::from_pairs(2, 3, [(0, 0), (1, 0), (1, 1)])?;
 /// let ease = Ease::fit(&train, &EaseConfig::default())?;
 /// // Item 2 has no interactions, but its text is like that of item 0.
-/// let texts = array![[1.0, 0.0], [0.0, 1.0], [1.0, 0.1]];
-/// let text = TextKnn::fit(texts, &train, &TextKnnConfig::default())?;
+/// let texts = TextVectors::new(array![[1.0, 0.0], [0.0, 1.0], [1.0, 0.1]])?;
+/// let text = TextKnn::fit(&texts, &train, &TextKnnConfig::default())?;
 /// let both = EaseText::new(&ease, &text, 0.1)?;
 /// assert_eq!(top_k(&both, &[0], &[&train], 1)?[0][0].item, 2);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
