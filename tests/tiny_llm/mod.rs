@@ -2,7 +2,6 @@
 //! download. Its output is meaningless, but every format, kernel and gradient is real.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
-#[path = "../../crates/glta-llm/tests/support/mod.rs"]
 mod checkpoint;
 
 use std::path::Path;

@@ -87,7 +87,7 @@ mod template;
 mod text_vectors;
 mod texts;
 #[cfg(test)]
-#[path = "../tests/support/tiny_llm.rs"]
+#[path = "../tests/support/tiny_llm/mod.rs"]
 mod tiny_llm;
 mod trained;
 mod trainer;

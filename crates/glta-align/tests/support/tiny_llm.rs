@@ -1,1 +1,0 @@
-../../../../tests/tiny_llm/mod.rs
