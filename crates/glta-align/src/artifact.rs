@@ -13,7 +13,7 @@ use crate::checkpoint::recorded;
 use crate::config::{Backbone, Config};
 use crate::data::RunData;
 use crate::files::{
-    HISTORY, ITEMS, LINEAR, MODEL, NODES, TEXTS, USERS, VECTORS, read_matrix, write_matrix,
+    HISTORY, LINEAR, MODEL, NODES, TEXTS, VECTORS, read_matrix, write_matrix,
 };
 use crate::language::LanguageModel;
 use crate::lists::LinearLists;
@@ -90,7 +90,7 @@ pub(crate) struct Finished {
 
 /// The data of the run in `dir`.
 pub(crate) fn load_data(dir: &Path) -> Result<RunData> {
-    RunData::load(&dir.join(ITEMS), &dir.join(USERS))
+    RunData::load(dir)
 }
 
 /// Loads what a finished [`Run`](crate::Run) over `data` saved in `dir`. The path through the

@@ -4,13 +4,13 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
+use glta_data::Item;
 use ndarray::Array2;
 
 use crate::artifact::save_vectors;
 use crate::data::{ItemRecord, RunData};
 use crate::files::{
-    CONFIG, ENCODERS, HISTORY, ITEMS, LINEAR, TF_IDF, USERS, VECTORS, read, whitening_file,
-    write_whole,
+    CONFIG, ENCODERS, HISTORY, LINEAR, TF_IDF, VECTORS, read, whitening_file, write_whole,
 };
 use crate::growth::{Growth, GrowthEncoders, not_growing};
 use crate::recommender::Recommender;
@@ -23,11 +23,12 @@ impl Recommender {
     /// what people have together.
     ///
     /// ```no_run
-    /// # use glta_align::{GrowthEncoders, ItemRecord, Recommender};
-    /// # fn grow(new: ItemRecord) -> glta_align::Result<()> {
+    /// # use glta_align::{GrowthEncoders, Recommender};
+    /// # use glta_data::Item;
+    /// # fn grow() -> glta_align::Result<()> {
     /// let mut recommender = Recommender::open("model")?;
     /// recommender.grow(GrowthEncoders::default())?;
-    /// recommender.add_items(&[new])?;
+    /// recommender.add_items(&[Item::titled("tea-104", "Second flush Darjeeling")])?;
     /// recommender.add_interactions(&[("ann", "tea-7"), ("a new customer", "tea-7")])?;
     /// recommender.fold()?;
     /// recommender.forget_user("bob")?;
@@ -51,13 +52,13 @@ impl Recommender {
         Ok(())
     }
 
-    /// Adds items that nobody has. They can be recommended at once, by what their texts are
-    /// like.
+    /// Adds items that nobody has. They can be recommended at once: the encoders read their
+    /// texts, which are composed as those of the other items.
     ///
     /// # Errors
     /// [`Error::Unsupported`] before [`grow`](Self::grow), or for an encoder that is not at
     /// hand; [`Error::Data`] for a raw id that is known or comes twice. Nothing is added then.
-    pub fn add_items(&mut self, items: &[ItemRecord]) -> Result<Range<u32>> {
+    pub fn add_items(&mut self, items: &[Item]) -> Result<Range<u32>> {
         for (nth, item) in items.iter().enumerate() {
             let twice = items[..nth].iter().any(|other| other.raw_id == item.raw_id);
             if twice || self.item(&item.raw_id).is_some() {
@@ -65,12 +66,13 @@ impl Recommender {
             }
         }
         let config = self.config().clone();
+        let items: Vec<ItemRecord> = items.iter().map(|item| self.data().record(item)).collect();
         let growth = self.growth_mut()?;
         let texts: Vec<String> = items.iter().map(|item| item.text.clone()).collect();
         let vectors = growth.encode(&config, &texts)?;
         let view = vectors.as_ref().map(|vectors| vectors.view());
-        let new = growth.growing.add_items(view, items.len())?;
-        self.push_items(items);
+        let new = growth.growing_mut().add_items(view, items.len())?;
+        self.push_items(&items);
         Ok(new)
     }
 
@@ -79,10 +81,11 @@ impl Recommender {
     ///
     /// # Errors
     /// [`Error::Data`] for an unknown raw id.
-    pub fn replace_item(&mut self, record: &ItemRecord) -> Result<()> {
-        let none = || Error::Data(format!("there is no item {}", record.raw_id));
-        let item = self.item(&record.raw_id).ok_or_else(none)?;
-        self.put_record(item, record);
+    pub fn replace_item(&mut self, item: &Item) -> Result<()> {
+        let none = || Error::Data(format!("there is no item {}", item.raw_id));
+        let id = self.item(&item.raw_id).ok_or_else(none)?;
+        let record = self.data().record(item);
+        self.put_record(id, record);
         Ok(())
     }
 
@@ -104,7 +107,7 @@ impl Recommender {
         if !unknown.is_empty() {
             let growth = self.growth_mut()?;
             let zeros = growth.growing.text_dim().map(|dim| Array2::zeros((unknown.len(), dim)));
-            growth.growing.add_items(zeros.as_ref().map(|z| z.view()), unknown.len())?;
+            growth.growing_mut().add_items(zeros.as_ref().map(|z| z.view()), unknown.len())?;
             self.push_items(&unknown);
         }
         let mut dense = Vec::with_capacity(pairs.len());
@@ -112,7 +115,7 @@ impl Recommender {
             let user = self.user_or_new(user);
             dense.extend(self.item(item).map(|item| (user, item)));
         }
-        Ok(self.growth_mut()?.growing.add_interactions(&dense)?)
+        Ok(self.growth_mut()?.growing_mut().add_interactions(&dense)?)
     }
 
     /// Brings the weights up to date with the interactions that were added; returns how many
@@ -135,7 +138,7 @@ impl Recommender {
         let Some(user) = self.user(raw_id) else {
             return Ok(false);
         };
-        self.growth_mut()?.growing.forget_user(user)?;
+        self.growth_mut()?.growing_mut().forget_user(user)?;
         self.forget_id(raw_id, user);
         Ok(true)
     }
@@ -158,7 +161,7 @@ impl Recommender {
         let train = growing.interactions()?;
         let valid = glta_data::Interactions::empty(train.n_users(), train.n_items())?;
         let data = RunData { train: Arc::new(train), valid, ..self.data().clone() };
-        data.save(&dir.join(ITEMS), &dir.join(USERS))?;
+        data.save(dir)?;
         growing.model().save(dir.join(LINEAR))?;
         match growing.text()? {
             Some(text) => save_vectors(&dir.join(VECTORS), text.view())?,

@@ -1,16 +1,17 @@
 //! What a growing recommender holds.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use glta_comm::Alone;
 use glta_core::{Silent, TextEncoder};
+use glta_data::Interactions;
 use glta_linear::{Growing, LinearModel, TextVectors, TfIdf, Whitening};
 use ndarray::Array2;
 
 use crate::artifact::{has_vectors, load_vectors};
 use crate::data::RunData;
-use crate::encoders::{ItemVectors, SavedEncoder};
+use crate::encoders::{ItemVectors, SavedEncoder, Sentence};
 use crate::files::{ENCODERS, LINEAR, TF_IDF, VECTORS, read, whitening_file};
 use crate::item_encoder::ItemEncoder;
 use crate::language::LanguageModel;
@@ -21,17 +22,11 @@ use crate::{Config, Error, Result};
 pub(crate) struct Growth {
     pub(crate) growing: Growing,
     pub(crate) encoders: Vec<(SavedEncoder, Whitening)>,
+    /// Everybody's items and every item's people, until they change.
+    people: OnceLock<(Interactions, Interactions)>,
     words: Option<TfIdf>,
     language: Option<LanguageModel>,
     sentence: Option<Sentence>,
-}
-
-struct Sentence(Arc<dyn TextEncoder>);
-
-impl std::fmt::Debug for Sentence {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Sentence").field(&self.0.name()).finish()
-    }
 }
 
 /// The text encoders of a run that need a model which is not in its folder.
@@ -87,7 +82,24 @@ impl Growth {
         let model = LinearModel::load(dir.join(LINEAR), &data.train, text.as_ref())?;
         let growing = Growing::new(model, &data.train, text.as_ref())?;
         let language = with.language.cloned();
-        Ok(Self { growing, encoders, words, language, sentence: with.sentence.map(Sentence) })
+        let (people, sentence) = (OnceLock::new(), with.sentence.map(Sentence));
+        Ok(Self { growing, encoders, people, words, language, sentence })
+    }
+
+    /// Everybody's items, and every item's people.
+    pub(crate) fn people(&self) -> Result<&(Interactions, Interactions)> {
+        if let Some(people) = self.people.get() {
+            return Ok(people);
+        }
+        let train = self.growing.interactions()?;
+        let users_of = train.transpose();
+        Ok(self.people.get_or_init(|| (train, users_of)))
+    }
+
+    /// The linear model, to change it.
+    pub(crate) fn growing_mut(&mut self) -> &mut Growing {
+        self.people = OnceLock::new();
+        &mut self.growing
     }
 
     /// Whitened and joined vectors of new texts; `None` for a model without text vectors.

@@ -100,7 +100,7 @@ pub use config::{
     TrainConfig, UserNode, UserStageConfig,
 };
 pub use data::{ItemRecord, RunData};
-pub use encoders::ItemVectors;
+pub use encoders::{Encoders, ItemVectors};
 pub use error::{Error, Result};
 pub use growth::GrowthEncoders;
 pub use item_encoder::ItemEncoder;

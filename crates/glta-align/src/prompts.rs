@@ -260,7 +260,7 @@ fn cut(language: &LanguageModel, text: &str, max_tokens: usize) -> Result<String
 #[cfg(test)]
 mod tests {
     use candle_core::Device;
-    use glta_data::Interactions;
+    use glta_data::{Interactions, TextConfig};
     use glta_llm::LlamaOptions;
 
     use super::*;
@@ -287,6 +287,7 @@ mod tests {
             items: text.iter().map(|text| item(text)).collect(),
             train: Arc::new(none.clone()),
             valid: none,
+            texts: TextConfig::default(),
         };
         let mut config = Config::preset(Preset::Full, Density::Dense);
         // A byte each: the last of `é` is left out, and with it the whole letter.

@@ -342,9 +342,12 @@ impl Recommender {
         let allowed = Allowed::new(options, &self.data, &[])?;
         let ranked = match by {
             Similarity::Text => {
-                if let Some(text) = self.growth.as_ref().map(|g| g.growing.text()).transpose()? {
-                    let none = || Error::Unsupported("the run has no text vectors".into());
-                    let ranked = similar::by_text(&text.ok_or_else(none)?, item);
+                let none = || Error::Unsupported("the run has no text vectors".into());
+                if let Some(growth) = &self.growth {
+                    let growing = &growth.growing;
+                    growing.text_dim().ok_or_else(none)?;
+                    let vector = |item| growing.text_vector(item).unwrap_or_default();
+                    let ranked = similar::by_text(items, vector, item);
                     return Ok(self.kept(ranked, k, &allowed));
                 }
                 let load = |folder: &Path| {
@@ -352,13 +355,13 @@ impl Recommender {
                     if path.exists() { load_vectors(&path, &self.data) } else { Ok(None) }
                 };
                 let text = self.similar.text(load)?;
-                let none = || Error::Unsupported("the run has no text vectors".into());
-                similar::by_text(text.ok_or_else(none)?, item)
+                let text = text.ok_or_else(none)?;
+                similar::by_text(items, |item| text.row(item as usize), item)
             }
             Similarity::CoInteractions => {
                 if let Some(growth) = &self.growth {
-                    let train = growth.growing.interactions()?;
-                    let ranked = similar::by_people(&train, &train.transpose(), item);
+                    let (train, users_of) = growth.people()?;
+                    let ranked = similar::by_people(train, users_of, item);
                     return Ok(self.kept(ranked, k, &allowed));
                 }
                 let train = &self.data.train;
@@ -487,8 +490,8 @@ impl Recommender {
         }
     }
 
-    pub(crate) fn put_record(&mut self, item: u32, record: &ItemRecord) {
-        Arc::make_mut(&mut self.data).items[item as usize] = record.clone();
+    pub(crate) fn put_record(&mut self, item: u32, record: ItemRecord) {
+        Arc::make_mut(&mut self.data).items[item as usize] = record;
     }
 
     /// The dense id of a person, who may be new.

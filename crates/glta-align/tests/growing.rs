@@ -25,12 +25,6 @@ fn item(n: usize) -> Item {
     item
 }
 
-fn record(n: usize) -> ItemRecord {
-    let item = item(n);
-    let text = format!("{}. {}", item.title, item.description);
-    ItemRecord::new(&item, text)
-}
-
 /// 80 people with things of one kind; products 40 to 47 were never bought.
 fn data() -> RunData {
     let names: Vec<(String, String)> = (0..80usize)
@@ -162,14 +156,14 @@ fn a_recommender_grows_forgets_and_is_saved() {
     assert_eq!(recommender.recommend(3, 5).unwrap().len(), before);
 
     // A new product is found by people who like its kind, and finds its kind.
-    let new = recommender.add_items(&[record(100), record(101)]).unwrap();
+    let new = recommender.add_items(&[item(100), item(101)]).unwrap();
     assert_eq!((new.clone(), recommender.item("p100")), (48..50, Some(48)));
     let all = ListOptions::default();
     let alone = recommender.recommend_with(&[Person::Items(&[48])], 5, &all).unwrap();
     assert!(of_kind(&alone[0], "Green tea") >= 4, "{:?}", titles(&alone[0]));
     let similar = recommender.similar_items(49, 5, Similarity::Text, &all).unwrap();
     assert_eq!(of_kind(&similar, "Oak table"), 5);
-    let twice = recommender.add_items(&[record(3)]).unwrap_err().to_string();
+    let twice = recommender.add_items(&[item(3)]).unwrap_err().to_string();
     assert!(twice.contains("p3"), "{twice}");
 
     // A new person, and a product that nobody has described.
@@ -204,7 +198,7 @@ fn a_recommender_grows_forgets_and_is_saved() {
     }
     let mut again = opened;
     again.grow(GrowthEncoders::default()).unwrap();
-    again.add_items(&[record(102)]).unwrap();
+    again.add_items(&[item(102)]).unwrap();
     assert_eq!(again.item("p102"), Some(51));
 }
 
@@ -215,7 +209,7 @@ fn a_new_item_is_answered_by_its_neighbours() {
     let mut recommender = fit(&folder.path().join("run"), &words);
     recommender.grow(GrowthEncoders::default()).unwrap();
     // One of the two is of a kind that is not the most popular one.
-    recommender.add_items(&[record(102), record(103)]).unwrap();
+    recommender.add_items(&[item(102), item(103)]).unwrap();
     recommender.add_interactions(&[("scarf", "p102"), ("pan", "p103")]).unwrap();
     let popular = recommender.recommend_with(&[Person::Items(&[])], 5, &ListOptions::default());
     let popular = titles(&popular.unwrap()[0]);
@@ -324,7 +318,7 @@ fn answers_do_not_need_the_files_of_growth() {
     assert_eq!(lists(&opened), expected);
     assert!(opened.grow(GrowthEncoders::default()).is_err());
     assert_eq!(lists(&opened), expected);
-    assert!(matches!(opened.add_items(&[record(100)]), Err(Error::Unsupported(_))));
+    assert!(matches!(opened.add_items(&[item(100)]), Err(Error::Unsupported(_))));
 }
 
 #[test]
@@ -338,7 +332,7 @@ fn vectors_that_were_made_elsewhere_read_no_new_item() {
     };
     let mut recommender = fit(&folder.path().join("run"), &given);
     recommender.grow(GrowthEncoders::default()).unwrap();
-    let error = recommender.add_items(&[record(100)]).unwrap_err().to_string();
+    let error = recommender.add_items(&[item(100)]).unwrap_err().to_string();
     assert!(error.contains("bought.npy"), "{error}");
     assert_eq!(recommender.item("p100"), None);
     let fields: BTreeMap<String, Vec<String>> = BTreeMap::new();

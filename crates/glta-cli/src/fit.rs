@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
-use glta_align::{Config, ItemEncoder, ItemVectors, LanguageModel, RunData, fit_for_serving};
-use glta_comm::Alone;
+use glta_align::{
+    Config, Encoders, ItemEncoder, ItemVectors, LanguageModel, RunData, fit_for_serving,
+};
 use glta_data::readers::{Column, ItemsConfig, PairsConfig, pairs, tables};
 use glta_data::{Dataset, SplitMethod, TextConfig};
 use glta_eval::{Density, ExperimentConfig, Preset};
@@ -281,34 +282,28 @@ impl FitArgs {
             tracing::warn!("fewer than two items have a text: texts are left out");
             encoders.clear();
         }
+        let language = match encoders.contains(&ItemEncoder::LanguageModel) {
+            true => Some(self.language(config, reporter)?),
+            false => None,
+        };
+        let sentence = match (&self.text_encoder, encoders.contains(&ItemEncoder::Sentence)) {
+            (Some(dir), true) => Some(experiment::text_encoder(dir)?),
+            (None, true) => {
+                return Err(
+                    "item_text.encoders names `sentence`: give its --text-encoder".into()
+                );
+            }
+            (_, false) => None,
+        };
+        let (language, sentence) = (language.as_ref(), sentence.as_deref());
+        let at_hand = Encoders { language, sentence, ..Encoders::default() };
         let mut kept = Vec::new();
         for encoder in encoders {
             let report = &mut |event: &glta_align::Event| reporter.event(event);
-            vectors.push(match encoder {
-                ItemEncoder::TfIdf => {
-                    match ItemVectors::tf_idf_with(&texts, &config.item_text.tf_idf, report) {
-                        Err(glta_align::Error::Linear(glta_linear::Error::TextVectors(
-                            problem,
-                        ))) => {
-                            tracing::warn!("TF-IDF is left out: {problem}");
-                            continue;
-                        }
-                        read => read?,
-                    }
-                }
-                ItemEncoder::LanguageModel => {
-                    let language = self.language(config, reporter)?;
-                    let report = &mut |event: &glta_align::Event| reporter.event(event);
-                    let how = &config.item_text.language_model;
-                    ItemVectors::language_model_on(&language, &Alone, &texts, how, report)?
-                }
-                _ => {
-                    let none = "item_text.encoders names `sentence`: give its --text-encoder";
-                    let dir = self.text_encoder.as_ref().ok_or(none)?;
-                    ItemVectors::encoded_with(&*experiment::text_encoder(dir)?, &texts, report)?
-                }
-            });
-            kept.push(encoder);
+            if let Some(read) = at_hand.encode(encoder, &texts, &config.item_text, report)? {
+                vectors.push(read);
+                kept.push(encoder);
+            }
         }
         config.item_text.encoders = kept;
         for path in &config.item_text.files {

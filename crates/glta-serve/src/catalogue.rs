@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::Device;
-use glta_align::{GrowthEncoders, ItemRecord, LanguageModel, Recommender};
+use glta_align::{GrowthEncoders, LanguageModel, Recommender};
 use glta_core::{TextEncoder, with_causes};
-use glta_data::{Item, TextConfig};
+use glta_data::Item;
 
 use crate::model::Model;
 use crate::search::Search;
@@ -88,15 +88,14 @@ impl Catalogue {
     pub(crate) fn put(&self, item: Item) -> glta_align::Result<bool> {
         let mut put = self.put.lock().unwrap_or_else(PoisonError::into_inner);
         let model = self.store.current();
-        let record = record(&item);
         let known = model.read().item(&item.raw_id);
         let mut with = put.clone();
-        with.insert(item.raw_id.clone(), item);
+        with.insert(item.raw_id.clone(), item.clone());
         if let Some(id) = known {
-            model.write().replace_item(&record)?;
-            model.search_mut().replace(id, &record);
+            model.write().replace_item(&item)?;
+            model.search_mut().replace(id, &model.read().items()[id as usize]);
         } else if model.grows && model.read().grows_in_place() {
-            model.add_item(&record)?;
+            model.add_item(&item)?;
         } else {
             // Beside the one that answers, for this takes its time.
             self.store.publish(self.grown(&model, &with)?);
@@ -127,20 +126,15 @@ impl Catalogue {
         recommender.grow(GrowthEncoders { language: language.as_ref(), sentence })?;
         replace_known(&mut recommender, put.values());
         let new = put.values().filter(|item| recommender.item(&item.raw_id).is_none());
-        let new: Vec<ItemRecord> = new.map(record).collect();
+        let new: Vec<Item> = new.cloned().collect();
         recommender.add_items(&new)?;
         Ok(model.grown(recommender))
     }
 }
 
-/// An item as a run of `glta fit` would have it.
-fn record(item: &Item) -> ItemRecord {
-    ItemRecord::new(item, TextConfig::default().text(item))
-}
-
 fn replace_known<'a>(recommender: &mut Recommender, items: impl Iterator<Item = &'a Item>) {
     for item in items {
         // Unknown ones are refused.
-        let _ = recommender.replace_item(&record(item));
+        let _ = recommender.replace_item(item);
     }
 }

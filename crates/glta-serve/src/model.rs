@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use glta_align::{ItemRecord, Recommender};
+use glta_align::Recommender;
+use glta_data::Item;
 
 use crate::Result;
 use crate::about::About;
@@ -74,9 +75,9 @@ impl Model {
     }
 
     /// Takes an item in that the recommender can take in in place.
-    pub(crate) fn add_item(&self, record: &ItemRecord) -> glta_align::Result<()> {
+    pub(crate) fn add_item(&self, item: &Item) -> glta_align::Result<()> {
         let mut recommender = self.write();
-        recommender.add_items(std::slice::from_ref(record))?;
+        recommender.add_items(std::slice::from_ref(item))?;
         self.search_mut().follow(recommender.items());
         self.items.store(recommender.items().len(), Ordering::Relaxed);
         Ok(())
