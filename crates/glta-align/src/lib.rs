@@ -63,6 +63,7 @@ mod config;
 mod data;
 mod encoders;
 mod error;
+mod fields;
 mod files;
 mod grow;
 mod growth;

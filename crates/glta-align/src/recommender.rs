@@ -11,6 +11,7 @@ use rayon::prelude::*;
 
 use crate::artifact::{Finished, load, load_data, load_vectors};
 use crate::data::{ItemRecord, RunData};
+use crate::fields::Fields;
 use crate::files::VECTORS;
 use crate::growth::{Growth, not_growing};
 use crate::language::LanguageModel;
@@ -56,6 +57,7 @@ pub struct Recommender {
     similar: Arc<Similar>,
     /// Number of people of each item.
     degrees: Arc<OnceLock<Vec<u32>>>,
+    fields: Arc<Fields>,
     growth: Option<Box<Growth>>,
 }
 
@@ -86,7 +88,8 @@ impl Recommender {
         let users = named.collect();
         let items = data.items.iter().map(|item| item.raw_id.clone()).zip(0..).collect();
         let (ids, similar) = (Arc::new(Ids { users, items }), Arc::default());
-        Self { model, data, ids, similar, degrees: Arc::default(), growth: None }
+        let (degrees, fields) = (Arc::default(), Arc::default());
+        Self { model, data, ids, similar, degrees, fields, growth: None }
     }
 
     /// Finds the text vectors of a run in its folder.
@@ -136,6 +139,7 @@ impl Recommender {
             ids: Arc::clone(&self.ids),
             similar: Arc::clone(&self.similar),
             degrees: Arc::clone(&self.degrees),
+            fields: Arc::clone(&self.fields),
             growth: None,
         }
     }
@@ -231,9 +235,11 @@ impl Recommender {
     ) -> Result<Vec<Vec<Recommendation<'_>>>> {
         let contexts =
             people.iter().map(|person| self.context(person)).collect::<Result<Vec<_>>>()?;
+        let items = self.data.items.len();
+        let filter = self.fields.allowed(&options.filter, &self.data.items)?;
         if let Some(linear) = self.linear_alone() {
             let list = |context: &Vec<u32>| -> Result<Vec<Ranked>> {
-                let allowed = Allowed::new(options, &self.data, context)?;
+                let allowed = Allowed::new(options, items, filter.as_deref(), context)?;
                 if context.is_empty() {
                     return Ok(self.popular(k, &allowed));
                 }
@@ -247,7 +253,7 @@ impl Recommender {
         let mut queries: Vec<Query> = Vec::new();
         let mut asked = Vec::new();
         for (nth, (person, context)) in people.iter().zip(&contexts).enumerate() {
-            let allowed = Allowed::new(options, &self.data, context)?;
+            let allowed = Allowed::new(options, items, filter.as_deref(), context)?;
             if context.is_empty() {
                 lists[nth] = self.popular(k, &allowed);
                 continue;
@@ -339,7 +345,8 @@ impl Recommender {
         if item as usize >= items {
             return Err(Error::UnknownItem { item, items });
         }
-        let allowed = Allowed::new(options, &self.data, &[])?;
+        let filter = self.fields.allowed(&options.filter, &self.data.items)?;
+        let allowed = Allowed::new(options, items, filter.as_deref(), &[])?;
         let ranked = match by {
             Similarity::Text => {
                 let none = || Error::Unsupported("the run has no text vectors".into());
@@ -484,6 +491,7 @@ impl Recommender {
     pub(crate) fn push_items(&mut self, items: &[ItemRecord]) {
         let data = Arc::make_mut(&mut self.data);
         let ids = Arc::make_mut(&mut self.ids);
+        self.fields = Arc::default();
         for item in items {
             ids.items.insert(item.raw_id.clone(), data.items.len() as u32);
             data.items.push(item.clone());
@@ -491,6 +499,7 @@ impl Recommender {
     }
 
     pub(crate) fn put_record(&mut self, item: u32, record: ItemRecord) {
+        self.fields = Arc::default();
         Arc::make_mut(&mut self.data).items[item as usize] = record;
     }
 

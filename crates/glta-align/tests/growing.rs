@@ -147,6 +147,37 @@ fn explanations_add_up() {
 }
 
 #[test]
+fn new_items_are_put_into_words_as_the_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let (dir, copy) = (folder.path().join("run"), folder.path().join("copy"));
+    let rule = TextConfig {
+        fields: vec!["brand".into(), "title".into()],
+        separator: " | ".into(),
+        ..TextConfig::default()
+    };
+    let mut data = data();
+    for (record, n) in data.items.iter_mut().zip(0..) {
+        record.text = rule.text(&item(n));
+    }
+    data.texts = rule;
+    let vectors = words(&data);
+    let fitted = fit_for_serving(&dir, data, Config::default(), &vectors, &mut Silent);
+    drop(fitted.unwrap());
+    let mut recommender = Recommender::open(&dir).unwrap();
+    recommender.grow(GrowthEncoders::default()).unwrap();
+    recommender.add_items(&[item(100)]).unwrap();
+    assert_eq!(recommender.items()[48].text, "B1 | Green tea of kind 100");
+    recommender.replace_item(&item(3)).unwrap();
+    assert_eq!(recommender.items()[3].text, "B0 | Steel pan of kind 3");
+    // A saved copy keeps the rule.
+    recommender.save(&copy).unwrap();
+    let mut again = Recommender::open(&copy).unwrap();
+    again.grow(GrowthEncoders::default()).unwrap();
+    again.add_items(&[item(101)]).unwrap();
+    assert_eq!(again.items()[49].text, "B2 | Oak table of kind 101");
+}
+
+#[test]
 fn a_recommender_grows_forgets_and_is_saved() {
     let folder = tempfile::tempdir().unwrap();
     let mut recommender = fit(&folder.path().join("run"), &words);

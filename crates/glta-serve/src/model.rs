@@ -24,6 +24,8 @@ pub(crate) struct Model {
     pub(crate) folder: PathBuf,
     /// Whether the recommender takes items in.
     pub(crate) grows: bool,
+    /// Whether it answers by a pass through a prompt.
+    pub(crate) prompts: bool,
     pub(crate) about: About,
 }
 
@@ -38,6 +40,7 @@ impl Model {
             search,
             users: recommender.users().len(),
             items: recommender.items().len().into(),
+            prompts: recommender.has_prompt(),
             recommender: recommender.into(),
             version,
             folder,
@@ -52,6 +55,7 @@ impl Model {
             search: RwLock::new(Search::new(recommender.items())),
             users: recommender.users().len(),
             items: recommender.items().len().into(),
+            prompts: recommender.has_prompt(),
             recommender: recommender.into(),
             version: self.version,
             folder: self.folder.clone(),
