@@ -15,7 +15,7 @@ use cpu_time::ProcessTime;
 use glta_align::{Config, ItemVectors, ListOptions, Person, Recommender, RunData, fit_for_serving};
 use glta_core::Silent;
 use glta_data::{Dataset, Interaction, Item, Split, SplitConfig, TextConfig};
-use glta_linear::TfIdfConfig;
+use glta_linear::{Solver, TfIdfConfig};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -46,24 +46,34 @@ fn shop() -> Dataset {
     Dataset::from_interactions("shop", bought, items.collect()).unwrap()
 }
 
-fn fitted(folder: &std::path::Path) -> Recommender {
+fn fitted(folder: &std::path::Path, solver: Solver) -> Recommender {
     let shop = shop();
     let parts = SplitConfig { test_ratio: 0.0, valid_ratio: 0.1, ..SplitConfig::default() };
     let split = Split::new(&shop, &parts).unwrap();
     let data = RunData::new(&shop, &split, &TextConfig::default()).unwrap();
     let texts: Vec<&str> = data.items.iter().map(|item| item.text.as_str()).collect();
     let words = ItemVectors::tf_idf(&texts, &TfIdfConfig::default()).unwrap();
-    let recommender = fit_for_serving(folder, data, Config::default(), &[words], &mut Silent);
+    let mut config = Config::default();
+    // One setting, because the choice does not affect the time of a call.
+    config.linear.solvers = vec![solver];
+    (config.linear.l2, config.linear.text) = (vec![100.0], vec![3.0]);
+    let recommender = fit_for_serving(folder, data, config, &[words], &mut Silent);
     recommender.unwrap().0
 }
 
 fn main() {
-    let folder = tempfile::tempdir().unwrap();
-    let recommender = fitted(&folder.path().join("shop"));
+    for solver in [Solver::Local, Solver::Dense] {
+        let folder = tempfile::tempdir().unwrap();
+        println!("{solver:?} form:");
+        measure(&fitted(&folder.path().join("shop"), solver));
+    }
+}
+
+fn measure(recommender: &Recommender) {
     // One thread, so that wall time is CPU time.
     let one = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
     let plain = ListOptions::default();
-    let filtered = plain.clone().filter("category", "tea").exclude([0, 8, 16]);
+    let filtered = plain.clone().filter("genres", "tea").exclude([0, 8, 16]);
     let again = plain.clone().allow_known();
     let basket = [3, 17, 99];
     for (what, options, known) in [

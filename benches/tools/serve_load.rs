@@ -9,16 +9,21 @@
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
-use std::thread::{ScopedJoinHandle, scope};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use axum::body::{Body, to_bytes};
 use clap::Parser;
+use hyper::Request;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
 use rand::Rng;
 use rand::seq::IndexedRandom;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use tokio::net::TcpStream;
 use ureq::Agent;
 
 /// Errors as text, which can be sent between threads.
@@ -130,14 +135,16 @@ fn load(args: &Args) -> Result<()> {
     };
     let started = Instant::now();
     let until = started + Duration::from_secs(args.seconds);
-    let clients = scope(|scope| {
-        let asked = &asked;
-        let threads: Vec<_> =
-            (0..args.clients).map(|n| scope.spawn(move || client(n, asked, until))).collect();
-        let join = |thread: ScopedJoinHandle<'_, Result<Client>>| {
-            thread.join().unwrap_or_else(|_| Err("a client panicked".to_owned()))
-        };
-        threads.into_iter().map(join).collect::<Result<Vec<Client>>>()
+    let asked = Arc::new(asked);
+    let runtime = tokio::runtime::Runtime::new().map_err(|e| e.to_string())?;
+    let clients = runtime.block_on(async {
+        let clients: Vec<_> =
+            (0..args.clients).map(|n| tokio::spawn(client(n, Arc::clone(&asked), until))).collect();
+        let mut seen = Vec::new();
+        for client in clients {
+            seen.push(client.await.map_err(|_| "a client panicked".to_owned())??);
+        }
+        Ok::<_, String>(seen)
     })?;
     let seconds = started.elapsed().as_secs_f64();
     let refused: usize = clients.iter().map(|client| client.refused).sum();
@@ -176,11 +183,44 @@ struct Client {
     refused: usize,
 }
 
+/// A persistent connection: a client with little cost next to the service.
+struct Connection {
+    at: String,
+    sender: SendRequest<Body>,
+}
+
+impl Connection {
+    async fn open(at: &str) -> Result<Self> {
+        let failed = |e: &dyn std::fmt::Display| format!("{at}: {e}");
+        let stream = TcpStream::connect(at).await.map_err(|e| failed(&e))?;
+        stream.set_nodelay(true).map_err(|e| failed(&e))?;
+        let (sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(|e| failed(&e))?;
+        tokio::spawn(connection);
+        Ok(Self { at: at.to_owned(), sender })
+    }
+
+    /// Status and body.
+    async fn post(&mut self, path: &str, body: &Value) -> Result<(u16, Vec<u8>)> {
+        let failed = |e: &dyn std::fmt::Display| format!("{path}: {e}");
+        let request = Request::post(path)
+            .header("host", &self.at)
+            .header("content-type", "application/json")
+            .body(Body::from(body.to_string()))
+            .map_err(|e| failed(&e))?;
+        self.sender.ready().await.map_err(|e| failed(&e))?;
+        let response = self.sender.send_request(request).await.map_err(|e| failed(&e))?;
+        let status = response.status().as_u16();
+        let body = to_bytes(Body::new(response.into_body()), usize::MAX).await;
+        Ok((status, body.map_err(|e| failed(&e))?.to_vec()))
+    }
+}
+
 /// Requests lists for random users, or writes interactions for them, until the time is over.
-fn client(seed: u64, asked: &Asked, until: Instant) -> Result<Client> {
-    let (agent, mut random) = (agent(), ChaCha8Rng::seed_from_u64(seed));
+async fn client(seed: u64, asked: Arc<Asked>, until: Instant) -> Result<Client> {
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    let mut connection = Connection::open(&asked.at).await?;
     let mut seen = Client::default();
-    let urls = ["recommend", "interactions"].map(|path| format!("http://{}/{path}", asked.at));
     while Instant::now() < until {
         let user = asked.users.choose(&mut random);
         let write = random.random_bool(asked.writes);
@@ -193,16 +233,17 @@ fn client(seed: u64, asked: &Asked, until: Instant) -> Result<Client> {
             (false, true) => json!({"user": user, "k": 10}),
             (false, false) => json!({"user": user, "k": 10, "filter": asked.filter}),
         };
-        let (url, times) = match write {
-            true => (&urls[1], &mut seen.writes),
-            false => (&urls[0], &mut seen.times),
+        let (path, times) = if write {
+            ("/interactions", &mut seen.writes)
+        } else {
+            ("/recommend", &mut seen.times)
         };
         let started = Instant::now();
-        let (status, text) = post(&agent, url, body.to_string().as_bytes())?;
+        let (status, answer) = connection.post(path, &body).await?;
         match status {
             200 => times.push(started.elapsed().as_secs_f64()),
             503 | 504 => seen.refused += 1,
-            _ => return Err(format!("{status}: {text}")),
+            _ => return Err(format!("{status}: {}", String::from_utf8_lossy(&answer))),
         }
     }
     Ok(seen)

@@ -13,7 +13,7 @@ use crate::checkpoint::recorded;
 use crate::config::{Backbone, Config};
 use crate::data::RunData;
 use crate::files::{
-    HISTORY, ITEMS, LINEAR, MODEL, NODES, TEXTS, USERS, VECTORS, read_matrix, write_matrix,
+    HISTORY, LINEAR, MODEL, NODES, TEXTS, VECTORS, read_matrix, write_matrix,
 };
 use crate::language::LanguageModel;
 use crate::lists::LinearLists;
@@ -89,7 +89,7 @@ pub(crate) struct Finished {
 
 /// Loads the data of the run in `dir`.
 pub(crate) fn load_data(dir: &Path) -> Result<RunData> {
-    RunData::load(&dir.join(ITEMS), &dir.join(USERS))
+    RunData::load(dir)
 }
 
 /// Loads a finished [`Run`](crate::Run) over `data` from `dir`. The prompt path, and the language

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use glta_data::{Dataset, Interactions, Item, Split, TextConfig};
 use serde::{Deserialize, Serialize};
 
-use crate::files::{read_text, write_whole};
+use crate::files::{ITEM_TEXT, ITEMS, USERS, read_text, write_whole};
 use crate::{Error, Result};
 
 /// An item of the catalogue; its dense id is its position.
@@ -68,6 +68,8 @@ pub struct RunData {
     /// The interactions on which epochs and settings are chosen, which may be empty: `(users,
     /// items)`.
     pub valid: Interactions,
+    /// How the fields of an item become its text, also for new items of a growing recommender.
+    pub texts: TextConfig,
 }
 
 #[derive(Serialize)]
@@ -118,6 +120,7 @@ impl RunData {
             items,
             train: Arc::new(split.train.clone()),
             valid: split.valid.clone(),
+            texts: texts.clone(),
         };
         data.validate()?;
         Ok(data)
@@ -158,19 +161,31 @@ impl RunData {
         seen
     }
 
-    pub(crate) fn save(&self, items: &Path, users: &Path) -> Result<()> {
+    /// The record of an item.
+    pub fn record(&self, item: &Item) -> ItemRecord {
+        ItemRecord::new(item, self.texts.text(item))
+    }
+
+    /// Saves the data in the folder of a run.
+    pub(crate) fn save(&self, folder: &Path) -> Result<()> {
+        let path = folder.join(ITEM_TEXT);
+        let texts = toml::to_string(&self.texts).map_err(|e| Error::file(&path, e))?;
+        write_whole(&path, texts.as_bytes())?;
         let lines = self.items.iter().zip(0..).map(|(item, id)| ItemRef { id, item });
-        write_lines(items, lines)?;
+        write_lines(&folder.join(ITEMS), lines)?;
         let lines = self.users.iter().zip(0..).map(|(raw_id, id)| UserRef {
             id,
             raw_id,
             train: self.train.items(id),
             valid: self.valid.items(id),
         });
-        write_lines(users, lines)
+        write_lines(&folder.join(USERS), lines)
     }
 
-    pub(crate) fn load(items: &Path, users: &Path) -> Result<Self> {
+    pub(crate) fn load(folder: &Path) -> Result<Self> {
+        let path = folder.join(ITEM_TEXT);
+        let texts = toml::from_str(&read_text(&path)?).map_err(|e| Error::file(&path, e))?;
+        let (items, users) = (&folder.join(ITEMS), &folder.join(USERS));
         let item_lines: Vec<ItemLine> = read_lines(items)?;
         let user_lines: Vec<UserLine> = read_lines(users)?;
         check_ids(items, item_lines.iter().map(|l| l.id))?;
@@ -185,6 +200,7 @@ impl RunData {
             valid: matrix(|l| &l.valid)?,
             items: item_lines.into_iter().map(|l| l.item).collect(),
             users: user_lines.into_iter().map(|l| l.raw_id).collect(),
+            texts,
         };
         data.validate()?;
         Ok(data)
@@ -237,23 +253,24 @@ mod tests {
             items: (0..3).map(item).collect(),
             train: Arc::new(Interactions::from_pairs(2, 3, [(0, 1), (1, 2)]).unwrap()),
             valid: Interactions::from_pairs(2, 3, [(0, 0)]).unwrap(),
+            texts: TextConfig { separator: " | ".into(), ..TextConfig::default() },
         }
     }
 
     #[test]
     fn round_trip_through_files() {
         let folder = tempfile::tempdir().unwrap();
-        let (items, users) = (folder.path().join("items"), folder.path().join("users"));
-        data().save(&items, &users).unwrap();
-        assert_eq!(RunData::load(&items, &users).unwrap(), data());
+        let (items, users) = (folder.path().join(ITEMS), folder.path().join(USERS));
+        data().save(folder.path()).unwrap();
+        assert_eq!(RunData::load(folder.path()).unwrap(), data());
         assert_eq!(data().seen(0), [0, 1]);
 
         let text = std::fs::read_to_string(&users).unwrap().replace("[2]", "[7]");
         std::fs::write(&users, text).unwrap();
-        let message = RunData::load(&items, &users).unwrap_err().to_string();
+        let message = RunData::load(folder.path()).unwrap_err().to_string();
         assert!(message.contains("users"), "{message}");
         std::fs::write(&items, "{\"id\":0}\n").unwrap();
-        let message = RunData::load(&items, &users).unwrap_err().to_string();
+        let message = RunData::load(folder.path()).unwrap_err().to_string();
         assert!(message.contains("items") && message.contains("line 1"), "{message}");
     }
 

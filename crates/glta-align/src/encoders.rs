@@ -1,5 +1,6 @@
 //! Text vectors of the items: those of each encoder, whitened and concatenated.
 
+mod at_hand;
 mod file;
 
 use std::path::Path;
@@ -13,6 +14,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::item_encoder::ItemEncoder;
 use crate::{Error, Event, LanguageModel, Result, TextVectorConfig};
+
+pub use at_hand::Encoders;
+
+/// A sentence encoder.
+pub(crate) struct Sentence(pub(crate) Arc<dyn TextEncoder>);
+
+impl std::fmt::Debug for Sentence {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Sentence").field(&self.0.name()).finish()
+    }
+}
 
 /// An encoder of a run, in `text_encoders.json`.
 #[derive(Debug, Clone, Serialize, Deserialize)]

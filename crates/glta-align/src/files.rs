@@ -28,6 +28,8 @@ pub(crate) const HISTORY: &str = "history.json";
 pub(crate) const STATE: &str = "state.safetensors";
 pub(crate) const ITEMS: &str = "items.jsonl";
 pub(crate) const USERS: &str = "users.jsonl";
+/// How the items were put into words.
+pub(crate) const ITEM_TEXT: &str = "item_text.toml";
 pub(crate) const TEXTS: &str = "texts.jsonl";
 /// Name and hash of the language model.
 pub(crate) const CHECKPOINT: &str = "checkpoint.toml";

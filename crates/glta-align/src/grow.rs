@@ -1,33 +1,33 @@
-//! A recommender that takes new items and interactions, and forgets people.
+//! Adds items and interactions to a recommender, and forgets users.
 
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
+use glta_data::Item;
 use ndarray::Array2;
 
 use crate::artifact::save_vectors;
 use crate::data::{ItemRecord, RunData};
 use crate::files::{
-    CONFIG, ENCODERS, HISTORY, ITEMS, LINEAR, TF_IDF, USERS, VECTORS, read, whitening_file,
-    write_whole,
+    CONFIG, ENCODERS, HISTORY, LINEAR, TF_IDF, VECTORS, read, whitening_file, write_whole,
 };
 use crate::growth::{Growth, GrowthEncoders, not_growing};
 use crate::recommender::Recommender;
 use crate::{Error, Result};
 
 impl Recommender {
-    /// Makes the recommender one that grows: it can then add items and interactions and forget
-    /// people. It must have been opened from a folder and be the linear item model alone. What
-    /// that needs is read from the folder: the text vectors, the encoders and, counted again,
-    /// what people have together.
+    /// Prepares the recommender for changes: it can then add items and interactions and forget
+    /// users. It must have been opened from a folder and be the linear model alone. The folder
+    /// provides the text vectors and the encoders, and co-occurrences are counted again.
     ///
     /// ```no_run
-    /// # use glta_align::{GrowthEncoders, ItemRecord, Recommender};
-    /// # fn grow(new: ItemRecord) -> glta_align::Result<()> {
+    /// # use glta_align::{GrowthEncoders, Recommender};
+    /// # use glta_data::Item;
+    /// # fn grow() -> glta_align::Result<()> {
     /// let mut recommender = Recommender::open("model")?;
     /// recommender.grow(GrowthEncoders::default())?;
-    /// recommender.add_items(&[new])?;
+    /// recommender.add_items(&[Item::titled("tea-104", "Second flush Darjeeling")])?;
     /// recommender.add_interactions(&[("ann", "tea-7"), ("a new customer", "tea-7")])?;
     /// recommender.fold()?;
     /// recommender.forget_user("bob")?;
@@ -37,7 +37,7 @@ impl Recommender {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Unsupported`] for other recommenders, files that are missing or damaged.
+    /// [`Error::Unsupported`] for other recommenders, or files that are missing or damaged.
     pub fn grow(&mut self, encoders: GrowthEncoders<'_>) -> Result<()> {
         let Some(folder) = self.folder().filter(|_| !self.has_prompt()) else {
             return Err(Error::Unsupported(
@@ -51,13 +51,13 @@ impl Recommender {
         Ok(())
     }
 
-    /// Adds items that nobody has. They can be recommended at once, by what their texts are
-    /// like.
+    /// Adds items without interactions. They can be recommended at once, because the encoders read
+    /// their texts, which have the same fields as those of other items.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] before [`grow`](Self::grow), or for an encoder that is not at
-    /// hand; [`Error::Data`] for a raw id that is known or comes twice. Nothing is added then.
-    pub fn add_items(&mut self, items: &[ItemRecord]) -> Result<Range<u32>> {
+    /// [`Error::Unsupported`] before [`grow`](Self::grow), or for a missing encoder.
+    /// [`Error::Data`] for a raw id that exists or is repeated. Then no item is added.
+    pub fn add_items(&mut self, items: &[Item]) -> Result<Range<u32>> {
         for (nth, item) in items.iter().enumerate() {
             let twice = items[..nth].iter().any(|other| other.raw_id == item.raw_id);
             if twice || self.item(&item.raw_id).is_some() {
@@ -65,29 +65,31 @@ impl Recommender {
             }
         }
         let config = self.config().clone();
+        let items: Vec<ItemRecord> = items.iter().map(|item| self.data().record(item)).collect();
         let growth = self.growth_mut()?;
         let texts: Vec<String> = items.iter().map(|item| item.text.clone()).collect();
         let vectors = growth.encode(&config, &texts)?;
         let view = vectors.as_ref().map(|vectors| vectors.view());
-        let new = growth.growing.add_items(view, items.len())?;
-        self.push_items(items);
+        let new = growth.growing_mut().add_items(view, items.len())?;
+        self.push_items(&items);
         Ok(new)
     }
 
-    /// Replaces the title, the text and the fields of an item, which any recommender can do.
-    /// What the item is like was read from its former text and follows at the next fit.
+    /// Replaces the title, the text and the fields of an item, for any recommender. The weights of
+    /// the item follow its former text until the next fit.
     ///
     /// # Errors
     /// [`Error::Data`] for an unknown raw id.
-    pub fn replace_item(&mut self, record: &ItemRecord) -> Result<()> {
-        let none = || Error::Data(format!("the item {} does not exist", record.raw_id));
-        let item = self.item(&record.raw_id).ok_or_else(none)?;
-        self.put_record(item, record);
+    pub fn replace_item(&mut self, item: &Item) -> Result<()> {
+        let none = || Error::Data(format!("the item {} does not exist", item.raw_id));
+        let id = self.item(&item.raw_id).ok_or_else(none)?;
+        let record = self.data().record(item);
+        self.put_record(id, record);
         Ok(())
     }
 
-    /// Adds `(user, item)` pairs by raw ids. Unknown people are new; unknown items are added
-    /// without a text. A person's own recommendations follow at once, everybody else's with
+    /// Adds `(user, item)` pairs by raw ids. Unknown users are added, and unknown items without a
+    /// text. The recommendations of these users change at once, those of others with
     /// [`fold`](Self::fold).
     ///
     /// # Errors
@@ -104,7 +106,7 @@ impl Recommender {
         if !unknown.is_empty() {
             let growth = self.growth_mut()?;
             let zeros = growth.growing.text_dim().map(|dim| Array2::zeros((unknown.len(), dim)));
-            growth.growing.add_items(zeros.as_ref().map(|z| z.view()), unknown.len())?;
+            growth.growing_mut().add_items(zeros.as_ref().map(|z| z.view()), unknown.len())?;
             self.push_items(&unknown);
         }
         let mut dense = Vec::with_capacity(pairs.len());
@@ -112,11 +114,11 @@ impl Recommender {
             let user = self.user_or_new(user);
             dense.extend(self.item(item).map(|item| (user, item)));
         }
-        Ok(self.growth_mut()?.growing.add_interactions(&dense)?)
+        Ok(self.growth_mut()?.growing_mut().add_interactions(&dense)?)
     }
 
-    /// Brings the weights up to date with the interactions that were added; returns how many
-    /// items' columns were solved again.
+    /// Updates the weights with the added interactions. Returns the number of items whose columns
+    /// were solved again.
     ///
     /// # Errors
     /// [`Error::Unsupported`] before [`grow`](Self::grow).
@@ -124,9 +126,9 @@ impl Recommender {
         Ok(self.growth_mut()?.growing.fold()?)
     }
 
-    /// Takes a person out of histories, answers and the linear model, which is then the one of
-    /// a fit without the person. Answers whether the person was known. A folder that is being
-    /// served and models that were trained by gradient follow at the next fit.
+    /// Removes a user from histories, answers and the linear model, which then equals a fit without
+    /// the user. Returns whether the user was known. Folders that are being served, and models that
+    /// were trained by gradient, change with the next fit.
     ///
     /// # Errors
     /// [`Error::Unsupported`] before [`grow`](Self::grow).
@@ -135,15 +137,15 @@ impl Recommender {
         let Some(user) = self.user(raw_id) else {
             return Ok(false);
         };
-        self.growth_mut()?.growing.forget_user(user)?;
+        self.growth_mut()?.growing_mut().forget_user(user)?;
         self.forget_id(raw_id, user);
         Ok(true)
     }
 
-    /// Saves a grown recommender in a new folder, which [`open`](Self::open) reads.
+    /// Saves the changed recommender in a new folder, for [`open`](Self::open).
     ///
     /// # Errors
-    /// [`Error::Unsupported`] before [`grow`](Self::grow), [`Error::RunExists`], a folder that
+    /// [`Error::Unsupported`] before [`grow`](Self::grow), [`Error::RunExists`], or a folder that
     /// cannot be written.
     pub fn save(&self, dir: impl AsRef<Path>) -> Result<()> {
         let dir = dir.as_ref();
@@ -158,7 +160,7 @@ impl Recommender {
         let train = growing.interactions()?;
         let valid = glta_data::Interactions::empty(train.n_users(), train.n_items())?;
         let data = RunData { train: Arc::new(train), valid, ..self.data().clone() };
-        data.save(&dir.join(ITEMS), &dir.join(USERS))?;
+        data.save(dir)?;
         growing.model().save(dir.join(LINEAR))?;
         match growing.text()? {
             Some(text) => save_vectors(&dir.join(VECTORS), text.view())?,
@@ -169,7 +171,7 @@ impl Recommender {
         for name in whitenings.chain(others).filter(|name| from.join(name).exists()) {
             write_whole(&dir.join(&name), &read(&from.join(&name))?)?;
         }
-        // Last, because it marks a run that has ended.
+        // Written last, because it marks a finished run.
         write_whole(&dir.join(HISTORY), &read(&from.join(HISTORY))?)
     }
 }

@@ -1,40 +1,35 @@
-//! What a growing recommender holds.
+//! The state of a growing recommender.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use glta_comm::Alone;
 use glta_core::{Silent, TextEncoder};
+use glta_data::Interactions;
 use glta_linear::{Growing, LinearModel, TextVectors, TfIdf, Whitening};
 use ndarray::Array2;
 
 use crate::artifact::{has_vectors, load_vectors};
 use crate::data::RunData;
-use crate::encoders::{ItemVectors, SavedEncoder};
+use crate::encoders::{ItemVectors, SavedEncoder, Sentence};
 use crate::files::{ENCODERS, LINEAR, TF_IDF, VECTORS, read, whitening_file};
 use crate::item_encoder::ItemEncoder;
 use crate::language::LanguageModel;
 use crate::{Config, Error, Result};
 
-/// What a growing recommender holds beside the others.
+/// The state of a growing recommender in addition to that of any recommender.
 #[derive(Debug)]
 pub(crate) struct Growth {
     pub(crate) growing: Growing,
     pub(crate) encoders: Vec<(SavedEncoder, Whitening)>,
+    /// The items of all users and the users of all items, until they change.
+    people: OnceLock<(Interactions, Interactions)>,
     words: Option<TfIdf>,
     language: Option<LanguageModel>,
     sentence: Option<Sentence>,
 }
 
-struct Sentence(Arc<dyn TextEncoder>);
-
-impl std::fmt::Debug for Sentence {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Sentence").field(&self.0.name()).finish()
-    }
-}
-
-/// The text encoders of a run that need a model which is not in its folder.
+/// The text encoders of a run that need a model outside of its folder.
 #[derive(Clone, Default)]
 pub struct GrowthEncoders<'a> {
     /// The run's language model.
@@ -44,14 +39,14 @@ pub struct GrowthEncoders<'a> {
 }
 
 impl Growth {
-    /// Reads from a run's folder what its linear model grows by.
+    /// Reads the data for growing from the folder of a run.
     pub(crate) fn open(
         dir: &Path,
         config: &Config,
         data: &RunData,
         with: GrowthEncoders<'_>,
     ) -> Result<Self> {
-        // The files that answering does without.
+        // The files that answers do not need.
         let needed = |name: &str| -> Result<PathBuf> {
             let path = dir.join(name);
             if path.exists() {
@@ -87,10 +82,27 @@ impl Growth {
         let model = LinearModel::load(dir.join(LINEAR), &data.train, text.as_ref())?;
         let growing = Growing::new(model, &data.train, text.as_ref())?;
         let language = with.language.cloned();
-        Ok(Self { growing, encoders, words, language, sentence: with.sentence.map(Sentence) })
+        let (people, sentence) = (OnceLock::new(), with.sentence.map(Sentence));
+        Ok(Self { growing, encoders, people, words, language, sentence })
     }
 
-    /// Whitened and joined vectors of new texts; `None` for a model without text vectors.
+    /// The items of all users, and the users of all items.
+    pub(crate) fn people(&self) -> Result<&(Interactions, Interactions)> {
+        if let Some(people) = self.people.get() {
+            return Ok(people);
+        }
+        let train = self.growing.interactions()?;
+        let users_of = train.transpose();
+        Ok(self.people.get_or_init(|| (train, users_of)))
+    }
+
+    /// The linear model, for changes.
+    pub(crate) fn growing_mut(&mut self) -> &mut Growing {
+        self.people = OnceLock::new();
+        &mut self.growing
+    }
+
+    /// Whitened and concatenated vectors of new texts; `None` for a model without text vectors.
     pub(crate) fn encode(&self, config: &Config, texts: &[String]) -> Result<Option<Array2<f32>>> {
         if self.encoders.is_empty() {
             return Ok(None);
@@ -129,7 +141,7 @@ impl Growth {
     }
 }
 
-/// Refuses a model other than the one that the run's texts were read by.
+/// Rejects a model other than the encoder of the run.
 fn check_given(
     dir: &Path,
     encoders: &[(SavedEncoder, Whitening)],

@@ -61,6 +61,7 @@ mod config;
 mod data;
 mod encoders;
 mod error;
+mod fields;
 mod files;
 mod grow;
 mod growth;
@@ -98,7 +99,7 @@ pub use config::{
     TrainConfig, UserNode, UserStageConfig,
 };
 pub use data::{ItemRecord, RunData};
-pub use encoders::ItemVectors;
+pub use encoders::{Encoders, ItemVectors};
 pub use error::{Error, Result};
 pub use growth::GrowthEncoders;
 pub use item_encoder::ItemEncoder;

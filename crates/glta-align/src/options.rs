@@ -1,6 +1,5 @@
 use std::collections::BTreeMap;
 
-use crate::data::RunData;
 use crate::{Error, Result};
 
 /// The user for whom a list is made.
@@ -76,41 +75,24 @@ impl ListOptions {
 
 /// The [`ListOptions`] of one user, to check items one by one.
 pub(crate) struct Allowed<'a> {
-    data: &'a RunData,
+    items: usize,
     excluded: Vec<u32>,
     among: Option<Vec<u32>>,
-    filter: Vec<(&'a str, &'a [String])>,
+    /// For every item, whether the filter allows it.
+    filter: Option<&'a [bool]>,
 }
 
 impl<'a> Allowed<'a> {
-    /// `has` are the user's items.
-    pub(crate) fn new(options: &'a ListOptions, data: &'a RunData, has: &[u32]) -> Result<Self> {
-        let items = data.items.len();
+    /// `has` are the user's items; the catalogue has `items` items.
+    pub(crate) fn new(
+        options: &ListOptions,
+        items: usize,
+        filter: Option<&'a [bool]>,
+        has: &[u32],
+    ) -> Result<Self> {
         let named = options.exclude.iter().chain(options.among.iter().flatten());
         if let Some(&item) = named.into_iter().find(|&&item| item as usize >= items) {
             return Err(Error::UnknownItem { item, items });
-        }
-        let known = |field: &str| {
-            field == "title" || data.items.iter().any(|item| item.fields.contains_key(field))
-        };
-        let mut filter: Vec<(&str, &[String])> = Vec::new();
-        for (field, values) in &options.filter {
-            let also = match field.as_str() {
-                "name" => "title",
-                "category" | "categories" | "genre" => "genres",
-                other => other,
-            };
-            match [field, also].into_iter().find(|field| known(field)) {
-                Some(field) => filter.push((field, values)),
-                None => {
-                    let names = data.items.iter().flat_map(|item| item.fields.keys());
-                    let mut fields: Vec<&str> = names.map(String::as_str).collect();
-                    fields.sort_unstable();
-                    fields.dedup();
-                    let fields = [&["title"], &fields[..]].concat().join(", ");
-                    return Err(Error::UnknownField { field: field.clone(), fields });
-                }
-            }
         }
         let mut excluded = options.exclude.clone();
         if !options.allow_known {
@@ -122,26 +104,21 @@ impl<'a> Allowed<'a> {
         if let Some(among) = &mut among {
             among.sort_unstable();
         }
-        Ok(Self { data, excluded, among, filter })
+        Ok(Self { items, excluded, among, filter })
     }
 
     /// Whether an item is left out of the list.
     pub(crate) fn skips(&self, item: u32) -> bool {
-        let field = |&(field, values): &(&str, &[String])| {
-            let item = &self.data.items[item as usize];
-            let has = item.fields.get(field).is_some_and(|v| v.iter().any(|v| values.contains(v)));
-            has || (field == "title" && values.contains(&item.title))
-        };
-        self.excluded.binary_search(&item).is_ok()
+        self.filter.is_some_and(|allowed| !allowed[item as usize])
+            || self.excluded.binary_search(&item).is_ok()
             || self.among.as_ref().is_some_and(|among| among.binary_search(&item).is_err())
-            || !self.filter.iter().all(field)
     }
 
     /// All items that are left out of the list.
     pub(crate) fn skipped(&self) -> Vec<u32> {
-        if self.among.is_none() && self.filter.is_empty() {
+        if self.among.is_none() && self.filter.is_none() {
             return self.excluded.clone();
         }
-        (0..self.data.items.len() as u32).filter(|&item| self.skips(item)).collect()
+        (0..self.items as u32).filter(|&item| self.skips(item)).collect()
     }
 }

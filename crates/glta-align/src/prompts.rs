@@ -259,7 +259,7 @@ fn cut(language: &LanguageModel, text: &str, max_tokens: usize) -> Result<String
 #[cfg(test)]
 mod tests {
     use candle_core::Device;
-    use glta_data::Interactions;
+    use glta_data::{Interactions, TextConfig};
     use glta_llm::LlamaOptions;
 
     use super::*;
@@ -286,6 +286,7 @@ mod tests {
             items: text.iter().map(|text| item(text)).collect(),
             train: Arc::new(none.clone()),
             valid: none,
+            texts: TextConfig::default(),
         };
         let mut config = Config::preset(Preset::Full, Density::Dense);
         // Each token is a byte: without its last byte `é` is removed.

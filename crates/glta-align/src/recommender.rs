@@ -11,6 +11,7 @@ use rayon::prelude::*;
 
 use crate::artifact::{Finished, load, load_data, load_vectors};
 use crate::data::{ItemRecord, RunData};
+use crate::fields::Fields;
 use crate::files::VECTORS;
 use crate::growth::{Growth, not_growing};
 use crate::language::LanguageModel;
@@ -55,6 +56,7 @@ pub struct Recommender {
     similar: Arc<Similar>,
     /// Number of users of each item.
     degrees: Arc<OnceLock<Vec<u32>>>,
+    fields: Arc<Fields>,
     growth: Option<Box<Growth>>,
 }
 
@@ -85,7 +87,8 @@ impl Recommender {
         let users = named.collect();
         let items = data.items.iter().map(|item| item.raw_id.clone()).zip(0..).collect();
         let (ids, similar) = (Arc::new(Ids { users, items }), Arc::default());
-        Self { model, data, ids, similar, degrees: Arc::default(), growth: None }
+        let (degrees, fields) = (Arc::default(), Arc::default());
+        Self { model, data, ids, similar, degrees, fields, growth: None }
     }
 
     /// Sets the folder of the run, for its text vectors.
@@ -133,6 +136,7 @@ impl Recommender {
             ids: Arc::clone(&self.ids),
             similar: Arc::clone(&self.similar),
             degrees: Arc::clone(&self.degrees),
+            fields: Arc::clone(&self.fields),
             growth: None,
         }
     }
@@ -227,9 +231,11 @@ impl Recommender {
     ) -> Result<Vec<Vec<Recommendation<'_>>>> {
         let contexts =
             people.iter().map(|person| self.context(person)).collect::<Result<Vec<_>>>()?;
+        let items = self.data.items.len();
+        let filter = self.fields.allowed(&options.filter, &self.data.items)?;
         if let Some(linear) = self.linear_alone() {
             let list = |context: &Vec<u32>| -> Result<Vec<Ranked>> {
-                let allowed = Allowed::new(options, &self.data, context)?;
+                let allowed = Allowed::new(options, items, filter.as_deref(), context)?;
                 if context.is_empty() {
                     return Ok(self.popular(k, &allowed));
                 }
@@ -243,7 +249,7 @@ impl Recommender {
         let mut queries: Vec<Query> = Vec::new();
         let mut asked = Vec::new();
         for (nth, (person, context)) in people.iter().zip(&contexts).enumerate() {
-            let allowed = Allowed::new(options, &self.data, context)?;
+            let allowed = Allowed::new(options, items, filter.as_deref(), context)?;
             if context.is_empty() {
                 lists[nth] = self.popular(k, &allowed);
                 continue;
@@ -335,12 +341,16 @@ impl Recommender {
         if item as usize >= items {
             return Err(Error::UnknownItem { item, items });
         }
-        let allowed = Allowed::new(options, &self.data, &[])?;
+        let filter = self.fields.allowed(&options.filter, &self.data.items)?;
+        let allowed = Allowed::new(options, items, filter.as_deref(), &[])?;
         let ranked = match by {
             Similarity::Text => {
-                if let Some(text) = self.growth.as_ref().map(|g| g.growing.text()).transpose()? {
-                    let none = || Error::Unsupported("the run has no text vectors".into());
-                    let ranked = similar::by_text(&text.ok_or_else(none)?, item);
+                let none = || Error::Unsupported("the run has no text vectors".into());
+                if let Some(growth) = &self.growth {
+                    let growing = &growth.growing;
+                    growing.text_dim().ok_or_else(none)?;
+                    let vector = |item| growing.text_vector(item).unwrap_or_default();
+                    let ranked = similar::by_text(items, vector, item);
                     return Ok(self.kept(ranked, k, &allowed));
                 }
                 let load = |folder: &Path| {
@@ -348,13 +358,13 @@ impl Recommender {
                     if path.exists() { load_vectors(&path, &self.data) } else { Ok(None) }
                 };
                 let text = self.similar.text(load)?;
-                let none = || Error::Unsupported("the run has no text vectors".into());
-                similar::by_text(text.ok_or_else(none)?, item)
+                let text = text.ok_or_else(none)?;
+                similar::by_text(items, |item| text.row(item as usize), item)
             }
             Similarity::CoInteractions => {
                 if let Some(growth) = &self.growth {
-                    let train = growth.growing.interactions()?;
-                    let ranked = similar::by_people(&train, &train.transpose(), item);
+                    let (train, users_of) = growth.people()?;
+                    let ranked = similar::by_people(train, users_of, item);
                     return Ok(self.kept(ranked, k, &allowed));
                 }
                 let train = &self.data.train;
@@ -477,14 +487,16 @@ impl Recommender {
     pub(crate) fn push_items(&mut self, items: &[ItemRecord]) {
         let data = Arc::make_mut(&mut self.data);
         let ids = Arc::make_mut(&mut self.ids);
+        self.fields = Arc::default();
         for item in items {
             ids.items.insert(item.raw_id.clone(), data.items.len() as u32);
             data.items.push(item.clone());
         }
     }
 
-    pub(crate) fn put_record(&mut self, item: u32, record: &ItemRecord) {
-        Arc::make_mut(&mut self.data).items[item as usize] = record.clone();
+    pub(crate) fn put_record(&mut self, item: u32, record: ItemRecord) {
+        self.fields = Arc::default();
+        Arc::make_mut(&mut self.data).items[item as usize] = record;
     }
 
     /// The dense id of a user, who may be new.

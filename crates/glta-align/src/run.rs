@@ -19,12 +19,11 @@ use crate::artifact::{
 use crate::checkpoint::record;
 use crate::config::{Backbone, Config};
 use crate::data::RunData;
-use crate::encoders::{ItemVectors, SavedEncoder};
+use crate::encoders::{Encoders, ItemVectors, SavedEncoder, Sentence};
 use crate::files::{
-    CONFIG, ENCODERS, HISTORY, ITEMS, LINEAR, MODEL, NODES, RunFolder, STATE, TEXTS, TF_IDF, USERS,
+    CONFIG, ENCODERS, HISTORY, LINEAR, MODEL, NODES, RunFolder, STATE, TEXTS, TF_IDF, USERS,
     VECTORS, read, whitening_file, write_whole,
 };
-use crate::item_encoder::ItemEncoder;
 use crate::language::LanguageModel;
 use crate::lists::{LinearLists, validation};
 use crate::model::Glta;
@@ -72,15 +71,6 @@ pub struct Run {
     sentence: Option<Sentence>,
     /// Seconds of the linear model's fit, here or in the run from which it was copied.
     linear_seconds: OnceLock<f64>,
-}
-
-/// A sentence encoder.
-struct Sentence(Arc<dyn TextEncoder>);
-
-impl std::fmt::Debug for Sentence {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Sentence").field(&self.0.name()).finish()
-    }
 }
 
 /// Rejects invalid data, invalid settings, and combinations that cannot be used.
@@ -135,7 +125,7 @@ impl Run {
             return Err(Error::RunExists { path: folder.path().to_owned() });
         }
         folder.write(CONFIG, |path| {
-            data.save(&folder.file(ITEMS), &folder.file(USERS))?;
+            data.save(folder.path())?;
             // Written last, because it marks the folder as a run.
             write_whole(path, config.to_toml()?.as_bytes())
         })?;
@@ -455,29 +445,11 @@ impl Run {
     ) -> Result<Vec<ItemVectors>> {
         let config = &self.config.item_text;
         let texts: Vec<String> = self.data.items.iter().map(|i| i.text.clone()).collect();
+        let sentence = self.sentence.as_ref().map(|Sentence(encoder)| &**encoder);
+        let encoders = Encoders { language, sentence, comm: self.folder.comm() };
         let mut all = Vec::new();
         for encoder in self.config.item_encoders() {
-            all.push(match encoder {
-                ItemEncoder::LanguageModel => {
-                    let (language, comm) = (language.ok_or(Error::NoLlm)?, self.folder.comm());
-                    let how = &config.language_model;
-                    ItemVectors::language_model_on(language, comm, &texts, how, progress)?
-                }
-                ItemEncoder::TfIdf => {
-                    match ItemVectors::tf_idf_with(&texts, &config.tf_idf, progress) {
-                        Ok(words) => words,
-                        Err(Error::Linear(glta_linear::Error::TextVectors(problem))) => {
-                            tracing::warn!("TF-IDF is left out: {problem}");
-                            continue;
-                        }
-                        Err(error) => return Err(error),
-                    }
-                }
-                ItemEncoder::Sentence => {
-                    let Sentence(encoder) = self.sentence.as_ref().ok_or_else(no_sentence)?;
-                    ItemVectors::encoded_with(&**encoder, &texts, progress)?
-                }
-            });
+            all.extend(encoders.encode(encoder, &texts, config, progress)?);
         }
         for path in &config.files {
             let ids = self.data.items.iter().map(|item| item.raw_id.as_str());
@@ -543,12 +515,5 @@ impl Run {
             }
             _ => Ok(BTreeMap::new()),
         }
-    }
-}
-
-fn no_sentence() -> Error {
-    Error::Config {
-        field: "item_text.encoders".into(),
-        problem: "they contain `sentence`, but the run has no sentence encoder".into(),
     }
 }

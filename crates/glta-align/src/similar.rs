@@ -57,19 +57,23 @@ impl Similar {
     }
 }
 
-/// The cosine of all items with one item; empty for an item without a text.
-pub(crate) fn by_text(text: &TextVectors, item: u32) -> Vec<Ranked> {
-    let own = ArrayView1::from(text.row(item as usize));
+/// The cosine of all `items` items with one item; empty for an item without a text.
+pub(crate) fn by_text<'a>(
+    items: usize,
+    vector: impl Fn(u32) -> &'a [f32] + Sync,
+    item: u32,
+) -> Vec<Ranked> {
+    let own = ArrayView1::from(vector(item));
     let length = own.dot(&own).sqrt();
     if length == 0.0 {
         return Vec::new();
     }
-    (0..text.n_items() as u32)
+    (0..items as u32)
         .into_par_iter()
         .with_min_len(2048)
         .filter(|&other| other != item)
         .map(|other| {
-            let row = ArrayView1::from(text.row(other as usize));
+            let row = ArrayView1::from(vector(other));
             let other_length = row.dot(&row).sqrt();
             let score = row.dot(&own) / (length * other_length.max(f32::MIN_POSITIVE));
             Ranked { item: other, score }

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use glta_align::{Backbone, Config, ItemEncoder, ItemVectors, LanguageModel, RunData};
+use glta_align::{Backbone, Config, Encoders, ItemEncoder, ItemVectors, LanguageModel, RunData};
 use glta_comm::Communicator;
 use glta_core::{TextEncoder, report};
 use glta_data::{Dataset, Split};
@@ -173,33 +173,20 @@ impl<'a> Seed<'a> {
             return Ok(Some(vectors.clone()));
         }
         let texts = self.dataset.texts(&self.config.protocol.texts)?;
-        let config = &self.config.glta.item_text;
-        let language = self.language;
+        let (language, sentence, comm) = (self.language, self.encoder, &*self.comm);
+        if encoder == ItemEncoder::LanguageModel && language.is_none() {
+            return Err(Error::NoLanguage { system: self.system.clone() });
+        }
+        if encoder == ItemEncoder::Sentence && sentence.is_none() {
+            let reason = Reason::Encoder.to_string();
+            return Err(Error::CannotRun { system: self.system.clone(), reason });
+        }
         let progress = &mut *self.progress;
-        let mut report = |event: &glta_align::Event| progress.report(&Event::Run(event));
-        let vectors = match encoder {
-            ItemEncoder::LanguageModel => {
-                let none = || Error::NoLanguage { system: self.system.clone() };
-                let (language, how) = (language.ok_or_else(none)?, &config.language_model);
-                ItemVectors::language_model_on(language, &*self.comm, &texts, how, &mut report)?
-            }
-            ItemEncoder::TfIdf => {
-                match ItemVectors::tf_idf_with(&texts, &config.tf_idf, &mut report) {
-                    Ok(words) => words,
-                    Err(glta_align::Error::Linear(glta_linear::Error::TextVectors(problem))) => {
-                        self.note(&format!("TF-IDF is left out: {problem}"))?;
-                        return Ok(None);
-                    }
-                    Err(error) => return Err(error.into()),
-                }
-            }
-            _ => match self.encoder {
-                Some(encoder) => ItemVectors::encoded_with(encoder, &texts, &mut report)?,
-                None => {
-                    let reason = Reason::Encoder.to_string();
-                    return Err(Error::CannotRun { system: self.system.clone(), reason });
-                }
-            },
+        let report = &mut |event: &glta_align::Event| progress.report(&Event::Run(event));
+        let encoders = Encoders { language, sentence, comm };
+        let config = &self.config.glta.item_text;
+        let Some(vectors) = encoders.encode(encoder, &texts, config, report)? else {
+            return Ok(None);
         };
         self.vectors.push((source, vectors.clone()));
         Ok(Some(vectors))

@@ -209,6 +209,17 @@ impl Growing {
         self.text.as_ref().map(|text| text.first.view().ncols())
     }
 
+    /// The text vector of an item, zeros if it has no text; `None` for a model without text vectors
+    /// and for an unknown item.
+    pub fn text_vector(&self, item: u32) -> Option<&[f32]> {
+        let text = self.text.as_ref()?;
+        let (item, known) = (item as usize, text.first.n_items());
+        if item < known {
+            return Some(text.first.row(item));
+        }
+        text.later.get(item - known).map(Vec::as_slice)
+    }
+
     /// Text vectors of all items; `None` without text vectors.
     ///
     /// # Errors
@@ -326,12 +337,8 @@ impl Growing {
             Some(clusters) => clusters.near(unit),
             None => (0..self.n_items() as u32).collect(),
         };
-        let known = text.first.n_items();
         let cosine = |&other: &u32| {
-            let other = other as usize;
-            let row =
-                if other < known { text.first.row(other) } else { &text.later[other - known] };
-            let row = ArrayView1::from(row);
+            let row = ArrayView1::from(self.text_vector(other).unwrap_or_default());
             let length = row.dot(&row).sqrt();
             if length > 0.0 { row.dot(&unit) / length } else { 0.0 }
         };

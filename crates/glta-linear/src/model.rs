@@ -41,11 +41,26 @@ pub struct LinearModel {
     pub(crate) report: LinearReport,
     /// Mean of `ln(1 + degree)` over the items with interactions.
     mean_log: f32,
+    /// `ln(1 + degree)` for degrees below [`FEW`], which most items have.
+    logs: Vec<f32>,
     /// All items, the most popular first; computed on first use.
     order: OnceLock<Vec<u32>>,
-    /// The largest logit of popularity alone, and the sum of exponentials relative to it.
-    pub(crate) popularity_sum: OnceLock<(f64, f64)>,
+    pub(crate) popularity: OnceLock<Popularity>,
     pub(crate) idle: Idle<Sums>,
+}
+
+/// Number of degrees whose logarithms and exponentials are stored.
+pub(crate) const FEW: u32 = 4_096;
+
+/// Exponentials of the scores by popularity alone.
+#[derive(Debug)]
+pub(crate) struct Popularity {
+    /// The largest logit.
+    pub(crate) shift: f64,
+    /// The sum of the exponentials of all items, minus `shift` in the exponent.
+    pub(crate) sum: f64,
+    /// The exponential for each degree below [`FEW`], minus `shift` in the exponent.
+    pub(crate) exps: Vec<f64>,
 }
 
 impl LinearModel {
@@ -57,9 +72,9 @@ impl LinearModel {
     ) -> Self {
         let degrees = train.item_degrees();
         let mean_log = mean_log(&degrees);
-        let (order, popularity_sum) = (OnceLock::new(), OnceLock::new());
-        let idle = Idle::default();
-        Self { ease, text, degrees, report, mean_log, order, popularity_sum, idle }
+        let (order, popularity, idle) = (OnceLock::new(), OnceLock::new(), Idle::default());
+        let logs = (0..FEW).map(|degree| (degree as f32).ln_1p()).collect();
+        Self { ease, text, degrees, report, mean_log, logs, order, popularity, idle }
     }
 
     /// The chosen settings.
@@ -179,14 +194,19 @@ impl LinearModel {
     /// Updates the values that are derived from the degrees.
     pub(crate) fn items_changed(&mut self) {
         self.mean_log = mean_log(&self.degrees);
-        (self.order, self.popularity_sum) = (OnceLock::new(), OnceLock::new());
+        (self.order, self.popularity) = (OnceLock::new(), OnceLock::new());
     }
 
     /// The value that is multiplied by the weight of popularity.
     pub(crate) fn log_popularity(&self, item: usize) -> f32 {
-        match self.degrees[item] {
+        self.log_of(self.degrees[item])
+    }
+
+    /// The value that is multiplied by the weight of popularity, for an item of this degree.
+    pub(crate) fn log_of(&self, degree: u32) -> f32 {
+        match degree {
             0 if self.report.new_items => self.mean_log,
-            degree => log(degree),
+            degree => self.logs.get(degree as usize).copied().unwrap_or_else(|| log(degree)),
         }
     }
 

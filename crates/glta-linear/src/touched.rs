@@ -5,6 +5,7 @@ use std::cmp::Ordering;
 use glta_metrics::Ranked;
 
 use crate::LinearModel;
+use crate::model::{FEW, Popularity};
 
 /// The parts of an item's score, without their weights.
 #[derive(Debug, Clone, Copy)]
@@ -129,7 +130,7 @@ impl LinearModel {
     /// ```
     pub fn top_items(&self, items: &[u32], k: usize, skip: impl Fn(u32) -> bool) -> Vec<Ranked> {
         let scored = self.scored(items, k, &skip);
-        best(scored.into_iter().filter(|ranked| !skip(ranked.item)).collect(), k)
+        best(scored, k, skip)
     }
 
     /// [`top_items`](Self::top_items) with log-probabilities among all items instead of scores.
@@ -141,8 +142,7 @@ impl LinearModel {
     ) -> Vec<Ranked> {
         let scored = self.scored(items, k, &skip);
         let normaliser = self.log_normaliser(&scored);
-        let kept = scored.into_iter().filter(|ranked| !skip(ranked.item));
-        let mut best = best(kept.collect(), k);
+        let mut best = best(scored, k, skip);
         best.iter_mut().for_each(|ranked| ranked.score -= normaliser);
         best
     }
@@ -162,30 +162,46 @@ impl LinearModel {
     /// in `scored` is their popularity alone.
     fn log_normaliser(&self, scored: &[Ranked]) -> f32 {
         let factor = self.report.temperature * self.report.popularity;
-        let popularity = |item: usize| f64::from(factor * self.log_popularity(item));
-        let largest = scored.iter().map(|ranked| f64::from(ranked.score)).fold(0.0, f64::max);
-        let (shift, sum) = *self.popularity_sum.get_or_init(|| {
-            let all = || (0..self.degrees.len()).map(popularity);
+        let logit = |degree: u32| f64::from(factor * self.log_of(degree));
+        let Popularity { shift, sum, exps } = self.popularity.get_or_init(|| {
+            let all = || self.degrees.iter().map(|&degree| logit(degree));
             let shift = all().fold(0.0, f64::max);
-            (shift, all().map(|p| (p - shift).exp()).sum())
+            let sum = all().map(|p| (p - shift).exp()).sum();
+            let exps = (0..FEW).map(|degree| (logit(degree) - shift).exp()).collect();
+            Popularity { shift, sum, exps }
         });
-        let top = largest.max(shift);
-        let change: f64 = scored
-            .iter()
-            .map(|ranked| {
-                let own = (f64::from(ranked.score) - top).exp();
-                own - (popularity(ranked.item as usize) - top).exp()
-            })
-            .sum();
-        (top + (sum * (shift - top).exp() + change).max(f64::MIN_POSITIVE).ln()) as f32
+        let largest = scored.iter().map(|ranked| f64::from(ranked.score)).fold(0.0, f64::max);
+        let top = largest.max(*shift);
+        let (mut own, mut alone) = (0.0, 0.0);
+        for ranked in scored {
+            own += (f64::from(ranked.score) - top).exp();
+            let degree = self.degrees[ranked.item as usize];
+            let few = exps.get(degree as usize).copied();
+            alone += few.unwrap_or_else(|| (logit(degree) - shift).exp());
+        }
+        let others = (sum - alone) * (shift - top).exp();
+        (top + (own + others).max(f64::MIN_POSITIVE).ln()) as f32
     }
 }
 
-/// The `k` items with the highest scores, best first. Ties go to the lower id.
-fn best(mut ranked: Vec<Ranked>, k: usize) -> Vec<Ranked> {
+/// The `k` items with the highest scores that are not skipped, best first. Ties go to the lower id.
+fn best(mut ranked: Vec<Ranked>, k: usize, skip: impl Fn(u32) -> bool) -> Vec<Ranked> {
     let order = |a: &Ranked, b: &Ranked| -> Ordering {
         b.score.total_cmp(&a.score).then(a.item.cmp(&b.item))
     };
+    // Usually most of the first ones are not skipped, so the others need not be checked.
+    let first = 2 * k + 64;
+    if ranked.len() > 2 * first {
+        ranked.select_nth_unstable_by(first, order);
+        let mut kept: Vec<Ranked> =
+            ranked[..first].iter().filter(|ranked| !skip(ranked.item)).copied().collect();
+        if kept.len() >= k {
+            kept.sort_unstable_by(order);
+            kept.truncate(k);
+            return kept;
+        }
+    }
+    ranked.retain(|ranked| !skip(ranked.item));
     if ranked.len() > k && k > 0 {
         ranked.select_nth_unstable_by(k - 1, order);
     }

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use glta_align::{ItemRecord, Recommender};
+use glta_align::Recommender;
+use glta_data::Item;
 
 use crate::Result;
 use crate::about::About;
@@ -23,6 +24,8 @@ pub(crate) struct Model {
     pub(crate) folder: PathBuf,
     /// Whether the recommender can add items.
     pub(crate) grows: bool,
+    /// Whether its answers run a prompt.
+    pub(crate) prompts: bool,
     pub(crate) about: About,
 }
 
@@ -37,6 +40,7 @@ impl Model {
             search,
             users: recommender.users().len(),
             items: recommender.items().len().into(),
+            prompts: recommender.has_prompt(),
             recommender: recommender.into(),
             version,
             folder,
@@ -51,6 +55,7 @@ impl Model {
             search: RwLock::new(Search::new(recommender.items())),
             users: recommender.users().len(),
             items: recommender.items().len().into(),
+            prompts: recommender.has_prompt(),
             recommender: recommender.into(),
             version: self.version,
             folder: self.folder.clone(),
@@ -74,9 +79,9 @@ impl Model {
     }
 
     /// Adds an item to a recommender that can do so in place.
-    pub(crate) fn add_item(&self, record: &ItemRecord) -> glta_align::Result<()> {
+    pub(crate) fn add_item(&self, item: &Item) -> glta_align::Result<()> {
         let mut recommender = self.write();
-        recommender.add_items(std::slice::from_ref(record))?;
+        recommender.add_items(std::slice::from_ref(item))?;
         self.search_mut().follow(recommender.items());
         self.items.store(recommender.items().len(), Ordering::Relaxed);
         Ok(())

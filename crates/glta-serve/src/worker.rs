@@ -5,6 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use glta_align::{Person, Recommendation};
+use rayon::prelude::*;
 use tokio::sync::mpsc::Receiver;
 use tokio::sync::mpsc::error::TryRecvError;
 
@@ -30,6 +31,7 @@ pub(crate) fn start(
     let metrics = metrics.clone();
     let work = move || {
         while let Some(first) = receiver.blocking_recv() {
+            let wait = if first.model.prompts { wait } else { Duration::ZERO };
             let jobs = collect(first, &mut receiver, batch, wait);
             metrics.waiting.dec_by(jobs.len() as i64);
             answer(jobs, &metrics);
@@ -64,9 +66,17 @@ fn answer(mut jobs: Vec<Job>, metrics: &Metrics) {
     }
 }
 
-/// Answers jobs of one model, those with the same options in one pass.
+/// Answers jobs of one model. Jobs with the same options are one batch of the language model.
+/// Without a prompt each job is computed and answered separately.
 fn answer_with(model: &Model, mut jobs: Vec<Job>) {
-    let recommender = model.read();
+    let recommender = &*model.read();
+    if !model.prompts {
+        jobs.into_par_iter().for_each(|job| {
+            let lists = recommender.recommend_with(&[job.query.person()], job.k, &job.options);
+            reply(vec![job], lists);
+        });
+        return;
+    }
     while let Some(options) = jobs.first().map(|job| job.options.clone()) {
         let (same, others): (Vec<Job>, _) =
             jobs.into_iter().partition(|job| job.options == options);

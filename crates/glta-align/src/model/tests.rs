@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use glta_data::Interactions;
+use glta_data::{Interactions, TextConfig};
 use glta_gllm::decode;
 use glta_graph::NodeEmbeddings;
 use glta_llm::LlamaOptions;
@@ -45,7 +45,7 @@ fn model(change: impl Fn(&mut Config)) -> Glta {
     let nodes = Nodes::new(embeddings, &train, None, &config.model, &Device::Cpu).unwrap();
     let users = (0..5).map(|n| n.to_string()).collect();
     let valid = Interactions::from_pairs(5, 7, []).unwrap();
-    let data = Arc::new(RunData { users, items, train, valid });
+    let data = Arc::new(RunData { users, items, train, valid, texts: TextConfig::default() });
     let texts = UserTexts {
         user: 1,
         items: vec![1],

@@ -13,58 +13,59 @@ use crate::keep::{Best, keep_best};
 use crate::sparse::SparseRows;
 use crate::{Result, TextVectors};
 
-/// Clusters whose items an item is compared with.
+/// Number of clusters with whose items an item is compared.
 const NEAR: usize = 24;
-/// Items a cluster that its centre is found with, and steps of Lloyd's algorithm.
+/// Number of items per cluster for the centres, and number of steps of Lloyd's algorithm.
 const SAMPLED: usize = 40;
 const STEPS: usize = 5;
-/// Items whose cosines are computed at a time.
-const BLOCK: usize = 64;
-/// Items of a cluster whose neighbours are found together, and such blocks between two reports.
-const TOGETHER: usize = 512;
-const WAVE: usize = 32;
+/// Number of items whose cosines with all centres are computed at a time.
+const BLOCK: usize = 256;
+/// Minimum and maximum number of items whose neighbours are found together, and number of such
+/// blocks between two reports. With more items, more of them are compared with a cluster by one
+/// product.
+const TOGETHER: std::ops::RangeInclusive<usize> = 512..=8_192;
+const WAVE: usize = 16;
 
-/// Items by the centre that is nearest to them.
+/// Items by their nearest centre.
 #[derive(Debug, Clone)]
 pub(crate) struct Clusters {
     /// Rows of length 1.
     centres: Array2<f32>,
-    /// Ascending.
+    /// In ascending order.
     members: Vec<Vec<u32>>,
 }
 
 impl Clusters {
     /// Items without a text are in no cluster.
     pub(crate) fn new(vectors: &TextVectors) -> Self {
-        let items: Vec<u32> =
-            (0..vectors.n_items()).filter(|&i| vectors.has_text(i)).map(|i| i as u32).collect();
-        let count = (2.0 * (items.len() as f64).sqrt()) as usize;
-        let centres = centres(vectors, &items, count.max(1));
-        let of = assign(vectors, &items, &centres);
+        let items = with_text(vectors);
+        let centres = centres(vectors, &items);
+        let of = by_cosines(vectors, &items, &centres, |cosines| vec![first(cosines)]);
+        Self::of(&items, &of, centres)
+    }
+
+    fn of(items: &[u32], of: &[u32], centres: Array2<f32>) -> Self {
         let mut members = vec![Vec::new(); centres.nrows()];
-        for (&item, &cluster) in items.iter().zip(&of) {
+        for (&item, &cluster) in items.iter().zip(of) {
             members[cluster as usize].push(item);
         }
         Self { centres, members }
     }
 
-    /// The items of the clusters that are nearest to a vector of length 1, ascending.
+    /// The items of the nearest clusters of a vector of length 1, in ascending order.
     pub(crate) fn near(&self, vector: ArrayView1<'_, f32>) -> Vec<u32> {
-        let cosines = self.centres.dot(&vector);
-        let mut near: Vec<u32> = (0..self.members.len() as u32).collect();
-        keep_best(&mut near, NEAR, |cluster| cosines[cluster as usize]);
+        let near = nearest(self.centres.dot(&vector).as_slice().unwrap_or_default());
         let members = near.iter().flat_map(|&c| self.members[c as usize].iter().copied());
         let mut items: Vec<u32> = members.collect();
         items.sort_unstable();
         items
     }
 
-    /// Puts a new item, of the largest id, into its cluster.
+    /// Adds a new item, with the largest id, to its cluster.
     pub(crate) fn insert(&mut self, item: u32, vector: ArrayView1<'_, f32>) {
         let cosines = self.centres.dot(&vector);
-        let mut best: Vec<u32> = (0..self.members.len() as u32).collect();
-        keep_best(&mut best, 1, |cluster| cosines[cluster as usize]);
-        if let Some(members) = best.first().and_then(|&c| self.members.get_mut(c as usize)) {
+        let cluster = first(cosines.as_slice().unwrap_or_default());
+        if let Some(members) = self.members.get_mut(cluster as usize) {
             members.push(item);
         }
     }
@@ -76,15 +77,26 @@ pub(super) fn find(
     most: usize,
     advance: &mut dyn FnMut(usize) -> Result<()>,
 ) -> Result<SparseRows> {
-    let clusters = Clusters::new(vectors);
+    let items = with_text(vectors);
+    let centres = centres(vectors, &items);
+    let near_count = NEAR.min(centres.nrows()).max(1);
+    let near = by_cosines(vectors, &items, &centres, nearest);
+    let of: Vec<u32> = near.chunks(near_count).map(|near| near[0]).collect();
+    let clusters = Clusters::of(&items, &of, centres);
+    // The items of a cluster are contiguous, and so are the clusters near them.
+    let mut by_cluster: Vec<u32> = (0..items.len() as u32).collect();
+    by_cluster.sort_by_key(|&nth| of[nth as usize]);
+    let order: Vec<u32> = by_cluster.iter().map(|&nth| items[nth as usize]).collect();
+    let near: Vec<u32> = by_cluster
+        .iter()
+        .flat_map(|&nth| near[nth as usize * near_count..][..near_count].iter().copied())
+        .collect();
     let starts: Vec<usize> = std::iter::once(0)
         .chain(clusters.members.iter().scan(0, |end, members| {
             *end += members.len();
             Some(*end)
         }))
         .collect();
-    // The items of a cluster lie behind each other.
-    let order = clusters.members.concat();
     let sorted = vectors.unit_rows(&order);
     let most_near: usize = {
         let mut sizes: Vec<usize> = clusters.members.iter().map(Vec::len).collect();
@@ -95,22 +107,19 @@ pub(super) fn find(
     let (mut columns, mut values) =
         (vec![0u32; vectors.n_items() * slot], vec![0f32; vectors.n_items() * slot]);
     let mut lengths = vec![0; vectors.n_items()];
-    // Every block is of one cluster, whose items are near the same clusters.
-    let blocks: Vec<Range<usize>> = starts
-        .windows(2)
-        .flat_map(|ends| {
-            let end = ends[1];
-            let blocks = (ends[0]..end).step_by(TOGETHER);
-            blocks.map(move |start| start..(start + TOGETHER).min(end))
-        })
+    let together = (order.len() / 64).clamp(*TOGETHER.start(), *TOGETHER.end());
+    let blocks: Vec<Range<usize>> = (0..order.len())
+        .step_by(together)
+        .map(|start| start..(start + together).min(order.len()))
         .collect();
-    let search = Search { clusters: &clusters, starts: &starts, order: &order, sorted: &sorted };
+    let search =
+        Search { starts: &starts, order: &order, near: &near, near_count, sorted: &sorted };
     let mut done = vectors.n_items() - order.len();
     for wave in blocks.chunks(WAVE) {
         let found: Vec<Vec<Vec<(u32, f32)>>> = wave
             .par_iter()
             .map_init(
-                || vec![Best::new(most); TOGETHER],
+                || vec![Best::new(most); together],
                 |best, block| search.block(block.clone(), best),
             )
             .collect();
@@ -129,13 +138,15 @@ pub(super) fn find(
     Ok(SparseRows::from_slots(slot, &lengths, columns, values))
 }
 
-/// What all blocks are searched in.
+/// The data of the search, for all blocks.
 struct Search<'a> {
-    clusters: &'a Clusters,
-    /// Where the items of each cluster start, and where the last end.
+    /// The start of each cluster's items, and the end of the last.
     starts: &'a [usize],
     /// Items by cluster.
     order: &'a [u32],
+    /// The near clusters of each item.
+    near: &'a [u32],
+    near_count: usize,
     /// Their vectors.
     sorted: &'a Array2<f32>,
 }
@@ -144,15 +155,10 @@ impl Search<'_> {
     /// The neighbours of the items of a block.
     fn block(&self, block: Range<usize>, best: &mut [Best]) -> Vec<Vec<(u32, f32)>> {
         let targets = self.sorted.slice(s![block.clone(), ..]);
-        let to_centres = targets.dot(&self.clusters.centres.t());
-        let all: Vec<u32> = (0..self.clusters.members.len() as u32).collect();
-        // Clusters, and the items of the block that are near them.
-        let mut near: Vec<(u32, usize)> = Vec::with_capacity(NEAR * block.len());
-        for (row, cosines) in to_centres.axis_iter(Axis(0)).enumerate() {
-            let mut own = all.clone();
-            keep_best(&mut own, NEAR, |cluster| cosines[cluster as usize]);
-            near.extend(own.into_iter().map(|cluster| (cluster, row)));
-        }
+        // Clusters, with the items of the block that are near them.
+        let of_block = &self.near[block.start * self.near_count..block.end * self.near_count];
+        let mut near: Vec<(u32, usize)> =
+            of_block.iter().enumerate().map(|(nth, &c)| (c, nth / self.near_count)).collect();
         near.sort_unstable();
         for near in near.chunk_by(|a, b| a.0 == b.0) {
             let cluster = near[0].0 as usize;
@@ -175,15 +181,20 @@ impl Search<'_> {
     }
 }
 
-/// Centres of `count` clusters, rows of length 1.
-fn centres(vectors: &TextVectors, items: &[u32], count: usize) -> Array2<f32> {
+fn with_text(vectors: &TextVectors) -> Vec<u32> {
+    (0..vectors.n_items()).filter(|&i| vectors.has_text(i)).map(|i| i as u32).collect()
+}
+
+/// Centres of `2√items` clusters, rows of length 1.
+fn centres(vectors: &TextVectors, items: &[u32]) -> Array2<f32> {
+    let count = ((2.0 * (items.len() as f64).sqrt()) as usize).max(1);
     let mut random = stream(0, "text clusters", &[]);
     let mut sample = pick(items, SAMPLED * count, &mut random);
     sample.shuffle(&mut random);
     let mut centres = vectors.unit_rows(&sample[..count.min(sample.len())]);
     let unit = vectors.unit_rows(&sample);
     for _ in 0..STEPS {
-        let of = assign(vectors, &sample, &centres);
+        let of = by_cosines(vectors, &sample, &centres, |cosines| vec![first(cosines)]);
         let mut sums = Array2::<f32>::zeros(centres.dim());
         for (row, &cluster) in unit.axis_iter(Axis(0)).zip(&of) {
             let mut sum = sums.row_mut(cluster as usize);
@@ -200,23 +211,47 @@ fn centres(vectors: &TextVectors, items: &[u32], count: usize) -> Array2<f32> {
     centres
 }
 
-/// The cluster of each item.
-fn assign(vectors: &TextVectors, items: &[u32], centres: &Array2<f32>) -> Vec<u32> {
+/// The index of the largest cosine; the first one on a tie.
+fn first(cosines: &[f32]) -> u32 {
+    let mut best = (0, f32::NEG_INFINITY);
+    for (cluster, &cosine) in cosines.iter().enumerate() {
+        if cosine > best.1 {
+            best = (cluster, cosine);
+        }
+    }
+    best.0 as u32
+}
+
+/// The indices of the `NEAR` largest cosines (or of all), the largest first.
+fn nearest(cosines: &[f32]) -> Vec<u32> {
+    let all: Vec<u32> = (0..cosines.len() as u32).collect();
+    let mut best = Best::new(NEAR);
+    best.offer(&all, cosines, u32::MAX);
+    let mut near: Vec<u32> = best.take().map(|(cluster, _)| cluster).collect();
+    if near.len() < NEAR {
+        // Fewer cosines are positive.
+        near = all;
+        keep_best(&mut near, NEAR, |cluster| cosines[cluster as usize]);
+    }
+    let own = first(cosines);
+    near.sort_unstable_by_key(|&cluster| (cluster != own, cluster));
+    near
+}
+
+/// The results of `choose` on the cosines of each item with all centres, concatenated.
+fn by_cosines(
+    vectors: &TextVectors,
+    items: &[u32],
+    centres: &Array2<f32>,
+    choose: impl Fn(&[f32]) -> Vec<u32> + Sync,
+) -> Vec<u32> {
     let blocks: Vec<Vec<u32>> = items
         .par_chunks(BLOCK)
         .map(|block| {
             let cosines = vectors.unit_rows(block).dot(&centres.t());
-            let best = cosines.axis_iter(Axis(0)).map(|row| {
-                let mut best = (0, f32::NEG_INFINITY);
-                for (cluster, &cosine) in row.iter().enumerate() {
-                    if cosine > best.1 {
-                        best = (cluster, cosine);
-                    }
-                }
-                best.0 as u32
-            });
-            best.collect()
+            let rows = cosines.axis_iter(Axis(0));
+            rows.flat_map(|row| choose(row.to_slice().unwrap_or_default())).collect()
         })
         .collect();
-    blocks.into_iter().flatten().collect()
+    blocks.concat()
 }
