@@ -12,9 +12,7 @@ use ndarray::ArrayView2;
 use crate::checkpoint::recorded;
 use crate::config::{Backbone, Config};
 use crate::data::RunData;
-use crate::files::{
-    HISTORY, LINEAR, MODEL, NODES, TEXTS, VECTORS, read_matrix, write_matrix,
-};
+use crate::files::{HISTORY, LINEAR, MODEL, NODES, TEXTS, VECTORS, read_matrix, write_matrix};
 use crate::language::LanguageModel;
 use crate::lists::LinearLists;
 use crate::model::Glta;
