@@ -6,7 +6,7 @@
 //! cargo bench -p glta-linear --bench gowalla -- gowalla/train.txt gowalla/test.txt
 //! ```
 //!
-//! With one file, a tenth of its pairs is the test part; both programs choose it by the same rule.
+//! With one file, a tenth of its pairs is the test part; both programs select it by the same rule.
 
 #![allow(clippy::print_stdout)]
 

@@ -1,13 +1,13 @@
-//! `Ease::score_without` on real data: how well hidden items of a user are found by the model
-//! that was fitted with them, corrected for the user, beside a fit without the user and beside
-//! the model as it is.
+//! `Ease::score_without` on real data: N@10 of a user's hidden items with a model that was fitted
+//! with them and corrected for the user, with a fit without the user, and with the uncorrected
+//! model.
 //!
 //! ```text
 //! cargo bench -p glta-linear --bench leave_one_out -- --amazon FOLDER --users 500
 //! ```
 //!
 //! `--goodreads FOLDER` reads the UCSD Book Graph. Half of a user's training items are hidden.
-//! Users are drawn from those with at least four training items; texts are encoded by TF-IDF.
+//! Users are drawn from those with at least four training items. TF-IDF encodes the texts.
 
 #![allow(clippy::print_stdout)]
 
@@ -22,7 +22,7 @@ use rayon::prelude::*;
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
-/// N@10 of the hidden items among all items but the context.
+/// N@10 of the hidden items among all items except the context.
 fn ndcg(mut scores: Vec<f32>, context: &[u32], hidden: &[u32]) -> f64 {
     context.iter().for_each(|&item| scores[item as usize] = f32::NEG_INFINITY);
     let mut order: Vec<u32> = (0..scores.len() as u32).collect();
@@ -83,7 +83,8 @@ fn main() -> Result<(), Error> {
         .collect::<Result<_, Error>>()?;
     let mean = |of: usize| values.iter().map(|v| v[of]).sum::<f64>() / values.len() as f64;
     println!(
-        "{} users of {}, {} items: N@10 refitted {:.4}, corrected {:.4} ({:+.1} %), as it is {:.4}",
+        "{} users of {}, {} items: N@10 refitted {:.4}, corrected {:.4} ({:+.1} %), uncorrected \
+         {:.4}",
         values.len(),
         train.n_users(),
         train.n_items(),

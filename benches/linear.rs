@@ -1,4 +1,4 @@
-//! The local form of the linear item model: fitting it, adding an item, a list.
+//! The local form of the linear model: a fit, an added item, a list.
 //!
 //! ```text
 //! cargo bench -p glta-linear --bench linear

@@ -1,14 +1,14 @@
-//! The linear item model on lists in files, beside the programs of
-//! `benches/peers/item_models.py`, which writes the files, runs this and prints the table.
+//! The linear model on files of lists, for comparison with the programs of
+//! `benches/peers/item_models.py`, which writes the files, runs this bench and prints the table.
 //!
 //! ```text
 //! cargo bench -p glta-linear --bench lists -- --write FOLDER --items 100000
 //! cargo bench -p glta-linear --bench lists -- --data FOLDER [--text FOLDER/text.npy]
 //! ```
 //!
-//! The first writes generated `train.txt`, `test.txt` and `text.npy`. The second chooses
-//! settings by `fit.txt` and `valid.txt`, parts of `train.txt`, fits all of `train.txt` with
-//! them, and looks for the items of `test.txt`. A line of a file is a user and their items.
+//! The first command writes generated `train.txt`, `test.txt` and `text.npy`. The second chooses
+//! settings with `fit.txt` and `valid.txt`, parts of `train.txt`, fits all of `train.txt` with
+//! them, and ranks the items of `test.txt`. A line of a file is a user and the user's items.
 
 #![allow(clippy::print_stdout)]
 
@@ -34,7 +34,7 @@ use ndarray::Array2;
 use ndarray_npy::{read_npy, write_npy};
 use pairs::pairs;
 
-/// Of the people of the generated data, one in so many has a fifth of the items looked for.
+/// One in this many users of the generated data has a fifth of the items in the test part.
 const TESTED: u32 = 20;
 
 fn lists(data: &Interactions) -> String {

@@ -69,7 +69,7 @@ impl Clock {
 fn main() {
     let paths: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with("--")).collect();
     let [data, llm, out] = &paths[..] else {
-        println!("ranks: needs DATA, LLM and OUT; see the head of the file");
+        println!("ranks: needs DATA, LLM and OUT; see the top of the file");
         return;
     };
     let comm = Arc::new(Metered::new(ranks()));

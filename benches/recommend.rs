@@ -1,8 +1,8 @@
-//! What one call of `Recommender::recommend_with` costs without a path through the prompt: 10,000
-//! items with texts, 20,000 people with 20 items each.
+//! The cost of one call of `Recommender::recommend_with` without the prompt path: 10,000 items with
+//! texts, 20,000 users with 20 items each.
 //!
-//! Limit: 0.2 ms a call on one thread (that is, CPU seconds), also with a filter, an exclusion and
-//! what the person has.
+//! Limit: 0.2 ms per call on one thread (CPU time), also with a filter, an exclusion, and the
+//! user's own items.
 //!
 //! ```text
 //! cargo bench -p glta-align --bench recommend
@@ -79,9 +79,9 @@ fn measure(recommender: &Recommender) {
     for (what, options, known) in [
         ("a known person", &plain, true),
         ("a basket", &plain, false),
-        ("a known person, filtered", &filtered, true),
+        ("a known user, with a filter", &filtered, true),
         ("a basket, filtered", &filtered, false),
-        ("a known person, what they have too", &again, true),
+        ("a known user, own items included", &again, true),
     ] {
         let call = |n: usize| {
             let person = match known {

@@ -1,17 +1,17 @@
-//! A linear model of a large catalogue: time, memory, size on disk, time of a list.
+//! A linear model of a large catalogue: time, memory, size of the file, time of a list.
 //!
 //! ```text
 //! cargo bench -p glta-linear --bench scale -- --items 1000000
 //! ```
 //!
-//! The data are generated: items in clusters with power-law popularity, log-normal lists, an
-//! item that a fifth of the people have, people with 20,000 items, text vectors of 192
-//! dimensions. The last line is JSON.
+//! The data are generated: items in clusters with power-law popularity, list lengths from a
+//! log-normal distribution, an item that a fifth of the users have, users with 20,000 items, and
+//! text vectors of 192 dimensions. The last line is JSON.
 //!
-//! `--recall VECTORS.npy` measures the approximate text neighbours alone: the vectors, whitened,
-//! are repeated with noise until there are `--items` of them, and the exact ten nearest of 1,000
-//! of them are looked for among the neighbours. `--noise` is the length of the noise beside that
-//! of a vector, .3 if it is not given.
+//! `--recall VECTORS.npy` measures only the approximate text neighbours. The whitened vectors are
+//! repeated with noise until there are `--items` of them, and the exact ten nearest of 1,000 items
+//! are compared with the found neighbours. `--noise` is the length of the noise relative to that of
+//! a vector, .3 by default.
 
 #![allow(clippy::print_stdout)]
 

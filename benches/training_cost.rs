@@ -1,5 +1,5 @@
 //! Time of an epoch by part, from the debug spans of the crates: one epoch of each alignment stage,
-//! and recommending.
+//! and recommendations.
 //!
 //! `cargo bench -p glta --bench training_cost -- DATA LLM`, with the folder or archive of MovieLens
 //! 100K and the folder of a checkpoint.
@@ -135,10 +135,17 @@ fn main() {
                         let sizes = clock.0.lock().unwrap().sizes.clone();
                         println!("    last forward pass: {sizes:?}");
                         if *stage == "item" && history == 0 || *stage == "user" {
-                            let [rows, tokens, prefix] = ["rows", "tokens", "prefix"].map(|n| sizes[n] as usize);
-                            let [with, without] = prefix_reuse(&language, rows, tokens.div_ceil(rows), prefix);
+                            let [rows, tokens, prefix] =
+                                ["rows", "tokens", "prefix"].map(|n| sizes[n] as usize);
+                            let [with, without] =
+                                prefix_reuse(&language, rows, tokens.div_ceil(rows), prefix);
                             let saved = 100.0 * (1.0 - with / without);
-                            println!("    forward and backward {:.0} ms with the prefix reused, {:.0} without: {saved:.0} % saved", 1e3 * with, 1e3 * without);
+                            println!(
+                                "    forward and backward {:.0} ms with the prefix reused, {:.0} \
+                                without: {saved:.0} % less",
+                                1e3 * with,
+                                1e3 * without
+                            );
                         }
                         drop(take());
                     }

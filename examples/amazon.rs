@@ -1,5 +1,5 @@
-//! GLTA on Amazon reviews of 2014, 2018 or 2023: raw files in, table of results
-//! and a recommender out.
+//! GLTA on Amazon reviews of 2014, 2018 or 2023: reads raw files, prints a table of results and
+//! saves a recommender.
 //!
 //! ```text
 //! cargo run --release --example amazon -- --data DIR --llm DIR --out DIR
@@ -21,7 +21,7 @@ struct Args {
     flags: ExperimentFlags,
     #[command(flatten)]
     amazon: AmazonFlags,
-    /// Users and items with fewer interactions are dropped, until none is left
+    /// Remove users and items with fewer interactions, until none is left
     #[arg(long, default_value_t = 5)]
     k_core: usize,
 }

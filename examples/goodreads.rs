@@ -1,5 +1,5 @@
-//! GLTA on the UCSD Book Graph (Goodreads): raw files in, table of results and a
-//! recommender out.
+//! GLTA on the UCSD Book Graph (Goodreads): reads raw files, prints a table of results and saves a
+//! recommender.
 //!
 //! ```text
 //! cargo run --release --example goodreads -- --data DIR --llm DIR --out DIR
@@ -21,7 +21,7 @@ struct Args {
     flags: ExperimentFlags,
     #[command(flatten)]
     goodreads: GoodreadsFlags,
-    /// Users and books with fewer interactions are dropped, until none is left
+    /// Remove users and books with fewer interactions, until none is left
     #[arg(long, default_value_t = 5)]
     k_core: usize,
 }

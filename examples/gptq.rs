@@ -1,4 +1,4 @@
-//! Inspects, verifies, runs and makes GPTQ checkpoints of LLaMA models; the same as `glta gptq`.
+//! Inspects, verifies, runs and makes GPTQ checkpoints of LLaMA models, like `glta gptq`.
 //!
 //! ```text
 //! cargo run --release --example gptq -- inspect  --model DIR
@@ -7,7 +7,7 @@
 //! cargo run --release --example gptq -- quantize --model DIR --calibration FILE --out DIR
 //! ```
 //!
-//! In place of DIR, `--model` takes an id on the Hugging Face hub.
+//! Instead of DIR, `--model` accepts an id on the Hugging Face Hub.
 
 use std::process::ExitCode;
 

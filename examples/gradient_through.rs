@@ -1,5 +1,5 @@
-//! A gradient through the frozen, quantised layers: a soft token learns to make the language
-//! model answer with a given word. No weight of the model changes.
+//! A gradient through frozen, quantised layers: a soft token learns to make the language model
+//! answer with a given word. The weights of the model do not change.
 //!
 //! ```text
 //! cargo run --release --example gradient_through
@@ -19,7 +19,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let wanted = tokenizer.encode(" tea", false)?[0];
     let target = Tensor::new(&[wanted], &Device::Cpu)?;
 
-    // One token behind the prompt that is a vector and no word: (1, hidden).
+    // One input embedding after the prompt that belongs to no word: (1, hidden).
     let soft = Var::from_tensor(&(prompt.narrow(0, 0, 1)? * 0.0)?)?;
     for step in 0..=40 {
         let embeds = Tensor::cat(&[&prompt, soft.as_tensor()], 0)?.unsqueeze(0)?;

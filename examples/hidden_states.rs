@@ -1,4 +1,4 @@
-//! Hidden states of a GPTQ LLaMA: vectors of texts, and which texts are alike.
+//! Hidden states of a GPTQ LLaMA: vectors of texts, and the similarity of texts.
 //!
 //! ```text
 //! cargo run --release --example hidden_states -- [CHECKPOINT_DIR]

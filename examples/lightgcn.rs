@@ -1,5 +1,5 @@
-//! Trains and evaluates LightGCN on a split that was published as two files, or on one file
-//! that it splits itself; the same as `glta lightgcn`.
+//! Trains and evaluates LightGCN on a split that was published as two files, or on one file that it
+//! splits itself, like `glta lightgcn`.
 //!
 //! ```text
 //! cargo run --release --example lightgcn -- \

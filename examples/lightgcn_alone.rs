@@ -1,4 +1,4 @@
-//! LightGCN without anything around it: train, evaluate, fold in a new user.
+//! LightGCN alone: train, evaluate, embed a new user.
 //!
 //! ```text
 //! cargo run --release --example lightgcn_alone
@@ -23,7 +23,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let report = evaluate(&nodes.scorer(), &split.test, &masked, &EvaluationConfig::default())?;
     println!("test N@10 {:.4}", report.get(Metric::Ndcg, 10).unwrap_or_default());
 
-    // Someone new, from two items, without training.
+    // A new user with two items, without training.
     let user = fold_in_user(nodes.items.view(), &split.train.item_degrees(), &[3, 5]);
     let score = |item: usize| nodes.items.row(item).iter().zip(&user).map(|(a, b)| a * b).sum();
     let scores: Vec<f32> = (0..nodes.items.nrows()).map(score).collect();
@@ -31,7 +31,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .filter(|i| ![3, 5].contains(i))
         .max_by(|&a, &b| scores[a].total_cmp(&scores[b]));
     if let Some(item) = best {
-        println!("someone with items 3 and 5 is recommended {}", shop.items()[item].title);
+        println!("for a user with items 3 and 5: {}", shop.items()[item].title);
     }
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! The linear item model alone: interactions and text vectors in, scores out. No language model
-//! and no tensor library is compiled for it.
+//! The linear model alone, from interactions and text vectors to scores. It compiles no language
+//! model and no tensor library.
 //!
 //! ```text
 //! cargo run --release --example linear_model
@@ -26,13 +26,13 @@ fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let (train, valid) = (&split.train, Some(&split.valid));
     let config = LinearConfig::default();
     let model = LinearModel::fit(train, valid, Some(&vectors), &config, 1)?;
-    println!("chosen on validation data: {:?}", model.report());
+    println!("settings chosen on validation data: {:?}", model.report());
 
     let masked = [&split.train, &split.valid];
     let report = evaluate(&model, &split.test, &masked, &EvaluationConfig::default())?;
     println!("test N@10 {:.4}", report.get(Metric::Ndcg, 10).unwrap_or_default());
 
-    // Anyone who has items 3 and 5.
+    // Any user with the items 3 and 5.
     let scores = model.score_items(&[3, 5]);
     println!("{:?}", &scores[..6]);
     Ok(())

@@ -1,4 +1,4 @@
-//! Metrics and a paired test of rankings that were made elsewhere.
+//! Metrics of given rankings, and a paired test.
 //!
 //! ```text
 //! cargo run --release --example metrics_of_rankings

@@ -1,5 +1,5 @@
-//! GLTA on MovieLens (100K, 1M, or any CSV generation): raw files in, table of
-//! results and a recommender out.
+//! GLTA on MovieLens (100K, 1M, or any CSV generation): reads raw files, prints a table of results
+//! and saves a recommender.
 //!
 //! ```text
 //! cargo run --release --example movielens -- --data DIR --llm DIR --out DIR

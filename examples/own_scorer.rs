@@ -1,4 +1,4 @@
-//! An own recommender in the table: `cargo run --release --example own_scorer`
+//! Adds your own recommender to the table: `cargo run --release --example own_scorer`
 
 #![allow(clippy::print_stdout)]
 

@@ -1,4 +1,4 @@
-//! GLTA by hand: LightGCN, projectors, soft tokens, a frozen GPTQ LLaMA, the GLLM head, both
+//! GLTA step by step: LightGCN, projectors, soft tokens, a frozen GPTQ LLaMA, the GLLM head, both
 //! alignment stages, decoding. `glta::align::Run` adds checkpoints, validation and more.
 #![allow(clippy::print_stdout)]
 
@@ -16,12 +16,12 @@ use rand::seq::{IndexedRandom, SliceRandom, index::sample};
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 type Rows = Vec<Vec<u32>>;
 type Llm = (Llama, Tokenizer);
-/// Slots of a prompt, the paper's n, and items that a prompt shows.
+/// Number of slots of a prompt, the paper's n, and number of items that a prompt shows.
 const SLOTS: usize = 4;
 const CPU: Device = Device::Cpu;
 
-/// Last hidden states `Z` of the slots that end each prompt, `(prompts × n, hidden)`. Each `@` of
-/// a prompt is the row's next soft token: `soft` are tensors `(rows, any, hidden)`.
+/// Last hidden states `Z` of the slots at the end of each prompt, `(prompts × n, hidden)`. Each `@`
+/// of a prompt is the next soft token of its row. `soft` are tensors `(rows, any, hidden)`.
 fn run(llm: &Llm, prompts: impl Iterator<Item = String>, soft: &[&Tensor]) -> Result<Tensor> {
     let mut next = 0;
     let mut rows = Vec::new();
@@ -44,7 +44,7 @@ fn run(llm: &Llm, prompts: impl Iterator<Item = String>, soft: &[&Tensor]) -> Re
     Ok(Tensor::cat(&slots.collect::<candle_core::Result<Vec<_>>>()?, 0)?)
 }
 
-/// Adam over `parts`; gradients flow through the frozen model.
+/// Trains `parts` with Adam; gradients flow through the frozen model.
 fn train(parts: &Parameters, steps: u64, loss: impl Fn(u64) -> Result<Tensor>) -> Result<()> {
     let mut adam = AdamW::new_lr(parts.values().cloned().collect(), 3e-3)?;
     for step in 0..steps {
@@ -70,7 +70,7 @@ fn main() -> Result<()> {
     let (items, d) = graph.items.dim();
     let nodes = unit_rms(&Tensor::from_iter(graph.items.clone(), &CPU)?.reshape((items, d))?)?;
 
-    // The frozen language model, and the parts that learn.
+    // The frozen language model, and the parameters that are trained.
     let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/quickstart/llm");
     let llm = (Llama::load(dir, &LlamaOptions::default(), &CPU)?, Tokenizer::load(dir)?);
     let (hidden, rms) = (llm.0.config().hidden_size, f64::from(llm.0.embedding_rms()));
@@ -83,11 +83,11 @@ fn main() -> Result<()> {
         let nodes = nodes.index_select(&Tensor::new(rows.concat(), &CPU)?, 0)?;
         Ok(item_projector.forward(&nodes)?.reshape((rows.len(), SLOTS, ()))?)
     };
-    // A slot is fed its own embedding and, here, a token: (rows, 1 or n, hidden).
+    // The input of a slot is its own vector plus a token here: (rows, 1 or n, hidden).
     let slot_inputs = |tokens: &Tensor| -> Result<Tensor> {
         Ok(tokens.broadcast_add(&slots.to_dtype(DType::F32)?.unsqueeze(0)?)?)
     };
-    // Logits `Z W_gᵀ + b_g` (equation 3), cross-entropy in the mean over the slots.
+    // Logits `Z W_gᵀ + b_g` (equation 3), with the mean cross-entropy over the slots.
     let loss = |z, items: Rows| head.loss(&z, None, None, &items, &vec![vec![]; items.len()]);
 
     // Stage 2: from shuffled descriptions and item tokens, slot t must name the t-th item.
@@ -110,8 +110,8 @@ fn main() -> Result<()> {
         Ok(loss(run(&llm, prompts, &[&tokens, &slot_inputs(&tokens)?])?, targets)?)
     })?;
 
-    // Stage 3: from user token (equation 2) and item tokens, the slots must name items that the
-    // prompt does not show. The paper adds what `Llama::generate` writes about the user.
+    // Stage 3: from the user token (equation 2) and item tokens, the slots must name items that the
+    // prompt does not show. The paper adds texts that `Llama::generate` writes about the user.
     let mut users: Vec<u32> = (0..shop.n_users() as u32).collect();
     users.retain(|&user| split.train.items(user).len() > SLOTS);
     let degrees = split.train.item_degrees();

@@ -1,4 +1,4 @@
-//! Quantises a LLaMA checkpoint to 4 bits with GPTQ and compares the two.
+//! Quantises a LLaMA checkpoint to 4 bits with GPTQ and compares both.
 //!
 //! ```text
 //! cargo run --release --example quantize -- [CHECKPOINT_DIR]
@@ -13,7 +13,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let dir = std::env::args().nth(1).unwrap_or_else(|| own.to_owned());
     let tokenizer = Tokenizer::load(&dir)?;
 
-    // Texts like those that the model will read decide how weights are rounded.
+    // The rounding is optimised for this text, which should resemble the model's inputs.
     let text = "A customer has green tea from the mountains and an oak table with four legs. ";
     let ids = tokenizer.encode(&text.repeat(20), true)?;
     let calibration: Vec<Vec<u32>> = ids.chunks_exact(64).map(<[u32]>::to_vec).collect();

@@ -1,5 +1,5 @@
-//! The whole method in less than a minute, with nothing to download: a generated shop, and
-//! the small GPTQ LLaMA of this repository (`tiny_llm` made it). Also `glta demo`.
+//! The whole method in less than a minute, without downloads: a generated shop, and the small GPTQ
+//! LLaMA of this repository (which `tiny_llm` made). Also `glta demo`.
 //!
 //! ```text
 //! cargo run --release --example quickstart

@@ -1,5 +1,5 @@
-//! Two ranks in threads train LightGCN together: the same result as one, bit by bit. Under
-//! `mpirun`, `glta::comm::Mpi` takes the place of `in_process`.
+//! Two ranks in threads train LightGCN together, with the same bits as one rank. With `mpirun`, use
+//! `glta::comm::Mpi` instead of `in_process`.
 //!
 //! ```text
 //! cargo run --release --example ranks_in_threads
@@ -31,6 +31,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for trained in together {
         assert_eq!(trained?.embeddings, alone.embeddings);
     }
-    println!("both have the embeddings of one rank alone");
+    println!("both have the embeddings of a single rank");
     Ok(())
 }

@@ -1,12 +1,12 @@
-//! The paper's result section on one data set: every system, control and
-//! ablation under one protocol, as Markdown, JSON and plots. Also `glta reproduce`.
+//! The paper's result section on one data set: every system, control and ablation with the same
+//! protocol, as Markdown, JSON and plots. Also `glta reproduce`.
 //!
 //! ```text
 //! cargo run --release --example reproduce -- --dataset amazon --data DIR --llm DIR --out DIR
 //! ```
 //!
-//! Started again on the same `--out` it resumes, at the granularity of one system and seed
-//! (a GLTA run at that of a checkpoint).
+//! A second run with the same `--out` resumes after the last finished system and seed; a GLTA run
+//! resumes from its checkpoint.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! What a run leaves in its folder is a recommender: it is saved by training and opened again.
+//! Training saves a recommender in a folder; this example opens it again.
 //!
 //! ```text
 //! cargo run --release --example save_and_load
@@ -15,7 +15,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let split = Split::new(&shop, &SplitConfig::default())?;
     let data = RunData::new(&shop, &split, &TextConfig::default())?;
 
-    // Without a language model, so that the folder is all that is needed.
+    // Without a language model, only the folder is needed.
     let mut config = Config::preset(Preset::Default, Density::Sparse);
     config.backbone = Backbone::None;
     let folder = tempfile::tempdir()?;

@@ -1,4 +1,4 @@
-//! Recommendations over HTTP from the folder of a finished run; the same as `glta serve`.
+//! Recommendations over HTTP from the folder of a fitted model, like `glta serve`.
 //!
 //! ```text
 //! cargo run --release --example serve -- \

@@ -1,4 +1,4 @@
-//! Trains a recommender on interactions and texts that a program holds.
+//! Trains a recommender on interactions and texts in memory.
 //!
 //! ```text
 //! cargo run --release --example train_from_memory
@@ -25,12 +25,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let split = Split::new(&dataset, &SplitConfig::default())?;
     let data = RunData::new(&dataset, &split, &TextConfig::default())?;
 
-    // The small language model of this repository; any LLaMA checkpoint will do.
+    // The small language model of this repository; any LLaMA checkpoint can be used.
     let llm = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/quickstart/llm");
     let config = Config::default();
     let language = LanguageModel::load(llm, &config.llm, &Device::Cpu)?;
 
-    // The linear item model over the language model's text vectors.
+    // The linear model with text vectors of the language model.
     let folder = tempfile::tempdir()?;
     let run = Run::create(folder.path().join("drinks"), data, config)?;
     let (recommender, report) = run.fit(Some(&language))?;

@@ -1,4 +1,4 @@
-//! Runs that held something out, finished for serving.
+//! Measured runs that are finished for serving.
 
 #![allow(clippy::unwrap_used)]
 
@@ -35,7 +35,7 @@ fn has_everything(recommender: &Recommender) {
     }
 }
 
-/// Vectors that tell the two kinds of items apart.
+/// Vectors that distinguish the two kinds of items.
 fn encoded() -> [ItemVectors; 1] {
     let value = |(item, column): (usize, usize)| {
         let kind = if item / 10 == column { 1.0 } else { 0.0 };
@@ -44,7 +44,7 @@ fn encoded() -> [ItemVectors; 1] {
     [ItemVectors::new("own", Array2::from_shape_fn((20, 4), value))]
 }
 
-/// The linear model is the one that the chosen settings give on everything.
+/// The linear model equals a fit of all data with the chosen settings.
 #[test]
 fn a_linear_run_is_refitted_with_its_settings() {
     let folder = tempfile::tempdir().unwrap();
@@ -76,12 +76,12 @@ fn a_linear_run_is_refitted_with_its_settings() {
     );
     let opened = Recommender::open(&ready).unwrap();
     has_everything(&opened);
-    // It can be asked for similar items, and grow, as one that was fitted for serving.
+    // It finds similar items and can grow, like one by `fit_for_serving`.
     let all = glta::align::ListOptions::default();
     let similar = opened.similar_items(3, 2, glta::align::Similarity::Text, &all).unwrap();
     assert_eq!(similar.len(), 2);
 
-    // Nothing is overwritten, and other data are refused.
+    // Nothing is overwritten, and other data are rejected.
     let again = finish_for_serving(&measured, &ready, everything(), None, &mut Silent);
     assert!(matches!(again, Err(Error::RunExists { .. })));
     let mut other = everything();
@@ -92,16 +92,15 @@ fn a_linear_run_is_refitted_with_its_settings() {
     assert!(finish_for_serving(none, folder.path().join("x"), data(), None, &mut Silent).is_err());
 }
 
-/// With a path through the prompt, graph and stages are trained on everything, for the epochs
-/// that were best.
+/// With the prompt path, graph and stages are trained on all data, for the best number of epochs.
 #[test]
-fn a_run_with_its_prompts_is_trained_again() {
+fn a_run_with_the_prompt_path_is_trained_again() {
     let folder = tempfile::tempdir().unwrap();
     let language = language(&folder.path().join("llm"));
     for (name, preset) in [("full", Preset::Full), ("paper", Preset::Paper)] {
         let (measured, ready) = (folder.path().join(name), folder.path().join("ready").join(name));
         let mut config = config(preset);
-        // The path through the prompt is always a part of the answers.
+        // The correction of the prompt path always has this factor.
         config.model.mix = vec![0.5];
         let run = Run::create(&measured, data(), config).unwrap();
         let (_, before) = run.fit(Some(&language)).unwrap();

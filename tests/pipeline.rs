@@ -1,5 +1,5 @@
-//! The whole flow through the public API: raw interactions and texts in, a
-//! recommender out, on a small random language model.
+//! The whole flow through the public API, from raw interactions and texts to a recommender, with a
+//! small random language model.
 
 #![allow(clippy::unwrap_used)]
 
@@ -39,7 +39,7 @@ fn answers(recommender: &Recommender) -> Vec<(u32, u32)> {
     recommender.recommend_batch(&users, 5).unwrap().into_iter().flatten().map(bits).collect()
 }
 
-/// Texts are not needed: the linear model and the nodes then know the graph alone.
+/// Texts are optional: without them the linear model and the nodes use only interactions.
 #[test]
 fn a_catalogue_without_texts_trains_and_loads() {
     let folder = tempfile::tempdir().unwrap();
@@ -57,9 +57,9 @@ fn a_catalogue_without_texts_trains_and_loads() {
     assert_eq!(loaded.recommend(3, 5).unwrap().len(), 5);
 }
 
-/// Another cut of the same model would answer, and wrongly.
+/// With another number of layers the model would answer, but incorrectly.
 #[test]
-fn a_model_with_other_layers_is_refused() {
+fn a_model_with_other_layers_is_rejected() {
     let folder = tempfile::tempdir().unwrap();
     let whole = language(&folder.path().join("llm"));
     let options = LlamaOptions { layers: Some(1), ..LlamaOptions::default() };
@@ -78,12 +78,12 @@ fn a_model_with_other_layers_is_refused() {
     told(Recommender::open_with(&dir, &whole).unwrap_err());
     let recommender = Recommender::open_with(&dir, &cut).unwrap();
     assert_eq!(Config::of_run(&dir).unwrap(), config);
-    // As many as there are, however many are asked for.
+    // A list has at most as many items as remain.
     let left = 20 - recommender.history(0).unwrap().len();
     assert_eq!(recommender.recommend(0, usize::MAX).unwrap().len(), left);
 }
 
-/// Item-text alignment learns what it is asked, far above chance (a quarter).
+/// Item-text alignment reaches an accuracy far above chance (a quarter).
 #[test]
 fn slots_learn_to_name_their_items() {
     let folder = tempfile::tempdir().unwrap();
@@ -98,7 +98,7 @@ fn slots_learn_to_name_their_items() {
     assert!(accuracy > 0.6, "{accuracy}");
 }
 
-/// From what descriptions say alone, with a language model that has learned something.
+/// Only descriptions are shown, to a language model that has been trained.
 #[test]
 fn slots_behind_descriptions_learn_from_texts() {
     let folder = tempfile::tempdir().unwrap();
@@ -109,7 +109,7 @@ fn slots_behind_descriptions_learn_from_texts() {
     config.texts.prediction = false;
     config.item_stage.slots = ItemSlots::Description;
     config.item_stage.train.epochs = 20;
-    // The first epochs are uneven.
+    // The first epochs vary.
     config.item_stage.train.patience = 0;
     config.item_stage.train.learning_rate = 5e-3;
     config.user_stage.train.epochs = 1;
@@ -150,7 +150,7 @@ fn both_presets_train_save_load_and_recommend() {
             assert!(list.iter().all(|r| r.score.is_finite()));
             assert_eq!(list[0].record, &known.items[list[0].item as usize]);
         }
-        // From some items alone: the whole list without the others.
+        // Among some items: the whole list without the others.
         let among = loaded.recommend_among(&[5], &[2, 3, 11, 16, 19], 3).unwrap().pop().unwrap();
         let whole = loaded.recommend(5, 20).unwrap();
         let mut left = whole.iter().filter(|r| [2, 3, 11, 16, 19].contains(&r.item));
@@ -165,7 +165,7 @@ fn both_presets_train_save_load_and_recommend() {
         let list = loaded.recommend_for_items(&[3, 1, 3], 4).unwrap();
         assert_eq!(list.len(), 4);
         assert!(list.iter().all(|r| ![1, 3].contains(&r.item)));
-        // A batch answers like one by one.
+        // A batch has the same answers as single calls.
         let people = [vec![3, 1], vec![15], vec![0, 1, 2, 3, 4, 5, 6, 7]];
         let batch = loaded.recommend_for_items_batch(&people, 4).unwrap();
         for (person, list) in people.iter().zip(batch) {
@@ -177,9 +177,9 @@ fn both_presets_train_save_load_and_recommend() {
     }
 }
 
-/// A run knows its checkpoint and its prompts.
+/// A run rejects other checkpoints and prompts.
 #[test]
-fn another_checkpoint_and_other_prompts_are_refused() {
+fn another_checkpoint_and_other_prompts_are_rejected() {
     let folder = tempfile::tempdir().unwrap();
     let own = language(&folder.path().join("llm"));
     let changed = |name: &str, file: &str, change: fn(&mut Vec<u8>)| {
@@ -193,7 +193,7 @@ fn another_checkpoint_and_other_prompts_are_refused() {
     };
     let others = [
         changed("weights", "model.safetensors", |bytes| {
-            // The low bits of the last number.
+            // Changes the low bits of the last number.
             let at = bytes.len() - 2;
             bytes[at] ^= 1;
         }),
@@ -241,17 +241,17 @@ fn another_checkpoint_and_other_prompts_are_refused() {
             refused(resumed().fit(Some(other)).unwrap_err(), &other.name);
             refused(Recommender::open_with(&dir, other).unwrap_err(), &other.name);
         }
-        // The recorded prompts are used, whatever else the model brings along.
+        // The recorded prompts are used, whatever the prompts of the model are.
         let opened = Recommender::open_with(&dir, &prompts).unwrap();
         assert_eq!(answers(&opened), answers(&trained));
         assert!(matches!(Recommender::open(&dir), Err(Error::NoLlm)));
-        // Another name of the same files is none of another checkpoint.
+        // The same files with another name are not another checkpoint.
         let mut renamed = own.clone();
         renamed.name = "owner/name".into();
         Recommender::open_with(&dir, &renamed).unwrap();
     }
 
-    // What validation leaves out is not needed to answer.
+    // Parts that validation leaves out are not needed for answers.
     let mut config = config(Preset::Full);
     config.model.mix = vec![0.0];
     config.user_stage.train.epochs = 1;
@@ -261,7 +261,7 @@ fn another_checkpoint_and_other_prompts_are_refused() {
     assert!(Recommender::open_with(&dir, &others[0]).is_err());
 }
 
-/// The default preset: no graph, no stages, no language model once the texts are read.
+/// The default preset: no graph, no stages, and no language model after the texts are encoded.
 #[test]
 fn the_linear_model_alone() {
     let folder = tempfile::tempdir().unwrap();
@@ -298,7 +298,7 @@ fn the_linear_model_alone() {
         assert!((row[best.item as usize] - best.score).abs() < 1e-5);
     }
 
-    // The whole method gives the same lists where validation leaves its path out.
+    // The whole method gives the same lists if validation leaves out the prompt path.
     let mut whole = tastes::config(Preset::Full);
     whole.model.mix = vec![0.0];
     whole.item_stage.enabled = false;
@@ -308,7 +308,7 @@ fn the_linear_model_alone() {
     let (whole, _) = Run::create(&dir, data(), whole).unwrap().fit(Some(&language)).unwrap();
     assert_eq!(answers(&whole), answers(&trained));
 
-    // Vectors that are given need no language model, others do.
+    // Given vectors need no language model; other encoders do.
     let dir = folder.path().join("given");
     let run = Run::create(&dir, data(), config.clone()).unwrap();
     assert!(matches!(run.fit(None), Err(Error::NoLlm)));
@@ -316,11 +316,11 @@ fn the_linear_model_alone() {
     let vectors = Array2::from_shape_fn((20, 3), |(r, c)| ((r * (c + 2)) % 7) as f32);
     run.set_item_vectors(&[ItemVectors::new("given", vectors)]).unwrap();
     let (given, _) = run.fit(None).unwrap();
-    // A run that no language model was given to opens with any.
+    // A run that was fitted without a language model opens with any.
     let opened = Recommender::open_with(&dir, &language).unwrap();
     assert_eq!(answers(&opened), answers(&given));
 
-    // Without a language model among the encoders, none is needed.
+    // If the language model is not an encoder, none is needed.
     let mut words = config.clone();
     words.item_text.encoders = vec![ItemEncoder::TfIdf];
     let dir = folder.path().join("words");
@@ -336,7 +336,7 @@ fn the_linear_model_alone() {
     let run = Run::create(folder.path().join("sentences"), data(), sentences).unwrap();
     assert!(run.fit(None).unwrap_err().to_string().contains("no sentence encoder"));
 
-    // The dense form alone has a limit; the report says where it was left out.
+    // The dense form has a limit, and the report says why it was left out.
     let mut small = config;
     small.linear.max_items = 19;
     let dir = folder.path().join("small");
@@ -348,8 +348,7 @@ fn the_linear_model_alone() {
     assert!(message.contains("`max_items`") && message.contains("20 items"), "{message}");
 }
 
-/// `evaluate` sees the lists that `recommend_batch` gives, and the figure that training
-/// watched.
+/// `evaluate` uses the lists of `recommend_batch` and gives the figure of the training.
 #[test]
 fn a_recommender_is_evaluated_like_any_scorer() {
     let folder = tempfile::tempdir().unwrap();
@@ -383,7 +382,8 @@ fn a_recommender_is_evaluated_like_any_scorer() {
             recommender.score(&users, scores.view_mut()).unwrap();
             for row in scores.rows() {
                 let total: f32 = row.iter().map(|score| score.exp()).sum();
-                // A mean of log-probabilities belongs to no distribution, but is below one.
+                // The means of log-probabilities are not a distribution, but their sum is below
+                // one.
                 assert!(total < 1.0 + 1e-4, "{total}");
             }
             let first_alone = name == "ar" || decoder == Decoder::FirstLogit;
@@ -410,9 +410,9 @@ fn a_recommender_is_evaluated_like_any_scorer() {
     }
 }
 
-/// Runs that differ in stage 3 alone can have one stage 2.
+/// Runs that differ only in stage 3 can share stage 2.
 #[test]
-fn a_stage_2_of_another_run_is_as_good_as_its_own() {
+fn stage_2_of_another_run_gives_the_same_result() {
     let folder = tempfile::tempdir().unwrap();
     let language = language(&folder.path().join("llm"));
     let at = |name: &str| folder.path().join(name);
@@ -501,10 +501,10 @@ fn a_cancelled_run_resumes_to_the_same_numbers() {
     }
 }
 
-/// The child of the next test: trains in the folder that the variable names.
+/// The child process of the next test, which trains in the folder of the variable.
 #[test]
 #[ignore = "runs in a child process"]
-fn child_that_is_killed() {
+fn child_process_to_kill() {
     let dir = PathBuf::from(std::env::var_os("GLTA_TEST_CHILD").unwrap());
     let language = language(&dir.with_file_name("llm"));
     open(&dir, config(Preset::Full)).fit(Some(&language)).unwrap();
@@ -528,7 +528,7 @@ fn a_killed_run_resumes_to_the_same_numbers() {
         runs += 1;
         loop {
             let mut child = Command::new(std::env::current_exe().unwrap())
-                .args(["--ignored", "--exact", "child_that_is_killed"])
+                .args(["--ignored", "--exact", "child_process_to_kill"])
                 .env("GLTA_TEST_CHILD", &dir)
                 .stdout(Stdio::null())
                 .stderr(Stdio::null())
@@ -556,11 +556,11 @@ fn a_killed_run_resumes_to_the_same_numbers() {
 }
 
 #[test]
-fn wrong_use_is_told_and_loses_nothing() {
+fn misuse_is_an_error_and_loses_no_data() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path().join("run");
     let mut control = Config { backbone: Backbone::None, ..config(Preset::Full) };
-    // So that nodes and model are read.
+    // So that nodes and model are loaded.
     control.model.mix = vec![1.0];
     Run::create(&dir, data(), control.clone()).unwrap().fit(None).unwrap();
 
@@ -568,7 +568,7 @@ fn wrong_use_is_told_and_loses_nothing() {
     assert!(message(Run::create(&dir, data(), control.clone())).contains("already holds"));
     let nothing = folder.path().join("nothing");
     assert!(!Run::exists(&nothing) && Run::exists(&dir));
-    assert!(message(Run::resume(&nothing, data(), control.clone())).contains("holds no run"));
+    assert!(message(Run::resume(&nothing, data(), control.clone())).contains("contains no run"));
     assert!(!nothing.exists(), "a failed resume makes no folder");
     let other = Config { seed: 1, ..control.clone() };
     assert!(message(Run::resume(&dir, data(), other)).contains("another configuration"));
@@ -578,7 +578,7 @@ fn wrong_use_is_told_and_loses_nothing() {
     let needs_llm = Run::create(folder.path().join("x"), data(), config(Preset::Full));
     assert!(needs_llm.unwrap().fit(None).unwrap_err().to_string().contains("none was given"));
 
-    // A file where the folder should be, and a place that nobody can write.
+    // A file instead of the folder, and a place without write permission.
     let file = folder.path().join("file");
     std::fs::write(&file, "").unwrap();
     assert!(message(Run::create(&file, data(), control.clone())).contains("file"));
@@ -591,13 +591,13 @@ fn wrong_use_is_told_and_loses_nothing() {
     assert!(recommender.recommend(99, 3).unwrap_err().to_string().contains("user 99"));
     let message = recommender.recommend_for_items(&[20], 3).unwrap_err().to_string();
     assert!(message.contains("item 20"), "{message}");
-    // Somebody with nothing gets what most people have.
+    // A user without items gets the most popular items.
     let popular = recommender.recommend_for_items(&[], 3).unwrap();
     let degrees = data().train.item_degrees();
     let most = degrees.iter().copied().max().unwrap();
     assert_eq!((popular.len(), degrees[popular[0].item as usize]), (3, most));
 
-    // Damage to any file names it.
+    // An error of a damaged file names the file.
     for name in [
         "config.toml",
         "nodes.safetensors",

@@ -1,5 +1,5 @@
-//! The whole flow on several ranks, which are threads here: what one rank gives, but
-//! for rounding.
+//! The whole flow on several ranks, which are threads here, gives the results of one rank up to
+//! rounding.
 
 #![allow(clippy::unwrap_used)]
 
@@ -16,10 +16,10 @@ mod tiny_llm;
 
 use tastes::{config, data, language};
 
-/// Lists of all users, and what was reported.
+/// Lists of all users, and the report.
 type Ended = (Vec<Vec<u32>>, FitReport);
 
-/// What every rank ends with; the run stops at `stop` events of the last rank's.
+/// The result of every rank; the run stops after `stop` events of the last rank.
 fn fit(
     size: usize,
     dir: &Path,
@@ -78,7 +78,7 @@ fn assert_same(one: &Ended, other: &Ended) {
 }
 
 #[test]
-fn any_number_of_ranks_gives_the_same() {
+fn any_number_of_ranks_gives_the_same_result() {
     let folder = tempfile::tempdir().unwrap();
     let llm = folder.path().join("llm");
     drop(language(&llm));
@@ -88,7 +88,7 @@ fn any_number_of_ranks_gives_the_same() {
         let dir = |size: usize| folder.path().join(format!("{preset:?}-{size}"));
         let one = fit(1, &dir(1), &llm, &config, 0).remove(0).unwrap();
         let texts = |size| std::fs::read(dir(size).join("texts.jsonl")).unwrap();
-        // Batches of two prompts in stage 2: the third of three ranks has none of them.
+        // Batches of two prompts in stage 2: the third of three ranks gets none of them.
         for size in [2, 3] {
             for rank in fit(size, &dir(size), &llm, &config, 0) {
                 assert_same(&one, &rank.unwrap());
@@ -99,7 +99,7 @@ fn any_number_of_ranks_gives_the_same() {
 }
 
 #[test]
-fn one_rank_stops_all_and_another_number_goes_on() {
+fn one_rank_stops_all_and_another_number_resumes() {
     let folder = tempfile::tempdir().unwrap();
     let llm = folder.path().join("llm");
     drop(language(&llm));

@@ -80,7 +80,7 @@ for system in systems:
             assert own.keys() == other.keys(), f"{system}, seed {seed}: other users"
             for user, result in own.items():
                 by_user.setdefault(user, []).append(result[metric] - other[user][metric])
-        # A user under another seed is no new observation.
+        # The same user with another seed is not a new observation.
         differences = [statistics.mean(values) for values in by_user.values()]
         mean = statistics.mean(differences)
         error = statistics.stdev(differences) / math.sqrt(len(differences))

@@ -1,11 +1,11 @@
-"""Dense EASE solved in the space of users, for more items than a dense matrix has room for.
+"""Dense EASE solved in the space of users, for more items than fit in a dense matrix.
 
 X P = (XX' + l2)^-1 X and P_jj = (1 - x_j' (XX' + l2)^-1 x_j) / l2 (Woodbury), so that scores
-X B = X - X P diag(1 / P_jj) need a matrix over users alone: 3.6 GB and 3 minutes on Gowalla.
+X B = X - X P diag(1 / P_jj) only need a matrix over users: 3.6 GB and 3 minutes on Gowalla.
 
     python dense_ease.py gowalla/train.txt [gowalla/test.txt] [l2 ...]
 
-With one file, a tenth of its pairs are searched for, as in benches/gowalla.rs.
+With one file, a tenth of its pairs is the test part, as in benches/gowalla.rs.
 """
 
 import pathlib
@@ -63,7 +63,7 @@ for l2 in grid:
     sums, users = np.zeros(3), 0
     for first in range(0, U, 512):
         rows = slice(first, min(first + 512, U))
-        # X P: the inverse's rows times X; the diagonal of P does not count in B.
+        # X P: the inverse's rows times X; the diagonal of P does not affect B.
         scores = X[rows].toarray() - (inverse[rows] @ X) * scale
         scores[X[rows].nonzero()] = -np.inf
         top = np.argpartition(-scores, 20, axis=1)[:, :20]

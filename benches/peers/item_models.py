@@ -1,13 +1,13 @@
-"""Item models beside the linear item model, in one run: gowalla, and generated items.
+"""Compares item models with the linear model in one run, on gowalla and on generated items.
 
     pip install numpy scipy implicit
     pip install 'scikit-sparse<0.4.17' sansa   # needs SuiteSparse's headers (libsuitesparse-dev)
     python benches/peers/item_models.py --gowalla FOLDER [--items 100000] [--work FOLDER]
 
-FOLDER holds LightGCN's published train.txt and test.txt, perhaps gzipped. The generated data are
-those of benches/scale.rs, with items of a twentieth of the people held out. Of every model, a
-few settings are tried on a tenth of each person's training items and the best by R@20 is fitted
-on all of them (ours chooses by N@10); each model is a process of its own. It prints a table.
+FOLDER has LightGCN's published train.txt and test.txt, plain or gzipped. The generated data are
+those of benches/scale.rs; items of a twentieth of the users are held out. For every model a few
+settings are tried on a tenth of each user's training items, and the best by R@20 is fitted on all
+of them (ours by N@10). Each model runs in its own process. The script prints a table.
 """
 
 import argparse
@@ -135,7 +135,7 @@ def sansa(l2, density):
             lower_triangle_inverter_config=UMRUnitLowerTriangleInverterConfig(
                 scans=1, finetune_steps=5))
         model = SANSA(config)
-        # It fails on items that nobody has.
+        # It fails on items without interactions.
         had = np.flatnonzero(np.diff(train.tocsc().indptr))
         known_items = train[:, had]
         model.fit(known_items)
@@ -158,7 +158,7 @@ def grid(name, items):
                                    (256, .1, 10.)]]
     if name == "knn":
         return [(knn, (kind, k)) for kind in ("cosine", "tf-idf", "bm25") for k in (50, 200)]
-    # As many weights in its two factors as k 64 has in one.
+    # Its two factors have as many weights as the local form with 64 sources.
     return [(sansa, (l2, 64 / items)) for l2 in (1., 3., 10., 30.)]
 
 

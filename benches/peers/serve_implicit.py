@@ -1,4 +1,4 @@
-"""PyPI `implicit` behind a small ASGI app, beside `glta serve`, on the same generated shop.
+"""`implicit` behind a small ASGI app, to compare with `glta serve` on the same generated shop.
 
     python serve_implicit.py make DIR --items 100000 --users 100000
     python serve_implicit.py serve DIR --port 8090

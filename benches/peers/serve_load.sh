@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The table of docs/serving.md: `glta serve` at 800 and at 100,000 items, and implicit behind
-# serve_implicit.py, under the same load in one run. Needs the packages of serve_implicit.py in
+# Measures `glta serve` with 800 and 100,000 items, and implicit behind serve_implicit.py, with the
+# same load in one run (docs/serving.md). Needs the packages of serve_implicit.py in
 # $PYTHON, curl, and release builds of the program glta and the example serve_load.
 #
 #     benches/peers/serve_load.sh FOLDER

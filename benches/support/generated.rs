@@ -1,4 +1,4 @@
-//! A generated catalogue and what people have of it.
+//! A generated catalogue and its interactions.
 
 use glta_core::stream;
 use glta_data::Interactions;
@@ -9,18 +9,18 @@ use rayon::prelude::*;
 
 pub(crate) type Error = Box<dyn std::error::Error + Send + Sync>;
 
-/// Dimensions of a text vector.
+/// Dimension of a text vector.
 const DIM: usize = 192;
 
-/// A draw of the standard normal distribution (Box and Muller).
+/// A sample of the standard normal distribution (Box and Muller).
 pub(crate) fn normal(random: &mut impl Rng) -> f64 {
     let u: f64 = 1.0 - random.random::<f64>();
     (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * random.random::<f64>()).cos()
 }
 
-/// Items in clusters; the vectors of a cluster lie around its centre.
+/// Items in clusters; the vectors of a cluster are close to its centre.
 pub(crate) struct Catalogue {
-    /// The items of each cluster, the popular ones first.
+    /// The items of each cluster, the most popular first.
     members: Vec<Vec<u32>>,
     pub(crate) text: TextVectors,
 }
@@ -48,9 +48,9 @@ pub(crate) fn catalogue(items: usize) -> Result<Catalogue, Error> {
     Ok(Catalogue { members, text })
 }
 
-/// 2.27 people an item with 23 items each in the mean, their lists log-normal: items of a few
-/// clusters and popular ones. A fifth of the people have one certain item, and five people have
-/// 20,000 items (a quarter of the catalogue, if that is less).
+/// On average 2.27 users per item and 23 items per user, with log-normal list lengths. Lists
+/// contain items of a few clusters and popular items. A fifth of the users have one particular
+/// item, and five users have 20,000 items (or a quarter of the catalogue, if that is less).
 pub(crate) fn interactions(catalogue: &Catalogue, items: usize) -> Result<Interactions, Error> {
     let users = items * 227 / 100;
     let clusters = catalogue.members.len();

@@ -1,13 +1,13 @@
-//! Arguments and memory of a bench that is a program of its own.
+//! Arguments and memory of benches without criterion.
 
-/// The value behind `name` on the command line.
+/// The value after `name` on the command line.
 pub(crate) fn argument(name: &str) -> Option<String> {
     let args: Vec<String> = std::env::args().collect();
     let at = args.iter().position(|arg| arg == name)?;
     args.get(at + 1).cloned()
 }
 
-/// Most memory the process has held, in MB.
+/// Peak resident memory of the process, in MB.
 pub(crate) fn peak_mb() -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find(|line| line.starts_with("VmHWM"));

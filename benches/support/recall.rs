@@ -1,4 +1,4 @@
-//! How many of the nearest items by text the approximate search finds.
+//! The share of the nearest items by text that the approximate search finds.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use crate::generated::{Error, normal};
 use crate::measured::{argument, peak_mb};
 
-/// Items whose exact neighbours are found, and how many of them.
+/// Number of items whose exact neighbours are computed, and number of these neighbours.
 const QUERIES: usize = 1_000;
 const NEAREST: usize = 10;
 
@@ -24,7 +24,7 @@ fn repeated(white: &Array2<f32>, items: usize, noise: f64) -> Result<TextVectors
     values.par_chunks_mut(dim).enumerate().for_each(|(item, vector)| {
         let mut random = stream(1, "noise", &[item as u64]);
         for (to, &from) in vector.iter_mut().zip(white.row(item % rows)) {
-            // The first time as it is.
+            // Without noise at first.
             let more = if item < rows { 0.0 } else { deviation * normal(&mut random) };
             *to = from + more as f32;
         }
@@ -34,7 +34,7 @@ fn repeated(white: &Array2<f32>, items: usize, noise: f64) -> Result<TextVectors
     Ok(TextVectors::new(Array2::from_shape_vec((items, dim), values)?)?)
 }
 
-/// The nearest items of one, by all cosines.
+/// The nearest items of one item, by all cosines.
 fn exact(vectors: &TextVectors, item: u32) -> Vec<u32> {
     let own = ArrayView1::from(vectors.row(item as usize));
     let cosines = vectors.view().dot(&own);
@@ -71,7 +71,7 @@ pub(crate) fn recall(path: &Path, items: usize) -> Result<(), Error> {
         .collect();
     let (hits, wanted) =
         counts.iter().fold((0, 0), |(hits, wanted), count| (hits + count.0, wanted + count.1));
-    // Of all neighbours and cosines, so that two runs can be compared.
+    // A hash of all neighbours and cosines, to compare two runs.
     let fingerprint = (0..items as u32).flat_map(|item| near.of(item)).fold(0u64, |sum, (i, c)| {
         (sum.rotate_left(5) ^ u64::from(i) ^ u64::from(c.to_bits()) << 32)
             .wrapping_mul(0x9e37_79b9_7f4a_7c15)

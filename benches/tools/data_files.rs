@@ -1,4 +1,4 @@
-//! Files of data in the layouts and sizes of published sets, and what reading them takes.
+//! Generates files in the formats and sizes of published data sets, and measures reading them.
 //!
 //! ```text
 //! cargo run --release -p glta-data --example data_files -- make ml-32m target/ml-32m
@@ -6,11 +6,11 @@
 //! ```
 //!
 //! Layouts are `ml-32m` (32 million ratings, 87,585 movies, 200,948 users), `amazon-2023` (10
-//! million reviews of 500,000 items, with metadata), `goodreads` (10 million interactions with
-//! a million books) and `shop` (5 million orders of 100,000 products by 250,000 customers, as
-//! tables for `glta fit`). A last argument of `make` scales all counts, such as 0.25. Files are
-//! written as they are made: 0.9, 4.4, 5.2 and 0.2 GB at scale 1. `read` reads, filters and splits,
-//! and prints rows a second and the peak memory.
+//! million reviews of 500,000 items, with metadata), `goodreads` (10 million interactions with a
+//! million books) and `shop` (5 million orders of 100,000 products by 250,000 customers, as tables
+//! for `glta fit`). The last argument of `make` is a factor of all counts, such as 0.25. The files
+//! have 0.9, 4.4, 5.2 and 0.2 GB with the factor 1. `read` reads, filters and splits, and prints
+//! rows per second and peak memory.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use std::collections::HashSet;
@@ -26,7 +26,7 @@ use glta_data::{Dataset, Split, SplitConfig};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-/// Make files of data in the layouts and sizes of published sets, or measure reading them.
+/// Generate files in the formats and sizes of published data sets, or measure reading them.
 #[derive(Parser)]
 #[command(name = "data_files", version)]
 struct Cli {
@@ -98,7 +98,7 @@ fn make(layout: Kind, folder: &Path, scale: f64) {
     }
 }
 
-/// Draws of users and items, few of which have most rows.
+/// Random users and items, few of which have most rows.
 struct Draws(ChaCha8Rng);
 
 impl Draws {
@@ -110,7 +110,7 @@ impl Draws {
         (count as f64 * self.0.random::<f64>().powi(2)) as u64
     }
 
-    /// One that is not in `seen` yet, unless most are.
+    /// One that is not in `seen`, unless most are.
     fn new_one(&mut self, count: u64, seen: &mut HashSet<u64>) -> u64 {
         loop {
             let drawn = self.skewed(count);
@@ -120,7 +120,7 @@ impl Draws {
         }
     }
 
-    /// Words of about `length` characters in all.
+    /// Words with about `length` characters in total.
     fn words(&mut self, length: usize) -> String {
         const WORDS: [&str; 12] = [
             "good",
@@ -145,10 +145,10 @@ impl Draws {
     }
 }
 
-/// An id of `digits` letters and digits that a number stands for.
+/// An id of `digits` letters and digits for a number.
 fn id(number: u64, digits: usize, letters: &[u8]) -> String {
     let mut hash = number.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    // The number itself keeps ids apart.
+    // The number itself keeps ids distinct.
     let mut left = number;
     let mut text = vec![0; digits];
     for (n, digit) in text.iter_mut().enumerate() {
@@ -162,7 +162,7 @@ fn id(number: u64, digits: usize, letters: &[u8]) -> String {
 const BASE_32: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
 const HEX: &[u8] = b"0123456789abcdef";
 
-/// Users in order, as GroupLens sorts them, each with about as many ratings.
+/// Users in order, as in the files of GroupLens, with similar numbers of ratings.
 fn ratings(mut file: impl Write, rows: u64, users: u64, items: u64) {
     let mut draws = Draws::new();
     writeln!(file, "userId,movieId,rating,timestamp").unwrap();
@@ -172,7 +172,7 @@ fn ratings(mut file: impl Write, rows: u64, users: u64, items: u64) {
         if user != last {
             (last, seen) = (user, HashSet::new());
         }
-        // Ids have gaps: the highest is about three times their number.
+        // Ids have gaps: the largest is about three times their number.
         let item = draws.new_one(items, &mut seen) * 3 + 1;
         let rating = f64::from(draws.0.random_range(1..=10)) / 2.0;
         let time = draws.0.random_range(900_000_000u32..1_700_000_000);
@@ -276,13 +276,13 @@ fn books(mut file: impl Write, items: u64) {
     file.flush().unwrap();
 }
 
-/// Kinds of things in a shop; a product's is its number modulo theirs.
+/// Kinds of products in a shop; a product's kind is its number modulo their number.
 const THINGS: [&str; 20] = [
     "tea", "coffee", "mug", "table", "chair", "lamp", "book", "game", "guitar", "drum", "racket",
     "ball", "bike", "helmet", "tent", "boot", "coat", "scarf", "soap", "candle",
 ];
 
-/// Customers like two kinds of things each, and a tenth of their orders is of any kind.
+/// Customers like two kinds of products each; a tenth of their orders is of any kind.
 fn orders(mut file: impl Write, rows: u64, customers: u64, items: u64) {
     let mut draws = Draws::new();
     let kinds = THINGS.len() as u64;
@@ -369,7 +369,7 @@ fn read(layout: Kind, folder: &Path) {
     show_peak("filtered and split", interactions);
 }
 
-/// The process's peak resident memory, where the system tells.
+/// The peak resident memory of the process, if the system reports it.
 fn show_peak(done: &str, interactions: u64) {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find(|line| line.starts_with("VmHWM:"));

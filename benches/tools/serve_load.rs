@@ -1,4 +1,4 @@
-//! Load on a running `serve`: requests per second and how long they take, or
+//! Puts load on a running `serve`: measures requests per second and their duration, or sends
 //! malformed bodies.
 //!
 //! ```text
@@ -26,7 +26,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use ureq::Agent;
 
-/// Error as text, which threads can hand over.
+/// Errors as text, which can be sent between threads.
 type Result<T> = std::result::Result<T, String>;
 
 /// Put load on a running `serve`.
@@ -36,27 +36,27 @@ struct Args {
     /// Address and port of the service
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8080")]
     at: String,
-    /// Clients that each wait for an answer before they ask again
+    /// Number of clients that wait for each answer
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u64).range(1..))]
     clients: u64,
-    /// How long
+    /// Duration in seconds
     #[arg(long, default_value_t = 10)]
     seconds: u64,
-    /// Of a hundred requests, so many that write an interaction
+    /// Percentage of requests that write an interaction
     #[arg(long, value_name = "PERCENT", default_value_t = 0,
         value_parser = clap::value_parser!(u32).range(..=100))]
     writes: u32,
-    /// Ask for items with this value of a field alone, such as category=Tea
+    /// Only request items with this value of a field, such as category=Tea
     #[arg(long, value_name = "FIELD=VALUE", value_parser = filter)]
     filter: Option<(String, String)>,
-    /// Instead, this many malformed requests: each must be refused, and a good one
-    /// be answered afterwards
+    /// Send this many malformed requests instead; each must be rejected, and a valid one must be
+    /// answered afterwards
     #[arg(long, value_name = "N")]
     malformed: Option<usize>,
 }
 
 fn filter(text: &str) -> Result<(String, String)> {
-    let (field, value) = text.split_once('=').ok_or("a field, `=` and a value are expected")?;
+    let (field, value) = text.split_once('=').ok_or("expected FIELD=VALUE")?;
     Ok((field.to_owned(), value.to_owned()))
 }
 
@@ -92,7 +92,7 @@ fn some_users(args: &Args) -> Result<Vec<String>> {
     let url = format!("http://{}/users?limit=200", args.at);
     let users: Vec<String> = get(&url)?;
     if users.is_empty() {
-        return Err(format!("{url}: there is no user"));
+        return Err(format!("{url}: the service has no users"));
     }
     Ok(users)
 }
@@ -104,7 +104,7 @@ fn some_items(args: &Args) -> Result<Vec<String>> {
     let ids: Vec<String> =
         items.iter().filter_map(|item| Some(item["item"].as_str()?.to_owned())).collect();
     if ids.is_empty() {
-        return Err(format!("{url}: there is no item"));
+        return Err(format!("{url}: the service has no items"));
     }
     Ok(ids)
 }
@@ -115,7 +115,7 @@ fn get<T: DeserializeOwned>(url: &str) -> Result<T> {
     serde_json::from_str(&text).map_err(|e| format!("{url}: {e}"))
 }
 
-/// What clients ask and write.
+/// The requests and writes of the clients.
 struct Asked {
     at: String,
     users: Vec<String>,
@@ -152,11 +152,11 @@ fn load(args: &Args) -> Result<()> {
     let mut times: Vec<f64> = clients.into_iter().flat_map(|client| client.times).collect();
     times.extend(&writes);
     if times.is_empty() {
-        return Err(format!("none of {refused} requests was answered"));
+        return Err(format!("all {refused} requests were rejected"));
     }
     let rate = times.len() as f64 / seconds;
     println!(
-        "{} clients: {rate:.0} requests/s, {}; {refused} refused or too late",
+        "{} clients: {rate:.0} requests/s, {}; {refused} rejected or too late",
         args.clients,
         percentiles(times),
     );
@@ -172,18 +172,18 @@ fn percentiles(mut times: Vec<f64>) -> String {
     format!("p50 {:.1} ms, p99 {:.1} ms", at(0.5), at(0.99))
 }
 
-/// What one client saw.
+/// The results of one client.
 #[derive(Default)]
 struct Client {
-    /// Seconds of each answered question.
+    /// Seconds of each answered request.
     times: Vec<f64>,
     /// Seconds of each acknowledged write.
     writes: Vec<f64>,
-    /// Requests that were refused or answered too late.
+    /// Requests that were rejected or answered too late.
     refused: usize,
 }
 
-/// A connection that is kept open: a client that costs little beside the service.
+/// A persistent connection, which costs less CPU time than an `Agent`.
 struct Connection {
     at: String,
     sender: SendRequest<Body>,
@@ -216,7 +216,7 @@ impl Connection {
     }
 }
 
-/// Asks for random users, or writes for them, until the time is over.
+/// Requests lists for random users, or writes interactions for them, until the time is over.
 async fn client(seed: u64, asked: Arc<Asked>, until: Instant) -> Result<Client> {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let mut connection = Connection::open(&asked.at).await?;
@@ -225,7 +225,7 @@ async fn client(seed: u64, asked: Arc<Asked>, until: Instant) -> Result<Client> 
         let user = asked.users.choose(&mut random);
         let write = random.random_bool(asked.writes);
         let body = match (write, asked.filter.is_null()) {
-            // Of people who come once, so that no history grows without end.
+            // Each write is by a new user, so that no history becomes long.
             (true, _) => {
                 let visitor = format!("visitor {}", random.random::<u32>());
                 json!([{"user": visitor, "item": asked.items.choose(&mut random)}])
@@ -267,14 +267,17 @@ fn malformed(args: &Args, count: usize) -> Result<()> {
     }
     let (status, text) = post(&agent, &format!("http://{}/recommend", args.at), good.as_bytes())?;
     if status != 200 {
-        return Err(format!("a good request after them: {status} {text}"));
+        return Err(format!("a valid request afterwards: {status} {text}"));
     }
-    println!("{count} malformed requests refused, by status {by_status:?}; a good one is answered");
+    println!(
+        "{count} malformed requests were rejected, by status {by_status:?}; a valid one was \
+        answered"
+    );
     Ok(())
 }
 
-/// One of eight kinds: cut off, binary, with unknown users, of wrong types, of nobody, nested,
-/// out of range, too long.
+/// One of eight kinds of malformed bodies: truncated, binary, with unknown users, with wrong types,
+/// without a user, nested, out of range, too long.
 fn malformed_body(n: usize, good: &str, random: &mut impl Rng) -> Vec<u8> {
     match n % 8 {
         0 => good.as_bytes()[..random.random_range(0..good.len())].to_vec(),

@@ -1,4 +1,4 @@
-//! Any bytes as reviews and metadata of Amazon: JSON lines or Python dicts.
+//! Arbitrary bytes as reviews and metadata of Amazon: JSON lines or Python dicts.
 #![no_main]
 
 mod folder;

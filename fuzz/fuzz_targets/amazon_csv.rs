@@ -1,4 +1,4 @@
-//! Any bytes as ratings alone and metadata of Amazon.
+//! Arbitrary bytes as ratings and metadata of Amazon.
 #![no_main]
 
 mod folder;

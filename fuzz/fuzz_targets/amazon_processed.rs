@@ -1,4 +1,4 @@
-//! Any bytes as the files of MiniOneRec.
+//! Arbitrary bytes as the files of MiniOneRec.
 #![no_main]
 
 mod folder;

@@ -1,4 +1,4 @@
-//! Any bytes as a zip archive of MovieLens.
+//! Arbitrary bytes as a zip archive of MovieLens.
 #![no_main]
 
 mod folder;

@@ -1,5 +1,4 @@
-//! Edits of a valid checkpoint: the input is a script of them. What loads must
-//! run.
+//! Edits of a valid checkpoint by a script, which is the input. A checkpoint that loads must run.
 #![no_main]
 #![allow(clippy::unwrap_used)]
 
@@ -14,7 +13,7 @@ use std::cell::LazyCell;
 use support::Spec;
 use tempfile::TempDir;
 
-/// The files, and where the edits are written.
+/// The files of the checkpoint, and the folder for the edited ones.
 struct Valid {
     dir: TempDir,
     config: Value,
@@ -41,7 +40,7 @@ thread_local! {
     });
 }
 
-/// Reads numbers off the input; zeros beyond its end.
+/// Reads numbers from the input; zeros after its end.
 struct Script<'a>(&'a [u8]);
 
 impl Script<'_> {
@@ -55,7 +54,7 @@ impl Script<'_> {
         usize::from(u16::from_le_bytes([self.byte(), self.byte()])) % end.max(1)
     }
 
-    /// Small, large, or just any number.
+    /// A small, a large, or an arbitrary number.
     fn number(&mut self) -> u64 {
         match self.byte() {
             0 => u64::MAX,
@@ -111,7 +110,7 @@ fn edit(script: &mut Script<'_>, config: &mut Value, header: &mut Value, data: &
             let key = script.key(header.as_object().unwrap());
             let dtypes = ["I32", "F16", "BF16", "F32", "I16", "U8", "F8_E4M3", "F4"];
             let dtype = json!(dtypes[script.below(dtypes.len())]);
-            // An edit before this one may have put something else there.
+            // An earlier edit may have put another value here.
             if let Some(entry) = header[key].as_object_mut() {
                 entry.insert("dtype".into(), dtype);
             }
@@ -130,7 +129,7 @@ fn edit(script: &mut Script<'_>, config: &mut Value, header: &mut Value, data: &
             header[key] = script.value();
         }
         7 => {
-            // A stretch of one byte: NaN, wild groups, zeros.
+            // A sequence of equal bytes: NaN, invalid groups, zeros.
             let (at, byte) = (script.below(data.len()), script.byte());
             let end = (at + script.below(512)).min(data.len());
             data[at..end].fill(byte);
@@ -157,7 +156,7 @@ fuzz_target!(|input: &[u8]| {
         let mut weights = (header.len() as u64).to_le_bytes().to_vec();
         weights.extend(header);
         weights.extend(data);
-        // Below the level of JSON.
+        // An edit of single bytes.
         if raw >= 128 {
             let at = script.below(weights.len());
             weights[at] = script.byte();

@@ -1,4 +1,4 @@
-//! Any bytes as `config.json` and, after a zero byte, `quantize_config.json`.
+//! Arbitrary bytes as `config.json` and, after a zero byte, `quantize_config.json`.
 #![no_main]
 
 use glta_llm::LlamaConfig;

@@ -1,4 +1,4 @@
-//! Any bytes as the CSV edition of Goodreads' interactions, with its maps of ids.
+//! Arbitrary bytes as the CSV edition of Goodreads' interactions, with its maps of ids.
 #![no_main]
 
 mod folder;

@@ -1,4 +1,4 @@
-//! Any bytes as the split of IHP.
+//! Arbitrary bytes as the split of IHP.
 #![no_main]
 
 mod folder;

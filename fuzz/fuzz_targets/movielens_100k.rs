@@ -1,4 +1,4 @@
-//! Any bytes as the files of MovieLens 100K.
+//! Arbitrary bytes as the files of MovieLens 100K.
 #![no_main]
 
 mod folder;

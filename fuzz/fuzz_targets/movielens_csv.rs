@@ -1,4 +1,4 @@
-//! Any bytes as the files of the later MovieLens sets.
+//! Arbitrary bytes as the files of the later MovieLens sets.
 #![no_main]
 
 mod folder;

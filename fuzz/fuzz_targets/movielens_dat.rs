@@ -1,4 +1,4 @@
-//! Any bytes as the files of MovieLens 1M and 10M.
+//! Arbitrary bytes as the files of MovieLens 1M and 10M.
 #![no_main]
 
 mod folder;

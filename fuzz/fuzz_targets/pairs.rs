@@ -1,4 +1,4 @@
-//! Any bytes as a table of interactions, and as the two files of a published split.
+//! Arbitrary bytes as a table of interactions, and as the two files of a published split.
 #![no_main]
 
 mod folder;

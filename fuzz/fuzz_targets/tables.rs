@@ -1,4 +1,4 @@
-//! Any bytes as a table of interactions and a table of items.
+//! Arbitrary bytes as a table of interactions and a table of items.
 #![no_main]
 
 mod folder;

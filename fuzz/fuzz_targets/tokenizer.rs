@@ -1,4 +1,4 @@
-//! Any bytes as `tokenizer.json`; what loads must encode and decode.
+//! Arbitrary bytes as `tokenizer.json`. A tokenizer that loads must encode and decode.
 #![no_main]
 
 use glta_llm::Tokenizer;
@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 thread_local! {
     static DIR: LazyCell<TempDir> = LazyCell::new(|| {
-        // The fuzzer's hook aborts at panics that are turned into errors, too.
+        // The fuzzer's panic hook also aborts on panics that are converted to errors.
         std::panic::set_hook(Box::new(|_| ()));
         tempfile::tempdir().expect("a folder")
     });

@@ -1,4 +1,4 @@
-"""Our quantiser beside GPTQModel's: the same model, text, bits and group size.
+"""Compares our quantiser with GPTQModel's: the same model, text, bits and group size.
 
     pip install torch transformers safetensors gptqmodel==7.7.0
     cargo build --release --example gptq

@@ -1,4 +1,4 @@
-//! A small catalogue, its users, and settings that train in moments.
+//! A small catalogue, its users, and settings for a short training.
 
 use std::path::Path;
 
@@ -36,7 +36,7 @@ pub(crate) fn data() -> RunData {
 pub(crate) fn config(preset: Preset) -> Config {
     let mut config = Config::preset(preset, Density::Dense);
     if preset == Preset::Full {
-        // Everything that a prompt can hold.
+        // Everything that a prompt can contain.
         config.model.history = 5;
         (config.texts.profile, config.texts.prediction) = (true, true);
     }

@@ -1,9 +1,7 @@
-//! A small random GPTQ LLaMA with a byte-level tokenizer, for tests and for
-//! trying things without a download. It has nothing to say, but every format,
-//! kernel and gradient is real.
+//! A small random GPTQ LLaMA with a byte-level tokenizer, for tests and examples without a
+//! download. Its output is meaningless, but every format, kernel and gradient is real.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
-#[path = "../../crates/glta-llm/tests/support/mod.rs"]
 mod checkpoint;
 
 use std::path::Path;
@@ -24,8 +22,7 @@ fn tokenizer() -> serde_json::Value {
     let special = ["<unk>", "<s>", "</s>"];
     let mut vocabulary: Map<String, serde_json::Value> =
         special.iter().zip(0..).map(|(token, id)| ((*token).to_owned(), json!(id))).collect();
-    // GPT-2's table: printable bytes stand for themselves, the others are moved
-    // up to 256 and beyond.
+    // GPT-2's table: printable bytes map to themselves, the others to 256 and above.
     let mut moved = 256;
     for byte in 0u32..256 {
         let printable = matches!(byte, 33..=126 | 161..=172 | 174..=255);

@@ -1,4 +1,4 @@
-//! Builds a model and loads it from a run's folder.
+//! Creates models, and loads them from the folder of a run.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,9 +12,7 @@ use ndarray::ArrayView2;
 use crate::checkpoint::recorded;
 use crate::config::{Backbone, Config};
 use crate::data::RunData;
-use crate::files::{
-    HISTORY, LINEAR, MODEL, NODES, TEXTS, VECTORS, read_matrix, write_matrix,
-};
+use crate::files::{HISTORY, LINEAR, MODEL, NODES, TEXTS, VECTORS, read_matrix, write_matrix};
 use crate::language::LanguageModel;
 use crate::lists::LinearLists;
 use crate::model::Glta;
@@ -25,7 +23,7 @@ use crate::texts::{UserTexts, read_texts};
 use crate::trained::Model;
 use crate::{Error, Result};
 
-/// The language model that the backbone asks for.
+/// The language model for the backbone of the configuration.
 pub(crate) fn used_language(
     config: &Config,
     language: Option<&LanguageModel>,
@@ -38,9 +36,8 @@ pub(crate) fn used_language(
     }
 }
 
-/// Refuses a model that was cut otherwise: any number of layers has the same shapes, and
-/// another one gives other answers. Without prompts only the layers that read the items'
-/// texts matter.
+/// Rejects a language model with another number of layers: the shapes are the same, but the answers
+/// differ. Without prompts only the layers that encode item texts matter.
 pub(crate) fn check_layers(config: &Config, language: &LanguageModel) -> Result<()> {
     let layers = language.llama.config().num_hidden_layers;
     let whole = language.whole_layers();
@@ -53,13 +50,13 @@ pub(crate) fn check_layers(config: &Config, language: &LanguageModel) -> Result<
     Err(Error::Config {
         field: "llm.layers".into(),
         problem: format!(
-            "the run uses {wanted} layers of the language model, but the one given was \
-             loaded with {layers}; load it with the run's `llm` options"
+            "the run uses {wanted} layers of the language model, but the given model was loaded \
+             with {layers}; load it with the run's `llm` options"
         ),
     })
 }
 
-/// What a model is built on.
+/// The frozen parts of a model.
 pub(crate) struct Parts {
     pub(crate) embeddings: NodeEmbeddings,
     pub(crate) vectors: Option<TextVectors>,
@@ -88,13 +85,13 @@ pub(crate) struct Finished {
     pub(crate) report: FitReport,
 }
 
-/// The data of the run in `dir`.
+/// Loads the data of the run in `dir`.
 pub(crate) fn load_data(dir: &Path) -> Result<RunData> {
     RunData::load(dir)
 }
 
-/// Loads what a finished [`Run`](crate::Run) over `data` saved in `dir`. The path through the
-/// prompt, and with it the language model, is needed only where it adds something.
+/// Loads a finished [`Run`](crate::Run) over `data` from `dir`. The prompt path, and the language
+/// model with it, is only needed if it contributes to the scores.
 pub(crate) fn load(
     dir: &Path,
     data: &Arc<RunData>,
@@ -103,7 +100,7 @@ pub(crate) fn load(
     let file = |name: &str| -> PathBuf { dir.join(name) };
     let config = Config::of_run(dir)?;
     if !file(HISTORY).exists() {
-        return Err(Error::file(&file(HISTORY), "missing: the run has not ended; resume it"));
+        return Err(Error::file(&file(HISTORY), "missing, so the run has not ended; resume it"));
     }
     let report = FitReport::read(&file(HISTORY))?;
     let device = language.map_or(Device::Cpu, |l| l.llama.device().clone());
@@ -135,14 +132,14 @@ pub(crate) fn load(
     Ok(Finished { model: Model::trained(model)?, report })
 }
 
-/// Whether text vectors are used, something reads them, and there are texts to compare.
+/// Whether text vectors are used, encoders are configured, and there are texts to compare.
 pub(crate) fn has_vectors(config: &Config, data: &RunData) -> bool {
     let texts = data.items.iter().filter(|item| !item.text.trim().is_empty());
     let read = config.item_encoders().count() > 0 && texts.take(2).count() == 2;
     config.reads_item_texts() && (read || !config.item_text.files.is_empty())
 }
 
-/// The items' text vectors; `None` where no encoder could read them.
+/// The text vectors of the items; `None` if no encoder could compute them.
 pub(crate) fn load_vectors(path: &Path, data: &RunData) -> Result<Option<TextVectors>> {
     let vectors = read_matrix(path, TENSOR, data.items.len())?;
     if vectors.ncols() == 0 {
@@ -151,10 +148,10 @@ pub(crate) fn load_vectors(path: &Path, data: &RunData) -> Result<Option<TextVec
     Ok(Some(TextVectors::new(vectors)?))
 }
 
-/// Saves the items' text vectors, `(items, dim)`.
+/// Saves the text vectors of the items, `(items, dim)`.
 pub(crate) fn save_vectors(path: &Path, vectors: ArrayView2<'_, f32>) -> Result<()> {
     write_matrix(path, TENSOR, vectors)
 }
 
-/// What the text vectors are called in their file.
+/// The name of the tensor in the file of text vectors.
 const TENSOR: &str = "vectors";

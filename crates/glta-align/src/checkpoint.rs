@@ -1,4 +1,4 @@
-//! Which checkpoint and which prompts a run uses.
+//! The checkpoint and the prompts that a run recorded.
 
 use std::path::Path;
 
@@ -8,13 +8,13 @@ use crate::files::{CHECKPOINT, PROMPTS, RunFolder, read_text, write_whole};
 use crate::language::LanguageModel;
 use crate::{Error, Result, Templates};
 
-/// The checkpoint's line in a run's folder.
+/// The record of the checkpoint in the folder of a run.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Record {
-    /// For people; another name of the same files is accepted.
+    /// For readers only; the same files with another name are accepted.
     name: String,
-    /// SHA-256 over the files' chunks.
+    /// SHA-256 over the hashes of the files' chunks.
     hash: String,
 }
 
@@ -41,8 +41,8 @@ impl std::fmt::Display for Record {
     }
 }
 
-/// Records the checkpoint in a run's folder, and the prompts where the run has any;
-/// refuses others than those that are recorded there.
+/// Records the checkpoint in the folder of a run, and the prompts if the run has any. Rejects
+/// others than the recorded ones.
 pub(crate) fn record(folder: &RunFolder, language: &LanguageModel, prompts: bool) -> Result<()> {
     folder.write(CHECKPOINT, |path| {
         let given = Record::of(language)?;
@@ -70,8 +70,8 @@ pub(crate) fn record(folder: &RunFolder, language: &LanguageModel, prompts: bool
     })
 }
 
-/// The language model as the run in `dir` used it, with the prompts that are recorded. A run
-/// without prompts may have used none: then any is accepted.
+/// The language model with the recorded prompts of the run in `dir`. A run without prompts may have
+/// used no language model; any is then accepted.
 ///
 /// # Errors
 /// Another checkpoint than the recorded one.
@@ -81,7 +81,7 @@ pub(crate) fn recorded(
     prompts: bool,
 ) -> Result<LanguageModel> {
     let path = dir.join(CHECKPOINT);
-    // The text vectors of such a run were given, and no language model took part.
+    // The text vectors of such a run were given, without a language model.
     if !prompts && !path.exists() {
         return Ok(language.clone());
     }

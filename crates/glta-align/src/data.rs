@@ -1,4 +1,4 @@
-//! What a run learns from and a recommender keeps: items, users, who has what.
+//! The data of a run and of a recommender: items, users and interactions.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,11 +13,11 @@ use crate::{Error, Result};
 /// An item of the catalogue; its dense id is its position.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ItemRecord {
-    /// The data set's own id.
+    /// The raw id.
     pub raw_id: String,
-    /// What a person calls it.
+    /// The title.
     pub title: String,
-    /// The description that prompts show and encoders read.
+    /// The description for prompts and encoders.
     pub text: String,
     /// The item's other fields, such as a category or a brand, each with its values.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -25,7 +25,7 @@ pub struct ItemRecord {
 }
 
 impl ItemRecord {
-    /// An item of a data set, put into words as `text`.
+    /// A record of an item with the text `text`.
     pub fn new(item: &Item, text: String) -> Self {
         let mut fields: BTreeMap<String, Vec<String>> =
             item.other.iter().map(|(name, value)| (name.clone(), vec![value.clone()])).collect();
@@ -36,15 +36,15 @@ impl ItemRecord {
         Self { raw_id, title, text, fields }
     }
 
-    /// An item of which only the id is known.
+    /// A record with only an id.
     pub fn bare(raw_id: impl Into<String>) -> Self {
         let (title, text) = (String::new(), String::new());
         Self { raw_id: raw_id.into(), title, text, fields: BTreeMap::new() }
     }
 }
 
-/// Training data of a run, by dense user and item ids. Runs and recommenders share it:
-/// they take an [`Arc`] of it too.
+/// The training data of a run, by dense user and item ids. Runs and recommenders share it, and also
+/// accept an [`Arc`].
 ///
 /// ```
 /// use glta_align::RunData;
@@ -59,13 +59,14 @@ impl ItemRecord {
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunData {
-    /// The data set's own user ids.
+    /// The raw user ids.
     pub users: Vec<String>,
     /// The catalogue.
     pub items: Vec<ItemRecord>,
-    /// What the model learns from: `(users, items)`.
+    /// The interactions that the model is fitted on: `(users, items)`.
     pub train: Arc<Interactions>,
-    /// What chooses epochs and settings; may be empty: `(users, items)`.
+    /// The interactions on which epochs and settings are chosen, which may be empty: `(users,
+    /// items)`.
     pub valid: Interactions,
     /// How items are put into words; new items of a growing recommender too.
     pub texts: TextConfig,
@@ -102,11 +103,11 @@ struct UserLine {
 }
 
 impl RunData {
-    /// The training and validation part of a split, with items put into words
-    /// by `texts`. The test part is not kept.
+    /// The training and validation part of a split, with item texts by `texts`. The test part is
+    /// left out.
     ///
     /// # Errors
-    /// A text rule that the data set has no fields for.
+    /// Text fields that the data set does not have.
     pub fn new(dataset: &Dataset, split: &Split, texts: &TextConfig) -> Result<Self> {
         let items = dataset
             .items()
@@ -125,35 +126,35 @@ impl RunData {
         Ok(data)
     }
 
-    /// Checks that all parts speak of the same users and items and that
-    /// training and validation do not overlap.
+    /// Checks that all parts have the same users and items, and that training and validation do not
+    /// overlap.
     ///
     /// # Errors
-    /// [`Error::Data`] naming what does not fit.
+    /// [`Error::Data`] with the problem.
     pub fn validate(&self) -> Result<()> {
         for (part, interactions) in [("training", &*self.train), ("validation", &self.valid)] {
             let (users, items) = (interactions.n_users(), interactions.n_items());
             if users != self.users.len() || items != self.items.len() {
                 return Err(Error::Data(format!(
-                    "the {part} part has {users} users and {items} items, but {} users and {} \
-                     items are named",
+                    "the {part} part has {users} users and {items} items, but there are {} user \
+                     ids and {} items",
                     self.users.len(),
                     self.items.len()
                 )));
             }
         }
         if self.train.is_empty() {
-            return Err(Error::Data("there is no training interaction".into()));
+            return Err(Error::Data("there are no training interactions".into()));
         }
         if let Some((user, item)) = self.valid.iter().find(|&(u, i)| self.train.contains(u, i)) {
             return Err(Error::Data(format!(
-                "user {user} has item {item} in training and in validation"
+                "user {user} has item {item} in the training and in the validation part"
             )));
         }
         Ok(())
     }
 
-    /// What `user` is known to have, ascending: never recommended again.
+    /// All known items of `user`, in ascending order, which are not recommended again.
     pub(crate) fn seen(&self, user: u32) -> Vec<u32> {
         let mut seen = [self.train.items(user), self.valid.items(user)].concat();
         seen.sort_unstable();
@@ -257,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn survives_its_files() {
+    fn round_trip_through_files() {
         let folder = tempfile::tempdir().unwrap();
         let (items, users) = (folder.path().join(ITEMS), folder.path().join(USERS));
         data().save(folder.path()).unwrap();
@@ -274,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_must_fit() {
+    fn parts_must_have_the_same_size() {
         let mut bad = data();
         bad.valid = Interactions::from_pairs(2, 3, [(0, 1)]).unwrap();
         assert!(bad.validate().unwrap_err().to_string().contains("user 0 has item 1"));

@@ -1,4 +1,4 @@
-//! What reads the items' texts: vectors of each encoder, whitened and joined.
+//! Text vectors of the items: those of each encoder, whitened and concatenated.
 
 mod at_hand;
 mod file;
@@ -30,7 +30,7 @@ impl std::fmt::Debug for Sentence {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SavedEncoder {
-    /// `None` for vectors that were made elsewhere.
+    /// `None` for given vectors.
     pub(crate) encoder: Option<ItemEncoder>,
     pub(crate) name: String,
     /// Hash of the language model's checkpoint.
@@ -38,8 +38,8 @@ pub(crate) struct SavedEncoder {
     pub(crate) checkpoint: Option<String>,
 }
 
-/// The vectors of all items' texts by one encoder, as it gives them: `(items, dim)`, zeros for
-/// an item without a text.
+/// The vectors of all item texts by one encoder, not whitened: `(items, dim)`, zeros for an item
+/// without a text.
 ///
 /// ```
 /// use glta_align::ItemVectors;
@@ -54,7 +54,7 @@ pub(crate) struct SavedEncoder {
 #[derive(Debug, Clone)]
 pub struct ItemVectors {
     name: String,
-    /// What made them; `None` for vectors that were made elsewhere.
+    /// The kind of encoder; `None` for given vectors.
     encoder: Option<ItemEncoder>,
     /// Hash of the language model's checkpoint.
     checkpoint: Option<String>,
@@ -63,7 +63,7 @@ pub struct ItemVectors {
 }
 
 impl ItemVectors {
-    /// Vectors that were made elsewhere.
+    /// Given vectors.
     pub fn new(name: impl Into<String>, vectors: Array2<f32>) -> Self {
         let (name, vectors) = (name.into(), Arc::new(vectors));
         Self { name, encoder: None, checkpoint: None, vectors, tf_idf: None }
@@ -74,10 +74,10 @@ impl ItemVectors {
         self
     }
 
-    /// By the language model; see [`LanguageModel::text_vectors`].
+    /// Vectors by the language model; see [`LanguageModel::text_vectors`].
     ///
     /// # Errors
-    /// What the model refuses.
+    /// Errors of the model.
     pub fn language_model(
         language: &LanguageModel,
         texts: &[impl AsRef<str> + Sync],
@@ -86,10 +86,11 @@ impl ItemVectors {
         Self::language_model_on(language, &Alone, texts, config, &mut Silent)
     }
 
-    /// [`language_model`](Self::language_model) with progress, the texts divided among ranks.
+    /// [`language_model`](Self::language_model) with progress, and with the texts divided among
+    /// ranks.
     ///
     /// # Errors
-    /// What the model refuses, [`Error::Comm`], [`Error::Cancelled`], a checkpoint that is gone.
+    /// Errors of the model, [`Error::Comm`], [`Error::Cancelled`], or a missing checkpoint.
     pub fn language_model_on(
         language: &LanguageModel,
         comm: &dyn Communicator,
@@ -103,10 +104,10 @@ impl ItemVectors {
         Ok(Self { checkpoint, ..vectors })
     }
 
-    /// By [`TfIdf`], fitted on these texts.
+    /// Vectors by [`TfIdf`], fitted on these texts.
     ///
     /// # Errors
-    /// Bad settings, or texts that have no word in common or all the same words.
+    /// Invalid settings, or texts without a common word or with only the same words.
     pub fn tf_idf(texts: &[impl AsRef<str> + Sync], config: &TfIdfConfig) -> Result<Self> {
         Self::tf_idf_with(texts, config, &mut Silent)
     }
@@ -114,14 +115,14 @@ impl ItemVectors {
     /// [`tf_idf`](Self::tf_idf) with progress.
     ///
     /// # Errors
-    /// Those of [`tf_idf`](Self::tf_idf), and [`Error::Cancelled`].
+    /// As for [`tf_idf`](Self::tf_idf), and [`Error::Cancelled`].
     pub fn tf_idf_with(
         texts: &[impl AsRef<str> + Sync],
         config: &TfIdfConfig,
         progress: &mut dyn Progress<Event>,
     ) -> Result<Self> {
         let (total, mut before) = (texts.len(), 0);
-        // The fit goes through all texts several times: they are done by the share of its steps.
+        // The fit processes all texts several times; the progress is the share of its steps.
         let steps = &mut |&(done, steps): &(usize, usize)| {
             before = total * done / (steps + 1);
             progress.report(&Event::TextVectors { done: before, total })
@@ -142,10 +143,10 @@ impl ItemVectors {
         Ok(vectors)
     }
 
-    /// By any text encoder.
+    /// Vectors by any text encoder.
     ///
     /// # Errors
-    /// What the encoder refuses.
+    /// Errors of the encoder.
     pub fn encoded(encoder: &dyn TextEncoder, texts: &[String]) -> Result<Self> {
         Self::encoded_with(encoder, texts, &mut Silent)
     }
@@ -153,7 +154,7 @@ impl ItemVectors {
     /// [`encoded`](Self::encoded) with progress.
     ///
     /// # Errors
-    /// What the encoder refuses, [`Error::Cancelled`].
+    /// Errors of the encoder, and [`Error::Cancelled`].
     pub fn encoded_with(
         encoder: &dyn TextEncoder,
         texts: &[String],
@@ -168,17 +169,16 @@ impl ItemVectors {
         Ok(Self::new(encoder.name(), vectors).by(ItemEncoder::Sentence))
     }
 
-    /// From a file of vectors by raw id, in the order of `raw_ids`; items that are not in it
-    /// have zeros. It is
+    /// Vectors from a file by raw id, in the order of `raw_ids`; zeros for items that are not in
+    /// the file. The file is
     ///
-    /// - `NAME.npy` (NumPy, `(vectors, dim)`, f32 or f64) with `NAME.npy.ids`, a raw id a
-    ///   line;
-    /// - or `NAME.safetensors` with the tensor `vectors` (F32 or F64) and its ids in the
-    ///   metadata entry `ids`, a JSON array of strings, or in `NAME.safetensors.ids`.
+    /// - `NAME.npy` (NumPy, `(vectors, dim)`, f32 or f64) with `NAME.npy.ids`, one raw id per line;
+    /// - or `NAME.safetensors` with the tensor `vectors` (F32 or F64) and its ids in the metadata
+    ///   entry `ids`, a JSON array of strings, or in `NAME.safetensors.ids`.
     ///
     /// # Errors
-    /// A file that cannot be read, ids that do not fit the vectors or come twice, and a file
-    /// with none of the items.
+    /// A file that cannot be read, ids that do not match the vectors or are repeated, or a file
+    /// without any of the items.
     pub fn file<'a>(
         path: impl AsRef<Path>,
         raw_ids: impl IntoIterator<Item = &'a str>,
@@ -198,22 +198,22 @@ impl ItemVectors {
         &self.vectors
     }
 
-    /// What is saved of the encoder.
+    /// The record of the encoder in the run.
     pub(crate) fn saved(&self) -> SavedEncoder {
         let (name, checkpoint) = (self.name.clone(), self.checkpoint.clone());
         SavedEncoder { encoder: self.encoder, name, checkpoint }
     }
 
-    /// The encoder, if it is TF-IDF: it is fitted on the texts and belongs to the run.
+    /// The encoder if it is TF-IDF, which is fitted on the texts and saved with the run.
     pub(crate) fn fitted(&self) -> Option<&TfIdf> {
         self.tf_idf.as_deref()
     }
 
-    /// Whitens each encoder's vectors by themselves and puts them side by side, divided by
-    /// the square root of their number. The whitenings are in the order of the encoders.
+    /// Whitens the vectors of each encoder separately and concatenates them, divided by the square
+    /// root of the number of encoders. The whitenings are in the order of the encoders.
     ///
     /// # Errors
-    /// No encoder, different numbers of items, fewer than two texts.
+    /// No encoder, different numbers of items, or fewer than two texts.
     pub fn join(encoders: &[Self], config: &WhitenConfig) -> Result<(TextVectors, Vec<Whitening>)> {
         let mut white = Vec::with_capacity(encoders.len());
         let mut whitenings = Vec::with_capacity(encoders.len());

@@ -4,7 +4,7 @@ use thiserror::Error;
 
 use crate::item_encoder::ItemEncoder;
 
-/// What can go wrong while a recommender is trained, saved, loaded or asked.
+/// Errors of training, saving, loading and using a recommender.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -13,88 +13,88 @@ pub enum Error {
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         source: std::io::Error,
     },
-    /// A file has content that this library did not write or no longer reads.
+    /// A file has content that this version of the library does not read.
     #[error("{path}: {problem}")]
     File {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it, and what to do.
+        /// The problem, and what to do.
         problem: String,
     },
-    /// A prompt template that cannot be used.
+    /// A prompt template is invalid.
     #[error("prompt templates {file}: {problem}")]
     Template {
         /// The file, or the shipped template's name.
         file: String,
-        /// What is wrong.
+        /// The problem.
         problem: String,
     },
-    /// A configuration field with a value that cannot work.
+    /// A configuration field has an invalid value.
     #[error("configuration: {field}: {problem}")]
     Config {
         /// The field, such as `model.slots`.
         field: String,
-        /// What is wrong and what is allowed.
+        /// What is wrong and which values are valid.
         problem: String,
     },
     /// A text encoder failed.
     #[error("the text encoder failed")]
     Encoder(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// A configuration field that does not exist, or a value that it cannot hold.
+    /// A configuration field does not exist, or cannot have this value.
     #[error(transparent)]
     Settings(#[from] glta_core::Error),
-    /// Configuration text that does not parse, or a preset that does not exist.
+    /// A configuration text cannot be parsed, or a preset does not exist.
     #[error("configuration: {0}")]
     ConfigText(String),
-    /// The folder of a run to be created already holds one.
+    /// The folder of a new run already contains one.
     #[error("{path} already holds a run; resume it, or choose another folder")]
     RunExists {
         /// The run's folder.
         path: PathBuf,
     },
-    /// The folder of a run to be resumed holds none.
-    #[error("{path} holds no run to resume; create one, or choose another folder")]
+    /// The folder of a run to resume contains none.
+    #[error("{path} contains no run to resume; create one, or choose another folder")]
     NoRun {
         /// The folder.
         path: PathBuf,
     },
-    /// Another process works in the folder.
+    /// Another process uses the folder.
     #[error("{path} is in use by another process; wait for it or choose another folder")]
     RunLocked {
         /// The run's folder.
         path: PathBuf,
     },
-    /// The data given does not fit together.
+    /// The data are inconsistent.
     #[error("training data: {0}")]
     Data(String),
-    /// A user id that the recommender does not know.
-    #[error("user {user} is unknown: this recommender knows users 0..{users}")]
+    /// The recommender does not have this user id.
+    #[error("user {user} is unknown: this recommender has users 0..{users}")]
     UnknownUser {
-        /// The id asked for.
+        /// The requested id.
         user: u32,
         /// Number of users.
         users: usize,
     },
-    /// An item id that the recommender does not know.
-    #[error("item {item} is unknown: this recommender knows items 0..{items}")]
+    /// The recommender does not have this item id.
+    #[error("item {item} is unknown: this recommender has items 0..{items}")]
     UnknownItem {
-        /// The id asked for.
+        /// The requested id.
         item: u32,
         /// Number of items.
         items: usize,
     },
-    /// A run that uses a language model was given none.
+    /// A run needs its language model, but none was given.
     #[error(
         "this run needs its language model, but none was given: load it with the `llm` options of \
          the run's configuration"
     )]
     NoLlm,
-    /// A language model other than the run's was given.
+    /// The language model is not that of the run.
     #[error(
-        "{path}: the run uses the checkpoint {recorded}, but {given} was given; give the same one, \
+        "{path}: the run uses the checkpoint {recorded}, but {given} was given; use the same one, \
          or start another run"
     )]
     OtherCheckpoint {
@@ -102,7 +102,7 @@ pub enum Error {
         path: PathBuf,
         /// Name and short hash of the run's checkpoint.
         recorded: String,
-        /// The same of the one that was given.
+        /// The same for the given checkpoint.
         given: String,
     },
     /// The loss or a gradient is not a finite number.
@@ -111,14 +111,14 @@ pub enum Error {
          raise its warm-up (the last checkpoint is kept)"
     )]
     NotFinite {
-        /// Loss or gradient.
+        /// `loss` or `gradient`.
         what: String,
         /// Name of the stage.
         stage: &'static str,
         /// Step within the stage.
         step: u64,
     },
-    /// A trained tensor received no gradient: it would silently not learn.
+    /// A parameter received no gradient, so it would not learn.
     #[error("no gradient reached {parameter} in the {stage} stage")]
     NoGradient {
         /// Name of the parameter.
@@ -126,53 +126,53 @@ pub enum Error {
         /// Name of the stage.
         stage: &'static str,
     },
-    /// The progress callback asked to stop. What was saved stays and can be resumed.
+    /// The receiver of the progress cancelled the run, which can be resumed.
     #[error("cancelled; the run can be resumed")]
     Cancelled,
-    /// A field that no item has.
-    #[error("no item has a field `{field}`; there are {fields}")]
+    /// No item has this field.
+    #[error("no item has a field `{field}`; the fields are {fields}")]
     UnknownField {
-        /// The field asked for.
+        /// The requested field.
         field: String,
-        /// The fields that there are.
+        /// The existing fields.
         fields: String,
     },
-    /// A text encoder of the run that is not at hand.
-    #[error("new texts are read by the {} {name}, which is not loaded", .encoder.described())]
+    /// A text encoder of the run is missing.
+    #[error("new texts need the {} {name}, which is not loaded", .encoder.described())]
     EncoderMissing {
         /// What kind of encoder it is.
         encoder: ItemEncoder,
         /// Its name.
         name: String,
     },
-    /// A recommender that cannot do what was asked.
+    /// The recommender cannot do this.
     #[error("{0}")]
     Unsupported(String),
-    /// From the data crate.
+    /// An error of the data crate.
     #[error(transparent)]
     Dataset(#[from] glta_data::Error),
-    /// From the graph crate.
+    /// An error of the graph crate.
     #[error(transparent)]
     Graph(glta_graph::Error),
-    /// From the language model.
+    /// An error of the language model.
     #[error(transparent)]
     Llm(#[from] glta_llm::Error),
-    /// From the other ranks.
+    /// An error of the communication between ranks.
     #[error(transparent)]
     Comm(#[from] glta_comm::Error),
-    /// From the projectors.
+    /// An error of the projectors.
     #[error(transparent)]
     Projector(#[from] glta_projector::Error),
-    /// From the head.
+    /// An error of the head.
     #[error(transparent)]
     Gllm(#[from] glta_gllm::Error),
-    /// From the linear item model and the text vectors.
+    /// An error of the linear model or the text vectors.
     #[error(transparent)]
     Linear(glta_linear::Error),
-    /// From the metrics.
+    /// An error of the metrics.
     #[error(transparent)]
     Metrics(#[from] glta_metrics::Error),
-    /// The library contradicts itself: a bug, whatever was given.
+    /// A bug in the library.
     #[error("internal error: {0}; please report it")]
     Internal(&'static str),
     /// A tensor operation failed.

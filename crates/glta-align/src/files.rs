@@ -1,4 +1,4 @@
-//! A run's folder: whole files or none, and one process at a time.
+//! The folder of a run: atomic writes, and one process at a time.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -18,12 +18,12 @@ pub(crate) const CONFIG: &str = "config.toml";
 pub(crate) const NODES: &str = "nodes.safetensors";
 pub(crate) const MODEL: &str = "model.safetensors";
 pub(crate) const VECTORS: &str = "text_vectors.safetensors";
-/// Names of the text encoders whose vectors are joined, in their order.
+/// Names of the text encoders whose vectors are concatenated, in order.
 pub(crate) const ENCODERS: &str = "text_encoders.json";
 /// The TF-IDF encoder, if it is among them.
 pub(crate) const TF_IDF: &str = "tf_idf.safetensors";
 pub(crate) const LINEAR: &str = "linear.safetensors";
-/// What the stages reported; written last, so it marks a run that has ended.
+/// The reports of the stages; written last, so it marks a finished run.
 pub(crate) const HISTORY: &str = "history.json";
 pub(crate) const STATE: &str = "state.safetensors";
 pub(crate) const ITEMS: &str = "items.jsonl";
@@ -36,13 +36,13 @@ pub(crate) const CHECKPOINT: &str = "checkpoint.toml";
 /// The templates of the prompts.
 pub(crate) const PROMPTS: &str = "prompts.toml";
 
-/// How the vectors of the text encoder number `nth` are whitened.
+/// The file with the whitening of text encoder number `nth`.
 pub(crate) fn whitening_file(nth: usize) -> String {
     format!("whitening-{nth}.safetensors")
 }
 
-/// The folder, held by rank 0 until dropped. All ranks see it and read from it;
-/// rank 0 alone writes.
+/// The folder of a run, locked by rank 0 until it is dropped. All ranks read from it; only rank 0
+/// writes.
 #[derive(Debug)]
 pub(crate) struct RunFolder {
     path: PathBuf,
@@ -51,7 +51,7 @@ pub(crate) struct RunFolder {
 }
 
 impl RunFolder {
-    /// Makes the folder if needed and locks it.
+    /// Creates the folder if necessary, and locks it.
     pub(crate) fn open(path: &Path, comm: Arc<dyn Communicator>) -> Result<Self> {
         let lock = comm.is_root().then(|| Self::lock(path)).transpose()?;
         comm.barrier()?;
@@ -76,12 +76,12 @@ impl RunFolder {
         self.path.join(name)
     }
 
-    /// Whether the file is there, as rank 0 sees it.
+    /// Whether a file exists, as seen by rank 0.
     pub(crate) fn has(&self, name: &str) -> Result<bool> {
         Ok(self.comm.root_says(self.file(name).exists())?)
     }
 
-    /// Has rank 0 write a file; afterwards all can read it.
+    /// Writes a file on rank 0. Afterwards all ranks can read it.
     pub(crate) fn write(&self, name: &str, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
         if self.comm.is_root() {
             write(&self.file(name))?;
@@ -114,7 +114,7 @@ pub(crate) fn read_text(path: &Path) -> Result<String> {
     std::fs::read_to_string(path).map_err(|e| Error::io(path, e))
 }
 
-/// Writes tensors, f64 or else as f32, and one entry of metadata.
+/// Writes tensors, in f64 or otherwise in f32, and one metadata entry.
 pub(crate) fn write_tensors(path: &Path, tensors: &Tensors, metadata: &str) -> Result<()> {
     let mut data: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = Vec::with_capacity(tensors.len());
     for (name, tensor) in tensors {
@@ -154,7 +154,7 @@ pub(crate) fn write_matrix(path: &Path, name: &str, values: ArrayView2<'_, f32>)
     write_whole(path, &bytes)
 }
 
-/// Reads a matrix of `rows` rows that [`write_matrix`] wrote.
+/// Reads a matrix with `rows` rows that [`write_matrix`] wrote.
 pub(crate) fn read_matrix(path: &Path, name: &str, rows: usize) -> Result<Array2<f32>> {
     let bytes = read(path)?;
     let file = SafeTensors::deserialize(&bytes)
@@ -172,7 +172,7 @@ pub(crate) fn read_matrix(path: &Path, name: &str, rows: usize) -> Result<Array2
         .map_err(|_| Error::Internal("a matrix's values do not fit its shape"))
 }
 
-/// Reads what [`write_tensors`] wrote.
+/// Reads tensors that [`write_tensors`] wrote.
 pub(crate) fn read_tensors(path: &Path, device: &Device) -> Result<(Tensors, String)> {
     let bytes = read(path)?;
     let damaged =
@@ -203,7 +203,7 @@ pub(crate) fn read_tensors(path: &Path, device: &Device) -> Result<(Tensors, Str
     Ok((tensors, metadata))
 }
 
-/// Takes `name` out of `tensors`, checking its shape.
+/// Removes `name` from `tensors`, and checks its shape.
 pub(crate) fn take(
     tensors: &mut Tensors,
     path: &Path,
@@ -231,7 +231,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tensors_survive_and_damage_is_told() {
+    fn tensors_round_trip_and_damage_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.safetensors");
         let a = Tensor::new(&[[1f32, 2.0], [3.0, f32::MIN_POSITIVE]], &Device::Cpu).unwrap();
@@ -257,11 +257,11 @@ mod tests {
     }
 
     #[test]
-    fn a_matrix_survives_and_another_shape_is_named() {
+    fn a_matrix_round_trips_and_another_shape_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("vectors.safetensors");
         let matrix = ndarray::array![[1.5f32, f32::MIN_POSITIVE], [-0.0, 3.0], [7.0, 1e-30]];
-        // Also one whose rows do not lie behind each other.
+        // Also a matrix whose rows are not contiguous.
         for view in [matrix.view(), matrix.t()] {
             write_matrix(&path, "vectors", view).unwrap();
             assert_eq!(read_matrix(&path, "vectors", view.nrows()).unwrap(), view);
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_user_of_the_folder_is_refused() {
+    fn a_locked_folder_is_rejected() {
         let folder = tempfile::tempdir().unwrap();
         let first = RunFolder::open(folder.path(), Arc::new(Alone)).unwrap();
         assert!(matches!(
@@ -282,7 +282,7 @@ mod tests {
             Err(Error::RunLocked { .. })
         ));
         drop(first);
-        // What a killed process left half written goes.
+        // Incomplete files of a killed process are deleted.
         let left = folder.path().join(".writing-x");
         std::fs::write(&left, "half").unwrap();
         RunFolder::open(folder.path(), Arc::new(Alone)).unwrap();

@@ -42,8 +42,8 @@ impl Recommender {
     pub fn grow(&mut self, encoders: GrowthEncoders<'_>) -> Result<()> {
         let Some(folder) = self.folder().filter(|_| !self.has_prompt()) else {
             return Err(Error::Unsupported(
-                "only a linear item model that was opened from a folder can grow; what was \
-                 trained by gradient follows at the next fit"
+                "only a linear model that was opened from a folder can grow; parts that were \
+                 trained by gradient change with the next fit"
                     .into(),
             ));
         };
@@ -62,7 +62,7 @@ impl Recommender {
         for (nth, item) in items.iter().enumerate() {
             let twice = items[..nth].iter().any(|other| other.raw_id == item.raw_id);
             if twice || self.item(&item.raw_id).is_some() {
-                return Err(Error::Data(format!("the item {} is there already", item.raw_id)));
+                return Err(Error::Data(format!("the item {} already exists", item.raw_id)));
             }
         }
         let config = self.config().clone();
@@ -82,7 +82,7 @@ impl Recommender {
     /// # Errors
     /// [`Error::Data`] for an unknown raw id.
     pub fn replace_item(&mut self, item: &Item) -> Result<()> {
-        let none = || Error::Data(format!("there is no item {}", item.raw_id));
+        let none = || Error::Data(format!("the item {} does not exist", item.raw_id));
         let id = self.item(&item.raw_id).ok_or_else(none)?;
         let record = self.data().record(item);
         self.put_record(id, record);

@@ -52,7 +52,7 @@ impl Growth {
             if path.exists() {
                 return Ok(path);
             }
-            Err(Error::file(&path, "missing: the recommender answers without it but cannot grow"))
+            Err(Error::file(&path, "missing: the recommender answers without it, but cannot grow"))
         };
         let there = [VECTORS, ENCODERS].iter().any(|name| dir.join(name).exists());
         let text = match there || has_vectors(config, data) {
@@ -74,8 +74,8 @@ impl Growth {
         check_given(dir, &encoders, &with)?;
         if !data.valid.is_empty() {
             return Err(Error::Unsupported(
-                "only what was fitted on everything grows, but this run held interactions back \
-                 for validation: fit it for serving"
+                "only a model that was fitted on all interactions can grow, but this run held some \
+                 out for validation: finish it for serving"
                     .into(),
             ));
         }
@@ -129,8 +129,8 @@ impl Growth {
                 None => {
                     let name = &saved.name;
                     return Err(Error::Unsupported(format!(
-                        "the run has text vectors of {name}, which were made elsewhere: new items \
-                         cannot be read by it"
+                        "the run has given text vectors of {name}, so new items have no such \
+                         vectors"
                     )));
                 }
             };
@@ -177,5 +177,5 @@ fn check_given(
 }
 
 pub(crate) fn not_growing() -> Error {
-    Error::Unsupported("the recommender does not grow yet: call `grow` first".into())
+    Error::Unsupported("the recommender cannot grow yet: call `grow` first".into())
 }

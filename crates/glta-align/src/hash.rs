@@ -1,4 +1,4 @@
-//! A hash that names a checkpoint.
+//! A hash that identifies a checkpoint.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -12,9 +12,9 @@ use sha2::{Digest, Sha256};
 use crate::files::read;
 use crate::{Error, Result};
 
-/// Bytes that one thread reads and hashes at a time.
+/// Number of bytes that a thread reads and hashes at a time.
 const CHUNK: u64 = 8 << 20;
-/// What decides, beside the weights, what a model answers.
+/// Settings files that affect the answers of a model.
 const SETTINGS: [&str; 5] = [
     "config.json",
     "generation_config.json",
@@ -51,7 +51,7 @@ pub(crate) fn hash(dir: &Path) -> Result<String> {
         .collect::<Result<Vec<[u8; 32]>>>()?;
     let mut whole = Sha256::new();
     for (n, ((role, _), size)) in files.iter().zip(sizes).enumerate() {
-        // Weights have no name of their own: what they are called changes no answer.
+        // Weight files have no names here, because names do not affect answers.
         whole.update(role.as_bytes());
         whole.update([0]);
         whole.update(size.to_le_bytes());
@@ -69,8 +69,8 @@ fn chunk(path: &Path, start: u64) -> std::io::Result<[u8; 32]> {
     Ok(Sha256::digest(&bytes).into())
 }
 
-/// The weight files that a model is loaded from, by name: the shards of the index, the
-/// usual file, or all there are.
+/// The weight files of a model, by name: the shards of the index, the usual file, or all weight
+/// files.
 fn weights(dir: &Path) -> Result<Vec<PathBuf>> {
     #[derive(Deserialize)]
     struct Index {
@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_file_that_matters_changes_the_hash() {
+    fn every_relevant_file_changes_the_hash() {
         let folder = tempfile::tempdir().unwrap();
         let write = |name: &str, bytes: &[u8]| {
             std::fs::write(folder.path().join(name), bytes).unwrap();
@@ -135,7 +135,7 @@ mod tests {
         }
         weights.push(0);
         changed("model.safetensors", &weights);
-        // The same bytes under another name are the same weights.
+        // The same bytes with another name are the same weights.
         let names = ["model.safetensors", "gptq-4bit.safetensors"];
         std::fs::remove_file(folder.path().join("other.safetensors")).unwrap();
         let before = hash(folder.path()).unwrap();

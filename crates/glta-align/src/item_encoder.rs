@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-/// A text encoder of the items.
+/// A text encoder for the items.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]

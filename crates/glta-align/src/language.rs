@@ -7,40 +7,50 @@ use glta_llm::{Llama, LlamaConfig, LlamaOptions, Tokenizer};
 use crate::lazy::Lazy;
 use crate::{Result, Templates};
 
-/// A frozen language model with what is needed to talk to it.
+/// A frozen language model with its tokenizer and prompts.
 ///
-/// Cheap to clone; clones share the weights.
+/// Clones share the weights.
+///
+/// ```
+/// use candle_core::Device;
+/// use glta_align::LanguageModel;
+/// use glta_llm::LlamaOptions;
+///
+/// let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/llm");
+/// let language = LanguageModel::load(dir, &LlamaOptions::default(), &Device::Cpu)?;
+/// assert_eq!(language.checkpoint_hash()?.len(), 64);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct LanguageModel {
-    /// What prompts run through; [`LlamaOptions::layers`] may have cut it.
+    /// The model that runs prompts; [`LlamaOptions::layers`] may limit its layers.
     pub llama: Llama,
     /// Its tokenizer.
     pub tokenizer: Tokenizer,
-    /// Prompts in the model's chat form.
+    /// Prompts in the chat form of the model.
     pub templates: Templates,
-    /// What it is called in records, such as the name of its folder.
+    /// Its name in records, such as the name of its folder.
     pub name: String,
     checkpoint: Arc<Checkpoint>,
 }
 
-/// The folder that a model was loaded from, and what is read from it when needed.
+/// The folder of the model, and values that are computed from it on demand.
 #[derive(Debug)]
 struct Checkpoint {
     dir: PathBuf,
-    /// Of the whole model.
+    /// Number of layers of the complete model.
     layers: usize,
     writer: Lazy<Llama>,
     hash: Lazy<String>,
 }
 
 impl LanguageModel {
-    /// Loads a checkpoint's folder. Prompts are in the ChatML form when the
-    /// tokenizer knows its marks, else in the LLaMA-2 form; set `templates`
-    /// afterwards for another. A model with fewer layers than [`LlamaOptions::layers`] is
-    /// loaded whole.
+    /// Loads the folder of a checkpoint. Prompts have the ChatML form if the tokenizer has its
+    /// special tokens, otherwise the LLaMA-2 form; set `templates` afterwards for another form. A
+    /// model with fewer layers than [`LlamaOptions::layers`] is loaded completely.
     ///
     /// # Errors
-    /// What [`Llama::load`] and [`Tokenizer::load`] refuse.
+    /// Errors of [`Llama::load`] and [`Tokenizer::load`].
     pub fn load(dir: impl AsRef<Path>, options: &LlamaOptions, device: &Device) -> Result<Self> {
         let dir = dir.as_ref();
         let tokenizer = Tokenizer::load(dir)?;
@@ -62,35 +72,35 @@ impl LanguageModel {
         Ok(Self { llama, tokenizer, templates, name, checkpoint })
     }
 
-    /// What writes profiles and predictions: always whole, for a model that was cut
-    /// says nothing sensible. Where `llama` was cut, the first call loads it from the
-    /// checkpoint's folder.
+    /// The complete model, which writes profiles and predictions, because a model with fewer layers
+    /// writes no sensible text. If `llama` has fewer layers, the first call loads the complete
+    /// model from the checkpoint's folder.
     ///
     /// # Errors
-    /// As [`Llama::load`]; the next call tries again.
+    /// As for [`Llama::load`]; a later call tries again.
     pub fn writer(&self) -> Result<&Llama> {
         let Checkpoint { dir, writer, .. } = &*self.checkpoint;
         writer.get(|| Ok(Llama::load(dir, &LlamaOptions::default(), self.llama.device())?))
     }
 
-    /// SHA-256 over the checkpoint's weights, configuration and tokenizer, in
-    /// hexadecimal: what a run knows its language model by. It is computed at the first
-    /// call, in seconds for several gigabytes, and shared by clones.
+    /// SHA-256 of the checkpoint's weights, configuration and tokenizer, in hexadecimal, by which a
+    /// run identifies its language model. The first call computes it, which takes seconds for
+    /// several gigabytes. Clones share it.
     ///
     /// # Errors
-    /// [`Error::Io`](crate::Error::Io) for a file that is gone or cannot be read.
+    /// [`Error::Io`](crate::Error::Io) for a file that is missing or cannot be read.
     pub fn checkpoint_hash(&self) -> Result<&str> {
         let Checkpoint { dir, hash, .. } = &*self.checkpoint;
         Ok(hash.get(|| crate::hash::hash(dir))?)
     }
 
-    /// Layers of the whole model, however many [`llama`](Self::llama) has.
+    /// Number of layers of the complete model.
     pub(crate) fn whole_layers(&self) -> usize {
         self.checkpoint.layers
     }
 
-    /// The same architecture, tokenizer, prompts, writer and hash, with random weights
-    /// to run prompts through: the control for what pretraining is worth.
+    /// The same architecture, tokenizer, prompts, writer and hash, with random weights for prompts:
+    /// a control for the effect of pretraining.
     ///
     /// # Errors
     /// The device is out of memory.
@@ -111,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn the_writer_is_loaded_when_it_is_needed() {
+    fn the_writer_is_loaded_on_demand() {
         let folder = tempfile::tempdir().unwrap();
         crate::tiny_llm::write(folder.path());
         let cut = load(folder.path(), Some(1));
@@ -120,7 +130,7 @@ mod tests {
         std::fs::rename(&config, &away).unwrap();
         assert!(matches!(cut.writer(), Err(Error::Llm(_))), "nothing was loaded before");
         std::fs::rename(&away, &config).unwrap();
-        // Several threads get one model.
+        // Several threads get the same model.
         let writers: Vec<usize> = std::thread::scope(|scope| {
             let clones: Vec<LanguageModel> = (0..4).map(|_| cut.clone()).collect();
             let writer = |cut: LanguageModel| std::ptr::from_ref(cut.writer().unwrap()).addr();
@@ -135,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_beyond_the_model_is_none() {
+    fn more_layers_than_the_model_has_load_all() {
         let folder = tempfile::tempdir().unwrap();
         crate::tiny_llm::write(folder.path());
         let whole = load(folder.path(), Some(6));
@@ -145,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn an_uncut_model_is_its_own_writer() {
+    fn a_complete_model_is_its_own_writer() {
         let folder = tempfile::tempdir().unwrap();
         crate::tiny_llm::write(folder.path());
         let whole = load(folder.path(), None);

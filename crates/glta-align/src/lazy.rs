@@ -1,4 +1,4 @@
-//! A value that is made when it is first needed.
+//! A value that is computed on first use.
 
 use std::sync::{Mutex, OnceLock, PoisonError};
 
@@ -6,7 +6,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 #[derive(Debug)]
 pub(crate) struct Lazy<T> {
     value: OnceLock<T>,
-    /// Held by the thread that makes the value.
+    /// Locked by the thread that computes the value.
     making: Mutex<()>,
 }
 
@@ -21,7 +21,7 @@ impl<T> Lazy<T> {
         Self { value: OnceLock::from(value), making: Mutex::new(()) }
     }
 
-    /// The value; the first call makes it, and other threads wait for that.
+    /// The value. The first call computes it, and other threads wait for it.
     pub(crate) fn get<E>(&self, make: impl FnOnce() -> Result<T, E>) -> Result<&T, E> {
         if let Some(value) = self.value.get() {
             return Ok(value);
@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_made_once_and_again_after_a_failure() {
+    fn the_value_is_computed_once_and_again_after_a_failure() {
         let lazy = Lazy::default();
         assert_eq!(lazy.get(|| Err::<u32, _>("no")), Err("no"));
         assert_eq!(lazy.get(|| Ok::<u32, &str>(3)), Ok(&3));

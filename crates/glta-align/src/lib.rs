@@ -1,26 +1,24 @@
-//! GLTA: recommendation with a frozen language model.
+//! The method of GLTA: trains a recommender around a frozen language model, and opens it.
 //!
-//! The method ("Training Large Recommendation Models via Graph-Language Token
-//! Alignment", WWW'25 companion) in the order in which a [`Run`] does it:
+//! A [`Run`] has the stages of the paper ("Training Large Recommendation Models via Graph-Language
+//! Token Alignment", WWW'25 companion):
 //!
-//! 1. **Graph pretraining**: LightGCN learns user and item nodes, then frozen.
-//! 2. **Texts**: the language model writes a profile and a prediction about
-//!    every user, from descriptions of training items.
-//! 3. **Item-text alignment**: a linear projector turns item nodes into tokens;
-//!    from shuffled descriptions and item tokens the slots must name the items
-//!    in order.
-//! 4. **User-item alignment**: a second projector makes user tokens; the slots
-//!    must name items that the prompt does not show.
+//! 1. **Graph pretraining**: LightGCN trains user and item nodes, which are then frozen.
+//! 2. **Texts**: the language model writes a profile and a prediction for every user, from
+//!    descriptions of training items.
+//! 3. **Item-text alignment**: a linear projector maps item nodes to tokens. From shuffled
+//!    descriptions and item tokens the slots must name the items in order.
+//! 4. **User-item alignment**: a second projector maps user nodes to tokens. The slots must name
+//!    items that the prompt does not show.
 //!
-//! Beside the nodes an item may have a text vector, read off the frozen model,
-//! and a [linear item model](glta_linear::LinearModel) in closed form may give the
-//! logits, to which the language model's path learns a correction.
+//! An item may also have a text vector by the frozen model. A [linear
+//! model](glta_linear::LinearModel) in closed form may compute the logits, and the prompt path then
+//! learns a correction.
 //!
-//! Only projectors, slots and the head learn; gradients flow through the frozen
-//! quantised layers. What is open in the paper is a field of [`Config`]; a
-//! [`Preset`] names a whole configuration, from the linear item model alone, which
-//! is the default, to the paper's literal reading. A finished run is opened as a
-//! [`Recommender`].
+//! Only projectors, slots and the head are trained; gradients flow through the frozen, quantised
+//! layers. The open points of the paper are fields of [`Config`]. A [`Preset`] is a complete
+//! configuration: the linear model alone (the default), the whole method, or the paper's readings.
+//! A finished run is opened as a [`Recommender`].
 //!
 //! ```
 //! use glta_align::{Backbone, Config, Recommender, Run, RunData};
@@ -90,7 +88,7 @@ mod template;
 mod text_vectors;
 mod texts;
 #[cfg(test)]
-#[path = "../../../tests/tiny_llm/mod.rs"]
+#[path = "../tests/support/tiny_llm/mod.rs"]
 mod tiny_llm;
 mod trained;
 mod trainer;

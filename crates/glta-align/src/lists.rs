@@ -1,4 +1,4 @@
-//! From users to ranked lists, whatever makes them.
+//! Ranked lists for users, by any kind of model.
 
 use std::sync::Arc;
 
@@ -15,14 +15,14 @@ use crate::ranks::gather_lists;
 use crate::sampling::{UserExample, inference_example};
 use crate::{Error, Result};
 
-/// An example and the items that its list must not hold.
+/// An example, and the items to leave out of its list.
 pub(crate) type Query = (UserExample, Vec<u32>);
 
-/// What makes lists of items for users.
+/// A model that makes lists of items for users.
 pub(crate) trait Lists {
     fn config(&self) -> &Config;
 
-    /// The best `k` items for each example, leaving out its excluded items.
+    /// The best `k` items for each example, without its excluded items.
     fn lists(&self, queries: &[Query], k: usize) -> Result<Vec<Vec<Ranked>>>;
 
     /// Log-probabilities of all items for each example.
@@ -36,7 +36,7 @@ impl Lists for Glta {
 
     fn lists(&self, queries: &[Query], k: usize) -> Result<Vec<Vec<Ranked>>> {
         let config = self.config();
-        // There are no more; a list that is built item by item would run prompts for them.
+        // More items do not exist, and a list that is made item by item would run prompts for them.
         let k = k.min(self.n_items());
         let mut lists = Vec::with_capacity(queries.len());
         for batch in queries.chunks(config.user_stage.train.batch_size) {
@@ -60,8 +60,7 @@ impl Lists for Glta {
     }
 }
 
-/// The linear item model without a path through the prompt, or beside one that
-/// validation left out.
+/// The linear model without a prompt path, or next to one with the factor 0.
 #[derive(Debug, Clone)]
 pub(crate) struct LinearLists {
     config: Config,
@@ -109,7 +108,7 @@ impl Lists for LinearLists {
     }
 }
 
-/// The best `k` items of known users, each without the items given beside it.
+/// The best `k` items for known users, without the excluded items of each.
 pub(crate) fn rank_users(
     model: &dyn Lists,
     data: &RunData,
@@ -122,12 +121,12 @@ pub(crate) fn rank_users(
     model.lists(&queries, k)
 }
 
-/// What the prompt of a user of the training data holds when lists are asked for.
+/// The prompt of a user of the training data when lists are made.
 pub(crate) fn known_user(config: &Config, data: &RunData, user: u32) -> UserExample {
     inference_example(Some(user), data.train.items(user), config.model.history, config.seed)
 }
 
-/// N@10 on the validation items, training items left out.
+/// N@10 on the validation items, without training items.
 pub(crate) fn validation(
     model: &dyn Lists,
     data: &RunData,
@@ -148,7 +147,7 @@ pub(crate) fn validation_users(data: &RunData) -> Vec<u32> {
     (0..data.users.len() as u32).filter(|&user| !data.valid.items(user).is_empty()).collect()
 }
 
-/// N@10 of lists of these users on the validation items.
+/// N@10 of these users' lists on the validation items.
 pub(crate) fn ndcg(users: &[u32], rankings: Vec<Vec<Ranked>>, data: &RunData) -> Result<f64> {
     let rankings: Vec<(u32, Vec<u32>)> = users
         .iter()

@@ -9,25 +9,25 @@ use ndarray::Array2;
 use crate::config::{ModelConfig, NodeFeatures, UserNode};
 use crate::{Error, Result};
 
-/// Node embeddings of graph pretraining, scaled so that users and items each
-/// have a root mean square of one: projectors then start at a known scale. A
-/// context's node is scaled by itself, because the sum of a context grows with
-/// its size, which training changes at every step.
+/// Node embeddings of graph pretraining, scaled so that users and items each have a root mean
+/// square of one, because projectors are initialised for this scale. The node of a context is
+/// scaled separately, because the sum grows with the size of the context, which changes in every
+/// training step.
 #[derive(Debug)]
 pub(crate) struct Nodes {
-    /// Only where user tokens are made from them.
+    /// Only if user tokens are projected from them.
     users: Option<Array2<f32>>,
     items: Array2<f32>,
-    /// Text vectors, appended to the graph's: `(items, t)`.
+    /// Text vectors, appended to the graph embeddings: `(items, t)`.
     texts: Option<Texts>,
-    /// Whether the graph's part is used.
+    /// Whether graph embeddings are used.
     graph: bool,
     item_degrees: Vec<u32>,
     item_tensor: Tensor,
     device: Device,
 }
 
-/// Text vectors and what they are divided by.
+/// Text vectors and their scale.
 #[derive(Debug)]
 struct Texts {
     vectors: TextVectors,
@@ -40,7 +40,7 @@ impl Texts {
     }
 }
 
-/// Refuses embeddings of other users or items.
+/// Rejects embeddings with other numbers of users or items.
 pub(crate) fn check_embeddings(embeddings: &NodeEmbeddings, train: &Interactions) -> Result<()> {
     let (users, items) = (&embeddings.users, &embeddings.items);
     let fit = (users.nrows(), items.nrows()) == (train.n_users(), train.n_items());
@@ -48,7 +48,7 @@ pub(crate) fn check_embeddings(embeddings: &NodeEmbeddings, train: &Interactions
         return Ok(());
     }
     Err(Error::Data(format!(
-        "node embeddings of shape {:?} and {:?} do not fit {} users and {} items",
+        "node embeddings have the shapes {:?} and {:?}, but there are {} users and {} items",
         users.shape(),
         items.shape(),
         train.n_users(),
@@ -57,9 +57,8 @@ pub(crate) fn check_embeddings(embeddings: &NodeEmbeddings, train: &Interactions
 }
 
 impl Nodes {
-    /// `train` is the graph that the embeddings were trained on; `texts: (items,
-    /// t)` are the items' text vectors, without which the graph's part is used
-    /// whatever `config` says.
+    /// `train` is the graph of the embeddings. `texts: (items, t)` are the text vectors of the
+    /// items; without them graph embeddings are used, whatever `config` says.
     pub(crate) fn new(
         embeddings: NodeEmbeddings,
         train: &Interactions,
@@ -75,7 +74,7 @@ impl Nodes {
         let texts = texts.filter(|_| config.node_features != NodeFeatures::Graph);
         if let Some(texts) = texts.as_ref().filter(|texts| texts.n_items() != items.nrows()) {
             let (texts, items) = (texts.n_items(), items.nrows());
-            return Err(Error::Data(format!("{texts} text vectors do not fit {items} items")));
+            return Err(Error::Data(format!("there are {texts} text vectors for {items} items")));
         }
         let texts = texts.map(|vectors| Texts { scale: rms(vectors.view().iter()), vectors });
         let graph = config.node_features != NodeFeatures::Text || texts.is_none();
@@ -94,8 +93,7 @@ impl Nodes {
         Ok(Self { users, items, texts, graph, item_degrees, item_tensor, device })
     }
 
-    /// Width of a node: that of the graph's embeddings, the text vectors', or
-    /// their sum.
+    /// Width of a node: of the graph embeddings, of the text vectors, or of both.
     pub(crate) fn dim(&self) -> usize {
         let graph = if self.graph { self.items.ncols() } else { 0 };
         graph + self.texts.as_ref().map_or(0, |texts| texts.vectors.view().ncols())
@@ -115,8 +113,8 @@ impl Nodes {
         Ok(self.item_tensor.index_select(&Tensor::new(items, &self.device)?, 0)?)
     }
 
-    /// The trained nodes of users; a person outside the training data is
-    /// estimated by the items of the context: `(users.len(), d)`.
+    /// The trained nodes of users, `(users.len(), d)`; the node of a user outside the training data
+    /// is estimated from the context items.
     pub(crate) fn users<'a>(
         &self,
         users: impl ExactSizeIterator<Item = (Option<u32>, &'a [u32])>,
@@ -135,8 +133,8 @@ impl Nodes {
         Ok(Tensor::from_vec(values, (rows, self.dim()), &self.device)?)
     }
 
-    /// One step through the frozen graph from each context, scaled to a root
-    /// mean square of one: `(contexts.len(), d)`.
+    /// One step through the frozen graph from each context, scaled to a root mean square of one:
+    /// `(contexts.len(), d)`.
     pub(crate) fn contexts<'a>(
         &self,
         contexts: impl ExactSizeIterator<Item = &'a [u32]>,
@@ -193,7 +191,7 @@ mod tests {
         let nodes = Nodes::new(embeddings.clone(), &train, None, &config, &Device::Cpu).unwrap();
         let contexts = [&[0u32, 1][..], &[1], &[]];
         let got = nodes.contexts(contexts.into_iter()).unwrap().to_vec2::<f32>().unwrap();
-        // e_0/√1 + e_1/√3 has the direction (√3, 1); a lone item its own.
+        // e_0/√1 + e_1/√3 has the direction (√3, 1); a single item has its own.
         assert!((got[0][0] / got[0][1] - 3f32.sqrt()).abs() < 1e-5);
         assert!(got[1][0].abs() < 1e-6 && (got[1][1] - 2f32.sqrt()).abs() < 1e-5);
         let squares: f32 = got[0].iter().map(|v| v * v).sum();
@@ -205,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn text_vectors_stand_beside_the_graph_or_alone() {
+    fn text_vectors_are_used_with_the_graph_or_alone() {
         let train = Interactions::from_pairs(2, 2, [(0, 0), (1, 1)]).unwrap();
         let embeddings = NodeEmbeddings {
             users: array![[1.0, 0.0], [0.0, 1.0]],
@@ -236,7 +234,7 @@ mod tests {
         assert_eq!(nodes(NodeFeatures::Graph).dim(), 2);
         let short = Some(TextVectors::new(array![[1.0]]).unwrap());
         let config = config(NodeFeatures::Text);
-        let wrong = Nodes::new(embeddings, &train, short, &config, &Device::Cpu);
-        assert!(wrong.unwrap_err().to_string().contains("1 text vectors"));
+        let mismatched = Nodes::new(embeddings, &train, short, &config, &Device::Cpu);
+        assert!(mismatched.unwrap_err().to_string().contains("1 text vectors"));
     }
 }

@@ -1,5 +1,5 @@
-//! Adam with state that can be saved, clipping, the learning-rate schedule and
-//! the moving average of the weights.
+//! Adam with a state that can be saved, gradient clipping, the learning-rate schedule, and the
+//! moving average of the weights.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ const BETA1: f64 = 0.9;
 const BETA2: f64 = 0.999;
 const EPSILON: f64 = 1e-8;
 
-/// Optimiser of one stage.
+/// The optimiser of one stage.
 pub(crate) struct Adam {
     first: Tensors,
     second: Tensors,
@@ -88,7 +88,7 @@ pub(crate) fn gradients(
 /// Scales the gradients down together to `clip_norm`.
 ///
 /// # Errors
-/// One that is not finite.
+/// A gradient that is not finite.
 pub(crate) fn clip(
     gradients: &mut Tensors,
     clip_norm: f64,
@@ -111,7 +111,7 @@ pub(crate) fn clip(
     Ok(())
 }
 
-/// Linear warm-up, then half a cosine down to `final_ratio`; `step` counts from 1.
+/// Linear warm-up, then a half cosine down to `final_ratio`; `step` counts from 1.
 pub(crate) fn learning_rate(config: &TrainConfig, step: u64, total: u64) -> f64 {
     let warmup = config.warmup_steps as u64;
     let ratio = if step <= warmup {
@@ -124,8 +124,8 @@ pub(crate) fn learning_rate(config: &TrainConfig, step: u64, total: u64) -> f64 
     config.learning_rate * ratio
 }
 
-/// Moves the average towards the weights. The decay rises with the steps, so
-/// that the first weights do not weigh on a short run.
+/// Moves the average towards the weights. The decay increases with the steps, so that the first
+/// weights do not dominate a short run.
 pub(crate) fn update_average(
     average: &mut Tensors,
     parameters: &Parameters,
@@ -170,7 +170,7 @@ mod tests {
 
     #[test]
     fn adam_matches_the_published_update() {
-        // Worked by hand: the first step moves by lr · sign(g).
+        // Computed by hand: the first step moves by lr · sign(g).
         let parameters = one(1.0);
         let mut adam = Adam::new(&parameters).unwrap();
         let gradient =

@@ -2,17 +2,24 @@ use std::collections::BTreeMap;
 
 use crate::{Error, Result};
 
-/// Somebody to recommend to.
+/// The user for whom a list is made.
+///
+/// ```
+/// use glta_align::Person;
+///
+/// let known = Person::User(7);
+/// let anybody = Person::Items(&[3, 5]);
+/// assert_ne!(known, anybody);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Person<'a> {
-    /// A known user, by dense id, with everything that is known of them.
+    /// A known user, by dense id, with all known items.
     User(u32),
-    /// Anyone, by the items that they have. Without any, the most popular items are
-    /// recommended.
+    /// Any user, by the user's items. Without items the most popular ones are recommended.
     Items(&'a [u32]),
 }
 
-/// What may be in a list.
+/// Options of a list.
 ///
 /// ```
 /// use glta_align::ListOptions;
@@ -24,15 +31,14 @@ pub enum Person<'a> {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ListOptions {
-    /// Items that must not be in it.
+    /// Items to leave out.
     pub exclude: Vec<u32>,
     /// If given, only these items.
     pub among: Option<Vec<u32>>,
-    /// Only items whose field of this name has one of these values; of several fields, each
-    /// must. `name` is also the title, and `category`, `categories` and `genre` are also the
-    /// genres.
+    /// Only items whose field has one of these values; with several fields, all of them must match.
+    /// `name` is also the title; `category`, `categories` and `genre` are also the genres.
     pub filter: BTreeMap<String, Vec<String>>,
-    /// Also items that the person has, for things that are bought again.
+    /// Also items that the user already has, for products that are bought again.
     pub allow_known: bool,
 }
 
@@ -44,21 +50,22 @@ impl ListOptions {
         self
     }
 
-    /// Allows these items alone.
+    /// Allows only these items.
     #[must_use]
     pub fn among(mut self, items: impl IntoIterator<Item = u32>) -> Self {
         self.among.get_or_insert_default().extend(items);
         self
     }
 
-    /// Allows only items whose field has this value, or another one that was allowed for it.
+    /// Allows only items whose field has this value, or another value that was allowed for the
+    /// field.
     #[must_use]
     pub fn filter(mut self, field: impl Into<String>, value: impl Into<String>) -> Self {
         self.filter.entry(field.into()).or_default().push(value.into());
         self
     }
 
-    /// Allows items that the person has.
+    /// Allows items that the user already has.
     #[must_use]
     pub fn allow_known(mut self) -> Self {
         self.allow_known = true;
@@ -66,7 +73,7 @@ impl ListOptions {
     }
 }
 
-/// [`ListOptions`] for one person, ready to be asked item by item.
+/// The [`ListOptions`] of one user, to check items one by one.
 pub(crate) struct Allowed<'a> {
     items: usize,
     excluded: Vec<u32>,
@@ -76,7 +83,7 @@ pub(crate) struct Allowed<'a> {
 }
 
 impl<'a> Allowed<'a> {
-    /// `has` are the items of the person, of `items` items.
+    /// `items` is the number of items, `has` are the user's items.
     pub(crate) fn new(
         options: &ListOptions,
         items: usize,
@@ -100,14 +107,14 @@ impl<'a> Allowed<'a> {
         Ok(Self { items, excluded, among, filter })
     }
 
-    /// Whether an item must not be in the list.
+    /// Whether an item is left out of the list.
     pub(crate) fn skips(&self, item: u32) -> bool {
         self.filter.is_some_and(|allowed| !allowed[item as usize])
             || self.excluded.binary_search(&item).is_ok()
             || self.among.as_ref().is_some_and(|among| among.binary_search(&item).is_err())
     }
 
-    /// All items that must not be in the list.
+    /// All items that are left out of the list.
     pub(crate) fn skipped(&self) -> Vec<u32> {
         if self.among.is_none() && self.filter.is_none() {
             return self.excluded.clone();

@@ -1,35 +1,35 @@
 use glta_graph::EpochReport;
 use glta_linear::LinearStep;
 
-/// What long work reports while it runs.
+/// Progress of a run.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Event {
-    /// An epoch of graph pretraining has ended.
+    /// An epoch of graph pretraining ended.
     Graph(EpochReport),
-    /// The items' texts are being read by a text encoder.
+    /// A text encoder reads the item texts.
     TextVectors {
-        /// Texts read.
+        /// Number of encoded texts.
         done: usize,
-        /// Texts in all.
+        /// Total number of texts.
         total: usize,
     },
-    /// The linear item model is being fitted.
+    /// The linear model is being fitted.
     Linear(LinearStep),
     /// Profiles and predictions are being written.
     Texts {
-        /// Users whose texts are written.
+        /// Number of users whose texts are written.
         done: usize,
-        /// Users in all.
+        /// Total number of users.
         total: usize,
     },
-    /// A training step has ended.
+    /// A training step ended.
     Step {
         /// `"item"` or `"user"`.
         stage: &'static str,
-        /// Steps taken in this stage, those before a resume included.
+        /// Steps of this stage, including those before a resume.
         step: u64,
-        /// Steps of the stage if it is not stopped early.
+        /// Total steps of the stage without early stopping.
         steps: u64,
         /// The step's loss.
         loss: f64,
@@ -38,7 +38,7 @@ pub enum Event {
     Evaluated {
         /// `"item"` or `"user"`.
         stage: &'static str,
-        /// Epochs that have ended.
+        /// Number of finished epochs.
         epoch: usize,
         /// `"accuracy"` (chance is one over the items shown) or `"N@10"`.
         metric: &'static str,

@@ -1,4 +1,4 @@
-//! From examples to prompts: text tokens and soft tokens in order.
+//! Prompts of examples: text tokens and soft tokens in order.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::{Result, Templates};
 pub(crate) struct Prompts {
     language: LanguageModel,
     data: Arc<RunData>,
-    /// Of stage 2 alone.
+    /// Only those of stage 2.
     item: Lazy<ItemPrompts>,
     max_tokens: usize,
     item_slots: ItemSlots,
@@ -33,18 +33,18 @@ pub(crate) struct Prompts {
     user_prefix: Option<Prefix>,
 }
 
-/// What the prompts of stage 2 have in common.
+/// The common parts of the prompts of stage 2.
 #[derive(Debug)]
 struct ItemPrompts {
     template: String,
     prefix: Option<Prefix>,
-    /// Item texts, cut to the configured number of tokens. Kept as text, not as token
-    /// ids: a prompt is tokenised as a whole, and a description's last token may join
-    /// with the separator behind it.
+    /// Item texts with the configured maximum number of tokens. They are texts, not token ids,
+    /// because a prompt is tokenised as a whole, and the last token of a description may join with
+    /// the separator after it.
     descriptions: Vec<String>,
 }
 
-/// A prompt's pieces, and where the hidden states of its slots will be.
+/// The pieces of a prompt, and the positions of its slots' hidden states.
 pub(crate) struct Row {
     pub(crate) pieces: Vec<Piece>,
     pub(crate) slots: Vec<usize>,
@@ -72,7 +72,7 @@ impl Prompts {
         })
     }
 
-    /// The prompts of stage 2, made at the first call: recommending alone does not need them.
+    /// The prompts of stage 2, created on first use, because recommendations do not need them.
     fn item(&self) -> Result<&ItemPrompts> {
         self.item.get(|| {
             let items = self.data.items.par_iter();
@@ -100,25 +100,25 @@ impl Prompts {
         self.user_prefix.as_ref()
     }
 
-    /// Items whose descriptions the writer of the user's texts saw, ascending.
+    /// Items whose descriptions the writer of the user's texts saw, in ascending order.
     pub(crate) fn text_items(&self, user: u32) -> &[u32] {
         self.texts.get(&user).map_or(&[], |texts| &texts.items)
     }
 
-    /// Bytes of what differs between stage-2 prompts: how they compare in length.
+    /// Length in bytes of the variable part of a stage-2 prompt, to compare prompts.
     pub(crate) fn item_length(&self, example: &ItemExample) -> Result<usize> {
         let texts = &self.item()?.descriptions;
         Ok(example.descriptions.iter().map(|&i| texts[i as usize].len()).sum())
     }
 
-    /// The same of stage-3 prompts; a soft token counts as a short word.
+    /// The same for stage-3 prompts; a soft token counts as a short word.
     pub(crate) fn user_length(&self, example: &UserExample) -> usize {
         let (profile, prediction) = self.user_texts(example);
         let texts: usize = [profile, prediction].into_iter().flatten().map(str::len).sum();
         4 * example.shown.len() + texts
     }
 
-    /// Profile and prediction that the user's prompt holds.
+    /// The profile and the prediction in the user's prompt.
     fn user_texts(&self, example: &UserExample) -> (Option<&str>, Option<&str>) {
         let texts = example.user.filter(|_| example.texts).and_then(|user| self.texts.get(&user));
         let text = |wanted: bool, pick: fn(&UserTexts) -> &str| {
@@ -156,10 +156,9 @@ impl Prompts {
         Ok(place(pieces, slots, self.placement, slots.len()))
     }
 
-    /// A stage-3 prompt; `user` and `shown` are the soft tokens of the user (unused
-    /// where the user's number stands for it) and of the shown items, `slots` those of the
-    /// slots (none of their own under [`SlotPlacement::Last`], where the last `n_slots`
-    /// positions are read).
+    /// A stage-3 prompt. `user` and `shown` are the soft tokens of the user (not used if the prompt
+    /// has the user's number) and of the shown items. `slots` are those of the slots; with
+    /// [`SlotPlacement::Last`] there are none, and the last `n_slots` positions are read.
     pub(crate) fn user_row(
         &self,
         example: &UserExample,
@@ -182,7 +181,7 @@ impl Prompts {
         Ok(place(pieces, slots, self.placement, n_slots))
     }
 
-    /// Renders what follows the static prefix; soft tokens are taken in order.
+    /// Renders the part after the static prefix; soft tokens are used in order.
     fn pieces<'a>(
         &self,
         template: &str,
@@ -207,7 +206,7 @@ impl Prompts {
 fn place(mut pieces: Vec<Piece>, slots: &[u32], placement: SlotPlacement, n_slots: usize) -> Row {
     let slot_pieces = slots.iter().map(|&s| Piece::Soft(s));
     match placement {
-        // A causal model cannot look ahead, so what would follow need not run.
+        // The model is causal, so the text after the slots is not needed.
         SlotPlacement::Prefix => {
             Row { pieces: slot_pieces.collect(), slots: (0..n_slots).collect() }
         }
@@ -221,7 +220,7 @@ fn place(mut pieces: Vec<Piece>, slots: &[u32], placement: SlotPlacement, n_slot
     }
 }
 
-/// A prompt whose slots are among its pieces; what would follow the last need not run.
+/// A prompt with slots among its pieces, cut after the last slot.
 fn up_to_last(mut pieces: Vec<Piece>, slots: &[u32]) -> Row {
     let is_slot = |piece: &Piece| matches!(piece, Piece::Soft(soft) if slots.contains(soft));
     pieces.truncate(pieces.iter().rposition(is_slot).map_or(0, |last| last + 1));
@@ -242,7 +241,7 @@ fn length(piece: &Piece) -> usize {
     }
 }
 
-/// Keys and values of what a template begins with, the same in all its prompts.
+/// Keys and values of the static prefix of a template.
 fn prefix(language: &LanguageModel, template: &str) -> Result<Option<Prefix>> {
     let ids = language.tokenizer.encode(Templates::static_prefix(template), true)?;
     Ok(if ids.is_empty() { None } else { Some(language.llama.prefix(&ids)?) })
@@ -290,7 +289,7 @@ mod tests {
             texts: TextConfig::default(),
         };
         let mut config = Config::preset(Preset::Full, Density::Dense);
-        // A byte each: the last of `é` is left out, and with it the whole letter.
+        // Each token is a byte: without its last byte `é` is removed.
         config.item_stage.max_tokens = 24;
         let prompts =
             Prompts::new(language.clone(), Arc::new(data), BTreeMap::new(), &config).unwrap();

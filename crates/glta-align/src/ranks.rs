@@ -1,4 +1,4 @@
-//! What ranks add up and put together: gradients and rankings.
+//! Sums and gathers over ranks: gradients and rankings.
 
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor};
@@ -11,19 +11,18 @@ use crate::{Error, Result};
 
 /// A rank's part of the loss of a batch.
 pub(crate) enum BatchLoss {
-    /// No rank has a usable example.
-    Nothing,
-    /// The others have them all.
-    Elsewhere,
-    /// The parts of all ranks add up to the batch's mean.
+    /// No rank has an example.
+    None,
+    /// Only other ranks have examples.
+    OtherRanks,
+    /// The sum over all ranks is the mean of the batch.
     Part(Tensor),
 }
 
-/// Loss and gradients of a whole batch from every rank's part; `None` where there is
-/// no example.
+/// Loss and gradients of a whole batch from the parts of all ranks; `None` without an example.
 ///
 /// # Errors
-/// A parameter that received no gradient on any rank.
+/// A parameter without a gradient on any rank.
 pub(crate) fn batch_gradients(
     comm: &dyn Communicator,
     part: BatchLoss,
@@ -31,8 +30,8 @@ pub(crate) fn batch_gradients(
     stage: &'static str,
 ) -> Result<Option<(f64, Tensors)>> {
     let part = match part {
-        BatchLoss::Nothing => return Ok(None),
-        BatchLoss::Elsewhere => None,
+        BatchLoss::None => return Ok(None),
+        BatchLoss::OtherRanks => None,
         BatchLoss::Part(loss) => Some(loss),
     };
     let value = match &part {
@@ -42,7 +41,7 @@ pub(crate) fn batch_gradients(
     let backward =
         || -> Result<Option<GradStore>> { Ok(part.as_ref().map(Tensor::backward).transpose()?) };
     if comm.size() == 1 {
-        // A loss that is not finite is reported as such, not as its gradient.
+        // A loss that is not finite is reported as a loss, not as a gradient.
         if !value.is_finite() {
             return Ok(Some((value, Tensors::new())));
         }
@@ -52,8 +51,7 @@ pub(crate) fn batch_gradients(
     sum(comm, value, backward()?.as_ref(), parameters, stage).map(Some)
 }
 
-/// The loss, for every parameter whether it has a gradient, and the gradients, added up
-/// in one list for each of their dtypes.
+/// Sums the loss, a flag per parameter for its gradient, and the gradients, in one list per dtype.
 fn sum(
     comm: &dyn Communicator,
     value: f64,
@@ -101,8 +99,8 @@ fn sum(
     }
 }
 
-/// Which examples of a batch this rank takes, ascending: as many as the others or one
-/// more, of lengths that add up to about the same, since all wait for the slowest.
+/// The examples of a batch for this rank, in ascending order. All ranks get equal numbers up to
+/// one, and similar total lengths, because all wait for the slowest.
 pub(crate) fn fair_share(comm: &dyn Communicator, lengths: &[usize]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..lengths.len()).collect();
     order.sort_by_key(|&n| std::cmp::Reverse(lengths[n]));
@@ -110,7 +108,7 @@ pub(crate) fn fair_share(comm: &dyn Communicator, lengths: &[usize]) -> Vec<usiz
         .chunks(comm.size())
         .enumerate()
         .filter_map(|(round, dealt)| {
-            // There and back, so that none always has the longer.
+            // In alternating directions, so that no rank always gets the longer one.
             let place = if round % 2 == 0 { comm.rank() } else { comm.size() - 1 - comm.rank() };
             dealt.get(place).copied()
         })
@@ -119,7 +117,7 @@ pub(crate) fn fair_share(comm: &dyn Communicator, lengths: &[usize]) -> Vec<usiz
     own
 }
 
-/// All ranks' lists, in the order of the ranks.
+/// The lists of all ranks, in the order of the ranks.
 pub(crate) fn gather_lists(
     comm: &dyn Communicator,
     own: Vec<Vec<Ranked>>,
@@ -127,7 +125,7 @@ pub(crate) fn gather_lists(
     if comm.size() == 1 {
         return Ok(own);
     }
-    // Length, then items and scores, as bit patterns.
+    // Length, then items and scores as bit patterns.
     let mut words: Vec<u32> = Vec::new();
     for list in &own {
         words.push(list.len() as u32);
@@ -181,13 +179,13 @@ mod tests {
     }
 
     #[test]
-    fn parts_add_up_and_a_gradient_may_come_from_one_rank() {
+    fn parts_are_summed_and_a_gradient_may_come_from_one_rank() {
         let results = on_ranks(3, |comm| {
             let parameters = parameters();
             let (a, b) = (parameters["a"].as_tensor(), parameters["b"].as_tensor());
             let part = match comm.rank() {
                 0 => BatchLoss::Part(a.sqr().unwrap().sum_all().unwrap()),
-                1 => BatchLoss::Elsewhere,
+                1 => BatchLoss::OtherRanks,
                 _ => BatchLoss::Part((a.sum_all().unwrap() + b.sum_all().unwrap()).unwrap()),
             };
             let (loss, gradients) =
@@ -224,7 +222,8 @@ mod tests {
                     let sums = || shares.iter().map(|own| own.iter().map(|&n| lengths[n]).sum());
                     let (most, least): (usize, usize) =
                         (sums().max().unwrap(), sums().min().unwrap());
-                    // No further apart than the longest of all, of which one rank has one more.
+                    // The difference is at most the longest example, because one rank may have one
+                    // more.
                     assert!(most - least <= *lengths.iter().max().unwrap(), "{most} {least}");
                 }
             }

@@ -24,9 +24,8 @@ use crate::{Config, Error, Result};
 
 /// A trained recommender.
 ///
-/// Every recommendation is an item of the catalogue, and one that the person does not
-/// have yet unless [`ListOptions::allow_known`] asks for those too. Answers do not depend on
-/// what else is asked in the same batch.
+/// Every recommendation is an item of the catalogue that the user does not have, unless
+/// [`ListOptions::allow_known`] permits it. An answer does not depend on its batch.
 ///
 /// ```
 /// # use glta_align::{Backbone, Config, Recommender, Run, RunData};
@@ -55,13 +54,13 @@ pub struct Recommender {
     data: Arc<RunData>,
     ids: Arc<Ids>,
     similar: Arc<Similar>,
-    /// Number of people of each item.
+    /// Number of users of each item.
     degrees: Arc<OnceLock<Vec<u32>>>,
     fields: Arc<Fields>,
     growth: Option<Box<Growth>>,
 }
 
-/// Dense ids by raw ids.
+/// Maps of raw ids to dense ids.
 #[derive(Debug, Clone)]
 struct Ids {
     users: HashMap<String, u32>,
@@ -74,8 +73,8 @@ struct Ids {
 pub struct Recommendation<'a> {
     /// Dense item id.
     pub item: u32,
-    /// Log-probability among all items; of an item like another, their similarity; of a
-    /// popular item for somebody who has nothing, the log of its share of all interactions.
+    /// Log-probability among all items; for a similar item, its similarity; for a popular item and
+    /// a user without items, the log of its share of all interactions.
     pub score: f32,
     /// The item's raw id, title and text.
     pub record: &'a ItemRecord,
@@ -83,7 +82,7 @@ pub struct Recommendation<'a> {
 
 impl Recommender {
     pub(crate) fn new(model: Model, data: Arc<RunData>) -> Self {
-        // A person who was forgotten has no name.
+        // A forgotten user has no raw id.
         let named = data.users.iter().cloned().zip(0..).filter(|(name, _)| !name.is_empty());
         let users = named.collect();
         let items = data.items.iter().map(|item| item.raw_id.clone()).zip(0..).collect();
@@ -92,31 +91,29 @@ impl Recommender {
         Self { model, data, ids, similar, degrees, fields, growth: None }
     }
 
-    /// Finds the text vectors of a run in its folder.
+    /// Sets the folder of the run, for its text vectors.
     pub(crate) fn in_folder(mut self, folder: &Path) -> Self {
         self.similar = Arc::new(Similar::of(Some(folder.to_owned())));
         self
     }
 
-    /// Opens the recommender that a finished [`Run`](crate::Run) saved in `dir`, where no
-    /// prompt is run: the linear item model alone, by configuration or because
-    /// validation chose the factor 0 for the path through the prompt, or a run without a
-    /// language model.
+    /// Opens the recommender of a finished [`Run`](crate::Run) in `dir` that runs no prompt: the
+    /// linear model alone, by configuration or because validation chose the factor 0 for the
+    /// correction, or a run without a language model.
     ///
     /// # Errors
-    /// [`Error::NoLlm`] for a run that needs its language model, a run that has not
-    /// ended, damaged files.
+    /// [`Error::NoLlm`] for a run that needs its language model, an unfinished run, or damaged
+    /// files.
     pub fn open(dir: impl AsRef<Path>) -> Result<Self> {
         Self::opened(dir.as_ref(), None)
     }
 
-    /// [`open`](Self::open) for any run. `language` must be the checkpoint that it was
-    /// trained with, loaded with the `llm` options of [`Config::of_run`]; prompts are
-    /// those that the run recorded.
+    /// [`open`](Self::open) for any run. `language` must be the checkpoint of the run, loaded with
+    /// the `llm` options of [`Config::of_run`]. The prompts are those of the run.
     ///
     /// # Errors
-    /// A run that has not ended, damaged files, [`Error::OtherCheckpoint`], or one that
-    /// was loaded with another number of layers.
+    /// An unfinished run, damaged files, [`Error::OtherCheckpoint`], or a language model with
+    /// another number of layers.
     pub fn open_with(dir: impl AsRef<Path>, language: &LanguageModel) -> Result<Self> {
         Self::opened(dir.as_ref(), Some(language))
     }
@@ -127,7 +124,7 @@ impl Recommender {
         Ok(Self::new(model, data).in_folder(dir))
     }
 
-    /// The same model, whose slots are read by another decoder. It does not grow.
+    /// The same model with another decoder for its slots. It cannot grow.
     pub fn with_decoder(&self, decoder: Decoder) -> Self {
         let model = match &self.model {
             Model::Linear(lists) => Model::Linear(Box::new(lists.with_decoder(decoder))),
@@ -144,17 +141,17 @@ impl Recommender {
         }
     }
 
-    /// N@10 on the run's validation items, training items left out: what training
-    /// watched, here of this decoder. `None` for a run without validation items. Every
-    /// rank of `comm` calls it and gets the same.
+    /// N@10 on the run's validation items without training items, with the decoder of this
+    /// recommender. `None` for a run without validation items. All ranks of `comm` must call it,
+    /// and get the same value.
     ///
     /// # Errors
-    /// A failed rank; a language model's pass that fails.
+    /// A failed rank, or an error of the language model.
     pub fn validation(&self, comm: &dyn Communicator) -> Result<Option<f64>> {
         validation(self.model.lists(), &self.data, comm)
     }
 
-    /// The configuration it was trained with.
+    /// The configuration of the run.
     pub fn config(&self) -> &Config {
         self.model.lists().config()
     }
@@ -179,7 +176,7 @@ impl Recommender {
         self.ids.items.get(raw_id).copied()
     }
 
-    /// What the user is known to have, ascending.
+    /// The known items of a user, in ascending order.
     ///
     /// # Errors
     /// An unknown user.
@@ -191,8 +188,7 @@ impl Recommender {
         })
     }
 
-    /// The best `k` items for a user of the training data; fewer only when no
-    /// item is left.
+    /// The best `k` items for a user of the training data; fewer if the catalogue has no others.
     ///
     /// # Errors
     /// An unknown user.
@@ -200,7 +196,7 @@ impl Recommender {
         Ok(self.recommend_batch(&[user], k)?.pop().unwrap_or_default())
     }
 
-    /// [`recommend`](Self::recommend) for many users: one list each, in order.
+    /// [`recommend`](Self::recommend) for several users: one list each, in order.
     ///
     /// # Errors
     /// An unknown user.
@@ -209,9 +205,9 @@ impl Recommender {
         self.recommend_with(&people, k, &ListOptions::default())
     }
 
-    /// The best `k` items for each of `people`, among those that `options` allow; fewer only
-    /// when no item is left. Everything that is known of a user counts, validation items
-    /// included. Somebody who has nothing is recommended the most popular items.
+    /// The best `k` items for each of `people` among those that `options` allow; fewer if there are
+    /// no others. All known items of a user are used, including validation items. A user without
+    /// items gets the most popular items.
     ///
     /// ```no_run
     /// # use glta_align::{ListOptions, Person, Recommender};
@@ -226,7 +222,7 @@ impl Recommender {
     /// ```
     ///
     /// # Errors
-    /// An unknown user, item or field; a language model's pass that fails.
+    /// An unknown user, item or field, or an error of the language model.
     pub fn recommend_with(
         &self,
         people: &[Person<'_>],
@@ -272,7 +268,7 @@ impl Recommender {
         Ok(self.records(lists))
     }
 
-    /// Everything that a person has, ascending.
+    /// All items of a user, in ascending order.
     fn context(&self, person: &Person<'_>) -> Result<Vec<u32>> {
         match *person {
             Person::User(user) => self.history(user),
@@ -289,7 +285,7 @@ impl Recommender {
         }
     }
 
-    /// The items that most people have, with the log of their share of all interactions.
+    /// The most popular items, with the log of their share of all interactions.
     fn popular(&self, k: usize, allowed: &Allowed<'_>) -> Vec<Ranked> {
         let degrees = self.degrees();
         let all: f32 = degrees.iter().map(|&degree| degree as f32 + 1.0).sum();
@@ -301,8 +297,8 @@ impl Recommender {
         items.into_iter().map(|item| Ranked { item, score: score(item) }).collect()
     }
 
-    /// [`recommend_batch`](Self::recommend_batch) from `items` alone, such as those
-    /// that are new, as if there were no others.
+    /// [`recommend_batch`](Self::recommend_batch) among `items` only, such as new items, as if
+    /// there were no others.
     ///
     /// # Errors
     /// An unknown user or item.
@@ -317,7 +313,7 @@ impl Recommender {
         self.recommend_with(&people, k, &options)
     }
 
-    /// The `k` items most similar to an item, among those that `options` allow.
+    /// The `k` most similar items to an item, among those that `options` allow.
     ///
     /// ```no_run
     /// # use glta_align::{ListOptions, Recommender, Similarity};
@@ -332,8 +328,8 @@ impl Recommender {
     /// ```
     ///
     /// # Errors
-    /// An unknown item or field; [`Error::Unsupported`] for texts in a run without text
-    /// vectors.
+    /// An unknown item or field; [`Error::Unsupported`] for similarity by text in a run without
+    /// text vectors.
     pub fn similar_items(
         &self,
         item: u32,
@@ -378,7 +374,7 @@ impl Recommender {
         Ok(self.kept(ranked, k, &allowed))
     }
 
-    /// The best `k` of what is allowed.
+    /// The best `k` allowed items.
     fn kept(
         &self,
         mut ranked: Vec<Ranked>,
@@ -389,22 +385,23 @@ impl Recommender {
         self.records(vec![similar::best(ranked, k)]).pop().unwrap_or_default()
     }
 
-    /// Which of a person's items give how much of an item's score in the linear item model: an
-    /// exact sum. Where a path through the prompt adds to the scores, its part is not in it.
+    /// How much each of a user's items contributes to the score of an item in the linear model. The
+    /// sum is exact. A contribution of the prompt path is not included.
     ///
     /// # Errors
-    /// An unknown user or item; [`Error::Unsupported`] for a run without a linear item model.
+    /// An unknown user or item; [`Error::Unsupported`] for a run without a linear model.
     pub fn explain(&self, person: Person<'_>, item: u32) -> Result<Explanation> {
         let items = self.data.items.len();
         if item as usize >= items {
             return Err(Error::UnknownItem { item, items });
         }
         let context = self.context(&person)?;
-        let none = || Error::Unsupported("the run has no linear item model to explain by".into());
+        let none =
+            || Error::Unsupported("the run has no linear model, which explanations need".into());
         Ok(self.linear().ok_or_else(none)?.explain(&context, item))
     }
 
-    /// The linear item model, where there is one.
+    /// The linear model, if there is one.
     fn linear(&self) -> Option<&LinearModel> {
         if let Some(growth) = &self.growth {
             return Some(growth.growing.model());
@@ -415,14 +412,14 @@ impl Recommender {
         }
     }
 
-    /// Whether a new item costs a few small systems. Elsewhere a growing recommender is fitted
-    /// again for it.
+    /// Whether a new item only needs a few small systems. Otherwise a growing recommender is fitted
+    /// again.
     pub fn grows_in_place(&self) -> bool {
         let form = self.growth.as_ref().map(|growth| growth.growing.model().report().form);
         matches!(form, Some(Form::Local { rank: 0, .. }))
     }
 
-    /// The linear item model, where it answers alone.
+    /// The linear model, if there is no prompt path.
     fn linear_alone(&self) -> Option<&LinearModel> {
         match &self.model {
             Model::Linear(_) => self.linear(),
@@ -430,7 +427,7 @@ impl Recommender {
         }
     }
 
-    /// Whether a path through the prompt takes part in the answers.
+    /// Whether the prompt path contributes to the scores.
     pub fn has_prompt(&self) -> bool {
         self.linear_alone().is_none()
     }
@@ -442,8 +439,7 @@ impl Recommender {
         self.degrees.get_or_init(|| self.data.train.item_degrees())
     }
 
-    /// The best `k` items for a person never seen in training, who has `items`
-    /// (in any order; repeats count once).
+    /// The best `k` items for any user with these `items` (in any order; repeated ones count once).
     ///
     /// # Errors
     /// An unknown item.
@@ -451,8 +447,8 @@ impl Recommender {
         Ok(self.recommend_for_items_batch(&[items], k)?.pop().unwrap_or_default())
     }
 
-    /// [`recommend_for_items`](Self::recommend_for_items) for many people: one
-    /// list each, in order.
+    /// [`recommend_for_items`](Self::recommend_for_items) for several users: one list each, in
+    /// order.
     ///
     /// # Errors
     /// An unknown item.
@@ -466,7 +462,7 @@ impl Recommender {
         self.recommend_with(&people, k, &ListOptions::default())
     }
 
-    /// The folder that it was opened from or trained in.
+    /// The folder from which it was opened or in which it was trained.
     pub(crate) fn folder(&self) -> Option<&Path> {
         self.similar.folder.as_deref()
     }
@@ -487,7 +483,7 @@ impl Recommender {
         self.growth = Some(Box::new(growth));
     }
 
-    /// Names new items, whose ids follow the others.
+    /// Adds ids for new items, after the others.
     pub(crate) fn push_items(&mut self, items: &[ItemRecord]) {
         let data = Arc::make_mut(&mut self.data);
         let ids = Arc::make_mut(&mut self.ids);
@@ -503,7 +499,7 @@ impl Recommender {
         Arc::make_mut(&mut self.data).items[item as usize] = record;
     }
 
-    /// The dense id of a person, who may be new.
+    /// The dense id of a user, who may be new.
     pub(crate) fn user_or_new(&mut self, raw_id: &str) -> u32 {
         if let Some(user) = self.user(raw_id) {
             return user;
@@ -515,7 +511,7 @@ impl Recommender {
         user
     }
 
-    /// Takes a person's name away; the dense id stays, without a name.
+    /// Removes the raw id of a user; the dense id remains.
     pub(crate) fn forget_id(&mut self, raw_id: &str, user: u32) {
         Arc::make_mut(&mut self.ids).users.remove(raw_id);
         Arc::make_mut(&mut self.data).users[user as usize].clear();
@@ -539,8 +535,8 @@ impl Recommender {
     }
 }
 
-/// Ranks users of the training data from their training items, so that `evaluate` and
-/// tables treat a recommender like any other model:
+/// Ranks users of the training data by their training items, so that a recommender is evaluated
+/// like any other model:
 ///
 /// ```no_run
 /// # use glta_align::{Recommender, RunData};
@@ -553,9 +549,9 @@ impl Recommender {
 /// # }
 /// ```
 ///
-/// Its lists are those of its decoder. The scores of all items, which no list needs, are
-/// log-probabilities: of the first slot under [`Decoder::FirstLogit`] and where slots are
-/// autoregressive, else their mean over the slots.
+/// Its lists are those of its decoder. The scores of all items, which lists do not need, are
+/// log-probabilities: those of the first slot with [`Decoder::FirstLogit`] or in an autoregressive
+/// model, otherwise their mean over the slots.
 impl Scorer for Recommender {
     fn n_items(&self) -> usize {
         self.data.items.len()
@@ -598,7 +594,7 @@ impl Scorer for Recommender {
         Ok(rank_users(self.model.lists(), &self.data, queries, k)?)
     }
 
-    /// The language model fills all cores by itself.
+    /// The language model uses all cores itself.
     fn parallel(&self) -> bool {
         false
     }

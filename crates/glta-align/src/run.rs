@@ -1,4 +1,4 @@
-//! A run: its folder, its stages in order, and what is left when it ends.
+//! A run: its folder, and its stages in order.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -40,9 +40,8 @@ use crate::{Error, Result};
 /// Weights after stage 2.
 const ALIGNED: &str = "aligned.safetensors";
 
-/// Training in one folder. An interrupted run can be [resumed](Self::resume) at any
-/// point and ends with the same numbers as an uninterrupted one on the same number of
-/// threads.
+/// Training in one folder. An interrupted run can be [resumed](Self::resume) at any point, with the
+/// same results as an uninterrupted one on the same number of threads.
 ///
 /// ```
 /// # use glta_align::{Backbone, Config, Recommender, Run, RunData};
@@ -70,11 +69,11 @@ pub struct Run {
     config: Config,
     data: Arc<RunData>,
     sentence: Option<Sentence>,
-    /// Seconds that the fit of the linear item model took, here or in the run it is copied from.
+    /// Seconds of the linear model's fit, here or in the run from which it was copied.
     linear_seconds: OnceLock<f64>,
 }
 
-/// Refuses data and settings that cannot be used, or not together.
+/// Rejects invalid data, invalid settings, and combinations that cannot be used.
 fn check(data: &RunData, config: &Config) -> Result<()> {
     config.validate()?;
     data.validate()?;
@@ -85,16 +84,16 @@ fn check(data: &RunData, config: &Config) -> Result<()> {
 }
 
 impl Run {
-    /// Whether `dir` holds a run, finished or not.
+    /// Whether `dir` contains a run, which may be unfinished.
     pub fn exists(dir: impl AsRef<Path>) -> bool {
         dir.as_ref().join(CONFIG).exists()
     }
 
-    /// Starts a run in `dir`, which is made if it does not exist.
+    /// Starts a run in `dir`, which is created if it does not exist.
     ///
     /// # Errors
-    /// Data or a configuration that cannot be used, a folder that holds a run, is in
-    /// use by another process or cannot be written.
+    /// Invalid data or an invalid configuration; a folder that contains a run, is in use by another
+    /// process, or cannot be written.
     pub fn create(
         dir: impl AsRef<Path>,
         data: impl Into<Arc<RunData>>,
@@ -103,17 +102,16 @@ impl Run {
         Self::create_on(Arc::new(Alone), dir, data, config)
     }
 
-    /// [`create`](Self::create) together with other ranks, which all must make the
-    /// same calls with the same arguments. Users are divided among them; the folder
-    /// must be one that all see, and rank 0 alone writes to it. With the same batch
-    /// size any number of ranks gives the same result, and a run can be resumed with
+    /// [`create`](Self::create) on several ranks, which must all make the same calls with the same
+    /// arguments. They divide the users, and need a shared folder, which only rank 0 writes. With
+    /// the same batch size any number of ranks gives the same result, and a run can be resumed with
     /// another number.
     ///
-    /// A rank that gets an error must end the others
-    /// ([`Communicator::abort`]), for they wait for it.
+    /// A rank that gets an error must end the others ([`Communicator::abort`]), because they wait
+    /// for it.
     ///
     /// # Errors
-    /// As [`create`](Self::create), and [`Error::Comm`].
+    /// As for [`create`](Self::create), and [`Error::Comm`].
     pub fn create_on(
         comm: Arc<dyn Communicator>,
         dir: impl AsRef<Path>,
@@ -128,19 +126,18 @@ impl Run {
         }
         folder.write(CONFIG, |path| {
             data.save(folder.path())?;
-            // Last, because it marks the folder as a run.
+            // Written last, because it marks the folder as a run.
             write_whole(path, config.to_toml()?.as_bytes())
         })?;
         Ok(Self { folder, config, data, sentence: None, linear_seconds: OnceLock::new() })
     }
 
-    /// Continues the run in `dir`, which must have been created with the same data
-    /// and configuration. [`fit`](Self::fit) then needs the same language model and
-    /// prompts.
+    /// Resumes the run in `dir`, which must have been created with the same data and configuration.
+    /// [`fit`](Self::fit) then needs the same language model and prompts.
     ///
     /// # Errors
-    /// A folder without a run, one with a run of other data or another
-    /// configuration, or one that is in use by another process or cannot be written.
+    /// A folder without a run, a run with other data or another configuration, or a folder that is
+    /// in use by another process or cannot be written.
     pub fn resume(
         dir: impl AsRef<Path>,
         data: impl Into<Arc<RunData>>,
@@ -149,11 +146,10 @@ impl Run {
         Self::resume_on(Arc::new(Alone), dir, data, config)
     }
 
-    /// [`resume`](Self::resume) together with other ranks, as in
-    /// [`create_on`](Self::create_on).
+    /// [`resume`](Self::resume) on several ranks, as in [`create_on`](Self::create_on).
     ///
     /// # Errors
-    /// As [`resume`](Self::resume), and [`Error::Comm`].
+    /// As for [`resume`](Self::resume), and [`Error::Comm`].
     pub fn resume_on(
         comm: Arc<dyn Communicator>,
         dir: impl AsRef<Path>,
@@ -163,7 +159,7 @@ impl Run {
         let data = data.into();
         check(&data, &config)?;
         let dir = dir.as_ref();
-        // Before the folder is opened, which would make it.
+        // Checked before the folder is opened, which would create it.
         if !comm.root_says(Self::exists(dir))? {
             return Err(Error::NoRun { path: dir.to_owned() });
         }
@@ -171,7 +167,7 @@ impl Run {
         if Config::of_run(dir)? != config {
             return Err(Error::file(
                 &folder.file(CONFIG),
-                "the run was started with another configuration; resume it with that one or \
+                "the run was started with another configuration; resume it with that one, or \
                  choose another folder",
             ));
         }
@@ -187,30 +183,31 @@ impl Run {
     /// Uses these node embeddings instead of training them in stage 1.
     ///
     /// # Errors
-    /// Embeddings that do not fit the data, a folder that cannot be written.
+    /// Embeddings with other numbers of users or items, or a folder that cannot be written.
     pub fn set_nodes(&self, embeddings: &NodeEmbeddings) -> Result<()> {
         check_embeddings(embeddings, &self.data.train)?;
         self.folder.write(NODES, |path| Ok(embeddings.save(path)?))
     }
 
-    /// Reads the items' texts by this encoder where the configuration names
-    /// [`ItemEncoder::Sentence`].
+    /// Sets the encoder for [`ItemEncoder::Sentence`].
     #[must_use]
     pub fn sentence_encoder(mut self, encoder: Arc<dyn TextEncoder>) -> Self {
         self.sentence = Some(Sentence(encoder));
         self
     }
 
-    /// Uses these vectors of the items' texts instead of reading the texts again. They are
-    /// whitened and joined here. Without any, the run has no text vectors.
+    /// Uses these vectors of the item texts instead of computing them. They are whitened and
+    /// concatenated here. If `encoders` is empty, the run has no text vectors.
     ///
     /// # Errors
-    /// Another number of items, a folder that cannot be written.
+    /// Another number of items, or a folder that cannot be written.
     pub fn set_item_vectors(&self, encoders: &[ItemVectors]) -> Result<()> {
         let items = self.data.items.len();
         if let Some(other) = encoders.iter().find(|e| e.vectors().nrows() != items) {
             let (name, rows) = (other.name(), other.vectors().nrows());
-            return Err(Error::Data(format!("{rows} vectors of {name} do not fit {items} items")));
+            return Err(Error::Data(format!(
+                "there are {rows} vectors of {name} for {items} items"
+            )));
         }
         if encoders.is_empty() {
             let none = Array2::zeros((items, 0));
@@ -228,11 +225,11 @@ impl Run {
             let saved = serde_json::to_vec_pretty(&saved).map_err(|e| Error::file(path, e))?;
             write_whole(path, &saved)
         })?;
-        // Last: the encoders' files are there once the vectors are.
+        // Written last: if the vectors exist, the files of the encoders exist.
         self.folder.write(VECTORS, |path| save_vectors(path, joined.view()))
     }
 
-    /// Uses the text vectors of another run of the same items and encoders, if it has some.
+    /// Uses the text vectors of another run with the same items and encoders, if it has any.
     ///
     /// # Errors
     /// A file that cannot be read or written.
@@ -243,11 +240,11 @@ impl Run {
         }
         let whitenings = (0..).map(whitening_file).take_while(|name| from.join(name).exists());
         let names = whitenings.chain([TF_IDF, ENCODERS, VECTORS].map(String::from));
-        // The vectors last: the encoders' files are there once they are.
+        // The vectors are copied last: if they exist, the files of the encoders exist.
         names.filter(|name| from.join(name).exists()).try_for_each(|name| self.copy(&name, from))
     }
 
-    /// Uses this linear item model, of the run's data and text vectors.
+    /// Uses this linear model, which must belong to the run's data and text vectors.
     ///
     /// # Errors
     /// A folder that cannot be written.
@@ -255,24 +252,23 @@ impl Run {
         self.folder.write(LINEAR, |path| Ok(model.save(path)?))
     }
 
-    /// Uses the linear item model of another run of the same data, text vectors and
-    /// settings.
+    /// Uses the linear model of another run with the same data, text vectors and settings.
     ///
     /// # Errors
     /// A file that cannot be read or written.
     pub fn copy_linear(&self, from: impl AsRef<Path>) -> Result<()> {
         let history = from.as_ref().join(HISTORY);
-        // A run that has not ended has no report yet.
+        // An unfinished run has no report yet.
         if history.exists()
             && let Some(seconds) = FitReport::read(&history)?.linear_seconds
         {
-            // The first run that is copied counts.
+            // Only the first copied run counts.
             let _ = self.linear_seconds.set(seconds);
         }
         self.copy(LINEAR, from.as_ref())
     }
 
-    /// Uses the texts of another run of the same model, data and settings.
+    /// Uses the texts of another run with the same model, data and settings.
     ///
     /// # Errors
     /// A file that cannot be read or written.
@@ -280,8 +276,8 @@ impl Run {
         self.copy(TEXTS, from.as_ref())
     }
 
-    /// Uses what another run aligned in stage 2: one of the same model, data, nodes and
-    /// settings of that stage.
+    /// Uses the result of stage 2 of another run with the same model, data, nodes and settings of
+    /// that stage.
     ///
     /// # Errors
     /// A file that cannot be read or written.
@@ -293,23 +289,22 @@ impl Run {
         self.folder.write(name, |path| write_whole(path, &read(&from.join(name))?))
     }
 
-    /// Runs all stages that are not done yet and saves the recommender. Without
-    /// `language` a run of [`Backbone::None`] can be trained, and one without a
-    /// [path through the prompt](crate::ModelConfig::prompt) whose text vectors are
-    /// there.
+    /// Runs all stages that are not finished, and saves the recommender. `language` is optional for
+    /// [`Backbone::None`], and without a [prompt path](crate::ModelConfig::prompt) if the text
+    /// vectors exist.
     ///
     /// # Errors
-    /// Another checkpoint or other prompts than those the run was started with, and
-    /// whatever goes wrong in a stage; what was saved before stays usable.
+    /// Another checkpoint or other prompts than those of the run, or an error of a stage. Saved
+    /// stages remain usable.
     pub fn fit(self, language: Option<&LanguageModel>) -> Result<(Recommender, FitReport)> {
         self.fit_with(language, &mut Silent)
     }
 
-    /// [`fit`](Self::fit) that reports what it does. When `progress` cancels it, what
-    /// was saved stays, and the run can be resumed.
+    /// [`fit`](Self::fit) with progress. If `progress` cancels it, saved stages remain, and the run
+    /// can be resumed.
     ///
     /// # Errors
-    /// As [`fit`](Self::fit), and [`Error::Cancelled`].
+    /// As for [`fit`](Self::fit), and [`Error::Cancelled`].
     pub fn fit_with(
         self,
         language: Option<&LanguageModel>,
@@ -343,7 +338,7 @@ impl Run {
         Recommender::new(model, self.data).in_folder(self.folder.path())
     }
 
-    /// The linear item model alone.
+    /// Fits the linear model alone.
     fn fit_linear(
         self,
         language: Option<&LanguageModel>,
@@ -354,7 +349,7 @@ impl Run {
             && !self.folder.has(VECTORS)?;
         let language = if to_read { used_language(&self.config, language)? } else { None };
         let vectors = self.vectors(language.as_ref(), progress)?;
-        let missing = Error::Internal("the run has no model at all");
+        let missing = Error::Internal("the run has no model");
         let linear = self.linear(vectors.as_ref(), progress)?.ok_or(missing)?;
         let chosen = linear.report().clone();
         let model = LinearLists::new(self.config.clone(), linear);
@@ -367,7 +362,7 @@ impl Run {
         Ok((self.recommender(Model::Linear(Box::new(model))), report))
     }
 
-    /// Stages 2 and 3.
+    /// Runs stages 2 and 3.
     fn align(&self, model: &Glta, progress: &mut dyn Progress<Event>) -> Result<FitReport> {
         let comm = self.folder.comm();
         let state = self.folder.file(STATE);
@@ -386,8 +381,7 @@ impl Run {
             Some(history)
         };
         if model.corrects_linear() {
-            // What stage 2 taught the head is not about users; the correction
-            // starts from nothing.
+            // The weights of stage 2 are not about users, so the correction starts at zero.
             model.head().set_zero()?;
         }
         let mut stage = UserStage::new(model, &self.data);
@@ -413,7 +407,7 @@ impl Run {
         })
     }
 
-    /// Stage 1, unless its result is there.
+    /// Stage 1, or its saved result.
     fn embeddings(&self, progress: &mut dyn Progress<Event>) -> Result<NodeEmbeddings> {
         if !self.folder.has(NODES)? {
             let lightgcn = LightGcn::new(self.config.graph.clone())?;
@@ -426,8 +420,7 @@ impl Run {
         Ok(NodeEmbeddings::load(self.folder.file(NODES))?)
     }
 
-    /// The items' text vectors, which are read unless they are there; `None` in a run without
-    /// any.
+    /// The saved or computed text vectors of the items; `None` in a run without text vectors.
     fn vectors(
         &self,
         language: Option<&LanguageModel>,
@@ -444,7 +437,7 @@ impl Run {
         load_vectors(&self.folder.file(VECTORS), &self.data)
     }
 
-    /// The vectors of each encoder.
+    /// Computes the vectors of each encoder.
     fn encode(
         &self,
         language: Option<&LanguageModel>,
@@ -469,7 +462,7 @@ impl Run {
         self.linear_seconds.get().copied()
     }
 
-    /// The names of the encoders whose vectors the run has.
+    /// The names of the encoders of the run's vectors.
     fn encoder_names(&self) -> Result<Vec<String>> {
         if !self.folder.has(ENCODERS)? {
             return Ok(Vec::new());
@@ -480,8 +473,8 @@ impl Run {
         Ok(saved.into_iter().map(|encoder| encoder.name).collect())
     }
 
-    /// The linear item model, unless it is there. It is always read back, so that a
-    /// resumed run has the same numbers as an uninterrupted one.
+    /// The saved or fitted linear model. It is always read from its file, so that a resumed run has
+    /// the same results as an uninterrupted one.
     fn linear(
         &self,
         vectors: Option<&TextVectors>,
@@ -493,7 +486,7 @@ impl Run {
         }
         if !self.folder.has(LINEAR)? {
             let started = Instant::now();
-            // A closed form: rank 0 solves it while the others wait.
+            // It has a closed form: rank 0 solves it while the others wait.
             self.folder.write(LINEAR, |path| {
                 let RunData { train, valid, .. } = &*self.data;
                 let progress = &mut |step: &LinearStep| progress.report(&Event::Linear(*step));

@@ -1,4 +1,4 @@
-//! Which items a prompt shows and which ones its slots must name.
+//! Chooses the items that a prompt shows and those that its slots must name.
 
 use glta_core::{pick, stream};
 use rand::Rng;
@@ -10,33 +10,32 @@ use crate::config::{TargetRule, TextsConfig, UserStageConfig};
 /// One user in one training step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct UserExample {
-    /// `None` for a person outside the training data.
+    /// `None` for a user outside the training data.
     pub(crate) user: Option<u32>,
-    /// Items the user token is made of, ascending.
+    /// Items of the user token, in ascending order.
     pub(crate) context: Vec<u32>,
-    /// Items whose tokens the prompt shows; a part of the context.
+    /// Items whose tokens the prompt shows, a part of the context.
     pub(crate) shown: Vec<u32>,
     /// Items to be named.
     pub(crate) targets: Vec<u32>,
-    /// Whether the prompt holds the user's texts.
+    /// Whether the prompt contains the user's texts.
     pub(crate) texts: bool,
-    /// Items whose tokens are fed to the second slot and those after it, in order;
-    /// slots beyond them are fed none.
+    /// Items whose tokens are fed to the second and later slots, in order; further slots are fed
+    /// none.
     pub(crate) fed: Vec<u32>,
 }
 
 /// One prompt of item-text alignment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ItemExample {
-    /// In the order of their tokens.
+    /// Items in the order of their tokens.
     pub(crate) items: Vec<u32>,
     /// The order in which the descriptions are shown.
     pub(crate) descriptions: Vec<u32>,
 }
 
-/// The training items whose descriptions the writer of a user's texts sees,
-/// ascending: the same for every step, so that they can be kept out of the
-/// targets.
+/// The training items whose descriptions the writer of a user's texts sees, in ascending order.
+/// They are the same in every step, so they can be excluded from the targets.
 pub(crate) fn text_items(train: &[u32], user: u32, config: &TextsConfig, seed: u64) -> Vec<u32> {
     if !config.profile && !config.prediction {
         return Vec::new();
@@ -46,11 +45,10 @@ pub(crate) fn text_items(train: &[u32], user: u32, config: &TextsConfig, seed: u
     pick(train, most.min(config.max_items), &mut rng)
 }
 
-/// Splits a user's training items into context and targets; `None` when that
-/// leaves nothing on one of the sides.
+/// Splits a user's training items into context and targets; `None` if one of them would be empty.
 ///
-/// Under [`TargetRule::Hidden`] context and targets are disjoint, and the items
-/// of `text_items` (ascending) are always context.
+/// With [`TargetRule::Hidden`] context and targets are disjoint, and the items of `text_items`
+/// (ascending) are always context.
 pub(crate) fn user_example(
     user: u32,
     train: &[u32],
@@ -86,8 +84,8 @@ pub(crate) fn user_example(
     Some(UserExample { user: Some(user), context, shown, targets, texts, fed: Vec::new() })
 }
 
-/// What a user's prompt holds when recommendations are asked for: all context
-/// items make the user token, a fixed random part of them is shown.
+/// The prompt of a user when lists are made: the user token contains all context items, and a fixed
+/// random part of them is shown.
 pub(crate) fn inference_example(
     user: Option<u32>,
     context: &[u32],
@@ -101,8 +99,8 @@ pub(crate) fn inference_example(
     UserExample { user, context, shown, targets: Vec::new(), texts: true, fed: Vec::new() }
 }
 
-/// Every item of `items` once, in prompts of `per_prompt` (the last ones are
-/// filled up with items drawn again), descriptions shuffled.
+/// Prompts of `per_prompt` items that contain every item of `items` once (the last ones are filled
+/// with items that are drawn again), with shuffled descriptions.
 pub(crate) fn item_examples(
     items: &[u32],
     per_prompt: usize,

@@ -1,4 +1,4 @@
-//! A recommender of everything that is known.
+//! Recommenders that are fitted on all data.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -19,12 +19,12 @@ use crate::report::FitReport;
 use crate::run::Run;
 use crate::{Error, Result};
 
-/// Chooses the settings of the linear item model on the validation part of `data`, fits it with
-/// them on training and validation items together, and saves a run in `dir` that is ready to
-/// serve: its people's histories are all their interactions.
+/// Chooses the settings of the linear model on the validation part of `data`, fits it with them on
+/// training and validation items, and saves a run in `dir` for serving. The histories of its users
+/// contain all their interactions.
 ///
-/// `vectors` are those of the items' texts, none for a catalogue without texts. `config` must be
-/// without a path through the prompt ([`Preset::Default`](crate::Preset::Default)).
+/// `vectors` are the text vectors of the items, empty for a catalogue without texts. `config` must
+/// have no prompt path ([`Preset::Default`](crate::Preset::Default)).
 ///
 /// ```
 /// use glta_align::{Config, ItemVectors, RunData, fit_for_serving};
@@ -46,7 +46,7 @@ use crate::{Error, Result};
 /// ```
 ///
 /// # Errors
-/// Data or a configuration that cannot be used, a folder that holds a run or cannot be written,
+/// Invalid data or an invalid configuration, a folder that contains a run or cannot be written, or
 /// [`Error::Cancelled`].
 pub fn fit_for_serving(
     dir: impl AsRef<Path>,
@@ -60,13 +60,13 @@ pub fn fit_for_serving(
     if config.model.prompt {
         return Err(Error::Config {
             field: "model.prompt".into(),
-            problem: "a run with a path through the prompt is trained by `Run::fit`".into(),
+            problem: "a run with a prompt path must be trained by `Run::fit`".into(),
         });
     }
     if Run::exists(&dir) {
         return Err(Error::RunExists { path: dir.as_ref().to_owned() });
     }
-    // None where the run has no use for them.
+    // Empty if the run does not use them.
     let vectors = if config.reads_item_texts() { vectors } else { &[] };
     let text = match vectors {
         [] => None,
@@ -86,18 +86,17 @@ pub fn fit_for_serving(
     run.fit_with(None, progress)
 }
 
-/// Finishes a run for serving: what the run in `run` learned from its training part, learned from
-/// all interactions with the settings that the run has chosen, as a run in `dir`.
+/// Fits the model of a measured run on all interactions, with the settings that the run has chosen,
+/// and saves it as a run in `dir`.
 ///
-/// The linear item model is refitted, on the run's text vectors. Where the answers of the run have
-/// a path through the prompt, the graph and both alignment stages are trained again, which needs
-/// the `language` model: the graph for the number of epochs that is best on the validation part
-/// of `data`, the stages for those that were best in the run.
+/// The linear model is fitted again with the text vectors of the run. If answers of the run use the
+/// prompt path, the graph and both alignment stages are trained again, which needs the `language`
+/// model. The graph is trained for the number of epochs that is best on the validation part of
+/// `data`, the stages for those that were best in the run.
 ///
-/// `data` are all interactions of the run's users with its items, those of its test included; of a
-/// run that was measured, such as an experiment's, they are more than the run has seen. Its
-/// validation part, which may be small, only counts the epochs of the graph and is then learned
-/// from as well.
+/// `data` are all interactions of the run's users and items, including the test items. Their
+/// validation part, which may be small, is only used for the number of epochs of the graph, and
+/// then fitted as well.
 ///
 /// ```
 /// use glta_align::{Config, Recommender, Run, RunData, finish_for_serving};
@@ -127,8 +126,8 @@ pub fn fit_for_serving(
 /// ```
 ///
 /// # Errors
-/// A run that has not ended, data of other users or items, [`Error::NoLlm`] for a run that needs
-/// its language model, a folder that holds a run or cannot be written, [`Error::Cancelled`].
+/// An unfinished run, data of other users or items, [`Error::NoLlm`] for a run that needs its
+/// language model, a folder that contains a run or cannot be written, or [`Error::Cancelled`].
 pub fn finish_for_serving(
     run: impl AsRef<Path>,
     dir: impl AsRef<Path>,
@@ -140,12 +139,15 @@ pub fn finish_for_serving(
     data.validate()?;
     let mut config = Config::of_run(run)?;
     if !run.join(HISTORY).exists() {
-        return Err(Error::file(&run.join(HISTORY), "missing: the run has not ended; resume it"));
+        return Err(Error::file(
+            &run.join(HISTORY),
+            "missing, so the run has not ended; resume it",
+        ));
     }
     let report = FitReport::read(&run.join(HISTORY))?;
     let known = load_data(run)?;
     if known.users != data.users || known.items != data.items {
-        let problem = "these are not the users and items of the run that is to be finished";
+        let problem = "the users and items are not those of the run to finish";
         return Err(Error::Data(problem.into()));
     }
     if Run::exists(&dir) {
@@ -191,7 +193,7 @@ pub fn finish_for_serving(
     finished.fit_with(language, progress)
 }
 
-/// The epochs of the graph that are best on the validation part.
+/// The number of graph epochs that is best on the validation part.
 fn graph_epochs(
     config: &Config,
     data: &RunData,

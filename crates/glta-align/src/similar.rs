@@ -1,4 +1,4 @@
-//! Items like an item.
+//! Similar items.
 
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -12,18 +12,18 @@ use rustc_hash::FxHashMap;
 
 use crate::Result;
 
-/// What makes two items similar.
+/// A measure of the similarity of two items.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Similarity {
-    /// The cosine of their text vectors; works for items that nobody has.
+    /// The cosine of their text vectors, also for cold items.
     #[default]
     Text,
-    /// How many people have both: `both / √(people · people)`.
+    /// Number of common users: `both / √(users · users)`.
     CoInteractions,
 }
 
-/// What similar items are found by, read or computed when it is first needed.
+/// The data for similar items, read or computed on first use.
 #[derive(Debug, Default)]
 pub(crate) struct Similar {
     /// The folder of the run, for its text vectors.
@@ -57,8 +57,8 @@ impl Similar {
     }
 }
 
-/// The cosine of all `items` items with one, by their text vectors; nothing for an item without
-/// a text.
+/// The cosine of all items with one item; empty for an item without a text. `items` is the
+/// number of items.
 pub(crate) fn by_text<'a>(
     items: usize,
     vector: impl Fn(u32) -> &'a [f32] + Sync,
@@ -83,7 +83,7 @@ pub(crate) fn by_text<'a>(
         .collect()
 }
 
-/// The items that somebody has together with one.
+/// The items that have common users with an item.
 pub(crate) fn by_people(train: &Interactions, users_of: &Interactions, item: u32) -> Vec<Ranked> {
     let mut both: FxHashMap<u32, u32> = FxHashMap::default();
     for &user in users_of.items(item) {
@@ -97,7 +97,7 @@ pub(crate) fn by_people(train: &Interactions, users_of: &Interactions, item: u32
     ranked.collect()
 }
 
-/// The best `k`, best first; ties go to the lower id.
+/// The best `k` items, best first. Ties go to the lower id.
 pub(crate) fn best(mut ranked: Vec<Ranked>, k: usize) -> Vec<Ranked> {
     ranked.sort_unstable_by(|a, b| b.score.total_cmp(&a.score).then(a.item.cmp(&b.item)));
     ranked.truncate(k);

@@ -1,4 +1,4 @@
-//! The two alignment stages as the training loop sees them.
+//! The two alignment stages in the form that the training loop needs.
 
 use glta_comm::Communicator;
 use glta_core::{Search, search, stream};
@@ -18,7 +18,7 @@ use crate::sampling::{ItemExample, UserExample, item_examples, user_example};
 use crate::trainer::Stage;
 use crate::{Error, Result};
 
-/// Prompts on which the matching accuracy is measured.
+/// Number of prompts for the matching accuracy.
 const MATCHED: usize = 64;
 
 /// Stage 2: item tokens and item descriptions.
@@ -32,7 +32,7 @@ pub(crate) struct ItemStage<'a> {
 
 impl<'a> ItemStage<'a> {
     pub(crate) fn new(model: &'a Glta, data: &RunData) -> Result<Self> {
-        // An item outside the graph has no trained node to align.
+        // An item without interactions has no trained node to align.
         let degrees = data.train.item_degrees();
         let items: Vec<u32> =
             (0..degrees.len() as u32).filter(|&i| degrees[i as usize] > 0).collect();
@@ -42,7 +42,7 @@ impl<'a> ItemStage<'a> {
             return Err(Error::Config {
                 field: "item_stage.items".into(),
                 problem: format!(
-                    "{per_prompt} items in a prompt, but only {} have training interactions",
+                    "a prompt needs {per_prompt} items, but only {} have training interactions",
                     items.len()
                 ),
             });
@@ -88,13 +88,13 @@ impl Stage for ItemStage<'_> {
             .map(|n| all[n].clone())
             .collect();
         if own.is_empty() {
-            return Ok(BatchLoss::Elsewhere);
+            return Ok(BatchLoss::OtherRanks);
         }
         Ok(BatchLoss::Part(self.model.item_loss(&own, all.len())?))
     }
 
-    /// Matching accuracy: the loss alone hides that a model only learned which
-    /// items are shown and not their order.
+    /// The matching accuracy. The loss alone does not show whether a model has learned the order of
+    /// the items or only which items are shown.
     fn evaluate(&self, comm: &dyn Communicator) -> Result<Option<f64>> {
         let size = self.model.config().item_stage.train.batch_size;
         let mut matches = 0;
@@ -168,10 +168,10 @@ impl Stage for UserStage<'_> {
             })
             .collect();
         if examples.is_empty() {
-            return Ok(BatchLoss::Nothing);
+            return Ok(BatchLoss::None);
         }
         let slots = config.model.slots;
-        // The draws are those of the whole batch.
+        // The random choices are those of the whole batch.
         let mut targets: Vec<Vec<Vec<u32>>> = Vec::with_capacity(examples.len());
         for example in &mut examples {
             targets.push(match config.user_stage.loss {
@@ -187,17 +187,17 @@ impl Stage for UserStage<'_> {
         }
         let named = |targets: &[Vec<u32>]| targets.iter().filter(|t| !t.is_empty()).count();
         let all_named: usize = targets.iter().map(|targets| named(targets)).sum();
-        // What follows is for this rank's share.
+        // The rest is for this rank's share.
         let own = fair_share(comm, &self.model.user_lengths(&examples));
         let targets = own.iter().flat_map(|&n| std::mem::take(&mut targets[n])).collect::<Vec<_>>();
         let own_named = named(&targets);
         if own.is_empty() || own_named == 0 && all_named > 0 {
-            return Ok(BatchLoss::Elsewhere);
+            return Ok(BatchLoss::OtherRanks);
         }
         let examples: Vec<UserExample> = own.iter().map(|&n| examples[n].clone()).collect();
         let mut masked = Vec::with_capacity(targets.len());
         for example in &examples {
-            // What was named before is not named again.
+            // Items that were named before are not named again.
             masked
                 .extend((0..slots).map(|slot| example.fed[..slot.min(example.fed.len())].to_vec()));
         }
@@ -214,9 +214,8 @@ impl Stage for UserStage<'_> {
     }
 }
 
-/// The factor of the head's logits beside the linear model's under which validation
-/// N@10 is best; `None` without a linear model or without validation items, where a single
-/// factor is taken as it is.
+/// The factor of the correction with the best validation N@10; `None` without a linear model or
+/// without validation items, where a single factor is used as it is.
 pub(crate) fn choose_mix(
     model: &Glta,
     data: &RunData,
@@ -235,7 +234,7 @@ pub(crate) fn choose_mix(
         best.map(|(factor, validation)| Mix { factor, validation })
     };
     if config.model.autoregressive {
-        // An item that is named decides what the next slot sees, under each factor another.
+        // The named items determine the next slots, which therefore differ between factors.
         return Ok(best(search(factors, |&factor| -> Result<(f64, ())> {
             model.set_mix(factor)?;
             let value = validation(model, data, comm)?;
@@ -268,13 +267,13 @@ pub(crate) fn choose_mix(
     let mut lists = lists.into_iter();
     let found = search(factors, |&factor| -> Result<(f64, ())> {
         let value = ndcg(&users, gather_lists(comm, lists.next().unwrap_or_default())?, data)?;
-        tracing::info!(factor, validation = value, "correction beside the linear model");
+        tracing::info!(factor, validation = value, "correction of the linear model");
         Ok((value, ()))
     })?;
     Ok(best(found))
 }
 
-/// One random target for each slot; slots beyond the number of targets have none.
+/// One random target per slot; further slots have none.
 fn sampled_slots(targets: &[u32], slots: usize, rng: &mut impl Rng) -> Vec<Vec<u32>> {
     let mut drawn = targets.to_vec();
     drawn.shuffle(rng);

@@ -1,5 +1,5 @@
-//! Prompts as data: one file per family of chat models. They are not the `chat_template` of a
-//! checkpoint: prompts have gaps for soft tokens, and the paper gives the form for LLaMA 2.
+//! Prompts as data, one file per family of chat models. They are not the `chat_template` of a
+//! checkpoint, because prompts have gaps for soft tokens and the paper gives the form for LLaMA 2.
 
 use std::path::Path;
 
@@ -9,8 +9,8 @@ use crate::{Error, Result};
 
 /// The prompts of the method for one family of language models.
 ///
-/// Placeholders stand in braces. Their order is fixed by the paper (thesis,
-/// chapter 4) and checked at load; the words around them are free.
+/// Placeholders are in braces. The paper fixes their order (thesis, chapter 4), which is checked
+/// when a file is loaded. The words around them are free.
 ///
 /// ```
 /// use glta_align::Templates;
@@ -29,31 +29,31 @@ pub struct Templates {
     pub item: String,
     /// User-item alignment: `{USER}`, `{ITEMS}`, `{PROFILE}`, `{PREDICTION}`.
     pub user: String,
-    /// What makes the language model write a user's tags: `{K}`, `{DESCRIPTIONS}`.
+    /// Instruction to write a user's tags: `{K}`, `{DESCRIPTIONS}`.
     pub profile: String,
-    /// What makes it predict interests: `{K}`, `{DESCRIPTIONS}`.
+    /// Instruction to predict a user's interests: `{K}`, `{DESCRIPTIONS}`.
     pub prediction: String,
-    /// Stands between two descriptions.
+    /// Separator between two descriptions.
     pub separator: String,
 }
 
-/// What a placeholder is replaced with.
+/// The replacement of a placeholder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fill<'a> {
     /// Text.
     Text(&'a str),
     /// This many soft tokens, the next in order.
     Soft(usize),
-    /// Texts with a soft token behind each, and what stands between them.
+    /// Texts, each with a soft token behind it, and their separator.
     Marked(&'a [&'a str], &'a str),
 }
 
-/// A stretch of a rendered prompt.
+/// A part of a rendered prompt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Span {
     /// Text for the tokenizer.
     Text(String),
-    /// A run of soft tokens.
+    /// Consecutive soft tokens.
     Soft(usize),
 }
 
@@ -65,7 +65,7 @@ impl Templates {
     /// The LLaMA-2 chat form `[INST] <<SYS>> … <</SYS>> … [/INST]` (the paper's).
     ///
     /// # Errors
-    /// Never for the file that ships with the crate.
+    /// None for the file in the crate.
     pub fn llama2() -> Result<Self> {
         Self::parse(include_str!("../templates/llama2.toml"), "templates/llama2.toml")
     }
@@ -73,12 +73,12 @@ impl Templates {
     /// The ChatML form `<|im_start|>role … <|im_end|>`.
     ///
     /// # Errors
-    /// Never for the file that ships with the crate.
+    /// None for the file in the crate.
     pub fn chatml() -> Result<Self> {
         Self::parse(include_str!("../templates/chatml.toml"), "templates/chatml.toml")
     }
 
-    /// Reads a template file (TOML).
+    /// Loads a template file (TOML).
     ///
     /// # Errors
     /// A file that cannot be read, or placeholders that are missing, unknown or
@@ -90,8 +90,8 @@ impl Templates {
     }
 
     fn parse(text: &str, file: &str) -> Result<Self> {
-        let wrong = |problem: String| Error::Template { file: file.to_owned(), problem };
-        let templates: Self = toml::from_str(text).map_err(|e| wrong(e.to_string()))?;
+        let invalid = |problem: String| Error::Template { file: file.to_owned(), problem };
+        let templates: Self = toml::from_str(text).map_err(|e| invalid(e.to_string()))?;
         templates.check(file)?;
         Ok(templates)
     }
@@ -105,7 +105,7 @@ impl Templates {
     }
 
     fn check(&self, file: &str) -> Result<()> {
-        let wrong = |problem: String| Error::Template { file: file.to_owned(), problem };
+        let invalid = |problem: String| Error::Template { file: file.to_owned(), problem };
         for (name, prompt, expected) in [
             ("item", &self.item, ITEM),
             ("user", &self.user, USER),
@@ -119,8 +119,8 @@ impl Templates {
                 })
                 .collect();
             if found != expected {
-                return Err(wrong(format!(
-                    "prompt `{name}` must hold the placeholders {} in this order, but has {}",
+                return Err(invalid(format!(
+                    "prompt `{name}` must have the placeholders {} in this order, but has {}",
                     braces(expected),
                     braces(&found),
                 )));
@@ -129,8 +129,8 @@ impl Templates {
         Ok(())
     }
 
-    /// Fills the placeholders of one of the four prompts. A line with a
-    /// placeholder that `fill` answers with `None` is left out.
+    /// Fills the placeholders of one of the four prompts. A line is left out if `fill` returns
+    /// `None` for its placeholder.
     pub(crate) fn render<'a>(prompt: &str, fill: impl Fn(&str) -> Option<Fill<'a>>) -> Vec<Span> {
         fn text(spans: &mut Vec<Span>, text: &str) {
             match spans.last_mut() {
@@ -164,8 +164,8 @@ impl Templates {
         spans
     }
 
-    /// The prompt of item-text alignment with the item tokens before the descriptions:
-    /// the lines of the two change places, or, where they share one, they themselves.
+    /// The prompt of item-text alignment with the item tokens before the descriptions: the lines of
+    /// both are exchanged, or the placeholders if they are on the same line.
     pub(crate) fn items_first(&self) -> String {
         let (first, second) = ("{DESCRIPTIONS}", "{ITEMS}");
         let lines: Vec<&str> = self.item.split('\n').collect();
@@ -181,7 +181,7 @@ impl Templates {
         lines.join("\n")
     }
 
-    /// The text of a prompt before its first placeholder: the same for everyone.
+    /// The text of a prompt before its first placeholder, which is the same for all users.
     pub(crate) fn static_prefix(prompt: &str) -> &str {
         let end = pieces(prompt)
             .next()
@@ -200,7 +200,7 @@ enum Piece<'a> {
     Placeholder(&'a str),
 }
 
-/// Splits at `{NAME}`; other braces are ordinary text.
+/// Splits at `{NAME}`; other braces are text.
 fn pieces(text: &str) -> impl Iterator<Item = Piece<'_>> {
     let mut rest = text;
     std::iter::from_fn(move || {
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_are_marked_and_items_come_first() {
+    fn texts_have_soft_tokens_and_items_can_come_first() {
         let spans =
             Templates::render("a {DESCRIPTIONS}\nb", |_| Some(Fill::Marked(&["one", "two"], "; ")));
         let text = |text: &str| Span::Text(text.into());

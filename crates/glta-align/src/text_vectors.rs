@@ -7,17 +7,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Event, LanguageModel, Result};
 
-/// Texts between two reports of progress.
+/// Number of texts between two reports of progress.
 const BATCH: usize = 64;
 
-/// How [`LanguageModel::text_vectors`] reads a text.
+/// How [`LanguageModel::text_vectors`] encodes a text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TextVectorConfig {
-    /// Layers that the text runs through, at most those of the model; 0 takes the
-    /// token embeddings. Six are as good as thirty. Default 6.
+    /// Number of layers, at most those of the model; 0 uses the token embeddings. Six are as good
+    /// as thirty. Default 6.
     pub layers: usize,
-    /// Tokens read of each text. Default 48.
+    /// Maximum number of tokens per text. Default 48.
     pub max_tokens: usize,
 }
 
@@ -28,19 +28,17 @@ impl Default for TextVectorConfig {
 }
 
 impl LanguageModel {
-    /// A vector for each text, `(texts, hidden)`: the mean of its tokens' hidden
-    /// states, each scaled to a root mean square of 1. The first token is left
-    /// out where there are others, for its state is the same large vector under
-    /// every text. An empty text has zeros.
+    /// One vector per text, `(texts, hidden)`: the mean of its tokens' hidden states, each scaled
+    /// to a root mean square of 1. The first token is left out if there are others, because its
+    /// state is the same large vector for every text. The vector of an empty text is zero.
     ///
-    /// Centre and whiten them before comparing: the raw vectors of all texts look
-    /// alike.
+    /// Centre and whiten the vectors before you compare them: all raw vectors are similar.
     ///
     /// ```
     /// use glta_align::{LanguageModel, TextVectorConfig};
     /// use glta_llm::{Device, LlamaOptions};
     ///
-    /// let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/quickstart/llm");
+    /// let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/llm");
     /// let language = LanguageModel::load(dir, &LlamaOptions::default(), &Device::Cpu)?;
     /// let texts = ["Green tea", "Oak table"].map(String::from);
     /// let vectors = language.text_vectors(&texts, &TextVectorConfig::default())?;
@@ -49,7 +47,7 @@ impl LanguageModel {
     /// ```
     ///
     /// # Errors
-    /// What the tokenizer or the model refuses.
+    /// Errors of the tokenizer or the model.
     pub fn text_vectors(&self, texts: &[String], config: &TextVectorConfig) -> Result<Array2<f32>> {
         self.text_vectors_with(texts, config, &mut Silent)
     }
@@ -57,7 +55,7 @@ impl LanguageModel {
     /// [`text_vectors`](Self::text_vectors) that reports [`Event::TextVectors`].
     ///
     /// # Errors
-    /// As [`text_vectors`](Self::text_vectors), or [`Error::Cancelled`].
+    /// As for [`text_vectors`](Self::text_vectors), and [`Error::Cancelled`].
     pub fn text_vectors_with(
         &self,
         texts: &[impl AsRef<str> + Sync],
@@ -89,7 +87,7 @@ impl LanguageModel {
         };
         let mut out = Vec::with_capacity(texts.len() * hidden);
         for batch in texts.chunks(BATCH) {
-            // A GPU's queue belongs to this thread, and one text at a time fills it.
+            // The stream of a GPU belongs to this thread, and a single text uses all of the GPU.
             let vectors = if self.llama.device().is_cpu() {
                 let texts = batch.par_iter();
                 texts.map(|text| vector(text.as_ref())).collect::<Result<Vec<_>>>()?
@@ -104,11 +102,11 @@ impl LanguageModel {
             .map_err(|_| Error::Internal("text vectors of another width than the model's"))
     }
 
-    /// [`text_vectors_with`](Self::text_vectors_with) with the texts divided among ranks; all
-    /// get all vectors, the same as alone. `progress` counts a rank's own texts.
+    /// [`text_vectors_with`](Self::text_vectors_with) with the texts divided among ranks. All ranks
+    /// get all vectors, with the same values as on one rank. `progress` counts a rank's own texts.
     ///
     /// # Errors
-    /// As [`text_vectors_with`](Self::text_vectors_with), and [`Error::Comm`].
+    /// As for [`text_vectors_with`](Self::text_vectors_with), and [`Error::Comm`].
     pub fn text_vectors_on(
         &self,
         comm: &dyn Communicator,

@@ -18,7 +18,7 @@ use crate::sampling::text_items;
 use crate::template::{Fill, Span};
 use crate::{Error, Result, Templates};
 
-/// What the language model wrote about a user.
+/// The texts about a user.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UserTexts {
     /// Dense user id.
@@ -27,11 +27,11 @@ pub struct UserTexts {
     pub items: Vec<u32>,
     /// The user's tags.
     pub profile: String,
-    /// Words for what the user may like next.
+    /// Predicted interests of the user.
     pub prediction: String,
 }
 
-/// First line of the file: what the texts were written with.
+/// First line of the file: how the texts were written.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Header {
     /// Hash of the writer's checkpoint.
@@ -47,8 +47,8 @@ struct Header {
 }
 
 impl Header {
-    /// Whether texts written under this header are those that `wanted` asks for;
-    /// one that is not asked for may be there.
+    /// Whether texts with this header can be used for `wanted`, which may need fewer kinds of
+    /// texts.
     fn serves(&self, wanted: &Self) -> bool {
         let same = |own: &Option<String>, other: &Option<String>| other.is_none() || own == other;
         let part = |header: &Self| {
@@ -62,12 +62,11 @@ impl Header {
     }
 }
 
-/// Users per call of the language model; their texts are saved together.
+/// Number of users per call of the language model, whose texts are saved together.
 const CHUNK: usize = 64;
 
-/// Writes the texts of all users with training items, or what of them is not
-/// yet in the file, and returns them by user. A kill loses at most the users in
-/// the making. Users are divided among the ranks.
+/// Writes the missing texts of all users with training items to the file, and returns all texts by
+/// user. A kill loses at most the texts of the current call. Users are divided among the ranks.
 pub(crate) fn write_texts(
     data: &RunData,
     language: &LanguageModel,
@@ -78,7 +77,7 @@ pub(crate) fn write_texts(
 ) -> Result<BTreeMap<u32, UserTexts>> {
     let (comm, path) = (folder.comm(), &folder.file(TEXTS));
     let prompt = |wanted: bool, text: &String| wanted.then(|| text.clone());
-    // Of rank 0 alone, for all.
+    // Only rank 0 reads, for all ranks.
     let header = || -> Result<Header> {
         Ok(Header {
             checkpoint: language.checkpoint_hash()?.to_owned(),
@@ -94,14 +93,14 @@ pub(crate) fn write_texts(
     };
     folder.write(TEXTS, |path| {
         if path.exists() {
-            return mend(path, &header()?);
+            return repair(path, &header()?);
         }
         let mut line = to_line(path, &header()?)?;
         line.push(b'\n');
         write_whole(path, &line)
     })?;
     let mut done = read_texts(path)?;
-    // No rank appends before all have read.
+    // No rank appends before all ranks have read.
     comm.barrier()?;
     let open: Vec<(u32, Vec<u32>)> = (0..data.users.len() as u32)
         .filter(|user| !done.contains_key(user))
@@ -144,24 +143,24 @@ pub(crate) fn write_texts(
     Ok(done)
 }
 
-/// Reads the `texts.jsonl` that a run left in its folder: texts by dense user id.
+/// Reads the `texts.jsonl` of a run: texts by dense user id.
 ///
 /// # Errors
-/// [`Error::File`] or [`Error::Io`] for a file that is not there or not whole.
+/// [`Error::File`] or [`Error::Io`] for a file that is missing or damaged.
 pub fn read_texts(path: impl AsRef<Path>) -> Result<BTreeMap<u32, UserTexts>> {
     let (_, _, texts) = parse(path.as_ref())?;
     Ok(texts)
 }
 
-/// Refuses texts of another model, other prompts or other settings. Removes an incomplete
-/// last line, which a killed process leaves.
-fn mend(path: &Path, header: &Header) -> Result<()> {
+/// Rejects texts of another model, other prompts or other settings. Removes an incomplete last line
+/// of a killed process.
+fn repair(path: &Path, header: &Header) -> Result<()> {
     let (found, whole, _) = parse(path)?;
     if !found.serves(header) {
         return Err(Error::file(
             path,
-            "these texts were written by another model, with other prompts or settings; \
-             remove the file to write them anew",
+            "these texts were written by another model, or with other prompts or settings; delete \
+             the file to write them again",
         ));
     }
     let bytes = read(path)?;
@@ -171,17 +170,18 @@ fn mend(path: &Path, header: &Header) -> Result<()> {
     Ok(())
 }
 
-/// Header, length of the whole lines, texts by user.
+/// The header, the length of the complete lines, and the texts by user.
 fn parse(path: &Path) -> Result<(Header, usize, BTreeMap<u32, UserTexts>)> {
     let bytes = read(path)?;
     let whole = bytes.iter().rposition(|&b| b == b'\n').map_or(0, |at| at + 1);
     let mut lines = bytes[..whole].split(|&b| b == b'\n').filter(|l| !l.is_empty());
     let header = lines.next().ok_or_else(|| Error::file(path, "the first line is missing"))?;
-    let wrong = |line: usize, e: serde_json::Error| Error::file(path, format!("line {line}: {e}"));
-    let header = serde_json::from_slice(header).map_err(|e| wrong(1, e))?;
+    let invalid =
+        |line: usize, e: serde_json::Error| Error::file(path, format!("line {line}: {e}"));
+    let header = serde_json::from_slice(header).map_err(|e| invalid(1, e))?;
     let mut texts = BTreeMap::new();
     for (n, line) in lines.enumerate() {
-        let line: UserTexts = serde_json::from_slice(line).map_err(|e| wrong(n + 2, e))?;
+        let line: UserTexts = serde_json::from_slice(line).map_err(|e| invalid(n + 2, e))?;
         texts.insert(line.user, line);
     }
     Ok((header, whole, texts))
@@ -224,7 +224,7 @@ fn generate(
     ids.iter().map(|ids| Ok(clean(&language.tokenizer.decode(ids)?))).collect()
 }
 
-/// The first line with words on it, white space folded.
+/// The first line with words, with collapsed white space.
 fn clean(text: &str) -> String {
     let line = text.lines().map(str::trim).find(|l| !l.is_empty()).unwrap_or_default();
     line.split_whitespace().collect::<Vec<_>>().join(" ")
@@ -235,13 +235,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keeps_one_line() {
+    fn generated_texts_are_cut_to_one_line() {
         assert_eq!(clean("\n  dark   comedy,\tnoir \nSecond"), "dark comedy, noir");
         assert_eq!(clean(" \n "), "");
     }
 
     #[test]
-    fn a_half_written_line_is_cut_and_other_settings_are_refused() {
+    fn an_incomplete_line_is_removed_and_other_settings_are_rejected() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("texts.jsonl");
         let header = |seed| Header {
@@ -267,14 +267,14 @@ mod tests {
             bytes.extend(to_line(&path, &texts(user)).unwrap());
         }
         std::fs::write(&path, &bytes[..bytes.len() - 4]).unwrap();
-        mend(&path, &header(1)).unwrap();
+        repair(&path, &header(1)).unwrap();
         assert_eq!(read_texts(&path).unwrap(), BTreeMap::from([(3, texts(3))]));
         assert_eq!(read(&path).unwrap().last(), Some(&b'\n'));
         let none = Header { profile: None, ..header(1) };
-        assert!(mend(&path, &none).is_ok(), "one text less is asked for");
+        assert!(repair(&path, &none).is_ok(), "one text less is asked for");
         let more = Header { prediction: Some("p".into()), ..header(1) };
-        assert!(mend(&path, &more).is_err());
-        let message = mend(&path, &header(2)).unwrap_err().to_string();
-        assert!(message.contains("remove the file"), "{message}");
+        assert!(repair(&path, &more).is_err());
+        let message = repair(&path, &header(2)).unwrap_err().to_string();
+        assert!(message.contains("delete the file"), "{message}");
     }
 }

@@ -1,21 +1,20 @@
-//! What a finished run answers with.
+//! The model of a finished run.
 
 use crate::Result;
 use crate::lists::{LinearLists, Lists};
 use crate::model::Glta;
 
-/// What makes the lists.
+/// The model that makes the lists.
 #[derive(Debug)]
 pub(crate) enum Model {
-    /// The linear item model alone.
+    /// The linear model alone.
     Linear(Box<LinearLists>),
-    /// The path through the prompt, beside a linear item model or without one.
+    /// The prompt path, with or without a linear model.
     Prompt(Box<Glta>),
 }
 
 impl Model {
-    /// A trained model, without the path through the prompt where validation chose the
-    /// factor 0 for it.
+    /// A trained model, without the prompt path if validation chose the factor 0.
     pub(crate) fn trained(model: Glta) -> Result<Self> {
         match model.linear() {
             Some(linear) if model.mix()? == 0.0 => {

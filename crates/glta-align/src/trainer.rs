@@ -1,4 +1,4 @@
-//! The training loop that both stages share.
+//! The training loop of both stages.
 
 use std::path::Path;
 
@@ -15,35 +15,34 @@ use crate::progress::Event;
 use crate::ranks::{BatchLoss, batch_gradients};
 use crate::{Error, Result};
 
-/// What a stage brings to the loop.
+/// The parts of the loop that depend on the stage.
 pub(crate) trait Stage {
     /// `"item"` or `"user"`.
     fn name(&self) -> &'static str;
     /// Name of the value of [`evaluate`](Self::evaluate).
     fn metric(&self) -> &'static str;
-    /// What is trained.
+    /// The trained parameters.
     fn parameters(&self) -> &Parameters;
-    /// The examples of an epoch are drawn anew for each; returns the number of
-    /// batches. Must depend on the epoch alone.
+    /// Draws the examples of an epoch, which may depend only on the epoch, and returns the number
+    /// of batches.
     fn begin_epoch(&mut self, epoch: usize) -> Result<usize>;
     /// This rank's part of the loss of a batch.
     fn loss(&self, batch: usize, comm: &dyn Communicator) -> Result<BatchLoss>;
-    /// Quality with the current weights, higher is better, the same on every
-    /// rank; `None` without validation data.
+    /// Quality with the current weights, the same on every rank; higher is better. `None` without
+    /// validation data.
     fn evaluate(&self, comm: &dyn Communicator) -> Result<Option<f64>>;
 }
 
-/// What happened in a stage.
+/// The history of a stage.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct StageHistory {
     /// Mean training loss of every epoch.
     pub losses: Vec<f64>,
-    /// `(epochs that had ended, metric)` of every evaluation.
+    /// `(finished epochs, metric)` of every evaluation.
     pub evaluations: Vec<(usize, f64)>,
-    /// Epochs after which the kept weights were the best; `None` without
-    /// validation data.
+    /// Number of epochs of the saved weights; `None` without validation data.
     pub best_epoch: Option<usize>,
 }
 
@@ -55,15 +54,15 @@ impl StageHistory {
     }
 }
 
-/// Where a stage stands; saved with the tensors that go with it.
+/// The position of a stage, which is saved with its tensors.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Position {
     stage: String,
-    /// Epochs that have ended.
+    /// Number of finished epochs.
     epoch: usize,
-    /// Batches of the current epoch that are done.
+    /// Number of finished batches of the current epoch.
     batch: usize,
-    /// Updates made, from the start of the stage.
+    /// Number of updates since the start of the stage.
     step: u64,
     loss_sum: f64,
     loss_count: usize,
@@ -71,10 +70,9 @@ struct Position {
     history: StageHistory,
 }
 
-/// Runs a stage to its end, from its last checkpoint if `state` holds one, and
-/// leaves the best weights in the parameters. The same checkpoint leads to the
-/// same numbers as an unbroken run. All ranks have the same weights at every step;
-/// rank 0 saves them.
+/// Runs a stage to its end, from its last checkpoint if `state` has one, and sets the parameters to
+/// the best weights. The results equal those of an uninterrupted run. All ranks have the same
+/// weights at every step; rank 0 saves them.
 pub(crate) fn train(
     stage: &mut dyn Stage,
     config: &TrainConfig,
@@ -159,12 +157,12 @@ impl Run {
         agree(comm, report(progress, &event).map_err(Error::from))
     }
 
-    /// Whether the last evaluations brought nothing better.
+    /// Whether the last evaluations were not better.
     fn stale(&self, config: &TrainConfig) -> bool {
         config.patience > 0 && self.position.stale >= config.patience
     }
 
-    /// Closes the epoch and evaluates if it is time.
+    /// Ends the epoch, and evaluates if it is due.
     fn end_epoch(
         &mut self,
         stage: &dyn Stage,
@@ -215,8 +213,8 @@ impl Run {
         Ok(self.position.history)
     }
 
-    /// Passes on how a step or an epoch ended. One that the progress callback stopped
-    /// is done all the same.
+    /// Passes on the result of a step or an epoch, and saves it if the receiver of the progress
+    /// cancelled it.
     fn save_if_cancelled(
         &self,
         ended: Result<()>,
@@ -226,7 +224,7 @@ impl Run {
     ) -> Result<()> {
         if matches!(ended, Err(Error::Cancelled)) {
             self.save(stage, comm, path)?;
-            // A rank that leaves may end the others: not while rank 0 writes.
+            // A rank that exits may end the others, so wait until rank 0 has written.
             comm.barrier()?;
         }
         ended
@@ -281,7 +279,7 @@ impl Run {
             }
             Ok((found.len() == stage.parameters().len()).then_some(found))
         };
-        let missing = || Error::file(path, "the checkpoint is of another model; remove it");
+        let missing = || Error::file(path, "the checkpoint belongs to another model; delete it");
         let weights = take("weight")?.ok_or_else(missing)?;
         let adam = Adam::from_state(
             take("first")?.ok_or_else(missing)?,
@@ -289,13 +287,13 @@ impl Run {
         );
         let (average, best) = (take("average")?, take("best")?);
         restore(stage.parameters(), &weights)?;
-        // Rank 0 writes the next one over it.
+        // Rank 0 overwrites it with the next one.
         comm.barrier()?;
         Ok(Some(Self { position, adam, average, best }))
     }
 }
 
-/// One rank that is asked to stop stops all, after the same step.
+/// If one rank is cancelled, all ranks stop after the same step.
 fn agree(comm: &dyn Communicator, reported: Result<()>) -> Result<()> {
     let cancelled = matches!(reported, Err(Error::Cancelled));
     if comm.any(cancelled)? { Err(Error::Cancelled) } else { reported }
@@ -311,7 +309,7 @@ mod tests {
 
     use super::*;
 
-    /// Pulls `x` to a target that depends on epoch and batch.
+    /// Pulls `x` towards a target that depends on epoch and batch.
     struct Toy {
         parameters: Parameters,
         epoch: usize,
@@ -344,7 +342,7 @@ mod tests {
         }
         fn loss(&self, batch: usize, _: &dyn Communicator) -> Result<BatchLoss> {
             if batch == 2 {
-                return Ok(BatchLoss::Nothing);
+                return Ok(BatchLoss::None);
             }
             let target = [(self.epoch * 3 + batch) as f32, 1.0];
             let target = Tensor::new(&target, &Device::Cpu)?;
@@ -370,14 +368,14 @@ mod tests {
     }
 
     #[test]
-    fn a_run_broken_at_any_step_ends_as_the_unbroken_one() {
+    fn a_run_interrupted_at_any_step_has_the_same_result() {
         let folder = tempfile::tempdir().unwrap();
         let mut whole = Toy::new();
         let history =
             train(&mut whole, &config(), &Alone, &folder.path().join("whole"), &mut Silent)
                 .unwrap();
         assert!(history.losses.len() < 9, "early stopping is part of the test");
-        // Asking for a finished stage again changes nothing.
+        // Running a finished stage again changes nothing.
         let mut again = Toy::new();
         let repeated =
             train(&mut again, &config(), &Alone, &folder.path().join("whole"), &mut Silent)

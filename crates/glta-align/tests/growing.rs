@@ -147,7 +147,7 @@ fn explanations_add_up() {
 }
 
 #[test]
-fn new_items_are_put_into_words_as_the_others() {
+fn new_items_use_the_text_rule_of_the_run() {
     let folder = tempfile::tempdir().unwrap();
     let (dir, copy) = (folder.path().join("run"), folder.path().join("copy"));
     let rule = TextConfig {
@@ -178,7 +178,7 @@ fn new_items_are_put_into_words_as_the_others() {
 }
 
 #[test]
-fn a_recommender_grows_forgets_and_is_saved() {
+fn a_recommender_grows_forgets_users_and_is_saved() {
     let folder = tempfile::tempdir().unwrap();
     let mut recommender = fit(&folder.path().join("run"), &words);
     assert!(matches!(recommender.fold(), Err(Error::Unsupported(_))));
@@ -235,7 +235,7 @@ fn a_recommender_grows_forgets_and_is_saved() {
 
 /// A person who has nothing but a new item gets its neighbours, not what is popular.
 #[test]
-fn a_new_item_is_answered_by_its_neighbours() {
+fn a_new_item_is_recommended_with_its_neighbours() {
     let folder = tempfile::tempdir().unwrap();
     let mut recommender = fit(&folder.path().join("run"), &words);
     recommender.grow(GrowthEncoders::default()).unwrap();
@@ -256,9 +256,9 @@ fn a_new_item_is_answered_by_its_neighbours() {
     }
 }
 
-/// Of a forgotten person nothing is left in any file of the folder that is saved then.
+/// Of a forgotten person the list is empty in any file of the folder that is saved then.
 #[test]
-fn a_forgotten_person_is_in_no_file() {
+fn a_forgotten_user_is_in_no_file() {
     let folder = tempfile::tempdir().unwrap();
     let run = folder.path().join("run");
     let mut recommender = fit(&run, &words);
@@ -311,7 +311,7 @@ fn a_forgotten_person_is_in_no_file() {
 /// What only growing needs may be missing where answers are given, and is named where it is
 /// missed.
 #[test]
-fn answers_do_not_need_the_files_of_growth() {
+fn answers_do_not_need_the_files_for_growing() {
     let folder = tempfile::tempdir().unwrap();
     let run = folder.path().join("run");
     let fitted = fit(&run, &words);
@@ -353,7 +353,7 @@ fn answers_do_not_need_the_files_of_growth() {
 }
 
 #[test]
-fn vectors_that_were_made_elsewhere_read_no_new_item() {
+fn given_vectors_cannot_encode_new_items() {
     let folder = tempfile::tempdir().unwrap();
     let given = |data: &RunData| {
         let vectors = Array2::from_shape_fn((data.items.len(), 6), |(item, c)| {

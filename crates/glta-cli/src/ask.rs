@@ -1,4 +1,4 @@
-//! Questions to a recommender on the command line: `glta recommend`, `similar` and `explain`.
+//! Queries to a recommender on the command line: `glta recommend`, `similar` and `explain`.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -11,31 +11,31 @@ use crate::files::check_there;
 use crate::output::outln;
 use crate::{Result, outcome};
 
-/// Which recommender is asked, and how it answers.
+/// The recommender, and the format of the answer.
 #[derive(Debug, Clone, Args)]
 struct ModelArgs {
-    /// Folder of a recommender: the --out of `glta fit`, or a run inside a seed's folder
+    /// Folder of a recommender: the --out of `glta fit`, or a run in the folder of a seed
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
-    /// One JSON object a line, to pipe
+    /// Print one JSON object per line
     #[arg(long, help_heading = "Output")]
     json: bool,
 }
 
-/// What may be in a list.
+/// Options of a list.
 #[derive(Debug, Clone, Args)]
 struct OptionArgs {
     /// Length of a list
     #[arg(short, long, default_value_t = 10, help_heading = "List")]
     k: usize,
-    /// Items that must not be in it
+    /// Items to leave out
     #[arg(long, value_name = "ITEMS", value_delimiter = ',', help_heading = "List")]
     exclude: Vec<String>,
     /// Only these items
     #[arg(long, value_name = "ITEMS", value_delimiter = ',', help_heading = "List")]
     among: Vec<String>,
-    /// Only items whose field has this value, such as category=Tea; given again with the same
-    /// field, any of its values will do
+    /// Only items whose field has this value, such as category=Tea; with several values of one
+    /// field, any of them
     #[arg(long, value_name = "FIELD=VALUE", value_parser = filter, help_heading = "List")]
     filter: Vec<(String, String)>,
 }
@@ -45,10 +45,10 @@ struct OptionArgs {
 pub struct RecommendArgs {
     #[command(flatten)]
     model: ModelArgs,
-    /// Known users, by raw id; several are answered in order
+    /// Known users by raw id; the answers are in this order
     #[arg(long, value_name = "USERS", value_delimiter = ',', help_heading = "Person")]
     user: Vec<String>,
-    /// Somebody new, by the items that they have
+    /// Any user, by the user's items
     #[arg(
         long,
         value_name = "ITEMS",
@@ -59,7 +59,7 @@ pub struct RecommendArgs {
     items: Option<Vec<String>>,
     #[command(flatten)]
     options: OptionArgs,
-    /// Also items that the person has, for things that are bought again
+    /// Also items that the user already has, for products that are bought again
     #[arg(long, help_heading = "List")]
     allow_known: bool,
 }
@@ -72,7 +72,7 @@ pub struct SimilarArgs {
     /// The item, by raw id
     #[arg(long, value_name = "ITEM")]
     item: String,
-    /// What makes items similar
+    /// Kind of similarity
     #[arg(long, value_enum, default_value = "text")]
     by: By,
     #[command(flatten)]
@@ -90,7 +90,7 @@ pub struct ExplainArgs {
     /// A known user, by raw id
     #[arg(long, value_name = "USER", help_heading = "Person")]
     user: Option<String>,
-    /// Somebody new, by the items that they have
+    /// Any user, by the user's items
     #[arg(
         long,
         value_name = "ITEMS",
@@ -99,21 +99,21 @@ pub struct ExplainArgs {
         help_heading = "Person"
     )]
     items: Option<Vec<String>>,
-    /// Most items of the person that are shown
+    /// Maximum number of the user's items to print
     #[arg(short, long, default_value_t = 10, help_heading = "Output")]
     k: usize,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum By {
-    /// Their texts
+    /// By text
     Text,
-    /// The people who have both
+    /// By common users
     People,
 }
 
 fn filter(text: &str) -> std::result::Result<(String, String), String> {
-    let (field, value) = text.split_once('=').ok_or("a field, `=` and a value are expected")?;
+    let (field, value) = text.split_once('=').ok_or("expected FIELD=VALUE")?;
     Ok((field.to_owned(), value.to_owned()))
 }
 
@@ -184,7 +184,10 @@ pub fn explain(args: &ExplainArgs) -> ExitCode {
         }
         outln!("{:9.3}  popularity", why.popularity);
         if recommender.has_prompt() {
-            outln!("The path through the prompt adds to this score of the linear model.");
+            outln!(
+                "The prompt path also contributes to scores; this is the score of the linear \
+                model."
+            );
         }
         Ok(())
     })
@@ -208,7 +211,7 @@ fn open(dir: &Path) -> Result<Recommender> {
     if !dir.join("config.toml").exists() {
         let inside: Vec<String> = runs_below(dir, 2);
         let hint = match inside.first() {
-            Some(run) => format!("; a recommender is in {run}"),
+            Some(run) => format!("; there is a recommender in {run}"),
             None => String::new(),
         };
         return Err(format!("--model {}: there is no recommender{hint}", dir.display()).into());
@@ -216,7 +219,7 @@ fn open(dir: &Path) -> Result<Recommender> {
     Ok(Recommender::open(dir).map_err(|e| format!("--model {}: {e}", dir.display()))?)
 }
 
-/// Folders of finished runs at most so deep below a folder.
+/// Folders of finished runs within a folder, up to a depth.
 fn runs_below(dir: &Path, depth: usize) -> Vec<String> {
     let Ok(entries) = std::fs::read_dir(dir) else {
         return Vec::new();
@@ -236,22 +239,22 @@ fn runs_below(dir: &Path, depth: usize) -> Vec<String> {
 
 fn user(recommender: &Recommender, raw: &str) -> Result<u32> {
     let near = || near(raw, recommender.users().iter().map(String::as_str));
-    Ok(recommender.user(raw).ok_or_else(|| format!("there is no user `{raw}`{}", near()))?)
+    Ok(recommender.user(raw).ok_or_else(|| format!("unknown user `{raw}`{}", near()))?)
 }
 
 fn item(recommender: &Recommender, raw: &str) -> Result<u32> {
     let near = || near(raw, recommender.items().iter().map(|item| item.raw_id.as_str()));
-    Ok(recommender.item(raw).ok_or_else(|| format!("there is no item `{raw}`{}", near()))?)
+    Ok(recommender.item(raw).ok_or_else(|| format!("unknown item `{raw}`{}", near()))?)
 }
 
 fn ids(recommender: &Recommender, raw: &[String]) -> Result<Vec<u32>> {
     raw.iter().map(|raw| item(recommender, raw)).collect()
 }
 
-/// Up to three ids that look like one that does not exist.
+/// Up to three known ids that are similar to an unknown one.
 fn near<'a>(raw: &str, known: impl Iterator<Item = &'a str>) -> String {
     let near = glta_core::near_names(raw, known);
-    if near.is_empty() { String::new() } else { format!("; near names are {}", near.join(", ")) }
+    if near.is_empty() { String::new() } else { format!("; similar ids are {}", near.join(", ")) }
 }
 
 fn show(args: &ModelArgs, list: &[Recommendation<'_>], user: Option<&str>) -> Result<()> {

@@ -1,4 +1,4 @@
-//! The data sets that programs read, and how each is treated.
+//! The data sets of the programs, and the settings that they change.
 
 use std::path::{Path, PathBuf};
 
@@ -9,18 +9,18 @@ use glta_eval::{Density, ExperimentConfig};
 
 use crate::{Result, fetch};
 
-/// A data set with what its kind changes in an experiment.
+/// A data set, with the settings that it changes in an experiment.
 #[derive(Debug)]
 pub struct DataSource {
     /// Users, items, interactions.
     pub dataset: Dataset,
-    /// Which variant of a preset fits it.
+    /// The variant of the presets that suits it.
     pub density: Density,
     /// Changes the preset.
     pub adapt: fn(&mut ExperimentConfig),
 }
 
-/// One of the archives that GroupLens serves.
+/// The archives of GroupLens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 #[value(rename_all = "lower")]
 pub enum Variant {
@@ -30,7 +30,7 @@ pub enum Variant {
     /// 1 million ratings
     #[value(name = "1m")]
     M1,
-    /// 10 million ratings, in halves of a star
+    /// 10 million ratings, in half stars
     #[value(name = "10m")]
     M10,
     /// 20 million ratings
@@ -42,10 +42,10 @@ pub enum Variant {
     /// 32 million ratings
     #[value(name = "32m")]
     M32,
-    /// The newest small set, which changes
+    /// The newest small set, which is updated
     #[value(name = "latest-small")]
     LatestSmall,
-    /// The newest set, which changes
+    /// The newest set, which is updated
     #[value(name = "latest")]
     Latest,
 }
@@ -53,21 +53,21 @@ pub enum Variant {
 /// Flags for MovieLens.
 #[derive(Debug, Clone, Default, Args)]
 pub struct MovielensFlags {
-    /// MovieLens: the archive that is read from data/ml-VARIANT.zip, and downloaded to it if it is
-    /// not there, where --data names nothing; 100k if not given
+    /// MovieLens: the archive to read from data/ml-VARIANT.zip if --data is not given; it is
+    /// downloaded if it does not exist; default 100k
     #[arg(long, value_enum, conflicts_with = "data", help_heading = "Data")]
     pub variant: Option<Variant>,
-    /// MovieLens: the file of ratings, where the folder holds those of several generations: u.data,
+    /// MovieLens: the file of ratings, if the folder has those of several generations: u.data,
     /// ratings.dat, pairs.dat or ratings.csv
     #[arg(long, value_name = "FILE", help_heading = "Data")]
     pub ratings: Option<String>,
 }
 
-/// MovieLens from a folder or zip archive; the archive of a variant, which is downloaded, where
-/// none is named.
+/// MovieLens from a folder or zip archive. Without a path, the archive of a variant is read, and
+/// downloaded if it does not exist.
 ///
 /// # Errors
-/// Files that are not there or cannot be read.
+/// Files that do not exist or cannot be read.
 pub fn movielens(data: Option<&Path>, flags: &MovielensFlags) -> Result<DataSource> {
     let config = MovieLensConfig { ratings: flags.ratings.clone() };
     let dataset = match data {
@@ -87,25 +87,25 @@ pub fn movielens(data: Option<&Path>, flags: &MovielensFlags) -> Result<DataSour
     Ok(DataSource { dataset, density: Density::Dense, adapt: |_| () })
 }
 
-/// Refuses a path that is not there.
+/// Rejects a path that does not exist.
 fn found(path: &Path) -> Result<()> {
     if path.exists() {
         return Ok(());
     }
-    Err(format!("--data {}: there is no such folder or file", path.display()).into())
+    Err(format!("--data {}: no such folder or file", path.display()).into())
 }
 
 /// Flags for Amazon reviews.
 #[derive(Debug, Clone, Default, Args)]
 pub struct AmazonFlags {
-    /// Amazon: the category to read, where the folder holds several
+    /// Amazon: the category to read, if the folder has several
     #[arg(long, help_heading = "Data")]
     pub category: Option<String>,
-    /// Amazon: the file of reviews, where the category has several (all reviews and a 5-core); by
-    /// default the one that is called as the metadata
+    /// Amazon: the file of reviews, if the category has several (all reviews and a 5-core); by
+    /// default the one whose name matches the metadata
     #[arg(long, value_name = "FILE", help_heading = "Data")]
     pub reviews: Option<String>,
-    /// Amazon: read no metadata, for items without texts
+    /// Amazon: read no metadata; items then have no texts
     #[arg(long, help_heading = "Data")]
     pub no_metadata: bool,
 }
@@ -113,7 +113,7 @@ pub struct AmazonFlags {
 /// One category of Amazon reviews.
 ///
 /// # Errors
-/// No folder, files that cannot be read, or a `k_core` that leaves nothing.
+/// No folder, files that cannot be read, or a `k_core` without remaining interactions.
 pub fn amazon(data: Option<&Path>, flags: &AmazonFlags, k_core: usize) -> Result<DataSource> {
     let data = data.ok_or(
         "--data DIR: the folder with a category's reviews and metadata, such as \
@@ -133,14 +133,14 @@ pub fn amazon(data: Option<&Path>, flags: &AmazonFlags, k_core: usize) -> Result
 /// Flags for Goodreads.
 #[derive(Debug, Clone, Default, Args)]
 pub struct GoodreadsFlags {
-    /// Goodreads: the per-genre files to read, such as poetry, where the folder holds several
+    /// Goodreads: the genre of the files to read, such as poetry, if the folder has several
     #[arg(long, help_heading = "Data")]
     pub subset: Option<String>,
     /// Goodreads: only books of this genre or shelf, such as history
     #[arg(long, help_heading = "Data")]
     pub genre: Option<String>,
-    /// Goodreads: keep interactions with books that were only put on a shelf (is_read false,
-    /// about half of the published ones), which are left out otherwise
+    /// Goodreads: keep interactions with books that were only put on a shelf (is_read false, about
+    /// half of the published ones), which are otherwise left out
     #[arg(long, help_heading = "Data")]
     pub keep_unread: bool,
 }
@@ -148,7 +148,7 @@ pub struct GoodreadsFlags {
 /// The UCSD Book Graph.
 ///
 /// # Errors
-/// No folder, files that cannot be read, or a `k_core` that leaves nothing.
+/// No folder, files that cannot be read, or a `k_core` without remaining interactions.
 pub fn goodreads(data: Option<&Path>, flags: &GoodreadsFlags, k_core: usize) -> Result<DataSource> {
     let data = data.ok_or(
         "--data DIR: the folder with goodreads_books*.json.gz and \
@@ -173,8 +173,8 @@ fn core(dataset: Dataset, k: usize) -> Result<Dataset> {
     if core.interactions().is_empty() {
         let (users, items, interactions) = (before.users, before.items, before.interactions);
         return Err(format!(
-            "--k-core {k} leaves nothing of {users} users, {items} items and {interactions} \
-             interactions; give a smaller one"
+            "--k-core {k} removes all of {users} users, {items} items and {interactions} \
+             interactions; choose a smaller number"
         )
         .into());
     }
@@ -184,13 +184,13 @@ fn core(dataset: Dataset, k: usize) -> Result<Dataset> {
 /// The generated shop, for the small language model of this repository.
 ///
 /// # Errors
-/// Numbers that no shop can have.
+/// Invalid numbers.
 pub fn shop(config: &ShopConfig) -> Result<DataSource> {
     let dataset = Dataset::shop(config)?;
     Ok(DataSource { dataset, density: Density::Sparse, adapt: small_model })
 }
 
-/// Titles and descriptions as texts.
+/// Uses titles and descriptions as texts.
 fn described(config: &mut ExperimentConfig) {
     config.protocol.texts = TextConfig {
         fields: ["title", "description"].map(String::from).to_vec(),
@@ -202,7 +202,7 @@ fn small_model(config: &mut ExperimentConfig) {
     described(config);
     // All four layers of the small model.
     config.glta.llm.layers = None;
-    // On validation data better than 1 with its 128 dimensions.
+    // With the 128 dimensions of this model, this is better than 1 on validation data.
     config.glta.item_text.whiten.strength = 0.5;
     config.glta.item_stage.train.epochs = 2;
     config.glta.user_stage.train.epochs = 2;

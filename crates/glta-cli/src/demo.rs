@@ -1,4 +1,4 @@
-//! `glta demo`: the whole method in less than a minute, with nothing to download.
+//! `glta demo`: the whole method in less than a minute, without downloads.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -14,26 +14,26 @@ use crate::{Result, datasets, exit_on_ranks, experiment};
 /// Train and evaluate GLTA on a generated shop, with the language model of this repository.
 #[derive(Debug, Args)]
 pub struct DemoArgs {
-    /// Folder for everything that the run leaves behind; a run that it holds is resumed
+    /// Folder for the results; an existing run is resumed
     #[arg(long, value_name = "DIR", default_value = "runs/quickstart", help_heading = "Output")]
     pub out: PathBuf,
     /// Number of customers of the shop
     #[arg(long, default_value_t = ShopConfig::default().users, help_heading = "Shop")]
     pub users: usize,
-    /// Number of its articles
+    /// Number of articles of the shop
     #[arg(long, default_value_t = ShopConfig::default().items, help_heading = "Shop")]
     pub items: usize,
-    /// Seed of the split and of everything trained; the shop stays the same
+    /// Seed of the split and of all training; it does not change the shop
     #[arg(long, default_value_t = 2024, help_heading = "Settings")]
     pub seed: u64,
-    /// One field over the configuration, such as user_stage.train.epochs=3
+    /// Set one field of the configuration, such as user_stage.train.epochs=3
     #[arg(long = "set", value_name = "PATH=VALUE", help_heading = "Settings")]
     pub set: Vec<String>,
-    /// At the end also fit the model on all interactions, those that were held out too:
-    /// --out/seed-N/serving is then ready for `glta serve`
+    /// At the end also fit the model on all interactions, including the held-out ones, in
+    /// --out/seed-N/serving, for `glta serve`
     #[arg(long, help_heading = "Output")]
     pub finish: bool,
-    /// No progress, only the result
+    /// Print only the result
     #[arg(long, help_heading = "Output")]
     pub quiet: bool,
 }

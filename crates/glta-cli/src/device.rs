@@ -1,16 +1,15 @@
-//! The device that a flag names.
+//! Parses the device of a flag.
 
 use candle_core::Device;
 
 use crate::Result;
 use crate::ranks::place;
 
-/// The device of `--device`: `cpu`, `cuda:N`, or `cuda`, which gives each of several ranks
-/// on a machine its own. Threads share a GPU's queue, so that one may load what another
-/// runs.
+/// The device of `--device`: `cpu`, `cuda:N`, or `cuda`, which gives each rank on a machine its own
+/// GPU. Threads share the stream of a GPU, so one thread may load what another one runs.
 ///
 /// # Errors
-/// Another name, or a GPU that is not there.
+/// Another name, or a GPU that does not exist.
 pub fn device(name: &str) -> Result<Device> {
     let unknown = || format!("--device {name}: expected cpu, cuda or cuda:N");
     let n = match name.split_once(':') {

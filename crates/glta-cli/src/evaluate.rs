@@ -12,17 +12,17 @@ use serde::Deserialize;
 use crate::output::outln;
 use crate::{Result, exit, experiment};
 
-/// Print the tables of a run, or measure ranked lists against test pairs.
+/// Print the tables of a run, or measure ranked lists on test pairs.
 #[derive(Debug, Args)]
 pub struct EvaluateArgs {
-    /// Folder of a run, with its metrics.json
+    /// Folder of a run (with metrics.json)
     #[arg(value_name = "RUN", required_unless_present = "lists", conflicts_with = "lists")]
     run: Option<PathBuf>,
-    /// Ranked lists: JSON lines {"user": ..., "recommended": [...]}, such as a run's
-    /// seed-N/users/*.jsonl, or text lines `user item item ...`, best first
+    /// Ranked lists: JSON lines {"user": ..., "recommended": [...]}, such as seed-N/users/*.jsonl
+    /// of a run, or text lines `user item item ...`, best first
     #[arg(long, value_name = "FILE")]
     lists: Option<PathBuf>,
-    /// Test pairs, a line `user item` each; not needed where the lists hold `test`
+    /// Test pairs, one `user item` per line; not needed if the lists have `test`
     #[arg(long, value_name = "FILE", requires = "lists")]
     test: Option<PathBuf>,
     /// Metrics to print, such as P@5,N@10,R@20,H@10,MRR@10,MAP@10
@@ -50,7 +50,7 @@ fn print(args: &EvaluateArgs) -> Result<()> {
                 false => experiment::print(&record.with_metrics(&metrics)?),
             }
         }
-        (None, None) => Err("name the folder of a run, or --lists FILE".into()),
+        (None, None) => Err("give the folder of a run, or --lists FILE".into()),
     }
 }
 
@@ -70,8 +70,8 @@ fn lists_table(lists: &Path, test: Option<&Path>, mut metrics: Vec<MetricAt>) ->
             None => false,
         });
         outln!(
-            "{} users with test items, {} of them without a list, which counts as an empty one; \
-             {} lists of users without test items are left out",
+            "{} users with test items, {} of them without a list (counted as empty); {} lists of \
+             users without test items are left out",
             results.len() + held.len(),
             held.len(),
             lists - results.len(),
@@ -86,9 +86,7 @@ fn lists_table(lists: &Path, test: Option<&Path>, mut metrics: Vec<MetricAt>) ->
     } else {
         let without = results.iter().filter(|result| result.test.is_empty()).count();
         if without == results.len() {
-            return Err(
-                format!("{}: no list holds `test`; name --test FILE", lists.display()).into()
-            );
+            return Err(format!("{}: no list has `test`; give --test FILE", lists.display()).into());
         }
         outln!("{} users, {without} of them without test items", results.len());
     }
@@ -109,7 +107,7 @@ struct ListLine {
     test: Vec<Id>,
 }
 
-/// A raw id; JSON may have it as a number.
+/// A raw id, which may be a number in JSON.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Id {
@@ -139,7 +137,7 @@ fn read_lists(path: &Path) -> Result<Vec<UserResult>> {
             for n in 0..row.len() {
                 fields.push(row.text(n)?.to_owned());
             }
-            // A separator at the end of a line begins no item.
+            // A separator at the end of a line is not followed by an item.
             while fields.last().is_some_and(String::is_empty) {
                 fields.pop();
             }

@@ -16,20 +16,20 @@ use crate::output::{errln, outln};
 use crate::progress::Reporter;
 use crate::ranks::{self, Ranks};
 
-/// Runs every system on a data set and prints the tables. All ranks run it; rank 0 writes and
+/// Runs all systems on a data set and prints the tables. All ranks run it; rank 0 writes and
 /// prints.
 ///
 /// # Errors
-/// Flags that do not fit, and what goes wrong in the experiment.
+/// Invalid flags, or an error of the experiment.
 pub fn run(ranks: &Ranks, source: &DataSource, flags: &ExperimentFlags) -> Result<Record> {
     let config = flags.resolve(source.density, source.adapt)?;
     run_configured(ranks, source, flags, config)
 }
 
-/// [`run`] under a configuration that is resolved already.
+/// [`run`] with a complete configuration.
 ///
 /// # Errors
-/// What goes wrong in the experiment.
+/// An error of the experiment.
 pub fn run_configured(
     ranks: &Ranks,
     source: &DataSource,
@@ -57,7 +57,7 @@ pub fn run_configured(
         .inspect_err(|error| {
             if matches!(error, Error::Cancelled) && ranks.is_root() {
                 let how = if flags.resume { "" } else { " with --resume" };
-                errln!("finished rows are kept: the same command{how} continues");
+                errln!("finished rows are kept; run the same command{how} to continue");
             }
         });
     reporter.finish();
@@ -65,7 +65,7 @@ pub fn run_configured(
     if !ranks.is_root() {
         return Ok(record);
     }
-    // All files before the first line.
+    // All files are written before the first line is printed.
     let shown =
         |metric: &&(&str, &str)| config.protocol.metrics.iter().any(|m| m.to_string() == metric.0);
     let plots = [("N@10", "ndcg.svg"), ("P@10", "precision.svg")];
@@ -86,7 +86,7 @@ pub fn run_configured(
     Ok(record)
 }
 
-/// The main model of each seed, fitted on all interactions.
+/// Fits the main model of each seed on all interactions.
 fn finish(
     source: &DataSource,
     flags: &ExperimentFlags,
@@ -97,7 +97,10 @@ fn finish(
         let folder = flags.out.join(format!("seed-{seed}"));
         let (run, ready) = (folder.join("glta"), folder.join("serving"));
         if ready.join("history.json").exists() {
-            outln!("\nfitted on everything and ready to serve, from before: {}", ready.display());
+            outln!(
+                "\nfitted on all data and ready to serve, by an earlier run: {}",
+                ready.display()
+            );
             continue;
         }
         if !run.join("history.json").exists() {
@@ -114,12 +117,12 @@ fn finish(
         let people = ended?.0.users().len();
         working.finish(&ready)?;
         let ready = ready.display();
-        outln!("\nfitted on everything of {people} people and ready to serve: {ready}");
+        outln!("\nfitted on all data of {people} users and ready to serve: {ready}");
     }
     Ok(())
 }
 
-/// Gives an experiment its ranks and what reads texts.
+/// Adds the ranks and the text encoders to an experiment.
 fn with_texts<'a>(
     experiment: Experiment<'a>,
     language: Option<LanguageModel>,
@@ -168,8 +171,8 @@ pub(crate) fn print(record: &Record) -> Result<()> {
     Ok(())
 }
 
-/// Ten recommendations for the user with the most items up to ten, beside some of the items
-/// that the user has.
+/// Prints ten recommendations for the user with the most items up to ten, next to some of the
+/// user's items.
 fn show(record: &Record, flags: &ExperimentFlags, language: Option<&LanguageModel>) -> Result<()> {
     let seed = record.protocol.seeds.first().copied().unwrap_or_default();
     let dir = flags.out.join(format!("seed-{seed}")).join("glta");
@@ -194,14 +197,14 @@ fn show(record: &Record, flags: &ExperimentFlags, language: Option<&LanguageMode
     let user = shown.0;
     let items = recommender.items();
     outln!(
-        "\nuser {} of {} has, among others:",
+        "\nsome items of user {} of {}:",
         recommender.users()[user as usize],
         record.dataset.name
     );
     for &item in recommender.history(user)?.iter().take(10) {
         outln!("     {}", clip(shown_as(&items[item as usize]), 74));
     }
-    outln!("and is recommended:");
+    outln!("recommendations:");
     for (n, recommendation) in recommender.recommend(user, 10)?.iter().enumerate() {
         let text = clip(shown_as(recommendation.record), 64);
         outln!("{:3}. {text}  ({:.2})", n + 1, recommendation.score);
@@ -209,12 +212,12 @@ fn show(record: &Record, flags: &ExperimentFlags, language: Option<&LanguageMode
     Ok(())
 }
 
-/// An item's text, or its id if it has none.
+/// The text of an item, or its id if it has none.
 fn shown_as(item: &ItemRecord) -> &str {
     if item.text.trim().is_empty() { &item.raw_id } else { &item.text }
 }
 
-/// The first `width` characters, for a line on a screen.
+/// The first `width` characters.
 fn clip(text: &str, width: usize) -> String {
     match text.char_indices().nth(width) {
         Some((end, _)) => format!("{}…", text[..end].trim_end()),

@@ -1,4 +1,4 @@
-//! Downloads of data sets and checkpoints that are not there yet.
+//! Downloads of missing data sets and checkpoints.
 
 use std::path::{Path, PathBuf};
 
@@ -7,18 +7,18 @@ use glta_core::with_causes;
 use crate::Result;
 use crate::progress::Reporter;
 
-/// Makes sure that `path` exists: if it does not, downloads the file at `url` to it.
+/// Downloads the file at `url` to `path` if `path` does not exist.
 ///
 /// # Errors
-/// A failed download; the message says which file to put where.
+/// A failed download; the message names the file and where to put it.
 pub fn data(path: &Path, url: &str) -> Result<()> {
     if path.exists() {
         return Ok(());
     }
     download(path, url).map_err(|e| {
         format!(
-            "{} does not exist and could not be fetched ({}); download {url} and put it there, \
-             or name another path with --data",
+            "{} does not exist and could not be downloaded ({}); download {url} to this path, or \
+             give another path with --data",
             path.display(),
             with_causes(&*e)
         )
@@ -30,12 +30,12 @@ pub fn data(path: &Path, url: &str) -> Result<()> {
 fn download(path: &Path, url: &str) -> Result<()> {
     use std::io::Read;
 
-    crate::output::errln!("{} is not there; fetching {url}", path.display());
+    crate::output::errln!("{} does not exist; downloading {url}", path.display());
     let folder = path.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder)?;
     let mut response = ureq::get(url).call()?;
     let mut builder = tempfile::Builder::new();
-    // As readable as any other new file.
+    // The usual permissions of a new file.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
     let mut file = builder.prefix(glta_core::UNFINISHED).tempfile_in(folder)?;
@@ -55,8 +55,8 @@ fn download(_: &Path, _: &str) -> Result<()> {
     Err("this program was built without the feature `hub`".into())
 }
 
-/// The folder of a checkpoint: a path, or `owner/name` or `owner/name@revision` of one on
-/// the Hugging Face hub, whose files are then downloaded into the hub's usual cache.
+/// The folder of a checkpoint: a path, or an id on the Hugging Face Hub (`owner/name` or
+/// `owner/name@revision`), whose files are then downloaded to the hub's cache.
 ///
 /// # Errors
 /// Neither a folder nor an id on the hub, or a failed download.
@@ -68,16 +68,16 @@ pub fn checkpoint(path_or_id: &str, reporter: &mut Reporter) -> Result<PathBuf> 
     let (id, revision) = path_or_id.split_once('@').unwrap_or((path_or_id, "main"));
     if id.split('/').count() != 2 || id.starts_with(['.', '/', '~']) {
         return Err(format!(
-            "{path_or_id}: there is no such folder, and it is not the id of a checkpoint on the \
-             hub (owner/name, or owner/name@revision)"
+            "{path_or_id}: no such folder, and not the id of a checkpoint on the hub (owner/name, \
+             or owner/name@revision)"
         )
         .into());
     }
     from_hub(id, revision, reporter).map_err(|e| {
         format!(
-            "{path_or_id} could not be fetched from the hub ({}); a folder will do as well, with \
-             config.json, tokenizer.json, model.safetensors (all shards and their index) and, \
-             where there is one, quantize_config.json of {id}",
+            "{path_or_id} could not be downloaded from the hub ({}); alternatively give a folder \
+             with config.json, tokenizer.json, model.safetensors (all shards and their index) and, \
+             if it exists, quantize_config.json of {id}",
             with_causes(&*e)
         )
         .into()

@@ -1,4 +1,4 @@
-//! Files that a program leaves.
+//! Output files of the programs.
 
 use std::fs::create_dir_all;
 use std::path::Path;
@@ -7,26 +7,26 @@ use glta_core::write_whole;
 
 use crate::Result;
 
-/// Writes a file as a whole or not at all.
+/// Writes a file atomically.
 ///
 /// # Errors
-/// The file cannot be written; the message names it.
+/// The file cannot be written; the message has its path.
 pub fn save(path: &Path, bytes: &[u8]) -> Result<()> {
     write_whole(path, bytes).map_err(|e| format!("{}: {e}", path.display()).into())
 }
 
-/// Makes a folder and those above it.
+/// Creates a folder and its parents.
 ///
 /// # Errors
-/// The folder cannot be made; the message names it.
+/// The folder cannot be created; the message has its path.
 pub fn make_dir(path: &Path) -> Result<()> {
     create_dir_all(path).map_err(|e| format!("{}: {e}", path.display()).into())
 }
 
-/// Refuses a path of a flag that is not there, with the near names that are.
+/// Rejects a path that does not exist, with similar names in the message.
 ///
 /// # Errors
-/// No such file or folder.
+/// The file or folder does not exist.
 pub fn check_there(flag: &str, path: &Path) -> Result<()> {
     if path.exists() {
         return Ok(());
@@ -35,7 +35,7 @@ pub fn check_there(flag: &str, path: &Path) -> Result<()> {
     let shown = path.display();
     let Ok(entries) = std::fs::read_dir(parent) else {
         let parent = parent.display();
-        return Err(format!("{flag} {shown}: there is no folder {parent}").into());
+        return Err(format!("{flag} {shown}: no such folder: {parent}").into());
     };
     let names: Vec<String> =
         entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
@@ -43,7 +43,7 @@ pub fn check_there(flag: &str, path: &Path) -> Result<()> {
     let near = glta_core::near_names(&name, names.iter().map(String::as_str));
     let hint = match near.is_empty() {
         true => String::new(),
-        false => format!("; near names are {}", near.join(", ")),
+        false => format!("; similar names are {}", near.join(", ")),
     };
-    Err(format!("{flag} {shown}: there is no such file or folder{hint}").into())
+    Err(format!("{flag} {shown}: no such file or folder{hint}").into())
 }

@@ -289,9 +289,7 @@ impl FitArgs {
         let sentence = match (&self.text_encoder, encoders.contains(&ItemEncoder::Sentence)) {
             (Some(dir), true) => Some(experiment::text_encoder(dir)?),
             (None, true) => {
-                return Err(
-                    "item_text.encoders names `sentence`: give its --text-encoder".into()
-                );
+                return Err("item_text.encoders names `sentence`: give its --text-encoder".into());
             }
             (_, false) => None,
         };

@@ -13,14 +13,14 @@ use crate::device::device;
 use crate::progress::Reporter;
 use crate::ranks::{Ranks, root_first};
 
-/// Flags of every program that runs an experiment.
+/// Flags of the programs that run experiments.
 #[derive(Debug, Clone, Args)]
 pub struct ExperimentFlags {
     /// Folder or zip archive with the publisher's raw files
     #[arg(long, value_name = "PATH", help_heading = "Data")]
     pub data: Option<PathBuf>,
-    /// Folder of a GPTQ (or plain) LLaMA checkpoint, or its id on the hub,
-    /// owner/name or owner/name@revision
+    /// Folder of a GPTQ or unquantised LLaMA checkpoint, or its id on the hub, owner/name or
+    /// owner/name@revision
     #[arg(
         long,
         value_name = "DIR_OR_HUB_ID",
@@ -28,79 +28,76 @@ pub struct ExperimentFlags {
         help_heading = "Models"
     )]
     pub llm: String,
-    /// Folder for everything that the run leaves behind
+    /// Folder for the results
     #[arg(long, value_name = "DIR", default_value = "runs/latest", help_heading = "Output")]
     pub out: PathBuf,
-    /// Seeds of the split and of everything trained, 2024 if none is named; several are
-    /// run one after the other
+    /// Seeds of the split and of all training; several are run one after the other [default: 2024]
     #[arg(long = "seed", value_name = "N", value_delimiter = ',', help_heading = "Settings")]
     pub seeds: Vec<u64>,
-    /// Which items are held out: random, leave-one-out or temporal
+    /// Rule that selects held-out items: random, leave-one-out or temporal
     #[arg(long, value_name = "METHOD", help_heading = "Data")]
     pub split: Option<String>,
-    /// Share of the items to hold out entirely, as new ones: the models that read texts
-    /// are then tuned for new items too, and the table shows metrics of cold items
+    /// Share of cold items, whose interactions are all held out; the text-based models are then
+    /// tuned for new items, and the table has metrics of cold items
     #[arg(long, value_name = "RATIO", default_value_t = 0.0, help_heading = "Data")]
     pub cold: f64,
     /// Columns of the table, such as P@5,N@10,R@20,H@10,MRR@10,MAP@10
     #[arg(long, value_name = "NAME@K", value_delimiter = ',', help_heading = "Systems")]
     pub metrics: Vec<String>,
-    /// The only systems to run, by the names in the table, those of --controls,
-    /// --contrastive and --ablations among them
+    /// Run only these systems, by their names in the table; also those of --controls, --contrastive
+    /// and --ablations
     #[arg(long, value_name = "SYSTEM", value_delimiter = ',', help_heading = "Systems")]
     pub only: Vec<String>,
-    /// Where language model and training run: cpu, or, in a build with the feature cuda, cuda
-    /// or cuda:N (without N each rank of a machine takes one)
+    /// Device of the language model and of the training: cpu, or, with the feature cuda, cuda or
+    /// cuda:N (without N each rank of a machine takes its own)
     #[arg(long, default_value = "cpu", help_heading = "Models")]
     pub device: String,
-    /// full (the whole method), default (the linear item model alone), complete (the
-    /// paper's complete form without the linear model) or paper (the most literal reading)
+    /// full (the whole method), default (the linear model alone), complete (the paper's complete
+    /// form without the linear model) or paper (its most literal reading)
     #[arg(long, default_value = "full", value_parser = preset, help_heading = "Settings")]
     pub preset: String,
-    /// TOML file over the preset
+    /// TOML file of settings, applied after the preset
     #[arg(long, value_name = "FILE", help_heading = "Settings")]
     pub config: Option<PathBuf>,
-    /// One field over preset and file, such as user_stage.train.epochs=3
+    /// Set one field, after preset and file, such as user_stage.train.epochs=3
     #[arg(long = "set", value_name = "PATH=VALUE", help_heading = "Settings")]
     pub set: Vec<String>,
     /// Resume the run in --out
     #[arg(long, help_heading = "Output")]
     pub resume: bool,
-    /// Also run the controls: the linear item model alone, with each text encoder alone and
-    /// with a randomly initialised language model, and the main model without a language
-    /// model and with a randomly initialised one
+    /// Also run the controls: the linear model alone, with each text encoder alone and with a
+    /// random language model, and the main model without a language model and with a random one
     #[arg(long, help_heading = "Systems")]
     pub controls: bool,
     /// Also run the contrastive graph baselines: HCCF, LightGCN+, HCCF+, RLMRec-Con
     /// and RLMRec-Gen
     #[arg(long, help_heading = "Systems")]
     pub contrastive: bool,
-    /// Sentence encoder: a sentence-transformers folder, such as all-MiniLM-L6-v2. The
-    /// linear models read texts by it too, the contrastive models in place of the language
-    /// model
+    /// Sentence encoder: a sentence-transformers folder, such as all-MiniLM-L6-v2; an encoder of
+    /// the linear models, and of the contrastive models instead of the language model
     #[arg(long, value_name = "DIR", help_heading = "Models")]
     pub text_encoder: Option<PathBuf>,
     /// File of text vectors by raw id, a further encoder of the linear models: NAME.npy with
-    /// NAME.npy.ids, a raw id a line, or NAME.safetensors with the metadata entry ids
+    /// NAME.npy.ids (one raw id per line), or NAME.safetensors with the metadata entry ids
     #[arg(long = "text-vectors", value_name = "FILE", help_heading = "Models")]
     pub text_vectors: Vec<PathBuf>,
     /// Also run the paper's ablations and decoders
     #[arg(long, help_heading = "Systems")]
     pub ablations: bool,
-    /// At the end also fit the main model on all interactions, those that were held out too, with
-    /// the settings that it has chosen: --out/seed-N/serving is then ready for `glta serve`. With
-    /// --resume a run that has ended is finished like this
+    /// At the end also fit the main model on all interactions, including the held-out ones, with
+    /// the chosen settings, in --out/seed-N/serving, for `glta serve`; with --resume also for a
+    /// finished run
     #[arg(long, help_heading = "Output")]
     pub finish: bool,
-    /// Stop after the data and print its statistics
+    /// Print the statistics of the data and stop
     #[arg(long, help_heading = "Data")]
     pub stats: bool,
-    /// No progress, only the result
+    /// Print only the result
     #[arg(long, help_heading = "Output")]
     pub quiet: bool,
 }
 
-/// Refuses a preset that does not exist before anything is read.
+/// Rejects an unknown preset before data are read.
 fn preset(name: &str) -> std::result::Result<String, String> {
     name.parse::<Preset>().map(|_| name.to_owned()).map_err(|e| e.to_string())
 }
@@ -118,11 +115,11 @@ impl Default for ExperimentFlags {
 }
 
 impl ExperimentFlags {
-    /// The configuration that preset, file and flags make. `adapt` changes the preset before
-    /// file and `--set`.
+    /// The configuration of preset, file and flags. `adapt` changes the preset before file and
+    /// `--set` are applied.
     ///
     /// # Errors
-    /// Names and values that do not exist or do not fit.
+    /// Unknown names and invalid values.
     pub fn resolve(
         &self,
         density: Density,
@@ -172,23 +169,23 @@ impl ExperimentFlags {
         Ok(config)
     }
 
-    /// Loads the language model, from the hub if need be.
+    /// Loads the language model, from the hub if necessary.
     ///
     /// # Errors
-    /// A checkpoint that is not there or cannot be loaded.
+    /// A checkpoint that does not exist or cannot be loaded.
     pub fn language_model(
         &self,
         options: &LlamaOptions,
         ranks: &Ranks,
         reporter: &mut Reporter,
     ) -> Result<LanguageModel> {
-        // Before the download, for a name that is wrong.
+        // Before the download, to reject an invalid name early.
         let device = device(&self.device)?;
         let fetch = || crate::fetch::checkpoint(&self.llm, reporter);
         let dir = root_first(ranks, fetch).map_err(|e| format!("--llm {e}"))?;
         let mut language = LanguageModel::load(&dir, options, &device)?;
         if dir != Path::new(&self.llm) {
-            // Its folder in the cache is called by the commit.
+            // In the cache its folder has the name of the commit.
             language.name.clone_from(&self.llm);
         }
         Ok(language)

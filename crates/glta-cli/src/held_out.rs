@@ -1,10 +1,10 @@
-//! The part of the data that chooses settings.
+//! The part of the data on which settings are chosen.
 
 use glta_data::{Dataset, Split, SplitConfig, SplitMethod};
 
 use crate::Result;
 
-/// A tenth of everybody's interactions: the latest where there are times, else a random part.
+/// A tenth of each user's interactions: the latest ones if there are times, otherwise random ones.
 pub(crate) fn held_out(dataset: &Dataset, seed: u64) -> Result<Split> {
     let method = match dataset.timestamps() {
         Some(_) => SplitMethod::Temporal,
@@ -13,6 +13,6 @@ pub(crate) fn held_out(dataset: &Dataset, seed: u64) -> Result<Split> {
     let config =
         SplitConfig { method, test_ratio: 0.1, valid_ratio: 0.0, seed, ..SplitConfig::default() };
     let split = Split::new(dataset, &config)?;
-    // What is held out only chooses settings.
+    // The held-out part is only used to choose settings.
     Ok(Split { valid: split.test.clone(), ..split })
 }

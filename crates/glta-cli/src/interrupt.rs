@@ -1,5 +1,5 @@
-//! Ctrl-C: the first stops the program at the next step, or soon where there are no steps; the
-//! second at once.
+//! Ctrl-C: the first one stops the program after the current step, or soon if there are no steps;
+//! the second one at once.
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -10,16 +10,16 @@ use std::time::Duration;
 
 use crate::output::errln;
 
-/// Exit code of a program that Ctrl-C ended, as shells report it.
+/// Exit code after Ctrl-C, as in shells.
 pub const EXIT_CODE: u8 = 130;
 
-/// How long work that does not report may go on.
+/// Time that work without progress reports may continue.
 const PATIENCE: Duration = Duration::from_millis(1500);
 
 static ASKED: AtomicBool = AtomicBool::new(false);
-/// Whether a step is under way whose end saves what it did.
+/// Whether a step is running that saves its result at its end.
 static IN_STEP: AtomicBool = AtomicBool::new(false);
-/// Unfinished folders that nobody needs.
+/// Unfinished folders to delete.
 static UNFINISHED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
 /// Handles Ctrl-C from now on.
@@ -29,7 +29,7 @@ pub fn listen() {
             end();
         }
         if IN_STEP.load(Ordering::Relaxed) {
-            errln!("\nstopping after this step; Ctrl-C again ends at once");
+            errln!("\nstopping after this step; press Ctrl-C again to end at once");
             return;
         }
         errln!("\nstopping");
@@ -40,11 +40,11 @@ pub fn listen() {
             }
         });
     };
-    // Without a handler Ctrl-C ends the program; checkpoints are there all the same.
+    // Without a handler Ctrl-C ends the program, and the saved checkpoints remain.
     let _ = ctrlc::set_handler(handler);
 }
 
-/// Ends the program. Files are written as a whole or not at all, so nothing is left half done.
+/// Ends the program. Files are written atomically, so none is incomplete.
 fn end() -> ! {
     let folders = UNFINISHED.lock().map(|folders| folders.clone()).unwrap_or_default();
     for folder in folders {
@@ -55,29 +55,29 @@ fn end() -> ! {
 }
 
 /// Whether Ctrl-C was pressed.
-pub fn asked() -> bool {
+pub fn is_requested() -> bool {
     ASKED.load(Ordering::Relaxed)
 }
 
-/// The answer of a progress callback: `Break` once Ctrl-C was pressed.
+/// The return value of a progress callback: `Break` after Ctrl-C was pressed.
 pub fn answer() -> ControlFlow<()> {
-    if asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    if is_requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
 }
 
-/// Says whether steps are under way whose end saves what they did, such as those of training;
-/// Ctrl-C then waits for the end of one.
+/// Sets whether the current steps save their results at their end, as in training. Ctrl-C then
+/// waits for the end of a step.
 pub fn in_step(yes: bool) {
     IN_STEP.store(yes, Ordering::Relaxed);
 }
 
-/// A folder that is removed when the program ends before this is dropped.
+/// A folder that is deleted if the program ends before this is dropped.
 pub struct Unfinished(tempfile::TempDir);
 
 impl Unfinished {
-    /// An empty folder in `parent`.
+    /// Creates an empty folder in `parent`.
     ///
     /// # Errors
-    /// A folder that cannot be made.
+    /// The folder cannot be created.
     pub fn new(prefix: &str, parent: &Path) -> std::io::Result<Self> {
         let folder = tempfile::Builder::new().prefix(prefix).tempdir_in(parent)?;
         if let Ok(mut folders) = UNFINISHED.lock() {
@@ -91,10 +91,10 @@ impl Unfinished {
         self.0.path()
     }
 
-    /// Gives the finished folder its name; an empty folder of that name gives way.
+    /// Moves the finished folder to `path`, which may be an empty folder.
     ///
     /// # Errors
-    /// A folder of that name with something in it, or one that cannot be written.
+    /// `path` is a folder that is not empty, or cannot be written.
     pub fn finish(self, path: &Path) -> crate::Result<()> {
         let _ = std::fs::remove_dir(path);
         let from = self.path().to_owned();
@@ -103,7 +103,7 @@ impl Unfinished {
         if let Ok(mut folders) = UNFINISHED.lock() {
             folders.retain(|folder| *folder != from);
         }
-        // It has moved; nothing is left to remove.
+        // The folder was moved, so there is nothing to delete.
         let _ = self.0.keep();
         Ok(())
     }

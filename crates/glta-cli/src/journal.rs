@@ -1,4 +1,4 @@
-//! What was written to a service, added to the tables of a fit.
+//! Adds the journal of a service to the tables of a fit.
 
 use std::path::Path;
 
@@ -7,9 +7,9 @@ use glta_serve::Journal;
 
 use crate::Result;
 
-/// The data set with the interactions and the items of a journal, and without those who are to
-/// be forgotten. Interactions without a time of their own have that of their arrival; ratings
-/// are left out, for those of the journal have none.
+/// The data set with the interactions and items of a journal, and without deleted users.
+/// Interactions without a time have the time of their arrival. Ratings are left out, because those
+/// of the journal have none.
 pub(crate) fn with_journal(dataset: &Dataset, path: &Path) -> Result<Dataset> {
     let journal = Journal::read(path)?;
     let (written, mut put) = (journal.interactions()?, journal.items()?);

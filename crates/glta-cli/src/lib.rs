@@ -1,8 +1,11 @@
-//! The library half of the program `glta`: flags that programs share, progress on a
-//! terminal, downloads, and each subcommand as a function that an example can call.
+//! The library of the program `glta`: shared flags, progress on a terminal, downloads, and each
+//! subcommand as a function that an example can call.
 //!
-//! A subcommand is a module with its flags (`XArgs`, for [`clap`]) and `run(&args)`, which
-//! returns the exit code.
+//! A subcommand is a module with its flags (`XArgs`, for [`clap`]) and `run(&args)`, which returns
+//! the exit code.
+
+// The documentation names the feature that an item needs.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod ask;
 pub mod datasets;

@@ -1,4 +1,4 @@
-//! Events of the libraries, as lines on standard error.
+//! Prints events of the libraries as lines on standard error.
 
 use std::fmt::Debug;
 use std::io::{self, IsTerminal, Write};
@@ -12,15 +12,15 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// Warnings, how files of data were read, and that a service has loaded another model.
+/// Warnings, messages of the readers, and messages of the service about new models.
 const DEFAULT: &str = "warn,glta_data=info,glta_serve=info";
 
-/// Shows the events that `RUST_LOG` names (`glta_llm=debug,warn`), else warnings and errors.
-/// Every program calls it first; a second call changes nothing.
+/// Prints the events that `RUST_LOG` selects (`glta_llm=debug,warn`), by default warnings and
+/// errors. Every program calls it first; later calls change nothing.
 pub fn init() {
     let named = std::env::var("RUST_LOG").ok();
     let parsed = named.as_deref().map(str::parse::<Targets>);
-    let (targets, wrong) = match parsed {
+    let (targets, error) = match parsed {
         Some(Ok(targets)) => (targets, None),
         Some(Err(error)) => (default_targets(), Some(error)),
         None => (default_targets(), None),
@@ -28,9 +28,9 @@ pub fn init() {
     let lines = layer().with_writer(|| Lines).event_format(OneLine);
     let registry = tracing_subscriber::registry().with(targets).with(lines);
     if registry.try_init().is_ok()
-        && let Some(error) = wrong
+        && let Some(error) = error
     {
-        tracing::warn!("RUST_LOG is not used: {error}");
+        tracing::warn!("RUST_LOG is ignored: {error}");
     }
 }
 
@@ -38,16 +38,16 @@ fn default_targets() -> Targets {
     DEFAULT.parse().unwrap_or_else(|_| Targets::new().with_default(Level::WARN))
 }
 
-/// Standard error, on a terminal after clearing the line that a progress bar may stand in; the
-/// bar is drawn again below.
+/// Standard error. On a terminal, the line of a progress bar is cleared first; the bar is drawn
+/// again below.
 struct Lines;
 
 impl Write for Lines {
-    /// Gets a whole event at once.
+    /// Called once per event.
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         const CLEAR_LINE: &[u8] = b"\r\x1b[2K";
         let mut stderr = io::stderr().lock();
-        // The subscriber would print that it cannot print, and panic where nobody reads on.
+        // The subscriber would print that it cannot print, and panic if standard error is closed.
         if stderr.is_terminal() {
             let _ = stderr.write_all(CLEAR_LINE);
         }
@@ -61,7 +61,7 @@ impl Write for Lines {
     }
 }
 
-/// `warning: message, field=value`; below information with the module it comes from.
+/// Formats `warning: message, field=value`; levels below information have the module.
 struct OneLine;
 
 impl<S, N> FormatEvent<S, N> for OneLine
@@ -89,7 +89,7 @@ where
     }
 }
 
-/// An event's message, and its other fields.
+/// The message of an event, and its other fields.
 #[derive(Default)]
 struct Text {
     message: String,
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn warnings_are_lines_and_what_is_not_asked_for_is_left_out() {
+    fn warnings_are_printed_and_other_events_are_left_out() {
         let memory = Memory::default();
         let writer = memory.clone();
         let lines = layer().with_writer(move || writer.clone()).event_format(OneLine);

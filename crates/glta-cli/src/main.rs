@@ -24,18 +24,18 @@ struct Cli {
     command: Command,
 }
 
-/// One variant for each module with a subcommand.
+/// One variant per subcommand.
 #[derive(Subcommand)]
 enum Command {
-    /// Fit a recommender on tables of your own: interactions, and items with texts.
+    /// Fit a recommender on your own tables: interactions, and items with texts.
     Fit(Box<FitArgs>),
-    /// Recommend items to a user or to somebody who has some items.
+    /// Recommend items to a known user, or to anybody with some items.
     Recommend(RecommendArgs),
-    /// Find items like an item.
+    /// Find similar items.
     Similar(SimilarArgs),
-    /// Say which of a person's items give how much of an item's score.
+    /// Show how much each of a user's items contributes to an item's score.
     Explain(ExplainArgs),
-    /// Run the whole method on a generated shop, with nothing to download.
+    /// Run the whole method on a generated shop, without downloads.
     Demo(DemoArgs),
     /// Print the tables of a run, or measure ranked lists.
     Evaluate(EvaluateArgs),

@@ -1,4 +1,4 @@
-//! How a program ends: errors with their causes, and exit codes.
+//! Ends a program: errors with their causes, and exit codes.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -11,7 +11,7 @@ use crate::output::errln;
 use crate::ranks::{self, Ranks};
 use crate::{Result, interrupt, output};
 
-/// Runs a program's body. An error is shown with its causes and gives exit code 1.
+/// Runs the body of a program. An error is printed with its causes and gives exit code 1.
 pub fn exit(body: impl FnOnce() -> Result<()>) -> ExitCode {
     interrupt::listen();
     match body().and_then(|()| printed()) {
@@ -20,12 +20,12 @@ pub fn exit(body: impl FnOnce() -> Result<()>) -> ExitCode {
     }
 }
 
-/// Whether all that was printed reached standard output, or nobody who reads it.
+/// Returns an error if something could not be printed, except to a closed pipe.
 fn printed() -> Result<()> {
     output::finish().map_err(|e| format!("standard output: {e}").into())
 }
 
-/// [`exit`] for a body that all ranks run. An error or a panic on one ends all.
+/// [`exit`] for a body that all ranks run. An error or a panic on one rank ends all ranks.
 pub fn exit_on_ranks(body: impl FnOnce(&Ranks) -> Result<()>) -> ExitCode {
     let ranks = match ranks::start() {
         Ok(ranks) if ranks.size() > 1 => ranks,
@@ -36,8 +36,8 @@ pub fn exit_on_ranks(body: impl FnOnce(&Ranks) -> Result<()>) -> ExitCode {
     let Err(error) = ended.unwrap_or_else(|_| Err("panicked".into())) else {
         return ExitCode::SUCCESS;
     };
-    if interrupt::asked() && !ranks.is_root() {
-        // Rank 0 says first what it kept.
+    if interrupt::is_requested() && !ranks.is_root() {
+        // Rank 0 first prints what it kept.
         std::thread::sleep(Duration::from_secs(1));
     } else {
         errln!("rank {} of {}:", ranks.rank(), ranks.size());
@@ -45,10 +45,10 @@ pub fn exit_on_ranks(body: impl FnOnce(&Ranks) -> Result<()>) -> ExitCode {
     ranks.abort(show_error(&*error, 1).into())
 }
 
-/// Shows an error with its causes. Returns `code`, or the code of Ctrl-C if that was the
+/// Prints an error with its causes. Returns `code`, or the exit code of Ctrl-C if that was the
 /// cause.
 pub fn show_error(error: &(dyn std::error::Error + 'static), code: u8) -> u8 {
-    if interrupt::asked() {
+    if interrupt::is_requested() {
         errln!("stopped");
         return interrupt::EXIT_CODE;
     }

@@ -1,32 +1,31 @@
-//! Lines on standard output and standard error that do not end the program when nobody reads
-//! them any more.
+//! Prints lines to standard output and standard error, and continues if their reader is gone.
 //!
-//! `println!` panics when the reader of a pipe has gone (`… | head`) or the terminal is closed. A
-//! program here goes on: what it computes is worth more than its table on the screen.
+//! `println!` panics if the reader of a pipe has exited (`… | head`) or the terminal is closed. The
+//! programs here continue, because their results are also in files.
 
 use std::fmt::Arguments;
 use std::io::{self, ErrorKind, Write};
 use std::sync::Mutex;
 
-/// The first failed write to standard output that is no closed pipe.
+/// The first failed write to standard output, except to a closed pipe.
 static FAILED: Mutex<Option<io::Error>> = Mutex::new(None);
 
-/// A line on standard output.
+/// Prints a line to standard output.
 pub(crate) fn out(line: Arguments<'_>) {
     keep(writeln!(io::stdout().lock(), "{line}"));
 }
 
-/// A line on standard error.
+/// Prints a line to standard error.
 pub(crate) fn err(line: Arguments<'_>) {
-    // Nothing can be said about this one.
+    // A failure to print an error cannot be reported.
     let _ = writeln!(io::stderr().lock(), "{line}");
 }
 
-/// The first write to standard output that failed, such as on a full disk. That nobody reads it
-/// any more is no failure.
+/// Returns the first failed write to standard output, for example on a full disk. A closed pipe is
+/// not a failure.
 ///
 /// # Errors
-/// That write's error.
+/// The error of this write.
 pub(crate) fn finish() -> io::Result<()> {
     keep(io::stdout().lock().flush());
     let failed = FAILED.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
@@ -37,7 +36,7 @@ pub(crate) fn finish() -> io::Result<()> {
 }
 
 fn keep(written: io::Result<()>) {
-    // A terminal that was closed answers with EIO.
+    // Writing to a closed terminal gives EIO.
     const CLOSED_TERMINAL: i32 = 5;
     if let Err(error) = written
         && error.kind() != ErrorKind::BrokenPipe
@@ -48,13 +47,13 @@ fn keep(written: io::Result<()>) {
     }
 }
 
-/// `println!` that never panics.
+/// `println!` that does not panic.
 macro_rules! outln {
     () => { $crate::output::out(format_args!("")) };
     ($($text:tt)*) => { $crate::output::out(format_args!($($text)*)) };
 }
 
-/// `eprintln!` that never panics.
+/// `eprintln!` that does not panic.
 macro_rules! errln {
     ($($text:tt)*) => { $crate::output::err(format_args!($($text)*)) };
 }

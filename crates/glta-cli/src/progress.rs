@@ -11,11 +11,11 @@ use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 use crate::interrupt;
 use crate::output::errln;
 
-/// Bars on a terminal, a plain line now and then elsewhere, nothing if quiet.
+/// Progress bars on a terminal, occasional plain lines elsewhere, and nothing if quiet.
 pub struct Reporter {
     mode: Mode,
     bar: Option<(String, ProgressBar)>,
-    /// What plain lines speak of: since when, and from where on.
+    /// The work of the plain lines, its start, and its first unit.
     work: Option<(String, Instant, u64)>,
     last_line: Instant,
 }
@@ -31,7 +31,7 @@ enum Mode {
 const LINE_EVERY: f64 = 10.0;
 
 impl Reporter {
-    /// Shows nothing if `quiet`.
+    /// Creates a reporter, which prints nothing if `quiet`.
     pub fn new(quiet: bool) -> Self {
         let mode = match (quiet, std::io::stderr().is_terminal()) {
             (true, _) => Mode::Quiet,
@@ -41,7 +41,7 @@ impl Reporter {
         Self { mode, bar: None, work: None, last_line: Instant::now() }
     }
 
-    /// A line that stays.
+    /// Prints a permanent line.
     pub fn say(&mut self, line: &str) {
         match (self.mode, &self.bar) {
             (Mode::Quiet, _) => {}
@@ -50,13 +50,13 @@ impl Reporter {
         }
     }
 
-    /// Moves the bar of `work` to `done` of `total`; breaks once Ctrl-C was pressed.
+    /// Moves the bar of `work` to `done` of `total`. Returns `Break` after Ctrl-C was pressed.
     pub fn advance(&mut self, work: &str, done: u64, total: u64, note: &str) -> ControlFlow<()> {
         self.show(work, done, total, note, "{pos}/{len}");
         interrupt::answer()
     }
 
-    /// Says what is done within a step of `work`.
+    /// Shows a note about the current step of `work`.
     fn remark(&mut self, work: &str, note: &str) -> ControlFlow<()> {
         match (self.mode, &self.bar) {
             (Mode::Bars, Some((_, bar))) => bar.set_message(note.to_owned()),
@@ -69,7 +69,7 @@ impl Reporter {
         interrupt::answer()
     }
 
-    /// The same in bytes.
+    /// [`advance`](Self::advance) in bytes.
     pub fn bytes(&mut self, work: &str, done: u64, total: u64, note: &str) -> ControlFlow<()> {
         self.show(work, done, total, note, "{bytes}/{total_bytes}");
         interrupt::answer()
@@ -118,7 +118,7 @@ impl Reporter {
         }
     }
 
-    /// Takes the bar away.
+    /// Removes the bar.
     pub fn finish(&mut self) {
         interrupt::in_step(false);
         if let Some((_, bar)) = self.bar.take() {
@@ -126,7 +126,7 @@ impl Reporter {
         }
     }
 
-    /// Shows an event of an experiment; breaks once Ctrl-C was pressed.
+    /// Shows an event of an experiment. Returns `Break` after Ctrl-C was pressed.
     pub fn experiment(&mut self, event: &glta_eval::Event<'_>) -> ControlFlow<()> {
         use glta_eval::Event;
 
@@ -150,7 +150,7 @@ impl Reporter {
 
     /// Shows an event of a run.
     pub fn event(&mut self, event: &Event) -> ControlFlow<()> {
-        // Training saves what it has done when it is stopped at the end of a step.
+        // Training saves its work if it is stopped at the end of a step.
         interrupt::in_step(matches!(event, Event::Step { .. } | Event::Evaluated { .. }));
         match *event {
             Event::Graph(ref epoch) => {

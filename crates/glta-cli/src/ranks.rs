@@ -1,5 +1,5 @@
-//! The ranks of a run: those that a launcher such as `mpirun` started, in a build with the
-//! feature `mpi`, or this process alone.
+//! The ranks of a run: with the feature `mpi` those of a launcher such as `mpirun`, otherwise this
+//! process alone.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,7 +9,7 @@ use glta_comm::{Communicator, Metered};
 
 use crate::Result;
 
-/// All ranks, with their messages counted.
+/// All ranks, with counted messages.
 pub type Ranks = Arc<Metered>;
 
 #[cfg(feature = "mpi")]
@@ -22,9 +22,9 @@ fn all() -> Result<Arc<dyn Communicator>> {
     if let Ok(size) = std::env::var("OMPI_COMM_WORLD_SIZE").or(std::env::var("PMI_SIZE"))
         && size != "1"
     {
-        // Each process would take the whole job for its own.
+        // Each process would do the whole job.
         return Err(format!(
-            "{size} ranks were started, but this program was built without `--features mpi`"
+            "{size} ranks were started, but this program was built without the feature `mpi`"
         )
         .into());
     }
@@ -39,8 +39,8 @@ pub fn start() -> Result<Ranks> {
     Ok(Arc::new(Metered::new(all()?)))
 }
 
-/// The ranks as a run on `device` needs them: in a build with the feature `nccl`, GPUs add up
-/// gradients without their hosts, which are then not counted.
+/// The ranks for a run on `device`. With the feature `nccl`, GPUs sum gradients directly, and these
+/// messages are not counted.
 ///
 /// # Errors
 /// A failed start of NCCL.
@@ -53,7 +53,7 @@ pub fn between(ranks: &Ranks, device: &Device) -> Result<Arc<dyn Communicator>> 
     Ok(Arc::<Metered>::clone(ranks))
 }
 
-/// Number of this rank among the ranks of its machine, as the launcher says it.
+/// Number of this rank among the ranks of its machine, from the launcher.
 pub fn place() -> usize {
     ["OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "SLURM_LOCALID"]
         .iter()
@@ -61,7 +61,7 @@ pub fn place() -> usize {
         .unwrap_or(0)
 }
 
-/// Runs `work` on rank 0 first, so that the others find what it fetched.
+/// Runs `work` on rank 0 first, so that the other ranks find its downloads.
 ///
 /// # Errors
 /// The errors of `work`, or a failed rank.
@@ -75,7 +75,7 @@ pub fn root_first<R>(ranks: &Ranks, work: impl FnOnce() -> Result<R>) -> Result<
     Ok(result)
 }
 
-/// Runs `work` on rank 0 alone; the others wait for it.
+/// Runs `work` on rank 0, while the others wait.
 ///
 /// # Errors
 /// The errors of `work`, or a failed rank.
@@ -86,7 +86,7 @@ pub fn on_root(ranks: &Ranks, work: impl FnOnce() -> Result<()>) -> Result<()> {
     Ok(ranks.barrier()?)
 }
 
-/// What the messages since `start` cost rank 0; `None` when it is alone.
+/// The cost of the messages of rank 0 since `start`; `None` for a single rank.
 pub fn traffic(ranks: &Ranks, start: Instant) -> Option<String> {
     let traffic = ranks.traffic();
     (ranks.size() > 1 && ranks.is_root()).then(|| {

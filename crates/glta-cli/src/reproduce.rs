@@ -12,15 +12,15 @@ use crate::output::outln;
 use crate::ranks::{Ranks, root_first};
 use crate::{Result, exit_on_ranks, experiment};
 
-/// Run every system of the paper's tables and figures on one data set.
+/// Run all systems of the paper's tables and figures on one data set.
 #[derive(Debug, Args)]
 pub struct ReproduceArgs {
     #[command(flatten)]
     experiment: ExperimentFlags,
-    /// The data set's kind
+    /// Kind of the data set
     #[arg(long, help_heading = "Data")]
     dataset: Kind,
-    /// How much is spent on each system
+    /// Effort per system
     #[arg(long, default_value = "full", help_heading = "Settings")]
     budget: Budget,
     #[command(flatten)]
@@ -29,8 +29,7 @@ pub struct ReproduceArgs {
     amazon: AmazonFlags,
     #[command(flatten)]
     goodreads: GoodreadsFlags,
-    /// Amazon and Goodreads: users and items with fewer interactions are dropped,
-    /// until none is left
+    /// Amazon and Goodreads: remove users and items with fewer interactions, until none is left
     #[arg(long, default_value_t = 5, help_heading = "Data")]
     k_core: usize,
 }
@@ -44,9 +43,9 @@ enum Kind {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Budget {
-    /// Few epochs and two settings a graph model: a look at all rows in minutes
+    /// Few epochs, and two settings per graph model: all rows within minutes
     Small,
-    /// What each system needs to converge
+    /// Enough for each system to converge
     Full,
 }
 
@@ -67,10 +66,10 @@ fn on_ranks(args: &ReproduceArgs, ranks: &Ranks) -> Result<()> {
     let mut config = flags.resolve(source.density, |config| {
         (source.adapt)(config);
         if args.budget == Budget::Small {
-            spend_little(config);
+            reduce_budget(config);
         }
     })?;
-    // The report's columns.
+    // The report needs these columns.
     for metric in ProtocolConfig::default().metrics {
         if !config.protocol.metrics.contains(&metric) {
             config.protocol.metrics.push(metric);
@@ -98,7 +97,7 @@ fn read(args: &ReproduceArgs) -> Result<DataSource> {
     }
 }
 
-fn spend_little(config: &mut ExperimentConfig) {
+fn reduce_budget(config: &mut ExperimentConfig) {
     config.glta.graph.epochs = 60;
     config.glta.item_stage.train.epochs = 2;
     config.glta.user_stage.train.epochs = 2;

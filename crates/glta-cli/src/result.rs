@@ -1,4 +1,4 @@
 //! The result type of programs.
 
-/// Result with any error, to be shown.
+/// Result with any error.
 pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;

@@ -1,4 +1,4 @@
-//! `glta serve`: recommendations over HTTP from the folder of a finished run.
+//! `glta serve`: recommendations over HTTP from the folder of a fitted model.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -16,23 +16,20 @@ use crate::{Result, experiment, show_error};
 /// Flags of `glta serve`.
 #[derive(Debug, Clone, Args)]
 pub struct ServeArgs {
-    /// Folder of a finished run, such as runs/quickstart/seed-2024/glta; when
-    /// another model appears there (or a link points to another folder), it is
-    /// loaded while the old one still answers
+    /// Folder of a fitted model, such as runs/quickstart/seed-2024/glta, or a link to one; when
+    /// another model appears there, it is loaded while the old one still answers
     #[arg(long, value_name = "DIR", help_heading = "Model")]
     model: PathBuf,
-    /// Folder of the checkpoint that the run was trained with; read only where the run's
-    /// answers or the texts of new items need it
+    /// Folder of the model's checkpoint; only read if answers or the texts of new items need it
     #[arg(long, value_name = "DIR", help_heading = "Model")]
     llm: Option<PathBuf>,
-    /// Folder of the sentence encoder that the run was fitted with; it reads the texts of new
-    /// items
+    /// Folder of the model's sentence encoder, for the texts of new items
     #[arg(long, value_name = "DIR", help_heading = "Model")]
     text_encoder: Option<PathBuf>,
-    /// Where the language model runs: cpu, or cuda[:N] in a build with the feature cuda
+    /// Device of the language model: cpu, or cuda[:N] with the feature cuda
     #[arg(long, default_value = "cpu", help_heading = "Model")]
     device: String,
-    /// Where to listen; the default can be reached from this machine alone
+    /// Address of the server; the default can only be reached from this machine
     #[arg(
         long,
         value_name = "ADDRESS:PORT",
@@ -40,16 +37,16 @@ pub struct ServeArgs {
         help_heading = "Address"
     )]
     listen: SocketAddr,
-    /// Most recommendations a request may ask for
+    /// Maximum length of a list
     #[arg(long, default_value_t = ServeConfig::default().max_k, help_heading = "Limits")]
     max_k: usize,
-    /// Most requests in a batch
+    /// Maximum number of requests in a batch request
     #[arg(long, default_value_t = ServeConfig::default().max_requests, help_heading = "Limits")]
     max_requests: usize,
-    /// Most items a request may name
+    /// Maximum number of items in a request
     #[arg(long, default_value_t = ServeConfig::default().max_items, help_heading = "Limits")]
     max_items: usize,
-    /// Most bytes of a request's body
+    /// Maximum size of a body in bytes
     #[arg(
         long,
         value_name = "BYTES",
@@ -57,13 +54,13 @@ pub struct ServeArgs {
         help_heading = "Limits"
     )]
     max_body: usize,
-    /// Requests that wait at most; more are answered 503
+    /// Maximum number of waiting requests; others get status 503
     #[arg(long, default_value_t = ServeConfig::default().queue, help_heading = "Limits")]
     queue: usize,
-    /// Requests that go through the model together at most; 1 for one by one
+    /// Maximum number of requests that the model processes together
     #[arg(long, default_value_t = ServeConfig::default().batch, help_heading = "Limits")]
     batch: usize,
-    /// Milliseconds that a request waits for others to share a batch with
+    /// Milliseconds that a request waits for others to form a batch
     #[arg(
         long,
         value_name = "MS",
@@ -71,7 +68,7 @@ pub struct ServeArgs {
         help_heading = "Limits"
     )]
     batch_wait: u64,
-    /// Milliseconds after which a request is answered 504
+    /// Milliseconds until a request gets status 504
     #[arg(
         long,
         value_name = "MS",
@@ -79,39 +76,39 @@ pub struct ServeArgs {
         help_heading = "Limits"
     )]
     timeout: u64,
-    /// File of what is written to the service [default: beside --model,
-    /// NAME.journal.sqlite, made at the first write]
+    /// File of the writes [default: NAME.journal.sqlite next to --model, created at the first
+    /// write]
     #[arg(long, value_name = "FILE", help_heading = "Writes")]
     journal: Option<PathBuf>,
-    /// What writes must name as `Authorization: Bearer TOKEN` [default: the environment
-    /// variable GLTA_TOKEN]; without one, writes are taken at a loopback address alone
+    /// Token that writes must send as `Authorization: Bearer TOKEN` [default: the environment
+    /// variable GLTA_TOKEN]; without one, only clients at a loopback address may write
     #[arg(long, help_heading = "Writes")]
     token: Option<String>,
-    /// Origin whose pages may ask and, with the token, write, such as `https://shop.example`;
-    /// may be repeated, * for all
+    /// Origin whose pages may send requests and, with the token, write, such as
+    /// `https://shop.example`; may be repeated, * for all
     #[arg(long, value_name = "ORIGIN", help_heading = "Writes")]
     allow_origin: Vec<String>,
-    /// Connections at most; one more closes the one that has waited longest
+    /// Maximum number of connections; a further one closes the one that has waited longest
     #[arg(long, default_value_t = ServeConfig::default().connections, help_heading = "Connections")]
     connections: usize,
-    /// Milliseconds within which the head of a request must have come in
+    /// Milliseconds until the head of a request must be complete
     #[arg(long, value_name = "MS", default_value_t = ServeConfig::default().head_ms,
         help_heading = "Connections")]
     head_timeout: u64,
-    /// Milliseconds within which the body of a request must have come in
+    /// Milliseconds until the body of a request must be complete
     #[arg(long, value_name = "MS", default_value_t = ServeConfig::default().body_ms,
         help_heading = "Connections")]
     body_timeout: u64,
-    /// Milliseconds after which a client that does not read its answer is cut off
+    /// Milliseconds after which a client that does not read its answer is disconnected
     #[arg(long, value_name = "MS", default_value_t = ServeConfig::default().unread_ms,
         help_heading = "Connections")]
     unread_timeout: u64,
-    /// Milliseconds that the end waits for requests that have come in; a second signal ends at
-    /// once
+    /// Milliseconds that a shutdown waits for complete requests; a second signal ends the process
+    /// at once
     #[arg(long, value_name = "MS", default_value_t = ServeConfig::default().drain_ms,
         help_heading = "Connections")]
     drain: u64,
-    /// Milliseconds between two looks at --model
+    /// Milliseconds between two checks of --model
     #[arg(
         long,
         value_name = "MS",
@@ -119,7 +116,7 @@ pub struct ServeArgs {
         help_heading = "Model"
     )]
     watch: u64,
-    /// Write the address that is listened at into this file, for port 0
+    /// File to which the address is written, for port 0
     #[arg(long, value_name = "FILE", help_heading = "Address")]
     address_file: Option<PathBuf>,
 }
@@ -151,11 +148,11 @@ impl ServeArgs {
     }
 }
 
-/// Has the token where the flag is left out, which every user of the machine could read.
+/// The token if the flag, which every user of the machine can read, is left out.
 const TOKEN: &str = "GLTA_TOKEN";
 
-/// Serves until Ctrl-C or a termination signal, then answers what has come in. A second signal
-/// ends the process at once.
+/// Serves until Ctrl-C or a termination signal, and then answers the complete requests. A second
+/// signal ends the process at once.
 pub fn run(args: &ServeArgs) -> ExitCode {
     match serve(args) {
         Ok(()) => ExitCode::SUCCESS,
@@ -175,14 +172,14 @@ fn serve(args: &ServeArgs) -> Result<()> {
         if let Some(path) = &args.address_file {
             save(path, address.to_string().as_bytes())?;
         }
-        errln!("listening at http://{address}");
+        errln!("listening on http://{address}");
         server.run(signals.first()).await?;
-        errln!("stopped: every request that had come in whole is answered or named above");
+        errln!("stopped; all complete requests were answered or are listed above");
         Ok(())
     })
 }
 
-/// Ctrl-C and, where there is one, the termination signal.
+/// Ctrl-C and, on Unix, the termination signal.
 struct Signals {
     #[cfg(unix)]
     interrupt: tokio::signal::unix::Signal,
@@ -190,7 +187,7 @@ struct Signals {
     terminate: tokio::signal::unix::Signal,
 }
 
-/// Exit codes of a process that these signals end.
+/// Exit codes after these signals.
 const INTERRUPTED: i32 = 130;
 #[cfg(unix)]
 const TERMINATED: i32 = 143;
@@ -210,10 +207,10 @@ impl Signals {
         Ok(Self {})
     }
 
-    /// Waits for a signal; from then on another one ends the process.
+    /// Waits for a signal. From then on another one ends the process.
     async fn first(mut self) {
         self.next().await;
-        errln!("ending; another signal ends at once");
+        errln!("shutting down; another signal ends the process at once");
         tokio::spawn(async move {
             let code = self.next().await;
             errln!("ended at once");

@@ -1,4 +1,4 @@
-//! Flags for files that are tables of interactions.
+//! Flags for files of interactions.
 
 use std::str::FromStr;
 
@@ -7,25 +7,24 @@ use glta_data::readers::{Column, MissingIds, PairsConfig, PairsLayout, Separator
 
 use crate::Result;
 
-/// How a table of interactions is read; what is not given is recognised from its content.
+/// The format of a table of interactions; what is not given is recognised from its content.
 #[derive(Debug, Clone, Default, Args)]
 pub struct TableFlags {
-    /// What a row holds: lists (`user item item …`) or pairs (user and item, perhaps with further
+    /// Content of a row: lists (`user item item …`) or pairs (user, item, and optional further
     /// columns); recognised if not given
     #[arg(long, value_enum, help_heading = "Tables")]
     pub layout: Option<Layout>,
-    /// Whether the first row names the columns; recognised if not given
+    /// Whether the first row has the names of the columns; recognised if not given
     #[arg(long, value_name = "YES_OR_NO", value_parser = yes_or_no, help_heading = "Tables")]
     pub header: Option<bool>,
-    /// What stands between two fields: tab, comma, semicolon, bar, space, blanks (any run of
-    /// them), :: or one character; recognised if not given
+    /// Separator between fields: tab, comma, semicolon, bar, space, blanks (any sequence of spaces
+    /// and tabs), :: or one character; recognised if not given
     #[arg(long, value_name = "NAME", value_parser = parsed::<Separator>, help_heading = "Tables")]
     pub separator: Option<Separator>,
-    /// Whether " around a field is a quote and not part of the text; recognised if not given
+    /// Whether " around a field is a quote instead of a part of the text; recognised if not given
     #[arg(long, value_name = "YES_OR_NO", value_parser = yes_or_no, help_heading = "Tables")]
     pub quotes: Option<bool>,
-    /// Which columns hold what, by name or number from 1, such as
-    /// user=customer_id,item=3,rating=stars,time=date
+    /// Columns by name or number from 1, such as user=customer_id,item=3,rating=stars,time=date
     #[arg(
         long,
         value_name = "WHAT=COLUMN",
@@ -33,9 +32,9 @@ pub struct TableFlags {
         value_parser = column,
         help_heading = "Tables"
     )]
-    pub columns: Vec<(What, Column)>,
-    /// What happens to a row whose user or item is empty, nan, None, null or the like: refuse
-    /// (the file) or drop (the row)
+    pub columns: Vec<(ColumnKind, Column)>,
+    /// How to handle a row whose user or item is empty, nan, None, null or similar: refuse (the
+    /// file) or drop (the row)
     #[arg(
         long,
         value_name = "RULE",
@@ -46,18 +45,18 @@ pub struct TableFlags {
     pub missing_ids: MissingIds,
 }
 
-/// What a row of a file holds.
+/// Content of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Layout {
-    /// One row for each user, with all items
+    /// One row per user, with all items
     Lists,
-    /// One row for each interaction
+    /// One row per interaction
     Pairs,
 }
 
-/// What a column holds.
+/// Content of a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum What {
+pub enum ColumnKind {
     /// User ids.
     User,
     /// Item ids.
@@ -80,14 +79,14 @@ fn parsed<T: FromStr<Err = glta_data::Error>>(text: &str) -> std::result::Result
     text.parse().map_err(|e: glta_data::Error| e.to_string())
 }
 
-fn column(text: &str) -> std::result::Result<(What, Column), String> {
+fn column(text: &str) -> std::result::Result<(ColumnKind, Column), String> {
     let form = "expected user, item, rating or time, `=`, and a column's name or number";
     let (what, column) = text.split_once('=').ok_or(form)?;
     let what = match what {
-        "user" => What::User,
-        "item" => What::Item,
-        "rating" => What::Rating,
-        "time" | "timestamp" => What::Time,
+        "user" => ColumnKind::User,
+        "item" => ColumnKind::Item,
+        "rating" => ColumnKind::Rating,
+        "time" | "timestamp" => ColumnKind::Time,
         _ => return Err(form.into()),
     };
     let Ok(column) = column.parse();
@@ -98,9 +97,9 @@ impl TableFlags {
     /// The settings of the reader.
     ///
     /// # Errors
-    /// Flags that contradict each other.
+    /// Contradictory flags.
     pub fn config(&self) -> Result<PairsConfig> {
-        let named = |wanted: What| {
+        let named = |wanted: ColumnKind| {
             self.columns.iter().rfind(|(what, _)| *what == wanted).map(|(_, column)| column.clone())
         };
         let config = PairsConfig {
@@ -113,10 +112,10 @@ impl TableFlags {
                 separator: self.separator,
                 quotes: self.quotes,
             },
-            user: named(What::User),
-            item: named(What::Item),
-            rating: named(What::Rating),
-            time: named(What::Time),
+            user: named(ColumnKind::User),
+            item: named(ColumnKind::Item),
+            rating: named(ColumnKind::Rating),
+            time: named(ColumnKind::Time),
             missing_ids: self.missing_ids,
         };
         config.validate()?;
@@ -154,7 +153,7 @@ mod tests {
         assert_eq!(found.item, Some(Column::Name("sku".into())));
         assert_eq!((found.rating, found.time), (None, Some(Column::Number(4))));
         assert_eq!(found.missing_ids, MissingIds::Drop);
-        for wrong in [
+        for columns in [
             &["--header", "perhaps"][..],
             &["--separator", "long"],
             &["--columns", "who=1"],
@@ -162,7 +161,7 @@ mod tests {
             &["--missing-ids", "guess"],
             &["--layout", "lists", "--columns", "user=1"],
         ] {
-            assert!(config(wrong).is_err(), "{wrong:?}");
+            assert!(config(columns).is_err(), "{columns:?}");
         }
     }
 }

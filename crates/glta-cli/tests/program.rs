@@ -43,7 +43,7 @@ fn pairs(folder: &Path) -> String {
 }
 
 #[test]
-fn lightgcn_leaves_the_same_numbers_each_time() {
+fn lightgcn_writes_the_same_numbers_each_time() {
     let folder = tempfile::tempdir().unwrap();
     let train = pairs(folder.path());
     let run = |name: &str| {
@@ -78,7 +78,7 @@ fn lightgcn_leaves_the_same_numbers_each_time() {
     };
     let numbers = run("one");
     assert_eq!(numbers.len(), 2);
-    // Items at random would have about a third of them.
+    // Random items would contain about a third of them.
     assert!(numbers.iter().all(|n| *n > 0.5), "{numbers:?}");
     assert_eq!(run("two"), numbers);
 }
@@ -114,7 +114,7 @@ fn lightgcn_searches_a_grid_on_validation_data() {
 }
 
 #[test]
-fn a_wrong_lightgcn_command_line_is_refused() {
+fn an_invalid_lightgcn_command_line_is_rejected() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().to_str().unwrap();
     let error = fails(1, &["lightgcn", "--train", "nowhere", "--out", out]);
@@ -124,7 +124,7 @@ fn a_wrong_lightgcn_command_line_is_refused() {
     fails(2, &["lightgcn", "--out", out]);
 }
 
-/// Quick settings of `lightgcn`.
+/// Settings for a short training with `lightgcn`.
 const QUICK: [&str; 5] = ["--set", "epochs=2", "--set", "dim=8", "--quiet"];
 
 /// Runs `lightgcn` on a file and returns standard output, standard error and `metrics.json`.
@@ -139,7 +139,7 @@ fn lightgcn(train: &Path, flags: &[&str]) -> (String, String, Value) {
 }
 
 #[test]
-fn lightgcn_recognises_a_file_and_says_so() {
+fn lightgcn_recognises_a_file_and_prints_its_format() {
     let folder = tempfile::tempdir().unwrap();
     let pairs = fs::read_to_string(pairs(folder.path())).unwrap();
     let path = folder.path().join("orders.csv");
@@ -160,7 +160,7 @@ fn lightgcn_recognises_a_file_and_says_so() {
 }
 
 #[test]
-fn a_path_that_is_not_there_is_no_download() {
+fn a_missing_path_starts_no_download() {
     let folder = tempfile::tempdir().unwrap();
     for dataset in ["movielens", "amazon", "goodreads"] {
         let path = folder.path().join("ml-25m");
@@ -176,7 +176,7 @@ fn a_path_that_is_not_there_is_no_download() {
 }
 
 #[test]
-fn a_filter_that_leaves_nothing_is_an_error() {
+fn a_filter_that_removes_everything_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let reviews =
         "{\"reviewerID\": \"A\", \"asin\": \"1\"}\n{\"reviewerID\": \"B\", \"asin\": \"1\"}\n";
@@ -188,13 +188,13 @@ fn a_filter_that_leaves_nothing_is_an_error() {
     let command = ["reproduce", "--dataset", "amazon", "--data", data, "--stats", "--out"];
     let command = [&command[..], &[out.to_str().unwrap()]].concat();
     let error = fails(1, &command);
-    assert!(error.contains("--k-core 5 leaves nothing of 2 users, 1 items and 2 inter"), "{error}");
+    assert!(error.contains("--k-core 5 removes all of 2 users, 1 items and 2 inter"), "{error}");
     assert!(succeeds(&[&command[..], &["--k-core", "1"]].concat()).contains("Pens: 2 users"));
 }
 
 #[cfg(unix)]
 #[test]
-fn what_was_computed_is_kept_when_nobody_reads_the_output() {
+fn results_are_saved_when_the_output_is_closed() {
     use std::process::Stdio;
 
     let folder = tempfile::tempdir().unwrap();
@@ -211,14 +211,14 @@ fn what_was_computed_is_kept_when_nobody_reads_the_output() {
             .status()
             .unwrap()
     };
-    // The reading ends are closed at once.
+    // The readers are closed at once.
     let closed = || Stdio::from(std::io::pipe().unwrap().1);
     assert_eq!(run(closed(), closed()).code(), Some(0));
     for file in ["search.json", "metrics.json", "nodes.safetensors", "history.json", "metrics.svg"]
     {
         assert!(out.join(file).exists(), "{file}");
     }
-    // A disk that is full is an error, after the files.
+    // A full disk is an error, after the files are written.
     let full = fs::OpenOptions::new().write(true).open("/dev/full");
     if let Ok(full) = full {
         fs::remove_dir_all(&out).unwrap();
@@ -229,7 +229,7 @@ fn what_was_computed_is_kept_when_nobody_reads_the_output() {
 
 #[test]
 fn gptq_inspects_generates_and_quantises_and_its_errors_are_code_2() {
-    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/quickstart/llm");
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/llm");
     let folder = tempfile::tempdir().unwrap();
     assert!(succeeds(&["gptq", "inspect", "--model", model]).contains("MB in memory"));
 
@@ -264,13 +264,13 @@ fn gptq_inspects_generates_and_quantises_and_its_errors_are_code_2() {
     }
 
     assert!(fails(2, &["gptq", "inspect", "--model", "nowhere"]).contains("nowhere"));
-    // There is no reference in its folder.
+    // The folder has no reference.
     fails(2, &["gptq", "verify", "--model", model]);
 }
 
 #[cfg(feature = "serve")]
 #[test]
-fn serve_refuses_what_cannot_be_served() {
+fn serve_rejects_invalid_models() {
     let error = fails(1, &["serve", "--model", "nowhere"]);
     assert!(error.contains("nowhere"), "{error}");
     let error = fails(1, &["serve", "--model", "nowhere", "--queue", "0"]);
@@ -278,8 +278,8 @@ fn serve_refuses_what_cannot_be_served() {
     fails(2, &["serve"]);
 }
 
-/// Orders and products of a shop with two kinds of things; the last product of each kind was
-/// never bought. Returns the paths.
+/// Orders and products of a shop with two kinds of products; the last product of each kind has no
+/// orders. Returns the paths.
 fn shop(folder: &Path) -> [String; 2] {
     let (orders, products) = (folder.join("orders.csv"), folder.join("products.csv"));
     let mut text = String::from("customer_id,product_id,date\n");
@@ -319,7 +319,7 @@ fn two_tables_become_a_recommender_that_answers() {
     let fit = ["fit", "--interactions", &orders, "--items", &products, "--quiet", "--out", model];
     let said = succeeds(&fit);
     assert!(said.contains("40 users, 12 items") && said.contains("ready to serve"), "{said}");
-    // A folder with a model is not overwritten, and no unfinished folder is left.
+    // An existing model is not overwritten, and no unfinished folder remains.
     assert!(fails(1, &fit).contains("not an empty folder"));
     assert_eq!(fs::read_dir(folder.path().join("runs")).unwrap().count(), 1);
 
@@ -327,7 +327,7 @@ fn two_tables_become_a_recommender_that_answers() {
         let [command, rest @ ..] = arguments else { panic!() };
         lines(&succeeds(&[&[command, "--model", model, "--json"], rest].concat()))
     };
-    // Customer 0 has products 1, 2 and 4; the whole history is context and left out.
+    // Customer 0 has products 1, 2 and 4; the whole history is context and left out of the list.
     let list = ask(&["recommend", "--user", "c0", "-k", "3"]);
     assert_eq!(list.len(), 3);
     assert!(named(&list, "item").iter().all(|id| !["001", "002", "004"].contains(id)), "{list:?}");
@@ -340,16 +340,16 @@ fn two_tables_become_a_recommender_that_answers() {
     assert!(named(&brand, "item").iter().all(|id| id.ends_with(['5', '7', '9']) || *id == "0011"));
     let among = ask(&["recommend", "--items", "001", "--among", "007,003"]);
     assert_eq!(named(&among, "item"), ["003", "007"]);
-    // Somebody with nothing gets what most people have.
+    // A user without items gets the most popular items.
     let popular = ask(&["recommend", "-k", "2", "--filter", "category=Tea"]);
     assert_eq!(popular.len(), 2);
-    // Any of the values of one field, and each of several fields.
+    // Any of the values of one field, and one of each of several fields.
     let any = ["--filter", "category=Tea", "--filter", "category=Furniture", "-k", "20"];
     let either = ask(&[&["recommend", "--items", "001", "--allow-known"], &any[..]].concat());
     assert_eq!(either.len(), 12);
     let both = ask(&[&["recommend", "--filter", "brand=B1"], &any[..]].concat());
     assert_eq!(both.len(), 6);
-    // The same options for a known customer, a basket and nobody.
+    // The same options for a known customer, for a list of items, and for no items.
     for who in [&["--user", "c0"][..], &["--items", "001,002"], &[]] {
         let options =
             ["--filter", "category=Furniture", "--exclude", "005", "--among", "005,006,007,001"];
@@ -359,7 +359,7 @@ fn two_tables_become_a_recommender_that_answers() {
         assert_eq!(items, ["006", "007"], "{who:?}");
     }
 
-    // A product that nobody bought is like those of its kind.
+    // A product without orders is similar to those of its kind.
     let similar = ask(&["similar", "--item", "0010", "-k", "4"]);
     assert!(named(&similar, "title").iter().all(|t| t.starts_with("Green")), "{similar:?}");
     let bought = ask(&["similar", "--item", "001", "--by", "people", "-k", "3"]);
@@ -372,11 +372,11 @@ fn two_tables_become_a_recommender_that_answers() {
     assert!((parts - total).abs() < 1e-4, "{why}");
 
     for (problem, arguments) in [
-        ("near names are", &["recommend", "--model", model, "--user", "c100"][..]),
+        ("similar ids are", &["recommend", "--model", model, "--user", "c100"][..]),
         ("no item `00x`", &["similar", "--model", model, "--item", "00x"]),
         ("brand", &["recommend", "--model", model, "--filter", "brant=B1"]),
         (
-            "a recommender is in",
+            "there is a recommender in",
             &["explain", "--model", folder.path().to_str().unwrap(), "--item", "1"],
         ),
     ] {
@@ -385,11 +385,11 @@ fn two_tables_become_a_recommender_that_answers() {
     }
 }
 
-/// Every command that asks or measures, with a reader that has gone, without standard output, and
-/// with a disk that is full.
+/// Every command that prints results, with a closed pipe, without standard output, and with a full
+/// disk.
 #[cfg(unix)]
 #[test]
-fn commands_end_in_peace_when_nobody_reads_them() {
+fn commands_succeed_when_their_output_is_closed() {
     use std::process::Stdio;
 
     let folder = tempfile::tempdir().unwrap();
@@ -440,7 +440,7 @@ fn commands_end_in_peace_when_nobody_reads_them() {
             assert_eq!(run(command, full(), full()), Some(1), "{command:?}");
         }
     }
-    // What was computed is in files.
+    // The results are in files.
     for (nth, out) in [closed(), full()].into_iter().enumerate() {
         let (model, measured) = (path(&format!("model-{nth}")), path(&format!("measured-{nth}")));
         let code = run(&fit(&model), out, Stdio::null());
@@ -453,7 +453,7 @@ fn commands_end_in_peace_when_nobody_reads_them() {
     }
 }
 
-/// Help and tables keep to the terminal's width.
+/// Help and tables fit the width of the terminal.
 #[test]
 fn help_and_tables_fit_eighty_columns() {
     let narrow = |arguments: &[&str]| {
@@ -482,7 +482,7 @@ fn help_and_tables_fit_eighty_columns() {
         let help = narrow(&[name, "--help"]);
         let groups = help.lines().filter(|line| line.ends_with(':') && !line.starts_with(' '));
         let groups: Vec<&str> = groups.filter(|line| !line.starts_with("Usage")).collect();
-        // Commands with a few flags need no groups.
+        // Commands with few flags have no groups.
         let flags = help.lines().filter(|line| line.trim_start().starts_with("--")).count();
         assert!(flags < 6 || groups.len() > 2, "{name}: {groups:?}");
     }
@@ -500,15 +500,15 @@ fn help_and_tables_fit_eighty_columns() {
     }
 }
 
-/// Ctrl-C ends a fit, and nothing is left of it.
+/// Ctrl-C ends a fit, and no files remain.
 #[cfg(unix)]
 #[test]
-fn an_interrupted_fit_leaves_nothing() {
+fn an_interrupted_fit_leaves_no_files() {
     use std::io::{BufRead, BufReader};
     use std::process::Stdio;
 
     let folder = tempfile::tempdir().unwrap();
-    // Dense data of many items: the inverse takes long.
+    // Dense data with many items, where the inverse takes long.
     let mut orders = String::from("user,item\n");
     for user in 0..3000u64 {
         for n in 0..60 {
@@ -526,7 +526,7 @@ fn an_interrupted_fit_leaves_nothing() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    // Once the data are read.
+    // After the data are read.
     let mut first = String::new();
     BufReader::new(fit.stdout.take().unwrap()).read_line(&mut first).unwrap();
     assert!(first.contains("3000 users"), "{first}");
@@ -538,7 +538,7 @@ fn an_interrupted_fit_leaves_nothing() {
 }
 
 #[test]
-fn tables_of_ones_own_are_measured() {
+fn own_tables_are_measured() {
     let folder = tempfile::tempdir().unwrap();
     let [orders, products] = shop(folder.path());
     let out = folder.path().join("measured");
@@ -566,7 +566,10 @@ fn tables_of_ones_own_are_measured() {
     let missing = folder.path().join("order.csv");
     let wrong = ["fit", "--interactions", missing.to_str().unwrap(), "--out", "x"];
     let error = fails(1, &wrong);
-    assert!(error.contains("order.csv") && error.contains("near names are orders.csv"), "{error}");
+    assert!(
+        error.contains("order.csv") && error.contains("similar names are orders.csv"),
+        "{error}"
+    );
     let column = ["fit", "--interactions", &orders, "--user", "customer", "--out", "x"];
     let errors = fails(1, &column);
     assert!(errors.contains("customer_id"), "{errors}");

@@ -1,4 +1,4 @@
-//! The program `glta serve` under kills, signals and floods, and a fit with what it wrote.
+//! The program `glta serve` with kills, signals and many connections, and a fit with its journal.
 #![cfg(all(unix, feature = "serve"))]
 #![allow(clippy::unwrap_used)]
 
@@ -18,7 +18,7 @@ use glta_serve::Journal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// A folder with tables of a small shop and a model of them.
+/// A folder with the tables of a small shop and a model of them.
 struct Shop {
     folder: TempDir,
 }
@@ -58,7 +58,7 @@ impl Shop {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 
-    /// A service that listens, started by a shell after `before`.
+    /// A running service, started by a shell after the commands `before`.
     fn serve(&self, before: &str, more: &[&str]) -> Service {
         let address_file = self.path("address");
         let _ = fs::remove_file(&address_file);
@@ -102,7 +102,7 @@ impl Drop for Service {
     }
 }
 
-/// Status and body; `None` where the service ended before it answered.
+/// Status and body; `None` if the service ended before it answered.
 fn call(address: &str, method: &str, path: &str, body: &Value) -> Option<(u16, Value)> {
     let mut stream = TcpStream::connect(address).ok()?;
     let body = if body.is_null() { String::new() } else { body.to_string() };
@@ -116,7 +116,7 @@ fn call(address: &str, method: &str, path: &str, body: &Value) -> Option<(u16, V
     Some((status, serde_json::from_str(body).unwrap_or_default()))
 }
 
-/// What was acknowledged: interactions by id, and items.
+/// The acknowledged writes: interactions by id, and items.
 #[derive(Default)]
 struct Acknowledged {
     interactions: BTreeMap<String, (String, String)>,
@@ -125,7 +125,7 @@ struct Acknowledged {
 }
 
 #[test]
-fn fifty_kills_lose_no_acknowledged_write_and_double_none() {
+fn fifty_kills_neither_lose_nor_repeat_acknowledged_writes() {
     let shop = Shop::new();
     let acknowledged = Arc::new(Mutex::new(Acknowledged::default()));
     for round in 0..50 {
@@ -138,7 +138,7 @@ fn fifty_kills_lose_no_acknowledged_write_and_double_none() {
                 thread::spawn(move || write(&address, round, client, &over, &acknowledged))
             })
             .collect();
-        // At another moment each time.
+        // At a different time in each round.
         thread::sleep(Duration::from_millis(20 + 7 * (round % 13)));
         service.child.kill().unwrap();
         service.child.wait().unwrap();
@@ -149,7 +149,7 @@ fn fifty_kills_lose_no_acknowledged_write_and_double_none() {
     let Acknowledged { interactions, unnamed, items } = &*acknowledged;
     assert!(interactions.len() > 200 && items.len() > 20, "{}", interactions.len());
 
-    // What is on the disk, by another program's way in.
+    // What is on disk, read by another process.
     let journal = Journal::read(shop.path("model.journal.sqlite")).unwrap();
     let mut by_id: BTreeMap<String, usize> = BTreeMap::new();
     let mut pairs: BTreeMap<(String, String), usize> = BTreeMap::new();
@@ -166,7 +166,7 @@ fn fifty_kills_lose_no_acknowledged_write_and_double_none() {
     assert!(items.iter().all(|id| put.contains_key(id)));
     drop(journal);
 
-    // And what the service answers from.
+    // And what the service answers.
     let service = shop.serve("", &[]);
     let mut of_users: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for (user, item) in interactions.values().chain(unnamed) {
@@ -189,7 +189,7 @@ fn fifty_kills_lose_no_acknowledged_write_and_double_none() {
         assert_eq!(found.1[0]["item"], json!(id));
     }
 
-    // A model that is fitted with the journal has it all by itself.
+    // A model that is fitted with the journal contains all of it.
     shop.fit("next", &["--journal", shop.path("model.journal.sqlite").to_str().unwrap()]);
     let users = fs::read_to_string(shop.path("next/users.jsonl")).unwrap();
     assert!(users.contains("\"r0c0\"") && users.contains("\"c0\""));
@@ -197,8 +197,8 @@ fn fifty_kills_lose_no_acknowledged_write_and_double_none() {
     assert!(items.iter().all(|id| fitted.contains(&format!("\"{id}\""))));
 }
 
-/// Writes until the service is gone. Each interaction is sent again, as a client would that has
-/// got no answer.
+/// Writes until the service is gone. Each interaction is sent again, as by a client that got no
+/// answer.
 fn write(
     address: &str,
     round: u64,
@@ -235,7 +235,7 @@ fn write(
 }
 
 #[test]
-fn what_is_forgotten_is_not_fitted_again() {
+fn deleted_users_are_left_out_of_the_next_fit() {
     let shop = Shop::new();
     let service = shop.serve("", &[]);
     let written = json!([{"user": "c1", "item": "p7"}, {"user": "new", "item": "p7"}]);
@@ -262,7 +262,7 @@ fn what_is_forgotten_is_not_fitted_again() {
 #[test]
 fn one_signal_drains_and_a_second_one_ends_at_once() {
     let shop = Shop::new();
-    // A request waits for another one longer than the test may take.
+    // A request waits for another one for longer than the test may take.
     let slow = ["--batch", "2", "--batch-wait", "600000", "--timeout", "600000"];
     let body = json!({"user": "c0"}).to_string();
     let waiting = |service: &Service| {
@@ -282,13 +282,13 @@ fn one_signal_drains_and_a_second_one_ends_at_once() {
     let held = waiting(&service);
     service.signal("TERM");
     assert_eq!(service.child.wait().unwrap().code(), Some(0));
-    assert!(service.log().contains("was not answered before the end"), "{}", service.log());
+    assert!(service.log().contains("was not answered before the shutdown"), "{}", service.log());
     drop(held);
 
     let mut service = shop.serve("", &[&slow[..], &["--drain", "600000"]].concat());
     let held = waiting(&service);
     service.signal("TERM");
-    while !service.log().contains("another signal ends at once") {
+    while !service.log().contains("another signal ends the process at once") {
         thread::sleep(Duration::from_millis(5));
     }
     assert!(service.child.try_wait().unwrap().is_none());
@@ -308,16 +308,16 @@ fn raw(address: &str, path: &str) -> (String, String) {
     (head.to_owned(), text.to_owned())
 }
 
-/// More connections than the process may open files, all of them half requests.
+/// More connections than the process may open files, all with incomplete requests.
 #[test]
-fn few_descriptors_are_enough_under_a_flood() {
+fn few_descriptors_are_enough_for_many_connections() {
     let shop = Shop::new();
     let service = shop.serve("ulimit -n 128;", &["--head-timeout", "60000"]);
     let mut held = Vec::new();
     for n in 0..700 {
         let mut stream = TcpStream::connect(&service.address).unwrap();
         if n % 2 == 0 {
-            // It may be cut off already.
+            // It may be closed already.
             let _ = stream.write_all(b"POST /recommend HTTP/1.1\r\nHost: x\r\n");
         }
         held.push(stream);

@@ -4,6 +4,15 @@ use candle_core::Tensor;
 use crate::{Communicator, Result};
 
 /// The one rank of a job that is not divided.
+///
+/// ```
+/// use glta_comm::{Alone, Communicator};
+///
+/// let mut values = [1.0, 2.0];
+/// Alone.all_reduce(&mut values)?;
+/// assert_eq!((Alone.size(), values), (1, [1.0, 2.0]));
+/// # Ok::<(), glta_comm::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Alone;
 

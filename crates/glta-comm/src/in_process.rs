@@ -12,6 +12,19 @@ pub struct InProcess {
 }
 
 /// Creates `size` ranks (at least one), one for each thread.
+///
+/// ```
+/// use glta_comm::{Communicator, in_process};
+///
+/// std::thread::scope(|scope| {
+///     for comm in in_process(2) {
+///         scope.spawn(move || {
+///             let all = comm.all_gather(&[comm.rank() as u8]).unwrap();
+///             assert_eq!(all, [[0], [1]]);
+///         });
+///     }
+/// });
+/// ```
 pub fn in_process(size: usize) -> Vec<InProcess> {
     let size = size.max(1);
     let state = State { sent: vec![None; size], collected: 0, ended: None };

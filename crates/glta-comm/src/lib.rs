@@ -30,6 +30,9 @@
 //! # Ok::<(), glta_comm::Error>(())
 //! ```
 
+// The documentation names the feature that an item needs.
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod alone;
 mod error;
 mod in_process;

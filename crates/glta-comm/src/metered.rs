@@ -10,6 +10,17 @@ use candle_core::Tensor;
 use crate::{Communicator, Result};
 
 /// A communicator that counts and times the collective calls of another one.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use glta_comm::{Alone, Communicator, Metered};
+///
+/// let metered = Metered::new(Arc::new(Alone));
+/// metered.barrier()?;
+/// println!("{:?}", metered.traffic());
+/// # Ok::<(), glta_comm::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Metered {
     inner: Arc<dyn Communicator>,

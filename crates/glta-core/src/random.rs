@@ -32,6 +32,14 @@ pub fn stream(seed: u64, purpose: &str, path: &[u64]) -> ChaCha8Rng {
 
 /// Samples `n` values of `from` without replacement, in the order of `from`; all of them if there
 /// are fewer.
+///
+/// ```
+/// use glta_core::{pick, stream};
+///
+/// let picked = pick(&[2, 4, 6, 8], 2, &mut stream(7, "example", &[]));
+/// assert_eq!(picked.len(), 2);
+/// assert!(picked[0] < picked[1]);
+/// ```
 pub fn pick(from: &[u32], n: usize, rng: &mut impl Rng) -> Vec<u32> {
     let n = n.min(from.len());
     let mut picked: Vec<u32> =

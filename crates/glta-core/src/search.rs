@@ -101,6 +101,17 @@ impl<C, M> Search<C, M> {
 /// Fits every candidate and keeps the model with the highest score. `fit`
 /// returns the score on validation data and the model.
 ///
+/// ```
+/// use glta_core::search;
+///
+/// // `fit` returns the score on validation data and the model.
+/// let fit = |&l2: &f64| Ok::<_, std::io::Error>((-(l2 - 2.0).abs(), l2));
+/// let found = search(&[1.0, 2.0, 3.0], fit)?;
+/// assert_eq!(found.best, Some((1, 2.0)));
+/// assert_eq!(found.trials.len(), 3);
+/// # Ok::<(), std::io::Error>(())
+/// ```
+///
 /// # Errors
 /// The first error of `fit`.
 pub fn search<C: Clone, M, E>(

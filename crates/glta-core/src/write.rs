@@ -9,6 +9,17 @@ pub const UNFINISHED: &str = ".writing-";
 /// new one. The function writes a temporary file in the same folder, syncs it and renames it. The
 /// file gets the default permissions of a new file.
 ///
+/// ```
+/// use glta_core::write_whole;
+///
+/// let folder = tempfile::tempdir()?;
+/// let path = folder.path().join("settings.toml");
+/// write_whole(&path, b"epochs = 3")?;
+/// write_whole(&path, b"epochs = 5")?;
+/// assert_eq!(std::fs::read(&path)?, b"epochs = 5");
+/// # Ok::<(), std::io::Error>(())
+/// ```
+///
 /// # Errors
 /// Errors of the file system; the old file stays unchanged.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {

@@ -1,9 +1,9 @@
-//! Interactions as they are read: one row per line, columns side by side.
+//! Interactions as columns, one row per interaction.
 
 use crate::interactions::{Repeats, row_offsets};
 use crate::{Error, Interactions, Result};
 
-/// Rows in file order. Optional columns are as long as the ids.
+/// Rows in the order of the file. Optional columns are as long as the ids.
 #[derive(Debug, Default)]
 pub(crate) struct Columns {
     pub(crate) users: Vec<u32>,
@@ -12,8 +12,7 @@ pub(crate) struct Columns {
     pub(crate) timestamps: Option<Vec<i64>>,
 }
 
-/// A matrix, with ratings and times in the order of its column indices, and the pairs of which
-/// there were several rows.
+/// A matrix, with ratings and times in the order of its column indices, and the repeated pairs.
 #[derive(Debug)]
 pub(crate) struct Grouped {
     pub(crate) interactions: Interactions,
@@ -23,12 +22,11 @@ pub(crate) struct Grouped {
 }
 
 impl Columns {
-    /// Groups the rows by user and sorts each user's by item. Of repeated
-    /// (user, item) rows the one with the latest time is kept, without times or
-    /// at the same time the last one.
+    /// Groups the rows by user and sorts each user's rows by item. Of repeated (user, item) rows it
+    /// keeps the one with the latest time, or the last one if there are no times or equal times.
     ///
-    /// Works column by column, and in place when the rows come grouped by user
-    /// as MovieLens' do, so that the peak stays close to the columns themselves.
+    /// It works column by column, and in place if the rows are already grouped by user, as in
+    /// MovieLens. Peak memory is therefore little more than the columns.
     pub(crate) fn group(mut self, n_users: usize, n_items: usize) -> Result<Grouped> {
         for (column, got) in [
             ("items", Some(self.items.len())),
@@ -69,7 +67,7 @@ impl Columns {
             row.order(&self.items[start..*end], self.timestamps.as_deref(), start, |item| {
                 repeats.add(user, item);
             });
-            // Copied out first, so that the kept rows may move to the front.
+            // Copied first, so that the kept rows can move to the front.
             apply(&row.order, &mut row.items, &mut self.items, start, kept);
             if let Some(ratings) = &mut self.ratings {
                 apply(&row.order, &mut row.ratings, ratings, start, kept);
@@ -126,7 +124,7 @@ fn apply<T: Copy>(
 #[derive(Default)]
 struct Row {
     keys: Vec<u64>,
-    /// Positions within the row that stay, by item.
+    /// Positions of the kept rows, by item.
     order: Vec<u32>,
     items: Vec<u32>,
     ratings: Vec<f32>,

@@ -7,11 +7,11 @@ use crate::ids::IdMap;
 use crate::report::{Note, Report};
 use crate::{Error, Interactions, Item, Result, Stats, TextConfig};
 
-/// Users, items with their texts, and who interacted with what.
+/// Users, items with their texts, and interactions.
 ///
-/// Users and items have dense ids `0..n`; the ids of the raw files are kept
-/// beside them. A (user, item) pair occurs once; ratings and times, where the
-/// source has them, lie beside the interactions in the same order.
+/// Users and items have dense ids `0..n`; the raw ids of the files are kept, too. A (user, item)
+/// pair occurs once. Ratings and times, if the source has them, are in the order of the
+/// interactions.
 ///
 /// ```
 /// use glta_data::{Dataset, Interaction, Item};
@@ -39,7 +39,7 @@ pub struct Dataset {
     pub(crate) report: Report,
 }
 
-/// Of what is in the data sets, not of the reports on their files.
+/// Compares the data, not the reports on their files.
 impl PartialEq for Dataset {
     fn eq(&self, other: &Self) -> bool {
         self.name == other.name
@@ -51,8 +51,20 @@ impl PartialEq for Dataset {
     }
 }
 
-/// One interaction by raw ids, as input to [`Dataset::from_interactions`]. [`Interactions`] holds
-/// the same by dense ids.
+/// One interaction by raw ids, for [`Dataset::from_interactions`]. [`Interactions`] uses dense ids.
+///
+/// ```
+/// use glta_data::{Dataset, Interaction, Item};
+///
+/// let bought = [
+///     Interaction { timestamp: Some(1_700_000_000), ..Interaction::new("ann", "t1") },
+///     Interaction { timestamp: Some(1_700_000_060), ..Interaction::new("ben", "t1") },
+/// ];
+/// let shop = Dataset::from_interactions("shop", bought, vec![Item::titled("t1", "Green tea")])?;
+/// assert_eq!((shop.n_users(), shop.n_items()), (2, 1));
+/// assert_eq!(shop.timestamps(), Some(&[1_700_000_000, 1_700_000_060][..]));
+/// # Ok::<(), glta_data::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Interaction<'a> {
     /// Raw user id.
@@ -73,17 +85,16 @@ impl<'a> Interaction<'a> {
 }
 
 impl Dataset {
-    /// A data set from raw ids: the way in for interactions that a program
-    /// already holds.
+    /// Creates a data set from raw ids, for interactions that a program holds in memory.
     ///
-    /// Users and items are numbered in the order of their first interaction; items of
-    /// `items` without any interaction follow and stay recommendable, and an item
-    /// missing from `items` has no text. The rating and time columns exist when
-    /// every interaction has one. Of repeated pairs the latest is kept.
+    /// Users and items are numbered in the order of their first interaction. Items of `items`
+    /// without interactions follow and can be recommended. An item that is missing in `items` has
+    /// no text. The rating and time columns exist if every interaction has a value. Of repeated
+    /// pairs the latest is kept.
     ///
     /// # Errors
-    /// [`Error::DuplicateItem`] when two of `items` share an id, or more users
-    /// or items than ids.
+    /// [`Error::DuplicateItem`] if two of `items` have the same id; an error for more users or
+    /// items than ids.
     pub fn from_interactions<'a>(
         name: impl Into<String>,
         interactions: impl IntoIterator<Item = Interaction<'a>>,
@@ -103,11 +114,11 @@ impl Dataset {
         collector.finish(name, |id, raw_id| listed.remove(&id).unwrap_or_else(|| Item::new(raw_id)))
     }
 
-    /// A data set from dense ids: `pairs` of user `0..n_users` and index into
-    /// `items`, in any order. User ids read `"0"`, `"1"`, ….
+    /// Creates a data set from dense ids: pairs of a user in `0..n_users` and an index into
+    /// `items`, in any order. The raw user ids are `"0"`, `"1"`, ….
     ///
     /// # Errors
-    /// An id out of range, or two of `items` sharing a raw id.
+    /// An id out of range, or two of `items` with the same raw id.
     pub fn from_dense(
         name: impl Into<String>,
         n_users: usize,
@@ -163,7 +174,7 @@ impl Dataset {
         &self.items
     }
 
-    /// Who interacted with what, `(users, items)`.
+    /// The interactions, `(users, items)`.
     pub fn interactions(&self) -> &Interactions {
         &self.interactions
     }
@@ -178,7 +189,7 @@ impl Dataset {
         self.timestamps.as_deref()
     }
 
-    /// What was left out, joined or missing while the data were read and filtered.
+    /// What was left out, merged or missing when the data were read and filtered.
     pub fn report(&self) -> &Report {
         &self.report
     }
@@ -186,7 +197,7 @@ impl Dataset {
     /// Checks that there are interactions.
     ///
     /// # Errors
-    /// [`Error::Emptied`] with the filter that dropped the last one, or [`Error::Empty`].
+    /// [`Error::Emptied`] with the filter that removed the last one, or [`Error::Empty`].
     pub fn require_interactions(&self) -> Result<()> {
         if !self.interactions.is_empty() {
             return Ok(());
@@ -198,22 +209,20 @@ impl Dataset {
         })
     }
 
-    /// Finds users by their raw ids.
+    /// A map from raw user ids to dense ids.
     pub fn user_ids(&self) -> HashMap<&str, u32> {
         (0..).zip(&self.users).map(|(id, raw)| (raw.as_str(), id)).collect()
     }
 
-    /// Finds items by their raw ids.
+    /// A map from raw item ids to dense ids.
     pub fn item_ids(&self) -> HashMap<&str, u32> {
         (0..).zip(&self.items).map(|(id, item)| (item.raw_id.as_str(), id)).collect()
     }
 
-    /// The text of every item, `(items,)`; empty where an item has none of the
-    /// fields.
+    /// The text of every item, `(items,)`; empty if an item has none of the fields.
     ///
     /// # Errors
-    /// Bad settings, or a field that no item of this data set has (a spelling
-    /// mistake, most likely).
+    /// Invalid settings, or a field that no item of this data set has (probably misspelt).
     pub fn texts(&self, config: &TextConfig) -> Result<Vec<String>> {
         config.validate()?;
         for field in &config.fields {
@@ -241,7 +250,7 @@ impl Dataset {
         Ok(self.items.iter().map(|item| config.text(item)).collect())
     }
 
-    /// Counts and density.
+    /// Number of users, items and interactions, and density.
     pub fn stats(&self) -> Stats {
         Stats {
             name: self.name.clone(),
@@ -260,19 +269,18 @@ fn density(interactions: usize, users: usize, items: usize) -> f64 {
     interactions as f64 / (users as f64 * items as f64)
 }
 
-/// Gathers rows by raw id, as readers meet them.
+/// Collects rows by raw id while a file is read.
 pub(crate) struct Collector {
     pub(crate) users: IdMap,
     pub(crate) items: IdMap,
     pub(crate) columns: Columns,
     pub(crate) report: Report,
-    /// Rows without a rating and rows without a time, where these are kept.
+    /// Number of rows without a rating and without a time, if these are kept.
     without: [u64; 2],
 }
 
 impl Collector {
-    /// The rating and time columns are kept if asked for, and dropped again when
-    /// a row lacks them.
+    /// Rating and time columns are kept if requested, and dropped if a row lacks a value.
     pub(crate) fn new(ratings: bool, timestamps: bool) -> Self {
         Self {
             users: IdMap::new("user"),
@@ -300,7 +308,7 @@ impl Collector {
         Ok(())
     }
 
-    /// A row whose ids were interned already.
+    /// Adds a row by dense ids.
     #[inline]
     pub(crate) fn push_dense(
         &mut self,
@@ -335,7 +343,7 @@ impl Collector {
         self.columns.users.is_empty()
     }
 
-    /// The data set, with `item(dense id, raw id)` for every item.
+    /// Creates the data set, with `item(dense id, raw id)` for every item.
     pub(crate) fn finish(
         self,
         name: impl Into<String>,
@@ -349,8 +357,8 @@ impl Collector {
             let count = ids.alike().count() as u64;
             if count > 0 {
                 let text = format!(
-                    "{of} ids would be another one if leading zeros and a `.0` at the end did not \
-                     count; each is a {of} of its own"
+                    "{of} ids differ from another id only by leading zeros or a `.0` at the end; \
+                     each counts as a separate {of}"
                 );
                 let pair = |(short, raw): (&str, &str)| format!("`{short}` and `{raw}`");
                 let note = Note::new("alike_ids", count, Some(ids.len() as u64), &text);
@@ -377,8 +385,7 @@ impl Collector {
             ("rows_without_time", "time", without[1]),
         ] {
             if without > 0 && without < rows {
-                let text =
-                    format!("rows have no {column}: the {column}s of the others are not used");
+                let text = format!("rows have no {column}, so no {column} is used");
                 report.warn(&name, Note::new(kind, without, Some(rows), &text));
             }
         }
@@ -433,7 +440,7 @@ mod tests {
     }
 
     #[test]
-    fn twins_and_unknown_fields_are_named() {
+    fn repeated_items_and_unknown_fields_are_errors() {
         let twins = || vec![Item::new("x"), Item::new("x")];
         assert!(Dataset::from_interactions("d", [Interaction::new("a", "x")], twins()).is_err());
         assert!(Dataset::from_dense("d", 1, twins(), [(0, 0)]).is_err());

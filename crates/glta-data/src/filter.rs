@@ -2,11 +2,11 @@ use crate::report::FilterReport;
 use crate::{Dataset, Error, Interactions, Item, Result};
 
 impl Dataset {
-    /// Keeps the interactions with at least `threshold` as rating; users and
-    /// items left without any are dropped.
+    /// Keeps the interactions with a rating of at least `threshold`, and removes users and items
+    /// without interactions.
     ///
     /// # Errors
-    /// [`Error::MissingColumn`] when the data set has no ratings.
+    /// [`Error::MissingColumn`] if the data set has no ratings.
     pub fn min_rating(self, threshold: f32) -> Result<Self> {
         let Some(ratings) = &self.ratings else {
             return Err(Error::MissingColumn {
@@ -21,18 +21,18 @@ impl Dataset {
         Ok(kept.filtered(format!("min_rating({threshold})"), before))
     }
 
-    /// Drops users with fewer than `k_user` items and items with fewer than
-    /// `k_item` users, over and over until all that are left have enough.
+    /// Removes users with fewer than `k_user` items and items with fewer than `k_item` users,
+    /// repeatedly, until all remaining ones have enough.
     ///
-    /// The result is the largest part of the data with that property, whatever
-    /// the order of dropping. `k_core(1, 1)` is [`drop_empty`](Self::drop_empty).
+    /// The result is the largest part of the data with this property; it does not depend on the
+    /// order of removals. `k_core(1, 1)` is [`drop_empty`](Self::drop_empty).
     pub fn k_core(self, k_user: usize, k_item: usize) -> Self {
         let before = self.sizes();
         let by_user = &self.interactions;
         let by_item = by_user.transpose();
         let (n_users, n_items) = (self.n_users(), self.n_items());
-        // Nodes: users, then items. A node enters the queue when its degree
-        // falls below its k, and takes its edges with it.
+        // Nodes are users, then items. A node enters the queue when its degree falls below its k.
+        // Its edges are then removed.
         let need = |node: usize| if node < n_users { k_user } else { k_item };
         let mut degree: Vec<usize> = (0..n_users as u32)
             .map(|u| by_user.items(u).len())
@@ -62,8 +62,7 @@ impl Dataset {
         core.filtered(format!("k_core({k_user}, {k_item})"), before)
     }
 
-    /// Keeps the items for which `keep` answers true and drops users left
-    /// without any.
+    /// Keeps the items for which `keep` returns true, and removes users without interactions.
     pub fn retain_items(self, keep: impl Fn(&Item) -> bool) -> Self {
         let kept: Vec<bool> = self.items.iter().map(keep).collect();
         let rows: Vec<bool> =
@@ -74,18 +73,18 @@ impl Dataset {
         kept.filtered("retain_items".into(), before)
     }
 
-    /// Drops users and items without interactions; the others keep their order.
+    /// Removes users and items without interactions; the others keep their order.
     pub fn drop_empty(self) -> Self {
         let before = self.sizes();
         self.without_empty().filtered("drop_empty".into(), before)
     }
 
-    /// Users, items and interactions.
+    /// The number of users, items and interactions.
     fn sizes(&self) -> [usize; 3] {
         [self.n_users(), self.n_items(), self.interactions.len()]
     }
 
-    /// Reports a filter that was applied.
+    /// Adds a filter to the report.
     fn filtered(mut self, rule: String, before: [usize; 3]) -> Self {
         let after = self.sizes();
         let textless = self.items.iter().filter(|item| item.is_textless()).count();
@@ -117,7 +116,7 @@ impl Dataset {
         self.renumber(&users, &items)
     }
 
-    /// Keeps interaction `k` where `keep[k]`; users and items stay.
+    /// Keeps the interactions `k` with `keep[k]`; users and items do not change.
     fn retain(mut self, keep: &[bool]) -> Self {
         let mut at = 0;
         self.interactions = self.interactions.filter(|_, _| {
@@ -133,7 +132,7 @@ impl Dataset {
         self
     }
 
-    /// Drops users and items, which must have no interactions.
+    /// Removes users and items that have no interactions.
     fn renumber(mut self, users: &[bool], items: &[bool]) -> Self {
         let mut next = 0;
         let new_item: Vec<u32> = items
@@ -155,7 +154,7 @@ impl Dataset {
             .collect();
         retain_where(&mut self.users, users);
         retain_where(&mut self.items, items);
-        // Order is kept and dropped ids have no entries, so this stays valid.
+        // The order does not change and removed ids have no entries, so the rows stay valid.
         self.interactions = Interactions::from_csr_unchecked(self.items.len(), offsets, columns);
         self
     }
@@ -203,7 +202,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn k_core_is_the_fixed_point_of_dropping(
+        fn k_core_is_the_fixed_point_of_removals(
             raw in prop::collection::vec((0u8..8, 0u8..8, 0u8..5), 0..50),
             k_user in 0usize..5,
             k_item in 0usize..5,

@@ -3,24 +3,23 @@ use rustc_hash::{FxBuildHasher, FxHashMap};
 
 use crate::{Error, Result};
 
-/// Gives raw ids dense numbers in the order of their first appearance.
+/// Assigns dense ids to raw ids, in the order of their first appearance.
 ///
-/// Decimal numbers, the most frequent kind, take a short way: a table for small
-/// ones, a hash of the integer for large ones, and no string after the first
-/// sight.
+/// Decimal numbers, the most frequent kind of id, have a fast path: a table for small numbers and a
+/// hash of the integer for large ones. A string is only made for a new id.
 #[derive(Debug)]
 pub(crate) struct IdMap {
     /// `"user"` or `"item"`.
     kind: &'static str,
     raw: IndexSet<String, FxBuildHasher>,
-    /// Dense id + 1 of small numbers, 0 for one that is in `large` or was not seen.
+    /// The dense id + 1 of small numbers; 0 for a number that is in `large` or is new.
     small: Vec<u32>,
     large: FxHashMap<u64, u32>,
 }
 
-/// The table grows up to 16 MB, and only with the number of ids.
+/// The table has at most 16 MB, and grows with the number of ids.
 const SMALL: u64 = 1 << 22;
-/// Entries of the table for each id.
+/// Table entries per id.
 const SPARSEST: u64 = 64;
 
 impl IdMap {
@@ -32,7 +31,7 @@ impl IdMap {
         self.raw.len()
     }
 
-    /// The dense id of a raw one, new if need be.
+    /// The dense id of a raw id, which may be new.
     pub(crate) fn intern(&mut self, raw: &str) -> Result<u32> {
         match canonical_number(raw.as_bytes()) {
             Some(number) => match self.number(number) {
@@ -46,15 +45,15 @@ impl IdMap {
         }
     }
 
-    /// The dense id of a decimal number already seen, without a look at UTF-8:
-    /// the way of almost every line of a ratings file.
+    /// The dense id of a known decimal number, without a check for UTF-8. Nearly all lines of a
+    /// ratings file take this path.
     #[cfg(feature = "readers")]
     #[inline]
     pub(crate) fn get_number(&self, raw: &[u8]) -> Option<u32> {
         self.number(canonical_number(raw)?)
     }
 
-    /// The dense id of a raw one already seen.
+    /// The dense id of a known raw id.
     pub(crate) fn get(&self, raw: &str) -> Option<u32> {
         match canonical_number(raw.as_bytes()) {
             Some(number) => self.number(number),
@@ -62,19 +61,19 @@ impl IdMap {
         }
     }
 
-    /// The raw id of a dense one; empty for one that was never given.
+    /// The raw id of a dense id; empty for an unknown one.
     #[cfg(feature = "readers")]
     pub(crate) fn raw(&self, id: u32) -> &str {
         self.raw.get_index(id as usize).map_or("", String::as_str)
     }
 
-    /// Raw ids that are another one but for leading zeros and a `.0` at the end, each with that.
+    /// Pairs of raw ids that differ only by leading zeros or a `.0` at the end.
     pub(crate) fn alike(&self) -> impl Iterator<Item = (&str, &str)> {
         let all = self.raw.iter().map(|raw| (shortest(raw), raw.as_str()));
         all.filter(|&(short, raw)| short != raw && self.get(short).is_some())
     }
 
-    /// All raw ids in the order of their dense ones.
+    /// All raw ids in the order of their dense ids.
     pub(crate) fn into_raw(self) -> Vec<String> {
         self.raw.into_iter().collect()
     }
@@ -116,10 +115,10 @@ impl IdMap {
     }
 }
 
-/// Whether a text is what programs write where a value is missing: nothing, or `nan`, `NaT`,
-/// `None`, `null`, `undefined` in any case, `NA`, `N/A`, `<NA>` or `\N`.
+/// Whether a text stands for a missing value: an empty text, `nan`, `NaT`, `None`, `null`,
+/// `undefined` in any case, `NA`, `N/A`, `<NA>` or `\N`.
 ///
-/// Such an id would merge everyone whose id is unknown into one person.
+/// Such an id would merge all users without an id into one.
 pub(crate) fn is_missing(raw: &str) -> bool {
     const WORDS: [&str; 5] = ["nan", "nat", "none", "null", "undefined"];
     let raw = raw.trim();
@@ -135,8 +134,8 @@ pub(crate) fn shortest(raw: &str) -> &str {
     if short.is_empty() { &raw[raw.len().saturating_sub(1)..] } else { short }
 }
 
-/// The value of a decimal number in the one way it is usually written: digits
-/// only, no leading zero, at most 19 of them. `007` and `7` stay two ids.
+/// The value of a decimal number in canonical form: at most 19 digits without a leading zero. So
+/// `007` and `7` are different ids.
 #[inline]
 fn canonical_number(raw: &[u8]) -> Option<u64> {
     if raw.is_empty() || raw.len() > 19 || (raw[0] == b'0' && raw.len() > 1) {
@@ -163,7 +162,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn numbers_first_appearances(
+        fn ids_are_numbered_by_first_appearance(
             raw in prop::collection::vec(
                 prop_oneof!["[0-9]{1,2}", "[0-9]{7,21}", "[a-c]{1,2}", "[0-9a]{3}"], 0..200)
         ) {
@@ -194,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_id_is_nobody() {
+    fn texts_for_missing_values_are_recognised() {
         let mut map = IdMap::new("user");
         for missing in
             ["", " ", "nan", "NaN", "None", "NULL", "NaT", "<NA>", "NA", "\\N", "undefined"]

@@ -3,11 +3,10 @@ use std::sync::Arc;
 use crate::report::EXAMPLES;
 use crate::{Error, Result};
 
-/// Which items each user interacted with: a binary `(users, items)` matrix in
-/// compressed sparse rows.
+/// The items of each user: a binary `(users, items)` matrix in compressed sparse rows.
 ///
-/// Rows are sorted by item id and hold no item twice. A clone shares the memory of its original:
-/// it takes constant time, so every part of a program can own the same training data.
+/// Rows are sorted by item id and have no repeated items. A clone shares the memory of its original
+/// and takes constant time, so several parts of a program can own the same training data.
 ///
 /// ```
 /// use glta_data::Interactions;
@@ -26,10 +25,9 @@ pub struct Interactions {
 }
 
 impl Interactions {
-    /// Builds the matrix from `(user, item)` pairs in any order; repeated pairs
-    /// count once.
+    /// Creates the matrix from `(user, item)` pairs in any order. Repeated pairs count once.
     ///
-    /// Takes 8 bytes per pair while reading and 4 more while sorting.
+    /// It takes 8 bytes per pair while it reads and 4 more while it sorts.
     ///
     /// # Errors
     /// An id outside `0..n_users` or `0..n_items`, or counts over `u32::MAX`.
@@ -42,15 +40,14 @@ impl Interactions {
         Self::from_columns(n_users, n_items, &users, &items)
     }
 
-    /// Builds the matrix from two columns, `users[k]` having interacted with
-    /// `items[k]`, in any order; repeated pairs count once.
+    /// Creates the matrix from two columns in any order: `users[k]` interacted with `items[k]`.
+    /// Repeated pairs count once.
     ///
-    /// A counting sort by user and a sort within each row: nothing but the
-    /// result is allocated.
+    /// It uses a counting sort by user and a sort within each row, and allocates only the result.
     ///
     /// # Errors
-    /// Columns of different length, an id outside `0..n_users` or `0..n_items`,
-    /// or counts over `u32::MAX`.
+    /// Columns of different lengths, an id outside `0..n_users` or `0..n_items`, or counts over
+    /// `u32::MAX`.
     pub fn from_columns(
         n_users: usize,
         n_items: usize,
@@ -60,7 +57,7 @@ impl Interactions {
         Self::with_repeats(n_users, n_items, users, items).map(|(matrix, _)| matrix)
     }
 
-    /// [`from_columns`](Self::from_columns), and which pairs were repeated.
+    /// [`from_columns`](Self::from_columns) that also returns the repeated pairs.
     pub(crate) fn with_repeats(
         n_users: usize,
         n_items: usize,
@@ -79,8 +76,8 @@ impl Interactions {
         check_ids("item", items, n_items)?;
         let mut offsets = row_offsets(n_users, users);
         let mut columns = vec![0; items.len()];
-        // Scattering moves offsets[u] from the start of row u to its end, which
-        // is the start of row u + 1: one step along the array restores it.
+        // The loop moves offsets[u] from the start of row u to its end, which is the start of row u
+        // + 1. A shift by one position restores the offsets.
         for (&user, &item) in users.iter().zip(items) {
             let next = &mut offsets[user as usize];
             columns[*next] = item;
@@ -92,34 +89,34 @@ impl Interactions {
         Ok((Self::from_csr_unchecked(n_items, offsets, columns), repeats))
     }
 
-    /// Builds the matrix from compressed sparse rows: `offsets`, `n_users + 1`
-    /// of them from 0 to `items.len()`, and rows that rise strictly.
+    /// Creates the matrix from compressed sparse rows: `n_users + 1` `offsets` from 0 to
+    /// `items.len()`, and strictly ascending rows.
     ///
     /// # Errors
-    /// [`Error::BadCsr`] naming the first fault, an item outside `0..n_items`,
-    /// or counts over `u32::MAX`.
+    /// [`Error::BadCsr`] with the first problem, an item outside `0..n_items`, or counts over
+    /// `u32::MAX`.
     pub fn from_csr(n_items: usize, offsets: Vec<usize>, items: Vec<u32>) -> Result<Self> {
         let bad = |problem: String| Err(Error::BadCsr(problem));
         if offsets.first() != Some(&0) || offsets.last() != Some(&items.len()) {
             return bad(format!(
-                "offsets must run from 0 to the number of entries, {}",
+                "offsets must start at 0 and end at the number of entries, {}",
                 items.len()
             ));
         }
         check_counts(offsets.len() - 1, n_items)?;
         for (user, ends) in offsets.windows(2).enumerate() {
             if ends[0] > ends[1] || ends[1] > items.len() {
-                return bad(format!("the offsets fall at row {user}"));
+                return bad(format!("the offsets decrease at row {user}"));
             }
             if items[ends[0]..ends[1]].windows(2).any(|w| w[0] >= w[1]) {
-                return bad(format!("row {user} does not rise strictly"));
+                return bad(format!("row {user} is not strictly ascending"));
             }
         }
         check_ids("item", &items, n_items)?;
         Ok(Self::from_csr_unchecked(n_items, offsets, items))
     }
 
-    /// Rows that the caller knows to be sound.
+    /// Creates the matrix from rows that are known to be valid.
     pub(crate) fn from_csr_unchecked(n_items: usize, offsets: Vec<usize>, items: Vec<u32>) -> Self {
         debug_assert_eq!(offsets.last(), Some(&items.len()));
         Self { n_items, offsets: Arc::new(offsets), items: Arc::new(items) }
@@ -133,12 +130,12 @@ impl Interactions {
         Self::from_pairs(n_users, n_items, [])
     }
 
-    /// Number of users (rows), those without interactions included.
+    /// Number of users (rows), including users without interactions.
     pub fn n_users(&self) -> usize {
         self.offsets.len() - 1
     }
 
-    /// Number of items (columns), those without interactions included.
+    /// Number of items (columns), including items without interactions.
     pub fn n_items(&self) -> usize {
         self.n_items
     }
@@ -148,12 +145,12 @@ impl Interactions {
         self.items.len()
     }
 
-    /// Whether there is no interaction at all.
+    /// Whether there are no interactions.
     pub fn is_empty(&self) -> bool {
         self.items.is_empty()
     }
 
-    /// The items of `user`, ascending; empty for a user outside the matrix.
+    /// The items of `user` in ascending order; empty for an unknown user.
     pub fn items(&self, user: u32) -> &[u32] {
         let user = user as usize;
         if user >= self.n_users() {
@@ -167,7 +164,7 @@ impl Interactions {
         self.items(user).binary_search(&item).is_ok()
     }
 
-    /// All pairs, by user and then by item.
+    /// All pairs, sorted by user and then by item.
     pub fn iter(&self) -> impl Iterator<Item = (u32, u32)> + '_ {
         (0..self.n_users() as u32).flat_map(|u| self.items(u).iter().map(move |&i| (u, i)))
     }
@@ -177,12 +174,12 @@ impl Interactions {
         &self.offsets
     }
 
-    /// The item ids of all rows one after the other.
+    /// The item ids of all rows, concatenated.
     pub fn column_indices(&self) -> &[u32] {
         &self.items
     }
 
-    /// How many users interacted with each item: `(items,)`.
+    /// The number of users of each item, `(items,)`.
     pub fn item_degrees(&self) -> Vec<u32> {
         let mut degrees = vec![0; self.n_items];
         for &item in self.items.iter() {
@@ -191,7 +188,7 @@ impl Interactions {
         degrees
     }
 
-    /// The `(items, users)` matrix: which users each item has.
+    /// The `(items, users)` matrix, with the users of each item.
     pub fn transpose(&self) -> Self {
         let offsets = row_offsets(self.n_items, &self.items);
         let mut next = offsets.clone();
@@ -204,7 +201,7 @@ impl Interactions {
         Self::from_csr_unchecked(self.n_users(), offsets, users)
     }
 
-    /// The interactions for which `keep(user, item)` answers true; the ids stay.
+    /// The interactions for which `keep(user, item)` returns true. The ids do not change.
     pub fn filter(&self, mut keep: impl FnMut(u32, u32) -> bool) -> Self {
         let mut offsets = Vec::with_capacity(self.offsets.len());
         let mut items = Vec::new();
@@ -216,10 +213,10 @@ impl Interactions {
         Self::from_csr_unchecked(self.n_items, offsets, items)
     }
 
-    /// Interactions that are in either matrix.
+    /// The interactions of both matrices.
     ///
     /// # Errors
-    /// [`Error::IdOutOfRange`] when `other` is larger than `self`.
+    /// [`Error::IdOutOfRange`] if `other` is larger than `self`.
     pub fn union(&self, other: &Self) -> Result<Self> {
         Self::from_pairs(self.n_users(), self.n_items, self.iter().chain(other.iter()))
     }
@@ -228,9 +225,9 @@ impl Interactions {
 /// Rows that repeat a (user, item) pair.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Repeats {
-    /// How many beyond the first of each pair.
+    /// Number of rows beyond the first of each pair.
     pub(crate) count: u64,
-    /// The pairs of the first few.
+    /// The first few of these pairs.
     pub(crate) examples: Vec<(u32, u32)>,
 }
 
@@ -245,7 +242,7 @@ impl Repeats {
     }
 }
 
-/// Sorts every row and removes repeats.
+/// Sorts every row and removes repeated items.
 fn sort_rows(offsets: &mut [usize], items: &mut Vec<u32>) -> Repeats {
     let mut repeats = Repeats::default();
     let (mut start, mut kept) = (0, 0);
@@ -284,7 +281,7 @@ fn check_counts(n_users: usize, n_items: usize) -> Result<()> {
 }
 
 fn check_ids(kind: &'static str, ids: &[u32], len: usize) -> Result<()> {
-    // A maximum vectorises; the search for the culprit is for the message.
+    // A maximum is vectorised; the position is only needed for the message.
     if ids.iter().max().is_none_or(|&id| (id as usize) < len) {
         return Ok(());
     }
@@ -292,8 +289,8 @@ fn check_ids(kind: &'static str, ids: &[u32], len: usize) -> Result<()> {
     Err(Error::IdOutOfRange { kind, id: id.unwrap_or_default(), len })
 }
 
-/// Start of each of `n` rows when the entries of row `r` are those with
-/// `keys[k] == r`, and the end of the last: `(n + 1,)`.
+/// The start of each of `n` rows, and the end of the last, if row `r` has the entries `k` with
+/// `keys[k] == r`: `(n + 1,)`.
 pub(crate) fn row_offsets(n: usize, keys: &[u32]) -> Vec<usize> {
     let mut offsets = vec![0; n + 1];
     for &key in keys {
@@ -323,7 +320,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn is_the_set_of_its_pairs(
+        fn the_matrix_is_the_set_of_its_pairs(
             pairs in prop::collection::vec((0u32..7, 0u32..9), 0..80)
         ) {
             let matrix = Interactions::from_pairs(7, 9, pairs.iter().copied()).unwrap();
@@ -348,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_outside_the_range_are_refused() {
+    fn ids_out_of_range_are_rejected() {
         let error = Interactions::from_pairs(2, 3, [(0, 0), (2, 0)]).unwrap_err();
         assert_eq!(error.to_string(), "user id 2 is out of range: there are 2 users (ids 0..2)");
         assert!(Interactions::from_pairs(2, 3, [(0, 3)]).is_err());
@@ -357,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_csr_is_refused() {
+    fn invalid_csr_is_rejected() {
         for (offsets, items) in [
             (vec![], vec![]),
             (vec![0, 1], vec![]),

@@ -2,20 +2,27 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// What is known about an item: its id in the raw files and its texts.
+/// An item: its raw id and its texts.
 ///
-/// Text that the raw files lack is empty.
+/// A text that the files lack is empty.
+///
+/// ```
+/// use glta_data::Item;
+///
+/// let item = Item { genres: vec!["Tea".into()], ..Item::titled("sku-1", "Green tea, 100 g") };
+/// assert!(!item.is_textless());
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Item {
-    /// The id the raw files use.
+    /// The id in the raw files.
     pub raw_id: String,
     /// Title.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub title: String,
-    /// Genres or categories, most general first.
+    /// Genres or categories, the most general first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub genres: Vec<String>,
-    /// Free text that describes the item.
+    /// A description in free text.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub description: String,
     /// Further texts by name, such as `brand` or `features`.
@@ -24,7 +31,7 @@ pub struct Item {
 }
 
 impl Item {
-    /// An item of which only the id is known.
+    /// An item without texts.
     pub fn new(raw_id: impl Into<String>) -> Self {
         Self { raw_id: raw_id.into(), ..Self::default() }
     }
@@ -34,7 +41,7 @@ impl Item {
         Self { title: title.into(), ..Self::new(raw_id) }
     }
 
-    /// Whether there is no text at all.
+    /// Whether the item has no text.
     pub fn is_textless(&self) -> bool {
         self.title.is_empty()
             && self.genres.is_empty()

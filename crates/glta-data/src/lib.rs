@@ -1,14 +1,13 @@
-//! Raw recommendation data sets to interactions, texts and splits.
+//! Data sets for recommendation: from raw files to interactions, texts and splits.
 //!
-//! - [`Interactions`]: who interacted with what, as compressed sparse rows; all
-//!   that metrics and graph models need.
-//! - [`Dataset`]: interactions with raw ids, item texts and, where the source
-//!   has them, ratings and times. It comes from a reader, or from memory with
-//!   [`Dataset::from_interactions`], and is narrowed by [`Dataset::k_core`],
-//!   [`Dataset::min_rating`] and [`Dataset::retain_items`].
-//! - [`TextConfig`]: how an item is put into words.
-//! - [`ShopConfig`]: a made-up shop, for trying things without a download.
-//! - [`Split`]: training, validation and test part by [`SplitConfig`].
+//! - [`Interactions`]: the items of each user as compressed sparse rows; the input of metrics and
+//!   graph models.
+//! - [`Dataset`]: interactions with raw ids, item texts and, if the source has them, ratings and
+//!   times. It comes from a reader or from memory ([`Dataset::from_interactions`]).
+//!   [`Dataset::k_core`], [`Dataset::min_rating`] and [`Dataset::retain_items`] filter it.
+//! - [`TextConfig`]: which fields make the text of an item.
+//! - [`ShopConfig`]: a generated shop, for examples without a download.
+//! - [`Split`]: training, validation and test part, by [`SplitConfig`].
 #![cfg_attr(
     feature = "readers",
     doc = "- [`readers`]: the publishers' raw files, from a folder or zip, plain or gzipped."
@@ -33,6 +32,9 @@
 //! assert_eq!(split.test.len(), 2);
 //! # Ok::<(), glta_data::Error>(())
 //! ```
+
+// The documentation names the feature that an item needs.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod columns;
 mod dataset;

@@ -2,8 +2,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// What became of the rows and records of a data set's files: what was recognised, left out,
-/// joined or missing, and what each filter kept. The record `data` of `metrics.json`.
+/// How the files of a data set were read: what was recognised, left out, merged or missing, and
+/// what each filter kept. It is the record `data` of `metrics.json`.
 ///
 /// ```
 /// use glta_data::{Dataset, Interaction};
@@ -20,13 +20,13 @@ use serde::{Deserialize, Serialize};
 #[serde(default)]
 #[non_exhaustive]
 pub struct Report {
-    /// The files in the order in which they were read.
+    /// The files, in the order in which they were read.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<FileReport>,
-    /// What was left out, joined, missing or doubtful.
+    /// What was left out, merged, missing or doubtful.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<Note>,
-    /// The filters in the order in which they were applied.
+    /// The filters, in the order in which they were applied.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub filters: Vec<FilterReport>,
 }
@@ -37,9 +37,9 @@ pub struct Report {
 pub struct FileReport {
     /// Its name without folders.
     pub file: String,
-    /// Its layout as it was recognised or named.
+    /// Its recognised or configured layout.
     pub layout: String,
-    /// Rows or records, without header, comments and empty lines.
+    /// Number of rows or records, without header, comments and empty lines.
     pub rows: u64,
 }
 
@@ -49,14 +49,14 @@ pub struct FileReport {
 pub struct Note {
     /// Its kind, such as `repeated_pairs` or `items_without_metadata`.
     pub kind: String,
-    /// How many rows, items or ids.
+    /// Number of rows, items or ids.
     pub count: u64,
-    /// Of how many.
+    /// The total of which `count` is a part.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub of: Option<u64>,
-    /// The whole as a sentence.
+    /// The note as a sentence.
     pub message: String,
-    /// The first few.
+    /// The first few examples.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub examples: Vec<String>,
 }
@@ -77,7 +77,7 @@ pub struct FilterReport {
 pub(crate) const EXAMPLES: usize = 3;
 
 impl Note {
-    /// A note whose message is `count of … text`.
+    /// A note with the message `count of … text`.
     pub(crate) fn new(kind: &str, count: u64, of: Option<u64>, text: &str) -> Self {
         let share = of.map_or(String::new(), |of| format!(" of {of}"));
         Self {
@@ -107,29 +107,29 @@ impl fmt::Display for Note {
 }
 
 impl FilterReport {
-    /// The sentence of a filter that leaves nothing.
+    /// The message for a filter that keeps nothing.
     pub(crate) fn emptied(&self) -> String {
         let [users, items, interactions] = self.before;
         format!(
-            "{} leaves nothing of {users} users, {items} items and {interactions} interactions",
+            "{} removes all of {users} users, {items} items and {interactions} interactions",
             self.rule
         )
     }
 }
 
 impl Report {
-    /// The note of a kind.
+    /// The note of a kind, if there is one.
     pub fn note(&self, kind: &str) -> Option<&Note> {
         self.notes.iter().find(|note| note.kind == kind)
     }
 
-    /// Adds a note and shows it as a warning.
+    /// Adds a note and emits it as a warning.
     pub(crate) fn warn(&mut self, dataset: &str, note: Note) {
         tracing::warn!("{dataset}: {note}");
         self.notes.push(note);
     }
 
-    /// Adds a note and shows it as information.
+    /// Adds a note and emits it as an information event.
     #[cfg(feature = "readers")]
     pub(crate) fn say(&mut self, dataset: &str, note: Note) {
         tracing::info!("{dataset}: {note}");

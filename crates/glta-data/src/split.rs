@@ -4,46 +4,48 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Dataset, Error, Interactions, Result};
 
-/// Which of a user's items are held out.
+/// The rule that selects a user's held-out items.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum SplitMethod {
     /// A random share of each user's items.
     RandomPerUser,
-    /// One test item per user and, with a validation ratio over 0, one
-    /// validation item: the last two in time where times are known, else two at
-    /// random. The ratios play no further part.
+    /// One test item per user and, with a validation ratio above 0, one validation item: the last
+    /// two in time if times are known, otherwise two random ones. The ratios have no other effect.
     LeaveOneOut,
-    /// The latest share of each user's items is the test set, the latest of the
-    /// rest the validation set. Needs times; at equal times the higher item id
-    /// counts as later.
+    /// The test part is the latest share of each user's items, the validation part the latest share
+    /// of the rest. It needs times; at equal times the higher item id counts as later.
     Temporal,
 }
 
-/// How interactions are divided.
+/// How interactions are split.
 ///
-/// Of a user's `n` items, `test = round(n · test_ratio)` are held out for
-/// testing, and of the other `m = n − test`, `valid = round(m · valid_ratio)`
-/// for validation; halves round to the even neighbour. So that short histories
-/// are not left out, a ratio over 0 gives each user with at least two items one
-/// test item, and one validation item where three or more would be left
-/// otherwise. A user always keeps a training item. On MovieLens 100K the default
-/// gives 71,981 training, 8,019 validation and 20,000 test interactions.
+/// Of a user's `n` items, `test = round(n · test_ratio)` are held out for testing, and of the other
+/// `m = n − test`, `valid = round(m · valid_ratio)` for validation; halves round to the even
+/// neighbour. To include short histories, a ratio above 0 gives each user with at least two items
+/// one test item, and one validation item if at least three items would remain otherwise. A user
+/// always keeps a training item. On MovieLens 100K the default gives 71,981 training, 8,019
+/// validation and 20,000 test interactions.
+///
+/// ```
+/// use glta_data::{SplitConfig, SplitMethod};
+///
+/// let config = SplitConfig { method: SplitMethod::Temporal, cold_ratio: 0.1, ..Default::default() };
+/// assert!(config.validate().is_ok());
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SplitConfig {
-    /// Which items are held out. Default [`SplitMethod::RandomPerUser`].
+    /// The rule that selects held-out items. Default [`SplitMethod::RandomPerUser`].
     pub method: SplitMethod,
-    /// Share of a user's items to test on, in `[0, 1)`. Default 0.2.
+    /// Share of a user's items in the test part, in `[0, 1)`. Default 0.2.
     pub test_ratio: f64,
-    /// Share of the remaining items to validate on, in `[0, 1)`. Default 0.1.
+    /// Share of the remaining items in the validation part, in `[0, 1)`. Default 0.1.
     pub valid_ratio: f64,
-    /// Share of the items, in `[0, 1)`, that no model gets to see: all their
-    /// interactions are test interactions, and the rest is divided as if they did
-    /// not exist. Of the `n` items with an interaction `round(n · cold_ratio)` are
-    /// drawn. A user who has nothing else is left without a training item.
-    /// Default 0.
+    /// Share of cold items, in `[0, 1)`. All their interactions are test interactions; the others
+    /// are split as if these items did not exist. Of the `n` items with an interaction `round(n ·
+    /// cold_ratio)` are drawn. A user who only has cold items has no training item. Default 0.
     pub cold_ratio: f64,
     /// Seed of the random choices. Default 2024.
     pub seed: u64,
@@ -80,7 +82,7 @@ fn check_ratio(field: &'static str, ratio: f64) -> Result<()> {
     Err(Error::Config { field, problem: format!("{ratio} is not in [0, 1)") })
 }
 
-/// A data set's interactions in three disjoint parts over the same ids.
+/// The interactions of a data set in three disjoint parts with the same ids.
 ///
 /// ```
 /// use glta_data::{Dataset, Item, Split, SplitConfig};
@@ -95,19 +97,18 @@ fn check_ratio(field: &'static str, ratio: f64) -> Result<()> {
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Split {
-    /// What models learn from.
+    /// The part that models are fitted on.
     pub train: Interactions,
-    /// What settings are chosen on.
+    /// The part that settings are chosen on.
     pub valid: Interactions,
-    /// What is measured in the end.
+    /// The part that results are measured on.
     pub test: Interactions,
-    /// Items without training interactions because they stand for new ones, by
-    /// [`SplitConfig::cold_ratio`] or [`with_new_items`](Self::with_new_items),
-    /// ascending.
+    /// Items without training interactions that stand for new ones, by [`SplitConfig::cold_ratio`]
+    /// or [`with_new_items`](Self::with_new_items), in ascending order.
     pub cold_items: Vec<u32>,
 }
 
-/// Where an interaction goes.
+/// The part of an interaction.
 #[derive(Clone, Copy, PartialEq)]
 enum Part {
     Train,
@@ -116,14 +117,14 @@ enum Part {
 }
 
 impl Split {
-    /// Divides the interactions of `dataset`.
+    /// Splits the interactions of `dataset`.
     ///
-    /// Each user's choice depends only on the seed, the user's id and items, so
-    /// it is the same at every thread count and in every order of users.
+    /// The choice for a user depends only on the seed, the user's id and items. It is the same for
+    /// any number of threads and any order of users.
     ///
     /// # Errors
-    /// Bad settings, a filter that has left no interactions, or a temporal split of data without
-    /// times.
+    /// Invalid settings, a data set without interactions after a filter, or a temporal split of
+    /// data without times.
     pub fn new(dataset: &Dataset, config: &SplitConfig) -> Result<Self> {
         config.validate()?;
         if let Err(error @ Error::Emptied { .. }) = dataset.require_interactions() {
@@ -149,7 +150,7 @@ impl Split {
         let mut order: Vec<usize> = Vec::new();
         for user in 0..interactions.n_users() {
             let row = interactions.offsets()[user]..interactions.offsets()[user + 1];
-            // Held-out rows go to the front: test first, then validation.
+            // Held-out rows are moved to the front: first test, then validation.
             order.clear();
             order.extend(row.filter(|&k| parts[k] == Part::Train));
             let (test, valid) = held_out(order.len(), config);
@@ -166,13 +167,12 @@ impl Split {
         Ok(Self { cold_items, ..Self::from_parts(interactions, &parts) })
     }
 
-    /// A split published as files: a training and a test matrix, from which
-    /// `valid_ratio` of each user's training items are taken for validation at
-    /// random, rounded as in [`SplitConfig`]. A ratio of 0 leaves validation
-    /// empty.
+    /// A published split: a training and a test matrix. `valid_ratio` of each user's training items
+    /// are moved to the validation part at random, rounded as in [`SplitConfig`]. With a ratio of 0
+    /// the validation part is empty.
     ///
     /// # Errors
-    /// A ratio outside `[0, 1)`, or matrices of different size.
+    /// A ratio outside `[0, 1)`, or matrices of different sizes.
     pub fn with_validation(
         train: &Interactions,
         test: Interactions,
@@ -186,7 +186,7 @@ impl Split {
             if len != other {
                 return Err(Error::Config {
                     field: "test",
-                    problem: format!("has {other} {kind}s, the training matrix {len}"),
+                    problem: format!("has {other} {kind}s, but the training matrix has {len}"),
                 });
             }
         }
@@ -217,15 +217,15 @@ impl Split {
         Self { train, valid, test, cold_items: Vec::new() }
     }
 
-    /// The split with new items in its validation part: of the `n` items with a
-    /// training interaction `round(n · ratio)` are drawn, and all of their training
-    /// interactions become validation interactions. What is chosen on it suits a
-    /// catalogue that grows; what was chosen is then fitted on the whole training
-    /// part. [`cold_items`](Self::cold_items) of the result are the drawn ones.
+    /// The split with new items in its validation part. Of the `n` items with a training
+    /// interaction `round(n · ratio)` are drawn, and all their training interactions become
+    /// validation interactions. Settings that are chosen on it suit a growing catalogue; then fit
+    /// them on the whole training part. [`cold_items`](Self::cold_items) of the result are the
+    /// drawn items.
     ///
     /// # Errors
-    /// A ratio outside `[0, 1)`, or parts of different size, which only a hand-made
-    /// split can have.
+    /// A ratio outside `[0, 1)`, or parts of different sizes, which only a split that was made by
+    /// hand can have.
     pub fn with_new_items(&self, ratio: f64, seed: u64) -> Result<Self> {
         let (train, moved) = self.train.split_off_items(ratio, seed)?;
         let degrees = moved.item_degrees();
@@ -233,18 +233,18 @@ impl Split {
         Ok(Self { train, valid: self.valid.union(&moved)?, test: self.test.clone(), cold_items })
     }
 
-    /// Training and validation together: what is known when testing.
+    /// The training and the validation part together: what is known when testing.
     ///
     /// # Errors
-    /// Parts of different size, which only a hand-made split can have.
+    /// Parts of different sizes, which only a split that was made by hand can have.
     pub fn train_and_valid(&self) -> Result<Interactions> {
         self.train.union(&self.valid)
     }
 }
 
 impl Interactions {
-    /// Draws `round(n · ratio)` of the `n` items that have interactions; returns the
-    /// interactions of the other items and those of the drawn ones.
+    /// Draws `round(n · ratio)` of the `n` items that have interactions. Returns the interactions
+    /// of the other items and those of the drawn items.
     ///
     /// # Errors
     /// A ratio outside `[0, 1)`.
@@ -256,7 +256,7 @@ impl Interactions {
     }
 }
 
-/// A share of the items that have interactions, ascending.
+/// A random share of the items that have interactions, in ascending order.
 fn draw_items(interactions: &Interactions, ratio: f64, seed: u64, purpose: &str) -> Vec<u32> {
     let degrees = interactions.item_degrees();
     let mut known: Vec<u32> =
@@ -267,7 +267,7 @@ fn draw_items(interactions: &Interactions, ratio: f64, seed: u64, purpose: &str)
     drawn
 }
 
-/// How many of `n` items are held out: `(test, valid)`.
+/// Numbers of held-out items out of `n`: `(test, valid)`.
 fn held_out(n: usize, config: &SplitConfig) -> (usize, usize) {
     if config.method == SplitMethod::LeaveOneOut {
         let test = usize::from(n >= 2);
@@ -282,7 +282,7 @@ fn held_out(n: usize, config: &SplitConfig) -> (usize, usize) {
     (test, n_valid(n - test, config.valid_ratio))
 }
 
-/// How many of the `m` items that are not for testing are for validation.
+/// Number of validation items out of the `m` items that are not in the test part.
 fn n_valid(m: usize, ratio: f64) -> usize {
     if ratio > 0.0 && m >= 3 {
         round(m, ratio).clamp(1, m - 1)
@@ -295,11 +295,11 @@ fn round(n: usize, ratio: f64) -> usize {
     (n as f64 * ratio).round_ties_even() as usize
 }
 
-/// Brings a uniform sample of `amount` values, in random order, to the front; each user has
-/// an own stream.
+/// Moves a uniform sample of `amount` values to the front, in random order. Each user has their own
+/// random stream.
 fn shuffle(values: &mut [usize], amount: usize, seed: u64, user: usize) {
     let amount = amount.min(values.len());
-    // rand samples into the back.
+    // rand moves the sample to the back.
     values.partial_shuffle(&mut stream(seed, "split", &[user as u64]), amount);
     values.rotate_right(amount);
 }
@@ -323,7 +323,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn is_a_partition_that_leaves_every_user_something(
+        fn a_split_is_a_partition_and_every_user_keeps_an_item(
             lengths in prop::collection::vec(0usize..40, 1..20),
             test_ratio in 0.0f64..0.999,
             valid_ratio in 0.0f64..0.999,
@@ -413,7 +413,7 @@ mod tests {
         }
 
         #[test]
-        fn published_train_gives_validation(
+        fn validation_items_come_from_the_published_training_part(
             lengths in prop::collection::vec(0usize..40, 1..20),
             ratio in 0.0f64..0.999,
         ) {
@@ -428,7 +428,7 @@ mod tests {
     }
 
     #[test]
-    fn a_configuration_from_before_cold_items_still_reads() {
+    fn a_configuration_without_cold_ratio_is_valid() {
         let old = r#"{"method":"random_per_user","test_ratio":0.2,"valid_ratio":0.1,"seed":2024}"#;
         let config: SplitConfig = serde_json::from_str(old).unwrap();
         assert_eq!(config, SplitConfig::default());
@@ -452,7 +452,7 @@ mod tests {
         let data = dataset(&[10; 4000]);
         let split = Split::new(&data, &SplitConfig::default()).unwrap();
         for degree in split.test.item_degrees() {
-            // Binomial(4000, 0.2): deviation 25.
+            // Binomial(4000, 0.2): standard deviation 25.
             assert!((675..925).contains(&degree), "{degree}");
         }
         for degree in split.valid.item_degrees() {
@@ -485,7 +485,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_settings() {
+    fn invalid_split_settings() {
         let data = dataset(&[3]);
         let temporal = SplitConfig { method: SplitMethod::Temporal, ..SplitConfig::default() };
         assert!(Split::new(&data, &temporal).is_err());

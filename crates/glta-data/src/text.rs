@@ -2,7 +2,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Item, Result};
 
-/// How an item is put into words.
+/// How the fields of an item become its text.
 ///
 /// ```
 /// use glta_data::{Item, TextConfig};
@@ -17,16 +17,15 @@ use crate::{Error, Item, Result};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TextConfig {
-    /// The parts of the text in their order: `title`, `genres`, `description`
-    /// or the name of one of the item's other texts. Empty parts are left out.
-    /// Default title, genres, description.
+    /// The fields in their order: `title`, `genres`, `description` or the name of one of the item's
+    /// other texts. Empty fields are left out. Default title, genres, description.
     pub fields: Vec<String>,
-    /// Between parts. Default `". "`.
+    /// Separator between fields. Default `". "`.
     pub separator: String,
-    /// The text is cut after so many words. Default 100.
+    /// Maximum number of words. Default 100.
     pub max_words: usize,
-    /// Whether `Matrix, The (1999)` becomes `The Matrix (1999)`, the form in
-    /// which language models know it. Default true.
+    /// Whether `Matrix, The (1999)` becomes `The Matrix (1999)`, the form that language models
+    /// know. Default true.
     pub natural_titles: bool,
 }
 
@@ -45,7 +44,7 @@ impl TextConfig {
     /// Checks the settings.
     ///
     /// # Errors
-    /// [`Error::Config`]: no field, a field twice, or no words.
+    /// [`Error::Config`] for no field, a repeated field, or zero words.
     pub fn validate(&self) -> Result<()> {
         let config = |field, problem: String| Err(Error::Config { field, problem });
         if self.fields.is_empty() {
@@ -53,7 +52,7 @@ impl TextConfig {
         }
         for (n, field) in self.fields.iter().enumerate() {
             if self.fields[..n].contains(field) {
-                return config("fields", format!("`{field}` is given twice"));
+                return config("fields", format!("`{field}` occurs twice"));
             }
         }
         if self.max_words == 0 {
@@ -62,7 +61,7 @@ impl TextConfig {
         Ok(())
     }
 
-    /// The text of an item; empty when the item has none of the fields.
+    /// The text of an item; empty if it has none of the fields.
     pub fn text(&self, item: &Item) -> String {
         let mut text = String::new();
         for field in &self.fields {
@@ -95,7 +94,7 @@ impl TextConfig {
     }
 }
 
-/// Byte positions at which words start.
+/// Byte positions of the starts of words.
 fn word_starts(text: &str) -> impl Iterator<Item = usize> + '_ {
     let mut blank = true;
     text.char_indices()
@@ -107,7 +106,7 @@ fn word_starts(text: &str) -> impl Iterator<Item = usize> + '_ {
         .map(|(at, _)| at)
 }
 
-/// Articles that film lists put behind the title.
+/// Articles that film lists append to the title.
 const ARTICLES: &[&str] = &[
     "The", "A", "An", "Le", "La", "Les", "L'", "Un", "Une", "El", "Los", "Las", "Il", "Lo", "I",
     "Gli", "Der", "Die", "Das", "Ein", "Eine", "De", "Het", "Det", "Den", "En", "O", "Os",

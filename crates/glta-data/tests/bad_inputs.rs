@@ -1,4 +1,4 @@
-//! Broken files end in an error that names the file, the line and the fault.
+//! Broken files give an error with the file, the line and the problem.
 #![cfg(feature = "readers")]
 #![allow(clippy::unwrap_used)]
 
@@ -38,12 +38,12 @@ fn bad_lines() {
             &["ratings.csv, line 3", "`userId,movieId,rating,timestamp`", "1\\t30\\t3\\t90"],
         ),
         ("1::10::4::100\n", &["ratings.csv, line 1", "header", "1::10::4::100"]),
-        // A column too few, a word for a number.
+        // A missing column, a word instead of a number.
         ("userId,movieId,rating,timestamp\n1,10,4.0\n", &["line 2"]),
         ("userId,movieId,rating,timestamp\n1,10,good,5\n", &["line 2"]),
         ("userId,movieId,rating,timestamp\n1,10,4,noon\n", &["line 2"]),
         ("userId,movieId,rating,timestamp\n1,10,NaN,5\n", &["line 2"]),
-        // Absurd ids.
+        // Invalid ids.
         ("userId,movieId,rating,timestamp\n1,-10,4.0,5\n", &["line 2", "integer ids"]),
         (
             "userId,movieId,rating,timestamp\n99999999999999999999999,1,4.0,5\n",
@@ -51,9 +51,9 @@ fn bad_lines() {
         ),
         ("userId,movieId,rating,timestamp\n4294967296,1,4.0,5\n", &["line 2"]),
         ("userId,movieId,rating,timestamp\n,1,4.0,5\n", &["line 2"]),
-        // Nothing in it.
-        ("", &["ratings.csv holds no interactions"]),
-        ("userId,movieId,rating,timestamp\n", &["ratings.csv holds no interactions"]),
+        // No content.
+        ("", &["ratings.csv has no interactions"]),
+        ("userId,movieId,rating,timestamp\n", &["ratings.csv has no interactions"]),
     ];
     for (text, parts) in bad {
         let error = movielens(CSV, &[("ratings.csv", text.as_bytes())]);
@@ -124,7 +124,7 @@ fn truncated_archives() {
         fs::write(&path, &whole[..part]).unwrap();
         names(&readers::movielens(&path).unwrap_err().to_string(), &["ml-x.zip"]);
     }
-    // Damage inside: the checksum or the stream gives it away.
+    // Damage inside the file, detected by the checksum or the stream.
     let mut damaged = whole.clone();
     let at = whole.len() / 2;
     damaged[at..at + 16].fill(0xaa);
@@ -175,7 +175,7 @@ fn pair_files() {
     names(&fails(b"1\t2\n5\t6\n3 4\n", &pairs), &["p.txt, line 3", "tab-separated"]);
     names(&fails(b"1,2\n5,6\n3\n", &pairs), &["p.txt, line 3", "comma-separated"]);
     names(&fails(b"1,2\n\xff,3\n", &pairs), &["p.txt, line 2", "not UTF-8"]);
-    names(&fails(b"", &pairs), &["holds no interactions"]);
+    names(&fails(b"", &pairs), &["has no interactions"]);
     names(&fails(b"u,i,r,t\n1,2,x,99\n", &rated), &["p.txt, line 2", "number", "column 3"]);
     names(&fails(b"u,i,r,t\n1,2,3\n", &rated), &["p.txt, line 2"]);
     assert!(read(b"1 2\n", &PairsConfig { rating: Some(Column::Number(3)), ..lists }).is_err());
@@ -192,7 +192,7 @@ fn split_files_share_ids() {
     assert_eq!(data.users(), ["5", "6"]);
     assert_eq!(data.interactions().len(), 5);
     assert_eq!(split.train.items(0), [0, 1]);
-    // Item 2 of user 5 was for training already.
+    // Item 2 of user 5 is already in the training part.
     assert_eq!(split.test.items(0), [3]);
     assert_eq!(split.test.items(1), [0]);
     assert!(split.valid.is_empty());
@@ -234,7 +234,7 @@ fn goodreads_records() {
     let error = readers::goodreads(both.path(), &history(13)).unwrap_err().to_string();
     names(&error, &["genre", "history"]);
 
-    // With the genres file, its names count.
+    // With the genres file, its names are used.
     let genres = br#"{"book_id": "2", "genres": {"fiction": 3, "history, biography": 9}}
 {"book_id": "1", "genres": {}}
 "#;
@@ -257,7 +257,7 @@ fn goodreads_records() {
         &fails(&[BOOKS, ("goodreads_interactions.json", b"{\"user_id\": \"a\"}\n")]),
         &["line 1", "book_id"],
     );
-    names(&fails(&[BOOKS, ("goodreads_interactions.json", b"")]), &["holds no interactions"]);
+    names(&fails(&[BOOKS, ("goodreads_interactions.json", b"")]), &["has no interactions"]);
     let several = fails(&[
         ("goodreads_books_comics.json", BOOKS.1),
         ("goodreads_books_poetry.json", BOOKS.1),
@@ -308,7 +308,7 @@ fn amazon_generations() {
     assert_eq!(data.items()[0].raw_id, "X");
     assert_eq!(data.items()[0].other["brand"], "Acme");
 
-    // Several categories, several files of one.
+    // Several categories, and several files of one.
     fs::write(recent.path().join("Home_5.json"), reviews).unwrap();
     let all = readers::amazon(recent.path(), &config).unwrap();
     assert_eq!(all.report().files[0].file, "Home.json");

@@ -1,4 +1,4 @@
-//! Every MovieLens generation, from folder, gzip and zip, in miniature.
+//! Every MovieLens generation in miniature, from a folder, gzip and zip.
 #![cfg(feature = "readers")]
 #![allow(clippy::unwrap_used)]
 
@@ -32,7 +32,7 @@ fn folders() {
         let texts = data.texts(&TextConfig::default()).unwrap();
         assert_eq!(texts[0], text);
 
-        // Gzipped under both names.
+        // Gzipped, with and without `.gz` in the name.
         let zipped: Vec<(String, Vec<u8>)> = files
             .iter()
             .enumerate()

@@ -1,5 +1,5 @@
-//! Ten thousand damaged files of every layout: no reader panics, hangs, or takes more memory than
-//! a multiple of what it reads.
+//! Ten thousand damaged files of every format: no reader panics, hangs, or allocates more than a
+//! multiple of the size of its input.
 #![cfg(feature = "readers")]
 #![allow(clippy::unwrap_used)]
 
@@ -18,7 +18,7 @@ use rand_chacha::ChaCha8Rng;
 
 use common::{CSV, DAT, ML_100K, gzip};
 
-/// The system's allocator, which counts what is allocated at once.
+/// The system's allocator, with a count of the allocated bytes.
 struct Counting;
 
 static NOW: AtomicUsize = AtomicUsize::new(0);
@@ -43,16 +43,16 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Whatever the size: buffers, and the first tables of ids.
+/// Allocations for any size: buffers, and the first tables of ids.
 const FIXED: usize = 4 << 20;
-/// Bytes for each byte that is read.
+/// Allocated bytes per byte of input.
 const MULTIPLE: usize = 200;
 
 const MUTATIONS: usize = 10_000;
 
 type Read = fn(&Path) -> Result<Dataset>;
 
-/// The files of a layout and what reads them.
+/// The files of a format and their reader.
 struct Case {
     name: &'static str,
     files: Vec<(&'static str, Vec<u8>)>,
@@ -193,7 +193,7 @@ fn cases() -> Vec<Case> {
     cases
 }
 
-/// Damages some bytes, lines, or the order of things.
+/// Damages bytes or lines, or changes their order.
 fn mutate(bytes: &mut Vec<u8>, rng: &mut ChaCha8Rng) {
     const TOKENS: [&[u8]; 24] = [
         b"\"",
@@ -256,7 +256,7 @@ fn mutate(bytes: &mut Vec<u8>, rng: &mut ChaCha8Rng) {
 }
 
 #[test]
-fn damaged_files_are_read_or_refused() {
+fn damaged_files_are_read_or_rejected() {
     let mut rng = ChaCha8Rng::seed_from_u64(7);
     let cases = cases();
     let folders: Vec<tempfile::TempDir> =
@@ -296,6 +296,6 @@ fn damaged_files_are_read_or_refused() {
         assert!(peak < most, "{}, mutation {n}: {peak} bytes for {size}", case.name);
         fs::write(folder.path().join(name), bytes).unwrap();
     }
-    // Both happen often, or the damage is of no use.
+    // Both must be frequent for a useful test.
     assert!(read > MUTATIONS / 10 && refused > MUTATIONS / 10, "{read} read, {refused} refused");
 }

@@ -1,4 +1,5 @@
-//! Files as programs leave them: the right values, or a refusal that says what to do.
+//! Files with the oddities of programs: they give the right values, or an error that says what to
+//! do.
 #![cfg(feature = "readers")]
 #![allow(clippy::unwrap_used)]
 
@@ -11,7 +12,7 @@ use glta_data::{Dataset, Result};
 
 use common::{folder, gzip};
 
-/// 12 users with 5 of 12 items each, one row of `row(user, item, nth)` after the other.
+/// 12 users with 5 of 12 items each, as rows `row(user, item, nth)`.
 fn text(row: impl Fn(u32, u32, u32) -> String) -> String {
     (0..12)
         .flat_map(|user| (0..5).map(move |n| (user, n)))
@@ -41,7 +42,7 @@ fn named(column: &str) -> Option<Column> {
 }
 
 #[test]
-fn what_programs_add_to_a_table_is_no_data() {
+fn additions_of_programs_are_not_data() {
     let rows = text(|u, i, _| format!("u{u},i{i}\n"));
     let plain = read(&format!("user_id,item_id\n{rows}")).unwrap();
     assert_eq!((plain.n_users(), plain.n_items()), (12, 8));
@@ -78,7 +79,7 @@ fn what_programs_add_to_a_table_is_no_data() {
     }
     let empty = read(&format!("user_id,item_id\n{rows},\n,\n")).unwrap();
     assert_eq!(empty.report().note("empty_rows").unwrap().count, 2);
-    // Without the marks and a header, too.
+    // Also without byte order marks and a header.
     let data = read(&format!("\u{feff}{}\u{feff}{}", &rows[..half], &rows[half..])).unwrap();
     assert_eq!(data.users(), plain.users());
     // Two gzip members are one file.
@@ -96,11 +97,11 @@ fn what_programs_add_to_a_table_is_no_data() {
 }
 
 #[test]
-fn columns_that_cannot_be_told_are_refused() {
+fn ambiguous_columns_are_rejected() {
     let twice = text(|u, i, _| format!("u{u},i{i},x{i}\n"));
     refused(
         &format!("user_id,item_id,item_id\n{twice}"),
-        &["line 1", "several columns are called `item_id`", "--columns"],
+        &["line 1", "several columns have the name `item_id`", "--columns"],
     );
     let config = PairsConfig { item: named("3"), user: named("1"), ..PairsConfig::default() };
     let data = read_with(format!("user_id,item_id,item_id\n{twice}").as_bytes(), &config).unwrap();
@@ -123,7 +124,7 @@ fn columns_that_cannot_be_told_are_refused() {
 }
 
 #[test]
-fn objects_in_the_place_of_an_id_are_refused() {
+fn objects_instead_of_ids_are_rejected() {
     let nested =
         text(|u, i, _| format!("{{\"user\": {{\"id\": \"u{u}\"}}, \"item_id\": \"i{i}\"}}\n"));
     refused(&nested, &["line 1", "the user is a list or an object", "--columns user=KEY"]);
@@ -135,7 +136,7 @@ fn objects_in_the_place_of_an_id_are_refused() {
         &["line 1", "`item_id` comes twice"],
     );
     refused("{\n \"user_id\": 1,\n \"item_id\": 2\n}\n", &["line 1", "over several lines"]);
-    // Elsewhere they are texts.
+    // In other columns they are texts.
     let other = text(|u, i, _| {
         format!(
             "{{\"user_id\": \"u{u}\", \"item_id\": \"i{i}\", \"tags\": [\"a\"], \"x\": {{}}}}\n"
@@ -152,8 +153,8 @@ fn objects_in_the_place_of_an_id_are_refused() {
 }
 
 #[test]
-fn values_that_may_mean_two_things_are_not_guessed() {
-    // A date without marks is no epoch in seconds.
+fn ambiguous_values_are_rejected() {
+    // A date without separators is not an epoch in seconds.
     let bare = text(|u, i, n| format!("u{u},i{i},2024013{}\n", n % 2));
     let data = read(&format!("user_id,item_id,timestamp\n{bare}")).unwrap();
     assert!(data.timestamps().unwrap().iter().all(|&t| t >= 1_706_572_800), "30 January 2024");
@@ -167,7 +168,7 @@ fn values_that_may_mean_two_things_are_not_guessed() {
     let config = PairsConfig { rating: named("rating"), ..PairsConfig::default() };
     let error = read_with(table.as_bytes(), &config).unwrap_err().to_string();
     assert!(error.contains("line 2") && error.contains("thousand"), "{error}");
-    // Days and months in an order that nobody can know.
+    // Days and months in an ambiguous order.
     let slashes = text(|u, i, n| format!("u{u},i{i},0{}/02/2024\n", n + 1));
     let data = read(&format!("user_id,item_id,date\n{slashes}")).unwrap();
     let note = data.report().note("unused_column").unwrap();
@@ -179,7 +180,7 @@ fn values_that_may_mean_two_things_are_not_guessed() {
 }
 
 #[test]
-fn people_who_are_written_in_two_ways_are_said() {
+fn ids_in_two_spellings_are_reported() {
     let mut rows = String::from("user_id,item_id\n");
     for user in 1..10 {
         let _ = writeln!(rows, "{user},a\n{user}.0,b\n0{user},c");
@@ -193,7 +194,7 @@ fn people_who_are_written_in_two_ways_are_said() {
 }
 
 #[test]
-fn a_rule_for_missing_ids_does_not_drop_what_is_there() {
+fn dropping_missing_ids_keeps_the_other_rows() {
     let rows = text(|u, i, _| format!("u{u},i{i}\n"));
     let config = PairsConfig { missing_ids: MissingIds::Drop, ..PairsConfig::default() };
     let table = format!("user_id,item_id\n{rows},i3\n,\n");

@@ -5,7 +5,7 @@
 use glta_data::readers::{AmazonConfig, Column, GoodreadsConfig, PairsConfig};
 use glta_data::{Dataset, Item, Split, SplitConfig, SplitMethod, TextConfig, readers};
 
-#[path = "../../../tests/real_data.rs"]
+#[path = "support/real_data.rs"]
 mod real_data;
 
 use real_data::real_data;
@@ -88,7 +88,7 @@ fn lastfm() {
     let (data, split) = readers::split_pairs("lastfm", train, test, &config).unwrap();
     assert_eq!(counts(&data), (1_880, 4_489, 42_135 + 10_533));
     assert_eq!(parts(&split), (42_135, 0, 10_533));
-    // Line ends are CRLF: the last column is a number all the same.
+    // Line ends are CRLF, and the last column is still a number.
     assert!(data.ratings().is_some());
     let tested = (0..1_880).filter(|&u| !split.test.items(u).is_empty());
     assert_eq!(tested.count(), 1_858);

@@ -1,5 +1,5 @@
-//! The publishers' files as they lie on people's disks: archives from other systems, several files
-//! of a kind, records without a part, metadata that do not fit.
+//! Publishers' files as users have them: archives of other systems, several files of a kind,
+//! records with missing parts, metadata of other items.
 #![cfg(feature = "readers")]
 #![allow(clippy::unwrap_used)]
 
@@ -59,7 +59,7 @@ fn archives_from_other_systems() {
         assert!(data.with_name("ml-25m") == plain, "{name}");
     }
 
-    // Extracted into a folder of the same name, or never extracted.
+    // Extracted into a folder of the same name, or not extracted.
     let nested = tempfile::tempdir().unwrap();
     let inner = nested.path().join("ml-25m/ml-25m");
     fs::create_dir_all(&inner).unwrap();
@@ -75,14 +75,14 @@ fn archives_from_other_systems() {
 
 #[test]
 fn movielens_editions() {
-    // Written again by another program: order, quotes, a byte order mark.
+    // Written again by another program, with other orders and quotes and a byte order mark.
     let again: &[(&str, &[u8])] = &[
         ("ratings.csv", b"\xef\xbb\xbf\"timestamp\",\"userId\",\"movieId\",\"rating\"\r\n100,1,10,4.0\r\n90,1,30,3.5\r\n80,7,10,0.5\r\n"),
         CSV[1],
     ];
     let same = readers::movielens(folder(again).path()).unwrap().with_name("x");
     assert!(same == readers::movielens(folder(CSV).path()).unwrap().with_name("x"));
-    // 10M: halves of a star.
+    // 10M has half stars.
     let halves: &[(&str, &[u8])] = &[("ratings.dat", b"1::10::3.5::100\n1::30::0.5::90\n"), DAT[1]];
     let data = readers::movielens(folder(halves).path()).unwrap();
     assert_eq!(data.ratings().unwrap(), [3.5, 0.5]);
@@ -103,18 +103,18 @@ fn movielens_editions() {
     let cause = std::error::Error::source(&cause).unwrap().to_string();
     assert!(cause.contains("name the folder"), "{cause}");
 
-    // Ids that pandas made numbers of.
+    // Ids that pandas converted to numbers.
     let movies: &[u8] = b"movieId,title,genres\n10.0,A,War\n30.0,B,War\n";
     let error = readers::movielens(folder(&[CSV[0], ("movies.csv", movies)]).path()).unwrap_err();
     names(&error, &["none of the 2 item ids", "10, 30", "10.0, 30.0", "`10` and `10.0`"]);
-    // Some films without metadata, some metadata without films.
+    // Some films without metadata, and metadata without films.
     let movies: &[u8] = b"movieId,title,genres\n10,A,War\n7,C,War\n030,B,War\n";
     let data = readers::movielens(folder(&[CSV[0], ("movies.csv", movies)]).path()).unwrap();
     let report = data.report();
     assert_eq!(note(report, "items_without_metadata"), (1, Some(2), vec!["30".into()]));
     assert_eq!(note(report, "metadata_without_item"), (2, Some(3), vec!["7".into(), "030".into()]));
     assert_eq!(note(report, "ids_nearly_alike").2, ["`30` and `030`"]);
-    // Nothing but empty titles.
+    // Only empty titles.
     let movies: &[u8] = b"movieId,title,genres\n10,,(no genres listed)\n30,,\n";
     let data = readers::movielens(folder(&[CSV[0], ("movies.csv", movies)]).path()).unwrap();
     assert_eq!(note(data.report(), "items_without_text").0, 2);
@@ -132,13 +132,13 @@ fn amazon(files: &[(&str, &[u8])]) -> Result<Dataset, Error> {
 
 #[test]
 fn amazon_2023() {
-    // `parent_asin` alone, and a row of a set without it.
+    // Only `parent_asin`, and a row of a data set without it.
     let reviews: &[u8] = b"{\"user_id\": \"A\", \"parent_asin\": \"B00000000P\", \"rating\": 4.0, \"timestamp\": 1588687728923}\n{\"user_id\": \"B\", \"asin\": \"B00000000Q\", \"rating\": 4.0, \"timestamp\": 1588687728923}\n";
     let json = amazon(&[("Pens.jsonl", reviews), META]).unwrap();
     assert_eq!(json.items()[0].title, "Pen");
     assert_eq!(json.items()[1].title, "Quill");
 
-    // The published 5-core, whole and in parts.
+    // The published 5-core, in one file and in parts.
     let head = "user_id,parent_asin,rating,timestamp,history\n";
     let rows = ["A,B00000000P,4.0,1588687728923,\n", "B,B00000000Q,4.0,1588687728923,X Y\n"];
     let whole = format!("{head}{}{}", rows[0], rows[1]);
@@ -182,7 +182,7 @@ fn amazon_ratings_alone() {
 }
 
 #[test]
-fn amazon_metadata_that_do_not_fit() {
+fn amazon_metadata_of_other_items() {
     let reviews: &[u8] = b"{\"reviewerID\": \"A\", \"asin\": \"01\"}\n{\"reviewerID\": \"B\", \"asin\": \"02\"}\n{\"reviewerID\": \"B\", \"asin\": \"02\"}\n";
     let half: &[u8] = b"{\"asin\": \"01\", \"title\": \"One\"}\n{\"asin\": \"01\", \"title\": \"Again\"}\n{\"asin\": \"09\"}\n";
     let data = amazon(&[("Home.json", reviews), ("meta_Home.json", half)]).unwrap();
@@ -225,7 +225,7 @@ fn unread_books_are_counted_and_can_be_kept() {
     let error = goodreads(files.path(), true).unwrap_err();
     names(&error, &["2 of 2 interactions", "is_read false", "--keep-unread"]);
 
-    // Two sets, of which only one is whole.
+    // Two sets, one of which is incomplete.
     let events = event("a", "1", true);
     let files = folder(&[
         ("goodreads_books_poetry.json", BOOKS),
@@ -239,8 +239,8 @@ fn unread_books_are_counted_and_can_be_kept() {
 #[test]
 fn numbers_of_the_csv_edition_of_goodreads_become_ids() {
     const BOOK_MAP: &[u8] = b"book_id_csv,book_id\n0,1\n1,2\n2,9\n";
-    let events: &[u8] = b"user_id,book_id,is_read,rating,is_reviewed\n\
-        0,1,1,5,0\n0,0,1,4,1\n1,0,0,0,0\n1,1,1,0,0\n";
+    let events: &[u8] =
+        b"user_id,book_id,is_read,rating,is_reviewed\n0,1,1,5,0\n0,0,1,4,1\n1,0,0,0,0\n1,1,1,0,0\n";
     let files = folder(&[
         ("goodreads_books.json", BOOKS),
         ("goodreads_interactions.csv", events),
@@ -273,7 +273,7 @@ fn numbers_of_the_csv_edition_of_goodreads_become_ids() {
     let same = goodreads(same.path(), true).unwrap();
     assert!(same == data.with_name(same.name()));
 
-    // Without the users' map they keep their numbers; books cannot be told without theirs.
+    // Without the map of users they keep their numbers; books need their map.
     fs::remove_file(files.path().join("user_id_map.csv")).unwrap();
     assert_eq!(goodreads(files.path(), true).unwrap().users(), ["0", "1"]);
     let change = |name: &str, text: &[u8]| {

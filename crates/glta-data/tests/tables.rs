@@ -1,5 +1,4 @@
-//! Tables as people have them: the same interactions in every way of writing them, and what is
-//! refused.
+//! Tables of users: the same interactions in every format, and formats that are rejected.
 #![cfg(feature = "readers")]
 #![allow(clippy::unwrap_used)]
 
@@ -26,7 +25,7 @@ fn rows() -> Vec<(u32, u32, u32, u32)> {
     rows
 }
 
-/// A row in each of some notations.
+/// A row in each of several formats.
 fn text(row: impl Fn(u32, u32, u32, u32) -> String) -> String {
     rows().into_iter().map(|(user, item, rating, time)| row(user, item, rating, time)).collect()
 }
@@ -196,7 +195,7 @@ fn one_data_set_in_every_notation() {
 }
 
 #[test]
-fn flags_go_before_what_is_recognised() {
+fn settings_override_what_is_recognised() {
     let config = PairsConfig {
         table: TableConfig {
             header: Some(false),
@@ -210,26 +209,26 @@ fn flags_go_before_what_is_recognised() {
     let data = read(b"user_id;item_id\n\"a;b,c\n", &config).unwrap();
     assert_eq!(data.users(), ["item_id", "b,c"]);
     assert_eq!(data.items()[1].raw_id, "\"a");
-    // The rows of `u.data` as lists, as they are asked for; it is said that they look otherwise.
+    // The rows of `u.data` read as lists, as requested, with a note about their format.
     let lists = PairsConfig::of(PairsLayout::Lists);
     let data = read(b"1\t10\t4\n2\t11\t4\n1\t12\t5\n", &lists).unwrap();
     assert_eq!((data.n_items(), data.interactions().len()), (5, 6));
     assert_eq!(data.report().note("repeated_users").unwrap().count, 1);
-    // Comments are no comments where a file does not begin with one.
+    // `#` only starts a comment if the file starts with one.
     let data = auto(b"a,x\n#b,y\n").unwrap();
     assert_eq!(data.users(), ["a", "#b"]);
 }
 
 #[test]
-fn contradictions_are_refused_with_their_lines() {
+fn contradictions_are_rejected_with_their_lines() {
     let auto = PairsConfig::default();
     for (bytes, parts) in [
-        // Rows of a pair with and without a rating.
+        // Rows of pairs with and without a rating.
         ("1,2,5\n1,3,4\n2,3\n2,4,4\n", &["line 3", "expected 3 fields", "found 2"][..]),
         ("1,2,5\n1,3,4,9\n2,3,1\n2,4,4\n", &["line 2", "found 4"]),
-        // As long as lists, with a user twice.
+        // As long as lists, but with a user twice.
         ("1 2 3\n2 4\n1 5 6 7\n3 9\n", &["line 2", "found 2", "--layout lists"]),
-        // Neither can be told.
+        // The layout is ambiguous.
         ("1 2 3\n2 4 5\n3 6 7\n", &["line 1", "could be", "lists of 2 items", "--layout"]),
         ("1\n2\n", &["line 1", "users and items"]),
         // Quotes.
@@ -245,11 +244,14 @@ fn contradictions_are_refused_with_their_lines() {
         ("[\n{\"user\": 1}]\n", &["line 1", "JSON array"]),
         ("{\"user\": 1, \"item\": 2}\n{\"user\": 1, \"item\": 2\n", &["line 2", "JSON object"]),
         ("{\"a\": 1, \"b\": 2}\n", &["line 1", "of a user", "a b", "--columns"]),
-        ("{\"user\": 123456789012345678901234567890, \"item\": 2}\n", &["line 1", "quote it"]),
+        (
+            "{\"user\": 123456789012345678901234567890, \"item\": 2}\n",
+            &["line 1", "write it in quotes"],
+        ),
     ] {
         refused(bytes.as_bytes(), &auto, parts);
     }
-    // A column that only sounds like ratings is none.
+    // A column with only the name of ratings is not used.
     let words = read(b"user,item,rating\n1,2,good\n1,3,bad\n", &auto).unwrap();
     assert!(words.ratings().is_none());
     for (bytes, what) in [
@@ -269,7 +271,7 @@ fn contradictions_are_refused_with_their_lines() {
     refused(b"1,2\n", &named("customer"), &["no header", "1 to 2"]);
     let rated = PairsConfig { rating: Some(Column::Number(3)), ..auto.clone() };
     refused(b"1,2,5\n1,3,\n", &rated, &["line 2", "a number in column 3"]);
-    // Further on than what is looked at to recognise a file.
+    // After the part of the file from which the format is recognised.
     let mut long = String::from("user,item\n");
     for n in 0..20_000 {
         let _ = writeln!(long, "{},{}", n % 100, n);
@@ -287,7 +289,7 @@ fn contradictions_are_refused_with_their_lines() {
 }
 
 #[test]
-fn a_missing_id_is_refused_or_dropped_and_never_a_person() {
+fn a_missing_id_is_an_error_or_dropped() {
     for missing in ["", " ", "nan", "NaN", "None", "NULL", "<NA>", "\\N", "\"\""] {
         let bytes = format!("u1,i1,5\nu2,{missing},4\n{missing},i3,3\nu2,i1,2\n");
         let auto = PairsConfig::default();
@@ -324,12 +326,12 @@ fn ids_stay_as_they_are_written() {
     let data = auto("\"Last, First\",\"say \"\"x\"\"\"\n\"Last, First\",y\n".as_bytes()).unwrap();
     assert_eq!(data.users(), ["Last, First"]);
     assert_eq!(data.items()[0].raw_id, "say \"x\"");
-    // With and without quotes it is the same person.
+    // With and without quotes it is the same user.
     assert_eq!(auto(b"\"u1\",\"i1\"\nu1,i2\n").unwrap().n_users(), 1);
 }
 
 #[test]
-fn repeated_pairs_and_columns_with_gaps_are_said() {
+fn repeated_pairs_and_columns_with_gaps_are_reported() {
     let data = auto(b"user,item,time\na,x,5\na,x,9\na,y,7\n").unwrap();
     let note = data.report().note("repeated_pairs").unwrap();
     assert_eq!(
@@ -351,16 +353,13 @@ fn a_filter_that_leaves_nothing_is_named() {
     let data = auto(b"user,item,rating\na,x,5\nb,y,1\n").unwrap().min_rating(2.0).unwrap();
     let core = data.k_core(2, 2);
     let error = core.require_interactions().unwrap_err().to_string();
-    assert!(
-        error.contains("k_core(2, 2) leaves nothing of 1 users, 1 items and 1 inter"),
-        "{error}"
-    );
+    assert!(error.contains("k_core(2, 2) removes all of 1 users, 1 items and 1 inter"), "{error}");
     let error = glta_data::Split::new(&core, &Default::default()).unwrap_err().to_string();
     assert!(error.contains("k_core(2, 2)"), "{error}");
 }
 
 #[test]
-fn items_of_ones_own() {
+fn own_items_with_texts() {
     let orders = "customer_id,product_id\nann,1\nbob,1\nbob,02\n";
     let products = "product_id;name;category;price;description\n1;\"Tea; green\";Drinks|Hot;2,50;<b>Good</b>\n\
                     3;Bread;;1;\n1;Again;;;\n";
@@ -380,7 +379,7 @@ fn items_of_ones_own() {
     assert_eq!(report.note("metadata_without_item").unwrap().examples, ["3"]);
     assert_eq!(report.note("repeated_metadata").unwrap().count, 1);
 
-    // Ids that would meet if they were written alike.
+    // Ids that differ only in their spelling.
     for (other, expected) in [("1.0", "`1` and `1.0`"), ("001", "`1` and `001`"), ("x", "x")] {
         let products = format!("product_id,name\n{other},Tea\n");
         std::fs::write(path("p.csv"), products).unwrap();
@@ -427,12 +426,12 @@ fn both_files_of_a_split_have_one_layout() {
         readers::split_pairs("s", path("train"), path("test"), config)
     };
     let auto = PairsConfig::default();
-    // Lists of one length go with lists.
+    // Lists of equal lengths are read as lists, like the other file.
     let (data, parts) = split("1 5 6 7\n2 5\n", "1 8 9\n2 6 7\n", &auto).unwrap();
     assert_eq!((data.interactions().len(), parts.test.len()), (8, 4));
     let (_, parts) = split("1 5\n1 6\n2 7\n", "1 7\n2 5\n1 5\n", &auto).unwrap();
     assert_eq!((parts.train.len(), parts.test.len()), (3, 2));
-    // Pairs do not.
+    // Pairs are not.
     let error = split("1 5 6 7\n2 5\n", "1 8 4\n1 9 3\n2 6 5\n", &auto).unwrap_err().to_string();
     assert!(error.contains("test, line 2") && error.contains("--layout"), "{error}");
     let error = split("1 5\n1 6\n2 7\n", "1 7 8\n2 5 6 9\n", &auto).unwrap_err().to_string();

@@ -1,4 +1,4 @@
-//! One system against the others, paired over users.
+//! Comparison of one system with the others, paired over users.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use crate::config::ProtocolConfig;
 use crate::record::Record;
 use crate::{Error, Result};
 
-/// One system against another, paired over users.
+/// The comparison of two systems, paired over users.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Comparison {
@@ -17,27 +17,27 @@ pub struct Comparison {
     pub system: String,
     /// The other one.
     pub against: String,
-    /// The metric of every user.
+    /// The metric of each user.
     pub metric: String,
     /// Mean difference.
     pub difference: f64,
     /// Standard error of the mean difference.
     pub standard_error: f64,
-    /// Of a two-sided paired t-test.
+    /// P-value of a two-sided paired t-test.
     pub p_value: f64,
     /// Number of users.
     pub pairs: usize,
-    /// Number of seeds that a user's difference is the mean over.
+    /// Number of seeds over which a user's difference is averaged.
     pub seeds: usize,
 }
 
 impl Record {
-    /// `system` against every other one. The pairs are the users with test items. A user's
-    /// difference is the mean over the seeds that both systems have: the same person under
-    /// another seed is no new observation.
+    /// Compares `system` with every other one. The pairs are the users with test items. A user's
+    /// difference is the mean over the seeds of both systems, because the same user with another
+    /// seed is not a new observation.
     ///
     /// # Errors
-    /// Users' results that cannot be read, or that are of other users.
+    /// Users' results that cannot be read, or that belong to other users.
     pub fn comparisons(&self, system: &str) -> Result<Vec<Comparison>> {
         let default = ProtocolConfig::default();
         let protocol = self.config.as_ref().map_or(&default, |config| &config.protocol);
@@ -56,7 +56,7 @@ impl Record {
         Ok(found)
     }
 
-    /// Adds the users of a seed.
+    /// Adds the users of one seed.
     fn add_pairs(
         &self,
         system: &str,
@@ -81,7 +81,7 @@ impl Record {
     }
 }
 
-/// A metric of two systems for each user, once for every seed.
+/// The values of a metric for two systems, for each user and seed.
 type Pairs = BTreeMap<String, Vec<(f64, f64)>>;
 
 fn comparison(

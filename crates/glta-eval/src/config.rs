@@ -10,9 +10,8 @@ use serde_json::Value;
 
 use crate::{Error, MetricAt, Result};
 
-/// Everything that decides what an experiment does. In a file, the fields of
-/// [`glta`](Self::glta) stand at the top level, beside the sections `run`, `protocol` and
-/// `baselines`.
+/// The complete configuration of an experiment. In a file, the fields of [`glta`](Self::glta) are
+/// at the top level, next to the sections `run`, `protocol` and `baselines`.
 ///
 /// ```
 /// use glta_eval::{Density, ExperimentConfig, Preset};
@@ -25,35 +24,35 @@ use crate::{Error, MetricAt, Result};
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ExperimentConfig {
-    /// The preset that `glta` started from. It names the main row and the row that the
-    /// ablations start from.
+    /// The preset of `glta`. It determines the name of the main row and the row that the ablations
+    /// start from.
     pub preset: Preset,
-    /// What is run.
+    /// The seeds and systems to run.
     pub run: RunConfig,
-    /// How it is measured.
+    /// The protocol of the measurements.
     pub protocol: ProtocolConfig,
-    /// What is tried for the baselines.
+    /// The settings to try for the baselines.
     pub baselines: BaselinesConfig,
     /// The configuration of the main row.
     #[serde(flatten)]
     pub glta: Config,
 }
 
-/// The seeds and systems of an experiment. A resumed experiment may change them: rows that
-/// exist are kept.
+/// The seeds and systems of an experiment. They may change when an experiment is resumed; existing
+/// rows are kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RunConfig {
-    /// Seeds of the split and of everything trained, one after the other. Default 2024.
+    /// Seeds of the split and of all training, one after the other. Default 2024.
     pub seeds: Vec<u64>,
-    /// Names of the only systems to run; empty, the default, for all that are on.
+    /// Names of the systems to run. If it is empty, the default, all enabled systems run.
     pub only: Vec<String>,
-    /// Run the controls of the main row: the linear item model alone, the same model
-    /// without a language model, and with a random one.
+    /// Whether to run the controls of the main row: the linear model alone, the same model without
+    /// a language model, and with a random one.
     pub controls: bool,
-    /// Run the contrastive graph models.
+    /// Whether to run the contrastive graph models.
     pub contrastive: bool,
-    /// Run the paper's ablations and decoders.
+    /// Whether to run the paper's ablations and decoders.
     pub ablations: bool,
 }
 
@@ -69,23 +68,23 @@ impl Default for RunConfig {
     }
 }
 
-/// How systems are measured. Every choice of settings is made on validation N@10.
+/// How systems are measured. All settings are chosen by validation N@10.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ProtocolConfig {
-    /// Which items are held out.
+    /// The rule that selects held-out items.
     pub split: SplitMethod,
-    /// Share of a user's items to test on.
+    /// Share of a user's items in the test part.
     pub test_ratio: f64,
-    /// Share of the remaining items to validate on.
+    /// Share of the remaining items in the validation part.
     pub valid_ratio: f64,
-    /// Share of the items that nothing is trained on.
+    /// Share of cold items.
     pub cold_ratio: f64,
-    /// How an item is put into words.
+    /// How the fields of an item become its text.
     pub texts: TextConfig,
     /// Columns of the table. Default P@5, P@10, N@5, N@10, R@20, N@20.
     pub metrics: Vec<MetricAt>,
-    /// Metrics of the paired tests. Default N@10, N@20.
+    /// Metrics of the paired tests. Default N@10 and N@20.
     pub compare: Vec<MetricAt>,
 }
 
@@ -125,10 +124,10 @@ impl ProtocolConfig {
         }
     }
 
-    /// The share of new items among the items that settings are chosen on which makes their
-    /// share of the validation items what it is of the test items.
+    /// The share of new items in the choice of settings with which new items have the same share of
+    /// the validation items as cold items have of the test items.
     fn new_items(&self) -> f64 {
-        // The split refuses anything that is not a share.
+        // The split rejects other ratios.
         let ratio = if (0.0..1.0).contains(&self.cold_ratio) { self.cold_ratio } else { 0.0 };
         let parts = match self.split {
             SplitMethod::LeaveOneOut => 1.0,
@@ -138,15 +137,15 @@ impl ProtocolConfig {
         if odds.is_finite() { odds / (1.0 + odds) } else { 0.0 }
     }
 
-    /// All metrics that are kept for every user.
+    /// All metrics that are stored for every user.
     pub(crate) fn kept(&self) -> Vec<MetricAt> {
         let mut kept = self.metrics.clone();
         kept.extend(self.compare.iter().filter(|m| !self.metrics.contains(m)));
         kept
     }
 
-    /// The cut-offs of an evaluation: those of the metrics, 10 for choices and 20 for
-    /// buckets.
+    /// The cut-offs of an evaluation: those of the metrics, 10 for the choice of settings and 20
+    /// for buckets.
     pub(crate) fn ks(&self) -> Vec<usize> {
         self.kept().iter().map(|m| m.k).chain([10, 20]).collect()
     }
@@ -164,9 +163,9 @@ pub struct BaselinesConfig {
     pub whitening: Vec<f64>,
     /// Powers of the cosine, for text-kNN.
     pub powers: Vec<i32>,
-    /// Weights of text-kNN beside EASE.
+    /// Weights of text-kNN in EASE + text.
     pub text_weights: Vec<f32>,
-    /// Epochs of the contrastive models in place of their own number.
+    /// Number of epochs of the contrastive models instead of their default.
     pub contrastive_epochs: Option<usize>,
 }
 
@@ -184,8 +183,8 @@ impl Default for BaselinesConfig {
 }
 
 impl BaselinesConfig {
-    /// The lists for dense data (stronger L2 for EASE, weaker for LightGCN) or sparse data,
-    /// which are the default.
+    /// The lists for dense data (stronger L2 for EASE, weaker for LightGCN) or for sparse data, the
+    /// default.
     pub fn new(density: Density) -> Self {
         match density {
             Density::Dense => Self {
@@ -210,28 +209,28 @@ impl ExperimentConfig {
         }
     }
 
-    /// Holds out a share of the items entirely, and chooses the settings of the models that
-    /// read texts for such items too: their share of the validation items is then what it is
-    /// of the test items, apart from rounding.
+    /// Creates a share of cold items, and chooses the settings of text-based models for such items:
+    /// they then have the same share of the validation items as of the test items, except for
+    /// rounding.
     pub fn hold_out_items(&mut self, ratio: f64) {
         self.protocol.cold_ratio = ratio;
         self.glta.linear.new_items = self.protocol.new_items();
     }
 
-    /// Sets one field: `path=value`, such as `graph.epochs=10`.
+    /// Sets one field by `path=value`, such as `graph.epochs=10`.
     ///
     /// # Errors
-    /// An unknown field (the message has the near names), a value that does not fit it, or a
-    /// field that another one decides: the preset, `seed` and `graph.seed` (`run.seeds`),
-    /// `graph.l2` (`baselines.graph_l2`).
+    /// An unknown field (the message has similar names), an invalid value, or a field that another
+    /// one determines: the preset, `seed` and `graph.seed` (`run.seeds`), `graph.l2`
+    /// (`baselines.graph_l2`).
     pub fn set(&mut self, assignment: &str) -> Result<()> {
         self.edit(|config| settings::set(config, assignment))
     }
 
-    /// Sets the fields that a TOML text names.
+    /// Sets the fields of a TOML text.
     ///
     /// # Errors
-    /// As [`set`](Self::set), or text that is not TOML.
+    /// As for [`set`](Self::set), or a text that is not TOML.
     pub fn merge_toml(&mut self, text: &str) -> Result<()> {
         self.edit(|config| settings::merge_toml(config, text))
     }
@@ -241,15 +240,15 @@ impl ExperimentConfig {
         edit(&mut edited)?;
         let (old, new) = (&self.glta, &edited.glta);
         let decided = [
-            ("preset", self.preset != edited.preset, "a preset comes before all fields"),
-            ("seed", old.seed != new.seed, "each of run.seeds takes its place; set these"),
-            ("graph.seed", old.graph.seed != new.graph.seed, "set run.seeds in its place"),
-            ("graph.l2", old.graph.l2 != new.graph.l2, "set the list baselines.graph_l2"),
+            ("preset", self.preset != edited.preset, "the preset must be set before all fields"),
+            ("seed", old.seed != new.seed, "it is set from run.seeds; set run.seeds"),
+            ("graph.seed", old.graph.seed != new.graph.seed, "set run.seeds instead"),
+            ("graph.l2", old.graph.l2 != new.graph.l2, "set the list baselines.graph_l2 instead"),
         ];
         if let Some((field, _, problem)) = decided.into_iter().find(|(_, changed, _)| *changed) {
             return Err(Error::Config { field, problem: problem.into() });
         }
-        // A share for new items that was computed follows the ratios; one that was set stays.
+        // A computed share of new items follows the ratios; a share that was set does not change.
         let computed = old.linear.new_items == new.linear.new_items
             && old.linear.new_items == self.protocol.new_items();
         if computed {
@@ -262,7 +261,7 @@ impl ExperimentConfig {
     /// Checks the settings.
     ///
     /// # Errors
-    /// [`Error::Config`] and the errors of the parts.
+    /// [`Error::Config`], and the errors of the parts.
     pub fn validate(&self) -> Result<()> {
         let empty = |field, is_empty: bool| match is_empty {
             false => Ok(()),
@@ -282,7 +281,7 @@ impl ExperimentConfig {
             return Err(Error::Config { field: "baselines.ease_l2", problem });
         }
         if let Some(power) = powers.iter().find(|power| **power < 1) {
-            let problem = format!("{power} is not at least 1");
+            let problem = format!("{power} is below 1");
             return Err(Error::Config { field: "baselines.powers", problem });
         }
         for &strength in whitening {
@@ -297,7 +296,7 @@ impl ExperimentConfig {
             ("protocol.valid_ratio", self.protocol.valid_ratio),
         ] {
             if ratio <= 0.0 {
-                let problem = format!("{ratio} leaves nothing to measure or to choose settings on");
+                let problem = format!("with {ratio} no test or validation items would remain");
                 return Err(Error::Config { field, problem });
             }
         }
@@ -306,8 +305,8 @@ impl ExperimentConfig {
         Ok(self.glta.validate()?)
     }
 
-    /// The first field in which another configuration differs, apart from what is run; rows
-    /// of both may stand in one table if there is none.
+    /// The first field that differs in another configuration, except the seeds and systems to run.
+    /// Rows of both configurations may be in one table if there is none.
     pub(crate) fn difference(&self, other: &Self) -> Option<String> {
         let tree = |config: &Self| {
             let run = RunConfig::default();

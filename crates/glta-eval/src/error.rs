@@ -2,10 +2,10 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-/// Any error, such as a [`System`](crate::System) of one's own returns.
+/// Any error, for example of your own [`System`](crate::System).
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// What can go wrong in an experiment.
+/// Errors of experiments.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -14,55 +14,55 @@ pub enum Error {
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// The system's error.
+        /// The error of the operating system.
         source: std::io::Error,
     },
-    /// A file has content that cannot be used.
+    /// A file has invalid content.
     #[error("{path}: {problem}")]
     File {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
-    /// A configuration field with a value that cannot work.
+    /// A configuration field has an invalid value.
     #[error("configuration: {field}: {problem}")]
     Config {
         /// The field, such as `run.only`.
         field: &'static str,
-        /// What is wrong and what is allowed.
+        /// What is wrong and which values are valid.
         problem: String,
     },
-    /// The folder already holds an experiment, and the caller did not ask to resume it.
+    /// The folder already contains an experiment, and the caller did not request to resume it.
     #[error("{path} already holds a run; resume it, or choose another folder")]
     Exists {
         /// The folder.
         path: PathBuf,
     },
-    /// The folder holds an experiment that differs from this one.
-    #[error("{path} was run {difference}; choose another folder")]
+    /// The folder contains another experiment.
+    #[error("{path} holds an experiment {difference}; choose another folder")]
     Differs {
         /// The folder.
         path: PathBuf,
-        /// What is not the same.
+        /// The difference.
         difference: String,
     },
-    /// Another process works in the folder.
+    /// Another process uses the folder.
     #[error("{path} is in use by another process; wait for it or choose another folder")]
     Locked {
         /// The folder.
         path: PathBuf,
     },
-    /// A system that reads texts was named, but there is no language model.
-    #[error("{system} needs a language model, and the experiment has none")]
+    /// A text-based system was requested, but there is no language model.
+    #[error("{system} needs a language model, but the experiment has none")]
     NoLanguage {
-        /// The system's name.
+        /// The name of the system.
         system: String,
     },
-    /// A system that reads texts was named, but there is nothing that it could read.
+    /// A requested system lacks something that it needs, such as texts.
     #[error("{system} cannot be run: {reason}")]
     CannotRun {
-        /// The system's name.
+        /// The name of the system.
         system: String,
         /// What is missing.
         reason: String,
@@ -70,14 +70,15 @@ pub enum Error {
     /// A system failed.
     #[error("{system}, seed {seed}")]
     System {
-        /// The system's name.
+        /// The name of the system.
         system: String,
         /// The seed.
         seed: u64,
         /// Its error.
         source: BoxError,
     },
-    /// The progress asked to stop. Finished rows are kept; the experiment can be resumed.
+    /// The receiver of the progress cancelled the experiment. Finished rows are kept, and the
+    /// experiment can be resumed.
     #[error("cancelled; the experiment can be resumed")]
     Cancelled,
     /// A plot could not be drawn.
@@ -85,31 +86,31 @@ pub enum Error {
     Plot {
         /// The file.
         path: PathBuf,
-        /// What went wrong.
+        /// The problem.
         problem: String,
     },
-    /// A setting that does not exist or does not parse.
+    /// A setting that does not exist or cannot be parsed.
     #[error(transparent)]
     Settings(#[from] glta_core::Error),
-    /// From the alignment crate.
+    /// An error of the alignment crate.
     #[error(transparent)]
     Align(glta_align::Error),
-    /// From the contrastive baselines.
+    /// An error of the contrastive baselines.
     #[error(transparent)]
     Baselines(glta_baselines::Error),
-    /// From the other ranks.
+    /// An error of the communication between ranks.
     #[error(transparent)]
     Comm(#[from] glta_comm::Error),
-    /// From the data crate.
+    /// An error of the data crate.
     #[error(transparent)]
     Data(#[from] glta_data::Error),
-    /// From the graph crate.
+    /// An error of the graph crate.
     #[error(transparent)]
     Graph(glta_graph::Error),
-    /// From the linear models.
+    /// An error of the linear models.
     #[error(transparent)]
     Linear(glta_linear::Error),
-    /// From the metrics.
+    /// An error of the metrics.
     #[error(transparent)]
     Metrics(#[from] glta_metrics::Error),
 }
@@ -126,7 +127,8 @@ impl Error {
         Self::File { path: path.to_owned(), problem: problem.to_string() }
     }
 
-    /// The error of a system; [`Error::Cancelled`] and [`Error::CannotRun`] as they are.
+    /// The error of a system; [`Error::Cancelled`] and [`Error::CannotRun`] are passed on
+    /// unchanged.
     pub(crate) fn system(name: &str, seed: u64, source: BoxError) -> Self {
         let own = source.downcast_ref::<Self>();
         if source.is::<glta_core::Cancelled>() || own.is_some_and(|e| matches!(e, Self::Cancelled))

@@ -4,20 +4,20 @@ use crate::row::Row;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
-    /// A remark that is worth a line.
+    /// A message for the user.
     Note(&'a str),
-    /// Work moves on. `total` is 0 where it is not known.
+    /// Progress of some work. `total` is 0 if it is unknown.
     Work {
-        /// What is done, such as `LightGCN 1/4`.
+        /// The work, such as `LightGCN 1/4`.
         work: &'a str,
-        /// Units done.
+        /// Finished units.
         done: u64,
-        /// Units in all.
+        /// Total number of units.
         total: u64,
-        /// What is worth saying about the last unit.
+        /// A message about the last unit.
         note: &'a str,
     },
-    /// A GLTA run reports.
+    /// An event of a GLTA run.
     Run(&'a glta_align::Event),
     /// A system was measured.
     Row(&'a Row),

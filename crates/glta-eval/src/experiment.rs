@@ -1,4 +1,4 @@
-//! From a data set to the record of all systems.
+//! Runs an experiment: from a data set to the record of all systems.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -22,10 +22,9 @@ use crate::system::System;
 use crate::systems::{self, Available, Standard};
 use crate::{Error, Result, users};
 
-/// Systems on a data set under one protocol: for each seed the data set is split, every
-/// system is fitted on the training part with its settings chosen on the validation part,
-/// and measured on the test part. `metrics.json`, the users' results and the models go to a
-/// folder.
+/// Several systems on one data set with one protocol. For each seed, the data set is split, every
+/// system is fitted on the training part, its settings are chosen on the validation part, and it is
+/// measured on the test part. A folder receives `metrics.json`, the users' results and the models.
 ///
 /// ```
 /// use glta_data::{Dataset, ShopConfig};
@@ -53,7 +52,7 @@ pub struct Experiment<'a> {
 }
 
 impl<'a> Experiment<'a> {
-    /// An experiment whose results go to `folder`.
+    /// An experiment that writes its results to `folder`.
     pub fn new(dataset: &'a Dataset, folder: impl AsRef<Path>, config: ExperimentConfig) -> Self {
         Self {
             dataset,
@@ -67,47 +66,46 @@ impl<'a> Experiment<'a> {
         }
     }
 
-    /// Adds the rows of a system of one's own, after the others.
+    /// Adds your own system, after the others.
     #[must_use]
     pub fn system(mut self, system: impl System + 'a) -> Self {
         self.own.push(Box::new(system));
         self
     }
 
-    /// The language model of GLTA, one of the text encoders of the linear models, and that of
-    /// the contrastive models' texts. Without one the systems that need it are left out,
-    /// which the record says.
+    /// Sets the language model: of GLTA, as a text encoder of the linear models, and for the texts
+    /// of the contrastive models. Without one the systems that need it are skipped, and the record
+    /// says so.
     #[must_use]
     pub fn language(mut self, language: LanguageModel) -> Self {
         self.language = Some(language);
         self
     }
 
-    /// Encodes texts by `encoder`: those of the contrastive models in place of the language
-    /// model, and those of the linear models too where `item_text.encoders` names
-    /// `sentence`.
+    /// Sets the sentence encoder. It encodes the texts of the contrastive models instead of the
+    /// language model, and those of the linear models if `item_text.encoders` contains `sentence`.
     #[must_use]
     pub fn text_encoder(mut self, encoder: Box<dyn TextEncoder>) -> Self {
         self.encoder = Some(encoder);
         self
     }
 
-    /// Whether an experiment that is in the folder is resumed: rows that exist are kept. The
-    /// configuration may only differ in what is run.
+    /// Whether to resume an experiment in the folder. Existing rows are kept, and only the seeds
+    /// and systems to run may differ in the configuration.
     #[must_use]
     pub fn resume(mut self, resume: bool) -> Self {
         self.resume = resume;
         self
     }
 
-    /// Runs together with other ranks, which all make the same calls. Rank 0 writes.
+    /// Runs together with other ranks. All ranks must make the same calls; rank 0 writes the files.
     #[must_use]
     pub fn on(mut self, comm: Arc<dyn Communicator>) -> Self {
         self.comm = comm;
         self
     }
 
-    /// The record with the data set's statistics and no rows; in an empty folder it is
+    /// The record with the statistics of the data set and without rows. In an empty folder it is
     /// saved.
     ///
     /// # Errors
@@ -116,7 +114,7 @@ impl<'a> Experiment<'a> {
         std::fs::create_dir_all(&self.folder).map_err(|e| Error::io(&self.folder, e))?;
         let record = self.blank()?;
         let old = Record::load(&self.folder)?;
-        // Rank 0 writes nothing before all have read.
+        // Rank 0 must not write before all ranks have read.
         self.comm.barrier()?;
         if old.is_none() && self.comm.is_root() {
             record.save()?;
@@ -124,11 +122,11 @@ impl<'a> Experiment<'a> {
         Ok(record)
     }
 
-    /// Checks whether [`run`](Self::run) would accept settings and folder, apart from the
-    /// models that read texts: worth a call before they are loaded.
+    /// Checks whether [`run`](Self::run) would accept the settings and the folder, without the
+    /// models for texts. Call it before these are loaded.
     ///
     /// # Errors
-    /// A bad configuration, [`Error::Exists`], [`Error::Differs`], or a record that cannot be
+    /// An invalid configuration, [`Error::Exists`], [`Error::Differs`], or a record that cannot be
     /// read.
     pub fn check_folder(&self) -> Result<()> {
         self.check_settings()?;
@@ -138,9 +136,9 @@ impl<'a> Experiment<'a> {
         self.check_old(old.as_ref(), &new)
     }
 
-    /// Whether a system that is run uses a language model: in prompts, or because
-    /// `item_text.encoders` names it and there are texts to read. `has_encoder` says whether the
-    /// experiment will get a sentence encoder.
+    /// Whether one of the systems to run uses a language model: in prompts, or because
+    /// `item_text.encoders` contains it and there are texts. `has_encoder` is whether the
+    /// experiment will have a sentence encoder.
     pub fn uses_language(&self, has_encoder: bool) -> bool {
         let textless = self.dataset.items().iter().all(Item::is_textless);
         let encoder = !textless && self.config.glta.language_model_reads_items();
@@ -154,8 +152,8 @@ impl<'a> Experiment<'a> {
     /// Runs all systems and returns the record.
     ///
     /// # Errors
-    /// [`Error::Exists`] or [`Error::Differs`] for the folder, a bad configuration, and
-    /// what goes wrong in a system; finished rows are kept.
+    /// [`Error::Exists`] or [`Error::Differs`] for the folder, an invalid configuration, or an
+    /// error of a system. Finished rows are kept.
     pub fn run(self) -> Result<Record> {
         self.run_with(&mut Silent)
     }
@@ -163,7 +161,7 @@ impl<'a> Experiment<'a> {
     /// [`run`](Self::run) with progress.
     ///
     /// # Errors
-    /// As [`run`](Self::run), and [`Error::Cancelled`].
+    /// As for [`run`](Self::run), and [`Error::Cancelled`].
     pub fn run_with(self, progress: &mut Progress<'_>) -> Result<Record> {
         self.check_settings()?;
         let _lock = self.comm.is_root().then(|| self.lock()).transpose()?;
@@ -214,9 +212,9 @@ impl<'a> Experiment<'a> {
         seed.system = name.to_owned();
         let started = Instant::now();
         let fitted = match system.fit(seed).map_err(|e| Error::system(name, number, e)) {
-            // What it lacks was found out only now: the others are run.
+            // The system lacks something; the other systems still run.
             Err(Error::CannotRun { system, reason }) => {
-                report(seed.progress, &Event::Note(&format!("no {system}: {reason}")))?;
+                report(seed.progress, &Event::Note(&format!("{system} is not run: {reason}")))?;
                 record.skipped.retain(|skipped| skipped.system != system);
                 record.skipped.push(Skipped { system, reason });
                 return Ok(());
@@ -266,17 +264,17 @@ impl<'a> Experiment<'a> {
         })
     }
 
-    /// The record to continue: that of the folder if there is one.
+    /// The record to continue: that of the folder, if there is one.
     fn begin(&self) -> Result<Record> {
         let mut record = self.blank()?;
         record.text_encoder = self.encoder.as_deref().map(EncoderRecord::new).transpose()?;
         record.llm = self.language.as_ref().map(llm_record).transpose()?;
         let old = Record::load(&self.folder)?;
-        // Rank 0 writes no row before all have read.
+        // Rank 0 must not write a row before all ranks have read.
         self.comm.barrier()?;
         self.check_old(old.as_ref(), &record)?;
         if let Some(old) = old {
-            // A resumed experiment may do without the model that its rows used.
+            // A resumed experiment may lack the model of its earlier rows.
             record.llm = record.llm.or(old.llm);
             record.text_encoder = record.text_encoder.or(old.text_encoder);
             record.rows = old.rows;
@@ -284,13 +282,14 @@ impl<'a> Experiment<'a> {
         }
         record.config = Some(self.config.clone());
         if self.comm.is_root() {
-            // A folder whose experiment is interrupted before its first row is known, too.
+            // Saved first, so that an experiment that is interrupted before its first row can be
+            // resumed.
             record.save()?;
         }
         Ok(record)
     }
 
-    /// Refuses to overwrite an experiment, or to continue one of another kind.
+    /// Rejects overwriting an experiment, or continuing a different one.
     fn check_old(&self, old: Option<&Record>, new: &Record) -> Result<()> {
         let Some(old) = old else {
             return Ok(());
@@ -318,7 +317,7 @@ impl<'a> Experiment<'a> {
         } else if old.data_hash != new.data_hash {
             "on other data of this size (interactions, ids or texts differ)".into()
         } else if let Some((path, _)) = other_vectors {
-            format!("with other vectors in {}", path.display())
+            format!("with other text vectors in {}", path.display())
         } else if let (Some(old), Some(new)) = (&old.llm, &new.llm)
             && (&old.hash, old.layers) != (&new.hash, new.layers)
         {
@@ -332,7 +331,7 @@ impl<'a> Experiment<'a> {
         Err(Error::Differs { path: self.folder.clone(), difference })
     }
 
-    /// The systems to run, in the order of the rows. Those that cannot be run are recorded.
+    /// The systems to run, in the order of the rows. Systems that cannot run are recorded.
     fn chosen<'s>(
         &'s self,
         standard: &'s [Standard],
@@ -368,7 +367,7 @@ impl<'a> Experiment<'a> {
                 }
                 Some(reason) => {
                     let (system, reason) = (system.name().to_owned(), reason.to_string());
-                    report(progress, &Event::Note(&format!("no {system}: {reason}")))?;
+                    report(progress, &Event::Note(&format!("{system} is not run: {reason}")))?;
                     record.skipped.push(Skipped { system, reason });
                 }
             }
@@ -379,14 +378,13 @@ impl<'a> Experiment<'a> {
     }
 }
 
-/// Refuses a configuration that names a sentence encoder where there is none.
+/// Rejects a configuration that needs a sentence encoder if there is none.
 fn check_sentence(system: &Standard) -> Result<()> {
     if !system.encoders.contains(&ItemEncoder::Sentence) {
         return Ok(());
     }
     let problem = format!(
-        "`sentence` is among them and {} would read texts by it, but the experiment has no \
-         sentence encoder (`--text-encoder`)",
+        "{} needs `sentence`, but the experiment has no sentence encoder (`--text-encoder`)",
         system.name()
     );
     Err(Error::Config { field: "item_text.encoders", problem })

@@ -1,4 +1,4 @@
-//! What a record knows its data and its text encoder by.
+//! How a record identifies its data and its text encoder.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -11,12 +11,12 @@ use sha2::{Digest, Sha256};
 
 use crate::{Error, Result};
 
-/// A text encoder is known by what it makes of this.
+/// A text encoder is identified by its vector of this sentence.
 const SENTENCE: &str = "A green canvas tent for two people, with poles and a bag.";
-/// So many columns of its vector are kept.
+/// Number of columns of the vector that are stored.
 const COLUMNS: usize = 16;
-/// Two vectors of one encoder differ by less than this share of their largest value: other
-/// processors round otherwise.
+/// Two vectors of one encoder differ by less than this share of their largest value, because
+/// processors round differently.
 const TOLERANCE: f32 = 1e-3;
 
 /// The sentence encoder of an experiment.
@@ -37,7 +37,7 @@ impl EncoderRecord {
         Ok(Self { name, sample })
     }
 
-    /// Whether both are one encoder.
+    /// Whether both are the same encoder.
     pub(crate) fn is(&self, other: &Self) -> bool {
         let largest = self.sample.iter().fold(0.0f32, |most, v| most.max(v.abs()));
         let near = |(a, b): (&f32, &f32)| (a - b).abs() <= TOLERANCE * largest;
@@ -47,8 +47,8 @@ impl EncoderRecord {
     }
 }
 
-/// SHA-256 over the raw ids, the items' texts, and all interactions with their ratings and
-/// times, in hexadecimal.
+/// SHA-256 of the raw ids, the item texts, and all interactions with their ratings and times, in
+/// hexadecimal.
 pub(crate) fn data_hash(dataset: &Dataset, texts: &TextConfig) -> Result<String> {
     let mut hash = Sha256::new();
     let mut text = |text: &str| {
@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_encoder_is_known_by_name_and_vector() {
+    fn an_encoder_is_identified_by_name_and_vector() {
         let record = |name: &str, sample: &[f32]| EncoderRecord {
             name: name.into(),
             sample: sample.to_vec(),

@@ -1,15 +1,14 @@
 //! Experiments: from a data set to a table of recommenders in one call.
 //!
-//! - [`Experiment`] splits a data set for each seed, fits every system with its settings
-//!   chosen on validation data, measures it on the test part, and resumes at the granularity
-//!   of one system and seed. [`ExperimentConfig`] says what is run and how.
-//! - [`System`] is a row of the table. Popularity, EASE, text-kNN, EASE + text, LightGCN, the
-//!   contrastive graph models and GLTA with its controls and ablations are there; a system
-//!   of one's own is added with [`Experiment::system`].
-//! - [`Record`] is what an experiment leaves behind (`metrics.json`): tables, buckets, paired
-//!   tests ([`Record::comparisons`]), plots, and the paper's result section
-//!   ([`Record::paper_report`]). Every user's list, test items and metrics are in a file for
-//!   each row, by raw ids ([`UserResult`]).
+//! - [`Experiment`] splits a data set for each seed, fits every system, chooses its settings on
+//!   validation data, and measures it on the test part. It can be resumed after each system and
+//!   seed. [`ExperimentConfig`] is its configuration.
+//! - [`System`] is a row of the table. The crate has popularity, EASE, text-kNN, EASE + text,
+//!   LightGCN, the contrastive graph models, and GLTA with its controls and ablations.
+//!   [`Experiment::system`] adds your own system.
+//! - [`Record`] is the result of an experiment (`metrics.json`): tables, buckets, paired tests
+//!   ([`Record::comparisons`]), plots, and the paper's result section ([`Record::paper_report`]).
+//!   For each row a file has every user's list, test items and metrics by raw ids ([`UserResult`]).
 //!
 //! ```
 //! use glta_data::{Dataset, ShopConfig};

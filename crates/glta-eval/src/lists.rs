@@ -1,4 +1,4 @@
-//! Metrics of lists that were made elsewhere, by raw ids.
+//! Metrics of given lists, by raw ids.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -9,8 +9,8 @@ use crate::record::Record;
 use crate::users::UserResult;
 use crate::{Error, MetricAt, Result};
 
-/// Means of metrics over the users with test items. `recommended` and `test` of each result
-/// are used, its own metrics are not.
+/// Means of metrics over the users with test items. It uses `recommended` and `test` of each
+/// result, and ignores its metrics.
 ///
 /// ```
 /// use glta_eval::{UserResult, evaluate_lists};
@@ -27,8 +27,8 @@ use crate::{Error, MetricAt, Result};
 /// ```
 ///
 /// # Errors
-/// No metric, one beyond the longest list, a user twice, an item twice in a list, no user with
-/// test items.
+/// No metric, a cut-off beyond the longest list, a repeated user, a repeated item in a list, or no
+/// user with test items.
 pub fn evaluate_lists(
     results: &[UserResult],
     metrics: &[MetricAt],
@@ -37,7 +37,7 @@ pub fn evaluate_lists(
     let mut users: HashSet<&str> = HashSet::new();
     let longest = results.iter().map(|result| result.recommended.len()).max().unwrap_or(0);
     if let Some(metric) = metrics.iter().find(|metric| metric.k > longest) {
-        let problem = format!("{metric}: the longest list has {longest} items");
+        let problem = format!("{metric}: the longest list has only {longest} items");
         return Err(Error::Config { field: "metrics", problem });
     }
     let (mut pairs, mut lists) = (Vec::new(), Vec::new());
@@ -48,7 +48,7 @@ pub fn evaluate_lists(
         }
         let mut seen = HashSet::new();
         if let Some(twice) = result.recommended.iter().find(|raw| !seen.insert(*raw)) {
-            let problem = format!("the list of {} holds the item {twice} twice", result.user);
+            let problem = format!("the list of {} has the item {twice} twice", result.user);
             return Err(Error::Config { field: "lists", problem });
         }
         let mut id = |raw| {
@@ -65,16 +65,16 @@ pub fn evaluate_lists(
 }
 
 impl Record {
-    /// The record with other metrics in its rows, measured again from the users' lists.
+    /// The record with other metrics in its rows, computed from the users' lists.
     ///
     /// # Errors
-    /// Users' results that cannot be read, or a cut-off beyond the lists that were kept.
+    /// Users' results that cannot be read, or a cut-off beyond the stored lists.
     pub fn with_metrics(&self, metrics: &[MetricAt]) -> Result<Self> {
         let mut record = self.clone();
         if let Some(config) = &mut record.config {
             let kept = config.protocol.ks().into_iter().max().unwrap_or(0);
             if let Some(metric) = metrics.iter().find(|m| m.k > kept) {
-                let problem = format!("{metric}: the lists that were kept have {kept} items");
+                let problem = format!("{metric}: the stored lists have only {kept} items");
                 return Err(Error::Config { field: "metrics", problem });
             }
             config.protocol.metrics = metrics.to_vec();

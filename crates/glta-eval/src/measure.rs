@@ -1,4 +1,4 @@
-//! A fitted system's row.
+//! Creates the row of a fitted system.
 
 use glta_data::{Interactions, Split};
 use glta_metrics::{EvaluationConfig, Report, Scorer, evaluate, evaluate_rankings};
@@ -9,7 +9,7 @@ use crate::system::Fitted;
 use crate::users::{UserResult, results};
 use crate::{Error, Result};
 
-/// Measures a system on the test part, `seconds` after its fit began.
+/// Measures a system on the test part; its fit took `seconds`.
 pub(crate) fn measure(
     seed: &Seed<'_>,
     system: &str,
@@ -40,13 +40,13 @@ pub(crate) fn measure(
     Ok((row, results(seed.dataset, split, &test, &protocol.kept())))
 }
 
-/// The test interactions with cold items.
+/// The test interactions of cold items.
 fn cold_test(split: &Split) -> Interactions {
     split.test.filter(|_, item| split.cold_items.binary_search(&item).is_ok())
 }
 
-/// Lists of all users with items in `truth`, measured. Where lists are expensive, each rank
-/// makes some of them.
+/// Metrics of lists for all users with items in `truth`. If lists are expensive, the ranks divide
+/// them.
 fn ranked(
     seed: &Seed<'_>,
     scorer: &dyn Scorer,

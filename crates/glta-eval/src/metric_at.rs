@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
-/// A metric at a cut-off, written as in the tables: `N@10`.
+/// A metric with a cut-off, in the form of the tables: `N@10`.
 ///
 /// ```
 /// use glta_eval::MetricAt;
@@ -29,7 +29,7 @@ impl MetricAt {
         Self { metric, k }
     }
 
-    /// The mean over users; `None` where the report lacks the cut-off.
+    /// The mean over users; `None` if the report does not have the cut-off.
     pub(crate) fn of(self, report: &Report) -> Option<f64> {
         report.get(self.metric, self.k)
     }
@@ -54,7 +54,8 @@ impl FromStr for MetricAt {
         found.ok_or_else(|| Error::Config {
             field: "protocol.metrics",
             problem: format!(
-                "`{text}` is no metric at a cut-off; write NAME@K, such as N@10, with one of {}",
+                "`{text}` is not a metric with a cut-off; write NAME@K, such as N@10, with one of \
+                 {}",
                 Metric::ALL.map(Metric::short_name).join(", ")
             ),
         })
@@ -80,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_read_back_and_mistakes_are_named() {
+    fn names_round_trip_and_invalid_ones_are_errors() {
         for metric in Metric::ALL {
             let at = MetricAt::new(metric, 7);
             assert_eq!(at.to_string().parse::<MetricAt>().unwrap(), at);

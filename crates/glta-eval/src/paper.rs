@@ -1,5 +1,5 @@
-//! The figures that the paper prints, as a reference beside those measured here. Its splits
-//! and filters are not known, so they cannot be compared across.
+//! The figures of the paper, as a reference. Its splits and filters are unknown, so these figures
+//! cannot be compared with measured ones.
 
 /// One data set of the paper's tables.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -8,9 +8,11 @@ pub struct Printed {
     pub name: &'static str,
     /// Table 2: P@5, P@10, N@5, N@10.
     pub systems: &'static [(&'static str, [f64; 4])],
-    /// Figure 3: P@10 without item-text alignment, without user alignment, whole.
+    /// Figure 3: P@10 without item-text alignment, without user alignment, and of the complete
+    /// method.
     pub alignment: [f64; 3],
-    /// Table 3: P@5 and N@5 without both texts, the profile, the prediction, whole.
+    /// Table 3: P@5 and N@5 without both texts, the profile, the prediction, and of the complete
+    /// method.
     pub texts: [[f64; 2]; 4],
     /// Figure 4: N@10 of AR, FL and GLTA.
     pub decoders: [f64; 3],

@@ -9,15 +9,15 @@ use glta_core::write_whole;
 use crate::record::Record;
 use crate::{Error, Result};
 
-/// One bar: its name, its mean, and its deviation over the seeds.
+/// One bar: its name, its mean, and its standard deviation over the seeds.
 pub(crate) type Bar = (String, f64, f64);
 
-/// What a system is, which gives its bar a colour.
+/// The kind of a system, which determines the colour of its bar.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     /// GLTA and its linear model.
     Own,
-    /// The same without what a language model knows, and the baseline with its text vectors.
+    /// Controls without the knowledge of a language model, and the baseline with its text vectors.
     Control,
     Baseline,
 }
@@ -43,7 +43,7 @@ impl Kind {
         }
     }
 
-    /// Colours that people who see no red or no green can tell apart.
+    /// Colours that people with colour blindness can distinguish.
     fn color(self) -> RGBColor {
         match self {
             Self::Own => RGBColor(0, 114, 178),
@@ -53,14 +53,15 @@ impl Kind {
     }
 }
 
-/// Horizontal bars, the largest first, with deviations.
+/// Horizontal bars with deviations, the largest first.
 pub(crate) fn bars(path: &Path, data: &str, metric: &str, bars: &[Bar]) -> Result<()> {
     let mut sorted = bars.to_vec();
     sorted.sort_by(|a, b| b.1.total_cmp(&a.1));
-    let title = format!("{metric} on the test part of {}, more is better", data.replace('_', " "));
+    let title =
+        format!("{metric} on the test part of {}, higher is better", data.replace('_', " "));
     let svg = draw(&title, &sorted)
         .map_err(|e| Error::Plot { path: path.to_owned(), problem: e.to_string() })?;
-    // What a screen reader says of it.
+    // The description for screen readers.
     let svg = svg.replacen('>', &format!(" role=\"img\"><title>{}</title>", escaped(&title)), 1);
     write_whole(path, svg.as_bytes()).map_err(|e| Error::io(path, e))
 }
@@ -69,8 +70,8 @@ fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
-/// Pixels: the whole width, above and below the bars, of a bar with its gap, left of the bars,
-/// and right of them for the numbers.
+/// Pixels: the total width, the space above and below the bars, the height of a bar with its gap,
+/// and the space left of the bars and right of them for the numbers.
 const WIDTH: u32 = 760;
 const ABOVE: i32 = 44;
 const BELOW: u32 = 88;
@@ -91,7 +92,7 @@ fn draw(title: &str, bars: &[Bar]) -> std::result::Result<String, Box<dyn std::e
         let root = SVGBackend::with_string(&mut svg, (WIDTH, height)).into_drawing_area();
         root.fill(&WHITE)?;
         root.draw(&Text::new(title.to_owned(), (12, 14), font(17)))?;
-        // The axis, whose numbers all have the same digits.
+        // The numbers of the axis have the same digits.
         let digits = (-step.log10()).ceil().max(0.0) as usize;
         let line = RGBColor(225, 228, 232);
         for nth in 0..=(most / step) as u32 {
@@ -114,7 +115,7 @@ fn draw(title: &str, bars: &[Bar]) -> std::result::Result<String, Box<dyn std::e
             let behind = x(mean + sd) + 8;
             root.draw(&Text::new(format!("{mean:.4}"), (behind, middle - 6), font(13)))?;
         }
-        // The legend, below everything.
+        // The legend, below the bars.
         let (mut at, row) = (LEFT, below + 44);
         for kind in Kind::ALL {
             if bars.iter().any(|(label, ..)| Kind::of(label) == kind) {
@@ -136,7 +137,7 @@ fn draw(title: &str, bars: &[Bar]) -> std::result::Result<String, Box<dyn std::e
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
 
-/// A line with an end on both sides.
+/// A line with a stroke at both ends.
 fn deviation(
     root: &Area<'_>,
     [low, high]: [i32; 2],
@@ -153,7 +154,7 @@ fn deviation(
     Ok(())
 }
 
-/// A step of 1, 2 or 5 times a power of ten, four to nine of which reach `most`.
+/// A step of 1, 2 or 5 times a power of ten, with four to nine steps up to `most`.
 fn tick(most: f64) -> f64 {
     let power = 10f64.powf((most / 4.0).log10().floor());
     let steps = [5.0, 2.0, 1.0].map(|step| step * power);
@@ -161,11 +162,11 @@ fn tick(most: f64) -> f64 {
 }
 
 impl Record {
-    /// Draws a metric of all systems into `file` in the experiment's folder, and returns its
+    /// Plots a metric of all systems to `file` in the folder of the experiment, and returns its
     /// path.
     ///
     /// # Errors
-    /// A file that cannot be written.
+    /// The file cannot be written.
     pub fn plot(&self, metric: &str, file: &str) -> Result<PathBuf> {
         let bar = |system: &str| {
             let value = self.value(system, metric)?;
@@ -183,7 +184,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_plot_says_what_it_shows_and_what_its_bars_are() {
+    fn a_plot_has_a_description_and_a_legend() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("plot.svg");
         let bar = |name: &str, mean, sd| (name.to_owned(), mean, sd);
@@ -201,7 +202,7 @@ mod tests {
         }
         let at = |name: &str| svg.find(&format!("\n{name}\n")).unwrap();
         assert!(at("GLTA") < at("GLTA random LLM") && at("GLTA random LLM") < at("Popularity"));
-        // Without deviations there are none to be explained.
+        // Without deviations the legend does not explain them.
         bars(&path, "x", "N@10", &all[..1]).unwrap();
         let svg = std::fs::read_to_string(&path).unwrap();
         assert!(!svg.contains("deviation") && !svg.contains("control"));

@@ -1,15 +1,15 @@
 use std::fmt;
 
-/// Why a system is not run.
+/// The reason why a system is not run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reason {
     /// There is no language model.
     Language,
     /// There is no sentence encoder.
     Encoder,
-    /// What reads texts needs two.
+    /// Text-based systems need two items with texts.
     Texts { items: usize, texts: usize },
-    /// None of its text encoders is there, or all leave out all texts.
+    /// None of the text encoders is available, or all of them ignore all texts.
     NoEncoder,
 }
 
@@ -19,10 +19,13 @@ impl fmt::Display for Reason {
             Self::Language => write!(f, "there is no language model"),
             Self::Encoder => write!(f, "there is no sentence encoder"),
             Self::Texts { items, texts } => {
-                write!(f, "it reads texts, and {texts} of {items} items have one")
+                write!(f, "it needs texts, and {texts} of {items} items have one")
             }
             Self::NoEncoder => {
-                write!(f, "it reads texts, and none of the encoders in `item_text` can read them")
+                write!(
+                    f,
+                    "it needs text vectors, and none of the encoders in `item_text` is available"
+                )
             }
         }
     }

@@ -1,4 +1,4 @@
-//! What `metrics.json` holds.
+//! The content of `metrics.json`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -13,57 +13,73 @@ use crate::row::Row;
 use crate::users::{self, UserResult};
 use crate::{Error, Result};
 
-/// Name of the record in an experiment's folder.
+/// Name of the record in the folder of an experiment.
 pub const RECORD: &str = "metrics.json";
 
 /// The record of an experiment, `metrics.json` in its folder.
+///
+/// ```
+/// use glta_data::{Dataset, ShopConfig};
+/// use glta_eval::{Density, Experiment, ExperimentConfig, Preset, Record};
+///
+/// let shop = Dataset::shop(&ShopConfig { users: 60, items: 50, ..ShopConfig::default() })?;
+/// let mut config = ExperimentConfig::new(Preset::Default, Density::Sparse);
+/// config.run.only = vec!["Popularity".into(), "EASE".into()];
+/// let folder = tempfile::tempdir()?;
+/// Experiment::new(&shop, folder.path(), config).run()?;
+///
+/// let record = Record::load(folder.path())?.ok_or("no record")?;
+/// assert_eq!(record.systems(), ["Popularity", "EASE"]);
+/// assert!(record.value("EASE", "N@10").is_some());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
     /// The data set.
     pub dataset: Stats,
-    /// What was left out, joined or missing while the data were read and filtered.
+    /// What was left out, merged or missing when the data were read and filtered.
     #[serde(default)]
     pub data: Report,
     /// How systems are measured.
     pub protocol: Protocol,
     /// The language model.
     pub llm: Option<LlmRecord>,
-    /// SHA-256 over ids, texts and interactions of the data set.
+    /// SHA-256 of the ids, texts and interactions of the data set.
     pub data_hash: String,
-    /// The sentence encoder: of the contrastive models in place of the language model, and of
-    /// the linear models where `item_text.encoders` names `sentence`.
+    /// The sentence encoder, used for the contrastive models instead of the language model, and for
+    /// the linear models if `item_text.encoders` contains `sentence`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text_encoder: Option<EncoderRecord>,
     /// SHA-256 of the files of text vectors in `item_text.files`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub text_vectors: BTreeMap<PathBuf, String>,
-    /// The resolved configuration.
+    /// The complete configuration.
     pub config: Option<ExperimentConfig>,
-    /// Systems that were not run, and why.
+    /// Systems that were not run, with the reason.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub skipped: Vec<Skipped>,
-    /// One for each system and seed.
+    /// One row per system and seed.
     pub rows: Vec<Row>,
     /// The experiment's folder.
     #[serde(skip)]
     pub(crate) folder: PathBuf,
 }
 
-/// How systems are measured, in a reader's words.
+/// The protocol, in readable form.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Protocol {
-    /// Which items are held out.
+    /// The rule that selects held-out items.
     pub split: String,
-    /// Share of a user's items to test on.
+    /// Share of a user's items in the test part.
     pub test_ratio: f64,
-    /// Share of the remaining items to validate on.
+    /// Share of the remaining items in the validation part.
     pub valid_ratio: f64,
-    /// Share of the items that nothing is trained on.
+    /// Share of cold items.
     #[serde(default)]
     pub cold_ratio: f64,
-    /// Seeds that were asked for last.
+    /// Seeds of the last run.
     pub seeds: Vec<u64>,
-    /// The parts whose items are left out of a user's lists.
+    /// The parts whose items cannot be in a user's lists.
     pub masked: String,
 }
 
@@ -89,29 +105,29 @@ impl Protocol {
 /// The language model of an experiment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LlmRecord {
-    /// Its folder or id on the hub.
+    /// Its folder, or its id on the hub.
     pub name: String,
-    /// SHA-256 over weights, configuration and tokenizer.
+    /// SHA-256 of weights, configuration and tokenizer.
     pub hash: String,
-    /// Layers in prompts.
+    /// Number of layers in prompts.
     pub layers: usize,
     /// Bits of a quantised weight.
     pub bits: Option<u32>,
-    /// Weights that share a scale, −1 for a whole column.
+    /// Number of weights that share a scale; −1 for a whole column.
     pub group_size: Option<i32>,
 }
 
 /// A system that was not run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Skipped {
-    /// The system's name.
+    /// The name of the system.
     pub system: String,
     /// The reason.
     pub reason: String,
 }
 
 impl Record {
-    /// The record in an experiment's folder, if there is one with rows or a configuration.
+    /// The record in the folder of an experiment, if it has rows or a configuration.
     ///
     /// # Errors
     /// A file that cannot be read or parsed.
@@ -124,7 +140,7 @@ impl Record {
         };
         let mut record: Self = serde_json::from_slice(&bytes).map_err(|e| Error::file(&path, e))?;
         record.folder = folder.to_owned();
-        // Statistics alone are no experiment.
+        // Statistics alone are not an experiment.
         Ok(Some(record).filter(|r| r.config.is_some() || !r.rows.is_empty()))
     }
 
@@ -140,7 +156,7 @@ impl Record {
         self.folder.join(RECORD)
     }
 
-    /// The names of the systems in the order of their first rows.
+    /// The names of the systems, in the order of their first rows.
     pub fn systems(&self) -> Vec<&str> {
         let mut systems: Vec<&str> = Vec::new();
         for row in &self.rows {
@@ -151,7 +167,7 @@ impl Record {
         systems
     }
 
-    /// The row of a system under a seed.
+    /// The row of a system and a seed.
     pub fn row(&self, system: &str, seed: u64) -> Option<&Row> {
         self.rows.iter().find(|row| row.system == system && row.seed == seed)
     }
@@ -161,7 +177,7 @@ impl Record {
         self.rows.iter().filter(move |row| row.system == system)
     }
 
-    /// The seeds of the rows, ascending.
+    /// The seeds of the rows, in ascending order.
     pub fn seeds(&self) -> Vec<u64> {
         let seeds: BTreeSet<u64> = self.rows.iter().map(|row| row.seed).collect();
         seeds.into_iter().collect()
@@ -172,7 +188,7 @@ impl Record {
         Value::of(self.rows_of(system).filter_map(|row| row.metrics.get(metric).copied()))
     }
 
-    /// The results of every user with test items, of one row.
+    /// The results of all users with test items, for one row.
     ///
     /// # Errors
     /// A file that cannot be read or parsed.
@@ -180,8 +196,8 @@ impl Record {
         users::load(&users::path(&self.folder, system, seed))
     }
 
-    /// The row that is compared with all others: the main row of the preset if it was run,
-    /// else the last system.
+    /// The system that is compared with all others: the main row of the preset if it exists,
+    /// otherwise the last system.
     pub fn main_system(&self) -> Option<&str> {
         let main = self.config.as_ref().map(|config| crate::systems::main_name(config.preset));
         let systems = self.systems();
@@ -194,14 +210,14 @@ impl Record {
 pub struct Value {
     /// The mean.
     pub mean: f64,
-    /// The sample standard deviation, 0 with one seed.
+    /// The sample standard deviation; 0 for one seed.
     pub deviation: f64,
     /// Number of seeds.
     pub seeds: usize,
 }
 
 impl Value {
-    /// `None` of no values.
+    /// `None` if there are no values.
     pub(crate) fn of(values: impl Iterator<Item = f64>) -> Option<Self> {
         let values: Vec<f64> = values.collect();
         let seeds = values.len();

@@ -1,4 +1,4 @@
-//! The paper's tables and figures from the rows of a record, as Markdown.
+//! Writes the paper's tables and figures from the rows of a record, as Markdown.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,7 +16,7 @@ use crate::row::{Row, Settings};
 use crate::systems::{ablated_name, main_name};
 use crate::{Error, Result};
 
-/// Rows of table 2 before the main one, in its order.
+/// Rows of table 2 before the main row, in order.
 const BASELINES: &[&str] = &[
     "Popularity",
     "EASE",
@@ -39,11 +39,11 @@ struct Summary<'a> {
 }
 
 impl Record {
-    /// Writes `report.md`, `report.json` and the plots of the paper's result section into the
-    /// experiment's folder; returns the Markdown. `printed` are the paper's figures.
+    /// Writes `report.md`, `report.json` and the plots of the paper's result section to the folder
+    /// of the experiment, and returns the Markdown. `printed` has the figures of the paper.
     ///
     /// # Errors
-    /// Users' results that cannot be read, files that cannot be written.
+    /// Users' results that cannot be read, or files that cannot be written.
     pub fn paper_report(&self, printed: &Printed) -> Result<String> {
         let preset = self.config.as_ref().map_or(Preset::Full, |config| config.preset);
         let (main, ablated) = (main_name(preset), ablated_name(preset));
@@ -74,7 +74,7 @@ fn save(path: &Path, bytes: &[u8]) -> Result<()> {
     write_whole(path, bytes).map_err(|e| Error::io(path, e))
 }
 
-/// The report as it grows.
+/// The report while it is written.
 struct Page<'a> {
     record: &'a Record,
     printed: &'a Printed,
@@ -108,9 +108,9 @@ impl Page<'_> {
         });
         self.line(&format!("# {}\n", stats.name));
         self.line(&format!(
-            "Split: {}, {:.0} % test and {:.0} % of the rest validation; training and \
-             validation items left out of the lists; all items ranked. Seeds {}. Every choice \
-             was made on validation N@10.{llm}\n",
+            "Split: {}, {:.0} % test and {:.0} % of the rest validation; all items are ranked, \
+             except training and validation items. Seeds {}. All settings were chosen by \
+             validation N@10.{llm}\n",
             protocol.split,
             100.0 * protocol.test_ratio,
             100.0 * protocol.valid_ratio,
@@ -123,9 +123,9 @@ impl Page<'_> {
         const METRICS: [&str; 6] = ["P@5", "P@10", "N@5", "N@10", "R@20", "N@20"];
         self.line("## Table 2: all systems\n");
         self.line(&format!(
-            "Mean ± standard deviation over the seeds. The last column is what the paper prints \
-             for {} (P@5 P@10 N@5 N@10), whose split and filters are not known: a reference, not \
-             a target.\n",
+            "Mean ± standard deviation over the seeds. The last column has the figures of the \
+             paper for {} (P@5 P@10 N@5 N@10). Its split and filters are unknown, so they are a \
+             reference, not a target.\n",
             self.printed.name
         ));
         self.table_head("system", &METRICS, "paper");
@@ -146,7 +146,7 @@ impl Page<'_> {
         }
         self.line("\n![N@10 of all systems](table2.svg)\n");
         self.plot("table2", "N@10", &bars)?;
-        self.line("### N@20 by the training degree of the items to be found\n");
+        self.line("### N@20 by the training degree of the items\n");
         self.by_bucket(|row| &row.by_item_degree);
         self.line("### N@20 by the number of the user's training items\n");
         self.by_bucket(|row| &row.by_user_activity);
@@ -173,7 +173,7 @@ impl Page<'_> {
     }
 
     fn comparisons(&mut self, comparisons: &[Comparison]) {
-        self.line(&format!("### {} against each, paired over users\n", self.main));
+        self.line(&format!("### {} against each system, paired over users\n", self.main));
         self.line("| against | metric | difference | s.e. | p (paired t-test) | users |");
         self.line("|---|---|---:|---:|---:|---:|");
         for c in comparisons {
@@ -192,9 +192,9 @@ impl Page<'_> {
     fn controls(&mut self) -> Result<()> {
         self.line("## Controls\n");
         self.line(
-            "*Linear* is the linear item model alone, without the language model's path. *No \
-             LLM* has neither text vectors nor prompts. *Random LLM* reads texts and prompts \
-             with random weights.\n",
+            "*Linear* is the linear model alone, without the prompt path. *No LLM* has neither \
+             text vectors nor prompts. *Random LLM* has random weights for text vectors and \
+             prompts.\n",
         );
         let mut systems = vec![self.main];
         let others = CONTROLS.iter().filter(|system| **system != self.main);
@@ -210,7 +210,8 @@ impl Page<'_> {
             true => format!("They start from *{whole}*.\n"),
             false => format!(
                 "*{whole}* is the paper's complete form (item tokens, profile, prediction, slots \
-                 in parallel) without the linear model, beside which its parts would not show.\n"
+                 in parallel) without the linear model, next to which its parts would have no \
+                 effect.\n"
             ),
         });
         self.line("### Figure 3: alignment (the paper's column: P@10)\n");
@@ -273,7 +274,7 @@ fn at<'a>(systems: &'a [&str], values: &'a [String]) -> impl Fn(&str) -> String 
     }
 }
 
-/// Settings as `name value`, those of a part as `part.name value`.
+/// Settings as `name value`; settings of a part as `part.name value`.
 fn in_words(settings: &Settings) -> String {
     let mut words = Vec::new();
     for (name, value) in settings {
@@ -296,7 +297,7 @@ fn cell(value: Option<Value>) -> String {
     }
 }
 
-/// Without the leading zero, as the paper prints it.
+/// A number without the leading zero, as in the paper.
 fn number(value: f64) -> String {
     format!("{value:.4}").replacen("0.", ".", 1)
 }

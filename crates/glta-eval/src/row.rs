@@ -1,4 +1,4 @@
-//! One system under one seed.
+//! The result of one system and one seed.
 
 use std::collections::BTreeMap;
 
@@ -10,18 +10,18 @@ use serde_json::Value;
 use crate::config::ProtocolConfig;
 use crate::{MetricAt, Result};
 
-/// Settings that were chosen, by name.
+/// Chosen settings, by name.
 pub type Settings = BTreeMap<String, Value>;
 
-/// N@20, which buckets show.
+/// The metric of the buckets.
 const BUCKETED: MetricAt = MetricAt::new(Metric::Ndcg, 20);
 
-/// One system under one seed, a row of `metrics.json`.
+/// The result of one system and one seed, a row of `metrics.json`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Row {
-    /// The system's name.
+    /// The name of the system.
     pub system: String,
-    /// Seed of the split and of everything trained.
+    /// Seed of the split and of all training.
     pub seed: u64,
     /// Settings that were chosen on validation data.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -29,28 +29,28 @@ pub struct Row {
     /// Test metrics by name (`N@10`), and `valid_N@10`.
     #[serde(flatten)]
     pub metrics: BTreeMap<String, f64>,
-    /// Test N@20 of the items whose training degree lies in a range.
+    /// Test N@20 by the training degree of the items.
     #[serde(default)]
     pub by_item_degree: BTreeMap<String, f64>,
-    /// Test N@20 of the users whose number of training items lies in a range.
+    /// Test N@20 by the number of a user's training items.
     #[serde(default)]
     pub by_user_activity: BTreeMap<String, f64>,
-    /// At 20: cold items ranked among themselves (`cold`), cold and warm ones within all
-    /// items (`cold/all`, `warm/all`), and the share of cold items in the lists.
+    /// Metrics at 20: cold items among themselves (`cold`), cold and warm items among all items
+    /// (`cold/all`, `warm/all`), and the share of cold items in the lists.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub cold: BTreeMap<String, f64>,
-    /// Seconds of training; with a search, of one setting.
+    /// Training time in seconds; with a search, of one setting.
     pub train_seconds: f64,
-    /// Seconds of an epoch.
+    /// Seconds per epoch.
     pub seconds_per_epoch: f64,
-    /// Epochs trained.
+    /// Number of epochs.
     pub epochs: usize,
-    /// Largest resident memory of the process so far, in megabytes.
+    /// Maximum resident memory of the process so far, in megabytes.
     pub peak_rss_mb: u64,
 }
 
 impl Row {
-    /// The test metrics of a report, in all and by bucket.
+    /// The test metrics of a report, in total and by bucket.
     pub(crate) fn measured(
         system: &str,
         seed: u64,
@@ -82,7 +82,7 @@ impl Row {
         })
     }
 
-    /// Adds the metrics of cold items: `test` ranks all items, `among` the cold ones alone.
+    /// Adds the metrics of cold items. `test` ranks all items, `among` only the cold items.
     pub(crate) fn add_cold(&mut self, split: &Split, test: &Report, among: &Report) -> Result<()> {
         let is_cold = |item: &u32| split.cold_items.binary_search(item).is_ok();
         let part = |cold| test.with_truth(&split.test.filter(|_, item| is_cold(&item) == cold));
@@ -104,8 +104,8 @@ impl Row {
     }
 }
 
-/// Largest resident memory of this process so far in megabytes; 0 where the system does not
-/// say.
+/// Maximum resident memory of this process so far, in megabytes; 0 if the system does not report
+/// it.
 pub fn peak_rss_mb() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));

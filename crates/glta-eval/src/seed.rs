@@ -1,4 +1,4 @@
-//! What a system is given to fit on: a seed's split, and what several systems share.
+//! The input of a system: the split of a seed, and intermediate results that systems share.
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use crate::reason::Reason;
 use crate::shared::Shared;
 use crate::{Error, Result};
 
-/// One seed of an experiment, as a [`System`](crate::System) sees it.
+/// One seed of an experiment, the input of a [`System`](crate::System).
 pub struct Seed<'a> {
     pub(crate) number: u64,
     pub(crate) dataset: &'a Dataset,
@@ -26,21 +26,21 @@ pub struct Seed<'a> {
     pub(crate) language: Option<&'a LanguageModel>,
     pub(crate) encoder: Option<&'a dyn TextEncoder>,
     pub(crate) comm: Arc<dyn Communicator>,
-    /// The system that is fitted now.
+    /// The current system.
     pub(crate) system: String,
     pub(crate) vectors: &'a mut Vec<(Source, ItemVectors)>,
     pub(crate) shared: Shared,
     pub(crate) progress: &'a mut Progress<'a>,
 }
 
-/// What vectors of all items were read by, once for all seeds.
+/// The encoder of vectors of all items, computed once for all seeds.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Source {
     Encoder(ItemEncoder),
     File(PathBuf),
 }
 
-/// The language model with the random weights of this seed has read the texts.
+/// Text vectors by the language model with the random weights of this seed.
 struct RandomVectors(ItemVectors);
 
 /// Number of items that have a text.
@@ -55,8 +55,8 @@ impl<'a> Seed<'a> {
         self.number
     }
 
-    /// The whole data set: items with their texts, raw ids. Its interactions include the
-    /// test items.
+    /// The whole data set: items with their texts, and raw ids. Its interactions include the test
+    /// items.
     pub fn dataset(&self) -> &'a Dataset {
         self.dataset
     }
@@ -71,7 +71,7 @@ impl<'a> Seed<'a> {
         self.config
     }
 
-    /// The seed's folder, for files that a resumed experiment finds again.
+    /// The folder of the seed, for files that a resumed experiment reuses.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
@@ -79,7 +79,7 @@ impl<'a> Seed<'a> {
     /// The language model.
     ///
     /// # Errors
-    /// [`Error::NoLanguage`].
+    /// [`Error::NoLanguage`] if there is none.
     pub fn language(&self) -> Result<&'a LanguageModel> {
         self.language.ok_or_else(|| Error::NoLanguage { system: self.system.clone() })
     }
@@ -89,10 +89,11 @@ impl<'a> Seed<'a> {
         &self.comm
     }
 
-    /// N@10 on the validation items, training items left out: what settings are chosen by.
+    /// N@10 on the validation items without the training items: the value that settings are chosen
+    /// by.
     ///
     /// # Errors
-    /// As [`evaluate`].
+    /// As for [`evaluate`].
     pub fn validation(&self, scorer: &dyn Scorer) -> Result<f64> {
         validation(scorer, self.split)
     }
@@ -100,31 +101,30 @@ impl<'a> Seed<'a> {
     /// Reports that `done` of `total` units of work are done.
     ///
     /// # Errors
-    /// [`Error::Cancelled`] when the progress asks to stop.
+    /// [`Error::Cancelled`] if the receiver cancels the experiment.
     pub fn advance(&mut self, work: &str, done: u64, total: u64, note: &str) -> Result<()> {
         Ok(report(self.progress, &Event::Work { work, done, total, note })?)
     }
 
-    /// Reports a remark that is worth a line.
+    /// Reports a message for the user.
     ///
     /// # Errors
-    /// [`Error::Cancelled`] when the progress asks to stop.
+    /// [`Error::Cancelled`] if the receiver cancels the experiment.
     pub fn note(&mut self, line: &str) -> Result<()> {
         Ok(report(self.progress, &Event::Note(line))?)
     }
 
-    /// Vectors of all items' texts by the encoders of the main row's configuration, as far as
-    /// these are there: the language model, TF-IDF, the sentence encoder, files. None for a
-    /// catalogue without texts.
+    /// Vectors of all item texts by those encoders of the main row's configuration that are
+    /// available: the language model, TF-IDF, the sentence encoder, files. Empty for a catalogue
+    /// without texts.
     ///
     /// # Errors
-    /// What an encoder refuses.
+    /// An error of an encoder.
     pub fn item_vectors(&mut self) -> Result<Vec<ItemVectors>> {
         self.item_vectors_of(&self.config.glta)
     }
 
-    /// The encoders of a configuration that are there: all, but for the language model where
-    /// none is given.
+    /// The available encoders of a configuration: all, except the language model if there is none.
     pub(crate) fn encoders(&self, config: &Config) -> Vec<ItemEncoder> {
         let there = |&encoder: &ItemEncoder| !self.lacks(encoder);
         config.item_encoders().filter(there).collect()
@@ -135,18 +135,20 @@ impl<'a> Seed<'a> {
         encoder == ItemEncoder::LanguageModel && self.language.is_none()
     }
 
-    /// The encoders of a configuration that are left out, as settings of a row give them.
+    /// The encoders of a configuration that are left out, as in the settings of a row.
     pub(crate) fn left_out(&self, config: &Config) -> Result<Vec<ItemEncoder>> {
         let left_out = config.item_encoders().filter(|&encoder| self.lacks(encoder));
         Ok(if self.has_texts()? { left_out.collect() } else { Vec::new() })
     }
 
-    /// [`item_vectors`](Self::item_vectors) by the encoders of any configuration.
+    /// [`item_vectors`](Self::item_vectors) with the encoders of any configuration.
     pub(crate) fn item_vectors_of(&mut self, config: &Config) -> Result<Vec<ItemVectors>> {
         let mut all = Vec::new();
         if !self.left_out(config)?.is_empty() {
             let system = self.system.clone();
-            self.note(&format!("{system} reads no texts by a language model: there is none"))?;
+            self.note(&format!(
+                "{system} has no text vectors of a language model, because there is none"
+            ))?;
         }
         let encoders = if self.has_texts()? { self.encoders(config) } else { Vec::new() };
         for encoder in encoders {
@@ -164,7 +166,7 @@ impl<'a> Seed<'a> {
         Ok(all)
     }
 
-    /// By one encoder; `None` where TF-IDF finds no words.
+    /// Vectors by one encoder; `None` if TF-IDF finds no words.
     pub(crate) fn vectors_by(&mut self, encoder: ItemEncoder) -> Result<Option<ItemVectors>> {
         let source = Source::Encoder(encoder);
         if let Some((_, vectors)) = self.vectors.iter().find(|(other, _)| *other == source) {
@@ -190,7 +192,7 @@ impl<'a> Seed<'a> {
         Ok(Some(vectors))
     }
 
-    /// By the language model with random weights.
+    /// Vectors by the language model with random weights.
     fn random_vectors(&mut self) -> Result<ItemVectors> {
         if let Some(vectors) = self.shared.get::<RandomVectors>() {
             return Ok(vectors.0.clone());
@@ -205,7 +207,7 @@ impl<'a> Seed<'a> {
         Ok(self.shared.put(RandomVectors(vectors)).0.clone())
     }
 
-    /// From a file.
+    /// Vectors from a file.
     fn vectors_from(&mut self, path: &Path) -> Result<ItemVectors> {
         let source = Source::File(path.to_owned());
         if let Some((_, vectors)) = self.vectors.iter().find(|(other, _)| *other == source) {
@@ -222,7 +224,7 @@ impl<'a> Seed<'a> {
         Ok(texts(self.dataset, self.config)? > 1)
     }
 
-    /// What GLTA runs of this seed learn from.
+    /// The training data of the GLTA runs of this seed.
     pub(crate) fn run_data(&mut self) -> Result<Arc<RunData>> {
         if let Some(data) = self.shared.get::<RunData>() {
             return Ok(data);
@@ -232,7 +234,7 @@ impl<'a> Seed<'a> {
         Ok(self.shared.put(data))
     }
 
-    /// Whether a file is there, as rank 0 sees it.
+    /// Whether a file exists, as seen by rank 0.
     pub(crate) fn has(&self, path: &Path) -> Result<bool> {
         Ok(self.comm.root_says(path.exists())?)
     }
@@ -254,7 +256,7 @@ impl<'a> Seed<'a> {
     }
 }
 
-/// N@10 on the validation items of a split, training items left out.
+/// N@10 on the validation items of a split, without the training items.
 pub(crate) fn validation(scorer: &dyn Scorer, split: &Split) -> Result<f64> {
     let config = EvaluationConfig { ks: vec![10], ..EvaluationConfig::default() };
     let report = evaluate(scorer, &split.valid, &[&split.train], &config)?;

@@ -1,10 +1,10 @@
-//! What several systems of a seed share, by type, each part made when it is first needed.
+//! Intermediate results that several systems of a seed share, by type, computed on first use.
 
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// One value of each type.
+/// At most one value of each type.
 #[derive(Default)]
 pub(crate) struct Shared(HashMap<TypeId, Arc<dyn Any + Send + Sync>>);
 

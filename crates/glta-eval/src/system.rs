@@ -40,14 +40,14 @@ use crate::seed::Seed;
 /// }
 /// ```
 pub trait System {
-    /// The name of its rows, which must be the only one of that name.
+    /// The name of its rows, which must be unique.
     fn name(&self) -> &str;
 
-    /// Fits it on the training part of a seed's split. Settings are chosen on the validation
-    /// part, such as by [`Seed::validation`]; the test part must not be looked at.
+    /// Fits the system on the training part of a seed's split. Choose settings on the validation
+    /// part, for example with [`Seed::validation`], and do not use the test part.
     ///
     /// # Errors
-    /// Anything; the experiment ends with it, and finished rows are kept.
+    /// Any error. It ends the experiment; finished rows are kept.
     fn fit(&self, seed: &mut Seed<'_>) -> Result<Fitted, BoxError>;
 }
 
@@ -61,7 +61,7 @@ pub struct Fitted {
 }
 
 impl Fitted {
-    /// A system that ranks by `scorer`.
+    /// A system that ranks by the scores of `scorer`.
     pub fn new(scorer: impl Scorer + 'static) -> Self {
         Self {
             scorer: Box::new(scorer),
@@ -72,32 +72,31 @@ impl Fitted {
         }
     }
 
-    /// Records a setting that was chosen.
+    /// Records a chosen setting.
     #[must_use]
     pub fn setting(mut self, name: &str, value: impl Serialize) -> Self {
-        // Through text, so that an f32 keeps its few digits. NaN becomes null.
+        // Converted through text, so that an f32 keeps its few digits. NaN becomes null.
         let text = serde_json::to_string(&value).unwrap_or_default();
         self.settings.insert(name.to_owned(), serde_json::from_str(&text).unwrap_or_default());
         self
     }
 
-    /// N@10 on the validation items, where the fit knows it; otherwise the experiment
-    /// measures it.
+    /// N@10 on the validation items, if the fit knows it. Otherwise the experiment measures it.
     #[must_use]
     pub fn validation(mut self, validation: Option<f64>) -> Self {
         self.validation = validation;
         self
     }
 
-    /// Seconds of training, where they are not the time that [`System::fit`] took: with a
-    /// search, those of one setting.
+    /// Training time in seconds, if it is not the duration of [`System::fit`]; with a search, the
+    /// time of one setting.
     #[must_use]
     pub fn seconds(mut self, seconds: f64) -> Self {
         self.seconds = Some(seconds);
         self
     }
 
-    /// Number of epochs that were trained.
+    /// Number of epochs.
     #[must_use]
     pub fn epochs(mut self, epochs: usize) -> Self {
         self.epochs = epochs;

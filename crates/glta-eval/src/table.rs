@@ -1,4 +1,4 @@
-//! A record as tables of text, at most 80 columns wide with the default metrics.
+//! A record as text tables, at most 80 columns wide with the default metrics.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use crate::record::{Record, Value};
 use crate::row::Row;
 
 impl Record {
-    /// One line for each system, metrics averaged over the seeds. `*` marks the best value
+    /// One line per system with the means of the metrics over the seeds. `*` marks the best value
     /// of a column.
     pub fn table(&self) -> String {
         let mut columns: Vec<String> = match &self.config {
@@ -29,11 +29,13 @@ impl Record {
         let fewer: Vec<String> = fewer.collect();
         match fewer.is_empty() {
             true => table,
-            false => format!("{table}\n(of {all} seeds; fewer: {})", fewer.join(", ")),
+            false => {
+                format!("{table}\n(means over {all} seeds; fewer seeds: {})", fewer.join(", "))
+            }
         }
     }
 
-    /// N@20 by the training degree of the items to be found.
+    /// N@20 by the training degree of the items.
     pub fn by_degree(&self) -> String {
         self.means("N@20 by degree", &Buckets::default().labels(), |row| &row.by_item_degree)
     }
@@ -43,7 +45,7 @@ impl Record {
         self.means("N@20 by activity", &Buckets::default().labels(), |row| &row.by_user_activity)
     }
 
-    /// Cold and warm items at 20.
+    /// Metrics of cold and warm items at 20.
     pub fn cold(&self) -> String {
         const COLUMNS: [&str; 7] =
             ["cold N", "cold R", "cold/all N", "cold/all R", "warm/all N", "warm/all R", SHARE];
@@ -59,8 +61,8 @@ impl Record {
         );
         let table = self.lines(&head, &COLUMNS.map(String::from), |row| &row.cold);
         table
-            + "\n(a system that cannot tell cold items apart, such as Popularity and EASE, \
-               lists\n them by id: its values there measure the order of the raw files)"
+            + "\n(Systems that give all cold items the same score, such as Popularity and EASE,\n \
+               list them by id: these values measure the order of the raw files.)"
     }
 
     fn means(
@@ -114,10 +116,10 @@ impl Record {
 /// Width of the column of names.
 const WIDE: usize = 17;
 const VALID: &str = "valid_N@10";
-/// More of it is not better.
+/// A column in which higher values are not better.
 const SHARE: &str = "cold share";
 
-/// One line for each comparison.
+/// One line per comparison.
 pub fn comparison_table(comparisons: &[Comparison]) -> String {
     let system = comparisons.first().map_or("", |c| c.system.as_str());
     let mut out = format!(

@@ -1,4 +1,4 @@
-//! The results of every user, by raw ids, in a file for each row.
+//! The results of every user by raw ids, in one file per row.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -47,12 +47,12 @@ pub(crate) fn results(
     test.users().iter().enumerate().map(result).collect()
 }
 
-/// The file of a row.
+/// The path of the file of a row.
 pub(crate) fn path(folder: &Path, system: &str, seed: u64) -> PathBuf {
     folder.join(format!("seed-{seed}")).join("users").join(file_name(system))
 }
 
-/// The name of a system's files.
+/// The file name of a system.
 pub(crate) fn file_name(system: &str) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() || c == '+' { c } else { '-' };
     let name: String = system.to_lowercase().chars().map(plain).collect();

@@ -1,4 +1,4 @@
-//! Experiments through the public API, on a generated shop and without a language model.
+//! Experiments with the public API, on a generated shop and without a language model.
 
 #![allow(clippy::unwrap_used)]
 
@@ -37,12 +37,12 @@ fn run(out: &Path, config: &ExperimentConfig) -> Result<Record, Error> {
 }
 
 #[test]
-fn a_row_is_what_the_parts_give() {
+fn a_row_equals_the_parts_by_hand() {
     let folder = tempfile::tempdir().unwrap();
     let config = config(&["EASE"]);
     let record = run(folder.path(), &config).unwrap();
 
-    // The same by hand.
+    // The same, computed by hand.
     let shop = shop();
     let split = Split::new(&shop, &config.protocol.split_config(2024)).unwrap();
     let valid_config = EvaluationConfig { ks: vec![10], ..EvaluationConfig::default() };
@@ -70,7 +70,7 @@ fn a_row_is_what_the_parts_give() {
         assert_eq!(row.metrics[name], test.get(metric, k).unwrap(), "{name}");
     }
 
-    // The users' file has raw ids and gives the same means.
+    // The file of users has raw ids and gives the same means.
     let users = record.users("EASE", 2024).unwrap();
     assert_eq!(users.len(), test.users().len());
     let user = test.users()[3];
@@ -95,13 +95,13 @@ fn rows_are_kept_when_systems_and_seeds_are_added() {
     assert_eq!(second.rows.len(), 8);
     assert_eq!(second.rows[0], first.rows[0]);
     assert_eq!(Record::load(folder.path()).unwrap().unwrap().rows, second.rows);
-    // In one go the same numbers.
+    // A single run gives the same figures.
     let other = tempfile::tempdir().unwrap();
     let whole = run(other.path(), &more).unwrap();
     for row in &whole.rows {
         assert_eq!(row.metrics, second.row(&row.system, row.seed).unwrap().metrics);
     }
-    // Nothing is left to do.
+    // All rows exist already.
     let again = run(folder.path(), &more).unwrap();
     assert_eq!(again.rows, second.rows);
     let pairs = second.comparisons("EASE").unwrap();
@@ -114,7 +114,7 @@ fn rows_are_kept_when_systems_and_seeds_are_added() {
 }
 
 #[test]
-fn another_experiment_is_not_continued() {
+fn another_experiment_is_not_resumed() {
     let folder = tempfile::tempdir().unwrap();
     let base = config(&["Popularity"]);
     run(folder.path(), &base).unwrap();
@@ -143,11 +143,11 @@ fn names_are_checked() {
     let shop = shop();
     for name in ["EASE", "text knn"] {
         let clash = Experiment::new(&shop, folder.path(), config(&[])).system(Own(name));
-        assert!(clash.run().unwrap_err().to_string().contains("files of one name"));
+        assert!(clash.run().unwrap_err().to_string().contains("the same file name"));
     }
 }
 
-/// Likes low ids.
+/// Prefers low ids.
 struct Own(&'static str);
 
 struct LowIds(usize);
@@ -264,12 +264,12 @@ fn splits_and_metrics_are_configured() {
     for (set, named) in [("seed=7", "run.seeds"), ("graph.l2=0.1", "graph_l2")] {
         assert!(config.set(set).unwrap_err().to_string().contains(named), "{set}");
     }
-    // The shop has no times.
+    // The generated shop has no times.
     config.set("protocol.split=temporal").unwrap();
     let folder = tempfile::tempdir().unwrap();
     assert!(run(folder.path(), &config).unwrap_err().to_string().contains("timestamps"));
     assert!(config.set("protocol.split=tomorrow").is_err());
-    assert!(config.set("preset=paper").unwrap_err().to_string().contains("comes before"));
+    assert!(config.set("preset=paper").unwrap_err().to_string().contains("must be set before"));
 }
 
 #[test]
@@ -287,7 +287,7 @@ fn lists_by_raw_ids_are_checked() {
         evaluate_lists(results, &metrics).unwrap_err().to_string()
     };
     let twice = problem(&[result("x", &["b", "b"])]);
-    assert!(twice.contains("list of x holds the item b twice"), "{twice}");
+    assert!(twice.contains("list of x has the item b twice"), "{twice}");
     let short = problem(&[result("x", &["b"])]);
     assert!(short.contains("P@2: the longest list has 1 items"), "{short}");
     assert!(evaluate_lists(&[result("x", &["b", "c"]), result("x", &["a"])], &metrics).is_err());
@@ -298,7 +298,7 @@ fn lists_by_raw_ids_are_checked() {
 fn embeddings_of_other_settings_are_trained_again() {
     let folder = tempfile::tempdir().unwrap();
     let first = run(folder.path(), &config(&["LightGCN"])).unwrap();
-    // Only the record says which experiment a folder holds.
+    // Only the record identifies the experiment of a folder.
     std::fs::remove_file(folder.path().join("metrics.json")).unwrap();
     let mut other = config(&["LightGCN"]);
     other.protocol.test_ratio = 0.4;
@@ -310,7 +310,7 @@ fn embeddings_of_other_settings_are_trained_again() {
 }
 
 #[test]
-fn a_folder_is_known_from_the_start_and_held_by_one_process() {
+fn a_folder_is_recorded_at_the_start_and_locked() {
     let folder = tempfile::tempdir().unwrap();
     let shop = shop();
     let begin = || Experiment::new(&shop, folder.path(), config(&["fails"])).system(Own("fails"));
@@ -327,7 +327,7 @@ fn the_share_of_new_items_follows_the_ratios_unless_it_is_set() {
     let mut config = config(&[]);
     config.hold_out_items(0.1);
     let share = config.glta.linear.new_items;
-    // A tenth against nine tenths, times half as many validation as test items.
+    // A tenth against nine tenths, and half as many validation items as test items.
     assert!((share - 1.0 / 19.0).abs() < 1e-12, "{share}");
     config.set("protocol.valid_ratio=0.2").unwrap();
     assert!((config.glta.linear.new_items - 0.1).abs() < 1e-12);
@@ -337,7 +337,7 @@ fn the_share_of_new_items_follows_the_ratios_unless_it_is_set() {
 }
 
 #[test]
-fn a_catalogue_beyond_the_dense_form_has_the_local_one() {
+fn a_large_catalogue_uses_the_local_form() {
     let folder = tempfile::tempdir().unwrap();
     let mut config = config(&[]);
     config.glta.backbone = glta_align::Backbone::None;
@@ -370,15 +370,15 @@ fn a_catalogue_without_texts_is_trained_on_the_graph_alone() {
     config.run.controls = true;
     config.glta.llm.layers = None;
     config.glta.item_stage.train.epochs = 1;
-    let llm = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/quickstart/llm");
+    let llm = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/llm");
     let language = LanguageModel::load(llm, &config.glta.llm, &Device::Cpu).unwrap();
     let experiment = Experiment::new(&bare, folder.path(), config).language(language);
     let record = experiment.run().unwrap();
     assert_eq!(record.systems(), ["Popularity", "EASE", "GLTA", "Linear"]);
     let skipped: Vec<&str> = record.skipped.iter().map(|s| s.system.as_str()).collect();
     assert_eq!(skipped, ["text-kNN", "EASE + text", "RLMRec-Con"]);
-    assert_eq!(record.skipped[0].reason, "it reads texts, and 0 of 80 items have one");
-    // The linear model counts no texts.
+    assert_eq!(record.skipped[0].reason, "it needs texts, and 0 of 80 items have one");
+    // The linear model uses no texts.
     assert_eq!(record.row("Linear", 2024).unwrap().settings["linear"]["text"], 0.0);
 }
 
@@ -398,7 +398,7 @@ fn what_was_left_out_of_the_data_is_recorded() {
     assert_eq!(Record::load(folder.path()).unwrap().unwrap().data, record.data);
 }
 
-/// Reads the first letters of a text.
+/// Encodes the first letters of a text.
 struct Letters(&'static str, f32);
 
 impl TextEncoder for Letters {
@@ -424,7 +424,7 @@ impl TextEncoder for Letters {
 }
 
 #[test]
-fn rows_of_other_data_and_of_another_encoder_do_not_join() {
+fn rows_of_other_data_or_encoders_are_not_mixed() {
     let mut config = config(&["text-kNN"]);
     config.glta.item_text.encoders = vec![ItemEncoder::TfIdf, ItemEncoder::Sentence];
     let folder = tempfile::tempdir().unwrap();
@@ -460,9 +460,9 @@ fn rows_of_other_data_and_of_another_encoder_do_not_join() {
     assert!(other.contains("another text encoder"), "{other}");
     let none = go(&shop, None, &more).unwrap_err();
     assert!(none.contains("another text encoder"), "{none}");
-    // Rows that read no texts need none.
+    // Rows without texts need no encoder.
     go(&shop, None, &["Popularity"]).unwrap();
-    // The same numbers of users, items and interactions.
+    // The number of users, items and interactions is the same.
     let last = shop.n_items() as u32 - 1;
     let mirrored = shop.interactions().iter().map(|(user, item)| (user, last - item));
     let mirrored = Dataset::from_dense(shop.name(), 60, shop.items().to_vec(), mirrored).unwrap();
@@ -471,14 +471,14 @@ fn rows_of_other_data_and_of_another_encoder_do_not_join() {
     assert!(data.contains("other data of this size"), "{data}");
     write(2.0);
     let file = go(&shop, letters(), &more).unwrap_err();
-    assert!(file.contains("other vectors in") && file.contains("v.npy"), "{file}");
+    assert!(file.contains("other text vectors in") && file.contains("v.npy"), "{file}");
     write(1.0);
     let record = go(&shop, letters(), &more).unwrap();
     assert_eq!(record.systems(), ["text-kNN", "Popularity", "EASE + text"]);
 }
 
 #[test]
-fn encoders_that_are_not_there_are_named() {
+fn missing_encoders_are_recorded() {
     let folder = tempfile::tempdir().unwrap();
     let mut config = config(&["text-kNN", "Linear", "EASE"]);
     config.run.controls = true;
@@ -491,13 +491,13 @@ fn encoders_that_are_not_there_are_named() {
         assert_eq!(*left_out, serde_json::json!(["language_model"]), "{system}");
     }
 
-    // A sentence encoder comes with no preset: whatever names it must have it.
+    // No preset contains a sentence encoder, so a configuration with one needs the encoder.
     let other = tempfile::tempdir().unwrap();
     config.glta.item_text.encoders.push(ItemEncoder::Sentence);
     let refused = run(other.path(), &config).unwrap_err().to_string();
     assert!(refused.contains("item_text.encoders") && refused.contains("text-kNN"), "{refused}");
 
-    // Without any encoder the other systems are run, and a resumed experiment still says so.
+    // Without any encoder the other systems run, and a resumed experiment records it again.
     let other = tempfile::tempdir().unwrap();
     config.glta.item_text.encoders.clear();
     let record = run(other.path(), &config).unwrap();
@@ -510,8 +510,8 @@ fn encoders_that_are_not_there_are_named() {
 }
 
 #[test]
-fn text_neighbours_do_not_depend_on_what_the_main_row_reads() {
-    // The main row of this preset reads no texts but in its prompt.
+fn text_neighbours_do_not_depend_on_the_encoders_of_the_main_row() {
+    // The main row of this preset uses texts only in its prompt.
     let folder = tempfile::tempdir().unwrap();
     let mut config = ExperimentConfig::new(Preset::Paper, Density::Sparse);
     config.run.only = ["text-kNN", "EASE + text"].map(String::from).to_vec();

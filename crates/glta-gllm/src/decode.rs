@@ -37,6 +37,19 @@ impl Decoder {
 /// [`GllmHead::rank`](crate::GllmHead::rank) returns the same list without computing all logits at
 /// once.
 ///
+/// ```
+/// use glta_gllm::{Decoder, decode};
+///
+/// let slots = [[0.0f32, 3.0, 1.0], [0.0, 3.0, 2.0]];
+/// let items = |decoder| -> Result<Vec<u32>, glta_gllm::Error> {
+///     Ok(decode(&slots, &[], 2, decoder)?.iter().map(|ranked| ranked.item).collect())
+/// };
+/// // Slot 1 adds item 1. It is taken, so slot 2 adds item 2.
+/// assert_eq!(items(Decoder::Parallel)?, [1, 2]);
+/// assert_eq!(items(Decoder::FirstLogit)?, [1, 2]);
+/// # Ok::<(), glta_gllm::Error>(())
+/// ```
+///
 /// # Errors
 /// A logit is NaN or infinite.
 pub fn decode(
@@ -102,7 +115,7 @@ impl Ranking {
         Self { lists: vec![Vec::new(); lists], sums: vec![LogSumExp::EMPTY; slots] }
     }
 
-    /// Creates it from the best items of each list and the sum of each slot.
+    /// A ranking from the best items of each list and the sum of each slot.
     pub(crate) fn of(lists: Vec<Vec<Ranked>>, sums: Vec<LogSumExp>) -> Self {
         Self { lists, sums }
     }

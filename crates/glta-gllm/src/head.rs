@@ -33,6 +33,18 @@ pub struct GraphResidual {
 ///
 /// Trained parameters are f64 ([`normal_parameter`]). Free weights are f32, because there are
 /// `items × hidden` of them.
+///
+/// ```
+/// use candle_core::{DType, Device, Tensor};
+/// use glta_gllm::GllmHead;
+///
+/// // A head over 5 item nodes of dimension 4, for a hidden size of 8.
+/// let nodes = Tensor::ones((5, 4), DType::F32, &Device::Cpu)?;
+/// let head = GllmHead::tied(8, &nodes, true, 7)?;
+/// let hidden = Tensor::ones((2, 8), DType::F32, &Device::Cpu)?;
+/// assert_eq!(head.logits(&hidden, None)?.dims(), [2, 5]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct GllmHead {
     weights: Weights,

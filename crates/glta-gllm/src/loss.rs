@@ -45,6 +45,17 @@ fn scatter(lists: &[Vec<u32>], value: impl Fn(&[u32]) -> f32, like: &Tensor) -> 
 ///
 /// The plain form of [`GllmHead::loss`](crate::GllmHead::loss) for logits in memory.
 ///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use glta_gllm::set_cross_entropy;
+///
+/// let logits = Tensor::new(&[[0f32, 0.0, 0.0]], &Device::Cpu)?;
+/// // One of three items is masked, so the loss of the target is ln 2.
+/// let loss = set_cross_entropy(&logits, &[vec![1]], &[vec![0]])?;
+/// assert!((loss.to_scalar::<f32>()? - 2f32.ln()).abs() < 1e-6);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// An item is unknown, a target is masked, or no row has a target.
 pub fn set_cross_entropy(

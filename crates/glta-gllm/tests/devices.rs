@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 #[cfg(feature = "cuda")]
-#[path = "../../glta-llm/tests/support/gpu.rs"]
+#[path = "support/gpu.rs"]
 mod gpu;
 
 use candle_core::{DType, Device, Tensor, Var};

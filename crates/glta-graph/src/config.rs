@@ -146,7 +146,7 @@ impl LightGcnConfig {
         ];
         for (field, value) in positive {
             if value == 0 {
-                return Err(config(field, "0 is not possible, give at least 1".into()));
+                return Err(config(field, "must be at least 1".into()));
             }
         }
         let in_range = |field, value: f32, range: std::ops::RangeInclusive<f32>| {
@@ -166,7 +166,7 @@ impl LightGcnConfig {
             }
             Schedule::Step { every, factor } => {
                 if every == 0 {
-                    let problem = "0 is not possible, give at least 1".into();
+                    let problem = "must be at least 1".into();
                     return Err(config("schedule.step.every", problem));
                 }
                 in_range("schedule.step.factor", factor, 0.0..=1.0)

@@ -39,6 +39,15 @@ pub fn fold_in_user(items: ArrayView2<'_, f32>, item_degrees: &[u32], context: &
 
 /// Computes the embedding of an item from its users: [`fold_in_user`] with users and items
 /// exchanged.
+///
+/// ```
+/// use glta_graph::fold_in_item;
+/// use ndarray::array;
+///
+/// let users = array![[1.0f32, 0.0], [0.0, 1.0]];
+/// let item = fold_in_item(users.view(), &[1, 1], &[0]);
+/// assert!(item[0] > item[1]);
+/// ```
 pub fn fold_in_item(users: ArrayView2<'_, f32>, user_degrees: &[u32], context: &[u32]) -> Vec<f32> {
     fold_in(users, user_degrees, context)
 }

@@ -5,7 +5,7 @@
 
 use glta_graph::{LightGcn, LightGcnConfig};
 
-#[path = "../../../tests/ml_100k.rs"]
+#[path = "support/ml_100k.rs"]
 mod ml_100k;
 
 use ml_100k::Data;

@@ -25,6 +25,9 @@
 //! * **GPU**: [`Cuda`] with the feature `cuda`. Without the feature, creating one is an error, and
 //!   code above needs no `cfg`. The page `docs/cuda.md` describes the design.
 //! * **Emulator**: with the feature `emulator` the CUDA kernels run on the host, for tests.
+
+// The documentation names the feature that an item needs.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![deny(missing_docs)]
 #[cfg(target_endian = "big")]
 compile_error!("weights are little-endian on disk and used as they are");

@@ -27,6 +27,17 @@ pub struct Eigen {
 /// The method is Householder's tridiagonal reduction followed by implicit QL steps (Golub and Van
 /// Loan, "Matrix Computations", 8.3).
 ///
+/// ```
+/// use glta_linalg::symmetric_eigen;
+/// use ndarray::array;
+///
+/// let eigen = symmetric_eigen(array![[2.0, 0.0], [1.0, 2.0]], 1)?;
+/// assert!((eigen.values[0] - 3.0).abs() < 1e-12 && (eigen.values[1] - 1.0).abs() < 1e-12);
+/// let half = 0.5f64.sqrt();
+/// assert!(eigen.vectors.row(0).iter().all(|value| (value - half).abs() < 1e-12));
+/// # Ok::<(), glta_linalg::Error>(())
+/// ```
+///
 /// # Errors
 /// A matrix that is not square or contains values that are not finite.
 pub fn symmetric_eigen(matrix: Array2<f64>, count: usize) -> Result<Eigen> {

@@ -16,6 +16,16 @@ const STRIP: usize = 256;
 /// Computes the Cholesky factor `L` of a positive definite matrix `A = L Lᵀ`, `(n, n)`, in place of
 /// the lower triangle of `A`, with `n³ / 3` multiplications.
 ///
+/// ```
+/// use glta_linalg::cholesky;
+/// use ndarray::array;
+///
+/// let mut matrix = array![[4.0, 0.0], [2.0, 5.0]];
+/// cholesky(&mut matrix)?;
+/// assert_eq!(matrix, array![[2.0, 0.0], [1.0, 2.0]]);
+/// # Ok::<(), glta_linalg::Error>(())
+/// ```
+///
 /// # Errors
 /// A matrix that is not square or not positive definite (or contains NaN).
 pub fn cholesky(matrix: &mut Array2<f64>) -> Result<()> {

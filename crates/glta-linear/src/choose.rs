@@ -1,4 +1,4 @@
-//! The choice of the settings on validation data.
+//! Choice of the settings on validation data.
 
 use std::sync::Arc;
 
@@ -11,16 +11,16 @@ use crate::sparse::SparseRows;
 use crate::weigh::Measured;
 use crate::{Form, LinearConfig, LinearModel, LinearReport, LinearStage, Result};
 
-/// Fits models of one problem under several settings.
+/// Fits models of one problem with several settings.
 pub(crate) struct Chooser<'a, 'p> {
     pub(crate) problem: &'a mut Problem,
-    /// What items add to each other as text neighbours, by source.
+    /// Contributions of text neighbours, by source.
     pub(crate) text: Option<Arc<SparseRows>>,
     pub(crate) config: &'a LinearConfig,
     pub(crate) reporter: &'a mut Reporter<'p>,
 }
 
-/// Settings a form is tried under at most.
+/// Maximum number of settings that are tried for a form.
 pub(crate) fn most_settings(config: &LinearConfig, texts: bool) -> usize {
     match texts {
         false => config.l2.len(),
@@ -29,7 +29,7 @@ pub(crate) fn most_settings(config: &LinearConfig, texts: bool) -> usize {
 }
 
 impl Chooser<'_, '_> {
-    /// The model of these settings.
+    /// The model with these settings.
     pub(crate) fn solve(&mut self, settings: LinearReport) -> Result<LinearModel> {
         let LinearReport { form, l2, text, .. } = settings;
         let ease = self.problem.ease(form, l2, text, self.reporter)?;
@@ -39,9 +39,9 @@ impl Chooser<'_, '_> {
         Ok(LinearModel::new(ease, self.text.clone(), &self.problem.train, report))
     }
 
-    /// The model of the settings that are best on `valid`, among all forms: for each form, λ
-    /// at the middle α, then α at the best λ, then λ again if α has changed. A setting is
-    /// worth what it reaches under the best β and γ.
+    /// The model with the best settings on `valid` among all forms. For each form it tries all λ
+    /// with the middle α, then all α with the best λ, then all λ again if α has changed. A setting
+    /// is compared by its value with the best β and γ.
     pub(crate) fn choose(
         &mut self,
         forms: &[Form],
@@ -103,7 +103,7 @@ impl Chooser<'_, '_> {
         Ok(())
     }
 
-    /// The model of these settings under the best weights of neighbours and popularity.
+    /// The model with these settings and the best weights of neighbours and popularity.
     fn measure(&mut self, settings: LinearReport, measured: &Measured<'_>) -> Result<LinearModel> {
         let mut model = self.solve(settings)?;
         let others = |list: &[f64], on: bool| -> Vec<f32> {

@@ -3,45 +3,42 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Form, Result, Solver};
 
-/// Interactions per item from which a coarse part is tried.
+/// Mean number of interactions per item above which a low-rank part is tried.
 const DENSE_DATA: f64 = 100.0;
 
-/// Settings of [`LinearModel`](crate::LinearModel). Of each list, the value with the
-/// highest N@10 on validation data is taken. Without validation data, the first form is taken,
-/// `l2` and `text` take the middle value of their lists, and neighbours and popularity are
-/// left out.
+/// Settings of [`LinearModel`](crate::LinearModel). A fit chooses from each list the value with the
+/// highest N@10 on validation data. Without validation data it uses the first form and the middle
+/// values of `l2` and `text`, and leaves out neighbours and popularity.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LinearConfig {
-    /// Solvers that are tried. The dense one is left out above `max_items`, and the report
-    /// says so.
+    /// Solvers to try. The dense one is left out above `max_items`, and the report says so.
     pub solvers: Vec<Solver>,
-    /// Most sources of an item in the local form.
+    /// Maximum numbers of sources of an item in the local form.
     pub sources: Vec<usize>,
-    /// Ranks of the local form's coarse part that are tried beside 0 where items have 100
-    /// interactions in the mean.
+    /// Ranks of the low-rank part of the local form, tried in addition to 0 if items have at least
+    /// 100 interactions on average.
     pub rank: Vec<usize>,
     /// λ, the L2 regularisation.
     pub l2: Vec<f64>,
-    /// α, the weight of the texts in the Gram matrix; 0 leaves them out.
+    /// α, the weight of the text vectors in the Gram matrix; 0 leaves them out.
     pub text: Vec<f64>,
-    /// β, weights of the text neighbours that are tried beside 0.
+    /// β, weights of the text neighbours, tried in addition to 0.
     pub neighbours: Vec<f64>,
-    /// γ, weights of `ln(1 + degree)` that are tried beside 0.
+    /// γ, weights of `ln(1 + degree)`, tried in addition to 0.
     pub popularity: Vec<f64>,
-    /// Share of the items that are new while the values above are chosen: left out of
-    /// the fit, and searched for among the validation items. Text neighbours then count
-    /// `1 / (1 + degree)`, and an item that nobody has is as popular as the others
-    /// in the mean. Use 0, the default, for a catalogue that does not grow; new items
-    /// rank low then.
+    /// Share of the items that are treated as new while the settings are chosen: they are left out
+    /// of the fit and added to the validation items. Text neighbours then have the weight `1 / (1 +
+    /// degree)`, and an item without interactions has the mean popularity of the others. Use 0, the
+    /// default, for a catalogue that does not grow; new items then rank low.
     pub new_items: f64,
-    /// Most items of the dense form: it takes `16 · items²` bytes while settings are tried
-    /// (`12 · items²` for the fit, `4 · items²` for the best model so far), `4 · items²`
+    /// Maximum number of items for the dense form. It takes `16 · items²` bytes while settings are
+    /// tried (`12 · items²` for the fit, `4 · items²` for the best model so far), and `4 · items²`
     /// afterwards. Default 20,000 (6.4 GB).
     pub max_items: usize,
-    /// The local form keeps so many co-occurring items of each item, the strongest.
+    /// Number of co-occurring items per item that the local form keeps, the strongest ones.
     pub rows: usize,
-    /// Text neighbours of an item: those that count, and those that the local form considers.
+    /// Number of text neighbours per item, both in the scores and as candidates for sources.
     pub text_neighbours: usize,
 }
 
@@ -67,8 +64,8 @@ impl LinearConfig {
     /// Checks the settings.
     ///
     /// # Errors
-    /// [`Error::Config`] for an empty list of `solvers`, `sources`, `l2` or `text`, or values
-    /// out of range.
+    /// [`Error::Config`] if `solvers`, `sources`, `l2` or `text` is empty or a value is out of
+    /// range.
     pub fn validate(&self) -> Result<()> {
         let lengths = [
             ("solvers", self.solvers.len()),
@@ -85,7 +82,7 @@ impl LinearConfig {
             within(field, size as f64, 1.0, 1e6)?;
         }
         self.rank.iter().try_for_each(|&rank| within("rank", rank as f64, 0.0, 4096.0))?;
-        // Below 0.1, what one user adds to the inverse is lost in rounding.
+        // Below 0.1, the contribution of one user to the inverse is lost in rounding.
         self.l2.iter().try_for_each(|&value| within("l2", value, 0.1, 1e12))?;
         for (field, list) in [
             ("text", &self.text),
@@ -97,10 +94,10 @@ impl LinearConfig {
         within("new_items", self.new_items, 0.0, 0.9)
     }
 
-    /// The forms that are tried on `train`, and why the dense one is not, if it was asked for.
+    /// The forms to try on `train`, and the reason if the dense form was requested but is left out.
     ///
     /// # Errors
-    /// [`Error::TooManyItems`] where the dense form was the only one.
+    /// [`Error::TooManyItems`] if the dense form was the only one.
     pub fn forms(&self, train: &Interactions) -> Result<(Vec<Form>, Option<String>)> {
         let items = train.n_items();
         let (mut forms, mut left_out) = (Vec::new(), None);
@@ -146,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn refuses_what_cannot_work() {
+    fn invalid_settings_and_data_are_errors() {
         let field = |config: LinearConfig| match config.validate() {
             Err(Error::Config { field, .. }) => field,
             other => panic!("{other:?}"),

@@ -20,17 +20,17 @@ use crate::{Error, Form, Result, TextVectors};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EaseConfig {
-    /// L2 regularisation `λ` added to the diagonal of the Gram matrix. Tune it on
-    /// validation data: 100 to 1000 is usual. Default 400.
+    /// L2 regularisation `λ`, added to the diagonal of the Gram matrix. Choose it on validation
+    /// data; 100 to 1000 is usual. Default 400.
     pub l2: f64,
-    /// How the weights are found. Default [`Form::Dense`].
+    /// How the weights are computed. Default [`Form::Dense`].
     pub form: Form,
-    /// The dense form refuses more items than this. Default 20,000 (6.4 GB).
+    /// Maximum number of items for the dense form. Default 20,000 (6.4 GB).
     pub max_items: usize,
-    /// The local form keeps so many co-occurring items of each item, the strongest.
-    /// Default 256.
+    /// Number of co-occurring items per item that the local form keeps, the strongest ones. Default
+    /// 256.
     pub rows: usize,
-    /// The local form considers so many text neighbours of each item. Default 128.
+    /// Number of text neighbours per item that the local form considers. Default 128.
     pub text_neighbours: usize,
 }
 
@@ -45,7 +45,7 @@ impl EaseConfig {
     /// Checks the settings.
     ///
     /// # Errors
-    /// [`Error::Config`] unless `l2` is positive and finite and the sizes are at least 1.
+    /// [`Error::Config`] if `l2` is not positive and finite, or a size is 0.
     pub fn validate(&self) -> Result<()> {
         let wrong = |field, problem| Err(Error::Config { system: "EASE", field, problem });
         if !(self.l2 > 0.0 && self.l2.is_finite()) {
@@ -67,9 +67,9 @@ impl EaseConfig {
 /// EASE (Steck 2019, "Embarrassingly Shallow Autoencoders for Sparse Data"): a
 /// linear item-item model with a zero diagonal, in closed form.
 ///
-/// With `P = (XᵀX + λI)⁻¹`, the weights are `B_ij = -P_ij / P_jj`, 0 on the
-/// diagonal, and a user with items `x` scores `x B`. In the local form, each column of `B` is
-/// the solution over the item's strongest sources alone.
+/// With `P = (XᵀX + λI)⁻¹`, the weights are `B_ij = -P_ij / P_jj` with a zero diagonal, and a user
+/// with items `x` has the scores `x B`. In the local form, each column of `B` is the solution over
+/// the item's strongest sources only.
 ///
 /// ```
 /// use glta_linear::{Ease, EaseConfig};
@@ -86,29 +86,29 @@ impl EaseConfig {
 #[derive(Debug)]
 pub struct Ease {
     pub(crate) weights: Weights,
-    /// `P_jj`, from which the weights without one user are found again.
+    /// `P_jj`, from which the weights without one user are computed.
     pub(crate) diagonal: Vec<f64>,
     history: Interactions,
-    /// Histories that have changed since.
+    /// Histories that changed after the fit.
     pub(crate) changed: FxHashMap<u32, Vec<u32>>,
-    /// Whether a growing model has what columns are solved again from.
+    /// Whether the model is part of a growing model, which has the systems of its columns.
     pub(crate) grows: bool,
     pub(crate) form: Form,
-    /// How the local systems were solved; nothing for a model that was read from a file.
+    /// How the local systems were solved; default for a model that was loaded from a file.
     pub(crate) solved: Solved,
     pub(crate) leave: Leave,
-    /// What columns of the local form are solved again from, and row `j` for the sources of
-    /// item `j`; made when they are first needed.
+    /// The systems of the columns in the local form, and the sources of item `j` in row `j`;
+    /// computed on first use.
     gram: OnceLock<Gram>,
     columns: OnceLock<SparseRows>,
     idle: Idle<Scratch>,
 }
 
-/// How a local model was fitted.
+/// Parameters of the fit of a local model.
 #[derive(Debug, Clone)]
 pub(crate) struct Leave {
     pub(crate) l2: f64,
-    /// Weight of the texts in the Gram matrix.
+    /// Weight of the text vectors in the Gram matrix.
     pub(crate) weight: f64,
     pub(crate) rows: usize,
     pub(crate) text_neighbours: usize,
@@ -116,7 +116,7 @@ pub(crate) struct Leave {
 }
 
 impl Ease {
-    /// A model of solved weights.
+    /// A model with these weights.
     pub(crate) fn new(
         weights: Weights,
         diagonal: Vec<f64>,
@@ -140,12 +140,12 @@ impl Ease {
         }
     }
 
-    /// How the weights were found.
+    /// How the weights were computed.
     pub fn form(&self) -> Form {
         self.form
     }
 
-    /// `B_ij`, what item `i` adds to the score of item `j`; 0 for unknown items.
+    /// `B_ij`, the contribution of item `i` to the score of item `j`; 0 for unknown items.
     pub fn weight(&self, i: u32, j: u32) -> f32 {
         let items = self.n_items();
         if i as usize >= items || j as usize >= items {
@@ -154,7 +154,7 @@ impl Ease {
         self.weights.get(i as usize, j as usize)
     }
 
-    /// The items of a user that the model was fitted on, ascending.
+    /// The training items of a user, in ascending order.
     pub fn history(&self, user: u32) -> &[u32] {
         self.changed.get(&user).map_or_else(|| self.history.items(user), Vec::as_slice)
     }
@@ -164,18 +164,18 @@ impl Ease {
         &self.diagonal
     }
 
-    /// Scores of all items from `context`, a part of the user's items (others count
-    /// for nothing), under the weights that a fit without this user would have: what
-    /// a model may see that is trained on the user's other items.
+    /// Scores of all items from `context`, a part of the user's items (other items are ignored),
+    /// with the weights of a fit without this user. Use it to train a model on the user's other
+    /// items.
     ///
-    /// In the dense form it is exact, by one rank-one change of `P` (Sherman and Morrison) in
-    /// `O(user's items × items)`. In the local form, the columns of the user's items are
-    /// solved again without the user, from the same sources, and the rank-one change is
-    /// applied to the others; with a coarse part it is applied to all.
+    /// In the dense form it is exact: one rank-one change of `P` (Sherman and Morrison) in
+    /// `O(user's items × items)`. In the local form, the columns of the user's items are solved
+    /// again without the user, from the same sources, and the other columns get the rank-one
+    /// change; with a low-rank part all columns get it.
     ///
     /// # Errors
-    /// [`Error::User`] for an unknown user, [`Error::TextVectors`] for a model from a file that
-    /// was loaded without the text vectors that it was fitted with.
+    /// [`Error::User`] for an unknown user. [`Error::TextVectors`] for a model that was loaded
+    /// without the text vectors of its fit.
     pub fn score_without(&self, user: u32, context: &[u32]) -> Result<Vec<f32>> {
         let (n, users) = (self.n_items(), self.history.n_users());
         if user as usize >= users && !self.changed.contains_key(&user) {
@@ -187,10 +187,10 @@ impl Ease {
         context.sort_unstable();
         let (known, hidden): (Vec<u32>, Vec<u32>) =
             own.iter().partition(|item| context.binary_search(item).is_ok());
-        // Each row is read once.
+        // Each row is read only once.
         let (sums, rest) = (self.minus_rows(&known), self.minus_rows(&hidden));
         let q: Vec<f64> = (0..n).map(|j| f64::from(sums[j] + rest[j]) * self.diagonal[j]).collect();
-        // Above 0 in the dense form, where P is one matrix.
+        // Positive in the dense form, where P is one matrix.
         let left = (1.0 - own.iter().map(|&i| q[i as usize]).sum::<f64>()).max(1e-3);
         let q_context: f64 = known.iter().map(|&i| q[i as usize]).sum();
         let mut scores: Vec<f32> = (0..n)
@@ -200,7 +200,7 @@ impl Ease {
                     as f32
             })
             .collect();
-        // The diagonal of B is zero: an item does not speak for itself.
+        // The diagonal of B is zero.
         for &item in &known {
             scores[item as usize] += 1.0;
         }
@@ -210,8 +210,8 @@ impl Ease {
         Ok(scores)
     }
 
-    /// What a local model is solved again from, taken out of it: the systems and the sources of
-    /// each item with their weights.
+    /// Moves the data of the local systems out of the model: the Gram matrix, and the sources and
+    /// weights of each item.
     pub(crate) fn take_system(&mut self) -> Result<(Gram, SparseRows)> {
         self.gram()?;
         self.columns();
@@ -222,19 +222,21 @@ impl Ease {
         }
     }
 
-    /// Gives back what [`take_system`](Self::take_system) took.
+    /// Moves back the data that [`take_system`](Self::take_system) returned.
     pub(crate) fn put_system(&mut self, gram: Gram, columns: SparseRows) {
         (self.gram, self.columns) = (OnceLock::from(gram), OnceLock::from(columns));
         self.grows = false;
     }
 
-    /// The scores of a user's items from `known` by columns that are solved without the user.
+    /// The scores from `known` items of a user, with columns that are solved without the user.
     fn solve_again(&self, user: u32, known: &[u32], scores: &mut [f32]) -> Result<()> {
         if self.grows {
-            return Err(Error::Grow("it leaves nobody out while it grows".into()));
+            return Err(Error::Grow(
+                "scores without a user are not available while the model grows".into(),
+            ));
         }
         let own = self.history(user);
-        // Of a long list, only some pairs were counted.
+        // For a long list only some pairs were counted.
         let own = Own { items: own, counted: &counted(user, own) };
         let gram = self.gram()?;
         let columns = self.columns();
@@ -258,10 +260,10 @@ impl Ease {
         let Leave { l2, weight, rows, text, .. } = &self.leave;
         let text = text.clone().filter(|_| *weight > 0.0);
         if text.is_none() && *weight > 0.0 {
-            let problem = "the model was loaded without those that it was fitted with";
+            let problem = "the model was loaded without them";
             return Err(Error::TextVectors(problem.into()));
         }
-        // As many as the model was fitted with.
+        // The same number of sources as in the fit.
         let others = self.n_items().saturating_sub(1);
         let all = matches!(self.form, Form::Local { sources, .. } if sources >= others);
         let rows = if all { usize::MAX } else { *rows };
@@ -282,8 +284,7 @@ impl Ease {
         })
     }
 
-    /// Scores of all items for someone with these items; ids out of range count
-    /// for nothing.
+    /// Scores of all items for a user with these items. Unknown ids are ignored.
     pub fn score_items(&self, items: &[u32]) -> Vec<f32> {
         let mut scores = vec![0.0; self.n_items()];
         self.weights.add(items, &mut scores);
@@ -323,7 +324,7 @@ mod tests {
 
     use super::*;
 
-    /// `Σ (x - xB)² + λ Σ B²`, which EASE minimises under a zero diagonal.
+    /// `Σ (x - xB)² + λ Σ B²`, which EASE minimises subject to a zero diagonal.
     fn objective(train: &Interactions, weights: &Array2<f64>, l2: f64) -> f64 {
         let mut sum = l2 * weights.iter().map(|w| w * w).sum::<f64>();
         for user in 0..train.n_users() as u32 {
@@ -382,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn one_user_is_taken_out_exactly() {
+    fn one_user_is_removed_exactly() {
         let config = EaseConfig { l2: 3.0, ..Default::default() };
         let ease = Ease::fit(&train(), &config).unwrap();
         for user in (0..40).filter(|&u| train().items(u).len() > 1) {
@@ -396,7 +397,7 @@ mod tests {
             let leaky = ease.score_items(context);
             assert!(leaky.iter().zip(&expected).any(|(a, b)| (a - b).abs() > 1e-3));
         }
-        // What is not the user's, or comes twice, changes nothing.
+        // Items of other users and repeated items are ignored.
         let user = (0..40).find(|&u| !train().items(u).is_empty()).unwrap();
         let (own, other) = (train().items(user)[0], (0..9).find(|&i| !train().contains(user, i)));
         let odd = ease.score_without(user, &[own, other.unwrap(), own, 9]).unwrap();
@@ -424,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn scoring_a_user_is_scoring_their_items() {
+    fn scores_of_a_user_are_scores_of_the_items() {
         let train = train();
         let ease = Ease::fit(&train, &EaseConfig::default()).unwrap();
         let mut out = Array2::ones((2, 9));
@@ -434,7 +435,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_cannot_work() {
+    fn invalid_settings_and_data_are_errors() {
         let train = train();
         let config = EaseConfig { max_items: 8, ..Default::default() };
         let message = Ease::fit(&train, &config).unwrap_err().to_string();

@@ -1,79 +1,79 @@
 use std::path::{Path, PathBuf};
 
-/// What can go wrong while a linear item model is fitted, saved, loaded or asked.
+/// Errors of fitting, saving, loading and using linear item models.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A configuration field has a value that cannot work.
+    /// A configuration field has an invalid value.
     #[error("{system} setting `{field}`: {problem}")]
     Config {
         /// Name of the model.
         system: &'static str,
         /// Name of the field.
         field: &'static str,
-        /// What is wrong with it and what is allowed.
+        /// What is wrong and which values are valid.
         problem: String,
     },
-    /// A dense item-item matrix would not fit.
+    /// A dense item-item matrix would be too large.
     #[error(
-        "{items} items are more than `max_items` allows, which is {limit}: the dense form takes \
-         {gigabytes:.1} GB while it is fitted; use the local form, or raise `max_items` if that \
-         much memory is there"
+        "{items} items are more than `max_items`, which is {limit}: the dense form takes \
+         {gigabytes:.1} GB while it is fitted; use the local form, or raise `max_items` if the \
+         machine has that much memory"
     )]
     TooManyItems {
         /// Number of items.
         items: usize,
         /// The configured `max_items`.
         limit: usize,
-        /// Memory while fitting.
+        /// Memory of the fit.
         gigabytes: f64,
     },
     /// The regularised Gram matrix is not positive definite in floating point.
-    #[error("the item-item matrix cannot be inverted at an `l2` of {l2}: raise `l2`")]
+    #[error("the item-item matrix cannot be inverted with an `l2` of {l2}: raise `l2`")]
     NotPositiveDefinite {
         /// The configured regularisation.
         l2: f64,
     },
-    /// A user that the model was not fitted on.
+    /// The user is not in the training data.
     #[error("user {user} is unknown: the model was fitted on {users} users")]
     User {
-        /// The user asked for.
+        /// The requested user.
         user: u32,
         /// Number of users.
         users: usize,
     },
-    /// Text vectors that do not fit.
+    /// The text vectors do not match the model or the data.
     #[error("text vectors: {0}")]
     TextVectors(String),
-    /// A model that cannot grow as it was asked to.
-    #[error("a growing model: {0}")]
+    /// The model cannot grow as requested.
+    #[error("growing model: {0}")]
     Grow(String),
     /// A file could not be read or written.
     #[error("cannot read or write {}", path.display())]
     Io {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         source: std::io::Error,
     },
-    /// A file does not hold a linear model of these items.
+    /// The file does not contain a linear model of these items.
     #[error("{}: {problem}", path.display())]
     File {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
-    /// The receiver of the progress asked to stop.
+    /// The receiver of the progress cancelled the work.
     #[error("cancelled")]
     Cancelled,
-    /// From the data crate.
+    /// An error of the data crate.
     #[error(transparent)]
     Data(#[from] glta_data::Error),
-    /// From the linear algebra.
+    /// An error of the linear algebra.
     #[error(transparent)]
     Linalg(#[from] glta_linalg::Error),
-    /// From the metrics.
+    /// An error of the metrics.
     #[error(transparent)]
     Metrics(#[from] glta_metrics::Error),
 }

@@ -1,20 +1,21 @@
 use crate::LinearModel;
 
-/// Which of a person's items give how much of an item's score.
+/// How much each of a user's items contributes to the score of an item.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Explanation {
-    /// The person's items and their parts of the score, the largest first.
+    /// The user's items and their contributions, the largest first.
     pub items: Vec<(u32, f32)>,
-    /// The part of the item's popularity.
+    /// The contribution of the item's popularity.
     pub popularity: f32,
-    /// The whole score, the sum of the parts.
+    /// The score, the sum of all contributions.
     pub score: f32,
 }
 
 impl LinearModel {
-    /// Takes the score of `target` for someone with these items apart. It is exact: a linear
-    /// model's score is a sum over the items. Unknown items have no part, repeats count once.
+    /// Splits the score of `target` for a user with these items into contributions. The result is
+    /// exact, because the score of a linear model is a sum over the items. Unknown items are
+    /// ignored, and repeated ones count once.
     ///
     /// ```
     /// # use glta_data::Interactions;

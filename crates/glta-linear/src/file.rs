@@ -1,4 +1,4 @@
-//! A fitted model's file.
+//! The file of a fitted model.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,19 +12,19 @@ use crate::tensors::{TensorFile, Tensors, bytes_f64};
 use crate::weights::{Coarse, Weights};
 use crate::{Ease, Error, Form, LinearModel, LinearReport, Result, TextVectors};
 
-/// What the metadata of the file holds.
+/// The metadata of the file.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Header {
     report: LinearReport,
-    /// Most co-occurring items of an item.
+    /// Maximum number of co-occurring items per item.
     rows: usize,
-    /// Most text neighbours of an item.
+    /// Maximum number of text neighbours per item.
     text_neighbours: usize,
 }
 
 impl LinearModel {
-    /// Writes the model as safetensors. `I` items; indices are compressed sparse rows by
+    /// Saves the model as safetensors. It has `I` items; indices are compressed sparse rows by
     /// source:
     ///
     /// | tensor | | |
@@ -35,11 +35,11 @@ impl LinearModel {
     /// | `coarse.vectors`, `coarse.weights` | F32 `(I, rank)` | its coarse part |
     /// | `neighbours.offsets`, `.items`, `.values` | U64 `(I + 1,)`, U32, F32 | text neighbours, where they count |
     ///
-    /// The metadata entry `glta` holds the report. The training data and the text vectors are
-    /// not in the file.
+    /// The metadata entry `glta` has the report. The training data and the text vectors are not in
+    /// the file.
     ///
     /// # Errors
-    /// A file that cannot be written.
+    /// The file cannot be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
         let mut file = TensorFile::default();
@@ -64,13 +64,13 @@ impl LinearModel {
         file.write(path, Some(header))
     }
 
-    /// Reads what [`save`](Self::save) wrote of a model that was fitted on `train`. `text` are
-    /// the text vectors that it was fitted with; only [`score_without`](Self::score_without)
-    /// of a local model needs them.
+    /// Loads a model that [`save`](Self::save) wrote and that was fitted on `train`. `text` are the
+    /// text vectors of the fit; only [`score_without`](Self::score_without) of a local model needs
+    /// them.
     ///
     /// # Errors
-    /// A file that cannot be read, is damaged or belongs to another number of items;
-    /// vectors of another number of items.
+    /// A file that cannot be read, is damaged or has another number of items; vectors for another
+    /// number of items.
     pub fn load(
         path: impl AsRef<Path>,
         train: &Interactions,

@@ -1,4 +1,4 @@
-//! Fitting a linear model.
+//! Fits a linear model.
 
 use std::sync::Arc;
 
@@ -14,21 +14,20 @@ use crate::{
     Form, LinearConfig, LinearModel, LinearReport, LinearStep, Result, TextNeighbours, TextVectors,
 };
 
-/// Power of the cosine of text neighbours.
+/// Exponent of the cosine of text neighbours.
 pub(crate) const POWER: i32 = 3;
 
 impl LinearModel {
-    /// Chooses the form, `l2` and the texts' weight in the Gram matrix, each under the best
-    /// weights of neighbours and popularity. Without validation items, the first form and the
-    /// middle values of the first two lists are taken, and neighbours and popularity do not
-    /// count.
+    /// Chooses the form, `l2` and the weight of the text vectors in the Gram matrix, each with the
+    /// best weights of neighbours and popularity. Without validation items it uses the first form
+    /// and the middle values of the two lists, and leaves out neighbours and popularity.
     ///
-    /// `text` are whitened text vectors. `seed` draws the new items, the validation users
-    /// above 20,000, and the users of the temperature.
+    /// `text` are whitened text vectors. `seed` draws the new items, a sample of more than 20,000
+    /// validation users, and the users for the temperature.
     ///
     /// # Errors
-    /// Bad settings, too many items for the only form, vectors of another number of items, a
-    /// matrix that cannot be inverted.
+    /// Invalid settings, too many items for the only form, vectors for another number of items, or
+    /// a matrix that cannot be inverted.
     pub fn fit(
         train: &Interactions,
         valid: Option<&Interactions>,
@@ -39,10 +38,10 @@ impl LinearModel {
         Self::fit_with(train, valid, text, config, seed, &mut Silent)
     }
 
-    /// [`fit`](Self::fit) that reports how far it has got.
+    /// [`fit`](Self::fit) with progress.
     ///
     /// # Errors
-    /// Those of [`fit`](Self::fit), and [`Error::Cancelled`](crate::Error::Cancelled).
+    /// As for [`fit`](Self::fit), and [`Error::Cancelled`](crate::Error::Cancelled).
     pub fn fit_with(
         train: &Interactions,
         valid: Option<&Interactions>,
@@ -117,12 +116,12 @@ impl LinearModel {
         Ok(model)
     }
 
-    /// Fits a model with settings that were chosen before, on other data of the same kind: such
-    /// as on all interactions, once a part of them has chosen the settings. `config` gives the
-    /// sizes that are not chosen. The report keeps its validation value.
+    /// Fits a model with settings that were chosen earlier on similar data: for example on all
+    /// interactions, after a part of them chose the settings. `config` has the sizes that are not
+    /// chosen. The report keeps its validation value.
     ///
     /// # Errors
-    /// As [`fit`](Self::fit).
+    /// As for [`fit`](Self::fit).
     pub fn refit(
         chosen: &LinearReport,
         train: &Interactions,
@@ -136,7 +135,7 @@ impl LinearModel {
     /// [`refit`](Self::refit) with progress.
     ///
     /// # Errors
-    /// As [`fit_with`](Self::fit_with).
+    /// As for [`fit_with`](Self::fit_with).
     pub fn refit_with(
         chosen: &LinearReport,
         train: &Interactions,

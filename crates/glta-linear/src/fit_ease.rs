@@ -1,4 +1,4 @@
-//! Fitting EASE.
+//! Fits EASE.
 
 use std::sync::Arc;
 
@@ -9,8 +9,8 @@ use crate::problem::{Limits, Problem};
 use crate::progress::Reporter;
 use crate::{Ease, EaseConfig, Error, Form, LinearStep, Result, TextNeighbours, TextVectors};
 
-/// Fits EASE under several settings of one training set: what they have in common, such as the
-/// counts of co-occurring items, is computed once.
+/// Fits EASE with several settings on one training set. Common parts, such as the counts of
+/// co-occurring items, are computed once.
 ///
 /// ```
 /// use glta_core::Silent;
@@ -31,10 +31,10 @@ pub struct EaseGrid {
 }
 
 impl EaseGrid {
-    /// Sizes are those of `config`.
+    /// A grid for this training set, with the sizes of `config`.
     ///
     /// # Errors
-    /// Bad settings.
+    /// Invalid settings.
     pub fn new(train: &Interactions, config: &EaseConfig) -> Result<Self> {
         config.validate()?;
         let EaseConfig { max_items, rows, text_neighbours, .. } = *config;
@@ -43,10 +43,10 @@ impl EaseGrid {
         Ok(Self { problem, config: config.clone() })
     }
 
-    /// Solves for the weights under one setting.
+    /// Fits EASE with one setting.
     ///
     /// # Errors
-    /// Bad settings, too many items for the dense form, a matrix that cannot be inverted,
+    /// Invalid settings, too many items for the dense form, a matrix that cannot be inverted,
     /// [`Error::Cancelled`].
     pub fn fit(
         &mut self,
@@ -60,22 +60,21 @@ impl EaseGrid {
 }
 
 impl Ease {
-    /// Solves for the weights.
+    /// Fits EASE.
     ///
     /// # Errors
-    /// Bad settings, too many items for the dense form, or a matrix that cannot be inverted.
+    /// Invalid settings, too many items for the dense form, or a matrix that cannot be inverted.
     pub fn fit(train: &Interactions, config: &EaseConfig) -> Result<Self> {
         Self::fit_with(train, None, config, &mut Silent)
     }
 
-    /// EASE with side information (Jeunen, Van Balen and Goethals 2020,
-    /// "Closed-Form Models for Collaborative Filtering with Side-Information",
-    /// the collective form): `P = (XᵀX + αTTᵀ + λI)⁻¹` with the items' text vectors `T` as if
-    /// their dimensions were users, and `weight` for `α`. Items that nobody has
-    /// had get weights from their texts.
+    /// EASE with side information (Jeunen, Van Balen and Goethals 2020, "Closed-Form Models for
+    /// Collaborative Filtering with Side-Information", the collective form): `P = (XᵀX + αTTᵀ +
+    /// λI)⁻¹`. The dimensions of the text vectors `T` act as additional users, with `weight` for
+    /// `α`. Items without interactions get weights from their texts.
     ///
     /// # Errors
-    /// As [`fit`](Self::fit), and vectors of another number of items or a weight that is
+    /// As for [`fit`](Self::fit), and vectors for another number of items, or a weight that is
     /// negative or not finite.
     pub fn fit_collective(
         train: &Interactions,
@@ -86,11 +85,10 @@ impl Ease {
         Self::fit_with(train, Some((vectors, weight)), config, &mut Silent)
     }
 
-    /// [`fit`](Self::fit) or [`fit_collective`](Self::fit_collective) that reports how far it
-    /// has got.
+    /// [`fit`](Self::fit) or [`fit_collective`](Self::fit_collective) with progress.
     ///
     /// # Errors
-    /// Theirs, and [`Error::Cancelled`].
+    /// As for these, and [`Error::Cancelled`].
     pub fn fit_with(
         train: &Interactions,
         text: Option<(&TextVectors, f64)>,
@@ -103,7 +101,7 @@ impl Ease {
             return Err(Error::Config {
                 system: "EASE",
                 field: "weight of the texts",
-                problem: format!("{weight} is not zero or a positive number"),
+                problem: format!("{weight} is neither zero nor a positive number"),
             });
         }
         let text = text.map(|(vectors, _)| vectors);

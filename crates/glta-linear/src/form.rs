@@ -2,7 +2,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// How the weights of a linear model are found.
+/// The method that computes the weights of a linear model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -18,32 +18,32 @@ pub enum Solver {
 #[serde(tag = "solver", rename_all = "snake_case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum Form {
-    /// The inverse of the whole Gram matrix: `12 · items²` bytes while it is fitted,
-    /// `4 · items²` afterwards, `items³` operations.
+    /// The inverse of the whole Gram matrix. It takes `12 · items²` bytes during the fit, `4 ·
+    /// items²` afterwards, and `items³` operations.
     Dense,
-    /// For every item, the system over its strongest sources alone, solved exactly:
-    /// `8 · sources · items` bytes, about 0.1 ms an item.
+    /// One system per item over its strongest sources, solved exactly. It takes `8 · sources ·
+    /// items` bytes and about 0.1 ms per item.
     Local {
-        /// Most sources of an item.
+        /// Maximum number of sources per item.
         sources: usize,
-        /// Eigenvectors of the Gram matrix that are taken out first, which dense data need;
-        /// 0 for none.
+        /// Number of eigenvectors of the Gram matrix in a low-rank part, which dense data need; 0
+        /// for none.
         rank: usize,
     },
 }
 
 impl Form {
-    /// Sizes that no model has.
+    /// Rejects sizes that no model has.
     pub(crate) fn check(self) -> std::result::Result<(), String> {
         match self {
-            Self::Local { sources, rank } if sources > 1_000_000 || rank > 4096 => {
-                Err(format!("{sources} sources and rank {rank} are not below 1,000,000 and 4,096"))
-            }
+            Self::Local { sources, rank } if sources > 1_000_000 || rank > 4096 => Err(format!(
+                "sources must be below 1,000,000 and rank below 4,096, got {sources} and {rank}"
+            )),
             _ => Ok(()),
         }
     }
 
-    /// Which solver it is.
+    /// The solver of this form.
     pub fn solver(self) -> Solver {
         match self {
             Self::Dense => Solver::Dense,

@@ -1,4 +1,4 @@
-//! A linear model that takes new items and interactions, and forgets people.
+//! A linear model that adds items and interactions, and forgets users.
 
 #[cfg(test)]
 mod tests;
@@ -24,17 +24,17 @@ use crate::sparse::SparseRows;
 use crate::weights::Weights;
 use crate::{Error, Form, LinearModel, Result, TextNeighbours, TextVectors};
 
-/// Text neighbours of a new item that take it among their sources.
+/// Number of text neighbours of a new item for which it becomes a source.
 const HEARD_BY: usize = 16;
-/// Sources that an item can have beyond those it was fitted with.
+/// Number of sources that an item can get in addition to those of the fit.
 const MORE_SOURCES: usize = 16;
 
-/// A [`LinearModel`] that grows without being fitted again.
+/// A [`LinearModel`] that changes without a new fit.
 ///
-/// In the local form a new item costs one search for its text neighbours and a few small
-/// systems. New interactions count in a person's own scores at once and in everybody's after
-/// [`fold`](Self::fold), which solves the columns again that a touched item takes part in. The
-/// dense form and a coarse part are fitted again as a whole, with the settings that they have.
+/// In the local form a new item needs one search for its text neighbours and a few small systems.
+/// New interactions change a user's own scores at once, and those of all users after
+/// [`fold`](Self::fold), which solves the columns of touched items again. A dense form or a
+/// low-rank part is fitted again as a whole, with its settings.
 ///
 /// ```
 /// use glta_data::Interactions;
@@ -66,14 +66,14 @@ pub struct Growing {
     model: LinearModel,
     limits: Limits,
     text_neighbours: usize,
-    /// Histories as they were at first; the model has those that changed.
+    /// The original histories; the model has those that changed.
     train: Interactions,
-    /// Of people with new items, those whose pairs were counted.
+    /// Counted items of users with new items.
     counted: FxHashMap<u32, Vec<u32>>,
     users: usize,
     text: Option<Texts>,
     local: Option<Local>,
-    /// Items with interactions that the weights do not know yet.
+    /// Items with interactions that are not in the weights yet.
     touched: BTreeSet<u32>,
     idle: Idle<Scratch>,
 }
@@ -96,11 +96,11 @@ struct Local {
 }
 
 impl Growing {
-    /// A model that was fitted on `train` with these text vectors. The co-occurrences of a model
-    /// from a file are counted again: about 0.1 ms an item.
+    /// A growing model from one that was fitted on `train` with these text vectors. The
+    /// co-occurrences of a model from a file are counted again, in about 0.1 ms per item.
     ///
     /// # Errors
-    /// Other data or text vectors than the model was fitted with.
+    /// Other data or text vectors than those of the fit.
     pub fn new(
         mut model: LinearModel,
         train: &Interactions,
@@ -120,7 +120,7 @@ impl Growing {
             return Err(Error::Grow("the model was fitted on other training data".into()));
         }
         if text.is_none() && (model.report.text > 0.0 || model.text.is_some()) {
-            return Err(Error::Grow("the model counts texts, but there are no vectors".into()));
+            return Err(Error::Grow("the model uses texts, but no text vectors are given".into()));
         }
         let local = match model.report.form {
             Form::Local { sources, rank: 0 } => {
@@ -160,12 +160,12 @@ impl Growing {
         })
     }
 
-    /// The model as it is now.
+    /// The current model.
     pub fn model(&self) -> &LinearModel {
         &self.model
     }
 
-    /// The model, which grows no more.
+    /// The current model, which can then no longer grow.
     pub fn into_model(mut self) -> LinearModel {
         if let Some(Local { gram, columns, .. }) = self.local {
             self.model.ease.put_system(gram, columns);
@@ -173,18 +173,18 @@ impl Growing {
         self.model
     }
 
-    /// What a person has, ascending; nothing for an unknown person.
+    /// The items of a user, in ascending order; empty for an unknown user.
     pub fn history(&self, user: u32) -> &[u32] {
         self.model.ease.history(user)
     }
 
-    /// The items of a person whose pairs are counted.
+    /// The items of a user whose pairs are counted.
     fn counted(&self, user: u32) -> Vec<u32> {
         let known = self.counted.get(&user).cloned();
         known.unwrap_or_else(|| counted(user, self.train.items(user)))
     }
 
-    /// Number of people, those without items included.
+    /// Number of users, including those without items.
     pub fn n_users(&self) -> usize {
         self.users
     }
@@ -194,17 +194,17 @@ impl Growing {
         self.model.degrees.len()
     }
 
-    /// Everybody's items.
+    /// The interactions of all users.
     ///
     /// # Errors
-    /// More than `u32::MAX` people or items.
+    /// More than `u32::MAX` users or items.
     pub fn interactions(&self) -> Result<Interactions> {
         let users = 0..self.users as u32;
         let pairs = users.flat_map(|user| self.history(user).iter().map(move |&i| (user, i)));
         Ok(Interactions::from_pairs(self.users, self.n_items(), pairs)?)
     }
 
-    /// Dimensions of the text vectors; `None` without any.
+    /// Dimension of the text vectors; `None` without text vectors.
     pub fn text_dim(&self) -> Option<usize> {
         self.text.as_ref().map(|text| text.first.view().ncols())
     }
@@ -239,12 +239,12 @@ impl Growing {
         Ok(Some(TextVectors::new(all)?))
     }
 
-    /// Adds `count` items that nobody has; their ids follow the others. `vectors`,
-    /// `(count, dim)`, are their text vectors, whitened and joined as those of the model; zeros
-    /// stand for an item without a text.
+    /// Adds `count` items without interactions, whose ids follow the others. `vectors`, `(count,
+    /// dim)`, are their text vectors, whitened and concatenated like those of the model; zeros for
+    /// an item without a text.
     ///
     /// # Errors
-    /// Vectors that do not fit those of the model, or are missing where it has some.
+    /// Vectors of another dimension, or missing vectors for a model with text vectors.
     pub fn add_items(
         &mut self,
         vectors: Option<ArrayView2<'_, f32>>,
@@ -292,7 +292,7 @@ impl Growing {
             Arc::make_mut(squares).push(vector.iter().map(|v| v * v).sum());
             gram.later.push(vector);
         }
-        // Its neighbours in both directions.
+        // Makes both each other's neighbours.
         self.model.put_neighbours(item, &near);
         let items = gram.n_items();
         let ids: Vec<u32> = near.iter().map(|&(other, _)| other).collect();
@@ -327,7 +327,7 @@ impl Growing {
         self.solve(&solve)
     }
 
-    /// The nearest items of a vector, ascending, and their cosines.
+    /// The nearest items of a vector, in ascending order, and their cosines.
     fn near(&self, vector: &[f32], item: u32, most: usize) -> Vec<(u32, f32)> {
         let (Some(text), Some(unit)) = (&self.text, unit(vector)) else {
             return Vec::new();
@@ -351,13 +351,12 @@ impl Growing {
         best.into_iter().map(|at| (others[at as usize], cosines[at as usize])).collect()
     }
 
-    /// Adds `(user, item)` pairs; those that are known change nothing. People beyond the known
-    /// ones are new. A person's own scores follow at once, everybody else's with the next
-    /// [`fold`](Self::fold). Of a person with more than 2,000 items, further pairs are not
-    /// counted.
+    /// Adds `(user, item)` pairs; known ones change nothing. Larger user ids are new users. A
+    /// user's own scores change at once, those of others with the next [`fold`](Self::fold). After
+    /// 2,000 items of a user, further pairs are not counted.
     ///
     /// # Errors
-    /// [`Error::Grow`] for an unknown item; nothing is added then.
+    /// [`Error::Grow`] for an unknown item; then no pair is added.
     pub fn add_interactions(&mut self, pairs: &[(u32, u32)]) -> Result<()> {
         if let Some(&(_, item)) = pairs.iter().find(|&&(_, item)| item as usize >= self.n_items()) {
             let items = self.n_items();
@@ -388,9 +387,9 @@ impl Growing {
         Ok(())
     }
 
-    /// Brings the weights up to date with the interactions that were added, and returns how many
-    /// columns were solved again: those of the touched items, for which sources are chosen
-    /// anew, and those that have a touched item among their sources.
+    /// Updates the weights with the added interactions, and returns the number of columns that were
+    /// solved again: those of touched items, whose sources are chosen again, and those with a
+    /// touched item among their sources.
     ///
     /// # Errors
     /// A system that cannot be solved.
@@ -405,9 +404,8 @@ impl Growing {
         Ok(solved)
     }
 
-    /// Takes a person out: the history, the counts, and the weights, which are then those of a
-    /// fit without the person from the same sources. Interactions that were added before are
-    /// folded first.
+    /// Removes a user from the history, the counts, and the weights, which then equal a fit without
+    /// the user from the same sources. Earlier additions are folded first.
     ///
     /// # Errors
     /// A system that cannot be solved.
@@ -434,7 +432,7 @@ impl Growing {
         Ok(())
     }
 
-    /// Solves the columns again that a touched item takes part in; `choose` chooses sources anew.
+    /// Solves the columns with a touched item again; `choose` also chooses their sources again.
     fn solve_touched(&mut self, touched: &[u32], choose: bool) -> Result<usize> {
         if self.local.is_none() {
             self.refit()?;
@@ -462,7 +460,7 @@ impl Growing {
             };
             if choose {
                 solve = sources(touched);
-                // Items that it hears of may hear of it.
+                // Its sources may also get it as a source.
                 let mut others: BTreeSet<u32> = BTreeSet::new();
                 for (item, own) in &solve {
                     let deaf = |other: &&u32| {
@@ -490,7 +488,7 @@ impl Growing {
         std::mem::take(&mut scratch.members)
     }
 
-    /// Solves columns from these sources.
+    /// Solves columns with these sources.
     fn solve(&mut self, wanted: &[(u32, Vec<u32>)]) -> Result<()> {
         let Some(Local { gram, columns, .. }) = &mut self.local else {
             return Ok(());
@@ -528,13 +526,13 @@ impl Growing {
         Ok(())
     }
 
-    /// The whole model again, with its settings.
+    /// Fits the whole model again with its settings.
     fn refit(&mut self) -> Result<()> {
         let (train, text) = (self.interactions()?, self.text()?);
         let near = text.as_ref().map(|text| TextNeighbours::find(text, self.text_neighbours));
         let near = near.transpose()?.map(Arc::new);
         let report = self.model.report.clone();
-        // All pairs are counted where a dense matrix over the items would be made.
+        // All pairs are counted if a dense matrix over the items is possible.
         let limits = Limits { max_items: self.n_items().max(20_000), ..self.limits };
         let mut problem = Problem::new(&train, text, near.clone(), limits)?;
         let mut silent = glta_core::Silent;
@@ -547,7 +545,7 @@ impl Growing {
     }
 }
 
-/// A vector of length 1; `None` for zeros.
+/// A vector of length 1; `None` for a zero vector.
 fn unit(vector: &[f32]) -> Option<Vec<f32>> {
     let length = vector.iter().map(|v| v * v).sum::<f32>().sqrt();
     (length > 0.0).then(|| vector.iter().map(|v| v / length).collect())

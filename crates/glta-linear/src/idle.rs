@@ -1,8 +1,8 @@
-//! Memory that is used again.
+//! Reuses working memory.
 
 use std::sync::Mutex;
 
-/// Working memory that no thread has in use.
+/// Working memory that no thread uses.
 #[derive(Debug)]
 pub(crate) struct Idle<T>(Mutex<Vec<T>>);
 
@@ -13,7 +13,7 @@ impl<T> Default for Idle<T> {
 }
 
 impl<T> Idle<T> {
-    /// Works with idle memory, or new memory if there is none.
+    /// Calls `work` with unused memory, or with new memory if there is none.
     pub(crate) fn with<R>(&self, new: impl FnOnce() -> T, work: impl FnOnce(&mut T) -> R) -> R {
         let taken = self.0.lock().ok().and_then(|mut idle| idle.pop());
         let mut memory = taken.unwrap_or_else(new);

@@ -1,9 +1,9 @@
-//! The few best of many.
+//! Keeps the few best of many items.
 
-/// Values that are compared with the worst one kept before any of them is looked at.
+/// Number of values that are compared with the worst kept value at once.
 const LANES: usize = 16;
 
-/// A strength and an item as a number that rises with the strength and falls with the id.
+/// A strength and an item as a number that increases with the strength and decreases with the id.
 fn key(strength: f32, item: u32) -> u64 {
     let bits = strength.to_bits();
     // The order of `f32::total_cmp`.
@@ -20,7 +20,7 @@ fn item_of(key: u64) -> u32 {
     !(key as u32)
 }
 
-/// Moves the `n` largest keys to the front and drops the others.
+/// Moves the `n` largest keys to the front and removes the others.
 fn keep_keys(keys: &mut Vec<u64>, n: usize) {
     if keys.len() > n {
         if n > 0 {
@@ -30,7 +30,7 @@ fn keep_keys(keys: &mut Vec<u64>, n: usize) {
     }
 }
 
-/// Keeps the `n` items of largest `strength`, in any order; ties go to the lower id.
+/// Keeps the `n` items with the largest `strength`, in any order. Ties go to the lower id.
 pub(crate) fn keep_best(items: &mut Vec<u32>, n: usize, strength: impl Fn(u32) -> f32) {
     if items.len() > n {
         let mut keys: Vec<u64> = items.iter().map(|&item| key(strength(item), item)).collect();
@@ -40,13 +40,13 @@ pub(crate) fn keep_best(items: &mut Vec<u32>, n: usize, strength: impl Fn(u32) -
     }
 }
 
-/// The `most` items of largest positive strength among those that are offered; ties go to the
-/// lower id. Its memory is used again.
+/// The `most` offered items with the largest positive strength. Ties go to the lower id. Its memory
+/// is reused.
 #[derive(Debug, Clone)]
 pub(crate) struct Best {
     most: usize,
     keys: Vec<u64>,
-    /// What is below is not among the best.
+    /// Lower values are not among the best.
     floor: f32,
 }
 
@@ -55,11 +55,11 @@ impl Best {
         Self { most, keys: Vec::new(), floor: f32::MIN_POSITIVE }
     }
 
-    /// Offers items, but for one, with their strengths.
+    /// Offers items with their strengths, except one item.
     pub(crate) fn offer(&mut self, items: &[u32], strengths: &[f32], except: u32) {
         for (items, strengths) in items.chunks(LANES).zip(strengths.chunks(LANES)) {
             if let Ok(strengths) = <&[f32; LANES]>::try_from(strengths) {
-                // Most are worse than all that are kept.
+                // Most values are lower than all kept ones.
                 let better = strengths.map(|strength| u32::from(strength >= self.floor));
                 if better.iter().sum::<u32>() == 0 {
                     continue;
@@ -84,7 +84,7 @@ impl Best {
         }
     }
 
-    /// The best by rising id, with their strengths; nothing is kept.
+    /// The best items by ascending id, with their strengths. The collection is empty afterwards.
     pub(crate) fn take(&mut self) -> impl Iterator<Item = (u32, f32)> + '_ {
         self.shrink();
         self.floor = f32::MIN_POSITIVE;
@@ -114,11 +114,11 @@ mod tests {
     }
 
     #[test]
-    fn the_best_are_those_of_a_sort() {
+    fn the_best_equal_those_of_a_sort() {
         let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(3);
         let mut best = Best::new(0);
         for (n, most) in [(0, 3), (1, 1), (5, 9), (200, 7), (3_000, 64), (3_000, 1)] {
-            // Some are equal, some not positive.
+            // Some values are equal, and some are not positive.
             let strengths: Vec<f32> =
                 (0..n).map(|_| random.random_range(-40i32..200) as f32 / 64.0).collect();
             let items: Vec<u32> = (0..n as u32).map(|i| 3 * i).collect();

@@ -1,13 +1,12 @@
-//! Linear item models in closed form. Every item scores a weighted sum over the items
-//! that a person has; nothing is trained by gradient.
+//! Linear item models in closed form. The score of an item is a weighted sum over the user's items.
+//! Nothing is trained by gradient.
 //!
-//! - [`LinearModel`]: EASE with texts in its Gram matrix, text neighbours and popularity,
-//!   each weight chosen on validation data.
-//! - [`Ease`], [`TextKnn`], [`EaseText`] and [`Popularity`]: its parts, also by themselves.
+//! - [`LinearModel`]: EASE with text vectors in its Gram matrix, text neighbours and popularity,
+//!   with weights that are chosen on validation data.
+//! - [`Ease`], [`TextKnn`], [`EaseText`] and [`Popularity`]: its parts as models of their own.
 //! - [`whiten`] prepares the text vectors of a language model.
 //!
-//! Each model is a [`Scorer`](glta_metrics::Scorer), so that all go through the same
-//! evaluation:
+//! Each model is a [`Scorer`](glta_metrics::Scorer), so all are evaluated in the same way:
 //!
 //! ```
 //! use glta_data::Interactions;

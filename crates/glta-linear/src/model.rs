@@ -10,12 +10,12 @@ use crate::sparse::SparseRows;
 use crate::touched::Sums;
 use crate::{Ease, Error, Form, LinearReport, Result};
 
-/// Scores of all items from the items that a person has, in closed form: [`Ease`] whose
-/// Gram matrix also counts the items' text vectors, `XᵀX + αTTᵀ + λI`, plus text
-/// neighbours `β Σ max(0, cos)³`, plus the log of the degree `γ ln(1 + degree)`, times a
-/// temperature. The form and the few weights are chosen on validation data.
+/// Scores of all items from a user's items, in closed form: [`Ease`] with text vectors in its Gram
+/// matrix, `XᵀX + αTTᵀ + λI`, plus text neighbours `β Σ max(0, cos)³`, plus the log of the degree
+/// `γ ln(1 + degree)`, times a temperature. The form and the few weights are chosen on validation
+/// data.
 ///
-/// As a [`Scorer`] it scores the users of the training data from their training items.
+/// As a [`Scorer`] it scores the users of the training data by their training items.
 ///
 /// ```
 /// use glta_data::Interactions;
@@ -34,32 +34,32 @@ use crate::{Ease, Error, Form, LinearReport, Result};
 #[derive(Debug)]
 pub struct LinearModel {
     pub(crate) ease: Ease,
-    /// What items add to each other as text neighbours, by source.
+    /// Contributions of text neighbours, by source.
     pub(crate) text: Option<Arc<SparseRows>>,
     /// Number of users of each item in the training data.
     pub(crate) degrees: Vec<u32>,
     pub(crate) report: LinearReport,
-    /// `ln(1 + degree)` in the mean over the items that somebody has.
+    /// Mean of `ln(1 + degree)` over the items with interactions.
     mean_log: f32,
-    /// `ln(1 + degree)` of the degrees below [`FEW`], which most items have.
+    /// `ln(1 + degree)` for the degrees below [`FEW`].
     logs: Vec<f32>,
-    /// All items, the most popular first; made when it is first needed.
+    /// All items, the most popular first; computed on first use.
     order: OnceLock<Vec<u32>>,
     pub(crate) popularity: OnceLock<Popularity>,
     pub(crate) idle: Idle<Sums>,
 }
 
-/// Degrees whose logarithms and exponentials are kept.
+/// Number of degrees whose logarithms and exponentials are cached.
 pub(crate) const FEW: u32 = 4_096;
 
-/// Exponentials of what popularity alone scores.
+/// Exponentials of the logits of popularity alone.
 #[derive(Debug)]
 pub(crate) struct Popularity {
     /// The largest logit.
     pub(crate) shift: f64,
-    /// The sum of all items' exponentials, `shift` subtracted.
+    /// The sum of the exponentials of all items, relative to `shift`.
     pub(crate) sum: f64,
-    /// The exponential of an item of each degree below [`FEW`], `shift` subtracted.
+    /// The exponential for each degree below [`FEW`], relative to `shift`.
     pub(crate) exps: Vec<f64>,
 }
 
@@ -77,27 +77,27 @@ impl LinearModel {
         Self { ease, text, degrees, report, mean_log, logs, order, popularity, idle }
     }
 
-    /// The settings that were chosen.
+    /// The chosen settings.
     pub fn report(&self) -> &LinearReport {
         &self.report
     }
 
-    /// Number of people of each item, `(items,)`.
+    /// Number of users of each item, `(items,)`.
     pub fn degrees(&self) -> &[u32] {
         &self.degrees
     }
 
-    /// Sets β and γ, the weights of text neighbours and popularity, without choosing them.
+    /// Sets β and γ, the weights of text neighbours and popularity, instead of choosing them.
     ///
     /// # Errors
-    /// [`Error::Config`] for a weight that is negative or not finite, and for text neighbours in
-    /// a model without any: one without texts, or one that was saved where they did not count.
+    /// [`Error::Config`] for a weight that is negative or not finite, and for a weight of text
+    /// neighbours if the model has none: it has no texts, or it was saved with the weight 0.
     pub fn set_weights(&mut self, neighbours: f32, popularity: f32) -> Result<()> {
         let wrong =
             |field, problem: String| Err(Error::Config { system: "linear model", field, problem });
         for (field, weight) in [("neighbours", neighbours), ("popularity", popularity)] {
             if !(weight >= 0.0 && weight.is_finite()) {
-                return wrong(field, format!("{weight} is not zero or a positive number"));
+                return wrong(field, format!("{weight} is neither zero nor a positive number"));
             }
         }
         if neighbours > 0.0 && self.text.is_none() {
@@ -108,29 +108,26 @@ impl LinearModel {
         Ok(())
     }
 
-    /// Scores of all items for someone with these items, `(items,)`; ids out of range
-    /// count for nothing.
+    /// Scores of all items for a user with these items, `(items,)`. Unknown ids are ignored.
     pub fn score_items(&self, items: &[u32]) -> Vec<f32> {
         self.finish(self.ease.score_items(items), items, &[])
     }
 
-    /// Scores of all items from `context`, a part of the user's training items, as a
-    /// fit without this user would give them: nothing of the user's other items has
-    /// been seen, except by the choice of the local form's sources. See
-    /// [`Ease::score_without`].
+    /// Scores of all items from `context`, a part of the user's training items, as of a fit without
+    /// this user. The user's other items have no influence, except on the choice of the sources in
+    /// the local form. See [`Ease::score_without`].
     ///
     /// # Errors
-    /// [`Error::User`](crate::Error::User) for an unknown user,
-    /// [`Error::TextVectors`](crate::Error::TextVectors) for a local model that was loaded
-    /// without its text vectors.
+    /// [`Error::User`](crate::Error::User) for an unknown user.
+    /// [`Error::TextVectors`](crate::Error::TextVectors) for a local model that was loaded without
+    /// its text vectors.
     pub fn score_without(&self, user: u32, context: &[u32]) -> Result<Vec<f32>> {
         let scores = self.ease.score_without(user, context)?;
         Ok(self.finish(scores, context, self.ease.history(user)))
     }
 
-    /// EASE's scores from `context` with neighbours and popularity added, times the
-    /// temperature. `own` are all items of a user who is left out: each has one
-    /// interaction less then.
+    /// Adds neighbours and popularity to EASE's scores from `context` and applies the temperature.
+    /// `own` are all items of a user who is left out; their degrees are lower by one.
     fn finish(&self, mut scores: Vec<f32>, context: &[u32], own: &[u32]) -> Vec<f32> {
         let LinearReport { neighbours, popularity, temperature, .. } = self.report;
         if neighbours > 0.0 && self.text.is_some() {
@@ -160,7 +157,7 @@ impl LinearModel {
         scores
     }
 
-    /// Adds what `items` add to each item as text neighbours, before their weight.
+    /// Adds the contributions of `items` as text neighbours, without the weight β.
     pub(crate) fn add_neighbours(&self, items: &[u32], sums: &mut [f32]) {
         if let Some(text) = &self.text {
             let known = items.iter().map(|&i| i as usize).filter(|&i| i < self.degrees.len());
@@ -173,17 +170,17 @@ impl LinearModel {
         self.text.as_ref().map_or(&[], |text| text.row(item).0)
     }
 
-    /// How much the text neighbours of an item count.
+    /// The factor of the text neighbours of an item.
     pub(crate) fn neighbour_count(&self, item: usize) -> f32 {
         if self.report.new_items { 1.0 / (1.0 + self.degrees[item] as f32) } else { 1.0 }
     }
 
-    /// Most text neighbours that an item has.
+    /// Maximum number of text neighbours per item.
     pub(crate) fn text_neighbours(&self) -> usize {
         self.ease.leave.text_neighbours
     }
 
-    /// Makes a new item and its text neighbours each other's.
+    /// Adds a new item and its text neighbours to each other's neighbours.
     pub(crate) fn put_neighbours(&mut self, item: u32, near: &[(u32, f32)]) {
         if let Some(text) = &mut self.text {
             let text = Arc::make_mut(text);
@@ -194,18 +191,18 @@ impl LinearModel {
         }
     }
 
-    /// Brings what is derived from the degrees up to date.
+    /// Updates the values that are derived from the degrees.
     pub(crate) fn items_changed(&mut self) {
         self.mean_log = mean_log(&self.degrees);
         (self.order, self.popularity) = (OnceLock::new(), OnceLock::new());
     }
 
-    /// What the weight of popularity is multiplied by.
+    /// The value that is multiplied by the weight of popularity.
     pub(crate) fn log_popularity(&self, item: usize) -> f32 {
         self.log_of(self.degrees[item])
     }
 
-    /// What the weight of popularity is multiplied by for an item of this degree.
+    /// [`log_popularity`](Self::log_popularity) of an item with this degree.
     pub(crate) fn log_of(&self, degree: u32) -> f32 {
         match degree {
             0 if self.report.new_items => self.mean_log,
@@ -223,8 +220,7 @@ impl LinearModel {
         })
     }
 
-    /// `ln(1 + degree)` in the mean over the items that somebody has, without someone
-    /// who has `own`.
+    /// Mean of `ln(1 + degree)` over the items with interactions, without a user who has `own`.
     fn mean_log_without(&self, own: &[u32]) -> f32 {
         if own.is_empty() {
             return self.mean_log;
@@ -240,7 +236,7 @@ impl LinearModel {
     }
 }
 
-/// `ln(1 + degree)` in the mean over the items that somebody has.
+/// Mean of `ln(1 + degree)` over the items with interactions.
 fn mean_log(degrees: &[u32]) -> f32 {
     let logs = degrees.iter().filter(|&&degree| degree > 0).map(|&degree| log(degree));
     let (sum, had) = logs.fold((0.0, 0usize), |(sum, had), log| (sum + log, had + 1));
@@ -268,7 +264,7 @@ impl Scorer for LinearModel {
         Ok(())
     }
 
-    /// A local model does not look at all items for a list.
+    /// A local model computes lists without the scores of all items.
     fn lists_itself(&self) -> bool {
         matches!(self.ease.form(), Form::Local { rank: 0, .. })
     }

@@ -1,4 +1,4 @@
-//! Each item's nearest items by text.
+//! Nearest items by text.
 
 pub(crate) mod clusters;
 
@@ -12,13 +12,13 @@ use crate::ranges::in_ranges;
 use crate::sparse::{Piece, SparseRows};
 use crate::{Error, LinearStage, LinearStep, Result, TextVectors};
 
-/// Above this many items, only items of near clusters are compared.
+/// Above this number of items, an item is compared only with the items of near clusters.
 pub(crate) const EXACT_ITEMS: usize = 40_000;
 
 /// The nearest items of each item by the cosine of their text vectors.
 ///
-/// Up to 40,000 items every pair is compared. Above, items are grouped into `2√items` clusters
-/// and each is compared with those of the 24 clusters that are nearest to it.
+/// Up to 40,000 items all pairs are compared. Above, items are grouped into `2√items` clusters, and
+/// each item is compared with those of the 24 nearest clusters.
 ///
 /// ```
 /// use glta_linear::{TextNeighbours, TextVectors};
@@ -33,13 +33,13 @@ pub(crate) const EXACT_ITEMS: usize = 40_000;
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct TextNeighbours {
-    /// Row `j`: items near item `j`, ascending, and their cosines, all above 0.
+    /// Row `j`: the neighbours of item `j`, in ascending order, and their cosines, all positive.
     pub(crate) rows: SparseRows,
 }
 
 impl TextNeighbours {
-    /// The `most` nearest items of each item, as far as their cosine is positive. Items
-    /// without a text have none. Equal cosines go to the lower id.
+    /// The `most` nearest items of each item with a positive cosine. Items without a text have
+    /// none. Of equal cosines the lower id is kept.
     ///
     /// # Errors
     /// [`Error::Config`] for `most` of 0.
@@ -47,10 +47,10 @@ impl TextNeighbours {
         Self::find_with(vectors, most, &mut Silent)
     }
 
-    /// [`find`](Self::find) that reports how many items are done.
+    /// [`find`](Self::find) that reports the number of finished items.
     ///
     /// # Errors
-    /// As [`find`](Self::find), and [`Error::Cancelled`].
+    /// As for [`find`](Self::find), and [`Error::Cancelled`].
     pub fn find_with(
         vectors: &TextVectors,
         most: usize,
@@ -107,7 +107,7 @@ impl TextNeighbours {
         self.rows.n_rows()
     }
 
-    /// The neighbours of an item by rising id, each with its cosine; none for an unknown item.
+    /// The neighbours of an item by ascending id, each with its cosine; empty for an unknown item.
     pub fn of(&self, item: u32) -> impl Iterator<Item = (u32, f32)> + '_ {
         let known = (item as usize) < self.n_items();
         let (items, cosines) =
@@ -115,7 +115,7 @@ impl TextNeighbours {
         items.iter().copied().zip(cosines.iter().copied())
     }
 
-    /// `cosᵖᵒʷᵉʳ` by source: row `i` holds the items that have `i` among their neighbours.
+    /// `cosᵖᵒʷᵉʳ` by source: row `i` has the items with `i` among their neighbours.
     pub(crate) fn by_source(&self, power: i32) -> SparseRows {
         self.rows.transpose().map(|cosine| cosine.powi(power))
     }
@@ -127,7 +127,7 @@ mod tests {
 
     use super::*;
 
-    /// Items in 30 groups, every 50th without a text.
+    /// Items in 30 groups; every 50th item has no text.
     fn vectors(items: usize) -> TextVectors {
         let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(4);
         let mut vectors = Array2::from_shape_fn((items, 24), |(item, c)| {
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn clusters_find_nearly_all_that_are_nearest() {
+    fn clusters_find_nearly_all_nearest_items() {
         let vectors = vectors(3_000);
         let exact = TextNeighbours::find(&vectors, 10).unwrap();
         let clusters = TextNeighbours::find_above(&vectors, 10, 0, &mut Silent).unwrap();
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn threads_change_nothing() {
+    fn the_result_does_not_depend_on_threads() {
         let vectors = vectors(1_500);
         let find = |threads: usize, exact: usize| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();

@@ -1,4 +1,4 @@
-//! What several settings of a linear model have in common.
+//! The common parts of several settings of a linear model.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::sparse::SparseRows;
 use crate::weights::{Coarse, Weights};
 use crate::{Ease, Error, Form, LinearStage, Result, TextNeighbours, TextVectors};
 
-/// Training data and texts of all settings that are tried, and what was computed from them.
+/// Training data and texts of all settings that are tried, and intermediate results.
 pub(crate) struct Problem {
     pub(crate) train: Interactions,
     pub(crate) text: Option<TextVectors>,
@@ -23,19 +23,19 @@ pub(crate) struct Problem {
     limits: Limits,
     squares: Arc<Vec<f32>>,
     degrees: Arc<Vec<u32>>,
-    /// Of rows that are cut, and of all pairs.
+    /// Counts of truncated rows, and counts of all pairs.
     cut: Option<Arc<Counts>>,
     complete: Option<Arc<Counts>>,
 }
 
-/// Sizes that every form keeps to.
+/// Sizes that apply to every form.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
-    /// Most items of the dense form.
+    /// Maximum number of items for the dense form.
     pub(crate) max_items: usize,
-    /// Most co-occurring items of an item.
+    /// Maximum number of co-occurring items per item.
     pub(crate) rows: usize,
-    /// Most text neighbours of an item.
+    /// Maximum number of text neighbours per item.
     pub(crate) text_neighbours: usize,
 }
 
@@ -61,7 +61,7 @@ impl Problem {
         })
     }
 
-    /// EASE under these settings; `weight` is that of the texts in the Gram matrix.
+    /// EASE with these settings; `weight` is the weight of the text vectors in the Gram matrix.
     pub(crate) fn ease(
         &mut self,
         form: Form,
@@ -87,7 +87,7 @@ impl Problem {
                 let (counts, complete) = self.counts(whole, reporter)?;
                 let near = text.as_ref().and(self.neighbours.as_ref()).map(|near| &near.rows);
                 let text = text.map(|text| (text, Arc::clone(&self.squares)));
-                // The eigenvectors and the local systems must be those of one matrix.
+                // The eigenvectors and the local systems must belong to the same matrix.
                 let sampled = (rank > 0 && !complete).then(|| capped(&self.train));
                 let train = sampled.as_ref().unwrap_or(&self.train);
                 let degrees = match &sampled {
@@ -112,8 +112,8 @@ impl Problem {
                 };
                 if raised > 0 {
                     tracing::warn!(
-                        "{raised} of {items} local systems at an `l2` of {l2} were not positive \
-                         definite and had their diagonal raised"
+                        "{raised} of {items} local systems with an `l2` of {l2} were not positive \
+                         definite; their diagonal was raised"
                     );
                 }
                 solved.raised = raised;
@@ -127,9 +127,9 @@ impl Problem {
         Ok(ease)
     }
 
-    /// The counts, and whether they hold every pair. Rows are not cut where that is wanted,
-    /// for a coarse part or because all items are sources, and where all pairs fit in the
-    /// memory that the dense form may take.
+    /// The counts, and whether they contain every pair. Rows are not truncated if that is required
+    /// (for a low-rank part, or because all items are sources) and all pairs fit in the memory of
+    /// the dense form.
     fn counts(&mut self, whole: bool, reporter: &mut Reporter<'_>) -> Result<(Arc<Counts>, bool)> {
         let most = (self.limits.max_items as u64).saturating_pow(2);
         let complete = whole && Counts::most_pairs(&self.train) <= most;
@@ -152,7 +152,7 @@ fn count(train: &Interactions, longest: usize, reporter: &mut Reporter<'_>) -> R
     Ok(Arc::new(Counts::new(train, longest, advance)?))
 }
 
-/// Refuses dense matrices over more items than `limit`.
+/// Rejects dense matrices for more items than `limit`.
 pub(crate) fn check_items(items: usize, limit: usize) -> Result<()> {
     if items <= limit {
         return Ok(());

@@ -2,38 +2,38 @@ use glta_core::{Progress, report};
 
 use crate::Result;
 
-/// What a fit is doing.
+/// The current work of a fit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LinearStage {
-    /// Text neighbours of items are searched.
+    /// Text neighbours are searched.
     TextNeighbours,
-    /// Items that people have together are counted.
+    /// Co-occurring items are counted.
     CoOccurrences,
-    /// Columns of the weights are solved, each once a setting.
+    /// Columns of the weights are solved, once per setting.
     Columns,
     /// A setting is measured on validation users.
     Measure,
-    /// The scores are turned into probabilities.
+    /// The temperature is fitted.
     Temperature,
 }
 
-/// How far a fit has got.
+/// The progress of a fit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LinearStep {
-    /// What it is doing.
+    /// The current work.
     pub stage: LinearStage,
-    /// Items, users, or columns of all settings, that are done.
+    /// Finished items, users, or columns of all settings.
     pub done: u64,
-    /// All of them; fewer may be needed.
+    /// Total number, which may not be reached.
     pub total: u64,
 }
 
 /// Reports stages.
 pub(crate) struct Reporter<'a> {
     pub(crate) progress: &'a mut dyn Progress<LinearStep>,
-    /// Columns of settings that are done, and of all settings.
+    /// Finished columns of the settings so far, and the total number.
     pub(crate) columns: (u64, u64),
 }
 
@@ -46,7 +46,7 @@ impl Reporter<'_> {
         Ok(report(self.progress, &LinearStep { stage, done, total })?)
     }
 
-    /// `done` columns of the present setting.
+    /// Reports `done` columns of the current setting.
     pub(crate) fn solved(&mut self, done: usize) -> Result<()> {
         let (before, total) = self.columns;
         self.stage(LinearStage::Columns, before + done as u64, total.max(before + done as u64))

@@ -1,4 +1,4 @@
-//! Work on many items in parallel, the same for any number of threads.
+//! Parallel work on many items, with the same result for any number of threads.
 
 use std::ops::Range;
 
@@ -7,12 +7,12 @@ use rayon::prelude::*;
 use crate::Result;
 use crate::idle::Idle;
 
-/// Items of a piece of work, and pieces between two reports.
+/// Number of items per range, and of ranges between two reports.
 const RANGE: usize = 32;
 const WAVE: usize = 256;
 
-/// Gives the results of `work` on ranges that cover `0..n` to `take`, in their order. Every thread
-/// has a scratch of its own, made by `init`; `advance` is called with the number of items done.
+/// Passes the results of `work` on ranges that cover `0..n` to `take`, in order. `init` creates the
+/// scratch memory of each thread; `advance` is called with the number of finished items.
 pub(crate) fn in_ranges<S: Send, T: Send>(
     n: usize,
     init: impl Fn() -> S + Sync,

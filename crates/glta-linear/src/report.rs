@@ -8,33 +8,33 @@ use crate::Form;
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct LinearReport {
-    /// How the weights were found.
+    /// The form of the model.
     pub form: Form,
-    /// Local systems that were not positive definite and had their diagonal raised.
+    /// Number of local systems that were not positive definite, whose diagonal was raised.
     pub raised: usize,
-    /// Whether each local system of a form with a rank took one Jacobi step in the place of its
-    /// solution, because all pairs of co-occurring items take more memory than the dense form
-    /// of `max_items` items.
+    /// Whether the local systems with a low-rank part took one Jacobi step instead of their
+    /// solution, because all pairs of co-occurring items need more memory than the dense form with
+    /// `max_items` items.
     pub jacobi: bool,
-    /// Why the dense form was not tried, if it was asked for.
+    /// Why the dense form was not tried, if it was requested.
     pub left_out: Option<String>,
     /// λ, the L2 regularisation.
     pub l2: f64,
-    /// α, the weight of the texts in the Gram matrix.
+    /// α, the weight of the text vectors in the Gram matrix.
     pub text: f64,
     /// β, the weight of the text neighbours.
     pub neighbours: f32,
     /// γ, the weight of the log degree.
     pub popularity: f32,
-    /// Whether it was chosen for new items
-    /// ([`LinearConfig::new_items`](crate::LinearConfig::new_items)): text neighbours
-    /// then count `1 / (1 + degree)`, and an item that nobody has is as popular as the
-    /// others are in the mean.
+    /// Whether the settings were chosen for new items
+    /// ([`LinearConfig::new_items`](crate::LinearConfig::new_items)). Text neighbours then have the
+    /// weight `1 / (1 + degree)`, and an item without interactions has the mean popularity of the
+    /// others.
     pub new_items: bool,
-    /// The scores are multiplied by this, so that their softmax is calibrated.
+    /// Factor of the scores that makes their softmax calibrated.
     pub temperature: f32,
-    /// N@10 on the validation data, of at most 20,000 users; `None` without any.
+    /// N@10 on the validation data, of at most 20,000 users; `None` without validation data.
     pub validation: Option<f64>,
-    /// Each form's best N@10 on the validation data, in the order in which they were tried.
+    /// The best N@10 of each form on the validation data, in the order of the trials.
     pub tried: Vec<(Form, f64)>,
 }

@@ -1,8 +1,8 @@
 /// How the local systems of a fit were solved.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Solved {
-    /// Systems that were not positive definite and had their diagonal raised.
+    /// Number of systems that were not positive definite, whose diagonal was raised.
     pub(crate) raised: usize,
-    /// Whether each system took one Jacobi step beside the coarse part.
+    /// Whether each system with a low-rank part took one Jacobi step.
     pub(crate) jacobi: bool,
 }

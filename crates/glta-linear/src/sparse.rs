@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use rustc_hash::FxHashMap;
 
-/// Rows that follow each other, one after the other in memory.
+/// Consecutive rows in one piece of memory.
 #[derive(Debug, Default)]
 pub(crate) struct Piece {
     lengths: Vec<u32>,
@@ -13,7 +13,7 @@ pub(crate) struct Piece {
 }
 
 impl Piece {
-    /// Adds a row, whose columns rise.
+    /// Adds a row with ascending columns.
     pub(crate) fn push(&mut self, row: impl IntoIterator<Item = (u32, f32)>) {
         let before = self.columns.len();
         for (column, value) in row {
@@ -24,14 +24,14 @@ impl Piece {
     }
 }
 
-/// Compressed sparse rows of `f32` values; the columns of a row rise. Single rows can be
-/// replaced and rows can be added.
+/// Compressed sparse rows of `f32` values, with ascending columns in each row. Single rows can be
+/// replaced, and rows can be added.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct SparseRows {
     offsets: Vec<usize>,
     columns: Vec<u32>,
     values: Vec<f32>,
-    /// Rows that were replaced, and those behind the others.
+    /// Rows that were replaced, and rows that were added.
     changed: FxHashMap<u32, (Vec<u32>, Vec<f32>)>,
     rows: usize,
 }
@@ -40,13 +40,13 @@ pub(crate) struct SparseRows {
 type Compressed<'a> = (Cow<'a, [usize]>, Cow<'a, [u32]>, Cow<'a, [f32]>);
 
 impl SparseRows {
-    /// No rows, to which pieces are added.
+    /// An empty matrix, to which pieces are added.
     pub(crate) fn new() -> Self {
         let (offsets, columns, values) = (vec![0], Vec::new(), Vec::new());
         Self { offsets, columns, values, changed: FxHashMap::default(), rows: 0 }
     }
 
-    /// Adds the rows that follow.
+    /// Adds the next rows.
     pub(crate) fn push(&mut self, piece: &Piece) {
         let mut end = self.columns.len();
         for &length in &piece.lengths {
@@ -58,7 +58,7 @@ impl SparseRows {
         self.rows += piece.lengths.len();
     }
 
-    /// From rows that have `slot` places each, of which the first `lengths[row]` are filled.
+    /// A matrix from rows with `slot` places each, of which the first `lengths[row]` are used.
     pub(crate) fn from_slots(
         slot: usize,
         lengths: &[usize],
@@ -83,7 +83,7 @@ impl SparseRows {
         Self { offsets, columns, values, changed, rows }
     }
 
-    /// Checks rows of a file: `items` of them, whose columns rise and are below `items`.
+    /// Checks the rows of a file: `items` rows with ascending columns below `items`.
     pub(crate) fn checked(
         items: usize,
         offsets: Vec<usize>,
@@ -92,7 +92,7 @@ impl SparseRows {
     ) -> std::result::Result<Self, String> {
         let ends = (offsets.first(), offsets.last());
         if offsets.len() != items + 1 || ends != (Some(&0), Some(&columns.len())) {
-            return Err(format!("its row offsets do not fit {items} items"));
+            return Err(format!("its row offsets do not match {items} items"));
         }
         if values.len() != columns.len() {
             let (columns, values) = (columns.len(), values.len());
@@ -104,7 +104,7 @@ impl SparseRows {
                 c.windows(2).all(|w| w[0] < w[1]) && c.iter().all(|&c| (c as usize) < items)
             };
             if !columns.is_some_and(rise) {
-                return Err(format!("row {row} does not rise or names an unknown item"));
+                return Err(format!("row {row} is not ascending or has an unknown item"));
             }
         }
         if let Some(at) = values.iter().position(|v| !v.is_finite()) {
@@ -117,13 +117,13 @@ impl SparseRows {
         self.rows
     }
 
-    /// Replaces a row, whose columns rise; `row` may be the number of rows, to add one.
+    /// Replaces a row by one with ascending columns; `row` may be the number of rows, to add one.
     pub(crate) fn replace(&mut self, row: usize, entries: Vec<(u32, f32)>) {
         self.rows = self.rows.max(row + 1);
         self.changed.insert(row as u32, entries.into_iter().unzip());
     }
 
-    /// Changes one entry of a row, adding it if it is new.
+    /// Sets an entry of a row, which may be new.
     pub(crate) fn put(&mut self, row: usize, column: u32, value: f32) {
         let (columns, values) = self.row(row);
         match columns.binary_search(&column) {
@@ -142,7 +142,7 @@ impl SparseRows {
         }
     }
 
-    /// Takes one entry out of a row.
+    /// Removes an entry of a row.
     pub(crate) fn take(&mut self, row: usize, column: u32) {
         let (columns, values) = self.row(row);
         if let Ok(at) = columns.binary_search(&column) {
@@ -183,13 +183,13 @@ impl SparseRows {
         }
     }
 
-    /// The value in a row and a column; 0 where there is none.
+    /// The value in a row and a column; 0 if there is no entry.
     pub(crate) fn get(&self, row: usize, column: usize) -> f32 {
         let (columns, values) = self.row(row);
         columns.binary_search(&(column as u32)).map_or(0.0, |at| values[at])
     }
 
-    /// The transposed matrix of a square one.
+    /// The transpose of a square matrix.
     pub(crate) fn transpose(&self) -> Self {
         let n = self.rows;
         let mut offsets = vec![0; n + 1];
@@ -218,7 +218,7 @@ impl SparseRows {
         }
     }
 
-    /// The same rows with other values.
+    /// The matrix with changed values.
     pub(crate) fn map(mut self, change: impl Fn(f32) -> f32) -> Self {
         self.values.iter_mut().for_each(|value| *value = change(*value));
         for (_, values) in self.changed.values_mut() {

@@ -6,20 +6,20 @@ use glta_data::Interactions;
 use crate::progress::Reporter;
 use crate::{LinearModel, LinearStage, Result};
 
-/// Users whose hidden items set the temperature, and scores of theirs that are kept. At least
-/// 32 users are taken.
+/// Number of users whose hidden items determine the temperature, and number of their scores that
+/// are kept. At least 32 users are used.
 const CALIBRATED: usize = 512;
 const SCORES: usize = 1 << 26;
 
-/// The factor under which half of some users' items, scored without those users, have
-/// the largest likelihood given the other half. `model` must have temperature 1.
+/// The factor that maximises the likelihood of half of some users' items given the other half, with
+/// scores without these users. `model` must have temperature 1.
 pub(crate) fn temperature(
     model: &LinearModel,
     train: &Interactions,
     seed: u64,
     reporter: &mut Reporter<'_>,
 ) -> Result<f32> {
-    // The purpose is part of the seed: another text gives another temperature.
+    // The purpose is part of the seed, so another text would change the temperature.
     let mut random = stream(seed, "kernel temperature", &[]);
     let able: Vec<u32> =
         (0..train.n_users() as u32).filter(|&user| train.items(user).len() > 1).collect();
@@ -43,7 +43,7 @@ pub(crate) fn temperature(
             .iter()
             .map(|(scores, hidden)| {
                 let top = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-                // Most items have nothing to do with the context and the same score.
+                // Most items are unrelated to the context and have the same score.
                 let (mut last, mut value) = (top, 1.0f64);
                 let exponential = |&score: &f32| {
                     if score != last {
@@ -64,7 +64,7 @@ pub(crate) fn temperature(
     let (mut a, mut b) = (high - ratio * (high - low), low + ratio * (high - low));
     let (mut at_a, mut at_b) = if cases.is_empty() { (0.0, 0.0) } else { (loss(a), loss(b)) };
     while high - low > 0.01 && !cases.is_empty() {
-        // One of the two points is a point of the shorter range too.
+        // One of the two points is also a point of the next range.
         if at_a < at_b {
             (high, b, at_b) = (b, a, at_a);
             a = high - ratio * (high - low);

@@ -11,10 +11,10 @@ use safetensors::{Dtype, SafeTensors, View};
 use crate::sparse::SparseRows;
 use crate::{Error, Result};
 
-/// Metadata entry of what is not a tensor, as JSON.
+/// Metadata entry for data other than tensors, as JSON.
 const HEADER: &str = "glta";
 
-/// Tensors to be written.
+/// Tensors to write.
 #[derive(Default)]
 pub(crate) struct TensorFile<'a>(Vec<(String, Tensor<'a>)>);
 
@@ -24,7 +24,7 @@ struct Tensor<'a> {
     values: Values<'a>,
 }
 
-/// Values that become bytes only when they are written.
+/// Values that are converted to bytes when they are written.
 enum Values<'a> {
     Bytes(Vec<u8>),
     U64(Cow<'a, [usize]>),
@@ -129,21 +129,21 @@ impl<'a> Tensors<'a> {
         self.header.as_deref().ok_or_else(|| format!("the `{HEADER}` metadata entry is missing"))
     }
 
-    /// A tensor's shape and bytes.
+    /// The shape and the bytes of a tensor.
     fn tensor(&self, name: &str, dtype: Dtype, dimensions: usize) -> Read<(Vec<usize>, &[u8])> {
         let tensor = self.file.tensor(name).map_err(|_| format!("tensor {name} is missing"))?;
         let shape = tensor.shape().to_vec();
         if tensor.dtype() != dtype || shape.len() != dimensions {
             return Err(format!(
-                "tensor {name} is {:?} of shape {shape:?}, but {dtype:?} of {dimensions} \
-                 dimensions was expected",
+                "tensor {name} is {:?} of shape {shape:?}, expected {dtype:?} of {dimensions} \
+                 dimensions",
                 tensor.dtype()
             ));
         }
         Ok((shape, tensor.data()))
     }
 
-    /// A row of values; `length` of them, if that is known.
+    /// A row of values, with a given `length` if it is known.
     fn row<T, const N: usize>(
         &self,
         name: &str,
@@ -154,7 +154,7 @@ impl<'a> Tensors<'a> {
         let (shape, bytes) = self.tensor(name, dtype, 1)?;
         match length {
             Some(length) if shape != [length] => {
-                Err(format!("tensor {name} has {} values, but {length} were expected", shape[0]))
+                Err(format!("tensor {name} has {} values, expected {length}", shape[0]))
             }
             _ => Ok(bytes.as_chunks().0.iter().map(|b| from(*b)).collect()),
         }
@@ -176,7 +176,7 @@ impl<'a> Tensors<'a> {
         self.row(name, Dtype::U8, None, |[byte]: [u8; 1]| byte)
     }
 
-    /// A matrix of `rows` rows, and of `columns` if they are known.
+    /// A matrix with `rows` rows, and with `columns` columns if they are known.
     pub(crate) fn matrix(
         &self,
         name: &str,
@@ -187,8 +187,7 @@ impl<'a> Tensors<'a> {
         if shape[0] != rows || columns.is_some_and(|columns| shape[1] != columns) {
             let columns = columns.map_or("any".into(), |columns| columns.to_string());
             return Err(format!(
-                "tensor {name} has the shape {shape:?}, but {rows} rows and {columns} columns \
-                 were expected"
+                "tensor {name} has the shape {shape:?}, expected {rows} rows and {columns} columns"
             ));
         }
         let values: Vec<f32> = bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
@@ -203,7 +202,7 @@ impl<'a> Tensors<'a> {
         Array2::from_shape_vec((shape[0], shape[1]), values).map_err(|e| e.to_string())
     }
 
-    /// Sparse rows over so many items.
+    /// Sparse rows over `items` items.
     pub(crate) fn sparse(&self, name: &str, items: usize) -> Read<SparseRows> {
         let offsets =
             self.row(&format!("{name}.offsets"), Dtype::U64, Some(items + 1), |bytes| {

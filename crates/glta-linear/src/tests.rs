@@ -1,4 +1,4 @@
-//! The linear model as a whole: fitted, asked, saved.
+//! Tests of the whole linear model: fit, scores, file.
 
 use std::ops::ControlFlow;
 
@@ -12,8 +12,8 @@ use crate::{
     LinearStep, Solver, TextVectors,
 };
 
-/// Two tastes of four items each; item 7 is had by nobody but described like items 4 to
-/// 6. Training and validation data.
+/// Two tastes with four items each. Item 7 has no interactions, but its text is like that of items
+/// 4 to 6. Training and validation data.
 fn data() -> (Interactions, Interactions) {
     let has = |u: u32, i: u32| i < 7 && u % 2 == i / 4 && !(u + i).is_multiple_of(3);
     let pairs: Vec<(u32, u32)> =
@@ -48,7 +48,7 @@ fn fit_by(texts: Option<&TextVectors>, config: &LinearConfig) -> LinearModel {
 }
 
 #[test]
-fn texts_reach_items_that_nobody_has() {
+fn texts_give_scores_to_cold_items() {
     for solver in BOTH {
         let with = fit_by(Some(&vectors()), &of(solver)).score_items(&[4, 5]);
         assert!(with[7] > with[0] && with[7] > 0.0, "{solver:?} {with:?}");
@@ -59,7 +59,7 @@ fn texts_reach_items_that_nobody_has() {
 }
 
 #[test]
-fn training_scores_contain_nothing_of_the_user() {
+fn training_scores_do_not_depend_on_the_user() {
     for new_items in [0.0, 0.2] {
         nothing_of_the_user_is_left(new_items);
     }
@@ -67,7 +67,7 @@ fn training_scores_contain_nothing_of_the_user() {
 
 fn nothing_of_the_user_is_left(new_items: f64) {
     let (train, _) = data();
-    // Neighbours and popularity count, whatever was chosen.
+    // Neighbours and popularity contribute, whatever the fit chose.
     let solvers = vec![Solver::Dense];
     let (l2, text) = (vec![1.0], vec![1.0]);
     let config = LinearConfig { solvers, l2, text, new_items, ..Default::default() };
@@ -90,7 +90,7 @@ fn nothing_of_the_user_is_left(new_items: f64) {
     assert!(matches!(model.score_without(30, context), Err(Error::User { .. })));
 }
 
-/// Settings are chosen without some items; the final model is fitted with all.
+/// Settings are chosen without some items; the final model is fitted with all items.
 #[test]
 fn chosen_for_new_items_and_fitted_on_all() {
     let ((train, valid), vectors) = (data(), vectors());
@@ -135,7 +135,7 @@ fn without_validation_data_the_middle_is_taken() {
 }
 
 #[test]
-fn a_user_of_the_training_data_is_scored_by_their_items() {
+fn a_training_user_is_scored_by_the_training_items() {
     let (train, _) = data();
     let model = fit_by(Some(&vectors()), &LinearConfig::default());
     let mut out = Array2::zeros((2, 8));
@@ -146,7 +146,7 @@ fn a_user_of_the_training_data_is_scored_by_their_items() {
 }
 
 #[test]
-fn survives_its_file() {
+fn round_trips_through_its_file() {
     let ((train, _), vectors) = (data(), vectors());
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("linear.safetensors");
@@ -190,9 +190,9 @@ fn survives_its_file() {
     }
 }
 
-/// A file whose numbers have been changed is an error or another model, never a panic.
+/// A file with changed numbers is an error or another model, but never a panic.
 #[test]
-fn damaged_indices_are_refused() {
+fn damaged_indices_are_rejected() {
     let ((train, _), vectors) = (data(), vectors());
     let model = fit_by(Some(&vectors), &of(Solver::Local));
     let folder = tempfile::tempdir().unwrap();
@@ -213,7 +213,7 @@ fn damaged_indices_are_refused() {
 }
 
 #[test]
-fn cancelling_and_what_cannot_work_are_errors() {
+fn cancelling_and_invalid_settings_are_errors() {
     let ((train, valid), config) = (data(), LinearConfig::default());
     let fit = |texts: Option<&TextVectors>, config: &LinearConfig| {
         LinearModel::fit(&train, Some(&valid), texts, config, 1)
@@ -235,9 +235,9 @@ fn cancelling_and_what_cannot_work_are_errors() {
     assert!(matches!(fit(None, &none), Err(Error::Config { .. })));
 }
 
-/// The quick measurement of several weights is the usual one.
+/// The fast measurement of several weights equals the usual one.
 #[test]
-fn weights_are_measured_as_any_model_is() {
+fn the_fast_measurement_of_weights_equals_the_usual_one() {
     let ((train, valid), vectors) = (data(), vectors());
     let config = EvaluationConfig { ks: vec![10], ..Default::default() };
     for solver in BOTH {
@@ -257,7 +257,7 @@ fn weights_are_measured_as_any_model_is() {
 }
 
 #[test]
-fn parts_of_a_score_add_up_to_it() {
+fn contributions_add_up_to_the_score() {
     let vectors = vectors();
     for solver in BOTH {
         let mut model = fit_by(Some(&vectors), &of(solver));
@@ -273,9 +273,9 @@ fn parts_of_a_score_add_up_to_it() {
     }
 }
 
-/// Lists of a few touched items are those of all scores.
+/// Lists from few touched items equal lists from all scores.
 #[test]
-fn lists_are_those_of_the_scores() {
+fn lists_equal_sorted_scores() {
     let ((train, _), vectors) = (data(), vectors());
     for (solver, weights) in
         [(Solver::Local, (0.1, 0.02)), (Solver::Local, (0.0, 0.0)), (Solver::Dense, (0.1, 0.02))]

@@ -12,9 +12,9 @@ use crate::{Ease, Error, Result, TextNeighbours, TextVectors};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TextKnnConfig {
-    /// Power of the cosine: the higher, the fewer neighbours count. Default 3.
+    /// Exponent of the cosine; with a higher one fewer neighbours matter. Default 3.
     pub power: i32,
-    /// Neighbours of an item that count. Default 128.
+    /// Number of neighbours per item. Default 128.
     pub neighbours: usize,
 }
 
@@ -24,11 +24,10 @@ impl Default for TextKnnConfig {
     }
 }
 
-/// Nearest neighbours by text alone: an item scores
-/// `Σ max(0, cos(t_i, t_j))^power` over those of the user's items `i` that are among its
-/// nearest.
+/// Nearest neighbours by text alone. The score of an item is `Σ max(0, cos(t_i, t_j))^power` over
+/// those of the user's items `i` that are among its nearest items.
 ///
-/// The only baseline here that can rank items nobody has had.
+/// Of the closed-form baselines, only this one can rank items without interactions.
 ///
 /// ```
 /// use glta_linear::{TextKnn, TextKnnConfig, TextVectors};
@@ -44,17 +43,16 @@ impl Default for TextKnnConfig {
 /// ```
 #[derive(Debug, Clone)]
 pub struct TextKnn {
-    /// What an item adds to others.
+    /// Contributions of an item to others.
     rows: Arc<SparseRows>,
     history: Interactions,
 }
 
 impl TextKnn {
-    /// Neighbours by `vectors`, `(items, dim)`; see [`whiten`](crate::whiten) for what makes
-    /// good ones.
+    /// Neighbours by `vectors`, `(items, dim)`; see [`whiten`](crate::whiten) for suitable vectors.
     ///
     /// # Errors
-    /// Bad settings, or another number of items.
+    /// Invalid settings, or another number of items.
     pub fn fit(
         vectors: &TextVectors,
         train: &Interactions,
@@ -64,7 +62,7 @@ impl TextKnn {
         Self::new(&TextNeighbours::find(vectors, config.neighbours)?, train, config.power)
     }
 
-    /// A model of neighbours that are already found.
+    /// A model from neighbours that are already known.
     ///
     /// # Errors
     /// [`Error::Config`] for a power below 1, [`Error::TextVectors`] for another number of
@@ -79,13 +77,12 @@ impl TextKnn {
         }
         if near.n_items() != train.n_items() {
             let (got, items) = (near.n_items(), train.n_items());
-            return Err(Error::TextVectors(format!("there are {got} for {items} items")));
+            return Err(Error::TextVectors(format!("expected {items}, one per item, got {got}")));
         }
         Ok(Self { rows: Arc::new(near.by_source(power)), history: train.clone() })
     }
 
-    /// Scores of all items for someone with these items; ids out of range count
-    /// for nothing.
+    /// Scores of all items for a user with these items. Unknown ids are ignored.
     pub fn score_items(&self, items: &[u32]) -> Vec<f32> {
         let mut scores = vec![0.0; self.n_items()];
         self.add(items, 1.0, &mut scores);
@@ -117,8 +114,24 @@ impl Scorer for TextKnn {
     }
 }
 
-/// [`Ease`] with [`TextKnn`]'s scores added: the linear model that a language
-/// model has to beat where there are texts.
+/// [`Ease`] plus the scores of [`TextKnn`]: on data with texts, the linear model that a language
+/// model has to exceed.
+///
+/// ```
+/// use glta_data::Interactions;
+/// use glta_linear::{Ease, EaseConfig, EaseText, TextKnn, TextKnnConfig, TextVectors};
+/// use glta_metrics::top_k;
+/// use ndarray::array;
+///
+/// let train = Interactions::from_pairs(2, 3, [(0, 0), (1, 0), (1, 1)])?;
+/// let ease = Ease::fit(&train, &EaseConfig::default())?;
+/// // Item 2 has no interactions, but its text is like that of item 0.
+/// let texts = TextVectors::new(array![[1.0, 0.0], [0.0, 1.0], [1.0, 0.1]])?;
+/// let text = TextKnn::fit(&texts, &train, &TextKnnConfig::default())?;
+/// let both = EaseText::new(&ease, &text, 0.1)?;
+/// assert_eq!(top_k(&both, &[0], &[&train], 1)?[0][0].item, 2);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct EaseText<'a> {
     ease: &'a Ease,
@@ -127,23 +140,21 @@ pub struct EaseText<'a> {
 }
 
 impl<'a> EaseText<'a> {
-    /// `weight` times the text scores are added; choose it on validation data,
-    /// 0.003 to 1 is usual.
+    /// Adds `weight` times the text scores. Choose it on validation data; 0.003 to 1 is usual.
     ///
     /// # Errors
-    /// A weight that is negative or not finite, or models of other numbers of
-    /// items.
+    /// A weight that is negative or not finite, or models with different numbers of items.
     pub fn new(ease: &'a Ease, text: &'a TextKnn, weight: f32) -> Result<Self> {
         if !(weight >= 0.0 && weight.is_finite()) {
             return Err(Error::Config {
                 system: "EASE + text",
                 field: "weight",
-                problem: format!("{weight} is not zero or a positive number"),
+                problem: format!("{weight} is neither zero nor a positive number"),
             });
         }
         if ease.n_items() != text.n_items() {
             return Err(Error::TextVectors(format!(
-                "there are {} for {} items of EASE",
+                "text-kNN has {} items, EASE has {}",
                 text.n_items(),
                 ease.n_items()
             )));
@@ -223,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_cannot_work() {
+    fn invalid_settings_and_data_are_errors() {
         let (train, vectors) = problem();
         let config = TextKnnConfig::default();
         let knn = TextKnn::fit(&vectors, &train, &config).unwrap();

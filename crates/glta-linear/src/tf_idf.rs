@@ -1,4 +1,4 @@
-//! Text vectors from words alone.
+//! Text vectors from words.
 
 mod read;
 
@@ -20,9 +20,9 @@ use crate::{Error, Result};
 
 use read::terms;
 
-/// Texts between two reports of progress.
+/// Number of texts between two reports of progress.
 const BATCH: usize = 4096;
-/// Columns of the block beyond the dimensions, and its iterations.
+/// Number of columns of the block beyond the dimensions, and number of iterations.
 const MORE: usize = 32;
 const ITERATIONS: usize = 5;
 
@@ -30,15 +30,16 @@ const ITERATIONS: usize = 5;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TfIdfConfig {
-    /// Words read of each text. Default 80.
+    /// Maximum number of words per text. Default 80.
     pub max_words: usize,
-    /// A term must be in so many texts. Default 2.
+    /// Minimum number of texts that contain a term. Default 2.
     pub min_texts: usize,
-    /// Most terms, those that are in the most texts. Default 200,000.
+    /// Maximum number of terms; the most frequent ones are kept. Default 200,000.
     pub max_terms: usize,
-    /// Dimensions that are kept; fewer where there are fewer texts or terms. Default 256.
+    /// Number of dimensions; fewer if there are fewer texts or terms. Default 256.
     pub dimensions: usize,
-    /// Texts that the terms and the dimensions are found in, a sample of more. Default 50,000.
+    /// Maximum number of texts for the choice of terms and dimensions; more texts are sampled.
+    /// Default 50,000.
     pub max_texts: usize,
 }
 
@@ -71,9 +72,9 @@ impl TfIdfConfig {
     }
 }
 
-/// A text encoder that needs no model: words and pairs of words, weighted by
-/// `(1 + ln tf) · (ln((1 + n) / (1 + df)) + 1)` and scaled to length 1, in their largest
-/// singular dimensions (latent semantic analysis; Deerwester et al. 1990).
+/// A text encoder that needs no model. Words and pairs of words are weighted by `(1 + ln tf) ·
+/// (ln((1 + n) / (1 + df)) + 1)`, scaled to length 1, and reduced to their largest singular
+/// dimensions (latent semantic analysis; Deerwester et al. 1990).
 ///
 /// ```
 /// use glta_core::{Silent, TextEncoder};
@@ -101,18 +102,18 @@ pub struct TfIdf {
 type Row = Vec<(u32, f32)>;
 
 impl TfIdf {
-    /// Finds terms and dimensions.
+    /// Computes terms and dimensions.
     ///
     /// # Errors
-    /// Bad settings, or no term that is in `min_texts` texts.
+    /// Invalid settings, or no term that is in `min_texts` texts.
     pub fn fit(texts: &[impl AsRef<str> + Sync], config: &TfIdfConfig) -> Result<Self> {
         Self::fit_with(texts, config, &mut Silent)
     }
 
-    /// [`fit`](Self::fit) that reports the steps that are done, and how many there are.
+    /// [`fit`](Self::fit) that reports the finished steps and their total number.
     ///
     /// # Errors
-    /// Those of [`fit`](Self::fit), and [`Error::Cancelled`].
+    /// As for [`fit`](Self::fit), and [`Error::Cancelled`].
     pub fn fit_with(
         texts: &[impl AsRef<str> + Sync],
         config: &TfIdfConfig,
@@ -139,7 +140,7 @@ impl TfIdf {
         kept.truncate(config.max_terms);
         if kept.is_empty() {
             return Err(Error::TextVectors(format!(
-                "no word is in {} of {} texts",
+                "no word occurs in {} of the {} texts",
                 config.min_texts,
                 sample.len()
             )));
@@ -158,7 +159,7 @@ impl TfIdf {
         Ok(encoder)
     }
 
-    /// The known terms of a text, ascending, with weights of length 1.
+    /// The known terms of a text, in ascending order, with weights of total length 1.
     fn row(&self, text: &str) -> Row {
         let mut ids: Vec<u32> = terms(text, self.max_words)
             .iter()
@@ -182,11 +183,11 @@ impl TfIdf {
         row
     }
 
-    /// Writes the encoder as safetensors: `terms` (U8, one a line), `idf` (F32, `(terms,)`),
+    /// Saves the encoder as safetensors: `terms` (U8, one per line), `idf` (F32, `(terms,)`),
     /// `components` (F32, `(terms, dimensions)`).
     ///
     /// # Errors
-    /// A file that cannot be written.
+    /// The file cannot be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let mut terms = vec![""; self.terms.len()];
         for (term, &id) in &self.terms {
@@ -200,7 +201,7 @@ impl TfIdf {
         file.write(path.as_ref(), Some(self.max_words.to_string()))
     }
 
-    /// Reads what [`save`](Self::save) wrote.
+    /// Loads an encoder that [`save`](Self::save) wrote.
     ///
     /// # Errors
     /// A file that cannot be read or is damaged.
@@ -215,7 +216,7 @@ impl TfIdf {
             let terms: FxHashMap<String, u32> =
                 terms.split('\n').zip(0..).map(|(term, id)| (term.to_owned(), id)).collect();
             if terms.len() != lines {
-                return Err("a term comes twice".into());
+                return Err("a term occurs twice".into());
             }
             let idf = file.f32("idf", terms.len())?;
             let components = file.matrix("components", terms.len(), None)?;
@@ -261,7 +262,7 @@ struct Steps<'a> {
 }
 
 impl Steps<'_> {
-    /// Counting terms, weighing them, and the parts of [`components_of`].
+    /// The steps: counting terms, weighting them, and the parts of [`components_of`].
     const ALL: usize = 2 + 3 * ITERATIONS + 2;
 
     fn report(&mut self) -> Result<()> {
@@ -274,8 +275,8 @@ impl Steps<'_> {
     }
 }
 
-/// The right singular vectors of the `dimensions` largest singular values of sparse rows over
-/// `terms` columns: `(terms, dimensions)`. By randomised subspace iteration (Halko, Martinsson
+/// The right singular vectors of the `dimensions` largest singular values of sparse rows with
+/// `terms` columns: `(terms, dimensions)`. It uses randomised subspace iteration (Halko, Martinsson
 /// and Tropp 2011, "Finding Structure with Randomness").
 fn components_of(
     rows: &[Row],
@@ -302,7 +303,7 @@ fn components_of(
     }
     orthonormalise(&mut block)?;
     steps.next()?;
-    // Turned to the singular vectors, the largest first.
+    // Rotated to the singular vectors, the largest first.
     let image = times(rows, &block);
     let products = image.t().dot(&image);
     steps.next()?;
@@ -340,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn products_are_those_of_the_weighted_terms() {
+    fn products_equal_those_of_the_weighted_terms() {
         let texts = texts();
         let config = TfIdfConfig { dimensions: 1000, ..TfIdfConfig::default() };
         let encoder = TfIdf::fit(&texts, &config).unwrap();
@@ -356,14 +357,14 @@ mod tests {
                 assert!((got - product).abs() < 1e-4, "{a} {b} {got} {product}");
             }
         }
-        // Nothing is known of the last two.
+        // The last two texts have no known terms.
         assert!(vectors.slice(ndarray::s![-2.., ..]).iter().all(|&v| v == 0.0));
     }
 
-    /// By hand: `n` is 44, "tea" is in 7 texts, "green" in 6, twice in each, and so is the
-    /// pair "green tea"; "a green" and "tea green" are in 6 and 1.
+    /// Computed by hand. `n` is 44, "tea" is in 7 texts, "green" in 6 (twice in each), and so is
+    /// the pair "green tea"; "a green" and "tea green" are in 6 and 1.
     #[test]
-    fn weights_are_those_of_the_formula() {
+    fn weights_equal_the_formula() {
         let encoder = TfIdf::fit(&texts(), &TfIdfConfig::default()).unwrap();
         let weight = |term: &str| {
             let row = encoder.row("green tea green");
@@ -386,7 +387,7 @@ mod tests {
         };
         let (all, few) = (vectors(1000), vectors(4));
         let covered = few.iter().map(|v| v * v).sum::<f32>();
-        // Columns of all dimensions are by falling size.
+        // The columns of all dimensions are sorted by size.
         let best = all.slice(ndarray::s![.., ..4]).iter().map(|v| v * v).sum::<f32>();
         assert!((covered - best).abs() < 1e-2 * best, "{covered} {best}");
     }
@@ -414,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn survives_its_file() {
+    fn round_trips_through_its_file() {
         let texts = texts();
         let encoder = TfIdf::fit(&texts, &TfIdfConfig::default()).unwrap();
         let folder = tempfile::tempdir().unwrap();
@@ -429,9 +430,9 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_cannot_work() {
+    fn invalid_settings_and_data_are_errors() {
         let none = TfIdf::fit(&["one", "two"], &TfIdfConfig::default()).unwrap_err();
-        assert!(none.to_string().contains("no word is in 2 of 2"), "{none}");
+        assert!(none.to_string().contains("no word occurs in 2 of the 2"), "{none}");
         let config = TfIdfConfig { dimensions: 0, ..TfIdfConfig::default() };
         assert!(matches!(TfIdf::fit(&texts(), &config), Err(Error::Config { .. })));
     }

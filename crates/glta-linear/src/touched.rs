@@ -1,4 +1,4 @@
-//! Scores of the few items that a person's items add to.
+//! Scores of the few items to which a user's items contribute.
 
 use std::cmp::Ordering;
 
@@ -7,7 +7,7 @@ use glta_metrics::Ranked;
 use crate::LinearModel;
 use crate::model::{FEW, Popularity};
 
-/// What an item's score is made of, apart from the weights of its parts.
+/// The parts of an item's score, without their weights.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Parts {
     pub(crate) item: u32,
@@ -16,7 +16,7 @@ pub(crate) struct Parts {
     pub(crate) popularity: f32,
 }
 
-/// Sums over items, zero between two uses.
+/// Sums over items, which are zero between two uses.
 #[derive(Debug, Default)]
 pub(crate) struct Sums {
     ease: Vec<f32>,
@@ -24,21 +24,21 @@ pub(crate) struct Sums {
     state: Vec<State>,
 }
 
-/// Whether an item is among those that are looked at, and why.
+/// Whether and why an item is considered.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 enum State {
     #[default]
     Out,
-    /// An item of the person's adds to it.
+    /// One of the user's items contributes to it.
     Touched,
-    /// Nothing adds to it.
+    /// No item contributes to it.
     Other,
 }
 
 impl Sums {
-    /// The parts of the items that can be among the first `k` of someone with `own`: those to
-    /// which an item of theirs adds, and the first `k` others in the order of `by_popularity`
-    /// and in that of the ids, of which those are left out for which `skip` answers true.
+    /// The parts of the items that can be among the first `k` of a user with `own`: items to which
+    /// one of `own` contributes, and the first `k` other items in the order of `by_popularity` and
+    /// in the order of ids. Items for which `skip` returns true are left out.
     pub(crate) fn parts(
         &mut self,
         model: &LinearModel,
@@ -86,7 +86,7 @@ impl Sums {
         parts
     }
 
-    /// Adds the first `k` items of an order to which nothing adds.
+    /// Adds the first `k` items of an order to which no item contributes.
     fn others(
         &mut self,
         items: &mut Vec<u32>,
@@ -104,7 +104,7 @@ impl Sums {
                 continue;
             }
             left -= 1;
-            // Another order may have added it.
+            // The other order may have added it.
             if *state == State::Out {
                 *state = State::Other;
                 items.push(id);
@@ -114,10 +114,10 @@ impl Sums {
 }
 
 impl LinearModel {
-    /// The best `k` items for someone with these items, best first; ids out of range count for
-    /// nothing, and items for which `skip` answers true are left out. The same as sorting
-    /// [`score_items`](Self::score_items), but a local model looks only at the items to which
-    /// `items` add and at the most popular ones.
+    /// The best `k` items for a user with these items, best first. Unknown ids are ignored, and
+    /// items for which `skip` returns true are left out. The result equals sorting
+    /// [`score_items`](Self::score_items), but a local model only computes the items to which
+    /// `items` contribute, and the most popular ones.
     ///
     /// ```
     /// # use glta_data::Interactions;
@@ -133,8 +133,7 @@ impl LinearModel {
         best(scored, k, skip)
     }
 
-    /// [`top_items`](Self::top_items) with log-probabilities among all items in the place of
-    /// the scores.
+    /// [`top_items`](Self::top_items) with log-probabilities among all items instead of scores.
     pub fn top_log_probabilities(
         &self,
         items: &[u32],
@@ -159,8 +158,8 @@ impl LinearModel {
         parts.into_iter().map(ranked).collect()
     }
 
-    /// The logarithm of the sum of all items' exponentials; those that are not in `scored` score
-    /// by their popularity alone.
+    /// The logarithm of the sum of the exponentials of all items. The score of items that are not
+    /// in `scored` is their popularity alone.
     fn log_normaliser(&self, scored: &[Ranked]) -> f32 {
         let factor = self.report.temperature * self.report.popularity;
         let logit = |degree: u32| f64::from(factor * self.log_of(degree));
@@ -185,13 +184,13 @@ impl LinearModel {
     }
 }
 
-/// The `k` of the highest scores among those that are not skipped, best first; ties go to the
+/// The `k` items with the highest scores that are not skipped, best first. Ties go to the
 /// lower id.
 fn best(mut ranked: Vec<Ranked>, k: usize, skip: impl Fn(u32) -> bool) -> Vec<Ranked> {
     let order = |a: &Ranked, b: &Ranked| -> Ordering {
         b.score.total_cmp(&a.score).then(a.item.cmp(&b.item))
     };
-    // Most of the first ones are not skipped as a rule, and the others need not be asked about.
+    // `skip` is slow, and few of the best items are skipped.
     let first = 2 * k + 64;
     if ranked.len() > 2 * first {
         ranked.select_nth_unstable_by(first, order);

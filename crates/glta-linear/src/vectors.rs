@@ -4,7 +4,7 @@ use ndarray::{Array2, ArrayView2, ArrayViewMut1, Axis, s};
 
 use crate::{Error, Result};
 
-/// Text vectors of all items, `(items, dim)`; an item without a text has zeros.
+/// Text vectors of all items, `(items, dim)`. The vector of an item without a text is zero.
 ///
 /// A clone shares the memory of its original.
 ///
@@ -28,24 +28,24 @@ impl TextVectors {
     /// Checks the vectors, `(items, dim)`.
     ///
     /// # Errors
-    /// [`Error::TextVectors`] for a value that is not finite.
+    /// [`Error::TextVectors`] if a value is not finite.
     pub fn new(vectors: Array2<f32>) -> Result<Self> {
         if let Some(((item, _), _)) = vectors.indexed_iter().find(|(_, v)| !v.is_finite()) {
-            return Err(Error::TextVectors(format!("that of item {item} is not finite")));
+            return Err(Error::TextVectors(format!("the vector of item {item} is not finite")));
         }
         Ok(Self(Arc::new(vectors.as_standard_layout().into_owned())))
     }
 
-    /// Puts the vectors of several encoders side by side, each `(items, its dim)` with rows
-    /// of length 1 or 0, and divides them by the square root of their number, so that a row
-    /// has length 1 where every encoder has read the text.
+    /// Concatenates the vectors of several encoders, each `(items, its dim)` with rows of length 1
+    /// or 0. They are divided by the square root of the number of encoders, so a row has length 1
+    /// if every encoder has read the text.
     ///
     /// # Errors
-    /// [`Error::TextVectors`] for no encoder, different numbers of items, or a value that is
-    /// not finite.
+    /// [`Error::TextVectors`] for no encoder, different numbers of items, or a value that is not
+    /// finite.
     pub fn join(encoders: &[ArrayView2<'_, f32>]) -> Result<Self> {
         let Some(first) = encoders.first() else {
-            return Err(Error::TextVectors("there is no encoder".into()));
+            return Err(Error::TextVectors("at least one encoder is needed".into()));
         };
         let (items, dim) = (first.nrows(), encoders.iter().map(|e| e.ncols()).sum());
         let mut joined = Array2::zeros((items, dim));
@@ -53,7 +53,7 @@ impl TextVectors {
         for encoder in encoders {
             if encoder.nrows() != items {
                 return Err(Error::TextVectors(format!(
-                    "one encoder has {items}, another {}",
+                    "one encoder has {items} rows, another has {}",
                     encoder.nrows()
                 )));
             }
@@ -69,7 +69,7 @@ impl TextVectors {
         self.0.view()
     }
 
-    /// Number of items, those without a text included.
+    /// Number of items, including those without a text.
     pub fn n_items(&self) -> usize {
         self.0.nrows()
     }
@@ -78,17 +78,17 @@ impl TextVectors {
         if self.n_items() == items {
             return Ok(());
         }
-        Err(Error::TextVectors(format!("there are {} for {items} items", self.n_items())))
+        Err(Error::TextVectors(format!("expected {items}, one per item, got {}", self.n_items())))
     }
 
-    /// Rows of length 1, or 0 where there is no text.
+    /// Rows of length 1, or 0 for items without a text.
     pub(crate) fn unit(&self) -> Array2<f32> {
         let mut unit = Array2::clone(&self.0);
         unit.axis_iter_mut(Axis(0)).for_each(scale);
         unit
     }
 
-    /// Rows of length 1 of some items, or 0 where there is no text.
+    /// Rows of length 1 of some items, or 0 for items without a text.
     pub(crate) fn unit_rows(&self, items: &[u32]) -> Array2<f32> {
         let rows: Vec<usize> = items.iter().map(|&item| item as usize).collect();
         let mut unit = self.0.select(Axis(0), &rows);
@@ -109,13 +109,13 @@ impl TextVectors {
     /// The vector of an item, `(dim,)`; empty for an unknown item.
     pub fn row(&self, item: usize) -> &[f32] {
         let dim = self.0.ncols();
-        // Standard layout by construction.
+        // The array has standard layout by construction.
         let row = self.0.as_slice().and_then(|all| all.get(item * dim..(item + 1) * dim));
         row.unwrap_or_default()
     }
 }
 
-/// Makes a row that is not zero one of length 1.
+/// Scales a nonzero row to length 1.
 fn scale(mut row: ArrayViewMut1<'_, f32>) {
     let length = row.dot(&row).sqrt();
     if length > 0.0 {

@@ -1,4 +1,4 @@
-//! The weights of neighbours and popularity beside EASE, on validation data.
+//! Chooses the weights of neighbours and popularity on validation data.
 
 use glta_core::{pick, stream};
 use glta_data::Interactions;
@@ -7,18 +7,18 @@ use rayon::prelude::*;
 use crate::touched::{Parts, Sums};
 use crate::{LinearModel, Result};
 
-/// Length of the lists that are measured.
+/// Length of the measured lists.
 const LENGTH: usize = 10;
-/// Users of a measurement.
+/// Maximum number of users in a measurement.
 const USERS: usize = 20_000;
-/// Users whose sums are added one after the other.
+/// Number of users whose values are summed in order.
 const BLOCK: usize = 64;
-/// Blocks between two reports.
+/// Number of blocks between two reports.
 const WAVE: usize = 8;
-/// Items between two looks at a rank.
+/// Number of items between two checks of a rank.
 const PIECE: usize = 128;
 
-/// Users whose validation items are searched for.
+/// Users with their validation items.
 pub(crate) struct Measured<'a> {
     train: &'a Interactions,
     valid: &'a Interactions,
@@ -34,8 +34,8 @@ impl<'a> Measured<'a> {
         Self { train, valid, users }
     }
 
-    /// N@10 of `model` under each pair of weights of neighbours and popularity, all others
-    /// of its settings as they are. `advance` is called with the users done and all of them.
+    /// N@10 of `model` with each pair of weights of neighbours and popularity and its other
+    /// settings. `advance` is called with the finished users and their total number.
     pub(crate) fn ndcg(
         &self,
         model: &LinearModel,
@@ -74,7 +74,7 @@ fn gain(rank: usize) -> f64 {
     1.0 / (rank as f64 + 2.0).log2()
 }
 
-/// The discounted gain of the items that are among the first ten.
+/// The discounted gain of the wanted items that are among the first ten.
 fn found(parts: &[Parts], wanted: &[u32], weights: (f32, f32), scores: &mut Vec<f32>) -> f64 {
     scores.clear();
     scores.extend(parts.iter().map(|parts| parts.score(weights)));
@@ -89,7 +89,7 @@ fn found(parts: &[Parts], wanted: &[u32], weights: (f32, f32), scores: &mut Vec<
                 other > own || (other == own && parts.item < hit.item)
             };
             rank += scores.iter().zip(parts).filter(|&pair| above(pair)).count();
-            // Most items are not among the first ten, which soon shows.
+            // Most items are not among the first ten, which shows early.
             if rank >= LENGTH {
                 break;
             }

@@ -1,4 +1,4 @@
-//! What items add to each other's scores.
+//! Contributions of items to each other's scores.
 
 use ndarray::{Array1, Array2, ArrayViewMut1};
 
@@ -7,7 +7,7 @@ use crate::sparse::SparseRows;
 /// The weights `B` of a linear model.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Weights {
-    /// `(items, items)`, row `i` for what item `i` adds.
+    /// `(items, items)`; row `i` has the contributions of item `i`.
     Dense(Array2<f32>),
     Local {
         rows: SparseRows,
@@ -32,7 +32,7 @@ impl Weights {
         }
     }
 
-    /// Adds what `items` add to each item; ids out of range count for nothing.
+    /// Adds the contributions of `items`. Unknown ids are ignored.
     pub(crate) fn add(&self, items: &[u32], sums: &mut [f32]) {
         let known = items.iter().map(|&i| i as usize).filter(|&i| i < self.n_items());
         match self {
@@ -52,7 +52,7 @@ impl Weights {
         }
     }
 
-    /// What an item adds to another.
+    /// The contribution of one item to another.
     pub(crate) fn get(&self, source: usize, target: usize) -> f32 {
         match self {
             Self::Dense(weights) => weights[(source, target)],
@@ -65,7 +65,7 @@ impl Weights {
         }
     }
 
-    /// The items to which an item may add, where they are few.
+    /// The items to which an item may contribute, if they are few.
     pub(crate) fn targets(&self, item: usize) -> Option<&[u32]> {
         match self {
             Self::Local { rows, coarse: None } => Some(rows.row(item).0),

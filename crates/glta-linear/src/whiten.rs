@@ -8,17 +8,17 @@ use serde::{Deserialize, Serialize};
 use crate::tensors::{TensorFile, Tensors, bytes_f64};
 use crate::{Error, Result};
 
-/// Rows that are converted to f64 at a time.
+/// Number of rows that are converted to f64 at a time.
 const BLOCK: usize = 4096;
 
 /// Settings of [`whiten`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct WhitenConfig {
-    /// Principal components kept; fewer where the vectors have fewer. Default 192.
+    /// Number of principal components; fewer if the vectors have fewer. Default 192.
     pub components: usize,
-    /// 1 divides each component by its standard deviation, 0 leaves it; 0.5 is
-    /// between. Default 1.
+    /// 1 divides each component by its standard deviation, 0 does not scale it, and 0.5 divides by
+    /// the square root. Default 1.
     pub strength: f64,
 }
 
@@ -32,7 +32,7 @@ impl WhitenConfig {
     /// Checks the settings.
     ///
     /// # Errors
-    /// [`Error::Config`] for no component, or a strength outside `[0, 1]`.
+    /// [`Error::Config`] for zero components, or a strength outside `[0, 1]`.
     pub fn validate(&self) -> Result<()> {
         let wrong = |field, problem: String| {
             Err(Error::Config { system: "text whitening", field, problem })
@@ -47,12 +47,12 @@ impl WhitenConfig {
     }
 }
 
-/// Centres text vectors, turns them into their principal components, divides these by their
-/// standard deviations and scales the result to length 1 (Su et al. 2021, "Whitening Sentence
+/// Centres text vectors, projects them on their principal components, divides these by their
+/// standard deviations, and scales the result to length 1 (Su et al. 2021, "Whitening Sentence
 /// Representations").
 ///
-/// The vectors of a language model share one large direction, which makes all
-/// texts look alike; without it their cosine tells them apart.
+/// The vectors of a language model share one large direction, which makes all texts similar.
+/// Without it their cosine distinguishes them.
 ///
 /// ```
 /// use glta_linear::{WhitenConfig, Whitening};
@@ -75,18 +75,18 @@ pub struct Whitening {
 }
 
 impl Whitening {
-    /// Finds mean and components of vectors `(items, dim)`. Rows of zeros stand for items
-    /// without a text and take no part.
+    /// Computes the mean and the components of vectors `(items, dim)`. Zero rows are items without
+    /// a text and are ignored.
     ///
     /// # Errors
-    /// Bad settings, values that are not finite, or fewer than two texts.
+    /// Invalid settings, values that are not finite, or fewer than two texts.
     pub fn fit(vectors: ArrayView2<'_, f32>, config: &WhitenConfig) -> Result<Self> {
         config.validate()?;
         check_finite(vectors)?;
         let texts = texts(vectors);
         if texts.len() < 2 {
             return Err(Error::TextVectors(format!(
-                "only {} of {} items have one, two are needed",
+                "only {} of {} items have one; at least two are needed",
                 texts.len(),
                 vectors.nrows()
             )));
@@ -103,8 +103,8 @@ impl Whitening {
             add_gram(&mut covariance, 1.0 / texts.len() as f64, centred.t())?;
         }
         let eigen = symmetric_eigen(covariance, config.components)?;
-        // Components that are nothing but rounding are left out, or whitening would blow them
-        // up.
+        // Components that contain only rounding errors are left out, because whitening would
+        // amplify them.
         let largest = eigen.values.first().copied().unwrap_or_default();
         let floor = 1e-9 * largest.max(f64::MIN_POSITIVE);
         let kept = eigen.values.iter().take(config.components).take_while(|&&v| v > floor).count();
@@ -114,15 +114,15 @@ impl Whitening {
         Ok(Self { mean, map })
     }
 
-    /// The whitened vectors, `(items, components)`; rows of zeros stay zero.
+    /// The whitened vectors, `(items, components)`. Zero rows stay zero.
     ///
     /// # Errors
-    /// [`Error::TextVectors`] for vectors of another width or values that are not finite.
+    /// [`Error::TextVectors`] for vectors of another width, or values that are not finite.
     pub fn apply(&self, vectors: ArrayView2<'_, f32>) -> Result<Array2<f32>> {
         check_finite(vectors)?;
         if vectors.ncols() != self.mean.len() {
             return Err(Error::TextVectors(format!(
-                "they have {} dimensions, those that the whitening was fitted on {}",
+                "they have {} dimensions, but the whitening was fitted on {}",
                 vectors.ncols(),
                 self.mean.len()
             )));
@@ -147,10 +147,11 @@ impl Whitening {
         self.map.ncols()
     }
 
-    /// Writes it as safetensors: `mean` (F64, `(dim,)`) and `map` (F64, `(dim, components)`).
+    /// Saves the whitening as safetensors: `mean` (F64, `(dim,)`) and `map` (F64, `(dim,
+    /// components)`).
     ///
     /// # Errors
-    /// A file that cannot be written.
+    /// The file cannot be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let mut file = TensorFile::default();
         file.put("mean", Dtype::F64, vec![self.mean.len()], bytes_f64(self.mean.iter()));
@@ -158,7 +159,7 @@ impl Whitening {
         file.write(path.as_ref(), None)
     }
 
-    /// Reads what [`save`](Self::save) wrote.
+    /// Loads a whitening that [`save`](Self::save) wrote.
     ///
     /// # Errors
     /// A file that cannot be read or is damaged.
@@ -175,10 +176,21 @@ impl Whitening {
     }
 }
 
-/// [`Whitening::fit`] and [`Whitening::apply`] in one: `(items, components)`.
+/// [`Whitening::fit`] and [`Whitening::apply`] in one call: `(items, components)`.
+///
+/// ```
+/// use glta_linear::{WhitenConfig, whiten};
+/// use ndarray::array;
+///
+/// let vectors = array![[9.0f32, 1.0], [9.0, -1.0], [8.0, 0.0], [0.0, 0.0]];
+/// let white = whiten(vectors.view(), &WhitenConfig { components: 1, ..Default::default() })?;
+/// // The last item has no text.
+/// assert_eq!((white.dim(), white[(3, 0)]), ((4, 1), 0.0));
+/// # Ok::<(), glta_linear::Error>(())
+/// ```
 ///
 /// # Errors
-/// Bad settings, values that are not finite, or fewer than two texts.
+/// Invalid settings, values that are not finite, or fewer than two texts.
 pub fn whiten(vectors: ArrayView2<'_, f32>, config: &WhitenConfig) -> Result<Array2<f32>> {
     Whitening::fit(vectors, config)?.apply(vectors)
 }
@@ -191,7 +203,9 @@ fn texts(vectors: ArrayView2<'_, f32>) -> Vec<usize> {
 fn check_finite(vectors: ArrayView2<'_, f32>) -> Result<()> {
     match vectors.indexed_iter().find(|(_, v)| !v.is_finite()) {
         None => Ok(()),
-        Some(((row, _), _)) => Err(Error::TextVectors(format!("that of item {row} is not finite"))),
+        Some(((row, _), _)) => {
+            Err(Error::TextVectors(format!("the vector of item {row} is not finite")))
+        }
     }
 }
 
@@ -203,14 +217,14 @@ mod tests {
 
     fn vectors() -> Array2<f32> {
         let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(3);
-        // A large common direction and very unequal spreads.
+        // A large common direction and very unequal variances.
         Array2::from_shape_fn((300, 8), |(_, c)| {
             10.0 + rng.random_range(-1.0f32..1.0) * 0.2f32.powi(c as i32)
         })
     }
 
     #[test]
-    fn components_are_uncorrelated_and_of_one_spread_before_scaling() {
+    fn components_are_uncorrelated_with_equal_variance_before_scaling() {
         let data = vectors();
         let config = WhitenConfig { components: 5, strength: 1.0 };
         let out = whiten(data.view(), &config).unwrap();
@@ -218,20 +232,20 @@ mod tests {
         for row in out.rows() {
             assert!((row.dot(&row) - 1.0).abs() < 1e-5);
         }
-        // Directions spread evenly: the mean product of two components is 0, of
-        // one with itself a fifth.
+        // The directions are spread evenly: the mean product of two components is 0, that of a
+        // component with itself a fifth.
         let second = out.t().dot(&out) / 300.0;
         for ((r, c), v) in second.indexed_iter() {
             let expected = if r == c { 0.2 } else { 0.0 };
             assert!((v - expected).abs() < 0.05, "({r}, {c}): {v}");
         }
-        // Without whitening the first component takes nearly all.
+        // Without whitening the first component dominates.
         let plain = whiten(data.view(), &WhitenConfig { strength: 0.0, ..config }).unwrap();
         assert!(plain.column(0).mapv(|v| v * v).sum() / 300.0 > 0.8);
     }
 
     #[test]
-    fn items_without_text_stay_zero_and_change_nothing() {
+    fn items_without_text_stay_zero_and_have_no_effect() {
         let data = vectors();
         let mut more = Array2::zeros((301, 8));
         more.slice_mut(ndarray::s![1.., ..]).assign(&data);
@@ -242,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn directions_without_spread_are_left_out() {
+    fn directions_without_variance_are_left_out() {
         let mut data = vectors();
         data.column_mut(7).fill(4.0);
         let out = whiten(data.view(), &WhitenConfig::default()).unwrap();
@@ -251,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn survives_its_file_and_serves_other_texts() {
+    fn a_whitening_round_trips_and_applies_to_other_texts() {
         let data = vectors();
         let (known, new) = data.view().split_at(Axis(0), 200);
         let whitening = Whitening::fit(known, &WhitenConfig::default()).unwrap();
@@ -272,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_cannot_work() {
+    fn invalid_settings_and_data_are_errors() {
         let mut data = vectors();
         for config in [
             WhitenConfig { components: 0, ..Default::default() },

@@ -1,5 +1,5 @@
-//! What a local model says of a user's hidden items when the user is left out, against a fit
-//! without the user.
+//! Scores of a local model for a user's hidden items without the user, compared with a fit without
+//! the user.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -10,7 +10,7 @@ use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-/// Sparse data: users of 20 tastes with a dozen items each, texts that tell the tastes apart.
+/// Sparse data: users of 20 different tastes with a dozen items each. Texts show the tastes.
 fn generated(users: usize, items: usize) -> (Interactions, TextVectors) {
     let mut random = ChaCha8Rng::seed_from_u64(11);
     let mut pairs = Vec::new();
@@ -36,7 +36,7 @@ fn generated(users: usize, items: usize) -> (Interactions, TextVectors) {
     (train, TextVectors::new(vectors).unwrap())
 }
 
-/// N@10 of hidden items; the context is left out.
+/// N@10 of hidden items, without the context.
 fn ndcg(mut scores: Vec<f32>, context: &[u32], hidden: &[u32]) -> f64 {
     context.iter().for_each(|&item| scores[item as usize] = f32::NEG_INFINITY);
     let mut order: Vec<u32> = (0..scores.len() as u32).collect();
@@ -48,7 +48,7 @@ fn ndcg(mut scores: Vec<f32>, context: &[u32], hidden: &[u32]) -> f64 {
 }
 
 #[test]
-fn hidden_items_are_found_as_by_a_fit_without_the_user() {
+fn hidden_items_rank_as_in_a_fit_without_the_user() {
     let (train, text) = generated(600, 300);
     let config = EaseConfig {
         l2: 30.0,
@@ -73,7 +73,7 @@ fn hidden_items_are_found_as_by_a_fit_without_the_user() {
     }
     let mean = |sum: f64| sum / f64::from(users);
     let (refitted, corrected, leaking) = (mean(refitted), mean(corrected), mean(leaking));
-    // On such small data the sources that a fit chooses depend on every user.
+    // On such small data the chosen sources depend on every user.
     assert!((corrected - refitted).abs() < 0.15 * refitted, "{corrected} {refitted}");
     assert!(leaking > 1.3 * refitted, "the test has no power: {leaking} {refitted}");
 }

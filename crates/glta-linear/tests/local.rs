@@ -1,4 +1,4 @@
-//! The local form against the dense one and against NumPy (`make_reference.py`).
+//! The local form compared with the dense one and with NumPy (`make_reference.py`).
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -84,21 +84,21 @@ fn close(ease: &Ease, expected: &[Vec<f64>], diagonal: &[f64], bound: f64) {
 }
 
 #[test]
-fn columns_are_those_of_numpy() {
+fn columns_equal_those_of_numpy() {
     let reference = Reference::load();
     close(&reference.fit(0, reference.rows), &reference.weights, &reference.diagonal, 1e-5);
     close(&reference.fit(0, 1000), &reference.full_weights, &reference.full_diagonal, 1e-5);
 }
 
 #[test]
-fn coarse_columns_are_the_galerkin_solution() {
+fn columns_with_a_low_rank_part_are_the_galerkin_solution() {
     let reference = Reference::load();
     let ease = reference.fit(reference.rank, reference.rows);
     close(&ease, &reference.coarse_weights, &reference.coarse_diagonal, 1e-5);
 }
 
 #[test]
-fn text_neighbours_are_those_of_numpy() {
+fn text_neighbours_equal_those_of_numpy() {
     let reference = Reference::load();
     let near = TextNeighbours::find(&reference.text(), reference.text_neighbours).unwrap();
     for (item, expected) in reference.near.iter().enumerate() {
@@ -122,7 +122,7 @@ fn a_users_own_items_are_solved_again_without_the_user() {
     assert!(leak > 0.01, "{leak}");
 }
 
-/// Interactions and texts of a shop with `users` and `items`.
+/// Interactions and texts of a generated shop with `users` and `items`.
 fn generated(users: usize, items: usize, seed: u64) -> (Interactions, TextVectors) {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let group = |n: usize| n % 5;
@@ -150,7 +150,7 @@ fn generated(users: usize, items: usize, seed: u64) -> (Interactions, TextVector
 }
 
 #[test]
-fn with_all_items_as_sources_it_is_the_dense_form() {
+fn with_all_items_as_sources_it_equals_the_dense_form() {
     let (train, text) = generated(80, 40, 1);
     for (l2, alpha) in [(3.0, 2.0), (30.0, 10.0), (1.0, 0.0)] {
         let dense = EaseConfig { l2, ..EaseConfig::default() };
@@ -167,9 +167,9 @@ fn with_all_items_as_sources_it_is_the_dense_form() {
     }
 }
 
-/// Users who have nearly everything make every pair a candidate.
+/// Users with nearly all items make every pair a candidate.
 #[test]
-fn threads_change_no_bit() {
+fn bits_do_not_depend_on_threads() {
     let (train, text) = generated(150, 300, 2);
     let fit = |threads: usize, rank: usize| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
@@ -259,10 +259,10 @@ fn odd_data_give_finite_scores() {
     }
 }
 
-/// The eigenvectors are those of all interactions, so the counts must be, too: with the pairs of
-/// a sample of a long list, `A` without its largest eigenvectors is not positive definite.
+/// The eigenvectors are those of all interactions, so the counts must contain all interactions.
+/// With the pairs of a sampled list, `A` without its largest eigenvectors is not positive definite.
 #[test]
-fn people_with_long_lists_keep_the_coarse_part_exact() {
+fn long_lists_keep_the_low_rank_part_exact() {
     let items = 2_100u32;
     let mut pairs: Vec<(u32, u32)> = Vec::new();
     for user in 0..6 {
@@ -275,7 +275,7 @@ fn people_with_long_lists_keep_the_coarse_part_exact() {
     let dense = Ease::fit(&train, &EaseConfig { l2: 30.0, ..EaseConfig::default() }).unwrap();
     let form = Form::Local { sources: 16, rank: 8 };
     let local = Ease::fit(&train, &EaseConfig { l2: 30.0, form, ..EaseConfig::default() }).unwrap();
-    // What the people with everything say of all items alike is the coarse part's.
+    // The equal contributions of users with all items are in the low-rank part.
     let (a, b) = (dense.score_items(&[1, 2, 3]), local.score_items(&[1, 2, 3]));
     let mean = |v: &[f32]| v.iter().sum::<f32>() / v.len() as f32;
     assert!((mean(&a) - mean(&b)).abs() < 0.05 * mean(&a).abs(), "{} {}", mean(&a), mean(&b));

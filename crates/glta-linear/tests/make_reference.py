@@ -1,5 +1,5 @@
-"""Writes reference.json: local EASE, its coarse part, one user left out, and text neighbours,
-straight from the formulas in NumPy with float64.
+"""Writes reference.json: local EASE, its low-rank part, scores without one user, and text
+neighbours, by the formulas in NumPy with float64.
 
     python make_reference.py
 """
@@ -15,7 +15,7 @@ L2, ALPHA = 7.0, 4.0
 
 taste = rng.normal(size=(U, 4)) @ rng.normal(size=(4, I))
 X = (taste + rng.normal(size=(U, I)) > 1.6).astype(float)
-X[:, 20] = 0.0  # nobody has it
+X[:, 20] = 0.0  # no interactions
 T = rng.normal(size=(I, D)).astype(np.float32)
 T /= np.linalg.norm(T, axis=1, keepdims=True)
 T[21] = 0.0  # no text

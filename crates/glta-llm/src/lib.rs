@@ -59,6 +59,9 @@
 //!   processor has.
 //! * **Precision**: f32, or on request [`Precision::Bf16`] for the products with
 //!   quantised weights, faster where the processor multiplies bf16.
+
+// The documentation names the feature that an item needs.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![deny(missing_docs)]
 
 mod cache;

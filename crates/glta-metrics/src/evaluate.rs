@@ -67,6 +67,21 @@ fn ascending(ks: &[usize]) -> Vec<usize> {
 /// lists](Scorer::lists_itself), these are used instead. The result does not depend on the number
 /// of threads.
 ///
+/// ```
+/// use glta_data::Interactions;
+/// use glta_metrics::{DotScorer, EvaluationConfig, Metric, evaluate};
+/// use ndarray::array;
+///
+/// let (users, items) = (array![[1.0]], array![[0.9], [0.5], [0.7]]);
+/// let scorer = DotScorer { users: users.view(), items: items.view() };
+/// let train = Interactions::from_pairs(1, 3, [(0, 0)])?;
+/// let test = Interactions::from_pairs(1, 3, [(0, 2)])?;
+/// let config = EvaluationConfig { ks: vec![1], ..Default::default() };
+/// let report = evaluate(&scorer, &test, &[&train], &config)?;
+/// assert_eq!(report.get(Metric::Recall, 1), Some(1.0));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// Invalid settings, an unknown candidate, a matrix with another number of items than the scorer, a
 /// NaN score, a failing scorer, a scorer's list with a repeated, excluded or unknown item, or
@@ -108,6 +123,17 @@ pub fn evaluate(
 /// Returns the best `k` items of each of `users`, best first, without the user's items in `masked`.
 /// A list is shorter if fewer items are left.
 ///
+/// ```
+/// use glta_metrics::{DotScorer, top_k};
+/// use ndarray::array;
+///
+/// let (users, items) = (array![[1.0]], array![[0.9], [0.5], [0.7]]);
+/// let scorer = DotScorer { users: users.view(), items: items.view() };
+/// let lists = top_k(&scorer, &[0], &[], 2)?;
+/// assert_eq!(lists[0].iter().map(|ranked| ranked.item).collect::<Vec<_>>(), [0, 2]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// Those of [`evaluate`].
 pub fn top_k(
@@ -132,6 +158,17 @@ pub fn top_k(
 ///
 /// The means are over the given users with at least one item in `truth`. Rankings are cut at the
 /// largest cut-off.
+///
+/// ```
+/// use glta_data::Interactions;
+/// use glta_metrics::{Metric, evaluate_rankings};
+///
+/// let test = Interactions::from_pairs(2, 4, [(0, 1), (1, 3)])?;
+/// let report = evaluate_rankings(&[(0, vec![1, 2]), (1, vec![0, 3])], &test, &[1, 2])?;
+/// assert_eq!(report.get(Metric::HitRate, 1), Some(0.5));
+/// assert_eq!(report.get(Metric::Mrr, 2), Some(0.75));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 ///
 /// # Errors
 /// A user given twice, a ranking with a repeated item or an item that `truth` does not have,

@@ -7,6 +7,28 @@ use std::sync::Arc;
 pub type ScorerError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Gives every item a score for a user; higher is better.
+///
+/// ```
+/// use glta_metrics::{Scorer, ScorerError, top_k};
+/// use ndarray::ArrayViewMut2;
+///
+/// /// Prefers items with high ids.
+/// struct HighIds(usize);
+///
+/// impl Scorer for HighIds {
+///     fn n_items(&self) -> usize {
+///         self.0
+///     }
+///
+///     fn score(&self, _: &[u32], mut out: ArrayViewMut2<'_, f32>) -> Result<(), ScorerError> {
+///         out.indexed_iter_mut().for_each(|((_, item), score)| *score = item as f32);
+///         Ok(())
+///     }
+/// }
+///
+/// assert_eq!(top_k(&HighIds(5), &[0], &[], 1)?[0][0].item, 4);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub trait Scorer: Sync {
     /// Number of items, the width of a row of scores.
     fn n_items(&self) -> usize;

@@ -8,7 +8,7 @@ use glta_metrics::{
 use ndarray::{Array2, ArrayViewMut2};
 use serde_json::Value;
 
-#[path = "../../../tests/real_data.rs"]
+#[path = "support/real_data.rs"]
 mod real_data;
 
 use real_data::real_data;

@@ -10,6 +10,16 @@ pub type Parameters = BTreeMap<String, Var>;
 /// Linear map from node embeddings to soft tokens: `V = E Wᵀ + b` (equations 1
 /// and 2 of the paper), `E: (n, d)`, `W: (hidden, d)`, `b: (hidden)`. The weights are
 /// f64 ([`normal_parameter`]).
+///
+/// ```
+/// use candle_core::{DType, Device, Tensor};
+/// use glta_projector::Projector;
+///
+/// let projector = Projector::new(4, 8, 0.1, 7, &Device::Cpu)?;
+/// let nodes = Tensor::ones((3, 4), DType::F32, &Device::Cpu)?;
+/// assert_eq!(projector.forward(&nodes)?.dims(), [3, 8]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Projector {
     weight: Var,

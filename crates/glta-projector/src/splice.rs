@@ -26,6 +26,19 @@ pub struct SoftBatch {
 /// `soft` is `(m, hidden)`. `embed` returns the embeddings of ordinary tokens, `(len, hidden)`.
 /// Gradients flow to `soft`.
 ///
+/// ```
+/// use candle_core::{DType, Device, Tensor};
+/// use glta_projector::{Piece, splice};
+///
+/// let soft = Tensor::ones((1, 8), DType::F32, &Device::Cpu)?;
+/// let table = Tensor::zeros((100, 8), DType::F32, &Device::Cpu)?;
+/// let embed = |ids: &[u32]| table.index_select(&Tensor::new(ids, &Device::Cpu)?, 0);
+/// let rows = [vec![Piece::Tokens(vec![1, 2]), Piece::Soft(0)], vec![Piece::Soft(0)]];
+/// let batch = splice(&rows, &soft, embed)?;
+/// assert_eq!((batch.embeds.dims(), &batch.lengths[..]), (&[2, 3, 8][..], &[3, 1][..]));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// An empty batch or row, or an index outside `soft`.
 pub fn splice<E>(

@@ -1,4 +1,4 @@
-//! What a model's folder says about itself.
+//! The description of a model, from its folder.
 
 use std::fs::File;
 use std::io;
@@ -16,10 +16,10 @@ pub(crate) struct About {
     pub(crate) name: String,
     /// When its last file was written, by RFC 3339.
     pub(crate) date: String,
-    /// SHA-256 over the names and the contents of its files.
+    /// SHA-256 of the names and contents of its files.
     pub(crate) hash: String,
     pub(crate) settings: Value,
-    /// What was measured on held-out interactions while it was fitted.
+    /// Validation figures of the fit.
     pub(crate) validation: Value,
 }
 
@@ -27,7 +27,7 @@ pub(crate) struct About {
 pub(crate) const LAST_FILE: &str = "history.json";
 
 impl About {
-    /// Of a folder that is no link.
+    /// Describes a folder; `folder` must not be a link.
     pub(crate) fn of(folder: &Path) -> Result<Self> {
         let io = |path: &Path| {
             let path = path.to_owned();
@@ -48,7 +48,7 @@ impl About {
     }
 }
 
-/// Over all files of a folder but hidden ones, in the order of their names.
+/// Hashes all files of a folder except hidden ones, in the order of their names.
 fn hash(folder: &Path) -> io::Result<String> {
     let mut names = Vec::new();
     for entry in folder.read_dir()? {
@@ -88,7 +88,7 @@ mod tests {
     use crate::support;
 
     #[test]
-    fn the_hash_is_of_the_files_and_the_name_is_the_folder_s() {
+    fn the_hash_covers_the_files_and_the_name_is_that_of_the_folder() {
         let run = support::run();
         let folder = tempfile::tempdir().unwrap();
         let copied = folder.path().join("monday");

@@ -1,4 +1,4 @@
-//! Errors as clients see them.
+//! Errors of the HTTP API.
 
 use std::fmt::Display;
 
@@ -7,7 +7,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
-/// A status, and what was wrong: `{"error": "..."}`.
+/// A status and a message: `{"error": "..."}`.
 #[derive(Debug)]
 pub(crate) struct ApiError {
     pub(crate) status: StatusCode,
@@ -22,17 +22,17 @@ impl ApiError {
         Self { status, message: message.into() }
     }
 
-    /// The client's request cannot be answered as it is.
+    /// The request is invalid.
     pub(crate) fn bad_request(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, message)
     }
 
-    /// An id or a field that the model does not know.
+    /// The model does not have this id or field.
     pub(crate) fn not_found(message: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, message)
     }
 
-    /// What a client cannot help.
+    /// An error that the client did not cause.
     pub(crate) fn internal(error: impl Display) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
     }
@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_an_overload_says_when_to_try_again() {
+    fn only_an_overload_has_retry_after() {
         let full = ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "full").into_response();
         assert_eq!(full.status(), 503);
         assert_eq!(full.headers()[header::RETRY_AFTER], "1");

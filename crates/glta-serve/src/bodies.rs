@@ -1,4 +1,4 @@
-//! Bodies of requests and answers; `/openapi.json` and `/schema.json` describe them.
+//! Bodies of requests and responses; `/openapi.json` and `/schema.json` describe them.
 
 use std::collections::BTreeMap;
 
@@ -16,22 +16,21 @@ pub(crate) type Fields = BTreeMap<String, Vec<String>>;
 pub(crate) struct Request {
     /// Raw id of a user.
     pub(crate) user: Option<String>,
-    /// Raw ids of what somebody has who need not be known. Without any, the most popular items
-    /// are recommended.
+    /// Raw ids of the items of any user. If it is empty, the most popular items are recommended.
     pub(crate) items: Option<Vec<String>>,
-    /// How many to recommend.
+    /// Length of the list.
     #[serde(default = "default_k", deserialize_with = "whole")]
     #[schema(default = 10, minimum = 1)]
     pub(crate) k: usize,
-    /// Raw ids of items that must not be in the list.
+    /// Raw ids of items that are left out of the list.
     #[serde(default)]
     pub(crate) exclude: Vec<String>,
-    /// Raw ids of the only items that may be in the list.
+    /// Raw ids of the only items that can be in the list.
     pub(crate) among: Option<Vec<String>>,
     /// Only items whose field has this value, such as `{"category": "Tea"}`.
     #[serde(default)]
     pub(crate) filter: BTreeMap<String, String>,
-    /// Also items that the person has, for things that are bought again.
+    /// Also items that the user already has, for products that are bought again.
     #[serde(default)]
     pub(crate) allow_known: bool,
 }
@@ -40,11 +39,11 @@ fn default_k() -> usize {
     10
 }
 
-/// A whole number, also one that is written as `10.0`.
+/// An integer, also in the form `10.0`.
 fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
     let number = f64::deserialize(deserializer)?;
     if number < 0.0 || number.fract() != 0.0 || number > u32::MAX.into() {
-        return Err(D::Error::custom(format!("{number} is no whole number from 0 to 4294967295")));
+        return Err(D::Error::custom(format!("{number} is not an integer from 0 to 4294967295")));
     }
     Ok(number as usize)
 }
@@ -61,10 +60,10 @@ pub(crate) struct Batch {
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Find {
-    /// Words that are looked for, in any case.
+    /// Words to search for, in any case.
     #[serde(default)]
     pub(crate) q: String,
-    /// Most entries of the answer: 30, at most 200.
+    /// Maximum number of entries: 30, at most 200.
     #[serde(default = "default_listed")]
     #[param(default = 30, minimum = 1, maximum = 200)]
     pub(crate) limit: usize,
@@ -92,7 +91,7 @@ pub(crate) struct Entry {
 /// Recommendations for one request.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Answer {
-    /// Number of the model that made it.
+    /// Number of the model.
     pub(crate) model: u64,
     /// The user's items, or the items of the request.
     pub(crate) history: Vec<Entry>,
@@ -113,13 +112,13 @@ pub(crate) enum BatchResult {
     Error { status: u16, error: String },
 }
 
-/// What makes items similar.
+/// The kind of similarity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum By {
-    /// Their texts.
+    /// By text.
     Text,
-    /// The people who have both.
+    /// By common users.
     People,
 }
 
@@ -132,7 +131,7 @@ pub(crate) struct SimilarRequest {
     #[serde(default = "default_k", deserialize_with = "whole")]
     #[schema(default = 10, minimum = 1)]
     pub(crate) k: usize,
-    /// By the texts where the model has text vectors, else by the people.
+    /// By default by text if the model has text vectors, otherwise by common users.
     pub(crate) by: Option<By>,
     #[serde(default)]
     pub(crate) exclude: Vec<String>,
@@ -141,7 +140,7 @@ pub(crate) struct SimilarRequest {
     pub(crate) filter: BTreeMap<String, String>,
 }
 
-/// Items like an item, the most similar first.
+/// Similar items, the most similar first.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct SimilarAnswer {
     pub(crate) model: u64,
@@ -157,30 +156,30 @@ pub(crate) struct ExplainRequest {
     pub(crate) items: Option<Vec<String>>,
     /// Raw id of the item whose score is explained.
     pub(crate) item: String,
-    /// Most of the person's items in the answer.
+    /// Maximum number of the user's items in the answer.
     #[serde(default = "default_k", deserialize_with = "whole")]
     #[schema(default = 10, minimum = 1)]
     pub(crate) k: usize,
 }
 
-/// What an item's score in the linear item model is the sum of.
+/// The contributions to an item's score in the linear model.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ExplainAnswer {
     pub(crate) model: u64,
     pub(crate) item: String,
     pub(crate) title: String,
     pub(crate) score: f32,
-    /// The part of the item's popularity.
+    /// The contribution of the item's popularity.
     pub(crate) popularity: f32,
-    /// The part of those of the person's items that are not listed.
+    /// The contribution of those of the user's items that are not listed.
     pub(crate) others: f32,
-    /// The person's items, the largest part first.
+    /// The user's items, the largest contribution first.
     pub(crate) items: Vec<Part>,
-    /// Whether a path through the prompt adds to the score that lists show.
+    /// Whether the prompt path also contributes to the scores of lists.
     pub(crate) prompt_path_adds: bool,
 }
 
-/// A person's item and its part of a score.
+/// One of the user's items and its contribution to a score.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Part {
     pub(crate) item: String,
@@ -192,15 +191,15 @@ pub(crate) struct Part {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewInteraction {
-    /// Raw user id; who is unknown is new.
+    /// Raw user id; an unknown user is added.
     #[schema(min_length = 1, max_length = 512)]
     pub(crate) user: String,
-    /// Raw item id. An item that is not in the catalogue counts from when it is.
+    /// Raw item id. If the item is not in the catalogue, the interaction takes effect when it is.
     #[schema(min_length = 1, max_length = 512)]
     pub(crate) item: String,
-    /// Seconds since 1970, or a date and time by RFC 3339.
+    /// Seconds since 1970, or a date and time in RFC 3339.
     pub(crate) time: Option<Time>,
-    /// A name of the sender's own: what comes again under it is not stored again.
+    /// The sender's id of the interaction; a repeated one is not stored again.
     #[schema(min_length = 1, max_length = 512)]
     pub(crate) id: Option<String>,
 }
@@ -211,28 +210,28 @@ pub(crate) struct NewInteraction {
 pub(crate) enum Time {
     /// Seconds since 1970.
     Seconds(f64),
-    /// By RFC 3339, such as `2026-11-30T12:00:00Z`.
+    /// In RFC 3339, such as `2026-11-30T12:00:00Z`.
     Text(String),
 }
 
-/// What became of the interactions.
+/// The result of storing interactions.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Stored {
-    /// Interactions that are new.
+    /// Number of new interactions.
     pub(crate) stored: usize,
-    /// Interactions that were there already.
+    /// Number of interactions that were already stored.
     pub(crate) repeated: usize,
-    /// Items that are not in the catalogue: they count from when they are.
+    /// Items that are not in the catalogue; their interactions take effect when they are.
     pub(crate) unknown_items: Vec<String>,
 }
 
-/// Body of `PUT /items/{id}`: the item's fields. `title` (or `name`), `category` (or `genres`)
-/// and `description` (or `text`) make its text, all others can be filtered by.
+/// Body of `PUT /items/{id}`: the item's fields. `title` (or `name`), `category` (or `genres`) and
+/// `description` (or `text`) make its text; all other fields can be used in filters.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(transparent)]
 pub(crate) struct ItemBody(pub(crate) BTreeMap<String, FieldValue>);
 
-/// A field's value or values.
+/// A value or several values of a field.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(untagged)]
 pub(crate) enum FieldValue {
@@ -242,16 +241,15 @@ pub(crate) enum FieldValue {
     Texts(Vec<String>),
 }
 
-/// What became of an item.
+/// The result of adding or changing an item.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct PutAnswer {
     pub(crate) item: String,
-    /// Whether the catalogue did not have it. What a known item is like follows its new text
-    /// with the next fit.
+    /// Whether the item is new. The model learns a changed text of a known item with the next fit.
     pub(crate) created: bool,
 }
 
-/// What is served.
+/// The description of the model.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ModelAnswer {
     /// Number of the loaded model since the start.
@@ -261,35 +259,35 @@ pub(crate) struct ModelAnswer {
     /// When its last file was written, by RFC 3339.
     #[schema(format = DateTime)]
     pub(crate) date: String,
-    /// SHA-256 over its files.
+    /// SHA-256 of its files.
     pub(crate) hash: String,
     pub(crate) users: usize,
     pub(crate) items: usize,
-    /// The whole configuration it was trained with.
+    /// The complete configuration of its fit.
     pub(crate) settings: Value,
-    /// What was measured on held-out interactions while it was fitted.
+    /// Validation figures of the fit.
     pub(crate) validation: Value,
     /// Fields that lists can be filtered by, with their most frequent values.
     pub(crate) fields: BTreeMap<String, Vec<FieldCount>>,
-    /// Whether `/explain` answers.
+    /// Whether `/explain` is available.
     pub(crate) explains: bool,
     pub(crate) writes: Writes,
 }
 
-/// A value and how many items have it.
+/// A value and the number of items that have it.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct FieldCount {
     pub(crate) value: String,
     pub(crate) items: usize,
 }
 
-/// What was written beside the model.
+/// The number of writes since the model was fitted.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Writes {
-    /// Pairs of a person and an item.
+    /// Pairs of a user and an item.
     pub(crate) interactions: usize,
     pub(crate) items: usize,
-    /// People who were forgotten.
+    /// Number of deleted users.
     pub(crate) forgotten: usize,
 }
 
@@ -303,7 +301,7 @@ pub(crate) struct Health {
     pub(crate) items: usize,
 }
 
-/// What was wrong.
+/// The message.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ErrorBody {
     pub(crate) error: String,
@@ -314,7 +312,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn k_has_a_default_and_unknown_fields_are_refused() {
+    fn k_has_a_default_and_unknown_fields_are_rejected() {
         let request: Request = serde_json::from_str(r#"{"user": "ann"}"#).unwrap();
         assert_eq!((request.user.as_deref(), request.k), (Some("ann"), 10));
         for body in [r#"{"user": "ann", "n": 3}"#, r#"{"user": 1}"#, r#"{"user": "a", "k": -1}"#] {

@@ -1,4 +1,4 @@
-//! Reading the bodies of requests.
+//! Reads the bodies of requests.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::api_error::{ApiError, ApiResult};
 use crate::net::Connection;
 use crate::service::Service;
 
-/// A whole body, or why there is none.
+/// A complete body, or the error.
 pub(crate) struct Body(ApiResult<Bytes>);
 
 impl FromRequest<Service> for Body {
@@ -26,9 +26,9 @@ impl FromRequest<Service> for Body {
             Ok(Err(refused)) => Err(ApiError::new(refused.status(), refused.body_text())),
             Err(_) => {
                 if let Some(connection) = &connection {
-                    connection.cut_off("the body of a request did not come in time");
+                    connection.cut_off("the body of the request did not arrive in time");
                 }
-                let message = format!("the body did not come in {limit:?}");
+                let message = format!("the body did not arrive within {limit:?}");
                 Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, message))
             }
         };
@@ -41,7 +41,8 @@ impl FromRequest<Service> for Body {
 
 impl Body {
     pub(crate) fn parse<T: DeserializeOwned>(self) -> ApiResult<T> {
-        serde_json::from_slice(&self.0?)
-            .map_err(|e| ApiError::bad_request(format!("not a request by /schema.json: {e}")))
+        serde_json::from_slice(&self.0?).map_err(|e| {
+            ApiError::bad_request(format!("not a valid request (see /schema.json): {e}"))
+        })
     }
 }

@@ -73,7 +73,7 @@ impl Catalogue {
             match self.grown(model, put) {
                 Ok(grown) => return Some(grown),
                 Err(error) => tracing::warn!(
-                    "model {} does not have all items of the journal: {}",
+                    "model {} lacks items of the journal: {}",
                     model.version,
                     with_causes(&error)
                 ),

@@ -19,57 +19,62 @@ use crate::{Error, Result};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ServeConfig {
-    /// Folder of a finished run, or a link to one. There is no default.
+    /// Folder of a fitted model, or a link to one. There is no default.
     pub model: PathBuf,
-    /// Folder of the checkpoint that the run was trained with; none for a run without a
-    /// language model.
+    /// Folder of the model's checkpoint; `None` for a model without a language model.
     pub llm: Option<PathBuf>,
-    /// Address to listen at. The default, `127.0.0.1:8080`, can be reached from this machine
-    /// alone. Port 0 takes a free one. Not used where [`router`](crate::router) is mounted.
+    /// Address of the server. The default, `127.0.0.1:8080`, can only be reached from this machine.
+    /// Port 0 chooses a free port. Not used if [`router`](crate::router) is mounted.
     pub listen: SocketAddr,
-    /// Most recommendations that a request may ask for: 100.
+    /// Maximum length of a list: 100.
     pub max_k: usize,
-    /// Most requests in a batch of `/recommend/batch`: 256.
+    /// Maximum number of requests in `/recommend/batch`: 256.
     pub max_requests: usize,
-    /// Most items that a request may name: 1000.
+    /// Maximum number of items in a request: 1000.
     pub max_items: usize,
-    /// Most bytes of a request's body: 256 KiB.
+    /// Maximum size of a body in bytes: 256 KiB.
     pub max_body: usize,
-    /// Most requests that wait for the model: 1024. More are answered 503.
+    /// Maximum number of requests that wait for the model: 1024. Others get status 503.
     pub queue: usize,
-    /// Most requests that go through the model together: 32. 1 takes them one by one.
+    /// Maximum number of requests in a batch of the model: 32. With 1 there are no batches.
     pub batch: usize,
-    /// How long a request waits for others to share a batch with: 2 ms.
+    /// Time that a request waits for others to form a batch: 2 ms.
     pub batch_wait_ms: u64,
-    /// Time after which a request is answered 504: 10 s.
+    /// Time until a request gets status 504: 10 s.
     pub timeout_ms: u64,
-    /// Time between two looks at `model` for a new model: 2 s.
+    /// Time between two checks of `model` for a new model: 2 s.
     pub watch_ms: u64,
-    /// File of what is written to the service. By default it lies beside the model's folder or
-    /// link, `NAME.journal.sqlite`, and is made at the first write.
+    /// File of the writes. By default it is `NAME.journal.sqlite` next to the model's folder or
+    /// link. The first write creates it.
     pub journal: Option<PathBuf>,
-    /// What writes must name as `Authorization: Bearer TOKEN`. Without one they are taken where
-    /// `listen` is an address of this machine alone.
+    /// The token that writes must send as `Authorization: Bearer TOKEN`. Without a token, writes
+    /// are accepted only if `listen` is a loopback address.
     pub token: Option<Token>,
-    /// Origins, such as `https://shop.example`, whose pages may ask; `*` for all. None by
-    /// default.
+    /// Origins, such as `https://shop.example`, whose pages may send requests; `*` for all. Empty
+    /// by default.
     pub allow_origin: Vec<String>,
-    /// Most connections that are open: 1024, and fewer where the process may not open so many
-    /// files. One more closes the one that has waited longest. Not used where the router is
-    /// mounted, like the times below.
+    /// Maximum number of open connections: 1024, fewer if the process may open fewer files. A
+    /// further one closes the connection that has waited longest. Not used if the router is
+    /// mounted, like the following times.
     pub connections: usize,
-    /// Time within which the head of a request must have come in: 10 s.
+    /// Time until the head of a request must be complete: 10 s.
     pub head_ms: u64,
-    /// Time within which the body of a request must have come in: 10 s. Also used where the
-    /// router is mounted.
+    /// Time until the body of a request must be complete: 10 s. Also used if the router is mounted.
     pub body_ms: u64,
-    /// Time after which a client that does not read its answer is cut off: 10 s.
+    /// Time after which a client that does not read its answer is disconnected: 10 s.
     pub unread_ms: u64,
-    /// How long the end waits for requests that have come in: 10 s.
+    /// Maximum time that a shutdown waits for complete requests: 10 s.
     pub drain_ms: u64,
 }
 
-/// A secret, which is not shown with the rest of the configuration.
+/// A secret that is not printed with the configuration.
+///
+/// ```
+/// use glta_serve::{ServeConfig, Token};
+///
+/// let config = ServeConfig { token: Some(Token::new("secret")), ..ServeConfig::default() };
+/// assert!(!format!("{config:?}").contains("secret"));
+/// ```
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Token(String);
@@ -118,18 +123,18 @@ impl Default for ServeConfig {
     }
 }
 
-/// Looking more often than this would keep a core busy.
+/// Shorter intervals would keep a core busy.
 const MIN_WATCH_MS: u64 = 10;
 
 impl ServeConfig {
     /// Checks every field.
     ///
     /// # Errors
-    /// [`Error::Config`] with the first field whose value cannot work.
+    /// [`Error::Config`] with the first invalid field.
     pub fn validate(&self) -> Result<()> {
-        let wrong = |field, problem: &str| Err(Error::Config { field, problem: problem.into() });
+        let invalid = |field, problem: &str| Err(Error::Config { field, problem: problem.into() });
         if self.model.as_os_str().is_empty() {
-            return wrong("model", "name the folder of a finished run");
+            return invalid("model", "the folder of a fitted model is needed");
         }
         for (field, value) in [
             ("max_k", self.max_k),
@@ -140,31 +145,31 @@ impl ServeConfig {
             ("connections", self.connections),
         ] {
             if value == 0 {
-                return wrong(field, "must be at least 1");
+                return invalid(field, "must be at least 1");
             }
         }
         if self.queue > Semaphore::MAX_PERMITS {
-            return wrong("queue", &format!("must be at most {}", Semaphore::MAX_PERMITS));
+            return invalid("queue", &format!("must be at most {}", Semaphore::MAX_PERMITS));
         }
         for (field, value) in
             [("head_ms", self.head_ms), ("body_ms", self.body_ms), ("unread_ms", self.unread_ms)]
         {
             if value == 0 {
-                return wrong(field, "must be at least 1");
+                return invalid(field, "must be at least 1");
             }
         }
         if self.token.as_ref().is_some_and(|token| token.0.trim().is_empty()) {
-            return wrong("token", "is empty");
+            return invalid("token", "is empty");
         }
         for origin in &self.allow_origin {
             let host = origin.split_once("://").map(|(_, host)| host);
             if origin != "*" && host.is_none_or(|host| host.is_empty() || host.contains('/')) {
-                let problem = format!("`{origin}` is no origin such as https://shop.example");
-                return wrong("allow_origin", &problem);
+                let problem = format!("`{origin}` is not an origin such as https://shop.example");
+                return invalid("allow_origin", &problem);
             }
         }
         if self.watch_ms < MIN_WATCH_MS {
-            return wrong("watch_ms", &format!("must be at least {MIN_WATCH_MS}"));
+            return invalid("watch_ms", &format!("must be at least {MIN_WATCH_MS}"));
         }
         Ok(())
     }
@@ -206,13 +211,13 @@ mod tests {
     }
 
     #[test]
-    fn defaults_need_a_model_only() {
+    fn the_defaults_need_only_a_model() {
         config().validate().unwrap();
         assert_eq!(refused(&ServeConfig::default()), "model");
     }
 
     #[test]
-    fn values_that_cannot_work_are_refused_by_name() {
+    fn invalid_values_are_rejected_by_field() {
         assert_eq!(refused(&ServeConfig { max_k: 0, ..config() }), "max_k");
         assert_eq!(refused(&ServeConfig { max_requests: 0, ..config() }), "max_requests");
         assert_eq!(refused(&ServeConfig { max_items: 0, ..config() }), "max_items");
@@ -231,13 +236,13 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_not_shown() {
+    fn a_token_is_not_printed() {
         let config = ServeConfig { token: Some(Token::new("hunter2")), ..config() };
         assert!(!format!("{config:?}").contains("hunter2"));
     }
 
     #[test]
-    fn fields_left_out_have_their_defaults_and_unknown_ones_are_refused() {
+    fn fields_left_out_have_their_defaults_and_unknown_ones_are_rejected() {
         let read: ServeConfig = serde_json::from_str(r#"{"model": "run", "batch": 4}"#).unwrap();
         assert_eq!(read, ServeConfig { batch: 4, ..config() });
         let error = serde_json::from_str::<ServeConfig>(r#"{"model": "run", "batchs": 4}"#);

@@ -1,4 +1,4 @@
-//! Counting and timing of requests.
+//! Counts and times requests.
 
 use std::time::Instant;
 

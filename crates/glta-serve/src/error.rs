@@ -4,27 +4,27 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-/// What can prevent the service from starting or end it.
+/// Errors that prevent the service from starting or end it.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A field of the configuration has a value that cannot work.
+    /// A field of the configuration has an invalid value.
     #[error("configuration: {field}: {problem}")]
     Config {
         /// The field, such as `max_k`.
         field: &'static str,
-        /// What is wrong and what is allowed.
+        /// What is wrong and which values are valid.
         problem: String,
     },
-    /// The model's file cannot be looked at.
+    /// The model's file cannot be read.
     #[error("cannot read {path}")]
     Io {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// The model needs a language model, and the configuration names none.
+    /// The model needs a language model, but the configuration has none.
     #[error(
         "{model} was trained with a language model: name the folder of that checkpoint (`llm`)"
     )]
@@ -32,12 +32,12 @@ pub enum Error {
         /// Folder of the run.
         model: PathBuf,
     },
-    /// The file of what was written cannot be used.
+    /// The journal cannot be used.
     #[error("the journal {path}: {problem}")]
     Journal {
         /// The file.
         path: PathBuf,
-        /// What is wrong, and what to do.
+        /// The problem, and what to do.
         problem: String,
     },
     /// The run or its language model cannot be loaded.
@@ -48,15 +48,15 @@ pub enum Error {
     Thread {
         /// Name of the thread.
         name: &'static str,
-        /// What the system said.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// The address is taken, not permitted, or none of this machine.
+    /// The address is in use, not permitted, or does not belong to this machine.
     #[error("cannot listen at {address}")]
     Listen {
         /// The address of the configuration.
         address: SocketAddr,
-        /// What the system said.
+        /// The error of the operating system.
         source: io::Error,
     },
 }

@@ -1,4 +1,4 @@
-//! Who may write, and which pages of other origins may ask.
+//! Permission to write, and access from pages of other origins.
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
@@ -9,8 +9,8 @@ use sha2::{Digest, Sha256};
 use crate::api_error::ApiError;
 use crate::service::Service;
 
-/// Lets a write through: with the token where there is one, else from this machine alone and
-/// not from another origin's page.
+/// Passes a write on if it has the token. Without a configured token it must come from this machine
+/// and not from a page of another origin.
 pub(crate) async fn writes(
     State(service): State<Service>,
     request: Request,
@@ -40,7 +40,7 @@ fn refusal(service: &Service, headers: &HeaderMap) -> Option<ApiError> {
         if !config.listen.ip().is_loopback() {
             return forbidden("writes need a token: start the service with --token");
         }
-        // A name that somebody else has lead to this machine.
+        // Another host name may resolve to this machine (DNS rebinding).
         if host.is_some_and(|host| !is_local(host)) {
             return forbidden("without a token, writes need the address of this machine");
         }
@@ -50,11 +50,11 @@ fn refusal(service: &Service, headers: &HeaderMap) -> Option<ApiError> {
         let (scheme, token) = value.split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
     });
-    // Hashes, so that the time does not tell how much of it is right.
+    // Hashes, so that the time of the comparison does not reveal the token.
     let hash = |token: &str| Sha256::digest(token.as_bytes());
     match given {
         Some(given) if hash(given) == hash(token.secret()) => None,
-        Some(_) => Some(ApiError::new(StatusCode::UNAUTHORIZED, "the token is another one")),
+        Some(_) => Some(ApiError::new(StatusCode::UNAUTHORIZED, "the token is wrong")),
         None => Some(ApiError::new(
             StatusCode::UNAUTHORIZED,
             "writes need the header `Authorization: Bearer TOKEN`",
@@ -62,7 +62,7 @@ fn refusal(service: &Service, headers: &HeaderMap) -> Option<ApiError> {
     }
 }
 
-/// Whether an origin is that of the service itself, as the client names it.
+/// Whether an origin is that of the service, as the client names it.
 fn same_origin(origin: &str, host: Option<&str>) -> bool {
     let named = origin.split_once("://").map(|(_, rest)| rest);
     named.is_some() && named == host
@@ -81,8 +81,7 @@ fn allows(service: &Service, origin: &str) -> bool {
     service.config().allow_origin.iter().any(|allowed| allowed == "*" || allowed == origin)
 }
 
-/// Says to browsers which other origins' pages may read the answers, and answers their
-/// questions beforehand.
+/// Tells browsers which pages of other origins may read answers, and answers preflight requests.
 pub(crate) async fn origins(
     State(service): State<Service>,
     request: Request,

@@ -1,7 +1,7 @@
-//! Recommendations over HTTP from the folder of a finished run.
+//! Recommendations over HTTP, from the folder of a fitted model.
 //!
-//! [`serve`] is the whole service in one call. To give an application of your own the same
-//! paths, start a [`Service`] and mount its [`router`] in an axum router:
+//! [`serve`] runs the whole service. To mount the same paths in your own axum application, start a
+//! [`Service`] and use its [`router`]:
 //!
 //! ```no_run
 //! use candle_core::Device;
@@ -19,28 +19,27 @@
 //!
 //! | path | answer |
 //! | --- | --- |
-//! | `GET /` | a page to try the service in a browser |
-//! | `POST /recommend` | recommendations for one known user, or for a list of items |
+//! | `GET /` | a demo page |
+//! | `POST /recommend` | recommendations for a known user, or for a list of items |
 //! | `POST /recommend/batch` | the same for many requests, each with its answer or error |
-//! | `POST /similar` | items like an item |
-//! | `POST /explain` | which of a person's items give how much of an item's score |
-//! | `POST /interactions` | what people have done; it counts in the next answer |
-//! | `PUT /items/{id}` | a new item, or what is known of one |
-//! | `DELETE /users/{id}` | forgets a person |
-//! | `GET /model` | name, date, hash, settings and figures of what is served |
+//! | `POST /similar` | similar items |
+//! | `POST /explain` | how much each of a user's items contributes to an item's score |
+//! | `POST /interactions` | stores interactions; they count in the next answer |
+//! | `PUT /items/{id}` | adds an item, or changes its fields |
+//! | `DELETE /users/{id}` | deletes a user |
+//! | `GET /model` | name, date, hash, settings and figures of the model |
 //! | `GET /items?q=`, `GET /users?q=` | search |
 //! | `GET /health` | status, number of the loaded model, users, items |
 //! | `GET /metrics` | counters and histograms as OpenMetrics text |
-//! | `GET /openapi.json` | all of this by OpenAPI 3.1 |
+//! | `GET /openapi.json` | a description of all paths in OpenAPI 3.1 |
 //! | `GET /schema.json` | JSON schema of requests and answers |
 //!
-//! What is written is in a [`Journal`], an SQLite file, before it is acknowledged: it outlives
-//! the process and every model.
+//! Writes are stored in a [`Journal`], an SQLite file, before they are acknowledged. They survive
+//! the process and apply to every later model.
 //!
-//! One thread owns the model's work. It takes the requests that wait in a bounded queue
-//! through the model in batches; an answer does not depend on the rest of its batch. Another
-//! thread watches the run's folder and replaces the model when a new one appears there, while
-//! the old one keeps answering.
+//! One thread runs the model. It processes the requests of a bounded queue in batches; an answer
+//! does not depend on its batch. Another thread watches the folder and loads a new model while the
+//! old one answers.
 
 mod about;
 mod api_error;

@@ -1,4 +1,4 @@
-//! A recommender from the folder of a run.
+//! Opens a recommender from the folder of a run.
 
 use std::path::{Path, PathBuf};
 
@@ -7,13 +7,13 @@ use glta_align::{Config, LanguageModel, Recommender};
 
 use crate::{Error, Result};
 
-/// Opens runs, one after the other, with the language model that they need.
+/// Opens runs in sequence, with the language model that they need.
 pub(crate) struct Loader {
-    /// The checkpoint's folder.
+    /// The folder of the checkpoint.
     llm: Option<PathBuf>,
     device: Device,
-    /// The language model of the last run, if it needed one, and that run's configuration.
-    /// The recommender shares the weights, so keeping them costs no memory.
+    /// The language model of the last run, if it needed one, and the configuration of that run. The
+    /// recommender shares the weights, so keeping them needs no memory.
     language: Option<(Config, LanguageModel)>,
 }
 
@@ -22,13 +22,13 @@ impl Loader {
         Self { llm: llm.map(Path::to_owned), device: device.clone(), language: None }
     }
 
-    /// The checkpoint's folder.
+    /// The folder of the checkpoint.
     pub(crate) fn llm(&self) -> Option<&Path> {
         self.llm.as_deref()
     }
 
-    /// Opens the run in `model`. Loads the checkpoint only for a run whose answers need it,
-    /// and only when the run before used another one or other options.
+    /// Opens the run in `model`. The checkpoint is only loaded if answers of the run need it and
+    /// the last run had another one or other options.
     pub(crate) fn open(&mut self, model: &Path) -> Result<Recommender> {
         match Recommender::open(model) {
             Err(glta_align::Error::NoLlm) => self.open_with_language(model),
@@ -48,7 +48,7 @@ impl Loader {
         let kept = self.language.as_ref().filter(|(before, _)| before.llm == config.llm);
         if let Some((_, language)) = kept {
             match Recommender::open_with(model, language) {
-                // The folder may hold another checkpoint by now.
+                // The folder may contain another checkpoint now.
                 Err(glta_align::Error::OtherCheckpoint { .. }) => {}
                 opened => return Ok(opened?),
             }
@@ -80,7 +80,7 @@ mod tests {
         support::copy(&support::llm(), llm.path());
         let mut loader = Loader::new(Some(llm.path()), &support::CPU);
         let first = loader.open(run.path()).unwrap();
-        // Loading it again would fail from here on.
+        // From here on, loading it again would fail.
         std::fs::remove_file(llm.path().join("config.json")).unwrap();
         let second = loader.open(run.path()).unwrap();
         assert_eq!(first.recommend(0, 3).unwrap(), second.recommend(0, 3).unwrap());
@@ -92,7 +92,7 @@ mod tests {
         std::fs::write(&path, other).unwrap();
         let message = glta_core::with_causes(&loader.open(run.path()).err().unwrap());
         assert!(message.contains("config.json"), "{message}");
-        // What was kept still is.
+        // The language model is still in memory.
         std::fs::write(&path, text).unwrap();
         loader.open(run.path()).unwrap();
     }
@@ -104,7 +104,7 @@ mod tests {
         support::copy(&support::llm(), llm.path());
         let mut loader = Loader::new(Some(llm.path()), &support::CPU);
         loader.open(run.path()).unwrap();
-        // The same weights with another file of settings: another checkpoint.
+        // The same weights with another settings file are another checkpoint.
         std::fs::write(llm.path().join("generation_config.json"), "{}").unwrap();
         let options = Config::of_run(run.path()).unwrap().llm;
         let changed = LanguageModel::load(llm.path(), &options, &support::CPU).unwrap();

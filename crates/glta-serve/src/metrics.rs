@@ -1,4 +1,4 @@
-//! What `/metrics` counts, as OpenMetrics text.
+//! The metrics of `/metrics`, as OpenMetrics text.
 
 use std::sync::atomic::AtomicU64;
 
@@ -17,7 +17,7 @@ pub(crate) struct RequestLabels {
     pub(crate) status: u16,
 }
 
-/// All metrics, under names that begin with `glta_`.
+/// All metrics; their names begin with `glta_`.
 pub(crate) struct Metrics {
     registry: Registry,
     pub(crate) requests: Family<RequestLabels, Counter>,
@@ -31,7 +31,7 @@ pub(crate) struct Metrics {
     pub(crate) cut_off: Family<CutOffLabels, Counter>,
 }
 
-/// Why a connection was cut off.
+/// The reason why a connection was closed.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct CutOffLabels {
     pub(crate) reason: &'static str,
@@ -60,7 +60,7 @@ impl Default for Metrics {
         let connections = Gauge::default();
         registry.register("connections", "Connections that are open", connections.clone());
         let cut_off = Family::default();
-        registry.register("cut_off", "Connections cut off by reason", cut_off.clone());
+        registry.register("cut_off", "Closed connections by reason", cut_off.clone());
         Self {
             registry,
             requests,

@@ -1,4 +1,4 @@
-//! A loaded model as requests use it.
+//! A loaded model.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,13 +18,13 @@ pub(crate) struct Model {
     search: RwLock<Search>,
     users: usize,
     items: AtomicUsize,
-    /// Number of this load since the start, from 1; answers name it.
+    /// Number of this model since the start, from 1, which is part of every answer.
     pub(crate) version: u64,
-    /// The folder behind links.
+    /// The folder, without links.
     pub(crate) folder: PathBuf,
-    /// Whether the recommender takes items in.
+    /// Whether the recommender can add items.
     pub(crate) grows: bool,
-    /// Whether it answers by a pass through a prompt.
+    /// Whether the recommender runs prompts.
     pub(crate) prompts: bool,
     pub(crate) about: About,
 }
@@ -64,7 +64,7 @@ impl Model {
         }
     }
 
-    /// The recommender, for no longer than a request computes.
+    /// The recommender; hold the lock only while a request computes.
     pub(crate) fn read(&self) -> RwLockReadGuard<'_, Recommender> {
         self.recommender.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -73,12 +73,12 @@ impl Model {
         self.recommender.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Number of users and of items; waits for nobody.
+    /// Number of users and of items, without waiting.
     pub(crate) fn size(&self) -> (usize, usize) {
         (self.users, self.items.load(Ordering::Relaxed))
     }
 
-    /// Takes an item in that the recommender can take in in place.
+    /// Adds an item to a recommender that can do so in place.
     pub(crate) fn add_item(&self, item: &Item) -> glta_align::Result<()> {
         let mut recommender = self.write();
         recommender.add_items(std::slice::from_ref(item))?;
@@ -96,7 +96,7 @@ impl Model {
     }
 }
 
-/// An item of the catalogue as answers show it.
+/// An item of the catalogue in the form of answers.
 pub(crate) fn entry(recommender: &Recommender, item: u32, score: Option<f32>) -> Entry {
     let record = &recommender.items()[item as usize];
     Entry {

@@ -1,4 +1,4 @@
-//! The description of the paths by OpenAPI 3.1, and of the bodies by JSON Schema.
+//! Describes the paths in OpenAPI 3.1, and the bodies in JSON Schema.
 
 use axum::Json;
 use axum::extract::State;
@@ -17,7 +17,7 @@ use crate::{pages, recommend, similar, writes};
 #[openapi(
     info(
         title = "Recommendations",
-        description = "Recommendations from a fitted model, by known users or by what somebody has"
+        description = "Recommendations from a fitted model, for known users or for lists of items"
     ),
     paths(
         recommend::one,
@@ -37,7 +37,7 @@ use crate::{pages, recommend, similar, writes};
 )]
 struct Api;
 
-/// How writes are authorised.
+/// The authorisation of writes.
 struct Writing;
 
 impl Modify for Writing {
@@ -51,11 +51,11 @@ pub(crate) async fn openapi(State(service): State<Service>) -> Json<Value> {
     Json(described(service.config()))
 }
 
-/// The description with the limits of a configuration, and with what no type says.
+/// The description with the limits of a configuration, and with facts that are not in the types.
 fn described(config: &ServeConfig) -> Value {
     let mut api = serde_json::to_value(Api::openapi()).unwrap_or_default();
     let schemas = &mut api["components"]["schemas"];
-    // What a request of a batch gets wrong is the error of that request alone.
+    // An invalid request in a batch is an error of that request only.
     let mut in_batch = schemas["Request"].clone();
     in_batch["properties"]["k"]["minimum"] = 0.into();
     in_batch["properties"]["k"]["maximum"] = u32::MAX.into();
@@ -88,7 +88,7 @@ fn described(config: &ServeConfig) -> Value {
     api
 }
 
-/// JSON Schema of the same bodies, each under its name in `$defs`.
+/// JSON Schema of the same bodies, each with its name in `$defs`.
 pub(crate) async fn schema(State(service): State<Service>) -> Response {
     let api = described(service.config());
     let mut defs = Map::new();

@@ -1,4 +1,4 @@
-//! What is read with GET: the page, its lists, the model, health and metrics.
+//! The GET paths: the page, its lists, the model, health and metrics.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -16,20 +16,20 @@ use crate::model::entry;
 use crate::search::find_ids;
 use crate::service::Service;
 
-/// Most entries of a list.
+/// Maximum number of entries in a list.
 const LISTED: usize = 200;
-/// Most values of a field that are named; of fields with more different ones, none.
+/// Maximum number of values of a field in the description; fields with more values are left out.
 const VALUES: usize = 100;
 
-/// How many there are, of which a list has the first.
+/// The total number of entries, of which a list has the first.
 const TOTAL: &str = "x-total-count";
 
-/// What the page may load: nothing from elsewhere.
+/// The page may not load anything from other sites.
 const POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; \
                       connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; \
                       frame-ancestors 'self'";
 
-/// The page in one file, which loads nothing more.
+/// The page in one file.
 const PAGE: &str = concat!(
     include_str!("page/head.html"),
     "<style>\n",
@@ -56,12 +56,12 @@ fn asked(find: Asked) -> ApiResult<Find> {
     let Query(find) = find.map_err(|e| ApiError::bad_request(e.body_text()))?;
     if find.limit == 0 || find.limit > LISTED {
         let limit = find.limit;
-        return Err(ApiError::bad_request(format!("limit is {limit}; 1 to {LISTED} are allowed")));
+        return Err(ApiError::bad_request(format!("limit is {limit}; it must be 1 to {LISTED}")));
     }
     Ok(find)
 }
 
-/// Items that have all words of the query in their id, title, fields or text, in any case.
+/// Items whose id, title, fields or text contain all words of the query, in any case.
 #[utoipa::path(
     get,
     path = "/items",
@@ -69,11 +69,11 @@ fn asked(find: Asked) -> ApiResult<Find> {
     params(Find),
     responses(
         (status = 200, body = Vec<Entry>, headers(
-            ("x-total-count" = usize, description = "How many there are"),
+            ("x-total-count" = usize, description = "Total number of entries"),
         )),
         (status = 400, description = "Not a query", body = ErrorBody),
-        (status = 503, description = "Too many requests wait", body = ErrorBody),
-        (status = 504, description = "No answer in time", body = ErrorBody),
+        (status = 503, description = "Too many requests are waiting", body = ErrorBody),
+        (status = 504, description = "No answer within the timeout", body = ErrorBody),
     )
 )]
 pub(crate) async fn items(State(service): State<Service>, find: Asked) -> Response {
@@ -101,8 +101,8 @@ pub(crate) async fn items(State(service): State<Service>, find: Asked) -> Respon
     responses(
         (status = 200, body = Vec<String>),
         (status = 400, description = "Not a query", body = ErrorBody),
-        (status = 503, description = "Too many requests wait", body = ErrorBody),
-        (status = 504, description = "No answer in time", body = ErrorBody),
+        (status = 503, description = "Too many requests are waiting", body = ErrorBody),
+        (status = 504, description = "No answer within the timeout", body = ErrorBody),
     )
 )]
 pub(crate) async fn users(State(service): State<Service>, find: Asked) -> Response {
@@ -124,15 +124,15 @@ pub(crate) async fn users(State(service): State<Service>, find: Asked) -> Respon
     counted(&service, "/users", work).await
 }
 
-/// What is served: its name, date, hash, settings, figures and fields.
+/// The description of the model: name, date, hash, settings, figures and fields.
 #[utoipa::path(
     get,
     path = "/model",
     tag = "look",
     responses(
         (status = 200, body = ModelAnswer),
-        (status = 503, description = "Too many requests wait", body = ErrorBody),
-        (status = 504, description = "No answer in time", body = ErrorBody),
+        (status = 503, description = "Too many requests are waiting", body = ErrorBody),
+        (status = 504, description = "No answer within the timeout", body = ErrorBody),
     )
 )]
 pub(crate) async fn model(State(service): State<Service>) -> Response {
@@ -169,7 +169,7 @@ fn explains(recommender: &Recommender) -> bool {
     recommender.items().is_empty() || recommender.explain(glta_align::Person::Items(&[]), 0).is_ok()
 }
 
-/// Fields with few different values, the most frequent ones first.
+/// Fields with few different values, with the most frequent values first.
 fn fields(items: &[ItemRecord]) -> BTreeMap<String, Vec<FieldCount>> {
     let mut counts: BTreeMap<&str, HashMap<&str, usize>> = BTreeMap::new();
     for (name, values) in items.iter().flat_map(|item| &item.fields) {

@@ -1,15 +1,15 @@
-//! What was written about people, beside what the model knows of them.
+//! Writes about users, in addition to the data of the model.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::journal::Forgotten;
 
-/// Interactions that were written, and people who were forgotten, by raw ids: it holds for every
+/// Interactions that were written and users that were deleted, by raw ids. They apply to every
 /// model.
 #[derive(Debug, Default)]
 pub(crate) struct People {
-    /// Numbers of items by person, in the order in which they came.
+    /// Numbers of items by user, in the order of arrival.
     added: HashMap<String, Vec<u32>>,
     numbers: HashMap<Arc<str>, u32>,
     names: Vec<Arc<str>>,
@@ -21,7 +21,7 @@ impl People {
         Self { forgotten, ..Self::default() }
     }
 
-    /// Adds an interaction; one that is known changes nothing.
+    /// Adds an interaction; a known one changes nothing.
     pub(crate) fn add(&mut self, user: &str, item: &str) {
         let number = match self.numbers.get(item) {
             Some(&number) => number,
@@ -39,34 +39,34 @@ impl People {
         }
     }
 
-    /// Takes a person out. What is added later is somebody else's.
+    /// Deletes a user. Later interactions belong to a new user.
     pub(crate) fn forget(&mut self, user: &str) {
         self.added.remove(user);
         self.forgotten.insert(user);
     }
 
-    /// Whether what the model knows of a person is not to be used.
+    /// Whether the model's data about a user must not be used.
     pub(crate) fn is_forgotten(&self, user: &str) -> bool {
         self.forgotten.contains(user)
     }
 
-    /// The items that were written for a person; `None` for nobody.
+    /// The items that were written for a user; `None` for other users.
     pub(crate) fn items(&self, user: &str) -> Option<impl Iterator<Item = &str>> {
         let items = self.added.get(user)?;
         Some(items.iter().map(|&number| &*self.names[number as usize]))
     }
 
-    /// Everybody for whom something was written.
+    /// All users with written interactions.
     pub(crate) fn users(&self) -> impl Iterator<Item = &str> {
         self.added.keys().map(String::as_str)
     }
 
-    /// Pairs of a person and an item.
+    /// Pairs of a user and an item.
     pub(crate) fn interactions(&self) -> usize {
         self.added.values().map(Vec::len).sum()
     }
 
-    /// How many were forgotten.
+    /// Number of deleted users.
     pub(crate) fn forgotten(&self) -> usize {
         self.forgotten.len()
     }
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_known_until_the_person_is_forgotten() {
+    fn writes_are_known_until_the_user_is_deleted() {
         let mut people = People::default();
         for (user, item) in [("ann", "tea"), ("ann", "mug"), ("ann", "tea"), ("ben", "tea")] {
             people.add(user, item);

@@ -1,4 +1,4 @@
-//! Whom a request is about.
+//! The user that a request is about.
 
 use glta_align::{ListOptions, Recommender};
 
@@ -10,13 +10,13 @@ use crate::queue::Query;
 use crate::service::Service;
 use glta_core::with_causes;
 
-/// A person, by ids of a recommender, and everything that the person has.
+/// A user and all items of the user, by the ids of a recommender.
 pub(crate) struct Who {
     pub(crate) query: Query,
     pub(crate) history: Vec<Entry>,
 }
 
-/// The person of a request that names exactly one of `user` and `items`.
+/// The user of a request with exactly one of `user` and `items`.
 pub(crate) fn who(
     service: &Service,
     recommender: &Recommender,
@@ -34,7 +34,7 @@ pub(crate) fn who(
     }
 }
 
-/// What the model knows of a user, unless it is to be forgotten, and what was written since.
+/// The model's data about a user, unless the user was deleted, and the later writes.
 fn known_user(people: &People, recommender: &Recommender, raw_id: &str) -> ApiResult<Who> {
     let known = recommender.user(raw_id).filter(|_| !people.is_forgotten(raw_id));
     let failed = |e| ApiError::internal(with_causes(&e));
@@ -78,7 +78,7 @@ pub(crate) fn ids(
     allowed: usize,
 ) -> ApiResult<Vec<u32>> {
     if raw_ids.len() > allowed {
-        let message = format!("{} items; {allowed} are allowed", raw_ids.len());
+        let message = format!("{} items; at most {allowed} are allowed", raw_ids.len());
         return Err(ApiError::bad_request(message));
     }
     raw_ids.iter().map(|raw| item(recommender, raw)).collect()
@@ -90,7 +90,7 @@ pub(crate) fn item(recommender: &Recommender, raw_id: &str) -> ApiResult<u32> {
     recommender.item(raw_id).ok_or_else(unknown)
 }
 
-/// What a request allows in its list.
+/// The options of a request for its list.
 pub(crate) fn options<'a>(
     service: &Service,
     recommender: &Recommender,
@@ -109,11 +109,11 @@ pub(crate) fn options<'a>(
     Ok(options)
 }
 
-/// The length of a list, if it may be as long.
+/// The length of a list, if it is allowed.
 pub(crate) fn length(service: &Service, k: usize) -> ApiResult<usize> {
     let allowed = service.config().max_k;
     if k == 0 || k > allowed {
-        return Err(ApiError::bad_request(format!("k is {k}; 1 to {allowed} are allowed")));
+        return Err(ApiError::bad_request(format!("k is {k}; it must be 1 to {allowed}")));
     }
     Ok(k)
 }

@@ -9,12 +9,12 @@ use tokio::sync::{mpsc, oneshot};
 use crate::metrics::Metrics;
 use crate::model::Model;
 
-/// Whom to recommend to, by dense ids of the job's model.
+/// The user of a query, by dense ids of the job's model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Query {
     /// A user of the training data.
     User(u32),
-    /// Someone who has these items.
+    /// A user with these items.
     Items(Vec<u32>),
 }
 
@@ -27,13 +27,13 @@ impl Query {
     }
 }
 
-/// A request on its way through the model.
+/// A request for the model.
 pub(crate) struct Job {
     pub(crate) query: Query,
     pub(crate) k: usize,
-    /// What may be in the list.
+    /// The options of the list.
     pub(crate) options: ListOptions,
-    /// The model whose ids `query` has; it answers even if a newer one is loaded by then.
+    /// The model to which the ids of `query` belong. It answers even if a newer one is loaded.
     pub(crate) model: Arc<Model>,
     pub(crate) reply: oneshot::Sender<Reply>,
 }
@@ -41,33 +41,33 @@ pub(crate) struct Job {
 /// Item ids and scores, best first, or the model's error.
 pub(crate) type Reply = Result<Vec<(u32, f32)>, Failed>;
 
-/// Why the model gave no list.
+/// The reason why the model returned no list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Failed {
-    /// The options name what the model does not have.
+    /// The options have something that the model lacks.
     Options(String),
     Model(String),
 }
 
-/// The sending end of the queue.
+/// The sender of the queue.
 #[derive(Clone)]
 pub(crate) struct Queue {
     sender: mpsc::Sender<Job>,
     metrics: Arc<Metrics>,
 }
 
-/// Why a job was not taken.
+/// The reason why a job was rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PushError {
-    /// As many wait as may.
+    /// The maximum number of jobs is waiting.
     Full,
     /// The model's thread has ended.
     Closed,
 }
 
 impl Queue {
-    /// A queue for `capacity` jobs, and its receiving end, which counts down
-    /// [`Metrics::waiting`] for every job it takes out.
+    /// A queue for `capacity` jobs and its receiver, which decrements [`Metrics::waiting`] for
+    /// every job that it takes out.
     pub(crate) fn new(capacity: usize, metrics: &Arc<Metrics>) -> (Self, mpsc::Receiver<Job>) {
         let (sender, receiver) = mpsc::channel(capacity);
         (Self { sender, metrics: metrics.clone() }, receiver)
@@ -75,7 +75,7 @@ impl Queue {
 
     /// Adds a job.
     pub(crate) fn push(&self, job: Job) -> Result<(), PushError> {
-        // Before the job can be taken out, so that the gauge never falls below zero.
+        // Before the job can be taken out, so that the gauge does not become negative.
         self.metrics.waiting.inc();
         self.sender.try_send(job).map_err(|error| {
             self.metrics.waiting.dec();
@@ -86,7 +86,7 @@ impl Queue {
         })
     }
 
-    /// Whether the model's thread has ended, which only a defect can make it do.
+    /// Whether the model's thread has ended, which only a bug can cause.
     pub(crate) fn is_closed(&self) -> bool {
         self.sender.is_closed()
     }
@@ -100,7 +100,7 @@ mod tests {
     use crate::support;
 
     #[test]
-    fn a_full_queue_and_a_closed_one_refuse() {
+    fn a_full_or_closed_queue_rejects_jobs() {
         let run = support::run();
         let recommender = Recommender::open(run.path()).unwrap();
         let model = Arc::new(Model::new(recommender, run.path(), 1).unwrap());

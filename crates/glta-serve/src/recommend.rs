@@ -17,7 +17,7 @@ use crate::person::{Who, length, options, who};
 use crate::queue::{Failed, Job, PushError, Reply};
 use crate::service::Service;
 
-/// Recommendations for a user, or for somebody who has some items.
+/// Recommendations for a known user, or for a list of items.
 #[utoipa::path(
     post,
     path = "/recommend",
@@ -25,12 +25,12 @@ use crate::service::Service;
     request_body = Request,
     responses(
         (status = 200, body = Answer),
-        (status = 400, description = "Not a request that can be answered", body = ErrorBody),
+        (status = 400, description = "The request is invalid", body = ErrorBody),
         (status = 404, description = "An unknown user, item or field", body = ErrorBody),
-        (status = 408, description = "The body did not come in time", body = ErrorBody),
+        (status = 408, description = "The body did not arrive in time", body = ErrorBody),
         (status = 413, description = "The body is too long", body = ErrorBody),
-        (status = 503, description = "Too many requests wait", body = ErrorBody),
-        (status = 504, description = "No answer in time", body = ErrorBody),
+        (status = 503, description = "Too many requests are waiting", body = ErrorBody),
+        (status = 504, description = "No answer within the timeout", body = ErrorBody),
     )
 )]
 pub(crate) async fn one(State(service): State<Service>, body: Body) -> Response {
@@ -43,7 +43,7 @@ pub(crate) async fn one(State(service): State<Service>, body: Body) -> Response 
     counted(&service, "/recommend", work).await
 }
 
-/// The same for many at once: one answer or error each, in order.
+/// The same for several requests, with one answer or error each, in order.
 #[utoipa::path(
     post,
     path = "/recommend/batch",
@@ -51,8 +51,8 @@ pub(crate) async fn one(State(service): State<Service>, body: Body) -> Response 
     request_body = Batch,
     responses(
         (status = 200, body = BatchAnswer),
-        (status = 400, description = "Not a request that can be answered", body = ErrorBody),
-        (status = 408, description = "The body did not come in time", body = ErrorBody),
+        (status = 400, description = "The request is invalid", body = ErrorBody),
+        (status = 408, description = "The body did not arrive in time", body = ErrorBody),
         (status = 413, description = "The body is too long", body = ErrorBody),
     )
 )]
@@ -64,11 +64,11 @@ pub(crate) async fn many(State(service): State<Service>, body: Body) -> Response
 async fn batch(service: &Service, batch: Batch) -> ApiResult<Vec<BatchResult>> {
     let allowed = service.config().max_requests;
     if batch.requests.len() > allowed {
-        let message = format!("{} requests; {allowed} are allowed", batch.requests.len());
+        let message = format!("{} requests; at most {allowed} are allowed", batch.requests.len());
         return Err(ApiError::bad_request(message));
     }
     let model = service.model();
-    // All are in the queue before the first answer is awaited.
+    // All requests are queued before the first answer is awaited.
     let pending: Vec<_> =
         batch.requests.into_iter().map(|request| submit(service, &model, request)).collect();
     let mut results = Vec::with_capacity(pending.len());
@@ -87,13 +87,13 @@ async fn batch(service: &Service, batch: Batch) -> ApiResult<Vec<BatchResult>> {
     Ok(results)
 }
 
-/// A request that waits for the model.
+/// A request that is waiting for the model.
 struct Pending {
     history: Vec<Entry>,
     reply: oneshot::Receiver<Reply>,
 }
 
-/// Checks a request and puts it into the queue.
+/// Checks a request and adds it to the queue.
 fn submit(service: &Service, model: &Arc<Model>, request: Request) -> ApiResult<Pending> {
     let k = length(service, request.k)?;
     let recommender = model.read();
@@ -106,16 +106,19 @@ fn submit(service: &Service, model: &Arc<Model>, request: Request) -> ApiResult<
     let (sender, reply) = oneshot::channel();
     let job = Job { query, k, options, model: model.clone(), reply: sender };
     service.queue().push(job).map_err(|error| match error {
-        PushError::Full => ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "too many requests wait"),
+        PushError::Full => {
+            ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "too many requests are waiting")
+        }
         PushError::Closed => ApiError::internal("the model's thread has ended"),
     })?;
     Ok(Pending { history, reply })
 }
 
-/// Waits for the model's reply, no longer than a request may take.
+/// Waits for the reply of the model, until the timeout.
 async fn finish(service: &Service, model: &Model, pending: Pending) -> ApiResult<Answer> {
     let timeout = service.config().timeout();
-    let late = |_| ApiError::new(StatusCode::GATEWAY_TIMEOUT, format!("no answer in {timeout:?}"));
+    let late =
+        |_| ApiError::new(StatusCode::GATEWAY_TIMEOUT, format!("no answer within {timeout:?}"));
     let reply = tokio::time::timeout(timeout, pending.reply).await.map_err(late)?;
     let best = reply.map_err(ApiError::internal)?.map_err(|failed| match failed {
         Failed::Options(message) => ApiError::not_found(message),

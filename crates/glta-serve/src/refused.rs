@@ -1,4 +1,4 @@
-//! Writes that were not done, as clients see them.
+//! Errors of rejected writes.
 
 use axum::http::StatusCode;
 use glta_align::{Error, ItemEncoder};
@@ -7,19 +7,21 @@ use glta_core::with_causes;
 use crate::api_error::ApiError;
 use crate::journal::Refused;
 
-/// A write that was not done, as clients see it.
+/// The error for a write that failed.
 pub(crate) fn refused(refused: Refused) -> ApiError {
     match refused {
         Refused::Taken(id) => ApiError::new(
             StatusCode::CONFLICT,
-            format!("the id {id:?} is that of another interaction; nothing is stored"),
+            format!("the id {id:?} belongs to another interaction; nothing was stored"),
         ),
-        Refused::Full => ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "too many writes wait"),
+        Refused::Full => {
+            ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "too many writes are waiting")
+        }
         Refused::Failed(message) => ApiError::internal(message),
     }
 }
 
-/// An item that was not taken in, as clients see it.
+/// The error for an item that was not added.
 pub(crate) fn not_taken(error: &Error) -> ApiError {
     let conflict = |message| ApiError::new(StatusCode::CONFLICT, message);
     match error {

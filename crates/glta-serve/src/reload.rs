@@ -1,4 +1,4 @@
-//! The current model, and its replacement when the run's folder has a new one.
+//! Replaces the current model when its folder has a new one.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,11 +17,11 @@ use crate::store::ModelStore;
 use crate::{Error, Result};
 use glta_core::with_causes;
 
-/// Files of a model that may be replaced by themselves.
+/// Files of a model that may be replaced alone.
 const REPLACED: [&str; 2] = ["model.safetensors", "linear.safetensors"];
 
-/// Distinguishes a new model from the one that was loaded: the file behind the links, and
-/// when the last of the model's files was written.
+/// Identifies a model: the file behind the links, and the time when the last of the model's files
+/// was written.
 type Stamp = (PathBuf, SystemTime);
 
 /// Loads models from a folder into a store.
@@ -29,7 +29,7 @@ pub(crate) struct Reloader {
     dir: PathBuf,
     loader: Loader,
     store: Arc<ModelStore>,
-    /// What is put into the catalogue, for every model that is loaded.
+    /// The catalogue, whose items every loaded model receives.
     catalogue: Option<Arc<Catalogue>>,
     loaded: Stamp,
     /// The files of the run and the checkpoint when a model could not be loaded.
@@ -38,7 +38,7 @@ pub(crate) struct Reloader {
 
 impl Reloader {
     pub(crate) fn open(dir: &Path, llm: Option<&Path>, device: &Device) -> Result<Self> {
-        // Before loading: what is written meanwhile counts as new.
+        // Before loading, so that files which are written meanwhile count as new.
         let loaded = stamp(dir)?;
         let mut loader = Loader::new(llm, device);
         let store = Arc::new(ModelStore::new(Model::new(loader.open(dir)?, dir, 1)?));
@@ -50,14 +50,14 @@ impl Reloader {
         &self.store
     }
 
-    /// Has later models take in what is put into a catalogue.
+    /// Passes later models to a catalogue, which adds its items.
     pub(crate) fn publish_by(&mut self, catalogue: &Arc<Catalogue>) {
         self.catalogue = Some(Arc::clone(catalogue));
     }
 
-    /// Loads the folder's model if it is another one than the current; returns whether it is.
-    /// A model that could not be loaded is tried again when a file of the run or of the
-    /// checkpoint changes.
+    /// Loads the folder's model if it differs from the current one, and returns whether it does. A
+    /// model that could not be loaded is tried again when a file of the run or of the checkpoint
+    /// changes.
     fn refresh(&mut self) -> Result<bool> {
         let mut files = files_of(&self.dir);
         files.extend(self.loader.llm().into_iter().flat_map(files_of));
@@ -91,7 +91,7 @@ fn stamp(dir: &Path) -> Result<Stamp> {
     let path = file.canonicalize().map_err(io)?;
     let mut time = path.metadata().and_then(|m| m.modified()).map_err(io)?;
     for name in REPLACED {
-        // A run has not every file.
+        // A run does not have all of the files.
         if let Ok(written) = dir.join(name).metadata().and_then(|m| m.modified()) {
             time = time.max(written);
         }
@@ -99,7 +99,7 @@ fn stamp(dir: &Path) -> Result<Stamp> {
     Ok((path, time))
 }
 
-/// The files of a folder and when each was written; none for one that cannot be listed.
+/// The files of a folder with their times; empty if the folder cannot be listed.
 fn files_of(dir: &Path) -> Vec<Stamp> {
     let entries = dir.canonicalize().and_then(std::fs::read_dir);
     let mut files: Vec<Stamp> = entries
@@ -112,13 +112,13 @@ fn files_of(dir: &Path) -> Vec<Stamp> {
     files
 }
 
-/// The thread that looks at the folder; it ends when this is dropped.
+/// The thread that checks the folder; it ends when this is dropped.
 pub(crate) struct Watcher {
     _stop: Sender<()>,
 }
 
 impl Watcher {
-    /// Looks at the folder once every `interval`.
+    /// Checks the folder once per `interval`.
     pub(crate) fn start(
         mut reloader: Reloader,
         interval: Duration,
@@ -138,7 +138,7 @@ impl Watcher {
     }
 }
 
-/// Takes a new model over. The old one stays when the new one cannot be loaded.
+/// Replaces the model by a new one. The old one stays if the new one cannot be loaded.
 fn look(reloader: &mut Reloader, metrics: &Metrics) {
     match reloader.refresh() {
         Ok(false) => {}
@@ -177,7 +177,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_link_that_leads_elsewhere_is_followed() {
+    fn a_changed_link_is_followed() {
         let (run, folder) = (support::run(), tempfile::tempdir().unwrap());
         let (one, two, link) =
             (folder.path().join("1"), folder.path().join("2"), folder.path().join("current"));
@@ -207,7 +207,7 @@ mod tests {
         assert!(matches!(reloader.refresh(), Err(Error::Io { .. })));
         assert!(!reloader.refresh().unwrap());
 
-        // Any file that changes is a reason to try again.
+        // After a change of any file the model is tried again.
         fs::write(&path, whole).unwrap();
         let items = run.path().join("items.jsonl");
         let hidden = run.path().join("hidden");

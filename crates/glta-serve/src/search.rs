@@ -1,12 +1,12 @@
-//! Search in the catalogue by id, title and fields.
+//! Searches the catalogue by id, title and fields.
 
 use glta_align::ItemRecord;
 use memchr::memmem::Finder;
 
-/// Between the parts of a line; nothing that is typed.
+/// The separator of the parts of a line, which cannot be typed.
 const PART: char = '\0';
 
-/// One line for each item, in lower case: id, title, fields, text.
+/// One line per item in lower case: id, title, fields, text.
 #[derive(Debug, Default)]
 pub(crate) struct Search {
     lines: Vec<Box<str>>,
@@ -17,22 +17,22 @@ impl Search {
         Self { lines: items.iter().map(line).collect() }
     }
 
-    /// Takes in the items behind those that are known.
+    /// Adds the items after the known ones.
     pub(crate) fn follow(&mut self, items: &[ItemRecord]) {
         let known = self.lines.len().min(items.len());
         self.lines.extend(items[known..].iter().map(line));
     }
 
-    /// Takes in what an item is called now.
+    /// Replaces the line of an item.
     pub(crate) fn replace(&mut self, item: u32, record: &ItemRecord) {
         if let Some(known) = self.lines.get_mut(item as usize) {
             *known = line(record);
         }
     }
 
-    /// The first `most` items that have all words of `text`, in any case and order: first the
-    /// one with this id, then by titles that begin with it, by titles that have the words, and
-    /// by the other fields, each in the order of the catalogue. And how many there are.
+    /// The first `most` items that contain all words of `text`, in any case and order, and the
+    /// total number. The item with this id comes first, then items whose title begins with the
+    /// text, items whose title has the words, and other items, each in the order of the catalogue.
     pub(crate) fn find(&self, text: &str, most: usize) -> (Vec<u32>, usize) {
         let text = text.trim().to_lowercase();
         if text.is_empty() {
@@ -76,7 +76,7 @@ fn line(item: &ItemRecord) -> Box<str> {
     line.to_lowercase().into()
 }
 
-/// The first `most` of `ids` that contain `text` in any case, the one that is `text` first.
+/// The first `most` of `ids` that contain `text` in any case; an exact match comes first.
 pub(crate) fn find_ids<'a>(
     ids: impl Iterator<Item = &'a str>,
     text: &str,

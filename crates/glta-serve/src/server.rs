@@ -13,12 +13,12 @@ use crate::router::router;
 use crate::service::Service;
 use crate::{Error, Result};
 
-/// Files that the process opens beside its connections: models, journal, logs.
+/// Number of files that the process opens in addition to its connections: models, journal, logs.
 const OTHER_FILES: usize = 64;
-/// Until a connection is accepted again after the system refused one.
+/// Pause after the system rejected a connection.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// A service that listens at its address.
+/// A service that listens on its address.
 pub struct Server {
     service: Service,
     listener: TcpListener,
@@ -26,10 +26,11 @@ pub struct Server {
 }
 
 impl Server {
-    /// Listens at [`ServeConfig::listen`]. Requests are answered from [`run`](Self::run) on.
+    /// Listens on [`ServeConfig::listen`]. Requests are answered after [`run`](Self::run) is
+    /// called.
     ///
     /// # Errors
-    /// The address cannot be listened at.
+    /// The address cannot be used.
     pub async fn bind(service: Service) -> Result<Self> {
         let address = service.config().listen;
         let failed = |source| Error::Listen { address, source };
@@ -38,16 +39,16 @@ impl Server {
         Ok(Self { service, listener, address })
     }
 
-    /// The address with the port that port 0 has become.
+    /// The address, with the actual port if the configured port is 0.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Answers until `shutdown` is ready. Then it takes no new connections, answers what has
-    /// come in whole and returns, at the latest after [`ServeConfig::drain_ms`].
+    /// Answers requests until `shutdown` is ready. It then accepts no connections, answers complete
+    /// requests, and returns after [`ServeConfig::drain_ms`] at the latest.
     ///
     /// # Errors
-    /// None; what a connection does ends that connection alone.
+    /// None; an error of a connection ends only that connection.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<()> {
         let config = self.service.config();
         let limits = Limits {
@@ -81,20 +82,20 @@ impl Server {
     }
 }
 
-/// The next connection; `None` where the system refused one.
+/// The next connection; `None` if the system rejected one.
 async fn accept(listener: &TcpListener, open: &Open) -> Option<(TcpStream, SocketAddr)> {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     match listener.accept().await {
         Ok(accepted) => Some(accepted),
-        // The client has left again.
+        // The client has already disconnected.
         Err(error)
             if matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset) =>
         {
             None
         }
         Err(error) => {
-            tracing::warn!("a connection cannot be accepted: {error}");
-            // Mostly there are too many open files.
+            tracing::warn!("cannot accept a connection: {error}");
+            // The usual cause is too many open files.
             open.close_one();
             sleep(PAUSE).await;
             None
@@ -102,7 +103,7 @@ async fn accept(listener: &TcpListener, open: &Open) -> Option<(TcpStream, Socke
     }
 }
 
-/// As many connections as the configuration and the system allow.
+/// The number of connections that the configuration and the system allow.
 fn connections(config: &ServeConfig) -> usize {
     let Some(files) = open_files() else {
         return config.connections;
@@ -110,7 +111,8 @@ fn connections(config: &ServeConfig) -> usize {
     let allowed = files.saturating_sub(OTHER_FILES).max(files / 4).max(1);
     if allowed < config.connections {
         tracing::warn!(
-            "at most {allowed} connections instead of {}: the process may open {files} files",
+            "at most {allowed} connections instead of {}, because the process may open only \
+             {files} files",
             config.connections
         );
     }
@@ -132,7 +134,7 @@ fn open_files() -> Option<usize> {
 /// [`Server::bind`] and [`Server::run`].
 ///
 /// # Errors
-/// Those of the three.
+/// As for these three.
 ///
 /// ```no_run
 /// use candle_core::Device;

@@ -22,15 +22,22 @@ use crate::reload::{Reloader, Watcher};
 use crate::store::ModelStore;
 use crate::{Error, Result, worker};
 
-/// A loaded model with its threads: one answers, one watches the folder for a new model, two
+/// A loaded model with its threads: one answers, one watches the folder for a new model, and two
 /// write.
 ///
-/// Clones share the threads, which end when the last clone and the last router made from
-/// one are dropped.
+/// Clones share the threads, which end when the last clone and the last of its routers are dropped.
+///
+/// ```
+/// use candle_core::Device;
+/// use glta_serve::{ServeConfig, Service};
+///
+/// let missing = ServeConfig { model: "runs/no-such-run".into(), ..ServeConfig::default() };
+/// assert!(Service::start(missing, &Device::Cpu).is_err());
+/// ```
 #[derive(Clone)]
 pub struct Service(Arc<State>);
 
-/// What handlers share.
+/// The state that handlers share.
 struct State {
     config: ServeConfig,
     models: Arc<ModelStore>,
@@ -39,35 +46,35 @@ struct State {
     catalogue: Arc<Catalogue>,
     writer: Writer,
     puts: mpsc::Sender<Put>,
-    /// Computations that may wait, and that may run.
+    /// The computations that may wait, and those that may run.
     waiting: Arc<Semaphore>,
     running: Arc<Semaphore>,
     metrics: Arc<Metrics>,
     _watcher: Watcher,
 }
 
-/// An item on its way into the catalogue and the journal; the answer says whether it is new.
+/// An item for the catalogue and the journal; the reply is whether it is new.
 struct Put {
     item: Item,
     reply: oneshot::Sender<ApiResult<bool>>,
 }
 
 impl Service {
-    /// Loads the model of `config.model` and starts the threads. A language model runs on
-    /// `device`. This blocks while the model loads.
+    /// Loads the model of `config.model` and starts the threads. A language model runs on `device`.
+    /// The call blocks while the model loads.
     ///
     /// # Errors
-    /// A setting that cannot work, a run or a language model that cannot be loaded, or one
-    /// that is needed and not named; a journal that cannot be used.
+    /// An invalid setting, a run or a language model that cannot be loaded, a language model that
+    /// is needed but not configured, or a journal that cannot be used.
     pub fn start(config: ServeConfig, device: &Device) -> Result<Self> {
         Self::start_with(config, device, None)
     }
 
-    /// [`start`](Self::start) with the sentence encoder that reads the texts of new items,
-    /// where the model was fitted with one.
+    /// [`start`](Self::start) with the sentence encoder for the texts of new items, if the model
+    /// was fitted with one.
     ///
     /// # Errors
-    /// Those of [`start`](Self::start).
+    /// As for [`start`](Self::start).
     pub fn start_with(
         config: ServeConfig,
         device: &Device,
@@ -112,7 +119,7 @@ impl Service {
         })))
     }
 
-    /// The settings it was started with.
+    /// The settings of the service.
     pub fn config(&self) -> &ServeConfig {
         &self.0.config
     }
@@ -130,7 +137,7 @@ impl Service {
         &self.0.metrics
     }
 
-    /// What was written about people.
+    /// The writes about users.
     pub(crate) fn people(&self) -> RwLockReadGuard<'_, People> {
         self.0.people.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -139,29 +146,30 @@ impl Service {
         &self.0.writer
     }
 
-    /// How many items were put.
+    /// Number of items that were added or changed.
     pub(crate) fn items_put(&self) -> usize {
         self.0.catalogue.len()
     }
 
-    /// Puts an item; answers whether it is new.
+    /// Adds or changes an item, and returns whether it is new.
     pub(crate) async fn put(&self, item: Item) -> ApiResult<bool> {
         let (reply, answer) = oneshot::channel();
         self.0.puts.try_send(Put { item, reply }).map_err(|e| match e {
             TrySendError::Full(_) => {
-                ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "too many writes wait")
+                ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "too many writes are waiting")
             }
             TrySendError::Closed(_) => ApiError::internal("the catalogue's thread has ended"),
         })?;
         answer.await.map_err(ApiError::internal)?
     }
 
-    /// Computes on a thread that answers no others; as many at a time as there are cores.
+    /// Computes on a separate thread; at most as many computations as cores run at a time.
     pub(crate) async fn compute<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> ApiResult<T> + Send + 'static,
     ) -> ApiResult<T> {
-        let full = |_| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "too many requests wait");
+        let full =
+            |_| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "too many requests are waiting");
         let waits = self.0.waiting.clone().try_acquire_owned().map_err(full)?;
         let running = self.0.running.clone();
         let timeout = self.config().timeout();
@@ -174,13 +182,13 @@ impl Service {
             computed.await.map_err(ApiError::internal)?
         };
         let late =
-            |_| ApiError::new(StatusCode::GATEWAY_TIMEOUT, format!("no answer in {timeout:?}"));
+            |_| ApiError::new(StatusCode::GATEWAY_TIMEOUT, format!("no answer within {timeout:?}"));
         tokio::time::timeout(timeout, computed).await.map_err(late)?
     }
 }
 
-/// The journal that the configuration names, or one that is there by default; and what makes one
-/// at the first write.
+/// The configured journal, or the default one if it exists, and a function that creates it at the
+/// first write.
 fn journal(
     config: &ServeConfig,
 ) -> Result<(Option<Journal>, impl Fn() -> Result<Journal> + Send + 'static)> {
@@ -194,7 +202,7 @@ fn journal(
     if folder.canonicalize().is_ok_and(|folder| folder.starts_with(&model)) {
         return Err(Error::Journal {
             path,
-            problem: "it must not lie inside the model's folder, which the next model replaces"
+            problem: "it must not be inside the model's folder, which the next model replaces"
                 .into(),
         });
     }
@@ -203,8 +211,8 @@ fn journal(
     Ok((journal, move || Journal::open(&path)))
 }
 
-/// Starts the thread that takes items into the catalogue, which may take its time, and then has
-/// them written.
+/// Starts the thread that adds items to the catalogue, which may take long, and then writes them to
+/// the journal.
 fn take_in(catalogue: Arc<Catalogue>, writer: Writer, queue: usize) -> Result<mpsc::Sender<Put>> {
     const NAME: &str = "glta-items";
     let (sender, mut receiver) = mpsc::channel::<Put>(queue);
@@ -212,12 +220,12 @@ fn take_in(catalogue: Arc<Catalogue>, writer: Writer, queue: usize) -> Result<mp
         while let Some(Put { item, reply }) = receiver.blocking_recv() {
             let op = Op::Item(Box::new(item.clone()));
             let taken = catalogue.put(item).map_err(|error| {
-                tracing::warn!("an item is refused: {}", with_causes(&error));
+                tracing::warn!("an item was rejected: {}", with_causes(&error));
                 not_taken(&error)
             });
             let written =
                 taken.and_then(|new| writer.write_blocking(op).map(|_| new).map_err(refused));
-            // The client may have left by now.
+            // The client may have disconnected.
             let _ = reply.send(written);
         }
     };

@@ -17,7 +17,7 @@ use crate::person::{item, length, options, who};
 use crate::service::Service;
 use glta_core::with_causes;
 
-/// Items like an item, by their texts or by the people who have both.
+/// Similar items, by text or by common users.
 #[utoipa::path(
     post,
     path = "/similar",
@@ -25,13 +25,13 @@ use glta_core::with_causes;
     request_body = SimilarRequest,
     responses(
         (status = 200, body = SimilarAnswer),
-        (status = 400, description = "Not a request that can be answered", body = ErrorBody),
+        (status = 400, description = "The request is invalid", body = ErrorBody),
         (status = 404, description = "An unknown item or field", body = ErrorBody),
-        (status = 408, description = "The body did not come in time", body = ErrorBody),
+        (status = 408, description = "The body did not arrive in time", body = ErrorBody),
         (status = 409, description = "The model has no text vectors", body = ErrorBody),
         (status = 413, description = "The body is too long", body = ErrorBody),
-        (status = 503, description = "Too many requests wait", body = ErrorBody),
-        (status = 504, description = "No answer in time", body = ErrorBody),
+        (status = 503, description = "Too many requests are waiting", body = ErrorBody),
+        (status = 504, description = "No answer within the timeout", body = ErrorBody),
     )
 )]
 pub(crate) async fn similar(State(service): State<Service>, body: Body) -> Response {
@@ -69,7 +69,7 @@ fn similar_items(service: &Service, request: &SimilarRequest) -> ApiResult<Simil
     list.map_err(refused)
 }
 
-/// What an item's score is made of, for a user or for somebody who has some items.
+/// The contributions to an item's score, for a known user or for a list of items.
 #[utoipa::path(
     post,
     path = "/explain",
@@ -77,13 +77,13 @@ fn similar_items(service: &Service, request: &SimilarRequest) -> ApiResult<Simil
     request_body = ExplainRequest,
     responses(
         (status = 200, body = ExplainAnswer),
-        (status = 400, description = "Not a request that can be answered", body = ErrorBody),
+        (status = 400, description = "The request is invalid", body = ErrorBody),
         (status = 404, description = "An unknown user, item or field", body = ErrorBody),
-        (status = 408, description = "The body did not come in time", body = ErrorBody),
-        (status = 409, description = "The model has no linear item model", body = ErrorBody),
+        (status = 408, description = "The body did not arrive in time", body = ErrorBody),
+        (status = 409, description = "The model has no linear model", body = ErrorBody),
         (status = 413, description = "The body is too long", body = ErrorBody),
-        (status = 503, description = "Too many requests wait", body = ErrorBody),
-        (status = 504, description = "No answer in time", body = ErrorBody),
+        (status = 503, description = "Too many requests are waiting", body = ErrorBody),
+        (status = 504, description = "No answer within the timeout", body = ErrorBody),
     )
 )]
 pub(crate) async fn explain(State(service): State<Service>, body: Body) -> Response {

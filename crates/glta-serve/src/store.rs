@@ -6,7 +6,7 @@ use arc_swap::ArcSwap;
 
 use crate::model::Model;
 
-/// Has the current model.
+/// Holds the current model.
 pub(crate) struct ModelStore {
     current: ArcSwap<Model>,
 }
@@ -21,7 +21,7 @@ impl ModelStore {
         self.current.load_full()
     }
 
-    /// Gives new requests another model.
+    /// Replaces the model for new requests.
     pub(crate) fn publish(&self, model: Model) {
         self.current.store(Arc::new(model));
     }

@@ -1,4 +1,4 @@
-//! The thread that owns the model's work and takes jobs through it in batches.
+//! The thread that runs the model on batches of jobs.
 
 use std::sync::Arc;
 use std::thread;
@@ -18,10 +18,10 @@ use glta_core::with_causes;
 /// Name of the thread.
 const NAME: &str = "glta-model";
 
-/// Between two looks into an empty queue while a batch waits for more.
+/// Time between two checks of an empty queue while a batch waits for more jobs.
 const POLL: Duration = Duration::from_micros(100);
 
-/// Starts the thread. It ends when every sender of `receiver` is gone.
+/// Starts the thread. It ends when all senders of `receiver` are dropped.
 pub(crate) fn start(
     mut receiver: Receiver<Job>,
     batch: usize,
@@ -41,7 +41,7 @@ pub(crate) fn start(
     spawned.map(drop).map_err(|source| Error::Thread { name: NAME, source })
 }
 
-/// `first` and what comes within `wait`, at most `batch` jobs.
+/// `first` and the jobs that arrive within `wait`, at most `batch` jobs.
 fn collect(first: Job, receiver: &mut Receiver<Job>, batch: usize, wait: Duration) -> Vec<Job> {
     let mut jobs = vec![first];
     let until = Instant::now() + wait;
@@ -55,7 +55,7 @@ fn collect(first: Job, receiver: &mut Receiver<Job>, batch: usize, wait: Duratio
     jobs
 }
 
-/// Answers the jobs that are still waited for, those of each model together.
+/// Answers the jobs whose clients still wait, those of one model together.
 fn answer(mut jobs: Vec<Job>, metrics: &Metrics) {
     jobs.retain(|job| !job.reply.is_closed());
     metrics.batch_size.observe(jobs.len() as f64);
@@ -66,8 +66,8 @@ fn answer(mut jobs: Vec<Job>, metrics: &Metrics) {
     }
 }
 
-/// Answers jobs of one model. Jobs with the same options share a pass through the prompt;
-/// without a prompt there is nothing to share, and each is answered as soon as it is computed.
+/// Answers jobs of one model. Jobs with the same options share a pass through the prompt.
+/// Without a prompt, each job is answered as soon as it is computed.
 fn answer_with(model: &Model, mut jobs: Vec<Job>) {
     let recommender = &*model.read();
     if !model.prompts {
@@ -88,13 +88,13 @@ fn answer_with(model: &Model, mut jobs: Vec<Job>) {
     }
 }
 
-/// Sends each job its list, or all of them the error.
+/// Sends each job its list, or sends all jobs the error.
 fn reply(jobs: Vec<Job>, lists: glta_align::Result<Vec<Vec<Recommendation<'_>>>>) {
     match lists {
         Ok(lists) => {
             for (job, list) in jobs.into_iter().zip(lists) {
                 let best = list.iter().take(job.k).map(|r| (r.item, r.score)).collect();
-                // The client may have left by now.
+                // The client may have disconnected.
                 let _ = job.reply.send(Ok(best));
             }
         }
@@ -131,7 +131,7 @@ mod tests {
         (Job { query, k, options, model: model.clone(), reply }, receiver)
     }
 
-    /// What the recommender alone says.
+    /// The result of the recommender itself.
     fn expected(model: &Model, query: &Query, k: usize) -> Vec<(u32, f32)> {
         let recommender = model.read();
         let list = match query {
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_job_nobody_waits_for_is_left_out_and_an_error_reaches_all() {
+    fn an_abandoned_job_is_skipped_and_an_error_reaches_all() {
         let model = model(1);
         let (left, reply) = job(&model, Query::User(0), 1);
         drop(reply);
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn the_thread_answers_what_waits_and_ends_with_its_senders() {
+    fn the_thread_answers_waiting_jobs_and_ends_with_its_senders() {
         let model = model(1);
         let metrics = Arc::new(Metrics::default());
         let (queue, receiver) = Queue::new(8, &metrics);

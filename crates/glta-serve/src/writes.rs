@@ -1,4 +1,4 @@
-//! What is written: `POST /interactions`, `PUT /items/{id}`, `DELETE /users/{id}`.
+//! The writes: `POST /interactions`, `PUT /items/{id}`, `DELETE /users/{id}`.
 
 use axum::Json;
 use axum::extract::rejection::PathRejection;
@@ -15,7 +15,7 @@ use crate::journal::{Done, Event, Op};
 use crate::refused::refused;
 use crate::service::Service;
 
-/// Longest id, in characters.
+/// Maximum length of an id, in characters.
 const LONGEST_ID: usize = 512;
 
 type PathId = Result<Path<String>, PathRejection>;
@@ -27,10 +27,10 @@ fn path_id(id: PathId) -> ApiResult<String> {
     Ok(id)
 }
 
-/// Seconds since 1970 of the first and the last day that RFC 3339 can write.
+/// Seconds since 1970 of the first and the last day in RFC 3339.
 pub(crate) const TIMES: std::ops::RangeInclusive<f64> = -62_135_596_800.0..=253_402_300_799.0;
 
-/// Adds interactions; they count in the next answer, and all or none of them are stored.
+/// Adds interactions. They count in the next answer. All or none of them are stored.
 #[utoipa::path(
     post,
     path = "/interactions",
@@ -41,11 +41,11 @@ pub(crate) const TIMES: std::ops::RangeInclusive<f64> = -62_135_596_800.0..=253_
         (status = 200, body = Stored),
         (status = 400, description = "Not interactions", body = ErrorBody),
         (status = 401, description = "Without the token", body = ErrorBody),
-        (status = 403, description = "Not from here", body = ErrorBody),
-        (status = 408, description = "The body did not come in time", body = ErrorBody),
-        (status = 409, description = "An id is that of another interaction", body = ErrorBody),
+        (status = 403, description = "Not allowed from this address or origin", body = ErrorBody),
+        (status = 408, description = "The body did not arrive in time", body = ErrorBody),
+        (status = 409, description = "An id belongs to another interaction", body = ErrorBody),
         (status = 413, description = "The body is too long", body = ErrorBody),
-        (status = 503, description = "Too many writes wait", body = ErrorBody),
+        (status = 503, description = "Too many writes are waiting", body = ErrorBody),
     )
 )]
 pub(crate) async fn interactions(State(service): State<Service>, body: Body) -> Response {
@@ -79,13 +79,13 @@ fn event(new: NewInteraction) -> ApiResult<Event> {
         Some(Time::Seconds(seconds)) if TIMES.contains(&seconds) => Some(seconds.floor() as i64),
         Some(Time::Seconds(other)) => {
             return Err(ApiError::bad_request(format!(
-                "time: {other} is not in seconds since 1970; are they milliseconds?"
+                "time: {other} is out of range for seconds since 1970; it may be in milliseconds"
             )));
         }
         Some(Time::Text(text)) => {
             let parsed: Result<jiff::Timestamp, _> = text.parse();
-            let wrong = |e| ApiError::bad_request(format!("time: {text:?}: {e}"));
-            Some(parsed.map_err(wrong)?.as_second())
+            let invalid = |e| ApiError::bad_request(format!("time: {text:?}: {e}"));
+            Some(parsed.map_err(invalid)?.as_second())
         }
     };
     Ok(Event { user, item, time, id })
@@ -100,7 +100,7 @@ fn check_id(field: &str, id: &str) -> ApiResult<()> {
     Err(ApiError::bad_request(format!("{field} {problem}")))
 }
 
-/// Puts an item into the catalogue, or replaces what is known of one.
+/// Adds an item to the catalogue, or changes its fields.
 #[utoipa::path(
     put,
     path = "/items/{id}",
@@ -110,15 +110,15 @@ fn check_id(field: &str, id: &str) -> ApiResult<()> {
     request_body = ItemBody,
     security(("token" = []), ()),
     responses(
-        (status = 200, description = "It was known and is replaced", body = PutAnswer),
-        (status = 201, description = "It is new", body = PutAnswer),
+        (status = 200, description = "The item was known and is changed", body = PutAnswer),
+        (status = 201, description = "The item is new", body = PutAnswer),
         (status = 400, description = "Not fields of an item", body = ErrorBody),
         (status = 401, description = "Without the token", body = ErrorBody),
-        (status = 403, description = "Not from here", body = ErrorBody),
-        (status = 408, description = "The body did not come in time", body = ErrorBody),
-        (status = 409, description = "The model cannot take new items in", body = ErrorBody),
+        (status = 403, description = "Not allowed from this address or origin", body = ErrorBody),
+        (status = 408, description = "The body did not arrive in time", body = ErrorBody),
+        (status = 409, description = "The model cannot add items", body = ErrorBody),
         (status = 413, description = "The body is too long", body = ErrorBody),
-        (status = 503, description = "Too many writes wait", body = ErrorBody),
+        (status = 503, description = "Too many writes are waiting", body = ErrorBody),
     )
 )]
 pub(crate) async fn item(State(service): State<Service>, id: PathId, body: Body) -> Response {
@@ -133,7 +133,7 @@ pub(crate) async fn item(State(service): State<Service>, id: PathId, body: Body)
     counted(&service, "/items/{id}", work).await
 }
 
-/// The fields under the names that tables of items have, once they are read.
+/// The fields with the names that the readers of item tables use.
 fn to_item(id: &str, fields: std::collections::BTreeMap<String, FieldValue>) -> ApiResult<Item> {
     let mut item = Item::new(id);
     for (name, value) in fields {
@@ -157,7 +157,7 @@ fn to_item(id: &str, fields: std::collections::BTreeMap<String, FieldValue>) -> 
     Ok(item)
 }
 
-/// Forgets a person: what was written is deleted, what the model knows is not used any more.
+/// Deletes a user: the writes are deleted, and the model's data are no longer used.
 #[utoipa::path(
     delete,
     path = "/users/{id}",
@@ -166,12 +166,12 @@ fn to_item(id: &str, fields: std::collections::BTreeMap<String, FieldValue>) -> 
         max_length = 512)),
     security(("token" = []), ()),
     responses(
-        (status = 204, description = "The person is forgotten"),
+        (status = 204, description = "The user is deleted"),
         (status = 400, description = "Not an id", body = ErrorBody),
         (status = 401, description = "Without the token", body = ErrorBody),
-        (status = 403, description = "Not from here", body = ErrorBody),
+        (status = 403, description = "Not allowed from this address or origin", body = ErrorBody),
         (status = 404, description = "Nobody of this id is known", body = ErrorBody),
-        (status = 503, description = "Too many writes wait", body = ErrorBody),
+        (status = 503, description = "Too many writes are waiting", body = ErrorBody),
     )
 )]
 pub(crate) async fn user(State(service): State<Service>, id: PathId) -> Response {

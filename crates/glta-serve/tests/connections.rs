@@ -1,4 +1,4 @@
-//! Clients that are slow, hostile or many: they are cut off, and others are answered.
+//! Slow, malicious or many clients are disconnected, and others are answered.
 
 #![allow(clippy::unwrap_used)]
 
@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 
 mod support;
 
-/// A server with short times, and what ends it.
+/// A server with short timeouts, and the sender that ends it.
 struct Running {
     address: SocketAddr,
     stop: oneshot::Sender<()>,
@@ -44,7 +44,7 @@ fn connect(address: SocketAddr, sent: &[u8]) -> TcpStream {
     stream
 }
 
-/// All that comes until the other end closes.
+/// All bytes until the peer closes the connection.
 fn rest(mut stream: TcpStream) -> String {
     let mut bytes = Vec::new();
     match stream.read_to_end(&mut bytes) {
@@ -67,7 +67,7 @@ const HALF_HEAD: &[u8] = b"POST /recommend HTTP/1.1\r\nHost: x\r\n";
 const HALF_BODY: &[u8] = b"POST /recommend HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{\"us";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn half_requests_and_long_heads_are_cut_off_and_counted() {
+async fn incomplete_requests_and_long_heads_are_closed_and_counted() {
     let running = start(|config| config).await;
     let address = running.address;
     blocking(move || {
@@ -79,15 +79,15 @@ async fn half_requests_and_long_heads_are_cut_off_and_counted() {
         assert!(rest(nonsense).starts_with("HTTP/1.1 400"));
         assert_eq!(rest(idle), "");
         let mut long = connect(address, b"GET /health HTTP/1.1\r\nHost: x\r\nX: ");
-        // The other end may close before all is written.
+        // The peer may close the connection before everything is written.
         let _ = long.write_all(&[b'x'; 200_000]);
         let refused = rest(long);
         assert!(refused.is_empty() || refused.starts_with("HTTP/1.1 431"), "{refused}");
         let metrics = ask(address, "/metrics");
         for reason in [
-            "the head of a request did not come in time",
-            "the body of a request did not come in time",
-            "what came in is no HTTP request",
+            "the head of the request did not arrive in time",
+            "the body of the request did not arrive in time",
+            "the bytes are not an HTTP request",
             "the head of a request is too long",
         ] {
             let line = format!("glta_cut_off_total{{reason=\"{reason}\"}} 1");
@@ -100,7 +100,7 @@ async fn half_requests_and_long_heads_are_cut_off_and_counted() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_answer_that_nobody_reads_is_given_up() {
+async fn an_unread_answer_is_abandoned() {
     let running = start(|config| config).await;
     let address = running.address;
     blocking(move || {
@@ -109,7 +109,7 @@ async fn an_answer_that_nobody_reads_is_given_up() {
         let request = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n".repeat(2000);
         let reason = "glta_cut_off_total{reason=\"the answer is not read\"} 1";
         while !ask(address, "/metrics").contains(reason) {
-            // Fails once all buffers are full, and when the other end has closed.
+            // Fails when all buffers are full and the peer has closed the connection.
             let _ = (&stream).write(&request);
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -142,15 +142,15 @@ async fn health_is_answered_while_others_hold_more_connections_than_may_be_open(
     running.ended.await.unwrap().unwrap();
 }
 
-/// What has come in whole is answered, halves do not hold up the end, and nothing does for
-/// longer than the time to drain.
+/// Complete requests are answered, incomplete ones do not delay the shutdown, and nothing delays it
+/// for longer than the time to drain.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_end_waits_for_whole_requests_alone() {
+async fn a_shutdown_waits_only_for_complete_requests() {
     let long = |config| ServeConfig {
         head_ms: 60_000,
         body_ms: 60_000,
         unread_ms: 60_000,
-        // A request waits until another one fills its batch.
+        // A request waits until another one completes its batch.
         batch: 2,
         batch_wait_ms: 60_000,
         timeout_ms: 60_000,
@@ -179,7 +179,7 @@ async fn the_end_waits_for_whole_requests_alone() {
     let started = Instant::now();
     running.stop.send(()).unwrap();
     blocking(move || {
-        // Long before the whole one is given up.
+        // Long before the complete request times out.
         assert_eq!((rest(head), rest(body)), (String::new(), String::new()));
         assert_eq!(rest(whole), "");
     })

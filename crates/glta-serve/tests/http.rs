@@ -1,4 +1,4 @@
-//! The service over its router: every path, every kind of error, a new model, an end in order.
+//! The service through its router: every path, every kind of error, a new model, the shutdown.
 
 #![allow(clippy::unwrap_used)]
 
@@ -55,7 +55,7 @@ async fn recommend(app: &Router, body: Value) -> (u16, Value) {
     post(app, "/recommend", body.to_string()).await
 }
 
-/// A list as answers show it; scores as text, for JSON has the shortest form of an `f32`.
+/// A list in the form of answers. Scores are text, because JSON has the shortest form of an `f32`.
 fn shown(list: &[glta_align::Recommendation<'_>]) -> Vec<[String; 4]> {
     list.iter()
         .map(|r| {
@@ -76,7 +76,7 @@ fn entries(list: &Value) -> Vec<[String; 4]> {
 }
 
 #[tokio::test]
-async fn answers_are_those_of_the_recommender() {
+async fn answers_equal_those_of_the_recommender() {
     let run = support::run();
     let recommender = Recommender::open(run.path()).unwrap();
     let app = start(config(run.path()));
@@ -107,7 +107,7 @@ async fn answers_are_those_of_the_recommender() {
 }
 
 #[tokio::test]
-async fn lists_hold_what_the_request_allows() {
+async fn lists_contain_what_the_request_allows() {
     let run = support::run();
     let app = start(config(run.path()));
     let items = |answer: &Value, list: &str| -> Vec<String> {
@@ -136,7 +136,7 @@ async fn lists_hold_what_the_request_allows() {
         assert_eq!(ask(json!({"filter": {"title": "Mug 7"}})).await, ["7"]);
         assert_eq!(ask(json!({"k": 12, "allow_known": true})).await.len(), 12);
     }
-    // Somebody who has nothing gets what most people have.
+    // A user without items gets the most popular items.
     let (status, answer) = recommend(&app, json!({"items": []})).await;
     assert_eq!((status, answer["recommendations"].as_array().unwrap().len()), (200, 10));
 }
@@ -173,7 +173,7 @@ async fn similar_items_and_reasons() {
 }
 
 #[tokio::test]
-async fn ten_are_recommended_where_k_is_left_out() {
+async fn the_default_length_of_a_list_is_ten() {
     let run = support::run();
     let app = start(config(run.path()));
     let (_, answer) = recommend(&app, json!({"items": ["0"]})).await;
@@ -203,11 +203,11 @@ async fn a_batch_has_an_answer_or_an_error_for_each_request_in_order() {
 
     let five = json!({ "requests": vec![json!({"user": "user 0"}); 5] });
     let (status, answer) = post(&app, "/recommend/batch", five.to_string()).await;
-    assert_eq!((status, answer), (400, json!({"error": "5 requests; 4 are allowed"})));
+    assert_eq!((status, answer), (400, json!({"error": "5 requests; at most 4 are allowed"})));
 }
 
 #[tokio::test]
-async fn wrong_requests_are_refused_with_what_is_wrong() {
+async fn invalid_requests_are_rejected_with_the_problem() {
     let run = support::run();
     let limits = ServeConfig { max_k: 20, max_items: 2, max_body: 200, ..config(run.path()) };
     let app = start(limits);
@@ -215,14 +215,14 @@ async fn wrong_requests_are_refused_with_what_is_wrong() {
     for (body, status, part) in [
         (r#"{"user": "nobody"}"#, 404, "nobody"),
         (r#"{"items": ["0", "no item"]}"#, 404, "no item"),
-        (r#"{"items": ["0", "1", "2"]}"#, 400, "3 items; 2 are allowed"),
+        (r#"{"items": ["0", "1", "2"]}"#, 400, "3 items; at most 2 are allowed"),
         (r#"{"user": "user 0", "exclude": ["no item"]}"#, 404, "no item"),
         (r#"{"user": "user 0", "among": ["no item"]}"#, 404, "no item"),
         (r#"{"user": "user 0", "filter": {"colour": "red"}}"#, 404, "colour"),
         (r#"{"user": "user 0", "k": 0}"#, 400, "1 to 20"),
         (r#"{"user": "user 0", "k": 21}"#, 400, "1 to 20"),
         (r#"{"user": "user 0", "k": -1}"#, 400, "schema.json"),
-        (r#"{"user": "user 0", "k": 2.5}"#, 400, "2.5 is no whole number"),
+        (r#"{"user": "user 0", "k": 2.5}"#, 400, "2.5 is not an integer"),
         (r#"{"user": "user 0", "items": ["1"]}"#, 400, "exactly one"),
         ("{}", 400, "exactly one"),
         (r#"{"user": "user 0", "n": 3}"#, 400, "unknown field `n`"),
@@ -278,16 +278,16 @@ async fn lists_page_health_schema_and_metrics() {
     assert!(metrics.contains("glta_waiting 0"));
 }
 
-/// The only request waits for others to share its batch with, longer than it may take.
+/// The only request waits for others to form a batch, for longer than its timeout.
 #[tokio::test]
 async fn a_request_that_takes_too_long_is_answered_504() {
     let run = support::run();
     let slow = ServeConfig { batch_wait_ms: 60_000, timeout_ms: 20, ..config(run.path()) };
     let (status, answer) = recommend(&start(slow), json!({"user": "user 0"})).await;
-    assert_eq!((status, answer), (504, json!({"error": "no answer in 20ms"})));
+    assert_eq!((status, answer), (504, json!({"error": "no answer within 20ms"})));
 }
 
-/// What does not fit into the queue while the first waits for company is refused at once.
+/// Requests that do not fit into the queue while the first one waits are rejected at once.
 #[tokio::test]
 async fn more_requests_than_the_queue_holds_are_answered_503() {
     let run = support::run();
@@ -302,7 +302,7 @@ async fn more_requests_than_the_queue_holds_are_answered_503() {
     let (status, answer) = post(&app, "/recommend/batch", requests.to_string()).await;
     assert_eq!(status, 200, "{answer}");
     let results = answer["results"].as_array().unwrap();
-    let full = json!({"status": 503, "error": "too many requests wait"});
+    let full = json!({"status": 503, "error": "too many requests are waiting"});
     assert!(results.contains(&full));
     for result in results.iter().filter(|result| **result != full) {
         assert_eq!(result["recommendations"].as_array().unwrap().len(), 1);
@@ -339,14 +339,14 @@ async fn the_router_can_be_nested_in_another() {
 }
 
 #[test]
-fn what_cannot_be_served_is_refused() {
+fn invalid_models_are_rejected() {
     let run = support::run();
     let start = |config| Service::start(config, &support::CPU).err().unwrap();
     let error = start(ServeConfig { batch: 0, ..config(run.path()) });
     assert!(matches!(error, Error::Config { field: "batch", .. }));
     let error = start(config(&run.path().join("nowhere")));
     assert!(error.to_string().contains("nowhere"), "{error}");
-    // Without its data the run cannot be opened, whatever its configuration says.
+    // Without its data the run cannot be opened, whatever its configuration is.
     std::fs::remove_file(run.path().join("items.jsonl")).unwrap();
     assert!(matches!(start(config(run.path())), Error::Align(_)));
 }
@@ -361,11 +361,11 @@ fn a_run_whose_answers_run_a_prompt_needs_its_language_model() {
     Service::start(with_it, &support::CPU).unwrap();
 }
 
-/// Over a port: a request that has come in before the end is still answered.
+/// With a real port: a request that has arrived before the shutdown is still answered.
 #[tokio::test]
-async fn the_server_ends_in_order() {
+async fn the_server_shuts_down_in_order() {
     let run = support::run();
-    // A request waits until another one fills its batch.
+    // A request waits until another one completes its batch.
     let config = ServeConfig {
         listen: "127.0.0.1:0".parse().unwrap(),
         batch: 2,
@@ -393,7 +393,7 @@ async fn the_server_ends_in_order() {
     assert!(TcpStream::connect(address).is_err());
 }
 
-/// The whole response to a request for `user 0`.
+/// The complete response to a request for `user 0`.
 fn ask_over_tcp(address: SocketAddr) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     let body = r#"{"user": "user 0", "k": 1}"#;
@@ -406,7 +406,7 @@ fn ask_over_tcp(address: SocketAddr) -> String {
 }
 
 #[tokio::test]
-async fn an_address_that_is_taken_is_refused() {
+async fn an_address_in_use_is_rejected() {
     let run = support::run();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let config = ServeConfig { listen: taken.local_addr().unwrap(), ..config(run.path()) };

@@ -1,4 +1,4 @@
-//! The page in a browser: `page/steps.html` has it in a frame, clicks and looks.
+//! The page in a browser: `page/steps.html` loads it in a frame, clicks, and checks.
 
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
@@ -11,14 +11,14 @@ use glta_serve::{ServeConfig, Service, router};
 
 mod support;
 
-/// Chromium by the names that systems have for it.
+/// The command of Chromium, which differs between systems.
 fn browser() -> Option<&'static str> {
     let there = |name: &&str| Command::new(name).arg("--version").output().is_ok();
     ["chromium", "chromium-browser", "google-chrome"].into_iter().find(there)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn people_can_use_the_page() {
+async fn the_page_works_in_a_browser() {
     let Some(browser) = browser() else {
         eprintln!("left out: the page is not tried, there is no Chromium here");
         return;

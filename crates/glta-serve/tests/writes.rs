@@ -1,4 +1,4 @@
-//! What is written counts at once, outlives the service and every model, and can be taken back.
+//! Writes count at once, survive the service and every model, and can be deleted.
 
 #![allow(clippy::unwrap_used)]
 
@@ -61,7 +61,7 @@ fn model(run: &tempfile::TempDir) -> PathBuf {
 }
 
 #[tokio::test]
-async fn interactions_count_in_the_next_answer_and_after_a_new_start() {
+async fn interactions_count_in_the_next_answer_and_after_a_restart() {
     let run = support::run_for_growth();
     let app = start(config(&model(&run)));
     let (history, best) = lists(&app, "user 0").await;
@@ -75,7 +75,7 @@ async fn interactions_count_in_the_next_answer_and_after_a_new_start() {
     assert_eq!(status, 200, "{stored}");
     let expected = json!({"stored": 3, "repeated": 0, "unknown_items": ["not there yet"]});
     assert_eq!(stored, expected);
-    // The same again changes nothing.
+    // A repetition changes nothing.
     let (_, stored) = post(&app, "/interactions", wanted).await;
     assert_eq!((&stored["stored"], &stored["repeated"]), (&json!(0), &json!(3)));
 
@@ -87,7 +87,7 @@ async fn interactions_count_in_the_next_answer_and_after_a_new_start() {
         let (now, best) = lists(&app, "user 0").await;
         assert_eq!(now, [&history[..], std::slice::from_ref(&bought)].concat());
         assert!(!best.contains(&bought));
-        // As somebody who has all of it.
+        // Equal to a user with all of these items.
         let by_items = post(&app, "/recommend", json!({"items": now, "k": 12})).await.1;
         assert_eq!(best, ids(&by_items, "recommendations"));
         let (new, best) = lists(&app, "somebody new").await;
@@ -105,7 +105,7 @@ async fn interactions_count_in_the_next_answer_and_after_a_new_start() {
     assert_eq!(events[1].time, Some(1_700_000_000));
 }
 
-/// The service of the same folder, once the one before has let go of its journal.
+/// A new service for the same folder, after the previous one has released its journal.
 async fn restart(app: Router, run: &tempfile::TempDir) -> Router {
     drop(app);
     loop {
@@ -120,7 +120,7 @@ async fn restart(app: Router, run: &tempfile::TempDir) -> Router {
 }
 
 #[tokio::test]
-async fn what_is_no_interaction_is_refused_and_nothing_of_it_is_stored() {
+async fn invalid_interactions_are_rejected_and_nothing_is_stored() {
     let run = support::run_for_growth();
     let app = start(config(&model(&run)));
     let good = json!({"user": "user 0", "item": "7"});
@@ -137,7 +137,7 @@ async fn what_is_no_interaction_is_refused_and_nothing_of_it_is_stored() {
         assert!(status == 400 && message.contains(part), "{bad}: {answer}");
     }
     assert_eq!(get(&app, "/model").await["writes"]["interactions"], 0);
-    // An id that is another interaction's is refused with all that came with it.
+    // If the id of an interaction belongs to another one, the whole request is rejected.
     let named = |item: &str| json!({"user": "user 0", "item": item, "id": "order 7"});
     assert_eq!(post(&app, "/interactions", json!([named("7")])).await.0, 200);
     let other = json!([{"user": "user 2", "item": "9"}, named("8")]);
@@ -176,7 +176,7 @@ async fn new_items_can_be_recommended_at_once_and_known_ones_are_replaced() {
         assert_eq!(get(&app, "/items?q=jasmine").await[0]["item"], "3");
         let filter = json!({"items": ["0"], "k": 3, "filter": {"category": "Tea"}});
         assert_eq!(ids(&post(&app, "/recommend", filter).await.1, "recommendations"), ["new tea"]);
-        // Who has nothing else gets what it is like.
+        // A user without other items gets similar ones.
         let (history, best) = lists(&app, "eve").await;
         assert_eq!(history, ["new tea"]);
         assert!(best[0].parse::<u32>().unwrap() < 6, "{best:?}");
@@ -187,7 +187,7 @@ async fn new_items_can_be_recommended_at_once_and_known_ones_are_replaced() {
 }
 
 #[tokio::test]
-async fn an_item_whose_encoder_is_not_loaded_is_refused_by_name() {
+async fn a_missing_encoder_of_a_new_item_is_named() {
     let run = support::run_for_growth_by_language();
     let app = start(config(&model(&run)));
     let tea = || json!({"title": "Tea with bergamot"});
@@ -203,7 +203,7 @@ async fn an_item_whose_encoder_is_not_loaded_is_refused_by_name() {
     assert_eq!(call(&app, Method::PUT, "/items/new", tea()).await.0, 201);
     assert_eq!(get(&app, "/health").await["items"], 13);
 
-    // The same weights with another file of settings: another checkpoint.
+    // The same weights with another settings file are another checkpoint.
     let other = tempfile::tempdir().unwrap();
     support::copy(&support::llm(), other.path());
     std::fs::write(other.path().join("generation_config.json"), "{}").unwrap();
@@ -216,7 +216,7 @@ async fn an_item_whose_encoder_is_not_loaded_is_refused_by_name() {
 }
 
 #[tokio::test]
-async fn a_model_that_cannot_grow_refuses_new_items_and_takes_interactions() {
+async fn a_model_that_cannot_grow_rejects_items_and_accepts_interactions() {
     let run = support::run();
     let journal = tempfile::tempdir().unwrap();
     let journal = Some(journal.path().join("writes"));
@@ -229,7 +229,7 @@ async fn a_model_that_cannot_grow_refuses_new_items_and_takes_interactions() {
 }
 
 #[tokio::test]
-async fn a_forgotten_person_is_in_no_answer_and_no_file_of_the_service() {
+async fn a_deleted_user_is_in_no_answer_and_no_file_of_the_service() {
     let run = support::run_for_growth();
     let name = "user 0";
     let app = start(config(&model(&run)));
@@ -263,13 +263,13 @@ async fn a_forgotten_person_is_in_no_answer_and_no_file_of_the_service() {
     let journal = Journal::read(run.path().join("model.journal.sqlite")).unwrap();
     assert!(journal.is_forgotten(name) && !journal.is_forgotten("user 1"));
     assert!(journal.interactions().unwrap().is_empty());
-    // Who comes again is somebody new.
+    // A user who returns is a new user.
     let bought = json!([{"user": name, "item": "8"}]);
     assert_eq!(post(&app, "/interactions", bought).await.0, 200);
     assert_eq!(lists(&app, name).await.0, ["8"]);
 }
 
-/// A link is turned to a folder with another model while interactions and items are written.
+/// A link is changed to a folder with another model while interactions and items are written.
 #[cfg(unix)]
 #[tokio::test]
 async fn writes_survive_the_swap_to_a_new_model() {
@@ -302,7 +302,7 @@ async fn writes_survive_the_swap_to_a_new_model() {
 }
 
 #[test]
-fn a_journal_has_one_writer_and_lies_outside_of_models() {
+fn a_journal_has_one_writer_and_is_outside_of_models() {
     let run = support::run_for_growth();
     let journal = run.path().join("journal");
     let with = |journal: PathBuf| {
@@ -370,7 +370,7 @@ async fn writes_need_the_token_or_this_machine() {
     assert_eq!(call(&guarded, Method::DELETE, "/users/eve", Value::Null).await.0, 401);
     assert_eq!(call(&guarded, Method::PUT, "/items/x", json!({"title": "X"})).await.0, 401);
 
-    // What browsers ask beforehand.
+    // The preflight request of a browser.
     let ask = |origin: &str| {
         Request::options("/interactions")
             .header("origin", origin)

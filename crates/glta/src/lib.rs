@@ -1,6 +1,6 @@
-//! GLTA: recommendation with a frozen large language model.
+//! GLTA: recommendation from interactions and item texts, with a frozen language model.
 //!
-//! This crate only gathers the others, each of which can be used alone:
+//! This crate re-exports the others. Each of them can be used alone:
 //!
 //! | module | crate | what it does |
 //! |---|---|---|
@@ -27,6 +27,9 @@
 //! # Ok::<(), Error>(())
 //! ```
 
+// The documentation names the feature that an item needs.
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 pub use glta_align as align;
 pub use glta_baselines as baselines;
 pub use glta_comm as comm;
@@ -41,7 +44,7 @@ pub use glta_projector as projector;
 // Not `core`: `use glta::*` would shadow the standard library's.
 pub use glta_core as shared;
 
-/// What a program that trains or serves a recommender usually needs.
+/// The types that most programs need to train or use a recommender.
 pub mod prelude {
     pub use glta_align::{
         Config, Density, Error, Event, LanguageModel, Preset, Recommendation, Recommender, Run,
@@ -51,13 +54,17 @@ pub mod prelude {
     pub use glta_metrics::{EvaluationConfig, Metric, evaluate, evaluate_rankings};
 }
 
-/// What the pages show, compiled with the doctests.
+/// The examples of the pages, compiled with the doctests.
 #[cfg(doctest)]
 mod pages {
-    #[doc = include_str!("../../../README.md")]
+    #[doc = include_str!("../pages/README.md")]
     struct Readme;
-    #[doc = include_str!("../../../docs/your-data.md")]
+    #[doc = include_str!("../pages/your-data.md")]
     struct YourData;
-    #[doc = include_str!("../../../docs/embedding.md")]
+    #[doc = include_str!("../pages/embedding.md")]
     struct Embedding;
+    #[doc = include_str!("../pages/files.md")]
+    struct Files;
+    #[doc = include_str!("../README.md")]
+    struct Crate;
 }

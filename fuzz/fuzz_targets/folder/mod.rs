@@ -1,4 +1,4 @@
-//! A folder whose files are the parts of the fuzzer's bytes, divided by `0xfe`.
+//! A folder whose files are parts of the fuzzer's bytes, separated by `0xfe`.
 
 use std::cell::LazyCell;
 use std::path::Path;
@@ -9,7 +9,7 @@ thread_local! {
     static DIR: LazyCell<TempDir> = LazyCell::new(|| tempfile::tempdir().expect("a folder"));
 }
 
-/// Calls `read` with a folder of these files; one that has no part is not there.
+/// Calls `read` with a folder of these files. A file without a part does not exist.
 pub(crate) fn with_files(data: &[u8], names: &[&str], read: impl FnOnce(&Path)) {
     let mut parts = data.splitn(names.len(), |&byte| byte == 0xfe);
     DIR.with(|dir| {

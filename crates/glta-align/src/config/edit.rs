@@ -1,4 +1,4 @@
-//! Fields by their path, and configurations as TOML.
+//! Fields by path, and configurations as TOML.
 
 use std::path::Path;
 
@@ -13,14 +13,13 @@ impl Config {
     /// ([`glta_core::settings::set`]).
     ///
     /// # Errors
-    /// A path that does not exist (with the names that are near), or a value of
-    /// the wrong type.
+    /// A path that does not exist (the message has similar names), or a value of the wrong type.
     pub fn set(&mut self, assignment: &str) -> Result<()> {
         Ok(settings::set(self, assignment)?)
     }
 
-    /// Reads a configuration in TOML over `self`: fields that are not named keep
-    /// their value ([`glta_core::settings::merge_toml`]).
+    /// Sets the fields of a TOML text; other fields keep their values
+    /// ([`glta_core::settings::merge_toml`]).
     ///
     /// # Errors
     /// Unknown fields, values of the wrong type.
@@ -31,25 +30,25 @@ impl Config {
     /// The configuration as TOML.
     ///
     /// # Errors
-    /// A number that TOML cannot hold.
+    /// A number that TOML cannot represent.
     pub fn to_toml(&self) -> Result<String> {
         toml::to_string_pretty(self).map_err(|e| Error::ConfigText(e.to_string()))
     }
 
-    /// The configuration of the run in `dir`, also of one that has not ended.
-    /// [`llm`](Self::llm) says how its language model is to be loaded.
+    /// The configuration of the run in `dir`, which may be unfinished. [`llm`](Self::llm) has the
+    /// options of its language model.
     ///
     /// # Errors
-    /// A file that is missing or cannot be used.
+    /// A file that is missing or invalid.
     pub fn of_run(dir: impl AsRef<Path>) -> Result<Self> {
         let path = dir.as_ref().join(CONFIG);
         Self::from_toml(&read_text(&path)?).map_err(|e| Error::file(&path, e))
     }
 
-    /// Reads what [`to_toml`](Self::to_toml) wrote.
+    /// Parses a configuration that [`to_toml`](Self::to_toml) wrote.
     ///
     /// # Errors
-    /// Unknown fields, values of the wrong type or that cannot work.
+    /// Unknown fields, values of the wrong type, or invalid values.
     pub fn from_toml(text: &str) -> Result<Self> {
         let config: Self = toml::from_str(text).map_err(|e| Error::ConfigText(e.to_string()))?;
         config.validate()?;
@@ -65,7 +64,7 @@ mod tests {
     use crate::{Density, Preset};
 
     #[test]
-    fn presets_are_valid_and_survive_toml() {
+    fn presets_are_valid_and_round_trip_through_toml() {
         for preset in [Preset::Default, Preset::Full, Preset::Complete, Preset::Paper] {
             for density in [Density::Dense, Density::Sparse] {
                 let config = Config::preset(preset, density);
@@ -103,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_that_carry_data_are_set_and_changed() {
+    fn fields_of_enum_variants_are_set_and_changed() {
         use glta_graph::Schedule;
         let mut config = Config::preset(Preset::Full, Density::Dense);
         config.merge_toml("[graph]\nschedule = {step = {every = 5, factor = 0.5}}").unwrap();
@@ -118,20 +117,20 @@ mod tests {
         assert_eq!(config.graph.schedule, Schedule::Constant);
         config.set("graph.schedule.cosine.final_ratio=0.5").unwrap();
         assert_eq!(config.graph.schedule, Schedule::Cosine { final_ratio: 0.5 });
-        // A table over a table keeps what it does not name.
+        // Merging a table keeps the other fields.
         config.set("model={slots=4, history=1}").unwrap();
         assert_eq!((config.model.slots, config.model.history), (4, 1));
         assert_eq!(config.graph.schedule, Schedule::Cosine { final_ratio: 0.5 });
         let before = config.clone();
-        for wrong in ["graph.schedule={linear={}}", "graph.schedule.step.evry=2", "graph=3"] {
-            let message = config.set(wrong).unwrap_err().to_string();
-            assert!(message.contains("graph"), "{wrong}: {message}");
+        for assignment in ["graph.schedule={linear={}}", "graph.schedule.step.evry=2", "graph=3"] {
+            let message = config.set(assignment).unwrap_err().to_string();
+            assert!(message.contains("graph"), "{assignment}: {message}");
         }
         assert_eq!(config, before);
     }
 
     #[test]
-    fn a_file_changes_only_what_it_names() {
+    fn a_file_changes_only_its_own_fields() {
         let mut config = Config::preset(Preset::Paper, Density::Dense);
         config.merge_toml("[model]\nslots = 7\n[llm]\nlayers = 2").unwrap();
         assert_eq!(config.model.slots, 7);

@@ -1,4 +1,4 @@
-//! The configuration of a whole run: plain data, validated once, saved with it.
+//! The configuration of a run: plain data that is validated once and saved with the run.
 
 mod edit;
 mod preset;
@@ -16,16 +16,26 @@ use crate::{ItemEncoder, TextVectorConfig};
 
 pub use preset::{Density, Preset};
 
-/// Everything that decides what a run does. `Default` is the preset
-/// [`Default`](Preset::Default) for sparse data: the linear item model alone.
-/// [`Config::preset`] gives the whole method and the paper's forms.
+/// The complete configuration of a run. `Default` is the preset [`Default`](Preset::Default) for
+/// sparse data, the linear model alone. [`Config::preset`] has the whole method and the paper's
+/// forms.
+///
+/// ```
+/// use glta_align::{Config, Density, Preset};
+///
+/// let mut config = Config::preset(Preset::Full, Density::Sparse);
+/// config.set("user_stage.train.epochs=3")?;
+/// assert_eq!(config.user_stage.train.epochs, 3);
+/// assert!(config.set("user_stage.train.epoch=3").unwrap_err().to_string().contains("epochs"));
+/// # Ok::<(), glta_align::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Seed of everything random in stages 2 and 3 and of the texts; graph
-    /// pretraining has its own. Default 2024.
+    /// Seed of the random choices in stages 2 and 3 and of the texts; graph pretraining has its
+    /// own. Default 2024.
     pub seed: u64,
-    /// What turns soft tokens into hidden states.
+    /// The model that computes hidden states from prompts.
     pub backbone: Backbone,
     /// The language model.
     pub llm: LlamaOptions,
@@ -35,9 +45,9 @@ pub struct Config {
     pub texts: TextsConfig,
     /// Text vectors of the items.
     pub item_text: ItemTextConfig,
-    /// The linear item model, whose scores the head starts from.
+    /// The linear model, whose scores the head starts from.
     pub linear: LinearConfig,
-    /// What a user's prompt holds and how items are scored.
+    /// The content of a user's prompt, and how items are scored.
     pub model: ModelConfig,
     /// Stage 2, item-text alignment.
     pub item_stage: ItemStageConfig,
@@ -51,7 +61,7 @@ impl Default for Config {
     }
 }
 
-/// What turns a prompt into hidden states; all but `Llm` are controls.
+/// The model that computes hidden states from a prompt; all except `Llm` are controls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -61,32 +71,30 @@ pub enum Backbone {
     Llm,
     /// The same architecture with random weights.
     RandomLlm,
-    /// None: the head reads the slots' input vectors, scaled to unit root mean
-    /// square.
+    /// No model: the head reads the input vectors of the slots, scaled to unit root mean square.
     None,
 }
 
-/// Profiles and predictions (thesis, chapter 4): what the language model writes
-/// about a user, from descriptions of training items only.
+/// Profiles and predictions (thesis, chapter 4): texts about a user that the language model writes
+/// from descriptions of training items.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TextsConfig {
-    /// Put the profile into the user prompt; `false` is the paper's "w/o PF".
+    /// Whether the prompt contains the profile; `false` is the paper's "w/o PF".
     pub profile: bool,
-    /// Put the prediction into the user prompt; `false` is the paper's "w/o PD".
+    /// Whether the prompt contains the prediction; `false` is the paper's "w/o PD".
     pub prediction: bool,
-    /// At most this many item descriptions are shown to the writer.
+    /// Maximum number of item descriptions for the writer.
     pub max_items: usize,
-    /// Largest share of a user's training items that the writer may see. Under
-    /// [`TargetRule::Hidden`] these items are never targets, so that a text
-    /// cannot give a target away.
+    /// Maximum share of a user's training items for the writer. With [`TargetRule::Hidden`] these
+    /// items are never targets, so a text cannot reveal a target.
     pub max_share: f64,
-    /// The number asked for in the instruction (`{K}`).
+    /// Number of words in the instruction (`{K}`).
     pub words: usize,
-    /// A text is cut after this many tokens.
+    /// Maximum number of generated tokens.
     pub max_tokens: usize,
-    /// Share of training steps in which a user's texts are left out, so that
-    /// the model also serves people for whom none was written.
+    /// Share of training steps without a user's texts, so that the model also serves users without
+    /// texts.
     pub dropout: f64,
 }
 
@@ -104,20 +112,20 @@ impl Default for TextsConfig {
     }
 }
 
-/// Text vectors of the items: those of each encoder, whitened by themselves and put side by
-/// side. They are read once.
+/// Text vectors of the items. The vectors of each encoder are whitened separately and concatenated.
+/// They are computed once.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ItemTextConfig {
-    /// The encoders. Under [`Backbone::None`] the language model is left out, under
+    /// The encoders. With [`Backbone::None`] the language model is left out; with
     /// [`Backbone::RandomLlm`] it has random weights.
     pub encoders: Vec<ItemEncoder>,
-    /// Files of vectors by raw id, each an encoder too; see
+    /// Files of vectors by raw id, each a further encoder; see
     /// [`ItemVectors::file`](crate::ItemVectors::file).
     pub files: Vec<PathBuf>,
-    /// How the language model reads a description.
+    /// How the language model encodes a description.
     pub language_model: TextVectorConfig,
-    /// How TF-IDF reads descriptions.
+    /// How TF-IDF encodes descriptions.
     pub tf_idf: TfIdfConfig,
     /// How the vectors of an encoder are whitened.
     pub whiten: WhitenConfig,
@@ -135,45 +143,44 @@ impl Default for ItemTextConfig {
     }
 }
 
-/// What an item's token and the tied head are projected from.
+/// The features from which item tokens and the tied head are projected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum NodeFeatures {
-    /// The graph embedding alone (the paper's).
+    /// The graph embedding (the paper's).
     Graph,
-    /// The text vector alone: on sparse data a graph embedding was fitted on the
-    /// very pair that is hidden, a text vector never.
+    /// The text vector. On sparse data a graph embedding was fitted on the hidden pair itself, a
+    /// text vector was not.
     Text,
-    /// Both, side by side: the projector adds their projections.
+    /// Both, concatenated: the projector adds their projections.
     GraphText,
 }
 
-/// Where the slots that are read stand in the sequence.
+/// The position of the slots in the sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum SlotPlacement {
     /// After the whole prompt.
     Response,
-    /// No slots of their own: the last positions of the prompt are read.
+    /// No separate slots: the last positions of the prompt are read.
     Last,
-    /// Before everything that depends on the user, right after the static
-    /// instruction (the literal "first positions"); a slot sees no more than
-    /// its own input.
+    /// Before everything that depends on the user, directly after the static instruction (the
+    /// literal "first positions"). A slot sees only its own input.
     Prefix,
 }
 
-/// What the user token is projected from.
+/// The node from which the user token is projected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum UserNode {
-    /// The context items through the frozen graph, `Σ e_i / √deg_i`: hides what
-    /// the context hides, and serves users never seen in training.
+    /// The context items through the frozen graph, `Σ e_i / √deg_i`. It contains only the context,
+    /// and also serves users who are not in the training data.
     Context,
-    /// The user's LightGCN embedding, fitted on the very items that are the
-    /// targets: with it the task is partly copying, and it overfits.
+    /// The user's LightGCN embedding, which was fitted on the targets themselves. The task is then
+    /// partly copying, and the model overfits.
     Embedding,
 }
 
@@ -182,9 +189,9 @@ pub enum UserNode {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum TargetRule {
-    /// A random part is hidden from the prompt, and exactly these are targets.
+    /// A random part is hidden from the prompt, and exactly this part is the targets.
     Hidden,
-    /// Nothing is hidden and everything is a target (the paper's reading).
+    /// Nothing is hidden, and all items are targets (the paper's reading).
     All,
 }
 
@@ -193,60 +200,59 @@ pub enum TargetRule {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum TargetLoss {
-    /// Each slot is given one random target (equation 3).
+    /// Each slot has one random target (equation 3).
     SampledSlots,
-    /// Each slot's softmax is compared with the whole target set.
+    /// The softmax of each slot is compared with the whole set of targets.
     Multinomial,
 }
 
-/// What a user's prompt holds and how items are scored.
+/// The content of a user's prompt, and how items are scored.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ModelConfig {
     /// Number of slots `n`.
     pub slots: usize,
-    /// Where the slots stand.
+    /// The position of the slots.
     pub slot_placement: SlotPlacement,
-    /// Add the user token to every slot's input.
+    /// Adds the user token to every slot's input.
     pub slot_user_token: bool,
-    /// Put the user's number into the prompt as text instead of the user token:
-    /// the paper's "w/o UA".
+    /// Puts the user's number as text into the prompt instead of the user token: the paper's "w/o
+    /// UA".
     pub user_id_text: bool,
-    /// Feed the token of the item that a slot names into the next slot, in training
-    /// those of the targets: the paper's "AR". The language model then reads a token for
-    /// every item of a list, one after the other, and `decoder` is not used.
+    /// Feeds the token of the item that a slot names into the next slot, in training the tokens of
+    /// the targets: the paper's "AR". The language model then processes a token for every item of a
+    /// list, one after the other, and `decoder` is not used.
     pub autoregressive: bool,
-    /// What the user token is projected from.
+    /// The node from which the user token is projected.
     pub user_node: UserNode,
-    /// What item tokens and the tied head are made from. Without text vectors
-    /// (no language model) it is the graph embedding.
+    /// The features of item tokens and of the tied head. Without text vectors (no language model)
+    /// these are graph embeddings.
     pub node_features: NodeFeatures,
-    /// Item tokens shown in a user's prompt, at most.
+    /// Maximum number of item tokens in a user's prompt.
     pub history: usize,
     /// The head's weights.
     pub gllm: GllmWeights,
-    /// A learned bias for every item in the head.
+    /// Whether the head has a learned bias per item.
     pub item_bias: bool,
-    /// Whether there is a path through a prompt: graph pretraining, the two alignment
-    /// stages and the head. `false` is the linear item model alone, which then must be
-    /// on; the other fields of this section are not used.
+    /// Whether there is a prompt path: graph pretraining, the two alignment stages and the head.
+    /// `false` is the linear model alone, which must then be enabled; the other fields of this
+    /// section are not used.
     pub prompt: bool,
-    /// Whether the logits are those of the [linear item model](Config::linear) and the
-    /// language model's path adds a correction to them.
+    /// Whether the logits are those of the [linear model](Config::linear), and the prompt path adds
+    /// a correction to them.
     pub linear: bool,
-    /// Factors of the correction beside the linear item model. After training, the one
-    /// that is best on validation data is taken, 1 without any; 0 leaves it out.
+    /// Factors of the correction. After training, the one that is best on validation data is
+    /// chosen, or 1 without validation data; 0 leaves the correction out.
     pub mix: Vec<f64>,
-    /// Add `α · (e_u · e_i)` to the logits, `α` learned.
+    /// Adds `α · (e_u · e_i)` to the logits, with a learned `α`.
     pub graph_residual: bool,
-    /// How slots become a list.
+    /// How the logits of the slots become a list.
     pub decoder: Decoder,
-    /// Whether the language model's layers are computed again in the backward
-    /// pass instead of keeping their activations.
+    /// Whether the backward pass computes the layers of the language model again instead of keeping
+    /// their activations.
     pub recompute: Recompute,
-    /// Hidden size under [`Backbone::None`] when no language model is given;
-    /// with one its hidden size is used, so that both have equally many
-    /// parameters.
+    /// Hidden size for [`Backbone::None`] without a language model. With a language model its
+    /// hidden size is used, so that both have equal numbers of parameters.
     pub hidden_without_llm: usize,
 }
 
@@ -255,7 +261,7 @@ pub struct ModelConfig {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Recompute {
-    /// Only for batches whose activations would take gigabytes.
+    /// Only for batches whose activations would need gigabytes.
     #[default]
     Auto,
     /// Always: memory grows by one hidden state per token and layer.
@@ -288,31 +294,29 @@ impl Default for ModelConfig {
     }
 }
 
-/// How the trained tensors of a stage are optimised.
+/// How the parameters of a stage are optimised.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TrainConfig {
-    /// Passes over the stage's examples, at most.
+    /// Maximum number of passes over the stage's examples.
     pub epochs: usize,
     /// Examples per step.
     pub batch_size: usize,
     /// Adam's learning rate after the warm-up.
     pub learning_rate: f64,
-    /// Steps over which the learning rate rises from zero.
+    /// Number of steps over which the learning rate rises from zero.
     pub warmup_steps: usize,
-    /// The learning rate falls along a half cosine to this share of itself.
+    /// Share of the learning rate to which it falls along a half cosine.
     pub final_ratio: f64,
-    /// Gradients are scaled down to this joint norm.
+    /// Maximum norm of all gradients together.
     pub clip_norm: f64,
-    /// Decay of the moving average of the trained weights that is evaluated and
-    /// kept; 0 is off.
+    /// Decay of the moving average of the weights, which is evaluated and saved; 0 disables it.
     pub ema: f64,
-    /// Epochs between two evaluations on validation data.
+    /// Number of epochs between two evaluations on validation data.
     pub eval_every: usize,
-    /// Evaluations without a better result after which the stage ends; 0 is
-    /// never.
+    /// Number of evaluations without a better result after which the stage ends; 0 for never.
     pub patience: usize,
-    /// Steps between two checkpoints; the end of an epoch is always one.
+    /// Number of steps between two checkpoints; the end of an epoch is always one.
     pub checkpoint_steps: usize,
 }
 
@@ -333,18 +337,18 @@ impl Default for TrainConfig {
     }
 }
 
-/// Where the slots of stage 2 are, and what they must name.
+/// The position of the slots in stage 2, and the items that they must name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ItemSlots {
-    /// After the prompt: slot `t` names the item of the `t`-th item token, which it has
-    /// to find by its place among them (the paper's).
+    /// After the prompt. Slot `t` names the item of the `t`-th item token, which it has to find by
+    /// its position (the paper's).
     Place,
-    /// The same, but fed that token too, beside the slot's own embedding.
+    /// The same, but the slot's input also contains this token.
     Token,
-    /// One behind each description, whose item it names; the item tokens stand before
-    /// them. Only what the descriptions say tells the items apart.
+    /// One slot behind each description, whose item it names. The item tokens come first. Only the
+    /// descriptions distinguish the items.
     Description,
 }
 
@@ -352,14 +356,14 @@ pub enum ItemSlots {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ItemStageConfig {
-    /// `false` skips the stage; the item projector is then trained in stage 3
-    /// together with the user projector (the paper's "w/o IA").
+    /// `false` skips the stage. The item projector is then trained in stage 3 together with the
+    /// user projector (the paper's "w/o IA").
     pub enabled: bool,
-    /// Items shown in one prompt.
+    /// Number of items in a prompt.
     pub items: usize,
-    /// Where the slots are and what they must name.
+    /// The position of the slots, and the items that they must name.
     pub slots: ItemSlots,
-    /// A description is cut after this many tokens.
+    /// Maximum number of tokens of a description.
     pub max_tokens: usize,
     /// Optimisation.
     pub train: TrainConfig,
@@ -386,17 +390,17 @@ impl Default for ItemStageConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct UserStageConfig {
-    /// Which items are targets.
+    /// Which of a user's items are targets.
     pub targets: TargetRule,
-    /// Smallest share of a user's training items that is hidden in a step.
+    /// Minimum share of a user's training items that is hidden in a step.
     pub hide_min: f64,
-    /// Largest share of a user's training items that is hidden in a step.
+    /// Maximum share of a user's training items that is hidden in a step.
     pub hide_max: f64,
     /// The objective.
     pub loss: TargetLoss,
-    /// Train the correction on top of the linear item model, whose logits are those that
-    /// a fit without the user gives, so that it has not seen a hidden pair. `false`
-    /// trains the correction alone and adds the linear model afterwards.
+    /// Whether the correction is trained on top of the linear model, with logits of a fit without
+    /// the user, which has not seen a hidden pair. `false` trains the correction alone and adds the
+    /// linear model afterwards.
     pub on_linear: bool,
     /// Optimisation.
     pub train: TrainConfig,
@@ -416,19 +420,19 @@ impl Default for UserStageConfig {
 }
 
 impl Config {
-    /// The encoders that read the items' texts, the files' apart.
+    /// The encoders of the item texts, without files.
     pub fn item_encoders(&self) -> impl Iterator<Item = ItemEncoder> + '_ {
         let language = self.backbone != Backbone::None;
         let encoders = self.item_text.encoders.iter().copied();
         encoders.filter(move |&encoder| language || encoder != ItemEncoder::LanguageModel)
     }
 
-    /// Whether the language model reads the items' texts.
+    /// Whether the language model encodes the item texts.
     pub fn language_model_reads_items(&self) -> bool {
         self.reads_item_texts() && self.item_encoders().any(|e| e == ItemEncoder::LanguageModel)
     }
 
-    /// Whether anything uses the items' text vectors.
+    /// Whether text vectors of the items are used.
     pub fn reads_item_texts(&self) -> bool {
         self.model.linear || self.model.node_features != NodeFeatures::Graph
     }

@@ -14,26 +14,34 @@ use super::{
 };
 use crate::{Error, Result};
 
-/// A named configuration. [`Config::preset`] fits it to the density of the data.
+/// A named configuration. [`Config::preset`] adapts it to the density of the data.
+///
+/// ```
+/// use glta_align::{Config, Density, Preset};
+///
+/// let default = Config::preset(Preset::Default, Density::Sparse);
+/// assert!(default.model.linear && !default.model.prompt);
+/// let paper = Config::preset(Preset::Paper, Density::Sparse);
+/// assert!(paper.model.prompt && !paper.model.linear);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Preset {
-    /// The recommendation for a catalogue of one's own: the linear item model over text
-    /// vectors, without a path through the prompt. It is solved in closed form and
-    /// needs the language model only to read the texts, once.
+    /// The recommended configuration for your own catalogue: the linear model with text vectors,
+    /// without a prompt path. It has a closed form and uses the language model only once, to encode
+    /// the texts.
     #[default]
     Default,
-    /// The whole method: graph pretraining, both alignments, and the path through the
-    /// language model as a correction of the linear item model. The user token alone
-    /// stands for the user in the prompt; item tokens and written texts are off, because
-    /// they measured no better and cost most of the time.
+    /// The whole method: graph pretraining, both alignments, and the prompt path as a correction of
+    /// the linear model. In the prompt only the user token represents the user. Item tokens and
+    /// written texts are disabled, because they were not better and took most of the time.
     Full,
     /// The paper's complete form, trained without leaks: [`Config::complete`] of `Full`.
     Complete,
-    /// The most literal reading of the paper that can work: all training items
-    /// shown and all of them targets, the trained user embedding, slots fed
-    /// placeholders alone, free head, one random target per slot, no averaging.
+    /// The most literal reading of the paper that can work: all training items are shown and all of
+    /// them are targets, with the trained user embedding, slots with learned vectors only, a free
+    /// head, one random target per slot, and no averaging.
     Paper,
 }
 
@@ -53,13 +61,13 @@ impl FromStr for Preset {
     }
 }
 
-/// How many items users have.
+/// The density of the data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Density {
-    /// A hundred, as in MovieLens.
+    /// About a hundred items per user, as in MovieLens.
     Dense,
-    /// A handful, as in shops and libraries.
+    /// Few items per user, as in shops and libraries.
     #[default]
     Sparse,
 }
@@ -103,9 +111,9 @@ impl Config {
         }
     }
 
-    /// The paper's complete form of this configuration: item tokens and both written
-    /// texts in the prompt, slots that name items in parallel. The linear item model is
-    /// off, because the parts of the method would not show beside it.
+    /// The paper's complete form of this configuration: item tokens and both written texts in the
+    /// prompt, and slots that name items in parallel. The linear model is disabled, because the
+    /// parts of the method would have no effect next to it.
     #[must_use]
     pub fn complete(&self) -> Self {
         let mut config = self.clone();
@@ -121,16 +129,15 @@ impl Config {
 
     fn full(density: Density) -> Self {
         let mut config = Self::parts(density);
-        // Item tokens and texts in the user prompt add nothing that the user token does
-        // not hold, and cost most of the time.
+        // Item tokens and texts in the user prompt add no information to the user token, and take
+        // most of the time.
         config.model.history = 0;
         config.texts.profile = false;
         config.texts.prediction = false;
         if density == Density::Sparse {
-            // The linear model's popularity has one number where a free bias has one an
-            // item.
+            // The popularity of the linear model has one weight, a free bias has one per item.
             config.model.item_bias = false;
-            // A user has a handful of items: what is learned from them is soon too much.
+            // A user has few items, so learning from them soon overfits.
             config.user_stage.train.learning_rate = 1e-4;
             config.user_stage.train.epochs = 4;
             config.user_stage.train.patience = 1;
@@ -163,10 +170,10 @@ impl Config {
         config
     }
 
-    /// The defaults of all parts, and what the density alone decides.
+    /// The defaults of all parts, with the settings that depend only on the density.
     fn parts(density: Density) -> Self {
         let (layers, l2) = match density {
-            // Four layers keep a run short; the whole model still writes texts.
+            // Four layers keep a run short; the complete model still writes the texts.
             Density::Dense => (4, vec![100.0, 300.0, 1000.0]),
             Density::Sparse => (6, vec![10.0, 30.0, 100.0, 300.0]),
         };
@@ -174,7 +181,7 @@ impl Config {
             seed: 2024,
             backbone: Backbone::Llm,
             llm: LlamaOptions { layers: Some(layers), ..LlamaOptions::default() },
-            // Full batches are few on a small data set; a higher rate makes up for it.
+            // A small data set has few full batches; a higher rate compensates for this.
             graph: LightGcnConfig {
                 learning_rate: 0.02,
                 batch_size: 8192,
@@ -203,7 +210,7 @@ mod tests {
     use super::*;
     use crate::{ItemEncoder, TextVectorConfig};
 
-    /// Every field of [`Preset::Full`] on dense data.
+    /// All fields of [`Preset::Full`] on dense data.
     fn full_dense() -> Config {
         Config {
             seed: 2024,
@@ -324,14 +331,14 @@ mod tests {
         config
     }
 
-    /// What sparse data changes in any preset.
+    /// The changes of any preset for sparse data.
     fn sparse(config: &mut Config) {
         config.llm.layers = Some(6);
         config.linear.l2 = vec![10.0, 30.0, 100.0, 300.0];
     }
 
     #[test]
-    fn full_and_default_by_their_fields() {
+    fn fields_of_full_and_default() {
         let full = |density| Config::preset(Preset::Full, density);
         assert_eq!(full(Density::Dense), full_dense());
         let full_sparse = changed(full_dense(), |config| {
@@ -352,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn the_papers_forms_by_their_fields() {
+    fn fields_of_the_papers_forms() {
         let paper_dense = changed(full_dense(), |config| {
             config.texts.profile = true;
             config.texts.prediction = true;
@@ -390,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_read_and_wrong_ones_listed() {
+    fn names_are_parsed_and_unknown_ones_list_the_valid_ones() {
         for (name, preset) in [
             ("default", Preset::Default),
             ("full", Preset::Full),

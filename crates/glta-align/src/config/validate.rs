@@ -1,13 +1,13 @@
-//! What a configuration must satisfy before anything is run.
+//! Validates a configuration.
 
 use super::{Backbone, Config, ItemSlots, SlotPlacement, TargetLoss, TargetRule, TrainConfig};
 use crate::{Error, Result};
 
 impl Config {
-    /// Checks every field and what must hold between them.
+    /// Checks every field, and combinations of fields.
     ///
     /// # Errors
-    /// [`Error::Config`] naming the first field that cannot work.
+    /// [`Error::Config`] with the first invalid field.
     pub fn validate(&self) -> Result<()> {
         self.graph.validate()?;
         let model = &self.model;
@@ -16,16 +16,15 @@ impl Config {
         share("texts.max_share", self.texts.max_share, 0.0, 1.0)?;
         share("texts.dropout", self.texts.dropout, 0.0, 1.0)?;
         if !model.prompt && !model.linear {
-            return Err(wrong(
+            return Err(invalid(
                 "model.prompt",
-                "without a path through the prompt the linear item model must be on: set \
-                 model.linear = true",
+                "without a prompt path the linear model must be enabled: set model.linear = true",
             ));
         }
         if model.linear {
             self.linear.validate().map_err(|error| within("linear", error))?;
             if model.mix.is_empty() {
-                return Err(wrong("model.mix", "at least one value is needed"));
+                return Err(invalid("model.mix", "at least one value is needed"));
             }
             model.mix.iter().try_for_each(|&value| share("model.mix", value, 0.0, 1e12))?;
         }
@@ -39,55 +38,57 @@ impl Config {
         share("user_stage.hide_min", self.user_stage.hide_min, 0.0, 1.0)?;
         share("user_stage.hide_max", self.user_stage.hide_max, self.user_stage.hide_min, 1.0)?;
         if self.user_stage.targets == TargetRule::Hidden && self.user_stage.hide_max == 0.0 {
-            return Err(wrong("user_stage.hide_max", "0 hides nothing, so there are no targets"));
+            return Err(invalid("user_stage.hide_max", "0 hides nothing, so there are no targets"));
         }
         if model.slot_placement == SlotPlacement::Prefix {
             if !model.slot_user_token {
-                return Err(wrong(
+                return Err(invalid(
                     "model.slot_placement",
                     "\"prefix\" without slot_user_token: under a causal mask every user would \
                      get the same logits",
                 ));
             }
             if self.item_stage.enabled {
-                return Err(wrong(
+                return Err(invalid(
                     "model.slot_placement",
-                    "\"prefix\" slots cannot see the item tokens: switch item_stage.enabled off",
+                    "\"prefix\" slots cannot see the item tokens: set item_stage.enabled = false",
                 ));
             }
         }
         if model.user_id_text && model.slot_user_token {
-            return Err(wrong(
+            return Err(invalid(
                 "model.user_id_text",
-                "with slot_user_token the user token would still be there: switch that off",
+                "with slot_user_token the prompt would still contain the user token: set \
+                 slot_user_token = false",
             ));
         }
         if model.autoregressive {
             if self.user_stage.loss != TargetLoss::SampledSlots {
-                return Err(wrong(
+                return Err(invalid(
                     "model.autoregressive",
-                    "each slot needs a target of its own: set user_stage.loss = \"sampled_slots\"",
+                    "each slot needs its own target: set user_stage.loss = \"sampled_slots\"",
                 ));
             }
             if model.slot_placement != SlotPlacement::Response || self.backbone == Backbone::None {
-                return Err(wrong(
+                return Err(invalid(
                     "model.autoregressive",
-                    "slots must see those before them: it needs a language model and \
-                     slot_placement = \"response\"",
+                    "slots must see earlier slots, which needs a language model and slot_placement \
+                     = \"response\"",
                 ));
             }
         }
         if self.backbone == Backbone::None && !model.slot_user_token {
-            return Err(wrong(
+            return Err(invalid(
                 "model.slot_user_token",
-                "without a language model only the slot's input can carry the user: it must be on",
+                "without a language model only the slot's input depends on the user: it must be \
+                 true",
             ));
         }
         let stages =
             [("user_stage", &self.user_stage.train), ("item_stage", &self.item_stage.train)];
         for (stage, train) in stages {
             train.validate().map_err(|error| match error {
-                Error::Config { field, problem } => wrong(format!("{stage}.{field}"), problem),
+                Error::Config { field, problem } => invalid(format!("{stage}.{field}"), problem),
                 other => other,
             })?;
         }
@@ -95,13 +96,14 @@ impl Config {
             && self.item_stage.slots == ItemSlots::Description
             && model.slot_placement == SlotPlacement::Last
         {
-            return Err(wrong(
+            return Err(invalid(
                 "item_stage.slots",
-                "\"description\" needs slots of their own, which slot_placement = \"last\" has not",
+                "\"description\" needs separate slots, which slot_placement = \"last\" does not \
+                 have",
             ));
         }
         if self.item_stage.enabled && self.item_stage.items < 2 {
-            return Err(wrong("item_stage.items", "at least 2 items are needed to have an order"));
+            return Err(invalid("item_stage.items", "at least 2 items are needed for an order"));
         }
         positive("item_stage.max_tokens", self.item_stage.max_tokens)
     }
@@ -119,15 +121,15 @@ impl TrainConfig {
     }
 }
 
-fn wrong(field: impl Into<String>, problem: impl Into<String>) -> Error {
+fn invalid(field: impl Into<String>, problem: impl Into<String>) -> Error {
     Error::Config { field: field.into(), problem: problem.into() }
 }
 
-/// A bad field of a part of the configuration, by its path from the whole.
+/// An invalid field of a part of the configuration, with its complete path.
 fn within(part: &str, error: glta_linear::Error) -> Error {
     match error {
         glta_linear::Error::Config { field, problem, .. } => {
-            wrong(format!("{part}.{field}"), problem)
+            invalid(format!("{part}.{field}"), problem)
         }
         other => other.into(),
     }
@@ -135,14 +137,14 @@ fn within(part: &str, error: glta_linear::Error) -> Error {
 
 fn positive(field: &'static str, value: usize) -> Result<()> {
     if value == 0 {
-        return Err(wrong(field, "0 is not possible, give at least 1"));
+        return Err(invalid(field, "must be at least 1"));
     }
     Ok(())
 }
 
 fn share(field: &'static str, value: f64, low: f64, high: f64) -> Result<()> {
     if !(low..=high).contains(&value) {
-        return Err(wrong(field, format!("{value} is not in {low}..={high}")));
+        return Err(invalid(field, format!("{value} is not in {low}..={high}")));
     }
     Ok(())
 }
@@ -153,7 +155,7 @@ mod tests {
     use crate::{Density, Preset};
 
     #[test]
-    fn impossible_combinations_are_refused() {
+    fn invalid_combinations_are_rejected() {
         let refused = |assignments: &[&str]| {
             let mut config = Config::preset(Preset::Full, Density::Dense);
             for a in assignments {
@@ -184,7 +186,7 @@ mod tests {
         );
         assert!(
             refused(&["item_stage.slots=description", "model.slot_placement=last"])
-                .contains("slots of their own")
+                .contains("separate slots")
         );
         assert!(refused(&["model.prompt=false", "model.linear=false"]).contains("model.prompt: "));
         assert!(refused(&["linear.l2=[]"]).contains("configuration: linear.l2: "));

@@ -57,15 +57,13 @@ impl Encoders<'_> {
                 let (language, how) = (self.language.ok_or(Error::NoLlm)?, &config.language_model);
                 ItemVectors::language_model_on(language, self.comm, texts, how, progress).map(Some)
             }
-            ItemEncoder::TfIdf => {
-                match ItemVectors::tf_idf_with(texts, &config.tf_idf, progress) {
-                    Err(Error::Linear(glta_linear::Error::TextVectors(problem))) => {
-                        tracing::warn!("TF-IDF is left out: {problem}");
-                        Ok(None)
-                    }
-                    vectors => vectors.map(Some),
+            ItemEncoder::TfIdf => match ItemVectors::tf_idf_with(texts, &config.tf_idf, progress) {
+                Err(Error::Linear(glta_linear::Error::TextVectors(problem))) => {
+                    tracing::warn!("TF-IDF is left out: {problem}");
+                    Ok(None)
                 }
-            }
+                vectors => vectors.map(Some),
+            },
             ItemEncoder::Sentence => {
                 let sentence = self.sentence.ok_or_else(|| Error::Config {
                     field: "item_text.encoders".into(),

@@ -12,7 +12,7 @@ use safetensors::{Dtype, SafeTensors};
 use crate::files::{read, read_text};
 use crate::{Error, Result};
 
-/// Vectors of `raw_ids`, in their order; zeros where the file has none.
+/// The vectors of `raw_ids`, in order; zeros for ids that are not in the file.
 pub(super) fn vectors_of<'a>(
     path: &Path,
     raw_ids: impl IntoIterator<Item = &'a str>,
@@ -20,7 +20,7 @@ pub(super) fn vectors_of<'a>(
     let (vectors, ids) = match path.extension().and_then(|e| e.to_str()) {
         Some("npy") => (npy(path)?, None),
         Some("safetensors") => safetensors(path)?,
-        _ => return Err(Error::file(path, "vectors are read from .npy and .safetensors")),
+        _ => return Err(Error::file(path, "files of vectors must be .npy or .safetensors")),
     };
     let ids = match ids {
         Some(ids) => ids,
@@ -33,7 +33,7 @@ pub(super) fn vectors_of<'a>(
     let mut rows: FxHashMap<&str, usize> = FxHashMap::default();
     for (row, id) in ids.iter().enumerate() {
         if let Some(first) = rows.insert(id, row) {
-            let problem = format!("the id {id} stands at the vectors {first} and {row}");
+            let problem = format!("the id {id} belongs to the vectors {first} and {row}");
             return Err(Error::file(path, problem));
         }
     }
@@ -62,7 +62,7 @@ pub(super) fn vectors_of<'a>(
     Ok(out)
 }
 
-/// Refuses vectors that tell nothing apart.
+/// Rejects vectors that do not distinguish items.
 pub(super) fn check_distinct(vectors: ArrayView2<'_, f32>) -> std::result::Result<(), String> {
     let mut rows = vectors.rows().into_iter().filter(|row| row.iter().any(|&v| v != 0.0));
     match (rows.next(), rows.next()) {
@@ -77,14 +77,14 @@ pub(super) fn check_distinct(vectors: ArrayView2<'_, f32>) -> std::result::Resul
     }
 }
 
-/// The ids beside the file.
+/// The ids in the file next to the vectors.
 fn lines(path: &Path) -> Result<Vec<String>> {
     let mut name = path.as_os_str().to_owned();
     name.push(".ids");
     let beside = PathBuf::from(name);
     if !beside.exists() {
         let beside = beside.display();
-        return Err(Error::file(path, format!("{beside} with a raw id a line is missing")));
+        return Err(Error::file(path, format!("{beside} with one raw id per line is missing")));
     }
     Ok(read_text(&beside)?.lines().map(str::to_owned).collect())
 }
@@ -110,8 +110,8 @@ fn npy_error(path: &Path, error: &ndarray_npy::ReadNpyError) -> Error {
     }
 }
 
-/// Refuses a file that is too short for the shape in its header: memory for the whole shape is
-/// taken before the values are read. What else is wrong with a header its reader says.
+/// Rejects a file that is too short for the shape in its header, because memory for the whole shape
+/// is allocated before the values are read. The reader reports other problems of a header.
 fn check_size(path: &Path) -> Result<()> {
     let io = |e| Error::io(path, e);
     let mut file = File::open(path).map_err(io)?;
@@ -125,7 +125,7 @@ fn check_size(path: &Path) -> Result<()> {
         sizes.map(|size| size.parse::<u64>().ok()).try_fold(1u64, |all, n| all.checked_mul(n?))
     });
     match (shape, values) {
-        // No value is shorter than a byte.
+        // Every value has at least one byte.
         (Some(shape), values) if values.is_none_or(|values| values > bytes) => {
             let problem = format!("{bytes} bytes are too few for the shape ({shape})");
             Err(Error::file(path, problem))
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn npy_files_are_read_by_the_ids_beside_them() {
+    fn npy_files_are_read_by_their_ids_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("vectors.npy");
         let expected = array![[3.0, 4.0], [1.0, 2.0], [0.0, 0.0]];
@@ -191,7 +191,7 @@ mod tests {
 
         for (text, problem) in [
             ("tea\n", "2 vectors but 1 ids"),
-            ("tea\ntea\n", "tea stands at the vectors 0 and 1"),
+            ("tea\ntea\n", "tea belongs to the vectors 0 and 1"),
             ("7\nTea\n", "the first of them is 7"),
         ] {
             std::fs::write(&ids, text).unwrap();
@@ -205,7 +205,7 @@ mod tests {
             std::fs::write(&path, &bytes[..cut]).unwrap();
             assert!(message(&path).contains("vectors.npy"));
         }
-        // A header that claims more than there is takes no memory.
+        // A header with a too large shape allocates no memory.
         let huge = String::from_utf8_lossy(&bytes).replace("(2, 2)", "(10000000000, 20000000)");
         std::fs::write(&path, huge.as_bytes()).unwrap();
         assert!(message(&path).contains("too few for the shape (10000000000, 20000000)"));
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn safetensors_hold_their_ids() {
+    fn safetensors_contain_their_ids() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("vectors.safetensors");
         let bytes: Vec<u8> = [1.0f32, 2.0, 3.0, 4.0].iter().flat_map(|v| v.to_le_bytes()).collect();

@@ -1,5 +1,5 @@
-//! Lists item by item: the token of what a slot names is fed to the next (the paper's
-//! AR). The prompt is read once; of every slot only its own token is computed.
+//! Lists item by item: the token of the item that a slot names is fed to the next slot (the paper's
+//! AR). The prompt is processed once, and each slot only adds its own token.
 
 use candle_core::Tensor;
 use glta_gllm::{Decoder, Ranked, decode};
@@ -13,8 +13,7 @@ use crate::prompts::Prompts;
 use crate::sampling::UserExample;
 
 impl Glta {
-    /// The best `k` items for each example, one after the other, leaving out its
-    /// excluded items.
+    /// The best `k` items for each example, one after the other, without its excluded items.
     pub(crate) fn rank_one_by_one(
         &self,
         queries: &[(UserExample, Vec<u32>)],
@@ -30,7 +29,7 @@ impl Glta {
         for step in 0..k {
             let logits = slots.next(&examples)?;
             for (at, (logits, list)) in logits.into_iter().zip(&mut lists).enumerate() {
-                // A list that has run out of items stays behind.
+                // A list without further items is not extended.
                 if list.len() < step {
                     continue;
                 }
@@ -71,7 +70,7 @@ impl<'a> Slots<'a> {
         Ok(Self { model, prompts, nodes, user_tokens, caches, at: 0 })
     }
 
-    /// Logits of the examples' next slot, `items` each.
+    /// The logits of each example's next slot, `items` each.
     fn next(&mut self, examples: &[UserExample]) -> Result<Vec<Vec<f32>>> {
         let (model, llama) = (self.model, &self.prompts.language().llama);
         let slot = self.at..self.at + 1;

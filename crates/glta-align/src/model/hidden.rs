@@ -1,5 +1,5 @@
-//! From examples to the hidden states of their slots: tokens, prompts, the frozen
-//! language model.
+//! From examples to the hidden states of their slots: soft tokens, prompts, and the frozen language
+//! model.
 
 use std::ops::Range;
 
@@ -14,8 +14,7 @@ use crate::config::{Backbone, ItemSlots, Recompute, SlotPlacement, UserNode};
 use crate::prompts::{Prompts, Row};
 use crate::sampling::{ItemExample, UserExample};
 
-/// Activations that may be kept for the backward pass before layers are
-/// recomputed instead.
+/// Size of the activations above which layers are recomputed in the backward pass.
 const ACTIVATION_BUDGET: usize = 3 << 30;
 
 impl Glta {
@@ -49,8 +48,8 @@ impl Glta {
         if self.config.model.slot_placement == SlotPlacement::Last { &[] } else { slots }
     }
 
-    /// Hidden states of the users' first `n` slots `(examples × n, hidden)`, and the
-    /// graph residual where it is on.
+    /// Hidden states of the users' first `n` slots `(examples × n, hidden)`, and the graph residual
+    /// if it is enabled.
     pub(crate) fn user_hidden(
         &self,
         examples: &[UserExample],
@@ -79,12 +78,12 @@ impl Glta {
         Ok((z, residual))
     }
 
-    /// The graph's own scores for rows of user nodes, `(rows, d)`.
+    /// The scores of the graph for user nodes, `(rows, d)`.
     pub(super) fn residual(&self, users: Tensor) -> GraphResidual {
         GraphResidual { users, items: self.nodes.all_items().clone() }
     }
 
-    /// What user tokens are projected from: `(examples, d)`.
+    /// The nodes from which user tokens are projected: `(examples, d)`.
     pub(super) fn user_nodes(&self, examples: &[UserExample]) -> Result<Tensor> {
         match self.config.model.user_node {
             UserNode::Context => self.nodes.contexts(examples.iter().map(|e| e.context.as_slice())),
@@ -94,8 +93,8 @@ impl Glta {
         }
     }
 
-    /// Inputs of some of the users' slots, `(examples × slots, hidden)`: slot embedding,
-    /// plus the user token where that is on, plus the token of what was named before.
+    /// Inputs of some of the users' slots, `(examples × slots, hidden)`: the vector of the slot,
+    /// plus the user token if enabled, plus the token of the item that was named before.
     pub(super) fn slot_inputs(
         &self,
         examples: &[UserExample],
@@ -103,7 +102,7 @@ impl Glta {
         slots: Range<usize>,
     ) -> Result<Tensor> {
         let (model, b, n) = (&self.config.model, examples.len(), slots.len());
-        // Slots beyond those that were trained are fed the last one's embedding.
+        // Slots after the trained ones use the vector of the last one.
         let last = model.slots.saturating_sub(1);
         let index: Vec<u32> = slots.clone().map(|slot| slot.min(last) as u32).collect();
         let mut inputs = self.slot_embeddings(index, b)?;
@@ -117,25 +116,25 @@ impl Glta {
         })
     }
 
-    /// Slots' embeddings for each example: `(examples, slots, hidden)`.
+    /// Vectors of the slots for each example: `(examples, slots, hidden)`.
     fn slot_embeddings(&self, slots: Vec<u32>, examples: usize) -> Result<Tensor> {
         let (n, hidden) = (slots.len(), self.slots.dim(1)?);
         let own = self.slots.index_select(&Tensor::new(slots, &self.device)?, 0)?.unsqueeze(0)?;
-        // In f32 each example by itself: the sum over them is then one of f64.
+        // Converted to f32 for each example separately, so that the sum of gradients is in f64.
         Ok(own.broadcast_as((examples, n, hidden))?.to_dtype(DType::F32)?)
     }
 
-    /// Aligned tokens of items; frozen in stage 3 unless there was no stage 2.
+    /// Tokens of items; frozen in stage 3 if there was a stage 2.
     fn item_tokens(&self, items: &[u32]) -> Result<Tensor> {
         let tokens = self.item_projector.forward(&self.nodes.items(items)?)?;
         Ok(if self.config.item_stage.enabled { tokens.detach() } else { tokens })
     }
 
-    /// What the items named by earlier slots add to the slots' inputs: `(examples
-    /// × slots, hidden)`.
+    /// Contributions of the items that earlier slots named to the inputs of slots: `(examples ×
+    /// slots, hidden)`.
     fn fed_tokens(&self, examples: &[UserExample], slots: Range<usize>) -> Result<Option<Tensor>> {
-        // An item that two examples were fed has a token for each, so that what these add
-        // to a weight's gradient is added up there.
+        // An item that is fed to two examples has a token for each, so that their gradients are
+        // summed in the weight.
         let items: Vec<u32> = examples.iter().flat_map(|e| e.fed.iter().copied()).collect();
         if items.is_empty() || slots.end < 2 {
             return Ok(None);
@@ -153,8 +152,8 @@ impl Glta {
         Ok(Some(rows.index_select(&Tensor::new(index, &self.device)?, 0)?))
     }
 
-    /// Prompts of users up to their first `n` slots, and their soft tokens; `soft`: user
-    /// tokens, then slot inputs.
+    /// Prompts of users up to their first `n` slots, and their soft tokens. `soft` are the user
+    /// tokens, then the slot inputs.
     pub(super) fn user_rows(
         &self,
         prompts: &Prompts,
@@ -163,7 +162,7 @@ impl Glta {
         soft: Tensor,
     ) -> Result<(Vec<Row>, Tensor)> {
         let (b, n) = (examples.len() as u32, n as u32);
-        // As with what is fed, an item has a token for each example.
+        // Here, too, an item has a token for each example.
         let shown: Vec<u32> = examples.iter().flat_map(|e| e.shown.iter().copied()).collect();
         let mut next_item = soft.dim(0)? as u32;
         let soft = if shown.is_empty() {
@@ -213,7 +212,7 @@ impl Glta {
     }
 }
 
-/// Prompts as input embeddings.
+/// Converts prompts to input embeddings.
 pub(super) fn embedded(llama: &Llama, rows: &[Row], soft: &Tensor) -> Result<SoftBatch> {
     let pieces: Vec<Vec<Piece>> = rows.iter().map(|row| row.pieces.clone()).collect();
     Ok(splice(&pieces, soft, |ids| {
@@ -221,8 +220,8 @@ pub(super) fn embedded(llama: &Llama, rows: &[Row], soft: &Tensor) -> Result<Sof
     })?)
 }
 
-/// Rows scaled to a root mean square of one, like a language model's final norm
-/// does, so that the head starts from the same scale without it.
+/// Scales rows to a root mean square of one, like the final norm of a language model, so that the
+/// head starts at the same scale without it.
 fn unit_rms(rows: &Tensor) -> Result<Tensor> {
     let rms = (rows.sqr()?.mean_keepdim(D::Minus1)? + 1e-6)?.sqrt()?;
     Ok(rows.broadcast_div(&rms)?)

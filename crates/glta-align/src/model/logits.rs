@@ -1,4 +1,4 @@
-//! From hidden states to logits and lists: head, linear item model, and how they are mixed.
+//! From hidden states to logits and lists: the head, the linear model, and their mix.
 
 use candle_core::Tensor;
 use glta_gllm::{Decoder, Ranked, decode};
@@ -9,8 +9,8 @@ use crate::Result;
 use crate::sampling::UserExample;
 
 impl Glta {
-    /// The linear model's logits for every slot of training examples, without the users
-    /// they belong to: `(examples × slots, items)`.
+    /// The linear model's logits for every slot of training examples, as of a fit without their
+    /// users: `(examples × slots, items)`.
     pub(crate) fn offset(&self, examples: &[UserExample]) -> Result<Option<Tensor>> {
         let Some(linear) = self.linear.as_ref().filter(|_| self.corrects_linear()) else {
             return Ok(None);
@@ -27,9 +27,9 @@ impl Glta {
         Ok(Some(rows))
     }
 
-    /// The best `k` items for each example, leaving out its excluded items. Without a
-    /// linear model the logits of all items are never there at once; with one, they are
-    /// one matrix for the batch, in which the two are added up.
+    /// The best `k` items for each example, without its excluded items. Without a linear model the
+    /// logits of all items are never in memory at once. With one, they are one matrix for the
+    /// batch.
     pub(crate) fn rank(
         &self,
         examples: &[UserExample],
@@ -47,7 +47,7 @@ impl Glta {
         lists.map(|(slots, excluded)| Ok(decode(&slots, excluded, k, decoder)?)).collect()
     }
 
-    /// Logits of every example's slots, the linear model's included.
+    /// The logits of every example's slots, including those of the linear model.
     pub(crate) fn slot_logits(&self, examples: &[UserExample]) -> Result<SlotLogits> {
         let mut logits = self.head_logits(examples)?;
         if let Some(linear) = &self.linear {
@@ -60,9 +60,8 @@ impl Glta {
         Ok(logits)
     }
 
-    /// Log-probabilities of all items for each example: those of the first slot where
-    /// the decoder reads no other or the slots follow each other, else their mean over
-    /// the slots.
+    /// Log-probabilities of all items for each example: those of the first slot if the decoder
+    /// reads only this one or the model is autoregressive, otherwise the mean over the slots.
     pub(crate) fn log_probabilities(&self, examples: &[UserExample]) -> Result<Vec<Vec<f32>>> {
         let model = &self.config.model;
         let first = model.autoregressive || model.decoder == Decoder::FirstLogit;
@@ -81,8 +80,8 @@ impl Glta {
         Ok(logits.examples_mut().map(mean).collect())
     }
 
-    /// Slots whose logits are wanted: an autoregressive model has one more than items
-    /// were fed.
+    /// Number of slots whose logits are needed; in an autoregressive model one more than the fed
+    /// items.
     fn slots_read(&self, examples: &[UserExample]) -> usize {
         if self.config.model.autoregressive {
             1 + examples.iter().map(|e| e.fed.len()).max().unwrap_or(0)
@@ -91,7 +90,7 @@ impl Glta {
         }
     }
 
-    /// Logits of every example's slots as the head has them, without the linear model.
+    /// The head's logits of every example's slots, without the linear model.
     pub(crate) fn head_logits(&self, examples: &[UserExample]) -> Result<SlotLogits> {
         let slots = self.slots_read(examples);
         let (hidden, residual) = self.user_hidden(examples, slots)?;
@@ -115,18 +114,18 @@ impl SlotLogits {
         examples.map(|example| example.chunks_exact(self.items).collect())
     }
 
-    /// The slots of each example, one behind the other.
+    /// The slots of each example, concatenated.
     fn examples_mut(&mut self) -> impl IndexedParallelIterator<Item = &mut [f32]> {
         self.values.par_chunks_exact_mut(self.slots * self.items)
     }
 }
 
-/// Turns a slot's logits into the linear model's plus `factor` times themselves.
+/// Replaces the logits of a slot by those of the linear model plus `factor` times themselves.
 pub(crate) fn add_scaled(base: &[f32], slot: &mut [f32], factor: f32) {
     slot.iter_mut().zip(base).for_each(|(logit, base)| *logit = base + factor * *logit);
 }
 
-/// Logits to log-probabilities.
+/// Converts logits to log-probabilities.
 pub(crate) fn log_softmax(logits: &mut [f32]) {
     let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let sum: f64 = logits.iter().map(|&l| f64::from(l - largest).exp()).sum();

@@ -26,7 +26,7 @@ use crate::{Error, Result};
 
 pub(crate) use logits::{add_scaled, log_softmax};
 
-/// Models with a language model are built with prompts.
+/// A model with a language model always has prompts.
 const NO_PROMPTS: Error = Error::Internal("a model with a language model has no prompts");
 
 /// Projectors, slots and head, with the frozen nodes and language model.
@@ -40,14 +40,13 @@ pub(crate) struct Glta {
     slots: Var,
     head: GllmHead,
     linear: Option<Arc<LinearModel>>,
-    /// Factor of the head's logits beside the linear model's, chosen after training.
+    /// Factor of the correction, chosen after training.
     mix: Var,
     device: Device,
 }
 
 impl Glta {
-    /// A model with fresh weights. `prompts` may be absent only for
-    /// [`Backbone::None`].
+    /// A model with initial weights. `prompts` is only optional for [`Backbone::None`].
     pub(crate) fn new(
         config: &Config,
         nodes: Arc<Nodes>,
@@ -87,7 +86,7 @@ impl Glta {
         })
     }
 
-    /// The same weights under another decoder.
+    /// The same weights with another decoder.
     pub(crate) fn with_decoder(&self, decoder: Decoder) -> Self {
         let mut model = self.clone();
         model.config.model.decoder = decoder;
@@ -98,12 +97,12 @@ impl Glta {
         &self.config
     }
 
-    /// Items that the prompt gives away through the user's texts, ascending.
+    /// Items that the user's texts may reveal, in ascending order.
     pub(crate) fn text_items(&self, user: u32) -> &[u32] {
         self.prompts.as_ref().map_or(&[], |prompts| prompts.text_items(user))
     }
 
-    /// Stage 2 trains the item projector, the slots and the head.
+    /// The parameters of stage 2: the item projector, the slots and the head.
     pub(crate) fn item_parameters(&self) -> Parameters {
         let mut parameters = Parameters::new();
         self.item_projector.collect("item_projector", &mut parameters);
@@ -112,8 +111,8 @@ impl Glta {
         parameters
     }
 
-    /// Stage 3 trains the user projector, the slots and the head, and the item
-    /// projector too when there was no stage 2 to train it.
+    /// The parameters of stage 3: the user projector, the slots and the head, and without a stage 2
+    /// also the item projector.
     pub(crate) fn user_parameters(&self) -> Parameters {
         let model = &self.config.model;
         let mut parameters = Parameters::new();
@@ -131,7 +130,7 @@ impl Glta {
         parameters
     }
 
-    /// Whether what the user prompt says can reach the slots.
+    /// Whether the user prompt can affect the slots.
     fn runs_prompt(&self) -> bool {
         self.prompts.is_some()
             && self.config.backbone != Backbone::None
@@ -160,7 +159,7 @@ impl Glta {
         write_tensors(path, &snapshot(&self.all_parameters())?, metadata)
     }
 
-    /// Loads what [`save`](Self::save) wrote and returns its metadata.
+    /// Loads weights that [`save`](Self::save) wrote, and returns their metadata.
     pub(crate) fn load(&self, path: &Path) -> Result<String> {
         let (mut tensors, metadata) = read_tensors(path, &self.device)?;
         for (name, var) in self.all_parameters() {
@@ -172,13 +171,13 @@ impl Glta {
         }
     }
 
-    /// How the prompts of stage 2 compare in length.
+    /// Relative lengths of the prompts of stage 2.
     pub(crate) fn item_lengths(&self, examples: &[ItemExample]) -> Result<Vec<usize>> {
         let length = |example| self.prompts.as_ref().map_or(Ok(0), |p| p.item_length(example));
         examples.iter().map(length).collect()
     }
 
-    /// How the prompts of stage 3 compare in length.
+    /// Relative lengths of the prompts of stage 3.
     pub(crate) fn user_lengths(&self, examples: &[UserExample]) -> Vec<usize> {
         let length = |example| self.prompts.as_ref().map_or(0, |p| p.user_length(example));
         examples.iter().map(length).collect()
@@ -192,8 +191,8 @@ impl Glta {
         }
     }
 
-    /// Stage-2 loss: every slot must name its item. What these examples add to the mean
-    /// over `all`.
+    /// The contribution of these examples to the stage-2 loss, the mean over `all` examples: every
+    /// slot must name its item.
     pub(crate) fn item_loss(&self, examples: &[ItemExample], all: usize) -> Result<Tensor> {
         let hidden = self.item_hidden(examples)?;
         let targets: Vec<Vec<u32>> =
@@ -203,8 +202,8 @@ impl Glta {
         Ok(self.head.loss_part(&hidden, None, None, &targets, &masked, slots)?)
     }
 
-    /// How many slots give the right item the highest logit among the items
-    /// shown; chance is one over their number.
+    /// Number of slots whose highest logit among the items shown is that of the right item. Chance
+    /// is one over the number of items shown.
     pub(crate) fn item_matches(&self, examples: &[ItemExample]) -> Result<usize> {
         let mut shown: Vec<u32> = examples.iter().flat_map(|e| e.items.iter().copied()).collect();
         shown.sort_unstable();
@@ -241,7 +240,7 @@ impl Glta {
         self.linear.is_some() && self.config.user_stage.on_linear
     }
 
-    /// Factor of the head's logits beside the linear model's.
+    /// Factor of the correction.
     pub(crate) fn mix(&self) -> Result<f32> {
         Ok(self.mix.to_scalar()?)
     }

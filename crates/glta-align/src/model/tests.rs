@@ -69,7 +69,7 @@ fn users() -> Vec<UserExample> {
     vec![example(1, &[1, 3], &[3, 1], &[0, 5]), example(2, &[2, 4, 6], &[4, 2], &[1])]
 }
 
-/// Of each example, `slots × items`.
+/// The logits of each example, `slots × items`.
 fn slot_logits(model: &Glta, examples: &[UserExample]) -> Vec<Vec<Vec<f32>>> {
     let logits = model.slot_logits(examples).unwrap();
     let rows = |slots: Vec<&[f32]>| slots.into_iter().map(<[f32]>::to_vec).collect();
@@ -99,7 +99,7 @@ fn check(model: &Glta, parameters: &Parameters, loss: impl Fn() -> Tensor) {
             t.flatten_all().unwrap().to_dtype(DType::F64).unwrap().to_vec1().unwrap()
         };
         let (gradient, base) = (wide(store.get(var).unwrap()), wide(var));
-        // A direction half along the gradient, so that it is not orthogonal.
+        // A direction with a part along the gradient, so that it is not orthogonal.
         let norm = gradient.iter().map(|g| g * g).sum::<f64>().sqrt().max(1e-12);
         let spread = 1.0 / (gradient.len() as f64).sqrt();
         let direction: Vec<f64> = gradient
@@ -166,8 +166,8 @@ fn fed_items_reach_later_slots_and_their_tokens_learn() {
     assert_eq!((slots(&[]).len(), one.len(), two.len()), (1, 2, 3));
     let gap =
         |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-    assert!(gap(&one[1], &two[1]) < 1e-5, "a slot saw what comes after it");
-    assert!(gap(&one[1], &slots(&[5])[1]) > 1e-6, "a slot did not see what was named");
+    assert!(gap(&one[1], &two[1]) < 1e-5, "a slot depends on a later one");
+    assert!(gap(&one[1], &slots(&[5])[1]) > 1e-6, "a slot does not depend on the named item");
 }
 
 #[test]
@@ -180,7 +180,7 @@ fn lists_item_by_item_are_those_of_prompts_read_from_the_start() {
             c.user_stage.loss = TargetLoss::SampledSlots;
         });
         model.head.set_alpha(0.3).unwrap();
-        // The second has three items left, the first six.
+        // Three items remain for the second, six for the first.
         let queries: Vec<(UserExample, Vec<u32>)> =
             users().into_iter().zip([vec![1], vec![6, 2, 4, 1]]).collect();
         let lists = model.rank_one_by_one(&queries, 5).unwrap();
@@ -201,7 +201,7 @@ fn lists_item_by_item_are_those_of_prompts_read_from_the_start() {
 }
 
 #[test]
-fn a_users_number_stands_for_the_user_token() {
+fn a_users_number_replaces_the_user_token() {
     let model = model(|c| {
         c.model.user_id_text = true;
         c.model.slot_user_token = false;
@@ -230,7 +230,7 @@ fn gradients_of_the_item_stage_from_prompt_to_loss() {
     }
 }
 
-/// A slot behind a description reads it and what is before it, and nothing after.
+/// A slot behind a description depends on it and on the text before, but not on the text after.
 #[test]
 fn slots_behind_descriptions() {
     let model = model(|c| {
@@ -254,13 +254,13 @@ fn slots_behind_descriptions() {
     // The tokens come first, in the order of the items.
     let tokens = hidden([0, 5, 3], [5, 0, 3]);
     assert!((0..3).all(|slot| !same(&tokens, slot)));
-    // What is named is the item of the description, not that of the token.
+    // The slot names the item of the description, not that of the token.
     let example = ItemExample { items: vec![0, 3, 5], descriptions: vec![5, 0, 3] };
     assert_eq!(model.named(&example), [5, 0, 3]);
 }
 
 #[test]
-fn every_placement_runs_and_only_the_slots_of_their_own_are_trained() {
+fn every_placement_runs_and_only_separate_slots_are_trained() {
     for placement in [SlotPlacement::Response, SlotPlacement::Last, SlotPlacement::Prefix] {
         let model = model(|c| {
             c.model.slot_placement = placement;
@@ -276,7 +276,7 @@ fn every_placement_runs_and_only_the_slots_of_their_own_are_trained() {
 }
 
 #[test]
-fn what_a_slot_sees_is_what_the_prompt_holds() {
+fn a_slot_depends_on_the_content_of_the_prompt() {
     let model = model(|_| ());
     let logits = |change: fn(&mut UserExample)| {
         let mut examples = users();
@@ -288,7 +288,7 @@ fn what_a_slot_sees_is_what_the_prompt_holds() {
         let gap = base[row][0].iter().zip(&other[row][0]).map(|(a, b)| (a - b).abs());
         gap.fold(0.0, f32::max) > 1e-6
     };
-    // Targets are not part of the prompt; texts, shown items and context are.
+    // Targets are not in the prompt; texts, shown items and context are.
     assert!(!differs(&logits(|e| e.targets = vec![6]), 0));
     let changes: [fn(&mut UserExample); 3] =
         [|e| e.texts = false, |e| e.shown.reverse(), |e| e.context = vec![1, 2]];

@@ -14,28 +14,28 @@ use crate::{Result, interrupt};
 pub(super) struct GenerateArgs {
     #[command(flatten)]
     load: LoadArgs,
-    /// Text to continue; may be repeated, all run as one batch.
+    /// Text to continue; may be repeated; all prompts run as one batch.
     #[arg(long, required = true, help_heading = "Text")]
     prompt: Vec<String>,
-    /// Most tokens per prompt.
+    /// Maximum number of tokens per prompt.
     #[arg(long, default_value_t = 64, help_heading = "Text")]
     max_new_tokens: usize,
-    /// 0 takes the likeliest token.
+    /// Temperature; 0 always takes the most likely token.
     #[arg(long, default_value_t = 0.0, help_heading = "Sampling")]
     temperature: f32,
-    /// Draw from the k likeliest tokens; 0 for all.
+    /// Sample from the k most likely tokens; 0 for all.
     #[arg(long, default_value_t = 0, help_heading = "Sampling")]
     top_k: usize,
-    /// Draw from the likeliest tokens of this probability together.
+    /// Sample from the most likely tokens with this total probability.
     #[arg(long, default_value_t = 1.0, help_heading = "Sampling")]
     top_p: f32,
-    /// Push down tokens seen before; 1 for not.
+    /// Penalty on tokens that already occurred; 1 for none.
     #[arg(long, default_value_t = 1.0, help_heading = "Sampling")]
     repetition_penalty: f32,
     /// Text that ends an answer; may be repeated.
     #[arg(long, help_heading = "Text")]
     stop: Vec<String>,
-    /// Seed of the draws.
+    /// Seed of the sampling.
     #[arg(long, default_value_t = 0, help_heading = "Sampling")]
     seed: u64,
 }

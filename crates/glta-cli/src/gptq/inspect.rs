@@ -1,4 +1,4 @@
-//! `inspect`: a checkpoint's configuration, size and time to load.
+//! `inspect`: prints the configuration, size and load time of a checkpoint.
 
 use std::time::Instant;
 

@@ -26,19 +26,19 @@ pub struct GptqArgs {
 enum Command {
     /// Print the configuration and the size in memory.
     Inspect(ModelArgs),
-    /// Compare with `reference.safetensors` in the model's folder: one line of
-    /// JSON, exit code 1 above tolerance.
+    /// Compare with `reference.safetensors` in the model's folder: prints one line of JSON; exit
+    /// code 1 if an error exceeds the tolerance.
     Verify(LoadArgs),
     /// Continue prompts.
     Generate(GenerateArgs),
-    /// Quantise a checkpoint, plain or already quantised.
+    /// Quantise a checkpoint, which may already be quantised.
     Quantize(QuantizeArgs),
 }
 
-/// Exit code after an error; 1 is a comparison above tolerance.
+/// Exit code of an error; 1 means that a comparison exceeds the tolerance.
 const ERROR: u8 = 2;
 
-/// Runs the subcommand. Exit code 1 is a comparison above tolerance, 2 an error.
+/// Runs the subcommand. Exit code 1 means that a comparison exceeds the tolerance, 2 an error.
 pub fn run(args: &GptqArgs) -> ExitCode {
     interrupt::listen();
     let passed = match &args.command {

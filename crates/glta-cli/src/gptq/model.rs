@@ -1,4 +1,4 @@
-//! The checkpoint that a subcommand works on, and how it is loaded.
+//! Flags for the checkpoint of a subcommand.
 
 use std::path::{Path, PathBuf};
 
@@ -13,17 +13,17 @@ use crate::progress::Reporter;
 /// A checkpoint.
 #[derive(Debug, Clone, Args)]
 pub(super) struct ModelArgs {
-    /// Folder with config.json and safetensors weights, or the id of one on the
-    /// hub, owner/name or owner/name@revision.
+    /// Folder with config.json and safetensors weights, or its id on the hub, owner/name or
+    /// owner/name@revision.
     #[arg(long, value_name = "DIR_OR_HUB_ID")]
     model: String,
-    /// No progress, only the result.
+    /// Print only the result.
     #[arg(long)]
     pub(super) quiet: bool,
 }
 
 impl ModelArgs {
-    /// The checkpoint's folder, downloaded where it has to be.
+    /// The folder of the checkpoint, downloaded if necessary.
     pub(super) fn dir(&self) -> Result<PathBuf> {
         checkpoint(&self.model, &mut Reporter::new(self.quiet))
             .map_err(|e| format!("--model {e}").into())
@@ -35,10 +35,10 @@ impl ModelArgs {
 pub(super) struct LoadArgs {
     #[command(flatten)]
     pub(super) model: ModelArgs,
-    /// Arithmetic of the products with quantised weights: f32 or bf16, and on a GPU f16.
+    /// Type of the products with quantised weights: f32 or bf16; on a GPU also f16.
     #[arg(long, default_value = "f32", value_parser = precision)]
     pub(super) precision: Precision,
-    /// Where it runs: cpu, or cuda[:N] in a build with the feature cuda.
+    /// Device: cpu, or cuda[:N] with the feature cuda.
     #[arg(long, default_value = "cpu")]
     device: String,
 }

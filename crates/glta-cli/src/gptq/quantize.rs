@@ -16,28 +16,28 @@ use crate::progress::Reporter;
 pub(super) struct QuantizeArgs {
     #[command(flatten)]
     model: ModelArgs,
-    /// 2, 3, 4 or 8.
+    /// Bits per weight: 2, 3, 4 or 8.
     #[arg(long, default_value_t = 4, help_heading = "Format")]
     bits: u32,
-    /// Inputs that share a scale; -1 for all.
+    /// Number of inputs that share a scale; -1 for all.
     #[arg(long, default_value_t = 128, allow_hyphen_values = true, help_heading = "Format")]
     group_size: i64,
-    /// Round in the order of activations across groups (act-order).
+    /// Quantise inputs in the order of their activations (act-order).
     #[arg(long, help_heading = "Format")]
     desc_act: bool,
-    /// A zero point per group instead of the middle of the range.
+    /// Use a zero point per group instead of the middle of the range.
     #[arg(long, help_heading = "Format")]
     asym: bool,
-    /// Share of the Hessian's mean diagonal that is added to it.
+    /// Share of the mean diagonal of the Hessian that is added to the diagonal.
     #[arg(long, default_value_t = 0.05, help_heading = "Format")]
     damp: f64,
-    /// Plain text like that the model will see.
+    /// Plain text that is similar to the model's inputs.
     #[arg(long, help_heading = "Calibration")]
     calibration: PathBuf,
     /// Tokens per calibration text.
     #[arg(long, default_value_t = 256, help_heading = "Calibration")]
     sequence_length: usize,
-    /// Calibration texts, evenly spread over the file.
+    /// Number of calibration texts, evenly spread over the file.
     #[arg(long, default_value_t = 32, help_heading = "Calibration")]
     sequences: usize,
     /// Folder to write.
@@ -92,8 +92,8 @@ pub(super) fn quantize_checkpoint(args: &QuantizeArgs) -> Result<()> {
     Ok(())
 }
 
-/// At most `count` excerpts of `length` tokens, evenly spread over `ids`; one shorter excerpt
-/// where there are fewer tokens.
+/// At most `count` excerpts of `length` tokens, evenly spread over `ids`; one shorter excerpt if
+/// there are fewer tokens.
 fn excerpts(ids: &[u32], count: usize, length: usize) -> Vec<Vec<u32>> {
     let length = length.clamp(1, ids.len().max(1));
     let count = count.clamp(1, (ids.len() / length).max(1));

@@ -1,4 +1,4 @@
-//! `verify`: hidden states, logits, the input gradient and greedy continuations beside those
+//! `verify`: compares hidden states, logits, the input gradient and greedy continuations with those
 //! of a reference implementation.
 
 use std::collections::HashMap;
@@ -10,16 +10,16 @@ use super::model::LoadArgs;
 use crate::Result;
 use crate::output::outln;
 
-/// File of the reference, in the model's folder.
+/// File of the reference values, in the model's folder.
 const REFERENCE: &str = "reference.safetensors";
 
-// Beyond these a checkpoint was read wrongly, or the arithmetic is not f32. Models with large
-// states exceed the absolute bound by rounding alone, in any order of summation; for them the
-// relative one (L2) counts.
+// Larger errors mean that a checkpoint was read incorrectly, or that the arithmetic is not f32.
+// Models with large states exceed the absolute bound by rounding alone, in any order of summation;
+// for them the relative error (L2) counts.
 const MAX_ABS_ERR: f64 = 1e-4;
 const MAX_REL_ERR: f64 = 1e-5;
 const MAX_GRAD_REL_ERR: f64 = 1e-4;
-/// What rounding to 16 bits may do to any of them; greedy tokens may then differ.
+/// Maximum relative error with 16-bit rounding; greedy tokens may then differ.
 const MAX_16_BIT_REL_ERR: f64 = 5e-2;
 
 /// Whether the model agrees with its reference.
@@ -38,14 +38,17 @@ pub(super) fn verify(args: &LoadArgs) -> Result<bool> {
             "logits_max_abs_err": logits.abs,
             "logits_rel_err": logits.rel,
             "input_grad_rel_err": grad_err,
-            // True as well where the reference has no continuations.
+            // Also true if the reference has no continuations.
             "greedy_tokens_equal": greedy_equal,
         })
     );
     if args.precision != Precision::F32 {
         return Ok(hidden.rel.max(logits.rel).max(grad_err) <= MAX_16_BIT_REL_ERR);
     }
-    Ok(hidden.is_fine() && logits.is_fine() && grad_err <= MAX_GRAD_REL_ERR && greedy_equal)
+    Ok(hidden.is_within_tolerance()
+        && logits.is_within_tolerance()
+        && grad_err <= MAX_GRAD_REL_ERR
+        && greedy_equal)
 }
 
 /// Tensors by name: `p0.input_ids` and so on for each prompt, and `grad.*`.
@@ -57,14 +60,14 @@ impl Reference {
         Ok(self.0.get(name).ok_or_else(missing)?)
     }
 
-    /// Token ids, if there are any of this name.
+    /// The token ids of this name, if they exist.
     fn ids(&self, name: &str) -> Result<Option<Vec<u32>>> {
         let ids = |tensor: &Tensor| tensor.to_dtype(DType::U32)?.to_vec1();
         Ok(self.0.get(name).map(ids).transpose()?)
     }
 }
 
-/// How far the outputs for all prompts are from the reference.
+/// Errors of the outputs for all prompts.
 struct Outputs {
     hidden: Worst,
     logits: Worst,
@@ -82,7 +85,7 @@ fn compare_outputs(model: &Llama, reference: &Reference) -> Result<Outputs> {
             .hidden_states(&embeds, &[prompt.len()], &ForwardOptions::default())?
             .squeeze(0)?;
         hidden_err.note(&hidden, reference.get(&name("hidden_states"))?)?;
-        // Logits of all positions, or of the last one only.
+        // Logits of all positions, or only of the last one.
         let logits = reference.get(&name("logits"))?;
         let rows = logits.dim(0)?;
         let before = prompt.len().checked_sub(rows).ok_or("more logits than tokens")?;
@@ -98,7 +101,7 @@ fn compare_outputs(model: &Llama, reference: &Reference) -> Result<Outputs> {
     Ok(Outputs { hidden: hidden_err, logits: logits_err, greedy_equal })
 }
 
-/// The likeliest continuation.
+/// The most likely continuation.
 fn greedy(model: &Llama, prompt: Vec<u32>, length: usize) -> Result<Vec<u32>> {
     let options =
         GenerateOptions { max_new_tokens: length, ignore_eos: true, ..Default::default() };
@@ -106,7 +109,7 @@ fn greedy(model: &Llama, prompt: Vec<u32>, length: usize) -> Result<Vec<u32>> {
     Ok(texts.pop().unwrap_or_default())
 }
 
-/// Relative error of the gradient at the input embeddings.
+/// Relative error of the gradient with respect to the input embeddings.
 fn gradient_err(model: &Llama, reference: &Reference) -> Result<f64> {
     let embeds = Var::from_tensor(&reference.get("grad.inputs_embeds")?.unsqueeze(0)?)?;
     let length = embeds.dim(1)?;
@@ -117,7 +120,7 @@ fn gradient_err(model: &Llama, reference: &Reference) -> Result<f64> {
     Ok(relative_err(grad, &reference.get("grad.d_inputs_embeds")?.unsqueeze(0)?)?)
 }
 
-/// Largest errors so far.
+/// The largest errors so far.
 #[derive(Debug, Default)]
 struct Worst {
     abs: f64,
@@ -131,7 +134,7 @@ impl Worst {
         Ok(())
     }
 
-    fn is_fine(&self) -> bool {
+    fn is_within_tolerance(&self) -> bool {
         self.abs <= MAX_ABS_ERR || self.rel <= MAX_REL_ERR
     }
 }
@@ -158,12 +161,12 @@ mod tests {
         let tensor = |values: [f32; 2]| Tensor::new(&values, &Device::Cpu).unwrap();
         let mut worst = Worst::default();
         worst.note(&tensor([3.0, 4.0]), &tensor([3.0, 4.0])).unwrap();
-        assert!(worst.is_fine());
+        assert!(worst.is_within_tolerance());
         worst.note(&tensor([3.0, 4.5]), &tensor([3.0, 4.0])).unwrap();
         worst.note(&tensor([3.0, 4.0]), &tensor([3.0, 4.0])).unwrap();
         assert_eq!((worst.abs, worst.rel), (0.5, 0.1));
-        assert!(!worst.is_fine());
-        // A large state may be off by more than the absolute bound.
-        assert!(Worst { abs: 1.0, rel: 1e-6 }.is_fine());
+        assert!(!worst.is_within_tolerance());
+        // A large state may exceed the absolute bound.
+        assert!(Worst { abs: 1.0, rel: 1e-6 }.is_within_tolerance());
     }
 }

@@ -1,4 +1,4 @@
-//! Flags.
+//! Flags of `glta lightgcn`.
 
 use std::path::PathBuf;
 
@@ -12,46 +12,46 @@ pub struct LightgcnArgs {
     /// Training interactions, plain or gzipped
     #[arg(long, value_name = "FILE", help_heading = "Tables")]
     pub(super) train: PathBuf,
-    /// Test interactions over the same ids; without it, a share of each user's
-    /// items in the training file is held out
+    /// Test interactions with the same ids; without it, a share of each user's items in the
+    /// training file is held out
     #[arg(long, value_name = "FILE", help_heading = "Tables")]
     pub(super) test: Option<PathBuf>,
-    /// The share that is held out where there is no test file
+    /// The held-out share if there is no test file
     #[arg(long, value_name = "SHARE", default_value_t = 0.2, help_heading = "Tables")]
     pub(super) test_ratio: f64,
-    /// Folder for everything the run leaves behind
+    /// Folder for the results
     #[arg(long, value_name = "DIR", default_value = "runs/lightgcn", help_heading = "Output")]
     pub(super) out: PathBuf,
     #[command(flatten)]
     pub(super) table: TableFlags,
-    /// Share of each user's training items kept for validation; 0 trains on all
-    /// of them for the full number of epochs
+    /// Share of each user's training items for validation; 0 trains on all of them for the full
+    /// number of epochs
     #[arg(long, value_name = "SHARE", default_value_t = 0.1, help_heading = "Tables")]
     pub(super) valid_ratio: f64,
     /// Seeds of the split and of training; everything is repeated for each
     #[arg(long, value_name = "N", value_delimiter = ',', help_heading = "Settings")]
     pub(super) seed: Vec<u64>,
-    /// TOML file with fields of LightGcnConfig
+    /// TOML file of LightGCN settings
     #[arg(long, value_name = "FILE", help_heading = "Settings")]
     pub(super) config: Option<PathBuf>,
-    /// One field over the file, such as layers=2 (repeatable)
+    /// Set one field, after the file, such as layers=2 (repeatable)
     #[arg(long = "set", value_name = "FIELD=VALUE", help_heading = "Settings")]
     pub(super) set: Vec<String>,
-    /// TOML file of lists of values; every combination is trained, the best on
-    /// validation data is kept
+    /// TOML file with lists of values; every combination is trained, and the best on validation
+    /// data is kept
     #[arg(long, value_name = "FILE", help_heading = "Settings")]
     pub(super) search: Option<PathBuf>,
-    /// Start from these layer-0 embeddings instead of random ones
+    /// Initial layer-0 embeddings instead of random ones
     #[arg(long, value_name = "FILE", help_heading = "Settings")]
     pub(super) start: Option<PathBuf>,
-    /// Without validation data: evaluate on the test data while training, to draw
-    /// the curve; nothing is chosen by it
+    /// Without validation data: evaluate on the test data during training, for the curve; nothing
+    /// is chosen by it
     #[arg(long, help_heading = "Settings")]
     pub(super) watch_test: bool,
-    /// Threads; all cores if not given
+    /// Number of threads [default: all cores]
     #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Settings")]
     pub(super) threads: usize,
-    /// No progress, only the result
+    /// Print only the result
     #[arg(long, help_heading = "Output")]
     pub(super) quiet: bool,
 }

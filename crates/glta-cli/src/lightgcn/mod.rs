@@ -1,10 +1,10 @@
-//! `glta lightgcn`: trains and evaluates LightGCN on a split that was published as two files,
-//! or on one file that it splits itself.
+//! `glta lightgcn`: trains and evaluates LightGCN on a split that was published as two files, or on
+//! one file that it splits itself.
 //!
-//! Leaves in the output folder (with several seeds, all but `metrics.json` in a folder for
-//! each): `metrics.json`, `history.json`, the curves `loss.svg` and `metrics.svg`, the
-//! embeddings `nodes.safetensors` and those below them, `layer0.safetensors` (for `--start`),
-//! and after a search `search.json`. Ctrl-C leaves `stopped.safetensors`, for `--start` too.
+//! The output folder receives these files (with several seeds, all except `metrics.json` are in a
+//! folder per seed): `metrics.json`, `history.json`, the curves `loss.svg` and `metrics.svg`, the
+//! embeddings `nodes.safetensors`, the layer-0 embeddings `layer0.safetensors` (for `--start`), and
+//! after a search `search.json`. After Ctrl-C there is `stopped.safetensors`, also for `--start`.
 
 mod args;
 mod data;
@@ -33,7 +33,7 @@ use data::Data;
 use record::SeedResult;
 use train::Training;
 
-/// Trains, evaluates, and leaves the files. Every rank runs it.
+/// Trains, evaluates, and writes the files. All ranks run it.
 pub fn run(args: &LightgcnArgs) -> ExitCode {
     exit_on_ranks(|ranks| run_on(args, ranks))
 }
@@ -69,8 +69,8 @@ fn run_on(args: &LightgcnArgs, ranks: &Ranks) -> Result<()> {
     Ok(())
 }
 
-/// One seed: split, training or search, evaluation. Rank 0 writes the files into `out` and
-/// has the result.
+/// One seed: split, training or search, evaluation. Rank 0 writes the files to `out` and returns
+/// the result.
 fn run_seed(
     args: &LightgcnArgs,
     ranks: &Ranks,

@@ -8,27 +8,27 @@ use plotters::prelude::*;
 use crate::Result;
 use crate::files::save;
 
-/// Colours that people who see no red or no green can tell apart.
+/// Colours that people with colour blindness can distinguish.
 const COLORS: [RGBColor; 4] =
     [RGBColor(0, 114, 178), RGBColor(230, 159, 0), RGBColor(0, 158, 115), RGBColor(204, 121, 167)];
 
-/// One named line of points `(epoch, value)`.
+/// A named curve of points `(epoch, value)`.
 type Curve = (&'static str, Vec<(f64, f64)>);
 
-/// The training loss of every epoch.
+/// Plots the training loss by epoch.
 pub(super) fn loss(path: &Path, history: &[EpochReport]) -> Result<()> {
     let points = history.iter().map(|e| (e.epoch as f64, e.loss)).collect();
-    draw(path, "LightGCN: training loss by epoch, less is better", &[("loss", points)])
+    draw(path, "LightGCN: training loss by epoch, lower is better", &[("loss", points)])
 }
 
-/// The metrics of every evaluation.
+/// Plots the metrics by evaluation.
 pub(super) fn metrics(path: &Path, history: &[EpochReport]) -> Result<()> {
     let curve = |name: &'static str| -> Curve {
         let points = history.iter().filter_map(|e| Some((e.epoch as f64, *e.metrics.get(name)?)));
         (name, points.collect())
     };
     let curves = ["N@10", "N@20", "R@20", "P@5"].map(curve);
-    draw(path, "LightGCN: metrics on held-out items by epoch, more is better", &curves)
+    draw(path, "LightGCN: metrics on held-out items by epoch, higher is better", &curves)
 }
 
 fn draw(path: &Path, title: &str, curves: &[Curve]) -> Result<()> {
@@ -47,7 +47,7 @@ fn draw(path: &Path, title: &str, curves: &[Curve]) -> Result<()> {
         let mut chart = ChartBuilder::on(&root)
             .caption(title, ("sans-serif", 18))
             .margin(12)
-            // For the last number of the axis, and for the legend, which covers no curve there.
+            // Space for the last number of the axis, and for the legend next to the curves.
             .margin_right(96)
             .x_label_area_size(36)
             .y_label_area_size(60)
@@ -65,7 +65,7 @@ fn draw(path: &Path, title: &str, curves: &[Curve]) -> Result<()> {
         }
         root.present()?;
     }
-    // What a screen reader says of it.
+    // The description for screen readers.
     let svg = svg.replacen('>', &format!(" role=\"img\"><title>{title}</title>"), 1);
     save(path, svg.as_bytes())
 }

@@ -1,4 +1,4 @@
-//! What `metrics.json` holds.
+//! The content of `metrics.json`.
 
 use std::collections::BTreeMap;
 
@@ -12,13 +12,13 @@ use super::args::LightgcnArgs;
 use super::data::Data;
 use glta_eval::peak_rss_mb;
 
-/// One seed's result.
+/// The result of one seed.
 pub(super) struct SeedResult {
-    /// With its seed, and as a search has chosen it.
+    /// The configuration with its seed and the chosen settings.
     pub(super) config: LightGcnConfig,
     pub(super) trained: Trained,
     pub(super) report: Metrics,
-    /// Of training, and of the search.
+    /// Seconds of the training and of the search.
     pub(super) seconds: f64,
 }
 
@@ -29,7 +29,7 @@ pub(super) struct Record<'a> {
     /// What was left out or is doubtful in the files.
     data: &'a Report,
     protocol: Value,
-    /// The first seed's; every row has its own.
+    /// The configuration of the first seed; every row has its own.
     config: Option<&'a LightGcnConfig>,
     rows: Vec<Value>,
 }

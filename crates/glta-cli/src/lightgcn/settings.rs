@@ -1,4 +1,4 @@
-//! The configuration that file and flags make.
+//! The configuration of the file and the flags.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use super::args::LightgcnArgs;
 use crate::Result;
 
-/// Defaults, then the file, then the flags.
+/// Applies the defaults, then the file, then the flags.
 pub(super) fn configuration(args: &LightgcnArgs) -> Result<LightGcnConfig> {
     let mut config = match &args.config {
         None => LightGcnConfig::default(),
@@ -23,7 +23,7 @@ pub(super) fn configuration(args: &LightgcnArgs) -> Result<LightGcnConfig> {
     Ok(config)
 }
 
-/// A TOML file as a value.
+/// Parses a TOML file.
 pub(super) fn read_toml<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
     Ok(toml::from_str(&text).map_err(|e| format!("{}: {e}", path.display()))?)
@@ -51,7 +51,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_assignments_are_refused() {
+    fn invalid_assignments_are_rejected() {
         let config = LightGcnConfig::default();
         assert!(set(&config, "layers").unwrap_err().to_string().contains("PATH=VALUE"));
         assert!(set(&config, "layerz=2").is_err());

@@ -8,10 +8,10 @@ use crate::output::outln;
 
 const COLUMNS: [&str; 7] = ["P@5", "P@10", "P@20", "N@5", "N@10", "N@20", "R@20"];
 
-/// A value for each column.
+/// One value per column.
 type Values = [f64; COLUMNS.len()];
 
-/// Prints one line for every seed, and their mean and standard deviation.
+/// Prints one line per seed, and the mean and standard deviation.
 pub(super) fn print(results: &[SeedResult]) {
     let names = COLUMNS.map(|c| format!("{c:>8}")).concat();
     outln!("\n{:<16}{names}{:>8}{:>9}", "LightGCN", "epoch", "seconds");
@@ -36,7 +36,7 @@ fn line(name: &str, values: Values) -> String {
     format!("{name:<16}{}", values.map(|v| format!("{v:>8.4}")).concat())
 }
 
-/// By column; the deviation is that of a sample.
+/// Mean and sample standard deviation of each column.
 fn mean_and_deviation(all: &[Values]) -> (Values, Values) {
     let n = all.len() as f64;
     let mean: Values = from_fn(|c| all.iter().map(|v| v[c]).sum::<f64>() / n);

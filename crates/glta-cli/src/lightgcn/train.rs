@@ -1,4 +1,4 @@
-//! One training.
+//! Trains once.
 
 use std::error::Error as StdError;
 use std::path::Path;
@@ -12,17 +12,17 @@ use crate::output::errln;
 use crate::progress::Reporter;
 use crate::ranks::Ranks;
 
-/// What trainings of one split have in common.
+/// The common parts of all trainings on one split.
 pub(super) struct Training<'a> {
     pub(super) args: &'a LightgcnArgs,
     pub(super) ranks: &'a Ranks,
     pub(super) split: &'a Split,
-    /// Layer-0 embeddings to start from.
+    /// Initial layer-0 embeddings.
     pub(super) start: Option<&'a NodeEmbeddings>,
 }
 
 impl Training<'_> {
-    /// Trains on all ranks, watched on validation data where there are any.
+    /// Trains on all ranks, with validation data if there are any.
     pub(super) fn train(&self, config: &LightGcnConfig) -> Result<Trained, Error> {
         let Self { args, ranks, split, start } = *self;
         let watched = if !split.valid.is_empty() {
@@ -43,7 +43,7 @@ impl Training<'_> {
     }
 }
 
-/// An epoch in words.
+/// Describes an epoch.
 fn note(epoch: &EpochReport) -> String {
     let mut note = format!("loss {:.5}, {:.2} s", epoch.loss, epoch.seconds);
     if epoch.validation.is_some() {
@@ -54,8 +54,8 @@ fn note(epoch: &EpochReport) -> String {
     note
 }
 
-/// Saves what Ctrl-C left unfinished, beside a complete run that may be there. Returns the
-/// error that ends the program.
+/// Saves the state of a training after Ctrl-C, without changing an existing complete run. Returns
+/// the error that ends the program.
 pub(super) fn stopped(
     ranks: &Ranks,
     out: &Path,
@@ -66,9 +66,9 @@ pub(super) fn stopped(
             let path = out.join("stopped.safetensors");
             trained.layer0.save(&path)?;
             let epochs = trained.history.len();
-            errln!("{epochs} epochs are kept; continue from them with --start {}", path.display());
+            errln!("{epochs} epochs are saved; continue with --start {}", path.display());
         }
-        // A rank that leaves ends the others: not while rank 0 writes.
+        // A rank that exits ends the others, so wait until rank 0 has written.
         ranks.barrier()?;
         Ok(())
     };

@@ -1,4 +1,4 @@
-//! `--search`: every setting of a grid, the best on validation data kept.
+//! `--search`: trains every setting of a grid and keeps the best on validation data.
 
 use std::error::Error as StdError;
 use std::path::Path;
@@ -16,7 +16,7 @@ use crate::files::save;
 use crate::output::{errln, outln};
 
 /// Trains `base` with every setting of the file `grid`. Rank 0 prints the trials and writes
-/// `search.json` into `out`.
+/// `search.json` to `out`.
 pub(super) fn tune(
     training: &Training<'_>,
     grid: &Path,
@@ -41,7 +41,7 @@ pub(super) fn tune(
         let score = trained.best_validation().unwrap_or(f64::NAN);
         let seconds = started.elapsed().as_secs_f64();
         trials.push(Trial { config: config.clone(), score, seconds });
-        // After each, as a search takes long.
+        // Written after each trial, because a search takes long.
         if root {
             save(&out.join("search.json"), &serde_json::to_vec_pretty(&trials)?)?;
         }
@@ -54,11 +54,11 @@ pub(super) fn tune(
             outln!("{:>10.4} {:>9.1}  {settings}", trial.score, trial.seconds);
         }
     }
-    let (best, trained) = found.best.ok_or("no setting gave a validation score")?;
+    let (best, trained) = found.best.ok_or("no setting has a validation score")?;
     Ok((candidates[best].clone(), trained))
 }
 
-/// The fields of the grid as a candidate has them.
+/// The values of the grid's fields in a configuration.
 fn describe(grid: &Grid, config: &LightGcnConfig) -> String {
     let value = serde_json::to_value(config).unwrap_or_default();
     let field = |name: &String| {

@@ -13,10 +13,9 @@ use crate::dataset::Collector;
 use crate::report::FileReport;
 use crate::{Dataset, Error, Item, Result};
 
-/// Reads Amazon review data of 2014, 2018 or 2023 as the publishers serve it:
-/// one file of reviews and one of metadata (`meta_*`) in a folder, JSON lines
-/// (2014: Python dicts), plain or gzipped. A folder with a `*.item.json`, the
-/// processed form of the MiniOneRec project, is read too.
+/// Reads Amazon reviews of 2014, 2018 or 2023 in the publishers' format: a file of reviews and a
+/// file of metadata (`meta_*`) in one folder, as JSON lines (2014: Python dicts), plain or gzipped.
+/// It also reads a folder with a `*.item.json`, the processed form of the MiniOneRec project.
 ///
 /// | generation | reviews | items named by |
 /// |---|---|---|
@@ -24,14 +23,13 @@ use crate::{Dataset, Error, Item, Result};
 /// | 2018 | `Category.json`, `Category_5.json`, `Category.csv` (the item first) | `asin` |
 /// | 2023 | `Category.jsonl`, `Category.csv`, or its parts `Category.train.csv`, … | `parent_asin` |
 ///
-/// Items have `title`, `description`, categories as `genres`, and the texts
-/// `brand` and `features`, all with markup and entities cleaned; a title that is
-/// a script by mistake counts as missing. Of repeated reviews of an item by a
-/// user the latest counts, of repeated metadata the first.
+/// Items have `title`, `description`, categories as `genres`, and the texts `brand` and `features`,
+/// without markup and with decoded entities. A title that is a script by mistake counts as missing.
+/// Of repeated reviews of an item by a user the latest counts, of repeated metadata the first.
 ///
 /// # Errors
-/// A missing file, several that fit, the first line that is no such record, or metadata of none
-/// of the items.
+/// A missing file, several matching files, the first invalid line, or metadata without any item of
+/// the interactions.
 pub fn amazon(path: impl AsRef<Path>, config: &AmazonConfig) -> Result<Dataset> {
     let source = Source::open(path.as_ref())?;
     let category = config.category.as_deref().unwrap_or_default();
@@ -88,16 +86,16 @@ fn read_reviews(source: &Source, reviews: &str, collector: &mut Collector) -> Re
 struct Review {
     #[serde(rename = "reviewerID", alias = "user_id")]
     user: RawId,
-    /// Absent where there is a `parent_asin`.
+    /// Missing if there is a `parent_asin`.
     #[serde(default)]
     asin: RawId,
     parent_asin: Option<RawId>,
     #[serde(rename = "overall", alias = "rating")]
     rating: Option<f32>,
-    /// Seconds, up to 2018.
+    /// Seconds, in the data up to 2018.
     #[serde(rename = "unixReviewTime")]
     unix_review_time: Option<i64>,
-    /// Milliseconds, in 2023.
+    /// Milliseconds, in the data of 2023.
     timestamp: Option<i64>,
 }
 

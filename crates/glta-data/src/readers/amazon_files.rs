@@ -1,21 +1,21 @@
-//! Which files of a folder are a category's reviews and metadata.
+//! Finds the reviews and metadata of a category in a folder.
 
 use serde::{Deserialize, Serialize};
 
 use super::input::Source;
 use crate::{Error, Result};
 
-/// Which files of a folder are read.
+/// Selects files of a folder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AmazonConfig {
-    /// Where a folder holds several categories: the one to read, as in its file
-    /// names, such as `Gift_Cards`. Default none.
+    /// The category, if a folder has several, as in the file names: `Gift_Cards`, for example.
+    /// Default none.
     pub category: Option<String>,
-    /// Name of the reviews file, where the category has several (all reviews
-    /// and a 5-core). Default the one that is called as the metadata.
+    /// Name of the file of reviews, if the category has several (all reviews and a 5-core). By
+    /// default the one whose name matches the metadata.
     pub reviews: Option<String>,
-    /// Whether metadata are read; without, items have no texts. Default true.
+    /// Whether metadata are read. Without metadata items have no texts. Default true.
     pub metadata: bool,
 }
 
@@ -25,31 +25,32 @@ impl Default for AmazonConfig {
     }
 }
 
-/// The files of one category, named without `.gz`.
+/// The files of one category, by their names without `.gz`.
 pub(crate) struct Files {
     /// One file, or the parts of a published split.
     pub(crate) reviews: Vec<String>,
     pub(crate) meta: Option<String>,
 }
 
-/// Endings of files with reviews.
+/// File extensions of reviews.
 const ENDINGS: [&str; 3] = [".jsonl", ".json", ".csv"];
 /// The parts of a split that was published as CSV.
 const PARTS: [&str; 3] = [".train", ".valid", ".test"];
 
-/// Whether a file is a table and not JSON lines.
+/// Whether a file is a table instead of JSON lines.
 pub(crate) fn is_table(name: &str) -> bool {
     name.ends_with(".csv")
 }
 
-/// The category of a file of reviews: its name without ending, `reviews_` and `ratings_`.
+/// The category of a file of reviews: its name without extension, `reviews_` and `ratings_`.
 fn stem(name: &str) -> &str {
     let name = ENDINGS.iter().find_map(|ending| name.strip_suffix(ending)).unwrap_or(name);
     let name = name.strip_prefix("reviews_").or(name.strip_prefix("ratings_")).unwrap_or(name);
     PARTS.iter().find_map(|part| name.strip_suffix(part)).unwrap_or(name)
 }
 
-/// Whether a file is of a category: called so, perhaps with `_5` or another word behind.
+/// Whether a file belongs to a category: it has the same name, or the name followed by `_5` or
+/// another word.
 fn is_of(stem: &str, category: &str) -> bool {
     let rest = stem.strip_prefix(category);
     rest.is_some_and(|rest| category.is_empty() || rest.is_empty() || rest.starts_with(['.', '_']))
@@ -92,7 +93,7 @@ fn among(text: &str, names: &[&str]) -> String {
     if names.is_empty() { String::new() } else { format!("{text} {}", names.join(", ")) }
 }
 
-/// The metadata of a category, also where it is named as its 5-core is (`Gift_Cards_5`).
+/// The metadata of a category, also for the name of its 5-core (`Gift_Cards_5`).
 fn meta<'n>(source: &Source, metas: &[&'n str], category: &str) -> Result<&'n str> {
     let of = |name: &str| {
         let name = name.strip_prefix("meta_").unwrap_or(name);
@@ -101,7 +102,7 @@ fn meta<'n>(source: &Source, metas: &[&'n str], category: &str) -> Result<&'n st
     let json = || metas.iter().copied().filter(|name| !is_table(name));
     let mut fitting: Vec<&str> = json().filter(|name| is_of(&of(name), category)).collect();
     if fitting.is_empty() {
-        // The longest, as one category's name may begin as another's.
+        // The longest name, because the name of one category may be a prefix of another.
         fitting = json().filter(|name| is_of(category, &of(name))).collect();
         fitting.sort_by_key(|name| std::cmp::Reverse(name.len()));
         fitting.truncate(1);
@@ -113,7 +114,7 @@ fn meta<'n>(source: &Source, metas: &[&'n str], category: &str) -> Result<&'n st
         [one] => Ok(one),
         [] => {
             let hint = format!(
-                "{}; or read no metadata, for items without texts (--no-metadata)",
+                "{}; or read no metadata, so that items have no texts (--no-metadata)",
                 among("; there are", metas)
             );
             Err(source.missing("meta_*.json or meta_*.jsonl", &hint))
@@ -121,7 +122,8 @@ fn meta<'n>(source: &Source, metas: &[&'n str], category: &str) -> Result<&'n st
         several => Err(Error::Config {
             field: "category",
             problem: format!(
-                "{} has the metadata of several categories ({}); choose one, as by --category NAME",
+                "{} has the metadata of several categories ({}); choose one, for example by \
+                 --category NAME",
                 source.path().display(),
                 several.join(", ")
             ),
@@ -129,8 +131,8 @@ fn meta<'n>(source: &Source, metas: &[&'n str], category: &str) -> Result<&'n st
     }
 }
 
-/// The reviews that go with the metadata: of several files all reviews, JSON rather than CSV, then
-/// the 5-core.
+/// The reviews that belong to the metadata. Of several files it prefers all reviews to the 5-core,
+/// and JSON to CSV.
 fn choose(
     source: &Source,
     names: &[&str],
@@ -170,7 +172,7 @@ fn choose(
         return Err(Error::Config {
             field: "reviews",
             problem: format!(
-                "{} has several files of reviews ({}); choose one, as by --reviews FILE",
+                "{} has several files of reviews ({}); choose one, for example by --reviews FILE",
                 source.path().display(),
                 fitting.join(", ")
             ),
@@ -180,17 +182,14 @@ fn choose(
         return Err(Error::Config {
             field: "reviews",
             problem: format!(
-                "{} has several files of reviews ({}), none called as the metadata; choose one, \
-                 as by --reviews FILE",
+                "{} has several files of reviews ({}), and none has the name of the metadata; \
+                 choose one, for example by --reviews FILE",
                 source.path().display(),
                 fitting.join(", ")
             ),
         });
     }
-    tracing::info!(
-        "reviews: {best} of {}; another can be chosen (--reviews FILE)",
-        fitting.join(", ")
-    );
+    tracing::info!("reviews: {best} of {}; --reviews FILE chooses another one", fitting.join(", "));
     Ok(vec![best.to_owned()])
 }
 
@@ -208,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn the_reviews_that_go_with_the_metadata() {
+    fn the_reviews_that_match_the_metadata_are_chosen() {
         let default = AmazonConfig::default();
         let one = |reviews: &str, meta: &str| (vec![reviews.to_owned()], Some(meta.to_owned()));
         let meta = "meta_Home.json";

@@ -7,23 +7,23 @@ use crate::ids::{is_missing, shortest};
 use crate::report::{EXAMPLES, FileReport, Note};
 use crate::{Dataset, Error, Item, Result};
 
-/// Items' texts as they come by raw id, for the items of some interactions.
+/// Collects item texts by raw id for the items of the interactions.
 pub(crate) struct Catalogue {
     collector: Collector,
     items: Vec<Option<Item>>,
-    /// Whether items without interactions become items of the data set.
+    /// Whether items without interactions are added to the data set.
     all: bool,
     records: u64,
     repeated: Tally,
-    /// Records about items that have no interactions.
+    /// Records of items without interactions.
     without: Tally,
-    /// Of these, the ones whose id would be an item's if zeros and `.0` did not count.
+    /// Those of them whose id matches an item except for leading zeros and `.0`.
     nearly: Tally,
-    /// The items whose id is not in its shortest form, by that form.
+    /// Items whose id has leading zeros or `.0`, by the id without these.
     short: Option<FxHashMap<String, u32>>,
 }
 
-/// A count with its first few.
+/// A count with its first few examples.
 #[derive(Default)]
 struct Tally {
     count: u64,
@@ -40,7 +40,7 @@ impl Tally {
 }
 
 impl Catalogue {
-    /// One for the items that have interactions; others are left out.
+    /// A catalogue for the items that have interactions; other items are left out.
     pub(crate) fn new(collector: Collector) -> Self {
         Self {
             items: vec![None; collector.items.len()],
@@ -54,13 +54,13 @@ impl Catalogue {
         }
     }
 
-    /// Takes items without interactions, too.
+    /// Also keeps items without interactions.
     pub(crate) fn with_all(mut self) -> Self {
         self.all = true;
         self
     }
 
-    /// Takes an item if it is wanted; of repeated ones the first counts.
+    /// Adds an item if it is needed. Of repeated items the first counts.
     pub(crate) fn add(&mut self, raw_id: &str, item: impl FnOnce() -> Item) -> Result<()> {
         self.records += 1;
         let Some(id) = self.collector.items.get(raw_id) else {
@@ -73,7 +73,7 @@ impl Catalogue {
         Ok(())
     }
 
-    /// A record about an item without interactions.
+    /// Handles a record of an item without interactions.
     fn unknown(&mut self, raw_id: &str, item: impl FnOnce() -> Item) -> Result<()> {
         if is_missing(raw_id) {
             return Err(Error::MissingId { kind: "item", raw: raw_id.to_owned() });
@@ -98,7 +98,7 @@ impl Catalogue {
         Ok(())
     }
 
-    /// Changes an item that was taken.
+    /// Changes an item that was added.
     pub(crate) fn update(&mut self, raw_id: &str, change: impl FnOnce(&mut Item)) {
         if let Some(id) = self.collector.items.get(raw_id)
             && let Some(item) = &mut self.items[id as usize]
@@ -107,21 +107,21 @@ impl Catalogue {
         }
     }
 
-    /// Reports what was left out of a file.
+    /// Reports records of a file that were left out.
     pub(crate) fn warn(&mut self, file: &str, note: Note) {
         self.collector.report.warn(file, note);
     }
 
-    /// Reports the file of the records.
+    /// Adds the file of the records to the report.
     pub(crate) fn read(&mut self, file: FileReport) {
         tracing::info!("{}: read as {}, {} records", file.file, file.layout, file.rows);
         self.collector.report.files.push(file);
     }
 
-    /// The data set; items that never came have only their id.
+    /// Creates the data set. Items without a record only have their id.
     ///
     /// # Errors
-    /// [`Error::NothingJoins`] where there are records, but none of an item with interactions.
+    /// [`Error::NothingJoins`] if there are records, but none of an item with interactions.
     pub(crate) fn finish(mut self, name: impl Into<String>) -> Result<Dataset> {
         let name = name.into();
         let rated =
@@ -136,25 +136,25 @@ impl Catalogue {
         let records = self.records;
         let report = &mut self.collector.report;
         if missing.count > 0 {
-            let text = "items have no metadata and so no text";
+            let text = "items have no metadata, so they have no text";
             let note = Note::new("items_without_metadata", missing.count, Some(rated), text);
             report.warn(&name, note.examples(missing.examples));
         }
         if self.nearly.count > 0 {
-            let text = "records would be about an item with interactions if leading zeros and a \
-                        `.0` at the end of ids did not count";
+            let text = "records have an id that differs from that of an item with interactions \
+                        only by leading zeros or a `.0` at the end";
             let note = Note::new("ids_nearly_alike", self.nearly.count, Some(records), text);
             report.warn(&name, note.examples(self.nearly.examples));
         }
         if self.repeated.count > 0 {
-            let text = "records repeat an item; the first of each was taken";
+            let text = "records repeat an item; the first of each counts";
             let note = Note::new("repeated_metadata", self.repeated.count, Some(records), text);
             report.warn(&name, note.examples(self.repeated.examples));
         }
         if self.without.count > 0 {
             let text = match self.all {
-                true => "items of the metadata have no interactions and are kept",
-                false => "records are about items without interactions and are left out",
+                true => "items of the metadata have no interactions; they are kept",
+                false => "records are about items without interactions; they are left out",
             };
             let note = Note::new("metadata_without_item", self.without.count, Some(records), text);
             report.say(&name, note.examples(self.without.examples));
@@ -167,7 +167,7 @@ impl Catalogue {
         let beyond = textless - missing.count.min(textless);
         if beyond > 0 {
             let of = data.items.len() as u64;
-            let text = "items have metadata, but no text in them";
+            let text = "items have metadata without any text";
             let note = Note::new("items_without_text", beyond, Some(of), text);
             data.report.warn(&data.name, note);
         }
@@ -187,23 +187,23 @@ impl Catalogue {
         );
         if self.nearly.count > 0 {
             problem += &format!(
-                "; without leading zeros and a `.0` at the end {} would, such as {}: mend one of \
-                 the files",
+                "; without leading zeros and a `.0` at the end {} would match, such as {}: correct \
+                 the ids in one of the files",
                 self.nearly.count,
                 self.nearly.examples.join(", ")
             );
         } else {
-            problem += "; are both files of one data set?";
+            problem += "; check that both files belong to the same data set";
         }
         Err(Error::NothingJoins(problem))
     }
 }
 
-/// An item with cleaned title and description.
+/// An item with a cleaned title and description.
 pub(crate) fn described(id: &str, title: &Texts, description: &Texts) -> Item {
     let mut item = Item::new(id);
     let raw_title = title.0.join(" ");
-    // Some pages were scraped with the script in the title's place.
+    // In some records the title is a script of the page.
     if !raw_title.contains("getTime()") {
         item.title = clean(&raw_title);
     }

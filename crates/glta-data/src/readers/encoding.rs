@@ -1,15 +1,15 @@
-//! Files as UTF-8, whatever Unicode encoding they are written in.
+//! Converts files in any Unicode encoding to UTF-8.
 
 use std::io::{self, Cursor, ErrorKind, Read};
 
-/// Bytes by which an encoding is recognised.
+/// Number of bytes from which an encoding is recognised.
 const HEAD: usize = 64;
 const UTF_8_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// The bytes of `reader` as UTF-8: a byte order mark is taken off, and UTF-16 (as spreadsheets
-/// write "Unicode text") is decoded. Returns the name of an encoding that was decoded.
+/// The bytes of `reader` as UTF-8, without a byte order mark. UTF-16 (the "Unicode text" of
+/// spreadsheets) is decoded. Returns the name of the decoded encoding.
 ///
-/// UTF-16 without a byte order mark is recognised where the first characters are ASCII.
+/// UTF-16 without a byte order mark is recognised if the first characters are ASCII.
 pub(crate) fn decode<'a>(
     mut reader: impl Read + 'a,
 ) -> io::Result<(Box<dyn Read + 'a>, Option<&'static str>)> {
@@ -45,7 +45,7 @@ pub(crate) fn decode<'a>(
     })
 }
 
-/// Whether ASCII characters are written in two bytes each, and which comes first.
+/// Whether ASCII characters take two bytes each, and the byte order.
 fn without_mark(head: &[u8]) -> Option<bool> {
     let pairs = head.chunks_exact(2);
     if pairs.len() < 2 {
@@ -60,7 +60,7 @@ struct Utf16<R> {
     reader: R,
     big_endian: bool,
     raw: Vec<u8>,
-    /// Bytes of `raw` that are read and not decoded yet, from its start.
+    /// Number of bytes at the start of `raw` that are read and not decoded yet.
     filled: usize,
     text: Cursor<Vec<u8>>,
 }
@@ -73,7 +73,7 @@ impl<R: Read> Utf16<R> {
         Self { reader, big_endian, raw: vec![0; BUFFER], filled: 0, text }
     }
 
-    /// Decodes what comes next; false at the end of the file.
+    /// Decodes the next part; false at the end of the file.
     fn advance(&mut self) -> io::Result<bool> {
         let got = self.reader.read(&mut self.raw[self.filled..])?;
         self.filled += got;
@@ -82,13 +82,13 @@ impl<R: Read> Utf16<R> {
             let pair = [pair[0], pair[1]];
             if self.big_endian { u16::from_be_bytes(pair) } else { u16::from_le_bytes(pair) }
         }));
-        // The second half of a character may not be there yet.
+        // The second half of a surrogate pair may not be read yet.
         let cut = got > 0 && units.last().is_some_and(|unit| (0xd800..0xdc00).contains(unit));
         units.truncate(units.len() - usize::from(cut));
         let text = char::decode_utf16(units.iter().copied()).collect::<Result<String, _>>();
         let whole = 2 * units.len();
         if text.is_err() || (got == 0 && self.filled > whole) {
-            let problem = "is not valid UTF-16; is it cut off?";
+            let problem = "is not valid UTF-16; it may be truncated";
             return Err(io::Error::new(ErrorKind::InvalidData, problem));
         }
         self.raw.copy_within(whole..self.filled, 0);
@@ -115,10 +115,10 @@ mod tests {
 
     use super::*;
 
-    /// A reader that gives a few bytes at a time.
-    struct Slowly<'a>(&'a [u8], usize);
+    /// A reader that returns a few bytes at a time.
+    struct SlowReader<'a>(&'a [u8], usize);
 
-    impl Read for Slowly<'_> {
+    impl Read for SlowReader<'_> {
         fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
             let len = out.len().min(self.1);
             self.0.read(&mut out[..len])
@@ -127,7 +127,7 @@ mod tests {
 
     fn decoded(bytes: &[u8], at_once: usize) -> io::Result<String> {
         let mut text = String::new();
-        decode(Slowly(bytes, at_once))?.0.read_to_string(&mut text)?;
+        decode(SlowReader(bytes, at_once))?.0.read_to_string(&mut text)?;
         Ok(text)
     }
 
@@ -150,13 +150,13 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_end(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn decoding_terminates_for_any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = decoded(&bytes, 7);
         }
     }
 
     #[test]
-    fn ascii_needs_no_mark_and_damage_is_refused() {
+    fn ascii_needs_no_byte_order_mark_and_damage_is_an_error() {
         let long = "user,item\n".repeat(20_000);
         for big_endian in [false, true] {
             assert_eq!(decoded(&utf16(&long, big_endian), 1 << 20).unwrap(), long);

@@ -12,23 +12,22 @@ use crate::dataset::Collector;
 use crate::report::{FileReport, Note};
 use crate::{Dataset, Error, Item, Result};
 
-/// Which part of the Goodreads data is read.
+/// Selects a part of the Goodreads data.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct GoodreadsConfig {
-    /// Where a folder holds several per-genre sets: the part of the file names
-    /// that tells them apart, such as `poetry`. Default none.
+    /// The genre, if a folder has several sets: the part of the file names that differs, such as
+    /// `poetry`. Default none.
     pub subset: Option<String>,
-    /// Only books of this genre: one of the names in
-    /// `goodreads_book_genres_initial.json` where that file is present (as
-    /// `history` in `history, historical fiction, biography`), else a shelf
-    /// name. Default none.
+    /// Only books of this genre. It is one of the names in `goodreads_book_genres_initial.json` if
+    /// that file exists (`history` in `history, historical fiction, biography`), otherwise the name
+    /// of a shelf. Default none.
     pub genre: Option<String>,
-    /// With `genre` and no genres file: on how many readers' shelves of that
-    /// name a book must stand. Default 10.
+    /// With `genre` and no genres file: the minimum number of readers who put the book on a shelf
+    /// of that name. Default 10.
     pub min_shelf_count: u32,
-    /// Whether books that were only put on a shelf (`is_read` false) are left
-    /// out, about half of the published rows. Default true.
+    /// Whether books that were only put on a shelf (`is_read` false) are left out, about half of
+    /// the published rows. Default true.
     pub only_read: bool,
 }
 
@@ -38,20 +37,18 @@ impl Default for GoodreadsConfig {
     }
 }
 
-/// Reads the UCSD Book Graph (Wan & McAuley) as its publishers serve it: JSON
-/// lines `goodreads_books*.json` and `goodreads_interactions*.json` (or, where
-/// there are none, `goodreads_reviews*.json`) in one folder, whole or per genre,
-/// plain or gzipped. Instead of interactions in JSON there may be the publishers'
-/// `goodreads_interactions.csv` with its `book_id_map.csv`, without which its numbers
-/// of books say nothing; without `user_id_map.csv` users keep their numbers.
+/// Reads the UCSD Book Graph (Wan & McAuley) in the publishers' format: JSON lines
+/// `goodreads_books*.json` and `goodreads_interactions*.json` (or `goodreads_reviews*.json` if
+/// there are none) in one folder, for all books or one genre, plain or gzipped. Interactions may
+/// also be the publishers' `goodreads_interactions.csv`. It needs `book_id_map.csv`, because it
+/// numbers books differently. Without `user_id_map.csv` users keep their numbers.
 ///
-/// Only the ids must be present in a record. Items have `title`, `description`
-/// and, where known, genres and a text `shelves`, markup and entities cleaned. A
-/// rating of 0 means that there is none. Times are those at which a book was
-/// added to a shelf.
+/// Only the ids are mandatory in a record. Items have `title`, `description` and, if known, genres
+/// and a text `shelves`, without markup and with decoded entities. A rating of 0 means that there
+/// is none. The time is when the book was added to a shelf.
 ///
 /// # Errors
-/// A missing file, several that fit, or the first line that is no such record.
+/// A missing file, several matching files, or the first invalid line.
 pub fn goodreads(path: impl AsRef<Path>, config: &GoodreadsConfig) -> Result<Dataset> {
     let source = Source::open(path.as_ref())?;
     let (books, events) = files(&source, config)?;
@@ -90,12 +87,12 @@ pub fn goodreads(path: impl AsRef<Path>, config: &GoodreadsConfig) -> Result<Dat
     collector.report.files.push(file);
     let none_left = collector.is_empty();
     if of_other_genres > 0 {
-        let text = "interactions are with books of other genres and are left out";
+        let text = "interactions are with books of other genres; they are left out";
         collector.report.say(&events, Note::new("other_genres", of_other_genres, Some(rows), text));
     }
     if unread > 0 {
-        let text = "interactions are unread books (is_read false, only put on a shelf) and are \
-                    left out; they can be kept (--keep-unread)";
+        let text = "interactions are with unread books (is_read false, only put on a shelf); they \
+                    are left out (--keep-unread keeps them)";
         let note = Note::new("unread", unread, Some(rows), text);
         if none_left {
             return Err(Error::Emptied { dataset: events, rule: note.message });
@@ -169,7 +166,7 @@ impl Shelf {
     }
 }
 
-/// Shelves that tell of the reader's plans rather than of the book.
+/// Shelves that describe the reader's plans rather than the book.
 const STATUS: &[&str] = &[
     "to-read",
     "currently-reading",
@@ -204,7 +201,7 @@ impl Book {
     }
 }
 
-/// Ids of the books of a genre.
+/// The ids of the books of a genre.
 fn books_of(
     source: &Source,
     books: &str,
@@ -236,13 +233,13 @@ fn books_of(
     if wanted.is_empty() {
         return Err(Error::Config {
             field: "genre",
-            problem: format!("no book is of genre `{genre}`"),
+            problem: format!("no book has the genre `{genre}`"),
         });
     }
     Ok(wanted)
 }
 
-/// The files of books and of interactions, or of reviews where there are none.
+/// The files of books and of interactions, or of reviews if there are no interactions.
 fn files(source: &Source, config: &GoodreadsConfig) -> Result<(String, String)> {
     let subset = config.subset.as_deref().unwrap_or_default();
     let of_kind = |kind: &str, ending: &str| {
@@ -270,7 +267,7 @@ fn files(source: &Source, config: &GoodreadsConfig) -> Result<(String, String)> 
             "",
         ));
     }
-    // Files of one subset have the same end.
+    // Files of one subset have the same suffix.
     let end = |name: &str, kind: &str| {
         name[kind.len()..].trim_end_matches(JSON).trim_end_matches(CSV).to_owned()
     };
@@ -287,7 +284,7 @@ fn files(source: &Source, config: &GoodreadsConfig) -> Result<(String, String)> 
         ([book], [event], _) => Ok((book.clone(), event.clone())),
         (_, _, [(book, event)]) => {
             tracing::info!(
-                "{book} and {event} of {}; others can be chosen (--subset NAME)",
+                "{book} and {event} of {}; --subset NAME chooses others",
                 [books.as_slice(), &events].concat().join(", ")
             );
             Ok((book.clone(), event.clone()))
@@ -295,7 +292,7 @@ fn files(source: &Source, config: &GoodreadsConfig) -> Result<(String, String)> 
         _ => Err(Error::Config {
             field: "subset",
             problem: format!(
-                "{} has several sets; choose among {}, as by --subset NAME",
+                "{} has several sets; choose one of {}, for example by --subset NAME",
                 source.path().display(),
                 [books.as_slice(), &events].concat().join(", ")
             ),

@@ -6,11 +6,11 @@ use super::table::{Column, Row, Table, TableConfig, number};
 use crate::report::FileReport;
 use crate::{Error, Result};
 
-/// Which id each number of the CSV edition stands for.
+/// The map from the numbers of the CSV edition to ids.
 const BOOKS: &str = "book_id_map.csv";
 const USERS: &str = "user_id_map.csv";
 
-/// A row of the file, under the ids of the JSON edition.
+/// A row of the file, with the ids of the JSON edition.
 pub(crate) struct Event<'a> {
     pub(crate) user: &'a str,
     pub(crate) book: &'a str,
@@ -18,10 +18,10 @@ pub(crate) struct Event<'a> {
     pub(crate) rating: Option<f32>,
 }
 
-/// Calls `each` for every row of `file`, and reports the file.
+/// Calls `each` for every row of `file`, and adds the file to the report.
 ///
-/// `book_id_map.csv` must be beside it, since the books' texts go by other ids. Without
-/// `user_id_map.csv` users keep their numbers.
+/// `book_id_map.csv` must be in the same folder, because the texts of the books have other ids.
+/// Without `user_id_map.csv` users keep their numbers.
 pub(crate) fn for_each_event(
     source: &Source,
     file: &str,
@@ -29,8 +29,8 @@ pub(crate) fn for_each_event(
 ) -> Result<FileReport> {
     if !source.has(BOOKS) {
         let hint = format!(
-            ": {file} numbers the books, and this file, published beside it, says which number is \
-             which book of the other files"
+            ": {file} numbers the books, and this file of the same publisher maps the numbers to \
+             the ids of the other files"
         );
         return Err(source.missing(BOOKS, &hint));
     }
@@ -38,7 +38,7 @@ pub(crate) fn for_each_event(
     let users = match source.has(USERS) {
         true => Some(source.read(USERS, |input| ids(input, "user_id_csv", "user_id"))?),
         false => {
-            tracing::info!("{file}: users keep their numbers, as there is no {USERS}");
+            tracing::info!("{file}: users keep their numbers, because {USERS} is missing");
             None
         }
     };
@@ -72,7 +72,7 @@ pub(crate) fn for_each_event(
 /// Ids by number.
 type Ids = Vec<Option<Box<str>>>;
 
-/// The id whose number a row has.
+/// The id for the number in a row.
 fn id_of<'a>(ids: &'a Ids, row: &Row<'_>, column: usize, file: &str) -> Result<&'a str> {
     let number = integer(row.bytes(column)).and_then(|number| usize::try_from(number).ok());
     let id = number.and_then(|number| ids.get(number)?.as_deref());
@@ -88,7 +88,7 @@ fn ids(input: Input<'_>, from: &str, to: &str) -> Result<Ids> {
     let mut rows = 0;
     while let Some(row) = table.next_row()? {
         rows += 1;
-        // Numbers have few gaps; a damaged one must not fill the memory.
+        // Numbers have few gaps; a corrupt one must not fill the memory.
         let at = integer(row.bytes(from)).and_then(|at| usize::try_from(at).ok());
         let at = at.filter(|&at| at <= 64 * (rows + 1024));
         let Some(at) = at else {
@@ -99,7 +99,7 @@ fn ids(input: Input<'_>, from: &str, to: &str) -> Result<Ids> {
         }
         let id = Some(row.text(to)?.into());
         if ids[at].as_ref().is_some_and(|_| ids[at] != id) {
-            return Err(row.error(format!("number {at} has another id already")));
+            return Err(row.error(format!("number {at} already has another id")));
         }
         ids[at] = id;
     }

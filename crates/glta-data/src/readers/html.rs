@@ -1,17 +1,16 @@
-//! Web text to plain text: entities decoded, markup taken out.
+//! Converts web text to plain text: decodes entities and removes markup.
 //!
-//! An HTML parser is of no use here: to it every `<word` opens an element, so that it drops
+//! An HTML parser does not help here. It treats every `<word` as an element, so it drops
 //! `<Untitled>` or the end of `5 <x`. Titles and descriptions of these data sets are plain text
-//! into which some shops put HTML, some of it escaped twice. The crates that render HTML as text
-//! also add layout (wrapped lines, link targets).
+//! into which some shops put HTML, some of it escaped twice. Crates that render HTML as text also
+//! add layout (wrapped lines, link targets).
 
 use std::borrow::Cow;
 
-/// Plain text on one line: tags become blanks, scripts and comments vanish,
-/// entities are decoded (twice where they were escaped twice), and any run of
-/// white space is one blank.
+/// Plain text on one line. Tags become spaces, scripts and comments are removed, entities are
+/// decoded (twice if they were escaped twice), and white space is collapsed.
 ///
-/// Only names of HTML elements make a tag, so `a < b` and `<Untitled>` stay.
+/// Only names of HTML elements are tags, so `a < b` and `<Untitled>` stay.
 pub(crate) fn clean(text: &str) -> String {
     let mut text = Cow::Borrowed(text);
     for _ in 0..2 {
@@ -59,7 +58,7 @@ fn strip_tags(text: &str) -> Cow<'_, str> {
     Cow::Owned(plain)
 }
 
-/// Length of the tag, comment or script that `text` starts with.
+/// Length of the tag, comment or script at the start of `text`.
 fn tag_end(text: &str) -> Option<usize> {
     if text.starts_with("<!--") {
         return text.find("-->").map(|at| at + 3);
@@ -195,7 +194,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn web_text() {
+    fn cleans_web_text() {
         assert!(ELEMENTS.is_sorted());
         for (raw, plain) in [
             ("Salt &amp; Pepper", "Salt & Pepper"),
@@ -218,7 +217,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn never_panics_and_leaves_one_line(text in "[<>/!a-z&;#é \n-]{0,40}") {
+        fn never_panics_and_returns_one_line(text in "[<>/!a-z&;#é \n-]{0,40}") {
             let plain = clean(&text);
             prop_assert!(!plain.contains(['\n', '\t']) && !plain.contains("  "));
         }

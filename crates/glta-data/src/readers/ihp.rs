@@ -6,12 +6,12 @@ use super::pairs::finish_split;
 use crate::dataset::Collector;
 use crate::{Dataset, Error, Result, Split};
 
-/// Reads the split of IHP (Yang et al., SIGIR 2024): `user_history_train.json`
-/// and `user_history_test.json` in one folder, each an object from user to a
-/// list of item ids, plain or gzipped. There are no texts.
+/// Reads the split of IHP (Yang et al., SIGIR 2024): `user_history_train.json` and
+/// `user_history_test.json` in one folder, plain or gzipped. Each is an object from user to a list
+/// of item ids. There are no texts.
 ///
 /// # Errors
-/// A missing or unreadable file, JSON of another shape, or no interactions.
+/// A missing or unreadable file, JSON of another structure, or no interactions.
 pub fn ihp(path: impl AsRef<Path>) -> Result<(Dataset, Split)> {
     let source = Source::open(path.as_ref())?;
     let mut collector = Collector::new(false, false);

@@ -1,4 +1,4 @@
-//! Where text comes from: a folder or a zip archive, plain or gzipped, UTF-8 or UTF-16.
+//! Input files: in a folder or a zip archive, plain or gzipped, UTF-8 or UTF-16.
 
 use std::fs::File;
 use std::io::{self, Cursor, Read};
@@ -10,18 +10,18 @@ use zip::ZipArchive;
 use super::encoding::decode;
 use crate::{Error, Result};
 
-/// A folder, or a zip archive as publishers serve it.
+/// A folder, or the zip archive of a publisher.
 #[derive(Debug)]
 pub(crate) struct Source {
     path: PathBuf,
-    /// Names within, relative for a folder (its direct entries), full for a zip.
+    /// File names: relative for a folder (its direct entries), full for a zip archive.
     names: Vec<String>,
     zipped: bool,
 }
 
-/// Text with a name for messages. There is no byte order mark.
+/// A text with its name for messages, without a byte order mark.
 pub(crate) struct Input<'a> {
-    /// The file, with `archive.zip/` before the name of a zipped one.
+    /// The file; a file in an archive is prefixed by `archive.zip/`.
     pub(crate) file: String,
     pub(crate) reader: Box<dyn Read + 'a>,
 }
@@ -31,8 +31,8 @@ impl Source {
         Self::open_within(path, 0)
     }
 
-    /// A folder that holds nothing but one folder or one archive, as some programs extract an
-    /// archive, stands for what it holds.
+    /// If a folder contains only one folder or one archive, as after some programs extracted an
+    /// archive, that one is opened.
     fn open_within(path: &Path, depth: usize) -> Result<Self> {
         let io = |source| io_error(path.display(), source);
         let metadata = std::fs::metadata(path).map_err(io)?;
@@ -43,7 +43,7 @@ impl Source {
                     names.push(name);
                 }
             }
-            names.retain(|name| !is_by_the_way(name));
+            names.retain(|name| !is_system_file(name));
             if let [only] = names.as_slice()
                 && depth < DEEPEST
                 && (path.join(only).is_dir() || only.ends_with(".zip"))
@@ -54,26 +54,26 @@ impl Source {
         } else {
             let archive = ZipArchive::new(File::open(path).map_err(io)?).map_err(|e| {
                 let problem = format!(
-                    "neither a folder nor a complete zip archive ({e}); name the \
-                     folder or archive that holds the files"
+                    "neither a folder nor a complete zip archive ({e}); give the path of the \
+                     folder or archive with the files"
                 );
                 io(io::Error::new(io::ErrorKind::InvalidData, problem))
             })?;
             let names = archive.file_names().flatten().map(String::from);
-            (names.filter(|name| !is_by_the_way(name)).collect(), true)
+            (names.filter(|name| !is_system_file(name)).collect(), true)
         };
         let mut source = Self { path: path.to_owned(), names, zipped };
-        // Shallow names first, then a fixed order.
+        // Shallow names first, then in a fixed order.
         source.names.sort_by_key(|name| (name.matches(['/', '\\']).count(), name.clone()));
         Ok(source)
     }
 
-    /// Folder or archive, for messages.
+    /// The folder or archive, for messages.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The name without folders and `.zip`, a data set's name.
+    /// The name without folders and `.zip`: the name of the data set.
     pub(crate) fn stem(&self) -> String {
         let absolute = std::path::absolute(&self.path).unwrap_or_else(|_| self.path.clone());
         let name = absolute.file_name().unwrap_or_default().to_string_lossy();
@@ -81,7 +81,7 @@ impl Source {
         name.to_owned()
     }
 
-    /// All file names without the folders of an archive.
+    /// All file names, without the folders of an archive.
     pub(crate) fn file_names(&self) -> impl Iterator<Item = &str> {
         let files = self.names.iter().filter(|name| {
             !name.ends_with(['/', '\\']) && (self.zipped || self.path.join(name).is_file())
@@ -94,10 +94,9 @@ impl Source {
         self.find(name).is_some()
     }
 
-    /// The one file, named without `.gz`, for which `fits` answers true.
+    /// The only file, by its name without `.gz`, for which `fits` returns true.
     ///
-    /// `expected` describes it for messages; `field` is the setting by which a
-    /// choice is made.
+    /// `expected` describes the file in messages; `field` is the setting that selects it.
     pub(crate) fn one_file(
         &self,
         expected: &str,
@@ -114,7 +113,7 @@ impl Source {
             _ => Err(Error::Config {
                 field,
                 problem: format!(
-                    "{} has several {expected}: choose among {}",
+                    "{} has several {expected}; choose one of {}",
                     self.path.display(),
                     fitting.join(", ")
                 ),
@@ -126,7 +125,7 @@ impl Source {
         self.all(name).first().copied()
     }
 
-    /// The files `name` and `name.gz`, plain and shallow ones first.
+    /// The files `name` and `name.gz`; plain and shallow ones first.
     fn all(&self, name: &str) -> Vec<&str> {
         let mut all: Vec<&str> = self.names.iter().map(String::as_str).collect();
         all.retain(|full| {
@@ -138,7 +137,7 @@ impl Source {
         all
     }
 
-    /// Hands the file `name` or `name.gz` to `read`.
+    /// Passes the file `name` or `name.gz` to `read`.
     pub(crate) fn read<T>(
         &self,
         name: &str,
@@ -149,7 +148,7 @@ impl Source {
         };
         let others = &self.all(name)[1..];
         if !others.is_empty() {
-            tracing::warn!("{full} is read, {} of the same name not", others.join(", "));
+            tracing::warn!("{full} is read; {} with the same name are not", others.join(", "));
         }
         if !self.zipped {
             return read(open_file(&self.path.join(full))?);
@@ -161,7 +160,7 @@ impl Source {
         read(opened(entry, file)?)
     }
 
-    /// The error for a file that is not here.
+    /// The error for a missing file.
     pub(crate) fn missing(&self, expected: &str, hint: &str) -> Error {
         Error::MissingFile {
             folder: self.path.clone(),
@@ -178,7 +177,7 @@ pub(crate) fn open_file(path: &Path) -> Result<Input<'static>> {
     opened(handle, file)
 }
 
-/// The text of a file, decompressed and in UTF-8.
+/// The text of a file, decompressed, as UTF-8.
 fn opened<'a>(reader: impl Read + 'a, file: String) -> Result<Input<'a>> {
     let text = decompress(reader).and_then(decode);
     let (reader, encoding) = text.map_err(|e| io_error(&file, e))?;
@@ -188,7 +187,7 @@ fn opened<'a>(reader: impl Read + 'a, file: String) -> Result<Input<'a>> {
     Ok(Input { file, reader })
 }
 
-/// Gzip is told by its first two bytes, whatever the name.
+/// Gzip is recognised by its first two bytes, for any file name.
 fn decompress<'a>(mut reader: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
     let mut head = [0; 2];
     let mut len = 0;
@@ -202,17 +201,17 @@ fn decompress<'a>(mut reader: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> 
     Ok(if head == [0x1f, 0x8b] { Box::new(MultiGzDecoder::new(whole)) } else { Box::new(whole) })
 }
 
-/// Folders within folders that are looked into.
+/// Maximum depth of nested folders.
 const DEEPEST: usize = 4;
 
-/// A file's name without folders; some archives from Windows divide these by backslashes.
+/// The name of a file without folders; some archives from Windows use backslashes.
 fn base_name(name: &str) -> &str {
     name.rsplit_once(['/', '\\']).map_or(name, |(_, base)| base)
 }
 
-/// Files that macOS and Windows put beside the ones that were meant: resource forks (`._x`, a
-/// folder `__MACOSX`), hidden files and folders, and what their file managers remember.
-fn is_by_the_way(name: &str) -> bool {
+/// Files that macOS and Windows add: resource forks (`._x`, a folder `__MACOSX`), hidden files and
+/// folders, and files of their file managers.
+fn is_system_file(name: &str) -> bool {
     let mut parts = name.split(['/', '\\']);
     parts.any(|part| {
         part == "__MACOSX"

@@ -15,11 +15,11 @@ use crate::ids::is_missing;
 use crate::report::Note;
 use crate::{Dataset, Error, Item, Result};
 
-/// How a table of items is read. What is `None` is recognised: columns by what a header calls them
-/// (`product_id`, `name`, `category`, `description`, …), else the id is in the first column and
-/// the title in the second.
+/// How a table of items is read. Fields that are `None` are recognised: columns by their names in
+/// the header (`product_id`, `name`, `category`, `description`, …). Without known names the first
+/// column is the id and the second the title.
 ///
-/// All further columns become texts in [`Item::other`] under their names.
+/// All other columns become texts in [`Item::other`] with their names.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ItemsConfig {
@@ -27,23 +27,23 @@ pub struct ItemsConfig {
     pub table: TableConfig,
     /// The column of ids.
     pub id: Option<Column>,
-    /// The column of titles. There need not be one.
+    /// The column of titles, optional.
     pub title: Option<Column>,
-    /// The column of genres or categories: a list literal, or texts divided by `|` or `;` (in
-    /// RecBole's `token_seq` by blanks). There need not be one.
+    /// The column of genres or categories, optional: a list literal, or texts separated by `|` or
+    /// `;` (in RecBole's `token_seq` by spaces).
     pub genres: Option<Column>,
-    /// The column of descriptions. There need not be one.
+    /// The column of descriptions, optional.
     pub description: Option<Column>,
-    /// What happens to a row without an id.
+    /// How a row without an id is handled.
     pub missing_ids: MissingIds,
 }
 
-/// Reads a data set of one's own: a table of interactions, as by [`pairs`](super::pairs()), and a
-/// table of items, each a [`Table`]. The data set has the interactions file's name up to the first
-/// dot.
+/// Reads a data set from a table of interactions, as [`pairs`](super::pairs()) does, and a table of
+/// items. Each is a [`Table`]. The name of the data set is that of the interactions file up to the
+/// first dot.
 ///
 /// Of repeated items the first row counts. Items without interactions follow the others and can be
-/// recommended by their texts; [`Dataset::k_core`] with 1 drops them. Items without a row have no
+/// recommended by their texts; [`Dataset::k_core`] with 1 removes them. Items without a row have no
 /// text. [`Dataset::report`] counts both.
 ///
 /// ```
@@ -63,7 +63,7 @@ pub struct ItemsConfig {
 /// ```
 ///
 /// # Errors
-/// As [`pairs`](super::pairs()), and [`Error::NothingJoins`] when no row is about an item of the
+/// As for [`pairs`](super::pairs()), and [`Error::NothingJoins`] if no row is about an item of the
 /// interactions.
 pub fn tables(
     interactions: impl AsRef<Path>,
@@ -90,7 +90,8 @@ fn read(input: Input<'_>, config: &ItemsConfig, catalogue: &mut Catalogue) -> Re
             continue;
         }
         if row.is_compound(columns.id) {
-            let problem = format!("the item's id is a list or an object, `{id}`; name another key");
+            let problem =
+                format!("the id of the item is a list or an object, `{id}`; name another key");
             return Err(row.error(problem));
         }
         if is_missing(&id) {
@@ -99,7 +100,8 @@ fn read(input: Input<'_>, config: &ItemsConfig, catalogue: &mut Catalogue) -> Re
                 continue;
             }
             let error = Error::MissingId { kind: "item", raw: id };
-            let problem = format!("{error}; drop such rows (--missing-ids drop) or mend them");
+            let problem =
+                format!("{error}; correct the row, or leave such rows out (--missing-ids drop)");
             return Err(row.error(problem));
         }
         let fields = fields(&row)?;
@@ -107,7 +109,7 @@ fn read(input: Input<'_>, config: &ItemsConfig, catalogue: &mut Catalogue) -> Re
     }
     let file = table.report("items");
     if missing > 0 {
-        let text = "rows have no item id and are left out";
+        let text = "rows have no item id; they are left out";
         let note = Note::new("items_without_id", missing, Some(table.counts().rows), text);
         catalogue.warn(&file.file, note);
     }
@@ -119,7 +121,7 @@ fn fields(row: &Row<'_>) -> Result<Vec<String>> {
     (0..row.len()).map(|n| row.text(n).map(str::to_owned)).collect()
 }
 
-/// Where a table of items has what.
+/// The columns of a table of items.
 struct Columns {
     id: usize,
     title: Option<usize>,
@@ -136,7 +138,9 @@ impl Columns {
             Some(id) => id,
             None if names.is_empty() => 0,
             None => {
-                let problem = "no column is known as that of item ids; name it".to_owned();
+                let problem = "no column is recognised as that of the item ids; name \
+                               it"
+                .to_owned();
                 return Err(table.malformed(problem));
             }
         };
@@ -153,7 +157,7 @@ impl Columns {
     fn item(&self, id: &str, fields: &[String], names: &[String]) -> Item {
         let mut item = Item::new(id);
         for (n, field) in fields.iter().enumerate() {
-            // A word for a missing value is no text.
+            // A text for a missing value is not a text.
             if n == self.id || is_missing(field) {
                 continue;
             }
@@ -170,7 +174,7 @@ impl Columns {
                 let text = clean(field);
                 let name = match name {
                     "" => format!("column {}", n + 1),
-                    // These names are those of an item's own fields.
+                    // These are the names of an item's own fields.
                     "title" | "genres" | "description" | "raw_id" => format!("{name} (column)"),
                     name => name.to_owned(),
                 };
@@ -181,7 +185,7 @@ impl Columns {
     }
 }
 
-/// The parts of a field with genres.
+/// The parts of a field with several genres.
 fn genres(field: &str, kind: &str) -> Vec<String> {
     let parts: Vec<String> = match python::parse(field) {
         Ok(serde_json::Value::Array(list)) => {

@@ -24,7 +24,7 @@ pub(crate) fn whole<T: DeserializeOwned>(input: Input<'_>) -> Result<T> {
     })
 }
 
-/// The entries of an object in the order of the file.
+/// The entries of an object, in the order of the file.
 pub(crate) struct Entries<V>(pub(crate) Vec<(String, V)>);
 
 impl<'de, V: Deserialize<'de>> Deserialize<'de> for Entries<V> {
@@ -54,7 +54,7 @@ impl<'de, V: Deserialize<'de>> Deserialize<'de> for Entries<V> {
     }
 }
 
-/// An id that some publishers write as a number and some as a string.
+/// An id that is a number in some files and a string in others.
 #[derive(Debug, Default)]
 pub(crate) struct RawId(pub(crate) String);
 
@@ -86,8 +86,8 @@ impl<'de> Deserialize<'de> for RawId {
     }
 }
 
-/// Calls `each` for every line of a file of JSON objects. Python literals,
-/// which Amazon's files of 2014 hold instead, are taken too. Returns the number of lines.
+/// Calls `each` for every line of a file of JSON objects, or of Python literals, as in Amazon's
+/// files of 2014. Returns the number of lines.
 pub(crate) fn for_each_record<T: DeserializeOwned>(
     input: Input<'_>,
     mut each: impl FnMut(T) -> Result<()>,
@@ -100,7 +100,7 @@ pub(crate) fn for_each_record<T: DeserializeOwned>(
     Ok(records)
 }
 
-/// The object in a line.
+/// Parses the object in a line.
 pub(crate) fn parse_record<T: DeserializeOwned>(line: &[u8]) -> std::result::Result<T, Fault> {
     let record = if line.starts_with(b"{'") || line.starts_with(b"{u'") {
         let value = python::parse(utf8(line)?)?;
@@ -114,7 +114,7 @@ pub(crate) fn parse_record<T: DeserializeOwned>(line: &[u8]) -> std::result::Res
     })
 }
 
-/// Text that may be a string, a list of them, lists within lists, or absent.
+/// A text that may be a string, a list of strings, nested lists, or missing.
 #[derive(Debug, Default)]
 pub(crate) struct Texts(pub(crate) Vec<String>);
 
@@ -154,12 +154,12 @@ impl<'de> Deserialize<'de> for Texts {
 }
 
 impl Texts {
-    /// The cleaned texts that are not empty, joined.
+    /// The cleaned, non-empty texts, joined.
     pub(crate) fn joined(&self, separator: &str) -> String {
         self.cleaned().join(separator)
     }
 
-    /// The cleaned texts that are not empty, each once.
+    /// The cleaned, non-empty texts, without repetitions.
     pub(crate) fn cleaned(&self) -> Vec<String> {
         let mut texts: Vec<String> = Vec::new();
         for text in self.0.iter().map(|text| clean(text)) {

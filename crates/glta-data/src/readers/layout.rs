@@ -1,4 +1,4 @@
-//! Whether the rows of a file are pairs or lists, and which columns are which.
+//! Recognises whether the rows of a file are pairs or lists, and which columns are which.
 
 use rustc_hash::FxHashSet;
 
@@ -8,10 +8,10 @@ use crate::Result;
 use crate::dataset::Collector;
 use crate::report::Note;
 
-/// The layout that the first rows of a table have.
+/// The layout of a table, from its first rows.
 ///
-/// A list has one row for each user and is as long as it is; pairs have rows of one length, and a
-/// user has several.
+/// Lists have one row per user, of any length. Pairs have rows of the same length, and a user has
+/// several rows.
 pub(crate) fn of(table: &Table<'_>, config: &PairsConfig) -> Result<PairsLayout> {
     let named = config.user.is_some() || config.item.is_some();
     let sample = table.sample();
@@ -25,8 +25,8 @@ pub(crate) fn of(table: &Table<'_>, config: &PairsConfig) -> Result<PairsLayout>
     let repeated = sample.iter().any(|row| !users.insert(row.first().map(String::as_str)));
     let even = sample.iter().filter(|row| row.len() == first.len()).count();
     let ragged = even < sample.len();
-    // In rows of two fields a list of one item is a pair. A row among many that has another length
-    // is refused when it is read.
+    // In rows of two fields a list of one item looks like a pair. If only few rows have another
+    // length, they are rejected when they are read.
     let pairs = repeated
         || sample.iter().all(|row| row.len() <= 2)
         || (ragged && sample.len() >= 10 && 10 * even >= 9 * sample.len())
@@ -37,25 +37,25 @@ pub(crate) fn of(table: &Table<'_>, config: &PairsConfig) -> Result<PairsLayout>
         Ok(PairsLayout::Lists)
     } else {
         Err(table.malformed(format!(
-            "the rows could be pairs of user and item with further columns, or lists of {} items \
-             each, as every row has another user and {} fields; say what they are (--layout pairs \
-             or --layout lists)",
+            "the rows could be pairs of user and item with further columns, or lists of {} items, \
+             because every row has another user and {} fields; name the layout (--layout pairs or \
+             --layout lists)",
             first.len() - 1,
             first.len()
         )))
     }
 }
 
-/// Columns of usual pairs: user, item, rating and time.
+/// Columns of a table of pairs: user, item, rating and time.
 const MOST_COLUMNS: usize = 4;
 
-/// Whether all fields are whole numbers, as the ids of published lists are.
+/// Whether all fields are integers, as the ids of published lists are.
 fn are_numbers(sample: &[Vec<String>]) -> bool {
     let digits = |field: &String| field.bytes().all(|b| b.is_ascii_digit());
     sample.iter().flatten().all(|field| !field.is_empty() && digits(field))
 }
 
-/// Whether the last column is of times, or the third of ratings with decimals.
+/// Whether the last column has times, or the third has ratings with decimals.
 fn looks_rated(sample: &[Vec<String>]) -> bool {
     let all = |column: usize, holds: &dyn Fn(&str) -> bool| {
         sample.iter().all(|row| row.get(column).is_some_and(|field| holds(field)))
@@ -65,22 +65,22 @@ fn looks_rated(sample: &[Vec<String>]) -> bool {
     all(last, &is_time) || all(2, &decimal)
 }
 
-/// Whether a field is a date, or an epoch since 1990 in any unit.
+/// Whether a field is a date, or an epoch after 1990 in any unit.
 fn is_time(field: &str) -> bool {
     const YEAR_1990: i64 = 631_152_000;
     time(field.as_bytes()).is_some_and(|time| time >= YEAR_1990)
 }
 
-/// Index of a column.
+/// The index of a column.
 type Index = usize;
 
-/// The columns of users and items where none is set: those with a `known` name, else the first
-/// two, but for a first column without a name that numbers the rows.
+/// The columns of users and items if none is set: those with a `known` name, otherwise the first
+/// two. A first column without a name that numbers the rows is skipped.
 pub(crate) fn by_position(table: &Table<'_>, known: [Option<Index>; 2]) -> Result<(Index, Index)> {
     let names = table.columns();
     let problem = match known {
         [Some(user), Some(item)] => return Ok((user, item)),
-        [None, None] if table.has_objects() => "no key is known as that of a user or of an item",
+        [None, None] if table.has_objects() => "no key is recognised as that of users or of items",
         [None, None] => {
             let from = usize::from(names.first().is_some_and(|name| is_row_number(name)));
             if table.width() >= from + 2 {
@@ -88,19 +88,19 @@ pub(crate) fn by_position(table: &Table<'_>, known: [Option<Index>; 2]) -> Resul
             }
             return Err(table.malformed("expected columns of users and items".into()));
         }
-        [None, Some(_)] => "no column is known as that of users",
-        [Some(_), None] => "no column is known as that of items",
+        [None, Some(_)] => "no column is recognised as that of users",
+        [Some(_), None] => "no column is recognised as that of items",
     };
-    let problem = format!("{problem}; name both, as by --columns user=NAME,item=NAME");
+    let problem = format!("{problem}; name both, for example by --columns user=NAME,item=NAME");
     Err(table.malformed(problem))
 }
 
-/// The first column of tables that pandas or R wrote with their row numbers.
+/// Whether a column has the row numbers that pandas or R wrote.
 fn is_row_number(name: &str) -> bool {
     name.is_empty() || name.starts_with("Unnamed:") || name.eq_ignore_ascii_case("index")
 }
 
-/// Whether this is one of Amazon's files of 2018 with ratings alone, which name the item first.
+/// Whether this is one of Amazon's files of ratings of 2018, where the item comes first.
 fn items_first(table: &Table<'_>) -> bool {
     let sample = table.sample();
     let upper = |id: &str| id.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit());
@@ -111,8 +111,8 @@ fn items_first(table: &Table<'_>) -> bool {
         && sample.iter().all(|row| row.len() > 1 && is_item(&row[0]) && is_user(&row[1]))
 }
 
-/// The columns of ratings and times in a table of four columns without a header, as in
-/// MovieLens' `u.data`.
+/// The columns of ratings and times in a table of four columns without a header, as in MovieLens'
+/// `u.data`.
 pub(crate) fn rating_and_time(
     table: &Table<'_>,
     user: Index,
@@ -130,9 +130,9 @@ pub(crate) fn rating_and_time(
     if fits { (Some(2), Some(3)) } else { (None, None) }
 }
 
-/// Users of lists who have several rows.
+/// Users with several rows in a file of lists.
 pub(crate) struct RepeatedUsers {
-    /// Whether lists were recognised rather than set.
+    /// Whether lists were recognised instead of set.
     guessed: bool,
     /// The line of each user's first row.
     first: Vec<u64>,
@@ -146,7 +146,7 @@ impl RepeatedUsers {
         Self { guessed, first: Vec::new(), count: 0, examples: Vec::new() }
     }
 
-    /// Counts a user's row; refuses a second one in lists that were only recognised.
+    /// Counts a row of a user. In recognised lists a second row is an error.
     pub(crate) fn check(&mut self, row: &Row<'_>, user: u32) -> Result<()> {
         let user = user as usize;
         if user >= self.first.len() {
@@ -160,8 +160,8 @@ impl RepeatedUsers {
         let raw = String::from_utf8_lossy(row.bytes(0)).into_owned();
         if self.guessed {
             return Err(row.error(format!(
-                "user `{raw}` has line {first} already, but a file of lists has one line for each \
-                 user; choose the layout `pairs` or `lists`, as by --layout"
+                "user `{raw}` is also on line {first}, but a file of lists has one line per user; \
+                 choose the layout `pairs` or `lists`, for example by --layout"
             )));
         }
         self.count += 1;
@@ -173,7 +173,8 @@ impl RepeatedUsers {
 
     pub(crate) fn report(self, collector: &mut Collector, file: &str) {
         if self.count > 0 {
-            let text = "rows go to a user who had one before: are these lists? (--layout pairs)";
+            let text = "rows belong to a user who has an earlier row; if these are not lists, \
+                        choose --layout pairs";
             let note = Note::new("repeated_users", self.count, None, text);
             collector.report.warn(file, note.examples(self.examples));
         }

@@ -1,7 +1,7 @@
 //! Lines of a file as byte slices, with file and line number in every error.
 //!
-//! `bstr` and the standard library read lines of any length: a damaged or hostile archive without
-//! a line end would fill the memory. Here a line has a limit.
+//! `bstr` and the standard library read lines of any length, so a corrupt or malicious archive
+//! without a line end would fill the memory. Lines have a limit here.
 
 use std::borrow::Cow;
 use std::io::Read;
@@ -11,16 +11,16 @@ use memchr::{memchr, memchr2};
 use super::input::{Input, io_error};
 use crate::{Error, Result};
 
-/// Why a line cannot be used.
+/// The reason why a line cannot be used.
 pub(crate) enum Fault {
-    /// What is wrong with it; file and line number are added.
+    /// A problem with the line; file and line number are added.
     Problem(String),
-    /// Another failure, passed on as it is.
+    /// Another error, which is passed on unchanged.
     Error(Error),
 }
 
 impl Fault {
-    /// The error, with file and line where it has none of its own.
+    /// The error, with file and line if it has none.
     pub(crate) fn at(self, file: &str, line: u64) -> Error {
         let problem = match self {
             Self::Problem(problem) => problem,
@@ -44,23 +44,23 @@ impl From<Error> for Fault {
 }
 
 const BUFFER: usize = 256 << 10;
-/// A line longer than this is no text file's.
+/// Maximum length of a line.
 pub(crate) const MAX_LINE: usize = 64 << 20;
 
-/// The lines of a file that are not empty, one after the other.
+/// The non-empty lines of a file.
 pub(crate) struct Lines<'a> {
     file: String,
     reader: Box<dyn Read + 'a>,
     end_of_line: u8,
     number: u64,
     buffer: Vec<u8>,
-    /// What of `buffer` is still to be given out, and how much of that has no line end.
+    /// The part of `buffer` that was not returned yet, and the part of it without a line end.
     start: usize,
     filled: usize,
     searched: usize,
-    /// Where the last line lies.
+    /// The position of the last line.
     last: (usize, usize),
-    /// Whether there may be a quote or a carriage return in `buffer`.
+    /// Whether `buffer` may contain a quote or a carriage return.
     special: bool,
 }
 
@@ -91,14 +91,13 @@ impl<'a> Lines<'a> {
         &self.file
     }
 
-    /// The next line that is not empty and its number, from 1. A byte order mark before it is
-    /// skipped.
+    /// The next non-empty line and its number, from 1. A byte order mark before it is skipped.
     #[inline]
     pub(crate) fn next(&mut self) -> Result<Option<(u64, &[u8])>> {
         Ok(if self.advance()? { Some((self.number, self.line())) } else { None })
     }
 
-    /// Goes to the next line that is not empty; false at the end.
+    /// Moves to the next non-empty line; false at the end.
     #[inline]
     pub(crate) fn advance(&mut self) -> Result<bool> {
         loop {
@@ -108,7 +107,7 @@ impl<'a> Lines<'a> {
             self.number += 1;
             let line = &self.buffer[start..end];
             end -= usize::from(line.ends_with(b"\r"));
-            // Files with byte order marks may have been joined.
+            // Files with byte order marks may have been concatenated.
             if line.starts_with(b"\xef\xbb\xbf") {
                 start += 3;
             }
@@ -119,25 +118,25 @@ impl<'a> Lines<'a> {
         }
     }
 
-    /// The line that [`advance`](Self::advance) went to.
+    /// The current line, after [`advance`](Self::advance).
     #[inline]
     pub(crate) fn line(&self) -> &[u8] {
         &self.buffer[self.last.0..self.last.1]
     }
 
-    /// The number of that line, from 1.
+    /// The number of the current line, from 1.
     #[inline]
     pub(crate) fn number(&self) -> u64 {
         self.number
     }
 
-    /// Whether that line may have a quote or a carriage return in it.
+    /// Whether the current line may contain a quote or a carriage return.
     #[inline]
     pub(crate) fn is_special(&self) -> bool {
         self.special
     }
 
-    /// Where the next line, with nothing taken off, lies in the buffer.
+    /// The position of the next complete line in the buffer.
     #[inline]
     fn take(&mut self) -> Result<Option<(usize, usize)>> {
         loop {
@@ -157,7 +156,7 @@ impl<'a> Lines<'a> {
         }
     }
 
-    /// Reads more; false at the end of the file.
+    /// Reads more bytes; false at the end of the file.
     #[cold]
     fn fill(&mut self) -> Result<bool> {
         self.buffer.copy_within(self.start..self.filled, 0);
@@ -186,8 +185,8 @@ impl<'a> Lines<'a> {
     }
 }
 
-/// Calls `each(number, line)` for every line that is not empty, without its
-/// `\n` or `\r\n`; numbers start at 1.
+/// Calls `each(number, line)` for every non-empty line, without its `\n` or `\r\n`. Numbers start
+/// at 1.
 pub(crate) fn for_each_line(
     input: Input<'_>,
     mut each: impl FnMut(u64, &[u8]) -> std::result::Result<(), Fault>,
@@ -201,14 +200,14 @@ pub(crate) fn for_each_line(
     Ok(())
 }
 
-/// The line as UTF-8.
+/// The line as UTF-8 text.
 pub(crate) fn utf8(line: &[u8]) -> std::result::Result<&str, Fault> {
     std::str::from_utf8(line).map_err(|e| {
         Fault::Problem(format!("not UTF-8 at byte {} of `{}`", e.valid_up_to() + 1, shown(line)))
     })
 }
 
-/// UTF-8, or ISO-8859-1 where a line is not UTF-8: the older MovieLens files.
+/// The line as UTF-8, or as ISO-8859-1 if it is not UTF-8, as in the older MovieLens files.
 pub(crate) fn utf8_or_latin1(line: &[u8]) -> Cow<'_, str> {
     match std::str::from_utf8(line) {
         Ok(text) => Cow::Borrowed(text),
@@ -216,7 +215,7 @@ pub(crate) fn utf8_or_latin1(line: &[u8]) -> Cow<'_, str> {
     }
 }
 
-/// A line for a message, cut when long.
+/// A line for a message, truncated if it is long.
 pub(crate) fn shown(line: &[u8]) -> String {
     const MOST: usize = 80;
     let text = String::from_utf8_lossy(&line[..line.len().min(MOST)]);
@@ -224,12 +223,12 @@ pub(crate) fn shown(line: &[u8]) -> String {
     format!("{}{more}", text.escape_debug())
 }
 
-/// The problem of a line that has another form than it should.
+/// The problem of a line that does not have the expected form.
 pub(crate) fn expected(form: &str, line: &[u8]) -> Fault {
     Fault::Problem(format!("expected {form}, found `{}`", shown(line)))
 }
 
-/// A decimal integer of at most 18 digits, with or without a sign.
+/// A decimal integer of at most 18 digits, with an optional sign.
 #[inline]
 pub(crate) fn integer(field: &[u8]) -> Option<i64> {
     let (negative, digits) = match field.strip_prefix(b"-") {
@@ -250,7 +249,7 @@ pub(crate) fn integer(field: &[u8]) -> Option<i64> {
     Some(if negative { -value } else { value })
 }
 
-/// A finite decimal number; the forms `4` and `4.5` of ratings take a short way.
+/// A finite decimal number. The forms `4` and `4.5` of ratings have a fast path.
 #[inline]
 pub(crate) fn decimal(field: &[u8]) -> Option<f32> {
     match *field {

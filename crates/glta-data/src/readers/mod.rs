@@ -1,15 +1,16 @@
-//! Readers of the publishers' raw files.
+//! Readers of raw files.
 //!
-//! - [`movielens`], [`amazon`], [`goodreads`], [`ihp`]: what the publishers serve, from a folder
-//!   or the zip archive. What macOS and Windows add to archives is passed over, and a folder that
-//!   holds one folder stands for that.
+//! - [`movielens`], [`amazon`], [`goodreads`], [`ihp`]: the publishers' files, in a folder or the
+//!   zip archive. Files that macOS and Windows add to archives are ignored. If a folder contains
+//!   only one folder, that one is read.
 //! - [`pairs`], [`split_pairs`], [`tables`]: interactions and items in tables of any kind, such as
 //!   CSV, JSON lines, RecBole's atomic files and LightGCN's lists.
-//! - [`Table`]: the rows of such a table one by one.
+//! - [`Table`]: the rows of such a table, one by one.
 //!
-//! A file may be gzipped whatever its name says. Files are streamed. An error names the file and
-//! line, what was expected and what is there. What was recognised, left out, joined or missing is
-//! shown by [`tracing`] and recorded in [`Dataset::report`](crate::Dataset::report).
+//! A file may be gzipped, whatever its name is. Files are streamed. An error names the file and the
+//! line, the expected form and the actual content. [`tracing`] events and
+//! [`Dataset::report`](crate::Dataset::report) say what was recognised, left out, merged or
+//! missing.
 
 mod amazon;
 mod amazon_files;

@@ -12,8 +12,8 @@ use super::table::{Column, Separator, Table, TableConfig};
 use crate::dataset::Collector;
 use crate::{Dataset, Error, Item, Result};
 
-/// Reads any generation of MovieLens from a folder or from the zip archive that
-/// GroupLens serves; every file may be gzipped.
+/// Reads any generation of MovieLens from a folder or from the zip archive of GroupLens. Every file
+/// may be gzipped.
 ///
 /// | generation | interactions | items |
 /// |---|---|---|
@@ -21,23 +21,22 @@ use crate::{Dataset, Error, Item, Result};
 /// | 1M, 10M | `ratings.dat`, or `pairs.dat` (`UserID::MovieID`) in its absence | `movies.dat` |
 /// | latest-small, 20M, 25M, 32M | `ratings.csv` | `movies.csv` |
 ///
-/// Users and items are numbered in the order of their first rating; movies that
-/// nobody rated are left out. Items have `title` and `genres`; where the folder
-/// holds a `dbpedia_abstracts.json` (movie id → text), also a text `abstract`.
-/// The older files' ISO-8859-1 titles are decoded.
+/// Users and items are numbered in the order of their first rating; movies without ratings are left
+/// out. Items have `title` and `genres`. If the folder has a `dbpedia_abstracts.json` (movie id →
+/// text), they also have a text `abstract`. ISO-8859-1 titles of the older files are decoded.
 ///
 /// # Errors
-/// A path that is neither a folder nor a complete zip, no ratings file of any
-/// generation, a missing companion file, truncated gzip data, an empty file, or
-/// the first line that does not have the generation's form.
+/// A path that is neither a folder nor a complete zip archive, no ratings file of any generation, a
+/// missing file of items, truncated gzip data, an empty file, or the first line without the form of
+/// the generation.
 pub fn movielens(path: impl AsRef<Path>) -> Result<Dataset> {
     movielens_with(path, &MovieLensConfig::default())
 }
 
-/// [`movielens`] that chooses among the files of a folder.
+/// [`movielens`] with a choice among the files of a folder.
 ///
 /// # Errors
-/// As [`movielens`].
+/// As for [`movielens`].
 pub fn movielens_with(path: impl AsRef<Path>, config: &MovieLensConfig) -> Result<Dataset> {
     let source = Source::open(path.as_ref())?;
     let there: Vec<&str> = RATINGS.into_iter().filter(|file| source.has(file)).collect();
@@ -56,7 +55,7 @@ pub fn movielens_with(path: impl AsRef<Path>, config: &MovieLensConfig) -> Resul
             };
             if there.len() > 1 {
                 tracing::info!(
-                    "ratings: {first} of {}; another can be chosen (--ratings FILE)",
+                    "ratings: {first} of {}; --ratings FILE chooses another one",
                     there.join(", ")
                 );
             }
@@ -75,19 +74,19 @@ pub fn movielens_with(path: impl AsRef<Path>, config: &MovieLensConfig) -> Resul
     }
 }
 
-/// The files of ratings of all generations, those that are preferred first.
+/// The files of ratings of all generations, in order of preference.
 const RATINGS: [&str; 4] = ["u.data", "ratings.dat", "pairs.dat", "ratings.csv"];
 
-/// Which files of a folder are read.
+/// Selects files of a folder.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MovieLensConfig {
-    /// The file of ratings where a folder holds those of several generations: `u.data`,
-    /// `ratings.dat`, `pairs.dat` or `ratings.csv`. Default the first of these that is there.
+    /// The file of ratings, if a folder has those of several generations: `u.data`, `ratings.dat`,
+    /// `pairs.dat` or `ratings.csv`. By default the first of these that exists.
     pub ratings: Option<String>,
 }
 
-/// How the rows of a generation are written: `user, item, rating, time`, or the first two.
+/// The format of the rows of a generation: `user, item, rating, time`, or the first two.
 fn rows(separator: Separator, columns: usize) -> PairsConfig {
     let column = |number| Some(Column::Number(number)).filter(|_| number <= columns);
     PairsConfig {
@@ -211,7 +210,7 @@ fn movie(id: &str, title: &str, genres: &str) -> Item {
     }
 }
 
-/// Abstracts of films, an object movie id → text.
+/// Adds the abstracts of films from an object movie id → text.
 fn add_abstracts(source: &Source, catalogue: &mut Catalogue) -> Result<()> {
     const FILE: &str = "dbpedia_abstracts.json";
     if !source.has(FILE) {

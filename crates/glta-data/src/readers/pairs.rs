@@ -11,12 +11,12 @@ use crate::ids::{IdMap, is_missing};
 use crate::report::{EXAMPLES, Note, Report};
 use crate::{Dataset, Error, Interactions, Item, Result, Split};
 
-/// Reads interactions without texts from one [`Table`], plain or gzipped.
+/// Reads interactions without texts from one [`Table`].
 ///
-/// Raw ids may be any text and stay as they are written (`007` is not `7`), but for blanks around
-/// them; users and items are numbered in the order of their first appearance. Columns beside those
-/// of [`PairsConfig`] are not used. The data set has the file's name up to the first dot. What
-/// was recognised is shown as information and recorded in [`Dataset::report`].
+/// Raw ids may be any text and are compared as they are written (`007` is not `7`), except for
+/// spaces around them. Users and items are numbered in the order of their first appearance. Columns
+/// other than those of [`PairsConfig`] are not used. The name of the data set is that of the file
+/// up to the first dot. An information event and [`Dataset::report`] say what was recognised.
 ///
 /// ```
 /// use glta_data::readers::{PairsConfig, pairs};
@@ -35,9 +35,9 @@ use crate::{Dataset, Error, Interactions, Item, Result, Split};
 /// ```
 ///
 /// # Errors
-/// An unreadable file, one without interactions, a content that could be pairs as well as lists
-/// or contradicts the settings or itself, an id that is missing (see [`MissingIds`]), or a rating
-/// or time that is none; the message names the line and what to set.
+/// An unreadable file, a file without interactions, a content that could be pairs as well as lists
+/// or that contradicts the settings or itself, a missing id (see [`MissingIds`]), or an invalid
+/// rating or time. The message names the line and the setting to change.
 pub fn pairs(path: impl AsRef<Path>, config: &PairsConfig) -> Result<Dataset> {
     let path = path.as_ref();
     let collector = collect(open_file(path)?, config)?;
@@ -46,14 +46,14 @@ pub fn pairs(path: impl AsRef<Path>, config: &PairsConfig) -> Result<Dataset> {
     collector.finish(name, |_, raw| Item::new(raw))
 }
 
-/// Reads a split that was published as two files over the same ids.
+/// Reads a split that was published as two files with the same ids.
 ///
-/// The data set holds the interactions of both; the validation part is empty
-/// (see [`Split::with_validation`]). A pair that is in both files counts as
-/// training only. Both files have the layout of the training file.
+/// The data set has the interactions of both files. The validation part is empty (see
+/// [`Split::with_validation`]). A pair that is in both files counts as training only. Both files
+/// have the layout of the training file.
 ///
 /// # Errors
-/// As [`pairs`].
+/// As for [`pairs`].
 pub fn split_pairs(
     name: impl Into<String>,
     train: impl AsRef<Path>,
@@ -68,7 +68,7 @@ pub fn split_pairs(
     finish_split(name.into(), collector, n_train)
 }
 
-/// The data set and split of rows of which the first `n_train` are for training.
+/// The data set and the split if the first `n_train` rows are for training.
 pub(crate) fn finish_split(
     name: String,
     mut collector: Collector,
@@ -83,7 +83,7 @@ pub(crate) fn finish_split(
     let test = whole_test.filter(|user, item| !train.contains(user, item));
     let both = whole_test.len() - test.len();
     if both > 0 {
-        let text = "test pairs are also training pairs and are left out of the test";
+        let text = "test pairs are also training pairs; they are left out of the test part";
         let note =
             Note::new("test_pairs_in_training", both as u64, Some(whole_test.len() as u64), text);
         let raw = |(user, item): (u32, u32)| {
@@ -105,7 +105,7 @@ pub(crate) fn collect(input: Input<'_>, config: &PairsConfig) -> Result<Collecto
     Ok(collector)
 }
 
-/// Appends a file's rows and returns their layout.
+/// Appends the rows of a file and returns their layout.
 pub(crate) fn read(
     input: Input<'_>,
     config: &PairsConfig,
@@ -114,10 +114,10 @@ pub(crate) fn read(
     read_with(input, config, collector, Checks::default())
 }
 
-/// What else is known of a file.
+/// What is known about a file besides its configuration.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Checks {
-    /// The layout where none is set: that of the file it goes with.
+    /// The layout if none is set: that of the other file of the split.
     pub(crate) layout: Option<PairsLayout>,
     /// Whether ids must be integers.
     pub(crate) integers: bool,
@@ -159,23 +159,23 @@ pub(crate) fn read_with(
     tracing::info!("{file}: read as {}, {} rows", report.layout, report.rows);
     collector.report.files.push(report);
     for (kind, count, text) in [
-        ("empty_rows", missing.empty, "rows have only empty fields and are left out"),
-        ("comments", counts.comments, "lines are comments and are left out"),
-        ("repeated_headers", counts.headers, "rows repeat the header and are left out"),
+        ("empty_rows", missing.empty, "rows have only empty fields; they are left out"),
+        ("comments", counts.comments, "lines are comments; they are left out"),
+        ("repeated_headers", counts.headers, "rows repeat the header; they are left out"),
     ] {
         if count > 0 {
             collector.report.say(&file, Note::new(kind, count, None, text));
         }
     }
     if missing.rows > 0 {
-        let text = "rows have no user or no item and are left out";
+        let text = "rows have no user or no item; they are left out";
         let note = Note::new("rows_without_id", missing.rows, Some(counts.rows), text);
         collector.report.warn(&file, note.examples(missing.examples));
     }
     if collector.columns.users.len() == before {
         if missing.rows > 0 {
             let of = counts.rows;
-            let rule = format!("leaving out rows without user or item drops all {of} rows");
+            let rule = format!("none of the {of} rows has both a user and an item");
             return Err(Error::Emptied { dataset: file, rule });
         }
         return Err(Error::Empty(table.file().to_owned()));
@@ -187,13 +187,13 @@ pub(crate) fn read_with(
 struct Missing {
     rule: MissingIds,
     rows: u64,
-    /// Rows without anything.
+    /// Rows whose fields are all empty.
     empty: u64,
     examples: Vec<String>,
 }
 
 impl Missing {
-    /// Counts the row, or refuses it.
+    /// Counts the row, or returns the error.
     #[cold]
     fn take(&mut self, row: &Row<'_>, error: Error) -> Result<()> {
         if !matches!(error, Error::MissingId { .. }) {
@@ -204,7 +204,8 @@ impl Missing {
             return Ok(());
         }
         if self.rule == MissingIds::Refuse {
-            let problem = format!("{error}; drop such rows (--missing-ids drop) or mend them");
+            let problem =
+                format!("{error}; correct the row, or leave such rows out (--missing-ids drop)");
             return Err(row.error(problem));
         }
         self.rows += 1;
@@ -215,7 +216,7 @@ impl Missing {
     }
 }
 
-/// Where a table has what.
+/// The columns of a table.
 struct Columns {
     user: usize,
     item: usize,
@@ -223,7 +224,8 @@ struct Columns {
     time: Option<usize>,
     /// Whether times are dates such as `20240131`.
     bare_dates: bool,
-    /// Whether each row must have a rating, and a time: where these columns were named.
+    /// Whether each row must have a rating, and a time: true for columns that the configuration
+    /// names.
     required: [bool; 2],
     /// Whether ids must be integers.
     integers: bool,
@@ -244,7 +246,9 @@ impl Columns {
             }
         };
         if user == item {
-            return Err(table.malformed(format!("users and items are both column {}", user + 1)));
+            return Err(
+                table.malformed(format!("users and items are the same column {}", user + 1))
+            );
         }
         let guessed = layout::rating_and_time(table, user, item);
         let rating = named(&config.rating)?.or_else(|| find(RATING, names)).or(guessed.0);
@@ -255,7 +259,7 @@ impl Columns {
                 fields.filter(|field| !is_missing(field)).partition(|field| fits(field));
             good.len() >= bad.len()
         };
-        // A column of words that only goes by such a name is no reason to refuse the file.
+        // A recognised column whose values are words is ignored; the file is not rejected.
         let mut used = |column: Option<usize>, named: bool, is: fn(&str) -> bool, form: &str| {
             let column = column?;
             if named || fits(column, is) {
@@ -277,7 +281,7 @@ impl Columns {
             let same = |name: &&String| names.get(column) == Some(*name) && !name.is_empty();
             if names.iter().filter(same).count() > 1 {
                 let problem = format!(
-                    "several columns are called `{}`; name one by its number, counted from 1 \
+                    "several columns have the name `{}`; choose one by its number, from 1 \
                      (--columns)",
                     names[column]
                 );
@@ -298,7 +302,7 @@ impl Columns {
         Ok(Self { user, item, rating, time, bare_dates: bare, required, integers })
     }
 
-    /// The columns in words, where they are not just user and item.
+    /// Describes the columns if they are not just user and item.
     fn described(&self, table: &Table<'_>) -> String {
         let name = |column: usize| match table.columns().get(column) {
             Some(name) if !name.is_empty() => format!("`{name}`"),
@@ -352,7 +356,7 @@ fn rows(
     Ok(())
 }
 
-/// The dense ids of a row; a row that lacks one makes no new user or item.
+/// The dense ids of a row. A row without one of its ids adds no new user or item.
 fn ids(collector: &mut Collector, row: &Row<'_>, columns: &Columns) -> Result<(u32, u32)> {
     let (user, item) = (row.text(columns.user)?, row.text(columns.item)?);
     for (kind, column, raw) in [("user", columns.user, user), ("item", columns.item, item)] {
@@ -361,8 +365,8 @@ fn ids(collector: &mut Collector, row: &Row<'_>, columns: &Columns) -> Result<(u
         }
         if row.is_compound(column) {
             return Err(row.error(format!(
-                "the {kind} is a list or an object, `{raw}`; write its id under a key of its own \
-                 and name that (--columns {kind}=KEY)"
+                "the {kind} is a list or an object, `{raw}`; write its id with a separate key and \
+                 name the key (--columns {kind}=KEY)"
             )));
         }
         if columns.integers && raw.parse::<u32>().is_err() {
@@ -384,7 +388,7 @@ fn id(ids: &mut IdMap, row: &Row<'_>, column: usize) -> Result<u32> {
 const NUMBER_FORM: &str = "a number";
 const TIME_FORM: &str = "a time (seconds since 1970 or an ISO 8601 date)";
 
-/// The value of a field; none where it is missing and need not be there.
+/// The value of a field; `None` if it is missing and optional.
 #[inline]
 fn value<T>(
     row: &Row<'_>,
@@ -399,7 +403,7 @@ fn value<T>(
         None if !required && is_missing(row.text(column)?) => Ok(None),
         None => {
             let hint = match form == NUMBER_FORM && field.contains(&b',') {
-                true => " (a comma before three digits may divide thousands)",
+                true => " (a comma before three digits may be a thousands separator)",
                 false => "",
             };
             Err(row.expected(&format!("{form}{hint} in column {}", column + 1)))
@@ -424,7 +428,7 @@ fn lists(
             }
         };
         repeats.check(&row, user)?;
-        // `5,` is a user without items, as is `5`.
+        // `5,` and `5` are both a user without items.
         let fields = (1..row.len()).rev().find(|&n| !row.bytes(n).is_empty()).map_or(1, |n| n + 1);
         for n in 1..fields {
             match id(&mut collector.items, &row, n) {

@@ -7,24 +7,23 @@ use serde::{Deserialize, Serialize};
 use super::table::{Column, TableConfig};
 use crate::{Error, Result};
 
-/// What a row of an interaction file holds.
+/// The content of a row in a file of interactions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum PairsLayout {
-    /// A user and an item, perhaps with further columns.
+    /// A user and an item, and optional further columns.
     Pairs,
-    /// `user item item …`, LightGCN's format. A user alone has no items.
+    /// `user item item …`, LightGCN's format. A row with only a user is a user without items.
     Lists,
 }
 
-/// What happens to a row without a user or an item: an id that is empty, `nan`, `NaT`, `None`,
-/// `null` or `undefined` in any case, `NA`, `N/A`, `<NA>` or `\N`. None is ever taken for a
-/// person.
+/// How a row without a user or an item is handled. An id is missing if it is empty, `nan`, `NaT`,
+/// `None`, `null` or `undefined` in any case, `NA`, `N/A`, `<NA>` or `\N`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MissingIds {
-    /// The file is refused, with the line.
+    /// The file is rejected, with the line.
     #[default]
     Refuse,
     /// The row is left out and counted.
@@ -46,14 +45,14 @@ impl FromStr for MissingIds {
     }
 }
 
-/// How a file of interactions is read. What is `None` is recognised from the content.
+/// How a file of interactions is read. Fields that are `None` are recognised from the content.
 ///
-/// Columns go by what a header calls them (`user_id`, `customer`, `asin`, `timestamp`, …), else
-/// users are in the first and items in the second column.
+/// Columns are recognised by their names in the header (`user_id`, `customer`, `asin`, `timestamp`,
+/// …). Without known names the first column has users and the second items.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PairsConfig {
-    /// What a row holds.
+    /// The content of a row.
     pub layout: Option<PairsLayout>,
     /// Header, separator and quoting.
     pub table: TableConfig,
@@ -61,18 +60,18 @@ pub struct PairsConfig {
     pub user: Option<Column>,
     /// The column of items.
     pub item: Option<Column>,
-    /// The column of ratings: numbers, perhaps with a decimal comma. There need not be one; where
-    /// it is named here, no row may lack its value.
+    /// The column of ratings, optional: numbers, also with a decimal comma. If it is set, every row
+    /// must have a value.
     pub rating: Option<Column>,
-    /// The column of times: seconds, milliseconds, microseconds or nanoseconds since 1970, or ISO
-    /// 8601 dates. There need not be one; where it is named here, no row may lack its value.
+    /// The column of times, optional: seconds, milliseconds, microseconds or nanoseconds since
+    /// 1970, or ISO 8601 dates. If it is set, every row must have a value.
     pub time: Option<Column>,
-    /// What happens to a row without a user or an item.
+    /// How a row without a user or an item is handled.
     pub missing_ids: MissingIds,
 }
 
 impl PairsConfig {
-    /// One that takes rows for `layout`.
+    /// The default settings for a `layout`.
     pub fn of(layout: PairsLayout) -> Self {
         Self { layout: Some(layout), ..Self::default() }
     }
@@ -80,7 +79,7 @@ impl PairsConfig {
     /// Checks the settings.
     ///
     /// # Errors
-    /// [`Error::Config`] for named columns or a header in lists, which have none.
+    /// [`Error::Config`] for named columns or a header together with lists, which have none.
     pub fn validate(&self) -> Result<()> {
         let named = [&self.user, &self.item, &self.rating, &self.time];
         let header = self.table.header == Some(true);
@@ -88,7 +87,7 @@ impl PairsConfig {
         {
             return Err(Error::Config {
                 field: "layout",
-                problem: "lists of items have no columns of other kinds and no header".into(),
+                problem: "lists of items have no header and no other columns".into(),
             });
         }
         Ok(())

@@ -1,13 +1,13 @@
-//! Literals of Python: the form of Amazon's 2014 files, where JSON was meant,
-//! and of lists inside the processed files' strings.
+//! Python literals: the format of Amazon's files of 2014, and of lists inside strings of the
+//! processed files.
 //!
-//! A parser of our own, as it limits the depth (the files come from outside), gives
-//! [`serde_json::Value`] like the JSON readers and says at which byte a literal is wrong.
+//! This is an own parser because it limits the depth (the files are external input), returns
+//! [`serde_json::Value`] like the JSON readers, and reports the position of an error.
 
 use serde_json::{Map, Number, Value};
 
-/// Parses one literal of dicts with string keys, lists, tuples, strings,
-/// numbers, `True`, `False` and `None`. The error says what is wrong where.
+/// Parses one literal of dicts with string keys, lists, tuples, strings, numbers, `True`, `False`
+/// and `None`. The error has the problem and its position.
 pub(crate) fn parse(text: &str) -> Result<Value, String> {
     let mut parser = Parser { text, at: 0 };
     let value = parser.value(0)?;
@@ -18,7 +18,7 @@ pub(crate) fn parse(text: &str) -> Result<Value, String> {
     Ok(value)
 }
 
-/// Deeper nesting is no metadata.
+/// Maximum depth of nesting.
 const DEEPEST: usize = 32;
 
 struct Parser<'a> {
@@ -41,7 +41,7 @@ impl Parser<'_> {
         }
     }
 
-    /// Skips blanks and then `byte`, if it is next.
+    /// Skips spaces, and then `byte` if it is next.
     fn take(&mut self, byte: u8) -> bool {
         self.blanks();
         let next = self.peek() == Some(byte);
@@ -124,7 +124,7 @@ impl Parser<'_> {
             };
             let mut code = |digits: usize| {
                 let hex: String = chars.by_ref().take(digits).map(|(_, c)| c).collect();
-                // Python 2 wrote characters beyond 2¹⁶ as two halves: no text.
+                // Python 2 wrote characters above 2¹⁶ as two surrogates, which are not text.
                 let code = (hex.len() == digits).then(|| u32::from_str_radix(&hex, 16).ok());
                 let code = code.flatten();
                 code.map(|code| char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER))
@@ -138,7 +138,7 @@ impl Parser<'_> {
                 'U' => code(8),
                 '\n' => continue,
                 '\\' | '\'' | '"' => Some(escape),
-                // Python keeps the backslash of escapes it does not know.
+                // Python keeps the backslash of unknown escapes.
                 other => {
                     string.push('\\');
                     Some(other)
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn no_literals() {
+    fn invalid_literals() {
         for text in [
             "",
             "{",
@@ -224,7 +224,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn strings_survive(text in "\\PC{0,20}") {
+        fn strings_round_trip(text in "\\PC{0,20}") {
             let literal = format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"));
             prop_assert_eq!(parse(&literal).unwrap(), Value::String(text));
         }

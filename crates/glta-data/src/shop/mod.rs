@@ -1,5 +1,4 @@
-//! A made-up shop whose customers have tastes, for trying things without a
-//! download.
+//! A generated shop whose customers have tastes, for examples without a download.
 
 mod words;
 
@@ -12,21 +11,20 @@ use serde::{Deserialize, Serialize};
 use crate::{Dataset, Error, Item, Result};
 use words::{MAKERS, STYLES, THEMES};
 
-/// How a shop is generated; [`Dataset::shop`] does it.
+/// Settings of a generated shop ([`Dataset::shop`]).
 ///
-/// Every article belongs to one of 12 *themes* (hiking, baking, …) and one of 4
-/// *styles* (light, sturdy, colourful, simple), both of which its description
-/// gives away in words, and to one of `circles` *circles*, of which no text
-/// speaks: they are known from who buys what alone. A customer likes two themes,
-/// one style and one circle. The weight with which a customer takes an article is
+/// Every article has one of 12 *themes* (hiking, baking, …), one of 4 *styles* (light, sturdy,
+/// colourful, simple), and one of `circles` *circles*. Its description contains the theme and the
+/// style in words. No text contains the circle; only purchases show it. A customer likes two
+/// themes, one style and one circle. The weight with which a customer takes an article is
 ///
 /// ```text
 /// exp(3.0 · theme liked + 1.0 · style liked + 2.0 · circle liked) / (8 + place)^0.5
 /// ```
 ///
-/// where `place` is the article's in a random order of popularity. So texts and
-/// interactions both tell something that the other does not. The last
-/// `new_items` articles have not been sold to anybody: only texts can find them.
+/// where `place` is the article's place in a random order of popularity. So texts and interactions
+/// both contain information that the other lacks. The last `new_items` articles have no
+/// interactions, so only their texts can find them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ShopConfig {
@@ -34,13 +32,13 @@ pub struct ShopConfig {
     pub users: usize,
     /// Number of articles. Default 600.
     pub items: usize,
-    /// Of those, how many are too new to have been sold. Default 30.
+    /// Number of articles among them that have no interactions. Default 30.
     pub new_items: usize,
-    /// Mean number of articles of a customer; nobody has fewer than 4. Default 8.
+    /// Mean number of articles per customer; the minimum is 4. Default 8.
     pub mean_interactions: f64,
     /// Number of circles. Default 8.
     pub circles: usize,
-    /// Seed of everything. Default 2024.
+    /// Seed of all random choices. Default 2024.
     pub seed: u64,
 }
 
@@ -57,30 +55,30 @@ impl Default for ShopConfig {
     }
 }
 
-/// Fewest articles of a customer.
+/// Minimum number of articles per customer.
 const FEWEST: usize = 4;
 
 impl ShopConfig {
     /// Checks the settings.
     ///
     /// # Errors
-    /// [`Error::Config`] naming the field that cannot work.
+    /// [`Error::Config`] with the name of the invalid field.
     pub fn validate(&self) -> Result<()> {
-        let wrong = |field, problem: String| Err(Error::Config { field, problem });
+        let invalid = |field, problem: String| Err(Error::Config { field, problem });
         let sold = self.items.saturating_sub(self.new_items);
         let mean = self.mean_interactions;
         if self.users == 0 {
-            return wrong("users", "at least one is needed".into());
+            return invalid("users", "at least one is needed".into());
         }
         if sold < 2 * FEWEST {
-            return wrong("items", format!("at least {} must not be new", 2 * FEWEST));
+            return invalid("items", format!("at least {} items must not be new", 2 * FEWEST));
         }
         if self.circles == 0 {
-            return wrong("circles", "at least one is needed".into());
+            return invalid("circles", "at least one is needed".into());
         }
         if !(mean >= FEWEST as f64 && mean <= sold as f64 / 2.0) {
             let most = sold / 2;
-            return wrong(
+            return invalid(
                 "mean_interactions",
                 format!("{mean} is not between {FEWEST} and {most}"),
             );
@@ -89,7 +87,7 @@ impl ShopConfig {
     }
 }
 
-/// What decides who takes an article.
+/// The properties that determine who takes an article.
 struct Article {
     theme: usize,
     style: usize,
@@ -129,7 +127,7 @@ impl Article {
 }
 
 impl Dataset {
-    /// A made-up shop with described articles and customers with tastes.
+    /// Generates a shop with described articles and customers with tastes.
     ///
     /// ```
     /// use glta_data::{Dataset, ShopConfig};
@@ -143,11 +141,11 @@ impl Dataset {
     /// ```
     ///
     /// # Errors
-    /// Settings that cannot work.
+    /// Invalid settings.
     pub fn shop(config: &ShopConfig) -> Result<Self> {
         config.validate()?;
-        // One generator for all draws, not `glta_core::stream`s: the shop is data, on which
-        // the checkpoint in examples/quickstart/llm and published figures rest.
+        // One generator for all draws instead of `glta_core::stream`: the checkpoint in
+        // examples/quickstart/llm and published figures depend on these data.
         let mut random = ChaCha8Rng::seed_from_u64(config.seed);
         let articles: Vec<Article> =
             (0..config.items).map(|_| Article::draw(config.circles, &mut random)).collect();
@@ -168,8 +166,8 @@ impl Dataset {
     }
 }
 
-/// What one new customer takes: a weighted draw without replacement (Efraimidis
-/// and Spirakis 2006: the largest `ln(u) / weight`).
+/// The articles of one new customer: weighted sampling without replacement (Efraimidis and Spirakis
+/// 2006: the largest `ln(u) / weight`).
 fn take(
     sold: &[Article],
     places: &[u32],
@@ -192,7 +190,8 @@ fn take(
         })
         .collect();
     keys.sort_unstable_by(|a, b| b.0.total_cmp(&a.0));
-    // Four and an exponentially distributed rest: many have little, few have much.
+    // Four plus an exponentially distributed number: many customers have few articles, few have
+    // many.
     let rest = -uniform(random).ln() * (config.mean_interactions - FEWEST as f64);
     keys.truncate(FEWEST + (rest.round() as usize).min(sold.len() / 2 - FEWEST));
     keys.into_iter().map(|(_, n)| n).collect()
@@ -208,7 +207,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_seed_names_a_shop() {
+    fn a_seed_determines_the_shop() {
         let config = ShopConfig::default();
         let shop = Dataset::shop(&config).unwrap();
         assert_eq!(shop, Dataset::shop(&config).unwrap());
@@ -222,10 +221,10 @@ mod tests {
         assert!((0..500).all(|u| shop.interactions().items(u).len() >= FEWEST));
     }
 
-    /// Of two articles of one customer more often than by chance: the theme, which
-    /// stands in the text, and the circle, which does not.
+    /// Two articles of one customer share, more often than by chance, the theme, which is in the
+    /// text, and the circle, which is not.
     #[test]
-    fn texts_and_circles_both_tell_something() {
+    fn texts_and_circles_are_both_informative() {
         let config = ShopConfig::default();
         let shop = Dataset::shop(&config).unwrap();
         let mut random = ChaCha8Rng::seed_from_u64(config.seed);
@@ -254,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn impossible_shops_are_refused() {
+    fn invalid_shops_are_rejected() {
         let base = ShopConfig { users: 5, items: 30, new_items: 0, ..ShopConfig::default() };
         for (change, field) in [
             (ShopConfig { users: 0, ..base.clone() }, "users"),

@@ -1,4 +1,4 @@
-//! What the generated shop's articles are called and how they are described.
+//! Names and descriptions of the articles of the generated shop.
 
 /// One field of interest.
 pub(super) struct Theme {
@@ -8,7 +8,7 @@ pub(super) struct Theme {
     pub(super) parts: [&'static str; 4],
 }
 
-/// How an article is made, whatever it is for.
+/// A way to make an article, for any theme.
 pub(super) struct Style {
     pub(super) adjectives: [&'static str; 3],
     pub(super) sentence: &'static str,

@@ -1,4 +1,4 @@
-//! Files as publishers would serve them.
+//! Files in the publishers' formats.
 #![allow(clippy::unwrap_used, dead_code)]
 
 use std::fs::{self, File};
@@ -69,7 +69,7 @@ pub(crate) const ML_100K: &[(&str, &[u8])] = &[
     ),
 ];
 
-/// `parent/name.zip` with these entries, folders where there are no bytes.
+/// `parent/name.zip` with these entries; an entry without bytes is a folder.
 pub(crate) fn zip_of(parent: &Path, name: &str, entries: &[(&str, Option<&[u8]>)]) -> PathBuf {
     let path = parent.join(format!("{name}.zip"));
     let mut archive = ZipWriter::new(File::create(&path).unwrap());

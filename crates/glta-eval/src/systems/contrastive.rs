@@ -13,8 +13,8 @@ use crate::error::BoxError;
 use crate::seed::Seed;
 use crate::system::{Fitted, System};
 
-/// A contrastive model under the L2 weight that is best on validation data, of as many as
-/// LightGCN has.
+/// A contrastive model with the L2 weight that is best on validation data, from as many values as
+/// for LightGCN.
 pub(crate) struct ContrastiveSystem {
     name: &'static str,
     config: ContrastiveConfig,
@@ -59,7 +59,7 @@ impl System for ContrastiveSystem {
             tried += 1;
             let config = ContrastiveConfig {
                 seed: seed.number(),
-                // At least some sixteen steps an epoch.
+                // At least about sixteen steps per epoch.
                 batch_size: (split.train.len() / 16).clamp(512, self.config.batch_size),
                 epochs: baselines.contrastive_epochs.unwrap_or(self.config.epochs),
                 l2: f64::from(l2),

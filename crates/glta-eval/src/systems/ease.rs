@@ -10,21 +10,21 @@ use crate::seed::{Seed, validation};
 use crate::system::{Fitted, System};
 use crate::{Error, Result};
 
-/// EASE under the form and the L2 weight that are best on validation data.
+/// EASE with the form and the L2 weight that are best on validation data.
 pub(crate) struct TunedEase {
     pub(crate) ease: Arc<Ease>,
     pub(crate) form: Form,
     pub(crate) l2: f64,
     /// Number of settings that were tried.
     tried: usize,
-    /// Why the dense form was not.
+    /// Why the dense form was not tried.
     pub(crate) left_out: Option<String>,
     /// Seconds of one setting.
     seconds: f64,
 }
 
 impl Seed<'_> {
-    /// Sizes of EASE: those of the linear item model.
+    /// Sizes of EASE, those of the linear model.
     pub(crate) fn ease_config(&self) -> EaseConfig {
         let LinearConfig { max_items, rows, text_neighbours, .. } = self.config().glta.linear;
         EaseConfig { max_items, rows, text_neighbours, ..EaseConfig::default() }
@@ -69,7 +69,7 @@ impl Seed<'_> {
     }
 }
 
-/// No setting of a system has a score that is a number.
+/// The error if no setting of a system has a finite score.
 pub(crate) fn no_score(system: &str) -> Error {
     let problem = format!("no setting of {system} has a validation score");
     Error::Config { field: "baselines", problem }

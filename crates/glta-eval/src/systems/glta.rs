@@ -1,4 +1,4 @@
-//! A GLTA run as a row.
+//! The rows of GLTA runs.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,16 +14,16 @@ use crate::system::{Fitted, System};
 use crate::systems::Needs;
 use crate::systems::text::read_by;
 
-/// A GLTA run in a folder of its own below the seed's.
+/// A GLTA run, in its own folder within the folder of the seed.
 pub(crate) struct Variant {
     name: &'static str,
     folder: &'static str,
     config: Config,
-    /// Folders of runs of the same seed whose results are used where they are there.
+    /// Folder of another run of the same seed, whose results are reused if they exist.
     texts_of: Option<&'static str>,
     item_stage_of: Option<&'static str>,
     linear_of: Option<&'static str>,
-    /// Reads the slots of a run trained with another decoder.
+    /// Another decoder for the slots of a trained run.
     decoder: Option<Decoder>,
 }
 
@@ -64,8 +64,7 @@ impl Variant {
         &self.config
     }
 
-    /// What it cannot do without. The linear item model alone takes the encoders that are
-    /// there.
+    /// The requirements of the row. The linear model alone uses the available encoders.
     pub(crate) fn needs(&self) -> Needs {
         let Config { backbone, model, item_text, .. } = &self.config;
         match (backbone, &item_text.encoders[..]) {
@@ -78,7 +77,7 @@ impl Variant {
         }
     }
 
-    /// Trains the run, resumes it, or loads it if it has ended.
+    /// Trains or resumes the run, or loads it if it has ended.
     fn run(&self, seed: &mut Seed<'_>) -> Result<(Recommender, FitReport)> {
         let mut config = Config { seed: seed.number(), ..self.config.clone() };
         config.item_text.encoders = seed.encoders(&config);
@@ -108,7 +107,7 @@ impl Variant {
         })?)
     }
 
-    /// Takes what other runs of the seed have made already, so that it is made once.
+    /// Copies results of other runs of the seed, so that they are computed once.
     fn copy(&self, run: &Run, config: &Config, seed: &Seed<'_>) -> Result<()> {
         let from = |folder: Option<&str>, file: &str| -> Result<Option<PathBuf>> {
             let Some(folder) = folder.filter(|folder| *folder != self.folder) else {
@@ -160,7 +159,8 @@ impl System for Variant {
     }
 }
 
-/// What the run chose on validation data. `copied` says that its linear model is another run's.
+/// The settings that the run chose on validation data. `copied` means that its linear model comes
+/// from another run.
 fn settings(mut fitted: Fitted, config: &Config, report: FitReport, copied: bool) -> Fitted {
     if let Some(accuracy) = report.item_stage.and_then(|s| s.best()) {
         fitted = fitted

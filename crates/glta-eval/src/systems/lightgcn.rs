@@ -1,4 +1,4 @@
-//! LightGCN, whose embeddings also serve every GLTA run of the seed.
+//! LightGCN, whose embeddings are also used by every GLTA run of the seed.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,14 +17,14 @@ use crate::seed::Seed;
 use crate::system::{Fitted, System};
 use crate::{Error, Result};
 
-/// How the saved embeddings were trained.
+/// How the stored embeddings were trained.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Training {
     l2: f32,
     tried: usize,
     seconds: f64,
     epochs: usize,
-    /// What they depend on; embeddings of other settings are trained again.
+    /// The settings of the embeddings; with other settings they are trained again.
     settings: TrainedOn,
 }
 
@@ -36,10 +36,10 @@ struct TrainedOn {
 }
 
 impl Seed<'_> {
-    /// LightGCN's embeddings under the L2 weight that is best on validation data.
+    /// The embeddings of LightGCN with the L2 weight that is best on validation data.
     ///
     /// # Errors
-    /// A training that fails, or files that cannot be read or written.
+    /// An error of the training, or files that cannot be read or written.
     pub fn lightgcn(&mut self) -> Result<Arc<NodeEmbeddings>> {
         Ok(self.lightgcn_trained()?.0)
     }
@@ -56,7 +56,7 @@ impl Seed<'_> {
             Some(training) => training,
             None => {
                 self.train_lightgcn(settings)?;
-                // Rank 0 has written.
+                // Other ranks read after rank 0 has written.
                 self.comm().barrier()?;
                 read(&path)?
             }
@@ -107,7 +107,7 @@ impl Seed<'_> {
         if self.comm().is_root() {
             let (nodes, record) = self.lightgcn_files();
             trained.embeddings.save(&nodes)?;
-            // Last, because it marks the embeddings as complete.
+            // Written last, because it marks the embeddings as complete.
             let text = serde_json::to_vec_pretty(&training).map_err(|e| Error::file(&record, e))?;
             write_whole(&record, &text).map_err(|e| Error::io(&record, e))?;
         }
@@ -138,7 +138,7 @@ impl System for LightGcnSystem {
     }
 }
 
-/// Scores by the inner products of embeddings.
+/// Scores by inner products of embeddings.
 pub(crate) struct Nodes(pub(crate) Arc<NodeEmbeddings>);
 
 impl Scorer for Nodes {

@@ -18,7 +18,7 @@ use crate::system::System;
 use crate::users::file_name;
 use crate::{Error, Result};
 
-/// When a system is run without being named.
+/// The condition under which a system runs by default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Group {
     Always,
@@ -27,7 +27,7 @@ pub(crate) enum Group {
     Ablations,
 }
 
-/// What a system cannot do without.
+/// The requirements of a system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Needs {
     Nothing,
@@ -45,9 +45,9 @@ pub(crate) enum Needs {
 pub(crate) struct Standard {
     pub(crate) group: Group,
     pub(crate) needs: Needs,
-    /// The encoders by which it reads texts.
+    /// The encoders of its texts.
     pub(crate) encoders: Vec<ItemEncoder>,
-    /// Whether it reads files of text vectors.
+    /// Whether it uses files of text vectors.
     pub(crate) files: bool,
     pub(crate) system: Box<dyn System>,
 }
@@ -61,7 +61,7 @@ impl Standard {
         self.system.name()
     }
 
-    /// Whether it cannot be run without a language model.
+    /// Whether it needs a language model.
     pub(crate) fn needs_language(&self, has_encoder: bool) -> bool {
         match self.needs {
             Needs::Language => true,
@@ -70,7 +70,7 @@ impl Standard {
         }
     }
 
-    /// Whether it reads the items' texts by the encoders that are there.
+    /// Whether it encodes item texts with the available encoders.
     pub(crate) fn reads_texts(&self) -> bool {
         self.needs != Needs::Nothing || !self.encoders.is_empty()
     }
@@ -80,14 +80,14 @@ impl Standard {
         self.needs == Needs::LanguageOrEncoder || self.encoders.contains(&ItemEncoder::Sentence)
     }
 
-    /// With the encoders and files of a configuration.
+    /// Sets the encoders and files of a configuration.
     fn reading(mut self, config: &Config) -> Self {
         self.encoders = config.item_encoders().collect();
         self.files = !config.item_text.files.is_empty();
         self
     }
 
-    /// Whether it is named, or on where no system is named.
+    /// Whether it is requested, or enabled if no system is requested.
     pub(crate) fn is_chosen(&self, run: &RunConfig) -> bool {
         if !run.only.is_empty() {
             return run.only.iter().any(|name| name == self.name());
@@ -118,12 +118,12 @@ impl Standard {
     }
 }
 
-/// What an experiment has to read texts with.
+/// The models and texts of an experiment.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Available {
     pub(crate) language: bool,
     pub(crate) encoder: bool,
-    /// Items that have a text.
+    /// Number of items with a text.
     pub(crate) texts: usize,
 }
 
@@ -165,7 +165,7 @@ pub(crate) fn standard(config: &ExperimentConfig) -> Vec<Standard> {
         Standard::new(Always, Needs::Texts, text::EaseTextSystem).reading(&config.glta),
         Standard::new(Always, Needs::Nothing, lightgcn::LightGcnSystem),
     ];
-    // Profiles that GLTA writes serve RLMRec too, which then waits for them.
+    // RLMRec uses the profiles that GLTA writes, and then runs after it.
     let profiles = config.glta.texts.profile;
     if !profiles {
         all.extend(contrastive_models());
@@ -191,13 +191,13 @@ fn contrastive_models() -> impl Iterator<Item = Standard> {
     })
 }
 
-/// Refuses names that no system has, and two systems of one name or with files of one name.
+/// Rejects unknown names, and two systems with the same name or the same file name.
 pub(crate) fn check_names(only: &[String], standard: &[Standard], own: &[&str]) -> Result<()> {
     let mut names: Vec<&str> = standard.iter().map(Standard::name).collect();
     for &name in own {
         let file = file_name(name);
         if let Some(other) = names.iter().find(|other| file_name(other) == file) {
-            let problem = format!("the systems {other} and {name} have files of one name");
+            let problem = format!("the systems {other} and {name} would have the same file name");
             return Err(Error::Config { field: "run.only", problem });
         }
         names.push(name);
@@ -205,7 +205,8 @@ pub(crate) fn check_names(only: &[String], standard: &[Standard], own: &[&str]) 
     match only.iter().find(|name| !names.contains(&name.as_str())) {
         None => Ok(()),
         Some(name) => {
-            let problem = format!("there is no system `{name}`; there are {}", names.join(", "));
+            let problem =
+                format!("there is no system `{name}`; the systems are {}", names.join(", "));
             Err(Error::Config { field: "run.only", problem })
         }
     }

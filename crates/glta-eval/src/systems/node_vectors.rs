@@ -1,4 +1,4 @@
-//! The text vectors that the contrastive models are given.
+//! Text vectors of users and items for the contrastive models.
 
 use std::sync::Arc;
 
@@ -12,21 +12,22 @@ use crate::event::Event;
 use crate::seed::Seed;
 use crate::{Error, Result};
 
-/// Vectors of items' and users' texts.
+/// Vectors of item and user texts.
 pub(crate) struct NodeVectors {
     pub(crate) items: Array2<f32>,
     pub(crate) users: Array2<f32>,
-    /// Name of the model that read the texts.
+    /// Name of the encoder.
     pub(crate) encoder: String,
-    /// Its layers, where it is the language model; the vectors are then whitened.
+    /// Number of layers if it is the language model, whose vectors are then whitened.
     pub(crate) layers: Option<usize>,
-    /// `profiles`, or `items` for the mean over the training items' vectors.
+    /// `profiles`, or `items` for the mean of the training items' vectors.
     pub(crate) users_from: &'static str,
 }
 
 impl Seed<'_> {
-    /// Items have their descriptions. Users have the profiles that the main GLTA run of the
-    /// seed wrote from training items, else the mean of their training items' vectors.
+    /// The text of an item is its description. The text of a user is the profile that the main GLTA
+    /// run of the seed wrote from training items; without profiles, the vector is the mean of the
+    /// vectors of the training items.
     pub(crate) fn node_vectors(&mut self) -> Result<Arc<NodeVectors>> {
         if let Some(vectors) = self.shared.get() {
             return Ok(vectors);
@@ -42,7 +43,7 @@ impl Seed<'_> {
         let (encoder, layers) = match self.encoder {
             Some(encoder) => (encoder.name().to_owned(), None),
             None => {
-                // A language model's raw vectors all look alike.
+                // The raw vectors of a language model are all similar.
                 vectors = whiten(vectors.view(), &WhitenConfig::default())?;
                 let language = self.language()?;
                 let layers = language.llama.config().num_hidden_layers;
@@ -60,7 +61,7 @@ impl Seed<'_> {
         Ok(self.shared.put(vectors))
     }
 
-    /// The profile of every user, if the main run has written them all.
+    /// The profile of every user, if the main run has written all of them.
     fn profiles(&self) -> Result<Option<Vec<String>>> {
         let path = self.folder().join(MAIN_FOLDER).join("texts.jsonl");
         if !self.has(&path)? {
@@ -72,7 +73,7 @@ impl Seed<'_> {
             let unknown = || Error::file(&path, format!("there is no user {user}"));
             *profile.ok_or_else(unknown)? = texts.profile;
         }
-        // An interrupted run has written some of them.
+        // An interrupted run has written only some of them.
         let train = &self.split().train;
         let missing =
             |(user, profile): (u32, &String)| profile.is_empty() && !train.items(user).is_empty();
@@ -80,7 +81,8 @@ impl Seed<'_> {
         Ok(complete.then_some(profiles))
     }
 
-    /// Vectors of all items' texts by the sentence encoder, else by the language model.
+    /// Vectors of all item texts by the sentence encoder, or by the language model if there is
+    /// none.
     fn node_texts(&mut self) -> Result<ItemVectors> {
         let encoder = match self.encoder {
             Some(_) => ItemEncoder::Sentence,
@@ -90,7 +92,7 @@ impl Seed<'_> {
         read.ok_or_else(|| Error::NoLanguage { system: self.system.clone() })
     }
 
-    /// By the text encoder where one is given, else by the language model.
+    /// Encodes texts by the sentence encoder, or by the language model if there is none.
     fn encode(&mut self, work: &str, texts: &[String]) -> Result<Array2<f32>> {
         let (language, encoder) = (self.language, self.encoder);
         let config = &self.config().glta.item_text.language_model;
@@ -112,7 +114,7 @@ impl Seed<'_> {
     }
 }
 
-/// Each user's mean over the training items' vectors, of length 1.
+/// The mean of the training items' vectors of each user, scaled to length 1.
 fn means(items: ArrayView2<'_, f32>, split: &Split) -> Array2<f32> {
     let mut users = Array2::zeros((split.train.n_users(), items.ncols()));
     for (user, mut mean) in (0u32..).zip(users.rows_mut()) {

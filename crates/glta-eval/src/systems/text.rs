@@ -1,4 +1,4 @@
-//! Text neighbours alone and beside EASE.
+//! Text neighbours alone, and with EASE.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -20,15 +20,15 @@ use crate::seed::{Seed, validation};
 use crate::system::{Fitted, System};
 use crate::{Error, Result};
 
-/// Text-kNN under the settings that are best on validation data, with new items among them
-/// where the linear item model is chosen so.
+/// Text-kNN with the settings that are best on validation data, which contain new items if the
+/// linear model is chosen for them.
 pub(crate) struct TunedKnn {
     /// Fitted on all training items.
     knn: Arc<TextKnn>,
     strength: f64,
     power: i32,
-    /// The split that settings were chosen on and the model fitted on it, if it is not the
-    /// seed's.
+    /// The split on which settings were chosen and the model fitted on it, if it is not the split
+    /// of the seed.
     with_new_items: Option<(Split, TextKnn)>,
     encoders: Vec<String>,
     left_out: Vec<ItemEncoder>,
@@ -105,7 +105,7 @@ impl TunedKnn {
     }
 }
 
-/// The names of the encoders whose vectors a row uses, and those that it does without.
+/// Records the encoders that a row uses, and those that are left out.
 pub(crate) fn read_by(fitted: Fitted, encoders: &[String], left_out: &[ItemEncoder]) -> Fitted {
     let fitted = fitted.setting("encoders", encoders);
     match left_out {
@@ -154,7 +154,7 @@ impl System for EaseTextSystem {
             }
         };
         let weight = weights[found.best.ok_or_else(|| no_score("EASE + text"))?.0];
-        // What it takes beyond EASE and text-kNN.
+        // The time in addition to EASE and text-kNN.
         let seconds = started.elapsed().as_secs_f64() / weights.len() as f64;
         // No later system needs them.
         seed.shared.remove::<TunedEase>();
@@ -170,7 +170,7 @@ impl System for EaseTextSystem {
     }
 }
 
-/// [`EaseText`] that owns its parts.
+/// An [`EaseText`] that owns its parts.
 struct Both {
     ease: Arc<Ease>,
     knn: Arc<TextKnn>,

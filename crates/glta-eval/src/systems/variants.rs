@@ -1,4 +1,4 @@
-//! The configurations of GLTA's rows: the main one, its controls, the paper's ablations.
+//! The configurations of GLTA's rows: the main row, its controls, and the paper's ablations.
 
 use glta_align::{Backbone, Config, ItemEncoder, Preset, TargetLoss};
 use glta_gllm::Decoder;
@@ -9,26 +9,25 @@ use crate::config::ExperimentConfig;
 
 /// The row of the paper's complete form.
 pub(crate) const COMPLETE: &str = "GLTA complete";
-/// The row of the linear item model alone.
+/// The row of the linear model alone.
 pub(crate) const LINEAR: &str = "Linear";
-/// The folder of the main row's run.
+/// The folder of the run of the main row.
 pub(crate) const MAIN_FOLDER: &str = "glta";
-/// The folder of the run that the ablations start from, if it is not the main one.
+/// The folder of the run that the ablations start from, if it is not the main run.
 const COMPLETE_FOLDER: &str = "complete";
 
-/// The row of the preset.
+/// The main row of the preset.
 pub(crate) fn main(config: &ExperimentConfig) -> Variant {
     Variant::new(main_name(config.preset), MAIN_FOLDER, config.glta.clone())
 }
 
-/// The linear item model alone, with each of its text encoders alone and with a random language
-/// model in place of the pretrained one; the main model without a language model, and with a
-/// random one.
+/// The linear model alone, with each of its text encoders alone, and with a random language model;
+/// the main model without a language model, and with a random one.
 pub(crate) fn controls(config: &ExperimentConfig) -> Vec<Variant> {
     let base = &config.glta;
     let random = |name, folder, base: &Config| {
         let config = Config { backbone: Backbone::RandomLlm, ..base.clone() };
-        // The same texts in the prompt, so that only the weights differ.
+        // The prompts have the same texts, so only the weights differ.
         Variant::new(name, folder, config).texts_of(MAIN_FOLDER)
     };
     let mut all = Vec::new();
@@ -44,7 +43,7 @@ pub(crate) fn controls(config: &ExperimentConfig) -> Vec<Variant> {
             ("Linear sentence", "linear-sentence", ItemEncoder::Sentence),
         ] {
             let encoders = &base.item_text.encoders;
-            // With one encoder and no file it is the row of all encoders.
+            // With one encoder and no file this equals the row of all encoders.
             let alone = encoders.len() > 1 || !base.item_text.files.is_empty();
             if alone && encoders.contains(&encoder) {
                 let mut one = linear.clone();
@@ -58,7 +57,7 @@ pub(crate) fn controls(config: &ExperimentConfig) -> Vec<Variant> {
     }
     if config.preset != Preset::Default {
         let mut none = Config { backbone: Backbone::None, ..base.clone() };
-        // Only the slot's input can carry the user then.
+        // The user can then only be in the input of the slot.
         none.model.slot_user_token = true;
         all.push(Variant::new("GLTA no LLM", "glta-no-llm", none));
         all.push(random("GLTA random LLM", "glta-random-llm", base));
@@ -66,8 +65,8 @@ pub(crate) fn controls(config: &ExperimentConfig) -> Vec<Variant> {
     all
 }
 
-/// The paper's complete form, one part less each (figure 3, table 3), the autoregressive form
-/// and the decoders (figure 4). Under the preset `paper` they start from its own row.
+/// The paper's complete form without one part each (figure 3, table 3), the autoregressive form and
+/// the decoders (figure 4). With the preset `paper` they start from its own row.
 pub(crate) fn ablations(config: &ExperimentConfig) -> Vec<Variant> {
     let (base, folder) = match config.preset {
         Preset::Paper | Preset::Complete => (config.glta.clone(), MAIN_FOLDER),

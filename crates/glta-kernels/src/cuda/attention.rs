@@ -269,7 +269,7 @@ pub(super) fn backward(
     Ok(d_qkv)
 }
 
-/// Appends the tokens' keys and values to their caches, which have grown already.
+/// Appends the keys and values of the tokens to caches that have already been extended.
 pub(super) fn append(
     cuda: &Cuda,
     qkv: &Tensor,

@@ -62,7 +62,7 @@ pub(super) enum Kernel {
     AttentionDecode,
     AppendKeys,
     Dequantise(Bits),
-    /// For up to this many rows.
+    /// The kernel for at most this number of rows.
     Product(Bits, usize),
 }
 

@@ -12,6 +12,16 @@ pub(crate) const MAX_SEGMENT: usize = 256;
 /// A frozen weight `W: (n, k)` (outputs by inputs) in column panels. Panel `p` has outputs `32 p ..
 /// 32 p + 32` for all inputs, input by input, so products with one row or many rows stream it once
 /// and in order.
+///
+/// ```
+/// use glta_kernels::{Arena, Matrix};
+///
+/// let matrix = Matrix::dense_f32(&Arena::default(), 2, 3, &[1., 2., 3., 4., 5., 6.])?;
+/// let mut row = [0.0; 3];
+/// matrix.dense_row(1, &mut row);
+/// assert_eq!((matrix.outputs(), row), (2, [4., 5., 6.]));
+/// # Ok::<(), glta_kernels::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Matrix {
     /// Outputs.

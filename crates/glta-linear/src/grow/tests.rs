@@ -11,7 +11,7 @@ use crate::{LinearConfig, Solver};
 
 const ITEMS: usize = 90;
 
-/// Texts of 100 items in five groups; the first 90 are there from the start.
+/// Texts of 100 items in five groups; the first 90 exist from the start.
 fn vectors() -> Array2<f32> {
     let mut random = ChaCha8Rng::seed_from_u64(21);
     let mut vectors = Array2::from_shape_fn((100, 8), |(item, c)| {
@@ -48,7 +48,7 @@ fn growing(solver: Solver) -> Growing {
     Growing::new(model, &train(), Some(&text)).unwrap()
 }
 
-/// The columns of a fresh fit from the sources that the model has.
+/// The columns of a fresh fit with the sources of the model.
 fn assert_fresh(growing: &Growing) {
     let train = growing.interactions().unwrap();
     let text = growing.text().unwrap().unwrap();
@@ -96,7 +96,7 @@ fn nothing_new_changes_nothing() {
 }
 
 #[test]
-fn folding_is_a_fresh_fit_from_the_same_sources() {
+fn folding_equals_a_new_fit_from_the_same_sources() {
     let mut growing = growing(Solver::Local);
     let new = growing.add_items(Some(vectors().slice(s![ITEMS.., ..])), 10).unwrap();
     assert_eq!(new, 90..100);
@@ -107,13 +107,13 @@ fn folding_is_a_fresh_fit_from_the_same_sources() {
     let solved = growing.fold().unwrap();
     assert!((4..80).contains(&solved), "{solved}");
     assert_fresh(&growing);
-    // Bought together with items of its group, it hears of them and they of it.
+    // It is bought with items of its group, so they become sources of each other.
     let scores = growing.model.score_items(&[90]);
     assert!(scores.iter().filter(|&&s| s > 0.0).count() > 3);
 }
 
 #[test]
-fn a_forgotten_person_leaves_no_trace() {
+fn a_forgotten_user_has_no_effect() {
     let mut growing = growing(Solver::Local);
     growing.add_items(Some(vectors().slice(s![ITEMS.., ..])), 10).unwrap();
     growing.add_interactions(&[(33, 91), (200, 91), (200, 12)]).unwrap();
@@ -124,7 +124,7 @@ fn a_forgotten_person_leaves_no_trace() {
     assert_fresh(&growing);
     growing.forget_user(999).unwrap();
 
-    // Without the additions it is the model without the person, whatever came in between.
+    // Without the additions it equals the model without the user, whatever happened in between.
     let mut other = self::growing(Solver::Local);
     let text = other.text().unwrap().unwrap();
     other.add_interactions(&[(33, 8)]).unwrap();
@@ -134,12 +134,12 @@ fn a_forgotten_person_leaves_no_trace() {
 }
 
 #[test]
-fn new_items_are_found_by_what_they_are_like() {
+fn new_items_are_found_by_similar_items() {
     for solver in [Solver::Local, Solver::Dense] {
         let mut growing = growing(solver);
         growing.add_items(Some(vectors().slice(s![ITEMS.., ..])), 10).unwrap();
         for new in 90..100u32 {
-            // From an item of the same group, and to one for someone who has nothing else.
+            // From an item of the same group, and to one for a user without other items.
             let best = growing.model.top_items(&[new], 5, |item| item == new);
             let same = best.iter().filter(|r| r.item % 5 == new % 5).count();
             assert!(same >= 4, "{solver:?} {new}: {best:?}");
@@ -152,7 +152,7 @@ fn new_items_are_found_by_what_they_are_like() {
 }
 
 #[test]
-fn a_grown_model_survives_its_file_and_grows_on() {
+fn a_grown_model_round_trips_and_grows_further() {
     let mut growing = growing(Solver::Local);
     growing.add_items(Some(vectors().slice(s![ITEMS..95, ..])), 5).unwrap();
     growing.add_interactions(&[(1, 92), (2, 92), (3, 92)]).unwrap();
@@ -173,7 +173,7 @@ fn a_grown_model_survives_its_file_and_grows_on() {
 }
 
 #[test]
-fn what_does_not_fit_is_refused() {
+fn mismatched_data_are_rejected() {
     let mut growing = growing(Solver::Local);
     let (narrow, all) = (Array2::zeros((1, 3)), vectors());
     for (vectors, count) in [(Some(narrow.view()), 1), (None, 1), (Some(all.view()), 3)] {
@@ -189,9 +189,9 @@ fn what_does_not_fit_is_refused() {
     assert!(Growing::new(growing.into_model(), &other, None).is_err());
 }
 
-/// A person whose list is sampled for counting leaves no more than was counted.
+/// If a long list is sampled for counting, forgetting the user removes all of its counts.
 #[test]
-fn a_power_user_is_forgotten_exactly() {
+fn a_user_with_many_items_is_forgotten_exactly() {
     let items = LONGEST_LIST + 60;
     let some =
         (1..40u32).flat_map(|user| (0..12).map(move |n| (user, (user * 31 + n * 53) % 2_000)));
@@ -242,9 +242,9 @@ fn other_forms_are_fitted_again() {
     assert_eq!(same, fresh.ease.score_items(&[95, 3]));
 }
 
-/// The model answers by the histories as they are, and leaves nobody out while it grows.
+/// The model uses the current histories, and `score_without` is an error while it grows.
 #[test]
-fn the_model_of_a_growing_one_follows() {
+fn the_model_follows_the_changes() {
     let mut growing = growing(Solver::Local);
     growing.add_interactions(&[(7, 3), (500, 3)]).unwrap();
     growing.forget_user(9).unwrap();

@@ -1,7 +1,7 @@
-//! The coarse part of the local form: the largest eigenvectors of `A` are taken out before
-//! the local systems are solved. Each column of `P` is then the Galerkin solution
-//! `W (WᵀAW)⁻¹ Wᵀe_j` over its sources and the eigenvectors, `W = [E_S, V]`: two-level
-//! domain decomposition with one block an item.
+//! The low-rank part of the local form. The largest eigenvectors of `A` are separated before the
+//! local systems are solved. Each column of `P` is then the Galerkin solution `W (WᵀAW)⁻¹ Wᵀe_j`
+//! over its sources and the eigenvectors, `W = [E_S, V]`: two-level domain decomposition with one
+//! block per item.
 
 use glta_core::stream;
 use glta_data::Interactions;
@@ -17,38 +17,38 @@ use crate::ranges::in_ranges;
 use crate::sparse::{Piece, SparseRows};
 use crate::{Error, Result};
 
-/// Columns of the block beyond the rank, and its iterations.
+/// Number of columns of the block beyond the rank, and number of iterations.
 const MORE: usize = 16;
 const ITERATIONS: usize = 12;
 
-/// The largest eigenvalues of `A` and their vectors.
+/// The largest eigenvalues of `A` and their eigenvectors.
 pub(crate) struct Deflation {
     /// `(items, rank)`
     pub(crate) vectors: Array2<f64>,
     pub(crate) values: Vec<f64>,
 }
 
-/// Columns of the weights whose low-rank part is apart.
+/// Columns of the weights with a separate low-rank part.
 pub(crate) struct CoarseColumns {
-    /// Row `j` holds the sources of item `j`, itself included, and their weights.
+    /// Row `j` has the sources of item `j`, including itself, and their weights.
     pub(crate) columns: SparseRows,
     pub(crate) diagonal: Vec<f64>,
-    /// What a person's `xV` is multiplied by: `(items, rank)`.
+    /// The factor of a user's `xV`: `(items, rank)`.
     pub(crate) weights: Array2<f32>,
     pub(crate) raised: usize,
 }
 
 /// One column.
 pub(crate) struct CoarseColumn {
-    /// Weights of the sources and of the item itself, which comes last.
+    /// Weights of the sources, and of the item itself at the end.
     pub(crate) weights: Vec<f64>,
     pub(crate) coarse: Vec<f64>,
     pub(crate) diagonal: f64,
     pub(crate) raised: bool,
 }
 
-/// The eigenvectors of the `rank` largest eigenvalues of `A`, by block subspace iteration.
-/// `alive` is called between its steps.
+/// The eigenvectors of the `rank` largest eigenvalues of `A`, by block subspace iteration. `alive`
+/// is called between its steps.
 pub(crate) fn deflate(
     train: &Interactions,
     gram: &Gram,
@@ -120,7 +120,7 @@ impl Deflation {
         self.vectors.as_slice().map_or(&[], |all| &all[item * rank..(item + 1) * rank])
     }
 
-    /// The diagonal of `R = A − VΛVᵀ`, `(items,)`; what is left of `λ` bounds it below.
+    /// The diagonal of `R = A − VΛVᵀ`, `(items,)`; the remaining part of `λ` is a lower bound.
     pub(crate) fn residual(&self, gram: &Gram) -> Vec<f64> {
         (0..gram.n_items())
             .map(|item| {
@@ -132,9 +132,9 @@ impl Deflation {
             .collect()
     }
 
-    /// All columns, from at most `k` sources each. `complete` says that the counts hold every
-    /// pair; otherwise `R` restricted to the sources is taken to be diagonal, because zeros
-    /// in the place of pairs would make it indefinite.
+    /// All columns, with at most `k` sources each. `complete` means that the counts contain every
+    /// pair. Otherwise `R` restricted to the sources is assumed to be diagonal, because zeros for
+    /// missing pairs would make it indefinite.
     pub(crate) fn columns(
         &self,
         gram: &Gram,
@@ -229,8 +229,8 @@ impl Deflation {
         Ok(self.finish(item, sources, theta, tries > 0))
     }
 
-    /// One Jacobi step in the place of the solution: exact where `R` restricted to the
-    /// sources is diagonal. `entries` are those of `A` between the item and its sources.
+    /// One Jacobi step instead of the solution, which is exact if `R` restricted to the sources is
+    /// diagonal. `entries` are those of `A` between the item and its sources.
     fn diagonal(
         &self,
         item: usize,
@@ -264,7 +264,7 @@ impl Deflation {
         let mine = theta[sources.len()];
         let diagonal = (mine + dot(&coarse, own)).max(f64::MIN_POSITIVE);
         let mut weights: Vec<f64> = theta.iter().map(|theta| -theta / diagonal).collect();
-        // With the low-rank part, an item does not speak for itself.
+        // Together with the low-rank part, the diagonal of the weights is zero.
         weights[sources.len()] += 1.0;
         coarse.iter_mut().for_each(|g| *g /= -diagonal);
         CoarseColumn { weights, coarse, diagonal, raised }
@@ -272,7 +272,7 @@ impl Deflation {
 }
 
 fn dot(a: &[f64], b: &[f64]) -> f64 {
-    // Eight sums, so that it vectorises.
+    // Eight sums, which the compiler vectorises.
     let mut sums = [0.0; 8];
     let (a8, b8) = (a.chunks_exact(8), b.chunks_exact(8));
     let rest: f64 = a8.remainder().iter().zip(b8.remainder()).map(|(x, y)| x * y).sum();

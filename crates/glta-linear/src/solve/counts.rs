@@ -1,4 +1,4 @@
-//! How often items are had together.
+//! Co-occurrence counts of items.
 
 use glta_core::{pick, stream};
 use glta_data::Interactions;
@@ -8,18 +8,18 @@ use crate::Result;
 use crate::keep::keep_best;
 use crate::ranges::in_ranges;
 
-/// Where rows are cut, a longer list of a user is sampled down to this many items for counting:
-/// the pairs of a list grow with its square.
+/// If rows are truncated, longer lists of users are sampled down to this number of items, because
+/// the number of pairs is quadratic.
 pub(crate) const LONGEST_LIST: usize = 2_000;
 
-/// Off-diagonal entries of `XᵀX` by rows. A row may be cut to its largest entries by
-/// `count / √(degree + 1)`, so that a pair can be in one of its two rows alone.
+/// Off-diagonal entries of `XᵀX` by rows. A row may be truncated to its largest entries by `count /
+/// √(degree + 1)`, so a pair may be in only one of its two rows.
 #[derive(Debug, Clone)]
 pub(crate) struct Counts {
     offsets: Vec<usize>,
     items: Vec<u32>,
     counts: Vec<u32>,
-    /// Rows that were changed, and those behind the others.
+    /// Rows that were changed, and rows that were added.
     changed: FxHashMap<u32, (Vec<u32>, Vec<u32>)>,
     longest: usize,
 }
@@ -37,8 +37,8 @@ struct Piece {
 }
 
 impl Counts {
-    /// Counts pairs and keeps at most `longest` an item. Long lists are sampled, unless the
-    /// rows are whole.
+    /// Counts pairs and keeps at most `longest` per item. Long lists are sampled, unless rows are
+    /// complete.
     pub(crate) fn new(
         train: &Interactions,
         longest: usize,
@@ -100,14 +100,14 @@ impl Counts {
         Self { offsets, items, counts, changed: FxHashMap::default(), longest }
     }
 
-    /// At most this many pairs there are, both ways, in rows that are whole.
+    /// An upper bound of the number of pairs, in both directions, in complete rows.
     pub(crate) fn most_pairs(train: &Interactions) -> u64 {
         let squares: u64 =
             (0..train.n_users() as u32).map(|user| (train.items(user).len() as u64).pow(2)).sum();
         squares.min((train.n_items() as u64).pow(2))
     }
 
-    /// The items that are had together with one, ascending, and how often.
+    /// The items that co-occur with an item, in ascending order, and their counts.
     pub(crate) fn row(&self, item: usize) -> (&[u32], &[u32]) {
         if !self.changed.is_empty()
             && let Some((items, counts)) = self.changed.get(&(item as u32))
@@ -116,13 +116,13 @@ impl Counts {
         }
         match (self.offsets.get(item), self.offsets.get(item + 1)) {
             (Some(&start), Some(&end)) => (&self.items[start..end], &self.counts[start..end]),
-            // An item that was added and that nobody has.
+            // A new item without interactions.
             _ => (&[], &[]),
         }
     }
 
-    /// Counts a pair once more in both rows. A pair that is not in a row was never counted or
-    /// has been cut; the row takes it as new while it has room.
+    /// Increments the count of a pair in both rows. A pair that is not in a row was never counted
+    /// or was truncated; it is added if the row has space.
     pub(crate) fn add(&mut self, a: u32, b: u32) {
         self.change(a, b, |(items, counts), b, longest| match items.binary_search(&b) {
             Ok(at) => counts[at] += 1,
@@ -134,7 +134,7 @@ impl Counts {
         });
     }
 
-    /// Counts a pair once less in both rows, where it is in them.
+    /// Decrements the count of a pair in the rows that contain it.
     pub(crate) fn subtract(&mut self, a: u32, b: u32) {
         self.change(a, b, |(items, counts), b, _| {
             if let Ok(at) = items.binary_search(&b) {
@@ -165,7 +165,7 @@ impl Counts {
     }
 }
 
-/// The interactions whose pairs are counted where rows are cut: long lists are sampled.
+/// The interactions whose pairs are counted if rows are truncated: long lists are sampled.
 pub(crate) fn capped(train: &Interactions) -> Interactions {
     if (0..train.n_users() as u32).all(|user| train.items(user).len() <= LONGEST_LIST) {
         return train.clone();

@@ -9,11 +9,11 @@ use rayon::prelude::*;
 
 use crate::{Error, Result, TextVectors};
 
-/// Rows between two reports.
+/// Number of rows between two reports.
 const ROWS: usize = 512;
 
-/// `B` and the diagonal of `P = (XᵀX + αTTᵀ + λI)⁻¹`. `advance` is called with the share of the
-/// inverse that is done.
+/// `B` and the diagonal of `P = (XᵀX + αTTᵀ + λI)⁻¹`. `advance` is called with the finished share
+/// of the inverse.
 pub(crate) fn solve(
     train: &Interactions,
     text: Option<(&TextVectors, f64)>,
@@ -33,7 +33,7 @@ pub(crate) fn solve(
         _ => Error::NotPositiveDefinite { l2 },
     })?;
     let inverse = matrix;
-    // The inverse is symmetric and only its lower triangle is there.
+    // The inverse is symmetric, and only its lower triangle is computed.
     let at = |i: usize, j: usize| {
         if i >= j { inverse[(i, j)] } else { inverse[(j, i)] }
     };

@@ -1,4 +1,4 @@
-//! `A = XᵀX + αTTᵀ + λI`, item by item.
+//! The matrix `A = XᵀX + αTTᵀ + λI`, item by item.
 
 use std::sync::Arc;
 
@@ -11,17 +11,17 @@ use super::small::Small;
 use crate::TextVectors;
 use crate::keep::keep_best;
 
-/// Bits of the set of the members of a system.
+/// Number of bits of the set of members of a system.
 const SOME: usize = 4096;
 
-/// What the local systems are made of. Pairs that the counts left out are zeros.
+/// The entries of the local systems. Pairs that the counts leave out are zeros.
 #[derive(Debug, Clone)]
 pub(crate) struct Gram {
     pub(crate) counts: Arc<Counts>,
     pub(crate) degrees: Arc<Vec<u32>>,
     /// Text vectors and their squared lengths.
     pub(crate) text: Option<(TextVectors, Arc<Vec<f32>>)>,
-    /// Text vectors of items that came later.
+    /// Text vectors of items that were added later.
     pub(crate) later: Vec<Vec<f32>>,
     /// α
     pub(crate) weight: f64,
@@ -29,19 +29,19 @@ pub(crate) struct Gram {
     pub(crate) l2: f64,
 }
 
-/// What a user who is left out has, ascending.
+/// The items of a user who is left out, in ascending order.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Own<'a> {
     pub(crate) items: &'a [u32],
-    /// Those whose pairs were counted.
+    /// The items of `items` whose pairs were counted.
     pub(crate) counted: &'a [u32],
 }
 
-/// Memory of a thread.
+/// Scratch memory of a thread.
 pub(crate) struct Scratch {
     arch: Arch,
     pub(crate) small: Small,
-    /// One more than the place of an item among the members; 0 for all others.
+    /// The place of an item among the members, plus one; 0 for all other items.
     places: Vec<u32>,
     /// Text vectors of the members, `(members, dim)`, and their products.
     block: Array2<f32>,
@@ -70,7 +70,7 @@ impl Scratch {
         }
     }
 
-    /// Makes room for items that came later.
+    /// Extends the memory for items that were added later.
     pub(crate) fn fit(&mut self, items: usize) {
         self.places.resize(items, 0);
         self.strengths.resize(items, 0.0);
@@ -82,7 +82,7 @@ impl Gram {
         self.degrees.len()
     }
 
-    /// The text vector of an item; empty without any.
+    /// The text vector of an item; empty without text vectors.
     pub(crate) fn vector(&self, item: usize) -> &[f32] {
         let Some((vectors, _)) = &self.text else {
             return &[];
@@ -99,8 +99,8 @@ impl Gram {
         f64::from(self.degrees[item]) + self.weight * text + self.l2
     }
 
-    /// Items that are had together with one or are among its text neighbours, each with its
-    /// entry of `A` in `scratch.strengths`; into `scratch.members`.
+    /// Writes the items that co-occur with an item or are among its text neighbours to
+    /// `scratch.members`, and their entries of `A` to `scratch.strengths`.
     pub(crate) fn candidates(&self, item: usize, neighbours: &[u32], scratch: &mut Scratch) {
         let Scratch { arch, members, strengths, places, .. } = scratch;
         members.clear();
@@ -123,8 +123,8 @@ impl Gram {
         }
     }
 
-    /// The `k` candidates of largest `|A_ij| / √A_ii`, ascending, into `scratch.members`; all
-    /// other items where there are no more than `k`.
+    /// Writes the `k` candidates with the largest `|A_ij| / √A_ii`, in ascending order, to
+    /// `scratch.members`; all other items if there are at most `k`.
     pub(crate) fn sources(&self, item: usize, neighbours: &[u32], k: usize, scratch: &mut Scratch) {
         if k >= self.n_items().saturating_sub(1) {
             scratch.members.clear();
@@ -141,13 +141,13 @@ impl Gram {
         members.sort_unstable();
     }
 
-    /// Writes the rows and columns of `scratch.members` into `scratch.small`, without a user who
-    /// has `own`.
+    /// Writes the rows and columns of `scratch.members` to `scratch.small`, without a user who has
+    /// `own`.
     pub(crate) fn fill(&self, own: Own<'_>, scratch: &mut Scratch) {
         let Scratch { small, places, block, products, members, .. } = scratch;
         let n = members.len();
         small.reset(n);
-        // Most items of a row are no members, which a small set says without a look at `places`.
+        // Most items of a row are not members. A small set shows this without reading `places`.
         let mut some = [0u64; SOME / 64];
         for (place, &item) in members.iter().enumerate() {
             places[item as usize] = place as u32 + 1;
@@ -156,7 +156,7 @@ impl Gram {
         for (a, &item) in members.iter().enumerate() {
             let (others, counts) = self.counts.row(item as usize);
             let mut put = |b: usize, count: u32| {
-                // The other row may have been cut, and begun again.
+                // The other row may have been truncated, and restarted.
                 let pair = small.at(a.max(b), a.min(b));
                 *pair = pair.max(f64::from(count));
             };
@@ -234,7 +234,7 @@ impl WithSimd for Products<'_> {
     }
 }
 
-/// The product of two vectors of equal length, in sixteen sums, so that it vectorises and has
+/// The product of two vectors of equal length, in sixteen sums, so that it is vectorised and has
 /// the same bits on all processors.
 #[inline(always)]
 fn dot(a: &[f32], b: &[f32]) -> f32 {

@@ -1,5 +1,5 @@
-//! Columns of the weights, each solved over a few sources (Steck 2019, "Markov Random Fields
-//! for Collaborative Filtering", with one block an item).
+//! Columns of the weights, each solved over a few sources (Steck 2019, "Markov Random Fields for
+//! Collaborative Filtering", with one block per item).
 
 use std::ops::Range;
 
@@ -20,17 +20,17 @@ pub(crate) struct Column {
 
 /// All columns.
 pub(crate) struct Columns {
-    /// Row `j` holds the sources of item `j` and their weights.
+    /// Row `j` has the sources of item `j` and their weights.
     pub(crate) columns: SparseRows,
     /// `P_jj`: `(items,)`.
     pub(crate) diagonal: Vec<f64>,
-    /// Systems whose diagonal had to be raised.
+    /// Number of systems whose diagonal had to be raised.
     pub(crate) raised: usize,
 }
 
 impl Gram {
-    /// The weights that predict `item` from `sources`, which must not hold it: with `A`
-    /// restricted to them, `A_SS⁻¹ A_Sj`. A user who has `own` is left out.
+    /// The weights `A_SS⁻¹ A_Sj` that predict `item` from `sources`, which must not contain it. A
+    /// user who has `own` is left out.
     pub(crate) fn column(
         &self,
         item: usize,
@@ -43,10 +43,10 @@ impl Gram {
         self.solve_members(item, own, scratch)
     }
 
-    /// [`column`](Self::column) of the sources in `scratch.members`.
+    /// [`column`](Self::column) for the sources in `scratch.members`.
     fn solve_members(&self, item: usize, own: Own<'_>, scratch: &mut Scratch) -> Result<Column> {
         let n = scratch.members.len();
-        // Last, so that one factor holds both A_SS⁻¹ A_Sj and P_jj.
+        // The item is last, so that one factor gives both A_SS⁻¹ A_Sj and P_jj.
         scratch.members.push(item as u32);
         self.fill(own, scratch);
         scratch.members.pop();
@@ -59,8 +59,7 @@ impl Gram {
         Ok(Column { weights, diagonal, raised: tries > 0 })
     }
 
-    /// All columns, from at most `k` sources each. `neighbours` are text neighbours by
-    /// target.
+    /// All columns, with at most `k` sources each. `neighbours` are text neighbours by target.
     pub(crate) fn columns(
         &self,
         neighbours: Option<&SparseRows>,

@@ -1,4 +1,4 @@
-//! How the weights of a linear model are found.
+//! Solvers for the weights of a linear model.
 
 pub(crate) mod coarse;
 pub(crate) mod counts;

@@ -6,12 +6,12 @@ use rayon::prelude::*;
 
 use crate::{Error, Result};
 
-/// A symmetric system of a few hundred unknowns at most; its memory is used again. Plain loops,
-/// because a factorisation in blocks gains nothing at this size and every item needs one.
+/// A symmetric system of at most a few hundred unknowns, whose memory is reused. It uses plain
+/// loops: at this size a blocked factorisation is not faster, and every item needs one.
 pub(crate) struct Small {
     arch: Arch,
     size: usize,
-    /// By columns; the lower triangle counts.
+    /// The values by columns; only the lower triangle is used.
     values: Vec<f64>,
     factor: Vec<f64>,
 }
@@ -21,19 +21,19 @@ impl Small {
         Self { arch: Arch::new(), size: 0, values: Vec::new(), factor: Vec::new() }
     }
 
-    /// All zeros, `size` unknowns.
+    /// Sets the size to `size` unknowns and all values to zero.
     pub(crate) fn reset(&mut self, size: usize) {
         self.size = size;
         self.values.clear();
         self.values.resize(size * size, 0.0);
     }
 
-    /// The entry of a row and a column, and not that of the column and the row.
+    /// The entry of a row and a column, but not the symmetric one.
     pub(crate) fn at(&mut self, row: usize, column: usize) -> &mut f64 {
         &mut self.values[column * self.size + row]
     }
 
-    /// Adds `weight` times values to a column below the diagonal.
+    /// Adds `weight` times these values to a column below the diagonal.
     pub(crate) fn add<'a>(
         &mut self,
         column: usize,
@@ -44,8 +44,8 @@ impl Small {
         below.iter_mut().zip(values).for_each(|(to, &value)| *to += weight * f64::from(value));
     }
 
-    /// Factors the system. `shift` is added to the diagonal as often as it takes to make it
-    /// positive definite. Returns how often that was, or `None` if nothing helps.
+    /// Factors the system. It adds `shift` to the diagonal as often as needed to make it positive
+    /// definite. Returns the number of additions, or `None` if the system cannot be factored.
     pub(crate) fn factor(&mut self, shift: f64) -> Option<u32> {
         let n = self.size;
         let mut total = 0.0;
@@ -55,7 +55,7 @@ impl Small {
             for k in 0..n {
                 self.factor[k * n + k] += total;
             }
-            // The same operations in the same order, whatever the width of the registers.
+            // The operations and their order do not depend on the width of the registers.
             if self.arch.dispatch(Cholesky { matrix: &mut self.factor, n }) {
                 return Some(tries);
             }
@@ -93,7 +93,7 @@ impl Small {
     }
 }
 
-/// The factor in place of a matrix by columns; `false` if it is not positive definite.
+/// Replaces a matrix by columns by its factor; `false` if it is not positive definite.
 struct Cholesky<'a> {
     matrix: &'a mut [f64],
     n: usize,
@@ -127,7 +127,7 @@ impl WithSimd for Cholesky<'_> {
     }
 }
 
-/// Makes the columns orthonormal: twice by the Cholesky factor of their products.
+/// Makes the columns orthonormal, by the Cholesky factor of their products, twice.
 pub(crate) fn orthonormalise(block: &mut Array2<f64>) -> Result<()> {
     let width = block.ncols();
     for column in 0..width {
@@ -137,7 +137,7 @@ pub(crate) fn orthonormalise(block: &mut Array2<f64>) -> Result<()> {
     }
     for _ in 0..2 {
         let products = block.t().dot(block);
-        // Rounding can leave a column that the others span; it becomes noise of length 1.
+        // Rounding can leave a column that the others span. It is replaced by noise of length 1.
         let mut small = Small::new();
         small.reset(width);
         for column in 0..width {

@@ -1,6 +1,6 @@
-//! Words of a text.
+//! The words of a text.
 
-/// Words in lower case, and pairs of words that follow each other.
+/// Words in lower case, and pairs of consecutive words.
 pub(super) fn terms(text: &str, max_words: usize) -> Vec<String> {
     let lower = text.to_lowercase();
     let words: Vec<&str> = lower

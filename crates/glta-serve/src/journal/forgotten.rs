@@ -2,10 +2,10 @@ use std::collections::HashSet;
 
 use sha2::{Digest, Sha256};
 
-/// A salted hash, which is all that is kept of who was forgotten.
+/// A salted hash of a deleted user's id, which is all that is kept.
 pub(crate) type Person = [u8; 32];
 
-/// People who were forgotten.
+/// Deleted users.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Forgotten {
     salt: Vec<u8>,
@@ -17,7 +17,7 @@ impl Forgotten {
         Self { salt, people: people.into_iter().collect() }
     }
 
-    /// What stands for a raw id.
+    /// The hash of a raw id.
     pub(crate) fn person(&self, user: &str) -> Person {
         let mut hash = Sha256::new();
         hash.update(&self.salt);

@@ -1,4 +1,4 @@
-//! The thread that writes: what waits goes to the disk together.
+//! The thread that writes the journal, several waiting writes per transaction.
 
 use std::sync::{Arc, RwLock};
 use std::thread;
@@ -15,34 +15,34 @@ use crate::{Error, Result};
 
 /// Name of the thread.
 const NAME: &str = "glta-journal";
-/// Most writes in one transaction.
+/// Maximum number of writes in one transaction.
 const GROUP: usize = 1024;
 
-/// Something to be written.
+/// A write.
 #[derive(Debug)]
 pub(crate) enum Op {
     Interactions(Vec<Event>),
     Item(Box<Item>),
-    /// A person's raw id.
+    /// Deletes a user, by raw id.
     Forget(String),
 }
 
-/// What was written.
+/// The result of a write.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Done {
     pub(crate) stored: usize,
-    /// Interactions that were there already.
+    /// Number of interactions that were already stored.
     pub(crate) repeated: usize,
 }
 
-/// Why something was not written.
+/// The reason why a write failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Refused {
-    /// An interaction has the name of another one.
+    /// The id of an interaction belongs to another interaction.
     Taken(String),
-    /// The disk or the file.
+    /// An error of the disk or the file.
     Failed(String),
-    /// As many writes wait as may.
+    /// The maximum number of writes is waiting.
     Full,
 }
 
@@ -53,13 +53,13 @@ struct Write {
     reply: oneshot::Sender<Reply>,
 }
 
-/// The sending end.
+/// The sender of the writes.
 #[derive(Clone)]
 pub(crate) struct Writer(mpsc::Sender<Write>);
 
 impl Writer {
-    /// Starts the thread, which ends with the last clone. What is written is then known to
-    /// `people`. Without a journal, `make` makes one at the first write.
+    /// Starts the thread, which ends when the last clone is dropped. It adds what it wrote to
+    /// `people`. Without a journal, `make` creates one at the first write.
     pub(crate) fn start(
         journal: Option<Journal>,
         make: impl Fn() -> Result<Journal> + Send + 'static,
@@ -74,7 +74,7 @@ impl Writer {
         Ok(Self(sender))
     }
 
-    /// Writes; the answer comes when it is on the disk.
+    /// Writes, and returns when the write is on disk.
     pub(crate) async fn write(&self, op: Op) -> Reply {
         let (reply, answer) = oneshot::channel();
         self.0.try_send(Write { op, reply }).map_err(|e| match e {
@@ -84,7 +84,7 @@ impl Writer {
         answer.await.unwrap_or_else(|e| Err(Refused::Failed(e.to_string())))
     }
 
-    /// [`write`](Self::write) for a thread that may wait.
+    /// [`write`](Self::write) for a thread that may block.
     pub(crate) fn write_blocking(&self, op: Op) -> Reply {
         let (reply, answer) = oneshot::channel();
         let ended = |_| Refused::Failed("the journal's thread has ended".into());
@@ -128,14 +128,15 @@ fn run(
 
 fn refuse(group: Vec<Write>, error: &Error) {
     let message = with_causes(error);
-    tracing::warn!("{} writes are refused: {message}", group.len());
+    tracing::warn!("{} writes failed: {message}", group.len());
     for write in group {
-        // The client may have left by now.
+        // The client may have disconnected.
         let _ = write.reply.send(Err(Refused::Failed(message.clone())));
     }
 }
 
-/// An interaction whose name is another's takes back those that came with it.
+/// If the id of an interaction belongs to another one, all interactions of the same write are
+/// rolled back.
 fn write_one(rows: &mut Rows<'_>, op: &Op) -> rusqlite::Result<Reply> {
     let mut done = Done::default();
     match op {
@@ -164,7 +165,7 @@ fn write_one(rows: &mut Rows<'_>, op: &Op) -> rusqlite::Result<Reply> {
     Ok(Ok(done))
 }
 
-/// Makes known what was written, and says so to the clients.
+/// Applies the writes in memory, and answers the clients.
 fn acknowledge(group: Vec<Write>, done: Vec<Reply>, people: &RwLock<People>, metrics: &Metrics) {
     {
         let mut people = people.write().unwrap_or_else(std::sync::PoisonError::into_inner);

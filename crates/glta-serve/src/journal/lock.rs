@@ -2,9 +2,8 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Locks a journal for one process, until the file is dropped; `None` where another has it. The
-/// lock is a file of its own: SQLite's are those of the journal itself, for single reads and
-/// writes.
+/// Locks a journal for one process, until the file is dropped; `None` if another process has the
+/// lock. The lock is a separate file, because the locks of SQLite are for single reads and writes.
 pub(crate) fn lock(journal: &Path) -> io::Result<Option<File>> {
     let mut name = journal.as_os_str().to_owned();
     name.push("-lock");

@@ -1,4 +1,4 @@
-//! What was written to a service, in an SQLite file.
+//! The journal: the writes of a service in an SQLite file.
 
 mod forgotten;
 mod group;

@@ -10,7 +10,7 @@ use super::forgotten::{Forgotten, Person};
 use super::lock::lock;
 use crate::{Error, Result};
 
-/// Number of the tables' form, in SQLite's `user_version`.
+/// Version of the tables, in SQLite's `user_version`.
 const FORM: i64 = 1;
 
 const TABLES: &str = "
@@ -33,7 +33,7 @@ CREATE TABLE settings (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT;
 INSERT INTO settings VALUES ('salt', randomblob(16));
 ";
 
-/// A person's interaction with an item.
+/// An interaction of a user with an item.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
     /// Raw user id.
@@ -42,8 +42,8 @@ pub struct Event {
     pub item: String,
     /// Seconds since 1970, if known.
     pub time: Option<i64>,
-    /// What its sender calls it. An interaction that comes again under the same name is not
-    /// stored again; one without a name is the same as another of this user, item and time.
+    /// The sender's id of the interaction. A repeated one is not stored again. Without an id,
+    /// interactions with the same user, item and time are the same.
     pub id: Option<String>,
 }
 
@@ -56,10 +56,9 @@ impl Event {
     }
 }
 
-/// What was written to a service: interactions, items and who is to be forgotten.
+/// The writes of a service: interactions, items and deleted users.
 ///
-/// A service opens it to write. To read it, for a fit, [`Journal::read`] needs no service to
-/// have ended.
+/// A service opens it for writing. [`Journal::read`] opens it for a fit, also while a service runs.
 ///
 /// ```no_run
 /// use glta_serve::Journal;
@@ -80,10 +79,10 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Opens a journal to be read.
+    /// Opens a journal for reading.
     ///
     /// # Errors
-    /// [`Error::Journal`]: there is no such file, or it is no journal.
+    /// [`Error::Journal`] if the file does not exist or is not a journal.
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -93,19 +92,19 @@ impl Journal {
         Self::opened(path, connection, None)
     }
 
-    /// Opens a journal to be written, which is made if there is none.
+    /// Opens a journal for writing, and creates it if it does not exist.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let io = |source| Error::Io { path: path.to_owned(), source };
         let Some(lock) = lock(path).map_err(io)? else {
             return Err(Error::Journal {
                 path: path.to_owned(),
-                problem: "another service writes to it; give each a journal of its own".into(),
+                problem: "another service writes to it; each service needs its own journal".into(),
             });
         };
         let failed = |e| failed(path, e);
         let connection = Connection::open(path).map_err(failed)?;
-        // Readers never wait for the writer; a commit is on the disk when it returns; what is
-        // deleted is overwritten.
+        // Readers never wait for the writer, a commit is on disk when it returns, and deleted data
+        // are overwritten.
         connection.pragma_update(None, "journal_mode", "WAL").map_err(failed)?;
         connection.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
         connection.pragma_update(None, "secure_delete", true).map_err(failed)?;
@@ -127,8 +126,8 @@ impl Journal {
         let version = version(&connection).map_err(failed)?;
         if version != FORM {
             let problem = match version {
-                0 => "it is no journal of a service".to_owned(),
-                other => format!("it has the form {other}, this program reads {FORM}"),
+                0 => "it is not the journal of a service".to_owned(),
+                other => format!("it has version {other}, but this program reads version {FORM}"),
             };
             return Err(Error::Journal { path: path.to_owned(), problem });
         }
@@ -144,13 +143,13 @@ impl Journal {
         Ok(Self { path: path.to_owned(), connection, forgotten, _lock: lock })
     }
 
-    /// Its file.
+    /// The path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// All interactions in the order in which they came, those without a time of their own with
-    /// that of their arrival.
+    /// All interactions in the order of their arrival. Interactions without a time have the time of
+    /// their arrival.
     ///
     /// # Errors
     /// [`Error::Journal`] for a damaged file.
@@ -164,7 +163,7 @@ impl Journal {
         })
     }
 
-    /// The items that were put, each as it was last.
+    /// The items that were added or changed, with their last fields.
     ///
     /// # Errors
     /// [`Error::Journal`] for a damaged file.
@@ -181,8 +180,8 @@ impl Journal {
         rows.into_iter().map(item).collect()
     }
 
-    /// Whether what was known of a person before is to be left out. Interactions of the person
-    /// that are in the journal came later.
+    /// Whether earlier data about a user must be left out. Interactions of the user in the journal
+    /// are later ones.
     pub fn is_forgotten(&self, user: &str) -> bool {
         self.forgotten.contains(user)
     }
@@ -202,7 +201,7 @@ impl Journal {
         all.collect::<rusqlite::Result<_>>().map_err(failed)
     }
 
-    /// Makes one transaction of what `work` writes.
+    /// Runs `work` in one transaction.
     pub(crate) fn commit<T>(
         &mut self,
         work: impl FnOnce(&mut Rows<'_>) -> rusqlite::Result<T>,
@@ -220,19 +219,22 @@ impl Journal {
         };
         if !forgotten.is_empty() {
             self.forgotten.extend(forgotten);
-            // Else what was deleted would still stand in the file of changes.
+            // Otherwise deleted data would remain in the write-ahead log.
             let truncated =
                 self.connection
                     .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
             if !matches!(truncated, Ok(0)) {
-                tracing::warn!("{}: what was deleted goes with a later write", self.path.display());
+                tracing::warn!(
+                    "{}: deleted data will be overwritten by a later write",
+                    self.path.display()
+                );
             }
         }
         Ok(done)
     }
 }
 
-/// The tables during a transaction.
+/// The tables within a transaction.
 pub(crate) struct Rows<'a> {
     transaction: Transaction<'a>,
     known: &'a Forgotten,
@@ -240,13 +242,13 @@ pub(crate) struct Rows<'a> {
     now: i64,
 }
 
-/// What became of an interaction.
+/// The result of adding an interaction.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Added {
     New,
-    /// It is there already.
+    /// It is already stored.
     Known,
-    /// Another interaction has its name.
+    /// Its id belongs to another interaction.
     Taken,
 }
 
@@ -283,7 +285,7 @@ impl Rows<'_> {
         Ok(())
     }
 
-    /// Undoes what `work` wrote unless it returns true.
+    /// Rolls back the changes of `work` unless it returns true.
     pub(crate) fn whole(
         &mut self,
         work: impl FnOnce(&mut Self) -> rusqlite::Result<bool>,
@@ -296,8 +298,7 @@ impl Rows<'_> {
     }
 }
 
-/// Where the journal of a model lies unless the configuration says so: beside the model's folder
-/// or link.
+/// The default path of a model's journal: next to the model's folder or link.
 pub(crate) fn path_for(model: &Path) -> std::io::Result<PathBuf> {
     let absolute = std::path::absolute(model)?;
     let beside = match (absolute.file_name(), absolute.parent()) {

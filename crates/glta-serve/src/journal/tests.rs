@@ -10,7 +10,7 @@ fn event(user: &str, item: &str, time: Option<i64>, id: Option<&str>) -> Event {
 }
 
 #[test]
-fn an_interaction_is_stored_once_by_its_id_or_by_what_it_is() {
+fn an_interaction_is_stored_once_by_its_id_or_content() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("journal");
     let mut journal = Journal::open(&path).unwrap();
@@ -22,10 +22,10 @@ fn an_interaction_is_stored_once_by_its_id_or_by_what_it_is() {
     assert_eq!(add(event("ann", "tea", Some(5), None)), Added::New);
     assert_eq!(add(event("ann", "tea", Some(5), None)), Added::Known);
     assert_eq!(add(event("ann", "tea", None, None)), Added::New);
-    // Ids and pairs that look like others'.
+    // Ids and pairs that look like those of others.
     assert_eq!(add(event("a\", \"b", "c", None, None)), Added::New);
     assert_eq!(add(event("a", "b\", \"c", None, None)), Added::New);
-    // A reader sees what is committed, while the writer is there.
+    // A reader sees committed data while the writer is open.
     let read = Journal::read(&path).unwrap().interactions().unwrap();
     assert_eq!(read.len(), 6);
     assert_eq!(read[0], event("ann", "tea", Some(5), Some("a")));
@@ -33,7 +33,7 @@ fn an_interaction_is_stored_once_by_its_id_or_by_what_it_is() {
 }
 
 #[test]
-fn what_a_failed_transaction_wrote_is_not_there() {
+fn a_failed_transaction_is_rolled_back() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("journal");
     let mut journal = Journal::open(&path).unwrap();
@@ -54,7 +54,7 @@ fn what_a_failed_transaction_wrote_is_not_there() {
 }
 
 #[test]
-fn a_journal_lies_beside_the_folder_or_link() {
+fn the_default_journal_is_next_to_the_folder_or_link() {
     assert_eq!(path_for(Path::new("/runs/shop")).unwrap(), Path::new("/runs/shop.journal.sqlite"));
     assert_eq!(path_for(Path::new("/runs/shop/")).unwrap(), Path::new("/runs/shop.journal.sqlite"));
     let folder = tempfile::tempdir().unwrap();
@@ -65,7 +65,7 @@ fn a_journal_lies_beside_the_folder_or_link() {
 }
 
 #[test]
-fn another_form_and_another_file_are_refused_and_left_as_they_are() {
+fn other_versions_and_other_files_are_rejected_and_not_changed() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("journal");
     drop(Journal::open(&path).unwrap());
@@ -76,10 +76,10 @@ fn another_form_and_another_file_are_refused_and_left_as_they_are() {
     let other = rusqlite::Connection::open(&path).unwrap();
     other.pragma_update(None, "user_version", 7).unwrap();
     drop(other);
-    assert!(problem(Journal::open(&path)).contains("form 7"));
-    assert!(problem(Journal::read(&path)).contains("form 7"));
+    assert!(problem(Journal::open(&path)).contains("version 7"));
+    assert!(problem(Journal::read(&path)).contains("version 7"));
     let strange = folder.path().join("strange");
     rusqlite::Connection::open(&strange).unwrap().execute_batch("CREATE TABLE a (b)").unwrap();
-    assert!(problem(Journal::open(&strange)).contains("no journal"));
+    assert!(problem(Journal::open(&strange)).contains("not the journal"));
     assert!(Journal::read(folder.path().join("missing")).is_err());
 }

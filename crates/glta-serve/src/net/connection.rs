@@ -7,17 +7,17 @@ use tokio::task::AbortHandle;
 
 use super::cut_off::CutOff;
 
-/// What is known of an open connection while it is served.
+/// The state of an open connection.
 pub(crate) struct Connection {
     pub(crate) peer: SocketAddr,
     started: Instant,
     /// Milliseconds from `started` to the last answer.
     answered: AtomicU64,
-    /// A whole request is being answered.
+    /// Whether a complete request is being answered.
     works: AtomicBool,
-    /// Something of a request has come in.
+    /// Whether a part of a request has arrived.
     began: AtomicBool,
-    /// Something of an answer is not read yet.
+    /// Whether a part of an answer is unread.
     unread: AtomicBool,
     closing: AtomicBool,
     task: OnceLock<AbortHandle>,
@@ -39,17 +39,17 @@ impl Connection {
         }
     }
 
-    /// Since when it waits for a whole request.
+    /// The time since when it waits for a complete request.
     pub(crate) fn waits_since(&self) -> Instant {
         self.started + std::time::Duration::from_millis(self.answered.load(Ordering::Relaxed))
     }
 
-    /// A whole request has come in.
+    /// Notes that a complete request has arrived.
     pub(crate) fn works(&self) {
         self.works.store(true, Ordering::Relaxed);
     }
 
-    /// A request is answered.
+    /// Notes that a request is answered.
     pub(crate) fn answered(&self) {
         let now = self.started.elapsed().as_millis() as u64;
         self.answered.store(now, Ordering::Relaxed);
@@ -61,17 +61,17 @@ impl Connection {
         self.works.load(Ordering::Relaxed)
     }
 
-    /// Something was read from it.
+    /// Notes that bytes were read from it.
     pub(crate) fn reads(&self) {
         self.began.store(true, Ordering::Relaxed);
     }
 
-    /// Whether part of a request is there.
+    /// Whether a part of a request has arrived.
     pub(crate) fn has_begun(&self) -> bool {
         self.began.load(Ordering::Relaxed)
     }
 
-    /// Whether part of an answer waits to be read.
+    /// Whether a part of an answer is unread.
     pub(crate) fn is_unread(&self) -> bool {
         self.unread.load(Ordering::Relaxed)
     }
@@ -80,18 +80,18 @@ impl Connection {
         self.unread.store(unread, Ordering::Relaxed);
     }
 
-    /// The task that serves it.
+    /// Sets the task that serves it.
     pub(crate) fn set_task(&self, task: AbortHandle) {
-        // There is one.
+        // It is set only once.
         let _ = self.task.set(task);
     }
 
-    /// Notes that the client is, or is to be, cut off.
+    /// Notes the reason why the client is disconnected.
     pub(crate) fn cut_off(&self, reason: &'static str) {
         self.cut_off.note(reason, self.peer);
     }
 
-    /// Whether its end has begun.
+    /// Whether it is being closed.
     pub(crate) fn is_closing(&self) -> bool {
         self.closing.load(Ordering::Relaxed)
     }

@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::metrics::{CutOffLabels, Metrics};
 
-/// Says what was cut off: at once in the metrics, and together once a second in the log, which
-/// a flood would fill.
+/// Reports closed connections: at once in the metrics, and once per second in the log, which many
+/// clients could otherwise fill.
 pub(crate) struct CutOff {
     metrics: Arc<Metrics>,
     unsaid: Mutex<HashMap<&'static str, (usize, SocketAddr)>>,
@@ -23,14 +23,16 @@ impl CutOff {
         *entry = (entry.0 + 1, peer);
     }
 
-    /// Logs what was noted since the last time.
+    /// Logs the connections that were closed since the last call.
     pub(crate) fn say(&self) {
         let noted =
             std::mem::take(&mut *self.unsaid.lock().unwrap_or_else(PoisonError::into_inner));
         for (reason, (count, peer)) in noted {
             match count {
-                1 => tracing::warn!("cut off {peer}: {reason}"),
-                _ => tracing::warn!("cut off {count} connections: {reason}; the last was {peer}"),
+                1 => tracing::warn!("closed the connection of {peer}: {reason}"),
+                _ => {
+                    tracing::warn!("closed {count} connections: {reason}; the last one was {peer}")
+                }
             }
         }
     }

@@ -9,12 +9,12 @@ use tokio::time::{Instant, Sleep};
 
 use super::connection::Connection;
 
-/// A stream whose other end must go on reading.
+/// A stream whose peer must read continuously.
 pub(crate) struct Limited<S> {
     stream: S,
     connection: Arc<Connection>,
     unread: Duration,
-    /// Ready when nothing was read for too long.
+    /// Ready when the peer has read nothing for too long.
     late: Option<Pin<Box<Sleep>>>,
 }
 
@@ -23,7 +23,7 @@ impl<S> Limited<S> {
         Self { stream, connection, unread, late: None }
     }
 
-    /// Watches the time while the other end takes nothing.
+    /// Measures the time while the peer reads nothing.
     fn watch<T>(
         &mut self,
         context: &mut Context<'_>,

@@ -1,4 +1,4 @@
-//! Connections: how many, how long, and what happens to clients that do not keep to it.
+//! Connections and their limits: number, duration, and slow clients.
 
 mod connection;
 mod cut_off;

@@ -20,34 +20,34 @@ use super::cut_off::CutOff;
 use super::limited::Limited;
 use crate::metrics::Metrics;
 
-/// Longest head of a request, in bytes.
+/// Maximum length of the head of a request, in bytes.
 const LONGEST_HEAD: usize = 64 * 1024;
-/// Between two looks at the connections that are open.
+/// Time between two checks of the open connections.
 const LOOK: Duration = Duration::from_millis(5);
-/// What has come in before the end, but is not taken from the system yet, gets this long.
+/// Time for bytes that have arrived before the shutdown, but were not read yet.
 const LAST: Duration = Duration::from_millis(500);
 
 /// Limits of connections.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
-    /// How many are open.
+    /// Maximum number of open connections.
     pub(crate) connections: usize,
-    /// Until the head of a request has come in.
+    /// Time until the head of a request must be complete.
     pub(crate) head: Duration,
-    /// Until more of an answer is read.
+    /// Time until more of an answer must be read.
     pub(crate) unread: Duration,
 }
 
 type All = Arc<Mutex<HashMap<u64, Arc<Connection>>>>;
 
-/// The connections that are open.
+/// The open connections.
 pub(crate) struct Open {
     router: Router,
     limits: Limits,
     all: All,
     next: u64,
     ends: watch::Sender<bool>,
-    /// Notified when a connection is gone.
+    /// Notified when a connection ends.
     freed: Arc<Notify>,
     cut_off: Arc<CutOff>,
     metrics: Arc<Metrics>,
@@ -67,13 +67,13 @@ impl Open {
         }
     }
 
-    /// Logs what was cut off since the last time.
+    /// Logs the connections that were closed since the last call.
     pub(crate) fn say(&self) {
         self.cut_off.say();
     }
 
-    /// Waits until one more may be open. Where as many are as may be, the one that has waited
-    /// for a request for the longest time is closed.
+    /// Waits until a further connection may be opened. At the maximum it closes the connection that
+    /// has waited longest for a request.
     pub(crate) async fn room(&self) {
         loop {
             let (open, closing) = {
@@ -86,12 +86,12 @@ impl Open {
             if !closing {
                 self.close_one();
             }
-            // Until its task, or that of a request that is answered, has let go of it.
+            // Until its task, or that of an answered request, has released it.
             let _ = timeout(LOOK, self.freed.notified()).await;
         }
     }
 
-    /// Closes the connection that has waited for a whole request for the longest time.
+    /// Closes the connection that has waited longest for a complete request.
     pub(crate) fn close_one(&self) -> bool {
         let all = lock(&self.all);
         let waiting = all.values().filter(|one| !one.is_working() && !one.is_closing());
@@ -104,7 +104,7 @@ impl Open {
 
     /// Serves a connection.
     pub(crate) fn serve(&mut self, stream: TcpStream, peer: SocketAddr) {
-        // Answers are small and somebody waits for each.
+        // Answers are small, and clients wait for them.
         let _ = stream.set_nodelay(true);
         let connection = Arc::new(Connection::new(peer, &self.cut_off));
         let number = self.next;
@@ -131,8 +131,8 @@ impl Open {
         connection.set_task(task.abort_handle());
     }
 
-    /// Has every connection end once it has answered what has come in whole, and closes those
-    /// that have not by then.
+    /// Ends every connection after its complete requests are answered, and closes the remaining
+    /// ones after the time is over.
     pub(crate) async fn drain(self, longest: Duration) {
         self.ends.send_replace(true);
         let started = Instant::now();
@@ -148,9 +148,9 @@ impl Open {
                 for connection in all.values().filter(|one| !one.is_closing()) {
                     let whole = connection.is_working() || connection.is_unread();
                     if left {
-                        connection.close("its request was not answered before the end");
+                        connection.close("its request was not answered before the shutdown");
                     } else if halves && !whole {
-                        connection.close("its request had not come in whole at the end");
+                        connection.close("its request was incomplete at the shutdown");
                     }
                 }
             }
@@ -163,7 +163,7 @@ impl Open {
     }
 }
 
-/// Takes a connection from the others when its task ends, however it does.
+/// Removes a connection from the set when its task ends for any reason.
 struct Held {
     number: u64,
     all: All,
@@ -183,9 +183,9 @@ fn lock(all: &All) -> std::sync::MutexGuard<'_, HashMap<u64, Arc<Connection>>> {
     all.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Ready at the end.
+/// Ready when the service ends.
 async fn ended_by(ends: &mut watch::Receiver<bool>) {
-    // An error is that nobody can say so any more.
+    // An error means that the sender is gone.
     let _ = ends.wait_for(|ends| *ends).await;
 }
 
@@ -225,12 +225,12 @@ async fn served(
         }
     };
     let Err(error) = ended else { return };
-    // Who asks nothing more is closed without a word.
+    // A client that sends no further request is disconnected without a message.
     if error.is_timeout() && connection.has_begun() {
-        connection.cut_off("the head of a request did not come in time");
+        connection.cut_off("the head of the request did not arrive in time");
     } else if error.is_parse_too_large() {
         connection.cut_off("the head of a request is too long");
     } else if error.is_parse() {
-        connection.cut_off("what came in is no HTTP request");
+        connection.cut_off("the bytes are not an HTTP request");
     }
 }

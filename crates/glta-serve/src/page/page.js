@@ -120,7 +120,7 @@ const search = (field, kind, path, list, said, what, show) => {
       mark();
       $(said).textContent =
         value.length === 0 ? `Nothing found for “${text}”.`
-          : !text ? '' : total > value.length ? `${number(total)} found, the first ${value.length} shown.` : value.length < SHOWN ? `${value.length} ${what} found.` : `The first ${SHOWN} are shown.`;
+          : !text ? '' : total > value.length ? `${number(total)} found, the first ${value.length} shown.` : value.length < SHOWN ? `${value.length} ${what} found.` : `The first ${SHOWN} ${what} are shown.`;
     }, run);
   };
   $(field).addEventListener('input', () => { state = { ...state, [kind]: $(field).value }; history.replaceState(null, '', address(state)); run(); });
@@ -132,7 +132,7 @@ const search = (field, kind, path, list, said, what, show) => {
   return run;
 };
 const choice = (key, pressed, onclick, ...inside) => make('li', {}, make('button', { type: 'button', 'data-key': key, 'aria-pressed': String(pressed), onclick }, ...inside));
-const findPeople = search('user', 'people', 'users', 'users', 'user-said', 'people',
+const findPeople = search('user', 'people', 'users', 'users', 'user-said', 'users',
   user => choice(user, false, () => choose({ user, items: [] }), user));
 const findItems = search('item', 'words', 'items', 'found', 'item-said', 'items',
   entry => choice(entry.item, false, () => toggle(entry), name(entry), make('small', {}, entry.title ? ` ${entry.item}` : '')));
@@ -243,15 +243,15 @@ const render = async (again = false) => {
     showErrors();
     shown = '';
     $('answer').hidden = true;
-    $('for').textContent = 'Nobody is chosen yet';
-    $('status').textContent = 'Choose a person or some items.';
+    $('for').textContent = 'No user chosen';
+    $('status').textContent = 'Choose a user or some items.';
     return;
   }
   const request = { ...who, k: LISTED, filter: state.filter, allow_known: state.known };
   const key = JSON.stringify(request);
   if (key !== shown || again) {
-    $('for').textContent = state.user !== null ? `For ${state.user}` : `For somebody who has ${state.items.length === 1 ? titles.get(state.items[0]) ?? state.items[0] : `${state.items.length} items`}`;
-    $('status').textContent = 'Asking …';
+    $('for').textContent = state.user !== null ? `For ${state.user}` : `For anybody with ${state.items.length === 1 ? titles.get(state.items[0]) ?? state.items[0] : `${state.items.length} items`}`;
+    $('status').textContent = 'Loading …';
     $('answer').setAttribute('aria-busy', 'true');
     let done = false;
     await attempt('answer', async () => {
@@ -266,7 +266,7 @@ const render = async (again = false) => {
         $('best').replaceChildren(...recommendations.map(entry => card(entry, recommendations[0].score)));
         $('answer').hidden = false;
         chips();
-        $('status').textContent = recommendations.length ? `${recommendations.length} recommendations.` : 'Nothing is left to recommend.';
+        $('status').textContent = recommendations.length ? `${recommendations.length} recommendations.` : 'No item matches.';
         done = true;
       } catch (error) {
         // What was shown is somebody else's.
@@ -305,12 +305,12 @@ const inside = async () => {
       if (Math.abs(value.others) >= .005) parts.push(['other items', value.others]);
       parts.push(['its popularity', value.popularity]);
       const most = Math.max(...parts.map(([, part]) => Math.abs(part)));
-      into.replaceChildren(make('p', {}, 'What speaks for it, most of all:'), make('ul', {}, ...parts.map(([text, part]) => row(text, part, most))),
-        make('p', { className: 'soft' }, `Together ${value.score.toFixed(2)}.${value.prompt_path_adds ? ' The language model adds to it.' : ''}`));
+      into.replaceChildren(make('p', {}, 'The largest contributions to its score:'), make('ul', {}, ...parts.map(([text, part]) => row(text, part, most))),
+        make('p', { className: 'soft' }, `Total ${value.score.toFixed(2)}.${value.prompt_path_adds ? ' The language model also contributes.' : ''}`));
     } else {
-      into.replaceChildren(make('p', {}, value.by === 'text' ? 'Items whose texts are like it:' : 'Items that the same people have:'),
+      into.replaceChildren(make('p', {}, value.by === 'text' ? 'Items with similar texts:' : 'Items with common users:'),
         value.similar.length ? make('ul', {}, ...value.similar.map(entry => row(name(entry), entry.score, 1))) : make('p', {}, 'There are none.'),
-        make('button', { type: 'button', onclick: () => toggle({ item, title: titles.get(item) }) }, 'Ask for somebody who has it'));
+        make('button', { type: 'button', onclick: () => toggle({ item, title: titles.get(item) }) }, 'Recommend for this item'));
     }
     into.hidden = false;
     $('status').textContent = kind === 'why' ? `Reasons for ${titles.get(item)} are shown.` : `Items like ${titles.get(item)} are shown.`;

@@ -1,4 +1,4 @@
-//! Small runs, trained in moments.
+//! Small runs that are trained in a moment.
 #![allow(dead_code)]
 
 use std::path::{Path, PathBuf};
@@ -15,8 +15,8 @@ use tempfile::TempDir;
 
 pub(crate) const CPU: Device = Device::Cpu;
 
-/// The folder of a run over users `user 0` to `user 11` and items `0` to `11`, `Tea 0` to
-/// `Tea 5` and `Mug 6` to `Mug 11`: even users have the former, odd ones the latter.
+/// The folder of a run with users `user 0` to `user 11` and items `0` to `11`: `Tea 0` to `Tea 5`
+/// for even users, `Mug 6` to `Mug 11` for odd users.
 pub(crate) fn run() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let mut config =
@@ -28,8 +28,8 @@ pub(crate) fn run() -> TempDir {
     folder
 }
 
-/// The folder of a run of the same data with the checkpoint of [`llm`]; `prompt` says whether
-/// its answers run a prompt.
+/// The folder of a run of the same data with the checkpoint of [`llm`]; `prompt` is whether its
+/// answers run a prompt.
 pub(crate) fn run_with_language(prompt: bool) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let mut config = Config::preset(Preset::Full, Density::Sparse);
@@ -47,13 +47,13 @@ pub(crate) fn run_with_language(prompt: bool) -> TempDir {
     folder
 }
 
-/// A folder with `model`, a recommender of the same data that `fit_for_serving` makes, with text
-/// vectors by TF-IDF: it takes items in.
+/// A folder with `model`, a recommender of the same data by `fit_for_serving` with TF-IDF vectors,
+/// which accepts new items.
 pub(crate) fn run_for_growth() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let mut config = Config { backbone: Backbone::None, ..Config::default() };
     config.item_text.encoders = vec![ItemEncoder::TfIdf];
-    // With as many as there are items, all would be equally far from each other.
+    // With as many components as items, all items would have equal distances.
     config.item_text.whiten.components = 4;
     fit(&folder.path().join("model"), config, |texts, config| {
         ItemVectors::tf_idf(texts, &config.item_text.tf_idf).unwrap()
@@ -86,10 +86,10 @@ fn fit(dir: &Path, config: Config, vectors: impl FnOnce(&[String], &Config) -> I
 
 /// The folder of a small language model.
 pub(crate) fn llm() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/quickstart/llm")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/llm")
 }
 
-/// Copies a folder's files, with a new time of writing.
+/// Copies the files of a folder, with a new modification time.
 pub(crate) fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {

@@ -1,4 +1,4 @@
-//! Metrics of lists that some other recommender made.
+//! Metrics of the lists of another recommender.
 use glta_metrics::{Interactions, Metric, evaluate_rankings};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -1,5 +1,5 @@
-//! A service over a trained model: `service --model DIR --llm DIR --listen ADDRESS`, then
-//! `GET /recommend?user=ann&k=10`.
+//! A service with a trained model: `service --model DIR --llm DIR --listen ADDRESS`, then `GET
+//! /recommend?user=ann&k=10`.
 use std::{collections::HashMap, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use axum::extract::{Query, State};
@@ -31,7 +31,7 @@ async fn recommend(
     let k = asked.get("k").map_or(Ok(10), |k| k.parse());
     let k = k.map_err(|e| (StatusCode::BAD_REQUEST, format!("k: {e}")))?;
     let failed = |e: &dyn std::error::Error| (StatusCode::INTERNAL_SERVER_ERROR, e.to_string());
-    // It computes, which is not for a thread that answers others.
+    // The computation must not block the threads of the server.
     let best = tokio::task::spawn_blocking(move || {
         let best = model.recommend(user, k)?;
         let line = |b: &Recommendation<'_>| json!({ "title": b.record.title, "score": b.score });

@@ -1,4 +1,4 @@
-//! An own system on an own data set, beside the others in the table: `table OUT_DIR`.
+//! Adds its own system and data set to the table: `table OUT_DIR`.
 use std::collections::HashMap;
 
 use glta_data::{Dataset, Interaction, Interactions, Item};

@@ -5,9 +5,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::Error;
 
-/// What stands between two fields of a row.
+/// The separator between two fields of a row.
 ///
-/// As text it is `tab`, `comma`, `semicolon`, `bar`, `space`, `blanks`, `::` or one ASCII
+/// Its text form is `tab`, `comma`, `semicolon`, `bar`, `space`, `blanks`, `::` or one ASCII
 /// character:
 ///
 /// ```
@@ -24,7 +24,7 @@ pub enum Separator {
     Byte(u8),
     /// `::`, as in the older MovieLens files.
     DoubleColon,
-    /// Any run of blanks and tabs.
+    /// Any sequence of spaces and tabs.
     Blanks,
 }
 
@@ -85,19 +85,19 @@ impl From<Separator> for String {
     }
 }
 
-/// How the rows of a file are written, as it was recognised or named.
+/// The recognised or configured format of the rows of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Rows {
     Separated {
         separator: Separator,
         quotes: bool,
     },
-    /// A JSON object (or a Python dict) in each line.
+    /// A JSON object (or a Python dict) per line.
     Objects,
 }
 
 impl Rows {
-    /// Fields as they stand in a row.
+    /// Joins fields as they are written in a row.
     pub(crate) fn join(self, fields: &[String]) -> String {
         match self {
             Self::Separated { separator: Separator::Byte(byte), .. } => {

@@ -1,4 +1,4 @@
-//! Tables of any kind: what people export, and the publishers' CSV editions.
+//! Tables of any kind: exports of programs, and the publishers' CSV editions.
 
 mod form;
 mod names;
@@ -27,25 +27,25 @@ use form::Rows;
 use records::Records;
 use sniff::Sample;
 
-/// How a table is written. What is `None` is recognised from the content.
+/// The format of a table. Fields that are `None` are recognised from the content.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TableConfig {
-    /// Whether the first row names the columns.
+    /// Whether the first row has the names of the columns.
     pub header: Option<bool>,
-    /// What stands between two fields.
+    /// The separator between two fields.
     pub separator: Option<Separator>,
-    /// Whether `"` around a field is a quote (RFC 4180) and not part of the text.
+    /// Whether `"` around a field is a quote (RFC 4180) instead of a part of the text.
     pub quotes: Option<bool>,
 }
 
-/// A table, read row by row: CSV and its relatives, blanks, `::`, RecBole's `.inter` and `.item`,
-/// or JSON lines; plain or gzipped, UTF-8 or UTF-16.
+/// A table that is read row by row: CSV and similar formats, fields separated by spaces or `::`,
+/// RecBole's `.inter` and `.item`, or JSON lines; plain or gzipped, UTF-8 or UTF-16.
 ///
 /// Comments (`#` or `%`) before the first row, empty lines, a byte order mark and repetitions of
-/// the header are skipped; where a file begins with a comment, later lines that begin with `#` are
-/// comments too. Lines end with `\n`, `\r\n` or `\r`. Blanks around a field do not count. All
-/// rows have as many fields as the first, but for empty ones at the end.
+/// the header are skipped. If a file starts with a comment, later lines that start with `#` are
+/// comments too. Lines end with `\n`, `\r\n` or `\r`. Spaces around a field are removed. All rows
+/// have as many fields as the first, not counting empty ones at the end.
 ///
 /// ```
 /// use glta_data::readers::{Column, Table, TableConfig};
@@ -69,17 +69,17 @@ pub struct Table<'a> {
     width: usize,
     /// The line of the first row, or of the header.
     first_line: u64,
-    /// Whether rows may differ in their number of fields.
+    /// Whether rows may have different numbers of fields.
     ragged: bool,
     sample: Sample,
     counts: Counts,
 }
 
-/// What was met in a table.
+/// Counts of the lines of a table.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Counts {
-    /// Rows that were given out.
+    /// Rows that were returned.
     pub rows: u64,
     /// Lines of comments.
     pub comments: u64,
@@ -87,14 +87,14 @@ pub struct Counts {
     pub headers: u64,
 }
 
-/// Bytes by which a file is recognised.
+/// Number of bytes from which a format is recognised.
 const HEAD: u64 = 64 << 10;
 
 impl Table<'static> {
-    /// Opens a table and recognises how it is written.
+    /// Opens a table and recognises its format.
     ///
     /// # Errors
-    /// A file that cannot be read or is no text.
+    /// A file that cannot be read or is not text.
     pub fn open(path: impl AsRef<Path>, config: &TableConfig) -> Result<Self> {
         Self::new(open_file(path.as_ref())?, config)
     }
@@ -129,8 +129,7 @@ impl<'a> Table<'a> {
         Ok(table)
     }
 
-    /// Takes the first row as the names of the columns. `ruled` says that a line of dashes
-    /// follows.
+    /// Uses the first row as the names of the columns. `ruled` means that a line of dashes follows.
     fn read_header(&mut self, ruled: bool) -> Result<()> {
         if !self.records.advance()? {
             return Ok(());
@@ -143,7 +142,7 @@ impl<'a> Table<'a> {
         self.sample.retain(|row| *row != header);
         self.width = header.len();
         self.columns.clone_from(&header);
-        // R's `write.table` gives row names no name.
+        // R's `write.table` gives the column of row names no name.
         let mut names = FxHashSet::default();
         if let Some(first) = self.sample.first()
             && first.len() == self.width + 1
@@ -159,13 +158,13 @@ impl<'a> Table<'a> {
         Ok(())
     }
 
-    /// The names of the columns; none without a header. Those of JSON lines are the keys of the
-    /// first rows (some 64 KB) and of those read since.
+    /// The names of the columns; empty without a header. For JSON lines these are the keys of the
+    /// first rows (64 KB) and of the rows read since.
     pub fn columns(&self) -> &[String] {
         &self.columns
     }
 
-    /// Number of fields in a row; in JSON lines of keys up to now.
+    /// Number of fields per row; for JSON lines the number of keys so far.
     pub fn width(&self) -> usize {
         self.width
     }
@@ -178,12 +177,12 @@ impl<'a> Table<'a> {
     /// The index of a column, from 0.
     ///
     /// # Errors
-    /// [`Error::Line`] with the columns that there are, if this one is not among them.
+    /// [`Error::Line`] with the existing columns, if this one does not exist.
     pub fn column(&self, column: &Column) -> Result<usize> {
         column.index(&self.columns, self.width).map_err(|problem| self.malformed(problem))
     }
 
-    /// The error of a table whose first row is not what it should be.
+    /// The error for an invalid first row.
     pub(crate) fn malformed(&self, problem: String) -> Error {
         let keys = Some(&self.columns).filter(|_| self.has_objects());
         let first = self.header.as_ref().or(self.sample.first()).or(keys);
@@ -191,7 +190,7 @@ impl<'a> Table<'a> {
         let found = found.map_or(String::new(), |found| format!(", found `{found}`"));
         let separator = match self.rows {
             Rows::Separated { .. } if self.width < 2 => {
-                "; if another separator divides rows, name it (--separator)"
+                "; if the rows have another separator, name it (--separator)"
             }
             _ => "",
         };
@@ -199,17 +198,17 @@ impl<'a> Table<'a> {
         Fault::Problem(problem).at(self.file(), self.first_line)
     }
 
-    /// What was met up to now.
+    /// The counts so far.
     pub fn counts(&self) -> Counts {
         self.counts
     }
 
-    /// The next row; `None` at the end.
+    /// Reads the next row; `None` at the end.
     ///
     /// # Errors
-    /// [`Error::Line`] for a row that has another number of fields than the first, a quote that is
-    /// not closed, text after a closing quote, a carriage return inside a line, or an object that
-    /// is none; [`Error::Io`] for a failed read.
+    /// [`Error::Line`] for a row with another number of fields than the first, a quote that is not
+    /// closed, text after a closing quote, a carriage return inside a line, or an invalid object.
+    /// [`Error::Io`] if reading fails.
     #[inline]
     pub fn next_row(&mut self) -> Result<Option<Row<'_>>> {
         loop {
@@ -234,7 +233,7 @@ impl<'a> Table<'a> {
         self.header.as_ref().is_some_and(|header| row.bytes(0) == header[0].as_bytes())
     }
 
-    /// Whether the current row is a comment or the header again.
+    /// Whether the current row is a comment or a repeated header.
     #[cold]
     fn skips(&mut self) -> Result<bool> {
         let row = self.records.row();
@@ -271,17 +270,17 @@ impl<'a> Table<'a> {
             shown(row.text)
         );
         if !self.has_objects() {
-            problem += "; if rows are lists of items, say so (--layout lists)";
+            problem += "; if the rows are lists of items, choose --layout lists";
         }
         Err(Fault::Problem(problem).at(row.file, row.line))
     }
 
-    /// The first rows without the header; none of JSON lines.
+    /// The first rows without the header; empty for JSON lines.
     pub(crate) fn sample(&self) -> &[Vec<String>] {
         &self.sample
     }
 
-    /// Allows rows of any number of fields, as lists of items have.
+    /// Allows rows with any number of fields, as in lists of items.
     pub fn allow_ragged(&mut self) {
         self.ragged = true;
     }
@@ -290,7 +289,7 @@ impl<'a> Table<'a> {
         self.records.file()
     }
 
-    /// The file for a report, under the name of what it holds.
+    /// The entry of the report for this file, with `layout` as its content.
     pub(crate) fn report(&self, layout: &str) -> FileReport {
         FileReport {
             file: base_name(self.file()),
@@ -300,7 +299,7 @@ impl<'a> Table<'a> {
     }
 }
 
-/// How the table is written.
+/// Describes the format of the table.
 impl fmt::Display for Table<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.rows)?;
@@ -325,7 +324,7 @@ impl fmt::Debug for Table<'_> {
     }
 }
 
-/// A file's name without its folders.
+/// The name of a file without its folders.
 pub(crate) fn base_name(file: &str) -> String {
     let name = Path::new(file).file_name().unwrap_or_default();
     name.to_string_lossy().into_owned()
@@ -339,12 +338,12 @@ pub struct Row<'r> {
     text: &'r [u8],
     ends: &'r [usize],
     gap: usize,
-    /// Fields of an object that hold lists or objects.
+    /// Fields of an object that are lists or objects.
     compound: &'r [usize],
 }
 
 impl<'r> Row<'r> {
-    /// The line on which the row begins, from 1.
+    /// The line at which the row starts, from 1.
     pub fn line(&self) -> u64 {
         self.line
     }
@@ -355,12 +354,12 @@ impl<'r> Row<'r> {
         self.ends.len()
     }
 
-    /// Whether there is no field.
+    /// Whether there are no fields.
     pub fn is_empty(&self) -> bool {
         self.ends.is_empty()
     }
 
-    /// Field `n`, from 0, without blanks around it; empty where there are fewer fields.
+    /// Field `n`, from 0, without spaces around it; empty if the row has fewer fields.
     #[inline]
     pub fn bytes(&self, n: usize) -> &'r [u8] {
         let Some(&end) = self.ends.get(n) else {
@@ -377,7 +376,7 @@ impl<'r> Row<'r> {
     /// Field `n` as text.
     ///
     /// # Errors
-    /// [`Error::Line`] where it is not UTF-8.
+    /// [`Error::Line`] if it is not UTF-8.
     pub fn text(&self, n: usize) -> Result<&'r str> {
         let bytes = self.bytes(n);
         match std::str::from_utf8(bytes) {
@@ -390,7 +389,7 @@ impl<'r> Row<'r> {
         }
     }
 
-    /// Whether field `n` was a list or an object, of which [`text`](Self::text) is a rendering.
+    /// Whether field `n` was a list or an object, which [`text`](Self::text) renders as text.
     pub(crate) fn is_compound(&self, n: usize) -> bool {
         self.compound.contains(&n)
     }
@@ -400,18 +399,18 @@ impl<'r> Row<'r> {
         (0..self.len()).all(|n| self.bytes(n).is_empty())
     }
 
-    /// The error of a row that cannot be used.
+    /// The error for an invalid row.
     pub fn error(&self, problem: impl Into<String>) -> Error {
         Fault::Problem(problem.into()).at(self.file, self.line)
     }
 
-    /// The error of a row that has another form than it should.
+    /// The error for a row that does not have the expected form.
     pub(crate) fn expected(&self, form: &str) -> Error {
         let line = self.joined();
         expected(form, &line).at(self.file, self.line)
     }
 
-    /// The error of a fault in this row.
+    /// The error for a fault in this row.
     pub(crate) fn fault(&self, fault: impl Into<Fault>) -> Error {
         fault.into().at(self.file, self.line)
     }
@@ -421,7 +420,7 @@ impl<'r> Row<'r> {
         self.text.first() == Some(&byte)
     }
 
-    /// The row on a line, for a message.
+    /// The row as one line, for messages.
     fn joined(&self) -> Vec<u8> {
         let fields: Vec<&[u8]> = (0..self.len()).map(|n| self.bytes(n)).collect();
         if self.gap > 0 { self.text.to_vec() } else { fields.join(&b' ') }

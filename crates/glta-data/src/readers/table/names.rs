@@ -17,8 +17,8 @@ use serde::{Deserialize, Serialize};
 pub enum Column {
     /// The number, from 1.
     Number(usize),
-    /// The name in the header; the type after a colon, as in RecBole's `user_id:token`, may be
-    /// left out.
+    /// The name in the header; the type after a colon, as in RecBole's `user_id:token`, is
+    /// optional.
     Name(String),
 }
 
@@ -40,7 +40,7 @@ impl fmt::Display for Column {
 }
 
 impl Column {
-    /// Its index in a table of `width` columns, named `names` where there is a header.
+    /// The index in a table of `width` columns; `names` are those of the header, if there is one.
     pub(crate) fn index(
         &self,
         names: &[String],
@@ -48,7 +48,9 @@ impl Column {
     ) -> std::result::Result<usize, String> {
         Err(match self {
             Self::Number(number) if (1..=width).contains(number) => return Ok(number - 1),
-            Self::Number(number) => format!("there is no column {number}, there are {width}"),
+            Self::Number(number) => {
+                format!("there is no column {number}; the table has {width} columns")
+            }
             Self::Name(name) => {
                 if let Some(at) = names.iter().position(|other| other == name) {
                     return Ok(at);
@@ -57,10 +59,10 @@ impl Column {
                 let mut alike = (0..names.len()).filter(|&n| bare_name(&names[n]) == bare);
                 match (alike.next(), alike.next()) {
                     (Some(at), None) => return Ok(at),
-                    (Some(_), Some(_)) => format!("several columns are alike `{name}`"),
+                    (Some(_), Some(_)) => format!("several columns match `{name}`"),
                     (None, _) if names.is_empty() => format!(
-                        "there is no header with a column `{name}`; columns go by number, 1 to \
-                         {width} (or say that there is a header)"
+                        "there is no header with a column `{name}`; name columns by number, 1 to \
+                         {width}, or state that there is a header"
                     ),
                     (None, _) => {
                         let near = near_names(name, names.iter().map(String::as_str));
@@ -69,7 +71,7 @@ impl Column {
                             false => format!(" (near names are {})", near.join(", ")),
                         };
                         let all = names.join(", ");
-                        format!("no column `{name}` in the header{near}; there are {all}")
+                        format!("the header has no column `{name}`{near}; it has {all}")
                     }
                 }
             }
@@ -77,7 +79,7 @@ impl Column {
     }
 }
 
-/// Names under which users, items, ratings and so on are known, the surest first.
+/// Known names of users, items, ratings and so on, in order of preference.
 pub(crate) type Known = &'static [&'static str];
 
 pub(crate) const USER: Known = &[
@@ -183,19 +185,19 @@ pub(crate) const GENRES: Known = &["genres", "genre", "categories", "category", 
 pub(crate) const DESCRIPTION: Known =
     &["description", "desc", "itemdescription", "detaildesc", "abstract", "overview", "summary"];
 
-/// The column that goes by the first of `known` names that occurs.
+/// The column with the first of the `known` names that occurs.
 pub(crate) fn find(known: Known, names: &[String]) -> Option<usize> {
     let bare: Vec<String> = names.iter().map(|name| bare_name(name)).collect();
     known.iter().find_map(|known| bare.iter().position(|name| name == known))
 }
 
-/// Lower-case letters and digits of a name without RecBole's type.
+/// The letters and digits of a name in lower case, without RecBole's type.
 fn bare_name(name: &str) -> String {
     let name = typed(name).map_or(name, |(name, _)| name);
     name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect()
 }
 
-/// Name and type of one of RecBole's columns, such as `user_id:token`.
+/// The name and the type of a column of RecBole, such as `user_id:token`.
 pub(crate) fn typed(column: &str) -> Option<(&str, &str)> {
     let (name, kind) = column.rsplit_once(':')?;
     let known = ["token", "token_seq", "float", "float_seq"].contains(&kind);
@@ -219,9 +221,10 @@ mod tests {
         assert_eq!(index("item_id").unwrap(), 1);
         assert_eq!(index("X").unwrap(), 4);
         assert_eq!(index("5").unwrap(), 4);
-        for (wrong, part) in [("6", "there are 5"), ("0", "no column 0"), ("y", "User ID, item_id")]
+        for (column, part) in
+            [("6", "has 5 columns"), ("0", "no column 0"), ("y", "User ID, item_id")]
         {
-            let error = index(wrong).unwrap_err();
+            let error = index(column).unwrap_err();
             assert!(error.contains(part), "{error}");
         }
         let error = Column::Name("u".into()).index(&[], 2).unwrap_err();
@@ -229,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn the_surest_name_wins() {
+    fn the_preferred_name_is_chosen() {
         let header = names(",session_id,userId,asin,parent_asin");
         assert_eq!(find(USER, &header), Some(2));
         assert_eq!(find(ITEM, &header), Some(4));

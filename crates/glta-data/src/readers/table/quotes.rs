@@ -1,22 +1,21 @@
-/// Where in a row of RFC 4180 a reader stands.
+/// State of a reader within a row of RFC 4180.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Place {
     /// At the start of a field.
     Start,
-    /// In a field without quotes; a quote is an ordinary character there.
+    /// In a field without quotes, where a quote is an ordinary character.
     Plain,
-    /// In a quoted field, also over the end of a line.
+    /// In a quoted field, which may continue on the next line.
     Quoted,
-    /// After a quote in a quoted field: its end, or half of a doubled quote.
+    /// After a quote in a quoted field: the end of the field, or the first half of a doubled quote.
     Closed,
 }
 
 impl Place {
-    /// The place after the bytes of a line.
+    /// The state after the bytes of a line.
     ///
-    /// The parser of crate `csv` takes any text; where it would guess, this refuses: characters
-    /// after a closing quote, which usually mean that quotes are part of the text, or that one is
-    /// missing further up.
+    /// The parser of crate `csv` accepts any text and guesses. This one rejects characters after a
+    /// closing quote: usually the quotes are part of the text, or an earlier quote is missing.
     pub(crate) fn after(mut self, line: &[u8], separator: u8) -> Result<Self, usize> {
         for (at, &byte) in line.iter().enumerate() {
             self = match (self, byte) {

@@ -11,22 +11,22 @@ use crate::readers::input::Input;
 use crate::readers::json::{Entries, parse_record};
 use crate::readers::lines::{Fault, Lines, MAX_LINE, shown};
 
-/// More columns are no table's.
+/// Maximum number of columns.
 const MAX_COLUMNS: usize = 1 << 16;
 
-/// The rows of a file, one after the other.
+/// Reads the rows of a file.
 pub(crate) struct Records<'a> {
     lines: Lines<'a>,
     rows: Rows,
-    /// Lines before the first that `lines` gives.
+    /// Lines before the first line of `lines`.
     before: u64,
     parser: Reader,
-    /// A row of several lines.
+    /// A row that spans several lines.
     joined: Vec<u8>,
-    /// The fields of the row one after the other, and where each ends.
+    /// The concatenated fields of the row, and the end of each.
     text: Vec<u8>,
     ends: Vec<usize>,
-    /// Whether the fields are those of the line, with separators between them, and not of `text`.
+    /// Whether the fields are in the line, with separators between them, instead of in `text`.
     in_place: bool,
     line: u64,
     /// The keys of objects in the order of their first appearance.
@@ -56,7 +56,7 @@ impl<'a> Records<'a> {
         }
     }
 
-    /// Lays objects under these keys, then further ones.
+    /// Orders the values of objects by these keys, then by new ones.
     pub(crate) fn with_keys(mut self, keys: &[String]) -> Self {
         self.keys = keys.iter().cloned().collect();
         self
@@ -66,7 +66,7 @@ impl<'a> Records<'a> {
         self.lines.file()
     }
 
-    /// The row that [`advance`](Self::advance) read.
+    /// The current row, after [`advance`](Self::advance).
     #[inline]
     pub(crate) fn row(&self) -> Row<'_> {
         let (text, gap) = if self.in_place { (self.lines.line(), 1) } else { (&*self.text, 0) };
@@ -99,7 +99,7 @@ impl<'a> Records<'a> {
         }
     }
 
-    /// Reads a row that may have quotes or carriage returns.
+    /// Reads a row that may contain quotes or carriage returns.
     fn advance_special(&mut self, separator: u8, quotes: bool) -> Result<bool> {
         let line = self.lines.line();
         if quotes && memchr(b'"', line).is_some() {
@@ -116,7 +116,7 @@ impl<'a> Records<'a> {
         Ok(true)
     }
 
-    /// Reads a row whose fields do not stand in the line as they are.
+    /// Reads a row whose fields must be copied out of the line.
     fn advance_other(&mut self) -> Result<bool> {
         self.in_place = false;
         let (line, text, ends) = (self.lines.line(), &mut self.text, &mut self.ends);
@@ -135,7 +135,7 @@ impl<'a> Records<'a> {
         Ok(true)
     }
 
-    /// Reads the row that begins with the line in `joined`, which has a quote.
+    /// Reads the row that starts with the line in `joined`, which has a quote.
     fn advance_quoted(&mut self, separator: u8) -> Result<bool> {
         let mut place = Place::Start;
         let mut scanned = 0;
@@ -197,7 +197,7 @@ impl<'a> Records<'a> {
 #[inline]
 fn split(line: &[u8], separator: u8, ends: &mut Vec<usize>) {
     ends.clear();
-    // Fields are a few bytes long: a plain loop beats a vectorised search.
+    // Fields are a few bytes long, so a plain loop is faster than a vectorised search.
     for (at, &byte) in line.iter().enumerate() {
         if byte == separator {
             ends.push(at);
@@ -232,7 +232,7 @@ fn double_colons(line: &[u8], text: &mut Vec<u8>, ends: &mut Vec<usize>) {
     fields(split, text, ends);
 }
 
-/// Lays the values of an object under its keys.
+/// Orders the values of an object by its keys.
 fn object(
     line: &[u8],
     keys: &mut IndexSet<String>,
@@ -255,7 +255,7 @@ fn object(
         }
         if values[at].is_some() {
             let key = keys.get_index(at).map_or("", String::as_str);
-            return Err(Fault::Problem(format!("the key `{key}` comes twice")));
+            return Err(Fault::Problem(format!("the key `{key}` occurs twice")));
         }
         if value.is_array() || value.is_object() {
             compound.push(at);
@@ -269,7 +269,7 @@ fn object(
     Ok(())
 }
 
-/// A value as text: nothing for null, the parts of a list joined by `, `.
+/// A value as text: empty for null, the parts of a list joined by `, `.
 fn flat(value: Value) -> std::result::Result<String, Fault> {
     Ok(match value {
         Value::Null => String::new(),
@@ -279,14 +279,16 @@ fn flat(value: Value) -> std::result::Result<String, Fault> {
             parts.join(", ")
         }
         Value::Number(number) if number.is_f64() && number.as_f64().is_some_and(rounded) => {
-            let problem = format!("the number {number} has more digits than are kept; quote it");
+            let problem = format!(
+                "the number {number} has too many digits to be read exactly; write it in quotes"
+            );
             return Err(Fault::Problem(problem));
         }
         other => other.to_string(),
     })
 }
 
-/// Whether a number may have lost digits when it was parsed.
+/// Whether a number may have lost digits in parsing.
 fn rounded(number: f64) -> bool {
     number.abs() >= (1u64 << 53) as f64
 }

@@ -1,4 +1,4 @@
-//! What the first rows of a file say about the others.
+//! Recognises the format of a file from its first rows.
 
 use super::TableConfig;
 use super::form::{Rows, Separator};
@@ -12,27 +12,27 @@ use crate::{Error, Result};
 /// The first rows of a file, as text.
 pub(crate) type Sample = Vec<Vec<String>>;
 
-/// Rows of a sample.
+/// Number of rows in a sample.
 const ROWS: usize = 1000;
 
-/// How a file goes on after its first comments.
+/// The recognised format of a file.
 pub(crate) struct Recognised {
     pub(crate) rows: Rows,
     pub(crate) header: bool,
-    /// Whether a line of dashes stands below the header, as psql and Markdown write it.
+    /// Whether a line of dashes follows the header, as in tables of psql and Markdown.
     pub(crate) ruled: bool,
     pub(crate) end_of_line: u8,
     /// Bytes and lines of comments and empty lines before the first row.
     pub(crate) skipped: (usize, u64),
-    /// Lines of comments among these.
+    /// Number of comment lines among these.
     pub(crate) comments: u64,
-    /// The first rows, the header among them; none of objects.
+    /// The first rows, including the header; empty for objects.
     pub(crate) sample: Sample,
     /// The keys of the first objects.
     pub(crate) keys: Vec<String>,
 }
 
-/// Recognises a file by its first bytes `head`; `whole` says whether these are all.
+/// Recognises a file by its first bytes `head`; `whole` says whether they are the whole file.
 pub(crate) fn recognise(
     file: &str,
     head: &[u8],
@@ -40,7 +40,7 @@ pub(crate) fn recognise(
     config: &TableConfig,
 ) -> Result<Recognised> {
     let refused = |problem: &str| {
-        let problem = format!("is no text: it looks like {problem}");
+        let problem = format!("is not text: it looks like {problem}");
         Error::Io {
             file: file.to_owned(),
             source: std::io::Error::new(std::io::ErrorKind::InvalidData, problem),
@@ -48,14 +48,14 @@ pub(crate) fn recognise(
     };
     for (start, what) in [
         (&b"PK\x03\x04"[..], "a zip archive or a spreadsheet; extract it, or save it as CSV"),
-        (b"PAR1", "a Parquet file; write it as CSV or JSON lines"),
+        (b"PAR1", "a Parquet file; save it as CSV or JSON lines"),
     ] {
         if head.starts_with(start) {
             return Err(refused(what));
         }
     }
     if head.contains(&0) {
-        return Err(refused("a binary file, as there are zero bytes"));
+        return Err(refused("a binary file, because it has zero bytes"));
     }
     let end_of_line = if head.contains(&b'\r') && !head.contains(&b'\n') { b'\r' } else { b'\n' };
     let (skipped, comments, said) = comments(head, end_of_line);
@@ -71,7 +71,7 @@ pub(crate) fn recognise(
         sample: Vec::new(),
         keys: Vec::new(),
     };
-    // A line that is cut off says nothing; nor does an end that is missing because of that.
+    // A truncated line gives no information, and its missing end is not an error.
     let end = if whole { data.len() } else { last_line_end(data, end_of_line) };
     let data = &data[..end];
     if separator.is_none() {
@@ -84,7 +84,7 @@ pub(crate) fn recognise(
                 return Err(Error::Line {
                     file: file.to_owned(),
                     line: skipped.1 + 1,
-                    problem: "a JSON array; write one object in each line (in pandas \
+                    problem: "a JSON array; write one object per line (in pandas \
                               `orient=\"records\", lines=True`)"
                         .into(),
                 });
@@ -111,7 +111,7 @@ pub(crate) fn recognise(
         return Err(Error::Line {
             file: file.to_owned(),
             line: skipped.1 + 1,
-            problem: "all fields are in single quotes, which would become a part of them; write \
+            problem: "all fields are in single quotes, which would become part of the fields; use \
                       double quotes or none"
                 .into(),
         });
@@ -130,14 +130,14 @@ fn last_line_end(data: &[u8], end_of_line: u8) -> usize {
     data.iter().rposition(|&byte| byte == end_of_line).map_or(data.len(), |at| at + 1)
 }
 
-/// Whether a row is a line that a printed table has below its header, such as `---+---`.
+/// Whether a row is the line below the header of a printed table, such as `---+---`.
 fn is_rule(row: &[String]) -> bool {
     let dashes = |field: &String| field.bytes().all(|byte| b"-+=: ".contains(&byte));
     row.iter().all(dashes) && row.iter().any(|field| field.contains("--"))
 }
 
-/// Bytes and lines before the first row, how many of the lines are comments, and the separator
-/// that a line `sep=;` names, as spreadsheets understand it.
+/// The bytes and lines before the first row, the number of comment lines among them, and the
+/// separator in a line `sep=;` of a spreadsheet.
 fn comments(head: &[u8], end_of_line: u8) -> ((usize, u64), u64, Option<Separator>) {
     let (mut at, mut lines, mut comments, mut separator) = (0, 0, 0, None);
     for line in head[at..].split_inclusive(|&byte| byte == end_of_line) {
@@ -158,7 +158,7 @@ fn comments(head: &[u8], end_of_line: u8) -> ((usize, u64), u64, Option<Separato
     ((at, lines), comments, separator)
 }
 
-/// Whether all quotes at the start of a field have their ends; that a text is cut off is no fault.
+/// Whether every quote at the start of a field is closed; a truncated text is allowed.
 fn quotes_are_sound(data: &[u8], separator: Separator, end_of_line: u8) -> bool {
     let Separator::Byte(separator) = separator else {
         return false;
@@ -184,8 +184,8 @@ fn keys(file: &str, data: &[u8], end_of_line: u8, before: u64) -> Result<Vec<Str
     Ok(records.keys().cloned().collect())
 }
 
-/// The first rows under a separator; with quotes as part of the text if they have no sense
-/// otherwise, which reading the rows will say.
+/// The first rows with a separator. If quotes are malformed, they are part of the text here;
+/// reading the rows reports the error.
 fn sample(data: &[u8], rows: Rows, end_of_line: u8) -> Sample {
     let input = Input { file: String::new(), reader: Box::new(data) };
     let mut records = Records::new(input, rows, end_of_line, 0);
@@ -206,7 +206,7 @@ fn sample(data: &[u8], rows: Rows, end_of_line: u8) -> Sample {
     sample
 }
 
-/// The separator that divides most rows, evenly if one does.
+/// The separator that divides most rows, preferably into equal numbers of fields.
 fn choose(with: impl Fn(Separator) -> (Rows, Sample)) -> (Rows, Sample) {
     let candidates = [
         Separator::DoubleColon,
@@ -223,7 +223,7 @@ fn choose(with: impl Fn(Separator) -> (Rows, Sample)) -> (Rows, Sample) {
         let width = sample.first().map_or(0, Vec::len);
         let even = sample.iter().all(|row| row.len() == width);
         let rank = (divided, even, if even { width } else { 0 });
-        // Most rows must be divided: a comma in a name is no separator.
+        // The separator must divide most rows: a comma in a name is not a separator.
         if 2 * divided > sample.len() && rank > most {
             most = rank;
             best = Some((rows, sample));
@@ -234,7 +234,7 @@ fn choose(with: impl Fn(Separator) -> (Rows, Sample)) -> (Rows, Sample) {
     }
     let blanks = || {
         let (rows, sample) = with(Separator::Blanks);
-        // As R's `write.table` writes it.
+        // The format of R's `write.table`.
         if sample.iter().flatten().any(|field| field.starts_with('"')) {
             return with(Separator::Byte(b' '));
         }
@@ -243,7 +243,7 @@ fn choose(with: impl Fn(Separator) -> (Rows, Sample)) -> (Rows, Sample) {
     best.unwrap_or_else(blanks)
 }
 
-/// Whether the first row names the columns.
+/// Whether the first row has the names of the columns.
 fn is_header(sample: &Sample) -> bool {
     let [first, rest @ ..] = sample.as_slice() else {
         return false;
@@ -265,11 +265,11 @@ fn is_header(sample: &Sample) -> bool {
         fields.peek().is_some() && fields.all(|field| holds(field))
     };
     let is_value = |text: &str| is_number(text) || values::time(text.as_bytes()).is_some();
-    // A word over a column of numbers or times.
+    // A word above a column of numbers or times.
     if (0..first.len()).any(|column| !is_value(&first[column]) && all(column, &is_value)) {
         return true;
     }
-    // Two words over columns of ids that all have digits.
+    // Two words above columns of ids that all contain digits.
     let has_digit = |text: &str| text.bytes().any(|b| b.is_ascii_digit());
     let heads = |column: usize| {
         first.get(column).is_some_and(|name| !has_digit(name)) && all(column, &has_digit)

@@ -1,4 +1,4 @@
-//! Numbers and times as tables write them.
+//! Parses the numbers and times of tables.
 
 use jiff::Timestamp;
 use jiff::civil::{Date, DateTime};
@@ -6,7 +6,7 @@ use jiff::tz::TimeZone;
 
 use crate::readers::lines::{decimal, integer};
 
-/// A finite number, also with a decimal comma; not one such as `1,200`, which may be either.
+/// A finite number, also with a decimal comma. `1,200` is rejected, because it is ambiguous.
 #[inline]
 pub(crate) fn number(field: &[u8]) -> Option<f32> {
     decimal(field).or_else(|| {
@@ -22,8 +22,9 @@ pub(crate) fn number(field: &[u8]) -> Option<f32> {
     })
 }
 
-/// Seconds since 1970 of an epoch in seconds, milliseconds, microseconds or nanoseconds (told
-/// apart by their size), or of an ISO 8601 date or date and time. Without an offset it is UTC.
+/// Seconds since 1970 of an epoch in seconds, milliseconds, microseconds or nanoseconds
+/// (distinguished by their size), or of an ISO 8601 date or date and time, in UTC if there is no
+/// offset.
 #[inline]
 pub(crate) fn time(field: &[u8]) -> Option<i64> {
     match integer(field) {
@@ -32,7 +33,7 @@ pub(crate) fn time(field: &[u8]) -> Option<i64> {
     }
 }
 
-/// Epochs beyond the year 5138 are taken for a finer unit.
+/// Epochs after the year 5138 are interpreted in a finer unit.
 fn seconds(epoch: i64) -> i64 {
     let unit = match epoch.unsigned_abs() {
         0..100_000_000_000 => 1,
@@ -43,7 +44,7 @@ fn seconds(epoch: i64) -> i64 {
     epoch.div_euclid(unit)
 }
 
-/// Seconds since 1970 of a date without any marks, such as `20240131`.
+/// Seconds since 1970 of a date without separators, such as `20240131`.
 pub(crate) fn bare_date(field: &[u8]) -> Option<i64> {
     let number =
         integer(field).filter(|_| field.len() == 8 && matches!(field, [b'1' | b'2', ..]))?;
@@ -68,7 +69,7 @@ fn written_time(field: &[u8]) -> Option<i64> {
         return Some(time.as_second());
     }
     let utc = |time: DateTime| Some(time.to_zoned(TimeZone::UTC).ok()?.timestamp().as_second());
-    // As databases write an offset of whole hours, or their one time zone.
+    // Databases write an offset of whole hours, or the name of UTC.
     if let Some(time) = text.strip_suffix(" UTC") {
         return utc(time.parse::<DateTime>().ok()?);
     }

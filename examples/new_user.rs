@@ -1,7 +1,7 @@
-//! Recommends to someone who was not there at training, by the catalogue's own ids.
+//! Recommends to a user who was not in the training data, by the ids of the catalogue.
 //!
 //! ```text
-//! cargo run --release --example new_person
+//! cargo run --release --example new_user
 //! ```
 
 #![allow(clippy::print_stdout)]
@@ -18,11 +18,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let folder = tempfile::tempdir()?;
     let (recommender, _) = Run::create(folder.path(), data, config)?.fit(None)?;
 
-    // By the shop's own ids.
+    // By the ids of the shop.
     let basket = ["article-3", "article-5"];
     let ids = basket.map(|raw| recommender.item(raw).ok_or(format!("{raw} is not known")));
     let ids = ids.into_iter().collect::<Result<Vec<u32>, _>>()?;
-    println!("someone who has {}:", basket.join(" and "));
+    println!("a user with {}:", basket.join(" and "));
     for best in recommender.recommend_for_items(&ids, 5)? {
         println!("  {:.2} {} ({})", best.score, best.record.title, best.record.raw_id);
     }

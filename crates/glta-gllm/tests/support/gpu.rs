@@ -1,0 +1,1 @@
+../../../glta-llm/tests/support/gpu.rs

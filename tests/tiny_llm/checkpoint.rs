@@ -1,0 +1,1 @@
+../../crates/glta-llm/tests/support/mod.rs
