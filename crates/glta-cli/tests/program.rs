@@ -168,7 +168,7 @@ fn a_missing_path_starts_no_download() {
             1,
             &["reproduce", "--dataset", dataset, "--data", path.to_str().unwrap(), "--stats"],
         );
-        assert!(error.contains("ml-25m: there is no such folder"), "{error}");
+        assert!(error.contains("ml-25m: no such folder or file"), "{error}");
         assert!(!path.exists());
     }
     let both = ["reproduce", "--dataset", "movielens", "--data", "x", "--variant", "25m"];
@@ -373,7 +373,7 @@ fn two_tables_become_a_recommender_that_answers() {
 
     for (problem, arguments) in [
         ("similar ids are", &["recommend", "--model", model, "--user", "c100"][..]),
-        ("no item `00x`", &["similar", "--model", model, "--item", "00x"]),
+        ("unknown item `00x`", &["similar", "--model", model, "--item", "00x"]),
         ("brand", &["recommend", "--model", model, "--filter", "brant=B1"]),
         (
             "there is a recommender in",

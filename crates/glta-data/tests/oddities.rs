@@ -133,7 +133,7 @@ fn objects_instead_of_ids_are_rejected() {
     refused(&list, &["line 1", "the item is a list", "i0, x"]);
     refused(
         "{\"user_id\": 1, \"item_id\": 2, \"item_id\": 3}\n",
-        &["line 1", "`item_id` comes twice"],
+        &["line 1", "`item_id` occurs twice"],
     );
     refused("{\n \"user_id\": 1,\n \"item_id\": 2\n}\n", &["line 1", "over several lines"]);
     // In other columns they are texts.

@@ -101,7 +101,7 @@ fn movielens_editions() {
     let file = both.path().join("ratings.csv");
     let cause = readers::movielens(file).unwrap_err();
     let cause = std::error::Error::source(&cause).unwrap().to_string();
-    assert!(cause.contains("name the folder"), "{cause}");
+    assert!(cause.contains("path of the folder"), "{cause}");
 
     // Ids that pandas converted to numbers.
     let movies: &[u8] = b"movieId,title,genres\n10.0,A,War\n30.0,B,War\n";
@@ -193,7 +193,7 @@ fn amazon_metadata_of_other_items() {
     assert_eq!(note(report, "repeated_pairs"), (1, Some(3), vec!["B 02".into()]));
     let other: &[u8] = b"{\"asin\": \"X1\"}\n";
     let error = amazon(&[("Home.json", reviews), ("meta_Home.json", other)]).unwrap_err();
-    names(&error, &["none of the 2 item ids", "01, 02", "X1", "one data set"]);
+    names(&error, &["none of the 2 item ids", "01, 02", "X1", "same data set"]);
 }
 
 const BOOKS: &[u8] =

@@ -243,7 +243,7 @@ fn contradictions_are_rejected_with_their_lines() {
         ("user,item,rating\n1,2,5\n1,3,good\n", &["line 3", "number", "good"]),
         ("[\n{\"user\": 1}]\n", &["line 1", "JSON array"]),
         ("{\"user\": 1, \"item\": 2}\n{\"user\": 1, \"item\": 2\n", &["line 2", "JSON object"]),
-        ("{\"a\": 1, \"b\": 2}\n", &["line 1", "of a user", "a b", "--columns"]),
+        ("{\"a\": 1, \"b\": 2}\n", &["line 1", "of users", "a b", "--columns"]),
         (
             "{\"user\": 123456789012345678901234567890, \"item\": 2}\n",
             &["line 1", "write it in quotes"],
@@ -267,7 +267,7 @@ fn contradictions_are_rejected_with_their_lines() {
     }
     let named = |user: &str| PairsConfig { user: Some(user.parse().unwrap()), ..auto.clone() };
     refused(b"user,item\n1,2\n", &named("customer"), &["line 1", "`customer`", "user, item"]);
-    refused(b"1,2\n", &named("3"), &["no column 3", "there are 2"]);
+    refused(b"1,2\n", &named("3"), &["no column 3", "has 2 columns"]);
     refused(b"1,2\n", &named("customer"), &["no header", "1 to 2"]);
     let rated = PairsConfig { rating: Some(Column::Number(3)), ..auto.clone() };
     refused(b"1,2,5\n1,3,\n", &rated, &["line 2", "a number in column 3"]);
@@ -309,7 +309,7 @@ fn a_missing_id_is_an_error_or_dropped() {
     let drop = PairsConfig { missing_ids: MissingIds::Drop, ..PairsConfig::default() };
     let error = read(b"user,item\n,1\nnan,2\n", &drop).unwrap_err();
     assert!(matches!(error, Error::Emptied { .. }), "{error}");
-    assert!(error.to_string().contains("all 2 rows"), "{error}");
+    assert!(error.to_string().contains("none of the 2 rows"), "{error}");
     refused(b"{\"user\": null, \"item\": 1}\n", &PairsConfig::default(), &["line 1", "user id"]);
     refused(b"{\"item\": 1}\n{\"item\": 2, \"user\": 3}\n", &PairsConfig::default(), &["line 1"]);
     refused(b"1 2 3\n2 4 5 6\n3 nan\n", &PairsConfig::default(), &["line 3", "item id"]);

@@ -124,8 +124,8 @@ impl ProtocolConfig {
         }
     }
 
-    /// The share of new items in the choice of settings with which new items have the same share of
-    /// the validation items as cold items have of the test items.
+    /// The share of items to treat as new while settings are chosen. With it, new items are as
+    /// large a part of the validation items as cold items are of the test items.
     fn new_items(&self) -> f64 {
         // The split rejects other ratios.
         let ratio = if (0.0..1.0).contains(&self.cold_ratio) { self.cold_ratio } else { 0.0 };

@@ -195,7 +195,7 @@ mod tests {
         ];
         bars(&path, "Gift_<Cards>", "N@10", &all).unwrap();
         let svg = std::fs::read_to_string(&path).unwrap();
-        let title = "<title>N@10 on the test part of Gift &lt;Cards&gt;, more is better</title>";
+        let title = "<title>N@10 on the test part of Gift &lt;Cards&gt;, higher is better</title>";
         assert!(svg.contains(title), "{svg}");
         for part in ["baseline", "control", "standard deviation over seeds", "0.4000", "0.10"] {
             assert!(svg.contains(part), "{part}");

@@ -289,7 +289,7 @@ fn lists_by_raw_ids_are_checked() {
     let twice = problem(&[result("x", &["b", "b"])]);
     assert!(twice.contains("list of x has the item b twice"), "{twice}");
     let short = problem(&[result("x", &["b"])]);
-    assert!(short.contains("P@2: the longest list has 1 items"), "{short}");
+    assert!(short.contains("P@2: the longest list has only 1 items"), "{short}");
     assert!(evaluate_lists(&[result("x", &["b", "c"]), result("x", &["a"])], &metrics).is_err());
     assert!(evaluate_lists(&[], &metrics).is_err());
 }

@@ -60,9 +60,9 @@ pub fn gram_of_lower(matrix: &mut Array2<f64>) -> Result<()> {
     gram(matrix.view_mut(), &mut Work::silent())
 }
 
-/// The lower triangle of the inverse of a positive definite matrix, in place of its lower
-/// triangle: `(n, n)`. [`cholesky`], [`invert_lower`] and [`gram_of_lower`] one after the other,
-/// with progress.
+/// Replaces the lower triangle of a positive definite matrix, `(n, n)`, by the lower triangle of
+/// its inverse. It calls [`cholesky`], [`invert_lower`] and [`gram_of_lower`] and reports the
+/// progress.
 ///
 /// ```
 /// use glta_core::Silent;

@@ -223,7 +223,7 @@ fn cancelling_and_invalid_settings_are_errors() {
     assert!(matches!(cancelled, Err(Error::Cancelled)));
     let other = TextVectors::new(array![[1.0, 0.0]]).unwrap();
     let message = fit(Some(&other), &config).unwrap_err().to_string();
-    assert!(message.contains("1 for 8"), "{message}");
+    assert!(message.contains("expected 8, one per item, got 1"), "{message}");
     let few = LinearConfig { max_items: 7, ..config.clone() };
     let model = fit(None, &few).unwrap();
     assert_eq!(model.report.form.solver(), Solver::Local);

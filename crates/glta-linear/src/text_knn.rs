@@ -249,7 +249,7 @@ mod tests {
         let few = vectors.view().slice(ndarray::s![..5, ..]).to_owned();
         let few = TextVectors::new(few).unwrap();
         let message = TextKnn::fit(&few, &train, &config).unwrap_err().to_string();
-        assert!(message.contains("5 for 12 items"), "{message}");
+        assert!(message.contains("expected 12, one per item, got 5"), "{message}");
         let mut bad = vectors.view().to_owned();
         bad[(3, 0)] = f32::NAN;
         let message = TextVectors::new(bad).unwrap_err().to_string();

@@ -173,7 +173,10 @@ mod tests {
             refused(&["model.slot_placement=prefix", "model.slot_user_token=false"])
                 .contains("same logits")
         );
-        assert!(refused(&["backbone=none", "model.slot_user_token=false"]).contains("carry"));
+        assert!(
+            refused(&["backbone=none", "model.slot_user_token=false"])
+                .contains("depends on the user")
+        );
         assert!(refused(&["model.user_id_text=true"]).contains("slot_user_token"));
         assert!(refused(&["model.autoregressive=true"]).contains("sampled_slots"));
         assert!(
