@@ -54,7 +54,7 @@ fn fitted(folder: &std::path::Path, solver: Solver) -> Recommender {
     let texts: Vec<&str> = data.items.iter().map(|item| item.text.as_str()).collect();
     let words = ItemVectors::tf_idf(&texts, &TfIdfConfig::default()).unwrap();
     let mut config = Config::default();
-    // One setting: which one costs the same to ask.
+    // One setting, because the choice does not affect the time of a call.
     config.linear.solvers = vec![solver];
     (config.linear.l2, config.linear.text) = (vec![100.0], vec![3.0]);
     let recommender = fit_for_serving(folder, data, config, &[words], &mut Silent);

@@ -183,7 +183,7 @@ struct Client {
     refused: usize,
 }
 
-/// A persistent connection, which costs less CPU time than an `Agent`.
+/// A persistent connection: a client with little cost next to the service.
 struct Connection {
     at: String,
     sender: SendRequest<Body>,

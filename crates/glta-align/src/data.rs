@@ -68,7 +68,7 @@ pub struct RunData {
     /// The interactions on which epochs and settings are chosen, which may be empty: `(users,
     /// items)`.
     pub valid: Interactions,
-    /// How items are put into words; new items of a growing recommender too.
+    /// How the fields of an item become its text, also for new items of a growing recommender.
     pub texts: TextConfig,
 }
 
@@ -161,12 +161,12 @@ impl RunData {
         seen
     }
 
-    /// An item as the catalogue keeps it.
+    /// The record of an item.
     pub fn record(&self, item: &Item) -> ItemRecord {
         ItemRecord::new(item, self.texts.text(item))
     }
 
-    /// Writes the files of a run's data into its folder.
+    /// Saves the data in the folder of a run.
     pub(crate) fn save(&self, folder: &Path) -> Result<()> {
         let path = folder.join(ITEM_TEXT);
         let texts = toml::to_string(&self.texts).map_err(|e| Error::file(&path, e))?;

@@ -1,4 +1,4 @@
-//! Items by the values of their fields.
+//! An index of items by the values of their fields.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
@@ -8,10 +8,10 @@ use rustc_hash::FxHashMap;
 use crate::data::ItemRecord;
 use crate::{Error, Result};
 
-/// Items by value, ascending.
+/// Items by value, in ascending order.
 type Values = FxHashMap<String, Vec<u32>>;
 
-/// The fields that were filtered by, each indexed when it is first needed.
+/// The fields that were used in filters, each indexed on first use.
 #[derive(Debug, Default)]
 pub(crate) struct Fields {
     indexed: RwLock<FxHashMap<String, Arc<Values>>>,
@@ -20,8 +20,8 @@ pub(crate) struct Fields {
 }
 
 impl Fields {
-    /// Whether each item has, in every field of the filter, one of its values; `None` for a
-    /// filter without fields.
+    /// Whether each item has one of the values of the filter in every field; `None` for a filter
+    /// without fields.
     pub(crate) fn allowed(
         &self,
         filter: &BTreeMap<String, Vec<String>>,
@@ -53,7 +53,7 @@ impl Fields {
             let title = (field == "title").then_some(&item.title);
             for value in item.fields.get(field).into_iter().flatten().chain(title) {
                 let with = values.entry(value.clone()).or_default();
-                // A value that the item has twice.
+                // The item may have a value twice.
                 if with.last() != Some(&id) {
                     with.push(id);
                 }
@@ -65,7 +65,7 @@ impl Fields {
         values
     }
 
-    /// The field that a filter's `field` stands for.
+    /// The name of the field for the `field` of a filter.
     fn name_of<'a>(&self, field: &'a str, items: &[ItemRecord]) -> Result<&'a str> {
         let also = match field {
             "name" => "title",

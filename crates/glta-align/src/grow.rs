@@ -1,4 +1,4 @@
-//! A recommender that takes new items and interactions, and forgets people.
+//! Adds items and interactions to a recommender, and forgets users.
 
 use std::ops::Range;
 use std::path::Path;
@@ -17,10 +17,9 @@ use crate::recommender::Recommender;
 use crate::{Error, Result};
 
 impl Recommender {
-    /// Makes the recommender one that grows: it can then add items and interactions and forget
-    /// people. It must have been opened from a folder and be the linear item model alone. What
-    /// that needs is read from the folder: the text vectors, the encoders and, counted again,
-    /// what people have together.
+    /// Prepares the recommender for changes: it can then add items and interactions and forget
+    /// users. It must have been opened from a folder and be the linear model alone. The folder
+    /// provides the text vectors and the encoders, and co-occurrences are counted again.
     ///
     /// ```no_run
     /// # use glta_align::{GrowthEncoders, Recommender};
@@ -38,7 +37,7 @@ impl Recommender {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Unsupported`] for other recommenders, files that are missing or damaged.
+    /// [`Error::Unsupported`] for other recommenders, or files that are missing or damaged.
     pub fn grow(&mut self, encoders: GrowthEncoders<'_>) -> Result<()> {
         let Some(folder) = self.folder().filter(|_| !self.has_prompt()) else {
             return Err(Error::Unsupported(
@@ -52,12 +51,12 @@ impl Recommender {
         Ok(())
     }
 
-    /// Adds items that nobody has. They can be recommended at once: the encoders read their
-    /// texts, which are composed as those of the other items.
+    /// Adds items without interactions. They can be recommended at once, because the encoders read
+    /// their texts, which have the same fields as those of other items.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] before [`grow`](Self::grow), or for an encoder that is not at
-    /// hand; [`Error::Data`] for a raw id that is known or comes twice. Nothing is added then.
+    /// [`Error::Unsupported`] before [`grow`](Self::grow), or for a missing encoder.
+    /// [`Error::Data`] for a raw id that exists or is repeated. Then no item is added.
     pub fn add_items(&mut self, items: &[Item]) -> Result<Range<u32>> {
         for (nth, item) in items.iter().enumerate() {
             let twice = items[..nth].iter().any(|other| other.raw_id == item.raw_id);
@@ -76,8 +75,8 @@ impl Recommender {
         Ok(new)
     }
 
-    /// Replaces the title, the text and the fields of an item, which any recommender can do.
-    /// What the item is like was read from its former text and follows at the next fit.
+    /// Replaces the title, the text and the fields of an item, for any recommender. The weights of
+    /// the item follow its former text until the next fit.
     ///
     /// # Errors
     /// [`Error::Data`] for an unknown raw id.
@@ -89,8 +88,8 @@ impl Recommender {
         Ok(())
     }
 
-    /// Adds `(user, item)` pairs by raw ids. Unknown people are new; unknown items are added
-    /// without a text. A person's own recommendations follow at once, everybody else's with
+    /// Adds `(user, item)` pairs by raw ids. Unknown users are added, and unknown items without a
+    /// text. The recommendations of these users change at once, those of others with
     /// [`fold`](Self::fold).
     ///
     /// # Errors
@@ -118,8 +117,8 @@ impl Recommender {
         Ok(self.growth_mut()?.growing_mut().add_interactions(&dense)?)
     }
 
-    /// Brings the weights up to date with the interactions that were added; returns how many
-    /// items' columns were solved again.
+    /// Updates the weights with the added interactions. Returns the number of items whose columns
+    /// were solved again.
     ///
     /// # Errors
     /// [`Error::Unsupported`] before [`grow`](Self::grow).
@@ -127,9 +126,9 @@ impl Recommender {
         Ok(self.growth_mut()?.growing.fold()?)
     }
 
-    /// Takes a person out of histories, answers and the linear model, which is then the one of
-    /// a fit without the person. Answers whether the person was known. A folder that is being
-    /// served and models that were trained by gradient follow at the next fit.
+    /// Removes a user from histories, answers and the linear model, which then equals a fit without
+    /// the user. Returns whether the user was known. Folders that are being served, and models that
+    /// were trained by gradient, change with the next fit.
     ///
     /// # Errors
     /// [`Error::Unsupported`] before [`grow`](Self::grow).
@@ -143,10 +142,10 @@ impl Recommender {
         Ok(true)
     }
 
-    /// Saves a grown recommender in a new folder, which [`open`](Self::open) reads.
+    /// Saves the changed recommender in a new folder, for [`open`](Self::open).
     ///
     /// # Errors
-    /// [`Error::Unsupported`] before [`grow`](Self::grow), [`Error::RunExists`], a folder that
+    /// [`Error::Unsupported`] before [`grow`](Self::grow), [`Error::RunExists`], or a folder that
     /// cannot be written.
     pub fn save(&self, dir: impl AsRef<Path>) -> Result<()> {
         let dir = dir.as_ref();
@@ -172,7 +171,7 @@ impl Recommender {
         for name in whitenings.chain(others).filter(|name| from.join(name).exists()) {
             write_whole(&dir.join(&name), &read(&from.join(&name))?)?;
         }
-        // Last, because it marks a run that has ended.
+        // Written last, because it marks a finished run.
         write_whole(&dir.join(HISTORY), &read(&from.join(HISTORY))?)
     }
 }

@@ -1,4 +1,4 @@
-//! What a growing recommender holds.
+//! The state of a growing recommender.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -17,19 +17,19 @@ use crate::item_encoder::ItemEncoder;
 use crate::language::LanguageModel;
 use crate::{Config, Error, Result};
 
-/// What a growing recommender holds beside the others.
+/// The state of a growing recommender in addition to that of any recommender.
 #[derive(Debug)]
 pub(crate) struct Growth {
     pub(crate) growing: Growing,
     pub(crate) encoders: Vec<(SavedEncoder, Whitening)>,
-    /// Everybody's items and every item's people, until they change.
+    /// The items of all users and the users of all items, until they change.
     people: OnceLock<(Interactions, Interactions)>,
     words: Option<TfIdf>,
     language: Option<LanguageModel>,
     sentence: Option<Sentence>,
 }
 
-/// The text encoders of a run that need a model which is not in its folder.
+/// The text encoders of a run that need a model outside of its folder.
 #[derive(Clone, Default)]
 pub struct GrowthEncoders<'a> {
     /// The run's language model.
@@ -39,14 +39,14 @@ pub struct GrowthEncoders<'a> {
 }
 
 impl Growth {
-    /// Reads from a run's folder what its linear model grows by.
+    /// Reads the data for growing from the folder of a run.
     pub(crate) fn open(
         dir: &Path,
         config: &Config,
         data: &RunData,
         with: GrowthEncoders<'_>,
     ) -> Result<Self> {
-        // The files that answering does without.
+        // The files that answers do not need.
         let needed = |name: &str| -> Result<PathBuf> {
             let path = dir.join(name);
             if path.exists() {
@@ -86,7 +86,7 @@ impl Growth {
         Ok(Self { growing, encoders, people, words, language, sentence })
     }
 
-    /// Everybody's items, and every item's people.
+    /// The items of all users, and the users of all items.
     pub(crate) fn people(&self) -> Result<&(Interactions, Interactions)> {
         if let Some(people) = self.people.get() {
             return Ok(people);
@@ -96,13 +96,13 @@ impl Growth {
         Ok(self.people.get_or_init(|| (train, users_of)))
     }
 
-    /// The linear model, to change it.
+    /// The linear model, for changes.
     pub(crate) fn growing_mut(&mut self) -> &mut Growing {
         self.people = OnceLock::new();
         &mut self.growing
     }
 
-    /// Whitened and joined vectors of new texts; `None` for a model without text vectors.
+    /// Whitened and concatenated vectors of new texts; `None` for a model without text vectors.
     pub(crate) fn encode(&self, config: &Config, texts: &[String]) -> Result<Option<Array2<f32>>> {
         if self.encoders.is_empty() {
             return Ok(None);
@@ -141,7 +141,7 @@ impl Growth {
     }
 }
 
-/// Refuses a model other than the one that the run's texts were read by.
+/// Rejects a model other than the encoder of the run.
 fn check_given(
     dir: &Path,
     encoders: &[(SavedEncoder, Whitening)],

@@ -83,7 +83,7 @@ pub(crate) struct Allowed<'a> {
 }
 
 impl<'a> Allowed<'a> {
-    /// `items` is the number of items, `has` are the user's items.
+    /// `has` are the user's items; the catalogue has `items` items.
     pub(crate) fn new(
         options: &ListOptions,
         items: usize,

@@ -57,8 +57,7 @@ impl Similar {
     }
 }
 
-/// The cosine of all items with one item; empty for an item without a text. `items` is the
-/// number of items.
+/// The cosine of all `items` items with one item; empty for an item without a text.
 pub(crate) fn by_text<'a>(
     items: usize,
     vector: impl Fn(u32) -> &'a [f32] + Sync,

@@ -1,4 +1,4 @@
-//! A recommender for serving: fitted on everything, asked in every way, grown and saved.
+//! A recommender for serving: fitted on all data, queried in every way, changed and saved.
 
 #![allow(clippy::unwrap_used)]
 
@@ -25,7 +25,7 @@ fn item(n: usize) -> Item {
     item
 }
 
-/// 80 people with things of one kind; products 40 to 47 were never bought.
+/// 80 users with items of one kind; products 40 to 47 have no interactions.
 fn data() -> RunData {
     let names: Vec<(String, String)> = (0..80usize)
         .flat_map(|user| (0..40usize).map(move |item| (user, item)))
@@ -70,7 +70,7 @@ fn lists_follow_their_options() {
     let recommender = fit(&folder.path().join("run"), &words);
     let data = data();
     let user = recommender.user("u0").unwrap();
-    // Training and validation items are both history and context.
+    // Training and validation items are both in the history and in the context.
     let history = recommender.history(user).unwrap();
     assert_eq!(history.len(), data.train.items(0).len() + data.valid.items(0).len());
     assert!(!data.valid.items(0).is_empty());
@@ -140,14 +140,14 @@ fn explanations_add_up() {
     assert_eq!(why.items.len(), recommender.history(user).unwrap().len());
     let sum: f32 = why.items.iter().map(|(_, part)| part).sum();
     assert!((sum + why.popularity - why.score).abs() < 1e-4);
-    // The best reason is of its own kind.
+    // The largest contribution is of the same kind.
     let kind = |item: u32| recommender.items()[item as usize].fields["genres"].clone();
     assert_eq!(kind(why.items[0].0), kind(best));
     assert!(recommender.explain(Person::User(user), 48).is_err());
 }
 
 #[test]
-fn new_items_use_the_text_rule_of_the_run() {
+fn texts_of_new_items_follow_the_rule_of_the_run() {
     let folder = tempfile::tempdir().unwrap();
     let (dir, copy) = (folder.path().join("run"), folder.path().join("copy"));
     let rule = TextConfig {
@@ -169,7 +169,7 @@ fn new_items_use_the_text_rule_of_the_run() {
     assert_eq!(recommender.items()[48].text, "B1 | Green tea of kind 100");
     recommender.replace_item(&item(3)).unwrap();
     assert_eq!(recommender.items()[3].text, "B0 | Steel pan of kind 3");
-    // A saved copy keeps the rule.
+    // A saved copy has the same rule.
     recommender.save(&copy).unwrap();
     let mut again = Recommender::open(&copy).unwrap();
     again.grow(GrowthEncoders::default()).unwrap();
@@ -186,7 +186,7 @@ fn a_recommender_grows_forgets_users_and_is_saved() {
     recommender.grow(GrowthEncoders::default()).unwrap();
     assert_eq!(recommender.recommend(3, 5).unwrap().len(), before);
 
-    // A new product is found by people who like its kind, and finds its kind.
+    // A new product is recommended to users of its kind, and is similar to its kind.
     let new = recommender.add_items(&[item(100), item(101)]).unwrap();
     assert_eq!((new.clone(), recommender.item("p100")), (48..50, Some(48)));
     let all = ListOptions::default();
@@ -197,7 +197,7 @@ fn a_recommender_grows_forgets_users_and_is_saved() {
     let twice = recommender.add_items(&[item(3)]).unwrap_err().to_string();
     assert!(twice.contains("p3"), "{twice}");
 
-    // A new person, and a product that nobody has described.
+    // A new user, and a product without a text.
     let pairs = [("new", "p100"), ("new", "p4"), ("u8", "p100"), ("new", "mystery")];
     recommender.add_interactions(&pairs).unwrap();
     let person = recommender.user("new").unwrap();
@@ -233,20 +233,20 @@ fn a_recommender_grows_forgets_users_and_is_saved() {
     assert_eq!(again.item("p102"), Some(51));
 }
 
-/// A person who has nothing but a new item gets its neighbours, not what is popular.
+/// A user with only a new item gets its neighbours, not the most popular items.
 #[test]
 fn a_new_item_is_recommended_with_its_neighbours() {
     let folder = tempfile::tempdir().unwrap();
     let mut recommender = fit(&folder.path().join("run"), &words);
     recommender.grow(GrowthEncoders::default()).unwrap();
-    // One of the two is of a kind that is not the most popular one.
+    // One of the two has a kind that is not the most popular one.
     recommender.add_items(&[item(102), item(103)]).unwrap();
     recommender.add_interactions(&[("scarf", "p102"), ("pan", "p103")]).unwrap();
     let popular = recommender.recommend_with(&[Person::Items(&[])], 5, &ListOptions::default());
     let popular = titles(&popular.unwrap()[0]);
     for (name, kind) in [("scarf", "Wool scarf"), ("pan", "Steel pan")] {
         let user = recommender.user(name).unwrap();
-        // At once, and after the interaction counts for everybody.
+        // At once, and after the interaction is folded.
         for _ in 0..2 {
             let list = recommender.recommend(user, 5).unwrap();
             assert!(of_kind(&list, kind) >= 4, "{name}: {:?}", titles(&list));
@@ -293,8 +293,8 @@ fn a_forgotten_user_is_in_no_file() {
     for (name, bytes) in &after {
         assert!(!holds(bytes), "{name:?}");
     }
-    // What is saved is what a model of the others would be: that of the folder before the
-    // person came, with the same addition.
+    // The saved model equals a model without the user: that of the folder before the user was
+    // added, with the same addition.
     let mut other = Recommender::open(&run).unwrap();
     other.grow(GrowthEncoders::default()).unwrap();
     other.add_interactions(&[("u4", "p6")]).unwrap();
@@ -308,8 +308,7 @@ fn a_forgotten_user_is_in_no_file() {
     }
 }
 
-/// What only growing needs may be missing where answers are given, and is named where it is
-/// missed.
+/// Files that only growing needs may be missing for answers; `grow` then names them.
 #[test]
 fn answers_do_not_need_the_files_for_growing() {
     let folder = tempfile::tempdir().unwrap();

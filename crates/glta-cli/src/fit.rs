@@ -1,4 +1,4 @@
-//! From tables of one's own to a recommender: `glta fit`.
+//! Fits a recommender on tables: `glta fit`.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -24,7 +24,7 @@ use crate::{Result, experiment, outcome, ranks};
 /// Flags of `glta fit`.
 #[derive(Debug, Clone, Args)]
 pub struct FitArgs {
-    /// Table of interactions: CSV, TSV, JSON lines or RecBole's .inter, perhaps gzipped
+    /// Table of interactions: CSV, TSV, JSON lines or RecBole's .inter, plain or gzipped
     #[arg(long, value_name = "FILE", help_heading = "Tables")]
     interactions: PathBuf,
     /// Table of items in the same formats
@@ -45,43 +45,42 @@ pub struct FitArgs {
     /// Leave out interactions with a lower rating
     #[arg(long, value_name = "RATING", requires = "rating", help_heading = "Tables")]
     min_rating: Option<f32>,
-    /// Columns of the items that are read as their texts [default: title, categories and
-    /// description]
+    /// Columns of the items that make their texts [default: title, categories and description]
     #[arg(long, value_name = "COLUMNS", value_delimiter = ',', help_heading = "Tables")]
     text: Vec<String>,
-    /// File of what was written to `glta serve`: its interactions and items are added, and
-    /// who was forgotten there is left out
+    /// Journal of `glta serve`: its interactions and items are added, and its deleted users are
+    /// left out
     #[cfg(feature = "serve")]
     #[arg(long, value_name = "FILE", help_heading = "Tables")]
     journal: Option<PathBuf>,
     #[command(flatten)]
     table: TableFlags,
-    /// Also read texts by this checkpoint of a LLaMA
+    /// Checkpoint of a LLaMA, a further text encoder
     #[arg(long, value_name = "DIR_OR_HUB_ID", help_heading = "Texts")]
     llm: Option<String>,
-    /// Also read texts by this sentence-transformers folder, such as all-MiniLM-L6-v2
+    /// Folder of a sentence-transformers model, a further text encoder, such as all-MiniLM-L6-v2
     #[arg(long, value_name = "DIR", help_heading = "Texts")]
     text_encoder: Option<PathBuf>,
-    /// File of text vectors by raw id, a further encoder: NAME.npy with NAME.npy.ids, a raw id a
-    /// line, or NAME.safetensors with the metadata entry ids
+    /// File of text vectors by raw id, a further encoder: NAME.npy with NAME.npy.ids (one raw id
+    /// per line), or NAME.safetensors with the metadata entry ids
     #[arg(long = "text-vectors", value_name = "FILE", help_heading = "Texts")]
     text_vectors: Vec<PathBuf>,
     /// Folder for the recommender, or with --measure for the tables
     #[arg(long, value_name = "DIR", help_heading = "Output")]
     out: PathBuf,
-    /// Print and write the table of systems on a held-out part instead
+    /// Print and save a table of systems on held-out data instead
     #[arg(long, help_heading = "Output")]
     measure: bool,
-    /// Seed of everything random
+    /// Seed of all random choices
     #[arg(long, value_name = "N", default_value_t = 2024, help_heading = "Settings")]
     seed: u64,
     /// TOML file of settings
     #[arg(long, value_name = "FILE", help_heading = "Settings")]
     config: Option<PathBuf>,
-    /// One setting over those of the file, such as linear.sources=[64,128]
+    /// Set one field, after the file, such as linear.sources=[64,128]
     #[arg(long = "set", value_name = "PATH=VALUE", help_heading = "Settings")]
     set: Vec<String>,
-    /// No progress, only the result
+    /// Print only the result
     #[arg(long, help_heading = "Output")]
     quiet: bool,
 }
@@ -95,11 +94,11 @@ pub fn run(args: &FitArgs) -> ExitCode {
     outcome::exit(|| fit(args))
 }
 
-/// Interactions per item from which data count as dense.
+/// Number of interactions per item above which data count as dense.
 const DENSE: f64 = 100.0;
 
-/// From so many items, the two values of `linear.l2` and of `linear.text` are tried that sparse
-/// data choose among most often: each fit takes a tenth of a millisecond an item and more.
+/// Number of items above which only two values of `linear.l2` and of `linear.text` are tried, those
+/// that sparse data choose most often, because each fit takes 0.1 ms per item or more.
 const LARGE: usize = 20_000;
 
 fn fit(args: &FitArgs) -> Result<()> {
@@ -142,7 +141,7 @@ fn fit(args: &FitArgs) -> Result<()> {
     let mut run = Config { seed: args.seed, ..config.glta.clone() };
     let mut reporter = Reporter::new(args.quiet);
     let vectors = args.vectors(&data, &mut run, &mut reporter)?;
-    // A folder that is there is complete.
+    // The folder is moved to its place when it is complete.
     let parent = args.out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(parent).map_err(|e| format!("{}: {e}", parent.display()))?;
     let working = Unfinished::new(".fit-", parent)?;
@@ -169,8 +168,8 @@ fn fit(args: &FitArgs) -> Result<()> {
     }
     let encoders: Vec<&str> = vectors.iter().map(ItemVectors::name).collect();
     let encoders = if encoders.is_empty() { "none".into() } else { encoders.join(", ") };
-    outln!("texts read by: {encoders}");
-    outln!("fitted on everything of {people} people; ready to serve: {}", args.out.display());
+    outln!("text encoders: {encoders}");
+    outln!("fitted on all data of {people} users; ready to serve: {}", args.out.display());
     Ok(())
 }
 
@@ -211,8 +210,8 @@ impl FitArgs {
         Ok(dataset)
     }
 
-    /// Which fields make an item's text. Columns that hold titles, categories or descriptions go
-    /// by these names once they are read.
+    /// The fields of an item's text. Columns with titles, categories or descriptions have these
+    /// names after they were read.
     fn texts(&self, dataset: &Dataset) -> Result<TextConfig> {
         if self.text.is_empty() {
             return Ok(TextConfig::default());
@@ -268,7 +267,7 @@ impl FitArgs {
         Ok(())
     }
 
-    /// Vectors of the items' texts by every encoder that is there; `config` keeps those.
+    /// Vectors of the item texts by all available encoders, which are kept in `config`.
     fn vectors(
         &self,
         data: &RunData,
@@ -279,7 +278,7 @@ impl FitArgs {
         let mut vectors = Vec::new();
         let mut encoders: Vec<ItemEncoder> = config.item_encoders().collect();
         if texts.iter().filter(|text| !text.trim().is_empty()).count() < 2 {
-            tracing::warn!("fewer than two items have a text: texts are left out");
+            tracing::warn!("fewer than two items have a text, so texts are left out");
             encoders.clear();
         }
         let language = match encoders.contains(&ItemEncoder::LanguageModel) {
@@ -289,7 +288,9 @@ impl FitArgs {
         let sentence = match (&self.text_encoder, encoders.contains(&ItemEncoder::Sentence)) {
             (Some(dir), true) => Some(experiment::text_encoder(dir)?),
             (None, true) => {
-                return Err("item_text.encoders names `sentence`: give its --text-encoder".into());
+                return Err(
+                    "item_text.encoders contains `sentence`, so --text-encoder is needed".into()
+                );
             }
             (_, false) => None,
         };

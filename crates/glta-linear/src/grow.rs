@@ -209,8 +209,8 @@ impl Growing {
         self.text.as_ref().map(|text| text.first.view().ncols())
     }
 
-    /// The text vector of an item, zeros without a text; `None` for a model without text
-    /// vectors and for an unknown item.
+    /// The text vector of an item, zeros if it has no text; `None` for a model without text vectors
+    /// and for an unknown item.
     pub fn text_vector(&self, item: u32) -> Option<&[f32]> {
         let text = self.text.as_ref()?;
         let (item, known) = (item as usize, text.first.n_items());
@@ -220,7 +220,7 @@ impl Growing {
         text.later.get(item - known).map(Vec::as_slice)
     }
 
-    /// Text vectors of all items; `None` without any.
+    /// Text vectors of all items; `None` without text vectors.
     ///
     /// # Errors
     /// Vectors that are not finite.

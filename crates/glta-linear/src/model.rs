@@ -41,7 +41,7 @@ pub struct LinearModel {
     pub(crate) report: LinearReport,
     /// Mean of `ln(1 + degree)` over the items with interactions.
     mean_log: f32,
-    /// `ln(1 + degree)` for the degrees below [`FEW`].
+    /// `ln(1 + degree)` for degrees below [`FEW`], which most items have.
     logs: Vec<f32>,
     /// All items, the most popular first; computed on first use.
     order: OnceLock<Vec<u32>>,
@@ -49,17 +49,17 @@ pub struct LinearModel {
     pub(crate) idle: Idle<Sums>,
 }
 
-/// Number of degrees whose logarithms and exponentials are cached.
+/// Number of degrees whose logarithms and exponentials are stored.
 pub(crate) const FEW: u32 = 4_096;
 
-/// Exponentials of the logits of popularity alone.
+/// Exponentials of the scores by popularity alone.
 #[derive(Debug)]
 pub(crate) struct Popularity {
     /// The largest logit.
     pub(crate) shift: f64,
-    /// The sum of the exponentials of all items, relative to `shift`.
+    /// The sum of the exponentials of all items, minus `shift` in the exponent.
     pub(crate) sum: f64,
-    /// The exponential for each degree below [`FEW`], relative to `shift`.
+    /// The exponential for each degree below [`FEW`], minus `shift` in the exponent.
     pub(crate) exps: Vec<f64>,
 }
 
@@ -202,7 +202,7 @@ impl LinearModel {
         self.log_of(self.degrees[item])
     }
 
-    /// [`log_popularity`](Self::log_popularity) of an item with this degree.
+    /// The value that is multiplied by the weight of popularity, for an item of this degree.
     pub(crate) fn log_of(&self, degree: u32) -> f32 {
         match degree {
             0 if self.report.new_items => self.mean_log,

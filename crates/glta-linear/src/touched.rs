@@ -193,13 +193,12 @@ impl LinearModel {
     }
 }
 
-/// The `k` items with the highest scores that are not skipped, best first. Ties go to the
-/// lower id.
+/// The `k` items with the highest scores that are not skipped, best first. Ties go to the lower id.
 fn best(mut ranked: Vec<Ranked>, k: usize, skip: impl Fn(u32) -> bool) -> Vec<Ranked> {
     let order = |a: &Ranked, b: &Ranked| -> Ordering {
         b.score.total_cmp(&a.score).then(a.item.cmp(&b.item))
     };
-    // `skip` is slow, and few of the best items are skipped.
+    // Usually most of the first ones are not skipped, so the others need not be checked.
     let first = 2 * k + 64;
     if ranked.len() > 2 * first {
         ranked.select_nth_unstable_by(first, order);

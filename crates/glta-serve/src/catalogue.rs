@@ -1,5 +1,4 @@
-//! Items that were put into the catalogue: the model that answers takes them in, and so does
-//! every later one.
+//! Items that were added or changed: the current model and every later one receive them.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -15,21 +14,21 @@ use crate::model::Model;
 use crate::search::Search;
 use crate::store::ModelStore;
 
-/// What reads the texts of new items, where the model's folder does not have it.
+/// Encoders for the texts of new items that are not in the model's folder.
 #[derive(Clone)]
 pub(crate) struct Encoders {
-    /// The checkpoint's folder.
+    /// The folder of the checkpoint.
     pub(crate) llm: Option<PathBuf>,
     pub(crate) device: Device,
     pub(crate) sentence: Option<Arc<dyn TextEncoder>>,
 }
 
-/// The items, and the models that take them in.
+/// The items, and the models that receive them.
 pub(crate) struct Catalogue {
     store: Arc<ModelStore>,
     encoders: Encoders,
     put: Mutex<BTreeMap<String, Item>>,
-    /// How many were put, for those who must not wait.
+    /// Number of items, for readers that must not wait.
     count: AtomicUsize,
 }
 
@@ -43,19 +42,19 @@ impl Catalogue {
         Self { store, encoders, count: put.len().into(), put: put.into() }
     }
 
-    /// How many items were put.
+    /// Number of items that were added or changed.
     pub(crate) fn len(&self) -> usize {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// Gives requests a model that was loaded, after it took in the items that were put.
+    /// Uses a loaded model for requests, after it received all items.
     pub(crate) fn publish(&self, model: Model) {
         let put = self.put.lock().unwrap_or_else(PoisonError::into_inner);
         let grown = self.take_in(&model, &put);
         self.store.publish(grown.unwrap_or(model));
     }
 
-    /// Has the model that answers take in the items that were put before the start.
+    /// Passes the items of the journal to the current model.
     pub(crate) fn start(&self) {
         let put = self.put.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(grown) = self.take_in(&self.store.current(), &put) {
@@ -63,8 +62,8 @@ impl Catalogue {
         }
     }
 
-    /// Takes items into a model, or returns another one that has them. What cannot be taken in
-    /// is named in a warning.
+    /// Passes items to a model, or returns another one that has them. A warning names items that
+    /// cannot be added.
     fn take_in(&self, model: &Model, put: &BTreeMap<String, Item>) -> Option<Model> {
         if put.is_empty() {
             return None;
@@ -84,7 +83,7 @@ impl Catalogue {
         None
     }
 
-    /// Takes an item in. Answers whether it is new.
+    /// Adds or changes an item, and returns whether it is new.
     pub(crate) fn put(&self, item: Item) -> glta_align::Result<bool> {
         let mut put = self.put.lock().unwrap_or_else(PoisonError::into_inner);
         let model = self.store.current();
@@ -97,7 +96,7 @@ impl Catalogue {
         } else if model.grows && model.read().grows_in_place() {
             model.add_item(&item)?;
         } else {
-            // Beside the one that answers, for this takes its time.
+            // In a copy, because this takes long and the model must answer.
             self.store.publish(self.grown(&model, &with)?);
         }
         self.count.store(with.len(), Ordering::Relaxed);
@@ -134,7 +133,7 @@ impl Catalogue {
 
 fn replace_known<'a>(recommender: &mut Recommender, items: impl Iterator<Item = &'a Item>) {
     for item in items {
-        // Unknown ones are refused.
+        // Unknown items are rejected.
         let _ = recommender.replace_item(item);
     }
 }

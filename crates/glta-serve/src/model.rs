@@ -24,7 +24,7 @@ pub(crate) struct Model {
     pub(crate) folder: PathBuf,
     /// Whether the recommender can add items.
     pub(crate) grows: bool,
-    /// Whether the recommender runs prompts.
+    /// Whether its answers run a prompt.
     pub(crate) prompts: bool,
     pub(crate) about: About,
 }

@@ -1,4 +1,4 @@
-//! The encoders of texts that a program has loaded.
+//! The text encoders that a program has loaded.
 
 use glta_comm::{Alone, Communicator};
 use glta_core::{Progress, TextEncoder};
@@ -7,7 +7,7 @@ use super::ItemVectors;
 use crate::item_encoder::ItemEncoder;
 use crate::{Error, Event, ItemTextConfig, LanguageModel, Result};
 
-/// The loaded encoders of texts. TF-IDF needs none: it is fitted on the texts.
+/// The loaded text encoders. TF-IDF needs none, because it is fitted on the texts.
 ///
 /// ```
 /// use glta_align::{Encoders, ItemEncoder, ItemTextConfig};
@@ -28,7 +28,7 @@ pub struct Encoders<'a> {
     pub language: Option<&'a LanguageModel>,
     /// The sentence encoder.
     pub sentence: Option<&'a dyn TextEncoder>,
-    /// The ranks among which the language model divides the texts.
+    /// The ranks that divide the texts for the language model.
     pub comm: &'a dyn Communicator,
 }
 
@@ -39,12 +39,12 @@ impl Default for Encoders<'_> {
 }
 
 impl Encoders<'_> {
-    /// Vectors of the texts by one encoder, `None` (and a warning) where TF-IDF finds no words
-    /// that tell the texts apart.
+    /// Vectors of the texts by one encoder; `None`, with a warning, if TF-IDF finds no words that
+    /// distinguish the texts.
     ///
     /// # Errors
-    /// [`Error::NoLlm`] and [`Error::Config`] for an encoder that is not loaded, what the
-    /// encoder refuses, [`Error::Cancelled`].
+    /// [`Error::NoLlm`] and [`Error::Config`] for a missing encoder, errors of the encoder, or
+    /// [`Error::Cancelled`].
     pub fn encode(
         &self,
         encoder: ItemEncoder,
@@ -67,7 +67,7 @@ impl Encoders<'_> {
             ItemEncoder::Sentence => {
                 let sentence = self.sentence.ok_or_else(|| Error::Config {
                     field: "item_text.encoders".into(),
-                    problem: "`sentence` is among them, but no sentence encoder was given".into(),
+                    problem: "they contain `sentence`, but there is no sentence encoder".into(),
                 })?;
                 ItemVectors::encoded_with(sentence, texts, progress).map(Some)
             }

@@ -13,24 +13,25 @@ use crate::keep::{Best, keep_best};
 use crate::sparse::SparseRows;
 use crate::{Result, TextVectors};
 
-/// Clusters whose items an item is compared with.
+/// Number of clusters with whose items an item is compared.
 const NEAR: usize = 24;
-/// Items a cluster that its centre is found with, and steps of Lloyd's algorithm.
+/// Number of items per cluster for the centres, and number of steps of Lloyd's algorithm.
 const SAMPLED: usize = 40;
 const STEPS: usize = 5;
-/// Items whose cosines with all centres are computed at a time.
+/// Number of items whose cosines with all centres are computed at a time.
 const BLOCK: usize = 256;
-/// Items whose neighbours are found together, at least and at most, and such blocks between two
-/// reports. The more there are, the more of them are compared with a cluster by one product.
+/// Minimum and maximum number of items whose neighbours are found together, and number of such
+/// blocks between two reports. With more items, more of them are compared with a cluster by one
+/// product.
 const TOGETHER: std::ops::RangeInclusive<usize> = 512..=8_192;
 const WAVE: usize = 16;
 
-/// Items by the centre that is nearest to them.
+/// Items by their nearest centre.
 #[derive(Debug, Clone)]
 pub(crate) struct Clusters {
     /// Rows of length 1.
     centres: Array2<f32>,
-    /// Ascending.
+    /// In ascending order.
     members: Vec<Vec<u32>>,
 }
 
@@ -51,7 +52,7 @@ impl Clusters {
         Self { centres, members }
     }
 
-    /// The items of the clusters that are nearest to a vector of length 1, ascending.
+    /// The items of the nearest clusters of a vector of length 1, in ascending order.
     pub(crate) fn near(&self, vector: ArrayView1<'_, f32>) -> Vec<u32> {
         let near = nearest(self.centres.dot(&vector).as_slice().unwrap_or_default());
         let members = near.iter().flat_map(|&c| self.members[c as usize].iter().copied());
@@ -60,7 +61,7 @@ impl Clusters {
         items
     }
 
-    /// Puts a new item, of the largest id, into its cluster.
+    /// Adds a new item, with the largest id, to its cluster.
     pub(crate) fn insert(&mut self, item: u32, vector: ArrayView1<'_, f32>) {
         let cosines = self.centres.dot(&vector);
         let cluster = first(cosines.as_slice().unwrap_or_default());
@@ -82,7 +83,7 @@ pub(super) fn find(
     let near = by_cosines(vectors, &items, &centres, nearest);
     let of: Vec<u32> = near.chunks(near_count).map(|near| near[0]).collect();
     let clusters = Clusters::of(&items, &of, centres);
-    // The items of a cluster lie behind each other, and so do the clusters near them.
+    // The items of a cluster are contiguous, and so are the clusters near them.
     let mut by_cluster: Vec<u32> = (0..items.len() as u32).collect();
     by_cluster.sort_by_key(|&nth| of[nth as usize]);
     let order: Vec<u32> = by_cluster.iter().map(|&nth| items[nth as usize]).collect();
@@ -137,13 +138,13 @@ pub(super) fn find(
     Ok(SparseRows::from_slots(slot, &lengths, columns, values))
 }
 
-/// What all blocks are searched in.
+/// The data of the search, for all blocks.
 struct Search<'a> {
-    /// Where the items of each cluster start, and where the last end.
+    /// The start of each cluster's items, and the end of the last.
     starts: &'a [usize],
     /// Items by cluster.
     order: &'a [u32],
-    /// The clusters near each of them.
+    /// The near clusters of each item.
     near: &'a [u32],
     near_count: usize,
     /// Their vectors.
@@ -154,7 +155,7 @@ impl Search<'_> {
     /// The neighbours of the items of a block.
     fn block(&self, block: Range<usize>, best: &mut [Best]) -> Vec<Vec<(u32, f32)>> {
         let targets = self.sorted.slice(s![block.clone(), ..]);
-        // Clusters, and the items of the block that are near them.
+        // Clusters, with the items of the block that are near them.
         let of_block = &self.near[block.start * self.near_count..block.end * self.near_count];
         let mut near: Vec<(u32, usize)> =
             of_block.iter().enumerate().map(|(nth, &c)| (c, nth / self.near_count)).collect();
@@ -210,7 +211,7 @@ fn centres(vectors: &TextVectors, items: &[u32]) -> Array2<f32> {
     centres
 }
 
-/// The largest of some cosines, the first of equal ones.
+/// The index of the largest cosine; the first one on a tie.
 fn first(cosines: &[f32]) -> u32 {
     let mut best = (0, f32::NEG_INFINITY);
     for (cluster, &cosine) in cosines.iter().enumerate() {
@@ -221,14 +222,14 @@ fn first(cosines: &[f32]) -> u32 {
     best.0 as u32
 }
 
-/// The `NEAR` largest of some cosines (all, if there are fewer), the largest first.
+/// The indices of the `NEAR` largest cosines (or of all), the largest first.
 fn nearest(cosines: &[f32]) -> Vec<u32> {
     let all: Vec<u32> = (0..cosines.len() as u32).collect();
     let mut best = Best::new(NEAR);
     best.offer(&all, cosines, u32::MAX);
     let mut near: Vec<u32> = best.take().map(|(cluster, _)| cluster).collect();
     if near.len() < NEAR {
-        // Fewer are positive.
+        // Fewer cosines are positive.
         near = all;
         keep_best(&mut near, NEAR, |cluster| cosines[cluster as usize]);
     }
@@ -237,7 +238,7 @@ fn nearest(cosines: &[f32]) -> Vec<u32> {
     near
 }
 
-/// What `choose` finds in the cosines of each item with all centres, one item behind the other.
+/// The results of `choose` on the cosines of each item with all centres, concatenated.
 fn by_cosines(
     vectors: &TextVectors,
     items: &[u32],
