@@ -378,7 +378,7 @@ mod tests {
 
         let short = TextVectors::new(Array2::zeros((8, 2))).unwrap();
         let message = Ease::fit_collective(&train(), &short, 1.0, &config).unwrap_err();
-        assert!(message.to_string().contains("expected 9, one per item, got 8"), "{message}");
+        assert!(message.to_string().contains("expected 9"), "{message}");
         assert!(Ease::fit_collective(&train(), &vectors, f64::NAN, &config).is_err());
     }
 

@@ -29,6 +29,7 @@ mod config;
 mod ease;
 mod error;
 mod explain;
+mod exponentials;
 mod file;
 mod fit;
 mod fit_ease;

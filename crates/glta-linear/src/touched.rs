@@ -5,6 +5,7 @@ use std::cmp::Ordering;
 use glta_metrics::Ranked;
 
 use crate::LinearModel;
+use crate::exponentials::sum_of_exponentials;
 use crate::model::{FEW, Popularity};
 
 /// The parts of an item's score, without their weights.
@@ -39,13 +40,14 @@ impl Sums {
     /// The parts of the items that can be among the first `k` of a user with `own`: items to which
     /// one of `own` contributes, and the first `k` other items in the order of `by_popularity` and
     /// in the order of ids. Items for which `skip` returns true are left out.
-    pub(crate) fn parts(
+    pub(crate) fn parts<T>(
         &mut self,
         model: &LinearModel,
         own: &[u32],
         k: usize,
         skip: impl Fn(u32) -> bool,
-    ) -> Vec<Parts> {
+        each: impl Fn(Parts) -> T,
+    ) -> Vec<T> {
         let n = model.degrees.len();
         self.ease.resize(n, 0.0);
         self.text.resize(n, 0.0);
@@ -72,18 +74,23 @@ impl Sums {
                 self.others(&mut items, k, 0..n as u32, &skip);
             }
         }
-        let parts = items.iter().map(|&item| Parts {
-            item,
-            ease: self.ease[item as usize],
-            text: self.text[item as usize] * model.neighbour_count(item as usize),
-            popularity: model.log_popularity(item as usize),
+        let made = items.iter().map(|&item| {
+            let i = item as usize;
+            let parts = Parts {
+                item,
+                ease: self.ease[i],
+                text: self.text[i] * model.neighbour_count(i),
+                popularity: model.log_popularity(i),
+            };
+            (self.ease[i], self.text[i], self.state[i]) = (0.0, 0.0, State::Out);
+            each(parts)
         });
-        let parts = parts.collect();
-        for item in items.into_iter().chain(known) {
+        let made = made.collect();
+        // Not all of them are among the items.
+        for item in known {
             (self.ease[item as usize], self.text[item as usize]) = (0.0, 0.0);
-            self.state[item as usize] = State::Out;
         }
-        parts
+        made
     }
 
     /// Adds the first `k` items of an order to which no item contributes.
@@ -149,13 +156,12 @@ impl LinearModel {
 
     /// Scores of the items that can be among the first `k`.
     fn scored(&self, items: &[u32], k: usize, skip: &impl Fn(u32) -> bool) -> Vec<Ranked> {
-        let parts = self.idle.with(Sums::default, |sums| sums.parts(self, items, k, skip));
         let weights = (self.report.neighbours, self.report.popularity);
         let ranked = |parts: Parts| Ranked {
             item: parts.item,
             score: parts.score(weights) * self.report.temperature,
         };
-        parts.into_iter().map(ranked).collect()
+        self.idle.with(Sums::default, |sums| sums.parts(self, items, k, skip, ranked))
     }
 
     /// The logarithm of the sum of the exponentials of all items. The score of items that are not
@@ -170,16 +176,19 @@ impl LinearModel {
             let exps = (0..FEW).map(|degree| (logit(degree) - shift).exp()).collect();
             Popularity { shift, sum, exps }
         });
-        let largest = scored.iter().map(|ranked| f64::from(ranked.score)).fold(0.0, f64::max);
-        let top = largest.max(*shift);
-        let (mut own, mut alone) = (0.0, 0.0);
-        for ranked in scored {
-            own += (f64::from(ranked.score) - top).exp();
+        let largest = scored.iter().map(|ranked| ranked.score).fold(0.0, f32::max);
+        let top = largest.max(*shift as f32);
+        let own = sum_of_exponentials(scored.iter().map(|ranked| ranked.score), top);
+        let top = f64::from(top);
+        if scored.len() == self.degrees.len() {
+            return (top + own.ln()) as f32;
+        }
+        let alone = scored.iter().map(|ranked| {
             let degree = self.degrees[ranked.item as usize];
             let few = exps.get(degree as usize).copied();
-            alone += few.unwrap_or_else(|| (logit(degree) - shift).exp());
-        }
-        let others = (sum - alone) * (shift - top).exp();
+            few.unwrap_or_else(|| (logit(degree) - shift).exp())
+        });
+        let others = (sum - alone.sum::<f64>()) * (shift - top).exp();
         (top + (own + others).max(f64::MIN_POSITIVE).ln()) as f32
     }
 }

@@ -48,7 +48,7 @@ impl<'a> Measured<'a> {
             for &user in users {
                 let own = self.train.items(user);
                 let skip = |item: u32| own.binary_search(&item).is_ok();
-                let mut parts = sums_of.parts(model, own, LENGTH, skip);
+                let mut parts = sums_of.parts(model, own, LENGTH, skip, |parts| parts);
                 parts.retain(|parts| !skip(parts.item));
                 let wanted = self.valid.items(user);
                 let ideal: f64 = (0..wanted.len().min(LENGTH)).map(gain).sum();
