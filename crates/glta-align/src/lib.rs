@@ -113,6 +113,6 @@ pub use run::Run;
 pub use serving::{finish_for_serving, fit_for_serving};
 pub use similar::Similarity;
 pub use template::Templates;
-pub use text_vectors::TextVectorConfig;
+pub use text_vectors::{TextRecipe, TextVectorConfig};
 pub use texts::{UserTexts, read_texts};
 pub use trainer::StageHistory;

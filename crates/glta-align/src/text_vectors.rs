@@ -1,6 +1,7 @@
 use candle_core::{DType, Device};
 use glta_comm::Communicator;
 use glta_core::{Progress, Silent, report};
+use glta_llm::ForwardOptions;
 use ndarray::Array2;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -15,23 +16,89 @@ const BATCH: usize = 64;
 #[serde(default, deny_unknown_fields)]
 pub struct TextVectorConfig {
     /// Layers that the text runs through, at most those of the model; 0 takes the
-    /// token embeddings. Six are as good as thirty. Default 6.
+    /// token embeddings. Six are as good as thirty. Default 6. The recipes of embedding
+    /// models take all.
     pub layers: usize,
-    /// Tokens read of each text. Default 48.
+    /// Tokens read of each text, with those that the tokenizer puts around it. Default 48.
     pub max_tokens: usize,
+    /// What becomes of the hidden states.
+    #[serde(skip_serializing_if = "is_mean")]
+    pub recipe: TextRecipe,
+    /// Instruction before each text, in the form of the recipe; none by default, as the
+    /// recipes have it for documents, which items are.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub task: String,
+}
+
+/// How a text's hidden states become its vector, and what stands around the text.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum TextRecipe {
+    /// Mean over the tokens' states, each scaled to a root mean square of 1, without the first
+    /// token; the instruction stands before the text as it is.
+    #[default]
+    Mean,
+    /// The last token's state, of unit length; the instruction as above.
+    LastToken,
+    /// As the model cards of Qwen3-Embedding have it: all layers and the final norm, the last
+    /// token, unit length; `Instruct: TASK\nQuery:TEXT` where there is a task.
+    Qwen3Embedding,
+    /// As the model card of e5-mistral-7b-instruct has it: the same with an end token behind
+    /// the text and `Instruct: TASK\nQuery: TEXT`.
+    E5Mistral,
+}
+
+fn is_mean(recipe: &TextRecipe) -> bool {
+    *recipe == TextRecipe::Mean
 }
 
 impl Default for TextVectorConfig {
     fn default() -> Self {
-        Self { layers: 6, max_tokens: 48 }
+        Self { layers: 6, max_tokens: 48, recipe: TextRecipe::Mean, task: String::new() }
+    }
+}
+
+impl TextVectorConfig {
+    /// The recipe of an embedding model, with room for texts of 512 tokens.
+    ///
+    /// ```
+    /// use glta_align::{TextRecipe, TextVectorConfig};
+    ///
+    /// let items = TextVectorConfig::of(TextRecipe::Qwen3Embedding);
+    /// let task = "Given a search query, find products".to_owned();
+    /// let queries = TextVectorConfig { task, ..items.clone() };
+    /// assert_eq!(queries.depth(), usize::MAX);
+    /// ```
+    pub fn of(recipe: TextRecipe) -> Self {
+        Self { recipe, max_tokens: 512, ..Self::default() }
+    }
+
+    /// Layers that a text runs through, where the model has as many.
+    pub fn depth(&self) -> usize {
+        match self.recipe {
+            TextRecipe::Mean | TextRecipe::LastToken => self.layers,
+            TextRecipe::Qwen3Embedding | TextRecipe::E5Mistral => usize::MAX,
+        }
+    }
+
+    /// The text with its instruction.
+    fn instructed(&self, text: &str) -> String {
+        let task = &self.task;
+        match self.recipe {
+            _ if task.is_empty() => text.to_owned(),
+            TextRecipe::Mean | TextRecipe::LastToken => format!("{task}{text}"),
+            TextRecipe::Qwen3Embedding => format!("Instruct: {task}\nQuery:{text}"),
+            TextRecipe::E5Mistral => format!("Instruct: {task}\nQuery: {text}"),
+        }
     }
 }
 
 impl LanguageModel {
-    /// A vector for each text, `(texts, hidden)`: the mean of its tokens' hidden
+    /// A vector for each text, `(texts, hidden)`, by default the mean of its tokens' hidden
     /// states, each scaled to a root mean square of 1. The first token is left
     /// out where there are others, for its state is the same large vector under
-    /// every text. An empty text has zeros.
+    /// every text. [`TextRecipe`] has the other ways. An empty text has zeros.
     ///
     /// Centre and whiten them before comparing: the raw vectors of all texts look
     /// alike.
@@ -68,25 +135,7 @@ impl LanguageModel {
             return Err(Error::Data("text vectors of no tokens: raise max_tokens".into()));
         }
         let hidden = self.llama.config().hidden_size;
-        let layers = config.layers.min(self.llama.config().num_hidden_layers);
-        let context = self.llama.config().max_position_embeddings;
-        let vector = |text: &str| -> Result<Vec<f32>> {
-            let mut ids = match text.trim() {
-                "" => return Ok(vec![0.0; hidden]),
-                text => self.tokenizer.encode(text, true)?,
-            };
-            ids.truncate(config.max_tokens.min(context));
-            let states = self.llama.layer_hidden_states(&ids, layers)?;
-            let states = states.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.to_vec2::<f32>()?;
-            let mut mean = vec![0.0; hidden];
-            let first = usize::from(states.len() > 1);
-            for state in &states[first..] {
-                let square = state.iter().map(|v| v * v).sum::<f32>() / hidden as f32;
-                let factor = 1.0 / (square.sqrt().max(1e-12) * (states.len() - first) as f32);
-                mean.iter_mut().zip(state).for_each(|(mean, v)| *mean += factor * v);
-            }
-            Ok(mean)
-        };
+        let vector = |text: &str| self.text_vector(text, config);
         let mut out = Vec::with_capacity(texts.len() * hidden);
         for batch in texts.chunks(BATCH) {
             // A GPU's queue belongs to this thread, and one text at a time fills it.
@@ -102,6 +151,63 @@ impl LanguageModel {
         }
         Array2::from_shape_vec((texts.len(), hidden), out)
             .map_err(|_| Error::Internal("text vectors of another width than the model's"))
+    }
+
+    fn text_vector(&self, text: &str, config: &TextVectorConfig) -> Result<Vec<f32>> {
+        let hidden = self.llama.config().hidden_size;
+        let text = match text.trim() {
+            "" => return Ok(vec![0.0; hidden]),
+            text => config.instructed(text),
+        };
+        let all = self.llama.config().num_hidden_layers;
+        let layers = config.depth().min(all);
+        let ids = self.text_ids(&text, config)?;
+        let last_token = config.recipe != TextRecipe::Mean;
+        let states = if last_token && layers == all {
+            // Behind the final norm.
+            let embeds = self.llama.embed(&ids)?.unsqueeze(0)?;
+            let states =
+                self.llama.hidden_states(&embeds, &[ids.len()], &ForwardOptions::default())?;
+            states.squeeze(0)?
+        } else {
+            self.llama.layer_hidden_states(&ids, layers)?
+        };
+        let states = states.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.to_vec2::<f32>()?;
+        if let Some(last) = states.last().filter(|_| last_token) {
+            let length = last.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>().sqrt();
+            let factor = 1.0 / length.max(1e-12);
+            return Ok(last.iter().map(|&v| (f64::from(v) * factor) as f32).collect());
+        }
+        let mut mean = vec![0.0; hidden];
+        let first = usize::from(states.len() > 1);
+        for state in &states[first..] {
+            let square = state.iter().map(|v| v * v).sum::<f32>() / hidden as f32;
+            let factor = 1.0 / (square.sqrt().max(1e-12) * (states.len() - first) as f32);
+            mean.iter_mut().zip(state).for_each(|(mean, v)| *mean += factor * v);
+        }
+        Ok(mean)
+    }
+
+    /// Ids of a text, cut to the configured number. What stands behind a text is kept where
+    /// its last token is read.
+    fn text_ids(&self, text: &str, config: &TextVectorConfig) -> Result<Vec<u32>> {
+        let most = config.max_tokens.min(self.llama.config().max_position_embeddings);
+        let mut ids = self.tokenizer.encode(text, true)?;
+        if config.recipe == TextRecipe::Mean {
+            ids.truncate(most);
+            return Ok(ids);
+        }
+        let plain = self.tokenizer.encode(text, false)?;
+        let mut end = ids.last().copied().filter(|id| plain.last() != Some(id));
+        if config.recipe == TextRecipe::E5Mistral && end.is_none() {
+            end = self.tokenizer.eos_ids().first().copied();
+            ids.extend(end);
+        }
+        if ids.len() > most {
+            ids.truncate(most - usize::from(end.is_some()));
+            ids.extend(end);
+        }
+        Ok(ids)
     }
 
     /// [`text_vectors_with`](Self::text_vectors_with) with the texts divided among ranks; all
@@ -141,7 +247,7 @@ mod tests {
         let model =
             LanguageModel::load(dir.path(), &LlamaOptions::default(), &Device::Cpu).unwrap();
         let texts = ["Film one", "", "a", "Film one and two, then some more"].map(String::from);
-        let config = TextVectorConfig { layers: 1, max_tokens: 5 };
+        let config = TextVectorConfig { layers: 1, max_tokens: 5, ..Default::default() };
         let mut calls = Vec::new();
         let got = model
             .text_vectors_with(&texts, &config, &mut |event: &Event| {
