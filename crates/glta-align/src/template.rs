@@ -330,7 +330,7 @@ mod tests {
         // One that ignores the system message still gets its words.
         let silent = "{% for m in messages if m.role == 'user' %}U: {{ m.content }}A:{% endfor %}";
         assert!(chat(silent).unwrap().item.starts_with("U: You match products"));
-        let message = chat("{{ messages[0].content | upper }}").unwrap_err().to_string();
+        let message = chat("{{ messages[0].content | lower }}").unwrap_err().to_string();
         assert!(message.contains("chat_template.jinja"), "{message}");
         assert!(chat("{% broken").is_err());
     }

@@ -112,23 +112,18 @@ impl ChatTemplate {
             Err::<String, _>(TemplateError::new(ErrorKind::InvalidOperation, message))
         });
         let message = |&(role, content): &(&str, &str)| {
-            [("role", role), ("content", content)]
-                .into_iter()
-                .map(|(key, text)| (key, TemplateValue::from(text)))
-                .collect::<TemplateValue>()
+            TemplateValue::from_pairs([("role", role), ("content", content)])
         };
         let messages: Vec<TemplateValue> = messages.iter().map(message).collect();
-        let mut context: Vec<(&str, TemplateValue)> = self
-            .tokens
-            .iter()
-            .map(|(name, token)| (name.as_str(), TemplateValue::from(token.as_str())))
-            .collect();
+        let named = self.tokens.iter();
+        let mut context: Vec<(&str, TemplateValue)> =
+            named.map(|(name, token)| (name.as_str(), TemplateValue::from(token))).collect();
         context.extend([
             ("messages", TemplateValue::from(messages)),
             ("add_generation_prompt", TemplateValue::from(true)),
             ("enable_thinking", TemplateValue::from(false)),
         ]);
-        let context: TemplateValue = context.into_iter().collect();
+        let context = TemplateValue::from_pairs(context);
         environment.render_str(&without_generation_marks(&self.source), context)
     }
 }

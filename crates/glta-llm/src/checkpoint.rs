@@ -25,6 +25,8 @@ const WEIGHTS: &str = "model.safetensors";
 pub(crate) struct Checkpoint {
     files: Vec<(PathBuf, Mmap)>,
     tensors: BTreeMap<String, Entry>,
+    /// Whether it was said that the zero points are not what their label says.
+    pub(crate) relabelled: Cell<bool>,
 }
 
 struct Entry {
@@ -53,7 +55,8 @@ impl Checkpoint {
         for entry in std::fs::read_dir(dir).map_err(Error::io(dir))? {
             names.extend(entry.map_err(Error::io(dir))?.file_name().into_string());
         }
-        let mut checkpoint = Self { files: Vec::new(), tensors: BTreeMap::new() };
+        let (files, tensors) = (Vec::new(), BTreeMap::new());
+        let mut checkpoint = Self { files, tensors, relabelled: Cell::new(false) };
         match weights(names.iter().map(String::as_str)) {
             Ok(Weights::Shards(index)) => checkpoint.open_shards(dir, &dir.join(index))?,
             Ok(Weights::File(name)) => {
@@ -256,7 +259,10 @@ pub(crate) enum Weights<'a> {
 pub(crate) fn weights<'a>(
     names: impl Iterator<Item = &'a str>,
 ) -> std::result::Result<Weights<'a>, String> {
-    let mut names: Vec<&str> = names.filter(|name| !name.contains('/')).collect();
+    // What `verify` compares with, and what fine-tuning adds, are no weights of a model.
+    let others = ["reference.safetensors", "adapter_model.safetensors"];
+    let is_own = |name: &&str| !name.contains('/') && !others.contains(name);
+    let mut names: Vec<&str> = names.filter(is_own).collect();
     names.sort_unstable();
     let find = |wanted: &str| names.iter().copied().find(|&name| name == wanted);
     if let Some(usual) = find(WEIGHTS) {
@@ -369,8 +375,9 @@ mod tests {
         is(&shards, Weights::Shards("g.safetensors.index.json"));
         let usual = ["g.safetensors.index.json", "model.safetensors.index.json"];
         is(&usual, Weights::Shards("model.safetensors.index.json"));
-        let two = found(&["a.safetensors", "reference.safetensors"]).unwrap_err();
-        assert!(two.contains("a.safetensors, reference.safetensors"), "{two}");
+        is(&["a.safetensors", "reference.safetensors"], Weights::File("a.safetensors"));
+        let two = found(&["a.safetensors", "b.safetensors"]).unwrap_err();
+        assert!(two.contains("a.safetensors, b.safetensors"), "{two}");
         let two = found(&["a.safetensors.index.json", "b.safetensors.index.json"]).unwrap_err();
         assert!(two.contains("2 indices"), "{two}");
         let none = found(&["config.json", "pytorch_model.bin"]).unwrap_err();

@@ -103,7 +103,7 @@ pub(crate) fn read(
     };
     let qweight_words = qweight.cast::<u32>();
     let qzeros_words = qzeros.cast::<u32>();
-    let format = stored_format(&qzeros, &qzeros_words, q);
+    let format = stored_format(checkpoint, &qzeros, &qzeros_words, q);
     let wide_scales = scales.to_f32()?;
     let f16_scales = (scales.dtype == Dtype::F16).then(|| scales.cast::<u16>());
     let matrix = Matrix::quantized(
@@ -129,7 +129,12 @@ pub(crate) fn read(
 
 /// How the zero points are stored. A symmetric layer has the middle of the range everywhere,
 /// so its tensor itself shows the format, and the label is wrong where it says otherwise.
-fn stored_format(qzeros: &View<'_>, words: &[u32], q: &QuantizeConfig) -> CheckpointFormat {
+fn stored_format(
+    checkpoint: &Checkpoint,
+    qzeros: &View<'_>,
+    words: &[u32],
+    q: &QuantizeConfig,
+) -> CheckpointFormat {
     let labelled = q.checkpoint_format;
     if !q.sym {
         return labelled;
@@ -149,12 +154,15 @@ fn stored_format(qzeros: &View<'_>, words: &[u32], q: &QuantizeConfig) -> Checkp
     if all(stored) || !all(theirs) {
         return labelled;
     }
-    tracing::warn!(
-        "{}: `{}` holds {theirs} everywhere, which is the zero point {middle} of `sym: true` as \
-         {name} stores it, but the files say another checkpoint_format; read as {name}",
-        qzeros.path.display(),
-        qzeros.name
-    );
+    if !checkpoint.relabelled.replace(true) {
+        tracing::warn!(
+            "{}: `{}` holds {theirs} everywhere, which is the zero point {middle} of `sym: true` \
+             as {name} stores it, but the files say another checkpoint_format; layers like this \
+             are read as {name}",
+            qzeros.path.display(),
+            qzeros.name
+        );
+    }
     other
 }
 

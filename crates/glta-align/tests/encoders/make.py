@@ -7,6 +7,7 @@ Writes a checkpoint's folder for each recipe and expected.json: texts and their 
 models' cards compute them (last token, unit length).
 """
 
+import copy
 import json
 import pathlib
 import shutil
@@ -90,8 +91,8 @@ def main():
                 noise = torch.rand_like(tensor) - 0.5
                 # Halves, so that files and transformers have the same numbers.
                 tensor.copy_((1 + 0.5 * noise if "norm" in key else noise).half().float())
-        model.half().save_pretrained(folder)
-        model.float()
+        # A copy, for halves would round the rotary frequencies too.
+        copy.deepcopy(model).half().save_pretrained(folder)
         theirs = AutoTokenizer.from_pretrained(folder)
         eos = theirs.eos_token_id if name == "e5_mistral" else None
         queries = [form.format(task=TASK, text=text.strip()) for text in TEXTS]
