@@ -195,7 +195,12 @@ impl<'a, B: Backend> Loader<'a, B> {
     fn quantization(&self, prefix: &str) -> Result<Option<QuantizeConfig>> {
         let stated = self.config.quantization.as_ref();
         let stated = stated.filter(|q| prefix != "lm_head" || q.lm_head);
-        Ok(stated.map(|q| q.for_module(prefix)).transpose()?.flatten())
+        let own = stated.map(|q| q.for_module(prefix)).transpose();
+        let own = own.map_err(|error| {
+            let path = self.checkpoint.path();
+            Error::Input(format!("{}: {prefix}: {error}", path.display()))
+        })?;
+        Ok(own.flatten())
     }
 
     /// Checks that [`Self::linear`] will find the layer.

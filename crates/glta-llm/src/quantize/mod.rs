@@ -69,7 +69,8 @@ pub struct QuantizeEvent {
 /// # Errors
 /// Whatever [`Llama::load`](crate::Llama::load) reports of `dir`, invalid
 /// options, calibration texts that do not fit the model, sizes that the format
-/// cannot hold, unwritable `out`.
+/// cannot hold, an `out` that is `dir` itself, holds weights or cannot be written. All of
+/// these are found before the first layer is quantised.
 pub fn quantize(
     dir: impl AsRef<Path>,
     calibration: &[Vec<u32>],

@@ -161,7 +161,7 @@ impl Settings {
         inner.with_pre_tokenizer(Some(Metaspace::new('▁', scheme, false)));
         inner
             .with_normalizer(None::<NormalizerWrapper>)
-            .map_err(|e| Error::Tokenizer(e.to_string()))?;
+            .map_err(|e| Error::Tokenizer(format!("{}: {e}", self.path.display())))?;
         Ok(())
     }
 
