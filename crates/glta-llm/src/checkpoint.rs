@@ -227,6 +227,9 @@ pub(crate) fn read_index(index: &Path) -> Result<BTreeMap<String, String>> {
     let Some(Value::Object(map)) = object.remove("weight_map") else {
         return Err(Error::json(index, "`weight_map` is missing or not an object"));
     };
+    if map.is_empty() {
+        return Err(Error::json(index, "`weight_map` names no tensor"));
+    }
     let mut shards = BTreeMap::new();
     for (tensor, shard) in map {
         let Value::String(shard) = shard else {

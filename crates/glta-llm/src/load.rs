@@ -176,7 +176,13 @@ impl<'a, B: Backend> Loader<'a, B> {
     }
 
     pub(crate) fn dense(&self, prefix: &str, n: usize, k: usize) -> Result<Matrix> {
-        let name = format!("{prefix}.weight");
+        let (name, packed) = (format!("{prefix}.weight"), format!("{prefix}.qweight"));
+        if !self.checkpoint.contains(&name) && self.checkpoint.contains(&packed) {
+            return Err(self.checkpoint.get(&packed)?.error(
+                "a quantised weight, but the quantization's `modules_in_block_to_quantize`, \
+                 `dynamic` or `lm_head` says that this layer is plain",
+            ));
+        }
         let view = self.checkpoint.get(&name)?;
         view.expect(&[n, k], FLOATS)?;
         let matrix = match view.dtype {
