@@ -26,9 +26,13 @@ fn run(llm: &Llm, prompts: impl Iterator<Item = String>, soft: &[&Tensor]) -> Re
     let mut next = 0;
     let mut rows = Vec::new();
     for prompt in prompts {
-        let mut row = vec![Piece::Tokens(llm.1.encode("", true)?)];
+        let mut row = Vec::new();
         for text in (prompt + &"@".repeat(SLOTS)).split_inclusive('@') {
-            row.push(Piece::Tokens(llm.1.encode(text.trim_end_matches('@'), false)?));
+            let words = text.trim_end_matches('@');
+            row.push(Piece::Tokens(match row.is_empty() {
+                true => llm.1.encode(words, true)?,
+                false => llm.1.encode_continuation(words)?,
+            }));
             if text.ends_with('@') {
                 row.push(Piece::Soft(next));
                 next += 1;

@@ -1,4 +1,5 @@
-//! Arbitrary bytes as `config.json` and, after a zero byte, `quantize_config.json`.
+//! Any bytes as `config.json` and, after a zero byte each, `quantize_config.json` and
+//! `generation_config.json`.
 #![no_main]
 
 use glta_llm::LlamaConfig;
@@ -11,9 +12,9 @@ thread_local! {
 }
 
 fuzz_target!(|data: &[u8]| {
-    let mut parts = data.splitn(2, |&byte| byte == 0);
+    let mut parts = data.splitn(3, |&byte| byte == 0);
     DIR.with(|dir| {
-        for name in ["config.json", "quantize_config.json"] {
+        for name in ["config.json", "quantize_config.json", "generation_config.json"] {
             let path = dir.path().join(name);
             match parts.next() {
                 Some(bytes) => std::fs::write(path, bytes).expect("a write"),

@@ -43,7 +43,7 @@ pub(crate) fn check_layers(config: &Config, language: &LanguageModel) -> Result<
     let whole = language.whole_layers();
     let wanted = config.llm.layers.map_or(whole, |layers| layers.min(whole));
     let reads = config.language_model_reads_items();
-    let read = if reads { wanted.min(config.item_text.language_model.layers) } else { 0 };
+    let read = if reads { wanted.min(config.item_text.language_model.depth()) } else { 0 };
     if layers == wanted || (!config.model.prompt && layers >= read) {
         return Ok(());
     }

@@ -2,7 +2,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use candle_core::Device;
-use glta_llm::{Llama, LlamaConfig, LlamaOptions, Tokenizer};
+use glta_llm::{ChatTemplate, Llama, LlamaConfig, LlamaOptions, Tokenizer};
 
 use crate::lazy::Lazy;
 use crate::{Result, Templates};
@@ -45,19 +45,20 @@ struct Checkpoint {
 }
 
 impl LanguageModel {
-    /// Loads the folder of a checkpoint. Prompts have the ChatML form if the tokenizer has its
-    /// special tokens, otherwise the LLaMA-2 form; set `templates` afterwards for another form. A
-    /// model with fewer layers than [`LlamaOptions::layers`] is loaded completely.
+    /// Loads the folder of a checkpoint. Prompts have the form of its chat template. Without one
+    /// they have the ChatML form if the tokenizer has its special tokens, otherwise the LLaMA-2
+    /// form. Set `templates` afterwards for another form. A model with fewer layers than
+    /// [`LlamaOptions::layers`] is loaded completely.
     ///
     /// # Errors
     /// Errors of [`Llama::load`] and [`Tokenizer::load`].
     pub fn load(dir: impl AsRef<Path>, options: &LlamaOptions, device: &Device) -> Result<Self> {
         let dir = dir.as_ref();
         let tokenizer = Tokenizer::load(dir)?;
-        let templates = if tokenizer.token_to_id("<|im_start|>").is_some() {
-            Templates::chatml()?
-        } else {
-            Templates::llama2()?
+        let templates = match own_form(dir) {
+            Some(templates) => templates,
+            None if tokenizer.token_to_id("<|im_start|>").is_some() => Templates::chatml()?,
+            None => Templates::llama2()?,
         };
         let name = dir.file_name().unwrap_or(dir.as_os_str()).to_string_lossy().into_owned();
         let layers = LlamaConfig::from_dir(dir)?.num_hidden_layers;
@@ -108,6 +109,21 @@ impl LanguageModel {
         let llama = Llama::random(self.llama.config(), seed, self.llama.device())?;
         Ok(Self { llama, ..self.clone() })
     }
+}
+
+/// Prompts in the form of the checkpoint's own chat template; `None` where it has none, or one
+/// that cannot be used, which is no reason to refuse a model that may run no prompt.
+fn own_form(dir: &Path) -> Option<Templates> {
+    let own = || match ChatTemplate::load(dir)? {
+        Some(chat) => Templates::from_chat(&chat).map(Some),
+        None => Ok(None),
+    };
+    own()
+        .inspect_err(|error| {
+            tracing::warn!("{error}; prompts take a common form (or bring your own: --templates)");
+        })
+        .ok()
+        .flatten()
 }
 
 #[cfg(test)]

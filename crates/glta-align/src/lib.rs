@@ -85,6 +85,7 @@ mod serving;
 mod similar;
 mod stages;
 mod template;
+mod text_recipe;
 mod text_vectors;
 mod texts;
 #[cfg(test)]
@@ -112,6 +113,6 @@ pub use run::Run;
 pub use serving::{finish_for_serving, fit_for_serving};
 pub use similar::Similarity;
 pub use template::Templates;
-pub use text_vectors::TextVectorConfig;
+pub use text_recipe::{TextRecipe, TextVectorConfig};
 pub use texts::{UserTexts, read_texts};
 pub use trainer::StageHistory;

@@ -30,17 +30,17 @@ pub(crate) struct Prompts {
     prediction: bool,
     user_id_text: bool,
     texts: BTreeMap<u32, UserTexts>,
-    user_prefix: Option<Prefix>,
+    user: Opening,
 }
 
 /// The common parts of the prompts of stage 2.
 #[derive(Debug)]
 struct ItemPrompts {
     template: String,
-    prefix: Option<Prefix>,
-    /// Item texts with the configured maximum number of tokens. They are texts, not token ids,
-    /// because a prompt is tokenised as a whole, and the last token of a description may join with
-    /// the separator after it.
+    opening: Opening,
+    /// Item texts, cut to the configured number of tokens. Kept as text, not as token
+    /// ids: a prompt is tokenised as a whole, and a description's last token may join
+    /// with the separator behind it.
     descriptions: Vec<String>,
 }
 
@@ -58,7 +58,7 @@ impl Prompts {
         config: &Config,
     ) -> Result<Self> {
         Ok(Self {
-            user_prefix: prefix(&language, &language.templates.user)?,
+            user: Opening::new(&language, &language.templates.user, !config.model.user_id_text)?,
             item: Lazy::default(),
             max_tokens: config.item_stage.max_tokens,
             item_slots: config.item_stage.slots,
@@ -83,8 +83,8 @@ impl Prompts {
                 ItemSlots::Description => self.language.templates.items_first(),
                 ItemSlots::Place | ItemSlots::Token => self.language.templates.item.clone(),
             };
-            let prefix = prefix(&self.language, &template)?;
-            Ok(ItemPrompts { template, prefix, descriptions })
+            let opening = Opening::new(&self.language, &template, false)?;
+            Ok(ItemPrompts { template, opening, descriptions })
         })
     }
 
@@ -93,11 +93,11 @@ impl Prompts {
     }
 
     pub(crate) fn item_prefix(&self) -> Result<Option<&Prefix>> {
-        Ok(self.item()?.prefix.as_ref())
+        Ok(self.item()?.opening.prefix.as_ref())
     }
 
     pub(crate) fn user_prefix(&self) -> Option<&Prefix> {
-        self.user_prefix.as_ref()
+        self.user.prefix.as_ref()
     }
 
     /// Items whose descriptions the writer of the user's texts saw, in ascending order.
@@ -135,21 +135,21 @@ impl Prompts {
         items: &[u32],
         slots: &[u32],
     ) -> Result<Row> {
-        let ItemPrompts { template, descriptions, .. } = self.item()?;
+        let ItemPrompts { template, opening, descriptions } = self.item()?;
         let descriptions: Vec<&str> =
             example.descriptions.iter().map(|&i| descriptions[i as usize].as_str()).collect();
         let separator = self.language.templates.separator.as_str();
         let tokens = Some(Fill::Soft(items.len()));
         if self.item_slots == ItemSlots::Description {
             let soft = [items, slots].concat();
-            let pieces = self.pieces(template, &soft, |name| match name {
+            let pieces = self.pieces(template, opening, &soft, |name| match name {
                 "DESCRIPTIONS" => Some(Fill::Marked(&descriptions, separator)),
                 _ => tokens,
             })?;
             return Ok(up_to_last(pieces, slots));
         }
         let descriptions = descriptions.join(separator);
-        let pieces = self.pieces(template, items, |name| match name {
+        let pieces = self.pieces(template, opening, items, |name| match name {
             "DESCRIPTIONS" => Some(Fill::Text(&descriptions)),
             _ => tokens,
         })?;
@@ -171,7 +171,8 @@ impl Prompts {
         let number = example.user.map_or_else(|| "unknown".to_owned(), |user| user.to_string());
         let user = (!self.user_id_text).then_some(user);
         let soft: Vec<u32> = user.into_iter().chain(shown.iter().copied()).collect();
-        let pieces = self.pieces(&self.language.templates.user, &soft, |name| match name {
+        let template = &self.language.templates.user;
+        let pieces = self.pieces(template, &self.user, &soft, |name| match name {
             "USER" if self.user_id_text => Some(Fill::Text(&number)),
             "USER" => Some(Fill::Soft(1)),
             "ITEMS" => (!shown.is_empty()).then_some(Fill::Soft(shown.len())),
@@ -181,25 +182,80 @@ impl Prompts {
         Ok(place(pieces, slots, self.placement, n_slots))
     }
 
-    /// Renders the part after the static prefix; soft tokens are used in order.
+    /// Renders what follows the opening; soft tokens are taken in order. Text is tokenised as
+    /// in the whole prompt: together with the static text before it, and as a continuation
+    /// behind soft tokens.
     fn pieces<'a>(
         &self,
         template: &str,
+        opening: &Opening,
         soft: &[u32],
         fill: impl Fn(&str) -> Option<Fill<'a>>,
     ) -> Result<Vec<Piece>> {
-        let rest = &template[Templates::static_prefix(template).len()..];
+        let fixed = Templates::static_prefix(template);
+        let mut spans = Templates::render(&template[fixed.len()..], fill).into_iter().peekable();
+        let leading = match spans.next_if(|span| matches!(span, Span::Text(_))) {
+            Some(Span::Text(text)) => text,
+            _ => String::new(),
+        };
         let mut soft = soft.iter();
+        let first = opening.continued(&self.language, fixed, &leading)?;
         let mut pieces = Vec::new();
-        for span in Templates::render(rest, fill) {
+        if !first.is_empty() {
+            pieces.push(Piece::Tokens(first));
+        }
+        for span in spans {
             match span {
                 Span::Text(text) => {
-                    pieces.push(Piece::Tokens(self.language.tokenizer.encode(&text, false)?));
+                    let ids = self.language.tokenizer.encode_continuation(&text)?;
+                    pieces.push(Piece::Tokens(ids));
                 }
                 Span::Soft(n) => pieces.extend(soft.by_ref().take(n).map(|&i| Piece::Soft(i))),
             }
         }
         Ok(pieces)
+    }
+}
+
+/// What all prompts of a template begin with.
+#[derive(Debug)]
+struct Opening {
+    ids: Vec<u32>,
+    /// Ids of the static text behind these, which the text that follows may change.
+    tail: Vec<u32>,
+    /// Keys and values of `ids`, where there are any.
+    prefix: Option<Prefix>,
+}
+
+impl Opening {
+    /// `soft` where soft tokens follow the static text, which then is tokenised by itself.
+    fn new(language: &LanguageModel, template: &str, soft: bool) -> Result<Self> {
+        let fixed = Templates::static_prefix(template);
+        let mut ids = language.tokenizer.encode(fixed, true)?;
+        let mut kept = ids.len();
+        // A last token that joins with what follows, as a space does with a word.
+        for follows in if soft { &[][..] } else { &["a", "A", " a", "1", "\n", "(", "é"] } {
+            let whole = language.tokenizer.encode(&format!("{fixed}{follows}"), true)?;
+            let same = ids.iter().zip(&whole).take_while(|(a, b)| a == b).count();
+            kept = kept.min(same);
+        }
+        let tail = ids.split_off(kept);
+        let prefix = if ids.is_empty() { None } else { Some(language.llama.prefix(&ids)?) };
+        Ok(Self { ids, tail, prefix })
+    }
+
+    /// Ids of the static text and `leading` behind those of the opening.
+    fn continued(&self, language: &LanguageModel, fixed: &str, leading: &str) -> Result<Vec<u32>> {
+        if leading.is_empty() {
+            return Ok(self.tail.clone());
+        }
+        let whole = language.tokenizer.encode(&format!("{fixed}{leading}"), true)?;
+        match whole.strip_prefix(&self.ids[..]) {
+            Some(rest) => Ok(rest.to_vec()),
+            None => {
+                Ok([&self.tail[..], &language.tokenizer.encode_continuation(leading)?].concat())
+            }
+        }
     }
 }
 
@@ -239,12 +295,6 @@ fn length(piece: &Piece) -> usize {
         Piece::Tokens(ids) => ids.len(),
         Piece::Soft(_) => 1,
     }
-}
-
-/// Keys and values of the static prefix of a template.
-fn prefix(language: &LanguageModel, template: &str) -> Result<Option<Prefix>> {
-    let ids = language.tokenizer.encode(Templates::static_prefix(template), true)?;
-    Ok(if ids.is_empty() { None } else { Some(language.llama.prefix(&ids)?) })
 }
 
 /// The first `max_tokens` tokens of a text, as text.
@@ -306,11 +356,13 @@ mod tests {
         let template = &language.templates.item;
         let filled = template.replace("{DESCRIPTIONS}", &texts);
         let (before, after) = filled.split_once("{ITEMS}").unwrap();
-        let start = Templates::static_prefix(template).len();
-        let ids = |text: &str| Piece::Tokens(language.tokenizer.encode(text, false).unwrap());
-        let mut pieces = vec![ids(&before[start..])];
+        let tokenizer = &language.tokenizer;
+        let whole = tokenizer.encode(before, true).unwrap();
+        let opening = prompts.item_prefix().unwrap().map_or(0, Prefix::len);
+        assert!(opening > 0 && opening < whole.len());
+        let mut pieces = vec![Piece::Tokens(whole[opening..].to_vec())];
         pieces.extend([0, 1, 2].map(Piece::Soft));
-        pieces.push(ids(after));
+        pieces.push(Piece::Tokens(tokenizer.encode_continuation(after).unwrap()));
         pieces.extend([3, 4, 5].map(Piece::Soft));
         assert_eq!(row.pieces, pieces);
     }

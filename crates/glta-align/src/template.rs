@@ -1,8 +1,9 @@
-//! Prompts as data, one file per family of chat models. They are not the `chat_template` of a
-//! checkpoint, because prompts have gaps for soft tokens and the paper gives the form for LLaMA 2.
+//! Prompts as data: in the form of a checkpoint's own chat template, with gaps for soft tokens;
+//! for a checkpoint without one in the form that the paper gives for LLaMA 2.
 
 use std::path::Path;
 
+use glta_llm::ChatTemplate;
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
@@ -76,6 +77,55 @@ impl Templates {
     /// None for the file in the crate.
     pub fn chatml() -> Result<Self> {
         Self::parse(include_str!("../templates/chatml.toml"), "templates/chatml.toml")
+    }
+
+    /// The prompts in the form of a checkpoint's own chat template. A template that knows no
+    /// system message gets its words before the user's.
+    ///
+    /// ```
+    /// use glta_align::Templates;
+    /// use glta_llm::ChatTemplate;
+    ///
+    /// let dir = tempfile::tempdir()?;
+    /// let source = "{% for m in messages %}[{{ m.role }}] {{ m.content }}{% endfor %}[answer]";
+    /// std::fs::write(dir.path().join("chat_template.jinja"), source)?;
+    /// let chat = ChatTemplate::load(dir.path())?.ok_or("no template")?;
+    /// let templates = Templates::from_chat(&chat)?;
+    /// assert!(templates.profile.starts_with("[system] You describe"));
+    /// assert!(templates.profile.ends_with("Items: {DESCRIPTIONS}[answer]"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// A template that cannot be rendered, or that changes the placeholders.
+    pub fn from_chat(chat: &ChatTemplate) -> Result<Self> {
+        let words = Self::chatml()?;
+        let form = |prompt: &str| -> Result<String> {
+            let (system, user) = messages(prompt);
+            let rendered = match chat.render(&[("system", system), ("user", user)]) {
+                Ok(rendered) if rendered.contains(system.trim()) => rendered,
+                _ => chat.render(&[("user", &format!("{system}\n\n{user}"))])?,
+            };
+            Ok(rendered)
+        };
+        let user = form(&words.user)?;
+        // A line may be left out, so none may hold the template's own marks as well.
+        let last = "Potential interest: {PREDICTION}";
+        let own_line = user.lines().any(|line| line.trim() == last);
+        let user = if own_line {
+            user
+        } else {
+            form(&words.user.replace(last, &format!("{last}\nSelected items:")))?
+        };
+        let templates = Self {
+            item: form(&words.item)?,
+            user,
+            profile: form(&words.profile)?,
+            prediction: form(&words.prediction)?,
+            separator: words.separator,
+        };
+        templates.check(&chat.path().display().to_string())?;
+        Ok(templates)
     }
 
     /// Loads a template file (TOML).
@@ -194,6 +244,15 @@ impl Templates {
     }
 }
 
+/// System and user message of a prompt in the ChatML form.
+fn messages(prompt: &str) -> (&str, &str) {
+    let part = |role: &str| {
+        let start = prompt.split_once(&format!("<|im_start|>{role}\n"));
+        start.and_then(|(_, rest)| rest.split_once("<|im_end|>")).map_or("", |(text, _)| text)
+    };
+    (part("system"), part("user"))
+}
+
 #[derive(Debug, Clone, Copy)]
 enum Piece<'a> {
     Literal(&'a str),
@@ -243,6 +302,37 @@ mod tests {
     fn shipped_templates_are_valid() {
         Templates::llama2().unwrap();
         Templates::chatml().unwrap();
+    }
+
+    fn chat(source: &str) -> Result<Templates> {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("chat_template.jinja"), source).unwrap();
+        Templates::from_chat(&ChatTemplate::load(dir.path()).unwrap().unwrap())
+    }
+
+    #[test]
+    fn the_own_form_of_a_chatml_model_is_the_one_that_ships() {
+        let source = "{% for m in messages %}{{'<|im_start|>' + m['role'] + '\\n' + m['content'] + \
+                      '<|im_end|>' + '\\n'}}{% endfor %}{% if add_generation_prompt %}\
+                      {{ '<|im_start|>assistant\\n' }}{% endif %}";
+        assert_eq!(chat(source).unwrap(), Templates::chatml().unwrap());
+    }
+
+    #[test]
+    fn forms_without_system_messages_or_that_trim_keep_lines_apart() {
+        let source = "{% for m in messages %}{% if m.role == 'system' %}\
+                      {{ raise_exception('no system role') }}{% endif %}\
+                      [INST] {{ m.content | trim }} [/INST]{% endfor %}";
+        let templates = chat(source).unwrap();
+        assert!(templates.user.starts_with("[INST] You recommend items."));
+        assert!(templates.user.ends_with("{PREDICTION}\nSelected items: [/INST]"));
+        assert!(templates.item.ends_with("{ITEMS} [/INST]"));
+        // One that ignores the system message still gets its words.
+        let silent = "{% for m in messages if m.role == 'user' %}U: {{ m.content }}A:{% endfor %}";
+        assert!(chat(silent).unwrap().item.starts_with("U: You match products"));
+        let message = chat("{{ messages[0].content | lower }}").unwrap_err().to_string();
+        assert!(message.contains("chat_template.jinja"), "{message}");
+        assert!(chat("{% broken").is_err());
     }
 
     #[test]

@@ -1,36 +1,21 @@
 use candle_core::{DType, Device};
 use glta_comm::Communicator;
 use glta_core::{Progress, Silent, report};
+use glta_llm::ForwardOptions;
 use ndarray::Array2;
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
 
+use crate::text_recipe::{TextRecipe, TextVectorConfig};
 use crate::{Error, Event, LanguageModel, Result};
 
 /// Number of texts between two reports of progress.
 const BATCH: usize = 64;
 
-/// How [`LanguageModel::text_vectors`] encodes a text.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct TextVectorConfig {
-    /// Number of layers, at most those of the model; 0 uses the token embeddings. Six are as good
-    /// as thirty. Default 6.
-    pub layers: usize,
-    /// Maximum number of tokens per text. Default 48.
-    pub max_tokens: usize,
-}
-
-impl Default for TextVectorConfig {
-    fn default() -> Self {
-        Self { layers: 6, max_tokens: 48 }
-    }
-}
-
 impl LanguageModel {
-    /// One vector per text, `(texts, hidden)`: the mean of its tokens' hidden states, each scaled
-    /// to a root mean square of 1. The first token is left out if there are others, because its
-    /// state is the same large vector for every text. The vector of an empty text is zero.
+    /// One vector per text, `(texts, hidden)`. By default it is the mean of its tokens' hidden
+    /// states, each scaled to a root mean square of 1. The first token is left out if there are
+    /// others, because its state is the same large vector for every text. [`TextRecipe`] lists
+    /// the other recipes. The vector of an empty text is zero.
     ///
     /// Centre and whiten the vectors before you compare them: all raw vectors are similar.
     ///
@@ -66,25 +51,7 @@ impl LanguageModel {
             return Err(Error::Data("text vectors of no tokens: raise max_tokens".into()));
         }
         let hidden = self.llama.config().hidden_size;
-        let layers = config.layers.min(self.llama.config().num_hidden_layers);
-        let context = self.llama.config().max_position_embeddings;
-        let vector = |text: &str| -> Result<Vec<f32>> {
-            let mut ids = match text.trim() {
-                "" => return Ok(vec![0.0; hidden]),
-                text => self.tokenizer.encode(text, true)?,
-            };
-            ids.truncate(config.max_tokens.min(context));
-            let states = self.llama.layer_hidden_states(&ids, layers)?;
-            let states = states.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.to_vec2::<f32>()?;
-            let mut mean = vec![0.0; hidden];
-            let first = usize::from(states.len() > 1);
-            for state in &states[first..] {
-                let square = state.iter().map(|v| v * v).sum::<f32>() / hidden as f32;
-                let factor = 1.0 / (square.sqrt().max(1e-12) * (states.len() - first) as f32);
-                mean.iter_mut().zip(state).for_each(|(mean, v)| *mean += factor * v);
-            }
-            Ok(mean)
-        };
+        let vector = |text: &str| self.text_vector(text, config);
         let mut out = Vec::with_capacity(texts.len() * hidden);
         for batch in texts.chunks(BATCH) {
             // The stream of a GPU belongs to this thread, and a single text uses all of the GPU.
@@ -102,8 +69,65 @@ impl LanguageModel {
             .map_err(|_| Error::Internal("text vectors of another width than the model's"))
     }
 
-    /// [`text_vectors_with`](Self::text_vectors_with) with the texts divided among ranks. All ranks
-    /// get all vectors, with the same values as on one rank. `progress` counts a rank's own texts.
+    fn text_vector(&self, text: &str, config: &TextVectorConfig) -> Result<Vec<f32>> {
+        let hidden = self.llama.config().hidden_size;
+        let text = match text.trim() {
+            "" => return Ok(vec![0.0; hidden]),
+            text => config.instructed(text),
+        };
+        let all = self.llama.config().num_hidden_layers;
+        let layers = config.depth().min(all);
+        let ids = self.text_ids(&text, config)?;
+        let last_token = config.recipe != TextRecipe::Mean;
+        let states = if last_token && layers == all {
+            // Behind the final norm.
+            let embeds = self.llama.embed(&ids)?.unsqueeze(0)?;
+            let states =
+                self.llama.hidden_states(&embeds, &[ids.len()], &ForwardOptions::default())?;
+            states.squeeze(0)?
+        } else {
+            self.llama.layer_hidden_states(&ids, layers)?
+        };
+        let states = states.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.to_vec2::<f32>()?;
+        if let Some(last) = states.last().filter(|_| last_token) {
+            let length = last.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>().sqrt();
+            let factor = 1.0 / length.max(1e-12);
+            return Ok(last.iter().map(|&v| (f64::from(v) * factor) as f32).collect());
+        }
+        let mut mean = vec![0.0; hidden];
+        let first = usize::from(states.len() > 1);
+        for state in &states[first..] {
+            let square = state.iter().map(|v| v * v).sum::<f32>() / hidden as f32;
+            let factor = 1.0 / (square.sqrt().max(1e-12) * (states.len() - first) as f32);
+            mean.iter_mut().zip(state).for_each(|(mean, v)| *mean += factor * v);
+        }
+        Ok(mean)
+    }
+
+    /// Ids of a text, cut to the configured number. What stands behind a text is kept where
+    /// its last token is read.
+    fn text_ids(&self, text: &str, config: &TextVectorConfig) -> Result<Vec<u32>> {
+        let most = config.max_tokens.min(self.llama.config().max_position_embeddings);
+        let mut ids = self.tokenizer.encode(text, true)?;
+        if config.recipe == TextRecipe::Mean {
+            ids.truncate(most);
+            return Ok(ids);
+        }
+        let plain = self.tokenizer.encode(text, false)?;
+        let mut end = ids.last().copied().filter(|id| plain.last() != Some(id));
+        if config.recipe == TextRecipe::E5Mistral && end.is_none() {
+            end = self.tokenizer.eos_ids().first().copied();
+            ids.extend(end);
+        }
+        if ids.len() > most {
+            ids.truncate(most - usize::from(end.is_some()));
+            ids.extend(end);
+        }
+        Ok(ids)
+    }
+
+    /// [`text_vectors_with`](Self::text_vectors_with) with the texts divided among ranks; all
+    /// get all vectors, the same as alone. `progress` counts a rank's own texts.
     ///
     /// # Errors
     /// As for [`text_vectors_with`](Self::text_vectors_with), and [`Error::Comm`].
@@ -139,7 +163,7 @@ mod tests {
         let model =
             LanguageModel::load(dir.path(), &LlamaOptions::default(), &Device::Cpu).unwrap();
         let texts = ["Film one", "", "a", "Film one and two, then some more"].map(String::from);
-        let config = TextVectorConfig { layers: 1, max_tokens: 5 };
+        let config = TextVectorConfig { layers: 1, max_tokens: 5, ..Default::default() };
         let mut calls = Vec::new();
         let got = model
             .text_vectors_with(&texts, &config, &mut |event: &Event| {

@@ -216,12 +216,12 @@ fn generate(
                 Span::Soft(_) => String::new(),
             })
             .collect();
-        prompts.push(language.tokenizer.encode(&text, true)?);
+        prompts.push(text);
     }
     let options =
         GenerateOptions { max_new_tokens: config.max_tokens, seed, ..GenerateOptions::default() };
-    let ids = language.writer()?.generate(&prompts, &options)?;
-    ids.iter().map(|ids| Ok(clean(&language.tokenizer.decode(ids)?))).collect()
+    let texts = language.writer()?.generate_text(&language.tokenizer, &prompts, &options)?;
+    Ok(texts.iter().map(|text| clean(text)).collect())
 }
 
 /// The first line with words, with collapsed white space.

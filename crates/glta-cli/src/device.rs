@@ -18,5 +18,12 @@ pub fn device(name: &str) -> Result<Device> {
         Some(("cuda", n)) => n.parse().map_err(|_| unknown())?,
         _ => return Err(unknown().into()),
     };
-    Ok(Device::new_cuda_with_stream(n)?)
+    if !cfg!(feature = "cuda") {
+        return Err(format!(
+            "--device {name}: this program was built without CUDA; build it with \
+             `--features cuda` (docs/cuda.md)"
+        )
+        .into());
+    }
+    Ok(Device::new_cuda_with_stream(n).map_err(|e| format!("--device {name}: {e}"))?)
 }

@@ -314,7 +314,7 @@ impl FitArgs {
 
     fn language(&self, config: &Config, reporter: &mut Reporter) -> Result<LanguageModel> {
         let options = glta_llm::LlamaOptions {
-            layers: Some(config.item_text.language_model.layers),
+            layers: Some(config.item_text.language_model.depth()),
             ..config.llm.clone()
         };
         self.experiment_flags().language_model(&options, &ranks::start()?, reporter)

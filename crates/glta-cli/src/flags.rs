@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use glta_align::{ItemEncoder, LanguageModel};
+use glta_align::{ItemEncoder, LanguageModel, Templates};
 use glta_core::with_causes;
 use glta_eval::{Density, ExperimentConfig, MetricAt, Preset};
 use glta_llm::LlamaOptions;
@@ -81,6 +81,10 @@ pub struct ExperimentFlags {
     /// NAME.npy.ids (one raw id per line), or NAME.safetensors with the metadata entry ids
     #[arg(long = "text-vectors", value_name = "FILE", help_heading = "Models")]
     pub text_vectors: Vec<PathBuf>,
+    /// Prompts of your own (TOML), in place of those in the form of the checkpoint's chat
+    /// template; a run's folder records what it used in prompts.toml
+    #[arg(long, value_name = "FILE", help_heading = "Models")]
+    pub templates: Option<PathBuf>,
     /// Also run the paper's ablations and decoders
     #[arg(long, help_heading = "Systems")]
     pub ablations: bool,
@@ -181,9 +185,13 @@ impl ExperimentFlags {
     ) -> Result<LanguageModel> {
         // Before the download, to reject an invalid name early.
         let device = device(&self.device)?;
+        let templates = self.templates.as_ref().map(Templates::load).transpose()?;
         let fetch = || crate::fetch::checkpoint(&self.llm, reporter);
         let dir = root_first(ranks, fetch).map_err(|e| format!("--llm {e}"))?;
         let mut language = LanguageModel::load(&dir, options, &device)?;
+        if let Some(templates) = templates {
+            language.templates = templates;
+        }
         if dir != Path::new(&self.llm) {
             // In the cache its folder has the name of the commit.
             language.name.clone_from(&self.llm);

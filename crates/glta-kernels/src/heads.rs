@@ -12,6 +12,8 @@ pub struct Heads {
     pub keys: usize,
     /// Width of a head.
     pub dim: usize,
+    /// Tokens that a token attends to, itself among them; `None` for all before it.
+    pub window: Option<usize>,
 }
 
 impl Heads {
@@ -32,12 +34,13 @@ impl Heads {
 
     /// Checks the sizes.
     pub(crate) fn validate(self) -> Result<()> {
-        let Self { queries, keys, dim } = self;
-        if queries > 0 && keys > 0 && queries.is_multiple_of(keys) && dim > 0 {
+        let Self { queries, keys, dim, window } = self;
+        if queries > 0 && keys > 0 && queries.is_multiple_of(keys) && dim > 0 && window != Some(0) {
             return Ok(());
         }
         Err(Error::Input(format!(
-            "invalid attention heads: {queries} query heads, {keys} key heads, {dim} columns"
+            "invalid attention heads: {queries} query heads, {keys} key heads, {dim} columns, window \
+             {window:?}"
         )))
     }
 
@@ -49,6 +52,11 @@ impl Heads {
     /// Query heads per key-value head.
     pub(crate) fn group(self) -> usize {
         self.queries / self.keys
+    }
+
+    /// The window, or one that holds every text.
+    pub(crate) fn window(self) -> usize {
+        self.window.unwrap_or(usize::MAX)
     }
 
     /// Factor of the attention scores, `1 / sqrt(dim)`.

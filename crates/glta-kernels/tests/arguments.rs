@@ -71,7 +71,7 @@ fn tables_and_batches<B: Backend>(backend: &B) {
 }
 
 fn attention<B: Backend>(backend: &B) {
-    let heads = Heads { queries: 2, keys: 1, dim: 8 };
+    let heads = Heads { queries: 2, keys: 1, dim: 8, window: None };
     assert!(backend.check(Heads { keys: 0, ..heads }).is_err());
     assert!(backend.check(Heads { queries: 3, keys: 2, ..heads }).is_err());
     let sequences = Arc::new(Sequences::new(&[2, 1], |_| 0));
@@ -95,7 +95,7 @@ fn attention<B: Backend>(backend: &B) {
     assert!(backend.caches(&sequences, vec![first]).is_err());
     let mut caches = backend.caches(&sequences, vec![first, second]).unwrap();
     assert!(backend.attention_cached(&qkv, heads, &at, &mut caches, 2, None).is_err());
-    let other = Heads { queries: 4, keys: 2, dim: 4 };
+    let other = Heads { queries: 4, keys: 2, dim: 4, window: None };
     let qkv = zeros(3, other.stride());
     assert!(backend.attention_cached(&qkv, other, &at, &mut caches, 0, None).is_err());
 }
@@ -107,7 +107,7 @@ fn on_the_cpu() {
     tables_and_batches(&host);
     attention(&host);
     // Not every cache has the layouts that a derivative reads.
-    let heads = Heads { queries: 2, keys: 1, dim: 8 };
+    let heads = Heads { queries: 2, keys: 1, dim: 8, window: None };
     let sequences = Arc::new(Sequences::new(&[2], |_| 0));
     let at = tokens(&host, &sequences, 4);
     let mut shared = host.keys(1, heads, false);

@@ -8,17 +8,25 @@ use memmap2::{Mmap, UncheckedAdvice};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 
-use crate::config::read_object;
+use crate::damage;
 use crate::error::{Error, Result};
+use crate::json::read_object;
 
-/// Tells the shard of each tensor.
+/// Dtypes of dense tensors.
+pub(crate) const FLOATS: &[Dtype] = &[Dtype::F16, Dtype::BF16, Dtype::F32];
+
+/// Tells the shard of each tensor; AutoGPTQ puts another name before the dot.
 pub(crate) const INDEX: &str = "model.safetensors.index.json";
+const INDEX_END: &str = ".safetensors.index.json";
+const WEIGHTS: &str = "model.safetensors";
 
 /// The tensors of a checkpoint: one safetensors file or several shards,
 /// memory-mapped.
 pub(crate) struct Checkpoint {
     files: Vec<(PathBuf, Mmap)>,
     tensors: BTreeMap<String, Entry>,
+    /// Whether it was said that the zero points are not what their label says.
+    pub(crate) relabelled: Cell<bool>,
 }
 
 struct Entry {
@@ -41,15 +49,30 @@ pub(crate) struct View<'a> {
 }
 
 impl Checkpoint {
-    /// Maps the files that the folder's index names; without an index, `model.safetensors`
-    /// or the folder's only safetensors file.
+    /// Maps the files that [`weights`] finds in the folder.
     pub(crate) fn open(dir: &Path) -> Result<Self> {
-        let index = dir.join(INDEX);
-        let mut checkpoint = Self { files: Vec::new(), tensors: BTreeMap::new() };
-        if index.exists() {
-            checkpoint.open_shards(dir, &index)?;
-        } else {
-            checkpoint.add(single_file(dir)?)?;
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(dir).map_err(Error::io(dir))? {
+            names.extend(entry.map_err(Error::io(dir))?.file_name().into_string());
+        }
+        let (files, tensors) = (Vec::new(), BTreeMap::new());
+        let mut checkpoint = Self { files, tensors, relabelled: Cell::new(false) };
+        match weights(names.iter().map(String::as_str)) {
+            Ok(Weights::Shards(index)) => checkpoint.open_shards(dir, &dir.join(index))?,
+            Ok(Weights::File(name)) => {
+                let index = dir.join(INDEX);
+                let indexed = index.exists();
+                if indexed && read_index(&index)?.values().all(|shard| shard == name) {
+                    checkpoint.open_shards(dir, &index)?;
+                } else {
+                    if indexed {
+                        let index = index.display();
+                        tracing::warn!("{index} names other files; {name} is read instead");
+                    }
+                    checkpoint.add(dir.join(name))?;
+                }
+            }
+            Err(problem) => return Err(Error::Input(format!("{}: {problem}", dir.display()))),
         }
         Ok(checkpoint)
     }
@@ -62,7 +85,14 @@ impl Checkpoint {
                 Some(&file) => file,
                 None => {
                     let file = self.files.len();
-                    self.add(dir.join(shard))?;
+                    let path = dir.join(shard);
+                    if !path.exists() {
+                        let problem = format!(
+                            "names the shard {shard}, which is not in the folder; download it"
+                        );
+                        return Err(Error::json(index, problem));
+                    }
+                    self.add(path)?;
                     shards.insert(shard, file);
                     file
                 }
@@ -87,8 +117,8 @@ impl Checkpoint {
         // holds for every reader of such files, and is documented at `load`.
         let map = unsafe { Mmap::map(&file) }.map_err(Error::io(&path))?;
         let invalid = |problem: String| Error::Safetensors { path: path.clone(), problem };
-        let (header, metadata) =
-            SafeTensors::read_metadata(&map).map_err(|e| invalid(e.to_string()))?;
+        let (header, metadata) = SafeTensors::read_metadata(&map)
+            .map_err(|e| invalid(damage::safetensors(&map).unwrap_or_else(|| e.to_string())))?;
         for (name, info) in metadata.tensors() {
             let start = 8 + header + info.data_offsets.0;
             let end = 8 + header + info.data_offsets.1;
@@ -119,20 +149,34 @@ impl Checkpoint {
         self.tensors.contains_key(name)
     }
 
+    /// Names of all tensors, ascending.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
     /// The tensor `name`, which then counts as used; fails where it is missing.
     pub(crate) fn get(&self, name: &str) -> Result<View<'_>> {
         let Some((name, entry)) = self.tensors.get_key_value(name) else {
-            let path = match &self.files[..] {
-                [(only, _)] => only.clone(),
-                files => files
-                    .first()
-                    .and_then(|(path, _)| path.parent())
-                    .map_or_else(PathBuf::new, Path::to_path_buf),
-            };
-            return Err(Error::MissingTensor { path, tensor: name.to_string() });
+            return Err(Error::MissingTensor { path: self.path(), tensor: name.to_string() });
         };
         entry.used.set(true);
         Ok(self.view(name, entry))
+    }
+
+    /// The only file, or the folder of several.
+    pub(crate) fn path(&self) -> PathBuf {
+        match &self.files[..] {
+            [(only, _)] => only.clone(),
+            files => files
+                .first()
+                .and_then(|(path, _)| path.parent())
+                .map_or_else(PathBuf::new, Path::to_path_buf),
+        }
+    }
+
+    /// Shape of a tensor, where it is there; it does not count as used.
+    pub(crate) fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.tensors.get(name).map(|entry| &*entry.shape)
     }
 
     fn view<'a>(&'a self, name: &'a str, entry: &'a Entry) -> View<'a> {
@@ -183,6 +227,9 @@ pub(crate) fn read_index(index: &Path) -> Result<BTreeMap<String, String>> {
     let Some(Value::Object(map)) = object.remove("weight_map") else {
         return Err(Error::json(index, "`weight_map` is missing or not an object"));
     };
+    if map.is_empty() {
+        return Err(Error::json(index, "`weight_map` names no tensor"));
+    }
     let mut shards = BTreeMap::new();
     for (tensor, shard) in map {
         let Value::String(shard) = shard else {
@@ -200,35 +247,66 @@ pub(crate) fn read_index(index: &Path) -> Result<BTreeMap<String, String>> {
     Ok(shards)
 }
 
-/// The weights of a folder without index, by its names: `model.safetensors`, as in transformers,
-/// else its only safetensors file, as GPTQ checkpoints of 2023 call theirs; or what is wrong.
-pub(crate) fn sole_weights<'a>(
+/// The weights among a folder's files.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Weights<'a> {
+    /// A file of its own.
+    File(&'a str),
+    /// The index of several.
+    Shards(&'a str),
+}
+
+/// The weights of a folder by its names: `model.safetensors`, else what
+/// `model.safetensors.index.json` lists, as in transformers; else the only index of another
+/// name or the only safetensors file, as GPTQ checkpoints of 2023 call theirs; or what is wrong.
+pub(crate) fn weights<'a>(
     names: impl Iterator<Item = &'a str>,
-) -> std::result::Result<&'a str, String> {
-    let mut found: Vec<&str> =
-        names.filter(|name| name.ends_with(".safetensors") && !name.contains('/')).collect();
-    found.sort_unstable();
-    match (found.iter().find(|&&name| name == "model.safetensors"), &found[..]) {
-        (Some(usual), _) => Ok(usual),
-        (None, [only]) => Ok(only),
-        (None, []) => Err("no safetensors weights".into()),
-        (None, several) => Err(format!(
-            "{} safetensors files ({}) but neither model.safetensors nor {INDEX}",
+) -> std::result::Result<Weights<'a>, String> {
+    // What `verify` compares with, and what fine-tuning adds, are no weights of a model.
+    let others = ["reference.safetensors", "adapter_model.safetensors"];
+    let is_own = |name: &&str| !name.contains('/') && !others.contains(name);
+    let mut names: Vec<&str> = names.filter(is_own).collect();
+    names.sort_unstable();
+    let find = |wanted: &str| names.iter().copied().find(|&name| name == wanted);
+    if let Some(usual) = find(WEIGHTS) {
+        return Ok(Weights::File(usual));
+    }
+    if let Some(usual) = find(INDEX) {
+        return Ok(Weights::Shards(usual));
+    }
+    let ending = |end: &str| -> Vec<&'a str> {
+        names.iter().copied().filter(|name| name.ends_with(end)).collect()
+    };
+    match (&ending(INDEX_END)[..], &ending(".safetensors")[..]) {
+        ([only], _) => Ok(Weights::Shards(only)),
+        ([], [only]) => Ok(Weights::File(only)),
+        ([], []) => Err(no_weights(&names)),
+        ([], several) => Err(format!(
+            "{} safetensors files ({}) but neither {WEIGHTS} nor {INDEX}",
+            several.len(),
+            several.join(", ")
+        )),
+        (several, _) => Err(format!(
+            "{} indices ({}); keep the one that is meant, or name it {INDEX}",
             several.len(),
             several.join(", ")
         )),
     }
 }
 
-fn single_file(dir: &Path) -> Result<PathBuf> {
-    let mut names = Vec::new();
-    for entry in std::fs::read_dir(dir).map_err(Error::io(dir))? {
-        names.extend(entry.map_err(Error::io(dir))?.file_name().into_string());
+/// Says so, and what there is instead.
+fn no_weights(names: &[&str]) -> String {
+    let other = [".bin", ".pt", ".pth", ".ckpt", ".gguf", ".ggml", ".h5", ".msgpack"];
+    let others: Vec<&str> =
+        names.iter().copied().filter(|name| other.iter().any(|end| name.ends_with(end))).collect();
+    if others.is_empty() {
+        return "no safetensors weights".into();
     }
-    match sole_weights(names.iter().map(String::as_str)) {
-        Ok(name) => Ok(dir.join(name)),
-        Err(problem) => Err(Error::Input(format!("{}: {problem}", dir.display()))),
-    }
+    format!(
+        "no safetensors weights, only {}; convert them to safetensors, or take a checkpoint that \
+         has them",
+        others.join(", ")
+    )
 }
 
 impl<'a> View<'a> {
@@ -282,17 +360,30 @@ impl<'a> View<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::sole_weights;
+    use super::{Weights, weights};
 
     #[test]
-    fn weights_are_the_usual_file_or_the_only_one() {
-        let weights = |names: &[&str]| sole_weights(names.iter().copied()).map(str::to_owned);
+    fn weights_are_the_usual_file_or_index_or_the_only_one() {
+        let found = |names: &[&str]| weights(names.iter().copied()).map(|w| format!("{w:?}"));
+        let is = |names: &[&str], expected: Weights<'_>| {
+            assert_eq!(found(names).unwrap(), format!("{expected:?}"));
+        };
         let usual = ["config.json", "a.safetensors", "model.safetensors", "reference.safetensors"];
-        assert_eq!(weights(&usual).as_deref(), Ok("model.safetensors"));
+        is(&usual, Weights::File("model.safetensors"));
+        let both = ["model.safetensors", "model.safetensors.index.json"];
+        is(&both, Weights::File("model.safetensors"));
         let named = ["config.json", "gptq_model-4bit-128g.safetensors", "sub/b.safetensors"];
-        assert_eq!(weights(&named).as_deref(), Ok("gptq_model-4bit-128g.safetensors"));
-        let two = weights(&["a.safetensors", "reference.safetensors"]).unwrap_err();
-        assert!(two.contains("a.safetensors, reference.safetensors"), "{two}");
-        assert!(weights(&["config.json"]).is_err());
+        is(&named, Weights::File("gptq_model-4bit-128g.safetensors"));
+        let shards = ["g.safetensors.index.json", "g-1.safetensors", "g-2.safetensors"];
+        is(&shards, Weights::Shards("g.safetensors.index.json"));
+        let usual = ["g.safetensors.index.json", "model.safetensors.index.json"];
+        is(&usual, Weights::Shards("model.safetensors.index.json"));
+        is(&["a.safetensors", "reference.safetensors"], Weights::File("a.safetensors"));
+        let two = found(&["a.safetensors", "b.safetensors"]).unwrap_err();
+        assert!(two.contains("a.safetensors, b.safetensors"), "{two}");
+        let two = found(&["a.safetensors.index.json", "b.safetensors.index.json"]).unwrap_err();
+        assert!(two.contains("2 indices"), "{two}");
+        let none = found(&["config.json", "pytorch_model.bin"]).unwrap_err();
+        assert!(none.contains("pytorch_model.bin") && none.contains("convert"), "{none}");
     }
 }

@@ -78,6 +78,14 @@ pub enum Error {
     /// The tokenizer could not be read, or refused a text.
     #[error("tokenizer: {0}")]
     Tokenizer(String),
+    /// A checkpoint's chat template cannot be used.
+    #[error("{}: chat template: {problem}", path.display())]
+    Chat {
+        /// The file that holds it.
+        path: PathBuf,
+        /// What is wrong, or the template's own words.
+        problem: String,
+    },
     /// A checkpoint could not be had from the hub.
     #[cfg(feature = "hub")]
     #[error("{what}: {problem}")]

@@ -79,7 +79,7 @@ impl Llama {
                 problem: "stop texts need a tokenizer: use generate_text".into(),
             });
         }
-        self.generate_until(prompts, options, &|_| Ok(false), progress)
+        self.generate_until(prompts, options, &[], &|_, _| Ok(false), progress)
     }
 
     /// [`Self::generate`] on texts: prompts are encoded with special tokens,
@@ -123,23 +123,16 @@ impl Llama {
             .iter()
             .map(|p| tokenizer.encode(p.as_ref(), true))
             .collect::<Result<Vec<_>>>()?;
-        let first_stop =
-            |text: &str| options.stop.iter().filter_map(|s| text.find(s.as_str())).min();
-        let stops = |new: &[u32]| {
-            if options.stop.is_empty() {
-                return Ok(false);
-            }
-            Ok(first_stop(&tokenizer.decode(new)?).is_some())
-        };
-        let results = self.generate_until(&ids, options, &stops, progress)?;
-        results
-            .iter()
-            .map(|new| {
-                let mut text = tokenizer.decode(new)?;
-                if let Some(end) = first_stop(&text) {
-                    text.truncate(end);
-                }
-                Ok(text)
+        let until =
+            |before: &[u32], new: &[u32]| tokenizer.decode_up_to(before, new, &options.stop);
+        let stops = |before: &[u32], new: &[u32]| Ok(until(before, new)?.is_some());
+        // Where the model's own files name no end, the tokenizer's may.
+        let results = self.generate_until(&ids, options, tokenizer.eos_ids(), &stops, progress)?;
+        ids.iter()
+            .zip(&results)
+            .map(|(before, new)| match until(before, new)? {
+                Some(text) => Ok(text),
+                None => tokenizer.decode_continuation(before, new),
             })
             .collect()
     }
@@ -148,16 +141,22 @@ impl Llama {
         &self,
         prompts: &[Vec<u32>],
         options: &GenerateOptions,
-        stops: &dyn Fn(&[u32]) -> Result<bool>,
+        default_ends: &[u32],
+        stops: &dyn Fn(&[u32], &[u32]) -> Result<bool>,
         progress: &mut dyn Progress<GenerateEvent>,
     ) -> Result<Vec<Vec<u32>>> {
         options.validate()?;
         let config = self.config();
         let context = config.max_position_embeddings;
+        let ends = match &config.eos_token_ids[..] {
+            [] => default_ends,
+            own => own,
+        };
         for (i, prompt) in prompts.iter().enumerate() {
             if prompt.is_empty() || prompt.len() > context {
                 return Err(Error::Input(format!(
-                    "prompt {i} has {} tokens, expected 1 to {context}",
+                    "prompt {i} has {} tokens, expected 1 to {context}, the model's context \
+                     (`max_position_embeddings`)",
                     prompt.len()
                 )));
             }
@@ -200,15 +199,15 @@ impl Llama {
                 let text = &mut running[row];
                 text.cached = text.ids.len();
                 let token = next_token(&mut logits, &text.ids, options, &mut text.rng);
-                let ends = options.stop_ids.contains(&token)
-                    || (!options.ignore_eos && config.eos_token_ids.contains(&token));
-                let mut last = ends;
-                if !ends {
+                let end = options.stop_ids.contains(&token)
+                    || (!options.ignore_eos && ends.contains(&token));
+                let mut last = end;
+                if !end {
                     text.ids.push(token);
-                    let new = &text.ids[text.prompt_len..];
+                    let (before, new) = text.ids.split_at(text.prompt_len);
                     last = new.len() == options.max_new_tokens
                         || text.ids.len() > context
-                        || stops(new)?;
+                        || stops(before, new)?;
                 }
                 if last {
                     finished.push(row);
@@ -216,7 +215,7 @@ impl Llama {
                 }
                 let event = GenerateEvent {
                     prompt: text.prompt,
-                    token: (!ends).then_some(token),
+                    token: (!end).then_some(token),
                     finished: last,
                     prompts_done: done,
                     prompts: prompts.len(),

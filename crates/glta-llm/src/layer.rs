@@ -1,4 +1,4 @@
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 use glta_kernels::{Backend, Heads, Linear, Norm};
 
 use crate::config::LlamaConfig;
@@ -10,6 +10,7 @@ pub(crate) struct DecoderLayer<B: Backend> {
     pub(crate) attention_norm: B::Norm,
     /// Queries, keys and values in one.
     pub(crate) qkv: B::Linear,
+    pub(crate) head_norms: Option<HeadNorms<B>>,
     pub(crate) o: B::Linear,
     pub(crate) mlp_norm: B::Norm,
     /// Gate and up projection in one.
@@ -23,7 +24,52 @@ pub(crate) fn heads(config: &LlamaConfig) -> Heads {
         queries: config.num_attention_heads,
         keys: config.num_key_value_heads,
         dim: config.head_dim,
+        window: None,
     }
+}
+
+/// RMSNorms of every head of the queries and of the keys, before the rotation.
+#[derive(Debug)]
+pub(crate) struct HeadNorms<B: Backend> {
+    pub(crate) queries: B::Norm,
+    pub(crate) keys: B::Norm,
+}
+
+impl<B: Backend> HeadNorms<B> {
+    /// A fused projection with its queries and keys normed, `(tokens, stride)`.
+    pub(crate) fn forward(&self, qkv: &Tensor, heads: Heads) -> Result<Tensor> {
+        let normed = |norm: &B::Norm, at: usize, count: usize| -> Result<Tensor> {
+            Ok(back(&norm.forward(&split(qkv, at, count, heads.dim)?)?, qkv)?)
+        };
+        let queries = normed(&self.queries, 0, heads.queries)?;
+        let keys = normed(&self.keys, heads.key_at(), heads.keys)?;
+        let values = qkv.narrow(1, heads.value_at(), heads.keys * heads.dim)?.contiguous()?;
+        Ok(Tensor::cat(&[&queries, &keys, &values], 1)?)
+    }
+
+    /// Gradient at `qkv` for `dy` at the normed projection.
+    fn backward(&self, qkv: &Tensor, dy: &Tensor, heads: Heads) -> Result<Tensor> {
+        let gradient = |norm: &B::Norm, at: usize, count: usize| -> Result<Tensor> {
+            let x = split(qkv, at, count, heads.dim)?;
+            let dy = split(dy, at, count, heads.dim)?;
+            Ok(back(&norm.backward(&x, &dy, None)?, qkv)?)
+        };
+        let queries = gradient(&self.queries, 0, heads.queries)?;
+        let keys = gradient(&self.keys, heads.key_at(), heads.keys)?;
+        let values = dy.narrow(1, heads.value_at(), heads.keys * heads.dim)?.contiguous()?;
+        Ok(Tensor::cat(&[&queries, &keys, &values], 1)?)
+    }
+}
+
+/// `count` heads from column `at`, a row each, in f32.
+fn split(qkv: &Tensor, at: usize, count: usize, dim: usize) -> candle_core::Result<Tensor> {
+    qkv.narrow(1, at, count * dim)?.contiguous()?.reshape(((), dim))?.to_dtype(DType::F32)
+}
+
+/// The inverse of [`split`], with the dtype of `like`.
+fn back(rows: &Tensor, like: &Tensor) -> candle_core::Result<Tensor> {
+    let (tokens, _) = like.dims2()?;
+    rows.reshape((tokens, rows.elem_count() / tokens.max(1)))?.to_dtype(like.dtype())
 }
 
 /// What a layer computes with beside its input.
@@ -39,6 +85,8 @@ pub(crate) struct Pass<'a, B: Backend> {
 
 /// What a layer's derivative needs beside its input.
 pub(crate) struct Activations<B: Backend> {
+    /// Fused projection before the norms of its heads, where there are any.
+    raw: Option<Tensor>,
     /// Fused projection after the rotation, `(tokens, stride)`.
     qkv: Tensor,
     attended: B::Attended,
@@ -58,15 +106,22 @@ impl<B: Backend> DecoderLayer<B> {
     pub(crate) fn resident_bytes(&self) -> usize {
         let linears = [&self.qkv, &self.o, &self.gate_up, &self.down];
         let norms = [&self.attention_norm, &self.mlp_norm];
+        let heads = self.head_norms.iter().flat_map(|norms| [&norms.queries, &norms.keys]);
         linears.iter().map(|l| l.resident_bytes()).sum::<usize>()
+            + heads.map(|n| n.resident_bytes()).sum::<usize>()
             + norms.iter().map(|n| n.resident_bytes()).sum::<usize>()
     }
 
-    /// Queries, keys and values of `x: (tokens, hidden)`, after the rotation.
-    fn project(&self, x: &Tensor, pass: &Pass<B>) -> Result<Tensor> {
+    /// Queries, keys and values of `x: (tokens, hidden)`, after the rotation, and before
+    /// the norms of their heads where there are any.
+    fn project(&self, x: &Tensor, pass: &Pass<B>) -> Result<(Tensor, Option<Tensor>)> {
         let qkv = self.qkv.forward(&self.attention_norm.forward(x)?, None)?;
+        let (qkv, raw) = match &self.head_norms {
+            None => (qkv, None),
+            Some(norms) => (norms.forward(&qkv, pass.heads)?, Some(qkv)),
+        };
         pass.backend.rotate(&qkv, pass.heads, pass.tokens, false)?;
-        Ok(qkv)
+        Ok((qkv, raw))
     }
 
     /// From what attention computed to the activation of the feed-forward part.
@@ -83,9 +138,9 @@ impl<B: Backend> DecoderLayer<B> {
     /// What [`Self::output`] and [`Self::backward`] need of `x: (tokens, hidden)`.
     pub(crate) fn activations(&self, x: &Tensor, pass: &Pass<B>) -> Result<Activations<B>> {
         let Pass { backend, heads, tokens, shared, layer } = *pass;
-        let qkv = self.project(x, pass)?;
+        let (qkv, raw) = self.project(x, pass)?;
         let (out, attended) = backend.attention(&qkv, heads, tokens, layer, shared)?;
-        Ok(Activations { qkv, attended, half: self.feed(x, &out)? })
+        Ok(Activations { raw, qkv, attended, half: self.feed(x, &out)? })
     }
 
     /// The layer's output, `(tokens, hidden)`.
@@ -101,7 +156,7 @@ impl<B: Backend> DecoderLayer<B> {
         caches: &mut B::Caches<'_>,
     ) -> Result<Tensor> {
         let Pass { backend, heads, tokens, shared, layer } = *pass;
-        let qkv = self.project(x, pass)?;
+        let (qkv, _) = self.project(x, pass)?;
         let out = backend.attention_cached(&qkv, heads, tokens, caches, layer, shared)?;
         self.finish(&self.feed(x, &out)?, backend)
     }
@@ -115,7 +170,7 @@ impl<B: Backend> DecoderLayer<B> {
         pass: &Pass<B>,
     ) -> Result<Tensor> {
         let Pass { backend, heads, tokens, shared, layer } = *pass;
-        let Activations { qkv, attended, half } = a;
+        let Activations { raw, qkv, attended, half } = a;
         let dh = self.down.backward(dy)?;
         let d_gate_up = backend.swiglu_backward(&half.gate_up, &dh)?;
         let d_normed = self.gate_up.backward(&d_gate_up)?;
@@ -124,6 +179,10 @@ impl<B: Backend> DecoderLayer<B> {
         let d_qkv =
             backend.attention_backward(qkv, attended, &d_out, heads, tokens, layer, shared)?;
         backend.rotate(&d_qkv, heads, tokens, true)?;
+        let d_qkv = match (&self.head_norms, raw) {
+            (Some(norms), Some(raw)) => norms.backward(raw, &d_qkv, heads)?,
+            _ => d_qkv,
+        };
         let d_normed = self.qkv.backward(&d_qkv)?;
         Ok(self.attention_norm.backward(x, &d_normed, Some(&d_middle))?)
     }

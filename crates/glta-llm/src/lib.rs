@@ -38,16 +38,20 @@
 //! ```
 //!
 //! * **Formats**: GPTQ with 2, 3, 4 or 8 bits, any group size, act-order
-//!   (`desc_act`), symmetric or not, format v1 and v2; plain f16, bf16 and f32.
-//!   LLaMA and Mistral architectures with grouped-query attention, biases, tied
-//!   embeddings, linear and llama3 rope scaling. Anything else is refused by
-//!   name. The guide `docs/gptq.md` describes the format on disk.
+//!   (`desc_act`), symmetric or not, format v1 and v2, single layers of other bits; AWQ
+//!   (`gemm`, 4 bits); plain f16, bf16 and f32. LLaMA, Mistral, Qwen2 and Qwen3
+//!   architectures with grouped-query attention, attention windows, biases, tied
+//!   embeddings, rope scaling linear, dynamic, llama3 and yarn. Anything else is refused by
+//!   name. The guide `docs/gptq.md` describes the format on disk and which file counts where
+//!   several state a fact.
 //! * **Batches** are right-padded; padding is not computed. A row's result does
 //!   not depend on its neighbours, in any bit.
 //! * **Memory**: [`ForwardOptions::recompute`] keeps one hidden state per token
 //!   and layer; [`Llama::prefix`] shares the start of all prompts.
 //! * **Generation**: [`Llama::generate`], batched, with a key-value cache;
 //!   [`Llama::extend`], [`Llama::extend_batch`] and [`KvCache`] for loops of one's own.
+//! * **Text**: [`Tokenizer`] gives the ids of transformers, also of the pieces of a prompt;
+//!   [`ChatTemplate`] is a checkpoint's own chat form.
 //! * **Quantiser**: with the feature `quantize`, `quantize` makes a GPTQ checkpoint of any LLaMA.
 //! * **Hub**: with the feature `hub`, `Llama::from_hub("owner/name", "main")`
 //!   downloads into the cache of the Hugging Face hub's own tools.
@@ -64,14 +68,19 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![deny(missing_docs)]
 
+mod awq;
 mod cache;
+mod chat;
 mod checkpoint;
 mod config;
+mod damage;
 mod erased;
 mod error;
 mod generate;
+mod gptq_tensors;
 #[cfg(feature = "hub")]
 pub mod hub;
+mod json;
 mod layer;
 mod load;
 mod model;
@@ -89,7 +98,10 @@ mod tokenizer;
 pub use cache::KvCache;
 /// Of the public functions' arguments and results.
 pub use candle_core::{Device, Tensor};
-pub use config::{CheckpointFormat, LlamaConfig, QuantizeConfig, RopeScaling};
+pub use chat::ChatTemplate;
+pub use config::{
+    CheckpointFormat, LlamaConfig, ModuleRule, QuantizeConfig, RopeScaling, SlidingWindow,
+};
 pub use error::{Error, Result};
 pub use generate::GenerateEvent;
 /// Of [`LlamaOptions`], and what [`Llama::load_on`] takes.

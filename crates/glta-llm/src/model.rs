@@ -9,7 +9,7 @@ use rand_distr::{Distribution, Normal};
 use crate::config::LlamaConfig;
 use crate::erased::{AnyKeys, AnyNetwork};
 use crate::error::{Error, Result};
-use crate::layer::DecoderLayer;
+use crate::layer::{DecoderLayer, HeadNorms};
 use crate::load::Loader;
 use crate::network::{Keep, Network, Weights};
 use crate::options::LlamaOptions;
@@ -115,6 +115,7 @@ impl Llama {
         let config = LlamaConfig {
             quantization: None,
             attention_bias: false,
+            output_bias: false,
             mlp_bias: false,
             ..config.clone()
         };
@@ -336,6 +337,7 @@ fn random_weights<B: Backend>(config: &LlamaConfig, seed: u64, backend: &B) -> R
         layers.push(DecoderLayer {
             attention_norm: backend.norm(ones.clone(), eps)?,
             qkv: fused(&[queries, keys, keys], hidden)?,
+            head_norms: head_norms(config, backend)?,
             o: fused(&[hidden], queries)?,
             mlp_norm: backend.norm(ones.clone(), eps)?,
             gate_up: fused(&[inner, inner], hidden)?,
@@ -347,6 +349,15 @@ fn random_weights<B: Backend>(config: &LlamaConfig, seed: u64, backend: &B) -> R
     } else {
         matrix(config.vocab_size, hidden)?
     };
-    let (norm, lm_head) = (backend.final_norm(ones, eps)?, backend.output_layer(lm_head)?);
+    let (norm, lm_head) = (backend.final_norm(ones, eps)?, Some(backend.output_layer(lm_head)?));
     Ok(Weights { table, layers, norm, lm_head })
+}
+
+/// Norms of one for the heads, where the model has any.
+fn head_norms<B: Backend>(config: &LlamaConfig, backend: &B) -> Result<Option<HeadNorms<B>>> {
+    if !config.qk_norm {
+        return Ok(None);
+    }
+    let norm = || backend.final_norm(vec![1.0; config.head_dim], config.rms_norm_eps as f32);
+    Ok(Some(HeadNorms { queries: norm()?, keys: norm()? }))
 }

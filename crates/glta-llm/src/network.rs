@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use candle_core::Tensor;
-use glta_kernels::{Backend, Linear, Matrix, Norm, Sequences};
+use glta_kernels::{Backend, Heads, Linear, Matrix, Norm, Sequences};
 
 use crate::config::LlamaConfig;
 use crate::error::{Error, Result};
@@ -17,7 +17,8 @@ pub(crate) struct Weights<B: Backend> {
     pub(crate) table: Arc<Matrix>,
     pub(crate) layers: Vec<DecoderLayer<B>>,
     pub(crate) norm: B::Norm,
-    pub(crate) lm_head: B::Linear,
+    /// `None` where the checkpoint has no output layer.
+    pub(crate) lm_head: Option<B::Linear>,
 }
 
 #[derive(Debug)]
@@ -48,8 +49,19 @@ pub(crate) struct Tape<B: Backend> {
 
 impl<B: Backend> Network<B> {
     /// `config` has as many layers as `weights`.
-    pub(crate) fn new(config: LlamaConfig, weights: Weights<B>, backend: B) -> Result<Self> {
+    pub(crate) fn new(mut config: LlamaConfig, weights: Weights<B>, backend: B) -> Result<Self> {
         backend.check(heads(&config))?;
+        if let Some(window) = config.sliding_window.as_ref().map(|window| window.tokens)
+            && backend.check(Heads { window: Some(window), ..heads(&config) }).is_err()
+        {
+            // Up to its window, such attention is the plain one.
+            config.sliding_window = None;
+            config.max_position_embeddings = config.max_position_embeddings.min(window);
+            tracing::warn!(
+                "this device has no attention windows: texts are limited to the window of the \
+                 model, {window} tokens"
+            );
+        }
         let embedding = backend.embedding(&weights.table)?;
         let rotary = RotaryCache::new(&config, &backend);
         // The first use may be on another thread, with a queue of its own.
@@ -68,7 +80,7 @@ impl<B: Backend> Network<B> {
         let Weights { table, layers, norm, lm_head } = &self.weights;
         let table = if self.config.tie_word_embeddings { 0 } else { table.resident_bytes() };
         layers.iter().map(DecoderLayer::resident_bytes).sum::<usize>()
-            + lm_head.resident_bytes()
+            + lm_head.as_ref().map_or(0, Linear::resident_bytes)
             + table
             + norm.resident_bytes()
     }
@@ -105,12 +117,22 @@ impl<B: Backend> Network<B> {
 
     /// `(rows, hidden)` to `(rows, vocab)` f32.
     pub(crate) fn logits(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(self.weights.lm_head.forward_f32(x)?)
+        Ok(self.lm_head()?.forward_f32(x)?)
     }
 
     /// Gradient at `x` of [`Self::logits`], `(rows, vocab)` to `(rows, hidden)` f32.
     pub(crate) fn logits_backward(&self, d_logits: &Tensor) -> Result<Tensor> {
-        Ok(self.weights.lm_head.backward_f32(d_logits)?)
+        Ok(self.lm_head()?.backward_f32(d_logits)?)
+    }
+
+    fn lm_head(&self) -> Result<&B::Linear> {
+        self.weights.lm_head.as_ref().ok_or_else(|| {
+            Error::Input(
+                "this checkpoint has no output layer (lm_head): it turns texts into hidden \
+                 states and writes none"
+                    .into(),
+            )
+        })
     }
 
     fn tokens(&self, sequences: &Arc<Sequences>) -> Result<B::Tokens> {
@@ -118,7 +140,8 @@ impl<B: Backend> Network<B> {
         let context = self.config.max_position_embeddings;
         if needed > context {
             return Err(Error::Input(format!(
-                "a sequence of {needed} tokens, but the model's context is {context}"
+                "a sequence of {needed} tokens, but the model's context is {context} \
+                 (`max_position_embeddings`)"
             )));
         }
         Ok(self.backend.tokens(sequences, &self.rotary.table(needed)?)?)
@@ -130,7 +153,10 @@ impl<B: Backend> Network<B> {
         tokens: &'a B::Tokens,
         shared: Option<&'a B::Keys>,
     ) -> Pass<'a, B> {
-        Pass { backend: &self.backend, heads: heads(&self.config), tokens, shared, layer }
+        let window = self.config.sliding_window.as_ref();
+        let window = window.filter(|window| window.layers.get(layer) == Some(&true));
+        let heads = Heads { window: window.map(|window| window.tokens), ..heads(&self.config) };
+        Pass { backend: &self.backend, heads, tokens, shared, layer }
     }
 
     /// Runs the layers and the final norm on packed embeddings.

@@ -46,7 +46,8 @@ pub struct GenerateOptions {
     /// Tokens that end a text beside the model's own; none of them is part of
     /// the result.
     pub stop_ids: Vec<u32>,
-    /// Texts that end a text and are cut off with what follows
+    /// Texts that end a text and are cut off with what follows; special tokens, as
+    /// `<|im_end|>`, may be among them
     /// ([`Llama::generate_text`](crate::Llama::generate_text) only).
     pub stop: Vec<String>,
     /// Go on after the model's end token.

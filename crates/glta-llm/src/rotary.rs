@@ -12,6 +12,8 @@ type Table<B> = (usize, Arc<<B as Backend>::Rotary>);
 #[derive(Debug)]
 pub(crate) struct RotaryCache<B: Backend> {
     inverse_frequencies: Vec<f32>,
+    /// Factor of all cosines and sines; 1 but for YaRN.
+    scale: f32,
     backend: B,
     table: Mutex<Option<Table<B>>>,
 }
@@ -20,6 +22,10 @@ impl<B: Backend> RotaryCache<B> {
     pub(crate) fn new(config: &LlamaConfig, backend: &B) -> Self {
         Self {
             inverse_frequencies: inverse_frequencies(config),
+            scale: match config.rope_scaling {
+                Some(RopeScaling::Yarn { attention_factor, .. }) => attention_factor as f32,
+                _ => 1.0,
+            },
             backend: backend.clone(),
             table: Mutex::new(None),
         }
@@ -39,8 +45,9 @@ impl<B: Backend> RotaryCache<B> {
         // implementations the checkpoints were trained with.
         let angles =
             (0..positions).flat_map(|p| self.inverse_frequencies.iter().map(move |f| p as f32 * f));
-        let cos = angles.clone().map(f32::cos).collect();
-        let sin = angles.map(f32::sin).collect();
+        let scale = self.scale;
+        let cos = angles.clone().map(|angle| angle.cos() * scale).collect();
+        let sin = angles.map(|angle| angle.sin() * scale).collect();
         let new = Arc::new(self.backend.rotary(cos, sin, self.inverse_frequencies.len())?);
         // Other threads, and their queues on the device, use it too.
         self.backend.device().synchronize()?;
@@ -51,6 +58,7 @@ impl<B: Backend> RotaryCache<B> {
 
 /// Radians per position of every rotated pair, `(head_dim / 2,)`.
 fn inverse_frequencies(config: &LlamaConfig) -> Vec<f32> {
+    let ramp = yarn_ramp(config);
     (0..config.head_dim / 2)
         .map(|i| {
             // Rounded to f32 step by step, as in the implementations that the
@@ -60,7 +68,8 @@ fn inverse_frequencies(config: &LlamaConfig) -> Vec<f32> {
             let power = config.rope_theta.powf(f64::from(exponent)) as f32;
             let frequency = f64::from(1.0 / power);
             let scaled = match config.rope_scaling {
-                None => frequency,
+                // Dynamic scaling changes nothing within the context that is run.
+                None | Some(RopeScaling::Dynamic { .. }) => frequency,
                 Some(RopeScaling::Linear { factor }) => frequency / factor,
                 Some(RopeScaling::Llama3 {
                     factor,
@@ -82,8 +91,43 @@ fn inverse_frequencies(config: &LlamaConfig) -> Vec<f32> {
                         (1.0 - smooth) * frequency / factor + smooth * frequency
                     }
                 }
+                Some(RopeScaling::Yarn { factor, .. }) => {
+                    let kept = f64::from(1.0 - ramp[i]);
+                    let divided = f64::from(1.0 / (factor as f32 * power));
+                    divided * (1.0 - kept) + frequency * kept
+                }
             };
             scaled as f32
         })
         .collect()
+}
+
+/// How much of a frequency YaRN divides, 0 to 1 for every rotated pair; empty without YaRN.
+fn yarn_ramp(config: &LlamaConfig) -> Vec<f32> {
+    let Some(RopeScaling::Yarn {
+        beta_fast,
+        beta_slow,
+        original_max_position_embeddings,
+        truncate,
+        ..
+    }) = config.rope_scaling
+    else {
+        return Vec::new();
+    };
+    let dim = config.head_dim as f64;
+    // The pair that turns so many times over the original context.
+    let pair = |rotations: f64| {
+        let turns = original_max_position_embeddings as f64 / (rotations * std::f64::consts::TAU);
+        dim * turns.ln() / (2.0 * config.rope_theta.ln())
+    };
+    let (mut low, mut high) = (pair(beta_fast), pair(beta_slow));
+    if truncate {
+        (low, high) = (low.floor(), high.ceil());
+    }
+    (low, high) = (low.max(0.0), high.min(dim - 1.0));
+    if low == high {
+        high += 0.001;
+    }
+    let place = |i: usize| ((i as f32 - low as f32) / (high - low) as f32).clamp(0.0, 1.0);
+    (0..config.head_dim / 2).map(place).collect()
 }

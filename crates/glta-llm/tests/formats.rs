@@ -445,7 +445,7 @@ fn truncated_and_random_models_run() {
 }
 
 #[test]
-fn a_list_of_quantised_modules_must_name_them_all() {
+fn a_list_of_quantised_modules_must_fit_the_tensors() {
     let dir = tempfile::tempdir().unwrap();
     support::write_twins(dir.path(), &Spec::default());
     let path = dir.path().join("gptq/config.json");

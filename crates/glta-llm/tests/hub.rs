@@ -607,6 +607,29 @@ fn options_come_from_the_environment() {
             .unwrap();
     assert_eq!(options.token.as_deref(), Some("direct"));
     assert!(!options.offline);
+
+    // Variables of other tools and times, and what the values may hold.
+    let old_cache = ("HUGGINGFACE_HUB_CACHE", text("/old"));
+    assert_eq!(cache(&[home_var, old_cache]), text("/old"));
+    assert_eq!(cache(&[cache_var, old_cache]), text("/c"));
+    let user = ("HOME", home);
+    assert_eq!(cache(&[user, ("HF_HOME", text("~/hf"))]), home.join("hf/hub"));
+    assert_eq!(cache(&[user, ("HF_HOME", text("$HOME/hf"))]), home.join("hf/hub"));
+    assert_eq!(cache(&[user, ("HF_HUB_CACHE", text("${HOME}/c"))]), home.join("c"));
+    for kept in ["/a/$NONE/b", "/a/~/b", "/a/$", "/a/${HOME", "~other/b"] {
+        assert_eq!(cache(&[user, ("HF_HUB_CACHE", text(kept))]), text(kept));
+    }
+    let (old_token, off) =
+        (("HUGGING_FACE_HUB_TOKEN", text("old")), ("HF_HUB_DISABLE_IMPLICIT_TOKEN", text("1")));
+    let token = |pairs: &[(&str, &Path)]| read(pairs).unwrap().token;
+    assert_eq!(token(&[("HF_HOME", home), old_token]).as_deref(), Some("old"));
+    assert_eq!(token(&[user, old_token, ("HF_TOKEN", text("new"))]).as_deref(), Some("new"));
+    assert_eq!(token(&[("HF_HOME", home), off]), None);
+    assert_eq!(token(&[("HF_HOME", home), old_token, off]), None);
+    let offline = |pairs: &[(&str, &Path)]| read(pairs).unwrap().offline;
+    let old_offline = ("TRANSFORMERS_OFFLINE", text("1"));
+    assert!(offline(&[user, old_offline]));
+    assert!(!offline(&[user, old_offline, ("HF_HUB_OFFLINE", text("0"))]));
     for (name, value) in [
         ("HF_TOKEN", "a\nb"),
         ("HF_ENDPOINT", "mirror"),

@@ -409,7 +409,7 @@ fn messages_name_file_and_tensor() {
             message(|c, _, _| c["quantization_config"]["bits"] = json!(5)),
             &["unsupported", "bits = 5", "2, 3, 4, 8"],
         ),
-        (message(|c, _, _| c["model_type"] = json!("qwen2")), &["unsupported", "qwen2", "llama"]),
+        (message(|c, _, _| c["model_type"] = json!("gemma2")), &["unsupported", "gemma2", "llama"]),
         (
             message(|c, _, _| c["num_hidden_layers"] = json!(2)),
             &["model.safetensors", "model.layers.1.", "missing"],

@@ -129,6 +129,54 @@ fn bad_requests_are_refused_and_leave_no_model() {
     assert!(!out.join("model.safetensors").exists() && !out.join("config.json").exists());
     assert!(run(&good, &[]).is_err());
     assert!(run(&good, &[vec![96]]).is_err());
-    let bits = QuantizeOptions { bits: 5, ..good };
+    let bits = QuantizeOptions { bits: 5, ..good.clone() };
     assert!(run(&bits, &texts(2, 10)).is_err());
+}
+
+#[test]
+fn nothing_is_replaced_and_what_must_fail_fails_first() {
+    let dir = tempfile::tempdir().unwrap();
+    support::write_twins(dir.path(), &Spec::default());
+    let source = dir.path().join("plain");
+    let listed = || {
+        let names = std::fs::read_dir(&source).unwrap().map(|e| e.unwrap().file_name());
+        let mut names: Vec<_> = names.collect();
+        names.sort();
+        names
+    };
+    let before = (listed(), std::fs::read(source.join("model.safetensors")).unwrap());
+    let message = |options: &QuantizeOptions, out: &Path| {
+        let mut layers = 0;
+        let result =
+            quantize_with(&source, &texts(2, 40), options, out, &mut |_: &QuantizeEvent| {
+                layers += 1;
+                ControlFlow::Continue(())
+            });
+        assert_eq!(layers, 0, "refused before the first layer");
+        result.unwrap_err().to_string()
+    };
+    let options = QuantizeOptions::default();
+    // Under its own name, and through another.
+    for out in [source.clone(), source.join("../plain/.")] {
+        let message = message(&options, &out);
+        assert!(message.contains("folder of the model itself"), "{message}");
+    }
+    assert_eq!((listed(), std::fs::read(source.join("model.safetensors")).unwrap()), before);
+    let other = dir.path().join("gptq");
+    assert!(message(&options, &other).contains("model.safetensors"));
+    let file = source.join("config.json");
+    assert!(message(&options, &file).contains("this is a file"));
+    // A tensor of the last layer that is not there, and one that has no place.
+    let out = dir.path().join("out");
+    let (_, tensors) = support::tensors(&Spec::default());
+    let mut short = tensors.clone();
+    short.remove("model.layers.1.mlp.down_proj.weight");
+    support::write(&source, &support::plain_config(&Spec::default()), &short);
+    assert!(message(&options, &out).contains("model.layers.1.mlp.down_proj.weight"));
+    let mut long = tensors.clone();
+    let extra = tensors["model.norm.weight"].clone();
+    long.insert("model.layers.1.self_attn.q_norm.weight".into(), extra);
+    support::write(&source, &support::plain_config(&Spec::default()), &long);
+    assert!(message(&options, &out).contains("q_norm"));
+    assert!(!out.join("model.safetensors").exists());
 }

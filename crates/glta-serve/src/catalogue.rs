@@ -116,7 +116,7 @@ impl Catalogue {
         let language = match &self.encoders.llm {
             Some(dir) if config.language_model_reads_items() => {
                 let mut options = config.llm.clone();
-                options.layers = Some(config.item_text.language_model.layers);
+                options.layers = Some(config.item_text.language_model.depth());
                 Some(LanguageModel::load(dir, &options, &self.encoders.device)?)
             }
             _ => None,

@@ -244,7 +244,11 @@ mod tests {
             item_text: ItemTextConfig {
                 encoders: vec![ItemEncoder::LanguageModel, ItemEncoder::TfIdf],
                 files: Vec::new(),
-                language_model: TextVectorConfig { layers: 6, max_tokens: 48 },
+                language_model: TextVectorConfig {
+                    layers: 6,
+                    max_tokens: 48,
+                    ..Default::default()
+                },
                 tf_idf: TfIdfConfig {
                     max_words: 80,
                     min_texts: 2,

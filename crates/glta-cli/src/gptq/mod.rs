@@ -26,8 +26,8 @@ pub struct GptqArgs {
 enum Command {
     /// Print the configuration and the size in memory.
     Inspect(ModelArgs),
-    /// Compare with `reference.safetensors` in the model's folder: prints one line of JSON; exit
-    /// code 1 if an error exceeds the tolerance.
+    /// Compare with `reference.safetensors` in the model's folder, which holds another
+    /// implementation's outputs (docs/gptq.md): one line of JSON, exit code 1 above tolerance.
     Verify(LoadArgs),
     /// Continue prompts.
     Generate(GenerateArgs),

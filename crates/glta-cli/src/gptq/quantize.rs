@@ -35,10 +35,10 @@ pub(super) struct QuantizeArgs {
     #[arg(long, help_heading = "Calibration")]
     calibration: PathBuf,
     /// Tokens per calibration text.
-    #[arg(long, default_value_t = 256, help_heading = "Calibration")]
+    #[arg(long, default_value_t = 256, value_parser = at_least_one, help_heading = "Calibration")]
     sequence_length: usize,
-    /// Number of calibration texts, evenly spread over the file.
-    #[arg(long, default_value_t = 32, help_heading = "Calibration")]
+    /// Calibration texts, evenly spread over the file.
+    #[arg(long, default_value_t = 32, value_parser = at_least_one, help_heading = "Calibration")]
     sequences: usize,
     /// Folder to write.
     #[arg(long, help_heading = "Output")]
@@ -64,13 +64,14 @@ impl QuantizeArgs {
 }
 
 pub(super) fn quantize_checkpoint(args: &QuantizeArgs) -> Result<()> {
+    let options = args.options()?;
     let dir = args.model.dir()?;
     let tokenizer = Tokenizer::load(&dir)?;
     let text = std::fs::read_to_string(&args.calibration)
-        .map_err(|e| format!("{}: {e}", args.calibration.display()))?;
+        .map_err(|e| format!("--calibration {}: {e}", args.calibration.display()))?;
     let ids = tokenizer.encode(&text, false)?;
-    let calibration = excerpts(&ids, args.sequences, args.sequence_length);
-    let options = args.options()?;
+    let calibration = excerpts(&ids, args.sequences, args.sequence_length)
+        .map_err(|e| format!("--calibration {}: {e}", args.calibration.display()))?;
     let start = Instant::now();
     let mut reporter = Reporter::new(args.model.quiet);
     quantize_with(&dir, &calibration, &options, &args.out, &mut |event: &QuantizeEvent| {
@@ -92,14 +93,30 @@ pub(super) fn quantize_checkpoint(args: &QuantizeArgs) -> Result<()> {
     Ok(())
 }
 
-/// At most `count` excerpts of `length` tokens, evenly spread over `ids`; one shorter excerpt if
-/// there are fewer tokens.
-fn excerpts(ids: &[u32], count: usize, length: usize) -> Vec<Vec<u32>> {
-    let length = length.clamp(1, ids.len().max(1));
-    let count = count.clamp(1, (ids.len() / length).max(1));
+fn at_least_one(text: &str) -> std::result::Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("at least 1".into()),
+        Ok(number) => Ok(number),
+        Err(e) => Err(format!("{e}")),
+    }
+}
+
+/// `count` excerpts of `length` tokens, evenly spread over `ids`, without overlap.
+fn excerpts(
+    ids: &[u32],
+    count: usize,
+    length: usize,
+) -> std::result::Result<Vec<Vec<u32>>, String> {
+    let needed = count.saturating_mul(length);
+    if ids.len() < needed {
+        return Err(format!(
+            "the text has {} tokens, but {count} texts of {length} tokens need {needed}: give a \
+             longer one, or ask for less with --sequences and --sequence-length",
+            ids.len()
+        ));
+    }
     let spacing = ids.len() / count;
-    let excerpt = |n: usize| ids[n * spacing..(n * spacing + length).min(ids.len())].to_vec();
-    (0..count).map(excerpt).collect()
+    Ok((0..count).map(|n| ids[n * spacing..n * spacing + length].to_vec()).collect())
 }
 
 #[cfg(test)]
@@ -107,12 +124,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn excerpts_are_spread_evenly_and_as_many_as_fit() {
+    fn excerpts_are_spread_evenly_and_a_short_text_is_refused() {
         let ids: Vec<u32> = (0..10).collect();
-        assert_eq!(excerpts(&ids, 2, 3), [vec![0, 1, 2], vec![5, 6, 7]]);
-        assert_eq!(excerpts(&ids, 32, 4), [vec![0, 1, 2, 3], vec![5, 6, 7, 8]]);
-        assert_eq!(excerpts(&ids, 5, 100), std::slice::from_ref(&ids));
-        assert_eq!(excerpts(&ids, 0, 0), [vec![0]]);
-        assert_eq!(excerpts(&[], 4, 8), [Vec::<u32>::new()]);
+        assert_eq!(excerpts(&ids, 2, 3).unwrap(), [vec![0, 1, 2], vec![5, 6, 7]]);
+        assert_eq!(excerpts(&ids, 1, 10).unwrap(), std::slice::from_ref(&ids));
+        for (count, length) in [(3, 4), (1, 11), (usize::MAX, 2)] {
+            let message = excerpts(&ids, count, length).unwrap_err();
+            assert!(message.contains("10 tokens") && message.contains("--sequences"), "{message}");
+        }
+        assert!(at_least_one("0").is_err() && at_least_one("x").is_err());
+        assert_eq!(at_least_one("7"), Ok(7));
     }
 }

@@ -25,8 +25,19 @@ const MAX_16_BIT_REL_ERR: f64 = 5e-2;
 /// Whether the model agrees with its reference.
 pub(super) fn verify(args: &LoadArgs) -> Result<bool> {
     let dir = args.model.dir()?;
+    let path = dir.join(REFERENCE);
+    if !path.exists() {
+        return Err(format!(
+            "{}: not there; verify compares a model with the outputs of another implementation \
+             in this file, which published checkpoints do not have: docs/gptq.md says what it \
+             holds and how transformers writes one",
+            path.display()
+        )
+        .into());
+    }
     let model = args.load(&dir)?;
-    let reference = Reference(safetensors::load(dir.join(REFERENCE), model.device())?);
+    let tensors = safetensors::load(&path, model.device());
+    let reference = Reference(tensors.map_err(|e| format!("{}: {e}", path.display()))?);
     let outputs = compare_outputs(&model, &reference)?;
     let grad_err = gradient_err(&model, &reference)?;
     let Outputs { hidden, logits, greedy_equal } = outputs;

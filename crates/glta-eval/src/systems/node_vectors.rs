@@ -47,7 +47,7 @@ impl Seed<'_> {
                 vectors = whiten(vectors.view(), &WhitenConfig::default())?;
                 let language = self.language()?;
                 let layers = language.llama.config().num_hidden_layers;
-                let layers = self.config().glta.item_text.language_model.layers.min(layers);
+                let layers = self.config().glta.item_text.language_model.depth().min(layers);
                 (language.name.clone(), Some(layers))
             }
         };

@@ -45,7 +45,8 @@ fn place<'a>(blocks: &[&'a KeyBlock], head: usize) -> (Vec<Placed<'a>>, usize, u
     (placed, first, column)
 }
 
-/// Queries that are computed together. Row `r` attends to the first `visible + step * r` keys.
+/// Queries that are computed together. Row `r` attends to the first `visible + step * r` keys, or
+/// to the last `window` of these.
 #[derive(Clone, Copy)]
 struct Queries {
     ptr: *const f32,
@@ -53,11 +54,17 @@ struct Queries {
     rows: usize,
     visible: usize,
     step: usize,
+    window: usize,
 }
 
 impl Queries {
     fn visible_of(&self, row: usize) -> usize {
         self.visible + self.step * row
+    }
+    /// Columns of the block's keys that lie before the row's window.
+    fn past(&self, block: &Placed, row: usize) -> std::ops::Range<usize> {
+        let before = self.visible_of(row).saturating_sub(self.window);
+        block.column..block.column + before.saturating_sub(block.first).min(block.head.len)
     }
     /// Number of the block's keys that the last row attends to.
     fn seen(&self, block: &Placed) -> usize {
@@ -112,6 +119,7 @@ pub(crate) fn forward(
                     rows: group,
                     visible,
                     step: 0,
+                    window: heads.window(),
                 };
                 attend(level, heads, &placed, columns, queries, result(0), heads.dim);
             } else {
@@ -122,6 +130,7 @@ pub(crate) fn forward(
                         rows: to - from,
                         visible,
                         step: 1,
+                        window: heads.window(),
                     };
                     attend(level, heads, &placed, columns, queries, result(g), width);
                 }
@@ -218,11 +227,13 @@ unsafe fn probabilities(
             let gap = unseen(block);
             used = used.max(gap.end);
             row[gap].fill(f32::NEG_INFINITY);
+            row[queries.past(block, r)].fill(f32::NEG_INFINITY);
         }
         let max = max_of(level, &row[..used]);
         let sum = exp_in_place(level, &mut row[..used], max, heads.scale());
         for block in placed {
             row[unseen(block)].fill(0.0);
+            row[queries.past(block, r)].fill(0.0);
         }
         *inverse = 1.0 / sum;
     }
@@ -354,6 +365,7 @@ unsafe fn backward_head(
                 rows,
                 visible: total - (sequence.end - from) + 1,
                 step: 1,
+                window: heads.window(),
             };
             let d_left = Left {
                 ptr: d_out.as_ptr().add(from * width + q_column),

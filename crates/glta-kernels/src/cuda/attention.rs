@@ -37,6 +37,12 @@ pub struct Attended {
 
 /// Checks that the kernels support heads of this shape.
 pub(super) fn check(heads: Heads) -> Result<()> {
+    if let Some(window) = heads.window {
+        return Err(Error::Unsupported {
+            what: format!("an attention window of {window} tokens on a CUDA device"),
+            supported: "attention to all tokens",
+        });
+    }
     if heads.dim.is_multiple_of(4) && heads.dim <= 128 {
         return Ok(());
     }
@@ -299,7 +305,7 @@ mod tests {
     const PASSES: [Pass; 3] = [Pass::Forward, Pass::Queries, Pass::Keys];
 
     fn heads(dim: usize) -> Heads {
-        Heads { queries: 8, keys: 2, dim }
+        Heads { queries: 8, keys: 2, dim, window: None }
     }
 
     #[test]

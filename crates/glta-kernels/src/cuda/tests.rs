@@ -285,7 +285,7 @@ fn tokens<B: Backend>(backend: &B, sequences: &Arc<Sequences>, heads: Heads) -> 
 
 /// Heads, lengths of sequences, and shared keys.
 fn batches() -> Vec<(Heads, Vec<usize>, usize)> {
-    let heads = |queries, keys, dim| Heads { queries, keys, dim };
+    let heads = |queries, keys, dim| Heads { queries, keys, dim, window: None };
     vec![
         (heads(2, 2, 8), vec![1], 0),
         (heads(4, 2, 20), vec![5, 33, 1], 0),

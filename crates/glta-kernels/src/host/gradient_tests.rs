@@ -107,7 +107,7 @@ fn linear_with_and_without_quantisation() {
 
 #[test]
 fn rope_backwards_is_its_transpose() {
-    let heads = Heads { queries: 2, keys: 1, dim: 6 };
+    let heads = Heads { queries: 2, keys: 1, dim: 6, window: None };
     let angles: Vec<f32> = (0..30).map(|i| i as f32 * 0.37).collect();
     let table = Rotary {
         cos: angles.iter().map(|a| a.cos()).collect(),
@@ -137,6 +137,7 @@ fn plain_attention(heads: Heads, past: &[Vec<f32>], rows: &[Vec<f32>]) -> Vec<f3
         for head in 0..heads.queries {
             let kv = head / (heads.queries / heads.keys);
             let visible = &all[..past.len() + i + 1];
+            let visible = &visible[visible.len().saturating_sub(heads.window.unwrap_or(9999))..];
             let scores: Vec<f64> = visible
                 .iter()
                 .map(|other| {
@@ -160,7 +161,7 @@ fn plain_attention(heads: Heads, past: &[Vec<f32>], rows: &[Vec<f32>]) -> Vec<f3
 
 #[test]
 fn attention() {
-    let heads = Heads { queries: 4, keys: 2, dim: 20 };
+    let heads = Heads { queries: 4, keys: 2, dim: 20, window: None };
     let stride = heads.stride();
     // Sequences longer than a block of queries, within a panel, and of single tokens.
     let starts = [0, 70, 71, 104];
@@ -172,7 +173,12 @@ fn attention() {
     block.append(&values(&past)[stride..], stride, heads.key_at(), heads.value_at());
     assert_eq!(block.len(), 37);
     for level in SimdLevel::supported() {
-        for shared in [None, Some(&block)] {
+        // Windows within a panel and over a whole one; the longest hides nothing.
+        let windows = [None, Some(1), Some(9), Some(40), Some(200)];
+        for (shared, window) in
+            [None, Some(&block)].into_iter().flat_map(|s| windows.map(|w| (s, w)))
+        {
+            let heads = Heads { window, ..heads };
             let op = Attention { heads, level, starts: &starts, shared };
             check(&x, |x| op.forward(x).unwrap(), |dy| op.backward(&x, dy).unwrap());
             let got = values(&op.forward(&x).unwrap());
@@ -200,7 +206,7 @@ fn nan_is_propagated() {
         data[3] = f32::NAN;
         let x = Tensor::from_vec(data, (1, 32), &Device::Cpu).unwrap();
         assert!(values(&op.forward(&x).unwrap())[3].is_nan());
-        let heads = Heads { queries: 1, keys: 1, dim: 16 };
+        let heads = Heads { queries: 1, keys: 1, dim: 16, window: None };
         let mut qkv = vec![0.1f32; 3 * 48];
         qkv[48 + 16] = f32::NAN;
         let x = Tensor::from_vec(qkv, (3, 48), &Device::Cpu).unwrap();

@@ -7,7 +7,6 @@ use hf_hub::{Cache, CacheRepo, Repo};
 
 use super::client::{Metadata, check_commit};
 use super::plan;
-use crate::checkpoint::INDEX;
 use crate::error::{Error, Result};
 
 /// One repository in the hub's cache: blobs by ETag, links to them in a folder
@@ -59,8 +58,7 @@ impl RepoCache {
                 names.push(name);
             }
         }
-        let index = Some(dir.join(INDEX)).filter(|path| path.exists());
-        Ok(match plan::files(&names, index.as_deref())? {
+        Ok(match plan::files(&names, &dir)? {
             Ok(_) => Ok(dir),
             Err(problem) => Err(format!("{}: {problem}", dir.display())),
         })

@@ -35,7 +35,6 @@ use candle_core::Device;
 use glta_core::{Progress, Silent, report};
 use hf_hub::{Repo, RepoType};
 
-use crate::checkpoint::INDEX;
 use crate::error::{Error, Result};
 use crate::model::Llama;
 use crate::options::LlamaOptions;
@@ -145,13 +144,13 @@ impl Fetcher {
         progress: &mut dyn for<'a> Progress<HubEvent<'a>>,
     ) -> Result<PathBuf> {
         let snapshot = self.cache.snapshot(&self.commit);
+        let lacking =
+            |problem: String| Error::hub(format!("{} at {}", self.url, self.commit), problem);
         // The index tells which weights there are, so it comes first.
-        let index = names.iter().any(|name| name == INDEX).then(|| snapshot.join(INDEX));
-        if index.is_some() {
-            self.file(INDEX, &self.metadata(INDEX)?, &mut Silent)?;
+        if let Some(index) = plan::index(&names).map_err(lacking)? {
+            self.file(index, &self.metadata(index)?, &mut Silent)?;
         }
-        let wanted = plan::files(&names, index.as_deref())?
-            .map_err(|problem| Error::hub(format!("{} at {}", self.url, self.commit), problem))?;
+        let wanted = plan::files(&names, &snapshot)?.map_err(lacking)?;
         let files = wanted
             .into_iter()
             .map(|name| Ok((self.metadata(&name)?, name)))

@@ -45,15 +45,18 @@ impl HubOptions {
         }
     }
 
-    /// What the environment says, read as the hub's own tools do:
+    /// What the environment says, read as `huggingface_hub` 2.4.0 does:
     ///
-    /// * cache: `HF_HUB_CACHE`, else `hub` in `HF_HOME`, which is
+    /// * cache: `HF_HUB_CACHE`, else `HUGGINGFACE_HUB_CACHE`, else `hub` in `HF_HOME`, which is
     ///   `~/.cache/huggingface` (or in `XDG_CACHE_HOME`) unless set;
     /// * endpoint: `HF_ENDPOINT`;
-    /// * token: `HF_TOKEN`, else the file `HF_TOKEN_PATH`, else `token` in
-    ///   `HF_HOME`;
-    /// * offline: `HF_HUB_OFFLINE` is 1, on, yes or true;
+    /// * token: `HF_TOKEN`, else `HUGGING_FACE_HUB_TOKEN`, else the file `HF_TOKEN_PATH`, else
+    ///   `token` in `HF_HOME`; none of them where `HF_HUB_DISABLE_IMPLICIT_TOKEN` is true;
+    /// * offline: `HF_HUB_OFFLINE`, or where that is empty `TRANSFORMERS_OFFLINE`, is true;
     /// * timeout in seconds: `HF_HUB_DOWNLOAD_TIMEOUT`.
+    ///
+    /// True is 1, on, yes or true. In the names of folders and files `~` and `$NAME` are
+    /// replaced. `docs/gptq.md` compares variable by variable.
     ///
     /// # Errors
     /// A value that is none; no home folder.
@@ -66,23 +69,34 @@ impl HubOptions {
     /// # Errors
     /// Those of [`from_env`](Self::from_env).
     pub fn from_lookup(variable: impl Fn(&str) -> Option<OsString>) -> Result<Self> {
-        let path = |name: &str| variable(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-        let text = |name: &str| match path(name).map(|v| v.into_os_string().into_string()) {
+        let set = |name: &str| variable(name).filter(|v| !v.is_empty());
+        let home_folder = || set("HOME").or_else(|| set("USERPROFILE"));
+        let path = |name: &str| {
+            set(name).map(|value| PathBuf::from(expanded(value, home_folder(), &variable)))
+        };
+        let text = |name: &str| match set(name).map(OsString::into_string) {
             None => Ok(None),
             Some(Ok(value)) => Ok(Some(value.trim().to_owned()).filter(|v| !v.is_empty())),
             Some(Err(_)) => Err(Error::Input(format!("{name} is not UTF-8"))),
         };
+        let is_true = |name: &str| -> Result<bool> {
+            let value = text(name)?.map(|value| value.to_lowercase());
+            Ok(value.is_some_and(|v| ["1", "on", "yes", "true"].contains(&&*v)))
+        };
         let home =
             match path("HF_HOME").or_else(|| Some(path("XDG_CACHE_HOME")?.join("huggingface"))) {
                 Some(home) => Some(home),
-                None => path("HOME")
-                    .or_else(|| path("USERPROFILE"))
-                    .map(|home| home.join(".cache").join("huggingface")),
+                None => {
+                    home_folder().map(|home| PathBuf::from(home).join(".cache").join("huggingface"))
+                }
             };
         let in_home = |name: &str| home.as_ref().map(|home| home.join(name));
-        let cache = path("HF_HUB_CACHE").or_else(|| in_home("hub")).ok_or_else(|| {
-            Error::Input("no home folder for the hub's cache; set HF_HOME to a folder".into())
-        })?;
+        let cache = path("HF_HUB_CACHE")
+            .or_else(|| path("HUGGINGFACE_HUB_CACHE"))
+            .or_else(|| in_home("hub"))
+            .ok_or_else(|| {
+                Error::Input("no home folder for the hub's cache; set HF_HOME to a folder".into())
+            })?;
         let mut options = Self::new(cache);
         if let Some(endpoint) = text("HF_ENDPOINT")? {
             if !endpoint.starts_with("https://") && !endpoint.starts_with("http://") {
@@ -92,20 +106,25 @@ impl HubOptions {
             }
             options.endpoint = endpoint;
         }
-        let token_file = path("HF_TOKEN_PATH").or_else(|| in_home("token"));
-        options.token = match (text("HF_TOKEN")?, token_file) {
-            (Some(token), _) => Some(token),
-            (None, Some(file)) => std::fs::read_to_string(file)
-                .ok()
-                .map(|token| token.trim().to_owned())
-                .filter(|token| !token.is_empty()),
-            (None, None) => None,
+        let given = match text("HF_TOKEN")? {
+            Some(token) => Some(token),
+            None => text("HUGGING_FACE_HUB_TOKEN")?,
         };
+        // All of these are implicit there, the variables too.
+        if !is_true("HF_HUB_DISABLE_IMPLICIT_TOKEN")? {
+            let file = path("HF_TOKEN_PATH").or_else(|| in_home("token"));
+            options.token = given.or_else(|| {
+                let token = std::fs::read_to_string(file?).ok()?;
+                Some(token.trim().to_owned()).filter(|token| !token.is_empty())
+            });
+        }
         if options.token.as_ref().is_some_and(|t| !t.chars().all(|c| c.is_ascii_graphic())) {
             return Err(Error::Input("HF_TOKEN, or the token file, does not hold a token".into()));
         }
-        options.offline = text("HF_HUB_OFFLINE")?
-            .is_some_and(|v| ["1", "on", "yes", "true"].contains(&v.to_lowercase().as_str()));
+        options.offline = match text("HF_HUB_OFFLINE")? {
+            Some(_) => is_true("HF_HUB_OFFLINE")?,
+            None => is_true("TRANSFORMERS_OFFLINE")?,
+        };
         if let Some(seconds) = text("HF_HUB_DOWNLOAD_TIMEOUT")? {
             options.timeout = seconds
                 .parse()
@@ -120,4 +139,45 @@ impl HubOptions {
         }
         Ok(options)
     }
+}
+
+/// A path with `~` at its start, `$NAME` and `${NAME}` replaced; what is not set stays.
+fn expanded(
+    value: OsString,
+    home: Option<OsString>,
+    variable: &impl Fn(&str) -> Option<OsString>,
+) -> OsString {
+    // Others than UTF-8 have nothing that could be replaced safely.
+    let Some(text) = value.to_str() else { return value };
+    let mut out = OsString::new();
+    let mut rest = text;
+    if let (Some(home), Some(tail)) = (home, text.strip_prefix('~'))
+        && (tail.is_empty() || tail.starts_with(['/', std::path::MAIN_SEPARATOR]))
+    {
+        out.push(home);
+        rest = tail;
+    }
+    while let Some((before, after)) = rest.split_once('$') {
+        out.push(before);
+        let named = match after.strip_prefix('{').and_then(|inner| inner.split_once('}')) {
+            Some((name, tail)) => Some((name, tail)),
+            None => {
+                let end = after.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+                Some(after.split_at(end.unwrap_or(after.len())))
+            }
+        };
+        let named = named.filter(|(name, _)| !name.is_empty());
+        match named.and_then(|(name, tail)| Some((variable(name)?, tail))) {
+            Some((value, tail)) => {
+                out.push(value);
+                rest = tail;
+            }
+            None => {
+                out.push("$");
+                rest = after;
+            }
+        }
+    }
+    out.push(rest);
+    out
 }

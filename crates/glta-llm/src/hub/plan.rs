@@ -3,35 +3,48 @@
 use std::collections::BTreeSet;
 use std::path::{Component, Path};
 
-use crate::checkpoint::{INDEX, read_index, sole_weights};
+use crate::checkpoint::{Weights, read_index, weights};
 use crate::error::Result;
 use crate::tokenizer::is_companion;
 
 const CONFIG: &str = "config.json";
 
+/// The index of a repository's shards, by its names; or what is wrong.
+pub(super) fn index(names: &[String]) -> std::result::Result<Option<&str>, String> {
+    Ok(match weights(names.iter().map(String::as_str))? {
+        Weights::Shards(index) => Some(index),
+        Weights::File(_) => None,
+    })
+}
+
 /// The names to fetch out of `names`, small files before weights, so that a
-/// snapshot with its weights is whole; or what the repository lacks. `index` is
-/// the shards' index where there is one.
+/// snapshot with its weights is whole; or what the repository lacks. An index of shards is
+/// read from `snapshot`.
 pub(super) fn files(
     names: &[String],
-    index: Option<&Path>,
+    snapshot: &Path,
 ) -> Result<std::result::Result<Vec<String>, String>> {
-    let weights: BTreeSet<String> = match index {
-        Some(index) => read_index(index)?.into_values().collect(),
-        None => match sole_weights(names.iter().map(String::as_str)) {
-            Ok(name) => BTreeSet::from([name.to_owned()]),
-            Err(message) => return Ok(Err(message)),
-        },
+    let found = match weights(names.iter().map(String::as_str)) {
+        Ok(found) => found,
+        Err(message) => return Ok(Err(message)),
+    };
+    let (index, weights): (Option<&str>, BTreeSet<String>) = match found {
+        Weights::Shards(index) => {
+            (Some(index), read_index(&snapshot.join(index))?.into_values().collect())
+        }
+        Weights::File(name) => (None, BTreeSet::from([name.to_owned()])),
     };
     let needed = weights.iter().map(String::as_str).chain([CONFIG]);
     let missing: Vec<&str> = needed.filter(|n| !names.iter().any(|name| name == n)).collect();
     if !missing.is_empty() {
         return Ok(Err(format!("{} missing", missing.join(", "))));
     }
+    // The reference is of few repositories, and there to be compared with.
+    let others = [CONFIG, "quantize_config.json", "reference.safetensors"];
     let small = names.iter().filter(|name| {
         is_plain(name)
             && !weights.contains(*name)
-            && (is_companion(name) || [CONFIG, "quantize_config.json", INDEX].contains(&&***name))
+            && (is_companion(name) || others.contains(&&***name) || index == Some(&***name))
     });
     Ok(Ok(small.cloned().chain(weights.iter().cloned()).collect()))
 }

@@ -1,24 +1,26 @@
 //! GPTQ quantisation of any LLaMA checkpoint, layer by layer.
 
+mod checks;
 mod cholesky;
 mod gptq;
 mod options;
+mod pack;
 mod writer;
 
 use candle_core::Tensor;
 use glta_core::{Progress, Silent, report};
-use glta_kernels::{
-    Backend, GptqTensors, Heads, Host, Linear, Matrix, Norm, Precision, ScalesRef, Sequences,
-};
+use glta_kernels::{Backend, GptqTensors, Heads, Host, Linear, Matrix, Norm, Precision, ScalesRef};
 use half::f16;
 
 use crate::config::LlamaConfig;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::layer::heads;
 use crate::load::Loader;
 use crate::rotary::RotaryCache;
+use checks::{check_output, check_tensors, check_words, linears, packed};
 use gptq::{QuantizedLinear, quantize_linear};
 pub use options::QuantizeOptions;
+use pack::{pack_fields, pack_zeros};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -65,7 +67,8 @@ pub struct QuantizeEvent {
 /// # Errors
 /// Whatever [`Llama::load`](crate::Llama::load) reports of `dir`, invalid
 /// options, calibration texts that do not fit the model, sizes that the format
-/// cannot hold, unwritable `out`.
+/// cannot hold, an `out` that is `dir` itself, holds weights or cannot be written. All of
+/// these are found before the first layer is quantised.
 pub fn quantize(
     dir: impl AsRef<Path>,
     calibration: &[Vec<u32>],
@@ -88,9 +91,11 @@ pub fn quantize_with(
 ) -> Result<()> {
     let (dir, out) = (dir.as_ref(), out.as_ref());
     options.validate()?;
+    check_output(dir, out)?;
     let config = LlamaConfig::from_dir(dir)?;
     let host = Host::new(None, Precision::F32)?;
     let loader = Loader::new(dir, &config, &host)?;
+    check_tensors(&loader, options)?;
     let (ids, sequences) = packed(calibration, &config)?;
     let rotary = RotaryCache::new(&config, &host).table(sequences.context())?;
     let mut job = Job {
@@ -105,34 +110,11 @@ pub fn quantize_with(
     for layer in 0..config.num_hidden_layers {
         x = job.layer(layer, &x, progress)?;
     }
-    job.copy("model.norm.weight")?;
-    if !config.tie_word_embeddings {
-        job.copy_dense("lm_head", config.vocab_size, config.hidden_size)?;
+    job.copy(&job.loader.name("norm.weight"))?;
+    if !config.tie_word_embeddings && job.loader.has_lm_head() {
+        job.copy_head()?;
     }
     job.writer.finish(dir, out, options)
-}
-
-/// All ids, and where they belong.
-fn packed(calibration: &[Vec<u32>], config: &LlamaConfig) -> Result<(Vec<u32>, Sequences)> {
-    for (i, text) in calibration.iter().enumerate() {
-        if text.is_empty() || text.len() > config.max_position_embeddings {
-            return Err(Error::Input(format!(
-                "calibration text {i} has {} tokens, expected 1 to {}",
-                text.len(),
-                config.max_position_embeddings
-            )));
-        }
-        if let Some(id) = text.iter().find(|&&id| id as usize >= config.vocab_size) {
-            return Err(Error::Input(format!(
-                "calibration text {i}: token id {id} is outside the vocabulary"
-            )));
-        }
-    }
-    let lengths: Vec<usize> = calibration.iter().map(Vec::len).collect();
-    if lengths.is_empty() {
-        return Err(Error::Input("no calibration text".into()));
-    }
-    Ok((calibration.concat(), Sequences::new(&lengths, |_| 0)))
 }
 
 struct Job<'a> {
@@ -146,20 +128,28 @@ struct Job<'a> {
 
 impl Job<'_> {
     fn embed(&mut self, ids: &[u32]) -> Result<Tensor> {
-        let hidden = self.config.hidden_size;
-        let table = self.copy_dense("model.embed_tokens", self.config.vocab_size, hidden)?;
+        let name = self.loader.name("embed_tokens");
+        let table = self.loader.dense(&name, self.config.vocab_size, self.config.hidden_size)?;
+        self.copy(&format!("{name}.weight"))?;
         Ok(self.loader.backend.embed(&Arc::new(table), ids)?)
+    }
+
+    /// The output layer, in plain numbers.
+    fn copy_head(&mut self) -> Result<()> {
+        let c = self.config;
+        if c.quantization.as_ref().is_none_or(|q| !q.lm_head) {
+            return self.copy("lm_head.weight");
+        }
+        let (matrix, _) = self.loader.linear("lm_head", c.vocab_size, c.hidden_size, false)?;
+        let values = matrix.to_row_major();
+        let bytes = values.iter().flat_map(|&w| f16::from_f32(w).to_le_bytes()).collect();
+        let shape = vec![c.vocab_size, c.hidden_size];
+        self.writer.add("lm_head.weight".into(), Dtype::F16, shape, bytes)
     }
 
     fn copy(&mut self, name: &str) -> Result<()> {
         let view = self.loader.checkpoint.get(name)?;
         self.writer.add(name.to_string(), view.dtype, view.shape.to_vec(), view.bytes.to_vec())
-    }
-
-    fn copy_dense(&mut self, prefix: &str, n: usize, k: usize) -> Result<Matrix> {
-        let matrix = self.loader.dense(prefix, n, k)?;
-        self.copy(&format!("{prefix}.weight"))?;
-        Ok(matrix)
     }
 
     fn layer(
@@ -169,51 +159,50 @@ impl Job<'_> {
         progress: &mut dyn Progress<QuantizeEvent>,
     ) -> Result<Tensor> {
         let c = self.config;
-        let (heads, host) = (self.heads, self.loader.backend);
-        let (hidden, inner) = (c.hidden_size, c.intermediate_size);
-        let (queries, keys) = (heads.queries * heads.dim, heads.keys * heads.dim);
-        let names = ["input_layernorm", "post_attention_layernorm"]
-            .map(|n| format!("model.layers.{i}.{n}"));
-        let norms = [self.loader.norm(&names[0])?, self.loader.norm(&names[1])?];
-        for name in &names {
+        let host = self.loader.backend;
+        let window = c.sliding_window.as_ref();
+        let window = window.filter(|window| window.layers.get(i) == Some(&true));
+        let heads = Heads { window: window.map(|window| window.tokens), ..self.heads };
+        let [q, k, v, o, gate, up, down] = linears(c, self.loader.biases());
+        let name = |module: &str| self.loader.name(&format!("layers.{i}.{module}"));
+        let norm_names = [name("input_layernorm"), name("post_attention_layernorm")];
+        let norms = [self.loader.norm(&norm_names[0])?, self.loader.norm(&norm_names[1])?];
+        let head_norms = self.loader.head_norms(i)?;
+        let mut copied = norm_names.to_vec();
+        if head_norms.is_some() {
+            copied.extend([name("self_attn.q_norm"), name("self_attn.k_norm")]);
+        }
+        for name in &copied {
             self.copy(&format!("{name}.weight"))?;
         }
         let normed = norms[0].forward(x)?;
-        let qkv = [
-            ("self_attn.q_proj", queries, c.attention_bias),
-            ("self_attn.k_proj", keys, c.attention_bias),
-            ("self_attn.v_proj", keys, c.attention_bias),
-        ];
-        let qkv = self.linears(i, &qkv, hidden, &normed, progress)?.forward(&normed, None)?;
+        let mut qkv = self.linears(i, &[q, k, v], &normed, progress)?.forward(&normed, None)?;
+        if let Some(norms) = &head_norms {
+            qkv = norms.forward(&qkv, heads)?;
+        }
         host.rotate(&qkv, heads, &self.tokens, false)?;
         let (attended, ()) = host.attention(&qkv, heads, &self.tokens, i, None)?;
-        let o = [("self_attn.o_proj", hidden, c.attention_bias)];
-        let middle =
-            self.linears(i, &o, queries, &attended, progress)?.forward(&attended, Some(x))?;
+        let middle = self.linears(i, &[o], &attended, progress)?.forward(&attended, Some(x))?;
         let normed = norms[1].forward(&middle)?;
-        let gate_up = [("mlp.gate_proj", inner, c.mlp_bias), ("mlp.up_proj", inner, c.mlp_bias)];
-        let gate_up =
-            self.linears(i, &gate_up, hidden, &normed, progress)?.forward(&normed, None)?;
+        let gate_up = self.linears(i, &[gate, up], &normed, progress)?.forward(&normed, None)?;
         let h = host.swiglu(&gate_up)?;
-        let down = [("mlp.down_proj", hidden, c.mlp_bias)];
-        Ok(self.linears(i, &down, inner, &h, progress)?.forward(&h, Some(&middle))?)
+        Ok(self.linears(i, &[down], &h, progress)?.forward(&h, Some(&middle))?)
     }
 
     /// Quantises and writes layers that read the same `input: (tokens, k)`.
     fn linears(
         &mut self,
         layer: usize,
-        modules: &[(&'static str, usize, bool)],
-        k: usize,
+        modules: &[(&'static str, usize, usize, bool)],
         input: &Tensor,
         progress: &mut dyn Progress<QuantizeEvent>,
     ) -> Result<<Host as Backend>::Linear> {
+        let (_, k) = input.dims2()?;
         let hessian = second_moment(&input.flatten_all()?.to_vec1()?, k);
         let mut parts = Vec::new();
-        for &(module, n, has_bias) in modules {
-            let prefix = format!("model.layers.{layer}.{module}");
-            let (matrix, bias) =
-                self.loader.linear(&prefix, n, k, has_bias, self.config.quantization.as_ref())?;
+        for &(module, n, k, has_bias) in modules {
+            let prefix = self.loader.name(&format!("layers.{layer}.{module}"));
+            let (matrix, bias) = self.loader.linear(&prefix, n, k, has_bias)?;
             let weight = matrix.to_row_major();
             let run = || quantize_linear(&weight, n, k, &hessian, self.options);
             let quantized = self.loader.backend.run(None, run)?;
@@ -237,11 +226,7 @@ impl Job<'_> {
     fn store(&mut self, prefix: &str, n: usize, k: usize, q: &QuantizedLinear) -> Result<Matrix> {
         let bits = self.options.bits;
         let b = bits as usize;
-        if !(k * b).is_multiple_of(32) || !(n * b).is_multiple_of(32) {
-            return Err(Error::Input(format!(
-                "`{prefix}`: {k} inputs and {n} outputs of {bits} bits do not fill whole 32-bit words"
-            )));
-        }
+        check_words(prefix, n, k, bits)?;
         let n_groups = q.scales.len() / n;
         let mut qweight = vec![0u32; k * b / 32 * n];
         for (row, fields) in q.fields.chunks_exact(k).enumerate() {
@@ -280,34 +265,6 @@ impl Job<'_> {
     }
 }
 
-/// A little-endian bit stream of fields.
-fn pack_fields(fields: &[u8], bits: u32) -> Vec<u32> {
-    let mut words = vec![0u32; (fields.len() * bits as usize).div_ceil(32)];
-    for (j, &field) in fields.iter().enumerate() {
-        let bit = j * bits as usize;
-        let value = u64::from(field) << (bit % 32);
-        words[bit / 32] |= value as u32;
-        if value >> 32 != 0 {
-            words[bit / 32 + 1] |= (value >> 32) as u32;
-        }
-    }
-    words
-}
-
-/// Zero points as version 1 stores them: see `unpack_zeros`, its inverse.
-fn pack_zeros(zeros: &[u8], bits: u32) -> Vec<u32> {
-    if bits == 3 {
-        let fields: Vec<u8> = zeros.iter().map(|z| z.wrapping_sub(1) & 7).collect();
-        return pack_fields(&fields, bits);
-    }
-    let one_each: u32 = match bits {
-        2 => 0x5555_5555,
-        4 => 0x1111_1111,
-        _ => 0x0101_0101,
-    };
-    pack_fields(zeros, bits).into_iter().map(|w| w.wrapping_sub(one_each)).collect()
-}
-
 /// `Xᵀ X: (k, k)` of `x: (tokens, k)`, over the number of tokens.
 fn second_moment(x: &[f32], k: usize) -> Vec<f32> {
     let tokens = x.len() / k;
@@ -337,37 +294,4 @@ fn second_moment(x: &[f32], k: usize) -> Vec<f32> {
         );
     }
     h
-}
-
-#[cfg(test)]
-mod tests {
-    use glta_kernels::Arena;
-    use proptest::prelude::*;
-
-    use super::*;
-
-    proptest! {
-        #[test]
-        fn zeros_survive_packing(bits in prop::sample::select(vec![2u32, 3, 4, 8]), raw in prop::collection::vec(any::<u8>(), 64)) {
-            let top = ((1u32 << bits) - 1) as u8;
-            let zeros: Vec<u8> = raw.iter().map(|z| z & top).collect();
-            let (n, k) = (64, 32);
-            // Weights of (0 - zero) * 1.
-            let tensors = GptqTensors {
-                bits,
-                n,
-                k,
-                n_groups: 1,
-                qweight: &vec![0; k * bits as usize / 32 * n],
-                qzeros: &pack_zeros(&zeros, bits),
-                v1: true,
-                scales: ScalesRef::F32(&[1.0; 64]),
-                g_idx: &[0; 32],
-            };
-            let weight = Matrix::quantized(&Arena::default(), &tensors).unwrap();
-            let weight = weight.to_row_major();
-            let read: Vec<u8> = weight.chunks(k).map(|row| -row[0] as u8).collect();
-            prop_assert_eq!(read, zeros);
-        }
-    }
 }

@@ -50,7 +50,7 @@ impl QuantizeOptions {
             desc_act: self.desc_act,
             sym: self.sym,
             checkpoint_format: CheckpointFormat::V1,
-            lm_head: false,
+            ..QuantizeConfig::default()
         }
     }
 }

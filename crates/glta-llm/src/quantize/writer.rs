@@ -8,8 +8,8 @@ use serde_json::{Map, Value, json};
 
 use super::options::QuantizeOptions;
 use crate::checkpoint::INDEX;
-use crate::config::read_object;
 use crate::error::{Error, Result};
+use crate::json::read_object;
 use crate::tokenizer::is_companion;
 
 /// Bytes after which a new shard is begun.
@@ -29,6 +29,10 @@ pub(super) struct Writer {
 impl Writer {
     pub(super) fn new(dir: &Path) -> Result<Self> {
         fs::create_dir_all(dir).map_err(Error::io(dir))?;
+        // Fails here rather than after hours where nothing can be written.
+        let probe = dir.join("model-0.safetensors.tmp");
+        fs::File::create(&probe).map_err(Error::io(&probe))?;
+        fs::remove_file(&probe).map_err(Error::io(&probe))?;
         Ok(Self {
             dir: dir.to_path_buf(),
             tensors: BTreeMap::new(),

@@ -1,0 +1,169 @@
+//! Which model a `config.json` describes: LLaMA, or one that differs in biases, norms or
+//! attention windows, or is LLaMA under another name.
+
+use super::window::SlidingWindow;
+use crate::error::{Error, Result};
+use crate::json::Fields;
+
+/// Models whose layers this crate runs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Llama,
+    /// LLaMA with the one key `bias` for all four attention projections.
+    InternLm,
+    /// LLaMA with `qkv_bias`, and `bias` for everything else.
+    InternLm3,
+    Mistral,
+    /// Biases of q, k and v.
+    Qwen2,
+    /// Norms of the heads of q and k.
+    Qwen3,
+}
+
+const SUPPORTED: &str = "llama, mistral, qwen2, qwen3, aquila, internlm, internlm3, xverse";
+
+/// What a family adds to the sizes of LLaMA, and its defaults.
+pub(super) struct Family {
+    kind: Kind,
+}
+
+impl Family {
+    /// By `model_type`, or where that is absent or unknown by `architectures`, as in files of
+    /// models that only renamed LLaMA.
+    pub(super) fn of(f: &Fields<'_>) -> Result<Self> {
+        let model_type = f.str("model_type")?;
+        if let Some(kind) = model_type.and_then(by_type) {
+            return Ok(Self { kind });
+        }
+        let architectures = f.strings("architectures")?.unwrap_or_default();
+        match (model_type, architectures.iter().find_map(|name| by_architecture(name))) {
+            (_, Some(kind)) => Ok(Self { kind }),
+            (None, None) if architectures.is_empty() => Ok(Self { kind: Kind::Llama }),
+            (None, None) => {
+                Err(f.unsupported(format!("architectures {architectures:?}"), SUPPORTED))
+            }
+            (Some(other), None) => Err(f.unsupported(format!("model_type \"{other}\""), SUPPORTED)),
+        }
+    }
+
+    pub(super) fn default_positions(&self) -> usize {
+        match self.kind {
+            Kind::Mistral => 131_072,
+            Kind::Qwen2 | Kind::Qwen3 => 32_768,
+            _ => 2048,
+        }
+    }
+
+    pub(super) fn default_key_value_heads(&self, heads: usize) -> usize {
+        match self.kind {
+            Kind::Mistral => 8,
+            Kind::Qwen2 | Kind::Qwen3 => 32,
+            _ => heads,
+        }
+    }
+
+    /// A head's size where the file has none; `None` for `hidden_size` over the heads.
+    pub(super) fn default_head_dim(&self) -> Option<usize> {
+        (self.kind == Kind::Qwen3).then_some(128)
+    }
+
+    /// Whether the heads of q and k have an RMSNorm before the rotation.
+    pub(super) fn qk_norm(&self) -> bool {
+        self.kind == Kind::Qwen3
+    }
+
+    /// Biases of q, k and v, of o, and of the feed-forward part.
+    pub(super) fn biases(&self, f: &Fields<'_>) -> Result<[bool; 3]> {
+        let set = |key: &str| Ok::<_, Error>(f.bool(key)?.unwrap_or(false));
+        Ok(match self.kind {
+            Kind::Llama => {
+                let attention = set("attention_bias")?;
+                [attention, attention, set("mlp_bias")?]
+            }
+            Kind::InternLm => {
+                let attention = f.bool("bias")?.unwrap_or(true);
+                [attention, attention, false]
+            }
+            Kind::InternLm3 => [set("qkv_bias")?, set("bias")?, set("bias")?],
+            Kind::Mistral => [false; 3],
+            Kind::Qwen2 => [true, false, false],
+            Kind::Qwen3 => {
+                let attention = set("attention_bias")?;
+                [attention, attention, false]
+            }
+        })
+    }
+
+    /// The attention window and the layers that have it.
+    pub(super) fn window(&self, f: &Fields<'_>, layers: usize) -> Result<Option<SlidingWindow>> {
+        let qwen = matches!(self.kind, Kind::Qwen2 | Kind::Qwen3);
+        if !qwen && self.kind != Kind::Mistral {
+            return Ok(None);
+        }
+        // Qwen's files name a window that is off unless this is true. transformers reads the
+        // key for Qwen alone, other engines for all.
+        if !f.bool("use_sliding_window")?.unwrap_or(!qwen) {
+            return Ok(None);
+        }
+        let tokens = match f.object.get("sliding_window") {
+            // What transformers takes where the key is absent; `null` is no window.
+            None => 4096,
+            Some(_) => match f.usize("sliding_window")? {
+                None => return Ok(None),
+                Some(0) => return Err(f.wrong("sliding_window", "a positive number or null")),
+                Some(tokens) => tokens,
+            },
+        };
+        let slides: Vec<bool> = match f.strings("layer_types")?.filter(|_| qwen) {
+            Some(types) if types.len() == layers => types
+                .into_iter()
+                .map(|kind| match kind {
+                    "sliding_attention" => Ok(true),
+                    "full_attention" => Ok(false),
+                    other => Err(f.unsupported(
+                        format!("layer type \"{other}\""),
+                        "full_attention, sliding_attention",
+                    )),
+                })
+                .collect::<Result<_>>()?,
+            Some(types) => {
+                let problem =
+                    format!("`layer_types` has {} entries for {layers} layers", types.len());
+                return Err(Error::json(f.path, problem));
+            }
+            None if qwen => {
+                let first = f.usize("max_window_layers")?.unwrap_or(28);
+                // Bounded before memory is taken for them.
+                (0..layers.min(1 << 16)).map(|layer| layer >= first).collect()
+            }
+            None => vec![true; layers.min(1 << 16)],
+        };
+        Ok(slides.contains(&true).then_some(SlidingWindow { tokens, layers: slides }))
+    }
+}
+
+fn by_type(name: &str) -> Option<Kind> {
+    Some(match name {
+        "llama" | "aquila" | "xverse" => Kind::Llama,
+        "internlm" => Kind::InternLm,
+        "internlm3" => Kind::InternLm3,
+        "mistral" => Kind::Mistral,
+        "qwen2" => Kind::Qwen2,
+        "qwen3" => Kind::Qwen3,
+        _ => return None,
+    })
+}
+
+fn by_architecture(name: &str) -> Option<Kind> {
+    let family = name.strip_suffix("ForCausalLM").or_else(|| name.strip_suffix("Model"))?;
+    // transformers spells the one, older files the other.
+    Some(match family {
+        "Llama" | "LLaMA" | "Aquila" | "Xverse" => Kind::Llama,
+        "InternLM" => Kind::InternLm,
+        "InternLM3" => Kind::InternLm3,
+        "Mistral" => Kind::Mistral,
+        "Qwen2" => Kind::Qwen2,
+        "Qwen3" => Kind::Qwen3,
+        _ => return None,
+    })
+}

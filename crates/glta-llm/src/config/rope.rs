@@ -1,0 +1,269 @@
+//! The rotary embedding's settings, which `config.json` spells in several ways.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::problem::problem;
+use crate::error::{Error, Result};
+use crate::json::{Fields, Object};
+
+/// Change of the rotary frequencies.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "rope_type", rename_all = "lowercase", deny_unknown_fields)]
+#[non_exhaustive]
+pub enum RopeScaling {
+    /// All frequencies divided by `factor`.
+    Linear {
+        /// At least 1.
+        factor: f64,
+    },
+    /// Another base beyond the original context. Up to that context, which is the longest
+    /// that this crate runs, nothing is changed: beyond it the frequencies of all tokens
+    /// would depend on the length of the text.
+    Dynamic {
+        /// At least 1.
+        factor: f64,
+    },
+    /// The wavelength bands of LLaMA 3.1.
+    Llama3 {
+        /// Divisor of the low frequencies.
+        factor: f64,
+        /// Wavelengths over context / this are slowed down.
+        low_freq_factor: f64,
+        /// Wavelengths under context / this are kept.
+        high_freq_factor: f64,
+        /// Context length of the original training.
+        original_max_position_embeddings: usize,
+    },
+    /// YaRN (arXiv 2309.00071): frequencies divided by `factor` below a ramp, and all
+    /// cosines and sines multiplied by `attention_factor`.
+    Yarn {
+        /// Divisor of the low frequencies, at least 1.
+        factor: f64,
+        /// Multiplies the rotated queries and keys.
+        attention_factor: f64,
+        /// Rotations over the original context above which frequencies are kept.
+        beta_fast: f64,
+        /// Rotations over the original context below which frequencies are divided.
+        beta_slow: f64,
+        /// Context length of the original training.
+        original_max_position_embeddings: usize,
+        /// Whether the ends of the ramp are whole dimensions.
+        truncate: bool,
+    },
+}
+
+impl RopeScaling {
+    pub(super) fn validate(&self) -> Result<()> {
+        let check_factor = |factor: f64| {
+            if factor.is_finite() && factor >= 1.0 {
+                return Ok(());
+            }
+            Err(problem("rope_scaling", format!("factor {factor} is below 1")))
+        };
+        match *self {
+            Self::Linear { factor } | Self::Dynamic { factor } => check_factor(factor),
+            Self::Llama3 {
+                factor,
+                low_freq_factor,
+                high_freq_factor,
+                original_max_position_embeddings,
+            } => {
+                check_factor(factor)?;
+                let ordered = low_freq_factor > 0.0 && high_freq_factor > low_freq_factor;
+                if ordered && high_freq_factor.is_finite() && original_max_position_embeddings > 0 {
+                    return Ok(());
+                }
+                Err(problem(
+                    "rope_scaling",
+                    "llama3 needs 0 < low_freq_factor < high_freq_factor and a context length",
+                ))
+            }
+            Self::Yarn {
+                factor,
+                attention_factor,
+                beta_fast,
+                beta_slow,
+                original_max_position_embeddings,
+                ..
+            } => {
+                check_factor(factor)?;
+                let ordered = beta_slow > 0.0 && beta_fast >= beta_slow && beta_fast.is_finite();
+                let scaled = attention_factor.is_finite() && attention_factor > 0.0;
+                if ordered && scaled && original_max_position_embeddings > 0 {
+                    return Ok(());
+                }
+                Err(problem(
+                    "rope_scaling",
+                    "yarn needs 0 < beta_slow <= beta_fast, a positive attention_factor and a \
+                     context length",
+                ))
+            }
+        }
+    }
+}
+
+/// What `config.json` says about the rotary embedding.
+pub(super) struct Rope {
+    pub(super) theta: f64,
+    pub(super) scaling: Option<RopeScaling>,
+    /// Longest text in tokens that the model is made for.
+    pub(super) context: usize,
+}
+
+/// Merges `rope_parameters` (transformers 5), `rope_scaling` (before) and the keys beside
+/// them. `positions` is `max_position_embeddings`.
+pub(super) fn parse(f: &Fields<'_>, positions: usize) -> Result<Rope> {
+    let dict = merged(f)?;
+    let rope = Fields { path: f.path, object: &dict };
+    let theta = agreed(f, &rope, "rope_theta")?.unwrap_or(10_000.0);
+    if let Some(share) = agreed(f, &rope, "partial_rotary_factor")?.filter(|&share| share != 1.0) {
+        return Err(f.unsupported(format!("partial_rotary_factor {share}"), "1"));
+    }
+    let kind = match (rope.str("rope_type")?, rope.str("type")?) {
+        (Some(kind), Some(old)) if kind != old => {
+            return Err(contradiction(f, "rope_type", kind, "type", old));
+        }
+        (kind, old) => kind.or(old).unwrap_or("default"),
+    };
+    let need = |key: &str| {
+        let lacks = || Error::json(f.path, format!("rope scaling \"{kind}\" lacks `{key}`"));
+        rope.f64(key)?.ok_or_else(lacks)
+    };
+    // Beside the dictionary in some files, which transformers prefers.
+    let original = || -> Result<usize> {
+        let key = "original_max_position_embeddings";
+        Ok(f.usize(key)?.or(rope.usize(key)?).unwrap_or(positions))
+    };
+    let times = |tokens: usize, factor: f64| {
+        // Checked later; a factor out of range changes no length here.
+        let longer = (tokens as f64 * factor).round();
+        if longer.is_finite() && longer < 2f64.powi(28) { longer as usize } else { tokens }
+    };
+    let (scaling, context) = match kind {
+        "default" => (None, positions),
+        "linear" => {
+            let factor = need("factor")?;
+            // Vicuna names the result, others only the factor.
+            let longer = match f.usize("max_sequence_length")? {
+                Some(tokens) => tokens,
+                None => times(positions, factor),
+            };
+            (Some(RopeScaling::Linear { factor }), longer.max(positions))
+        }
+        "dynamic" => (Some(RopeScaling::Dynamic { factor: need("factor")? }), positions),
+        "llama3" => {
+            let scaling = RopeScaling::Llama3 {
+                factor: need("factor")?,
+                low_freq_factor: need("low_freq_factor")?,
+                high_freq_factor: need("high_freq_factor")?,
+                original_max_position_embeddings: original()?,
+            };
+            (Some(scaling), positions)
+        }
+        "yarn" => {
+            let original = original()?;
+            let factor = match rope.f64("factor")? {
+                Some(factor) => factor,
+                None => positions as f64 / original as f64,
+            };
+            let scaling = RopeScaling::Yarn {
+                factor,
+                attention_factor: attention_factor(&rope, factor)?,
+                beta_fast: rope.f64("beta_fast")?.filter(|&b| b != 0.0).unwrap_or(32.0),
+                beta_slow: rope.f64("beta_slow")?.filter(|&b| b != 0.0).unwrap_or(1.0),
+                original_max_position_embeddings: original,
+                truncate: rope.bool("truncate")?.unwrap_or(true),
+            };
+            (Some(scaling), times(original, factor).max(positions))
+        }
+        other => {
+            return Err(f.unsupported(
+                format!("rope type \"{other}\""),
+                "default, linear, dynamic, llama3, yarn",
+            ));
+        }
+    };
+    Ok(Rope { theta, scaling, context })
+}
+
+/// YaRN's factor of the attention, stated or as the paper suggests.
+fn attention_factor(rope: &Fields<'_>, factor: f64) -> Result<f64> {
+    if let Some(stated) = rope.f64("attention_factor")? {
+        return Ok(stated);
+    }
+    let scale = |m: f64| if factor <= 1.0 { 1.0 } else { 0.1 * m * factor.ln() + 1.0 };
+    let set = |key: &str| Ok::<_, Error>(rope.f64(key)?.filter(|&m| m != 0.0));
+    Ok(match (set("mscale")?, set("mscale_all_dim")?) {
+        (Some(m), Some(all)) => scale(m) / scale(all),
+        _ => scale(1.0),
+    })
+}
+
+/// Both dictionaries as one; values of one key must agree.
+fn merged(f: &Fields<'_>) -> Result<Object> {
+    let mut merged = Object::new();
+    for key in ["rope_scaling", "rope_parameters"] {
+        let Some(dict) = f.object(key)? else { continue };
+        for (name, value) in flat(&dict, key)?.iter().filter(|(_, value)| !value.is_null()) {
+            match merged.get(name) {
+                Some(other) if !same(other, value) => {
+                    return Err(Error::json(
+                        f.path,
+                        format!(
+                            "`rope_scaling.{name}` is {other}, but `rope_parameters.{name}` is \
+                             {value}; remove the wrong one"
+                        ),
+                    ));
+                }
+                _ => drop(merged.insert(name.clone(), value.clone())),
+            }
+        }
+    }
+    Ok(merged)
+}
+
+/// A dictionary that may be nested by kind of layer, all of them alike.
+fn flat<'a>(dict: &Fields<'a>, key: &str) -> Result<&'a Object> {
+    let kinds = ["full_attention", "sliding_attention"].map(|kind| dict.object.get(kind));
+    match kinds {
+        [None, None] => Ok(dict.object),
+        [Some(Value::Object(one)), None] | [None, Some(Value::Object(one))] => Ok(one),
+        [Some(Value::Object(one)), Some(Value::Object(other))] if one == other => Ok(one),
+        _ => Err(dict.unsupported(
+            format!("`{key}` that differs between layers"),
+            "one rotary embedding for all layers",
+        )),
+    }
+}
+
+fn same(a: &Value, b: &Value) -> bool {
+    match (a.as_f64(), b.as_f64()) {
+        (Some(a), Some(b)) => a == b,
+        _ => a == b,
+    }
+}
+
+/// A number that may stand in the dictionary, beside it, or in both places alike.
+fn agreed(f: &Fields<'_>, rope: &Fields<'_>, key: &str) -> Result<Option<f64>> {
+    match (rope.f64(key)?, f.f64(key)?) {
+        (Some(inside), Some(beside)) if inside != beside => Err(Error::json(
+            f.path,
+            format!(
+                "`{key}` is {inside} among the rope parameters, but {beside} beside them; remove \
+                 the wrong one"
+            ),
+        )),
+        (inside, beside) => Ok(inside.or(beside)),
+    }
+}
+
+fn contradiction(f: &Fields<'_>, key: &str, value: &str, other: &str, other_value: &str) -> Error {
+    Error::json(
+        f.path,
+        format!(
+            "the rope parameters' `{key}` is \"{value}\", but `{other}` is \"{other_value}\"; \
+             remove the wrong one"
+        ),
+    )
+}

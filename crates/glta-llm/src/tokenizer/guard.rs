@@ -1,0 +1,15 @@
+use std::panic::AssertUnwindSafe;
+
+/// Calls the library, which panics on some files that contradict themselves.
+pub(super) fn guarded<T>(
+    call: impl FnOnce() -> tokenizers::Result<T>,
+) -> std::result::Result<T, String> {
+    // The tokenizer is only read, or dropped after an error.
+    std::panic::catch_unwind(AssertUnwindSafe(call))
+        .unwrap_or_else(|panic| {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+            Err(format!("its parts contradict each other: {}", text.unwrap_or("panicked")).into())
+        })
+        .map_err(|e| e.to_string())
+}
