@@ -11,6 +11,9 @@ use crate::options::GenerateOptions;
 use crate::sample::next_token;
 use crate::tokenizer::Tokenizer;
 
+/// Whether a text ends after the new tokens, by its prompt's ids and its new ids.
+type Stops<'a> = dyn Fn(&[u32], &[u32]) -> Result<bool> + 'a;
+
 /// One step of [`Llama::generate`] for one prompt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -142,7 +145,7 @@ impl Llama {
         prompts: &[Vec<u32>],
         options: &GenerateOptions,
         default_ends: &[u32],
-        stops: &dyn Fn(&[u32], &[u32]) -> Result<bool>,
+        stops: &Stops<'_>,
         progress: &mut dyn Progress<GenerateEvent>,
     ) -> Result<Vec<Vec<u32>>> {
         options.validate()?;
