@@ -189,7 +189,7 @@ impl Run {
         self.folder.write(NODES, |path| Ok(embeddings.save(path)?))
     }
 
-    /// Sets the encoder for [`ItemEncoder::Sentence`].
+    /// Sets the encoder for [`ItemEncoder::Sentence`](crate::ItemEncoder::Sentence).
     #[must_use]
     pub fn sentence_encoder(mut self, encoder: Arc<dyn TextEncoder>) -> Self {
         self.sentence = Some(Sentence(encoder));

@@ -45,6 +45,7 @@ impl<'a> Parts<'a> {
 }
 
 /// Checks that the layer `prefix` of `k` inputs and `n` outputs is there.
+#[cfg(feature = "quantize")]
 pub(crate) fn expect(
     checkpoint: &Checkpoint,
     prefix: &str,

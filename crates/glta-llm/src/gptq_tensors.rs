@@ -21,6 +21,7 @@ struct Parts<'a> {
 }
 
 /// Checks that the layer `prefix` of `k` inputs and `n` outputs is there.
+#[cfg(feature = "quantize")]
 pub(crate) fn expect(
     checkpoint: &Checkpoint,
     prefix: &str,
