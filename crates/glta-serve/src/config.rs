@@ -38,7 +38,8 @@ pub struct ServeConfig {
     pub queue: usize,
     /// Maximum number of requests in a batch of the model: 32. With 1 there are no batches.
     pub batch: usize,
-    /// Time that a request waits for others to form a batch: 2 ms.
+    /// Time that a request waits for others to form a batch: 2 ms. A model without a prompt path
+    /// does not wait.
     pub batch_wait_ms: u64,
     /// Time until a request gets status 504: 10 s.
     pub timeout_ms: u64,
