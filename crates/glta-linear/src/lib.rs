@@ -26,6 +26,7 @@
 
 mod choose;
 mod config;
+mod degrees;
 mod ease;
 mod error;
 mod explain;

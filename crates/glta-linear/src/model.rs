@@ -5,6 +5,7 @@ use glta_metrics::{Ranked, Scorer, ScorerError};
 use ndarray::{ArrayViewMut2, Axis};
 use rayon::prelude::*;
 
+use crate::degrees::{FEW, PopularityTerms};
 use crate::idle::Idle;
 use crate::sparse::SparseRows;
 use crate::touched::Sums;
@@ -45,22 +46,8 @@ pub struct LinearModel {
     logs: Vec<f32>,
     /// All items, the most popular first; computed on first use.
     order: OnceLock<Vec<u32>>,
-    pub(crate) popularity: OnceLock<Popularity>,
+    pub(crate) popularity: OnceLock<PopularityTerms>,
     pub(crate) idle: Idle<Sums>,
-}
-
-/// Number of degrees whose logarithms and exponentials are stored.
-pub(crate) const FEW: u32 = 4_096;
-
-/// Exponentials of the scores by popularity alone.
-#[derive(Debug)]
-pub(crate) struct Popularity {
-    /// The largest logit.
-    pub(crate) shift: f64,
-    /// The sum of the exponentials of all items, minus `shift` in the exponent.
-    pub(crate) sum: f64,
-    /// The exponential for each degree below [`FEW`], minus `shift` in the exponent.
-    pub(crate) exps: Vec<f64>,
 }
 
 impl LinearModel {

@@ -5,8 +5,8 @@ use std::cmp::Ordering;
 use glta_metrics::Ranked;
 
 use crate::LinearModel;
+use crate::degrees::{FEW, PopularityTerms};
 use crate::exponentials::sum_of_exponentials;
-use crate::model::{FEW, Popularity};
 
 /// The parts of an item's score, without their weights.
 #[derive(Debug, Clone, Copy)]
@@ -169,12 +169,12 @@ impl LinearModel {
     fn log_normaliser(&self, scored: &[Ranked]) -> f32 {
         let factor = self.report.temperature * self.report.popularity;
         let logit = |degree: u32| f64::from(factor * self.log_of(degree));
-        let Popularity { shift, sum, exps } = self.popularity.get_or_init(|| {
+        let PopularityTerms { shift, sum, exps } = self.popularity.get_or_init(|| {
             let all = || self.degrees.iter().map(|&degree| logit(degree));
             let shift = all().fold(0.0, f64::max);
             let sum = all().map(|p| (p - shift).exp()).sum();
             let exps = (0..FEW).map(|degree| (logit(degree) - shift).exp()).collect();
-            Popularity { shift, sum, exps }
+            PopularityTerms { shift, sum, exps }
         });
         let largest = scored.iter().map(|ranked| ranked.score).fold(0.0, f32::max);
         let top = largest.max(*shift as f32);
