@@ -16,7 +16,7 @@ use crate::json::Fields;
 const V2: &str = "gptq_v2";
 const AWQ: &str = "awq_gemm";
 
-/// What one file states; `None` for what it leaves out.
+/// The settings of one file. A setting that the file does not contain is `None`.
 struct Stated<'a> {
     path: &'a Path,
     bits: Option<usize>,
@@ -29,9 +29,9 @@ struct Stated<'a> {
     modules: Option<Vec<String>>,
 }
 
-/// The settings of both files together: `block` is `quantization_config` of `config.json`,
-/// `separate` is `quantize_config.json`. A key that changes numbers may stand in one of them
-/// or alike in both.
+/// Merges the settings of both files: `block` is `quantization_config` of `config.json`,
+/// `separate` is `quantize_config.json`. A key that changes numbers must have the same value in
+/// both files, or be in one of them only.
 pub(super) fn merge(
     block: Option<Fields<'_>>,
     separate: Option<Fields<'_>>,
@@ -48,7 +48,7 @@ pub(super) fn merge(
     let missing = |key: &str| Error::json(path, format!("`{key}` is missing"));
     let bits = pick.one("bits", |s| s.bits)?.ok_or_else(|| missing("bits"))?;
     let size = pick.one("group_size", |s| s.group_size)?.ok_or_else(|| missing("group_size"))?;
-    // Neither changes how a file is read: the groups of its rows and its zero points are there.
+    // Neither changes how a file is read: the file contains the groups and the zero points.
     let desc_act = [first.desc_act, second.as_ref().and_then(|s| s.desc_act)];
     let sym = first.sym.or(second.as_ref().and_then(|s| s.sym));
     let config = QuantizeConfig {
