@@ -1,4 +1,4 @@
-//! Layers quantised by AWQ (the layout `gemm`, 4 bits), repacked as GPTQ has them.
+//! Layers quantised by AWQ (layout `gemm`, 4 bits), repacked into the GPTQ layout.
 
 use glta_kernels::{Arena, GptqTensors, Matrix, ScalesRef};
 use safetensors::Dtype;
@@ -7,12 +7,12 @@ use crate::checkpoint::{Checkpoint, FLOATS, View};
 use crate::config::QuantizeConfig;
 use crate::error::Result;
 
-/// Fields of a word.
+/// Number of fields in a word.
 const FIELDS: usize = 8;
-/// The column, of the eight of a word, that each of its fields holds.
+/// Column, of the eight columns of a word, that each field belongs to.
 const COLUMNS: [usize; FIELDS] = [0, 2, 4, 6, 1, 3, 5, 7];
 
-/// A layer's tensors, of the right shapes.
+/// Tensors of a layer. Their shapes have been checked.
 struct Parts<'a> {
     qweight: View<'a>,
     qzeros: View<'a>,
@@ -44,7 +44,7 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// Checks that the layer `prefix` of `k` inputs and `n` outputs is there.
+/// Checks that the tensors of the layer `prefix` with `k` inputs and `n` outputs exist.
 #[cfg(feature = "quantize")]
 pub(crate) fn expect(
     checkpoint: &Checkpoint,
@@ -56,7 +56,7 @@ pub(crate) fn expect(
     Parts::find(checkpoint, prefix, n, k, q).map(drop)
 }
 
-/// Reads and packs the layer `prefix` of `k` inputs and `n` outputs.
+/// Reads and packs the layer `prefix` with `k` inputs and `n` outputs.
 pub(crate) fn read(
     checkpoint: &Checkpoint,
     arena: &Arena,
@@ -68,7 +68,7 @@ pub(crate) fn read(
     let Parts { qweight, qzeros, scales, group_size, n_groups } =
         Parts::find(checkpoint, prefix, n, k, q)?;
     let g_idx: Vec<u32> = (0..k).map(|row| (row / group_size) as u32).collect();
-    // Eight rows of fields side by side become one row of words.
+    // The fields of eight rows form one row of words.
     let mut weights = vec![0u32; k / FIELDS * n];
     for (row, words) in qweight.cast::<u32>().chunks_exact(n / FIELDS).enumerate() {
         let out = &mut weights[row / FIELDS * n..][..n];

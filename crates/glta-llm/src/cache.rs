@@ -5,11 +5,10 @@ use crate::erased::AnyKeys;
 use crate::error::{Error, Result};
 use crate::model::{Llama, Prefix};
 
-/// Keys and values of one text, in every layer: what has been computed need
-/// not be computed again when the text goes on.
+/// Key-value cache of one text, with the keys and values of every layer.
 ///
-/// Made by [`Llama::kv_cache`], filled by [`Llama::extend`]. A clone goes on
-/// by itself; [`KvCache::truncate`] goes back to an earlier point.
+/// [`Llama::kv_cache`] creates it and [`Llama::extend`] appends tokens. Clones are independent of
+/// each other. [`KvCache::truncate`] returns to an earlier position.
 ///
 /// ```
 /// use glta_llm::{Device, Llama, LlamaOptions};
@@ -41,32 +40,32 @@ impl KvCache {
         self.keys.len()
     }
 
-    /// Whether there are no tokens.
+    /// Whether the cache is empty.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Forgets all but the first `len` tokens; nothing where there are fewer.
+    /// Keeps the first `len` tokens and removes the others. Does nothing if there are fewer tokens.
     pub fn truncate(&mut self, len: usize) {
         self.keys.truncate(len);
     }
 }
 
 impl Llama {
-    /// An empty cache for this model.
+    /// Creates an empty cache for this model.
     pub fn kv_cache(&self) -> KvCache {
         KvCache { keys: self.network.keys(false) }
     }
 
-    /// Hidden states after the final norm, `(len, hidden)`, of `embeds: (len,
-    /// hidden)` f32 behind the tokens in `cache`, which then holds these too.
-    /// Frozen; [`Self::logits`] turns the states into scores.
+    /// Appends `embeds: (len, hidden)`, f32, to the tokens in `cache`. Returns the hidden states of
+    /// the new tokens after the final norm, `(len, hidden)`; [`Self::logits`] turns them into
+    /// scores. Not differentiable.
     ///
-    /// However a text is cut into calls, its states come out the same.
+    /// The states do not depend on how a text is divided into calls.
     ///
     /// # Errors
-    /// A shape or dtype that does not fit, a cache of another model, more
-    /// tokens than the model's context. The cache is then as it was.
+    /// A wrong shape or dtype, a cache of another model, or more tokens than the model's context.
+    /// The cache is then unchanged.
     pub fn extend(&self, embeds: &Tensor, cache: &mut KvCache) -> Result<Tensor> {
         let &[len, _] = embeds.dims() else {
             return Err(Error::Input(format!(
@@ -81,15 +80,16 @@ impl Llama {
         Ok(self.extend_batch(&embeds.unsqueeze(0)?, &[len], None, caches)?.squeeze(0)?)
     }
 
-    /// [`Self::extend`] of many texts at once, each behind the tokens of its own cache,
-    /// and all of them behind `prefix`, which must then be the same in every call.
+    /// [`Self::extend`] for several texts at once. Each row continues its own cache, and all caches
+    /// continue `prefix`, which must be the same in every call.
     ///
-    /// `embeds: (batch, seq, hidden)` f32 is right-padded, `lengths` holds the number of
-    /// real tokens of every row; so are the states, which are zero where padded. A
-    /// row's states are those that it would have by itself.
+    /// `embeds: (batch, seq, hidden)`, f32, is right-padded, and `lengths` has the number of tokens
+    /// of each row. The states are zero at padded positions. The states of a row do not depend on
+    /// the other rows.
     ///
     /// # Errors
-    /// As [`Self::extend`], and as many caches as rows. The caches are then as they were.
+    /// Those of [`Self::extend`], and a number of caches that differs from the number of rows. The
+    /// caches are then unchanged.
     pub fn extend_batch(
         &self,
         embeds: &Tensor,

@@ -1,4 +1,4 @@
-//! A checkpoint's own chat template.
+//! Chat templates of checkpoints.
 
 use std::path::{Path, PathBuf};
 
@@ -12,30 +12,30 @@ use crate::damage::recognise;
 use crate::error::{Error, Result};
 use crate::json::{Fields, read_object_if_any};
 
-/// Steps after which a template is given up.
+/// Number of steps after which rendering is stopped.
 const FUEL: u64 = 1_000_000;
 
-/// The form that a chat model was trained on, as its files have it: a Jinja template of
-/// messages, rendered by `minijinja` as transformers renders it.
+/// The chat template of a checkpoint: a Jinja template that turns messages into the text format of
+/// the model's training. `minijinja` renders it as transformers does.
 ///
-/// Of what a template may ask for there are the messages, `add_generation_prompt` (true), the
-/// named special tokens, `enable_thinking` (false) and `raise_exception`. There is no date, so
-/// that a prompt is the same on any day.
+/// A template can use the messages, `add_generation_prompt` (true), the named special tokens,
+/// `enable_thinking` (false) and `raise_exception`. The current date is not available, so that a
+/// prompt is the same on every day.
 #[derive(Clone, Debug)]
 pub struct ChatTemplate {
     source: String,
     path: PathBuf,
-    /// `bos_token` and the like.
+    /// Named special tokens, such as `bos_token`.
     tokens: Vec<(String, String)>,
 }
 
 impl ChatTemplate {
-    /// `chat_template.jinja` of a checkpoint's folder, else `chat_template` of
-    /// `tokenizer_config.json` (the one called `default` where there are several); `None`
-    /// where it has none.
+    /// Reads `chat_template.jinja` of a checkpoint's folder, or else `chat_template` of
+    /// `tokenizer_config.json`. If there are several templates, it takes the one named `default`.
+    /// Returns `None` if the checkpoint has no template.
     ///
     /// # Errors
-    /// Files that are malformed or no text.
+    /// A malformed file, or a file that is not text.
     pub fn load(dir: impl AsRef<Path>) -> Result<Option<Self>> {
         let dir = dir.as_ref();
         let config_path = dir.join("tokenizer_config.json");
@@ -54,7 +54,8 @@ impl ChatTemplate {
         let file = dir.join("chat_template.jinja");
         let (source, path) = match std::fs::read(&file) {
             Ok(bytes) => {
-                // A template may begin as a page or a message does; a pointer it is not.
+                // A template may begin like a web page or a server's message, but not like a Git
+                // LFS pointer.
                 let pointer = recognise(&bytes).filter(|what| what.contains("Git LFS"));
                 let text = String::from_utf8(bytes).map_err(|e| e.to_string());
                 let text = pointer.map_or(text, Err);
@@ -69,12 +70,13 @@ impl ChatTemplate {
         Ok(Some(Self { source, path, tokens }))
     }
 
-    /// The file that holds the template.
+    /// Returns the file that contains the template.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The text of a conversation, `(role, content)` each, up to where the model answers.
+    /// Renders a conversation of `(role, content)` pairs, up to the position where the model's
+    /// answer begins.
     ///
     /// ```
     /// use glta_llm::ChatTemplate;
@@ -90,11 +92,12 @@ impl ChatTemplate {
     /// ```
     ///
     /// # Errors
-    /// A template that is malformed, refuses these messages, or does not come to an end.
+    /// A malformed template, messages that the template rejects, or rendering that does not
+    /// terminate.
     pub fn render(&self, messages: &[(&str, &str)]) -> Result<String> {
         self.rendered(messages).map_err(|error| {
             let mut problem = error.to_string();
-            // The template's own words say more than where they stand.
+            // The template's own message is more helpful than the position.
             if let (ErrorKind::InvalidOperation, Some(detail)) = (error.kind(), error.detail()) {
                 problem = detail.to_owned();
             }
@@ -128,7 +131,7 @@ impl ChatTemplate {
     }
 }
 
-/// The template in `tokenizer_config.json`.
+/// Returns the template in `tokenizer_config.json`.
 fn named<'a>(f: &Fields<'a>) -> Result<Option<&'a str>> {
     let wrong = || f.wrong("chat_template", "a template or a list of named ones");
     match f.get("chat_template") {
@@ -144,8 +147,8 @@ fn named<'a>(f: &Fields<'a>) -> Result<Option<&'a str>> {
     }
 }
 
-/// The template without the marks around the assistant's words, which transformers alone
-/// knows and which print nothing.
+/// Removes the `generation` tags around the assistant's messages. They print nothing, and only
+/// transformers supports them.
 fn without_generation_marks(source: &str) -> String {
     match Regex::new(r"\{%-?\s*(?:end)?generation\s*-?%\}") {
         Ok(marks) => marks.replace_all(source, "").into_owned(),

@@ -15,17 +15,16 @@ use crate::json::read_object;
 /// Dtypes of dense tensors.
 pub(crate) const FLOATS: &[Dtype] = &[Dtype::F16, Dtype::BF16, Dtype::F32];
 
-/// Tells the shard of each tensor; AutoGPTQ puts another name before the dot.
+/// Maps each tensor to its shard. AutoGPTQ uses another file name before `.index.json`.
 pub(crate) const INDEX: &str = "model.safetensors.index.json";
 const INDEX_END: &str = ".safetensors.index.json";
 const WEIGHTS: &str = "model.safetensors";
 
-/// The tensors of a checkpoint: one safetensors file or several shards,
-/// memory-mapped.
+/// The tensors of a checkpoint in one or several memory-mapped safetensors files.
 pub(crate) struct Checkpoint {
     files: Vec<(PathBuf, Mmap)>,
     tensors: BTreeMap<String, Entry>,
-    /// Whether it was said that the zero points are not what their label says.
+    /// Whether the warning about a wrong label of the zero points has been logged.
     pub(crate) relabelled: Cell<bool>,
 }
 
@@ -38,7 +37,7 @@ struct Entry {
     used: Cell<bool>,
 }
 
-/// One tensor inside a mapped file.
+/// A tensor in a mapped file.
 #[derive(Clone, Copy)]
 pub(crate) struct View<'a> {
     pub(crate) path: &'a Path,
@@ -113,8 +112,8 @@ impl Checkpoint {
 
     fn add(&mut self, path: PathBuf) -> Result<()> {
         let file = File::open(&path).map_err(Error::io(&path))?;
-        // SAFETY: the file must not be truncated while it is mapped; the same
-        // holds for every reader of such files, and is documented at `load`.
+        // SAFETY: the file must not be truncated while it is mapped. `load` documents this for its
+        // callers.
         let map = unsafe { Mmap::map(&file) }.map_err(Error::io(&path))?;
         let invalid = |problem: String| Error::Safetensors { path: path.clone(), problem };
         let (header, metadata) = SafeTensors::read_metadata(&map)
@@ -154,7 +153,7 @@ impl Checkpoint {
         self.tensors.keys().map(String::as_str)
     }
 
-    /// The tensor `name`, which then counts as used; fails where it is missing.
+    /// Returns the tensor `name` and marks it as used. Fails if there is no such tensor.
     pub(crate) fn get(&self, name: &str) -> Result<View<'_>> {
         let Some((name, entry)) = self.tensors.get_key_value(name) else {
             return Err(Error::MissingTensor { path: self.path(), tensor: name.to_string() });
@@ -163,7 +162,7 @@ impl Checkpoint {
         Ok(self.view(name, entry))
     }
 
-    /// The only file, or the folder of several.
+    /// Path of the single file, or of the folder if there are several.
     pub(crate) fn path(&self) -> PathBuf {
         match &self.files[..] {
             [(only, _)] => only.clone(),
@@ -174,7 +173,7 @@ impl Checkpoint {
         }
     }
 
-    /// Shape of a tensor, where it is there; it does not count as used.
+    /// Shape of a tensor, or `None` if there is no such tensor. Does not mark it as used.
     pub(crate) fn shape(&self, name: &str) -> Option<&[usize]> {
         self.tensors.get(name).map(|entry| &*entry.shape)
     }
@@ -190,18 +189,18 @@ impl Checkpoint {
         }
     }
 
-    /// Tells the system that the tensor's pages are not needed again, so that
-    /// loading does not hold the file and its repacked copy at once.
+    /// Tells the system that the tensor's pages are not needed again, so that a file and its
+    /// repacked copy are not in memory together.
     pub(crate) fn release(&self, name: &str) {
         let Some(entry) = self.tensors.get(name) else {
             return;
         };
-        // Whole pages only: neighbours may be wanted.
+        // Only whole pages: others may contain parts of neighbouring tensors.
         const PAGE: usize = 1 << 16;
         let start = entry.start.next_multiple_of(PAGE);
         let end = entry.end / PAGE * PAGE;
         if start < end {
-            // SAFETY: a clean file mapping is read again from the file.
+            // SAFETY: the system reads the pages of a clean file mapping from the file again.
             let _ = unsafe {
                 self.files[entry.file].1.unchecked_advise_range(
                     UncheckedAdvice::DontNeed,
@@ -212,7 +211,7 @@ impl Checkpoint {
         }
     }
 
-    /// The first tensor that nobody asked for and `allowed` does not let pass.
+    /// Returns the first tensor that was not used and that `allowed` does not accept.
     pub(crate) fn first_unused(&self, allowed: impl Fn(&str) -> bool) -> Option<View<'_>> {
         self.tensors
             .iter()
@@ -221,7 +220,7 @@ impl Checkpoint {
     }
 }
 
-/// Tensors and the names of their shards, by an index file.
+/// Reads an index file: tensor names and the names of their shards.
 pub(crate) fn read_index(index: &Path) -> Result<BTreeMap<String, String>> {
     let mut object = read_object(index)?;
     let Some(Value::Object(map)) = object.remove("weight_map") else {
@@ -247,22 +246,22 @@ pub(crate) fn read_index(index: &Path) -> Result<BTreeMap<String, String>> {
     Ok(shards)
 }
 
-/// The weights among a folder's files.
+/// The files of a folder that contain the weights.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Weights<'a> {
-    /// A file of its own.
+    /// A single file.
     File(&'a str),
-    /// The index of several.
+    /// The index of several files.
     Shards(&'a str),
 }
 
-/// The weights of a folder by its names: `model.safetensors`, else what
-/// `model.safetensors.index.json` lists, as in transformers; else the only index of another
-/// name or the only safetensors file, as GPTQ checkpoints of 2023 call theirs; or what is wrong.
+/// Finds the weights of a folder by file names. As in transformers, `model.safetensors` comes
+/// first, then `model.safetensors.index.json`. GPTQ checkpoints of 2023 use other names: for these,
+/// the only index or the only safetensors file is taken. Otherwise returns a message.
 pub(crate) fn weights<'a>(
     names: impl Iterator<Item = &'a str>,
 ) -> std::result::Result<Weights<'a>, String> {
-    // What `verify` compares with, and what fine-tuning adds, are no weights of a model.
+    // The reference tensors of `verify` and adapters of fine-tuning are not model weights.
     let others = ["reference.safetensors", "adapter_model.safetensors"];
     let is_own = |name: &&str| !name.contains('/') && !others.contains(name);
     let mut names: Vec<&str> = names.filter(is_own).collect();
@@ -294,7 +293,7 @@ pub(crate) fn weights<'a>(
     }
 }
 
-/// Says so, and what there is instead.
+/// Describes what the folder has instead of weights.
 fn no_weights(names: &[&str]) -> String {
     let other = [".bin", ".pt", ".pth", ".ckpt", ".gguf", ".ggml", ".h5", ".msgpack"];
     let others: Vec<&str> =
@@ -325,7 +324,7 @@ impl<'a> View<'a> {
         Ok(())
     }
 
-    /// The bytes as numbers; copied where the file does not align them.
+    /// The bytes as numbers; copies them if they are not aligned in the file.
     pub(crate) fn cast<T: bytemuck::Pod>(&self) -> Cow<'a, [T]> {
         match bytemuck::try_cast_slice(self.bytes) {
             Ok(slice) => Cow::Borrowed(slice),
@@ -339,7 +338,7 @@ impl<'a> View<'a> {
         }
     }
 
-    /// A dense float tensor as f32.
+    /// Converts a dense float tensor to f32.
     pub(crate) fn to_f32(self) -> Result<Vec<f32>> {
         let values: Vec<f32> = match self.dtype {
             Dtype::F32 => self.cast::<f32>().into_owned(),

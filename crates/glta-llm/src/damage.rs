@@ -1,10 +1,10 @@
-//! Says what a file really is where it is not what its name says.
+//! Recognises files whose content does not match their name.
 
-/// Bytes that [`recognise`] looks at.
+/// Number of bytes that [`recognise`] reads.
 pub(crate) const LOOKED_AT: usize = 512;
 
-/// What the first bytes of a file are if they belong to none of a checkpoint's formats, and
-/// what to do: Git LFS pointers, web pages, messages of a server, other formats of weights.
+/// Describes a file by its first bytes and says what to do, if it is in none of a checkpoint's
+/// formats: a Git LFS pointer, a web page, a server's message, or another format of weights.
 pub(crate) fn recognise(start: &[u8]) -> Option<String> {
     let start = &start[..start.len().min(LOOKED_AT)];
     let bytes = start.trim_ascii_start();
@@ -37,7 +37,7 @@ pub(crate) fn recognise(start: &[u8]) -> Option<String> {
     Some(format!("this is {format}; weights are read as safetensors, settings as JSON"))
 }
 
-/// A short plain text, as servers answer instead of a file.
+/// Returns a short plain text, such as a server's error message.
 fn message(bytes: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(bytes).ok().filter(|_| bytes.len() < LOOKED_AT)?;
     let line = text.lines().next()?.trim_end();
@@ -49,8 +49,8 @@ fn message(bytes: &[u8]) -> Option<String> {
     })
 }
 
-/// What is wrong with a safetensors file that could not be opened; `None` where only its
-/// header is malformed.
+/// Describes the problem of a safetensors file that could not be opened; `None` if only its header
+/// is malformed.
 pub(crate) fn safetensors(bytes: &[u8]) -> Option<String> {
     if let Some(what) = recognise(bytes) {
         return Some(what);
@@ -66,7 +66,7 @@ pub(crate) fn safetensors(bytes: &[u8]) -> Option<String> {
         return Some(format!("the file has only {} bytes; download it again", bytes.len()));
     };
     let header = u64::from_le_bytes(*length);
-    // A longer one would not be accepted in a whole file either.
+    // The safetensors crate rejects longer headers in any file.
     if header > 100_000_000 {
         return None;
     }

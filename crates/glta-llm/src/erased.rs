@@ -1,4 +1,4 @@
-//! Models and caches of any backend, behind one type.
+//! Type-erased models and caches of any backend.
 
 use std::any::Any;
 use std::fmt::Debug;
@@ -17,9 +17,9 @@ use crate::stack::{Logits, Stack};
 pub(crate) trait AnyKeys: Any + Debug + Send + Sync {
     /// Number of tokens.
     fn len(&self) -> usize;
-    /// Forgets all but the first `len` tokens; does nothing where there are fewer.
+    /// Keeps the first `len` tokens and removes the others. Does nothing if there are fewer tokens.
     fn truncate(&mut self, len: usize);
-    /// Makes room for `tokens` in all.
+    /// Reserves capacity for `tokens` tokens in total.
     fn reserve(&mut self, tokens: usize) -> Result<()>;
     fn boxed(&self) -> Box<dyn AnyKeys>;
 }
@@ -53,11 +53,11 @@ pub(crate) trait AnyNetwork: Debug + Send + Sync {
     /// Embeddings of token ids, `(len, hidden)` f32.
     fn embed(&self, ids: &[u32]) -> Result<Tensor>;
 
-    /// An empty cache; `differentiable` for a prefix that gradients flow past.
+    /// Creates an empty cache; `differentiable` for a prefix in front of rows with gradients.
     fn keys(&self, differentiable: bool) -> Box<dyn AnyKeys>;
 
-    /// Hidden states after the final norm of a right-padded batch, `(batch, seq,
-    /// hidden)`; differentiable unless nothing is kept.
+    /// Hidden states of a right-padded batch after the final norm, `(batch, seq, hidden)`.
+    /// Differentiable unless `keep` is `Keep::Nothing`.
     fn hidden_states(
         self: Arc<Self>,
         embeds: &Tensor,
@@ -66,12 +66,12 @@ pub(crate) trait AnyNetwork: Debug + Send + Sync {
         keep: Keep,
     ) -> Result<Tensor>;
 
-    /// States of one text after the first `layers` layers, before the final norm,
-    /// `(len, hidden)`; its keys are appended to `keys`, which is empty.
+    /// States of one text after the first `layers` layers, before the final norm, `(len, hidden)`.
+    /// Appends the keys to `keys`, which must be empty.
     fn read(&self, ids: &[u32], layers: usize, keys: &mut dyn AnyKeys) -> Result<Tensor>;
 
-    /// Hidden states after the final norm of sequences that continue behind their
-    /// caches, `(batch, seq, hidden)`.
+    /// Hidden states after the final norm of sequences that continue their caches, `(batch, seq,
+    /// hidden)`.
     fn extend(
         &self,
         embeds: &Tensor,
@@ -80,8 +80,8 @@ pub(crate) trait AnyNetwork: Debug + Send + Sync {
         caches: Vec<&mut dyn AnyKeys>,
     ) -> Result<Tensor>;
 
-    /// Scores of the token behind each sequence, `(sequences, vocab)`; `ids` are the
-    /// tokens that are not in the caches yet.
+    /// Scores of the next token of each sequence, `(sequences, vocab)`. `ids` are the tokens that
+    /// are not in the caches yet.
     fn next_logits(
         &self,
         ids: &[u32],
@@ -95,7 +95,7 @@ pub(crate) trait AnyNetwork: Debug + Send + Sync {
 }
 
 impl<B: Backend> Network<B> {
-    /// The prefix; `None` for one without tokens too.
+    /// Returns the prefix; `None` also for a prefix without tokens.
     fn prefix_of(&self, prefix: Option<&Arc<dyn AnyKeys>>) -> Result<Option<Arc<B::Keys>>> {
         let Some(keys) = prefix else { return Ok(None) };
         let any: Arc<dyn Any + Send + Sync> = Arc::clone(keys) as _;

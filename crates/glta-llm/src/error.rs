@@ -1,6 +1,6 @@
 use std::path::{Path, PathBuf};
 
-/// What can go wrong in this crate.
+/// Errors of this crate.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -9,7 +9,7 @@ pub enum Error {
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What the operating system said.
+        /// The error of the operating system.
         source: std::io::Error,
     },
     /// A JSON file is not valid JSON or lacks a required key.
@@ -17,42 +17,42 @@ pub enum Error {
     Json {
         /// The file.
         path: PathBuf,
-        /// What is wrong and where.
+        /// The problem and its position.
         problem: String,
     },
-    /// A configuration holds a value that makes no sense.
+    /// A configuration has an invalid value.
     #[error("configuration field `{field}`: {problem}")]
     Config {
-        /// The field as it is spelled in the file.
+        /// Name of the field in the file.
         field: &'static str,
-        /// What is wrong and what is allowed.
+        /// The problem and the allowed values.
         problem: String,
     },
-    /// The checkpoint asks for something that this crate does not do.
+    /// The checkpoint requires a feature that this crate does not support.
     #[error("unsupported {what}; supported: {supported}")]
     Unsupported {
         /// The option and its value.
         what: String,
-        /// What is accepted in its place.
+        /// The supported values.
         supported: &'static str,
     },
-    /// A safetensors file whose header or length is wrong.
+    /// A safetensors file has an invalid header or length.
     #[error("{}: not a valid safetensors file: {problem}", path.display())]
     Safetensors {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The problem.
         problem: String,
     },
-    /// A tensor that the model needs is in no file.
+    /// No file contains a tensor that the model needs.
     #[error("{}: tensor `{tensor}` is missing", path.display())]
     MissingTensor {
-        /// The checkpoint's folder or the shard that should hold the tensor.
+        /// Folder of the checkpoint, or the shard that should contain the tensor.
         path: PathBuf,
         /// Name of the tensor.
         tensor: String,
     },
-    /// A tensor that the model has no place for.
+    /// The checkpoint has a tensor that the model does not use.
     #[error("{}: unexpected tensor `{tensor}`: {problem}", path.display())]
     UnexpectedTensor {
         /// The file.
@@ -69,42 +69,42 @@ pub enum Error {
         path: PathBuf,
         /// Name of the tensor.
         tensor: String,
-        /// What is wrong, what was expected.
+        /// The problem and the expected value.
         problem: String,
     },
-    /// An argument that does not fit the model.
+    /// An argument does not fit the model.
     #[error("{0}")]
     Input(String),
-    /// The tokenizer could not be read, or refused a text.
+    /// The tokenizer could not be read, or rejected a text.
     #[error("tokenizer: {0}")]
     Tokenizer(String),
     /// A checkpoint's chat template cannot be used.
     #[error("{}: chat template: {problem}", path.display())]
     Chat {
-        /// The file that holds it.
+        /// The file that contains the template.
         path: PathBuf,
-        /// What is wrong, or the template's own words.
+        /// The problem, or the message of the template.
         problem: String,
     },
-    /// A checkpoint could not be had from the hub.
+    /// A checkpoint could not be downloaded from the hub.
     #[cfg(feature = "hub")]
     #[error("{what}: {problem}")]
     Hub {
         /// The URL, or the repository and its revision.
         what: String,
-        /// What is wrong, what to do.
+        /// The problem and what to do.
         problem: String,
     },
-    /// A file of a sentence encoder that cannot be used.
+    /// A file of a sentence encoder cannot be used.
     #[cfg(feature = "text-encoder")]
     #[error("sentence encoder: {}: {problem}", path.display())]
     Encoder {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
-    /// The callback asked to stop.
+    /// The callback cancelled the operation.
     #[error("cancelled")]
     Cancelled,
     /// A tensor operation failed.

@@ -11,30 +11,30 @@ use crate::options::GenerateOptions;
 use crate::sample::next_token;
 use crate::tokenizer::Tokenizer;
 
-/// Whether a text ends after the new tokens, by its prompt's ids and its new ids.
+/// Whether generation stops, given the ids of the prompt and the new ids.
 type Stops<'a> = dyn Fn(&[u32], &[u32]) -> Result<bool> + 'a;
 
-/// One step of [`Llama::generate`] for one prompt.
+/// Progress of [`Llama::generate`]: one step for one prompt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct GenerateEvent {
     /// Index of the prompt.
     pub prompt: usize,
-    /// The new token; `None` where the text ended without one.
+    /// The new token; `None` if the text ended without one.
     pub token: Option<u32>,
-    /// Whether this prompt is done.
+    /// Whether this prompt is finished.
     pub finished: bool,
-    /// Prompts done so far.
+    /// Number of finished prompts.
     pub prompts_done: usize,
-    /// Prompts in all.
+    /// Number of prompts.
     pub prompts: usize,
 }
 
-/// Prompt tokens computed in one step, so that a long queue of prompts does
-/// not need activations for all of them at once.
+/// Maximum number of prompt tokens per step. It limits the memory for the activations of long
+/// prompts.
 const STEP_TOKENS: usize = 2048;
-/// The shared start of the prompts is cached in whole panels of keys, which
-/// leaves every bit of the results as it is without sharing.
+/// The shared start of the prompts is cached in whole panels of keys, so that sharing does not
+/// change the results.
 const SHARED_UNIT: usize = 32;
 
 /// A text being generated.
@@ -43,21 +43,21 @@ struct Running {
     /// Prompt and generated tokens.
     ids: Vec<u32>,
     prompt_len: usize,
-    /// Tokens whose keys are cached, the shared ones included.
+    /// Number of tokens in the cache, including the shared ones.
     cached: usize,
     rng: ChaCha8Rng,
 }
 
 impl Llama {
-    /// Continues every prompt (token ids); returns the new tokens only.
+    /// Continues each prompt (token ids) and returns the new tokens.
     ///
-    /// Prompts are worked on together, longest first; a finished one makes
-    /// room for the next at once, and what all prompts start with is computed
-    /// once. A prompt's result does not depend on the others.
+    /// Prompts run in batches, longest first. When a prompt is finished, the next one takes its
+    /// place. Tokens that all prompts share at their start are computed once. The result of a
+    /// prompt does not depend on the other prompts.
     ///
     /// # Errors
-    /// Invalid options, stop texts (which need [`Self::generate_text`]), an
-    /// empty prompt, one longer than the context or with unknown ids.
+    /// Invalid options, stop texts (they need [`Self::generate_text`]), an empty prompt, a prompt
+    /// that is longer than the context, or unknown ids.
     pub fn generate(
         &self,
         prompts: &[Vec<u32>],
@@ -66,10 +66,10 @@ impl Llama {
         self.generate_with(prompts, options, &mut Silent)
     }
 
-    /// [`Self::generate`] that reports every token.
+    /// [`Self::generate`] with a callback for each token.
     ///
     /// # Errors
-    /// As there, and [`Error::Cancelled`].
+    /// Those of [`Self::generate`], and [`Error::Cancelled`].
     pub fn generate_with(
         &self,
         prompts: &[Vec<u32>],
@@ -85,8 +85,8 @@ impl Llama {
         self.generate_until(prompts, options, &[], &|_, _| Ok(false), progress)
     }
 
-    /// [`Self::generate`] on texts: prompts are encoded with special tokens,
-    /// results are decoded and end before the first stop text.
+    /// [`Self::generate`] for texts. Encodes the prompts with special tokens, and decodes the
+    /// results up to the first stop text.
     ///
     /// ```
     /// use glta_llm::{Device, GenerateOptions, Llama, LlamaOptions, Tokenizer};
@@ -101,7 +101,7 @@ impl Llama {
     /// ```
     ///
     /// # Errors
-    /// As there, and texts that the tokenizer refuses.
+    /// Those of [`Self::generate`], and texts that the tokenizer rejects.
     pub fn generate_text(
         &self,
         tokenizer: &Tokenizer,
@@ -111,10 +111,10 @@ impl Llama {
         self.generate_text_with(tokenizer, prompts, options, &mut Silent)
     }
 
-    /// [`Self::generate_text`] that reports every token.
+    /// [`Self::generate_text`] with a callback for each token.
     ///
     /// # Errors
-    /// As there, and [`Error::Cancelled`].
+    /// Those of [`Self::generate_text`], and [`Error::Cancelled`].
     pub fn generate_text_with(
         &self,
         tokenizer: &Tokenizer,
@@ -129,7 +129,7 @@ impl Llama {
         let until =
             |before: &[u32], new: &[u32]| tokenizer.decode_up_to(before, new, &options.stop);
         let stops = |before: &[u32], new: &[u32]| Ok(until(before, new)?.is_some());
-        // Where the model's own files name no end, the tokenizer's may.
+        // If the model's files do not name an end token, the tokenizer's files may.
         let results = self.generate_until(&ids, options, tokenizer.eos_ids(), &stops, progress)?;
         ids.iter()
             .zip(&results)
@@ -234,8 +234,8 @@ impl Llama {
         Ok(results)
     }
 
-    /// Computes the tokens that are not cached yet; returns the scores that
-    /// follow each text.
+    /// Computes the tokens that are not in the caches yet, and returns the scores of each text's
+    /// next token.
     fn step(
         &self,
         running: &[Running],
@@ -252,8 +252,8 @@ impl Llama {
     }
 }
 
-/// Tokens that all prompts start with, at least one token left over each, in
-/// whole units; 0 for a single prompt.
+/// Number of tokens that all prompts share at their start, in whole units. At least one token of
+/// each prompt is left over. 0 for a single prompt.
 fn shared_start(prompts: &[Vec<u32>]) -> usize {
     let [first, rest @ ..] = prompts else {
         return 0;

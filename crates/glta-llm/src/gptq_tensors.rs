@@ -1,4 +1,4 @@
-//! The four tensors of a quantised linear layer, checked against what the files say of them.
+//! The tensors of a GPTQ linear layer, checked against the quantisation settings.
 
 use std::path::Path;
 
@@ -9,18 +9,18 @@ use crate::checkpoint::{Checkpoint, FLOATS, View};
 use crate::config::{CheckpointFormat, QuantizeConfig};
 use crate::error::{Error, Result};
 
-/// A layer's tensors, of the right shapes.
+/// Tensors of a layer. Their shapes have been checked.
 struct Parts<'a> {
     qweight: View<'a>,
     qzeros: View<'a>,
     scales: View<'a>,
-    /// Absent in files whose groups are consecutive runs.
+    /// Missing in files with consecutive groups.
     g_idx: Option<View<'a>>,
     group_size: usize,
     n_groups: usize,
 }
 
-/// Checks that the layer `prefix` of `k` inputs and `n` outputs is there.
+/// Checks that the tensors of the layer `prefix` with `k` inputs and `n` outputs exist.
 #[cfg(feature = "quantize")]
 pub(crate) fn expect(
     checkpoint: &Checkpoint,
@@ -54,8 +54,7 @@ impl<'a> Parts<'a> {
         let qweight = checkpoint.get(&name("qweight"))?;
         let qzeros = checkpoint.get(&name("qzeros"))?;
         let scales = checkpoint.get(&name("scales"))?;
-        // Without act-order the groups can only be consecutive runs, so a file
-        // may leave them out.
+        // Without act-order all groups are consecutive, so a file may omit them.
         let needed = q.desc_act || checkpoint.contains(&name("g_idx"));
         let g_idx = needed.then(|| checkpoint.get(&name("g_idx"))).transpose()?;
         if !(k * bits).is_multiple_of(32) || !(n * bits).is_multiple_of(32) {
@@ -83,7 +82,7 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// Reads and packs the layer `prefix` of `k` inputs and `n` outputs.
+/// Reads and packs the layer `prefix` with `k` inputs and `n` outputs.
 pub(crate) fn read(
     checkpoint: &Checkpoint,
     arena: &Arena,
@@ -128,8 +127,8 @@ pub(crate) fn read(
     Ok(matrix)
 }
 
-/// How the zero points are stored. A symmetric layer has the middle of the range everywhere,
-/// so its tensor itself shows the format, and the label is wrong where it says otherwise.
+/// Returns the format of the stored zero points. All zero points of a symmetric layer are in the
+/// middle of the range, so the tensor shows the format even if the label is wrong.
 fn stored_format(
     checkpoint: &Checkpoint,
     qzeros: &View<'_>,
@@ -145,10 +144,10 @@ fn stored_format(
         CheckpointFormat::V1 => (middle - 1, CheckpointFormat::V2, "gptq_v2"),
         _ => (middle, CheckpointFormat::V1, "gptq"),
     };
-    // What the other format stores for the same zero points.
+    // The value that the other format stores for the same zero points.
     let theirs = if stored == middle { middle - 1 } else { middle };
     let all = |field: u32| {
-        // Three words hold whole fields, whatever the number of bits.
+        // Three words contain whole fields for every number of bits.
         let pattern = [0, 1, 2].map(|word| packed_word(field, q.bits, word));
         !words.is_empty() && words.iter().zip(pattern.iter().cycle()).all(|(w, p)| w == p)
     };
@@ -175,7 +174,7 @@ fn packed_word(field: u32, bits: u32, word: u32) -> u32 {
     })
 }
 
-/// Refuses GPTQ weights that no file describes, and says what to write into one.
+/// Rejects GPTQ weights without quantisation settings, and suggests the settings to write.
 pub(crate) fn refuse_unstated(dir: &Path, checkpoint: &Checkpoint) -> Result<()> {
     let end = ".qweight";
     let Some(name) = checkpoint.names().find(|name| name.ends_with(end)) else {
@@ -205,7 +204,7 @@ pub(crate) fn refuse_unstated(dir: &Path, checkpoint: &Checkpoint) -> Result<()>
     ))
 }
 
-/// Bits and group size by the shapes of a layer's tensors.
+/// Infers the number of bits and the group size from the shapes of a layer's tensors.
 fn infer(checkpoint: &Checkpoint, prefix: &str) -> Option<(usize, i64)> {
     let shape = |part: &str| checkpoint.shape(&format!("{prefix}.{part}"));
     let (&[groups, outputs], &[_, packed]) = (shape("scales")?, shape("qzeros")?) else {
@@ -215,12 +214,12 @@ fn infer(checkpoint: &Checkpoint, prefix: &str) -> Option<(usize, i64)> {
     let bits = (packed * 32).checked_div(outputs).filter(|bits| [2, 3, 4, 8].contains(bits))?;
     let inputs = rows * 32 / bits;
     let size = inputs.div_ceil(groups.max(1));
-    // Groups are powers of two, of which the last may be partly filled.
+    // Group sizes are powers of two, and the last group may be incomplete.
     let size = if groups == 1 { -1 } else { size.next_power_of_two() as i64 };
     Some((bits, size))
 }
 
-/// Every group of GPTQ holds `group_size` rows, the last one the remainder.
+/// Checks that each group has `group_size` rows and the last one the remainder.
 fn check_groups(
     g_idx: &[u32],
     group_size: usize,

@@ -8,12 +8,12 @@ use crate::error::Result;
 #[derive(Debug)]
 pub(crate) struct DecoderLayer<B: Backend> {
     pub(crate) attention_norm: B::Norm,
-    /// Queries, keys and values in one.
+    /// Fused projection to queries, keys and values.
     pub(crate) qkv: B::Linear,
     pub(crate) head_norms: Option<HeadNorms<B>>,
     pub(crate) o: B::Linear,
     pub(crate) mlp_norm: B::Norm,
-    /// Gate and up projection in one.
+    /// Fused gate and up projections.
     pub(crate) gate_up: B::Linear,
     pub(crate) down: B::Linear,
 }
@@ -28,7 +28,7 @@ pub(crate) fn heads(config: &LlamaConfig) -> Heads {
     }
 }
 
-/// RMSNorms of every head of the queries and of the keys, before the rotation.
+/// RMSNorms of the query heads and the key heads, before the rotation.
 #[derive(Debug)]
 pub(crate) struct HeadNorms<B: Backend> {
     pub(crate) queries: B::Norm,
@@ -36,7 +36,7 @@ pub(crate) struct HeadNorms<B: Backend> {
 }
 
 impl<B: Backend> HeadNorms<B> {
-    /// A fused projection with its queries and keys normed, `(tokens, stride)`.
+    /// Returns the fused projection with normalised queries and keys, `(tokens, stride)`.
     pub(crate) fn forward(&self, qkv: &Tensor, heads: Heads) -> Result<Tensor> {
         let normed = |norm: &B::Norm, at: usize, count: usize| -> Result<Tensor> {
             Ok(back(&norm.forward(&split(qkv, at, count, heads.dim)?)?, qkv)?)
@@ -47,7 +47,7 @@ impl<B: Backend> HeadNorms<B> {
         Ok(Tensor::cat(&[&queries, &keys, &values], 1)?)
     }
 
-    /// Gradient at `qkv` for `dy` at the normed projection.
+    /// Gradient at `qkv`, given `dy` at the normalised projection.
     fn backward(&self, qkv: &Tensor, dy: &Tensor, heads: Heads) -> Result<Tensor> {
         let gradient = |norm: &B::Norm, at: usize, count: usize| -> Result<Tensor> {
             let x = split(qkv, at, count, heads.dim)?;
@@ -61,7 +61,7 @@ impl<B: Backend> HeadNorms<B> {
     }
 }
 
-/// `count` heads from column `at`, a row each, in f32.
+/// Copies `count` heads from column `at` on, one head per row, in f32.
 fn split(qkv: &Tensor, at: usize, count: usize, dim: usize) -> candle_core::Result<Tensor> {
     qkv.narrow(1, at, count * dim)?.contiguous()?.reshape(((), dim))?.to_dtype(DType::F32)
 }
@@ -72,20 +72,20 @@ fn back(rows: &Tensor, like: &Tensor) -> candle_core::Result<Tensor> {
     rows.reshape((tokens, rows.elem_count() / tokens.max(1)))?.to_dtype(like.dtype())
 }
 
-/// What a layer computes with beside its input.
+/// Inputs of a layer besides the hidden states.
 pub(crate) struct Pass<'a, B: Backend> {
     pub(crate) backend: &'a B,
     pub(crate) heads: Heads,
     pub(crate) tokens: &'a B::Tokens,
-    /// A prefix that stands before every sequence.
+    /// A prefix in front of every sequence.
     pub(crate) shared: Option<&'a B::Keys>,
     /// Index of the layer.
     pub(crate) layer: usize,
 }
 
-/// What a layer's derivative needs beside its input.
+/// Activations that the backward pass of a layer needs, besides the input.
 pub(crate) struct Activations<B: Backend> {
-    /// Fused projection before the norms of its heads, where there are any.
+    /// Fused projection before the norms of its heads; `None` without norms.
     raw: Option<Tensor>,
     /// Fused projection after the rotation, `(tokens, stride)`.
     qkv: Tensor,
@@ -93,16 +93,16 @@ pub(crate) struct Activations<B: Backend> {
     half: Half,
 }
 
-/// What the second half of a layer computes on the way.
+/// Intermediate results of a layer after attention.
 struct Half {
-    /// Between attention and feed-forward, `(tokens, hidden)`.
+    /// Hidden states between attention and feed-forward, `(tokens, hidden)`.
     middle: Tensor,
     /// `(tokens, 2 * inner)`
     gate_up: Tensor,
 }
 
 impl<B: Backend> DecoderLayer<B> {
-    /// Bytes that the weights hold in memory.
+    /// Number of bytes of the weights in memory.
     pub(crate) fn resident_bytes(&self) -> usize {
         let linears = [&self.qkv, &self.o, &self.gate_up, &self.down];
         let norms = [&self.attention_norm, &self.mlp_norm];
@@ -112,8 +112,8 @@ impl<B: Backend> DecoderLayer<B> {
             + norms.iter().map(|n| n.resident_bytes()).sum::<usize>()
     }
 
-    /// Queries, keys and values of `x: (tokens, hidden)`, after the rotation, and before
-    /// the norms of their heads where there are any.
+    /// Queries, keys and values of `x: (tokens, hidden)` after the rotation, and, if the heads have
+    /// norms, the projection before them.
     fn project(&self, x: &Tensor, pass: &Pass<B>) -> Result<(Tensor, Option<Tensor>)> {
         let qkv = self.qkv.forward(&self.attention_norm.forward(x)?, None)?;
         let (qkv, raw) = match &self.head_norms {
@@ -124,7 +124,7 @@ impl<B: Backend> DecoderLayer<B> {
         Ok((qkv, raw))
     }
 
-    /// From what attention computed to the activation of the feed-forward part.
+    /// Computes the layer from the output of attention up to the feed-forward activation.
     fn feed(&self, x: &Tensor, attended: &Tensor) -> Result<Half> {
         let middle = self.o.forward(attended, Some(x))?;
         let gate_up = self.gate_up.forward(&self.mlp_norm.forward(&middle)?, None)?;
@@ -135,7 +135,8 @@ impl<B: Backend> DecoderLayer<B> {
         Ok(self.down.forward(&backend.swiglu(&half.gate_up)?, Some(&half.middle))?)
     }
 
-    /// What [`Self::output`] and [`Self::backward`] need of `x: (tokens, hidden)`.
+    /// Computes the activations of `x: (tokens, hidden)` for [`Self::output`] and
+    /// [`Self::backward`].
     pub(crate) fn activations(&self, x: &Tensor, pass: &Pass<B>) -> Result<Activations<B>> {
         let Pass { backend, heads, tokens, shared, layer } = *pass;
         let (qkv, raw) = self.project(x, pass)?;
@@ -148,7 +149,7 @@ impl<B: Backend> DecoderLayer<B> {
         self.finish(&a.half, pass.backend)
     }
 
-    /// The layer's output for sequences that continue behind their caches.
+    /// The layer's output for sequences that continue their caches.
     pub(crate) fn extend(
         &self,
         x: &Tensor,

@@ -1,12 +1,10 @@
-//! A frozen LLaMA on the CPU or a GPU, with GPTQ weights that stay packed: forward from
-//! tokens or embeddings, **backward to the embeddings**, generation, and a
-//! quantiser.
+//! A frozen LLaMA on a CPU or a GPU, with GPTQ weights that stay packed: forward from tokens or
+//! embeddings, **backward to the embeddings**, generation, and a quantiser.
 //!
-//! Training through a frozen language model (soft prompts, projectors of graph
-//! or image embeddings) needs the gradient at its *input* only. This crate
-//! gives exactly that: [`Llama::hidden_states`] is one differentiable
-//! operation of candle whose derivative runs through the quantised layers,
-//! `dX = dY · dequant(W)`, and never forms a weight gradient.
+//! Training through a frozen language model (soft prompts, projectors of graph or image embeddings)
+//! needs only the gradient at its *input*. [`Llama::hidden_states`] is one differentiable operation
+//! of candle. Its derivative runs through the quantised layers, `dX = dY · dequant(W)`, and never
+//! forms a gradient of the weights.
 //!
 //! ```
 //! use candle_core::{Device, Var};
@@ -37,34 +35,33 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! * **Formats**: GPTQ with 2, 3, 4 or 8 bits, any group size, act-order
-//!   (`desc_act`), symmetric or not, format v1 and v2, single layers of other bits; AWQ
-//!   (`gemm`, 4 bits); plain f16, bf16 and f32. LLaMA, Mistral, Qwen2 and Qwen3
-//!   architectures with grouped-query attention, attention windows, biases, tied
-//!   embeddings, rope scaling linear, dynamic, llama3 and yarn. Anything else is refused by
-//!   name. The guide `docs/gptq.md` describes the format on disk and which file counts where
-//!   several state a fact.
-//! * **Batches** are right-padded; padding is not computed. A row's result does
-//!   not depend on its neighbours, in any bit.
-//! * **Memory**: [`ForwardOptions::recompute`] keeps one hidden state per token
-//!   and layer; [`Llama::prefix`] shares the start of all prompts.
-//! * **Generation**: [`Llama::generate`], batched, with a key-value cache;
-//!   [`Llama::extend`], [`Llama::extend_batch`] and [`KvCache`] for loops of one's own.
-//! * **Text**: [`Tokenizer`] gives the ids of transformers, also of the pieces of a prompt;
-//!   [`ChatTemplate`] is a checkpoint's own chat form.
-//! * **Quantiser**: with the feature `quantize`, `quantize` makes a GPTQ checkpoint of any LLaMA.
-//! * **Hub**: with the feature `hub`, `Llama::from_hub("owner/name", "main")`
-//!   downloads into the cache of the Hugging Face hub's own tools.
-//! * **Sentence encoders**: with the feature `text-encoder`, `SentenceEncoder` gives the
-//!   text vectors of a BERT such as MiniLM. It takes about a minute more to compile.
-//! * **GPU**: with the feature `cuda`, on the device that [`Llama::load`] is given;
-//!   the page `docs/cuda.md` says how. Bits as promised here are the CPU's.
-//! * **Threads**: rayon's current pool; AVX-512, AVX2 or plain Rust by what the
-//!   processor has.
-//! * **Precision**: f32, or on request [`Precision::Bf16`] for the products with
-//!   quantised weights, faster where the processor multiplies bf16.
+//! * **Formats**: GPTQ with 2, 3, 4 or 8 bits, any group size, act-order (`desc_act`), symmetric or
+//!   not, format v1 and v2, with other bits in single layers; AWQ (`gemm`, 4 bits); plain f16, bf16
+//!   and f32. LLaMA, Mistral, Qwen2 and Qwen3 architectures with grouped-query attention, attention
+//!   windows, biases, tied embeddings, and rope scaling `linear`, `dynamic`, `llama3` and `yarn`.
+//!   Other formats are rejected with an error that names the option. The guide `docs/gptq.md`
+//!   describes the format on disk and the precedence of the configuration files.
+//! * **Batches** are right-padded, and padding is not computed. A row's result has the same bits
+//!   whatever the other rows are.
+//! * **Memory**: [`ForwardOptions::recompute`] keeps one hidden state per token and layer.
+//!   [`Llama::prefix`] computes the common start of all prompts once.
+//! * **Generation**: [`Llama::generate`], batched, with a key-value cache. [`Llama::extend`],
+//!   [`Llama::extend_batch`] and [`KvCache`] are for custom loops.
+//! * **Text**: [`Tokenizer`] returns the same ids as transformers, also for parts of a prompt.
+//!   [`ChatTemplate`] renders the checkpoint's chat template.
+//! * **Quantiser** (feature `quantize`): `quantize` creates a GPTQ checkpoint of any supported
+//!   model.
+//! * **Hub** (feature `hub`): `Llama::from_hub("owner/name", "main")` downloads into the cache of
+//!   the Hugging Face Hub's own tools.
+//! * **Sentence encoders** (feature `text-encoder`): `SentenceEncoder` computes text vectors with a
+//!   BERT such as MiniLM. The feature adds about a minute of compilation.
+//! * **GPU** (feature `cuda`): pass a CUDA device to [`Llama::load`]. See `docs/cuda.md`. The
+//!   promises about bits on this page hold for the CPU.
+//! * **Threads**: rayon's current pool. The kernels use AVX-512, AVX2 or plain Rust, by processor.
+//! * **Precision**: f32. [`Precision::Bf16`] computes the products with quantised weights in bf16,
+//!   which is faster on processors that multiply bf16.
 
-// The documentation names the feature that an item needs.
+// docs.rs shows the feature that an item needs.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![deny(missing_docs)]
 
@@ -96,7 +93,7 @@ mod text_encoder;
 mod tokenizer;
 
 pub use cache::KvCache;
-/// Of the public functions' arguments and results.
+/// Types of public arguments and results.
 pub use candle_core::{Device, Tensor};
 pub use chat::ChatTemplate;
 pub use config::{
@@ -104,7 +101,7 @@ pub use config::{
 };
 pub use error::{Error, Result};
 pub use generate::GenerateEvent;
-/// Of [`LlamaOptions`], and what [`Llama::load_on`] takes.
+/// Types of [`LlamaOptions`] and [`Llama::load_on`].
 pub use glta_kernels::{Backend, Precision, SimdLevel};
 pub use model::{ForwardOptions, Llama, Prefix};
 pub use options::{GenerateOptions, LlamaOptions};

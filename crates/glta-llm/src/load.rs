@@ -1,4 +1,4 @@
-//! From a checkpoint's folder to packed layers.
+//! Loads packed layers from the folder of a checkpoint.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,11 +17,11 @@ use crate::network::Weights;
 pub(crate) struct Loader<'a, B> {
     pub(crate) checkpoint: Checkpoint,
     pub(crate) config: &'a LlamaConfig,
-    /// Where linear layers and norms go.
+    /// Backend of the linear layers and norms.
     pub(crate) backend: &'a B,
     pub(crate) arena: Arena,
-    /// What tensor names begin with: `model.`, or nothing in files of the model without its
-    /// output layer, as encoders of texts are.
+    /// Prefix of all tensor names: `model.`, or empty in checkpoints without the output layer, such
+    /// as text encoders.
     root: &'static str,
     output_bias: bool,
 }
@@ -39,17 +39,17 @@ impl<'a, B: Backend> Loader<'a, B> {
         Ok(Self { checkpoint, config, backend, arena: Arena::default(), root, output_bias })
     }
 
-    /// Full name of a module, as `layers.0.mlp.up_proj` is within the model.
+    /// Full name of a module; `layers.0.mlp.up_proj` is a name without the prefix.
     pub(crate) fn name(&self, module: &str) -> String {
         format!("{}{module}", self.root)
     }
 
-    /// Biases of q, k and v, of o, and of the feed-forward part.
+    /// Whether there are biases in q, k and v, in o, and in the feed-forward part.
     pub(crate) fn biases(&self) -> [bool; 3] {
         [self.config.attention_bias, self.output_bias, self.config.mlp_bias]
     }
 
-    /// Loads the first `layers` layers and everything around them.
+    /// Loads the first `layers` layers, the embeddings, the final norm and the output layer.
     pub(crate) fn load(self, layers: usize) -> Result<Weights<B>> {
         let c = self.config;
         let table =
@@ -66,11 +66,11 @@ impl<'a, B: Backend> Loader<'a, B> {
         Ok(Weights { table, layers: loaded, norm, lm_head })
     }
 
-    /// Refuses tensors that nothing asked for, except those of layers from `layers` on.
+    /// Rejects unused tensors, except those of layers from `layers` on.
     pub(crate) fn refuse_unused(&self, layers: usize) -> Result<()> {
         let root = self.root;
         let dropped = |name: &str| {
-            // Layers that the configuration has but the caller did not want.
+            // The caller did not request these layers of the configuration.
             let index = name
                 .strip_prefix(root)
                 .and_then(|rest| rest.strip_prefix("layers."))
@@ -99,7 +99,7 @@ impl<'a, B: Backend> Loader<'a, B> {
             let (matrix, _) = self.linear("lm_head", c.vocab_size, c.hidden_size, false)?;
             return Ok(Some(matrix));
         }
-        // Some files repeat the tied matrix; a different one would be ignored.
+        // Some files repeat the tied matrix. Reject a different one rather than ignore it.
         if self.checkpoint.contains("lm_head.weight") {
             let head = self.checkpoint.get("lm_head.weight")?;
             let table = self.checkpoint.get(&format!("{}embed_tokens.weight", self.root))?;
@@ -150,7 +150,7 @@ impl<'a, B: Backend> Loader<'a, B> {
         })
     }
 
-    /// The norms of the heads of queries and keys in layer `i`, where the model has them.
+    /// Norms of the query and key heads in layer `i`; `None` if the model has none.
     pub(crate) fn head_norms(&self, i: usize) -> Result<Option<HeadNorms<B>>> {
         let c = self.config;
         if !c.qk_norm {
@@ -197,7 +197,7 @@ impl<'a, B: Backend> Loader<'a, B> {
         Ok(matrix)
     }
 
-    /// How a linear layer is quantised; `None` for plain weights.
+    /// Quantisation of a linear layer; `None` for plain weights.
     fn quantization(&self, prefix: &str) -> Result<Option<QuantizeConfig>> {
         let stated = self.config.quantization.as_ref();
         let stated = stated.filter(|q| prefix != "lm_head" || q.lm_head);
@@ -209,7 +209,7 @@ impl<'a, B: Backend> Loader<'a, B> {
         Ok(own.flatten())
     }
 
-    /// Checks that [`Self::linear`] will find the layer.
+    /// Checks that [`Self::linear`] will find the tensors of the layer.
     #[cfg(feature = "quantize")]
     pub(crate) fn expect_linear(&self, prefix: &str, n: usize, k: usize, bias: bool) -> Result<()> {
         match self.quantization(prefix)? {
@@ -226,7 +226,7 @@ impl<'a, B: Backend> Loader<'a, B> {
         Ok(())
     }
 
-    /// Checks what stands before and behind the layers.
+    /// Checks the tensors outside the layers.
     #[cfg(feature = "quantize")]
     pub(crate) fn expect_ends(&self) -> Result<()> {
         let c = self.config;
@@ -243,14 +243,14 @@ impl<'a, B: Backend> Loader<'a, B> {
         Ok(())
     }
 
-    /// Whether the checkpoint has, or must have, an output layer of its own.
+    /// Whether the checkpoint has, or must have, a separate output layer.
     pub(crate) fn has_lm_head(&self) -> bool {
         let stored =
             ["weight", "qweight"].iter().any(|p| self.checkpoint.contains(&format!("lm_head.{p}")));
         stored || (!self.config.tie_word_embeddings && !self.root.is_empty())
     }
 
-    /// A linear layer and its bias.
+    /// Loads a linear layer and its bias.
     pub(crate) fn linear(
         &self,
         prefix: &str,
@@ -274,8 +274,8 @@ impl<'a, B: Backend> Loader<'a, B> {
             if has_bias {
                 bias = Some(values);
             } else if values.iter().any(|&b| b != 0.0) {
-                // Older files carry zero biases for every layer; any other
-                // bias would change the result.
+                // Older files have zero biases in every layer. Any other bias would change the
+                // result.
                 return Err(
                     view.error("a bias that is not zero, but the configuration has no biases")
                 );
@@ -285,8 +285,8 @@ impl<'a, B: Backend> Loader<'a, B> {
     }
 }
 
-/// Whether the attention's output projections have biases, which a configuration may promise
-/// together with those of q, k and v. Where no layer has one they are zero, as in transformers.
+/// Whether the attention output projections have biases. A configuration may enable them together
+/// with those of q, k and v. If no layer has one, they are zero, as in transformers.
 fn has_output_bias(checkpoint: &Checkpoint) -> bool {
     let some = checkpoint.names().any(|name| name.ends_with(".self_attn.o_proj.bias"));
     if !some {

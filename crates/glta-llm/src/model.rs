@@ -14,19 +14,19 @@ use crate::load::Loader;
 use crate::network::{Keep, Network, Weights};
 use crate::options::LlamaOptions;
 
-/// How [`Llama::hidden_states`] runs.
+/// Options of [`Llama::hidden_states`].
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ForwardOptions<'a> {
-    /// Tokens that stand before every row, computed once.
+    /// Tokens in front of every row, computed once.
     pub prefix: Option<&'a Prefix>,
-    /// Keep only each layer's input for the backward pass and compute the rest
-    /// again there: less memory, about one more forward pass of time.
+    /// Whether to keep only the input of each layer for the backward pass, which then recomputes
+    /// the activations. Saves memory and costs about one more forward pass.
     pub recompute: bool,
 }
 
-/// Keys and values of a shared start of many prompts, in every layer.
+/// Keys and values, in every layer, of tokens that many prompts start with.
 ///
-/// Cheap to clone; belongs to the model that made it.
+/// Cheap to clone. Belongs to the model that created it.
 #[derive(Clone, Debug)]
 pub struct Prefix {
     pub(crate) keys: Arc<dyn AnyKeys>,
@@ -38,35 +38,34 @@ impl Prefix {
         self.keys.len()
     }
 
-    /// Whether there are no tokens.
+    /// Whether the prefix is empty.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
-/// A frozen LLaMA: nothing in it is trained, but gradients flow through it to
-/// the embeddings at its input.
+/// A frozen LLaMA. Its weights are not trained, but gradients flow through it to the input
+/// embeddings.
 ///
-/// Cheap to clone, and shared between threads freely.
+/// Cheap to clone and to share between threads.
 #[derive(Clone, Debug)]
 pub struct Llama {
     pub(crate) network: Arc<dyn AnyNetwork>,
 }
 
 impl Llama {
-    /// Loads a checkpoint's folder: `config.json`, safetensors weights (GPTQ
-    /// or plain), and `quantize_config.json` where there is one.
+    /// Loads the folder of a checkpoint: `config.json`, safetensors weights (quantised or plain),
+    /// and `quantize_config.json` if it exists.
     ///
-    /// The files are memory-mapped while they are read and must not be changed
-    /// meanwhile. Weights stay packed in memory.
+    /// The files are memory-mapped while they are read and must not be changed during that time.
+    /// Quantised weights stay packed in memory.
     ///
-    /// Loading onto a CUDA device turns that [`Device`]'s event tracking off
-    /// ([`Cuda::new`] says what that means for other streams).
+    /// Loading onto a CUDA device disables event tracking of that [`Device`]. [`Cuda::new`]
+    /// explains the effect on other streams.
     ///
     /// # Errors
-    /// Missing or malformed files, tensors that are missing, surplus, of the
-    /// wrong shape or dtype or not finite, and options that are not supported,
-    /// each by name; a device that is not there or not supported.
+    /// Missing or malformed files; tensors that are missing, unused, not finite, or of the wrong
+    /// shape or dtype; unsupported options; a device that does not exist or is not supported.
     pub fn load(dir: impl AsRef<Path>, options: &LlamaOptions, device: &Device) -> Result<Self> {
         let dir = dir.as_ref();
         options.check_simd()?;
@@ -76,10 +75,10 @@ impl Llama {
         Self::load_on(dir, options, Cuda::new(device, options.precision)?)
     }
 
-    /// [`Self::load`] onto a backend; `options.simd` and `options.precision` are ignored.
+    /// [`Self::load`] onto a backend. Ignores `options.simd` and `options.precision`.
     ///
     /// # Errors
-    /// As [`Self::load`].
+    /// Those of [`Self::load`].
     pub fn load_on<B: Backend>(
         dir: impl AsRef<Path>,
         options: &LlamaOptions,
@@ -94,11 +93,11 @@ impl Llama {
         Self::new(config, weights, backend)
     }
 
-    /// A model with normally distributed f32 weights of deviation
-    /// [`LlamaConfig::initializer_range`] and norm weights of one.
+    /// Creates a model with normally distributed f32 weights of standard deviation
+    /// [`LlamaConfig::initializer_range`]. All norm weights are one.
     ///
     /// # Errors
-    /// An invalid configuration; a device that is not there or not supported.
+    /// An invalid configuration, or a device that does not exist or is not supported.
     pub fn random(config: &LlamaConfig, seed: u64, device: &Device) -> Result<Self> {
         if device.is_cpu() {
             return Self::random_on(config, seed, Host::new(None, Precision::F32)?);
@@ -109,7 +108,7 @@ impl Llama {
     /// [`Self::random`] on a backend.
     ///
     /// # Errors
-    /// As [`Self::random`].
+    /// Those of [`Self::random`].
     pub fn random_on<B: Backend>(config: &LlamaConfig, seed: u64, backend: B) -> Result<Self> {
         config.validate()?;
         let config = LlamaConfig {
@@ -127,22 +126,22 @@ impl Llama {
         Ok(Self { network: Arc::new(Network::new(config, weights, backend)?) })
     }
 
-    /// The configuration, with `num_hidden_layers` as loaded.
+    /// The configuration; `num_hidden_layers` is the number of loaded layers.
     pub fn config(&self) -> &LlamaConfig {
         self.network.config()
     }
 
-    /// Where the weights are.
+    /// The device of the weights.
     pub fn device(&self) -> &Device {
         self.network.device()
     }
 
-    /// Bytes that the weights hold in memory.
+    /// Number of bytes of the weights in memory.
     pub fn resident_bytes(&self) -> usize {
         self.network.resident_bytes()
     }
 
-    /// Embeddings of token ids, `(len, hidden)` f32; frozen.
+    /// Embeddings of token ids, `(len, hidden)` f32. Not differentiable.
     ///
     /// # Errors
     /// An id outside the vocabulary.
@@ -150,16 +149,15 @@ impl Llama {
         self.network.embed(ids)
     }
 
-    /// Root mean square of the token embedding table: the scale that soft
-    /// tokens should have.
+    /// Root mean square of the token embedding table, a suitable scale for soft tokens.
     pub fn embedding_rms(&self) -> f32 {
         self.network.embedding_rms()
     }
 
-    /// Keys and values of a prompt's start that many rows share, computed once.
+    /// Computes the keys and values of tokens that many prompts start with.
     ///
     /// # Errors
-    /// An id outside the vocabulary; more tokens than the model's context.
+    /// An id outside the vocabulary, or more tokens than the model's context.
     pub fn prefix(&self, ids: &[u32]) -> Result<Prefix> {
         let mut keys = self.network.keys(true);
         if !ids.is_empty() {
@@ -170,16 +168,15 @@ impl Llama {
 
     /// Hidden states after the final norm, `(batch, seq, hidden)`.
     ///
-    /// `embeds: (batch, seq, hidden)` f32 is right-padded, `lengths` holds the
-    /// number of real tokens of every row; padded positions are not computed
-    /// and come out zero. A row's result does not depend, in any bit, on the
-    /// rows beside it. Where `embeds` is tracked by candle (a `Var`, or
-    /// computed from one), `backward()` gives its gradient; else nothing is
+    /// `embeds: (batch, seq, hidden)`, f32, is right-padded, and `lengths` has the number of tokens
+    /// of each row. Padded positions are not computed and are zero in the result. The result of a
+    /// row has the same bits whatever the other rows are. If candle tracks `embeds` (a `Var`, or a
+    /// tensor computed from one), `backward()` computes its gradient; otherwise no activations are
     /// kept.
     ///
     /// # Errors
-    /// Shapes, dtypes or lengths that do not fit; more tokens than the model's
-    /// context; a prefix of another model.
+    /// Wrong shapes, dtypes or lengths; more tokens than the model's context; a prefix of another
+    /// model.
     pub fn hidden_states(
         &self,
         embeds: &Tensor,
@@ -208,7 +205,7 @@ impl Llama {
         Arc::clone(&self.network).hidden_states(embeds, sequences, prefix, keep)
     }
 
-    /// Whether this model can compute a right-padded batch.
+    /// Checks that this model can run the right-padded batch.
     pub(crate) fn check_batch(&self, embeds: &Tensor, lengths: &[usize]) -> Result<()> {
         let (rows, seq, hidden) = embeds.dims3().map_err(|_| {
             Error::Input(format!(
@@ -232,7 +229,7 @@ impl Llama {
         Ok(())
     }
 
-    /// Refuses a tensor on another device than the model.
+    /// Rejects a tensor that is not on the model's device.
     fn check_device(&self, what: &str, tensor: &Tensor) -> Result<()> {
         if tensor.device().same_device(self.device()) {
             return Ok(());
@@ -244,10 +241,10 @@ impl Llama {
         )))
     }
 
-    /// Hidden states of token ids after the first `layer` layers, `(len,
-    /// hidden)`, without the final norm; 0 gives the embeddings. Frozen.
+    /// Hidden states of token ids after the first `layer` layers, `(len, hidden)`, without the
+    /// final norm. 0 returns the embeddings. Not differentiable.
     ///
-    /// The mean over tokens of an early layer makes a cheap text vector.
+    /// The mean over the tokens of an early layer is a cheap text vector.
     ///
     /// ```
     /// use glta_llm::{Device, Llama, LlamaOptions};
@@ -260,7 +257,7 @@ impl Llama {
     /// ```
     ///
     /// # Errors
-    /// `layer` over the number of layers; an id outside the vocabulary; more
+    /// `layer` exceeds the number of layers, an id is outside the vocabulary, or there are more
     /// tokens than the model's context.
     pub fn layer_hidden_states(&self, ids: &[u32], layer: usize) -> Result<Tensor> {
         let layers = self.config().num_hidden_layers;
@@ -273,11 +270,10 @@ impl Llama {
         self.network.read(ids, layer, &mut *self.network.keys(false))
     }
 
-    /// Scores of the vocabulary, `(.., hidden)` to `(.., vocab)`;
-    /// differentiable.
+    /// Vocabulary scores of hidden states, `(.., hidden)` to `(.., vocab)`. Differentiable.
     ///
     /// # Errors
-    /// A last dimension or dtype that does not fit.
+    /// A wrong last dimension or dtype.
     pub fn logits(&self, hidden_states: &Tensor) -> Result<Tensor> {
         let LlamaConfig { hidden_size: hidden, vocab_size, .. } = *self.config();
         let mut dims = hidden_states.dims().to_vec();
@@ -295,7 +291,7 @@ impl Llama {
         Ok(Arc::clone(&self.network).logits(&flat)?.reshape(dims)?)
     }
 
-    /// Instruction set that the kernels use; `None` for a model that is not on the CPU.
+    /// Instruction set of the CPU kernels; `None` for a model on another device.
     pub fn simd_level(&self) -> Option<SimdLevel> {
         self.network.simd_level()
     }
@@ -353,7 +349,7 @@ fn random_weights<B: Backend>(config: &LlamaConfig, seed: u64, backend: &B) -> R
     Ok(Weights { table, layers, norm, lm_head })
 }
 
-/// Norms of one for the heads, where the model has any.
+/// Creates head norms with weight one, if the model has head norms.
 fn head_norms<B: Backend>(config: &LlamaConfig, backend: &B) -> Result<Option<HeadNorms<B>>> {
     if !config.qk_norm {
         return Ok(None);

@@ -1,4 +1,4 @@
-//! A model on one backend: all layers of a batch, forward and backward.
+//! A model on one backend: forward and backward passes of batches.
 
 use std::sync::{Arc, OnceLock};
 
@@ -17,7 +17,7 @@ pub(crate) struct Weights<B: Backend> {
     pub(crate) table: Arc<Matrix>,
     pub(crate) layers: Vec<DecoderLayer<B>>,
     pub(crate) norm: B::Norm,
-    /// `None` where the checkpoint has no output layer.
+    /// `None` if the checkpoint has no output layer.
     pub(crate) lm_head: Option<B::Linear>,
 }
 
@@ -31,7 +31,7 @@ pub(crate) struct Network<B: Backend> {
     embedding_rms: OnceLock<f32>,
 }
 
-/// What to keep of the forward pass.
+/// Which tensors of the forward pass to keep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Keep {
     Nothing,
@@ -39,22 +39,22 @@ pub(crate) enum Keep {
     Activations,
 }
 
-/// What was kept.
+/// Tensors of the forward pass that the backward pass uses.
 pub(crate) struct Tape<B: Backend> {
-    /// Input of every layer, and the output of the last, `(tokens, hidden)`.
+    /// Input of every layer and the output of the last layer, `(tokens, hidden)`.
     inputs: Vec<Tensor>,
-    /// Empty where layers are computed again.
+    /// Empty if the backward pass recomputes the activations.
     activations: Vec<Activations<B>>,
 }
 
 impl<B: Backend> Network<B> {
-    /// `config` has as many layers as `weights`.
+    /// `config` must have the number of layers of `weights`.
     pub(crate) fn new(mut config: LlamaConfig, weights: Weights<B>, backend: B) -> Result<Self> {
         backend.check(heads(&config))?;
         if let Some(window) = config.sliding_window.as_ref().map(|window| window.tokens)
             && backend.check(Heads { window: Some(window), ..heads(&config) }).is_err()
         {
-            // Up to its window, such attention is the plain one.
+            // Within the window, sliding-window attention equals full attention.
             config.sliding_window = None;
             config.max_position_embeddings = config.max_position_embeddings.min(window);
             tracing::warn!(
@@ -64,7 +64,7 @@ impl<B: Backend> Network<B> {
         }
         let embedding = backend.embedding(&weights.table)?;
         let rotary = RotaryCache::new(&config, &backend);
-        // The first use may be on another thread, with a queue of its own.
+        // The first use may be on another thread, with its own stream.
         backend.device().synchronize()?;
         let embedding_rms = OnceLock::new();
         Ok(Self { config, backend, embedding, weights, rotary, embedding_rms })
@@ -75,7 +75,7 @@ impl<B: Backend> Network<B> {
         self.weights.layers.len()
     }
 
-    /// Bytes that the weights hold in memory.
+    /// Number of bytes of the weights in memory.
     pub(crate) fn resident_bytes(&self) -> usize {
         let Weights { table, layers, norm, lm_head } = &self.weights;
         let table = if self.config.tie_word_embeddings { 0 } else { table.resident_bytes() };
@@ -110,17 +110,17 @@ impl<B: Backend> Network<B> {
         Ok(self.backend.embed(&self.embedding, ids)?)
     }
 
-    /// The final norm, `(rows, hidden)` to the same in f32.
+    /// Applies the final norm to `(rows, hidden)`. The result is f32.
     pub(crate) fn norm(&self, x: &Tensor) -> Result<Tensor> {
         Ok(self.weights.norm.forward(x)?)
     }
 
-    /// `(rows, hidden)` to `(rows, vocab)` f32.
+    /// Output layer, `(rows, hidden)` to `(rows, vocab)` f32.
     pub(crate) fn logits(&self, x: &Tensor) -> Result<Tensor> {
         Ok(self.lm_head()?.forward_f32(x)?)
     }
 
-    /// Gradient at `x` of [`Self::logits`], `(rows, vocab)` to `(rows, hidden)` f32.
+    /// Backward pass of [`Self::logits`], `(rows, vocab)` to `(rows, hidden)` f32.
     pub(crate) fn logits_backward(&self, d_logits: &Tensor) -> Result<Tensor> {
         Ok(self.lm_head()?.backward_f32(d_logits)?)
     }
@@ -188,7 +188,7 @@ impl<B: Backend> Network<B> {
         Ok((out, tape))
     }
 
-    /// Gradient at the packed embeddings given the one at the output.
+    /// Gradient at the packed embeddings, given the gradient at the output.
     pub(crate) fn backward(
         &self,
         tape: &Tape<B>,
@@ -218,9 +218,8 @@ impl<B: Backend> Network<B> {
         Ok(dx)
     }
 
-    /// Runs the first `layers` layers on packed embeddings, appending keys and values
-    /// to the sequences' caches, which continue behind the prefix; returns the states
-    /// before the final norm.
+    /// Runs the first `layers` layers on packed embeddings and returns the states before the final
+    /// norm. Appends keys and values to the caches of the sequences, which continue the prefix.
     pub(crate) fn extend(
         &self,
         mut x: Tensor,

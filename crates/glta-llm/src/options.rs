@@ -3,20 +3,20 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
-/// How much of a checkpoint to load, and how to run it.
+/// Options for loading and running a checkpoint.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LlamaOptions {
-    /// Keep only the first N layers and the final norm; `None` for all.
+    /// Number of layers to load, followed by the final norm; `None` for all layers.
     pub layers: Option<usize>,
-    /// Instruction set of the CPU kernels; `None` for the best there is.
+    /// Instruction set of the CPU kernels; `None` for the best one available.
     pub simd: Option<SimdLevel>,
     /// Arithmetic of the products with quantised weights.
     pub precision: Precision,
 }
 
 impl LlamaOptions {
-    /// Refuses an instruction set that this processor does not run.
+    /// Rejects an instruction set that the processor does not support.
     pub(crate) fn check_simd(&self) -> Result<()> {
         match self.simd.filter(|level| !level.is_supported()) {
             Some(level) => Err(Error::Config {
@@ -28,33 +28,33 @@ impl LlamaOptions {
     }
 }
 
-/// How text is generated.
+/// Options of text generation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct GenerateOptions {
-    /// Most tokens generated per prompt.
+    /// Maximum number of new tokens per prompt.
     pub max_new_tokens: usize,
-    /// 0 takes the likeliest token; larger values flatten the distribution.
+    /// Sampling temperature. 0 selects the most likely token.
     pub temperature: f32,
-    /// Draw from the k likeliest tokens only; 0 for all.
+    /// Sample from the k most likely tokens only; 0 for all tokens.
     pub top_k: usize,
-    /// Draw from the likeliest tokens that together have this probability.
+    /// Sample from the most likely tokens whose probabilities add up to this value.
     pub top_p: f32,
-    /// Scores of tokens seen before are divided by this (multiplied where
-    /// negative); 1 for none.
+    /// Penalty for tokens that are already in the text: positive scores are divided by it, negative
+    /// scores are multiplied. 1 disables it.
     pub repetition_penalty: f32,
-    /// Tokens that end a text beside the model's own; none of them is part of
-    /// the result.
+    /// Tokens that end a text, in addition to the model's own end tokens. They are not part of the
+    /// result.
     pub stop_ids: Vec<u32>,
-    /// Texts that end a text and are cut off with what follows; special tokens, as
-    /// `<|im_end|>`, may be among them
-    /// ([`Llama::generate_text`](crate::Llama::generate_text) only).
+    /// Texts that end a result. They are removed, with all text after them. They may contain
+    /// special tokens such as `<|im_end|>`. Only
+    /// [`Llama::generate_text`](crate::Llama::generate_text) supports them.
     pub stop: Vec<String>,
-    /// Go on after the model's end token.
+    /// Whether to continue after the model's end token.
     pub ignore_eos: bool,
-    /// Seed of the draws. Every prompt has its own stream, by its index.
+    /// Seed of the sampling. Each prompt index has its own random stream.
     pub seed: u64,
-    /// Most prompts worked on at once.
+    /// Maximum number of prompts in a batch.
     pub batch_size: usize,
 }
 
@@ -76,10 +76,10 @@ impl Default for GenerateOptions {
 }
 
 impl GenerateOptions {
-    /// Checks the fields.
+    /// Checks that the fields are valid.
     ///
     /// # Errors
-    /// The first field that cannot work.
+    /// The first invalid field.
     pub fn validate(&self) -> Result<()> {
         let wrong = |field, problem: String| Err(Error::Config { field, problem });
         if !(self.temperature.is_finite() && self.temperature >= 0.0) {

@@ -12,7 +12,7 @@ type Table<B> = (usize, Arc<<B as Backend>::Rotary>);
 #[derive(Debug)]
 pub(crate) struct RotaryCache<B: Backend> {
     inverse_frequencies: Vec<f32>,
-    /// Factor of all cosines and sines; 1 but for YaRN.
+    /// Factor of all cosines and sines; 1 except with YaRN.
     scale: f32,
     backend: B,
     table: Mutex<Option<Table<B>>>,
@@ -31,7 +31,7 @@ impl<B: Backend> RotaryCache<B> {
         }
     }
 
-    /// A table for at least the positions `0..positions`.
+    /// Returns a table with at least the positions `0..positions`.
     ///
     /// # Errors
     /// The device is out of memory.
@@ -41,15 +41,15 @@ impl<B: Backend> RotaryCache<B> {
             return Ok(Arc::clone(table));
         }
         let positions = positions.next_power_of_two().max(64);
-        // Angles are rounded to f32 before the cosine, as in the
-        // implementations the checkpoints were trained with.
+        // Angles are rounded to f32 before the cosine, as in the implementations that trained the
+        // checkpoints.
         let angles =
             (0..positions).flat_map(|p| self.inverse_frequencies.iter().map(move |f| p as f32 * f));
         let scale = self.scale;
         let cos = angles.clone().map(|angle| angle.cos() * scale).collect();
         let sin = angles.map(|angle| angle.sin() * scale).collect();
         let new = Arc::new(self.backend.rotary(cos, sin, self.inverse_frequencies.len())?);
-        // Other threads, and their queues on the device, use it too.
+        // Other threads use the table on their own streams.
         self.backend.device().synchronize()?;
         *table = Some((positions, Arc::clone(&new)));
         Ok(new)
@@ -61,14 +61,13 @@ fn inverse_frequencies(config: &LlamaConfig) -> Vec<f32> {
     let ramp = yarn_ramp(config);
     (0..config.head_dim / 2)
         .map(|i| {
-            // Rounded to f32 step by step, as in the implementations that the
-            // checkpoints were trained with: at position 1000 a last digit of a
-            // frequency is already 1e-4 of an angle.
+            // Rounded to f32 in each step, as in the implementations that trained the checkpoints.
+            // At position 1000, the last digit of a frequency changes the angle by 1e-4.
             let exponent = (2 * i) as f32 / config.head_dim as f32;
             let power = config.rope_theta.powf(f64::from(exponent)) as f32;
             let frequency = f64::from(1.0 / power);
             let scaled = match config.rope_scaling {
-                // Dynamic scaling changes nothing within the context that is run.
+                // Dynamic scaling has no effect within the supported context.
                 None | Some(RopeScaling::Dynamic { .. }) => frequency,
                 Some(RopeScaling::Linear { factor }) => frequency / factor,
                 Some(RopeScaling::Llama3 {
@@ -77,8 +76,7 @@ fn inverse_frequencies(config: &LlamaConfig) -> Vec<f32> {
                     high_freq_factor,
                     original_max_position_embeddings,
                 }) => {
-                    // Long wavelengths are slowed down, short ones kept, and
-                    // those between blended.
+                    // Scales long wavelengths, keeps short ones, and blends those between.
                     let context = original_max_position_embeddings as f64;
                     let wavelength = std::f64::consts::TAU / frequency;
                     if wavelength > context / low_freq_factor {
@@ -102,7 +100,7 @@ fn inverse_frequencies(config: &LlamaConfig) -> Vec<f32> {
         .collect()
 }
 
-/// How much of a frequency YaRN divides, 0 to 1 for every rotated pair; empty without YaRN.
+/// Share of YaRN's division for each rotated pair, from 0 to 1; empty without YaRN.
 fn yarn_ramp(config: &LlamaConfig) -> Vec<f32> {
     let Some(RopeScaling::Yarn {
         beta_fast,
@@ -115,7 +113,7 @@ fn yarn_ramp(config: &LlamaConfig) -> Vec<f32> {
         return Vec::new();
     };
     let dim = config.head_dim as f64;
-    // The pair that turns so many times over the original context.
+    // The pair with this number of rotations over the original context.
     let pair = |rotations: f64| {
         let turns = original_max_position_embeddings as f64 / (rotations * std::f64::consts::TAU);
         dim * turns.ln() / (2.0 * config.rope_theta.ln())

@@ -11,7 +11,7 @@ use glta_kernels::{Backend, Sequences};
 use crate::error::Result;
 use crate::network::{Network, Tape};
 
-/// What an operation whose result is there already gives candle: a copy.
+/// Result of a candle operation whose output is already computed: a copy of it.
 fn computed_cpu(output: &Tensor) -> CandleResult<(CpuStorage, Shape)> {
     let (storage, layout) = output.storage_and_layout();
     match &*storage {
@@ -29,8 +29,7 @@ fn computed_cuda(output: &Tensor) -> CandleResult<(CudaStorage, Shape)> {
     }
 }
 
-/// Hidden states that were already computed, with the derivative that belongs
-/// to them.
+/// Hidden states that are already computed, with their derivative.
 pub(crate) struct Stack<B: Backend> {
     pub(crate) network: Arc<Network<B>>,
     /// `(batch, seq, hidden)`
@@ -67,7 +66,7 @@ impl<B: Backend> CustomOp1 for Stack<B> {
     }
 }
 
-/// Scores that were already computed, with the derivative of the output layer.
+/// Scores that are already computed, with the derivative of the output layer.
 pub(crate) struct Logits<B: Backend> {
     pub(crate) network: Arc<Network<B>>,
     /// `(rows, vocab)`

@@ -1,35 +1,35 @@
-//! Which model a `config.json` describes: LLaMA, or one that differs in biases, norms or
-//! attention windows, or is LLaMA under another name.
+//! The model family of a `config.json`: LLaMA, a renamed LLaMA, or a model that differs in biases,
+//! norms or attention windows.
 
 use super::window::SlidingWindow;
 use crate::error::{Error, Result};
 use crate::json::Fields;
 
-/// Models whose layers this crate runs.
+/// Supported model families.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Llama,
-    /// LLaMA with the one key `bias` for all four attention projections.
+    /// LLaMA with one key `bias` for all four attention projections.
     InternLm,
-    /// LLaMA with `qkv_bias`, and `bias` for everything else.
+    /// LLaMA with `qkv_bias`, and `bias` for all other projections.
     InternLm3,
     Mistral,
-    /// Biases of q, k and v.
+    /// LLaMA with biases of q, k and v.
     Qwen2,
-    /// Norms of the heads of q and k.
+    /// LLaMA with norms of the q and k heads.
     Qwen3,
 }
 
 const SUPPORTED: &str = "llama, mistral, qwen2, qwen3, aquila, internlm, internlm3, xverse";
 
-/// What a family adds to the sizes of LLaMA, and its defaults.
+/// The differences of a family from LLaMA, and its default values.
 pub(super) struct Family {
     kind: Kind,
 }
 
 impl Family {
-    /// By `model_type`, or where that is absent or unknown by `architectures`, as in files of
-    /// models that only renamed LLaMA.
+    /// Recognises the family by `model_type`. If that is missing or unknown, as in renamed LLaMA
+    /// models, recognises it by `architectures`.
     pub(super) fn of(f: &Fields<'_>) -> Result<Self> {
         let model_type = f.str("model_type")?;
         if let Some(kind) = model_type.and_then(by_type) {
@@ -62,17 +62,17 @@ impl Family {
         }
     }
 
-    /// A head's size where the file has none; `None` for `hidden_size` over the heads.
+    /// Default size of a head; `None` for `hidden_size` divided by the number of heads.
     pub(super) fn default_head_dim(&self) -> Option<usize> {
         (self.kind == Kind::Qwen3).then_some(128)
     }
 
-    /// Whether the heads of q and k have an RMSNorm before the rotation.
+    /// Whether q and k heads have an RMSNorm before the rotation.
     pub(super) fn qk_norm(&self) -> bool {
         self.kind == Kind::Qwen3
     }
 
-    /// Biases of q, k and v, of o, and of the feed-forward part.
+    /// Whether there are biases in q, k and v, in o, and in the feed-forward part.
     pub(super) fn biases(&self, f: &Fields<'_>) -> Result<[bool; 3]> {
         let set = |key: &str| Ok::<_, Error>(f.bool(key)?.unwrap_or(false));
         Ok(match self.kind {
@@ -94,19 +94,19 @@ impl Family {
         })
     }
 
-    /// The attention window and the layers that have it.
+    /// Returns the attention window and the layers that use it.
     pub(super) fn window(&self, f: &Fields<'_>, layers: usize) -> Result<Option<SlidingWindow>> {
         let qwen = matches!(self.kind, Kind::Qwen2 | Kind::Qwen3);
         if !qwen && self.kind != Kind::Mistral {
             return Ok(None);
         }
-        // Qwen's files name a window that is off unless this is true. transformers reads the
-        // key for Qwen alone, other engines for all.
+        // Qwen's files contain a window that is disabled unless this key is true. transformers
+        // reads the key only for Qwen; other engines read it for all models.
         if !f.bool("use_sliding_window")?.unwrap_or(!qwen) {
             return Ok(None);
         }
         let tokens = match f.object.get("sliding_window") {
-            // What transformers takes where the key is absent; `null` is no window.
+            // The default of transformers if the key is missing; `null` means no window.
             None => 4096,
             Some(_) => match f.usize("sliding_window")? {
                 None => return Ok(None),
@@ -133,7 +133,7 @@ impl Family {
             }
             None if qwen => {
                 let first = f.usize("max_window_layers")?.unwrap_or(28);
-                // Bounded before memory is taken for them.
+                // Limits the allocation before `layers` is validated.
                 (0..layers.min(1 << 16)).map(|layer| layer >= first).collect()
             }
             None => vec![true; layers.min(1 << 16)],
@@ -156,7 +156,7 @@ fn by_type(name: &str) -> Option<Kind> {
 
 fn by_architecture(name: &str) -> Option<Kind> {
     let family = name.strip_suffix("ForCausalLM").or_else(|| name.strip_suffix("Model"))?;
-    // transformers spells the one, older files the other.
+    // transformers uses the first spelling, older files the second.
     Some(match family {
         "Llama" | "LLaMA" | "Aquila" | "Xverse" => Kind::Llama,
         "InternLM" => Kind::InternLm,

@@ -1,4 +1,4 @@
-//! A checkpoint's settings, out of the files that state them.
+//! Model settings from the JSON files of a checkpoint.
 
 mod family;
 mod problem;
@@ -19,9 +19,9 @@ pub use quantization::{CheckpointFormat, ModuleRule, QuantizeConfig};
 pub use rope::RopeScaling;
 pub use window::SlidingWindow;
 
-/// Shape and constants of a model of the LLaMA family: what `config.json`,
-/// `generation_config.json` and `quantize_config.json` say, in one form. `docs/gptq.md` has
-/// the order in which places are read.
+/// Sizes and constants of a model of the LLaMA family, merged from `config.json`,
+/// `generation_config.json` and `quantize_config.json`. `docs/gptq.md` documents the precedence of
+/// these files.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LlamaConfig {
@@ -39,8 +39,8 @@ pub struct LlamaConfig {
     pub num_key_value_heads: usize,
     /// Size of a head, even.
     pub head_dim: usize,
-    /// Longest sequence in tokens; with rope scaling `linear` and `yarn` what the model is
-    /// stretched to.
+    /// Longest sequence in tokens. With `linear` and `yarn` rope scaling this is the extended
+    /// context.
     pub max_position_embeddings: usize,
     /// Added to the mean square inside RMSNorm.
     pub rms_norm_eps: f64,
@@ -48,7 +48,7 @@ pub struct LlamaConfig {
     pub rope_theta: f64,
     /// How the rotary frequencies are changed for long contexts.
     pub rope_scaling: Option<RopeScaling>,
-    /// Whether the output layer is the token embedding.
+    /// Whether the output layer shares the weights of the token embedding.
     pub tie_word_embeddings: bool,
     /// Whether the projections of queries, keys and values have biases.
     pub attention_bias: bool,
@@ -58,20 +58,20 @@ pub struct LlamaConfig {
     pub mlp_bias: bool,
     /// Whether the heads of queries and keys have an RMSNorm before the rotation (Qwen3).
     pub qk_norm: bool,
-    /// How far back layers attend; `None` for all the way.
+    /// Attention window; `None` if all layers attend to all previous tokens.
     pub sliding_window: Option<SlidingWindow>,
     /// Standard deviation of randomly initialised weights.
     pub initializer_range: f64,
-    /// Token that starts a text.
+    /// Token at the start of a text.
     pub bos_token_id: Option<u32>,
     /// Tokens that end a text.
     pub eos_token_ids: Vec<u32>,
-    /// How the linear layers are quantised; `None` for plain weights.
+    /// Quantisation of the linear layers; `None` for plain weights.
     pub quantization: Option<QuantizeConfig>,
 }
 
 impl Default for LlamaConfig {
-    /// LLaMA-7B, the defaults of the format.
+    /// The sizes of LLaMA-7B.
     fn default() -> Self {
         Self {
             vocab_size: 32_000,
@@ -114,8 +114,8 @@ impl LlamaConfig {
     /// ```
     ///
     /// # Errors
-    /// Missing or malformed files, missing keys, unsupported options by name, and places that
-    /// contradict each other.
+    /// Missing or malformed files, missing keys, unsupported options, or files that contradict each
+    /// other.
     pub fn from_dir(dir: impl AsRef<Path>) -> Result<Self> {
         let dir = dir.as_ref();
         let path = dir.join("config.json");
@@ -141,10 +141,10 @@ impl LlamaConfig {
         Ok(config)
     }
 
-    /// Checks the fields against each other.
+    /// Checks that the fields are valid and consistent.
     ///
     /// # Errors
-    /// The first field that cannot work.
+    /// The first invalid field.
     pub fn validate(&self) -> Result<()> {
         let sizes = [
             ("vocab_size", self.vocab_size),
@@ -157,7 +157,7 @@ impl LlamaConfig {
             ("max_position_embeddings", self.max_position_embeddings),
         ];
         for (field, size) in sizes {
-            // The bound keeps every product of two sizes in range.
+            // The limit prevents overflow in products of two sizes.
             if size == 0 || size > 1 << 28 {
                 return Err(problem(field, format!("{size} is not in 1..=2^28")));
             }
@@ -219,7 +219,7 @@ fn parse(f: &Fields<'_>) -> Result<LlamaConfig> {
     let positions = f.usize("max_position_embeddings")?.unwrap_or(family.default_positions());
     let rope = rope::parse(f, positions)?;
     let [attention_bias, output_bias, mlp_bias] = family.biases(f)?;
-    // As many as query heads for `null`, but not in every family where the key is absent.
+    // `null` means the number of query heads; some families have another default for a missing key.
     let absent = !f.object.contains_key("num_key_value_heads");
     let default_heads = if absent { family.default_key_value_heads(heads) } else { heads };
     Ok(LlamaConfig {

@@ -6,7 +6,7 @@ pub(super) fn problem(field: &'static str, problem: impl Into<String>) -> Error 
     Error::Config { field, problem: problem.into() }
 }
 
-/// The same error, with the file that it comes from.
+/// Adds the path of the file to the error.
 pub(super) fn located(path: &Path, error: Error) -> Error {
     match error {
         Error::Config { field, problem } => Error::json(path, format!("`{field}`: {problem}")),

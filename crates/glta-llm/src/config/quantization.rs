@@ -1,4 +1,4 @@
-//! How the linear layers are quantised.
+//! Quantisation settings of the linear layers.
 
 use fancy_regex::Regex;
 use serde::{Deserialize, Serialize};
@@ -6,35 +6,34 @@ use serde::{Deserialize, Serialize};
 use super::problem::problem;
 use crate::error::{Error, Result};
 
-/// How the linear layers of a checkpoint are quantised (`quantize_config.json`,
-/// or the `quantization_config` block of `config.json`).
+/// Quantisation of a checkpoint's linear layers (`quantize_config.json`, or `quantization_config`
+/// in `config.json`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct QuantizeConfig {
     /// Bits per weight: 2, 3, 4 or 8.
     pub bits: u32,
-    /// Input rows that share a scale and a zero point; `None` (-1 on disk) for
-    /// all of them.
+    /// Inputs that share a scale and a zero point; `None` (-1 in the file) for all inputs.
     pub group_size: Option<usize>,
-    /// Whether rows were quantised in the order of their activations.
+    /// Act-order: whether inputs were quantised in the order of their activations.
     pub desc_act: bool,
-    /// Whether all zero points are in the middle of the range.
+    /// Symmetric: whether all zero points are in the middle of the range.
     pub sym: bool,
     /// How zero points are stored.
     pub checkpoint_format: CheckpointFormat,
     /// Whether the output layer is quantised as well.
     pub lm_head: bool,
-    /// Linear layers that differ (`dynamic` of GPTQModel); the first pattern that matches a
-    /// layer's name counts.
+    /// Exceptions for some linear layers (`dynamic` of GPTQModel). The first rule whose pattern
+    /// matches the name of a layer applies.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub dynamic: Vec<ModuleRule>,
-    /// The quantised linear layers of a decoder layer, as `mlp.up_proj`, where the others are
-    /// plain (`modules_in_block_to_quantize`); `None` for all.
+    /// Names of the quantised linear layers of a decoder layer, such as `mlp.up_proj`; the others
+    /// are plain (`modules_in_block_to_quantize`). `None` if all are quantised.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub modules: Option<Vec<String>>,
 }
 
-/// How linear layers of some names differ from the others.
+/// An exception for the linear layers whose names match a pattern.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModuleRule {
@@ -42,28 +41,28 @@ pub struct ModuleRule {
     pub pattern: String,
     /// `false` for plain weights.
     pub quantized: bool,
-    /// Bits per weight, where they differ.
+    /// Bits per weight, if they differ.
     pub bits: Option<u32>,
-    /// Inputs per group, where they differ; -1 for all.
+    /// Inputs per group, if they differ; -1 for all inputs.
     pub group_size: Option<i64>,
-    /// Whether rows were quantised in the order of their activations, where that differs.
+    /// Act-order, if it differs.
     pub desc_act: Option<bool>,
-    /// Whether zero points are in the middle of the range, where that differs.
+    /// Symmetry of the zero points, if it differs.
     pub sym: Option<bool>,
 }
 
-/// How fields and zero points are stored on disk.
+/// Layout of weights and zero points on disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum CheckpointFormat {
-    /// GPTQ, zero points as `zero - 1`; also every file that does not say.
+    /// GPTQ with zero points stored as `zero - 1`; the default of files without a format.
     #[default]
     #[serde(rename = "gptq")]
     V1,
-    /// GPTQ, zero points as they are.
+    /// GPTQ with unchanged zero points.
     #[serde(rename = "gptq_v2")]
     V2,
-    /// AWQ's layout `gemm`, of 4 bits: fields along the outputs, interleaved.
+    /// AWQ's 4-bit layout `gemm`: fields of neighbouring outputs, interleaved.
     #[serde(rename = "awq_gemm")]
     AwqGemm,
 }
@@ -84,10 +83,10 @@ impl Default for QuantizeConfig {
 }
 
 impl QuantizeConfig {
-    /// Checks the fields.
+    /// Checks that the fields are valid.
     ///
     /// # Errors
-    /// The first field that cannot work.
+    /// The first invalid field.
     pub fn validate(&self) -> Result<()> {
         check_bits(self.bits)?;
         if self.checkpoint_format == CheckpointFormat::AwqGemm && self.bits != 4 {
@@ -137,7 +136,7 @@ impl QuantizeConfig {
 
 impl ModuleRule {
     fn regex(&self) -> Result<Regex> {
-        // As Python's `re.match`: from the start, but not to the end.
+        // Like Python's `re.match`, anchored at the start only.
         let regex = Regex::new(&format!("^(?:{})", self.pattern));
         regex.map_err(|e| self.problem(&e.to_string()))
     }

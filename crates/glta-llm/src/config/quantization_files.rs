@@ -1,5 +1,5 @@
-//! Where the quantisation is stated: `quantization_config` in `config.json` and
-//! `quantize_config.json`, brought together.
+//! Merges the quantisation settings of `config.json` (`quantization_config`) and
+//! `quantize_config.json`.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use super::quantization::{CheckpointFormat, ModuleRule, QuantizeConfig, group_si
 use crate::error::{Error, Result};
 use crate::json::Fields;
 
-/// The name of the format that stores zero points as they are.
+/// Name of the format with unchanged zero points.
 const V2: &str = "gptq_v2";
 const AWQ: &str = "awq_gemm";
 
@@ -48,7 +48,7 @@ pub(super) fn merge(
     let missing = |key: &str| Error::json(path, format!("`{key}` is missing"));
     let bits = pick.one("bits", |s| s.bits)?.ok_or_else(|| missing("bits"))?;
     let size = pick.one("group_size", |s| s.group_size)?.ok_or_else(|| missing("group_size"))?;
-    // Neither changes how a file is read: the file contains the groups and the zero points.
+    // The values do not affect reading: the file contains the groups and the zero points.
     let desc_act = [first.desc_act, second.as_ref().and_then(|s| s.desc_act)];
     let sym = first.sym.or(second.as_ref().and_then(|s| s.sym));
     let config = QuantizeConfig {
@@ -69,7 +69,7 @@ pub(super) fn merge(
     Ok(Some(config))
 }
 
-/// Both files' statements.
+/// Settings of both files, for comparing them key by key.
 struct Pick<'a> {
     first: &'a Stated<'a>,
     second: Option<&'a Stated<'a>>,
@@ -97,7 +97,7 @@ impl Pick<'_> {
     }
 }
 
-/// Two spellings of one key.
+/// Reads a key that has two spellings.
 fn either<'a>(f: &Fields<'a>, key: &str, other: &str) -> Result<Option<&'a str>> {
     match (f.str(key)?, f.str(other)?) {
         (Some(a), Some(b)) if a != b => Err(Error::json(
@@ -159,7 +159,7 @@ fn stated<'a>(f: &Fields<'a>) -> Result<Stated<'a>> {
     })
 }
 
-/// What AWQ's block states, under its own keys and the newer ones.
+/// Reads AWQ's settings, under the AWQ names or the newer ones.
 fn stated_awq<'a>(f: &Fields<'a>) -> Result<Stated<'a>> {
     let version = f.str("version")?.unwrap_or("gemm").to_lowercase();
     if version != "gemm" {
@@ -198,8 +198,8 @@ fn stated_awq<'a>(f: &Fields<'a>) -> Result<Stated<'a>> {
     })
 }
 
-/// The names in a list of modules, perhaps of lists (those quantised together); `None` for
-/// all, which an empty list means too.
+/// Reads a list of module names, which may be nested by modules that were quantised together.
+/// Returns `Some(None)` for an empty list, which means all modules.
 fn module_names(value: &Value) -> Option<Option<Vec<String>>> {
     let mut names = Vec::new();
     let mut open = vec![value];
@@ -218,7 +218,7 @@ fn module_names(value: &Value) -> Option<Option<Vec<String>>> {
     Some(if names.is_empty() || all { None } else { Some(names) })
 }
 
-/// GPTQModel's `dynamic`, in the order of the file, which a map of serde_json does not keep.
+/// Reads GPTQModel's `dynamic` in the order of the file, which a serde_json map does not preserve.
 fn rules(f: &Fields<'_>) -> Result<Vec<ModuleRule>> {
     let bytes = std::fs::read(f.path).map_err(Error::io(f.path))?;
     let ordered = serde_json::from_slice::<Block>(&bytes).map_err(|e| Error::json(f.path, e))?;
@@ -241,7 +241,7 @@ fn rules(f: &Fields<'_>) -> Result<Vec<ModuleRule>> {
             };
             let change = Fields { path: f.path, object };
             let known = ["bits", "group_size", "desc_act", "sym"];
-            // The others say how the layer was quantised, not how it is stored.
+            // The other keys describe the quantisation, not the stored format.
             let stored = ["checkpoint_format", "format", "pack_dtype", "method", "quant_method"];
             if let Some(key) = stored.into_iter().find(|key| change.get(key).is_some()) {
                 return Err(f.unsupported(
@@ -266,7 +266,7 @@ fn rules(f: &Fields<'_>) -> Result<Vec<ModuleRule>> {
         .collect()
 }
 
-/// The parts of either file that hold `dynamic`.
+/// The parts of a file that can contain `dynamic`.
 #[derive(Deserialize)]
 struct Block {
     dynamic: Option<Ordered>,

@@ -1,4 +1,4 @@
-//! The rotary embedding's settings, which `config.json` spells in several ways.
+//! Settings of the rotary embedding, which `config.json` spells in several ways.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -7,48 +7,47 @@ use super::problem::problem;
 use crate::error::{Error, Result};
 use crate::json::{Fields, Object};
 
-/// Change of the rotary frequencies.
+/// Scaling of the rotary frequencies for long contexts.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "rope_type", rename_all = "lowercase", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum RopeScaling {
-    /// All frequencies divided by `factor`.
+    /// Divides all frequencies by `factor`.
     Linear {
         /// At least 1.
         factor: f64,
     },
-    /// Another base beyond the original context. Up to that context, which is the longest
-    /// that this crate runs, nothing is changed: beyond it the frequencies of all tokens
-    /// would depend on the length of the text.
+    /// Changes the base for texts beyond the original context. This crate runs texts up to the
+    /// original context only, so this scaling has no effect.
     Dynamic {
         /// At least 1.
         factor: f64,
     },
-    /// The wavelength bands of LLaMA 3.1.
+    /// LLaMA 3.1: scales by bands of wavelengths.
     Llama3 {
         /// Divisor of the low frequencies.
         factor: f64,
-        /// Wavelengths over context / this are slowed down.
+        /// Wavelengths longer than the original context divided by this are scaled.
         low_freq_factor: f64,
-        /// Wavelengths under context / this are kept.
+        /// Wavelengths shorter than the original context divided by this are unchanged.
         high_freq_factor: f64,
         /// Context length of the original training.
         original_max_position_embeddings: usize,
     },
-    /// YaRN (arXiv 2309.00071): frequencies divided by `factor` below a ramp, and all
-    /// cosines and sines multiplied by `attention_factor`.
+    /// YaRN (arXiv 2309.00071): divides frequencies below a ramp by `factor`, and multiplies all
+    /// cosines and sines by `attention_factor`.
     Yarn {
         /// Divisor of the low frequencies, at least 1.
         factor: f64,
-        /// Multiplies the rotated queries and keys.
+        /// Factor of the rotated queries and keys.
         attention_factor: f64,
-        /// Rotations over the original context above which frequencies are kept.
+        /// Frequencies with more rotations over the original context are unchanged.
         beta_fast: f64,
-        /// Rotations over the original context below which frequencies are divided.
+        /// Frequencies with fewer rotations over the original context are divided by `factor`.
         beta_slow: f64,
         /// Context length of the original training.
         original_max_position_embeddings: usize,
-        /// Whether the ends of the ramp are whole dimensions.
+        /// Whether the ends of the ramp are rounded to whole dimensions.
         truncate: bool,
     },
 }
@@ -103,16 +102,16 @@ impl RopeScaling {
     }
 }
 
-/// What `config.json` says about the rotary embedding.
+/// Settings of the rotary embedding in `config.json`.
 pub(super) struct Rope {
     pub(super) theta: f64,
     pub(super) scaling: Option<RopeScaling>,
-    /// Longest text in tokens that the model is made for.
+    /// Longest text in tokens that the model supports.
     pub(super) context: usize,
 }
 
-/// Merges `rope_parameters` (transformers 5), `rope_scaling` (before) and the keys beside
-/// them. `positions` is `max_position_embeddings`.
+/// Merges `rope_parameters` (transformers 5), `rope_scaling` (older) and the top-level keys.
+/// `positions` is `max_position_embeddings`.
 pub(super) fn parse(f: &Fields<'_>, positions: usize) -> Result<Rope> {
     let dict = merged(f)?;
     let rope = Fields { path: f.path, object: &dict };
@@ -130,13 +129,13 @@ pub(super) fn parse(f: &Fields<'_>, positions: usize) -> Result<Rope> {
         let lacks = || Error::json(f.path, format!("rope scaling \"{kind}\" lacks `{key}`"));
         rope.f64(key)?.ok_or_else(lacks)
     };
-    // Beside the dictionary in some files, which transformers prefers.
+    // Some files have this key at the top level, which transformers prefers.
     let original = || -> Result<usize> {
         let key = "original_max_position_embeddings";
         Ok(f.usize(key)?.or(rope.usize(key)?).unwrap_or(positions))
     };
     let times = |tokens: usize, factor: f64| {
-        // Checked later; a factor out of range changes no length here.
+        // Validated later: here, a factor out of range does not change the length.
         let longer = (tokens as f64 * factor).round();
         if longer.is_finite() && longer < 2f64.powi(28) { longer as usize } else { tokens }
     };
@@ -144,7 +143,7 @@ pub(super) fn parse(f: &Fields<'_>, positions: usize) -> Result<Rope> {
         "default" => (None, positions),
         "linear" => {
             let factor = need("factor")?;
-            // Vicuna names the result, others only the factor.
+            // Vicuna states the resulting length; other models only state the factor.
             let longer = match f.usize("max_sequence_length")? {
                 Some(tokens) => tokens,
                 None => times(positions, factor),
@@ -187,7 +186,7 @@ pub(super) fn parse(f: &Fields<'_>, positions: usize) -> Result<Rope> {
     Ok(Rope { theta, scaling, context })
 }
 
-/// YaRN's factor of the attention, stated or as the paper suggests.
+/// YaRN's attention factor from the file, or the value that the paper suggests.
 fn attention_factor(rope: &Fields<'_>, factor: f64) -> Result<f64> {
     if let Some(stated) = rope.f64("attention_factor")? {
         return Ok(stated);
@@ -200,7 +199,7 @@ fn attention_factor(rope: &Fields<'_>, factor: f64) -> Result<f64> {
     })
 }
 
-/// Both dictionaries as one; values of one key must agree.
+/// Merges both dictionaries. A key that is in both must have the same value.
 fn merged(f: &Fields<'_>) -> Result<Object> {
     let mut merged = Object::new();
     for key in ["rope_scaling", "rope_parameters"] {
@@ -223,7 +222,7 @@ fn merged(f: &Fields<'_>) -> Result<Object> {
     Ok(merged)
 }
 
-/// A dictionary that may be nested by kind of layer, all of them alike.
+/// Flattens a dictionary that has one entry per kind of layer; all entries must be equal.
 fn flat<'a>(dict: &Fields<'a>, key: &str) -> Result<&'a Object> {
     let kinds = ["full_attention", "sliding_attention"].map(|kind| dict.object.get(kind));
     match kinds {
@@ -244,7 +243,7 @@ fn same(a: &Value, b: &Value) -> bool {
     }
 }
 
-/// A number that may stand in the dictionary, beside it, or in both places alike.
+/// Reads a number from the dictionary or the top level. If it is in both, the values must be equal.
 fn agreed(f: &Fields<'_>, rope: &Fields<'_>, key: &str) -> Result<Option<f64>> {
     match (rope.f64(key)?, f.f64(key)?) {
         (Some(inside), Some(beside)) if inside != beside => Err(Error::json(

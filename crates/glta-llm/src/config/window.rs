@@ -1,11 +1,11 @@
 use serde::{Deserialize, Serialize};
 
-/// Attention to the last tokens only, as in Mistral.
+/// Sliding-window attention, as in Mistral.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SlidingWindow {
-    /// Tokens that a token attends to, itself among them.
+    /// Number of tokens that a token attends to, including itself.
     pub tokens: usize,
-    /// Whether each layer has the window; layers beyond the list have none.
+    /// Whether each layer uses the window; layers beyond the end of the list do not.
     pub layers: Vec<bool>,
 }

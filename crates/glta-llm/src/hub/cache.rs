@@ -9,12 +9,12 @@ use super::client::{Metadata, check_commit};
 use super::plan;
 use crate::error::{Error, Result};
 
-/// One repository in the hub's cache: blobs by ETag, links to them in a folder
-/// per commit, and the commit of each branch.
+/// One repository in the hub's cache. Blobs are named by ETag; a folder per commit has links to
+/// them; refs have the commit of each branch.
 pub(super) struct RepoCache {
     layout: CacheRepo,
     revision: String,
-    /// The repository's folder, and the one for its locks.
+    /// Folder of the repository, and folder of its locks.
     root: PathBuf,
     locks: PathBuf,
 }
@@ -37,13 +37,13 @@ impl RepoCache {
         self.layout.blob_path(etag)
     }
 
-    /// Whether the blob is there in full; other tools may have left it short.
+    /// Whether the blob is complete; other tools may have left an incomplete one.
     pub(super) fn has_blob(&self, metadata: &Metadata) -> bool {
         fs::metadata(self.blob(&metadata.etag)).is_ok_and(|m| m.len() == metadata.size)
     }
 
-    /// The folder of the revision if every file of a checkpoint is in it, else
-    /// what is missing.
+    /// Returns the folder of the revision if it has every file of a checkpoint, or else what is
+    /// missing.
     pub(super) fn complete_snapshot(&self) -> Result<std::result::Result<PathBuf, String>> {
         let reference = fs::read_to_string(self.root.join("refs").join(&self.revision));
         let commit = reference.as_deref().map_or(self.revision.as_str(), str::trim);
@@ -53,7 +53,7 @@ impl RepoCache {
         }
         let mut names = Vec::new();
         for entry in fs::read_dir(&dir).map_err(Error::io(&dir))?.flatten() {
-            // Through the link: the blob may be gone.
+            // Follows the link, because the blob may be missing.
             if let (Ok(name), true) = (entry.file_name().into_string(), entry.path().is_file()) {
                 names.push(name);
             }
@@ -64,8 +64,8 @@ impl RepoCache {
         })
     }
 
-    /// Waits until no other process, of any of the hub's tools, works on the
-    /// blob; reports 0 bytes while it waits.
+    /// Waits until no other process, of this or another hub tool, uses the blob. Reports 0 bytes
+    /// while it waits.
     pub(super) fn lock(&self, etag: &str, progress: &mut dyn Progress<u64>) -> Result<File> {
         fs::create_dir_all(&self.locks).map_err(Error::io(&self.locks))?;
         let path = self.locks.join(format!("{etag}.lock"));
@@ -81,7 +81,7 @@ impl RepoCache {
         }
     }
 
-    /// Puts a blob into a commit's folder; call it under the blob's lock.
+    /// Links a blob into the folder of a commit. The caller must have the lock of the blob.
     pub(super) fn link(&self, commit: &str, name: &str, etag: &str) -> Result<()> {
         let dir = self.snapshot(commit);
         fs::create_dir_all(&dir).map_err(Error::io(&dir))?;
@@ -98,14 +98,14 @@ impl RepoCache {
             let target = Path::new("..").join("..").join("blobs").join(etag);
             std::os::unix::fs::symlink(target, &temporary)
         };
-        // Symbolic links need a privilege there.
+        // Symbolic links need a privilege on Windows.
         #[cfg(not(unix))]
         let linked = fs::hard_link(&blob, &temporary);
         linked.map_err(Error::io(&temporary))?;
         fs::rename(&temporary, &path).map_err(Error::io(&path))
     }
 
-    /// Notes the revision's commit.
+    /// Writes the commit of the revision.
     pub(super) fn write_ref(&self, commit: &str) -> Result<()> {
         if self.revision == commit {
             return Ok(());

@@ -8,22 +8,22 @@ use url::Url;
 use super::HubOptions;
 use crate::error::Error;
 
-/// Requests to the hub and to the servers that it redirects to.
+/// HTTP client for the hub and the servers that it redirects to.
 pub(super) struct Client {
     agent: Agent,
     endpoint: Url,
     token: Option<String>,
 }
 
-/// What the hub says of a file.
+/// Metadata of a file on the hub.
 pub(super) struct Metadata {
-    /// Name of its blob: the SHA-256 of large files, git's hash of others.
+    /// Name of the blob: the SHA-256 of a large file, or git's hash of another file.
     pub(super) etag: String,
-    /// Bytes.
+    /// Size in bytes.
     pub(super) size: u64,
 }
 
-/// A request that failed, and whether the same one may well succeed later.
+/// A failed request, and whether a retry may succeed.
 #[derive(Debug)]
 pub(super) struct Failure {
     pub(super) error: Error,
@@ -49,7 +49,7 @@ enum Method {
 }
 
 const MAX_REDIRECTS: usize = 10;
-/// More than the largest listing of a repository.
+/// Limit above the size of the largest repository listings.
 const MAX_INFO_BYTES: u64 = 64 << 20;
 
 impl Client {
@@ -63,30 +63,30 @@ impl Client {
         let timeout = Some(options.timeout);
         let config = Agent::config_builder()
             .http_status_as_error(false)
-            // Followed here: the headers on the way count, and the token must
-            // not leave the endpoint.
+            // This client follows redirects itself: it needs their headers, and it must send the
+            // token to the endpoint only.
             .max_redirects(0)
             .timeout_connect(timeout)
             .timeout_recv_response(timeout)
             .timeout_per_read(timeout)
             .user_agent(concat!("glta-llm/", env!("CARGO_PKG_VERSION")))
-            // Lengths and ranges are of the file itself.
+            // Lengths and ranges must refer to the uncompressed file.
             .accept_encoding("identity");
         Ok(Self { agent: config.build().into(), endpoint, token: options.token.clone() })
     }
 
-    /// The URL of a path below the endpoint, which may have a path of its own.
+    /// Joins a path to the endpoint, which may itself have a path.
     fn url(&self, path: &str) -> Attempt<Url> {
         let url = format!("{}{path}", self.endpoint.as_str().trim_end_matches('/'));
         Url::parse(&url).map_err(|e| Failure::fatal(Error::hub(url, e)))
     }
 
-    /// The token, for a URL with scheme, host and port of the endpoint.
+    /// Returns the token if the URL has the scheme, host and port of the endpoint.
     fn token_for(&self, url: &Url) -> Option<&str> {
         self.token.as_deref().filter(|_| url.origin() == self.endpoint.origin())
     }
 
-    /// Commit and files of a revision.
+    /// Requests the commit and the files of a revision.
     pub(super) fn info(&self, repo: &Repo) -> Attempt<RepoInfo> {
         let url = self.url(&format!("/api/{}", repo.api_url()))?;
         let mut answer = self.follow(Method::Get, &url, None, |_| false)?;
@@ -97,7 +97,7 @@ impl Client {
         })
     }
 
-    /// Identity and size of the file under a path of the endpoint.
+    /// Requests the ETag and the size of the file at a path of the endpoint.
     pub(super) fn metadata(&self, path: &str, commit: &str) -> Attempt<Metadata> {
         let url = self.url(path)?;
         let mut linked_size = None;
@@ -108,7 +108,7 @@ impl Client {
             wrong_commit = wrong_commit.take().or(text("x-repo-commit").filter(|c| c != commit));
             linked_etag = linked_etag.take().or_else(|| text("x-linked-etag"));
             linked_size = linked_size.or_else(|| text("x-linked-size")?.parse().ok());
-            // Beyond are servers with their own ETags and signed URLs.
+            // After this response come servers with their own ETags and signed URLs.
             linked_etag.is_some() && linked_size.is_some()
         })?;
         let fatal = |problem: String| Failure::fatal(Error::hub(url.as_str(), problem));
@@ -123,7 +123,7 @@ impl Client {
                     .into(),
             ));
         };
-        // It becomes the name of a file.
+        // The ETag becomes a file name.
         let name = etag.trim_start_matches("W/").trim_matches('"');
         let fine = name.starts_with(|c: char| c.is_ascii_alphanumeric())
             && name.len() <= 128
@@ -134,15 +134,15 @@ impl Client {
         Ok(Metadata { etag: name.to_owned(), size })
     }
 
-    /// The contents of the file under a path of the endpoint, from a byte on if
-    /// the server likes.
+    /// Requests the file at a path of the endpoint, starting at byte `from` if the server supports
+    /// it.
     pub(super) fn get(&self, path: &str, from: u64) -> Attempt<Answer> {
         let url = self.url(path)?;
         self.follow(Method::Get, &url, Some(from).filter(|&from| from > 0), |_| false)
     }
 
-    /// Follows redirects until `enough` or the end; a status that means failure
-    /// is one, other than 416.
+    /// Follows redirects until `enough` returns true or there is no further redirect. Failure
+    /// statuses other than 416 are errors.
     fn follow(
         &self,
         method: Method,
@@ -163,7 +163,7 @@ impl Client {
                 request = request.header(header::RANGE, format!("bytes={from}-"));
             }
             let response = request.call().map_err(|error| Failure {
-                // What was wrong with the request will be so again.
+                // An invalid request fails again.
                 transient: !matches!(error, ureq::Error::Http(_) | ureq::Error::BadUri(_)),
                 error: Error::hub(url.as_str(), error),
             })?;
@@ -195,7 +195,7 @@ impl Client {
     fn refused(&self, url: &Url, code: u16, response: &Response<Body>) -> Failure {
         let reason = text_header(response, "x-error-code").unwrap_or_default();
         let problem = match (code, reason.as_str()) {
-            // The hub also says so of repositories that it does not have.
+            // The hub gives the same answer for repositories that do not exist.
             (401 | 403, _) | (_, "GatedRepo") => match self.token {
                 None => "no such repository, or a private or gated one: \
                          check the id, or set HF_TOKEN"
@@ -218,7 +218,7 @@ impl Client {
     }
 }
 
-/// The last response and where it came from.
+/// The last response and its URL.
 pub(super) struct Answer {
     pub(super) url: Url,
     pub(super) response: Response<Body>,
@@ -232,7 +232,7 @@ pub(super) fn content_length(response: &Response<Body>) -> Option<u64> {
     text_header(response, "content-length")?.parse().ok()
 }
 
-/// Checks what becomes a folder's name.
+/// Validates a commit, which becomes the name of a folder.
 pub(super) fn check_commit(commit: &str) -> Result<(), String> {
     if (7..=64).contains(&commit.len()) && commit.chars().all(|c| c.is_ascii_hexdigit()) {
         return Ok(());
@@ -240,10 +240,10 @@ pub(super) fn check_commit(commit: &str) -> Result<(), String> {
     Err(format!("{commit:?} is not a commit"))
 }
 
-/// What RFC 3986 does not call unreserved.
+/// All characters except the unreserved ones of RFC 3986.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
-/// A file's name in an URL.
+/// Escapes a file name for a URL.
 pub(super) fn escape(name: &str) -> String {
     utf8_percent_encode(name, RESERVED).to_string()
 }

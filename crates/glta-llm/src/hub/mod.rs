@@ -1,4 +1,4 @@
-//! Checkpoints of the Hugging Face hub, in the cache that its own tools use.
+//! Downloads checkpoints of the Hugging Face Hub into the cache that its own tools use.
 //!
 //! ```no_run
 //! use glta_llm::{Llama, LlamaOptions, Tokenizer, hub};
@@ -13,13 +13,11 @@
 //! # Ok::<(), glta_llm::Error>(())
 //! ```
 //!
-//! The layout of the cache and its URLs are those of the `hf-hub` crate; the
-//! transfer is not, for that one keeps whatever arrived. Here a file appears in
-//! the snapshot only when it has the length that the hub announced and, where
-//! its ETag is a SHA-256 (all weights), that hash. A transfer that breaks off
-//! goes on where it stopped, within a call and in the next one; files without a
-//! hash, which are small, start again in the next one. Processes that want the
-//! same file wait for each other.
+//! URLs and the layout of the cache are the same as in the `hf-hub` crate. Unlike that crate, this
+//! one verifies each file before it appears in the snapshot: it must have the length that the hub
+//! announced and, if its ETag is a SHA-256 (all weights), that hash. An interrupted transfer of
+//! such a file resumes, also in a later call. Other files are small and start again in a later
+//! call. If several processes want the same file, one downloads it and the others wait.
 
 mod cache;
 mod client;
@@ -41,26 +39,25 @@ use crate::options::LlamaOptions;
 use cache::RepoCache;
 use client::{Client, Metadata};
 
-/// How far a [`download`] is.
+/// Progress of a [`download`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HubEvent<'a> {
-    /// The file that is fetched or was found in the cache.
+    /// The current file.
     pub file: &'a str,
-    /// Its index, from 0.
+    /// Index of the file, from 0.
     pub index: usize,
     /// Number of files.
     pub files: usize,
-    /// Bytes of all files that are there, cached ones included. Falls back when
-    /// a file has to start again.
+    /// Available bytes of all files, including cached files. Decreases when a file starts again.
     pub done: u64,
     /// Bytes of all files.
     pub total: u64,
 }
 
 impl Llama {
-    /// Loads a checkpoint of the hub, `owner/name`, at a branch, tag or commit,
-    /// as [`HubOptions::from_env`] says; what the cache lacks is downloaded.
+    /// Loads the checkpoint `owner/name` of the hub at a branch, tag or commit. Settings come from
+    /// [`HubOptions::from_env`]. Downloads files that are not in the cache.
     ///
     /// # Errors
     /// Those of [`hub::download`](download) and [`Llama::load`].
@@ -71,24 +68,22 @@ impl Llama {
     }
 }
 
-/// Brings a checkpoint of the hub into the cache and returns its folder there:
-/// configuration, tokenizer and safetensors weights of `id` (`owner/name`) at
-/// `revision` (branch, tag or commit; usually `main`).
+/// Downloads a checkpoint into the cache and returns its folder: configuration, tokenizer and
+/// safetensors weights of `id` (`owner/name`) at `revision` (a branch, tag or commit; usually
+/// `main`).
 ///
-/// Offline, and when the hub cannot be reached, the cached state of the
-/// revision is returned if it is complete.
+/// If `options.offline` is set or the hub cannot be reached, returns the cached revision if it is
+/// complete.
 ///
 /// # Errors
-/// An id or revision that cannot be one; offline, what the cache lacks; a
-/// repository, revision or weights that do not exist or are refused; a transfer
-/// that fails repeatedly or brings other bytes than announced; a cache that
-/// cannot be written.
+/// An invalid id or revision; files missing from the cache while offline; a repository, revision or
+/// weights that do not exist or that the hub refuses; a transfer that fails repeatedly or does not
+/// match the announced length or hash; a cache that cannot be written.
 pub fn download(id: &str, revision: &str, options: &HubOptions) -> Result<PathBuf> {
     download_with(id, revision, options, &mut Silent)
 }
 
-/// [`download`] that reports how far it is. `progress` may cancel it; the next call
-/// continues from there.
+/// [`download`] with progress. `progress` can cancel it, and the next call resumes.
 ///
 /// # Errors
 /// Those of [`download`], and [`Error::Cancelled`].
@@ -128,11 +123,11 @@ pub fn download_with(
     fetcher.checkpoint(info.siblings.into_iter().map(|s| s.rfilename).collect(), progress)
 }
 
-/// One commit of a repository on its way into the cache.
+/// Downloads one commit of a repository into the cache.
 struct Fetcher {
     client: Client,
     cache: RepoCache,
-    /// The repository's part of an URL.
+    /// Path of the repository in URLs.
     url: String,
     commit: String,
 }
@@ -146,7 +141,7 @@ impl Fetcher {
         let snapshot = self.cache.snapshot(&self.commit);
         let lacking =
             |problem: String| Error::hub(format!("{} at {}", self.url, self.commit), problem);
-        // The index tells which weights there are, so it comes first.
+        // The index comes first, because it lists the weights.
         if let Some(index) = plan::index(&names).map_err(lacking)? {
             self.file(index, &self.metadata(index)?, &mut Silent)?;
         }
@@ -164,7 +159,7 @@ impl Fetcher {
             })?;
             before += metadata.size;
         }
-        // Last, so that a revision offline is a whole one.
+        // Written last, so that a revision in the cache is always complete.
         self.cache.write_ref(&self.commit)?;
         Ok(snapshot)
     }
@@ -177,7 +172,7 @@ impl Fetcher {
         self.client.metadata(&self.path(name), &self.commit).map_err(|failure| failure.error)
     }
 
-    /// Brings one file into the snapshot and reports how many bytes of it are there.
+    /// Downloads one file into the snapshot and reports its available bytes.
     fn file(
         &self,
         name: &str,
@@ -194,7 +189,7 @@ impl Fetcher {
     }
 }
 
-/// `owner/name`, of what the hub allows in names; also keeps paths in place.
+/// Checks that an id is `owner/name` with characters that the hub allows. Prevents path traversal.
 fn check_id(id: &str) -> Result<()> {
     let fine = |part: &str| {
         part.len() <= 96
@@ -209,7 +204,7 @@ fn check_id(id: &str) -> Result<()> {
     }
 }
 
-/// A name of a branch or tag, or a commit; also keeps paths in place.
+/// Checks the name of a branch or tag, or a commit. Prevents path traversal.
 fn check_revision(revision: &str) -> Result<()> {
     let fine = |part: &str| {
         part.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_')

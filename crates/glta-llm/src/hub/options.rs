@@ -4,19 +4,18 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 
-/// Where the hub and its cache are.
+/// Locations and network settings of the hub and its cache.
 #[derive(Clone, PartialEq, Eq)]
 pub struct HubOptions {
-    /// Start of all URLs, as `https://huggingface.co`.
+    /// Base of all URLs, such as `https://huggingface.co`.
     pub endpoint: String,
-    /// The folder with the `models--owner--name` folders.
+    /// Folder that contains the `models--owner--name` folders.
     pub cache: PathBuf,
-    /// Access token for private and gated repositories; sent to the endpoint
-    /// only.
+    /// Access token for private and gated repositories. Only the endpoint receives it.
     pub token: Option<String>,
-    /// Use what is cached, and no network.
+    /// Whether to use the cache only, without network access.
     pub offline: bool,
-    /// Longest time without an answer or a byte of it.
+    /// Maximum time to wait for a response or for its next bytes.
     pub timeout: Duration,
 }
 
@@ -33,8 +32,8 @@ impl std::fmt::Debug for HubOptions {
 }
 
 impl HubOptions {
-    /// The official hub, anonymously, with this cache folder; 30 seconds of
-    /// patience.
+    /// Options for the official hub with this cache folder, without a token and with a timeout of
+    /// 30 seconds.
     pub fn new(cache: impl Into<PathBuf>) -> Self {
         Self {
             endpoint: "https://huggingface.co".into(),
@@ -45,7 +44,7 @@ impl HubOptions {
         }
     }
 
-    /// What the environment says, read as `huggingface_hub` 2.4.0 does:
+    /// Reads the environment variables as `huggingface_hub` 2.4.0 does:
     ///
     /// * cache: `HF_HUB_CACHE`, else `HUGGINGFACE_HUB_CACHE`, else `hub` in `HF_HOME`, which is
     ///   `~/.cache/huggingface` (or in `XDG_CACHE_HOME`) unless set;
@@ -64,7 +63,7 @@ impl HubOptions {
         Self::from_lookup(|name| std::env::var_os(name))
     }
 
-    /// [`from_env`](Self::from_env) of an environment given as a function.
+    /// [`from_env`](Self::from_env) with a function in place of the process environment.
     ///
     /// # Errors
     /// Those of [`from_env`](Self::from_env).
@@ -110,7 +109,7 @@ impl HubOptions {
             Some(token) => Some(token),
             None => text("HUGGING_FACE_HUB_TOKEN")?,
         };
-        // All of these are implicit there, the variables too.
+        // For `huggingface_hub` every token is implicit, also one in a variable.
         if !is_true("HF_HUB_DISABLE_IMPLICIT_TOKEN")? {
             let file = path("HF_TOKEN_PATH").or_else(|| in_home("token"));
             options.token = given.or_else(|| {
@@ -141,13 +140,13 @@ impl HubOptions {
     }
 }
 
-/// A path with `~` at its start, `$NAME` and `${NAME}` replaced; what is not set stays.
+/// Replaces a leading `~`, `$NAME` and `${NAME}` in a path. Unset variables are not replaced.
 fn expanded(
     value: OsString,
     home: Option<OsString>,
     variable: &impl Fn(&str) -> Option<OsString>,
 ) -> OsString {
-    // Others than UTF-8 have nothing that could be replaced safely.
+    // Paths that are not UTF-8 are not changed.
     let Some(text) = value.to_str() else { return value };
     let mut out = OsString::new();
     let mut rest = text;

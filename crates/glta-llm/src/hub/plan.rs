@@ -1,4 +1,4 @@
-//! Which files of a repository make a checkpoint.
+//! Selects the files of a repository that form a checkpoint.
 
 use std::collections::BTreeSet;
 use std::path::{Component, Path};
@@ -9,7 +9,7 @@ use crate::tokenizer::is_companion;
 
 const CONFIG: &str = "config.json";
 
-/// The index of a repository's shards, by its names; or what is wrong.
+/// Returns the index of the shards among the file names, or an error message.
 pub(super) fn index(names: &[String]) -> std::result::Result<Option<&str>, String> {
     Ok(match weights(names.iter().map(String::as_str))? {
         Weights::Shards(index) => Some(index),
@@ -17,9 +17,9 @@ pub(super) fn index(names: &[String]) -> std::result::Result<Option<&str>, Strin
     })
 }
 
-/// The names to fetch out of `names`, small files before weights, so that a
-/// snapshot with its weights is whole; or what the repository lacks. An index of shards is
-/// read from `snapshot`.
+/// Selects the files to download out of `names`, or returns what is missing. Small files come
+/// before weights, so that a snapshot that has its weights is complete. An index of shards is read
+/// from `snapshot`.
 pub(super) fn files(
     names: &[String],
     snapshot: &Path,
@@ -39,7 +39,7 @@ pub(super) fn files(
     if !missing.is_empty() {
         return Ok(Err(format!("{} missing", missing.join(", "))));
     }
-    // The reference is of few repositories, and there to be compared with.
+    // Few repositories have reference tensors, which `verify` compares with.
     let others = [CONFIG, "quantize_config.json", "reference.safetensors"];
     let small = names.iter().filter(|name| {
         is_plain(name)
@@ -49,7 +49,7 @@ pub(super) fn files(
     Ok(Ok(small.cloned().chain(weights.iter().cloned()).collect()))
 }
 
-/// Whether a name stays in its folder, on any system.
+/// Whether a file name stays in its folder on every operating system.
 fn is_plain(name: &str) -> bool {
     let mut parts = Path::new(name).components();
     matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None))

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use super::client::{Client, Failure, Metadata, content_length, text_header};
 use crate::error::{Error, Result};
 
-/// Attempts in a row that bring nothing before a file is given up.
+/// Maximum number of consecutive attempts without progress.
 const ATTEMPTS: u32 = 3;
 
 /// Fetches a file to `blob`, which appears only when it is complete. Until then its
@@ -28,7 +28,7 @@ pub(super) fn fetch(
     let mut file =
         File::options().create(true).append(true).open(&part).map_err(Error::io(&part))?;
     let io = |error| Error::io(&part)(error);
-    // Bytes of an earlier call are trusted only if the sum is checked.
+    // Bytes of an earlier call are kept only if the hash can be verified.
     let hashed = metadata.etag.len() == 64 && metadata.etag.chars().all(|c| c.is_ascii_hexdigit());
     if !hashed {
         file.set_len(0).map_err(io)?;
@@ -52,7 +52,7 @@ pub(super) fn fetch(
     fs::rename(&part, blob).map_err(io)
 }
 
-/// Brings the file to its full length in as many requests as it takes.
+/// Downloads the whole file, in several requests if necessary.
 fn complete(
     client: &Client,
     path: &str,
@@ -80,7 +80,7 @@ fn complete(
     }
 }
 
-/// One request from byte `have` on, and what it brings.
+/// Requests the file from byte `have` on and appends the response.
 fn attempt(
     client: &Client,
     path: &str,
@@ -103,7 +103,7 @@ fn attempt(
     let url = answer.url.clone();
     let fatal = |problem: String| Failure::fatal(Error::hub(url.as_str(), problem));
     if answer.response.status() == 200 {
-        // Without ranges, the whole file comes again.
+        // The server does not support ranges and sends the whole file.
         file.set_len(0).map_err(io)?;
         have = 0;
     } else if content_range(&answer.response) != Some((have, size)) {
@@ -141,7 +141,7 @@ fn attempt(
     Ok(())
 }
 
-/// First byte and length of the file, out of `bytes first-last/length`.
+/// Parses the first byte and the length of the file from `bytes first-last/length`.
 fn content_range(response: &ureq::http::Response<ureq::Body>) -> Option<(u64, u64)> {
     let range = text_header(response, "content-range")?;
     let (part, length) = range.strip_prefix("bytes ")?.split_once('/')?;

@@ -1,4 +1,4 @@
-//! What can be told before a quantisation begins, which takes hours for large models.
+//! Checks before a quantisation starts, because it takes hours for large models.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use crate::config::LlamaConfig;
 use crate::error::{Error, Result};
 use crate::load::Loader;
 
-/// Refuses a folder whose files would be replaced.
+/// Rejects a folder whose files would be overwritten.
 pub(super) fn check_output(dir: &Path, out: &Path) -> Result<()> {
     let refuse = |problem: String| {
         let folder = out.display();
@@ -34,7 +34,7 @@ pub(super) fn check_output(dir: &Path, out: &Path) -> Result<()> {
     }
 }
 
-/// Checks everything that the layers will need, before the first of them takes its time.
+/// Checks all tensors before the first layer is quantised.
 pub(super) fn check_tensors(loader: &Loader<'_, Host>, options: &QuantizeOptions) -> Result<()> {
     let c = loader.config;
     for i in 0..c.num_hidden_layers {
@@ -52,7 +52,7 @@ pub(super) fn check_tensors(loader: &Loader<'_, Host>, options: &QuantizeOptions
     loader.refuse_unused(c.num_hidden_layers)
 }
 
-/// Names, outputs, inputs and biases of a decoder layer's linear layers.
+/// Name, number of outputs, number of inputs and presence of a bias of each linear layer.
 pub(super) fn linears(
     c: &LlamaConfig,
     [qkv_bias, o_bias, mlp_bias]: [bool; 3],

@@ -1,11 +1,11 @@
 use glta_linalg::{cholesky, invert_lower};
 use ndarray::Array2;
 
-/// Upper triangular `U` with `H⁻¹ = Uᵀ U`, row-major `(k, k)`, of the symmetric matrix whose
-/// lower triangle `h(row, column)` gives; `None` where it is not positive definite.
+/// Returns the upper triangular `U` with `H⁻¹ = Uᵀ U`, row-major `(k, k)`, for the symmetric matrix
+/// whose lower triangle is `h(row, column)`. Returns `None` if `H` is not positive definite.
 ///
-/// With rows and columns in reverse order, `H = L Lᵀ` has `L` lower triangular; in the order
-/// of `H` again, `L⁻¹` is `U`. So no inverse of `H` is formed.
+/// Let `H = L Lᵀ` be the Cholesky factorisation with rows and columns in reverse order. `U` is
+/// `L⁻¹`, back in the order of `H`. The inverse of `H` is never formed.
 pub(crate) fn inverse_upper_factor(k: usize, h: impl Fn(usize, usize) -> f64) -> Option<Vec<f32>> {
     let reverse = |i: usize| k - 1 - i;
     let mut inverse =
@@ -41,7 +41,7 @@ mod tests {
                 assert_eq!(u[r * k + c], 0.0);
             }
         }
-        // Uᵀ U H = 1 on a few columns.
+        // Checks `Uᵀ U H = 1` in a few columns.
         for column in [0, 17, 299] {
             let uh: Vec<f64> = (0..k)
                 .map(|r| (0..k).map(|c| f64::from(u[r * k + c]) * h[c * k + column]).sum())

@@ -7,7 +7,7 @@ use super::cholesky::inverse_upper_factor;
 use super::options::QuantizeOptions;
 use crate::error::{Error, Result};
 
-/// Columns between two updates of everything to their right.
+/// Number of columns between two updates of all columns to their right.
 const BLOCK: usize = 128;
 /// Output rows per task.
 const ROWS: usize = 32;
@@ -15,7 +15,7 @@ const ROWS: usize = 32;
 /// A quantised layer: `weight = (q - zero) * scale`.
 #[derive(Debug, Clone)]
 pub(crate) struct QuantizedLinear {
-    /// Fields in the natural order of inputs, `(n, k)`.
+    /// Quantised weights in the original order of inputs, `(n, k)`.
     pub(crate) fields: Vec<u8>,
     /// `(n, groups)`
     pub(crate) scales: Vec<f16>,
@@ -23,16 +23,16 @@ pub(crate) struct QuantizedLinear {
     pub(crate) zeros: Vec<u8>,
     /// Group of each input, `(k,)`.
     pub(crate) g_idx: Vec<u32>,
-    /// Sum of squared errors of the layer's outputs on the calibration inputs,
-    /// over that of the outputs themselves.
+    /// Sum of squared errors of the layer's outputs on the calibration inputs, divided by the sum
+    /// of squares of these outputs.
     pub(crate) relative_error: f64,
 }
 
-/// Quantises `weight: (n, k)` so that its outputs on inputs with second moment
-/// `hessian: (k, k)` change as little as possible.
+/// Quantises `weight: (n, k)` and minimises the change of its outputs on inputs with second moment
+/// `hessian: (k, k)`.
 ///
-/// Columns are rounded one by one; the error of each is made up for by the
-/// columns that are still free, as the inverse Hessian says.
+/// Columns are rounded one by one. After each column, the remaining columns are updated by the
+/// inverse Hessian to compensate for its rounding error.
 pub(crate) fn quantize_linear(
     weight: &[f32],
     n: usize,
@@ -44,7 +44,7 @@ pub(crate) fn quantize_linear(
     let n_groups = k.div_ceil(group_size);
     let diagonal: Vec<f32> = (0..k).map(|i| hessian[i * k + i]).collect();
     let order = column_order(&diagonal, group_size, options.desc_act);
-    // Group of the column at each place of the order.
+    // Group of the column at each position of the order.
     let group_at: Vec<usize> = if options.desc_act {
         (0..k).map(|place| place / group_size).collect()
     } else {
@@ -55,7 +55,7 @@ pub(crate) fn quantize_linear(
     let mut permuted = vec![0f32; n * k];
     permuted.par_chunks_exact_mut(k).zip(weight.par_chunks_exact(k)).for_each(|(to, from)| {
         for (to, &column) in to.iter_mut().zip(&order) {
-            // An input that is always zero says nothing about its weight.
+            // An input that is always zero does not constrain its weight.
             *to = if diagonal[column] == 0.0 { 0.0 } else { from[column] };
         }
     });
@@ -117,8 +117,8 @@ fn quantize_rows(
             let first_of_group = i == 0 || group_at[i - 1] != group;
             for (row, errors) in rows.iter_mut().zip(&mut errors) {
                 if first_of_group {
-                    // Columns of a group stand together in the order, but the
-                    // block's errors have not reached those beyond it yet.
+                    // Columns of a group are consecutive in this order, but columns beyond the
+                    // block do not have the block's updates yet.
                     let len = group_at[i..].iter().take_while(|&&g| g == group).count();
                     let mut members = row.weight[i..i + len].to_vec();
                     if i + len > end {
@@ -154,11 +154,11 @@ fn quantize_rows(
     }
 }
 
-/// The order in which columns are rounded: those with the largest inputs
-/// first, while there is most freedom left to make up for their errors.
+/// Returns the order in which columns are rounded: large inputs first, when many columns remain
+/// that can compensate for the error.
 ///
-/// Without `desc_act` whole groups are ordered, and columns inside them, so
-/// that groups stay consecutive runs on disk.
+/// Without `desc_act`, orders whole groups, and the columns inside each group, so that groups stay
+/// consecutive on disk.
 fn column_order(diagonal: &[f32], group_size: usize, desc_act: bool) -> Vec<usize> {
     let mut order: Vec<usize> = (0..diagonal.len()).collect();
     let descending = |a: &usize, b: &usize| diagonal[*b].total_cmp(&diagonal[*a]).then(a.cmp(b));
@@ -187,7 +187,7 @@ fn damped_factor(
     if !mean.is_finite() {
         return Err(Error::Input("the calibration inputs hold NaN or infinite values".into()));
     }
-    // More damping until the factorisation holds.
+    // Increases the damping until the factorisation succeeds.
     for attempt in 0..8 {
         let damp = (damp_percent * f64::from(1u32 << attempt) * mean).max(f64::MIN_POSITIVE);
         let damped = |r: usize, c: usize| {
@@ -208,7 +208,7 @@ fn damped_factor(
     ))
 }
 
-/// Scale (as it will be stored) and zero point of a group's values.
+/// Scale (rounded as it will be stored) and zero point of a group's values.
 fn range_of(values: &[f32], top: f32, sym: bool) -> (f16, u8) {
     let (mut low, mut high) = values.iter().fold((0f32, 0f32), |(l, h), &v| (l.min(v), h.max(v)));
     if sym {
@@ -227,7 +227,7 @@ fn range_of(values: &[f32], top: f32, sym: bool) -> (f16, u8) {
     (scale, zero as u8)
 }
 
-/// `Σ e H eᵀ / Σ w H wᵀ` over all rows, `e` the change of a row.
+/// `Σ e H eᵀ / Σ w H wᵀ` over all rows `w`, where `e` is the change of a row.
 fn relative_error(
     weight: &[f32],
     q: &QuantizedLinear,
@@ -276,7 +276,7 @@ mod tests {
     fn problem(n: usize, k: usize) -> (Vec<f32>, Vec<f32>) {
         let mut rng = ChaCha8Rng::seed_from_u64(3);
         let weight: Vec<f32> = (0..n * k).map(|_| rng.random_range(-1.0..1.0)).collect();
-        // Correlated inputs of very different sizes.
+        // Correlated inputs with very different sizes.
         let mut hessian = vec![0f32; k * k];
         for _ in 0..4 * k {
             let common: f32 = rng.random_range(-1.0..1.0);
@@ -324,7 +324,7 @@ mod tests {
             let options =
                 QuantizeOptions { bits, sym, desc_act, group_size: Some(64), ..Default::default() };
             let ours = quantize_linear(&weight, n, k, &hessian, &options).unwrap();
-            // Rounding alone, measured on the same inputs.
+            // Plain rounding, measured on the same inputs.
             let mut rounded = quantize_linear(&weight, n, k, &identity(k), &options).unwrap();
             rounded.relative_error = relative_error(&weight, &rounded, n, k, 3, &hessian);
             assert!(

@@ -1,4 +1,4 @@
-//! GPTQ quantisation of any LLaMA checkpoint, layer by layer.
+//! GPTQ quantisation of LLaMA checkpoints, layer by layer.
 
 mod checks;
 mod cholesky;
@@ -28,7 +28,7 @@ use safetensors::Dtype;
 
 use writer::Writer;
 
-/// One quantised linear layer.
+/// Progress: one linear layer has been quantised.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct QuantizeEvent {
@@ -36,20 +36,20 @@ pub struct QuantizeEvent {
     pub layer: usize,
     /// Number of decoder layers.
     pub layers: usize,
-    /// Name of the linear layer inside it, as `mlp.down_proj`.
+    /// Name of the linear layer within the decoder layer, such as `mlp.down_proj`.
     pub module: &'static str,
-    /// Squared error of its outputs on the calibration text, relative.
+    /// Relative squared error of its outputs on the calibration texts.
     pub relative_error: f64,
 }
 
-/// Quantises the linear layers of the checkpoint in `dir` and writes a GPTQ
-/// checkpoint (format v1) with its tokenizer to `out`.
+/// Quantises the linear layers of the checkpoint in `dir` and writes a GPTQ checkpoint (format v1)
+/// with its tokenizer to `out`.
 ///
-/// `calibration` holds token ids of texts like those that the model will see;
-/// some tens of texts of a few hundred tokens do. Layer after layer is read,
-/// quantised on the outputs of the quantised layers before it, and written, so
-/// memory holds one layer and the calibration states. A checkpoint that is
-/// quantised already is taken at the weights it stands for.
+/// `calibration` has the token ids of texts that resemble the later inputs. Some tens of texts with
+/// a few hundred tokens each are enough. Layers are read, quantised on the outputs of the quantised
+/// layers before them, and written one after the other, so memory holds one layer and the
+/// calibration states. If the checkpoint is already quantised, its dequantised weights are
+/// quantised again.
 ///
 /// ```
 /// use glta_llm::{QuantizeOptions, Tokenizer, quantize};
@@ -65,10 +65,10 @@ pub struct QuantizeEvent {
 /// ```
 ///
 /// # Errors
-/// Whatever [`Llama::load`](crate::Llama::load) reports of `dir`, invalid
-/// options, calibration texts that do not fit the model, sizes that the format
-/// cannot hold, an `out` that is `dir` itself, holds weights or cannot be written. All of
-/// these are found before the first layer is quantised.
+/// Those of [`Llama::load`](crate::Llama::load) for `dir`; invalid options; calibration texts that
+/// do not fit the model; sizes that the format does not support; an `out` that is `dir` itself,
+/// contains weights, or cannot be written. All of these are reported before the first layer is
+/// quantised.
 pub fn quantize(
     dir: impl AsRef<Path>,
     calibration: &[Vec<u32>],
@@ -78,7 +78,7 @@ pub fn quantize(
     quantize_with(dir, calibration, options, out, &mut Silent)
 }
 
-/// [`quantize`] that reports every quantised layer.
+/// [`quantize`] with progress: reports every quantised layer.
 ///
 /// # Errors
 /// Those of [`quantize`], and [`Error::Cancelled`](crate::Error::Cancelled).
@@ -134,7 +134,7 @@ impl Job<'_> {
         Ok(self.loader.backend.embed(&Arc::new(table), ids)?)
     }
 
-    /// The output layer, in plain numbers.
+    /// Writes the output layer without quantising it.
     fn copy_head(&mut self) -> Result<()> {
         let c = self.config;
         if c.quantization.as_ref().is_none_or(|q| !q.lm_head) {
@@ -189,7 +189,7 @@ impl Job<'_> {
         Ok(self.linears(i, &[down], &h, progress)?.forward(&h, Some(&middle))?)
     }
 
-    /// Quantises and writes layers that read the same `input: (tokens, k)`.
+    /// Quantises and writes linear layers that have the same `input: (tokens, k)`.
     fn linears(
         &mut self,
         layer: usize,
@@ -222,7 +222,7 @@ impl Job<'_> {
         Ok(self.loader.backend.linear(parts)?)
     }
 
-    /// Packs a layer as the format has it, writes it and loads it back.
+    /// Packs a layer into the file format, writes it and loads it.
     fn store(&mut self, prefix: &str, n: usize, k: usize, q: &QuantizedLinear) -> Result<Matrix> {
         let bits = self.options.bits;
         let b = bits as usize;
@@ -265,7 +265,7 @@ impl Job<'_> {
     }
 }
 
-/// `Xᵀ X: (k, k)` of `x: (tokens, k)`, over the number of tokens.
+/// `Xᵀ X: (k, k)` of `x: (tokens, k)`, divided by the number of tokens.
 fn second_moment(x: &[f32], k: usize) -> Vec<f32> {
     let tokens = x.len() / k;
     let mut h = vec![0f32; k * k];

@@ -3,21 +3,21 @@ use serde::{Deserialize, Serialize};
 use crate::config::{CheckpointFormat, QuantizeConfig};
 use crate::error::{Error, Result};
 
-/// How a checkpoint is quantised.
+/// Options of the quantisation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct QuantizeOptions {
     /// Bits per weight: 2, 3, 4 or 8.
     pub bits: u32,
-    /// Inputs that share a scale and a zero point; `None` for all.
+    /// Inputs that share a scale and a zero point; `None` for all inputs.
     pub group_size: Option<usize>,
-    /// Round columns in the order of their activations across groups: a little
-    /// more accurate, but inputs have to be gathered when the model runs.
-    /// Without it the order is by groups, and the file keeps plain groups.
+    /// Act-order: rounds columns in the order of their activations across groups. Slightly more
+    /// accurate, but the model has to gather its inputs when it runs. Without it, columns are
+    /// ordered within groups and groups stay consecutive in the file.
     pub desc_act: bool,
-    /// Zero points in the middle of the range.
+    /// Symmetric: zero points in the middle of the range.
     pub sym: bool,
-    /// Added to the diagonal of the Hessian, as a share of its mean.
+    /// Damping of the Hessian: this share of its mean diagonal is added to the diagonal.
     pub damp_percent: f64,
 }
 
@@ -28,10 +28,10 @@ impl Default for QuantizeOptions {
 }
 
 impl QuantizeOptions {
-    /// Checks the fields.
+    /// Checks that the fields are valid.
     ///
     /// # Errors
-    /// The first field that cannot work.
+    /// The first invalid field.
     pub fn validate(&self) -> Result<()> {
         self.config().validate()?;
         if !(self.damp_percent > 0.0 && self.damp_percent < 1.0) {

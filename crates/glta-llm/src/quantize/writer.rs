@@ -12,24 +12,24 @@ use crate::error::{Error, Result};
 use crate::json::read_object;
 use crate::tokenizer::is_companion;
 
-/// Bytes after which a new shard is begun.
+/// Size at which a new shard starts.
 const SHARD_BYTES: usize = 2 << 30;
 
-/// Writes tensors to one file or several shards; nothing has its final name
-/// before everything is written.
+/// Writes tensors to one file or several shards. Files get their final names after everything has
+/// been written.
 pub(super) struct Writer {
     dir: PathBuf,
     tensors: BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>,
     bytes: usize,
     total: usize,
-    /// Temporary file and tensor names of every written shard.
+    /// Temporary file and tensor names of each written shard.
     shards: Vec<(PathBuf, Vec<String>)>,
 }
 
 impl Writer {
     pub(super) fn new(dir: &Path) -> Result<Self> {
         fs::create_dir_all(dir).map_err(Error::io(dir))?;
-        // Fails here rather than after hours where nothing can be written.
+        // Fails here, rather than after hours, if the folder is not writable.
         let probe = dir.join("model-0.safetensors.tmp");
         fs::File::create(&probe).map_err(Error::io(&probe))?;
         fs::remove_file(&probe).map_err(Error::io(&probe))?;
@@ -67,9 +67,10 @@ impl Writer {
                 TensorView::new(*dtype, shape.clone(), bytes).map_err(|e| invalid(name, &e))?;
             views.push((name.as_str(), view));
         }
-        // Other readers insist on this entry.
+        // Other readers require this entry.
         let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
-        // The library's file is for its owner alone; this one as the system's mask says.
+        // The safetensors crate creates files that only the owner can read; use the default mode
+        // instead.
         let plain = fs::File::create(&path).and_then(|file| file.metadata());
         let permissions = plain.map_err(Error::io(&path))?.permissions();
         safetensors::serialize_to_file(views, Some(metadata), &path)
@@ -81,7 +82,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Names the shards and adds configuration and tokenizer of `source`.
+    /// Renames the shards, and adds the configuration and the tokenizer of `source`.
     pub(super) fn finish(
         mut self,
         source: &Path,
@@ -115,7 +116,7 @@ impl Writer {
             return write_json(&index, &json);
         }
         match fs::remove_file(&index) {
-            // Left by an earlier, larger model in the same folder.
+            // A shard of an earlier, larger model in the same folder.
             Ok(()) => Ok(()),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
             Err(e) => Err(Error::io(&index)(e)),
@@ -143,7 +144,7 @@ fn write_json(path: &Path, value: &Value) -> Result<()> {
     write_whole(path, format!("{value:#}\n").as_bytes()).map_err(Error::io(path))
 }
 
-/// Tokenizer, generation settings and chat template.
+/// Copies the files of the tokenizer, the generation settings and the chat template.
 fn copy_companions(source: &Path, out: &Path) -> Result<()> {
     for entry in fs::read_dir(source).map_err(Error::io(source))? {
         let entry = entry.map_err(Error::io(source))?;
@@ -152,7 +153,7 @@ fn copy_companions(source: &Path, out: &Path) -> Result<()> {
             if to.exists() && fs::canonicalize(&to).ok() == fs::canonicalize(entry.path()).ok() {
                 continue;
             }
-            // Contents only: the source may be read-only.
+            // Copies the contents but not the permissions: the source may be read-only.
             let bytes = fs::read(entry.path()).map_err(Error::io(entry.path()))?;
             write_whole(&to, &bytes).map_err(Error::io(&to))?;
         }

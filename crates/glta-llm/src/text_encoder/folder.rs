@@ -7,15 +7,15 @@ use serde::de::DeserializeOwned;
 
 use crate::{Error, Result};
 
-/// What a sentence-transformers folder says of its encoder.
+/// Settings of a sentence-transformers folder.
 pub(super) struct Folder {
-    /// Where the transformer's own files lie.
+    /// Folder of the transformer's files.
     pub(super) transformer: PathBuf,
     pub(super) config: Config,
-    /// Tokens read of a text, with those that the tokenizer adds.
+    /// Maximum number of tokens per text, including special tokens.
     pub(super) max_tokens: usize,
     pub(super) lower_case: bool,
-    /// Whether vectors are scaled to length 1.
+    /// Whether vectors are scaled to unit norm.
     pub(super) normalize: bool,
 }
 
@@ -74,7 +74,7 @@ impl Folder {
         let path = transformer.join("sentence_bert_config.json");
         let reading: Reading = if path.exists() { json(&path)? } else { Reading::default() };
         let max_tokens = reading.max_seq_length.unwrap_or(config.max_position_embeddings);
-        // Two are the marks at the start and at the end.
+        // Two tokens are the special tokens at the start and at the end.
         if max_tokens < 3 || max_tokens > config.max_position_embeddings {
             let most = config.max_position_embeddings;
             return Err(Error::encoder(
@@ -87,7 +87,7 @@ impl Folder {
     }
 }
 
-/// The mean over tokens is the only pooling.
+/// Checks that the pooling is the mean over tokens, the only one supported.
 fn check_pooling(path: &Path) -> Result<()> {
     let settings: BTreeMap<String, serde_json::Value> = json(path)?;
     let modes: Vec<&str> = settings

@@ -1,4 +1,4 @@
-//! Sentence encoders: a BERT, the mean over its tokens, and a folder that says so.
+//! Sentence encoders in the sentence-transformers format: a BERT with mean pooling.
 
 mod folder;
 
@@ -15,11 +15,11 @@ use tokenizers::{Tokenizer, TruncationParams};
 use self::folder::Folder;
 use crate::{Error, Result};
 
-/// Texts of about one length that run through the encoder together.
+/// Number of texts of similar length in a batch.
 const BATCH: usize = 16;
 
-/// A sentence-transformers folder of a BERT with mean pooling, such as
-/// all-MiniLM-L6-v2, on a CPU in f32.
+/// A sentence-transformers model on the CPU in f32: a BERT with mean pooling, such as
+/// all-MiniLM-L6-v2.
 ///
 /// ```no_run
 /// use glta_llm::SentenceEncoder;
@@ -51,13 +51,13 @@ impl std::fmt::Debug for SentenceEncoder {
 }
 
 impl SentenceEncoder {
-    /// Reads `modules.json`, the pooling's `config.json`, and of the transformer
-    /// `config.json`, `model.safetensors`, `tokenizer.json` and, where it is there,
+    /// Loads a sentence-transformers folder: `modules.json`, the `config.json` of the pooling, and
+    /// the transformer's `config.json`, `model.safetensors`, `tokenizer.json` and optional
     /// `sentence_bert_config.json`.
     ///
     /// # Errors
-    /// [`Error::Encoder`] for a file that is missing, damaged, or asks for what is
-    /// not done here: another architecture, another pooling, further modules.
+    /// [`Error::Encoder`] for a missing or damaged file, or for an unsupported architecture,
+    /// pooling or module.
     pub fn load(dir: impl AsRef<Path>) -> Result<Self> {
         let dir = dir.as_ref();
         let folder = Folder::read(dir)?;
@@ -70,7 +70,7 @@ impl SentenceEncoder {
                 format!("more tokens than the {} of config.json", folder.config.vocab_size),
             ));
         }
-        // The file's own settings are those of its export, not of the encoder.
+        // The file has the settings of its export; the encoder's own settings replace them.
         let truncation = TruncationParams { max_length: folder.max_tokens, ..Default::default() };
         tokenizer.with_truncation(Some(truncation)).map_err(wrong)?;
         tokenizer.with_padding(None);
@@ -80,7 +80,7 @@ impl SentenceEncoder {
         let tensors = candle_core::safetensors::load(&path, &Device::Cpu).map_err(wrong)?;
         let weights = VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu);
         let model = BertModel::load(weights, &folder.config).map_err(wrong)?;
-        // `.` and the like have no name.
+        // Paths such as `.` have no name.
         let whole = dir.canonicalize().map_err(Error::io(dir))?;
         Ok(Self {
             name: whole.file_name().unwrap_or_default().to_string_lossy().into_owned(),
@@ -92,34 +92,33 @@ impl SentenceEncoder {
         })
     }
 
-    /// Name of the folder, or the one of [`with_name`](Self::with_name).
+    /// Name of the folder, or the name set by [`with_name`](Self::with_name).
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The same encoder under another name, as a folder of the hub's cache is named by a
-    /// commit.
+    /// Renames the encoder. Useful for a folder of the hub's cache, whose name is a commit.
     pub fn with_name(self, name: impl Into<String>) -> Self {
         Self { name: name.into(), ..self }
     }
 
-    /// Number of columns of the vectors.
+    /// Dimension of the vectors.
     pub fn dim(&self) -> usize {
         self.dim
     }
 
-    /// A vector for each text, `(texts, dim)`: the mean of its tokens' last hidden
-    /// states, of length 1 where the folder's modules end with it. What is longer
-    /// than the folder's limit is cut off. A text without any word has zeros, which
-    /// stand for no text.
+    /// Computes the vectors of texts, `(texts, dim)`: the mean of the last hidden states over the
+    /// tokens of a text, normalised to unit length if the folder has a `Normalize` module. Texts
+    /// are truncated to the folder's limit. The vector of an empty text is zero.
     ///
     /// # Errors
-    /// What the tokenizer or a tensor operation refuses.
+    /// The tokenizer rejects a text, or a tensor operation fails.
     pub fn encode(&self, texts: &[String]) -> Result<Array2<f32>> {
         self.encode_with(texts, &mut Silent)
     }
 
-    /// [`encode`](Self::encode) that reports the numbers of texts done and of all.
+    /// [`encode`](Self::encode) with progress: reports the number of finished texts and of all
+    /// texts.
     ///
     /// # Errors
     /// Those of [`encode`](Self::encode), and [`Error::Cancelled`].
@@ -132,7 +131,7 @@ impl SentenceEncoder {
         for (at, text) in texts.iter().enumerate().filter(|(_, t)| !t.trim().is_empty()) {
             ids.push((at, self.tokens(text)?));
         }
-        // The longest first: batches of one length, and the memory's peak at once.
+        // Longest texts first: batches have texts of similar length, and memory peaks at the start.
         ids.sort_by_key(|(at, ids)| (std::cmp::Reverse(ids.len()), *at));
         let mut out = Array2::zeros((texts.len(), self.dim));
         let mut done = texts.len() - ids.len();
@@ -160,7 +159,7 @@ impl SentenceEncoder {
         Ok(encoding.map_err(|e| Error::Tokenizer(e.to_string()))?.get_ids().to_vec())
     }
 
-    /// Vectors of texts by their token ids, padded to the longest.
+    /// Computes the vectors of one batch of token ids, padded to the longest text.
     fn batch<'a>(&self, texts: impl Iterator<Item = &'a [u32]> + Clone) -> Result<Vec<Vec<f32>>> {
         let longest = texts.clone().map(<[u32]>::len).max().unwrap_or(0);
         let (mut ids, mut mask, mut rows) = (Vec::new(), Vec::new(), 0);

@@ -21,7 +21,7 @@ fn strings<const N: usize>(texts: [&str; N]) -> [String; N] {
     texts.map(String::from)
 }
 
-/// A BERT of two layers with random weights that reads seven tokens.
+/// Writes a BERT with two layers and random weights that reads at most seven tokens.
 fn tiny(dir: &Path) {
     let (hidden, inner) = (8, 12);
     let config = serde_json::json!({
@@ -48,7 +48,7 @@ fn tiny(dir: &Path) {
     let vocab: HashMap<&str, usize> = WORDS.iter().enumerate().map(|(i, w)| (*w, i)).collect();
     let tokenizer = serde_json::json!({
         "version": "1.0", "truncation": null, "added_tokens": [], "normalizer": null,
-        // Like MiniLM's own file: both must be overruled.
+        // MiniLM's file has both settings. The encoder must override them.
         "padding": {"strategy": {"Fixed": 9}, "direction": "Right", "pad_to_multiple_of": null,
                     "pad_id": 0, "pad_type_id": 0, "pad_token": "[PAD]"},
         "pre_tokenizer": {"type": "Whitespace"}, "decoder": null,
@@ -120,7 +120,7 @@ fn a_padded_batch_is_what_its_texts_are_one_by_one() {
         let expected = if text.trim().is_empty() { 0.0 } else { 1.0 };
         assert!((length - expected).abs() < 1e-5, "{text}: {length}");
     }
-    // The order of words counts.
+    // The order of the words matters.
     let far = all.row(0).into_iter().zip(all.row(5)).map(|(a, b)| (a - b).abs());
     let far = far.fold(0f32, f32::max);
     assert!(far > 1e-3, "{far}");
@@ -132,7 +132,7 @@ fn long_texts_are_cut_and_lower_case_is_a_setting() {
     tiny(dir.path());
     let encoder = SentenceEncoder::load(dir.path()).unwrap();
     assert_eq!(encoder.tokens("dark film").unwrap(), [2, 4, 5, 3]);
-    // Five words stay between the two marks.
+    // Five words remain between the two special tokens.
     let long = encoder.tokens("dark film comedy lotion dark film comedy").unwrap();
     assert_eq!(long, [2, 4, 5, 6, 7, 4, 3]);
     assert_eq!(encoder.tokens("Dark").unwrap(), [2, 1, 3]);
@@ -140,7 +140,7 @@ fn long_texts_are_cut_and_lower_case_is_a_setting() {
     write(&path, r#"{"max_seq_length": 4, "do_lower_case": true}"#).unwrap();
     let encoder = SentenceEncoder::load(dir.path()).unwrap();
     assert_eq!(encoder.tokens("Dark FILM comedy").unwrap(), [2, 4, 5, 3]);
-    // Without the file, as many as there are positions.
+    // Without the file, the limit is the number of positions.
     std::fs::remove_file(path).unwrap();
     let encoder = SentenceEncoder::load(dir.path()).unwrap();
     assert_eq!(encoder.tokens(&"film ".repeat(20)).unwrap().len(), 10);
@@ -224,7 +224,7 @@ fn bad_folders_are_refused_with_the_file() {
     }
 }
 
-/// sentence-transformers' vectors of all-MiniLM-L6-v2.
+/// Vectors of all-MiniLM-L6-v2 by sentence-transformers.
 #[test]
 #[ignore = "needs GLTA_DATA"]
 fn minilm_agrees_with_sentence_transformers() {

@@ -1,4 +1,4 @@
-//! `tokenizer.json` and the files beside it, merged as transformers 5 does.
+//! Merges `tokenizer.json` with the other tokenizer files, as transformers 5 does.
 
 use std::path::{Path, PathBuf};
 
@@ -12,16 +12,16 @@ use crate::damage::recognise;
 use crate::error::{Error, Result};
 use crate::json::{Fields, Object, read_object_if_any, syntax_problem};
 
-/// The settings beside `tokenizer.json`.
+/// The settings outside `tokenizer.json`.
 pub(super) struct Settings {
     path: PathBuf,
-    /// `tokenizer_config.json`; empty where there is none.
+    /// `tokenizer_config.json`; empty if there is none.
     config: Object,
     map_path: PathBuf,
-    /// `special_tokens_map.json`, which counts only where the former lists no added tokens.
+    /// `special_tokens_map.json`, used only if `tokenizer_config.json` lists no added tokens.
     map: Object,
     added_path: PathBuf,
-    /// `added_tokens.json`, under the same condition.
+    /// `added_tokens.json`, used under the same condition.
     added: Object,
 }
 
@@ -46,7 +46,7 @@ impl Settings {
         Fields { path: &self.path, object: &self.config }
     }
 
-    /// A named token, as `bos_token`, wherever it is given.
+    /// Returns a named token such as `bos_token` from the first file that has it.
     pub(super) fn named(&self, key: &str) -> Result<Option<String>> {
         for (path, object) in [(&self.map_path, &self.map), (&self.path, &self.config)] {
             let f = Fields { path, object };
@@ -58,14 +58,14 @@ impl Settings {
         Ok(None)
     }
 
-    /// All named and extra special tokens.
+    /// Returns all named and additional special tokens.
     fn special(&self) -> Result<Vec<AddedToken>> {
         let mut tokens = Vec::new();
         for (path, object) in [(&self.map_path, &self.map), (&self.path, &self.config)] {
             let f = Fields { path, object };
             for (key, value) in object.iter().filter(|(_, value)| !value.is_null()) {
                 if key.ends_with("_token") {
-                    // Other keys end so too, with `true` or `false`.
+                    // Other keys have the same suffix, with the value `true` or `false`.
                     tokens.extend(token_of(value));
                 } else if ["extra_special_tokens", "additional_special_tokens"].contains(&&**key) {
                     let wrong = || f.wrong(key, "a list of tokens");
@@ -84,7 +84,7 @@ impl Settings {
         Ok(tokens)
     }
 
-    /// Tokens with their ids: of `added_tokens_decoder`, or of `added_tokens.json`.
+    /// Returns tokens with their ids from `added_tokens_decoder` or `added_tokens.json`.
     fn numbered(&self) -> Result<Vec<(u32, AddedToken, &Path)>> {
         let f = self.config();
         let mut tokens = Vec::new();
@@ -105,7 +105,7 @@ impl Settings {
         Ok(tokens)
     }
 
-    /// What these files change in the tokenizer that `tokenizer.json` describes.
+    /// Applies the settings of these files to the tokenizer of `tokenizer.json`.
     pub(super) fn apply(&self, inner: &mut tokenizers::Tokenizer) -> Result<()> {
         self.set_prefix(inner)?;
         let present = |inner: &tokenizers::Tokenizer, content: &str| {
@@ -113,7 +113,7 @@ impl Settings {
         };
         let special = self.special()?;
         for (id, mut token, path) in self.numbered()? {
-            // `added_tokens.json` has no flags, and `tokenizer.json` counts.
+            // `added_tokens.json` has no flags, so those of `tokenizer.json` apply.
             let listed = path == self.path;
             if !listed && present(inner, &token.content) {
                 continue;
@@ -143,9 +143,9 @@ impl Settings {
         self.add_template(inner)
     }
 
-    /// The space in front of a text. transformers' class for LLaMA's SentencePiece
-    /// tokenizers puts it before the text alone, and not where one is there or again behind
-    /// special tokens, whatever `tokenizer.json` has.
+    /// Sets SentencePiece's space in front of a text. For LLaMA's SentencePiece tokenizers, the
+    /// class of transformers overrides `tokenizer.json`: by default it adds the space at the start
+    /// of the text only, not after special tokens, and not if there is one already.
     fn set_prefix(&self, inner: &mut tokenizers::Tokenizer) -> Result<()> {
         let f = self.config();
         let class = f.get("tokenizer_class").and_then(Value::as_str).unwrap_or_default();
@@ -165,8 +165,8 @@ impl Settings {
         Ok(())
     }
 
-    /// Start and end tokens by `add_bos_token` and `add_eos_token`, where `tokenizer.json`
-    /// says nothing of what stands around a text.
+    /// Adds start and end tokens by `add_bos_token` and `add_eos_token` if `tokenizer.json` has no
+    /// post-processor.
     fn add_template(&self, inner: &mut tokenizers::Tokenizer) -> Result<()> {
         if inner.get_post_processor().is_some() {
             return Ok(());
@@ -203,7 +203,7 @@ fn add(inner: &mut tokenizers::Tokenizer, token: AddedToken, path: &Path) -> Res
     added.map(drop).map_err(|e| Error::Tokenizer(format!("{}: {e}", path.display())))
 }
 
-/// A token as files spell it: its text, or an object with flags.
+/// Parses a token: a string, or an object with flags.
 fn token_of(value: &Value) -> Option<AddedToken> {
     let object = match value {
         Value::String(content) => return Some(AddedToken::from(content.clone(), true)),
@@ -225,7 +225,7 @@ fn token_of(value: &Value) -> Option<AddedToken> {
     )
 }
 
-/// Whether a normalizer puts SentencePiece's space in front of texts.
+/// Whether a normalizer adds SentencePiece's space in front of texts.
 fn prepends(normalizer: &NormalizerWrapper) -> bool {
     match normalizer {
         NormalizerWrapper::Prepend(prepend) => prepend.prepend == "▁",
@@ -234,7 +234,7 @@ fn prepends(normalizer: &NormalizerWrapper) -> bool {
     }
 }
 
-/// The tokenizer of `tokenizer.json` alone.
+/// Reads `tokenizer.json` without the other files.
 pub(super) fn read_tokenizer(dir: &Path) -> Result<tokenizers::Tokenizer> {
     let path = dir.join("tokenizer.json");
     let wrong = |problem: String| Error::Tokenizer(format!("{}: {problem}", path.display()));

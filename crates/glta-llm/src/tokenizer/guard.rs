@@ -1,10 +1,10 @@
 use std::panic::AssertUnwindSafe;
 
-/// Calls the library, which panics on some files that contradict themselves.
+/// Calls the `tokenizers` crate, which panics on some inconsistent files.
 pub(super) fn guarded<T>(
     call: impl FnOnce() -> tokenizers::Result<T>,
 ) -> std::result::Result<T, String> {
-    // The tokenizer is only read, or dropped after an error.
+    // Unwind safe: the tokenizer is only read, or is dropped after an error.
     std::panic::catch_unwind(AssertUnwindSafe(call))
         .unwrap_or_else(|panic| {
             let text = panic.downcast_ref::<String>().map(String::as_str);

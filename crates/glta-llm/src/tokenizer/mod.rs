@@ -1,4 +1,4 @@
-//! Text to token ids and back.
+//! Conversion between text and token ids.
 
 mod files;
 mod guard;
@@ -12,8 +12,8 @@ use crate::json::{Object, read_object_if_any};
 use files::{Settings, read_tokenizer};
 use guard::guarded;
 
-/// Text to token ids and back: a checkpoint's `tokenizer.json`, and what the files beside it
-/// add.
+/// Converts between text and token ids, as defined by a checkpoint's `tokenizer.json` and its other
+/// tokenizer files.
 ///
 /// ```
 /// use glta_llm::Tokenizer;
@@ -29,14 +29,14 @@ pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     bos: Option<u32>,
     eos: Vec<u32>,
-    /// The token that the tokenizer itself puts before a text.
+    /// The token that the tokenizer adds at the start of a text.
     start: Option<String>,
-    /// Whether it puts a space before a text.
+    /// Whether the tokenizer adds a space at the start of a text.
     prefix: bool,
 }
 
-/// Whether a file of a checkpoint belongs to its tokenizer, generation settings
-/// or chat template.
+/// Whether a file of a checkpoint belongs to the tokenizer, the generation settings or the chat
+/// template.
 #[cfg(any(feature = "hub", feature = "quantize"))]
 pub(crate) fn is_companion(name: &str) -> bool {
     ["tokenizer", "chat_template", "vocab", "merges"].iter().any(|start| name.starts_with(start))
@@ -45,18 +45,18 @@ pub(crate) fn is_companion(name: &str) -> bool {
 }
 
 impl Tokenizer {
-    /// Reads `tokenizer.json` of a checkpoint's folder, the tokens that
-    /// `tokenizer_config.json`, `special_tokens_map.json` and `added_tokens.json` add, and the
-    /// ids that start and end a text from `generation_config.json`, `config.json` or
-    /// `tokenizer_config.json`, whichever first names them.
+    /// Loads the tokenizer of a checkpoint's folder: `tokenizer.json`, and the tokens of
+    /// `tokenizer_config.json`, `special_tokens_map.json` and `added_tokens.json`. The ids at the
+    /// start and the end of a text come from the first of `generation_config.json`, `config.json`
+    /// and `tokenizer_config.json` that names them.
     ///
     /// # Errors
-    /// A missing or malformed file, and files that contradict each other.
+    /// A missing or malformed file, or files that contradict each other.
     pub fn load(dir: impl AsRef<Path>) -> Result<Self> {
         let dir = dir.as_ref();
         let mut inner = read_tokenizer(dir)?;
         Settings::read(dir)?.apply(&mut inner)?;
-        // A file may ask for both; prompts are neither cut nor filled here.
+        // A file may enable both; prompts are neither truncated nor padded here.
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|e| Error::Tokenizer(e.to_string()))?;
         let mut tokenizer = Self { inner, bos: None, eos: Vec::new(), start: None, prefix: false };
@@ -74,7 +74,7 @@ impl Tokenizer {
         Ok(tokenizer)
     }
 
-    /// Finds out what the tokenizer puts before a text.
+    /// Detects what the tokenizer adds at the start of a text.
     fn look_around(&mut self) {
         let ids = |special: bool| self.encoded("a", special).unwrap_or_default();
         let (with, without) = (ids(true), ids(false));
@@ -88,8 +88,8 @@ impl Tokenizer {
         self.prefix = first.is_some_and(|token| token.starts_with(['▁', 'Ġ']));
     }
 
-    /// The ids under `key` + `_id` (a number or a list), or the id of the token
-    /// that `key` spells out.
+    /// Returns the ids under `{key}_id` (a number or a list), or the id of the token that `key`
+    /// names.
     fn ids(&self, object: &Object, key: &str) -> Vec<u32> {
         let number = |v: &Value| v.as_u64().and_then(|n| u32::try_from(n).ok());
         match object.get(&format!("{key}_id")) {
@@ -109,12 +109,12 @@ impl Tokenizer {
         text.and_then(|t| self.inner.token_to_id(t)).into_iter().collect()
     }
 
-    /// Token ids of a text; `add_special` adds what the model expects around a
-    /// text (often the start token). A text that begins with its start token, as templates of
-    /// model cards do, gets no second one.
+    /// Encodes a text. `add_special` adds the special tokens that the model expects around a text,
+    /// often a start token. A text that already begins with the start token, as rendered chat
+    /// templates do, gets no second one.
     ///
     /// # Errors
-    /// A text that the tokenizer cannot represent.
+    /// The tokenizer cannot encode the text.
     pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>> {
         let start = self.start.as_deref().filter(|_| add_special);
         let text = start.and_then(|start| text.strip_prefix(start)).unwrap_or(text);
@@ -127,16 +127,16 @@ impl Tokenizer {
             .map_err(Error::Tokenizer)
     }
 
-    /// Token ids of a text that continues another one, or soft tokens: without the space that
-    /// SentencePiece puts before whole texts, and without a start token.
+    /// Encodes a text that continues another text or soft tokens: without the space that
+    /// SentencePiece adds at the start of a text, and without a start token.
     ///
     /// # Errors
-    /// As [`encode`](Self::encode).
+    /// Those of [`encode`](Self::encode).
     pub fn encode_continuation(&self, text: &str) -> Result<Vec<u32>> {
         if !self.prefix || text.is_empty() {
             return self.encoded(text, false);
         }
-        // As the end of a longer text, whose start no token joins with this one.
+        // Encodes the text after a start that does not merge with its first token.
         for start in ["\n", ".", "a", "0"] {
             let before = self.encoded(start, false)?;
             let mut ids = self.encoded(&format!("{start}{text}"), false)?;
@@ -147,7 +147,7 @@ impl Tokenizer {
         self.encoded(text, false)
     }
 
-    /// Text of token ids, without special tokens.
+    /// Decodes token ids, without special tokens.
     ///
     /// # Errors
     /// Ids that the tokenizer does not know.
@@ -159,17 +159,18 @@ impl Tokenizer {
         guarded(|| self.inner.decode(ids, skip_special)).map_err(Error::Tokenizer)
     }
 
-    /// Text that `new` adds to the text of `before`, without special tokens: with the space
-    /// before its first word, which [`decode`](Self::decode) of `new` alone would lose.
+    /// Returns the text that `new` adds to the text of `before`, without special tokens. It
+    /// includes the space before the first word, which [`decode`](Self::decode) of `new` alone
+    /// would lose.
     ///
     /// # Errors
-    /// As [`decode`](Self::decode).
+    /// Those of [`decode`](Self::decode).
     pub fn decode_continuation(&self, before: &[u32], new: &[u32]) -> Result<String> {
         self.continued(before, new, true)
     }
 
     /// [`decode_continuation`](Self::decode_continuation) up to the first of `stop`, which may
-    /// hold special tokens; `None` where none of them occurs.
+    /// contain special tokens. Returns `None` if none of them occurs.
     pub(crate) fn decode_up_to(
         &self,
         before: &[u32],
@@ -193,8 +194,8 @@ impl Tokenizer {
     }
 
     fn continued(&self, before: &[u32], new: &[u32], skip_special: bool) -> Result<String> {
-        // What decoders do to the start of a text they do to its first tokens: a few of
-        // those before are enough, if they are not all invisible.
+        // Decoders treat only the first tokens of a text differently, so a few tokens of `before`
+        // are enough, unless all of them are invisible.
         let (mut tail, mut start) = (&before[..0], String::new());
         for len in [4, 16, 64, usize::MAX] {
             tail = &before[before.len() - len.min(before.len())..];
@@ -204,13 +205,13 @@ impl Tokenizer {
             }
         }
         let whole = self.decoded(&[tail, new].concat(), skip_special)?;
-        // A character of several tokens may only be complete with the new ones.
+        // A character of several tokens may only be complete with the new tokens.
         let same = start.chars().zip(whole.chars()).take_while(|(a, b)| a == b);
         let end: usize = same.map(|(c, _)| c.len_utf8()).sum();
         Ok(whole[end..].to_owned())
     }
 
-    /// Id of a single token, spelled as in the vocabulary.
+    /// Id of a token, spelled as in the vocabulary.
     pub fn token_to_id(&self, token: &str) -> Option<u32> {
         self.inner.token_to_id(token)
     }
@@ -225,7 +226,7 @@ impl Tokenizer {
         &self.eos
     }
 
-    /// Number of token ids, added tokens included.
+    /// Number of token ids, including added tokens.
     pub fn vocab_size(&self) -> usize {
         self.inner.get_vocab_size(true)
     }
