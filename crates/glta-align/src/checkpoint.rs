@@ -41,8 +41,8 @@ impl std::fmt::Display for Record {
     }
 }
 
-/// Records the checkpoint in the folder of a run, and the prompts if the run has any. Rejects
-/// others than the recorded ones.
+/// Records the checkpoint in the folder of a run, and the prompts if the run has any. If the folder
+/// already has a record, a different checkpoint or prompt is an error.
 pub(crate) fn record(folder: &RunFolder, language: &LanguageModel, prompts: bool) -> Result<()> {
     folder.write(CHECKPOINT, |path| {
         let given = Record::of(language)?;
@@ -81,7 +81,7 @@ pub(crate) fn recorded(
     prompts: bool,
 ) -> Result<LanguageModel> {
     let path = dir.join(CHECKPOINT);
-    // The text vectors of such a run were given, without a language model.
+    // The text vectors of this run were given, so it used no language model.
     if !prompts && !path.exists() {
         return Ok(language.clone());
     }

@@ -154,7 +154,7 @@ impl RunData {
         Ok(())
     }
 
-    /// All known items of `user`, in ascending order, which are not recommended again.
+    /// All known items of `user`, in ascending order. They are not recommended again.
     pub(crate) fn seen(&self, user: u32) -> Vec<u32> {
         let mut seen = [self.train.items(user), self.valid.items(user)].concat();
         seen.sort_unstable();

@@ -74,10 +74,10 @@ impl ItemVectors {
         self
     }
 
-    /// Vectors by the language model; see [`LanguageModel::text_vectors`].
+    /// Computes the vectors with the language model; see [`LanguageModel::text_vectors`].
     ///
     /// # Errors
-    /// Errors of the model.
+    /// An error of the language model.
     pub fn language_model(
         language: &LanguageModel,
         texts: &[impl AsRef<str> + Sync],
@@ -104,7 +104,7 @@ impl ItemVectors {
         Ok(Self { checkpoint, ..vectors })
     }
 
-    /// Vectors by [`TfIdf`], fitted on these texts.
+    /// Fits [`TfIdf`] on these texts and computes their vectors.
     ///
     /// # Errors
     /// Invalid settings, or texts without a common word or with only the same words.
@@ -143,10 +143,10 @@ impl ItemVectors {
         Ok(vectors)
     }
 
-    /// Vectors by any text encoder.
+    /// Computes the vectors with any text encoder.
     ///
     /// # Errors
-    /// Errors of the encoder.
+    /// An error of the encoder.
     pub fn encoded(encoder: &dyn TextEncoder, texts: &[String]) -> Result<Self> {
         Self::encoded_with(encoder, texts, &mut Silent)
     }

@@ -28,7 +28,7 @@ pub(crate) const HISTORY: &str = "history.json";
 pub(crate) const STATE: &str = "state.safetensors";
 pub(crate) const ITEMS: &str = "items.jsonl";
 pub(crate) const USERS: &str = "users.jsonl";
-/// How the items were put into words.
+/// How the fields of an item become its text.
 pub(crate) const ITEM_TEXT: &str = "item_text.toml";
 pub(crate) const TEXTS: &str = "texts.jsonl";
 /// Name and hash of the language model.

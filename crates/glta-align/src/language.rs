@@ -111,8 +111,8 @@ impl LanguageModel {
     }
 }
 
-/// Prompts in the form of the checkpoint's own chat template; `None` where it has none, or one
-/// that cannot be used, which is no reason to refuse a model that may run no prompt.
+/// Prompts in the form of the checkpoint's chat template. `None`, with a warning, if it has none or
+/// an unusable one: a model without prompts does not need it.
 fn own_form(dir: &Path) -> Option<Templates> {
     let own = || match ChatTemplate::load(dir)? {
         Some(chat) => Templates::from_chat(&chat).map(Some),

@@ -36,7 +36,8 @@ impl Lists for Glta {
 
     fn lists(&self, queries: &[Query], k: usize) -> Result<Vec<Vec<Ranked>>> {
         let config = self.config();
-        // More items do not exist, and a list that is made item by item would run prompts for them.
+        // Longer lists are not possible, and a list that is made item by item would run prompts for
+        // them.
         let k = k.min(self.n_items());
         let mut lists = Vec::with_capacity(queries.len());
         for batch in queries.chunks(config.user_stage.train.batch_size) {

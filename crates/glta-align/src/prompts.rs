@@ -21,7 +21,7 @@ use crate::{Result, Templates};
 pub(crate) struct Prompts {
     language: LanguageModel,
     data: Arc<RunData>,
-    /// Only those of stage 2.
+    /// Prompts of stage 2.
     item: Lazy<ItemPrompts>,
     max_tokens: usize,
     item_slots: ItemSlots,
@@ -38,9 +38,8 @@ pub(crate) struct Prompts {
 struct ItemPrompts {
     template: String,
     opening: Opening,
-    /// Item texts, cut to the configured number of tokens. Kept as text, not as token
-    /// ids: a prompt is tokenised as a whole, and a description's last token may join
-    /// with the separator behind it.
+    /// Item texts, truncated to the configured number of tokens. Kept as text, because a prompt is
+    /// tokenised as a whole: the last token of a description may merge with the separator.
     descriptions: Vec<String>,
 }
 
@@ -127,8 +126,8 @@ impl Prompts {
         (text(self.profile, |t| &t.profile), text(self.prediction, |t| &t.prediction))
     }
 
-    /// A stage-2 prompt; `items` are the soft tokens of its items in order,
-    /// `slots` those of its slots.
+    /// Returns a stage-2 prompt. `items` are the soft tokens of its items in order, and `slots` the
+    /// soft tokens of its slots.
     pub(crate) fn item_row(
         &self,
         example: &ItemExample,
@@ -156,9 +155,10 @@ impl Prompts {
         Ok(place(pieces, slots, self.placement, slots.len()))
     }
 
-    /// A stage-3 prompt. `user` and `shown` are the soft tokens of the user (not used if the prompt
-    /// has the user's number) and of the shown items. `slots` are those of the slots; with
-    /// [`SlotPlacement::Last`] there are none, and the last `n_slots` positions are read.
+    /// Returns a stage-3 prompt. `user` and `shown` are the soft tokens of the user (not used if
+    /// the prompt has the user's number) and of the shown items. `slots` are the soft tokens of the
+    /// slots; with [`SlotPlacement::Last`] there are none, and the last `n_slots` positions are
+    /// read.
     pub(crate) fn user_row(
         &self,
         example: &UserExample,
@@ -182,9 +182,9 @@ impl Prompts {
         Ok(place(pieces, slots, self.placement, n_slots))
     }
 
-    /// Renders what follows the opening; soft tokens are taken in order. Text is tokenised as
-    /// in the whole prompt: together with the static text before it, and as a continuation
-    /// behind soft tokens.
+    /// Renders the prompt after the opening. Takes soft tokens in order. Text gets the same token
+    /// ids as in the whole prompt: it is tokenised together with the static text before it, or as a
+    /// continuation after soft tokens.
     fn pieces<'a>(
         &self,
         template: &str,
@@ -217,23 +217,23 @@ impl Prompts {
     }
 }
 
-/// What all prompts of a template begin with.
+/// The common start of all prompts of a template.
 #[derive(Debug)]
 struct Opening {
     ids: Vec<u32>,
-    /// Ids of the static text behind these, which the text that follows may change.
+    /// Ids at the end of the static text that may merge with the next text.
     tail: Vec<u32>,
-    /// Keys and values of `ids`, where there are any.
+    /// Keys and values of `ids`; `None` if there are no ids.
     prefix: Option<Prefix>,
 }
 
 impl Opening {
-    /// `soft` where soft tokens follow the static text, which then is tokenised by itself.
+    /// `soft`: whether soft tokens follow the static text, which is then tokenised alone.
     fn new(language: &LanguageModel, template: &str, soft: bool) -> Result<Self> {
         let fixed = Templates::static_prefix(template);
         let mut ids = language.tokenizer.encode(fixed, true)?;
         let mut kept = ids.len();
-        // A last token that joins with what follows, as a space does with a word.
+        // The last tokens may merge with the next text, such as a space with a word.
         for follows in if soft { &[][..] } else { &["a", "A", " a", "1", "\n", "(", "é"] } {
             let whole = language.tokenizer.encode(&format!("{fixed}{follows}"), true)?;
             let same = ids.iter().zip(&whole).take_while(|(a, b)| a == b).count();
@@ -244,7 +244,7 @@ impl Opening {
         Ok(Self { ids, tail, prefix })
     }
 
-    /// Ids of the static text and `leading` behind those of the opening.
+    /// Ids of the static text and `leading`, without the ids of the opening.
     fn continued(&self, language: &LanguageModel, fixed: &str, leading: &str) -> Result<Vec<u32>> {
         if leading.is_empty() {
             return Ok(self.tail.clone());
@@ -262,7 +262,7 @@ impl Opening {
 fn place(mut pieces: Vec<Piece>, slots: &[u32], placement: SlotPlacement, n_slots: usize) -> Row {
     let slot_pieces = slots.iter().map(|&s| Piece::Soft(s));
     match placement {
-        // The model is causal, so the text after the slots is not needed.
+        // The model is causal, so text after the slots has no effect.
         SlotPlacement::Prefix => {
             Row { pieces: slot_pieces.collect(), slots: (0..n_slots).collect() }
         }
@@ -276,7 +276,7 @@ fn place(mut pieces: Vec<Piece>, slots: &[u32], placement: SlotPlacement, n_slot
     }
 }
 
-/// A prompt with slots among its pieces, cut after the last slot.
+/// Returns a prompt that ends with its last slot.
 fn up_to_last(mut pieces: Vec<Piece>, slots: &[u32]) -> Row {
     let is_slot = |piece: &Piece| matches!(piece, Piece::Soft(soft) if slots.contains(soft));
     pieces.truncate(pieces.iter().rposition(is_slot).map_or(0, |last| last + 1));
@@ -297,7 +297,7 @@ fn length(piece: &Piece) -> usize {
     }
 }
 
-/// The first `max_tokens` tokens of a text, as text.
+/// Truncates a text to its first `max_tokens` tokens and returns it as text.
 fn cut(language: &LanguageModel, text: &str, max_tokens: usize) -> Result<String> {
     let ids = language.tokenizer.encode(text, false)?;
     if ids.len() <= max_tokens {

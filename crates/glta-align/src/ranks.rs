@@ -99,8 +99,8 @@ fn sum(
     }
 }
 
-/// The examples of a batch for this rank, in ascending order. All ranks get equal numbers up to
-/// one, and similar total lengths, because all wait for the slowest.
+/// The examples of a batch for this rank, in ascending order. The ranks get the same number of
+/// examples (plus or minus one) with similar total lengths, because all wait for the slowest.
 pub(crate) fn fair_share(comm: &dyn Communicator, lengths: &[usize]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..lengths.len()).collect();
     order.sort_by_key(|&n| std::cmp::Reverse(lengths[n]));

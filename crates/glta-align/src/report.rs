@@ -18,7 +18,7 @@ pub struct FitReport {
     pub user_stage: Option<StageHistory>,
     /// The linear model, if the run has one.
     pub linear: Option<LinearReport>,
-    /// Seconds of its fit with all settings; `None` if another process fitted it.
+    /// Seconds of the linear model's fit over all settings; `None` if another process fitted it.
     pub linear_seconds: Option<f64>,
     /// Names of the encoders of the item texts.
     pub encoders: Vec<String>,

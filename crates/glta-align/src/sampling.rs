@@ -16,7 +16,7 @@ pub(crate) struct UserExample {
     pub(crate) context: Vec<u32>,
     /// Items whose tokens the prompt shows, a part of the context.
     pub(crate) shown: Vec<u32>,
-    /// Items to be named.
+    /// Items that the slots must name.
     pub(crate) targets: Vec<u32>,
     /// Whether the prompt contains the user's texts.
     pub(crate) texts: bool,

@@ -1,5 +1,5 @@
-//! Prompts as data: in the form of a checkpoint's own chat template, with gaps for soft tokens;
-//! for a checkpoint without one in the form that the paper gives for LLaMA 2.
+//! Templates of the prompts, in the form of the checkpoint's chat template, with gaps for soft
+//! tokens. Checkpoints without a chat template use ChatML or the paper's LLaMA-2 form.
 
 use std::path::Path;
 
@@ -10,8 +10,8 @@ use crate::{Error, Result};
 
 /// The prompts of the method for one family of language models.
 ///
-/// Placeholders are in braces. The paper fixes their order (thesis, chapter 4), which is checked
-/// when a file is loaded. The words around them are free.
+/// Placeholders are in braces. The paper fixes their order (thesis, chapter 4), and loading a file
+/// checks it. All other text can be changed.
 ///
 /// ```
 /// use glta_align::Templates;
@@ -79,8 +79,8 @@ impl Templates {
         Self::parse(include_str!("../templates/chatml.toml"), "templates/chatml.toml")
     }
 
-    /// The prompts in the form of a checkpoint's own chat template. A template that knows no
-    /// system message gets its words before the user's.
+    /// Renders the prompts with a checkpoint's chat template. If the template does not support
+    /// system messages, the system message is put in front of the user message.
     ///
     /// ```
     /// use glta_align::Templates;
@@ -95,8 +95,8 @@ impl Templates {
     /// assert!(templates.profile.ends_with("Items: {DESCRIPTIONS}[answer]"));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    ///
     /// # Errors
+    /// A template that cannot be rendered, or that changes the placeholders.
     /// A template that cannot be rendered, or that changes the placeholders.
     pub fn from_chat(chat: &ChatTemplate) -> Result<Self> {
         let words = Self::chatml()?;
@@ -109,7 +109,7 @@ impl Templates {
             Ok(rendered)
         };
         let user = form(&words.user)?;
-        // A line may be left out, so none may hold the template's own marks as well.
+        // Lines may be omitted, so a line with a placeholder must not contain tags of the template.
         let last = "Potential interest: {PREDICTION}";
         let own_line = user.lines().any(|line| line.trim() == last);
         let user = if own_line {
@@ -259,7 +259,7 @@ enum Piece<'a> {
     Placeholder(&'a str),
 }
 
-/// Splits at `{NAME}`; other braces are text.
+/// Splits at `{NAME}`; other braces are plain text.
 fn pieces(text: &str) -> impl Iterator<Item = Piece<'_>> {
     let mut rest = text;
     std::iter::from_fn(move || {
@@ -327,7 +327,7 @@ mod tests {
         assert!(templates.user.starts_with("[INST] You recommend items."));
         assert!(templates.user.ends_with("{PREDICTION}\nSelected items: [/INST]"));
         assert!(templates.item.ends_with("{ITEMS} [/INST]"));
-        // One that ignores the system message still gets its words.
+        // A template that ignores the system message still gets its text.
         let silent = "{% for m in messages if m.role == 'user' %}U: {{ m.content }}A:{% endfor %}";
         assert!(chat(silent).unwrap().item.starts_with("U: You match products"));
         let message = chat("{{ messages[0].content | lower }}").unwrap_err().to_string();

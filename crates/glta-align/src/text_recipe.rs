@@ -1,40 +1,40 @@
 use serde::{Deserialize, Serialize};
 
-/// How [`LanguageModel::text_vectors`](crate::LanguageModel::text_vectors) reads a text.
+/// How [`LanguageModel::text_vectors`](crate::LanguageModel::text_vectors) computes the vector of a
+/// text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TextVectorConfig {
-    /// Layers that the text runs through, at most those of the model; 0 takes the
-    /// token embeddings. Six are as good as thirty. Default 6. The recipes of embedding
-    /// models take all.
+    /// Number of layers, at most those of the model; 0 selects the token embeddings. Default 6,
+    /// which is as good as 30. The recipes of embedding models always use all layers.
     pub layers: usize,
-    /// Tokens read of each text, with those that the tokenizer puts around it. Default 48.
+    /// Maximum number of tokens of a text, including special tokens. Default 48.
     pub max_tokens: usize,
-    /// What becomes of the hidden states.
+    /// How hidden states become a vector.
     #[serde(skip_serializing_if = "is_mean")]
     pub recipe: TextRecipe,
-    /// Instruction before each text, in the form of the recipe; none by default, as the
-    /// recipes have it for documents, which items are.
+    /// Instruction in front of each text, in the form of the recipe. Empty by default, because
+    /// items are documents and the recipes have no instruction for documents.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub task: String,
 }
 
-/// How a text's hidden states become its vector, and what stands around the text.
+/// How the hidden states of a text become its vector, and what is added to the text.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum TextRecipe {
-    /// Mean over the tokens' states, each scaled to a root mean square of 1, without the first
-    /// token; the instruction stands before the text as it is.
+    /// The mean of the tokens' states, each scaled to a root mean square of 1, without the first
+    /// token. The instruction is put in front of the text unchanged.
     #[default]
     Mean,
-    /// The last token's state, of unit length; the instruction as above.
+    /// The state of the last token, scaled to unit norm. The instruction is used as in `Mean`.
     LastToken,
-    /// As the model cards of Qwen3-Embedding have it: all layers and the final norm, the last
-    /// token, unit length; `Instruct: TASK\nQuery:TEXT` where there is a task.
+    /// The recipe of the Qwen3-Embedding model cards: all layers and the final norm, the last
+    /// token, unit norm. With a task, the text becomes `Instruct: TASK\nQuery:TEXT`.
     Qwen3Embedding,
-    /// As the model card of e5-mistral-7b-instruct has it: the same with an end token behind
-    /// the text and `Instruct: TASK\nQuery: TEXT`.
+    /// The recipe of the e5-mistral-7b-instruct model card: as `Qwen3Embedding`, but with an end
+    /// token after the text, and `Instruct: TASK\nQuery: TEXT`.
     E5Mistral,
 }
 
@@ -49,7 +49,7 @@ impl Default for TextVectorConfig {
 }
 
 impl TextVectorConfig {
-    /// The recipe of an embedding model, with room for texts of 512 tokens.
+    /// The recipe of an embedding model, for texts of up to 512 tokens.
     ///
     /// ```
     /// use glta_align::{TextRecipe, TextVectorConfig};
@@ -63,7 +63,7 @@ impl TextVectorConfig {
         Self { recipe, max_tokens: 512, ..Self::default() }
     }
 
-    /// Layers that a text runs through, where the model has as many.
+    /// Number of layers; a model with fewer layers uses all of them.
     pub fn depth(&self) -> usize {
         match self.recipe {
             TextRecipe::Mean | TextRecipe::LastToken => self.layers,
@@ -71,7 +71,7 @@ impl TextVectorConfig {
         }
     }
 
-    /// The text with its instruction.
+    /// Returns the text with its instruction.
     pub(crate) fn instructed(&self, text: &str) -> String {
         let task = &self.task;
         match self.recipe {

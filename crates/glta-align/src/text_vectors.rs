@@ -80,7 +80,7 @@ impl LanguageModel {
         let ids = self.text_ids(&text, config)?;
         let last_token = config.recipe != TextRecipe::Mean;
         let states = if last_token && layers == all {
-            // Behind the final norm.
+            // Includes the final norm.
             let embeds = self.llama.embed(&ids)?.unsqueeze(0)?;
             let states =
                 self.llama.hidden_states(&embeds, &[ids.len()], &ForwardOptions::default())?;
@@ -104,8 +104,8 @@ impl LanguageModel {
         Ok(mean)
     }
 
-    /// Ids of a text, cut to the configured number. What stands behind a text is kept where
-    /// its last token is read.
+    /// Token ids of a text, truncated to the configured number. If the recipe uses the last token,
+    /// the tokens after the text are not truncated.
     fn text_ids(&self, text: &str, config: &TextVectorConfig) -> Result<Vec<u32>> {
         let most = config.max_tokens.min(self.llama.config().max_position_embeddings);
         let mut ids = self.tokenizer.encode(text, true)?;
@@ -126,8 +126,9 @@ impl LanguageModel {
         Ok(ids)
     }
 
-    /// [`text_vectors_with`](Self::text_vectors_with) with the texts divided among ranks; all
-    /// get all vectors, the same as alone. `progress` counts a rank's own texts.
+    /// [`text_vectors_with`](Self::text_vectors_with) with the texts divided among ranks. All ranks
+    /// get all vectors, which equal those of a single rank. `progress` counts the texts of the
+    /// rank.
     ///
     /// # Errors
     /// As for [`text_vectors_with`](Self::text_vectors_with), and [`Error::Comm`].

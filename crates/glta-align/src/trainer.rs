@@ -157,7 +157,7 @@ impl Run {
         agree(comm, report(progress, &event).map_err(Error::from))
     }
 
-    /// Whether the last evaluations were not better.
+    /// Whether the latest evaluations have not improved the result.
     fn stale(&self, config: &TrainConfig) -> bool {
         config.patience > 0 && self.position.stale >= config.patience
     }
@@ -213,7 +213,7 @@ impl Run {
         Ok(self.position.history)
     }
 
-    /// Passes on the result of a step or an epoch, and saves it if the receiver of the progress
+    /// Returns the result of a step or an epoch. Saves the state first if the progress callback
     /// cancelled it.
     fn save_if_cancelled(
         &self,

@@ -1,5 +1,5 @@
-//! The ranks of a run: with the feature `mpi` those of a launcher such as `mpirun`, otherwise this
-//! process alone.
+//! The ranks of a run: with the feature `mpi` the processes of a launcher such as `mpirun`,
+//! otherwise this process alone.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,7 +9,7 @@ use glta_comm::{Communicator, Metered};
 
 use crate::Result;
 
-/// All ranks, with counted messages.
+/// A communicator that counts its messages.
 pub type Ranks = Arc<Metered>;
 
 #[cfg(feature = "mpi")]
@@ -22,7 +22,7 @@ fn all() -> Result<Arc<dyn Communicator>> {
     if let Ok(size) = std::env::var("OMPI_COMM_WORLD_SIZE").or(std::env::var("PMI_SIZE"))
         && size != "1"
     {
-        // Each process would do the whole job.
+        // Without MPI, each process would run the whole job.
         return Err(format!(
             "{size} ranks were started, but this program was built without the feature `mpi`"
         )
@@ -39,8 +39,8 @@ pub fn start() -> Result<Ranks> {
     Ok(Arc::new(Metered::new(all()?)))
 }
 
-/// The ranks for a run on `device`. With the feature `nccl`, GPUs sum gradients directly, and these
-/// messages are not counted.
+/// The communicator of a run on `device`. With the feature `nccl`, GPUs sum gradients directly, and
+/// these messages are not counted.
 ///
 /// # Errors
 /// A failed start of NCCL.
@@ -53,7 +53,7 @@ pub fn between(ranks: &Ranks, device: &Device) -> Result<Arc<dyn Communicator>> 
     Ok(Arc::<Metered>::clone(ranks))
 }
 
-/// Number of this rank among the ranks of its machine, from the launcher.
+/// Index of this rank on its machine, from the launcher.
 pub fn place() -> usize {
     ["OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "SLURM_LOCALID"]
         .iter()

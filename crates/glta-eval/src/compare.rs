@@ -15,7 +15,7 @@ use crate::{Error, Result};
 pub struct Comparison {
     /// The system.
     pub system: String,
-    /// The other one.
+    /// The system to compare with.
     pub against: String,
     /// The metric of each user.
     pub metric: String,

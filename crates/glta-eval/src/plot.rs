@@ -70,8 +70,8 @@ fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
-/// Pixels: the total width, the space above and below the bars, the height of a bar with its gap,
-/// and the space left of the bars and right of them for the numbers.
+/// Sizes in pixels: the total width, the space above and below the bars, the height of a bar with
+/// its gap, and the space for names on the left and for numbers on the right.
 const WIDTH: u32 = 760;
 const ABOVE: i32 = 44;
 const BELOW: u32 = 88;

@@ -37,7 +37,7 @@ pub const RECORD: &str = "metrics.json";
 pub struct Record {
     /// The data set.
     pub dataset: Stats,
-    /// What was left out, merged or missing when the data were read and filtered.
+    /// Rows and values that reading and filtering left out, merged or missed.
     #[serde(default)]
     pub data: Report,
     /// How systems are measured.

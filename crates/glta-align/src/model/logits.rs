@@ -60,8 +60,9 @@ impl Glta {
         Ok(logits)
     }
 
-    /// Log-probabilities of all items for each example: those of the first slot if the decoder
-    /// reads only this one or the model is autoregressive, otherwise the mean over the slots.
+    /// Log-probabilities of all items for each example. They come from the first slot if the
+    /// decoder uses only this one or the model is autoregressive, otherwise from the mean over the
+    /// slots.
     pub(crate) fn log_probabilities(&self, examples: &[UserExample]) -> Result<Vec<Vec<f32>>> {
         let model = &self.config.model;
         let first = model.autoregressive || model.decoder == Decoder::FirstLogit;

@@ -26,7 +26,7 @@ pub(super) struct SeedResult {
 #[derive(Serialize)]
 pub(super) struct Record<'a> {
     dataset: Stats,
-    /// What was left out or is doubtful in the files.
+    /// Skipped and doubtful rows of the files.
     data: &'a Report,
     protocol: Value,
     /// The configuration of the first seed; every row has its own.

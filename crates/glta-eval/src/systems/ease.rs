@@ -24,7 +24,7 @@ pub(crate) struct TunedEase {
 }
 
 impl Seed<'_> {
-    /// Sizes of EASE, those of the linear model.
+    /// Size limits of EASE, which are those of the linear model.
     pub(crate) fn ease_config(&self) -> EaseConfig {
         let LinearConfig { max_items, rows, text_neighbours, .. } = self.config().glta.linear;
         EaseConfig { max_items, rows, text_neighbours, ..EaseConfig::default() }

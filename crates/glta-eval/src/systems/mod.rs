@@ -80,7 +80,7 @@ impl Standard {
         self.needs == Needs::LanguageOrEncoder || self.encoders.contains(&ItemEncoder::Sentence)
     }
 
-    /// Sets the encoders and files of a configuration.
+    /// Takes the encoders and files from a configuration.
     fn reading(mut self, config: &Config) -> Self {
         self.encoders = config.item_encoders().collect();
         self.files = !config.item_text.files.is_empty();

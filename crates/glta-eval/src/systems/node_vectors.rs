@@ -114,7 +114,7 @@ impl Seed<'_> {
     }
 }
 
-/// The mean of the training items' vectors of each user, scaled to length 1.
+/// The mean of the training items' vectors of each user, scaled to unit norm.
 fn means(items: ArrayView2<'_, f32>, split: &Split) -> Array2<f32> {
     let mut users = Array2::zeros((split.train.n_users(), items.ncols()));
     for (user, mut mean) in (0u32..).zip(users.rows_mut()) {

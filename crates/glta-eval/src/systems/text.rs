@@ -105,7 +105,7 @@ impl TunedKnn {
     }
 }
 
-/// Records the encoders that a row uses, and those that are left out.
+/// Records the encoders that a row uses, and the encoders that were left out.
 pub(crate) fn read_by(fitted: Fitted, encoders: &[String], left_out: &[ItemEncoder]) -> Fitted {
     let fitted = fitted.setting("encoders", encoders);
     match left_out {
@@ -156,7 +156,7 @@ impl System for EaseTextSystem {
         let weight = weights[found.best.ok_or_else(|| no_score("EASE + text"))?.0];
         // The time in addition to EASE and text-kNN.
         let seconds = started.elapsed().as_secs_f64() / weights.len() as f64;
-        // No later system needs them.
+        // No later system needs these values.
         seed.shared.remove::<TunedEase>();
         seed.shared.remove::<TunedKnn>();
         let (l2, form) = (ease.l2, ease.form);
