@@ -95,8 +95,8 @@ impl Templates {
     /// assert!(templates.profile.ends_with("Items: {DESCRIPTIONS}[answer]"));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    ///
     /// # Errors
-    /// A template that cannot be rendered, or that changes the placeholders.
     /// A template that cannot be rendered, or that changes the placeholders.
     pub fn from_chat(chat: &ChatTemplate) -> Result<Self> {
         let words = Self::chatml()?;

@@ -29,7 +29,7 @@ pub struct Metered {
     nanoseconds: AtomicU64,
 }
 
-/// What passed through a [`Metered`] communicator.
+/// Totals of a [`Metered`] communicator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Traffic {

@@ -23,7 +23,7 @@ impl<E: ?Sized> Progress<E> for Silent {
     }
 }
 
-/// The work was cancelled by its [`Progress`].
+/// The [`Progress`] callback cancelled the work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("cancelled")]
 pub struct Cancelled;

@@ -189,7 +189,7 @@ impl Dataset {
         self.timestamps.as_deref()
     }
 
-    /// What was left out, merged or missing when the data were read and filtered.
+    /// Rows and values that reading and filtering left out, merged or found missing.
     pub fn report(&self) -> &Report {
         &self.report
     }

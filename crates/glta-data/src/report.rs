@@ -23,7 +23,7 @@ pub struct Report {
     /// The files, in the order in which they were read.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<FileReport>,
-    /// What was left out, merged, missing or doubtful.
+    /// Notes about rows and values that were left out, merged, missing or doubtful.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<Note>,
     /// The filters, in the order in which they were applied.
@@ -61,7 +61,7 @@ pub struct Note {
     pub examples: Vec<String>,
 }
 
-/// What a filter kept.
+/// Effect of a filter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct FilterReport {

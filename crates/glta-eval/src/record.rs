@@ -37,7 +37,7 @@ pub const RECORD: &str = "metrics.json";
 pub struct Record {
     /// The data set.
     pub dataset: Stats,
-    /// Rows and values that reading and filtering left out, merged or missed.
+    /// Rows and values that reading and filtering left out, merged or found missing.
     #[serde(default)]
     pub data: Report,
     /// How systems are measured.

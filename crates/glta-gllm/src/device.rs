@@ -337,7 +337,7 @@ fn largest(rows: &Tensor, k: usize) -> Result<Vec<Vec<Ranked>>> {
     Ok(scores.into_iter().zip(items).map(list).collect())
 }
 
-/// Returns the error for the first logit that is NaN or infinite.
+/// Returns the error for the first logit that is NaN or `+∞`.
 fn not_a_number(logits: &Logits, slots: usize) -> Result<Error> {
     for range in logits.ranges()? {
         let block: Vec<Vec<f32>> = logits.of(&range)?.to_vec2()?;

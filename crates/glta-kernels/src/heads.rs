@@ -12,7 +12,8 @@ pub struct Heads {
     pub keys: usize,
     /// Width of a head.
     pub dim: usize,
-    /// Tokens that a token attends to, itself among them; `None` for all before it.
+    /// Attention window: the number of tokens that a token attends to, including itself. `None` for
+    /// all previous tokens.
     pub window: Option<usize>,
 }
 
@@ -54,7 +55,7 @@ impl Heads {
         self.queries / self.keys
     }
 
-    /// The window, or one that holds every text.
+    /// The window, or `usize::MAX` without one.
     pub(crate) fn window(self) -> usize {
         self.window.unwrap_or(usize::MAX)
     }

@@ -7,7 +7,7 @@ use crate::work::{REPORT_EVERY, Work};
 /// Products with fewer multiplications run on one thread.
 const PARALLEL_FROM: usize = 1 << 22;
 
-/// [`product`] in parts between which the work is reported.
+/// [`product`] in parts, with a progress report after each part.
 pub(crate) fn product_with(
     c: ArrayViewMut2<'_, f64>,
     keep: f64,

@@ -31,7 +31,7 @@ pub enum Error {
     /// The eigenvalues did not converge because the matrix contains values that are not finite.
     #[error("the eigenvalues do not converge; are all values of the matrix finite?")]
     NoConvergence,
-    /// The receiver of the progress asked to stop.
+    /// The progress callback cancelled the work.
     #[error(transparent)]
     Cancelled(#[from] glta_core::Cancelled),
 }

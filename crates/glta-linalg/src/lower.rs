@@ -291,8 +291,8 @@ fn invert(lower: ArrayViewMut2<'_, f64>, work: &mut Work<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Runs two parts of `cost` multiplications together: side by side, or, if they are so long that
-/// they must report, one after the other.
+/// Runs two parts of `cost` multiplications in parallel or, if they are long enough to report
+/// progress, one after the other.
 fn both(
     cost: f64,
     work: &mut Work<'_>,
@@ -414,7 +414,7 @@ mod tests {
         }
     }
 
-    /// Work of some seconds is reported all along, and stops when it is asked to.
+    /// Long work reports progress several times, and can be cancelled.
     #[test]
     fn long_work_reports_and_can_be_cancelled() {
         let n = 3000;

@@ -5,17 +5,17 @@ use crate::Result;
 /// Multiplications between two reports.
 pub(crate) const REPORT_EVERY: f64 = 1e9;
 
-/// How far an operation has got.
+/// Progress of an operation.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct Step {
-    /// The share that is done, from 0 to 1.
+    /// Finished share, from 0 to 1.
     pub done: f64,
 }
 
 /// Counts the multiplications of an operation and reports them.
 pub(crate) struct Work<'a> {
-    /// None of a part that is too short to be cancelled.
+    /// `None` for a part that is too short to be cancelled.
     progress: Option<&'a mut dyn Progress<Step>>,
     done: f64,
     reported: f64,
@@ -23,17 +23,17 @@ pub(crate) struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// Work of about `total` multiplications.
+    /// Starts work of about `total` multiplications.
     pub(crate) fn new(progress: &mut dyn Progress<Step>, total: f64) -> Work<'_> {
         Work { progress: Some(progress), done: 0.0, reported: 0.0, total }
     }
 
-    /// Work that is not reported.
+    /// Work without progress reports.
     pub(crate) fn silent() -> Work<'static> {
         Work { progress: None, done: 0.0, reported: 0.0, total: 0.0 }
     }
 
-    /// Counts multiplications that are done.
+    /// Counts finished multiplications.
     pub(crate) fn add(&mut self, multiplications: f64) -> Result<()> {
         self.done += multiplications;
         if let Some(progress) = &mut self.progress

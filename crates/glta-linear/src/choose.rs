@@ -29,7 +29,7 @@ pub(crate) fn most_settings(config: &LinearConfig, texts: bool) -> usize {
 }
 
 impl Chooser<'_, '_> {
-    /// The model with these settings.
+    /// Fits the model with these settings.
     pub(crate) fn solve(&mut self, settings: LinearReport) -> Result<LinearModel> {
         let LinearReport { form, l2, text, .. } = settings;
         let ease = self.problem.ease(form, l2, text, self.reporter)?;
@@ -103,7 +103,8 @@ impl Chooser<'_, '_> {
         Ok(())
     }
 
-    /// The model with these settings and the best weights of neighbours and popularity.
+    /// Fits the model with these settings and chooses the best weights of neighbours and
+    /// popularity.
     fn measure(&mut self, settings: LinearReport, measured: &Measured<'_>) -> Result<LinearModel> {
         let mut model = self.solve(settings)?;
         let others = |list: &[f64], on: bool| -> Vec<f32> {

@@ -350,7 +350,7 @@ mod tests {
         Interactions::from_pairs(40, 9, kept).unwrap()
     }
 
-    /// `train` without a user's items, or with `more` users.
+    /// `train` without a user's items, or with the additional users `more`.
     fn changed(without: Option<u32>, more: &[&[u32]]) -> Interactions {
         let train = train();
         let kept = train.iter().filter(|&(u, _)| Some(u) != without);

@@ -33,7 +33,7 @@ impl LinearModel {
     /// | `weights` | F32 `(I, I)` | of the dense form |
     /// | `weights.offsets`, `weights.items`, `weights.values` | U64 `(I + 1,)`, U32, F32 | of the local form |
     /// | `coarse.vectors`, `coarse.weights` | F32 `(I, rank)` | its coarse part |
-    /// | `neighbours.offsets`, `.items`, `.values` | U64 `(I + 1,)`, U32, F32 | text neighbours, where they count |
+    /// | `neighbours.offsets`, `.items`, `.values` | U64 `(I + 1,)`, U32, F32 | text neighbours, unless their weight is 0 |
     ///
     /// The metadata entry `glta` has the report. The training data and the text vectors are not in
     /// the file.

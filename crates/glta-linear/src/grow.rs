@@ -545,7 +545,7 @@ impl Growing {
     }
 }
 
-/// A vector of length 1; `None` for a zero vector.
+/// A vector scaled to unit norm; `None` for a zero vector.
 fn unit(vector: &[f32]) -> Option<Vec<f32>> {
     let length = vector.iter().map(|v| v * v).sum::<f32>().sqrt();
     (length > 0.0).then(|| vector.iter().map(|v| v / length).collect())

@@ -73,7 +73,7 @@ impl TfIdfConfig {
 }
 
 /// A text encoder that needs no model. Words and pairs of words are weighted by `(1 + ln tf) ·
-/// (ln((1 + n) / (1 + df)) + 1)`, scaled to length 1, and reduced to their largest singular
+/// (ln((1 + n) / (1 + df)) + 1)`, scaled to unit norm, and reduced to their largest singular
 /// dimensions (latent semantic analysis; Deerwester et al. 1990).
 ///
 /// ```
@@ -159,7 +159,7 @@ impl TfIdf {
         Ok(encoder)
     }
 
-    /// The known terms of a text, in ascending order, with weights of total length 1.
+    /// The known terms of a text, in ascending order, with weights of unit norm.
     fn row(&self, text: &str) -> Row {
         let mut ids: Vec<u32> = terms(text, self.max_words)
             .iter()

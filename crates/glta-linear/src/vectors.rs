@@ -36,9 +36,9 @@ impl TextVectors {
         Ok(Self(Arc::new(vectors.as_standard_layout().into_owned())))
     }
 
-    /// Concatenates the vectors of several encoders, each `(items, its dim)` with rows of length 1
-    /// or 0. They are divided by the square root of the number of encoders, so a row has length 1
-    /// if every encoder has read the text.
+    /// Concatenates the vectors of several encoders, each `(items, its dim)` with unit or zero
+    /// rows. Divides them by the square root of the number of encoders, so a row has unit norm if
+    /// every encoder has read the text.
     ///
     /// # Errors
     /// [`Error::TextVectors`] for no encoder, different numbers of items, or a value that is not
@@ -81,14 +81,14 @@ impl TextVectors {
         Err(Error::TextVectors(format!("expected {items}, one per item, got {}", self.n_items())))
     }
 
-    /// Rows of length 1, or 0 for items without a text.
+    /// The vectors scaled to unit norm; zeros for items without a text.
     pub(crate) fn unit(&self) -> Array2<f32> {
         let mut unit = Array2::clone(&self.0);
         unit.axis_iter_mut(Axis(0)).for_each(scale);
         unit
     }
 
-    /// Rows of length 1 of some items, or 0 for items without a text.
+    /// The vectors of some items, scaled to unit norm; zeros for items without a text.
     pub(crate) fn unit_rows(&self, items: &[u32]) -> Array2<f32> {
         let rows: Vec<usize> = items.iter().map(|&item| item as usize).collect();
         let mut unit = self.0.select(Axis(0), &rows);
@@ -115,7 +115,7 @@ impl TextVectors {
     }
 }
 
-/// Scales a nonzero row to length 1.
+/// Scales a nonzero row to unit norm.
 fn scale(mut row: ArrayViewMut1<'_, f32>) {
     let length = row.dot(&row).sqrt();
     if length > 0.0 {

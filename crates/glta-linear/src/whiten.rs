@@ -48,7 +48,7 @@ impl WhitenConfig {
 }
 
 /// Centres text vectors, projects them on their principal components, divides these by their
-/// standard deviations, and scales the result to length 1 (Su et al. 2021, "Whitening Sentence
+/// standard deviations, and scales the result to unit norm (Su et al. 2021, "Whitening Sentence
 /// Representations").
 ///
 /// The vectors of a language model share one large direction, which makes all texts similar.

@@ -9,8 +9,8 @@ use sha2::{Digest, Sha256};
 use crate::api_error::ApiError;
 use crate::service::Service;
 
-/// Passes a write on if it has the token. Without a configured token it must come from this machine
-/// and not from a page of another origin.
+/// Accepts a write that has the token. Without a configured token, accepts writes from this
+/// machine, except those of pages of another origin.
 pub(crate) async fn writes(
     State(service): State<Service>,
     request: Request,

@@ -31,7 +31,7 @@ pub(crate) struct Metrics {
     pub(crate) cut_off: Family<CutOffLabels, Counter>,
 }
 
-/// The reason why a connection was closed.
+/// Reason why a connection was closed.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct CutOffLabels {
     pub(crate) reason: &'static str,

@@ -53,7 +53,7 @@ struct State {
     _watcher: Watcher,
 }
 
-/// An item for the catalogue and the journal; the reply is whether it is new.
+/// An item for the catalogue and the journal. The reply says whether the item is new.
 struct Put {
     item: Item,
     reply: oneshot::Sender<ApiResult<bool>>,

@@ -55,7 +55,7 @@ fn collect(first: Job, receiver: &mut Receiver<Job>, batch: usize, wait: Duratio
     jobs
 }
 
-/// Answers the jobs whose clients still wait, those of one model together.
+/// Answers the jobs whose clients still wait. Groups them by model.
 fn answer(mut jobs: Vec<Job>, metrics: &Metrics) {
     jobs.retain(|job| !job.reply.is_closed());
     metrics.batch_size.observe(jobs.len() as f64);

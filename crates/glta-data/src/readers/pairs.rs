@@ -114,7 +114,7 @@ pub(crate) fn read(
     read_with(input, config, collector, Checks::default())
 }
 
-/// What is known about a file besides its configuration.
+/// Requirements for a file in addition to its configuration.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Checks {
     /// The layout if none is set: that of the other file of the split.

@@ -33,8 +33,8 @@ pub(crate) fn panel_scales(
 }
 
 impl Matrix {
-    /// Writes rows `rows` (inside `segment`; multiples of 32 if quantised) of a panel as
-    /// `(rows.len(), 32)` f32: `q - zero`, times the scale if `scaled`.
+    /// Writes the rows `rows` of a panel as `(rows.len(), 32)` f32: `q - zero`, times the scale if
+    /// `scaled`. The rows must be inside `segment` and, if quantised, multiples of 32.
     pub(crate) fn decode_rows(
         &self,
         level: SimdLevel,

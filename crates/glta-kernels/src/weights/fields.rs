@@ -22,7 +22,7 @@ pub(super) const fn unit_inputs(bits: u32) -> usize {
     if bits == 3 { 32 } else { 32 / bits as usize }
 }
 
-/// Number of words of [`unit_inputs`].
+/// Number of words that contain the [`unit_inputs`] inputs of an output.
 pub(super) const fn unit_words(bits: u32) -> usize {
     if bits == 3 { 3 } else { 1 }
 }

@@ -29,7 +29,7 @@ const WAVE: usize = 16;
 /// Items by their nearest centre.
 #[derive(Debug, Clone)]
 pub(crate) struct Clusters {
-    /// Rows of length 1.
+    /// Rows of unit norm.
     centres: Array2<f32>,
     /// In ascending order.
     members: Vec<Vec<u32>>,
@@ -52,7 +52,7 @@ impl Clusters {
         Self { centres, members }
     }
 
-    /// The items of the nearest clusters of a vector of length 1, in ascending order.
+    /// The items of the nearest clusters of a unit vector, in ascending order.
     pub(crate) fn near(&self, vector: ArrayView1<'_, f32>) -> Vec<u32> {
         let near = nearest(self.centres.dot(&vector).as_slice().unwrap_or_default());
         let members = near.iter().flat_map(|&c| self.members[c as usize].iter().copied());
@@ -185,7 +185,7 @@ fn with_text(vectors: &TextVectors) -> Vec<u32> {
     (0..vectors.n_items()).filter(|&i| vectors.has_text(i)).map(|i| i as u32).collect()
 }
 
-/// Centres of `2√items` clusters, rows of length 1.
+/// Centres of `2√items` clusters, as rows of unit norm.
 fn centres(vectors: &TextVectors, items: &[u32]) -> Array2<f32> {
     let count = ((2.0 * (items.len() as f64).sqrt()) as usize).max(1);
     let mut random = stream(0, "text clusters", &[]);

@@ -23,7 +23,7 @@ const ITERATIONS: usize = 12;
 
 /// The largest eigenvalues of `A` and their eigenvectors.
 pub(crate) struct Deflation {
-    /// `(items, rank)`
+    /// Eigenvectors, `(items, rank)`.
     pub(crate) vectors: Array2<f64>,
     pub(crate) values: Vec<f64>,
 }

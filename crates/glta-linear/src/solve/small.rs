@@ -137,7 +137,8 @@ pub(crate) fn orthonormalise(block: &mut Array2<f64>) -> Result<()> {
     }
     for _ in 0..2 {
         let products = block.t().dot(block);
-        // Rounding can leave a column that the others span. It is replaced by noise of length 1.
+        // Because of rounding, a column may depend on the others. It is replaced by noise of unit
+        // norm.
         let mut small = Small::new();
         small.reset(width);
         for column in 0..width {

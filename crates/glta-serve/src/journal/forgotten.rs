@@ -2,7 +2,7 @@ use std::collections::HashSet;
 
 use sha2::{Digest, Sha256};
 
-/// A salted hash of a deleted user's id, which is all that is kept.
+/// Salted hash of a deleted user's id. The id itself is not kept.
 pub(crate) type Person = [u8; 32];
 
 /// Deleted users.
