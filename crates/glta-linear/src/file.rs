@@ -32,7 +32,7 @@ impl LinearModel {
     /// | `diagonal` | F64 `(I,)` | `P_jj` |
     /// | `weights` | F32 `(I, I)` | of the dense form |
     /// | `weights.offsets`, `weights.items`, `weights.values` | U64 `(I + 1,)`, U32, F32 | of the local form |
-    /// | `coarse.vectors`, `coarse.weights` | F32 `(I, rank)` | its coarse part |
+    /// | `coarse.vectors`, `coarse.weights` | F32 `(I, rank)` | its low-rank part |
     /// | `neighbours.offsets`, `.items`, `.values` | U64 `(I + 1,)`, U32, F32 | text neighbours, unless their weight is 0 |
     ///
     /// The metadata entry `glta` has the report. The training data and the text vectors are not in
