@@ -1,4 +1,4 @@
-//! The recipes of embedding models against transformers (`encoders/make.py`).
+//! Compares the recipes of embedding models with transformers (`encoders/make.py`).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 use std::path::Path;
@@ -33,7 +33,7 @@ fn recipes_give_the_vectors_of_the_model_cards() {
                 assert!(error < 1e-5, "{name} {kind} {text:?}: {error:e}");
             }
         }
-        // Two layers are the model's whole depth; one is another vector.
+        // The model has two layers; with one layer the vector is different.
         let config = TextVectorConfig { layers: 1, ..TextVectorConfig::of(TextRecipe::LastToken) };
         let shallow = model.text_vectors(&texts, &config).unwrap();
         let length: f32 = shallow.row(0).iter().map(|v| v * v).sum();

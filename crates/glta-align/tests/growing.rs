@@ -256,7 +256,7 @@ fn a_new_item_is_recommended_with_its_neighbours() {
     }
 }
 
-/// Of a forgotten person the list is empty in any file of the folder that is saved then.
+/// If the user is forgotten, no file of a folder that is saved afterwards contains the user.
 #[test]
 fn a_forgotten_user_is_in_no_file() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,12 +1,12 @@
-//! Models on a device against the same models on the CPU in f32. The CPU stands in for
-//! the device in tests that always run; with the feature `cuda` the same bodies run on
-//! a GPU:
+//! Compares models on a device with the same models on the CPU in f32. Tests without
+//! `--include-ignored` use the CPU as the device. With the feature `cuda` the same code runs on a
+//! GPU:
 //!
 //! ```sh
 //! cargo test --release -p glta-llm --features cuda --test devices -- --include-ignored
 //! ```
 //!
-//! (The crate's own tests run them with the kernels on the host.)
+//! (`emulated.rs` runs the CUDA kernels on the host.)
 #![allow(clippy::unwrap_used)]
 
 #[cfg(feature = "cuda")]
@@ -23,14 +23,14 @@ use support::Spec;
 
 fn precisions(device: &Device) -> &'static [Precision] {
     match device.is_cpu() {
-        // In f32 the CPU is the reference itself.
+        // In f32 the CPU itself is the reference.
         true => &[Precision::Bf16],
         false => &[Precision::F32, Precision::Bf16, Precision::F16],
     }
 }
 
-/// Within twice the errors that were measured of the same kernels on the host, which sum
-/// in another order. `kind` is "gptq" or "plain".
+/// Checks that errors are at most twice those of the same kernels on the host, which sum in another
+/// order. `kind` is "gptq" or "plain".
 fn check(device: &Device, spec: &Spec, measured: [f64; 2], kind: &str) {
     let dir = tempfile::tempdir().unwrap();
     support::write_twins(dir.path(), spec);
@@ -139,7 +139,7 @@ mod on_a_gpu {
     #[test]
     #[ignore = "needs an NVIDIA GPU; run with --ignored"]
     fn threads_share_a_model() {
-        // With a stream for each thread a model is used from one thread at a time.
+        // With one stream per thread, one thread at a time can use a model.
         let [_, shared] = gpu::devices();
         super::threads_share_a_model(&shared);
     }

@@ -1,4 +1,4 @@
-//! Whole models through the CUDA kernels on the host, against the CPU.
+//! Compares whole models that run the CUDA kernels on the host with models on the CPU.
 #![allow(clippy::unwrap_used)]
 
 #[path = "support/same.rs"]
@@ -11,7 +11,7 @@ use glta_llm::{ForwardOptions, Llama, LlamaConfig, LlamaOptions, Precision};
 
 use support::Spec;
 
-/// Within 1.3 times the errors that were measured of the same kernels.
+/// Checks that errors are at most 1.3 times those that were measured for the same kernels.
 fn check(spec: &Spec, measured: [f64; 2], kinds: &[&str], precisions: &[Precision]) {
     let dir = tempfile::tempdir().unwrap();
     support::write_twins(dir.path(), spec);
@@ -55,7 +55,7 @@ fn every_format() {
     check(&spec, [0.0; 2], &["gptq"], &F32);
 }
 
-/// Its figures are those of [`Spec::formats`].
+/// The limits are those of [`Spec::formats`].
 #[test]
 #[ignore = "takes minutes; run with --ignored after changes of kernels in f16 and bf16"]
 fn every_format_in_halves() {
@@ -83,10 +83,10 @@ fn random_models_and_what_is_refused() {
     let reference = Llama::random(&config, 3, &Device::Cpu).unwrap();
     same::check("random", Precision::F32, [0.0; 2], &model, &reference);
 
-    // Caches and prefixes of one device are not of another.
+    // A model rejects caches and prefixes of another device.
     let mut cache = reference.kv_cache();
     assert!(model.extend(&model.embed(&[1]).unwrap(), &mut cache).is_err());
-    // Nor those of another dtype: their rows are of another length.
+    // It also rejects caches of another dtype, whose rows have another length.
     let half = Llama::random_on(&config, 3, Cuda::emulated(Precision::Bf16)).unwrap();
     let mut cache = half.kv_cache();
     let error = model.extend(&model.embed(&[1]).unwrap(), &mut cache).unwrap_err();

@@ -1,5 +1,6 @@
-//! Facts that several files state: read as transformers reads them, or refused with both
-//! places where they contradict each other; and files that are not what their names say.
+//! Settings that several files contain: they are read as transformers reads them, and
+//! contradictions are errors that name both places. Files whose content does not match their name
+//! are errors.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod support;
@@ -30,7 +31,7 @@ fn same(a: &Llama, b: &Llama) -> bool {
     (error / norm).sqrt() < 1e-5
 }
 
-/// A GPTQ model and its plain twin, with `edit` of the former's files.
+/// Writes a GPTQ model and a plain model with equal weights; `edit` changes the files of the first.
 fn check(
     spec: &Spec,
     edit: impl FnOnce(&mut Value, &mut Tensors, &Path),
@@ -62,7 +63,7 @@ fn zero_points_under_the_wrong_label_are_read_by_what_symmetry_says() {
             assert!(same(&model.unwrap(), &twin), "{bits} bits");
         }
     }
-    // Zero points of their own have no such sign: the label counts, whatever `sym` says.
+    // Zero points of a group do not show the format, so the label applies, whatever `sym` is.
     let spec = Spec { sym: false, ..Spec::default() };
     let (model, twin) = check(&spec, |config, _, _| {
         config["quantization_config"]["sym"] = json!(true);
@@ -73,7 +74,7 @@ fn zero_points_under_the_wrong_label_are_read_by_what_symmetry_says() {
 #[test]
 fn the_two_places_of_the_quantization_are_merged_or_refused() {
     let spec = Spec { v2: true, sym: false, act_order: true, ..Spec::default() };
-    // Each file says what the other leaves out.
+    // Each file has the keys that the other lacks.
     let (model, twin) = check(&spec, |config, _, dir| {
         let block = config["quantization_config"].as_object_mut().unwrap();
         let format = block.remove("checkpoint_format").unwrap();
@@ -128,7 +129,7 @@ fn gptq_weights_without_a_description_say_what_to_write() {
             assert!(message.contains(&part), "{message} lacks {part}");
         }
     }
-    // And the other way round.
+    // The same with exchanged files.
     let dir = tempfile::tempdir().unwrap();
     let (_, plain) = support::tensors(&Spec::default());
     support::write(dir.path(), &support::quantized_config(&Spec::default()), &plain);
@@ -154,7 +155,7 @@ fn single_layers_may_differ() {
     let weight = format!("{down}.weight");
     quantized.insert(weight.clone(), plain[&weight].clone());
     let mut config = support::quantized_config(&spec);
-    // In this order in the file: the first that matches counts.
+    // The first matching pattern in the order of the file applies.
     let rules = r#"{"-:.*\\.0\\.mlp\\.down_proj": {}, "+:model\\.layers\\.1\\.": {"bits": 8, "group_size": 16},
                     ".*mlp": {"bits": 4}, ".*": {"desc_act": false}}"#;
     config["quantization_config"]["dynamic"] = serde_json::from_str(rules).unwrap();
@@ -171,7 +172,7 @@ fn single_layers_may_differ() {
     assert_eq!(rules.len(), 4);
     assert!(!rules[0].quantized && rules[1].bits == Some(8));
 
-    // The same through a list of the quantised modules.
+    // The same with a list of the quantised modules.
     let modules = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"];
     let (mut quantized, plain) = support::tensors(&spec);
     quantized.retain(|name, _| !name.contains(".mlp."));
@@ -190,7 +191,7 @@ fn single_layers_may_differ() {
     assert!(message.contains("config.json") && message.contains("dynamic"), "{message}");
 }
 
-/// Words of a stream of 4-bit fields along the outputs, in AWQ's order.
+/// Packs a stream of 4-bit fields along the outputs, in AWQ's order.
 fn awq_words(fields: &[u32]) -> Vec<u8> {
     let order = [0, 2, 4, 6, 1, 3, 5, 7];
     fields
@@ -265,7 +266,7 @@ fn a_promised_bias_of_the_output_projection_that_no_layer_has_is_zero() {
     strip(&mut without, false);
     support::write(&b, &support::quantized_config(&spec), &without);
     assert!(same(&load(&b).unwrap(), &load(&a).unwrap()));
-    // qwen2 has these biases without a key, and none elsewhere.
+    // Qwen2 has these biases without a key, and no others.
     let mut qwen = without.clone();
     let is_mlp = |name: &str| name.contains(".mlp.") && name.ends_with(".bias");
     qwen.retain(|name, _| !is_mlp(name));
@@ -340,7 +341,7 @@ fn shards_under_any_index_are_found() {
         assert!(message.contains(part), "{message}");
     }
     std::fs::write(&shard, bytes).unwrap();
-    // transformers takes the whole file first.
+    // transformers prefers the single file.
     std::fs::copy(whole.join("model.safetensors"), sharded.join("model.safetensors")).unwrap();
     write_json(&sharded, "model.safetensors.index.json", &index);
     assert!(same(&load(&sharded).unwrap(), &expected));

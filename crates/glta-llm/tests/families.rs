@@ -1,5 +1,5 @@
-//! Families beside LLaMA, and rotary embeddings, against transformers: hidden states, logits
-//! and input gradients of tiny random models (`transformers/make_models.py`).
+//! Compares model families other than LLaMA, and rotary embeddings, with transformers: hidden
+//! states, logits and input gradients of tiny random models (`transformers/make_models.py`).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 mod support;
@@ -17,7 +17,7 @@ fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/transformers")
 }
 
-/// What the script wrote: configurations and shapes, and transformers' numbers.
+/// Output of the script: configurations, shapes, and the values of transformers.
 struct Reference {
     tokens: u32,
     models: Value,
@@ -42,7 +42,7 @@ fn splitmix(x: u64) -> u64 {
     x ^ (x >> 31)
 }
 
-/// Numbers in -1 to 1 by a name, as the script makes them.
+/// Numbers from -1 to 1 that depend on a name, as in the script.
 fn uniform(name: &str, count: usize) -> Vec<f32> {
     let seed = name.bytes().fold(0xCBF2_9CE4_8422_2325u64, |seed, byte| {
         (seed ^ u64::from(byte)).wrapping_mul(0x100_0000_01B3)
@@ -146,7 +146,7 @@ fn the_older_spelling_of_the_rotary_settings_gives_the_same() {
         let model = &reference.models[name];
         let mut config = model["config"].clone();
         let mut rope = config.as_object_mut().unwrap().remove("rope_parameters").unwrap();
-        // Theta beside the dictionary, or under its old name.
+        // Theta at the top level, or under its old name.
         if name == "llama-yarn" {
             config["rope_scaling"] = rope;
         } else {
@@ -160,7 +160,7 @@ fn the_older_spelling_of_the_rotary_settings_gives_the_same() {
     }
 }
 
-/// The windows of a model, a token at a time behind its cache, in a batch and behind a prefix.
+/// Attention windows with single tokens and a cache, in a batch, and with a prefix.
 #[test]
 fn windows_hold_across_caches_prefixes_and_batches() {
     let reference = reference();
@@ -218,7 +218,7 @@ fn contexts_follow_the_scaling() {
         c["max_sequence_length"] = json!(100);
     });
     assert_eq!(stated, 100);
-    // A window is no limit.
+    // The window does not limit the context.
     let window = |more: Value| {
         parsed(|c| {
             c["model_type"] = json!("mistral");
@@ -267,7 +267,7 @@ fn rotary_settings_that_contradict_each_other_are_refused() {
     for (message, parts) in cases {
         assert!(parts.iter().all(|part| message.contains(part)), "{message}");
     }
-    // Agreement is fine, and so is a dictionary that only holds the base.
+    // Equal values are accepted, and so is a dictionary with only the base.
     let theta = |edit: fn(&mut Value)| parsed(edit).unwrap().rope_theta;
     assert_eq!(theta(|c| c["rope_scaling"] = json!({"rope_theta": 5e5, "type": "default"})), 5e5);
     let both = parsed(|c| {

@@ -1,5 +1,5 @@
-//! Every quantisation format against a plain model with the same weights, and
-//! every way of running a batch against one row at a time.
+//! Compares every quantisation format with a plain model of equal weights, and every kind of batch
+//! with single rows.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 mod support;
@@ -32,9 +32,9 @@ fn relative_error(got: &Tensor, expected: &Tensor) -> f64 {
     (error / norm).sqrt()
 }
 
-/// Values of the size of embeddings.
+/// Random values of the size of embeddings.
 fn embeds(rows: usize, seq: usize, hidden: usize) -> Tensor {
-    // Any values without structure: near-null states would be ill-conditioned.
+    // Values without structure, because states near zero would be ill-conditioned.
     let mut rng = ChaCha8Rng::seed_from_u64(11);
     let data: Vec<f32> = (0..rows * seq * hidden).map(|_| rng.random_range(-0.3..0.3)).collect();
     Tensor::from_vec(data, (rows, seq, hidden), &Device::Cpu).unwrap()
@@ -76,8 +76,8 @@ fn specs() -> Vec<Spec> {
             }
         }
     }
-    // Multi-query attention with a head size that is no multiple of a panel,
-    // and widths that leave the last panel partly filled.
+    // Multi-query attention with a head size that is not a multiple of a panel, and widths that do
+    // not fill the last panel.
     specs.push(Spec {
         hidden: 80,
         inner: 144,
@@ -197,14 +197,14 @@ fn a_cache_is_cut_back_and_reused() {
     assert!(cache.is_empty());
     same(&model.extend(&part(0, 7), &mut cache).unwrap(), 0);
     let early = cache.clone();
-    // Other tokens, then back: nothing of them may be left.
+    // Appends other tokens and removes them again, which must leave no trace.
     model.extend(&part(20, 20), &mut cache).unwrap();
     cache.truncate(7);
     assert_eq!(cache.len(), 7);
     same(&model.extend(&part(7, 33), &mut cache).unwrap(), 7);
     cache.truncate(100);
     assert_eq!(cache.len(), 40);
-    // The clone went its own way, token by token.
+    // The clone is independent of the cache, token by token.
     let mut cache = early;
     for i in 7..40 {
         same(&model.extend(&part(i, 1), &mut cache).unwrap(), i);
@@ -221,7 +221,7 @@ fn texts_of_a_batch_go_on_behind_their_own_caches() {
         let options = ForwardOptions { prefix: Some(&prefix), ..Default::default() };
         let whole = model.hidden_states(&x, &lengths, &options).unwrap();
         let mut caches = vec![model.kv_cache(); 3];
-        // Uneven pieces, of which every text takes one until it ends.
+        // Parts of different lengths; each text ends after its last part.
         let pieces = [[4, 33, 1], [5, 6, 1], [0, 1, 0]];
         for piece in pieces {
             let rows: Vec<usize> = (0..3).filter(|&r| piece[r] > 0).collect();
@@ -252,7 +252,7 @@ fn texts_of_a_batch_go_on_behind_their_own_caches() {
             }
         }
         assert_eq!(caches.iter().map(|c| c.len()).collect::<Vec<_>>(), lengths);
-        // One row that is too long leaves all caches as they were.
+        // A row that is too long leaves all caches unchanged.
         let long = embeds(3, 4096, spec.hidden);
         assert!(model.extend_batch(&long, &[1, 4096, 1], Some(&prefix), &mut caches).is_err());
         assert!(model.extend_batch(&x, &lengths, Some(&prefix), &mut caches[..2]).is_err());
@@ -360,7 +360,7 @@ fn generation_does_not_depend_on_the_batch() {
         assert!(together.iter().all(|t| t.len() == 12));
         let narrow = GenerateOptions { batch_size: 2, ..options.clone() };
         assert_eq!(generate(&model, &prompts, &narrow), together);
-        // Greedy texts do not depend on their index either.
+        // Greedy results do not depend on the index of the prompt.
         if options.temperature == 0.0 {
             for (prompt, text) in prompts.iter().zip(&together) {
                 assert_eq!(generate(&model, std::slice::from_ref(prompt), &options)[0], *text);
@@ -408,7 +408,7 @@ fn generation_stops_where_it_is_told() {
     for bad in [vec![], vec![96], vec![1; 5000]] {
         assert!(model.generate(&[bad], &free).is_err());
     }
-    // The context ends a text as well.
+    // A text also ends at the maximum context.
     let long = GenerateOptions { max_new_tokens: 100, ..free };
     assert_eq!(generate(&model, &[vec![4; 2040]], &long)[0].len(), 9);
 }

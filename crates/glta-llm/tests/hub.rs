@@ -1,4 +1,4 @@
-//! Downloads from a hub on the loopback interface, whole and broken.
+//! Complete and interrupted downloads from a hub on the loopback interface.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 #[path = "support/hub.rs"]
@@ -41,7 +41,7 @@ fn single(seed: u64) -> Files {
     files
 }
 
-/// The same in two shards.
+/// The same checkpoint in two shards.
 fn sharded() -> Files {
     let mut files = single(1);
     files.remove("model.safetensors");
@@ -99,7 +99,7 @@ impl Scene {
         self.cache.path().join("models--owner--tiny")
     }
 
-    /// That the snapshot holds whole files only.
+    /// Checks that the snapshot contains complete files only.
     fn check_snapshot(&self) {
         let Ok(entries) = std::fs::read_dir(self.repo().join("snapshots").join(MAIN)) else {
             return;
@@ -148,7 +148,7 @@ fn is_weights(request: &Request) -> bool {
     request.cdn && request.method == "GET"
 }
 
-/// Cuts the weights once, after `bytes`, and refuses them from then on.
+/// Interrupts the download of the weights once, after `bytes`, and rejects later requests for them.
 fn cut_once(server: &Server, bytes: usize) {
     let mut cut = false;
     server.fault(move |request, reply| match is_weights(request) {
@@ -171,7 +171,7 @@ fn a_checkpoint_is_fetched_once_and_then_cached() {
     assert_eq!(logits(&load(&dir)), logits(&load(source.path())));
 
     let bodies = |log: Vec<Request>| log.iter().filter(|r| r.is_body()).count();
-    // One of them is redirected within the hub, one to the other server.
+    // One file is redirected within the hub, another one to the second server.
     assert_eq!(bodies(scene.server.log()), 5 + 2);
     assert_eq!(scene.get().unwrap(), dir);
     assert_eq!(bodies(scene.server.log()), 0);
@@ -205,12 +205,12 @@ fn offline_uses_the_cache_or_says_what_is_missing() {
     assert!(scene.revision("other").is_err());
     assert!(scene.server.log().is_empty());
 
-    // Without a server, and without offline mode.
+    // Without a server, and not in offline mode.
     scene.options.offline = false;
     scene.options.endpoint = "http://127.0.0.1:1".into();
     assert_eq!(scene.get().unwrap(), dir);
 
-    // The link stays when the blob is deleted.
+    // Deleting the blob leaves the link.
     scene.options.offline = true;
     let blob = std::fs::canonicalize(dir.join("model.safetensors")).unwrap();
     std::fs::remove_file(blob).unwrap();
@@ -239,7 +239,7 @@ fn what_the_hub_does_not_have_or_refuses_is_told() {
     assert!(scene.error().contains("refused with this HF_TOKEN"), "{}", scene.error());
     assert!(!format!("{:?}", scene.options).contains("wrong"));
     scene.options.token = Some(TOKEN.into());
-    // The server checks that the token stays away from the second one.
+    // The second server checks that it does not receive the token.
     scene.check_complete(&scene.get().unwrap(), &SINGLE);
 }
 
@@ -332,7 +332,7 @@ fn cuts_within_a_call_are_gone_on_with() {
     let scene = Scene::new(single(1));
     scene.server.fault(|_, reply| reply.cut(30_000));
     scene.check_complete(&scene.get().unwrap(), &SINGLE);
-    // Without a length, an early end looks like the end.
+    // Without a length, an early end cannot be distinguished from the end.
     let scene = Scene::new(single(1));
     scene.server.fault(|request, reply| match is_weights(request) {
         true => reply.without("Content-Length").cut(30_000),
@@ -390,10 +390,10 @@ fn leftovers_of_any_length_and_content_are_repaired() {
         std::fs::write(&part, left).unwrap();
         scene.check_complete(&scene.get().unwrap(), &SINGLE);
     }
-    // As a tool leaves it that does not look at lengths, with its link.
+    // A truncated blob with its link, as a tool leaves it that does not check lengths.
     std::fs::write(&blob, &weights[..100]).unwrap();
     scene.check_complete(&scene.get().unwrap(), &SINGLE);
-    // A small file has no checked hash: it starts again.
+    // A small file has no verified hash, so it is downloaded again.
     let config = &scene.files["config.json"];
     std::fs::remove_file(scene.repo().join("snapshots").join(MAIN).join("config.json")).unwrap();
     std::fs::remove_file(blobs.join(&sha256(config)[..40])).unwrap();
@@ -500,11 +500,11 @@ fn other_revisions_have_their_own_folder_and_share_blobs() {
     let reference = scene.repo().join("refs/gptq-4bit/32g.act_True");
     assert_eq!(std::fs::read_to_string(reference).unwrap(), OTHER);
     assert_eq!(scene.server.log().iter().filter(|r| r.is_body()).count(), 1);
-    // By commit, without a new reference.
+    // By commit, without a new ref.
     assert_eq!(scene.revision(OTHER).unwrap(), other);
     assert!(!scene.repo().join("refs").join(OTHER).exists());
 
-    // A branch that moves on.
+    // A branch with a new commit.
     scene.server.push(("main".into(), "3".repeat(40), single(2)));
     let moved = scene.get().unwrap();
     assert_ne!(moved, main);
@@ -539,7 +539,7 @@ fn progress_sums_up_and_may_stop_the_download() {
         assert!(seen.is_sorted_by_key(|(index, _, done)| (*index, *done)), "{seen:?}");
         (result, seen)
     };
-    // So that a shard comes in several pieces.
+    // A shard arrives in several parts.
     scene.server.fault(|_, reply| reply.cut(10_000));
     let (stopped, seen) = run(total / 2);
     assert!(matches!(stopped, Err(Error::Cancelled)));
@@ -552,7 +552,7 @@ fn progress_sums_up_and_may_stop_the_download() {
     assert_eq!(seen.last().unwrap(), &(6, "b.safetensors".to_owned(), total));
     assert_eq!(logits(&load(&dir.unwrap())), logits(&load(write(&single(1)).path())));
     assert!(scene.server.log().iter().any(|r| is_weights(r) && r.headers.contains_key("range")));
-    // Everything cached: one event a file.
+    // If everything is cached, there is one event per file.
     let (_, seen) = run(u64::MAX);
     assert_eq!(seen.len(), 7);
 }
@@ -608,7 +608,7 @@ fn options_come_from_the_environment() {
     assert_eq!(options.token.as_deref(), Some("direct"));
     assert!(!options.offline);
 
-    // Variables of other tools and times, and what the values may hold.
+    // Variables of other tools and older versions, and their allowed values.
     let old_cache = ("HUGGINGFACE_HUB_CACHE", text("/old"));
     assert_eq!(cache(&[home_var, old_cache]), text("/old"));
     assert_eq!(cache(&[cache_var, old_cache]), text("/c"));

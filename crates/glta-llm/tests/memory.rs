@@ -1,5 +1,4 @@
-//! What a training step holds in memory: activations are counted by the
-//! allocator, weights lie in mappings of their own.
+//! Memory of a training step. The allocator counts activations; weights are in separate mappings.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -23,7 +22,7 @@ fn grow(bytes: usize) {
     PEAK.fetch_max(now, SeqCst);
 }
 
-// SAFETY: hands everything to the system's allocator.
+// SAFETY: passes every call to the system's allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         grow(layout.size());
@@ -47,13 +46,13 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// The counters belong to the process: its tests take turns.
+/// The counters belong to the process, so its tests run one after the other.
 fn alone() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Most bytes held by a forward and backward pass beyond what was there before.
+/// Peak memory of a forward and backward pass, in bytes, in addition to the memory before it.
 fn peak(model: &Llama, rows: usize, len: usize, recompute: bool) -> usize {
     let hidden = model.config().hidden_size;
     let values: Vec<f32> =
@@ -66,8 +65,8 @@ fn peak(model: &Llama, rows: usize, len: usize, recompute: bool) -> usize {
         let gradients = states.sum_all().unwrap().backward().unwrap();
         assert!(gradients.get(&x).is_some());
     };
-    // Scratch buffers stay from the first time. With several threads, which of
-    // them needs the larger ones would be up to chance.
+    // Scratch buffers are kept after the first pass. With several threads, chance would determine
+    // which of them needs the larger ones.
     let one_thread = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
     one_thread.install(|| {
         step();
@@ -96,7 +95,8 @@ fn recomputation_keeps_one_hidden_state_per_token_and_layer() {
     let hidden_state = (4 * spec.hidden) as f64;
     let kept = slope(true) / hidden_state;
     assert!((0.98..1.02).contains(&kept), "{kept} hidden states per token and layer");
-    // Without recomputation also the projections, the middle and the input.
+    // Without recomputation the projections, the states after attention and the input are kept as
+    // well.
     let floats =
         (spec.heads + 2 * spec.kv_heads) * spec.head_dim + 2 * spec.hidden + 2 * spec.inner;
     let all = slope(false) / (4 * floats) as f64;

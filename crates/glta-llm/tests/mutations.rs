@@ -1,5 +1,5 @@
-//! Ten thousand damaged checkpoints: an error or a model that runs, never a
-//! panic, a hang or a runaway allocation.
+//! Ten thousand damaged checkpoints: loading returns an error or a model that runs. It never
+//! panics, hangs or allocates without bound.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 mod support;
@@ -62,30 +62,30 @@ enum Mutation {
     Extend(u8),
     /// Change a byte of the header (length included).
     HeaderByte(Index, u8),
-    /// Another length of the header.
+    /// Change the length of the header.
     HeaderLength(u64),
     /// Change a byte of the data.
     DataByte(Index, u8),
     Dtype(Index, &'static str),
     Shape(Index, Index, u64),
     Offset(Index, bool, u64),
-    /// One tensor lies where another does.
+    /// One tensor overlaps another.
     Overlap(Index, Index),
     Remove(Index),
     Rename(Index),
-    /// Overwrite a tensor with one repeated byte: NaN scales, wild groups.
+    /// Overwrite a tensor with one repeated byte: NaN scales, invalid groups.
     Fill(Index, u8),
-    /// One wild entry of a `g_idx`.
+    /// One invalid entry of a `g_idx`.
     Group(Index, Index, u32),
     Config(Index, Value),
     Quantization(Index, Value),
     ConfigByte(Index, u8),
-    /// The same two in `quantize_config.json`.
+    /// The same changes in `quantize_config.json`.
     QuantizationFile(Index, Value),
     QuantizationByte(Index, u8),
-    /// An index that points to missing shards or forgets tensors.
+    /// An index with missing shards or without some tensors.
     Shards(Index, bool),
-    /// An index with a wild shard, or a changed byte.
+    /// An index with an invalid shard, or with a changed byte.
     Shard(Index, Value),
     IndexByte(Index, u8),
 }
@@ -302,7 +302,7 @@ fn damaged_checkpoints_give_errors() {
             let mut counts = counts.borrow_mut();
             match load(dir.path()) {
                 Err(error) => {
-                    // It names the file or the field, and the tensor.
+                    // The message names the file or the field, and the tensor.
                     let message = error.to_string();
                     let named = match &error {
                         Error::Config { field, .. } => message.contains(field),
@@ -323,7 +323,7 @@ fn damaged_checkpoints_give_errors() {
                     *counts.1 += 1;
                 }
                 Ok(model) => {
-                    // A harmless change, or one that no reader can notice.
+                    // A harmless change, or one that a reader cannot detect.
                     if let Ok(x) = model.embed(&[1, 2, 3]) {
                         let x = x.unsqueeze(0).unwrap();
                         let _ = model.hidden_states(&x, &[3], &ForwardOptions::default());
@@ -339,7 +339,7 @@ fn damaged_checkpoints_give_errors() {
     assert!(loaded > 500 && refused > 5000, "{loaded} {refused}");
 }
 
-/// The message of loading the valid checkpoint after one mutation.
+/// Returns the message of loading the valid checkpoint after one mutation.
 fn message(mutation: impl FnOnce(&mut Value, &mut Value, &mut Vec<u8>)) -> String {
     let dir = tempfile::tempdir().unwrap();
     let Valid { config, weights } = valid();
@@ -367,7 +367,7 @@ fn messages_name_file_and_tensor() {
     let g_idx = "model.layers.0.self_attn.q_proj.g_idx";
     let overlap = "model.layers.0.self_attn.k_proj.scales";
     let cases: [(String, &[&str]); 10] = [
-        // Of equal shape: only the offsets are wrong.
+        // Tensors of equal shape, with wrong offsets.
         (
             message(|_, h, _| {
                 h[overlap]["data_offsets"] =

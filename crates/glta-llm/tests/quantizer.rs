@@ -1,5 +1,5 @@
-//! The quantiser end to end: what it writes loads, in every format, and stays
-//! close to the model it came from.
+//! The complete quantiser: its checkpoints load, in every format, and stay close to the original
+//! model.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 mod support;
@@ -73,7 +73,7 @@ fn every_format_comes_out_close_to_its_source() {
                 .extension()
                 .is_some_and(|x| x == "tmp"))
         );
-        // The weights have the permissions of any new file.
+        // The weights have the default permissions of a new file.
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt;
@@ -101,7 +101,7 @@ fn a_quantised_source_is_taken_at_its_weights() {
         quantize(dir.path().join(kind), &texts(8, 30), &options, &out).unwrap();
         std::fs::read(out.join("model.safetensors")).unwrap()
     };
-    // Embedding and norms are kept in their dtype, so compare through a model.
+    // Embedding and norms keep their dtype, so models are compared.
     run("gptq");
     run("plain");
     let ids: Vec<u32> = (0..20).collect();
@@ -156,7 +156,7 @@ fn nothing_is_replaced_and_what_must_fail_fails_first() {
         result.unwrap_err().to_string()
     };
     let options = QuantizeOptions::default();
-    // Under its own name, and through another.
+    // The same folder under two paths.
     for out in [source.clone(), source.join("../plain/.")] {
         let message = message(&options, &out);
         assert!(message.contains("folder of the model itself"), "{message}");
@@ -166,7 +166,7 @@ fn nothing_is_replaced_and_what_must_fail_fails_first() {
     assert!(message(&options, &other).contains("model.safetensors"));
     let file = source.join("config.json");
     assert!(message(&options, &file).contains("this is a file"));
-    // A tensor of the last layer that is not there, and one that has no place.
+    // A missing tensor of the last layer, and a tensor that the model does not use.
     let out = dir.path().join("out");
     let (_, tensors) = support::tensors(&Spec::default());
     let mut short = tensors.clone();

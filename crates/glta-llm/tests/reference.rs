@@ -1,5 +1,5 @@
-//! Checkpoints in `models` of the folder `GLTA_DATA` against the references beside
-//! them: hidden states, logits, input gradient, greedy continuation.
+//! Compares checkpoints in `models` of the folder `GLTA_DATA` with their references: hidden states,
+//! logits, input gradient and greedy continuation.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 use std::collections::{BTreeMap, HashMap};
@@ -31,8 +31,8 @@ fn ids(reference: &HashMap<String, Tensor>, name: &str) -> Vec<u32> {
     tensor.to_vec1().unwrap()
 }
 
-/// Everything in the reference by its relative L2 error. The greedy continuation
-/// must be equal in f32; rounding to bf16 may decide a close call otherwise.
+/// Compares all values of the reference by relative L2 error. The greedy continuation must be equal
+/// in f32; rounding to bf16 may change the most likely token.
 fn check(dir: &Path, options: &LlamaOptions, bf16_bound: f64) {
     let name = dir.file_name().unwrap().to_string_lossy().into_owned();
     let model = Llama::load(dir, options, &Device::Cpu).unwrap();
@@ -119,7 +119,7 @@ fn smollm2_matches_its_reference() {
     let model = real_data("models/smollm2-135m-gptq");
     for precision in [Precision::F32, Precision::Bf16] {
         let options = LlamaOptions { precision, ..Default::default() };
-        // Roundings add up over thirty layers.
+        // Rounding errors add up over thirty layers.
         check(&model, &options, 3e-2);
     }
 }

@@ -1,5 +1,5 @@
-//! Ten thousand damaged settings of the newer formats: an error that names the file, or a
-//! model, a tokenizer and a chat template that run; never a panic or a hang.
+//! Ten thousand damaged settings of the newer formats. Loading returns an error that names the
+//! file, or a model, a tokenizer and a chat template that run. It never panics or hangs.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 mod support;
@@ -17,8 +17,8 @@ use support::Spec;
 
 const WEIGHTS: &str = "gptq_model-4bit-16g.safetensors";
 
-/// Qwen3 with YaRN and windows, a layer of its own bits, ends and tokens in several files,
-/// shards under AutoGPTQ's name.
+/// A Qwen3 checkpoint with YaRN, windows, a layer with other bits, end tokens in several files, and
+/// shards under AutoGPTQ's names.
 fn files() -> BTreeMap<&'static str, Value> {
     let spec = spec();
     let mut config = support::quantized_config(&spec);
@@ -106,7 +106,7 @@ enum Change {
     Rename(Index, &'static str),
     Byte(Index, u8),
     Truncate(Index),
-    /// The whole file is something else.
+    /// Replace the whole file.
     Other(&'static str),
     Absent,
 }
@@ -169,7 +169,7 @@ fn change() -> impl Strategy<Value = Change> {
     ]
 }
 
-/// JSON pointers to everything below `value`.
+/// JSON pointers to all values within `value`.
 fn pointers(value: &Value, prefix: &str, out: &mut Vec<String>) {
     let children: Vec<(String, &Value)> = match value {
         Value::Object(map) => map
@@ -238,7 +238,7 @@ fn write(dir: &Path, name: &str, bytes: Option<&[u8]>) {
     }
 }
 
-/// Loads everything and runs it; the messages of what was refused.
+/// Loads and runs everything; returns the messages of the errors.
 fn run(dir: &Path) -> Vec<String> {
     let mut refused = Vec::new();
     match Llama::load(dir, &LlamaOptions::default(), &Device::Cpu) {

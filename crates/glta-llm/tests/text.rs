@@ -1,5 +1,5 @@
-//! Text to ids and back as transformers does it (`transformers/make_tokenizers.py`), and what
-//! a model writes, in the context of its prompt.
+//! Compares tokenisation with transformers (`transformers/make_tokenizers.py`), and checks the
+//! generated text in the context of its prompt.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 mod support;
@@ -23,7 +23,7 @@ fn splitmix(x: u64) -> u64 {
     x ^ (x >> 31)
 }
 
-/// The script's prompts.
+/// The prompts of the script.
 fn prompts() -> Vec<String> {
     let text = std::fs::read_to_string(fixtures().join("prompts.json")).unwrap();
     let described: Value = serde_json::from_str(&text).unwrap();
@@ -57,7 +57,7 @@ fn ids_equal_those_of_transformers() {
             at += length as usize;
             let got = tokenizer.encode(prompt, true).unwrap();
             if prompt.starts_with("<s>") {
-                // The one difference: no second start token.
+                // The only difference is the missing second start token.
                 doubled += 1;
                 assert_eq!(expected[..2], [expected[0]; 2], "{kind}: {prompt:?}");
                 assert_ne!(got.get(1), Some(&got[0]).filter(|_| !prompt[3..].starts_with("<s>")));
@@ -84,7 +84,7 @@ fn pieces_of_a_prompt_have_the_ids_of_the_whole() {
         ] {
             let whole = tokenizer.encode(&format!("{start}{rest}"), true).unwrap();
             let first = tokenizer.encode(start, true).unwrap();
-            // Where no token spans the joint, the pieces' ids are those of the whole.
+            // If no token spans the boundary, the parts have the ids of the whole text.
             if let Some(expected) = whole.strip_prefix(&first[..]) {
                 joined += 1;
                 assert_eq!(tokenizer.encode_continuation(rest).unwrap(), expected, "{kind}");
@@ -106,7 +106,7 @@ fn text_is_decoded_behind_what_stands_before_it() {
             let (before, new) = ids.split_at(cut);
             let start = tokenizer.decode(before).unwrap();
             let added = tokenizer.decode_continuation(before, new).unwrap();
-            // A character of several tokens belongs to where it is completed.
+            // A character of several tokens belongs to the text that completes it.
             let whole = format!("{}{added}", start.trim_end_matches('\u{fffd}'));
             assert_eq!(whole, text, "{kind}: {cut}");
         }
@@ -115,14 +115,14 @@ fn text_is_decoded_behind_what_stands_before_it() {
     }
 }
 
-/// A tiny model with this tokenizer whose every token is followed by the next id.
+/// A tiny model with this tokenizer that always generates the next higher id.
 fn counting(dir: &Path, kind: &str, config: Value) -> (Llama, Tokenizer) {
     let folder = fixtures().join(kind);
     let vocab = Tokenizer::load(&folder).unwrap().vocab_size();
     let spec = Spec { vocab, layers: 1, tied: false, ..Spec::default() };
     let (_, mut tensors) = support::tensors(&spec);
-    // Layers that add nothing, embeddings of a sine and cosine each, and an output layer that
-    // looks for the next one's.
+    // The layers add nothing, each embedding is a sine and a cosine, and the output layer has its
+    // maximum at the next embedding.
     for (name, (_, _, bytes)) in &mut tensors {
         if name.contains("proj") {
             bytes.fill(0);
@@ -156,7 +156,7 @@ fn counting(dir: &Path, kind: &str, config: Value) -> (Llama, Tokenizer) {
 fn answers_keep_their_first_space_and_stop_at_texts_with_it() {
     let dir = tempfile::tempdir().unwrap();
     let (llama, tokenizer) = counting(dir.path(), "llama2", json!({"eos_token_id": 2}));
-    // A word that is followed by another one, by their ids.
+    // A word followed by another one, by their ids.
     let decode = |id: u32| tokenizer.decode_continuation(&[300], &[id]).unwrap();
     let (prompt, next) = (259..tokenizer.vocab_size() as u32 - 3)
         .find_map(|id| {
@@ -177,14 +177,14 @@ fn answers_keep_their_first_space_and_stop_at_texts_with_it() {
     let first = tokenizer.decode_continuation(&ids, &[next]).unwrap();
     let stop = GenerateOptions { stop: vec![first], ..options.clone() };
     assert_eq!(run(&prompt, &stop), "");
-    // A start token of its own changes nothing.
+    // A start token in the prompt changes nothing.
     assert_eq!(run(&format!("<s>{prompt}"), &options), expected);
 }
 
 #[test]
 fn the_ends_of_generation_config_and_special_stop_texts_count() {
     let size = Tokenizer::load(fixtures().join("llama3")).unwrap().vocab_size() as u32;
-    // `<|im_end|>` is the last id, and after it the count starts again.
+    // `<|im_end|>` has the last id, after which the count starts again.
     let end = size - 1;
     let run = |config: Value, generation: Option<Value>, stop: &[&str]| {
         let dir = tempfile::tempdir().unwrap();
@@ -200,7 +200,7 @@ fn the_ends_of_generation_config_and_special_stop_texts_count() {
         let stop = stop.iter().map(|&s| s.to_owned()).collect();
         let options = GenerateOptions { max_new_tokens: 9, stop, ..Default::default() };
         let text = llama.generate_text(&tokenizer, &[&prompt], &options).unwrap().remove(0);
-        // In tokens before the one that ended it.
+        // Stop texts in tokens before the one that ends the text.
         (1..9)
             .find(|&n| {
                 let new: Vec<u32> = (0..n).map(|i| (end - 5 + i) % size).collect();
@@ -209,18 +209,18 @@ fn the_ends_of_generation_config_and_special_stop_texts_count() {
             .unwrap()
     };
     let other = json!({"eos_token_id": end + 100});
-    // Two word tokens, then `<s>`, `</s>`, `<|im_start|>` and `<|im_end|>`, which show no text.
+    // Two word tokens, and then `<s>`, `</s>`, `<|im_start|>` and `<|im_end|>`, which have no text.
     assert_eq!(run(json!({"eos_token_id": end - 4}), None, &[]), 1);
     assert_eq!(run(other.clone(), Some(json!({"eos_token_id": [0, end - 4]})), &[]), 1);
     assert_eq!(run(json!({"eos_token_id": end - 4}), Some(json!({"eos_token_id": end})), &[]), 2);
-    // No file of the model names one: the tokenizer's `<|im_end|>`.
+    // No file of the model names an end token, so the tokenizer's `<|im_end|>` applies.
     assert_eq!(run(json!({"eos_token_id": null}), None, &[]), 2);
     for stop in ["<|im_end|>", "</s>", "<s></s>"] {
         assert_eq!(run(other.clone(), None, &[stop]), 2, "{stop}");
     }
 }
 
-/// `tokenizer_config.json` with `edit` beside the tokenizer of `kind`.
+/// The tokenizer of `kind` with an edited `tokenizer_config.json`.
 fn edited(kind: &str, edit: impl FnOnce(&mut Value, &mut Value)) -> Result<Tokenizer, String> {
     let dir = tempfile::tempdir().unwrap();
     let read = |name: &str| -> Value {
@@ -243,7 +243,7 @@ fn tokens_that_only_the_settings_declare_are_read() {
     assert_eq!((ids[0], ids[ids.len() - 1]), (id("<|im_start|>"), id("<|im_end|>")));
     assert_eq!(whole.decode(&ids).unwrap(), "user\nhi");
 
-    // Named tokens alone, without their ids.
+    // Named tokens only, without their ids.
     let named = edited("llama3", |_, config| {
         config.as_object_mut().unwrap().remove("added_tokens_decoder");
         config["additional_special_tokens"] = json!(["<|im_start|>"]);

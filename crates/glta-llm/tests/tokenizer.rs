@@ -1,5 +1,5 @@
-//! Two thousand damaged `tokenizer.json` files: an error that names the file,
-//! or a tokenizer that runs.
+//! Two thousand damaged `tokenizer.json` files: loading returns an error that names the file, or a
+//! tokenizer that runs.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use glta_llm::Tokenizer;
@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use serde_json::{Map, Value, json};
 
-/// BPE with byte fallback and the parts around it, as LLaMA's.
+/// A byte-level-fallback BPE tokenizer with the other components of LLaMA's.
 fn valid() -> Value {
     let words = ["<unk>", "<s>", "</s>"].map(str::to_owned).into_iter();
     let bytes = (0..256).map(|byte| format!("<0x{byte:02X}>"));
@@ -51,7 +51,7 @@ fn valid() -> Value {
 enum Mutation {
     Byte(Index, u8),
     Truncate(Index),
-    /// Replace a value anywhere, but rarely in the long vocabulary.
+    /// Replace any value, but rarely in the long vocabulary.
     Value(Index, Value),
     Remove(Index),
 }
@@ -84,7 +84,7 @@ fn mutation() -> impl Strategy<Value = Mutation> {
     ]
 }
 
-/// JSON pointers to everything below `value`.
+/// JSON pointers to all values within `value`.
 fn pointers(value: &Value, prefix: &str, out: &mut Vec<String>) {
     let children: Vec<(String, &Value)> = match value {
         Value::Object(map) if map.len() > 100 => map

@@ -1,4 +1,4 @@
-//! The GPU of tests that need one.
+//! The GPU for tests that need one.
 #![allow(unreachable_pub, clippy::panic)]
 
 use candle_core::Device;

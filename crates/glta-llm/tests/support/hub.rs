@@ -1,6 +1,5 @@
-//! A hub on the loopback interface, and a second server that it redirects large
-//! files to: the protocol of <https://huggingface.co>, and every way to break
-//! it.
+//! A hub on the loopback interface, and a second server to which it redirects large files. It
+//! follows the protocol of <https://huggingface.co>, and tests can make it fail.
 #![allow(dead_code, unreachable_pub)]
 
 use std::collections::BTreeMap;
@@ -14,7 +13,7 @@ use sha2::{Digest, Sha256};
 pub const ID: &str = "owner/tiny";
 pub const TOKEN: &str = "hf_secret";
 
-/// What a client asked for.
+/// A request of a client.
 #[derive(Clone, Debug)]
 pub struct Request {
     pub method: String,
@@ -22,7 +21,7 @@ pub struct Request {
     pub path: String,
     /// Names in lower case.
     pub headers: BTreeMap<String, String>,
-    /// Whether the second server was asked.
+    /// Whether the second server received it.
     pub cdn: bool,
 }
 
@@ -31,21 +30,21 @@ impl Request {
         self.method == "GET" && !self.path.starts_with("/api/models/")
     }
 
-    /// First byte wanted.
+    /// The first requested byte.
     fn from(&self) -> Option<usize> {
         self.headers.get("range")?.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok()
     }
 }
 
-/// What it gets.
+/// The reply to a request.
 #[derive(Clone, Debug, Default)]
 pub struct Reply {
     pub status: u16,
     pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
-    /// Close the connection after so many bytes of the body.
+    /// Number of bytes of the body after which the connection is closed.
     pub cut: Option<usize>,
-    /// Then be silent for so long, rather than close it.
+    /// Time to wait without sending, instead of closing the connection.
     pub stall: Option<Duration>,
 }
 
@@ -91,7 +90,7 @@ struct State {
     revisions: Vec<Revision>,
     log: Vec<Request>,
     fault: Option<Fault>,
-    /// Refuse requests without the token.
+    /// Whether to reject requests without the token.
     private: bool,
 }
 
@@ -123,7 +122,7 @@ impl Server {
         format!("http://{}", self.hub)
     }
 
-    /// From now on replies go through `fault`.
+    /// Passes all later replies through `fault`.
     pub fn fault(&self, fault: impl FnMut(&Request, Reply) -> Reply + Send + 'static) {
         self.state.lock().unwrap().fault = Some(Box::new(fault));
     }
@@ -136,14 +135,14 @@ impl Server {
         self.state.lock().unwrap().private = true;
     }
 
-    /// Lets a branch have other files.
+    /// Changes the commit and the files of a branch.
     pub fn push(&self, revision: Revision) {
         let mut state = self.state.lock().unwrap();
         state.revisions.retain(|(branch, _, _)| *branch != revision.0);
         state.revisions.push(revision);
     }
 
-    /// The requests since the last time.
+    /// The requests since the last call.
     pub fn log(&self) -> Vec<Request> {
         std::mem::take(&mut self.state.lock().unwrap().log)
     }
@@ -192,7 +191,7 @@ fn serve(mut stream: TcpStream, state: &Mutex<State>, cdn: bool, cdn_address: So
 fn answer(state: &State, request: &Request, cdn_address: SocketAddr) -> Reply {
     let path = request.path.split('?').next().unwrap();
     if request.cdn {
-        // Signed URLs: no token has any business here.
+        // Signed URLs must be requested without the token.
         assert!(!request.headers.contains_key("authorization"), "the token left the hub");
         let hash = path.trim_start_matches("/blob/");
         let all = state.revisions.iter().flat_map(|(_, _, files)| files.values());
@@ -222,7 +221,7 @@ fn answer(state: &State, request: &Request, cdn_address: SocketAddr) -> Reply {
         let listing = serde_json::json!({"id": ID, "sha": commit, "siblings": siblings});
         return Reply::new(200).body(listing.to_string().as_bytes());
     }
-    // Small files come from another path of the hub.
+    // The hub serves small files at another path.
     let (rest, moved) = match path.strip_prefix("/api/resolve-cache") {
         Some(rest) => (rest, true),
         None => (path, false),
@@ -256,7 +255,7 @@ fn answer(state: &State, request: &Request, cdn_address: SocketAddr) -> Reply {
     reply.header("X-Repo-Commit", commit)
 }
 
-/// A file, or its end where the request has a range.
+/// A file, or its end if the request has a range.
 fn content(request: &Request, body: &[u8]) -> Reply {
     match request.from() {
         None => Reply::new(200).body(body).header("Accept-Ranges", "bytes"),

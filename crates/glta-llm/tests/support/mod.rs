@@ -1,5 +1,5 @@
-//! Checkpoints that tests and benches make themselves: random GPTQ models and
-//! their plain twins, written independently of the crate's own packing code.
+//! Creates checkpoints for tests and benches: random GPTQ models and plain models with equal
+//! weights. The code is independent of the crate's packing code.
 #![allow(dead_code, unreachable_pub)]
 
 use std::collections::BTreeMap;
@@ -22,10 +22,10 @@ pub struct Spec {
     pub heads: usize,
     pub kv_heads: usize,
     pub head_dim: usize,
-    /// Tokens of context.
+    /// Context in tokens.
     pub context: usize,
     pub bits: usize,
-    /// 0 for one group.
+    /// Group size; 0 for one group.
     pub group: usize,
     pub act_order: bool,
     pub sym: bool,
@@ -59,7 +59,7 @@ impl Default for Spec {
 }
 
 impl Spec {
-    /// SmolLM2-135M as the shared checkpoint has it.
+    /// The shape of SmolLM2-135M.
     pub fn smollm2() -> Self {
         Self {
             vocab: 49_152,
@@ -74,7 +74,7 @@ impl Spec {
         }
     }
 
-    /// LLaMA-2-7B, 4 bit, group 128.
+    /// The shape of LLaMA-2-7B, 4 bits, group size 128.
     pub fn llama7b() -> Self {
         Self {
             vocab: 32_000,
@@ -91,11 +91,11 @@ impl Spec {
         }
     }
 
-    /// Small checkpoints of every format, and one with larger layers: heads of 128,
-    /// several groups, more panels than a GPU has multiprocessors. Each with the largest
-    /// relative errors in bf16 and in f16 of its quantised model, through the kernels on
-    /// the host, and of the first one's plain twin. How much a random model multiplies
-    /// rounding errors differs.
+    /// Small checkpoints of every format, and one with larger layers (heads of 128, several groups,
+    /// more panels than a GPU has multiprocessors). Each comes with the largest relative errors in
+    /// bf16 and f16 of its quantised model with the kernels on the host, and the first one also
+    /// with those of its plain model. Random models differ in how much they amplify rounding
+    /// errors.
     pub fn formats() -> [(Self, [f64; 2]); 6] {
         let format = |bits, group, act_order, sym, tied| Self {
             bits,
@@ -172,7 +172,7 @@ fn u32_bytes(values: &[u32]) -> Vec<u8> {
     values.iter().flat_map(|v| v.to_le_bytes()).collect()
 }
 
-/// Sets field `index` of a packed stream whose words lie `stride` apart.
+/// Sets field `index` of a packed stream whose words are `stride` apart.
 fn set_field(
     words: &mut [u32],
     start: usize,
@@ -191,7 +191,7 @@ fn uniform(rng: &mut ChaCha8Rng, n: usize, low: f32, high: f32) -> Vec<f32> {
     (0..n).map(|_| f16::from_f32(rng.random_range(low..high)).to_f32()).collect()
 }
 
-/// The quantised tensors, and those of a plain f32 model with equal weights.
+/// The tensors of a quantised model, and of a plain f32 model with equal weights.
 pub fn tensors(spec: &Spec) -> (Tensors, Tensors) {
     let mut rng = ChaCha8Rng::seed_from_u64(spec.seed);
     let (mut quantized, mut plain) = (Tensors::new(), Tensors::new());
@@ -256,7 +256,7 @@ pub fn tensors(spec: &Spec) -> (Tensors, Tensors) {
     (quantized, plain)
 }
 
-/// One safetensors file.
+/// Serialises tensors as one safetensors file.
 pub fn serialize(tensors: &Tensors) -> Vec<u8> {
     let views = tensors.iter().map(|(name, (dtype, shape, bytes))| {
         (name, TensorView::new(*dtype, shape.clone(), bytes).unwrap())
@@ -292,8 +292,7 @@ pub fn write_twins(dir: &Path, spec: &Spec) {
     write(&dir.join("plain"), &plain_config(spec), &plain);
 }
 
-/// Writes a large quantised checkpoint fast: every word random, scales
-/// constant.
+/// Quickly writes a large quantised checkpoint with random words and constant scales.
 pub fn write_large(dir: &Path, spec: &Spec) {
     let mut rng = ChaCha8Rng::seed_from_u64(spec.seed);
     let mut tensors = Tensors::new();
@@ -318,7 +317,7 @@ pub fn write_large(dir: &Path, spec: &Spec) {
         insert("scales", Dtype::F16, &[groups, n], f16_bytes(&vec![scale; groups * n]));
         let mut g_idx: Vec<u32> = (0..k).map(|i| (i / spec.group) as u32).collect();
         if spec.act_order {
-            // One order for the layers that read the same input, as a quantiser gives.
+            // Layers with the same input have the same order, as after quantisation.
             g_idx.shuffle(&mut ChaCha8Rng::seed_from_u64(spec.seed));
         }
         insert("g_idx", Dtype::I32, &[k], u32_bytes(&g_idx));

@@ -1,4 +1,4 @@
-//! A model on some device against the same model on the CPU, in all it does.
+//! Compares all functions of a model on a device with the same model on the CPU.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::print_stdout)]
 
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ fn values(tensor: &Tensor) -> Vec<f32> {
     tensor.to_device(&Device::Cpu).unwrap().flatten_all().unwrap().to_vec1().unwrap()
 }
 
-/// Root of the squared error over the root of the squares.
+/// Relative error in the L2 norm.
 pub fn error(got: &Tensor, expected: &Tensor) -> f64 {
     assert_eq!(got.dims(), expected.dims());
     let (got, expected) = (values(got), values(expected));
@@ -53,7 +53,7 @@ fn pass(
     [hidden, logits, gradient]
 }
 
-/// States of a text that is read in pieces, some of it twice.
+/// States of a text that is read in parts, some of them twice.
 fn text(model: &Llama) -> Tensor {
     let mut cache = model.kv_cache();
     let mut states = Vec::new();
@@ -63,7 +63,7 @@ fn text(model: &Llama) -> Tensor {
     };
     read(&mut cache, 0, 1);
     read(&mut cache, 1, 20);
-    // Goes on by itself; what it writes is not seen by the other.
+    // The clone is independent: its tokens do not appear in the original.
     let mut other = cache.clone();
     read(&mut other, 3, 50);
     for i in 21..24 {
@@ -89,9 +89,9 @@ pub fn generate(model: &Llama) -> Vec<Vec<u32>> {
     model.generate(&prompts, &options).unwrap()
 }
 
-/// Everything within a bound of `reference`, by relative norm: 1e-4 in f32, and the given
-/// ones in bf16 and f16. (A single kernel is held to 1e-2; a whole model rounds some dozen
-/// times in each layer.)
+/// Checks that all results agree with `reference` within a relative bound: 1e-4 in f32, and the
+/// given bounds in bf16 and f16. (The bound of a single kernel is 1e-2; a whole model rounds about
+/// a dozen times per layer.)
 pub fn check(
     what: &str,
     precision: Precision,
@@ -115,7 +115,7 @@ pub fn check(
         let largest = largest.entry(part).or_default();
         *largest = largest.max(off);
     };
-    // Few tokens and many, which take different products.
+    // Few tokens and many tokens use different products.
     for (seq, lengths, prefix) in
         [(3, vec![1, 2], 0), (9, vec![9, 5, 1], 11), (40, vec![40, 17], 33)]
     {
