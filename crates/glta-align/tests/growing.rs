@@ -256,7 +256,7 @@ fn a_new_item_is_recommended_with_its_neighbours() {
     }
 }
 
-/// If the user is forgotten, no file of a folder that is saved afterwards contains the user.
+/// After a user is forgotten, the files of a saved folder do not contain the user.
 #[test]
 fn a_forgotten_user_is_in_no_file() {
     let folder = tempfile::tempdir().unwrap();
