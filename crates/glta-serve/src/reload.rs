@@ -32,7 +32,8 @@ pub(crate) struct Reloader {
     /// The catalogue, whose items every loaded model receives.
     catalogue: Option<Arc<Catalogue>>,
     loaded: Stamp,
-    /// The files of the run and the checkpoint when a model could not be loaded.
+    /// The files of the run and of the checkpoint at the last failed load; `None` after a
+    /// successful one.
     failed: Option<Vec<Stamp>>,
 }
 

@@ -1,4 +1,4 @@
-//! Trains once.
+//! Runs one training of LightGCN.
 
 use std::error::Error as StdError;
 use std::path::Path;

@@ -132,7 +132,7 @@ pub(crate) fn rating_and_time(
 
 /// Users with several rows in a file of lists.
 pub(crate) struct RepeatedUsers {
-    /// Whether lists were recognised instead of set.
+    /// Whether the layout was recognised, not configured.
     guessed: bool,
     /// The line of each user's first row.
     first: Vec<u64>,
