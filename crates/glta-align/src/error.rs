@@ -102,7 +102,7 @@ pub enum Error {
         path: PathBuf,
         /// Name and short hash of the run's checkpoint.
         recorded: String,
-        /// The same for the given checkpoint.
+        /// Name and short hash of the given checkpoint.
         given: String,
     },
     /// The loss or a gradient is not a finite number.
@@ -142,7 +142,7 @@ pub enum Error {
     EncoderMissing {
         /// What kind of encoder it is.
         encoder: ItemEncoder,
-        /// Its name.
+        /// Name of the encoder.
         name: String,
     },
     /// The recommender cannot do this.

@@ -25,11 +25,11 @@ use crate::{Result, Templates};
 pub struct LanguageModel {
     /// The model that runs prompts; [`LlamaOptions::layers`] may limit its layers.
     pub llama: Llama,
-    /// Its tokenizer.
+    /// The tokenizer of the model.
     pub tokenizer: Tokenizer,
     /// Prompts in the chat form of the model.
     pub templates: Templates,
-    /// Its name in records, such as the name of its folder.
+    /// Name of the model in records, such as the name of its folder.
     pub name: String,
     checkpoint: Arc<Checkpoint>,
 }

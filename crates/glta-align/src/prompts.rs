@@ -110,7 +110,7 @@ impl Prompts {
         Ok(example.descriptions.iter().map(|&i| texts[i as usize].len()).sum())
     }
 
-    /// The same for stage-3 prompts; a soft token counts as a short word.
+    /// The same length for stage-3 prompts, where a soft token counts as a short word.
     pub(crate) fn user_length(&self, example: &UserExample) -> usize {
         let (profile, prediction) = self.user_texts(example);
         let texts: usize = [profile, prediction].into_iter().flatten().map(str::len).sum();

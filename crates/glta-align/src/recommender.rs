@@ -549,9 +549,9 @@ impl Recommender {
 /// # }
 /// ```
 ///
-/// Its lists are those of its decoder. The scores of all items, which lists do not need, are
-/// log-probabilities: those of the first slot with [`Decoder::FirstLogit`] or in an autoregressive
-/// model, otherwise their mean over the slots.
+/// The lists are those of the decoder. [`Scorer::score`] returns log-probabilities of all items,
+/// which lists do not need. They come from the first slot with [`Decoder::FirstLogit`] or in an
+/// autoregressive model, otherwise from the mean over the slots.
 impl Scorer for Recommender {
     fn n_items(&self) -> usize {
         self.data.items.len()

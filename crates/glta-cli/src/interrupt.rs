@@ -13,7 +13,7 @@ use crate::output::errln;
 /// Exit code after Ctrl-C, as in shells.
 pub const EXIT_CODE: u8 = 130;
 
-/// Time that work without progress reports may continue.
+/// Time for which work without progress reports may continue after Ctrl-C.
 const PATIENCE: Duration = Duration::from_millis(1500);
 
 static ASKED: AtomicBool = AtomicBool::new(false);
@@ -86,7 +86,7 @@ impl Unfinished {
         Ok(Self(folder))
     }
 
-    /// Its path.
+    /// Path of the folder.
     pub fn path(&self) -> &Path {
         self.0.path()
     }

@@ -15,7 +15,7 @@ use crate::output::errln;
 pub struct Reporter {
     mode: Mode,
     bar: Option<(String, ProgressBar)>,
-    /// The work of the plain lines, its start, and its first unit.
+    /// Current work of the plain lines: its name, start time and first unit.
     work: Option<(String, Instant, u64)>,
     last_line: Instant,
 }

@@ -75,7 +75,7 @@ impl Grid {
 pub struct Trial<C> {
     /// The settings.
     pub config: C,
-    /// Its score on validation data; higher is better.
+    /// Score on validation data; higher is better.
     pub score: f64,
     /// Wall time of the fit, in seconds.
     pub seconds: f64,

@@ -35,9 +35,9 @@ pub struct Report {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct FileReport {
-    /// Its name without folders.
+    /// Name of the file without folders.
     pub file: String,
-    /// Its recognised or configured layout.
+    /// Layout of the file, recognised or configured.
     pub layout: String,
     /// Number of rows or records, without header, comments and empty lines.
     pub rows: u64,
@@ -47,7 +47,7 @@ pub struct FileReport {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Note {
-    /// Its kind, such as `repeated_pairs` or `items_without_metadata`.
+    /// Kind of the note, such as `repeated_pairs` or `items_without_metadata`.
     pub kind: String,
     /// Number of rows, items or ids.
     pub count: u64,

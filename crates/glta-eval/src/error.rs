@@ -74,7 +74,7 @@ pub enum Error {
         system: String,
         /// The seed.
         seed: u64,
-        /// Its error.
+        /// The error of the system.
         source: BoxError,
     },
     /// The receiver of the progress cancelled the experiment. Finished rows are kept, and the

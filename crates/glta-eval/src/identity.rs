@@ -22,7 +22,7 @@ const TOLERANCE: f32 = 1e-3;
 /// The sentence encoder of an experiment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EncoderRecord {
-    /// Its name.
+    /// Name of the encoder.
     pub name: String,
     /// The first columns of its vector of a fixed sentence.
     pub sample: Vec<f32>,

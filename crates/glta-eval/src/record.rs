@@ -105,7 +105,7 @@ impl Protocol {
 /// The language model of an experiment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LlmRecord {
-    /// Its folder, or its id on the hub.
+    /// Folder of the model, or its id on the hub.
     pub name: String,
     /// SHA-256 of weights, configuration and tokenizer.
     pub hash: String,

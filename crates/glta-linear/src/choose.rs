@@ -82,7 +82,7 @@ impl Chooser<'_, '_> {
         Ok(best)
     }
 
-    /// Tries other values of one setting.
+    /// Tries the other values of one setting.
     fn sweep(
         &mut self,
         best: &mut LinearModel,

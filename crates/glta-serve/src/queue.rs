@@ -44,7 +44,7 @@ pub(crate) type Reply = Result<Vec<(u32, f32)>, Failed>;
 /// The reason why the model returned no list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Failed {
-    /// The options have something that the model lacks.
+    /// The options need something that the model lacks.
     Options(String),
     Model(String),
 }

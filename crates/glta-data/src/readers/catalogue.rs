@@ -17,7 +17,8 @@ pub(crate) struct Catalogue {
     repeated: Tally,
     /// Records of items without interactions.
     without: Tally,
-    /// Those of them whose id matches an item except for leading zeros and `.0`.
+    /// Records of items without interactions whose id equals that of an item except for leading
+    /// zeros and `.0`.
     nearly: Tally,
     /// Items whose id has leading zeros or `.0`, by the id without these.
     short: Option<FxHashMap<String, u32>>,

@@ -62,7 +62,7 @@ impl Model {
     }
 }
 
-/// The same model without optimisations: dense, `f64`.
+/// A dense version of the model in `f64`, without optimisations.
 struct Plain {
     adjacency: Array2<f64>,
     users: usize,

@@ -23,9 +23,9 @@ pub(crate) struct Gram {
     pub(crate) text: Option<(TextVectors, Arc<Vec<f32>>)>,
     /// Text vectors of items that were added later.
     pub(crate) later: Vec<Vec<f32>>,
-    /// α
+    /// Weight α of the text vectors.
     pub(crate) weight: f64,
-    /// λ
+    /// L2 regularisation λ.
     pub(crate) l2: f64,
 }
 
