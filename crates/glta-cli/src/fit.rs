@@ -267,7 +267,8 @@ impl FitArgs {
         Ok(())
     }
 
-    /// Vectors of the item texts by all available encoders, which are kept in `config`.
+    /// Computes the vectors of the item texts with all available encoders. Encoders that are not
+    /// available are removed from `config`.
     fn vectors(
         &self,
         data: &RunData,
