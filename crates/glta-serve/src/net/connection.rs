@@ -39,7 +39,7 @@ impl Connection {
         }
     }
 
-    /// The time since when it waits for a complete request.
+    /// The time since when the connection waits for a complete request.
     pub(crate) fn waits_since(&self) -> Instant {
         self.started + std::time::Duration::from_millis(self.answered.load(Ordering::Relaxed))
     }
@@ -61,7 +61,7 @@ impl Connection {
         self.works.load(Ordering::Relaxed)
     }
 
-    /// Notes that bytes were read from it.
+    /// Notes that bytes were read from the client.
     pub(crate) fn reads(&self) {
         self.began.store(true, Ordering::Relaxed);
     }
@@ -80,9 +80,9 @@ impl Connection {
         self.unread.store(unread, Ordering::Relaxed);
     }
 
-    /// Sets the task that serves it.
+    /// Sets the task that serves the connection.
     pub(crate) fn set_task(&self, task: AbortHandle) {
-        // It is set only once.
+        // The task is set only once.
         let _ = self.task.set(task);
     }
 
@@ -91,12 +91,12 @@ impl Connection {
         self.cut_off.note(reason, self.peer);
     }
 
-    /// Whether it is being closed.
+    /// Whether the connection is being closed.
     pub(crate) fn is_closing(&self) -> bool {
         self.closing.load(Ordering::Relaxed)
     }
 
-    /// Closes it at once.
+    /// Closes the connection at once.
     pub(crate) fn close(&self, reason: &'static str) {
         self.cut_off(reason);
         self.closing.store(true, Ordering::Relaxed);
