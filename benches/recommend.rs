@@ -84,10 +84,8 @@ fn measure(recommender: &Recommender) {
         ("a known user, own items included", &again, true),
     ] {
         let call = |n: usize| {
-            let person = match known {
-                true => Person::User((n * 7 % PEOPLE) as u32),
-                false => Person::Items(&basket),
-            };
+            let person =
+                if known { Person::User((n * 7 % PEOPLE) as u32) } else { Person::Items(&basket) };
             let lists = recommender.recommend_with(&[person], 10, options).unwrap();
             assert_eq!(lists[0].len(), 10);
         };

@@ -2,7 +2,7 @@
 //! alignment stages, decoding. `glta::align::Run` adds checkpoints, validation and more.
 #![allow(clippy::print_stdout)]
 
-use candle_core::{D, DType, Device, Tensor};
+use candle_core::{D, DType, Device::Cpu, Tensor};
 use candle_nn::optim::{AdamW, Optimizer};
 use glta::data::ShopConfig;
 use glta::gllm::{Decoder, GllmHead};
@@ -18,24 +18,23 @@ type Rows = Vec<Vec<u32>>;
 type Llm = (Llama, Tokenizer);
 /// Number of slots of a prompt, the paper's n, and number of items that a prompt shows.
 const SLOTS: usize = 4;
-const CPU: Device = Device::Cpu;
 
 /// Last hidden states `Z` of the slots at the end of each prompt, `(prompts × n, hidden)`. Each `@`
 /// of a prompt is the next soft token of its row. `soft` are tensors `(rows, any, hidden)`.
 fn run(llm: &Llm, prompts: impl Iterator<Item = String>, soft: &[&Tensor]) -> Result<Tensor> {
-    let mut next = 0;
+    let mut soft_ids = 0..;
     let mut rows = Vec::new();
     for prompt in prompts {
         let mut row = Vec::new();
         for text in (prompt + &"@".repeat(SLOTS)).split_inclusive('@') {
             let words = text.trim_end_matches('@');
-            row.push(Piece::Tokens(match row.is_empty() {
-                true => llm.1.encode(words, true)?,
-                false => llm.1.encode_continuation(words)?,
+            row.push(Piece::Tokens(if row.is_empty() {
+                llm.1.encode(words, true)?
+            } else {
+                llm.1.encode_continuation(words)?
             }));
             if text.ends_with('@') {
-                row.push(Piece::Soft(next));
-                next += 1;
+                row.extend(soft_ids.next().map(Piece::Soft));
             }
         }
         rows.push(row);
@@ -72,25 +71,23 @@ fn main() -> Result<()> {
     let config = LightGcnConfig { epochs: 100, learning_rate: 0.02, ..Default::default() };
     let graph = LightGcn::new(config)?.train(&split.train, None)?.embeddings;
     let (items, d) = graph.items.dim();
-    let nodes = unit_rms(&Tensor::from_iter(graph.items.clone(), &CPU)?.reshape((items, d))?)?;
+    let nodes = unit_rms(&Tensor::from_iter(graph.items.clone(), &Cpu)?.reshape((items, d))?)?;
 
     // The frozen language model, and the parameters that are trained.
     let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/quickstart/llm");
-    let llm = (Llama::load(dir, &LlamaOptions::default(), &CPU)?, Tokenizer::load(dir)?);
+    let llm = (Llama::load(dir, &LlamaOptions::default(), &Cpu)?, Tokenizer::load(dir)?);
     let (hidden, rms) = (llm.0.config().hidden_size, f64::from(llm.0.embedding_rms()));
-    let item_projector = Projector::new(d, hidden, rms, 1, &CPU)?;
-    let user_projector = Projector::new(d, hidden, rms, 2, &CPU)?;
-    let slots = normal_parameter((SLOTS, hidden), rms, 3, &CPU)?;
+    let item_projector = Projector::new(d, hidden, rms, 1, &Cpu)?;
+    let user_projector = Projector::new(d, hidden, rms, 2, &Cpu)?;
+    let slots = normal_parameter((SLOTS, hidden), rms, 3, &Cpu)?;
     let head = GllmHead::tied(hidden, &nodes, true, 4)?;
     // Item tokens `V = E Wᵀ + b` (equation 1) of each row's items: (rows, n, hidden).
     let item_tokens = |rows: &Rows| -> Result<Tensor> {
-        let nodes = nodes.index_select(&Tensor::new(rows.concat(), &CPU)?, 0)?;
+        let nodes = nodes.index_select(&Tensor::new(rows.concat(), &Cpu)?, 0)?;
         Ok(item_projector.forward(&nodes)?.reshape((rows.len(), SLOTS, ()))?)
     };
     // The input of a slot is its own vector plus a token here: (rows, 1 or n, hidden).
-    let slot_inputs = |tokens: &Tensor| -> Result<Tensor> {
-        Ok(tokens.broadcast_add(&slots.to_dtype(DType::F32)?.unsqueeze(0)?)?)
-    };
+    let slot_inputs = |tokens: &Tensor| tokens.broadcast_add(&slots.to_dtype(DType::F32)?);
     // Logits `Z W_gᵀ + b_g` (equation 3), with the mean cross-entropy over the slots.
     let loss = |z, items: Rows| head.loss(&z, None, None, &items, &vec![vec![]; items.len()]);
 
@@ -101,9 +98,8 @@ fn main() -> Result<()> {
     item_projector.collect("items", &mut item_parts);
     train(&item_parts, 40, |step| {
         let mut rng = stream(1, "items", &[step]);
-        let picked: Vec<u32> =
-            sample(&mut rng, items, 8 * SLOTS).iter().map(|i| i as u32).collect();
-        let rows: Rows = picked.chunks_exact(SLOTS).map(<[u32]>::to_vec).collect();
+        let ids = sample(&mut rng, items, 8 * SLOTS).into_iter().map(|item| item as u32);
+        let rows: Rows = ids.collect::<Vec<_>>().chunks_exact(SLOTS).map(<[u32]>::to_vec).collect();
         let tokens = item_tokens(&rows)?;
         let targets = rows.concat().into_iter().map(|item| vec![item]).collect();
         let prompts = rows.into_iter().map(|mut items| {
@@ -121,7 +117,7 @@ fn main() -> Result<()> {
     let degrees = split.train.item_degrees();
     let user_hidden = |contexts: &Rows| -> Result<Tensor> {
         let node = |items: &Vec<u32>| fold_in_user(graph.items.view(), &degrees, items);
-        let nodes = Tensor::from_iter(contexts.iter().flat_map(node), &CPU)?;
+        let nodes = Tensor::from_iter(contexts.iter().flat_map(node), &Cpu)?;
         let nodes = unit_rms(&nodes.reshape((contexts.len(), d))?)?;
         let users = user_projector.forward(&nodes)?.unsqueeze(1)?;
         let shown = contexts.iter().map(|items| items[..SLOTS].to_vec()).collect();
@@ -145,9 +141,9 @@ fn main() -> Result<()> {
     // Inference: the slots name items in parallel; training items are left out.
     let contexts: Rows = users.iter().map(|&user| split.train.items(user).to_vec()).collect();
     let hidden = user_hidden(&contexts)?.detach();
-    let lists = head.rank(&hidden, None, SLOTS, &contexts, 10, Decoder::Parallel)?;
-    let lists = lists.iter().map(|list| list.iter().map(|ranked| ranked.item).collect());
-    let lists: Vec<(u32, Vec<u32>)> = users.iter().copied().zip(lists).collect();
+    let lists = head.rank(&hidden, None, SLOTS, &contexts, 10, Decoder::Parallel)?.into_iter();
+    let lists = lists.map(|list| list.into_iter().map(|ranked| ranked.item).collect());
+    let lists: Vec<(u32, Vec<u32>)> = users.into_iter().zip(lists).collect();
     let report = evaluate_rankings(&lists, &split.test, &[10])?;
     println!("{} users: {:.3} N@10", lists.len(), report.get(Metric::Ndcg, 10).unwrap_or(0.0));
     Ok(())

@@ -41,9 +41,10 @@ fn fit(
                 let last = comm.rank() + 1 == comm.size();
                 let (trained, report) = run.fit_with(Some(&language), &mut |event: &Event| {
                     steps += usize::from(matches!(event, Event::Step { .. }));
-                    match last && stop > 0 && steps == stop {
-                        true => ControlFlow::Break(()),
-                        false => ControlFlow::Continue(()),
+                    if last && stop > 0 && steps == stop {
+                        ControlFlow::Break(())
+                    } else {
+                        ControlFlow::Continue(())
                     }
                 })?;
                 comm.barrier()?;

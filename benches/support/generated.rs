@@ -59,9 +59,10 @@ pub(crate) fn interactions(catalogue: &Catalogue, items: usize) -> Result<Intera
         .map(|user| {
             let mut random = stream(1, "list", &[user as u64]);
             let power_user = user % (users / 5).max(1) == 7;
-            let wanted = match power_user {
-                true => 20_000.min(items / 4),
-                false => (2.855 + 0.85 * normal(&mut random)).exp().clamp(3.0, 2_000.0) as usize,
+            let wanted = if power_user {
+                20_000.min(items / 4)
+            } else {
+                (2.855 + 0.85 * normal(&mut random)).exp().clamp(3.0, 2_000.0) as usize
             };
             let mut list = Vec::with_capacity(wanted + 1);
             let own: Vec<usize> = (0..4).map(|_| random.random_range(0..clusters)).collect();

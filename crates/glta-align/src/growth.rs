@@ -55,9 +55,10 @@ impl Growth {
             Err(Error::file(&path, "missing: the recommender answers without it, but cannot grow"))
         };
         let there = [VECTORS, ENCODERS].iter().any(|name| dir.join(name).exists());
-        let text = match there || has_vectors(config, data) {
-            true => load_vectors(&needed(VECTORS)?, data)?,
-            false => None,
+        let text = if there || has_vectors(config, data) {
+            load_vectors(&needed(VECTORS)?, data)?
+        } else {
+            None
         };
         let (mut encoders, mut words) = (Vec::new(), None);
         if text.is_some() {

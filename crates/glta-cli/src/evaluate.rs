@@ -45,9 +45,10 @@ fn print(args: &EvaluateArgs) -> Result<()> {
                 format!("{}: there is no metrics.json with rows", folder.display())
             })?;
             outln!("{}", record.dataset);
-            match metrics.is_empty() {
-                true => experiment::print(&record),
-                false => experiment::print(&record.with_metrics(&metrics)?),
+            if metrics.is_empty() {
+                experiment::print(&record)
+            } else {
+                experiment::print(&record.with_metrics(&metrics)?)
             }
         }
         (None, None) => Err("give the folder of a run, or --lists FILE".into()),

@@ -41,9 +41,10 @@ pub fn check_there(flag: &str, path: &Path) -> Result<()> {
         entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let near = glta_core::near_names(&name, names.iter().map(String::as_str));
-    let hint = match near.is_empty() {
-        true => String::new(),
-        false => format!("; similar names are {}", near.join(", ")),
+    let hint = if near.is_empty() {
+        String::new()
+    } else {
+        format!("; similar names are {}", near.join(", "))
     };
     Err(format!("{flag} {shown}: no such file or folder{hint}").into())
 }

@@ -282,9 +282,10 @@ impl FitArgs {
             tracing::warn!("fewer than two items have a text, so texts are left out");
             encoders.clear();
         }
-        let language = match encoders.contains(&ItemEncoder::LanguageModel) {
-            true => Some(self.language(config, reporter)?),
-            false => None,
+        let language = if encoders.contains(&ItemEncoder::LanguageModel) {
+            Some(self.language(config, reporter)?)
+        } else {
+            None
         };
         let sentence = match (&self.text_encoder, encoders.contains(&ItemEncoder::Sentence)) {
             (Some(dir), true) => Some(experiment::text_encoder(dir)?),

@@ -564,8 +564,8 @@ fn own_tables_are_measured() {
     let metrics: Value = serde_json::from_str(&metrics).unwrap();
     assert_eq!(metrics["protocol"]["split"], "temporal");
     let missing = folder.path().join("order.csv");
-    let wrong = ["fit", "--interactions", missing.to_str().unwrap(), "--out", "x"];
-    let error = fails(1, &wrong);
+    let invalid = ["fit", "--interactions", missing.to_str().unwrap(), "--out", "x"];
+    let error = fails(1, &invalid);
     assert!(
         error.contains("order.csv") && error.contains("similar names are orders.csv"),
         "{error}"

@@ -263,9 +263,12 @@ impl ExperimentConfig {
     /// # Errors
     /// [`Error::Config`], and the errors of the parts.
     pub fn validate(&self) -> Result<()> {
-        let empty = |field, is_empty: bool| match is_empty {
-            false => Ok(()),
-            true => Err(Error::Config { field, problem: "at least one value is needed".into() }),
+        let empty = |field, is_empty: bool| {
+            if is_empty {
+                Err(Error::Config { field, problem: "at least one value is needed".into() })
+            } else {
+                Ok(())
+            }
         };
         empty("run.seeds", self.run.seeds.is_empty())?;
         empty("protocol.metrics", self.protocol.metrics.is_empty())?;

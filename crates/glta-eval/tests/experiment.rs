@@ -257,8 +257,8 @@ fn splits_and_metrics_are_configured() {
         ("run.seeds=[]", "run.seeds"),
         ("baselines.graph_l2=[]", "baselines.graph_l2"),
     ] {
-        let mut wrong = config.clone();
-        wrong.set(set).unwrap();
+        let mut invalid = config.clone();
+        invalid.set(set).unwrap();
         assert!(wrong.validate().unwrap_err().to_string().contains(named), "{set}");
     }
     for (set, named) in [("seed=7", "run.seeds"), ("graph.l2=0.1", "graph_l2")] {

@@ -49,9 +49,10 @@ fn on_ranks(size: usize, config: &LightGcnConfig, stop: usize) -> Vec<Result<Tra
                     Some(&split.valid),
                     &mut |epoch: &EpochReport| {
                         // Only the last rank cancels.
-                        match last && epoch.epoch == stop {
-                            true => ControlFlow::Break(()),
-                            false => ControlFlow::Continue(()),
+                        if last && epoch.epoch == stop {
+                            ControlFlow::Break(())
+                        } else {
+                            ControlFlow::Continue(())
                         }
                     },
                 )

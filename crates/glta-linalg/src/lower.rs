@@ -221,9 +221,10 @@ fn multiply_small(
     let strips = b.axis_chunks_iter_mut(Axis(if transposed { 0 } else { 1 }), STRIP);
     strips.into_par_iter().for_each(|strip| {
         let before = strip.to_owned();
-        match transposed {
-            true => product(strip, 0.0, 1.0, before.view(), small.t()),
-            false => product(strip, 0.0, 1.0, small, before.view()),
+        if transposed {
+            product(strip, 0.0, 1.0, before.view(), small.t())
+        } else {
+            product(strip, 0.0, 1.0, small, before.view())
         }
     });
     // Half of the small triangle is zero.

@@ -22,10 +22,7 @@ pub(crate) struct Chooser<'a, 'p> {
 
 /// Maximum number of settings that are tried for a form.
 pub(crate) fn most_settings(config: &LinearConfig, texts: bool) -> usize {
-    match texts {
-        false => config.l2.len(),
-        true => 2 * config.l2.len() + config.text.len() - 2,
-    }
+    if texts { 2 * config.l2.len() + config.text.len() - 2 } else { config.l2.len() }
 }
 
 impl Chooser<'_, '_> {

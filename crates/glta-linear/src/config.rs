@@ -74,7 +74,7 @@ impl LinearConfig {
             ("text", self.text.len()),
         ];
         if let Some((field, _)) = lengths.into_iter().find(|&(_, length)| length == 0) {
-            return Err(wrong(field, "at least one value is needed".into()));
+            return Err(invalid(field, "at least one value is needed".into()));
         }
         let sources = self.sources.iter().map(|&k| ("sources", k));
         let sizes = [("rows", self.rows), ("text_neighbours", self.text_neighbours)];
@@ -127,7 +127,7 @@ impl LinearConfig {
         Ok((forms, left_out))
     }
 }
-fn wrong(field: &'static str, problem: String) -> Error {
+fn invalid(field: &'static str, problem: String) -> Error {
     Error::Config { system: "linear model", field, problem }
 }
 
@@ -135,7 +135,7 @@ fn within(field: &'static str, value: f64, low: f64, high: f64) -> Result<()> {
     if (low..=high).contains(&value) {
         return Ok(());
     }
-    Err(wrong(field, format!("{value} is not in {low}..={high}")))
+    Err(invalid(field, format!("{value} is not in {low}..={high}")))
 }
 
 #[cfg(test)]

@@ -47,9 +47,9 @@ impl EaseConfig {
     /// # Errors
     /// [`Error::Config`] if `l2` is not positive and finite, or a size is 0.
     pub fn validate(&self) -> Result<()> {
-        let wrong = |field, problem| Err(Error::Config { system: "EASE", field, problem });
+        let invalid = |field, problem| Err(Error::Config { system: "EASE", field, problem });
         if !(self.l2 > 0.0 && self.l2.is_finite()) {
-            return wrong("l2", format!("{} is not a positive number", self.l2));
+            return invalid("l2", format!("{} is not a positive number", self.l2));
         }
         let sources = match self.form {
             Form::Dense => 1,
@@ -58,8 +58,8 @@ impl EaseConfig {
         let sizes =
             [("sources", sources), ("rows", self.rows), ("text_neighbours", self.text_neighbours)];
         match sizes.into_iter().find(|&(_, size)| size == 0) {
-            None => self.form.check().or_else(|problem| wrong("form", problem)),
-            Some((field, _)) => wrong(field, "must be at least 1".into()),
+            None => self.form.check().or_else(|problem| invalid("form", problem)),
+            Some((field, _)) => invalid(field, "must be at least 1".into()),
         }
     }
 }

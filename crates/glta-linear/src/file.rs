@@ -101,9 +101,10 @@ impl LinearModel {
                     Weights::Local { rows: file.sparse("weights", items)?, coarse }
                 }
             };
-            let neighbours = match report.neighbours > 0.0 {
-                true => Some(Arc::new(file.sparse("neighbours", items)?)),
-                false => None,
+            let neighbours = if report.neighbours > 0.0 {
+                Some(Arc::new(file.sparse("neighbours", items)?))
+            } else {
+                None
             };
             let (l2, weight) = (report.l2, report.text);
             let leave = Leave { l2, weight, rows, text_neighbours, text: text.cloned() };

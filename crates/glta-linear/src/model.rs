@@ -80,15 +80,15 @@ impl LinearModel {
     /// [`Error::Config`] for a weight that is negative or not finite, and for a weight of text
     /// neighbours if the model has none: it has no texts, or it was saved with the weight 0.
     pub fn set_weights(&mut self, neighbours: f32, popularity: f32) -> Result<()> {
-        let wrong =
+        let invalid =
             |field, problem: String| Err(Error::Config { system: "linear model", field, problem });
         for (field, weight) in [("neighbours", neighbours), ("popularity", popularity)] {
             if !(weight >= 0.0 && weight.is_finite()) {
-                return wrong(field, format!("{weight} is neither zero nor a positive number"));
+                return invalid(field, format!("{weight} is neither zero nor a positive number"));
             }
         }
         if neighbours > 0.0 && self.text.is_none() {
-            return wrong("neighbours", "the model has no text neighbours".into());
+            return invalid("neighbours", "the model has no text neighbours".into());
         }
         (self.report.neighbours, self.report.popularity) = (neighbours, popularity);
         self.items_changed();

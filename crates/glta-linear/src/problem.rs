@@ -133,9 +133,10 @@ impl Problem {
     fn counts(&mut self, whole: bool, reporter: &mut Reporter<'_>) -> Result<(Arc<Counts>, bool)> {
         let most = (self.limits.max_items as u64).saturating_pow(2);
         let complete = whole && Counts::most_pairs(&self.train) <= most;
-        let (kept, longest) = match complete {
-            true => (&mut self.complete, usize::MAX),
-            false => (&mut self.cut, self.limits.rows),
+        let (kept, longest) = if complete {
+            (&mut self.complete, usize::MAX)
+        } else {
+            (&mut self.cut, self.limits.rows)
         };
         if let Some(counts) = kept {
             return Ok((Arc::clone(counts), complete));

@@ -59,21 +59,19 @@ impl Sums {
         let mut items: Vec<u32> = Vec::new();
         let few: Option<Vec<&[u32]>> =
             known.iter().map(|&item| model.ease.weights.targets(item as usize)).collect();
-        match few {
-            None => items.extend(0..n as u32),
-            Some(targets) => {
-                let near = known.iter().map(|&item| model.neighbour_targets(item as usize));
-                for &item in targets.into_iter().chain(near).flatten() {
-                    let state = &mut self.state[item as usize];
-                    if *state == State::Out {
-                        *state = State::Touched;
-                        items.push(item);
-                    }
-                }
-                self.others(&mut items, k, model.by_popularity().iter().copied(), &skip);
-                self.others(&mut items, k, 0..n as u32, &skip);
+        let Some(targets) = few else {
+            return self.all_parts(model, each);
+        };
+        let near = known.iter().map(|&item| model.neighbour_targets(item as usize));
+        for &item in targets.into_iter().chain(near).flatten() {
+            let state = &mut self.state[item as usize];
+            if *state == State::Out {
+                *state = State::Touched;
+                items.push(item);
             }
         }
+        self.others(&mut items, k, model.by_popularity().iter().copied(), &skip);
+        self.others(&mut items, k, 0..n as u32, &skip);
         let made = items.iter().map(|&item| {
             let i = item as usize;
             let parts = Parts {
@@ -91,6 +89,21 @@ impl Sums {
             (self.ease[item as usize], self.text[item as usize]) = (0.0, 0.0);
         }
         made
+    }
+
+    /// The parts of all items.
+    fn all_parts<T>(&mut self, model: &LinearModel, each: impl Fn(Parts) -> T) -> Vec<T> {
+        let sums = self.ease.iter_mut().zip(&mut self.text).enumerate();
+        let made = sums.map(|(i, (ease, text))| {
+            let (ease, text) = (std::mem::take(ease), std::mem::take(text));
+            each(Parts {
+                item: i as u32,
+                ease,
+                text: text * model.neighbour_count(i),
+                popularity: model.log_popularity(i),
+            })
+        });
+        made.collect()
     }
 
     /// Adds the first `k` items of an order to which no item contributes.
@@ -195,15 +208,11 @@ impl LinearModel {
 
 /// The `k` items with the highest scores that are not skipped, best first. Ties go to the lower id.
 fn best(mut ranked: Vec<Ranked>, k: usize, skip: impl Fn(u32) -> bool) -> Vec<Ranked> {
-    let order = |a: &Ranked, b: &Ranked| -> Ordering {
-        b.score.total_cmp(&a.score).then(a.item.cmp(&b.item))
-    };
     // Usually most of the first ones are not skipped, so the others need not be checked.
     let first = 2 * k + 64;
     if ranked.len() > 2 * first {
-        ranked.select_nth_unstable_by(first, order);
-        let mut kept: Vec<Ranked> =
-            ranked[..first].iter().filter(|ranked| !skip(ranked.item)).copied().collect();
+        let mut kept = first_of(&ranked, first);
+        kept.retain(|ranked| !skip(ranked.item));
         if kept.len() >= k {
             kept.sort_unstable_by(order);
             kept.truncate(k);
@@ -217,6 +226,33 @@ fn best(mut ranked: Vec<Ranked>, k: usize, skip: impl Fn(u32) -> bool) -> Vec<Ra
     ranked.truncate(k);
     ranked.sort_unstable_by(order);
     ranked
+}
+
+/// The first `count` in [`order`], unsorted. Most items only cost one comparison.
+fn first_of(ranked: &[Ranked], count: usize) -> Vec<Ranked> {
+    let mut kept: Vec<Ranked> = Vec::with_capacity(2 * count);
+    let mut last: Option<Ranked> = None;
+    for ranked in ranked {
+        if last.is_some_and(|last| order(ranked, &last) == Ordering::Greater) {
+            continue;
+        }
+        kept.push(*ranked);
+        if kept.len() == 2 * count {
+            kept.select_nth_unstable_by(count - 1, order);
+            kept.truncate(count);
+            last = kept.last().copied();
+        }
+    }
+    if kept.len() > count {
+        kept.select_nth_unstable_by(count - 1, order);
+        kept.truncate(count);
+    }
+    kept
+}
+
+/// The higher score first, then the lower id.
+fn order(a: &Ranked, b: &Ranked) -> Ordering {
+    b.score.total_cmp(&a.score).then(a.item.cmp(&b.item))
 }
 
 impl Parts {

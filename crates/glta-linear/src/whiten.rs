@@ -34,14 +34,14 @@ impl WhitenConfig {
     /// # Errors
     /// [`Error::Config`] for zero components, or a strength outside `[0, 1]`.
     pub fn validate(&self) -> Result<()> {
-        let wrong = |field, problem: String| {
+        let invalid = |field, problem: String| {
             Err(Error::Config { system: "text whitening", field, problem })
         };
         if self.components == 0 {
-            return wrong("components", "must be at least 1".into());
+            return invalid("components", "must be at least 1".into());
         }
         if !(0.0..=1.0).contains(&self.strength) {
-            return wrong("strength", format!("{} is not in [0, 1]", self.strength));
+            return invalid("strength", format!("{} is not in [0, 1]", self.strength));
         }
         Ok(())
     }

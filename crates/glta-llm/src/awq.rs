@@ -13,7 +13,7 @@ const FIELDS: usize = 8;
 const COLUMNS: [usize; FIELDS] = [0, 2, 4, 6, 1, 3, 5, 7];
 
 /// Tensors of a layer. Their shapes have been checked.
-struct Parts<'a> {
+pub(crate) struct Parts<'a> {
     qweight: View<'a>,
     qzeros: View<'a>,
     scales: View<'a>,
@@ -22,7 +22,8 @@ struct Parts<'a> {
 }
 
 impl<'a> Parts<'a> {
-    fn find(
+    /// Finds the layer `prefix` of `k` inputs and `n` outputs and checks its shapes.
+    pub(crate) fn find(
         checkpoint: &'a Checkpoint,
         prefix: &str,
         n: usize,
@@ -42,18 +43,6 @@ impl<'a> Parts<'a> {
         scales.expect(&[n_groups, n], FLOATS)?;
         Ok(Self { qweight, qzeros, scales, group_size, n_groups })
     }
-}
-
-/// Checks that the tensors of the layer `prefix` with `k` inputs and `n` outputs exist.
-#[cfg(feature = "quantize")]
-pub(crate) fn expect(
-    checkpoint: &Checkpoint,
-    prefix: &str,
-    n: usize,
-    k: usize,
-    q: &QuantizeConfig,
-) -> Result<()> {
-    Parts::find(checkpoint, prefix, n, k, q).map(drop)
 }
 
 /// Reads and packs the layer `prefix` with `k` inputs and `n` outputs.

@@ -133,17 +133,17 @@ impl ChatTemplate {
 
 /// Returns the template in `tokenizer_config.json`.
 fn named<'a>(f: &Fields<'a>) -> Result<Option<&'a str>> {
-    let wrong = || f.wrong("chat_template", "a template or a list of named ones");
+    let invalid = || f.invalid("chat_template", "a template or a list of named ones");
     match f.get("chat_template") {
         None => Ok(None),
         Some(Value::String(source)) => Ok(Some(source)),
         Some(Value::Array(all)) => {
             let default =
                 all.iter().find(|t| t.get("name").and_then(Value::as_str) == Some("default"));
-            let template = default.or(all.first()).ok_or_else(wrong)?;
-            template.get("template").and_then(Value::as_str).map(Some).ok_or_else(wrong)
+            let template = default.or(all.first()).ok_or_else(invalid)?;
+            template.get("template").and_then(Value::as_str).map(Some).ok_or_else(invalid)
         }
-        Some(_) => Err(wrong()),
+        Some(_) => Err(invalid()),
     }
 }
 

@@ -10,7 +10,7 @@ use crate::config::{CheckpointFormat, QuantizeConfig};
 use crate::error::{Error, Result};
 
 /// Tensors of a layer. Their shapes have been checked.
-struct Parts<'a> {
+pub(crate) struct Parts<'a> {
     qweight: View<'a>,
     qzeros: View<'a>,
     scales: View<'a>,
@@ -20,20 +20,9 @@ struct Parts<'a> {
     n_groups: usize,
 }
 
-/// Checks that the tensors of the layer `prefix` with `k` inputs and `n` outputs exist.
-#[cfg(feature = "quantize")]
-pub(crate) fn expect(
-    checkpoint: &Checkpoint,
-    prefix: &str,
-    n: usize,
-    k: usize,
-    q: &QuantizeConfig,
-) -> Result<()> {
-    Parts::find(checkpoint, prefix, n, k, q).map(drop)
-}
-
 impl<'a> Parts<'a> {
-    fn find(
+    /// Finds the layer `prefix` of `k` inputs and `n` outputs and checks its shapes.
+    pub(crate) fn find(
         checkpoint: &'a Checkpoint,
         prefix: &str,
         n: usize,

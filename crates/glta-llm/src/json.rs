@@ -66,7 +66,7 @@ impl<'a> Fields<'a> {
         self.object.get(key).filter(|v| !v.is_null())
     }
 
-    pub(crate) fn wrong(&self, key: &str, expected: &str) -> Error {
+    pub(crate) fn invalid(&self, key: &str, expected: &str) -> Error {
         Error::json(self.path, format!("`{key}` is not {expected}"))
     }
 
@@ -80,7 +80,7 @@ impl<'a> Fields<'a> {
             return Ok(None);
         };
         let number = value.as_u64().and_then(|n| usize::try_from(n).ok());
-        number.map(Some).ok_or_else(|| self.wrong(key, "a whole number"))
+        number.map(Some).ok_or_else(|| self.invalid(key, "a whole number"))
     }
 
     pub(crate) fn required(&self, key: &str) -> Result<usize> {
@@ -91,28 +91,28 @@ impl<'a> Fields<'a> {
         let Some(value) = self.get(key) else {
             return Ok(None);
         };
-        value.as_f64().map(Some).ok_or_else(|| self.wrong(key, "a number"))
+        value.as_f64().map(Some).ok_or_else(|| self.invalid(key, "a number"))
     }
 
     pub(crate) fn bool(&self, key: &str) -> Result<Option<bool>> {
         let Some(value) = self.get(key) else {
             return Ok(None);
         };
-        value.as_bool().map(Some).ok_or_else(|| self.wrong(key, "true or false"))
+        value.as_bool().map(Some).ok_or_else(|| self.invalid(key, "true or false"))
     }
 
     pub(crate) fn str(&self, key: &str) -> Result<Option<&'a str>> {
         let Some(value) = self.get(key) else {
             return Ok(None);
         };
-        value.as_str().map(Some).ok_or_else(|| self.wrong(key, "a string"))
+        value.as_str().map(Some).ok_or_else(|| self.invalid(key, "a string"))
     }
 
     pub(crate) fn object(&self, key: &str) -> Result<Option<Fields<'a>>> {
         let Some(value) = self.get(key) else {
             return Ok(None);
         };
-        let object = value.as_object().ok_or_else(|| self.wrong(key, "an object"))?;
+        let object = value.as_object().ok_or_else(|| self.invalid(key, "an object"))?;
         Ok(Some(Fields { path: self.path, object }))
     }
 
@@ -122,7 +122,7 @@ impl<'a> Fields<'a> {
         };
         let all = value.as_array().map(|all| all.iter().map(Value::as_str).collect());
         let strings: Option<Vec<&str>> = all.flatten();
-        strings.map(Some).ok_or_else(|| self.wrong(key, "a list of strings"))
+        strings.map(Some).ok_or_else(|| self.invalid(key, "a list of strings"))
     }
 
     /// Reads a token id or a list of them; `None` if the key is missing.
@@ -133,6 +133,6 @@ impl<'a> Fields<'a> {
             Some(Value::Array(ids)) => ids.iter().map(id).collect(),
             Some(value) => id(value).map(|id| vec![id]),
         };
-        ids.map(Some).ok_or_else(|| self.wrong(key, "a token id"))
+        ids.map(Some).ok_or_else(|| self.invalid(key, "a token id"))
     }
 }

@@ -215,9 +215,11 @@ impl<'a, B: Backend> Loader<'a, B> {
         match self.quantization(prefix)? {
             None => self.checkpoint.get(&format!("{prefix}.weight"))?.expect(&[n, k], FLOATS)?,
             Some(q) if q.checkpoint_format == CheckpointFormat::AwqGemm => {
-                awq::expect(&self.checkpoint, prefix, n, k, &q)?;
+                awq::Parts::find(&self.checkpoint, prefix, n, k, &q)?;
             }
-            Some(q) => gptq_tensors::expect(&self.checkpoint, prefix, n, k, &q)?,
+            Some(q) => {
+                gptq_tensors::Parts::find(&self.checkpoint, prefix, n, k, &q)?;
+            }
         }
         let name = format!("{prefix}.bias");
         if bias || self.checkpoint.contains(&name) {

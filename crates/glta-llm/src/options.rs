@@ -81,24 +81,24 @@ impl GenerateOptions {
     /// # Errors
     /// The first invalid field.
     pub fn validate(&self) -> Result<()> {
-        let wrong = |field, problem: String| Err(Error::Config { field, problem });
+        let invalid = |field, problem: String| Err(Error::Config { field, problem });
         if !(self.temperature.is_finite() && self.temperature >= 0.0) {
-            return wrong("temperature", format!("{} is not a number >= 0", self.temperature));
+            return invalid("temperature", format!("{} is not a number >= 0", self.temperature));
         }
         if !(self.top_p > 0.0 && self.top_p <= 1.0) {
-            return wrong("top_p", format!("{} is not in (0, 1]", self.top_p));
+            return invalid("top_p", format!("{} is not in (0, 1]", self.top_p));
         }
         if !(self.repetition_penalty.is_finite() && self.repetition_penalty > 0.0) {
-            return wrong(
+            return invalid(
                 "repetition_penalty",
                 format!("{} is not positive", self.repetition_penalty),
             );
         }
         if self.batch_size == 0 {
-            return wrong("batch_size", "0".into());
+            return invalid("batch_size", "0".into());
         }
         if self.stop.iter().any(String::is_empty) {
-            return wrong("stop", "an empty text would end every answer at once".into());
+            return invalid("stop", "an empty text would end every answer at once".into());
         }
         Ok(())
     }

@@ -291,9 +291,12 @@ fn ids_and_revisions_are_checked_before_they_become_paths() {
 #[test]
 fn names_from_the_hub_cannot_leave_the_cache() {
     let scene = Scene::new(single(1));
-    scene.server.fault(|request, reply| match request.path.contains("/revision/") {
-        true => Reply::new(200).body(br#"{"sha": "../../../x", "siblings": []}"#),
-        false => reply,
+    scene.server.fault(|request, reply| {
+        if request.path.contains("/revision/") {
+            Reply::new(200).body(br#"{"sha": "../../../x", "siblings": []}"#)
+        } else {
+            reply
+        }
     });
     assert!(scene.error().contains("is not a commit"), "{}", scene.error());
     scene.server.fault(|_, reply| match reply.status {
@@ -334,9 +337,8 @@ fn cuts_within_a_call_are_gone_on_with() {
     scene.check_complete(&scene.get().unwrap(), &SINGLE);
     // Without a length, an early end cannot be distinguished from the end.
     let scene = Scene::new(single(1));
-    scene.server.fault(|request, reply| match is_weights(request) {
-        true => reply.without("Content-Length").cut(30_000),
-        false => reply,
+    scene.server.fault(|request, reply| {
+        if is_weights(request) { reply.without("Content-Length").cut(30_000) } else { reply }
     });
     scene.check_complete(&scene.get().unwrap(), &SINGLE);
     let weights = scene.files["model.safetensors"].len();
@@ -350,10 +352,11 @@ fn a_server_without_ranges_starts_again() {
     cut_once(&scene.server, 10_000);
     scene.get().unwrap_err();
     let weights = scene.files["model.safetensors"].clone();
-    scene.server.fault(move |request, reply| match is_weights(request) {
-        true => Reply::new(200).body(&weights),
-        false => reply,
-    });
+    scene.server.fault(
+        move |request, reply| {
+            if is_weights(request) { Reply::new(200).body(&weights) } else { reply }
+        },
+    );
     scene.check_complete(&scene.get().unwrap(), &SINGLE);
 }
 
@@ -381,8 +384,8 @@ fn leftovers_of_any_length_and_content_are_repaired() {
     let blobs = scene.repo().join("blobs");
     let blob = blobs.join(sha256(weights));
     let part = blobs.join(format!("{}.incomplete", sha256(weights)));
-    let mut wrong = weights.clone();
-    wrong[5] ^= 1;
+    let mut invalid = weights.clone();
+    invalid[5] ^= 1;
     let long = [&weights[..], b"more"].concat();
     for left in [&weights[..], &wrong, &wrong[..100], &long, b""] {
         let _ = std::fs::remove_dir_all(scene.repo());
@@ -408,10 +411,9 @@ fn wrong_lengths_and_contents_never_reach_the_snapshot() {
     let size = weights.len();
     let with = |edit: fn(Reply, &[u8]) -> Reply| {
         let weights = weights.clone();
-        scene.server.fault(move |request, reply| match is_weights(request) {
-            true => edit(reply, &weights),
-            false => reply,
-        });
+        scene.server.fault(
+            move |request, reply| if is_weights(request) { edit(reply, &weights) } else { reply },
+        );
         let error = scene.error();
         assert!(error.contains("/blob/") || error.contains("SHA-256"), "{error}");
         scene.check_snapshot();
@@ -462,9 +464,12 @@ fn redirect_loops_end() {
     for target in ["/a", "a", "http://localhost:1/a"] {
         let endpoint = scene.server.endpoint();
         let target = target.replace("http://localhost:1", &endpoint);
-        scene.server.fault(move |request, reply| match request.path.starts_with("/api/models") {
-            true => reply,
-            false => Reply::new(302).header("Location", &target),
+        scene.server.fault(move |request, reply| {
+            if request.path.starts_with("/api/models") {
+                reply
+            } else {
+                Reply::new(302).header("Location", &target)
+            }
         });
         assert!(scene.error().contains("more than 10 redirects"), "{}", scene.error());
     }
@@ -531,10 +536,7 @@ fn progress_sums_up_and_may_stop_the_download() {
         let result = download_with(ID, "main", &scene.options, &mut |event: &HubEvent<'_>| {
             assert_eq!((event.files, event.total), (7, total));
             seen.push((event.index, event.file.to_owned(), event.done));
-            match event.done >= stop {
-                true => ControlFlow::Break(()),
-                false => ControlFlow::Continue(()),
-            }
+            if event.done >= stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
         assert!(seen.is_sorted_by_key(|(index, _, done)| (*index, *done)), "{seen:?}");
         (result, seen)

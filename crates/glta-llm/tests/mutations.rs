@@ -250,9 +250,10 @@ fn apply(mutation: &Mutation, dir: &Path) {
         Mutation::Shards(at, missing) => {
             let name = at.get(&names);
             let mut map = map;
-            match missing {
-                true => map[name] = json!("model-00002-of-00002.safetensors"),
-                false => drop(map.remove(name)),
+            if missing {
+                map[name] = json!("model-00002-of-00002.safetensors")
+            } else {
+                drop(map.remove(name))
             }
             index = Some(json!({"weight_map": map}).to_string().into_bytes());
         }

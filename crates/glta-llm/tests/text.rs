@@ -253,7 +253,7 @@ fn tokens_that_only_the_settings_declare_are_read() {
     assert_eq!(named.decode(&named_ids).unwrap(), "user\nhi");
     assert!(named_ids.len() < 8 && named.eos_ids() == [named_ids[named_ids.len() - 1]]);
 
-    let wrong = edited("llama3", |_, config| {
+    let invalid = edited("llama3", |_, config| {
         let tokens = config["added_tokens_decoder"].as_object_mut().unwrap();
         let (_, token) = tokens.iter().next_back().unwrap();
         let token = token.clone();

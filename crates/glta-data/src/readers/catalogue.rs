@@ -153,9 +153,10 @@ impl Catalogue {
             report.warn(&name, note.examples(self.repeated.examples));
         }
         if self.without.count > 0 {
-            let text = match self.all {
-                true => "items of the metadata have no interactions; they are kept",
-                false => "records are about items without interactions; they are left out",
+            let text = if self.all {
+                "items of the metadata have no interactions; they are kept"
+            } else {
+                "records are about items without interactions; they are left out"
             };
             let note = Note::new("metadata_without_item", self.without.count, Some(records), text);
             report.say(&name, note.examples(self.without.examples));

@@ -402,9 +402,10 @@ fn value<T>(
         Some(value) => Ok(Some(value)),
         None if !required && is_missing(row.text(column)?) => Ok(None),
         None => {
-            let hint = match form == NUMBER_FORM && field.contains(&b',') {
-                true => " (a comma before three digits may be a thousands separator)",
-                false => "",
+            let hint = if form == NUMBER_FORM && field.contains(&b',') {
+                " (a comma before three digits may be a thousands separator)"
+            } else {
+                ""
             };
             Err(row.expected(&format!("{form}{hint} in column {}", column + 1)))
         }

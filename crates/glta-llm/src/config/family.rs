@@ -110,7 +110,7 @@ impl Family {
             None => 4096,
             Some(_) => match f.usize("sliding_window")? {
                 None => return Ok(None),
-                Some(0) => return Err(f.wrong("sliding_window", "a positive number or null")),
+                Some(0) => return Err(f.invalid("sliding_window", "a positive number or null")),
                 Some(tokens) => tokens,
             },
         };

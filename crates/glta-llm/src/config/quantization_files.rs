@@ -134,7 +134,7 @@ fn stated<'a>(f: &Fields<'a>) -> Result<Stated<'a>> {
         None => None,
         Some(value) => match value.as_i64().filter(|&size| size == -1 || size > 0) {
             Some(size) => Some(size),
-            None => return Err(f.wrong("group_size", "-1 or a positive number")),
+            None => return Err(f.invalid("group_size", "-1 or a positive number")),
         },
     };
     Ok(Stated {
@@ -149,12 +149,12 @@ fn stated<'a>(f: &Fields<'a>) -> Result<Stated<'a>> {
             None => None,
             Some(Value::Object(rules)) if rules.is_empty() => None,
             Some(Value::Object(_)) => Some(rules(f)?),
-            Some(_) => return Err(f.wrong("dynamic", "an object of patterns")),
+            Some(_) => return Err(f.invalid("dynamic", "an object of patterns")),
         },
         modules: match f.get("modules_in_block_to_quantize") {
             None => None,
             Some(value) => module_names(value)
-                .ok_or_else(|| f.wrong("modules_in_block_to_quantize", "a list of names"))?,
+                .ok_or_else(|| f.invalid("modules_in_block_to_quantize", "a list of names"))?,
         },
     })
 }
@@ -172,7 +172,7 @@ fn stated_awq<'a>(f: &Fields<'a>) -> Result<Stated<'a>> {
         None => Some(128),
         Some(size) => match size.as_i64().filter(|&size| size == -1 || size > 0) {
             Some(size) => Some(size),
-            None => return Err(f.wrong("group_size", "-1 or a positive number")),
+            None => return Err(f.invalid("group_size", "-1 or a positive number")),
         },
     };
     let plain = f.strings("modules_to_not_convert")?.unwrap_or_default();
@@ -224,7 +224,7 @@ fn rules(f: &Fields<'_>) -> Result<Vec<ModuleRule>> {
     let ordered = serde_json::from_slice::<Block>(&bytes).map_err(|e| Error::json(f.path, e))?;
     let nested = ordered.quantization_config.and_then(|block| block.dynamic);
     let Some(Ordered(rules)) = ordered.dynamic.or(nested) else {
-        return Err(f.wrong("dynamic", "an object of patterns"));
+        return Err(f.invalid("dynamic", "an object of patterns"));
     };
     rules
         .into_iter()
@@ -237,7 +237,7 @@ fn rules(f: &Fields<'_>) -> Result<Vec<ModuleRule>> {
             let object = match &change {
                 Value::Object(object) => object,
                 Value::Null => &empty,
-                _ => return Err(f.wrong("dynamic", "an object of objects")),
+                _ => return Err(f.invalid("dynamic", "an object of objects")),
             };
             let change = Fields { path: f.path, object };
             let known = ["bits", "group_size", "desc_act", "sym"];
@@ -251,7 +251,9 @@ fn rules(f: &Fields<'_>) -> Result<Vec<ModuleRule>> {
             }
             let size = match change.get(known[1]) {
                 None => None,
-                Some(size) => Some(size.as_i64().ok_or_else(|| f.wrong("group_size", "a number"))?),
+                Some(size) => {
+                    Some(size.as_i64().ok_or_else(|| f.invalid("group_size", "a number"))?)
+                }
             };
             let bits = change.usize(known[0])?.map(|bits| u32::try_from(bits).unwrap_or(u32::MAX));
             Ok(ModuleRule {

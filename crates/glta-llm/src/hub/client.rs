@@ -112,8 +112,8 @@ impl Client {
             linked_etag.is_some() && linked_size.is_some()
         })?;
         let fatal = |problem: String| Failure::fatal(Error::hub(url.as_str(), problem));
-        if let Some(wrong) = wrong_commit {
-            return Err(fatal(format!("the hub answers for commit {wrong}, not for {commit}")));
+        if let Some(other) = wrong_commit {
+            return Err(fatal(format!("the hub answers for commit {other}, not for {commit}")));
         }
         let etag = linked_etag.or_else(|| text_header(&answer.response, "etag"));
         let size = linked_size.or_else(|| content_length(&answer.response));
@@ -125,10 +125,10 @@ impl Client {
         };
         // The ETag becomes a file name.
         let name = etag.trim_start_matches("W/").trim_matches('"');
-        let fine = name.starts_with(|c: char| c.is_ascii_alphanumeric())
+        let is_valid = name.starts_with(|c: char| c.is_ascii_alphanumeric())
             && name.len() <= 128
             && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c));
-        if !fine {
+        if !is_valid {
             return Err(fatal(format!("the ETag {etag:?} cannot name a file")));
         }
         Ok(Metadata { etag: name.to_owned(), size })

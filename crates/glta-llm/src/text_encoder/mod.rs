@@ -62,8 +62,8 @@ impl SentenceEncoder {
         let dir = dir.as_ref();
         let folder = Folder::read(dir)?;
         let path = folder.transformer.join("tokenizer.json");
-        let wrong = |e: tokenizers::Error| Error::encoder(&path, e);
-        let mut tokenizer = Tokenizer::from_file(&path).map_err(wrong)?;
+        let invalid = |e: tokenizers::Error| Error::encoder(&path, e);
+        let mut tokenizer = Tokenizer::from_file(&path).map_err(invalid)?;
         if tokenizer.get_vocab_size(true) > folder.config.vocab_size {
             return Err(Error::encoder(
                 &path,
@@ -72,14 +72,14 @@ impl SentenceEncoder {
         }
         // The file has the settings of its export; the encoder's own settings replace them.
         let truncation = TruncationParams { max_length: folder.max_tokens, ..Default::default() };
-        tokenizer.with_truncation(Some(truncation)).map_err(wrong)?;
+        tokenizer.with_truncation(Some(truncation)).map_err(invalid)?;
         tokenizer.with_padding(None);
 
         let path = folder.transformer.join("model.safetensors");
-        let wrong = |e: candle_core::Error| Error::encoder(&path, e);
-        let tensors = candle_core::safetensors::load(&path, &Device::Cpu).map_err(wrong)?;
+        let invalid = |e: candle_core::Error| Error::encoder(&path, e);
+        let tensors = candle_core::safetensors::load(&path, &Device::Cpu).map_err(invalid)?;
         let weights = VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu);
-        let model = BertModel::load(weights, &folder.config).map_err(wrong)?;
+        let model = BertModel::load(weights, &folder.config).map_err(invalid)?;
         // Paths such as `.` have no name.
         let whole = dir.canonicalize().map_err(Error::io(dir))?;
         Ok(Self {

@@ -51,7 +51,7 @@ impl Settings {
         for (path, object) in [(&self.map_path, &self.map), (&self.path, &self.config)] {
             let f = Fields { path, object };
             if let Some(value) = f.get(key) {
-                let token = token_of(value).ok_or_else(|| f.wrong(key, "a token"))?;
+                let token = token_of(value).ok_or_else(|| f.invalid(key, "a token"))?;
                 return Ok(Some(token.content));
             }
         }
@@ -68,14 +68,14 @@ impl Settings {
                     // Other keys have the same suffix, with the value `true` or `false`.
                     tokens.extend(token_of(value));
                 } else if ["extra_special_tokens", "additional_special_tokens"].contains(&&**key) {
-                    let wrong = || f.wrong(key, "a list of tokens");
+                    let invalid = || f.invalid(key, "a list of tokens");
                     let list: Vec<&Value> = match value {
                         Value::Array(list) => list.iter().collect(),
                         Value::Object(named) => named.values().collect(),
-                        _ => return Err(wrong()),
+                        _ => return Err(invalid()),
                     };
                     for value in list {
-                        tokens.push(token_of(value).ok_or_else(wrong)?);
+                        tokens.push(token_of(value).ok_or_else(invalid)?);
                     }
                 }
             }
@@ -89,16 +89,16 @@ impl Settings {
         let f = self.config();
         let mut tokens = Vec::new();
         if let Some(listed) = f.object("added_tokens_decoder")? {
-            let wrong = || f.wrong("added_tokens_decoder", "an object of tokens by their ids");
+            let invalid = || f.invalid("added_tokens_decoder", "an object of tokens by their ids");
             for (id, value) in listed.object {
-                let token = value.as_object().and_then(|_| token_of(value)).ok_or_else(wrong)?;
-                tokens.push((id.parse().map_err(|_| wrong())?, token, &*self.path));
+                let token = value.as_object().and_then(|_| token_of(value)).ok_or_else(invalid)?;
+                tokens.push((id.parse().map_err(|_| invalid())?, token, &*self.path));
             }
         }
         let f = Fields { path: &self.added_path, object: &self.added };
         for (content, id) in &self.added {
             let id = id.as_u64().and_then(|id| u32::try_from(id).ok());
-            let id = id.ok_or_else(|| f.wrong(content, "a token id"))?;
+            let id = id.ok_or_else(|| f.invalid(content, "a token id"))?;
             tokens.push((id, AddedToken::from(content.clone(), false), &*self.added_path));
         }
         tokens.sort_by_key(|(id, ..)| *id);
@@ -237,13 +237,13 @@ fn prepends(normalizer: &NormalizerWrapper) -> bool {
 /// Reads `tokenizer.json` without the other files.
 pub(super) fn read_tokenizer(dir: &Path) -> Result<tokenizers::Tokenizer> {
     let path = dir.join("tokenizer.json");
-    let wrong = |problem: String| Error::Tokenizer(format!("{}: {problem}", path.display()));
+    let invalid = |problem: String| Error::Tokenizer(format!("{}: {problem}", path.display()));
     let bytes = match std::fs::read(&path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let others = ["tokenizer.model", "vocab.json", "tekken.json", "tokenizer.tiktoken"];
             return Err(match others.into_iter().find(|name| dir.join(name).exists()) {
-                Some(other) => wrong(format!(
+                Some(other) => invalid(format!(
                     "there is no such file, only {other}; take tokenizer.json from the model's \
                      page, or let transformers' AutoTokenizer save one"
                 )),
@@ -254,7 +254,7 @@ pub(super) fn read_tokenizer(dir: &Path) -> Result<tokenizers::Tokenizer> {
     };
     guarded(|| tokenizers::Tokenizer::from_bytes(&bytes)).map_err(|problem| {
         let syntax = serde_json::from_slice::<serde::de::IgnoredAny>(&bytes).err();
-        wrong(match syntax {
+        invalid(match syntax {
             Some(error) => syntax_problem(&bytes, &error),
             None => recognise(&bytes).unwrap_or(problem),
         })

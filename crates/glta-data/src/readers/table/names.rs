@@ -66,9 +66,10 @@ impl Column {
                     ),
                     (None, _) => {
                         let near = near_names(name, names.iter().map(String::as_str));
-                        let near = match near.is_empty() {
-                            true => String::new(),
-                            false => format!(" (near names are {})", near.join(", ")),
+                        let near = if near.is_empty() {
+                            String::new()
+                        } else {
+                            format!(" (near names are {})", near.join(", "))
                         };
                         let all = names.join(", ");
                         format!("the header has no column `{name}`{near}; it has {all}")

@@ -143,9 +143,10 @@ impl<'a> Records<'a> {
         loop {
             place = place.after(&self.joined[scanned..], separator).map_err(|byte| {
                 let found = shown(&self.joined[scanned..]);
-                let from = match at == self.line {
-                    true => String::new(),
-                    false => format!(" (of a field that a quote opens on line {})", self.line),
+                let from = if at == self.line {
+                    String::new()
+                } else {
+                    format!(" (of a field that a quote opens on line {})", self.line)
                 };
                 let problem = format!(
                     "something follows the closing quote at byte {byte}{from} in `{found}`; if \
