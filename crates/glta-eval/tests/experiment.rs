@@ -259,7 +259,7 @@ fn splits_and_metrics_are_configured() {
     ] {
         let mut invalid = config.clone();
         invalid.set(set).unwrap();
-        assert!(wrong.validate().unwrap_err().to_string().contains(named), "{set}");
+        assert!(invalid.validate().unwrap_err().to_string().contains(named), "{set}");
     }
     for (set, named) in [("seed=7", "run.seeds"), ("graph.l2=0.1", "graph_l2")] {
         assert!(config.set(set).unwrap_err().to_string().contains(named), "{set}");

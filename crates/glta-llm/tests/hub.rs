@@ -387,7 +387,7 @@ fn leftovers_of_any_length_and_content_are_repaired() {
     let mut invalid = weights.clone();
     invalid[5] ^= 1;
     let long = [&weights[..], b"more"].concat();
-    for left in [&weights[..], &wrong, &wrong[..100], &long, b""] {
+    for left in [&weights[..], &invalid, &invalid[..100], &long, b""] {
         let _ = std::fs::remove_dir_all(scene.repo());
         std::fs::create_dir_all(&blobs).unwrap();
         std::fs::write(&part, left).unwrap();

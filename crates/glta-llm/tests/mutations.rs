@@ -250,7 +250,7 @@ fn apply(mutation: &Mutation, dir: &Path) {
         Mutation::Shards(at, missing) => {
             let name = at.get(&names);
             let mut map = map;
-            if missing {
+            if *missing {
                 map[name] = json!("model-00002-of-00002.safetensors")
             } else {
                 drop(map.remove(name))

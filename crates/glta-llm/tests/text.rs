@@ -260,7 +260,7 @@ fn tokens_that_only_the_settings_declare_are_read() {
         tokens.insert("7".into(), token);
     })
     .unwrap_err();
-    assert!(wrong.contains("tokenizer_config.json") && wrong.contains("id 7"), "{wrong}");
+    assert!(invalid.contains("tokenizer_config.json") && invalid.contains("id 7"), "{invalid}");
 }
 
 #[test]
