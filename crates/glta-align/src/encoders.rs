@@ -1,6 +1,6 @@
 //! Text vectors of the items: those of each encoder, whitened and concatenated.
 
-mod at_hand;
+mod available;
 mod file;
 
 use std::path::Path;
@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::item_encoder::ItemEncoder;
 use crate::{Error, Event, LanguageModel, Result, TextVectorConfig};
 
-pub use at_hand::Encoders;
+pub use available::Encoders;
 
 /// A sentence encoder.
 pub(crate) struct Sentence(pub(crate) Arc<dyn TextEncoder>);

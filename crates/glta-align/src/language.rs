@@ -120,7 +120,9 @@ fn own_form(dir: &Path) -> Option<Templates> {
     };
     own()
         .inspect_err(|error| {
-            tracing::warn!("{error}; prompts take a common form (or bring your own: --templates)");
+            tracing::warn!(
+                "{error}; prompts use the common form; `--templates FILE` gives another one"
+            );
         })
         .ok()
         .flatten()

@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TextVectorConfig {
-    /// Number of layers, at most those of the model; 0 selects the token embeddings. Default 6,
-    /// which is as good as 30. The recipes of embedding models always use all layers.
+    /// Number of layers, at most those of the model; 0 selects the token embeddings. Default 6.
+    /// The recipes of embedding models always use all layers.
     pub layers: usize,
     /// Maximum number of tokens of a text, including special tokens. Default 48.
     pub max_tokens: usize,

@@ -297,11 +297,11 @@ impl FitArgs {
             (_, false) => None,
         };
         let (language, sentence) = (language.as_ref(), sentence.as_deref());
-        let at_hand = Encoders { language, sentence, ..Encoders::default() };
+        let available = Encoders { language, sentence, ..Encoders::default() };
         let mut kept = Vec::new();
         for encoder in encoders {
             let report = &mut |event: &glta_align::Event| reporter.event(event);
-            if let Some(read) = at_hand.encode(encoder, &texts, &config.item_text, report)? {
+            if let Some(read) = available.encode(encoder, &texts, &config.item_text, report)? {
                 vectors.push(read);
                 kept.push(encoder);
             }

@@ -33,7 +33,7 @@ impl FromRequest<Service> for Body {
             }
         };
         if let Some(connection) = connection {
-            connection.works();
+            connection.begin_work();
         }
         Ok(Self(body))
     }

@@ -45,7 +45,7 @@ impl Connection {
     }
 
     /// Notes that a complete request has arrived.
-    pub(crate) fn works(&self) {
+    pub(crate) fn begin_work(&self) {
         self.works.store(true, Ordering::Relaxed);
     }
 

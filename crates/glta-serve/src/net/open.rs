@@ -201,7 +201,7 @@ async fn served(
         let (router, state) = (router.clone(), state.clone());
         async move {
             if request.body().is_end_stream() {
-                state.works();
+                state.begin_work();
             }
             let mut request = request.map(Body::new);
             request.extensions_mut().insert(state.clone());
