@@ -22,8 +22,13 @@ use pairs::pairs;
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
+/// A tenth of all pairs, by SplitMix64's mixing function: ids that are close, such as those of
+/// items that were visited one after the other, are held out independently.
 fn held_out((user, item): (u32, u32)) -> bool {
-    user.wrapping_mul(2_654_435_761).wrapping_add(item.wrapping_mul(40_503)) % 1000 < 100
+    let mut z = (u64::from(user) << 32 | u64::from(item)).wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (z ^ z >> 31) % 10 == 0
 }
 
 fn main() -> Result<(), Error> {

@@ -26,8 +26,11 @@ def pairs(path):
 
 
 def held_out(p):
-    h = (p[:, 0] * 2654435761 + p[:, 1] * 40503) & 0xFFFFFFFF
-    return h % 1000 < 100
+    z = (p.astype(np.uint64)[:, 0] << np.uint64(32) | p.astype(np.uint64)[:, 1])
+    z = z + np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ z >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ z >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
+    return (z ^ z >> np.uint64(31)) % np.uint64(10) == 0
 
 
 files = [a for a in sys.argv[1:] if not a.replace(".", "").isdigit()]
