@@ -103,4 +103,5 @@ fn reduce_budget(config: &mut ExperimentConfig) {
     config.glta.user_stage.train.epochs = 2;
     config.baselines.contrastive_epochs = Some(45);
     config.baselines.graph_l2 = vec![1e-3, 1e-2];
+    config.baselines.temperatures = vec![0.15, 0.2];
 }

@@ -28,6 +28,7 @@ const BASELINES: &[&str] = &[
     "HCCF+",
     "RLMRec-Con",
     "RLMRec-Gen",
+    "AlphaRec",
 ];
 const CONTROLS: &[&str] = &["Linear", "Linear random LLM", "GLTA no LLM", "GLTA random LLM"];
 

@@ -1,5 +1,6 @@
 //! The systems of the tables.
 
+mod alpharec;
 pub(crate) mod contrastive;
 pub(crate) mod ease;
 pub(crate) mod glta;
@@ -168,7 +169,7 @@ pub(crate) fn standard(config: &ExperimentConfig) -> Vec<Standard> {
     // RLMRec uses the profiles that GLTA writes, and then runs after it.
     let profiles = config.glta.texts.profile;
     if !profiles {
-        all.extend(contrastive_models());
+        all.extend(contrastive_models(&config.glta));
     }
     let variant = |group, variant: glta::Variant| {
         let config = variant.config().clone();
@@ -177,18 +178,20 @@ pub(crate) fn standard(config: &ExperimentConfig) -> Vec<Standard> {
     };
     all.push(variant(Always, variants::main(config)));
     if profiles {
-        all.extend(contrastive_models());
+        all.extend(contrastive_models(&config.glta));
     }
     all.extend(variants::controls(config).into_iter().map(|v| variant(Controls, v)));
     all.extend(variants::ablations(config).into_iter().map(|v| variant(Ablations, v)));
     all
 }
 
-fn contrastive_models() -> impl Iterator<Item = Standard> {
-    contrastive::all().into_iter().map(|system| {
+fn contrastive_models(config: &Config) -> impl Iterator<Item = Standard> {
+    let models = contrastive::all().into_iter().map(|system| {
         let needs = if system.reads_texts() { Needs::LanguageOrEncoder } else { Needs::Nothing };
         Standard::new(Group::Contrastive, needs, system)
-    })
+    });
+    let alpharec = Standard::new(Group::Contrastive, Needs::Texts, alpharec::AlphaRecSystem);
+    models.chain([alpharec.reading(config)])
 }
 
 /// Rejects unknown names, and two systems with the same name or the same file name.
