@@ -27,6 +27,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod claims;
 mod compare;
 mod config;
 mod error;
@@ -59,7 +60,7 @@ pub use identity::EncoderRecord;
 pub use lists::evaluate_lists;
 pub use metric_at::MetricAt;
 pub use record::{LlmRecord, Protocol, RECORD, Record, Skipped, Value};
-pub use row::{Row, Settings, peak_rss_mb};
+pub use row::{Curve, Row, Settings, peak_rss_mb};
 pub use seed::Seed;
 pub use system::{Fitted, System};
 pub use table::comparison_table;

@@ -10,6 +10,7 @@ use super::lightgcn::Nodes;
 use super::text::read_by;
 use crate::error::BoxError;
 use crate::reason::Reason;
+use crate::row::Curve;
 use crate::seed::Seed;
 use crate::system::{Fitted, System};
 use crate::{Error, Result};
@@ -69,7 +70,7 @@ impl System for AlphaRecSystem {
             .setting("temperature", grid[best])
             .setting("tried", grid.len())
             .seconds(seconds)
-            .epochs(trained.history.len());
+            .curve(Curve::of(trained.history.iter().map(|e| (e.loss, e.validation))));
         Ok(read_by(fitted, &encoders, &left_out))
     }
 }

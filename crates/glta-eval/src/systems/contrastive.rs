@@ -10,6 +10,7 @@ use super::ease::no_score;
 use super::lightgcn::Nodes;
 use crate::Result;
 use crate::error::BoxError;
+use crate::row::Curve;
 use crate::seed::Seed;
 use crate::system::{Fitted, System};
 
@@ -84,7 +85,7 @@ impl System for ContrastiveSystem {
             .setting("l2", grid[best])
             .setting("tried", grid.len())
             .seconds(seconds)
-            .epochs(trained.history.len());
+            .curve(Curve::of(trained.history.iter().map(|e| (e.loss, e.validation))));
         if let Some(texts) = texts {
             fitted = fitted.setting("encoder", &texts.encoder);
             if let Some(layers) = texts.layers {
