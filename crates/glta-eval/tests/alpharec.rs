@@ -2,11 +2,13 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::ops::ControlFlow;
+
 use glta_align::{Encoders, ItemEncoder, ItemVectors};
 use glta_baselines::{AlphaRec, AlphaRecConfig};
 use glta_core::Silent;
 use glta_data::{Dataset, Item, ShopConfig, Split};
-use glta_eval::{Density, Experiment, ExperimentConfig, Preset};
+use glta_eval::{Density, Error, Event, Experiment, ExperimentConfig, Preset};
 use glta_metrics::{EvaluationConfig, Metric, evaluate};
 
 fn shop() -> Dataset {
@@ -67,6 +69,42 @@ fn the_row_equals_the_model_by_hand_and_is_kept() {
     all.baselines.temperatures = vec![0.1];
     let other = Experiment::new(&shop, folder.path(), all).resume(true).run().unwrap_err();
     assert!(other.to_string().contains("baselines.temperatures"), "{other}");
+}
+
+/// Also of the contrastive models with embeddings.
+#[test]
+fn an_interrupted_search_continues_with_the_next_setting() {
+    let (folder, mut config, shop) = (tempfile::tempdir().unwrap(), config(), shop());
+    config.run.only = vec!["HCCF".into(), "AlphaRec".into()];
+    config.baselines.graph_l2 = vec![1e-3, 1e-2];
+    // Stops each system in the first epoch of its second setting.
+    let mut worked: Vec<String> = Vec::new();
+    let mut run = |stop: Option<&str>| {
+        worked.clear();
+        let experiment = Experiment::new(&shop, folder.path(), config.clone()).resume(true);
+        let record = experiment.run_with(&mut |event: &Event<'_>| {
+            if let Event::Work { work, .. } = event {
+                worked.push((*work).to_owned());
+                if stop == Some(*work) {
+                    return ControlFlow::Break(());
+                }
+            }
+            ControlFlow::Continue(())
+        });
+        worked.dedup();
+        (record, worked.iter().filter(|work| !work.contains("TF")).cloned().collect::<Vec<_>>())
+    };
+    for stop in ["HCCF 2/2", "AlphaRec 2/2"] {
+        assert!(matches!(run(Some(stop)).0, Err(Error::Cancelled)));
+    }
+    let (record, worked) = run(None);
+    assert_eq!(worked, ["AlphaRec 2/2"]);
+    let other = tempfile::tempdir().unwrap();
+    let whole = Experiment::new(&shop, other.path(), config).run().unwrap();
+    for (row, resumed) in whole.rows.iter().zip(record.unwrap().rows) {
+        assert_eq!((&row.metrics, &row.settings), (&resumed.metrics, &resumed.settings));
+        assert_eq!(row.curve, resumed.curve);
+    }
 }
 
 #[test]

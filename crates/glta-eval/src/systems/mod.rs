@@ -8,6 +8,7 @@ pub(crate) mod lightgcn;
 pub(crate) mod node_vectors;
 pub(crate) mod popularity;
 pub(crate) mod text;
+mod trials;
 mod variants;
 
 use glta_align::{Config, ItemEncoder, Preset};
