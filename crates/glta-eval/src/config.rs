@@ -8,10 +8,11 @@ use glta_metrics::Metric;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::llm_path::LlmPathConfig;
 use crate::{Error, MetricAt, Result};
 
 /// The complete configuration of an experiment. In a file, the fields of [`glta`](Self::glta) are
-/// at the top level, next to the sections `run`, `protocol` and `baselines`.
+/// at the top level, next to the sections `run`, `protocol`, `baselines` and `llm_path`.
 ///
 /// ```
 /// use glta_eval::{Density, ExperimentConfig, Preset};
@@ -33,6 +34,9 @@ pub struct ExperimentConfig {
     pub protocol: ProtocolConfig,
     /// The settings to try for the baselines.
     pub baselines: BaselinesConfig,
+    /// The experiment on the path through the language model.
+    #[serde(default)]
+    pub llm_path: LlmPathConfig,
     /// The configuration of the main row.
     #[serde(flatten)]
     pub glta: Config,
@@ -54,6 +58,9 @@ pub struct RunConfig {
     pub contrastive: bool,
     /// Whether to run the paper's ablations and decoders.
     pub ablations: bool,
+    /// Whether to run the forms of the path through the language model on top of the linear model,
+    /// with their controls.
+    pub llm_path: bool,
 }
 
 impl Default for RunConfig {
@@ -64,6 +71,7 @@ impl Default for RunConfig {
             controls: false,
             contrastive: false,
             ablations: false,
+            llm_path: false,
         }
     }
 }
@@ -208,6 +216,7 @@ impl ExperimentConfig {
             run: RunConfig::default(),
             protocol: ProtocolConfig::default(),
             baselines: BaselinesConfig::new(density),
+            llm_path: LlmPathConfig::default(),
             glta: Config::preset(preset, density),
         }
     }
@@ -315,6 +324,7 @@ impl ExperimentConfig {
                 return Err(Error::Config { field, problem });
             }
         }
+        self.llm_path.validate()?;
         self.protocol.split_config(0).validate()?;
         self.protocol.texts.validate()?;
         Ok(self.glta.validate()?)

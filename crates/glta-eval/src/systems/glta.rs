@@ -79,7 +79,7 @@ impl Variant {
     }
 
     /// Trains or resumes the run, or loads it if it has ended.
-    fn run(&self, seed: &mut Seed<'_>) -> Result<(Recommender, FitReport)> {
+    pub(crate) fn run(&self, seed: &mut Seed<'_>) -> Result<(Recommender, FitReport)> {
         let mut config = Config { seed: seed.number(), ..self.config.clone() };
         config.item_text.encoders = seed.encoders(&config);
         let folder = seed.folder().join(self.folder);

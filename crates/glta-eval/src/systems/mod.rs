@@ -9,12 +9,13 @@ pub(crate) mod node_vectors;
 pub(crate) mod popularity;
 pub(crate) mod text;
 mod trials;
-mod variants;
+pub(crate) mod variants;
 
 use glta_align::{Config, ItemEncoder, Preset};
 use glta_data::Dataset;
 
 use crate::config::{ExperimentConfig, RunConfig};
+use crate::llm_path;
 use crate::reason::Reason;
 use crate::system::System;
 use crate::users::file_name;
@@ -27,6 +28,7 @@ pub(crate) enum Group {
     Contrastive,
     Controls,
     Ablations,
+    LlmPath,
 }
 
 /// The requirements of a system.
@@ -99,6 +101,7 @@ impl Standard {
             Group::Contrastive => run.contrastive,
             Group::Controls => run.controls,
             Group::Ablations => run.ablations,
+            Group::LlmPath => run.llm_path,
         }
     }
 
@@ -183,6 +186,18 @@ pub(crate) fn standard(config: &ExperimentConfig) -> Vec<Standard> {
     }
     all.extend(variants::controls(config).into_iter().map(|v| variant(Controls, v)));
     all.extend(variants::ablations(config).into_iter().map(|v| variant(Ablations, v)));
+    if config.glta.model.linear {
+        all.extend(llm_path::all().map(|system| {
+            let needs = match system.form {
+                llm_path::Form::States { .. } | llm_path::Form::Likelihood { .. } => {
+                    Needs::Language
+                }
+                llm_path::Form::OneText => Needs::LanguageOrEncoder,
+                llm_path::Form::MeanVector | llm_path::Form::Neighbours => Needs::Texts,
+            };
+            Standard::new(Group::LlmPath, needs, system).reading(&config.glta)
+        }));
+    }
     all
 }
 
