@@ -13,7 +13,7 @@ use glta_eval::{
 use glta_llm::Device;
 
 fn shop() -> Dataset {
-    Dataset::shop(&ShopConfig { users: 30, items: 40, ..ShopConfig::default() }).unwrap()
+    Dataset::shop(&ShopConfig { users: 40, items: 50, ..ShopConfig::default() }).unwrap()
 }
 
 fn config(only: &[&str]) -> ExperimentConfig {
@@ -127,9 +127,9 @@ fn the_cost_is_known_before() {
     let (shop, language) = (shop(), language(&config));
     let cost = LlmPathCost::of(&shop, &config, &language).unwrap();
     // Two prompts per user with at least two items, for pretrained and random weights.
-    assert!(cost.prompts > 2 * 30 && cost.prompts <= 4 * 30, "{cost}");
+    assert!(cost.prompts > 2 * 40 && cost.prompts <= 4 * 40, "{cost}");
     assert!(cost.prompt_tokens > 10 * cost.prompts);
-    assert!(cost.titles >= 2 * 30 * 8 && cost.title_tokens > cost.titles);
+    assert!(cost.titles >= 2 * 40 * 8 && cost.title_tokens > cost.titles);
     let minutes = cost.minutes(1e-3);
     assert!((minutes - cost.flop / 6e10).abs() < 1e-9 * minutes);
     config.run.seeds = vec![2024, 2025];

@@ -71,8 +71,15 @@ struct Candidates(Vec<Vec<u32>>);
 struct Divided {
     shown: Vec<Vec<u32>>,
     hidden: Vec<Vec<u32>>,
-    /// Prompts with the shown items, and of every user with all training items.
-    prompts: Option<(Vec<Vec<u32>>, Vec<Vec<u32>>)>,
+    prompts: Option<DividedPrompts>,
+}
+
+/// Token ids of prompts.
+struct DividedPrompts {
+    /// With the shown items of each divided user.
+    shown: Vec<Vec<u32>>,
+    /// With all training items of every user.
+    whole: Vec<Vec<u32>>,
 }
 
 impl System for FormSystem {
@@ -114,7 +121,7 @@ impl FormSystem {
             Form::States { random } => {
                 let reader = Reader::new(seed, random)?;
                 let batch = seed.config().llm_path.batch_size;
-                let (shown, whole) = divided
+                let DividedPrompts { shown, whole } = divided
                     .prompts
                     .as_ref()
                     .ok_or(Error::NoLanguage { system: self.name.to_owned() })?;
@@ -189,10 +196,11 @@ impl FormSystem {
                 let reader = Reader::new(seed, random)?;
                 let divided = seed.divided(true)?;
                 let prompts = seed.titles()?;
-                let (_, histories) = divided
+                let histories = &divided
                     .prompts
                     .as_ref()
-                    .ok_or(Error::NoLanguage { system: self.name.to_owned() })?;
+                    .ok_or(Error::NoLanguage { system: self.name.to_owned() })?
+                    .whole;
                 let jobs: Vec<(Vec<u32>, Vec<u32>)> =
                     histories.iter().cloned().zip(candidates.0.iter().cloned()).collect();
                 let after = reader.likelihoods(seed, self.name, &jobs, &prompts)?;
@@ -306,7 +314,7 @@ impl<'a> Seed<'a> {
                 of_all.push(titles.history(train.items(user), &mut rng)?);
             }
         }
-        let prompts = titles.is_some().then_some((of_shown, of_all));
+        let prompts = titles.is_some().then_some(DividedPrompts { shown: of_shown, whole: of_all });
         Ok(self.shared.put(Divided { shown, hidden, prompts }))
     }
 
