@@ -75,6 +75,7 @@ mod nodes;
 mod optimizer;
 mod options;
 mod progress;
+mod prompt_states;
 mod prompts;
 mod ranks;
 mod recommender;

@@ -1,11 +1,18 @@
-//! The contrastive baselines of GLTA's tables: LightGCN+, HCCF, HCCF+ and RLMRec. They are one
-//! [`Contrastive`] model with different settings. The crate `glta-linear` has popularity, EASE and
-//! text-kNN, `glta-graph` has LightGCN.
+//! The contrastive baselines of GLTA's tables. LightGCN+, HCCF, HCCF+ and RLMRec are one
+//! [`Contrastive`] model with different settings; [`AlphaRec`] has no embeddings of its own, only a
+//! map from text vectors. The crate `glta-linear` has popularity, EASE and text-kNN, `glta-graph`
+//! has LightGCN.
 
+mod alpharec;
 mod contrastive;
 mod error;
+mod mlp;
+mod ops;
+mod propagate;
+mod tensors;
+mod train;
 
-pub use contrastive::{
-    Contrastive, ContrastiveConfig, ContrastiveEpoch, NodeTexts, TrainedContrastive,
-};
+pub use alpharec::{AlphaRec, AlphaRecConfig};
+pub use contrastive::{Contrastive, ContrastiveConfig, NodeTexts};
 pub use error::{Error, Result};
+pub use train::{ContrastiveEpoch, TrainedContrastive};

@@ -23,10 +23,11 @@ use crate::ranks::{self, Ranks};
 /// Invalid flags, or an error of the experiment.
 pub fn run(ranks: &Ranks, source: &DataSource, flags: &ExperimentFlags) -> Result<Record> {
     let config = flags.resolve(source.density, source.adapt)?;
-    run_configured(ranks, source, flags, config)
+    run_configured(ranks, source, flags, config, |_| Ok(()))
 }
 
-/// [`run`] with a complete configuration.
+/// [`run`] with a complete configuration. `before` is called with the language model, if one is
+/// used, before the systems run.
 ///
 /// # Errors
 /// An error of the experiment.
@@ -35,6 +36,7 @@ pub fn run_configured(
     source: &DataSource,
     flags: &ExperimentFlags,
     config: ExperimentConfig,
+    before: impl FnOnce(&LanguageModel) -> Result<()>,
 ) -> Result<Record> {
     let start = Instant::now();
     if ranks.is_root() {
@@ -52,6 +54,9 @@ pub fn run_configured(
     } else {
         None
     };
+    if let Some(language) = &language {
+        before(language)?;
+    }
     let record = with_texts(experiment, language.clone(), flags, ranks)?
         .run_with(&mut |event: &Event<'_>| reporter.experiment(event))
         .inspect_err(|error| {

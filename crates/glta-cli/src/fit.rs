@@ -263,7 +263,7 @@ impl FitArgs {
             config.protocol.split = SplitMethod::Temporal;
         }
         let source = DataSource { dataset, density, adapt: |_| {} };
-        experiment::run_configured(&ranks::start()?, &source, flags, config)?;
+        experiment::run_configured(&ranks::start()?, &source, flags, config, |_| Ok(()))?;
         Ok(())
     }
 

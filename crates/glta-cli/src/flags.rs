@@ -69,15 +69,16 @@ pub struct ExperimentFlags {
     /// random language model, and the main model without a language model and with a random one
     #[arg(long, help_heading = "Systems")]
     pub controls: bool,
-    /// Also run the contrastive graph baselines: HCCF, LightGCN+, HCCF+, RLMRec-Con
-    /// and RLMRec-Gen
+    /// Also run the contrastive graph baselines: HCCF, LightGCN+, HCCF+, RLMRec-Con, RLMRec-Gen
+    /// and AlphaRec
     #[arg(long, help_heading = "Systems")]
     pub contrastive: bool,
     /// Sentence encoder: a sentence-transformers folder, such as all-MiniLM-L6-v2; an encoder of
-    /// the linear models, and of the contrastive models instead of the language model
+    /// the linear models and of AlphaRec, and of the other contrastive models instead of the
+    /// language model
     #[arg(long, value_name = "DIR", help_heading = "Models")]
     pub text_encoder: Option<PathBuf>,
-    /// File of text vectors by raw id, a further encoder of the linear models: NAME.npy with
+    /// File of text vectors by raw id, a further encoder of the linear models and of AlphaRec: NAME.npy with
     /// NAME.npy.ids (one raw id per line), or NAME.safetensors with the metadata entry ids
     #[arg(long = "text-vectors", value_name = "FILE", help_heading = "Models")]
     pub text_vectors: Vec<PathBuf>,

@@ -44,14 +44,26 @@ impl Record {
         let names: Vec<String> = protocol.compare.iter().map(ToString::to_string).collect();
         let mut found = Vec::new();
         for other in self.systems().into_iter().filter(|other| *other != system) {
-            let (mut pairs, mut seeds) = (vec![Pairs::new(); names.len()], 0);
-            for row in self.rows_of(system).filter(|row| self.row(other, row.seed).is_some()) {
-                self.add_pairs(system, other, row.seed, &names, &mut pairs)?;
-                seeds += 1;
-            }
-            for (metric, pairs) in names.iter().zip(&pairs) {
-                found.extend(comparison(system, other, metric, pairs, seeds)?);
-            }
+            found.extend(self.compare(system, other, &names)?);
+        }
+        Ok(found)
+    }
+
+    /// Compares two systems by metrics of the users' results; nothing if they have no common seed.
+    pub(crate) fn compare(
+        &self,
+        system: &str,
+        other: &str,
+        metrics: &[String],
+    ) -> Result<Vec<Comparison>> {
+        let (mut pairs, mut seeds) = (vec![Pairs::new(); metrics.len()], 0);
+        for row in self.rows_of(system).filter(|row| self.row(other, row.seed).is_some()) {
+            self.add_pairs(system, other, row.seed, metrics, &mut pairs)?;
+            seeds += 1;
+        }
+        let mut found = Vec::new();
+        for (metric, pairs) in metrics.iter().zip(&pairs) {
+            found.extend(comparison(system, other, metric, pairs, seeds)?);
         }
         Ok(found)
     }

@@ -8,10 +8,11 @@ use glta_metrics::Metric;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::llm_path::LlmPathConfig;
 use crate::{Error, MetricAt, Result};
 
 /// The complete configuration of an experiment. In a file, the fields of [`glta`](Self::glta) are
-/// at the top level, next to the sections `run`, `protocol` and `baselines`.
+/// at the top level, next to the sections `run`, `protocol`, `baselines` and `llm_path`.
 ///
 /// ```
 /// use glta_eval::{Density, ExperimentConfig, Preset};
@@ -33,6 +34,9 @@ pub struct ExperimentConfig {
     pub protocol: ProtocolConfig,
     /// The settings to try for the baselines.
     pub baselines: BaselinesConfig,
+    /// The experiment on the path through the language model.
+    #[serde(default)]
+    pub llm_path: LlmPathConfig,
     /// The configuration of the main row.
     #[serde(flatten)]
     pub glta: Config,
@@ -50,10 +54,13 @@ pub struct RunConfig {
     /// Whether to run the controls of the main row: the linear model alone, the same model without
     /// a language model, and with a random one.
     pub controls: bool,
-    /// Whether to run the contrastive graph models.
+    /// Whether to run the contrastive graph models, including AlphaRec.
     pub contrastive: bool,
     /// Whether to run the paper's ablations and decoders.
     pub ablations: bool,
+    /// Whether to run the forms of the path through the language model on top of the linear model,
+    /// with their controls.
+    pub llm_path: bool,
 }
 
 impl Default for RunConfig {
@@ -64,6 +71,7 @@ impl Default for RunConfig {
             controls: false,
             contrastive: false,
             ablations: false,
+            llm_path: false,
         }
     }
 }
@@ -157,8 +165,10 @@ impl ProtocolConfig {
 pub struct BaselinesConfig {
     /// L2 weights for EASE.
     pub ease_l2: Vec<f64>,
-    /// L2 weights for LightGCN and for the contrastive models.
+    /// L2 weights for LightGCN and for the contrastive models with embeddings.
     pub graph_l2: Vec<f32>,
+    /// Temperatures for AlphaRec, which has no embeddings. Default as many as L2 weights.
+    pub temperatures: Vec<f64>,
     /// Strengths of the whitening of text vectors, for text-kNN.
     pub whitening: Vec<f64>,
     /// Powers of the cosine, for text-kNN.
@@ -174,6 +184,7 @@ impl Default for BaselinesConfig {
         Self {
             ease_l2: vec![10.0, 30.0, 100.0, 200.0, 400.0],
             graph_l2: vec![1e-4, 1e-3, 1e-2, 1e-1],
+            temperatures: vec![0.1, 0.15, 0.2, 0.3],
             whitening: vec![0.5, 1.0],
             powers: vec![1, 3],
             text_weights: vec![0.0, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0],
@@ -205,6 +216,7 @@ impl ExperimentConfig {
             run: RunConfig::default(),
             protocol: ProtocolConfig::default(),
             baselines: BaselinesConfig::new(density),
+            llm_path: LlmPathConfig::default(),
             glta: Config::preset(preset, density),
         }
     }
@@ -272,16 +284,28 @@ impl ExperimentConfig {
         };
         empty("run.seeds", self.run.seeds.is_empty())?;
         empty("protocol.metrics", self.protocol.metrics.is_empty())?;
-        let BaselinesConfig { ease_l2, graph_l2, whitening, powers, text_weights, .. } =
-            &self.baselines;
+        let BaselinesConfig {
+            ease_l2,
+            graph_l2,
+            temperatures,
+            whitening,
+            powers,
+            text_weights,
+            contrastive_epochs: _,
+        } = &self.baselines;
         empty("baselines.ease_l2", ease_l2.is_empty())?;
         empty("baselines.graph_l2", graph_l2.is_empty())?;
+        empty("baselines.temperatures", temperatures.is_empty())?;
         empty("baselines.whitening", whitening.is_empty())?;
         empty("baselines.powers", powers.is_empty())?;
         empty("baselines.text_weights", text_weights.is_empty())?;
-        if let Some(l2) = ease_l2.iter().find(|l2| !(**l2 > 0.0 && l2.is_finite())) {
-            let problem = format!("{l2} is not a positive number");
-            return Err(Error::Config { field: "baselines.ease_l2", problem });
+        for (field, values) in
+            [("baselines.ease_l2", ease_l2), ("baselines.temperatures", temperatures)]
+        {
+            if let Some(value) = values.iter().find(|v| !(**v > 0.0 && v.is_finite())) {
+                let problem = format!("{value} is not a positive number");
+                return Err(Error::Config { field, problem });
+            }
         }
         if let Some(power) = powers.iter().find(|power| **power < 1) {
             let problem = format!("{power} is below 1");
@@ -303,6 +327,7 @@ impl ExperimentConfig {
                 return Err(Error::Config { field, problem });
             }
         }
+        self.llm_path.validate()?;
         self.protocol.split_config(0).validate()?;
         self.protocol.texts.validate()?;
         Ok(self.glta.validate()?)

@@ -27,6 +27,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod claims;
 mod compare;
 mod config;
 mod error;
@@ -34,6 +35,7 @@ mod event;
 mod experiment;
 mod identity;
 mod lists;
+mod llm_path;
 mod measure;
 mod metric_at;
 pub mod paper;
@@ -57,9 +59,10 @@ pub use experiment::Experiment;
 pub use glta_align::{Density, Preset};
 pub use identity::EncoderRecord;
 pub use lists::evaluate_lists;
+pub use llm_path::{LlmPathConfig, LlmPathCost, LlmPathVerdict};
 pub use metric_at::MetricAt;
 pub use record::{LlmRecord, Protocol, RECORD, Record, Skipped, Value};
-pub use row::{Row, Settings, peak_rss_mb};
+pub use row::{Curve, Row, Settings, peak_rss_mb};
 pub use seed::Seed;
 pub use system::{Fitted, System};
 pub use table::comparison_table;

@@ -33,6 +33,7 @@ pub(crate) fn measure(
     row.settings.clone_from(&fitted.settings);
     row.train_seconds = fitted.seconds.unwrap_or(seconds);
     row.epochs = fitted.epochs;
+    row.curve.clone_from(&fitted.curve);
     if fitted.epochs > 0 {
         row.seconds_per_epoch = row.train_seconds / fitted.epochs as f64;
     }

@@ -11,6 +11,8 @@ pub(crate) enum Reason {
     Texts { items: usize, texts: usize },
     /// None of the text encoders is available, or all of them ignore all texts.
     NoEncoder,
+    /// No user has two training items.
+    FewItems,
 }
 
 impl fmt::Display for Reason {
@@ -21,6 +23,7 @@ impl fmt::Display for Reason {
             Self::Texts { items, texts } => {
                 write!(f, "it needs texts, and {texts} of {items} items have one")
             }
+            Self::FewItems => write!(f, "no user has two training items"),
             Self::NoEncoder => {
                 write!(
                     f,

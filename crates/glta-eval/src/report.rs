@@ -8,11 +8,12 @@ use glta_core::write_whole;
 use glta_metrics::Buckets;
 use serde::Serialize;
 
+use crate::claims::{Claim, LEVEL, check};
 use crate::compare::Comparison;
 use crate::paper::Printed;
 use crate::plot;
 use crate::record::{Record, Value};
-use crate::row::{Row, Settings};
+use crate::row::{Curve, Row, Settings};
 use crate::systems::{ablated_name, main_name};
 use crate::{Error, Result};
 
@@ -28,6 +29,7 @@ const BASELINES: &[&str] = &[
     "HCCF+",
     "RLMRec-Con",
     "RLMRec-Gen",
+    "AlphaRec",
 ];
 const CONTROLS: &[&str] = &["Linear", "Linear random LLM", "GLTA no LLM", "GLTA random LLM"];
 
@@ -36,6 +38,17 @@ const CONTROLS: &[&str] = &["Linear", "Linear random LLM", "GLTA no LLM", "GLTA 
 struct Summary<'a> {
     rows: BTreeMap<&'a str, BTreeMap<&'a str, Value>>,
     comparisons: &'a [Comparison],
+    claims: &'a [Claim],
+    curves: Vec<Learned<'a>>,
+}
+
+/// The learning curve of a row.
+#[derive(Debug, Serialize)]
+struct Learned<'a> {
+    system: &'a str,
+    seed: u64,
+    #[serde(flatten)]
+    curve: &'a Curve,
 }
 
 impl Record {
@@ -54,6 +67,10 @@ impl Record {
         page.comparisons(&comparisons);
         page.controls()?;
         page.ablations()?;
+        let claims = check(self, ablated, printed)?;
+        page.claims(&claims);
+        let curves: Vec<Learned<'_>> = self.rows.iter().filter_map(Learned::of).collect();
+        page.curves(&curves);
         page.settings();
         let mut rows = BTreeMap::new();
         for row in &self.rows {
@@ -62,11 +79,22 @@ impl Record {
             rows.entry(row.system.as_str()).or_insert_with(|| metrics.collect());
         }
         let path = self.folder.join("report.json");
-        let json = serde_json::to_vec_pretty(&Summary { rows, comparisons: &comparisons })
-            .map_err(|e| Error::file(&path, e))?;
+        let json = serde_json::to_vec_pretty(&Summary {
+            rows,
+            comparisons: &comparisons,
+            claims: &claims,
+            curves,
+        })
+        .map_err(|e| Error::file(&path, e))?;
         save(&path, &json)?;
         save(&self.folder.join("report.md"), page.text.as_bytes())?;
         Ok(page.text)
+    }
+}
+
+impl<'a> Learned<'a> {
+    fn of(row: &'a Row) -> Option<Self> {
+        Some(Self { system: &row.system, seed: row.seed, curve: row.curve.as_ref()? })
     }
 }
 
@@ -226,6 +254,69 @@ impl Page<'_> {
         let systems = ["GLTA AR", "GLTA FL", whole, "GLTA MeanSlots"];
         self.rows(&systems, &["N@10", "N@20"], &at(&systems, &printed.decoders.map(number)));
         self.figure(&systems, "N@10", "figure4")
+    }
+
+    fn claims(&mut self, claims: &[Claim]) {
+        self.line("## The paper's claims\n");
+        self.line(&format!(
+            "*GLTA* is the row *{}* here. The answer is *yes* or *no* if the difference has p < \
+             {LEVEL} (two-sided paired t-test over users, the mean over the seeds of each), \
+             otherwise *undecided*. The p-values are not corrected for the number of claims.\n",
+            self.ablated
+        ));
+        self.line("| claim | metric | paper | difference | s.e. | p | seeds | answer |");
+        self.line("|---|---|---:|---:|---:|---:|---:|---|");
+        for claim in claims {
+            let mut cells =
+                vec![claim.claim.clone(), claim.metric.to_owned(), format!("{:+.4}", claim.paper)];
+            cells.extend(match &claim.found {
+                None => ["-", "-", "-", "0"].map(str::to_owned),
+                Some(found) => [
+                    format!("{:+.4}", found.difference),
+                    format!("{:.4}", found.standard_error),
+                    format!("{:.1e}", found.p_value),
+                    found.seeds.to_string(),
+                ],
+            });
+            cells.push(claim.answer().word().to_owned());
+            self.row(&cells);
+        }
+        self.line("");
+    }
+
+    fn curves(&mut self, curves: &[Learned<'_>]) {
+        let evaluated: Vec<_> =
+            curves.iter().filter(|learned| !learned.curve.validation.is_empty()).collect();
+        if evaluated.is_empty() {
+            return;
+        }
+        self.line("## Learning curves\n");
+        self.line(
+            "The training loss of the first and the last epoch, and N@10 on the validation items \
+             at the first, the best and the last evaluation, each with its epoch. `report.json` \
+             has all values.\n",
+        );
+        self.line("| system | seed | first loss | last loss | first | best | last |");
+        self.line("|---|---:|---:|---:|---:|---:|---:|");
+        for Learned { system, seed, curve } in evaluated {
+            let of = |value: Option<&f64>| value.map_or("-".into(), |v| format!("{v:.3}"));
+            let at = |value: Option<&(usize, f64)>| {
+                value.map_or("-".into(), |(epoch, v)| format!("{} ({epoch})", number(*v)))
+            };
+            let values = &curve.validation;
+            // The first of equal values, whose weights are kept.
+            let best = values.iter().rev().max_by(|a, b| a.1.total_cmp(&b.1));
+            self.row(&[
+                (*system).to_owned(),
+                seed.to_string(),
+                of(curve.losses.first()),
+                of(curve.losses.last()),
+                at(values.first()),
+                at(best),
+                at(values.last()),
+            ]);
+        }
+        self.line("");
     }
 
     fn rows(&mut self, systems: &[&str], metrics: &[&str], paper: &dyn Fn(&str) -> String) {

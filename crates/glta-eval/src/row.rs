@@ -16,6 +16,27 @@ pub type Settings = BTreeMap<String, Value>;
 /// The metric of the buckets.
 const BUCKETED: MetricAt = MetricAt::new(Metric::Ndcg, 20);
 
+/// How a system learned.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Curve {
+    /// Mean training loss of every epoch.
+    pub losses: Vec<f64>,
+    /// `(finished epochs, N@10 on the validation items)` of every evaluation.
+    pub validation: Vec<(usize, f64)>,
+}
+
+impl Curve {
+    /// The curve of epochs in order, each with its loss and its evaluation if it had one.
+    pub(crate) fn of(epochs: impl IntoIterator<Item = (f64, Option<f64>)>) -> Self {
+        let mut curve = Self::default();
+        for (epoch, (loss, validation)) in (1..).zip(epochs) {
+            curve.losses.push(loss);
+            curve.validation.extend(validation.map(|value| (epoch, value)));
+        }
+        curve
+    }
+}
+
 /// The result of one system and one seed, a row of `metrics.json`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Row {
@@ -47,6 +68,9 @@ pub struct Row {
     pub epochs: usize,
     /// Maximum resident memory of the process so far, in megabytes.
     pub peak_rss_mb: u64,
+    /// The learning curve, of the chosen settings, if the system trains by epochs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub curve: Option<Curve>,
 }
 
 impl Row {

@@ -2,7 +2,7 @@ use glta_metrics::Scorer;
 use serde::Serialize;
 
 use crate::error::BoxError;
-use crate::row::Settings;
+use crate::row::{Curve, Settings};
 use crate::seed::Seed;
 
 /// A recommender with rows in the table.
@@ -58,6 +58,7 @@ pub struct Fitted {
     pub(crate) validation: Option<f64>,
     pub(crate) seconds: Option<f64>,
     pub(crate) epochs: usize,
+    pub(crate) curve: Option<Curve>,
 }
 
 impl Fitted {
@@ -69,6 +70,7 @@ impl Fitted {
             validation: None,
             seconds: None,
             epochs: 0,
+            curve: None,
         }
     }
 
@@ -100,6 +102,14 @@ impl Fitted {
     #[must_use]
     pub fn epochs(mut self, epochs: usize) -> Self {
         self.epochs = epochs;
+        self
+    }
+
+    /// The learning curve, and with it the number of epochs.
+    #[must_use]
+    pub fn curve(mut self, curve: Curve) -> Self {
+        self.epochs = curve.losses.len();
+        self.curve = Some(curve);
         self
     }
 }

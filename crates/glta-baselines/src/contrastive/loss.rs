@@ -1,6 +1,8 @@
 use candle_core::{D, Result, Tensor};
 use glta_gllm::weighted_cross_entropy;
 
+use crate::ops::normalized;
+
 /// `ln(1 + eˣ)` without overflow.
 fn softplus(x: &Tensor) -> Result<Tensor> {
     x.relu()? + (x.abs()?.neg()?.exp()? + 1.0)?.log()?
@@ -67,11 +69,6 @@ pub(super) fn info_nce(
     let loss = weighted_cross_entropy(&anchors, &normalized(others)?, &logs, own, &weights)
         .map_err(candle_core::Error::wrap)?;
     loss.affine(1.0, own_logs)
-}
-
-fn normalized(x: &Tensor) -> Result<Tensor> {
-    let length = (x.sqr()?.sum_keepdim(D::Minus1)? + 1e-12)?.sqrt()?;
-    x.broadcast_div(&length)
 }
 
 #[cfg(test)]

@@ -3,22 +3,19 @@
 mod config;
 mod loss;
 mod model;
-mod ops;
-mod propagate;
 mod sampler;
-mod tensors;
 mod texts;
 
 pub use config::ContrastiveConfig;
 
-use candle_core::Var;
-use candle_nn::optim::{AdamW, Optimizer, ParamsAdamW};
-use glta_core::{Progress, Silent, report};
+use candle_core::{Tensor, Var};
+use glta_core::{Progress, Silent};
 use glta_data::Interactions;
 use glta_graph::{Adjacency, NodeEmbeddings};
-use glta_metrics::{EvaluationConfig, Metric, evaluate};
 use ndarray::ArrayView2;
 
+use crate::tensors::check_vectors;
+use crate::train::{ContrastiveEpoch, Schedule, Trainable, TrainedContrastive, fit};
 use crate::{Error, Result};
 use model::Model;
 use sampler::Sampler;
@@ -30,37 +27,6 @@ pub struct NodeTexts<'a> {
     pub users: Option<ArrayView2<'a, f32>>,
     /// `(items, text dim)`, such as vectors of descriptions.
     pub items: Option<ArrayView2<'a, f32>>,
-}
-
-/// Result of a training run.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct TrainedContrastive {
-    /// Embeddings of the best epoch; their inner products are the scores.
-    pub embeddings: NodeEmbeddings,
-    /// All epochs in order.
-    pub history: Vec<ContrastiveEpoch>,
-    /// The epoch of the embeddings, from 1; 0 if no epoch ran.
-    pub best_epoch: usize,
-}
-
-impl TrainedContrastive {
-    /// N@10 of the best epoch on the validation data.
-    pub fn best_validation(&self) -> Option<f64> {
-        self.history.get(self.best_epoch.checked_sub(1)?)?.validation
-    }
-}
-
-/// Report of one epoch.
-#[derive(Debug, Clone, Copy, PartialEq)]
-#[non_exhaustive]
-pub struct ContrastiveEpoch {
-    /// Number of epochs that have ended.
-    pub epoch: usize,
-    /// Mean loss of the epoch.
-    pub loss: f64,
-    /// N@10 on the validation data; `None` if the epoch was not evaluated.
-    pub validation: Option<f64>,
 }
 
 /// Trains LightGCN or HCCF with BPR and, depending on the settings, two InfoNCE losses: between
@@ -130,81 +96,45 @@ impl Contrastive {
             [("users", texts.users, train.n_users()), ("items", texts.items, train.n_items())]
         {
             let Some(vectors) = vectors else { continue };
-            if vectors.nrows() != nodes {
-                return Err(Error::TextVectors(format!(
-                    "there are {} for {nodes} {side}",
-                    vectors.nrows()
-                )));
-            }
-            if vectors.iter().any(|v| !v.is_finite()) {
-                return Err(Error::TextVectors(format!("some of the {side} are not finite")));
-            }
+            check_vectors(vectors, side, nodes)?;
         }
         let sampler = Sampler::new(train, config.seed, config.mask);
         if sampler.len() == 0 {
             return Err(Error::NothingToTrain);
         }
         let model = Model::new(config, Adjacency::new(train)?, texts.users, texts.items)?;
-        let parameters = model.parameters();
-        // Its state is never saved, because a baseline is not resumed. The optimiser of
-        // `glta-align` can be resumed.
-        let mut optimizer = AdamW::new(
-            parameters.clone(),
-            ParamsAdamW { lr: config.learning_rate, weight_decay: 0.0, ..Default::default() },
-        )?;
-        let steps = sampler.len().div_ceil(config.batch_size);
-        let ranking = EvaluationConfig { ks: vec![10], ..EvaluationConfig::default() };
-        let mut history: Vec<ContrastiveEpoch> = Vec::new();
-        let mut best: Option<(f64, usize, NodeEmbeddings)> = None;
-        let mut waited = 0;
-        for epoch in 1..=config.epochs {
-            let mut sum = 0.0;
-            for step in 0..steps {
-                let number = ((epoch - 1) * steps + step) as u64;
-                let size = config.batch_size.min(sampler.len());
-                let loss = model.loss(&sampler.draw(number, size), true)?;
-                let value = f64::from(loss.to_scalar::<f32>()?);
-                if !value.is_finite() {
-                    return Err(Error::NotFinite { epoch });
-                }
-                sum += value;
-                let gradients = loss.backward()?;
-                check(&parameters, &gradients)?;
-                optimizer.step(&gradients)?;
-            }
-            let mut done = ContrastiveEpoch { epoch, loss: sum / steps as f64, validation: None };
-            if let Some(valid) = valid.filter(|_| epoch % config.eval_every == 0) {
-                let nodes = nodes(&model)?;
-                let score = evaluate(&nodes.scorer(), valid, &[train], &ranking)?
-                    .get(Metric::Ndcg, 10)
-                    .unwrap_or_default();
-                done.validation = Some(score);
-                waited += 1;
-                if best.as_ref().is_none_or(|(b, ..)| score > *b) {
-                    best = Some((score, epoch, nodes));
-                    waited = 0;
-                }
-            }
-            history.push(done);
-            report(progress, &done)?;
-            if waited >= config.patience {
-                break;
-            }
-        }
-        let (best_epoch, embeddings) = match best {
-            Some((_, epoch, nodes)) => (epoch, nodes),
-            None => (history.len(), nodes(&model)?),
+        let schedule = Schedule {
+            learning_rate: config.learning_rate,
+            epochs: config.epochs,
+            steps: sampler.len().div_ceil(config.batch_size),
+            eval_every: config.eval_every,
+            patience: config.patience,
         };
-        Ok(TrainedContrastive { embeddings, history, best_epoch })
+        let size = config.batch_size.min(sampler.len());
+        fit(&Sampled { model, sampler, size }, &schedule, train, valid, progress)
     }
 }
 
-/// Without this check a tensor without a gradient would silently stay untrained.
-fn check(parameters: &[Var], gradients: &candle_core::backprop::GradStore) -> Result<()> {
-    if parameters.iter().all(|p| gradients.get(p).is_some()) {
-        return Ok(());
+/// A model with its batches.
+struct Sampled<'a> {
+    model: Model,
+    sampler: Sampler<'a>,
+    /// Triples per step.
+    size: usize,
+}
+
+impl Trainable for Sampled<'_> {
+    fn parameters(&self) -> Vec<Var> {
+        self.model.parameters()
     }
-    Err(Error::NoGradient)
+
+    fn loss(&self, step: u64) -> Result<Tensor> {
+        Ok(self.model.loss(&self.sampler.draw(step, self.size), true)?)
+    }
+
+    fn embeddings(&self) -> Result<NodeEmbeddings> {
+        nodes(&self.model)
+    }
 }
 
 fn nodes(model: &Model) -> Result<NodeEmbeddings> {

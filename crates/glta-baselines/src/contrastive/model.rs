@@ -7,12 +7,12 @@ use ndarray::{Array2, ArrayView2, Axis, concatenate, s};
 
 use super::config::ContrastiveConfig;
 use super::loss::{Drawn, bpr, info_nce};
-use super::ops::leaky;
-use super::propagate::Propagate;
 use super::sampler::Batch;
-use super::tensors::{index, normal, xavier};
 use super::texts::Texts;
 use crate::Error;
+use crate::ops::leaky;
+use crate::propagate::Propagate;
+use crate::tensors::{index, normal, xavier};
 
 /// Slope of HCCF's leaky ReLU for negative values.
 const HYPER_SLOPE: f64 = 0.5;

@@ -1,6 +1,7 @@
 use std::ops::ControlFlow;
 
 use candle_core::Tensor;
+use glta_metrics::{EvaluationConfig, Metric, evaluate};
 use ndarray::{Array2, ArrayView2};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;

@@ -1,16 +1,12 @@
-use candle_core::{Device, Result, Tensor, Var};
+use candle_core::{Result, Tensor, Var};
 use ndarray::Array2;
-use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
 use super::config::ContrastiveConfig;
 use super::loss::{Drawn, info_nce};
-use super::ops::leaky;
 use super::sampler::Batch;
-use super::tensors::{index, xavier};
-
-/// Slope of RLMRec's leaky ReLU for negative values, PyTorch's default.
-const SLOPE: f64 = 0.01;
+use crate::mlp::Mlp;
+use crate::tensors::{index, matrix};
 
 /// The nodes' texts, and the projection between text and node space: two linear layers, shared by
 /// users and items, with a width half-way between both (RLMRec).
@@ -20,8 +16,7 @@ pub(super) struct Texts {
     /// Whether each node has a text, by row.
     known: Vec<bool>,
     n_users: usize,
-    /// Weights `(in, out)` and biases `(1, out)` of the two layers.
-    layers: [(Var, Var); 2],
+    projection: Mlp,
     weight: f64,
     temperature: f64,
 }
@@ -35,33 +30,17 @@ impl Texts {
         vectors: Array2<f32>,
         n_users: usize,
     ) -> Result<Self> {
-        let (nodes, width) = vectors.dim();
+        let width = vectors.ncols();
         let known = vectors.rows().into_iter().map(|r| r.iter().any(|&v| v != 0.0)).collect();
-        let vectors =
-            Tensor::from_vec(vectors.into_raw_vec_and_offset().0, (nodes, width), &Device::Cpu)?;
+        let vectors = matrix(vectors)?;
         let (from, to) = if config.mask > 0.0 { (config.dim, width) } else { (width, config.dim) };
-        let mut layer = |rows: usize, columns| -> Result<(Var, Var)> {
-            // PyTorch's biases. With zero biases, a masked node without edges would stay zero, and
-            // its cosine would be undefined.
-            let bound = 1.0 / (rows as f32).sqrt();
-            let bias: Vec<f32> = (0..columns).map(|_| rng.random_range(-bound..bound)).collect();
-            let bias = Tensor::from_vec(bias, (1, columns), &Device::Cpu)?;
-            Ok((xavier(rng, rows, columns)?, Var::from_tensor(&bias)?))
-        };
-        let middle = from.midpoint(to);
-        let layers = [layer(from, middle)?, layer(middle, to)?];
+        let projection = Mlp::new(rng, from, from.midpoint(to), to)?;
         let (weight, temperature) = (config.text_weight, config.text_temperature);
-        Ok(Self { vectors, known, n_users, layers, weight, temperature })
+        Ok(Self { vectors, known, n_users, projection, weight, temperature })
     }
 
     pub(super) fn parameters(&self) -> impl Iterator<Item = Var> {
-        self.layers.iter().flat_map(|(weight, bias)| [weight.clone(), bias.clone()])
-    }
-
-    fn project(&self, x: &Tensor) -> Result<Tensor> {
-        let [(first, first_bias), (second, second_bias)] = &self.layers;
-        let middle = leaky(&x.matmul(first)?.broadcast_add(first_bias)?, SLOPE)?;
-        middle.matmul(second)?.broadcast_add(second_bias)
+        self.projection.parameters()
     }
 
     /// Returns the `rows` that have a text, and the number of draws. If there are none, returns
@@ -93,7 +72,8 @@ impl Texts {
         let items = |ids: &[u32]| self.with_text(ids.iter().map(|i| i + self.n_users as u32));
         let users = self.with_text(batch.users.iter().copied());
         let all_users = self.with_text(0..self.n_users as u32).0.rows;
-        let of_users = self.project(&self.vectors.index_select(&index(&all_users, 0)?, 0)?)?;
+        let of_users =
+            self.projection.apply_fixed(&self.vectors.index_select(&index(&all_users, 0)?, 0)?)?;
         let mut place = vec![0u32; self.known.len()];
         (0u32..).zip(&all_users).for_each(|(at, &row)| place[row as usize] = at);
 
@@ -110,7 +90,9 @@ impl Texts {
                 let own = rows.iter().map(|&row| place[row as usize]).collect();
                 (of_users.clone(), own, None)
             } else {
-                let texts = self.project(&self.vectors.index_select(&index(&rows, 0)?, 0)?)?;
+                let texts = self
+                    .projection
+                    .apply_fixed(&self.vectors.index_select(&index(&rows, 0)?, 0)?)?;
                 (texts, (0..rows.len() as u32).collect::<Vec<_>>(), times)
             };
             let share = count / batch.users.len() as f64;
@@ -127,7 +109,7 @@ impl Texts {
         // Each node is masked at most once.
         let (drawn, count) = self.with_text(masked.iter().copied());
         let rows = index(&drawn.rows, 0)?;
-        let projected = self.project(&nodes.index_select(&rows, 0)?)?;
+        let projected = self.projection.apply(&nodes.index_select(&rows, 0)?)?;
         let texts = self.vectors.index_select(&rows, 0)?;
         let own: Vec<u32> = (0..drawn.rows.len() as u32).collect();
         let loss = info_nce(&projected, &texts, &own, self.temperature, [None; 2])?;

@@ -1,14 +1,8 @@
 //! The contrastive graph models.
 
-use std::sync::Arc;
-use std::time::Instant;
+use glta_baselines::{Contrastive, ContrastiveConfig, NodeTexts};
 
-use glta_baselines::{Contrastive, ContrastiveConfig, ContrastiveEpoch, NodeTexts};
-use glta_core::search;
-
-use super::ease::no_score;
-use super::lightgcn::Nodes;
-use crate::Result;
+use super::trials::Trials;
 use crate::error::BoxError;
 use crate::seed::Seed;
 use crate::system::{Fitted, System};
@@ -52,39 +46,25 @@ impl System for ContrastiveSystem {
         };
         let split = seed.split();
         let baselines = &seed.config().baselines;
-        let grid = &baselines.graph_l2;
-        let started = Instant::now();
-        let mut tried = 0;
-        let found = search(grid, |&l2| -> Result<_> {
-            tried += 1;
-            let config = ContrastiveConfig {
-                seed: seed.number(),
-                // At least about sixteen steps per epoch.
-                batch_size: (split.train.len() / 16).clamp(512, self.config.batch_size),
-                epochs: baselines.contrastive_epochs.unwrap_or(self.config.epochs),
-                l2: f64::from(l2),
-                ..self.config.clone()
-            };
-            let work = format!("{} {tried}/{}", self.name, grid.len());
-            let epochs = config.epochs;
-            let progress = &mut *seed.progress;
-            let mut report = |epoch: &ContrastiveEpoch| {
-                Seed::epoch(progress, &work, (epoch.epoch, epochs), epoch.loss, epoch.validation)
-            };
-            let (train, valid) = (&split.train, Some(&split.valid));
-            let model = Contrastive::new(config)?;
-            let trained = model.train_with(train, valid, given, &mut report)?;
-            let valid = seed.validation(&trained.embeddings.scorer())?;
-            seed.note(&format!("{}, l2 {l2}: valid N@10 {valid:.4}", self.name))?;
-            Ok((valid, trained))
+        let base = ContrastiveConfig {
+            seed: seed.number(),
+            // At least about sixteen steps per epoch.
+            batch_size: (split.train.len() / 16).clamp(512, self.config.batch_size),
+            epochs: baselines.contrastive_epochs.unwrap_or(self.config.epochs),
+            ..self.config.clone()
+        };
+        let of = |&l2: &f32| (l2, ContrastiveConfig { l2: f64::from(l2), ..base.clone() });
+        let trials = Trials {
+            system: self.name,
+            setting: "l2",
+            candidates: baselines.graph_l2.iter().map(of).collect(),
+            epochs: base.epochs,
+            texts: given.items.into_iter().chain(given.users).collect(),
+        };
+        let mut fitted = trials.fit(seed, |config, progress| {
+            let model = Contrastive::new(config.clone())?;
+            Ok(model.train_with(&split.train, Some(&split.valid), given, progress)?)
         })?;
-        let seconds = started.elapsed().as_secs_f64() / grid.len() as f64;
-        let (best, trained) = found.best.ok_or_else(|| no_score(self.name))?;
-        let mut fitted = Fitted::new(Nodes(Arc::new(trained.embeddings)))
-            .setting("l2", grid[best])
-            .setting("tried", grid.len())
-            .seconds(seconds)
-            .epochs(trained.history.len());
         if let Some(texts) = texts {
             fitted = fitted.setting("encoder", &texts.encoder);
             if let Some(layers) = texts.layers {

@@ -9,6 +9,7 @@ use glta_gllm::Decoder;
 use crate::Result;
 use crate::error::BoxError;
 use crate::event::Event;
+use crate::row::Curve;
 use crate::seed::Seed;
 use crate::system::{Fitted, System};
 use crate::systems::Needs;
@@ -78,7 +79,7 @@ impl Variant {
     }
 
     /// Trains or resumes the run, or loads it if it has ended.
-    fn run(&self, seed: &mut Seed<'_>) -> Result<(Recommender, FitReport)> {
+    pub(crate) fn run(&self, seed: &mut Seed<'_>) -> Result<(Recommender, FitReport)> {
         let mut config = Config { seed: seed.number(), ..self.config.clone() };
         config.item_text.encoders = seed.encoders(&config);
         let folder = seed.folder().join(self.folder);
@@ -140,15 +141,18 @@ impl System for Variant {
         seed.note(&format!("{}, seed {}", self.name, seed.number()))?;
         let ended = seed.has(&seed.folder().join(self.folder).join("history.json"))?;
         let (recommender, report) = self.run(seed)?;
-        let epochs = report.user_stage.as_ref().map_or(0, |stage| stage.losses.len());
+        let curve = report.user_stage.as_ref().map(|stage| Curve {
+            losses: stage.losses.clone(),
+            validation: stage.evaluations.clone(),
+        });
         if let Some(decoder) = self.decoder {
             let recommender = recommender.with_decoder(decoder);
             let valid = recommender.validation(&**seed.comm())?;
             let fitted = Fitted::new(recommender).validation(valid);
             // Usually the run was trained for the row that it shares.
-            return Ok(if ended { fitted.seconds(0.0) } else { fitted.epochs(epochs) });
+            return Ok(if ended { fitted.seconds(0.0) } else { learned(fitted, curve) });
         }
-        let fitted = Fitted::new(recommender).validation(report.validation()).epochs(epochs);
+        let fitted = learned(Fitted::new(recommender).validation(report.validation()), curve);
         let encoders = report.encoders.clone();
         let fitted = settings(fitted, &self.config, report, self.linear_of.is_some());
         Ok(if self.config.reads_item_texts() {
@@ -156,6 +160,13 @@ impl System for Variant {
         } else {
             fitted
         })
+    }
+}
+
+fn learned(fitted: Fitted, curve: Option<Curve>) -> Fitted {
+    match curve {
+        None => fitted,
+        Some(curve) => fitted.curve(curve),
     }
 }
 

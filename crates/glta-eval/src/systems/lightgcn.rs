@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ease::no_score;
 use crate::error::BoxError;
+use crate::row::Curve;
 use crate::seed::Seed;
 use crate::system::{Fitted, System};
 use crate::{Error, Result};
@@ -23,7 +24,7 @@ struct Training {
     l2: f32,
     tried: usize,
     seconds: f64,
-    epochs: usize,
+    curve: Curve,
     /// The settings of the embeddings; with other settings they are trained again.
     settings: TrainedOn,
 }
@@ -101,7 +102,7 @@ impl Seed<'_> {
             l2: grid[best],
             tried: grid.len(),
             seconds,
-            epochs: trained.history.len(),
+            curve: Curve::of(trained.history.iter().map(|e| (e.loss, e.validation))),
             settings,
         };
         if self.comm().is_root() {
@@ -134,7 +135,7 @@ impl System for LightGcnSystem {
             .setting("l2", training.l2)
             .setting("tried", training.tried)
             .seconds(training.seconds)
-            .epochs(training.epochs))
+            .curve(training.curve))
     }
 }
 

@@ -1,5 +1,6 @@
 //! The systems of the tables.
 
+mod alpharec;
 pub(crate) mod contrastive;
 pub(crate) mod ease;
 pub(crate) mod glta;
@@ -7,12 +8,14 @@ pub(crate) mod lightgcn;
 pub(crate) mod node_vectors;
 pub(crate) mod popularity;
 pub(crate) mod text;
-mod variants;
+mod trials;
+pub(crate) mod variants;
 
 use glta_align::{Config, ItemEncoder, Preset};
 use glta_data::Dataset;
 
 use crate::config::{ExperimentConfig, RunConfig};
+use crate::llm_path;
 use crate::reason::Reason;
 use crate::system::System;
 use crate::users::file_name;
@@ -25,6 +28,7 @@ pub(crate) enum Group {
     Contrastive,
     Controls,
     Ablations,
+    LlmPath,
 }
 
 /// The requirements of a system.
@@ -97,6 +101,7 @@ impl Standard {
             Group::Contrastive => run.contrastive,
             Group::Controls => run.controls,
             Group::Ablations => run.ablations,
+            Group::LlmPath => run.llm_path,
         }
     }
 
@@ -168,7 +173,7 @@ pub(crate) fn standard(config: &ExperimentConfig) -> Vec<Standard> {
     // RLMRec uses the profiles that GLTA writes, and then runs after it.
     let profiles = config.glta.texts.profile;
     if !profiles {
-        all.extend(contrastive_models());
+        all.extend(contrastive_models(&config.glta));
     }
     let variant = |group, variant: glta::Variant| {
         let config = variant.config().clone();
@@ -177,18 +182,32 @@ pub(crate) fn standard(config: &ExperimentConfig) -> Vec<Standard> {
     };
     all.push(variant(Always, variants::main(config)));
     if profiles {
-        all.extend(contrastive_models());
+        all.extend(contrastive_models(&config.glta));
     }
     all.extend(variants::controls(config).into_iter().map(|v| variant(Controls, v)));
     all.extend(variants::ablations(config).into_iter().map(|v| variant(Ablations, v)));
+    if config.glta.model.linear {
+        all.extend(llm_path::all().map(|system| {
+            let needs = match system.form {
+                llm_path::Form::States { .. } | llm_path::Form::Likelihood { .. } => {
+                    Needs::Language
+                }
+                llm_path::Form::OneText => Needs::LanguageOrEncoder,
+                llm_path::Form::MeanVector | llm_path::Form::Neighbours => Needs::Texts,
+            };
+            Standard::new(Group::LlmPath, needs, system).reading(&config.glta)
+        }));
+    }
     all
 }
 
-fn contrastive_models() -> impl Iterator<Item = Standard> {
-    contrastive::all().into_iter().map(|system| {
+fn contrastive_models(config: &Config) -> impl Iterator<Item = Standard> {
+    let models = contrastive::all().into_iter().map(|system| {
         let needs = if system.reads_texts() { Needs::LanguageOrEncoder } else { Needs::Nothing };
         Standard::new(Group::Contrastive, needs, system)
-    })
+    });
+    let alpharec = Standard::new(Group::Contrastive, Needs::Texts, alpharec::AlphaRecSystem);
+    models.chain([alpharec.reading(config)])
 }
 
 /// Rejects unknown names, and two systems with the same name or the same file name.

@@ -93,7 +93,7 @@ impl Seed<'_> {
     }
 
     /// Encodes texts by the sentence encoder, or by the language model if there is none.
-    fn encode(&mut self, work: &str, texts: &[String]) -> Result<Array2<f32>> {
+    pub(crate) fn encode(&mut self, work: &str, texts: &[String]) -> Result<Array2<f32>> {
         let (language, encoder) = (self.language, self.encoder);
         let config = &self.config().glta.item_text.language_model;
         let system = self.system.clone();

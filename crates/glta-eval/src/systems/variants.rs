@@ -21,6 +21,16 @@ pub(crate) fn main(config: &ExperimentConfig) -> Variant {
     Variant::new(main_name(config.preset), MAIN_FOLDER, config.glta.clone())
 }
 
+/// The linear model alone.
+pub(crate) fn linear(config: &ExperimentConfig) -> Variant {
+    if config.preset == Preset::Default {
+        return main(config);
+    }
+    let mut linear = config.glta.clone();
+    linear.model.prompt = false;
+    Variant::new(LINEAR, "linear", linear).linear_of(MAIN_FOLDER)
+}
+
 /// The linear model alone, with each of its text encoders alone, and with a random language model;
 /// the main model without a language model, and with a random one.
 pub(crate) fn controls(config: &ExperimentConfig) -> Vec<Variant> {
@@ -35,7 +45,7 @@ pub(crate) fn controls(config: &ExperimentConfig) -> Vec<Variant> {
         let mut linear = base.clone();
         linear.model.prompt = false;
         if config.preset != Preset::Default {
-            all.push(Variant::new(LINEAR, "linear", linear.clone()).linear_of(MAIN_FOLDER));
+            all.push(self::linear(config));
         }
         for (name, folder, encoder) in [
             ("Linear LLM", "linear-llm", ItemEncoder::LanguageModel),

@@ -7,10 +7,10 @@ use ndarray::{ArrayView2, Axis, concatenate};
 /// `Â X` of users and items stacked, `(users + items, dim)`. `Â` is symmetric, so the derivative is
 /// the same product.
 #[derive(Clone)]
-pub(super) struct Propagate(pub(super) Arc<Adjacency>);
+pub(crate) struct Propagate(pub(super) Arc<Adjacency>);
 
 impl Propagate {
-    pub(super) fn apply(&self, x: &Tensor) -> Result<Tensor> {
+    pub(crate) fn apply(&self, x: &Tensor) -> Result<Tensor> {
         x.contiguous()?.apply_op1(self.clone())
     }
 }
