@@ -55,8 +55,6 @@ INLINE void rope(T *x, const u32 *positions, const float *cos, const float *sin,
     }
 }
 
-INLINE float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
-
 // silu(gate) * up of rows (gate, up).
 template <typename T> INLINE void swiglu(const T *gate_up, T *h, u32 rows, u32 width) {
     const u64 i = u64(blockIdx.x) * blockDim.x + threadIdx.x;

@@ -34,6 +34,8 @@ pub(super) enum Arg<'a> {
     Out(&'a Tensor),
     /// Modified in place.
     InOut(&'a Tensor),
+    /// Read only, with addresses of tensors that are modified in place.
+    Table(&'a Tensor, &'a [Tensor]),
     Null,
     U32(usize),
     F32(f32),
@@ -52,7 +54,7 @@ pub(super) fn check(kernel: Kernel, launch: Launch, args: &[Arg]) -> Result<bool
     }
     for arg in args {
         match arg {
-            Arg::In(t) | Arg::Out(t) | Arg::InOut(t) if !t.is_contiguous() => {
+            Arg::In(t) | Arg::Out(t) | Arg::InOut(t) | Arg::Table(t, _) if !t.is_contiguous() => {
                 return Err(Error::Input(format!("{kernel:?}: a tensor is not contiguous")));
             }
             Arg::U32(v) if u32::try_from(*v).is_err() => {

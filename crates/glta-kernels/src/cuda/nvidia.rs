@@ -85,7 +85,7 @@ pub(super) fn open(device: &Device) -> Result<Arc<dyn Driver>> {
 fn bytes(args: &[Arg]) -> usize {
     let bytes = |t: &Tensor| t.elem_count() * t.dtype().size_in_bytes();
     let moved = |arg: &Arg| match arg {
-        Arg::In(t) | Arg::Out(t) => bytes(t),
+        Arg::In(t) | Arg::Out(t) | Arg::Table(t, _) => bytes(t),
         Arg::InOut(t) => 2 * bytes(t),
         Arg::Null | Arg::U32(_) | Arg::F32(_) => 0,
     };
@@ -168,7 +168,7 @@ impl Driver for Nvidia {
         }
         let mut storages = Vec::with_capacity(args.len());
         for arg in args {
-            if let Arg::In(t) | Arg::Out(t) | Arg::InOut(t) = arg {
+            if let Arg::In(t) | Arg::Out(t) | Arg::InOut(t) | Arg::Table(t, _) = arg {
                 storages.push(t.storage_and_layout());
             }
         }
@@ -179,7 +179,7 @@ impl Driver for Nvidia {
                 Arg::Null => Value::Pointer(0),
                 Arg::U32(v) => Value::U32(*v as u32),
                 Arg::F32(v) => Value::F32(*v),
-                Arg::In(_) | Arg::Out(_) | Arg::InOut(_) => match tensors.next() {
+                Arg::In(_) | Arg::Out(_) | Arg::InOut(_) | Arg::Table(..) => match tensors.next() {
                     Some((storage, layout)) => {
                         let (address, guard) = pointer(on_cuda(storage)?, layout)?;
                         uses.push(guard);

@@ -227,8 +227,11 @@ fn linear_layers() {
             let host = host().linear(parts.clone()).unwrap();
             for a in devices() {
                 let device = a.linear(parts.clone()).unwrap();
-                for rows in [0, 1, 2, 3, 5, 8, 13, 16, 17, 40] {
-                    if a.dtype != DType::F32 && ![0, 1, 3, 16, 17].contains(&rows) {
+                for rows in [0, 1, 2, 3, 5, 8, 9, 13, 16, 17, 33, 64, 65] {
+                    let of_f32 = [2, 5, 8, 13, 16];
+                    let of_tiles = [9, 33, 64, 65];
+                    let others = if a.dtype == DType::F32 { &of_tiles[..] } else { &of_f32[..] };
+                    if others.contains(&rows) {
                         continue;
                     }
                     let what = format!("{bits} bits, {k} inputs of {group}, {rows} rows");
@@ -246,6 +249,62 @@ fn linear_layers() {
                     close(&what, &got, &host.backward(&dy32).unwrap(), &a);
                 }
             }
+        }
+    }
+    show();
+}
+
+#[test]
+fn one_row_on_the_f32_units() {
+    for bits in [2, 3, 4, 8] {
+        let parts = vec![(quantized(bits, (64, 288), 96, false, true, 5), None)];
+        let host = host().linear(parts.clone()).unwrap();
+        for a in devices() {
+            let device = a.clone().one_row_in_f32(true).linear(parts.clone()).unwrap();
+            let (x, x32) = rounded(&random((1, 288), 11), &a);
+            let got = device.forward(&x, None).unwrap();
+            close("one row", &got, &host.forward(&x32, None).unwrap(), &a);
+        }
+    }
+    show();
+}
+
+#[test]
+fn norms_and_activations_in_a_product() {
+    let host = host();
+    for (bits, group, shuffled) in [(2, 32, false), (3, 640, false), (4, 128, false), (8, 64, true)]
+    {
+        // Several parts of the inputs, and panels that do not fill the last block.
+        let part = |seed| quantized(bits, (96, 640), group, shuffled, true, seed);
+        let bias = |seed| Some(values(&random((1, 96), seed)));
+        // Two layers have the same order only if they are the same.
+        let up = if shuffled { part(1) } else { part(2) };
+        let parts = vec![(part(1), bias(3)), (up, bias(4))];
+        let weight = values(&random((1, 640), 5));
+        let (linear, norm) =
+            (host.linear(parts.clone()).unwrap(), host.norm(weight.clone(), 1e-5).unwrap());
+        for a in devices() {
+            let device = a.linear(parts.clone()).unwrap();
+            let device_norm = a.norm(weight.clone(), 1e-5).unwrap();
+            for rows in [0, 1, 8, 11] {
+                let x = (random((rows, 640), 6) * 3.0).unwrap();
+                let got = a.normed(&device_norm, &device, &x).unwrap();
+                assert_eq!(got.dtype(), a.dtype);
+                close("normed product", &got, &host.normed(&norm, &linear, &x).unwrap(), &a);
+                let got = a.gated(&device_norm, &device, &x).unwrap();
+                close("gated product", &got, &host.gated(&norm, &linear, &x).unwrap(), &a);
+                // One kernel computes both, on the matrix units.
+                let fused = rows > 0 && a.dtype != DType::F32;
+                let (low, _) = rounded(&x, &a);
+                assert_eq!(device.fused(&low, None, true).unwrap().is_some(), fused);
+                let fused = fused && a.dtype == DType::BF16 && rows <= 8 && !shuffled;
+                let normed = Some(device_norm.normed());
+                assert_eq!(device.fused(&x, normed, true).unwrap().is_some(), fused);
+            }
+            assert!(a.normed(&device_norm, &device, &random((2, 640), 6)).is_ok());
+            let low = random((2, 640), 6).to_dtype(DType::F16).unwrap();
+            assert!(a.normed(&device_norm, &device, &low).is_err());
+            assert!(a.gated(&device_norm, &device, &low).is_err());
         }
     }
     show();
@@ -376,6 +435,43 @@ fn attention_and_its_gradient() {
             ] {
                 let cut = |t: &Tensor| t.narrow(1, from, len).unwrap().contiguous().unwrap();
                 close(&format!("{part}, {what}"), &cut(&d_qkv), &cut(&expected), &a);
+            }
+        }
+    }
+    show();
+}
+
+#[test]
+fn decoding_over_pieces_of_the_keys() {
+    let host = host();
+    let heads = Heads { queries: 4, keys: 2, dim: 12, window: None };
+    for a in devices() {
+        for shared in [0, 260] {
+            // The new key is the first and the last one of a piece.
+            let lengths = [255usize.saturating_sub(shared), 256, 600];
+            let (mut blocks, mut keys): (Vec<_>, Vec<_>) =
+                (5..).zip(lengths).map(|(seed, len)| twins(&a, heads, len, seed)).unzip();
+            let sequences = Arc::new(Sequences::new(&[1; 3], |row| shared + lengths[row]));
+            let (first_host, first) = twins(&a, heads, shared, 2);
+            let first = Some(&first).filter(|_| shared > 0);
+            let first_host = Some(&first_host).filter(|_| shared > 0);
+            // Two tokens: the second one reads the key that the first one appended.
+            for seed in [4, 9] {
+                let added = usize::from(seed == 9);
+                let sequences = match added {
+                    0 => Arc::clone(&sequences),
+                    _ => Arc::new(Sequences::new(&[1; 3], |row| shared + lengths[row] + 1)),
+                };
+                let (qkv, qkv32) = rounded(&random((3, heads.stride()), seed), &a);
+                let at = tokens(&a, &sequences, heads);
+                let mut open = a.caches(&sequences, keys.iter_mut().collect()).unwrap();
+                let got = a.attention_cached(&qkv, heads, &at, &mut open, LAYER, first).unwrap();
+                let at = tokens(&host, &sequences, heads);
+                let mut open = host.caches(&sequences, blocks.iter_mut().collect()).unwrap();
+                let expected = host
+                    .attention_cached(&qkv32, heads, &at, &mut open, LAYER, first_host)
+                    .unwrap();
+                close("decoding", &got, &expected, &a);
             }
         }
     }
