@@ -1,11 +1,12 @@
 // Packed weights W: (n, k), outputs by inputs, in the order of the fragments of the matrix units.
 //
 // The layout of the words is [panel][k / 32] of squares of 32 inputs and 32 outputs. In a square
-// lane 4 g + t of a warp has the inputs 8 t .. 8 t + 8 of the outputs 4 g .. 4 g + 4, in BITS words:
-// 16 pairs of fields, of inputs 8 t + 2 i and 8 t + 2 i + 1 of output 4 g + c. The fields of a pair
-// are at the same place in the two halves of a word, so one operation reads both. Pair 4 c + i
-// follows pair 4 c + i - 1. A half has five fields of three bits; the bits of the last pair are the
-// upper bits of the halves. `WordAt` is the position of a word in its square.
+// lane 4 g + t of a warp has the inputs 8 t .. 8 t + 8 of the outputs 4 g .. 4 g + 4, in BITS
+// words: 16 pairs of fields. Pair 4 c + i has the inputs 8 t + 2 i and 8 t + 2 i + 1 of output 4 g
+// + c. The fields of a pair are at the same place in the two halves of a word, so one operation
+// reads both. Pairs follow each other in the words. A half has five fields of three bits; the bits
+// of the last pair are the upper bits of the halves. `Fields::load` has the order of the lanes'
+// words in a square.
 //
 // The layout of scales and zero points is [panel][group][32]; a group has `group_blocks` times 32
 // inputs.

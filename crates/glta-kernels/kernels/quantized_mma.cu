@@ -1,8 +1,9 @@
 // Products of up to 64 rows with packed weights, on the matrix units.
 //
-// A block has four panels of outputs, one per warp, and a part of the inputs. It copies activations,
-// words and scales to shared memory in stages, asynchronously. A warp dequantises its words in
-// registers: they are in the order of the first operand of mma.m16n8k16, whose rows are outputs.
+// A block has four panels of outputs, one per warp, and a part of the inputs. It copies
+// activations, words and scales to shared memory in stages, asynchronously. A warp dequantises its
+// words in registers: they are in the order of the first operand of mma.m16n8k16, whose rows are
+// outputs.
 // The second operand has eight rows of activations per tile. A weight without its scale is an
 // integer, which is exact in 16 bits; the sums of a group, in f32, are multiplied by its scale. The
 // last block to finish a panel adds the sums of all parts of the inputs, in order.
@@ -21,17 +22,19 @@ constexpr u32 STAGES = 3;
 template <int TILES> struct alignas(16) Inputs {
     u16 x[TILE_ROWS * TILES][SQUARES<TILES> * BLOCK];
 
-    // Eight inputs of a row. The halves of odd rows are swapped, so that the same inputs of two rows
-    // are in different banks.
+    // Eight inputs of a row. In odd rows neighbouring fours are swapped, so that the same inputs of
+    // two rows are in different banks.
     INLINE u16 *eight(u32 row, u32 eight) { return x[row] + (eight ^ row % 2 * 4) * 8; }
 };
 
 // Weights of a chunk in shared memory.
+struct alignas(16) Group {
+    u32 scales[PANEL]; // f16 in the first half, or f32
+    u8 zeros[PANEL];
+};
 template <int BITS, int TILES> struct alignas(16) Stage {
     u32 words[PANELS][SQUARES<TILES>][Fields<BITS>::SQUARE];
-    // Of squares that start a group: f16 in the first half, or f32.
-    u32 scales[PANELS][SQUARES<TILES>][PANEL];
-    u8 zeros[PANELS][SQUARES<TILES>][PANEL];
+    Group groups[PANELS][SQUARES<TILES>]; // of squares that start a group
 };
 
 // The fields of a pair, as values of T, minus a zero point. The fields are the lowest bits of the
@@ -160,8 +163,9 @@ INLINE void product_mma(const void *x_of_any_type, const float *norm, float eps,
     const u8 *groups_from = (is_scale ? static_cast<const u8 *>(scales) : zeros) +
                             u64(exists ? panel : 0) * groups * row_bytes +
                             (is_scale ? piece : piece % 2) * 16;
+    // Lanes 8 and 9 of 16 copy zero points, behind the scales.
+    const u32 group_at = (warp * SQUARES + square_of) * sizeof(Group) + piece * 16;
     u32 next_square = begin * SQUARES + square_of;
-    // Lanes 8 and 9 of 16 copy zero points.
     const u32 last_square = exists && (is_scale || piece / 2 == 4) ? blocks : 0;
     u32 copied = 0; // slot
     const auto copy = [&] {
@@ -189,10 +193,8 @@ INLINE void product_mma(const void *x_of_any_type, const float *norm, float eps,
             const u32 group = group_of(next_square);
             if (next_square < last_square &&
                 (group * group_blocks == next_square || next_square == begin * SQUARES)) {
-                copy_later(is_scale ? to.scales[warp][square + square_of] + piece * 4
-                                    : static_cast<void *>(to.zeros[warp][square + square_of] +
-                                                          piece % 2 * 16),
-                           groups_from + u64(group) * row_bytes, true);
+                u8 *at = reinterpret_cast<u8 *>(to.groups) + group_at;
+                copy_later(at + square * sizeof(Group), groups_from + u64(group) * row_bytes, true);
             }
         }
         copied = copied + 1 == STAGES ? 0 : copied + 1;
@@ -251,8 +253,8 @@ INLINE void product_mma(const void *x_of_any_type, const float *norm, float eps,
                 add_group();
                 group_end = (group_of(block) + 1) * group_blocks;
                 float zero[COLUMNS];
-                load_scales(stage.scales[warp][square], f32_scales, lane_column(), scale);
-                load_zeros(stage.zeros[warp][square] + lane_column(), zero);
+                load_scales(stage.groups[warp][square].scales, f32_scales, lane_column(), scale);
+                load_zeros(stage.groups[warp][square].zeros + lane_column(), zero);
 #pragma unroll
                 for (u32 c = 0; c < COLUMNS; c++) {
                     lifted[c].set_zero(zero[c]);

@@ -19,9 +19,11 @@ impl Launch {
         Self { grid: (rows, 1), threads, shared: 0 }
     }
 
-    /// One thread per element.
-    pub(super) fn elements(elements: usize) -> Self {
-        Self { grid: (elements.div_ceil(256), 1), threads: 256, shared: 0 }
+    /// One thread per four columns of a row.
+    pub(super) fn fours(rows: usize, width: usize) -> Self {
+        let fours = width.div_ceil(4);
+        let threads = fours.next_multiple_of(32).clamp(32, 256);
+        Self { grid: (rows, fours.div_ceil(threads)), threads, shared: 0 }
     }
 }
 

@@ -184,8 +184,8 @@ impl Linear {
         })
     }
 
-    /// Returns [`backend::Linear::forward`], or `silu(gate) * up` for the halves `(gate, up)` of it,
-    /// of `x` or its norm; `None` if no single kernel can.
+    /// Returns [`backend::Linear::forward`] of `x` or its norm, or `silu(gate) * up` for the halves
+    /// `(gate, up)` of that; `None` if no single kernel can.
     pub(super) fn fused(
         &self,
         x: &Tensor,

@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use candle_core::{DType, Device, Tensor};
 use rand::seq::SliceRandom;
@@ -11,10 +11,14 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::device::Cuda;
+use super::driver::Driver;
 use super::elementwise;
-use super::launch::unwritten;
+use super::emulator::Emulator;
+use super::kernels::{Kernel, Source};
+use super::launch::{Arg, Launch, unwritten};
 use super::quantized::Quantized;
 use crate::backend::{Backend, Keys as _, Linear as _, Norm as _};
+use crate::error::Result;
 use crate::heads::Heads;
 use crate::host::Host;
 use crate::precision::Precision;
@@ -476,6 +480,59 @@ fn decoding_over_pieces_of_the_keys() {
         }
     }
     show();
+}
+
+/// The emulator, which counts launches.
+#[derive(Debug, Default)]
+struct Counting(Mutex<Vec<Kernel>>);
+
+impl Driver for Counting {
+    fn load(&self, source: Source) -> Result<()> {
+        Emulator.load(source)
+    }
+    fn queue(&self, kernel: Kernel, dtype: DType, launch: Launch, args: &[Arg]) -> Result<()> {
+        self.0.lock().unwrap().push(kernel);
+        Emulator.queue(kernel, dtype, launch, args)
+    }
+    fn address(&self, tensor: &Tensor) -> Result<u64> {
+        Emulator.address(tensor)
+    }
+    fn product_f32(&self, x: &Tensor, w: &Tensor) -> Result<Tensor> {
+        Emulator.product_f32(x, w)
+    }
+}
+
+/// As a decoder layer decodes one token of each text.
+#[test]
+fn a_layer_decodes_in_five_launches() {
+    let heads = Heads { queries: 4, keys: 2, dim: 16, window: None };
+    for (precision, texts, expected) in
+        [(Precision::Bf16, 1, 5), (Precision::Bf16, 8, 5), (Precision::Bf16, 9, 7)]
+    {
+        let counting = Arc::new(Counting::default());
+        let driver: Arc<dyn Driver> = Arc::<Counting>::clone(&counting);
+        let a = Cuda { driver, ..Cuda::emulated(precision) };
+        let layer = |outputs: &[usize], inputs| {
+            let part = |&n| (quantized(4, (n, inputs), 32, false, true, n as u64), None);
+            a.linear(outputs.iter().map(part).collect()).unwrap()
+        };
+        let (qkv, o) = (layer(&[64, 32, 32], 64), layer(&[64], 64));
+        let (gate_up, down) = (layer(&[96, 96], 64), layer(&[64], 96));
+        let norm = a.norm(vec![1.0; 64], 1e-5).unwrap();
+        let sequences = Arc::new(Sequences::new(&vec![1; texts], |_| 0));
+        let at = tokens(&a, &sequences, heads);
+        let mut keys = vec![a.keys(LAYERS, heads, false); texts];
+        let mut caches = a.caches(&sequences, keys.iter_mut().collect()).unwrap();
+        let x = random((texts, 64), 1);
+
+        let projected = a.normed(&norm, &qkv, &x).unwrap();
+        let out = a.attention_cached(&projected, heads, &at, &mut caches, LAYER, None).unwrap();
+        let middle = o.forward(&out, Some(&x)).unwrap();
+        let h = a.gated(&norm, &gate_up, &middle).unwrap();
+        down.forward(&h, Some(&middle)).unwrap();
+        let launches = counting.0.lock().unwrap();
+        assert_eq!(launches.len(), expected, "{launches:?}");
+    }
 }
 
 #[test]
