@@ -212,7 +212,7 @@ impl Bench {
                 let (n, k) = linear.shape(spec);
                 let name = format!("{}, {rows} rows, {}", group.kernel, linear.name);
                 // Words, scales and zero points; sums of parts of the inputs stay in the cache.
-                let bytes = (n * k * spec.bits as usize / 8 + n * k / spec.group * 3) as f64;
+                let bytes = (n * k * spec.bits / 8 + n * k / spec.group * 3) as f64;
                 self.bytes_per_second(&name, bytes, group.seconds);
                 if spec.bits == 4 {
                     let operations = 2.0 * (rows * n * k) as f64;

@@ -317,13 +317,12 @@ constexpr u32 SHARE = 8;   // lanes that share a key
 constexpr u32 DECODE_THREADS = 256;
 constexpr u32 TEAMS = DECODE_THREADS / SHARE;
 
-// Value of a column of a head after the rotation by an angle per pair (i, i + dim / 2), rounded as
-// if it was stored.
+// Value of a column of a head after the rotation by an angle per pair (i, i + dim / 2).
 template <typename T>
 INLINE float rotated(const T *x, const float *cos, const float *sin, u32 column, u32 dim) {
     const u32 half = dim / 2, pair = column % half;
     const float x0 = to_float(x[pair]), x1 = to_float(x[pair + half]), c = cos[pair], s = sin[pair];
-    return to_float(from_float<T>(column < half ? x0 * c - x1 * s : x1 * c + x0 * s));
+    return column < half ? x0 * c - x1 * s : x1 * c + x0 * s;
 }
 
 // Rotates the token of each sequence, appends its keys and values to the cache, and decodes it over
@@ -348,11 +347,25 @@ INLINE void attention_decode(const T *qkv, const u32 *positions, const float *co
     cos += u64(positions[token]) * (dim / 2), sin += u64(positions[token]) * (dim / 2);
     const u32 total = before.len + own.len, first = piece * piece_keys;
     const u32 end = total - first < piece_keys ? total : first + piece_keys;
+    // [team]: maximum, denominator; [team][dim]; the rotated query and key
+    float *tops = shared_memory<float>(), *totals = tops + TEAMS, *rows = totals + TEAMS;
+    T *fresh_query = reinterpret_cast<T *>(rows + TEAMS * dim), *fresh_key = fresh_query + dim;
+    const bool appends = head % group == 0 && first < total && end == total;
+    const u64 last = u64(own.len - 1) * own.stride;
+    for (u32 i = threadIdx.x; i < dim; i += DECODE_THREADS) {
+        fresh_query[i] = from_float<T>(rotated(query, cos, sin, i, dim));
+        fresh_key[i] = from_float<T>(rotated(new_key, cos, sin, i, dim));
+        if (appends) {
+            const_cast<T *>(own.keys)[last + i] = fresh_key[i];
+            const_cast<T *>(own.values)[last + i] = new_value[i];
+        }
+    }
+    __syncthreads();
     float q[CHUNKS][4] = {}, sums[CHUNKS][4] = {};
     for (u32 c = 0; c < CHUNKS; c++) {
         const u32 column = (c * SHARE + part) * 4;
-        for (u32 e = 0; e < 4 && column < dim; e++) {
-            q[c][e] = rotated(query, cos, sin, column + e, dim);
+        if (column < dim) {
+            load4(fresh_query + column, q[c]);
         }
     }
     float max = -INFINITY, sum = 0.0f;
@@ -362,25 +375,16 @@ INLINE void attention_decode(const T *qkv, const u32 *positions, const float *co
         const bool exists = key < end, is_new = key + 1 == total;
         const Keys<T> &source = key < before.len ? before : own;
         const u64 at = u64(key < before.len ? key : key - before.len) * source.stride;
+        const T *keys = is_new ? fresh_key : source.keys + at;
+        const T *values = is_new ? new_value : source.values + at;
         float s = 0.0f, value[CHUNKS][4] = {};
 #pragma unroll
         for (u32 c = 0; c < CHUNKS; c++) {
             const u32 column = (c * SHARE + part) * 4;
             if (exists && column < dim) {
                 float k[4];
-                if (is_new) {
-                    for (u32 e = 0; e < 4; e++) {
-                        k[e] = rotated(new_key, cos, sin, column + e, dim);
-                    }
-                    load4(new_value + column, value[c]);
-                    if (head % group == 0) {
-                        store4(const_cast<T *>(own.keys) + at + column, k);
-                        store4(const_cast<T *>(own.values) + at + column, value[c]);
-                    }
-                } else {
-                    load4(source.keys + at + column, k);
-                    load4(source.values + at + column, value[c]);
-                }
+                load4(keys + column, k);
+                load4(values + column, value[c]);
                 for (u32 e = 0; e < 4; e++) {
                     s = fmaf(q[c][e], k[e], s);
                 }
@@ -401,8 +405,6 @@ INLINE void attention_decode(const T *qkv, const u32 *positions, const float *co
             }
         }
     }
-    // [team]: maximum, denominator; [team][dim]
-    float *tops = shared_memory<float>(), *totals = tops + TEAMS, *rows = totals + TEAMS;
     if (part == 0) {
         tops[team] = max, totals[team] = sum;
     }

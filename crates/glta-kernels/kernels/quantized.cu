@@ -43,7 +43,7 @@ INLINE void product(const T *x, const u32 *words, const void *scales, const u8 *
                     u32 outputs, u32 inputs, u32 groups, u32 group_blocks, u32 ld, u32 first) {
     constexpr u32 SQUARE = Fields<BITS>::SQUARE;
     // Number of loads in flight.
-    constexpr u32 AHEAD = (ROWS <= 4 ? 16 : 8) / BITS;
+    constexpr u32 AHEAD = BITS == 3 && ROWS <= 4 ? 4 : (ROWS <= 4 ? 16 : 8) / BITS;
     // A scale costs one multiplication per row and column, or one per weight.
     constexpr bool SCALE_SUMS = ROWS <= 4;
     const u32 panel = blockIdx.x, warp = threadIdx.x / WARP, warps = blockDim.x / WARP;

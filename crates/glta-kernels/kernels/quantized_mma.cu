@@ -17,6 +17,8 @@ constexpr u32 TILE_ROWS = 8;
 // Squares of inputs in a stage: few, where activations take much shared memory.
 template <int TILES> constexpr u32 SQUARES = TILES <= 2 ? 4 : 2;
 constexpr u32 STAGES = 3;
+// Blocks of a multiprocessor for which there are registers, so that none are spilled.
+template <int TILES> constexpr u32 BLOCKS = TILES <= 2 ? 4 : TILES == 4 ? 3 : 2;
 
 // Activations of a chunk in shared memory.
 template <int TILES> struct alignas(16) Inputs {
@@ -398,10 +400,11 @@ INLINE void product_mma(const void *x_of_any_type, const float *norm, float eps,
 }
 
 #define PRODUCT(T, suffix, BITS, TILES)                                                            \
-    KERNEL(product_mma##BITS##_##TILES##_##suffix, THREADS, const T *x, const u32 *words,          \
-           const void *scales, const u8 *zeros, const float *bias, const float *residual, void *y, \
-           float *parts, u32 *counters, u32 f32_scales, u32 rows, u32 outputs, u32 inputs,         \
-           u32 groups, u32 group_blocks, u32 ld, u32 first, u32 gated) {                           \
+    BOUND_KERNEL(product_mma##BITS##_##TILES##_##suffix, THREADS, (THREADS, BLOCKS<TILES>),        \
+                 const T *x, const u32 *words, const void *scales, const u8 *zeros,                \
+                 const float *bias, const float *residual, void *y, float *parts, u32 *counters,   \
+                 u32 f32_scales, u32 rows, u32 outputs, u32 inputs, u32 groups, u32 group_blocks,  \
+                 u32 ld, u32 first, u32 gated) {                                                   \
         product_mma<T, BITS, TILES, false>(x, nullptr, 0.0f, words, scales, zeros, bias, residual, \
                                            y, parts, counters, f32_scales, rows, outputs, inputs,  \
                                            groups, group_blocks, ld, first, gated);                \

@@ -45,6 +45,14 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
         None
     }
 
+    /// Bytes that can still be allocated on the device; `None` where the system's memory is used.
+    ///
+    /// # Errors
+    /// The device does not answer.
+    fn free_memory(&self) -> Result<Option<usize>> {
+        Ok(None)
+    }
+
     /// Checks that attention supports heads of this shape.
     ///
     /// # Errors

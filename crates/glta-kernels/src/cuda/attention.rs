@@ -277,7 +277,8 @@ fn decode_launch(pieces: usize, heads: Heads) -> Launch {
     Launch {
         grid: (pieces, heads.queries),
         threads: DECODE_THREADS,
-        shared: teams * (2 + heads.dim) * size_of::<f32>(),
+        // Sums of every team, and the rotated query and key.
+        shared: (teams * (2 + heads.dim) + 2 * heads.dim) * size_of::<f32>(),
     }
 }
 

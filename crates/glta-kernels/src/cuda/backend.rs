@@ -54,6 +54,10 @@ impl Backend for Cuda {
         &self.device
     }
 
+    fn free_memory(&self) -> Result<Option<usize>> {
+        self.driver.free_memory()
+    }
+
     fn check(&self, heads: Heads) -> Result<()> {
         heads.validate()?;
         attention::check(heads)

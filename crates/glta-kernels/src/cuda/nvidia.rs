@@ -52,6 +52,17 @@ impl Drop for Nvidia {
     }
 }
 
+/// The memory pool of a device.
+///
+/// # Safety
+/// The device must exist.
+unsafe fn pool(device: sys::CUdevice) -> Result<sys::CUmemoryPool> {
+    let mut pool = std::ptr::null_mut();
+    // SAFETY: writes a handle.
+    unsafe { sys::cuDeviceGetDefaultMemPool(&mut pool, device) }.result().w()?;
+    Ok(pool)
+}
+
 /// Checks that the kernels support this device. Sets its allocator to keep freed memory, because
 /// every pass allocates the same sizes, and turns its event tracking off.
 pub(super) fn open(device: &Device) -> Result<Arc<dyn Driver>> {
@@ -68,8 +79,7 @@ pub(super) fn open(device: &Device) -> Result<Arc<dyn Driver>> {
     let mut keep = u64::MAX;
     // SAFETY: the device's own pool, with an attribute of this type.
     unsafe {
-        let mut pool = std::ptr::null_mut();
-        sys::cuDeviceGetDefaultMemPool(&mut pool, context.cu_device()).result().w()?;
+        let pool = pool(context.cu_device())?;
         let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
         sys::cuMemPoolSetAttribute(pool, attribute, (&raw mut keep).cast()).result().w()?;
     }
@@ -149,6 +159,27 @@ impl Driver for Nvidia {
         // Another thread may have been faster; its functions are the same.
         let _ = file.set(functions);
         Ok(())
+    }
+
+    /// Memory that the allocator keeps for the next pass counts as free.
+    fn free_memory(&self) -> Result<Option<usize>> {
+        let context = self.stream.context();
+        let (free, _) = context.mem_get_info().w()?;
+        // SAFETY: the device's own pool, with attributes of this type.
+        let kept = unsafe {
+            let pool = pool(context.cu_device())?;
+            let current = |attribute| -> Result<u64> {
+                let mut bytes = 0u64;
+                sys::cuMemPoolGetAttribute(pool, attribute, (&raw mut bytes).cast())
+                    .result()
+                    .w()?;
+                Ok(bytes)
+            };
+            let reserved = current(sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT)?;
+            let used = current(sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_CURRENT)?;
+            reserved.saturating_sub(used)
+        };
+        Ok(Some(free + kept as usize))
     }
 
     fn address(&self, tensor: &Tensor) -> Result<u64> {

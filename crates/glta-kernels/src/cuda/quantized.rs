@@ -314,7 +314,7 @@ fn product_launch(bits: Bits, rows: usize, outputs: usize, inputs: usize) -> (us
     let block_rows = rows.next_power_of_two();
     let most = if block_rows <= 2 { 16 } else { 8 };
     // Inputs that a warp reads at a time.
-    let step = 16 / bits.count() as usize * PANEL;
+    let step = PANEL * if bits == Bits::Three { 4 } else { 16 / bits.count() as usize };
     let warps = inputs.div_ceil(step).clamp(1, most);
     let launch = Launch {
         grid: (outputs.div_ceil(PANEL), 1),
