@@ -20,7 +20,7 @@ KERNELS = Path(__file__).resolve().parents[2] / "crates/glta-kernels/kernels"
 PACKED = [f"{source}{bits}" for source in ("quantized", "quantized_mma") for bits in (2, 3, 4, 8)]
 FILES = ["elementwise", "attention", "attention_mma", *PACKED]
 
-# Row of the table, and the kernels that it takes the maximum of.
+# Row of the table, and the kernels whose maximum it has.
 ROWS = [
     ("product, f32 units, 4 bits, bf16, 1 row", "product4_1_bf16"),
     ("product, f32 units, all others", r"product[2348]_\d+_\w+"),
@@ -31,11 +31,11 @@ ROWS = [
     ("up to 64 rows", "product_mma4_8_bf16"),
     ("with the norm of up to 8 rows", "product_normed4_bf16"),
     ("maximum, all bits and types", r"product_(mma|normed)[2348]\w+"),
-    ("decoding, bf16", "attention_decode_bf16"),
-    ("attention, bf16, heads of 128, matrix units", "attention_mma128_bf16"),
-    ("its derivative: queries", "attention_mma_queries128_bf16"),
-    ("its derivative: keys", "attention_mma_keys128_bf16"),
-    ("attention on the f32 units, maximum", r"attention(_queries|_keys)?(64|128)_\w+"),
+    ("decoding", r"attention_decode_\w+"),
+    ("attention on the matrix units", r"attention_mma(64|128)_\w+"),
+    ("its derivative: queries", r"attention_mma_queries(64|128)_\w+"),
+    ("its derivative: keys", r"attention_mma_keys(64|128)_\w+"),
+    ("attention and its derivative on the f32 units", r"attention(_queries|_keys)?(64|128)_\w+"),
     ("maximum of all other kernels", None),
 ]
 # Weights of a lane in a turn of the main loop.
