@@ -15,6 +15,7 @@ mod support;
 
 use candle_core::cuda_backend::cudarc::driver::{CudaEvent, CudaStream, sys};
 use candle_core::{Device, Tensor, Var};
+use glta_kernels::Cuda;
 use glta_llm::{ForwardOptions, KvCache, Llama, LlamaOptions, Precision};
 use measure::{halves, ids, median, report, report_timed};
 use std::fmt::Debug;
@@ -190,11 +191,14 @@ impl Bench {
         report_timed("kernels", name, rate, "TFLOP/s", limit, seconds);
     }
 
-    fn load(&self, spec: &Spec) -> Llama {
+    /// A model of bf16; products with one row run on the matrix units or the f32 units.
+    fn load(&self, spec: &Spec, one_row_in_f32: bool) -> Llama {
         let dir = tempfile::tempdir().unwrap();
         support::write_large(dir.path(), spec);
         let options = LlamaOptions { precision: Precision::Bf16, ..LlamaOptions::default() };
-        Llama::load(dir.path(), &options, &self.device).unwrap()
+        let cuda = Cuda::new(&self.device, Precision::Bf16).unwrap();
+        let cuda = cuda.one_row_in_f32(one_row_in_f32);
+        Llama::load_on(dir.path(), &options, cuda).unwrap()
     }
 
     /// Products with packed weights, next to cuBLAS with a bf16 weight of the same shape.
@@ -207,7 +211,9 @@ impl Bench {
             for (group, linear) in products.iter().zip(LINEARS) {
                 let (n, k) = linear.shape(spec);
                 let name = format!("{}, {rows} rows, {}", group.kernel, linear.name);
-                self.bytes_per_second(&name, group.bytes, group.seconds);
+                // Words, scales and zero points; sums of parts of the inputs stay in the cache.
+                let bytes = (n * k * spec.bits / 8 + n * k / spec.group * 3) as f64;
+                self.bytes_per_second(&name, bytes, group.seconds);
                 if spec.bits == 4 {
                     let operations = 2.0 * (rows * n * k) as f64;
                     self.operations_per_second(&name, operations, group.seconds);
@@ -277,9 +283,10 @@ impl Bench {
     }
 
     fn dequantising(&self, model: &Llama, spec: &Spec) {
-        let x = model.embed(&ids(spec.vocab, 32)).unwrap().unsqueeze(0).unwrap();
+        // More rows than products with packed weights support.
+        let x = model.embed(&ids(spec.vocab, 128)).unwrap().unsqueeze(0).unwrap();
         let groups = self.profile(3, || {
-            drop(model.hidden_states(&x, &[32], &ForwardOptions::default()).unwrap());
+            drop(model.hidden_states(&x, &[128], &ForwardOptions::default()).unwrap());
         });
         let groups = groups.iter().filter(|g| g.kernel.starts_with("dequantise"));
         for (group, linear) in groups.zip(LINEARS) {
@@ -344,17 +351,20 @@ fn decode(model: &Llama, spec: &Spec, caches: &mut [KvCache]) {
 fn main() {
     let bench = Bench::new();
     let spec = Spec { layers: 8, ..Spec::llama7b() };
-    let model = bench.load(&spec);
-    bench.products(&spec, &model, &[1, 2, 4, 8, 16]);
+    let model = bench.load(&spec, false);
+    bench.products(&spec, &model, &[1, 2, 4, 8, 16, 32, 64]);
     bench.training(&spec, &model, (4, 1024));
     for batch in [1, 4, 16] {
         bench.decoding(&spec, &model, batch, 4000);
     }
     drop(model);
+    let model = bench.load(&spec, true);
+    bench.products(&spec, &model, &[1]);
+    drop(model);
     for bits in [2, 3, 8] {
         let spec = Spec { layers: 3, bits, ..Spec::llama7b() };
-        let model = bench.load(&spec);
-        bench.products(&spec, &model, &[1, 16]);
+        let model = bench.load(&spec, false);
+        bench.products(&spec, &model, &[1, 16, 64]);
         bench.dequantising(&model, &spec);
     }
 }

@@ -9,7 +9,7 @@ use std::process::Command;
 /// GPUs are covered too.
 const ARCHITECTURE: &str = "compute_80";
 /// Name and source of each module, and the width of packed weights if the module is for one width.
-const MODULES: [(&str, &str, Option<u32>); 7] = [
+const MODULES: [(&str, &str, Option<u32>); 11] = [
     ("elementwise", "elementwise", None),
     ("attention", "attention", None),
     ("attention_mma", "attention_mma", None),
@@ -17,6 +17,10 @@ const MODULES: [(&str, &str, Option<u32>); 7] = [
     ("quantized3", "quantized", Some(3)),
     ("quantized4", "quantized", Some(4)),
     ("quantized8", "quantized", Some(8)),
+    ("quantized_mma2", "quantized_mma", Some(2)),
+    ("quantized_mma3", "quantized_mma", Some(3)),
+    ("quantized_mma4", "quantized_mma", Some(4)),
+    ("quantized_mma8", "quantized_mma", Some(8)),
 ];
 
 fn main() {
@@ -27,7 +31,7 @@ fn main() {
     for name in ["NVCC", "CUDA_HOME", "CUDA_PATH"] {
         println!("cargo::rerun-if-env-changed={name}");
     }
-    for header in ["common", "attention", "matrix"] {
+    for header in ["common", "attention", "matrix", "packed"] {
         println!("cargo::rerun-if-changed=kernels/{header}.cuh");
     }
     let Some(out) = env::var_os("OUT_DIR").map(PathBuf::from) else {

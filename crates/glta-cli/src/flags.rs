@@ -78,8 +78,9 @@ pub struct ExperimentFlags {
     /// language model
     #[arg(long, value_name = "DIR", help_heading = "Models")]
     pub text_encoder: Option<PathBuf>,
-    /// File of text vectors by raw id, a further encoder of the linear models and of AlphaRec: NAME.npy with
-    /// NAME.npy.ids (one raw id per line), or NAME.safetensors with the metadata entry ids
+    /// File of text vectors by raw id, a further encoder of the linear models and of AlphaRec:
+    /// NAME.npy with NAME.npy.ids (one raw id per line), or NAME.safetensors with the metadata
+    /// entry ids
     #[arg(long = "text-vectors", value_name = "FILE", help_heading = "Models")]
     pub text_vectors: Vec<PathBuf>,
     /// Prompts of your own (TOML), in place of those in the form of the checkpoint's chat

@@ -317,38 +317,74 @@ constexpr u32 SHARE = 8;   // lanes that share a key
 constexpr u32 DECODE_THREADS = 256;
 constexpr u32 TEAMS = DECODE_THREADS / SHARE;
 
-// Decodes one token of each sequence, the last one of its cache; one block per sequence and query
-// head. Teams of eight lanes take turns over the keys; their softmaxes are combined at the end.
+// Value of a column of a head after the rotation by an angle per pair (i, i + dim / 2).
 template <typename T>
-INLINE void attention_decode(const T *qkv, const u32 *starts, const u64 *caches, u32 layer,
-                             const T *shared_block, u32 shared_len, T *out, Heads heads) {
-    const u32 sequence = blockIdx.x, head = blockIdx.y, group = heads.queries / heads.keys;
+INLINE float rotated(const T *x, const float *cos, const float *sin, u32 column, u32 dim) {
+    const u32 half = dim / 2, pair = column % half;
+    const float x0 = to_float(x[pair]), x1 = to_float(x[pair + half]), c = cos[pair], s = sin[pair];
+    return column < half ? x0 * c - x1 * s : x1 * c + x0 * s;
+}
+
+// Rotates the token of each sequence, appends its keys and values to the cache, and decodes it over
+// the shared keys and the cache. `qkv` is the projection before the rotation. One block per
+// sequence and `piece` keys, and per query head. Teams of eight lanes take turns over the keys;
+// their softmaxes are combined at the end. The last block to finish a head combines the `pieces`,
+// in order: `parts` has (maximum, denominator, dim sums) of each, `counters` a zero per sequence
+// and head.
+template <typename T>
+INLINE void attention_decode(const T *qkv, const u32 *positions, const float *cos, const float *sin,
+                             const u32 *starts, const u64 *caches, u32 layer,
+                             const T *shared_block, u32 shared_len, T *out, float *parts,
+                             u32 *counters, u32 pieces, u32 piece_keys, Heads heads) {
+    const u32 sequence = blockIdx.x / pieces, piece = blockIdx.x % pieces;
+    const u32 head = blockIdx.y, group = heads.queries / heads.keys, dim = heads.dim;
     const Keys<T> before = shared_keys(shared_block, shared_len, head / group, heads);
     const Keys<T> own = own_keys(qkv, starts, caches, layer, sequence, head / group, heads);
-    const u32 team = threadIdx.x / SHARE, part = threadIdx.x % SHARE;
-    const T *query = qkv + u64(starts[sequence]) * heads.stride() + head * heads.dim;
+    const u32 team = threadIdx.x / SHARE, part = threadIdx.x % SHARE, token = starts[sequence];
+    const T *row = qkv + u64(token) * heads.stride(), *query = row + head * dim;
+    const T *new_key = row + (heads.queries + head / group) * dim;
+    const T *new_value = new_key + heads.keys * dim;
+    cos += u64(positions[token]) * (dim / 2), sin += u64(positions[token]) * (dim / 2);
+    const u32 total = before.len + own.len, first = piece * piece_keys;
+    const u32 end = total - first < piece_keys ? total : first + piece_keys;
+    // [team]: maximum, denominator; [team][dim]; the rotated query and key
+    float *tops = shared_memory<float>(), *totals = tops + TEAMS, *rows = totals + TEAMS;
+    T *fresh_query = reinterpret_cast<T *>(rows + TEAMS * dim), *fresh_key = fresh_query + dim;
+    const bool appends = head % group == 0 && first < total && end == total;
+    const u64 last = u64(own.len - 1) * own.stride;
+    for (u32 i = threadIdx.x; i < dim; i += DECODE_THREADS) {
+        fresh_query[i] = from_float<T>(rotated(query, cos, sin, i, dim));
+        fresh_key[i] = from_float<T>(rotated(new_key, cos, sin, i, dim));
+        if (appends) {
+            const_cast<T *>(own.keys)[last + i] = fresh_key[i];
+            const_cast<T *>(own.values)[last + i] = new_value[i];
+        }
+    }
+    __syncthreads();
     float q[CHUNKS][4] = {}, sums[CHUNKS][4] = {};
     for (u32 c = 0; c < CHUNKS; c++) {
         const u32 column = (c * SHARE + part) * 4;
-        if (column < heads.dim) {
-            load4(query + column, q[c]);
+        if (column < dim) {
+            load4(fresh_query + column, q[c]);
         }
     }
     float max = -INFINITY, sum = 0.0f;
     // Every lane runs every round, because the lanes of a warp exchange values.
-    for (u32 round = 0; round < before.len + own.len; round += TEAMS) {
+    for (u32 round = first; first < total && round < end; round += TEAMS) {
         const u32 key = round + team;
-        const bool exists = key < before.len + own.len;
+        const bool exists = key < end, is_new = key + 1 == total;
         const Keys<T> &source = key < before.len ? before : own;
-        const u64 row = u64(key < before.len ? key : key - before.len) * source.stride;
+        const u64 at = u64(key < before.len ? key : key - before.len) * source.stride;
+        const T *keys = is_new ? fresh_key : source.keys + at;
+        const T *values = is_new ? new_value : source.values + at;
         float s = 0.0f, value[CHUNKS][4] = {};
 #pragma unroll
         for (u32 c = 0; c < CHUNKS; c++) {
             const u32 column = (c * SHARE + part) * 4;
-            if (exists && column < heads.dim) {
+            if (exists && column < dim) {
                 float k[4];
-                load4(source.keys + row + column, k);
-                load4(source.values + row + column, value[c]);
+                load4(keys + column, k);
+                load4(values + column, value[c]);
                 for (u32 e = 0; e < 4; e++) {
                     s = fmaf(q[c][e], k[e], s);
                 }
@@ -369,31 +405,62 @@ INLINE void attention_decode(const T *qkv, const u32 *starts, const u64 *caches,
             }
         }
     }
-    // [team]: maximum, denominator; [team][dim]
-    float *tops = shared_memory<float>(), *totals = tops + TEAMS, *rows = totals + TEAMS;
     if (part == 0) {
         tops[team] = max, totals[team] = sum;
     }
     for (u32 c = 0; c < CHUNKS; c++) {
         const u32 column = (c * SHARE + part) * 4;
-        if (column < heads.dim) {
-            store4(rows + team * heads.dim + column, sums[c]);
+        if (column < dim) {
+            store4(rows + team * dim + column, sums[c]);
         }
     }
     __syncthreads();
-    float top = -INFINITY, total = 0.0f;
-    for (u32 t = 0; t < TEAMS; t++) {
-        top = fmaxf(top, tops[t]);
-    }
-    for (u32 t = 0; t < TEAMS; t++) {
-        total += totals[t] * expf(tops[t] - top);
-    }
-    for (u32 i = threadIdx.x; i < heads.dim; i += DECODE_THREADS) {
-        float v = 0.0f;
+    const u64 sequence_head = u64(sequence) * heads.queries + head;
+    out += sequence_head * dim, parts += sequence_head * pieces * (dim + 2);
+    // Of a piece without keys nothing is used.
+    if (first < total) {
+        float top = -INFINITY, denominator = 0.0f;
         for (u32 t = 0; t < TEAMS; t++) {
-            v = fmaf(rows[t * heads.dim + i], expf(tops[t] - top), v);
+            top = fmaxf(top, tops[t]);
         }
-        out[(u64(sequence) * heads.queries + head) * heads.dim + i] = from_float<T>(v / total);
+        for (u32 t = 0; t < TEAMS; t++) {
+            denominator += totals[t] * expf(tops[t] - top);
+        }
+        float *to = parts + piece * (dim + 2);
+        if (pieces > 1 && threadIdx.x == 0) {
+            to[0] = top, to[1] = denominator;
+        }
+        for (u32 i = threadIdx.x; i < dim; i += DECODE_THREADS) {
+            float v = 0.0f;
+            for (u32 t = 0; t < TEAMS; t++) {
+                v = fmaf(rows[t * dim + i], expf(tops[t] - top), v);
+            }
+            if (pieces > 1) {
+                to[2 + i] = v;
+            } else {
+                out[i] = from_float<T>(v / denominator);
+            }
+        }
+    }
+    if (pieces == 1 || !finishes_last(counters + sequence_head, pieces)) {
+        return;
+    }
+    const u32 used = (total + piece_keys - 1) / piece_keys;
+    float top = -INFINITY, denominator = 0.0f;
+    for (u32 p = 0; p < used; p++) {
+        top = fmaxf(top, __ldcg(parts + p * (dim + 2)));
+    }
+    for (u32 p = 0; p < used; p++) {
+        const float *from = parts + p * (dim + 2);
+        denominator += __ldcg(from + 1) * expf(__ldcg(from) - top);
+    }
+    for (u32 i = threadIdx.x; i < dim; i += DECODE_THREADS) {
+        float v = 0.0f;
+        for (u32 p = 0; p < used; p++) {
+            const float *from = parts + p * (dim + 2);
+            v = fmaf(__ldcg(from + 2 + i), expf(__ldcg(from) - top), v);
+        }
+        out[i] = from_float<T>(v / denominator);
     }
 }
 
@@ -421,10 +488,12 @@ INLINE void append_keys(const T *qkv, const u32 *sequences, const u32 *starts, c
            u32 queries, u32 dim) {                                                                 \
         attention_delta(out, d_out, delta, queries, dim);                                          \
     }                                                                                              \
-    KERNEL(attention_decode_##suffix, DECODE_THREADS, const T *qkv, const u32 *starts,             \
-           const u64 *caches, u32 layer, const T *shared_block, u32 shared_len, T *out,            \
-           u32 queries, u32 keys, u32 dim, float scale) {                                          \
-        attention_decode(qkv, starts, caches, layer, shared_block, shared_len, out,                \
+    KERNEL(attention_decode_##suffix, DECODE_THREADS, const T *qkv, const u32 *positions,          \
+           const float *cos, const float *sin, const u32 *starts, const u64 *caches, u32 layer,    \
+           const T *shared_block, u32 shared_len, T *out, float *parts, u32 *counters, u32 pieces, \
+           u32 piece_keys, u32 queries, u32 keys, u32 dim, float scale) {                          \
+        attention_decode(qkv, positions, cos, sin, starts, caches, layer, shared_block,            \
+                         shared_len, out, parts, counters, pieces, piece_keys,                     \
                          Heads{queries, keys, dim, scale});                                        \
     }                                                                                              \
     KERNEL(append_keys_##suffix, 256, const T *qkv, const u32 *sequences, const u32 *starts,       \

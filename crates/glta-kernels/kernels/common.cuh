@@ -64,6 +64,40 @@ template <typename T> INLINE u32 pack(float low, float high) {
     return u32(bits(from_float<T>(low))) | u32(bits(from_float<T>(high))) << 16;
 }
 
+// (x & mask) | set in one operation; two constants would otherwise take two.
+INLINE u32 insert(u32 x, u32 mask, u32 set) {
+#ifdef __CUDACC__
+    u32 result;
+    asm("lop3.b32 %0, %1, %2, %3, 0xEA;" : "=r"(result) : "r"(x), "r"(mask), "r"(set));
+    return result;
+#else
+    return (x & mask) | set;
+#endif
+}
+
+// Loads of words that are read once: they do not displace other data from the cache.
+#ifdef __CUDACC__
+INLINE u32 load_once(const u32 *from) {
+    u32 v;
+    asm("ld.global.nc.L1::no_allocate.b32 %0, [%1];" : "=r"(v) : "l"(from));
+    return v;
+}
+INLINE uint2 load_once(const uint2 *from) {
+    uint2 v;
+    asm("ld.global.nc.L1::no_allocate.v2.b32 {%0, %1}, [%2];" : "=r"(v.x), "=r"(v.y) : "l"(from));
+    return v;
+}
+INLINE uint4 load_once(const uint4 *from) {
+    uint4 v;
+    asm("ld.global.nc.L1::no_allocate.v4.b32 {%0, %1, %2, %3}, [%4];"
+        : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+        : "l"(from));
+    return v;
+}
+#else
+template <typename V> V load_once(const V *from) { return *from; }
+#endif
+
 // Four adjacent values, aligned to their size.
 INLINE void load4(const float *from, float *to) {
     const float4 v = *reinterpret_cast<const float4 *>(from);
@@ -80,6 +114,29 @@ INLINE void store4(float *to, const float *v) {
 template <typename T> INLINE void store4(T *to, const float *v) {
     *reinterpret_cast<uint2 *>(to) = make_uint2(pack<T>(v[0], v[1]), pack<T>(v[2], v[3]));
 }
+
+// Whether this block is the last of `blocks` to get here; `counter` is zero before the first and
+// after the last. The last one sees what the others wrote before. The first four bytes of shared
+// memory are overwritten, and no thread uses shared memory meanwhile.
+INLINE bool finishes_last(u32 *counter, u32 blocks) {
+    u32 *finished = shared_memory<u32>();
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        *finished = atomicAdd(counter, 1u);
+    }
+    __syncthreads();
+    if (*finished + 1 != blocks) {
+        return false;
+    }
+    if (threadIdx.x == 0) {
+        *counter = 0;
+    }
+    __threadfence();
+    return true;
+}
+
+INLINE float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
 
 INLINE float warp_sum(float x) {
     for (int lane = 16; lane > 0; lane /= 2) {

@@ -1,18 +1,51 @@
 // Norms, rotary embedding, activations, and moves of rows and columns.
 #include "common.cuh"
 
+constexpr u32 FOUR = 4;
+
+// Up to four adjacent values of a row. Those of a row whose width is a multiple of four are aligned
+// and read at once; `count` is the number that exists in another row, and others are zero.
+template <typename T> INLINE void load(const T *from, u32 width, u32 count, float (&to)[FOUR]) {
+    if (width % FOUR == 0) {
+        load4(from, to);
+        return;
+    }
+    for (u32 e = 0; e < FOUR; e++) {
+        to[e] = e < count ? to_float(from[e]) : 0.0f;
+    }
+}
+template <typename T> INLINE void store(T *to, u32 width, u32 count, const float (&from)[FOUR]) {
+    if (width % FOUR == 0) {
+        store4(to, from);
+        return;
+    }
+    for (u32 e = 0; e < FOUR && e < count; e++) {
+        to[e] = from_float<T>(from[e]);
+    }
+}
+// First of this thread's four columns where a block has a part of a row.
+INLINE u32 own_columns() { return (blockIdx.y * blockDim.x + threadIdx.x) * FOUR; }
+
 // y = x / rms(x) * w; one block per row. The residual stream x and its gradient are f32; only the
 // inputs of linear layers are rounded.
 template <typename T>
 INLINE void rms_norm(const float *x, const float *w, T *y, u32 width, float eps) {
     x += u64(blockIdx.x) * width, y += u64(blockIdx.x) * width;
-    float sum = 0.0f;
-    for (u32 i = threadIdx.x; i < width; i += blockDim.x) {
-        sum = fmaf(x[i], x[i], sum);
+    float sum = 0.0f, v[FOUR], weight[FOUR];
+    for (u32 i = threadIdx.x * FOUR; i < width; i += blockDim.x * FOUR) {
+        load(x + i, width, width - i, v);
+        for (u32 e = 0; e < FOUR; e++) {
+            sum = fmaf(v[e], v[e], sum);
+        }
     }
     const float r = 1.0f / sqrtf(block_sum(sum, shared_memory<float>()) / float(width) + eps);
-    for (u32 i = threadIdx.x; i < width; i += blockDim.x) {
-        y[i] = from_float<T>(w[i] * (x[i] * r));
+    for (u32 i = threadIdx.x * FOUR; i < width; i += blockDim.x * FOUR) {
+        load(x + i, width, width - i, v);
+        load(w + i, width, width - i, weight);
+        for (u32 e = 0; e < FOUR; e++) {
+            v[e] = weight[e] * (v[e] * r);
+        }
+        store(y + i, width, width - i, v);
     }
 }
 
@@ -22,18 +55,30 @@ INLINE void rms_norm_backward(const float *x, const float *w, const T *dy, const
                               float *dx, u32 width, float eps) {
     const u64 row = u64(blockIdx.x) * width;
     float *scratch = shared_memory<float>();
-    float squares = 0.0f, products = 0.0f;
-    for (u32 i = threadIdx.x; i < width; i += blockDim.x) {
-        const float v = x[row + i];
-        squares = fmaf(v, v, squares);
-        products = fmaf(w[i] * to_float(dy[row + i]), v, products);
+    float squares = 0.0f, products = 0.0f, v[FOUR], weight[FOUR], grad[FOUR];
+    for (u32 i = threadIdx.x * FOUR; i < width; i += blockDim.x * FOUR) {
+        load(x + row + i, width, width - i, v);
+        load(w + i, width, width - i, weight);
+        load(dy + row + i, width, width - i, grad);
+        for (u32 e = 0; e < FOUR; e++) {
+            squares = fmaf(v[e], v[e], squares);
+            products = fmaf(weight[e] * grad[e], v[e], products);
+        }
     }
     const float r = 1.0f / sqrtf(block_sum(squares, scratch) / float(width) + eps);
     const float common = block_sum(products, scratch + WARP) * r * r * r / float(width);
-    for (u32 i = threadIdx.x; i < width; i += blockDim.x) {
-        const float before = residual == nullptr ? 0.0f : residual[row + i];
-        const float own = fmaf(w[i] * to_float(dy[row + i]), r, before);
-        dx[row + i] = fmaf(x[row + i], -common, own);
+    for (u32 i = threadIdx.x * FOUR; i < width; i += blockDim.x * FOUR) {
+        float before[FOUR] = {};
+        load(x + row + i, width, width - i, v);
+        load(w + i, width, width - i, weight);
+        load(dy + row + i, width, width - i, grad);
+        if (residual != nullptr) {
+            load(residual + row + i, width, width - i, before);
+        }
+        for (u32 e = 0; e < FOUR; e++) {
+            v[e] = fmaf(v[e], -common, fmaf(weight[e] * grad[e], r, before[e]));
+        }
+        store(dx + row + i, width, width - i, v);
     }
 }
 
@@ -45,6 +90,23 @@ INLINE void rope(T *x, const u32 *positions, const float *cos, const float *sin,
     const u32 half = dim / 2;
     x += u64(blockIdx.x) * stride;
     const u64 at = u64(positions[blockIdx.x]) * half;
+    for (u32 j = threadIdx.x * FOUR; half % FOUR == 0 && j < heads * half;
+         j += blockDim.x * FOUR) {
+        const u32 i = j % half;
+        T *a = x + j / half * dim + i, *b = a + half;
+        float x0[FOUR], x1[FOUR], c[FOUR], s[FOUR];
+        load4(a, x0), load4(b, x1), load4(cos + at + i, c), load4(sin + at + i, s);
+        for (u32 e = 0; e < FOUR; e++) {
+            s[e] *= sign;
+            const float rotated = x0[e] * c[e] - x1[e] * s[e];
+            x1[e] = x1[e] * c[e] + x0[e] * s[e];
+            x0[e] = rotated;
+        }
+        store4(a, x0), store4(b, x1);
+    }
+    if (half % FOUR == 0) {
+        return;
+    }
     for (u32 j = threadIdx.x; j < heads * half; j += blockDim.x) {
         const u32 i = j % half;
         T *a = x + j / half * dim + i, *b = a + half;
@@ -55,47 +117,65 @@ INLINE void rope(T *x, const u32 *positions, const float *cos, const float *sin,
     }
 }
 
-INLINE float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
-
-// silu(gate) * up of rows (gate, up).
-template <typename T> INLINE void swiglu(const T *gate_up, T *h, u32 rows, u32 width) {
-    const u64 i = u64(blockIdx.x) * blockDim.x + threadIdx.x;
-    if (i >= u64(rows) * width) {
+// silu(gate) * up of rows (gate, up). A block has a part of a row, as in the kernels below.
+template <typename T> INLINE void swiglu(const T *gate_up, T *h, u32 width) {
+    const u32 i = own_columns();
+    if (i >= width) {
         return;
     }
-    const T *gate = gate_up + i / width * 2 * width + i % width;
-    const float g = to_float(gate[0]);
-    h[i] = from_float<T>(g * sigmoid(g) * to_float(gate[width]));
+    gate_up += u64(blockIdx.x) * 2 * width + i;
+    float gate[FOUR], up[FOUR];
+    load(gate_up, width, width - i, gate);
+    load(gate_up + width, width, width - i, up);
+    for (u32 e = 0; e < FOUR; e++) {
+        up[e] = gate[e] * sigmoid(gate[e]) * up[e];
+    }
+    store(h + u64(blockIdx.x) * width + i, width, width - i, up);
 }
 
 template <typename T>
-INLINE void swiglu_backward(const T *gate_up, const T *dh, T *d, u32 rows, u32 width) {
-    const u64 i = u64(blockIdx.x) * blockDim.x + threadIdx.x;
-    if (i >= u64(rows) * width) {
+INLINE void swiglu_backward(const T *gate_up, const T *dh, T *d, u32 width) {
+    const u32 i = own_columns();
+    if (i >= width) {
         return;
     }
-    const u64 at = i / width * 2 * width + i % width;
-    const float g = to_float(gate_up[at]), up = to_float(gate_up[at + width]);
-    const float s = sigmoid(g), silu = g * s, grad = to_float(dh[i]);
-    d[at] = from_float<T>(grad * up * fmaf(silu, 1.0f - s, s));
-    d[at + width] = from_float<T>(grad * silu);
+    const u64 at = u64(blockIdx.x) * 2 * width + i;
+    float gate[FOUR], up[FOUR], grad[FOUR];
+    load(gate_up + at, width, width - i, gate);
+    load(gate_up + at + width, width, width - i, up);
+    load(dh + u64(blockIdx.x) * width + i, width, width - i, grad);
+    for (u32 e = 0; e < FOUR; e++) {
+        const float s = sigmoid(gate[e]), silu = gate[e] * s;
+        gate[e] = grad[e] * up[e] * fmaf(silu, 1.0f - s, s);
+        up[e] = grad[e] * silu;
+    }
+    store(d + at, width, width - i, gate);
+    store(d + at + width, width, width - i, up);
 }
 
 // y += bias + other; either may be null.
 template <typename T>
-INLINE void add(T *y, const float *bias, const T *other, u32 rows, u32 width) {
-    const u64 i = u64(blockIdx.x) * blockDim.x + threadIdx.x;
-    if (i >= u64(rows) * width) {
+INLINE void add(T *y, const float *bias, const T *other, u32 width) {
+    const u32 i = own_columns();
+    if (i >= width) {
         return;
     }
-    float sum = to_float(y[i]);
+    const u64 at = u64(blockIdx.x) * width + i;
+    float sum[FOUR], more[FOUR];
+    load(y + at, width, width - i, sum);
     if (bias != nullptr) {
-        sum += bias[i % width];
+        load(bias + i, width, width - i, more);
+        for (u32 e = 0; e < FOUR; e++) {
+            sum[e] += more[e];
+        }
     }
     if (other != nullptr) {
-        sum += to_float(other[i]);
+        load(other + at, width, width - i, more);
+        for (u32 e = 0; e < FOUR; e++) {
+            sum[e] += more[e];
+        }
     }
-    y[i] = from_float<T>(sum);
+    store(y + at, width, width - i, sum);
 }
 
 // Row r of y is row index[r] of x, or zero; one block per row.
@@ -103,8 +183,12 @@ template <typename T>
 INLINE void gather_rows(const T *x, const u32 *index, float *y, u32 width) {
     const u32 from = index[blockIdx.x];
     y += u64(blockIdx.x) * width;
-    for (u32 i = threadIdx.x; i < width; i += blockDim.x) {
-        y[i] = from == PADDING ? 0.0f : to_float(x[u64(from) * width + i]);
+    for (u32 i = threadIdx.x * FOUR; i < width; i += blockDim.x * FOUR) {
+        float v[FOUR] = {};
+        if (from != PADDING) {
+            load(x + u64(from) * width + i, width, width - i, v);
+        }
+        store(y + i, width, width - i, v);
     }
 }
 
@@ -140,14 +224,11 @@ INLINE void gather_columns(const T *x, const u32 *index, T *y, u32 width, u32 co
 FOR_EACH_TYPE(ROWWISE)
 
 #define POINTWISE(T, suffix)                                                                       \
-    KERNEL(swiglu_##suffix, 256, const T *gate_up, T *h, u32 rows, u32 width) {                    \
-        swiglu(gate_up, h, rows, width);                                                           \
+    KERNEL(swiglu_##suffix, 256, const T *gate_up, T *h, u32 width) { swiglu(gate_up, h, width); } \
+    KERNEL(swiglu_backward_##suffix, 256, const T *gate_up, const T *dh, T *d, u32 width) {        \
+        swiglu_backward(gate_up, dh, d, width);                                                    \
     }                                                                                              \
-    KERNEL(swiglu_backward_##suffix, 256, const T *gate_up, const T *dh, T *d, u32 rows,           \
-           u32 width) {                                                                            \
-        swiglu_backward(gate_up, dh, d, rows, width);                                              \
-    }                                                                                              \
-    KERNEL(add_##suffix, 256, T *y, const float *bias, const T *other, u32 rows, u32 width) {      \
-        add(y, bias, other, rows, width);                                                          \
+    KERNEL(add_##suffix, 256, T *y, const float *bias, const T *other, u32 width) {                \
+        add(y, bias, other, width);                                                                \
     }
 FOR_EACH_TYPE(POINTWISE)

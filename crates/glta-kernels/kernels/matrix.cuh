@@ -42,6 +42,23 @@ INLINE void copy_later(void *to, const void *from, bool exists) {
 }
 // Waits for this thread's copies.
 INLINE void await_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
+// Ends a group of copies, and waits for all but the last N groups.
+INLINE void end_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+template <int N> INLINE void await_copies_but() {
+    asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
+}
+
+// Sums of the pairs of 16-bit values of two words. bf16 has no addition before sm_90.
+INLINE u32 add_pairs(u32 a, u32 b, f16) {
+    u32 sum;
+    asm("add.rn.f16x2 %0, %1, %2;" : "=r"(sum) : "r"(a), "r"(b));
+    return sum;
+}
+INLINE u32 add_pairs(u32 a, u32 b, bf16) {
+    u32 sum;
+    asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(sum) : "r"(a), "r"(0x3f803f80u), "r"(b));
+    return sum;
+}
 
 // 2 ** x, or zero if the result is not a normal number.
 INLINE float power_of_two(float x) {

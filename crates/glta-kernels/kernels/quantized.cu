@@ -1,141 +1,36 @@
-// Products with quantised weights W: (n, k), outputs by inputs.
-//
-// The layout of the words is [panel][k / 32][bits][32]: 32 inputs of one of a panel's 32 outputs
-// are `bits` words, a little-endian bit stream. The layout of scales and zero points is
-// [panel][group][32]; a group has `group_blocks` times 32 inputs.
-#include "common.cuh"
-
-constexpr u32 PANEL = 32; // outputs of a panel
-constexpr u32 BLOCK = 32; // inputs of a block
-
-// How a warp reads the words of a panel: each lane takes COLUMNS adjacent outputs; the ALONG lanes
-// of a column divide the inputs, FIELDS each.
-template <int BITS> struct Reading {
-    static constexpr u32 COLUMNS = 4; // one 128-bit load
-    static constexpr u32 ALONG = 4;
-    static constexpr u32 WORDS = 1;
-    static constexpr u32 FIELDS = 32 / BITS;
-};
-// Fields of three bits straddle words, so a lane takes a whole block of one output.
-template <> struct Reading<3> {
-    static constexpr u32 COLUMNS = 1;
-    static constexpr u32 ALONG = 1;
-    static constexpr u32 WORDS = 3;
-    static constexpr u32 FIELDS = 32;
-};
-
-// A matrix, and the part that this lane reads.
-template <int BITS> struct Lane {
-    using R = Reading<BITS>;
-    static constexpr u32 COLUMNS = R::COLUMNS, WORDS = R::WORDS, FIELDS = R::FIELDS;
-    // Inputs that a warp reads at a time.
-    static constexpr u32 STEP = R::ALONG * FIELDS;
-
-    const u32 *words; // of this lane's columns in the panel
-    const void *scales;
-    const u8 *zeros;
-    u32 f32_scales, inputs, groups, group_inputs;
-    u64 column; // of the first group's scales
-    u32 first_input;
-    u32 group;
-    float scale[COLUMNS], zero[COLUMNS];
-
-    INLINE Lane(const u32 *words, const void *scales, const u8 *zeros, u32 f32_scales, u32 panel,
-                u32 inputs, u32 groups, u32 group_blocks)
-        : words(words), scales(scales), zeros(zeros), f32_scales(f32_scales), inputs(inputs),
-          groups(groups), group_inputs(group_blocks * BLOCK), group(PADDING) {
-        const u32 lane = threadIdx.x % WARP;
-        const u32 within = lane % (PANEL / COLUMNS) * COLUMNS;
-        this->words += u64(panel) * (inputs / BLOCK * BITS) * PANEL + within;
-        column = u64(panel) * groups * PANEL + within;
-        first_input = lane / (PANEL / COLUMNS) * FIELDS;
-    }
-
-    // First input that this lane reads in a step; none from `inputs` on.
-    INLINE u32 input(u32 step) const { return step * STEP + first_input; }
-
-    // Words of the inputs from `input` on; they must exist.
-    INLINE void load(u32 input, u32 (&to)[WORDS * COLUMNS]) const {
-        const u32 *from = words + u64(input / FIELDS) * WORDS * PANEL;
-        if (COLUMNS == 4) {
-            const uint4 v = *reinterpret_cast<const uint4 *>(from);
-            to[0] = v.x, to[1 % (WORDS * COLUMNS)] = v.y;
-            to[2 % (WORDS * COLUMNS)] = v.z, to[3 % (WORDS * COLUMNS)] = v.w;
-        } else {
-            for (u32 w = 0; w < WORDS; w++) {
-                to[w] = from[w * PANEL];
-            }
-        }
-    }
-
-    // Reads the scale and zero point of the inputs from `input` on.
-    INLINE void enter(u32 input) {
-        if (input / group_inputs == group) {
-            return;
-        }
-        group = input / group_inputs;
-        const u64 at = column + u64(group) * PANEL;
-        for (u32 c = 0; c < COLUMNS; c++) {
-            scale[c] = f32_scales ? static_cast<const float *>(scales)[at + c]
-                                  : __half2float(static_cast<const f16 *>(scales)[at + c]);
-            zero[c] = float(zeros[at + c]);
-        }
-    }
-
-    // Field `j` of a column minus its zero point, exactly. The field becomes the mantissa of a
-    // float whose lowest bit has the value one.
-    INLINE float value(const u32 (&from)[WORDS * COLUMNS], u32 c, u32 j) const {
-        if (BITS == 3) {
-            const u32 bit = 3 * j, word = bit / 32, shift = bit % 32;
-            u32 field = from[word % WORDS] >> shift;
-            if (shift > 29) {
-                field |= from[(word + 1) % WORDS] << (32 - shift);
-            }
-            return __uint_as_float((field & 7u) | 0x4b000000u) - (8388608.0f + zero[c]);
-        }
-        // Two fields share a shift; the lowest bit of the upper one is bit BITS.
-        const u32 mask = (1u << BITS) - 1u, pair = from[c] >> (j / 2 * 2 * BITS);
-        if (j % 2 == 0) {
-            return __uint_as_float((pair & mask) | 0x4b000000u) - (8388608.0f + zero[c]);
-        }
-        const u32 exponent = (127u + 23u - BITS) << 23;
-        return __uint_as_float((pair & (mask << BITS)) | exponent) -
-               (float(8388608 >> BITS) + zero[c]);
-    }
-};
+// Products with packed weights on the f32 units, and dequantised weights.
+#include "packed.cuh"
 
 // w: (inputs, ld), columns from `first` on: the dequantised weight, transposed. One warp per panel
-// and step.
+// and square.
 template <typename T, int BITS>
 INLINE void dequantise(const u32 *words, const void *scales, const u8 *zeros, T *w, u32 f32_scales,
                        u32 outputs, u32 inputs, u32 groups, u32 group_blocks, u32 ld, u32 first) {
-    using L = Lane<BITS>;
-    const u32 panel = (blockIdx.x * blockDim.x + threadIdx.x) / WARP;
-    if (panel * PANEL >= outputs) {
+    const u32 panel = (blockIdx.x * blockDim.x + threadIdx.x) / WARP, block = blockIdx.y;
+    const u32 column = panel * PANEL + lane_column();
+    if (column >= outputs) {
         return;
     }
-    L lane(words, scales, zeros, f32_scales, panel, inputs, groups, group_blocks);
-    const u32 input = lane.input(blockIdx.y);
-    const u32 column = panel * PANEL + threadIdx.x % (PANEL / L::COLUMNS) * L::COLUMNS;
-    if (input >= inputs || column >= outputs) {
-        return;
+    Fields<BITS> fields;
+    fields.load(words + (u64(panel) * (inputs / BLOCK) + block) * Fields<BITS>::SQUARE,
+                [](auto from) { return load_once(from); });
+    float scale[COLUMNS], zero[COLUMNS], base[COLUMNS][2];
+    const u64 at = (u64(panel) * groups + block / group_blocks) * PANEL + lane_column();
+    load_scales(scales, f32_scales, at, scale);
+    load_zeros(zeros + at, zero);
+#pragma unroll
+    for (u32 c = 0; c < COLUMNS; c++) {
+        Fields<BITS>::bases(zero[c], base[c]);
     }
-    u32 from[L::WORDS * L::COLUMNS];
-    lane.load(input, from);
-    lane.enter(input);
-    w += u64(input) * ld + first + column;
+    w += u64(block * BLOCK + lane_input()) * ld + first + column;
 #pragma unroll
-    for (u32 j = 0; j < L::FIELDS; j++, w += ld) {
-        float values[4];
+    for (u32 j = 0; j < FIELDS; j++, w += ld) {
+        float values[COLUMNS];
 #pragma unroll
-        for (u32 c = 0; c < L::COLUMNS; c++) {
-            values[c] = lane.scale[c] * lane.value(from, c, j);
+        for (u32 c = 0; c < COLUMNS; c++) {
+            values[c] = scale[c] * fields.value(c, j, base[c]);
         }
-        if (L::COLUMNS == 4) {
-            store4(w, values);
-        } else {
-            *w = from_float<T>(values[0]);
-        }
+        store4(w, values);
     }
 }
 
@@ -146,51 +41,66 @@ template <typename T, int BITS, int ROWS>
 INLINE void product(const T *x, const u32 *words, const void *scales, const u8 *zeros,
                     const float *bias, const float *residual, void *y, u32 f32_scales, u32 rows,
                     u32 outputs, u32 inputs, u32 groups, u32 group_blocks, u32 ld, u32 first) {
-    using L = Lane<BITS>;
+    constexpr u32 SQUARE = Fields<BITS>::SQUARE;
     // Number of loads in flight.
-    constexpr u32 AHEAD = ROWS * L::FIELDS <= 32 ? 4 : 2;
+    constexpr u32 AHEAD = BITS == 3 && ROWS <= 4 ? 4 : (ROWS <= 4 ? 16 : 8) / BITS;
     // A scale costs one multiplication per row and column, or one per weight.
     constexpr bool SCALE_SUMS = ROWS <= 4;
     const u32 panel = blockIdx.x, warp = threadIdx.x / WARP, warps = blockDim.x / WARP;
-    L lane(words, scales, zeros, f32_scales, panel, inputs, groups, group_blocks);
-    const u32 steps = (inputs + L::STEP - 1) / L::STEP;
-    float sums[ROWS][L::COLUMNS] = {};
-    for (u32 from = warp * AHEAD; from < steps; from += warps * AHEAD) {
-        u32 packed[AHEAD][L::WORDS * L::COLUMNS];
+    const u32 blocks = inputs / BLOCK;
+    const Divisor group_of(group_blocks);
+    const u64 column = u64(panel) * groups * PANEL + lane_column();
+    words += (u64(panel) * blocks + warp * AHEAD) * SQUARE;
+    x += warp * AHEAD * BLOCK + lane_input();
+    u32 group_end = 0; // first block behind the group
+    float scale[COLUMNS], base[COLUMNS][2], sums[ROWS][COLUMNS] = {};
+    for (u32 from = warp * AHEAD; from < blocks; from += warps * AHEAD) {
+        Fields<BITS> fields[AHEAD];
 #pragma unroll
         for (u32 a = 0; a < AHEAD; a++) {
-            if (lane.input(from + a) < inputs) {
-                lane.load(lane.input(from + a), packed[a]);
+            if (from + a < blocks) {
+                fields[a].load(words + a * SQUARE, [](auto from) { return load_once(from); });
             }
         }
 #pragma unroll
         for (u32 a = 0; a < AHEAD; a++) {
-            const u32 input = lane.input(from + a);
-            if (input >= inputs) {
-                continue;
+            const u32 block = from + a;
+            if (block >= blocks) {
+                break;
             }
-            lane.enter(input);
-            float part[SCALE_SUMS ? ROWS : 1][L::COLUMNS] = {};
+            if (block >= group_end) {
+                const u32 group = group_of(block);
+                group_end = (group + 1) * group_blocks;
+                float zero[COLUMNS];
+                load_scales(scales, f32_scales, column + group * PANEL, scale);
+                load_zeros(zeros + column + group * PANEL, zero);
 #pragma unroll
-            for (u32 j = 0; j < L::FIELDS; j += 4) {
-                float weights[4][L::COLUMNS];
+                for (u32 c = 0; c < COLUMNS; c++) {
+                    Fields<BITS>::bases(zero[c], base[c]);
+                }
+            }
+            float part[SCALE_SUMS ? ROWS : 1][COLUMNS] = {};
+#pragma unroll
+            for (u32 j = 0; j < FIELDS; j += 4) {
+                float weights[4][COLUMNS];
 #pragma unroll
                 for (u32 i = 0; i < 4; i++) {
 #pragma unroll
-                    for (u32 c = 0; c < L::COLUMNS; c++) {
-                        const float v = lane.value(packed[a], c, j + i);
-                        weights[i][c] = SCALE_SUMS ? v : v * lane.scale[c];
+                    for (u32 c = 0; c < COLUMNS; c++) {
+                        const float v = fields[a].value(c, j + i, base[c]);
+                        weights[i][c] = SCALE_SUMS ? v : v * scale[c];
                     }
                 }
 #pragma unroll
                 for (u32 r = 0; r < ROWS; r++) {
                     // A missing row repeats the last one.
                     float v[4];
-                    load4(x + u64(r < rows ? r : rows - 1) * inputs + input + j, v);
+                    const u32 row = ROWS == 1 || r < rows ? r : rows - 1;
+                    load4(x + u64(row) * inputs + a * BLOCK + j, v);
 #pragma unroll
                     for (u32 i = 0; i < 4; i++) {
 #pragma unroll
-                        for (u32 c = 0; c < L::COLUMNS; c++) {
+                        for (u32 c = 0; c < COLUMNS; c++) {
                             float &sum = SCALE_SUMS ? part[SCALE_SUMS ? r : 0][c] : sums[r][c];
                             sum = fmaf(v[i], weights[i][c], sum);
                         }
@@ -201,26 +111,26 @@ INLINE void product(const T *x, const u32 *words, const void *scales, const u8 *
 #pragma unroll
                 for (u32 r = 0; r < ROWS; r++) {
 #pragma unroll
-                    for (u32 c = 0; c < L::COLUMNS; c++) {
-                        sums[r][c] = fmaf(lane.scale[c], part[SCALE_SUMS ? r : 0][c], sums[r][c]);
+                    for (u32 c = 0; c < COLUMNS; c++) {
+                        sums[r][c] = fmaf(scale[c], part[SCALE_SUMS ? r : 0][c], sums[r][c]);
                     }
                 }
             }
         }
+        words += warps * AHEAD * SQUARE, x += warps * AHEAD * BLOCK;
     }
     // [warp][row][32]
     float *shared = shared_memory<float>();
 #pragma unroll
     for (u32 r = 0; r < ROWS; r++) {
 #pragma unroll
-        for (u32 c = 0; c < L::COLUMNS; c++) {
+        for (u32 c = 0; c < COLUMNS; c++) {
+            // The four lanes of a column are neighbours.
             float sum = sums[r][c];
-            for (u32 distance = PANEL / L::COLUMNS; distance < WARP; distance *= 2) {
-                sum += __shfl_xor_sync(ALL_LANES, sum, distance);
-            }
-            const u32 lane_id = threadIdx.x % WARP;
-            if (lane_id < PANEL / L::COLUMNS) {
-                shared[(warp * ROWS + r) * PANEL + lane_id * L::COLUMNS + c] = sum;
+            sum += __shfl_xor_sync(ALL_LANES, sum, 1);
+            sum += __shfl_xor_sync(ALL_LANES, sum, 2);
+            if (threadIdx.x % 4 == 0) {
+                shared[(warp * ROWS + r) * PANEL + lane_column() + c] = sum;
             }
         }
     }
@@ -261,19 +171,22 @@ INLINE void product(const T *x, const u32 *words, const void *scales, const u8 *
         product<T, BITS, ROWS>(x, words, scales, zeros, bias, residual, y, f32_scales, rows,       \
                                outputs, inputs, groups, group_blocks, ld, first);                  \
     }
-#define WIDTH(T, suffix, BITS) WIDTH_OF(T, suffix, BITS)
-#define WIDTH_OF(T, suffix, BITS)                                                                    \
-    DEQUANTISE(T, suffix, BITS)                                                                    \
-    PRODUCT(T, suffix, BITS, 1, 512)                                                               \
-    PRODUCT(T, suffix, BITS, 2, 512)                                                               \
-    PRODUCT(T, suffix, BITS, 4, 256)                                                               \
-    PRODUCT(T, suffix, BITS, 8, 256)                                                               \
-    PRODUCT(T, suffix, BITS, 16, 256)
+// More rows of 16-bit types are for the matrix units (quantized_mma.cu).
+#define WIDTH(BITS) WIDTH_OF(BITS)
+#define WIDTH_OF(BITS)                                                                             \
+    DEQUANTISE(float, f32, BITS)                                                                   \
+    DEQUANTISE(f16, f16, BITS)                                                                     \
+    DEQUANTISE(bf16, bf16, BITS)                                                                   \
+    PRODUCT(f16, f16, BITS, 1, 512)                                                                \
+    PRODUCT(bf16, bf16, BITS, 1, 512)                                                              \
+    PRODUCT(float, f32, BITS, 1, 512)                                                              \
+    PRODUCT(float, f32, BITS, 2, 512)                                                              \
+    PRODUCT(float, f32, BITS, 4, 256)                                                              \
+    PRODUCT(float, f32, BITS, 8, 256)                                                              \
+    PRODUCT(float, f32, BITS, 16, 256)
 // A driver compiles a whole file when it loads it, so each file has one width.
 #ifdef ONLY_BITS
-#define WIDTHS(T, suffix) WIDTH(T, suffix, ONLY_BITS)
+WIDTH(ONLY_BITS)
 #else
-#define WIDTHS(T, suffix)                                                                          \
-    WIDTH(T, suffix, 2) WIDTH(T, suffix, 3) WIDTH(T, suffix, 4) WIDTH(T, suffix, 8)
+WIDTH(2) WIDTH(3) WIDTH(4) WIDTH(8)
 #endif
-FOR_EACH_TYPE(WIDTHS)

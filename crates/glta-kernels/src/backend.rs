@@ -45,6 +45,14 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
         None
     }
 
+    /// Bytes that can still be allocated on the device; `None` where the system's memory is used.
+    ///
+    /// # Errors
+    /// The device does not answer.
+    fn free_memory(&self) -> Result<Option<usize>> {
+        Ok(None)
+    }
+
     /// Checks that attention supports heads of this shape.
     ///
     /// # Errors
@@ -125,6 +133,22 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
     /// A tensor operation failed.
     fn swiglu(&self, gate_up: &Tensor) -> Result<Tensor>;
 
+    /// Returns the result of `linear` for the norm of `x: (tokens, inputs)` f32.
+    ///
+    /// # Errors
+    /// A tensor operation failed.
+    fn normed(&self, norm: &Self::Norm, linear: &Self::Linear, x: &Tensor) -> Result<Tensor> {
+        linear.forward(&norm.forward(x)?, None)
+    }
+
+    /// Returns [`Self::swiglu`] of [`Self::normed`] with the layers `gate_up`.
+    ///
+    /// # Errors
+    /// A tensor operation failed.
+    fn gated(&self, norm: &Self::Norm, gate_up: &Self::Linear, x: &Tensor) -> Result<Tensor> {
+        self.swiglu(&self.normed(norm, gate_up, x)?)
+    }
+
     /// Returns the gradient of `gate_up` for the gradient `dh: (tokens, width)` of the result.
     ///
     /// # Errors
@@ -192,8 +216,9 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
         keys: Vec<&'a mut Self::Keys>,
     ) -> Result<Self::Caches<'a>>;
 
-    /// [`Self::attention`] of sequences that continue their caches. First appends the tokens' keys
-    /// and values to the caches.
+    /// [`Self::attention`] of sequences that continue their caches, for `qkv` before its rotation.
+    /// First rotates it ([`Self::rotate`]) and appends the tokens' keys and values to the caches.
+    /// `qkv` may be rotated in place or not.
     ///
     /// # Errors
     /// A tensor operation failed.

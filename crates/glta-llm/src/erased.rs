@@ -48,6 +48,7 @@ pub(crate) trait AnyNetwork: Debug + Send + Sync {
     fn device(&self) -> &Device;
     fn simd_level(&self) -> Option<SimdLevel>;
     fn resident_bytes(&self) -> usize;
+    fn free_memory(&self) -> Result<Option<usize>>;
     fn embedding_rms(&self) -> f32;
 
     /// Embeddings of token ids, `(len, hidden)` f32.
@@ -137,6 +138,10 @@ impl<B: Backend> AnyNetwork for Network<B> {
 
     fn resident_bytes(&self) -> usize {
         self.resident_bytes()
+    }
+
+    fn free_memory(&self) -> Result<Option<usize>> {
+        Ok(self.backend.free_memory()?)
     }
 
     fn embedding_rms(&self) -> f32 {

@@ -112,27 +112,14 @@ impl<B: Backend> DecoderLayer<B> {
             + norms.iter().map(|n| n.resident_bytes()).sum::<usize>()
     }
 
-    /// Queries, keys and values of `x: (tokens, hidden)` after the rotation, and, if the heads have
-    /// norms, the projection before them.
+    /// Queries, keys and values of `x: (tokens, hidden)` before the rotation, and, if the heads
+    /// have norms, the projection before the norms.
     fn project(&self, x: &Tensor, pass: &Pass<B>) -> Result<(Tensor, Option<Tensor>)> {
-        let qkv = self.qkv.forward(&self.attention_norm.forward(x)?, None)?;
-        let (qkv, raw) = match &self.head_norms {
+        let qkv = pass.backend.normed(&self.attention_norm, &self.qkv, x)?;
+        Ok(match &self.head_norms {
             None => (qkv, None),
             Some(norms) => (norms.forward(&qkv, pass.heads)?, Some(qkv)),
-        };
-        pass.backend.rotate(&qkv, pass.heads, pass.tokens, false)?;
-        Ok((qkv, raw))
-    }
-
-    /// Computes the layer from the output of attention up to the feed-forward activation.
-    fn feed(&self, x: &Tensor, attended: &Tensor) -> Result<Half> {
-        let middle = self.o.forward(attended, Some(x))?;
-        let gate_up = self.gate_up.forward(&self.mlp_norm.forward(&middle)?, None)?;
-        Ok(Half { middle, gate_up })
-    }
-
-    fn finish(&self, half: &Half, backend: &B) -> Result<Tensor> {
-        Ok(self.down.forward(&backend.swiglu(&half.gate_up)?, Some(&half.middle))?)
+        })
     }
 
     /// Computes the activations of `x: (tokens, hidden)` for [`Self::output`] and
@@ -140,13 +127,17 @@ impl<B: Backend> DecoderLayer<B> {
     pub(crate) fn activations(&self, x: &Tensor, pass: &Pass<B>) -> Result<Activations<B>> {
         let Pass { backend, heads, tokens, shared, layer } = *pass;
         let (qkv, raw) = self.project(x, pass)?;
+        backend.rotate(&qkv, heads, tokens, false)?;
         let (out, attended) = backend.attention(&qkv, heads, tokens, layer, shared)?;
-        Ok(Activations { raw, qkv, attended, half: self.feed(x, &out)? })
+        let middle = self.o.forward(&out, Some(x))?;
+        let gate_up = backend.normed(&self.mlp_norm, &self.gate_up, &middle)?;
+        Ok(Activations { raw, qkv, attended, half: Half { middle, gate_up } })
     }
 
     /// The layer's output, `(tokens, hidden)`.
     pub(crate) fn output(&self, a: &Activations<B>, pass: &Pass<B>) -> Result<Tensor> {
-        self.finish(&a.half, pass.backend)
+        let Half { middle, gate_up } = &a.half;
+        Ok(self.down.forward(&pass.backend.swiglu(gate_up)?, Some(middle))?)
     }
 
     /// The layer's output for sequences that continue their caches.
@@ -159,7 +150,9 @@ impl<B: Backend> DecoderLayer<B> {
         let Pass { backend, heads, tokens, shared, layer } = *pass;
         let (qkv, _) = self.project(x, pass)?;
         let out = backend.attention_cached(&qkv, heads, tokens, caches, layer, shared)?;
-        self.finish(&self.feed(x, &out)?, backend)
+        let middle = self.o.forward(&out, Some(x))?;
+        let h = backend.gated(&self.mlp_norm, &self.gate_up, &middle)?;
+        Ok(self.down.forward(&h, Some(&middle))?)
     }
 
     /// Gradient at the input `x` given `dy` at the output, `(tokens, hidden)`.

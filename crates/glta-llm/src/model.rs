@@ -141,6 +141,14 @@ impl Llama {
         self.network.resident_bytes()
     }
 
+    /// Bytes that can still be allocated on a GPU; `None` on the CPU.
+    ///
+    /// # Errors
+    /// The device does not answer.
+    pub fn free_memory(&self) -> Result<Option<usize>> {
+        self.network.free_memory()
+    }
+
     /// Embeddings of token ids, `(len, hidden)` f32. Not differentiable.
     ///
     /// # Errors

@@ -261,7 +261,7 @@ pub struct ModelConfig {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Recompute {
-    /// Only for batches whose activations would need gigabytes.
+    /// Only for batches whose activations would need gigabytes; on a GPU, half of its free memory.
     #[default]
     Auto,
     /// Always: memory grows by one hidden state per token and layer.

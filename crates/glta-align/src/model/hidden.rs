@@ -14,7 +14,8 @@ use crate::config::{Backbone, ItemSlots, Recompute, SlotPlacement, UserNode};
 use crate::prompts::{Prompts, Row};
 use crate::sampling::{ItemExample, UserExample};
 
-/// Size of the activations above which layers are recomputed in the backward pass.
+/// Size of the activations above which layers are recomputed in the backward pass, on the CPU. On a
+/// GPU it is half of the free memory; recomputation gives the same bits.
 const ACTIVATION_BUDGET: usize = 3 << 30;
 
 impl Glta {
@@ -197,7 +198,8 @@ impl Glta {
             Recompute::Auto => {
                 let c = llama.config();
                 let per_token = c.num_hidden_layers * (8 * hidden + 3 * c.intermediate_size) * 4;
-                b * seq * per_token > ACTIVATION_BUDGET
+                let budget = llama.free_memory()?.map_or(ACTIVATION_BUDGET, |free| free / 2);
+                b * seq * per_token > budget
             }
         };
         let options = ForwardOptions { prefix, recompute };

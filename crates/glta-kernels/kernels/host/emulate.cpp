@@ -1,6 +1,7 @@
 // Runs kernels on the host. Every buffer ends at an inaccessible page, and results and shared
-// memory start as NaN. The threads run twice, in ascending and in descending order, warp by warp;
-// both orders must give the same result.
+// memory start as NaN. The threads run three times: in ascending and in descending order, warp by
+// warp, and in a random order that changes whenever they wait. Blocks run one after another, in the
+// same orders. All orders must give the same result.
 #include "emulate.h"
 
 #include <algorithm>
@@ -17,10 +18,11 @@
 #include <vector>
 
 namespace emulate {
-OF_THIS_DEVICE uint3 block_index, block_size, thread_index;
+OF_THIS_DEVICE uint3 block_index, block_size, grid_size, thread_index;
 
 namespace {
 struct Kernel {
+    std::string file;
     unsigned threads, arguments;
     Call call;
 };
@@ -32,7 +34,9 @@ std::map<std::string, Kernel> &kernels() {
 // Memory that ends at the end of its last page; the next page is inaccessible.
 class Fenced {
   public:
-    explicit Fenced(std::size_t bytes) : bytes_((bytes + 15) / 16 * 16) {
+    Fenced() = default;
+    // Data whose address has the same remainder by 16 as `like`.
+    Fenced(std::size_t bytes, std::uint64_t like) : bytes_((bytes + 31) / 16 * 16) {
         const std::size_t page = std::size_t(sysconf(_SC_PAGESIZE));
         size_ = (bytes_ + page - 1) / page * page + page;
         pages_ = static_cast<unsigned char *>(
@@ -41,7 +45,10 @@ class Fenced {
             std::fputs("emulate: no memory\n", stderr);
             std::abort();
         }
-        data_ = pages_ + size_ - page - bytes_;
+        unsigned char *end = pages_ + size_ - page;
+        const std::uint64_t after = (reinterpret_cast<std::uint64_t>(end) - bytes - like) % 16;
+        data_ = end - bytes - after;
+        bytes_ = bytes + after;
         poison();
     }
     Fenced(Fenced &&other) noexcept { *this = std::move(other); }
@@ -83,6 +90,7 @@ struct Copy {
     void *to;
     const void *from;
     bool exists;
+    unsigned group;
 };
 struct Fibre {
     ucontext_t start;
@@ -90,6 +98,7 @@ struct Fibre {
     std::unique_ptr<unsigned char[]> stack;
     bool started = false, done = false;
     std::vector<Copy> copies;
+    unsigned copy_groups = 0; // ended ones
 };
 
 constexpr unsigned MOST_THREADS = 1024;
@@ -99,6 +108,8 @@ OF_THIS_DEVICE Barrier block_barrier;
 OF_THIS_DEVICE unsigned alive, current;
 // Changes whenever a wait ends.
 OF_THIS_DEVICE unsigned long progress;
+// Whether a thread let others run without waiting.
+OF_THIS_DEVICE bool yielded;
 OF_THIS_DEVICE jmp_buf scheduler;
 OF_THIS_DEVICE Call running;
 OF_THIS_DEVICE void *const *running_arguments;
@@ -109,6 +120,28 @@ OF_THIS_DEVICE std::size_t shared_length;
 void power_up() {
     fibres = new Fibre[MOST_THREADS];
     warps = new Warp[MOST_THREADS / WARP];
+}
+
+enum Order { ASCENDING, DESCENDING, RANDOM };
+OF_THIS_DEVICE Order order;
+OF_THIS_DEVICE std::uint64_t random_state;
+// A number below `end` (xorshift).
+unsigned random_below(unsigned end) {
+    random_state ^= random_state << 13;
+    random_state ^= random_state >> 7;
+    random_state ^= random_state << 17;
+    return unsigned((random_state >> 32) % end);
+}
+// The numbers below `count` in the order of this run.
+std::vector<unsigned> in_order(unsigned count) {
+    std::vector<unsigned> all(count);
+    for (unsigned i = 0; i < count; i++) {
+        all[i] = order == DESCENDING ? count - 1 - i : i;
+    }
+    for (unsigned i = count; order == RANDOM && i > 1; i--) {
+        std::swap(all[i - 1], all[random_below(i)]);
+    }
+    return all;
 }
 
 void yield() {
@@ -178,28 +211,35 @@ void resume(unsigned thread) {
     setcontext(&fibre.start);
 }
 
-// Runs one block; returns false if its threads wait for each other forever. Every warp runs as far
-// ahead of the others as barriers allow.
-bool run_block(bool falling) {
+// Runs one block; returns false if its threads wait for each other forever. In order, every warp
+// runs as far ahead of the others as barriers allow; in random order, threads of all warps mix.
+bool run_block() {
     const unsigned threads = block_size.x;
     alive = threads, block_barrier = {};
     std::fill_n(warps, threads / WARP, Warp{});
     for (unsigned t = 0; t < threads; t++) {
         fibres[t].done = false;
         fibres[t].copies.clear();
+        fibres[t].copy_groups = 0;
     }
     while (alive > 0) {
         const unsigned long round = progress;
-        for (unsigned warp = 0; warp < threads; warp += WARP) {
+        if (order == RANDOM) {
+            yielded = false;
+            for (unsigned thread : in_order(threads)) {
+                resume(thread);
+            }
+        }
+        for (unsigned warp = 0; order != RANDOM && warp < threads; warp += WARP) {
             unsigned long before;
             do {
                 before = progress;
                 for (unsigned i = warp; i < warp + WARP; i++) {
-                    resume(falling ? threads - 1 - i : i);
+                    resume(order == DESCENDING ? threads - 1 - i : i);
                 }
             } while (progress != before);
         }
-        if (progress == round) {
+        if (progress == round && !(order == RANDOM && yielded)) {
             power_up();
             return false;
         }
@@ -208,8 +248,14 @@ bool run_block(bool falling) {
 }
 } // namespace
 
-void add(const char *name, unsigned threads, unsigned arguments, Call call) {
-    kernels()[name] = {threads, arguments, call};
+void add(const char *name, const char *file, unsigned threads, unsigned arguments, Call call) {
+    kernels()[name] = {file, threads, arguments, call};
+}
+void perhaps_yield() {
+    if (order == RANDOM && random_below(2) == 0) {
+        yielded = true;
+        yield();
+    }
 }
 unsigned char *shared() { return shared_bytes; }
 // As on the device, barriers do not wait for threads that have returned.
@@ -250,33 +296,92 @@ void copy_later(void *to, const void *from, bool exists) {
         __builtin_trap();
     }
     std::memset(to, 0xff, 16);
-    fibres[current].copies.push_back({to, from, exists});
+    Fibre &fibre = fibres[current];
+    fibre.copies.push_back({to, from, exists, fibre.copy_groups});
 }
-void await_copies() {
-    for (const Copy &copy : fibres[current].copies) {
-        copy.exists ? std::memcpy(copy.to, copy.from, 16) : std::memset(copy.to, 0, 16);
+static void finish_copies(unsigned end) {
+    std::vector<Copy> &copies = fibres[current].copies;
+    const auto later = std::find_if(copies.begin(), copies.end(),
+                                    [end](const Copy &copy) { return copy.group >= end; });
+    for (auto copy = copies.begin(); copy != later; ++copy) {
+        copy->exists ? std::memcpy(copy->to, copy->from, 16) : std::memset(copy->to, 0, 16);
     }
-    fibres[current].copies.clear();
+    copies.erase(copies.begin(), later);
+}
+void await_copies() { finish_copies(fibres[current].copy_groups + 1); }
+void end_copies() { fibres[current].copy_groups++; }
+void await_copies_but(unsigned groups) {
+    const unsigned ended = fibres[current].copy_groups;
+    finish_copies(ended > groups ? ended - groups : 0);
 }
 } // namespace emulate
 
-// Kinds of arguments: a scalar, and buffers that are read, written completely, or modified in
-// place. `value` is the scalar's bits or the buffer's address.
-enum Kind : std::uint64_t { SCALAR, IN, OUT, IN_OUT };
+// Kinds of arguments: a scalar, buffers that are read, written completely, or modified in place,
+// and a buffer that is read and has addresses of regions. `value` is the scalar's bits or the
+// buffer's address.
+enum Kind : std::uint64_t { SCALAR, IN, OUT, IN_OUT, TABLE };
 struct Argument {
     std::uint64_t kind, value, bytes;
 };
+// Memory whose address is in a table; it is modified in place.
+struct Region {
+    std::uint64_t address, bytes;
+};
 
-// Launches a kernel; returns null, or an error message.
-extern "C" const char *emulate_launch(const char *name, const std::uint32_t *grid,
+namespace emulate {
+namespace {
+// The memory of a run: arguments, then regions.
+struct Run {
+    std::vector<Fenced> buffers;
+    std::vector<std::uint64_t> values;
+
+    Run(const Argument *arguments, std::size_t count, const Region *regions,
+        std::size_t region_count) {
+        for (std::size_t i = 0; i < count; i++) {
+            const auto [kind, value, bytes] = arguments[i];
+            if (kind == SCALAR) {
+                buffers.emplace_back();
+                values.push_back(value);
+                continue;
+            }
+            unsigned char *data = buffers.emplace_back(bytes, value).data();
+            if (kind != OUT) {
+                std::memcpy(data, reinterpret_cast<void *>(value), bytes);
+            }
+            values.push_back(reinterpret_cast<std::uint64_t>(data));
+        }
+        for (std::size_t i = 0; i < region_count; i++) {
+            const auto [address, bytes] = regions[i];
+            unsigned char *data = buffers.emplace_back(bytes, address).data();
+            std::memcpy(data, reinterpret_cast<void *>(address), bytes);
+            for (std::size_t a = 0; a < count; a++) {
+                for (std::size_t at = 0; arguments[a].kind == TABLE && at < arguments[a].bytes;
+                     at += 8) {
+                    if (std::memcmp(buffers[a].data() + at, &address, 8) == 0) {
+                        std::memcpy(buffers[a].data() + at, &data, 8);
+                    }
+                }
+            }
+        }
+    }
+};
+} // namespace
+} // namespace emulate
+
+// Launches a kernel of a file; returns null, or an error message.
+extern "C" const char *emulate_launch(const char *name, const char *file, const std::uint32_t *grid,
                                       std::uint32_t threads, std::uint64_t shared_size,
-                                      const Argument *arguments, std::uint64_t count) {
+                                      const Argument *arguments, std::uint64_t count,
+                                      const Region *regions, std::uint64_t region_count) {
     using namespace emulate;
     const auto found = kernels().find(name);
     if (found == kernels().end()) {
         return "no such kernel";
     }
     const Kernel &kernel = found->second;
+    if (kernel.file != file) {
+        return "the kernel is in another file";
+    }
     if (count != kernel.arguments) {
         return "another number of arguments";
     }
@@ -288,54 +393,61 @@ extern "C" const char *emulate_launch(const char *name, const std::uint32_t *gri
         shared_size > (99 << 10)) {
         return "a launch that a device refuses";
     }
+    // A written buffer has no other name.
+    for (std::size_t i = 0; i < count; i++) {
+        for (std::size_t j = 0; j < count; j++) {
+            const Argument &a = arguments[i], &b = arguments[j];
+            const bool written = a.kind == OUT || a.kind == IN_OUT;
+            if (i != j && written && b.kind != SCALAR && a.value < b.value + b.bytes &&
+                b.value < a.value + a.bytes) {
+                return "a result overlaps another argument";
+            }
+        }
+    }
     if (fibres == nullptr) {
         power_up();
     }
-    Fenced shared_memory(shared_size);
+    Fenced shared_memory(shared_size, 0);
     shared_bytes = shared_memory.data(), shared_length = shared_size;
-    block_size = {threads, 1, 1};
-    std::vector<std::vector<Fenced>> runs(2);
-    for (unsigned run = 0; run < 2; run++) {
-        std::vector<std::uint64_t> values(count);
+    block_size = {threads, 1, 1}, grid_size = {grid[0], grid[1], 1};
+    static const bool watched = watch();
+    if (!watched) {
+        return "signals cannot be watched";
+    }
+    std::vector<Run> runs;
+    for (Order each : {ASCENDING, DESCENDING, RANDOM}) {
+        Run &run = runs.emplace_back(arguments, count, regions, region_count);
         std::vector<void *> places(count);
-        std::vector<std::size_t> fenced(count);
         for (std::size_t i = 0; i < count; i++) {
-            values[i] = arguments[i].value, places[i] = &values[i];
-            runs[run].emplace_back(arguments[i].kind == SCALAR ? 0 : arguments[i].bytes);
-            if (arguments[i].kind == SCALAR) {
-                continue;
-            }
-            unsigned char *data = runs[run][i].data();
-            if (arguments[i].kind != OUT) {
-                std::memcpy(data, reinterpret_cast<void *>(arguments[i].value), arguments[i].bytes);
-            }
-            values[i] = reinterpret_cast<std::uint64_t>(data);
-        }
-        static const bool watched = watch();
-        if (!watched) {
-            return "signals cannot be watched";
+            places[i] = &run.values[i];
         }
         running_name = name;
         running = kernel.call, running_arguments = places.data();
-        for (unsigned y = 0; y < grid[1]; y++) {
-            for (unsigned x = 0; x < grid[0]; x++) {
-                block_index = {x, y, 0};
-                shared_memory.poison();
-                if (!run_block(run == 1)) {
-                    return "threads wait for each other for ever";
-                }
+        order = each, random_state = 0x9e3779b97f4a7c15u;
+        for (unsigned block : in_order(grid[0] * grid[1])) {
+            block_index = {block % grid[0], block / grid[0], 0};
+            shared_memory.poison();
+            if (!run_block()) {
+                return "threads wait for each other for ever";
             }
         }
     }
-    for (std::size_t i = 0; i < count; i++) {
-        const Argument &argument = arguments[i];
-        if (argument.kind == OUT || argument.kind == IN_OUT) {
-            if (std::memcmp(runs[0][i].data(), runs[1][i].data(), argument.bytes) != 0) {
-                return "the result depends on the order of the threads";
-            }
-            std::memcpy(reinterpret_cast<void *>(argument.value), runs[0][i].data(),
-                        argument.bytes);
+    const auto same = [&](std::size_t i, std::size_t bytes) {
+        const void *first = runs[0].buffers[i].data();
+        return std::memcmp(first, runs[1].buffers[i].data(), bytes) == 0 &&
+               std::memcmp(first, runs[2].buffers[i].data(), bytes) == 0;
+    };
+    for (std::size_t i = 0; i < count + region_count; i++) {
+        const bool region = i >= count;
+        if (!region && arguments[i].kind != OUT && arguments[i].kind != IN_OUT) {
+            continue;
         }
+        const std::uint64_t to = region ? regions[i - count].address : arguments[i].value;
+        const std::uint64_t bytes = region ? regions[i - count].bytes : arguments[i].bytes;
+        if (!same(i, bytes)) {
+            return "the result depends on the order of the threads";
+        }
+        std::memcpy(reinterpret_cast<void *>(to), runs[0].buffers[i].data(), bytes);
     }
     return nullptr;
 }

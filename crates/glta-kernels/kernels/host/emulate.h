@@ -31,7 +31,7 @@ inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z,
 namespace emulate {
 // Each test thread has its own device.
 #define OF_THIS_DEVICE __thread __attribute__((tls_model("initial-exec")))
-extern OF_THIS_DEVICE uint3 block_index, block_size, thread_index;
+extern OF_THIS_DEVICE uint3 block_index, block_size, grid_size, thread_index;
 unsigned char *shared();
 void synchronise();
 // The value of lane `mask` away, once all lanes of the warp have arrived.
@@ -47,14 +47,21 @@ void check_shared(const void *place);
 // Copies of 16 bytes whose content is undefined until they are waited for.
 void copy_later(void *to, const void *from, bool exists);
 void await_copies();
+// Ends a group of copies; waits for all but the last `groups`.
+void end_copies();
+void await_copies_but(unsigned groups);
 
 // Calls a kernel with arguments by address, as the driver does.
 using Call = void (*)(void *const *arguments);
-void add(const char *name, unsigned threads, unsigned arguments, Call call);
+void add(const char *name, const char *file, unsigned threads, unsigned arguments, Call call);
+// Lets other threads run, in a run with a random order.
+void perhaps_yield();
 
 template <auto Kernel> struct Registered;
 template <typename... A, void (*Kernel)(A...)> struct Registered<Kernel> {
-    Registered(const char *name, unsigned threads) { add(name, threads, sizeof...(A), call); }
+    Registered(const char *name, const char *file, unsigned threads) {
+        add(name, file, threads, sizeof...(A), call);
+    }
     static void call(void *const *arguments) {
         spread(arguments, std::index_sequence_for<A...>());
     }
@@ -66,14 +73,23 @@ template <typename... A, void (*Kernel)(A...)> struct Registered<Kernel> {
 } // namespace emulate
 
 #define REGISTER(name, threads)                                                                    \
-    static const emulate::Registered<&name> registered_##name(#name, threads);
+    static const emulate::Registered<&name> registered_##name(#name, __FILE__, threads);
 
 #define threadIdx (emulate::thread_index)
 #define blockIdx (emulate::block_index)
 #define blockDim (emulate::block_size)
+#define gridDim (emulate::grid_size)
 
 template <typename T> T *shared_memory() { return reinterpret_cast<T *>(emulate::shared()); }
 inline void __syncthreads() { emulate::synchronise(); }
+inline void __threadfence() { emulate::perhaps_yield(); }
+inline unsigned atomicAdd(unsigned *at, unsigned value) {
+    emulate::perhaps_yield();
+    const unsigned before = *at;
+    *at += value;
+    return before;
+}
+template <typename T> T __ldcg(const T *from) { return *from; }
 
 inline float __uint_as_float(std::uint32_t bits) {
     float x;

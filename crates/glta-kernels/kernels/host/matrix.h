@@ -78,5 +78,20 @@ inline void copy_later(void *to, const void *from, bool exists) {
     emulate::copy_later(to, from, exists);
 }
 inline void await_copies() { emulate::await_copies(); }
+inline void end_copies() { emulate::end_copies(); }
+template <int N> void await_copies_but() { emulate::await_copies_but(N); }
+
+inline std::uint32_t add_pairs(std::uint32_t a, std::uint32_t b, __half) {
+    using emulate::half_of;
+    const __half low = __float2half_rn(half_of(a, 0, __half()) + half_of(b, 0, __half()));
+    const __half high = __float2half_rn(half_of(a, 1, __half()) + half_of(b, 1, __half()));
+    return low.bits | std::uint32_t(high.bits) << 16;
+}
+inline std::uint32_t add_pairs(std::uint32_t a, std::uint32_t b, __nv_bfloat16 type) {
+    using emulate::half_of;
+    const __nv_bfloat16 low = __float2bfloat16_rn(half_of(a, 0, type) + half_of(b, 0, type));
+    const __nv_bfloat16 high = __float2bfloat16_rn(half_of(a, 1, type) + half_of(b, 1, type));
+    return low.bits | std::uint32_t(high.bits) << 16;
+}
 
 inline float power_of_two(float x) { return std::exp2(x); }

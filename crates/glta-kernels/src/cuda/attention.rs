@@ -17,6 +17,8 @@ use crate::heads::Heads;
 /// Threads per block of the tiled kernels.
 const THREADS: usize = 128;
 const DECODE_THREADS: usize = 256;
+/// Keys of a block that decodes.
+const PIECE: usize = 256;
 
 /// Keys and values of a layer in addition to its own projection.
 #[derive(Clone, Copy)]
@@ -182,7 +184,8 @@ pub(super) fn forward(
     Ok(Attended { out, lse })
 }
 
-/// [`forward`] over `caches`, which already contain the tokens' keys.
+/// Rotates `qkv`, appends its keys and values to `caches`, which have room for them, and returns
+/// [`forward`] over the caches.
 pub(super) fn forward_cached(
     cuda: &Cuda,
     qkv: &Tensor,
@@ -191,23 +194,23 @@ pub(super) fn forward_cached(
     caches: &Caches,
     source: KeySource,
 ) -> Result<Tensor> {
+    if caches.single {
+        return decode(cuda, qkv, heads, tokens, caches, source);
+    }
+    rotate(cuda, qkv, heads, tokens, false)?;
+    append(cuda, qkv, heads, tokens, caches, source.layer)?;
     let (n, _) = qkv.dims2()?;
     let dtype = qkv.dtype();
     let out = unwritten((n, heads.queries * heads.dim), dtype, qkv.device())?;
     let (shared, shared_len) = source.shared(qkv)?;
     let keys = [
         Arg::In(&tokens.starts),
-        Arg::In(&caches.table),
+        Arg::Table(&caches.table, &caches.rows),
         Arg::U32(source.layer),
         Arg::In(&shared),
         Arg::U32(shared_len),
         Arg::Out(&out),
     ];
-    if caches.single {
-        let args: Vec<Arg> = [Arg::In(qkv)].into_iter().chain(keys).chain(sizes(heads)).collect();
-        cuda.driver.launch(Kernel::AttentionDecode, dtype, decode_launch(n, heads), &args)?;
-        return Ok(out);
-    }
     let args: Vec<Arg> = [Arg::In(qkv), Arg::In(tiles(tokens, Units::of(heads, dtype)))]
         .into_iter()
         .chain(keys)
@@ -218,13 +221,64 @@ pub(super) fn forward_cached(
     Ok(out)
 }
 
-/// One block per sequence and query head.
-fn decode_launch(sequences: usize, heads: Heads) -> Launch {
+/// [`forward_cached`] for one token of each sequence, in one launch.
+fn decode(
+    cuda: &Cuda,
+    qkv: &Tensor,
+    heads: Heads,
+    tokens: &Tokens,
+    caches: &Caches,
+    source: KeySource,
+) -> Result<Tensor> {
+    let (n, _) = qkv.dims2()?;
+    let (dtype, device) = (qkv.dtype(), qkv.device());
+    let out = unwritten((n, heads.queries * heads.dim), dtype, device)?;
+    let (shared, shared_len) = source.shared(qkv)?;
+    let keys = caches.longest + shared_len;
+    let pieces = keys.div_ceil(PIECE);
+    let counters = cuda.counters(n * heads.queries)?.filter(|_| pieces > 1);
+    // Without counters one block takes all keys of a head.
+    let (pieces, piece) = if counters.is_some() { (pieces, PIECE) } else { (1, keys) };
+    let parts = match counters {
+        Some(_) => {
+            let shape = (n * heads.queries * pieces, heads.dim + 2);
+            Some(unwritten(shape, DType::F32, device)?)
+        }
+        None => None,
+    };
+    let Rotary { cos, sin, .. } = &*tokens.rotary;
+    let args: Vec<Arg> = [
+        Arg::In(qkv),
+        Arg::In(&tokens.positions),
+        Arg::In(cos),
+        Arg::In(sin),
+        Arg::In(&tokens.starts),
+        Arg::Table(&caches.table, &caches.rows),
+        Arg::U32(source.layer),
+        Arg::In(&shared),
+        Arg::U32(shared_len),
+        Arg::Out(&out),
+        parts.as_ref().map_or(Arg::Null, Arg::Out),
+        counters.as_ref().map_or(Arg::Null, Arg::InOut),
+        Arg::U32(pieces),
+        Arg::U32(piece),
+    ]
+    .into_iter()
+    .chain(sizes(heads))
+    .collect();
+    let launch = decode_launch(n * pieces, heads);
+    cuda.driver.launch(Kernel::AttentionDecode, dtype, launch, &args)?;
+    Ok(out)
+}
+
+/// One block per piece of a sequence's keys and query head.
+fn decode_launch(pieces: usize, heads: Heads) -> Launch {
     let teams = DECODE_THREADS / 8;
     Launch {
-        grid: (sequences, heads.queries),
+        grid: (pieces, heads.queries),
         threads: DECODE_THREADS,
-        shared: teams * (2 + heads.dim) * size_of::<f32>(),
+        // Sums of every team, and the rotated query and key.
+        shared: (teams * (2 + heads.dim) + 2 * heads.dim) * size_of::<f32>(),
     }
 }
 
@@ -276,7 +330,7 @@ pub(super) fn backward(
 }
 
 /// Appends the keys and values of the tokens to caches that have already been extended.
-pub(super) fn append(
+fn append(
     cuda: &Cuda,
     qkv: &Tensor,
     heads: Heads,
@@ -289,7 +343,7 @@ pub(super) fn append(
         Arg::In(qkv),
         Arg::In(&tokens.sequences),
         Arg::In(&tokens.starts),
-        Arg::In(&caches.table),
+        Arg::Table(&caches.table, &caches.rows),
         Arg::U32(layer),
         Arg::U32(heads.queries),
         Arg::U32(heads.keys),

@@ -7,6 +7,7 @@ use super::caches::Caches;
 use super::device::Cuda;
 use super::elementwise;
 use super::keys::Keys;
+use super::launch::expect_f32;
 use super::linear::{self, Linear};
 use super::norm::RmsNorm;
 use super::rotary::Rotary;
@@ -14,7 +15,7 @@ use super::tokens::Tokens;
 use crate::arguments::{
     check_caches, check_ids, check_positions, check_rotated, expect_shape, rotary_positions,
 };
-use crate::backend::Backend;
+use crate::backend::{Backend, Linear as _, Norm as _};
 use crate::error::{Error, Result};
 use crate::heads::Heads;
 use crate::sequences::Sequences;
@@ -51,6 +52,10 @@ impl Backend for Cuda {
 
     fn device(&self) -> &Device {
         &self.device
+    }
+
+    fn free_memory(&self) -> Result<Option<usize>> {
+        self.driver.free_memory()
     }
 
     fn check(&self, heads: Heads) -> Result<()> {
@@ -130,6 +135,26 @@ impl Backend for Cuda {
         elementwise::swiglu(&*self.driver, gate_up)
     }
 
+    fn normed(&self, norm: &RmsNorm, linear: &Linear, x: &Tensor) -> Result<Tensor> {
+        expect_f32("the input of a norm", Some(x))?;
+        match linear.fused(x, Some(norm.normed()), false)? {
+            Some(y) => Ok(y),
+            None => linear.forward(&norm.forward(x)?, None),
+        }
+    }
+
+    fn gated(&self, norm: &RmsNorm, gate_up: &Linear, x: &Tensor) -> Result<Tensor> {
+        expect_f32("the input of a norm", Some(x))?;
+        if let Some(h) = gate_up.fused(x, Some(norm.normed()), true)? {
+            return Ok(h);
+        }
+        let x = norm.forward(x)?;
+        match gate_up.fused(&x, None, true)? {
+            Some(h) => Ok(h),
+            None => self.swiglu(&gate_up.forward(&x, None)?),
+        }
+    }
+
     fn swiglu_backward(&self, gate_up: &Tensor, dh: &Tensor) -> Result<Tensor> {
         let (rows, width) = gate_up.dims2()?;
         expect_shape("the gradient of the activation", dh, rows, width / 2)?;
@@ -198,7 +223,7 @@ impl Backend for Cuda {
         if !caches.shape.is_none_or(|shape| shape.has(layer, heads)) {
             return Err(Error::Input(format!("the caches have no layer {layer} of {heads:?}")));
         }
-        attention::append(self, qkv, heads, tokens, caches, layer)?;
+        check_rotated(tokens.rotary.cos.dim(1)?, heads.dim)?;
         let source = KeySource { layer, shared };
         attention::forward_cached(self, qkv, heads, tokens, caches, source)
     }

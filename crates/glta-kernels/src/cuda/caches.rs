@@ -15,6 +15,10 @@ use crate::sequences::Sequences;
 pub struct Caches<'a> {
     /// Address of each sequence's cache and `capacity << 32 | keys`, as i64.
     pub(super) table: Tensor,
+    /// The caches that the table has addresses of.
+    pub(super) rows: Vec<Tensor>,
+    /// Largest number of keys of a sequence, with those of the pass.
+    pub(super) longest: usize,
     /// Whether every sequence has one token.
     pub(super) single: bool,
     /// Shape of every cache; `None` without caches.
@@ -32,6 +36,8 @@ impl<'a> Caches<'a> {
         let lengths = sequences.starts().windows(2).map(|w| w[1] - w[0]);
         let mut values = Vec::with_capacity(2 * keys.len());
         let mut single = true;
+        let mut longest = 0;
+        let mut caches = Vec::with_capacity(keys.len());
         let mut shape = None;
         for (keys, added) in keys.into_iter().zip(lengths) {
             let same = shape.get_or_insert_with(|| keys.shape());
@@ -40,8 +46,12 @@ impl<'a> Caches<'a> {
             }
             keys.grow(added)?;
             single &= added == 1;
+            longest = longest.max(keys.len());
             let address = match keys.rows() {
-                Some(rows) => cuda.driver.address(rows)?,
+                Some(rows) => {
+                    caches.push(rows.clone());
+                    cuda.driver.address(rows)?
+                }
                 None => 0,
             };
             // The bits of an address and of two sizes; the sign has no meaning.
@@ -49,6 +59,6 @@ impl<'a> Caches<'a> {
         }
         let len = values.len();
         let table = Tensor::from_vec(values, len, &cuda.device)?;
-        Ok(Self { table, single, shape, _keys: PhantomData })
+        Ok(Self { table, rows: caches, longest, single, shape, _keys: PhantomData })
     }
 }

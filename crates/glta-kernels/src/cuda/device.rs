@@ -19,7 +19,15 @@ pub struct Cuda {
     pub(super) device: Device,
     pub(super) dtype: DType,
     pub(super) driver: Arc<dyn Driver>,
+    /// Zeros that kernels count with, and leave as zeros. Kernels of a device run one after the
+    /// other.
+    pub(super) counters: Tensor,
+    /// Whether 16-bit products with one row run on the f32 units.
+    pub(super) one_row_in_f32: bool,
 }
+
+/// Number of [`Cuda::counters`]: enough for the panels of an output layer of millions of tokens.
+const COUNTERS: usize = 1 << 14;
 
 impl Cuda {
     /// Prepares a device of [`Device::new_cuda`] or [`Device::new_cuda_with_stream`], and loads the
@@ -42,14 +50,41 @@ impl Cuda {
         let driver = open(device)?;
         // The kernels of packed weights are loaded with the weights.
         Source::COMMON.into_iter().try_for_each(|source| driver.load(source))?;
-        Ok(Self { device: device.clone(), dtype: dtype(precision), driver })
+        let counters = Tensor::zeros(COUNTERS, DType::U32, device)?;
+        let dtype = dtype(precision);
+        Ok(Self { device: device.clone(), dtype, driver, counters, one_row_in_f32: false })
     }
 
     /// The host instead of a GPU, running the same kernels. It is for tests: it is slow, and needs
     /// a C++ compiler at run time.
+    ///
+    /// # Panics
+    /// There is no memory.
     #[cfg(feature = "emulator")]
+    #[allow(clippy::expect_used)]
     pub fn emulated(precision: Precision) -> Self {
-        Self { device: Device::Cpu, dtype: dtype(precision), driver: Arc::new(Emulator) }
+        let device = Device::Cpu;
+        let counters = Tensor::zeros(COUNTERS, DType::U32, &device).expect("zeros on the CPU");
+        let dtype = dtype(precision);
+        Self { device, dtype, driver: Arc::new(Emulator), counters, one_row_in_f32: false }
+    }
+
+    /// Sets whether products of packed weights with one row of f16 or bf16 run on the f32 units
+    /// instead of the matrix units. Both multiply exact weights and add in f32, in different
+    /// orders. The matrix units need fewer instructions. It applies to weights that are loaded
+    /// afterwards.
+    #[must_use]
+    pub fn one_row_in_f32(mut self, yes: bool) -> Self {
+        self.one_row_in_f32 = yes;
+        self
+    }
+
+    /// The first `count` counters; `None` if there are fewer.
+    pub(super) fn counters(&self, count: usize) -> Result<Option<Tensor>> {
+        Ok(match count <= COUNTERS {
+            true => Some(self.counters.narrow(0, 0, count)?),
+            false => None,
+        })
     }
 
     /// The same device with another dtype of activations.

@@ -21,6 +21,11 @@ pub(super) trait Driver: Debug + Send + Sync {
     /// Queues a launch with checked arguments.
     fn queue(&self, kernel: Kernel, dtype: DType, launch: Launch, args: &[Arg]) -> Result<()>;
 
+    /// Bytes that can still be allocated, if the device has its own memory.
+    fn free_memory(&self) -> Result<Option<usize>> {
+        Ok(None)
+    }
+
     /// Address of a tensor's first element, valid as long as the tensor.
     fn address(&self, tensor: &Tensor) -> Result<u64>;
 

@@ -90,8 +90,8 @@ pub(super) fn swiglu(on: &dyn Driver, gate_up: &Tensor) -> Result<Tensor> {
     let (rows, width) = gate_up.dims2()?;
     let width = width / 2;
     let h = unwritten((rows, width), gate_up.dtype(), gate_up.device())?;
-    let args = [Arg::In(gate_up), Arg::Out(&h), Arg::U32(rows), Arg::U32(width)];
-    let shape = Launch::elements(rows * width);
+    let args = [Arg::In(gate_up), Arg::Out(&h), Arg::U32(width)];
+    let shape = Launch::fours(rows, width);
     on.launch(Kernel::Swiglu, gate_up.dtype(), shape, &args)?;
     Ok(h)
 }
@@ -100,8 +100,8 @@ pub(super) fn swiglu(on: &dyn Driver, gate_up: &Tensor) -> Result<Tensor> {
 pub(super) fn swiglu_backward(on: &dyn Driver, gate_up: &Tensor, dh: &Tensor) -> Result<Tensor> {
     let (rows, width) = dh.dims2()?;
     let d = unwritten((rows, 2 * width), dh.dtype(), dh.device())?;
-    let args = [Arg::In(gate_up), Arg::In(dh), Arg::Out(&d), Arg::U32(rows), Arg::U32(width)];
-    let shape = Launch::elements(rows * width);
+    let args = [Arg::In(gate_up), Arg::In(dh), Arg::Out(&d), Arg::U32(width)];
+    let shape = Launch::fours(rows, width);
     on.launch(Kernel::SwigluBackward, dh.dtype(), shape, &args)?;
     Ok(d)
 }
@@ -117,9 +117,8 @@ pub(super) fn add(
         return Ok(());
     }
     let (rows, width) = y.dims2()?;
-    let args =
-        [Arg::InOut(y), Arg::optional(bias), Arg::optional(other), Arg::U32(rows), Arg::U32(width)];
-    on.launch(Kernel::Add, y.dtype(), Launch::elements(rows * width), &args)
+    let args = [Arg::InOut(y), Arg::optional(bias), Arg::optional(other), Arg::U32(width)];
+    on.launch(Kernel::Add, y.dtype(), Launch::fours(rows, width), &args)
 }
 
 /// The rows `index: (n,)` u32 of `x` in f32, zero where the index is [`u32::MAX`].
@@ -157,7 +156,8 @@ mod tests {
         }
         let launch = reduction(7, 4096, 2);
         assert_eq!((launch.grid, launch.threads, launch.shared), ((7, 1), 1024, 256));
-        assert_eq!(Launch::elements(257).grid, (2, 1));
-        assert_eq!(Launch::elements(256).grid, (1, 1));
+        assert_eq!(Launch::fours(3, 1025).grid, (3, 2));
+        assert_eq!(Launch::fours(3, 1024).grid, (3, 1));
+        assert_eq!(Launch::fours(3, 8).threads, 32);
     }
 }

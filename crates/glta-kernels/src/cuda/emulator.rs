@@ -1,6 +1,7 @@
 //! The driver of this crate's tests. Tensors are on the CPU, and the same kernel sources are
 //! compiled as C++ (`kernels/host`). Each launch is checked for accesses outside its buffers, for
-//! reads of uninitialised values, and for results that depend on the order of threads.
+//! reads of uninitialised values, for results that overlap other arguments or depend on the order
+//! of threads and blocks, and for the file of the kernel.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -28,24 +29,35 @@ struct Argument {
     bytes: u64,
 }
 
+#[repr(C)]
+struct Region {
+    address: u64,
+    bytes: u64,
+}
+
 type EmulateLaunch = unsafe extern "C" fn(
+    *const c_char,
     *const c_char,
     *const u32,
     u32,
     u64,
     *const Argument,
     u64,
+    *const Region,
+    u64,
 ) -> *const c_char;
 
-const FILES: [&str; 10] = [
+const FILES: [&str; 12] = [
     "common.cuh",
     "attention.cuh",
     "matrix.cuh",
+    "packed.cuh",
     "host/emulate.h",
     "host/matrix.h",
     "host/emulate.cpp",
     "elementwise.cu",
     "quantized.cu",
+    "quantized_mma.cu",
     "attention.cu",
     "attention_mma.cu",
 ];
@@ -148,32 +160,42 @@ impl Driver for Emulator {
     fn queue(&self, kernel: Kernel, dtype: DType, launch: Launch, args: &[Arg]) -> Result<()> {
         let name = kernel.name(dtype);
         let function = library().as_ref().map_err(|e| Error::Input(e.clone()))?;
-        let mut arguments = Vec::new();
+        let (mut arguments, mut regions) = (Vec::new(), Vec::new());
+        let bytes = |t: &Tensor| (t.elem_count() * t.dtype().size_in_bytes()) as u64;
         for arg in args {
             let buffer = |kind, tensor: &Tensor| -> Result<Argument> {
-                let bytes = tensor.elem_count() * tensor.dtype().size_in_bytes();
-                Ok(Argument { kind, value: address(tensor)?, bytes: bytes as u64 })
+                Ok(Argument { kind, value: address(tensor)?, bytes: bytes(tensor) })
             };
             arguments.push(match arg {
                 Arg::In(t) => buffer(1, t)?,
                 Arg::Out(t) => buffer(2, t)?,
                 Arg::InOut(t) => buffer(3, t)?,
+                Arg::Table(t, tensors) => {
+                    for tensor in *tensors {
+                        regions.push(Region { address: address(tensor)?, bytes: bytes(tensor) });
+                    }
+                    buffer(4, t)?
+                }
                 Arg::Null => Argument { kind: 0, value: 0, bytes: 0 },
                 Arg::U32(v) => Argument { kind: 0, value: *v as u64, bytes: 0 },
                 Arg::F32(v) => Argument { kind: 0, value: u64::from(v.to_bits()), bytes: 0 },
             });
         }
         let grid = [launch.grid.0 as u32, launch.grid.1 as u32];
-        let c_name = CString::new(name.as_str()).map_err(|e| Error::Input(e.to_string()))?;
+        let c_string = |s: &str| CString::new(s).map_err(|e| Error::Input(e.to_string()));
+        let (c_name, file) = (c_string(&name)?, c_string(kernel.source().file())?);
         // SAFETY: the arguments are tensors of the sizes given, alive for the call.
         let problem = unsafe {
             function(
                 c_name.as_ptr(),
+                file.as_ptr(),
                 grid.as_ptr(),
                 launch.threads as u32,
                 launch.shared as u64,
                 arguments.as_ptr(),
                 arguments.len() as u64,
+                regions.as_ptr(),
+                regions.len() as u64,
             )
         };
         if problem.is_null() {
@@ -190,5 +212,49 @@ impl Driver for Emulator {
 
     fn address(&self, tensor: &Tensor) -> Result<u64> {
         address(tensor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+
+    fn problem(args: &[Arg], launch: Launch) -> String {
+        let result = Emulator.queue(Kernel::GatherColumns, DType::F32, launch, args);
+        result.err().map(|e| e.to_string()).unwrap_or_default()
+    }
+
+    #[test]
+    fn launches_are_checked() {
+        let x = Tensor::zeros((3, 8), DType::F32, &Device::Cpu).unwrap();
+        let index = Tensor::zeros(8, DType::U32, &Device::Cpu).unwrap();
+        let other = x.copy().unwrap();
+        let launch = Launch::rows(3, 32);
+        let args = |y| [Arg::In(&x), Arg::In(&index), Arg::Out(y), Arg::U32(8), Arg::U32(8)];
+        assert_eq!(problem(&args(&other), launch), "");
+        // A result that is also an argument, or a part of one.
+        assert!(problem(&args(&x), launch).contains("overlaps"));
+        let part = x.narrow(0, 1, 1).unwrap();
+        assert!(problem(&args(&part), Launch::rows(1, 32)).contains("overlaps"));
+        assert!(problem(&args(&other)[..4], launch).contains("number of arguments"));
+        assert!(problem(&args(&other), Launch { threads: 48, ..launch }).contains("block"));
+    }
+
+    #[test]
+    fn a_kernel_in_another_file_is_not_found() {
+        let function = library().as_ref().unwrap();
+        let launch = |file: &CStr| {
+            let (grid, none) = ([1, 1], std::ptr::null());
+            // SAFETY: the launch fails before an argument is read.
+            let problem = unsafe {
+                let name = c"add_f32".as_ptr();
+                function(name, file.as_ptr(), grid.as_ptr(), 32, 0, none, 0, std::ptr::null(), 0)
+            };
+            // SAFETY: a C string with static lifetime.
+            unsafe { CStr::from_ptr(problem) }.to_str().unwrap()
+        };
+        assert_eq!(launch(c"attention.cu"), "the kernel is in another file");
+        assert_eq!(launch(c"elementwise.cu"), "another number of arguments");
     }
 }

@@ -9,8 +9,10 @@ pub(super) enum Source {
     Attention,
     /// Attention on the matrix units.
     AttentionMma,
-    /// Products with weights of this width.
+    /// Products with weights of this width, and dequantised weights.
     Quantized(Bits),
+    /// Products on the matrix units.
+    QuantizedMma(Bits),
 }
 
 impl Source {
@@ -62,13 +64,21 @@ pub(super) enum Kernel {
     AttentionDecode,
     AppendKeys,
     Dequantise(Bits),
-    /// The kernel for at most this number of rows.
+    /// On the f32 units, for at most this number of rows; 16-bit activations have one row.
     Product(Bits, usize),
+    /// On the matrix units, for at most this number of tiles of eight rows.
+    ProductMma(Bits, usize),
+    /// The same for one tile, of rows after RMSNorm.
+    ProductNormed(Bits),
 }
 
-/// Head sizes, and numbers of rows in a product, for which kernels exist.
+/// Head sizes for which kernels exist.
 pub(super) const COLUMNS: [usize; 2] = [64, 128];
+/// Numbers of rows of a product on the f32 units, and of tiles of [`TILE_ROWS`] on the matrix
+/// units, for which kernels exist.
 pub(super) const ROWS: [usize; 5] = [1, 2, 4, 8, 16];
+pub(super) const TILES: [usize; 4] = [1, 2, 4, 8];
+pub(super) const TILE_ROWS: usize = 8;
 
 impl Bits {
     pub(super) const ALL: [Self; 4] = [Self::Two, Self::Three, Self::Four, Self::Eight];

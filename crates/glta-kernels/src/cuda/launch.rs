@@ -19,9 +19,11 @@ impl Launch {
         Self { grid: (rows, 1), threads, shared: 0 }
     }
 
-    /// One thread per element.
-    pub(super) fn elements(elements: usize) -> Self {
-        Self { grid: (elements.div_ceil(256), 1), threads: 256, shared: 0 }
+    /// One thread per four columns of a row.
+    pub(super) fn fours(rows: usize, width: usize) -> Self {
+        let fours = width.div_ceil(4);
+        let threads = fours.next_multiple_of(32).clamp(32, 256);
+        Self { grid: (rows, fours.div_ceil(threads)), threads, shared: 0 }
     }
 }
 
@@ -34,6 +36,8 @@ pub(super) enum Arg<'a> {
     Out(&'a Tensor),
     /// Modified in place.
     InOut(&'a Tensor),
+    /// Read only, with addresses of tensors that are modified in place.
+    Table(&'a Tensor, &'a [Tensor]),
     Null,
     U32(usize),
     F32(f32),
@@ -52,7 +56,7 @@ pub(super) fn check(kernel: Kernel, launch: Launch, args: &[Arg]) -> Result<bool
     }
     for arg in args {
         match arg {
-            Arg::In(t) | Arg::Out(t) | Arg::InOut(t) if !t.is_contiguous() => {
+            Arg::In(t) | Arg::Out(t) | Arg::InOut(t) | Arg::Table(t, _) if !t.is_contiguous() => {
                 return Err(Error::Input(format!("{kernel:?}: a tensor is not contiguous")));
             }
             Arg::U32(v) if u32::try_from(*v).is_err() => {

@@ -7,7 +7,7 @@ use candle_core::{DType, Device, Tensor};
 use super::device::Cuda;
 use super::elementwise;
 use super::launch::{expect_f32, unwritten};
-use super::quantized::{FEW_ROWS, Quantized};
+use super::quantized::{Normed, Quantized, few_rows};
 use crate::arguments::Sizes;
 use crate::backend;
 use crate::error::Result;
@@ -184,6 +184,31 @@ impl Linear {
         })
     }
 
+    /// Returns [`backend::Linear::forward`] of `x` or its norm, or `silu(gate) * up` for the halves
+    /// `(gate, up)` of that; `None` if no single kernel can.
+    pub(super) fn fused(
+        &self,
+        x: &Tensor,
+        norm: Option<Normed>,
+        gated: bool,
+    ) -> Result<Option<Tensor>> {
+        self.sizes.check_forward(x, None)?;
+        let [Run { weight: Weight::Packed { parts, order }, .. }] = self.runs.as_slice() else {
+            return Ok(None);
+        };
+        let ([part], rows) = (parts.as_slice(), x.dim(0)?) else { return Ok(None) };
+        let dtype = self.cuda.dtype;
+        if rows == 0
+            || (gated && !part.fits_gated(rows, dtype))
+            || (norm.is_some() && (order.is_some() || !part.fits_normed(rows, dtype)))
+            || norm.is_some_and(|norm| norm.weight.elem_count() != part.inputs)
+        {
+            return Ok(None);
+        }
+        let x = self.stored(x, order.as_ref())?;
+        part.fused(&x, norm, self.bias.as_ref(), gated).map(Some)
+    }
+
     /// `x` in the stored order of a run.
     fn stored(&self, x: &Tensor, order: Option<&Order>) -> Result<Tensor> {
         match order {
@@ -203,7 +228,7 @@ impl backend::Linear for Linear {
             return unwritten((0, self.sizes.outputs), dtype, x.device());
         }
         let bias = self.bias.as_ref();
-        if rows <= FEW_ROWS
+        if rows <= few_rows(self.cuda.dtype)
             && self.runs.iter().all(|run| matches!(run.weight, Weight::Packed { .. }))
         {
             let y = unwritten((rows, self.sizes.outputs), dtype, x.device())?;

@@ -18,6 +18,7 @@ mod driver;
 mod elementwise;
 #[cfg(feature = "emulator")]
 mod emulator;
+mod fragments;
 mod kernels;
 mod keys;
 mod launch;

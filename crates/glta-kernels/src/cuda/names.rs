@@ -1,16 +1,30 @@
 //! Names of the kernels, and their files.
 
 #[cfg(any(feature = "cuda", test))]
-use super::kernels::{Bits, COLUMNS, ROWS, Source};
+use super::kernels::{Bits, COLUMNS, ROWS, TILES};
 use candle_core::DType;
 
-use super::kernels::{Kernel, Pass, Units};
+use super::kernels::{Kernel, Pass, Source, Units};
+
+impl Source {
+    /// Name of the file's code, which files of packed weights of different widths share.
+    #[cfg(feature = "emulator")]
+    pub(super) fn file(self) -> &'static str {
+        match self {
+            Self::Elementwise => "elementwise.cu",
+            Self::Attention => "attention.cu",
+            Self::AttentionMma => "attention_mma.cu",
+            Self::Quantized(_) => "quantized.cu",
+            Self::QuantizedMma(_) => "quantized_mma.cu",
+        }
+    }
+}
 
 #[cfg(any(feature = "cuda", test))]
 impl Source {
     /// Number of files.
     #[cfg(feature = "cuda")]
-    pub(super) const COUNT: usize = 3 + Bits::ALL.len();
+    pub(super) const COUNT: usize = 3 + 2 * Bits::ALL.len();
 
     /// Index of the file, from 0.
     #[cfg(feature = "cuda")]
@@ -20,7 +34,16 @@ impl Source {
             Self::Attention => 1,
             Self::AttentionMma => 2,
             Self::Quantized(bits) => 3 + bits as usize,
+            Self::QuantizedMma(bits) => 3 + Bits::ALL.len() + bits as usize,
         }
+    }
+
+    /// All files.
+    #[cfg(test)]
+    pub(super) fn all() -> impl Iterator<Item = Self> {
+        Self::COMMON
+            .into_iter()
+            .chain(Bits::ALL.into_iter().flat_map(|b| [Self::Quantized(b), Self::QuantizedMma(b)]))
     }
 
     /// All kernels of the file.
@@ -49,6 +72,10 @@ impl Source {
                 .into_iter()
                 .chain(ROWS.map(|rows| Kernel::Product(bits, rows)))
                 .collect(),
+            Self::QuantizedMma(bits) => {
+                let tiles = TILES.map(|tiles| Kernel::ProductMma(bits, tiles));
+                tiles.into_iter().chain([Kernel::ProductNormed(bits)]).collect()
+            }
         }
     }
 }
@@ -58,7 +85,12 @@ impl Kernel {
     #[cfg(any(feature = "cuda", test))]
     pub(super) fn dtypes(self) -> &'static [DType] {
         match self {
-            Self::Attention(_, Units::Matrix, _) => &[DType::F16, DType::BF16],
+            Self::Attention(_, Units::Matrix, _) | Self::ProductMma(..) => {
+                &[DType::F16, DType::BF16]
+            }
+            Self::ProductNormed(_) => &[DType::BF16],
+            // More rows of 16-bit types are for the matrix units.
+            Self::Product(_, 2..) => &[DType::F32],
             _ => &[DType::F32, DType::F16, DType::BF16],
         }
     }
@@ -91,12 +123,13 @@ impl Kernel {
             Self::AppendKeys => "append_keys".into(),
             Self::Dequantise(bits) => format!("dequantise{}", bits.count()),
             Self::Product(bits, rows) => format!("product{}_{rows}", bits.count()),
+            Self::ProductMma(bits, tiles) => format!("product_mma{}_{tiles}", bits.count()),
+            Self::ProductNormed(bits) => format!("product_normed{}", bits.count()),
         };
         format!("{name}_{}", dtype.as_str())
     }
 
     /// The file that contains the kernel.
-    #[cfg(any(feature = "cuda", test))]
     pub(super) fn source(self) -> Source {
         match self {
             Self::RmsNorm
@@ -113,6 +146,7 @@ impl Kernel {
             | Self::AttentionDecode
             | Self::AppendKeys => Source::Attention,
             Self::Dequantise(bits) | Self::Product(bits, _) => Source::Quantized(bits),
+            Self::ProductMma(bits, _) | Self::ProductNormed(bits) => Source::QuantizedMma(bits),
         }
     }
 }
@@ -123,15 +157,14 @@ mod tests {
 
     #[test]
     fn every_kernel_of_a_file_names_it() {
-        let quantized = Bits::ALL.map(Source::Quantized);
         let mut kernels = 0;
-        for source in Source::COMMON.into_iter().chain(quantized) {
+        for source in Source::all() {
             for kernel in source.kernels() {
                 assert_eq!(kernel.source(), source, "{kernel:?}");
                 kernels += kernel.dtypes().len();
             }
         }
-        assert_eq!(kernels, 135);
+        assert_eq!(kernels, 139);
     }
 
     #[test]
@@ -140,7 +173,8 @@ mod tests {
         assert_eq!(keys.name(DType::BF16), "attention_mma_keys128_bf16");
         let forward = Kernel::Attention(Pass::Forward, Units::Ordinary, 64);
         assert_eq!(forward.name(DType::F32), "attention64_f32");
-        assert_eq!(Kernel::Product(Bits::Four, 16).name(DType::F16), "product4_16_f16");
+        assert_eq!(Kernel::Product(Bits::Four, 16).name(DType::F32), "product4_16_f32");
+        assert_eq!(Kernel::ProductMma(Bits::Four, 8).name(DType::F16), "product_mma4_8_f16");
         assert!(Bits::new(5).is_err() && Bits::new(3).is_ok_and(|bits| bits == Bits::Three));
     }
 }

@@ -2,6 +2,7 @@ use candle_core::Tensor;
 
 use super::device::Cuda;
 use super::elementwise;
+use super::quantized::Normed;
 use crate::backend::Norm;
 use crate::error::Result;
 
@@ -17,6 +18,13 @@ impl RmsNorm {
     pub(super) fn upload(cuda: &Cuda, weight: &[f32], eps: f32) -> Result<Self> {
         let weight = Tensor::from_slice(weight, weight.len(), &cuda.device)?;
         Ok(Self { cuda: cuda.clone(), weight, eps })
+    }
+}
+
+impl RmsNorm {
+    /// The norm, to be computed by another kernel.
+    pub(super) fn normed(&self) -> Normed<'_> {
+        Normed { weight: &self.weight, eps: self.eps }
     }
 }
 

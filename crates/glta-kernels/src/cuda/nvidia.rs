@@ -52,6 +52,17 @@ impl Drop for Nvidia {
     }
 }
 
+/// The memory pool of a device.
+///
+/// # Safety
+/// The device must exist.
+unsafe fn pool(device: sys::CUdevice) -> Result<sys::CUmemoryPool> {
+    let mut pool = std::ptr::null_mut();
+    // SAFETY: writes a handle.
+    unsafe { sys::cuDeviceGetDefaultMemPool(&mut pool, device) }.result().w()?;
+    Ok(pool)
+}
+
 /// Checks that the kernels support this device. Sets its allocator to keep freed memory, because
 /// every pass allocates the same sizes, and turns its event tracking off.
 pub(super) fn open(device: &Device) -> Result<Arc<dyn Driver>> {
@@ -68,8 +79,7 @@ pub(super) fn open(device: &Device) -> Result<Arc<dyn Driver>> {
     let mut keep = u64::MAX;
     // SAFETY: the device's own pool, with an attribute of this type.
     unsafe {
-        let mut pool = std::ptr::null_mut();
-        sys::cuDeviceGetDefaultMemPool(&mut pool, context.cu_device()).result().w()?;
+        let pool = pool(context.cu_device())?;
         let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
         sys::cuMemPoolSetAttribute(pool, attribute, (&raw mut keep).cast()).result().w()?;
     }
@@ -85,7 +95,7 @@ pub(super) fn open(device: &Device) -> Result<Arc<dyn Driver>> {
 fn bytes(args: &[Arg]) -> usize {
     let bytes = |t: &Tensor| t.elem_count() * t.dtype().size_in_bytes();
     let moved = |arg: &Arg| match arg {
-        Arg::In(t) | Arg::Out(t) => bytes(t),
+        Arg::In(t) | Arg::Out(t) | Arg::Table(t, _) => bytes(t),
         Arg::InOut(t) => 2 * bytes(t),
         Arg::Null | Arg::U32(_) | Arg::F32(_) => 0,
     };
@@ -151,6 +161,27 @@ impl Driver for Nvidia {
         Ok(())
     }
 
+    /// Memory that the allocator keeps for the next pass counts as free.
+    fn free_memory(&self) -> Result<Option<usize>> {
+        let context = self.stream.context();
+        let (free, _) = context.mem_get_info().w()?;
+        // SAFETY: the device's own pool, with attributes of this type.
+        let kept = unsafe {
+            let pool = pool(context.cu_device())?;
+            let current = |attribute| -> Result<u64> {
+                let mut bytes = 0u64;
+                sys::cuMemPoolGetAttribute(pool, attribute, (&raw mut bytes).cast())
+                    .result()
+                    .w()?;
+                Ok(bytes)
+            };
+            let reserved = current(sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT)?;
+            let used = current(sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_CURRENT)?;
+            reserved.saturating_sub(used)
+        };
+        Ok(Some(free + kept as usize))
+    }
+
     fn address(&self, tensor: &Tensor) -> Result<u64> {
         let (storage, layout) = tensor.storage_and_layout();
         Ok(pointer(on_cuda(&storage)?, layout)?.0)
@@ -168,7 +199,7 @@ impl Driver for Nvidia {
         }
         let mut storages = Vec::with_capacity(args.len());
         for arg in args {
-            if let Arg::In(t) | Arg::Out(t) | Arg::InOut(t) = arg {
+            if let Arg::In(t) | Arg::Out(t) | Arg::InOut(t) | Arg::Table(t, _) = arg {
                 storages.push(t.storage_and_layout());
             }
         }
@@ -179,7 +210,7 @@ impl Driver for Nvidia {
                 Arg::Null => Value::Pointer(0),
                 Arg::U32(v) => Value::U32(*v as u32),
                 Arg::F32(v) => Value::F32(*v),
-                Arg::In(_) | Arg::Out(_) | Arg::InOut(_) => match tensors.next() {
+                Arg::In(_) | Arg::Out(_) | Arg::InOut(_) | Arg::Table(..) => match tensors.next() {
                     Some((storage, layout)) => {
                         let (address, guard) = pointer(on_cuda(storage)?, layout)?;
                         uses.push(guard);

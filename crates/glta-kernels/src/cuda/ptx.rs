@@ -19,6 +19,10 @@ impl Source {
             Self::Quantized(Bits::Three) => module!("quantized3"),
             Self::Quantized(Bits::Four) => module!("quantized4"),
             Self::Quantized(Bits::Eight) => module!("quantized8"),
+            Self::QuantizedMma(Bits::Two) => module!("quantized_mma2"),
+            Self::QuantizedMma(Bits::Three) => module!("quantized_mma3"),
+            Self::QuantizedMma(Bits::Four) => module!("quantized_mma4"),
+            Self::QuantizedMma(Bits::Eight) => module!("quantized_mma8"),
         }
     }
 }
@@ -29,8 +33,7 @@ mod tests {
 
     #[test]
     fn every_kernel_is_in_its_file() {
-        let quantized = Bits::ALL.map(Source::Quantized);
-        for source in Source::COMMON.into_iter().chain(quantized) {
+        for source in Source::all() {
             let (name, ptx) = source.module();
             for kernel in source.kernels() {
                 for &dtype in kernel.dtypes() {

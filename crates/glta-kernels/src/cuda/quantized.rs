@@ -1,25 +1,47 @@
-//! A quantised weight on the device, packed as on the host ([`crate::weights::Matrix`]). The words
-//! of a panel are contiguous; a warp reads 512 bytes at a time.
-
-use std::sync::Arc;
+//! A quantised weight on the device, in the order of [`super::fragments`].
 
 use candle_core::{DType, Tensor};
 
 use super::device::Cuda;
-use super::driver::Driver;
-use super::kernels::{Bits, Kernel, ROWS, Source};
-use super::launch::{Arg, Launch};
+use super::fragments::fragments;
+use super::kernels::{Bits, Kernel, ROWS, Source, TILE_ROWS, TILES};
+use super::launch::{Arg, Launch, unwritten};
 use crate::error::{Error, Result};
 use crate::panel::PANEL;
 use crate::weights::{Matrix, Scales, Segment, Storage, Zeros};
 
-/// Largest number of rows for which a product reads the packed words directly.
-pub(super) const FEW_ROWS: usize = ROWS[ROWS.len() - 1];
+/// Largest number of rows for which a product reads the packed words directly: on the matrix units
+/// for 16-bit activations, otherwise on the f32 units. For more rows the weight is dequantised.
+pub(super) fn few_rows(dtype: DType) -> usize {
+    match dtype {
+        DType::F32 => ROWS[ROWS.len() - 1],
+        _ => TILE_ROWS * TILES[TILES.len() - 1],
+    }
+}
+
+/// Panels of a block of the product on the matrix units, and stages that are in shared memory.
+const PANELS: usize = 4;
+const STAGES: usize = 3;
+/// Blocks to aim for, on any device, so that the order of sums does not depend on it.
+const BLOCKS: usize = 256;
+/// Largest number that the kernels divide.
+const MOST_SQUARES: usize = 1 << 15;
+
+/// Most shared memory for a product that includes a norm.
+const NORMED_SHARED: usize = 80 << 10;
+
+/// RMSNorm of the rows before a product.
+#[derive(Clone, Copy)]
+pub(super) struct Normed<'a> {
+    /// `(inputs,)` f32
+    pub(super) weight: &'a Tensor,
+    pub(super) eps: f32,
+}
 
 /// Weights `(outputs, inputs)` with concatenated outputs.
 #[derive(Debug)]
 pub(super) struct Quantized {
-    driver: Arc<dyn Driver>,
+    cuda: Cuda,
     bits: Bits,
     pub(super) outputs: usize,
     /// Stored inputs, a multiple of 32.
@@ -40,7 +62,16 @@ impl Quantized {
         };
         let (bits, device) = (Bits::new(p.bits)?, &cuda.device);
         cuda.driver.load(Source::Quantized(bits))?;
-        let upload = |words: &[u32]| Tensor::from_slice(words, words.len(), device);
+        if cuda.dtype != DType::F32 {
+            cuda.driver.load(Source::QuantizedMma(bits))?;
+        }
+        if matrix.k_stored / PANEL >= MOST_SQUARES {
+            return Err(Error::Unsupported {
+                what: format!("a weight with {} inputs on a CUDA device", matrix.k_stored),
+                supported: "fewer than 1048576 inputs",
+            });
+        }
+        let words = fragments(&p.words, bits);
         let scales = match &p.scales {
             Scales::F16(s) => {
                 let halves: &[half::f16] = bytemuck::cast_slice(s);
@@ -53,13 +84,13 @@ impl Quantized {
             Zeros::Each(zeros) => zeros.to_vec(),
         };
         Ok(Self {
-            driver: Arc::clone(&cuda.driver),
+            cuda: cuda.clone(),
             bits,
             outputs: matrix.n,
             inputs: matrix.k_stored,
             groups: p.n_groups,
             group_blocks: group_blocks(&matrix.segments, p.n_groups)?,
-            words: upload(&p.words)?,
+            words: Tensor::from_slice(&words, words.len(), device)?,
             zeros: Tensor::from_vec(zeros, scales.elem_count(), device)?,
             scales,
         })
@@ -98,20 +129,17 @@ impl Quantized {
     pub(super) fn dequantise(&self, w: &Tensor, first: usize) -> Result<()> {
         let (_, ld) = w.dims2()?;
         let weights = [Arg::In(&self.words), Arg::In(&self.scales), Arg::In(&self.zeros)];
-        // A single part does not write all of `w`, so the rest must stay unchanged.
-        let whole = self.outputs == ld;
-        let to = if whole { Arg::Out(w) } else { Arg::InOut(w) };
         let args: Vec<Arg> = weights
             .into_iter()
-            .chain([to, self.f32_scales()])
+            .chain([self.result(w)?, self.f32_scales()])
             .chain(self.sizes(ld, first))
             .collect();
-        let shape = dequantise_launch(self.bits, self.outputs, self.inputs);
-        self.driver.launch(Kernel::Dequantise(self.bits), w.dtype(), shape, &args)
+        let shape = dequantise_launch(self.outputs, self.inputs);
+        self.cuda.driver.launch(Kernel::Dequantise(self.bits), w.dtype(), shape, &args)
     }
 
     /// Writes `x Wᵀ + bias + residual` into the columns from `first` on of `y: (rows, ld)`, for 1
-    /// to [`FEW_ROWS`] rows. `x: (rows, inputs)`, `bias: (ld,)` f32, `residual: (rows, ld)` f32.
+    /// to [`few_rows`] rows. `x: (rows, inputs)`, `bias: (ld,)` f32, `residual: (rows, ld)` f32.
     /// `y` is f32 with a residual, otherwise of the dtype of `x`.
     pub(super) fn product(
         &self,
@@ -121,24 +149,133 @@ impl Quantized {
         y: &Tensor,
         first: usize,
     ) -> Result<()> {
+        let (rows, _) = y.dims2()?;
+        if !self.fits_mma(rows, x.dtype()) {
+            return self.product_f32(x, bias, residual, y, first);
+        }
+        self.product_mma(x, None, bias, residual, y, (first, 0))
+    }
+
+    fn product_f32(
+        &self,
+        x: &Tensor,
+        bias: Option<&Tensor>,
+        residual: Option<&Tensor>,
+        y: &Tensor,
+        first: usize,
+    ) -> Result<()> {
         let (rows, ld) = y.dims2()?;
         let (block_rows, shape) = product_launch(self.bits, rows, self.outputs, self.inputs);
-        let to = if self.outputs == ld { Arg::Out(y) } else { Arg::InOut(y) };
-        let args: Vec<Arg> = [
-            Arg::In(x),
-            Arg::In(&self.words),
-            Arg::In(&self.scales),
-            Arg::In(&self.zeros),
-            Arg::optional(bias),
-            Arg::optional(residual),
-            to,
-            self.f32_scales(),
-            Arg::U32(rows),
-        ]
-        .into_iter()
-        .chain(self.sizes(ld, first))
-        .collect();
-        self.driver.launch(Kernel::Product(self.bits, block_rows), x.dtype(), shape, &args)
+        let args: Vec<Arg> = self
+            .operands(x, bias, residual)
+            .into_iter()
+            .chain([self.result(y)?, self.f32_scales(), Arg::U32(rows)])
+            .chain(self.sizes(ld, first))
+            .collect();
+        self.cuda.driver.launch(Kernel::Product(self.bits, block_rows), x.dtype(), shape, &args)
+    }
+
+    /// Whether a kernel on the matrix units processes `rows` rows of `dtype`.
+    fn fits_mma(&self, rows: usize, dtype: DType) -> bool {
+        let ordinary = rows == 1 && self.cuda.one_row_in_f32;
+        dtype != DType::F32 && rows <= few_rows(dtype) && !ordinary
+    }
+
+    /// Whether a kernel returns `silu(gate) * up` for the halves `(gate, up)` of the product.
+    pub(super) fn fits_gated(&self, rows: usize, dtype: DType) -> bool {
+        self.fits_mma(rows, dtype) && self.outputs.is_multiple_of(2 * PANEL)
+    }
+
+    /// Whether a kernel computes the norm of the rows, too.
+    pub(super) fn fits_normed(&self, rows: usize, dtype: DType) -> bool {
+        let launch = mma_launch(self.bits, rows, self.outputs, self.inputs, true).1;
+        dtype == DType::BF16
+            && self.fits_mma(rows, dtype)
+            && rows <= TILE_ROWS
+            && launch.shared <= NORMED_SHARED
+    }
+
+    /// Returns `x Wᵀ + bias`, or [`Self::fits_gated`]'s `silu(gate) * up` of it, for `x: (rows,
+    /// inputs)` or its norm ([`Self::fits_normed`]).
+    pub(super) fn fused(
+        &self,
+        x: &Tensor,
+        norm: Option<Normed>,
+        bias: Option<&Tensor>,
+        gated: bool,
+    ) -> Result<Tensor> {
+        let (rows, _) = x.dims2()?;
+        let halves = if gated { 2 } else { 1 };
+        let y = unwritten((rows, self.outputs / halves), self.cuda.dtype, x.device())?;
+        let gated = if gated { self.outputs / (2 * PANEL) } else { 0 };
+        self.product_mma(x, norm, bias, None, &y, (0, gated))?;
+        Ok(y)
+    }
+
+    /// `gated` is the number of panels of a half, or 0.
+    fn product_mma(
+        &self,
+        x: &Tensor,
+        norm: Option<Normed>,
+        bias: Option<&Tensor>,
+        residual: Option<&Tensor>,
+        y: &Tensor,
+        (first, gated): (usize, usize),
+    ) -> Result<()> {
+        let (rows, ld) = y.dims2()?;
+        let sizes = (self.outputs, self.inputs);
+        let (tiles, mut shape) = mma_launch(self.bits, rows, sizes.0, sizes.1, norm.is_some());
+        let counters = self.cuda.counters(shape.grid.0)?.filter(|_| shape.grid.1 > 1);
+        if counters.is_none() {
+            shape = mma_shape(self.bits, tiles, (shape.grid.0, 1), self.inputs, norm.is_some());
+        }
+        let parts = match &counters {
+            Some(_) => {
+                // Sums, and squares of the rows.
+                let each = PANELS * PANEL * TILE_ROWS * tiles + TILE_ROWS;
+                Some(unwritten(shape.grid.0 * shape.grid.1 * each, DType::F32, x.device())?)
+            }
+            None => None,
+        };
+        let [x, rest @ .., residual] = self.operands(x, bias, residual);
+        let (kernel, scalars, residual) = match norm {
+            None => (Kernel::ProductMma(self.bits, tiles), vec![x], Some(residual)),
+            Some(Normed { weight, eps }) => {
+                let scalars = vec![x, Arg::In(weight), Arg::F32(eps)];
+                (Kernel::ProductNormed(self.bits), scalars, None)
+            }
+        };
+        let args: Vec<Arg> = scalars
+            .into_iter()
+            .chain(rest)
+            .chain(residual)
+            .chain([
+                if gated > 0 { Arg::Out(y) } else { self.result(y)? },
+                parts.as_ref().map_or(Arg::Null, Arg::Out),
+                counters.as_ref().map_or(Arg::Null, Arg::InOut),
+                self.f32_scales(),
+                Arg::U32(rows),
+            ])
+            .chain(self.sizes(ld, first))
+            .chain([Arg::U32(gated)])
+            .collect();
+        self.cuda.driver.launch(kernel, self.cuda.dtype, shape, &args)
+    }
+
+    fn operands<'a>(
+        &'a self,
+        x: &'a Tensor,
+        bias: Option<&'a Tensor>,
+        residual: Option<&'a Tensor>,
+    ) -> [Arg<'a>; 6] {
+        let weights = [&self.words, &self.scales, &self.zeros].map(Arg::In);
+        let [words, scales, zeros] = weights;
+        [Arg::In(x), words, scales, zeros, Arg::optional(bias), Arg::optional(residual)]
+    }
+
+    /// The result; a single part does not write all of it.
+    fn result<'a>(&self, y: &'a Tensor) -> Result<Arg<'a>> {
+        Ok(if self.outputs == y.dim(1)? { Arg::Out(y) } else { Arg::InOut(y) })
     }
 }
 
@@ -164,23 +301,11 @@ fn group_blocks(segments: &[Segment], groups: usize) -> Result<usize> {
     }
 }
 
-/// Inputs that a warp reads at a time.
-fn step(bits: Bits) -> usize {
-    match bits {
-        Bits::Three => 32,
-        bits => 4 * 32 / bits.count() as usize,
-    }
-}
-
-/// One warp per panel and step of inputs.
-fn dequantise_launch(bits: Bits, outputs: usize, inputs: usize) -> Launch {
+/// One warp per panel and square of 32 inputs.
+fn dequantise_launch(outputs: usize, inputs: usize) -> Launch {
     let panels = outputs.div_ceil(PANEL);
     let warps = panels.min(8);
-    Launch {
-        grid: (panels.div_ceil(warps.max(1)), inputs.div_ceil(step(bits))),
-        threads: 32 * warps,
-        shared: 0,
-    }
+    Launch { grid: (panels.div_ceil(warps.max(1)), inputs / PANEL), threads: 32 * warps, shared: 0 }
 }
 
 /// The number of rows for which the kernel is compiled, and its launch: one block per panel, whose
@@ -188,13 +313,59 @@ fn dequantise_launch(bits: Bits, outputs: usize, inputs: usize) -> Launch {
 fn product_launch(bits: Bits, rows: usize, outputs: usize, inputs: usize) -> (usize, Launch) {
     let block_rows = rows.next_power_of_two();
     let most = if block_rows <= 2 { 16 } else { 8 };
-    let warps = inputs.div_ceil(step(bits)).div_ceil(4).clamp(1, most);
+    // Inputs that a warp reads at a time.
+    let step = PANEL * if bits == Bits::Three { 4 } else { 16 / bits.count() as usize };
+    let warps = inputs.div_ceil(step).clamp(1, most);
     let launch = Launch {
         grid: (outputs.div_ceil(PANEL), 1),
         threads: 32 * warps,
         shared: warps * block_rows * PANEL * size_of::<f32>(),
     };
     (block_rows, launch)
+}
+
+/// The number of tiles of rows for which the kernel is compiled, and its launch: blocks of four
+/// panels, and parts of the inputs.
+fn mma_launch(
+    bits: Bits,
+    rows: usize,
+    outputs: usize,
+    inputs: usize,
+    normed: bool,
+) -> (usize, Launch) {
+    let tiles = rows.div_ceil(TILE_ROWS).next_power_of_two();
+    let blocks = outputs.div_ceil(PANELS * PANEL);
+    // A part has at least four stages, and the sums of the parts are small next to the words.
+    let chunks = inputs.div_ceil(squares(tiles) * PANEL);
+    let most = chunks.div_ceil(4).min(if tiles <= 2 { 8 } else { 4 });
+    let parts = BLOCKS.div_ceil(blocks.max(1)).min(most).max(1);
+    (tiles, mma_shape(bits, tiles, (blocks, parts), inputs, normed))
+}
+
+fn mma_shape(
+    bits: Bits,
+    tiles: usize,
+    grid: (usize, usize),
+    inputs: usize,
+    normed: bool,
+) -> Launch {
+    let squares = squares(tiles);
+    // Activations of all stages; or of a whole part, with scratch.
+    let chunks = inputs.div_ceil(squares * PANEL).div_ceil(grid.1);
+    let (chunks, scratch) = match normed {
+        true => (chunks, TILE_ROWS * (PANELS + 1) * size_of::<f32>()),
+        false => (STAGES, 0),
+    };
+    let activations = TILE_ROWS * tiles * squares * PANEL * size_of::<u16>();
+    // Words, f32 scales and zero points of a square.
+    let square = (bits.count() as usize + 1) * 4 * PANEL + PANEL;
+    let shared = chunks * activations + STAGES * PANELS * squares * square + scratch;
+    Launch { grid, threads: 32 * PANELS, shared }
+}
+
+/// Squares of 32 inputs in a stage.
+fn squares(tiles: usize) -> usize {
+    if tiles <= 2 { 4 } else { 2 }
 }
 
 #[cfg(test)]
@@ -213,19 +384,28 @@ mod tests {
         assert_eq!(product_launch(Bits::Four, 3, 8, 32).1.threads, 32);
         for bits in Bits::ALL {
             for inputs in [32, 64, 576, 1536, 4096, 11008] {
-                for rows in 1..=FEW_ROWS {
+                for rows in 1..=few_rows(DType::F32) {
                     let (kernel, launch) = product_launch(bits, rows, 100, inputs);
                     assert!(kernel >= rows && kernel < 2 * rows && ROWS.contains(&kernel));
                     assert!(launch.threads <= if kernel <= 2 { 512 } else { 256 });
                     assert!(launch.shared <= 48 << 10);
                 }
-                let launch = dequantise_launch(bits, 40 * 32, inputs);
-                assert_eq!(launch.grid.0, 5);
-                assert!(launch.grid.1 * step(bits) >= inputs);
-                assert!((launch.grid.1 - 1) * step(bits) < inputs);
+                for rows in 1..=few_rows(DType::BF16) {
+                    let (tiles, launch) = mma_launch(bits, rows, 100, inputs, false);
+                    assert!(8 * tiles >= rows && 4 * tiles < rows.max(5));
+                    assert!(TILES.contains(&tiles));
+                    assert!(launch.grid.1 * 4 <= inputs.div_ceil(64) + 3);
+                    assert!(launch.shared <= if bits == Bits::Eight { 70_000 } else { 48 << 10 });
+                }
             }
         }
-        assert_eq!(dequantise_launch(Bits::Four, 11008, 4096).grid, (43, 128));
+        assert_eq!(dequantise_launch(11008, 4096).grid, (43, 128));
+        // LLaMA 7B: output, gate and up, and down projections.
+        let grid =
+            |rows, outputs, inputs| mma_launch(Bits::Four, rows, outputs, inputs, false).1.grid;
+        assert_eq!(grid(1, 4096, 4096), (32, 8));
+        assert_eq!(grid(16, 22016, 4096), (172, 2));
+        assert_eq!(grid(64, 4096, 11008), (32, 4));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use candle_core::{DType, Device, Tensor};
 use rand::seq::SliceRandom;
@@ -11,10 +11,14 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::device::Cuda;
+use super::driver::Driver;
 use super::elementwise;
-use super::launch::unwritten;
+use super::emulator::Emulator;
+use super::kernels::{Kernel, Source};
+use super::launch::{Arg, Launch, unwritten};
 use super::quantized::Quantized;
 use crate::backend::{Backend, Keys as _, Linear as _, Norm as _};
+use crate::error::Result;
 use crate::heads::Heads;
 use crate::host::Host;
 use crate::precision::Precision;
@@ -227,8 +231,11 @@ fn linear_layers() {
             let host = host().linear(parts.clone()).unwrap();
             for a in devices() {
                 let device = a.linear(parts.clone()).unwrap();
-                for rows in [0, 1, 2, 3, 5, 8, 13, 16, 17, 40] {
-                    if a.dtype != DType::F32 && ![0, 1, 3, 16, 17].contains(&rows) {
+                for rows in [0, 1, 2, 3, 5, 8, 9, 13, 16, 17, 33, 64, 65] {
+                    let of_f32 = [2, 5, 8, 13, 16];
+                    let of_tiles = [9, 33, 64, 65];
+                    let others = if a.dtype == DType::F32 { &of_tiles[..] } else { &of_f32[..] };
+                    if others.contains(&rows) {
                         continue;
                     }
                     let what = format!("{bits} bits, {k} inputs of {group}, {rows} rows");
@@ -246,6 +253,62 @@ fn linear_layers() {
                     close(&what, &got, &host.backward(&dy32).unwrap(), &a);
                 }
             }
+        }
+    }
+    show();
+}
+
+#[test]
+fn one_row_on_the_f32_units() {
+    for bits in [2, 3, 4, 8] {
+        let parts = vec![(quantized(bits, (64, 288), 96, false, true, 5), None)];
+        let host = host().linear(parts.clone()).unwrap();
+        for a in devices() {
+            let device = a.clone().one_row_in_f32(true).linear(parts.clone()).unwrap();
+            let (x, x32) = rounded(&random((1, 288), 11), &a);
+            let got = device.forward(&x, None).unwrap();
+            close("one row", &got, &host.forward(&x32, None).unwrap(), &a);
+        }
+    }
+    show();
+}
+
+#[test]
+fn norms_and_activations_in_a_product() {
+    let host = host();
+    for (bits, group, shuffled) in [(2, 32, false), (3, 640, false), (4, 128, false), (8, 64, true)]
+    {
+        // Several parts of the inputs, and panels that do not fill the last block.
+        let part = |seed| quantized(bits, (96, 640), group, shuffled, true, seed);
+        let bias = |seed| Some(values(&random((1, 96), seed)));
+        // Two layers have the same order only if they are the same.
+        let up = if shuffled { part(1) } else { part(2) };
+        let parts = vec![(part(1), bias(3)), (up, bias(4))];
+        let weight = values(&random((1, 640), 5));
+        let (linear, norm) =
+            (host.linear(parts.clone()).unwrap(), host.norm(weight.clone(), 1e-5).unwrap());
+        for a in devices() {
+            let device = a.linear(parts.clone()).unwrap();
+            let device_norm = a.norm(weight.clone(), 1e-5).unwrap();
+            for rows in [0, 1, 8, 11] {
+                let x = (random((rows, 640), 6) * 3.0).unwrap();
+                let got = a.normed(&device_norm, &device, &x).unwrap();
+                assert_eq!(got.dtype(), a.dtype);
+                close("normed product", &got, &host.normed(&norm, &linear, &x).unwrap(), &a);
+                let got = a.gated(&device_norm, &device, &x).unwrap();
+                close("gated product", &got, &host.gated(&norm, &linear, &x).unwrap(), &a);
+                // One kernel computes both, on the matrix units.
+                let fused = rows > 0 && a.dtype != DType::F32;
+                let (low, _) = rounded(&x, &a);
+                assert_eq!(device.fused(&low, None, true).unwrap().is_some(), fused);
+                let fused = fused && a.dtype == DType::BF16 && rows <= 8 && !shuffled;
+                let normed = Some(device_norm.normed());
+                assert_eq!(device.fused(&x, normed, true).unwrap().is_some(), fused);
+            }
+            assert!(a.normed(&device_norm, &device, &random((2, 640), 6)).is_ok());
+            let low = random((2, 640), 6).to_dtype(DType::F16).unwrap();
+            assert!(a.normed(&device_norm, &device, &low).is_err());
+            assert!(a.gated(&device_norm, &device, &low).is_err());
         }
     }
     show();
@@ -380,6 +443,96 @@ fn attention_and_its_gradient() {
         }
     }
     show();
+}
+
+#[test]
+fn decoding_over_pieces_of_the_keys() {
+    let host = host();
+    let heads = Heads { queries: 4, keys: 2, dim: 12, window: None };
+    for a in devices() {
+        for shared in [0, 260] {
+            // The new key is the first and the last one of a piece.
+            let lengths = [255usize.saturating_sub(shared), 256, 600];
+            let (mut blocks, mut keys): (Vec<_>, Vec<_>) =
+                (5..).zip(lengths).map(|(seed, len)| twins(&a, heads, len, seed)).unzip();
+            let sequences = Arc::new(Sequences::new(&[1; 3], |row| shared + lengths[row]));
+            let (first_host, first) = twins(&a, heads, shared, 2);
+            let first = Some(&first).filter(|_| shared > 0);
+            let first_host = Some(&first_host).filter(|_| shared > 0);
+            // Two tokens: the second one reads the key that the first one appended.
+            for seed in [4, 9] {
+                let added = usize::from(seed == 9);
+                let sequences = match added {
+                    0 => Arc::clone(&sequences),
+                    _ => Arc::new(Sequences::new(&[1; 3], |row| shared + lengths[row] + 1)),
+                };
+                let (qkv, qkv32) = rounded(&random((3, heads.stride()), seed), &a);
+                let at = tokens(&a, &sequences, heads);
+                let mut open = a.caches(&sequences, keys.iter_mut().collect()).unwrap();
+                let got = a.attention_cached(&qkv, heads, &at, &mut open, LAYER, first).unwrap();
+                let at = tokens(&host, &sequences, heads);
+                let mut open = host.caches(&sequences, blocks.iter_mut().collect()).unwrap();
+                let expected = host
+                    .attention_cached(&qkv32, heads, &at, &mut open, LAYER, first_host)
+                    .unwrap();
+                close("decoding", &got, &expected, &a);
+            }
+        }
+    }
+    show();
+}
+
+/// The emulator, which counts launches.
+#[derive(Debug, Default)]
+struct Counting(Mutex<Vec<Kernel>>);
+
+impl Driver for Counting {
+    fn load(&self, source: Source) -> Result<()> {
+        Emulator.load(source)
+    }
+    fn queue(&self, kernel: Kernel, dtype: DType, launch: Launch, args: &[Arg]) -> Result<()> {
+        self.0.lock().unwrap().push(kernel);
+        Emulator.queue(kernel, dtype, launch, args)
+    }
+    fn address(&self, tensor: &Tensor) -> Result<u64> {
+        Emulator.address(tensor)
+    }
+    fn product_f32(&self, x: &Tensor, w: &Tensor) -> Result<Tensor> {
+        Emulator.product_f32(x, w)
+    }
+}
+
+/// As a decoder layer decodes one token of each text.
+#[test]
+fn a_layer_decodes_in_five_launches() {
+    let heads = Heads { queries: 4, keys: 2, dim: 16, window: None };
+    for (precision, texts, expected) in
+        [(Precision::Bf16, 1, 5), (Precision::Bf16, 8, 5), (Precision::Bf16, 9, 7)]
+    {
+        let counting = Arc::new(Counting::default());
+        let driver: Arc<dyn Driver> = Arc::<Counting>::clone(&counting);
+        let a = Cuda { driver, ..Cuda::emulated(precision) };
+        let layer = |outputs: &[usize], inputs| {
+            let part = |&n| (quantized(4, (n, inputs), 32, false, true, n as u64), None);
+            a.linear(outputs.iter().map(part).collect()).unwrap()
+        };
+        let (qkv, o) = (layer(&[64, 32, 32], 64), layer(&[64], 64));
+        let (gate_up, down) = (layer(&[96, 96], 64), layer(&[64], 96));
+        let norm = a.norm(vec![1.0; 64], 1e-5).unwrap();
+        let sequences = Arc::new(Sequences::new(&vec![1; texts], |_| 0));
+        let at = tokens(&a, &sequences, heads);
+        let mut keys = vec![a.keys(LAYERS, heads, false); texts];
+        let mut caches = a.caches(&sequences, keys.iter_mut().collect()).unwrap();
+        let x = random((texts, 64), 1);
+
+        let projected = a.normed(&norm, &qkv, &x).unwrap();
+        let out = a.attention_cached(&projected, heads, &at, &mut caches, LAYER, None).unwrap();
+        let middle = o.forward(&out, Some(&x)).unwrap();
+        let h = a.gated(&norm, &gate_up, &middle).unwrap();
+        down.forward(&h, Some(&middle)).unwrap();
+        let launches = counting.0.lock().unwrap();
+        assert_eq!(launches.len(), expected, "{launches:?}");
+    }
 }
 
 #[test]

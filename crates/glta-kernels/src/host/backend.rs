@@ -239,6 +239,7 @@ impl Backend for Host {
         for keys in caches.iter() {
             keys.block(layer, heads, false)?;
         }
+        self.rotate(qkv, heads, tokens, false)?;
         let starts = tokens.sequences.starts();
         let stride = heads.stride();
         with_f32(qkv, |qkv| {
