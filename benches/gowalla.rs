@@ -6,6 +6,7 @@
 //! cargo bench -p glta-linear --bench gowalla -- gowalla/train.txt gowalla/test.txt
 //! ```
 //!
+//! `--rows NUMBER`, the last argument, is the number of co-occurring items that are kept per item.
 //! With one file, a tenth of its pairs is the test part; both programs select it by the same rule.
 
 #![allow(clippy::print_stdout)]
@@ -32,7 +33,12 @@ fn held_out((user, item): (u32, u32)) -> bool {
 }
 
 fn main() -> Result<(), Error> {
-    let files: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with("--")).collect();
+    let mut files: Vec<String> = std::env::args().skip(1).collect();
+    let rows = match files.iter().position(|argument| argument == "--rows") {
+        Some(at) => files.drain(at..).nth(1).ok_or("--rows NUMBER")?.parse()?,
+        None => EaseConfig::default().rows,
+    };
+    files.retain(|argument| !argument.starts_with("--"));
     let Some(train) = files.first() else {
         println!("give train.txt, and test.txt for the published split");
         return Ok(());
@@ -52,7 +58,7 @@ fn main() -> Result<(), Error> {
         for l2 in [30.0, 60.0, 100.0] {
             let start = Instant::now();
             let form = Form::Local { sources, rank: 0 };
-            let ease = Ease::fit(&train, &EaseConfig { l2, form, ..EaseConfig::default() })?;
+            let ease = Ease::fit(&train, &EaseConfig { l2, form, rows, ..EaseConfig::default() })?;
             let seconds = start.elapsed().as_secs_f64();
             let report = evaluate(&ease, &test, &[&train], &config)?;
             let value = |metric, k| report.get(metric, k).unwrap_or_default();
