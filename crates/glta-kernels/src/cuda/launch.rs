@@ -54,10 +54,12 @@ pub(super) fn check(kernel: Kernel, launch: Launch, args: &[Arg]) -> Result<bool
     if launch.grid.0 == 0 || launch.grid.1 == 0 {
         return Ok(false);
     }
+    let strided = || Err(Error::Input(format!("{kernel:?}: a tensor is not contiguous")));
     for arg in args {
         match arg {
-            Arg::In(t) | Arg::Out(t) | Arg::InOut(t) | Arg::Table(t, _) if !t.is_contiguous() => {
-                return Err(Error::Input(format!("{kernel:?}: a tensor is not contiguous")));
+            Arg::In(t) | Arg::Out(t) | Arg::InOut(t) if !t.is_contiguous() => return strided(),
+            Arg::Table(t, rows) if !(t.is_contiguous() && all_contiguous(rows)) => {
+                return strided();
             }
             Arg::U32(v) if u32::try_from(*v).is_err() => {
                 return Err(Error::Input(format!("{kernel:?}: {v} is too large for a kernel")));
@@ -69,6 +71,10 @@ pub(super) fn check(kernel: Kernel, launch: Launch, args: &[Arg]) -> Result<bool
         }
     }
     Ok(true)
+}
+
+fn all_contiguous(tensors: &[Tensor]) -> bool {
+    tensors.iter().all(Tensor::is_contiguous)
 }
 
 /// Returns an error for a tensor that is not f32.
