@@ -112,7 +112,7 @@ fn main() -> Result<(), Error> {
         solvers: vec![Solver::Local],
         sources: vec![64, 128],
         l2: vec![10.0, 30.0, 100.0],
-        text: vec![3.0, 10.0, 0.0],
+        text: vec![3.0, 10.0],
         text_neighbours: 64,
         ..LinearConfig::default()
     };

@@ -263,7 +263,7 @@ mod tests {
                 sources: vec![64],
                 rank: vec![128],
                 l2: vec![100.0, 300.0, 1000.0],
-                text: vec![1.0, 3.0, 10.0, 30.0, 0.0],
+                text: vec![1.0, 3.0, 10.0, 30.0],
                 neighbours: vec![0.003, 0.01, 0.03, 0.1, 0.3],
                 popularity: vec![0.001, 0.003, 0.01],
                 new_items: 0.0,
