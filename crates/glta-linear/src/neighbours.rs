@@ -141,6 +141,20 @@ mod tests {
     }
 
     #[test]
+    fn clusters_of_vectors_of_one_dimension() {
+        let vectors = Array2::from_shape_fn((300, 1), |(item, _)| (item % 3) as f32 - 1.0);
+        let vectors = TextVectors::new(vectors).unwrap();
+        let near = TextNeighbours::find_above(&vectors, 5, 0, &mut Silent).unwrap();
+        for item in 0..300 {
+            let found: Vec<(u32, f32)> = near.of(item).collect();
+            assert_eq!(found.len(), if item % 3 == 1 { 0 } else { 5 });
+            let same =
+                |&(other, cosine): &(u32, f32)| other as usize % 3 == item % 3 && cosine == 1.0;
+            assert!(found.iter().all(same), "{item}: {found:?}");
+        }
+    }
+
+    #[test]
     fn clusters_find_nearly_all_nearest_items() {
         let vectors = vectors(3_000);
         let exact = TextNeighbours::find(&vectors, 10).unwrap();

@@ -248,7 +248,9 @@ fn by_cosines(
     let blocks: Vec<Vec<u32>> = items
         .par_chunks(BLOCK)
         .map(|block| {
-            let cosines = vectors.unit_rows(block).dot(&centres.t());
+            // `dot` would return columns in sequence for vectors of one dimension.
+            let mut cosines = Array2::zeros((block.len(), centres.nrows()));
+            general_mat_mul(1.0, &vectors.unit_rows(block), &centres.t(), 0.0, &mut cosines);
             let rows = cosines.axis_iter(Axis(0));
             rows.flat_map(|row| choose(row.to_slice().unwrap_or_default())).collect()
         })
