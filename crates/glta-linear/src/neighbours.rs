@@ -148,8 +148,7 @@ mod tests {
         for item in 0..300 {
             let found: Vec<(u32, f32)> = near.of(item).collect();
             assert_eq!(found.len(), if item % 3 == 1 { 0 } else { 5 });
-            let same =
-                |&(other, cosine): &(u32, f32)| other as usize % 3 == item % 3 && cosine == 1.0;
+            let same = |&(other, cosine): &(u32, f32)| other % 3 == item % 3 && cosine == 1.0;
             assert!(found.iter().all(same), "{item}: {found:?}");
         }
     }
