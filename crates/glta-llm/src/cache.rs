@@ -13,7 +13,7 @@ use crate::model::{Llama, Prefix};
 /// ```
 /// use glta_llm::{Device, Llama, LlamaOptions};
 ///
-/// let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/quickstart/llm");
+/// let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/llm");
 /// let llama = Llama::load(dir, &LlamaOptions::default(), &Device::Cpu)?;
 /// let mut cache = llama.kv_cache();
 /// llama.extend(&llama.embed(&[1, 20, 30])?, &mut cache)?;

@@ -91,7 +91,7 @@ impl Llama {
     /// ```
     /// use glta_llm::{Device, GenerateOptions, Llama, LlamaOptions, Tokenizer};
     ///
-    /// let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/quickstart/llm");
+    /// let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/llm");
     /// let llama = Llama::load(dir, &LlamaOptions::default(), &Device::Cpu)?;
     /// let tokenizer = Tokenizer::load(dir)?;
     /// let options = GenerateOptions { max_new_tokens: 4, ..Default::default() };

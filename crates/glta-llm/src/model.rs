@@ -257,7 +257,7 @@ impl Llama {
     /// ```
     /// use glta_llm::{Device, Llama, LlamaOptions};
     ///
-    /// let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/quickstart/llm");
+    /// let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/llm");
     /// let llama = Llama::load(dir, &LlamaOptions::default(), &Device::Cpu)?;
     /// let states = llama.layer_hidden_states(&[1, 20, 30], 2)?;
     /// assert_eq!(states.dims(), [3, llama.config().hidden_size]);

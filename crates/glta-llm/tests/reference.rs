@@ -11,7 +11,7 @@ use glta_llm::{
     ForwardOptions, GenerateEvent, GenerateOptions, Llama, LlamaOptions, Precision, SimdLevel,
 };
 
-#[path = "../../../tests/real_data.rs"]
+#[path = "support/real_data.rs"]
 mod real_data;
 
 use real_data::real_data;

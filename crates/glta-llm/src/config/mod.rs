@@ -106,7 +106,7 @@ impl LlamaConfig {
     /// ```
     /// use glta_llm::LlamaConfig;
     ///
-    /// let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/quickstart/llm");
+    /// let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/llm");
     /// let config = LlamaConfig::from_dir(dir)?;
     /// let bits = config.quantization.map(|quantization| quantization.bits);
     /// assert_eq!((config.num_hidden_layers, bits), (4, Some(4)));

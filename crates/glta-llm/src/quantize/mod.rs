@@ -54,7 +54,7 @@ pub struct QuantizeEvent {
 /// ```
 /// use glta_llm::{QuantizeOptions, Tokenizer, quantize};
 ///
-/// let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/quickstart/llm");
+/// let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/llm");
 /// let ids = Tokenizer::load(dir)?.encode(&"green tea and black tea ".repeat(20), true)?;
 /// let calibration: Vec<Vec<u32>> = ids.chunks_exact(32).map(<[u32]>::to_vec).collect();
 /// let out = tempfile::tempdir()?;

@@ -10,7 +10,7 @@ use rand_chacha::ChaCha8Rng;
 use super::*;
 use crate::Error;
 
-#[path = "../../../../tests/real_data.rs"]
+#[path = "../../tests/support/real_data.rs"]
 mod real_data;
 
 use real_data::real_data;

@@ -18,7 +18,7 @@ use guard::guarded;
 /// ```
 /// use glta_llm::Tokenizer;
 ///
-/// let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/quickstart/llm");
+/// let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/llm");
 /// let tokenizer = Tokenizer::load(dir)?;
 /// let ids = tokenizer.encode("green tea", false)?;
 /// assert_eq!(tokenizer.decode(&ids)?.trim(), "green tea");

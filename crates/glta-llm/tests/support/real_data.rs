@@ -1,0 +1,1 @@
+../../../../tests/real_data.rs
