@@ -63,7 +63,7 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
     /// cached layers; `None` for other work.
     fn run<R: Send>(&self, tokens: Option<usize>, work: impl FnOnce() -> R + Send) -> R;
 
-    /// Creates layers with the same number of inputs.
+    /// Creates one linear layer from parts with the same number of inputs.
     ///
     /// # Errors
     /// The device is out of memory.

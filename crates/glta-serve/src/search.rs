@@ -17,7 +17,7 @@ impl Search {
         Self { lines: items.iter().map(line).collect() }
     }
 
-    /// Adds the items after the known ones.
+    /// Adds the items that were not added before.
     pub(crate) fn follow(&mut self, items: &[ItemRecord]) {
         let known = self.lines.len().min(items.len());
         self.lines.extend(items[known..].iter().map(line));

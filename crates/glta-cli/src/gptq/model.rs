@@ -30,7 +30,7 @@ impl ModelArgs {
     }
 }
 
-/// A checkpoint and its arithmetic.
+/// Flags of a checkpoint: the model, the precision of its products and the device.
 #[derive(Debug, Clone, Args)]
 pub(super) struct LoadArgs {
     #[command(flatten)]

@@ -39,7 +39,7 @@ impl Moments {
         Self { mean, scale, target_mean, gram, cross }
     }
 
-    /// The regression with a strength relative to the variance of a feature.
+    /// Solves the regression. `strength` is the penalty relative to the variance of a feature.
     pub(crate) fn solve(&self, strength: f64) -> Result<Ridge<'_>> {
         let mut inverse = self.gram.clone();
         inverse.diag_mut().mapv_inplace(|v| v + strength);

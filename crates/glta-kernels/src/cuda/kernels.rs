@@ -1,4 +1,4 @@
-//! The kernels.
+//! The CUDA source files and their kernels.
 
 use crate::error::{Error, Result};
 
