@@ -98,7 +98,9 @@ def per_weight(code, labels, weights):
         after = labels.get(target[1], 0) if target else 0
         if at < after <= end and any("I2F" in one for one in code[at + 1 : after]):
             regions.append((at + 1, after))
-    inner = [r for r in regions if not any(r[0] <= o[0] and o[1] <= r[1] and o != r for o in regions)]
+    def holds(outer, other):
+        return outer[0] <= other[0] and other[1] <= outer[1] and outer != other
+    inner = [r for r in regions if not any(holds(r, other) for other in regions)]
     groups = [after - at for at, after in inner]
     skipped = sum(groups) - max(groups, default=0)
     return size / weights, (size - skipped) / weights, len(groups)

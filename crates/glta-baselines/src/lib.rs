@@ -4,11 +4,14 @@
 //! has LightGCN.
 
 mod alpharec;
+mod checks;
 mod contrastive;
 mod error;
 mod mlp;
 mod ops;
 mod propagate;
+#[cfg(test)]
+mod small_data;
 mod tensors;
 mod train;
 

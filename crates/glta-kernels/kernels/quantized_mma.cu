@@ -123,8 +123,8 @@ INLINE void copy_normed(const float *x, const float *norm, u32 rows, u32 inputs,
 // is f32 and the product is that of x / rms(x) * norm: the rows of up to one tile are multiplied by
 // 1 / rms(x) at the end, because their squares are summed on the way.
 template <typename T, int BITS, int TILES, bool NORMED>
-INLINE void product_mma(const void *x_of_any_type, const float *norm, float eps, const u32 *words, const void *scales, const u8 *zeros,
-                        const float *bias, const float *residual, void *y, float *parts,
+INLINE void product_mma(const void *x_of_any_type, const float *norm, float eps, const u32 *words,
+                        const void *scales, const u8 *zeros, const float *bias, const float *residual, void *y, float *parts,
                         u32 *counters, u32 f32_scales, u32 rows, u32 outputs, u32 inputs,
                         u32 groups, u32 group_blocks, u32 ld, u32 first, u32 gated) {
     using Stage = ::Stage<BITS, TILES>;

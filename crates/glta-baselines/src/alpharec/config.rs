@@ -1,6 +1,9 @@
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result};
+use crate::Result;
+use crate::checks::{at_least_one, positive};
+
+const SYSTEM: &str = "AlphaRec";
 
 /// Settings of [`AlphaRec`](super::AlphaRec). The defaults are those of the authors, except the
 /// length of the training and the negatives, which a whole batch shares.
@@ -54,7 +57,6 @@ impl AlphaRecConfig {
     /// # Errors
     /// [`Error::Config`] for a size of 0 or an invalid number.
     pub fn validate(&self) -> Result<()> {
-        let invalid = |field, problem| Err(Error::Config { system: "AlphaRec", field, problem });
         let sizes = [
             ("dim", self.dim),
             ("negatives", self.negatives),
@@ -63,16 +65,8 @@ impl AlphaRecConfig {
             ("eval_every", self.eval_every),
             ("patience", self.patience),
         ];
-        if let Some((field, _)) = sizes.into_iter().find(|(_, size)| *size == 0) {
-            return invalid(field, "must be at least 1".into());
-        }
-        for (field, value) in
-            [("temperature", self.temperature), ("learning_rate", self.learning_rate)]
-        {
-            if !(value > 0.0 && value.is_finite()) {
-                return invalid(field, format!("{value} is not a positive number"));
-            }
-        }
-        Ok(())
+        at_least_one(SYSTEM, &sizes)?;
+        let rates = [("temperature", self.temperature), ("learning_rate", self.learning_rate)];
+        positive(SYSTEM, &rates)
     }
 }

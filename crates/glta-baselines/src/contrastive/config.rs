@@ -1,6 +1,9 @@
 use serde::{Deserialize, Serialize};
 
+use crate::checks::{at_least_one, positive};
 use crate::{Error, Result};
+
+const SYSTEM: &str = "contrastive graph";
 
 /// Settings of [`Contrastive`](super::Contrastive): one trainer for LightGCN+,
 /// HCCF, HCCF+, RLMRec-Con and RLMRec-Gen.
@@ -104,8 +107,7 @@ impl ContrastiveConfig {
     /// # Errors
     /// [`Error::Config`] for a size of 0 or an invalid number.
     pub fn validate(&self) -> Result<()> {
-        let invalid =
-            |field, problem| Err(Error::Config { system: "contrastive graph", field, problem });
+        let invalid = |field, problem| Err(Error::Config { system: SYSTEM, field, problem });
         let sizes = [
             ("dim", self.dim),
             ("batch_size", self.batch_size),
@@ -113,20 +115,14 @@ impl ContrastiveConfig {
             ("eval_every", self.eval_every),
             ("patience", self.patience),
         ];
-        if let Some((field, _)) = sizes.into_iter().find(|(_, size)| *size == 0) {
-            return invalid(field, "must be at least 1".into());
-        }
-        let positive = [
+        at_least_one(SYSTEM, &sizes)?;
+        let numbers = [
             ("temperature", self.temperature),
             ("text_temperature", self.text_temperature),
             ("learning_rate", self.learning_rate),
             ("init_std", self.init_std),
         ];
-        for (field, value) in positive {
-            if !(value > 0.0 && value.is_finite()) {
-                return invalid(field, format!("{value} is not a positive number"));
-            }
-        }
+        positive(SYSTEM, &numbers)?;
         let weights = [
             ("hyper_weight", self.hyper_weight),
             ("text_weight", self.text_weight),

@@ -7,17 +7,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::*;
-
-fn train() -> Interactions {
-    let pairs = (0..24u32).flat_map(|u| (0..15u32).map(move |i| (u, i)));
-    let kept = pairs.filter(|(u, i)| (u * 7 + i * i * 3 + u * i) % 4 == 0);
-    Interactions::from_pairs(24, 15, kept).unwrap()
-}
-
-fn texts(rows: usize, seed: u64) -> Array2<f32> {
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    Array2::from_shape_fn((rows, 9), |_| rng.random_range(-1.0f32..1.0))
-}
+use crate::small_data::{texts, train};
 
 /// All losses at once, with weights that make each one matter.
 fn config() -> ContrastiveConfig {

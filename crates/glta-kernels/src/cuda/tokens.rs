@@ -9,8 +9,9 @@ use super::rotary::Rotary;
 use crate::error::Result;
 use crate::sequences::Sequences;
 
-/// Tokens per tile of attention on the f32 units, and on the matrix units.
+/// Tokens per tile of attention on the f32 units.
 pub(super) const TILE: usize = 32;
+/// Tokens per tile of attention on the matrix units.
 pub(super) const MATRIX_TILE: usize = 64;
 
 /// Tables of one pass, uploaded together.

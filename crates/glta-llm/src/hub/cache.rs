@@ -14,8 +14,9 @@ use crate::error::{Error, Result};
 pub(super) struct RepoCache {
     layout: CacheRepo,
     revision: String,
-    /// Folder of the repository, and folder of its locks.
+    /// Folder of the repository.
     root: PathBuf,
+    /// Folder of its lock files.
     locks: PathBuf,
 }
 
