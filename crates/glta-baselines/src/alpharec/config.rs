@@ -55,7 +55,7 @@ impl AlphaRecConfig {
     /// Checks the settings.
     ///
     /// # Errors
-    /// [`Error::Config`] for a size of 0 or an invalid number.
+    /// [`Error::Config`](crate::Error::Config) for a size of 0 or an invalid number.
     pub fn validate(&self) -> Result<()> {
         let sizes = [
             ("dim", self.dim),
