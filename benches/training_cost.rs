@@ -5,65 +5,18 @@
 //! 100K and the folder of a checkpoint.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
+#[path = "support/spans.rs"]
+mod spans;
+
 use std::collections::BTreeMap;
-use std::fmt::Debug;
 use std::ops::ControlFlow;
-use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use candle_core::{Device, Tensor, Var};
 use glta::data::readers;
 use glta::llm::{ForwardOptions, LlamaOptions};
 use glta::prelude::*;
-use tracing::field::{Field, Visit};
-use tracing::span::{Attributes, Id, Record};
-use tracing::{Metadata, Subscriber};
-
-/// Wall seconds by span path, such as `step/llm forward`.
-#[derive(Default)]
-struct Sums {
-    names: Vec<&'static str>,
-    open: Vec<(usize, Instant)>,
-    seconds: BTreeMap<String, f64>,
-    /// Sizes of the last forward pass, by name.
-    sizes: BTreeMap<&'static str, u64>,
-}
-
-#[derive(Clone, Default)]
-struct Clock(Arc<Mutex<Sums>>);
-
-impl Visit for Sums {
-    fn record_debug(&mut self, _: &Field, _: &dyn Debug) {}
-    fn record_u64(&mut self, field: &Field, value: u64) {
-        self.sizes.insert(field.name(), value);
-    }
-}
-
-impl Subscriber for Clock {
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.is_span() && metadata.target().starts_with("glta")
-    }
-    fn new_span(&self, span: &Attributes<'_>) -> Id {
-        let mut sums = self.0.lock().unwrap();
-        span.record(&mut *sums);
-        sums.names.push(span.metadata().name());
-        Id::from_u64(sums.names.len() as u64)
-    }
-    fn record(&self, _: &Id, _: &Record<'_>) {}
-    fn record_follows_from(&self, _: &Id, _: &Id) {}
-    fn event(&self, _: &tracing::Event<'_>) {}
-    fn enter(&self, span: &Id) {
-        self.0.lock().unwrap().open.push((span.into_u64() as usize - 1, Instant::now()));
-    }
-    fn exit(&self, _: &Id) {
-        let mut sums = self.0.lock().unwrap();
-        let path: Vec<&str> = sums.open.iter().map(|&(n, _)| sums.names[n]).collect();
-        let path = path.join("/");
-        if let Some((_, start)) = sums.open.pop() {
-            *sums.seconds.entry(path).or_default() += start.elapsed().as_secs_f64();
-        }
-    }
-}
+use spans::Clock;
 
 /// Prints a table: seconds under `root`, by part, and the remainder.
 fn table(title: &str, root: &str, seconds: &BTreeMap<String, f64>) {
@@ -112,7 +65,7 @@ fn main() {
     let language = LanguageModel::load(llm, &options, &Device::Cpu).expect("checkpoint");
     let clock = Clock::default();
     tracing::subscriber::set_global_default(clock.clone()).unwrap();
-    let take = || std::mem::take(&mut clock.0.lock().unwrap().seconds);
+    let take = || clock.take_seconds();
     // As in the MovieLens example, with item tokens in the prompt and without.
     for history in [0, 5] {
         let mut config = Config::preset(Preset::Full, Density::Dense);
@@ -132,7 +85,7 @@ fn main() {
                         let seconds = take();
                         table(&format!("{stage} stage, one epoch"), "step", &seconds);
                         table(&format!("{stage} stage, one evaluation"), "evaluation", &seconds);
-                        let sizes = clock.0.lock().unwrap().sizes.clone();
+                        let sizes = clock.sizes();
                         println!("    last forward pass: {sizes:?}");
                         if *stage == "item" && history == 0 || *stage == "user" {
                             let [rows, tokens, prefix] =
