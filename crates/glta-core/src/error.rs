@@ -17,7 +17,7 @@ pub enum Error {
     Setting {
         /// Dotted path of the field.
         path: String,
-        /// What is wrong with the value.
+        /// Description of the problem with the value.
         problem: String,
     },
     /// A text is not valid TOML.
