@@ -17,7 +17,7 @@ use crate::{Error, Event, LanguageModel, Result, TextVectorConfig};
 
 pub use available::Encoders;
 
-/// A sentence encoder with a `Debug` form.
+/// A sentence encoder that implements `Debug`.
 pub(crate) struct Sentence(pub(crate) Arc<dyn TextEncoder>);
 
 impl std::fmt::Debug for Sentence {

@@ -20,8 +20,8 @@ pub(crate) struct Fields {
 }
 
 impl Fields {
-    /// Returns, for each item, whether it has one of the wanted values in every field of the
-    /// filter. Returns `None` for a filter without fields.
+    /// Returns for each item whether it has one of the wanted values in every field of the filter.
+    /// Returns `None` for a filter without fields.
     pub(crate) fn allowed(
         &self,
         filter: &BTreeMap<String, Vec<String>>,

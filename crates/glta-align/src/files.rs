@@ -18,22 +18,22 @@ pub(crate) const CONFIG: &str = "config.toml";
 pub(crate) const NODES: &str = "nodes.safetensors";
 pub(crate) const MODEL: &str = "model.safetensors";
 pub(crate) const VECTORS: &str = "text_vectors.safetensors";
-/// Records of the text encoders whose vectors are concatenated, in order.
+/// Name of the file with the text encoders whose vectors are concatenated, in order.
 pub(crate) const ENCODERS: &str = "text_encoders.json";
-/// The fitted TF-IDF encoder, if the run uses it.
+/// Name of the file with the fitted TF-IDF encoder, if the run uses it.
 pub(crate) const TF_IDF: &str = "tf_idf.safetensors";
 pub(crate) const LINEAR: &str = "linear.safetensors";
-/// The reports of the stages. This file is written last, so it marks a finished run.
+/// Name of the file with the reports of the stages. It is written last, so it marks a finished run.
 pub(crate) const HISTORY: &str = "history.json";
 pub(crate) const STATE: &str = "state.safetensors";
 pub(crate) const ITEMS: &str = "items.jsonl";
 pub(crate) const USERS: &str = "users.jsonl";
-/// Settings for the text of an item.
+/// Name of the file with the settings for the text of an item.
 pub(crate) const ITEM_TEXT: &str = "item_text.toml";
 pub(crate) const TEXTS: &str = "texts.jsonl";
-/// Name and hash of the language model's checkpoint.
+/// Name of the file with the name and hash of the language model's checkpoint.
 pub(crate) const CHECKPOINT: &str = "checkpoint.toml";
-/// Templates of the prompts.
+/// Name of the file with the templates of the prompts.
 pub(crate) const PROMPTS: &str = "prompts.toml";
 
 /// Returns the name of the file with the whitening of text encoder number `nth`.

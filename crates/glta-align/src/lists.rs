@@ -122,7 +122,7 @@ pub(crate) fn rank_users(
     model.lists(&queries, k)
 }
 
-/// Returns the example of a user of the training data, for ranking.
+/// Returns the example of a known user for whom a list is made.
 pub(crate) fn known_user(config: &Config, data: &RunData, user: u32) -> UserExample {
     inference_example(Some(user), data.train.items(user), config.model.history, config.seed)
 }

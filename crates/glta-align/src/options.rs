@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use crate::{Error, Result};
 
-/// A user for whom a list is made, known or described by items.
+/// A user for whom a list is made: a known user, or any user with some items.
 ///
 /// ```
 /// use glta_align::Person;

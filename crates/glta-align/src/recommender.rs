@@ -541,8 +541,8 @@ impl Recommender {
     }
 }
 
-/// Ranks known users by their training items, so that a recommender is evaluated like any other
-/// model:
+/// Ranks items for known users from their training items, so that a recommender can be evaluated
+/// like any other model:
 ///
 /// ```no_run
 /// # use glta_align::{Recommender, RunData};

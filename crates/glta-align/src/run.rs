@@ -37,7 +37,7 @@ use crate::trained::Model;
 use crate::trainer::train;
 use crate::{Error, Result};
 
-/// File of the weights after stage 2.
+/// Name of the file with the weights after stage 2.
 const ALIGNED: &str = "aligned.safetensors";
 
 /// Training in one folder. An interrupted run can be [resumed](Self::resume) at any point. On the

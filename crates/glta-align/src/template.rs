@@ -27,13 +27,16 @@ use crate::{Error, Result};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Templates {
-    /// Prompt of item-text alignment: `{DESCRIPTIONS}`, `{ITEMS}`.
+    /// Prompt of item-text alignment, with the placeholders `{DESCRIPTIONS}` and `{ITEMS}`.
     pub item: String,
-    /// Prompt of user-item alignment: `{USER}`, `{ITEMS}`, `{PROFILE}`, `{PREDICTION}`.
+    /// Prompt of user-item alignment, with the placeholders `{USER}`, `{ITEMS}`, `{PROFILE}` and
+    /// `{PREDICTION}`.
     pub user: String,
-    /// Instruction to write a user's tags: `{K}`, `{DESCRIPTIONS}`.
+    /// Instruction to write a user's tags, with the placeholders `{K}` (number of words) and
+    /// `{DESCRIPTIONS}`.
     pub profile: String,
-    /// Instruction to predict a user's interests: `{K}`, `{DESCRIPTIONS}`.
+    /// Instruction to predict a user's interests, with the placeholders `{K}` (number of words) and
+    /// `{DESCRIPTIONS}`.
     pub prediction: String,
     /// Text between two descriptions.
     pub separator: String,

@@ -31,8 +31,9 @@ pub enum TextRecipe {
     /// The state of the last token, scaled to unit norm. The instruction precedes the text
     /// unchanged.
     LastToken,
-    /// The recipe of the Qwen3-Embedding model cards: all layers and the final norm, the last
-    /// token, unit norm. With a task, the text becomes `Instruct: TASK\nQuery:TEXT`.
+    /// The recipe of the Qwen3-Embedding model cards: the state of the last token after all layers
+    /// and the final norm, scaled to unit norm. With a task, the text becomes `Instruct:
+    /// TASK\nQuery:TEXT`.
     Qwen3Embedding,
     /// The recipe of the e5-mistral-7b-instruct model card, which differs from
     /// [`Qwen3Embedding`](Self::Qwen3Embedding) in an end token after the text, and in `Instruct:

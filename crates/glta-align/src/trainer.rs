@@ -42,8 +42,8 @@ pub struct StageHistory {
     pub losses: Vec<f64>,
     /// Number of finished epochs and metric of each evaluation.
     pub evaluations: Vec<(usize, f64)>,
-    /// Number of epochs after which the saved weights were trained, or `None` without validation
-    /// data.
+    /// Number of finished epochs at which the saved weights were evaluated as the best. `None`
+    /// without validation data.
     pub best_epoch: Option<usize>,
 }
 
@@ -214,8 +214,8 @@ impl Run {
         Ok(self.position.history)
     }
 
-    /// Passes on the result of a step or an epoch. If the progress callback cancelled it, saves the
-    /// state first.
+    /// Saves the state of the stage if the progress callback cancelled it. Returns `ended`, the
+    /// result of a step or an epoch.
     fn save_if_cancelled(
         &self,
         ended: Result<()>,

@@ -9,7 +9,7 @@ pub enum Error {
         system: &'static str,
         /// Name of the setting.
         field: &'static str,
-        /// The problem, and the allowed values.
+        /// Description of the problem and the valid values.
         problem: String,
     },
     /// No user has some items but not all, so no triple of user, item and other item exists.
@@ -18,7 +18,7 @@ pub enum Error {
     /// The loss is infinite or NaN.
     #[error("the loss is not finite in epoch {epoch}: lower the learning rate")]
     NotFinite {
-        /// The epoch, counted from 1.
+        /// Number of the epoch, counted from 1.
         epoch: usize,
     },
     /// A trained tensor received no gradient and would silently stay untrained.

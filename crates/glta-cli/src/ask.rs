@@ -252,7 +252,7 @@ fn ids(recommender: &Recommender, raw: &[String]) -> Result<Vec<u32>> {
     raw.iter().map(|raw| item(recommender, raw)).collect()
 }
 
-/// Names up to three known ids that are similar to an unknown one.
+/// Describes up to three known ids that are similar to an unknown one, for an error message.
 fn near<'a>(raw: &str, known: impl Iterator<Item = &'a str>) -> String {
     let near = glta_core::near_names(raw, known);
     if near.is_empty() { String::new() } else { format!("; similar ids are {}", near.join(", ")) }

@@ -46,7 +46,7 @@ const LLM: [(&str, &[u8]); 4] = [
     ("model.safetensors", include_bytes!("../llm/model.safetensors")),
 ];
 
-/// Runs the demo.
+/// Runs `glta demo`.
 pub fn run(args: &DemoArgs) -> ExitCode {
     exit_on_ranks(|ranks| on_ranks(args, ranks))
 }

@@ -63,7 +63,7 @@ impl Write for Lines {
     }
 }
 
-/// Formats an event as `warning: message, field=value`. Events below the level INFO also have their
+/// The format `warning: message, field=value` of events. Below the level INFO it includes the
 /// module.
 struct OneLine;
 

@@ -11,7 +11,7 @@ use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 use crate::interrupt;
 use crate::output::errln;
 
-/// Shows progress bars on a terminal, occasional plain lines elsewhere, and nothing if quiet.
+/// A display of progress: bars on a terminal, occasional plain lines elsewhere, nothing if quiet.
 pub struct Reporter {
     mode: Mode,
     bar: Option<(String, ProgressBar)>,

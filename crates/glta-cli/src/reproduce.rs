@@ -66,7 +66,7 @@ enum Budget {
     Full,
 }
 
-/// Runs the experiment and writes the report.
+/// Runs `glta reproduce`.
 pub fn run(args: &ReproduceArgs) -> ExitCode {
     exit_on_ranks(|ranks| on_ranks(args, ranks))
 }

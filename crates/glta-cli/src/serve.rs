@@ -181,7 +181,7 @@ fn serve(args: &ServeArgs) -> Result<()> {
     })
 }
 
-/// Receives Ctrl-C and, on Unix, the termination signal.
+/// Receivers of Ctrl-C and, on Unix, of the termination signal.
 struct Signals {
     #[cfg(unix)]
     interrupt: tokio::signal::unix::Signal,

@@ -69,7 +69,7 @@ impl InProcess {
         Ok(state)
     }
 
-    /// Returns the bytes of every rank, in the order of the ranks.
+    /// Sends `bytes` to all ranks and returns those of every rank, in the order of the ranks.
     fn exchange(&self, bytes: &[u8]) -> Result<Vec<Arc<[u8]>>> {
         // The previous exchange is over once this rank's entry is empty.
         let mut state = self.wait(self.state(), |s| s.sent[self.rank].is_none())?;

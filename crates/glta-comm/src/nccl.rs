@@ -1,4 +1,4 @@
-//! Sums between GPUs over NCCL.
+//! Ranks that sum tensors between their GPUs with NCCL.
 
 use std::fmt;
 use std::ops::Range;

@@ -4,7 +4,7 @@ use ndarray::Array2;
 
 use crate::Progress;
 
-/// Turns texts into vectors. Texts about the same subject get similar vectors.
+/// A model that turns texts into vectors. Texts about the same subject get similar vectors.
 ///
 /// ```
 /// use std::error::Error;

@@ -1,10 +1,10 @@
 use thiserror::Error;
 
-/// Errors of this crate.
+/// Errors of editing a configuration ([`settings`](crate::settings)).
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The path does not name a field of the configuration.
+    /// A path does not name a field of the configuration.
     #[error("setting `{path}` does not exist; near names: {}", near.join(", "))]
     UnknownSetting {
         /// Dotted path that was given.

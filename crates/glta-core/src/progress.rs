@@ -1,7 +1,7 @@
 use std::ops::ControlFlow;
 
-/// Receives the events of long-running work. Every `FnMut(&E) -> ControlFlow<()>` implements the
-/// trait, and [`Silent`] ignores all events.
+/// A receiver of the events of long-running work. Every `FnMut(&E) -> ControlFlow<()>` implements
+/// the trait, and [`Silent`] ignores all events.
 pub trait Progress<E: ?Sized> {
     /// Receives one event. Returning `Break` cancels the work.
     fn report(&mut self, event: &E) -> ControlFlow<()>;

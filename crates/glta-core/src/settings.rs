@@ -159,7 +159,7 @@ fn replace<C: Serialize + DeserializeOwned>(
     Ok(())
 }
 
-/// Whether `of` has every field that `value` has.
+/// Returns whether `of` has every field that `value` has.
 fn has_fields(of: &Value, value: &Value) -> bool {
     match (of, value) {
         (Value::Object(of), Value::Object(value)) => value

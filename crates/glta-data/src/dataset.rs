@@ -276,7 +276,7 @@ fn density(interactions: usize, users: usize, items: usize) -> f64 {
     interactions as f64 / (users as f64 * items as f64)
 }
 
-/// Collects interactions by raw id while files are read.
+/// A collection of the interactions in files, by raw id, from which a data set is created.
 pub(crate) struct Collector {
     pub(crate) users: IdMap,
     pub(crate) items: IdMap,

@@ -9,9 +9,9 @@ pub enum Error {
     /// A user or item id is out of range.
     #[error("{kind} id {id} is out of range: there are {len} {kind}s (ids 0..{len})")]
     IdOutOfRange {
-        /// `"user"` or `"item"`.
+        /// Kind of the id, `"user"` or `"item"`.
         kind: &'static str,
-        /// The invalid id.
+        /// Id that is out of range.
         id: u32,
         /// Number of valid ids.
         len: usize,
@@ -19,7 +19,7 @@ pub enum Error {
     /// There are more users or items than `u32` ids.
     #[error("{len} {kind}s are too many for 32-bit ids")]
     TooMany {
-        /// `"user"` or `"item"`.
+        /// Kind of the ids, `"user"` or `"item"`.
         kind: &'static str,
         /// Number of users or items.
         len: usize,
@@ -50,7 +50,7 @@ pub enum Error {
     MissingColumn {
         /// Name of the data set.
         dataset: String,
-        /// `"ratings"` or `"timestamps"`.
+        /// Name of the missing column, `"ratings"` or `"timestamps"`.
         column: &'static str,
         /// Step that needs the column.
         needed_by: &'static str,
@@ -99,7 +99,7 @@ pub enum Error {
     /// A text that stands for a missing value was given as an id.
     #[error("the {kind} id is missing (`{raw}`)")]
     MissingId {
-        /// `"user"` or `"item"`.
+        /// Kind of the id, `"user"` or `"item"`.
         kind: &'static str,
         /// Text that was given as the id.
         raw: String,

@@ -3,7 +3,7 @@ use rustc_hash::{FxBuildHasher, FxHashMap};
 
 use crate::{Error, Result};
 
-/// Assigns dense ids to raw ids, in the order of their first appearance.
+/// A map from raw ids to dense ids, which numbers raw ids in the order of their first appearance.
 ///
 /// Decimal numbers are the most frequent kind of id. They have a fast path: a table for small
 /// numbers and a hash of the integer for large ones. Only a new id allocates a string.

@@ -264,8 +264,8 @@ pub struct ModelConfig {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Recompute {
-    /// Recomputation only for batches whose activations would need gigabytes, on a GPU more than
-    /// half of its free memory.
+    /// Recomputation only for batches whose activations need more than 3 GiB, or on a GPU more than
+    /// half of its free memory. This is the default.
     #[default]
     Auto,
     /// Recomputation for all batches. Memory grows by one hidden state per token and layer.

@@ -7,8 +7,8 @@ use super::ItemVectors;
 use crate::item_encoder::ItemEncoder;
 use crate::{Error, Event, ItemTextConfig, LanguageModel, Result};
 
-/// The text encoders that a program has loaded. TF-IDF needs none, because it is fitted on the
-/// texts.
+/// The text encoders that a program has loaded. TF-IDF is always available, because it is fitted on
+/// the texts.
 ///
 /// ```
 /// use glta_align::{Encoders, ItemEncoder, ItemTextConfig};

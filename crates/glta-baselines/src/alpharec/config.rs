@@ -10,7 +10,7 @@ const SYSTEM: &str = "AlphaRec";
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AlphaRecConfig {
-    /// Columns of the representations. Default 64.
+    /// Number of columns of the representations. Default 64.
     pub dim: usize,
     /// Number of propagation layers. The representations are the mean over layer 0 and these
     /// layers. Default 2.
@@ -23,7 +23,7 @@ pub struct AlphaRecConfig {
     pub negatives: usize,
     /// Adam's learning rate. Default 5e-4.
     pub learning_rate: f64,
-    /// Interactions per step. Default 4096.
+    /// Number of interactions per step. Default 4096.
     pub batch_size: usize,
     /// Number of epochs. An epoch draws as many interactions as the training data contain. Default
     /// 500.

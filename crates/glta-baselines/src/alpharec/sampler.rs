@@ -27,7 +27,8 @@ impl Batch {
     }
 }
 
-/// Draws interactions and negatives uniformly. A batch depends only on the seed and its number.
+/// A sampler of batches, which draws interactions and negatives uniformly. A batch depends only on
+/// the seed and its number.
 pub(super) struct Sampler<'a> {
     train: &'a Interactions,
     edges: Vec<(u32, u32)>,

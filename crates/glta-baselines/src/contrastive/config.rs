@@ -10,7 +10,7 @@ const SYSTEM: &str = "contrastive graph";
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ContrastiveConfig {
-    /// Columns of the embeddings. Default 64.
+    /// Number of columns of the embeddings. Default 64.
     pub dim: usize,
     /// Number of propagation layers. The embeddings are the mean over layer 0 and these layers.
     /// Default 3.

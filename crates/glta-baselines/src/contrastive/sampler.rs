@@ -12,8 +12,8 @@ pub(super) struct Batch {
     pub(super) masked: Vec<u32>,
 }
 
-/// Draws interactions uniformly, each with a uniformly drawn negative. A batch depends only on the
-/// seed and its number.
+/// A sampler of batches, which draws interactions uniformly, each with a uniform negative. A batch
+/// depends only on the seed and its number.
 pub(super) struct Sampler<'a> {
     train: &'a Interactions,
     /// Interactions that can be drawn: those of users that lack at least one item.

@@ -30,7 +30,7 @@ enum Command {
     /// `reference.safetensors` of its folder (docs/gptq.md): one line of JSON, exit code 1 above
     /// tolerance.
     Verify(LoadArgs),
-    /// Continue prompts.
+    /// Continue prompts with generated text.
     Generate(GenerateArgs),
     /// Quantise a checkpoint, which may already be quantised.
     Quantize(QuantizeArgs),
@@ -39,7 +39,7 @@ enum Command {
 /// Exit code of an error, which differs from that of a failed comparison.
 const ERROR: u8 = 2;
 
-/// Runs a subcommand. Exit code 1 means that a comparison exceeds the tolerance, 2 an error.
+/// Runs `glta gptq`. Exit code 1 means that a comparison exceeds the tolerance, 2 an error.
 pub fn run(args: &GptqArgs) -> ExitCode {
     interrupt::listen();
     let passed = match &args.command {

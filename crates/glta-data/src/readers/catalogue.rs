@@ -7,7 +7,7 @@ use crate::ids::{is_missing, shortest};
 use crate::report::{EXAMPLES, FileReport, Note};
 use crate::{Dataset, Error, Item, Result};
 
-/// Collects the records of items, by raw id, for the items of the interactions.
+/// A collection of the records of items, by raw id, for the items of the interactions.
 pub(crate) struct Catalogue {
     collector: Collector,
     items: Vec<Option<Item>>,

@@ -12,7 +12,7 @@ use crate::dataset::Collector;
 use crate::report::{FileReport, Note};
 use crate::{Dataset, Error, Item, Result};
 
-/// Selects a part of the Goodreads data.
+/// A selection of a part of the Goodreads data.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct GoodreadsConfig {
@@ -150,7 +150,7 @@ struct Book {
 #[derive(Deserialize)]
 struct Shelf {
     name: String,
-    /// Number of readers, which is a number in quotes.
+    /// Number of readers, which the file has in quotes.
     count: RawId,
 }
 

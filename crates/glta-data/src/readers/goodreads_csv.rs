@@ -69,7 +69,7 @@ pub(crate) fn for_each_event(
     })
 }
 
-/// The id of each number; `None` for a number without an id.
+/// Ids by number, with `None` for a number that has no id.
 type Ids = Vec<Option<Box<str>>>;
 
 /// Returns the id of the number in a row.

@@ -44,7 +44,7 @@ pub struct ItemsConfig {
 ///
 /// If an item is repeated, the first row counts. Items without interactions follow the others and
 /// can be recommended by their texts. [`Dataset::k_core`] with 1 removes them. Items without a row
-/// have no text. [`Dataset::report`] counts both.
+/// have no text. [`Dataset::report`] counts the items of both kinds.
 ///
 /// ```
 /// use glta_data::readers::{Column, ItemsConfig, PairsConfig, tables};

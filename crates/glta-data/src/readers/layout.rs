@@ -132,7 +132,7 @@ pub(crate) fn rating_and_time(
     if fits { (Some(2), Some(3)) } else { (None, None) }
 }
 
-/// Counts users that have several rows in a file of lists.
+/// A count of the users that have several rows in a file of lists.
 pub(crate) struct RepeatedUsers {
     /// Whether the layout was recognised, not configured.
     guessed: bool,

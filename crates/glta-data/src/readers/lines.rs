@@ -47,7 +47,7 @@ const BUFFER: usize = 256 << 10;
 /// Maximum length of a line in bytes.
 pub(crate) const MAX_LINE: usize = 64 << 20;
 
-/// Iterates over the non-empty lines of a file.
+/// An iterator over the non-empty lines of a file.
 pub(crate) struct Lines<'a> {
     file: String,
     reader: Box<dyn Read + 'a>,

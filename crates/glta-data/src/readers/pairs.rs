@@ -186,7 +186,7 @@ pub(crate) fn read_with(
     Ok(layout)
 }
 
-/// Counts rows without a user or an item.
+/// A count of the rows without a user or an item.
 struct Missing {
     rule: MissingIds,
     rows: u64,

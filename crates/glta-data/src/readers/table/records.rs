@@ -14,7 +14,7 @@ use crate::readers::lines::{Fault, Lines, MAX_LINE, shown};
 /// Maximum number of columns.
 const MAX_COLUMNS: usize = 1 << 16;
 
-/// Reads the rows of a file.
+/// A reader of the rows of a file.
 pub(crate) struct Records<'a> {
     lines: Lines<'a>,
     rows: Rows,
@@ -56,7 +56,7 @@ impl<'a> Records<'a> {
         }
     }
 
-    /// Sets keys that come first in the order of the fields of objects. New keys follow.
+    /// Sets the keys of the first fields of every object. The fields of new keys follow.
     pub(crate) fn with_keys(mut self, keys: &[String]) -> Self {
         self.keys = keys.iter().cloned().collect();
         self
