@@ -132,8 +132,8 @@ pub(crate) fn load(
     Ok(Finished { model: Model::trained(model)?, report })
 }
 
-/// Returns whether the items get text vectors: the configuration uses them, encoders are
-/// configured, and at least two items have a text.
+/// Returns whether the items get text vectors. The configuration must use text vectors, and either
+/// name files of them, or name encoders for at least two items with a text.
 pub(crate) fn has_vectors(config: &Config, data: &RunData) -> bool {
     let texts = data.items.iter().filter(|item| !item.text.trim().is_empty());
     let read = config.item_encoders().count() > 0 && texts.take(2).count() == 2;

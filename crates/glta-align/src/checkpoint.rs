@@ -13,7 +13,7 @@ use crate::{Error, Result, Templates};
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Record {
-    /// Name for messages. The same files with another name are accepted.
+    /// Name of the checkpoint for messages. The same files with another name are accepted.
     name: String,
     /// SHA-256 over the hashes of the files' chunks, in hexadecimal.
     hash: String,

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::files::{ITEM_TEXT, ITEMS, USERS, read_text, write_whole};
 use crate::{Error, Result};
 
-/// An item of the catalogue. Its dense id is its position there.
+/// An item of the catalogue. The dense id of the item is its position in the catalogue.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ItemRecord {
     /// Raw id of the item.
@@ -44,7 +44,7 @@ impl ItemRecord {
 }
 
 /// The training data of a run, by dense user and item ids. Runs and recommenders share the data,
-/// and also accept an [`Arc`].
+/// and also accept them in an [`Arc`].
 ///
 /// ```
 /// use glta_align::RunData;

@@ -26,7 +26,7 @@ impl std::fmt::Debug for Sentence {
     }
 }
 
-/// An encoder of a run, as `text_encoders.json` contains it.
+/// The record of an encoder in `text_encoders.json`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SavedEncoder {

@@ -49,13 +49,13 @@ pub enum Error {
     /// A configuration text cannot be parsed, or a preset does not exist.
     #[error("configuration: {0}")]
     ConfigText(String),
-    /// The folder of a new run already contains one.
+    /// The folder of a new run already contains a run.
     #[error("{path} already holds a run; resume it, or choose another folder")]
     RunExists {
         /// Folder of the existing run.
         path: PathBuf,
     },
-    /// The folder of a run to resume contains none.
+    /// The folder of a run to resume contains no run.
     #[error("{path} contains no run to resume; create one, or choose another folder")]
     NoRun {
         /// Folder without a run.

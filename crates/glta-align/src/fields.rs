@@ -65,7 +65,8 @@ impl Fields {
         values
     }
 
-    /// Returns the name of an existing field that the name in a filter means.
+    /// Returns the existing field to which a name in a filter refers. For example, `category` also
+    /// refers to `genres`.
     fn name_of<'a>(&self, field: &'a str, items: &[ItemRecord]) -> Result<&'a str> {
         let also = match field {
             "name" => "title",

@@ -17,9 +17,9 @@ use crate::recommender::Recommender;
 use crate::{Error, Result};
 
 impl Recommender {
-    /// Prepares the recommender for changes, after which it can add items and interactions and
-    /// forget users. It must have been opened from a folder and be the linear model alone. The
-    /// folder provides the text vectors and the encoders, and co-occurrences are counted again.
+    /// Prepares the recommender for adding items and interactions and for forgetting users. The
+    /// recommender must have been opened from a folder and be the linear model alone. The folder
+    /// provides the text vectors and the encoders, and co-occurrences are counted again.
     ///
     /// ```no_run
     /// # use glta_align::{GrowthEncoders, Recommender};
@@ -91,7 +91,7 @@ impl Recommender {
     }
 
     /// Adds `(user, item)` pairs by raw ids. Unknown users are added, and unknown items are added
-    /// without a text. The recommendations of these users change at once, those of others with
+    /// without a text. The recommendations of these users change at once, those of other users with
     /// [`fold`](Self::fold).
     ///
     /// # Errors

@@ -98,7 +98,7 @@ impl Growth {
         Ok(self.people.get_or_init(|| (train, users_of)))
     }
 
-    /// Returns the linear model, for changes.
+    /// Returns the linear model, so that it can be changed.
     pub(crate) fn growing_mut(&mut self) -> &mut Growing {
         self.people = OnceLock::new();
         &mut self.growing

@@ -98,8 +98,9 @@ impl LanguageModel {
         self.checkpoint.layers
     }
 
-    /// Returns a control for the effect of pretraining: random weights for prompts, with the same
-    /// architecture, tokenizer, prompts, hash and complete model for writing texts.
+    /// Returns a control for the effect of pretraining, whose prompts run on random weights. The
+    /// architecture, the tokenizer, the templates, the hash and the model that writes texts stay
+    /// the same.
     ///
     /// # Errors
     /// Returns an error if the device is out of memory.

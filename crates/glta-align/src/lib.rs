@@ -11,7 +11,7 @@
 //! 4. **User-item alignment**: a second projector maps user nodes to tokens. The slots must name
 //!    items that the prompt does not show.
 //!
-//! An item may also have a text vector by the frozen model. A [linear
+//! An item may also have a text vector that the frozen model computes. A [linear
 //! model](glta_linear::LinearModel) in closed form may compute the logits, and the prompt path then
 //! learns a correction.
 //!

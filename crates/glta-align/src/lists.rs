@@ -149,7 +149,7 @@ pub(crate) fn validation_users(data: &RunData) -> Vec<u32> {
     (0..data.users.len() as u32).filter(|&user| !data.valid.items(user).is_empty()).collect()
 }
 
-/// Returns N@10 of these users' lists on the validation items.
+/// Returns N@10 of the users' lists on the validation items.
 pub(crate) fn ndcg(users: &[u32], rankings: Vec<Vec<Ranked>>, data: &RunData) -> Result<f64> {
     let rankings: Vec<(u32, Vec<u32>)> = users
         .iter()

@@ -93,7 +93,8 @@ impl Nodes {
         Ok(Self { users, items, texts, graph, item_degrees, item_tensor, device })
     }
 
-    /// Returns the width of a node, which has the graph embedding, the text vector, or both.
+    /// Returns the width of a node, which consists of the graph embedding, the text vector, or
+    /// both.
     pub(crate) fn dim(&self) -> usize {
         let graph = if self.graph { self.items.ncols() } else { 0 };
         graph + self.texts.as_ref().map_or(0, |texts| texts.vectors.view().ncols())

@@ -37,8 +37,8 @@ pub struct ListOptions {
     /// The only items that may be in the list, by dense id. `None` allows all items.
     pub among: Option<Vec<u32>>,
     /// Values that the items must have, by field. One value of a field is enough, but all fields
-    /// must match. `name` is also the title; `category`, `categories` and `genre` are also the
-    /// genres.
+    /// must match. `name` also selects the title, and `category`, `categories` and `genre` select
+    /// the genres.
     pub filter: BTreeMap<String, Vec<String>>,
     /// Whether the list may contain items that the user already has, for products that are bought
     /// again.
@@ -53,15 +53,15 @@ impl ListOptions {
         self
     }
 
-    /// Restricts the list to these items, and to those of earlier calls.
+    /// Restricts the list to these items. Further calls allow further items.
     #[must_use]
     pub fn among(mut self, items: impl IntoIterator<Item = u32>) -> Self {
         self.among.get_or_insert_default().extend(items);
         self
     }
 
-    /// Restricts the list to items whose field has this value, or another value that was allowed
-    /// for the field.
+    /// Restricts the list to items whose field has this value. Several values of one field are
+    /// alternatives.
     #[must_use]
     pub fn filter(mut self, field: impl Into<String>, value: impl Into<String>) -> Self {
         self.filter.entry(field.into()).or_default().push(value.into());

@@ -52,8 +52,8 @@ pub(crate) fn batch_gradients(
     sum(comm, value, backward()?.as_ref(), parameters, stage).map(Some)
 }
 
-/// Sums the loss, a flag per parameter for its gradient, and the gradients over all ranks, in one
-/// list per dtype.
+/// Sums the loss, a flag for each parameter that has a gradient, and the gradients over all ranks,
+/// in one list per dtype.
 fn sum(
     comm: &dyn Communicator,
     value: f64,

@@ -390,7 +390,8 @@ impl Recommender {
     }
 
     /// Returns how much each of a user's items contributes to the score of an item in the linear
-    /// model. The sum of the contributions is exact. It does not include the prompt path.
+    /// model. The contributions add up exactly to this score, which does not include the prompt
+    /// path.
     ///
     /// # Errors
     /// Returns an error if the user or an item is unknown, and [`Error::Unsupported`] if the run

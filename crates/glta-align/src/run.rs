@@ -1,4 +1,4 @@
-//! Trains a run: its folder, and its stages in order.
+//! Trains a run in its folder, stage by stage.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -40,8 +40,8 @@ use crate::{Error, Result};
 /// Name of the file with the weights after stage 2.
 const ALIGNED: &str = "aligned.safetensors";
 
-/// Training in one folder. An interrupted run can be [resumed](Self::resume) at any point. On the
-/// same number of threads the results are those of an uninterrupted run.
+/// A training run in one folder. An interrupted run can be [resumed](Self::resume) at any point. On
+/// the same number of threads the results are those of an uninterrupted run.
 ///
 /// ```
 /// # use glta_align::{Backbone, Config, Recommender, Run, RunData};

@@ -215,7 +215,7 @@ impl Stage for UserStage<'_> {
 }
 
 /// Chooses the factor of the correction with the best validation N@10. Returns `None` without a
-/// linear model or without validation items. A single factor is then set as it is.
+/// linear model or without validation items. The model then uses the factor if there is only one.
 pub(crate) fn choose_mix(
     model: &Glta,
     data: &RunData,

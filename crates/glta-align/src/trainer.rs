@@ -40,7 +40,7 @@ pub(crate) trait Stage {
 pub struct StageHistory {
     /// Mean training loss of each epoch.
     pub losses: Vec<f64>,
-    /// Number of finished epochs and metric of each evaluation.
+    /// Number of finished epochs and value of the metric, for each evaluation.
     pub evaluations: Vec<(usize, f64)>,
     /// Number of finished epochs at which the saved weights were evaluated as the best. `None`
     /// without validation data.

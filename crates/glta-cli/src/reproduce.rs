@@ -53,7 +53,7 @@ enum Kind {
 enum What {
     /// The paper's result section.
     Paper,
-    /// A test whether prompts add to the linear model: states of a prompt of titles, and the
+    /// A test of whether prompts improve the linear model: states of a prompt of titles, and the
     /// likelihood of titles, each with its controls.
     LlmPath,
 }

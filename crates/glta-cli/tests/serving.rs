@@ -200,7 +200,6 @@ fn fifty_kills_neither_lose_nor_repeat_acknowledged_writes() {
 
 /// Writes until the service is gone. Each interaction is sent again, as by a client that got no
 /// answer.
-/// answer.
 fn write(
     address: &str,
     round: u64,

@@ -228,8 +228,8 @@ impl Dataset {
     /// fields.
     ///
     /// # Errors
-    /// Returns an error if the settings are invalid, or if no item of this data set has a field,
-    /// whose name is then probably misspelt.
+    /// Returns an error if the settings are invalid, or if they name a field that no item of this
+    /// data set has.
     pub fn texts(&self, config: &TextConfig) -> Result<Vec<String>> {
         config.validate()?;
         for field in &config.fields {

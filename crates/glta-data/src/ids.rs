@@ -12,12 +12,12 @@ pub(crate) struct IdMap {
     /// Kind of the ids in messages, `"user"` or `"item"`.
     kind: &'static str,
     raw: IndexSet<String, FxBuildHasher>,
-    /// For each small number its dense id + 1. The entry is 0 if the number is new or in `large`.
+    /// Dense id + 1 of each small number. The entry is 0 if the number is new or in `large`.
     small: Vec<u32>,
     large: FxHashMap<u64, u32>,
 }
 
-/// Maximum length of the table of small numbers, which is 16 MB.
+/// Maximum number of entries of the table of small numbers, which then takes 16 MB.
 const SMALL: u64 = 1 << 22;
 /// Maximum number of table entries per id. It limits the table if the ids are sparse.
 const SPARSEST: u64 = 64;
@@ -134,8 +134,8 @@ pub(crate) fn shortest(raw: &str) -> &str {
     if short.is_empty() { &raw[raw.len().saturating_sub(1)..] } else { short }
 }
 
-/// Returns the value of a decimal number of at most 19 digits without a leading zero. Other numbers
-/// have no value here, so `007` and `7` are different ids.
+/// Returns the value of a decimal number of at most 19 digits without a leading zero. Returns
+/// `None` for other texts, so `007` and `7` are different ids.
 #[inline]
 fn canonical_number(raw: &[u8]) -> Option<u64> {
     if raw.is_empty() || raw.len() > 19 || (raw[0] == b'0' && raw.len() > 1) {

@@ -299,8 +299,8 @@ fn round(n: usize, ratio: f64) -> usize {
     (n as f64 * ratio).round_ties_even() as usize
 }
 
-/// Moves a uniform sample of `amount` values to the front, in random order. Each user has an own
-/// random stream.
+/// Moves a uniform sample of `amount` values to the front, in random order. Each user has a
+/// separate random stream.
 fn shuffle(values: &mut [usize], amount: usize, seed: u64, user: usize) {
     let amount = amount.min(values.len());
     // rand moves the sample to the end of the slice.

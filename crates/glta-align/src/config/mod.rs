@@ -46,7 +46,7 @@ pub struct Config {
     pub item_text: ItemTextConfig,
     /// Settings of the linear model, whose scores the prompt path corrects.
     pub linear: LinearConfig,
-    /// Content of a user's prompt, and computation of scores from it.
+    /// Settings of a user's prompt, and of the scores that are computed from it.
     pub model: ModelConfig,
     /// Settings of stage 2, item-text alignment.
     pub item_stage: ItemStageConfig,
@@ -151,8 +151,8 @@ impl Default for ItemTextConfig {
 pub enum NodeFeatures {
     /// The graph embedding, as in the paper.
     Graph,
-    /// The text vector. On sparse data a graph embedding was fitted on the hidden pair itself, but
-    /// a text vector was not.
+    /// The text vector. Unlike a graph embedding, it was not fitted on the hidden pair itself,
+    /// which matters on sparse data.
     Text,
     /// The graph embedding and the text vector, concatenated. The projector adds their projections.
     GraphText,
@@ -177,8 +177,8 @@ pub enum SlotPlacement {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum UserNode {
-    /// A step of the context items through the frozen graph, `Σ e_i / √deg_i`. This node contains
-    /// only the context, so it also exists for users who are not in the training data.
+    /// The node that one step through the frozen graph computes from the context items, `Σ e_i /
+    /// √deg_i`. It also exists for users who are not in the training data.
     Context,
     /// The user's LightGCN embedding, which was fitted on the targets themselves. The task is then
     /// partly copying, and the model overfits.
@@ -207,7 +207,7 @@ pub enum TargetLoss {
     Multinomial,
 }
 
-/// Content of a user's prompt, and computation of scores from it.
+/// Settings of a user's prompt, and of the scores that are computed from it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ModelConfig {
@@ -247,7 +247,8 @@ pub struct ModelConfig {
     /// is chosen, or 1 without validation data. The factor 0 removes the correction. Default 0,
     /// 0.25, 0.5, 1, 2 and 4.
     pub mix: Vec<f64>,
-    /// Whether `α · (e_u · e_i)` is added to the logits, with a learned `α`. Default false.
+    /// Whether `α · (e_u · e_i)` is added to the logits, with the nodes `e_u` of the user and `e_i`
+    /// of the item, and a learned `α`. Default false.
     pub graph_residual: bool,
     /// Rule that combines the logits of the slots into a list. Default [`Decoder::FirstLogit`].
     pub decoder: Decoder,
@@ -259,7 +260,7 @@ pub struct ModelConfig {
     pub hidden_without_llm: usize,
 }
 
-/// When the backward pass computes activations again, which takes more time but less memory.
+/// A rule for recomputing activations in the backward pass, which takes more time but less memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -310,7 +311,8 @@ pub struct TrainConfig {
     pub learning_rate: f64,
     /// Number of steps over which the learning rate rises from zero. Default 20.
     pub warmup_steps: usize,
-    /// Share of the learning rate to which it falls along a half cosine. Default 0.1.
+    /// Fraction of the learning rate that remains at the end of the stage. The rate falls along a
+    /// half cosine. Default 0.1.
     pub final_ratio: f64,
     /// Maximum norm of all gradients together. Default 1.
     pub clip_norm: f64,

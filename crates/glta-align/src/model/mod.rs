@@ -112,7 +112,7 @@ impl Glta {
     }
 
     /// Returns the parameters of stage 3: the user projector, the slots and the head. Without a
-    /// stage 2 it also trains the item projector.
+    /// stage 2 they also include the item projector.
     pub(crate) fn user_parameters(&self) -> Parameters {
         let model = &self.config.model;
         let mut parameters = Parameters::new();

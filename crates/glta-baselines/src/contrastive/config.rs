@@ -6,7 +6,7 @@ use crate::{Error, Result};
 const SYSTEM: &str = "contrastive graph";
 
 /// Settings of [`Contrastive`](super::Contrastive). Its constructors select LightGCN+, HCCF, HCCF+,
-/// RLMRec-Con or RLMRec-Gen. The defaults are those of LightGCN without a contrast.
+/// RLMRec-Con or RLMRec-Gen. The defaults are those of LightGCN without a contrastive loss.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ContrastiveConfig {

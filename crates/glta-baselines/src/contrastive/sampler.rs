@@ -2,7 +2,7 @@ use glta_core::stream;
 use glta_data::Interactions;
 use rand::Rng;
 
-/// Triples of a user, an item that the user has, and an item that the user lacks.
+/// A batch of triples: a user, an item that the user has, and an item that the user lacks.
 #[derive(Default)]
 pub(super) struct Batch {
     pub(super) users: Vec<u32>,

@@ -26,9 +26,9 @@ pub struct GptqArgs {
 enum Command {
     /// Print the configuration of a checkpoint and its size in memory.
     Inspect(ModelArgs),
-    /// Compare the outputs of a model with those of another implementation in
-    /// `reference.safetensors` of its folder (docs/gptq.md): one line of JSON, exit code 1 above
-    /// tolerance.
+    /// Compare the outputs of a model with those of another implementation, which
+    /// `reference.safetensors` in its folder contains (docs/gptq.md). Prints one line of JSON; exit
+    /// code 1 means that an error exceeds the tolerance.
     Verify(LoadArgs),
     /// Continue prompts with generated text.
     Generate(GenerateArgs),

@@ -88,7 +88,7 @@ fn read_reviews(source: &Source, reviews: &str, collector: &mut Collector) -> Re
 struct Review {
     #[serde(rename = "reviewerID", alias = "user_id")]
     user: RawId,
-    /// Empty if the record has a `parent_asin`.
+    /// Id of the item. It may be missing if the record has a `parent_asin`.
     #[serde(default)]
     asin: RawId,
     parent_asin: Option<RawId>,

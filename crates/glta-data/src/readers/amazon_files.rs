@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::input::Source;
 use crate::{Error, Result};
 
-/// A selection of a category, and of its files, in a folder of Amazon reviews.
+/// Settings that select the files of a category in a folder of Amazon reviews.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AmazonConfig {

@@ -45,8 +45,8 @@ pub(crate) fn decode<'a>(
     })
 }
 
-/// Returns whether the byte order is big-endian if `head` has ASCII characters of two bytes each,
-/// and `None` otherwise.
+/// Recognises UTF-16 by ASCII characters of two bytes each. Returns true for the big-endian order,
+/// and `None` if `head` is not recognised as UTF-16.
 fn without_mark(head: &[u8]) -> Option<bool> {
     let pairs = head.chunks_exact(2);
     if pairs.len() < 2 {

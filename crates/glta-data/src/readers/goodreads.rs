@@ -12,7 +12,7 @@ use crate::dataset::Collector;
 use crate::report::{FileReport, Note};
 use crate::{Dataset, Error, Item, Result};
 
-/// A selection of a part of the Goodreads data.
+/// Settings that select a part of the Goodreads data.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct GoodreadsConfig {

@@ -66,7 +66,7 @@ fn looks_rated(sample: &[Vec<String>]) -> bool {
     all(last, &is_time) || all(2, &decimal)
 }
 
-/// Returns whether a field is a date, or a time after 1990 in any unit since 1970.
+/// Returns whether a field is a date, or a number that stands for a time after 1990.
 fn is_time(field: &str) -> bool {
     const YEAR_1990: i64 = 631_152_000;
     time(field.as_bytes()).is_some_and(|time| time >= YEAR_1990)
@@ -96,7 +96,7 @@ pub(crate) fn by_position(table: &Table<'_>, known: [Option<Index>; 2]) -> Resul
     Err(table.malformed(problem))
 }
 
-/// Returns whether a column has, by its name, the row numbers that pandas or R wrote.
+/// Returns whether the name of a column is one that pandas or R gives to row numbers.
 fn is_row_number(name: &str) -> bool {
     name.is_empty() || name.starts_with("Unnamed:") || name.eq_ignore_ascii_case("index")
 }

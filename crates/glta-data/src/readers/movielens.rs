@@ -77,7 +77,7 @@ pub fn movielens_with(path: impl AsRef<Path>, config: &MovieLensConfig) -> Resul
 /// Names of the files of ratings of all generations, in order of preference.
 const RATINGS: [&str; 4] = ["u.data", "ratings.dat", "pairs.dat", "ratings.csv"];
 
-/// A selection of the file of ratings in a MovieLens folder.
+/// Settings that select the file of ratings in a MovieLens folder.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MovieLensConfig {

@@ -3,7 +3,6 @@
 //!
 //! The parser limits the depth, because the files are external input. It returns
 //! [`serde_json::Value`] like the JSON readers, and reports the position of an error.
-//! [`serde_json::Value`] like the JSON readers, and reports the position of an error.
 
 use serde_json::{Map, Number, Value};
 

@@ -17,7 +17,6 @@ use words::{MAKERS, STYLES, THEMES};
 /// colourful, simple), and one of `circles` *circles*. Its description contains the theme and the
 /// style in words. No text contains the circle, which only the purchases show. A customer likes two
 /// themes, one style and one circle. The weight with which a customer takes an article is
-/// themes, one style and one circle. The weight with which a customer takes an article is
 ///
 /// ```text
 /// exp(3.0 · theme liked + 1.0 · style liked + 2.0 · circle liked) / (8 + place)^0.5
