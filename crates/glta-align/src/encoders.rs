@@ -105,7 +105,7 @@ impl ItemVectors {
         Ok(Self { checkpoint, ..vectors })
     }
 
-    /// Fits [`TfIdf`] on these texts and computes their vectors.
+    /// Fits [`TfIdf`] on the texts and computes their vectors.
     ///
     /// # Errors
     /// Returns an error if a setting is invalid, if the texts have no common words, or if all texts

@@ -70,7 +70,7 @@ pub enum Error {
     /// The data are inconsistent.
     #[error("training data: {0}")]
     Data(String),
-    /// The recommender does not have this user id.
+    /// The recommender has no user with the requested id.
     #[error("user {user} is unknown: this recommender has users 0..{users}")]
     UnknownUser {
         /// Id that was requested.
@@ -78,7 +78,7 @@ pub enum Error {
         /// Number of users.
         users: usize,
     },
-    /// The recommender does not have this item id.
+    /// The recommender has no item with the requested id.
     #[error("item {item} is unknown: this recommender has items 0..{items}")]
     UnknownItem {
         /// Id that was requested.
@@ -129,7 +129,7 @@ pub enum Error {
     /// The receiver of the progress cancelled the run. It can be resumed.
     #[error("cancelled; the run can be resumed")]
     Cancelled,
-    /// No item has this field.
+    /// No item has the requested field.
     #[error("no item has a field `{field}`; the fields are {fields}")]
     UnknownField {
         /// Name of the requested field.

@@ -76,7 +76,7 @@ impl RunFolder {
         self.path.join(name)
     }
 
-    /// Returns whether rank 0 finds a file of this name.
+    /// Returns whether the folder has the file `name`, as rank 0 sees it.
     pub(crate) fn has(&self, name: &str) -> Result<bool> {
         Ok(self.comm.root_says(self.file(name).exists())?)
     }

@@ -53,14 +53,14 @@ impl ListOptions {
         self
     }
 
-    /// Restricts the list to these items. Further calls allow further items.
+    /// Restricts the list to the given items. Further calls allow further items.
     #[must_use]
     pub fn among(mut self, items: impl IntoIterator<Item = u32>) -> Self {
         self.among.get_or_insert_default().extend(items);
         self
     }
 
-    /// Restricts the list to items whose field has this value. Several values of one field are
+    /// Restricts the list to items whose field has the given value. Several values of one field are
     /// alternatives.
     #[must_use]
     pub fn filter(mut self, field: impl Into<String>, value: impl Into<String>) -> Self {

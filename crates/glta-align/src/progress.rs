@@ -27,7 +27,7 @@ pub enum Event {
     Step {
         /// Name of the stage, `"item"` or `"user"`.
         stage: &'static str,
-        /// Number of steps of this stage, including those before a resume.
+        /// Number of finished steps of the stage, including those before a resume.
         step: u64,
         /// Total number of steps of the stage without early stopping.
         steps: u64,

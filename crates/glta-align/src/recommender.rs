@@ -445,8 +445,8 @@ impl Recommender {
         self.degrees.get_or_init(|| self.data.train.item_degrees())
     }
 
-    /// Returns the best `k` items for any user with these `items`, in any order. Repeated items
-    /// count once.
+    /// Returns the best `k` items for a user who has the given `items`, in any order. Repeated
+    /// items count once.
     ///
     /// # Errors
     /// Returns [`Error::UnknownItem`] if an item is unknown.

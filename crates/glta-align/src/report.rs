@@ -29,7 +29,7 @@ pub struct FitReport {
     pub mix: Option<Mix>,
 }
 
-/// The chosen factor of the correction, and its result.
+/// The chosen factor of the correction, and the N@10 that it reaches.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]

@@ -181,7 +181,7 @@ impl Run {
         Ok(Self { folder, config, data, sentence: None, linear_seconds: OnceLock::new() })
     }
 
-    /// Uses these node embeddings instead of training them in stage 1.
+    /// Uses the given node embeddings instead of training them in stage 1.
     ///
     /// # Errors
     /// Returns an error if the embeddings have other numbers of users or items, or if the folder
@@ -198,7 +198,7 @@ impl Run {
         self
     }
 
-    /// Uses these vectors of the item texts instead of computing them. The method whitens and
+    /// Uses the given vectors of the item texts instead of computing them. The method whitens and
     /// concatenates them. If `encoders` is empty, the run has no text vectors.
     ///
     /// # Errors
@@ -246,7 +246,7 @@ impl Run {
         names.filter(|name| from.join(name).exists()).try_for_each(|name| self.copy(&name, from))
     }
 
-    /// Uses this linear model, which must belong to the run's data and text vectors.
+    /// Uses the given linear model, which must belong to the run's data and text vectors.
     ///
     /// # Errors
     /// Returns an error if the folder cannot be written.

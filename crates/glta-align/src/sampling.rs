@@ -30,7 +30,7 @@ pub(crate) struct UserExample {
 pub(crate) struct ItemExample {
     /// Items of the prompt, in the order of their tokens.
     pub(crate) items: Vec<u32>,
-    /// The same items, in the order of their descriptions.
+    /// Items of the prompt, in the order of their descriptions.
     pub(crate) descriptions: Vec<u32>,
 }
 

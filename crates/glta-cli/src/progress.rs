@@ -119,7 +119,7 @@ impl Reporter {
         }
     }
 
-    /// Removes the bar.
+    /// Removes the progress bar.
     pub fn finish(&mut self) {
         interrupt::in_step(false);
         if let Some((_, bar)) = self.bar.take() {

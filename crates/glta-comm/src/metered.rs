@@ -37,7 +37,7 @@ pub struct Traffic {
     pub calls: u64,
     /// Number of bytes that this rank contributed.
     pub bytes: u64,
-    /// Duration of these calls, including the wait for other ranks.
+    /// Total duration of the collective calls, including the wait for other ranks.
     pub time: Duration,
 }
 

@@ -27,11 +27,11 @@ pub enum Error {
     /// Columns of one table have different lengths.
     #[error("column `{column}` has {got} rows, expected {expected}")]
     ColumnLength {
-        /// Name of the column.
+        /// Name of the column that differs from the others.
         column: &'static str,
         /// Number of rows in the other columns.
         expected: usize,
-        /// Number of rows in this column.
+        /// Number of rows in the column that differs.
         got: usize,
     },
     /// The arrays are not a valid compressed sparse row matrix.

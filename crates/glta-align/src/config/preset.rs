@@ -88,7 +88,7 @@ impl FromStr for Density {
 }
 
 impl Config {
-    /// Returns the configuration of a preset for data of this density.
+    /// Returns the configuration of a preset for data of the given density.
     ///
     /// ```
     /// use glta_align::{Config, Density, Preset};

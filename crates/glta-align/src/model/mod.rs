@@ -191,7 +191,7 @@ impl Glta {
         }
     }
 
-    /// Computes the contribution of these examples to the stage-2 loss, in which every slot must
+    /// Computes the contribution of some examples to the stage-2 loss, in which every slot must
     /// name its item. The loss is the mean over the slots of `all` examples.
     pub(crate) fn item_loss(&self, examples: &[ItemExample], all: usize) -> Result<Tensor> {
         let hidden = self.item_hidden(examples)?;

@@ -46,7 +46,7 @@ pub struct AlphaRec {
 }
 
 impl AlphaRec {
-    /// Creates a trainer with these settings.
+    /// Creates a trainer with the given settings.
     ///
     /// # Errors
     /// Returns [`Error::Config`] if [`AlphaRecConfig::validate`] fails.

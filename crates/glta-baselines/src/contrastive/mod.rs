@@ -60,7 +60,7 @@ pub struct Contrastive {
 }
 
 impl Contrastive {
-    /// Creates a trainer with these settings.
+    /// Creates a trainer with the given settings.
     ///
     /// # Errors
     /// Returns [`Error::Config`] if [`ContrastiveConfig::validate`] fails.

@@ -65,7 +65,7 @@ pub struct Table<'a> {
     records: Records<'a>,
     rows: Rows,
     columns: Vec<String>,
-    /// Fields of the header.
+    /// Fields of the header row, if the table has one.
     header: Option<Vec<String>>,
     width: usize,
     /// Line of the header or, without a header, of the first row.
@@ -291,7 +291,7 @@ impl<'a> Table<'a> {
         self.records.file()
     }
 
-    /// Returns the report entry of this file. `layout` describes its content.
+    /// Returns the report entry of the file. `layout` describes the content of the file.
     pub(crate) fn report(&self, layout: &str) -> FileReport {
         FileReport {
             file: base_name(self.file()),
