@@ -43,7 +43,7 @@ pub enum Error {
     /// A text encoder failed.
     #[error("the text encoder failed")]
     Encoder(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// A configuration field does not exist, or cannot have this value.
+    /// A configuration field does not exist, or cannot have the given value.
     #[error(transparent)]
     Settings(#[from] glta_core::Error),
     /// A configuration text cannot be parsed, or a preset does not exist.

@@ -81,7 +81,7 @@ pub(crate) struct Allowed<'a> {
     items: usize,
     excluded: Vec<u32>,
     among: Option<Vec<u32>>,
-    /// For every item, whether the filter allows it. `None` allows all items.
+    /// Whether the filter allows each item, `(items,)`. `None` allows all items.
     filter: Option<&'a [bool]>,
 }
 

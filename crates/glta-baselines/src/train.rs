@@ -17,7 +17,7 @@ pub struct TrainedContrastive {
     pub embeddings: NodeEmbeddings,
     /// Reports of all epochs, in order.
     pub history: Vec<ContrastiveEpoch>,
-    /// Number of the epoch that the embeddings are from, counted from 1. It is 0 if no epoch ran.
+    /// Number of the epoch that the embeddings are from, counted from 1.
     pub best_epoch: usize,
 }
 

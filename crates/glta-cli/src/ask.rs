@@ -49,7 +49,7 @@ pub struct RecommendArgs {
     /// Raw ids of known users; the answers are in this order.
     #[arg(long, value_name = "USERS", value_delimiter = ',', help_heading = "Person")]
     user: Vec<String>,
-    /// Raw ids of the items of any user, known or unknown.
+    /// Raw ids of the items that a user has; the user need not be known.
     #[arg(
         long,
         value_name = "ITEMS",
@@ -91,7 +91,7 @@ pub struct ExplainArgs {
     /// Raw id of a known user.
     #[arg(long, value_name = "USER", help_heading = "Person")]
     user: Option<String>,
-    /// Raw ids of the items of any user, known or unknown.
+    /// Raw ids of the items that a user has; the user need not be known.
     #[arg(
         long,
         value_name = "ITEMS",

@@ -167,8 +167,9 @@ pub enum SlotPlacement {
     Response,
     /// There are no separate slots, and the last positions of the prompt are read instead.
     Last,
-    /// The slots precede everything that depends on the user and directly follow the static
-    /// instruction (literally the "first positions"). A slot sees only its own input.
+    /// The slots directly follow the static instruction and precede everything that depends on the
+    /// user, which is the literal reading of the paper's "first positions". A slot sees only its
+    /// own input.
     Prefix,
 }
 
@@ -408,9 +409,9 @@ pub struct UserStageConfig {
     pub hide_max: f64,
     /// Training objective of the slots. Default [`TargetLoss::Multinomial`].
     pub loss: TargetLoss,
-    /// Whether the correction is trained on top of the linear model. Its logits are then those of a
-    /// fit without the user, which has not seen a hidden pair. `false` trains the prompt path alone
-    /// and adds the linear model afterwards. Default true.
+    /// Whether the correction is trained on top of the linear model. The logits of the linear model
+    /// are then those of a fit without the user, which has not seen the hidden items. `false`
+    /// trains the prompt path alone and adds the linear model afterwards. Default true.
     pub on_linear: bool,
     /// Settings of the optimisation.
     pub train: TrainConfig,
