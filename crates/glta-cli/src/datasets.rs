@@ -9,7 +9,7 @@ use glta_eval::{Density, ExperimentConfig};
 
 use crate::{Result, fetch};
 
-/// A data set, with the settings that it changes in an experiment.
+/// A data set, with a function that adapts the configuration of an experiment to it.
 #[derive(Debug)]
 pub struct DataSource {
     /// Data set with users, items and interactions.

@@ -1,5 +1,5 @@
-//! Computes the hidden states of slots from examples: soft tokens, prompts, and the frozen language
-//! model.
+//! Computes the hidden states of slots: converts examples to soft tokens and prompts, and runs them
+//! through the frozen language model.
 
 use std::ops::Range;
 

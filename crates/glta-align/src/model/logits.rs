@@ -1,4 +1,4 @@
-//! Computes logits and lists from hidden states: the head, the linear model, and their mix.
+//! Computes logits and lists from hidden states, with the head and the linear model.
 
 use candle_core::Tensor;
 use glta_gllm::{Decoder, Ranked, decode};

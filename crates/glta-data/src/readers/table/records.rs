@@ -135,7 +135,7 @@ impl<'a> Records<'a> {
         Ok(true)
     }
 
-    /// Reads the row that starts with the line in `joined`, which has a quote.
+    /// Reads a row with quotes, which may span several lines. Its first line is in `joined`.
     fn advance_quoted(&mut self, separator: u8) -> Result<bool> {
         let mut place = Place::Start;
         let mut scanned = 0;

@@ -22,7 +22,7 @@ pub(crate) struct Recognised {
     /// Whether a line of dashes follows the header, as in tables of psql and Markdown.
     pub(crate) ruled: bool,
     pub(crate) end_of_line: u8,
-    /// Numbers of bytes and of lines before the first row: comments and empty lines.
+    /// Number of bytes and number of lines before the first row, which are comments or empty.
     pub(crate) skipped: (usize, u64),
     /// Number of comments among the skipped lines.
     pub(crate) comments: u64,
