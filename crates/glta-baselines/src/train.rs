@@ -73,8 +73,8 @@ pub(crate) fn fit(
 ) -> Result<TrainedContrastive> {
     let steps = schedule.steps;
     let parameters = model.parameters();
-    // The state of candle's optimiser cannot be saved. Baselines are not resumed, so they do not
-    // need the resumable optimiser of `glta-align`.
+    // Baselines are not resumed, so the state of the optimiser is never saved. The optimiser of
+    // `glta-align` can be resumed.
     let mut optimizer = AdamW::new(
         parameters.clone(),
         ParamsAdamW { lr: schedule.learning_rate, weight_decay: 0.0, ..Default::default() },

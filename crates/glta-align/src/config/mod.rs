@@ -238,8 +238,8 @@ pub struct ModelConfig {
     /// Whether the head has a learned bias per item. Default true.
     pub item_bias: bool,
     /// Whether there is a prompt path: graph pretraining, the two alignment stages and the head.
-    /// `false` is the linear model alone, which must then be enabled, and the other fields of this
-    /// struct are not used. Default true.
+    /// `false` selects the linear model alone, which must then be enabled. The other fields of this
+    /// struct are then not used. Default true.
     pub prompt: bool,
     /// Whether the prompt path adds a correction to the logits of the [linear
     /// model](Config::linear). Without a linear model its own logits are the scores. Default true.

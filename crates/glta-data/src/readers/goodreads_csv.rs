@@ -88,7 +88,7 @@ fn ids(input: Input<'_>, from: &str, to: &str) -> Result<Ids> {
     let mut rows = 0;
     while let Some(row) = table.next_row()? {
         rows += 1;
-        // Numbers have few gaps. The limit prevents that a corrupt number fills the memory.
+        // Numbers have few gaps. The limit keeps a corrupt number from filling the memory.
         let at = integer(row.bytes(from)).and_then(|at| usize::try_from(at).ok());
         let at = at.filter(|&at| at <= 64 * (rows + 1024));
         let Some(at) = at else {

@@ -225,7 +225,7 @@ fn choose(with: impl Fn(Separator) -> (Rows, Sample)) -> (Rows, Sample) {
         let width = sample.first().map_or(0, Vec::len);
         let even = sample.iter().all(|row| row.len() == width);
         let rank = (divided, even, if even { width } else { 0 });
-        // The separator must divide at least half of the rows, because a comma in a name is not a
+        // The separator must divide more than half of the rows, because a comma in a name is not a
         // separator.
         if 2 * divided > sample.len() && rank > most {
             most = rank;
