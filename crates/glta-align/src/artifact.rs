@@ -23,7 +23,7 @@ use crate::texts::{UserTexts, read_texts};
 use crate::trained::Model;
 use crate::{Error, Result};
 
-/// The language model for the backbone of the configuration.
+/// Returns the language model that the backbone of the configuration uses, if it uses one.
 pub(crate) fn used_language(
     config: &Config,
     language: Option<&LanguageModel>,
@@ -36,8 +36,8 @@ pub(crate) fn used_language(
     }
 }
 
-/// Rejects a language model with another number of layers: the shapes are the same, but the answers
-/// differ. Without prompts only the layers that encode item texts matter.
+/// Returns an error if the language model has another number of layers than the run: its shapes are
+/// the same, but its answers differ. Without prompts only the layers that encode item texts matter.
 pub(crate) fn check_layers(config: &Config, language: &LanguageModel) -> Result<()> {
     let layers = language.llama.config().num_hidden_layers;
     let whole = language.whole_layers();
@@ -56,7 +56,7 @@ pub(crate) fn check_layers(config: &Config, language: &LanguageModel) -> Result<
     })
 }
 
-/// The frozen parts of a model.
+/// The frozen parts of a model: graph nodes, text vectors and linear model.
 pub(crate) struct Parts {
     pub(crate) embeddings: NodeEmbeddings,
     pub(crate) vectors: Option<TextVectors>,
@@ -79,7 +79,7 @@ pub(crate) fn build(
     Glta::new(config, Arc::new(nodes), linear, prompts)
 }
 
-/// A finished run.
+/// The model and the report of a finished run.
 pub(crate) struct Finished {
     pub(crate) model: Model,
     pub(crate) report: FitReport,
@@ -90,8 +90,8 @@ pub(crate) fn load_data(dir: &Path) -> Result<RunData> {
     RunData::load(dir)
 }
 
-/// Loads a finished [`Run`](crate::Run) over `data` from `dir`. The prompt path, and the language
-/// model with it, is only needed if it contributes to the scores.
+/// Loads a finished [`Run`](crate::Run) over `data` from `dir`. The prompt path and its language
+/// model are only needed if they contribute to the scores.
 pub(crate) fn load(
     dir: &Path,
     data: &Arc<RunData>,
@@ -132,14 +132,15 @@ pub(crate) fn load(
     Ok(Finished { model: Model::trained(model)?, report })
 }
 
-/// Whether text vectors are used, encoders are configured, and there are texts to compare.
+/// Returns whether the items get text vectors. The configuration must use text vectors, and either
+/// name files of them, or name encoders for at least two items with a text.
 pub(crate) fn has_vectors(config: &Config, data: &RunData) -> bool {
     let texts = data.items.iter().filter(|item| !item.text.trim().is_empty());
     let read = config.item_encoders().count() > 0 && texts.take(2).count() == 2;
     config.reads_item_texts() && (read || !config.item_text.files.is_empty())
 }
 
-/// The text vectors of the items; `None` if no encoder could compute them.
+/// Loads the text vectors of the items. Returns `None` if no encoder could compute them.
 pub(crate) fn load_vectors(path: &Path, data: &RunData) -> Result<Option<TextVectors>> {
     let vectors = read_matrix(path, TENSOR, data.items.len())?;
     if vectors.ncols() == 0 {
@@ -153,5 +154,5 @@ pub(crate) fn save_vectors(path: &Path, vectors: ArrayView2<'_, f32>) -> Result<
     write_matrix(path, TENSOR, vectors)
 }
 
-/// The name of the tensor in the file of text vectors.
+/// Name of the tensor in the file of text vectors.
 const TENSOR: &str = "vectors";

@@ -1,4 +1,5 @@
-//! The checkpoint and the prompts that a run recorded.
+//! Records the checkpoint and the prompts in the folder of a run, and checks them when it is
+//! opened.
 
 use std::path::Path;
 
@@ -8,13 +9,13 @@ use crate::files::{CHECKPOINT, PROMPTS, RunFolder, read_text, write_whole};
 use crate::language::LanguageModel;
 use crate::{Error, Result, Templates};
 
-/// The record of the checkpoint in the folder of a run.
+/// The record of a checkpoint in the folder of a run.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Record {
-    /// For readers only; the same files with another name are accepted.
+    /// Name of the checkpoint for messages. The same files with another name are accepted.
     name: String,
-    /// SHA-256 over the hashes of the files' chunks.
+    /// SHA-256 over the hashes of the files' chunks, in hexadecimal.
     hash: String,
 }
 
@@ -41,8 +42,8 @@ impl std::fmt::Display for Record {
     }
 }
 
-/// Records the checkpoint in the folder of a run, and the prompts if the run has any. If the folder
-/// already has a record, a different checkpoint or prompt is an error.
+/// Writes the record of the checkpoint to the folder of a run, and the prompts if the run has any.
+/// Returns an error if the folder already has the record of another checkpoint or other prompts.
 pub(crate) fn record(folder: &RunFolder, language: &LanguageModel, prompts: bool) -> Result<()> {
     folder.write(CHECKPOINT, |path| {
         let given = Record::of(language)?;
@@ -70,11 +71,11 @@ pub(crate) fn record(folder: &RunFolder, language: &LanguageModel, prompts: bool
     })
 }
 
-/// The language model with the recorded prompts of the run in `dir`. A run without prompts may have
-/// used no language model; any is then accepted.
+/// Returns the language model with the recorded prompts of the run in `dir`. A run without prompts
+/// may have used no language model, and then accepts any.
 ///
 /// # Errors
-/// Another checkpoint than the recorded one.
+/// Returns an error if the model has another checkpoint than the recorded one.
 pub(crate) fn recorded(
     dir: &Path,
     language: &LanguageModel,

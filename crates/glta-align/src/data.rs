@@ -10,22 +10,22 @@ use serde::{Deserialize, Serialize};
 use crate::files::{ITEM_TEXT, ITEMS, USERS, read_text, write_whole};
 use crate::{Error, Result};
 
-/// An item of the catalogue; its dense id is its position.
+/// An item of the catalogue. The dense id of the item is its position in the catalogue.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ItemRecord {
-    /// The raw id.
+    /// Raw id of the item.
     pub raw_id: String,
-    /// The title.
+    /// Title of the item.
     pub title: String,
-    /// The description for prompts and encoders.
+    /// Text of the item for prompts and encoders.
     pub text: String,
-    /// The item's other fields, such as a category or a brand, each with its values.
+    /// Other fields of the item, such as a category or a brand, each with its values.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub fields: BTreeMap<String, Vec<String>>,
 }
 
 impl ItemRecord {
-    /// A record of an item with the text `text`.
+    /// Creates the record of an item with the text `text`.
     pub fn new(item: &Item, text: String) -> Self {
         let mut fields: BTreeMap<String, Vec<String>> =
             item.other.iter().map(|(name, value)| (name.clone(), vec![value.clone()])).collect();
@@ -36,15 +36,15 @@ impl ItemRecord {
         Self { raw_id, title, text, fields }
     }
 
-    /// A record with only an id.
+    /// Creates a record with only a raw id.
     pub fn bare(raw_id: impl Into<String>) -> Self {
         let (title, text) = (String::new(), String::new());
         Self { raw_id: raw_id.into(), title, text, fields: BTreeMap::new() }
     }
 }
 
-/// The training data of a run, by dense user and item ids. Runs and recommenders share it, and also
-/// accept an [`Arc`].
+/// The training data of a run, by dense user and item ids. Runs and recommenders share the data,
+/// and also accept them in an [`Arc`].
 ///
 /// ```
 /// use glta_align::RunData;
@@ -59,16 +59,15 @@ impl ItemRecord {
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunData {
-    /// The raw user ids.
+    /// Raw user ids, `(users,)`.
     pub users: Vec<String>,
-    /// The catalogue.
+    /// Catalogue of all items, `(items,)`.
     pub items: Vec<ItemRecord>,
-    /// The interactions that the model is fitted on: `(users, items)`.
+    /// Interactions on which the model is fitted, `(users, items)`.
     pub train: Arc<Interactions>,
-    /// The interactions on which epochs and settings are chosen, which may be empty: `(users,
-    /// items)`.
+    /// Interactions on which epochs and settings are chosen, `(users, items)`. They may be empty.
     pub valid: Interactions,
-    /// How the fields of an item become its text, also for new items of a growing recommender.
+    /// Settings for the text of an item, which also apply to new items of a growing recommender.
     pub texts: TextConfig,
 }
 
@@ -103,11 +102,12 @@ struct UserLine {
 }
 
 impl RunData {
-    /// The training and validation part of a split, with item texts by `texts`. The test part is
-    /// left out.
+    /// Creates run data from the training and validation part of a split, with item texts by
+    /// `texts`. The test part is not included.
     ///
     /// # Errors
-    /// Text fields that the data set does not have.
+    /// Returns an error if the data set lacks one of the text fields, or if
+    /// [`validate`](Self::validate) fails.
     pub fn new(dataset: &Dataset, split: &Split, texts: &TextConfig) -> Result<Self> {
         let items = dataset
             .items()
@@ -126,11 +126,11 @@ impl RunData {
         Ok(data)
     }
 
-    /// Checks that all parts have the same users and items, and that training and validation do not
-    /// overlap.
+    /// Checks that all parts have the same users and items, that there are training interactions,
+    /// and that training and validation do not overlap.
     ///
     /// # Errors
-    /// [`Error::Data`] with the problem.
+    /// Returns [`Error::Data`] with the problem.
     pub fn validate(&self) -> Result<()> {
         for (part, interactions) in [("training", &*self.train), ("validation", &self.valid)] {
             let (users, items) = (interactions.n_users(), interactions.n_items());
@@ -154,19 +154,19 @@ impl RunData {
         Ok(())
     }
 
-    /// All known items of `user`, in ascending order. They are not recommended again.
+    /// Returns all known items of `user`, in ascending order. They are not recommended again.
     pub(crate) fn seen(&self, user: u32) -> Vec<u32> {
         let mut seen = [self.train.items(user), self.valid.items(user)].concat();
         seen.sort_unstable();
         seen
     }
 
-    /// The record of an item.
+    /// Returns the record of an item, with its text.
     pub fn record(&self, item: &Item) -> ItemRecord {
         ItemRecord::new(item, self.texts.text(item))
     }
 
-    /// Saves the data in the folder of a run.
+    /// Saves the data to the folder of a run.
     pub(crate) fn save(&self, folder: &Path) -> Result<()> {
         let path = folder.join(ITEM_TEXT);
         let texts = toml::to_string(&self.texts).map_err(|e| Error::file(&path, e))?;

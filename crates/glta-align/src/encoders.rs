@@ -1,4 +1,4 @@
-//! Text vectors of the items: those of each encoder, whitened and concatenated.
+//! Text vectors of the items. Those of each encoder are whitened and then concatenated.
 
 mod available;
 mod file;
@@ -17,7 +17,7 @@ use crate::{Error, Event, LanguageModel, Result, TextVectorConfig};
 
 pub use available::Encoders;
 
-/// A sentence encoder.
+/// A sentence encoder that implements `Debug`.
 pub(crate) struct Sentence(pub(crate) Arc<dyn TextEncoder>);
 
 impl std::fmt::Debug for Sentence {
@@ -26,20 +26,20 @@ impl std::fmt::Debug for Sentence {
     }
 }
 
-/// An encoder of a run, in `text_encoders.json`.
+/// The record of an encoder in `text_encoders.json`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SavedEncoder {
-    /// `None` for given vectors.
+    /// Kind of the encoder, or `None` for given vectors.
     pub(crate) encoder: Option<ItemEncoder>,
     pub(crate) name: String,
-    /// Hash of the language model's checkpoint.
+    /// Hash of the checkpoint, if the encoder is a language model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) checkpoint: Option<String>,
 }
 
-/// The vectors of all item texts by one encoder, not whitened: `(items, dim)`, zeros for an item
-/// without a text.
+/// The vectors of all item texts by one encoder, `(items, dim)`, before whitening. An item without
+/// a text has zeros.
 ///
 /// ```
 /// use glta_align::ItemVectors;
@@ -54,16 +54,16 @@ pub(crate) struct SavedEncoder {
 #[derive(Debug, Clone)]
 pub struct ItemVectors {
     name: String,
-    /// The kind of encoder; `None` for given vectors.
+    /// Kind of the encoder, or `None` for given vectors.
     encoder: Option<ItemEncoder>,
-    /// Hash of the language model's checkpoint.
+    /// Hash of the checkpoint, if the encoder is a language model.
     checkpoint: Option<String>,
     vectors: Arc<Array2<f32>>,
     tf_idf: Option<Arc<TfIdf>>,
 }
 
 impl ItemVectors {
-    /// Given vectors.
+    /// Creates item vectors from given vectors, `(items, dim)`.
     pub fn new(name: impl Into<String>, vectors: Array2<f32>) -> Self {
         let (name, vectors) = (name.into(), Arc::new(vectors));
         Self { name, encoder: None, checkpoint: None, vectors, tf_idf: None }
@@ -74,10 +74,10 @@ impl ItemVectors {
         self
     }
 
-    /// Computes the vectors with the language model; see [`LanguageModel::text_vectors`].
+    /// Computes the vectors with [`LanguageModel::text_vectors`].
     ///
     /// # Errors
-    /// An error of the language model.
+    /// Returns the errors of the language model.
     pub fn language_model(
         language: &LanguageModel,
         texts: &[impl AsRef<str> + Sync],
@@ -86,11 +86,12 @@ impl ItemVectors {
         Self::language_model_on(language, &Alone, texts, config, &mut Silent)
     }
 
-    /// [`language_model`](Self::language_model) with progress, and with the texts divided among
-    /// ranks.
+    /// Computes the vectors like [`language_model`](Self::language_model), with the texts divided
+    /// among ranks, and reports progress.
     ///
     /// # Errors
-    /// Errors of the model, [`Error::Comm`], [`Error::Cancelled`], or a missing checkpoint.
+    /// Returns the errors of the model, [`Error::Comm`] if another rank fails, [`Error::Cancelled`]
+    /// if `progress` cancels, and an error if the checkpoint is missing.
     pub fn language_model_on(
         language: &LanguageModel,
         comm: &dyn Communicator,
@@ -104,25 +105,28 @@ impl ItemVectors {
         Ok(Self { checkpoint, ..vectors })
     }
 
-    /// Fits [`TfIdf`] on these texts and computes their vectors.
+    /// Fits [`TfIdf`] on the texts and computes their vectors.
     ///
     /// # Errors
-    /// Invalid settings, or texts without a common word or with only the same words.
+    /// Returns an error if a setting is invalid, if the texts have no common words, or if all texts
+    /// have the same words.
     pub fn tf_idf(texts: &[impl AsRef<str> + Sync], config: &TfIdfConfig) -> Result<Self> {
         Self::tf_idf_with(texts, config, &mut Silent)
     }
 
-    /// [`tf_idf`](Self::tf_idf) with progress.
+    /// Computes the vectors like [`tf_idf`](Self::tf_idf), and reports progress.
     ///
     /// # Errors
-    /// As for [`tf_idf`](Self::tf_idf), and [`Error::Cancelled`].
+    /// Returns the errors of [`tf_idf`](Self::tf_idf), and [`Error::Cancelled`] if `progress`
+    /// cancels.
     pub fn tf_idf_with(
         texts: &[impl AsRef<str> + Sync],
         config: &TfIdfConfig,
         progress: &mut dyn Progress<Event>,
     ) -> Result<Self> {
         let (total, mut before) = (texts.len(), 0);
-        // The fit processes all texts several times; the progress is the share of its steps.
+        // The fit processes all texts several times. The reported progress is the share of its
+        // steps.
         let steps = &mut |&(done, steps): &(usize, usize)| {
             before = total * done / (steps + 1);
             progress.report(&Event::TextVectors { done: before, total })
@@ -146,15 +150,15 @@ impl ItemVectors {
     /// Computes the vectors with any text encoder.
     ///
     /// # Errors
-    /// An error of the encoder.
+    /// Returns the errors of the encoder.
     pub fn encoded(encoder: &dyn TextEncoder, texts: &[String]) -> Result<Self> {
         Self::encoded_with(encoder, texts, &mut Silent)
     }
 
-    /// [`encoded`](Self::encoded) with progress.
+    /// Computes the vectors like [`encoded`](Self::encoded), and reports progress.
     ///
     /// # Errors
-    /// Errors of the encoder, and [`Error::Cancelled`].
+    /// Returns the errors of the encoder, and [`Error::Cancelled`] if `progress` cancels.
     pub fn encoded_with(
         encoder: &dyn TextEncoder,
         texts: &[String],
@@ -169,16 +173,16 @@ impl ItemVectors {
         Ok(Self::new(encoder.name(), vectors).by(ItemEncoder::Sentence))
     }
 
-    /// Vectors from a file by raw id, in the order of `raw_ids`; zeros for items that are not in
-    /// the file. The file is
+    /// Reads vectors from a file by raw id, in the order of `raw_ids`. Items that are not in the
+    /// file get zeros. The file is
     ///
     /// - `NAME.npy` (NumPy, `(vectors, dim)`, f32 or f64) with `NAME.npy.ids`, one raw id per line;
     /// - or `NAME.safetensors` with the tensor `vectors` (F32 or F64) and its ids in the metadata
     ///   entry `ids`, a JSON array of strings, or in `NAME.safetensors.ids`.
     ///
     /// # Errors
-    /// A file that cannot be read, ids that do not match the vectors or are repeated, or a file
-    /// without any of the items.
+    /// Returns an error if a file cannot be read, if the ids do not match the vectors or are
+    /// repeated, or if the file has none of the items.
     pub fn file<'a>(
         path: impl AsRef<Path>,
         raw_ids: impl IntoIterator<Item = &'a str>,
@@ -188,23 +192,24 @@ impl ItemVectors {
         Ok(Self::new(name, file::vectors_of(path, raw_ids)?))
     }
 
-    /// Name of the encoder.
+    /// Returns the name of the encoder.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The vectors, not whitened.
+    /// Returns the vectors before whitening, `(items, dim)`.
     pub fn vectors(&self) -> &Array2<f32> {
         &self.vectors
     }
 
-    /// The record of the encoder in the run.
+    /// Returns the record of the encoder for the folder of a run.
     pub(crate) fn saved(&self) -> SavedEncoder {
         let (name, checkpoint) = (self.name.clone(), self.checkpoint.clone());
         SavedEncoder { encoder: self.encoder, name, checkpoint }
     }
 
-    /// The encoder if it is TF-IDF, which is fitted on the texts and saved with the run.
+    /// Returns the TF-IDF encoder that was fitted on the texts. Other encoders are not saved with
+    /// the run.
     pub(crate) fn fitted(&self) -> Option<&TfIdf> {
         self.tf_idf.as_deref()
     }
@@ -213,7 +218,8 @@ impl ItemVectors {
     /// root of the number of encoders. The whitenings are in the order of the encoders.
     ///
     /// # Errors
-    /// No encoder, different numbers of items, or fewer than two texts.
+    /// Returns an error if there is no encoder, if the numbers of items differ, or if fewer than
+    /// two items have a text.
     pub fn join(encoders: &[Self], config: &WhitenConfig) -> Result<(TextVectors, Vec<Whitening>)> {
         let mut white = Vec::with_capacity(encoders.len());
         let mut whitenings = Vec::with_capacity(encoders.len());

@@ -11,77 +11,77 @@ pub enum Error {
     /// A file or folder could not be read or written.
     #[error("cannot read or write {path}")]
     Io {
-        /// The file or folder.
+        /// Path of the file or folder.
         path: PathBuf,
-        /// The error of the operating system.
+        /// Error of the operating system.
         source: std::io::Error,
     },
-    /// A file has content that this version of the library does not read.
+    /// A file has content that this version of the library cannot read.
     #[error("{path}: {problem}")]
     File {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// The problem, and what to do.
+        /// Description of the problem and its solution.
         problem: String,
     },
     /// A prompt template is invalid.
     #[error("prompt templates {file}: {problem}")]
     Template {
-        /// The file, or the shipped template's name.
+        /// Path of the file, or name of the built-in template.
         file: String,
-        /// The problem.
+        /// Description of the problem.
         problem: String,
     },
     /// A configuration field has an invalid value.
     #[error("configuration: {field}: {problem}")]
     Config {
-        /// The field, such as `model.slots`.
+        /// Path of the field, such as `model.slots`.
         field: String,
-        /// What is wrong and which values are valid.
+        /// Description of the problem and the valid values.
         problem: String,
     },
     /// A text encoder failed.
     #[error("the text encoder failed")]
     Encoder(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// A configuration field does not exist, or cannot have this value.
+    /// A configuration field does not exist, or cannot have the given value.
     #[error(transparent)]
     Settings(#[from] glta_core::Error),
     /// A configuration text cannot be parsed, or a preset does not exist.
     #[error("configuration: {0}")]
     ConfigText(String),
-    /// The folder of a new run already contains one.
+    /// The folder of a new run already contains a run.
     #[error("{path} already holds a run; resume it, or choose another folder")]
     RunExists {
-        /// The run's folder.
+        /// Folder of the existing run.
         path: PathBuf,
     },
-    /// The folder of a run to resume contains none.
+    /// The folder of a run to resume contains no run.
     #[error("{path} contains no run to resume; create one, or choose another folder")]
     NoRun {
-        /// The folder.
+        /// Folder without a run.
         path: PathBuf,
     },
-    /// Another process uses the folder.
+    /// Another process uses the folder of the run.
     #[error("{path} is in use by another process; wait for it or choose another folder")]
     RunLocked {
-        /// The run's folder.
+        /// Folder of the run.
         path: PathBuf,
     },
     /// The data are inconsistent.
     #[error("training data: {0}")]
     Data(String),
-    /// The recommender does not have this user id.
+    /// The recommender has no user with the requested id.
     #[error("user {user} is unknown: this recommender has users 0..{users}")]
     UnknownUser {
-        /// The requested id.
+        /// Id that was requested.
         user: u32,
         /// Number of users.
         users: usize,
     },
-    /// The recommender does not have this item id.
+    /// The recommender has no item with the requested id.
     #[error("item {item} is unknown: this recommender has items 0..{items}")]
     UnknownItem {
-        /// The requested id.
+        /// Id that was requested.
         item: u32,
         /// Number of items.
         items: usize,
@@ -92,13 +92,13 @@ pub enum Error {
          the run's configuration"
     )]
     NoLlm,
-    /// The language model is not that of the run.
+    /// The given language model is not that of the run.
     #[error(
         "{path}: the run uses the checkpoint {recorded}, but {given} was given; use the same one, \
          or start another run"
     )]
     OtherCheckpoint {
-        /// The record in the run's folder.
+        /// Path of the record in the run's folder.
         path: PathBuf,
         /// Name and short hash of the run's checkpoint.
         recorded: String,
@@ -111,68 +111,68 @@ pub enum Error {
          raise its warm-up (the last checkpoint is kept)"
     )]
     NotFinite {
-        /// `loss` or `gradient`.
+        /// Quantity that is not finite: the loss, with its value, or the gradient.
         what: String,
-        /// Name of the stage.
+        /// Name of the stage, `"item"` or `"user"`.
         stage: &'static str,
-        /// Step within the stage.
+        /// Number of the step within the stage.
         step: u64,
     },
-    /// A parameter received no gradient, so it would not learn.
+    /// A parameter received no gradient and would not learn.
     #[error("no gradient reached {parameter} in the {stage} stage")]
     NoGradient {
         /// Name of the parameter.
         parameter: String,
-        /// Name of the stage.
+        /// Name of the stage, `"item"` or `"user"`.
         stage: &'static str,
     },
-    /// The receiver of the progress cancelled the run, which can be resumed.
+    /// The receiver of the progress cancelled the run. It can be resumed.
     #[error("cancelled; the run can be resumed")]
     Cancelled,
-    /// No item has this field.
+    /// No item has the requested field.
     #[error("no item has a field `{field}`; the fields are {fields}")]
     UnknownField {
-        /// The requested field.
+        /// Name of the requested field.
         field: String,
-        /// The existing fields.
+        /// Names of the existing fields, separated by commas.
         fields: String,
     },
-    /// A text encoder of the run is missing.
+    /// A text encoder that the run used is missing.
     #[error("new texts need the {} {name}, which is not loaded", .encoder.described())]
     EncoderMissing {
-        /// What kind of encoder it is.
+        /// Kind of the missing encoder.
         encoder: ItemEncoder,
-        /// Name of the encoder.
+        /// Name of the missing encoder.
         name: String,
     },
-    /// The recommender cannot do this.
+    /// The recommender does not support the operation.
     #[error("{0}")]
     Unsupported(String),
-    /// An error of the data crate.
+    /// An error of `glta-data`.
     #[error(transparent)]
     Dataset(#[from] glta_data::Error),
-    /// An error of the graph crate.
+    /// An error of `glta-graph`.
     #[error(transparent)]
     Graph(glta_graph::Error),
     /// An error of the language model.
     #[error(transparent)]
     Llm(#[from] glta_llm::Error),
-    /// An error of the communication between ranks.
+    /// An error of communication between ranks.
     #[error(transparent)]
     Comm(#[from] glta_comm::Error),
-    /// An error of the projectors.
+    /// An error of `glta-projector`.
     #[error(transparent)]
     Projector(#[from] glta_projector::Error),
-    /// An error of the head.
+    /// An error of `glta-gllm`.
     #[error(transparent)]
     Gllm(#[from] glta_gllm::Error),
-    /// An error of the linear model or the text vectors.
+    /// An error of `glta-linear`.
     #[error(transparent)]
     Linear(glta_linear::Error),
-    /// An error of the metrics.
+    /// An error of `glta-metrics`.
     #[error(transparent)]
     Metrics(#[from] glta_metrics::Error),
-    /// A bug in the library.
+    /// An inconsistency that only a bug in the library can cause.
     #[error("internal error: {0}; please report it")]
     Internal(&'static str),
     /// A tensor operation failed.
@@ -215,5 +215,5 @@ impl Error {
     }
 }
 
-/// Result with this crate's [`enum@Error`].
+/// Result with this crate's [`enum@Error`] as the error type.
 pub type Result<T> = std::result::Result<T, Error>;

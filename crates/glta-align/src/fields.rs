@@ -1,4 +1,4 @@
-//! An index of items by the values of their fields.
+//! Indexes items by the values of their fields.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
@@ -8,20 +8,20 @@ use rustc_hash::FxHashMap;
 use crate::data::ItemRecord;
 use crate::{Error, Result};
 
-/// Items by value, in ascending order.
+/// Ids of the items that have a value, in ascending order.
 type Values = FxHashMap<String, Vec<u32>>;
 
-/// The fields that were used in filters, each indexed on first use.
+/// An index of each field that a filter has used, which is created on first use.
 #[derive(Debug, Default)]
 pub(crate) struct Fields {
     indexed: RwLock<FxHashMap<String, Arc<Values>>>,
-    /// The names of all fields, and `title`.
+    /// Names of all fields, including `title`.
     names: OnceLock<BTreeSet<String>>,
 }
 
 impl Fields {
-    /// Whether each item has one of the values of the filter in every field; `None` for a filter
-    /// without fields.
+    /// Returns for each item whether it has one of the wanted values in every field of the filter.
+    /// Returns `None` for a filter without fields.
     pub(crate) fn allowed(
         &self,
         filter: &BTreeMap<String, Vec<String>>,
@@ -53,7 +53,7 @@ impl Fields {
             let title = (field == "title").then_some(&item.title);
             for value in item.fields.get(field).into_iter().flatten().chain(title) {
                 let with = values.entry(value.clone()).or_default();
-                // The item may have a value twice.
+                // An item may have a value twice.
                 if with.last() != Some(&id) {
                     with.push(id);
                 }
@@ -65,7 +65,8 @@ impl Fields {
         values
     }
 
-    /// The name of the field for the `field` of a filter.
+    /// Returns the existing field to which a name in a filter refers. For example, `category` also
+    /// refers to `genres`.
     fn name_of<'a>(&self, field: &'a str, items: &[ItemRecord]) -> Result<&'a str> {
         let also = match field {
             "name" => "title",

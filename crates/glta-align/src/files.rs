@@ -1,4 +1,4 @@
-//! The folder of a run: atomic writes, and one process at a time.
+//! The folder of a run: names of its files, atomic writes, and a lock for one process at a time.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -18,31 +18,31 @@ pub(crate) const CONFIG: &str = "config.toml";
 pub(crate) const NODES: &str = "nodes.safetensors";
 pub(crate) const MODEL: &str = "model.safetensors";
 pub(crate) const VECTORS: &str = "text_vectors.safetensors";
-/// Names of the text encoders whose vectors are concatenated, in order.
+/// Name of the file with the text encoders whose vectors are concatenated, in order.
 pub(crate) const ENCODERS: &str = "text_encoders.json";
-/// The TF-IDF encoder, if it is among them.
+/// Name of the file with the fitted TF-IDF encoder, if the run uses it.
 pub(crate) const TF_IDF: &str = "tf_idf.safetensors";
 pub(crate) const LINEAR: &str = "linear.safetensors";
-/// The reports of the stages; written last, so it marks a finished run.
+/// Name of the file with the reports of the stages. It is written last, so it marks a finished run.
 pub(crate) const HISTORY: &str = "history.json";
 pub(crate) const STATE: &str = "state.safetensors";
 pub(crate) const ITEMS: &str = "items.jsonl";
 pub(crate) const USERS: &str = "users.jsonl";
-/// How the fields of an item become its text.
+/// Name of the file with the settings for the text of an item.
 pub(crate) const ITEM_TEXT: &str = "item_text.toml";
 pub(crate) const TEXTS: &str = "texts.jsonl";
-/// Name and hash of the language model.
+/// Name of the file with the name and hash of the language model's checkpoint.
 pub(crate) const CHECKPOINT: &str = "checkpoint.toml";
-/// The templates of the prompts.
+/// Name of the file with the templates of the prompts.
 pub(crate) const PROMPTS: &str = "prompts.toml";
 
-/// The file with the whitening of text encoder number `nth`.
+/// Returns the name of the file with the whitening of text encoder number `nth`.
 pub(crate) fn whitening_file(nth: usize) -> String {
     format!("whitening-{nth}.safetensors")
 }
 
-/// The folder of a run, locked by rank 0 until it is dropped. All ranks read from it; only rank 0
-/// writes.
+/// The folder of a run, which rank 0 locks until it is dropped. All ranks read from the folder, but
+/// only rank 0 writes.
 #[derive(Debug)]
 pub(crate) struct RunFolder {
     path: PathBuf,
@@ -63,7 +63,7 @@ impl RunFolder {
         lock.ok_or_else(|| Error::RunLocked { path: path.to_owned() })
     }
 
-    /// The ranks that share the folder.
+    /// Returns the ranks that share the folder.
     pub(crate) fn comm(&self) -> &dyn Communicator {
         &*self.comm
     }
@@ -76,12 +76,12 @@ impl RunFolder {
         self.path.join(name)
     }
 
-    /// Whether a file exists, as seen by rank 0.
+    /// Returns whether the folder has the file `name`, as rank 0 sees it.
     pub(crate) fn has(&self, name: &str) -> Result<bool> {
         Ok(self.comm.root_says(self.file(name).exists())?)
     }
 
-    /// Writes a file on rank 0. Afterwards all ranks can read it.
+    /// Writes a file on rank 0. When the call returns, all ranks can read the file.
     pub(crate) fn write(&self, name: &str, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
         if self.comm.is_root() {
             write(&self.file(name))?;
@@ -101,7 +101,7 @@ impl RunFolder {
     }
 }
 
-/// [`glta_core::write_whole`], with the file's name in the error.
+/// Replaces a file with [`glta_core::write_whole`], and names the file in the error.
 pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     glta_core::write_whole(path, bytes).map_err(|e| Error::io(path, e))
 }
@@ -114,7 +114,7 @@ pub(crate) fn read_text(path: &Path) -> Result<String> {
     std::fs::read_to_string(path).map_err(|e| Error::io(path, e))
 }
 
-/// Writes tensors, in f64 or otherwise in f32, and one metadata entry.
+/// Writes tensors and one metadata entry. A tensor of type f64 is written as f64, any other as f32.
 pub(crate) fn write_tensors(path: &Path, tensors: &Tensors, metadata: &str) -> Result<()> {
     let mut data: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = Vec::with_capacity(tensors.len());
     for (name, tensor) in tensors {
@@ -144,7 +144,7 @@ pub(crate) fn write_tensors(path: &Path, tensors: &Tensors, metadata: &str) -> R
     write_whole(path, &bytes)
 }
 
-/// Writes a matrix as the tensor `name`.
+/// Writes a matrix as the only tensor `name` of a file.
 pub(crate) fn write_matrix(path: &Path, name: &str, values: ArrayView2<'_, f32>) -> Result<()> {
     let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
     let (rows, columns) = values.dim();
@@ -203,7 +203,7 @@ pub(crate) fn read_tensors(path: &Path, device: &Device) -> Result<(Tensors, Str
     Ok((tensors, metadata))
 }
 
-/// Removes `name` from `tensors`, and checks its shape.
+/// Removes `name` from `tensors` and returns the tensor, whose shape and dtype must be as given.
 pub(crate) fn take(
     tensors: &mut Tensors,
     path: &Path,
@@ -261,7 +261,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("vectors.safetensors");
         let matrix = ndarray::array![[1.5f32, f32::MIN_POSITIVE], [-0.0, 3.0], [7.0, 1e-30]];
-        // Also a matrix whose rows are not contiguous.
+        // The second view has rows that are not contiguous.
         for view in [matrix.view(), matrix.t()] {
             write_matrix(&path, "vectors", view).unwrap();
             assert_eq!(read_matrix(&path, "vectors", view.nrows()).unwrap(), view);
@@ -282,7 +282,7 @@ mod tests {
             Err(Error::RunLocked { .. })
         ));
         drop(first);
-        // Incomplete files of a killed process are deleted.
+        // Opening a folder deletes incomplete files of a killed process.
         let left = folder.path().join(".writing-x");
         std::fs::write(&left, "half").unwrap();
         RunFolder::open(folder.path(), Arc::new(Alone)).unwrap();

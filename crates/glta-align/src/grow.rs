@@ -1,4 +1,4 @@
-//! Adds items and interactions to a recommender, and forgets users.
+//! Methods that add items and interactions to a recommender, and forget users.
 
 use std::ops::Range;
 use std::path::Path;
@@ -17,8 +17,8 @@ use crate::recommender::Recommender;
 use crate::{Error, Result};
 
 impl Recommender {
-    /// Prepares the recommender for changes: it can then add items and interactions and forget
-    /// users. It must have been opened from a folder and be the linear model alone. The folder
+    /// Prepares the recommender for adding items and interactions and for forgetting users. The
+    /// recommender must have been opened from a folder and be the linear model alone. The folder
     /// provides the text vectors and the encoders, and co-occurrences are counted again.
     ///
     /// ```no_run
@@ -37,7 +37,8 @@ impl Recommender {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Unsupported`] for other recommenders, or files that are missing or damaged.
+    /// Returns [`Error::Unsupported`] for another recommender, and an error if files are missing or
+    /// damaged.
     pub fn grow(&mut self, encoders: GrowthEncoders<'_>) -> Result<()> {
         let Some(folder) = self.folder().filter(|_| !self.has_prompt()) else {
             return Err(Error::Unsupported(
@@ -51,12 +52,13 @@ impl Recommender {
         Ok(())
     }
 
-    /// Adds items without interactions. They can be recommended at once, because the encoders read
-    /// their texts, which have the same fields as those of other items.
+    /// Adds items without interactions and returns their dense ids. The items can be recommended at
+    /// once, because the encoders read their texts, which have the same fields as those of other
+    /// items.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] before [`grow`](Self::grow), or for a missing encoder.
-    /// [`Error::Data`] for a raw id that exists or is repeated. Then no item is added.
+    /// Returns [`Error::Unsupported`] before [`grow`](Self::grow) or if an encoder is missing, and
+    /// [`Error::Data`] if a raw id exists or is repeated. On an error no item is added.
     pub fn add_items(&mut self, items: &[Item]) -> Result<Range<u32>> {
         for (nth, item) in items.iter().enumerate() {
             let twice = items[..nth].iter().any(|other| other.raw_id == item.raw_id);
@@ -79,7 +81,7 @@ impl Recommender {
     /// the item follow its former text until the next fit.
     ///
     /// # Errors
-    /// [`Error::Data`] for an unknown raw id.
+    /// Returns [`Error::Data`] if the raw id is unknown.
     pub fn replace_item(&mut self, item: &Item) -> Result<()> {
         let none = || Error::Data(format!("the item {} does not exist", item.raw_id));
         let id = self.item(&item.raw_id).ok_or_else(none)?;
@@ -88,12 +90,12 @@ impl Recommender {
         Ok(())
     }
 
-    /// Adds `(user, item)` pairs by raw ids. Unknown users are added, and unknown items without a
-    /// text. The recommendations of these users change at once, those of others with
+    /// Adds `(user, item)` pairs by raw ids. Unknown users are added, and unknown items are added
+    /// without a text. The recommendations of these users change at once, those of other users with
     /// [`fold`](Self::fold).
     ///
     /// # Errors
-    /// [`Error::Unsupported`] before [`grow`](Self::grow).
+    /// Returns [`Error::Unsupported`] before [`grow`](Self::grow).
     pub fn add_interactions(&mut self, pairs: &[(&str, &str)]) -> Result<()> {
         self.growth_mut()?;
         let mut unknown: Vec<ItemRecord> = Vec::new();
@@ -117,21 +119,21 @@ impl Recommender {
         Ok(self.growth_mut()?.growing_mut().add_interactions(&dense)?)
     }
 
-    /// Updates the weights with the added interactions. Returns the number of items whose columns
-    /// were solved again.
+    /// Updates the weights of the linear model with the added interactions. Returns the number of
+    /// items whose weights were solved again.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] before [`grow`](Self::grow).
+    /// Returns [`Error::Unsupported`] before [`grow`](Self::grow).
     pub fn fold(&mut self) -> Result<usize> {
         Ok(self.growth_mut()?.growing.fold()?)
     }
 
     /// Removes a user from histories, answers and the linear model, which then equals a fit without
     /// the user. Returns whether the user was known. Folders that are being served, and models that
-    /// were trained by gradient, change with the next fit.
+    /// were trained by gradient, only change with the next fit.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] before [`grow`](Self::grow).
+    /// Returns [`Error::Unsupported`] before [`grow`](Self::grow).
     pub fn forget_user(&mut self, raw_id: &str) -> Result<bool> {
         self.growth_mut()?;
         let Some(user) = self.user(raw_id) else {
@@ -142,11 +144,11 @@ impl Recommender {
         Ok(true)
     }
 
-    /// Saves the changed recommender in a new folder, for [`open`](Self::open).
+    /// Saves the changed recommender in a new folder, from which [`open`](Self::open) reads it.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] before [`grow`](Self::grow), [`Error::RunExists`], or a folder that
-    /// cannot be written.
+    /// Returns [`Error::Unsupported`] before [`grow`](Self::grow), [`Error::RunExists`] if the
+    /// folder contains a run, and an error if it cannot be written.
     pub fn save(&self, dir: impl AsRef<Path>) -> Result<()> {
         let dir = dir.as_ref();
         let (Some(growth), Some(from)) = (self.growth(), self.folder()) else {
@@ -171,7 +173,7 @@ impl Recommender {
         for name in whitenings.chain(others).filter(|name| from.join(name).exists()) {
             write_whole(&dir.join(&name), &read(&from.join(&name))?)?;
         }
-        // Written last, because it marks a finished run.
+        // The file is written last, because it marks a finished run.
         write_whole(&dir.join(HISTORY), &read(&from.join(HISTORY))?)
     }
 }

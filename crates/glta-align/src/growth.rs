@@ -17,24 +17,25 @@ use crate::item_encoder::ItemEncoder;
 use crate::language::LanguageModel;
 use crate::{Config, Error, Result};
 
-/// The state of a growing recommender in addition to that of any recommender.
+/// The additional state of a recommender that can grow.
 #[derive(Debug)]
 pub(crate) struct Growth {
     pub(crate) growing: Growing,
     pub(crate) encoders: Vec<(SavedEncoder, Whitening)>,
-    /// The items of all users and the users of all items, until they change.
+    /// Items of all users and users of all items, counted on first use and dropped when they
+    /// change.
     people: OnceLock<(Interactions, Interactions)>,
     words: Option<TfIdf>,
     language: Option<LanguageModel>,
     sentence: Option<Sentence>,
 }
 
-/// The text encoders of a run that need a model outside of its folder.
+/// Text encoders of a run whose models are not in its folder.
 #[derive(Clone, Default)]
 pub struct GrowthEncoders<'a> {
-    /// The run's language model.
+    /// Language model of the run, if it is an encoder.
     pub language: Option<&'a LanguageModel>,
-    /// The run's sentence encoder.
+    /// Sentence encoder of the run, if it has one.
     pub sentence: Option<Arc<dyn TextEncoder>>,
 }
 
@@ -46,7 +47,7 @@ impl Growth {
         data: &RunData,
         with: GrowthEncoders<'_>,
     ) -> Result<Self> {
-        // The files that answers do not need.
+        // The folder may lack these files, because answers do not need them.
         let needed = |name: &str| -> Result<PathBuf> {
             let path = dir.join(name);
             if path.exists() {
@@ -87,7 +88,7 @@ impl Growth {
         Ok(Self { growing, encoders, people, words, language, sentence })
     }
 
-    /// The items of all users, and the users of all items.
+    /// Returns the items of all users, and the users of all items.
     pub(crate) fn people(&self) -> Result<&(Interactions, Interactions)> {
         if let Some(people) = self.people.get() {
             return Ok(people);
@@ -97,13 +98,14 @@ impl Growth {
         Ok(self.people.get_or_init(|| (train, users_of)))
     }
 
-    /// The linear model, for changes.
+    /// Returns the linear model, so that it can be changed.
     pub(crate) fn growing_mut(&mut self) -> &mut Growing {
         self.people = OnceLock::new();
         &mut self.growing
     }
 
-    /// Whitened and concatenated vectors of new texts; `None` for a model without text vectors.
+    /// Computes the whitened and concatenated vectors of new texts. Returns `None` if the model has
+    /// no text vectors.
     pub(crate) fn encode(&self, config: &Config, texts: &[String]) -> Result<Option<Array2<f32>>> {
         if self.encoders.is_empty() {
             return Ok(None);
@@ -142,7 +144,7 @@ impl Growth {
     }
 }
 
-/// Rejects a model other than the encoder of the run.
+/// Returns an error if a model is not the encoder of the run.
 fn check_given(
     dir: &Path,
     encoders: &[(SavedEncoder, Whitening)],

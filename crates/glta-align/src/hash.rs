@@ -1,4 +1,4 @@
-//! A hash that identifies a checkpoint.
+//! Computes the hash that identifies a checkpoint.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -14,7 +14,7 @@ use crate::{Error, Result};
 
 /// Number of bytes that a thread reads and hashes at a time.
 const CHUNK: u64 = 8 << 20;
-/// Settings files that affect the answers of a model.
+/// Names of the settings files that affect the answers of a model.
 const SETTINGS: [&str; 5] = [
     "config.json",
     "generation_config.json",
@@ -24,8 +24,8 @@ const SETTINGS: [&str; 5] = [
 ];
 const WEIGHTS: &str = "model.safetensors";
 
-/// A hash of the weights, configuration and tokenizer in `dir`, in hexadecimal. Chunks
-/// are read and hashed in parallel; the result is a hash of their hashes.
+/// Returns a hash of the weights, configuration and tokenizer in `dir`, in hexadecimal. Chunks are
+/// read and hashed in parallel, and the result is a hash of their hashes.
 pub(crate) fn hash(dir: &Path) -> Result<String> {
     let mut files: Vec<(&str, PathBuf)> = SETTINGS
         .into_iter()
@@ -51,7 +51,7 @@ pub(crate) fn hash(dir: &Path) -> Result<String> {
         .collect::<Result<Vec<[u8; 32]>>>()?;
     let mut whole = Sha256::new();
     for (n, ((role, _), size)) in files.iter().zip(sizes).enumerate() {
-        // Weight files have no names here, because names do not affect answers.
+        // The name of a weight file is not hashed, because it does not affect answers.
         whole.update(role.as_bytes());
         whole.update([0]);
         whole.update(size.to_le_bytes());
@@ -69,8 +69,8 @@ fn chunk(path: &Path, start: u64) -> std::io::Result<[u8; 32]> {
     Ok(Sha256::digest(&bytes).into())
 }
 
-/// The weight files of a model, by name: the shards of the index, the usual file, or all weight
-/// files.
+/// Returns the weight files of a model, sorted by name. They are the shards of the index, the file
+/// with the usual name, or all weight files.
 fn weights(dir: &Path) -> Result<Vec<PathBuf>> {
     #[derive(Deserialize)]
     struct Index {
@@ -108,7 +108,7 @@ mod tests {
         let write = |name: &str, bytes: &[u8]| {
             std::fs::write(folder.path().join(name), bytes).unwrap();
         };
-        // Three chunks, the last of them short.
+        // The file has three chunks, the last of which is short.
         let mut weights: Vec<u8> = (0..2 * CHUNK + 5).map(|n| (n % 251) as u8).collect();
         write("model.safetensors", &weights);
         write("config.json", b"{}");
@@ -135,13 +135,13 @@ mod tests {
         }
         weights.push(0);
         changed("model.safetensors", &weights);
-        // The same bytes with another name are the same weights.
+        // The same bytes under another name are the same weights.
         let names = ["model.safetensors", "gptq-4bit.safetensors"];
         std::fs::remove_file(folder.path().join("other.safetensors")).unwrap();
         let before = hash(folder.path()).unwrap();
         std::fs::rename(folder.path().join(names[0]), folder.path().join(names[1])).unwrap();
         assert_eq!(hash(folder.path()).unwrap(), before);
-        // Shards are those of the index.
+        // With an index, only its shards are weights.
         write("b.safetensors", b"two");
         write("model.safetensors.index.json", br#"{"weight_map": {"x": "b.safetensors"}}"#);
         let shard = hash(folder.path()).unwrap();

@@ -1,15 +1,15 @@
 use serde::{Deserialize, Serialize};
 
-/// A text encoder for the items.
+/// A kind of text encoder for the items.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ItemEncoder {
-    /// Hidden states of the frozen language model.
+    /// The frozen language model, whose hidden states become the vector.
     LanguageModel,
-    /// [`TfIdf`](glta_linear::TfIdf), which needs no model.
+    /// [`TfIdf`](glta_linear::TfIdf), which needs no pretrained model.
     TfIdf,
-    /// A sentence encoder, any [`TextEncoder`](glta_core::TextEncoder).
+    /// A sentence encoder, which is any [`TextEncoder`](glta_core::TextEncoder).
     Sentence,
 }
 

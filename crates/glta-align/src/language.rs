@@ -7,9 +7,7 @@ use glta_llm::{ChatTemplate, Llama, LlamaConfig, LlamaOptions, Tokenizer};
 use crate::lazy::Lazy;
 use crate::{Result, Templates};
 
-/// A frozen language model with its tokenizer and prompts.
-///
-/// Clones share the weights.
+/// A frozen language model with its tokenizer and prompts. Clones share the weights.
 ///
 /// ```
 /// use candle_core::Device;
@@ -23,18 +21,18 @@ use crate::{Result, Templates};
 /// ```
 #[derive(Debug, Clone)]
 pub struct LanguageModel {
-    /// The model that runs prompts; [`LlamaOptions::layers`] may limit its layers.
+    /// Model that runs prompts. [`LlamaOptions::layers`] may limit its layers.
     pub llama: Llama,
-    /// The tokenizer of the model.
+    /// Tokenizer of the model.
     pub tokenizer: Tokenizer,
-    /// Prompts in the chat form of the model.
+    /// Templates of the prompts, in the chat form of the model.
     pub templates: Templates,
     /// Name of the model in records, such as the name of its folder.
     pub name: String,
     checkpoint: Arc<Checkpoint>,
 }
 
-/// The folder of the model, and values that are computed from it on demand.
+/// The folder of a checkpoint, and values that are computed from its files on first use.
 #[derive(Debug)]
 struct Checkpoint {
     dir: PathBuf,
@@ -45,13 +43,13 @@ struct Checkpoint {
 }
 
 impl LanguageModel {
-    /// Loads the folder of a checkpoint. Prompts have the form of its chat template. Without one
+    /// Loads a checkpoint from its folder. Prompts have the form of its chat template. Without one
     /// they have the ChatML form if the tokenizer has its special tokens, otherwise the LLaMA-2
     /// form. Set `templates` afterwards for another form. A model with fewer layers than
     /// [`LlamaOptions::layers`] is loaded completely.
     ///
     /// # Errors
-    /// Errors of [`Llama::load`] and [`Tokenizer::load`].
+    /// Returns the errors of [`Llama::load`] and [`Tokenizer::load`].
     pub fn load(dir: impl AsRef<Path>, options: &LlamaOptions, device: &Device) -> Result<Self> {
         let dir = dir.as_ref();
         let tokenizer = Tokenizer::load(dir)?;
@@ -73,46 +71,47 @@ impl LanguageModel {
         Ok(Self { llama, tokenizer, templates, name, checkpoint })
     }
 
-    /// The complete model, which writes profiles and predictions, because a model with fewer layers
-    /// writes no sensible text. If `llama` has fewer layers, the first call loads the complete
-    /// model from the checkpoint's folder.
+    /// Returns the complete model, which writes profiles and predictions. If `llama` has fewer
+    /// layers, it cannot write sensible texts, so the first call loads the complete model from the
+    /// checkpoint's folder.
     ///
     /// # Errors
-    /// As for [`Llama::load`]; a later call tries again.
+    /// Returns the errors of [`Llama::load`]. After an error, the next call tries again.
     pub fn writer(&self) -> Result<&Llama> {
         let Checkpoint { dir, writer, .. } = &*self.checkpoint;
         writer.get(|| Ok(Llama::load(dir, &LlamaOptions::default(), self.llama.device())?))
     }
 
-    /// SHA-256 of the checkpoint's weights, configuration and tokenizer, in hexadecimal, by which a
-    /// run identifies its language model. The first call computes it, which takes seconds for
-    /// several gigabytes. Clones share it.
+    /// Returns the SHA-256 of the checkpoint's weights, configuration and tokenizer, in
+    /// hexadecimal. A run identifies its language model by this hash. The first call computes the
+    /// hash, which takes seconds for several gigabytes, and clones share it.
     ///
     /// # Errors
-    /// [`Error::Io`](crate::Error::Io) for a file that is missing or cannot be read.
+    /// Returns [`Error::Io`](crate::Error::Io) if a file is missing or cannot be read.
     pub fn checkpoint_hash(&self) -> Result<&str> {
         let Checkpoint { dir, hash, .. } = &*self.checkpoint;
         Ok(hash.get(|| crate::hash::hash(dir))?)
     }
 
-    /// Number of layers of the complete model.
+    /// Returns the number of layers of the complete model.
     pub(crate) fn whole_layers(&self) -> usize {
         self.checkpoint.layers
     }
 
-    /// The same architecture, tokenizer, prompts, writer and hash, with random weights for prompts:
-    /// a control for the effect of pretraining.
+    /// Returns a control for the effect of pretraining, whose prompts run on random weights. The
+    /// architecture, the tokenizer, the templates, the hash and the model that writes texts stay
+    /// the same.
     ///
     /// # Errors
-    /// The device is out of memory.
+    /// Returns an error if the device is out of memory.
     pub fn randomized(&self, seed: u64) -> Result<Self> {
         let llama = Llama::random(self.llama.config(), seed, self.llama.device())?;
         Ok(Self { llama, ..self.clone() })
     }
 }
 
-/// Prompts in the form of the checkpoint's chat template. `None`, with a warning, if it has none or
-/// an unusable one: a model without prompts does not need it.
+/// Returns prompts in the form of the checkpoint's chat template. Returns `None`, with a warning,
+/// if the template is missing or unusable, because a model without prompts does not need it.
 fn own_form(dir: &Path) -> Option<Templates> {
     let own = || match ChatTemplate::load(dir)? {
         Some(chat) => Templates::from_chat(&chat).map(Some),

@@ -1,4 +1,4 @@
-//! A value that is computed on first use.
+//! A value that is computed on first use, and whose computation may fail.
 
 use std::sync::{Mutex, OnceLock, PoisonError};
 
@@ -6,7 +6,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 #[derive(Debug)]
 pub(crate) struct Lazy<T> {
     value: OnceLock<T>,
-    /// Locked by the thread that computes the value.
+    /// Lock of the thread that computes the value.
     making: Mutex<()>,
 }
 
@@ -21,7 +21,7 @@ impl<T> Lazy<T> {
         Self { value: OnceLock::from(value), making: Mutex::new(()) }
     }
 
-    /// The value. The first call computes it, and other threads wait for it.
+    /// Returns the value. The first call computes it, and other threads wait for it.
     pub(crate) fn get<E>(&self, make: impl FnOnce() -> Result<T, E>) -> Result<&T, E> {
         if let Some(value) = self.value.get() {
             return Ok(value);

@@ -1,4 +1,4 @@
-//! The method of GLTA: trains a recommender around a frozen language model, and opens it.
+//! Trains a recommender around a frozen language model, and opens trained recommenders.
 //!
 //! A [`Run`] has the stages of the paper ("Training Large Recommendation Models via Graph-Language
 //! Token Alignment", WWW'25 companion):
@@ -11,11 +11,11 @@
 //! 4. **User-item alignment**: a second projector maps user nodes to tokens. The slots must name
 //!    items that the prompt does not show.
 //!
-//! An item may also have a text vector by the frozen model. A [linear
+//! An item may also have a text vector that the frozen model computes. A [linear
 //! model](glta_linear::LinearModel) in closed form may compute the logits, and the prompt path then
 //! learns a correction.
 //!
-//! Only projectors, slots and the head are trained; gradients flow through the frozen, quantised
+//! Only projectors, slots and the head are trained. Gradients flow through the frozen, quantised
 //! layers. The open points of the paper are fields of [`Config`]. A [`Preset`] is a complete
 //! configuration: the linear model alone (the default), the whole method, or the paper's readings.
 //! A finished run is opened as a [`Recommender`].

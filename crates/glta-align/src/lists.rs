@@ -1,4 +1,4 @@
-//! Ranked lists for users, by any kind of model.
+//! Ranks items for users with any kind of model.
 
 use std::sync::Arc;
 
@@ -15,17 +15,17 @@ use crate::ranks::gather_lists;
 use crate::sampling::{UserExample, inference_example};
 use crate::{Error, Result};
 
-/// An example, and the items to leave out of its list.
+/// An example, and the items that its list must not contain.
 pub(crate) type Query = (UserExample, Vec<u32>);
 
-/// A model that makes lists of items for users.
+/// A model that ranks items for users.
 pub(crate) trait Lists {
     fn config(&self) -> &Config;
 
-    /// The best `k` items for each example, without its excluded items.
+    /// Returns the best `k` items for each example, without its excluded items.
     fn lists(&self, queries: &[Query], k: usize) -> Result<Vec<Vec<Ranked>>>;
 
-    /// Log-probabilities of all items for each example.
+    /// Returns the log-probabilities of all items for each example, `(examples, items)`.
     fn log_probabilities(&self, examples: &[UserExample]) -> Result<Vec<Vec<f32>>>;
 }
 
@@ -36,7 +36,7 @@ impl Lists for Glta {
 
     fn lists(&self, queries: &[Query], k: usize) -> Result<Vec<Vec<Ranked>>> {
         let config = self.config();
-        // Longer lists are not possible, and a list that is made item by item would run prompts for
+        // Longer lists are not possible. A list that is made item by item would run prompts for
         // them.
         let k = k.min(self.n_items());
         let mut lists = Vec::with_capacity(queries.len());
@@ -61,7 +61,7 @@ impl Lists for Glta {
     }
 }
 
-/// The linear model without a prompt path, or next to one with the factor 0.
+/// The linear model as the only source of scores: there is no prompt path, or its factor is 0.
 #[derive(Debug, Clone)]
 pub(crate) struct LinearLists {
     config: Config,
@@ -109,7 +109,7 @@ impl Lists for LinearLists {
     }
 }
 
-/// The best `k` items for known users, without the excluded items of each.
+/// Returns the best `k` items for known users, without the excluded items of each.
 pub(crate) fn rank_users(
     model: &dyn Lists,
     data: &RunData,
@@ -122,12 +122,13 @@ pub(crate) fn rank_users(
     model.lists(&queries, k)
 }
 
-/// The prompt of a user of the training data when lists are made.
+/// Returns the example of a known user for whom a list is made.
 pub(crate) fn known_user(config: &Config, data: &RunData, user: u32) -> UserExample {
     inference_example(Some(user), data.train.items(user), config.model.history, config.seed)
 }
 
-/// N@10 on the validation items, without training items.
+/// Returns N@10 on the validation items, where training items are masked. Returns `None` without
+/// validation items. Ranks divide the users.
 pub(crate) fn validation(
     model: &dyn Lists,
     data: &RunData,
@@ -143,12 +144,12 @@ pub(crate) fn validation(
     ndcg(&users, gather_lists(comm, rankings)?, data).map(Some)
 }
 
-/// The users with validation items.
+/// Returns the users with validation items.
 pub(crate) fn validation_users(data: &RunData) -> Vec<u32> {
     (0..data.users.len() as u32).filter(|&user| !data.valid.items(user).is_empty()).collect()
 }
 
-/// N@10 of these users' lists on the validation items.
+/// Returns N@10 of the users' lists on the validation items.
 pub(crate) fn ndcg(users: &[u32], rankings: Vec<Vec<Ranked>>, data: &RunData) -> Result<f64> {
     let rankings: Vec<(u32, Vec<u32>)> = users
         .iter()

@@ -1,4 +1,4 @@
-//! Frozen graph nodes as features.
+//! Provides frozen graph nodes and text vectors as features of users and items.
 
 use candle_core::{Device, Tensor};
 use glta_data::Interactions;
@@ -9,16 +9,16 @@ use ndarray::Array2;
 use crate::config::{ModelConfig, NodeFeatures, UserNode};
 use crate::{Error, Result};
 
-/// Node embeddings of graph pretraining, scaled so that users and items each have a root mean
-/// square of one, because projectors are initialised for this scale. The node of a context is
-/// scaled separately, because the sum grows with the size of the context, which changes in every
-/// training step.
+/// The node embeddings of graph pretraining. Users and items are each scaled to a root mean square
+/// of one, because projectors are initialised for this scale. The node of a context is scaled
+/// separately, because the sum grows with the size of the context, which changes in every training
+/// step.
 #[derive(Debug)]
 pub(crate) struct Nodes {
-    /// Only if user tokens are projected from them.
+    /// User embeddings, kept only if user tokens are projected from them.
     users: Option<Array2<f32>>,
     items: Array2<f32>,
-    /// Text vectors, appended to the graph embeddings: `(items, t)`.
+    /// Text vectors `(items, t)`, which are appended to the graph embeddings.
     texts: Option<Texts>,
     /// Whether graph embeddings are used.
     graph: bool,
@@ -27,7 +27,7 @@ pub(crate) struct Nodes {
     device: Device,
 }
 
-/// Text vectors and their scale.
+/// Text vectors with the scale by which they are divided.
 #[derive(Debug)]
 struct Texts {
     vectors: TextVectors,
@@ -40,7 +40,7 @@ impl Texts {
     }
 }
 
-/// Rejects embeddings with other numbers of users or items.
+/// Returns an error if the embeddings have other numbers of users or items than the training data.
 pub(crate) fn check_embeddings(embeddings: &NodeEmbeddings, train: &Interactions) -> Result<()> {
     let (users, items) = (&embeddings.users, &embeddings.items);
     let fit = (users.nrows(), items.nrows()) == (train.n_users(), train.n_items());
@@ -57,8 +57,8 @@ pub(crate) fn check_embeddings(embeddings: &NodeEmbeddings, train: &Interactions
 }
 
 impl Nodes {
-    /// `train` is the graph of the embeddings. `texts: (items, t)` are the text vectors of the
-    /// items; without them graph embeddings are used, whatever `config` says.
+    /// Creates the nodes. `train` is the graph of the embeddings, and `texts` are the text vectors
+    /// of the items, `(items, t)`. Without texts, graph embeddings are used whatever `config` says.
     pub(crate) fn new(
         embeddings: NodeEmbeddings,
         train: &Interactions,
@@ -93,7 +93,8 @@ impl Nodes {
         Ok(Self { users, items, texts, graph, item_degrees, item_tensor, device })
     }
 
-    /// Width of a node: of the graph embeddings, of the text vectors, or of both.
+    /// Returns the width of a node, which consists of the graph embedding, the text vector, or
+    /// both.
     pub(crate) fn dim(&self) -> usize {
         let graph = if self.graph { self.items.ncols() } else { 0 };
         graph + self.texts.as_ref().map_or(0, |texts| texts.vectors.view().ncols())
@@ -103,18 +104,18 @@ impl Nodes {
         self.items.nrows()
     }
 
-    /// All item nodes: `(items, d)`.
+    /// Returns all item nodes, `(items, d)`.
     pub(crate) fn all_items(&self) -> &Tensor {
         &self.item_tensor
     }
 
-    /// Nodes of `items`: `(items.len(), d)`.
+    /// Returns the nodes of `items`, `(items.len(), d)`.
     pub(crate) fn items(&self, items: &[u32]) -> Result<Tensor> {
         Ok(self.item_tensor.index_select(&Tensor::new(items, &self.device)?, 0)?)
     }
 
-    /// The trained nodes of users, `(users.len(), d)`; the node of a user outside the training data
-    /// is estimated from the context items.
+    /// Returns the trained nodes of users, `(users.len(), d)`. The node of a user outside the
+    /// training data is estimated from the context items.
     pub(crate) fn users<'a>(
         &self,
         users: impl ExactSizeIterator<Item = (Option<u32>, &'a [u32])>,
@@ -133,8 +134,8 @@ impl Nodes {
         Ok(Tensor::from_vec(values, (rows, self.dim()), &self.device)?)
     }
 
-    /// One step through the frozen graph from each context, scaled to a root mean square of one:
-    /// `(contexts.len(), d)`.
+    /// Computes one step through the frozen graph from each context, scaled to a root mean square
+    /// of one, `(contexts.len(), d)`.
     pub(crate) fn contexts<'a>(
         &self,
         contexts: impl ExactSizeIterator<Item = &'a [u32]>,
@@ -156,7 +157,7 @@ impl Nodes {
         self.append_texts(context, values);
     }
 
-    /// The sum of the context's text vectors, scaled to a root mean square of one.
+    /// Appends the sum of the context's text vectors, scaled to a root mean square of one.
     fn append_texts(&self, context: &[u32], values: &mut Vec<f32>) {
         let Some(texts) = &self.texts else { return };
         let mut sum = vec![0f32; texts.vectors.view().ncols()];
@@ -191,7 +192,8 @@ mod tests {
         let nodes = Nodes::new(embeddings.clone(), &train, None, &config, &Device::Cpu).unwrap();
         let contexts = [&[0u32, 1][..], &[1], &[]];
         let got = nodes.contexts(contexts.into_iter()).unwrap().to_vec2::<f32>().unwrap();
-        // e_0/√1 + e_1/√3 has the direction (√3, 1); a single item has its own.
+        // e_0/√1 + e_1/√3 has the direction (√3, 1). The node of a single item has the item's
+        // direction.
         assert!((got[0][0] / got[0][1] - 3f32.sqrt()).abs() < 1e-5);
         assert!(got[1][0].abs() < 1e-6 && (got[1][1] - 2f32.sqrt()).abs() < 1e-5);
         let squares: f32 = got[0].iter().map(|v| v * v).sum();

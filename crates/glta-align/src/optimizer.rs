@@ -17,7 +17,7 @@ const BETA1: f64 = 0.9;
 const BETA2: f64 = 0.999;
 const EPSILON: f64 = 1e-8;
 
-/// The optimiser of one stage.
+/// The Adam optimiser of one stage.
 pub(crate) struct Adam {
     first: Tensors,
     second: Tensors,
@@ -35,12 +35,12 @@ impl Adam {
         Self { first, second }
     }
 
-    /// First and second moments by parameter name.
+    /// Returns the first and second moments by parameter name.
     pub(crate) fn state(&self) -> (&Tensors, &Tensors) {
         (&self.first, &self.second)
     }
 
-    /// One update (Kingma & Ba 2015); `step` counts from 1.
+    /// Updates the parameters once (Kingma & Ba 2015). `step` counts from 1.
     pub(crate) fn step(
         &mut self,
         parameters: &Parameters,
@@ -66,10 +66,10 @@ impl Adam {
     }
 }
 
-/// The gradients of all parameters.
+/// Returns the gradients of all parameters.
 ///
 /// # Errors
-/// A parameter without a gradient.
+/// Returns an error if a parameter has no gradient.
 pub(crate) fn gradients(
     parameters: &Parameters,
     store: &GradStore,
@@ -85,10 +85,10 @@ pub(crate) fn gradients(
     Ok(gradients)
 }
 
-/// Scales the gradients down together to `clip_norm`.
+/// Scales all gradients down by one factor, so that their common norm is at most `clip_norm`.
 ///
 /// # Errors
-/// A gradient that is not finite.
+/// Returns an error if a gradient is not finite.
 pub(crate) fn clip(
     gradients: &mut Tensors,
     clip_norm: f64,
@@ -111,7 +111,8 @@ pub(crate) fn clip(
     Ok(())
 }
 
-/// Linear warm-up, then a half cosine down to `final_ratio`; `step` counts from 1.
+/// Returns the learning rate of a step: a linear warm-up, then a half cosine down to `final_ratio`.
+/// `step` counts from 1.
 pub(crate) fn learning_rate(config: &TrainConfig, step: u64, total: u64) -> f64 {
     let warmup = config.warmup_steps as u64;
     let ratio = if step <= warmup {
@@ -124,8 +125,8 @@ pub(crate) fn learning_rate(config: &TrainConfig, step: u64, total: u64) -> f64 
     config.learning_rate * ratio
 }
 
-/// Moves the average towards the weights. The decay increases with the steps, so that the first
-/// weights do not dominate a short run.
+/// Moves the average of the weights towards the current ones. The decay increases with the steps,
+/// so that the first weights do not dominate a short run.
 pub(crate) fn update_average(
     average: &mut Tensors,
     parameters: &Parameters,
@@ -140,7 +141,7 @@ pub(crate) fn update_average(
     Ok(())
 }
 
-/// Copies of the current weights.
+/// Returns copies of the current weights.
 pub(crate) fn snapshot(parameters: &Parameters) -> Result<Tensors> {
     parameters.iter().map(|(n, v)| Ok((n.clone(), v.as_tensor().detach().copy()?))).collect()
 }
@@ -170,7 +171,7 @@ mod tests {
 
     #[test]
     fn adam_matches_the_published_update() {
-        // Computed by hand: the first step moves by lr · sign(g).
+        // The values are computed by hand: the first step moves by lr · sign(g).
         let parameters = one(1.0);
         let mut adam = Adam::new(&parameters).unwrap();
         let gradient =

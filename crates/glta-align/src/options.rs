@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use crate::{Error, Result};
 
-/// The user for whom a list is made.
+/// A user for whom a list is made: a known user, or any user with some items.
 ///
 /// ```
 /// use glta_align::Person;
@@ -13,13 +13,14 @@ use crate::{Error, Result};
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Person<'a> {
-    /// A known user, by dense id, with all known items.
+    /// A known user, by dense id, with all known items of the user.
     User(u32),
-    /// Any user, by the user's items. Without items the most popular ones are recommended.
+    /// Any user, by dense ids of the user's items. Without items the most popular ones are
+    /// recommended.
     Items(&'a [u32]),
 }
 
-/// Options of a list.
+/// Options for the items of a list.
 ///
 /// ```
 /// use glta_align::ListOptions;
@@ -31,34 +32,36 @@ pub enum Person<'a> {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ListOptions {
-    /// Items to leave out.
+    /// Items that must not be in the list, by dense id.
     pub exclude: Vec<u32>,
-    /// If given, only these items.
+    /// The only items that may be in the list, by dense id. `None` allows all items.
     pub among: Option<Vec<u32>>,
-    /// Only items whose field has one of these values; with several fields, all of them must match.
-    /// `name` is also the title; `category`, `categories` and `genre` are also the genres.
+    /// Values that the items must have, by field. One value of a field is enough, but all fields
+    /// must match. `name` also selects the title, and `category`, `categories` and `genre` select
+    /// the genres.
     pub filter: BTreeMap<String, Vec<String>>,
-    /// Also items that the user already has, for products that are bought again.
+    /// Whether the list may contain items that the user already has, for products that are bought
+    /// again.
     pub allow_known: bool,
 }
 
 impl ListOptions {
-    /// Leaves items out.
+    /// Excludes items from the list.
     #[must_use]
     pub fn exclude(mut self, items: impl IntoIterator<Item = u32>) -> Self {
         self.exclude.extend(items);
         self
     }
 
-    /// Allows only these items.
+    /// Restricts the list to the given items. Further calls allow further items.
     #[must_use]
     pub fn among(mut self, items: impl IntoIterator<Item = u32>) -> Self {
         self.among.get_or_insert_default().extend(items);
         self
     }
 
-    /// Allows only items whose field has this value, or another value that was allowed for the
-    /// field.
+    /// Restricts the list to items whose field has the given value. Several values of one field are
+    /// alternatives.
     #[must_use]
     pub fn filter(mut self, field: impl Into<String>, value: impl Into<String>) -> Self {
         self.filter.entry(field.into()).or_default().push(value.into());
@@ -73,17 +76,17 @@ impl ListOptions {
     }
 }
 
-/// The [`ListOptions`] of one user, to check items one by one.
+/// The [`ListOptions`] of one user, prepared to check items one by one.
 pub(crate) struct Allowed<'a> {
     items: usize,
     excluded: Vec<u32>,
     among: Option<Vec<u32>>,
-    /// For every item, whether the filter allows it.
+    /// Whether the filter allows each item, `(items,)`. `None` allows all items.
     filter: Option<&'a [bool]>,
 }
 
 impl<'a> Allowed<'a> {
-    /// `has` are the user's items; the catalogue has `items` items.
+    /// Prepares the options for a user with the items `has` and a catalogue of `items` items.
     pub(crate) fn new(
         options: &ListOptions,
         items: usize,
@@ -107,14 +110,14 @@ impl<'a> Allowed<'a> {
         Ok(Self { items, excluded, among, filter })
     }
 
-    /// Whether an item is left out of the list.
+    /// Returns whether an item must not be in the list.
     pub(crate) fn skips(&self, item: u32) -> bool {
         self.filter.is_some_and(|allowed| !allowed[item as usize])
             || self.excluded.binary_search(&item).is_ok()
             || self.among.as_ref().is_some_and(|among| among.binary_search(&item).is_err())
     }
 
-    /// All items that are left out of the list.
+    /// Returns all items that must not be in the list, in ascending order.
     pub(crate) fn skipped(&self) -> Vec<u32> {
         if self.among.is_none() && self.filter.is_none() {
             return self.excluded.clone();

@@ -1,50 +1,50 @@
 use glta_graph::EpochReport;
 use glta_linear::LinearStep;
 
-/// Progress of a run.
+/// An event that reports the progress of a run.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Event {
-    /// An epoch of graph pretraining ended.
+    /// An epoch of graph pretraining has ended.
     Graph(EpochReport),
-    /// A text encoder reads the item texts.
+    /// A text encoder has encoded some of the item texts.
     TextVectors {
         /// Number of encoded texts.
         done: usize,
         /// Total number of texts.
         total: usize,
     },
-    /// The linear model is being fitted.
+    /// The fit of the linear model has made a step.
     Linear(LinearStep),
-    /// Profiles and predictions are being written.
+    /// The profiles and predictions of some users have been written.
     Texts {
         /// Number of users whose texts are written.
         done: usize,
         /// Total number of users.
         total: usize,
     },
-    /// A training step ended.
+    /// A training step of an alignment stage has ended.
     Step {
-        /// `"item"` or `"user"`.
+        /// Name of the stage, `"item"` or `"user"`.
         stage: &'static str,
-        /// Steps of this stage, including those before a resume.
+        /// Number of finished steps of the stage, including those before a resume.
         step: u64,
-        /// Total steps of the stage without early stopping.
+        /// Total number of steps of the stage without early stopping.
         steps: u64,
-        /// The step's loss.
+        /// Loss of the step.
         loss: f64,
     },
-    /// The stage was evaluated.
+    /// An alignment stage has been evaluated.
     Evaluated {
-        /// `"item"` or `"user"`.
+        /// Name of the stage, `"item"` or `"user"`.
         stage: &'static str,
         /// Number of finished epochs.
         epoch: usize,
-        /// `"accuracy"` (chance is one over the items shown) or `"N@10"`.
+        /// Name of the metric, `"accuracy"` (chance is one over the items shown) or `"N@10"`.
         metric: &'static str,
-        /// The metric's value on validation data.
+        /// Value of the metric on validation data.
         value: f64,
-        /// Whether it is the best so far.
+        /// Whether the value is the best so far.
         best: bool,
     },
 }

@@ -4,13 +4,13 @@ use ndarray::Array2;
 
 use crate::{Error, LanguageModel, Result};
 
-/// Positions whose vocabulary is scored at once.
+/// Number of positions whose vocabulary is scored at once.
 const BLOCK: usize = 128;
 
 impl LanguageModel {
-    /// Hidden states of prompts after the final norm, `(prompts, 2 · hidden)`: the state of the
-    /// last token, then the mean state of all tokens but the first, which is the same for every
-    /// prompt. The prompts run as one batch.
+    /// Computes hidden states of prompts after the final norm, `(prompts, 2 · hidden)`. A row is
+    /// the state of the last token, then the mean state of all tokens but the first, whose state is
+    /// the same for every prompt. The prompts run as one batch.
     ///
     /// ```
     /// use glta_align::LanguageModel;
@@ -25,7 +25,7 @@ impl LanguageModel {
     /// ```
     ///
     /// # Errors
-    /// An empty prompt, or one that is longer than the context of the model.
+    /// Returns an error if a prompt is empty or longer than the context of the model.
     pub fn prompt_states(&self, prompts: &[Vec<u32>]) -> Result<Array2<f32>> {
         let hidden = self.llama.config().hidden_size;
         let mut out = Array2::zeros((prompts.len(), 2 * hidden));
@@ -48,8 +48,8 @@ impl LanguageModel {
         Ok(out)
     }
 
-    /// The mean log-probability per token of each text after a prompt. The prompt is computed once,
-    /// and the texts run as one batch.
+    /// Computes the mean log-probability per token of each text after a prompt, `(texts,)`. The
+    /// prompt is computed once, and the texts run as one batch.
     ///
     /// ```
     /// use glta_align::LanguageModel;
@@ -63,7 +63,8 @@ impl LanguageModel {
     /// ```
     ///
     /// # Errors
-    /// An empty prompt or text, or both together longer than the context of the model.
+    /// Returns an error if the prompt or a text is empty, or if both together are longer than the
+    /// context of the model.
     pub fn log_likelihoods(&self, prompt: &[u32], texts: &[Vec<u32>]) -> Result<Vec<f32>> {
         let Some((last, before)) = prompt.split_last() else {
             return Err(Error::Data("the likelihood of texts needs a prompt before them".into()));
@@ -74,7 +75,7 @@ impl LanguageModel {
         if texts.is_empty() {
             return Ok(Vec::new());
         }
-        // The last token of the prompt names the first one of a text, and so on.
+        // The state of the prompt's last token predicts the first token of a text, and so on.
         let rows: Vec<Vec<u32>> = texts
             .iter()
             .map(|text| std::iter::once(last).chain(text).take(text.len()).copied().collect())
@@ -107,7 +108,7 @@ impl LanguageModel {
         Ok(texts.iter().map(mean).collect())
     }
 
-    /// States of token ids, `(rows, longest row, hidden)`.
+    /// Computes the states of token ids, `(rows, longest row, hidden)`.
     fn states(&self, rows: &[Vec<u32>], options: &ForwardOptions<'_>) -> Result<Tensor> {
         let lengths: Vec<usize> = rows.iter().map(Vec::len).collect();
         let width = lengths.iter().copied().max().unwrap_or(0);
@@ -133,7 +134,7 @@ mod tests {
         LanguageModel::load(dir.path(), &LlamaOptions::default(), &Device::Cpu).unwrap()
     }
 
-    /// All states of one prompt, by itself.
+    /// Computes all states of one prompt in a batch of its own.
     fn alone(language: &LanguageModel, ids: &[u32]) -> Vec<Vec<f32>> {
         let embeds = language.llama.embed(ids).unwrap().unsqueeze(0).unwrap();
         let options = ForwardOptions::default();

@@ -1,4 +1,4 @@
-//! Prompts of examples: text tokens and soft tokens in order.
+//! Renders the prompts of examples: text tokens and soft tokens in order.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::{Result, Templates};
 pub(crate) struct Prompts {
     language: LanguageModel,
     data: Arc<RunData>,
-    /// Prompts of stage 2.
+    /// Common parts of stage-2 prompts, created on first use.
     item: Lazy<ItemPrompts>,
     max_tokens: usize,
     item_slots: ItemSlots,
@@ -38,8 +38,9 @@ pub(crate) struct Prompts {
 struct ItemPrompts {
     template: String,
     opening: Opening,
-    /// Item texts, truncated to the configured number of tokens. Kept as text, because a prompt is
-    /// tokenised as a whole: the last token of a description may merge with the separator.
+    /// Item texts, truncated to the configured number of tokens. They are kept as text, because a
+    /// prompt is tokenised as a whole: the last token of a description may merge with the
+    /// separator.
     descriptions: Vec<String>,
 }
 
@@ -71,7 +72,8 @@ impl Prompts {
         })
     }
 
-    /// The prompts of stage 2, created on first use, because recommendations do not need them.
+    /// Returns the common parts of stage-2 prompts. They are created on first use, because
+    /// recommendations do not need them.
     fn item(&self) -> Result<&ItemPrompts> {
         self.item.get(|| {
             let items = self.data.items.par_iter();
@@ -99,25 +101,26 @@ impl Prompts {
         self.user.prefix.as_ref()
     }
 
-    /// Items whose descriptions the writer of the user's texts saw, in ascending order.
+    /// Returns the items from whose descriptions the user's texts were written, in ascending order.
     pub(crate) fn text_items(&self, user: u32) -> &[u32] {
         self.texts.get(&user).map_or(&[], |texts| &texts.items)
     }
 
-    /// Length in bytes of the variable part of a stage-2 prompt, to compare prompts.
+    /// Returns the length of the variable part of a stage-2 prompt in bytes, to compare prompts.
     pub(crate) fn item_length(&self, example: &ItemExample) -> Result<usize> {
         let texts = &self.item()?.descriptions;
         Ok(example.descriptions.iter().map(|&i| texts[i as usize].len()).sum())
     }
 
-    /// The same length for stage-3 prompts, where a soft token counts as a short word.
+    /// Returns the length of the variable part of a stage-3 prompt in bytes. A soft token counts as
+    /// four bytes.
     pub(crate) fn user_length(&self, example: &UserExample) -> usize {
         let (profile, prediction) = self.user_texts(example);
         let texts: usize = [profile, prediction].into_iter().flatten().map(str::len).sum();
         4 * example.shown.len() + texts
     }
 
-    /// The profile and the prediction in the user's prompt.
+    /// Returns the profile and the prediction that the user's prompt contains.
     fn user_texts(&self, example: &UserExample) -> (Option<&str>, Option<&str>) {
         let texts = example.user.filter(|_| example.texts).and_then(|user| self.texts.get(&user));
         let text = |wanted: bool, pick: fn(&UserTexts) -> &str| {
@@ -126,7 +129,7 @@ impl Prompts {
         (text(self.profile, |t| &t.profile), text(self.prediction, |t| &t.prediction))
     }
 
-    /// Returns a stage-2 prompt. `items` are the soft tokens of its items in order, and `slots` the
+    /// Renders a stage-2 prompt. `items` are the soft tokens of its items in order, and `slots` the
     /// soft tokens of its slots.
     pub(crate) fn item_row(
         &self,
@@ -155,9 +158,9 @@ impl Prompts {
         Ok(place(pieces, slots, self.placement, slots.len()))
     }
 
-    /// Returns a stage-3 prompt. `user` and `shown` are the soft tokens of the user (not used if
+    /// Renders a stage-3 prompt. `user` and `shown` are the soft tokens of the user (not used if
     /// the prompt has the user's number) and of the shown items. `slots` are the soft tokens of the
-    /// slots; with [`SlotPlacement::Last`] there are none, and the last `n_slots` positions are
+    /// slots. With [`SlotPlacement::Last`] there are none, and the last `n_slots` positions are
     /// read.
     pub(crate) fn user_row(
         &self,
@@ -182,9 +185,9 @@ impl Prompts {
         Ok(place(pieces, slots, self.placement, n_slots))
     }
 
-    /// Renders the prompt after the opening. Takes soft tokens in order. Text gets the same token
-    /// ids as in the whole prompt: it is tokenised together with the static text before it, or as a
-    /// continuation after soft tokens.
+    /// Renders the part of the prompt after the opening, with the soft tokens in order. Text gets
+    /// the same token ids as in the whole prompt: it is tokenised together with the static text
+    /// before it, or as a continuation after soft tokens.
     fn pieces<'a>(
         &self,
         template: &str,
@@ -221,19 +224,20 @@ impl Prompts {
 #[derive(Debug)]
 struct Opening {
     ids: Vec<u32>,
-    /// Ids at the end of the static text that may merge with the next text.
+    /// Token ids at the end of the static text that may merge with the next text.
     tail: Vec<u32>,
-    /// Keys and values of `ids`; `None` if there are no ids.
+    /// Keys and values of `ids`, or `None` if `ids` is empty.
     prefix: Option<Prefix>,
 }
 
 impl Opening {
-    /// `soft`: whether soft tokens follow the static text, which is then tokenised alone.
+    /// Computes the opening of a template. With `soft`, soft tokens follow the static text, which
+    /// is then tokenised alone.
     fn new(language: &LanguageModel, template: &str, soft: bool) -> Result<Self> {
         let fixed = Templates::static_prefix(template);
         let mut ids = language.tokenizer.encode(fixed, true)?;
         let mut kept = ids.len();
-        // The last tokens may merge with the next text, such as a space with a word.
+        // The last tokens may merge with the next text, for example a space with a word.
         for follows in if soft { &[][..] } else { &["a", "A", " a", "1", "\n", "(", "é"] } {
             let whole = language.tokenizer.encode(&format!("{fixed}{follows}"), true)?;
             let same = ids.iter().zip(&whole).take_while(|(a, b)| a == b).count();
@@ -244,7 +248,7 @@ impl Opening {
         Ok(Self { ids, tail, prefix })
     }
 
-    /// Ids of the static text and `leading`, without the ids of the opening.
+    /// Returns the ids of the static text and `leading`, without the ids of the opening.
     fn continued(&self, language: &LanguageModel, fixed: &str, leading: &str) -> Result<Vec<u32>> {
         if leading.is_empty() {
             return Ok(self.tail.clone());
@@ -276,7 +280,7 @@ fn place(mut pieces: Vec<Piece>, slots: &[u32], placement: SlotPlacement, n_slot
     }
 }
 
-/// Returns a prompt that ends with its last slot.
+/// Ends a prompt with its last slot, and returns it with the positions of the slots.
 fn up_to_last(mut pieces: Vec<Piece>, slots: &[u32]) -> Row {
     let is_slot = |piece: &Piece| matches!(piece, Piece::Soft(soft) if slots.contains(soft));
     pieces.truncate(pieces.iter().rposition(is_slot).map_or(0, |last| last + 1));
@@ -297,7 +301,7 @@ fn length(piece: &Piece) -> usize {
     }
 }
 
-/// Truncates a text to its first `max_tokens` tokens and returns it as text.
+/// Truncates a text to its first `max_tokens` tokens.
 fn cut(language: &LanguageModel, text: &str, max_tokens: usize) -> Result<String> {
     let ids = language.tokenizer.encode(text, false)?;
     if ids.len() <= max_tokens {
@@ -339,7 +343,7 @@ mod tests {
             texts: TextConfig::default(),
         };
         let mut config = Config::preset(Preset::Full, Density::Dense);
-        // Each token is a byte: without its last byte `é` is removed.
+        // Each token is a byte, so the limit would cut `é` in half. It is removed instead.
         config.item_stage.max_tokens = 24;
         let prompts =
             Prompts::new(language.clone(), Arc::new(data), BTreeMap::new(), &config).unwrap();

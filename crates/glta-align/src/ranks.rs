@@ -1,4 +1,4 @@
-//! Sums and gathers over ranks: gradients and rankings.
+//! Sums gradients and gathers rankings over ranks.
 
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor};
@@ -9,20 +9,21 @@ use glta_projector::Parameters;
 use crate::optimizer::{Tensors, gradients};
 use crate::{Error, Result};
 
-/// A rank's part of the loss of a batch.
+/// The part of the loss of a batch that one rank computes.
 pub(crate) enum BatchLoss {
-    /// No rank has an example.
+    /// The batch has no example on any rank.
     None,
-    /// Only other ranks have examples.
+    /// This rank has no example, but other ranks have some.
     OtherRanks,
-    /// The sum over all ranks is the mean of the batch.
+    /// The loss of this rank's examples. The sum over all ranks is the mean loss of the batch.
     Part(Tensor),
 }
 
-/// Loss and gradients of a whole batch from the parts of all ranks; `None` without an example.
+/// Returns the loss and the gradients of a whole batch, summed over the parts of all ranks. Returns
+/// `None` if the batch has no example.
 ///
 /// # Errors
-/// A parameter without a gradient on any rank.
+/// Returns an error if a parameter has no gradient on any rank.
 pub(crate) fn batch_gradients(
     comm: &dyn Communicator,
     part: BatchLoss,
@@ -41,7 +42,7 @@ pub(crate) fn batch_gradients(
     let backward =
         || -> Result<Option<GradStore>> { Ok(part.as_ref().map(Tensor::backward).transpose()?) };
     if comm.size() == 1 {
-        // A loss that is not finite is reported as a loss, not as a gradient.
+        // A loss that is not finite must be reported as a loss, not as a gradient.
         if !value.is_finite() {
             return Ok(Some((value, Tensors::new())));
         }
@@ -51,7 +52,8 @@ pub(crate) fn batch_gradients(
     sum(comm, value, backward()?.as_ref(), parameters, stage).map(Some)
 }
 
-/// Sums the loss, a flag per parameter for its gradient, and the gradients, in one list per dtype.
+/// Sums the loss, a flag for each parameter that has a gradient, and the gradients over all ranks,
+/// in one list per dtype.
 fn sum(
     comm: &dyn Communicator,
     value: f64,
@@ -99,8 +101,9 @@ fn sum(
     }
 }
 
-/// The examples of a batch for this rank, in ascending order. The ranks get the same number of
-/// examples (plus or minus one) with similar total lengths, because all wait for the slowest.
+/// Returns the indices of the examples of a batch that this rank processes, in ascending order. All
+/// ranks get the same number of examples, plus or minus one, with similar total lengths, because
+/// all wait for the slowest.
 pub(crate) fn fair_share(comm: &dyn Communicator, lengths: &[usize]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..lengths.len()).collect();
     order.sort_by_key(|&n| std::cmp::Reverse(lengths[n]));
@@ -108,7 +111,7 @@ pub(crate) fn fair_share(comm: &dyn Communicator, lengths: &[usize]) -> Vec<usiz
         .chunks(comm.size())
         .enumerate()
         .filter_map(|(round, dealt)| {
-            // In alternating directions, so that no rank always gets the longer one.
+            // The direction alternates, so that no rank always gets the longer example.
             let place = if round % 2 == 0 { comm.rank() } else { comm.size() - 1 - comm.rank() };
             dealt.get(place).copied()
         })
@@ -117,7 +120,7 @@ pub(crate) fn fair_share(comm: &dyn Communicator, lengths: &[usize]) -> Vec<usiz
     own
 }
 
-/// The lists of all ranks, in the order of the ranks.
+/// Returns the lists of all ranks, in the order of the ranks.
 pub(crate) fn gather_lists(
     comm: &dyn Communicator,
     own: Vec<Vec<Ranked>>,
@@ -125,7 +128,7 @@ pub(crate) fn gather_lists(
     if comm.size() == 1 {
         return Ok(own);
     }
-    // Length, then items and scores as bit patterns.
+    // A list is sent as its length, then its items and scores as bit patterns.
     let mut words: Vec<u32> = Vec::new();
     for list in &own {
         words.push(list.len() as u32);
@@ -222,8 +225,8 @@ mod tests {
                     let sums = || shares.iter().map(|own| own.iter().map(|&n| lengths[n]).sum());
                     let (most, least): (usize, usize) =
                         (sums().max().unwrap(), sums().min().unwrap());
-                    // The difference is at most the longest example, because one rank may have one
-                    // more.
+                    // The difference is at most the longest example, because a rank may have one
+                    // example more.
                     assert!(most - least <= *lengths.iter().max().unwrap(), "{most} {least}");
                 }
             }

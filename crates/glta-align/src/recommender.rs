@@ -25,7 +25,8 @@ use crate::{Config, Error, Result};
 /// A trained recommender.
 ///
 /// Every recommendation is an item of the catalogue that the user does not have, unless
-/// [`ListOptions::allow_known`] permits it. An answer does not depend on its batch.
+/// [`ListOptions::allow_known`] permits known items. An answer does not depend on the other queries
+/// of its batch.
 ///
 /// ```
 /// # use glta_align::{Backbone, Config, Recommender, Run, RunData};
@@ -54,29 +55,30 @@ pub struct Recommender {
     data: Arc<RunData>,
     ids: Arc<Ids>,
     similar: Arc<Similar>,
-    /// Number of users of each item.
+    /// Number of users of each item, counted on first use.
     degrees: Arc<OnceLock<Vec<u32>>>,
     fields: Arc<Fields>,
     growth: Option<Box<Growth>>,
 }
 
-/// Maps of raw ids to dense ids.
+/// Maps from raw ids to dense ids.
 #[derive(Debug, Clone)]
 struct Ids {
     users: HashMap<String, u32>,
     items: HashMap<String, u32>,
 }
 
-/// A recommended item.
+/// An item of a list, with its score.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Recommendation<'a> {
     /// Dense item id.
     pub item: u32,
-    /// Log-probability among all items; for a similar item, its similarity; for a popular item and
-    /// a user without items, the log of its share of all interactions.
+    /// Log-probability of the item among all items. In a list of similar items it is the
+    /// similarity. In a list of popular items, for a user without items, it is the log of the
+    /// item's share of all interactions.
     pub score: f32,
-    /// The item's raw id, title and text.
+    /// Record of the item: its raw id, title, text and fields.
     pub record: &'a ItemRecord,
 }
 
@@ -91,29 +93,30 @@ impl Recommender {
         Self { model, data, ids, similar, degrees, fields, growth: None }
     }
 
-    /// Sets the folder of the run, for its text vectors.
+    /// Sets the folder of the run, from which text vectors are read.
     pub(crate) fn in_folder(mut self, folder: &Path) -> Self {
         self.similar = Arc::new(Similar::of(Some(folder.to_owned())));
         self
     }
 
-    /// Opens the recommender of a finished [`Run`](crate::Run) in `dir` that runs no prompt: the
-    /// linear model alone, by configuration or because validation chose the factor 0 for the
-    /// correction, or a run without a language model.
+    /// Opens the recommender of a finished [`Run`](crate::Run) in `dir` whose scores need no
+    /// prompt. Such a run has no language model, or its scores are those of the linear model alone,
+    /// by configuration or because validation chose the factor 0 for the correction.
     ///
     /// # Errors
-    /// [`Error::NoLlm`] for a run that needs its language model, an unfinished run, or damaged
-    /// files.
+    /// Returns [`Error::NoLlm`] if the run needs its language model, and an error if the run is
+    /// unfinished or its files are damaged.
     pub fn open(dir: impl AsRef<Path>) -> Result<Self> {
         Self::opened(dir.as_ref(), None)
     }
 
-    /// [`open`](Self::open) for any run. `language` must be the checkpoint of the run, loaded with
-    /// the `llm` options of [`Config::of_run`]. The prompts are those of the run.
+    /// Opens the recommender of any finished run. `language` must be the checkpoint of the run,
+    /// loaded with the `llm` options of [`Config::of_run`]. The prompts are those of the run.
     ///
     /// # Errors
-    /// An unfinished run, damaged files, [`Error::OtherCheckpoint`], or a language model with
-    /// another number of layers.
+    /// Returns [`Error::OtherCheckpoint`] if `language` is another checkpoint. Returns an error if
+    /// the run is unfinished, its files are damaged, or the language model has another number of
+    /// layers.
     pub fn open_with(dir: impl AsRef<Path>, language: &LanguageModel) -> Result<Self> {
         Self::opened(dir.as_ref(), Some(language))
     }
@@ -124,7 +127,7 @@ impl Recommender {
         Ok(Self::new(model, data).in_folder(dir))
     }
 
-    /// The same model with another decoder for its slots. It cannot grow.
+    /// Returns the same model with another decoder for its slots. The result cannot grow.
     pub fn with_decoder(&self, decoder: Decoder) -> Self {
         let model = match &self.model {
             Model::Linear(lists) => Model::Linear(Box::new(lists.with_decoder(decoder))),
@@ -141,45 +144,45 @@ impl Recommender {
         }
     }
 
-    /// N@10 on the run's validation items without training items, with the decoder of this
-    /// recommender. `None` for a run without validation items. All ranks of `comm` must call it,
-    /// and get the same value.
+    /// Returns N@10 on the run's validation items, with the decoder of this recommender. Training
+    /// items are masked. Returns `None` if the run has no validation items. All ranks of `comm`
+    /// must make this call, and get the same value.
     ///
     /// # Errors
-    /// A failed rank, or an error of the language model.
+    /// Returns an error if another rank fails, and the errors of the language model.
     pub fn validation(&self, comm: &dyn Communicator) -> Result<Option<f64>> {
         validation(self.model.lists(), &self.data, comm)
     }
 
-    /// The configuration of the run.
+    /// Returns the configuration of the run.
     pub fn config(&self) -> &Config {
         self.model.lists().config()
     }
 
-    /// The catalogue, by dense item id.
+    /// Returns the catalogue, by dense item id.
     pub fn items(&self) -> &[ItemRecord] {
         &self.data.items
     }
 
-    /// Raw user ids, by dense user id.
+    /// Returns the raw user ids, by dense user id.
     pub fn users(&self) -> &[String] {
         &self.data.users
     }
 
-    /// Dense id of a raw user id.
+    /// Returns the dense id of a user, or `None` if the raw id is unknown.
     pub fn user(&self, raw_id: &str) -> Option<u32> {
         self.ids.users.get(raw_id).copied()
     }
 
-    /// Dense id of a raw item id.
+    /// Returns the dense id of an item, or `None` if the raw id is unknown.
     pub fn item(&self, raw_id: &str) -> Option<u32> {
         self.ids.items.get(raw_id).copied()
     }
 
-    /// The known items of a user, in ascending order.
+    /// Returns the known items of a user, in ascending order.
     ///
     /// # Errors
-    /// An unknown user.
+    /// Returns [`Error::UnknownUser`] if the user is unknown.
     pub fn history(&self, user: u32) -> Result<Vec<u32>> {
         self.check_user(user)?;
         Ok(match &self.growth {
@@ -188,26 +191,26 @@ impl Recommender {
         })
     }
 
-    /// The best `k` items for a user of the training data; fewer if the catalogue has no others.
+    /// Returns the best `k` items for a known user, or fewer if the catalogue has no others.
     ///
     /// # Errors
-    /// An unknown user.
+    /// Returns [`Error::UnknownUser`] if the user is unknown.
     pub fn recommend(&self, user: u32, k: usize) -> Result<Vec<Recommendation<'_>>> {
         Ok(self.recommend_batch(&[user], k)?.pop().unwrap_or_default())
     }
 
-    /// [`recommend`](Self::recommend) for several users: one list each, in order.
+    /// Returns one list for each of several users, in order, like [`recommend`](Self::recommend).
     ///
     /// # Errors
-    /// An unknown user.
+    /// Returns [`Error::UnknownUser`] if a user is unknown.
     pub fn recommend_batch(&self, users: &[u32], k: usize) -> Result<Vec<Vec<Recommendation<'_>>>> {
         let people: Vec<Person<'_>> = users.iter().map(|&user| Person::User(user)).collect();
         self.recommend_with(&people, k, &ListOptions::default())
     }
 
-    /// The best `k` items for each of `people` among those that `options` allow; fewer if there are
-    /// no others. All known items of a user are used, including validation items. A user without
-    /// items gets the most popular items.
+    /// Returns the best `k` items for each of `people` among those that `options` allow, or fewer
+    /// if there are no others. All known items of a user count, including validation items. A user
+    /// without items gets the most popular items.
     ///
     /// ```no_run
     /// # use glta_align::{ListOptions, Person, Recommender};
@@ -222,7 +225,8 @@ impl Recommender {
     /// ```
     ///
     /// # Errors
-    /// An unknown user, item or field, or an error of the language model.
+    /// Returns an error if a user, an item or a field is unknown, and the errors of the language
+    /// model.
     pub fn recommend_with(
         &self,
         people: &[Person<'_>],
@@ -268,7 +272,7 @@ impl Recommender {
         Ok(self.records(lists))
     }
 
-    /// All items of a user, in ascending order.
+    /// Returns all items of a user, in ascending order.
     fn context(&self, person: &Person<'_>) -> Result<Vec<u32>> {
         match *person {
             Person::User(user) => self.history(user),
@@ -285,7 +289,7 @@ impl Recommender {
         }
     }
 
-    /// The most popular items, with the log of their share of all interactions.
+    /// Returns the most popular allowed items, with the log of their share of all interactions.
     fn popular(&self, k: usize, allowed: &Allowed<'_>) -> Vec<Ranked> {
         let degrees = self.degrees();
         let all: f32 = degrees.iter().map(|&degree| degree as f32 + 1.0).sum();
@@ -297,11 +301,11 @@ impl Recommender {
         items.into_iter().map(|item| Ranked { item, score: score(item) }).collect()
     }
 
-    /// [`recommend_batch`](Self::recommend_batch) among `items` only, such as new items, as if
-    /// there were no others.
+    /// Returns one list for each user, like [`recommend_batch`](Self::recommend_batch), with only
+    /// the given `items`, such as new items.
     ///
     /// # Errors
-    /// An unknown user or item.
+    /// Returns an error if a user or an item is unknown.
     pub fn recommend_among(
         &self,
         users: &[u32],
@@ -313,7 +317,7 @@ impl Recommender {
         self.recommend_with(&people, k, &options)
     }
 
-    /// The `k` most similar items to an item, among those that `options` allow.
+    /// Returns the `k` items that are most similar to an item, among those that `options` allow.
     ///
     /// ```no_run
     /// # use glta_align::{ListOptions, Recommender, Similarity};
@@ -328,8 +332,8 @@ impl Recommender {
     /// ```
     ///
     /// # Errors
-    /// An unknown item or field; [`Error::Unsupported`] for similarity by text in a run without
-    /// text vectors.
+    /// Returns an error if the item or a field is unknown, and [`Error::Unsupported`] for
+    /// similarity by text if the run has no text vectors.
     pub fn similar_items(
         &self,
         item: u32,
@@ -374,7 +378,7 @@ impl Recommender {
         Ok(self.kept(ranked, k, &allowed))
     }
 
-    /// The best `k` allowed items.
+    /// Returns the best `k` allowed items, with their records.
     fn kept(
         &self,
         mut ranked: Vec<Ranked>,
@@ -385,11 +389,13 @@ impl Recommender {
         self.records(vec![similar::best(ranked, k)]).pop().unwrap_or_default()
     }
 
-    /// How much each of a user's items contributes to the score of an item in the linear model. The
-    /// sum is exact. A contribution of the prompt path is not included.
+    /// Returns how much each of a user's items contributes to the score of an item in the linear
+    /// model. The contributions add up exactly to this score, which does not include the prompt
+    /// path.
     ///
     /// # Errors
-    /// An unknown user or item; [`Error::Unsupported`] for a run without a linear model.
+    /// Returns an error if the user or an item is unknown, and [`Error::Unsupported`] if the run
+    /// has no linear model.
     pub fn explain(&self, person: Person<'_>, item: u32) -> Result<Explanation> {
         let items = self.data.items.len();
         if item as usize >= items {
@@ -401,7 +407,7 @@ impl Recommender {
         Ok(self.linear().ok_or_else(none)?.explain(&context, item))
     }
 
-    /// The linear model, if there is one.
+    /// Returns the linear model, if there is one.
     fn linear(&self) -> Option<&LinearModel> {
         if let Some(growth) = &self.growth {
             return Some(growth.growing.model());
@@ -412,14 +418,14 @@ impl Recommender {
         }
     }
 
-    /// Whether a new item only needs a few small systems. Otherwise a growing recommender is fitted
-    /// again.
+    /// Returns whether a growing recommender adds a new item by solving a few small systems.
+    /// Otherwise it is fitted again.
     pub fn grows_in_place(&self) -> bool {
         let form = self.growth.as_ref().map(|growth| growth.growing.model().report().form);
         matches!(form, Some(Form::Local { rank: 0, .. }))
     }
 
-    /// The linear model, if there is no prompt path.
+    /// Returns the linear model if its scores are not corrected by a prompt path.
     fn linear_alone(&self) -> Option<&LinearModel> {
         match &self.model {
             Model::Linear(_) => self.linear(),
@@ -427,7 +433,7 @@ impl Recommender {
         }
     }
 
-    /// Whether the prompt path contributes to the scores.
+    /// Returns whether the prompt path contributes to the scores.
     pub fn has_prompt(&self) -> bool {
         self.linear_alone().is_none()
     }
@@ -439,19 +445,20 @@ impl Recommender {
         self.degrees.get_or_init(|| self.data.train.item_degrees())
     }
 
-    /// The best `k` items for any user with these `items` (in any order; repeated ones count once).
+    /// Returns the best `k` items for a user who has the given `items`, in any order. Repeated
+    /// items count once.
     ///
     /// # Errors
-    /// An unknown item.
+    /// Returns [`Error::UnknownItem`] if an item is unknown.
     pub fn recommend_for_items(&self, items: &[u32], k: usize) -> Result<Vec<Recommendation<'_>>> {
         Ok(self.recommend_for_items_batch(&[items], k)?.pop().unwrap_or_default())
     }
 
-    /// [`recommend_for_items`](Self::recommend_for_items) for several users: one list each, in
-    /// order.
+    /// Returns one list for each of several users, in order, like
+    /// [`recommend_for_items`](Self::recommend_for_items).
     ///
     /// # Errors
-    /// An unknown item.
+    /// Returns [`Error::UnknownItem`] if an item is unknown.
     pub fn recommend_for_items_batch(
         &self,
         people: &[impl AsRef<[u32]>],
@@ -462,7 +469,7 @@ impl Recommender {
         self.recommend_with(&people, k, &ListOptions::default())
     }
 
-    /// The folder from which it was opened or in which it was trained.
+    /// Returns the folder from which the recommender was opened or in which it was trained.
     pub(crate) fn folder(&self) -> Option<&Path> {
         self.similar.folder.as_deref()
     }
@@ -483,7 +490,7 @@ impl Recommender {
         self.growth = Some(Box::new(growth));
     }
 
-    /// Adds ids for new items, after the others.
+    /// Adds items with new dense ids after the existing ones.
     pub(crate) fn push_items(&mut self, items: &[ItemRecord]) {
         let data = Arc::make_mut(&mut self.data);
         let ids = Arc::make_mut(&mut self.ids);
@@ -499,7 +506,7 @@ impl Recommender {
         Arc::make_mut(&mut self.data).items[item as usize] = record;
     }
 
-    /// The dense id of a user, who may be new.
+    /// Returns the dense id of a user. An unknown user is added.
     pub(crate) fn user_or_new(&mut self, raw_id: &str) -> u32 {
         if let Some(user) = self.user(raw_id) {
             return user;
@@ -511,7 +518,7 @@ impl Recommender {
         user
     }
 
-    /// Removes the raw id of a user; the dense id remains.
+    /// Removes the raw id of a user. The dense id remains.
     pub(crate) fn forget_id(&mut self, raw_id: &str, user: u32) {
         Arc::make_mut(&mut self.ids).users.remove(raw_id);
         Arc::make_mut(&mut self.data).users[user as usize].clear();
@@ -535,7 +542,7 @@ impl Recommender {
     }
 }
 
-/// Ranks users of the training data by their training items, so that a recommender is evaluated
+/// Ranks items for known users from their training items, so that a recommender can be evaluated
 /// like any other model:
 ///
 /// ```no_run
@@ -549,8 +556,8 @@ impl Recommender {
 /// # }
 /// ```
 ///
-/// The lists are those of the decoder. [`Scorer::score`] returns log-probabilities of all items,
-/// which lists do not need. They come from the first slot with [`Decoder::FirstLogit`] or in an
+/// The decoder makes the lists. [`Scorer::score`] returns log-probabilities of all items, which
+/// lists do not need. They come from the first slot with [`Decoder::FirstLogit`] or in an
 /// autoregressive model, otherwise from the mean over the slots.
 impl Scorer for Recommender {
     fn n_items(&self) -> usize {
@@ -594,7 +601,7 @@ impl Scorer for Recommender {
         Ok(rank_users(self.model.lists(), &self.data, queries, k)?)
     }
 
-    /// The language model uses all cores itself.
+    /// Returns false, because the language model uses all cores itself.
     fn parallel(&self) -> bool {
         false
     }

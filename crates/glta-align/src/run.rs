@@ -1,4 +1,4 @@
-//! A run: its folder, and its stages in order.
+//! Trains a run in its folder, stage by stage.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -37,11 +37,11 @@ use crate::trained::Model;
 use crate::trainer::train;
 use crate::{Error, Result};
 
-/// Weights after stage 2.
+/// Name of the file with the weights after stage 2.
 const ALIGNED: &str = "aligned.safetensors";
 
-/// Training in one folder. An interrupted run can be [resumed](Self::resume) at any point, with the
-/// same results as an uninterrupted one on the same number of threads.
+/// A training run in one folder. An interrupted run can be [resumed](Self::resume) at any point. On
+/// the same number of threads the results are those of an uninterrupted run.
 ///
 /// ```
 /// # use glta_align::{Backbone, Config, Recommender, Run, RunData};
@@ -69,11 +69,11 @@ pub struct Run {
     config: Config,
     data: Arc<RunData>,
     sentence: Option<Sentence>,
-    /// Seconds of the linear model's fit, here or in the run from which it was copied.
+    /// Duration of the linear model's fit in seconds, here or in the run from which it was copied.
     linear_seconds: OnceLock<f64>,
 }
 
-/// Rejects invalid data, invalid settings, and combinations that cannot be used.
+/// Returns an error if the data or the configuration are invalid, or cannot be combined.
 fn check(data: &RunData, config: &Config) -> Result<()> {
     config.validate()?;
     data.validate()?;
@@ -84,16 +84,16 @@ fn check(data: &RunData, config: &Config) -> Result<()> {
 }
 
 impl Run {
-    /// Whether `dir` contains a run, which may be unfinished.
+    /// Returns whether `dir` contains a run, which may be unfinished.
     pub fn exists(dir: impl AsRef<Path>) -> bool {
         dir.as_ref().join(CONFIG).exists()
     }
 
-    /// Starts a run in `dir`, which is created if it does not exist.
+    /// Creates a run in `dir`, which is created if it does not exist.
     ///
     /// # Errors
-    /// Invalid data or an invalid configuration; a folder that contains a run, is in use by another
-    /// process, or cannot be written.
+    /// Returns an error if the data or the configuration are invalid, or if the folder contains a
+    /// run, is in use by another process, or cannot be written.
     pub fn create(
         dir: impl AsRef<Path>,
         data: impl Into<Arc<RunData>>,
@@ -102,16 +102,16 @@ impl Run {
         Self::create_on(Arc::new(Alone), dir, data, config)
     }
 
-    /// [`create`](Self::create) on several ranks, which must all make the same calls with the same
-    /// arguments. They divide the users, and need a shared folder, which only rank 0 writes. With
-    /// the same batch size any number of ranks gives the same result, and a run can be resumed with
+    /// Creates a run on several ranks, which must all make the same calls with the same arguments.
+    /// The ranks divide the users, and need a shared folder, which only rank 0 writes. With the
+    /// same batch size any number of ranks gives the same result, and a run can be resumed with
     /// another number.
     ///
     /// A rank that gets an error must end the others ([`Communicator::abort`]), because they wait
     /// for it.
     ///
     /// # Errors
-    /// As for [`create`](Self::create), and [`Error::Comm`].
+    /// Returns the errors of [`create`](Self::create), and [`Error::Comm`] if another rank fails.
     pub fn create_on(
         comm: Arc<dyn Communicator>,
         dir: impl AsRef<Path>,
@@ -126,7 +126,7 @@ impl Run {
         }
         folder.write(CONFIG, |path| {
             data.save(folder.path())?;
-            // Written last, because it marks the folder as a run.
+            // The file is written last, because it marks the folder as a run.
             write_whole(path, config.to_toml()?.as_bytes())
         })?;
         Ok(Self { folder, config, data, sentence: None, linear_seconds: OnceLock::new() })
@@ -136,8 +136,9 @@ impl Run {
     /// [`fit`](Self::fit) then needs the same language model and prompts.
     ///
     /// # Errors
-    /// A folder without a run, a run with other data or another configuration, or a folder that is
-    /// in use by another process or cannot be written.
+    /// Returns an error if the folder has no run, or a run with other data or another
+    /// configuration. Returns an error if the folder is in use by another process or cannot be
+    /// written.
     pub fn resume(
         dir: impl AsRef<Path>,
         data: impl Into<Arc<RunData>>,
@@ -146,10 +147,10 @@ impl Run {
         Self::resume_on(Arc::new(Alone), dir, data, config)
     }
 
-    /// [`resume`](Self::resume) on several ranks, as in [`create_on`](Self::create_on).
+    /// Resumes a run on several ranks, under the conditions of [`create_on`](Self::create_on).
     ///
     /// # Errors
-    /// As for [`resume`](Self::resume), and [`Error::Comm`].
+    /// Returns the errors of [`resume`](Self::resume), and [`Error::Comm`] if another rank fails.
     pub fn resume_on(
         comm: Arc<dyn Communicator>,
         dir: impl AsRef<Path>,
@@ -159,7 +160,7 @@ impl Run {
         let data = data.into();
         check(&data, &config)?;
         let dir = dir.as_ref();
-        // Checked before the folder is opened, which would create it.
+        // The check comes before the folder is opened, which would create it.
         if !comm.root_says(Self::exists(dir))? {
             return Err(Error::NoRun { path: dir.to_owned() });
         }
@@ -180,27 +181,28 @@ impl Run {
         Ok(Self { folder, config, data, sentence: None, linear_seconds: OnceLock::new() })
     }
 
-    /// Uses these node embeddings instead of training them in stage 1.
+    /// Uses the given node embeddings instead of training them in stage 1.
     ///
     /// # Errors
-    /// Embeddings with other numbers of users or items, or a folder that cannot be written.
+    /// Returns an error if the embeddings have other numbers of users or items, or if the folder
+    /// cannot be written.
     pub fn set_nodes(&self, embeddings: &NodeEmbeddings) -> Result<()> {
         check_embeddings(embeddings, &self.data.train)?;
         self.folder.write(NODES, |path| Ok(embeddings.save(path)?))
     }
 
-    /// Sets the encoder for [`ItemEncoder::Sentence`](crate::ItemEncoder::Sentence).
+    /// Sets the encoder that [`ItemEncoder::Sentence`](crate::ItemEncoder::Sentence) selects.
     #[must_use]
     pub fn sentence_encoder(mut self, encoder: Arc<dyn TextEncoder>) -> Self {
         self.sentence = Some(Sentence(encoder));
         self
     }
 
-    /// Uses these vectors of the item texts instead of computing them. They are whitened and
-    /// concatenated here. If `encoders` is empty, the run has no text vectors.
+    /// Uses the given vectors of the item texts instead of computing them. The method whitens and
+    /// concatenates them. If `encoders` is empty, the run has no text vectors.
     ///
     /// # Errors
-    /// Another number of items, or a folder that cannot be written.
+    /// Returns an error if the numbers of items differ, or if the folder cannot be written.
     pub fn set_item_vectors(&self, encoders: &[ItemVectors]) -> Result<()> {
         let items = self.data.items.len();
         if let Some(other) = encoders.iter().find(|e| e.vectors().nrows() != items) {
@@ -225,14 +227,14 @@ impl Run {
             let saved = serde_json::to_vec_pretty(&saved).map_err(|e| Error::file(path, e))?;
             write_whole(path, &saved)
         })?;
-        // Written last: if the vectors exist, the files of the encoders exist.
+        // The vectors are written last: if they exist, the files of the encoders exist.
         self.folder.write(VECTORS, |path| save_vectors(path, joined.view()))
     }
 
     /// Uses the text vectors of another run with the same items and encoders, if it has any.
     ///
     /// # Errors
-    /// A file that cannot be read or written.
+    /// Returns an error if a file cannot be read or written.
     pub fn copy_item_vectors(&self, from: impl AsRef<Path>) -> Result<()> {
         let from = from.as_ref();
         if !from.join(VECTORS).exists() {
@@ -244,10 +246,10 @@ impl Run {
         names.filter(|name| from.join(name).exists()).try_for_each(|name| self.copy(&name, from))
     }
 
-    /// Uses this linear model, which must belong to the run's data and text vectors.
+    /// Uses the given linear model, which must belong to the run's data and text vectors.
     ///
     /// # Errors
-    /// A folder that cannot be written.
+    /// Returns an error if the folder cannot be written.
     pub fn set_linear(&self, model: &LinearModel) -> Result<()> {
         self.folder.write(LINEAR, |path| Ok(model.save(path)?))
     }
@@ -255,23 +257,23 @@ impl Run {
     /// Uses the linear model of another run with the same data, text vectors and settings.
     ///
     /// # Errors
-    /// A file that cannot be read or written.
+    /// Returns an error if a file cannot be read or written.
     pub fn copy_linear(&self, from: impl AsRef<Path>) -> Result<()> {
         let history = from.as_ref().join(HISTORY);
-        // An unfinished run has no report yet.
+        // An unfinished run has no report.
         if history.exists()
             && let Some(seconds) = FitReport::read(&history)?.linear_seconds
         {
-            // Only the first copied run counts.
+            // If several runs are copied, the duration is that of the first.
             let _ = self.linear_seconds.set(seconds);
         }
         self.copy(LINEAR, from.as_ref())
     }
 
-    /// Uses the texts of another run with the same model, data and settings.
+    /// Uses the profiles and predictions of another run with the same model, data and settings.
     ///
     /// # Errors
-    /// A file that cannot be read or written.
+    /// Returns an error if a file cannot be read or written.
     pub fn copy_texts(&self, from: impl AsRef<Path>) -> Result<()> {
         self.copy(TEXTS, from.as_ref())
     }
@@ -280,7 +282,7 @@ impl Run {
     /// that stage.
     ///
     /// # Errors
-    /// A file that cannot be read or written.
+    /// Returns an error if a file cannot be read or written.
     pub fn copy_item_stage(&self, from: impl AsRef<Path>) -> Result<()> {
         self.copy(ALIGNED, from.as_ref())
     }
@@ -294,17 +296,17 @@ impl Run {
     /// vectors exist.
     ///
     /// # Errors
-    /// Another checkpoint or other prompts than those of the run, or an error of a stage. Saved
-    /// stages remain usable.
+    /// Returns an error if the checkpoint or the prompts are not those of the run, and the errors
+    /// of the stages. Saved stages remain usable.
     pub fn fit(self, language: Option<&LanguageModel>) -> Result<(Recommender, FitReport)> {
         self.fit_with(language, &mut Silent)
     }
 
-    /// [`fit`](Self::fit) with progress. If `progress` cancels it, saved stages remain, and the run
-    /// can be resumed.
+    /// Runs the stages like [`fit`](Self::fit), and reports progress. If `progress` cancels, saved
+    /// stages remain, and the run can be resumed.
     ///
     /// # Errors
-    /// As for [`fit`](Self::fit), and [`Error::Cancelled`].
+    /// Returns the errors of [`fit`](Self::fit), and [`Error::Cancelled`] if `progress` cancels.
     pub fn fit_with(
         self,
         language: Option<&LanguageModel>,
@@ -338,7 +340,7 @@ impl Run {
         Recommender::new(model, self.data).in_folder(self.folder.path())
     }
 
-    /// Fits the linear model alone.
+    /// Fits the linear model of a run without a prompt path.
     fn fit_linear(
         self,
         language: Option<&LanguageModel>,
@@ -362,7 +364,7 @@ impl Run {
         Ok((self.recommender(Model::Linear(Box::new(model))), report))
     }
 
-    /// Runs stages 2 and 3.
+    /// Runs stages 2 and 3, and chooses the factor of the correction.
     fn align(&self, model: &Glta, progress: &mut dyn Progress<Event>) -> Result<FitReport> {
         let comm = self.folder.comm();
         let state = self.folder.file(STATE);
@@ -381,7 +383,7 @@ impl Run {
             Some(history)
         };
         if model.corrects_linear() {
-            // The weights of stage 2 are not about users, so the correction starts at zero.
+            // The weights of stage 2 do not depend on users, so the correction starts at zero.
             model.head().set_zero()?;
         }
         let mut stage = UserStage::new(model, &self.data);
@@ -407,7 +409,7 @@ impl Run {
         })
     }
 
-    /// Stage 1, or its saved result.
+    /// Returns the saved result of stage 1, or runs the stage.
     fn embeddings(&self, progress: &mut dyn Progress<Event>) -> Result<NodeEmbeddings> {
         if !self.folder.has(NODES)? {
             let lightgcn = LightGcn::new(self.config.graph.clone())?;
@@ -420,7 +422,8 @@ impl Run {
         Ok(NodeEmbeddings::load(self.folder.file(NODES))?)
     }
 
-    /// The saved or computed text vectors of the items; `None` in a run without text vectors.
+    /// Returns the saved or computed text vectors of the items, or `None` in a run without text
+    /// vectors.
     fn vectors(
         &self,
         language: Option<&LanguageModel>,
@@ -437,7 +440,7 @@ impl Run {
         load_vectors(&self.folder.file(VECTORS), &self.data)
     }
 
-    /// Computes the vectors of each encoder.
+    /// Computes the vectors of the item texts with each encoder of the configuration.
     fn encode(
         &self,
         language: Option<&LanguageModel>,
@@ -462,7 +465,7 @@ impl Run {
         self.linear_seconds.get().copied()
     }
 
-    /// The names of the encoders of the run's vectors.
+    /// Returns the names of the encoders of the run's text vectors.
     fn encoder_names(&self) -> Result<Vec<String>> {
         if !self.folder.has(ENCODERS)? {
             return Ok(Vec::new());
@@ -473,8 +476,8 @@ impl Run {
         Ok(saved.into_iter().map(|encoder| encoder.name).collect())
     }
 
-    /// The saved or fitted linear model. It is always read from its file, so that a resumed run has
-    /// the same results as an uninterrupted one.
+    /// Returns the saved or fitted linear model. It is always read from its file, so that a resumed
+    /// run has the same results as an uninterrupted one.
     fn linear(
         &self,
         vectors: Option<&TextVectors>,
@@ -486,7 +489,7 @@ impl Run {
         }
         if !self.folder.has(LINEAR)? {
             let started = Instant::now();
-            // It has a closed form: rank 0 solves it while the others wait.
+            // The model has a closed form. Rank 0 solves it while the others wait.
             self.folder.write(LINEAR, |path| {
                 let RunData { train, valid, .. } = &*self.data;
                 let progress = &mut |step: &LinearStep| progress.report(&Event::Linear(*step));

@@ -1,4 +1,4 @@
-//! Chooses the items that a prompt shows and those that its slots must name.
+//! Draws the items that a prompt shows and those that its slots must name.
 
 use glta_core::{pick, stream};
 use rand::Rng;
@@ -7,35 +7,35 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::config::{TargetRule, TextsConfig, UserStageConfig};
 
-/// One user in one training step.
+/// The data of one user's prompt, in training or when lists are made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct UserExample {
-    /// `None` for a user outside the training data.
+    /// Dense user id, or `None` for a user outside the training data.
     pub(crate) user: Option<u32>,
-    /// Items of the user token, in ascending order.
+    /// Items from which the user token is computed, in ascending order.
     pub(crate) context: Vec<u32>,
-    /// Items whose tokens the prompt shows, a part of the context.
+    /// Items of the context whose tokens the prompt shows.
     pub(crate) shown: Vec<u32>,
     /// Items that the slots must name.
     pub(crate) targets: Vec<u32>,
     /// Whether the prompt contains the user's texts.
     pub(crate) texts: bool,
-    /// Items whose tokens are fed to the second and later slots, in order; further slots are fed
-    /// none.
+    /// Items whose tokens are added to the inputs of the second and later slots, in order. Slots
+    /// after them get none.
     pub(crate) fed: Vec<u32>,
 }
 
-/// One prompt of item-text alignment.
+/// The data of one prompt of item-text alignment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ItemExample {
-    /// Items in the order of their tokens.
+    /// Items of the prompt, in the order of their tokens.
     pub(crate) items: Vec<u32>,
-    /// The order in which the descriptions are shown.
+    /// Items of the prompt, in the order of their descriptions.
     pub(crate) descriptions: Vec<u32>,
 }
 
-/// The training items whose descriptions the writer of a user's texts sees, in ascending order.
-/// They are the same in every step, so they can be excluded from the targets.
+/// Draws the training items from whose descriptions a user's texts are written, in ascending order.
+/// They are the same in every step, so that they can be excluded from the targets.
 pub(crate) fn text_items(train: &[u32], user: u32, config: &TextsConfig, seed: u64) -> Vec<u32> {
     if !config.profile && !config.prediction {
         return Vec::new();
@@ -45,7 +45,8 @@ pub(crate) fn text_items(train: &[u32], user: u32, config: &TextsConfig, seed: u
     pick(train, most.min(config.max_items), &mut rng)
 }
 
-/// Splits a user's training items into context and targets; `None` if one of them would be empty.
+/// Splits a user's training items into context and targets. Returns `None` if one of them would be
+/// empty.
 ///
 /// With [`TargetRule::Hidden`] context and targets are disjoint, and the items of `text_items`
 /// (ascending) are always context.
@@ -84,8 +85,8 @@ pub(crate) fn user_example(
     Some(UserExample { user: Some(user), context, shown, targets, texts, fed: Vec::new() })
 }
 
-/// The prompt of a user when lists are made: the user token contains all context items, and a fixed
-/// random part of them is shown.
+/// Returns the example of a user for whom a list is made. The user token contains all context
+/// items, and a fixed random part of them is shown.
 pub(crate) fn inference_example(
     user: Option<u32>,
     context: &[u32],
@@ -99,8 +100,8 @@ pub(crate) fn inference_example(
     UserExample { user, context, shown, targets: Vec::new(), texts: true, fed: Vec::new() }
 }
 
-/// Prompts of `per_prompt` items that contain every item of `items` once (the last ones are filled
-/// with items that are drawn again), with shuffled descriptions.
+/// Draws prompts of `per_prompt` items, with shuffled descriptions. The prompts together contain
+/// every item of `items` once. The last prompt is filled with items that are drawn again.
 pub(crate) fn item_examples(
     items: &[u32],
     per_prompt: usize,

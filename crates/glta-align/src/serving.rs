@@ -1,4 +1,4 @@
-//! Recommenders that are fitted on all data.
+//! Fits recommenders on all data, for serving.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -19,12 +19,12 @@ use crate::report::FitReport;
 use crate::run::Run;
 use crate::{Error, Result};
 
-/// Chooses the settings of the linear model on the validation part of `data`, fits it with them on
-/// training and validation items, and saves a run in `dir` for serving. The histories of its users
-/// contain all their interactions.
+/// Fits a linear model for serving and saves a run in `dir`. The settings are chosen on the
+/// validation part of `data`, and the model is then fitted on training and validation items. The
+/// histories of its users contain all their interactions.
 ///
-/// `vectors` are the text vectors of the items, empty for a catalogue without texts. `config` must
-/// have no prompt path ([`Preset::Default`](crate::Preset::Default)).
+/// `vectors` are the text vectors of the items, and empty for a catalogue without texts. `config`
+/// must have no prompt path ([`Preset::Default`](crate::Preset::Default)).
 ///
 /// ```
 /// use glta_align::{Config, ItemVectors, RunData, fit_for_serving};
@@ -46,8 +46,8 @@ use crate::{Error, Result};
 /// ```
 ///
 /// # Errors
-/// Invalid data or an invalid configuration, a folder that contains a run or cannot be written, or
-/// [`Error::Cancelled`].
+/// Returns an error if the data or the configuration are invalid, or if the folder contains a run
+/// or cannot be written. Returns [`Error::Cancelled`] if `progress` cancels.
 pub fn fit_for_serving(
     dir: impl AsRef<Path>,
     data: RunData,
@@ -66,7 +66,7 @@ pub fn fit_for_serving(
     if Run::exists(&dir) {
         return Err(Error::RunExists { path: dir.as_ref().to_owned() });
     }
-    // Empty if the run does not use them.
+    // If the configuration uses no text vectors, the given ones are ignored.
     let vectors = if config.reads_item_texts() { vectors } else { &[] };
     let text = match vectors {
         [] => None,
@@ -89,14 +89,14 @@ pub fn fit_for_serving(
 /// Fits the model of a measured run on all interactions, with the settings that the run has chosen,
 /// and saves it as a run in `dir`.
 ///
-/// The linear model is fitted again with the text vectors of the run. If answers of the run use the
+/// The linear model is fitted again with the text vectors of the run. If the run's answers use the
 /// prompt path, the graph and both alignment stages are trained again, which needs the `language`
 /// model. The graph is trained for the number of epochs that is best on the validation part of
-/// `data`, the stages for those that were best in the run.
+/// `data`, and the stages for the numbers that were best in the run.
 ///
-/// `data` are all interactions of the run's users and items, including the test items. Their
-/// validation part, which may be small, is only used for the number of epochs of the graph, and
-/// then fitted as well.
+/// `data` contains all interactions of the run's users and items, including the test items. Its
+/// validation part, which may be small, only determines the number of epochs of the graph. The
+/// model is then fitted on the validation part as well.
 ///
 /// ```
 /// use glta_align::{Config, Recommender, Run, RunData, finish_for_serving};
@@ -126,8 +126,9 @@ pub fn fit_for_serving(
 /// ```
 ///
 /// # Errors
-/// An unfinished run, data of other users or items, [`Error::NoLlm`] for a run that needs its
-/// language model, a folder that contains a run or cannot be written, or [`Error::Cancelled`].
+/// Returns [`Error::NoLlm`] if the run needs its language model, and [`Error::Cancelled`] if
+/// `progress` cancels. Returns an error if the run is unfinished, if the data have other users or
+/// items, or if the folder contains a run or cannot be written.
 pub fn finish_for_serving(
     run: impl AsRef<Path>,
     dir: impl AsRef<Path>,
@@ -193,7 +194,7 @@ pub fn finish_for_serving(
     finished.fit_with(language, progress)
 }
 
-/// The number of graph epochs that is best on the validation part.
+/// Returns the number of graph epochs that is best on the validation part.
 fn graph_epochs(
     config: &Config,
     data: &RunData,

@@ -1,4 +1,4 @@
-//! Similar items.
+//! Finds similar items.
 
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -16,17 +16,17 @@ use crate::Result;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Similarity {
-    /// The cosine of their text vectors, also for cold items.
+    /// The cosine of the text vectors of both items, also for cold items.
     #[default]
     Text,
-    /// Number of common users: `both / √(users · users)`.
+    /// The number of common users, normalised: `common / √(users of one · users of the other)`.
     CoInteractions,
 }
 
-/// The data for similar items, read or computed on first use.
+/// Data for similar items that are read or computed on first use.
 #[derive(Debug, Default)]
 pub(crate) struct Similar {
-    /// The folder of the run, for its text vectors.
+    /// Folder of the run, from which text vectors are read.
     pub(crate) folder: Option<PathBuf>,
     text: OnceLock<Option<TextVectors>>,
     users_of: OnceLock<Interactions>,
@@ -37,7 +37,7 @@ impl Similar {
         Self { folder, ..Self::default() }
     }
 
-    /// The text vectors, if the run has some.
+    /// Returns the text vectors, if the run has some.
     pub(crate) fn text(
         &self,
         load: impl FnOnce(&std::path::Path) -> Result<Option<TextVectors>>,
@@ -57,7 +57,8 @@ impl Similar {
     }
 }
 
-/// The cosine of all `items` items with one item; empty for an item without a text.
+/// Returns the cosines between one item and all others of `items` items. Returns no items if the
+/// item has no text.
 pub(crate) fn by_text<'a>(
     items: usize,
     vector: impl Fn(u32) -> &'a [f32] + Sync,
@@ -82,7 +83,7 @@ pub(crate) fn by_text<'a>(
         .collect()
 }
 
-/// The items that have common users with an item.
+/// Returns the items that have common users with an item, with their normalised number.
 pub(crate) fn by_people(train: &Interactions, users_of: &Interactions, item: u32) -> Vec<Ranked> {
     let mut both: FxHashMap<u32, u32> = FxHashMap::default();
     for &user in users_of.items(item) {
@@ -96,7 +97,7 @@ pub(crate) fn by_people(train: &Interactions, users_of: &Interactions, item: u32
     ranked.collect()
 }
 
-/// The best `k` items, best first. Ties go to the lower id.
+/// Returns the best `k` items, best first. Ties go to the lower id.
 pub(crate) fn best(mut ranked: Vec<Ranked>, k: usize) -> Vec<Ranked> {
     ranked.sort_unstable_by(|a, b| b.score.total_cmp(&a.score).then(a.item.cmp(&b.item)));
     ranked.truncate(k);

@@ -1,4 +1,4 @@
-//! The two alignment stages in the form that the training loop needs.
+//! Implements both alignment stages for the training loop.
 
 use glta_comm::Communicator;
 use glta_core::{Search, search, stream};
@@ -18,10 +18,10 @@ use crate::sampling::{ItemExample, UserExample, item_examples, user_example};
 use crate::trainer::Stage;
 use crate::{Error, Result};
 
-/// Number of prompts for the matching accuracy.
+/// Number of prompts on which the matching accuracy is measured.
 const MATCHED: usize = 64;
 
-/// Stage 2: item tokens and item descriptions.
+/// Stage 2, which aligns item tokens with item descriptions.
 pub(crate) struct ItemStage<'a> {
     model: &'a Glta,
     parameters: Parameters,
@@ -93,8 +93,8 @@ impl Stage for ItemStage<'_> {
         Ok(BatchLoss::Part(self.model.item_loss(&own, all.len())?))
     }
 
-    /// The matching accuracy. The loss alone does not show whether a model has learned the order of
-    /// the items or only which items are shown.
+    /// Returns the matching accuracy. The loss alone does not show whether a model has learned the
+    /// order of the items or only which items are shown.
     fn evaluate(&self, comm: &dyn Communicator) -> Result<Option<f64>> {
         let size = self.model.config().item_stage.train.batch_size;
         let mut matches = 0;
@@ -109,7 +109,7 @@ impl Stage for ItemStage<'_> {
     }
 }
 
-/// Stage 3: users and the items they interacted with.
+/// Stage 3, which aligns users with their items.
 pub(crate) struct UserStage<'a> {
     model: &'a Glta,
     data: &'a RunData,
@@ -171,7 +171,7 @@ impl Stage for UserStage<'_> {
             return Ok(BatchLoss::None);
         }
         let slots = config.model.slots;
-        // The random choices are those of the whole batch.
+        // Targets are drawn for the whole batch, so that they are the same for any number of ranks.
         let mut targets: Vec<Vec<Vec<u32>>> = Vec::with_capacity(examples.len());
         for example in &mut examples {
             targets.push(match config.user_stage.loss {
@@ -187,7 +187,7 @@ impl Stage for UserStage<'_> {
         }
         let named = |targets: &[Vec<u32>]| targets.iter().filter(|t| !t.is_empty()).count();
         let all_named: usize = targets.iter().map(|targets| named(targets)).sum();
-        // The rest is for this rank's share.
+        // From here on, the rank only processes its own examples.
         let own = fair_share(comm, &self.model.user_lengths(&examples));
         let targets = own.iter().flat_map(|&n| std::mem::take(&mut targets[n])).collect::<Vec<_>>();
         let own_named = named(&targets);
@@ -197,7 +197,7 @@ impl Stage for UserStage<'_> {
         let examples: Vec<UserExample> = own.iter().map(|&n| examples[n].clone()).collect();
         let mut masked = Vec::with_capacity(targets.len());
         for example in &examples {
-            // Items that were named before are not named again.
+            // Items that earlier slots named are masked.
             masked
                 .extend((0..slots).map(|slot| example.fed[..slot.min(example.fed.len())].to_vec()));
         }
@@ -214,8 +214,8 @@ impl Stage for UserStage<'_> {
     }
 }
 
-/// The factor of the correction with the best validation N@10; `None` without a linear model or
-/// without validation items, where a single factor is used as it is.
+/// Chooses the factor of the correction with the best validation N@10. Returns `None` without a
+/// linear model or without validation items. The model then uses the factor if there is only one.
 pub(crate) fn choose_mix(
     model: &Glta,
     data: &RunData,
@@ -234,7 +234,8 @@ pub(crate) fn choose_mix(
         best.map(|(factor, validation)| Mix { factor, validation })
     };
     if config.model.autoregressive {
-        // The named items determine the next slots, which therefore differ between factors.
+        // The named items determine the inputs of the next slots, so each factor needs its own
+        // lists.
         return Ok(best(search(factors, |&factor| -> Result<(f64, ())> {
             model.set_mix(factor)?;
             let value = validation(model, data, comm)?;
@@ -273,7 +274,8 @@ pub(crate) fn choose_mix(
     Ok(best(found))
 }
 
-/// One random target per slot; further slots have none.
+/// Draws one random target per slot. If there are fewer targets than slots, the last slots have
+/// none.
 fn sampled_slots(targets: &[u32], slots: usize, rng: &mut impl Rng) -> Vec<Vec<u32>> {
     let mut drawn = targets.to_vec();
     drawn.shuffle(rng);

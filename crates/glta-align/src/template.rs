@@ -1,5 +1,6 @@
-//! Templates of the prompts, in the form of the checkpoint's chat template, with gaps for soft
-//! tokens. Checkpoints without a chat template use ChatML or the paper's LLaMA-2 form.
+//! Templates of the prompts, with placeholders for texts and soft tokens. They have the form of the
+//! checkpoint's chat template. Checkpoints without a chat template use ChatML or the paper's
+//! LLaMA-2 form.
 
 use std::path::Path;
 
@@ -11,7 +12,7 @@ use crate::{Error, Result};
 /// The prompts of the method for one family of language models.
 ///
 /// Placeholders are in braces. The paper fixes their order (thesis, chapter 4), and loading a file
-/// checks it. All other text can be changed.
+/// checks the order. All other text can be changed.
 ///
 /// ```
 /// use glta_align::Templates;
@@ -26,26 +27,29 @@ use crate::{Error, Result};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Templates {
-    /// Item-text alignment: `{DESCRIPTIONS}`, `{ITEMS}`.
+    /// Prompt of item-text alignment, with the placeholders `{DESCRIPTIONS}` and `{ITEMS}`.
     pub item: String,
-    /// User-item alignment: `{USER}`, `{ITEMS}`, `{PROFILE}`, `{PREDICTION}`.
+    /// Prompt of user-item alignment, with the placeholders `{USER}`, `{ITEMS}`, `{PROFILE}` and
+    /// `{PREDICTION}`.
     pub user: String,
-    /// Instruction to write a user's tags: `{K}`, `{DESCRIPTIONS}`.
+    /// Instruction to write a user's tags, with the placeholders `{K}` (number of words) and
+    /// `{DESCRIPTIONS}`.
     pub profile: String,
-    /// Instruction to predict a user's interests: `{K}`, `{DESCRIPTIONS}`.
+    /// Instruction to predict a user's interests, with the placeholders `{K}` (number of words) and
+    /// `{DESCRIPTIONS}`.
     pub prediction: String,
-    /// Separator between two descriptions.
+    /// Text between two descriptions.
     pub separator: String,
 }
 
-/// The replacement of a placeholder.
+/// The content that replaces a placeholder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fill<'a> {
-    /// Text.
+    /// Text of the prompt.
     Text(&'a str),
-    /// This many soft tokens, the next in order.
+    /// Number of soft tokens, taken in order.
     Soft(usize),
-    /// Texts, each with a soft token behind it, and their separator.
+    /// Texts, each followed by a soft token, and the separator between them.
     Marked(&'a [&'a str], &'a str),
 }
 
@@ -63,24 +67,25 @@ const USER: &[&str] = &["USER", "ITEMS", "PROFILE", "PREDICTION"];
 const WRITE: &[&str] = &["K", "DESCRIPTIONS"];
 
 impl Templates {
-    /// The LLaMA-2 chat form `[INST] <<SYS>> … <</SYS>> … [/INST]` (the paper's).
+    /// Returns the templates in the LLaMA-2 chat form `[INST] <<SYS>> … <</SYS>> … [/INST]`, which
+    /// is the paper's.
     ///
     /// # Errors
-    /// None for the file in the crate.
+    /// Never fails, because the file in the crate is valid.
     pub fn llama2() -> Result<Self> {
         Self::parse(include_str!("../templates/llama2.toml"), "templates/llama2.toml")
     }
 
-    /// The ChatML form `<|im_start|>role … <|im_end|>`.
+    /// Returns the templates in the ChatML form `<|im_start|>role … <|im_end|>`.
     ///
     /// # Errors
-    /// None for the file in the crate.
+    /// Never fails, because the file in the crate is valid.
     pub fn chatml() -> Result<Self> {
         Self::parse(include_str!("../templates/chatml.toml"), "templates/chatml.toml")
     }
 
     /// Renders the prompts with a checkpoint's chat template. If the template does not support
-    /// system messages, the system message is put in front of the user message.
+    /// system messages, the system message precedes the user message.
     ///
     /// ```
     /// use glta_align::Templates;
@@ -97,7 +102,7 @@ impl Templates {
     /// ```
     ///
     /// # Errors
-    /// A template that cannot be rendered, or that changes the placeholders.
+    /// Returns an error if the template cannot be rendered or changes the placeholders.
     pub fn from_chat(chat: &ChatTemplate) -> Result<Self> {
         let words = Self::chatml()?;
         let form = |prompt: &str| -> Result<String> {
@@ -109,7 +114,8 @@ impl Templates {
             Ok(rendered)
         };
         let user = form(&words.user)?;
-        // Lines may be omitted, so a line with a placeholder must not contain tags of the template.
+        // Lines may be omitted, so a line with a placeholder must not contain tags of the chat
+        // template.
         let last = "Potential interest: {PREDICTION}";
         let own_line = user.lines().any(|line| line.trim() == last);
         let user = if own_line {
@@ -128,11 +134,11 @@ impl Templates {
         Ok(templates)
     }
 
-    /// Loads a template file (TOML).
+    /// Loads a template file in TOML.
     ///
     /// # Errors
-    /// A file that cannot be read, or placeholders that are missing, unknown or
-    /// in another order.
+    /// Returns an error if the file cannot be read, or if placeholders are missing, unknown or in
+    /// another order.
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
@@ -146,10 +152,10 @@ impl Templates {
         Ok(templates)
     }
 
-    /// Checks the placeholders, as [`load`](Self::load) does.
+    /// Checks that the prompts have the right placeholders in the right order.
     ///
     /// # Errors
-    /// Placeholders that are missing, unknown or in another order.
+    /// Returns [`Error::Template`] if placeholders are missing, unknown or in another order.
     pub fn validate(&self) -> Result<()> {
         self.check("of the language model")
     }
@@ -179,7 +185,7 @@ impl Templates {
         Ok(())
     }
 
-    /// Fills the placeholders of one of the four prompts. A line is left out if `fill` returns
+    /// Fills the placeholders of one of the four prompts. A line is omitted if `fill` returns
     /// `None` for its placeholder.
     pub(crate) fn render<'a>(prompt: &str, fill: impl Fn(&str) -> Option<Fill<'a>>) -> Vec<Span> {
         fn text(spans: &mut Vec<Span>, text: &str) {
@@ -214,8 +220,8 @@ impl Templates {
         spans
     }
 
-    /// The prompt of item-text alignment with the item tokens before the descriptions: the lines of
-    /// both are exchanged, or the placeholders if they are on the same line.
+    /// Returns the prompt of item-text alignment with the item tokens before the descriptions. The
+    /// lines of both are exchanged, or the placeholders if they are on the same line.
     pub(crate) fn items_first(&self) -> String {
         let (first, second) = ("{DESCRIPTIONS}", "{ITEMS}");
         let lines: Vec<&str> = self.item.split('\n').collect();
@@ -231,7 +237,7 @@ impl Templates {
         lines.join("\n")
     }
 
-    /// The text of a prompt before its first placeholder, which is the same for all users.
+    /// Returns the text of a prompt before its first placeholder, which is the same for all users.
     pub(crate) fn static_prefix(prompt: &str) -> &str {
         let end = pieces(prompt)
             .next()
@@ -244,7 +250,7 @@ impl Templates {
     }
 }
 
-/// System and user message of a prompt in the ChatML form.
+/// Returns the system message and the user message of a prompt in the ChatML form.
 fn messages(prompt: &str) -> (&str, &str) {
     let part = |role: &str| {
         let start = prompt.split_once(&format!("<|im_start|>{role}\n"));
@@ -259,7 +265,7 @@ enum Piece<'a> {
     Placeholder(&'a str),
 }
 
-/// Splits at `{NAME}`; other braces are plain text.
+/// Splits a text at each `{NAME}`. Other braces are plain text.
 fn pieces(text: &str) -> impl Iterator<Item = Piece<'_>> {
     let mut rest = text;
     std::iter::from_fn(move || {
@@ -327,7 +333,7 @@ mod tests {
         assert!(templates.user.starts_with("[INST] You recommend items."));
         assert!(templates.user.ends_with("{PREDICTION}\nSelected items: [/INST]"));
         assert!(templates.item.ends_with("{ITEMS} [/INST]"));
-        // A template that ignores the system message still gets its text.
+        // A chat template that ignores system messages still gets their text.
         let silent = "{% for m in messages if m.role == 'user' %}U: {{ m.content }}A:{% endfor %}";
         assert!(chat(silent).unwrap().item.starts_with("U: You match products"));
         let message = chat("{{ messages[0].content | lower }}").unwrap_err().to_string();

@@ -1,40 +1,43 @@
 use serde::{Deserialize, Serialize};
 
-/// How [`LanguageModel::text_vectors`](crate::LanguageModel::text_vectors) computes the vector of a
-/// text.
+/// Settings of [`LanguageModel::text_vectors`](crate::LanguageModel::text_vectors).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TextVectorConfig {
-    /// Number of layers, at most those of the model; 0 selects the token embeddings. Default 6.
-    /// The recipes of embedding models always use all layers.
+    /// Number of layers, at most those of the model. 0 selects the token embeddings. The recipes of
+    /// embedding models always use all layers. Default 6.
     pub layers: usize,
     /// Maximum number of tokens of a text, including special tokens. Default 48.
     pub max_tokens: usize,
-    /// How hidden states become a vector.
+    /// Rule that turns hidden states into a vector. Default [`TextRecipe::Mean`].
     #[serde(skip_serializing_if = "is_mean")]
     pub recipe: TextRecipe,
-    /// Instruction in front of each text, in the form of the recipe. Empty by default, because
-    /// items are documents and the recipes have no instruction for documents.
+    /// Instruction in front of each text, in the form of the recipe. Default none, because items
+    /// are documents and the recipes have no instruction for documents.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub task: String,
 }
 
-/// How the hidden states of a text become its vector, and what is added to the text.
+/// A rule that turns the hidden states of a text into its vector, and adds an instruction to the
+/// text.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum TextRecipe {
     /// The mean of the tokens' states, each scaled to a root mean square of 1, without the first
-    /// token. The instruction is put in front of the text unchanged.
+    /// token. The instruction precedes the text unchanged.
     #[default]
     Mean,
-    /// The state of the last token, scaled to unit norm. The instruction is used as in `Mean`.
+    /// The state of the last token, scaled to unit norm. The instruction precedes the text
+    /// unchanged.
     LastToken,
-    /// The recipe of the Qwen3-Embedding model cards: all layers and the final norm, the last
-    /// token, unit norm. With a task, the text becomes `Instruct: TASK\nQuery:TEXT`.
+    /// The recipe of the Qwen3-Embedding model cards: the state of the last token after all layers
+    /// and the final norm, scaled to unit norm. With a task, the text becomes `Instruct:
+    /// TASK\nQuery:TEXT`.
     Qwen3Embedding,
-    /// The recipe of the e5-mistral-7b-instruct model card: as `Qwen3Embedding`, but with an end
-    /// token after the text, and `Instruct: TASK\nQuery: TEXT`.
+    /// The recipe of the e5-mistral-7b-instruct model card, which differs from
+    /// [`Qwen3Embedding`](Self::Qwen3Embedding) in an end token after the text, and in `Instruct:
+    /// TASK\nQuery: TEXT`.
     E5Mistral,
 }
 
@@ -49,7 +52,7 @@ impl Default for TextVectorConfig {
 }
 
 impl TextVectorConfig {
-    /// The recipe of an embedding model, for texts of up to 512 tokens.
+    /// Returns the settings for the recipe of an embedding model, for texts of up to 512 tokens.
     ///
     /// ```
     /// use glta_align::{TextRecipe, TextVectorConfig};
@@ -63,7 +66,7 @@ impl TextVectorConfig {
         Self { recipe, max_tokens: 512, ..Self::default() }
     }
 
-    /// Number of layers; a model with fewer layers uses all of them.
+    /// Returns the number of layers to use. A model with fewer layers uses all of them.
     pub fn depth(&self) -> usize {
         match self.recipe {
             TextRecipe::Mean | TextRecipe::LastToken => self.layers,

@@ -12,12 +12,12 @@ use crate::{Error, Event, LanguageModel, Result};
 const BATCH: usize = 64;
 
 impl LanguageModel {
-    /// One vector per text, `(texts, hidden)`. By default it is the mean of its tokens' hidden
-    /// states, each scaled to a root mean square of 1. The first token is left out if there are
-    /// others, because its state is the same large vector for every text. [`TextRecipe`] lists
+    /// Computes one vector per text, `(texts, hidden)`. By default it is the mean of its tokens'
+    /// hidden states, each scaled to a root mean square of 1. The first token is omitted if there
+    /// are others, because its state is the same large vector for every text. [`TextRecipe`] lists
     /// the other recipes. The vector of an empty text is zero.
     ///
-    /// Centre and whiten the vectors before you compare them: all raw vectors are similar.
+    /// Centre and whiten the vectors before you compare them, because all raw vectors are similar.
     ///
     /// ```
     /// use glta_align::{LanguageModel, TextVectorConfig};
@@ -32,15 +32,17 @@ impl LanguageModel {
     /// ```
     ///
     /// # Errors
-    /// Errors of the tokenizer or the model.
+    /// Returns the errors of the tokenizer and the model.
     pub fn text_vectors(&self, texts: &[String], config: &TextVectorConfig) -> Result<Array2<f32>> {
         self.text_vectors_with(texts, config, &mut Silent)
     }
 
-    /// [`text_vectors`](Self::text_vectors) that reports [`Event::TextVectors`].
+    /// Computes the vectors like [`text_vectors`](Self::text_vectors), and reports
+    /// [`Event::TextVectors`].
     ///
     /// # Errors
-    /// As for [`text_vectors`](Self::text_vectors), and [`Error::Cancelled`].
+    /// Returns the errors of [`text_vectors`](Self::text_vectors), and [`Error::Cancelled`] if
+    /// `progress` cancels.
     pub fn text_vectors_with(
         &self,
         texts: &[impl AsRef<str> + Sync],
@@ -80,7 +82,7 @@ impl LanguageModel {
         let ids = self.text_ids(&text, config)?;
         let last_token = config.recipe != TextRecipe::Mean;
         let states = if last_token && layers == all {
-            // Includes the final norm.
+            // `hidden_states` includes the final norm.
             let embeds = self.llama.embed(&ids)?.unsqueeze(0)?;
             let states =
                 self.llama.hidden_states(&embeds, &[ids.len()], &ForwardOptions::default())?;
@@ -104,8 +106,8 @@ impl LanguageModel {
         Ok(mean)
     }
 
-    /// Token ids of a text, truncated to the configured number. If the recipe uses the last token,
-    /// the tokens after the text are not truncated.
+    /// Returns the token ids of a text, truncated to the configured number. If the recipe uses the
+    /// last token, the end tokens after the text are not truncated.
     fn text_ids(&self, text: &str, config: &TextVectorConfig) -> Result<Vec<u32>> {
         let most = config.max_tokens.min(self.llama.config().max_position_embeddings);
         let mut ids = self.tokenizer.encode(text, true)?;
@@ -126,12 +128,13 @@ impl LanguageModel {
         Ok(ids)
     }
 
-    /// [`text_vectors_with`](Self::text_vectors_with) with the texts divided among ranks. All ranks
-    /// get all vectors, which equal those of a single rank. `progress` counts the texts of the
-    /// rank.
+    /// Computes the vectors like [`text_vectors_with`](Self::text_vectors_with), with the texts
+    /// divided among ranks. All ranks get all vectors, which equal those of a single rank.
+    /// `progress` counts the texts of the rank.
     ///
     /// # Errors
-    /// As for [`text_vectors_with`](Self::text_vectors_with), and [`Error::Comm`].
+    /// Returns the errors of [`text_vectors_with`](Self::text_vectors_with), and [`Error::Comm`] if
+    /// another rank fails.
     pub fn text_vectors_on(
         &self,
         comm: &dyn Communicator,

@@ -1,4 +1,4 @@
-//! Profiles and predictions that the language model writes about users.
+//! Writes profiles and predictions of users with the language model.
 
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
@@ -18,23 +18,23 @@ use crate::sampling::text_items;
 use crate::template::{Fill, Span};
 use crate::{Error, Result, Templates};
 
-/// The texts about a user.
+/// The profile and the prediction of a user.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UserTexts {
     /// Dense user id.
     pub user: u32,
-    /// The training items whose descriptions the writer saw.
+    /// Training items from whose descriptions the texts were written.
     pub items: Vec<u32>,
-    /// The user's tags.
+    /// Tags that describe the user.
     pub profile: String,
     /// Predicted interests of the user.
     pub prediction: String,
 }
 
-/// First line of the file: how the texts were written.
+/// First line of the file, with the settings that produced the texts.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Header {
-    /// Hash of the writer's checkpoint.
+    /// Hash of the checkpoint that wrote the texts.
     checkpoint: String,
     layers: usize,
     seed: u64,
@@ -47,8 +47,8 @@ struct Header {
 }
 
 impl Header {
-    /// Whether texts with this header can be used for `wanted`, which may need fewer kinds of
-    /// texts.
+    /// Returns whether texts with this header can be used for `wanted`, which may need only one of
+    /// both kinds.
     fn serves(&self, wanted: &Self) -> bool {
         let same = |own: &Option<String>, other: &Option<String>| other.is_none() || own == other;
         let part = |header: &Self| {
@@ -62,11 +62,12 @@ impl Header {
     }
 }
 
-/// Number of users per call of the language model, whose texts are saved together.
+/// Number of users per rank in one call of the language model, whose texts are saved together.
 const CHUNK: usize = 64;
 
 /// Writes the missing texts of all users with training items to the file, and returns all texts by
-/// user. A kill loses at most the texts of the current call. Users are divided among the ranks.
+/// user. If the process is killed, it loses at most the texts of the current call. Users are
+/// divided among the ranks.
 pub(crate) fn write_texts(
     data: &RunData,
     language: &LanguageModel,
@@ -77,7 +78,7 @@ pub(crate) fn write_texts(
 ) -> Result<BTreeMap<u32, UserTexts>> {
     let (comm, path) = (folder.comm(), &folder.file(TEXTS));
     let prompt = |wanted: bool, text: &String| wanted.then(|| text.clone());
-    // Only rank 0 reads, for all ranks.
+    // Only rank 0 reads the checkpoint for the header.
     let header = || -> Result<Header> {
         Ok(Header {
             checkpoint: language.checkpoint_hash()?.to_owned(),
@@ -100,7 +101,7 @@ pub(crate) fn write_texts(
         write_whole(path, &line)
     })?;
     let mut done = read_texts(path)?;
-    // No rank appends before all ranks have read.
+    // No rank may append before all ranks have read.
     comm.barrier()?;
     let open: Vec<(u32, Vec<u32>)> = (0..data.users.len() as u32)
         .filter(|user| !done.contains_key(user))
@@ -127,7 +128,7 @@ pub(crate) fn write_texts(
             lines.extend(to_line(path, &texts)?);
             lines.push(b'\n');
         }
-        // In the order of the ranks, which is that of the users.
+        // The order of the ranks is that of the users.
         let lines = comm.all_gather(&lines)?.concat();
         if let Some(file) = &mut file {
             let written = file.write_all(&lines).and_then(|()| file.sync_data());
@@ -143,17 +144,17 @@ pub(crate) fn write_texts(
     Ok(done)
 }
 
-/// Reads the `texts.jsonl` of a run: texts by dense user id.
+/// Reads the file `texts.jsonl` of a run. Returns the texts by dense user id.
 ///
 /// # Errors
-/// [`Error::File`] or [`Error::Io`] for a file that is missing or damaged.
+/// Returns [`Error::File`] or [`Error::Io`] if the file is missing or damaged.
 pub fn read_texts(path: impl AsRef<Path>) -> Result<BTreeMap<u32, UserTexts>> {
     let (_, _, texts) = parse(path.as_ref())?;
     Ok(texts)
 }
 
-/// Rejects texts of another model, other prompts or other settings. Removes an incomplete last line
-/// of a killed process.
+/// Returns an error if the texts belong to another model, other prompts or other settings. Removes
+/// an incomplete last line of a killed process.
 fn repair(path: &Path, header: &Header) -> Result<()> {
     let (found, whole, _) = parse(path)?;
     if !found.serves(header) {
@@ -170,7 +171,8 @@ fn repair(path: &Path, header: &Header) -> Result<()> {
     Ok(())
 }
 
-/// The header, the length of the complete lines, and the texts by user.
+/// Parses a file. Returns the header, the length of the complete lines in bytes, and the texts by
+/// user.
 fn parse(path: &Path) -> Result<(Header, usize, BTreeMap<u32, UserTexts>)> {
     let bytes = read(path)?;
     let whole = bytes.iter().rposition(|&b| b == b'\n').map_or(0, |at| at + 1);
@@ -224,7 +226,7 @@ fn generate(
     Ok(texts.iter().map(|text| clean(text)).collect())
 }
 
-/// The first line with words, with collapsed white space.
+/// Returns the first non-empty line, with collapsed white space.
 fn clean(text: &str) -> String {
     let line = text.lines().map(str::trim).find(|l| !l.is_empty()).unwrap_or_default();
     line.split_whitespace().collect::<Vec<_>>().join(" ")

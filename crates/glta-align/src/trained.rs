@@ -4,17 +4,17 @@ use crate::Result;
 use crate::lists::{LinearLists, Lists};
 use crate::model::Glta;
 
-/// The model that makes the lists.
+/// The model that makes the lists of a finished run.
 #[derive(Debug)]
 pub(crate) enum Model {
-    /// The linear model alone.
+    /// A linear model without a prompt path.
     Linear(Box<LinearLists>),
-    /// The prompt path, with or without a linear model.
+    /// A prompt path, with or without a linear model.
     Prompt(Box<Glta>),
 }
 
 impl Model {
-    /// A trained model, without the prompt path if validation chose the factor 0.
+    /// Returns a trained model. The prompt path is dropped if validation chose the factor 0.
     pub(crate) fn trained(model: Glta) -> Result<Self> {
         match model.linear() {
             Some(linear) if model.mix()? == 0.0 => {

@@ -1,4 +1,4 @@
-//! The training loop of both stages.
+//! The training loop that both alignment stages share.
 
 use std::path::Path;
 
@@ -15,46 +15,47 @@ use crate::progress::Event;
 use crate::ranks::{BatchLoss, batch_gradients};
 use crate::{Error, Result};
 
-/// The parts of the loop that depend on the stage.
+/// An alignment stage, which [`train`] can run.
 pub(crate) trait Stage {
-    /// `"item"` or `"user"`.
+    /// Returns the name of the stage, `"item"` or `"user"`.
     fn name(&self) -> &'static str;
-    /// Name of the value of [`evaluate`](Self::evaluate).
+    /// Returns the name of the metric that [`evaluate`](Self::evaluate) measures.
     fn metric(&self) -> &'static str;
-    /// The trained parameters.
+    /// Returns the trained parameters.
     fn parameters(&self) -> &Parameters;
-    /// Draws the examples of an epoch, which may depend only on the epoch, and returns the number
-    /// of batches.
+    /// Draws the examples of an epoch and returns the number of batches. The examples may depend
+    /// only on the epoch.
     fn begin_epoch(&mut self, epoch: usize) -> Result<usize>;
-    /// This rank's part of the loss of a batch.
+    /// Computes the loss of the examples that this rank processes in a batch.
     fn loss(&self, batch: usize, comm: &dyn Communicator) -> Result<BatchLoss>;
-    /// Quality with the current weights, the same on every rank; higher is better. `None` without
-    /// validation data.
+    /// Measures the current weights. The value is the same on every rank, and higher is better.
+    /// Returns `None` without validation data.
     fn evaluate(&self, comm: &dyn Communicator) -> Result<Option<f64>>;
 }
 
-/// The history of a stage.
+/// Losses and evaluations of a training stage.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct StageHistory {
-    /// Mean training loss of every epoch.
+    /// Mean training loss of each epoch.
     pub losses: Vec<f64>,
-    /// `(finished epochs, metric)` of every evaluation.
+    /// Number of finished epochs and value of the metric, for each evaluation.
     pub evaluations: Vec<(usize, f64)>,
-    /// Number of epochs of the saved weights; `None` without validation data.
+    /// Number of finished epochs at which the saved weights were evaluated as the best. `None`
+    /// without validation data.
     pub best_epoch: Option<usize>,
 }
 
 impl StageHistory {
-    /// The best value of the stage's metric.
+    /// Returns the value of the metric for the saved weights, or `None` without validation data.
     pub fn best(&self) -> Option<f64> {
         let best = self.best_epoch?;
         self.evaluations.iter().find(|(epoch, _)| *epoch == best).map(|(_, value)| *value)
     }
 }
 
-/// The position of a stage, which is saved with its tensors.
+/// The progress of a stage, which a training checkpoint contains in addition to the tensors.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Position {
     stage: String,
@@ -70,9 +71,9 @@ struct Position {
     history: StageHistory,
 }
 
-/// Runs a stage to its end, from its last checkpoint if `state` has one, and sets the parameters to
-/// the best weights. The results equal those of an uninterrupted run. All ranks have the same
-/// weights at every step; rank 0 saves them.
+/// Trains a stage to its end, from its last checkpoint if `state` has one, and sets the parameters
+/// to the best weights. The results equal those of an uninterrupted run. All ranks have the same
+/// weights at every step, and rank 0 saves them.
 pub(crate) fn train(
     stage: &mut dyn Stage,
     config: &TrainConfig,
@@ -137,7 +138,7 @@ impl Run {
         self.position.batch += 1;
         self.position.step += 1;
         let step = self.position.step;
-        // A batch without an example still counts as a step of the schedule.
+        // A batch without an example also counts as a step of the schedule.
         let whole = batch_gradients(comm, part, stage.parameters(), stage.name())?;
         let Some((value, mut gradients)) = whole else { return Ok(()) };
         if !value.is_finite() {
@@ -157,12 +158,12 @@ impl Run {
         agree(comm, report(progress, &event).map_err(Error::from))
     }
 
-    /// Whether the latest evaluations have not improved the result.
+    /// Returns whether the last `patience` evaluations have not improved the result.
     fn stale(&self, config: &TrainConfig) -> bool {
         config.patience > 0 && self.position.stale >= config.patience
     }
 
-    /// Ends the epoch, and evaluates if it is due.
+    /// Ends the epoch, and evaluates the stage if an evaluation is due.
     fn end_epoch(
         &mut self,
         stage: &dyn Stage,
@@ -213,8 +214,8 @@ impl Run {
         Ok(self.position.history)
     }
 
-    /// Returns the result of a step or an epoch. Saves the state first if the progress callback
-    /// cancelled it.
+    /// Saves the state of the stage if the progress callback cancelled it. Returns `ended`, the
+    /// result of a step or an epoch.
     fn save_if_cancelled(
         &self,
         ended: Result<()>,
@@ -224,7 +225,7 @@ impl Run {
     ) -> Result<()> {
         if matches!(ended, Err(Error::Cancelled)) {
             self.save(stage, comm, path)?;
-            // A rank that exits may end the others, so wait until rank 0 has written.
+            // A rank that exits may end the others, so all ranks wait until rank 0 has written.
             comm.barrier()?;
         }
         ended
@@ -255,7 +256,7 @@ impl Run {
         write_tensors(path, &tensors, &metadata)
     }
 
-    /// The checkpoint of this stage, if there is one.
+    /// Loads the checkpoint of this stage, if there is one.
     fn load(stage: &dyn Stage, comm: &dyn Communicator, path: &Path) -> Result<Option<Self>> {
         if !comm.root_says(path.exists())? {
             return Ok(None);
@@ -287,13 +288,13 @@ impl Run {
         );
         let (average, best) = (take("average")?, take("best")?);
         restore(stage.parameters(), &weights)?;
-        // Rank 0 overwrites it with the next one.
+        // Rank 0 overwrites the file with the next checkpoint, so all ranks must have read it.
         comm.barrier()?;
         Ok(Some(Self { position, adam, average, best }))
     }
 }
 
-/// If one rank is cancelled, all ranks stop after the same step.
+/// Ensures that all ranks stop after the same step if one rank is cancelled.
 fn agree(comm: &dyn Communicator, reported: Result<()>) -> Result<()> {
     let cancelled = matches!(reported, Err(Error::Cancelled));
     if comm.any(cancelled)? { Err(Error::Cancelled) } else { reported }
@@ -309,7 +310,7 @@ mod tests {
 
     use super::*;
 
-    /// Pulls `x` towards a target that depends on epoch and batch.
+    /// A stage that pulls `x` towards a target that depends on epoch and batch.
     struct Toy {
         parameters: Parameters,
         epoch: usize,

@@ -33,7 +33,7 @@ fn recipes_give_the_vectors_of_the_model_cards() {
                 assert!(error < 1e-5, "{name} {kind} {text:?}: {error:e}");
             }
         }
-        // The model has two layers; with one layer the vector is different.
+        // The model has two layers. With one layer the vector must differ.
         let config = TextVectorConfig { layers: 1, ..TextVectorConfig::of(TextRecipe::LastToken) };
         let shallow = model.text_vectors(&texts, &config).unwrap();
         let length: f32 = shallow.row(0).iter().map(|v| v * v).sum();

@@ -1,4 +1,4 @@
-//! A recommender for serving: fitted on all data, queried in every way, changed and saved.
+//! Tests a recommender for serving: fitted on all data, queried in every way, changed and saved.
 
 #![allow(clippy::unwrap_used)]
 
@@ -25,7 +25,7 @@ fn item(n: usize) -> Item {
     item
 }
 
-/// 80 users with items of one kind; products 40 to 47 have no interactions.
+/// Returns data of 80 users with items of one kind. Products 40 to 47 have no interactions.
 fn data() -> RunData {
     let names: Vec<(String, String)> = (0..80usize)
         .flat_map(|user| (0..40usize).map(move |item| (user, item)))
@@ -169,7 +169,7 @@ fn texts_of_new_items_follow_the_rule_of_the_run() {
     assert_eq!(recommender.items()[48].text, "B1 | Green tea of kind 100");
     recommender.replace_item(&item(3)).unwrap();
     assert_eq!(recommender.items()[3].text, "B0 | Steel pan of kind 3");
-    // A saved copy has the same rule.
+    // A saved copy applies the same rule.
     recommender.save(&copy).unwrap();
     let mut again = Recommender::open(&copy).unwrap();
     again.grow(GrowthEncoders::default()).unwrap();
@@ -233,20 +233,20 @@ fn a_recommender_grows_forgets_users_and_is_saved() {
     assert_eq!(again.item("p102"), Some(51));
 }
 
-/// A user with only a new item gets its neighbours, not the most popular items.
+/// Checks that a user with only a new item gets its neighbours, not the most popular items.
 #[test]
 fn a_new_item_is_recommended_with_its_neighbours() {
     let folder = tempfile::tempdir().unwrap();
     let mut recommender = fit(&folder.path().join("run"), &words);
     recommender.grow(GrowthEncoders::default()).unwrap();
-    // One of the two has a kind that is not the most popular one.
+    // The kind of one of the two items is not the most popular one.
     recommender.add_items(&[item(102), item(103)]).unwrap();
     recommender.add_interactions(&[("scarf", "p102"), ("pan", "p103")]).unwrap();
     let popular = recommender.recommend_with(&[Person::Items(&[])], 5, &ListOptions::default());
     let popular = titles(&popular.unwrap()[0]);
     for (name, kind) in [("scarf", "Wool scarf"), ("pan", "Steel pan")] {
         let user = recommender.user(name).unwrap();
-        // At once, and after the interaction is folded.
+        // The first round is before the interaction is folded, the second one after.
         for _ in 0..2 {
             let list = recommender.recommend(user, 5).unwrap();
             assert!(of_kind(&list, kind) >= 4, "{name}: {:?}", titles(&list));
@@ -256,7 +256,7 @@ fn a_new_item_is_recommended_with_its_neighbours() {
     }
 }
 
-/// After a user is forgotten, the files of a saved folder do not contain the user.
+/// Checks that the files of a saved folder do not contain a forgotten user.
 #[test]
 fn a_forgotten_user_is_in_no_file() {
     let folder = tempfile::tempdir().unwrap();
@@ -293,8 +293,8 @@ fn a_forgotten_user_is_in_no_file() {
     for (name, bytes) in &after {
         assert!(!holds(bytes), "{name:?}");
     }
-    // The saved model equals a model without the user: that of the folder before the user was
-    // added, with the same addition.
+    // The saved model equals one that never had the user: the model of the run with only the
+    // interaction of the other user.
     let mut other = Recommender::open(&run).unwrap();
     other.grow(GrowthEncoders::default()).unwrap();
     other.add_interactions(&[("u4", "p6")]).unwrap();
@@ -308,7 +308,7 @@ fn a_forgotten_user_is_in_no_file() {
     }
 }
 
-/// Files that only growing needs may be missing for answers; `grow` then names them.
+/// Checks that answers do not need the files for growing, and that `grow` names a missing file.
 #[test]
 fn answers_do_not_need_the_files_for_growing() {
     let folder = tempfile::tempdir().unwrap();

@@ -2,7 +2,7 @@
 
 use crate::{Error, Result};
 
-/// Returns an error for a size of 0.
+/// Returns an error if one of the sizes is 0.
 pub(crate) fn at_least_one(system: &'static str, sizes: &[(&'static str, usize)]) -> Result<()> {
     match sizes.iter().find(|(_, size)| *size == 0) {
         Some(&(field, _)) => {
@@ -12,7 +12,7 @@ pub(crate) fn at_least_one(system: &'static str, sizes: &[(&'static str, usize)]
     }
 }
 
-/// Returns an error for a number that is not positive or not finite.
+/// Returns an error if one of the numbers is not positive or not finite.
 pub(crate) fn positive(system: &'static str, values: &[(&'static str, f64)]) -> Result<()> {
     match values.iter().find(|(_, value)| !(*value > 0.0 && value.is_finite())) {
         Some(&(field, value)) => {

@@ -7,21 +7,21 @@ pub enum Error {
     Config {
         /// Name of the baseline.
         system: &'static str,
-        /// Name of the field.
+        /// Name of the setting.
         field: &'static str,
-        /// The problem, and the allowed values.
+        /// Description of the problem and the valid values.
         problem: String,
     },
-    /// Every user has no item or all items, so there are no triples.
+    /// No user has some items but not all, so no triple of user, item and other item exists.
     #[error("there is nothing to train on: every user has no item or all items")]
     NothingToTrain,
     /// The loss is infinite or NaN.
     #[error("the loss is not finite in epoch {epoch}: lower the learning rate")]
     NotFinite {
-        /// The epoch, counted from 1.
+        /// Number of the epoch, counted from 1.
         epoch: usize,
     },
-    /// A trained tensor received no gradient, so it would silently stay untrained.
+    /// A trained tensor received no gradient and would silently stay untrained.
     #[error("no gradient reached one of the trained tensors")]
     NoGradient,
     /// The progress receiver cancelled training.
@@ -47,5 +47,5 @@ impl From<glta_core::Cancelled> for Error {
     }
 }
 
-/// Result with this crate's [`Error`].
+/// Result with this crate's [`Error`] as the error type.
 pub type Result<T> = std::result::Result<T, Error>;

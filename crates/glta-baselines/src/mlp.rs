@@ -8,15 +8,17 @@ use crate::tensors::xavier;
 /// Slope of the leaky ReLU for negative values, PyTorch's default.
 const SLOPE: f64 = 0.01;
 
-/// Two linear layers with a leaky ReLU between them. Weights are `(in, out)`, biases `(1, out)`.
+/// An MLP of two linear layers with a leaky ReLU between them. Weights are `(in, out)`, biases `(1,
+/// out)`.
 pub(crate) struct Mlp([(Var, Var); 2]);
 
 impl Mlp {
-    /// Random layers from `from` columns to `middle` and to `to`.
+    /// Creates random layers: the first from `from` to `middle` columns, the second from `middle`
+    /// to `to`.
     pub(crate) fn new(rng: &mut ChaCha8Rng, from: usize, middle: usize, to: usize) -> Result<Self> {
         let mut layer = |rows: usize, columns| -> Result<(Var, Var)> {
-            // PyTorch's biases. With zero biases, the output of a row of zeros would stay zero, and
-            // its cosine would be undefined.
+            // Biases are random, as in PyTorch. With zero biases the output of a row of zeros would
+            // stay zero, and its cosine would be undefined.
             let bound = 1.0 / (rows as f32).sqrt();
             let bias: Vec<f32> = (0..columns).map(|_| rng.random_range(-bound..bound)).collect();
             let bias = Tensor::from_vec(bias, (1, columns), &Device::Cpu)?;
@@ -25,18 +27,18 @@ impl Mlp {
         Ok(Self([layer(from, middle)?, layer(middle, to)?]))
     }
 
-    /// Weight and bias of the first layer, then of the second.
+    /// Returns weight and bias of the first layer, then of the second.
     pub(crate) fn parameters(&self) -> impl Iterator<Item = Var> {
         self.0.iter().flat_map(|(weight, bias)| [weight.clone(), bias.clone()])
     }
 
-    /// The output for rows `x (n, in)`.
+    /// Computes the output for rows `x (n, in)`.
     pub(crate) fn apply(&self, x: &Tensor) -> Result<Tensor> {
         self.after_first(&x.matmul(&self.0[0].0)?)
     }
 
-    /// [`apply`](Self::apply) for rows that are not trained: their gradient, a third of the work,
-    /// is not computed.
+    /// Computes the output like [`apply`](Self::apply), but without the gradient of `x`, which is a
+    /// third of the work. The rows `x` must not be trained.
     pub(crate) fn apply_fixed(&self, x: &Tensor) -> Result<Tensor> {
         self.after_first(&times_fixed(x, &self.0[0].0)?)
     }

@@ -1,20 +1,20 @@
-//! Operations with hand-derived gradients, which take one pass. candle's chains of elementwise
-//! operations make many passes and allocate a new tensor for each.
+//! Operations with hand-written gradients. Each takes one pass, whereas chains of candle's
+//! elementwise operations take many passes and allocate a tensor for each.
 
 use std::sync::Arc;
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, D, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
-/// Number of values per task.
+/// Number of values per parallel task.
 const CHUNK: usize = 1 << 14;
 
-/// `max(x, 0) - slope · max(-x, 0)`, of any shape.
+/// Computes `max(x, 0) - slope · max(-x, 0)` of a tensor of any shape.
 pub(crate) fn leaky(x: &Tensor, slope: f64) -> Result<Tensor> {
     x.contiguous()?.apply_op1(Leaky(slope as f32))
 }
 
-/// Rows scaled to length 1.
+/// Scales the rows to length 1.
 pub(crate) fn normalized(x: &Tensor) -> Result<Tensor> {
     let length = (x.sqr()?.sum_keepdim(D::Minus1)? + 1e-12)?.sqrt()?;
     x.broadcast_div(&length)
@@ -49,7 +49,7 @@ impl CustomOp1 for Leaky {
     }
 }
 
-/// The gradient of [`Leaky`] from its input and the output's gradient.
+/// The gradient of [`Leaky`], computed from its input and the gradient of its output.
 struct LeakySlope(f32);
 
 impl CustomOp2 for LeakySlope {
@@ -78,8 +78,8 @@ impl CustomOp2 for LeakySlope {
     }
 }
 
-/// `x · w` for an `x (n, in)` that is not trained: candle's product would also compute its
-/// gradient. `w` is `(in, out)`.
+/// Computes `x · w` without the gradient of `x`, which candle's product would also compute. `x (n,
+/// in)` is not trained, `w` is `(in, out)`.
 pub(crate) fn times_fixed(x: &Tensor, w: &Tensor) -> Result<Tensor> {
     w.contiguous()?.apply_op1(TimesFixed(x.detach()))
 }
@@ -103,8 +103,8 @@ impl CustomOp1 for TimesFixed {
     }
 }
 
-/// The loss `-ln softmax` of the first column of each row of `logits (n, columns)`, `(n,)`.
-/// `left_out` names columns that do not count, by row.
+/// Computes the loss `-ln softmax` of column 0 for each row of `logits (n, columns)`. Returns
+/// `(n,)`. The softmax of a row omits the columns that its entry of `left_out` names.
 pub(crate) fn first_among(logits: &Tensor, left_out: Vec<Vec<u32>>) -> Result<Tensor> {
     if left_out.len() != logits.dim(0)? {
         bail!("{} rows of columns for {} rows of logits", left_out.len(), logits.dim(0)?);
@@ -116,7 +116,7 @@ pub(crate) fn first_among(logits: &Tensor, left_out: Vec<Vec<u32>>) -> Result<Te
 struct FirstAmong(Arc<[Vec<u32>]>);
 
 impl FirstAmong {
-    /// The numerators of a row's softmax, with the logarithm of their sum.
+    /// Computes the numerators of a row's softmax and returns the logarithm of their sum.
     fn numerators(logits: &[f32], left_out: &[u32], out: &mut [f32]) -> f32 {
         out.copy_from_slice(logits);
         left_out.iter().for_each(|&column| out[column as usize] = f32::NEG_INFINITY);
@@ -151,7 +151,7 @@ impl CustomOp1 for FirstAmong {
     }
 }
 
-/// The gradient of [`FirstAmong`] from its input and the output's gradient.
+/// The gradient of [`FirstAmong`], computed from its input and the gradient of its output.
 struct FirstAmongSlope(FirstAmong);
 
 impl CustomOp2 for FirstAmongSlope {
@@ -186,7 +186,7 @@ mod tests {
 
     use super::*;
 
-    /// Values and gradients against candle's operations, for a strided input.
+    /// Compares values and gradients with those of candle's operations, for a strided input.
     #[test]
     fn equals_candle_operations() {
         let small = (0..35).map(|i| (i * 37 % 23) as f32 / 3.0 - 3.1);

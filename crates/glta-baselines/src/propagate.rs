@@ -4,8 +4,8 @@ use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use glta_graph::Adjacency;
 use ndarray::{ArrayView2, Axis, concatenate};
 
-/// `Â X` of users and items stacked, `(users + items, dim)`. `Â` is symmetric, so the derivative is
-/// the same product.
+/// The product `Â X`, where `X (users + items, dim)` stacks users and items. `Â` is symmetric, so
+/// the gradient is the product with the same matrix.
 #[derive(Clone)]
 pub(crate) struct Propagate(pub(super) Arc<Adjacency>);
 

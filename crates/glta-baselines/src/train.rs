@@ -1,4 +1,4 @@
-//! The training loop of all models of this crate.
+//! The training loop that all models of this crate share.
 
 use candle_core::{Tensor, Var};
 use candle_nn::optim::{AdamW, Optimizer, ParamsAdamW};
@@ -9,60 +9,61 @@ use glta_metrics::{EvaluationConfig, Metric, evaluate};
 
 use crate::{Error, Result};
 
-/// Result of a training run.
+/// Embeddings and history of a trained model.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct TrainedContrastive {
-    /// Embeddings of the best epoch; their inner products are the scores.
+    /// Embeddings of the best epoch. Their inner products are the scores.
     pub embeddings: NodeEmbeddings,
-    /// All epochs in order.
+    /// Reports of all epochs, in order.
     pub history: Vec<ContrastiveEpoch>,
-    /// The epoch of the embeddings, from 1; 0 if no epoch ran.
+    /// Number of the epoch that the embeddings are from, counted from 1.
     pub best_epoch: usize,
 }
 
 impl TrainedContrastive {
-    /// N@10 of the best epoch on the validation data.
+    /// Returns N@10 of the best epoch on the validation data. Returns `None` if no epoch was
+    /// evaluated.
     pub fn best_validation(&self) -> Option<f64> {
         self.history.get(self.best_epoch.checked_sub(1)?)?.validation
     }
 }
 
-/// Report of one epoch.
+/// Loss and validation result of one epoch.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct ContrastiveEpoch {
-    /// Number of epochs that have ended.
+    /// Number of the epoch, counted from 1.
     pub epoch: usize,
-    /// Mean loss of the epoch.
+    /// Mean loss over the steps of the epoch.
     pub loss: f64,
     /// N@10 on the validation data; `None` if the epoch was not evaluated.
     pub validation: Option<f64>,
 }
 
-/// What the loop trains.
+/// A model that [`fit`] can train.
 pub(crate) trait Trainable {
     fn parameters(&self) -> Vec<Var>;
 
-    /// The loss of a step's batch, which depends only on the number of the step.
+    /// Computes the loss of the batch of a step. The batch depends only on the number of the step.
     fn loss(&self, step: u64) -> Result<Tensor>;
 
-    /// Embeddings to score with.
+    /// Returns the current embeddings, from which scores are computed.
     fn embeddings(&self) -> Result<NodeEmbeddings>;
 }
 
-/// Length of the training.
+/// Learning rate, length and early stopping of a training run.
 pub(crate) struct Schedule {
     pub(crate) learning_rate: f64,
     pub(crate) epochs: usize,
-    /// Steps per epoch.
+    /// Number of steps per epoch.
     pub(crate) steps: usize,
     pub(crate) eval_every: usize,
     pub(crate) patience: usize,
 }
 
-/// Minimises the loss with Adam. With validation data training stops early, and the embeddings of
-/// the best epoch are returned.
+/// Minimises the loss with Adam. With validation data training can stop early, and the result has
+/// the embeddings of the best epoch.
 pub(crate) fn fit(
     model: &dyn Trainable,
     schedule: &Schedule,
@@ -72,8 +73,8 @@ pub(crate) fn fit(
 ) -> Result<TrainedContrastive> {
     let steps = schedule.steps;
     let parameters = model.parameters();
-    // Its state is never saved, because a baseline is not resumed. The optimiser of `glta-align`
-    // can be resumed.
+    // Baselines are not resumed, so the state of the optimiser is never saved. The optimiser of
+    // `glta-align` can be resumed.
     let mut optimizer = AdamW::new(
         parameters.clone(),
         ParamsAdamW { lr: schedule.learning_rate, weight_decay: 0.0, ..Default::default() },
@@ -121,7 +122,7 @@ pub(crate) fn fit(
     Ok(TrainedContrastive { embeddings, history, best_epoch })
 }
 
-/// Without this check a tensor without a gradient would silently stay untrained.
+/// Returns an error if a tensor has no gradient, because it would silently stay untrained.
 fn check(parameters: &[Var], gradients: &candle_core::backprop::GradStore) -> Result<()> {
     if parameters.iter().all(|p| gradients.get(p).is_some()) {
         return Ok(());

@@ -1,4 +1,5 @@
-//! Queries to a recommender on the command line: `glta recommend`, `similar` and `explain`.
+//! Queries to a recommender on the command line: `glta recommend`, `glta similar` and `glta
+//! explain`.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -11,31 +12,31 @@ use crate::files::check_there;
 use crate::output::outln;
 use crate::{Result, outcome};
 
-/// The recommender, and the format of the answer.
+/// Flags for the recommender and the format of the answer.
 #[derive(Debug, Clone, Args)]
 struct ModelArgs {
-    /// Folder of a recommender: the --out of `glta fit`, or a run in the folder of a seed
+    /// Folder of a recommender: the --out of `glta fit`, or a run in the folder of a seed.
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
-    /// Print one JSON object per line
+    /// Print one JSON object per line.
     #[arg(long, help_heading = "Output")]
     json: bool,
 }
 
-/// Options of a list.
+/// Flags for the length and the items of a list.
 #[derive(Debug, Clone, Args)]
 struct OptionArgs {
-    /// Length of a list
+    /// Number of items in the list.
     #[arg(short, long, default_value_t = 10, help_heading = "List")]
     k: usize,
-    /// Items to leave out
+    /// Raw ids of items that must not be in the list.
     #[arg(long, value_name = "ITEMS", value_delimiter = ',', help_heading = "List")]
     exclude: Vec<String>,
-    /// Only these items
+    /// Raw ids of the only items that may be in the list.
     #[arg(long, value_name = "ITEMS", value_delimiter = ',', help_heading = "List")]
     among: Vec<String>,
-    /// Only items whose field has this value, such as category=Tea; with several values of one
-    /// field, any of them
+    /// Value of a field that the items must have, such as category=Tea; of several values of one
+    /// field an item needs only one.
     #[arg(long, value_name = "FIELD=VALUE", value_parser = filter, help_heading = "List")]
     filter: Vec<(String, String)>,
 }
@@ -45,10 +46,10 @@ struct OptionArgs {
 pub struct RecommendArgs {
     #[command(flatten)]
     model: ModelArgs,
-    /// Known users by raw id; the answers are in this order
+    /// Raw ids of known users; the answers are in this order.
     #[arg(long, value_name = "USERS", value_delimiter = ',', help_heading = "Person")]
     user: Vec<String>,
-    /// Any user, by the user's items
+    /// Raw ids of the items that a user has; the user need not be known.
     #[arg(
         long,
         value_name = "ITEMS",
@@ -59,7 +60,7 @@ pub struct RecommendArgs {
     items: Option<Vec<String>>,
     #[command(flatten)]
     options: OptionArgs,
-    /// Also items that the user already has, for products that are bought again
+    /// Allow items that the user already has, for products that are bought again.
     #[arg(long, help_heading = "List")]
     allow_known: bool,
 }
@@ -69,10 +70,10 @@ pub struct RecommendArgs {
 pub struct SimilarArgs {
     #[command(flatten)]
     model: ModelArgs,
-    /// The item, by raw id
+    /// Raw id of the item to compare.
     #[arg(long, value_name = "ITEM")]
     item: String,
-    /// Kind of similarity
+    /// Kind of similarity.
     #[arg(long, value_enum, default_value = "text")]
     by: By,
     #[command(flatten)]
@@ -84,13 +85,13 @@ pub struct SimilarArgs {
 pub struct ExplainArgs {
     #[command(flatten)]
     model: ModelArgs,
-    /// The item whose score is explained, by raw id
+    /// Raw id of the item whose score is explained.
     #[arg(long, value_name = "ITEM")]
     item: String,
-    /// A known user, by raw id
+    /// Raw id of a known user.
     #[arg(long, value_name = "USER", help_heading = "Person")]
     user: Option<String>,
-    /// Any user, by the user's items
+    /// Raw ids of the items that a user has; the user need not be known.
     #[arg(
         long,
         value_name = "ITEMS",
@@ -99,16 +100,16 @@ pub struct ExplainArgs {
         help_heading = "Person"
     )]
     items: Option<Vec<String>>,
-    /// Maximum number of the user's items to print
+    /// Maximum number of the user's items to print.
     #[arg(short, long, default_value_t = 10, help_heading = "Output")]
     k: usize,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum By {
-    /// By text
+    /// Similarity of the texts.
     Text,
-    /// By common users
+    /// Similarity by common users.
     People,
 }
 
@@ -219,7 +220,7 @@ fn open(dir: &Path) -> Result<Recommender> {
     Ok(Recommender::open(dir).map_err(|e| format!("--model {}: {e}", dir.display()))?)
 }
 
-/// Folders of finished runs within a folder, up to a depth.
+/// Returns the folders of finished runs within a folder, up to a depth.
 fn runs_below(dir: &Path, depth: usize) -> Vec<String> {
     let Ok(entries) = std::fs::read_dir(dir) else {
         return Vec::new();
@@ -251,7 +252,7 @@ fn ids(recommender: &Recommender, raw: &[String]) -> Result<Vec<u32>> {
     raw.iter().map(|raw| item(recommender, raw)).collect()
 }
 
-/// Up to three known ids that are similar to an unknown one.
+/// Describes up to three known ids that are similar to an unknown one, for an error message.
 fn near<'a>(raw: &str, known: impl Iterator<Item = &'a str>) -> String {
     let near = glta_core::near_names(raw, known);
     if near.is_empty() { String::new() } else { format!("; similar ids are {}", near.join(", ")) }

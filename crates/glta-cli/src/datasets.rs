@@ -1,4 +1,4 @@
-//! The data sets of the programs, and the settings that they change.
+//! The data sets of the experiments, and the settings that each of them changes.
 
 use std::path::{Path, PathBuf};
 
@@ -9,43 +9,43 @@ use glta_eval::{Density, ExperimentConfig};
 
 use crate::{Result, fetch};
 
-/// A data set, with the settings that it changes in an experiment.
+/// A data set, with a function that adapts the configuration of an experiment to it.
 #[derive(Debug)]
 pub struct DataSource {
-    /// Users, items, interactions.
+    /// Data set with users, items and interactions.
     pub dataset: Dataset,
-    /// The variant of the presets that suits it.
+    /// Variant of the presets that suits the data set.
     pub density: Density,
-    /// Changes the preset.
+    /// Function that changes a preset for the data set.
     pub adapt: fn(&mut ExperimentConfig),
 }
 
-/// The archives of GroupLens.
+/// An archive of MovieLens from GroupLens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 #[value(rename_all = "lower")]
 pub enum Variant {
-    /// 100,000 ratings
+    /// 100,000 ratings.
     #[value(name = "100k")]
     M100k,
-    /// 1 million ratings
+    /// 1 million ratings.
     #[value(name = "1m")]
     M1,
-    /// 10 million ratings, in half stars
+    /// 10 million ratings, in half stars.
     #[value(name = "10m")]
     M10,
-    /// 20 million ratings
+    /// 20 million ratings.
     #[value(name = "20m")]
     M20,
-    /// 25 million ratings
+    /// 25 million ratings.
     #[value(name = "25m")]
     M25,
-    /// 32 million ratings
+    /// 32 million ratings.
     #[value(name = "32m")]
     M32,
-    /// The newest small set, which is updated
+    /// Newest small set, which GroupLens updates.
     #[value(name = "latest-small")]
     LatestSmall,
-    /// The newest set, which is updated
+    /// Newest set, which GroupLens updates.
     #[value(name = "latest")]
     Latest,
 }
@@ -53,21 +53,21 @@ pub enum Variant {
 /// Flags for MovieLens.
 #[derive(Debug, Clone, Default, Args)]
 pub struct MovielensFlags {
-    /// MovieLens: the archive to read from data/ml-VARIANT.zip if --data is not given; it is
-    /// downloaded if it does not exist; default 100k
+    /// MovieLens: archive to read from data/ml-VARIANT.zip if --data is not given; it is downloaded
+    /// if it does not exist; default 100k.
     #[arg(long, value_enum, conflicts_with = "data", help_heading = "Data")]
     pub variant: Option<Variant>,
-    /// MovieLens: the file of ratings, if the folder has those of several generations: u.data,
-    /// ratings.dat, pairs.dat or ratings.csv
+    /// MovieLens: file of ratings, if the folder has those of several generations: u.data,
+    /// ratings.dat, pairs.dat or ratings.csv.
     #[arg(long, value_name = "FILE", help_heading = "Data")]
     pub ratings: Option<String>,
 }
 
-/// MovieLens from a folder or zip archive. Without a path, the archive of a variant is read, and
-/// downloaded if it does not exist.
+/// Reads MovieLens from a folder or zip archive. Without a path, reads the archive of a variant,
+/// which is downloaded if it does not exist.
 ///
 /// # Errors
-/// Files that do not exist or cannot be read.
+/// Returns an error if a file does not exist or cannot be read.
 pub fn movielens(data: Option<&Path>, flags: &MovielensFlags) -> Result<DataSource> {
     let config = MovieLensConfig { ratings: flags.ratings.clone() };
     let dataset = match data {
@@ -87,7 +87,7 @@ pub fn movielens(data: Option<&Path>, flags: &MovielensFlags) -> Result<DataSour
     Ok(DataSource { dataset, density: Density::Dense, adapt: |_| () })
 }
 
-/// Rejects a path that does not exist.
+/// Returns an error if a path does not exist.
 fn found(path: &Path) -> Result<()> {
     if path.exists() {
         return Ok(());
@@ -98,22 +98,23 @@ fn found(path: &Path) -> Result<()> {
 /// Flags for Amazon reviews.
 #[derive(Debug, Clone, Default, Args)]
 pub struct AmazonFlags {
-    /// Amazon: the category to read, if the folder has several
+    /// Amazon: category to read, if the folder has several.
     #[arg(long, help_heading = "Data")]
     pub category: Option<String>,
-    /// Amazon: the file of reviews, if the category has several (all reviews and a 5-core); by
-    /// default the one whose name matches the metadata
+    /// Amazon: file of reviews, if the category has several (all reviews and a 5-core); by default
+    /// the file whose name matches the metadata.
     #[arg(long, value_name = "FILE", help_heading = "Data")]
     pub reviews: Option<String>,
-    /// Amazon: read no metadata; items then have no texts
+    /// Amazon: read no metadata; items then have no texts.
     #[arg(long, help_heading = "Data")]
     pub no_metadata: bool,
 }
 
-/// One category of Amazon reviews.
+/// Reads one category of Amazon reviews.
 ///
 /// # Errors
-/// No folder, files that cannot be read, or a `k_core` without remaining interactions.
+/// Returns an error if there is no folder, a file cannot be read, or no interaction remains after
+/// `k_core`.
 pub fn amazon(data: Option<&Path>, flags: &AmazonFlags, k_core: usize) -> Result<DataSource> {
     let data = data.ok_or(
         "--data DIR: the folder with a category's reviews and metadata, such as \
@@ -133,22 +134,23 @@ pub fn amazon(data: Option<&Path>, flags: &AmazonFlags, k_core: usize) -> Result
 /// Flags for Goodreads.
 #[derive(Debug, Clone, Default, Args)]
 pub struct GoodreadsFlags {
-    /// Goodreads: the genre of the files to read, such as poetry, if the folder has several
+    /// Goodreads: genre of the files to read, such as poetry, if the folder has several.
     #[arg(long, help_heading = "Data")]
     pub subset: Option<String>,
-    /// Goodreads: only books of this genre or shelf, such as history
+    /// Goodreads: read only books of this genre or shelf, such as history.
     #[arg(long, help_heading = "Data")]
     pub genre: Option<String>,
-    /// Goodreads: keep interactions with books that were only put on a shelf (is_read false, about
-    /// half of the published ones), which are otherwise left out
+    /// Goodreads: keep interactions with books that were only put on a shelf (is_read false), which
+    /// are otherwise omitted; they are about half of the published interactions.
     #[arg(long, help_heading = "Data")]
     pub keep_unread: bool,
 }
 
-/// The UCSD Book Graph.
+/// Reads the UCSD Book Graph (Goodreads).
 ///
 /// # Errors
-/// No folder, files that cannot be read, or a `k_core` without remaining interactions.
+/// Returns an error if there is no folder, a file cannot be read, or no interaction remains after
+/// `k_core`.
 pub fn goodreads(data: Option<&Path>, flags: &GoodreadsFlags, k_core: usize) -> Result<DataSource> {
     let data = data.ok_or(
         "--data DIR: the folder with goodreads_books*.json.gz and \
@@ -166,7 +168,7 @@ pub fn goodreads(data: Option<&Path>, flags: &GoodreadsFlags, k_core: usize) -> 
     Ok(DataSource { dataset, density: Density::Sparse, adapt: described })
 }
 
-/// The part of a data set in which every user and item has `k` interactions.
+/// Returns the part of a data set in which every user and item has at least `k` interactions.
 fn core(dataset: Dataset, k: usize) -> Result<Dataset> {
     let before = dataset.stats();
     let core = dataset.k_core(k, k);
@@ -181,16 +183,16 @@ fn core(dataset: Dataset, k: usize) -> Result<Dataset> {
     Ok(core)
 }
 
-/// The generated shop, for the small language model of this repository.
+/// Generates the shop, with settings for the small language model of this repository.
 ///
 /// # Errors
-/// Invalid numbers.
+/// Returns an error if a number of `config` is invalid.
 pub fn shop(config: &ShopConfig) -> Result<DataSource> {
     let dataset = Dataset::shop(config)?;
     Ok(DataSource { dataset, density: Density::Sparse, adapt: small_model })
 }
 
-/// Uses titles and descriptions as texts.
+/// Sets titles and descriptions as the texts of items.
 fn described(config: &mut ExperimentConfig) {
     config.protocol.texts = TextConfig {
         fields: ["title", "description"].map(String::from).to_vec(),
@@ -200,9 +202,9 @@ fn described(config: &mut ExperimentConfig) {
 
 fn small_model(config: &mut ExperimentConfig) {
     described(config);
-    // All four layers of the small model.
+    // The small model has only four layers, and all of them are used.
     config.glta.llm.layers = None;
-    // With the 128 dimensions of this model, this is better than 1 on validation data.
+    // With the 128 dimensions of this model, 0.5 is better than 1 on validation data.
     config.glta.item_text.whiten.strength = 0.5;
     config.glta.item_stage.train.epochs = 2;
     config.glta.user_stage.train.epochs = 2;

@@ -1,4 +1,4 @@
-//! `glta demo`: the whole method in less than a minute, without downloads.
+//! `glta demo`: runs the whole method in less than a minute, without downloads.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -14,31 +14,31 @@ use crate::{Result, datasets, exit_on_ranks, experiment};
 /// Train and evaluate GLTA on a generated shop, with the language model of this repository.
 #[derive(Debug, Args)]
 pub struct DemoArgs {
-    /// Folder for the results; an existing run is resumed
+    /// Folder for the results; an existing run is resumed.
     #[arg(long, value_name = "DIR", default_value = "runs/quickstart", help_heading = "Output")]
     pub out: PathBuf,
-    /// Number of customers of the shop
+    /// Number of customers of the shop.
     #[arg(long, default_value_t = ShopConfig::default().users, help_heading = "Shop")]
     pub users: usize,
-    /// Number of articles of the shop
+    /// Number of articles of the shop.
     #[arg(long, default_value_t = ShopConfig::default().items, help_heading = "Shop")]
     pub items: usize,
-    /// Seed of the split and of all training; it does not change the shop
+    /// Seed of the split and of all training; it does not change the shop.
     #[arg(long, default_value_t = 2024, help_heading = "Settings")]
     pub seed: u64,
-    /// Set one field of the configuration, such as user_stage.train.epochs=3
+    /// Set one field of the configuration, such as user_stage.train.epochs=3.
     #[arg(long = "set", value_name = "PATH=VALUE", help_heading = "Settings")]
     pub set: Vec<String>,
-    /// At the end also fit the model on all interactions, including the held-out ones, in
-    /// --out/seed-N/serving, for `glta serve`
+    /// At the end also fit the model on all interactions, including the held-out ones; the model is
+    /// in --out/seed-N/serving, for `glta serve`.
     #[arg(long, help_heading = "Output")]
     pub finish: bool,
-    /// Print only the result
+    /// Print only the result.
     #[arg(long, help_heading = "Output")]
     pub quiet: bool,
 }
 
-/// The checkpoint of this repository.
+/// Files of the small checkpoint that this repository contains.
 const LLM: [(&str, &[u8]); 4] = [
     ("config.json", include_bytes!("../llm/config.json")),
     ("quantize_config.json", include_bytes!("../llm/quantize_config.json")),
@@ -46,7 +46,7 @@ const LLM: [(&str, &[u8]); 4] = [
     ("model.safetensors", include_bytes!("../llm/model.safetensors")),
 ];
 
-/// Runs the demo.
+/// Runs `glta demo`.
 pub fn run(args: &DemoArgs) -> ExitCode {
     exit_on_ranks(|ranks| on_ranks(args, ranks))
 }
@@ -71,7 +71,7 @@ fn on_ranks(args: &DemoArgs, ranks: &Ranks) -> Result<()> {
     Ok(())
 }
 
-/// Writes the checkpoint of this repository into a folder.
+/// Writes the checkpoint of this repository to a folder.
 fn unpack(dir: &Path) -> Result<()> {
     make_dir(dir)?;
     for (name, bytes) in LLM {

@@ -1,15 +1,16 @@
-//! Parses the device of a flag.
+//! Parses the value of `--device`.
 
 use candle_core::Device;
 
 use crate::Result;
 use crate::ranks::place;
 
-/// The device of `--device`: `cpu`, `cuda:N`, or `cuda`, which gives each rank on a machine its own
-/// GPU. Threads share the stream of a GPU, so one thread may load what another one runs.
+/// Returns the device that `--device` names: `cpu`, `cuda:N`, or `cuda`, which gives each rank on a
+/// machine its own GPU. Threads share the stream of a GPU, so one thread may load what another one
+/// runs.
 ///
 /// # Errors
-/// Another name, or a GPU that does not exist.
+/// Returns an error if the name is unknown or the GPU does not exist.
 pub fn device(name: &str) -> Result<Device> {
     let unknown = || format!("--device {name}: expected cpu, cuda or cuda:N");
     let n = match name.split_once(':') {

@@ -1,4 +1,4 @@
-//! `glta evaluate`: the tables of a run, or the metrics of ranked lists.
+//! `glta evaluate`: prints the tables of a run, or the metrics of ranked lists.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -15,22 +15,22 @@ use crate::{Result, exit, experiment};
 /// Print the tables of a run, or measure ranked lists on test pairs.
 #[derive(Debug, Args)]
 pub struct EvaluateArgs {
-    /// Folder of a run (with metrics.json)
+    /// Folder of a run (with metrics.json).
     #[arg(value_name = "RUN", required_unless_present = "lists", conflicts_with = "lists")]
     run: Option<PathBuf>,
-    /// Ranked lists: JSON lines {"user": ..., "recommended": [...]}, such as seed-N/users/*.jsonl
-    /// of a run, or text lines `user item item ...`, best first
+    /// File of ranked lists: JSON lines {"user": ..., "recommended": [...]}, such as
+    /// seed-N/users/*.jsonl of a run, or text lines `user item item ...`, best first.
     #[arg(long, value_name = "FILE")]
     lists: Option<PathBuf>,
-    /// Test pairs, one `user item` per line; not needed if the lists have `test`
+    /// File of test pairs, one `user item` per line; not needed if the lists have `test`.
     #[arg(long, value_name = "FILE", requires = "lists")]
     test: Option<PathBuf>,
-    /// Metrics to print, such as P@5,N@10,R@20,H@10,MRR@10,MAP@10
+    /// Metrics to print, such as P@5,N@10,R@20,H@10,MRR@10,MAP@10.
     #[arg(long, value_name = "NAME@K", value_delimiter = ',')]
     metrics: Vec<String>,
 }
 
-/// Prints the table.
+/// Runs `glta evaluate`.
 pub fn run(args: &EvaluateArgs) -> ExitCode {
     exit(|| print(args))
 }
@@ -108,7 +108,7 @@ struct ListLine {
     test: Vec<Id>,
 }
 
-/// A raw id, which may be a number in JSON.
+/// A raw id, which JSON may contain as a number.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Id {
@@ -138,7 +138,7 @@ fn read_lists(path: &Path) -> Result<Vec<UserResult>> {
             for n in 0..row.len() {
                 fields.push(row.text(n)?.to_owned());
             }
-            // A separator at the end of a line is not followed by an item.
+            // No item follows a separator at the end of a line.
             while fields.last().is_some_and(String::is_empty) {
                 fields.pop();
             }
@@ -160,7 +160,7 @@ fn read_lists(path: &Path) -> Result<Vec<UserResult>> {
     Ok(results)
 }
 
-/// The test items of each user.
+/// Reads the test items of each user.
 fn read_test(path: &Path) -> Result<HashMap<String, Vec<String>>> {
     let config = PairsConfig::of(PairsLayout::Pairs);
     let data = pairs(path, &config)?;

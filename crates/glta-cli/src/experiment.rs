@@ -16,21 +16,21 @@ use crate::output::{errln, outln};
 use crate::progress::Reporter;
 use crate::ranks::{self, Ranks};
 
-/// Runs all systems on a data set and prints the tables. All ranks run it; rank 0 writes and
-/// prints.
+/// Runs all systems on a data set and prints the tables. All ranks call this function, but only
+/// rank 0 writes files and prints.
 ///
 /// # Errors
-/// Invalid flags, or an error of the experiment.
+/// Returns an error if the flags are invalid or the experiment fails.
 pub fn run(ranks: &Ranks, source: &DataSource, flags: &ExperimentFlags) -> Result<Record> {
     let config = flags.resolve(source.density, source.adapt)?;
     run_configured(ranks, source, flags, config, |_| Ok(()))
 }
 
-/// [`run`] with a complete configuration. `before` is called with the language model, if one is
-/// used, before the systems run.
+/// Runs an experiment like [`run`], with a complete configuration. If the experiment uses a
+/// language model, `before` is called with the model before the systems run.
 ///
 /// # Errors
-/// An error of the experiment.
+/// Returns an error if the experiment or `before` fails.
 pub fn run_configured(
     ranks: &Ranks,
     source: &DataSource,
@@ -176,8 +176,8 @@ pub(crate) fn print(record: &Record) -> Result<()> {
     Ok(())
 }
 
-/// Prints ten recommendations for the user with the most items up to ten, next to some of the
-/// user's items.
+/// Prints ten recommendations for one user, and some of the user's items. The user is the one with
+/// the most items among those with at most ten.
 fn show(record: &Record, flags: &ExperimentFlags, language: Option<&LanguageModel>) -> Result<()> {
     let seed = record.protocol.seeds.first().copied().unwrap_or_default();
     let dir = flags.out.join(format!("seed-{seed}")).join("glta");
@@ -187,7 +187,7 @@ fn show(record: &Record, flags: &ExperimentFlags, language: Option<&LanguageMode
     let recommender = match language {
         Some(language) => Recommender::open_with(&dir, language)?,
         None => match Recommender::open(&dir) {
-            // A resumed experiment that needed no language model.
+            // The experiment was resumed and needed no language model.
             Err(glta_align::Error::NoLlm) => return Ok(()),
             opened => opened?,
         },
@@ -217,12 +217,12 @@ fn show(record: &Record, flags: &ExperimentFlags, language: Option<&LanguageMode
     Ok(())
 }
 
-/// The text of an item, or its id if it has none.
+/// Returns the text of an item, or its raw id if it has none.
 fn shown_as(item: &ItemRecord) -> &str {
     if item.text.trim().is_empty() { &item.raw_id } else { &item.text }
 }
 
-/// The first `width` characters.
+/// Returns the first `width` characters of a text, with a mark if more follow.
 fn clip(text: &str, width: usize) -> String {
     match text.char_indices().nth(width) {
         Some((end, _)) => format!("{}…", text[..end].trim_end()),

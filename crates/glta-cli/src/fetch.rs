@@ -10,7 +10,7 @@ use crate::progress::Reporter;
 /// Downloads the file at `url` to `path` if `path` does not exist.
 ///
 /// # Errors
-/// A failed download; the message names the file and where to put it.
+/// Returns an error if the download fails. The message names the file and where to put it.
 pub fn data(path: &Path, url: &str) -> Result<()> {
     if path.exists() {
         return Ok(());
@@ -35,7 +35,7 @@ fn download(path: &Path, url: &str) -> Result<()> {
     std::fs::create_dir_all(folder)?;
     let mut response = ureq::get(url).call()?;
     let mut builder = tempfile::Builder::new();
-    // The usual permissions of a new file.
+    // A temporary file is private by default. The download gets the usual permissions of a file.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
     let mut file = builder.prefix(glta_core::UNFINISHED).tempfile_in(folder)?;
@@ -55,11 +55,12 @@ fn download(_: &Path, _: &str) -> Result<()> {
     Err("this program was built without the feature `hub`".into())
 }
 
-/// The folder of a checkpoint: a path, or an id on the Hugging Face Hub (`owner/name` or
-/// `owner/name@revision`), whose files are then downloaded to the hub's cache.
+/// Returns the folder of a checkpoint. `path_or_id` is a path, or an id on the Hugging Face Hub
+/// (`owner/name` or `owner/name@revision`), whose files are then downloaded to the hub's cache.
 ///
 /// # Errors
-/// Neither a folder nor an id on the hub, or a failed download.
+/// Returns an error if `path_or_id` is neither a folder nor an id on the hub, or if the download
+/// fails.
 pub fn checkpoint(path_or_id: &str, reporter: &mut Reporter) -> Result<PathBuf> {
     let path = Path::new(path_or_id);
     if path.exists() {

@@ -10,7 +10,7 @@ use crate::Result;
 /// Writes a file atomically.
 ///
 /// # Errors
-/// The file cannot be written; the message has its path.
+/// Returns an error with the path if the file cannot be written.
 pub fn save(path: &Path, bytes: &[u8]) -> Result<()> {
     write_whole(path, bytes).map_err(|e| format!("{}: {e}", path.display()).into())
 }
@@ -18,15 +18,15 @@ pub fn save(path: &Path, bytes: &[u8]) -> Result<()> {
 /// Creates a folder and its parents.
 ///
 /// # Errors
-/// The folder cannot be created; the message has its path.
+/// Returns an error with the path if the folder cannot be created.
 pub fn make_dir(path: &Path) -> Result<()> {
     create_dir_all(path).map_err(|e| format!("{}: {e}", path.display()).into())
 }
 
-/// Rejects a path that does not exist, with similar names in the message.
+/// Checks that the path of a flag exists.
 ///
 /// # Errors
-/// The file or folder does not exist.
+/// Returns an error with similar names if the file or folder does not exist.
 pub fn check_there(flag: &str, path: &Path) -> Result<()> {
     if path.exists() {
         return Ok(());

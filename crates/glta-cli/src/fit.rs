@@ -1,4 +1,4 @@
-//! Fits a recommender on tables: `glta fit`.
+//! `glta fit`: fits a recommender on tables.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -24,63 +24,64 @@ use crate::{Result, experiment, outcome, ranks};
 /// Flags of `glta fit`.
 #[derive(Debug, Clone, Args)]
 pub struct FitArgs {
-    /// Table of interactions: CSV, TSV, JSON lines or RecBole's .inter, plain or gzipped
+    /// Table of interactions: CSV, TSV, JSON lines or RecBole's .inter, plain or gzipped.
     #[arg(long, value_name = "FILE", help_heading = "Tables")]
     interactions: PathBuf,
-    /// Table of items in the same formats
+    /// Table of items in the same formats.
     #[arg(long, value_name = "FILE", help_heading = "Tables")]
     items: Option<PathBuf>,
-    /// Column of users, by name or number from 1
+    /// Column of users, by name or number from 1.
     #[arg(long, value_name = "COLUMN", value_parser = column, help_heading = "Tables")]
     user: Option<Column>,
-    /// Column of items, in both tables
+    /// Column of items, in both tables.
     #[arg(long, value_name = "COLUMN", value_parser = column, help_heading = "Tables")]
     item: Option<Column>,
-    /// Column of times; settings are then chosen on the latest interactions
+    /// Column of times; settings are then chosen on the latest interactions.
     #[arg(long, value_name = "COLUMN", value_parser = column, help_heading = "Tables")]
     time: Option<Column>,
-    /// Column of ratings
+    /// Column of ratings.
     #[arg(long, value_name = "COLUMN", value_parser = column, help_heading = "Tables")]
     rating: Option<Column>,
-    /// Leave out interactions with a lower rating
+    /// Minimum rating; interactions with a lower rating are omitted.
     #[arg(long, value_name = "RATING", requires = "rating", help_heading = "Tables")]
     min_rating: Option<f32>,
     /// Columns of the items that make their texts [default: title, categories and description]
     #[arg(long, value_name = "COLUMNS", value_delimiter = ',', help_heading = "Tables")]
     text: Vec<String>,
-    /// Journal of `glta serve`: its interactions and items are added, and its deleted users are
-    /// left out
+    /// Journal of `glta serve`, whose interactions and items are added to the tables; its deleted
+    /// users are omitted.
     #[cfg(feature = "serve")]
     #[arg(long, value_name = "FILE", help_heading = "Tables")]
     journal: Option<PathBuf>,
     #[command(flatten)]
     table: TableFlags,
-    /// Checkpoint of a LLaMA, a further text encoder
+    /// Checkpoint of a LLaMA, which is used as an additional text encoder.
     #[arg(long, value_name = "DIR_OR_HUB_ID", help_heading = "Texts")]
     llm: Option<String>,
-    /// Folder of a sentence-transformers model, a further text encoder, such as all-MiniLM-L6-v2
+    /// Folder of a sentence-transformers model, such as all-MiniLM-L6-v2, which is used as an
+    /// additional text encoder.
     #[arg(long, value_name = "DIR", help_heading = "Texts")]
     text_encoder: Option<PathBuf>,
-    /// File of text vectors by raw id, a further encoder: NAME.npy with NAME.npy.ids (one raw id
-    /// per line), or NAME.safetensors with the metadata entry ids
+    /// File of text vectors by raw id, used as an additional encoder: NAME.npy with NAME.npy.ids
+    /// (one raw id per line), or NAME.safetensors with the metadata entry ids.
     #[arg(long = "text-vectors", value_name = "FILE", help_heading = "Texts")]
     text_vectors: Vec<PathBuf>,
-    /// Folder for the recommender, or with --measure for the tables
+    /// Folder for the recommender, or with --measure for the tables.
     #[arg(long, value_name = "DIR", help_heading = "Output")]
     out: PathBuf,
-    /// Print and save a table of systems on held-out data instead
+    /// Print and save a table of systems on held-out data instead of a recommender.
     #[arg(long, help_heading = "Output")]
     measure: bool,
-    /// Seed of all random choices
+    /// Seed of all random choices.
     #[arg(long, value_name = "N", default_value_t = 2024, help_heading = "Settings")]
     seed: u64,
-    /// TOML file of settings
+    /// TOML file of settings.
     #[arg(long, value_name = "FILE", help_heading = "Settings")]
     config: Option<PathBuf>,
-    /// Set one field, after the file, such as linear.sources=[64,128]
+    /// Set one field, after the file, such as linear.sources=[64,128].
     #[arg(long = "set", value_name = "PATH=VALUE", help_heading = "Settings")]
     set: Vec<String>,
-    /// Print only the result
+    /// Print only the result.
     #[arg(long, help_heading = "Output")]
     quiet: bool,
 }
@@ -94,11 +95,11 @@ pub fn run(args: &FitArgs) -> ExitCode {
     outcome::exit(|| fit(args))
 }
 
-/// Number of interactions per item above which data count as dense.
+/// Number of interactions per item from which data count as dense.
 const DENSE: f64 = 100.0;
 
-/// Number of items above which only two values of `linear.l2` and of `linear.text` are tried, those
-/// that sparse data choose most often, because each fit takes 0.1 ms per item or more.
+/// Number of items above which only two values of `linear.l2` and two of `linear.text` are tried,
+/// because each fit takes 0.1 ms per item or more. Sparse data choose these values most often.
 const LARGE: usize = 20_000;
 
 fn fit(args: &FitArgs) -> Result<()> {
@@ -141,7 +142,7 @@ fn fit(args: &FitArgs) -> Result<()> {
     let mut run = Config { seed: args.seed, ..config.glta.clone() };
     let mut reporter = Reporter::new(args.quiet);
     let vectors = args.vectors(&data, &mut run, &mut reporter)?;
-    // The folder is moved to its place when it is complete.
+    // The working folder is moved to `--out` when the recommender is complete.
     let parent = args.out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(parent).map_err(|e| format!("{}: {e}", parent.display()))?;
     let working = Unfinished::new(".fit-", parent)?;
@@ -210,8 +211,8 @@ impl FitArgs {
         Ok(dataset)
     }
 
-    /// The fields of an item's text. Columns with titles, categories or descriptions have these
-    /// names after they were read.
+    /// Returns the fields of an item's text. The reader has renamed the columns with titles,
+    /// categories or descriptions.
     fn texts(&self, dataset: &Dataset) -> Result<TextConfig> {
         if self.text.is_empty() {
             return Ok(TextConfig::default());
@@ -267,8 +268,8 @@ impl FitArgs {
         Ok(())
     }
 
-    /// Computes the vectors of the item texts with all available encoders. Encoders that are not
-    /// available are removed from `config`.
+    /// Computes the vectors of the item texts with all available encoders, and removes the other
+    /// encoders from `config`.
     fn vectors(
         &self,
         data: &RunData,

@@ -1,4 +1,4 @@
-//! Flags of the programs that run experiments.
+//! Flags that all programs for experiments share.
 
 use std::path::{Path, PathBuf};
 
@@ -13,14 +13,14 @@ use crate::device::device;
 use crate::progress::Reporter;
 use crate::ranks::{Ranks, root_first};
 
-/// Flags of the programs that run experiments.
+/// Flags that all programs for experiments share.
 #[derive(Debug, Clone, Args)]
 pub struct ExperimentFlags {
-    /// Folder or zip archive with the publisher's raw files
+    /// Folder or zip archive with the publisher's raw files.
     #[arg(long, value_name = "PATH", help_heading = "Data")]
     pub data: Option<PathBuf>,
     /// Folder of a GPTQ or unquantised LLaMA checkpoint, or its id on the hub, owner/name or
-    /// owner/name@revision
+    /// owner/name@revision.
     #[arg(
         long,
         value_name = "DIR_OR_HUB_ID",
@@ -28,77 +28,77 @@ pub struct ExperimentFlags {
         help_heading = "Models"
     )]
     pub llm: String,
-    /// Folder for the results
+    /// Folder for the results.
     #[arg(long, value_name = "DIR", default_value = "runs/latest", help_heading = "Output")]
     pub out: PathBuf,
     /// Seeds of the split and of all training; several are run one after the other [default: 2024]
     #[arg(long = "seed", value_name = "N", value_delimiter = ',', help_heading = "Settings")]
     pub seeds: Vec<u64>,
-    /// Rule that selects held-out items: random, leave-one-out or temporal
+    /// Rule that selects held-out items: random, leave-one-out or temporal.
     #[arg(long, value_name = "METHOD", help_heading = "Data")]
     pub split: Option<String>,
     /// Share of cold items, whose interactions are all held out; the text-based models are then
-    /// tuned for new items, and the table has metrics of cold items
+    /// tuned for new items, and the table has metrics of cold items.
     #[arg(long, value_name = "RATIO", default_value_t = 0.0, help_heading = "Data")]
     pub cold: f64,
-    /// Columns of the table, such as P@5,N@10,R@20,H@10,MRR@10,MAP@10
+    /// Columns of the table, such as P@5,N@10,R@20,H@10,MRR@10,MAP@10.
     #[arg(long, value_name = "NAME@K", value_delimiter = ',', help_heading = "Systems")]
     pub metrics: Vec<String>,
-    /// Run only these systems, by their names in the table; also those of --controls, --contrastive
-    /// and --ablations
+    /// Names of the only systems to run, as in the table; systems of --controls, --contrastive and
+    /// --ablations are also allowed.
     #[arg(long, value_name = "SYSTEM", value_delimiter = ',', help_heading = "Systems")]
     pub only: Vec<String>,
     /// Device of the language model and of the training: cpu, or, with the feature cuda, cuda or
-    /// cuda:N (without N each rank of a machine takes its own)
+    /// cuda:N (without N each rank of a machine uses its own GPU).
     #[arg(long, default_value = "cpu", help_heading = "Models")]
     pub device: String,
-    /// full (the whole method), default (the linear model alone), complete (the paper's complete
-    /// form without the linear model) or paper (its most literal reading)
+    /// Preset: full (the whole method), default (the linear model alone), complete (the paper's
+    /// complete form without the linear model) or paper (its most literal reading).
     #[arg(long, default_value = "full", value_parser = preset, help_heading = "Settings")]
     pub preset: String,
-    /// TOML file of settings, applied after the preset
+    /// TOML file of settings, applied after the preset.
     #[arg(long, value_name = "FILE", help_heading = "Settings")]
     pub config: Option<PathBuf>,
-    /// Set one field, after preset and file, such as user_stage.train.epochs=3
+    /// Set one field, after preset and file, such as user_stage.train.epochs=3.
     #[arg(long = "set", value_name = "PATH=VALUE", help_heading = "Settings")]
     pub set: Vec<String>,
-    /// Resume the run in --out
+    /// Resume the run in --out.
     #[arg(long, help_heading = "Output")]
     pub resume: bool,
     /// Also run the controls: the linear model alone, with each text encoder alone and with a
-    /// random language model, and the main model without a language model and with a random one
+    /// random language model, and the main model without a language model and with a random one.
     #[arg(long, help_heading = "Systems")]
     pub controls: bool,
-    /// Also run the contrastive graph baselines: HCCF, LightGCN+, HCCF+, RLMRec-Con, RLMRec-Gen
-    /// and AlphaRec
+    /// Also run the contrastive graph baselines: HCCF, LightGCN+, HCCF+, RLMRec-Con, RLMRec-Gen and
+    /// AlphaRec.
     #[arg(long, help_heading = "Systems")]
     pub contrastive: bool,
-    /// Sentence encoder: a sentence-transformers folder, such as all-MiniLM-L6-v2; an encoder of
-    /// the linear models and of AlphaRec, and of the other contrastive models instead of the
-    /// language model
+    /// Folder of a sentence-transformers model, such as all-MiniLM-L6-v2; it encodes texts for the
+    /// linear models and AlphaRec, and for the other contrastive models instead of the language
+    /// model.
     #[arg(long, value_name = "DIR", help_heading = "Models")]
     pub text_encoder: Option<PathBuf>,
-    /// File of text vectors by raw id, a further encoder of the linear models and of AlphaRec:
+    /// File of text vectors by raw id, an additional encoder of the linear models and of AlphaRec:
     /// NAME.npy with NAME.npy.ids (one raw id per line), or NAME.safetensors with the metadata
-    /// entry ids
+    /// entry ids.
     #[arg(long = "text-vectors", value_name = "FILE", help_heading = "Models")]
     pub text_vectors: Vec<PathBuf>,
-    /// Prompts of your own (TOML), in place of those in the form of the checkpoint's chat
-    /// template; a run's folder records what it used in prompts.toml
+    /// TOML file of prompts that replace those in the form of the checkpoint's chat template; each
+    /// run records its prompts in prompts.toml.
     #[arg(long, value_name = "FILE", help_heading = "Models")]
     pub templates: Option<PathBuf>,
-    /// Also run the paper's ablations and decoders
+    /// Also run the paper's ablations and decoders.
     #[arg(long, help_heading = "Systems")]
     pub ablations: bool,
     /// At the end also fit the main model on all interactions, including the held-out ones, with
-    /// the chosen settings, in --out/seed-N/serving, for `glta serve`; with --resume also for a
-    /// finished run
+    /// the chosen settings; the model is in --out/seed-N/serving, for `glta serve`; with --resume
+    /// also for a finished run.
     #[arg(long, help_heading = "Output")]
     pub finish: bool,
-    /// Print the statistics of the data and stop
+    /// Print the statistics of the data and stop.
     #[arg(long, help_heading = "Data")]
     pub stats: bool,
-    /// Print only the result
+    /// Print only the result.
     #[arg(long, help_heading = "Output")]
     pub quiet: bool,
 }
@@ -109,7 +109,7 @@ fn preset(name: &str) -> std::result::Result<String, String> {
 }
 
 impl Default for ExperimentFlags {
-    /// The flags of an empty command line.
+    /// Returns the flags of an empty command line.
     fn default() -> Self {
         #[derive(clap::Parser)]
         struct Flags {
@@ -121,11 +121,11 @@ impl Default for ExperimentFlags {
 }
 
 impl ExperimentFlags {
-    /// The configuration of preset, file and flags. `adapt` changes the preset before file and
-    /// `--set` are applied.
+    /// Returns the configuration from preset, file and flags. `adapt` changes the preset before
+    /// file and `--set` are applied.
     ///
     /// # Errors
-    /// Unknown names and invalid values.
+    /// Returns an error if a name is unknown or a value is invalid.
     pub fn resolve(
         &self,
         density: Density,
@@ -178,14 +178,14 @@ impl ExperimentFlags {
     /// Loads the language model, from the hub if necessary.
     ///
     /// # Errors
-    /// A checkpoint that does not exist or cannot be loaded.
+    /// Returns an error if the checkpoint does not exist or cannot be loaded.
     pub fn language_model(
         &self,
         options: &LlamaOptions,
         ranks: &Ranks,
         reporter: &mut Reporter,
     ) -> Result<LanguageModel> {
-        // Before the download, to reject an invalid name early.
+        // The device is parsed before the download, to reject an invalid name early.
         let device = device(&self.device)?;
         let templates = self.templates.as_ref().map(Templates::load).transpose()?;
         let fetch = || crate::fetch::checkpoint(&self.llm, reporter);
@@ -195,7 +195,8 @@ impl ExperimentFlags {
             language.templates = templates;
         }
         if dir != Path::new(&self.llm) {
-            // In the cache its folder has the name of the commit.
+            // In the hub's cache the folder has the name of the commit, so the model gets the id as
+            // its name.
             language.name.clone_from(&self.llm);
         }
         Ok(language)

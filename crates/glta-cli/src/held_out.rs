@@ -1,10 +1,11 @@
-//! The part of the data on which settings are chosen.
+//! Holds out the part of the data on which settings are chosen.
 
 use glta_data::{Dataset, Split, SplitConfig, SplitMethod};
 
 use crate::Result;
 
-/// A tenth of each user's interactions: the latest ones if there are times, otherwise random ones.
+/// Holds out a tenth of each user's interactions as validation part: the latest ones if there are
+/// times, and random ones otherwise.
 pub(crate) fn held_out(dataset: &Dataset, seed: u64) -> Result<Split> {
     let method = match dataset.timestamps() {
         Some(_) => SplitMethod::Temporal,

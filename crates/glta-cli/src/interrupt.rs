@@ -1,5 +1,5 @@
-//! Ctrl-C: the first one stops the program after the current step, or soon if there are no steps;
-//! the second one at once.
+//! Handles Ctrl-C. The first one stops the program after the current step, or soon if there are no
+//! steps. The second one stops it at once.
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::output::errln;
 
-/// Exit code after Ctrl-C, as in shells.
+/// Exit code after Ctrl-C, the same as in shells.
 pub const EXIT_CODE: u8 = 130;
 
 /// Time for which work without progress reports may continue after Ctrl-C.
@@ -19,10 +19,10 @@ const PATIENCE: Duration = Duration::from_millis(1500);
 static ASKED: AtomicBool = AtomicBool::new(false);
 /// Whether a step is running that saves its result at its end.
 static IN_STEP: AtomicBool = AtomicBool::new(false);
-/// Unfinished folders to delete.
+/// Unfinished folders that are deleted when the program ends.
 static UNFINISHED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
-/// Handles Ctrl-C from now on.
+/// Installs the handler of Ctrl-C.
 pub fn listen() {
     let handler = || {
         if ASKED.swap(true, Ordering::Relaxed) {
@@ -44,7 +44,8 @@ pub fn listen() {
     let _ = ctrlc::set_handler(handler);
 }
 
-/// Ends the program. Files are written atomically, so none is incomplete.
+/// Ends the program and deletes unfinished folders. Files are written atomically, so none is
+/// incomplete.
 fn end() -> ! {
     let folders = UNFINISHED.lock().map(|folders| folders.clone()).unwrap_or_default();
     for folder in folders {
@@ -54,30 +55,30 @@ fn end() -> ! {
     exit(EXIT_CODE.into());
 }
 
-/// Whether Ctrl-C was pressed.
+/// Returns whether Ctrl-C was pressed.
 pub fn is_requested() -> bool {
     ASKED.load(Ordering::Relaxed)
 }
 
-/// The return value of a progress callback: `Break` after Ctrl-C was pressed.
+/// Returns the answer of a progress callback, which is `Break` after Ctrl-C was pressed.
 pub fn answer() -> ControlFlow<()> {
     if is_requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
 }
 
-/// Sets whether the current steps save their results at their end, as in training. Ctrl-C then
-/// waits for the end of a step.
+/// Sets whether a step is running that saves its result at its end, as training does. Ctrl-C then
+/// waits for the end of the step.
 pub fn in_step(yes: bool) {
     IN_STEP.store(yes, Ordering::Relaxed);
 }
 
-/// A folder that is deleted if the program ends before this is dropped.
+/// A folder that is deleted if the program ends before [`finish`](Self::finish) is called.
 pub struct Unfinished(tempfile::TempDir);
 
 impl Unfinished {
     /// Creates an empty folder in `parent`.
     ///
     /// # Errors
-    /// The folder cannot be created.
+    /// Returns an error if the folder cannot be created.
     pub fn new(prefix: &str, parent: &Path) -> std::io::Result<Self> {
         let folder = tempfile::Builder::new().prefix(prefix).tempdir_in(parent)?;
         if let Ok(mut folders) = UNFINISHED.lock() {
@@ -86,7 +87,7 @@ impl Unfinished {
         Ok(Self(folder))
     }
 
-    /// Path of the folder.
+    /// Returns the path of the folder.
     pub fn path(&self) -> &Path {
         self.0.path()
     }
@@ -94,7 +95,7 @@ impl Unfinished {
     /// Moves the finished folder to `path`, which may be an empty folder.
     ///
     /// # Errors
-    /// `path` is a folder that is not empty, or cannot be written.
+    /// Returns an error if `path` is a folder that is not empty, or cannot be written.
     pub fn finish(self, path: &Path) -> crate::Result<()> {
         let _ = std::fs::remove_dir(path);
         let from = self.path().to_owned();

@@ -7,9 +7,9 @@ use glta_serve::Journal;
 
 use crate::Result;
 
-/// The data set with the interactions and items of a journal, and without deleted users.
-/// Interactions without a time have the time of their arrival. Ratings are left out, because those
-/// of the journal have none.
+/// Returns the data set with the interactions and items of a journal, and without deleted users. An
+/// interaction of the journal without a time has the time of its arrival. Ratings are omitted,
+/// because the journal has none.
 pub(crate) fn with_journal(dataset: &Dataset, path: &Path) -> Result<Dataset> {
     let journal = Journal::read(path)?;
     let (written, mut put) = (journal.interactions()?, journal.items()?);

@@ -1,10 +1,10 @@
 //! The library of the program `glta`: shared flags, progress on a terminal, downloads, and each
 //! subcommand as a function that an example can call.
 //!
-//! A subcommand is a module with its flags (`XArgs`, for [`clap`]) and `run(&args)`, which returns
-//! the exit code.
+//! A subcommand is a module with its flags (`XArgs`, for [`clap`]) and a function `run(&args)`,
+//! which returns the exit code.
 
-// The documentation names the feature that an item needs.
+// docs.rs shows the feature that an item needs.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod ask;

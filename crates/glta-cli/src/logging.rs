@@ -12,11 +12,12 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// Warnings, messages of the readers, and messages of the service about new models.
+/// Default filter: warnings, messages of the readers, and messages of the service about new models.
 const DEFAULT: &str = "warn,glta_data=info,glta_serve=info";
 
-/// Prints the events that `RUST_LOG` selects (`glta_llm=debug,warn`), by default warnings and
-/// errors. Every program calls it first; later calls change nothing.
+/// Prints the events that `RUST_LOG` selects (such as `glta_llm=debug,warn`). The default is
+/// warnings, messages of the readers, and messages of the service about new models. Every program
+/// calls this function first. Later calls change nothing.
 pub fn init() {
     let named = std::env::var("RUST_LOG").ok();
     let parsed = named.as_deref().map(str::parse::<Targets>);
@@ -38,16 +39,17 @@ fn default_targets() -> Targets {
     DEFAULT.parse().unwrap_or_else(|_| Targets::new().with_default(Level::WARN))
 }
 
-/// Standard error. On a terminal, the line of a progress bar is cleared first; the bar is drawn
-/// again below.
+/// A writer to standard error. On a terminal it first clears the line of a progress bar, which is
+/// drawn again below.
 struct Lines;
 
 impl Write for Lines {
-    /// Called once per event.
+    /// Writes one event, because the subscriber calls this method once per event.
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         const CLEAR_LINE: &[u8] = b"\r\x1b[2K";
         let mut stderr = io::stderr().lock();
-        // The subscriber would print that it cannot print, and panic if standard error is closed.
+        // Errors are ignored. The subscriber would try to print them, and panic if standard error
+        // is closed.
         if stderr.is_terminal() {
             let _ = stderr.write_all(CLEAR_LINE);
         }
@@ -61,7 +63,8 @@ impl Write for Lines {
     }
 }
 
-/// Formats `warning: message, field=value`; levels below information have the module.
+/// The format `warning: message, field=value` of events. Below the level INFO it includes the
+/// module.
 struct OneLine;
 
 impl<S, N> FormatEvent<S, N> for OneLine
@@ -89,7 +92,7 @@ where
     }
 }
 
-/// The message of an event, and its other fields.
+/// The message of an event and its other fields, as text.
 #[derive(Default)]
 struct Text {
     message: String,

@@ -24,12 +24,12 @@ struct Cli {
     command: Command,
 }
 
-/// One variant per subcommand.
+/// The subcommands of `glta`.
 #[derive(Subcommand)]
 enum Command {
     /// Fit a recommender on your own tables: interactions, and items with texts.
     Fit(Box<FitArgs>),
-    /// Recommend items to a known user, or to anybody with some items.
+    /// Recommend items to a known user, or to any user by items.
     Recommend(RecommendArgs),
     /// Find similar items.
     Similar(SimilarArgs),

@@ -1,4 +1,4 @@
-//! Ends a program: errors with their causes, and exit codes.
+//! Ends a program: prints errors with their causes, and returns exit codes.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -20,12 +20,13 @@ pub fn exit(body: impl FnOnce() -> Result<()>) -> ExitCode {
     }
 }
 
-/// Returns an error if something could not be printed, except to a closed pipe.
+/// Returns an error if standard output failed for another reason than a closed pipe.
 fn printed() -> Result<()> {
     output::finish().map_err(|e| format!("standard output: {e}").into())
 }
 
-/// [`exit`] for a body that all ranks run. An error or a panic on one rank ends all ranks.
+/// Runs the body of a program like [`exit`], on all ranks. An error or a panic on one rank ends all
+/// ranks.
 pub fn exit_on_ranks(body: impl FnOnce(&Ranks) -> Result<()>) -> ExitCode {
     let ranks = match ranks::start() {
         Ok(ranks) if ranks.size() > 1 => ranks,
@@ -37,7 +38,7 @@ pub fn exit_on_ranks(body: impl FnOnce(&Ranks) -> Result<()>) -> ExitCode {
         return ExitCode::SUCCESS;
     };
     if interrupt::is_requested() && !ranks.is_root() {
-        // Rank 0 first prints what it kept.
+        // Rank 0 first prints what it has saved.
         std::thread::sleep(Duration::from_secs(1));
     } else {
         errln!("rank {} of {}:", ranks.rank(), ranks.size());
@@ -45,7 +46,7 @@ pub fn exit_on_ranks(body: impl FnOnce(&Ranks) -> Result<()>) -> ExitCode {
     ranks.abort(show_error(&*error, 1).into())
 }
 
-/// Prints an error with its causes. Returns `code`, or the exit code of Ctrl-C if that was the
+/// Prints an error with its causes. Returns `code`, or the exit code of Ctrl-C if Ctrl-C was the
 /// cause.
 pub fn show_error(error: &(dyn std::error::Error + 'static), code: u8) -> u8 {
     if interrupt::is_requested() {

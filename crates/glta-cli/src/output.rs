@@ -1,13 +1,14 @@
-//! Prints lines to standard output and standard error, and continues if their reader is gone.
+//! Prints lines to standard output and standard error. The program continues if their reader is
+//! gone.
 //!
 //! `println!` panics if the reader of a pipe has exited (`… | head`) or the terminal is closed. The
-//! programs here continue, because their results are also in files.
+//! programs of this crate continue, because their results are also in files.
 
 use std::fmt::Arguments;
 use std::io::{self, ErrorKind, Write};
 use std::sync::Mutex;
 
-/// The first failed write to standard output, except to a closed pipe.
+/// Error of the first failed write to standard output, except to a closed pipe.
 static FAILED: Mutex<Option<io::Error>> = Mutex::new(None);
 
 /// Prints a line to standard output.
@@ -17,15 +18,14 @@ pub(crate) fn out(line: Arguments<'_>) {
 
 /// Prints a line to standard error.
 pub(crate) fn err(line: Arguments<'_>) {
-    // A failure to print an error cannot be reported.
+    // No output remains to report that an error cannot be printed.
     let _ = writeln!(io::stderr().lock(), "{line}");
 }
 
-/// Returns the first failed write to standard output, for example on a full disk. A closed pipe is
-/// not a failure.
+/// Checks that all lines were written to standard output. A closed pipe is not a failure.
 ///
 /// # Errors
-/// The error of this write.
+/// Returns the error of the first failed write, for example on a full disk.
 pub(crate) fn finish() -> io::Result<()> {
     keep(io::stdout().lock().flush());
     let failed = FAILED.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
@@ -36,7 +36,7 @@ pub(crate) fn finish() -> io::Result<()> {
 }
 
 fn keep(written: io::Result<()>) {
-    // Writing to a closed terminal gives EIO.
+    // Writing to a closed terminal returns the error EIO.
     const CLOSED_TERMINAL: i32 = 5;
     if let Err(error) = written
         && error.kind() != ErrorKind::BrokenPipe
@@ -47,13 +47,13 @@ fn keep(written: io::Result<()>) {
     }
 }
 
-/// `println!` that does not panic.
+/// Prints a line like `println!`, but does not panic.
 macro_rules! outln {
     () => { $crate::output::out(format_args!("")) };
     ($($text:tt)*) => { $crate::output::out(format_args!($($text)*)) };
 }
 
-/// `eprintln!` that does not panic.
+/// Prints a line like `eprintln!`, but does not panic.
 macro_rules! errln {
     ($($text:tt)*) => { $crate::output::err(format_args!($($text)*)) };
 }

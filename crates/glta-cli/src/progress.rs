@@ -1,4 +1,4 @@
-//! Progress bars on a terminal, plain lines elsewhere.
+//! Shows progress as bars on a terminal, and as plain lines elsewhere.
 
 use std::io::IsTerminal;
 use std::ops::ControlFlow;
@@ -11,11 +11,11 @@ use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 use crate::interrupt;
 use crate::output::errln;
 
-/// Progress bars on a terminal, occasional plain lines elsewhere, and nothing if quiet.
+/// A display of progress: bars on a terminal, occasional plain lines elsewhere, nothing if quiet.
 pub struct Reporter {
     mode: Mode,
     bar: Option<(String, ProgressBar)>,
-    /// Current work of the plain lines: its name, start time and first unit.
+    /// Name, start time and first unit of the work that plain lines show.
     work: Option<(String, Instant, u64)>,
     last_line: Instant,
 }
@@ -27,7 +27,7 @@ enum Mode {
     Quiet,
 }
 
-/// Seconds between two plain lines of the same work.
+/// Minimum number of seconds between two plain lines of the same work.
 const LINE_EVERY: f64 = 10.0;
 
 impl Reporter {
@@ -41,7 +41,7 @@ impl Reporter {
         Self { mode, bar: None, work: None, last_line: Instant::now() }
     }
 
-    /// Prints a permanent line.
+    /// Prints a line that stays above the progress bar.
     pub fn say(&mut self, line: &str) {
         match (self.mode, &self.bar) {
             (Mode::Quiet, _) => {}
@@ -50,13 +50,14 @@ impl Reporter {
         }
     }
 
-    /// Moves the bar of `work` to `done` of `total`. Returns `Break` after Ctrl-C was pressed.
+    /// Shows that `done` of `total` units of `work` are done, with a note. Returns `Break` after
+    /// Ctrl-C was pressed.
     pub fn advance(&mut self, work: &str, done: u64, total: u64, note: &str) -> ControlFlow<()> {
         self.show(work, done, total, note, "{pos}/{len}");
         interrupt::answer()
     }
 
-    /// Shows a note about the current step of `work`.
+    /// Shows a note about the current step of `work`. Returns `Break` after Ctrl-C was pressed.
     fn remark(&mut self, work: &str, note: &str) -> ControlFlow<()> {
         match (self.mode, &self.bar) {
             (Mode::Bars, Some((_, bar))) => bar.set_message(note.to_owned()),
@@ -69,7 +70,7 @@ impl Reporter {
         interrupt::answer()
     }
 
-    /// [`advance`](Self::advance) in bytes.
+    /// Shows progress like [`advance`](Self::advance), with bytes as units.
     pub fn bytes(&mut self, work: &str, done: u64, total: u64, note: &str) -> ControlFlow<()> {
         self.show(work, done, total, note, "{bytes}/{total_bytes}");
         interrupt::answer()
@@ -118,7 +119,7 @@ impl Reporter {
         }
     }
 
-    /// Removes the bar.
+    /// Removes the progress bar.
     pub fn finish(&mut self) {
         interrupt::in_step(false);
         if let Some((_, bar)) = self.bar.take() {

@@ -1,5 +1,5 @@
-//! The ranks of a run: with the feature `mpi` the processes of a launcher such as `mpirun`,
-//! otherwise this process alone.
+//! Connects the ranks of a run. With the feature `mpi` they are the processes of a launcher such as
+//! `mpirun`. Otherwise this process is the only rank.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -34,16 +34,17 @@ fn all() -> Result<Arc<dyn Communicator>> {
 /// Joins the other ranks.
 ///
 /// # Errors
-/// Ranks of a launcher in a build without the feature `mpi`, or a failed start of MPI.
+/// Returns an error if MPI does not start, or if a launcher started several ranks and this program
+/// was built without the feature `mpi`.
 pub fn start() -> Result<Ranks> {
     Ok(Arc::new(Metered::new(all()?)))
 }
 
-/// The communicator of a run on `device`. With the feature `nccl`, GPUs sum gradients directly, and
-/// these messages are not counted.
+/// Returns the communicator of a run on `device`. With the feature `nccl`, GPUs sum gradients
+/// directly, and these messages are not counted.
 ///
 /// # Errors
-/// A failed start of NCCL.
+/// Returns an error if NCCL does not start.
 #[cfg_attr(not(feature = "nccl"), allow(unused_variables))]
 pub fn between(ranks: &Ranks, device: &Device) -> Result<Arc<dyn Communicator>> {
     #[cfg(feature = "nccl")]
@@ -53,7 +54,7 @@ pub fn between(ranks: &Ranks, device: &Device) -> Result<Arc<dyn Communicator>> 
     Ok(Arc::<Metered>::clone(ranks))
 }
 
-/// Index of this rank on its machine, from the launcher.
+/// Returns the index of this rank on its machine, which the launcher sets.
 pub fn place() -> usize {
     ["OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "SLURM_LOCALID"]
         .iter()
@@ -64,7 +65,7 @@ pub fn place() -> usize {
 /// Runs `work` on rank 0 first, so that the other ranks find its downloads.
 ///
 /// # Errors
-/// The errors of `work`, or a failed rank.
+/// Returns the errors of `work`, and an error if another rank fails.
 pub fn root_first<R>(ranks: &Ranks, work: impl FnOnce() -> Result<R>) -> Result<R> {
     if !ranks.is_root() {
         ranks.barrier()?;
@@ -78,7 +79,7 @@ pub fn root_first<R>(ranks: &Ranks, work: impl FnOnce() -> Result<R>) -> Result<
 /// Runs `work` on rank 0, while the others wait.
 ///
 /// # Errors
-/// The errors of `work`, or a failed rank.
+/// Returns the errors of `work`, and an error if another rank fails.
 pub fn on_root(ranks: &Ranks, work: impl FnOnce() -> Result<()>) -> Result<()> {
     if ranks.is_root() {
         work()?;
@@ -86,7 +87,8 @@ pub fn on_root(ranks: &Ranks, work: impl FnOnce() -> Result<()>) -> Result<()> {
     Ok(ranks.barrier()?)
 }
 
-/// The cost of the messages of rank 0 since `start`; `None` for a single rank.
+/// Describes the messages of rank 0 since `start`: their number, size and time. Returns `None` for
+/// a single rank.
 pub fn traffic(ranks: &Ranks, start: Instant) -> Option<String> {
     let traffic = ranks.traffic();
     (ranks.size() > 1 && ranks.is_root()).then(|| {

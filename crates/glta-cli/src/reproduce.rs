@@ -1,4 +1,4 @@
-//! `glta reproduce`: the paper's result section on one data set.
+//! `glta reproduce`: runs the paper's result section on one data set.
 
 use std::process::ExitCode;
 
@@ -17,17 +17,17 @@ use crate::{Result, exit_on_ranks, experiment};
 pub struct ReproduceArgs {
     #[command(flatten)]
     flags: ExperimentFlags,
-    /// Kind of the data set
+    /// Publisher of the data set.
     #[arg(long, help_heading = "Data")]
     dataset: Kind,
-    /// What to run
+    /// Experiment to run.
     #[arg(long, default_value = "paper", help_heading = "Systems")]
     experiment: What,
-    /// Effort per system of the paper's result section
+    /// Amount of training per system of the paper's result section.
     #[arg(long, default_value = "full", help_heading = "Settings")]
     budget: Budget,
-    /// llm-path: speed of the device in TFLOP/s, for the estimate of its minutes [default: 0.1 on a
-    /// CPU, 200 on a GPU]
+    /// llm-path: speed of the device in TFLOP/s, from which the minutes are estimated [default: 0.1
+    /// on a CPU, 200 on a GPU]
     #[arg(long, value_name = "NUMBER", help_heading = "Settings")]
     tflops: Option<f64>,
     #[command(flatten)]
@@ -36,7 +36,8 @@ pub struct ReproduceArgs {
     amazon: AmazonFlags,
     #[command(flatten)]
     goodreads: GoodreadsFlags,
-    /// Amazon and Goodreads: remove users and items with fewer interactions, until none is left
+    /// Amazon and Goodreads: minimum number of interactions of each user and item; others are
+    /// removed repeatedly.
     #[arg(long, default_value_t = 5, help_heading = "Data")]
     k_core: usize,
 }
@@ -50,22 +51,22 @@ enum Kind {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum What {
-    /// The paper's result section
+    /// The paper's result section.
     Paper,
-    /// Whether prompts add to the linear model: states of a prompt of titles, and the likelihood of
-    /// titles, each with its controls
+    /// A test of whether prompts improve the linear model: states of a prompt of titles, and the
+    /// likelihood of titles, each with its controls.
     LlmPath,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Budget {
-    /// Few epochs, and two settings per graph model: all rows within minutes
+    /// Few epochs, and two settings per graph model: all rows within minutes.
     Small,
-    /// Enough for each system to converge
+    /// Enough epochs for each system to converge.
     Full,
 }
 
-/// Runs the experiment and writes the report.
+/// Runs `glta reproduce`.
 pub fn run(args: &ReproduceArgs) -> ExitCode {
     exit_on_ranks(|ranks| on_ranks(args, ranks))
 }
@@ -111,7 +112,7 @@ fn add_columns(config: &mut ExperimentConfig) {
     }
 }
 
-/// Runs one seed after the other, until no form gains anything.
+/// Runs one seed after the other. Stops after the first seed for which no form gains anything.
 fn llm_path(args: &ReproduceArgs, ranks: &Ranks, source: &DataSource) -> Result<()> {
     if args.budget == Budget::Small {
         return Err("--budget small: the experiment llm-path has one budget".into());
@@ -119,7 +120,7 @@ fn llm_path(args: &ReproduceArgs, ranks: &Ranks, source: &DataSource) -> Result<
     let flags = ExperimentFlags { resume: true, ..args.flags.clone() };
     let mut config = flags.resolve(source.density, |config| {
         (source.adapt)(config);
-        // Late states know more.
+        // The states of late layers contain more information than those of early layers.
         config.glta.llm.layers = None;
     })?;
     config.run.llm_path = true;
@@ -149,7 +150,7 @@ fn llm_path(args: &ReproduceArgs, ranks: &Ranks, source: &DataSource) -> Result<
             Ok(())
         })?;
         if flags.stats || !ranks.is_root() {
-            // The stopping rule is rank 0's; other ranks would not know it.
+            // Only rank 0 has the result on which the stopping rule depends.
             continue;
         }
         let verdict = record.llm_path_verdict()?;

@@ -1,4 +1,4 @@
-//! `glta serve`: recommendations over HTTP from the folder of a fitted model.
+//! `glta serve`: serves recommendations over HTTP from the folder of a fitted model.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -17,19 +17,20 @@ use crate::{Result, experiment, show_error};
 #[derive(Debug, Clone, Args)]
 pub struct ServeArgs {
     /// Folder of a fitted model, such as runs/quickstart/seed-2024/glta, or a link to one; when
-    /// another model appears there, it is loaded while the old one still answers
+    /// another model appears there, it is loaded while the old one still answers.
     #[arg(long, value_name = "DIR", help_heading = "Model")]
     model: PathBuf,
-    /// Folder of the model's checkpoint; only read if answers or the texts of new items need it
+    /// Folder of the model's checkpoint; it is only read if answers or the texts of new items need
+    /// it.
     #[arg(long, value_name = "DIR", help_heading = "Model")]
     llm: Option<PathBuf>,
-    /// Folder of the model's sentence encoder, for the texts of new items
+    /// Folder of the model's sentence encoder, which encodes the texts of new items.
     #[arg(long, value_name = "DIR", help_heading = "Model")]
     text_encoder: Option<PathBuf>,
-    /// Device of the language model: cpu, or cuda[:N] with the feature cuda
+    /// Device of the language model: cpu, or cuda[:N] with the feature cuda.
     #[arg(long, default_value = "cpu", help_heading = "Model")]
     device: String,
-    /// Address of the server; the default can only be reached from this machine
+    /// Address of the server; the default can only be reached from this machine.
     #[arg(
         long,
         value_name = "ADDRESS:PORT",
@@ -37,16 +38,16 @@ pub struct ServeArgs {
         help_heading = "Address"
     )]
     listen: SocketAddr,
-    /// Maximum length of a list
+    /// Maximum length of a list.
     #[arg(long, default_value_t = ServeConfig::default().max_k, help_heading = "Limits")]
     max_k: usize,
-    /// Maximum number of requests in a batch request
+    /// Maximum number of requests in a batch request.
     #[arg(long, default_value_t = ServeConfig::default().max_requests, help_heading = "Limits")]
     max_requests: usize,
-    /// Maximum number of items in a request
+    /// Maximum number of items in a request.
     #[arg(long, default_value_t = ServeConfig::default().max_items, help_heading = "Limits")]
     max_items: usize,
-    /// Maximum size of a body in bytes
+    /// Maximum size of a body in bytes.
     #[arg(
         long,
         value_name = "BYTES",
@@ -54,13 +55,13 @@ pub struct ServeArgs {
         help_heading = "Limits"
     )]
     max_body: usize,
-    /// Maximum number of waiting requests; others get status 503
+    /// Maximum number of waiting requests; others get status 503.
     #[arg(long, default_value_t = ServeConfig::default().queue, help_heading = "Limits")]
     queue: usize,
-    /// Maximum number of requests that the model processes together
+    /// Maximum number of requests that the model processes together.
     #[arg(long, default_value_t = ServeConfig::default().batch, help_heading = "Limits")]
     batch: usize,
-    /// Milliseconds that a request waits for others to form a batch, if the model runs a prompt
+    /// Milliseconds that a request waits for others to form a batch, if the model runs a prompt.
     #[arg(
         long,
         value_name = "MS",
@@ -68,7 +69,7 @@ pub struct ServeArgs {
         help_heading = "Limits"
     )]
     batch_wait: u64,
-    /// Milliseconds until a request gets status 504
+    /// Milliseconds until a request gets status 504.
     #[arg(
         long,
         value_name = "MS",
@@ -76,8 +77,8 @@ pub struct ServeArgs {
         help_heading = "Limits"
     )]
     timeout: u64,
-    /// File of the writes [default: NAME.journal.sqlite next to --model, created at the first
-    /// write]
+    /// Journal file, which stores the writes of clients [default: NAME.journal.sqlite next to
+    /// --model, created at the first write]
     #[arg(long, value_name = "FILE", help_heading = "Writes")]
     journal: Option<PathBuf>,
     /// Token that writes must send as `Authorization: Bearer TOKEN` [default: the environment
@@ -85,30 +86,31 @@ pub struct ServeArgs {
     #[arg(long, help_heading = "Writes")]
     token: Option<String>,
     /// Origin whose pages may send requests and, with the token, write, such as
-    /// `https://shop.example`; may be repeated, * for all
+    /// `https://shop.example`; the flag may be repeated, and * means all origins.
     #[arg(long, value_name = "ORIGIN", help_heading = "Writes")]
     allow_origin: Vec<String>,
-    /// Maximum number of connections; a further one closes the one that has waited longest
+    /// Maximum number of connections; a new one beyond this number closes the one that has waited
+    /// longest.
     #[arg(long, default_value_t = ServeConfig::default().connections, help_heading = "Connections")]
     connections: usize,
-    /// Milliseconds until the head of a request must be complete
+    /// Milliseconds until the head of a request must be complete.
     #[arg(long, value_name = "MS", default_value_t = ServeConfig::default().head_ms,
         help_heading = "Connections")]
     head_timeout: u64,
-    /// Milliseconds until the body of a request must be complete
+    /// Milliseconds until the body of a request must be complete.
     #[arg(long, value_name = "MS", default_value_t = ServeConfig::default().body_ms,
         help_heading = "Connections")]
     body_timeout: u64,
-    /// Milliseconds after which a client that does not read its answer is disconnected
+    /// Milliseconds after which a client that does not read its answer is disconnected.
     #[arg(long, value_name = "MS", default_value_t = ServeConfig::default().unread_ms,
         help_heading = "Connections")]
     unread_timeout: u64,
     /// Milliseconds that a shutdown waits for complete requests; a second signal ends the process
-    /// at once
+    /// at once.
     #[arg(long, value_name = "MS", default_value_t = ServeConfig::default().drain_ms,
         help_heading = "Connections")]
     drain: u64,
-    /// Milliseconds between two checks of --model
+    /// Milliseconds between two checks whether --model has changed.
     #[arg(
         long,
         value_name = "MS",
@@ -116,7 +118,7 @@ pub struct ServeArgs {
         help_heading = "Model"
     )]
     watch: u64,
-    /// File to which the address is written, for port 0
+    /// File to which the address is written; needed to learn the port of an address with port 0.
     #[arg(long, value_name = "FILE", help_heading = "Address")]
     address_file: Option<PathBuf>,
 }
@@ -148,7 +150,7 @@ impl ServeArgs {
     }
 }
 
-/// The token if the flag, which every user of the machine can read, is left out.
+/// Environment variable of the token. Unlike a flag, it is hidden from other users of the machine.
 const TOKEN: &str = "GLTA_TOKEN";
 
 /// Serves until Ctrl-C or a termination signal, and then answers the complete requests. A second
@@ -179,7 +181,7 @@ fn serve(args: &ServeArgs) -> Result<()> {
     })
 }
 
-/// Ctrl-C and, on Unix, the termination signal.
+/// Receivers of Ctrl-C and, on Unix, of the termination signal.
 struct Signals {
     #[cfg(unix)]
     interrupt: tokio::signal::unix::Signal,
@@ -187,8 +189,9 @@ struct Signals {
     terminate: tokio::signal::unix::Signal,
 }
 
-/// Exit codes after these signals.
+/// Exit code after Ctrl-C, the same as in shells.
 const INTERRUPTED: i32 = 130;
+/// Exit code after the termination signal, the same as in shells.
 #[cfg(unix)]
 const TERMINATED: i32 = 143;
 
@@ -207,7 +210,7 @@ impl Signals {
         Ok(Self {})
     }
 
-    /// Waits for a signal. From then on another one ends the process.
+    /// Waits for a signal. From then on another signal ends the process.
     async fn first(mut self) {
         self.next().await;
         errln!("shutting down; another signal ends the process at once");
@@ -218,7 +221,7 @@ impl Signals {
         });
     }
 
-    /// The exit code of the next signal.
+    /// Waits for the next signal and returns its exit code.
     #[cfg(unix)]
     async fn next(&mut self) -> i32 {
         tokio::select! {

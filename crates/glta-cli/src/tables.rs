@@ -1,4 +1,4 @@
-//! Flags for files of interactions.
+//! Flags for tables of interactions.
 
 use std::str::FromStr;
 
@@ -7,24 +7,26 @@ use glta_data::readers::{Column, MissingIds, PairsConfig, PairsLayout, Separator
 
 use crate::Result;
 
-/// The format of a table of interactions; what is not given is recognised from its content.
+/// Flags for the format of a table of interactions. Without a flag, the reader recognises the value
+/// from the content.
 #[derive(Debug, Clone, Default, Args)]
 pub struct TableFlags {
     /// Content of a row: lists (`user item item …`) or pairs (user, item, and optional further
-    /// columns); recognised if not given
+    /// columns); by default recognised from the content.
     #[arg(long, value_enum, help_heading = "Tables")]
     pub layout: Option<Layout>,
-    /// Whether the first row has the names of the columns; recognised if not given
+    /// Whether the first row has the names of the columns; by default recognised from the content.
     #[arg(long, value_name = "YES_OR_NO", value_parser = yes_or_no, help_heading = "Tables")]
     pub header: Option<bool>,
     /// Separator between fields: tab, comma, semicolon, bar, space, blanks (any sequence of spaces
-    /// and tabs), :: or one character; recognised if not given
+    /// and tabs), :: or one character; by default recognised from the content.
     #[arg(long, value_name = "NAME", value_parser = parsed::<Separator>, help_heading = "Tables")]
     pub separator: Option<Separator>,
-    /// Whether " around a field is a quote instead of a part of the text; recognised if not given
+    /// Whether " around a field is a quote and not a part of the text; by default recognised from
+    /// the content.
     #[arg(long, value_name = "YES_OR_NO", value_parser = yes_or_no, help_heading = "Tables")]
     pub quotes: Option<bool>,
-    /// Columns by name or number from 1, such as user=customer_id,item=3,rating=stars,time=date
+    /// Columns by name or number from 1, such as user=customer_id,item=3,rating=stars,time=date.
     #[arg(
         long,
         value_name = "WHAT=COLUMN",
@@ -33,8 +35,8 @@ pub struct TableFlags {
         help_heading = "Tables"
     )]
     pub columns: Vec<(ColumnKind, Column)>,
-    /// How to handle a row whose user or item is empty, nan, None, null or similar: refuse (the
-    /// file) or drop (the row)
+    /// Treatment of a row whose user or item is empty, nan, None, null or similar: refuse (the
+    /// file) or drop (the row).
     #[arg(
         long,
         value_name = "RULE",
@@ -45,25 +47,25 @@ pub struct TableFlags {
     pub missing_ids: MissingIds,
 }
 
-/// Content of a row.
+/// Content of the rows of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Layout {
-    /// One row per user, with all items
+    /// One row per user, with all items of the user.
     Lists,
-    /// One row per interaction
+    /// One row per interaction.
     Pairs,
 }
 
 /// Content of a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ColumnKind {
-    /// User ids.
+    /// Column of user ids.
     User,
-    /// Item ids.
+    /// Column of item ids.
     Item,
-    /// Ratings.
+    /// Column of ratings.
     Rating,
-    /// Times.
+    /// Column of times.
     Time,
 }
 
@@ -94,10 +96,10 @@ fn column(text: &str) -> std::result::Result<(ColumnKind, Column), String> {
 }
 
 impl TableFlags {
-    /// The settings of the reader.
+    /// Returns the settings of the reader.
     ///
     /// # Errors
-    /// Contradictory flags.
+    /// Returns an error if the flags contradict each other.
     pub fn config(&self) -> Result<PairsConfig> {
         let named = |wanted: ColumnKind| {
             self.columns.iter().rfind(|(what, _)| *what == wanted).map(|(_, column)| column.clone())

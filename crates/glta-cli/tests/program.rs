@@ -1,4 +1,4 @@
-//! The program `glta` as a shell sees it: files, output and exit codes.
+//! Tests the program `glta` as a shell sees it: files, output and exit codes.
 
 #![allow(clippy::unwrap_used)]
 
@@ -13,7 +13,7 @@ fn glta(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_glta")).args(arguments).output().unwrap()
 }
 
-/// Runs it and returns standard output.
+/// Runs the program, which must succeed, and returns standard output.
 fn succeeds(arguments: &[&str]) -> String {
     let output = glta(arguments);
     let errors = String::from_utf8_lossy(&output.stderr);
@@ -21,7 +21,7 @@ fn succeeds(arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Runs it and returns standard error.
+/// Runs the program, which must fail with `code`, and returns standard error.
 fn fails(code: i32, arguments: &[&str]) -> String {
     let output = glta(arguments);
     let errors = String::from_utf8(output.stderr).unwrap();
@@ -29,7 +29,7 @@ fn fails(code: i32, arguments: &[&str]) -> String {
     errors
 }
 
-/// Even users have even items, odd users odd ones.
+/// Writes pairs in which users with even ids have even items, and the others odd items.
 fn pairs(folder: &Path) -> String {
     let mut text = String::new();
     for user in 0..40 {
@@ -78,7 +78,7 @@ fn lightgcn_writes_the_same_numbers_each_time() {
     };
     let numbers = run("one");
     assert_eq!(numbers.len(), 2);
-    // Random items would contain about a third of them.
+    // With random items, about a third would be in the lists.
     assert!(numbers.iter().all(|n| *n > 0.5), "{numbers:?}");
     assert_eq!(run("two"), numbers);
 }
@@ -278,8 +278,8 @@ fn serve_rejects_invalid_models() {
     fails(2, &["serve"]);
 }
 
-/// Orders and products of a shop with two kinds of products; the last product of each kind has no
-/// orders. Returns the paths.
+/// Writes orders and products of a shop with two kinds of products. The last product of each kind
+/// has no orders. Returns the paths.
 fn shop(folder: &Path) -> [String; 2] {
     let (orders, products) = (folder.join("orders.csv"), folder.join("products.csv"));
     let mut text = String::from("customer_id,product_id,date\n");
@@ -385,8 +385,8 @@ fn two_tables_become_a_recommender_that_answers() {
     }
 }
 
-/// Every command that prints results, with a closed pipe, without standard output, and with a full
-/// disk.
+/// Tests every command that prints results with a closed pipe, without standard output, and with a
+/// full disk.
 #[cfg(unix)]
 #[test]
 fn commands_succeed_when_their_output_is_closed() {
@@ -453,7 +453,7 @@ fn commands_succeed_when_their_output_is_closed() {
     }
 }
 
-/// Help and tables fit the width of the terminal.
+/// Tests that help and tables fit the width of the terminal.
 #[test]
 fn help_and_tables_fit_eighty_columns() {
     let narrow = |arguments: &[&str]| {
@@ -500,7 +500,7 @@ fn help_and_tables_fit_eighty_columns() {
     }
 }
 
-/// Ctrl-C ends a fit, and no files remain.
+/// Tests that Ctrl-C ends a fit, and that no files remain.
 #[cfg(unix)]
 #[test]
 fn an_interrupted_fit_leaves_no_files() {
@@ -526,7 +526,7 @@ fn an_interrupted_fit_leaves_no_files() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    // After the data are read.
+    // Ctrl-C is sent after the data were read.
     let mut first = String::new();
     BufReader::new(fit.stdout.take().unwrap()).read_line(&mut first).unwrap();
     assert!(first.contains("3000 users"), "{first}");

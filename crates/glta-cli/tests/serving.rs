@@ -1,4 +1,5 @@
-//! The program `glta serve` with kills, signals and many connections, and a fit with its journal.
+//! Tests the program `glta serve` with kills, signals and many connections, and a fit with its
+//! journal.
 #![cfg(all(unix, feature = "serve"))]
 #![allow(clippy::unwrap_used)]
 
@@ -58,7 +59,7 @@ impl Shop {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 
-    /// A running service, started by a shell after the commands `before`.
+    /// Starts a service in a shell, after the commands `before`.
     fn serve(&self, before: &str, more: &[&str]) -> Service {
         let address_file = self.path("address");
         let _ = fs::remove_file(&address_file);
@@ -102,7 +103,7 @@ impl Drop for Service {
     }
 }
 
-/// Status and body; `None` if the service ended before it answered.
+/// Sends a request and returns status and body, or `None` if the service ended before it answered.
 fn call(address: &str, method: &str, path: &str, body: &Value) -> Option<(u16, Value)> {
     let mut stream = TcpStream::connect(address).ok()?;
     let body = if body.is_null() { String::new() } else { body.to_string() };
@@ -116,7 +117,7 @@ fn call(address: &str, method: &str, path: &str, body: &Value) -> Option<(u16, V
     Some((status, serde_json::from_str(body).unwrap_or_default()))
 }
 
-/// The acknowledged writes: interactions by id, and items.
+/// The writes that the service acknowledged: interactions by id, and items.
 #[derive(Default)]
 struct Acknowledged {
     interactions: BTreeMap<String, (String, String)>,
@@ -138,7 +139,7 @@ fn fifty_kills_neither_lose_nor_repeat_acknowledged_writes() {
                 thread::spawn(move || write(&address, round, client, &over, &acknowledged))
             })
             .collect();
-        // At a different time in each round.
+        // The service is killed at a different time in each round.
         thread::sleep(Duration::from_millis(20 + 7 * (round % 13)));
         service.child.kill().unwrap();
         service.child.wait().unwrap();
@@ -149,7 +150,7 @@ fn fifty_kills_neither_lose_nor_repeat_acknowledged_writes() {
     let Acknowledged { interactions, unnamed, items } = &*acknowledged;
     assert!(interactions.len() > 200 && items.len() > 20, "{}", interactions.len());
 
-    // What is on disk, read by another process.
+    // Another process reads what is on disk.
     let journal = Journal::read(shop.path("model.journal.sqlite")).unwrap();
     let mut by_id: BTreeMap<String, usize> = BTreeMap::new();
     let mut pairs: BTreeMap<(String, String), usize> = BTreeMap::new();
@@ -166,7 +167,7 @@ fn fifty_kills_neither_lose_nor_repeat_acknowledged_writes() {
     assert!(items.iter().all(|id| put.contains_key(id)));
     drop(journal);
 
-    // And what the service answers.
+    // The restarted service answers with the same writes.
     let service = shop.serve("", &[]);
     let mut of_users: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for (user, item) in interactions.values().chain(unnamed) {
@@ -246,7 +247,7 @@ fn deleted_users_are_left_out_of_the_next_fit() {
     }
     let again = json!([{"user": "c1", "item": "p11"}]);
     assert_eq!(call(&service.address, "POST", "/interactions", &again).unwrap().0, 200);
-    // While the service runs.
+    // The fit reads the journal while the service runs.
     shop.fit("next", &["--journal", shop.path("model.journal.sqlite").to_str().unwrap()]);
     let users = fs::read_to_string(shop.path("next/users.jsonl")).unwrap();
     let of = |user: &str| -> Option<Value> {
@@ -291,7 +292,7 @@ fn one_signal_drains_and_a_second_one_ends_at_once() {
     drop(held);
 }
 
-/// Head and text of an answer.
+/// Returns head and text of an answer.
 fn raw(address: &str, path: &str) -> (String, String) {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
@@ -302,7 +303,7 @@ fn raw(address: &str, path: &str) -> (String, String) {
     (head.to_owned(), text.to_owned())
 }
 
-/// More connections than the process may open files, all with incomplete requests.
+/// Opens more connections than the process may open files, all with incomplete requests.
 #[test]
 fn few_descriptors_are_enough_for_many_connections() {
     let shop = Shop::new();
@@ -311,7 +312,7 @@ fn few_descriptors_are_enough_for_many_connections() {
     for n in 0..700 {
         let mut stream = TcpStream::connect(&service.address).unwrap();
         if n % 2 == 0 {
-            // It may be closed already.
+            // The connection may already be closed.
             let _ = stream.write_all(b"POST /recommend HTTP/1.1\r\nHost: x\r\n");
         }
         held.push(stream);

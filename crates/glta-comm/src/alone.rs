@@ -3,7 +3,7 @@ use candle_core::Tensor;
 
 use crate::{Communicator, Result};
 
-/// The one rank of a job that is not divided.
+/// The communicator of a job with a single rank.
 ///
 /// ```
 /// use glta_comm::{Alone, Communicator};

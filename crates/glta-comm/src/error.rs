@@ -1,21 +1,21 @@
-/// Errors of the communication between ranks.
+/// Errors of communication between ranks.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A rank ended while others still needed it.
     #[error("rank {rank} of {size} ended early; see that rank's own error message")]
     RankGone {
-        /// The rank that ended.
+        /// Index of the rank that ended.
         rank: usize,
-        /// The number of ranks.
+        /// Number of ranks of the job.
         size: usize,
     },
-    /// A rank contributed another number of values than this rank.
+    /// A rank passed another number of values than this rank.
     #[error(
         "rank {rank} sent {got} values, this rank {expected}: start all ranks with the same data and configuration"
     )]
     Mismatch {
-        /// The rank that differs.
+        /// Index of the other rank.
         rank: usize,
         /// Number of values on this rank.
         expected: usize,
@@ -34,5 +34,5 @@ pub enum Error {
     Candle(#[from] candle_core::Error),
 }
 
-/// Result with this crate's [`enum@Error`].
+/// Result with this crate's [`enum@Error`] as the error type.
 pub type Result<T> = std::result::Result<T, Error>;

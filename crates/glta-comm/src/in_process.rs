@@ -4,14 +4,14 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::{Communicator, Error, Result};
 
-/// One rank of [`in_process`]; move it into its own thread.
+/// The communicator of one rank that [`in_process`] created. Each rank runs in its own thread.
 #[derive(Debug)]
 pub struct InProcess {
     rank: usize,
     exchange: Arc<Exchange>,
 }
 
-/// Creates `size` ranks (at least one), one for each thread.
+/// Creates the communicators of `size` ranks, at least one. Each of them is for one thread.
 ///
 /// ```
 /// use glta_comm::{Communicator, in_process};
@@ -41,11 +41,11 @@ struct Exchange {
 
 #[derive(Debug)]
 struct State {
-    /// Bytes that each rank has sent in the current exchange.
+    /// Bytes that each rank has sent in the current exchange, by rank.
     sent: Vec<Option<Arc<[u8]>>>,
-    /// Number of ranks that have received all bytes.
+    /// Number of ranks that have received the bytes of all ranks.
     collected: usize,
-    /// The first rank that ended.
+    /// Index of the first rank that ended.
     ended: Option<usize>,
 }
 
@@ -54,7 +54,7 @@ impl InProcess {
         self.exchange.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until `ready`; fails if a rank has ended and `ready` is still false.
+    /// Waits until `ready` returns true. Fails if a rank has ended before that.
     fn wait<'a>(
         &'a self,
         mut state: MutexGuard<'a, State>,
@@ -69,7 +69,7 @@ impl InProcess {
         Ok(state)
     }
 
-    /// Returns the bytes of every rank, in the order of the ranks.
+    /// Sends `bytes` to all ranks and returns those of every rank, in the order of the ranks.
     fn exchange(&self, bytes: &[u8]) -> Result<Vec<Arc<[u8]>>> {
         // The previous exchange is over once this rank's entry is empty.
         let mut state = self.wait(self.state(), |s| s.sent[self.rank].is_none())?;
@@ -157,7 +157,7 @@ mod tests {
                         assert!(!comm.root_says(comm.rank() == 2).unwrap());
                         assert!(comm.root_says(comm.rank() == 0).unwrap());
                     }
-                    // No rank ends before the others have finished their last exchange.
+                    // No rank may end before the others have finished their last exchange.
                     comm.barrier().unwrap();
                 })
             })
@@ -177,7 +177,7 @@ mod tests {
             .map(|comm| {
                 std::thread::spawn(move || {
                     let own = Tensor::arange(0f64, 6.0, &Device::Cpu).unwrap();
-                    // A transposed layout.
+                    // A transposed tensor tests a layout that is not contiguous.
                     let own = own.reshape((2, 3)).unwrap().t().unwrap();
                     let sum = comm.all_reduce_tensor(&own).unwrap();
                     assert_eq!(

@@ -30,7 +30,7 @@
 //! # Ok::<(), glta_comm::Error>(())
 //! ```
 
-// The documentation names the feature that an item needs.
+// docs.rs shows the feature that an item needs.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod alone;
@@ -57,27 +57,28 @@ pub use mpi::Mpi;
 #[cfg(feature = "nccl")]
 pub use nccl::Nccl;
 
-/// One rank of a job, and its connection to the others.
+/// One rank of a job, with its connection to the other ranks.
 pub trait Communicator: Debug + Send + Sync {
-    /// Index of this rank, from 0.
+    /// Returns the index of this rank, from 0.
     fn rank(&self) -> usize;
 
-    /// Number of ranks, at least 1.
+    /// Returns the number of ranks, at least 1.
     fn size(&self) -> usize;
 
-    /// Sums `values` over all ranks, element by element. Every rank gets the same bits. All ranks
-    /// must pass the same number of values.
+    /// Sums `values` over all ranks, element by element, in place. The sums have the same bits on
+    /// every rank. All ranks must pass the same number of values.
     ///
     /// # Errors
-    /// Another rank has ended, or passed another number of values.
+    /// Returns an error if another rank has ended or passed another number of values.
     fn all_reduce(&self, values: &mut [f64]) -> Result<()>;
 
-    /// [`all_reduce`](Self::all_reduce) of an f32 or f64 tensor of any shape. Unless the
-    /// implementation connects the devices directly, the values go through host memory as f64.
+    /// Sums an f32 or f64 tensor of any shape over all ranks, like
+    /// [`all_reduce`](Self::all_reduce). Unless the implementation connects the devices directly,
+    /// the values go through host memory as f64.
     ///
     /// # Errors
-    /// Those of [`all_reduce`](Self::all_reduce); a tensor of another type, or one that cannot be
-    /// copied.
+    /// Returns the errors of [`all_reduce`](Self::all_reduce), and an error if the tensor has
+    /// another type or cannot be copied.
     #[cfg(feature = "tensor")]
     fn all_reduce_tensor(&self, tensor: &Tensor) -> Result<Tensor> {
         let dtype = tensor.dtype();
@@ -96,35 +97,36 @@ pub trait Communicator: Debug + Send + Sync {
     /// Returns the bytes of every rank, in the order of the ranks.
     ///
     /// # Errors
-    /// Another rank has ended.
+    /// Returns an error if another rank has ended.
     fn all_gather(&self, bytes: &[u8]) -> Result<Vec<Vec<u8>>>;
 
     /// Waits until all ranks have made this call.
     ///
     /// # Errors
-    /// Another rank has ended.
+    /// Returns an error if another rank has ended.
     fn barrier(&self) -> Result<()>;
 
-    /// Ends all ranks, including this one, as soon as the system can.
+    /// Ends all ranks, including this one, as soon as possible. `code` is the exit status of the
+    /// process.
     fn abort(&self, code: i32) -> !;
 
-    /// Whether this is rank 0. Only rank 0 writes files.
+    /// Returns whether this is rank 0, the only rank that writes files.
     fn is_root(&self) -> bool {
         self.rank() == 0
     }
 
-    /// This rank's part of `0..n`. The ranges of all ranks are consecutive, and their lengths
-    /// differ by at most one.
+    /// Returns the part of `0..n` that this rank processes. The ranges of all ranks are
+    /// consecutive, and their lengths differ by at most one.
     fn share(&self, n: usize) -> Range<usize> {
         let (each, more) = (n / self.size(), n % self.size());
         let start = |rank: usize| rank * each + rank.min(more);
         start(self.rank())..start(self.rank() + 1)
     }
 
-    /// Returns the values of every rank, in the order of the ranks.
+    /// Returns the `f32` values of every rank, in the order of the ranks.
     ///
     /// # Errors
-    /// Another rank has ended.
+    /// Returns an error if another rank has ended.
     fn all_gather_f32(&self, values: &[f32]) -> Result<Vec<Vec<f32>>> {
         let own: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
         let value = |b: &[u8; 4]| f32::from_le_bytes(*b);
@@ -132,20 +134,20 @@ pub trait Communicator: Debug + Send + Sync {
         Ok(all.iter().map(|bytes| bytes.as_chunks().0.iter().map(value).collect()).collect())
     }
 
-    /// Whether `yes` is true on any rank.
+    /// Returns whether `yes` is true on at least one rank.
     ///
     /// # Errors
-    /// Another rank has ended.
+    /// Returns an error if another rank has ended.
     fn any(&self, yes: bool) -> Result<bool> {
         let mut count = [f64::from(u8::from(yes))];
         self.all_reduce(&mut count)?;
         Ok(count[0] > 0.0)
     }
 
-    /// The value of `yes` on rank 0.
+    /// Returns the value of `yes` on rank 0.
     ///
     /// # Errors
-    /// Another rank has ended.
+    /// Returns an error if another rank has ended.
     fn root_says(&self, yes: bool) -> Result<bool> {
         self.any(yes && self.is_root())
     }
@@ -155,7 +157,7 @@ pub trait Communicator: Debug + Send + Sync {
 mod tests {
     use super::*;
 
-    /// A single rank.
+    /// A communicator with a fixed rank and number of ranks.
     #[derive(Debug)]
     struct Fixed(usize, usize);
 

@@ -29,26 +29,26 @@ pub struct Metered {
     nanoseconds: AtomicU64,
 }
 
-/// Totals of a [`Metered`] communicator.
+/// Number, size and duration of the calls of a [`Metered`] communicator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Traffic {
     /// Number of collective calls.
     pub calls: u64,
-    /// Bytes that this rank contributed.
+    /// Number of bytes that this rank contributed.
     pub bytes: u64,
-    /// Time in these calls, including the wait for other ranks.
+    /// Total duration of the collective calls, including the wait for other ranks.
     pub time: Duration,
 }
 
 impl Metered {
-    /// Wraps a communicator; counting starts now.
+    /// Wraps a communicator and starts to count its calls.
     pub fn new(inner: Arc<dyn Communicator>) -> Self {
         let zero = || AtomicU64::new(0);
         Self { inner, calls: zero(), bytes: zero(), nanoseconds: zero() }
     }
 
-    /// The totals so far.
+    /// Returns the totals of all calls so far.
     pub fn traffic(&self) -> Traffic {
         Traffic {
             calls: self.calls.load(Ordering::Relaxed),

@@ -1,4 +1,4 @@
-//! Ranks that an MPI launcher started.
+//! Ranks that are processes of an MPI job.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -11,23 +11,25 @@ use mpi::traits::{Communicator as _, CommunicatorCollectives as _};
 
 use crate::{Communicator, Error, Result};
 
-/// MPI counts with signed 32-bit integers; longer lists are sent in pieces.
+/// Maximum number of elements of one MPI call. MPI counts with signed 32-bit integers, so longer
+/// lists are sent in pieces.
 const PIECE: usize = 1 << 28;
 
-/// All ranks of an MPI job (`MPI_COMM_WORLD`). Without a launcher the program is a job of one rank.
+/// The communicator of all ranks of an MPI job (`MPI_COMM_WORLD`). Without a launcher the job has
+/// one rank.
 ///
-/// MPI ends all ranks when a collective call fails, and launchers do so when a rank dies. Dropping
+/// If a collective call fails, MPI ends all ranks. If a rank dies, the launcher ends them. Dropping
 /// this value waits until the other ranks drop theirs.
 pub struct Mpi {
     rank: usize,
     size: usize,
-    /// The library allows one thread at a time.
+    /// The mutex ensures that only one thread at a time calls the library.
     world: Mutex<World>,
 }
 
 struct World {
     world: SimpleCommunicator,
-    // Declared after the communicator, because its drop shuts the library down.
+    // Fields are dropped in order, and dropping the universe shuts the library down.
     _universe: Universe,
 }
 
@@ -36,10 +38,10 @@ struct World {
 unsafe impl Send for World {}
 
 impl Mpi {
-    /// Initialises MPI; allowed once per process.
+    /// Initialises MPI. This is possible only once per process.
     ///
     /// # Errors
-    /// MPI was initialised before, or does not support threads.
+    /// Returns an error if MPI was already initialised or does not support threads.
     pub fn start() -> Result<Self> {
         let (universe, threading) = mpi::initialize_with_threading(Threading::Serialized)
             .ok_or_else(|| Error::Mpi("the library was started before in this process".into()))?;
@@ -88,7 +90,7 @@ impl Communicator for Mpi {
         world.world.all_gather_into(&(bytes.len() as u64), &mut lengths[..]);
         let mut all: Vec<Vec<u8>> =
             lengths.iter().map(|&n| Vec::with_capacity(n as usize)).collect();
-        // The longest list determines the number of rounds.
+        // The longest list determines the number of rounds of the gather.
         let longest = lengths.iter().copied().max().unwrap_or(0) as usize;
         let piece = (PIECE / self.size).max(1);
         for start in (0..longest).step_by(piece) {

@@ -1,4 +1,4 @@
-//! Sums between GPUs over NCCL.
+//! Ranks that sum tensors between their GPUs with NCCL.
 
 use std::fmt;
 use std::ops::Range;
@@ -15,26 +15,27 @@ use candle_core::{
 
 use crate::{Communicator, Error, Result};
 
-/// Ranks with one GPU each. NCCL sums the tensors on these GPUs; everything else uses the inner
-/// communicator.
+/// A communicator for ranks with one GPU each. NCCL sums the tensors on these GPUs. All other calls
+/// use the inner communicator.
 pub struct Nccl {
     inner: Arc<dyn Communicator>,
     location: DeviceLocation,
     group: Mutex<Group>,
 }
 
-/// NCCL's communicator of the ranks.
+/// NCCL's communicator for all ranks.
 struct Group(Comm);
 
 // SAFETY: NCCL allows any thread to use a communicator, one at a time; the mutex ensures this.
 unsafe impl Send for Group {}
 
 impl Nccl {
-    /// Connects the GPUs of all ranks. `device` is this rank's own GPU; no other rank on the
+    /// Connects the GPUs of all ranks. `device` is the GPU of this rank, and no other rank on the
     /// machine may use it. All ranks of `inner` must make this call.
     ///
     /// # Errors
-    /// `device` is not a GPU, or NCCL does not start on this rank or on rank 0.
+    /// Returns an error if `device` is not a GPU, or if NCCL does not start on this rank or on rank
+    /// 0.
     pub fn new(inner: Arc<dyn Communicator>, device: &Device) -> Result<Self> {
         let stream = device.as_cuda_device()?.cuda_stream();
         // NCCL uses the current GPU of the thread; a new thread has GPU 0.
@@ -89,7 +90,7 @@ impl Communicator for Nccl {
     }
 
     fn all_reduce_tensor(&self, tensor: &Tensor) -> Result<Tensor> {
-        // A tensor on another device is not on this GPU on any rank.
+        // By the contract of collective calls, such a tensor is on another device on every rank.
         let here = tensor.device().location() == self.location;
         if !here || !matches!(tensor.dtype(), DType::F32 | DType::F64) {
             return self.inner.all_reduce_tensor(tensor);
@@ -110,7 +111,7 @@ impl Communicator for Nccl {
     }
 }
 
-/// The sum over all ranks, ordered on the device's own stream.
+/// The sum over all ranks as an operation on the device's own stream.
 struct AllReduce<'a>(&'a Mutex<Group>);
 
 impl AllReduce<'_> {

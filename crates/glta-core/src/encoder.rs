@@ -4,7 +4,7 @@ use ndarray::Array2;
 
 use crate::Progress;
 
-/// Turns texts into vectors; texts about the same subject get similar vectors.
+/// A model that turns texts into vectors. Texts about the same subject get similar vectors.
 ///
 /// ```
 /// use std::error::Error;
@@ -46,18 +46,19 @@ use crate::Progress;
 /// # Ok::<(), Box<dyn Error + Send + Sync>>(())
 /// ```
 pub trait TextEncoder: Send + Sync {
-    /// Name of the encoder in reports and files.
+    /// Returns the name of the encoder in reports and files.
     fn name(&self) -> &str;
 
-    /// Number of columns of the vectors.
+    /// Returns the number of columns of the vectors.
     fn dim(&self) -> usize;
 
     /// Returns one vector per text, `(texts, dim)`. A text without content gets zeros. The vector
-    /// of a text does not depend on the other texts. `progress` receives the number of texts that
-    /// are done and the total.
+    /// of a text does not depend on the other texts. `progress` receives the number of encoded
+    /// texts and their total.
     ///
     /// # Errors
-    /// Any error of the encoder; [`Cancelled`](crate::Cancelled) if `progress` cancels the work.
+    /// Returns any error of the encoder, and [`Cancelled`](crate::Cancelled) if `progress` cancels
+    /// the work.
     fn encode(
         &self,
         texts: &[String],

@@ -1,31 +1,31 @@
 use thiserror::Error;
 
-/// Errors of this crate.
+/// Errors of editing a configuration ([`settings`](crate::settings)).
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The path does not name a field of the configuration.
+    /// A path does not name a field of the configuration.
     #[error("setting `{path}` does not exist; near names: {}", near.join(", "))]
     UnknownSetting {
-        /// The dotted path as given.
+        /// Dotted path that was given.
         path: String,
-        /// The field names that are nearest to the path.
+        /// Known field names that are most similar to the unknown one.
         near: Vec<String>,
     },
-    /// The value does not fit its field.
+    /// A value does not fit its field.
     #[error("setting `{path}`: {problem}")]
     Setting {
         /// Dotted path of the field.
         path: String,
-        /// What is wrong with the value.
+        /// Description of the problem with the value.
         problem: String,
     },
-    /// The text is not valid TOML.
+    /// A text is not valid TOML.
     #[error("the settings are not valid TOML")]
     Toml(#[from] toml::de::Error),
 }
 
-/// Result with this crate's [`enum@Error`].
+/// Result with this crate's [`enum@Error`] as the error type.
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// Formats an error and its causes as one message. Errors of this workspace keep their cause in

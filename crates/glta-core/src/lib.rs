@@ -2,16 +2,16 @@
 //! tensor library.
 //!
 //! - [`with_causes`] formats an error and its causes as one message.
-//! - [`write_whole`] replaces a file atomically, [`lock_folder`] keeps other processes out of a
+//! - [`write_whole`] replaces a file atomically. [`lock_folder`] keeps other processes out of a
 //!   folder.
-//! - [`stream`] derives a random generator from a seed and the place of use, [`pick`] samples
+//! - [`stream`] derives a random generator from a seed and the place of use. [`pick`] samples
 //!   without replacement.
 //! - [`near_names`] suggests known names for a misspelt one.
 //! - [`settings`] edits a configuration by field paths.
 //! - [`Grid`] and [`search`] choose settings on validation data.
 //! - [`TextEncoder`] turns texts into vectors.
-//! - [`Progress`] receives the events of long-running work; [`report`] turns its `Break` into
-//!   [`Cancelled`].
+//! - [`Progress`] receives the events of long-running work. [`report`] sends an event and returns
+//!   [`Cancelled`] if the receiver cancels the work.
 //!
 //! ```
 //! use std::ops::ControlFlow;

@@ -6,10 +6,10 @@ use crate::UNFINISHED;
 
 const LOCK: &str = ".lock";
 
-/// Locks a folder for this process until the returned file is dropped, and creates the folder if it
+/// Locks a folder for this process until the returned file is dropped. Creates the folder if it
 /// does not exist. Returns `None` if another process holds the lock. The operating system releases
-/// the lock when the process ends, even after a crash. Unfinished files of a killed process
-/// ([`UNFINISHED`]) are removed.
+/// the lock when the process ends, even after a crash. The function removes the unfinished files
+/// ([`UNFINISHED`]) that a killed process left in the folder.
 ///
 /// ```
 /// let folder = tempfile::tempdir()?;
@@ -22,7 +22,7 @@ const LOCK: &str = ".lock";
 /// ```
 ///
 /// # Errors
-/// Errors of the file system.
+/// Returns the errors of the file system.
 pub fn lock_folder(path: &Path) -> Result<Option<File>> {
     create_dir_all(path)?;
     let mut options = OpenOptions::new();

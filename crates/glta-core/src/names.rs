@@ -1,5 +1,5 @@
 /// Returns up to three known names nearest to an unknown one, by Levenshtein distance. Names that
-/// differ in more than half of their letters are left out.
+/// differ in more than half of their letters are omitted.
 ///
 /// ```
 /// use glta_core::near_names;

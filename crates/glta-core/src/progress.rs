@@ -1,9 +1,9 @@
 use std::ops::ControlFlow;
 
-/// Receives the events of long-running work. Every `FnMut(&E) -> ControlFlow<()>` implements it;
-/// [`Silent`] ignores all events.
+/// A receiver of the events of long-running work. Every `FnMut(&E) -> ControlFlow<()>` implements
+/// the trait, and [`Silent`] ignores all events.
 pub trait Progress<E: ?Sized> {
-    /// Receives one event. `Break` cancels the work.
+    /// Receives one event. Returning `Break` cancels the work.
     fn report(&mut self, event: &E) -> ControlFlow<()>;
 }
 
@@ -13,7 +13,7 @@ impl<E: ?Sized, F: FnMut(&E) -> ControlFlow<()> + ?Sized> Progress<E> for F {
     }
 }
 
-/// Ignores all events and never cancels.
+/// A [`Progress`] that ignores all events and never cancels.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Silent;
 
@@ -23,15 +23,15 @@ impl<E: ?Sized> Progress<E> for Silent {
     }
 }
 
-/// The [`Progress`] callback cancelled the work.
+/// The error of work that a [`Progress`] receiver cancelled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("cancelled")]
 pub struct Cancelled;
 
-/// Reports an event.
+/// Sends an event to a progress receiver.
 ///
 /// # Errors
-/// [`Cancelled`] if the receiver returns `Break`.
+/// Returns [`Cancelled`] if the receiver returns `Break`.
 pub fn report<E: ?Sized, P: Progress<E> + ?Sized>(
     progress: &mut P,
     event: &E,

@@ -30,8 +30,8 @@ pub fn stream(seed: u64, purpose: &str, path: &[u64]) -> ChaCha8Rng {
     ChaCha8Rng::seed_from_u64(state)
 }
 
-/// Samples `n` values of `from` without replacement, in the order of `from`; all of them if there
-/// are fewer.
+/// Samples `n` values of `from` without replacement, in the order of `from`. Returns all values if
+/// there are fewer than `n`.
 ///
 /// ```
 /// use glta_core::{pick, stream};

@@ -44,12 +44,13 @@ use crate::{Result, settings};
 pub struct Grid(pub BTreeMap<String, Vec<Value>>);
 
 impl Grid {
-    /// Returns all combinations applied to `base`; the last field varies fastest.
+    /// Applies all combinations of the values to `base` and returns the configurations. The last
+    /// field varies fastest.
     ///
     /// # Errors
-    /// [`Error::Setting`](crate::Error::Setting) for a field without values or with a value that
-    /// does not fit, [`Error::UnknownSetting`](crate::Error::UnknownSetting) for a field that the
-    /// configuration lacks.
+    /// Returns [`Error::Setting`](crate::Error::Setting) if a field has no values or a value does
+    /// not fit its field, and [`Error::UnknownSetting`](crate::Error::UnknownSetting) if the
+    /// configuration lacks a field.
     pub fn candidates<C: Serialize + DeserializeOwned>(&self, base: &C) -> Result<Vec<C>> {
         let mut all = vec![settings::tree(base)?];
         for (path, values) in &self.0 {
@@ -70,10 +71,10 @@ impl Grid {
     }
 }
 
-/// One candidate that was tried.
+/// A candidate of a [`search`], with its score.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Trial<C> {
-    /// The settings.
+    /// Configuration that was fitted.
     pub config: C,
     /// Score on validation data; higher is better.
     pub score: f64,
@@ -81,7 +82,7 @@ pub struct Trial<C> {
     pub seconds: f64,
 }
 
-/// All trials, and the best model.
+/// Result of [`search`]: all trials and the best model.
 #[derive(Debug, Clone)]
 pub struct Search<C, M> {
     /// Trials in the order of the candidates.
@@ -98,8 +99,8 @@ impl<C, M> Search<C, M> {
     }
 }
 
-/// Fits every candidate and keeps the model with the highest score. `fit`
-/// returns the score on validation data and the model.
+/// Fits every candidate and keeps the model with the highest score. `fit` returns the score on
+/// validation data and the model.
 ///
 /// ```
 /// use glta_core::search;
@@ -113,7 +114,7 @@ impl<C, M> Search<C, M> {
 /// ```
 ///
 /// # Errors
-/// The first error of `fit`.
+/// Returns the first error of `fit`.
 pub fn search<C: Clone, M, E>(
     candidates: &[C],
     mut fit: impl FnMut(&C) -> std::result::Result<(f64, M), E>,

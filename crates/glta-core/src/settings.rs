@@ -1,6 +1,6 @@
 //! Edits a configuration by field paths.
 //!
-//! It works on any serde configuration, through its JSON form. That form names every field,
+//! The functions edit any serde configuration through its JSON form, which names every field,
 //! including an `Option` that is `None`. Numbers keep their exact value.
 //!
 //! ```
@@ -34,12 +34,13 @@ use serde_json::{Map, Value};
 
 use crate::{Error, Result};
 
-/// Sets one field by its dotted path, such as `train.epochs=3`. The value is parsed as TOML; text
-/// that is not TOML becomes a string. Tables are merged as in [`merge_toml`].
+/// Sets one field by an assignment to its dotted path, such as `train.epochs=3`. The value is
+/// parsed as TOML. Text that is not TOML becomes a string. [`merge_toml`] describes how tables are
+/// merged.
 ///
 /// # Errors
-/// [`Error::UnknownSetting`] for a path that does not exist, [`Error::Setting`] for a value of the
-/// wrong type. On an error `config` stays unchanged.
+/// Returns [`Error::UnknownSetting`] if the path does not exist, and [`Error::Setting`] if the
+/// value does not fit the field. On an error `config` stays unchanged.
 pub fn set<C: Serialize + DeserializeOwned>(config: &mut C, assignment: &str) -> Result<()> {
     let Some((path, text)) = assignment.split_once('=') else {
         return Err(invalid(assignment, "expected PATH=VALUE"));
@@ -53,18 +54,19 @@ pub fn set<C: Serialize + DeserializeOwned>(config: &mut C, assignment: &str) ->
     Ok(())
 }
 
-/// Merges TOML into a configuration; fields that the text does not name keep their value. For an
+/// Merges TOML into a configuration. Fields that the text does not name keep their value. For an
 /// enum with data, a table may name another variant.
 ///
 /// # Errors
-/// Those of [`set`], and [`Error::Toml`]. On an error `config` stays unchanged.
+/// Returns the errors of [`set`], and [`Error::Toml`] if the text is not TOML. On an error `config`
+/// stays unchanged.
 pub fn merge_toml<C: Serialize + DeserializeOwned>(config: &mut C, text: &str) -> Result<()> {
     let table: toml::Table = toml::from_str(text)?;
     *config = edited(config, json("", toml::Value::Table(table))?)?;
     Ok(())
 }
 
-/// Returns `config` with the fields of the object `given` replaced.
+/// Returns a copy of `config` in which the fields of the object `given` are replaced.
 fn edited<C: Serialize + DeserializeOwned>(config: &C, given: Value) -> Result<C> {
     let mut tree = tree(config)?;
     put::<C>(&mut tree, &[], given)?;
@@ -81,14 +83,14 @@ pub(crate) fn parsed<C: DeserializeOwned>(tree: &Value) -> Result<C> {
     C::deserialize(tree).map_err(|e| invalid("", e))
 }
 
-/// Returns an object that contains `value` at `path`.
+/// Returns nested objects that contain `value` at the dotted `path`.
 pub(crate) fn nested(path: &str, value: Value) -> Value {
     path.rsplit('.')
         .fold(value, |value, step| Value::Object(Map::from_iter([(step.to_owned(), value)])))
 }
 
 /// Writes `value` to `path` in `tree`, the JSON form of a `C`. Objects are merged field by field.
-/// On an error `tree` may be partly written.
+/// After an error some fields of `tree` may already be changed.
 pub(crate) fn put<C: Serialize + DeserializeOwned>(
     tree: &mut Value,
     path: &[&str],
@@ -115,8 +117,8 @@ fn put_fields<C: Serialize + DeserializeOwned>(
     let (old, new): (Map<_, _>, Map<_, _>) =
         given.into_iter().partition(|(name, _)| known.contains(name));
     if let Some(unknown) = new.keys().next() {
-        // Entries of a map, and fields that the JSON form omits, are added. Another variant of an
-        // enum replaces the old one.
+        // Entries of a map, and fields that the JSON form omits, are added to the object. If this
+        // is not valid, the object replaces another variant of an enum.
         let mut added = at(tree, path).and_then(Value::as_object).cloned().unwrap_or_default();
         added.extend(new.clone());
         if replace::<C>(tree, path, Value::Object(added)).is_err() {
@@ -138,7 +140,7 @@ fn put_fields<C: Serialize + DeserializeOwned>(
     Ok(())
 }
 
-/// Replaces the value at `path` if the result is a valid `C`; otherwise returns the problem.
+/// Replaces the value at `path` if the result is a valid `C`. Otherwise returns the problem.
 fn replace<C: Serialize + DeserializeOwned>(
     tree: &mut Value,
     path: &[&str],
@@ -149,7 +151,7 @@ fn replace<C: Serialize + DeserializeOwned>(
     *place.ok_or("there is no such field")? = value.clone();
     let config = C::deserialize(&with).map_err(|e| e.to_string())?;
     let with = serde_json::to_value(config).map_err(|e| e.to_string())?;
-    // A type may ignore unknown fields.
+    // The type `C` may ignore unknown fields. The JSON form then lacks the new value.
     if !at(&with, path).is_some_and(|taken| has_fields(taken, &value)) {
         return Err("there are no such fields".into());
     }
@@ -157,7 +159,7 @@ fn replace<C: Serialize + DeserializeOwned>(
     Ok(())
 }
 
-/// Whether `of` has every field that `value` has.
+/// Returns whether `of` has every field that `value` has.
 fn has_fields(of: &Value, value: &Value) -> bool {
     match (of, value) {
         (Value::Object(of), Value::Object(value)) => value

@@ -1,13 +1,13 @@
 use std::io::{Result, Write};
 use std::path::Path;
 
-/// Prefix of temporary files of [`write_whole`]. If a process was killed while it wrote, its file
-/// can be removed.
+/// Prefix of the temporary files of [`write_whole`]. Such a file of a killed process can be
+/// removed.
 pub const UNFINISHED: &str = ".writing-";
 
-/// Replaces a file atomically: even after a crash `path` holds either the old file or the complete
-/// new one. The function writes a temporary file in the same folder, syncs it and renames it. The
-/// file gets the default permissions of a new file.
+/// Replaces a file atomically. Even after a crash, `path` contains either the old or the complete
+/// new content. The function writes a temporary file in the same folder, syncs it and renames it.
+/// The new file has the default permissions.
 ///
 /// ```
 /// use glta_core::write_whole;
@@ -21,7 +21,7 @@ pub const UNFINISHED: &str = ".writing-";
 /// ```
 ///
 /// # Errors
-/// Errors of the file system; the old file stays unchanged.
+/// Returns the errors of the file system. The old file then stays unchanged.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,

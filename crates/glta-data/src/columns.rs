@@ -3,7 +3,7 @@
 use crate::interactions::{Repeats, row_offsets};
 use crate::{Error, Interactions, Result};
 
-/// Rows in the order of the file. Optional columns are as long as the ids.
+/// Rows of interactions in the order of the file. Optional columns are as long as the ids.
 #[derive(Debug, Default)]
 pub(crate) struct Columns {
     pub(crate) users: Vec<u32>,
@@ -12,7 +12,8 @@ pub(crate) struct Columns {
     pub(crate) timestamps: Option<Vec<i64>>,
 }
 
-/// A matrix, with ratings and times in the order of its column indices, and the repeated pairs.
+/// Interactions, with ratings and times in the order of their column indices, and the repeated
+/// pairs.
 #[derive(Debug)]
 pub(crate) struct Grouped {
     pub(crate) interactions: Interactions,
@@ -22,11 +23,12 @@ pub(crate) struct Grouped {
 }
 
 impl Columns {
-    /// Groups the rows by user and sorts each user's rows by item. Of repeated (user, item) rows it
-    /// keeps the one with the latest time, or the last one if there are no times or equal times.
+    /// Groups the rows by user and sorts each user's rows by item. If rows repeat a (user, item)
+    /// pair, keeps the one with the latest time. Without times, or with equal times, keeps the last
+    /// one.
     ///
-    /// It works column by column, and in place if the rows are already grouped by user, as in
-    /// MovieLens. Peak memory is therefore little more than the columns.
+    /// The function sorts one column after another, and in place if the rows are already grouped by
+    /// user, as in MovieLens. Peak memory is therefore little more than the columns.
     pub(crate) fn group(mut self, n_users: usize, n_items: usize) -> Result<Grouped> {
         for (column, got) in [
             ("items", Some(self.items.len())),
@@ -67,7 +69,7 @@ impl Columns {
             row.order(&self.items[start..*end], self.timestamps.as_deref(), start, |item| {
                 repeats.add(user, item);
             });
-            // Copied first, so that the kept rows can move to the front.
+            // The row is copied to scratch memory, so that its kept entries can move to the front.
             apply(&row.order, &mut row.items, &mut self.items, start, kept);
             if let Some(ratings) = &mut self.ratings {
                 apply(&row.order, &mut row.ratings, ratings, start, kept);
@@ -95,7 +97,7 @@ impl Columns {
     }
 }
 
-/// Stable counting sort of one column by user.
+/// Sorts one column by user with a stable counting sort.
 fn scatter<T: Copy + Default>(users: &[u32], offsets: &[usize], column: &mut Vec<T>) {
     let mut next = offsets.to_vec();
     let mut sorted = vec![T::default(); column.len()];
@@ -107,7 +109,7 @@ fn scatter<T: Copy + Default>(users: &[u32], offsets: &[usize], column: &mut Vec
     *column = sorted;
 }
 
-/// Writes `column[start + order[..]]` to `column[kept..]`, `kept ≤ start`.
+/// Writes the entries `start + order[..]` of a column to `column[kept..]`, where `kept ≤ start`.
 fn apply<T: Copy>(
     order: &[u32],
     scratch: &mut Vec<T>,
@@ -120,11 +122,11 @@ fn apply<T: Copy>(
     column[kept..kept + scratch.len()].copy_from_slice(scratch);
 }
 
-/// Scratch memory for one user's rows.
+/// Scratch memory for the rows of one user.
 #[derive(Default)]
 struct Row {
     keys: Vec<u64>,
-    /// Positions of the kept rows, by item.
+    /// Positions of the kept rows, sorted by item.
     order: Vec<u32>,
     items: Vec<u32>,
     ratings: Vec<f32>,

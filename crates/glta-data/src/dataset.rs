@@ -7,10 +7,10 @@ use crate::ids::IdMap;
 use crate::report::{Note, Report};
 use crate::{Error, Interactions, Item, Result, Stats, TextConfig};
 
-/// Users, items with their texts, and interactions.
+/// A data set: users, items with their texts, and interactions.
 ///
-/// Users and items have dense ids `0..n`; the raw ids of the files are kept, too. A (user, item)
-/// pair occurs once. Ratings and times, if the source has them, are in the order of the
+/// Users and items have dense ids `0..n`, and the data set keeps the raw ids of the files. A (user,
+/// item) pair occurs once. Ratings and times, if the source has them, are in the order of the
 /// interactions.
 ///
 /// ```
@@ -39,7 +39,7 @@ pub struct Dataset {
     pub(crate) report: Report,
 }
 
-/// Compares the data, not the reports on their files.
+/// The comparison ignores the reports on the files.
 impl PartialEq for Dataset {
     fn eq(&self, other: &Self) -> bool {
         self.name == other.name
@@ -51,7 +51,8 @@ impl PartialEq for Dataset {
     }
 }
 
-/// One interaction by raw ids, for [`Dataset::from_interactions`]. [`Interactions`] uses dense ids.
+/// An interaction of two raw ids, for [`Dataset::from_interactions`]. [`Interactions`] uses dense
+/// ids.
 ///
 /// ```
 /// use glta_data::{Dataset, Interaction, Item};
@@ -73,28 +74,28 @@ pub struct Interaction<'a> {
     pub item: &'a str,
     /// Rating, if there is one.
     pub rating: Option<f32>,
-    /// Seconds since 1970, if known.
+    /// Time in seconds since 1970, if it is known.
     pub timestamp: Option<i64>,
 }
 
 impl<'a> Interaction<'a> {
-    /// An interaction without rating and time.
+    /// Creates an interaction without rating and time.
     pub fn new(user: &'a str, item: &'a str) -> Self {
         Self { user, item, rating: None, timestamp: None }
     }
 }
 
 impl Dataset {
-    /// Creates a data set from raw ids, for interactions that a program holds in memory.
+    /// Creates a data set from interactions that a program holds in memory, by raw ids.
     ///
     /// Users and items are numbered in the order of their first interaction. Items of `items`
-    /// without interactions follow and can be recommended. An item that is missing in `items` has
-    /// no text. The rating and time columns exist if every interaction has a value. Of repeated
-    /// pairs the latest is kept.
+    /// without interactions follow, and they can be recommended. An item that is missing in `items`
+    /// has no text. The rating and time columns exist if every interaction has a value. If a pair
+    /// occurs several times, the latest interaction is kept.
     ///
     /// # Errors
-    /// [`Error::DuplicateItem`] if two of `items` have the same id; an error for more users or
-    /// items than ids.
+    /// Returns [`Error::DuplicateItem`] if two of `items` have the same id, and [`Error::TooMany`]
+    /// if a `u32` cannot number all users or items.
     pub fn from_interactions<'a>(
         name: impl Into<String>,
         interactions: impl IntoIterator<Item = Interaction<'a>>,
@@ -114,11 +115,11 @@ impl Dataset {
         collector.finish(name, |id, raw_id| listed.remove(&id).unwrap_or_else(|| Item::new(raw_id)))
     }
 
-    /// Creates a data set from dense ids: pairs of a user in `0..n_users` and an index into
-    /// `items`, in any order. The raw user ids are `"0"`, `"1"`, ….
+    /// Creates a data set from dense ids. `pairs` contains pairs of a user in `0..n_users` and an
+    /// index into `items`, in any order. The raw user ids are `"0"`, `"1"`, ….
     ///
     /// # Errors
-    /// An id out of range, or two of `items` with the same raw id.
+    /// Returns an error if an id is out of range or two of `items` have the same raw id.
     pub fn from_dense(
         name: impl Into<String>,
         n_users: usize,
@@ -143,53 +144,56 @@ impl Dataset {
         })
     }
 
-    /// Name of the data set, as in `metrics.json`.
+    /// Returns the name of the data set, which `metrics.json` contains.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The same data under another name.
+    /// Returns the same data under another name.
     pub fn with_name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
         self
     }
 
-    /// Number of users.
+    /// Returns the number of users.
     pub fn n_users(&self) -> usize {
         self.users.len()
     }
 
-    /// Number of items.
+    /// Returns the number of items.
     pub fn n_items(&self) -> usize {
         self.items.len()
     }
 
-    /// Raw user ids, `(users,)`.
+    /// Returns the raw user ids, `(users,)`.
     pub fn users(&self) -> &[String] {
         &self.users
     }
 
-    /// The items, `(items,)`.
+    /// Returns the items, `(items,)`.
     pub fn items(&self) -> &[Item] {
         &self.items
     }
 
-    /// The interactions, `(users, items)`.
+    /// Returns the interactions, `(users, items)`.
     pub fn interactions(&self) -> &Interactions {
         &self.interactions
     }
 
-    /// Ratings in the order of [`Interactions::column_indices`].
+    /// Returns the ratings in the order of [`Interactions::column_indices`], if the source has
+    /// them.
     pub fn ratings(&self) -> Option<&[f32]> {
         self.ratings.as_deref()
     }
 
-    /// Seconds since 1970 in the order of [`Interactions::column_indices`].
+    /// Returns the times in seconds since 1970, in the order of [`Interactions::column_indices`],
+    /// if the source has them.
     pub fn timestamps(&self) -> Option<&[i64]> {
         self.timestamps.as_deref()
     }
 
-    /// Rows and values that reading and filtering left out, merged or found missing.
+    /// Returns the report on rows and values that reading and filtering omitted, merged or did not
+    /// find.
     pub fn report(&self) -> &Report {
         &self.report
     }
@@ -197,7 +201,8 @@ impl Dataset {
     /// Checks that there are interactions.
     ///
     /// # Errors
-    /// [`Error::Emptied`] with the filter that removed the last one, or [`Error::Empty`].
+    /// Returns [`Error::Emptied`] with the filter that removed the last interaction, or
+    /// [`Error::Empty`] if no filter did.
     pub fn require_interactions(&self) -> Result<()> {
         if !self.interactions.is_empty() {
             return Ok(());
@@ -209,20 +214,22 @@ impl Dataset {
         })
     }
 
-    /// A map from raw user ids to dense ids.
+    /// Returns a map from raw user ids to dense ids.
     pub fn user_ids(&self) -> HashMap<&str, u32> {
         (0..).zip(&self.users).map(|(id, raw)| (raw.as_str(), id)).collect()
     }
 
-    /// A map from raw item ids to dense ids.
+    /// Returns a map from raw item ids to dense ids.
     pub fn item_ids(&self) -> HashMap<&str, u32> {
         (0..).zip(&self.items).map(|(id, item)| (item.raw_id.as_str(), id)).collect()
     }
 
-    /// The text of every item, `(items,)`; empty if an item has none of the fields.
+    /// Returns the text of every item, `(items,)`. The text is empty if an item has none of the
+    /// fields.
     ///
     /// # Errors
-    /// Invalid settings, or a field that no item of this data set has (probably misspelt).
+    /// Returns an error if the settings are invalid, or if they name a field that no item of this
+    /// data set has.
     pub fn texts(&self, config: &TextConfig) -> Result<Vec<String>> {
         config.validate()?;
         for field in &config.fields {
@@ -250,7 +257,7 @@ impl Dataset {
         Ok(self.items.iter().map(|item| config.text(item)).collect())
     }
 
-    /// Number of users, items and interactions, and density.
+    /// Returns the numbers of users, items and interactions, and the density.
     pub fn stats(&self) -> Stats {
         Stats {
             name: self.name.clone(),
@@ -269,18 +276,20 @@ fn density(interactions: usize, users: usize, items: usize) -> f64 {
     interactions as f64 / (users as f64 * items as f64)
 }
 
-/// Collects rows by raw id while a file is read.
+/// A collection of the interactions in files, by raw id, from which a data set is created.
 pub(crate) struct Collector {
     pub(crate) users: IdMap,
     pub(crate) items: IdMap,
     pub(crate) columns: Columns,
     pub(crate) report: Report,
-    /// Number of rows without a rating and without a time, if these are kept.
+    /// Numbers of rows without a rating and of rows without a time, counted if the column was
+    /// requested.
     without: [u64; 2],
 }
 
 impl Collector {
-    /// Rating and time columns are kept if requested, and dropped if a row lacks a value.
+    /// Creates an empty collector. It keeps the rating and time columns if they are requested, but
+    /// drops a column if a row lacks its value.
     pub(crate) fn new(ratings: bool, timestamps: bool) -> Self {
         Self {
             users: IdMap::new("user"),
@@ -308,7 +317,7 @@ impl Collector {
         Ok(())
     }
 
-    /// Adds a row by dense ids.
+    /// Adds an interaction by dense ids.
     #[inline]
     pub(crate) fn push_dense(
         &mut self,
@@ -343,7 +352,7 @@ impl Collector {
         self.columns.users.is_empty()
     }
 
-    /// Creates the data set, with `item(dense id, raw id)` for every item.
+    /// Creates the data set. `item(dense id, raw id)` returns each item.
     pub(crate) fn finish(
         self,
         name: impl Into<String>,

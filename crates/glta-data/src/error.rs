@@ -9,29 +9,29 @@ pub enum Error {
     /// A user or item id is out of range.
     #[error("{kind} id {id} is out of range: there are {len} {kind}s (ids 0..{len})")]
     IdOutOfRange {
-        /// `"user"` or `"item"`.
+        /// Kind of the id, `"user"` or `"item"`.
         kind: &'static str,
-        /// The invalid id.
+        /// Id that is out of range.
         id: u32,
-        /// Number of ids.
+        /// Number of valid ids.
         len: usize,
     },
-    /// More users or items than a `u32` id can name.
+    /// There are more users or items than `u32` ids.
     #[error("{len} {kind}s are too many for 32-bit ids")]
     TooMany {
-        /// `"user"` or `"item"`.
+        /// Kind of the ids, `"user"` or `"item"`.
         kind: &'static str,
-        /// The requested number.
+        /// Number of users or items.
         len: usize,
     },
     /// Columns of one table have different lengths.
     #[error("column `{column}` has {got} rows, expected {expected}")]
     ColumnLength {
-        /// Name of the column.
+        /// Name of the column that differs from the others.
         column: &'static str,
         /// Number of rows in the other columns.
         expected: usize,
-        /// Number of rows in this column.
+        /// Number of rows in the column that differs.
         got: usize,
     },
     /// The arrays are not a valid compressed sparse row matrix.
@@ -42,65 +42,66 @@ pub enum Error {
     Config {
         /// Name of the field.
         field: &'static str,
-        /// What is wrong and which values are valid.
+        /// Description of the problem and the valid values.
         problem: String,
     },
-    /// A step needs a column that the data set lacks.
+    /// The data set lacks a column that a step needs.
     #[error("data set `{dataset}` has no {column}, which {needed_by} needs")]
     MissingColumn {
         /// Name of the data set.
         dataset: String,
-        /// `"ratings"` or `"timestamps"`.
+        /// Name of the missing column, `"ratings"` or `"timestamps"`.
         column: &'static str,
-        /// The step that needs it.
+        /// Step that needs the column.
         needed_by: &'static str,
     },
     /// Two items have the same raw id.
     #[error("item id `{0}` occurs twice")]
     DuplicateItem(String),
-    /// A file could not be read: missing, unreadable, truncated or corrupt.
+    /// A file cannot be read: it is missing, unreadable, truncated or corrupt.
     #[error("cannot read {file}")]
     Io {
-        /// The file; a file in an archive is prefixed by `archive.zip/`.
+        /// Name of the file. For a file in an archive it starts with the archive, such as
+        /// `archive.zip/`.
         file: String,
-        /// The cause.
+        /// Cause of the failure.
         #[source]
         source: std::io::Error,
     },
     /// A line of a file does not have the expected format.
     #[error("{file}, line {line}: {problem}")]
     Line {
-        /// The file.
+        /// Name of the file.
         file: String,
         /// Line number, from 1.
         line: u64,
-        /// The expected format and the actual content.
+        /// Description of the expected format and the actual content.
         problem: String,
     },
-    /// A value of a file that is a single document, without line numbers.
+    /// A value of a JSON document is invalid. Such a file has no meaningful line numbers.
     #[error("{file}: {problem}")]
     Value {
-        /// The file.
+        /// Name of the file.
         file: String,
-        /// The expected format and the actual content.
+        /// Description of the expected format and the actual content.
         problem: String,
     },
     /// A file that the data set needs was not found.
     #[error("{} has no {expected}{hint}", folder.display())]
     MissingFile {
-        /// The folder or zip archive that was searched.
+        /// Folder or zip archive that was searched.
         folder: PathBuf,
-        /// The names that were searched for.
+        /// Names that were searched for.
         expected: String,
-        /// What to do; empty, or starting with a separator.
+        /// Advice on what to do. It is empty or starts with a separator.
         hint: String,
     },
-    /// An id is a text that stands for a missing value.
+    /// A text that stands for a missing value was given as an id.
     #[error("the {kind} id is missing (`{raw}`)")]
     MissingId {
-        /// `"user"` or `"item"`.
+        /// Kind of the id, `"user"` or `"item"`.
         kind: &'static str,
-        /// The text.
+        /// Text that was given as the id.
         raw: String,
     },
     /// No record of the metadata is about an item of the interactions.
@@ -111,7 +112,7 @@ pub enum Error {
     Emptied {
         /// Name of the data set.
         dataset: String,
-        /// The filter, and the size of the data before it.
+        /// Name of the filter, and the size of the data before it.
         rule: String,
     },
     /// A file is well-formed but has no interactions.
@@ -119,5 +120,5 @@ pub enum Error {
     Empty(String),
 }
 
-/// Result with this crate's [`Error`](enum@Error).
+/// Result with this crate's [`Error`](enum@Error) as the error type.
 pub type Result<T> = std::result::Result<T, Error>;

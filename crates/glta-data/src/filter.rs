@@ -6,7 +6,7 @@ impl Dataset {
     /// without interactions.
     ///
     /// # Errors
-    /// [`Error::MissingColumn`] if the data set has no ratings.
+    /// Returns [`Error::MissingColumn`] if the data set has no ratings.
     pub fn min_rating(self, threshold: f32) -> Result<Self> {
         let Some(ratings) = &self.ratings else {
             return Err(Error::MissingColumn {
@@ -24,8 +24,8 @@ impl Dataset {
     /// Removes users with fewer than `k_user` items and items with fewer than `k_item` users,
     /// repeatedly, until all remaining ones have enough.
     ///
-    /// The result is the largest part of the data with this property; it does not depend on the
-    /// order of removals. `k_core(1, 1)` is [`drop_empty`](Self::drop_empty).
+    /// The result is the largest part of the data with this property, whatever the order of
+    /// removals. `k_core(1, 1)` is [`drop_empty`](Self::drop_empty).
     pub fn k_core(self, k_user: usize, k_item: usize) -> Self {
         let before = self.sizes();
         let by_user = &self.interactions;
@@ -73,13 +73,13 @@ impl Dataset {
         kept.filtered("retain_items".into(), before)
     }
 
-    /// Removes users and items without interactions; the others keep their order.
+    /// Removes users and items without interactions. The other users and items keep their order.
     pub fn drop_empty(self) -> Self {
         let before = self.sizes();
         self.without_empty().filtered("drop_empty".into(), before)
     }
 
-    /// The number of users, items and interactions.
+    /// Returns the numbers of users, items and interactions.
     fn sizes(&self) -> [usize; 3] {
         [self.n_users(), self.n_items(), self.interactions.len()]
     }
@@ -116,7 +116,7 @@ impl Dataset {
         self.renumber(&users, &items)
     }
 
-    /// Keeps the interactions `k` with `keep[k]`; users and items do not change.
+    /// Keeps interaction `k` if `keep[k]` is true. Users and items do not change.
     fn retain(mut self, keep: &[bool]) -> Self {
         let mut at = 0;
         self.interactions = self.interactions.filter(|_, _| {
@@ -132,7 +132,8 @@ impl Dataset {
         self
     }
 
-    /// Removes users and items that have no interactions.
+    /// Keeps the users and items whose entry is true, and renumbers them. The removed ones must
+    /// have no interactions.
     fn renumber(mut self, users: &[bool], items: &[bool]) -> Self {
         let mut next = 0;
         let new_item: Vec<u32> = items
@@ -189,7 +190,7 @@ mod tests {
         Dataset::from_interactions("d", interactions, vec![Item::titled("i0", "zero")]).unwrap()
     }
 
-    /// Raw ids and rating of every interaction.
+    /// Returns the raw ids and the rating of every interaction.
     fn rows(data: &Dataset) -> BTreeSet<(String, String, u8)> {
         data.interactions()
             .iter()

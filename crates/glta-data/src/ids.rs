@@ -3,23 +3,23 @@ use rustc_hash::{FxBuildHasher, FxHashMap};
 
 use crate::{Error, Result};
 
-/// Assigns dense ids to raw ids, in the order of their first appearance.
+/// A map from raw ids to dense ids, which numbers raw ids in the order of their first appearance.
 ///
-/// Decimal numbers, the most frequent kind of id, have a fast path: a table for small numbers and a
-/// hash of the integer for large ones. A string is only made for a new id.
+/// Decimal numbers are the most frequent kind of id. They have a fast path: a table for small
+/// numbers and a hash of the integer for large ones. Only a new id allocates a string.
 #[derive(Debug)]
 pub(crate) struct IdMap {
-    /// `"user"` or `"item"`.
+    /// Kind of the ids in messages, `"user"` or `"item"`.
     kind: &'static str,
     raw: IndexSet<String, FxBuildHasher>,
-    /// The dense id + 1 of small numbers; 0 for a number that is in `large` or is new.
+    /// Dense id + 1 of each small number. The entry is 0 if the number is new or in `large`.
     small: Vec<u32>,
     large: FxHashMap<u64, u32>,
 }
 
-/// The table has at most 16 MB, and grows with the number of ids.
+/// Maximum number of entries of the table of small numbers, which then takes 16 MB.
 const SMALL: u64 = 1 << 22;
-/// Table entries per id.
+/// Maximum number of table entries per id. It limits the table if the ids are sparse.
 const SPARSEST: u64 = 64;
 
 impl IdMap {
@@ -31,7 +31,7 @@ impl IdMap {
         self.raw.len()
     }
 
-    /// The dense id of a raw id, which may be new.
+    /// Returns the dense id of a raw id. A new raw id gets the next dense id.
     pub(crate) fn intern(&mut self, raw: &str) -> Result<u32> {
         match canonical_number(raw.as_bytes()) {
             Some(number) => match self.number(number) {
@@ -45,15 +45,15 @@ impl IdMap {
         }
     }
 
-    /// The dense id of a known decimal number, without a check for UTF-8. Nearly all lines of a
-    /// ratings file take this path.
+    /// Returns the dense id of a known decimal number, without a check for UTF-8. Nearly all lines
+    /// of a ratings file take this path.
     #[cfg(feature = "readers")]
     #[inline]
     pub(crate) fn get_number(&self, raw: &[u8]) -> Option<u32> {
         self.number(canonical_number(raw)?)
     }
 
-    /// The dense id of a known raw id.
+    /// Returns the dense id of a known raw id.
     pub(crate) fn get(&self, raw: &str) -> Option<u32> {
         match canonical_number(raw.as_bytes()) {
             Some(number) => self.number(number),
@@ -61,19 +61,19 @@ impl IdMap {
         }
     }
 
-    /// The raw id of a dense id; empty for an unknown one.
+    /// Returns the raw id of a dense id, and an empty text for an unknown one.
     #[cfg(feature = "readers")]
     pub(crate) fn raw(&self, id: u32) -> &str {
         self.raw.get_index(id as usize).map_or("", String::as_str)
     }
 
-    /// Pairs of raw ids that differ only by leading zeros or a `.0` at the end.
+    /// Returns pairs of raw ids that differ only by leading zeros or a `.0` at the end.
     pub(crate) fn alike(&self) -> impl Iterator<Item = (&str, &str)> {
         let all = self.raw.iter().map(|raw| (shortest(raw), raw.as_str()));
         all.filter(|&(short, raw)| short != raw && self.get(short).is_some())
     }
 
-    /// All raw ids in the order of their dense ids.
+    /// Returns all raw ids in the order of their dense ids.
     pub(crate) fn into_raw(self) -> Vec<String> {
         self.raw.into_iter().collect()
     }
@@ -92,7 +92,7 @@ impl IdMap {
             return Err(Error::MissingId { kind: self.kind, raw: raw.to_owned() });
         }
         let len = self.raw.len();
-        // One below the maximum: the table stores id + 1.
+        // The table stores id + 1, so the maximum id is one less.
         let id = u32::try_from(len)
             .ok()
             .filter(|&id| id < u32::MAX - 1)
@@ -115,10 +115,10 @@ impl IdMap {
     }
 }
 
-/// Whether a text stands for a missing value: an empty text, `nan`, `NaT`, `None`, `null`,
-/// `undefined` in any case, `NA`, `N/A`, `<NA>` or `\N`.
+/// Returns whether a text stands for a missing value: an empty text, `nan`, `NaT`, `None`, `null`
+/// or `undefined` in any case, `NA`, `N/A`, `<NA>` or `\N`.
 ///
-/// Such an id would merge all users without an id into one.
+/// As an id, such a text would merge all users without an id into one user.
 pub(crate) fn is_missing(raw: &str) -> bool {
     const WORDS: [&str; 5] = ["nan", "nat", "none", "null", "undefined"];
     let raw = raw.trim();
@@ -127,15 +127,15 @@ pub(crate) fn is_missing(raw: &str) -> bool {
         || WORDS.iter().any(|word| raw.eq_ignore_ascii_case(word))
 }
 
-/// An id without leading zeros and without `.0` at its end.
+/// Returns an id without leading zeros and without `.0` at its end.
 pub(crate) fn shortest(raw: &str) -> &str {
     let raw = raw.strip_suffix(".0").unwrap_or(raw);
     let short = raw.trim_start_matches('0');
     if short.is_empty() { &raw[raw.len().saturating_sub(1)..] } else { short }
 }
 
-/// The value of a decimal number in canonical form: at most 19 digits without a leading zero. So
-/// `007` and `7` are different ids.
+/// Returns the value of a decimal number of at most 19 digits without a leading zero. Returns
+/// `None` for other texts, so `007` and `7` are different ids.
 #[inline]
 fn canonical_number(raw: &[u8]) -> Option<u64> {
     if raw.is_empty() || raw.len() > 19 || (raw[0] == b'0' && raw.len() > 1) {

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use crate::report::EXAMPLES;
 use crate::{Error, Result};
 
-/// The items of each user: a binary `(users, items)` matrix in compressed sparse rows.
+/// The items of each user, a binary `(users, items)` matrix in compressed sparse rows.
 ///
 /// Rows are sorted by item id and have no repeated items. A clone shares the memory of its original
 /// and takes constant time, so several parts of a program can own the same training data.
@@ -27,10 +27,11 @@ pub struct Interactions {
 impl Interactions {
     /// Creates the matrix from `(user, item)` pairs in any order. Repeated pairs count once.
     ///
-    /// It takes 8 bytes per pair while it reads and 4 more while it sorts.
+    /// The function needs 8 bytes per pair while it reads and 4 more while it sorts.
     ///
     /// # Errors
-    /// An id outside `0..n_users` or `0..n_items`, or counts over `u32::MAX`.
+    /// Returns an error if an id is outside `0..n_users` or `0..n_items`, or if one of these counts
+    /// exceeds `u32::MAX`.
     pub fn from_pairs(
         n_users: usize,
         n_items: usize,
@@ -43,11 +44,12 @@ impl Interactions {
     /// Creates the matrix from two columns in any order: `users[k]` interacted with `items[k]`.
     /// Repeated pairs count once.
     ///
-    /// It uses a counting sort by user and a sort within each row, and allocates only the result.
+    /// The function allocates only the result. It uses a counting sort by user and a sort within
+    /// each row.
     ///
     /// # Errors
-    /// Columns of different lengths, an id outside `0..n_users` or `0..n_items`, or counts over
-    /// `u32::MAX`.
+    /// Returns an error if the columns have different lengths, if an id is outside `0..n_users` or
+    /// `0..n_items`, or if one of these counts exceeds `u32::MAX`.
     pub fn from_columns(
         n_users: usize,
         n_items: usize,
@@ -57,7 +59,8 @@ impl Interactions {
         Self::with_repeats(n_users, n_items, users, items).map(|(matrix, _)| matrix)
     }
 
-    /// [`from_columns`](Self::from_columns) that also returns the repeated pairs.
+    /// Creates the matrix like [`from_columns`](Self::from_columns), and also returns the repeated
+    /// pairs.
     pub(crate) fn with_repeats(
         n_users: usize,
         n_items: usize,
@@ -89,12 +92,12 @@ impl Interactions {
         Ok((Self::from_csr_unchecked(n_items, offsets, columns), repeats))
     }
 
-    /// Creates the matrix from compressed sparse rows: `n_users + 1` `offsets` from 0 to
-    /// `items.len()`, and strictly ascending rows.
+    /// Creates the matrix from compressed sparse rows. `offsets` has `n_users + 1` entries from 0
+    /// to `items.len()`, and the items of each row are strictly ascending.
     ///
     /// # Errors
-    /// [`Error::BadCsr`] with the first problem, an item outside `0..n_items`, or counts over
-    /// `u32::MAX`.
+    /// Returns [`Error::BadCsr`] with the first problem, and an error if an item is outside
+    /// `0..n_items` or a count exceeds `u32::MAX`.
     pub fn from_csr(n_items: usize, offsets: Vec<usize>, items: Vec<u32>) -> Result<Self> {
         let bad = |problem: String| Err(Error::BadCsr(problem));
         if offsets.first() != Some(&0) || offsets.last() != Some(&items.len()) {
@@ -122,35 +125,35 @@ impl Interactions {
         Self { n_items, offsets: Arc::new(offsets), items: Arc::new(items) }
     }
 
-    /// A matrix without interactions.
+    /// Creates a matrix without interactions.
     ///
     /// # Errors
-    /// Counts over `u32::MAX`.
+    /// Returns an error if a count exceeds `u32::MAX`.
     pub fn empty(n_users: usize, n_items: usize) -> Result<Self> {
         Self::from_pairs(n_users, n_items, [])
     }
 
-    /// Number of users (rows), including users without interactions.
+    /// Returns the number of users (rows), including users without interactions.
     pub fn n_users(&self) -> usize {
         self.offsets.len() - 1
     }
 
-    /// Number of items (columns), including items without interactions.
+    /// Returns the number of items (columns), including items without interactions.
     pub fn n_items(&self) -> usize {
         self.n_items
     }
 
-    /// Number of interactions (non-zeros).
+    /// Returns the number of interactions (non-zeros).
     pub fn len(&self) -> usize {
         self.items.len()
     }
 
-    /// Whether there are no interactions.
+    /// Returns whether there are no interactions.
     pub fn is_empty(&self) -> bool {
         self.items.is_empty()
     }
 
-    /// The items of `user` in ascending order; empty for an unknown user.
+    /// Returns the items of `user` in ascending order. An unknown user has none.
     pub fn items(&self, user: u32) -> &[u32] {
         let user = user as usize;
         if user >= self.n_users() {
@@ -159,27 +162,27 @@ impl Interactions {
         &self.items[self.offsets[user]..self.offsets[user + 1]]
     }
 
-    /// Whether `user` interacted with `item`.
+    /// Returns whether `user` interacted with `item`.
     pub fn contains(&self, user: u32, item: u32) -> bool {
         self.items(user).binary_search(&item).is_ok()
     }
 
-    /// All pairs, sorted by user and then by item.
+    /// Returns all pairs, sorted by user and then by item.
     pub fn iter(&self) -> impl Iterator<Item = (u32, u32)> + '_ {
         (0..self.n_users() as u32).flat_map(|u| self.items(u).iter().map(move |&i| (u, i)))
     }
 
-    /// Row offsets, `n_users + 1` of them, into [`column_indices`](Self::column_indices).
+    /// Returns the `n_users + 1` row offsets into [`column_indices`](Self::column_indices).
     pub fn offsets(&self) -> &[usize] {
         &self.offsets
     }
 
-    /// The item ids of all rows, concatenated.
+    /// Returns the item ids of all rows, concatenated.
     pub fn column_indices(&self) -> &[u32] {
         &self.items
     }
 
-    /// The number of users of each item, `(items,)`.
+    /// Returns the number of users of each item, `(items,)`.
     pub fn item_degrees(&self) -> Vec<u32> {
         let mut degrees = vec![0; self.n_items];
         for &item in self.items.iter() {
@@ -188,7 +191,7 @@ impl Interactions {
         degrees
     }
 
-    /// The `(items, users)` matrix, with the users of each item.
+    /// Returns the `(items, users)` matrix, with the users of each item.
     pub fn transpose(&self) -> Self {
         let offsets = row_offsets(self.n_items, &self.items);
         let mut next = offsets.clone();
@@ -201,7 +204,7 @@ impl Interactions {
         Self::from_csr_unchecked(self.n_users(), offsets, users)
     }
 
-    /// The interactions for which `keep(user, item)` returns true. The ids do not change.
+    /// Returns the interactions for which `keep(user, item)` returns true. The ids do not change.
     pub fn filter(&self, mut keep: impl FnMut(u32, u32) -> bool) -> Self {
         let mut offsets = Vec::with_capacity(self.offsets.len());
         let mut items = Vec::new();
@@ -213,21 +216,21 @@ impl Interactions {
         Self::from_csr_unchecked(self.n_items, offsets, items)
     }
 
-    /// The interactions of both matrices.
+    /// Returns the interactions of both matrices.
     ///
     /// # Errors
-    /// [`Error::IdOutOfRange`] if `other` is larger than `self`.
+    /// Returns [`Error::IdOutOfRange`] if `other` has an id that `self` lacks.
     pub fn union(&self, other: &Self) -> Result<Self> {
         Self::from_pairs(self.n_users(), self.n_items, self.iter().chain(other.iter()))
     }
 }
 
-/// Rows that repeat a (user, item) pair.
+/// Repeated (user, item) pairs.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Repeats {
-    /// Number of rows beyond the first of each pair.
+    /// Number of rows beyond the first row of each pair.
     pub(crate) count: u64,
-    /// The first few of these pairs.
+    /// First few repeated pairs, for the report.
     pub(crate) examples: Vec<(u32, u32)>,
 }
 
@@ -242,7 +245,7 @@ impl Repeats {
     }
 }
 
-/// Sorts every row and removes repeated items.
+/// Sorts every row and removes repeated items. Returns the repeated pairs.
 fn sort_rows(offsets: &mut [usize], items: &mut Vec<u32>) -> Repeats {
     let mut repeats = Repeats::default();
     let (mut start, mut kept) = (0, 0);
@@ -281,7 +284,7 @@ fn check_counts(n_users: usize, n_items: usize) -> Result<()> {
 }
 
 fn check_ids(kind: &'static str, ids: &[u32], len: usize) -> Result<()> {
-    // A maximum is vectorised; the position is only needed for the message.
+    // The maximum is vectorised. The position is only needed for the message.
     if ids.iter().max().is_none_or(|&id| (id as usize) < len) {
         return Ok(());
     }
@@ -289,8 +292,8 @@ fn check_ids(kind: &'static str, ids: &[u32], len: usize) -> Result<()> {
     Err(Error::IdOutOfRange { kind, id: id.unwrap_or_default(), len })
 }
 
-/// The start of each of `n` rows, and the end of the last, if row `r` has the entries `k` with
-/// `keys[k] == r`: `(n + 1,)`.
+/// Returns the row offsets, `(n + 1,)`, of a matrix with `n` rows whose entry `k` is in row
+/// `keys[k]`.
 pub(crate) fn row_offsets(n: usize, keys: &[u32]) -> Vec<usize> {
     let mut offsets = vec![0; n + 1];
     for &key in keys {

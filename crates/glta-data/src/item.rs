@@ -2,9 +2,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// An item: its raw id and its texts.
-///
-/// A text that the files lack is empty.
+/// An item: its raw id and its texts. A text that the files lack is empty.
 ///
 /// ```
 /// use glta_data::Item;
@@ -14,34 +12,34 @@ use serde::{Deserialize, Serialize};
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Item {
-    /// The id in the raw files.
+    /// Id of the item in the raw files.
     pub raw_id: String,
-    /// Title.
+    /// Title of the item.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub title: String,
-    /// Genres or categories, the most general first.
+    /// Genres or categories, from general to specific.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub genres: Vec<String>,
-    /// A description in free text.
+    /// Description in free text.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub description: String,
-    /// Further texts by name, such as `brand` or `features`.
+    /// Other texts by name, such as `brand` or `features`.
     #[serde(flatten)]
     pub other: BTreeMap<String, String>,
 }
 
 impl Item {
-    /// An item without texts.
+    /// Creates an item without texts.
     pub fn new(raw_id: impl Into<String>) -> Self {
         Self { raw_id: raw_id.into(), ..Self::default() }
     }
 
-    /// An item with a title.
+    /// Creates an item with a title.
     pub fn titled(raw_id: impl Into<String>, title: impl Into<String>) -> Self {
         Self { title: title.into(), ..Self::new(raw_id) }
     }
 
-    /// Whether the item has no text.
+    /// Returns whether the item has no text.
     pub fn is_textless(&self) -> bool {
         self.title.is_empty()
             && self.genres.is_empty()

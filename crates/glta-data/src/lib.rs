@@ -1,13 +1,14 @@
 //! Data sets for recommendation: from raw files to interactions, texts and splits.
 //!
-//! - [`Interactions`]: the items of each user as compressed sparse rows; the input of metrics and
-//!   graph models.
-//! - [`Dataset`]: interactions with raw ids, item texts and, if the source has them, ratings and
+//! - [`Interactions`] contains the items of each user as compressed sparse rows. It is the input of
+//!   metrics and graph models.
+//! - [`Dataset`] has interactions with raw ids, item texts and, if the source has them, ratings and
 //!   times. It comes from a reader or from memory ([`Dataset::from_interactions`]).
 //!   [`Dataset::k_core`], [`Dataset::min_rating`] and [`Dataset::retain_items`] filter it.
-//! - [`TextConfig`]: which fields make the text of an item.
-//! - [`ShopConfig`]: a generated shop, for examples without a download.
-//! - [`Split`]: training, validation and test part, by [`SplitConfig`].
+//! - [`TextConfig`] defines which fields make the text of an item.
+//! - [`ShopConfig`] generates a shop, for examples without a download.
+//! - [`Split`] divides the interactions into a training, a validation and a test part, as
+//!   [`SplitConfig`] defines.
 #![cfg_attr(
     feature = "readers",
     doc = "- [`readers`]: the publishers' raw files, from a folder or zip, plain or gzipped."
@@ -33,7 +34,7 @@
 //! # Ok::<(), glta_data::Error>(())
 //! ```
 
-// The documentation names the feature that an item needs.
+// docs.rs shows the feature that an item needs.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod columns;

@@ -2,8 +2,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// How the files of a data set were read: what was recognised, left out, merged or missing, and
-/// what each filter kept. It is the record `data` of `metrics.json`.
+/// A report on the reading and filtering of a data set: which formats were recognised, what was
+/// omitted, merged or missing, and what each filter kept. The report is the entry `data` of
+/// `metrics.json`.
 ///
 /// ```
 /// use glta_data::{Dataset, Interaction};
@@ -20,18 +21,18 @@ use serde::{Deserialize, Serialize};
 #[serde(default)]
 #[non_exhaustive]
 pub struct Report {
-    /// The files, in the order in which they were read.
+    /// Files in the order in which they were read.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<FileReport>,
-    /// Notes about rows and values that were left out, merged, missing or doubtful.
+    /// Notes about rows and values that were omitted, merged, missing or doubtful.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<Note>,
-    /// The filters, in the order in which they were applied.
+    /// Filters in the order in which they were applied.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub filters: Vec<FilterReport>,
 }
 
-/// A file that was read.
+/// The name, layout and size of a file that was read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct FileReport {
@@ -43,41 +44,41 @@ pub struct FileReport {
     pub rows: u64,
 }
 
-/// Something that a user of the data should know.
+/// A note about something that a user of the data should know.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Note {
     /// Kind of the note, such as `repeated_pairs` or `items_without_metadata`.
     pub kind: String,
-    /// Number of rows, items or ids.
+    /// Number of rows, items or ids that the note is about.
     pub count: u64,
-    /// The total of which `count` is a part.
+    /// Total number of which `count` is a part, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub of: Option<u64>,
-    /// The note as a sentence.
+    /// Text of the note, without the examples.
     pub message: String,
-    /// The first few examples.
+    /// First few examples.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub examples: Vec<String>,
 }
 
-/// Effect of a filter.
+/// Effect of a filter on the size of a data set.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct FilterReport {
-    /// The filter with its values, such as `k_core(5, 5)`.
+    /// Name of the filter with its values, such as `k_core(5, 5)`.
     pub rule: String,
-    /// Users, items and interactions before it.
+    /// Numbers of users, items and interactions before the filter.
     pub before: [usize; 3],
-    /// Users, items and interactions after it.
+    /// Numbers of users, items and interactions after the filter.
     pub after: [usize; 3],
 }
 
-/// Number of examples in a note.
+/// Maximum number of examples in a note.
 pub(crate) const EXAMPLES: usize = 3;
 
 impl Note {
-    /// A note with the message `count of … text`.
+    /// Creates a note with the message `count of … text`.
     pub(crate) fn new(kind: &str, count: u64, of: Option<u64>, text: &str) -> Self {
         let share = of.map_or(String::new(), |of| format!(" of {of}"));
         Self {
@@ -89,7 +90,7 @@ impl Note {
         }
     }
 
-    /// The note with examples.
+    /// Returns the note with up to three examples.
     pub(crate) fn examples(mut self, examples: impl IntoIterator<Item = String>) -> Self {
         self.examples.extend(examples.into_iter().take(EXAMPLES));
         self
@@ -107,7 +108,7 @@ impl fmt::Display for Note {
 }
 
 impl FilterReport {
-    /// The message for a filter that keeps nothing.
+    /// Returns the message for a filter that removes everything.
     pub(crate) fn emptied(&self) -> String {
         let [users, items, interactions] = self.before;
         format!(
@@ -118,7 +119,7 @@ impl FilterReport {
 }
 
 impl Report {
-    /// The note of a kind, if there is one.
+    /// Returns the first note of a kind, if there is one.
     pub fn note(&self, kind: &str) -> Option<&Note> {
         self.notes.iter().find(|note| note.kind == kind)
     }

@@ -4,27 +4,29 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Dataset, Error, Interactions, Result};
 
-/// The rule that selects a user's held-out items.
+/// A rule that selects each user's held-out items.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum SplitMethod {
-    /// A random share of each user's items.
+    /// The held-out items are a random share of each user's items.
     RandomPerUser,
-    /// One test item per user and, with a validation ratio above 0, one validation item: the last
-    /// two in time if times are known, otherwise two random ones. The ratios have no other effect.
+    /// One test item per user and, with a validation ratio above 0, one validation item. They are
+    /// the last two in time if times are known, and random otherwise. The ratios have no other
+    /// effect.
     LeaveOneOut,
-    /// The test part is the latest share of each user's items, the validation part the latest share
-    /// of the rest. It needs times; at equal times the higher item id counts as later.
+    /// The test part is the latest share of each user's items, and the validation part the latest
+    /// share of the remaining items. This rule needs times. At equal times the higher item id
+    /// counts as later.
     Temporal,
 }
 
-/// How interactions are split.
+/// Settings of a split: its rule, its ratios and its seed.
 ///
-/// Of a user's `n` items, `test = round(n · test_ratio)` are held out for testing, and of the other
-/// `m = n − test`, `valid = round(m · valid_ratio)` for validation; halves round to the even
-/// neighbour. To include short histories, a ratio above 0 gives each user with at least two items
-/// one test item, and one validation item if at least three items would remain otherwise. A user
+/// Of a user's `n` items, `test = round(n · test_ratio)` are held out for testing. Of the other `m
+/// = n − test`, `valid = round(m · valid_ratio)` are held out for validation. Halves round to the
+/// even neighbour. To include short histories, a ratio above 0 holds out at least one test item if
+/// a user has two items, and at least one validation item if three remain after testing. A user
 /// always keeps a training item. On MovieLens 100K the default gives 71,981 training, 8,019
 /// validation and 20,000 test interactions.
 ///
@@ -37,15 +39,16 @@ pub enum SplitMethod {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SplitConfig {
-    /// The rule that selects held-out items. Default [`SplitMethod::RandomPerUser`].
+    /// Rule that selects the held-out items. Default [`SplitMethod::RandomPerUser`].
     pub method: SplitMethod,
     /// Share of a user's items in the test part, in `[0, 1)`. Default 0.2.
     pub test_ratio: f64,
     /// Share of the remaining items in the validation part, in `[0, 1)`. Default 0.1.
     pub valid_ratio: f64,
-    /// Share of cold items, in `[0, 1)`. All their interactions are test interactions; the others
-    /// are split as if these items did not exist. Of the `n` items with an interaction `round(n ·
-    /// cold_ratio)` are drawn. A user who only has cold items has no training item. Default 0.
+    /// Share of cold items, in `[0, 1)`. Of the `n` items with an interaction `round(n ·
+    /// cold_ratio)` are drawn. All interactions of cold items are test interactions. The other
+    /// interactions are split as if the cold items did not exist. A user who only has cold items
+    /// has no training item. Default 0.
     pub cold_ratio: f64,
     /// Seed of the random choices. Default 2024.
     pub seed: u64,
@@ -64,10 +67,10 @@ impl Default for SplitConfig {
 }
 
 impl SplitConfig {
-    /// Checks the settings.
+    /// Checks that all ratios are valid.
     ///
     /// # Errors
-    /// [`Error::Config`] for a ratio outside `[0, 1)`.
+    /// Returns [`Error::Config`] if a ratio is outside `[0, 1)`.
     pub fn validate(&self) -> Result<()> {
         check_ratio("test_ratio", self.test_ratio)?;
         check_ratio("valid_ratio", self.valid_ratio)?;
@@ -82,7 +85,7 @@ fn check_ratio(field: &'static str, ratio: f64) -> Result<()> {
     Err(Error::Config { field, problem: format!("{ratio} is not in [0, 1)") })
 }
 
-/// The interactions of a data set in three disjoint parts with the same ids.
+/// Three disjoint parts of the interactions of a data set, with the same ids.
 ///
 /// ```
 /// use glta_data::{Dataset, Item, Split, SplitConfig};
@@ -97,18 +100,18 @@ fn check_ratio(field: &'static str, ratio: f64) -> Result<()> {
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Split {
-    /// The part that models are fitted on.
+    /// Training part, on which models are fitted.
     pub train: Interactions,
-    /// The part that settings are chosen on.
+    /// Validation part, on which settings are chosen.
     pub valid: Interactions,
-    /// The part that results are measured on.
+    /// Test part, on which results are measured.
     pub test: Interactions,
-    /// Items without training interactions that stand for new ones, by [`SplitConfig::cold_ratio`]
-    /// or [`with_new_items`](Self::with_new_items), in ascending order.
+    /// Items, in ascending order, without training interactions that stand for new items.
+    /// [`SplitConfig::cold_ratio`] or [`with_new_items`](Self::with_new_items) creates them.
     pub cold_items: Vec<u32>,
 }
 
-/// The part of an interaction.
+/// Part of the split to which an interaction belongs.
 #[derive(Clone, Copy, PartialEq)]
 enum Part {
     Train,
@@ -123,8 +126,8 @@ impl Split {
     /// any number of threads and any order of users.
     ///
     /// # Errors
-    /// Invalid settings, a data set without interactions after a filter, or a temporal split of
-    /// data without times.
+    /// Returns an error if the settings are invalid, if a filter removed all interactions, or if a
+    /// temporal split has no times.
     pub fn new(dataset: &Dataset, config: &SplitConfig) -> Result<Self> {
         config.validate()?;
         if let Err(error @ Error::Emptied { .. }) = dataset.require_interactions() {
@@ -150,7 +153,7 @@ impl Split {
         let mut order: Vec<usize> = Vec::new();
         for user in 0..interactions.n_users() {
             let row = interactions.offsets()[user]..interactions.offsets()[user + 1];
-            // Held-out rows are moved to the front: first test, then validation.
+            // Held-out rows come first in `order`: the test rows, then the validation rows.
             order.clear();
             order.extend(row.filter(|&k| parts[k] == Part::Train));
             let (test, valid) = held_out(order.len(), config);
@@ -167,12 +170,12 @@ impl Split {
         Ok(Self { cold_items, ..Self::from_parts(interactions, &parts) })
     }
 
-    /// A published split: a training and a test matrix. `valid_ratio` of each user's training items
-    /// are moved to the validation part at random, rounded as in [`SplitConfig`]. With a ratio of 0
-    /// the validation part is empty.
+    /// Creates a split from a published training and test matrix. `valid_ratio` of each user's
+    /// training items are moved to the validation part at random, rounded as [`SplitConfig`]
+    /// describes. With a ratio of 0 the validation part is empty.
     ///
     /// # Errors
-    /// A ratio outside `[0, 1)`, or matrices of different sizes.
+    /// Returns an error if the ratio is outside `[0, 1)` or the matrices have different sizes.
     pub fn with_validation(
         train: &Interactions,
         test: Interactions,
@@ -217,15 +220,15 @@ impl Split {
         Self { train, valid, test, cold_items: Vec::new() }
     }
 
-    /// The split with new items in its validation part. Of the `n` items with a training
+    /// Returns the split with new items in its validation part. Of the `n` items with a training
     /// interaction `round(n · ratio)` are drawn, and all their training interactions become
-    /// validation interactions. Settings that are chosen on it suit a growing catalogue; then fit
-    /// them on the whole training part. [`cold_items`](Self::cold_items) of the result are the
-    /// drawn items.
+    /// validation interactions. Settings that are chosen on this split suit a growing catalogue.
+    /// The final model can then be fitted on the whole training part.
+    /// [`cold_items`](Self::cold_items) of the result are the drawn items.
     ///
     /// # Errors
-    /// A ratio outside `[0, 1)`, or parts of different sizes, which only a split that was made by
-    /// hand can have.
+    /// Returns an error if the ratio is outside `[0, 1)` or the parts have different sizes, which
+    /// only a split made by hand can have.
     pub fn with_new_items(&self, ratio: f64, seed: u64) -> Result<Self> {
         let (train, moved) = self.train.split_off_items(ratio, seed)?;
         let degrees = moved.item_degrees();
@@ -233,10 +236,11 @@ impl Split {
         Ok(Self { train, valid: self.valid.union(&moved)?, test: self.test.clone(), cold_items })
     }
 
-    /// The training and the validation part together: what is known when testing.
+    /// Returns the training and the validation part together, which are known when testing.
     ///
     /// # Errors
-    /// Parts of different sizes, which only a split that was made by hand can have.
+    /// Returns an error if the parts have different sizes, which only a split made by hand can
+    /// have.
     pub fn train_and_valid(&self) -> Result<Interactions> {
         self.train.union(&self.valid)
     }
@@ -244,10 +248,10 @@ impl Split {
 
 impl Interactions {
     /// Draws `round(n · ratio)` of the `n` items that have interactions. Returns the interactions
-    /// of the other items and those of the drawn items.
+    /// of the other items, and those of the drawn items.
     ///
     /// # Errors
-    /// A ratio outside `[0, 1)`.
+    /// Returns an error if the ratio is outside `[0, 1)`.
     pub fn split_off_items(&self, ratio: f64, seed: u64) -> Result<(Self, Self)> {
         check_ratio("ratio of new items", ratio)?;
         let drawn = draw_items(self, ratio, seed, "new items");
@@ -256,7 +260,7 @@ impl Interactions {
     }
 }
 
-/// A random share of the items that have interactions, in ascending order.
+/// Draws a random share of the items that have interactions, and returns them in ascending order.
 fn draw_items(interactions: &Interactions, ratio: f64, seed: u64, purpose: &str) -> Vec<u32> {
     let degrees = interactions.item_degrees();
     let mut known: Vec<u32> =
@@ -267,7 +271,7 @@ fn draw_items(interactions: &Interactions, ratio: f64, seed: u64, purpose: &str)
     drawn
 }
 
-/// Numbers of held-out items out of `n`: `(test, valid)`.
+/// Returns the numbers of test and of validation items of a user with `n` items.
 fn held_out(n: usize, config: &SplitConfig) -> (usize, usize) {
     if config.method == SplitMethod::LeaveOneOut {
         let test = usize::from(n >= 2);
@@ -282,7 +286,7 @@ fn held_out(n: usize, config: &SplitConfig) -> (usize, usize) {
     (test, n_valid(n - test, config.valid_ratio))
 }
 
-/// Number of validation items out of the `m` items that are not in the test part.
+/// Returns the number of validation items out of the `m` items that are not in the test part.
 fn n_valid(m: usize, ratio: f64) -> usize {
     if ratio > 0.0 && m >= 3 {
         round(m, ratio).clamp(1, m - 1)
@@ -295,11 +299,11 @@ fn round(n: usize, ratio: f64) -> usize {
     (n as f64 * ratio).round_ties_even() as usize
 }
 
-/// Moves a uniform sample of `amount` values to the front, in random order. Each user has their own
-/// random stream.
+/// Moves a uniform sample of `amount` values to the front, in random order. Each user has a
+/// separate random stream.
 fn shuffle(values: &mut [usize], amount: usize, seed: u64, user: usize) {
     let amount = amount.min(values.len());
-    // rand moves the sample to the back.
+    // rand moves the sample to the end of the slice.
     values.partial_shuffle(&mut stream(seed, "split", &[user as u64]), amount);
     values.rotate_right(amount);
 }
@@ -452,7 +456,7 @@ mod tests {
         let data = dataset(&[10; 4000]);
         let split = Split::new(&data, &SplitConfig::default()).unwrap();
         for degree in split.test.item_degrees() {
-            // Binomial(4000, 0.2): standard deviation 25.
+            // The degree is Binomial(4000, 0.2) distributed, with a standard deviation of 25.
             assert!((675..925).contains(&degree), "{degree}");
         }
         for degree in split.valid.item_degrees() {

@@ -2,7 +2,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Size of a data set: one row of the paper's Table 1.
+/// Size of a data set, one row of the paper's Table 1.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Stats {
@@ -14,7 +14,7 @@ pub struct Stats {
     pub items: usize,
     /// Number of distinct (user, item) pairs.
     pub interactions: usize,
-    /// `interactions / (users · items)`, a fraction.
+    /// Share of the user-item pairs that interact, `interactions / (users · items)`.
     pub density: f64,
 }
 

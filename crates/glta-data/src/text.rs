@@ -2,7 +2,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Item, Result};
 
-/// How the fields of an item become its text.
+/// Settings for the text of an item, which is made from its fields.
 ///
 /// ```
 /// use glta_data::{Item, TextConfig};
@@ -17,12 +17,12 @@ use crate::{Error, Item, Result};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TextConfig {
-    /// The fields in their order: `title`, `genres`, `description` or the name of one of the item's
-    /// other texts. Empty fields are left out. Default title, genres, description.
+    /// Names of the fields, in order: `title`, `genres`, `description`, or the name of another text
+    /// of the items. Empty fields are omitted. Default title, genres, description.
     pub fields: Vec<String>,
-    /// Separator between fields. Default `". "`.
+    /// Text between two fields. Default `". "`.
     pub separator: String,
-    /// Maximum number of words. Default 100.
+    /// Maximum number of words of the text. Default 100.
     pub max_words: usize,
     /// Whether `Matrix, The (1999)` becomes `The Matrix (1999)`, the form that language models
     /// know. Default true.
@@ -41,10 +41,11 @@ impl Default for TextConfig {
 }
 
 impl TextConfig {
-    /// Checks the settings.
+    /// Checks that all settings are valid.
     ///
     /// # Errors
-    /// [`Error::Config`] for no field, a repeated field, or zero words.
+    /// Returns [`Error::Config`] if there is no field, a field is repeated, or the number of words
+    /// is 0.
     pub fn validate(&self) -> Result<()> {
         let config = |field, problem: String| Err(Error::Config { field, problem });
         if self.fields.is_empty() {
@@ -61,7 +62,7 @@ impl TextConfig {
         Ok(())
     }
 
-    /// The text of an item; empty if it has none of the fields.
+    /// Returns the text of an item. The text is empty if the item has none of the fields.
     pub fn text(&self, item: &Item) -> String {
         let mut text = String::new();
         for field in &self.fields {
@@ -77,7 +78,7 @@ impl TextConfig {
                 continue;
             }
             if !text.is_empty() {
-                // "Who? " rather than "Who?. ".
+                // After `Who?` the separator is a space, not a full stop and a space.
                 let ended = text.ends_with(['.', '!', '?']);
                 match self.separator.strip_prefix('.') {
                     Some(rest) if ended => text.push_str(rest),
@@ -94,7 +95,7 @@ impl TextConfig {
     }
 }
 
-/// Byte positions of the starts of words.
+/// Returns the byte positions at which words start.
 fn word_starts(text: &str) -> impl Iterator<Item = usize> + '_ {
     let mut blank = true;
     text.char_indices()

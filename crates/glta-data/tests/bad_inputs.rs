@@ -13,7 +13,7 @@ use glta_data::readers::{
 
 use common::{CSV, DAT, ML_100K, folder, gzip, zip};
 
-/// The error of reading a folder in which some files are replaced.
+/// Returns the error of reading a MovieLens folder in which some files are replaced.
 fn movielens(files: &[(&str, &[u8])], changed: &[(&str, &[u8])]) -> String {
     let folder = folder(files);
     for (name, bytes) in changed {

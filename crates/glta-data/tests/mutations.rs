@@ -18,7 +18,7 @@ use rand_chacha::ChaCha8Rng;
 
 use common::{CSV, DAT, ML_100K, gzip};
 
-/// The system's allocator, with a count of the allocated bytes.
+/// The system's allocator, which also counts the allocated bytes.
 struct Counting;
 
 static NOW: AtomicUsize = AtomicUsize::new(0);
@@ -29,13 +29,13 @@ unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let now = NOW.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
         PEAK.fetch_max(now, Ordering::Relaxed);
-        // SAFETY: as the caller promises.
+        // SAFETY: the caller upholds the contract of `GlobalAlloc`.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         NOW.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: as the caller promises.
+        // SAFETY: the caller upholds the contract of `GlobalAlloc`.
         unsafe { System.dealloc(pointer, layout) }
     }
 }
@@ -43,16 +43,16 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Allocations for any size: buffers, and the first tables of ids.
+/// Number of bytes that a reader may allocate for any input: buffers, and the first tables of ids.
 const FIXED: usize = 4 << 20;
-/// Allocated bytes per byte of input.
+/// Maximum number of allocated bytes per byte of input, in addition to [`FIXED`].
 const MULTIPLE: usize = 200;
 
 const MUTATIONS: usize = 10_000;
 
 type Read = fn(&Path) -> Result<Dataset>;
 
-/// The files of a format and their reader.
+/// The files of a format and the reader for them.
 struct Case {
     name: &'static str,
     files: Vec<(&'static str, Vec<u8>)>,
@@ -296,6 +296,6 @@ fn damaged_files_are_read_or_rejected() {
         assert!(peak < most, "{}, mutation {n}: {peak} bytes for {size}", case.name);
         fs::write(folder.path().join(name), bytes).unwrap();
     }
-    // Both must be frequent for a useful test.
+    // The test is only useful if both outcomes are frequent.
     assert!(read > MUTATIONS / 10 && refused > MUTATIONS / 10, "{read} read, {refused} refused");
 }

@@ -1,5 +1,4 @@
-//! Files with the oddities of programs: they give the right values, or an error that says what to
-//! do.
+//! Files with the oddities of programs give the right values, or an error that says what to do.
 #![cfg(feature = "readers")]
 #![allow(clippy::unwrap_used)]
 
@@ -12,7 +11,7 @@ use glta_data::{Dataset, Result};
 
 use common::{folder, gzip};
 
-/// 12 users with 5 of 12 items each, as rows `row(user, item, nth)`.
+/// Returns 12 users with 5 of 12 items each, as rows `row(user, item, nth)`.
 fn text(row: impl Fn(u32, u32, u32) -> String) -> String {
     (0..12)
         .flat_map(|user| (0..5).map(move |n| (user, n)))

@@ -13,7 +13,7 @@ use glta_data::{Dataset, Error, Result};
 
 use common::{folder, gzip};
 
-/// `(user, item, rating, time)`: 12 users with 3 to 8 of 20 items each, by user.
+/// Returns `(user, item, rating, time)` of 12 users with 3 to 8 of 20 items each, by user.
 fn rows() -> Vec<(u32, u32, u32, u32)> {
     let mut rows = Vec::new();
     for user in 1..=12u32 {
@@ -25,7 +25,7 @@ fn rows() -> Vec<(u32, u32, u32, u32)> {
     rows
 }
 
-/// A row in each of several formats.
+/// Writes all rows in the format that `row` defines.
 fn text(row: impl Fn(u32, u32, u32, u32) -> String) -> String {
     rows().into_iter().map(|(user, item, rating, time)| row(user, item, rating, time)).collect()
 }

@@ -1,6 +1,6 @@
 //! GLTA: recommendation from interactions and item texts, with a frozen language model.
 //!
-//! This crate re-exports the others. Each of them can be used alone:
+//! This crate re-exports the other crates. Each of them can be used alone:
 //!
 //! | module | crate | what it does |
 //! |---|---|---|
@@ -27,7 +27,7 @@
 //! # Ok::<(), Error>(())
 //! ```
 
-// The documentation names the feature that an item needs.
+// docs.rs shows the feature that an item needs.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub use glta_align as align;
@@ -41,7 +41,7 @@ pub use glta_linear as linear;
 pub use glta_llm as llm;
 pub use glta_metrics as metrics;
 pub use glta_projector as projector;
-// Not `core`: `use glta::*` would shadow the standard library's.
+// The name is not `core`, because `use glta::*` would shadow the standard library's `core`.
 pub use glta_core as shared;
 
 /// The types that most programs need to train or use a recommender.
@@ -54,7 +54,7 @@ pub mod prelude {
     pub use glta_metrics::{EvaluationConfig, Metric, evaluate, evaluate_rankings};
 }
 
-/// The examples of the pages, compiled with the doctests.
+/// The code blocks of the pages and of the README, compiled and run as doctests.
 #[cfg(doctest)]
 mod pages {
     #[doc = include_str!("../pages/README.md")]

@@ -1,4 +1,4 @@
-//! Fields by path, and configurations as TOML.
+//! Edits configurations by field paths, and converts them to and from TOML.
 
 use std::path::Path;
 
@@ -9,37 +9,38 @@ use crate::files::{CONFIG, read_text};
 use crate::{Error, Result};
 
 impl Config {
-    /// Sets one field by its path, such as `user_stage.train.epochs=3`
+    /// Sets one field by an assignment to its path, such as `user_stage.train.epochs=3`
     /// ([`glta_core::settings::set`]).
     ///
     /// # Errors
-    /// A path that does not exist (the message has similar names), or a value of the wrong type.
+    /// Returns an error if the path does not exist (the message has similar names), or if the value
+    /// has the wrong type.
     pub fn set(&mut self, assignment: &str) -> Result<()> {
         Ok(settings::set(self, assignment)?)
     }
 
-    /// Sets the fields of a TOML text; other fields keep their values
-    /// ([`glta_core::settings::merge_toml`]).
+    /// Sets the fields that a TOML text names ([`glta_core::settings::merge_toml`]). The other
+    /// fields keep their values.
     ///
     /// # Errors
-    /// Unknown fields, values of the wrong type.
+    /// Returns an error if a field is unknown or a value has the wrong type.
     pub fn merge_toml(&mut self, text: &str) -> Result<()> {
         Ok(settings::merge_toml(self, text)?)
     }
 
-    /// The configuration as TOML.
+    /// Returns the configuration as TOML.
     ///
     /// # Errors
-    /// A number that TOML cannot represent.
+    /// Returns an error if TOML cannot represent a number.
     pub fn to_toml(&self) -> Result<String> {
         toml::to_string_pretty(self).map_err(|e| Error::ConfigText(e.to_string()))
     }
 
-    /// The configuration of the run in `dir`, which may be unfinished. [`llm`](Self::llm) has the
-    /// options of its language model.
+    /// Reads the configuration of the run in `dir`, which may be unfinished. The field
+    /// [`llm`](Self::llm) has the options of its language model.
     ///
     /// # Errors
-    /// A file that is missing or invalid.
+    /// Returns an error if a file is missing or invalid.
     pub fn of_run(dir: impl AsRef<Path>) -> Result<Self> {
         let path = dir.as_ref().join(CONFIG);
         Self::from_toml(&read_text(&path)?).map_err(|e| Error::file(&path, e))
@@ -48,7 +49,7 @@ impl Config {
     /// Parses a configuration that [`to_toml`](Self::to_toml) wrote.
     ///
     /// # Errors
-    /// Unknown fields, values of the wrong type, or invalid values.
+    /// Returns an error if a field is unknown, or a value is invalid or has the wrong type.
     pub fn from_toml(text: &str) -> Result<Self> {
         let config: Self = toml::from_str(text).map_err(|e| Error::ConfigText(e.to_string()))?;
         config.validate()?;

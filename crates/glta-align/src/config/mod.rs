@@ -17,8 +17,7 @@ use crate::{ItemEncoder, TextVectorConfig};
 pub use preset::{Density, Preset};
 
 /// The complete configuration of a run. `Default` is the preset [`Default`](Preset::Default) for
-/// sparse data, the linear model alone. [`Config::preset`] has the whole method and the paper's
-/// forms.
+/// sparse data, which is the linear model alone. [`Config::preset`] returns the other presets.
 ///
 /// ```
 /// use glta_align::{Config, Density, Preset};
@@ -32,26 +31,26 @@ pub use preset::{Density, Preset};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Seed of the random choices in stages 2 and 3 and of the texts; graph pretraining has its
-    /// own. Default 2024.
+    /// Seed of the random choices in stages 2 and 3 and of the generated texts. Graph pretraining
+    /// has its own seed. Default 2024.
     pub seed: u64,
-    /// The model that computes hidden states from prompts.
+    /// Model that computes hidden states from prompts.
     pub backbone: Backbone,
-    /// The language model.
+    /// Options of the language model, such as its number of layers and its precision.
     pub llm: LlamaOptions,
-    /// Stage 1, graph pretraining.
+    /// Settings of stage 1, graph pretraining.
     pub graph: LightGcnConfig,
-    /// Profiles and predictions that the language model writes.
+    /// Settings of the profiles and predictions that the language model writes.
     pub texts: TextsConfig,
-    /// Text vectors of the items.
+    /// Settings of the text vectors of the items.
     pub item_text: ItemTextConfig,
-    /// The linear model, whose scores the head starts from.
+    /// Settings of the linear model, whose scores the prompt path corrects.
     pub linear: LinearConfig,
-    /// The content of a user's prompt, and how items are scored.
+    /// Settings of a user's prompt, and of the scores that are computed from it.
     pub model: ModelConfig,
-    /// Stage 2, item-text alignment.
+    /// Settings of stage 2, item-text alignment.
     pub item_stage: ItemStageConfig,
-    /// Stage 3, user-item alignment.
+    /// Settings of stage 3, user-item alignment.
     pub user_stage: UserStageConfig,
 }
 
@@ -61,7 +60,7 @@ impl Default for Config {
     }
 }
 
-/// The model that computes hidden states from a prompt; all except `Llm` are controls.
+/// A model that computes hidden states from a prompt. All variants except `Llm` are controls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -69,32 +68,34 @@ pub enum Backbone {
     /// The language model with its pretrained weights.
     #[default]
     Llm,
-    /// The same architecture with random weights.
+    /// The architecture of the language model with random weights.
     RandomLlm,
-    /// No model: the head reads the input vectors of the slots, scaled to unit root mean square.
+    /// No model. The head reads the input vectors of the slots, scaled to a root mean square of
+    /// one.
     None,
 }
 
-/// Profiles and predictions (thesis, chapter 4): texts about a user that the language model writes
-/// from descriptions of training items.
+/// Settings of profiles and predictions (thesis, chapter 4), which are texts about a user that the
+/// language model writes from descriptions of training items.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TextsConfig {
-    /// Whether the prompt contains the profile; `false` is the paper's "w/o PF".
+    /// Whether the prompt contains the profile. `false` is the paper's "w/o PF". Default true.
     pub profile: bool,
-    /// Whether the prompt contains the prediction; `false` is the paper's "w/o PD".
+    /// Whether the prompt contains the prediction. `false` is the paper's "w/o PD". Default true.
     pub prediction: bool,
-    /// Maximum number of item descriptions for the writer.
+    /// Maximum number of item descriptions from which a text is written. Default 5.
     pub max_items: usize,
-    /// Maximum share of a user's training items for the writer. With [`TargetRule::Hidden`] these
-    /// items are never targets, so a text cannot reveal a target.
+    /// Maximum share of a user's training items from which a text is written. With
+    /// [`TargetRule::Hidden`] these items are never targets, so a text cannot reveal a target.
+    /// Default 0.34.
     pub max_share: f64,
-    /// Number of words in the instruction (`{K}`).
+    /// Number of words that the instruction asks for (`{K}`). Default 5.
     pub words: usize,
-    /// Maximum number of generated tokens.
+    /// Maximum number of generated tokens per text. Default 12.
     pub max_tokens: usize,
-    /// Share of training steps without a user's texts, so that the model also serves users without
-    /// texts.
+    /// Share of training examples without the user's texts, so that the model also serves users
+    /// without texts. Default 0.1.
     pub dropout: f64,
 }
 
@@ -112,22 +113,22 @@ impl Default for TextsConfig {
     }
 }
 
-/// Text vectors of the items. The vectors of each encoder are whitened separately and concatenated.
-/// They are computed once.
+/// Settings of the text vectors of the items. The vectors are computed once. Those of each encoder
+/// are whitened separately, and then concatenated.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ItemTextConfig {
-    /// The encoders. With [`Backbone::None`] the language model is left out; with
-    /// [`Backbone::RandomLlm`] it has random weights.
+    /// Encoders of the item texts. With [`Backbone::None`] the language model is omitted, and with
+    /// [`Backbone::RandomLlm`] it has random weights. Default the language model and TF-IDF.
     pub encoders: Vec<ItemEncoder>,
-    /// Files of vectors by raw id, each a further encoder; see
-    /// [`ItemVectors::file`](crate::ItemVectors::file).
+    /// Files of vectors by raw id ([`ItemVectors::file`](crate::ItemVectors::file)). Each is an
+    /// additional encoder. Default none.
     pub files: Vec<PathBuf>,
-    /// How the language model encodes a description.
+    /// Settings of the vectors of the language model.
     pub language_model: TextVectorConfig,
-    /// How TF-IDF encodes descriptions.
+    /// Settings of the TF-IDF encoder.
     pub tf_idf: TfIdfConfig,
-    /// How the vectors of an encoder are whitened.
+    /// Settings of the whitening, which is fitted for each encoder.
     pub whiten: WhitenConfig,
 }
 
@@ -143,31 +144,32 @@ impl Default for ItemTextConfig {
     }
 }
 
-/// The features from which item tokens and the tied head are projected.
+/// Features of an item from which its token and the tied head are projected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum NodeFeatures {
-    /// The graph embedding (the paper's).
+    /// The graph embedding, as in the paper.
     Graph,
-    /// The text vector. On sparse data a graph embedding was fitted on the hidden pair itself, a
-    /// text vector was not.
+    /// The text vector. Unlike a graph embedding, it was not fitted on the hidden pair itself,
+    /// which matters on sparse data.
     Text,
-    /// Both, concatenated: the projector adds their projections.
+    /// The graph embedding and the text vector, concatenated. The projector adds their projections.
     GraphText,
 }
 
-/// The position of the slots in the sequence.
+/// The positions of the slots in a prompt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum SlotPlacement {
-    /// After the whole prompt.
+    /// The slots follow the whole prompt.
     Response,
-    /// No separate slots: the last positions of the prompt are read.
+    /// There are no separate slots, and the last positions of the prompt are read instead.
     Last,
-    /// Before everything that depends on the user, directly after the static instruction (the
-    /// literal "first positions"). A slot sees only its own input.
+    /// The slots directly follow the static instruction and precede everything that depends on the
+    /// user, which is the literal reading of the paper's "first positions". A slot sees only its
+    /// own input.
     Prefix,
 }
 
@@ -176,22 +178,22 @@ pub enum SlotPlacement {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum UserNode {
-    /// The context items through the frozen graph, `Σ e_i / √deg_i`. It contains only the context,
-    /// and also serves users who are not in the training data.
+    /// The node that one step through the frozen graph computes from the context items, `Σ e_i /
+    /// √deg_i`. It also exists for users who are not in the training data.
     Context,
     /// The user's LightGCN embedding, which was fitted on the targets themselves. The task is then
     /// partly copying, and the model overfits.
     Embedding,
 }
 
-/// Which of a user's training items are targets in a step.
+/// A rule that selects the targets among a user's training items.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum TargetRule {
-    /// A random part is hidden from the prompt, and exactly this part is the targets.
+    /// A random part of the items is hidden from the prompt, and exactly this part is the targets.
     Hidden,
-    /// Nothing is hidden, and all items are targets (the paper's reading).
+    /// No item is hidden, and all items are targets (the paper's reading).
     All,
 }
 
@@ -200,73 +202,77 @@ pub enum TargetRule {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum TargetLoss {
-    /// Each slot has one random target (equation 3).
+    /// Each slot has one random target (equation 3 of the paper).
     SampledSlots,
     /// The softmax of each slot is compared with the whole set of targets.
     Multinomial,
 }
 
-/// The content of a user's prompt, and how items are scored.
+/// Settings of a user's prompt, and of the scores that are computed from it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ModelConfig {
-    /// Number of slots `n`.
+    /// Number of slots `n`. Default 1.
     pub slots: usize,
-    /// The position of the slots.
+    /// Positions of the slots. Default [`SlotPlacement::Response`].
     pub slot_placement: SlotPlacement,
-    /// Adds the user token to every slot's input.
+    /// Whether the user token is added to the input of every slot. Default true.
     pub slot_user_token: bool,
-    /// Puts the user's number as text into the prompt instead of the user token: the paper's "w/o
-    /// UA".
+    /// Whether the prompt contains the user's number as text instead of the user token (the paper's
+    /// "w/o UA"). Default false.
     pub user_id_text: bool,
-    /// Feeds the token of the item that a slot names into the next slot, in training the tokens of
-    /// the targets: the paper's "AR". The language model then processes a token for every item of a
-    /// list, one after the other, and `decoder` is not used.
+    /// Whether the token of the item that a slot names is added to the input of the next slot (the
+    /// paper's "AR"). In training it is the token of a target. The language model then processes a
+    /// token for every item of a list, one after the other, and `decoder` is not used. Default
+    /// false.
     pub autoregressive: bool,
-    /// The node from which the user token is projected.
+    /// Node from which the user token is projected. Default [`UserNode::Context`].
     pub user_node: UserNode,
-    /// The features of item tokens and of the tied head. Without text vectors (no language model)
-    /// these are graph embeddings.
+    /// Features of the item tokens and of the tied head. Without text vectors these are graph
+    /// embeddings. Default [`NodeFeatures::GraphText`].
     pub node_features: NodeFeatures,
-    /// Maximum number of item tokens in a user's prompt.
+    /// Maximum number of item tokens in a user's prompt. Default 5.
     pub history: usize,
-    /// The head's weights.
+    /// Kind of the head's weights. Default [`GllmWeights::Tied`].
     pub gllm: GllmWeights,
-    /// Whether the head has a learned bias per item.
+    /// Whether the head has a learned bias per item. Default true.
     pub item_bias: bool,
     /// Whether there is a prompt path: graph pretraining, the two alignment stages and the head.
-    /// `false` is the linear model alone, which must then be enabled; the other fields of this
-    /// section are not used.
+    /// `false` selects the linear model alone, which must then be enabled. The other fields of this
+    /// struct are then not used. Default true.
     pub prompt: bool,
-    /// Whether the logits are those of the [linear model](Config::linear), and the prompt path adds
-    /// a correction to them.
+    /// Whether the prompt path adds a correction to the logits of the [linear
+    /// model](Config::linear). Without a linear model its own logits are the scores. Default true.
     pub linear: bool,
-    /// Factors of the correction. After training, the one that is best on validation data is
-    /// chosen, or 1 without validation data; 0 leaves the correction out.
+    /// Factors of the correction to try after training. The factor that is best on validation data
+    /// is chosen, or 1 without validation data. The factor 0 removes the correction. Default 0,
+    /// 0.25, 0.5, 1, 2 and 4.
     pub mix: Vec<f64>,
-    /// Adds `α · (e_u · e_i)` to the logits, with a learned `α`.
+    /// Whether `α · (e_u · e_i)` is added to the logits, with the nodes `e_u` of the user and `e_i`
+    /// of the item, and a learned `α`. Default false.
     pub graph_residual: bool,
-    /// How the logits of the slots become a list.
+    /// Rule that combines the logits of the slots into a list. Default [`Decoder::FirstLogit`].
     pub decoder: Decoder,
     /// Whether the backward pass computes the layers of the language model again instead of keeping
-    /// their activations.
+    /// their activations. Default [`Recompute::Auto`].
     pub recompute: Recompute,
-    /// Hidden size for [`Backbone::None`] without a language model. With a language model its
-    /// hidden size is used, so that both have equal numbers of parameters.
+    /// Hidden size for [`Backbone::None`] without a language model. If a language model is given,
+    /// its hidden size is used, so that both have equal numbers of parameters. Default 576.
     pub hidden_without_llm: usize,
 }
 
-/// Memory against time in the backward pass.
+/// A rule for recomputing activations in the backward pass, which takes more time but less memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Recompute {
-    /// Only for batches whose activations would need gigabytes; on a GPU, half of its free memory.
+    /// Recomputation only for batches whose activations need more than 3 GiB, or on a GPU more than
+    /// half of its free memory. This is the default.
     #[default]
     Auto,
-    /// Always: memory grows by one hidden state per token and layer.
+    /// Recomputation for all batches. Memory grows by one hidden state per token and layer.
     Always,
-    /// Never: about a third faster.
+    /// No recomputation, which is about a third faster.
     Never,
 }
 
@@ -294,29 +300,32 @@ impl Default for ModelConfig {
     }
 }
 
-/// How the parameters of a stage are optimised.
+/// Settings of the optimisation of a stage.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TrainConfig {
-    /// Maximum number of passes over the stage's examples.
+    /// Maximum number of passes over the stage's examples. Default 10.
     pub epochs: usize,
-    /// Examples per step.
+    /// Number of examples per step. Default 32.
     pub batch_size: usize,
-    /// Adam's learning rate after the warm-up.
+    /// Adam's learning rate after the warm-up. Default 2e-3.
     pub learning_rate: f64,
-    /// Number of steps over which the learning rate rises from zero.
+    /// Number of steps over which the learning rate rises from zero. Default 20.
     pub warmup_steps: usize,
-    /// Share of the learning rate to which it falls along a half cosine.
+    /// Fraction of the learning rate that remains at the end of the stage. The rate falls along a
+    /// half cosine. Default 0.1.
     pub final_ratio: f64,
-    /// Maximum norm of all gradients together.
+    /// Maximum norm of all gradients together. Default 1.
     pub clip_norm: f64,
-    /// Decay of the moving average of the weights, which is evaluated and saved; 0 disables it.
+    /// Decay of the moving average of the weights, which is evaluated and saved. 0 disables the
+    /// average. Default 0.97.
     pub ema: f64,
-    /// Number of epochs between two evaluations on validation data.
+    /// Number of epochs between two evaluations on validation data. Default 1.
     pub eval_every: usize,
-    /// Number of evaluations without a better result after which the stage ends; 0 for never.
+    /// Number of evaluations without a better result after which the stage ends. 0 disables early
+    /// stopping. Default 3.
     pub patience: usize,
-    /// Number of steps between two checkpoints; the end of an epoch is always one.
+    /// Number of steps between two checkpoints. The end of an epoch is always one. Default 50.
     pub checkpoint_steps: usize,
 }
 
@@ -337,35 +346,37 @@ impl Default for TrainConfig {
     }
 }
 
-/// The position of the slots in stage 2, and the items that they must name.
+/// The positions of the slots in stage 2, and the items that they must name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ItemSlots {
-    /// After the prompt. Slot `t` names the item of the `t`-th item token, which it has to find by
-    /// its position (the paper's).
+    /// The slots follow the prompt. Slot `t` names the item of the `t`-th item token, which it has
+    /// to find by its position, as in the paper.
     Place,
-    /// The same, but the slot's input also contains this token.
+    /// The slots are placed as in [`Place`](Self::Place), but the input of slot `t` also contains
+    /// the `t`-th item token.
     Token,
-    /// One slot behind each description, whose item it names. The item tokens come first. Only the
-    /// descriptions distinguish the items.
+    /// One slot follows each description and names its item. The item tokens come before the
+    /// descriptions. Only the descriptions distinguish the items.
     Description,
 }
 
-/// Stage 2, item-text alignment.
+/// Settings of stage 2, item-text alignment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ItemStageConfig {
-    /// `false` skips the stage. The item projector is then trained in stage 3 together with the
-    /// user projector (the paper's "w/o IA").
+    /// Whether the stage is trained. `false` is the paper's "w/o IA": stage 3 then trains the item
+    /// projector together with the user projector. Default true.
     pub enabled: bool,
-    /// Number of items in a prompt.
+    /// Number of items in a prompt. Default 4.
     pub items: usize,
-    /// The position of the slots, and the items that they must name.
+    /// Positions of the slots, and items that they must name. Default [`ItemSlots::Token`].
     pub slots: ItemSlots,
-    /// Maximum number of tokens of a description.
+    /// Maximum number of tokens of a description. Default 12.
     pub max_tokens: usize,
-    /// Optimisation.
+    /// Settings of the optimisation. By default 4 epochs with batches of 16 and a learning rate of
+    /// 1e-3.
     pub train: TrainConfig,
 }
 
@@ -386,23 +397,23 @@ impl Default for ItemStageConfig {
     }
 }
 
-/// Stage 3, user-item alignment.
+/// Settings of stage 3, user-item alignment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct UserStageConfig {
-    /// Which of a user's items are targets.
+    /// Rule that selects a user's targets. Default [`TargetRule::Hidden`].
     pub targets: TargetRule,
-    /// Minimum share of a user's training items that is hidden in a step.
+    /// Minimum share of a user's training items that is hidden in a step. Default 0.2.
     pub hide_min: f64,
-    /// Maximum share of a user's training items that is hidden in a step.
+    /// Maximum share of a user's training items that is hidden in a step. Default 0.9.
     pub hide_max: f64,
-    /// The objective.
+    /// Training objective of the slots. Default [`TargetLoss::Multinomial`].
     pub loss: TargetLoss,
-    /// Whether the correction is trained on top of the linear model, with logits of a fit without
-    /// the user, which has not seen a hidden pair. `false` trains the correction alone and adds the
-    /// linear model afterwards.
+    /// Whether the correction is trained on top of the linear model. The logits of the linear model
+    /// are then those of a fit without the user, which has not seen the hidden items. `false`
+    /// trains the prompt path alone and adds the linear model afterwards. Default true.
     pub on_linear: bool,
-    /// Optimisation.
+    /// Settings of the optimisation.
     pub train: TrainConfig,
 }
 
@@ -420,19 +431,19 @@ impl Default for UserStageConfig {
 }
 
 impl Config {
-    /// The encoders of the item texts, without files.
+    /// Returns the encoders of the item texts, without files.
     pub fn item_encoders(&self) -> impl Iterator<Item = ItemEncoder> + '_ {
         let language = self.backbone != Backbone::None;
         let encoders = self.item_text.encoders.iter().copied();
         encoders.filter(move |&encoder| language || encoder != ItemEncoder::LanguageModel)
     }
 
-    /// Whether the language model encodes the item texts.
+    /// Returns whether the language model encodes the item texts.
     pub fn language_model_reads_items(&self) -> bool {
         self.reads_item_texts() && self.item_encoders().any(|e| e == ItemEncoder::LanguageModel)
     }
 
-    /// Whether text vectors of the items are used.
+    /// Returns whether the configuration uses text vectors of the items.
     pub fn reads_item_texts(&self) -> bool {
         self.model.linear || self.model.node_features != NodeFeatures::Graph
     }

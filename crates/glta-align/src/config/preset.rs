@@ -1,4 +1,4 @@
-//! Named configurations.
+//! Presets, which are named configurations.
 
 use std::str::FromStr;
 
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{Error, Result};
 
-/// A named configuration. [`Config::preset`] adapts it to the density of the data.
+/// A named configuration, which [`Config::preset`] adapts to the density of the data.
 ///
 /// ```
 /// use glta_align::{Config, Density, Preset};
@@ -29,19 +29,20 @@ use crate::{Error, Result};
 #[non_exhaustive]
 pub enum Preset {
     /// The recommended configuration for your own catalogue: the linear model with text vectors,
-    /// without a prompt path. It has a closed form and uses the language model only once, to encode
-    /// the texts.
+    /// without a prompt path. The model has a closed form, and the language model is used only
+    /// once, to encode the texts.
     #[default]
     Default,
     /// The whole method: graph pretraining, both alignments, and the prompt path as a correction of
     /// the linear model. In the prompt only the user token represents the user. Item tokens and
     /// written texts are disabled, because they were not better and took most of the time.
     Full,
-    /// The paper's complete form, trained without leaks: [`Config::complete`] of `Full`.
+    /// The paper's complete form, trained without leaks: [`Config::complete`] of
+    /// [`Full`](Self::Full).
     Complete,
-    /// The most literal reading of the paper that can work: all training items are shown and all of
-    /// them are targets, with the trained user embedding, slots with learned vectors only, a free
-    /// head, one random target per slot, and no averaging.
+    /// The most literal reading of the paper that can work. All training items are both shown and
+    /// targets. The user token is the trained user embedding, slots have only learned vectors, the
+    /// head is free, each slot has one random target, and weights are not averaged.
     Paper,
 }
 
@@ -61,7 +62,7 @@ impl FromStr for Preset {
     }
 }
 
-/// The density of the data.
+/// The density of the data, which determines some values of a preset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Density {
@@ -87,7 +88,7 @@ impl FromStr for Density {
 }
 
 impl Config {
-    /// The configuration of a preset for data of this density.
+    /// Returns the configuration of a preset for data of the given density.
     ///
     /// ```
     /// use glta_align::{Config, Density, Preset};
@@ -111,9 +112,9 @@ impl Config {
         }
     }
 
-    /// The paper's complete form of this configuration: item tokens and both written texts in the
-    /// prompt, and slots that name items in parallel. The linear model is disabled, because the
-    /// parts of the method would have no effect next to it.
+    /// Returns the paper's complete form of this configuration: item tokens and both generated
+    /// texts in the prompt, and slots that name items in parallel. The linear model is disabled,
+    /// because the parts of the method would have no effect next to it.
     #[must_use]
     pub fn complete(&self) -> Self {
         let mut config = self.clone();
@@ -135,7 +136,8 @@ impl Config {
         config.texts.profile = false;
         config.texts.prediction = false;
         if density == Density::Sparse {
-            // The popularity of the linear model has one weight, a free bias has one per item.
+            // The popularity of the linear model has one weight for all items, a free bias one per
+            // item.
             config.model.item_bias = false;
             // A user has few items, so learning from them soon overfits.
             config.user_stage.train.learning_rate = 1e-4;
@@ -170,7 +172,7 @@ impl Config {
         config
     }
 
-    /// The defaults of all parts, with the settings that depend only on the density.
+    /// Returns the defaults of all parts, with the settings that depend only on the density.
     fn parts(density: Density) -> Self {
         let (layers, l2) = match density {
             // Four layers keep a run short; the complete model still writes the texts.
@@ -210,7 +212,7 @@ mod tests {
     use super::*;
     use crate::{ItemEncoder, TextVectorConfig};
 
-    /// All fields of [`Preset::Full`] on dense data.
+    /// Returns all fields of [`Preset::Full`] on dense data.
     fn full_dense() -> Config {
         Config {
             seed: 2024,
@@ -335,7 +337,7 @@ mod tests {
         config
     }
 
-    /// The changes of any preset for sparse data.
+    /// Changes the fields that every preset changes for sparse data.
     fn sparse(config: &mut Config) {
         config.llm.layers = Some(6);
         config.linear.l2 = vec![10.0, 30.0, 100.0, 300.0];

@@ -4,10 +4,10 @@ use super::{Backbone, Config, ItemSlots, SlotPlacement, TargetLoss, TargetRule, 
 use crate::{Error, Result};
 
 impl Config {
-    /// Checks every field, and combinations of fields.
+    /// Checks that every field is valid and that the fields fit together.
     ///
     /// # Errors
-    /// [`Error::Config`] with the first invalid field.
+    /// Returns [`Error::Config`] with the first invalid field.
     pub fn validate(&self) -> Result<()> {
         self.graph.validate()?;
         let model = &self.model;
@@ -125,7 +125,7 @@ fn invalid(field: impl Into<String>, problem: impl Into<String>) -> Error {
     Error::Config { field: field.into(), problem: problem.into() }
 }
 
-/// An invalid field of a part of the configuration, with its complete path.
+/// Returns the error for an invalid field of a part, with the complete path of the field.
 fn within(part: &str, error: glta_linear::Error) -> Error {
     match error {
         glta_linear::Error::Config { field, problem, .. } => {

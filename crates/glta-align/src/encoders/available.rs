@@ -7,7 +7,8 @@ use super::ItemVectors;
 use crate::item_encoder::ItemEncoder;
 use crate::{Error, Event, ItemTextConfig, LanguageModel, Result};
 
-/// The loaded text encoders. TF-IDF needs none, because it is fitted on the texts.
+/// The text encoders that a program has loaded. TF-IDF is always available, because it is fitted on
+/// the texts.
 ///
 /// ```
 /// use glta_align::{Encoders, ItemEncoder, ItemTextConfig};
@@ -24,11 +25,11 @@ use crate::{Error, Event, ItemTextConfig, LanguageModel, Result};
 /// ```
 #[derive(Clone, Copy)]
 pub struct Encoders<'a> {
-    /// The language model.
+    /// Language model, if one is loaded.
     pub language: Option<&'a LanguageModel>,
-    /// The sentence encoder.
+    /// Sentence encoder, if one is loaded.
     pub sentence: Option<&'a dyn TextEncoder>,
-    /// The ranks that divide the texts for the language model.
+    /// Ranks that divide the texts for the language model.
     pub comm: &'a dyn Communicator,
 }
 
@@ -39,12 +40,12 @@ impl Default for Encoders<'_> {
 }
 
 impl Encoders<'_> {
-    /// Vectors of the texts by one encoder; `None`, with a warning, if TF-IDF finds no words that
-    /// distinguish the texts.
+    /// Computes the vectors of texts by one encoder. Returns `None`, with a warning, if TF-IDF
+    /// finds no words that distinguish the texts.
     ///
     /// # Errors
-    /// [`Error::NoLlm`] and [`Error::Config`] for a missing encoder, errors of the encoder, or
-    /// [`Error::Cancelled`].
+    /// Returns [`Error::NoLlm`] if there is no language model, [`Error::Config`] if there is no
+    /// sentence encoder, [`Error::Cancelled`] if `progress` cancels, and the errors of the encoder.
     pub fn encode(
         &self,
         encoder: ItemEncoder,

@@ -1,4 +1,4 @@
-//! Files of vectors by raw id.
+//! Reads files of vectors by raw id.
 
 use std::fs::File;
 use std::io::{BufReader, Read};
@@ -12,7 +12,7 @@ use safetensors::{Dtype, SafeTensors};
 use crate::files::{read, read_text};
 use crate::{Error, Result};
 
-/// The vectors of `raw_ids`, in order; zeros for ids that are not in the file.
+/// Returns the vectors of `raw_ids`, in order. An id that is not in the file gets zeros.
 pub(super) fn vectors_of<'a>(
     path: &Path,
     raw_ids: impl IntoIterator<Item = &'a str>,
@@ -62,7 +62,7 @@ pub(super) fn vectors_of<'a>(
     Ok(out)
 }
 
-/// Rejects vectors that do not distinguish items.
+/// Returns an error if the vectors do not distinguish items.
 pub(super) fn check_distinct(vectors: ArrayView2<'_, f32>) -> std::result::Result<(), String> {
     let mut rows = vectors.rows().into_iter().filter(|row| row.iter().any(|&v| v != 0.0));
     match (rows.next(), rows.next()) {
@@ -77,7 +77,7 @@ pub(super) fn check_distinct(vectors: ArrayView2<'_, f32>) -> std::result::Resul
     }
 }
 
-/// The ids in the file next to the vectors.
+/// Reads the ids from the file next to the vectors.
 fn lines(path: &Path) -> Result<Vec<String>> {
     let mut name = path.as_os_str().to_owned();
     name.push(".ids");
@@ -110,8 +110,9 @@ fn npy_error(path: &Path, error: &ndarray_npy::ReadNpyError) -> Error {
     }
 }
 
-/// Rejects a file that is too short for the shape in its header, because memory for the whole shape
-/// is allocated before the values are read. The reader reports other problems of a header.
+/// Returns an error if a file is too short for the shape in its header, because memory for the
+/// whole shape is allocated before the values are read. The reader reports other problems of a
+/// header.
 fn check_size(path: &Path) -> Result<()> {
     let io = |e| Error::io(path, e);
     let mut file = File::open(path).map_err(io)?;

@@ -1,4 +1,4 @@
-//! Lists item by item: the token of the item that a slot names is fed to the next slot (the paper's
+//! Ranks item by item: the token of the item that a slot names is fed to the next slot (the paper's
 //! AR). The prompt is processed once, and each slot only adds its own token.
 
 use candle_core::Tensor;
@@ -13,7 +13,8 @@ use crate::prompts::Prompts;
 use crate::sampling::UserExample;
 
 impl Glta {
-    /// The best `k` items for each example, one after the other, without its excluded items.
+    /// Returns the best `k` items for each example, chosen one after the other, without its
+    /// excluded items.
     pub(crate) fn rank_one_by_one(
         &self,
         queries: &[(UserExample, Vec<u32>)],
@@ -48,16 +49,16 @@ impl Glta {
     }
 }
 
-/// The slots of a batch, one at a time.
+/// The state of a batch whose slots are computed one at a time.
 struct Slots<'a> {
     model: &'a Glta,
     prompts: &'a Prompts,
-    /// `(examples, d)`
+    /// Nodes of the users, `(examples, d)`.
     nodes: Tensor,
-    /// `(examples, hidden)`
+    /// Soft tokens of the users, `(examples, hidden)`.
     user_tokens: Tensor,
     caches: Vec<KvCache>,
-    /// The next slot.
+    /// Index of the next slot.
     at: usize,
 }
 
@@ -70,7 +71,7 @@ impl<'a> Slots<'a> {
         Ok(Self { model, prompts, nodes, user_tokens, caches, at: 0 })
     }
 
-    /// The logits of each example's next slot, `items` each.
+    /// Computes the logits of the next slot, `(examples, items)`.
     fn next(&mut self, examples: &[UserExample]) -> Result<Vec<Vec<f32>>> {
         let (model, llama) = (self.model, &self.prompts.language().llama);
         let slot = self.at..self.at + 1;

@@ -1,5 +1,5 @@
-//! From examples to the hidden states of their slots: soft tokens, prompts, and the frozen language
-//! model.
+//! Computes the hidden states of slots: converts examples to soft tokens and prompts, and runs them
+//! through the frozen language model.
 
 use std::ops::Range;
 
@@ -14,12 +14,12 @@ use crate::config::{Backbone, ItemSlots, Recompute, SlotPlacement, UserNode};
 use crate::prompts::{Prompts, Row};
 use crate::sampling::{ItemExample, UserExample};
 
-/// Size of the activations above which layers are recomputed in the backward pass, on the CPU. On a
-/// GPU it is half of the free memory; recomputation gives the same bits.
+/// Size of the activations in bytes above which layers are recomputed in the backward pass on the
+/// CPU. On a GPU the limit is half of its free memory. Recomputation gives the same bits.
 const ACTIVATION_BUDGET: usize = 3 << 30;
 
 impl Glta {
-    /// Hidden states of the slots of stage-2 prompts: `(examples × items, hidden)`.
+    /// Computes the hidden states of the slots of stage-2 prompts, `(examples × items, hidden)`.
     pub(super) fn item_hidden(&self, examples: &[ItemExample]) -> Result<Tensor> {
         let prompts = self.prompts.as_ref().ok_or(NO_PROMPTS)?;
         let per = examples.first().map_or(0, |e| e.items.len());
@@ -49,8 +49,8 @@ impl Glta {
         if self.config.model.slot_placement == SlotPlacement::Last { &[] } else { slots }
     }
 
-    /// Hidden states of the users' first `n` slots `(examples × n, hidden)`, and the graph residual
-    /// if it is enabled.
+    /// Computes the hidden states of the users' first `n` slots, `(examples × n, hidden)`, and the
+    /// graph residual if it is enabled.
     pub(crate) fn user_hidden(
         &self,
         examples: &[UserExample],
@@ -79,12 +79,12 @@ impl Glta {
         Ok((z, residual))
     }
 
-    /// The scores of the graph for user nodes, `(rows, d)`.
+    /// Returns the graph residual of user nodes, `(rows, d)`: their products with the item nodes.
     pub(super) fn residual(&self, users: Tensor) -> GraphResidual {
         GraphResidual { users, items: self.nodes.all_items().clone() }
     }
 
-    /// The nodes from which user tokens are projected: `(examples, d)`.
+    /// Returns the nodes from which user tokens are projected, `(examples, d)`.
     pub(super) fn user_nodes(&self, examples: &[UserExample]) -> Result<Tensor> {
         match self.config.model.user_node {
             UserNode::Context => self.nodes.contexts(examples.iter().map(|e| e.context.as_slice())),
@@ -94,8 +94,9 @@ impl Glta {
         }
     }
 
-    /// Inputs of some of the users' slots, `(examples × slots, hidden)`: the vector of the slot,
-    /// plus the user token if enabled, plus the token of the item that was named before.
+    /// Computes the inputs of some of the users' slots, `(examples × slots, hidden)`. An input is
+    /// the vector of the slot, plus the user token if enabled, plus the token of the item that the
+    /// previous slot named.
     pub(super) fn slot_inputs(
         &self,
         examples: &[UserExample],
@@ -117,22 +118,24 @@ impl Glta {
         })
     }
 
-    /// Vectors of the slots for each example: `(examples, slots, hidden)`.
+    /// Returns the learned vectors of the slots for each example, `(examples, slots, hidden)`.
     fn slot_embeddings(&self, slots: Vec<u32>, examples: usize) -> Result<Tensor> {
         let (n, hidden) = (slots.len(), self.slots.dim(1)?);
         let own = self.slots.index_select(&Tensor::new(slots, &self.device)?, 0)?.unsqueeze(0)?;
-        // Converted to f32 for each example separately, so that the sum of gradients is in f64.
+        // The conversion to f32 is separate for each example, so that the sum of gradients is in
+        // f64.
         Ok(own.broadcast_as((examples, n, hidden))?.to_dtype(DType::F32)?)
     }
 
-    /// Tokens of items; frozen in stage 3 if there was a stage 2.
+    /// Returns the soft tokens of items, `(items, hidden)`. In stage 3 they are frozen if stage 2
+    /// was trained.
     fn item_tokens(&self, items: &[u32]) -> Result<Tensor> {
         let tokens = self.item_projector.forward(&self.nodes.items(items)?)?;
         Ok(if self.config.item_stage.enabled { tokens.detach() } else { tokens })
     }
 
-    /// Contributions of the items that earlier slots named to the inputs of slots: `(examples ×
-    /// slots, hidden)`.
+    /// Returns the tokens of the items that earlier slots named, as addends to the inputs of slots,
+    /// `(examples × slots, hidden)`.
     fn fed_tokens(&self, examples: &[UserExample], slots: Range<usize>) -> Result<Option<Tensor>> {
         // An item that is fed to two examples has a token for each, so that their gradients are
         // summed in the weight.
@@ -153,8 +156,8 @@ impl Glta {
         Ok(Some(rows.index_select(&Tensor::new(index, &self.device)?, 0)?))
     }
 
-    /// Prompts of users up to their first `n` slots, and their soft tokens. `soft` are the user
-    /// tokens, then the slot inputs.
+    /// Renders the prompts of users up to their first `n` slots. `soft` contains the user tokens,
+    /// then the slot inputs. Returns the prompts, and `soft` with the item tokens appended.
     pub(super) fn user_rows(
         &self,
         prompts: &Prompts,
@@ -163,7 +166,7 @@ impl Glta {
         soft: Tensor,
     ) -> Result<(Vec<Row>, Tensor)> {
         let (b, n) = (examples.len() as u32, n as u32);
-        // Here, too, an item has a token for each example.
+        // As for the fed tokens, an item has a token for each example.
         let shown: Vec<u32> = examples.iter().flat_map(|e| e.shown.iter().copied()).collect();
         let mut next_item = soft.dim(0)? as u32;
         let soft = if shown.is_empty() {
@@ -181,7 +184,7 @@ impl Glta {
         Ok((rows, soft))
     }
 
-    /// Runs prompts through the language model and gathers the slots' states.
+    /// Runs prompts through the language model and returns the hidden states of the slots.
     fn run(
         &self,
         prompts: &Prompts,
@@ -222,8 +225,8 @@ pub(super) fn embedded(llama: &Llama, rows: &[Row], soft: &Tensor) -> Result<Sof
     })?)
 }
 
-/// Scales rows to a root mean square of one, like the final norm of a language model, so that the
-/// head starts at the same scale without it.
+/// Scales rows to a root mean square of one. The final norm of a language model does the same, so
+/// the head starts at the same scale with and without a language model.
 fn unit_rms(rows: &Tensor) -> Result<Tensor> {
     let rms = (rows.sqr()?.mean_keepdim(D::Minus1)? + 1e-6)?.sqrt()?;
     Ok(rows.broadcast_div(&rms)?)

@@ -1,4 +1,4 @@
-//! From hidden states to logits and lists: the head, the linear model, and their mix.
+//! Computes logits and lists from hidden states, with the head and the linear model.
 
 use candle_core::Tensor;
 use glta_gllm::{Decoder, Ranked, decode};
@@ -9,8 +9,9 @@ use crate::Result;
 use crate::sampling::UserExample;
 
 impl Glta {
-    /// The linear model's logits for every slot of training examples, as of a fit without their
-    /// users: `(examples × slots, items)`.
+    /// Computes the linear model's logits for every slot of training examples, `(examples × slots,
+    /// items)`. They are those of a fit without the user. Returns `None` if stage 3 is not trained
+    /// on top of a linear model.
     pub(crate) fn offset(&self, examples: &[UserExample]) -> Result<Option<Tensor>> {
         let Some(linear) = self.linear.as_ref().filter(|_| self.corrects_linear()) else {
             return Ok(None);
@@ -27,9 +28,9 @@ impl Glta {
         Ok(Some(rows))
     }
 
-    /// The best `k` items for each example, without its excluded items. Without a linear model the
-    /// logits of all items are never in memory at once. With one, they are one matrix for the
-    /// batch.
+    /// Returns the best `k` items for each example, without its excluded items. Without a linear
+    /// model the logits of all items are never in memory at once. With one, they are one matrix for
+    /// the batch.
     pub(crate) fn rank(
         &self,
         examples: &[UserExample],
@@ -47,7 +48,7 @@ impl Glta {
         lists.map(|(slots, excluded)| Ok(decode(&slots, excluded, k, decoder)?)).collect()
     }
 
-    /// The logits of every example's slots, including those of the linear model.
+    /// Computes the logits of every example's slots, including those of the linear model.
     pub(crate) fn slot_logits(&self, examples: &[UserExample]) -> Result<SlotLogits> {
         let mut logits = self.head_logits(examples)?;
         if let Some(linear) = &self.linear {
@@ -60,9 +61,9 @@ impl Glta {
         Ok(logits)
     }
 
-    /// Log-probabilities of all items for each example. They come from the first slot if the
-    /// decoder uses only this one or the model is autoregressive, otherwise from the mean over the
-    /// slots.
+    /// Returns the log-probabilities of all items for each example, `(examples, items)`. They come
+    /// from the first slot if the decoder uses only this slot or the model is autoregressive, and
+    /// otherwise from the mean over the slots.
     pub(crate) fn log_probabilities(&self, examples: &[UserExample]) -> Result<Vec<Vec<f32>>> {
         let model = &self.config.model;
         let first = model.autoregressive || model.decoder == Decoder::FirstLogit;
@@ -81,8 +82,8 @@ impl Glta {
         Ok(logits.examples_mut().map(mean).collect())
     }
 
-    /// Number of slots whose logits are needed; in an autoregressive model one more than the fed
-    /// items.
+    /// Returns the number of slots whose logits are needed. In an autoregressive model it is one
+    /// more than the number of fed items.
     fn slots_read(&self, examples: &[UserExample]) -> usize {
         if self.config.model.autoregressive {
             1 + examples.iter().map(|e| e.fed.len()).max().unwrap_or(0)
@@ -91,7 +92,7 @@ impl Glta {
         }
     }
 
-    /// The head's logits of every example's slots, without the linear model.
+    /// Computes the head's logits of every example's slots, without the linear model.
     pub(crate) fn head_logits(&self, examples: &[UserExample]) -> Result<SlotLogits> {
         let slots = self.slots_read(examples);
         let (hidden, residual) = self.user_hidden(examples, slots)?;
@@ -101,7 +102,7 @@ impl Glta {
     }
 }
 
-/// Logits of the slots of a batch: `examples × slots` rows of `items`.
+/// Logits of the slots of a batch, `(examples × slots, items)`.
 pub(crate) struct SlotLogits {
     values: Vec<f32>,
     slots: usize,
@@ -109,24 +110,25 @@ pub(crate) struct SlotLogits {
 }
 
 impl SlotLogits {
-    /// The slots of each example.
+    /// Returns the logits of each example's slots, `(slots, items)`.
     pub(crate) fn examples(&self) -> impl IndexedParallelIterator<Item = Vec<&[f32]>> {
         let examples = self.values.par_chunks_exact(self.slots * self.items);
         examples.map(|example| example.chunks_exact(self.items).collect())
     }
 
-    /// The slots of each example, concatenated.
+    /// Returns the logits of each example's slots, concatenated.
     fn examples_mut(&mut self) -> impl IndexedParallelIterator<Item = &mut [f32]> {
         self.values.par_chunks_exact_mut(self.slots * self.items)
     }
 }
 
-/// Replaces the logits of a slot by those of the linear model plus `factor` times themselves.
+/// Replaces the logits of a slot by `base + factor · logits`, where `base` has those of the linear
+/// model.
 pub(crate) fn add_scaled(base: &[f32], slot: &mut [f32], factor: f32) {
     slot.iter_mut().zip(base).for_each(|(logit, base)| *logit = base + factor * *logit);
 }
 
-/// Converts logits to log-probabilities.
+/// Converts logits to log-probabilities in place.
 pub(crate) fn log_softmax(logits: &mut [f32]) {
     let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let sum: f64 = logits.iter().map(|&l| f64::from(l - largest).exp()).sum();

@@ -26,10 +26,10 @@ use crate::{Error, Result};
 
 pub(crate) use logits::{add_scaled, log_softmax};
 
-/// A model with a language model always has prompts.
+/// The error for a language model without prompts, which no configuration allows.
 const NO_PROMPTS: Error = Error::Internal("a model with a language model has no prompts");
 
-/// Projectors, slots and head, with the frozen nodes and language model.
+/// The model of GLTA: projectors, slots and head, with the frozen nodes and language model.
 #[derive(Debug, Clone)]
 pub(crate) struct Glta {
     config: Config,
@@ -40,13 +40,13 @@ pub(crate) struct Glta {
     slots: Var,
     head: GllmHead,
     linear: Option<Arc<LinearModel>>,
-    /// Factor of the correction, chosen after training.
+    /// Factor of the correction, which is chosen after training.
     mix: Var,
     device: Device,
 }
 
 impl Glta {
-    /// A model with initial weights. `prompts` is only optional for [`Backbone::None`].
+    /// Creates a model with initial weights. `prompts` may only be `None` for [`Backbone::None`].
     pub(crate) fn new(
         config: &Config,
         nodes: Arc<Nodes>,
@@ -86,7 +86,7 @@ impl Glta {
         })
     }
 
-    /// The same weights with another decoder.
+    /// Returns a model with the same weights and another decoder.
     pub(crate) fn with_decoder(&self, decoder: Decoder) -> Self {
         let mut model = self.clone();
         model.config.model.decoder = decoder;
@@ -97,12 +97,12 @@ impl Glta {
         &self.config
     }
 
-    /// Items that the user's texts may reveal, in ascending order.
+    /// Returns the items that the user's texts may reveal, in ascending order.
     pub(crate) fn text_items(&self, user: u32) -> &[u32] {
         self.prompts.as_ref().map_or(&[], |prompts| prompts.text_items(user))
     }
 
-    /// The parameters of stage 2: the item projector, the slots and the head.
+    /// Returns the parameters of stage 2: the item projector, the slots and the head.
     pub(crate) fn item_parameters(&self) -> Parameters {
         let mut parameters = Parameters::new();
         self.item_projector.collect("item_projector", &mut parameters);
@@ -111,8 +111,8 @@ impl Glta {
         parameters
     }
 
-    /// The parameters of stage 3: the user projector, the slots and the head, and without a stage 2
-    /// also the item projector.
+    /// Returns the parameters of stage 3: the user projector, the slots and the head. Without a
+    /// stage 2 they also include the item projector.
     pub(crate) fn user_parameters(&self) -> Parameters {
         let model = &self.config.model;
         let mut parameters = Parameters::new();
@@ -130,7 +130,7 @@ impl Glta {
         parameters
     }
 
-    /// Whether the user prompt can affect the slots.
+    /// Returns whether the user prompt can affect the slots.
     fn runs_prompt(&self) -> bool {
         self.prompts.is_some()
             && self.config.backbone != Backbone::None
@@ -171,19 +171,19 @@ impl Glta {
         }
     }
 
-    /// Relative lengths of the prompts of stage 2.
+    /// Returns the relative lengths of the prompts of stage 2, by which ranks divide them.
     pub(crate) fn item_lengths(&self, examples: &[ItemExample]) -> Result<Vec<usize>> {
         let length = |example| self.prompts.as_ref().map_or(Ok(0), |p| p.item_length(example));
         examples.iter().map(length).collect()
     }
 
-    /// Relative lengths of the prompts of stage 3.
+    /// Returns the relative lengths of the prompts of stage 3, by which ranks divide them.
     pub(crate) fn user_lengths(&self, examples: &[UserExample]) -> Vec<usize> {
         let length = |example| self.prompts.as_ref().map_or(0, |p| p.user_length(example));
         examples.iter().map(length).collect()
     }
 
-    /// The items that the slots of a stage-2 prompt must name, in order.
+    /// Returns the items that the slots of a stage-2 prompt must name, in order.
     fn named<'a>(&self, example: &'a ItemExample) -> &'a [u32] {
         match self.config.item_stage.slots {
             ItemSlots::Description => &example.descriptions,
@@ -191,8 +191,8 @@ impl Glta {
         }
     }
 
-    /// The contribution of these examples to the stage-2 loss, the mean over `all` examples: every
-    /// slot must name its item.
+    /// Computes the contribution of some examples to the stage-2 loss, in which every slot must
+    /// name its item. The loss is the mean over the slots of `all` examples.
     pub(crate) fn item_loss(&self, examples: &[ItemExample], all: usize) -> Result<Tensor> {
         let hidden = self.item_hidden(examples)?;
         let targets: Vec<Vec<u32>> =
@@ -202,8 +202,8 @@ impl Glta {
         Ok(self.head.loss_part(&hidden, None, None, &targets, &masked, slots)?)
     }
 
-    /// Number of slots whose highest logit among the items shown is that of the right item. Chance
-    /// is one over the number of items shown.
+    /// Returns the number of slots whose highest logit, among the items shown, is that of the item
+    /// to name. By chance the share of these slots is one over the number of items shown.
     pub(crate) fn item_matches(&self, examples: &[ItemExample]) -> Result<usize> {
         let mut shown: Vec<u32> = examples.iter().flat_map(|e| e.items.iter().copied()).collect();
         shown.sort_unstable();
@@ -235,12 +235,12 @@ impl Glta {
         self.linear.as_ref()
     }
 
-    /// Whether stage 3 is trained on top of the linear model.
+    /// Returns whether stage 3 is trained on top of the linear model.
     pub(crate) fn corrects_linear(&self) -> bool {
         self.linear.is_some() && self.config.user_stage.on_linear
     }
 
-    /// Factor of the correction.
+    /// Returns the factor of the correction.
     pub(crate) fn mix(&self) -> Result<f32> {
         Ok(self.mix.to_scalar()?)
     }

@@ -15,7 +15,7 @@ use crate::sampling::UserExample;
 use crate::texts::UserTexts;
 use crate::tiny_llm;
 
-/// Five users, seven items, a profile for user 1.
+/// Creates a model of five users and seven items, with a profile for user 1.
 fn model(change: impl Fn(&mut Config)) -> Glta {
     let folder = tempfile::tempdir().unwrap();
     tiny_llm::write(folder.path());
@@ -69,7 +69,7 @@ fn users() -> Vec<UserExample> {
     vec![example(1, &[1, 3], &[3, 1], &[0, 5]), example(2, &[2, 4, 6], &[4, 2], &[1])]
 }
 
-/// The logits of each example, `slots × items`.
+/// Returns the logits of each example, `(slots, items)`.
 fn slot_logits(model: &Glta, examples: &[UserExample]) -> Vec<Vec<Vec<f32>>> {
     let logits = model.slot_logits(examples).unwrap();
     let rows = |slots: Vec<&[f32]>| slots.into_iter().map(<[f32]>::to_vec).collect();
@@ -90,8 +90,7 @@ fn user_loss(model: &Glta) -> Tensor {
     model.head().loss(&hidden, residual.as_ref(), None, &targets, &masked).unwrap()
 }
 
-/// Compares the gradient of every parameter with central differences along
-/// a fixed direction.
+/// Compares the gradient of every parameter with central differences along a fixed direction.
 fn check(model: &Glta, parameters: &Parameters, loss: impl Fn() -> Tensor) {
     let store = loss().backward().unwrap();
     for (name, var) in parameters {
@@ -99,7 +98,7 @@ fn check(model: &Glta, parameters: &Parameters, loss: impl Fn() -> Tensor) {
             t.flatten_all().unwrap().to_dtype(DType::F64).unwrap().to_vec1().unwrap()
         };
         let (gradient, base) = (wide(store.get(var).unwrap()), wide(var));
-        // A direction with a part along the gradient, so that it is not orthogonal.
+        // The direction has a part along the gradient, so that they are not orthogonal.
         let norm = gradient.iter().map(|g| g * g).sum::<f64>().sqrt().max(1e-12);
         let spread = 1.0 / (gradient.len() as f64).sqrt();
         let direction: Vec<f64> = gradient
@@ -180,7 +179,7 @@ fn lists_item_by_item_are_those_of_prompts_read_from_the_start() {
             c.user_stage.loss = TargetLoss::SampledSlots;
         });
         model.head.set_alpha(0.3).unwrap();
-        // Three items remain for the second, six for the first.
+        // Three items remain for the second example, six for the first.
         let queries: Vec<(UserExample, Vec<u32>)> =
             users().into_iter().zip([vec![1], vec![6, 2, 4, 1]]).collect();
         let lists = model.rank_one_by_one(&queries, 5).unwrap();
@@ -230,7 +229,8 @@ fn gradients_of_the_item_stage_from_prompt_to_loss() {
     }
 }
 
-/// A slot behind a description depends on it and on the text before, but not on the text after.
+/// Checks that a slot behind a description depends on it and on the text before, but not on the
+/// text after.
 #[test]
 fn slots_behind_descriptions() {
     let model = model(|c| {
@@ -288,7 +288,7 @@ fn a_slot_depends_on_the_content_of_the_prompt() {
         let gap = base[row][0].iter().zip(&other[row][0]).map(|(a, b)| (a - b).abs());
         gap.fold(0.0, f32::max) > 1e-6
     };
-    // Targets are not in the prompt; texts, shown items and context are.
+    // The logits do not depend on the targets, but on texts, shown items and context.
     assert!(!differs(&logits(|e| e.targets = vec![6]), 0));
     let changes: [fn(&mut UserExample); 3] =
         [|e| e.texts = false, |e| e.shown.reverse(), |e| e.context = vec![1, 2]];

@@ -6,31 +6,33 @@ use crate::checks::{at_least_one, positive};
 const SYSTEM: &str = "AlphaRec";
 
 /// Settings of [`AlphaRec`](super::AlphaRec). The defaults are those of the authors, except the
-/// length of the training and the negatives, which a whole batch shares.
+/// number of epochs and the negatives, which all users of a batch share.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AlphaRecConfig {
-    /// Columns of the representations. Default 64.
+    /// Number of columns of the representations. Default 64.
     pub dim: usize,
-    /// Number of propagation layers; the representations are the mean over them and layer 0.
-    /// Default 2.
+    /// Number of propagation layers. The representations are the mean over layer 0 and these
+    /// layers. Default 2.
     pub layers: usize,
-    /// The loss divides cosines by it. Default 0.15.
+    /// Temperature of the loss, by which the cosines are divided. Default 0.15.
     pub temperature: f64,
-    /// Maximum number of negative items per batch. They are drawn without replacement and shared;
-    /// those that a user has do not count for that user. Default 256.
+    /// Maximum number of negative items per batch. Each batch draws them without replacement, and
+    /// all its users share them. For each user the loss ignores negatives that the user has.
+    /// Default 256.
     pub negatives: usize,
     /// Adam's learning rate. Default 5e-4.
     pub learning_rate: f64,
-    /// Interactions per step. Default 4096.
+    /// Number of interactions per step. Default 4096.
     pub batch_size: usize,
-    /// Number of epochs; an epoch draws as many interactions as there are. Default 500.
+    /// Number of epochs. An epoch draws as many interactions as the training data contain. Default
+    /// 500.
     pub epochs: usize,
-    /// Epochs between evaluations on the validation data. Default 5.
+    /// Number of epochs between evaluations on the validation data. Default 5.
     pub eval_every: usize,
     /// Number of evaluations without a better N@10 after which training stops. Default 5.
     pub patience: usize,
-    /// Seed of initial values and samples. Default 2024.
+    /// Seed of the initial values and the samples. Default 2024.
     pub seed: u64,
 }
 
@@ -52,10 +54,10 @@ impl Default for AlphaRecConfig {
 }
 
 impl AlphaRecConfig {
-    /// Checks the settings.
+    /// Checks that all settings are valid.
     ///
     /// # Errors
-    /// [`Error::Config`](crate::Error::Config) for a size of 0 or an invalid number.
+    /// Returns [`Error::Config`](crate::Error::Config) if a size is 0 or a number is invalid.
     pub fn validate(&self) -> Result<()> {
         let sizes = [
             ("dim", self.dim),

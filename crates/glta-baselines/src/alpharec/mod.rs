@@ -1,4 +1,4 @@
-//! AlphaRec: a graph recommender whose only parameters map text vectors.
+//! AlphaRec: a graph recommender whose only parameters are an MLP over text vectors.
 
 mod config;
 mod model;
@@ -18,10 +18,10 @@ use crate::{Error, Result};
 use model::Model;
 use sampler::Sampler;
 
-/// AlphaRec (Sheng et al. 2025, "Language Representations Can Be What Recommenders Need"). An MLP
-/// of two layers maps the text vector of an item to layer 0 of LightGCN, and the mean text vector
-/// of a user's training items to that of the user. Users and items have no embeddings of their own.
-/// The loss is InfoNCE with cosines. Its hidden layer is half as wide as the text vectors.
+/// AlphaRec (Sheng et al. 2025, "Language Representations Can Be What Recommenders Need"), a graph
+/// recommender without node embeddings. An MLP of two layers maps text vectors to layer 0 of
+/// LightGCN. The text vector of a user is the mean of those of the user's training items. The
+/// hidden layer of the MLP is half as wide as the text vectors. The loss is InfoNCE with cosines.
 ///
 /// ```
 /// use glta_baselines::{AlphaRec, AlphaRecConfig};
@@ -46,20 +46,22 @@ pub struct AlphaRec {
 }
 
 impl AlphaRec {
+    /// Creates a trainer with the given settings.
+    ///
     /// # Errors
-    /// [`Error::Config`], see [`AlphaRecConfig::validate`].
+    /// Returns [`Error::Config`] if [`AlphaRecConfig::validate`] fails.
     pub fn new(config: AlphaRecConfig) -> Result<Self> {
         config.validate()?;
         Ok(Self { config })
     }
 
-    /// Trains on `train`. `texts (items, text dim)` has zeros for an item without a text. With
-    /// validation data training stops early, and the embeddings of the best epoch are returned.
-    /// They have length 1.
+    /// Trains on `train`. `texts`, `(items, text dim)`, has zeros for an item without a text. With
+    /// validation data training can stop early, and the result has the embeddings of the best
+    /// epoch. All embeddings have length 1.
     ///
     /// # Errors
-    /// There is nothing to train on, the texts or validation data have another number of nodes, or
-    /// the loss is not finite.
+    /// Returns an error if there is nothing to train on, if the texts or the validation data have
+    /// another number of nodes, or if the loss is not finite.
     pub fn train(
         &self,
         train: &Interactions,
@@ -69,10 +71,11 @@ impl AlphaRec {
         self.train_with(train, valid, texts, &mut Silent)
     }
 
-    /// [`train`](Self::train) with a progress receiver for each epoch.
+    /// Trains like [`train`](Self::train), and reports each epoch to `progress`.
     ///
     /// # Errors
-    /// Those of [`train`](Self::train), and [`Error::Cancelled`].
+    /// Returns the errors of [`train`](Self::train), and [`Error::Cancelled`] if `progress`
+    /// cancels.
     pub fn train_with(
         &self,
         train: &Interactions,
@@ -102,11 +105,11 @@ impl AlphaRec {
     }
 }
 
-/// A model with its batches.
+/// A model and the sampler of its batches.
 struct Sampled<'a> {
     model: Model,
     sampler: Sampler<'a>,
-    /// Interactions per step.
+    /// Number of interactions per step.
     size: usize,
 }
 

@@ -13,19 +13,19 @@ use crate::ops::{first_among, normalized};
 use crate::propagate::Propagate;
 use crate::tensors::{index, matrix};
 
-/// The trained map and the fixed text vectors.
+/// The trained MLP, the fixed text vectors and the propagation over the graph.
 pub(super) struct Model {
     propagate: Propagate,
     layers: usize,
     temperature: f64,
     n_users: usize,
-    /// `(users + items, text dim)`
+    /// Text vectors of users and items, `(users + items, text dim)`.
     vectors: Tensor,
     pub(super) mlp: Mlp,
 }
 
 impl Model {
-    /// `items` has the text vectors, `(items, text dim)`.
+    /// Creates an untrained model. `items` has the text vectors, `(items, text dim)`.
     pub(super) fn new(
         config: &AlphaRecConfig,
         train: &Interactions,
@@ -49,7 +49,7 @@ impl Model {
         self.mlp.parameters().collect()
     }
 
-    /// Representations of length 1, users and items stacked.
+    /// Computes the representations of all nodes, scaled to length 1, `(users + items, dim)`.
     fn nodes(&self) -> Result<Tensor> {
         let mut x = self.mlp.apply_fixed(&self.vectors)?;
         let mut sum = x.clone();
@@ -57,12 +57,13 @@ impl Model {
             x = self.propagate.apply(&x)?;
             sum = (sum + &x)?;
         }
-        // The mean over the layers has the same direction.
+        // The sum over the layers has the same direction as their mean.
         normalized(&sum)
     }
 
-    /// InfoNCE: the mean of `-ln (e^s(u,i) / (e^s(u,i) + Σ e^s(u,j)))` over the interactions `(u,
-    /// i)`, where `j` are the negatives and `s` are cosines divided by the temperature.
+    /// Computes InfoNCE: the mean of `-ln (e^s(u,i) / (e^s(u,i) + Σ e^s(u,j)))` over the
+    /// interactions `(u, i)`. The sum is over the negatives `j`, and `s` are cosines divided by the
+    /// temperature.
     pub(super) fn loss(&self, batch: &Batch) -> Result<Tensor> {
         let nodes = self.nodes()?;
         let ids = [
@@ -70,7 +71,8 @@ impl Model {
             index(&batch.positives, self.n_users)?,
             index(&batch.negatives, self.n_users)?,
         ];
-        // One gather, because the derivative of each gather is a tensor over all nodes.
+        // One gather instead of three, because the gradient of each gather is a tensor over all
+        // nodes.
         let drawn = nodes.index_select(&Tensor::cat(&ids, 0)?, 0)?;
         let size = batch.users.len();
         let users = drawn.narrow(0, 0, size)?;
@@ -79,12 +81,12 @@ impl Model {
         let own = (&users * positives)?.sum_keepdim(1)?;
         let others = users.matmul(&negatives.t()?)?;
         let logits = (Tensor::cat(&[own, others], 1)? / self.temperature)?;
-        // The first column is the positive's.
+        // Column 0 of the logits is the positive, so the negatives start at column 1.
         let left_out = batch.left_out.iter().map(|row| row.iter().map(|at| at + 1).collect());
         first_among(&logits, left_out.collect())?.mean_all()
     }
 
-    /// Embeddings to score with: their inner products are cosines.
+    /// Returns the embeddings of users and items. Their inner products are cosines.
     pub(super) fn embeddings(&self) -> Result<NodeEmbeddings> {
         let nodes = self.nodes()?.detach();
         let dims = nodes.dims2()?;
@@ -97,7 +99,7 @@ impl Model {
     }
 }
 
-/// The mean of the training items' vectors of each user; zeros for a user without items.
+/// Returns the mean vector of each user's training items, and zeros for a user without items.
 fn means(items: ArrayView2<'_, f32>, train: &Interactions) -> Array2<f32> {
     let mut users = Array2::zeros((train.n_users(), items.ncols()));
     for (user, mut mean) in (0u32..).zip(users.rows_mut()) {

@@ -2,12 +2,12 @@ use glta_core::stream;
 use glta_data::Interactions;
 use rand::Rng;
 
-/// Interactions, and the negatives that they share.
+/// Interactions of a training step, with the negatives that all of them share.
 pub(super) struct Batch {
     pub(super) users: Vec<u32>,
     pub(super) positives: Vec<u32>,
     pub(super) negatives: Vec<u32>,
-    /// Places in `negatives` of items that the user has, by row.
+    /// For each interaction, the indices in `negatives` of items that its user has.
     pub(super) left_out: Vec<Vec<u32>>,
 }
 
@@ -27,7 +27,8 @@ impl Batch {
     }
 }
 
-/// Draws interactions and negatives uniformly. A batch depends only on the seed and its number.
+/// A sampler of batches, which draws interactions and negatives uniformly. A batch depends only on
+/// the seed and its number.
 pub(super) struct Sampler<'a> {
     train: &'a Interactions,
     edges: Vec<(u32, u32)>,

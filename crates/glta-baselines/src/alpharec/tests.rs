@@ -38,7 +38,7 @@ fn close(got: &[f64], expected: &[f64], tolerance: f64) {
     }
 }
 
-/// Representations, loss, gradient and Adam against the paper's formulas in NumPy.
+/// Compares representations, loss, gradient and Adam with the paper's formulas in NumPy.
 #[test]
 fn equals_the_formulas_in_numpy() {
     let edges =
@@ -98,7 +98,7 @@ fn gradients_equal_finite_differences() {
         let at = parameter.as_tensor().copy().unwrap();
         let norm = gradient.iter().map(|g| g * g).sum::<f64>().sqrt();
         assert!(norm > 1e-3, "{n}: {norm}");
-        // Along the gradient itself and in a random direction.
+        // The directions of the finite differences: the gradient itself, and a random one.
         let along: Vec<f32> = gradient.iter().map(|g| (g / norm) as f32).collect();
         let random: Vec<f32> =
             (0..gradient.len()).map(|_| rng.random_range(-1.0f32..1.0)).collect();
@@ -138,7 +138,7 @@ fn batches_leave_out_items_of_the_user() {
     }
     assert_eq!(batch.positives, sampler.draw(3, 50).positives);
     assert_ne!(batch.positives, sampler.draw(4, 50).positives);
-    // There are only fifteen items.
+    // The data have only fifteen items.
     assert_eq!(Sampler::new(&train, 5, 256).draw(0, 4).negatives.len(), 15);
 }
 
@@ -178,7 +178,7 @@ fn the_best_epoch_on_validation_data_is_kept() {
     let best = seen.iter().copied().fold(f64::MIN, f64::max);
     assert_eq!(kept.get(Metric::Ndcg, 10), Some(best));
     assert_eq!(trained.best_validation(), Some(best));
-    // It stopped early, and the loss fell.
+    // Training stopped early, and the loss fell.
     assert!(trained.history.len() < 60);
     assert!(trained.history.last().unwrap().loss < trained.history[0].loss);
     for row in trained.embeddings.users.rows() {

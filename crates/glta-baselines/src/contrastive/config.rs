@@ -5,44 +5,45 @@ use crate::{Error, Result};
 
 const SYSTEM: &str = "contrastive graph";
 
-/// Settings of [`Contrastive`](super::Contrastive): one trainer for LightGCN+,
-/// HCCF, HCCF+, RLMRec-Con and RLMRec-Gen.
+/// Settings of [`Contrastive`](super::Contrastive). Its constructors select LightGCN+, HCCF, HCCF+,
+/// RLMRec-Con or RLMRec-Gen. The defaults are those of LightGCN without a contrastive loss.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ContrastiveConfig {
-    /// Columns of the embeddings. Default 64.
+    /// Number of columns of the embeddings. Default 64.
     pub dim: usize,
-    /// Number of propagation layers; the embeddings are the mean over them. Default 3.
+    /// Number of propagation layers. The embeddings are the mean over layer 0 and these layers.
+    /// Default 3.
     pub layers: usize,
-    /// Number of hyperedges of HCCF's learned hypergraph; 0 disables it. Default 0.
+    /// Number of hyperedges of HCCF's learned hypergraph. 0 disables the hypergraph. Default 0.
     pub hyperedges: usize,
-    /// Weight of the contrast between graph and hypergraph. Default 0.
+    /// Weight of the contrastive loss between graph and hypergraph. Default 0.
     pub hyper_weight: f64,
-    /// Weight of the contrast between nodes and texts. Default 0.
+    /// Weight of the contrastive loss between nodes and texts. Default 0.
     pub text_weight: f64,
-    /// Temperature of the contrast between graph and hypergraph. Default 0.1.
+    /// Temperature of the contrastive loss between graph and hypergraph. Default 0.1.
     pub temperature: f64,
-    /// Temperature of the contrast with texts. Default 0.2.
+    /// Temperature of the contrastive loss between nodes and texts. Default 0.2.
     pub text_temperature: f64,
-    /// Fraction of nodes whose layer-0 embedding is replaced by a learned token in each step. These
-    /// nodes are contrasted with their texts in the text space (RLMRec-Gen). 0 contrasts the nodes
-    /// of the triples in the node space (RLMRec-Con). Default 0.
+    /// Fraction of nodes that each step masks: a learned token replaces their layer-0 embedding,
+    /// and they are contrasted with their texts in the text space (RLMRec-Gen). With 0, the nodes
+    /// of the triples are contrasted in the node space (RLMRec-Con). Default 0.
     pub mask: f64,
     /// Adam's learning rate. Default 5e-3.
     pub learning_rate: f64,
-    /// Weight of the squared layer-0 embeddings of a batch, as in LightGCN. Default 1e-4.
+    /// Weight of the squared layer-0 embeddings of a batch (L2 regularisation). Default 1e-4.
     pub l2: f64,
-    /// Triples per step. Default 4096.
+    /// Number of triples per step. Default 4096.
     pub batch_size: usize,
-    /// Number of epochs; an epoch draws as many triples as there are interactions. Default 200.
+    /// Number of epochs. An epoch draws as many triples as there are interactions. Default 200.
     pub epochs: usize,
-    /// Epochs between evaluations on the validation data. Default 5.
+    /// Number of epochs between evaluations on the validation data. Default 5.
     pub eval_every: usize,
     /// Number of evaluations without a better N@10 after which training stops. Default 5.
     pub patience: usize,
     /// Standard deviation of the initial embeddings. Default 0.1.
     pub init_std: f64,
-    /// Seed of initial values and samples. Default 2024.
+    /// Seed of the initial values and the samples. Default 2024.
     pub seed: u64,
 }
 
@@ -70,42 +71,43 @@ impl Default for ContrastiveConfig {
 }
 
 impl ContrastiveConfig {
-    /// HCCF (Xia et al. 2022): two layers, 128 hyperedges, contrast at 0.2 with
-    /// temperature 0.1.
+    /// Returns the settings of HCCF (Xia et al. 2022): two layers, 128 hyperedges, contrastive
+    /// weight 0.2 and temperature 0.1.
     pub fn hccf() -> Self {
         Self { layers: 2, hyperedges: 128, hyper_weight: 0.2, ..Self::default() }
     }
 
-    /// LightGCN with a contrast to item texts, the LightGCN+ of the GLTA paper, with the settings
-    /// of [`rlmrec_con`](Self::rlmrec_con).
+    /// Returns the settings of the GLTA paper's LightGCN+, which is LightGCN with a contrastive
+    /// loss between nodes and texts. They equal those of [`rlmrec_con`](Self::rlmrec_con).
     pub fn lightgcn_plus() -> Self {
         Self::rlmrec_con()
     }
 
-    /// RLMRec-Con (Ren et al. 2024, contrastive alignment) on texts of users and
-    /// items: three layers, weight 0.01, temperature 0.2, the authors' settings for
-    /// Amazon and Yelp.
+    /// Returns the settings of RLMRec-Con (Ren et al. 2024, contrastive alignment) with texts of
+    /// users and items: three layers, weight 0.01, temperature 0.2. They are the authors'
+    /// settings for Amazon and Yelp.
     pub fn rlmrec_con() -> Self {
         Self { text_weight: 0.01, ..Self::default() }
     }
 
-    /// RLMRec-Gen (Ren et al. 2024, generative alignment) on texts of users and
-    /// items: two layers, 15 % of the nodes masked, weight 0.1, temperature 0.5, the
-    /// authors' settings for Amazon and Steam.
+    /// Returns the settings of RLMRec-Gen (Ren et al. 2024, generative alignment) with texts of
+    /// users and items: two layers, 15 % of the nodes masked, weight 0.1, temperature 0.5. They are
+    /// the authors' settings for Amazon and Steam.
     pub fn rlmrec_gen() -> Self {
         Self { layers: 2, mask: 0.15, text_weight: 0.1, text_temperature: 0.5, ..Self::default() }
     }
 
-    /// [`hccf`](Self::hccf) with the contrast of
-    /// [`lightgcn_plus`](Self::lightgcn_plus).
+    /// Returns the settings of the GLTA paper's HCCF+: those of [`hccf`](Self::hccf), with the
+    /// contrastive loss of [`lightgcn_plus`](Self::lightgcn_plus) between nodes and texts.
     pub fn hccf_plus() -> Self {
         Self { text_weight: 0.01, ..Self::hccf() }
     }
 
-    /// Checks the settings.
+    /// Checks that all settings are valid and fit together.
     ///
     /// # Errors
-    /// [`Error::Config`] for a size of 0 or an invalid number.
+    /// Returns [`Error::Config`] if a size is 0, a number is invalid or two settings contradict
+    /// each other.
     pub fn validate(&self) -> Result<()> {
         let invalid = |field, problem| Err(Error::Config { system: SYSTEM, field, problem });
         let sizes = [
@@ -140,8 +142,8 @@ impl ContrastiveConfig {
             return invalid("mask", "masked nodes need a `text_weight`".into());
         }
         if self.mask > 0.0 && self.hyperedges > 0 {
-            // The token starts at zero, so a node whose neighbours are all masked is zero in the
-            // graph's view, and the cosine of a zero vector has no gradient.
+            // The learned token starts at zero. A node whose neighbours are all masked is then zero
+            // in the graph's view, and the cosine of a zero vector has no gradient.
             return invalid("mask", "masked nodes cannot be combined with `hyperedges`".into());
         }
         if self.hyper_weight > 0.0 && self.hyperedges == 0 {

@@ -3,19 +3,20 @@ use glta_gllm::weighted_cross_entropy;
 
 use crate::ops::normalized;
 
-/// `ln(1 + eˣ)` without overflow.
+/// Computes `ln(1 + eˣ)` without overflow.
 fn softplus(x: &Tensor) -> Result<Tensor> {
     x.relu()? + (x.abs()?.neg()?.exp()? + 1.0)?.log()?
 }
 
-/// Bayesian personalised ranking of rows `(batch, dim)`: the mean of `softplus(u·j - u·i)`.
+/// Computes the Bayesian personalised ranking loss of rows `(batch, dim)`: the mean of
+/// `softplus(u·j - u·i)` for users `u`, positives `i` and negatives `j`.
 pub(super) fn bpr(users: &Tensor, positives: &Tensor, negatives: &Tensor) -> Result<Tensor> {
     let margin = (users * (negatives - positives)?)?.sum(D::Minus1)?;
     softplus(&margin)?.mean_all()
 }
 
-/// The distinct rows of a batch, ascending, and how often each was drawn. Sums over draws become
-/// sums over these rows with their counts.
+/// The distinct rows of a batch in ascending order, and how often each was drawn. The losses sum
+/// over these rows, weighted by their counts, instead of over all draws.
 pub(super) struct Drawn {
     pub(super) rows: Vec<u32>,
     pub(super) times: Vec<f32>,
@@ -39,9 +40,9 @@ impl Drawn {
     }
 }
 
-/// InfoNCE: row `r` of `anchors (n, dim)` must find row `own[r]` of `others (m, dim)` among all of
-/// them, by cosine divided by the temperature. Returns the mean over rows. `times` has the counts
-/// of anchors and others; the default is one.
+/// Computes InfoNCE: row `r` of `anchors (n, dim)` must find row `own[r]` among all rows of `others
+/// (m, dim)`, by cosine divided by the temperature. Returns the mean over the rows. `times`
+/// contains the counts of anchors and of others. A count of `None` means one draw of each row.
 pub(super) fn info_nce(
     anchors: &Tensor,
     others: &Tensor,
@@ -62,7 +63,7 @@ pub(super) fn info_nce(
             times.iter().map(|times| times / total).collect()
         }
     };
-    // The numerator is one draw of the row, not all of them.
+    // The numerator counts one draw of the row, not all its draws.
     let own_logs = weights.iter().zip(own).map(|(w, &own)| f64::from(w * logs[own as usize])).sum();
     let logs = Tensor::from_vec(logs, m, others.device())?;
     let anchors = (normalized(anchors)? / temperature)?;
@@ -84,17 +85,18 @@ mod tests {
         };
         let value = |t: Tensor| f64::from(t.to_scalar::<f32>().unwrap());
         let (u, i, j) = (t(&[[1.0, 2.0]]), t(&[[3.0, 1.0]]), t(&[[0.0, 1.0]]));
-        // u·j - u·i = 2 - 5
+        // The expected margin is u·j - u·i = 2 - 5.
         let got = value(bpr(&u, &i, &j).unwrap());
         assert!((got - (-3f64).exp().ln_1p()).abs() < 1e-6);
         let far = value(bpr(&(&u * 1e3).unwrap(), &j, &i).unwrap());
         assert!((far - 3000.0).abs() < 1e-2, "{far}");
 
-        // Cosines: 1 and 0, 0 and 1, over 0.5.
+        // The cosines are 1 and 0, and 0 and 1, each divided by 0.5.
         let (a, b) = (t(&[[2.0, 0.0], [0.0, 1.0]]), t(&[[5.0, 0.0], [0.0, 3.0]]));
         let got = value(info_nce(&a, &b, &[0, 1], 0.5, [None; 2]).unwrap());
         assert!((got - ((2f64.exp() + 1.0).ln() - 2.0)).abs() < 1e-5, "{got}");
-        // Among three: 1, 0 and -1 of the first, 0, 1 and 0 of the second.
+        // With three candidates the cosines are 1, 0 and -1 for the first row, and 0, 1 and 0 for
+        // the second.
         let three = t(&[[5.0, 0.0], [0.0, 3.0], [-1.0, 0.0]]);
         let got = value(info_nce(&a, &three, &[0, 1], 0.5, [None; 2]).unwrap());
         let first = (2f64.exp() + 1.0 + (-2f64).exp()).ln() - 2.0;

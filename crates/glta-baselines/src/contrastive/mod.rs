@@ -1,4 +1,4 @@
-//! Graph recommenders with contrastive losses: LightGCN+, HCCF, HCCF+, RLMRec.
+//! Graph recommenders with contrastive losses: LightGCN+, HCCF, HCCF+ and RLMRec.
 
 mod config;
 mod loss;
@@ -20,18 +20,20 @@ use crate::{Error, Result};
 use model::Model;
 use sampler::Sampler;
 
-/// Text vectors that nodes are contrasted with. A row of zeros means that the node has no text.
+/// Text vectors of the nodes, for the contrastive loss. A row of zeros means that the node has no
+/// text.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NodeTexts<'a> {
-    /// `(users, text dim)`, such as vectors of profiles.
+    /// Text vectors of users, `(users, text dim)`, such as those of profiles.
     pub users: Option<ArrayView2<'a, f32>>,
-    /// `(items, text dim)`, such as vectors of descriptions.
+    /// Text vectors of items, `(items, text dim)`, such as those of descriptions.
     pub items: Option<ArrayView2<'a, f32>>,
 }
 
-/// Trains LightGCN or HCCF with BPR and, depending on the settings, two InfoNCE losses: between
-/// graph and hypergraph (HCCF, Xia et al. 2022, eq. 7), and between nodes and texts (Ren et al.
-/// 2024: the contrastive or generative alignment of RLMRec; the GLTA paper's LightGCN+ and HCCF+).
+/// A trainer of LightGCN or HCCF with BPR and up to two contrastive (InfoNCE) losses. One is
+/// between graph and hypergraph (HCCF, Xia et al. 2022, eq. 7). The other is between nodes and
+/// texts: the contrastive or generative alignment of RLMRec (Ren et al. 2024), also used by
+/// LightGCN+ and HCCF+ of the GLTA paper.
 ///
 /// ```
 /// use glta_baselines::{Contrastive, ContrastiveConfig, NodeTexts};
@@ -58,19 +60,21 @@ pub struct Contrastive {
 }
 
 impl Contrastive {
+    /// Creates a trainer with the given settings.
+    ///
     /// # Errors
-    /// [`Error::Config`], see [`ContrastiveConfig::validate`].
+    /// Returns [`Error::Config`] if [`ContrastiveConfig::validate`] fails.
     pub fn new(config: ContrastiveConfig) -> Result<Self> {
         config.validate()?;
         Ok(Self { config })
     }
 
-    /// Trains on `train`. With validation data training stops early, and the embeddings of the best
-    /// epoch are returned.
+    /// Trains on `train`. With validation data training can stop early, and the result has the
+    /// embeddings of the best epoch.
     ///
     /// # Errors
-    /// There is nothing to train on, the texts or validation data have another number of nodes, or
-    /// the loss is not finite.
+    /// Returns an error if there is nothing to train on, if the texts or the validation data have
+    /// another number of nodes, or if the loss is not finite.
     pub fn train(
         &self,
         train: &Interactions,
@@ -80,10 +84,11 @@ impl Contrastive {
         self.train_with(train, valid, texts, &mut Silent)
     }
 
-    /// [`train`](Self::train) with a progress receiver for each epoch.
+    /// Trains like [`train`](Self::train), and reports each epoch to `progress`.
     ///
     /// # Errors
-    /// Those of [`train`](Self::train), and [`Error::Cancelled`].
+    /// Returns the errors of [`train`](Self::train), and [`Error::Cancelled`] if `progress`
+    /// cancels.
     pub fn train_with(
         &self,
         train: &Interactions,
@@ -115,11 +120,11 @@ impl Contrastive {
     }
 }
 
-/// A model with its batches.
+/// A model and the sampler of its batches.
 struct Sampled<'a> {
     model: Model,
     sampler: Sampler<'a>,
-    /// Triples per step.
+    /// Number of triples per step.
     size: usize,
 }
 

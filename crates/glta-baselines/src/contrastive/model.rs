@@ -16,30 +16,30 @@ use crate::tensors::{index, normal, xavier};
 
 /// Slope of HCCF's leaky ReLU for negative values.
 const HYPER_SLOPE: f64 = 0.5;
-/// The trained tensors and their loss.
+/// The trained tensors, the graph and the texts of a contrastive model.
 pub(super) struct Model {
     config: ContrastiveConfig,
     propagate: Propagate,
     n_users: usize,
-    /// `(users + items, dim)`
+    /// Layer-0 embeddings of users and items, `(users + items, dim)`.
     embeddings: Var,
-    /// `(dim, hyperedges)` of users and of items.
+    /// Maps from embeddings to hyperedges, `(dim, hyperedges)`, of users and of items.
     hyper: Option<[Var; 2]>,
     texts: Option<Texts>,
-    /// `(1, dim)`, layer-0 embedding of masked nodes.
+    /// Layer-0 embedding of masked nodes, `(1, dim)`.
     token: Option<Var>,
 }
 
-/// Result of a pass over the graph, users and items stacked.
+/// Result of a propagation through all layers.
 struct Pass {
-    /// `(users + items, dim)`
+    /// Final embeddings of users and items, `(users + items, dim)`.
     nodes: Tensor,
-    /// The views of graph and hypergraph, per layer.
+    /// Outputs of the graph and of the hypergraph, per layer.
     views: Vec<(Tensor, Tensor)>,
 }
 
-/// Stacks the texts of both sides, `(users + items, text dim)`, with zeros for nodes without text.
-/// `None` if no node has a text.
+/// Stacks the text vectors of users and items, `(users + items, text dim)`. Nodes without text get
+/// zeros. Returns `None` if no node has a text.
 fn stacked(
     n_users: usize,
     n_items: usize,
@@ -103,7 +103,7 @@ impl Model {
         out
     }
 
-    /// Layer 0, `(users + items, dim)`, with the token in place of the `masked` nodes.
+    /// Returns layer 0, `(users + items, dim)`, with the token in place of the `masked` nodes.
     fn layer0(&self, masked: &[u32]) -> Result<Tensor> {
         let embeddings = self.embeddings.as_tensor();
         let Some(token) = self.token.as_ref().filter(|_| !masked.is_empty()) else {
@@ -112,18 +112,18 @@ impl Model {
         let mut kept = vec![1f32; embeddings.dim(0)?];
         masked.iter().for_each(|&row| kept[row as usize] = 0.0);
         let kept = Tensor::from_vec(kept, (embeddings.dim(0)?, 1), &Device::Cpu)?;
-        // As a product with the token, the gradient of the token is also a product.
+        // The product with the token makes its gradient a product too.
         let hidden = (1.0 - &kept)?.matmul(token)?;
         embeddings.broadcast_mul(&kept)? + hidden
     }
 
-    /// One side's incidence matrix `H = E W` (HCCF, eq. 4), scaled to preserve the magnitude of
-    /// sums over nodes and hyperedges.
+    /// Computes the incidence matrix `H = E W` of users or items (HCCF, eq. 4). The scale preserves
+    /// the magnitude of sums over nodes and hyperedges.
     fn incidence(layer0: &Tensor, start: usize, len: usize, w: &Var) -> Result<Tensor> {
         layer0.narrow(0, start, len)?.matmul(&(w.as_tensor() / (len as f64).sqrt())?)
     }
 
-    /// `leaky(H · leaky(Hᵀ X))` of one side (HCCF, eq. 5 and 6).
+    /// Computes `leaky(H · leaky(Hᵀ X))` for users or items (HCCF, eq. 5 and 6).
     fn hypergraph(h: &Tensor, start: usize, x: &Tensor) -> Result<Tensor> {
         let x = x.narrow(0, start, h.dim(0)?)?;
         let edges = leaky(&h.t()?.matmul(&x)?, HYPER_SLOPE)?;
@@ -157,12 +157,12 @@ impl Model {
             };
             nodes = (nodes + &x)?;
         }
-        // The mean gives the same ranking as the sum and preserves its magnitude.
+        // The mean gives the same ranking as the sum and has the magnitude of one layer.
         Ok(Pass { nodes: (nodes / (self.config.layers + 1) as f64)?, views })
     }
 
-    /// The loss of a batch. With `stop`, as in training, the graph's view is a fixed target of the
-    /// hypergraph's.
+    /// Computes the loss of a batch. In training, `stop` is true: the graph's output is then a
+    /// fixed target for the hypergraph's output.
     pub(super) fn loss(&self, batch: &Batch, stop: bool) -> Result<Tensor> {
         let config = &self.config;
         let pass = self.pass(&batch.masked)?;
@@ -171,7 +171,7 @@ impl Model {
             index(&batch.positives, self.n_users)?,
             index(&batch.negatives, self.n_users)?,
         ];
-        // One gather per tensor, because the derivative of each gather is a tensor over all nodes.
+        // One gather per tensor, because the gradient of each gather is a tensor over all nodes.
         let size = batch.users.len();
         let triples = Tensor::cat(&[users, positives, negatives], 0)?;
         let drawn = pass.nodes.index_select(&triples, 0)?;
@@ -203,7 +203,7 @@ impl Model {
         Ok(loss)
     }
 
-    /// Embeddings to score with, `(users, dim)` and `(items, dim)`.
+    /// Returns the final embeddings, `(users, dim)` and `(items, dim)`.
     pub(super) fn embeddings(&self) -> Result<[Array2<f32>; 2]> {
         let nodes = self.pass(&[])?.nodes.detach();
         let dims = nodes.dims2()?;

@@ -2,21 +2,21 @@ use glta_core::stream;
 use glta_data::Interactions;
 use rand::Rng;
 
-/// Triples of a user, one of the user's items, and an item that the user lacks.
+/// A batch of triples: a user, an item that the user has, and an item that the user lacks.
 #[derive(Default)]
 pub(super) struct Batch {
     pub(super) users: Vec<u32>,
     pub(super) positives: Vec<u32>,
     pub(super) negatives: Vec<u32>,
-    /// Masked nodes, users and items stacked.
+    /// Ids of the masked nodes, where items follow the users.
     pub(super) masked: Vec<u32>,
 }
 
-/// Draws interactions uniformly, each with a uniform negative. A batch depends only on the seed and
-/// its number.
+/// A sampler of batches, which draws interactions uniformly, each with a uniform negative. A batch
+/// depends only on the seed and its number.
 pub(super) struct Sampler<'a> {
     train: &'a Interactions,
-    /// The interactions, without users that have every item.
+    /// Interactions that can be drawn: those of users that lack at least one item.
     edges: Vec<(u32, u32)>,
     seed: u64,
     /// Fraction of the nodes that a batch masks.
@@ -29,7 +29,7 @@ impl<'a> Sampler<'a> {
         Self { train, edges: edges.collect(), seed, mask }
     }
 
-    /// Number of interactions that can be drawn.
+    /// Returns the number of interactions that can be drawn.
     pub(super) fn len(&self) -> usize {
         self.edges.len()
     }

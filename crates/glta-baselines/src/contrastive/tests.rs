@@ -9,7 +9,7 @@ use rand_chacha::ChaCha8Rng;
 use super::*;
 use crate::small_data::{texts, train};
 
-/// All losses at once, with weights that make each one matter.
+/// Returns settings that enable all losses, with weights that make each loss matter.
 fn config() -> ContrastiveConfig {
     ContrastiveConfig {
         dim: 6,
@@ -25,7 +25,7 @@ fn config() -> ContrastiveConfig {
 
 #[test]
 fn gradients_equal_finite_differences() {
-    // Embeddings, two of the hypergraph, two layers with biases.
+    // Seven tensors: embeddings, two of the hypergraph, two layers with biases.
     check_gradients(&config(), 7);
 }
 
@@ -38,13 +38,13 @@ fn gradients_of_masked_nodes_equal_finite_differences() {
 fn check_gradients(config: &ContrastiveConfig, tensors: usize) {
     let train = train();
     let (mut users, mut items) = (texts(24, 1), texts(15, 2));
-    // Some users have no text.
+    // One user and one item have no text.
     users.row_mut(3).fill(0.0);
     items.row_mut(0).fill(0.0);
     let graph = Adjacency::new(&train).unwrap();
     let model = Model::new(config, graph, Some(users.view()), Some(items.view())).unwrap();
     let batch = Sampler::new(&train, 5, config.mask).draw(0, 40);
-    // Without `stop`, which finite differences cannot represent.
+    // `stop` is false, because finite differences cannot represent the stopped gradient.
     let loss = || model.loss(&batch, false).unwrap();
     let gradients = loss().backward().unwrap();
     let value = || f64::from(loss().to_scalar::<f32>().unwrap());
@@ -54,7 +54,7 @@ fn check_gradients(config: &ContrastiveConfig, tensors: usize) {
         let gradient = gradients.get(parameter).unwrap().flatten_all().unwrap();
         let gradient = gradient.to_vec1::<f32>().unwrap();
         let at = parameter.as_tensor().copy().unwrap();
-        // Along the gradient itself and in a random direction.
+        // The directions of the finite differences: the gradient itself, and a random one.
         let norm = gradient.iter().map(|&g| f64::from(g).powi(2)).sum::<f64>().sqrt();
         let along: Vec<f32> = gradient.iter().map(|&g| (f64::from(g) / norm) as f32).collect();
         let random: Vec<f32> =
@@ -198,7 +198,7 @@ fn rejects_invalid_arguments() {
     assert!(matches!(stopped, Err(Error::Cancelled)));
 }
 
-/// Against the formula, written in f64 over the triples and all users.
+/// Compares the loss with the formula, written in f64 over the triples and all users.
 #[test]
 fn the_text_contrast_equals_rlmrec() {
     let train = train();
@@ -262,7 +262,7 @@ fn masked_nodes_start_from_the_token() {
     let batch = sampler.draw(0, 40);
     assert_eq!(batch.masked.len(), 11);
     assert_ne!(batch.masked, sampler.draw(1, 40).masked);
-    // The triples are those of a run without masks.
+    // A run without masks draws the same triples.
     assert_eq!(batch.users, Sampler::new(&train, 5, 0.0).draw(0, 40).users);
     let value = || model.loss(&batch, true).unwrap().to_scalar::<f32>().unwrap();
     let before = (value(), nodes(&model).unwrap());
@@ -277,7 +277,7 @@ fn masked_nodes_start_from_the_token() {
     let reached = |row: &usize| gradient[*row].iter().any(|&v| v != 0.0);
     assert!(!batch.masked.iter().any(|&row| reached(&(row as usize))));
     assert!((0..39).filter(reached).count() > 10);
-    // Scoring does not use the token.
+    // The token does not change the scores.
     assert!(before.0.is_finite());
     let token = model.parameters().pop().unwrap();
     token.set(&token.ones_like().unwrap()).unwrap();

@@ -8,12 +8,13 @@ use super::sampler::Batch;
 use crate::mlp::Mlp;
 use crate::tensors::{index, matrix};
 
-/// The nodes' texts, and the projection between text and node space: two linear layers, shared by
-/// users and items, with a width half-way between both (RLMRec).
+/// The text vectors of the nodes, and the projection between text space and node space. It has two
+/// linear layers, which users and items share, and a hidden width half-way between both spaces
+/// (RLMRec).
 pub(super) struct Texts {
-    /// `(users + items, text dim)`
+    /// Text vectors of users and items, `(users + items, text dim)`.
     vectors: Tensor,
-    /// Whether each node has a text, by row.
+    /// For each row of `vectors`, whether the node has a text.
     known: Vec<bool>,
     n_users: usize,
     projection: Mlp,
@@ -22,8 +23,9 @@ pub(super) struct Texts {
 }
 
 impl Texts {
-    /// `vectors (users + items, text dim)` has zeros for a node without a text. The projection goes
-    /// from the text space to the node space, or the other way round if nodes are masked.
+    /// Creates an untrained projection. `vectors (users + items, text dim)` has zeros for a node
+    /// without a text. The projection maps texts to the node space, or nodes to the text space if
+    /// nodes are masked.
     pub(super) fn new(
         rng: &mut ChaCha8Rng,
         config: &ContrastiveConfig,
@@ -43,8 +45,9 @@ impl Texts {
         self.projection.parameters()
     }
 
-    /// Returns the `rows` that have a text, and the number of draws. If there are none, returns
-    /// some row with a text; the caller gives it weight zero, so that every tensor has a gradient.
+    /// Returns the `rows` that have a text, and the number of their draws. If no row has a text,
+    /// returns one other row with a text and 0 draws. The caller multiplies that loss by 0, so that
+    /// every tensor still has a gradient.
     fn with_text(&self, rows: impl Iterator<Item = u32>) -> (Drawn, f64) {
         let drawn = Drawn::new(rows.filter(|&row| self.known[row as usize]));
         let count = drawn.times.iter().map(|&times| f64::from(times)).sum();
@@ -55,7 +58,7 @@ impl Texts {
         (Drawn::new(some.into_iter()), 0.0)
     }
 
-    /// The weighted loss of `nodes (users + items, dim)`.
+    /// Computes the contrastive loss of `nodes (users + items, dim)`, multiplied by its weight.
     pub(super) fn loss(&self, nodes: &Tensor, batch: &Batch, masked: bool) -> Result<Tensor> {
         let loss = if masked {
             self.generative(nodes, &batch.masked)?
@@ -65,9 +68,9 @@ impl Texts {
         loss * self.weight
     }
 
-    /// RLMRec-Con: the nodes of the triples must find their projected texts: users among all users'
-    /// texts, positives and negatives each among their own kind in the batch. A node without a text
-    /// adds nothing.
+    /// Computes the loss of RLMRec-Con: each node of the triples must find its projected text.
+    /// Users choose among the texts of all users, positives among those of the positives in the
+    /// batch, and negatives among those of the negatives. A node without a text adds nothing.
     fn contrastive(&self, nodes: &Tensor, batch: &Batch) -> Result<Tensor> {
         let items = |ids: &[u32]| self.with_text(ids.iter().map(|i| i + self.n_users as u32));
         let users = self.with_text(batch.users.iter().copied());
@@ -78,7 +81,8 @@ impl Texts {
         (0u32..).zip(&all_users).for_each(|(at, &row)| place[row as usize] = at);
 
         let sides = [users, items(&batch.positives), items(&batch.negatives)];
-        // One gather, because the derivative of each gather is a tensor over all nodes.
+        // One gather instead of three, because the gradient of each gather is a tensor over all
+        // nodes.
         let ids: Vec<u32> = sides.iter().flat_map(|(drawn, _)| &drawn.rows).copied().collect();
         let anchors = nodes.index_select(&index(&ids, 0)?, 0)?;
         let (mut terms, mut start) = (Vec::new(), 0);
@@ -103,8 +107,8 @@ impl Texts {
         Tensor::stack(&terms, 0)?.sum_all()
     }
 
-    /// RLMRec-Gen: the projected masked nodes must find their texts among those of all masked
-    /// nodes.
+    /// Computes the loss of RLMRec-Gen: each masked node, projected, must find its text among the
+    /// texts of all masked nodes.
     fn generative(&self, nodes: &Tensor, masked: &[u32]) -> Result<Tensor> {
         // Each node is masked at most once.
         let (drawn, count) = self.with_text(masked.iter().copied());

@@ -1,4 +1,4 @@
-//! `generate`: prompts and their continuations.
+//! `glta gptq generate`: continues prompts.
 
 use std::time::Instant;
 
@@ -9,30 +9,30 @@ use super::model::LoadArgs;
 use crate::output::{errln, outln};
 use crate::{Result, interrupt};
 
-/// Flags of `generate`.
+/// Flags of `glta gptq generate`.
 #[derive(Debug, Clone, Args)]
 pub(super) struct GenerateArgs {
     #[command(flatten)]
     load: LoadArgs,
-    /// Text to continue; may be repeated; all prompts run as one batch.
+    /// Text to continue; the flag may be repeated, and all prompts run as one batch.
     #[arg(long, required = true, help_heading = "Text")]
     prompt: Vec<String>,
-    /// Maximum number of tokens per prompt.
+    /// Maximum number of generated tokens per prompt.
     #[arg(long, default_value_t = 64, help_heading = "Text")]
     max_new_tokens: usize,
-    /// Temperature; 0 always takes the most likely token.
+    /// Temperature of the sampling; 0 always takes the most likely token.
     #[arg(long, default_value_t = 0.0, help_heading = "Sampling")]
     temperature: f32,
-    /// Sample from the k most likely tokens; 0 for all.
+    /// Number of most likely tokens from which the next one is sampled; 0 means all.
     #[arg(long, default_value_t = 0, help_heading = "Sampling")]
     top_k: usize,
-    /// Sample from the most likely tokens with this total probability.
+    /// Total probability of the most likely tokens from which the next one is sampled.
     #[arg(long, default_value_t = 1.0, help_heading = "Sampling")]
     top_p: f32,
-    /// Penalty on tokens that already occurred; 1 for none.
+    /// Factor that lowers the scores of tokens that already occurred; 1 changes nothing.
     #[arg(long, default_value_t = 1.0, help_heading = "Sampling")]
     repetition_penalty: f32,
-    /// Text that ends an answer; may be repeated.
+    /// Text that ends an answer; the flag may be repeated.
     #[arg(long, help_heading = "Text")]
     stop: Vec<String>,
     /// Seed of the sampling.

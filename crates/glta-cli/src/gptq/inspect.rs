@@ -1,4 +1,4 @@
-//! `inspect`: prints the configuration, size and load time of a checkpoint.
+//! `glta gptq inspect`: prints the configuration, size and load time of a checkpoint.
 
 use std::time::Instant;
 

@@ -24,21 +24,22 @@ pub struct GptqArgs {
 
 #[derive(Debug, Clone, Subcommand)]
 enum Command {
-    /// Print the configuration and the size in memory.
+    /// Print the configuration of a checkpoint and its size in memory.
     Inspect(ModelArgs),
-    /// Compare with `reference.safetensors` in the model's folder, which holds another
-    /// implementation's outputs (docs/gptq.md): one line of JSON, exit code 1 above tolerance.
+    /// Compare the outputs of a model with those of another implementation, which
+    /// `reference.safetensors` in its folder contains (docs/gptq.md). Prints one line of JSON; exit
+    /// code 1 means that an error exceeds the tolerance.
     Verify(LoadArgs),
-    /// Continue prompts.
+    /// Continue prompts with generated text.
     Generate(GenerateArgs),
     /// Quantise a checkpoint, which may already be quantised.
     Quantize(QuantizeArgs),
 }
 
-/// Exit code of an error; 1 means that a comparison exceeds the tolerance.
+/// Exit code of an error, which differs from that of a failed comparison.
 const ERROR: u8 = 2;
 
-/// Runs the subcommand. Exit code 1 means that a comparison exceeds the tolerance, 2 an error.
+/// Runs `glta gptq`. Exit code 1 means that a comparison exceeds the tolerance, 2 an error.
 pub fn run(args: &GptqArgs) -> ExitCode {
     interrupt::listen();
     let passed = match &args.command {

@@ -1,4 +1,4 @@
-//! Flags for the checkpoint of a subcommand.
+//! Flags for the checkpoint, its precision and its device.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ use crate::device::device;
 use crate::fetch::checkpoint;
 use crate::progress::Reporter;
 
-/// A checkpoint.
+/// Flags that name a checkpoint.
 #[derive(Debug, Clone, Args)]
 pub(super) struct ModelArgs {
     /// Folder with config.json and safetensors weights, or its id on the hub, owner/name or
@@ -23,14 +23,14 @@ pub(super) struct ModelArgs {
 }
 
 impl ModelArgs {
-    /// The folder of the checkpoint, downloaded if necessary.
+    /// Returns the folder of the checkpoint, which is downloaded if necessary.
     pub(super) fn dir(&self) -> Result<PathBuf> {
         checkpoint(&self.model, &mut Reporter::new(self.quiet))
             .map_err(|e| format!("--model {e}").into())
     }
 }
 
-/// Flags of a checkpoint: the model, the precision of its products and the device.
+/// Flags of a checkpoint that is loaded: the model, the precision of its products and the device.
 #[derive(Debug, Clone, Args)]
 pub(super) struct LoadArgs {
     #[command(flatten)]

@@ -1,4 +1,4 @@
-//! `quantize`: a GPTQ checkpoint from another checkpoint and calibration text.
+//! `glta gptq quantize`: makes a GPTQ checkpoint from another checkpoint and calibration text.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -11,15 +11,15 @@ use super::model::ModelArgs;
 use crate::Result;
 use crate::progress::Reporter;
 
-/// Flags of `quantize`.
+/// Flags of `glta gptq quantize`.
 #[derive(Debug, Clone, Args)]
 pub(super) struct QuantizeArgs {
     #[command(flatten)]
     model: ModelArgs,
-    /// Bits per weight: 2, 3, 4 or 8.
+    /// Number of bits per weight: 2, 3, 4 or 8.
     #[arg(long, default_value_t = 4, help_heading = "Format")]
     bits: u32,
-    /// Number of inputs that share a scale; -1 for all.
+    /// Number of inputs that share a scale; -1 means all inputs.
     #[arg(long, default_value_t = 128, allow_hyphen_values = true, help_heading = "Format")]
     group_size: i64,
     /// Quantise inputs in the order of their activations (act-order).
@@ -28,19 +28,19 @@ pub(super) struct QuantizeArgs {
     /// Use a zero point per group instead of the middle of the range.
     #[arg(long, help_heading = "Format")]
     asym: bool,
-    /// Share of the mean diagonal of the Hessian that is added to the diagonal.
+    /// Fraction of the mean diagonal of the Hessian that is added to the diagonal.
     #[arg(long, default_value_t = 0.05, help_heading = "Format")]
     damp: f64,
-    /// Plain text that is similar to the model's inputs.
+    /// File of plain text that is similar to the model's inputs.
     #[arg(long, help_heading = "Calibration")]
     calibration: PathBuf,
-    /// Tokens per calibration text.
+    /// Number of tokens per calibration text.
     #[arg(long, default_value_t = 256, value_parser = at_least_one, help_heading = "Calibration")]
     sequence_length: usize,
-    /// Calibration texts, evenly spread over the file.
+    /// Number of calibration texts, evenly spread over the file.
     #[arg(long, default_value_t = 32, value_parser = at_least_one, help_heading = "Calibration")]
     sequences: usize,
-    /// Folder to write.
+    /// Folder for the new checkpoint.
     #[arg(long, help_heading = "Output")]
     out: PathBuf,
 }
@@ -101,7 +101,7 @@ fn at_least_one(text: &str) -> std::result::Result<usize, String> {
     }
 }
 
-/// `count` excerpts of `length` tokens, evenly spread over `ids`, without overlap.
+/// Returns `count` excerpts of `length` tokens, evenly spread over `ids`, without overlap.
 fn excerpts(
     ids: &[u32],
     count: usize,

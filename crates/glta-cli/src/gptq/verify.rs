@@ -1,5 +1,5 @@
-//! `verify`: compares hidden states, logits, the input gradient and greedy continuations with those
-//! of a reference implementation.
+//! `glta gptq verify`: compares hidden states, logits, the input gradient and greedy continuations
+//! with those of a reference implementation.
 
 use std::collections::HashMap;
 
@@ -10,19 +10,21 @@ use super::model::LoadArgs;
 use crate::Result;
 use crate::output::outln;
 
-/// File of the reference values, in the model's folder.
+/// Name of the file, in the model's folder, with the reference values.
 const REFERENCE: &str = "reference.safetensors";
 
 // Larger errors mean that a checkpoint was read incorrectly, or that the arithmetic is not f32.
-// Models with large states exceed the absolute bound by rounding alone, in any order of summation;
-// for them the relative error (L2) counts.
+/// Maximum absolute error of hidden states and logits in f32.
 const MAX_ABS_ERR: f64 = 1e-4;
+/// Maximum relative error (L2) of hidden states and logits in f32. It counts for models with large
+/// states, whose rounding errors alone exceed the absolute bound in any order of summation.
 const MAX_REL_ERR: f64 = 1e-5;
+/// Maximum relative error (L2) of the input gradient in f32.
 const MAX_GRAD_REL_ERR: f64 = 1e-4;
-/// Maximum relative error with 16-bit rounding; greedy tokens may then differ.
+/// Maximum relative error (L2) with 16-bit rounding, which may also change greedy tokens.
 const MAX_16_BIT_REL_ERR: f64 = 5e-2;
 
-/// Whether the model agrees with its reference.
+/// Prints the errors of a model, and returns whether it agrees with its reference.
 pub(super) fn verify(args: &LoadArgs) -> Result<bool> {
     let dir = args.model.dir()?;
     let path = dir.join(REFERENCE);
@@ -49,7 +51,7 @@ pub(super) fn verify(args: &LoadArgs) -> Result<bool> {
             "logits_max_abs_err": logits.abs,
             "logits_rel_err": logits.rel,
             "input_grad_rel_err": grad_err,
-            // Also true if the reference has no continuations.
+            // The value is also true if the reference has no continuations.
             "greedy_tokens_equal": greedy_equal,
         })
     );
@@ -62,7 +64,7 @@ pub(super) fn verify(args: &LoadArgs) -> Result<bool> {
         && greedy_equal)
 }
 
-/// Tensors by name: `p0.input_ids` and so on for each prompt, and `grad.*`.
+/// Reference tensors by name: `p0.input_ids` and so on for each prompt, and `grad.*`.
 struct Reference(HashMap<String, Tensor>);
 
 impl Reference {
@@ -71,14 +73,14 @@ impl Reference {
         Ok(self.0.get(name).ok_or_else(missing)?)
     }
 
-    /// The token ids of this name, if they exist.
+    /// Returns the token ids with this name, if they exist.
     fn ids(&self, name: &str) -> Result<Option<Vec<u32>>> {
         let ids = |tensor: &Tensor| tensor.to_dtype(DType::U32)?.to_vec1();
         Ok(self.0.get(name).map(ids).transpose()?)
     }
 }
 
-/// Errors of the outputs for all prompts.
+/// Largest errors of the outputs over all prompts.
 struct Outputs {
     hidden: Worst,
     logits: Worst,
@@ -96,7 +98,7 @@ fn compare_outputs(model: &Llama, reference: &Reference) -> Result<Outputs> {
             .hidden_states(&embeds, &[prompt.len()], &ForwardOptions::default())?
             .squeeze(0)?;
         hidden_err.note(&hidden, reference.get(&name("hidden_states"))?)?;
-        // Logits of all positions, or only of the last one.
+        // The reference has the logits of all positions, or only of the last ones.
         let logits = reference.get(&name("logits"))?;
         let rows = logits.dim(0)?;
         let before = prompt.len().checked_sub(rows).ok_or("more logits than tokens")?;
@@ -112,7 +114,7 @@ fn compare_outputs(model: &Llama, reference: &Reference) -> Result<Outputs> {
     Ok(Outputs { hidden: hidden_err, logits: logits_err, greedy_equal })
 }
 
-/// The most likely continuation.
+/// Returns the most likely continuation of a prompt.
 fn greedy(model: &Llama, prompt: Vec<u32>, length: usize) -> Result<Vec<u32>> {
     let options =
         GenerateOptions { max_new_tokens: length, ignore_eos: true, ..Default::default() };
@@ -120,7 +122,7 @@ fn greedy(model: &Llama, prompt: Vec<u32>, length: usize) -> Result<Vec<u32>> {
     Ok(texts.pop().unwrap_or_default())
 }
 
-/// Relative error of the gradient with respect to the input embeddings.
+/// Returns the relative error of the gradient with respect to the input embeddings.
 fn gradient_err(model: &Llama, reference: &Reference) -> Result<f64> {
     let embeds = Var::from_tensor(&reference.get("grad.inputs_embeds")?.unsqueeze(0)?)?;
     let length = embeds.dim(1)?;
@@ -131,7 +133,7 @@ fn gradient_err(model: &Llama, reference: &Reference) -> Result<f64> {
     Ok(relative_err(grad, &reference.get("grad.d_inputs_embeds")?.unsqueeze(0)?)?)
 }
 
-/// The largest errors so far.
+/// The largest absolute and relative errors so far.
 #[derive(Debug, Default)]
 struct Worst {
     abs: f64,
@@ -155,7 +157,7 @@ fn max_abs_err(got: &Tensor, expected: &Tensor) -> std::result::Result<f64, Erro
     Ok(f64::from(difference.to_scalar::<f32>()?))
 }
 
-/// In the L2 norm.
+/// Returns the relative error in the L2 norm.
 fn relative_err(got: &Tensor, expected: &Tensor) -> std::result::Result<f64, Error> {
     let norm = |t: &Tensor| t.to_dtype(DType::F64)?.sqr()?.sum_all()?.to_scalar::<f64>();
     Ok((norm(&(got - expected)?)? / norm(expected)?).sqrt())

@@ -1,4 +1,4 @@
-//! The interactions and their split.
+//! Reads the interactions and makes their split.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use glta_data::{Dataset, Split, SplitConfig};
 use super::args::LightgcnArgs;
 use crate::Result;
 
-/// The interactions, and their split if it was published.
+/// The interactions, with their split if it was published.
 pub(super) struct Data {
     pub(super) dataset: Dataset,
     published: Option<Split>,
@@ -29,8 +29,8 @@ impl Data {
         })
     }
 
-    /// The split of a seed: the published one, with validation items from its training part, or a
-    /// random one.
+    /// Returns the split of a seed. It is the published one, with validation items from its
+    /// training part, or a random one.
     pub(super) fn split(&self, args: &LightgcnArgs, seed: u64) -> Result<Split> {
         let valid_ratio = args.valid_ratio;
         Ok(match &self.published {

@@ -33,7 +33,7 @@ use data::Data;
 use record::SeedResult;
 use train::Training;
 
-/// Trains, evaluates, and writes the files. All ranks run it.
+/// Trains, evaluates, and writes the files. All ranks call this function.
 pub fn run(args: &LightgcnArgs) -> ExitCode {
     exit_on_ranks(|ranks| run_on(args, ranks))
 }
@@ -69,8 +69,8 @@ fn run_on(args: &LightgcnArgs, ranks: &Ranks) -> Result<()> {
     Ok(())
 }
 
-/// One seed: split, training or search, evaluation. Rank 0 writes the files to `out` and returns
-/// the result.
+/// Splits, trains or searches, and evaluates for one seed. Rank 0 writes the files to `out` and
+/// returns the result.
 fn run_seed(
     args: &LightgcnArgs,
     ranks: &Ranks,

@@ -1,4 +1,4 @@
-//! Curves of a run as SVG files.
+//! Plots the curves of a run as SVG files.
 
 use std::path::Path;
 
@@ -15,13 +15,13 @@ const COLORS: [RGBColor; 4] =
 /// A named curve of points `(epoch, value)`.
 type Curve = (&'static str, Vec<(f64, f64)>);
 
-/// Plots the training loss by epoch.
+/// Plots the training loss over the epochs.
 pub(super) fn loss(path: &Path, history: &[EpochReport]) -> Result<()> {
     let points = history.iter().map(|e| (e.epoch as f64, e.loss)).collect();
     draw(path, "LightGCN: training loss by epoch, lower is better", &[("loss", points)])
 }
 
-/// Plots the metrics by evaluation.
+/// Plots the validation or test metrics over the epochs.
 pub(super) fn metrics(path: &Path, history: &[EpochReport]) -> Result<()> {
     let curve = |name: &'static str| -> Curve {
         let points = history.iter().filter_map(|e| Some((e.epoch as f64, *e.metrics.get(name)?)));
@@ -47,7 +47,8 @@ fn draw(path: &Path, title: &str, curves: &[Curve]) -> Result<()> {
         let mut chart = ChartBuilder::on(&root)
             .caption(title, ("sans-serif", 18))
             .margin(12)
-            // Space for the last number of the axis, and for the legend next to the curves.
+            // The margin has space for the last number of the axis, and for the legend next to the
+            // curves.
             .margin_right(96)
             .x_label_area_size(36)
             .y_label_area_size(60)
@@ -65,7 +66,7 @@ fn draw(path: &Path, title: &str, curves: &[Curve]) -> Result<()> {
         }
         root.present()?;
     }
-    // The description for screen readers.
+    // Screen readers read the title of the image.
     let svg = svg.replacen('>', &format!(" role=\"img\"><title>{title}</title>"), 1);
     save(path, svg.as_bytes())
 }

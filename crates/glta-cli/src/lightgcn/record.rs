@@ -12,24 +12,24 @@ use super::args::LightgcnArgs;
 use super::data::Data;
 use glta_eval::peak_rss_mb;
 
-/// The result of one seed.
+/// Metrics and duration of one seed.
 pub(super) struct SeedResult {
-    /// The configuration with its seed and the chosen settings.
+    /// Configuration with the seed and the chosen settings.
     pub(super) config: LightGcnConfig,
     pub(super) trained: Trained,
     pub(super) report: Metrics,
-    /// Seconds of the training and of the search.
+    /// Duration of the training and of the search in seconds.
     pub(super) seconds: f64,
 }
 
-/// The whole file.
+/// The content of `metrics.json`.
 #[derive(Serialize)]
 pub(super) struct Record<'a> {
     dataset: Stats,
-    /// Skipped and doubtful rows of the files.
+    /// Report on skipped and doubtful rows of the files.
     data: &'a Report,
     protocol: Value,
-    /// The configuration of the first seed; every row has its own.
+    /// Configuration of the first seed. Every row has its own.
     config: Option<&'a LightGcnConfig>,
     rows: Vec<Value>,
 }

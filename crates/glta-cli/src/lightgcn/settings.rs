@@ -1,4 +1,4 @@
-//! The configuration of the file and the flags.
+//! Reads the configuration from the file and the flags.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use super::args::LightgcnArgs;
 use crate::Result;
 
-/// Applies the defaults, then the file, then the flags.
+/// Returns the configuration. The file changes the defaults, and the flags change the result.
 pub(super) fn configuration(args: &LightgcnArgs) -> Result<LightGcnConfig> {
     let mut config = match &args.config {
         None => LightGcnConfig::default(),

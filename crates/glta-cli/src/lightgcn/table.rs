@@ -1,4 +1,4 @@
-//! The results as a table.
+//! Prints the results as a table.
 
 use std::array::from_fn;
 use std::collections::BTreeMap;
@@ -8,7 +8,7 @@ use crate::output::outln;
 
 const COLUMNS: [&str; 7] = ["P@5", "P@10", "P@20", "N@5", "N@10", "N@20", "R@20"];
 
-/// One value per column.
+/// Values of one row, one per column.
 type Values = [f64; COLUMNS.len()];
 
 /// Prints one line per seed, and the mean and standard deviation.
@@ -36,7 +36,7 @@ fn line(name: &str, values: Values) -> String {
     format!("{name:<16}{}", values.map(|v| format!("{v:>8.4}")).concat())
 }
 
-/// Mean and sample standard deviation of each column.
+/// Returns the mean and the sample standard deviation of each column.
 fn mean_and_deviation(all: &[Values]) -> (Values, Values) {
     let n = all.len() as f64;
     let mean: Values = from_fn(|c| all.iter().map(|v| v[c]).sum::<f64>() / n);

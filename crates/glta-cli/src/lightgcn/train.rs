@@ -1,4 +1,4 @@
-//! Runs one training of LightGCN.
+//! Trains LightGCN with one configuration.
 
 use std::error::Error as StdError;
 use std::path::Path;
@@ -12,17 +12,17 @@ use crate::output::errln;
 use crate::progress::Reporter;
 use crate::ranks::Ranks;
 
-/// The common parts of all trainings on one split.
+/// The data and settings that all trainings on one split share.
 pub(super) struct Training<'a> {
     pub(super) args: &'a LightgcnArgs,
     pub(super) ranks: &'a Ranks,
     pub(super) split: &'a Split,
-    /// Initial layer-0 embeddings.
+    /// Initial layer-0 embeddings, which replace the random ones.
     pub(super) start: Option<&'a NodeEmbeddings>,
 }
 
 impl Training<'_> {
-    /// Trains on all ranks, with validation data if there are any.
+    /// Trains on all ranks. With validation data training can stop early.
     pub(super) fn train(&self, config: &LightGcnConfig) -> Result<Trained, Error> {
         let Self { args, ranks, split, start } = *self;
         let watched = if !split.valid.is_empty() {
@@ -43,7 +43,7 @@ impl Training<'_> {
     }
 }
 
-/// Describes an epoch.
+/// Describes an epoch in words, for the progress line.
 fn note(epoch: &EpochReport) -> String {
     let mut note = format!("loss {:.5}, {:.2} s", epoch.loss, epoch.seconds);
     if epoch.validation.is_some() {
@@ -54,8 +54,8 @@ fn note(epoch: &EpochReport) -> String {
     note
 }
 
-/// Saves the state of a training after Ctrl-C, without changing an existing complete run. Returns
-/// the error that ends the program.
+/// Saves the layer-0 embeddings of a training after Ctrl-C to a separate file, so that an existing
+/// complete run does not change. Returns the error that ends the program.
 pub(super) fn stopped(
     ranks: &Ranks,
     out: &Path,
@@ -68,7 +68,7 @@ pub(super) fn stopped(
             let epochs = trained.history.len();
             errln!("{epochs} epochs are saved; continue with --start {}", path.display());
         }
-        // A rank that exits ends the others, so wait until rank 0 has written.
+        // A rank that exits ends the others, so all ranks wait until rank 0 has written.
         ranks.barrier()?;
         Ok(())
     };

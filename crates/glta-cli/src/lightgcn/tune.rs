@@ -41,7 +41,7 @@ pub(super) fn tune(
         let score = trained.best_validation().unwrap_or(f64::NAN);
         let seconds = started.elapsed().as_secs_f64();
         trials.push(Trial { config: config.clone(), score, seconds });
-        // Written after each trial, because a search takes long.
+        // The file is written after each trial, because a search takes long.
         if root {
             save(&out.join("search.json"), &serde_json::to_vec_pretty(&trials)?)?;
         }
@@ -58,7 +58,7 @@ pub(super) fn tune(
     Ok((candidates[best].clone(), trained))
 }
 
-/// The values of the grid's fields in a configuration.
+/// Describes the values that a configuration has in the fields of the grid.
 fn describe(grid: &Grid, config: &LightGcnConfig) -> String {
     let value = serde_json::to_value(config).unwrap_or_default();
     let field = |name: &String| {

@@ -13,9 +13,10 @@ use crate::dataset::Collector;
 use crate::report::FileReport;
 use crate::{Dataset, Error, Item, Result};
 
-/// Reads Amazon reviews of 2014, 2018 or 2023 in the publishers' format: a file of reviews and a
-/// file of metadata (`meta_*`) in one folder, as JSON lines (2014: Python dicts), plain or gzipped.
-/// It also reads a folder with a `*.item.json`, the processed form of the MiniOneRec project.
+/// Reads Amazon reviews of 2014, 2018 or 2023 in the publishers' format. A folder has a file of
+/// reviews and a file of metadata (`meta_*`) as JSON lines (in 2014 Python dicts), plain or
+/// gzipped. The function also reads a folder with a `*.item.json`, the processed form of the
+/// MiniOneRec project.
 ///
 /// | generation | reviews | items named by |
 /// |---|---|---|
@@ -25,11 +26,12 @@ use crate::{Dataset, Error, Item, Result};
 ///
 /// Items have `title`, `description`, categories as `genres`, and the texts `brand` and `features`,
 /// without markup and with decoded entities. A title that is a script by mistake counts as missing.
-/// Of repeated reviews of an item by a user the latest counts, of repeated metadata the first.
+/// If a user reviews an item several times, the latest review counts. If metadata are repeated, the
+/// first record counts.
 ///
 /// # Errors
-/// A missing file, several matching files, the first invalid line, or metadata without any item of
-/// the interactions.
+/// Returns an error if a file is missing, several files match, a line is invalid, or no item of the
+/// metadata has interactions.
 pub fn amazon(path: impl AsRef<Path>, config: &AmazonConfig) -> Result<Dataset> {
     let source = Source::open(path.as_ref())?;
     let category = config.category.as_deref().unwrap_or_default();
@@ -86,16 +88,16 @@ fn read_reviews(source: &Source, reviews: &str, collector: &mut Collector) -> Re
 struct Review {
     #[serde(rename = "reviewerID", alias = "user_id")]
     user: RawId,
-    /// Missing if there is a `parent_asin`.
+    /// Id of the item. It may be missing if the record has a `parent_asin`.
     #[serde(default)]
     asin: RawId,
     parent_asin: Option<RawId>,
     #[serde(rename = "overall", alias = "rating")]
     rating: Option<f32>,
-    /// Seconds, in the data up to 2018.
+    /// Time in seconds, in the data up to 2018.
     #[serde(rename = "unixReviewTime")]
     unix_review_time: Option<i64>,
-    /// Milliseconds, in the data of 2023.
+    /// Time in milliseconds, in the data of 2023.
     timestamp: Option<i64>,
 }
 

@@ -5,15 +5,15 @@ use serde::{Deserialize, Serialize};
 use super::input::Source;
 use crate::{Error, Result};
 
-/// Selects files of a folder.
+/// Settings that select the files of a category in a folder of Amazon reviews.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AmazonConfig {
-    /// The category, if a folder has several, as in the file names: `Gift_Cards`, for example.
-    /// Default none.
+    /// Name of the category in the file names, such as `Gift_Cards`. It is needed if a folder has
+    /// several categories. Default none.
     pub category: Option<String>,
     /// Name of the file of reviews, if the category has several (all reviews and a 5-core). By
-    /// default the one whose name matches the metadata.
+    /// default the reader uses the file whose name matches the metadata.
     pub reviews: Option<String>,
     /// Whether metadata are read. Without metadata items have no texts. Default true.
     pub metadata: bool,
@@ -25,32 +25,33 @@ impl Default for AmazonConfig {
     }
 }
 
-/// The files of one category, by their names without `.gz`.
+/// File names of one category, without `.gz`.
 pub(crate) struct Files {
-    /// One file, or the parts of a published split.
+    /// Names of the review files: one file, or the parts of a published split.
     pub(crate) reviews: Vec<String>,
     pub(crate) meta: Option<String>,
 }
 
-/// File extensions of reviews.
+/// Extensions of files of reviews.
 const ENDINGS: [&str; 3] = [".jsonl", ".json", ".csv"];
-/// The parts of a split that was published as CSV.
+/// Name parts that mark the parts of a split published as CSV.
 const PARTS: [&str; 3] = [".train", ".valid", ".test"];
 
-/// Whether a file is a table instead of JSON lines.
+/// Returns whether a file is a table instead of JSON lines.
 pub(crate) fn is_table(name: &str) -> bool {
     name.ends_with(".csv")
 }
 
-/// The category of a file of reviews: its name without extension, `reviews_` and `ratings_`.
+/// Returns the category in the name of a review file: the name without extension, `reviews_`,
+/// `ratings_` and split part.
 fn stem(name: &str) -> &str {
     let name = ENDINGS.iter().find_map(|ending| name.strip_suffix(ending)).unwrap_or(name);
     let name = name.strip_prefix("reviews_").or(name.strip_prefix("ratings_")).unwrap_or(name);
     PARTS.iter().find_map(|part| name.strip_suffix(part)).unwrap_or(name)
 }
 
-/// Whether a file belongs to a category: it has the same name, or the name followed by `_5` or
-/// another word.
+/// Returns whether a file belongs to a category. Its name must be that of the category, which a `.`
+/// or `_` and more text may follow, such as `_5`.
 fn is_of(stem: &str, category: &str) -> bool {
     let rest = stem.strip_prefix(category);
     rest.is_some_and(|rest| category.is_empty() || rest.is_empty() || rest.starts_with(['.', '_']))
@@ -81,7 +82,7 @@ impl Files {
         Ok(Self { reviews, meta: meta.map(String::from) })
     }
 
-    /// The data set's name.
+    /// Returns the name of the data set.
     pub(crate) fn name(&self) -> &str {
         let first = self.reviews.first().map_or("amazon", String::as_str);
         let name = first.split('.').next().unwrap_or_default();
@@ -93,7 +94,7 @@ fn among(text: &str, names: &[&str]) -> String {
     if names.is_empty() { String::new() } else { format!("{text} {}", names.join(", ")) }
 }
 
-/// The metadata of a category, also for the name of its 5-core (`Gift_Cards_5`).
+/// Finds the metadata of a category, which may also be named by its 5-core (`Gift_Cards_5`).
 fn meta<'n>(source: &Source, metas: &[&'n str], category: &str) -> Result<&'n str> {
     let of = |name: &str| {
         let name = name.strip_prefix("meta_").unwrap_or(name);
@@ -102,7 +103,7 @@ fn meta<'n>(source: &Source, metas: &[&'n str], category: &str) -> Result<&'n st
     let json = || metas.iter().copied().filter(|name| !is_table(name));
     let mut fitting: Vec<&str> = json().filter(|name| is_of(&of(name), category)).collect();
     if fitting.is_empty() {
-        // The longest name, because the name of one category may be a prefix of another.
+        // The longest name counts, because the name of one category may be a prefix of another.
         fitting = json().filter(|name| is_of(category, &of(name))).collect();
         fitting.sort_by_key(|name| std::cmp::Reverse(name.len()));
         fitting.truncate(1);
@@ -131,8 +132,8 @@ fn meta<'n>(source: &Source, metas: &[&'n str], category: &str) -> Result<&'n st
     }
 }
 
-/// The reviews that belong to the metadata. Of several files it prefers all reviews to the 5-core,
-/// and JSON to CSV.
+/// Chooses the reviews that belong to the metadata. Among several files it prefers all reviews to
+/// the 5-core, and JSON to CSV.
 fn choose(
     source: &Source,
     names: &[&str],

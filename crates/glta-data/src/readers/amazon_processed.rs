@@ -13,14 +13,15 @@ use super::table::{Column, Table, TableConfig};
 use crate::dataset::Collector;
 use crate::{Dataset, Result};
 
-/// Extension of the file of items: an object from item index to the item's texts.
+/// Ending of the name of the items file, which is a JSON object from item index to the item's
+/// texts.
 pub(crate) const ITEMS: &str = ".item.json";
 
 #[derive(Deserialize)]
 struct Texted {
     #[serde(default)]
     title: Texts,
-    /// A Python list inside a string.
+    /// Texts as a Python list inside a string.
     #[serde(default)]
     description: Texts,
     #[serde(default)]
@@ -29,9 +30,9 @@ struct Texted {
     categories: Texts,
 }
 
-/// Interactions come from `interactions.tsv` (header, then user and item). If it is missing, they
-/// come from the histories and targets of those files among `train.csv`, `valid.csv` and `test.csv`
-/// that exist.
+/// Reads the interactions and the items of a category. Interactions come from `interactions.tsv`,
+/// which has a header and then rows of user and item. If it is missing, they come from the
+/// histories and targets in those of `train.csv`, `valid.csv` and `test.csv` that exist.
 pub(crate) fn read(source: &Source, category: &str) -> Result<Dataset> {
     let items = source.one_file(&format!("*{ITEMS}"), "category", |name| {
         name.ends_with(ITEMS) && name.starts_with(category)
@@ -66,8 +67,8 @@ pub(crate) fn read(source: &Source, category: &str) -> Result<Dataset> {
     catalogue.finish(items.strip_suffix(ITEMS).unwrap_or(&items))
 }
 
-/// The texts of a list literal. Other texts do not change. Some lists have unescaped quotes in
-/// their texts; then only the brackets are removed.
+/// Returns the texts of a list literal, and other texts unchanged. Some lists have unescaped quotes
+/// in their texts. Of these only the brackets and the outer quotes are removed.
 fn unquoted(description: Texts) -> Texts {
     match description.0.as_slice() {
         [literal] if literal.starts_with('[') => match python::parse(literal) {
@@ -81,7 +82,7 @@ fn unquoted(description: Texts) -> Texts {
     }
 }
 
-/// Rows `user_id, …, history_item_id, item_id, …`: the past items and the next one.
+/// Reads rows `user_id, …, history_item_id, item_id, …`: a user's past items and the next item.
 fn read_histories(input: Input<'_>, collector: &mut Collector) -> Result<()> {
     let config = TableConfig { header: Some(true), ..TableConfig::default() };
     let mut table = Table::new(input, &config)?;

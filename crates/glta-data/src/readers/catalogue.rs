@@ -7,24 +7,24 @@ use crate::ids::{is_missing, shortest};
 use crate::report::{EXAMPLES, FileReport, Note};
 use crate::{Dataset, Error, Item, Result};
 
-/// Collects item texts by raw id for the items of the interactions.
+/// A collection of the records of items, by raw id, for the items of the interactions.
 pub(crate) struct Catalogue {
     collector: Collector,
     items: Vec<Option<Item>>,
-    /// Whether items without interactions are added to the data set.
+    /// Whether the data set also gets the items without interactions.
     all: bool,
     records: u64,
     repeated: Tally,
     /// Records of items without interactions.
     without: Tally,
-    /// Records of items without interactions whose id equals that of an item except for leading
-    /// zeros and `.0`.
+    /// Records of items without interactions whose id equals that of a known item except for
+    /// leading zeros and `.0`.
     nearly: Tally,
-    /// Items whose id has leading zeros or `.0`, by the id without these.
+    /// Dense ids of the items whose raw id has leading zeros or `.0`, by the raw id without these.
     short: Option<FxHashMap<String, u32>>,
 }
 
-/// A count with its first few examples.
+/// A count of records, with the first few as examples.
 #[derive(Default)]
 struct Tally {
     count: u64,
@@ -41,7 +41,8 @@ impl Tally {
 }
 
 impl Catalogue {
-    /// A catalogue for the items that have interactions; other items are left out.
+    /// Creates a catalogue for the items that have interactions. Records of other items are
+    /// omitted.
     pub(crate) fn new(collector: Collector) -> Self {
         Self {
             items: vec![None; collector.items.len()],
@@ -55,13 +56,13 @@ impl Catalogue {
         }
     }
 
-    /// Also keeps items without interactions.
+    /// Keeps items without interactions, too.
     pub(crate) fn with_all(mut self) -> Self {
         self.all = true;
         self
     }
 
-    /// Adds an item if it is needed. Of repeated items the first counts.
+    /// Adds an item if it is needed. If an item is repeated, the first record counts.
     pub(crate) fn add(&mut self, raw_id: &str, item: impl FnOnce() -> Item) -> Result<()> {
         self.records += 1;
         let Some(id) = self.collector.items.get(raw_id) else {
@@ -74,7 +75,7 @@ impl Catalogue {
         Ok(())
     }
 
-    /// Handles a record of an item without interactions.
+    /// Counts a record of an item without interactions, and adds the item if all are kept.
     fn unknown(&mut self, raw_id: &str, item: impl FnOnce() -> Item) -> Result<()> {
         if is_missing(raw_id) {
             return Err(Error::MissingId { kind: "item", raw: raw_id.to_owned() });
@@ -99,7 +100,7 @@ impl Catalogue {
         Ok(())
     }
 
-    /// Changes an item that was added.
+    /// Changes an item that was added before.
     pub(crate) fn update(&mut self, raw_id: &str, change: impl FnOnce(&mut Item)) {
         if let Some(id) = self.collector.items.get(raw_id)
             && let Some(item) = &mut self.items[id as usize]
@@ -108,7 +109,7 @@ impl Catalogue {
         }
     }
 
-    /// Reports records of a file that were left out.
+    /// Adds a note about omitted records of a file to the report.
     pub(crate) fn warn(&mut self, file: &str, note: Note) {
         self.collector.report.warn(file, note);
     }
@@ -122,7 +123,8 @@ impl Catalogue {
     /// Creates the data set. Items without a record only have their id.
     ///
     /// # Errors
-    /// [`Error::NothingJoins`] if there are records, but none of an item with interactions.
+    /// Returns [`Error::NothingJoins`] if there are records, but none is about an item with
+    /// interactions.
     pub(crate) fn finish(mut self, name: impl Into<String>) -> Result<Dataset> {
         let name = name.into();
         let rated =
@@ -201,11 +203,11 @@ impl Catalogue {
     }
 }
 
-/// An item with a cleaned title and description.
+/// Creates an item with a cleaned title and description.
 pub(crate) fn described(id: &str, title: &Texts, description: &Texts) -> Item {
     let mut item = Item::new(id);
     let raw_title = title.0.join(" ");
-    // In some records the title is a script of the page.
+    // Some records have a script of the page as the title.
     if !raw_title.contains("getTime()") {
         item.title = clean(&raw_title);
     }

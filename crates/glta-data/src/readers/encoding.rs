@@ -1,15 +1,15 @@
-//! Converts files in any Unicode encoding to UTF-8.
+//! Converts UTF-16 files to UTF-8.
 
 use std::io::{self, Cursor, ErrorKind, Read};
 
-/// Number of bytes from which an encoding is recognised.
+/// Number of bytes at the start of a file that determine its encoding.
 const HEAD: usize = 64;
 const UTF_8_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// The bytes of `reader` as UTF-8, without a byte order mark. UTF-16 (the "Unicode text" of
-/// spreadsheets) is decoded. Returns the name of the decoded encoding.
+/// Returns the text of `reader` as UTF-8 without a byte order mark, and the name of the encoding if
+/// it is UTF-16 (the "Unicode text" of spreadsheets).
 ///
-/// UTF-16 without a byte order mark is recognised if the first characters are ASCII.
+/// UTF-16 needs no byte order mark if its first characters are ASCII.
 pub(crate) fn decode<'a>(
     mut reader: impl Read + 'a,
 ) -> io::Result<(Box<dyn Read + 'a>, Option<&'static str>)> {
@@ -45,7 +45,8 @@ pub(crate) fn decode<'a>(
     })
 }
 
-/// Whether ASCII characters take two bytes each, and the byte order.
+/// Recognises UTF-16 by ASCII characters of two bytes each. Returns true for the big-endian order,
+/// and `None` if `head` is not recognised as UTF-16.
 fn without_mark(head: &[u8]) -> Option<bool> {
     let pairs = head.chunks_exact(2);
     if pairs.len() < 2 {
@@ -55,12 +56,12 @@ fn without_mark(head: &[u8]) -> Option<bool> {
     if all(1) { Some(false) } else { all(0).then_some(true) }
 }
 
-/// UTF-16 decoded to UTF-8.
+/// A reader that decodes UTF-16 to UTF-8.
 struct Utf16<R> {
     reader: R,
     big_endian: bool,
     raw: Vec<u8>,
-    /// Number of bytes at the start of `raw` that are read and not decoded yet.
+    /// Number of bytes at the start of `raw` that are read but not decoded.
     filled: usize,
     text: Cursor<Vec<u8>>,
 }
@@ -73,7 +74,7 @@ impl<R: Read> Utf16<R> {
         Self { reader, big_endian, raw: vec![0; BUFFER], filled: 0, text }
     }
 
-    /// Decodes the next part; false at the end of the file.
+    /// Decodes the next part. Returns false at the end of the file.
     fn advance(&mut self) -> io::Result<bool> {
         let got = self.reader.read(&mut self.raw[self.filled..])?;
         self.filled += got;
@@ -82,7 +83,7 @@ impl<R: Read> Utf16<R> {
             let pair = [pair[0], pair[1]];
             if self.big_endian { u16::from_be_bytes(pair) } else { u16::from_le_bytes(pair) }
         }));
-        // The second half of a surrogate pair may not be read yet.
+        // The second half of a surrogate pair may still be unread.
         let cut = got > 0 && units.last().is_some_and(|unit| (0xd800..0xdc00).contains(unit));
         units.truncate(units.len() - usize::from(cut));
         let text = char::decode_utf16(units.iter().copied()).collect::<Result<String, _>>();

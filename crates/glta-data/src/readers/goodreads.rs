@@ -12,22 +12,22 @@ use crate::dataset::Collector;
 use crate::report::{FileReport, Note};
 use crate::{Dataset, Error, Item, Result};
 
-/// Selects a part of the Goodreads data.
+/// Settings that select a part of the Goodreads data.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct GoodreadsConfig {
-    /// The genre, if a folder has several sets: the part of the file names that differs, such as
-    /// `poetry`. Default none.
+    /// Name of the genre in the file names, such as `poetry`. It is needed if a folder has the
+    /// files of several genres. Default none.
     pub subset: Option<String>,
-    /// Only books of this genre. It is one of the names in `goodreads_book_genres_initial.json` if
-    /// that file exists (`history` in `history, historical fiction, biography`), otherwise the name
-    /// of a shelf. Default none.
+    /// Genre of the books to keep. If `goodreads_book_genres_initial.json` exists, a genre is one
+    /// of the names in that file (`history` in `history, historical fiction, biography`). Otherwise
+    /// it is the name of a shelf. Default none.
     pub genre: Option<String>,
-    /// With `genre` and no genres file: the minimum number of readers who put the book on a shelf
-    /// of that name. Default 10.
+    /// Minimum number of readers who put a book on the shelf that `genre` names. It applies only if
+    /// there is no file of genres. Default 10.
     pub min_shelf_count: u32,
-    /// Whether books that were only put on a shelf (`is_read` false) are left out, about half of
-    /// the published rows. Default true.
+    /// Whether books that a user only put on a shelf (`is_read` false) are omitted. They are about
+    /// half of the published rows. Default true.
     pub only_read: bool,
 }
 
@@ -37,18 +37,18 @@ impl Default for GoodreadsConfig {
     }
 }
 
-/// Reads the UCSD Book Graph (Wan & McAuley) in the publishers' format: JSON lines
-/// `goodreads_books*.json` and `goodreads_interactions*.json` (or `goodreads_reviews*.json` if
-/// there are none) in one folder, for all books or one genre, plain or gzipped. Interactions may
-/// also be the publishers' `goodreads_interactions.csv`. It needs `book_id_map.csv`, because it
-/// numbers books differently. Without `user_id_map.csv` users keep their numbers.
+/// Reads the UCSD Book Graph (Wan & McAuley) in the publishers' format. A folder has the JSON lines
+/// `goodreads_books*.json` and `goodreads_interactions*.json` (or else `goodreads_reviews*.json`),
+/// for all books or one genre, plain or gzipped. Interactions may also be the publishers'
+/// `goodreads_interactions.csv`. This file numbers books differently, so it needs
+/// `book_id_map.csv`. Without `user_id_map.csv` users keep their numbers.
 ///
 /// Only the ids are mandatory in a record. Items have `title`, `description` and, if known, genres
 /// and a text `shelves`, without markup and with decoded entities. A rating of 0 means that there
-/// is none. The time is when the book was added to a shelf.
+/// is none. The time of an interaction is when the user put the book on a shelf.
 ///
 /// # Errors
-/// A missing file, several matching files, or the first invalid line.
+/// Returns an error if a file is missing, several files match, or a line is invalid.
 pub fn goodreads(path: impl AsRef<Path>, config: &GoodreadsConfig) -> Result<Dataset> {
     let source = Source::open(path.as_ref())?;
     let (books, events) = files(&source, config)?;
@@ -150,7 +150,7 @@ struct Book {
 #[derive(Deserialize)]
 struct Shelf {
     name: String,
-    /// A number in quotes.
+    /// Number of readers, which the file has in quotes.
     count: RawId,
 }
 
@@ -166,7 +166,7 @@ impl Shelf {
     }
 }
 
-/// Shelves that describe the reader's plans rather than the book.
+/// Names of shelves that describe the reader's plans rather than the book.
 const STATUS: &[&str] = &[
     "to-read",
     "currently-reading",
@@ -201,7 +201,7 @@ impl Book {
     }
 }
 
-/// The ids of the books of a genre.
+/// Returns the ids of the books of a genre.
 fn books_of(
     source: &Source,
     books: &str,
@@ -239,7 +239,8 @@ fn books_of(
     Ok(wanted)
 }
 
-/// The files of books and of interactions, or of reviews if there are no interactions.
+/// Returns the names of the file of books and of the file of interactions, or of reviews if there
+/// are no interactions.
 fn files(source: &Source, config: &GoodreadsConfig) -> Result<(String, String)> {
     let subset = config.subset.as_deref().unwrap_or_default();
     let of_kind = |kind: &str, ending: &str| {
@@ -306,7 +307,7 @@ const BOOKS: &str = "goodreads_books";
 const INTERACTIONS: &str = "goodreads_interactions";
 const REVIEWS: &str = "goodreads_reviews";
 
-/// Seconds since 1970 of a date such as `Fri Apr 19 08:15:15 -0700 2013`.
+/// Returns the seconds since 1970 of a date such as `Fri Apr 19 08:15:15 -0700 2013`.
 fn seconds(date: &str) -> Option<i64> {
     let parsed = jiff::fmt::strtime::parse("%a %b %d %H:%M:%S %z %Y", date).ok()?;
     Some(parsed.to_timestamp().ok()?.as_second())

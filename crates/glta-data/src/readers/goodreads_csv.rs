@@ -1,4 +1,4 @@
-//! The CSV edition of the Goodreads interactions, which numbers users and books.
+//! The CSV edition of the Goodreads interactions, which identifies users and books by numbers.
 
 use super::input::{Input, Source};
 use super::lines::integer;
@@ -6,11 +6,11 @@ use super::table::{Column, Row, Table, TableConfig, number};
 use crate::report::FileReport;
 use crate::{Error, Result};
 
-/// The map from the numbers of the CSV edition to ids.
+/// Name of the file that maps the book numbers of the CSV edition to ids.
 const BOOKS: &str = "book_id_map.csv";
 const USERS: &str = "user_id_map.csv";
 
-/// A row of the file, with the ids of the JSON edition.
+/// An interaction of the CSV edition, with the ids of the JSON edition.
 pub(crate) struct Event<'a> {
     pub(crate) user: &'a str,
     pub(crate) book: &'a str,
@@ -18,7 +18,7 @@ pub(crate) struct Event<'a> {
     pub(crate) rating: Option<f32>,
 }
 
-/// Calls `each` for every row of `file`, and adds the file to the report.
+/// Calls `each` for every row of `file`, and returns the report on the file.
 ///
 /// `book_id_map.csv` must be in the same folder, because the texts of the books have other ids.
 /// Without `user_id_map.csv` users keep their numbers.
@@ -69,17 +69,17 @@ pub(crate) fn for_each_event(
     })
 }
 
-/// Ids by number.
+/// Ids by number, with `None` for a number that has no id.
 type Ids = Vec<Option<Box<str>>>;
 
-/// The id for the number in a row.
+/// Returns the id of the number in a row.
 fn id_of<'a>(ids: &'a Ids, row: &Row<'_>, column: usize, file: &str) -> Result<&'a str> {
     let number = integer(row.bytes(column)).and_then(|number| usize::try_from(number).ok());
     let id = number.and_then(|number| ids.get(number)?.as_deref());
     id.ok_or_else(|| row.expected(&format!("a number of {file} in column {}", column + 1)))
 }
 
-/// The ids of one of the maps.
+/// Reads a map from the numbers in column `from` to the ids in column `to`.
 fn ids(input: Input<'_>, from: &str, to: &str) -> Result<Ids> {
     let mut table = Table::new(input, &with_header())?;
     let column = |name: &str| table.column(&Column::Name(name.into()));
@@ -88,7 +88,7 @@ fn ids(input: Input<'_>, from: &str, to: &str) -> Result<Ids> {
     let mut rows = 0;
     while let Some(row) = table.next_row()? {
         rows += 1;
-        // Numbers have few gaps; a corrupt one must not fill the memory.
+        // Numbers have few gaps. The limit keeps a corrupt number from filling the memory.
         let at = integer(row.bytes(from)).and_then(|at| usize::try_from(at).ok());
         let at = at.filter(|&at| at <= 64 * (rows + 1024));
         let Some(at) = at else {

@@ -1,16 +1,16 @@
 //! Converts web text to plain text: decodes entities and removes markup.
 //!
-//! An HTML parser does not help here. It treats every `<word` as an element, so it drops
-//! `<Untitled>` or the end of `5 <x`. Titles and descriptions of these data sets are plain text
-//! into which some shops put HTML, some of it escaped twice. Crates that render HTML as text also
-//! add layout (wrapped lines, link targets).
+//! An HTML parser would treat every `<word` as an element, so it would drop `<Untitled>` or the end
+//! of `5 <x`. Titles and descriptions of these data sets are plain text into which some shops put
+//! HTML, some of it escaped twice. Crates that render HTML as text also add layout (wrapped lines,
+//! link targets).
 
 use std::borrow::Cow;
 
-/// Plain text on one line. Tags become spaces, scripts and comments are removed, entities are
-/// decoded (twice if they were escaped twice), and white space is collapsed.
+/// Returns plain text on one line. Tags become spaces, scripts and comments are removed, entities
+/// are decoded (twice if they were escaped twice), and white space is collapsed.
 ///
-/// Only names of HTML elements are tags, so `a < b` and `<Untitled>` stay.
+/// Only names of HTML elements are tags, so `a < b` and `<Untitled>` do not change.
 pub(crate) fn clean(text: &str) -> String {
     let mut text = Cow::Borrowed(text);
     for _ in 0..2 {
@@ -58,7 +58,7 @@ fn strip_tags(text: &str) -> Cow<'_, str> {
     Cow::Owned(plain)
 }
 
-/// Length of the tag, comment or script at the start of `text`.
+/// Returns the length of the tag, comment or script at the start of `text`.
 fn tag_end(text: &str) -> Option<usize> {
     if text.starts_with("<!--") {
         return text.find("-->").map(|at| at + 3);
@@ -80,7 +80,7 @@ fn tag_end(text: &str) -> Option<usize> {
     text.find('>').map(|at| at + 1)
 }
 
-/// Names of HTML elements, sorted.
+/// Names of HTML elements in alphabetical order, for binary search.
 const ELEMENTS: &[&str] = &[
     "a",
     "abbr",

@@ -1,4 +1,4 @@
-//! Input files: in a folder or a zip archive, plain or gzipped, UTF-8 or UTF-16.
+//! Input files in a folder or a zip archive, plain or gzipped, as UTF-8 or UTF-16.
 
 use std::fs::File;
 use std::io::{self, Cursor, Read};
@@ -10,18 +10,19 @@ use zip::ZipArchive;
 use super::encoding::decode;
 use crate::{Error, Result};
 
-/// A folder, or the zip archive of a publisher.
+/// A folder, or a zip archive, that contains the files of a data set.
 #[derive(Debug)]
 pub(crate) struct Source {
     path: PathBuf,
-    /// File names: relative for a folder (its direct entries), full for a zip archive.
+    /// Names of the direct entries of the folder, or full names in the zip archive.
     names: Vec<String>,
     zipped: bool,
 }
 
-/// A text with its name for messages, without a byte order mark.
+/// The content of a file as UTF-8 without a byte order mark.
 pub(crate) struct Input<'a> {
-    /// The file; a file in an archive is prefixed by `archive.zip/`.
+    /// Name of the file for messages. For a file in an archive it starts with the archive, such as
+    /// `archive.zip/`.
     pub(crate) file: String,
     pub(crate) reader: Box<dyn Read + 'a>,
 }
@@ -31,8 +32,8 @@ impl Source {
         Self::open_within(path, 0)
     }
 
-    /// If a folder contains only one folder or one archive, as after some programs extracted an
-    /// archive, that one is opened.
+    /// Opens a folder or an archive. If a folder contains only one folder or one archive, opens
+    /// that instead, because some programs extract archives in this way.
     fn open_within(path: &Path, depth: usize) -> Result<Self> {
         let io = |source| io_error(path.display(), source);
         let metadata = std::fs::metadata(path).map_err(io)?;
@@ -63,17 +64,17 @@ impl Source {
             (names.filter(|name| !is_system_file(name)).collect(), true)
         };
         let mut source = Self { path: path.to_owned(), names, zipped };
-        // Shallow names first, then in a fixed order.
+        // Names with fewer folders come first, and the order is always the same.
         source.names.sort_by_key(|name| (name.matches(['/', '\\']).count(), name.clone()));
         Ok(source)
     }
 
-    /// The folder or archive, for messages.
+    /// Returns the path of the folder or archive, for messages.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The name without folders and `.zip`: the name of the data set.
+    /// Returns the name of the data set: the name of the folder or archive without `.zip`.
     pub(crate) fn stem(&self) -> String {
         let absolute = std::path::absolute(&self.path).unwrap_or_else(|_| self.path.clone());
         let name = absolute.file_name().unwrap_or_default().to_string_lossy();
@@ -81,7 +82,7 @@ impl Source {
         name.to_owned()
     }
 
-    /// All file names, without the folders of an archive.
+    /// Returns all file names. Those in an archive are without their folders.
     pub(crate) fn file_names(&self) -> impl Iterator<Item = &str> {
         let files = self.names.iter().filter(|name| {
             !name.ends_with(['/', '\\']) && (self.zipped || self.path.join(name).is_file())
@@ -89,14 +90,14 @@ impl Source {
         files.map(|name| base_name(name))
     }
 
-    /// Whether there is a file `name` or `name.gz`.
+    /// Returns whether a file `name` or `name.gz` exists.
     pub(crate) fn has(&self, name: &str) -> bool {
         self.find(name).is_some()
     }
 
-    /// The only file, by its name without `.gz`, for which `fits` returns true.
+    /// Returns the name, without `.gz`, of the only file for which `fits` returns true.
     ///
-    /// `expected` describes the file in messages; `field` is the setting that selects it.
+    /// In messages `expected` describes the file, and `field` is the setting that selects it.
     pub(crate) fn one_file(
         &self,
         expected: &str,
@@ -125,7 +126,7 @@ impl Source {
         self.all(name).first().copied()
     }
 
-    /// The files `name` and `name.gz`; plain and shallow ones first.
+    /// Returns the files `name` and `name.gz`. Plain files, and files in fewer folders, come first.
     fn all(&self, name: &str) -> Vec<&str> {
         let mut all: Vec<&str> = self.names.iter().map(String::as_str).collect();
         all.retain(|full| {
@@ -137,7 +138,7 @@ impl Source {
         all
     }
 
-    /// Passes the file `name` or `name.gz` to `read`.
+    /// Opens the file `name` or `name.gz` and passes it to `read`.
     pub(crate) fn read<T>(
         &self,
         name: &str,
@@ -160,7 +161,7 @@ impl Source {
         read(opened(entry, file)?)
     }
 
-    /// The error for a missing file.
+    /// Returns the error for a missing file.
     pub(crate) fn missing(&self, expected: &str, hint: &str) -> Error {
         Error::MissingFile {
             folder: self.path.clone(),
@@ -177,7 +178,7 @@ pub(crate) fn open_file(path: &Path) -> Result<Input<'static>> {
     opened(handle, file)
 }
 
-/// The text of a file, decompressed, as UTF-8.
+/// Returns the text of a file, decompressed and decoded to UTF-8.
 fn opened<'a>(reader: impl Read + 'a, file: String) -> Result<Input<'a>> {
     let text = decompress(reader).and_then(decode);
     let (reader, encoding) = text.map_err(|e| io_error(&file, e))?;
@@ -187,7 +188,7 @@ fn opened<'a>(reader: impl Read + 'a, file: String) -> Result<Input<'a>> {
     Ok(Input { file, reader })
 }
 
-/// Gzip is recognised by its first two bytes, for any file name.
+/// Decompresses a file if its first two bytes are those of gzip. The file name does not matter.
 fn decompress<'a>(mut reader: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
     let mut head = [0; 2];
     let mut len = 0;
@@ -201,16 +202,16 @@ fn decompress<'a>(mut reader: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> 
     Ok(if head == [0x1f, 0x8b] { Box::new(MultiGzDecoder::new(whole)) } else { Box::new(whole) })
 }
 
-/// Maximum depth of nested folders.
+/// Maximum depth of nested folders and archives.
 const DEEPEST: usize = 4;
 
-/// The name of a file without folders; some archives from Windows use backslashes.
+/// Returns the name of a file without folders. Some archives from Windows use backslashes.
 fn base_name(name: &str) -> &str {
     name.rsplit_once(['/', '\\']).map_or(name, |(_, base)| base)
 }
 
-/// Files that macOS and Windows add: resource forks (`._x`, a folder `__MACOSX`), hidden files and
-/// folders, and files of their file managers.
+/// Returns whether macOS or Windows added a file: resource forks (`._x`, a folder `__MACOSX`),
+/// hidden files and folders, and files of their file managers.
 fn is_system_file(name: &str) -> bool {
     let mut parts = name.split(['/', '\\']);
     parts.any(|part| {

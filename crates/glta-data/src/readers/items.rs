@@ -15,26 +15,26 @@ use crate::ids::is_missing;
 use crate::report::Note;
 use crate::{Dataset, Error, Item, Result};
 
-/// How a table of items is read. Fields that are `None` are recognised: columns by their names in
-/// the header (`product_id`, `name`, `category`, `description`, …). Without known names the first
-/// column is the id and the second the title.
+/// Settings for reading a table of items. If a field is `None`, the reader recognises the column by
+/// its name in the header (`product_id`, `name`, `category`, `description`, …). If no name is
+/// known, the first column is the id and the second the title.
 ///
 /// All other columns become texts in [`Item::other`] with their names.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ItemsConfig {
-    /// Header, separator and quoting.
+    /// Header, separator and quoting of the table.
     pub table: TableConfig,
-    /// The column of ids.
+    /// Column of the ids.
     pub id: Option<Column>,
-    /// The column of titles, optional.
+    /// Column of the titles. A table may lack it.
     pub title: Option<Column>,
-    /// The column of genres or categories, optional: a list literal, or texts separated by `|` or
-    /// `;` (in RecBole's `token_seq` by spaces).
+    /// Column of the genres or categories. A table may lack it. A field is a list literal, or texts
+    /// separated by `|` or `;` (in RecBole's `token_seq` by spaces).
     pub genres: Option<Column>,
-    /// The column of descriptions, optional.
+    /// Column of the descriptions. A table may lack it.
     pub description: Option<Column>,
-    /// How a row without an id is handled.
+    /// Treatment of rows without an id. Default [`MissingIds::Refuse`].
     pub missing_ids: MissingIds,
 }
 
@@ -42,9 +42,9 @@ pub struct ItemsConfig {
 /// items. Each is a [`Table`]. The name of the data set is that of the interactions file up to the
 /// first dot.
 ///
-/// Of repeated items the first row counts. Items without interactions follow the others and can be
-/// recommended by their texts; [`Dataset::k_core`] with 1 removes them. Items without a row have no
-/// text. [`Dataset::report`] counts both.
+/// If an item is repeated, the first row counts. Items without interactions follow the others and
+/// can be recommended by their texts. [`Dataset::k_core`] with 1 removes them. Items without a row
+/// have no text. [`Dataset::report`] counts the items of both kinds.
 ///
 /// ```
 /// use glta_data::readers::{Column, ItemsConfig, PairsConfig, tables};
@@ -63,8 +63,8 @@ pub struct ItemsConfig {
 /// ```
 ///
 /// # Errors
-/// As for [`pairs`](super::pairs()), and [`Error::NothingJoins`] if no row is about an item of the
-/// interactions.
+/// Returns the errors of [`pairs`](super::pairs()), and [`Error::NothingJoins`] if no row is about
+/// an item of the interactions.
 pub fn tables(
     interactions: impl AsRef<Path>,
     items: impl AsRef<Path>,
@@ -79,7 +79,7 @@ pub fn tables(
     catalogue.finish(name.split('.').next().unwrap_or_default())
 }
 
-/// Adds the rows of a table of items.
+/// Adds the rows of a table of items to the catalogue.
 fn read(input: Input<'_>, config: &ItemsConfig, catalogue: &mut Catalogue) -> Result<()> {
     let mut table = Table::new(input, &config.table)?;
     let columns = Columns::of(&table, config)?;
@@ -121,7 +121,7 @@ fn fields(row: &Row<'_>) -> Result<Vec<String>> {
     (0..row.len()).map(|n| row.text(n).map(str::to_owned)).collect()
 }
 
-/// The columns of a table of items.
+/// Indices of the columns of a table of items.
 struct Columns {
     id: usize,
     title: Option<usize>,
@@ -157,7 +157,7 @@ impl Columns {
     fn item(&self, id: &str, fields: &[String], names: &[String]) -> Item {
         let mut item = Item::new(id);
         for (n, field) in fields.iter().enumerate() {
-            // A text for a missing value is not a text.
+            // A field that stands for a missing value is not a text.
             if n == self.id || is_missing(field) {
                 continue;
             }
@@ -174,7 +174,7 @@ impl Columns {
                 let text = clean(field);
                 let name = match name {
                     "" => format!("column {}", n + 1),
-                    // These are the names of an item's own fields.
+                    // An item has fields with these names, so the column gets another name.
                     "title" | "genres" | "description" | "raw_id" => format!("{name} (column)"),
                     name => name.to_owned(),
                 };
@@ -185,7 +185,7 @@ impl Columns {
     }
 }
 
-/// The parts of a field with several genres.
+/// Splits a field into its genres.
 fn genres(field: &str, kind: &str) -> Vec<String> {
     let parts: Vec<String> = match python::parse(field) {
         Ok(serde_json::Value::Array(list)) => {

@@ -13,7 +13,7 @@ use super::lines::{Fault, for_each_line, shown, utf8};
 use super::python;
 use crate::{Error, Result};
 
-/// A file that is one JSON document.
+/// Parses a file that is one JSON document.
 pub(crate) fn whole<T: DeserializeOwned>(input: Input<'_>) -> Result<T> {
     let Input { file, reader } = input;
     serde_json::from_reader(BufReader::with_capacity(256 << 10, reader)).map_err(|error| {
@@ -24,7 +24,7 @@ pub(crate) fn whole<T: DeserializeOwned>(input: Input<'_>) -> Result<T> {
     })
 }
 
-/// The entries of an object, in the order of the file.
+/// The entries of a JSON object, in the order of the file.
 pub(crate) struct Entries<V>(pub(crate) Vec<(String, V)>);
 
 impl<'de, V: Deserialize<'de>> Deserialize<'de> for Entries<V> {
@@ -86,8 +86,8 @@ impl<'de> Deserialize<'de> for RawId {
     }
 }
 
-/// Calls `each` for every line of a file of JSON objects, or of Python literals, as in Amazon's
-/// files of 2014. Returns the number of lines.
+/// Calls `each` for every line of a file of JSON objects, or of Python literals (Amazon's files of
+/// 2014). Returns the number of lines.
 pub(crate) fn for_each_record<T: DeserializeOwned>(
     input: Input<'_>,
     mut each: impl FnMut(T) -> Result<()>,
@@ -100,7 +100,7 @@ pub(crate) fn for_each_record<T: DeserializeOwned>(
     Ok(records)
 }
 
-/// Parses the object in a line.
+/// Parses a line that is a JSON object or a Python dict.
 pub(crate) fn parse_record<T: DeserializeOwned>(line: &[u8]) -> std::result::Result<T, Fault> {
     let record = if line.starts_with(b"{'") || line.starts_with(b"{u'") {
         let value = python::parse(utf8(line)?)?;
@@ -114,7 +114,7 @@ pub(crate) fn parse_record<T: DeserializeOwned>(line: &[u8]) -> std::result::Res
     })
 }
 
-/// A text that may be a string, a list of strings, nested lists, or missing.
+/// Texts of a value that may be a string, a list of strings, nested lists, or missing.
 #[derive(Debug, Default)]
 pub(crate) struct Texts(pub(crate) Vec<String>);
 
@@ -154,12 +154,12 @@ impl<'de> Deserialize<'de> for Texts {
 }
 
 impl Texts {
-    /// The cleaned, non-empty texts, joined.
+    /// Returns the cleaned, non-empty texts, joined by `separator`.
     pub(crate) fn joined(&self, separator: &str) -> String {
         self.cleaned().join(separator)
     }
 
-    /// The cleaned, non-empty texts, without repetitions.
+    /// Returns the cleaned, non-empty texts without repetitions.
     pub(crate) fn cleaned(&self) -> Vec<String> {
         let mut texts: Vec<String> = Vec::new();
         for text in self.0.iter().map(|text| clean(text)) {

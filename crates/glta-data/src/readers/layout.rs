@@ -1,4 +1,5 @@
-//! Recognises whether the rows of a file are pairs or lists, and which columns are which.
+//! Recognises whether the rows of a file are pairs or lists, and which columns have users and
+//! items.
 
 use rustc_hash::FxHashSet;
 
@@ -8,7 +9,7 @@ use crate::Result;
 use crate::dataset::Collector;
 use crate::report::Note;
 
-/// The layout of a table, from its first rows.
+/// Returns the layout of a table, recognised from its first rows.
 ///
 /// Lists have one row per user, of any length. Pairs have rows of the same length, and a user has
 /// several rows.
@@ -25,8 +26,8 @@ pub(crate) fn of(table: &Table<'_>, config: &PairsConfig) -> Result<PairsLayout>
     let repeated = sample.iter().any(|row| !users.insert(row.first().map(String::as_str)));
     let even = sample.iter().filter(|row| row.len() == first.len()).count();
     let ragged = even < sample.len();
-    // In rows of two fields a list of one item looks like a pair. If only few rows have another
-    // length, they are rejected when they are read.
+    // In rows of two fields, a list of one item looks like a pair. If at most a tenth of the rows
+    // have another length, the table has pairs, and reading rejects these rows.
     let pairs = repeated
         || sample.iter().all(|row| row.len() <= 2)
         || (ragged && sample.len() >= 10 && 10 * even >= 9 * sample.len())
@@ -46,16 +47,16 @@ pub(crate) fn of(table: &Table<'_>, config: &PairsConfig) -> Result<PairsLayout>
     }
 }
 
-/// Columns of a table of pairs: user, item, rating and time.
+/// Maximum number of columns of a table of pairs: user, item, rating and time.
 const MOST_COLUMNS: usize = 4;
 
-/// Whether all fields are integers, as the ids of published lists are.
+/// Returns whether all fields are integers. Published lists have integer ids.
 fn are_numbers(sample: &[Vec<String>]) -> bool {
     let digits = |field: &String| field.bytes().all(|b| b.is_ascii_digit());
     sample.iter().flatten().all(|field| !field.is_empty() && digits(field))
 }
 
-/// Whether the last column has times, or the third has ratings with decimals.
+/// Returns whether the last column has times, or the third has ratings with decimals.
 fn looks_rated(sample: &[Vec<String>]) -> bool {
     let all = |column: usize, holds: &dyn Fn(&str) -> bool| {
         sample.iter().all(|row| row.get(column).is_some_and(|field| holds(field)))
@@ -65,17 +66,17 @@ fn looks_rated(sample: &[Vec<String>]) -> bool {
     all(last, &is_time) || all(2, &decimal)
 }
 
-/// Whether a field is a date, or an epoch after 1990 in any unit.
+/// Returns whether a field is a date, or a number that stands for a time after 1990.
 fn is_time(field: &str) -> bool {
     const YEAR_1990: i64 = 631_152_000;
     time(field.as_bytes()).is_some_and(|time| time >= YEAR_1990)
 }
 
-/// The index of a column.
+/// Index of a column, from 0.
 type Index = usize;
 
-/// The columns of users and items if none is set: those with a `known` name, otherwise the first
-/// two. A first column without a name that numbers the rows is skipped.
+/// Returns the columns of users and items: those with a `known` name, or else the first two. A
+/// first column that only numbers the rows is skipped.
 pub(crate) fn by_position(table: &Table<'_>, known: [Option<Index>; 2]) -> Result<(Index, Index)> {
     let names = table.columns();
     let problem = match known {
@@ -95,12 +96,13 @@ pub(crate) fn by_position(table: &Table<'_>, known: [Option<Index>; 2]) -> Resul
     Err(table.malformed(problem))
 }
 
-/// Whether a column has the row numbers that pandas or R wrote.
+/// Returns whether the name of a column is one that pandas or R gives to row numbers.
 fn is_row_number(name: &str) -> bool {
     name.is_empty() || name.starts_with("Unnamed:") || name.eq_ignore_ascii_case("index")
 }
 
-/// Whether this is one of Amazon's files of ratings of 2018, where the item comes first.
+/// Returns whether the table is one of Amazon's files of ratings of 2018, where the item comes
+/// first.
 fn items_first(table: &Table<'_>) -> bool {
     let sample = table.sample();
     let upper = |id: &str| id.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit());
@@ -111,8 +113,8 @@ fn items_first(table: &Table<'_>) -> bool {
         && sample.iter().all(|row| row.len() > 1 && is_item(&row[0]) && is_user(&row[1]))
 }
 
-/// The columns of ratings and times in a table of four columns without a header, as in MovieLens'
-/// `u.data`.
+/// Returns the columns of ratings and times of a table of four columns without a header, such as
+/// MovieLens' `u.data`.
 pub(crate) fn rating_and_time(
     table: &Table<'_>,
     user: Index,
@@ -130,11 +132,11 @@ pub(crate) fn rating_and_time(
     if fits { (Some(2), Some(3)) } else { (None, None) }
 }
 
-/// Users with several rows in a file of lists.
+/// A count of the users that have several rows in a file of lists.
 pub(crate) struct RepeatedUsers {
     /// Whether the layout was recognised, not configured.
     guessed: bool,
-    /// The line of each user's first row.
+    /// Line of each user's first row, or 0.
     first: Vec<u64>,
     count: u64,
     examples: Vec<String>,
@@ -146,7 +148,7 @@ impl RepeatedUsers {
         Self { guessed, first: Vec::new(), count: 0, examples: Vec::new() }
     }
 
-    /// Counts a row of a user. In recognised lists a second row is an error.
+    /// Counts a row of a user. If the layout was recognised, a second row of a user is an error.
     pub(crate) fn check(&mut self, row: &Row<'_>, user: u32) -> Result<()> {
         let user = user as usize;
         if user >= self.first.len() {

@@ -1,7 +1,7 @@
 //! Lines of a file as byte slices, with file and line number in every error.
 //!
 //! `bstr` and the standard library read lines of any length, so a corrupt or malicious archive
-//! without a line end would fill the memory. Lines have a limit here.
+//! without line ends would fill the memory. This module limits the length of a line.
 
 use std::borrow::Cow;
 use std::io::Read;
@@ -11,16 +11,16 @@ use memchr::{memchr, memchr2};
 use super::input::{Input, io_error};
 use crate::{Error, Result};
 
-/// The reason why a line cannot be used.
+/// Reason why a line cannot be used.
 pub(crate) enum Fault {
-    /// A problem with the line; file and line number are added.
+    /// A problem of the line, to which [`at`](Self::at) adds file and line number.
     Problem(String),
-    /// Another error, which is passed on unchanged.
+    /// An error that [`at`](Self::at) returns unchanged.
     Error(Error),
 }
 
 impl Fault {
-    /// The error, with file and line if it has none.
+    /// Returns the error, with file and line added to a problem or a missing id.
     pub(crate) fn at(self, file: &str, line: u64) -> Error {
         let problem = match self {
             Self::Problem(problem) => problem,
@@ -44,28 +44,29 @@ impl From<Error> for Fault {
 }
 
 const BUFFER: usize = 256 << 10;
-/// Maximum length of a line.
+/// Maximum length of a line in bytes.
 pub(crate) const MAX_LINE: usize = 64 << 20;
 
-/// The non-empty lines of a file.
+/// An iterator over the non-empty lines of a file.
 pub(crate) struct Lines<'a> {
     file: String,
     reader: Box<dyn Read + 'a>,
     end_of_line: u8,
     number: u64,
     buffer: Vec<u8>,
-    /// The part of `buffer` that was not returned yet, and the part of it without a line end.
+    /// Start of the part of `buffer` that was not returned yet. The part ends at `filled`, and its
+    /// bytes before `searched` have no line end.
     start: usize,
     filled: usize,
     searched: usize,
-    /// The position of the last line.
+    /// Start and end of the current line in `buffer`.
     last: (usize, usize),
     /// Whether `buffer` may contain a quote or a carriage return.
     special: bool,
 }
 
 impl<'a> Lines<'a> {
-    /// Lines that end with `\n` or `\r\n`.
+    /// Creates an iterator over lines that end with `\n` or `\r\n`.
     pub(crate) fn new(input: Input<'a>) -> Self {
         Self {
             file: input.file,
@@ -81,7 +82,7 @@ impl<'a> Lines<'a> {
         }
     }
 
-    /// Lines that end with `byte`.
+    /// Sets the byte that ends a line.
     pub(crate) fn ending_with(mut self, byte: u8) -> Self {
         self.end_of_line = byte;
         self
@@ -91,13 +92,14 @@ impl<'a> Lines<'a> {
         &self.file
     }
 
-    /// The next non-empty line and its number, from 1. A byte order mark before it is skipped.
+    /// Returns the next non-empty line and its number, from 1. A byte order mark before the line is
+    /// skipped.
     #[inline]
     pub(crate) fn next(&mut self) -> Result<Option<(u64, &[u8])>> {
         Ok(if self.advance()? { Some((self.number, self.line())) } else { None })
     }
 
-    /// Moves to the next non-empty line; false at the end.
+    /// Moves to the next non-empty line. Returns false at the end of the file.
     #[inline]
     pub(crate) fn advance(&mut self) -> Result<bool> {
         loop {
@@ -107,7 +109,7 @@ impl<'a> Lines<'a> {
             self.number += 1;
             let line = &self.buffer[start..end];
             end -= usize::from(line.ends_with(b"\r"));
-            // Files with byte order marks may have been concatenated.
+            // Several files with byte order marks may have been concatenated.
             if line.starts_with(b"\xef\xbb\xbf") {
                 start += 3;
             }
@@ -118,25 +120,25 @@ impl<'a> Lines<'a> {
         }
     }
 
-    /// The current line, after [`advance`](Self::advance).
+    /// Returns the current line, after [`advance`](Self::advance).
     #[inline]
     pub(crate) fn line(&self) -> &[u8] {
         &self.buffer[self.last.0..self.last.1]
     }
 
-    /// The number of the current line, from 1.
+    /// Returns the number of the current line, from 1.
     #[inline]
     pub(crate) fn number(&self) -> u64 {
         self.number
     }
 
-    /// Whether the current line may contain a quote or a carriage return.
+    /// Returns whether the current line may contain a quote or a carriage return.
     #[inline]
     pub(crate) fn is_special(&self) -> bool {
         self.special
     }
 
-    /// The position of the next complete line in the buffer.
+    /// Returns start and end of the next complete line in the buffer.
     #[inline]
     fn take(&mut self) -> Result<Option<(usize, usize)>> {
         loop {
@@ -156,7 +158,7 @@ impl<'a> Lines<'a> {
         }
     }
 
-    /// Reads more bytes; false at the end of the file.
+    /// Reads more bytes into the buffer. Returns false at the end of the file.
     #[cold]
     fn fill(&mut self) -> Result<bool> {
         self.buffer.copy_within(self.start..self.filled, 0);
@@ -200,14 +202,15 @@ pub(crate) fn for_each_line(
     Ok(())
 }
 
-/// The line as UTF-8 text.
+/// Returns the line as text, or a fault if it is not UTF-8.
 pub(crate) fn utf8(line: &[u8]) -> std::result::Result<&str, Fault> {
     std::str::from_utf8(line).map_err(|e| {
         Fault::Problem(format!("not UTF-8 at byte {} of `{}`", e.valid_up_to() + 1, shown(line)))
     })
 }
 
-/// The line as UTF-8, or as ISO-8859-1 if it is not UTF-8, as in the older MovieLens files.
+/// Returns the line as UTF-8. A line that is not UTF-8 is read as ISO-8859-1, the encoding of the
+/// older MovieLens files.
 pub(crate) fn utf8_or_latin1(line: &[u8]) -> Cow<'_, str> {
     match std::str::from_utf8(line) {
         Ok(text) => Cow::Borrowed(text),
@@ -215,7 +218,7 @@ pub(crate) fn utf8_or_latin1(line: &[u8]) -> Cow<'_, str> {
     }
 }
 
-/// A line for a message, truncated if it is long.
+/// Returns a line for a message, truncated after 80 bytes.
 pub(crate) fn shown(line: &[u8]) -> String {
     const MOST: usize = 80;
     let text = String::from_utf8_lossy(&line[..line.len().min(MOST)]);
@@ -223,12 +226,12 @@ pub(crate) fn shown(line: &[u8]) -> String {
     format!("{}{more}", text.escape_debug())
 }
 
-/// The problem of a line that does not have the expected form.
+/// Returns the fault of a line that does not have the expected form.
 pub(crate) fn expected(form: &str, line: &[u8]) -> Fault {
     Fault::Problem(format!("expected {form}, found `{}`", shown(line)))
 }
 
-/// A decimal integer of at most 18 digits, with an optional sign.
+/// Parses a decimal integer of at most 18 digits, with an optional minus sign.
 #[inline]
 pub(crate) fn integer(field: &[u8]) -> Option<i64> {
     let (negative, digits) = match field.strip_prefix(b"-") {
@@ -249,7 +252,7 @@ pub(crate) fn integer(field: &[u8]) -> Option<i64> {
     Some(if negative { -value } else { value })
 }
 
-/// A finite decimal number. The forms `4` and `4.5` of ratings have a fast path.
+/// Parses a finite decimal number. The frequent forms `4` and `4.5` of ratings have a fast path.
 #[inline]
 pub(crate) fn decimal(field: &[u8]) -> Option<f32> {
     match *field {

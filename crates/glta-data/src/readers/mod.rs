@@ -1,16 +1,16 @@
 //! Readers of raw files.
 //!
-//! - [`movielens`], [`amazon`], [`goodreads`], [`ihp`]: the publishers' files, in a folder or the
-//!   zip archive. Files that macOS and Windows add to archives are ignored. If a folder contains
-//!   only one folder, that one is read.
-//! - [`pairs`], [`split_pairs`], [`tables`]: interactions and items in tables of any kind, such as
-//!   CSV, JSON lines, RecBole's atomic files and LightGCN's lists.
-//! - [`Table`]: the rows of such a table, one by one.
+//! - [`movielens`], [`amazon`], [`goodreads`] and [`ihp`] read the publishers' files, in a folder
+//!   or the zip archive. They ignore files that macOS and Windows add to archives. If a folder
+//!   contains only one folder, they read that one.
+//! - [`pairs`], [`split_pairs`] and [`tables`] read interactions and items in tables of any kind,
+//!   such as CSV, JSON lines, RecBole's atomic files and LightGCN's lists.
+//! - [`Table`] reads the rows of such a table, one by one.
 //!
 //! A file may be gzipped, whatever its name is. Files are streamed. An error names the file and the
 //! line, the expected form and the actual content. [`tracing`] events and
-//! [`Dataset::report`](crate::Dataset::report) say what was recognised, left out, merged or
-//! missing.
+//! [`Dataset::report`](crate::Dataset::report) say which format was recognised, and what was
+//! omitted, merged or missing.
 
 mod amazon;
 mod amazon_files;

@@ -21,22 +21,22 @@ use crate::{Dataset, Error, Item, Result};
 /// | 1M, 10M | `ratings.dat`, or `pairs.dat` (`UserID::MovieID`) in its absence | `movies.dat` |
 /// | latest-small, 20M, 25M, 32M | `ratings.csv` | `movies.csv` |
 ///
-/// Users and items are numbered in the order of their first rating; movies without ratings are left
-/// out. Items have `title` and `genres`. If the folder has a `dbpedia_abstracts.json` (movie id →
-/// text), they also have a text `abstract`. ISO-8859-1 titles of the older files are decoded.
+/// Users and items are numbered in the order of their first rating. Movies without ratings are
+/// omitted. Items have `title` and `genres`. If the folder has a `dbpedia_abstracts.json` (movie id
+/// → text), they also have a text `abstract`. ISO-8859-1 titles of the older files are decoded.
 ///
 /// # Errors
-/// A path that is neither a folder nor a complete zip archive, no ratings file of any generation, a
-/// missing file of items, truncated gzip data, an empty file, or the first line without the form of
-/// the generation.
+/// Returns an error if the path is neither a folder nor a complete zip archive, if there is no file
+/// of ratings or of items, if a file is empty or its gzip data are truncated, or if a line does not
+/// have the form of the generation.
 pub fn movielens(path: impl AsRef<Path>) -> Result<Dataset> {
     movielens_with(path, &MovieLensConfig::default())
 }
 
-/// [`movielens`] with a choice among the files of a folder.
+/// Reads MovieLens like [`movielens`], with a choice among the files of a folder.
 ///
 /// # Errors
-/// As for [`movielens`].
+/// Returns the errors of [`movielens`].
 pub fn movielens_with(path: impl AsRef<Path>, config: &MovieLensConfig) -> Result<Dataset> {
     let source = Source::open(path.as_ref())?;
     let there: Vec<&str> = RATINGS.into_iter().filter(|file| source.has(file)).collect();
@@ -74,19 +74,20 @@ pub fn movielens_with(path: impl AsRef<Path>, config: &MovieLensConfig) -> Resul
     }
 }
 
-/// The files of ratings of all generations, in order of preference.
+/// Names of the files of ratings of all generations, in order of preference.
 const RATINGS: [&str; 4] = ["u.data", "ratings.dat", "pairs.dat", "ratings.csv"];
 
-/// Selects files of a folder.
+/// Settings that select the file of ratings in a MovieLens folder.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MovieLensConfig {
-    /// The file of ratings, if a folder has those of several generations: `u.data`, `ratings.dat`,
-    /// `pairs.dat` or `ratings.csv`. By default the first of these that exists.
+    /// Name of the file of ratings, if a folder has those of several generations: `u.data`,
+    /// `ratings.dat`, `pairs.dat` or `ratings.csv`. By default the first of these that exists.
     pub ratings: Option<String>,
 }
 
-/// The format of the rows of a generation: `user, item, rating, time`, or the first two.
+/// Returns the row format of a generation: `user, item, rating, time`, or only the first two
+/// columns.
 fn rows(separator: Separator, columns: usize) -> PairsConfig {
     let column = |number| Some(Column::Number(number)).filter(|_| number <= columns);
     PairsConfig {
@@ -210,7 +211,7 @@ fn movie(id: &str, title: &str, genres: &str) -> Item {
     }
 }
 
-/// Adds the abstracts of films from an object movie id → text.
+/// Adds the abstracts of films from a JSON object that maps movie ids to texts.
 fn add_abstracts(source: &Source, catalogue: &mut Catalogue) -> Result<()> {
     const FILE: &str = "dbpedia_abstracts.json";
     if !source.has(FILE) {

@@ -13,10 +13,11 @@ use crate::{Dataset, Error, Interactions, Item, Result, Split};
 
 /// Reads interactions without texts from one [`Table`].
 ///
-/// Raw ids may be any text and are compared as they are written (`007` is not `7`), except for
+/// Raw ids may be any text. They are compared as they are written (`007` is not `7`), except for
 /// spaces around them. Users and items are numbered in the order of their first appearance. Columns
 /// other than those of [`PairsConfig`] are not used. The name of the data set is that of the file
-/// up to the first dot. An information event and [`Dataset::report`] say what was recognised.
+/// up to the first dot. An information event and [`Dataset::report`] say which format was
+/// recognised.
 ///
 /// ```
 /// use glta_data::readers::{PairsConfig, pairs};
@@ -35,9 +36,10 @@ use crate::{Dataset, Error, Interactions, Item, Result, Split};
 /// ```
 ///
 /// # Errors
-/// An unreadable file, a file without interactions, a content that could be pairs as well as lists
-/// or that contradicts the settings or itself, a missing id (see [`MissingIds`]), or an invalid
-/// rating or time. The message names the line and the setting to change.
+/// Returns an error if the file is unreadable or has no interactions, if its content could be pairs
+/// as well as lists, if it contradicts the settings or itself, if an id is missing (see
+/// [`MissingIds`]), or if a rating or time is invalid. The message names the line and the setting
+/// to change.
 pub fn pairs(path: impl AsRef<Path>, config: &PairsConfig) -> Result<Dataset> {
     let path = path.as_ref();
     let collector = collect(open_file(path)?, config)?;
@@ -48,12 +50,12 @@ pub fn pairs(path: impl AsRef<Path>, config: &PairsConfig) -> Result<Dataset> {
 
 /// Reads a split that was published as two files with the same ids.
 ///
-/// The data set has the interactions of both files. The validation part is empty (see
-/// [`Split::with_validation`]). A pair that is in both files counts as training only. Both files
-/// have the layout of the training file.
+/// The data set has the interactions of both files. The validation part is empty, but
+/// [`Split::with_validation`] can fill it. A pair that is in both files counts as training only.
+/// Both files have the layout of the training file.
 ///
 /// # Errors
-/// As for [`pairs`].
+/// Returns the errors of [`pairs`].
 pub fn split_pairs(
     name: impl Into<String>,
     train: impl AsRef<Path>,
@@ -68,7 +70,8 @@ pub fn split_pairs(
     finish_split(name.into(), collector, n_train)
 }
 
-/// The data set and the split if the first `n_train` rows are for training.
+/// Returns the data set and its split. The first `n_train` rows are the training part, the others
+/// the test part.
 pub(crate) fn finish_split(
     name: String,
     mut collector: Collector,
@@ -98,14 +101,14 @@ pub(crate) fn finish_split(
     Ok((collector.finish(name, |_, raw| Item::new(raw))?, split))
 }
 
-/// The rows of one file.
+/// Reads the rows of one file.
 pub(crate) fn collect(input: Input<'_>, config: &PairsConfig) -> Result<Collector> {
     let mut collector = Collector::new(true, true);
     read(input, config, &mut collector)?;
     Ok(collector)
 }
 
-/// Appends the rows of a file and returns their layout.
+/// Appends the rows of a file to the collector and returns their layout.
 pub(crate) fn read(
     input: Input<'_>,
     config: &PairsConfig,
@@ -117,13 +120,13 @@ pub(crate) fn read(
 /// Requirements for a file in addition to its configuration.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Checks {
-    /// The layout if none is set: that of the other file of the split.
+    /// Layout of the other file of the split, if the configuration has none.
     pub(crate) layout: Option<PairsLayout>,
-    /// Whether ids must be integers.
+    /// Whether the ids must be integers.
     pub(crate) integers: bool,
 }
 
-/// [`read`] with further checks.
+/// Appends the rows of a file like [`read`], with further checks.
 pub(crate) fn read_with(
     input: Input<'_>,
     config: &PairsConfig,
@@ -183,17 +186,17 @@ pub(crate) fn read_with(
     Ok(layout)
 }
 
-/// Rows without a user or an item.
+/// A count of the rows without a user or an item.
 struct Missing {
     rule: MissingIds,
     rows: u64,
-    /// Rows whose fields are all empty.
+    /// Number of rows whose fields are all empty.
     empty: u64,
     examples: Vec<String>,
 }
 
 impl Missing {
-    /// Counts the row, or returns the error.
+    /// Counts a row with a missing id, or returns the error if the configuration refuses such rows.
     #[cold]
     fn take(&mut self, row: &Row<'_>, error: Error) -> Result<()> {
         if !matches!(error, Error::MissingId { .. }) {
@@ -216,7 +219,7 @@ impl Missing {
     }
 }
 
-/// The columns of a table.
+/// Indices of the columns of a table of pairs, and their form.
 struct Columns {
     user: usize,
     item: usize,
@@ -224,10 +227,10 @@ struct Columns {
     time: Option<usize>,
     /// Whether times are dates such as `20240131`.
     bare_dates: bool,
-    /// Whether each row must have a rating, and a time: true for columns that the configuration
-    /// names.
+    /// Whether each row must have a rating, and whether it must have a time. The configuration
+    /// requires a column by naming it.
     required: [bool; 2],
-    /// Whether ids must be integers.
+    /// Whether the ids must be integers.
     integers: bool,
 }
 
@@ -259,7 +262,8 @@ impl Columns {
                 fields.filter(|field| !is_missing(field)).partition(|field| fits(field));
             good.len() >= bad.len()
         };
-        // A recognised column whose values are words is ignored; the file is not rejected.
+        // If a column was only recognised and its values are words, the column is ignored instead
+        // of rejecting the file.
         let mut used = |column: Option<usize>, named: bool, is: fn(&str) -> bool, form: &str| {
             let column = column?;
             if named || fits(column, is) {
@@ -302,7 +306,7 @@ impl Columns {
         Ok(Self { user, item, rating, time, bare_dates: bare, required, integers })
     }
 
-    /// Describes the columns if they are not just user and item.
+    /// Describes the columns, unless they are just user and item.
     fn described(&self, table: &Table<'_>) -> String {
         let name = |column: usize| match table.columns().get(column) {
             Some(name) if !name.is_empty() => format!("`{name}`"),
@@ -356,7 +360,7 @@ fn rows(
     Ok(())
 }
 
-/// The dense ids of a row. A row without one of its ids adds no new user or item.
+/// Returns the dense ids of a row. A row without one of its ids adds no new user or item.
 fn ids(collector: &mut Collector, row: &Row<'_>, columns: &Columns) -> Result<(u32, u32)> {
     let (user, item) = (row.text(columns.user)?, row.text(columns.item)?);
     for (kind, column, raw) in [("user", columns.user, user), ("item", columns.item, item)] {
@@ -376,7 +380,7 @@ fn ids(collector: &mut Collector, row: &Row<'_>, columns: &Columns) -> Result<(u
     Ok((collector.users.intern(user)?, collector.items.intern(item)?))
 }
 
-/// The dense id of a field.
+/// Returns the dense id of a field.
 #[inline]
 fn id(ids: &mut IdMap, row: &Row<'_>, column: usize) -> Result<u32> {
     match ids.get_number(row.bytes(column)) {
@@ -388,7 +392,7 @@ fn id(ids: &mut IdMap, row: &Row<'_>, column: usize) -> Result<u32> {
 const NUMBER_FORM: &str = "a number";
 const TIME_FORM: &str = "a time (seconds since 1970 or an ISO 8601 date)";
 
-/// The value of a field; `None` if it is missing and optional.
+/// Parses the value of a field. Returns `None` if the value is missing and not required.
 #[inline]
 fn value<T>(
     row: &Row<'_>,
@@ -429,7 +433,7 @@ fn lists(
             }
         };
         repeats.check(&row, user)?;
-        // `5,` and `5` are both a user without items.
+        // The rows `5,` and `5` are both a user without items.
         let fields = (1..row.len()).rev().find(|&n| !row.bytes(n).is_empty()).map_or(1, |n| n + 1);
         for n in 1..fields {
             match id(&mut collector.items, &row, n) {

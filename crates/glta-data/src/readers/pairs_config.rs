@@ -1,4 +1,4 @@
-//! How files of interactions are read.
+//! Settings for reading files of interactions.
 
 use std::str::FromStr;
 
@@ -7,26 +7,27 @@ use serde::{Deserialize, Serialize};
 use super::table::{Column, TableConfig};
 use crate::{Error, Result};
 
-/// The content of a row in a file of interactions.
+/// Layout of the rows in a file of interactions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum PairsLayout {
-    /// A user and an item, and optional further columns.
+    /// One interaction per row: a user and an item, and optional further columns.
     Pairs,
-    /// `user item item …`, LightGCN's format. A row with only a user is a user without items.
+    /// One user per row, `user item item …` (LightGCN's format). A row with only a user is a user
+    /// without items.
     Lists,
 }
 
-/// How a row without a user or an item is handled. An id is missing if it is empty, `nan`, `NaT`,
+/// Treatment of rows without a user or an item. An id is missing if it is empty, `nan`, `NaT`,
 /// `None`, `null` or `undefined` in any case, `NA`, `N/A`, `<NA>` or `\N`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MissingIds {
-    /// The file is rejected, with the line.
+    /// The reader returns an error that names the line. This is the default.
     #[default]
     Refuse,
-    /// The row is left out and counted.
+    /// The reader omits the row and counts it in the report.
     Drop,
 }
 
@@ -45,41 +46,43 @@ impl FromStr for MissingIds {
     }
 }
 
-/// How a file of interactions is read. Fields that are `None` are recognised from the content.
+/// Settings for reading a file of interactions. If a field is `None`, the reader recognises its
+/// value from the content of the file.
 ///
 /// Columns are recognised by their names in the header (`user_id`, `customer`, `asin`, `timestamp`,
-/// …). Without known names the first column has users and the second items.
+/// …). If no name is known, the first column has users and the second items.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PairsConfig {
-    /// The content of a row.
+    /// Layout of the rows.
     pub layout: Option<PairsLayout>,
-    /// Header, separator and quoting.
+    /// Header, separator and quoting of the table.
     pub table: TableConfig,
-    /// The column of users.
+    /// Column of the users.
     pub user: Option<Column>,
-    /// The column of items.
+    /// Column of the items.
     pub item: Option<Column>,
-    /// The column of ratings, optional: numbers, also with a decimal comma. If it is set, every row
-    /// must have a value.
+    /// Column of the ratings, which may have a decimal comma. A file may lack it. If the field is
+    /// set, every row must have a value.
     pub rating: Option<Column>,
-    /// The column of times, optional: seconds, milliseconds, microseconds or nanoseconds since
-    /// 1970, or ISO 8601 dates. If it is set, every row must have a value.
+    /// Column of the times: seconds, milliseconds, microseconds or nanoseconds since 1970, or ISO
+    /// 8601 dates. A file may lack it. If the field is set, every row must have a value.
     pub time: Option<Column>,
-    /// How a row without a user or an item is handled.
+    /// Treatment of rows without a user or an item. Default [`MissingIds::Refuse`].
     pub missing_ids: MissingIds,
 }
 
 impl PairsConfig {
-    /// The default settings for a `layout`.
+    /// Returns the default settings for a `layout`.
     pub fn of(layout: PairsLayout) -> Self {
         Self { layout: Some(layout), ..Self::default() }
     }
 
-    /// Checks the settings.
+    /// Checks that the settings fit together.
     ///
     /// # Errors
-    /// [`Error::Config`] for named columns or a header together with lists, which have none.
+    /// Returns [`Error::Config`] if the layout is lists and a column or a header is set, because
+    /// lists have neither.
     pub fn validate(&self) -> Result<()> {
         let named = [&self.user, &self.item, &self.rating, &self.time];
         let header = self.table.header == Some(true);

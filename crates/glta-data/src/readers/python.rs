@@ -1,13 +1,13 @@
-//! Python literals: the format of Amazon's files of 2014, and of lists inside strings of the
+//! Parses Python literals, the format of Amazon's files of 2014 and of lists inside strings of the
 //! processed files.
 //!
-//! This is an own parser because it limits the depth (the files are external input), returns
+//! The parser limits the depth, because the files are external input. It returns
 //! [`serde_json::Value`] like the JSON readers, and reports the position of an error.
 
 use serde_json::{Map, Number, Value};
 
 /// Parses one literal of dicts with string keys, lists, tuples, strings, numbers, `True`, `False`
-/// and `None`. The error has the problem and its position.
+/// and `None`. The error contains the problem and its position.
 pub(crate) fn parse(text: &str) -> Result<Value, String> {
     let mut parser = Parser { text, at: 0 };
     let value = parser.value(0)?;
@@ -18,7 +18,7 @@ pub(crate) fn parse(text: &str) -> Result<Value, String> {
     Ok(value)
 }
 
-/// Maximum depth of nesting.
+/// Maximum depth of nested literals.
 const DEEPEST: usize = 32;
 
 struct Parser<'a> {
@@ -41,7 +41,7 @@ impl Parser<'_> {
         }
     }
 
-    /// Skips spaces, and then `byte` if it is next.
+    /// Skips spaces, and then `byte` if it is next. Returns whether it was.
     fn take(&mut self, byte: u8) -> bool {
         self.blanks();
         let next = self.peek() == Some(byte);
@@ -124,7 +124,7 @@ impl Parser<'_> {
             };
             let mut code = |digits: usize| {
                 let hex: String = chars.by_ref().take(digits).map(|(_, c)| c).collect();
-                // Python 2 wrote characters above 2¹⁶ as two surrogates, which are not text.
+                // Python 2 wrote characters above 2¹⁶ as two surrogates, which are not valid text.
                 let code = (hex.len() == digits).then(|| u32::from_str_radix(&hex, 16).ok());
                 let code = code.flatten();
                 code.map(|code| char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER))

@@ -1,4 +1,4 @@
-//! A generated shop whose customers have tastes, for examples without a download.
+//! Generates a shop whose customers have tastes, for examples without a download.
 
 mod words;
 
@@ -15,28 +15,28 @@ use words::{MAKERS, STYLES, THEMES};
 ///
 /// Every article has one of 12 *themes* (hiking, baking, …), one of 4 *styles* (light, sturdy,
 /// colourful, simple), and one of `circles` *circles*. Its description contains the theme and the
-/// style in words. No text contains the circle; only purchases show it. A customer likes two
+/// style in words. No text contains the circle, which only the purchases show. A customer likes two
 /// themes, one style and one circle. The weight with which a customer takes an article is
 ///
 /// ```text
 /// exp(3.0 · theme liked + 1.0 · style liked + 2.0 · circle liked) / (8 + place)^0.5
 /// ```
 ///
-/// where `place` is the article's place in a random order of popularity. So texts and interactions
-/// both contain information that the other lacks. The last `new_items` articles have no
+/// where `place` is the article's place in a random order of popularity. Texts and interactions
+/// therefore each contain information that the other lacks. The last `new_items` articles have no
 /// interactions, so only their texts can find them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ShopConfig {
     /// Number of customers. Default 500.
     pub users: usize,
-    /// Number of articles. Default 600.
+    /// Number of articles, including new ones. Default 600.
     pub items: usize,
-    /// Number of articles among them that have no interactions. Default 30.
+    /// Number of articles that have no interactions. Default 30.
     pub new_items: usize,
-    /// Mean number of articles per customer; the minimum is 4. Default 8.
+    /// Mean number of articles per customer. The minimum is 4. Default 8.
     pub mean_interactions: f64,
-    /// Number of circles. Default 8.
+    /// Number of circles, which only the purchases show. Default 8.
     pub circles: usize,
     /// Seed of all random choices. Default 2024.
     pub seed: u64,
@@ -59,10 +59,10 @@ impl Default for ShopConfig {
 const FEWEST: usize = 4;
 
 impl ShopConfig {
-    /// Checks the settings.
+    /// Checks that all settings are valid.
     ///
     /// # Errors
-    /// [`Error::Config`] with the name of the invalid field.
+    /// Returns [`Error::Config`] with the name of the invalid setting.
     pub fn validate(&self) -> Result<()> {
         let invalid = |field, problem: String| Err(Error::Config { field, problem });
         let sold = self.items.saturating_sub(self.new_items);
@@ -87,7 +87,7 @@ impl ShopConfig {
     }
 }
 
-/// The properties that determine who takes an article.
+/// Properties of an article that determine who takes it.
 struct Article {
     theme: usize,
     style: usize,
@@ -103,7 +103,7 @@ impl Article {
         }
     }
 
-    /// Title and description.
+    /// Writes the title and the description of an article.
     fn describe(&self, random: &mut impl Rng) -> (String, String) {
         let (theme, style) = (&THEMES[self.theme], &STYLES[self.style]);
         let mut word = |words: &[&'static str]| words.choose(random).copied().unwrap_or_default();
@@ -141,10 +141,10 @@ impl Dataset {
     /// ```
     ///
     /// # Errors
-    /// Invalid settings.
+    /// Returns [`Error::Config`] if a setting is invalid.
     pub fn shop(config: &ShopConfig) -> Result<Self> {
         config.validate()?;
-        // One generator for all draws instead of `glta_core::stream`: the checkpoint in
+        // One generator makes all draws, and not `glta_core::stream`, because the checkpoint in
         // examples/quickstart/llm and published figures depend on these data.
         let mut random = ChaCha8Rng::seed_from_u64(config.seed);
         let articles: Vec<Article> =
@@ -166,8 +166,8 @@ impl Dataset {
     }
 }
 
-/// The articles of one new customer: weighted sampling without replacement (Efraimidis and Spirakis
-/// 2006: the largest `ln(u) / weight`).
+/// Draws the articles of one new customer by weighted sampling without replacement (Efraimidis and
+/// Spirakis 2006), which takes the articles with the largest `ln(u) / weight`.
 fn take(
     sold: &[Article],
     places: &[u32],
@@ -190,14 +190,14 @@ fn take(
         })
         .collect();
     keys.sort_unstable_by(|a, b| b.0.total_cmp(&a.0));
-    // Four plus an exponentially distributed number: many customers have few articles, few have
-    // many.
+    // The number of articles is four plus an exponentially distributed number, so many customers
+    // have few articles and few have many.
     let rest = -uniform(random).ln() * (config.mean_interactions - FEWEST as f64);
     keys.truncate(FEWEST + (rest.round() as usize).min(sold.len() / 2 - FEWEST));
     keys.into_iter().map(|(_, n)| n).collect()
 }
 
-/// Uniform in (0, 1].
+/// Draws a uniform number in (0, 1].
 fn uniform(random: &mut impl RngCore) -> f64 {
     1.0 - random.random::<f64>()
 }
@@ -221,8 +221,8 @@ mod tests {
         assert!((0..500).all(|u| shop.interactions().items(u).len() >= FEWEST));
     }
 
-    /// Two articles of one customer share, more often than by chance, the theme, which is in the
-    /// text, and the circle, which is not.
+    /// Checks that two articles of one customer share their theme and their circle more often than
+    /// by chance. The text contains the theme, but not the circle.
     #[test]
     fn texts_and_circles_are_both_informative() {
         let config = ShopConfig::default();

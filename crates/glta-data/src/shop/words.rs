@@ -1,6 +1,6 @@
 //! Names and descriptions of the articles of the generated shop.
 
-/// One field of interest.
+/// A field of interest, with words for its articles.
 pub(super) struct Theme {
     pub(super) name: &'static str,
     pub(super) nouns: [&'static str; 6],
@@ -8,7 +8,7 @@ pub(super) struct Theme {
     pub(super) parts: [&'static str; 4],
 }
 
-/// A way to make an article, for any theme.
+/// A style of articles, independent of their theme.
 pub(super) struct Style {
     pub(super) adjectives: [&'static str; 3],
     pub(super) sentence: &'static str,

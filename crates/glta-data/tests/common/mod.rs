@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use zip::ZipWriter;
 use zip::write::SimpleFileOptions;
 
-/// A folder with these files.
+/// Creates a folder with these files.
 pub(crate) fn folder(files: &[(&str, &[u8])]) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     for (name, bytes) in files {
@@ -26,7 +26,7 @@ pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-/// `parent/name.zip` with the files inside a folder `name/`, as GroupLens does.
+/// Writes `parent/name.zip` with the files inside a folder `name/`, as GroupLens does.
 pub(crate) fn zip(parent: &Path, name: &str, files: &[(&str, &[u8])]) -> PathBuf {
     let path = parent.join(format!("{name}.zip"));
     let mut archive = ZipWriter::new(File::create(&path).unwrap());
@@ -40,8 +40,8 @@ pub(crate) fn zip(parent: &Path, name: &str, files: &[(&str, &[u8])]) -> PathBuf
     path
 }
 
-/// Both files of a generation with three ratings of two films by two users; the
-/// third film is not rated.
+/// Both files of a generation with three ratings of two films by two users. The third film is not
+/// rated.
 pub(crate) const CSV: &[(&str, &[u8])] = &[
     ("ratings.csv", b"userId,movieId,rating,timestamp\n1,10,4.0,100\n1,30,3.5,90\r\n7,10,0.5,80\n"),
     (
@@ -69,7 +69,7 @@ pub(crate) const ML_100K: &[(&str, &[u8])] = &[
     ),
 ];
 
-/// `parent/name.zip` with these entries; an entry without bytes is a folder.
+/// Writes `parent/name.zip` with these entries. An entry without bytes is a folder.
 pub(crate) fn zip_of(parent: &Path, name: &str, entries: &[(&str, Option<&[u8]>)]) -> PathBuf {
     let path = parent.join(format!("{name}.zip"));
     let mut archive = ZipWriter::new(File::create(&path).unwrap());

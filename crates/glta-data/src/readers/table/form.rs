@@ -7,7 +7,7 @@ use crate::Error;
 
 /// The separator between two fields of a row.
 ///
-/// Its text form is `tab`, `comma`, `semicolon`, `bar`, `space`, `blanks`, `::` or one ASCII
+/// It is written as `tab`, `comma`, `semicolon`, `bar`, `space`, `blanks`, `::` or one ASCII
 /// character:
 ///
 /// ```
@@ -22,7 +22,7 @@ use crate::Error;
 pub enum Separator {
     /// One ASCII character. Fields may be quoted.
     Byte(u8),
-    /// `::`, as in the older MovieLens files.
+    /// Two colons, the separator of the older MovieLens files.
     DoubleColon,
     /// Any sequence of spaces and tabs.
     Blanks,
@@ -92,12 +92,12 @@ pub(crate) enum Rows {
         separator: Separator,
         quotes: bool,
     },
-    /// A JSON object (or a Python dict) per line.
+    /// One JSON object or Python dict per line.
     Objects,
 }
 
 impl Rows {
-    /// Joins fields as they are written in a row.
+    /// Joins fields with the separator of the rows.
     pub(crate) fn join(self, fields: &[String]) -> String {
         match self {
             Self::Separated { separator: Separator::Byte(byte), .. } => {

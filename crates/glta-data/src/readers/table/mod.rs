@@ -27,20 +27,21 @@ use form::Rows;
 use records::Records;
 use sniff::Sample;
 
-/// The format of a table. Fields that are `None` are recognised from the content.
+/// The format of a table. If a field is `None`, the reader recognises its value from the content.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TableConfig {
     /// Whether the first row has the names of the columns.
     pub header: Option<bool>,
-    /// The separator between two fields.
+    /// Separator between two fields.
     pub separator: Option<Separator>,
-    /// Whether `"` around a field is a quote (RFC 4180) instead of a part of the text.
+    /// Whether `"` around a field is a quote (RFC 4180) and not a part of the text.
     pub quotes: Option<bool>,
 }
 
-/// A table that is read row by row: CSV and similar formats, fields separated by spaces or `::`,
-/// RecBole's `.inter` and `.item`, or JSON lines; plain or gzipped, UTF-8 or UTF-16.
+/// A table that is read row by row. It is CSV or a similar format, fields separated by spaces or
+/// `::`, RecBole's `.inter` and `.item`, or JSON lines. The file may be plain or gzipped, UTF-8 or
+/// UTF-16.
 ///
 /// Comments (`#` or `%`) before the first row, empty lines, a byte order mark and repetitions of
 /// the header are skipped. If a file starts with a comment, later lines that start with `#` are
@@ -64,10 +65,10 @@ pub struct Table<'a> {
     records: Records<'a>,
     rows: Rows,
     columns: Vec<String>,
-    /// The fields of the header.
+    /// Fields of the header row, if the table has one.
     header: Option<Vec<String>>,
     width: usize,
-    /// The line of the first row, or of the header.
+    /// Line of the header or, without a header, of the first row.
     first_line: u64,
     /// Whether rows may have different numbers of fields.
     ragged: bool,
@@ -75,26 +76,26 @@ pub struct Table<'a> {
     counts: Counts,
 }
 
-/// Counts of the lines of a table.
+/// Numbers of rows, comments and repeated headers of a table.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Counts {
-    /// Rows that were returned.
+    /// Number of rows that were returned.
     pub rows: u64,
-    /// Lines of comments.
+    /// Number of lines that are comments.
     pub comments: u64,
-    /// Repetitions of the header.
+    /// Number of repetitions of the header.
     pub headers: u64,
 }
 
-/// Number of bytes from which a format is recognised.
+/// Number of bytes at the start of a file from which its format is recognised.
 const HEAD: u64 = 64 << 10;
 
 impl Table<'static> {
     /// Opens a table and recognises its format.
     ///
     /// # Errors
-    /// A file that cannot be read or is not text.
+    /// Returns an error if the file cannot be read or is not text.
     pub fn open(path: impl AsRef<Path>, config: &TableConfig) -> Result<Self> {
         Self::new(open_file(path.as_ref())?, config)
     }
@@ -129,7 +130,8 @@ impl<'a> Table<'a> {
         Ok(table)
     }
 
-    /// Uses the first row as the names of the columns. `ruled` means that a line of dashes follows.
+    /// Uses the first row as the names of the columns. If `ruled` is true, also skips the line of
+    /// dashes after it.
     fn read_header(&mut self, ruled: bool) -> Result<()> {
         if !self.records.advance()? {
             return Ok(());
@@ -142,7 +144,7 @@ impl<'a> Table<'a> {
         self.sample.retain(|row| *row != header);
         self.width = header.len();
         self.columns.clone_from(&header);
-        // R's `write.table` gives the column of row names no name.
+        // R's `write.table` writes a column of row names but no name for it.
         let mut names = FxHashSet::default();
         if let Some(first) = self.sample.first()
             && first.len() == self.width + 1
@@ -158,31 +160,31 @@ impl<'a> Table<'a> {
         Ok(())
     }
 
-    /// The names of the columns; empty without a header. For JSON lines these are the keys of the
-    /// first rows (64 KB) and of the rows read since.
+    /// Returns the names of the columns, and none without a header. For JSON lines they are the
+    /// keys in the first 64 KB and in the rows read since.
     pub fn columns(&self) -> &[String] {
         &self.columns
     }
 
-    /// Number of fields per row; for JSON lines the number of keys so far.
+    /// Returns the number of fields per row. For JSON lines it is the number of keys so far.
     pub fn width(&self) -> usize {
         self.width
     }
 
-    /// Whether the rows are JSON objects.
+    /// Returns whether the rows are JSON objects.
     pub fn has_objects(&self) -> bool {
         self.rows == Rows::Objects
     }
 
-    /// The index of a column, from 0.
+    /// Returns the index of a column, from 0.
     ///
     /// # Errors
-    /// [`Error::Line`] with the existing columns, if this one does not exist.
+    /// Returns [`Error::Line`] with the existing columns if the table lacks this one.
     pub fn column(&self, column: &Column) -> Result<usize> {
         column.index(&self.columns, self.width).map_err(|problem| self.malformed(problem))
     }
 
-    /// The error for an invalid first row.
+    /// Returns the error for an invalid first row.
     pub(crate) fn malformed(&self, problem: String) -> Error {
         let keys = Some(&self.columns).filter(|_| self.has_objects());
         let first = self.header.as_ref().or(self.sample.first()).or(keys);
@@ -198,17 +200,17 @@ impl<'a> Table<'a> {
         Fault::Problem(problem).at(self.file(), self.first_line)
     }
 
-    /// The counts so far.
+    /// Returns the counts of the lines read so far.
     pub fn counts(&self) -> Counts {
         self.counts
     }
 
-    /// Reads the next row; `None` at the end.
+    /// Reads the next row. Returns `None` at the end of the table.
     ///
     /// # Errors
-    /// [`Error::Line`] for a row with another number of fields than the first, a quote that is not
-    /// closed, text after a closing quote, a carriage return inside a line, or an invalid object.
-    /// [`Error::Io`] if reading fails.
+    /// Returns [`Error::Line`] if a row has another number of fields than the first, a quote that
+    /// is not closed, text after a closing quote, a carriage return inside a line, or an invalid
+    /// object. Returns [`Error::Io`] if reading fails.
     #[inline]
     pub fn next_row(&mut self) -> Result<Option<Row<'_>>> {
         loop {
@@ -233,7 +235,7 @@ impl<'a> Table<'a> {
         self.header.as_ref().is_some_and(|header| row.bytes(0) == header[0].as_bytes())
     }
 
-    /// Whether the current row is a comment or a repeated header.
+    /// Returns whether the current row is a comment or a repeated header.
     #[cold]
     fn skips(&mut self) -> Result<bool> {
         let row = self.records.row();
@@ -275,12 +277,12 @@ impl<'a> Table<'a> {
         Err(Fault::Problem(problem).at(row.file, row.line))
     }
 
-    /// The first rows without the header; empty for JSON lines.
+    /// Returns the first rows without the header. For JSON lines the sample is empty.
     pub(crate) fn sample(&self) -> &[Vec<String>] {
         &self.sample
     }
 
-    /// Allows rows with any number of fields, as in lists of items.
+    /// Allows rows with any number of fields, which lists of items have.
     pub fn allow_ragged(&mut self) {
         self.ragged = true;
     }
@@ -289,7 +291,7 @@ impl<'a> Table<'a> {
         self.records.file()
     }
 
-    /// The entry of the report for this file, with `layout` as its content.
+    /// Returns the report entry of the file. `layout` describes the content of the file.
     pub(crate) fn report(&self, layout: &str) -> FileReport {
         FileReport {
             file: base_name(self.file()),
@@ -299,7 +301,7 @@ impl<'a> Table<'a> {
     }
 }
 
-/// Describes the format of the table.
+/// Writes the format of the table in words.
 impl fmt::Display for Table<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.rows)?;
@@ -324,7 +326,7 @@ impl fmt::Debug for Table<'_> {
     }
 }
 
-/// The name of a file without its folders.
+/// Returns the name of a file without its folders.
 pub(crate) fn base_name(file: &str) -> String {
     let name = Path::new(file).file_name().unwrap_or_default();
     name.to_string_lossy().into_owned()
@@ -338,28 +340,29 @@ pub struct Row<'r> {
     text: &'r [u8],
     ends: &'r [usize],
     gap: usize,
-    /// Fields of an object that are lists or objects.
+    /// Indices of the fields that are lists or objects in a JSON object.
     compound: &'r [usize],
 }
 
 impl<'r> Row<'r> {
-    /// The line at which the row starts, from 1.
+    /// Returns the line at which the row starts, from 1.
     pub fn line(&self) -> u64 {
         self.line
     }
 
-    /// Number of fields.
+    /// Returns the number of fields.
     #[inline]
     pub fn len(&self) -> usize {
         self.ends.len()
     }
 
-    /// Whether there are no fields.
+    /// Returns whether there are no fields.
     pub fn is_empty(&self) -> bool {
         self.ends.is_empty()
     }
 
-    /// Field `n`, from 0, without spaces around it; empty if the row has fewer fields.
+    /// Returns field `n`, from 0, without the spaces around it. The field is empty if the row is
+    /// shorter.
     #[inline]
     pub fn bytes(&self, n: usize) -> &'r [u8] {
         let Some(&end) = self.ends.get(n) else {
@@ -373,10 +376,10 @@ impl<'r> Row<'r> {
         }
     }
 
-    /// Field `n` as text.
+    /// Returns field `n`, from 0, as text.
     ///
     /// # Errors
-    /// [`Error::Line`] if it is not UTF-8.
+    /// Returns [`Error::Line`] if the field is not UTF-8.
     pub fn text(&self, n: usize) -> Result<&'r str> {
         let bytes = self.bytes(n);
         match std::str::from_utf8(bytes) {
@@ -389,28 +392,29 @@ impl<'r> Row<'r> {
         }
     }
 
-    /// Whether field `n` was a list or an object, which [`text`](Self::text) renders as text.
+    /// Returns whether field `n` is a list or an object, which [`text`](Self::text) renders as
+    /// text.
     pub(crate) fn is_compound(&self, n: usize) -> bool {
         self.compound.contains(&n)
     }
 
-    /// Whether all fields are empty, as in rows that spreadsheets add at the end.
+    /// Returns whether all fields are empty. Spreadsheets add such rows at the end.
     pub(crate) fn is_blank(&self) -> bool {
         (0..self.len()).all(|n| self.bytes(n).is_empty())
     }
 
-    /// The error for an invalid row.
+    /// Returns an error that reports a problem of the row, with file and line.
     pub fn error(&self, problem: impl Into<String>) -> Error {
         Fault::Problem(problem.into()).at(self.file, self.line)
     }
 
-    /// The error for a row that does not have the expected form.
+    /// Returns the error for a row that does not have the expected form.
     pub(crate) fn expected(&self, form: &str) -> Error {
         let line = self.joined();
         expected(form, &line).at(self.file, self.line)
     }
 
-    /// The error for a fault in this row.
+    /// Returns the error for a fault in the row, with file and line.
     pub(crate) fn fault(&self, fault: impl Into<Fault>) -> Error {
         fault.into().at(self.file, self.line)
     }
@@ -420,7 +424,7 @@ impl<'r> Row<'r> {
         self.text.first() == Some(&byte)
     }
 
-    /// The row as one line, for messages.
+    /// Joins the fields of the row to one line, for messages.
     fn joined(&self) -> Vec<u8> {
         let fields: Vec<&[u8]> = (0..self.len()).map(|n| self.bytes(n)).collect();
         if self.gap > 0 { self.text.to_vec() } else { fields.join(&b' ') }

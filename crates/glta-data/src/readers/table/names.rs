@@ -4,7 +4,7 @@ use std::str::FromStr;
 use glta_core::near_names;
 use serde::{Deserialize, Serialize};
 
-/// A column of a table, by its name or its number from 1.
+/// A column of a table, by its name or its number.
 ///
 /// ```
 /// use glta_data::readers::Column;
@@ -15,10 +15,10 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Column {
-    /// The number, from 1.
+    /// Number of the column, from 1.
     Number(usize),
-    /// The name in the header; the type after a colon, as in RecBole's `user_id:token`, is
-    /// optional.
+    /// Name of the column in the header. The type after a colon, as in RecBole's `user_id:token`,
+    /// is optional.
     Name(String),
 }
 
@@ -40,7 +40,8 @@ impl fmt::Display for Column {
 }
 
 impl Column {
-    /// The index in a table of `width` columns; `names` are those of the header, if there is one.
+    /// Returns the index of the column in a table of `width` columns. `names` are those of the
+    /// header, if there is one.
     pub(crate) fn index(
         &self,
         names: &[String],
@@ -80,7 +81,7 @@ impl Column {
     }
 }
 
-/// Known names of users, items, ratings and so on, in order of preference.
+/// Known column names of one kind, such as users or ratings, in order of preference.
 pub(crate) type Known = &'static [&'static str];
 
 pub(crate) const USER: Known = &[
@@ -186,19 +187,19 @@ pub(crate) const GENRES: Known = &["genres", "genre", "categories", "category", 
 pub(crate) const DESCRIPTION: Known =
     &["description", "desc", "itemdescription", "detaildesc", "abstract", "overview", "summary"];
 
-/// The column with the first of the `known` names that occurs.
+/// Returns the column whose name is the first of the `known` names that occurs.
 pub(crate) fn find(known: Known, names: &[String]) -> Option<usize> {
     let bare: Vec<String> = names.iter().map(|name| bare_name(name)).collect();
     known.iter().find_map(|known| bare.iter().position(|name| name == known))
 }
 
-/// The letters and digits of a name in lower case, without RecBole's type.
+/// Returns the letters and digits of a name in lower case, without RecBole's type.
 fn bare_name(name: &str) -> String {
     let name = typed(name).map_or(name, |(name, _)| name);
     name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect()
 }
 
-/// The name and the type of a column of RecBole, such as `user_id:token`.
+/// Splits the name and the type of a RecBole column, such as `user_id:token`.
 pub(crate) fn typed(column: &str) -> Option<(&str, &str)> {
     let (name, kind) = column.rsplit_once(':')?;
     let known = ["token", "token_seq", "float", "float_seq"].contains(&kind);

@@ -1,4 +1,4 @@
-/// State of a reader within a row of RFC 4180.
+/// State of a parser within a row of RFC 4180.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Place {
     /// At the start of a field.
@@ -7,15 +7,17 @@ pub(crate) enum Place {
     Plain,
     /// In a quoted field, which may continue on the next line.
     Quoted,
-    /// After a quote in a quoted field: the end of the field, or the first half of a doubled quote.
+    /// After a quote in a quoted field. The field ends here, or the quote is the first half of a
+    /// doubled quote.
     Closed,
 }
 
 impl Place {
-    /// The state after the bytes of a line.
+    /// Returns the state after the bytes of a line, or the position of an invalid byte.
     ///
-    /// The parser of crate `csv` accepts any text and guesses. This one rejects characters after a
-    /// closing quote: usually the quotes are part of the text, or an earlier quote is missing.
+    /// The parser of the crate `csv` accepts any text and guesses. This parser rejects characters
+    /// after a closing quote: usually the quotes are part of the text, or an earlier quote is
+    /// missing.
     pub(crate) fn after(mut self, line: &[u8], separator: u8) -> Result<Self, usize> {
         for (at, &byte) in line.iter().enumerate() {
             self = match (self, byte) {

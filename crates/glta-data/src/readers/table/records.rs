@@ -14,24 +14,24 @@ use crate::readers::lines::{Fault, Lines, MAX_LINE, shown};
 /// Maximum number of columns.
 const MAX_COLUMNS: usize = 1 << 16;
 
-/// Reads the rows of a file.
+/// A reader of the rows of a file.
 pub(crate) struct Records<'a> {
     lines: Lines<'a>,
     rows: Rows,
-    /// Lines before the first line of `lines`.
+    /// Number of lines before the first line of `lines`.
     before: u64,
     parser: Reader,
-    /// A row that spans several lines.
+    /// Text of a row that spans several lines.
     joined: Vec<u8>,
-    /// The concatenated fields of the row, and the end of each.
+    /// Concatenated fields of the row. `ends` has the end of each.
     text: Vec<u8>,
     ends: Vec<usize>,
     /// Whether the fields are in the line, with separators between them, instead of in `text`.
     in_place: bool,
     line: u64,
-    /// The keys of objects in the order of their first appearance.
+    /// Keys of the objects in the order of their first appearance.
     keys: IndexSet<String>,
-    /// The fields of the last object that are lists or objects.
+    /// Indices of the fields of the last object that are lists or objects.
     compound: Vec<usize>,
 }
 
@@ -56,7 +56,7 @@ impl<'a> Records<'a> {
         }
     }
 
-    /// Orders the values of objects by these keys, then by new ones.
+    /// Sets the keys of the first fields of every object. The fields of new keys follow.
     pub(crate) fn with_keys(mut self, keys: &[String]) -> Self {
         self.keys = keys.iter().cloned().collect();
         self
@@ -66,7 +66,7 @@ impl<'a> Records<'a> {
         self.lines.file()
     }
 
-    /// The current row, after [`advance`](Self::advance).
+    /// Returns the current row, after [`advance`](Self::advance).
     #[inline]
     pub(crate) fn row(&self) -> Row<'_> {
         let (text, gap) = if self.in_place { (self.lines.line(), 1) } else { (&*self.text, 0) };
@@ -74,12 +74,12 @@ impl<'a> Records<'a> {
         Row { file: self.lines.file(), line: self.line, text, ends: &self.ends, gap, compound }
     }
 
-    /// The keys of the objects read so far.
+    /// Returns the keys of the objects read so far.
     pub(crate) fn keys(&self) -> impl Iterator<Item = &String> {
         self.keys.iter()
     }
 
-    /// Reads the next row; false at the end.
+    /// Reads the next row. Returns false at the end of the file.
     #[inline]
     pub(crate) fn advance(&mut self) -> Result<bool> {
         if !self.lines.advance()? {
@@ -135,7 +135,7 @@ impl<'a> Records<'a> {
         Ok(true)
     }
 
-    /// Reads the row that starts with the line in `joined`, which has a quote.
+    /// Reads a row with quotes, which may span several lines. Its first line is in `joined`.
     fn advance_quoted(&mut self, separator: u8) -> Result<bool> {
         let mut place = Place::Start;
         let mut scanned = 0;
@@ -194,7 +194,7 @@ impl<'a> Records<'a> {
     }
 }
 
-/// The ends of the fields of a line without quotes.
+/// Appends the ends of the fields of a line without quotes to `ends`.
 #[inline]
 fn split(line: &[u8], separator: u8, ends: &mut Vec<usize>) {
     ends.clear();
@@ -233,7 +233,7 @@ fn double_colons(line: &[u8], text: &mut Vec<u8>, ends: &mut Vec<usize>) {
     fields(split, text, ends);
 }
 
-/// Orders the values of an object by its keys.
+/// Writes the values of an object in the order of the keys.
 fn object(
     line: &[u8],
     keys: &mut IndexSet<String>,
@@ -270,7 +270,7 @@ fn object(
     Ok(())
 }
 
-/// A value as text: empty for null, the parts of a list joined by `, `.
+/// Renders a value as text. Null is empty, and the parts of a list are joined by `, `.
 fn flat(value: Value) -> std::result::Result<String, Fault> {
     Ok(match value {
         Value::Null => String::new(),
@@ -289,7 +289,7 @@ fn flat(value: Value) -> std::result::Result<String, Fault> {
     })
 }
 
-/// Whether a number may have lost digits in parsing.
+/// Returns whether a number may have lost digits when it was parsed.
 fn rounded(number: f64) -> bool {
     number.abs() >= (1u64 << 53) as f64
 }

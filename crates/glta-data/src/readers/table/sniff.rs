@@ -9,10 +9,10 @@ use super::values;
 use crate::readers::input::Input;
 use crate::{Error, Result};
 
-/// The first rows of a file, as text.
+/// First rows of a file, as texts.
 pub(crate) type Sample = Vec<Vec<String>>;
 
-/// Number of rows in a sample.
+/// Maximum number of rows in a sample.
 const ROWS: usize = 1000;
 
 /// The recognised format of a file.
@@ -22,17 +22,18 @@ pub(crate) struct Recognised {
     /// Whether a line of dashes follows the header, as in tables of psql and Markdown.
     pub(crate) ruled: bool,
     pub(crate) end_of_line: u8,
-    /// Bytes and lines of comments and empty lines before the first row.
+    /// Number of bytes and number of lines before the first row, which are comments or empty.
     pub(crate) skipped: (usize, u64),
-    /// Number of comment lines among these.
+    /// Number of comments among the skipped lines.
     pub(crate) comments: u64,
-    /// The first rows, including the header; empty for objects.
+    /// First rows, including the header. For objects the sample is empty.
     pub(crate) sample: Sample,
-    /// The keys of the first objects.
+    /// Keys of the first objects.
     pub(crate) keys: Vec<String>,
 }
 
-/// Recognises a file by its first bytes `head`; `whole` says whether they are the whole file.
+/// Recognises the format of a file by its first bytes `head`. `whole` means that they are the whole
+/// file.
 pub(crate) fn recognise(
     file: &str,
     head: &[u8],
@@ -130,14 +131,14 @@ fn last_line_end(data: &[u8], end_of_line: u8) -> usize {
     data.iter().rposition(|&byte| byte == end_of_line).map_or(data.len(), |at| at + 1)
 }
 
-/// Whether a row is the line below the header of a printed table, such as `---+---`.
+/// Returns whether a row is the line below the header of a printed table, such as `---+---`.
 fn is_rule(row: &[String]) -> bool {
     let dashes = |field: &String| field.bytes().all(|byte| b"-+=: ".contains(&byte));
     row.iter().all(dashes) && row.iter().any(|field| field.contains("--"))
 }
 
-/// The bytes and lines before the first row, the number of comment lines among them, and the
-/// separator in a line `sep=;` of a spreadsheet.
+/// Skips the lines before the first row. Returns the numbers of skipped bytes and lines, the number
+/// of comments among them, and the separator in a line `sep=;` of a spreadsheet.
 fn comments(head: &[u8], end_of_line: u8) -> ((usize, u64), u64, Option<Separator>) {
     let (mut at, mut lines, mut comments, mut separator) = (0, 0, 0, None);
     for line in head[at..].split_inclusive(|&byte| byte == end_of_line) {
@@ -158,7 +159,8 @@ fn comments(head: &[u8], end_of_line: u8) -> ((usize, u64), u64, Option<Separato
     ((at, lines), comments, separator)
 }
 
-/// Whether every quote at the start of a field is closed; a truncated text is allowed.
+/// Returns whether every quote at the start of a field is closed. A truncated text may end within
+/// quotes.
 fn quotes_are_sound(data: &[u8], separator: Separator, end_of_line: u8) -> bool {
     let Separator::Byte(separator) = separator else {
         return false;
@@ -176,7 +178,7 @@ fn quotes_are_sound(data: &[u8], separator: Separator, end_of_line: u8) -> bool 
     true
 }
 
-/// The keys of the first objects.
+/// Returns the keys of the first objects.
 fn keys(file: &str, data: &[u8], end_of_line: u8, before: u64) -> Result<Vec<String>> {
     let input = Input { file: file.to_owned(), reader: Box::new(data) };
     let mut records = Records::new(input, Rows::Objects, end_of_line, before);
@@ -184,8 +186,8 @@ fn keys(file: &str, data: &[u8], end_of_line: u8, before: u64) -> Result<Vec<Str
     Ok(records.keys().cloned().collect())
 }
 
-/// The first rows with a separator. If quotes are malformed, they are part of the text here;
-/// reading the rows reports the error.
+/// Returns the first rows, split at a separator. Malformed quotes count as text in the sample, and
+/// the error is reported when the rows are read.
 fn sample(data: &[u8], rows: Rows, end_of_line: u8) -> Sample {
     let input = Input { file: String::new(), reader: Box::new(data) };
     let mut records = Records::new(input, rows, end_of_line, 0);
@@ -206,7 +208,7 @@ fn sample(data: &[u8], rows: Rows, end_of_line: u8) -> Sample {
     sample
 }
 
-/// The separator that divides most rows, preferably into equal numbers of fields.
+/// Chooses the separator that divides most rows, preferably into equal numbers of fields.
 fn choose(with: impl Fn(Separator) -> (Rows, Sample)) -> (Rows, Sample) {
     let candidates = [
         Separator::DoubleColon,
@@ -223,7 +225,8 @@ fn choose(with: impl Fn(Separator) -> (Rows, Sample)) -> (Rows, Sample) {
         let width = sample.first().map_or(0, Vec::len);
         let even = sample.iter().all(|row| row.len() == width);
         let rank = (divided, even, if even { width } else { 0 });
-        // The separator must divide most rows: a comma in a name is not a separator.
+        // The separator must divide more than half of the rows, because a comma in a name is not a
+        // separator.
         if 2 * divided > sample.len() && rank > most {
             most = rank;
             best = Some((rows, sample));
@@ -234,7 +237,7 @@ fn choose(with: impl Fn(Separator) -> (Rows, Sample)) -> (Rows, Sample) {
     }
     let blanks = || {
         let (rows, sample) = with(Separator::Blanks);
-        // The format of R's `write.table`.
+        // R's `write.table` puts spaces between quoted fields.
         if sample.iter().flatten().any(|field| field.starts_with('"')) {
             return with(Separator::Byte(b' '));
         }
@@ -243,7 +246,7 @@ fn choose(with: impl Fn(Separator) -> (Rows, Sample)) -> (Rows, Sample) {
     best.unwrap_or_else(blanks)
 }
 
-/// Whether the first row has the names of the columns.
+/// Returns whether the first row has the names of the columns.
 fn is_header(sample: &Sample) -> bool {
     let [first, rest @ ..] = sample.as_slice() else {
         return false;
@@ -265,11 +268,11 @@ fn is_header(sample: &Sample) -> bool {
         fields.peek().is_some() && fields.all(|field| holds(field))
     };
     let is_value = |text: &str| is_number(text) || values::time(text.as_bytes()).is_some();
-    // A word above a column of numbers or times.
+    // The first row has a word above a column of numbers or times.
     if (0..first.len()).any(|column| !is_value(&first[column]) && all(column, &is_value)) {
         return true;
     }
-    // Two words above columns of ids that all contain digits.
+    // The first row has two words above columns of ids that all contain digits.
     let has_digit = |text: &str| text.bytes().any(|b| b.is_ascii_digit());
     let heads = |column: usize| {
         first.get(column).is_some_and(|name| !has_digit(name)) && all(column, &has_digit)

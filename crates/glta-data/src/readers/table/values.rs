@@ -6,7 +6,8 @@ use jiff::tz::TimeZone;
 
 use crate::readers::lines::{decimal, integer};
 
-/// A finite number, also with a decimal comma. `1,200` is rejected, because it is ambiguous.
+/// Parses a finite number, which may have a decimal comma. `1,200` is rejected, because it is
+/// ambiguous.
 #[inline]
 pub(crate) fn number(field: &[u8]) -> Option<f32> {
     decimal(field).or_else(|| {
@@ -22,9 +23,9 @@ pub(crate) fn number(field: &[u8]) -> Option<f32> {
     })
 }
 
-/// Seconds since 1970 of an epoch in seconds, milliseconds, microseconds or nanoseconds
-/// (distinguished by their size), or of an ISO 8601 date or date and time, in UTC if there is no
-/// offset.
+/// Parses a time and returns the seconds since 1970. The time is a number of seconds, milliseconds,
+/// microseconds or nanoseconds since 1970 (distinguished by their size), or an ISO 8601 date or
+/// date and time. Without an offset it is in UTC.
 #[inline]
 pub(crate) fn time(field: &[u8]) -> Option<i64> {
     match integer(field) {
@@ -33,7 +34,8 @@ pub(crate) fn time(field: &[u8]) -> Option<i64> {
     }
 }
 
-/// Epochs after the year 5138 are interpreted in a finer unit.
+/// Converts a time since 1970 in an unknown unit to seconds. A time after the year 5138 is
+/// interpreted in the next finer unit.
 fn seconds(epoch: i64) -> i64 {
     let unit = match epoch.unsigned_abs() {
         0..100_000_000_000 => 1,
@@ -44,7 +46,7 @@ fn seconds(epoch: i64) -> i64 {
     epoch.div_euclid(unit)
 }
 
-/// Seconds since 1970 of a date without separators, such as `20240131`.
+/// Returns the seconds since 1970 of a date without separators, such as `20240131`.
 pub(crate) fn bare_date(field: &[u8]) -> Option<i64> {
     let number =
         integer(field).filter(|_| field.len() == 8 && matches!(field, [b'1' | b'2', ..]))?;
