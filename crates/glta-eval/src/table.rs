@@ -27,12 +27,10 @@ impl Record {
             (seeds < all).then(|| format!("{system} {seeds}"))
         });
         let fewer: Vec<String> = fewer.collect();
-        match fewer.is_empty() {
-            true => table,
-            false => {
-                format!("{table}\n(means over {all} seeds; fewer seeds: {})", fewer.join(", "))
-            }
+        if fewer.is_empty() {
+            return table;
         }
+        format!("{table}\n(means over {all} seeds; fewer seeds: {})", fewer.join(", "))
     }
 
     /// N@20 by the training degree of the items.

@@ -22,10 +22,11 @@ use glta_llm::{ForwardOptions, Llama, LlamaOptions, Precision};
 use support::Spec;
 
 fn precisions(device: &Device) -> &'static [Precision] {
-    match device.is_cpu() {
+    if device.is_cpu() {
         // In f32 the CPU itself is the reference.
-        true => &[Precision::Bf16],
-        false => &[Precision::F32, Precision::Bf16, Precision::F16],
+        &[Precision::Bf16]
+    } else {
+        &[Precision::F32, Precision::Bf16, Precision::F16]
     }
 }
 

@@ -367,11 +367,11 @@ fn a_server_that_sends_another_range_is_not_believed() {
     scene.get().unwrap_err();
     let weights = scene.files["model.safetensors"].clone();
     scene.server.fault(move |request, reply| {
-        match is_weights(request) && request.headers.contains_key("range") {
-            true => Reply::new(206)
-                .body(&weights[9_000..])
-                .header("Content-Range", format!("bytes 9000-{}/{0}", weights.len())),
-            false => reply,
+        if is_weights(request) && request.headers.contains_key("range") {
+            let range = format!("bytes 9000-{}/{0}", weights.len());
+            Reply::new(206).body(&weights[9_000..]).header("Content-Range", range)
+        } else {
+            reply
         }
     });
     scene.check_complete(&scene.get().unwrap(), &SINGLE);

@@ -35,12 +35,11 @@ pub(crate) fn for_each_event(
         return Err(source.missing(BOOKS, &hint));
     }
     let books = source.read(BOOKS, |input| ids(input, "book_id_csv", "book_id"))?;
-    let users = match source.has(USERS) {
-        true => Some(source.read(USERS, |input| ids(input, "user_id_csv", "user_id"))?),
-        false => {
-            tracing::info!("{file}: users keep their numbers, because {USERS} is missing");
-            None
-        }
+    let users = if source.has(USERS) {
+        Some(source.read(USERS, |input| ids(input, "user_id_csv", "user_id"))?)
+    } else {
+        tracing::info!("{file}: users keep their numbers, because {USERS} is missing");
+        None
     };
     source.read(file, |input| {
         let mut table = Table::new(input, &with_header())?;

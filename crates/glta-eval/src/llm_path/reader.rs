@@ -29,13 +29,14 @@ impl Reader {
         let language = seed.language()?;
         let layers = language.llama.config().num_hidden_layers;
         let hash = language.checkpoint_hash()?;
-        Ok(match random {
-            false => Self { model: language.clone(), identity: format!("{hash} {layers}") },
-            true => Self {
-                model: language.randomized(seed.number())?,
+        if random {
+            let model = language.randomized(seed.number())?;
+            return Ok(Self {
+                model,
                 identity: format!("{hash} {layers} random {}", seed.number()),
-            },
-        })
+            });
+        }
+        Ok(Self { model: language.clone(), identity: format!("{hash} {layers}") })
     }
 
     /// The states of prompts, `(prompts, 2 · hidden)`; see [`LanguageModel::prompt_states`].
