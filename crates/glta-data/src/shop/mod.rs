@@ -119,7 +119,9 @@ impl Article {
                 "{sentence} This {noun} has {part} and is good for {used}. A {name} article."
             ),
             _ => {
-                format!("Whoever enjoys {name} wants a {noun} for {used}. {sentence} With {part}.")
+                format!(
+                    "People who enjoy {name} want a {noun} for {used}. {sentence} It has {part}."
+                )
             }
         };
         (title, description)
