@@ -1,8 +1,8 @@
-//! Real data sets and checkpoints, for tests that are ignored without them.
+//! Paths of real data sets and checkpoints, for tests that are ignored without them.
 
 use std::path::PathBuf;
 
-/// `name` in the folder that `GLTA_DATA` names.
+/// Returns the path of `name` in the folder that `GLTA_DATA` names.
 pub(crate) fn real_data(name: &str) -> PathBuf {
     let folder = std::env::var_os("GLTA_DATA")
         .expect("GLTA_DATA must name the folder that has `data` and `models`");

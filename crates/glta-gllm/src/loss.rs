@@ -29,7 +29,8 @@ fn check(items: usize, rows: usize, targets: &[Vec<u32>], masked: &[Vec<u32>]) -
     }
 }
 
-/// Returns a dense `(rows, items)` tensor. Each listed item of a row adds `value(list)` to its entry.
+/// Returns a dense `(rows, items)` tensor. Each listed item of a row adds `value(list)` to its
+/// entry.
 fn scatter(lists: &[Vec<u32>], value: impl Fn(&[u32]) -> f32, like: &Tensor) -> Result<Tensor> {
     let (rows, items) = like.dims2()?;
     let mut dense = vec![0f32; rows * items];
