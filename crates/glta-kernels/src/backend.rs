@@ -48,7 +48,7 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
     /// Bytes that can still be allocated on the device; `None` where the system's memory is used.
     ///
     /// # Errors
-    /// The device does not answer.
+    /// Returns an error if the device does not answer.
     fn free_memory(&self) -> Result<Option<usize>> {
         Ok(None)
     }
@@ -56,7 +56,7 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
     /// Checks that attention supports heads of this shape.
     ///
     /// # Errors
-    /// [`Error::Unsupported`](crate::Error::Unsupported) if it does not.
+    /// Returns [`Error::Unsupported`](crate::Error::Unsupported) if it does not.
     fn check(&self, heads: Heads) -> Result<()>;
 
     /// Runs `work` on the backend's threads. `tokens` is the number of tokens of a pass through
@@ -66,49 +66,49 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
     /// Creates one linear layer from parts with the same number of inputs.
     ///
     /// # Errors
-    /// The device is out of memory.
+    /// Returns an error if the device is out of memory.
     fn linear(&self, parts: Vec<Weight>) -> Result<Self::Linear>;
 
     /// Creates the output layer, which follows the last norm and returns f32.
     ///
     /// # Errors
-    /// The device is out of memory.
+    /// Returns an error if the device is out of memory.
     fn output_layer(&self, matrix: Arc<Matrix>) -> Result<Self::Linear>;
 
     /// Creates an RMSNorm with `weight: (width,)` that precedes a linear layer.
     ///
     /// # Errors
-    /// The device is out of memory.
+    /// Returns an error if the device is out of memory.
     fn norm(&self, weight: Vec<f32>, eps: f32) -> Result<Self::Norm>;
 
     /// Creates the RMSNorm after the last layer, which returns f32.
     ///
     /// # Errors
-    /// The device is out of memory.
+    /// Returns an error if the device is out of memory.
     fn final_norm(&self, weight: Vec<f32>, eps: f32) -> Result<Self::Norm>;
 
     /// Creates the embedding table `(vocab, hidden)`.
     ///
     /// # Errors
-    /// The table is quantised, or the device is out of memory.
+    /// Returns an error if the table is quantised, or the device is out of memory.
     fn embedding(&self, table: &Arc<Matrix>) -> Result<Self::Embedding>;
 
     /// Returns rows of the table, `(ids, hidden)` f32.
     ///
     /// # Errors
-    /// An id is outside the table, or a tensor operation failed.
+    /// Returns an error if an id is outside the table, or if a tensor operation fails.
     fn embed(&self, table: &Self::Embedding, ids: &[u32]) -> Result<Tensor>;
 
     /// Creates the table of cosines and sines, both `(positions, half)`.
     ///
     /// # Errors
-    /// The device is out of memory.
+    /// Returns an error if the device is out of memory.
     fn rotary(&self, cos: Vec<f32>, sin: Vec<f32>, half: usize) -> Result<Self::Rotary>;
 
     /// Creates the tables for a pass over these sequences; `rotary` must have all their positions.
     ///
     /// # Errors
-    /// The device is out of memory.
+    /// Returns an error if the device is out of memory.
     fn tokens(
         &self,
         sequences: &Arc<Sequences>,
@@ -118,25 +118,25 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
     /// Packs the tokens of a right-padded batch: `(batch, seq, width)` f32 to `(tokens, width)`.
     ///
     /// # Errors
-    /// A tensor operation failed.
+    /// Returns an error if a tensor operation fails.
     fn pack(&self, x: &Tensor, sequences: &Sequences) -> Result<Tensor>;
 
     /// Unpacks `(tokens, width)` to `(batch, seq, width)`; padding is zero.
     ///
     /// # Errors
-    /// A tensor operation failed.
+    /// Returns an error if a tensor operation fails.
     fn unpack(&self, x: &Tensor, sequences: &Sequences, seq: usize) -> Result<Tensor>;
 
     /// Returns `silu(gate) * up` of `(tokens, 2 * width)`.
     ///
     /// # Errors
-    /// A tensor operation failed.
+    /// Returns an error if a tensor operation fails.
     fn swiglu(&self, gate_up: &Tensor) -> Result<Tensor>;
 
     /// Returns the result of `linear` for the norm of `x: (tokens, inputs)` f32.
     ///
     /// # Errors
-    /// A tensor operation failed.
+    /// Returns an error if a tensor operation fails.
     fn normed(&self, norm: &Self::Norm, linear: &Self::Linear, x: &Tensor) -> Result<Tensor> {
         linear.forward(&norm.forward(x)?, None)
     }
@@ -144,7 +144,7 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
     /// Returns [`Self::swiglu`] of [`Self::normed`] with the layers `gate_up`.
     ///
     /// # Errors
-    /// A tensor operation failed.
+    /// Returns an error if a tensor operation fails.
     fn gated(&self, norm: &Self::Norm, gate_up: &Self::Linear, x: &Tensor) -> Result<Tensor> {
         self.swiglu(&self.normed(norm, gate_up, x)?)
     }
@@ -152,14 +152,14 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
     /// Returns the gradient of `gate_up` for the gradient `dh: (tokens, width)` of the result.
     ///
     /// # Errors
-    /// A tensor operation failed.
+    /// Returns an error if a tensor operation fails.
     fn swiglu_backward(&self, gate_up: &Tensor, dh: &Tensor) -> Result<Tensor>;
 
     /// Rotates the queries and keys of `qkv: (tokens, stride)` in place by their positions.
     /// `inverse` rotates backwards, which is the derivative.
     ///
     /// # Errors
-    /// A tensor operation failed.
+    /// Returns an error if a tensor operation fails.
     fn rotate(
         &self,
         qkv: &Tensor,
@@ -172,7 +172,7 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
     /// Every sequence also attends to the tokens of `shared` in this layer, which precede its own.
     ///
     /// # Errors
-    /// A tensor operation failed.
+    /// Returns an error if a tensor operation fails.
     fn attention(
         &self,
         qkv: &Tensor,
@@ -186,7 +186,7 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
     /// No gradient is computed for `shared`.
     ///
     /// # Errors
-    /// A tensor operation failed.
+    /// Returns an error if a tensor operation fails.
     #[allow(clippy::too_many_arguments)]
     fn attention_backward(
         &self,
@@ -221,7 +221,7 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
     /// `qkv` may be rotated in place or not.
     ///
     /// # Errors
-    /// A tensor operation failed.
+    /// Returns an error if a tensor operation fails.
     fn attention_cached(
         &self,
         qkv: &Tensor,
@@ -239,25 +239,25 @@ pub trait Linear: Debug + Send + Sync {
     /// Wᵀ + b + residual` in f32.
     ///
     /// # Errors
-    /// A tensor operation failed.
+    /// Returns an error if a tensor operation fails.
     fn forward(&self, x: &Tensor, residual: Option<&Tensor>) -> Result<Tensor>;
 
     /// Returns `dY W`, `(rows, outputs)` to `(rows, inputs)`.
     ///
     /// # Errors
-    /// A tensor operation failed.
+    /// Returns an error if a tensor operation fails.
     fn backward(&self, dy: &Tensor) -> Result<Tensor>;
 
     /// [`Self::forward`] from f32 to f32, for any dtype of the backend.
     ///
     /// # Errors
-    /// A tensor operation failed.
+    /// Returns an error if a tensor operation fails.
     fn forward_f32(&self, x: &Tensor) -> Result<Tensor>;
 
     /// [`Self::backward`] from f32 to f32.
     ///
     /// # Errors
-    /// A tensor operation failed.
+    /// Returns an error if a tensor operation fails.
     fn backward_f32(&self, dy: &Tensor) -> Result<Tensor>;
 
     /// Size of the weights in memory, in bytes.
@@ -269,13 +269,13 @@ pub trait Norm: Debug + Send + Sync {
     /// Returns `x / rms(x) * w`, `(tokens, width)`, for an f32 input.
     ///
     /// # Errors
-    /// A tensor operation failed.
+    /// Returns an error if a tensor operation fails.
     fn forward(&self, x: &Tensor) -> Result<Tensor>;
 
     /// Returns `residual + dL/dx` in f32, for the gradient `dy` of the result.
     ///
     /// # Errors
-    /// A tensor operation failed.
+    /// Returns an error if a tensor operation fails.
     fn backward(&self, x: &Tensor, dy: &Tensor, residual: Option<&Tensor>) -> Result<Tensor>;
 
     /// Size of the weight in memory, in bytes.
@@ -298,6 +298,6 @@ pub trait Keys: Clone + Debug + Send + Sync + 'static {
     /// Reserves room for a total of `tokens`.
     ///
     /// # Errors
-    /// The device is out of memory.
+    /// Returns an error if the device is out of memory.
     fn reserve(&mut self, tokens: usize) -> Result<()>;
 }

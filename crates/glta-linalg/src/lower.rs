@@ -97,7 +97,7 @@ pub fn add_gram(matrix: &mut Array2<f64>, factor: f64, vectors: ArrayView2<'_, f
 /// [`add_gram`] with progress.
 ///
 /// # Errors
-/// Those of [`add_gram`], and [`Error::Cancelled`].
+/// Returns the errors of [`add_gram`], and [`Error::Cancelled`].
 pub fn add_gram_with(
     matrix: &mut Array2<f64>,
     factor: f64,

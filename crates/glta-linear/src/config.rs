@@ -97,7 +97,7 @@ impl LinearConfig {
     /// The forms to try on `train`, and the reason if the dense form was requested but is left out.
     ///
     /// # Errors
-    /// [`Error::TooManyItems`] if the dense form was the only one.
+    /// Returns [`Error::TooManyItems`] if the dense form was the only one.
     pub fn forms(&self, train: &Interactions) -> Result<(Vec<Form>, Option<String>)> {
         let items = train.n_items();
         let (mut forms, mut left_out) = (Vec::new(), None);

@@ -45,7 +45,7 @@ impl EaseConfig {
     /// Checks the settings.
     ///
     /// # Errors
-    /// [`Error::Config`] if `l2` is not positive and finite, or a size is 0.
+    /// Returns [`Error::Config`] if `l2` is not positive and finite, or a size is 0.
     pub fn validate(&self) -> Result<()> {
         let invalid = |field, problem| Err(Error::Config { system: "EASE", field, problem });
         if !(self.l2 > 0.0 && self.l2.is_finite()) {

@@ -41,7 +41,7 @@ impl LinearModel {
     /// [`fit`](Self::fit) with progress.
     ///
     /// # Errors
-    /// As for [`fit`](Self::fit), and [`Error::Cancelled`](crate::Error::Cancelled).
+    /// Returns the errors of [`fit`](Self::fit), and [`Error::Cancelled`](crate::Error::Cancelled).
     pub fn fit_with(
         train: &Interactions,
         valid: Option<&Interactions>,
@@ -121,7 +121,7 @@ impl LinearModel {
     /// chosen. The report keeps its validation value.
     ///
     /// # Errors
-    /// As for [`fit`](Self::fit).
+    /// Returns the errors of [`fit`](Self::fit).
     pub fn refit(
         chosen: &LinearReport,
         train: &Interactions,
@@ -135,7 +135,7 @@ impl LinearModel {
     /// [`refit`](Self::refit) with progress.
     ///
     /// # Errors
-    /// As for [`fit_with`](Self::fit_with).
+    /// Returns the errors of [`fit_with`](Self::fit_with).
     pub fn refit_with(
         chosen: &LinearReport,
         train: &Interactions,

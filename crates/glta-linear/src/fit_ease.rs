@@ -88,7 +88,7 @@ impl Ease {
     /// [`fit`](Self::fit) or [`fit_collective`](Self::fit_collective) with progress.
     ///
     /// # Errors
-    /// As for these, and [`Error::Cancelled`].
+    /// Returns the errors of these, and [`Error::Cancelled`].
     pub fn fit_with(
         train: &Interactions,
         text: Option<(&TextVectors, f64)>,

@@ -356,7 +356,7 @@ impl Growing {
     /// 2,000 items of a user, further pairs are not counted.
     ///
     /// # Errors
-    /// [`Error::Grow`] for an unknown item; then no pair is added.
+    /// Returns [`Error::Grow`] for an unknown item; then no pair is added.
     pub fn add_interactions(&mut self, pairs: &[(u32, u32)]) -> Result<()> {
         if let Some(&(_, item)) = pairs.iter().find(|&&(_, item)| item as usize >= self.n_items()) {
             let items = self.n_items();

@@ -42,7 +42,7 @@ impl TextNeighbours {
     /// none. Of equal cosines the lower id is kept.
     ///
     /// # Errors
-    /// [`Error::Config`] for `most` of 0.
+    /// Returns [`Error::Config`] for `most` of 0.
     pub fn find(vectors: &TextVectors, most: usize) -> Result<Self> {
         Self::find_with(vectors, most, &mut Silent)
     }
@@ -50,7 +50,7 @@ impl TextNeighbours {
     /// [`find`](Self::find) that reports the number of finished items.
     ///
     /// # Errors
-    /// As for [`find`](Self::find), and [`Error::Cancelled`].
+    /// Returns the errors of [`find`](Self::find), and [`Error::Cancelled`].
     pub fn find_with(
         vectors: &TextVectors,
         most: usize,

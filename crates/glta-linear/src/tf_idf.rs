@@ -53,7 +53,7 @@ impl TfIdfConfig {
     /// Checks the settings.
     ///
     /// # Errors
-    /// [`Error::Config`] for a size of 0.
+    /// Returns [`Error::Config`] for a size of 0.
     pub fn validate(&self) -> Result<()> {
         let sizes = [
             ("max_words", self.max_words),
@@ -113,7 +113,7 @@ impl TfIdf {
     /// [`fit`](Self::fit) that reports the finished steps and their total number.
     ///
     /// # Errors
-    /// As for [`fit`](Self::fit), and [`Error::Cancelled`].
+    /// Returns the errors of [`fit`](Self::fit), and [`Error::Cancelled`].
     pub fn fit_with(
         texts: &[impl AsRef<str> + Sync],
         config: &TfIdfConfig,
@@ -187,7 +187,7 @@ impl TfIdf {
     /// `components` (F32, `(terms, dimensions)`).
     ///
     /// # Errors
-    /// The file cannot be written.
+    /// Returns an error if the file cannot be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let mut terms = vec![""; self.terms.len()];
         for (term, &id) in &self.terms {

@@ -28,7 +28,7 @@ impl TextVectors {
     /// Checks the vectors, `(items, dim)`.
     ///
     /// # Errors
-    /// [`Error::TextVectors`] if a value is not finite.
+    /// Returns [`Error::TextVectors`] if a value is not finite.
     pub fn new(vectors: Array2<f32>) -> Result<Self> {
         if let Some(((item, _), _)) = vectors.indexed_iter().find(|(_, v)| !v.is_finite()) {
             return Err(Error::TextVectors(format!("the vector of item {item} is not finite")));

@@ -32,7 +32,7 @@ impl WhitenConfig {
     /// Checks the settings.
     ///
     /// # Errors
-    /// [`Error::Config`] for zero components, or a strength outside `[0, 1]`.
+    /// Returns [`Error::Config`] for zero components, or a strength outside `[0, 1]`.
     pub fn validate(&self) -> Result<()> {
         let invalid = |field, problem: String| {
             Err(Error::Config { system: "text whitening", field, problem })
@@ -117,7 +117,7 @@ impl Whitening {
     /// The whitened vectors, `(items, components)`. Zero rows stay zero.
     ///
     /// # Errors
-    /// [`Error::TextVectors`] for vectors of another width, or values that are not finite.
+    /// Returns [`Error::TextVectors`] for vectors of another width, or values that are not finite.
     pub fn apply(&self, vectors: ArrayView2<'_, f32>) -> Result<Array2<f32>> {
         check_finite(vectors)?;
         if vectors.ncols() != self.mean.len() {
@@ -151,7 +151,7 @@ impl Whitening {
     /// components)`).
     ///
     /// # Errors
-    /// The file cannot be written.
+    /// Returns an error if the file cannot be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let mut file = TensorFile::default();
         file.put("mean", Dtype::F64, vec![self.mean.len()], bytes_f64(self.mean.iter()));

@@ -69,7 +69,7 @@ impl Llama {
     /// [`Self::generate`] with a callback for each token.
     ///
     /// # Errors
-    /// Those of [`Self::generate`], and [`Error::Cancelled`].
+    /// Returns the errors of [`Self::generate`], and [`Error::Cancelled`].
     pub fn generate_with(
         &self,
         prompts: &[Vec<u32>],
@@ -101,7 +101,7 @@ impl Llama {
     /// ```
     ///
     /// # Errors
-    /// Those of [`Self::generate`], and texts that the tokenizer rejects.
+    /// Returns the errors of [`Self::generate`], and texts that the tokenizer rejects.
     pub fn generate_text(
         &self,
         tokenizer: &Tokenizer,
@@ -114,7 +114,7 @@ impl Llama {
     /// [`Self::generate_text`] with a callback for each token.
     ///
     /// # Errors
-    /// Those of [`Self::generate_text`], and [`Error::Cancelled`].
+    /// Returns the errors of [`Self::generate_text`], and [`Error::Cancelled`].
     pub fn generate_text_with(
         &self,
         tokenizer: &Tokenizer,

@@ -78,7 +78,7 @@ impl Llama {
     /// [`Self::load`] onto a backend. Ignores `options.simd` and `options.precision`.
     ///
     /// # Errors
-    /// Those of [`Self::load`].
+    /// Returns the errors of [`Self::load`].
     pub fn load_on<B: Backend>(
         dir: impl AsRef<Path>,
         options: &LlamaOptions,
@@ -108,7 +108,7 @@ impl Llama {
     /// [`Self::random`] on a backend.
     ///
     /// # Errors
-    /// Those of [`Self::random`].
+    /// Returns the errors of [`Self::random`].
     pub fn random_on<B: Backend>(config: &LlamaConfig, seed: u64, backend: B) -> Result<Self> {
         config.validate()?;
         let config = LlamaConfig {
@@ -144,7 +144,7 @@ impl Llama {
     /// Bytes that can still be allocated on a GPU; `None` on the CPU.
     ///
     /// # Errors
-    /// The device does not answer.
+    /// Returns an error if the device does not answer.
     pub fn free_memory(&self) -> Result<Option<usize>> {
         self.network.free_memory()
     }

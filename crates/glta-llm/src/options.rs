@@ -79,7 +79,7 @@ impl GenerateOptions {
     /// Checks that the fields are valid.
     ///
     /// # Errors
-    /// The first invalid field.
+    /// Returns an error that names the first invalid field.
     pub fn validate(&self) -> Result<()> {
         let invalid = |field, problem: String| Err(Error::Config { field, problem });
         if !(self.temperature.is_finite() && self.temperature >= 0.0) {

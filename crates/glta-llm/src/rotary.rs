@@ -34,7 +34,7 @@ impl<B: Backend> RotaryCache<B> {
     /// Returns a table with at least the positions `0..positions`.
     ///
     /// # Errors
-    /// The device is out of memory.
+    /// Returns an error if the device is out of memory.
     pub(crate) fn table(&self, positions: usize) -> Result<Arc<B::Rotary>> {
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, table)) = table.as_ref().filter(|(there, _)| *there >= positions) {

@@ -43,7 +43,7 @@ impl Report {
     /// users. `degrees` is `(items,)`.
     ///
     /// # Errors
-    /// The number of degrees differs from the number of items.
+    /// Returns an error if the number of degrees differs from the number of items.
     pub fn average_popularity(&self, k: usize, degrees: &[u32]) -> Result<Option<f64>> {
         if degrees.len() != self.n_items() {
             return Err(Error::Shape {

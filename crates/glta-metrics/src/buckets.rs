@@ -27,7 +27,7 @@ impl Buckets {
     /// Checks the bounds.
     ///
     /// # Errors
-    /// [`Error::Config`] if they do not increase strictly from 0.
+    /// Returns [`Error::Config`] if they do not increase strictly from 0.
     pub fn validate(&self) -> Result<()> {
         if self.lower_bounds.first() == Some(&0)
             && self.lower_bounds.windows(2).all(|w| w[0] < w[1])

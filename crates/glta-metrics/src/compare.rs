@@ -76,7 +76,7 @@ impl BootstrapConfig {
     /// Checks the settings.
     ///
     /// # Errors
-    /// [`Error::Config`] for no resamples or a confidence outside `(0, 1)`.
+    /// Returns [`Error::Config`] for no resamples or a confidence outside `(0, 1)`.
     pub fn validate(&self) -> Result<()> {
         let config = |field, problem| Err(Error::Config { field, problem });
         if self.resamples == 0 {
@@ -121,7 +121,7 @@ impl Paired {
     /// The differences `a − b` of two series, such as one value per seed.
     ///
     /// # Errors
-    /// [`Error::Unpaired`] for series of different lengths or with fewer than two values.
+    /// Returns [`Error::Unpaired`] for series of different lengths or with fewer than two values.
     pub fn from_values(a: &[f64], b: &[f64]) -> Result<Self> {
         if a.len() != b.len() {
             let lengths = format!("{} values against {}", a.len(), b.len());

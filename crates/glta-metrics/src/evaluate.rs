@@ -32,7 +32,7 @@ impl EvaluationConfig {
     /// Checks the settings.
     ///
     /// # Errors
-    /// [`Error::Config`] for no cut-off, a cut-off of 0, or empty blocks.
+    /// Returns [`Error::Config`] for no cut-off, a cut-off of 0, or empty blocks.
     pub fn validate(&self) -> Result<()> {
         check_ks(&self.ks)?;
         if self.block_users == 0 {
@@ -135,7 +135,7 @@ pub fn evaluate(
 /// ```
 ///
 /// # Errors
-/// Those of [`evaluate`].
+/// Returns the errors of [`evaluate`].
 pub fn top_k(
     scorer: &dyn Scorer,
     users: &[u32],

@@ -122,7 +122,7 @@ impl Report {
     /// Users without an item in it are left out.
     ///
     /// # Errors
-    /// The truth has another number of items.
+    /// Returns an error if the truth has another number of items.
     pub fn with_truth(&self, truth: &Interactions) -> Result<Self> {
         if truth.n_items() != self.n_items {
             return Err(Error::Shape {

@@ -39,7 +39,7 @@ pub trait Scorer: Sync {
     /// A score of −∞ excludes the item for this user.
     ///
     /// # Errors
-    /// Any error of the model.
+    /// Returns any error of the model.
     fn score(
         &self,
         users: &[u32],
@@ -56,7 +56,7 @@ pub trait Scorer: Sync {
     /// `users` into `out`, `(users.len(), items in the range)`.
     ///
     /// # Errors
-    /// Those of [`score`](Self::score). The default implementation returns an error.
+    /// Returns the errors of [`score`](Self::score). The default implementation returns an error.
     fn score_items(
         &self,
         _users: &[u32],

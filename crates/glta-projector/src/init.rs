@@ -9,7 +9,7 @@ use crate::Result;
 /// device.
 ///
 /// # Errors
-/// The device is out of memory.
+/// Returns an error if the device is out of memory.
 pub fn normal_var(shape: impl Into<Shape>, std: f64, seed: u64, device: &Device) -> Result<Var> {
     let shape = shape.into();
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
@@ -27,7 +27,7 @@ pub fn normal_var(shape: impl Into<Shape>, std: f64, seed: u64, device: &Device)
 /// ranks.
 ///
 /// # Errors
-/// The device is out of memory.
+/// Returns an error if the device is out of memory.
 pub fn normal_parameter(
     shape: impl Into<Shape>,
     std: f64,

@@ -58,7 +58,7 @@ impl Projector {
     /// differentiable with respect to the weights and the nodes.
     ///
     /// # Errors
-    /// [`Error::NodeShape`] if the nodes are not `(n, d)`.
+    /// Returns [`Error::NodeShape`] if the nodes are not `(n, d)`.
     pub fn forward(&self, nodes: &Tensor) -> Result<Tensor> {
         let (_, d) = self.weight.dims2()?;
         if nodes.dims().len() != 2 || nodes.dims()[1] != d {

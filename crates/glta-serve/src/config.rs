@@ -131,7 +131,7 @@ impl ServeConfig {
     /// Checks every field.
     ///
     /// # Errors
-    /// [`Error::Config`] with the first invalid field.
+    /// Returns [`Error::Config`] with the first invalid field.
     pub fn validate(&self) -> Result<()> {
         let invalid = |field, problem: &str| Err(Error::Config { field, problem: problem.into() });
         if self.model.as_os_str().is_empty() {

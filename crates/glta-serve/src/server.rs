@@ -30,7 +30,7 @@ impl Server {
     /// called.
     ///
     /// # Errors
-    /// The address cannot be used.
+    /// Returns an error if the address cannot be used.
     pub async fn bind(service: Service) -> Result<Self> {
         let address = service.config().listen;
         let failed = |source| Error::Listen { address, source };
@@ -134,7 +134,7 @@ fn open_files() -> Option<usize> {
 /// [`Server::bind`] and [`Server::run`].
 ///
 /// # Errors
-/// As for these three.
+/// Returns the errors of these three.
 ///
 /// ```no_run
 /// use candle_core::Device;

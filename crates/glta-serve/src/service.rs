@@ -74,7 +74,7 @@ impl Service {
     /// was fitted with one.
     ///
     /// # Errors
-    /// As for [`start`](Self::start).
+    /// Returns the errors of [`start`](Self::start).
     pub fn start_with(
         config: ServeConfig,
         device: &Device,

@@ -133,7 +133,7 @@ impl Matrix {
     /// multiples of 32, columns in panels; the values stay packed.
     ///
     /// # Errors
-    /// The tensors do not match each other, or there is no memory.
+    /// Returns an error if the tensors do not match each other, or there is no memory.
     pub fn quantized(arena: &Arena, t: &GptqTensors) -> Result<Self> {
         t.validate()?;
         let bits = t.bits as usize;

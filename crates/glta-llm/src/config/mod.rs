@@ -144,7 +144,7 @@ impl LlamaConfig {
     /// Checks that the fields are valid and consistent.
     ///
     /// # Errors
-    /// The first invalid field.
+    /// Returns an error that names the first invalid field.
     pub fn validate(&self) -> Result<()> {
         let sizes = [
             ("vocab_size", self.vocab_size),

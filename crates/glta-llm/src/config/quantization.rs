@@ -86,7 +86,7 @@ impl QuantizeConfig {
     /// Checks that the fields are valid.
     ///
     /// # Errors
-    /// The first invalid field.
+    /// Returns an error that names the first invalid field.
     pub fn validate(&self) -> Result<()> {
         check_bits(self.bits)?;
         if self.checkpoint_format == CheckpointFormat::AwqGemm && self.bits != 4 {

@@ -60,7 +60,7 @@ impl Llama {
     /// [`HubOptions::from_env`]. Downloads files that are not in the cache.
     ///
     /// # Errors
-    /// Those of [`hub::download`](download) and [`Llama::load`].
+    /// Returns the errors of [`hub::download`](download) and [`Llama::load`].
     pub fn from_hub(id: &str, revision: &str) -> Result<Self> {
         let options = HubOptions::from_env()?;
         let dir = download(id, revision, &options)?;
@@ -86,7 +86,7 @@ pub fn download(id: &str, revision: &str, options: &HubOptions) -> Result<PathBu
 /// [`download`] with progress. `progress` can cancel it, and the next call resumes.
 ///
 /// # Errors
-/// Those of [`download`], and [`Error::Cancelled`].
+/// Returns the errors of [`download`], and [`Error::Cancelled`].
 pub fn download_with(
     id: &str,
     revision: &str,

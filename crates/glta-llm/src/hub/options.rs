@@ -66,7 +66,7 @@ impl HubOptions {
     /// [`from_env`](Self::from_env) with a function in place of the process environment.
     ///
     /// # Errors
-    /// Those of [`from_env`](Self::from_env).
+    /// Returns the errors of [`from_env`](Self::from_env).
     pub fn from_lookup(variable: impl Fn(&str) -> Option<OsString>) -> Result<Self> {
         let set = |name: &str| variable(name).filter(|v| !v.is_empty());
         let home_folder = || set("HOME").or_else(|| set("USERPROFILE"));

@@ -81,7 +81,7 @@ pub fn quantize(
 /// [`quantize`] with progress: reports every quantised layer.
 ///
 /// # Errors
-/// Those of [`quantize`], and [`Error::Cancelled`](crate::Error::Cancelled).
+/// Returns the errors of [`quantize`], and [`Error::Cancelled`](crate::Error::Cancelled).
 pub fn quantize_with(
     dir: impl AsRef<Path>,
     calibration: &[Vec<u32>],

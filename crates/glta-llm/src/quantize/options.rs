@@ -31,7 +31,7 @@ impl QuantizeOptions {
     /// Checks that the fields are valid.
     ///
     /// # Errors
-    /// The first invalid field.
+    /// Returns an error that names the first invalid field.
     pub fn validate(&self) -> Result<()> {
         self.config().validate()?;
         if !(self.damp_percent > 0.0 && self.damp_percent < 1.0) {

@@ -112,7 +112,7 @@ impl SentenceEncoder {
     /// are truncated to the folder's limit. The vector of an empty text is zero.
     ///
     /// # Errors
-    /// The tokenizer rejects a text, or a tensor operation fails.
+    /// Returns an error if the tokenizer rejects a text, or a tensor operation fails.
     pub fn encode(&self, texts: &[String]) -> Result<Array2<f32>> {
         self.encode_with(texts, &mut Silent)
     }
@@ -121,7 +121,7 @@ impl SentenceEncoder {
     /// texts.
     ///
     /// # Errors
-    /// Those of [`encode`](Self::encode), and [`Error::Cancelled`].
+    /// Returns the errors of [`encode`](Self::encode), and [`Error::Cancelled`].
     pub fn encode_with(
         &self,
         texts: &[String],

@@ -114,7 +114,7 @@ impl Tokenizer {
     /// templates do, gets no second one.
     ///
     /// # Errors
-    /// The tokenizer cannot encode the text.
+    /// Returns an error if the tokenizer cannot encode the text.
     pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>> {
         let start = self.start.as_deref().filter(|_| add_special);
         let text = start.and_then(|start| text.strip_prefix(start)).unwrap_or(text);
@@ -131,7 +131,7 @@ impl Tokenizer {
     /// SentencePiece adds at the start of a text, and without a start token.
     ///
     /// # Errors
-    /// Those of [`encode`](Self::encode).
+    /// Returns the errors of [`encode`](Self::encode).
     pub fn encode_continuation(&self, text: &str) -> Result<Vec<u32>> {
         if !self.prefix || text.is_empty() {
             return self.encoded(text, false);
@@ -164,7 +164,7 @@ impl Tokenizer {
     /// would lose.
     ///
     /// # Errors
-    /// Those of [`decode`](Self::decode).
+    /// Returns the errors of [`decode`](Self::decode).
     pub fn decode_continuation(&self, before: &[u32], new: &[u32]) -> Result<String> {
         self.continued(before, new, true)
     }

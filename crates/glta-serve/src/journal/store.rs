@@ -82,7 +82,7 @@ impl Journal {
     /// Opens a journal for reading.
     ///
     /// # Errors
-    /// [`Error::Journal`] if the file does not exist or is not a journal.
+    /// Returns [`Error::Journal`] if the file does not exist or is not a journal.
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -152,7 +152,7 @@ impl Journal {
     /// their arrival.
     ///
     /// # Errors
-    /// [`Error::Journal`] for a damaged file.
+    /// Returns [`Error::Journal`] for a damaged file.
     pub fn interactions(&self) -> Result<Vec<Event>> {
         let query = "SELECT user, item, coalesce(time, received), key FROM interactions
                      ORDER BY number";
@@ -166,7 +166,7 @@ impl Journal {
     /// The items that were added or changed, with their last fields.
     ///
     /// # Errors
-    /// [`Error::Journal`] for a damaged file.
+    /// Returns [`Error::Journal`] for a damaged file.
     pub fn items(&self) -> Result<BTreeMap<String, Item>> {
         let rows: Vec<(String, String)> =
             self.rows("SELECT id, fields FROM items", |row| Ok((row.get(0)?, row.get(1)?)))?;
