@@ -22,11 +22,11 @@ use crate::weights::{Matrix, Weight};
 pub trait Backend: Clone + Debug + Send + Sync + 'static {
     /// Linear layers with a common input and concatenated outputs.
     type Linear: Linear;
-    /// RMSNorm.
+    /// RMSNorm with a frozen weight.
     type Norm: Norm;
     /// A token embedding table.
     type Embedding: Debug + Send + Sync;
-    /// Cosines and sines of the rotary embedding.
+    /// Tables of the cosines and sines of the rotary embedding.
     type Rotary: Debug + Send + Sync;
     /// Tables for the packed tokens of one pass.
     type Tokens: Send + Sync;
@@ -37,15 +37,16 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
     /// Values that the derivative of attention needs in addition to its input.
     type Attended: Send + Sync;
 
-    /// The device of candle's tensors.
+    /// Returns the candle device of the tensors.
     fn device(&self) -> &Device;
 
-    /// Instruction set of the kernels; `None` on a GPU.
+    /// Returns the instruction set of the kernels; `None` on a GPU.
     fn simd_level(&self) -> Option<SimdLevel> {
         None
     }
 
-    /// Bytes that can still be allocated on the device; `None` where the system's memory is used.
+    /// Returns the number of bytes that can still be allocated on the device; `None` if the tensors
+    /// are in system memory.
     ///
     /// # Errors
     /// Returns an error if the device does not answer.
@@ -56,14 +57,15 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
     /// Checks that attention supports heads of this shape.
     ///
     /// # Errors
-    /// Returns [`Error::Unsupported`](crate::Error::Unsupported) if it does not.
+    /// Returns [`Error::Unsupported`](crate::Error::Unsupported) if it does not support them.
     fn check(&self, heads: Heads) -> Result<()>;
 
     /// Runs `work` on the backend's threads. `tokens` is the number of tokens of a pass through
     /// cached layers; `None` for other work.
     fn run<R: Send>(&self, tokens: Option<usize>, work: impl FnOnce() -> R + Send) -> R;
 
-    /// Creates one linear layer from parts with the same number of inputs.
+    /// Creates one linear layer from parts with the same number of inputs. Their outputs are
+    /// concatenated.
     ///
     /// # Errors
     /// Returns an error if the device is out of memory.
@@ -105,7 +107,7 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
     /// Returns an error if the device is out of memory.
     fn rotary(&self, cos: Vec<f32>, sin: Vec<f32>, half: usize) -> Result<Self::Rotary>;
 
-    /// Creates the tables for a pass over these sequences; `rotary` must have all their positions.
+    /// Creates the tables for a pass over these sequences. `rotary` must have all their positions.
     ///
     /// # Errors
     /// Returns an error if the device is out of memory.
@@ -141,7 +143,7 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
         linear.forward(&norm.forward(x)?, None)
     }
 
-    /// Returns [`Self::swiglu`] of [`Self::normed`] with the layers `gate_up`.
+    /// Returns [`Self::swiglu`] of the result of [`Self::normed`] with the layers `gate_up`.
     ///
     /// # Errors
     /// Returns an error if a tensor operation fails.
@@ -149,7 +151,7 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
         self.swiglu(&self.normed(norm, gate_up, x)?)
     }
 
-    /// Returns the gradient of `gate_up` for the gradient `dh: (tokens, width)` of the result.
+    /// Returns the gradient of `gate_up`, given the gradient `dh: (tokens, width)` of the result.
     ///
     /// # Errors
     /// Returns an error if a tensor operation fails.
@@ -168,7 +170,7 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
         inverse: bool,
     ) -> Result<()>;
 
-    /// Returns causal attention of the rotated `qkv: (tokens, stride)`, `(tokens, queries * dim)`.
+    /// Returns causal attention `(tokens, queries * dim)` of the rotated `qkv: (tokens, stride)`.
     /// Every sequence also attends to the tokens of `shared` in this layer, which precede its own.
     ///
     /// # Errors
@@ -182,8 +184,8 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
         shared: Option<&Self::Keys>,
     ) -> Result<(Tensor, Self::Attended)>;
 
-    /// Returns the gradient of `qkv` for the gradient `d_out` of the result of [`Self::attention`].
-    /// No gradient is computed for `shared`.
+    /// Returns the gradient of `qkv`, given the gradient `d_out` of the result of
+    /// [`Self::attention`]. No gradient is computed for `shared`.
     ///
     /// # Errors
     /// Returns an error if a tensor operation fails.
@@ -199,26 +201,28 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
         shared: Option<&Self::Keys>,
     ) -> Result<Tensor>;
 
-    /// Creates an empty cache; `differentiable` if [`Self::attention_backward`] will use it as
-    /// `shared`.
+    /// Creates an empty cache. It must be `differentiable` if [`Self::attention_backward`] will use
+    /// it as `shared`.
     fn keys(&self, layers: usize, heads: Heads, differentiable: bool) -> Self::Keys;
 
-    /// Whether `keys` belong to this kind of backend and to this number and shape of layers.
+    /// Returns whether `keys` belong to this kind of backend and to this number and shape of
+    /// layers.
     fn fits(&self, keys: &Self::Keys, layers: usize, heads: Heads) -> bool;
 
-    /// Reserves room for the pass's tokens in the sequences' caches.
+    /// Reserves room for the pass's tokens in the caches of the sequences.
     ///
     /// # Errors
-    /// The number of caches differs from the number of sequences, or the device is out of memory.
+    /// Returns an error if the number of caches differs from the number of sequences, or if the
+    /// device is out of memory.
     fn caches<'a>(
         &self,
         sequences: &Sequences,
         keys: Vec<&'a mut Self::Keys>,
     ) -> Result<Self::Caches<'a>>;
 
-    /// [`Self::attention`] of sequences that continue their caches, for `qkv` before its rotation.
-    /// First rotates it ([`Self::rotate`]) and appends the tokens' keys and values to the caches.
-    /// `qkv` may be rotated in place or not.
+    /// Computes [`Self::attention`] of sequences that continue their caches. `qkv` must not be
+    /// rotated. The method rotates it ([`Self::rotate`]) and appends the tokens' keys and values to
+    /// the caches. The values of `qkv` after the call are unspecified.
     ///
     /// # Errors
     /// Returns an error if a tensor operation fails.
@@ -233,10 +237,10 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
     ) -> Result<Tensor>;
 }
 
-/// Frozen linear layers `Y = X Wᵀ + b`. Their only derivative is `dX = dY W`.
+/// Frozen linear layers `Y = X Wᵀ + b`. The only derivative is `dX = dY W`.
 pub trait Linear: Debug + Send + Sync {
-    /// Returns `X Wᵀ + b`, `(rows, inputs)` to `(rows, outputs)`. With an f32 residual, returns `X
-    /// Wᵀ + b + residual` in f32.
+    /// Returns `X Wᵀ + b`, `(rows, inputs)` to `(rows, outputs)`. With an f32 `residual`, returns
+    /// `X Wᵀ + b + residual` in f32.
     ///
     /// # Errors
     /// Returns an error if a tensor operation fails.
@@ -248,19 +252,19 @@ pub trait Linear: Debug + Send + Sync {
     /// Returns an error if a tensor operation fails.
     fn backward(&self, dy: &Tensor) -> Result<Tensor>;
 
-    /// [`Self::forward`] from f32 to f32, for any dtype of the backend.
+    /// Computes [`Self::forward`] with f32 input and output, for any dtype of the backend.
     ///
     /// # Errors
     /// Returns an error if a tensor operation fails.
     fn forward_f32(&self, x: &Tensor) -> Result<Tensor>;
 
-    /// [`Self::backward`] from f32 to f32.
+    /// Computes [`Self::backward`] with f32 input and output.
     ///
     /// # Errors
     /// Returns an error if a tensor operation fails.
     fn backward_f32(&self, dy: &Tensor) -> Result<Tensor>;
 
-    /// Size of the weights in memory, in bytes.
+    /// Returns the size of the weights in memory, in bytes.
     fn resident_bytes(&self) -> usize;
 }
 
@@ -272,30 +276,30 @@ pub trait Norm: Debug + Send + Sync {
     /// Returns an error if a tensor operation fails.
     fn forward(&self, x: &Tensor) -> Result<Tensor>;
 
-    /// Returns `residual + dL/dx` in f32, for the gradient `dy` of the result.
+    /// Returns `residual + dL/dx` in f32, given the gradient `dy` of the result.
     ///
     /// # Errors
     /// Returns an error if a tensor operation fails.
     fn backward(&self, x: &Tensor, dy: &Tensor, residual: Option<&Tensor>) -> Result<Tensor>;
 
-    /// Size of the weight in memory, in bytes.
+    /// Returns the size of the weight in memory, in bytes.
     fn resident_bytes(&self) -> usize;
 }
 
 /// Keys and values of consecutive tokens of one sequence, for all layers.
 pub trait Keys: Clone + Debug + Send + Sync + 'static {
-    /// Number of tokens.
+    /// Returns the number of tokens.
     fn len(&self) -> usize;
 
-    /// Whether there are no tokens.
+    /// Returns whether there are no tokens.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Removes all but the first `len` tokens; does nothing if there are fewer.
+    /// Removes all but the first `len` tokens. Does nothing if there are fewer.
     fn truncate(&mut self, len: usize);
 
-    /// Reserves room for a total of `tokens`.
+    /// Reserves room for a total of `tokens` tokens.
     ///
     /// # Errors
     /// Returns an error if the device is out of memory.

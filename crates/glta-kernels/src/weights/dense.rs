@@ -68,7 +68,8 @@ fn half_panels(arena: &Arena, n: usize, k: usize, bytes: &[u8]) -> Result<Buffer
     to_panels(arena, n, k, |i| u16::from_le_bytes([bytes[2 * i], bytes[2 * i + 1]]))
 }
 
-/// Builds `[panel][k][32]`; columns beyond `n` are zero. `read` takes the index `n * k + k`.
+/// Builds `[panel][k][32]`; columns beyond `n` are zero. `read` gets the index of a value in the
+/// row-major `(n, k)` matrix.
 fn to_panels<T: Pod + Send>(
     arena: &Arena,
     n: usize,
