@@ -1,4 +1,4 @@
-//! Layers quantised by AWQ (layout `gemm`, 4 bits), repacked into the GPTQ layout.
+//! Reads layers quantised by AWQ (layout `gemm`, 4 bits) and repacks them into the GPTQ layout.
 
 use glta_kernels::{Arena, GptqTensors, Matrix, ScalesRef};
 use safetensors::Dtype;
@@ -9,10 +9,10 @@ use crate::error::Result;
 
 /// Number of fields in a word.
 const FIELDS: usize = 8;
-/// Column, of the eight columns of a word, that each field belongs to.
+/// For each field of a word, its column among the eight columns of the word.
 const COLUMNS: [usize; FIELDS] = [0, 2, 4, 6, 1, 3, 5, 7];
 
-/// Tensors of a layer. Their shapes have been checked.
+/// Tensors of a layer, whose shapes have been checked.
 pub(crate) struct Parts<'a> {
     qweight: View<'a>,
     qzeros: View<'a>,

@@ -6,7 +6,7 @@
 //! cargo test --release -p glta-llm --features cuda --test devices -- --include-ignored
 //! ```
 //!
-//! (`emulated.rs` runs the CUDA kernels on the host.)
+//! `emulated.rs` runs the CUDA kernels on the host.
 #![allow(clippy::unwrap_used)]
 
 #[cfg(feature = "cuda")]
@@ -23,7 +23,7 @@ use support::Spec;
 
 fn precisions(device: &Device) -> &'static [Precision] {
     match device.is_cpu() {
-        // In f32 the CPU itself is the reference.
+        // In f32 the CPU is itself the reference.
         true => &[Precision::Bf16],
         false => &[Precision::F32, Precision::Bf16, Precision::F16],
     }

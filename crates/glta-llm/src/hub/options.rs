@@ -15,7 +15,7 @@ pub struct HubOptions {
     pub token: Option<String>,
     /// Whether to use the cache only, without network access.
     pub offline: bool,
-    /// Maximum time to wait for a response or for its next bytes.
+    /// Maximum time to wait for a response or for its next bytes. Default 30 seconds.
     pub timeout: Duration,
 }
 
@@ -32,8 +32,8 @@ impl std::fmt::Debug for HubOptions {
 }
 
 impl HubOptions {
-    /// Options for the official hub with this cache folder, without a token and with a timeout of
-    /// 30 seconds.
+    /// Creates options for the official hub with this cache folder, without a token and with a
+    /// timeout of 30 seconds.
     pub fn new(cache: impl Into<PathBuf>) -> Self {
         Self {
             endpoint: "https://huggingface.co".into(),
@@ -58,12 +58,13 @@ impl HubOptions {
     /// replaced. `docs/gptq.md` compares variable by variable.
     ///
     /// # Errors
-    /// A value that is none; no home folder.
+    /// Returns an error for a variable with an invalid value, or if there is no home folder.
     pub fn from_env() -> Result<Self> {
         Self::from_lookup(|name| std::env::var_os(name))
     }
 
-    /// [`from_env`](Self::from_env) with a function in place of the process environment.
+    /// Reads the variables like [`from_env`](Self::from_env), from a function instead of the
+    /// process environment.
     ///
     /// # Errors
     /// Returns the errors of [`from_env`](Self::from_env).

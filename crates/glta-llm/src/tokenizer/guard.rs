@@ -4,7 +4,7 @@ use std::panic::AssertUnwindSafe;
 pub(super) fn guarded<T>(
     call: impl FnOnce() -> tokenizers::Result<T>,
 ) -> std::result::Result<T, String> {
-    // Unwind safe: the tokenizer is only read, or is dropped after an error.
+    // The call is unwind safe: the tokenizer is only read, or is dropped after an error.
     std::panic::catch_unwind(AssertUnwindSafe(call))
         .unwrap_or_else(|panic| {
             let text = panic.downcast_ref::<String>().map(String::as_str);
