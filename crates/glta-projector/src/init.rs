@@ -22,9 +22,9 @@ pub fn normal_var(shape: impl Into<Shape>, std: f64, seed: u64, device: &Device)
     Ok(Var::from_tensor(&Tensor::from_vec(values, shape, device)?)?)
 }
 
-/// The values of [`normal_var`] as an f64 parameter. Parameters that all examples of a batch share
-/// are f64, so that the sum of their gradients does not depend on how a batch is divided among
-/// ranks.
+/// Creates the values of [`normal_var`] as an f64 parameter. Parameters that all examples of a
+/// batch share are f64, so that the sum of their gradients does not depend on how a batch is
+/// divided among ranks.
 ///
 /// # Errors
 /// Returns an error if the device is out of memory.
