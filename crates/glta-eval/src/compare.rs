@@ -1,4 +1,4 @@
-//! Compares one system with the others, paired over users.
+//! Compares one system with the other systems, paired over users.
 
 use std::collections::BTreeMap;
 

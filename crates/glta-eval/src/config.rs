@@ -30,7 +30,7 @@ pub struct ExperimentConfig {
     pub preset: Preset,
     /// The seeds and systems to run.
     pub run: RunConfig,
-    /// How the data are split and which metrics are computed.
+    /// The protocol: split, texts and metrics.
     pub protocol: ProtocolConfig,
     /// The values that the search over the settings of the baselines tries.
     pub baselines: BaselinesConfig,
@@ -76,7 +76,8 @@ impl Default for RunConfig {
     }
 }
 
-/// How systems are measured. Validation N@10 selects all settings.
+/// The protocol of the measurements: split, texts and metrics. Validation N@10 selects all
+/// settings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ProtocolConfig {
@@ -88,7 +89,7 @@ pub struct ProtocolConfig {
     pub valid_ratio: f64,
     /// Share of items that become cold. Default 0.
     pub cold_ratio: f64,
-    /// How the fields of an item become its text.
+    /// Settings of the text that is made from the fields of an item.
     pub texts: TextConfig,
     /// Metrics in the columns of the table. Default P@5, P@10, N@5, N@10, R@20, N@20.
     pub metrics: Vec<MetricAt>,

@@ -64,7 +64,7 @@ pub enum Error {
     CannotRun {
         /// Name of the system.
         system: String,
-        /// What is missing.
+        /// Description of what is missing.
         reason: String,
     },
     /// A system failed.

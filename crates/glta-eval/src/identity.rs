@@ -1,4 +1,4 @@
-//! Hashes and samples by which a record identifies its data and its text encoder.
+//! Hashes and samples that identify the data and the text encoder of a record.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -13,10 +13,10 @@ use crate::{Error, Result};
 
 /// The sentence whose vector identifies a text encoder.
 const SENTENCE: &str = "A green canvas tent for two people, with poles and a bag.";
-/// Number of columns of this vector that are stored.
+/// Number of columns of the identifying vector that are stored.
 const COLUMNS: usize = 16;
-/// Two vectors of one encoder differ by less than this fraction of their largest value, because
-/// processors round differently.
+/// Maximum difference between vectors of one encoder, relative to their largest value. Processors
+/// round differently.
 const TOLERANCE: f32 = 1e-3;
 
 /// Identity of the sentence encoder of an experiment.

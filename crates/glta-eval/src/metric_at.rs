@@ -18,7 +18,7 @@ use crate::{Error, Result};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct MetricAt {
-    /// The metric.
+    /// The metric, without the cut-off.
     pub metric: Metric,
     /// The cut-off: number of leading list items that the metric uses.
     pub k: usize,

@@ -41,7 +41,7 @@ pub struct Record {
     /// filtered.
     #[serde(default)]
     pub data: Report,
-    /// How the data were split and the systems measured.
+    /// The protocol: split, seeds and masked items.
     pub protocol: Protocol,
     /// The language model; `None` if the experiment has none.
     pub llm: Option<LlmRecord>,
@@ -185,7 +185,7 @@ impl Record {
         seeds.into_iter().collect()
     }
 
-    /// Returns the mean of a metric of a system over the seeds, such as `N@10`.
+    /// Returns mean and deviation of a metric, such as `N@10`, of a system over the seeds.
     pub fn value(&self, system: &str, metric: &str) -> Option<Value> {
         Value::of(self.rows_of(system).filter_map(|row| row.metrics.get(metric).copied()))
     }

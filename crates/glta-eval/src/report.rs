@@ -102,7 +102,7 @@ fn save(path: &Path, bytes: &[u8]) -> Result<()> {
     write_whole(path, bytes).map_err(|e| Error::io(path, e))
 }
 
-/// Builds the Markdown of the report.
+/// A builder of the report's Markdown.
 struct Page<'a> {
     record: &'a Record,
     printed: &'a Printed,

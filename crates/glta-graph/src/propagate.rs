@@ -45,8 +45,8 @@ impl NeededSide {
         side.tiles.select(&self.mask, &mut self.selection);
     }
 
-    /// Returns whether pushing from these rows costs less than pulling from all rows. A push reads
-    /// and writes, a pull only reads.
+    /// Returns whether pushing from the needed rows costs less than pulling from all rows. A push
+    /// reads and writes, a pull only reads.
     fn push_is_cheaper(&self, side: &Side) -> bool {
         3 * self.selection.edges() < 2 * side.tiles.edges()
     }

@@ -84,7 +84,7 @@ impl Selection {
     }
 }
 
-/// Divides columns with these degrees into blocks.
+/// Divides columns into blocks by their degrees.
 fn column_blocks(degrees: &[u32], rows: usize, limits: Limits) -> Vec<usize> {
     let mut blocks = vec![0];
     let mut start = 0;
@@ -103,7 +103,7 @@ fn column_blocks(degrees: &[u32], rows: usize, limits: Limits) -> Vec<usize> {
     blocks
 }
 
-/// Divides rows with these degrees into chunks of about equal work.
+/// Divides rows into chunks of about equal work by their degrees.
 fn row_chunks(degrees: &[u32], limits: Limits) -> Vec<Range<usize>> {
     let mut chunks = Vec::new();
     let (mut start, mut edges) = (0, 0);

@@ -20,8 +20,8 @@ use crate::{EpochReport, Error, NodeEmbeddings, Result, Trained};
 /// Number of rows of the initial embeddings per random stream.
 const STREAM_ROWS: usize = 1024;
 
-/// Trains LightGCN (He et al. 2020). The score of a user and an item is the inner product of their
-/// embeddings, averaged over the layers of the propagated graph.
+/// A trainer of LightGCN (He et al. 2020). The score of a user and an item is the inner product of
+/// their embeddings, averaged over the layers of the propagated graph.
 ///
 /// The result depends only on the configuration and the data, not on the number of threads.
 ///

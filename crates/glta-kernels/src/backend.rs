@@ -205,8 +205,8 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
     /// it as `shared`.
     fn keys(&self, layers: usize, heads: Heads, differentiable: bool) -> Self::Keys;
 
-    /// Returns whether `keys` belong to this kind of backend and to this number and shape of
-    /// layers.
+    /// Returns whether `keys` belong to this kind of backend and to `layers` layers of the shape
+    /// `heads`.
     fn fits(&self, keys: &Self::Keys, layers: usize, heads: Heads) -> bool;
 
     /// Reserves room for the pass's tokens in the caches of the sequences.

@@ -45,7 +45,7 @@ impl Heads {
         )))
     }
 
-    /// Returns an error unless `qkv` is the fused projection of this many tokens.
+    /// Returns an error unless `qkv` is the fused projection of `tokens` tokens.
     pub(crate) fn expect_projection(self, qkv: &Tensor, tokens: usize) -> Result<()> {
         expect_shape("the projection before attention", qkv, tokens, self.stride())
     }

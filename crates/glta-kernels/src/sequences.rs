@@ -17,7 +17,7 @@ pub struct Sequences {
 }
 
 impl Sequences {
-    /// Creates sequences of these lengths. The positions of sequence `s` start at `offset(s)`.
+    /// Creates one sequence per length. The positions of sequence `s` start at `offset(s)`.
     pub fn new(lengths: &[usize], offset: impl Fn(usize) -> usize) -> Self {
         let mut starts = vec![0];
         let mut positions = Vec::new();

@@ -36,7 +36,7 @@ pub(crate) fn product_with(
     }
 }
 
-/// The numbers of rows and columns of a part are multiples of this number.
+/// Unit of the size of a part: its numbers of rows and columns are multiples of 64.
 const PART: usize = 64;
 
 /// Computes `c = keep · c + factor · a b` on rayon's current pool.

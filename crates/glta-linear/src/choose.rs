@@ -26,7 +26,7 @@ pub(crate) fn most_settings(config: &LinearConfig, texts: bool) -> usize {
 }
 
 impl Chooser<'_, '_> {
-    /// Fits the model with these settings.
+    /// Fits the model with given settings.
     pub(crate) fn solve(&mut self, settings: LinearReport) -> Result<LinearModel> {
         let LinearReport { form, l2, text, .. } = settings;
         let ease = self.problem.ease(form, l2, text, self.reporter)?;
@@ -79,7 +79,7 @@ impl Chooser<'_, '_> {
         Ok(best)
     }
 
-    /// Tries the other values of one setting.
+    /// Tries all values of one setting, except the current one.
     fn sweep(
         &mut self,
         best: &mut LinearModel,
@@ -100,7 +100,7 @@ impl Chooser<'_, '_> {
         Ok(())
     }
 
-    /// Fits the model with these settings and chooses the best weights of neighbours and
+    /// Fits the model with given settings and chooses the best weights of neighbours and
     /// popularity.
     fn measure(&mut self, settings: LinearReport, measured: &Measured<'_>) -> Result<LinearModel> {
         let mut model = self.solve(settings)?;

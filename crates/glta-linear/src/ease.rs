@@ -94,7 +94,7 @@ pub struct Ease {
     /// Whether the model is part of a growing model, which then has the systems of the columns.
     pub(crate) grows: bool,
     pub(crate) form: Form,
-    /// How the local systems were solved; the default value for a model from a file.
+    /// Facts about the solution of the local systems; default for a model from a file.
     pub(crate) solved: Solved,
     pub(crate) leave: Leave,
     /// The systems of the columns in the local form, computed on first use.
@@ -116,7 +116,7 @@ pub(crate) struct Leave {
 }
 
 impl Ease {
-    /// Creates a model with these weights.
+    /// Creates a model from its weights.
     pub(crate) fn new(
         weights: Weights,
         diagonal: Vec<f64>,

@@ -31,7 +31,7 @@ pub struct EaseGrid {
 }
 
 impl EaseGrid {
-    /// Creates a grid for this training set, with the sizes of `config`.
+    /// Creates a grid for a training set, with the sizes of `config`.
     ///
     /// # Errors
     /// Returns an error for invalid settings.

@@ -13,7 +13,7 @@ pub enum Solver {
     Local,
 }
 
-/// A solver with its sizes.
+/// The form of a linear model: a solver with its sizes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "solver", rename_all = "snake_case", deny_unknown_fields)]
 #[non_exhaustive]

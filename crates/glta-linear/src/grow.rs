@@ -66,7 +66,7 @@ pub struct Growing {
     model: LinearModel,
     limits: Limits,
     text_neighbours: usize,
-    /// The histories of the fit. The model has those that changed.
+    /// Users' histories at the fit. The model has the histories that changed later.
     train: Interactions,
     /// For users with new items, the items whose pairs are counted.
     counted: FxHashMap<u32, Vec<u32>>,
@@ -490,7 +490,7 @@ impl Growing {
         std::mem::take(&mut scratch.members)
     }
 
-    /// Solves columns with these sources.
+    /// Solves the columns in `wanted`, each with its sources.
     fn solve(&mut self, wanted: &[(u32, Vec<u32>)]) -> Result<()> {
         let Some(Local { gram, columns, .. }) = &mut self.local else {
             return Ok(());

@@ -62,7 +62,7 @@ impl Problem {
         })
     }
 
-    /// Fits EASE with these settings. `weight` is the weight of the text vectors in the Gram
+    /// Fits EASE with the given settings. `weight` is the weight of the text vectors in the Gram
     /// matrix.
     pub(crate) fn ease(
         &mut self,

@@ -1,4 +1,4 @@
-/// How the local systems of a fit were solved.
+/// Facts about the solution of the local systems of a fit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Solved {
     /// Number of systems whose diagonal was raised, because they were not positive definite.

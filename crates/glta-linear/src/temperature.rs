@@ -8,7 +8,7 @@ use crate::{LinearModel, LinearStage, Result};
 
 /// Maximum number of users whose hidden items determine the temperature.
 const CALIBRATED: usize = 512;
-/// Maximum number of scores of these users that are kept. At least 32 users are used.
+/// Maximum number of kept scores, which limits the number of users. At least 32 users are used.
 const SCORES: usize = 1 << 26;
 
 /// Returns the factor that maximises the likelihood of half of some users' items given the other

@@ -25,7 +25,7 @@ pub(crate) struct Sums {
     state: Vec<State>,
 }
 
-/// Whether and why an item is a candidate for the list.
+/// The reason why an item is a candidate for the list, if any.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 enum State {
     #[default]

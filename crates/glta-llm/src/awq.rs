@@ -9,7 +9,7 @@ use crate::error::Result;
 
 /// Number of fields in a word.
 const FIELDS: usize = 8;
-/// For each field of a word, its column among the eight columns of the word.
+/// Column of each field of a word, among the eight columns of the word.
 const COLUMNS: [usize; FIELDS] = [0, 2, 4, 6, 1, 3, 5, 7];
 
 /// Tensors of a layer, whose shapes have been checked.
@@ -22,7 +22,8 @@ pub(crate) struct Parts<'a> {
 }
 
 impl<'a> Parts<'a> {
-    /// Finds the layer `prefix` of `k` inputs and `n` outputs and checks its shapes.
+    /// Finds the tensors of the layer `prefix`, with `k` inputs and `n` outputs, and checks their
+    /// shapes.
     pub(crate) fn find(
         checkpoint: &'a Checkpoint,
         prefix: &str,

@@ -316,7 +316,7 @@ impl<'a> View<'a> {
         Error::tensor(self.path, self.name, problem)
     }
 
-    /// Returns an error unless the tensor has this shape and one of these dtypes.
+    /// Returns an error unless the tensor has the shape `shape` and one of the dtypes in `dtypes`.
     pub(crate) fn expect(&self, shape: &[usize], dtypes: &[Dtype]) -> Result<()> {
         if self.shape != shape {
             return Err(self.error(format!("shape {:?}, expected {shape:?}", self.shape)));

@@ -21,7 +21,8 @@ pub(crate) struct Parts<'a> {
 }
 
 impl<'a> Parts<'a> {
-    /// Finds the layer `prefix` of `k` inputs and `n` outputs and checks its shapes.
+    /// Finds the tensors of the layer `prefix`, with `k` inputs and `n` outputs, and checks their
+    /// shapes.
     pub(crate) fn find(
         checkpoint: &'a Checkpoint,
         prefix: &str,

@@ -31,7 +31,7 @@ pub(crate) struct Network<B: Backend> {
     embedding_rms: OnceLock<f32>,
 }
 
-/// Selects the tensors of the forward pass to keep.
+/// The tensors of the forward pass to keep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Keep {
     Nothing,

@@ -47,7 +47,7 @@ pub use buckets::{Bucket, Buckets};
 pub use compare::{Bootstrap, BootstrapConfig, Paired, TTest};
 pub use error::{Error, Result};
 pub use evaluate::{EvaluationConfig, evaluate, evaluate_rankings, top_k};
-/// The interactions that [`evaluate`] and [`top_k`] take.
+/// The interactions that `evaluate` and `top_k` take.
 pub use glta_data::Interactions;
 pub use metric::Metric;
 pub use report::Report;

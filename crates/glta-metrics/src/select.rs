@@ -127,7 +127,7 @@ fn unkey(key: u64) -> Ranked {
     Ranked { item: !(key as u32), score: f32::from_bits(bits) }
 }
 
-/// Writes the maximum of every run, and returns whether any score is NaN.
+/// The operation that writes the maximum of every run, and returns whether any score is NaN.
 struct RunMaxima<'a> {
     scores: &'a [f32],
     maxima: &'a mut Vec<f32>,

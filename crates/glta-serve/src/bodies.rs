@@ -286,7 +286,7 @@ pub(crate) struct FieldCount {
     pub(crate) items: usize,
 }
 
-/// Numbers of writes since the model was fitted.
+/// Numbers of writes that the journal contains.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Writes {
     /// Number of pairs of a user and an item.

@@ -14,7 +14,7 @@ use crate::model::Model;
 use crate::search::Search;
 use crate::store::ModelStore;
 
-/// Encoders of the texts of new items, unless they are in the model's folder.
+/// Text encoders for new items, other than those in the model's folder.
 #[derive(Clone)]
 pub(crate) struct Encoders {
     /// Folder of the checkpoint of the language model.
@@ -104,7 +104,7 @@ impl Catalogue {
         Ok(known.is_none())
     }
 
-    /// Returns the model of the same folder with these items.
+    /// Returns a model of the same folder to which the items in `put` were added.
     fn grown(&self, model: &Model, put: &BTreeMap<String, Item>) -> glta_align::Result<Model> {
         if model.read().has_prompt() {
             return Err(glta_align::Error::Unsupported(

@@ -37,7 +37,7 @@ use crate::{pages, recommend, similar, writes};
 )]
 struct Api;
 
-/// Adds the authorisation of writes to the description.
+/// A modifier that adds the authorisation of writes to the description.
 struct Writing;
 
 impl Modify for Writing {

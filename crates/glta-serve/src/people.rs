@@ -9,7 +9,7 @@ use crate::journal::Forgotten;
 /// model.
 #[derive(Debug, Default)]
 pub(crate) struct People {
-    /// For each user, the numbers of the written items, in the order of arrival.
+    /// Numbers of the written items by user, in the order of arrival.
     added: HashMap<String, Vec<u32>>,
     numbers: HashMap<Arc<str>, u32>,
     names: Vec<Arc<str>>,

@@ -14,7 +14,7 @@ use crate::model::Model;
 pub(crate) enum Query {
     /// A user of the training data.
     User(u32),
-    /// Any user with these items.
+    /// The items of any user.
     Items(Vec<u32>),
 }
 

@@ -32,8 +32,8 @@ pub(crate) struct Reloader {
     /// The catalogue, whose items every loaded model receives.
     catalogue: Option<Arc<Catalogue>>,
     loaded: Stamp,
-    /// If the last load failed, the files of the run and of the checkpoint at that time. They must
-    /// change before the next attempt.
+    /// Files of the run and of the checkpoint at the last failed load. One of them must change
+    /// before the next attempt. `None` if the last load succeeded.
     failed: Option<Vec<Stamp>>,
 }
 

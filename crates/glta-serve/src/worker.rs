@@ -21,7 +21,7 @@ const NAME: &str = "glta-model";
 /// Time between two checks of an empty queue while a batch waits for more jobs.
 const POLL: Duration = Duration::from_micros(100);
 
-/// Starts the thread. It ends when all senders of `receiver` are dropped.
+/// Starts the model's thread. The thread ends when all senders of `receiver` are dropped.
 pub(crate) fn start(
     mut receiver: Receiver<Job>,
     batch: usize,

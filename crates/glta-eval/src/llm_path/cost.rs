@@ -17,11 +17,11 @@ use crate::config::ExperimentConfig;
 pub struct LlmPathCost {
     /// Number of prompts whose hidden states are computed.
     pub prompts: u64,
-    /// Number of tokens of these prompts.
+    /// Number of tokens of the prompts in `prompts`.
     pub prompt_tokens: u64,
     /// Number of titles whose likelihood is computed.
     pub titles: u64,
-    /// Number of tokens of these titles and of the prompts before them.
+    /// Number of tokens of the titles in `titles` and of the prompts before them.
     pub title_tokens: u64,
     /// Total number of floating-point operations.
     pub flop: f64,

@@ -1,6 +1,6 @@
 //! The names of the rows of `run.llm_path`.
 
-/// The linear model, to which the others add a score.
+/// Name of the linear model, to which the other rows add a score.
 pub(crate) const LINEAR: &str = "Linear";
 /// The linear model with a score from hidden states after a prompt of titles.
 pub(crate) const STATES: &str = "Linear + states";

@@ -14,7 +14,7 @@ use crate::{Error, Result};
 /// Number of results per file. An interrupted run loses at most the results of one file.
 const CHUNK: usize = 128;
 
-/// Name of the folder for these files, within the folder of the seed.
+/// Name of the folder for the results, within the folder of the seed.
 const FOLDER: &str = "llm-path";
 
 /// A language model with pretrained or random weights.
@@ -101,7 +101,7 @@ impl Reader {
     }
 }
 
-/// Returns `n` results: those in files, and newly computed ones for the rest.
+/// Returns `n` results. Reads the results that are in files, and computes the others.
 fn in_files(
     seed: &mut Seed<'_>,
     work: &str,

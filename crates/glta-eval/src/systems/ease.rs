@@ -69,7 +69,7 @@ impl Seed<'_> {
     }
 }
 
-/// Returns the error for a system whose settings all have a score that is not finite.
+/// Returns the error for a search in which no setting has a finite validation score.
 pub(crate) fn no_score(system: &str) -> Error {
     let problem = format!("no setting of {system} has a validation score");
     Error::Config { field: "baselines", problem }

@@ -18,7 +18,7 @@ use crate::seed::Seed;
 use crate::system::{Fitted, System};
 use crate::{Error, Result};
 
-/// How the stored embeddings were trained.
+/// A record of the training of the stored embeddings.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Training {
     l2: f32,
@@ -140,7 +140,7 @@ impl System for LightGcnSystem {
     }
 }
 
-/// Ranks items by the inner products of embeddings.
+/// A scorer by the inner products of node embeddings.
 pub(crate) struct Nodes(pub(crate) Arc<NodeEmbeddings>);
 
 impl Scorer for Nodes {

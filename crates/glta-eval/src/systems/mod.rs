@@ -31,7 +31,7 @@ pub(crate) enum Group {
     LlmPath,
 }
 
-/// What a system needs in order to run.
+/// The requirements of a system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Needs {
     Nothing,

@@ -170,7 +170,7 @@ impl System for EaseTextSystem {
     }
 }
 
-/// An [`EaseText`] that owns its parts.
+/// A scorer like [`EaseText`] that owns its parts.
 struct Both {
     ease: Arc<Ease>,
     knn: Arc<TextKnn>,

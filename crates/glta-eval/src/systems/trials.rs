@@ -20,7 +20,7 @@ use crate::system::Fitted;
 use crate::users::file_name;
 use crate::{Error, Result};
 
-/// Name of the folder for these files, within the folder of the seed.
+/// Name of the folder for trained models, within the folder of the seed.
 const FOLDER: &str = "trials";
 
 /// A search over the values of one setting.

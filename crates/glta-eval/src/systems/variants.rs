@@ -21,7 +21,7 @@ pub(crate) fn main(config: &ExperimentConfig) -> Variant {
     Variant::new(main_name(config.preset), MAIN_FOLDER, config.glta.clone())
 }
 
-/// Returns the linear model alone.
+/// Returns the row of the linear model alone.
 pub(crate) fn linear(config: &ExperimentConfig) -> Variant {
     if config.preset == Preset::Default {
         return main(config);

@@ -43,7 +43,7 @@ impl KeyBlock {
         self.len
     }
 
-    /// Returns whether the block matches layers of this shape.
+    /// Returns whether the block belongs to layers with `heads` heads of size `head_dim`.
     pub(crate) fn is_for(&self, heads: usize, head_dim: usize) -> bool {
         (self.heads, self.head_dim) == (heads, head_dim)
     }

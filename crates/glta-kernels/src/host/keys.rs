@@ -15,7 +15,7 @@ impl Keys {
         Self { layers: vec![block; layers] }
     }
 
-    /// Returns whether the keys match this number and shape of layers.
+    /// Returns whether the keys belong to `layers` layers of the shape `heads`.
     pub(crate) fn fits(&self, layers: usize, heads: Heads) -> bool {
         self.layers.len() == layers
             && self.layers.iter().all(|block| block.is_for(heads.keys, heads.dim))

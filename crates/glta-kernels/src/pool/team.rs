@@ -47,7 +47,7 @@ pub(super) fn share(n: usize, work: &(dyn Fn(usize) + Sync)) -> bool {
     true
 }
 
-/// Restores a value of [`LED`] when dropped, also on unwinding.
+/// A guard that restores a value of [`LED`] when dropped, also on unwinding.
 struct Restore(Option<*const Team>);
 
 impl Drop for Restore {
@@ -129,7 +129,7 @@ impl Team {
     }
 }
 
-/// Counts a task as ended when dropped, and records a panic.
+/// A guard that counts a task as ended when dropped, and records a panic.
 struct Ended<'a>(&'a Team);
 
 impl Drop for Ended<'_> {
@@ -141,8 +141,8 @@ impl Drop for Ended<'_> {
     }
 }
 
-/// Ends a region when dropped: discards the tasks that no thread took (only after a panic) and
-/// waits for the others.
+/// A guard that ends a region when dropped: it discards the tasks that no thread took (only after a
+/// panic) and waits for the others.
 struct Wait<'a>(&'a Team, usize);
 
 impl Drop for Wait<'_> {
@@ -157,7 +157,7 @@ impl Drop for Wait<'_> {
     }
 }
 
-/// Releases the members when dropped.
+/// A guard that releases the members when dropped.
 struct End<'a>(&'a Team);
 
 impl Drop for End<'_> {

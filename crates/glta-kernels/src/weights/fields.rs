@@ -73,7 +73,7 @@ impl Packed {
     }
 }
 
-/// Decodes fields to f32. `SAME` states whether the weight has a single zero point.
+/// A decoder of fields to f32. `SAME` states whether the weight has a single zero point.
 pub(super) struct Lift<S: Simd, const BITS: u32, const SAME: bool> {
     /// The value to subtract at each position of a field.
     base: [S::F; POSITIONS],

@@ -21,7 +21,7 @@ impl Matrix {
     }
 }
 
-/// Decodes fields of 2 or 4 bits to pairs. `SAME` states whether the weight has a single zero
+/// A decoder of fields of 2 or 4 bits to pairs. `SAME` states whether the weight has a single zero
 /// point.
 pub(super) struct Pairs<const BITS: u32, const SAME: bool> {
     /// The bf16 value for each combination of five bits: a field and ignored bits (`SAME`), or a

@@ -24,7 +24,7 @@ const BLOCK: usize = 256;
 /// Minimum and maximum number of items whose neighbours are found together. With more items, one
 /// product compares more of them with a cluster.
 const TOGETHER: std::ops::RangeInclusive<usize> = 512..=8_192;
-/// Number of such blocks of items between two progress reports.
+/// Number of blocks of items between two progress reports.
 const WAVE: usize = 16;
 
 /// Items grouped by their nearest centre.
@@ -143,12 +143,12 @@ pub(super) fn find(
 struct Search<'a> {
     /// The start of each cluster's items, and the end of the last one.
     starts: &'a [usize],
-    /// Items ordered by cluster.
+    /// Items, sorted by cluster.
     order: &'a [u32],
-    /// The near clusters of each item, in this order.
+    /// Near clusters of the items, with the items in the order of `order`.
     near: &'a [u32],
     near_count: usize,
-    /// Text vectors of the items, in this order.
+    /// Text vectors of the items, in the order of `order`.
     sorted: &'a Array2<f32>,
 }
 

@@ -214,7 +214,8 @@ impl Gram {
     }
 }
 
-/// Adds the weighted products of the text vector of `item` and those of `members`.
+/// The operation that adds the weighted products of the text vector of `item` and the text vectors
+/// of `members`.
 struct Products<'a> {
     gram: &'a Gram,
     item: usize,

@@ -94,8 +94,8 @@ impl Small {
     }
 }
 
-/// Replaces a matrix by its Cholesky factor, by columns. Returns `false` if it is not positive
-/// definite.
+/// The operation that replaces a matrix, stored by columns, by its Cholesky factor. The result is
+/// `false` for a matrix that is not positive definite.
 struct Cholesky<'a> {
     matrix: &'a mut [f64],
     n: usize,

@@ -218,7 +218,7 @@ impl Client {
     }
 }
 
-/// The last response and its URL.
+/// The last response of a chain of redirects, and its URL.
 pub(super) struct Answer {
     pub(super) url: Url,
     pub(super) response: Response<Body>,
