@@ -25,7 +25,7 @@ pub struct Comparison {
     pub standard_error: f64,
     /// P-value of a two-sided paired t-test.
     pub p_value: f64,
-    /// Number of users.
+    /// Number of users that were paired.
     pub pairs: usize,
     /// Number of seeds over which the difference of each user is averaged.
     pub seeds: usize,

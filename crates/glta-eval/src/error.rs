@@ -5,7 +5,7 @@ use thiserror::Error;
 /// The error type of a [`System`](crate::System).
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Errors of experiments.
+/// Errors of running, saving and reading an experiment.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -67,7 +67,7 @@ pub enum Error {
         /// Description of what is missing.
         reason: String,
     },
-    /// A system failed.
+    /// A system returned an error.
     #[error("{system}, seed {seed}")]
     System {
         /// Name of the system.

@@ -4,7 +4,7 @@ use crate::row::Row;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
-    /// A message for the user.
+    /// A message to show to the user.
     Note(&'a str),
     /// Progress of one computation.
     Work {
@@ -14,7 +14,7 @@ pub enum Event<'a> {
         done: u64,
         /// Total number of units; 0 if it is unknown.
         total: u64,
-        /// A message about the last unit.
+        /// A message about the last finished unit; may be empty.
         note: &'a str,
     },
     /// An event of a GLTA run.

@@ -15,7 +15,7 @@ pub(crate) type Bar = (String, f64, f64);
 /// The kind of a system, which determines the colour of its bar.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// GLTA and its linear model.
+    /// A form of GLTA, or its linear model alone.
     Own,
     /// A control without the knowledge of a language model, or EASE + text.
     Control,

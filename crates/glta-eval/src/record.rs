@@ -112,7 +112,7 @@ pub struct LlmRecord {
     pub hash: String,
     /// Number of layers that prompts use.
     pub layers: usize,
-    /// Bits per quantised weight; `None` for an unquantised checkpoint.
+    /// Number of bits per quantised weight; `None` for an unquantised checkpoint.
     pub bits: Option<u32>,
     /// Number of inputs that share a scale and a zero point; −1 for all inputs of an output.
     pub group_size: Option<i32>,
@@ -214,7 +214,7 @@ pub struct Value {
     pub mean: f64,
     /// Sample standard deviation; 0 for one seed.
     pub deviation: f64,
-    /// Number of seeds.
+    /// Number of seeds with a value.
     pub seeds: usize,
 }
 

@@ -51,7 +51,7 @@ pub trait System {
     fn fit(&self, seed: &mut Seed<'_>) -> Result<Fitted, BoxError>;
 }
 
-/// A fitted system.
+/// A fitted system: a scorer, with facts about the fit that are recorded in the row.
 pub struct Fitted {
     pub(crate) scorer: Box<dyn Scorer>,
     pub(crate) settings: Settings,
@@ -74,7 +74,7 @@ impl Fitted {
         }
     }
 
-    /// Records a chosen setting.
+    /// Records the value of a setting that the fit has chosen.
     #[must_use]
     pub fn setting(mut self, name: &str, value: impl Serialize) -> Self {
         // Convert through text, so that an f32 keeps its few digits. NaN becomes null.

@@ -116,7 +116,7 @@ impl Record {
 /// Width of the column of names, in characters.
 const WIDE: usize = 17;
 const VALID: &str = "valid_N@10";
-/// A column in which higher values are not better.
+/// Name of the column without a best value, because higher values are not better.
 const SHARE: &str = "cold share";
 
 /// Returns a table of comparisons, one per line.

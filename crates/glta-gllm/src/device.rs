@@ -84,7 +84,7 @@ fn set(to: &Tensor, at: Option<&Tensor>, value: f32) -> Result<()> {
     Ok(())
 }
 
-/// Maximum and `Σ exp(logit − maximum)` of every row, `(rows, 1)` each.
+/// The maximum and `Σ exp(logit − maximum)` of every row, `(rows, 1)` each.
 #[derive(Debug)]
 struct Sums {
     max: Tensor,

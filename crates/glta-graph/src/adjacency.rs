@@ -1,4 +1,4 @@
-//! The normalised interaction graph.
+//! The normalised interaction graph, which multiplies node embeddings.
 
 use glta_data::Interactions;
 use ndarray::ArrayView2;
@@ -166,7 +166,7 @@ impl Adjacency {
         }
     }
 
-    /// Multiplies every row by its factor.
+    /// Multiplies every row of `nodes` by the factor of the node.
     pub(crate) fn scale_by(&self, nodes: &mut Nodes, factors: impl Fn(&Side) -> &[f32]) {
         for panel in nodes.users.panels_mut() {
             self.isa.scale(panel, factors(&self.users), None);

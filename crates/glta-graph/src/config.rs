@@ -85,7 +85,7 @@ pub enum Schedule {
     Constant,
     /// Follows a half cosine from the configured rate to `final_ratio` over all epochs.
     Cosine {
-        /// Final rate as a fraction of the configured one.
+        /// Final rate as a fraction of the configured rate.
         final_ratio: f32,
     },
     /// Multiplies the rate by `factor` after every `every` epochs.

@@ -44,7 +44,7 @@ pub enum Error {
     Diverged {
         /// Number of the epoch, from 1.
         epoch: usize,
-        /// The loss.
+        /// The value of the loss.
         loss: f64,
         /// The learning rate in that epoch.
         learning_rate: f32,

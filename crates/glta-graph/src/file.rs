@@ -1,4 +1,4 @@
-//! Files of node embeddings.
+//! Saves and loads node embeddings.
 
 use std::path::Path;
 

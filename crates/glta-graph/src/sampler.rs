@@ -50,7 +50,7 @@ impl<'a> Sampler<'a> {
         })
     }
 
-    /// Draws the triples `first..first + len` of the run.
+    /// Draws the triples with the numbers `first..first + len` of the run.
     pub(crate) fn fill(&self, batch: &mut Batch, first: usize, len: usize) {
         batch.users.resize(len, 0);
         batch.positives.resize(len, 0);

@@ -14,8 +14,8 @@ pub(crate) struct Limits {
     pub(crate) block: usize,
     /// Maximum number of columns in a block.
     pub(crate) max_block: usize,
-    /// A block grows until its rows have this many neighbours in it on average. Shorter runs cost
-    /// more in bookkeeping than the nearer cache saves.
+    /// Mean number of neighbours of a row within a block, up to which the block grows. Shorter runs
+    /// cost more in bookkeeping than the nearer cache saves.
     pub(crate) min_run: usize,
     /// Number of neighbours per chunk.
     pub(crate) chunk: usize,
@@ -296,7 +296,7 @@ impl Task<'_> {
     }
 }
 
-/// Runs tasks on the current thread pool.
+/// Runs tasks in parallel on the current thread pool.
 pub(crate) fn run(tasks: Vec<Task<'_>>) {
     tasks.into_par_iter().with_max_len(1).for_each(Task::run);
 }

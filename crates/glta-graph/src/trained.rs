@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::NodeEmbeddings;
 
-/// Report of one epoch.
+/// A report of one epoch of training.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct EpochReport {

@@ -53,7 +53,7 @@ impl Sizes {
         Ok((Self { inputs, outputs }, bias))
     }
 
-    /// Checks the arguments of a forward pass.
+    /// Returns an error if the arguments of a forward pass do not match the sizes.
     pub(crate) fn check_forward(self, x: &Tensor, residual: Option<&Tensor>) -> Result<()> {
         let (rows, _) = x.dims2()?;
         expect_shape("the input of a linear layer", x, rows, self.inputs)?;
@@ -65,7 +65,7 @@ impl Sizes {
         }
     }
 
-    /// Checks the argument of a backward pass.
+    /// Returns an error if the argument of a backward pass does not match the sizes.
     pub(crate) fn check_backward(self, dy: &Tensor) -> Result<()> {
         let (rows, _) = dy.dims2()?;
         expect_shape("the gradient of a linear layer", dy, rows, self.outputs)

@@ -1,4 +1,4 @@
-/// Errors of this crate.
+/// Errors of creating weights and of running kernels.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

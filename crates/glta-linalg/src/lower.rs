@@ -208,7 +208,7 @@ fn invert_small(mut lower: ArrayViewMut2<'_, f64>) {
     }
 }
 
-/// Replaces `B` by `small B`, in strips that fit the cache.
+/// Replaces `B` by the product `small · B`, in strips that fit the cache.
 fn multiply_small(
     small: ArrayView2<'_, f64>,
     mut b: ArrayViewMut2<'_, f64>,
@@ -246,7 +246,7 @@ fn solve(lower: ArrayView2<'_, f64>, b: ArrayViewMut2<'_, f64>, work: &mut Work<
     solve(last, second, work)
 }
 
-/// Replaces `B` by `L B`.
+/// Replaces `B` by the product `L B`.
 fn multiply(
     lower: ArrayView2<'_, f64>,
     b: ArrayViewMut2<'_, f64>,
@@ -262,7 +262,7 @@ fn multiply(
     multiply(above, first, work)
 }
 
-/// Replaces `B` by `Lᵀ B`.
+/// Replaces `B` by the product `Lᵀ B`.
 fn multiply_transposed(
     lower: ArrayView2<'_, f64>,
     b: ArrayViewMut2<'_, f64>,

@@ -1,4 +1,4 @@
-//! EASE, in its dense and its local form.
+//! The EASE model, in its dense and its local form.
 
 use std::sync::{Arc, OnceLock};
 

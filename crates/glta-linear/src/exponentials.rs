@@ -1,4 +1,4 @@
-//! Sums of exponentials of many small numbers.
+//! Computes sums of exponentials of many small numbers.
 
 /// Number of values that are computed together, so that the compiler uses vector instructions.
 const LANES: usize = 16;

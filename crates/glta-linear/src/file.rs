@@ -12,7 +12,7 @@ use crate::tensors::{TensorFile, Tensors, bytes_f64};
 use crate::weights::{Coarse, Weights};
 use crate::{Ease, Error, Form, LinearModel, LinearReport, Result, TextVectors};
 
-/// The metadata of the file.
+/// The metadata of a saved model.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Header {

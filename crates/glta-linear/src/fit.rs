@@ -1,4 +1,4 @@
-//! Fits a linear model.
+//! Fits a linear model, with or without a search over its settings.
 
 use std::sync::Arc;
 

@@ -33,7 +33,7 @@ pub enum Form {
 }
 
 impl Form {
-    /// Rejects sizes that no model has.
+    /// Returns an error message for sizes that no model can have.
     pub(crate) fn check(self) -> std::result::Result<(), String> {
         match self {
             Self::Local { sources, rank } if sources > 1_000_000 || rank > 4096 => Err(format!(

@@ -78,7 +78,7 @@ pub struct Growing {
     idle: Idle<Scratch>,
 }
 
-/// Text vectors of all items.
+/// Text vectors of the items of the fit and of later items, with their clusters.
 #[derive(Debug)]
 struct Texts {
     first: TextVectors,
@@ -86,7 +86,7 @@ struct Texts {
     clusters: Option<Clusters>,
 }
 
-/// The systems of a local model.
+/// The data of the local systems: the Gram matrix, the columns and the number of sources.
 #[derive(Debug)]
 struct Local {
     gram: Gram,

@@ -43,7 +43,7 @@ pub struct LinearModel {
     pub(crate) report: LinearReport,
     /// Mean of `ln(1 + degree)` over the items with interactions.
     mean_log: f32,
-    /// `ln(1 + degree)` for degrees below [`FEW`], which most items have.
+    /// Values of `ln(1 + degree)` for degrees below [`FEW`], which most items have.
     logs: Vec<f32>,
     /// All items, the most popular first; computed on first use.
     order: OnceLock<Vec<u32>>,

@@ -13,7 +13,7 @@ pub(crate) struct Piece {
 }
 
 impl Piece {
-    /// Adds a row with ascending columns.
+    /// Appends a row, whose columns must be ascending.
     pub(crate) fn push(&mut self, row: impl IntoIterator<Item = (u32, f32)>) {
         let before = self.columns.len();
         for (column, value) in row {
@@ -46,7 +46,7 @@ impl SparseRows {
         Self { offsets, columns, values, changed: FxHashMap::default(), rows: 0 }
     }
 
-    /// Adds the next rows.
+    /// Appends the rows of a piece.
     pub(crate) fn push(&mut self, piece: &Piece) {
         let mut end = self.columns.len();
         for &length in &piece.lengths {

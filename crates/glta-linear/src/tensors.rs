@@ -14,7 +14,7 @@ use crate::{Error, Result};
 /// Name of the metadata entry with data other than tensors, as JSON.
 const HEADER: &str = "glta";
 
-/// Tensors to write.
+/// The tensors of a file that will be written.
 #[derive(Default)]
 pub(crate) struct TensorFile<'a>(Vec<(String, Tensor<'a>)>);
 

@@ -91,7 +91,7 @@ impl TextKnn {
         scores
     }
 
-    /// Adds `weight` times the scores to `sums`.
+    /// Adds `weight` times the scores for a user with `items` to `sums`.
     fn add(&self, items: &[u32], weight: f32, sums: &mut [f32]) {
         let known = items.iter().map(|&i| i as usize).filter(|&i| i < self.n_items());
         known.for_each(|item| self.rows.add(item, weight, sums));

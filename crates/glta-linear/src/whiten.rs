@@ -11,7 +11,7 @@ use crate::{Error, Result};
 /// Number of rows that are converted to f64 at a time.
 const BLOCK: usize = 4096;
 
-/// Settings of [`whiten`].
+/// Settings of [`Whitening`] and [`whiten`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct WhitenConfig {

@@ -7,7 +7,7 @@ use crate::checkpoint::{Checkpoint, FLOATS, View};
 use crate::config::QuantizeConfig;
 use crate::error::Result;
 
-/// Number of fields in a word.
+/// Number of 4-bit fields in a 32-bit word.
 const FIELDS: usize = 8;
 /// Column of each field of a word, among the eight columns of the word.
 const COLUMNS: [usize; FIELDS] = [0, 2, 4, 6, 1, 3, 5, 7];

@@ -70,7 +70,7 @@ impl ChatTemplate {
         Ok(Some(Self { source, path, tokens }))
     }
 
-    /// Returns the file that contains the template.
+    /// Returns the path of the file that contains the template.
     pub fn path(&self) -> &Path {
         &self.path
     }

@@ -248,7 +248,7 @@ pub(crate) fn read_index(index: &Path) -> Result<BTreeMap<String, String>> {
     Ok(shards)
 }
 
-/// The files of a folder that contain the weights.
+/// The names of the files that contain the weights of a checkpoint.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Weights<'a> {
     /// Name of a single file.

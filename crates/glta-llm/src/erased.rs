@@ -96,7 +96,7 @@ pub(crate) trait AnyNetwork: Debug + Send + Sync {
 }
 
 impl<B: Backend> Network<B> {
-    /// Returns the prefix; `None` for no prefix and for a prefix without tokens.
+    /// Returns the keys of a prefix; `None` without a prefix and for a prefix without tokens.
     fn prefix_of(&self, prefix: Option<&Arc<dyn AnyKeys>>) -> Result<Option<Arc<B::Keys>>> {
         let Some(keys) = prefix else { return Ok(None) };
         let any: Arc<dyn Any + Send + Sync> = Arc::clone(keys) as _;

@@ -1,6 +1,6 @@
 use std::path::{Path, PathBuf};
 
-/// Errors of this crate.
+/// Errors of loading and running language models and text encoders.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

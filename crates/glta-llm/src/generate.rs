@@ -22,7 +22,7 @@ pub struct GenerateEvent {
     pub prompt: usize,
     /// The new token; `None` if the text ended without a new token.
     pub token: Option<u32>,
-    /// Whether this prompt is finished.
+    /// Whether the prompt is finished.
     pub finished: bool,
     /// Number of finished prompts.
     pub prompts_done: usize,
@@ -43,7 +43,7 @@ struct Running {
     /// Ids of the prompt and of the generated tokens.
     ids: Vec<u32>,
     prompt_len: usize,
-    /// Number of tokens in the cache, including the shared ones.
+    /// Number of tokens in the cache, including shared tokens.
     cached: usize,
     rng: ChaCha8Rng,
 }

@@ -10,13 +10,13 @@ use crate::error::{Error, Result};
 /// A JSON object.
 pub(crate) type Object = serde_json::Map<String, Value>;
 
-/// Reads the object in a file.
+/// Reads the JSON object in a file.
 pub(crate) fn read_object(path: &Path) -> Result<Object> {
     let bytes = std::fs::read(path).map_err(Error::io(path))?;
     parse_object(path, &bytes)
 }
 
-/// Reads the object in a file; returns `None` if the file does not exist.
+/// Reads the JSON object in a file; returns `None` if the file does not exist.
 pub(crate) fn read_object_if_any(path: &Path) -> Result<Option<Object>> {
     match std::fs::read(path) {
         Ok(bytes) => parse_object(path, &bytes).map(Some),

@@ -72,7 +72,7 @@ fn back(rows: &Tensor, like: &Tensor) -> candle_core::Result<Tensor> {
     rows.reshape((tokens, rows.elem_count() / tokens.max(1)))?.to_dtype(like.dtype())
 }
 
-/// Inputs of a layer besides the hidden states.
+/// Inputs of a layer in addition to the hidden states.
 pub(crate) struct Pass<'a, B: Backend> {
     pub(crate) backend: &'a B,
     pub(crate) heads: Heads,
@@ -83,7 +83,7 @@ pub(crate) struct Pass<'a, B: Backend> {
     pub(crate) layer: usize,
 }
 
-/// Activations that the backward pass of a layer needs, besides the input.
+/// Activations that the backward pass of a layer needs in addition to the input.
 pub(crate) struct Activations<B: Backend> {
     /// Fused projection before the norms of its heads; `None` without norms.
     raw: Option<Tensor>,

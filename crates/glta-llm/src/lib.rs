@@ -93,7 +93,7 @@ mod text_encoder;
 mod tokenizer;
 
 pub use cache::KvCache;
-/// Candle's types of public arguments and results.
+/// Types of candle in public arguments and results.
 pub use candle_core::{Device, Tensor};
 pub use chat::ChatTemplate;
 pub use config::{
@@ -101,7 +101,7 @@ pub use config::{
 };
 pub use error::{Error, Result};
 pub use generate::GenerateEvent;
-/// Types of [`LlamaOptions`] and [`Llama::load_on`].
+/// Types that [`LlamaOptions`] and [`Llama::load_on`] use.
 pub use glta_kernels::{Backend, Precision, SimdLevel};
 pub use model::{ForwardOptions, Llama, Prefix};
 pub use options::{GenerateOptions, LlamaOptions};

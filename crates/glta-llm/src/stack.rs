@@ -1,4 +1,4 @@
-//! The model as differentiable operations of candle.
+//! The passes of a model as differentiable operations of candle.
 
 use std::sync::Arc;
 

@@ -30,7 +30,7 @@ pub enum Error {
         /// Id of the item.
         item: u32,
     },
-    /// The scorer failed.
+    /// The scorer returned an error.
     #[error("scoring {users} users from user {first} on failed")]
     Scorer {
         /// First user of the block that was scored.
@@ -41,7 +41,7 @@ pub enum Error {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// A given ranking is invalid.
+    /// A ranking or a scorer's own list is invalid.
     #[error("the ranking of user {user} {problem}")]
     Ranking {
         /// Id of the user.

@@ -157,7 +157,7 @@ pub(crate) fn check_list(
 struct Memory {
     scores: Vec<f32>,
     selector: Selector,
-    /// The ranking of each user of the block.
+    /// Rankings of the users of the block.
     ranked: Vec<Vec<Ranked>>,
 }
 

@@ -22,7 +22,7 @@ pub enum Error {
         /// Number of soft tokens.
         len: usize,
     },
-    /// A prompt has no token.
+    /// A prompt has neither ordinary nor soft tokens.
     #[error("row {row} of the batch is empty: a prompt needs at least one token")]
     EmptyPrompt {
         /// Row of the batch.

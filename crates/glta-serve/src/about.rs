@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{Error, Result};
 
-/// Name, date, hash, settings and figures of a model.
+/// The description of a model: name, date, hash, settings and validation results.
 #[derive(Debug, Clone)]
 pub(crate) struct About {
     pub(crate) name: String,

@@ -1,4 +1,4 @@
-//! Errors of the HTTP API.
+//! Error responses of the HTTP API.
 
 use std::fmt::Display;
 

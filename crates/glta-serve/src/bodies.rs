@@ -14,7 +14,7 @@ pub(crate) type Fields = BTreeMap<String, Vec<String>>;
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Request {
-    /// Raw id of a user.
+    /// Raw id of the user.
     pub(crate) user: Option<String>,
     /// Raw ids of the items of any user. For an empty list, the most popular items are recommended.
     pub(crate) items: Option<Vec<String>>,
@@ -27,7 +27,7 @@ pub(crate) struct Request {
     pub(crate) exclude: Vec<String>,
     /// Raw ids of the only items that can be in the list.
     pub(crate) among: Option<Vec<String>>,
-    /// Restricts the list to items whose field has this value, such as `{"category": "Tea"}`.
+    /// Field values that an item must have to be in the list, such as `{"category": "Tea"}`.
     #[serde(default)]
     pub(crate) filter: BTreeMap<String, String>,
     /// Whether the list may contain items that the user already has, for products that are bought
@@ -56,12 +56,12 @@ pub(crate) struct Batch {
     pub(crate) requests: Vec<Request>,
 }
 
-/// Query of `GET /items` and `GET /users`.
+/// Query parameters of `GET /items` and `GET /users`.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Find {
-    /// Words to search for, in upper or lower case.
+    /// Words to search for, ignoring case.
     #[serde(default)]
     pub(crate) q: String,
     /// Maximum number of entries. Default 30, at most 200.
@@ -89,7 +89,7 @@ pub(crate) struct Entry {
     pub(crate) score: Option<f32>,
 }
 
-/// Recommendations for one request.
+/// Answer to one request for recommendations.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Answer {
     /// Number of the model that answered, counted from the start of the service.
@@ -208,7 +208,7 @@ pub(crate) struct NewInteraction {
     pub(crate) id: Option<String>,
 }
 
-/// A time in one of two forms.
+/// A time as a number or as a text.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(untagged)]
 pub(crate) enum Time {

@@ -61,8 +61,7 @@ fn asked(find: Asked) -> ApiResult<Find> {
     Ok(find)
 }
 
-/// Returns the items whose id, title, fields or text contain all words of the query, in upper or
-/// lower case.
+/// Returns the items whose id, title, fields or text contain all words of the query, ignoring case.
 #[utoipa::path(
     get,
     path = "/items",
@@ -93,7 +92,7 @@ pub(crate) async fn items(State(service): State<Service>, find: Asked) -> Respon
     counted(&service, "/items", work).await
 }
 
-/// Returns the users whose id contains the query, in upper or lower case.
+/// Returns the users whose id contains the query, ignoring case.
 #[utoipa::path(
     get,
     path = "/users",

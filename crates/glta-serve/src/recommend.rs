@@ -1,4 +1,4 @@
-//! `POST /recommend` and `POST /recommend/batch`.
+//! Answers `POST /recommend` and `POST /recommend/batch`.
 
 use std::sync::Arc;
 

@@ -17,13 +17,13 @@ impl Search {
         Self { lines: items.iter().map(line).collect() }
     }
 
-    /// Adds the items that were not added before.
+    /// Adds the items that are not in the index yet.
     pub(crate) fn follow(&mut self, items: &[ItemRecord]) {
         let known = self.lines.len().min(items.len());
         self.lines.extend(items[known..].iter().map(line));
     }
 
-    /// Replaces the line of an item.
+    /// Replaces the line of an item in the index.
     pub(crate) fn replace(&mut self, item: u32, record: &ItemRecord) {
         if let Some(known) = self.lines.get_mut(item as usize) {
             *known = line(record);

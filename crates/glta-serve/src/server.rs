@@ -18,7 +18,7 @@ const OTHER_FILES: usize = 64;
 /// Pause after the operating system rejected a connection.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// A service that listens on its address.
+/// A server that listens on the address of a service.
 pub struct Server {
     service: Service,
     listener: TcpListener,

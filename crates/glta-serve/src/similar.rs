@@ -1,4 +1,4 @@
-//! `POST /similar` and `POST /explain`.
+//! Answers `POST /similar` and `POST /explain`.
 
 use axum::Json;
 use axum::extract::State;

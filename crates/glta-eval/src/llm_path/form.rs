@@ -36,7 +36,7 @@ pub(crate) enum Form {
     MeanVector,
     /// Control for `States`: a regression from the vector of all titles as one text.
     OneText,
-    /// Likelihood of the titles of candidates after the prompt.
+    /// Likelihood that the language model gives to the titles of candidates after the prompt.
     Likelihood { random: bool },
     /// Control for `Likelihood`: text neighbours of the user's items among the same candidates.
     Neighbours,

@@ -1,4 +1,4 @@
-//! Ridge regression with an intercept, in `f64`.
+//! Ridge regression with an intercept, computed in `f64`.
 
 use glta_linalg::invert_with;
 use ndarray::{Array1, Array2, ArrayView2, Axis};

@@ -10,7 +10,8 @@ use crate::seed::{Seed, validation};
 use crate::system::{Fitted, System};
 use crate::{Error, Result};
 
-/// EASE with the form and the L2 weight that are best on validation data.
+/// EASE with the form and the L2 weight that are best on validation data, and facts about the
+/// search.
 pub(crate) struct TunedEase {
     pub(crate) ease: Arc<Ease>,
     pub(crate) form: Form,

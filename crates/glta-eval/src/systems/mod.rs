@@ -35,13 +35,13 @@ pub(crate) enum Group {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Needs {
     Nothing,
-    /// A language model.
+    /// The system needs a language model.
     Language,
-    /// A language model or a sentence encoder.
+    /// The system needs a language model or a sentence encoder.
     LanguageOrEncoder,
-    /// A sentence encoder.
+    /// The system needs a sentence encoder.
     Encoder,
-    /// At least two items with texts.
+    /// The system needs at least two items with texts.
     Texts,
 }
 
@@ -123,7 +123,7 @@ impl Standard {
     }
 }
 
-/// The models and texts of an experiment.
+/// The models and texts that an experiment has.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Available {
     pub(crate) language: bool,

@@ -58,7 +58,7 @@ pub(crate) struct Step {
     user_decay: Vec<f32>,
     /// L2 coefficients of the needed items; zero for other items.
     item_decay: Vec<f32>,
-    /// The batch in internal ids.
+    /// The triples of the batch, with internal ids.
     triples: Batch,
     /// Scores of the positive items, then of the negative items.
     scores: Vec<f64>,

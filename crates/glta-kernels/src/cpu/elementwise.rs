@@ -1,4 +1,4 @@
-//! RMSNorm, SwiGLU and RoPE, each with its derivative.
+//! The kernels of RMSNorm, SwiGLU and RoPE, each with its derivative.
 
 use rayon::prelude::*;
 

@@ -20,7 +20,7 @@ pub(crate) struct KeyBlock {
     differentiable: bool,
 }
 
-/// One head of a [`KeyBlock`].
+/// The layouts of one head of a [`KeyBlock`].
 #[derive(Clone, Copy)]
 pub(crate) struct KeyHead<'a> {
     pub(crate) len: usize,

@@ -2,7 +2,7 @@
 
 use crate::simd::{Simd, dispatch};
 
-/// Rounds to the nearest bf16, ties to even.
+/// Returns the bits of the nearest bf16, ties to even.
 #[inline(always)]
 fn bf16(x: f32) -> u32 {
     let bits = x.to_bits();

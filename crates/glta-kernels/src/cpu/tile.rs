@@ -15,7 +15,7 @@ pub(crate) struct Left {
 /// its row stride.
 #[derive(Clone, Copy)]
 pub(crate) struct Sums {
-    /// Null if the sums start from zero.
+    /// Initial values; null if the sums start from zero.
     pub(crate) from: *const f32,
     pub(crate) from_stride: usize,
     pub(crate) to: *mut f32,

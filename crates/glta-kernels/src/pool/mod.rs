@@ -1,4 +1,4 @@
-//! Distributes work among the threads of rayon's current pool.
+//! Distributes work among the threads of the current rayon pool.
 
 mod team;
 

@@ -12,7 +12,7 @@ pub enum SimdLevel {
     /// x86-64 with AVX-512 F, BW, DQ and VL.
     Avx512,
     /// x86-64 with AVX-512 F, BW, DQ, VL and BF16. Only [`Precision::Bf16`](crate::Precision) uses
-    /// the latter.
+    /// BF16 instructions.
     Avx512Bf16,
 }
 

@@ -1,4 +1,4 @@
-//! Memory for packed weights.
+//! Allocates memory for packed weights.
 
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
@@ -33,7 +33,7 @@ pub struct Arena {
 }
 
 impl Arena {
-    /// Allocates `len` zeros.
+    /// Allocates a buffer of `len` zeros.
     pub(crate) fn zeroed<T: Pod>(&self, len: usize) -> Result<Buffer<T>> {
         let refused = |reason: String| {
             Error::Input(format!(
@@ -74,7 +74,7 @@ impl Arena {
 pub(crate) struct Buffer<T> {
     ptr: *mut T,
     len: usize,
-    /// Keeps the mapping alive.
+    /// The mapping, which must live as long as the slice.
     _chunk: Arc<MmapMut>,
     _owned: PhantomData<T>,
 }

@@ -75,7 +75,7 @@ impl Packed {
 
 /// A decoder of fields to f32. `SAME` states whether the weight has a single zero point.
 pub(super) struct Lift<S: Simd, const BITS: u32, const SAME: bool> {
-    /// The value to subtract at each position of a field.
+    /// Value to subtract from a field, for each position of the field in a word.
     base: [S::F; POSITIONS],
 }
 

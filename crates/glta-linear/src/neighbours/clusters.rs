@@ -148,7 +148,7 @@ struct Search<'a> {
     /// Near clusters of the items, with the items in the order of `order`.
     near: &'a [u32],
     near_count: usize,
-    /// Text vectors of the items, in the order of `order`.
+    /// Text vectors, with one row per item in the order of `order`.
     sorted: &'a Array2<f32>,
 }
 

@@ -18,7 +18,7 @@ pub(crate) struct Column {
     pub(crate) raised: bool,
 }
 
-/// All columns of the weights.
+/// All columns of the weights, with facts about their systems.
 pub(crate) struct Columns {
     /// The sources of item `j` and their weights in row `j`.
     pub(crate) columns: SparseRows,

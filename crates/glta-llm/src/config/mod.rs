@@ -60,7 +60,7 @@ pub struct LlamaConfig {
     pub qk_norm: bool,
     /// Attention window; `None` if all layers attend to all previous tokens.
     pub sliding_window: Option<SlidingWindow>,
-    /// Standard deviation of randomly initialised weights.
+    /// Standard deviation of random weights, for [`Llama::random`](crate::Llama::random).
     pub initializer_range: f64,
     /// Id of the token at the start of a text.
     pub bos_token_id: Option<u32>,

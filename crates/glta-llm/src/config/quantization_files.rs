@@ -268,7 +268,7 @@ fn rules(f: &Fields<'_>) -> Result<Vec<ModuleRule>> {
         .collect()
 }
 
-/// The parts of a file that can contain `dynamic`.
+/// An object that can contain `dynamic`, directly or within `quantization_config`.
 #[derive(Deserialize)]
 struct Block {
     dynamic: Option<Ordered>,

@@ -203,7 +203,8 @@ fn attention_factor(rope: &Fields<'_>, factor: f64) -> Result<f64> {
     })
 }
 
-/// Merges both dictionaries. A key that is in both must have the same value.
+/// Merges the dictionaries `rope_parameters` and `rope_scaling`. A key that is in both must have
+/// the same value.
 fn merged(f: &Fields<'_>) -> Result<Object> {
     let mut merged = Object::new();
     for key in ["rope_scaling", "rope_parameters"] {

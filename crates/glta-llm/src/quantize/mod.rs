@@ -134,7 +134,7 @@ impl Job<'_> {
         Ok(self.loader.backend.embed(&Arc::new(table), ids)?)
     }
 
-    /// Writes the output layer without quantising it.
+    /// Writes the output layer unquantised.
     fn copy_head(&mut self) -> Result<()> {
         let c = self.config;
         if c.quantization.as_ref().is_none_or(|q| !q.lm_head) {
@@ -222,7 +222,7 @@ impl Job<'_> {
         Ok(self.loader.backend.linear(parts)?)
     }
 
-    /// Packs a layer into the file format, writes it and loads it.
+    /// Packs a layer into the file format, writes the tensors and returns the packed matrix.
     fn store(&mut self, prefix: &str, n: usize, k: usize, q: &QuantizedLinear) -> Result<Matrix> {
         let bits = self.options.bits;
         let b = bits as usize;

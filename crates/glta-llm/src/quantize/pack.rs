@@ -1,6 +1,6 @@
 //! Packs weights and zero points into 32-bit words, in GPTQ format v1.
 
-/// Packs fields as a little-endian bit stream.
+/// Packs fields into a little-endian bit stream of 32-bit words.
 pub(super) fn pack_fields(fields: &[u8], bits: u32) -> Vec<u32> {
     let mut words = vec![0u32; (fields.len() * bits as usize).div_ceil(32)];
     for (j, &field) in fields.iter().enumerate() {

@@ -9,7 +9,7 @@ use crate::{Error, Result};
 
 /// Settings of a sentence-transformers folder.
 pub(super) struct Folder {
-    /// Folder of the transformer's files.
+    /// Path of the folder with the transformer's files.
     pub(super) transformer: PathBuf,
     pub(super) config: Config,
     /// Maximum number of tokens per text, including special tokens.

@@ -235,7 +235,7 @@ fn prepends(normalizer: &NormalizerWrapper) -> bool {
     }
 }
 
-/// Reads `tokenizer.json` without the other files.
+/// Reads `tokenizer.json` alone, without the settings of the other files.
 pub(super) fn read_tokenizer(dir: &Path) -> Result<tokenizers::Tokenizer> {
     let path = dir.join("tokenizer.json");
     let invalid = |problem: String| Error::Tokenizer(format!("{}: {problem}", path.display()));

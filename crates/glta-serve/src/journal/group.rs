@@ -165,7 +165,7 @@ fn write_one(rows: &mut Rows<'_>, op: &Op) -> rusqlite::Result<Reply> {
     Ok(Ok(done))
 }
 
-/// Applies the writes in memory, and answers the clients.
+/// Applies the writes that are on disk to the data in memory, and answers the clients.
 fn acknowledge(group: Vec<Write>, done: Vec<Reply>, people: &RwLock<People>, metrics: &Metrics) {
     {
         let mut people = people.write().unwrap_or_else(std::sync::PoisonError::into_inner);

@@ -202,7 +202,7 @@ impl Journal {
         all.collect::<rusqlite::Result<_>>().map_err(failed)
     }
 
-    /// Runs `work` in one transaction.
+    /// Runs `work` in one transaction, which is on disk when the method returns.
     pub(crate) fn commit<T>(
         &mut self,
         work: impl FnOnce(&mut Rows<'_>) -> rusqlite::Result<T>,
