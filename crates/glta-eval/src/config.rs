@@ -25,8 +25,8 @@ use crate::{Error, MetricAt, Result};
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ExperimentConfig {
-    /// The preset of `glta`. It determines the name of the main row and the row that the ablations
-    /// change.
+    /// The preset of `glta`, which determines the name of the main row and the row that the
+    /// ablations change.
     pub preset: Preset,
     /// The seeds and systems to run.
     pub run: RunConfig,
@@ -162,7 +162,7 @@ impl ProtocolConfig {
 }
 
 /// Values that the search over the settings of the baselines tries on validation data. The defaults
-/// below are those for sparse data.
+/// of the fields are those for sparse data.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BaselinesConfig {

@@ -101,8 +101,8 @@ impl<'a> Experiment<'a> {
         self
     }
 
-    /// Runs the experiment together with other ranks. All ranks must make the same calls; rank 0
-    /// writes the files.
+    /// Sets the communicator of the ranks that run the experiment together. All ranks must make the
+    /// same calls; rank 0 writes the files. Default a single process.
     #[must_use]
     pub fn on(mut self, comm: Arc<dyn Communicator>) -> Self {
         self.comm = comm;
@@ -383,7 +383,7 @@ impl<'a> Experiment<'a> {
     }
 }
 
-/// Returns the error of a system that needs the missing sentence encoder.
+/// Returns an error if the system needs a sentence encoder. The experiment must have none.
 fn check_sentence(system: &Standard) -> Result<()> {
     if !system.encoders.contains(&ItemEncoder::Sentence) {
         return Ok(());

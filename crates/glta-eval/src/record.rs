@@ -114,7 +114,8 @@ pub struct LlmRecord {
     pub layers: usize,
     /// Number of bits per quantised weight; `None` for an unquantised checkpoint.
     pub bits: Option<u32>,
-    /// Number of inputs that share a scale and a zero point; −1 for all inputs of an output.
+    /// Number of inputs that share a scale and a zero point; −1 for all inputs of an output. `None`
+    /// for an unquantised checkpoint.
     pub group_size: Option<i32>,
 }
 
@@ -169,7 +170,7 @@ impl Record {
         systems
     }
 
-    /// Returns the row of a system and a seed.
+    /// Returns the row of a system and a seed; `None` if there is no such row.
     pub fn row(&self, system: &str, seed: u64) -> Option<&Row> {
         self.rows.iter().find(|row| row.system == system && row.seed == seed)
     }
@@ -185,7 +186,8 @@ impl Record {
         seeds.into_iter().collect()
     }
 
-    /// Returns mean and deviation of a metric, such as `N@10`, of a system over the seeds.
+    /// Returns mean and deviation of a metric, such as `N@10`, of a system over the seeds; `None`
+    /// if no row has the metric.
     pub fn value(&self, system: &str, metric: &str) -> Option<Value> {
         Value::of(self.rows_of(system).filter_map(|row| row.metrics.get(metric).copied()))
     }
@@ -199,7 +201,7 @@ impl Record {
     }
 
     /// Returns the system that is compared with all others: the main row of the preset if the
-    /// record contains it, otherwise the last system.
+    /// record contains it, otherwise the last system. Returns `None` for a record without rows.
     pub fn main_system(&self) -> Option<&str> {
         let main = self.config.as_ref().map(|config| crate::systems::main_name(config.preset));
         let systems = self.systems();

@@ -102,8 +102,8 @@ impl LinearConfig {
         within("new_items", self.new_items, 0.0, 0.9)
     }
 
-    /// Returns the forms to try on `train`, and the reason if the dense form was requested but is
-    /// left out.
+    /// Returns the forms to try on `train`, and a reason if the dense form was requested but is
+    /// left out (otherwise `None`).
     ///
     /// # Errors
     /// Returns [`Error::TooManyItems`] if the dense form was the only one.

@@ -65,7 +65,7 @@ impl LinearModel {
         Self { ease, text, degrees, report, mean_log, logs, order, popularity, idle }
     }
 
-    /// Returns the chosen settings.
+    /// Returns the settings that the fit has chosen, and facts about the fit.
     pub fn report(&self) -> &LinearReport {
         &self.report
     }

@@ -16,7 +16,8 @@ pub struct LinearReport {
     /// solution. This happens if all pairs of co-occurring items need more memory than the dense
     /// form with `max_items` items.
     pub jacobi: bool,
-    /// The reason why the dense form was not tried although it was requested.
+    /// The reason why the dense form was not tried although it was requested; `None` in all other
+    /// cases.
     pub left_out: Option<String>,
     /// λ, the L2 regularisation.
     pub l2: f64,

@@ -116,8 +116,8 @@ impl Scorer for TextKnn {
     }
 }
 
-/// The sum of the scores of [`Ease`] and [`TextKnn`]. On data with texts, it is the linear model
-/// that a language model has to exceed.
+/// A model that adds the scores of [`Ease`] and [`TextKnn`]. On data with texts, this is the linear
+/// model that a language model has to exceed.
 ///
 /// ```
 /// use glta_data::Interactions;

@@ -251,9 +251,9 @@ pub(crate) fn read_index(index: &Path) -> Result<BTreeMap<String, String>> {
 /// The names of the files that contain the weights of a checkpoint.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Weights<'a> {
-    /// Name of a single file.
+    /// Name of the single weight file.
     File(&'a str),
-    /// Name of the index of several files.
+    /// Name of the index file, which lists several weight files.
     Shards(&'a str),
 }
 

@@ -42,7 +42,7 @@ impl Report {
     }
 
     /// Returns the mean training degree of the items in the top `k`, averaged over a user's list,
-    /// then over users. `degrees` is `(items,)`.
+    /// then over users; `None` if `k` exceeds the largest cut-off. `degrees` is `(items,)`.
     ///
     /// # Errors
     /// Returns an error if the number of degrees differs from the number of items.

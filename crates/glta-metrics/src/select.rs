@@ -9,7 +9,7 @@ use pulp::{Arch, WithSimd};
 /// An item and its score.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Ranked {
-    /// Item id.
+    /// Id of the item.
     pub item: u32,
     /// The score that the scorer gave the item.
     pub score: f32,

@@ -106,7 +106,7 @@ pub(crate) async fn schema(State(service): State<Service>) -> Response {
     ([(header::CONTENT_TYPE, "application/schema+json")], schema.to_string()).into_response()
 }
 
-/// Returns the same schema with references into `$defs`.
+/// Returns a copy of `schema` whose references point into `$defs`.
 fn referring(schema: &Value) -> Value {
     match schema {
         Value::String(text) => match text.strip_prefix("#/components/schemas/") {

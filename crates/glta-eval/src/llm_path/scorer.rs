@@ -12,7 +12,7 @@ use ndarray::{Array2, ArrayViewMut2};
 pub(crate) enum Extra {
     /// Inner products of a predicted vector per user, `(users, dim)`, with the items' text vectors.
     Text(Arc<Array2<f32>>, TextVectors),
-    /// A list of items and scores per user. Other items are unchanged.
+    /// A list of items and scores per user. The scores of other items do not change.
     Some(Arc<Vec<Vec<(u32, f32)>>>),
 }
 

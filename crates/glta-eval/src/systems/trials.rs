@@ -36,7 +36,7 @@ pub(crate) struct Trials<'a, V, C> {
     pub(crate) texts: Vec<ArrayView2<'a, f32>>,
 }
 
-/// The result of training with one value.
+/// The result of training with one value of the setting.
 #[derive(Debug, Serialize, Deserialize)]
 struct Trial {
     validation: f64,

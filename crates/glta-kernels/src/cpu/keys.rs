@@ -13,9 +13,10 @@ pub(crate) struct KeyBlock {
     capacity: usize,
     key_columns: Vec<f32>,
     value_rows: Vec<f32>,
-    /// Rows of the keys, which only the backward pass reads; empty in a generation cache.
+    /// Keys in the row layout, which only the backward pass reads; empty in a generation cache.
     key_rows: Vec<f32>,
-    /// Columns of the values, which only the backward pass reads; empty in a generation cache.
+    /// Values in the column layout, which only the backward pass reads; empty in a generation
+    /// cache.
     value_columns: Vec<f32>,
     differentiable: bool,
 }

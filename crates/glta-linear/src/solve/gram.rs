@@ -236,8 +236,8 @@ impl WithSimd for Products<'_> {
     }
 }
 
-/// Returns the product of two vectors of equal length. It is computed in sixteen sums, so that it
-/// is vectorised and has the same bits on all processors.
+/// Returns the inner product of two vectors of equal length. Sixteen sums make the loop vectorised,
+/// and the result has the same bits on all processors.
 #[inline(always)]
 fn dot(a: &[f32], b: &[f32]) -> f32 {
     let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<16>(), b.as_chunks::<16>());

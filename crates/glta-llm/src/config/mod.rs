@@ -21,7 +21,7 @@ pub use window::SlidingWindow;
 
 /// Sizes and constants of a model of the LLaMA family, merged from `config.json`,
 /// `generation_config.json` and `quantize_config.json`. `docs/gptq.md` documents the precedence of
-/// these files.
+/// these files. The default values are those of LLaMA-7B.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LlamaConfig {
@@ -46,7 +46,7 @@ pub struct LlamaConfig {
     pub rms_norm_eps: f64,
     /// Base of the frequencies of the rotary embedding.
     pub rope_theta: f64,
-    /// Change of the rotary frequencies for long contexts.
+    /// Change of the rotary frequencies for long contexts; `None` for no change.
     pub rope_scaling: Option<RopeScaling>,
     /// Whether the output layer shares the weights of the token embedding.
     pub tie_word_embeddings: bool,
@@ -62,7 +62,7 @@ pub struct LlamaConfig {
     pub sliding_window: Option<SlidingWindow>,
     /// Standard deviation of random weights, for [`Llama::random`](crate::Llama::random).
     pub initializer_range: f64,
-    /// Id of the token at the start of a text.
+    /// Id of the token at the start of a text; `None` if the files name none.
     pub bos_token_id: Option<u32>,
     /// Ids of the tokens that end a text.
     pub eos_token_ids: Vec<u32>,

@@ -7,13 +7,14 @@ use crate::error::{Error, Result};
 /// Locations and network settings of the hub and its cache.
 #[derive(Clone, PartialEq, Eq)]
 pub struct HubOptions {
-    /// Base of all URLs, such as `https://huggingface.co`.
+    /// Base of all URLs. Default `https://huggingface.co`.
     pub endpoint: String,
     /// Folder that contains the `models--owner--name` folders.
     pub cache: PathBuf,
-    /// Access token for private and gated repositories. Only the endpoint receives it.
+    /// Access token for private and gated repositories, which only the endpoint receives. Default
+    /// none.
     pub token: Option<String>,
-    /// Whether to use the cache only, without network access.
+    /// Whether to use the cache only, without network access. Default `false`.
     pub offline: bool,
     /// Maximum time to wait for a response or for its next bytes. Default 30 seconds.
     pub timeout: Duration,

@@ -211,12 +211,12 @@ impl Tokenizer {
         Ok(whole[end..].to_owned())
     }
 
-    /// Returns the id of a token, spelled as in the vocabulary.
+    /// Returns the id of a token, spelled as in the vocabulary; `None` for an unknown token.
     pub fn token_to_id(&self, token: &str) -> Option<u32> {
         self.inner.token_to_id(token)
     }
 
-    /// Returns the id of the token that starts a text.
+    /// Returns the id of the token that starts a text; `None` if the files name none.
     pub fn bos_id(&self) -> Option<u32> {
         self.bos
     }

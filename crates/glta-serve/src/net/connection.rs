@@ -39,7 +39,7 @@ impl Connection {
         }
     }
 
-    /// Returns the time since when the connection waits for a complete request.
+    /// Returns the time at which the connection began to wait for a complete request.
     pub(crate) fn waits_since(&self) -> Instant {
         self.started + std::time::Duration::from_millis(self.answered.load(Ordering::Relaxed))
     }
