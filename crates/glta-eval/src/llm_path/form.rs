@@ -47,7 +47,7 @@ pub(crate) struct FormSystem {
     pub(crate) form: Form,
 }
 
-/// Returns all systems with an added score; the cheap ones come first.
+/// Returns all systems with an added score; the cheap systems come first.
 pub(crate) fn all() -> [FormSystem; 7] {
     [
         (names::MEAN_VECTOR, Form::MeanVector),

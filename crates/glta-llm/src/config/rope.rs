@@ -190,7 +190,7 @@ pub(super) fn parse(f: &Fields<'_>, positions: usize) -> Result<Rope> {
     Ok(Rope { theta, scaling, context })
 }
 
-/// Returns YaRN's attention factor from the file, or the value that the paper suggests.
+/// Returns YaRN's attention factor from the file, or the value that the YaRN paper suggests.
 fn attention_factor(rope: &Fields<'_>, factor: f64) -> Result<f64> {
     if let Some(stated) = rope.f64("attention_factor")? {
         return Ok(stated);

@@ -87,7 +87,7 @@ impl Folder {
     }
 }
 
-/// Checks that the pooling is the mean over tokens, which is the only supported one.
+/// Checks that the pooling is the mean over tokens, which is the only supported pooling.
 fn check_pooling(path: &Path) -> Result<()> {
     let settings: BTreeMap<String, serde_json::Value> = json(path)?;
     let modes: Vec<&str> = settings
