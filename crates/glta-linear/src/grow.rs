@@ -405,8 +405,8 @@ impl Growing {
         Ok(solved)
     }
 
-    /// Removes a user from the history, the counts and the weights. The weights then equal a fit
-    /// without the user from the same sources. Earlier additions are folded first.
+    /// Removes a user from the history, the counts and the weights. The weights then equal those of
+    /// a fit without the user, from the same sources. Earlier additions are folded first.
     ///
     /// # Errors
     /// Returns an error if a system cannot be solved.

@@ -66,7 +66,7 @@ fn split(qkv: &Tensor, at: usize, count: usize, dim: usize) -> candle_core::Resu
     qkv.narrow(1, at, count * dim)?.contiguous()?.reshape(((), dim))?.to_dtype(DType::F32)
 }
 
-/// Inverts [`split`], with the dtype of `like`.
+/// Undoes [`split`]: joins the heads to one row per token, in the dtype of `like`.
 fn back(rows: &Tensor, like: &Tensor) -> candle_core::Result<Tensor> {
     let (tokens, _) = like.dims2()?;
     rows.reshape((tokens, rows.elem_count() / tokens.max(1)))?.to_dtype(like.dtype())

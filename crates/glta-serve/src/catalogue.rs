@@ -62,8 +62,8 @@ impl Catalogue {
         }
     }
 
-    /// Adds items to a model, or returns another model that has them. Logs a warning that names
-    /// items that cannot be added.
+    /// Adds items to a model. Returns another model with the items if the model lacks some of them.
+    /// Logs a warning if they cannot be added.
     fn take_in(&self, model: &Model, put: &BTreeMap<String, Item>) -> Option<Model> {
         if put.is_empty() {
             return None;

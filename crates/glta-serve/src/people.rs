@@ -1,4 +1,5 @@
-//! Writes about users, in addition to the data of the model.
+//! The written interactions and deletions of users, which apply in addition to the data of the
+//! model.
 
 use std::collections::HashMap;
 use std::sync::Arc;

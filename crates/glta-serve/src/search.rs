@@ -30,10 +30,10 @@ impl Search {
         }
     }
 
-    /// Returns the first `most` items that contain all words of `text`, in any case and order, and
-    /// the total number of such items. The item with this id comes first, then items whose title
-    /// begins with the text, items whose title has the words, and other items, each in the order of
-    /// the catalogue.
+    /// Returns the first `most` items that contain all words of `text`, ignoring case and order,
+    /// and the total number of such items. The item with this id comes first, then items whose
+    /// title begins with the text, items whose title has the words, and other items, each in the
+    /// order of the catalogue.
     pub(crate) fn find(&self, text: &str, most: usize) -> (Vec<u32>, usize) {
         let text = text.trim().to_lowercase();
         if text.is_empty() {
@@ -77,7 +77,8 @@ fn line(item: &ItemRecord) -> Box<str> {
     line.to_lowercase().into()
 }
 
-/// Returns the first `most` of `ids` that contain `text` in any case. An exact match comes first.
+/// Returns the first `most` of `ids` that contain `text`, ignoring case. An exact match comes
+/// first.
 pub(crate) fn find_ids<'a>(
     ids: impl Iterator<Item = &'a str>,
     text: &str,

@@ -13,8 +13,9 @@ const LOOKS: usize = 1 << 12;
 
 type Work<'a> = &'a (dyn Fn(usize) + Sync);
 
-/// A leader, which starts parallel regions, and members, which help when they are free. The leader
-/// never waits for a member to arrive: it runs all tasks that no member has taken.
+/// A team of threads: a leader, which starts parallel regions, and members, which help when they
+/// are free. The leader never waits for a member to arrive: it runs all tasks that no member has
+/// taken.
 #[derive(Default)]
 pub(super) struct Team {
     /// Number of the current region (high half), and number of its tasks that are not taken (low
