@@ -47,8 +47,8 @@ pub struct Record {
     pub llm: Option<LlmRecord>,
     /// SHA-256 of the ids, texts and interactions of the data set.
     pub data_hash: String,
-    /// The sentence encoder. It encodes texts for the contrastive models, and for the linear models
-    /// if `item_text.encoders` contains `sentence`.
+    /// The sentence encoder of the contrastive models, and of the linear models if
+    /// `item_text.encoders` contains `sentence`. `None` if the experiment has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text_encoder: Option<EncoderRecord>,
     /// SHA-256 of each file of text vectors in `item_text.files`.

@@ -50,7 +50,7 @@ pub(crate) fn texts(dataset: &Dataset, config: &ExperimentConfig) -> Result<usiz
 }
 
 impl<'a> Seed<'a> {
-    /// Returns the seed.
+    /// Returns the seed of the split and of all training.
     pub fn number(&self) -> u64 {
         self.number
     }

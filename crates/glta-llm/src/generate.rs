@@ -253,8 +253,9 @@ impl Llama {
     }
 }
 
-/// Returns the number of tokens that all prompts share at their start, in whole units. At least one
-/// token of each prompt is left over. Returns 0 for a single prompt.
+/// Returns the number of tokens that all prompts share at their start, rounded down to a multiple
+/// of [`SHARED_UNIT`]. At least one token of each prompt is left over. Returns 0 for a single
+/// prompt.
 fn shared_start(prompts: &[Vec<u32>]) -> usize {
     let [first, rest @ ..] = prompts else {
         return 0;

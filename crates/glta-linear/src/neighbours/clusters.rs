@@ -145,7 +145,7 @@ struct Search<'a> {
     starts: &'a [usize],
     /// Items, sorted by cluster.
     order: &'a [u32],
-    /// Near clusters of the items, with the items in the order of `order`.
+    /// Near clusters, `near_count` per item, in the order of `order`.
     near: &'a [u32],
     near_count: usize,
     /// Text vectors, with one row per item in the order of `order`.
