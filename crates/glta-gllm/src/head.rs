@@ -294,7 +294,7 @@ impl GllmHead {
         self.loss_part(hidden, residual, offset, targets, masked, active)
     }
 
-    /// Returns the contribution of these rows to the mean over `active` rows with targets. The
+    /// Returns the contribution of the given rows to the mean over `active` rows with targets. The
     /// [`loss`](Self::loss) of a divided batch is the sum of its parts, and the gradients of a row
     /// have the same bits as in the undivided batch.
     ///

@@ -54,7 +54,7 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
         Ok(None)
     }
 
-    /// Checks that attention supports heads of this shape.
+    /// Checks that attention supports `heads`.
     ///
     /// # Errors
     /// Returns [`Error::Unsupported`](crate::Error::Unsupported) if it does not support them.
@@ -107,7 +107,7 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
     /// Returns an error if the device is out of memory.
     fn rotary(&self, cos: Vec<f32>, sin: Vec<f32>, half: usize) -> Result<Self::Rotary>;
 
-    /// Creates the tables for a pass over these sequences. `rotary` must have all their positions.
+    /// Creates the tables for a pass over `sequences`. `rotary` must have all their positions.
     ///
     /// # Errors
     /// Returns an error if the device is out of memory.

@@ -159,7 +159,8 @@ fn solve(diagonal: &mut [f64], beside: &mut [f64], rotated: &mut Rotated) -> Res
     Ok(())
 }
 
-/// Transforms the vectors in `order` to those of the original matrix, `(order, n)`.
+/// Transforms eigenvectors of the tridiagonal matrix, in `order`, to those of the original matrix,
+/// `(order, n)`.
 fn finish(rotated: &Rotated, reflections: &Reflections, order: &[usize]) -> Array2<f64> {
     let mut vectors =
         Array2::from_shape_fn((order.len(), rotated.n), |(r, c)| rotated.get(order[r], c));

@@ -285,7 +285,7 @@ impl Ease {
         })
     }
 
-    /// Returns the scores of all items for a user with these items, `(items,)`. Unknown ids are
+    /// Returns the scores of all items for a user with `items`, `(items,)`. Unknown ids are
     /// ignored.
     pub fn score_items(&self, items: &[u32]) -> Vec<f32> {
         let mut scores = vec![0.0; self.n_items()];

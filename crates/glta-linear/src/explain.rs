@@ -13,10 +13,10 @@ pub struct Explanation {
 }
 
 impl LinearModel {
-    /// Splits the score of `target` for a user with these items into contributions.
+    /// Splits the score of `target` for a user with `items` into contributions.
     ///
     /// The result is exact, because the score of a linear model is a sum over the items. Unknown
-    /// items are ignored, and repeated ones count once.
+    /// items are ignored, and repeated items count once.
     ///
     /// ```
     /// # use glta_data::Interactions;

@@ -96,8 +96,8 @@ struct Local {
 }
 
 impl Growing {
-    /// Creates a growing model from one that was fitted on `train` with these text vectors. For a
-    /// model from a file, co-occurrences are counted again, in about 0.1 ms per item.
+    /// Creates a growing model from a model that was fitted on `train` with the text vectors
+    /// `text`. For a model from a file, co-occurrences are counted again, in about 0.1 ms per item.
     ///
     /// # Errors
     /// Returns an error for data or text vectors that differ from those of the fit.
@@ -353,7 +353,7 @@ impl Growing {
     }
 
     /// Adds `(user, item)` pairs; known pairs change nothing. A user id beyond the known users adds
-    /// users. The scores of these users change at once, those of others with the next
+    /// users. The scores of the users in `pairs` change at once, those of other users with the next
     /// [`fold`](Self::fold). After 2,000 items of a user, further pairs are not counted.
     ///
     /// # Errors

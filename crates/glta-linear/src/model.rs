@@ -97,7 +97,7 @@ impl LinearModel {
         Ok(())
     }
 
-    /// Returns the scores of all items for a user with these items, `(items,)`. Unknown ids are
+    /// Returns the scores of all items for a user with `items`, `(items,)`. Unknown ids are
     /// ignored.
     pub fn score_items(&self, items: &[u32]) -> Vec<f32> {
         self.finish(self.ease.score_items(items), items, &[])
@@ -194,7 +194,7 @@ impl LinearModel {
         self.log_of(self.degrees[item])
     }
 
-    /// Returns the popularity of an item of this degree, before it is multiplied by the weight γ.
+    /// Returns the popularity of an item of a degree, before it is multiplied by the weight γ.
     pub(crate) fn log_of(&self, degree: u32) -> f32 {
         match degree {
             0 if self.report.new_items => self.mean_log,

@@ -135,8 +135,8 @@ impl Sums {
 }
 
 impl LinearModel {
-    /// Returns the best `k` items for a user with these items, best first. Unknown ids are ignored,
-    /// and items for which `skip` returns true are left out.
+    /// Returns the best `k` items for a user with `items`, best first. Unknown ids are ignored, and
+    /// items for which `skip` returns true are left out.
     ///
     /// The result equals sorting [`score_items`](Self::score_items), but a local model only
     /// computes the items to which `items` contribute, and the most popular ones.

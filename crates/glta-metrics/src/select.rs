@@ -48,9 +48,9 @@ impl Selector {
         Self { arch: Arch::new(), maxima: Vec::new(), sorted: Vec::new(), candidates: Vec::new() }
     }
 
-    /// Merges the items `first_item..` with these `scores` into `best`, which contains the best `k`
-    /// items of lower ids: best first, ties by lower item id. Items with score −∞ are left out, so
-    /// `best` may stay shorter than `k`.
+    /// Merges the items `first_item..` with the given `scores` into `best`, which contains the best
+    /// `k` items of lower ids: best first, ties by lower item id. Items with score −∞ are left out,
+    /// so `best` may stay shorter than `k`.
     pub(crate) fn merge(
         &mut self,
         scores: &[f32],

@@ -17,12 +17,12 @@ pub enum SimdLevel {
 }
 
 impl SimdLevel {
-    /// Returns the best level of this processor.
+    /// Returns the best level that this processor supports.
     pub fn detect() -> Self {
         Self::supported().next().unwrap_or(Self::Portable)
     }
 
-    /// Returns the levels of this processor, best first.
+    /// Returns the levels that this processor supports, best first.
     pub fn supported() -> impl Iterator<Item = Self> {
         [Self::Avx512Bf16, Self::Avx512, Self::Avx2, Self::Portable]
             .into_iter()

@@ -33,8 +33,8 @@ impl std::fmt::Debug for HubOptions {
 }
 
 impl HubOptions {
-    /// Creates options for the official hub with this cache folder, without a token and with a
-    /// timeout of 30 seconds.
+    /// Creates options for the official hub with the cache folder `cache`, without a token and with
+    /// a timeout of 30 seconds.
     pub fn new(cache: impl Into<PathBuf>) -> Self {
         Self {
             endpoint: "https://huggingface.co".into(),

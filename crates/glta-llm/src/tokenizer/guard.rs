@@ -1,7 +1,7 @@
 use std::panic::AssertUnwindSafe;
 
-/// Calls a function of the `tokenizers` crate, and returns an error if it panics. It panics on some
-/// inconsistent files.
+/// Calls a function of the `tokenizers` crate and turns a panic into an error. The crate panics on
+/// some inconsistent files.
 pub(super) fn guarded<T>(
     call: impl FnOnce() -> tokenizers::Result<T>,
 ) -> std::result::Result<T, String> {
