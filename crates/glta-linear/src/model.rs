@@ -194,7 +194,8 @@ impl LinearModel {
         self.log_of(self.degrees[item])
     }
 
-    /// Returns the popularity of an item of a degree, before it is multiplied by the weight γ.
+    /// Returns the popularity of an item with `degree` interactions, before it is multiplied by the
+    /// weight γ.
     pub(crate) fn log_of(&self, degree: u32) -> f32 {
         match degree {
             0 if self.report.new_items => self.mean_log,

@@ -127,7 +127,7 @@ pub(crate) enum By {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SimilarRequest {
-    /// Raw id of the item to which similar items are searched.
+    /// Raw id of the item whose similar items are requested.
     pub(crate) item: String,
     #[serde(default = "default_k", deserialize_with = "whole")]
     #[schema(default = 10, minimum = 1)]

@@ -18,7 +18,7 @@ pub(crate) struct TunedEase {
     pub(crate) l2: f64,
     /// Number of settings that were tried.
     tried: usize,
-    /// The reason why the dense form was not tried; `None` if it was tried.
+    /// The reason why the requested dense form was not tried; `None` in all other cases.
     pub(crate) left_out: Option<String>,
     /// Mean time per setting, in seconds.
     seconds: f64,
