@@ -84,8 +84,8 @@ impl Discounts {
 
 /// Computes all metrics of one user at every `k` of the ascending `ks`.
 ///
-/// `ranking` must be best first without repeats, `truth` ascending and not empty. `out[m * ks.len()
-/// + c]` receives metric `Metric::ALL[m]` at `ks[c]`.
+/// `ranking` must be best first without repeats, `truth` ascending and not empty. Metric
+/// `Metric::ALL[m]` at `ks[c]` is written to `out[m * ks.len() + c]`.
 pub(crate) fn measure(
     ranking: &[u32],
     truth: &[u32],
