@@ -1,4 +1,4 @@
-//! MovieLens-100K, 80/20 per user, a tenth of the training part as validation.
+//! MovieLens-100K, split 80/20 per user, with a tenth of the training part as validation data.
 
 use glta_data::Interactions;
 use glta_metrics::{EvaluationConfig, Metric, Scorer, evaluate};

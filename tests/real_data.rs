@@ -1,4 +1,4 @@
-//! Real data sets and checkpoints, for tests that are ignored without them.
+//! Paths of real data sets and checkpoints, for tests that are ignored without them.
 
 use std::path::PathBuf;
 

@@ -5,10 +5,11 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The oldest GPUs with bf16. The driver compiles PTX for the actual GPU at load time, so newer
-/// GPUs are covered too.
+/// The oldest architecture with bf16. The driver compiles PTX for the actual GPU at load time, so
+/// newer GPUs work too.
 const ARCHITECTURE: &str = "compute_80";
-/// Name and source of each module, and the width of packed weights if the module is for one width.
+/// Name and source of each module. The third value is the width of packed weights, for a module
+/// that supports only one width.
 const MODULES: [(&str, &str, Option<u32>); 11] = [
     ("elementwise", "elementwise", None),
     ("attention", "attention", None),

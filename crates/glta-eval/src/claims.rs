@@ -1,4 +1,4 @@
-//! The paper's claims that the rows of a record can check.
+//! Checks the claims of the paper against the rows of a record.
 
 use serde::Serialize;
 
@@ -7,23 +7,23 @@ use crate::compare::Comparison;
 use crate::paper::Printed;
 use crate::record::Record;
 
-/// The p-value below which a difference counts.
+/// Significance level of the paired t-tests.
 pub(crate) const LEVEL: f64 = 0.05;
 
-/// A claim of the paper: one system is better than another by a metric.
+/// A claim of the paper: `system` has a higher `metric` than `against`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct Claim {
     pub(crate) claim: String,
     pub(crate) system: &'static str,
     pub(crate) against: &'static str,
     pub(crate) metric: &'static str,
-    /// The difference in the paper's table or figure.
+    /// The difference according to the paper's table or figure.
     pub(crate) paper: f64,
-    /// The difference here; `None` if one of the rows is missing.
+    /// The measured difference; `None` if one of the rows is missing.
     pub(crate) found: Option<Comparison>,
 }
 
-/// What the rows say about a claim.
+/// The answer of a paired t-test to a claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Answer {
     Yes,
@@ -55,7 +55,8 @@ impl Answer {
     }
 }
 
-/// Checks all claims. `whole` is the row of the paper's complete form.
+/// Compares the systems of every claim. `whole` is the name of the row of the paper's complete
+/// form.
 pub(crate) fn check(record: &Record, whole: &'static str, printed: &Printed) -> Result<Vec<Claim>> {
     let mut claims = claims(whole, printed);
     for claim in &mut claims {
@@ -108,7 +109,7 @@ mod tests {
     use crate::users::{UserResult, path, save};
     use crate::{Experiment, ExperimentConfig, Row};
 
-    /// The report of rows whose users' N@10 are known.
+    /// Writes rows with known N@10 per user, and checks the claims and the report.
     #[test]
     fn a_report_has_the_answers() {
         let shop = Dataset::shop(&ShopConfig { users: 40, items: 50, ..ShopConfig::default() });
@@ -116,7 +117,8 @@ mod tests {
         config.run.only = vec!["Popularity".into()];
         let folder = tempfile::tempdir().unwrap();
         let mut record = Experiment::new(&shop.unwrap(), folder.path(), config).run().unwrap();
-        // Slots are better than AR for every user, and FL is as often better as worse.
+        // "GLTA AR" is worse than "GLTA complete" for every user, "GLTA FL" is worse for half of
+        // them.
         for (system, gain) in
             [("GLTA complete", [0.0, 0.0]), ("GLTA AR", [-0.2, -0.1]), ("GLTA FL", [-0.3, 0.3])]
         {
@@ -178,7 +180,7 @@ mod tests {
         ] {
             assert!((paper(against) - expected).abs() < 1e-12, "{against}");
         }
-        // On MovieLens the paper's own figure contradicts it.
+        // On MovieLens the paper's own figures contradict the claim.
         assert!(paper("GLTA FL") < 0.0);
         let amazon = super::claims("GLTA paper", &AMAZON);
         assert!(amazon.iter().all(|claim| claim.paper > 0.0));

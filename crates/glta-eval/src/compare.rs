@@ -1,4 +1,4 @@
-//! Comparison of one system with the others, paired over users.
+//! Compares one system with the other systems, paired over users.
 
 use std::collections::BTreeMap;
 
@@ -9,35 +9,36 @@ use crate::config::ProtocolConfig;
 use crate::record::Record;
 use crate::{Error, Result};
 
-/// The comparison of two systems, paired over users.
+/// The difference between two systems in one metric, paired over users.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Comparison {
-    /// The system.
+    /// Name of the first system.
     pub system: String,
-    /// The system to compare with.
+    /// Name of the second system.
     pub against: String,
-    /// The metric of each user.
+    /// Name of the compared metric, such as `N@10`.
     pub metric: String,
-    /// Mean difference.
+    /// Mean of `system` minus `against` over the users.
     pub difference: f64,
     /// Standard error of the mean difference.
     pub standard_error: f64,
     /// P-value of a two-sided paired t-test.
     pub p_value: f64,
-    /// Number of users.
+    /// Number of users that were paired.
     pub pairs: usize,
-    /// Number of seeds over which a user's difference is averaged.
+    /// Number of seeds over which the difference of each user is averaged.
     pub seeds: usize,
 }
 
 impl Record {
-    /// Compares `system` with every other one. The pairs are the users with test items. A user's
-    /// difference is the mean over the seeds of both systems, because the same user with another
-    /// seed is not a new observation.
+    /// Compares `system` with every other system by the metrics in `protocol.compare`.
+    ///
+    /// The pairs are the users with test items. The difference of a user is the mean over the seeds
+    /// of both systems, because the same user with another seed is not an independent observation.
     ///
     /// # Errors
-    /// Users' results that cannot be read, or that belong to other users.
+    /// Returns an error if the users' results cannot be read, or if two files have different users.
     pub fn comparisons(&self, system: &str) -> Result<Vec<Comparison>> {
         let default = ProtocolConfig::default();
         let protocol = self.config.as_ref().map_or(&default, |config| &config.protocol);
@@ -49,7 +50,8 @@ impl Record {
         Ok(found)
     }
 
-    /// Compares two systems by metrics of the users' results; nothing if they have no common seed.
+    /// Compares two systems by metrics of the users' results. Returns nothing if the systems have
+    /// no seed in common.
     pub(crate) fn compare(
         &self,
         system: &str,
@@ -68,7 +70,7 @@ impl Record {
         Ok(found)
     }
 
-    /// Adds the users of one seed.
+    /// Adds the values of the users of one seed to `pairs`, one map per metric.
     fn add_pairs(
         &self,
         system: &str,
@@ -93,7 +95,7 @@ impl Record {
     }
 }
 
-/// The values of a metric for two systems, for each user and seed.
+/// Values of one metric by user: for each seed, the value of both systems.
 type Pairs = BTreeMap<String, Vec<(f64, f64)>>;
 
 fn comparison(

@@ -1,4 +1,4 @@
-//! The configuration of an experiment: plain data, saved with its record.
+//! The configuration of an experiment, saved with its record.
 
 use glta_align::{Config, Density, Preset};
 use glta_core::settings;
@@ -25,16 +25,16 @@ use crate::{Error, MetricAt, Result};
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ExperimentConfig {
-    /// The preset of `glta`. It determines the name of the main row and the row that the ablations
-    /// start from.
+    /// The preset of `glta`, which determines the name of the main row and the row that the
+    /// ablations change.
     pub preset: Preset,
     /// The seeds and systems to run.
     pub run: RunConfig,
-    /// The protocol of the measurements.
+    /// The protocol: split, texts and metrics.
     pub protocol: ProtocolConfig,
-    /// The settings to try for the baselines.
+    /// The values that the search over the settings of the baselines tries.
     pub baselines: BaselinesConfig,
-    /// The experiment on the path through the language model.
+    /// Settings of the rows of `run.llm_path`.
     #[serde(default)]
     pub llm_path: LlmPathConfig,
     /// The configuration of the main row.
@@ -42,24 +42,24 @@ pub struct ExperimentConfig {
     pub glta: Config,
 }
 
-/// The seeds and systems of an experiment. They may change when an experiment is resumed; existing
-/// rows are kept.
+/// The seeds and systems to run. They may change when an experiment is resumed; finished rows are
+/// kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RunConfig {
-    /// Seeds of the split and of all training, one after the other. Default 2024.
+    /// Seeds of the split and of all training. They run one after the other. Default 2024.
     pub seeds: Vec<u64>,
-    /// Names of the systems to run. If it is empty, the default, all enabled systems run.
+    /// Names of the systems to run. Default empty: all enabled systems run.
     pub only: Vec<String>,
-    /// Whether to run the controls of the main row: the linear model alone, the same model without
-    /// a language model, and with a random one.
+    /// Whether to run the controls of the main row: the linear model alone, the main row without a
+    /// language model, and the main row with a random one. Default `false`.
     pub controls: bool,
-    /// Whether to run the contrastive graph models, including AlphaRec.
+    /// Whether to run the contrastive graph models and AlphaRec. Default `false`.
     pub contrastive: bool,
-    /// Whether to run the paper's ablations and decoders.
+    /// Whether to run the paper's ablations and decoders. Default `false`.
     pub ablations: bool,
-    /// Whether to run the forms of the path through the language model on top of the linear model,
-    /// with their controls.
+    /// Whether to run the linear model with scores of the language model added, and its controls.
+    /// Default `false`.
     pub llm_path: bool,
 }
 
@@ -76,21 +76,22 @@ impl Default for RunConfig {
     }
 }
 
-/// How systems are measured. All settings are chosen by validation N@10.
+/// The protocol of the measurements: split, texts and metrics. Validation N@10 selects all
+/// settings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ProtocolConfig {
-    /// The rule that selects held-out items.
+    /// The rule that selects the test and validation items. Default a random choice per user.
     pub split: SplitMethod,
-    /// Share of a user's items in the test part.
+    /// Share of the interactions of a user in the test part. Default 0.2.
     pub test_ratio: f64,
-    /// Share of the remaining items in the validation part.
+    /// Share of the remaining interactions in the validation part. Default 0.1.
     pub valid_ratio: f64,
-    /// Share of cold items.
+    /// Share of items that become cold. Default 0.
     pub cold_ratio: f64,
-    /// How the fields of an item become its text.
+    /// Settings of the text that is made from the fields of an item.
     pub texts: TextConfig,
-    /// Columns of the table. Default P@5, P@10, N@5, N@10, R@20, N@20.
+    /// Metrics in the columns of the table. Default P@5, P@10, N@5, N@10, R@20, N@20.
     pub metrics: Vec<MetricAt>,
     /// Metrics of the paired tests. Default N@10 and N@20.
     pub compare: Vec<MetricAt>,
@@ -121,7 +122,7 @@ impl Default for ProtocolConfig {
 }
 
 impl ProtocolConfig {
-    /// The split of a seed.
+    /// Returns the settings of the split for a seed.
     pub fn split_config(&self, seed: u64) -> SplitConfig {
         SplitConfig {
             method: self.split,
@@ -132,10 +133,10 @@ impl ProtocolConfig {
         }
     }
 
-    /// The share of items to treat as new while settings are chosen. With it, new items are as
-    /// large a part of the validation items as cold items are of the test items.
+    /// Returns the share of items to treat as new while settings are chosen. The validation items
+    /// then have the same proportion of new items as the test items have of cold items.
     fn new_items(&self) -> f64 {
-        // The split rejects other ratios.
+        // `Split` rejects a ratio outside `0..1`.
         let ratio = if (0.0..1.0).contains(&self.cold_ratio) { self.cold_ratio } else { 0.0 };
         let parts = match self.split {
             SplitMethod::LeaveOneOut => 1.0,
@@ -145,37 +146,41 @@ impl ProtocolConfig {
         if odds.is_finite() { odds / (1.0 + odds) } else { 0.0 }
     }
 
-    /// All metrics that are stored for every user.
+    /// Returns the metrics that are stored for every user: those of the table and of the paired
+    /// tests.
     pub(crate) fn kept(&self) -> Vec<MetricAt> {
         let mut kept = self.metrics.clone();
         kept.extend(self.compare.iter().filter(|m| !self.metrics.contains(m)));
         kept
     }
 
-    /// The cut-offs of an evaluation: those of the metrics, 10 for the choice of settings and 20
+    /// Returns the cut-offs of an evaluation: those of the metrics, 10 to choose settings, and 20
     /// for buckets.
     pub(crate) fn ks(&self) -> Vec<usize> {
         self.kept().iter().map(|m| m.k).chain([10, 20]).collect()
     }
 }
 
-/// Settings that are tried for the baselines, on validation data.
+/// Values that the search over the settings of the baselines tries on validation data. The defaults
+/// of the fields are those for sparse data.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BaselinesConfig {
-    /// L2 weights for EASE.
+    /// L2 weights of EASE. Default 10, 30, 100, 200, 400.
     pub ease_l2: Vec<f64>,
-    /// L2 weights for LightGCN and for the contrastive models with embeddings.
+    /// L2 weights of LightGCN and of the contrastive models that train embeddings. Default 1e-4,
+    /// 1e-3, 1e-2, 1e-1.
     pub graph_l2: Vec<f32>,
-    /// Temperatures for AlphaRec, which has no embeddings. Default as many as L2 weights.
+    /// Temperatures of AlphaRec. Default 0.1, 0.15, 0.2, 0.3.
     pub temperatures: Vec<f64>,
-    /// Strengths of the whitening of text vectors, for text-kNN.
+    /// Whitening strengths of the text vectors of text-kNN. Default 0.5 and 1.
     pub whitening: Vec<f64>,
-    /// Powers of the cosine, for text-kNN.
+    /// Powers of the cosine in text-kNN. Default 1 and 3.
     pub powers: Vec<i32>,
-    /// Weights of text-kNN in EASE + text.
+    /// Weights of text-kNN in EASE + text. Default 0, 0.003, 0.01, 0.03, 0.1, 0.3, 1.
     pub text_weights: Vec<f32>,
-    /// Number of epochs of the contrastive models instead of their default.
+    /// Number of epochs of the contrastive models. `None`, the default, is the default of each
+    /// model.
     pub contrastive_epochs: Option<usize>,
 }
 
@@ -194,8 +199,8 @@ impl Default for BaselinesConfig {
 }
 
 impl BaselinesConfig {
-    /// The lists for dense data (stronger L2 for EASE, weaker for LightGCN) or for sparse data, the
-    /// default.
+    /// Returns the default values for data of a density. Dense data get larger L2 weights for EASE
+    /// and smaller ones for LightGCN.
     pub fn new(density: Density) -> Self {
         match density {
             Density::Dense => Self {
@@ -209,7 +214,7 @@ impl BaselinesConfig {
 }
 
 impl ExperimentConfig {
-    /// The configuration of a preset for dense or sparse data.
+    /// Returns the configuration of a preset for dense or sparse data.
     pub fn new(preset: Preset, density: Density) -> Self {
         Self {
             preset,
@@ -221,9 +226,9 @@ impl ExperimentConfig {
         }
     }
 
-    /// Creates a share of cold items, and chooses the settings of text-based models for such items:
-    /// they then have the same share of the validation items as of the test items, except for
-    /// rounding.
+    /// Makes a share of the items cold, and chooses the settings of text-based models for cold
+    /// items: while settings are chosen, the validation items have the same proportion of new items
+    /// as the test items have of cold items, except for rounding.
     pub fn hold_out_items(&mut self, ratio: f64) {
         self.protocol.cold_ratio = ratio;
         self.glta.linear.new_items = self.protocol.new_items();
@@ -232,17 +237,17 @@ impl ExperimentConfig {
     /// Sets one field by `path=value`, such as `graph.epochs=10`.
     ///
     /// # Errors
-    /// An unknown field (the message has similar names), an invalid value, or a field that another
-    /// one determines: the preset, `seed` and `graph.seed` (`run.seeds`), `graph.l2`
-    /// (`baselines.graph_l2`).
+    /// Returns an error if the field is unknown (the message has similar names), if the value is
+    /// invalid, or if another field determines this one: the preset, `seed` and `graph.seed`
+    /// (`run.seeds`), `graph.l2` (`baselines.graph_l2`).
     pub fn set(&mut self, assignment: &str) -> Result<()> {
         self.edit(|config| settings::set(config, assignment))
     }
 
-    /// Sets the fields of a TOML text.
+    /// Sets all fields that a TOML text contains.
     ///
     /// # Errors
-    /// As for [`set`](Self::set), or a text that is not TOML.
+    /// Returns the errors of [`set`](Self::set), and an error for a text that is not TOML.
     pub fn merge_toml(&mut self, text: &str) -> Result<()> {
         self.edit(|config| settings::merge_toml(config, text))
     }
@@ -260,7 +265,7 @@ impl ExperimentConfig {
         if let Some((field, _, problem)) = decided.into_iter().find(|(_, changed, _)| *changed) {
             return Err(Error::Config { field, problem: problem.into() });
         }
-        // A computed share of new items follows the ratios; a share that was set does not change.
+        // Update the share of new items with the ratios, unless the caller has set it.
         let computed = old.linear.new_items == new.linear.new_items
             && old.linear.new_items == self.protocol.new_items();
         if computed {
@@ -270,10 +275,10 @@ impl ExperimentConfig {
         Ok(())
     }
 
-    /// Checks the settings.
+    /// Checks all settings.
     ///
     /// # Errors
-    /// [`Error::Config`], and the errors of the parts.
+    /// Returns [`Error::Config`] or the error of a part for an invalid value.
     pub fn validate(&self) -> Result<()> {
         let empty = |field, is_empty: bool| {
             if is_empty {
@@ -333,8 +338,8 @@ impl ExperimentConfig {
         Ok(self.glta.validate()?)
     }
 
-    /// The first field that differs in another configuration, except the seeds and systems to run.
-    /// Rows of both configurations may be in one table if there is none.
+    /// Returns the path of the first field that differs from `other`, except in the section `run`.
+    /// Without such a field, rows of both configurations may be in one table.
     pub(crate) fn difference(&self, other: &Self) -> Option<String> {
         let tree = |config: &Self| {
             let run = RunConfig::default();
@@ -344,7 +349,7 @@ impl ExperimentConfig {
     }
 }
 
-/// The path of the first value that differs.
+/// Returns the path of the first value that differs.
 fn difference(a: &Value, b: &Value, path: &str) -> Option<String> {
     let (Value::Object(fields), Value::Object(others)) = (a, b) else {
         return (a != b).then(|| path.to_owned());

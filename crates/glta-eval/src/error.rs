@@ -2,17 +2,17 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-/// Any error, for example of your own [`System`](crate::System).
+/// The error type of a [`System`](crate::System).
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Errors of experiments.
+/// Errors of running, saving and reading an experiment.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A file or folder could not be read or written.
     #[error("cannot access {path}")]
     Io {
-        /// The file or folder.
+        /// Path of the file or folder.
         path: PathBuf,
         /// The error of the operating system.
         source: std::io::Error,
@@ -20,15 +20,15 @@ pub enum Error {
     /// A file has invalid content.
     #[error("{path}: {problem}")]
     File {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// The problem.
+        /// What is wrong with the content.
         problem: String,
     },
     /// A configuration field has an invalid value.
     #[error("configuration: {field}: {problem}")]
     Config {
-        /// The field, such as `run.only`.
+        /// Path of the field, such as `run.only`.
         field: &'static str,
         /// What is wrong and which values are valid.
         problem: String,
@@ -36,81 +36,81 @@ pub enum Error {
     /// The folder already contains an experiment, and the caller did not request to resume it.
     #[error("{path} already holds a run; resume it, or choose another folder")]
     Exists {
-        /// The folder.
+        /// Path of the folder.
         path: PathBuf,
     },
-    /// The folder contains another experiment.
+    /// The folder contains an experiment with other data, models or settings.
     #[error("{path} holds an experiment {difference}; choose another folder")]
     Differs {
-        /// The folder.
+        /// Path of the folder.
         path: PathBuf,
-        /// The difference.
+        /// The first difference between the two experiments.
         difference: String,
     },
     /// Another process uses the folder.
     #[error("{path} is in use by another process; wait for it or choose another folder")]
     Locked {
-        /// The folder.
+        /// Path of the folder.
         path: PathBuf,
     },
-    /// A text-based system was requested, but there is no language model.
+    /// A system needs a language model, but the experiment has none.
     #[error("{system} needs a language model, but the experiment has none")]
     NoLanguage {
-        /// The name of the system.
+        /// Name of the system.
         system: String,
     },
     /// A requested system lacks something that it needs, such as texts.
     #[error("{system} cannot be run: {reason}")]
     CannotRun {
-        /// The name of the system.
+        /// Name of the system.
         system: String,
-        /// What is missing.
+        /// Description of what is missing.
         reason: String,
     },
-    /// A system failed.
+    /// A system returned an error.
     #[error("{system}, seed {seed}")]
     System {
-        /// The name of the system.
+        /// Name of the system.
         system: String,
-        /// The seed.
+        /// The seed that was running.
         seed: u64,
         /// The error of the system.
         source: BoxError,
     },
-    /// The receiver of the progress cancelled the experiment. Finished rows are kept, and the
-    /// experiment can be resumed.
+    /// The progress callback cancelled the experiment. Finished rows are kept, and the experiment
+    /// can be resumed.
     #[error("cancelled; the experiment can be resumed")]
     Cancelled,
     /// A plot could not be drawn.
     #[error("plot {path}: {problem}")]
     Plot {
-        /// The file.
+        /// Path of the SVG file.
         path: PathBuf,
-        /// The problem.
+        /// The message of the plotting library.
         problem: String,
     },
-    /// A setting that does not exist or cannot be parsed.
+    /// A setting does not exist or cannot be parsed.
     #[error(transparent)]
     Settings(#[from] glta_core::Error),
-    /// An error of the alignment crate.
+    /// An error of `glta-align`.
     #[error(transparent)]
     Align(glta_align::Error),
-    /// An error of the contrastive baselines.
+    /// An error of `glta-baselines`.
     #[error(transparent)]
     Baselines(glta_baselines::Error),
     /// An error of the communication between ranks.
     #[error(transparent)]
     Comm(#[from] glta_comm::Error),
-    /// An error of the data crate.
+    /// An error of `glta-data`.
     #[error(transparent)]
     Data(#[from] glta_data::Error),
-    /// An error of the graph crate.
+    /// An error of `glta-graph`.
     #[error(transparent)]
     Graph(glta_graph::Error),
-    /// An error of the linear models.
+    /// An error of `glta-linear`.
     #[error(transparent)]
     Linear(glta_linear::Error),
-    /// An error of the metrics.
+    /// An error of `glta-metrics`.
     #[error(transparent)]
     Metrics(#[from] glta_metrics::Error),
 }
@@ -127,7 +127,7 @@ impl Error {
         Self::File { path: path.to_owned(), problem: problem.to_string() }
     }
 
-    /// The error of a system; [`Error::Cancelled`] and [`Error::CannotRun`] are passed on
+    /// Wraps the error of a system. Returns [`Error::Cancelled`] and [`Error::CannotRun`]
     /// unchanged.
     pub(crate) fn system(name: &str, seed: u64, source: BoxError) -> Self {
         let own = source.downcast_ref::<Self>();

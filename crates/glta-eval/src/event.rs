@@ -1,27 +1,28 @@
 use crate::row::Row;
 
-/// Progress of an [`Experiment`](crate::Experiment).
+/// A progress event of an [`Experiment`](crate::Experiment).
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
-    /// A message for the user.
+    /// A message to show to the user.
     Note(&'a str),
-    /// Progress of some work. `total` is 0 if it is unknown.
+    /// Progress of one computation.
     Work {
-        /// The work, such as `LightGCN 1/4`.
+        /// Name of the computation, such as `LightGCN 1/4`.
         work: &'a str,
-        /// Finished units.
+        /// Number of finished units, such as epochs.
         done: u64,
-        /// Total number of units.
+        /// Total number of units; 0 if it is unknown.
         total: u64,
-        /// A message about the last unit.
+        /// A message about the last finished unit; may be empty.
         note: &'a str,
     },
     /// An event of a GLTA run.
     Run(&'a glta_align::Event),
-    /// A system was measured.
+    /// The row of a system that was measured.
     Row(&'a Row),
 }
 
-/// Receives the [`Event`]s of an experiment; every `FnMut(&Event) -> ControlFlow<()>` is one.
+/// A progress callback: any `FnMut(&Event) -> ControlFlow<()>`. It cancels the experiment by
+/// returning `Break`.
 pub type Progress<'a> = dyn for<'e> glta_core::Progress<Event<'e>> + 'a;

@@ -1,4 +1,4 @@
-//! Runs an experiment: from a data set to the record of all systems.
+//! Runs an experiment on a data set and returns the record of all systems.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -22,9 +22,11 @@ use crate::system::System;
 use crate::systems::{self, Available, Standard};
 use crate::{Error, Result, users};
 
-/// Several systems on one data set with one protocol. For each seed, the data set is split, every
-/// system is fitted on the training part, its settings are chosen on the validation part, and it is
-/// measured on the test part. A folder receives `metrics.json`, the users' results and the models.
+/// Several systems on one data set with one protocol.
+///
+/// For each seed, the data set is split, every system is fitted on the training part, its settings
+/// are chosen on the validation part, and it is measured on the test part. The folder receives
+/// `metrics.json`, the users' results and the models.
 ///
 /// ```
 /// use glta_data::{Dataset, ShopConfig};
@@ -52,7 +54,7 @@ pub struct Experiment<'a> {
 }
 
 impl<'a> Experiment<'a> {
-    /// An experiment that writes its results to `folder`.
+    /// Creates an experiment that writes its results to `folder`.
     pub fn new(dataset: &'a Dataset, folder: impl AsRef<Path>, config: ExperimentConfig) -> Self {
         Self {
             dataset,
@@ -66,55 +68,57 @@ impl<'a> Experiment<'a> {
         }
     }
 
-    /// Adds your own system, after the others.
+    /// Adds a system. Its rows follow those of the built-in systems.
     #[must_use]
     pub fn system(mut self, system: impl System + 'a) -> Self {
         self.own.push(Box::new(system));
         self
     }
 
-    /// Sets the language model: of GLTA, as a text encoder of the linear models, and for the texts
-    /// of the contrastive models. Without one the systems that need it are skipped, and the record
-    /// says so.
+    /// Sets the language model. GLTA uses it in prompts, the linear models use it as a text
+    /// encoder, and the contrastive models use it for their texts. Without a language model the
+    /// systems that need one are skipped, and the record lists them.
     #[must_use]
     pub fn language(mut self, language: LanguageModel) -> Self {
         self.language = Some(language);
         self
     }
 
-    /// Sets the sentence encoder. It encodes the texts of the contrastive models instead of the
-    /// language model, and those of the linear models if `item_text.encoders` contains `sentence`.
+    /// Sets the sentence encoder. It replaces the language model as the encoder of the contrastive
+    /// models, and encodes the texts of the linear models if `item_text.encoders` contains
+    /// `sentence`.
     #[must_use]
     pub fn text_encoder(mut self, encoder: Box<dyn TextEncoder>) -> Self {
         self.encoder = Some(encoder);
         self
     }
 
-    /// Whether to resume an experiment in the folder. Existing rows are kept, and only the seeds
-    /// and systems to run may differ in the configuration.
+    /// Sets whether to resume an experiment in the folder; `false` is the default. Finished rows
+    /// are kept. Only the section `run` of the configuration may differ.
     #[must_use]
     pub fn resume(mut self, resume: bool) -> Self {
         self.resume = resume;
         self
     }
 
-    /// Runs together with other ranks. All ranks must make the same calls; rank 0 writes the files.
+    /// Sets the communicator of the ranks that run the experiment together. All ranks must make the
+    /// same calls; rank 0 writes the files. Default a single process.
     #[must_use]
     pub fn on(mut self, comm: Arc<dyn Communicator>) -> Self {
         self.comm = comm;
         self
     }
 
-    /// The record with the statistics of the data set and without rows. In an empty folder it is
-    /// saved.
+    /// Returns a record with the statistics of the data set and without rows. The record is saved
+    /// unless the folder contains an experiment.
     ///
     /// # Errors
-    /// A folder that cannot be read or written.
+    /// Returns an error if the folder cannot be read or written.
     pub fn describe(&self) -> Result<Record> {
         std::fs::create_dir_all(&self.folder).map_err(|e| Error::io(&self.folder, e))?;
         let record = self.blank()?;
         let old = Record::load(&self.folder)?;
-        // Rank 0 must not write before all ranks have read.
+        // All ranks must have read the folder before rank 0 writes.
         self.comm.barrier()?;
         if old.is_none() && self.comm.is_root() {
             record.save()?;
@@ -122,12 +126,12 @@ impl<'a> Experiment<'a> {
         Ok(record)
     }
 
-    /// Checks whether [`run`](Self::run) would accept the settings and the folder, without the
-    /// models for texts. Call it before these are loaded.
+    /// Checks whether [`run`](Self::run) would accept the settings and the folder. This needs no
+    /// models, so call it before you load them.
     ///
     /// # Errors
-    /// An invalid configuration, [`Error::Exists`], [`Error::Differs`], or a record that cannot be
-    /// read.
+    /// Returns an error for an invalid configuration or an unreadable record, [`Error::Exists`], or
+    /// [`Error::Differs`].
     pub fn check_folder(&self) -> Result<()> {
         self.check_settings()?;
         let old = Record::load(&self.folder)?;
@@ -136,9 +140,8 @@ impl<'a> Experiment<'a> {
         self.check_old(old.as_ref(), &new)
     }
 
-    /// Whether one of the systems to run uses a language model: in prompts, or because
-    /// `item_text.encoders` contains it and there are texts. `has_encoder` is whether the
-    /// experiment will have a sentence encoder.
+    /// Returns whether one of the systems to run needs the language model, for prompts or to encode
+    /// texts. `has_encoder` states whether the experiment will have a sentence encoder.
     pub fn uses_language(&self, has_encoder: bool) -> bool {
         let textless = self.dataset.items().iter().all(Item::is_textless);
         let encoder = !textless && self.config.glta.language_model_reads_items();
@@ -152,16 +155,17 @@ impl<'a> Experiment<'a> {
     /// Runs all systems and returns the record.
     ///
     /// # Errors
-    /// [`Error::Exists`] or [`Error::Differs`] for the folder, an invalid configuration, or an
-    /// error of a system. Finished rows are kept.
+    /// Returns [`Error::Exists`] or [`Error::Differs`] for the folder, an error for an invalid
+    /// configuration, or the error of a system. Finished rows are kept.
     pub fn run(self) -> Result<Record> {
         self.run_with(&mut Silent)
     }
 
-    /// [`run`](Self::run) with progress.
+    /// Runs all systems like [`run`](Self::run) and reports progress.
     ///
     /// # Errors
-    /// As for [`run`](Self::run), and [`Error::Cancelled`].
+    /// Returns the errors of [`run`](Self::run), and [`Error::Cancelled`] if `progress` cancels the
+    /// experiment.
     pub fn run_with(self, progress: &mut Progress<'_>) -> Result<Record> {
         self.check_settings()?;
         let _lock = self.comm.is_root().then(|| self.lock()).transpose()?;
@@ -212,7 +216,7 @@ impl<'a> Experiment<'a> {
         seed.system = name.to_owned();
         let started = Instant::now();
         let fitted = match system.fit(seed).map_err(|e| Error::system(name, number, e)) {
-            // The system lacks something; the other systems still run.
+            // Skip only this system; the others can still run.
             Err(Error::CannotRun { system, reason }) => {
                 report(seed.progress, &Event::Note(&format!("{system} is not run: {reason}")))?;
                 record.skipped.retain(|skipped| skipped.system != system);
@@ -264,17 +268,17 @@ impl<'a> Experiment<'a> {
         })
     }
 
-    /// The record to continue: that of the folder, if there is one.
+    /// Returns the record to continue: the record in the folder, or an empty one.
     fn begin(&self) -> Result<Record> {
         let mut record = self.blank()?;
         record.text_encoder = self.encoder.as_deref().map(EncoderRecord::new).transpose()?;
         record.llm = self.language.as_ref().map(llm_record).transpose()?;
         let old = Record::load(&self.folder)?;
-        // Rank 0 must not write a row before all ranks have read.
+        // All ranks must have read the folder before rank 0 writes a row.
         self.comm.barrier()?;
         self.check_old(old.as_ref(), &record)?;
         if let Some(old) = old {
-            // A resumed experiment may lack the model of its earlier rows.
+            // A resumed experiment may have no language model although its earlier rows had one.
             record.llm = record.llm.or(old.llm);
             record.text_encoder = record.text_encoder.or(old.text_encoder);
             record.rows = old.rows;
@@ -282,14 +286,14 @@ impl<'a> Experiment<'a> {
         }
         record.config = Some(self.config.clone());
         if self.comm.is_root() {
-            // Saved first, so that an experiment that is interrupted before its first row can be
-            // resumed.
+            // Save before the first row, so that an experiment can be resumed if it is interrupted
+            // early.
             record.save()?;
         }
         Ok(record)
     }
 
-    /// Rejects overwriting an experiment, or continuing a different one.
+    /// Returns an error if the new experiment would overwrite an old one or differs from it.
     fn check_old(&self, old: Option<&Record>, new: &Record) -> Result<()> {
         let Some(old) = old else {
             return Ok(());
@@ -331,7 +335,8 @@ impl<'a> Experiment<'a> {
         Err(Error::Differs { path: self.folder.clone(), difference })
     }
 
-    /// The systems to run, in the order of the rows. Systems that cannot run are recorded.
+    /// Selects the systems to run, in the order of the rows, and records the systems that cannot
+    /// run.
     fn chosen<'s>(
         &'s self,
         standard: &'s [Standard],
@@ -378,7 +383,7 @@ impl<'a> Experiment<'a> {
     }
 }
 
-/// Rejects a configuration that needs a sentence encoder if there is none.
+/// Returns an error if the system needs a sentence encoder. The experiment must have none.
 fn check_sentence(system: &Standard) -> Result<()> {
     if !system.encoders.contains(&ItemEncoder::Sentence) {
         return Ok(());

@@ -1,4 +1,4 @@
-//! How a record identifies its data and its text encoder.
+//! Hashes and samples that identify the data and the text encoder of a record.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -11,20 +11,20 @@ use sha2::{Digest, Sha256};
 
 use crate::{Error, Result};
 
-/// A text encoder is identified by its vector of this sentence.
+/// The sentence whose vector identifies a text encoder.
 const SENTENCE: &str = "A green canvas tent for two people, with poles and a bag.";
-/// Number of columns of the vector that are stored.
+/// Number of columns of the identifying vector that are stored.
 const COLUMNS: usize = 16;
-/// Two vectors of one encoder differ by less than this share of their largest value, because
-/// processors round differently.
+/// Maximum difference between vectors of one encoder, relative to their largest value. Processors
+/// round differently.
 const TOLERANCE: f32 = 1e-3;
 
-/// The sentence encoder of an experiment.
+/// Identity of the sentence encoder of an experiment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EncoderRecord {
     /// Name of the encoder.
     pub name: String,
-    /// The first columns of its vector of a fixed sentence.
+    /// The first 16 columns of the encoder's vector of a fixed sentence.
     pub sample: Vec<f32>,
 }
 
@@ -37,7 +37,7 @@ impl EncoderRecord {
         Ok(Self { name, sample })
     }
 
-    /// Whether both are the same encoder.
+    /// Returns whether both records are of the same encoder.
     pub(crate) fn is(&self, other: &Self) -> bool {
         let largest = self.sample.iter().fold(0.0f32, |most, v| most.max(v.abs()));
         let near = |(a, b): (&f32, &f32)| (a - b).abs() <= TOLERANCE * largest;
@@ -47,8 +47,8 @@ impl EncoderRecord {
     }
 }
 
-/// SHA-256 of the raw ids, the item texts, and all interactions with their ratings and times, in
-/// hexadecimal.
+/// Returns the SHA-256, in hexadecimal, of the raw ids, the item texts, and all interactions with
+/// their ratings and times.
 pub(crate) fn data_hash(dataset: &Dataset, texts: &TextConfig) -> Result<String> {
     let mut hash = Sha256::new();
     let mut text = |text: &str| {
@@ -72,7 +72,7 @@ pub(crate) fn data_hash(dataset: &Dataset, texts: &TextConfig) -> Result<String>
     Ok(hexadecimal(hash))
 }
 
-/// SHA-256 of each file of text vectors.
+/// Returns the SHA-256 of each file of text vectors, in hexadecimal.
 pub(crate) fn file_hashes(files: &[PathBuf]) -> Result<BTreeMap<PathBuf, String>> {
     files.iter().map(|path| Ok((path.clone(), file_hash(path)?))).collect()
 }

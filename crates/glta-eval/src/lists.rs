@@ -1,4 +1,4 @@
-//! Metrics of given lists, by raw ids.
+//! Computes metrics of given lists of raw ids.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -9,8 +9,8 @@ use crate::record::Record;
 use crate::users::UserResult;
 use crate::{Error, MetricAt, Result};
 
-/// Means of metrics over the users with test items. It uses `recommended` and `test` of each
-/// result, and ignores its metrics.
+/// Computes the means of metrics over the users with test items, from the fields `recommended` and
+/// `test` of each result.
 ///
 /// ```
 /// use glta_eval::{UserResult, evaluate_lists};
@@ -27,8 +27,8 @@ use crate::{Error, MetricAt, Result};
 /// ```
 ///
 /// # Errors
-/// No metric, a cut-off beyond the longest list, a repeated user, a repeated item in a list, or no
-/// user with test items.
+/// Returns an error if there is no metric, if a cut-off exceeds the longest list, if a user or an
+/// item of a list is repeated, or if no user has test items.
 pub fn evaluate_lists(
     results: &[UserResult],
     metrics: &[MetricAt],
@@ -65,10 +65,11 @@ pub fn evaluate_lists(
 }
 
 impl Record {
-    /// The record with other metrics in its rows, computed from the users' lists.
+    /// Returns the record with other metrics in its rows, computed from the users' lists.
     ///
     /// # Errors
-    /// Users' results that cannot be read, or a cut-off beyond the stored lists.
+    /// Returns an error if the users' results cannot be read, or if a cut-off exceeds the stored
+    /// lists.
     pub fn with_metrics(&self, metrics: &[MetricAt]) -> Result<Self> {
         let mut record = self.clone();
         if let Some(config) = &mut record.config {

@@ -1,4 +1,4 @@
-//! Creates the row of a fitted system.
+//! Measures a fitted system and creates its row.
 
 use glta_data::{Interactions, Split};
 use glta_metrics::{EvaluationConfig, Report, Scorer, evaluate, evaluate_rankings};
@@ -9,7 +9,7 @@ use crate::system::Fitted;
 use crate::users::{UserResult, results};
 use crate::{Error, Result};
 
-/// Measures a system on the test part; its fit took `seconds`.
+/// Measures a system on the test part. `seconds` is the duration of its fit.
 pub(crate) fn measure(
     seed: &Seed<'_>,
     system: &str,
@@ -41,13 +41,13 @@ pub(crate) fn measure(
     Ok((row, results(seed.dataset, split, &test, &protocol.kept())))
 }
 
-/// The test interactions of cold items.
+/// Returns the test interactions of cold items.
 fn cold_test(split: &Split) -> Interactions {
     split.test.filter(|_, item| split.cold_items.binary_search(&item).is_ok())
 }
 
-/// Metrics of lists for all users with items in `truth`. If lists are expensive, the ranks divide
-/// them.
+/// Computes the metrics of lists for all users with items in `truth`. If lists are expensive, the
+/// ranks divide the users among them.
 fn ranked(
     seed: &Seed<'_>,
     scorer: &dyn Scorer,

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
-/// A metric with a cut-off, in the form of the tables: `N@10`.
+/// A metric with a cut-off, written as in the tables: `N@10`.
 ///
 /// ```
 /// use glta_eval::MetricAt;
@@ -18,9 +18,9 @@ use crate::{Error, Result};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct MetricAt {
-    /// The metric.
+    /// The metric, without the cut-off.
     pub metric: Metric,
-    /// Length of the lists.
+    /// The cut-off: number of leading list items that the metric uses.
     pub k: usize,
 }
 
@@ -29,7 +29,7 @@ impl MetricAt {
         Self { metric, k }
     }
 
-    /// The mean over users; `None` if the report does not have the cut-off.
+    /// Returns the mean over users; `None` if the report does not have the cut-off.
     pub(crate) fn of(self, report: &Report) -> Option<f64> {
         report.get(self.metric, self.k)
     }

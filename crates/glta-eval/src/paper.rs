@@ -1,24 +1,24 @@
-//! The figures of the paper, as a reference. Its splits and filters are unknown, so these figures
-//! cannot be compared with measured ones.
+//! Results as printed in the paper. Its splits and filters are unknown, so they serve as a
+//! reference and cannot be compared with measured results.
 
-/// One data set of the paper's tables.
+/// The printed results of one data set.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Printed {
-    /// The data set.
+    /// Name of the data set.
     pub name: &'static str,
-    /// Table 2: P@5, P@10, N@5, N@10.
+    /// Table 2: name, P@5, P@10, N@5 and N@10 of each system.
     pub systems: &'static [(&'static str, [f64; 4])],
-    /// Figure 3: P@10 without item-text alignment, without user alignment, and of the complete
+    /// Figure 3, P@10: without item-text alignment, without user-item alignment, and the complete
     /// method.
     pub alignment: [f64; 3],
-    /// Table 3: P@5 and N@5 without both texts, the profile, the prediction, and of the complete
-    /// method.
+    /// Table 3, P@5 and N@5: without profile and prediction, without the profile, without the
+    /// prediction, and the complete method.
     pub texts: [[f64; 2]; 4],
-    /// Figure 4: N@10 of AR, FL and GLTA.
+    /// Figure 4, N@10: the decoders AR and FL, and GLTA.
     pub decoders: [f64; 3],
 }
 
-/// MovieLens-1M.
+/// Printed results of MovieLens-1M.
 pub const MOVIELENS: Printed = Printed {
     name: "MovieLens-1M",
     systems: &[
@@ -35,7 +35,7 @@ pub const MOVIELENS: Printed = Printed {
     decoders: [0.0328, 0.1417, 0.1403],
 };
 
-/// Goodreads.
+/// Printed results of Goodreads.
 pub const GOODREADS: Printed = Printed {
     name: "Goodreads, history books",
     systems: &[
@@ -52,7 +52,7 @@ pub const GOODREADS: Printed = Printed {
     decoders: [0.1513, 0.2865, 0.2905],
 };
 
-/// Amazon.
+/// Printed results of Amazon.
 pub const AMAZON: Printed = Printed {
     name: "Amazon, grocery",
     systems: &[

@@ -1,4 +1,4 @@
-//! Bar charts as SVG files.
+//! Draws bar charts as SVG files.
 
 use std::path::{Path, PathBuf};
 
@@ -9,15 +9,15 @@ use glta_core::write_whole;
 use crate::record::Record;
 use crate::{Error, Result};
 
-/// One bar: its name, its mean, and its standard deviation over the seeds.
+/// One bar: the system's name, the mean, and the standard deviation over the seeds.
 pub(crate) type Bar = (String, f64, f64);
 
 /// The kind of a system, which determines the colour of its bar.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// GLTA and its linear model.
+    /// A form of GLTA, or its linear model alone.
     Own,
-    /// Controls without the knowledge of a language model, and the baseline with its text vectors.
+    /// A control without the knowledge of a language model, or EASE + text.
     Control,
     Baseline,
 }
@@ -43,7 +43,7 @@ impl Kind {
         }
     }
 
-    /// Colours that people with colour blindness can distinguish.
+    /// Returns a colour that people with colour blindness can distinguish from the other ones.
     fn color(self) -> RGBColor {
         match self {
             Self::Own => RGBColor(0, 114, 178),
@@ -53,7 +53,7 @@ impl Kind {
     }
 }
 
-/// Horizontal bars with deviations, the largest first.
+/// Draws horizontal bars with their standard deviations; the longest bar is on top.
 pub(crate) fn bars(path: &Path, data: &str, metric: &str, bars: &[Bar]) -> Result<()> {
     let mut sorted = bars.to_vec();
     sorted.sort_by(|a, b| b.1.total_cmp(&a.1));
@@ -61,7 +61,7 @@ pub(crate) fn bars(path: &Path, data: &str, metric: &str, bars: &[Bar]) -> Resul
         format!("{metric} on the test part of {}, higher is better", data.replace('_', " "));
     let svg = draw(&title, &sorted)
         .map_err(|e| Error::Plot { path: path.to_owned(), problem: e.to_string() })?;
-    // The description for screen readers.
+    // Add a description for screen readers.
     let svg = svg.replacen('>', &format!(" role=\"img\"><title>{}</title>", escaped(&title)), 1);
     write_whole(path, svg.as_bytes()).map_err(|e| Error::io(path, e))
 }
@@ -70,13 +70,17 @@ fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
-/// Sizes in pixels: the total width, the space above and below the bars, the height of a bar with
-/// its gap, and the space for names on the left and for numbers on the right.
+/// Total width of a plot, in pixels.
 const WIDTH: u32 = 760;
+/// Height above the bars, in pixels.
 const ABOVE: i32 = 44;
+/// Height below the bars, in pixels.
 const BELOW: u32 = 88;
+/// Height of a bar with its gap, in pixels.
 const BAR: i32 = 26;
+/// Width for the names on the left, in pixels.
 const LEFT: i32 = 160;
+/// Width for the numbers on the right, in pixels.
 const RIGHT: i32 = 70;
 
 fn draw(title: &str, bars: &[Bar]) -> std::result::Result<String, Box<dyn std::error::Error>> {
@@ -92,7 +96,7 @@ fn draw(title: &str, bars: &[Bar]) -> std::result::Result<String, Box<dyn std::e
         let root = SVGBackend::with_string(&mut svg, (WIDTH, height)).into_drawing_area();
         root.fill(&WHITE)?;
         root.draw(&Text::new(title.to_owned(), (12, 14), font(17)))?;
-        // The numbers of the axis have the same digits.
+        // Give all numbers of the axis the same number of decimals.
         let digits = (-step.log10()).ceil().max(0.0) as usize;
         let line = RGBColor(225, 228, 232);
         for nth in 0..=(most / step) as u32 {
@@ -115,7 +119,7 @@ fn draw(title: &str, bars: &[Bar]) -> std::result::Result<String, Box<dyn std::e
             let behind = x(mean + sd) + 8;
             root.draw(&Text::new(format!("{mean:.4}"), (behind, middle - 6), font(13)))?;
         }
-        // The legend, below the bars.
+        // Draw the legend below the bars.
         let (mut at, row) = (LEFT, below + 44);
         for kind in Kind::ALL {
             if bars.iter().any(|(label, ..)| Kind::of(label) == kind) {
@@ -137,7 +141,7 @@ fn draw(title: &str, bars: &[Bar]) -> std::result::Result<String, Box<dyn std::e
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
 
-/// A line with a stroke at both ends.
+/// Draws a line with a stroke at both ends, for a standard deviation.
 fn deviation(
     root: &Area<'_>,
     [low, high]: [i32; 2],
@@ -154,7 +158,7 @@ fn deviation(
     Ok(())
 }
 
-/// A step of 1, 2 or 5 times a power of ten, with four to nine steps up to `most`.
+/// Returns a step of 1, 2 or 5 times a power of ten, with four to nine steps up to `most`.
 fn tick(most: f64) -> f64 {
     let power = 10f64.powf((most / 4.0).log10().floor());
     let steps = [5.0, 2.0, 1.0].map(|step| step * power);
@@ -162,11 +166,11 @@ fn tick(most: f64) -> f64 {
 }
 
 impl Record {
-    /// Plots a metric of all systems to `file` in the folder of the experiment, and returns its
-    /// path.
+    /// Draws a bar chart of a metric of all systems, saves it as `file` in the folder of the
+    /// experiment, and returns its path.
     ///
     /// # Errors
-    /// The file cannot be written.
+    /// Returns an error if the file cannot be written.
     pub fn plot(&self, metric: &str, file: &str) -> Result<PathBuf> {
         let bar = |system: &str| {
             let value = self.value(system, metric)?;
@@ -202,7 +206,7 @@ mod tests {
         }
         let at = |name: &str| svg.find(&format!("\n{name}\n")).unwrap();
         assert!(at("GLTA") < at("GLTA random LLM") && at("GLTA random LLM") < at("Popularity"));
-        // Without deviations the legend does not explain them.
+        // Without deviations the legend does not mention them.
         bars(&path, "x", "N@10", &all[..1]).unwrap();
         let svg = std::fs::read_to_string(&path).unwrap();
         assert!(!svg.contains("deviation") && !svg.contains("control"));

@@ -3,13 +3,13 @@ use std::fmt;
 /// The reason why a system is not run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reason {
-    /// There is no language model.
+    /// The system needs a language model.
     Language,
-    /// There is no sentence encoder.
+    /// The system needs a sentence encoder.
     Encoder,
-    /// Text-based systems need two items with texts.
+    /// The system needs at least two items with texts.
     Texts { items: usize, texts: usize },
-    /// None of the text encoders is available, or all of them ignore all texts.
+    /// No text encoder is available, or all of them ignore all texts.
     NoEncoder,
     /// No user has two training items.
     FewItems,

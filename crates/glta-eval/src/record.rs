@@ -1,4 +1,4 @@
-//! The content of `metrics.json`.
+//! The record of an experiment, stored in `metrics.json`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -13,10 +13,10 @@ use crate::row::Row;
 use crate::users::{self, UserResult};
 use crate::{Error, Result};
 
-/// Name of the record in the folder of an experiment.
+/// File name of the record in the folder of an experiment.
 pub const RECORD: &str = "metrics.json";
 
-/// The record of an experiment, `metrics.json` in its folder.
+/// The record of an experiment, stored in `metrics.json` in its folder.
 ///
 /// ```
 /// use glta_data::{Dataset, ShopConfig};
@@ -35,51 +35,52 @@ pub const RECORD: &str = "metrics.json";
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
-    /// The data set.
+    /// Statistics of the data set.
     pub dataset: Stats,
-    /// Rows and values that reading and filtering left out, merged or found missing.
+    /// Numbers of rows and values that were dropped, merged or missing when the data were read and
+    /// filtered.
     #[serde(default)]
     pub data: Report,
-    /// How systems are measured.
+    /// The protocol: split, seeds and masked items.
     pub protocol: Protocol,
-    /// The language model.
+    /// The language model; `None` if the experiment has none.
     pub llm: Option<LlmRecord>,
     /// SHA-256 of the ids, texts and interactions of the data set.
     pub data_hash: String,
-    /// The sentence encoder, used for the contrastive models instead of the language model, and for
-    /// the linear models if `item_text.encoders` contains `sentence`.
+    /// The sentence encoder of the contrastive models, and of the linear models if
+    /// `item_text.encoders` contains `sentence`. `None` if the experiment has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text_encoder: Option<EncoderRecord>,
-    /// SHA-256 of the files of text vectors in `item_text.files`.
+    /// SHA-256 of each file of text vectors in `item_text.files`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub text_vectors: BTreeMap<PathBuf, String>,
-    /// The complete configuration.
+    /// The complete configuration; `None` before the experiment has started.
     pub config: Option<ExperimentConfig>,
     /// Systems that were not run, with the reason.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub skipped: Vec<Skipped>,
     /// One row per system and seed.
     pub rows: Vec<Row>,
-    /// The experiment's folder.
+    /// Path of the experiment's folder.
     #[serde(skip)]
     pub(crate) folder: PathBuf,
 }
 
-/// The protocol, in readable form.
+/// A readable description of the protocol.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Protocol {
-    /// The rule that selects held-out items.
+    /// The rule that selects the test and validation items.
     pub split: String,
-    /// Share of a user's items in the test part.
+    /// Share of the interactions of a user in the test part.
     pub test_ratio: f64,
-    /// Share of the remaining items in the validation part.
+    /// Share of the remaining interactions in the validation part.
     pub valid_ratio: f64,
     /// Share of cold items.
     #[serde(default)]
     pub cold_ratio: f64,
     /// Seeds of the last run.
     pub seeds: Vec<u64>,
-    /// The parts whose items cannot be in a user's lists.
+    /// The parts of the split whose items cannot be in a user's lists.
     pub masked: String,
 }
 
@@ -102,35 +103,37 @@ impl Protocol {
     }
 }
 
-/// The language model of an experiment.
+/// Identity of the language model of an experiment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LlmRecord {
-    /// Folder of the model, or its id on the hub.
+    /// Folder of the checkpoint, or its id on the Hugging Face hub.
     pub name: String,
     /// SHA-256 of weights, configuration and tokenizer.
     pub hash: String,
-    /// Number of layers in prompts.
+    /// Number of layers that prompts use.
     pub layers: usize,
-    /// Bits of a quantised weight.
+    /// Number of bits per quantised weight; `None` for an unquantised checkpoint.
     pub bits: Option<u32>,
-    /// Number of weights that share a scale; −1 for a whole column.
+    /// Number of inputs that share a scale and a zero point; −1 for all inputs of an output. `None`
+    /// for an unquantised checkpoint.
     pub group_size: Option<i32>,
 }
 
 /// A system that was not run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Skipped {
-    /// The name of the system.
+    /// Name of the system.
     pub system: String,
-    /// The reason.
+    /// The reason, as a clause such as "there is no language model".
     pub reason: String,
 }
 
 impl Record {
-    /// The record in the folder of an experiment, if it has rows or a configuration.
+    /// Loads the record in the folder of an experiment. Returns `None` without a record, and for
+    /// one that has neither rows nor a configuration.
     ///
     /// # Errors
-    /// A file that cannot be read or parsed.
+    /// Returns an error if the file cannot be read or parsed.
     pub fn load(folder: impl AsRef<Path>) -> Result<Option<Self>> {
         let folder = folder.as_ref();
         let path = folder.join(RECORD);
@@ -140,23 +143,23 @@ impl Record {
         };
         let mut record: Self = serde_json::from_slice(&bytes).map_err(|e| Error::file(&path, e))?;
         record.folder = folder.to_owned();
-        // Statistics alone are not an experiment.
+        // A record that has only statistics is not an experiment.
         Ok(Some(record).filter(|r| r.config.is_some() || !r.rows.is_empty()))
     }
 
-    /// Writes `metrics.json`.
+    /// Writes the record to `metrics.json`.
     pub(crate) fn save(&self) -> Result<()> {
         let path = self.path();
         let bytes = serde_json::to_vec_pretty(self).map_err(|e| Error::file(&path, e))?;
         write_whole(&path, &bytes).map_err(|e| Error::io(&path, e))
     }
 
-    /// The file of the record.
+    /// Returns the path of `metrics.json`.
     pub fn path(&self) -> PathBuf {
         self.folder.join(RECORD)
     }
 
-    /// The names of the systems, in the order of their first rows.
+    /// Returns the names of the systems, in the order of their first rows.
     pub fn systems(&self) -> Vec<&str> {
         let mut systems: Vec<&str> = Vec::new();
         for row in &self.rows {
@@ -167,37 +170,38 @@ impl Record {
         systems
     }
 
-    /// The row of a system and a seed.
+    /// Returns the row of a system and a seed; `None` if there is no such row.
     pub fn row(&self, system: &str, seed: u64) -> Option<&Row> {
         self.rows.iter().find(|row| row.system == system && row.seed == seed)
     }
 
-    /// The rows of a system.
+    /// Iterates over the rows of a system, one per seed.
     pub fn rows_of<'a>(&'a self, system: &'a str) -> impl Iterator<Item = &'a Row> + 'a {
         self.rows.iter().filter(move |row| row.system == system)
     }
 
-    /// The seeds of the rows, in ascending order.
+    /// Returns the seeds of the rows in ascending order.
     pub fn seeds(&self) -> Vec<u64> {
         let seeds: BTreeSet<u64> = self.rows.iter().map(|row| row.seed).collect();
         seeds.into_iter().collect()
     }
 
-    /// A metric of a system over the seeds.
+    /// Returns mean and deviation of a metric, such as `N@10`, of a system over the seeds; `None`
+    /// if no row has the metric.
     pub fn value(&self, system: &str, metric: &str) -> Option<Value> {
         Value::of(self.rows_of(system).filter_map(|row| row.metrics.get(metric).copied()))
     }
 
-    /// The results of all users with test items, for one row.
+    /// Reads the results of all users with test items, for one row.
     ///
     /// # Errors
-    /// A file that cannot be read or parsed.
+    /// Returns an error if the file cannot be read or parsed.
     pub fn users(&self, system: &str, seed: u64) -> Result<Vec<UserResult>> {
         users::load(&users::path(&self.folder, system, seed))
     }
 
-    /// The system that is compared with all others: the main row of the preset if it exists,
-    /// otherwise the last system.
+    /// Returns the system that is compared with all others: the main row of the preset if the
+    /// record contains it, otherwise the last system. Returns `None` for a record without rows.
     pub fn main_system(&self) -> Option<&str> {
         let main = self.config.as_ref().map(|config| crate::systems::main_name(config.preset));
         let systems = self.systems();
@@ -205,19 +209,19 @@ impl Record {
     }
 }
 
-/// Mean and deviation of a metric over the seeds.
+/// Mean and standard deviation of a metric over the seeds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Value {
-    /// The mean.
+    /// Mean over the seeds.
     pub mean: f64,
-    /// The sample standard deviation; 0 for one seed.
+    /// Sample standard deviation; 0 for one seed.
     pub deviation: f64,
-    /// Number of seeds.
+    /// Number of seeds with a value.
     pub seeds: usize,
 }
 
 impl Value {
-    /// `None` if there are no values.
+    /// Computes mean and deviation; `None` without values.
     pub(crate) fn of(values: impl Iterator<Item = f64>) -> Option<Self> {
         let values: Vec<f64> = values.collect();
         let seeds = values.len();

@@ -33,7 +33,7 @@ const BASELINES: &[&str] = &[
 ];
 const CONTROLS: &[&str] = &["Linear", "Linear random LLM", "GLTA no LLM", "GLTA random LLM"];
 
-/// `report.json`.
+/// The content of `report.json`.
 #[derive(Debug, Serialize)]
 struct Summary<'a> {
     rows: BTreeMap<&'a str, BTreeMap<&'a str, Value>>,
@@ -42,7 +42,7 @@ struct Summary<'a> {
     curves: Vec<Learned<'a>>,
 }
 
-/// The learning curve of a row.
+/// The learning curve of one row.
 #[derive(Debug, Serialize)]
 struct Learned<'a> {
     system: &'a str,
@@ -53,10 +53,10 @@ struct Learned<'a> {
 
 impl Record {
     /// Writes `report.md`, `report.json` and the plots of the paper's result section to the folder
-    /// of the experiment, and returns the Markdown. `printed` has the figures of the paper.
+    /// of the experiment, and returns the Markdown. `printed` contains the figures of the paper.
     ///
     /// # Errors
-    /// Users' results that cannot be read, or files that cannot be written.
+    /// Returns an error if the users' results cannot be read, or if a file cannot be written.
     pub fn paper_report(&self, printed: &Printed) -> Result<String> {
         let preset = self.config.as_ref().map_or(Preset::Full, |config| config.preset);
         let (main, ablated) = (main_name(preset), ablated_name(preset));
@@ -102,13 +102,13 @@ fn save(path: &Path, bytes: &[u8]) -> Result<()> {
     write_whole(path, bytes).map_err(|e| Error::io(path, e))
 }
 
-/// The report while it is written.
+/// A builder of the report's Markdown.
 struct Page<'a> {
     record: &'a Record,
     printed: &'a Printed,
-    /// The main row.
+    /// Name of the main row.
     main: &'static str,
-    /// The row that the ablations start from.
+    /// Name of the row that the ablations change.
     ablated: &'static str,
     text: String,
 }
@@ -120,6 +120,7 @@ impl Page<'_> {
     }
 
     fn row(&mut self, cells: &[String]) {
+        let cells: Vec<String> = cells.iter().map(|cell| cell.replace('|', "\\|")).collect();
         self.line(&format!("| {} |", cells.join(" | ")));
     }
 
@@ -132,13 +133,13 @@ impl Page<'_> {
         let (stats, protocol) = (&self.record.dataset, &self.record.protocol);
         let seeds: Vec<String> = self.record.seeds().iter().map(u64::to_string).collect();
         let llm = self.record.llm.as_ref().map_or(String::new(), |llm| {
-            format!(" Language model: {}, {} layers in prompts.", llm.name, llm.layers)
+            format!(" The language model is {}, with {} layers in prompts.", llm.name, llm.layers)
         });
         self.line(&format!("# {}\n", stats.name));
         self.line(&format!(
-            "Split: {}, {:.0} % test and {:.0} % of the rest validation; all items are ranked, \
-             except training and validation items. Seeds {}. All settings were chosen by \
-             validation N@10.{llm}\n",
+            "The split is {}: {:.0} % of the interactions are test data and {:.0} % of the rest are \
+             validation data. All items are ranked, except training and validation items. The \
+             seeds are {}. Validation N@10 selected all settings.{llm}\n",
             protocol.split,
             100.0 * protocol.test_ratio,
             100.0 * protocol.valid_ratio,
@@ -151,9 +152,9 @@ impl Page<'_> {
         const METRICS: [&str; 6] = ["P@5", "P@10", "N@5", "N@10", "R@20", "N@20"];
         self.line("## Table 2: all systems\n");
         self.line(&format!(
-            "Mean ± standard deviation over the seeds. The last column has the figures of the \
-             paper for {} (P@5 P@10 N@5 N@10). Its split and filters are unknown, so they are a \
-             reference, not a target.\n",
+            "Values are means ± standard deviations over the seeds. The last column has the \
+             paper's values for {} (P@5 P@10 N@5 N@10). The paper's split and filters are unknown, \
+             so its values are a reference, not a target.\n",
             self.printed.name
         ));
         self.table_head("system", &METRICS, "paper");
@@ -221,8 +222,8 @@ impl Page<'_> {
         self.line("## Controls\n");
         self.line(
             "*Linear* is the linear model alone, without the prompt path. *No LLM* has neither \
-             text vectors nor prompts. *Random LLM* has random weights for text vectors and \
-             prompts.\n",
+             text vectors nor prompts. *Random LLM* computes text vectors and prompts with \
+             random weights.\n",
         );
         let mut systems = vec![self.main];
         let others = CONTROLS.iter().filter(|system| **system != self.main);
@@ -234,23 +235,22 @@ impl Page<'_> {
     fn ablations(&mut self) -> Result<()> {
         let (printed, whole) = (self.printed, self.ablated);
         self.line("## Ablations\n");
-        self.line(&match whole == self.main {
-            true => format!("They start from *{whole}*.\n"),
-            false => format!(
-                "*{whole}* is the paper's complete form (item tokens, profile, prediction, slots \
-                 in parallel) without the linear model, next to which its parts would have no \
-                 effect.\n"
-            ),
-        });
-        self.line("### Figure 3: alignment (the paper's column: P@10)\n");
+        let form = if whole == self.main {
+            "."
+        } else {
+            ", the paper's complete form: item tokens, profile, prediction, and slots in parallel. \
+             It has no linear model, because its parts would have no effect in addition to one."
+        };
+        self.line(&format!("The ablations change *{whole}*{form}\n"));
+        self.line("### Figure 3: alignment (the column *paper* has P@10)\n");
         let systems = ["GLTA w/o IA", "GLTA w/o UA", whole];
         self.rows(&systems, &["P@10", "N@10"], &at(&systems, &printed.alignment.map(number)));
         self.figure(&systems, "P@10", "figure3")?;
-        self.line("### Table 3: profile and prediction (the paper's column: P@5, N@5)\n");
+        self.line("### Table 3: profile and prediction (the column *paper* has P@5 and N@5)\n");
         let systems = ["GLTA w/o both", "GLTA w/o PF", "GLTA w/o PD", whole];
         let values = printed.texts.map(|v| v.map(number).join(" "));
         self.rows(&systems, &["P@5", "N@5", "N@10"], &at(&systems, &values));
-        self.line("### Figure 4: decoders (the paper's column: N@10)\n");
+        self.line("### Figure 4: decoders (the column *paper* has N@10)\n");
         let systems = ["GLTA AR", "GLTA FL", whole, "GLTA MeanSlots"];
         self.rows(&systems, &["N@10", "N@20"], &at(&systems, &printed.decoders.map(number)));
         self.figure(&systems, "N@10", "figure4")
@@ -259,9 +259,9 @@ impl Page<'_> {
     fn claims(&mut self, claims: &[Claim]) {
         self.line("## The paper's claims\n");
         self.line(&format!(
-            "*GLTA* is the row *{}* here. The answer is *yes* or *no* if the difference has p < \
-             {LEVEL} (two-sided paired t-test over users, the mean over the seeds of each), \
-             otherwise *undecided*. The p-values are not corrected for the number of claims.\n",
+            "In this table *GLTA* is the row *{}*. A two-sided paired t-test compares the users' \
+             means over the seeds. The answer is *yes* or *no* if p < {LEVEL}, otherwise \
+             *undecided*. The p-values are not corrected for the number of claims.\n",
             self.ablated
         ));
         self.line("| claim | metric | paper | difference | s.e. | p | seeds | answer |");
@@ -292,9 +292,9 @@ impl Page<'_> {
         }
         self.line("## Learning curves\n");
         self.line(
-            "The training loss of the first and the last epoch, and N@10 on the validation items \
-             at the first, the best and the last evaluation, each with its epoch. `report.json` \
-             has all values.\n",
+            "The table has the training loss of the first and the last epoch, and validation N@10 \
+             at the first, the best and the last evaluation, with the epoch in brackets. \
+             `report.json` has all values.\n",
         );
         self.line("| system | seed | first loss | last loss | first | best | last |");
         self.line("|---|---:|---:|---:|---:|---:|---:|");
@@ -304,7 +304,7 @@ impl Page<'_> {
                 value.map_or("-".into(), |(epoch, v)| format!("{} ({epoch})", number(*v)))
             };
             let values = &curve.validation;
-            // The first of equal values, whose weights are kept.
+            // The first of equal values, because training keeps those weights.
             let best = values.iter().rev().max_by(|a, b| a.1.total_cmp(&b.1));
             self.row(&[
                 (*system).to_owned(),
@@ -350,14 +350,16 @@ impl Page<'_> {
 
     fn settings(&mut self) {
         self.line("## Settings\n");
+        self.line("The table has the settings that were chosen on validation data.\n");
+        self.line("| system | seed | settings |");
+        self.line("|---|---:|---|");
         for row in self.record.rows.iter().filter(|row| !row.settings.is_empty()) {
-            let settings = in_words(&row.settings);
-            self.line(&format!("- {}, seed {}: {settings}", row.system, row.seed));
+            self.row(&[row.system.clone(), row.seed.to_string(), in_words(&row.settings)]);
         }
     }
 }
 
-/// The paper's value of each system.
+/// Returns a function from the name of a system to the paper's value.
 fn at<'a>(systems: &'a [&str], values: &'a [String]) -> impl Fn(&str) -> String + 'a {
     move |system| {
         let at = systems.iter().position(|name| *name == system);
@@ -365,7 +367,7 @@ fn at<'a>(systems: &'a [&str], values: &'a [String]) -> impl Fn(&str) -> String 
     }
 }
 
-/// Settings as `name value`; settings of a part as `part.name value`.
+/// Formats settings as `name value`, and settings of a part as `part.name value`.
 fn in_words(settings: &Settings) -> String {
     let mut words = Vec::new();
     for (name, value) in settings {
@@ -388,7 +390,7 @@ fn cell(value: Option<Value>) -> String {
     }
 }
 
-/// A number without the leading zero, as in the paper.
+/// Formats a number without the leading zero, as in the paper.
 fn number(value: f64) -> String {
     format!("{value:.4}").replacen("0.", ".", 1)
 }

@@ -10,13 +10,13 @@ use serde_json::Value;
 use crate::config::ProtocolConfig;
 use crate::{MetricAt, Result};
 
-/// Chosen settings, by name.
+/// Chosen settings by name.
 pub type Settings = BTreeMap<String, Value>;
 
-/// The metric of the buckets.
+/// The metric that is reported by bucket.
 const BUCKETED: MetricAt = MetricAt::new(Metric::Ndcg, 20);
 
-/// How a system learned.
+/// The learning curve of a system that trains by epochs.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Curve {
     /// Mean training loss of every epoch.
@@ -26,7 +26,7 @@ pub struct Curve {
 }
 
 impl Curve {
-    /// The curve of epochs in order, each with its loss and its evaluation if it had one.
+    /// Creates a curve from consecutive epochs, each with its loss and its evaluation, if any.
     pub(crate) fn of(epochs: impl IntoIterator<Item = (f64, Option<f64>)>) -> Self {
         let mut curve = Self::default();
         for (epoch, (loss, validation)) in (1..).zip(epochs) {
@@ -40,41 +40,42 @@ impl Curve {
 /// The result of one system and one seed, a row of `metrics.json`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Row {
-    /// The name of the system.
+    /// Name of the system.
     pub system: String,
     /// Seed of the split and of all training.
     pub seed: u64,
     /// Settings that were chosen on validation data.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub settings: Settings,
-    /// Test metrics by name (`N@10`), and `valid_N@10`.
+    /// Test metrics by name, such as `N@10`, and the validation metric `valid_N@10`.
     #[serde(flatten)]
     pub metrics: BTreeMap<String, f64>,
-    /// Test N@20 by the training degree of the items.
+    /// Test N@20 by bucket of the items' training degree.
     #[serde(default)]
     pub by_item_degree: BTreeMap<String, f64>,
-    /// Test N@20 by the number of a user's training items.
+    /// Test N@20 by bucket of the users' number of training items.
     #[serde(default)]
     pub by_user_activity: BTreeMap<String, f64>,
-    /// Metrics at 20: cold items among themselves (`cold`), cold and warm items among all items
-    /// (`cold/all`, `warm/all`), and the share of cold items in the lists.
+    /// Metrics at cut-off 20 for cold items: cold items ranked among themselves (`cold`), cold and
+    /// warm items ranked among all items (`cold/all`, `warm/all`), and the share of cold items in
+    /// the lists.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub cold: BTreeMap<String, f64>,
-    /// Training time in seconds; with a search, of one setting.
+    /// Training time in seconds. After a search over settings, the mean per setting.
     pub train_seconds: f64,
-    /// Seconds per epoch.
+    /// Training time per epoch, in seconds.
     pub seconds_per_epoch: f64,
-    /// Number of epochs.
+    /// Number of trained epochs.
     pub epochs: usize,
-    /// Maximum resident memory of the process so far, in megabytes.
+    /// Peak resident memory of the process so far, in MiB.
     pub peak_rss_mb: u64,
-    /// The learning curve, of the chosen settings, if the system trains by epochs.
+    /// Learning curve with the chosen settings, if the system trains by epochs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub curve: Option<Curve>,
 }
 
 impl Row {
-    /// The test metrics of a report, in total and by bucket.
+    /// Creates a row with the test metrics of a report, in total and by bucket.
     pub(crate) fn measured(
         system: &str,
         seed: u64,
@@ -128,8 +129,8 @@ impl Row {
     }
 }
 
-/// Maximum resident memory of this process so far, in megabytes; 0 if the system does not report
-/// it.
+/// Returns the peak resident memory of this process so far, in MiB; 0 if the operating system does
+/// not report it.
 pub fn peak_rss_mb() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));

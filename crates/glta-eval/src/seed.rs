@@ -26,82 +26,82 @@ pub struct Seed<'a> {
     pub(crate) language: Option<&'a LanguageModel>,
     pub(crate) encoder: Option<&'a dyn TextEncoder>,
     pub(crate) comm: Arc<dyn Communicator>,
-    /// The current system.
+    /// Name of the system that is being fitted.
     pub(crate) system: String,
     pub(crate) vectors: &'a mut Vec<(Source, ItemVectors)>,
     pub(crate) shared: Shared,
     pub(crate) progress: &'a mut Progress<'a>,
 }
 
-/// The encoder of vectors of all items, computed once for all seeds.
+/// The encoder of text vectors that are computed once for all seeds.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Source {
     Encoder(ItemEncoder),
     File(PathBuf),
 }
 
-/// Text vectors by the language model with the random weights of this seed.
+/// Text vectors of a language model with the random weights of this seed.
 struct RandomVectors(ItemVectors);
 
-/// Number of items that have a text.
+/// Returns the number of items that have a text.
 pub(crate) fn texts(dataset: &Dataset, config: &ExperimentConfig) -> Result<usize> {
     let texts = dataset.texts(&config.protocol.texts)?;
     Ok(texts.iter().filter(|text| !text.trim().is_empty()).count())
 }
 
 impl<'a> Seed<'a> {
-    /// The seed.
+    /// Returns the seed of the split and of all training.
     pub fn number(&self) -> u64 {
         self.number
     }
 
-    /// The whole data set: items with their texts, and raw ids. Its interactions include the test
-    /// items.
+    /// Returns the whole data set: raw ids, items with their texts, and all interactions. The
+    /// interactions include the test part.
     pub fn dataset(&self) -> &'a Dataset {
         self.dataset
     }
 
-    /// The seed's split.
+    /// Returns the split of the seed.
     pub fn split(&self) -> &'a Split {
         self.split
     }
 
-    /// The experiment's configuration.
+    /// Returns the configuration of the experiment.
     pub fn config(&self) -> &'a ExperimentConfig {
         self.config
     }
 
-    /// The folder of the seed, for files that a resumed experiment reuses.
+    /// Returns the folder of the seed, for files that a resumed experiment reuses.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// The language model.
+    /// Returns the language model.
     ///
     /// # Errors
-    /// [`Error::NoLanguage`] if there is none.
+    /// Returns [`Error::NoLanguage`] if the experiment has none.
     pub fn language(&self) -> Result<&'a LanguageModel> {
         self.language.ok_or_else(|| Error::NoLanguage { system: self.system.clone() })
     }
 
-    /// The ranks that fit together.
+    /// Returns the communicator of the ranks that run the experiment together.
     pub fn comm(&self) -> &Arc<dyn Communicator> {
         &self.comm
     }
 
-    /// N@10 on the validation items without the training items: the value that settings are chosen
-    /// by.
+    /// Computes N@10 on the validation items, with training items masked. Settings are chosen by
+    /// this value.
     ///
     /// # Errors
-    /// As for [`evaluate`].
+    /// Returns the errors of [`evaluate`].
     pub fn validation(&self, scorer: &dyn Scorer) -> Result<f64> {
         validation(scorer, self.split)
     }
 
-    /// Reports that `done` of `total` units of work are done.
+    /// Reports that `done` of `total` units of work are finished.
     ///
     /// # Errors
-    /// [`Error::Cancelled`] if the receiver cancels the experiment.
+    /// Returns [`Error::Cancelled`] if the progress callback cancels the experiment.
     pub fn advance(&mut self, work: &str, done: u64, total: u64, note: &str) -> Result<()> {
         Ok(report(self.progress, &Event::Work { work, done, total, note })?)
     }
@@ -109,39 +109,40 @@ impl<'a> Seed<'a> {
     /// Reports a message for the user.
     ///
     /// # Errors
-    /// [`Error::Cancelled`] if the receiver cancels the experiment.
+    /// Returns [`Error::Cancelled`] if the progress callback cancels the experiment.
     pub fn note(&mut self, line: &str) -> Result<()> {
         Ok(report(self.progress, &Event::Note(line))?)
     }
 
-    /// Vectors of all item texts by those encoders of the main row's configuration that are
-    /// available: the language model, TF-IDF, the sentence encoder, files. Empty for a catalogue
-    /// without texts.
+    /// Returns the text vectors of all items by each available encoder of the main row's
+    /// configuration: the language model, TF-IDF, the sentence encoder, files. Empty for a
+    /// catalogue without texts.
     ///
     /// # Errors
-    /// An error of an encoder.
+    /// Returns the error of an encoder.
     pub fn item_vectors(&mut self) -> Result<Vec<ItemVectors>> {
         self.item_vectors_of(&self.config.glta)
     }
 
-    /// The available encoders of a configuration: all, except the language model if there is none.
+    /// Returns the encoders of a configuration, without the language model if the experiment has
+    /// none.
     pub(crate) fn encoders(&self, config: &Config) -> Vec<ItemEncoder> {
         let there = |&encoder: &ItemEncoder| !self.lacks(encoder);
         config.item_encoders().filter(there).collect()
     }
 
-    /// Whether an encoder is left out because there is no language model.
+    /// Returns whether the encoder is the language model and the experiment has none.
     fn lacks(&self, encoder: ItemEncoder) -> bool {
         encoder == ItemEncoder::LanguageModel && self.language.is_none()
     }
 
-    /// The encoders of a configuration that are left out, as in the settings of a row.
+    /// Returns the encoders of a configuration that are not available.
     pub(crate) fn left_out(&self, config: &Config) -> Result<Vec<ItemEncoder>> {
         let left_out = config.item_encoders().filter(|&encoder| self.lacks(encoder));
         Ok(if self.has_texts()? { left_out.collect() } else { Vec::new() })
     }
 
-    /// [`item_vectors`](Self::item_vectors) with the encoders of any configuration.
+    /// Returns [`item_vectors`](Self::item_vectors) for the encoders of any configuration.
     pub(crate) fn item_vectors_of(&mut self, config: &Config) -> Result<Vec<ItemVectors>> {
         let mut all = Vec::new();
         if !self.left_out(config)?.is_empty() {
@@ -166,7 +167,7 @@ impl<'a> Seed<'a> {
         Ok(all)
     }
 
-    /// Vectors by one encoder; `None` if TF-IDF finds no words.
+    /// Returns the vectors of one encoder; `None` if TF-IDF finds no words.
     pub(crate) fn vectors_by(&mut self, encoder: ItemEncoder) -> Result<Option<ItemVectors>> {
         let source = Source::Encoder(encoder);
         if let Some((_, vectors)) = self.vectors.iter().find(|(other, _)| *other == source) {
@@ -192,7 +193,7 @@ impl<'a> Seed<'a> {
         Ok(Some(vectors))
     }
 
-    /// Vectors by the language model with random weights.
+    /// Returns the vectors of the language model with random weights.
     fn random_vectors(&mut self) -> Result<ItemVectors> {
         if let Some(vectors) = self.shared.get::<RandomVectors>() {
             return Ok(vectors.0.clone());
@@ -207,7 +208,7 @@ impl<'a> Seed<'a> {
         Ok(self.shared.put(RandomVectors(vectors)).0.clone())
     }
 
-    /// Vectors from a file.
+    /// Reads the vectors of a file.
     fn vectors_from(&mut self, path: &Path) -> Result<ItemVectors> {
         let source = Source::File(path.to_owned());
         if let Some((_, vectors)) = self.vectors.iter().find(|(other, _)| *other == source) {
@@ -219,12 +220,12 @@ impl<'a> Seed<'a> {
         Ok(vectors)
     }
 
-    /// Whether there are texts that can be compared.
+    /// Returns whether at least two items have texts.
     pub(crate) fn has_texts(&self) -> Result<bool> {
         Ok(texts(self.dataset, self.config)? > 1)
     }
 
-    /// The training data of the GLTA runs of this seed.
+    /// Returns the training data of the GLTA runs of this seed.
     pub(crate) fn run_data(&mut self) -> Result<Arc<RunData>> {
         if let Some(data) = self.shared.get::<RunData>() {
             return Ok(data);
@@ -234,7 +235,7 @@ impl<'a> Seed<'a> {
         Ok(self.shared.put(data))
     }
 
-    /// Whether a file exists, as seen by rank 0.
+    /// Returns whether rank 0 finds the file.
     pub(crate) fn has(&self, path: &Path) -> Result<bool> {
         Ok(self.comm.root_says(path.exists())?)
     }
@@ -256,7 +257,7 @@ impl<'a> Seed<'a> {
     }
 }
 
-/// N@10 on the validation items of a split, without the training items.
+/// Computes N@10 on the validation items of a split, with training items masked.
 pub(crate) fn validation(scorer: &dyn Scorer, split: &Split) -> Result<f64> {
     let config = EvaluationConfig { ks: vec![10], ..EvaluationConfig::default() };
     let report = evaluate(scorer, &split.valid, &[&split.train], &config)?;

@@ -1,10 +1,10 @@
-//! Intermediate results that several systems of a seed share, by type, computed on first use.
+//! Intermediate results that several systems of a seed share, computed on first use.
 
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// At most one value of each type.
+/// A map with at most one value per type.
 #[derive(Default)]
 pub(crate) struct Shared(HashMap<TypeId, Arc<dyn Any + Send + Sync>>);
 
@@ -19,7 +19,7 @@ impl Shared {
         value
     }
 
-    /// Frees a value that no later system needs.
+    /// Drops a value that no later system needs.
     pub(crate) fn remove<T: 'static>(&mut self) {
         self.0.remove(&TypeId::of::<T>());
     }

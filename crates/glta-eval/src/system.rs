@@ -5,7 +5,7 @@ use crate::error::BoxError;
 use crate::row::{Curve, Settings};
 use crate::seed::Seed;
 
-/// A recommender with rows in the table.
+/// A recommender that an [`Experiment`](crate::Experiment) fits and measures.
 ///
 /// ```
 /// use glta_data::Interactions;
@@ -40,18 +40,18 @@ use crate::seed::Seed;
 /// }
 /// ```
 pub trait System {
-    /// The name of its rows, which must be unique.
+    /// Returns the name of the system's rows, which must be unique.
     fn name(&self) -> &str;
 
     /// Fits the system on the training part of a seed's split. Choose settings on the validation
     /// part, for example with [`Seed::validation`], and do not use the test part.
     ///
     /// # Errors
-    /// Any error. It ends the experiment; finished rows are kept.
+    /// Returns any error. An error ends the experiment; finished rows are kept.
     fn fit(&self, seed: &mut Seed<'_>) -> Result<Fitted, BoxError>;
 }
 
-/// A fitted system.
+/// A fitted system: a scorer, with facts about the fit that are recorded in the row.
 pub struct Fitted {
     pub(crate) scorer: Box<dyn Scorer>,
     pub(crate) settings: Settings,
@@ -62,7 +62,7 @@ pub struct Fitted {
 }
 
 impl Fitted {
-    /// A system that ranks by the scores of `scorer`.
+    /// Creates a fitted system that ranks by the scores of `scorer`.
     pub fn new(scorer: impl Scorer + 'static) -> Self {
         Self {
             scorer: Box::new(scorer),
@@ -74,38 +74,39 @@ impl Fitted {
         }
     }
 
-    /// Records a chosen setting.
+    /// Records the value of a setting that the fit has chosen.
     #[must_use]
     pub fn setting(mut self, name: &str, value: impl Serialize) -> Self {
-        // Converted through text, so that an f32 keeps its few digits. NaN becomes null.
+        // Convert through text, so that an f32 keeps its few digits. NaN becomes null.
         let text = serde_json::to_string(&value).unwrap_or_default();
         self.settings.insert(name.to_owned(), serde_json::from_str(&text).unwrap_or_default());
         self
     }
 
-    /// N@10 on the validation items, if the fit knows it. Otherwise the experiment measures it.
+    /// Sets N@10 on the validation items. The experiment computes N@10 itself if the value is
+    /// `None`.
     #[must_use]
     pub fn validation(mut self, validation: Option<f64>) -> Self {
         self.validation = validation;
         self
     }
 
-    /// Training time in seconds, if it is not the duration of [`System::fit`]; with a search, the
-    /// time of one setting.
+    /// Sets the training time in seconds; without it the duration of [`System::fit`] is recorded.
+    /// After a search over settings, give the time of one setting.
     #[must_use]
     pub fn seconds(mut self, seconds: f64) -> Self {
         self.seconds = Some(seconds);
         self
     }
 
-    /// Number of epochs.
+    /// Sets the number of epochs.
     #[must_use]
     pub fn epochs(mut self, epochs: usize) -> Self {
         self.epochs = epochs;
         self
     }
 
-    /// The learning curve, and with it the number of epochs.
+    /// Sets the learning curve and the number of epochs.
     #[must_use]
     pub fn curve(mut self, curve: Curve) -> Self {
         self.epochs = curve.losses.len();

@@ -1,4 +1,4 @@
-//! A record as text tables, at most 80 columns wide with the default metrics.
+//! Formats a record as text tables, at most 80 columns wide with the default metrics.
 
 use std::collections::BTreeMap;
 
@@ -9,8 +9,8 @@ use crate::record::{Record, Value};
 use crate::row::Row;
 
 impl Record {
-    /// One line per system with the means of the metrics over the seeds. `*` marks the best value
-    /// of a column.
+    /// Returns a table with the means of the metrics over the seeds, one line per system. `*` marks
+    /// the best value of a column.
     pub fn table(&self) -> String {
         let mut columns: Vec<String> = match &self.config {
             Some(config) => config.protocol.metrics.iter().map(ToString::to_string).collect(),
@@ -33,17 +33,17 @@ impl Record {
         format!("{table}\n(means over {all} seeds; fewer seeds: {})", fewer.join(", "))
     }
 
-    /// N@20 by the training degree of the items.
+    /// Returns a table of N@20 by bucket of the items' training degree.
     pub fn by_degree(&self) -> String {
         self.means("N@20 by degree", &Buckets::default().labels(), |row| &row.by_item_degree)
     }
 
-    /// N@20 by the number of the user's training items.
+    /// Returns a table of N@20 by bucket of the users' number of training items.
     pub fn by_activity(&self) -> String {
         self.means("N@20 by activity", &Buckets::default().labels(), |row| &row.by_user_activity)
     }
 
-    /// Metrics of cold and warm items at 20.
+    /// Returns a table of the metrics of cold and warm items at cut-off 20.
     pub fn cold(&self) -> String {
         const COLUMNS: [&str; 7] =
             ["cold N", "cold R", "cold/all N", "cold/all R", "warm/all N", "warm/all R", SHARE];
@@ -111,13 +111,13 @@ impl Record {
     }
 }
 
-/// Width of the column of names.
+/// Width of the column of names, in characters.
 const WIDE: usize = 17;
 const VALID: &str = "valid_N@10";
-/// A column in which higher values are not better.
+/// Name of the column without a best value, because higher values are not better.
 const SHARE: &str = "cold share";
 
-/// One line per comparison.
+/// Returns a table of comparisons, one per line.
 pub fn comparison_table(comparisons: &[Comparison]) -> String {
     let system = comparisons.first().map_or("", |c| c.system.as_str());
     let mut out = format!(

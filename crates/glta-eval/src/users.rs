@@ -1,4 +1,4 @@
-//! The results of every user by raw ids, in one file per row.
+//! Stores the results of every user by raw ids, in one file per row.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -19,12 +19,12 @@ pub struct UserResult {
     pub recommended: Vec<String>,
     /// Raw ids of the test items.
     pub test: Vec<String>,
-    /// Test metrics by name.
+    /// Test metrics by name, such as `N@10`.
     #[serde(flatten)]
     pub metrics: BTreeMap<String, f64>,
 }
 
-/// The results of all users with test items.
+/// Returns the results of all users with test items.
 pub(crate) fn results(
     dataset: &Dataset,
     split: &Split,
@@ -47,12 +47,12 @@ pub(crate) fn results(
     test.users().iter().enumerate().map(result).collect()
 }
 
-/// The path of the file of a row.
+/// Returns the path of the file of a row.
 pub(crate) fn path(folder: &Path, system: &str, seed: u64) -> PathBuf {
     folder.join(format!("seed-{seed}")).join("users").join(file_name(system))
 }
 
-/// The file name of a system.
+/// Returns the file name of a system.
 pub(crate) fn file_name(system: &str) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() || c == '+' { c } else { '-' };
     let name: String = system.to_lowercase().chars().map(plain).collect();
@@ -70,7 +70,7 @@ pub(crate) fn save(path: &Path, results: &[UserResult]) -> Result<()> {
     write_whole(path, &text).map_err(|e| Error::io(path, e))
 }
 
-/// Reads the results of a row.
+/// Reads the users' results of a row.
 pub(crate) fn load(path: &Path) -> Result<Vec<UserResult>> {
     let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());

@@ -1,4 +1,4 @@
-//! The row of AlphaRec, on a generated shop and without a language model.
+//! AlphaRec's row on a generated shop, without a language model.
 
 #![allow(clippy::unwrap_used)]
 
@@ -60,7 +60,7 @@ fn the_row_equals_the_model_by_hand_and_is_kept() {
     assert_eq!(row.settings["encoders"], serde_json::json!(["TF-IDF"]));
     assert_eq!(row.settings["encoders_left_out"], serde_json::json!(["language_model"]));
 
-    // An existing row is kept.
+    // A resumed experiment keeps the existing row.
     let mut all = config;
     all.run.only = ["Popularity", "AlphaRec"].map(String::from).to_vec();
     let again = Experiment::new(&shop, folder.path(), all.clone()).resume(true).run().unwrap();
@@ -71,7 +71,7 @@ fn the_row_equals_the_model_by_hand_and_is_kept() {
     assert!(other.to_string().contains("baselines.temperatures"), "{other}");
 }
 
-/// Also of the contrastive models with embeddings.
+/// Covers AlphaRec and a contrastive model with embeddings.
 #[test]
 fn an_interrupted_search_continues_with_the_next_setting() {
     let (folder, mut config, shop) = (tempfile::tempdir().unwrap(), config(), shop());

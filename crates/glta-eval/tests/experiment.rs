@@ -42,7 +42,7 @@ fn a_row_equals_the_parts_by_hand() {
     let config = config(&["EASE"]);
     let record = run(folder.path(), &config).unwrap();
 
-    // The same, computed by hand.
+    // Compute the same values by hand.
     let shop = shop();
     let split = Split::new(&shop, &config.protocol.split_config(2024)).unwrap();
     let valid_config = EvaluationConfig { ks: vec![10], ..EvaluationConfig::default() };
@@ -147,7 +147,7 @@ fn names_are_checked() {
     }
 }
 
-/// Prefers low ids.
+/// A system that prefers items with low ids.
 struct Own(&'static str);
 
 struct LowIds(usize);
@@ -327,7 +327,7 @@ fn the_share_of_new_items_follows_the_ratios_unless_it_is_set() {
     let mut config = config(&[]);
     config.hold_out_items(0.1);
     let share = config.glta.linear.new_items;
-    // A tenth against nine tenths, and half as many validation items as test items.
+    // Cold items are a tenth of the items, and there are half as many validation as test items.
     assert!((share - 1.0 / 19.0).abs() < 1e-12, "{share}");
     config.set("protocol.valid_ratio=0.2").unwrap();
     assert!((config.glta.linear.new_items - 0.1).abs() < 1e-12);
@@ -398,7 +398,7 @@ fn what_was_left_out_of_the_data_is_recorded() {
     assert_eq!(Record::load(folder.path()).unwrap().unwrap().data, record.data);
 }
 
-/// Encodes the first letters of a text.
+/// A text encoder whose vector contains every fifth byte of the text.
 struct Letters(&'static str, f32);
 
 impl TextEncoder for Letters {
@@ -462,7 +462,7 @@ fn rows_of_other_data_or_encoders_are_not_mixed() {
     assert!(none.contains("another text encoder"), "{none}");
     // Rows without texts need no encoder.
     go(&shop, None, &["Popularity"]).unwrap();
-    // The number of users, items and interactions is the same.
+    // Change an interaction, so that the numbers of users, items and interactions stay the same.
     let last = shop.n_items() as u32 - 1;
     let mirrored = shop.interactions().iter().map(|(user, item)| (user, last - item));
     let mirrored = Dataset::from_dense(shop.name(), 60, shop.items().to_vec(), mirrored).unwrap();

@@ -1,4 +1,4 @@
-//! The experiment on the path through the language model, with a small model on a generated shop.
+//! The rows of `run.llm_path`, with a small language model on a generated shop.
 
 #![allow(clippy::unwrap_used)]
 
@@ -42,7 +42,7 @@ fn run(out: &Path, config: &ExperimentConfig) -> Record {
     experiment.resume(true).run().unwrap()
 }
 
-/// The files of the language model's results, with their contents.
+/// Returns the stored results of the language model by file name.
 fn files(out: &Path) -> Vec<(String, Vec<u8>)> {
     let folder = std::fs::read_dir(out.join("seed-2024/llm-path")).unwrap();
     let mut files: Vec<(String, Vec<u8>)> = folder
@@ -59,7 +59,7 @@ fn files(out: &Path) -> Vec<(String, Vec<u8>)> {
 #[test]
 fn forms_and_controls_are_compared_and_resumed() {
     let (folder, config) = (tempfile::tempdir().unwrap(), config(&[]));
-    // Interrupted within the first form that runs prompts.
+    // Interrupt within the first form that runs prompts.
     let shop = shop();
     let mut seen = 0;
     let interrupted = Experiment::new(&shop, folder.path(), config.clone())
@@ -126,7 +126,7 @@ fn the_cost_is_known_before() {
     let mut config = config(&[]);
     let (shop, language) = (shop(), language(&config));
     let cost = LlmPathCost::of(&shop, &config, &language).unwrap();
-    // Two prompts per user with at least two items, for pretrained and random weights.
+    // Two prompts per user with at least two items, with pretrained and random weights.
     assert!(cost.prompts > 2 * 40 && cost.prompts <= 4 * 40, "{cost}");
     assert!(cost.prompt_tokens > 10 * cost.prompts);
     assert!(cost.titles >= 2 * 40 * 8 && cost.title_tokens > cost.titles);

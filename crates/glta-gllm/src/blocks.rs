@@ -1,4 +1,4 @@
-//! Logits in blocks of items; the whole matrix is never in memory.
+//! Computes logits in blocks of items; the whole matrix is never in memory.
 
 use std::ops::Range;
 
@@ -8,33 +8,34 @@ use rayon::prelude::*;
 
 use crate::Result;
 
-/// Largest number of items in a block: the logits of a few hundred rows should stay in the
+/// Maximum number of items in a block, so that the logits of a few hundred rows stay in the
 /// second-level cache.
 const BLOCK: usize = 1024;
-/// Largest number of weights in a block (4 MB): the backward pass should find them in the
+/// Maximum number of weights in a block (4 MB), so that the backward pass finds them in the
 /// third-level cache.
 const CACHED_WEIGHTS: usize = 1 << 20;
-/// Largest number of parts, and the smallest number of items in a part. A row is summed over the
-/// items of a block, then of a part, then over the parts. This order depends neither on other rows
-/// nor on threads, so a batch that is divided among ranks has the same sums.
+/// Maximum number of parts. A row is summed over the items of a block, then of a part, then over
+/// the parts. This order depends neither on other rows nor on threads, so a batch that is divided
+/// among ranks has the same sums.
 const PARTS: usize = 32;
+/// Minimum number of items in a part.
 const SMALLEST_PART: usize = 512;
 
-/// `Z Wᵀ + b + offset` on the CPU, `(rows, items)`, in blocks of items.
+/// The logits `Z Wᵀ + b + offset: (rows, items)` on the CPU, computed in blocks of items.
 #[derive(Clone, Copy)]
 pub(crate) struct Logits<'a> {
-    /// `(rows, inner)`.
+    /// Hidden states, `(rows, inner)`.
     pub(crate) z: &'a [f32],
-    /// `(items, inner)`.
+    /// Item weights, `(items, inner)`.
     pub(crate) w: &'a [f32],
-    /// `(items,)`.
+    /// Item biases, `(items,)`.
     bias: &'a [f32],
-    /// `(rows, items)`.
+    /// Fixed logits that are added, `(rows, items)`.
     offset: Option<&'a [f32]>,
     pub(crate) rows: usize,
     pub(crate) items: usize,
     pub(crate) inner: usize,
-    /// Items per block.
+    /// Number of items per block.
     pub(crate) block: usize,
     arch: Arch,
 }
@@ -50,8 +51,8 @@ fn f32_slice<'a>(storage: &'a Storage, layout: &Layout) -> candle_core::Result<&
     }
 }
 
-/// Calls `f` with the logits of contiguous `z: (rows, inner)`, `w: (items, inner)`,
-/// `bias: (items,)` and `offset: (rows, items)`.
+/// Calls `f` with the logits of contiguous `z: (rows, inner)`, `w: (items, inner)`, `bias:
+/// (items,)` and `offset: (rows, items)`.
 pub(crate) fn with_logits<R>(
     z: &Tensor,
     w: &Tensor,
@@ -81,14 +82,14 @@ pub(crate) fn with_logits<R>(
 }
 
 impl Logits<'_> {
-    /// Items per part.
+    /// Returns the number of items per part.
     pub(crate) fn part(&self) -> usize {
         self.items.div_ceil(PARTS).max(SMALLEST_PART)
     }
 
     /// Calls `f(state, items, logits)` for every block. `logits` is `(rows, items)` and may be
-    /// overwritten. `parts` has one state for each [`part`](Self::part) of the items, in order;
-    /// threads take one part at a time.
+    /// overwritten. `parts` has one state for each [`part`](Self::part) of the items, in order.
+    /// Each thread processes one part at a time.
     pub(crate) fn walk<T: Send>(
         &self,
         parts: Vec<T>,
@@ -134,7 +135,7 @@ impl Logits<'_> {
         );
     }
 
-    /// Replaces logits by `scale · exp(logit − shift)`.
+    /// Replaces every logit by `scale · exp(logit − shift)`.
     pub(crate) fn exp_in_place(&self, row: &mut [f32], shift: f32, scale: f32) {
         self.arch.dispatch(
             #[inline(always)]
@@ -142,7 +143,7 @@ impl Logits<'_> {
         );
     }
 
-    /// `out += row` in f64, for sums over many rows.
+    /// Computes `out += row` in f64, for sums over many rows.
     pub(crate) fn add_wide(&self, out: &mut [f64], row: &[f32]) {
         self.arch.dispatch(
             #[inline(always)]
@@ -150,7 +151,7 @@ impl Logits<'_> {
         );
     }
 
-    /// `out += row`.
+    /// Computes `out += row`.
     pub(crate) fn add(&self, out: &mut [f32], row: &[f32]) {
         self.arch.dispatch(
             #[inline(always)]
@@ -159,14 +160,14 @@ impl Logits<'_> {
     }
 }
 
-/// A row-major matrix, or its transpose.
+/// A row-major matrix, or the transpose of one.
 #[derive(Clone, Copy)]
 pub(crate) struct Matrix<'a> {
     pub(crate) values: &'a [f32],
     pub(crate) columns: usize,
 }
 
-/// A matrix read by its strides: `(rows, columns, row stride, column stride)`.
+/// A matrix with strides: `(rows, columns, row stride, column stride)`.
 pub(crate) struct View<'a>(&'a [f32], [usize; 4]);
 
 impl<'a> From<Matrix<'a>> for View<'a> {
@@ -183,7 +184,7 @@ impl<'a> Matrix<'a> {
     }
 }
 
-/// `out = a b`, or `out += a b`, on this thread.
+/// Computes `out = a b` or `out += a b` on the current thread.
 pub(crate) fn product<'a>(
     out: &mut [f32],
     a: impl Into<View<'a>>,
@@ -193,8 +194,8 @@ pub(crate) fn product<'a>(
     let (View(a, [m, k, a_row, a_column]), View(b, [inner, n, b_row, b_column])) =
         (a.into(), b.into());
     assert!(inner == k && out.len() == m * n, "({m}, {k}) x ({inner}, {n}) into {}", out.len());
-    // SAFETY: a view's shape and strides cover exactly its slice, `out` was
-    // checked to be (m, n), and is borrowed mutably, so it overlaps neither.
+    // SAFETY: the shape and strides of a view cover exactly its slice. `out` was checked to be (m,
+    // n) and is borrowed mutably, so it overlaps neither view.
     unsafe {
         gemm::gemm(
             m,
@@ -215,13 +216,13 @@ pub(crate) fn product<'a>(
             false,
             false,
             false,
-            // Blocks of items are the parallel unit.
+            // The blocks of items are computed in parallel, so each product uses one thread.
             gemm::Parallelism::None,
         );
     }
 }
 
-/// Returns the largest number of a row and ignores NaN.
+/// Returns the maximum of a row and ignores NaN.
 pub(crate) fn largest(row: &[f32]) -> f32 {
     Arch::new().dispatch(
         #[inline(always)]
@@ -229,7 +230,7 @@ pub(crate) fn largest(row: &[f32]) -> f32 {
     )
 }
 
-/// Sums and maxima use this many lanes, so that the compiler emits vector instructions.
+/// Number of lanes in sums and maxima, so that the compiler emits vector instructions.
 const LANES: usize = 16;
 
 #[inline(always)]
@@ -244,11 +245,11 @@ fn largest_of(row: &[f32]) -> f32 {
     tops.iter().chain(rest).fold(f32::NEG_INFINITY, |a, &b| a.max(b))
 }
 
-/// The sum of exponentials of a row that is read in parts.
+/// Sum of the exponentials of a row that is read in parts, relative to the maximum.
 #[derive(Clone, Copy)]
 pub(crate) struct LogSumExp {
     max: f32,
-    /// `Σ exp(logit − max)`.
+    /// The sum `Σ exp(logit − max)`.
     sum: f64,
 }
 
@@ -257,7 +258,7 @@ impl LogSumExp {
         Self { max, sum }
     }
 
-    /// The sum over no logits. The maximum is finite, so that `∞ − ∞` cannot occur.
+    /// The value for a row without logits. The maximum is finite, so that `∞ − ∞` cannot occur.
     pub(crate) const EMPTY: Self = Self { max: f32::MIN, sum: 0.0 };
 
     pub(crate) fn of(row: &[f32]) -> Self {
@@ -267,7 +268,7 @@ impl LogSumExp {
                 let max = largest_of(row).max(f32::MIN);
                 let (lanes, rest) = row.as_chunks::<LANES>();
                 let mut sum: f64 = rest.iter().map(|&l| f64::from(exp(l - max))).sum();
-                // Short runs are summed in f32, their totals in f64.
+                // Sum short runs in f32, and their totals in f64.
                 for lanes in lanes.chunks(64) {
                     let mut sums = [0f32; LANES];
                     for lane in lanes {
@@ -282,7 +283,7 @@ impl LogSumExp {
         )
     }
 
-    /// Combines two parts.
+    /// Combines the sums of two parts.
     #[must_use]
     pub(crate) fn and(self, other: Self) -> Self {
         let max = self.max.max(other.max);
@@ -290,7 +291,7 @@ impl LogSumExp {
         Self { max, sum: share(self) + share(other) }
     }
 
-    /// Whether any logit was NaN or infinite.
+    /// Returns whether any logit was NaN or infinite.
     pub(crate) fn is_nan(self) -> bool {
         self.sum.is_nan()
     }
@@ -300,15 +301,16 @@ impl LogSumExp {
     }
 }
 
-/// `e^x` for `x` up to 88, within about two units in the last place; zero below −87. The Cephes
-/// polynomial without branches, so that loops over it are vectorised.
+/// Computes `e^x` for `x` up to 88, within about two units in the last place; returns zero below
+/// −87. Uses the Cephes polynomial without branches, so that loops over this function are
+/// vectorised.
 #[inline(always)]
 #[allow(clippy::excessive_precision)]
 fn exp(x: f32) -> f32 {
     // Adding 1.5 · 2²³ rounds to an integer, which is then in the lowest bits.
     let shifted = x * std::f32::consts::LOG2_E + 12_582_912.0;
     let n = shifted - 12_582_912.0;
-    // ln 2 as the sum of two numbers; the first has few bits.
+    // Subtract n · ln 2, with ln 2 as the sum of two numbers; the first has few bits.
     let r = x - n * 0.693_359_375 + n * 2.121_944_4e-4;
     let mut p = 1.987_569_15e-4;
     for c in [

@@ -8,22 +8,22 @@ use crate::blocks::{LogSumExp, Logits, largest};
 use crate::lists::{inside, sorted};
 use crate::{Error, Result};
 
-/// How the logits of a user's slots are combined into one ranked list.
+/// The rule that combines the logits of a user's slots into one ranked list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Decoder {
-    /// Each slot in turn adds its best item that is not yet in the list, until the list is full:
-    /// the paper's GLTA.
+    /// Each slot in turn adds its best item that is not yet in the list, until the list is full.
+    /// This is the decoder of the paper's GLTA.
     Parallel,
-    /// The best items of the first slot (the paper's FL).
+    /// The list has the best items of the first slot. This is FL in the paper.
     FirstLogit,
-    /// The best items by mean log-probability over the slots.
+    /// The list has the items with the highest mean log-probability over the slots.
     MeanSlots,
 }
 
 impl Decoder {
-    /// Number of a user's slots that the decoder reads.
+    /// Returns the number of a user's slots that the decoder reads.
     pub(crate) fn slots(self, slots: usize) -> usize {
         if self == Self::FirstLogit { slots.min(1) } else { slots }
     }
@@ -32,8 +32,8 @@ impl Decoder {
 /// Returns the best `k` items of one user, best first. The score of an item is its log-probability
 /// in the slot that added it, or the mean over the slots.
 ///
-/// `slots` has one row of `items` logits per slot. Items of `excluded` are left out. Ties go to the
-/// lower id. The list is shorter than `k` only if no item is left.
+/// `slots` has one row of `items` logits per slot. Items of `excluded` are not in the list. Ties go
+/// to the lower id. The list is shorter than `k` only if no item is left.
 /// [`GllmHead::rank`](crate::GllmHead::rank) returns the same list without computing all logits at
 /// once.
 ///
@@ -51,7 +51,7 @@ impl Decoder {
 /// ```
 ///
 /// # Errors
-/// A logit is NaN or infinite.
+/// Returns [`Error::NotANumber`] if a logit is NaN or infinite.
 pub fn decode(
     slots: &[impl AsRef<[f32]>],
     excluded: &[u32],
@@ -73,7 +73,7 @@ pub fn decode(
     Ok(ranking.finish(k))
 }
 
-/// Applies [`decode`] to every `slots` rows of `logits`, in blocks of items.
+/// Applies [`decode`] to each user, that is to every `slots` rows of `logits`, in blocks of items.
 pub(crate) fn rank(
     logits: &Logits<'_>,
     slots: usize,
@@ -100,12 +100,13 @@ pub(crate) fn rank(
     Ok(whole.into_iter().map(|ranking| ranking.finish(k)).collect())
 }
 
-/// A user's partial list after some of the items.
+/// A user's ranking of the items that have been read so far.
 #[derive(Clone)]
 pub(crate) struct Ranking {
-    /// The best items of each slot by logit, or of the mean over the slots.
+    /// The best items of each slot by logit. For [`Decoder::MeanSlots`] a single list by mean
+    /// logit.
     lists: Vec<Vec<Ranked>>,
-    /// One sum of exponentials per slot.
+    /// Sum of exponentials of each slot.
     sums: Vec<LogSumExp>,
 }
 
@@ -115,13 +116,13 @@ impl Ranking {
         Self { lists: vec![Vec::new(); lists], sums: vec![LogSumExp::EMPTY; slots] }
     }
 
-    /// A ranking from the best items of each list and the sum of each slot.
+    /// Creates a ranking from the best items of each list and the sum of each slot.
     pub(crate) fn of(lists: Vec<Vec<Ranked>>, sums: Vec<LogSumExp>) -> Self {
         Self { lists, sums }
     }
 
-    /// Adds the logits `(slots, items)` of the items `range`, which must follow those read before.
-    /// Overwrites `logits`.
+    /// Reads the logits `(slots, items)` of the items in `range`, which must follow the items read
+    /// before. Overwrites `logits`.
     fn read(
         &mut self,
         logits: &mut [f32],
@@ -158,7 +159,7 @@ impl Ranking {
         Ok(())
     }
 
-    /// Adds the partial lists of other items.
+    /// Merges the ranking of other items.
     fn merge(&mut self, other: Self, k: usize) {
         self.sums.iter_mut().zip(other.sums).for_each(|(sum, other)| *sum = sum.and(other));
         self.lists.iter_mut().zip(other.lists).for_each(|(list, other)| merge(list, other, k));
@@ -174,7 +175,7 @@ impl Ranking {
     }
 }
 
-/// Merges two lists into the best `k`, best first, ties by lower id.
+/// Merges another list into `list` and keeps the best `k` items, best first, ties by lower id.
 pub(crate) fn merge(list: &mut Vec<Ranked>, others: impl IntoIterator<Item = Ranked>, k: usize) {
     list.extend(others);
     let by_score = |a: &Ranked, b: &Ranked| b.score.partial_cmp(&a.score);
@@ -182,8 +183,8 @@ pub(crate) fn merge(list: &mut Vec<Ranked>, others: impl IntoIterator<Item = Ran
     list.truncate(k);
 }
 
-/// The lists take turns to add their best item that is not yet taken. A list can lose at most `k -
-/// 1` items to the others, so `k` items per list are enough.
+/// Lets the lists take turns to add their best item that is not yet taken. A list can lose at most
+/// `k - 1` items to the others, so `k` items per list are enough.
 fn take_turns(lists: &[Vec<Ranked>], k: usize) -> Vec<Ranked> {
     if let [list] = lists {
         return list.clone();

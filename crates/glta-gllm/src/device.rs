@@ -1,4 +1,4 @@
-//! Loss and ranking of tensors on a device, in the same blocks of items. Only lists of `k` items
+//! Computes loss and rankings of tensors on a device, in blocks of items. Only lists of `k` items
 //! are copied to the host.
 
 use std::ops::Range;
@@ -14,25 +14,25 @@ use crate::decode::Ranking;
 use crate::lists::{MASKED, inside, share};
 use crate::{Decoder, Error, Result};
 
-/// Logits per block (64 MB).
+/// Number of logits per block (64 MB).
 const BLOCK_LOGITS: usize = 16 << 20;
-/// Lists up to this length are selected on the device, one maximum at a time.
+/// Maximum length of a list that is selected on the device, one maximum at a time.
 const LONGEST_LIST: usize = 64;
-/// Index that scatter and gather skip.
+/// An index that scatter and gather skip.
 const NONE: u32 = u32::MAX;
 
-/// `Z Wᵀ + b + offset`, `(rows, items)`, in blocks of items.
+/// The logits `Z Wᵀ + b + offset: (rows, items)` on a device, computed in blocks of items.
 #[derive(Debug, Clone)]
 pub(crate) struct Logits {
-    /// `(rows, inner)`.
+    /// Hidden states, `(rows, inner)`.
     pub(crate) z: Tensor,
-    /// `(items, inner)`.
+    /// Item weights, `(items, inner)`.
     pub(crate) w: Tensor,
-    /// `(items,)`.
+    /// Item biases, `(items,)`.
     pub(crate) bias: Tensor,
-    /// `(rows, items)`.
+    /// Fixed logits that are added, `(rows, items)`.
     pub(crate) offset: Option<Tensor>,
-    /// Items per block; by default as many as fit.
+    /// Number of items per block; `None` uses the largest block that fits.
     pub(crate) block: Option<usize>,
 }
 
@@ -55,8 +55,8 @@ impl Logits {
     }
 }
 
-/// Returns the entries of ascending lists that are in `range`, relative to its start: `(lists,
-/// longest)`. `None` if there is no such entry.
+/// Returns the entries of ascending lists that are in `range`, relative to its start, as a tensor
+/// `(lists, longest)`. Returns `None` if there is no such entry.
 fn indices<'a>(
     lists: impl Iterator<Item = &'a [u32]>,
     range: &Range<usize>,
@@ -75,7 +75,7 @@ fn indices<'a>(
     Ok(Some(Tensor::from_vec(values, (parts.len(), longest), device)?))
 }
 
-/// Writes `value` to these entries of `to`.
+/// Writes `value` to the entries `at` of `to`.
 fn set(to: &Tensor, at: Option<&Tensor>, value: f32) -> Result<()> {
     if let Some(at) = at {
         let values = Tensor::full(value, at.dims(), to.device())?;
@@ -84,7 +84,7 @@ fn set(to: &Tensor, at: Option<&Tensor>, value: f32) -> Result<()> {
     Ok(())
 }
 
-/// Maximum and `Σ exp(logit − maximum)` of every row, `(rows, 1)` each.
+/// The maximum and `Σ exp(logit − maximum)` of every row, `(rows, 1)` each.
 #[derive(Debug)]
 struct Sums {
     max: Tensor,
@@ -114,24 +114,25 @@ impl Sums {
     }
 }
 
-/// The set cross-entropy of [`Logits`] as a differentiable operation; its value is already
-/// computed.
+/// The set cross-entropy of [`Logits`] as a differentiable operation. The value is computed before
+/// the operation is added to the graph.
 struct CrossEntropy {
-    /// Ascending, as is `masked`.
+    /// Targets of each row, ascending.
     targets: Vec<Vec<u32>>,
+    /// Masked items of each row, ascending.
     masked: Vec<Vec<u32>>,
     logits: Logits,
-    /// Logarithm of every row's softmax denominator, `(rows, 1)`.
+    /// Logarithm of the softmax denominator of every row, `(rows, 1)`.
     log_sum_exp: Tensor,
-    /// Weight of each row's loss divided by its number of targets, `(rows, 1)`; zero without
+    /// Weight of the loss of every row, divided by the number of targets, `(rows, 1)`; zero without
     /// targets.
     weights: Tensor,
     shares: Tensor,
     value: Tensor,
 }
 
-/// [`crate::loss::blocked_cross_entropy`] on a device, with row weights. `targets` and `masked` are
-/// ascending.
+/// Computes [`crate::loss::blocked_cross_entropy`] on a device, with row weights. `targets` and
+/// `masked` are ascending.
 pub(crate) fn cross_entropy(
     logits: Logits,
     targets: Vec<Vec<u32>>,
@@ -169,8 +170,8 @@ fn lists(lists: &[Vec<u32>]) -> impl Iterator<Item = &[u32]> {
 }
 
 impl CrossEntropy {
-    /// Gradients with respect to `z`, `w` and the bias, times the scalar `grad`. Those of `w` and
-    /// the bias are computed on request.
+    /// Computes the gradients with respect to `z`, `w` and the bias, times the scalar `grad`. The
+    /// gradients of `w` and of the bias are computed only on request.
     fn backward(
         &self,
         grad: &Tensor,
@@ -213,7 +214,7 @@ impl CustomOp3 for CrossEntropy {
         "blocked-cross-entropy"
     }
 
-    // The value exists already; this call only adds the operation to the graph.
+    // The value is already computed; this call only adds the operation to the graph.
     fn cpu_fwd(
         &self,
         _: &CpuStorage,
@@ -259,7 +260,7 @@ impl CustomOp3 for CrossEntropy {
     }
 }
 
-/// [`crate::decode::rank`] on a device; `excluded` is ascending.
+/// Computes [`crate::decode::rank`] on a device; `excluded` is ascending.
 pub(crate) fn rank(
     logits: &Logits,
     slots: usize,
@@ -303,7 +304,7 @@ pub(crate) fn rank(
     Ok(rankings.map(|ranking| ranking.finish(k)).collect())
 }
 
-/// Returns the `k` largest values of each row, best first, ties by lower index; −∞ is left out.
+/// Returns the `k` largest values of each row, best first, ties by lower index, without −∞.
 /// Overwrites the rows.
 fn largest(rows: &Tensor, k: usize) -> Result<Vec<Vec<Ranked>>> {
     let (n, width) = rows.dims2()?;
@@ -318,7 +319,7 @@ fn largest(rows: &Tensor, k: usize) -> Result<Vec<Vec<Ranked>>> {
     let (mut scores, mut items) = (Vec::new(), Vec::new());
     for _ in 0..k.min(width) {
         let max = rows.max_keepdim(D::Minus1)?;
-        // The lowest index of the maximum; none if the maximum is NaN.
+        // Find the lowest index of the maximum; there is none if the maximum is NaN.
         let at = rows.broadcast_eq(&max)?.where_cond(&index, &none)?.min_keepdim(D::Minus1)?;
         rows.scatter_set(&at, &taken, 1)?;
         scores.push(max);
@@ -379,7 +380,7 @@ mod tests {
     }
 
     proptest! {
-        /// Small whole numbers, so that the logits are exact and full of ties.
+        /// Small integers make the logits exact and produce many ties.
         #[test]
         fn blocks_give_the_list_of_full_rows(
             z in prop::collection::vec(-2i8..3, 4 * 3),

@@ -11,7 +11,7 @@ pub enum Error {
         what: &'static str,
         /// The expected shape.
         expected: String,
-        /// The shape that was given.
+        /// The actual shape.
         got: Vec<usize>,
     },
     /// An item id is outside the catalogue.
@@ -21,7 +21,7 @@ pub enum Error {
         row: usize,
         /// The item id.
         item: u32,
-        /// Number of items.
+        /// Number of items in the catalogue.
         items: usize,
     },
     /// An item is both a target and masked.
@@ -32,21 +32,21 @@ pub enum Error {
         /// The item id.
         item: u32,
     },
-    /// No row has a target, so the mean is undefined.
+    /// No row has a target, so the mean loss is undefined.
     #[error("the batch has no targets")]
     NoTargets,
     /// A logit is NaN or infinite.
     #[error("the logit of item {item} in slot {slot} is NaN or infinite")]
     NotANumber {
-        /// Slot.
+        /// Index of the slot.
         slot: usize,
-        /// Item id.
+        /// The item id.
         item: usize,
     },
     /// A tensor operation failed.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
-    /// The head's weights could not be created.
+    /// The weights of the head could not be created.
     #[error("could not create the head's weights")]
     Weights(#[from] glta_projector::Error),
 }

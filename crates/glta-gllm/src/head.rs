@@ -7,7 +7,7 @@ use crate::lists::sorted;
 use crate::loss::blocked_cross_entropy;
 use crate::{Decoder, Error, Ranked, Result, decode, device};
 
-/// How the head's item weights `W_g: (items, hidden)` are parameterised.
+/// Parameterisation of the head's item weights `W_g: (items, hidden)`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -19,20 +19,20 @@ pub enum GllmWeights {
     Tied,
 }
 
-/// A score of user and item nodes that is added to the logits: `α · (e_u · e_i)` with a learned
-/// `α`. The language model then learns a correction to it.
+/// Scores of user and item nodes that are added to the logits: `α · (e_u · e_i)` with a learned
+/// `α`. The language model then learns a correction of these scores.
 #[derive(Debug, Clone)]
 pub struct GraphResidual {
-    /// Node features of the users, one row per row of hidden states: `(n, d)`.
+    /// User nodes, `(n, d)`: one row per row of hidden states.
     pub users: Tensor,
-    /// Item nodes: `(items, d)`.
+    /// Item nodes, `(items, d)`.
     pub items: Tensor,
 }
 
 /// The linear layer from hidden states to item logits.
 ///
-/// Trained parameters are f64 ([`normal_parameter`]). Free weights are f32, because there are
-/// `items × hidden` of them.
+/// Trained parameters are f64 ([`normal_parameter`]). Free weights are f32 to save memory, because
+/// there are `items × hidden` of them.
 ///
 /// ```
 /// use candle_core::{DType, Device, Tensor};
@@ -57,7 +57,7 @@ pub struct GllmHead {
 #[derive(Debug, Clone)]
 enum Weights {
     Free(Var),
-    /// `map: (d, hidden)`, `nodes: (items, d)`.
+    /// A trained `map: (d, hidden)` and the frozen `nodes: (items, d)`.
     Tied {
         map: Var,
         nodes: Tensor,
@@ -72,7 +72,7 @@ impl GllmHead {
     /// Creates a head with free weights.
     ///
     /// # Errors
-    /// The device is out of memory.
+    /// Returns an error if the device is out of memory.
     pub fn free(
         hidden: usize,
         items: usize,
@@ -88,7 +88,7 @@ impl GllmHead {
     /// aligned item tokens.
     ///
     /// # Errors
-    /// `rows` does not have two dimensions.
+    /// Returns an error if `rows` does not have two dimensions.
     pub fn free_from(rows: &Tensor, bias: bool) -> Result<Self> {
         let &[items, hidden] = rows.dims() else {
             return Err(shape("initial head weights", "(items, hidden)", rows));
@@ -100,7 +100,7 @@ impl GllmHead {
     /// Creates a head that is tied to frozen item nodes `(items, d)`.
     ///
     /// # Errors
-    /// `nodes` does not have two dimensions.
+    /// Returns an error if `nodes` does not have two dimensions.
     pub fn tied(hidden: usize, nodes: &Tensor, bias: bool, seed: u64) -> Result<Self> {
         let &[items, d] = nodes.dims() else {
             return Err(shape("item nodes", "(items, d)", nodes));
@@ -123,7 +123,7 @@ impl GllmHead {
         Ok(Self { weights, bias, alpha, items, hidden })
     }
 
-    /// Number of items.
+    /// Returns the number of items.
     pub fn items(&self) -> usize {
         self.items
     }
@@ -144,11 +144,11 @@ impl GllmHead {
         }
     }
 
-    /// Sets the item biases `(items)`, for example to log frequencies. A head without bias stays
-    /// unchanged.
+    /// Sets the item biases `(items)`, for example to log frequencies. Does nothing for a head
+    /// without bias.
     ///
     /// # Errors
-    /// The number of biases differs from the number of items.
+    /// Returns an error if the number of biases differs from the number of items.
     pub fn set_bias(&self, bias: &Tensor) -> Result<()> {
         if bias.dims() != [self.items] {
             return Err(shape("item biases", &format!("({})", self.items), bias));
@@ -159,19 +159,19 @@ impl GllmHead {
         Ok(())
     }
 
-    /// Sets the weight `α` of the [`GraphResidual`]; it is zero in a new head.
+    /// Sets the weight `α` of the [`GraphResidual`], which is zero in a new head.
     ///
     /// # Errors
-    /// The device is out of memory.
+    /// Returns an error if the device is out of memory.
     pub fn set_alpha(&self, alpha: f64) -> Result<()> {
         Ok(self.alpha.set(&Tensor::new(alpha, self.alpha.device())?)?)
     }
 
-    /// Sets all trained weights to zero. With fixed logits as offset, the head then starts from
-    /// these.
+    /// Sets all trained weights to zero. With fixed logits as offset, training then starts from
+    /// these logits.
     ///
     /// # Errors
-    /// The device is out of memory.
+    /// Returns an error if the device is out of memory.
     pub fn set_zero(&self) -> Result<()> {
         let mut parameters = Parameters::new();
         self.collect("head", true, &mut parameters);
@@ -182,7 +182,7 @@ impl GllmHead {
     /// Returns the item logits `(n, items)` of hidden states `(n, hidden)` (equation 3).
     ///
     /// # Errors
-    /// Shapes do not match.
+    /// Returns an error if the shapes do not match.
     pub fn logits(&self, hidden: &Tensor, residual: Option<&GraphResidual>) -> Result<Tensor> {
         let (z, w) = self.factors(hidden, residual)?;
         let logits = z.matmul(&w.t()?)?;
@@ -192,10 +192,10 @@ impl GllmHead {
         })
     }
 
-    /// Returns the logits `(n, items.len())` of the given items.
+    /// Returns the logits `(n, items.len())` of the given items, for hidden states `(n, hidden)`.
     ///
     /// # Errors
-    /// Shapes do not match, or an item is unknown.
+    /// Returns an error if the shapes do not match or an item is unknown.
     pub fn logits_of(&self, hidden: &Tensor, items: &[u32]) -> Result<Tensor> {
         if let Some(&item) = items.iter().find(|&&item| item as usize >= self.items) {
             return Err(Error::ItemOutOfRange { row: 0, item, items: self.items });
@@ -215,10 +215,10 @@ impl GllmHead {
     /// Returns the best `k` items of each user. The result equals that of
     /// [`decode`](crate::decode()) on the [`logits`](Self::logits) of the user's slots, but the
     /// logits are computed in blocks of items. `slots` consecutive rows of `hidden: (users × slots,
-    /// hidden)` belong to one user. Items of `excluded` are left out.
+    /// hidden)` belong to one user. Items of `excluded` are not in the list.
     ///
     /// # Errors
-    /// Shapes do not match, or a logit is NaN or infinite.
+    /// Returns an error if the shapes do not match, or if a logit is NaN or infinite.
     pub fn rank(
         &self,
         hidden: &Tensor,
@@ -267,20 +267,21 @@ impl GllmHead {
         })
     }
 
-    /// Returns the cross-entropy between a row's softmax over all items and the uniform
+    /// Returns the set cross-entropy: between a row's softmax over all items and the uniform
     /// distribution on its target set, as the mean over the rows with targets.
     ///
     /// With one target per row and one row per slot this is the paper's equation 3. With all of a
     /// user's targets in one row it is the multinomial likelihood that the paper's random slots
     /// estimate. Items of `masked`, such as those shown in the prompt, are left out of the softmax.
-    /// `offset: (n, items)` are fixed logits that are added; the head then learns a correction to
-    /// them.
+    /// `offset: (n, items)` contains fixed logits that are added; the head then learns a correction
+    /// of these logits.
     ///
-    /// The loss is computed in blocks of items. Its memory is `O(n × block)` instead of `O(n ×
-    /// items)`, plus the offset.
+    /// The loss is computed in blocks of items. Besides the offset it needs memory of `O(n ×
+    /// block)` instead of `O(n × items)`.
     ///
     /// # Errors
-    /// Shapes do not match, an item is unknown, a target is masked, or no row has a target.
+    /// Returns an error if shapes do not match, an item is unknown, a target is masked, or no row
+    /// has a target.
     pub fn loss(
         &self,
         hidden: &Tensor,
@@ -293,12 +294,12 @@ impl GllmHead {
         self.loss_part(hidden, residual, offset, targets, masked, active)
     }
 
-    /// Returns the contribution of these rows to the mean over `active` rows with targets. The
+    /// Returns the contribution of the given rows to the mean over `active` rows with targets. The
     /// [`loss`](Self::loss) of a divided batch is the sum of its parts, and the gradients of a row
     /// have the same bits as in the undivided batch.
     ///
     /// # Errors
-    /// Those of [`loss`](Self::loss).
+    /// Returns the errors of [`loss`](Self::loss).
     pub fn loss_part(
         &self,
         hidden: &Tensor,
@@ -318,7 +319,7 @@ impl GllmHead {
         blocked_cross_entropy(&z, &w, &bias, offset, targets, masked, active, None)
     }
 
-    /// Returns `(n, k)` and `(items, k)`, whose product is the logits without bias.
+    /// Returns two factors, `(n, k)` and `(items, k)`, whose product is the logits without bias.
     fn factors(
         &self,
         hidden: &Tensor,
@@ -423,7 +424,7 @@ mod tests {
         let masked: Vec<Vec<u32>> = (0..9).map(|r| vec![r * 50 + 1]).collect();
         let mut parameters = Parameters::new();
         head.collect("head", true, &mut parameters);
-        // Gradients of a range of rows.
+        // Computes the gradients of `len` rows from `start`.
         let gradients = |start: usize, len: usize| -> Vec<Vec<f64>> {
             let rows = start..start + len;
             let residual = GraphResidual {

@@ -1,4 +1,5 @@
-//! Graph-language logits matching (GLLM): from a language model's hidden states to scores of items.
+//! Graph-language logits matching (GLLM): computes scores of items from the hidden states of a
+//! language model.
 //!
 //! A [`GllmHead`] implements the paper's equation 3: `logits = Z W_gᵀ + b_g` maps hidden states `Z:
 //! (n, hidden)` to item logits `(n, items)`. The output is always an item of the catalogue, never

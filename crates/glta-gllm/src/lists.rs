@@ -1,11 +1,11 @@
-//! Per-row lists of items: targets, masked items, excluded items.
+//! Lists of items per row: targets, masked items, excluded items.
 
 use std::ops::Range;
 
 /// Value of a masked logit. It is finite, so that `∞ − ∞` cannot occur.
 pub(crate) const MASKED: f32 = -1e30;
 
-/// Weight of each target in its row's loss.
+/// Returns the weight of each target in the loss of a row.
 pub(crate) fn share(list: &[u32]) -> f32 {
     1.0 / list.len() as f32
 }
@@ -17,7 +17,7 @@ pub(crate) fn inside(list: &[u32], range: &Range<usize>) -> impl Iterator<Item =
     list[at(start)..at(range.end)].iter().map(move |&item| item as usize - start)
 }
 
-/// Returns sorted copies.
+/// Returns sorted copies of the lists.
 pub(crate) fn sorted(lists: &[impl AsRef<[u32]>]) -> Vec<Vec<u32>> {
     let sort = |list: &[u32]| {
         let mut list = list.to_vec();

@@ -5,7 +5,7 @@ use crate::device;
 use crate::lists::{MASKED, inside, share, sorted};
 use crate::{Error, Result};
 
-/// Checks the ids and counts the rows with targets; there must be at least one.
+/// Checks the ids and returns the number of rows with targets, which must be at least one.
 fn check(items: usize, rows: usize, targets: &[Vec<u32>], masked: &[Vec<u32>]) -> Result<usize> {
     for (what, len) in [("rows of targets", targets.len()), ("rows of masked items", masked.len())]
     {
@@ -29,7 +29,8 @@ fn check(items: usize, rows: usize, targets: &[Vec<u32>], masked: &[Vec<u32>]) -
     }
 }
 
-/// Returns a dense `(rows, items)` tensor with the sum of `value(row)` over the listed items.
+/// Returns a dense `(rows, items)` tensor. Each listed item of a row adds `value(list)` to its
+/// entry.
 fn scatter(lists: &[Vec<u32>], value: impl Fn(&[u32]) -> f32, like: &Tensor) -> Result<Tensor> {
     let (rows, items) = like.dims2()?;
     let mut dense = vec![0f32; rows * items];
@@ -39,11 +40,11 @@ fn scatter(lists: &[Vec<u32>], value: impl Fn(&[u32]) -> f32, like: &Tensor) -> 
     Ok(Tensor::from_vec(dense, (rows, items), like.device())?)
 }
 
-/// Cross-entropy of logits `(n, items)` against the uniform distribution on each row's target set,
-/// averaged over the rows with targets. Items of `masked` are left out of the softmax.
-/// Differentiable with respect to the logits.
+/// Returns the set cross-entropy of logits `(n, items)`: against the uniform distribution on each
+/// row's target set, averaged over the rows with targets. Items of `masked` are left out of the
+/// softmax. The result is differentiable with respect to the logits.
 ///
-/// The plain form of [`GllmHead::loss`](crate::GllmHead::loss) for logits in memory.
+/// [`GllmHead::loss`](crate::GllmHead::loss) computes the same value without all logits in memory.
 ///
 /// ```
 /// use candle_core::{Device, Tensor};
@@ -57,7 +58,7 @@ fn scatter(lists: &[Vec<u32>], value: impl Fn(&[u32]) -> f32, like: &Tensor) -> 
 /// ```
 ///
 /// # Errors
-/// An item is unknown, a target is masked, or no row has a target.
+/// Returns an error if an item is unknown, a target is masked, or no row has a target.
 pub fn set_cross_entropy(
     logits: &Tensor,
     targets: &[Vec<u32>],
@@ -73,9 +74,9 @@ pub fn set_cross_entropy(
     Ok(((lse - hit)? / active as f64)?)
 }
 
-/// [`set_cross_entropy`] of `Z Wᵀ + b + offset` in blocks of items, forward and backward. The sum
-/// over the rows is divided by `active`. `block` is the number of items per block; by default as
-/// many as fit the cache.
+/// Computes [`set_cross_entropy`] of `Z Wᵀ + b + offset` in blocks of items, forward and backward.
+/// The sum over the rows is divided by `active`. `block` is the number of items per block; `None`
+/// uses as many as fit the cache.
 #[allow(clippy::too_many_arguments)]
 pub(crate) fn blocked_cross_entropy(
     z: &Tensor,
@@ -93,19 +94,20 @@ pub(crate) fn blocked_cross_entropy(
     blocked(logits, targets, masked, mean_over(active, targets))
 }
 
-/// Row weights of the mean over `active` rows; zero for rows without targets.
+/// Returns the row weights of a mean over `active` rows; zero for rows without targets.
 pub(crate) fn mean_over(active: usize, targets: &[Vec<u32>]) -> Vec<f32> {
     let weight = |t: &Vec<u32>| if t.is_empty() { 0.0 } else { 1.0 / active as f32 };
     targets.iter().map(weight).collect()
 }
 
-/// Cross-entropy of the rows of `Z Wᵀ + b` against one target each, with row weights: `Σ_r
-/// weights[r] · (ln Σ_i exp(z_r·w_i + b_i) − z_r·w_t − b_t)`. `z: (n, d)`, `w: (m, d)`, `bias:
-/// (m)`; differentiable with respect to all three. It is computed in blocks of rows of `w`. With
-/// rows of length one this is InfoNCE.
+/// Returns the weighted cross-entropy of the rows of `Z Wᵀ + b` against one target each: `Σ_r
+/// weights[r] · (ln Σ_i exp(z_r·w_i + b_i) − z_r·w_t − b_t)`.
+///
+/// The result is differentiable with respect to `z: (n, d)`, `w: (m, d)` and `bias: (m)`. It is
+/// computed in blocks of rows of `w`. With rows of norm one this is InfoNCE.
 ///
 /// # Errors
-/// Shapes do not match, a target is outside `w`, or there is no row.
+/// Returns an error if shapes do not match, a target is outside `w`, or there is no row.
 pub fn weighted_cross_entropy(
     z: &Tensor,
     w: &Tensor,
@@ -129,7 +131,7 @@ pub fn weighted_cross_entropy(
     blocked(logits, &targets, &masked, weights.to_vec())
 }
 
-/// The weighted sum of the row losses, for checked arguments.
+/// Computes the weighted sum of the row losses. The arguments must have been checked.
 fn blocked(
     logits: device::Logits,
     targets: &[Vec<u32>],
@@ -160,15 +162,16 @@ fn blocked(
 }
 
 struct BlockedCrossEntropy {
-    /// Ascending, as is `masked`.
+    /// Targets of each row, ascending.
     targets: Vec<Vec<u32>>,
+    /// Masked items of each row, ascending.
     masked: Vec<Vec<u32>>,
-    /// `(items)`. If the argument of the operation is f64, so is its gradient.
+    /// Item biases `(items)`. If the argument of the operation is f64, so is its gradient.
     bias: Tensor,
-    /// Fixed logits `(rows, items)` that are added.
+    /// Fixed logits that are added, `(rows, items)`.
     offset: Option<Tensor>,
     block: Option<usize>,
-    /// Weight of each row's loss; zero without targets.
+    /// Weight of each row's loss; zero for rows without targets.
     weights: Vec<f32>,
     log_sum_exp: Vec<f32>,
     value: f32,
@@ -178,7 +181,7 @@ struct BlockedCrossEntropy {
 type Gradients = (Vec<f32>, Option<Vec<f32>>, Option<Vec<f64>>);
 
 impl BlockedCrossEntropy {
-    /// Returns the log of each row's softmax denominator, and the loss.
+    /// Returns the logarithm of each row's softmax denominator, and the loss.
     fn forward(&self, logits: &Logits<'_>) -> (Vec<f32>, f32) {
         let empty = || vec![(LogSumExp::EMPTY, 0f64); logits.rows];
         let parts = logits.walk(logits.parts(empty), |rows, range, block| {
@@ -202,10 +205,11 @@ impl BlockedCrossEntropy {
         (log_sum_exp, total as f32)
     }
 
-    /// Gradients times `grad`; those of `w` and the bias on request.
+    /// Computes the gradients times `grad`. The gradients of `w` and of the bias are computed only
+    /// on request.
     fn backward(&self, logits: &Logits<'_>, grad: f32, w: bool, bias: bool) -> Gradients {
         let (rows, items, inner) = (logits.rows, logits.items, logits.inner);
-        // A frozen weight (tied head, no bias) needs no gradient.
+        // Frozen weights (tied head, no bias) need no gradient.
         let mut dw = w.then(|| vec![0f32; items * inner]);
         let mut db = bias.then(|| vec![0f64; items]);
         let part = logits.part();
@@ -253,7 +257,7 @@ impl CustomOp3 for BlockedCrossEntropy {
         "blocked-cross-entropy"
     }
 
-    // The value exists already; this call only adds the operation to the graph.
+    // The value is already computed; this call only adds the operation to the graph.
     fn cpu_fwd(
         &self,
         _: &CpuStorage,
@@ -309,7 +313,7 @@ mod tests {
 
     #[test]
     fn worked_by_hand() {
-        // Row 0: softmax over items 0 and 2 (item 1 masked), target 2.
+        // Row 0 is a softmax over items 0 and 2, because item 1 is masked; its target is item 2.
         let logits = Tensor::new(&[[0f32, 9.0, 1.0], [1.0, 2.0, 3.0]], &Device::Cpu).unwrap();
         let loss = set_cross_entropy(&logits, &[vec![2], vec![0, 1]], &[vec![1], vec![]]).unwrap();
         let row0 = (1.0 + (-1f64).exp()).ln();
@@ -424,7 +428,7 @@ mod tests {
         let w = normal_var((7, 4), 1.0, 5, &Device::Cpu).unwrap();
         let b = normal_var(7, 1.0, 6, &Device::Cpu).unwrap();
         let weighted = weighted_cross_entropy(&z, &w, &b, &[6, 0, 3], &[1.0, 0.0, 2.5]).unwrap();
-        // The second row has weight zero, the third two and a half.
+        // The second row has weight zero, the third has weight two and a half.
         let logits = z.matmul(&w.t().unwrap()).unwrap().broadcast_add(&b).unwrap();
         let of = |row, target| {
             let row = logits.narrow(0, row, 1).unwrap();

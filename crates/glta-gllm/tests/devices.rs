@@ -1,6 +1,6 @@
-//! Loss, gradients and ranking on a device against the CPU. The first test runs the body with the
-//! CPU as device. With the feature `cuda` the same body runs on a GPU with `-- --include-ignored`.
-//! (Unit tests run the device's operations on the CPU.)
+//! Compares loss, gradients and ranking on a device with the CPU. The first test uses the CPU as
+//! the device. With the feature `cuda` and `-- --include-ignored` the same comparison runs on a
+//! GPU.
 #![allow(clippy::unwrap_used)]
 
 #[cfg(feature = "cuda")]

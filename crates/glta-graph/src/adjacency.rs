@@ -1,4 +1,4 @@
-//! The normalised interaction graph.
+//! The normalised interaction graph, which multiplies node embeddings.
 
 use glta_data::Interactions;
 use ndarray::ArrayView2;
@@ -8,12 +8,12 @@ use crate::lines::{Nodes, Panels};
 use crate::tiles::{Limits, Product, Tiles, run};
 use crate::{Error, NodeEmbeddings, Result};
 
-/// The symmetrically normalised bipartite graph `Â = D^-½ A D^-½` of users and items. It multiplies
-/// node embeddings.
+/// The symmetrically normalised bipartite graph `Â = D^-½ A D^-½` of users and items, as a sparse
+/// matrix that multiplies node embeddings.
 ///
 /// Edges store no values: embeddings are divided by the square root of the degree, so every edge
 /// has weight one. Column ids take 16 bits. Nodes are renumbered by descending degree; public
-/// methods use the caller's ids. A node without edges propagates to zero.
+/// methods use the caller's ids. A node without edges has zeros in the product.
 ///
 /// ```
 /// use glta_data::Interactions;
@@ -36,18 +36,19 @@ pub struct Adjacency {
     pub(crate) isa: Isa,
 }
 
-/// One side of the graph, in internal order.
+/// The users or the items of the graph, in internal order.
 #[derive(Clone, Debug)]
 pub(crate) struct Side {
     /// Original id of each internal row.
     pub(crate) order: Vec<u32>,
     /// Internal row of each original id.
     pub(crate) rank: Vec<u32>,
-    /// 1 for a node without edges, as in the two fields below. Its own embedding then survives the
-    /// change of scale.
+    /// Square root of each node's degree; 1 for a node without edges, so that its own embedding
+    /// survives the change of scale.
     pub(crate) sqrt_degree: Vec<f32>,
+    /// Reciprocal square root of each node's degree; 1 for a node without edges.
     pub(crate) inv_sqrt_degree: Vec<f32>,
-    /// 0 for a node without edges.
+    /// Reciprocal of each node's degree; 0 for a node without edges.
     pub(crate) inv_degree: Vec<f32>,
     pub(crate) tiles: Tiles,
 }
@@ -56,7 +57,7 @@ impl Adjacency {
     /// Builds the graph from the interactions.
     ///
     /// # Errors
-    /// [`Error::TooLarge`] for more than 2³¹ users or items.
+    /// Returns [`Error::TooLarge`] for more than 2³¹ users or items.
     pub fn new(train: &Interactions) -> Result<Self> {
         Self::with_limits(train, Limits::default())
     }
@@ -84,31 +85,31 @@ impl Adjacency {
         })
     }
 
-    /// Number of users.
+    /// Returns the number of users.
     pub fn n_users(&self) -> usize {
         self.users.order.len()
     }
 
-    /// Number of items.
+    /// Returns the number of items.
     pub fn n_items(&self) -> usize {
         self.items.order.len()
     }
 
-    /// Number of interactions.
+    /// Returns the number of interactions.
     pub fn edges(&self) -> usize {
         self.users.tiles.edges()
     }
 
-    /// Bytes of the edges, in both directions.
+    /// Returns the size of the edges in bytes, for both directions.
     pub fn bytes(&self) -> usize {
         self.users.tiles.bytes() + self.items.tiles.bytes()
     }
 
-    /// Multiplies once: `Â · [users; items]` for `users: (users, dim)` and `items: (items, dim)`.
-    /// `Â` is symmetric, so the product is its own gradient.
+    /// Computes `Â · [users; items]` for `users: (users, dim)` and `items: (items, dim)`. `Â` is
+    /// symmetric, so this is also the gradient of the product.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the shapes do not match the graph or each other.
+    /// Returns [`Error::Shape`] if the shapes do not match the graph or each other.
     pub fn multiply(
         &self,
         users: ArrayView2<'_, f32>,
@@ -117,7 +118,7 @@ impl Adjacency {
         let mut nodes = self.load(users, items)?;
         let mut out = Nodes::zeros(self.n_users(), self.n_items(), users.ncols());
         self.scale_by(&mut nodes, |side| &side.inv_sqrt_degree);
-        // This side is scaled by 1/√deg instead of 1/deg, because the result must not be divided by
+        // Scale this side by 1/√deg instead of 1/deg, because the result must not be divided by
         // √deg.
         let factors = |side: &Side| -> Vec<f32> {
             let pairs = side.inv_degree.iter().zip(&side.sqrt_degree);
@@ -135,7 +136,7 @@ impl Adjacency {
         Ok(self.unload(&out))
     }
 
-    /// Converts to the internal layout and order.
+    /// Converts embeddings to the internal layout and order.
     pub(crate) fn load(
         &self,
         users: ArrayView2<'_, f32>,
@@ -157,7 +158,7 @@ impl Adjacency {
         })
     }
 
-    /// Converts back to the caller's order.
+    /// Converts embeddings back to the caller's order.
     pub(crate) fn unload(&self, nodes: &Nodes) -> NodeEmbeddings {
         NodeEmbeddings {
             users: nodes.users.to_rows(&self.users.order),
@@ -165,7 +166,7 @@ impl Adjacency {
         }
     }
 
-    /// Multiplies every row by its factor.
+    /// Multiplies every row of `nodes` by the factor of the node.
     pub(crate) fn scale_by(&self, nodes: &mut Nodes, factors: impl Fn(&Side) -> &[f32]) {
         for panel in nodes.users.panels_mut() {
             self.isa.scale(panel, factors(&self.users), None);
@@ -176,7 +177,7 @@ impl Adjacency {
     }
 }
 
-/// Nodes by descending degree, ties by id.
+/// Order of the nodes by descending degree, ties by id.
 struct Ordering {
     order: Vec<u32>,
     rank: Vec<u32>,

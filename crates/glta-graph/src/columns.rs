@@ -1,4 +1,4 @@
-//! Division of the embedding columns among ranks.
+//! Divides the columns of the embeddings among ranks.
 
 use std::ops::Range;
 
@@ -8,7 +8,7 @@ use ndarray::{Array2, s};
 use crate::lines::WIDTH;
 use crate::{NodeEmbeddings, Result};
 
-/// The columns of all ranks; a rank has whole panels.
+/// The columns that each rank has: a whole number of panels.
 pub(crate) struct Columns<'a> {
     comm: &'a dyn Communicator,
     dim: usize,
@@ -22,12 +22,12 @@ impl<'a> Columns<'a> {
         Self { comm, dim, own: column(panels.start)..column(panels.end) }
     }
 
-    /// The columns of this rank.
+    /// Returns the columns of this rank.
     pub(crate) fn own(&self) -> Range<usize> {
         self.own.clone()
     }
 
-    /// Gathers all columns from the ranks.
+    /// Gathers the columns of all ranks.
     pub(crate) fn join(&self, own: NodeEmbeddings) -> Result<NodeEmbeddings> {
         if self.comm.size() == 1 {
             return Ok(own);

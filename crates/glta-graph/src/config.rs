@@ -5,41 +5,41 @@ use crate::{Error, Result};
 
 /// Settings of [`LightGcn`](crate::LightGcn).
 ///
-/// The defaults are those of the published implementation (He et al. 2020):
-/// 64 dimensions, 3 layers, batches of 2048, Adam at 1e-3, L2 1e-4.
+/// The defaults are those of the published implementation (He et al. 2020): 64 dimensions, 3
+/// layers, batches of 2048, Adam at 1e-3, L2 1e-4.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LightGcnConfig {
-    /// Columns of the embeddings. Default 64.
+    /// Number of columns of the embeddings. Default 64.
     pub dim: usize,
-    /// Propagation layers; 0 is matrix factorisation. Default 3.
+    /// Number of propagation layers; 0 is matrix factorisation. Default 3.
     pub layers: usize,
-    /// Adam's learning rate. Default 1e-3.
+    /// Learning rate of Adam. Default 1e-3.
     pub learning_rate: f32,
-    /// How the learning rate changes over the run. Default constant.
+    /// Change of the learning rate over the run. Default constant.
     pub schedule: Schedule,
-    /// Weight of the squared layer-0 embeddings of a batch's users and items,
-    /// `l2 · ½ Σ (‖u‖² + ‖i‖² + ‖j‖²) / batch`. Default 1e-4.
+    /// L2 weight of the layer-0 embeddings of a batch's users and items: the loss contains `l2 · ½
+    /// Σ (‖u‖² + ‖i‖² + ‖j‖²) / batch`. Default 1e-4.
     pub l2: f32,
-    /// Triples per step. Default 2048.
+    /// Number of triples per step. Default 2048.
     pub batch_size: usize,
     /// Number of epochs; an epoch draws as many triples as there are interactions. Default 1000.
     pub epochs: usize,
     /// Standard deviation of the initial embeddings. Default 0.1.
     pub init_std: f32,
-    /// Seed of the initial embeddings and of the samples.
+    /// Seed of the initial embeddings and of the sampled triples. Default 2024.
     pub seed: u64,
-    /// How positive pairs are drawn. Default [`PositiveSampling::UniformUser`].
+    /// Distribution of the positive pairs. Default [`PositiveSampling::UniformUser`].
     pub positives: PositiveSampling,
-    /// Epochs between evaluations on the validation data. Default 5.
+    /// Number of epochs between evaluations on the validation data. Default 5.
     pub eval_every: usize,
     /// Number of evaluations without improvement after which training stops; 0 disables early
     /// stopping. Default 10.
     pub patience: usize,
-    /// The metric that is evaluated and selects the best epoch. Default NDCG@10.
+    /// The metric that selects the best epoch. Default NDCG@10.
     pub selection: SelectionMetric,
-    /// Whether to return the best epoch on the validation data. Otherwise the last epoch is
-    /// returned and validation is only reported. Default true.
+    /// Whether to return the epoch that is best on the validation data (`true`, the default) or the
+    /// last epoch.
     pub keep_best: bool,
 }
 
@@ -64,42 +64,42 @@ impl Default for LightGcnConfig {
     }
 }
 
-/// How the user and the positive item of a triple are drawn.
+/// Distribution of the user and the positive item of a triple.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum PositiveSampling {
-    /// A uniform user, then one of the user's items. Every user has the same weight, as in the
-    /// published implementation.
+    /// Draws a user uniformly, then one of the user's items. Every user has the same weight, as in
+    /// the published implementation.
     UniformUser,
-    /// A uniform interaction. Active users have more weight.
+    /// Draws an interaction uniformly, so active users have more weight.
     Interaction,
 }
 
-/// How the learning rate changes over the run.
+/// Change of the learning rate over the run.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum Schedule {
-    /// Always the configured rate.
+    /// Keeps the configured rate.
     Constant,
-    /// A half cosine from the configured rate over all epochs.
+    /// Follows a half cosine from the configured rate to `final_ratio` over all epochs.
     Cosine {
-        /// Final rate as a fraction of the configured one.
+        /// Final rate as a fraction of the configured rate.
         final_ratio: f32,
     },
-    /// Multiplies the rate by a factor at regular intervals.
+    /// Multiplies the rate by `factor` at intervals of `every` epochs.
     Step {
-        /// Epochs between changes.
+        /// Number of epochs between changes.
         every: usize,
-        /// The factor.
+        /// The factor of each change.
         factor: f32,
     },
 }
 
 impl Schedule {
-    /// Fraction of the configured learning rate after `step` of `total` steps; an epoch has
-    /// `per_epoch` steps.
+    /// Returns the fraction of the configured learning rate after `step` of `total` steps. An epoch
+    /// has `per_epoch` steps.
     pub(crate) fn ratio(self, step: usize, total: usize, per_epoch: usize) -> f32 {
         match self {
             Self::Constant => 1.0,
@@ -116,13 +116,13 @@ impl Schedule {
     }
 }
 
-/// The metric that selects the best epoch.
+/// The metric and cut-off that select the best epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SelectionMetric {
     /// The metric. Default NDCG.
     pub metric: Metric,
-    /// Cut-off. Default 10.
+    /// Cut-off of the ranked lists. Default 10.
     pub k: usize,
 }
 
@@ -136,7 +136,7 @@ impl LightGcnConfig {
     /// Checks every field.
     ///
     /// # Errors
-    /// [`Error::Config`] with the name of the first invalid field.
+    /// Returns [`Error::Config`] with the name of the first invalid field.
     pub fn validate(&self) -> Result<()> {
         let positive = [
             ("dim", self.dim),

@@ -1,17 +1,17 @@
 use glta_metrics::DotScorer;
 use ndarray::Array2;
 
-/// Embeddings of all nodes.
+/// Embeddings of all users and items.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NodeEmbeddings {
-    /// `(users, dim)`.
+    /// User embeddings, `(users, dim)`.
     pub users: Array2<f32>,
-    /// `(items, dim)`.
+    /// Item embeddings, `(items, dim)`.
     pub items: Array2<f32>,
 }
 
 impl NodeEmbeddings {
-    /// Returns a scorer by inner products.
+    /// Returns a scorer that ranks by inner products.
     pub fn scorer(&self) -> DotScorer<'_> {
         DotScorer { users: self.users.view(), items: self.items.view() }
     }

@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use crate::Trained;
 
-/// Errors of building a graph and of training.
+/// Errors of graphs and of LightGCN.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -11,30 +11,30 @@ pub enum Error {
     Config {
         /// Name of the field.
         field: &'static str,
-        /// The problem, and the allowed values.
+        /// What is wrong and which values are valid.
         problem: String,
     },
     /// An array or a data set has the wrong size.
     #[error("{what}: {got} where {expected} are needed")]
     Shape {
-        /// What was counted.
+        /// Name of what was counted.
         what: &'static str,
-        /// The required count.
+        /// The required number.
         expected: usize,
-        /// The given count.
+        /// The actual number.
         got: usize,
     },
     /// There are more nodes than the graph can number.
     #[error("{len} {kind} are more than the {limit} that the graph can number")]
     TooLarge {
-        /// `"users"` or `"items"`.
+        /// Kind of the nodes: `"users"` or `"items"`.
         kind: &'static str,
-        /// The given count.
+        /// The actual number.
         len: usize,
-        /// The largest possible count.
+        /// The maximum number.
         limit: usize,
     },
-    /// Every user has no item or all items, so there are no triples.
+    /// Every user has no item or all items, so there are no triples to train on.
     #[error("there is nothing to train on: every user has no item or all items")]
     NothingToTrain,
     /// The loss is infinite or NaN.
@@ -42,14 +42,14 @@ pub enum Error {
         "the loss is {loss} in epoch {epoch}: lower the learning rate ({learning_rate}) or the initial scale"
     )]
     Diverged {
-        /// The epoch, from 1.
+        /// Number of the epoch, from 1.
         epoch: usize,
-        /// The loss.
+        /// The value of the loss.
         loss: f64,
-        /// The learning rate of that epoch.
+        /// The learning rate in that epoch.
         learning_rate: f32,
     },
-    /// The progress receiver cancelled training. Contains the result so far.
+    /// The progress callback cancelled training. Contains the result so far.
     #[error("training was cancelled")]
     Cancelled(Box<Trained>),
     /// The communication between ranks failed.
@@ -58,20 +58,20 @@ pub enum Error {
     /// A file could not be read or written.
     #[error("cannot read or write {}", path.display())]
     Io {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// The error of the system.
+        /// The error of the operating system.
         source: std::io::Error,
     },
     /// The file does not contain node embeddings.
     #[error("{}: not a file of node embeddings: {problem}", path.display())]
     Format {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// What is wrong with the file.
         problem: String,
     },
-    /// Evaluating on the validation data failed.
+    /// The evaluation on the validation data failed.
     #[error("evaluation on the validation data failed")]
     Evaluation(#[from] glta_metrics::Error),
 }

@@ -1,4 +1,4 @@
-//! Files of node embeddings.
+//! Saves and loads node embeddings.
 
 use std::path::Path;
 
@@ -9,11 +9,11 @@ use safetensors::{Dtype, SafeTensors};
 use crate::{Error, NodeEmbeddings, Result};
 
 impl NodeEmbeddings {
-    /// Writes a safetensors file with the tensors `users` and `items`. The file gets its name only
-    /// when it is complete.
+    /// Writes a safetensors file with the tensors `users` and `items`. The file appears under its
+    /// name only when it is complete.
     ///
     /// # Errors
-    /// [`Error::Io`].
+    /// Returns [`Error::Io`] if the file cannot be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
         let io = |source| Error::Io { path: path.to_owned(), source };
@@ -36,8 +36,8 @@ impl NodeEmbeddings {
     /// Reads a file that [`save`](Self::save) wrote.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::Format`] if the file is not safetensors or does not contain two
-    /// `f32` matrices of the same width.
+    /// Returns [`Error::Io`] if the file cannot be read, and [`Error::Format`] if it is not
+    /// safetensors or does not contain two `f32` matrices of the same width.
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let file =
@@ -87,7 +87,7 @@ mod tests {
         };
         embeddings.save(&path).unwrap();
         assert_eq!(NodeEmbeddings::load(&path).unwrap(), embeddings);
-        // The folder contains no other file.
+        // The folder contains no temporary file.
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
 
         let bytes = std::fs::read(&path).unwrap();

@@ -1,28 +1,28 @@
-//! Embeddings of nodes that are not in the training graph.
+//! Computes embeddings of nodes that are not in the training graph.
 
 use ndarray::ArrayView2;
 
 /// Computes the embedding of a user from the user's items, through the frozen graph: `Σ e_i /
-/// √(deg_i · |context|)` over the context items.
+/// √(deg_i · |context|)` over the items in `context`.
 ///
-/// `items: (items, dim)` are item embeddings, `item_degrees` their numbers of training
-/// interactions, `context` the user's items. For a user of the training graph and all of their
-/// items, the result is the user's row of [`Adjacency::multiply`](crate::Adjacency::multiply).
+/// `items: (items, dim)` contains item embeddings, and `item_degrees` the numbers of training
+/// interactions. For a user of the training graph with all of the user's items, the result is the
+/// user's row of [`Adjacency::multiply`](crate::Adjacency::multiply).
 ///
-/// An item without training interactions counts as an item of degree one. An id out of range is
+/// An item without training interactions counts as an item of degree one. Ids out of range are
 /// ignored. Without items the result is zero.
 ///
-/// # What it approximates
-/// Adding the user to the graph with a zero layer-0 embedding, and propagating again.
+/// # Approximation
+/// The result approximates the embedding that the user would get if the user were added to the
+/// graph with a zero layer-0 embedding and the graph were propagated again.
 ///
 /// Let `items` come from [`Adjacency::propagate`](crate::Adjacency::propagate) over `layers - 1`
 /// layers, times `layers / (layers + 1)`. The result is then the user's row of the propagation over
-/// `layers` layers, except for the effect of the new user on other nodes: it raises degrees by one
-/// and sends messages to the items. Both effects vanish as the degrees of the items grow.
+/// `layers` layers, except for the effect of the new user on other nodes: the user raises degrees
+/// by one and sends messages to the items. Both effects vanish as the degrees of the items grow.
 ///
-/// The context-computed user token uses the final embeddings of training as `items`. This changes
-/// the weights of the layers slightly (it adds the last one), which changes the length of the
-/// result more than its direction.
+/// GLTA passes the final embeddings of training as `items`. They also contain the last layer, which
+/// changes the length of the result more than its direction.
 ///
 /// ```
 /// use glta_graph::fold_in_user;
@@ -37,7 +37,7 @@ pub fn fold_in_user(items: ArrayView2<'_, f32>, item_degrees: &[u32], context: &
     fold_in(items, item_degrees, context)
 }
 
-/// Computes the embedding of an item from its users: [`fold_in_user`] with users and items
+/// Computes the embedding of an item from its users, like [`fold_in_user`] with users and items
 /// exchanged.
 ///
 /// ```
@@ -148,7 +148,7 @@ mod tests {
         let share = layers as f32 / (layers + 1) as f32;
         let basis = &below.items * share;
         let close = fold_in_user(basis.view(), &degrees, &context);
-        // Exact, except for the effect of the user on other nodes.
+        // The approximation is exact, except for the effect of the user on other nodes.
         assert!(distance(&close, &truth) < 0.02, "{}", distance(&close, &truth));
         let all = graph.propagate(users.view(), items.view(), layers).unwrap();
         let token = fold_in_user(all.items.view(), &degrees, &context);

@@ -30,13 +30,13 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! - [`LightGcn`] trains [`NodeEmbeddings`]; [`LightGcnConfig`] has its settings.
+//! - [`LightGcn`] trains [`NodeEmbeddings`] with the settings in [`LightGcnConfig`].
 //! - [`Adjacency`] is the normalised graph, for other models.
 //! - [`fold_in_user`] and [`fold_in_item`] embed nodes that are not in the training graph.
 //!
 //! # Performance
-//! A step of LightGCN multiplies the whole graph with all embeddings six times. The bottleneck is
-//! fetching rows from the cache:
+//! A step of LightGCN multiplies the whole graph with all embeddings six times. Fetching rows from
+//! the cache takes most of the time:
 //!
 //! - Embeddings are divided by the square root of the degree. Edges then need no values, and a
 //!   layer is a sum and one factor per row.
@@ -44,7 +44,7 @@
 //!   register) times a block of nodes that fits the first-level cache. Nodes are numbered by
 //!   descending degree, which makes the first tiles dense, and ids within a block take 16 bits.
 //! - The last layer is computed only for the rows that the batch uses. The first layer of the
-//!   backward pass pushes from those rows if that is cheaper than pulling.
+//!   backward pass pushes from those rows if this is cheaper than pulling.
 //! - Loops are compiled for AVX-512, AVX2 and plain Rust, and selected at run time.
 //!
 //! The order of every sum is independent of the number of threads and of the instruction set. On

@@ -3,11 +3,11 @@
 use ndarray::{Array2, ArrayView2};
 use rayon::prelude::*;
 
-/// Columns in one [`Line`].
+/// Number of columns in one [`Line`].
 pub(crate) const WIDTH: usize = 16;
 
-/// Sixteen neighbouring columns of one row: exactly one cache line and one
-/// AVX-512 register.
+/// Sixteen neighbouring columns of one row, which are exactly one cache line and one AVX-512
+/// register.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[repr(C, align(64))]
 pub(crate) struct Line(pub(crate) [f32; WIDTH]);
@@ -16,8 +16,8 @@ impl Line {
     pub(crate) const ZERO: Self = Self([0.0; WIDTH]);
 }
 
-/// A `(rows, dim)` matrix cut into panels of sixteen columns, stored one after the other:
-/// `lines[panel * rows + row]`. Columns beyond `dim` are zero.
+/// A `(rows, dim)` matrix in panels of sixteen columns, stored one after the other: `lines[panel *
+/// rows + row]`. Columns beyond `dim` are zero.
 ///
 /// A gather of one panel reads one cache line per row. Consecutive rows are adjacent, so a block of
 /// rows fits a cache without conflicts.
@@ -34,7 +34,7 @@ impl Panels {
         Self { rows, dim, lines: vec![Line::ZERO; rows * panels] }
     }
 
-    /// Row `r` of the result is row `order[r]` of `matrix`.
+    /// Creates panels whose row `r` is row `order[r]` of `matrix`.
     pub(crate) fn from_rows(matrix: ArrayView2<'_, f32>, order: &[u32]) -> Self {
         let (rows, dim) = (order.len(), matrix.ncols());
         let mut out = Self::zeros(rows, dim);
@@ -51,7 +51,7 @@ impl Panels {
         out
     }
 
-    /// Row `order[r]` of the result is row `r` of the panels.
+    /// Returns a matrix whose row `order[r]` is row `r` of the panels.
     pub(crate) fn to_rows(&self, order: &[u32]) -> Array2<f32> {
         let mut out = Array2::zeros((self.rows, self.dim));
         for panel in 0..self.panels() {
@@ -81,13 +81,13 @@ impl Panels {
         &self.lines[panel * self.rows..(panel + 1) * self.rows]
     }
 
-    /// Mutable panels, which can be written independently.
+    /// Iterates over the panels, which can be written independently.
     pub(crate) fn panels_mut(&mut self) -> impl Iterator<Item = &mut [Line]> {
         self.lines.chunks_mut(self.rows.max(1))
     }
 }
 
-/// One matrix per side of the bipartite graph.
+/// A matrix of users and a matrix of items.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Nodes {
     pub(crate) users: Panels,

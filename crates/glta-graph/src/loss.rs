@@ -1,9 +1,9 @@
-/// Bayesian personalised ranking, `softplus(negative - positive)` of a triple's two scores, and its
-/// derivative with respect to `negative`. The derivative with respect to `positive` is its
-/// negative.
+/// Returns the loss of Bayesian personalised ranking, `softplus(negative - positive)` of a triple's
+/// two scores, and its derivative with respect to `negative`. The derivative with respect to
+/// `positive` is the negative of it.
 pub(crate) fn bpr(positive: f32, negative: f32) -> (f64, f32) {
     let x = f64::from(negative) - f64::from(positive);
-    // The exponent is never positive, so exp does not overflow.
+    // The exponent is at most zero, so `exp` does not overflow.
     let e = (-x.abs()).exp();
     let sigmoid = if x > 0.0 { 1.0 } else { e } / (1.0 + e);
     (x.max(0.0) + e.ln_1p(), sigmoid as f32)

@@ -1,7 +1,7 @@
 //! Propagation through the layers, forward and backward.
 //!
-//! All matrices here are divided by the square root of the degree. With `f = D^-½ e`, one layer is
-//! `f' = D⁻¹ A f`: a sum over neighbours and one factor per row.
+//! All matrices in this module are divided by the square root of the degree. With `f = D^-½ e`, one
+//! layer is `f' = D⁻¹ A f`: a sum over neighbours and one factor per row.
 
 use ndarray::ArrayView2;
 use rayon::prelude::*;
@@ -11,14 +11,14 @@ use crate::lines::{Line, Nodes, Panels};
 use crate::tiles::{Product, Selection, run};
 use crate::{NodeEmbeddings, Result};
 
-/// The nodes that a batch's loss uses.
+/// The users and items that the loss of a batch uses.
 #[derive(Debug, Default)]
 pub(crate) struct Needed {
     pub(crate) users: NeededSide,
     pub(crate) items: NeededSide,
 }
 
-/// One side of [`Needed`].
+/// The needed rows of the users or of the items.
 #[derive(Debug, Default)]
 pub(crate) struct NeededSide {
     mask: Vec<bool>,
@@ -45,17 +45,17 @@ impl NeededSide {
         side.tiles.select(&self.mask, &mut self.selection);
     }
 
-    /// Whether pushing from these rows costs less than pulling from all. A push reads and writes; a
-    /// pull only reads.
+    /// Returns whether pushing from the needed rows costs less than pulling from all rows. A push
+    /// reads and writes, a pull only reads.
     fn push_is_cheaper(&self, side: &Side) -> bool {
         3 * self.selection.edges() < 2 * side.tiles.edges()
     }
 }
 
-/// One layer, `next = D⁻¹ A nodes + add`.
+/// Computes one layer, `next = D⁻¹ A nodes + add`.
 ///
-/// With `only`, just those rows of `next` are computed. With `nonzero`, `nodes` is zero outside
-/// those rows. Both save work and change at most the order of summation.
+/// With `only`, just these rows of `next` are computed. With `nonzero`, `nodes` must be zero
+/// outside these rows. Both save work and change at most the order of summation.
 fn layer(
     graph: &Adjacency,
     nodes: &Nodes,
@@ -100,11 +100,11 @@ fn layer(
 }
 
 impl Adjacency {
-    /// LightGCN's forward pass: the mean of `Âᵏ · [users; items]` over `k = 0..=layers` (He et al.
-    /// 2020, eq. 8 with equal weights).
+    /// Computes LightGCN's forward pass: the mean of `Âᵏ · [users; items]` over `k = 0..=layers`
+    /// (He et al. 2020, eq. 8 with equal weights).
     ///
     /// # Errors
-    /// Those of [`multiply`](Self::multiply).
+    /// Returns the errors of [`multiply`](Self::multiply).
     pub fn propagate(
         &self,
         users: ArrayView2<'_, f32>,
@@ -116,7 +116,7 @@ impl Adjacency {
     }
 }
 
-/// The mean over layers `0..=layers` of the propagated embeddings.
+/// Computes the mean over layers `0..=layers` of the propagated embeddings.
 pub(crate) fn mean_of_layers(graph: &Adjacency, embeddings: &Nodes, layers: usize) -> Nodes {
     let mut nodes = embeddings.clone();
     graph.scale_by(&mut nodes, |side| &side.inv_sqrt_degree);
@@ -155,7 +155,7 @@ fn add_lines(sum: &mut [Line], lines: &[Line]) {
     }
 }
 
-/// Buffers of both passes, reused between batches.
+/// Buffers of the forward and the backward pass, reused between batches.
 #[derive(Debug)]
 pub(crate) struct Passes {
     layers: usize,
@@ -169,8 +169,8 @@ impl Passes {
         Self { layers, ping: zeros(), pong: zeros() }
     }
 
-    /// Writes the final embeddings of the needed rows to `out`. `scaled` has the layer-0 embeddings
-    /// divided by the square root of the degree.
+    /// Writes the final embeddings of the needed rows to `out`. `scaled` contains the layer-0
+    /// embeddings divided by the square root of the degree.
     pub(crate) fn forward(
         &mut self,
         graph: &Adjacency,
@@ -193,8 +193,8 @@ impl Passes {
     }
 
     /// Computes in `out` the gradient with respect to the layer-0 embeddings divided by the square
-    /// root of the degree. `gradient` is the gradient with respect to the final embeddings; it is
-    /// zero outside the needed rows, and is divided by the square root of the degree in place.
+    /// root of the degree. `gradient` is the gradient with respect to the final embeddings, zero
+    /// outside the needed rows. It is divided by the square root of the degree in place.
     ///
     /// `Â` is symmetric, so the gradient is the mean over `k` of `Âᵏ G`, computed by Horner's rule.
     pub(crate) fn backward(

@@ -1,4 +1,4 @@
-//! Random triples of a user, a positive item and negative items.
+//! Draws random triples of a user, a positive item and a negative item.
 
 use glta_core::stream;
 use glta_data::Interactions;
@@ -9,10 +9,11 @@ use rayon::prelude::*;
 use crate::config::{LightGcnConfig, PositiveSampling};
 use crate::{Error, Result};
 
-/// Number of triples per random stream. The samples must not depend on the number of threads.
+/// Number of triples per random stream. It is fixed, so that the samples do not depend on the
+/// number of threads.
 const STREAM: usize = 4096;
 
-/// Uses the caller's ids, not those of the graph.
+/// Triples of a user, a positive and a negative item, with the caller's ids.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Batch {
     pub(crate) users: Vec<u32>,
@@ -30,7 +31,7 @@ pub(crate) struct Sampler<'a> {
     train: &'a Interactions,
     seed: u64,
     by_interaction: bool,
-    /// Users with at least one item and at least one possible negative.
+    /// Users with at least one item and at least one possible negative item.
     users: Vec<u32>,
 }
 
@@ -49,12 +50,12 @@ impl<'a> Sampler<'a> {
         })
     }
 
-    /// Draws the triples `first..first + len` of the run.
+    /// Draws the triples with the numbers `first..first + len` of the run.
     pub(crate) fn fill(&self, batch: &mut Batch, first: usize, len: usize) {
         batch.users.resize(len, 0);
         batch.positives.resize(len, 0);
         batch.negatives.resize(len, 0);
-        // A stream is derived from its position in the run, so batches of one run never share a
+        // Derive each stream from its position in the run, so that batches of one run never share a
         // stream.
         let streams = batch
             .users
@@ -76,7 +77,7 @@ impl<'a> Sampler<'a> {
             loop {
                 let edge = rng.random_range(0..self.train.len());
                 let user = offsets.partition_point(|&o| o <= edge) - 1;
-                // A user with every item has no negative; other users exist.
+                // A user with every item has no negative item, and another user is drawn.
                 if offsets[user + 1] - offsets[user] < self.train.n_items() {
                     return (user as u32, self.train.column_indices()[edge]);
                 }
@@ -89,8 +90,8 @@ impl<'a> Sampler<'a> {
 
     fn negative(&self, user: u32, rng: &mut ChaCha8Rng) -> u32 {
         let items = self.train.items(user);
-        // The `draw`-th item that the user does not have. This needs no rejection, so a user with
-        // almost all items costs no more.
+        // Take the `draw`-th item that the user does not have. This needs no rejection, so users
+        // with almost all items cost no more than others.
         let draw = rng.random_range(0..(self.train.n_items() - items.len()) as u32);
         let (mut low, mut high) = (0, items.len());
         while low < high {
@@ -110,7 +111,7 @@ mod tests {
     use super::*;
 
     fn train() -> Interactions {
-        // User 0 lacks only item 3, user 1 has one item, user 2 all items, user 3 none.
+        // User 0 lacks only item 3, user 1 has one item, user 2 has all items, user 3 has none.
         let mut pairs = vec![(0, 0), (0, 1), (0, 2), (0, 4), (1, 2)];
         pairs.extend((0..5).map(|i| (2, i)));
         Interactions::from_pairs(4, 5, pairs).unwrap()
@@ -140,7 +141,7 @@ mod tests {
     fn uniform_user_and_negatives() {
         let batch = draw(|_| ());
         assert!((share(&batch, 0) - 0.5).abs() < 0.03);
-        // User 1's four missing items are equally frequent.
+        // The four items that user 1 does not have are equally frequent.
         for item in [0, 1, 3, 4] {
             let pairs = batch.users.iter().zip(&batch.negatives);
             let n = pairs.filter(|&(&u, &j)| u == 1 && j == item).count();

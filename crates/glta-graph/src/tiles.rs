@@ -7,24 +7,24 @@ use rayon::prelude::*;
 use crate::kernel::{Isa, Segment};
 use crate::lines::{Line, Panels};
 
-/// Limits of the tiling. Only tests change the defaults.
+/// Size limits of blocks and chunks. Only tests change the defaults.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
-    /// Columns of the smallest block.
+    /// Minimum number of columns in a block.
     pub(crate) block: usize,
-    /// Columns of the largest block.
+    /// Maximum number of columns in a block.
     pub(crate) max_block: usize,
-    /// A block grows until its rows have this many neighbours in it on average. Shorter runs cost
-    /// more in bookkeeping than the nearer cache saves.
+    /// Mean number of neighbours of a row within a block, up to which the block grows. Shorter runs
+    /// cost more in bookkeeping than the nearer cache saves.
     pub(crate) min_run: usize,
-    /// Neighbours per chunk.
+    /// Number of neighbours per chunk.
     pub(crate) chunk: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            // 512 lines of 64 bytes are two thirds of a first-level data cache; the rows that are
+            // 512 lines of 64 bytes fill two thirds of a first-level data cache; the rows that are
             // summed need the rest.
             block: 512,
             // Ids within a block have 16 bits.
@@ -49,7 +49,7 @@ impl Default for Limits {
 pub(crate) struct Tiles {
     rows: usize,
     columns: usize,
-    /// Start of each block, and the end of the last.
+    /// Start of each block, and the end of the last one.
     blocks: Vec<usize>,
     chunks: Vec<Chunk>,
     edges: usize,
@@ -60,7 +60,7 @@ struct Chunk {
     rows: Range<usize>,
     indices: Vec<u16>,
     segments: Vec<Segment>,
-    /// Tile `b` is `segments[tiles[b]..tiles[b + 1]]`.
+    /// Ends of the tiles: tile `b` is `segments[tiles[b]..tiles[b + 1]]`.
     tiles: Vec<u32>,
 }
 
@@ -78,13 +78,13 @@ struct SelectedChunk {
 }
 
 impl Selection {
-    /// Number of edges of the selected rows.
+    /// Returns the number of edges of the selected rows.
     pub(crate) fn edges(&self) -> usize {
         self.chunks.iter().map(|chunk| chunk.edges).sum()
     }
 }
 
-/// Cuts columns, given their degrees, into blocks.
+/// Divides columns into blocks by their degrees.
 fn column_blocks(degrees: &[u32], rows: usize, limits: Limits) -> Vec<usize> {
     let mut blocks = vec![0];
     let mut start = 0;
@@ -103,7 +103,7 @@ fn column_blocks(degrees: &[u32], rows: usize, limits: Limits) -> Vec<usize> {
     blocks
 }
 
-/// Cuts rows, given their degrees, into chunks of about equal work.
+/// Divides rows into chunks of about equal work by their degrees.
 fn row_chunks(degrees: &[u32], limits: Limits) -> Vec<Range<usize>> {
     let mut chunks = Vec::new();
     let (mut start, mut edges) = (0, 0);
@@ -118,7 +118,7 @@ fn row_chunks(degrees: &[u32], limits: Limits) -> Vec<Range<usize>> {
 }
 
 impl Tiles {
-    /// Builds the matrix; `neighbours(row, out)` appends the columns of a row.
+    /// Builds the matrix. `neighbours(row, out)` must append the columns of a row.
     pub(crate) fn new(
         row_degrees: &[u32],
         column_degrees: &[u32],
@@ -134,12 +134,12 @@ impl Tiles {
         Self { rows: row_degrees.len(), columns: column_degrees.len(), blocks, chunks, edges }
     }
 
-    /// Number of non-zeros.
+    /// Returns the number of non-zero entries.
     pub(crate) fn edges(&self) -> usize {
         self.edges
     }
 
-    /// Size in bytes.
+    /// Returns the size in bytes.
     pub(crate) fn bytes(&self) -> usize {
         let chunk = |c: &Chunk| 2 * c.indices.len() + 8 * c.segments.len() + 4 * c.tiles.len();
         self.chunks.iter().map(chunk).sum()
@@ -156,8 +156,8 @@ impl Tiles {
             .for_each(|(selected, chunk)| selected.fill(chunk, &mask[chunk.rows.clone()]));
     }
 
-    /// Tasks of `dst = scale · (self · src) + add`, in any order. With a selection, only its rows
-    /// of `dst` are valid.
+    /// Appends the tasks of `dst = scale · (self · src) + add`, which can run in any order. With a
+    /// selection, only its rows of `dst` are valid.
     pub(crate) fn gather<'a>(
         &'a self,
         isa: Isa,
@@ -189,8 +189,8 @@ impl Tiles {
         }
     }
 
-    /// Tasks of `dst = scale · (selfᵀ · src) + add` for a `src` that is zero outside the selected
-    /// rows.
+    /// Appends the tasks of `dst = scale · (selfᵀ · src) + add`. `src` must be zero outside the
+    /// selected rows.
     pub(crate) fn scatter<'a>(
         &'a self,
         isa: Isa,
@@ -276,9 +276,9 @@ impl Task<'_> {
                 for (tile, block) in tiles.windows(2).zip(blocks.windows(2)) {
                     let segments = &segments[tile[0] as usize..tile[1] as usize];
                     let src = &src[block[0]..block[1]];
-                    // SAFETY: by construction a chunk's segments are inside its indices, its ids
-                    // inside their block and its rows inside the chunk; `src` is the block and
-                    // `dst` the chunk.
+                    // SAFETY: by construction the segments of a chunk are inside its indices, its
+                    // ids inside their block and its rows inside the chunk. `src` is the block and
+                    // `dst` is the chunk.
                     unsafe { isa.gather(segments, &chunk.indices, src, dst) };
                 }
                 isa.scale(dst, scale, add);
@@ -287,7 +287,7 @@ impl Task<'_> {
                 for (chunk, selected) in tiles.chunks.iter().zip(&selection.chunks) {
                     let tile = selected.tiles[block] as usize..selected.tiles[block + 1] as usize;
                     let src = &src[chunk.rows.clone()];
-                    // SAFETY: as above; here `src` is the chunk and `dst` the block.
+                    // SAFETY: the same holds with `src` as the chunk and `dst` as the block.
                     unsafe { isa.scatter(&selected.segments[tile], &chunk.indices, src, dst) };
                 }
                 isa.scale(dst, scale, add);
@@ -296,7 +296,7 @@ impl Task<'_> {
     }
 }
 
-/// Runs tasks on the current thread pool.
+/// Runs tasks in parallel on the current thread pool.
 pub(crate) fn run(tasks: Vec<Task<'_>>) {
     tasks.into_par_iter().with_max_len(1).for_each(Task::run);
 }
@@ -307,7 +307,7 @@ impl Chunk {
         blocks: &[usize],
         neighbours: &impl Fn(usize, &mut Vec<u32>),
     ) -> Self {
-        // All neighbours; for each block its rows and their first neighbour.
+        // Collect all neighbours and, for each block, its rows with their first neighbour.
         let mut all: Vec<u32> = Vec::new();
         let mut runs: Vec<Vec<(u16, u16, usize)>> = vec![Vec::new(); blocks.len() - 1];
         for row in rows.clone() {
@@ -350,8 +350,7 @@ impl SelectedChunk {
         self.tiles.clear();
         self.tiles.push(0);
         self.edges = 0;
-        // Without a branch: the mask is random, so a branch would be mispredicted for every other
-        // row.
+        // Avoid a branch: the mask is random, so half of the branches would be mispredicted.
         let empty = Segment { row: 0, len: 0, start: 0 };
         self.segments.resize(chunk.segments.len(), empty);
         let mut end = 0;
@@ -386,7 +385,7 @@ mod tests {
     }
 
     proptest! {
-        /// Small whole numbers: sums are exact in every order.
+        /// Small integers make the sums exact in every order.
         #[test]
         fn products_equal_the_dense_ones(
             n_rows in 1usize..40,

@@ -17,14 +17,13 @@ use crate::sampler::{Batch, Sampler};
 use crate::step::{Parameters, Step};
 use crate::{EpochReport, Error, NodeEmbeddings, Result, Trained};
 
-/// Rows of the initial embeddings per random stream.
+/// Number of rows of the initial embeddings per random stream.
 const STREAM_ROWS: usize = 1024;
 
-/// Trains LightGCN (He et al. 2020). The score of a user and an item is the inner product of their
-/// embeddings, averaged over the layers of the propagated graph.
+/// A trainer of LightGCN (He et al. 2020). The score of a user and an item is the inner product of
+/// their embeddings, averaged over the layers of the propagated graph.
 ///
-/// The result depends on the configuration and the data only; the number of threads does not change
-/// it.
+/// The result depends only on the configuration and the data, not on the number of threads.
 ///
 /// ```
 /// use glta_data::Interactions;
@@ -45,13 +44,13 @@ impl LightGcn {
     /// Creates a trainer.
     ///
     /// # Errors
-    /// [`Error::Config`] if a setting is invalid.
+    /// Returns [`Error::Config`] if a setting is invalid.
     pub fn new(config: LightGcnConfig) -> Result<Self> {
         config.validate()?;
         Ok(Self { config })
     }
 
-    /// The settings.
+    /// Returns the settings.
     pub fn config(&self) -> &LightGcnConfig {
         &self.config
     }
@@ -63,17 +62,17 @@ impl LightGcn {
     /// returned.
     ///
     /// # Errors
-    /// The sizes of the data differ, there is nothing to train on, the loss diverges, or an
-    /// evaluation fails.
+    /// Returns an error if the sizes of the data differ, if there is nothing to train on, if the
+    /// loss diverges, or if an evaluation fails.
     pub fn train(&self, train: &Interactions, valid: Option<&Interactions>) -> Result<Trained> {
         self.train_with(train, valid, &mut Silent)
     }
 
-    /// [`train`](Self::train) with a progress receiver for each epoch. `Break` ends training with
-    /// [`Error::Cancelled`], which contains the result so far.
+    /// Trains like [`train`](Self::train) and reports every epoch to `progress`. If the callback
+    /// returns `Break`, training ends with [`Error::Cancelled`], which contains the result so far.
     ///
     /// # Errors
-    /// Those of [`train`](Self::train), and [`Error::Cancelled`].
+    /// Returns the errors of [`train`](Self::train), and [`Error::Cancelled`].
     pub fn train_with(
         &self,
         train: &Interactions,
@@ -83,19 +82,19 @@ impl LightGcn {
         self.train_on(&Alone, None, train, valid, progress)
     }
 
-    /// Trains with other ranks ([`Alone`] for a single one). Training starts from the layer-0
-    /// embeddings `start`, such as [`Trained::layer0`] of an earlier run, or from random ones. All
-    /// ranks must pass the same data and settings and get the same result. Adam starts without
-    /// state.
+    /// Trains together with other ranks ([`Alone`] for a single one). Training starts from the
+    /// layer-0 embeddings `start`, such as [`Trained::layer0`] of an earlier run, or from random
+    /// ones. All ranks must pass the same data and settings, and all get the same result. The
+    /// moments of Adam start at zero.
     ///
-    /// Propagation is nearly all of the work, and columns of the embeddings are independent in it.
-    /// Each rank therefore has some of the columns, a multiple of sixteen; the ranks sum the scores
-    /// of each batch's triples. More than `dim / 16` ranks have no further effect. If the ranks
-    /// divided the triples instead, each of them would propagate the whole graph.
+    /// Propagation is nearly all of the work, and it treats each column of the embeddings
+    /// separately. Each rank therefore has some of the columns, a multiple of sixteen; the ranks
+    /// sum the scores of each batch's triples. More than `dim / 16` ranks have no further effect.
+    /// If the ranks divided the triples instead, each of them would propagate the whole graph.
     ///
     /// # Errors
-    /// Those of [`train_with`](Self::train_with); embeddings that do not match the data;
-    /// [`Error::Comm`].
+    /// Returns the errors of [`train_with`](Self::train_with), an error for embeddings that do not
+    /// match the data, and [`Error::Comm`].
     pub fn train_on(
         &self,
         comm: &dyn Communicator,
@@ -210,7 +209,7 @@ impl LightGcn {
         if cancelled { Err(Error::Cancelled(Box::new(trained))) } else { Ok(trained) }
     }
 
-    /// Normally distributed embeddings.
+    /// Draws normally distributed embeddings.
     fn initial(&self, users: usize, items: usize) -> NodeEmbeddings {
         let matrix = |rows: usize, purpose: &str| {
             let mut out = Array2::zeros((rows, self.config.dim));
@@ -250,7 +249,7 @@ fn check(what: &'static str, expected: usize, got: usize) -> Result<()> {
     Err(Error::Shape { what, expected, got })
 }
 
-/// Ranks items with training items masked.
+/// Measures the lists of the validation users, with training items masked.
 fn validate(
     embeddings: &NodeEmbeddings,
     train: &Interactions,

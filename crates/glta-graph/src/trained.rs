@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::NodeEmbeddings;
 
-/// Report of one epoch.
+/// A report of one epoch of training.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct EpochReport {
@@ -14,14 +14,14 @@ pub struct EpochReport {
     pub loss: f64,
     /// Learning rate at the end of the epoch.
     pub learning_rate: f32,
-    /// Wall time of training in seconds, without the evaluation.
+    /// Wall time of the epoch's training in seconds, without the evaluation.
     pub seconds: f64,
-    /// The selection metric on the validation data; `None` if the epoch was not evaluated.
+    /// Value of the selection metric on the validation data; `None` if the epoch was not evaluated.
     pub validation: Option<f64>,
-    /// All metrics by short name (`R@20`), at cut-offs 5, 10, 20 and the selection's `k`; empty if
+    /// All metrics by short name, such as `R@20`, at cut-offs 5, 10, 20 and `selection.k`. Empty if
     /// the epoch was not evaluated.
     pub metrics: BTreeMap<String, f64>,
-    /// Whether this is the best epoch so far.
+    /// Whether this epoch is the best so far.
     pub best: bool,
 }
 
@@ -29,18 +29,18 @@ pub struct EpochReport {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Trained {
-    /// Propagated embeddings of the best epoch, for scoring.
+    /// Propagated embeddings of the returned epoch, for scoring.
     pub embeddings: NodeEmbeddings,
-    /// Layer-0 embeddings of that epoch, for further training.
+    /// Layer-0 embeddings of the returned epoch, for further training.
     pub layer0: NodeEmbeddings,
-    /// All epochs in order.
+    /// Reports of all epochs in order.
     pub history: Vec<EpochReport>,
-    /// The epoch of the embeddings, from 1; 0 if no epoch ran.
+    /// Number of the returned epoch, from 1; 0 if no epoch ran.
     pub best_epoch: usize,
 }
 
 impl Trained {
-    /// The selection metric of the best epoch.
+    /// Returns the selection metric of the returned epoch, if it was evaluated.
     pub fn best_validation(&self) -> Option<f64> {
         self.history.get(self.best_epoch.checked_sub(1)?)?.validation
     }

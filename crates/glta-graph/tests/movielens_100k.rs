@@ -1,5 +1,5 @@
-//! The quality of LightGCN on MovieLens-100K. An independent, tuned PyTorch implementation reached
-//! NDCG@10 .425 on another split of the same kind.
+//! Checks the quality of LightGCN on MovieLens-100K. An independent, tuned PyTorch implementation
+//! reached NDCG@10 .425 on another split of the same kind.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 

@@ -1,4 +1,4 @@
-//! Several ranks train the same model as one.
+//! Several ranks train the same model as one rank.
 
 #![allow(clippy::unwrap_used)]
 
@@ -8,7 +8,7 @@ use glta_comm::{Communicator, in_process};
 use glta_data::{Interactions, Split};
 use glta_graph::{EpochReport, Error, LightGcn, LightGcnConfig, Trained};
 
-/// Two groups of users with their own items, and some noise.
+/// Creates two groups of users with their own items, and some noise.
 fn split() -> Split {
     let pairs = (0..60u32).flat_map(|user| {
         (0..40u32).filter_map(move |item| {

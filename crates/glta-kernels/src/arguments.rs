@@ -1,4 +1,4 @@
-//! Argument checks of both backends. The kernels do not check shapes.
+//! Checks the arguments of both backends, because the kernels do not check shapes.
 
 use candle_core::Tensor;
 
@@ -23,7 +23,7 @@ pub(crate) struct Sizes {
 }
 
 impl Sizes {
-    /// The sizes of fused layers, and their concatenated biases `(outputs,)`.
+    /// Returns the sizes of fused layers, and their concatenated biases `(outputs,)`.
     pub(crate) fn fused(parts: &[Weight]) -> Result<(Self, Option<Vec<f32>>)> {
         let inputs = parts.first().map_or(0, |(m, _)| m.k);
         let outputs = parts.iter().map(|(m, _)| m.n).sum();
@@ -53,7 +53,7 @@ impl Sizes {
         Ok((Self { inputs, outputs }, bias))
     }
 
-    /// Checks the arguments of a forward pass.
+    /// Returns an error if the arguments of a forward pass do not match the sizes.
     pub(crate) fn check_forward(self, x: &Tensor, residual: Option<&Tensor>) -> Result<()> {
         let (rows, _) = x.dims2()?;
         expect_shape("the input of a linear layer", x, rows, self.inputs)?;
@@ -65,7 +65,7 @@ impl Sizes {
         }
     }
 
-    /// Checks the argument of a backward pass.
+    /// Returns an error if the argument of a backward pass does not match the sizes.
     pub(crate) fn check_backward(self, dy: &Tensor) -> Result<()> {
         let (rows, _) = dy.dims2()?;
         expect_shape("the gradient of a linear layer", dy, rows, self.outputs)
@@ -90,7 +90,7 @@ pub(crate) fn check_caches(caches: usize, sequences: usize) -> Result<()> {
     )))
 }
 
-/// Returns an error if a rotary table lacks positions.
+/// Returns an error if a rotary table has fewer positions than needed.
 pub(crate) fn check_positions(table: usize, needed: usize) -> Result<()> {
     if needed <= table {
         return Ok(());
@@ -98,7 +98,7 @@ pub(crate) fn check_positions(table: usize, needed: usize) -> Result<()> {
     Err(Error::Input(format!("the rotary table has {table} positions, {needed} are needed")))
 }
 
-/// Returns an error for a rotary table of another head size.
+/// Returns an error if a rotary table has another head size.
 pub(crate) fn check_rotated(half: usize, dim: usize) -> Result<()> {
     if 2 * half == dim {
         return Ok(());
@@ -106,7 +106,7 @@ pub(crate) fn check_rotated(half: usize, dim: usize) -> Result<()> {
     Err(Error::Input(format!("the rotary table has {half} pairs, but heads have {dim} columns")))
 }
 
-/// Number of positions of a rotary table of `half` pairs.
+/// Returns the number of positions of a rotary table of `half` pairs.
 pub(crate) fn rotary_positions(cos: &[f32], sin: &[f32], half: usize) -> Result<usize> {
     if half == 0 || cos.len() != sin.len() || !cos.len().is_multiple_of(half) {
         let (cos, sin) = (cos.len(), sin.len());

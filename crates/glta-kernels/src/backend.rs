@@ -22,11 +22,11 @@ use crate::weights::{Matrix, Weight};
 pub trait Backend: Clone + Debug + Send + Sync + 'static {
     /// Linear layers with a common input and concatenated outputs.
     type Linear: Linear;
-    /// RMSNorm.
+    /// RMSNorm with a frozen weight.
     type Norm: Norm;
     /// A token embedding table.
     type Embedding: Debug + Send + Sync;
-    /// Cosines and sines of the rotary embedding.
+    /// Tables of the cosines and sines of the rotary embedding.
     type Rotary: Debug + Send + Sync;
     /// Tables for the packed tokens of one pass.
     type Tokens: Send + Sync;
@@ -37,78 +37,80 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
     /// Values that the derivative of attention needs in addition to its input.
     type Attended: Send + Sync;
 
-    /// The device of candle's tensors.
+    /// Returns the candle device of the tensors.
     fn device(&self) -> &Device;
 
-    /// Instruction set of the kernels; `None` on a GPU.
+    /// Returns the instruction set of the kernels; `None` on a GPU.
     fn simd_level(&self) -> Option<SimdLevel> {
         None
     }
 
-    /// Bytes that can still be allocated on the device; `None` where the system's memory is used.
+    /// Returns the number of bytes that can still be allocated on the device; `None` if the tensors
+    /// are in system memory.
     ///
     /// # Errors
-    /// The device does not answer.
+    /// Returns an error if the device does not answer.
     fn free_memory(&self) -> Result<Option<usize>> {
         Ok(None)
     }
 
-    /// Checks that attention supports heads of this shape.
+    /// Checks that attention supports `heads`.
     ///
     /// # Errors
-    /// [`Error::Unsupported`](crate::Error::Unsupported) if it does not.
+    /// Returns [`Error::Unsupported`](crate::Error::Unsupported) if it does not support them.
     fn check(&self, heads: Heads) -> Result<()>;
 
     /// Runs `work` on the backend's threads. `tokens` is the number of tokens of a pass through
     /// cached layers; `None` for other work.
     fn run<R: Send>(&self, tokens: Option<usize>, work: impl FnOnce() -> R + Send) -> R;
 
-    /// Creates one linear layer from parts with the same number of inputs.
+    /// Creates one linear layer from parts with the same number of inputs. Their outputs are
+    /// concatenated.
     ///
     /// # Errors
-    /// The device is out of memory.
+    /// Returns an error if the device is out of memory.
     fn linear(&self, parts: Vec<Weight>) -> Result<Self::Linear>;
 
     /// Creates the output layer, which follows the last norm and returns f32.
     ///
     /// # Errors
-    /// The device is out of memory.
+    /// Returns an error if the device is out of memory.
     fn output_layer(&self, matrix: Arc<Matrix>) -> Result<Self::Linear>;
 
     /// Creates an RMSNorm with `weight: (width,)` that precedes a linear layer.
     ///
     /// # Errors
-    /// The device is out of memory.
+    /// Returns an error if the device is out of memory.
     fn norm(&self, weight: Vec<f32>, eps: f32) -> Result<Self::Norm>;
 
     /// Creates the RMSNorm after the last layer, which returns f32.
     ///
     /// # Errors
-    /// The device is out of memory.
+    /// Returns an error if the device is out of memory.
     fn final_norm(&self, weight: Vec<f32>, eps: f32) -> Result<Self::Norm>;
 
     /// Creates the embedding table `(vocab, hidden)`.
     ///
     /// # Errors
-    /// The table is quantised, or the device is out of memory.
+    /// Returns an error if the table is quantised, or the device is out of memory.
     fn embedding(&self, table: &Arc<Matrix>) -> Result<Self::Embedding>;
 
     /// Returns rows of the table, `(ids, hidden)` f32.
     ///
     /// # Errors
-    /// An id is outside the table, or a tensor operation failed.
+    /// Returns an error if an id is outside the table, or if a tensor operation fails.
     fn embed(&self, table: &Self::Embedding, ids: &[u32]) -> Result<Tensor>;
 
     /// Creates the table of cosines and sines, both `(positions, half)`.
     ///
     /// # Errors
-    /// The device is out of memory.
+    /// Returns an error if the device is out of memory.
     fn rotary(&self, cos: Vec<f32>, sin: Vec<f32>, half: usize) -> Result<Self::Rotary>;
 
-    /// Creates the tables for a pass over these sequences; `rotary` must have all their positions.
+    /// Creates the tables for a pass over `sequences`. `rotary` must have all their positions.
     ///
     /// # Errors
-    /// The device is out of memory.
+    /// Returns an error if the device is out of memory.
     fn tokens(
         &self,
         sequences: &Arc<Sequences>,
@@ -118,48 +120,48 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
     /// Packs the tokens of a right-padded batch: `(batch, seq, width)` f32 to `(tokens, width)`.
     ///
     /// # Errors
-    /// A tensor operation failed.
+    /// Returns an error if a tensor operation fails.
     fn pack(&self, x: &Tensor, sequences: &Sequences) -> Result<Tensor>;
 
     /// Unpacks `(tokens, width)` to `(batch, seq, width)`; padding is zero.
     ///
     /// # Errors
-    /// A tensor operation failed.
+    /// Returns an error if a tensor operation fails.
     fn unpack(&self, x: &Tensor, sequences: &Sequences, seq: usize) -> Result<Tensor>;
 
     /// Returns `silu(gate) * up` of `(tokens, 2 * width)`.
     ///
     /// # Errors
-    /// A tensor operation failed.
+    /// Returns an error if a tensor operation fails.
     fn swiglu(&self, gate_up: &Tensor) -> Result<Tensor>;
 
     /// Returns the result of `linear` for the norm of `x: (tokens, inputs)` f32.
     ///
     /// # Errors
-    /// A tensor operation failed.
+    /// Returns an error if a tensor operation fails.
     fn normed(&self, norm: &Self::Norm, linear: &Self::Linear, x: &Tensor) -> Result<Tensor> {
         linear.forward(&norm.forward(x)?, None)
     }
 
-    /// Returns [`Self::swiglu`] of [`Self::normed`] with the layers `gate_up`.
+    /// Returns [`Self::swiglu`] of the result of [`Self::normed`] with the layers `gate_up`.
     ///
     /// # Errors
-    /// A tensor operation failed.
+    /// Returns an error if a tensor operation fails.
     fn gated(&self, norm: &Self::Norm, gate_up: &Self::Linear, x: &Tensor) -> Result<Tensor> {
         self.swiglu(&self.normed(norm, gate_up, x)?)
     }
 
-    /// Returns the gradient of `gate_up` for the gradient `dh: (tokens, width)` of the result.
+    /// Returns the gradient of `gate_up`, given the gradient `dh: (tokens, width)` of the result.
     ///
     /// # Errors
-    /// A tensor operation failed.
+    /// Returns an error if a tensor operation fails.
     fn swiglu_backward(&self, gate_up: &Tensor, dh: &Tensor) -> Result<Tensor>;
 
     /// Rotates the queries and keys of `qkv: (tokens, stride)` in place by their positions.
     /// `inverse` rotates backwards, which is the derivative.
     ///
     /// # Errors
-    /// A tensor operation failed.
+    /// Returns an error if a tensor operation fails.
     fn rotate(
         &self,
         qkv: &Tensor,
@@ -168,11 +170,11 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
         inverse: bool,
     ) -> Result<()>;
 
-    /// Returns causal attention of the rotated `qkv: (tokens, stride)`, `(tokens, queries * dim)`.
+    /// Returns causal attention `(tokens, queries * dim)` of the rotated `qkv: (tokens, stride)`.
     /// Every sequence also attends to the tokens of `shared` in this layer, which precede its own.
     ///
     /// # Errors
-    /// A tensor operation failed.
+    /// Returns an error if a tensor operation fails.
     fn attention(
         &self,
         qkv: &Tensor,
@@ -182,11 +184,11 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
         shared: Option<&Self::Keys>,
     ) -> Result<(Tensor, Self::Attended)>;
 
-    /// Returns the gradient of `qkv` for the gradient `d_out` of the result of [`Self::attention`].
-    /// No gradient is computed for `shared`.
+    /// Returns the gradient of `qkv`, given the gradient `d_out` of the result of
+    /// [`Self::attention`]. No gradient is computed for `shared`.
     ///
     /// # Errors
-    /// A tensor operation failed.
+    /// Returns an error if a tensor operation fails.
     #[allow(clippy::too_many_arguments)]
     fn attention_backward(
         &self,
@@ -199,29 +201,31 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
         shared: Option<&Self::Keys>,
     ) -> Result<Tensor>;
 
-    /// Creates an empty cache; `differentiable` if [`Self::attention_backward`] will use it as
-    /// `shared`.
+    /// Creates an empty cache. It must be `differentiable` if [`Self::attention_backward`] will use
+    /// it as `shared`.
     fn keys(&self, layers: usize, heads: Heads, differentiable: bool) -> Self::Keys;
 
-    /// Whether `keys` belong to this kind of backend and to this number and shape of layers.
+    /// Returns whether `keys` belong to this kind of backend and to `layers` layers of the shape
+    /// `heads`.
     fn fits(&self, keys: &Self::Keys, layers: usize, heads: Heads) -> bool;
 
-    /// Reserves room for the pass's tokens in the sequences' caches.
+    /// Reserves room for the pass's tokens in the caches of the sequences.
     ///
     /// # Errors
-    /// The number of caches differs from the number of sequences, or the device is out of memory.
+    /// Returns an error if the number of caches differs from the number of sequences, or if the
+    /// device is out of memory.
     fn caches<'a>(
         &self,
         sequences: &Sequences,
         keys: Vec<&'a mut Self::Keys>,
     ) -> Result<Self::Caches<'a>>;
 
-    /// [`Self::attention`] of sequences that continue their caches, for `qkv` before its rotation.
-    /// First rotates it ([`Self::rotate`]) and appends the tokens' keys and values to the caches.
-    /// `qkv` may be rotated in place or not.
+    /// Computes [`Self::attention`] of sequences that continue their caches. `qkv` must not be
+    /// rotated. The method rotates it ([`Self::rotate`]) and appends the tokens' keys and values to
+    /// the caches. The values of `qkv` after the call are unspecified.
     ///
     /// # Errors
-    /// A tensor operation failed.
+    /// Returns an error if a tensor operation fails.
     fn attention_cached(
         &self,
         qkv: &Tensor,
@@ -233,34 +237,34 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
     ) -> Result<Tensor>;
 }
 
-/// Frozen linear layers `Y = X Wᵀ + b`. Their only derivative is `dX = dY W`.
+/// Frozen linear layers `Y = X Wᵀ + b`. The only derivative is `dX = dY W`.
 pub trait Linear: Debug + Send + Sync {
-    /// Returns `X Wᵀ + b`, `(rows, inputs)` to `(rows, outputs)`. With an f32 residual, returns `X
-    /// Wᵀ + b + residual` in f32.
+    /// Returns `X Wᵀ + b`, `(rows, inputs)` to `(rows, outputs)`. With an f32 `residual`, returns
+    /// `X Wᵀ + b + residual` in f32.
     ///
     /// # Errors
-    /// A tensor operation failed.
+    /// Returns an error if a tensor operation fails.
     fn forward(&self, x: &Tensor, residual: Option<&Tensor>) -> Result<Tensor>;
 
     /// Returns `dY W`, `(rows, outputs)` to `(rows, inputs)`.
     ///
     /// # Errors
-    /// A tensor operation failed.
+    /// Returns an error if a tensor operation fails.
     fn backward(&self, dy: &Tensor) -> Result<Tensor>;
 
-    /// [`Self::forward`] from f32 to f32, for any dtype of the backend.
+    /// Computes [`Self::forward`] with f32 input and output, for any dtype of the backend.
     ///
     /// # Errors
-    /// A tensor operation failed.
+    /// Returns an error if a tensor operation fails.
     fn forward_f32(&self, x: &Tensor) -> Result<Tensor>;
 
-    /// [`Self::backward`] from f32 to f32.
+    /// Computes [`Self::backward`] with f32 input and output.
     ///
     /// # Errors
-    /// A tensor operation failed.
+    /// Returns an error if a tensor operation fails.
     fn backward_f32(&self, dy: &Tensor) -> Result<Tensor>;
 
-    /// Size of the weights in memory, in bytes.
+    /// Returns the size of the weights in memory, in bytes.
     fn resident_bytes(&self) -> usize;
 }
 
@@ -269,35 +273,35 @@ pub trait Norm: Debug + Send + Sync {
     /// Returns `x / rms(x) * w`, `(tokens, width)`, for an f32 input.
     ///
     /// # Errors
-    /// A tensor operation failed.
+    /// Returns an error if a tensor operation fails.
     fn forward(&self, x: &Tensor) -> Result<Tensor>;
 
-    /// Returns `residual + dL/dx` in f32, for the gradient `dy` of the result.
+    /// Returns `residual + dL/dx` in f32, given the gradient `dy` of the result.
     ///
     /// # Errors
-    /// A tensor operation failed.
+    /// Returns an error if a tensor operation fails.
     fn backward(&self, x: &Tensor, dy: &Tensor, residual: Option<&Tensor>) -> Result<Tensor>;
 
-    /// Size of the weight in memory, in bytes.
+    /// Returns the size of the weight in memory, in bytes.
     fn resident_bytes(&self) -> usize;
 }
 
 /// Keys and values of consecutive tokens of one sequence, for all layers.
 pub trait Keys: Clone + Debug + Send + Sync + 'static {
-    /// Number of tokens.
+    /// Returns the number of tokens.
     fn len(&self) -> usize;
 
-    /// Whether there are no tokens.
+    /// Returns whether there are no tokens.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Removes all but the first `len` tokens; does nothing if there are fewer.
+    /// Removes all but the first `len` tokens. Does nothing if there are fewer.
     fn truncate(&mut self, len: usize);
 
-    /// Reserves room for a total of `tokens`.
+    /// Reserves room for a total of `tokens` tokens.
     ///
     /// # Errors
-    /// The device is out of memory.
+    /// Returns an error if the device is out of memory.
     fn reserve(&mut self, tokens: usize) -> Result<()>;
 }

@@ -1,14 +1,14 @@
-/// Errors of this crate.
+/// Errors of creating weights and of running kernels.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// An argument is invalid.
+    /// An argument is invalid. The text says which one and why.
     #[error("{0}")]
     Input(String),
     /// The kernels do not support an option.
     #[error("unsupported {what}; supported: {supported}")]
     Unsupported {
-        /// The option and its value.
+        /// Name of the option, and its value.
         what: String,
         /// The supported values.
         supported: &'static str,

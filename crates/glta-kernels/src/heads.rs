@@ -6,11 +6,11 @@ use crate::error::{Error, Result};
 /// Sizes of an attention layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Heads {
-    /// Query heads.
+    /// Number of query heads.
     pub queries: usize,
-    /// Key-value heads, a divisor of `queries`.
+    /// Number of key-value heads, a divisor of `queries`.
     pub keys: usize,
-    /// Width of a head.
+    /// Width of a head, in columns.
     pub dim: usize,
     /// Attention window: the number of tokens that a token attends to, including itself. `None` for
     /// all previous tokens.
@@ -18,22 +18,22 @@ pub struct Heads {
 }
 
 impl Heads {
-    /// Width of the fused query, key, value projection.
+    /// Returns the width of the fused query, key and value projection.
     pub fn stride(self) -> usize {
         (self.queries + 2 * self.keys) * self.dim
     }
 
-    /// Column of the first key in the fused projection.
+    /// Returns the column of the first key in the fused projection.
     pub fn key_at(self) -> usize {
         self.queries * self.dim
     }
 
-    /// Column of the first value in the fused projection.
+    /// Returns the column of the first value in the fused projection.
     pub fn value_at(self) -> usize {
         (self.queries + self.keys) * self.dim
     }
 
-    /// Checks the sizes.
+    /// Checks that the sizes are positive and fit together.
     pub(crate) fn validate(self) -> Result<()> {
         let Self { queries, keys, dim, window } = self;
         if queries > 0 && keys > 0 && queries.is_multiple_of(keys) && dim > 0 && window != Some(0) {
@@ -45,22 +45,22 @@ impl Heads {
         )))
     }
 
-    /// Returns an error unless `qkv` is the fused projection of this many tokens.
+    /// Returns an error unless `qkv` is the fused projection of `tokens` tokens.
     pub(crate) fn expect_projection(self, qkv: &Tensor, tokens: usize) -> Result<()> {
         expect_shape("the projection before attention", qkv, tokens, self.stride())
     }
 
-    /// Query heads per key-value head.
+    /// Returns the number of query heads per key-value head.
     pub(crate) fn group(self) -> usize {
         self.queries / self.keys
     }
 
-    /// The window, or `usize::MAX` without one.
+    /// Returns the window, or `usize::MAX` without one.
     pub(crate) fn window(self) -> usize {
         self.window.unwrap_or(usize::MAX)
     }
 
-    /// Factor of the attention scores, `1 / sqrt(dim)`.
+    /// Returns the factor of the attention scores, `1 / sqrt(dim)`.
     pub(crate) fn scale(self) -> f32 {
         1.0 / (self.dim as f32).sqrt()
     }

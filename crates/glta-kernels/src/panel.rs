@@ -1,20 +1,20 @@
-//! Layout of weights and keys.
+//! Layout of weights and keys in panels of columns.
 
-/// Width of a column panel: two AVX-512 vectors.
+/// Number of columns in a panel: two AVX-512 vectors.
 pub(crate) const PANEL: usize = 32;
 
 /// Content of a 32-bit element of a product's operands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Element {
-    /// An f32.
+    /// One f32.
     Single,
-    /// Two bf16 inputs that are `distance` apart in a run of twice as many; the first one is in the
-    /// lower half.
+    /// Two bf16 inputs that are `distance` apart. Runs of `2 * distance` inputs are paired; the
+    /// input from the first half of a run is in the lower half of the element.
     Pair { distance: usize },
 }
 
 impl Element {
-    /// Number of inputs in an element.
+    /// Returns the number of inputs in an element.
     pub(crate) fn inputs(self) -> usize {
         match self {
             Self::Single => 1,

@@ -17,7 +17,7 @@ pub struct Sequences {
 }
 
 impl Sequences {
-    /// Creates sequences of these lengths; the positions of sequence `s` start at `offset(s)`.
+    /// Creates one sequence per length. The positions of sequence `s` start at `offset(s)`.
     pub fn new(lengths: &[usize], offset: impl Fn(usize) -> usize) -> Self {
         let mut starts = vec![0];
         let mut positions = Vec::new();
@@ -29,32 +29,33 @@ impl Sequences {
         Self { starts, positions }
     }
 
-    /// Number of sequences.
+    /// Returns the number of sequences.
     pub fn len(&self) -> usize {
         self.starts.len() - 1
     }
 
-    /// Whether there are no sequences.
+    /// Returns whether there are no sequences.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Number of tokens.
+    /// Returns the number of tokens.
     pub fn tokens(&self) -> usize {
         self.positions.len()
     }
 
-    /// First token of each sequence, and the number of tokens, `(sequences + 1,)`.
+    /// Returns the first token of each sequence, followed by the number of tokens, `(sequences +
+    /// 1,)`.
     pub fn starts(&self) -> &[usize] {
         &self.starts
     }
 
-    /// Position of every token in its sequence, `(tokens,)`.
+    /// Returns the position of every token in its sequence, `(tokens,)`.
     pub fn positions(&self) -> &[u32] {
         &self.positions
     }
 
-    /// Whether the sequences are rows of a right-padded `(rows, seq)` batch.
+    /// Returns an error unless the sequences are the rows of a right-padded `(rows, seq)` batch.
     pub(crate) fn expect_padded(&self, rows: usize, seq: usize) -> Result<()> {
         let longest = self.starts.windows(2).map(|w| w[1] - w[0]).max().unwrap_or(0);
         if rows == self.len() && longest <= seq {
@@ -66,7 +67,7 @@ impl Sequences {
         )))
     }
 
-    /// Number of positions: the largest one plus one.
+    /// Returns the number of positions: the largest one plus one.
     pub fn context(&self) -> usize {
         self.positions.iter().max().map_or(0, |&p| p as usize + 1)
     }

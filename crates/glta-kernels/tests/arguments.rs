@@ -1,4 +1,4 @@
-//! Mismatched arguments are errors on every backend, never undefined behaviour.
+//! Checks that mismatched arguments are errors on every backend, never undefined behaviour.
 #![allow(clippy::unwrap_used)]
 
 use std::sync::Arc;
@@ -106,7 +106,7 @@ fn on_the_cpu() {
     linear_layers(&host);
     tables_and_batches(&host);
     attention(&host);
-    // Not every cache has the layouts that a derivative reads.
+    // A cache that is not differentiable lacks the layouts that a derivative reads.
     let heads = Heads { queries: 2, keys: 1, dim: 8, window: None };
     let sequences = Arc::new(Sequences::new(&[2], |_| 0));
     let at = tokens(&host, &sequences, 4);

@@ -4,10 +4,10 @@ use ndarray::{ArrayView2, ArrayViewMut2, Axis};
 use crate::Result;
 use crate::work::{REPORT_EVERY, Work};
 
-/// Products with fewer multiplications run on one thread.
+/// Number of multiplications below which a product runs on one thread.
 const PARALLEL_FROM: usize = 1 << 22;
 
-/// [`product`] in parts, with a progress report after each part.
+/// Computes [`product`] in parts, with a progress report after each part.
 pub(crate) fn product_with(
     c: ArrayViewMut2<'_, f64>,
     keep: f64,
@@ -22,7 +22,7 @@ pub(crate) fn product_with(
         product(c, keep, factor, a, b);
         return work.add(cost);
     }
-    // Halves depend on the sizes alone, and so does the result.
+    // The division depends only on the sizes, so the result does too.
     if m >= n {
         let at = (m / 2).next_multiple_of(PART).min(m - 1);
         let ((c0, c1), (a0, a1)) = (c.split_at(Axis(0), at), a.split_at(Axis(0), at));
@@ -36,10 +36,10 @@ pub(crate) fn product_with(
     }
 }
 
-/// Rows and columns of a part are a multiple of this.
+/// Unit of the size of a part: its numbers of rows and columns are multiples of 64.
 const PART: usize = 64;
 
-/// `c = keep · c + factor · a b`, on rayon's current pool.
+/// Computes `c = keep · c + factor · a b` on rayon's current pool.
 pub(crate) fn product(
     mut c: ArrayViewMut2<'_, f64>,
     keep: f64,

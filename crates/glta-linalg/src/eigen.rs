@@ -4,25 +4,25 @@ use rayon::prelude::*;
 use crate::tridiagonal::{Reflections, tridiagonalise};
 use crate::{Error, Result};
 
-/// Largest number of sweeps per eigenvalue before an error; one to three are usual.
+/// Maximum number of sweeps per eigenvalue before an error; one to three are usual.
 const MAX_SWEEPS: usize = 60;
 /// Number of rotations that are collected before they are applied to the vectors.
 const BATCH: usize = 1 << 16;
-/// Number of vector components that one task rotates; few, so that they stay in the cache.
+/// Number of vector components that one task rotates, small enough for the cache.
 const WIDTH: usize = 16;
 
 /// Eigenvalues and eigenvectors of a symmetric matrix, in descending order of the eigenvalues.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Eigen {
-    /// All eigenvalues, descending: `(n)`.
+    /// All eigenvalues, descending, `(n)`.
     pub values: Vec<f64>,
-    /// The eigenvectors of the first values, `(count, n)`: unit vectors, one per row. The component
-    /// of largest magnitude is positive.
+    /// Eigenvectors of the first eigenvalues, `(count, n)`: unit vectors, one per row. The
+    /// component of largest magnitude is positive.
     pub vectors: Array2<f64>,
 }
 
-/// Computes the eigenvalues of a symmetric matrix, and the eigenvectors of the `count` largest (all
-/// if there are fewer). Only the lower triangle is read.
+/// Computes the eigenvalues of a symmetric matrix, and the eigenvectors of the `count` largest ones
+/// (all of them if there are fewer). Only the lower triangle is read.
 ///
 /// The method is Householder's tridiagonal reduction followed by implicit QL steps (Golub and Van
 /// Loan, "Matrix Computations", 8.3).
@@ -39,7 +39,7 @@ pub struct Eigen {
 /// ```
 ///
 /// # Errors
-/// A matrix that is not square or contains values that are not finite.
+/// Returns an error if the matrix is not square or contains values that are not finite.
 pub fn symmetric_eigen(matrix: Array2<f64>, count: usize) -> Result<Eigen> {
     let (rows, columns) = matrix.dim();
     if rows != columns || !matrix.is_standard_layout() {
@@ -65,10 +65,10 @@ struct Rotation {
     sin: f64,
 }
 
-/// The eigenvectors of the tridiagonal matrix, and pending rotations.
+/// The eigenvectors of the tridiagonal matrix, and rotations that are not yet applied to them.
 struct Rotated {
     n: usize,
-    /// Component `r` of vector `j` is at `blocks[r / WIDTH][j][r % WIDTH]`.
+    /// The vectors in blocks: component `r` of vector `j` is at `blocks[r / WIDTH][j][r % WIDTH]`.
     blocks: Vec<Vec<[f64; WIDTH]>>,
     waiting: Vec<Rotation>,
 }
@@ -107,7 +107,7 @@ impl Rotated {
     }
 }
 
-/// Implicit QL steps; replaces `diagonal` by the eigenvalues.
+/// Runs implicit QL steps and replaces `diagonal` by the eigenvalues.
 fn solve(diagonal: &mut [f64], beside: &mut [f64], rotated: &mut Rotated) -> Result<()> {
     let n = diagonal.len();
     let (d, e) = (diagonal, beside);
@@ -159,7 +159,8 @@ fn solve(diagonal: &mut [f64], beside: &mut [f64], rotated: &mut Rotated) -> Res
     Ok(())
 }
 
-/// Transforms the vectors in `order` to those of the original matrix: `(order, n)`.
+/// Transforms eigenvectors of the tridiagonal matrix, in `order`, to those of the original matrix,
+/// `(order, n)`.
 fn finish(rotated: &Rotated, reflections: &Reflections, order: &[usize]) -> Array2<f64> {
     let mut vectors =
         Array2::from_shape_fn((order.len(), rotated.n), |(r, c)| rotated.get(order[r], c));
@@ -184,7 +185,7 @@ mod tests {
 
     use super::*;
 
-    /// `Q diag(values) Qᵀ` with a random orthogonal `Q`, and NaN above the diagonal.
+    /// Returns `Q diag(values) Qᵀ` with a random orthogonal `Q`, and NaN above the diagonal.
     fn with_values(values: &[f64]) -> Array2<f64> {
         let n = values.len();
         let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(n as u64);

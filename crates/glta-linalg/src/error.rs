@@ -5,13 +5,13 @@ pub enum Error {
     /// A matrix has the wrong shape.
     #[error("{operation} needs {expected} in standard layout, got {rows} x {columns}")]
     Shape {
-        /// The operation.
+        /// Name of the operation.
         operation: &'static str,
         /// The expected shape.
         expected: String,
-        /// Rows of the given matrix.
+        /// Number of rows of the given matrix.
         rows: usize,
-        /// Columns of the given matrix.
+        /// Number of columns of the given matrix.
         columns: usize,
     },
     /// A pivot of the Cholesky factorisation is not positive.
@@ -25,13 +25,13 @@ pub enum Error {
         "the triangular matrix has no inverse: element {row} of its diagonal is zero or not finite"
     )]
     Singular {
-        /// The first such row.
+        /// The first row whose diagonal element is zero or not finite.
         row: usize,
     },
     /// The eigenvalues did not converge because the matrix contains values that are not finite.
     #[error("the eigenvalues do not converge; are all values of the matrix finite?")]
     NoConvergence,
-    /// The progress callback cancelled the work.
+    /// The progress callback cancelled the operation.
     #[error(transparent)]
     Cancelled(#[from] glta_core::Cancelled),
 }

@@ -1,14 +1,13 @@
 //! Dense linear algebra in `f64` for closed-form models: Cholesky factors and inverses of positive
 //! definite matrices, and eigenvectors of symmetric matrices.
 //!
-//! Matrices are `ndarray` arrays in standard layout (row-major). A symmetric matrix is given by its
-//! lower triangle; elements above the diagonal are neither read nor written. Products use the crate
-//! `gemm-f64` on rayon's current pool. Results do not depend on the number of threads.
-//! Long computations have a `_with` form, which reports its progress and can be cancelled.
+//! Matrices are `ndarray` arrays in standard layout (row-major). Functions read a symmetric matrix
+//! from its lower triangle; they neither read nor write elements above the diagonal. Products use
+//! the crate `gemm-f64` on rayon's current pool. Results do not depend on the number of threads.
+//! Functions that end in `_with` report their progress and can be cancelled.
 //!
-//! The factorisations are written here rather than taken from faer: faer and its kernels take three
-//! quarters of a clean build of `glta-linear`, and these few functions are as fast where the time
-//! goes, in products.
+//! The crate does not use faer, because faer and its kernels take three quarters of a clean build
+//! of `glta-linear`. The functions here are as fast in products, which take most of the time.
 //!
 //! ```
 //! use glta_linalg::{cholesky, gram_of_lower, invert_lower};

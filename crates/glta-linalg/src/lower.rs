@@ -6,9 +6,9 @@ use crate::block::{product, product_with};
 use crate::work::{REPORT_EVERY, Step, Work};
 use crate::{Error, Result};
 
-/// Triangles of at most this many rows use plain loops.
+/// Maximum number of rows of a triangle that is computed by plain loops.
 const SMALL: usize = 64;
-/// Triangles of a symmetric product of at most this many rows are computed as squares.
+/// Maximum number of rows of a symmetric product that is computed as a square.
 const SQUARE: usize = 96;
 /// Number of columns that one task multiplies by a small triangle.
 const STRIP: usize = 256;
@@ -27,7 +27,7 @@ const STRIP: usize = 256;
 /// ```
 ///
 /// # Errors
-/// A matrix that is not square or not positive definite (or contains NaN).
+/// Returns an error if the matrix is not square or not positive definite (or contains NaN).
 pub fn cholesky(matrix: &mut Array2<f64>) -> Result<()> {
     check_square("Cholesky factorisation", matrix)?;
     factor(matrix.view_mut(), 0, &mut Work::silent())
@@ -36,7 +36,8 @@ pub fn cholesky(matrix: &mut Array2<f64>) -> Result<()> {
 /// Inverts a lower triangular matrix `(n, n)` in place, with `n³ / 3` multiplications.
 ///
 /// # Errors
-/// A matrix that is not square, or has a zero or non-finite diagonal element.
+/// Returns an error if the matrix is not square or has a diagonal element that is zero or not
+/// finite.
 pub fn invert_lower(matrix: &mut Array2<f64>) -> Result<()> {
     check_square("the inverse of a triangle", matrix)?;
     invert_lower_with(matrix, &mut Work::silent())
@@ -54,15 +55,15 @@ fn invert_lower_with(matrix: &mut Array2<f64>, work: &mut Work<'_>) -> Result<()
 /// `n³ / 3` multiplications.
 ///
 /// # Errors
-/// A matrix that is not square.
+/// Returns an error if the matrix is not square.
 pub fn gram_of_lower(matrix: &mut Array2<f64>) -> Result<()> {
     check_square("the Gram matrix of a triangle", matrix)?;
     gram(matrix.view_mut(), &mut Work::silent())
 }
 
 /// Replaces the lower triangle of a positive definite matrix, `(n, n)`, by the lower triangle of
-/// its inverse. It calls [`cholesky`], [`invert_lower`] and [`gram_of_lower`] and reports the
-/// progress.
+/// the inverse. The function calls [`cholesky`], [`invert_lower`] and [`gram_of_lower`] and reports
+/// the progress.
 ///
 /// ```
 /// use glta_core::Silent;
@@ -76,7 +77,7 @@ pub fn gram_of_lower(matrix: &mut Array2<f64>) -> Result<()> {
 /// ```
 ///
 /// # Errors
-/// A matrix that is not square or not positive definite, and [`Error::Cancelled`].
+/// Returns an error if the matrix is not square or not positive definite, and [`Error::Cancelled`].
 pub fn invert_with(matrix: &mut Array2<f64>, progress: &mut dyn Progress<Step>) -> Result<()> {
     check_square("the inverse of a positive definite matrix", matrix)?;
     let work = &mut Work::new(progress, (matrix.nrows() as f64).powi(3) / 2.0);
@@ -85,19 +86,19 @@ pub fn invert_with(matrix: &mut Array2<f64>, progress: &mut dyn Progress<Step>) 
     gram(matrix.view_mut(), work)
 }
 
-/// Adds the lower triangle of `factor · V Vᵀ` to that of `matrix`; the shapes are `(n, dim)` and
-/// `(n, n)`.
+/// Adds the lower triangle of `factor · V Vᵀ` to the lower triangle of `matrix: (n, n)`, for `V:
+/// (n, dim)`.
 ///
 /// # Errors
-/// A matrix that is not square, or `vectors` with another number of rows.
+/// Returns an error if the matrix is not square or `vectors` has another number of rows.
 pub fn add_gram(matrix: &mut Array2<f64>, factor: f64, vectors: ArrayView2<'_, f64>) -> Result<()> {
     add_gram_with(matrix, factor, vectors, &mut Silent)
 }
 
-/// [`add_gram`] with progress.
+/// Computes [`add_gram`] with progress reports.
 ///
 /// # Errors
-/// Those of [`add_gram`], and [`Error::Cancelled`].
+/// Returns the errors of [`add_gram`], and [`Error::Cancelled`].
 pub fn add_gram_with(
     matrix: &mut Array2<f64>,
     factor: f64,
@@ -126,14 +127,14 @@ fn check_square(operation: &'static str, matrix: &Array2<f64>) -> Result<()> {
     Err(Error::Shape { operation, expected: "a square matrix".into(), rows, columns })
 }
 
-/// The blocks of a square matrix: upper left, lower left, lower right.
+/// The blocks of a lower triangle: upper left, lower left, lower right.
 struct Quarters<'a> {
     above: ArrayViewMut2<'a, f64>,
     below: ArrayViewMut2<'a, f64>,
     last: ArrayViewMut2<'a, f64>,
 }
 
-/// Half of `n`, rounded to a multiple of [`SMALL`].
+/// Returns half of `n`, rounded to a multiple of [`SMALL`].
 fn half(n: usize) -> usize {
     (n / 2).next_multiple_of(SMALL)
 }
@@ -154,7 +155,7 @@ fn view_quarters(matrix: ArrayView2<'_, f64>) -> [ArrayView2<'_, f64>; 3] {
     [above, below, last]
 }
 
-/// Replaces `A` by `L`; `row` is the position of the first row in the whole matrix.
+/// Replaces `A` by `L`. `row` is the position of the first row in the whole matrix.
 fn factor(matrix: ArrayViewMut2<'_, f64>, row: usize, work: &mut Work<'_>) -> Result<()> {
     let n = matrix.nrows();
     if n <= SMALL {
@@ -163,7 +164,7 @@ fn factor(matrix: ArrayViewMut2<'_, f64>, row: usize, work: &mut Work<'_>) -> Re
     let Quarters { mut above, mut below, mut last } = quarters(matrix);
     let at = above.nrows();
     factor(above.view_mut(), row, work)?;
-    // L21 = A21 L11⁻ᵀ, A22 -= L21 L21ᵀ.
+    // L21 = A21 L11⁻ᵀ, then A22 -= L21 L21ᵀ.
     solve(above.view(), below.view_mut().reversed_axes(), work)?;
     add_product(last.view_mut(), -1.0, below.view(), work)?;
     factor(last, row + at, work)
@@ -188,7 +189,7 @@ fn factor_small(mut matrix: ArrayViewMut2<'_, f64>, first: usize) -> Result<()> 
     Ok(())
 }
 
-/// Copies a triangle of at most [`SMALL`] rows, with zeros above its diagonal.
+/// Copies a triangle of at most [`SMALL`] rows, with zeros above the diagonal.
 fn small_copy(lower: ArrayView2<'_, f64>) -> Array2<f64> {
     Array2::from_shape_fn(lower.dim(), |(r, c)| if c <= r { lower[(r, c)] } else { 0.0 })
 }
@@ -207,7 +208,7 @@ fn invert_small(mut lower: ArrayViewMut2<'_, f64>) {
     }
 }
 
-/// Replaces `B` by `small B`, in strips that fit the cache.
+/// Replaces `B` by the product `small · B`, in strips that fit the cache.
 fn multiply_small(
     small: ArrayView2<'_, f64>,
     mut b: ArrayViewMut2<'_, f64>,
@@ -245,7 +246,7 @@ fn solve(lower: ArrayView2<'_, f64>, b: ArrayViewMut2<'_, f64>, work: &mut Work<
     solve(last, second, work)
 }
 
-/// Replaces `B` by `L B`.
+/// Replaces `B` by the product `L B`.
 fn multiply(
     lower: ArrayView2<'_, f64>,
     b: ArrayViewMut2<'_, f64>,
@@ -261,7 +262,7 @@ fn multiply(
     multiply(above, first, work)
 }
 
-/// Replaces `B` by `Lᵀ B`.
+/// Replaces `B` by the product `Lᵀ B`.
 fn multiply_transposed(
     lower: ArrayView2<'_, f64>,
     b: ArrayViewMut2<'_, f64>,
@@ -292,8 +293,8 @@ fn invert(lower: ArrayViewMut2<'_, f64>, work: &mut Work<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Runs two parts of `cost` multiplications in parallel or, if they are long enough to report
-/// progress, one after the other.
+/// Runs two parts of `cost` multiplications in parallel. Parts that are long enough to report
+/// progress run one after the other.
 fn both(
     cost: f64,
     work: &mut Work<'_>,
@@ -332,7 +333,7 @@ fn assign_lower(mut lower: ArrayViewMut2<'_, f64>, values: ArrayView2<'_, f64>) 
     }
 }
 
-/// Adds the lower triangle of `factor · V Vᵀ`.
+/// Adds the lower triangle of `factor · V Vᵀ` to `lower`.
 fn add_product(
     mut lower: ArrayViewMut2<'_, f64>,
     factor: f64,
@@ -368,7 +369,7 @@ mod tests {
 
     const SIZES: [usize; 8] = [1, 2, 63, 64, 65, 129, 200, 517];
 
-    /// A positive definite matrix with NaN above the diagonal.
+    /// Returns a positive definite matrix with NaN above the diagonal.
     fn matrix(n: usize) -> Array2<f64> {
         let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(n as u64);
         let v = Array2::from_shape_fn((n, n + 3), |_| rng.random_range(-1.0..1.0));
@@ -415,7 +416,7 @@ mod tests {
         }
     }
 
-    /// Long work reports progress several times, and can be cancelled.
+    /// A long operation reports progress several times, and can be cancelled.
     #[test]
     fn long_work_reports_and_can_be_cancelled() {
         let n = 3000;

@@ -1,14 +1,14 @@
 use ndarray::{Array2, ArrayViewMut2, Axis, s};
 use rayon::prelude::*;
 
-/// Matrices of at least this many rows are reduced on several threads.
+/// Number of rows from which a matrix is reduced on several threads.
 const PARALLEL_FROM: usize = 192;
 
 /// The Householder reflections of a tridiagonal reduction.
 pub(crate) struct Reflections {
-    /// Row `k` has the vector of reflection `k`, right of the diagonal: `(n, n)`.
+    /// Vectors of the reflections, `(n, n)`. Row `k` contains vector `k`, right of the diagonal.
     vectors: Array2<f64>,
-    /// Reflection `k` is `1 - factors[k] · v vᵀ`.
+    /// Factors of the reflections: reflection `k` is `1 - factors[k] · v vᵀ`.
     factors: Vec<f64>,
 }
 
@@ -26,8 +26,8 @@ impl Reflections {
     }
 }
 
-/// Reduces a symmetric matrix, given by its lower triangle. Returns the diagonal `(n)`, the
-/// off-diagonal `(n)` with a zero at the end, and the reflections.
+/// Reduces a symmetric matrix, given by its lower triangle, to tridiagonal form. Returns the
+/// diagonal `(n)`, the off-diagonal `(n)` with a zero at the end, and the reflections.
 pub(crate) fn tridiagonalise(mut a: Array2<f64>) -> (Vec<f64>, Vec<f64>, Reflections) {
     let n = a.nrows();
     for r in 0..n {
@@ -37,7 +37,7 @@ pub(crate) fn tridiagonalise(mut a: Array2<f64>) -> (Vec<f64>, Vec<f64>, Reflect
     }
     let (mut diagonal, mut beside) = (vec![0.0; n], vec![0.0; n]);
     let mut factors = vec![0.0; n];
-    // The pending update of the rows below: v wᵀ + w vᵀ.
+    // The pending update of the rows below is v wᵀ + w vᵀ.
     let (mut v, mut w) = (vec![0.0; n], vec![0.0; n]);
     for k in 0..n {
         let (mut first, mut rest) = a.view_mut().split_at(Axis(0), k + 1);

@@ -2,20 +2,20 @@ use glta_core::{Progress, report};
 
 use crate::Result;
 
-/// Multiplications between two reports.
+/// Number of multiplications between two progress reports.
 pub(crate) const REPORT_EVERY: f64 = 1e9;
 
 /// Progress of an operation.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct Step {
-    /// Finished share, from 0 to 1.
+    /// Finished fraction of the operation, from 0 to 1.
     pub done: f64,
 }
 
-/// Counts the multiplications of an operation and reports them.
+/// A counter of the multiplications of an operation, which reports progress.
 pub(crate) struct Work<'a> {
-    /// `None` for a part that is too short to be cancelled.
+    /// `None` for an operation that is too short to be cancelled.
     progress: Option<&'a mut dyn Progress<Step>>,
     done: f64,
     reported: f64,
@@ -23,12 +23,12 @@ pub(crate) struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// Starts work of about `total` multiplications.
+    /// Starts an operation of about `total` multiplications.
     pub(crate) fn new(progress: &mut dyn Progress<Step>, total: f64) -> Work<'_> {
         Work { progress: Some(progress), done: 0.0, reported: 0.0, total }
     }
 
-    /// Work without progress reports.
+    /// Creates a counter that reports nothing.
     pub(crate) fn silent() -> Work<'static> {
         Work { progress: None, done: 0.0, reported: 0.0, total: 0.0 }
     }

@@ -1,4 +1,4 @@
-//! Choice of the settings on validation data.
+//! Chooses the settings of a linear model on validation data.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::sparse::SparseRows;
 use crate::weigh::Measured;
 use crate::{Form, LinearConfig, LinearModel, LinearReport, LinearStage, Result};
 
-/// Fits models of one problem with several settings.
+/// A search over settings, which fits models of one problem.
 pub(crate) struct Chooser<'a, 'p> {
     pub(crate) problem: &'a mut Problem,
     /// Contributions of text neighbours, by source.
@@ -20,13 +20,13 @@ pub(crate) struct Chooser<'a, 'p> {
     pub(crate) reporter: &'a mut Reporter<'p>,
 }
 
-/// Maximum number of settings that are tried for a form.
+/// Returns the maximum number of settings that are tried for a form.
 pub(crate) fn most_settings(config: &LinearConfig, texts: bool) -> usize {
     if texts { 2 * config.l2.len() + config.text.len() - 2 } else { config.l2.len() }
 }
 
 impl Chooser<'_, '_> {
-    /// Fits the model with these settings.
+    /// Fits the model with given settings.
     pub(crate) fn solve(&mut self, settings: LinearReport) -> Result<LinearModel> {
         let LinearReport { form, l2, text, .. } = settings;
         let ease = self.problem.ease(form, l2, text, self.reporter)?;
@@ -36,9 +36,9 @@ impl Chooser<'_, '_> {
         Ok(LinearModel::new(ease, self.text.clone(), &self.problem.train, report))
     }
 
-    /// The model with the best settings on `valid` among all forms. For each form it tries all λ
-    /// with the middle α, then all α with the best λ, then all λ again if α has changed. A setting
-    /// is compared by its value with the best β and γ.
+    /// Returns the model with the best settings on `valid` among all forms. For each form the
+    /// method tries all λ with the middle α, then all α with the best λ, then all λ again if α has
+    /// changed. A setting is judged by its value with the best β and γ.
     pub(crate) fn choose(
         &mut self,
         forms: &[Form],
@@ -79,7 +79,7 @@ impl Chooser<'_, '_> {
         Ok(best)
     }
 
-    /// Tries the other values of one setting.
+    /// Tries all values of one setting, except the current one.
     fn sweep(
         &mut self,
         best: &mut LinearModel,
@@ -100,7 +100,7 @@ impl Chooser<'_, '_> {
         Ok(())
     }
 
-    /// Fits the model with these settings and chooses the best weights of neighbours and
+    /// Fits the model with given settings and chooses the best weights of neighbours and
     /// popularity.
     fn measure(&mut self, settings: LinearReport, measured: &Measured<'_>) -> Result<LinearModel> {
         let mut model = self.solve(settings)?;

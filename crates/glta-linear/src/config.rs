@@ -3,42 +3,50 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Form, Result, Solver};
 
-/// Mean number of interactions per item above which a low-rank part is tried.
+/// Mean number of interactions per item from which a low-rank part is tried.
 const DENSE_DATA: f64 = 100.0;
 
-/// Settings of [`LinearModel`](crate::LinearModel). A fit chooses from each list the value with the
-/// highest N@10 on validation data. Without validation data it uses the first form and the middle
-/// values of `l2` and `text`, and leaves out neighbours and popularity.
+/// Settings of [`LinearModel`](crate::LinearModel).
+///
+/// A fit chooses from each list the value with the highest N@10 on validation data. Without
+/// validation data it uses the first form and the middle values of `l2` and `text`, and leaves out
+/// neighbours and popularity.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LinearConfig {
-    /// Solvers to try. The dense one is left out above `max_items`, and the report says so.
+    /// Solvers to try. The dense solver is left out above `max_items` items, and the report says
+    /// so. Default both.
     pub solvers: Vec<Solver>,
-    /// Maximum numbers of sources of an item in the local form.
+    /// Maximum numbers of sources per item to try in the local form. Default 64.
     pub sources: Vec<usize>,
-    /// Ranks of the low-rank part of the local form, tried in addition to 0 if items have at least
-    /// 100 interactions on average.
+    /// Ranks of the low-rank part of the local form. They are tried in addition to 0 if items have
+    /// at least 100 interactions on average. Default 128.
     pub rank: Vec<usize>,
-    /// λ, the L2 regularisation.
+    /// Values of λ, the L2 regularisation. Default 10, 30, 100, 300.
     pub l2: Vec<f64>,
-    /// α, the weight of the text vectors in the Gram matrix; 0 leaves them out.
+    /// Values of α, the weight of the text vectors in the Gram matrix; 0 leaves them out. Default
+    /// 1, 3, 10, 30.
     pub text: Vec<f64>,
-    /// β, weights of the text neighbours, tried in addition to 0.
+    /// Values of β, the weight of the text neighbours, tried in addition to 0. Default 0.003, 0.01,
+    /// 0.03, 0.1, 0.3.
     pub neighbours: Vec<f64>,
-    /// γ, weights of `ln(1 + degree)`, tried in addition to 0.
+    /// Values of γ, the weight of `ln(1 + degree)`, tried in addition to 0. Default 0.001, 0.003,
+    /// 0.01.
     pub popularity: Vec<f64>,
-    /// Share of the items that are treated as new while the settings are chosen: they are left out
-    /// of the fit and added to the validation items. Text neighbours then have the weight `1 / (1 +
-    /// degree)`, and an item without interactions has the mean popularity of the others. Use 0, the
-    /// default, for a catalogue that does not grow; new items then rank low.
+    /// Share of the items that are treated as new while the settings are chosen. Their interactions
+    /// are left out of the fit and added to the validation items. Text neighbours then have the
+    /// weight `1 / (1 + degree)`, and an item without interactions has the mean popularity of the
+    /// others. Use 0, the default, for a catalogue that does not grow; new items then rank low.
     pub new_items: f64,
-    /// Maximum number of items for the dense form. It takes `16 · items²` bytes while settings are
-    /// tried (`12 · items²` for the fit, `4 · items²` for the best model so far), and `4 · items²`
-    /// afterwards. Default 20,000 (6.4 GB).
+    /// Maximum number of items for the dense form. The form takes `16 · items²` bytes while
+    /// settings are tried (`12 · items²` for the fit, `4 · items²` for the best model so far), and
+    /// `4 · items²` bytes afterwards. Default 20,000 (6.4 GB).
     pub max_items: usize,
-    /// Number of co-occurring items per item that the local form keeps, the strongest ones.
+    /// Number of co-occurring items per item that the local form keeps, the strongest ones. Default
+    /// 256.
     pub rows: usize,
     /// Number of text neighbours per item, both in the scores and as candidates for sources.
+    /// Default 128.
     pub text_neighbours: usize,
 }
 
@@ -64,8 +72,8 @@ impl LinearConfig {
     /// Checks the settings.
     ///
     /// # Errors
-    /// [`Error::Config`] if `solvers`, `sources`, `l2` or `text` is empty or a value is out of
-    /// range.
+    /// Returns [`Error::Config`] if `solvers`, `sources`, `l2` or `text` is empty or a value is out
+    /// of range.
     pub fn validate(&self) -> Result<()> {
         let lengths = [
             ("solvers", self.solvers.len()),
@@ -94,10 +102,11 @@ impl LinearConfig {
         within("new_items", self.new_items, 0.0, 0.9)
     }
 
-    /// The forms to try on `train`, and the reason if the dense form was requested but is left out.
+    /// Returns the forms to try on `train`, and a reason if the dense form was requested but is
+    /// left out (otherwise `None`).
     ///
     /// # Errors
-    /// [`Error::TooManyItems`] if the dense form was the only one.
+    /// Returns [`Error::TooManyItems`] if the dense form was the only one.
     pub fn forms(&self, train: &Interactions) -> Result<(Vec<Form>, Option<String>)> {
         let items = train.n_items();
         let (mut forms, mut left_out) = (Vec::new(), None);

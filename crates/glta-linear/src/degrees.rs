@@ -10,6 +10,6 @@ pub(crate) struct PopularityTerms {
     pub(crate) shift: f64,
     /// The sum of `exp(logit - shift)` over all items.
     pub(crate) sum: f64,
-    /// `exp(logit - shift)` for each degree below [`FEW`].
+    /// The values `exp(logit - shift)` for each degree below [`FEW`].
     pub(crate) exps: Vec<f64>,
 }

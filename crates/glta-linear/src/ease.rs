@@ -1,4 +1,4 @@
-//! EASE, in its dense and its local form.
+//! The EASE model, in its dense and its local form.
 
 use std::sync::{Arc, OnceLock};
 
@@ -20,10 +20,10 @@ use crate::{Error, Form, Result, TextVectors};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EaseConfig {
-    /// L2 regularisation `λ`, added to the diagonal of the Gram matrix. Choose it on validation
-    /// data; 100 to 1000 is usual. Default 400.
+    /// L2 regularisation `λ`, added to the diagonal of the Gram matrix. Choose the value on
+    /// validation data; 100 to 1000 is usual. Default 400.
     pub l2: f64,
-    /// How the weights are computed. Default [`Form::Dense`].
+    /// The form of the weights. Default [`Form::Dense`].
     pub form: Form,
     /// Maximum number of items for the dense form. Default 20,000 (6.4 GB).
     pub max_items: usize,
@@ -45,7 +45,7 @@ impl EaseConfig {
     /// Checks the settings.
     ///
     /// # Errors
-    /// [`Error::Config`] if `l2` is not positive and finite, or a size is 0.
+    /// Returns [`Error::Config`] if `l2` is not positive and finite, or a size is 0.
     pub fn validate(&self) -> Result<()> {
         let invalid = |field, problem| Err(Error::Config { system: "EASE", field, problem });
         if !(self.l2 > 0.0 && self.l2.is_finite()) {
@@ -64,8 +64,8 @@ impl EaseConfig {
     }
 }
 
-/// EASE (Steck 2019, "Embarrassingly Shallow Autoencoders for Sparse Data"): a
-/// linear item-item model with a zero diagonal, in closed form.
+/// EASE (Steck 2019, "Embarrassingly Shallow Autoencoders for Sparse Data"): a linear item-item
+/// model with a zero diagonal, in closed form.
 ///
 /// With `P = (XᵀX + λI)⁻¹`, the weights are `B_ij = -P_ij / P_jj` with a zero diagonal, and a user
 /// with items `x` has the scores `x B`. In the local form, each column of `B` is the solution over
@@ -86,25 +86,25 @@ impl EaseConfig {
 #[derive(Debug)]
 pub struct Ease {
     pub(crate) weights: Weights,
-    /// `P_jj`, from which the weights without one user are computed.
+    /// The diagonal `P_jj`, from which the weights without one user are computed.
     pub(crate) diagonal: Vec<f64>,
     history: Interactions,
-    /// Histories that changed after the fit.
+    /// Histories of users that changed after the fit.
     pub(crate) changed: FxHashMap<u32, Vec<u32>>,
-    /// Whether the model is part of a growing model, which has the systems of its columns.
+    /// Whether the model is part of a growing model, which then has the systems of the columns.
     pub(crate) grows: bool,
     pub(crate) form: Form,
-    /// How the local systems were solved; default for a model that was loaded from a file.
+    /// Facts about the solution of the local systems; default for a model from a file.
     pub(crate) solved: Solved,
     pub(crate) leave: Leave,
-    /// The systems of the columns in the local form, and the sources of item `j` in row `j`;
-    /// computed on first use.
+    /// The systems of the columns in the local form, computed on first use.
     gram: OnceLock<Gram>,
+    /// The sources of item `j` in row `j` in the local form, computed on first use.
     columns: OnceLock<SparseRows>,
     idle: Idle<Scratch>,
 }
 
-/// Parameters of the fit of a local model.
+/// Parameters of the fit that [`Ease::score_without`] of a local model needs.
 #[derive(Debug, Clone)]
 pub(crate) struct Leave {
     pub(crate) l2: f64,
@@ -116,7 +116,7 @@ pub(crate) struct Leave {
 }
 
 impl Ease {
-    /// A model with these weights.
+    /// Creates a model from its weights.
     pub(crate) fn new(
         weights: Weights,
         diagonal: Vec<f64>,
@@ -140,12 +140,12 @@ impl Ease {
         }
     }
 
-    /// How the weights were computed.
+    /// Returns the form of the weights.
     pub fn form(&self) -> Form {
         self.form
     }
 
-    /// `B_ij`, the contribution of item `i` to the score of item `j`; 0 for unknown items.
+    /// Returns `B_ij`, the contribution of item `i` to the score of item `j`; 0 for unknown items.
     pub fn weight(&self, i: u32, j: u32) -> f32 {
         let items = self.n_items();
         if i as usize >= items || j as usize >= items {
@@ -154,28 +154,28 @@ impl Ease {
         self.weights.get(i as usize, j as usize)
     }
 
-    /// The training items of a user, in ascending order.
+    /// Returns the training items of a user, in ascending order.
     pub fn history(&self, user: u32) -> &[u32] {
         self.changed.get(&user).map_or_else(|| self.history.items(user), Vec::as_slice)
     }
 
-    /// The diagonal of `P`: `(items,)`.
+    /// Returns the diagonal of `P`, `(items,)`.
     pub fn diagonal(&self) -> &[f64] {
         &self.diagonal
     }
 
-    /// Scores of all items from `context`, a part of the user's items (other items are ignored),
-    /// with the weights of a fit without this user. Use it to train a model on the user's other
-    /// items.
+    /// Returns the scores of all items from `context`, a part of the user's items, with the weights
+    /// of a fit without this user. Other items in `context` are ignored. Use these scores to train
+    /// a model on the user's other items.
     ///
-    /// In the dense form it is exact: one rank-one change of `P` (Sherman and Morrison) in
+    /// In the dense form the result is exact: one rank-one change of `P` (Sherman and Morrison) in
     /// `O(user's items × items)`. In the local form, the columns of the user's items are solved
     /// again without the user, from the same sources, and the other columns get the rank-one
-    /// change; with a low-rank part all columns get it.
+    /// change. With a low-rank part all columns get the rank-one change.
     ///
     /// # Errors
-    /// [`Error::User`] for an unknown user. [`Error::TextVectors`] for a model that was loaded
-    /// without the text vectors of its fit.
+    /// Returns [`Error::User`] for an unknown user, and [`Error::TextVectors`] for a model that was
+    /// loaded without the text vectors of the fit.
     pub fn score_without(&self, user: u32, context: &[u32]) -> Result<Vec<f32>> {
         let (n, users) = (self.n_items(), self.history.n_users());
         if user as usize >= users && !self.changed.contains_key(&user) {
@@ -187,10 +187,10 @@ impl Ease {
         context.sort_unstable();
         let (known, hidden): (Vec<u32>, Vec<u32>) =
             own.iter().partition(|item| context.binary_search(item).is_ok());
-        // Each row is read only once.
+        // Read each row only once.
         let (sums, rest) = (self.minus_rows(&known), self.minus_rows(&hidden));
         let q: Vec<f64> = (0..n).map(|j| f64::from(sums[j] + rest[j]) * self.diagonal[j]).collect();
-        // Positive in the dense form, where P is one matrix.
+        // The value is positive in the dense form, where P is one matrix.
         let left = (1.0 - own.iter().map(|&i| q[i as usize]).sum::<f64>()).max(1e-3);
         let q_context: f64 = known.iter().map(|&i| q[i as usize]).sum();
         let mut scores: Vec<f32> = (0..n)
@@ -222,13 +222,14 @@ impl Ease {
         }
     }
 
-    /// Moves back the data that [`take_system`](Self::take_system) returned.
+    /// Moves the data that [`take_system`](Self::take_system) returned back into the model.
     pub(crate) fn put_system(&mut self, gram: Gram, columns: SparseRows) {
         (self.gram, self.columns) = (OnceLock::from(gram), OnceLock::from(columns));
         self.grows = false;
     }
 
-    /// The scores from `known` items of a user, with columns that are solved without the user.
+    /// Replaces the scores of some columns by those of columns that are solved without the user.
+    /// `known` are the user's items from which scores are computed.
     fn solve_again(&self, user: u32, known: &[u32], scores: &mut [f32]) -> Result<()> {
         if self.grows {
             return Err(Error::Grow(
@@ -236,7 +237,7 @@ impl Ease {
             ));
         }
         let own = self.history(user);
-        // For a long list only some pairs were counted.
+        // Only some pairs of a long list were counted.
         let own = Own { items: own, counted: &counted(user, own) };
         let gram = self.gram()?;
         let columns = self.columns();
@@ -263,7 +264,7 @@ impl Ease {
             let problem = "the model was loaded without them";
             return Err(Error::TextVectors(problem.into()));
         }
-        // The same number of sources as in the fit.
+        // Use the same number of sources as the fit.
         let others = self.n_items().saturating_sub(1);
         let all = matches!(self.form, Form::Local { sources, .. } if sources >= others);
         let rows = if all { usize::MAX } else { *rows };
@@ -284,14 +285,15 @@ impl Ease {
         })
     }
 
-    /// Scores of all items for a user with these items. Unknown ids are ignored.
+    /// Returns the scores of all items for a user with `items`, `(items,)`. Unknown ids are
+    /// ignored.
     pub fn score_items(&self, items: &[u32]) -> Vec<f32> {
         let mut scores = vec![0.0; self.n_items()];
         self.weights.add(items, &mut scores);
         scores
     }
 
-    /// `Σ P_ij / P_jj` over `items`: `(items,)`.
+    /// Returns `Σ P_ij / P_jj` over `items`, `(items,)`.
     fn minus_rows(&self, items: &[u32]) -> Vec<f32> {
         let mut sum = self.score_items(items);
         sum.iter_mut().for_each(|s| *s = -*s);
@@ -324,7 +326,7 @@ mod tests {
 
     use super::*;
 
-    /// `Σ (x - xB)² + λ Σ B²`, which EASE minimises subject to a zero diagonal.
+    /// Returns `Σ (x - xB)² + λ Σ B²`, which EASE minimises subject to a zero diagonal.
     fn objective(train: &Interactions, weights: &Array2<f64>, l2: f64) -> f64 {
         let mut sum = l2 * weights.iter().map(|w| w * w).sum::<f64>();
         for user in 0..train.n_users() as u32 {
@@ -350,7 +352,7 @@ mod tests {
         Interactions::from_pairs(40, 9, kept).unwrap()
     }
 
-    /// `train` without a user's items, or with the additional users `more`.
+    /// Returns `train` without a user's items, or with the additional users `more`.
     fn changed(without: Option<u32>, more: &[&[u32]]) -> Interactions {
         let train = train();
         let kept = train.iter().filter(|&(u, _)| Some(u) != without);

@@ -25,19 +25,19 @@ pub enum Error {
         items: usize,
         /// The configured `max_items`.
         limit: usize,
-        /// Memory of the fit.
+        /// Memory that the fit would need, in GB.
         gigabytes: f64,
     },
     /// The regularised Gram matrix is not positive definite in floating point.
     #[error("the item-item matrix cannot be inverted with an `l2` of {l2}: raise `l2`")]
     NotPositiveDefinite {
-        /// The configured regularisation.
+        /// The configured L2 regularisation.
         l2: f64,
     },
     /// The user is not in the training data.
     #[error("user {user} is unknown: the model was fitted on {users} users")]
     User {
-        /// The requested user.
+        /// Id of the requested user.
         user: u32,
         /// Number of users.
         users: usize,
@@ -51,29 +51,29 @@ pub enum Error {
     /// A file could not be read or written.
     #[error("cannot read or write {}", path.display())]
     Io {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// The error of the operating system.
         source: std::io::Error,
     },
-    /// The file does not contain a linear model of these items.
+    /// The file does not contain a linear model of the catalogue.
     #[error("{}: {problem}", path.display())]
     File {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// The problem.
+        /// What is wrong with the content.
         problem: String,
     },
-    /// The receiver of the progress cancelled the work.
+    /// The progress callback cancelled the operation.
     #[error("cancelled")]
     Cancelled,
-    /// An error of the data crate.
+    /// An error of `glta-data`.
     #[error(transparent)]
     Data(#[from] glta_data::Error),
-    /// An error of the linear algebra.
+    /// An error of `glta-linalg`.
     #[error(transparent)]
     Linalg(#[from] glta_linalg::Error),
-    /// An error of the metrics.
+    /// An error of `glta-metrics`.
     #[error(transparent)]
     Metrics(#[from] glta_metrics::Error),
 }

@@ -1,21 +1,22 @@
 use crate::LinearModel;
 
-/// How much each of a user's items contributes to the score of an item.
+/// The contributions to the score of one item for one user.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Explanation {
-    /// The user's items and their contributions, the largest first.
+    /// The user's items with their contributions, the largest first.
     pub items: Vec<(u32, f32)>,
     /// The contribution of the item's popularity.
     pub popularity: f32,
-    /// The score, the sum of all contributions.
+    /// The score of the item, which is the sum of all contributions.
     pub score: f32,
 }
 
 impl LinearModel {
-    /// Splits the score of `target` for a user with these items into contributions. The result is
-    /// exact, because the score of a linear model is a sum over the items. Unknown items are
-    /// ignored, and repeated ones count once.
+    /// Splits the score of `target` for a user with `items` into contributions.
+    ///
+    /// The result is exact, because the score of a linear model is a sum over the items. Unknown
+    /// items are ignored, and repeated items count once.
     ///
     /// ```
     /// # use glta_data::Interactions;

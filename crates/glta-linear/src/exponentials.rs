@@ -1,10 +1,10 @@
-//! Sums of exponentials of many small numbers.
+//! Computes sums of exponentials of many small numbers.
 
-/// Numbers that are computed together, so that the compiler uses vector instructions.
+/// Number of values that are computed together, so that the compiler uses vector instructions.
 const LANES: usize = 16;
 
-/// `Σ exp(x - top)` for values that are at most `top`. The relative error is below `5e-7`. A
-/// processor computes this about five times as fast as `f32::exp` one by one.
+/// Returns `Σ exp(x - top)` for values that are at most `top`. The relative error is below `5e-7`.
+/// This is about five times as fast as `f32::exp` for each value.
 pub(crate) fn sum_of_exponentials(values: impl ExactSizeIterator<Item = f32>, top: f32) -> f64 {
     let mut sum = 0.0;
     let mut block = [f32::NEG_INFINITY; LANES];
@@ -25,7 +25,7 @@ fn block_sum(block: &[f32; LANES]) -> f64 {
     block.map(exp).iter().map(|&value| f64::from(value)).sum()
 }
 
-/// `exp(x)` for `x` of at most 0, by Cephes' polynomial (`expf.c`); 0 below -87.
+/// Computes `exp(x)` for `x` of at most 0, by Cephes' polynomial (`expf.c`); returns 0 below -87.
 fn exp(x: f32) -> f32 {
     // Adding this number rounds to an integer, which is then in the lowest bits.
     const ROUND: f32 = 12_582_912.0;
@@ -39,7 +39,7 @@ fn exp(x: f32) -> f32 {
     for factor in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
         p = p * r + factor;
     }
-    // 2^power: the exponent bits of a number, whose bias is 127.
+    // 2^power from the exponent bits of a number, whose bias is 127.
     let scale = f32::from_bits(rounded.to_bits().wrapping_add(127) << 23);
     if x >= -87.0 { (p * r * r + r + 1.0) * scale } else { 0.0 }
 }

@@ -1,4 +1,4 @@
-//! The file of a fitted model.
+//! Saves and loads a fitted model.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::tensors::{TensorFile, Tensors, bytes_f64};
 use crate::weights::{Coarse, Weights};
 use crate::{Ease, Error, Form, LinearModel, LinearReport, Result, TextVectors};
 
-/// The metadata of the file.
+/// The metadata of a saved model.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Header {
@@ -24,8 +24,7 @@ struct Header {
 }
 
 impl LinearModel {
-    /// Saves the model as safetensors. It has `I` items; indices are compressed sparse rows by
-    /// source:
+    /// Saves the model of `I` items as safetensors. Sparse matrices are compressed rows by source:
     ///
     /// | tensor | | |
     /// | --- | --- | --- |
@@ -35,11 +34,11 @@ impl LinearModel {
     /// | `coarse.vectors`, `coarse.weights` | F32 `(I, rank)` | its low-rank part |
     /// | `neighbours.offsets`, `.items`, `.values` | U64 `(I + 1,)`, U32, F32 | text neighbours, unless their weight is 0 |
     ///
-    /// The metadata entry `glta` has the report. The training data and the text vectors are not in
-    /// the file.
+    /// The metadata entry `glta` contains the report. The training data and the text vectors are
+    /// not in the file.
     ///
     /// # Errors
-    /// The file cannot be written.
+    /// Returns an error if the file cannot be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
         let mut file = TensorFile::default();
@@ -64,13 +63,13 @@ impl LinearModel {
         file.write(path, Some(header))
     }
 
-    /// Loads a model that [`save`](Self::save) wrote and that was fitted on `train`. `text` are the
-    /// text vectors of the fit; only [`score_without`](Self::score_without) of a local model needs
-    /// them.
+    /// Loads a model that [`save`](Self::save) wrote and that was fitted on `train`. `text`
+    /// contains the text vectors of the fit, which only [`score_without`](Self::score_without) of a
+    /// local model needs.
     ///
     /// # Errors
-    /// A file that cannot be read, is damaged or has another number of items; vectors for another
-    /// number of items.
+    /// Returns an error if the file cannot be read, is damaged or has another number of items, or
+    /// if the vectors have another number of items.
     pub fn load(
         path: impl AsRef<Path>,
         train: &Interactions,

@@ -1,4 +1,4 @@
-//! Fits a linear model.
+//! Fits a linear model, with or without a search over its settings.
 
 use std::sync::Arc;
 
@@ -18,16 +18,17 @@ use crate::{
 pub(crate) const POWER: i32 = 3;
 
 impl LinearModel {
-    /// Chooses the form, `l2` and the weight of the text vectors in the Gram matrix, each with the
-    /// best weights of neighbours and popularity. Without validation items it uses the first form
-    /// and the middle values of the two lists, and leaves out neighbours and popularity.
+    /// Fits a model. Validation data choose the form, `l2` and the weight of the text vectors in
+    /// the Gram matrix, each with the best weights of neighbours and popularity. Without validation
+    /// data the model has the first form and the middle values of the two lists, without neighbours
+    /// and popularity.
     ///
-    /// `text` are whitened text vectors. `seed` draws the new items, a sample of more than 20,000
-    /// validation users, and the users for the temperature.
+    /// `text` contains whitened text vectors. `seed` determines the new items, the sample of
+    /// validation users if there are more than 20,000, and the users for the temperature.
     ///
     /// # Errors
-    /// Invalid settings, too many items for the only form, vectors for another number of items, or
-    /// a matrix that cannot be inverted.
+    /// Returns an error for invalid settings, too many items for the only form, vectors for another
+    /// number of items, or a matrix that cannot be inverted.
     pub fn fit(
         train: &Interactions,
         valid: Option<&Interactions>,
@@ -38,10 +39,10 @@ impl LinearModel {
         Self::fit_with(train, valid, text, config, seed, &mut Silent)
     }
 
-    /// [`fit`](Self::fit) with progress.
+    /// Fits a model like [`fit`](Self::fit) and reports progress.
     ///
     /// # Errors
-    /// As for [`fit`](Self::fit), and [`Error::Cancelled`](crate::Error::Cancelled).
+    /// Returns the errors of [`fit`](Self::fit), and [`Error::Cancelled`](crate::Error::Cancelled).
     pub fn fit_with(
         train: &Interactions,
         valid: Option<&Interactions>,
@@ -116,12 +117,12 @@ impl LinearModel {
         Ok(model)
     }
 
-    /// Fits a model with settings that were chosen earlier on similar data: for example on all
-    /// interactions, after a part of them chose the settings. `config` has the sizes that are not
-    /// chosen. The report keeps its validation value.
+    /// Fits a model with settings that were chosen earlier on similar data, for example on all
+    /// interactions after a part of them chose the settings. `config` contains the sizes that are
+    /// not chosen. The report keeps the validation value of `chosen`.
     ///
     /// # Errors
-    /// As for [`fit`](Self::fit).
+    /// Returns the errors of [`fit`](Self::fit).
     pub fn refit(
         chosen: &LinearReport,
         train: &Interactions,
@@ -132,10 +133,10 @@ impl LinearModel {
         Self::refit_with(chosen, train, text, config, seed, &mut Silent)
     }
 
-    /// [`refit`](Self::refit) with progress.
+    /// Fits a model like [`refit`](Self::refit) and reports progress.
     ///
     /// # Errors
-    /// As for [`fit_with`](Self::fit_with).
+    /// Returns the errors of [`fit_with`](Self::fit_with).
     pub fn refit_with(
         chosen: &LinearReport,
         train: &Interactions,

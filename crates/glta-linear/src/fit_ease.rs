@@ -1,4 +1,4 @@
-//! Fits EASE.
+//! Fits EASE with one or several settings.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::problem::{Limits, Problem};
 use crate::progress::Reporter;
 use crate::{Ease, EaseConfig, Error, Form, LinearStep, Result, TextNeighbours, TextVectors};
 
-/// Fits EASE with several settings on one training set. Common parts, such as the counts of
+/// A fit of EASE with several settings on one training set. Common parts, such as the counts of
 /// co-occurring items, are computed once.
 ///
 /// ```
@@ -31,10 +31,10 @@ pub struct EaseGrid {
 }
 
 impl EaseGrid {
-    /// A grid for this training set, with the sizes of `config`.
+    /// Creates a grid for a training set, with the sizes of `config`.
     ///
     /// # Errors
-    /// Invalid settings.
+    /// Returns an error for invalid settings.
     pub fn new(train: &Interactions, config: &EaseConfig) -> Result<Self> {
         config.validate()?;
         let EaseConfig { max_items, rows, text_neighbours, .. } = *config;
@@ -46,8 +46,8 @@ impl EaseGrid {
     /// Fits EASE with one setting.
     ///
     /// # Errors
-    /// Invalid settings, too many items for the dense form, a matrix that cannot be inverted,
-    /// [`Error::Cancelled`].
+    /// Returns an error for invalid settings, too many items for the dense form, or a matrix that
+    /// cannot be inverted, and [`Error::Cancelled`].
     pub fn fit(
         &mut self,
         form: Form,
@@ -63,19 +63,22 @@ impl Ease {
     /// Fits EASE.
     ///
     /// # Errors
-    /// Invalid settings, too many items for the dense form, or a matrix that cannot be inverted.
+    /// Returns an error for invalid settings, too many items for the dense form, or a matrix that
+    /// cannot be inverted.
     pub fn fit(train: &Interactions, config: &EaseConfig) -> Result<Self> {
         Self::fit_with(train, None, config, &mut Silent)
     }
 
-    /// EASE with side information (Jeunen, Van Balen and Goethals 2020, "Closed-Form Models for
-    /// Collaborative Filtering with Side-Information", the collective form): `P = (XᵀX + αTTᵀ +
-    /// λI)⁻¹`. The dimensions of the text vectors `T` act as additional users, with `weight` for
-    /// `α`. Items without interactions get weights from their texts.
+    /// Fits EASE with side information (Jeunen, Van Balen and Goethals 2020, "Closed-Form Models
+    /// for Collaborative Filtering with Side-Information", the collective form): `P = (XᵀX + αTTᵀ +
+    /// λI)⁻¹`, with `weight` for `α`.
+    ///
+    /// The dimensions of the text vectors `T` act as additional users, so items without
+    /// interactions get weights from their texts.
     ///
     /// # Errors
-    /// As for [`fit`](Self::fit), and vectors for another number of items, or a weight that is
-    /// negative or not finite.
+    /// Returns the errors of [`fit`](Self::fit), and an error for vectors of another number of
+    /// items or for a weight that is negative or not finite.
     pub fn fit_collective(
         train: &Interactions,
         vectors: &TextVectors,
@@ -85,10 +88,11 @@ impl Ease {
         Self::fit_with(train, Some((vectors, weight)), config, &mut Silent)
     }
 
-    /// [`fit`](Self::fit) or [`fit_collective`](Self::fit_collective) with progress.
+    /// Fits EASE like [`fit`](Self::fit), or like [`fit_collective`](Self::fit_collective) with
+    /// text vectors, and reports progress.
     ///
     /// # Errors
-    /// As for these, and [`Error::Cancelled`].
+    /// Returns the errors of both, and [`Error::Cancelled`].
     pub fn fit_with(
         train: &Interactions,
         text: Option<(&TextVectors, f64)>,

@@ -7,33 +7,33 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Solver {
-    /// [`Form::Dense`]
+    /// The solver of [`Form::Dense`].
     Dense,
-    /// [`Form::Local`]
+    /// The solver of [`Form::Local`].
     Local,
 }
 
-/// A solver with its sizes.
+/// The form of a linear model: a solver with its sizes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "solver", rename_all = "snake_case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum Form {
-    /// The inverse of the whole Gram matrix. It takes `12 · items²` bytes during the fit, `4 ·
-    /// items²` afterwards, and `items³` operations.
+    /// Inverts the whole Gram matrix. This takes `12 · items²` bytes during the fit, `4 · items²`
+    /// bytes afterwards, and `items³` operations.
     Dense,
-    /// One system per item over its strongest sources, solved exactly. It takes `8 · sources ·
-    /// items` bytes and about 0.1 ms per item.
+    /// Solves one system per item over the item's strongest sources, exactly. This takes `8 ·
+    /// sources · items` bytes and about 0.1 ms per item.
     Local {
         /// Maximum number of sources per item.
         sources: usize,
-        /// Number of eigenvectors of the Gram matrix in a low-rank part, which dense data need; 0
-        /// for none.
+        /// Number of eigenvectors of the Gram matrix in a low-rank part, which dense data need. 0
+        /// for no low-rank part.
         rank: usize,
     },
 }
 
 impl Form {
-    /// Rejects sizes that no model has.
+    /// Returns an error message for sizes that no model can have.
     pub(crate) fn check(self) -> std::result::Result<(), String> {
         match self {
             Self::Local { sources, rank } if sources > 1_000_000 || rank > 4096 => Err(format!(
@@ -43,7 +43,7 @@ impl Form {
         }
     }
 
-    /// The solver of this form.
+    /// Returns the solver of this form.
     pub fn solver(self) -> Solver {
         match self {
             Self::Dense => Solver::Dense,

@@ -24,7 +24,7 @@ use crate::sparse::SparseRows;
 use crate::weights::Weights;
 use crate::{Error, Form, LinearModel, Result, TextNeighbours, TextVectors};
 
-/// Number of text neighbours of a new item for which it becomes a source.
+/// Number of text neighbours of a new item that get the item as a source.
 const HEARD_BY: usize = 16;
 /// Number of sources that an item can get in addition to those of the fit.
 const MORE_SOURCES: usize = 16;
@@ -32,9 +32,9 @@ const MORE_SOURCES: usize = 16;
 /// A [`LinearModel`] that changes without a new fit.
 ///
 /// In the local form a new item needs one search for its text neighbours and a few small systems.
-/// New interactions change a user's own scores at once, and those of all users after
+/// New interactions change a user's own scores at once. They change the scores of all users after
 /// [`fold`](Self::fold), which solves the columns of touched items again. A dense form or a
-/// low-rank part is fitted again as a whole, with its settings.
+/// low-rank part is fitted again as a whole, with the same settings.
 ///
 /// ```
 /// use glta_data::Interactions;
@@ -66,9 +66,9 @@ pub struct Growing {
     model: LinearModel,
     limits: Limits,
     text_neighbours: usize,
-    /// The original histories; the model has those that changed.
+    /// Users' histories at the fit. The model has the histories that changed later.
     train: Interactions,
-    /// Counted items of users with new items.
+    /// For users with new items, the items whose pairs are counted.
     counted: FxHashMap<u32, Vec<u32>>,
     users: usize,
     text: Option<Texts>,
@@ -78,7 +78,7 @@ pub struct Growing {
     idle: Idle<Scratch>,
 }
 
-/// Text vectors of all items.
+/// Text vectors of the items of the fit and of later items, with their clusters.
 #[derive(Debug)]
 struct Texts {
     first: TextVectors,
@@ -86,21 +86,21 @@ struct Texts {
     clusters: Option<Clusters>,
 }
 
-/// The systems of a local model.
+/// The data of the local systems: the Gram matrix, the columns and the number of sources.
 #[derive(Debug)]
 struct Local {
     gram: Gram,
-    /// Row `j`: sources of item `j` and their weights.
+    /// The sources of item `j` and their weights in row `j`.
     columns: SparseRows,
     sources: usize,
 }
 
 impl Growing {
-    /// A growing model from one that was fitted on `train` with these text vectors. The
-    /// co-occurrences of a model from a file are counted again, in about 0.1 ms per item.
+    /// Creates a growing model from a model that was fitted on `train` with the text vectors
+    /// `text`. For a model from a file, co-occurrences are counted again, in about 0.1 ms per item.
     ///
     /// # Errors
-    /// Other data or text vectors than those of the fit.
+    /// Returns an error for data or text vectors that differ from those of the fit.
     pub fn new(
         mut model: LinearModel,
         train: &Interactions,
@@ -160,12 +160,12 @@ impl Growing {
         })
     }
 
-    /// The current model.
+    /// Returns the current model.
     pub fn model(&self) -> &LinearModel {
         &self.model
     }
 
-    /// The current model, which can then no longer grow.
+    /// Returns the current model, which can then no longer grow.
     pub fn into_model(mut self) -> LinearModel {
         if let Some(Local { gram, columns, .. }) = self.local {
             self.model.ease.put_system(gram, columns);
@@ -173,44 +173,44 @@ impl Growing {
         self.model
     }
 
-    /// The items of a user, in ascending order; empty for an unknown user.
+    /// Returns the items of a user in ascending order; empty for an unknown user.
     pub fn history(&self, user: u32) -> &[u32] {
         self.model.ease.history(user)
     }
 
-    /// The items of a user whose pairs are counted.
+    /// Returns the items of a user whose pairs are counted.
     fn counted(&self, user: u32) -> Vec<u32> {
         let known = self.counted.get(&user).cloned();
         known.unwrap_or_else(|| counted(user, self.train.items(user)))
     }
 
-    /// Number of users, including those without items.
+    /// Returns the number of users, including those without items.
     pub fn n_users(&self) -> usize {
         self.users
     }
 
-    /// Number of items.
+    /// Returns the number of items.
     pub fn n_items(&self) -> usize {
         self.model.degrees.len()
     }
 
-    /// The interactions of all users.
+    /// Returns the interactions of all users.
     ///
     /// # Errors
-    /// More than `u32::MAX` users or items.
+    /// Returns an error for more than `u32::MAX` users or items.
     pub fn interactions(&self) -> Result<Interactions> {
         let users = 0..self.users as u32;
         let pairs = users.flat_map(|user| self.history(user).iter().map(move |&i| (user, i)));
         Ok(Interactions::from_pairs(self.users, self.n_items(), pairs)?)
     }
 
-    /// Dimension of the text vectors; `None` without text vectors.
+    /// Returns the dimension of the text vectors; `None` for a model without text vectors.
     pub fn text_dim(&self) -> Option<usize> {
         self.text.as_ref().map(|text| text.first.view().ncols())
     }
 
-    /// The text vector of an item, zeros if it has no text; `None` for a model without text vectors
-    /// and for an unknown item.
+    /// Returns the text vector of an item; zeros if the item has no text. Returns `None` for a
+    /// model without text vectors and for an unknown item.
     pub fn text_vector(&self, item: u32) -> Option<&[f32]> {
         let text = self.text.as_ref()?;
         let (item, known) = (item as usize, text.first.n_items());
@@ -220,10 +220,10 @@ impl Growing {
         text.later.get(item - known).map(Vec::as_slice)
     }
 
-    /// Text vectors of all items; `None` without text vectors.
+    /// Returns the text vectors of all items; `None` for a model without text vectors.
     ///
     /// # Errors
-    /// Vectors that are not finite.
+    /// Returns an error if a vector is not finite.
     pub fn text(&self) -> Result<Option<TextVectors>> {
         let Some(Texts { first, later, .. }) = &self.text else {
             return Ok(None);
@@ -239,12 +239,13 @@ impl Growing {
         Ok(Some(TextVectors::new(all)?))
     }
 
-    /// Adds `count` items without interactions, whose ids follow the others. `vectors`, `(count,
-    /// dim)`, are their text vectors, whitened and concatenated like those of the model; zeros for
-    /// an item without a text.
+    /// Adds `count` items without interactions and returns their ids, which follow the others.
+    /// `vectors: (count, dim)` contains their text vectors, whitened and concatenated like those of
+    /// the model; zeros for an item without a text.
     ///
     /// # Errors
-    /// Vectors of another dimension, or missing vectors for a model with text vectors.
+    /// Returns an error for vectors of another dimension, and for missing vectors if the model has
+    /// text vectors.
     pub fn add_items(
         &mut self,
         vectors: Option<ArrayView2<'_, f32>>,
@@ -292,7 +293,7 @@ impl Growing {
             Arc::make_mut(squares).push(vector.iter().map(|v| v * v).sum());
             gram.later.push(vector);
         }
-        // Makes both each other's neighbours.
+        // Make both each other's neighbours.
         self.model.put_neighbours(item, &near);
         let items = gram.n_items();
         let ids: Vec<u32> = near.iter().map(|&(other, _)| other).collect();
@@ -316,7 +317,7 @@ impl Growing {
         for other in nearest {
             let mut own = columns.row(other as usize).0.to_vec();
             if own.len() < *sources + MORE_SOURCES {
-                // The largest id.
+                // The new item has the largest id.
                 own.push(item);
                 solve.push((other, own));
             }
@@ -327,7 +328,7 @@ impl Growing {
         self.solve(&solve)
     }
 
-    /// The nearest items of a vector, in ascending order, and their cosines.
+    /// Returns the nearest items of a vector, in ascending order, with their cosines.
     fn near(&self, vector: &[f32], item: u32, most: usize) -> Vec<(u32, f32)> {
         let (Some(text), Some(unit)) = (&self.text, unit(vector)) else {
             return Vec::new();
@@ -351,12 +352,12 @@ impl Growing {
         best.into_iter().map(|at| (others[at as usize], cosines[at as usize])).collect()
     }
 
-    /// Adds `(user, item)` pairs; known ones change nothing. Larger user ids are new users. A
-    /// user's own scores change at once, those of others with the next [`fold`](Self::fold). After
-    /// 2,000 items of a user, further pairs are not counted.
+    /// Adds `(user, item)` pairs; known pairs change nothing. A user id beyond the known users adds
+    /// users. The scores of the users in `pairs` change at once, those of other users with the next
+    /// [`fold`](Self::fold). After 2,000 items of a user, further pairs are not counted.
     ///
     /// # Errors
-    /// [`Error::Grow`] for an unknown item; then no pair is added.
+    /// Returns [`Error::Grow`] for an unknown item. No pair is added then.
     pub fn add_interactions(&mut self, pairs: &[(u32, u32)]) -> Result<()> {
         if let Some(&(_, item)) = pairs.iter().find(|&&(_, item)| item as usize >= self.n_items()) {
             let items = self.n_items();
@@ -388,11 +389,11 @@ impl Growing {
     }
 
     /// Updates the weights with the added interactions, and returns the number of columns that were
-    /// solved again: those of touched items, whose sources are chosen again, and those with a
-    /// touched item among their sources.
+    /// solved again. These are the columns of touched items, whose sources are chosen again, and
+    /// the columns with a touched item among their sources.
     ///
     /// # Errors
-    /// A system that cannot be solved.
+    /// Returns an error if a system cannot be solved.
     pub fn fold(&mut self) -> Result<usize> {
         let touched: Vec<u32> = self.touched.iter().copied().collect();
         if touched.is_empty() {
@@ -404,11 +405,11 @@ impl Growing {
         Ok(solved)
     }
 
-    /// Removes a user from the history, the counts, and the weights, which then equal a fit without
-    /// the user from the same sources. Earlier additions are folded first.
+    /// Removes a user from the history, the counts and the weights. The weights then equal those of
+    /// a fit without the user, from the same sources. Earlier additions are folded first.
     ///
     /// # Errors
-    /// A system that cannot be solved.
+    /// Returns an error if a system cannot be solved.
     pub fn forget_user(&mut self, user: u32) -> Result<()> {
         self.fold()?;
         let items = self.history(user).to_vec();
@@ -432,7 +433,8 @@ impl Growing {
         Ok(())
     }
 
-    /// Solves the columns with a touched item again; `choose` also chooses their sources again.
+    /// Solves the columns that contain a touched item. With `choose`, the sources of touched items
+    /// are chosen again first.
     fn solve_touched(&mut self, touched: &[u32], choose: bool) -> Result<usize> {
         if self.local.is_none() {
             self.refit()?;
@@ -460,7 +462,7 @@ impl Growing {
             };
             if choose {
                 solve = sources(touched);
-                // Its sources may also get it as a source.
+                // The sources of a touched item may also get it as a source.
                 let mut others: BTreeSet<u32> = BTreeSet::new();
                 for (item, own) in &solve {
                     let deaf = |other: &&u32| {
@@ -488,7 +490,7 @@ impl Growing {
         std::mem::take(&mut scratch.members)
     }
 
-    /// Solves columns with these sources.
+    /// Solves the columns in `wanted`, each with its sources.
     fn solve(&mut self, wanted: &[(u32, Vec<u32>)]) -> Result<()> {
         let Some(Local { gram, columns, .. }) = &mut self.local else {
             return Ok(());
@@ -526,13 +528,13 @@ impl Growing {
         Ok(())
     }
 
-    /// Fits the whole model again with its settings.
+    /// Fits the whole model again with the same settings.
     fn refit(&mut self) -> Result<()> {
         let (train, text) = (self.interactions()?, self.text()?);
         let near = text.as_ref().map(|text| TextNeighbours::find(text, self.text_neighbours));
         let near = near.transpose()?.map(Arc::new);
         let report = self.model.report.clone();
-        // All pairs are counted if a dense matrix over the items is possible.
+        // Count all pairs if a dense matrix over the items is possible.
         let limits = Limits { max_items: self.n_items().max(20_000), ..self.limits };
         let mut problem = Problem::new(&train, text, near.clone(), limits)?;
         let mut silent = glta_core::Silent;
@@ -545,7 +547,7 @@ impl Growing {
     }
 }
 
-/// A vector scaled to unit norm; `None` for a zero vector.
+/// Returns the vector scaled to unit norm; `None` for a zero vector.
 fn unit(vector: &[f32]) -> Option<Vec<f32>> {
     let length = vector.iter().map(|v| v * v).sum::<f32>().sqrt();
     (length > 0.0).then(|| vector.iter().map(|v| v / length).collect())

@@ -1,8 +1,8 @@
-//! Reuses working memory.
+//! Reuses working memory between parallel tasks.
 
 use std::sync::Mutex;
 
-/// Working memory that no thread uses.
+/// A pool of working memory that no thread uses at the moment.
 #[derive(Debug)]
 pub(crate) struct Idle<T>(Mutex<Vec<T>>);
 
@@ -13,7 +13,7 @@ impl<T> Default for Idle<T> {
 }
 
 impl<T> Idle<T> {
-    /// Calls `work` with unused memory, or with new memory if there is none.
+    /// Calls `work` with memory from the pool, or with new memory if the pool is empty.
     pub(crate) fn with<R>(&self, new: impl FnOnce() -> T, work: impl FnOnce(&mut T) -> R) -> R {
         let taken = self.0.lock().ok().and_then(|mut idle| idle.pop());
         let mut memory = taken.unwrap_or_else(new);

@@ -1,12 +1,13 @@
-//! Keeps the few best of many items.
+//! Keeps the best few of many items.
 
 /// Number of values that are compared with the worst kept value at once.
 const LANES: usize = 16;
 
-/// A strength and an item as a number that increases with the strength and decreases with the id.
+/// Encodes a strength and an item as a number that increases with the strength and decreases with
+/// the id.
 fn key(strength: f32, item: u32) -> u64 {
     let bits = strength.to_bits();
-    // The order of `f32::total_cmp`.
+    // Follow the order of `f32::total_cmp`.
     let rising = if bits >> 31 == 0 { bits | 1 << 31 } else { !bits };
     u64::from(rising) << 32 | u64::from(!item)
 }
@@ -40,13 +41,13 @@ pub(crate) fn keep_best(items: &mut Vec<u32>, n: usize, strength: impl Fn(u32) -
     }
 }
 
-/// The `most` offered items with the largest positive strength. Ties go to the lower id. Its memory
-/// is reused.
+/// A collection of the `most` offered items with the largest positive strength. Ties go to the
+/// lower id. The memory is reused.
 #[derive(Debug, Clone)]
 pub(crate) struct Best {
     most: usize,
     keys: Vec<u64>,
-    /// Lower values are not among the best.
+    /// A lower bound of the kept strengths: lower values are not among the best.
     floor: f32,
 }
 
@@ -55,7 +56,7 @@ impl Best {
         Self { most, keys: Vec::new(), floor: f32::MIN_POSITIVE }
     }
 
-    /// Offers items with their strengths, except one item.
+    /// Offers all items except `except`, with their strengths.
     pub(crate) fn offer(&mut self, items: &[u32], strengths: &[f32], except: u32) {
         for (items, strengths) in items.chunks(LANES).zip(strengths.chunks(LANES)) {
             if let Ok(strengths) = <&[f32; LANES]>::try_from(strengths) {
@@ -84,7 +85,7 @@ impl Best {
         }
     }
 
-    /// The best items by ascending id, with their strengths. The collection is empty afterwards.
+    /// Returns the best items by ascending id, with their strengths, and empties the collection.
     pub(crate) fn take(&mut self) -> impl Iterator<Item = (u32, f32)> + '_ {
         self.shrink();
         self.floor = f32::MIN_POSITIVE;

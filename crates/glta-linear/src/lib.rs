@@ -1,9 +1,10 @@
-//! Linear item models in closed form. The score of an item is a weighted sum over the user's items.
-//! Nothing is trained by gradient.
+//! Linear item models in closed form: the score of an item is a weighted sum over the user's items.
+//! No weight is trained by gradient.
 //!
 //! - [`LinearModel`]: EASE with text vectors in its Gram matrix, text neighbours and popularity,
 //!   with weights that are chosen on validation data.
-//! - [`Ease`], [`TextKnn`], [`EaseText`] and [`Popularity`]: its parts as models of their own.
+//! - [`Ease`], [`TextKnn`], [`EaseText`] and [`Popularity`]: the parts of [`LinearModel`] as
+//!   separate models.
 //! - [`whiten`] prepares the text vectors of a language model.
 //!
 //! Each model is a [`Scorer`](glta_metrics::Scorer), so all are evaluated in the same way:

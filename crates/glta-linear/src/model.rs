@@ -11,12 +11,13 @@ use crate::sparse::SparseRows;
 use crate::touched::Sums;
 use crate::{Ease, Error, Form, LinearReport, Result};
 
-/// Scores of all items from a user's items, in closed form: [`Ease`] with text vectors in its Gram
-/// matrix, `XᵀX + αTTᵀ + λI`, plus text neighbours `β Σ max(0, cos)³`, plus the log of the degree
-/// `γ ln(1 + degree)`, times a temperature. The form and the few weights are chosen on validation
-/// data.
+/// A linear model that scores all items from a user's items, in closed form.
 ///
-/// As a [`Scorer`] it scores the users of the training data by their training items.
+/// The score is that of [`Ease`] with text vectors in the Gram matrix, `XᵀX + αTTᵀ + λI`, plus text
+/// neighbours `β Σ max(0, cos)³`, plus the log of the degree `γ ln(1 + degree)`, times a
+/// temperature. The form and the few weights are chosen on validation data.
+///
+/// As a [`Scorer`] the model scores the users of the training data by their training items.
 ///
 /// ```
 /// use glta_data::Interactions;
@@ -42,7 +43,7 @@ pub struct LinearModel {
     pub(crate) report: LinearReport,
     /// Mean of `ln(1 + degree)` over the items with interactions.
     mean_log: f32,
-    /// `ln(1 + degree)` for degrees below [`FEW`], which most items have.
+    /// Values of `ln(1 + degree)` for degrees below [`FEW`], which most items have.
     logs: Vec<f32>,
     /// All items, the most popular first; computed on first use.
     order: OnceLock<Vec<u32>>,
@@ -64,21 +65,22 @@ impl LinearModel {
         Self { ease, text, degrees, report, mean_log, logs, order, popularity, idle }
     }
 
-    /// The chosen settings.
+    /// Returns the settings that the fit has chosen, and facts about the fit.
     pub fn report(&self) -> &LinearReport {
         &self.report
     }
 
-    /// Number of users of each item, `(items,)`.
+    /// Returns the number of users of each item, `(items,)`.
     pub fn degrees(&self) -> &[u32] {
         &self.degrees
     }
 
-    /// Sets β and γ, the weights of text neighbours and popularity, instead of choosing them.
+    /// Sets β and γ, the weights of text neighbours and popularity, instead of the chosen values.
     ///
     /// # Errors
-    /// [`Error::Config`] for a weight that is negative or not finite, and for a weight of text
-    /// neighbours if the model has none: it has no texts, or it was saved with the weight 0.
+    /// Returns [`Error::Config`] for a weight that is negative or not finite, and for a weight of
+    /// text neighbours if the model has no neighbours: it has no texts, or it was saved with the
+    /// weight 0.
     pub fn set_weights(&mut self, neighbours: f32, popularity: f32) -> Result<()> {
         let invalid =
             |field, problem: String| Err(Error::Config { system: "linear model", field, problem });
@@ -95,17 +97,19 @@ impl LinearModel {
         Ok(())
     }
 
-    /// Scores of all items for a user with these items, `(items,)`. Unknown ids are ignored.
+    /// Returns the scores of all items for a user with `items`, `(items,)`. Unknown ids are
+    /// ignored.
     pub fn score_items(&self, items: &[u32]) -> Vec<f32> {
         self.finish(self.ease.score_items(items), items, &[])
     }
 
-    /// Scores of all items from `context`, a part of the user's training items, as of a fit without
-    /// this user. The user's other items have no influence, except on the choice of the sources in
-    /// the local form. See [`Ease::score_without`].
+    /// Returns the scores of all items from `context`, a part of the user's training items, as if
+    /// the model had been fitted without this user. The user's other items have no influence,
+    /// except on the choice of the sources in the local form. [`Ease::score_without`] describes the
+    /// method.
     ///
     /// # Errors
-    /// [`Error::User`](crate::Error::User) for an unknown user.
+    /// Returns [`Error::User`](crate::Error::User) for an unknown user, and
     /// [`Error::TextVectors`](crate::Error::TextVectors) for a local model that was loaded without
     /// its text vectors.
     pub fn score_without(&self, user: u32, context: &[u32]) -> Result<Vec<f32>> {
@@ -114,7 +118,8 @@ impl LinearModel {
     }
 
     /// Adds neighbours and popularity to EASE's scores from `context` and applies the temperature.
-    /// `own` are all items of a user who is left out; their degrees are lower by one.
+    /// `own` contains all items of a user who is left out; the degrees of these items are lower by
+    /// one.
     fn finish(&self, mut scores: Vec<f32>, context: &[u32], own: &[u32]) -> Vec<f32> {
         let LinearReport { neighbours, popularity, temperature, .. } = self.report;
         if neighbours > 0.0 && self.text.is_some() {
@@ -152,17 +157,17 @@ impl LinearModel {
         }
     }
 
-    /// The items that have an item among their text neighbours.
+    /// Returns the items that have `item` among their text neighbours.
     pub(crate) fn neighbour_targets(&self, item: usize) -> &[u32] {
         self.text.as_ref().map_or(&[], |text| text.row(item).0)
     }
 
-    /// The factor of the text neighbours of an item.
+    /// Returns the factor of the text neighbours of an item.
     pub(crate) fn neighbour_count(&self, item: usize) -> f32 {
         if self.report.new_items { 1.0 / (1.0 + self.degrees[item] as f32) } else { 1.0 }
     }
 
-    /// Maximum number of text neighbours per item.
+    /// Returns the maximum number of text neighbours per item.
     pub(crate) fn text_neighbours(&self) -> usize {
         self.ease.leave.text_neighbours
     }
@@ -184,12 +189,13 @@ impl LinearModel {
         (self.order, self.popularity) = (OnceLock::new(), OnceLock::new());
     }
 
-    /// The value that is multiplied by the weight of popularity.
+    /// Returns the popularity of an item, before it is multiplied by the weight γ.
     pub(crate) fn log_popularity(&self, item: usize) -> f32 {
         self.log_of(self.degrees[item])
     }
 
-    /// The value that is multiplied by the weight of popularity, for an item of this degree.
+    /// Returns the popularity of an item with `degree` interactions, before it is multiplied by the
+    /// weight γ.
     pub(crate) fn log_of(&self, degree: u32) -> f32 {
         match degree {
             0 if self.report.new_items => self.mean_log,
@@ -197,7 +203,7 @@ impl LinearModel {
         }
     }
 
-    /// All items, the most popular first.
+    /// Returns all items, the most popular first.
     pub(crate) fn by_popularity(&self) -> &[u32] {
         self.order.get_or_init(|| {
             let mut items: Vec<u32> = (0..self.degrees.len() as u32).collect();
@@ -207,7 +213,8 @@ impl LinearModel {
         })
     }
 
-    /// Mean of `ln(1 + degree)` over the items with interactions, without a user who has `own`.
+    /// Returns the mean of `ln(1 + degree)` over the items with interactions, without a user with
+    /// the items `own`.
     fn mean_log_without(&self, own: &[u32]) -> f32 {
         if own.is_empty() {
             return self.mean_log;
@@ -223,7 +230,7 @@ impl LinearModel {
     }
 }
 
-/// Mean of `ln(1 + degree)` over the items with interactions.
+/// Returns the mean of `ln(1 + degree)` over the items with interactions.
 fn mean_log(degrees: &[u32]) -> f32 {
     let logs = degrees.iter().filter(|&&degree| degree > 0).map(|&degree| log(degree));
     let (sum, had) = logs.fold((0.0, 0usize), |(sum, had), log| (sum + log, had + 1));
@@ -251,7 +258,7 @@ impl Scorer for LinearModel {
         Ok(())
     }
 
-    /// A local model computes lists without the scores of all items.
+    /// Returns `true` for a local model, which computes lists without the scores of all items.
     fn lists_itself(&self) -> bool {
         matches!(self.ease.form(), Form::Local { rank: 0, .. })
     }

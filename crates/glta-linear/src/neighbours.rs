@@ -1,4 +1,4 @@
-//! Nearest items by text.
+//! Finds the nearest items by text.
 
 pub(crate) mod clusters;
 
@@ -12,13 +12,13 @@ use crate::ranges::in_ranges;
 use crate::sparse::{Piece, SparseRows};
 use crate::{Error, LinearStage, LinearStep, Result, TextVectors};
 
-/// Above this number of items, an item is compared only with the items of near clusters.
+/// Number of items above which an item is compared only with the items of near clusters.
 pub(crate) const EXACT_ITEMS: usize = 40_000;
 
 /// The nearest items of each item by the cosine of their text vectors.
 ///
-/// Up to 40,000 items all pairs are compared. Above, items are grouped into `2√items` clusters, and
-/// each item is compared with those of the 24 nearest clusters.
+/// Up to 40,000 items, all pairs are compared. Above, items are grouped into `2√items` clusters,
+/// and each item is compared with the items of the 24 nearest clusters.
 ///
 /// ```
 /// use glta_linear::{TextNeighbours, TextVectors};
@@ -33,24 +33,25 @@ pub(crate) const EXACT_ITEMS: usize = 40_000;
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct TextNeighbours {
-    /// Row `j`: the neighbours of item `j`, in ascending order, and their cosines, all positive.
+    /// The neighbours of item `j` in row `j`, in ascending order, with their cosines, which are
+    /// positive.
     pub(crate) rows: SparseRows,
 }
 
 impl TextNeighbours {
-    /// The `most` nearest items of each item with a positive cosine. Items without a text have
-    /// none. Of equal cosines the lower id is kept.
+    /// Finds the `most` nearest items of each item among those with a positive cosine. Items
+    /// without a text have no neighbours. Of equal cosines the lower id is kept.
     ///
     /// # Errors
-    /// [`Error::Config`] for `most` of 0.
+    /// Returns [`Error::Config`] if `most` is 0.
     pub fn find(vectors: &TextVectors, most: usize) -> Result<Self> {
         Self::find_with(vectors, most, &mut Silent)
     }
 
-    /// [`find`](Self::find) that reports the number of finished items.
+    /// Finds neighbours like [`find`](Self::find) and reports the number of finished items.
     ///
     /// # Errors
-    /// As for [`find`](Self::find), and [`Error::Cancelled`].
+    /// Returns the errors of [`find`](Self::find), and [`Error::Cancelled`].
     pub fn find_with(
         vectors: &TextVectors,
         most: usize,
@@ -102,12 +103,13 @@ impl TextNeighbours {
         Ok(Self { rows })
     }
 
-    /// Number of items.
+    /// Returns the number of items.
     pub fn n_items(&self) -> usize {
         self.rows.n_rows()
     }
 
-    /// The neighbours of an item by ascending id, each with its cosine; empty for an unknown item.
+    /// Returns the neighbours of an item by ascending id, each with its cosine; empty for an
+    /// unknown item.
     pub fn of(&self, item: u32) -> impl Iterator<Item = (u32, f32)> + '_ {
         let known = (item as usize) < self.n_items();
         let (items, cosines) =
@@ -115,7 +117,7 @@ impl TextNeighbours {
         items.iter().copied().zip(cosines.iter().copied())
     }
 
-    /// `cosᵖᵒʷᵉʳ` by source: row `i` has the items with `i` among their neighbours.
+    /// Returns `cosᵖᵒʷᵉʳ` by source: row `i` contains the items with `i` among their neighbours.
     pub(crate) fn by_source(&self, power: i32) -> SparseRows {
         self.rows.transpose().map(|cosine| cosine.powi(power))
     }
@@ -127,7 +129,7 @@ mod tests {
 
     use super::*;
 
-    /// Items in 30 groups; every 50th item has no text.
+    /// Creates vectors of items in 30 groups; every 50th item has no text.
     fn vectors(items: usize) -> TextVectors {
         let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(4);
         let mut vectors = Array2::from_shape_fn((items, 24), |(item, c)| {

@@ -2,8 +2,8 @@ use glta_data::Interactions;
 use glta_metrics::{Scorer, ScorerError};
 use ndarray::{ArrayViewMut2, Axis};
 
-/// Scores every item by the number of its training interactions, equally for every user: the
-/// minimum that a recommender has to exceed.
+/// A model that scores every item by the number of its training interactions, equally for every
+/// user. It is the minimum that a recommender has to exceed.
 ///
 /// ```
 /// use glta_linear::Popularity;
@@ -24,7 +24,7 @@ impl Popularity {
         Self { counts: train.item_degrees() }
     }
 
-    /// Number of interactions of each item: `(items,)`.
+    /// Returns the number of interactions of each item, `(items,)`.
     pub fn counts(&self) -> &[u32] {
         &self.counts
     }

@@ -1,4 +1,4 @@
-//! The common parts of several settings of a linear model.
+//! The parts that several settings of a linear model have in common.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::sparse::SparseRows;
 use crate::weights::{Coarse, Weights};
 use crate::{Ease, Error, Form, LinearStage, Result, TextNeighbours, TextVectors};
 
-/// Training data and texts of all settings that are tried, and intermediate results.
+/// Training data and texts, with intermediate results that all settings share.
 pub(crate) struct Problem {
     pub(crate) train: Interactions,
     pub(crate) text: Option<TextVectors>,
@@ -23,8 +23,9 @@ pub(crate) struct Problem {
     limits: Limits,
     squares: Arc<Vec<f32>>,
     degrees: Arc<Vec<u32>>,
-    /// Counts of truncated rows, and counts of all pairs.
+    /// Counts in truncated rows.
     cut: Option<Arc<Counts>>,
+    /// Counts of all pairs.
     complete: Option<Arc<Counts>>,
 }
 
@@ -61,7 +62,8 @@ impl Problem {
         })
     }
 
-    /// EASE with these settings; `weight` is the weight of the text vectors in the Gram matrix.
+    /// Fits EASE with the given settings. `weight` is the weight of the text vectors in the Gram
+    /// matrix.
     pub(crate) fn ease(
         &mut self,
         form: Form,
@@ -127,9 +129,9 @@ impl Problem {
         Ok(ease)
     }
 
-    /// The counts, and whether they contain every pair. Rows are not truncated if that is required
-    /// (for a low-rank part, or because all items are sources) and all pairs fit in the memory of
-    /// the dense form.
+    /// Returns the counts, and whether they contain every pair. Rows are not truncated if `whole`
+    /// (for a low-rank part, or because all items are sources) and if all pairs fit in the memory
+    /// of the dense form.
     fn counts(&mut self, whole: bool, reporter: &mut Reporter<'_>) -> Result<(Arc<Counts>, bool)> {
         let most = (self.limits.max_items as u64).saturating_pow(2);
         let complete = whole && Counts::most_pairs(&self.train) <= most;

@@ -2,19 +2,19 @@ use glta_core::{Progress, report};
 
 use crate::Result;
 
-/// The current work of a fit.
+/// A stage of a fit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LinearStage {
-    /// Text neighbours are searched.
+    /// The search for text neighbours.
     TextNeighbours,
-    /// Co-occurring items are counted.
+    /// The counting of co-occurring items.
     CoOccurrences,
-    /// Columns of the weights are solved, once per setting.
+    /// The solution of the columns of the weights, once per setting.
     Columns,
-    /// A setting is measured on validation users.
+    /// The measurement of a setting on validation users.
     Measure,
-    /// The temperature is fitted.
+    /// The fit of the temperature.
     Temperature,
 }
 
@@ -22,18 +22,18 @@ pub enum LinearStage {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LinearStep {
-    /// The current work.
+    /// The current stage.
     pub stage: LinearStage,
-    /// Finished items, users, or columns of all settings.
+    /// Number of finished items, users, or columns of all settings.
     pub done: u64,
-    /// Total number, which may not be reached.
+    /// Total number of items, users or columns. The fit may need fewer.
     pub total: u64,
 }
 
-/// Reports stages.
+/// A reporter of the stages of a fit.
 pub(crate) struct Reporter<'a> {
     pub(crate) progress: &'a mut dyn Progress<LinearStep>,
-    /// Finished columns of the settings so far, and the total number.
+    /// Number of finished columns of the earlier settings, and the total number.
     pub(crate) columns: (u64, u64),
 }
 
@@ -46,7 +46,7 @@ impl Reporter<'_> {
         Ok(report(self.progress, &LinearStep { stage, done, total })?)
     }
 
-    /// Reports `done` columns of the current setting.
+    /// Reports that `done` columns of the current setting are finished.
     pub(crate) fn solved(&mut self, done: usize) -> Result<()> {
         let (before, total) = self.columns;
         self.stage(LinearStage::Columns, before + done as u64, total.max(before + done as u64))

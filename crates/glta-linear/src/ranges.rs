@@ -1,4 +1,4 @@
-//! Parallel work on many items, with the same result for any number of threads.
+//! Runs parallel work on many items, with the same result for any number of threads.
 
 use std::ops::Range;
 
@@ -7,12 +7,13 @@ use rayon::prelude::*;
 use crate::Result;
 use crate::idle::Idle;
 
-/// Number of items per range, and of ranges between two reports.
+/// Number of items per range.
 const RANGE: usize = 32;
+/// Number of ranges between two progress reports.
 const WAVE: usize = 256;
 
 /// Passes the results of `work` on ranges that cover `0..n` to `take`, in order. `init` creates the
-/// scratch memory of each thread; `advance` is called with the number of finished items.
+/// scratch memory of each thread. `advance` is called with the number of finished items.
 pub(crate) fn in_ranges<S: Send, T: Send>(
     n: usize,
     init: impl Fn() -> S + Sync,

@@ -2,21 +2,22 @@ use serde::{Deserialize, Serialize};
 
 use crate::Form;
 
-/// The settings that [`LinearModel::fit`](crate::LinearModel::fit) chose on validation
-/// data, saved with the model.
+/// The settings that [`LinearModel::fit`](crate::LinearModel::fit) chose on validation data, saved
+/// with the model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct LinearReport {
     /// The form of the model.
     pub form: Form,
-    /// Number of local systems that were not positive definite, whose diagonal was raised.
+    /// Number of local systems whose diagonal was raised, because they were not positive definite.
     pub raised: usize,
-    /// Whether the local systems with a low-rank part took one Jacobi step instead of their
-    /// solution, because all pairs of co-occurring items need more memory than the dense form with
-    /// `max_items` items.
+    /// Whether the local systems with a low-rank part took one Jacobi step instead of an exact
+    /// solution. This happens if all pairs of co-occurring items need more memory than the dense
+    /// form with `max_items` items.
     pub jacobi: bool,
-    /// Why the dense form was not tried, if it was requested.
+    /// The reason why the dense form was not tried although it was requested; `None` in all other
+    /// cases.
     pub left_out: Option<String>,
     /// λ, the L2 regularisation.
     pub l2: f64,
@@ -24,7 +25,7 @@ pub struct LinearReport {
     pub text: f64,
     /// β, the weight of the text neighbours.
     pub neighbours: f32,
-    /// γ, the weight of the log degree.
+    /// γ, the weight of `ln(1 + degree)`.
     pub popularity: f32,
     /// Whether the settings were chosen for new items
     /// ([`LinearConfig::new_items`](crate::LinearConfig::new_items)). Text neighbours then have the
@@ -33,7 +34,7 @@ pub struct LinearReport {
     pub new_items: bool,
     /// Factor of the scores that makes their softmax calibrated.
     pub temperature: f32,
-    /// N@10 on the validation data, of at most 20,000 users; `None` without validation data.
+    /// N@10 over at most 20,000 users of the validation data; `None` without validation data.
     pub validation: Option<f64>,
     /// The best N@10 of each form on the validation data, in the order of the trials.
     pub tried: Vec<(Form, f64)>,

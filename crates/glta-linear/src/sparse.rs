@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use rustc_hash::FxHashMap;
 
-/// Consecutive rows in one piece of memory.
+/// Consecutive rows in one block of memory.
 #[derive(Debug, Default)]
 pub(crate) struct Piece {
     lengths: Vec<u32>,
@@ -13,7 +13,7 @@ pub(crate) struct Piece {
 }
 
 impl Piece {
-    /// Adds a row with ascending columns.
+    /// Appends a row, whose columns must be ascending.
     pub(crate) fn push(&mut self, row: impl IntoIterator<Item = (u32, f32)>) {
         let before = self.columns.len();
         for (column, value) in row {
@@ -31,22 +31,22 @@ pub(crate) struct SparseRows {
     offsets: Vec<usize>,
     columns: Vec<u32>,
     values: Vec<f32>,
-    /// Rows that were replaced, and rows that were added.
+    /// Rows that were replaced or added.
     changed: FxHashMap<u32, (Vec<u32>, Vec<f32>)>,
     rows: usize,
 }
 
-/// Row offsets, columns and values.
+/// Row offsets, columns and values of a compressed matrix.
 type Compressed<'a> = (Cow<'a, [usize]>, Cow<'a, [u32]>, Cow<'a, [f32]>);
 
 impl SparseRows {
-    /// An empty matrix, to which pieces are added.
+    /// Creates an empty matrix, to which pieces are added.
     pub(crate) fn new() -> Self {
         let (offsets, columns, values) = (vec![0], Vec::new(), Vec::new());
         Self { offsets, columns, values, changed: FxHashMap::default(), rows: 0 }
     }
 
-    /// Adds the next rows.
+    /// Appends the rows of a piece.
     pub(crate) fn push(&mut self, piece: &Piece) {
         let mut end = self.columns.len();
         for &length in &piece.lengths {
@@ -58,7 +58,8 @@ impl SparseRows {
         self.rows += piece.lengths.len();
     }
 
-    /// A matrix from rows with `slot` places each, of which the first `lengths[row]` are used.
+    /// Creates a matrix from rows with `slot` places each, of which the first `lengths[row]` are
+    /// used.
     pub(crate) fn from_slots(
         slot: usize,
         lengths: &[usize],
@@ -117,13 +118,13 @@ impl SparseRows {
         self.rows
     }
 
-    /// Replaces a row by one with ascending columns; `row` may be the number of rows, to add one.
+    /// Replaces a row by one with ascending columns. `row` may be the number of rows, to add a row.
     pub(crate) fn replace(&mut self, row: usize, entries: Vec<(u32, f32)>) {
         self.rows = self.rows.max(row + 1);
         self.changed.insert(row as u32, entries.into_iter().unzip());
     }
 
-    /// Sets an entry of a row, which may be new.
+    /// Sets an entry of a row. The entry may be new.
     pub(crate) fn put(&mut self, row: usize, column: u32, value: f32) {
         let (columns, values) = self.row(row);
         match columns.binary_search(&column) {
@@ -153,7 +154,7 @@ impl SparseRows {
         }
     }
 
-    /// Row offsets, columns and values of all rows.
+    /// Returns row offsets, columns and values of all rows.
     pub(crate) fn compressed(&self) -> Compressed<'_> {
         if self.changed.is_empty() {
             let (columns, values) = (Cow::from(&self.columns), Cow::from(&self.values));
@@ -169,7 +170,7 @@ impl SparseRows {
         (offsets.into(), columns.into(), values.into())
     }
 
-    /// Columns and values of a row.
+    /// Returns the columns and values of a row.
     pub(crate) fn row(&self, row: usize) -> (&[u32], &[f32]) {
         if !self.changed.is_empty()
             && let Some((columns, values)) = self.changed.get(&(row as u32))
@@ -178,18 +179,18 @@ impl SparseRows {
         }
         match (self.offsets.get(row), self.offsets.get(row + 1)) {
             (Some(&start), Some(&end)) => (&self.columns[start..end], &self.values[start..end]),
-            // A row that was added and is empty.
+            // The row was added and is empty.
             _ => (&[], &[]),
         }
     }
 
-    /// The value in a row and a column; 0 if there is no entry.
+    /// Returns the value in a row and a column; 0 if there is no entry.
     pub(crate) fn get(&self, row: usize, column: usize) -> f32 {
         let (columns, values) = self.row(row);
         columns.binary_search(&(column as u32)).map_or(0.0, |at| values[at])
     }
 
-    /// The transpose of a square matrix.
+    /// Returns the transpose of a square matrix.
     pub(crate) fn transpose(&self) -> Self {
         let n = self.rows;
         let mut offsets = vec![0; n + 1];
@@ -218,7 +219,7 @@ impl SparseRows {
         }
     }
 
-    /// The matrix with changed values.
+    /// Applies `change` to every value.
     pub(crate) fn map(mut self, change: impl Fn(f32) -> f32) -> Self {
         self.values.iter_mut().for_each(|value| *value = change(*value));
         for (_, values) in self.changed.values_mut() {

@@ -1,4 +1,4 @@
-//! The factor that turns scores into the logits of a calibrated softmax.
+//! Fits the factor that turns scores into the logits of a calibrated softmax.
 
 use glta_core::{pick, stream};
 use glta_data::Interactions;
@@ -6,20 +6,20 @@ use glta_data::Interactions;
 use crate::progress::Reporter;
 use crate::{LinearModel, LinearStage, Result};
 
-/// Number of users whose hidden items determine the temperature, and number of their scores that
-/// are kept. At least 32 users are used.
+/// Maximum number of users whose hidden items determine the temperature.
 const CALIBRATED: usize = 512;
+/// Maximum number of kept scores, which limits the number of users. At least 32 users are used.
 const SCORES: usize = 1 << 26;
 
-/// The factor that maximises the likelihood of half of some users' items given the other half, with
-/// scores without these users. `model` must have temperature 1.
+/// Returns the factor that maximises the likelihood of half of some users' items given the other
+/// half, with scores without these users. `model` must have temperature 1.
 pub(crate) fn temperature(
     model: &LinearModel,
     train: &Interactions,
     seed: u64,
     reporter: &mut Reporter<'_>,
 ) -> Result<f32> {
-    // The purpose is part of the seed, so another text would change the temperature.
+    // The text is part of the seed, so another text would change the temperature.
     let mut random = stream(seed, "kernel temperature", &[]);
     let able: Vec<u32> =
         (0..train.n_users() as u32).filter(|&user| train.items(user).len() > 1).collect();
@@ -58,7 +58,7 @@ pub(crate) fn temperature(
             })
             .sum()
     };
-    // Golden section: the loss is convex in the factor.
+    // Search by golden section, because the loss is convex in the factor.
     let (mut low, mut high) = (0.01f64.ln(), 10_000f64.ln());
     let ratio = (5f64.sqrt() - 1.0) / 2.0;
     let (mut a, mut b) = (high - ratio * (high - low), low + ratio * (high - low));

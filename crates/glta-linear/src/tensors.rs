@@ -1,4 +1,4 @@
-//! Safetensors files of this crate.
+//! Writes and reads safetensors files of this crate.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -11,10 +11,10 @@ use safetensors::{Dtype, SafeTensors, View};
 use crate::sparse::SparseRows;
 use crate::{Error, Result};
 
-/// Metadata entry for data other than tensors, as JSON.
+/// Name of the metadata entry with data other than tensors, as JSON.
 const HEADER: &str = "glta";
 
-/// Tensors to write.
+/// The tensors of a file that will be written.
 #[derive(Default)]
 pub(crate) struct TensorFile<'a>(Vec<(String, Tensor<'a>)>);
 
@@ -110,7 +110,7 @@ pub(crate) fn bytes_f64<'a>(values: impl Iterator<Item = &'a f64>) -> Vec<u8> {
 
 type Read<T> = std::result::Result<T, String>;
 
-/// The tensors of a file.
+/// The tensors of a file that was read.
 pub(crate) struct Tensors<'a> {
     file: SafeTensors<'a>,
     header: Option<String>,
@@ -124,12 +124,12 @@ impl<'a> Tensors<'a> {
         Ok(Self { file, header })
     }
 
-    /// The metadata entry.
+    /// Returns the metadata entry.
     pub(crate) fn header(&self) -> Read<&str> {
         self.header.as_deref().ok_or_else(|| format!("the `{HEADER}` metadata entry is missing"))
     }
 
-    /// The shape and the bytes of a tensor.
+    /// Returns the shape and the bytes of a tensor.
     fn tensor(&self, name: &str, dtype: Dtype, dimensions: usize) -> Read<(Vec<usize>, &[u8])> {
         let tensor = self.file.tensor(name).map_err(|_| format!("tensor {name} is missing"))?;
         let shape = tensor.shape().to_vec();
@@ -143,7 +143,7 @@ impl<'a> Tensors<'a> {
         Ok((shape, tensor.data()))
     }
 
-    /// A row of values, with a given `length` if it is known.
+    /// Returns a row of values. `length` is checked if it is given.
     fn row<T, const N: usize>(
         &self,
         name: &str,
@@ -176,7 +176,7 @@ impl<'a> Tensors<'a> {
         self.row(name, Dtype::U8, None, |[byte]: [u8; 1]| byte)
     }
 
-    /// A matrix with `rows` rows, and with `columns` columns if they are known.
+    /// Returns a matrix with `rows` rows. `columns` is checked if it is given.
     pub(crate) fn matrix(
         &self,
         name: &str,
@@ -202,7 +202,7 @@ impl<'a> Tensors<'a> {
         Array2::from_shape_vec((shape[0], shape[1]), values).map_err(|e| e.to_string())
     }
 
-    /// Sparse rows over `items` items.
+    /// Returns sparse rows over `items` items.
     pub(crate) fn sparse(&self, name: &str, items: usize) -> Read<SparseRows> {
         let offsets =
             self.row(&format!("{name}.offsets"), Dtype::U64, Some(items + 1), |bytes| {

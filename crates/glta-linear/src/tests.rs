@@ -12,8 +12,8 @@ use crate::{
     LinearStep, Solver, TextVectors,
 };
 
-/// Two tastes with four items each. Item 7 has no interactions, but its text is like that of items
-/// 4 to 6. Training and validation data.
+/// Returns training and validation data of two tastes with four items each. Item 7 has no
+/// interactions, but its text is like that of items 4 to 6.
 fn data() -> (Interactions, Interactions) {
     let has = |u: u32, i: u32| i < 7 && u % 2 == i / 4 && !(u + i).is_multiple_of(3);
     let pairs: Vec<(u32, u32)> =
@@ -67,7 +67,7 @@ fn training_scores_do_not_depend_on_the_user() {
 
 fn nothing_of_the_user_is_left(new_items: f64) {
     let (train, _) = data();
-    // Neighbours and popularity contribute, whatever the fit chose.
+    // Make neighbours and popularity contribute, whatever the fit chose.
     let solvers = vec![Solver::Dense];
     let (l2, text) = (vec![1.0], vec![1.0]);
     let config = LinearConfig { solvers, l2, text, new_items, ..Default::default() };
@@ -190,7 +190,7 @@ fn round_trips_through_its_file() {
     }
 }
 
-/// A file with changed numbers is an error or another model, but never a panic.
+/// A file with changed numbers gives an error or another model, but never a panic.
 #[test]
 fn damaged_indices_are_rejected() {
     let ((train, _), vectors) = (data(), vectors());
@@ -235,7 +235,7 @@ fn cancelling_and_invalid_settings_are_errors() {
     assert!(matches!(fit(None, &none), Err(Error::Config { .. })));
 }
 
-/// The fast measurement of several weights equals the usual one.
+/// The fast measurement of several weights equals the usual measurement.
 #[test]
 fn the_fast_measurement_of_weights_equals_the_usual_one() {
     let ((train, valid), vectors) = (data(), vectors());

@@ -12,7 +12,7 @@ use crate::{Ease, Error, Result, TextNeighbours, TextVectors};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TextKnnConfig {
-    /// Exponent of the cosine; with a higher one fewer neighbours matter. Default 3.
+    /// Exponent of the cosine. With a higher exponent, fewer neighbours matter. Default 3.
     pub power: i32,
     /// Number of neighbours per item. Default 128.
     pub neighbours: usize,
@@ -24,8 +24,8 @@ impl Default for TextKnnConfig {
     }
 }
 
-/// Nearest neighbours by text alone. The score of an item is `Σ max(0, cos(t_i, t_j))^power` over
-/// those of the user's items `i` that are among its nearest items.
+/// A nearest-neighbour model that uses texts alone. The score of an item `j` is `Σ max(0, cos(t_i,
+/// t_j))^power` over those of the user's items `i` that are among the nearest items of `j`.
 ///
 /// Of the closed-form baselines, only this one can rank items without interactions.
 ///
@@ -43,16 +43,17 @@ impl Default for TextKnnConfig {
 /// ```
 #[derive(Debug, Clone)]
 pub struct TextKnn {
-    /// Contributions of an item to others.
+    /// Contributions of each item to others, by source.
     rows: Arc<SparseRows>,
     history: Interactions,
 }
 
 impl TextKnn {
-    /// Neighbours by `vectors`, `(items, dim)`; see [`whiten`](crate::whiten) for suitable vectors.
+    /// Finds neighbours by `vectors`, `(items, dim)`. [`whiten`](crate::whiten) makes suitable
+    /// vectors.
     ///
     /// # Errors
-    /// Invalid settings, or another number of items.
+    /// Returns an error for invalid settings, or for vectors of another number of items.
     pub fn fit(
         vectors: &TextVectors,
         train: &Interactions,
@@ -62,11 +63,11 @@ impl TextKnn {
         Self::new(&TextNeighbours::find(vectors, config.neighbours)?, train, config.power)
     }
 
-    /// A model from neighbours that are already known.
+    /// Creates a model from neighbours that are already known.
     ///
     /// # Errors
-    /// [`Error::Config`] for a power below 1, [`Error::TextVectors`] for another number of
-    /// items.
+    /// Returns [`Error::Config`] for a power below 1, and [`Error::TextVectors`] for another number
+    /// of items.
     pub fn new(near: &TextNeighbours, train: &Interactions, power: i32) -> Result<Self> {
         if power < 1 {
             return Err(Error::Config {
@@ -82,14 +83,15 @@ impl TextKnn {
         Ok(Self { rows: Arc::new(near.by_source(power)), history: train.clone() })
     }
 
-    /// Scores of all items for a user with these items. Unknown ids are ignored.
+    /// Returns the scores of all items for a user with `items`, `(items,)`. Unknown ids are
+    /// ignored.
     pub fn score_items(&self, items: &[u32]) -> Vec<f32> {
         let mut scores = vec![0.0; self.n_items()];
         self.add(items, 1.0, &mut scores);
         scores
     }
 
-    /// Adds `weight` times the scores to `sums`.
+    /// Adds `weight` times the scores for a user with `items` to `sums`.
     fn add(&self, items: &[u32], weight: f32, sums: &mut [f32]) {
         let known = items.iter().map(|&i| i as usize).filter(|&i| i < self.n_items());
         known.for_each(|item| self.rows.add(item, weight, sums));
@@ -114,8 +116,8 @@ impl Scorer for TextKnn {
     }
 }
 
-/// [`Ease`] plus the scores of [`TextKnn`]: on data with texts, the linear model that a language
-/// model has to exceed.
+/// A model that adds the scores of [`Ease`] and [`TextKnn`]. On data with texts, this is the linear
+/// model that a language model has to exceed.
 ///
 /// ```
 /// use glta_data::Interactions;
@@ -140,10 +142,12 @@ pub struct EaseText<'a> {
 }
 
 impl<'a> EaseText<'a> {
-    /// Adds `weight` times the text scores. Choose it on validation data; 0.003 to 1 is usual.
+    /// Adds `weight` times the text scores. Choose the weight on validation data; 0.003 to 1 is
+    /// usual.
     ///
     /// # Errors
-    /// A weight that is negative or not finite, or models with different numbers of items.
+    /// Returns an error for a weight that is negative or not finite, or for models with different
+    /// numbers of items.
     pub fn new(ease: &'a Ease, text: &'a TextKnn, weight: f32) -> Result<Self> {
         if !(weight >= 0.0 && weight.is_finite()) {
             return Err(Error::Config {

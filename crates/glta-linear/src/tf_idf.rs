@@ -1,4 +1,4 @@
-//! Text vectors from words.
+//! TF-IDF text vectors.
 
 mod read;
 
@@ -20,10 +20,11 @@ use crate::{Error, Result};
 
 use read::terms;
 
-/// Number of texts between two reports of progress.
+/// Number of texts between two progress reports.
 const BATCH: usize = 4096;
-/// Number of columns of the block beyond the dimensions, and number of iterations.
+/// Number of columns of the block beyond the dimensions.
 const MORE: usize = 32;
+/// Number of subspace iterations.
 const ITERATIONS: usize = 5;
 
 /// Settings of [`TfIdf`].
@@ -34,12 +35,12 @@ pub struct TfIdfConfig {
     pub max_words: usize,
     /// Minimum number of texts that contain a term. Default 2.
     pub min_texts: usize,
-    /// Maximum number of terms; the most frequent ones are kept. Default 200,000.
+    /// Maximum number of terms; the most frequent terms are kept. Default 200,000.
     pub max_terms: usize,
     /// Number of dimensions; fewer if there are fewer texts or terms. Default 256.
     pub dimensions: usize,
-    /// Maximum number of texts for the choice of terms and dimensions; more texts are sampled.
-    /// Default 50,000.
+    /// Maximum number of texts for the choice of terms and dimensions. A larger number of texts is
+    /// sampled. Default 50,000.
     pub max_texts: usize,
 }
 
@@ -53,7 +54,7 @@ impl TfIdfConfig {
     /// Checks the settings.
     ///
     /// # Errors
-    /// [`Error::Config`] for a size of 0.
+    /// Returns [`Error::Config`] for a size of 0.
     pub fn validate(&self) -> Result<()> {
         let sizes = [
             ("max_words", self.max_words),
@@ -72,9 +73,11 @@ impl TfIdfConfig {
     }
 }
 
-/// A text encoder that needs no model. Words and pairs of words are weighted by `(1 + ln tf) ·
-/// (ln((1 + n) / (1 + df)) + 1)`, scaled to unit norm, and reduced to their largest singular
-/// dimensions (latent semantic analysis; Deerwester et al. 1990).
+/// A text encoder that needs no language model.
+///
+/// Words and pairs of words are weighted by `(1 + ln tf) · (ln((1 + n) / (1 + df)) + 1)`, scaled to
+/// unit norm, and reduced to their largest singular dimensions (latent semantic analysis;
+/// Deerwester et al. 1990).
 ///
 /// ```
 /// use glta_core::{Silent, TextEncoder};
@@ -94,7 +97,7 @@ pub struct TfIdf {
     terms: FxHashMap<String, u32>,
     /// Inverse document frequencies, `(terms,)`.
     idf: Vec<f32>,
-    /// `(terms, dimensions)`
+    /// Right singular vectors, `(terms, dimensions)`.
     components: Array2<f32>,
 }
 
@@ -102,18 +105,19 @@ pub struct TfIdf {
 type Row = Vec<(u32, f32)>;
 
 impl TfIdf {
-    /// Computes terms and dimensions.
+    /// Chooses the terms and computes the dimensions from texts.
     ///
     /// # Errors
-    /// Invalid settings, or no term that is in `min_texts` texts.
+    /// Returns an error for invalid settings, or if no term is in `min_texts` texts.
     pub fn fit(texts: &[impl AsRef<str> + Sync], config: &TfIdfConfig) -> Result<Self> {
         Self::fit_with(texts, config, &mut Silent)
     }
 
-    /// [`fit`](Self::fit) that reports the finished steps and their total number.
+    /// Fits an encoder like [`fit`](Self::fit) and reports the finished steps and their total
+    /// number.
     ///
     /// # Errors
-    /// As for [`fit`](Self::fit), and [`Error::Cancelled`].
+    /// Returns the errors of [`fit`](Self::fit), and [`Error::Cancelled`].
     pub fn fit_with(
         texts: &[impl AsRef<str> + Sync],
         config: &TfIdfConfig,
@@ -159,7 +163,7 @@ impl TfIdf {
         Ok(encoder)
     }
 
-    /// The known terms of a text, in ascending order, with weights of unit norm.
+    /// Returns the known terms of a text, in ascending order, with weights of unit norm.
     fn row(&self, text: &str) -> Row {
         let mut ids: Vec<u32> = terms(text, self.max_words)
             .iter()
@@ -183,11 +187,11 @@ impl TfIdf {
         row
     }
 
-    /// Saves the encoder as safetensors: `terms` (U8, one per line), `idf` (F32, `(terms,)`),
+    /// Saves the encoder as safetensors: `terms` (U8, one per line), `idf` (F32, `(terms,)`) and
     /// `components` (F32, `(terms, dimensions)`).
     ///
     /// # Errors
-    /// The file cannot be written.
+    /// Returns an error if the file cannot be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let mut terms = vec![""; self.terms.len()];
         for (term, &id) in &self.terms {
@@ -204,7 +208,7 @@ impl TfIdf {
     /// Loads an encoder that [`save`](Self::save) wrote.
     ///
     /// # Errors
-    /// A file that cannot be read or is damaged.
+    /// Returns an error if the file cannot be read or is damaged.
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let bytes = std::fs::read(path).map_err(Error::io(path))?;
@@ -255,14 +259,14 @@ impl TextEncoder for TfIdf {
     }
 }
 
-/// The steps of a fit.
+/// A counter of the steps of a fit, which reports progress.
 struct Steps<'a> {
     progress: &'a mut dyn Progress<(usize, usize)>,
     done: usize,
 }
 
 impl Steps<'_> {
-    /// The steps: counting terms, weighting them, and the parts of [`components_of`].
+    /// Number of steps: counting terms, weighting them, and the parts of [`components_of`].
     const ALL: usize = 2 + 3 * ITERATIONS + 2;
 
     fn report(&mut self) -> Result<()> {
@@ -275,9 +279,9 @@ impl Steps<'_> {
     }
 }
 
-/// The right singular vectors of the `dimensions` largest singular values of sparse rows with
-/// `terms` columns: `(terms, dimensions)`. It uses randomised subspace iteration (Halko, Martinsson
-/// and Tropp 2011, "Finding Structure with Randomness").
+/// Returns the right singular vectors of the `dimensions` largest singular values of sparse rows
+/// with `terms` columns, `(terms, dimensions)`. The method is randomised subspace iteration (Halko,
+/// Martinsson and Tropp 2011, "Finding Structure with Randomness").
 fn components_of(
     rows: &[Row],
     terms: usize,
@@ -303,7 +307,7 @@ fn components_of(
     }
     orthonormalise(&mut block)?;
     steps.next()?;
-    // Rotated to the singular vectors, the largest first.
+    // Rotate the block to the singular vectors, the largest first.
     let image = times(rows, &block);
     let products = image.t().dot(&image);
     steps.next()?;
@@ -311,7 +315,7 @@ fn components_of(
     Ok(block.dot(&eigen.vectors.t()).mapv(|v| v as f32).as_standard_layout().into_owned())
 }
 
-/// Sparse rows times a matrix.
+/// Multiplies sparse rows by a matrix.
 fn times(rows: &[Row], by: &Array2<f64>) -> Array2<f64> {
     let mut out = Array2::zeros((rows.len(), by.ncols()));
     out.axis_iter_mut(Axis(0)).into_par_iter().zip(rows).for_each(|(mut out, row)| {
@@ -361,8 +365,8 @@ mod tests {
         assert!(vectors.slice(ndarray::s![-2.., ..]).iter().all(|&v| v == 0.0));
     }
 
-    /// Computed by hand. `n` is 44, "tea" is in 7 texts, "green" in 6 (twice in each), and so is
-    /// the pair "green tea"; "a green" and "tea green" are in 6 and 1.
+    /// The expected weights are computed by hand. `n` is 44. "tea" is in 7 texts. "green" (twice in
+    /// each) and the pair "green tea" are in 6, "a green" in 6, "tea green" in 1.
     #[test]
     fn weights_equal_the_formula() {
         let encoder = TfIdf::fit(&texts(), &TfIdfConfig::default()).unwrap();

@@ -1,4 +1,4 @@
-//! Scores of the few items to which a user's items contribute.
+//! Scores the few items to which a user's items contribute.
 
 use std::cmp::Ordering;
 
@@ -8,7 +8,7 @@ use crate::LinearModel;
 use crate::degrees::{FEW, PopularityTerms};
 use crate::exponentials::sum_of_exponentials;
 
-/// The parts of an item's score, without their weights.
+/// The summands of an item's score, without their weights.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Parts {
     pub(crate) item: u32,
@@ -17,7 +17,7 @@ pub(crate) struct Parts {
     pub(crate) popularity: f32,
 }
 
-/// Sums over items, which are zero between two uses.
+/// Sums per item, which are zero between two uses.
 #[derive(Debug, Default)]
 pub(crate) struct Sums {
     ease: Vec<f32>,
@@ -25,21 +25,22 @@ pub(crate) struct Sums {
     state: Vec<State>,
 }
 
-/// Whether and why an item is considered.
+/// The reason why an item is a candidate for the list, if any.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 enum State {
     #[default]
     Out,
-    /// One of the user's items contributes to it.
+    /// One of the user's items contributes to the item.
     Touched,
-    /// No item contributes to it.
+    /// None of the user's items contributes, but the item is among the first in an order.
     Other,
 }
 
 impl Sums {
-    /// The parts of the items that can be among the first `k` of a user with `own`: items to which
-    /// one of `own` contributes, and the first `k` other items in the order of `by_popularity` and
-    /// in the order of ids. Items for which `skip` returns true are left out.
+    /// Returns the parts of the items that can be among the first `k` of a user with the items
+    /// `own`. These are the items to which one of `own` contributes, and the first `k` other items
+    /// in the order of `by_popularity` and in the order of ids. Items for which `skip` returns true
+    /// are left out.
     pub(crate) fn parts<T>(
         &mut self,
         model: &LinearModel,
@@ -84,14 +85,14 @@ impl Sums {
             each(parts)
         });
         let made = made.collect();
-        // Not all of them are among the items.
+        // Reset the known items too, because `items` does not contain all of them.
         for item in known {
             (self.ease[item as usize], self.text[item as usize]) = (0.0, 0.0);
         }
         made
     }
 
-    /// The parts of all items.
+    /// Returns the parts of all items.
     fn all_parts<T>(&mut self, model: &LinearModel, each: impl Fn(Parts) -> T) -> Vec<T> {
         let sums = self.ease.iter_mut().zip(&mut self.text).enumerate();
         let made = sums.map(|(i, (ease, text))| {
@@ -124,7 +125,7 @@ impl Sums {
                 continue;
             }
             left -= 1;
-            // The other order may have added it.
+            // The other order may have added the item.
             if *state == State::Out {
                 *state = State::Other;
                 items.push(id);
@@ -134,10 +135,11 @@ impl Sums {
 }
 
 impl LinearModel {
-    /// The best `k` items for a user with these items, best first. Unknown ids are ignored, and
-    /// items for which `skip` returns true are left out. The result equals sorting
-    /// [`score_items`](Self::score_items), but a local model only computes the items to which
-    /// `items` contribute, and the most popular ones.
+    /// Returns the best `k` items for a user with `items`, best first. Unknown ids are ignored, and
+    /// items for which `skip` returns true are left out.
+    ///
+    /// The result equals sorting [`score_items`](Self::score_items), but a local model only
+    /// computes the items to which `items` contribute, and the most popular ones.
     ///
     /// ```
     /// # use glta_data::Interactions;
@@ -153,7 +155,8 @@ impl LinearModel {
         best(scored, k, skip)
     }
 
-    /// [`top_items`](Self::top_items) with log-probabilities among all items instead of scores.
+    /// Returns [`top_items`](Self::top_items) with log-probabilities among all items instead of
+    /// scores.
     pub fn top_log_probabilities(
         &self,
         items: &[u32],
@@ -167,7 +170,7 @@ impl LinearModel {
         best
     }
 
-    /// Scores of the items that can be among the first `k`.
+    /// Returns the scores of the items that can be among the first `k`.
     fn scored(&self, items: &[u32], k: usize, skip: &impl Fn(u32) -> bool) -> Vec<Ranked> {
         let weights = (self.report.neighbours, self.report.popularity);
         let ranked = |parts: Parts| Ranked {
@@ -177,8 +180,8 @@ impl LinearModel {
         self.idle.with(Sums::default, |sums| sums.parts(self, items, k, skip, ranked))
     }
 
-    /// The logarithm of the sum of the exponentials of all items. The score of items that are not
-    /// in `scored` is their popularity alone.
+    /// Returns the logarithm of the sum of the exponentials over all items. The score of an item
+    /// that is not in `scored` comes from popularity alone.
     fn log_normaliser(&self, scored: &[Ranked]) -> f32 {
         let factor = self.report.temperature * self.report.popularity;
         let logit = |degree: u32| f64::from(factor * self.log_of(degree));
@@ -206,7 +209,8 @@ impl LinearModel {
     }
 }
 
-/// The `k` items with the highest scores that are not skipped, best first. Ties go to the lower id.
+/// Returns the `k` items with the highest scores that are not skipped, best first. Ties go to the
+/// lower id.
 fn best(mut ranked: Vec<Ranked>, k: usize, skip: impl Fn(u32) -> bool) -> Vec<Ranked> {
     // Usually most of the first ones are not skipped, so the others need not be checked.
     let first = 2 * k + 64;
@@ -228,7 +232,7 @@ fn best(mut ranked: Vec<Ranked>, k: usize, skip: impl Fn(u32) -> bool) -> Vec<Ra
     ranked
 }
 
-/// The first `count` in [`order`], unsorted. Most items only cost one comparison.
+/// Returns the first `count` items in [`order`], unsorted. Most items cost only one comparison.
 fn first_of(ranked: &[Ranked], count: usize) -> Vec<Ranked> {
     let mut kept: Vec<Ranked> = Vec::with_capacity(2 * count);
     let mut last: Option<Ranked> = None;
@@ -250,7 +254,7 @@ fn first_of(ranked: &[Ranked], count: usize) -> Vec<Ranked> {
     kept
 }
 
-/// The higher score first, then the lower id.
+/// Compares by descending score, then by ascending id.
 fn order(a: &Ranked, b: &Ranked) -> Ordering {
     b.score.total_cmp(&a.score).then(a.item.cmp(&b.item))
 }

@@ -6,7 +6,7 @@ use crate::{Error, Result};
 
 /// Text vectors of all items, `(items, dim)`. The vector of an item without a text is zero.
 ///
-/// A clone shares the memory of its original.
+/// A clone shares the memory of the original.
 ///
 /// ```
 /// use glta_linear::TextVectors;
@@ -25,10 +25,10 @@ use crate::{Error, Result};
 pub struct TextVectors(Arc<Array2<f32>>);
 
 impl TextVectors {
-    /// Checks the vectors, `(items, dim)`.
+    /// Checks vectors `(items, dim)` and takes ownership of them.
     ///
     /// # Errors
-    /// [`Error::TextVectors`] if a value is not finite.
+    /// Returns [`Error::TextVectors`] if a value is not finite.
     pub fn new(vectors: Array2<f32>) -> Result<Self> {
         if let Some(((item, _), _)) = vectors.indexed_iter().find(|(_, v)| !v.is_finite()) {
             return Err(Error::TextVectors(format!("the vector of item {item} is not finite")));
@@ -36,13 +36,13 @@ impl TextVectors {
         Ok(Self(Arc::new(vectors.as_standard_layout().into_owned())))
     }
 
-    /// Concatenates the vectors of several encoders, each `(items, its dim)` with unit or zero
-    /// rows. Divides them by the square root of the number of encoders, so a row has unit norm if
-    /// every encoder has read the text.
+    /// Concatenates the vectors of several encoders, each `(items, dim)` with its own `dim` and
+    /// with rows of unit norm or zeros. The result is divided by the square root of the number of
+    /// encoders, so a row has unit norm if every encoder has read the text.
     ///
     /// # Errors
-    /// [`Error::TextVectors`] for no encoder, different numbers of items, or a value that is not
-    /// finite.
+    /// Returns [`Error::TextVectors`] without an encoder, for different numbers of items, or for a
+    /// value that is not finite.
     pub fn join(encoders: &[ArrayView2<'_, f32>]) -> Result<Self> {
         let Some(first) = encoders.first() else {
             return Err(Error::TextVectors("at least one encoder is needed".into()));
@@ -64,12 +64,12 @@ impl TextVectors {
         Self::new(joined)
     }
 
-    /// The vectors, `(items, dim)`.
+    /// Returns the vectors, `(items, dim)`.
     pub fn view(&self) -> ArrayView2<'_, f32> {
         self.0.view()
     }
 
-    /// Number of items, including those without a text.
+    /// Returns the number of items, including those without a text.
     pub fn n_items(&self) -> usize {
         self.0.nrows()
     }
@@ -81,14 +81,14 @@ impl TextVectors {
         Err(Error::TextVectors(format!("expected {items}, one per item, got {}", self.n_items())))
     }
 
-    /// The vectors scaled to unit norm; zeros for items without a text.
+    /// Returns the vectors scaled to unit norm; zeros for items without a text.
     pub(crate) fn unit(&self) -> Array2<f32> {
         let mut unit = Array2::clone(&self.0);
         unit.axis_iter_mut(Axis(0)).for_each(scale);
         unit
     }
 
-    /// The vectors of some items, scaled to unit norm; zeros for items without a text.
+    /// Returns the vectors of some items, scaled to unit norm; zeros for items without a text.
     pub(crate) fn unit_rows(&self, items: &[u32]) -> Array2<f32> {
         let rows: Vec<usize> = items.iter().map(|&item| item as usize).collect();
         let mut unit = self.0.select(Axis(0), &rows);
@@ -96,17 +96,17 @@ impl TextVectors {
         unit
     }
 
-    /// Whether an item has a text.
+    /// Returns whether an item has a text.
     pub(crate) fn has_text(&self, item: usize) -> bool {
         self.row(item).iter().any(|&v| v != 0.0)
     }
 
-    /// Squared lengths, `(items,)`.
+    /// Returns the squared lengths, `(items,)`.
     pub(crate) fn squares(&self) -> Vec<f32> {
         self.0.axis_iter(Axis(0)).map(|row| row.dot(&row)).collect()
     }
 
-    /// The vector of an item, `(dim,)`; empty for an unknown item.
+    /// Returns the vector of an item, `(dim,)`; empty for an unknown item.
     pub fn row(&self, item: usize) -> &[f32] {
         let dim = self.0.ncols();
         // The array has standard layout by construction.

@@ -11,14 +11,14 @@ use crate::{LinearModel, Result};
 const LENGTH: usize = 10;
 /// Maximum number of users in a measurement.
 const USERS: usize = 20_000;
-/// Number of users whose values are summed in order.
+/// Number of users per block. Values are summed within a block, then over blocks in order.
 const BLOCK: usize = 64;
-/// Number of blocks between two reports.
+/// Number of blocks between two progress reports.
 const WAVE: usize = 8;
-/// Number of items between two checks of a rank.
+/// Number of items after which the search for a rank checks whether it can stop.
 const PIECE: usize = 128;
 
-/// Users with their validation items.
+/// Users with their training and validation items.
 pub(crate) struct Measured<'a> {
     train: &'a Interactions,
     valid: &'a Interactions,
@@ -26,7 +26,7 @@ pub(crate) struct Measured<'a> {
 }
 
 impl<'a> Measured<'a> {
-    /// Users with validation items; at most 20,000, drawn by `seed`.
+    /// Selects the users with validation items: at most 20,000, sampled with `seed`.
     pub(crate) fn new(train: &'a Interactions, valid: &'a Interactions, seed: u64) -> Self {
         let users: Vec<u32> =
             (0..valid.n_users() as u32).filter(|&user| !valid.items(user).is_empty()).collect();
@@ -34,8 +34,8 @@ impl<'a> Measured<'a> {
         Self { train, valid, users }
     }
 
-    /// N@10 of `model` with each pair of weights of neighbours and popularity and its other
-    /// settings. `advance` is called with the finished users and their total number.
+    /// Returns N@10 of `model` for each pair of weights of neighbours and popularity. `advance` is
+    /// called with the number of finished users and the total number.
     pub(crate) fn ndcg(
         &self,
         model: &LinearModel,
@@ -74,7 +74,7 @@ fn gain(rank: usize) -> f64 {
     1.0 / (rank as f64 + 2.0).log2()
 }
 
-/// The discounted gain of the wanted items that are among the first ten.
+/// Returns the discounted gain of the wanted items that are among the first ten.
 fn found(parts: &[Parts], wanted: &[u32], weights: (f32, f32), scores: &mut Vec<f32>) -> f64 {
     scores.clear();
     scores.extend(parts.iter().map(|parts| parts.score(weights)));

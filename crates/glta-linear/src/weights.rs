@@ -1,4 +1,4 @@
-//! Contributions of items to each other's scores.
+//! The contributions of items to each other's scores.
 
 use ndarray::{Array1, Array2, ArrayViewMut1, Zip};
 
@@ -7,7 +7,7 @@ use crate::sparse::SparseRows;
 /// The weights `B` of a linear model.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Weights {
-    /// `(items, items)`; row `i` has the contributions of item `i`.
+    /// A matrix `(items, items)`; row `i` has the contributions of item `i`.
     Dense(Array2<f32>),
     Local {
         rows: SparseRows,
@@ -15,12 +15,12 @@ pub(crate) enum Weights {
     },
 }
 
-/// The low-rank part of `B`: `V Gᵀ`.
+/// The low-rank part of `B`, `V Gᵀ`.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Coarse {
-    /// `V: (items, rank)`
+    /// The factor `V: (items, rank)`.
     pub(crate) vectors: Array2<f32>,
-    /// `G: (items, rank)`
+    /// The factor `G: (items, rank)`.
     pub(crate) weights: Array2<f32>,
 }
 
@@ -32,7 +32,7 @@ impl Weights {
         }
     }
 
-    /// Adds the contributions of `items`. Unknown ids are ignored.
+    /// Adds the contributions of `items` to `sums`. Unknown ids are ignored.
     pub(crate) fn add(&self, items: &[u32], sums: &mut [f32]) {
         let known = items.iter().map(|&i| i as usize).filter(|&i| i < self.n_items());
         match self {
@@ -52,7 +52,7 @@ impl Weights {
         }
     }
 
-    /// The contribution of one item to another.
+    /// Returns the contribution of one item to another.
     pub(crate) fn get(&self, source: usize, target: usize) -> f32 {
         match self {
             Self::Dense(weights) => weights[(source, target)],
@@ -65,7 +65,7 @@ impl Weights {
         }
     }
 
-    /// The items to which an item may contribute, if they are few.
+    /// Returns the items to which an item may contribute, if they are few.
     pub(crate) fn targets(&self, item: usize) -> Option<&[u32]> {
         match self {
             Self::Local { rows, coarse: None } => Some(rows.row(item).0),
@@ -74,8 +74,8 @@ impl Weights {
     }
 }
 
-/// Adds rows of a matrix. The rows are rarely in a cache; a processor reads several of them at a
-/// time faster than one after the other.
+/// Adds rows of a matrix to `sums`, several rows at a time. The rows are rarely in a cache, and a
+/// processor reads several of them faster together than one after the other.
 fn add_rows(matrix: &Array2<f32>, rows: &[usize], mut sums: ArrayViewMut1<'_, f32>) {
     let mut groups = rows.chunks_exact(4);
     for group in &mut groups {

@@ -11,14 +11,14 @@ use crate::{Error, Result};
 /// Number of rows that are converted to f64 at a time.
 const BLOCK: usize = 4096;
 
-/// Settings of [`whiten`].
+/// Settings of [`Whitening`] and [`whiten`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct WhitenConfig {
-    /// Number of principal components; fewer if the vectors have fewer. Default 192.
+    /// Number of principal components. The result has fewer if the vectors have fewer. Default 192.
     pub components: usize,
-    /// 1 divides each component by its standard deviation, 0 does not scale it, and 0.5 divides by
-    /// the square root. Default 1.
+    /// Exponent of the standard deviation by which each component is divided: 1 whitens completely,
+    /// 0 does not scale. Default 1.
     pub strength: f64,
 }
 
@@ -32,7 +32,7 @@ impl WhitenConfig {
     /// Checks the settings.
     ///
     /// # Errors
-    /// [`Error::Config`] for zero components, or a strength outside `[0, 1]`.
+    /// Returns [`Error::Config`] for zero components, or a strength outside `[0, 1]`.
     pub fn validate(&self) -> Result<()> {
         let invalid = |field, problem: String| {
             Err(Error::Config { system: "text whitening", field, problem })
@@ -47,12 +47,12 @@ impl WhitenConfig {
     }
 }
 
-/// Centres text vectors, projects them on their principal components, divides these by their
-/// standard deviations, and scales the result to unit norm (Su et al. 2021, "Whitening Sentence
-/// Representations").
+/// A whitening of text vectors: it centres them, projects them on their principal components,
+/// divides the components by their standard deviations, and scales the result to unit norm (Su et
+/// al. 2021, "Whitening Sentence Representations").
 ///
 /// The vectors of a language model share one large direction, which makes all texts similar.
-/// Without it their cosine distinguishes them.
+/// Without this direction their cosine distinguishes them.
 ///
 /// ```
 /// use glta_linear::{WhitenConfig, Whitening};
@@ -68,9 +68,9 @@ impl WhitenConfig {
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Whitening {
-    /// `(dim,)`
+    /// Mean of the vectors, `(dim,)`.
     mean: Array1<f64>,
-    /// `(dim, components)`
+    /// Projection on the components with their scales, `(dim, components)`.
     map: Array2<f64>,
 }
 
@@ -79,7 +79,7 @@ impl Whitening {
     /// a text and are ignored.
     ///
     /// # Errors
-    /// Invalid settings, values that are not finite, or fewer than two texts.
+    /// Returns an error for invalid settings, values that are not finite, or fewer than two texts.
     pub fn fit(vectors: ArrayView2<'_, f32>, config: &WhitenConfig) -> Result<Self> {
         config.validate()?;
         check_finite(vectors)?;
@@ -103,8 +103,8 @@ impl Whitening {
             add_gram(&mut covariance, 1.0 / texts.len() as f64, centred.t())?;
         }
         let eigen = symmetric_eigen(covariance, config.components)?;
-        // Components that contain only rounding errors are left out, because whitening would
-        // amplify them.
+        // Leave out components that contain only rounding errors, because whitening would amplify
+        // them.
         let largest = eigen.values.first().copied().unwrap_or_default();
         let floor = 1e-9 * largest.max(f64::MIN_POSITIVE);
         let kept = eigen.values.iter().take(config.components).take_while(|&&v| v > floor).count();
@@ -114,10 +114,10 @@ impl Whitening {
         Ok(Self { mean, map })
     }
 
-    /// The whitened vectors, `(items, components)`. Zero rows stay zero.
+    /// Returns the whitened vectors, `(items, components)`. Zero rows stay zero.
     ///
     /// # Errors
-    /// [`Error::TextVectors`] for vectors of another width, or values that are not finite.
+    /// Returns [`Error::TextVectors`] for vectors of another width, or values that are not finite.
     pub fn apply(&self, vectors: ArrayView2<'_, f32>) -> Result<Array2<f32>> {
         check_finite(vectors)?;
         if vectors.ncols() != self.mean.len() {
@@ -142,7 +142,7 @@ impl Whitening {
         Ok(out)
     }
 
-    /// Number of components.
+    /// Returns the number of components.
     pub fn components(&self) -> usize {
         self.map.ncols()
     }
@@ -151,7 +151,7 @@ impl Whitening {
     /// components)`).
     ///
     /// # Errors
-    /// The file cannot be written.
+    /// Returns an error if the file cannot be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let mut file = TensorFile::default();
         file.put("mean", Dtype::F64, vec![self.mean.len()], bytes_f64(self.mean.iter()));
@@ -162,7 +162,7 @@ impl Whitening {
     /// Loads a whitening that [`save`](Self::save) wrote.
     ///
     /// # Errors
-    /// A file that cannot be read or is damaged.
+    /// Returns an error if the file cannot be read or is damaged.
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let bytes = std::fs::read(path).map_err(Error::io(path))?;
@@ -176,7 +176,7 @@ impl Whitening {
     }
 }
 
-/// [`Whitening::fit`] and [`Whitening::apply`] in one call: `(items, components)`.
+/// Runs [`Whitening::fit`] and [`Whitening::apply`], and returns vectors `(items, components)`.
 ///
 /// ```
 /// use glta_linear::{WhitenConfig, whiten};
@@ -190,12 +190,12 @@ impl Whitening {
 /// ```
 ///
 /// # Errors
-/// Invalid settings, values that are not finite, or fewer than two texts.
+/// Returns an error for invalid settings, values that are not finite, or fewer than two texts.
 pub fn whiten(vectors: ArrayView2<'_, f32>, config: &WhitenConfig) -> Result<Array2<f32>> {
     Whitening::fit(vectors, config)?.apply(vectors)
 }
 
-/// Rows that are not zero.
+/// Returns the indices of the rows that are not zero.
 fn texts(vectors: ArrayView2<'_, f32>) -> Vec<usize> {
     (0..vectors.nrows()).filter(|&r| vectors.row(r).iter().any(|&v| v != 0.0)).collect()
 }
@@ -217,7 +217,7 @@ mod tests {
 
     fn vectors() -> Array2<f32> {
         let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(3);
-        // A large common direction and very unequal variances.
+        // The data have a large common direction and very unequal variances.
         Array2::from_shape_fn((300, 8), |(_, c)| {
             10.0 + rng.random_range(-1.0f32..1.0) * 0.2f32.powi(c as i32)
         })
@@ -232,8 +232,8 @@ mod tests {
         for row in out.rows() {
             assert!((row.dot(&row) - 1.0).abs() < 1e-5);
         }
-        // The directions are spread evenly: the mean product of two components is 0, that of a
-        // component with itself a fifth.
+        // The directions are spread evenly: the mean product of two components is 0, the mean
+        // square of a component is a fifth.
         let second = out.t().dot(&out) / 300.0;
         for ((r, c), v) in second.indexed_iter() {
             let expected = if r == c { 0.2 } else { 0.0 };

@@ -1,5 +1,5 @@
-//! Scores of a local model for a user's hidden items without the user, compared with a fit without
-//! the user.
+//! Compares the scores of a local model without one user, for the user's hidden items, with a fit
+//! without the user.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -10,7 +10,8 @@ use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-/// Sparse data: users of 20 different tastes with a dozen items each. Texts show the tastes.
+/// Generates sparse data: users of 20 different tastes with a dozen items each. Texts show the
+/// tastes.
 fn generated(users: usize, items: usize) -> (Interactions, TextVectors) {
     let mut random = ChaCha8Rng::seed_from_u64(11);
     let mut pairs = Vec::new();
@@ -36,7 +37,7 @@ fn generated(users: usize, items: usize) -> (Interactions, TextVectors) {
     (train, TextVectors::new(vectors).unwrap())
 }
 
-/// N@10 of hidden items, without the context.
+/// Returns N@10 of the hidden items, with the context masked.
 fn ndcg(mut scores: Vec<f32>, context: &[u32], hidden: &[u32]) -> f64 {
     context.iter().for_each(|&item| scores[item as usize] = f32::NEG_INFINITY);
     let mut order: Vec<u32> = (0..scores.len() as u32).collect();

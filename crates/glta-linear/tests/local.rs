@@ -1,4 +1,4 @@
-//! The local form compared with the dense one and with NumPy (`make_reference.py`).
+//! Compares the local form with the dense form and with NumPy (`make_reference.py`).
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -122,7 +122,7 @@ fn a_users_own_items_are_solved_again_without_the_user() {
     assert!(leak > 0.01, "{leak}");
 }
 
-/// Interactions and texts of a generated shop with `users` and `items`.
+/// Returns interactions and texts of a generated shop with `users` and `items`.
 fn generated(users: usize, items: usize, seed: u64) -> (Interactions, TextVectors) {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let group = |n: usize| n % 5;
@@ -259,7 +259,7 @@ fn odd_data_give_finite_scores() {
     }
 }
 
-/// The eigenvectors are those of all interactions, so the counts must contain all interactions.
+/// The eigenvectors are those of all interactions, so the counts must contain all interactions too.
 /// With the pairs of a sampled list, `A` without its largest eigenvectors is not positive definite.
 #[test]
 fn long_lists_keep_the_low_rank_part_exact() {

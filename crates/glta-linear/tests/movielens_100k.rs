@@ -1,4 +1,4 @@
-//! Known results of simple systems on MovieLens-100K. An independent PyTorch and NumPy
+//! Checks known results of simple systems on MovieLens-100K. An independent PyTorch and NumPy
 //! implementation has NDCG@10 .221 for popularity and .439 for EASE on another split of the same
 //! kind.
 

@@ -1,4 +1,4 @@
-//! Layers quantised by AWQ (layout `gemm`, 4 bits), repacked into the GPTQ layout.
+//! Reads layers quantised by AWQ (layout `gemm`, 4 bits) and repacks them into the GPTQ layout.
 
 use glta_kernels::{Arena, GptqTensors, Matrix, ScalesRef};
 use safetensors::Dtype;
@@ -7,12 +7,12 @@ use crate::checkpoint::{Checkpoint, FLOATS, View};
 use crate::config::QuantizeConfig;
 use crate::error::Result;
 
-/// Number of fields in a word.
+/// Number of 4-bit fields in a 32-bit word.
 const FIELDS: usize = 8;
-/// Column, of the eight columns of a word, that each field belongs to.
+/// Column of each field of a word, among the eight columns of the word.
 const COLUMNS: [usize; FIELDS] = [0, 2, 4, 6, 1, 3, 5, 7];
 
-/// Tensors of a layer. Their shapes have been checked.
+/// Tensors of a layer, whose shapes have been checked.
 pub(crate) struct Parts<'a> {
     qweight: View<'a>,
     qzeros: View<'a>,
@@ -22,7 +22,8 @@ pub(crate) struct Parts<'a> {
 }
 
 impl<'a> Parts<'a> {
-    /// Finds the layer `prefix` of `k` inputs and `n` outputs and checks its shapes.
+    /// Finds the tensors of the layer `prefix`, with `k` inputs and `n` outputs, and checks their
+    /// shapes.
     pub(crate) fn find(
         checkpoint: &'a Checkpoint,
         prefix: &str,

@@ -7,8 +7,8 @@ use crate::model::{Llama, Prefix};
 
 /// Key-value cache of one text, with the keys and values of every layer.
 ///
-/// [`Llama::kv_cache`] creates it and [`Llama::extend`] appends tokens. Clones are independent of
-/// each other. [`KvCache::truncate`] returns to an earlier position.
+/// [`Llama::kv_cache`] creates a cache and [`Llama::extend`] appends tokens. Clones are independent
+/// of each other. [`KvCache::truncate`] returns to an earlier position.
 ///
 /// ```
 /// use glta_llm::{Device, Llama, LlamaOptions};
@@ -35,12 +35,12 @@ impl Clone for KvCache {
 }
 
 impl KvCache {
-    /// Number of tokens.
+    /// Returns the number of tokens.
     pub fn len(&self) -> usize {
         self.keys.len()
     }
 
-    /// Whether the cache is empty.
+    /// Returns whether the cache is empty.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -59,13 +59,13 @@ impl Llama {
 
     /// Appends `embeds: (len, hidden)`, f32, to the tokens in `cache`. Returns the hidden states of
     /// the new tokens after the final norm, `(len, hidden)`; [`Self::logits`] turns them into
-    /// scores. Not differentiable.
+    /// scores. The result is not differentiable.
     ///
     /// The states do not depend on how a text is divided into calls.
     ///
     /// # Errors
-    /// A wrong shape or dtype, a cache of another model, or more tokens than the model's context.
-    /// The cache is then unchanged.
+    /// Returns an error for a wrong shape or dtype, a cache of another model, or more tokens than
+    /// the model's context. The cache is then unchanged.
     pub fn extend(&self, embeds: &Tensor, cache: &mut KvCache) -> Result<Tensor> {
         let &[len, _] = embeds.dims() else {
             return Err(Error::Input(format!(
@@ -80,16 +80,16 @@ impl Llama {
         Ok(self.extend_batch(&embeds.unsqueeze(0)?, &[len], None, caches)?.squeeze(0)?)
     }
 
-    /// [`Self::extend`] for several texts at once. Each row continues its own cache, and all caches
-    /// continue `prefix`, which must be the same in every call.
+    /// Extends several texts at once, like [`Self::extend`] for each. Each row continues its own
+    /// cache, and all caches continue `prefix`, which must be the same in every call.
     ///
     /// `embeds: (batch, seq, hidden)`, f32, is right-padded, and `lengths` has the number of tokens
     /// of each row. The states are zero at padded positions. The states of a row do not depend on
     /// the other rows.
     ///
     /// # Errors
-    /// Those of [`Self::extend`], and a number of caches that differs from the number of rows. The
-    /// caches are then unchanged.
+    /// Returns the errors of [`Self::extend`], and an error if the number of caches differs from
+    /// the number of rows. The caches are then unchanged.
     pub fn extend_batch(
         &self,
         embeds: &Tensor,

@@ -1,4 +1,4 @@
-//! Chat templates of checkpoints.
+//! Reads and renders chat templates of checkpoints.
 
 use std::path::{Path, PathBuf};
 
@@ -12,11 +12,11 @@ use crate::damage::recognise;
 use crate::error::{Error, Result};
 use crate::json::{Fields, read_object_if_any};
 
-/// Number of steps after which rendering is stopped.
+/// Number of interpreter steps after which rendering is stopped.
 const FUEL: u64 = 1_000_000;
 
 /// The chat template of a checkpoint: a Jinja template that turns messages into the text format of
-/// the model's training. `minijinja` renders it as transformers does.
+/// the model's training. `minijinja` renders the template as transformers does.
 ///
 /// A template can use the messages, `add_generation_prompt` (true), the named special tokens,
 /// `enable_thinking` (false) and `raise_exception`. The current date is not available, so that a
@@ -25,17 +25,17 @@ const FUEL: u64 = 1_000_000;
 pub struct ChatTemplate {
     source: String,
     path: PathBuf,
-    /// Named special tokens, such as `bos_token`.
+    /// Named special tokens, such as `bos_token`, with their texts.
     tokens: Vec<(String, String)>,
 }
 
 impl ChatTemplate {
     /// Reads `chat_template.jinja` of a checkpoint's folder, or else `chat_template` of
-    /// `tokenizer_config.json`. If there are several templates, it takes the one named `default`.
-    /// Returns `None` if the checkpoint has no template.
+    /// `tokenizer_config.json`. Of several templates, the one named `default` is used. Returns
+    /// `None` if the checkpoint has no template.
     ///
     /// # Errors
-    /// A malformed file, or a file that is not text.
+    /// Returns an error for a malformed file, or a file that is not text.
     pub fn load(dir: impl AsRef<Path>) -> Result<Option<Self>> {
         let dir = dir.as_ref();
         let config_path = dir.join("tokenizer_config.json");
@@ -70,7 +70,7 @@ impl ChatTemplate {
         Ok(Some(Self { source, path, tokens }))
     }
 
-    /// Returns the file that contains the template.
+    /// Returns the path of the file that contains the template.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -92,8 +92,8 @@ impl ChatTemplate {
     /// ```
     ///
     /// # Errors
-    /// A malformed template, messages that the template rejects, or rendering that does not
-    /// terminate.
+    /// Returns an error for a malformed template, messages that the template rejects, or rendering
+    /// that does not terminate.
     pub fn render(&self, messages: &[(&str, &str)]) -> Result<String> {
         self.rendered(messages).map_err(|error| {
             let mut problem = error.to_string();
@@ -147,7 +147,7 @@ fn named<'a>(f: &Fields<'a>) -> Result<Option<&'a str>> {
     }
 }
 
-/// Removes the `generation` tags around the assistant's messages. They print nothing, and only
+/// Removes the `generation` tags around the assistant's messages. The tags print nothing, and only
 /// transformers supports them.
 fn without_generation_marks(source: &str) -> String {
     match Regex::new(r"\{%-?\s*(?:end)?generation\s*-?%\}") {

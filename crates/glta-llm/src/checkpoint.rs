@@ -12,10 +12,11 @@ use crate::damage;
 use crate::error::{Error, Result};
 use crate::json::read_object;
 
-/// Dtypes of dense tensors.
+/// The dtypes that dense tensors can have.
 pub(crate) const FLOATS: &[Dtype] = &[Dtype::F16, Dtype::BF16, Dtype::F32];
 
-/// Maps each tensor to its shard. AutoGPTQ uses another file name before `.index.json`.
+/// Name of the file that maps each tensor to its shard. AutoGPTQ uses another name before
+/// `.index.json`.
 pub(crate) const INDEX: &str = "model.safetensors.index.json";
 const INDEX_END: &str = ".safetensors.index.json";
 const WEIGHTS: &str = "model.safetensors";
@@ -24,7 +25,7 @@ const WEIGHTS: &str = "model.safetensors";
 pub(crate) struct Checkpoint {
     files: Vec<(PathBuf, Mmap)>,
     tensors: BTreeMap<String, Entry>,
-    /// Whether the warning about a wrong label of the zero points has been logged.
+    /// Whether the warning about a wrong format of the zero points has been logged.
     pub(crate) relabelled: Cell<bool>,
 }
 
@@ -112,8 +113,7 @@ impl Checkpoint {
 
     fn add(&mut self, path: PathBuf) -> Result<()> {
         let file = File::open(&path).map_err(Error::io(&path))?;
-        // SAFETY: the file must not be truncated while it is mapped. `load` documents this for its
-        // callers.
+        // SAFETY: the file must not be truncated while it is mapped. `Llama::load` documents this.
         let map = unsafe { Mmap::map(&file) }.map_err(Error::io(&path))?;
         let invalid = |problem: String| Error::Safetensors { path: path.clone(), problem };
         let (header, metadata) = SafeTensors::read_metadata(&map)
@@ -148,12 +148,12 @@ impl Checkpoint {
         self.tensors.contains_key(name)
     }
 
-    /// Names of all tensors, ascending.
+    /// Iterates over the names of all tensors in ascending order.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)
     }
 
-    /// Returns the tensor `name` and marks it as used. Fails if there is no such tensor.
+    /// Returns the tensor `name` and marks it as used. Returns an error if there is no such tensor.
     pub(crate) fn get(&self, name: &str) -> Result<View<'_>> {
         let Some((name, entry)) = self.tensors.get_key_value(name) else {
             return Err(Error::MissingTensor { path: self.path(), tensor: name.to_string() });
@@ -162,7 +162,7 @@ impl Checkpoint {
         Ok(self.view(name, entry))
     }
 
-    /// Path of the single file, or of the folder if there are several.
+    /// Returns the path of the single file, or of the folder if there are several files.
     pub(crate) fn path(&self) -> PathBuf {
         match &self.files[..] {
             [(only, _)] => only.clone(),
@@ -173,7 +173,8 @@ impl Checkpoint {
         }
     }
 
-    /// Shape of a tensor, or `None` if there is no such tensor. Does not mark it as used.
+    /// Returns the shape of a tensor, or `None` if there is no such tensor. Does not mark the
+    /// tensor as used.
     pub(crate) fn shape(&self, name: &str) -> Option<&[usize]> {
         self.tensors.get(name).map(|entry| &*entry.shape)
     }
@@ -189,18 +190,19 @@ impl Checkpoint {
         }
     }
 
-    /// Tells the system that the tensor's pages are not needed again, so that a file and its
-    /// repacked copy are not in memory together.
+    /// Tells the operating system that the tensor's pages are not needed again, so that a file and
+    /// its repacked copy are not in memory together.
     pub(crate) fn release(&self, name: &str) {
         let Some(entry) = self.tensors.get(name) else {
             return;
         };
-        // Only whole pages: others may contain parts of neighbouring tensors.
+        // Release only whole pages, because others may contain parts of neighbouring tensors.
         const PAGE: usize = 1 << 16;
         let start = entry.start.next_multiple_of(PAGE);
         let end = entry.end / PAGE * PAGE;
         if start < end {
-            // SAFETY: the system reads the pages of a clean file mapping from the file again.
+            // SAFETY: the operating system reads the pages of a clean file mapping from the file
+            // again.
             let _ = unsafe {
                 self.files[entry.file].1.unchecked_advise_range(
                     UncheckedAdvice::DontNeed,
@@ -220,7 +222,7 @@ impl Checkpoint {
     }
 }
 
-/// Reads an index file: tensor names and the names of their shards.
+/// Reads an index file, which maps the names of tensors to the names of their shards.
 pub(crate) fn read_index(index: &Path) -> Result<BTreeMap<String, String>> {
     let mut object = read_object(index)?;
     let Some(Value::Object(map)) = object.remove("weight_map") else {
@@ -246,22 +248,23 @@ pub(crate) fn read_index(index: &Path) -> Result<BTreeMap<String, String>> {
     Ok(shards)
 }
 
-/// The files of a folder that contain the weights.
+/// The names of the files that contain the weights of a checkpoint.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Weights<'a> {
-    /// A single file.
+    /// Name of the single weight file.
     File(&'a str),
-    /// The index of several files.
+    /// Name of the index file, which lists several weight files.
     Shards(&'a str),
 }
 
 /// Finds the weights of a folder by file names. As in transformers, `model.safetensors` comes
-/// first, then `model.safetensors.index.json`. GPTQ checkpoints of 2023 use other names: for these,
-/// the only index or the only safetensors file is taken. Otherwise returns a message.
+/// first, then `model.safetensors.index.json`. GPTQ checkpoints of 2023 use other names; for these,
+/// the only index or the only safetensors file is used. Returns a message if there are no such
+/// files.
 pub(crate) fn weights<'a>(
     names: impl Iterator<Item = &'a str>,
 ) -> std::result::Result<Weights<'a>, String> {
-    // The reference tensors of `verify` and adapters of fine-tuning are not model weights.
+    // The reference tensors of `verify` and the adapters of fine-tuning are not model weights.
     let others = ["reference.safetensors", "adapter_model.safetensors"];
     let is_own = |name: &&str| !name.contains('/') && !others.contains(name);
     let mut names: Vec<&str> = names.filter(is_own).collect();
@@ -293,7 +296,7 @@ pub(crate) fn weights<'a>(
     }
 }
 
-/// Describes what the folder has instead of weights.
+/// Describes the files that the folder has instead of weights.
 fn no_weights(names: &[&str]) -> String {
     let other = [".bin", ".pt", ".pth", ".ckpt", ".gguf", ".ggml", ".h5", ".msgpack"];
     let others: Vec<&str> =
@@ -313,7 +316,7 @@ impl<'a> View<'a> {
         Error::tensor(self.path, self.name, problem)
     }
 
-    /// Fails unless the tensor has this shape and one of these dtypes.
+    /// Returns an error unless the tensor has the shape `shape` and one of the dtypes in `dtypes`.
     pub(crate) fn expect(&self, shape: &[usize], dtypes: &[Dtype]) -> Result<()> {
         if self.shape != shape {
             return Err(self.error(format!("shape {:?}, expected {shape:?}", self.shape)));
@@ -324,7 +327,7 @@ impl<'a> View<'a> {
         Ok(())
     }
 
-    /// The bytes as numbers; copies them if they are not aligned in the file.
+    /// Returns the bytes as numbers. Copies them if they are not aligned in the file.
     pub(crate) fn cast<T: bytemuck::Pod>(&self) -> Cow<'a, [T]> {
         match bytemuck::try_cast_slice(self.bytes) {
             Ok(slice) => Cow::Borrowed(slice),

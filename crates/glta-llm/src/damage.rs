@@ -3,8 +3,9 @@
 /// Number of bytes that [`recognise`] reads.
 pub(crate) const LOOKED_AT: usize = 512;
 
-/// Describes a file by its first bytes and says what to do, if it is in none of a checkpoint's
-/// formats: a Git LFS pointer, a web page, a server's message, or another format of weights.
+/// Describes a file that is in none of a checkpoint's formats by its first bytes, and says what to
+/// do: a Git LFS pointer, a web page, a server's message, or another format of weights. Returns
+/// `None` for other files.
 pub(crate) fn recognise(start: &[u8]) -> Option<String> {
     let start = &start[..start.len().min(LOOKED_AT)];
     let bytes = start.trim_ascii_start();
@@ -37,7 +38,7 @@ pub(crate) fn recognise(start: &[u8]) -> Option<String> {
     Some(format!("this is {format}; weights are read as safetensors, settings as JSON"))
 }
 
-/// Returns a short plain text, such as a server's error message.
+/// Returns the text of a short plain-text file, such as a server's error message.
 fn message(bytes: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(bytes).ok().filter(|_| bytes.len() < LOOKED_AT)?;
     let line = text.lines().next()?.trim_end();
@@ -49,7 +50,7 @@ fn message(bytes: &[u8]) -> Option<String> {
     })
 }
 
-/// Describes the problem of a safetensors file that could not be opened; `None` if only its header
+/// Describes the problem of a safetensors file that could not be opened; `None` if only the header
 /// is malformed.
 pub(crate) fn safetensors(bytes: &[u8]) -> Option<String> {
     if let Some(what) = recognise(bytes) {

@@ -1,4 +1,4 @@
-//! Type-erased models and caches of any backend.
+//! Type-erased models and caches, for any backend.
 
 use std::any::Any;
 use std::fmt::Debug;
@@ -15,7 +15,7 @@ use crate::stack::{Logits, Stack};
 
 /// Keys and values of one sequence, in every layer, on any backend.
 pub(crate) trait AnyKeys: Any + Debug + Send + Sync {
-    /// Number of tokens.
+    /// Returns the number of tokens.
     fn len(&self) -> usize;
     /// Keeps the first `len` tokens and removes the others. Does nothing if there are fewer tokens.
     fn truncate(&mut self, len: usize);
@@ -51,14 +51,14 @@ pub(crate) trait AnyNetwork: Debug + Send + Sync {
     fn free_memory(&self) -> Result<Option<usize>>;
     fn embedding_rms(&self) -> f32;
 
-    /// Embeddings of token ids, `(len, hidden)` f32.
+    /// Returns the embeddings of token ids, `(len, hidden)` f32.
     fn embed(&self, ids: &[u32]) -> Result<Tensor>;
 
-    /// Creates an empty cache; `differentiable` for a prefix in front of rows with gradients.
+    /// Creates an empty cache. A prefix in front of rows with gradients must be `differentiable`.
     fn keys(&self, differentiable: bool) -> Box<dyn AnyKeys>;
 
-    /// Hidden states of a right-padded batch after the final norm, `(batch, seq, hidden)`.
-    /// Differentiable unless `keep` is `Keep::Nothing`.
+    /// Computes the hidden states of a right-padded batch after the final norm, `(batch, seq,
+    /// hidden)`. They are differentiable unless `keep` is `Keep::Nothing`.
     fn hidden_states(
         self: Arc<Self>,
         embeds: &Tensor,
@@ -67,12 +67,12 @@ pub(crate) trait AnyNetwork: Debug + Send + Sync {
         keep: Keep,
     ) -> Result<Tensor>;
 
-    /// States of one text after the first `layers` layers, before the final norm, `(len, hidden)`.
-    /// Appends the keys to `keys`, which must be empty.
+    /// Computes the states of one text after the first `layers` layers, before the final norm,
+    /// `(len, hidden)`. Appends the keys to `keys`, which must be empty.
     fn read(&self, ids: &[u32], layers: usize, keys: &mut dyn AnyKeys) -> Result<Tensor>;
 
-    /// Hidden states after the final norm of sequences that continue their caches, `(batch, seq,
-    /// hidden)`.
+    /// Computes the hidden states after the final norm of sequences that continue their caches,
+    /// `(batch, seq, hidden)`.
     fn extend(
         &self,
         embeds: &Tensor,
@@ -81,8 +81,8 @@ pub(crate) trait AnyNetwork: Debug + Send + Sync {
         caches: Vec<&mut dyn AnyKeys>,
     ) -> Result<Tensor>;
 
-    /// Scores of the next token of each sequence, `(sequences, vocab)`. `ids` are the tokens that
-    /// are not in the caches yet.
+    /// Computes the scores of the next token of each sequence, `(sequences, vocab)`. `ids` contains
+    /// the tokens that are not in the caches yet.
     fn next_logits(
         &self,
         ids: &[u32],
@@ -91,12 +91,12 @@ pub(crate) trait AnyNetwork: Debug + Send + Sync {
         caches: Vec<&mut dyn AnyKeys>,
     ) -> Result<Tensor>;
 
-    /// `(rows, hidden)` to `(rows, vocab)` f32; differentiable.
+    /// Computes the scores `(rows, vocab)` f32 of hidden states `(rows, hidden)`; differentiable.
     fn logits(self: Arc<Self>, x: &Tensor) -> Result<Tensor>;
 }
 
 impl<B: Backend> Network<B> {
-    /// Returns the prefix; `None` also for a prefix without tokens.
+    /// Returns the keys of a prefix; `None` without a prefix and for a prefix without tokens.
     fn prefix_of(&self, prefix: Option<&Arc<dyn AnyKeys>>) -> Result<Option<Arc<B::Keys>>> {
         let Some(keys) = prefix else { return Ok(None) };
         let any: Arc<dyn Any + Send + Sync> = Arc::clone(keys) as _;

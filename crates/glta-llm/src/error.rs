@@ -1,13 +1,13 @@
 use std::path::{Path, PathBuf};
 
-/// Errors of this crate.
+/// Errors of loading and running language models and text encoders.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A file could not be opened, read or written.
     #[error("cannot read or write {}", path.display())]
     Io {
-        /// The file or folder.
+        /// Path of the file or folder.
         path: PathBuf,
         /// The error of the operating system.
         source: std::io::Error,
@@ -15,9 +15,9 @@ pub enum Error {
     /// A JSON file is not valid JSON or lacks a required key.
     #[error("{}: {problem}", path.display())]
     Json {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// The problem and its position.
+        /// What is wrong, and where in the file.
         problem: String,
     },
     /// A configuration has an invalid value.
@@ -25,13 +25,13 @@ pub enum Error {
     Config {
         /// Name of the field in the file.
         field: &'static str,
-        /// The problem and the allowed values.
+        /// What is wrong and which values are valid.
         problem: String,
     },
     /// The checkpoint requires a feature that this crate does not support.
     #[error("unsupported {what}; supported: {supported}")]
     Unsupported {
-        /// The option and its value.
+        /// Name of the option, and its value.
         what: String,
         /// The supported values.
         supported: &'static str,
@@ -39,9 +39,9 @@ pub enum Error {
     /// A safetensors file has an invalid header or length.
     #[error("{}: not a valid safetensors file: {problem}", path.display())]
     Safetensors {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// The problem.
+        /// What is wrong with the file.
         problem: String,
     },
     /// No file contains a tensor that the model needs.
@@ -55,35 +55,35 @@ pub enum Error {
     /// The checkpoint has a tensor that the model does not use.
     #[error("{}: unexpected tensor `{tensor}`: {problem}", path.display())]
     UnexpectedTensor {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// Name of the tensor.
         tensor: String,
-        /// Why it cannot be used.
+        /// The reason why the tensor cannot be used.
         problem: String,
     },
     /// A tensor has the wrong shape, dtype or content.
     #[error("{}: tensor `{tensor}`: {problem}", path.display())]
     Tensor {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// Name of the tensor.
         tensor: String,
-        /// The problem and the expected value.
+        /// What is wrong and which value is expected.
         problem: String,
     },
-    /// An argument does not fit the model.
+    /// An argument does not fit the model. The text says which one and why.
     #[error("{0}")]
     Input(String),
-    /// The tokenizer could not be read, or rejected a text.
+    /// The tokenizer could not be read, or rejected a text. The text is the reason.
     #[error("tokenizer: {0}")]
     Tokenizer(String),
-    /// A checkpoint's chat template cannot be used.
+    /// The chat template of a checkpoint cannot be used.
     #[error("{}: chat template: {problem}", path.display())]
     Chat {
-        /// The file that contains the template.
+        /// Path of the file that contains the template.
         path: PathBuf,
-        /// The problem, or the message of the template.
+        /// What is wrong with the template, or the message that the template raised.
         problem: String,
     },
     /// A checkpoint could not be downloaded from the hub.
@@ -92,19 +92,19 @@ pub enum Error {
     Hub {
         /// The URL, or the repository and its revision.
         what: String,
-        /// The problem and what to do.
+        /// What is wrong and what to do.
         problem: String,
     },
     /// A file of a sentence encoder cannot be used.
     #[cfg(feature = "text-encoder")]
     #[error("sentence encoder: {}: {problem}", path.display())]
     Encoder {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// The problem.
+        /// What is wrong with the file.
         problem: String,
     },
-    /// The callback cancelled the operation.
+    /// The progress callback cancelled the operation.
     #[error("cancelled")]
     Cancelled,
     /// A tensor operation failed.

@@ -11,7 +11,7 @@ use crate::options::GenerateOptions;
 use crate::sample::next_token;
 use crate::tokenizer::Tokenizer;
 
-/// Whether generation stops, given the ids of the prompt and the new ids.
+/// A predicate that ends a text, given the ids of the prompt and the new ids.
 type Stops<'a> = dyn Fn(&[u32], &[u32]) -> Result<bool> + 'a;
 
 /// Progress of [`Llama::generate`]: one step for one prompt.
@@ -20,30 +20,30 @@ type Stops<'a> = dyn Fn(&[u32], &[u32]) -> Result<bool> + 'a;
 pub struct GenerateEvent {
     /// Index of the prompt.
     pub prompt: usize,
-    /// The new token; `None` if the text ended without one.
+    /// The new token; `None` if the text ended without a new token.
     pub token: Option<u32>,
-    /// Whether this prompt is finished.
+    /// Whether the prompt is finished.
     pub finished: bool,
     /// Number of finished prompts.
     pub prompts_done: usize,
-    /// Number of prompts.
+    /// Total number of prompts.
     pub prompts: usize,
 }
 
-/// Maximum number of prompt tokens per step. It limits the memory for the activations of long
+/// Maximum number of prompt tokens per step, which limits the memory for the activations of long
 /// prompts.
 const STEP_TOKENS: usize = 2048;
-/// The shared start of the prompts is cached in whole panels of keys, so that sharing does not
-/// change the results.
+/// Number of tokens in a panel of keys. The shared start of the prompts is cached in whole panels,
+/// so that sharing does not change the results.
 const SHARED_UNIT: usize = 32;
 
-/// A text being generated.
+/// A text that is being generated.
 struct Running {
     prompt: usize,
-    /// Prompt and generated tokens.
+    /// Ids of the prompt and of the generated tokens.
     ids: Vec<u32>,
     prompt_len: usize,
-    /// Number of tokens in the cache, including the shared ones.
+    /// Number of tokens in the cache, including shared tokens.
     cached: usize,
     rng: ChaCha8Rng,
 }
@@ -56,8 +56,8 @@ impl Llama {
     /// prompt does not depend on the other prompts.
     ///
     /// # Errors
-    /// Invalid options, stop texts (they need [`Self::generate_text`]), an empty prompt, a prompt
-    /// that is longer than the context, or unknown ids.
+    /// Returns an error for invalid options, stop texts (which need [`Self::generate_text`]), an
+    /// empty prompt, a prompt that is longer than the context, or unknown ids.
     pub fn generate(
         &self,
         prompts: &[Vec<u32>],
@@ -66,10 +66,10 @@ impl Llama {
         self.generate_with(prompts, options, &mut Silent)
     }
 
-    /// [`Self::generate`] with a callback for each token.
+    /// Generates tokens like [`Self::generate`] and calls `progress` for each token.
     ///
     /// # Errors
-    /// Those of [`Self::generate`], and [`Error::Cancelled`].
+    /// Returns the errors of [`Self::generate`], and [`Error::Cancelled`].
     pub fn generate_with(
         &self,
         prompts: &[Vec<u32>],
@@ -85,8 +85,8 @@ impl Llama {
         self.generate_until(prompts, options, &[], &|_, _| Ok(false), progress)
     }
 
-    /// [`Self::generate`] for texts. Encodes the prompts with special tokens, and decodes the
-    /// results up to the first stop text.
+    /// Generates texts like [`Self::generate`]. Encodes the prompts with special tokens, and
+    /// decodes the results up to the first stop text.
     ///
     /// ```
     /// use glta_llm::{Device, GenerateOptions, Llama, LlamaOptions, Tokenizer};
@@ -101,7 +101,8 @@ impl Llama {
     /// ```
     ///
     /// # Errors
-    /// Those of [`Self::generate`], and texts that the tokenizer rejects.
+    /// Returns the errors of [`Self::generate`], and an error for a text that the tokenizer
+    /// rejects.
     pub fn generate_text(
         &self,
         tokenizer: &Tokenizer,
@@ -111,10 +112,10 @@ impl Llama {
         self.generate_text_with(tokenizer, prompts, options, &mut Silent)
     }
 
-    /// [`Self::generate_text`] with a callback for each token.
+    /// Generates texts like [`Self::generate_text`] and calls `progress` for each token.
     ///
     /// # Errors
-    /// Those of [`Self::generate_text`], and [`Error::Cancelled`].
+    /// Returns the errors of [`Self::generate_text`], and [`Error::Cancelled`].
     pub fn generate_text_with(
         &self,
         tokenizer: &Tokenizer,
@@ -252,8 +253,9 @@ impl Llama {
     }
 }
 
-/// Number of tokens that all prompts share at their start, in whole units. At least one token of
-/// each prompt is left over. 0 for a single prompt.
+/// Returns the number of tokens that all prompts share at their start, rounded down to a multiple
+/// of [`SHARED_UNIT`]. At least one token of each prompt is left over. Returns 0 for a single
+/// prompt.
 fn shared_start(prompts: &[Vec<u32>]) -> usize {
     let [first, rest @ ..] = prompts else {
         return 0;

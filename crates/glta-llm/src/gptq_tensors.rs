@@ -1,4 +1,4 @@
-//! The tensors of a GPTQ linear layer, checked against the quantisation settings.
+//! Reads the tensors of a GPTQ linear layer, checked against the quantisation settings.
 
 use std::path::Path;
 
@@ -9,19 +9,20 @@ use crate::checkpoint::{Checkpoint, FLOATS, View};
 use crate::config::{CheckpointFormat, QuantizeConfig};
 use crate::error::{Error, Result};
 
-/// Tensors of a layer. Their shapes have been checked.
+/// Tensors of a layer, whose shapes have been checked.
 pub(crate) struct Parts<'a> {
     qweight: View<'a>,
     qzeros: View<'a>,
     scales: View<'a>,
-    /// Missing in files with consecutive groups.
+    /// Group of each input; `None` in files with consecutive groups.
     g_idx: Option<View<'a>>,
     group_size: usize,
     n_groups: usize,
 }
 
 impl<'a> Parts<'a> {
-    /// Finds the layer `prefix` of `k` inputs and `n` outputs and checks its shapes.
+    /// Finds the tensors of the layer `prefix`, with `k` inputs and `n` outputs, and checks their
+    /// shapes.
     pub(crate) fn find(
         checkpoint: &'a Checkpoint,
         prefix: &str,
@@ -117,7 +118,7 @@ pub(crate) fn read(
 }
 
 /// Returns the format of the stored zero points. All zero points of a symmetric layer are in the
-/// middle of the range, so the tensor shows the format even if the label is wrong.
+/// middle of the range, so the tensor shows the format even if the settings name the wrong one.
 fn stored_format(
     checkpoint: &Checkpoint,
     qzeros: &View<'_>,
@@ -133,7 +134,7 @@ fn stored_format(
         CheckpointFormat::V1 => (middle - 1, CheckpointFormat::V2, "gptq_v2"),
         _ => (middle, CheckpointFormat::V1, "gptq"),
     };
-    // The value that the other format stores for the same zero points.
+    // The other format stores this value for the same zero points.
     let theirs = if stored == middle { middle - 1 } else { middle };
     let all = |field: u32| {
         // Three words contain whole fields for every number of bits.
@@ -155,7 +156,7 @@ fn stored_format(
     other
 }
 
-/// Word `word` of a stream of equal fields.
+/// Returns word `word` of a stream of equal fields.
 fn packed_word(field: u32, bits: u32, word: u32) -> u32 {
     (0..32).fold(0, |packed, bit| {
         let of_field = (word * 32 + bit) % bits;
@@ -163,7 +164,7 @@ fn packed_word(field: u32, bits: u32, word: u32) -> u32 {
     })
 }
 
-/// Rejects GPTQ weights without quantisation settings, and suggests the settings to write.
+/// Rejects GPTQ weights without quantisation settings, and suggests settings to write.
 pub(crate) fn refuse_unstated(dir: &Path, checkpoint: &Checkpoint) -> Result<()> {
     let end = ".qweight";
     let Some(name) = checkpoint.names().find(|name| name.ends_with(end)) else {
@@ -208,7 +209,7 @@ fn infer(checkpoint: &Checkpoint, prefix: &str) -> Option<(usize, i64)> {
     Some((bits, size))
 }
 
-/// Checks that each group has `group_size` rows and the last one the remainder.
+/// Checks that each group has `group_size` rows, and the last one the remainder.
 fn check_groups(
     g_idx: &[u32],
     group_size: usize,

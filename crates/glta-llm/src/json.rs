@@ -1,4 +1,4 @@
-//! JSON files of a checkpoint, with the file and the key in each error.
+//! Reads JSON files of a checkpoint, with the file and the key in each error.
 
 use std::path::Path;
 
@@ -10,13 +10,13 @@ use crate::error::{Error, Result};
 /// A JSON object.
 pub(crate) type Object = serde_json::Map<String, Value>;
 
-/// Reads the object in a file.
+/// Reads the JSON object in a file.
 pub(crate) fn read_object(path: &Path) -> Result<Object> {
     let bytes = std::fs::read(path).map_err(Error::io(path))?;
     parse_object(path, &bytes)
 }
 
-/// Reads the object in a file; `None` if the file does not exist.
+/// Reads the JSON object in a file; returns `None` if the file does not exist.
 pub(crate) fn read_object_if_any(path: &Path) -> Result<Option<Object>> {
     match std::fs::read(path) {
         Ok(bytes) => parse_object(path, &bytes).map(Some),
@@ -125,7 +125,7 @@ impl<'a> Fields<'a> {
         strings.map(Some).ok_or_else(|| self.invalid(key, "a list of strings"))
     }
 
-    /// Reads a token id or a list of them; `None` if the key is missing.
+    /// Reads a token id or a list of ids; returns `None` if the key is missing.
     pub(crate) fn token_ids(&self, key: &str) -> Result<Option<Vec<u32>>> {
         let id = |v: &Value| v.as_u64().and_then(|n| u32::try_from(n).ok());
         let ids: Option<Vec<u32>> = match self.get(key) {

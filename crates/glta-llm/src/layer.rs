@@ -18,7 +18,7 @@ pub(crate) struct DecoderLayer<B: Backend> {
     pub(crate) down: B::Linear,
 }
 
-/// Sizes of a model's attention.
+/// Returns the sizes of a model's attention.
 pub(crate) fn heads(config: &LlamaConfig) -> Heads {
     Heads {
         queries: config.num_attention_heads,
@@ -47,7 +47,7 @@ impl<B: Backend> HeadNorms<B> {
         Ok(Tensor::cat(&[&queries, &keys, &values], 1)?)
     }
 
-    /// Gradient at `qkv`, given `dy` at the normalised projection.
+    /// Computes the gradient at `qkv`, given `dy` at the normalised projection.
     fn backward(&self, qkv: &Tensor, dy: &Tensor, heads: Heads) -> Result<Tensor> {
         let gradient = |norm: &B::Norm, at: usize, count: usize| -> Result<Tensor> {
             let x = split(qkv, at, count, heads.dim)?;
@@ -66,24 +66,24 @@ fn split(qkv: &Tensor, at: usize, count: usize, dim: usize) -> candle_core::Resu
     qkv.narrow(1, at, count * dim)?.contiguous()?.reshape(((), dim))?.to_dtype(DType::F32)
 }
 
-/// The inverse of [`split`], with the dtype of `like`.
+/// Undoes [`split`]: joins the heads to one row per token, in the dtype of `like`.
 fn back(rows: &Tensor, like: &Tensor) -> candle_core::Result<Tensor> {
     let (tokens, _) = like.dims2()?;
     rows.reshape((tokens, rows.elem_count() / tokens.max(1)))?.to_dtype(like.dtype())
 }
 
-/// Inputs of a layer besides the hidden states.
+/// Inputs of a layer in addition to the hidden states.
 pub(crate) struct Pass<'a, B: Backend> {
     pub(crate) backend: &'a B,
     pub(crate) heads: Heads,
     pub(crate) tokens: &'a B::Tokens,
-    /// A prefix in front of every sequence.
+    /// Keys of a prefix in front of every sequence.
     pub(crate) shared: Option<&'a B::Keys>,
     /// Index of the layer.
     pub(crate) layer: usize,
 }
 
-/// Activations that the backward pass of a layer needs, besides the input.
+/// Activations that the backward pass of a layer needs in addition to the input.
 pub(crate) struct Activations<B: Backend> {
     /// Fused projection before the norms of its heads; `None` without norms.
     raw: Option<Tensor>,
@@ -97,12 +97,12 @@ pub(crate) struct Activations<B: Backend> {
 struct Half {
     /// Hidden states between attention and feed-forward, `(tokens, hidden)`.
     middle: Tensor,
-    /// `(tokens, 2 * inner)`
+    /// Gate and up projections, `(tokens, 2 * inner)`.
     gate_up: Tensor,
 }
 
 impl<B: Backend> DecoderLayer<B> {
-    /// Number of bytes of the weights in memory.
+    /// Returns the size of the weights in memory, in bytes.
     pub(crate) fn resident_bytes(&self) -> usize {
         let linears = [&self.qkv, &self.o, &self.gate_up, &self.down];
         let norms = [&self.attention_norm, &self.mlp_norm];
@@ -112,8 +112,8 @@ impl<B: Backend> DecoderLayer<B> {
             + norms.iter().map(|n| n.resident_bytes()).sum::<usize>()
     }
 
-    /// Queries, keys and values of `x: (tokens, hidden)` before the rotation, and, if the heads
-    /// have norms, the projection before the norms.
+    /// Computes queries, keys and values of `x: (tokens, hidden)` before the rotation. If the heads
+    /// have norms, also returns the projection before the norms.
     fn project(&self, x: &Tensor, pass: &Pass<B>) -> Result<(Tensor, Option<Tensor>)> {
         let qkv = pass.backend.normed(&self.attention_norm, &self.qkv, x)?;
         Ok(match &self.head_norms {
@@ -134,13 +134,13 @@ impl<B: Backend> DecoderLayer<B> {
         Ok(Activations { raw, qkv, attended, half: Half { middle, gate_up } })
     }
 
-    /// The layer's output, `(tokens, hidden)`.
+    /// Computes the layer's output, `(tokens, hidden)`.
     pub(crate) fn output(&self, a: &Activations<B>, pass: &Pass<B>) -> Result<Tensor> {
         let Half { middle, gate_up } = &a.half;
         Ok(self.down.forward(&pass.backend.swiglu(gate_up)?, Some(middle))?)
     }
 
-    /// The layer's output for sequences that continue their caches.
+    /// Computes the layer's output for sequences that continue their caches.
     pub(crate) fn extend(
         &self,
         x: &Tensor,
@@ -155,7 +155,7 @@ impl<B: Backend> DecoderLayer<B> {
         Ok(self.down.forward(&h, Some(&middle))?)
     }
 
-    /// Gradient at the input `x` given `dy` at the output, `(tokens, hidden)`.
+    /// Computes the gradient at the input `x`, given `dy` at the output, `(tokens, hidden)`.
     pub(crate) fn backward(
         &self,
         x: &Tensor,

@@ -2,9 +2,9 @@
 //! embeddings, **backward to the embeddings**, generation, and a quantiser.
 //!
 //! Training through a frozen language model (soft prompts, projectors of graph or image embeddings)
-//! needs only the gradient at its *input*. [`Llama::hidden_states`] is one differentiable operation
-//! of candle. Its derivative runs through the quantised layers, `dX = dY · dequant(W)`, and never
-//! forms a gradient of the weights.
+//! needs only the gradient at the *input* of the model. [`Llama::hidden_states`] is one
+//! differentiable operation of candle. Its derivative runs through the quantised layers, `dX = dY ·
+//! dequant(W)`, and never forms a gradient of the weights.
 //!
 //! ```
 //! use candle_core::{Device, Var};
@@ -93,7 +93,7 @@ mod text_encoder;
 mod tokenizer;
 
 pub use cache::KvCache;
-/// Types of public arguments and results.
+/// Types of candle in public arguments and results.
 pub use candle_core::{Device, Tensor};
 pub use chat::ChatTemplate;
 pub use config::{
@@ -101,7 +101,7 @@ pub use config::{
 };
 pub use error::{Error, Result};
 pub use generate::GenerateEvent;
-/// Types of [`LlamaOptions`] and [`Llama::load_on`].
+/// Types that [`LlamaOptions`] and [`Llama::load_on`] use.
 pub use glta_kernels::{Backend, Precision, SimdLevel};
 pub use model::{ForwardOptions, Llama, Prefix};
 pub use options::{GenerateOptions, LlamaOptions};

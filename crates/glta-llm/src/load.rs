@@ -20,7 +20,7 @@ pub(crate) struct Loader<'a, B> {
     /// Backend of the linear layers and norms.
     pub(crate) backend: &'a B,
     pub(crate) arena: Arena,
-    /// Prefix of all tensor names: `model.`, or empty in checkpoints without the output layer, such
+    /// Prefix of all tensor names: `model.`, or empty in checkpoints without an output layer, such
     /// as text encoders.
     root: &'static str,
     output_bias: bool,
@@ -39,12 +39,13 @@ impl<'a, B: Backend> Loader<'a, B> {
         Ok(Self { checkpoint, config, backend, arena: Arena::default(), root, output_bias })
     }
 
-    /// Full name of a module; `layers.0.mlp.up_proj` is a name without the prefix.
+    /// Returns the full name of a module, given a name without the prefix such as
+    /// `layers.0.mlp.up_proj`.
     pub(crate) fn name(&self, module: &str) -> String {
         format!("{}{module}", self.root)
     }
 
-    /// Whether there are biases in q, k and v, in o, and in the feed-forward part.
+    /// Returns whether there are biases in q, k and v, in o, and in the feed-forward part.
     pub(crate) fn biases(&self) -> [bool; 3] {
         [self.config.attention_bias, self.output_bias, self.config.mlp_bias]
     }
@@ -70,7 +71,7 @@ impl<'a, B: Backend> Loader<'a, B> {
     pub(crate) fn refuse_unused(&self, layers: usize) -> Result<()> {
         let root = self.root;
         let dropped = |name: &str| {
-            // The caller did not request these layers of the configuration.
+            // Accept the layers of the configuration that the caller did not request.
             let index = name
                 .strip_prefix(root)
                 .and_then(|rest| rest.strip_prefix("layers."))
@@ -89,7 +90,7 @@ impl<'a, B: Backend> Loader<'a, B> {
         Ok(())
     }
 
-    /// The output layer; `None` for a model without one.
+    /// Loads the output layer; returns `None` for a model without one.
     fn lm_head(&self, embedding: &Arc<Matrix>) -> Result<Option<Arc<Matrix>>> {
         let c = self.config;
         if !c.tie_word_embeddings {
@@ -99,7 +100,7 @@ impl<'a, B: Backend> Loader<'a, B> {
             let (matrix, _) = self.linear("lm_head", c.vocab_size, c.hidden_size, false)?;
             return Ok(Some(matrix));
         }
-        // Some files repeat the tied matrix. Reject a different one rather than ignore it.
+        // Some files repeat the tied matrix. Reject a different matrix instead of ignoring it.
         if self.checkpoint.contains("lm_head.weight") {
             let head = self.checkpoint.get("lm_head.weight")?;
             let table = self.checkpoint.get(&format!("{}embed_tokens.weight", self.root))?;
@@ -150,7 +151,8 @@ impl<'a, B: Backend> Loader<'a, B> {
         })
     }
 
-    /// Norms of the query and key heads in layer `i`; `None` if the model has none.
+    /// Loads the norms of the query and key heads in layer `i`; returns `None` if the model has
+    /// none.
     pub(crate) fn head_norms(&self, i: usize) -> Result<Option<HeadNorms<B>>> {
         let c = self.config;
         if !c.qk_norm {
@@ -197,7 +199,7 @@ impl<'a, B: Backend> Loader<'a, B> {
         Ok(matrix)
     }
 
-    /// Quantisation of a linear layer; `None` for plain weights.
+    /// Returns the quantisation of a linear layer; `None` for plain weights.
     fn quantization(&self, prefix: &str) -> Result<Option<QuantizeConfig>> {
         let stated = self.config.quantization.as_ref();
         let stated = stated.filter(|q| prefix != "lm_head" || q.lm_head);
@@ -245,7 +247,7 @@ impl<'a, B: Backend> Loader<'a, B> {
         Ok(())
     }
 
-    /// Whether the checkpoint has, or must have, a separate output layer.
+    /// Returns whether the checkpoint has, or must have, a separate output layer.
     pub(crate) fn has_lm_head(&self) -> bool {
         let stored =
             ["weight", "qweight"].iter().any(|p| self.checkpoint.contains(&format!("lm_head.{p}")));
@@ -287,8 +289,9 @@ impl<'a, B: Backend> Loader<'a, B> {
     }
 }
 
-/// Whether the attention output projections have biases. A configuration may enable them together
-/// with those of q, k and v. If no layer has one, they are zero, as in transformers.
+/// Returns whether the attention output projections have biases. A configuration may enable these
+/// biases together with those of q, k and v. If no layer has one, they are zero, as in
+/// transformers.
 fn has_output_bias(checkpoint: &Checkpoint) -> bool {
     let some = checkpoint.names().any(|name| name.ends_with(".self_attn.o_proj.bias"));
     if !some {

@@ -17,37 +17,37 @@ use crate::options::LlamaOptions;
 /// Options of [`Llama::hidden_states`].
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ForwardOptions<'a> {
-    /// Tokens in front of every row, computed once.
+    /// Tokens in front of every row, computed once. Default none.
     pub prefix: Option<&'a Prefix>,
     /// Whether to keep only the input of each layer for the backward pass, which then recomputes
-    /// the activations. Saves memory and costs about one more forward pass.
+    /// the activations. This saves memory and costs about one more forward pass. Default `false`.
     pub recompute: bool,
 }
 
 /// Keys and values, in every layer, of tokens that many prompts start with.
 ///
-/// Cheap to clone. Belongs to the model that created it.
+/// A clone shares the memory of the original. A prefix belongs to the model that created it.
 #[derive(Clone, Debug)]
 pub struct Prefix {
     pub(crate) keys: Arc<dyn AnyKeys>,
 }
 
 impl Prefix {
-    /// Number of tokens.
+    /// Returns the number of tokens.
     pub fn len(&self) -> usize {
         self.keys.len()
     }
 
-    /// Whether the prefix is empty.
+    /// Returns whether the prefix is empty.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
-/// A frozen LLaMA. Its weights are not trained, but gradients flow through it to the input
+/// A frozen LLaMA. The weights are not trained, but gradients flow through the model to the input
 /// embeddings.
 ///
-/// Cheap to clone and to share between threads.
+/// A clone shares the weights of the original. Threads can share a model.
 #[derive(Clone, Debug)]
 pub struct Llama {
     pub(crate) network: Arc<dyn AnyNetwork>,
@@ -64,8 +64,9 @@ impl Llama {
     /// explains the effect on other streams.
     ///
     /// # Errors
-    /// Missing or malformed files; tensors that are missing, unused, not finite, or of the wrong
-    /// shape or dtype; unsupported options; a device that does not exist or is not supported.
+    /// Returns an error for missing or malformed files; for tensors that are missing, unused, not
+    /// finite, or of the wrong shape or dtype; for unsupported options; and for a device that does
+    /// not exist or is not supported.
     pub fn load(dir: impl AsRef<Path>, options: &LlamaOptions, device: &Device) -> Result<Self> {
         let dir = dir.as_ref();
         options.check_simd()?;
@@ -75,10 +76,11 @@ impl Llama {
         Self::load_on(dir, options, Cuda::new(device, options.precision)?)
     }
 
-    /// [`Self::load`] onto a backend. Ignores `options.simd` and `options.precision`.
+    /// Loads a checkpoint like [`Self::load`], onto a backend. Ignores `options.simd` and
+    /// `options.precision`.
     ///
     /// # Errors
-    /// Those of [`Self::load`].
+    /// Returns the errors of [`Self::load`].
     pub fn load_on<B: Backend>(
         dir: impl AsRef<Path>,
         options: &LlamaOptions,
@@ -97,7 +99,8 @@ impl Llama {
     /// [`LlamaConfig::initializer_range`]. All norm weights are one.
     ///
     /// # Errors
-    /// An invalid configuration, or a device that does not exist or is not supported.
+    /// Returns an error for an invalid configuration, or for a device that does not exist or is not
+    /// supported.
     pub fn random(config: &LlamaConfig, seed: u64, device: &Device) -> Result<Self> {
         if device.is_cpu() {
             return Self::random_on(config, seed, Host::new(None, Precision::F32)?);
@@ -105,10 +108,10 @@ impl Llama {
         Self::random_on(config, seed, Cuda::new(device, Precision::F32)?)
     }
 
-    /// [`Self::random`] on a backend.
+    /// Creates a random model like [`Self::random`], on a backend.
     ///
     /// # Errors
-    /// Those of [`Self::random`].
+    /// Returns the errors of [`Self::random`].
     pub fn random_on<B: Backend>(config: &LlamaConfig, seed: u64, backend: B) -> Result<Self> {
         config.validate()?;
         let config = LlamaConfig {
@@ -126,38 +129,38 @@ impl Llama {
         Ok(Self { network: Arc::new(Network::new(config, weights, backend)?) })
     }
 
-    /// The configuration; `num_hidden_layers` is the number of loaded layers.
+    /// Returns the configuration; `num_hidden_layers` is the number of loaded layers.
     pub fn config(&self) -> &LlamaConfig {
         self.network.config()
     }
 
-    /// The device of the weights.
+    /// Returns the device of the weights.
     pub fn device(&self) -> &Device {
         self.network.device()
     }
 
-    /// Number of bytes of the weights in memory.
+    /// Returns the size of the weights in memory, in bytes.
     pub fn resident_bytes(&self) -> usize {
         self.network.resident_bytes()
     }
 
-    /// Bytes that can still be allocated on a GPU; `None` on the CPU.
+    /// Returns the number of bytes that can still be allocated on a GPU; `None` on the CPU.
     ///
     /// # Errors
-    /// The device does not answer.
+    /// Returns an error if the device does not answer.
     pub fn free_memory(&self) -> Result<Option<usize>> {
         self.network.free_memory()
     }
 
-    /// Embeddings of token ids, `(len, hidden)` f32. Not differentiable.
+    /// Returns the embeddings of token ids, `(len, hidden)` f32. The result is not differentiable.
     ///
     /// # Errors
-    /// An id outside the vocabulary.
+    /// Returns an error if an id is outside the vocabulary.
     pub fn embed(&self, ids: &[u32]) -> Result<Tensor> {
         self.network.embed(ids)
     }
 
-    /// Root mean square of the token embedding table, a suitable scale for soft tokens.
+    /// Returns the root mean square of the token embedding table, a suitable scale for soft tokens.
     pub fn embedding_rms(&self) -> f32 {
         self.network.embedding_rms()
     }
@@ -165,7 +168,8 @@ impl Llama {
     /// Computes the keys and values of tokens that many prompts start with.
     ///
     /// # Errors
-    /// An id outside the vocabulary, or more tokens than the model's context.
+    /// Returns an error if an id is outside the vocabulary, or for more tokens than the model's
+    /// context.
     pub fn prefix(&self, ids: &[u32]) -> Result<Prefix> {
         let mut keys = self.network.keys(true);
         if !ids.is_empty() {
@@ -174,7 +178,7 @@ impl Llama {
         Ok(Prefix { keys: keys.into() })
     }
 
-    /// Hidden states after the final norm, `(batch, seq, hidden)`.
+    /// Computes the hidden states after the final norm, `(batch, seq, hidden)`.
     ///
     /// `embeds: (batch, seq, hidden)`, f32, is right-padded, and `lengths` has the number of tokens
     /// of each row. Padded positions are not computed and are zero in the result. The result of a
@@ -183,8 +187,8 @@ impl Llama {
     /// kept.
     ///
     /// # Errors
-    /// Wrong shapes, dtypes or lengths; more tokens than the model's context; a prefix of another
-    /// model.
+    /// Returns an error for wrong shapes, dtypes or lengths, for more tokens than the model's
+    /// context, and for a prefix of another model.
     pub fn hidden_states(
         &self,
         embeds: &Tensor,
@@ -249,8 +253,8 @@ impl Llama {
         )))
     }
 
-    /// Hidden states of token ids after the first `layer` layers, `(len, hidden)`, without the
-    /// final norm. 0 returns the embeddings. Not differentiable.
+    /// Computes the hidden states of token ids after the first `layer` layers, `(len, hidden)`,
+    /// without the final norm. Layer 0 returns the embeddings. The result is not differentiable.
     ///
     /// The mean over the tokens of an early layer is a cheap text vector.
     ///
@@ -265,8 +269,8 @@ impl Llama {
     /// ```
     ///
     /// # Errors
-    /// `layer` exceeds the number of layers, an id is outside the vocabulary, or there are more
-    /// tokens than the model's context.
+    /// Returns an error if `layer` exceeds the number of layers, if an id is outside the
+    /// vocabulary, or if there are more tokens than the model's context.
     pub fn layer_hidden_states(&self, ids: &[u32], layer: usize) -> Result<Tensor> {
         let layers = self.config().num_hidden_layers;
         if layer > layers {
@@ -278,10 +282,11 @@ impl Llama {
         self.network.read(ids, layer, &mut *self.network.keys(false))
     }
 
-    /// Vocabulary scores of hidden states, `(.., hidden)` to `(.., vocab)`. Differentiable.
+    /// Computes the vocabulary scores of hidden states, `(.., hidden)` to `(.., vocab)`. The result
+    /// is differentiable.
     ///
     /// # Errors
-    /// A wrong last dimension or dtype.
+    /// Returns an error for a wrong last dimension or dtype.
     pub fn logits(&self, hidden_states: &Tensor) -> Result<Tensor> {
         let LlamaConfig { hidden_size: hidden, vocab_size, .. } = *self.config();
         let mut dims = hidden_states.dims().to_vec();
@@ -299,7 +304,7 @@ impl Llama {
         Ok(Arc::clone(&self.network).logits(&flat)?.reshape(dims)?)
     }
 
-    /// Instruction set of the CPU kernels; `None` for a model on another device.
+    /// Returns the instruction set of the CPU kernels; `None` for a model on another device.
     pub fn simd_level(&self) -> Option<SimdLevel> {
         self.network.simd_level()
     }
@@ -317,7 +322,7 @@ fn kept_layers(config: &LlamaConfig, options: &LlamaOptions) -> Result<usize> {
     }
 }
 
-/// Normally distributed weights, in f32.
+/// Creates normally distributed weights, in f32.
 fn random_weights<B: Backend>(config: &LlamaConfig, seed: u64, backend: &B) -> Result<Weights<B>> {
     let mut rng = stream(seed, "random weights", &[]);
     let normal = Normal::new(0.0f32, config.initializer_range as f32)

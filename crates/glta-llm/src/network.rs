@@ -10,14 +10,14 @@ use crate::error::{Error, Result};
 use crate::layer::{Activations, DecoderLayer, Pass, heads};
 use crate::rotary::RotaryCache;
 
-/// Weights on a backend.
+/// Weights of a model on a backend.
 #[derive(Debug)]
 pub(crate) struct Weights<B: Backend> {
     /// The embedding table, on the host.
     pub(crate) table: Arc<Matrix>,
     pub(crate) layers: Vec<DecoderLayer<B>>,
     pub(crate) norm: B::Norm,
-    /// `None` if the checkpoint has no output layer.
+    /// The output layer; `None` if the checkpoint has none.
     pub(crate) lm_head: Option<B::Linear>,
 }
 
@@ -31,7 +31,7 @@ pub(crate) struct Network<B: Backend> {
     embedding_rms: OnceLock<f32>,
 }
 
-/// Which tensors of the forward pass to keep.
+/// The tensors of the forward pass to keep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Keep {
     Nothing,
@@ -41,14 +41,14 @@ pub(crate) enum Keep {
 
 /// Tensors of the forward pass that the backward pass uses.
 pub(crate) struct Tape<B: Backend> {
-    /// Input of every layer and the output of the last layer, `(tokens, hidden)`.
+    /// Input of every layer, and the output of the last layer, `(tokens, hidden)`.
     inputs: Vec<Tensor>,
-    /// Empty if the backward pass recomputes the activations.
+    /// Activations of every layer; empty if the backward pass recomputes them.
     activations: Vec<Activations<B>>,
 }
 
 impl<B: Backend> Network<B> {
-    /// `config` must have the number of layers of `weights`.
+    /// Creates a model. `config` must have the number of layers of `weights`.
     pub(crate) fn new(mut config: LlamaConfig, weights: Weights<B>, backend: B) -> Result<Self> {
         backend.check(heads(&config))?;
         if let Some(window) = config.sliding_window.as_ref().map(|window| window.tokens)
@@ -70,12 +70,12 @@ impl<B: Backend> Network<B> {
         Ok(Self { config, backend, embedding, weights, rotary, embedding_rms })
     }
 
-    /// Number of layers.
+    /// Returns the number of layers.
     pub(crate) fn layers(&self) -> usize {
         self.weights.layers.len()
     }
 
-    /// Number of bytes of the weights in memory.
+    /// Returns the size of the weights in memory, in bytes.
     pub(crate) fn resident_bytes(&self) -> usize {
         let Weights { table, layers, norm, lm_head } = &self.weights;
         let table = if self.config.tie_word_embeddings { 0 } else { table.resident_bytes() };
@@ -85,7 +85,7 @@ impl<B: Backend> Network<B> {
             + norm.resident_bytes()
     }
 
-    /// Root mean square of the embedding table.
+    /// Returns the root mean square of the embedding table.
     pub(crate) fn embedding_rms(&self) -> f32 {
         *self.embedding_rms.get_or_init(|| {
             let LlamaConfig { vocab_size, hidden_size, .. } = self.config;
@@ -99,7 +99,7 @@ impl<B: Backend> Network<B> {
         })
     }
 
-    /// Embeddings of token ids, `(len, hidden)`.
+    /// Returns the embeddings of token ids, `(len, hidden)`.
     pub(crate) fn embed(&self, ids: &[u32]) -> Result<Tensor> {
         let vocab = self.config.vocab_size;
         if let Some(&id) = ids.iter().find(|&&id| id as usize >= vocab) {
@@ -115,12 +115,12 @@ impl<B: Backend> Network<B> {
         Ok(self.weights.norm.forward(x)?)
     }
 
-    /// Output layer, `(rows, hidden)` to `(rows, vocab)` f32.
+    /// Applies the output layer, `(rows, hidden)` to `(rows, vocab)` f32.
     pub(crate) fn logits(&self, x: &Tensor) -> Result<Tensor> {
         Ok(self.lm_head()?.forward_f32(x)?)
     }
 
-    /// Backward pass of [`Self::logits`], `(rows, vocab)` to `(rows, hidden)` f32.
+    /// Computes the backward pass of [`Self::logits`], `(rows, vocab)` to `(rows, hidden)` f32.
     pub(crate) fn logits_backward(&self, d_logits: &Tensor) -> Result<Tensor> {
         Ok(self.lm_head()?.backward_f32(d_logits)?)
     }
@@ -188,7 +188,7 @@ impl<B: Backend> Network<B> {
         Ok((out, tape))
     }
 
-    /// Gradient at the packed embeddings, given the gradient at the output.
+    /// Computes the gradient at the packed embeddings, given the gradient at the output.
     pub(crate) fn backward(
         &self,
         tape: &Tape<B>,

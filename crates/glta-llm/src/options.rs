@@ -7,11 +7,11 @@ use crate::error::{Error, Result};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LlamaOptions {
-    /// Number of layers to load, followed by the final norm; `None` for all layers.
+    /// Number of layers to load, followed by the final norm; `None`, the default, for all layers.
     pub layers: Option<usize>,
-    /// Instruction set of the CPU kernels; `None` for the best one available.
+    /// Instruction set of the CPU kernels; `None`, the default, for the best one available.
     pub simd: Option<SimdLevel>,
-    /// Arithmetic of the products with quantised weights.
+    /// Arithmetic of the products with quantised weights. Default f32.
     pub precision: Precision,
 }
 
@@ -32,29 +32,29 @@ impl LlamaOptions {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct GenerateOptions {
-    /// Maximum number of new tokens per prompt.
+    /// Maximum number of new tokens per prompt. Default 64.
     pub max_new_tokens: usize,
-    /// Sampling temperature. 0 selects the most likely token.
+    /// Sampling temperature; 0, the default, selects the most likely token.
     pub temperature: f32,
-    /// Sample from the k most likely tokens only; 0 for all tokens.
+    /// Number of most likely tokens to sample from; 0, the default, for all tokens.
     pub top_k: usize,
-    /// Sample from the most likely tokens whose probabilities add up to this value.
+    /// Total probability of the most likely tokens to sample from. Default 1.
     pub top_p: f32,
-    /// Penalty for tokens that are already in the text: positive scores are divided by it, negative
-    /// scores are multiplied. 1 disables it.
+    /// Penalty for tokens that are already in the text: positive scores are divided by the penalty,
+    /// negative scores are multiplied. 1, the default, disables it.
     pub repetition_penalty: f32,
     /// Tokens that end a text, in addition to the model's own end tokens. They are not part of the
-    /// result.
+    /// result. Default none.
     pub stop_ids: Vec<u32>,
     /// Texts that end a result. They are removed, with all text after them. They may contain
     /// special tokens such as `<|im_end|>`. Only
-    /// [`Llama::generate_text`](crate::Llama::generate_text) supports them.
+    /// [`Llama::generate_text`](crate::Llama::generate_text) supports them. Default none.
     pub stop: Vec<String>,
-    /// Whether to continue after the model's end token.
+    /// Whether to continue after the model's end token. Default `false`.
     pub ignore_eos: bool,
-    /// Seed of the sampling. Each prompt index has its own random stream.
+    /// Seed of the sampling. Each prompt index has its own random stream. Default 0.
     pub seed: u64,
-    /// Maximum number of prompts in a batch.
+    /// Maximum number of prompts in a batch. Default 32.
     pub batch_size: usize,
 }
 
@@ -79,7 +79,7 @@ impl GenerateOptions {
     /// Checks that the fields are valid.
     ///
     /// # Errors
-    /// The first invalid field.
+    /// Returns an error that names the first invalid field.
     pub fn validate(&self) -> Result<()> {
         let invalid = |field, problem: String| Err(Error::Config { field, problem });
         if !(self.temperature.is_finite() && self.temperature >= 0.0) {

@@ -5,14 +5,14 @@ use glta_kernels::Backend;
 use crate::config::{LlamaConfig, RopeScaling};
 use crate::error::Result;
 
-/// A table and the number of its positions.
+/// The number of positions of a table, and the table.
 type Table<B> = (usize, Arc<<B as Backend>::Rotary>);
 
-/// The rotary embedding's frequencies, and a table that grows on demand.
+/// The frequencies of the rotary embedding, and a table that grows on demand.
 #[derive(Debug)]
 pub(crate) struct RotaryCache<B: Backend> {
     inverse_frequencies: Vec<f32>,
-    /// Factor of all cosines and sines; 1 except with YaRN.
+    /// Factor of all cosines and sines, which is 1 except with YaRN.
     scale: f32,
     backend: B,
     table: Mutex<Option<Table<B>>>,
@@ -34,14 +34,14 @@ impl<B: Backend> RotaryCache<B> {
     /// Returns a table with at least the positions `0..positions`.
     ///
     /// # Errors
-    /// The device is out of memory.
+    /// Returns an error if the device is out of memory.
     pub(crate) fn table(&self, positions: usize) -> Result<Arc<B::Rotary>> {
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, table)) = table.as_ref().filter(|(there, _)| *there >= positions) {
             return Ok(Arc::clone(table));
         }
         let positions = positions.next_power_of_two().max(64);
-        // Angles are rounded to f32 before the cosine, as in the implementations that trained the
+        // Round angles to f32 before the cosine, as in the implementations that trained the
         // checkpoints.
         let angles =
             (0..positions).flat_map(|p| self.inverse_frequencies.iter().map(move |f| p as f32 * f));
@@ -56,13 +56,13 @@ impl<B: Backend> RotaryCache<B> {
     }
 }
 
-/// Radians per position of every rotated pair, `(head_dim / 2,)`.
+/// Returns the radians per position of every rotated pair, `(head_dim / 2,)`.
 fn inverse_frequencies(config: &LlamaConfig) -> Vec<f32> {
     let ramp = yarn_ramp(config);
     (0..config.head_dim / 2)
         .map(|i| {
-            // Rounded to f32 in each step, as in the implementations that trained the checkpoints.
-            // At position 1000, the last digit of a frequency changes the angle by 1e-4.
+            // Round to f32 in each step, as in the implementations that trained the checkpoints. At
+            // position 1000, the last digit of a frequency changes the angle by 1e-4.
             let exponent = (2 * i) as f32 / config.head_dim as f32;
             let power = config.rope_theta.powf(f64::from(exponent)) as f32;
             let frequency = f64::from(1.0 / power);
@@ -76,7 +76,7 @@ fn inverse_frequencies(config: &LlamaConfig) -> Vec<f32> {
                     high_freq_factor,
                     original_max_position_embeddings,
                 }) => {
-                    // Scales long wavelengths, keeps short ones, and blends those between.
+                    // Scale long wavelengths, keep short ones, and blend those between.
                     let context = original_max_position_embeddings as f64;
                     let wavelength = std::f64::consts::TAU / frequency;
                     if wavelength > context / low_freq_factor {
@@ -100,7 +100,7 @@ fn inverse_frequencies(config: &LlamaConfig) -> Vec<f32> {
         .collect()
 }
 
-/// Share of YaRN's division for each rotated pair, from 0 to 1; empty without YaRN.
+/// Returns, for each rotated pair, the share of YaRN's division, from 0 to 1; empty without YaRN.
 fn yarn_ramp(config: &LlamaConfig) -> Vec<f32> {
     let Some(RopeScaling::Yarn {
         beta_fast,
@@ -113,7 +113,7 @@ fn yarn_ramp(config: &LlamaConfig) -> Vec<f32> {
         return Vec::new();
     };
     let dim = config.head_dim as f64;
-    // The pair with this number of rotations over the original context.
+    // Returns the pair with this number of rotations over the original context.
     let pair = |rotations: f64| {
         let turns = original_max_position_embeddings as f64 / (rotations * std::f64::consts::TAU);
         dim * turns.ln() / (2.0 * config.rope_theta.ln())

@@ -2,8 +2,8 @@ use rand::Rng;
 
 use crate::options::GenerateOptions;
 
-/// Selects the next token. At temperature 0 this is the most likely token (the lowest id among
-/// equals), otherwise a random draw. Changes `logits: (vocab,)` in place.
+/// Selects the next token: at temperature 0 the most likely token (the lowest id among equals),
+/// otherwise a random draw. Changes `logits: (vocab,)` in place.
 pub(crate) fn next_token(
     logits: &mut [f32],
     seen: &[u32],
@@ -60,7 +60,7 @@ fn penalize(logits: &mut [f32], seen: &[u32], penalty: f32) {
 }
 
 fn argmax(logits: &[f32]) -> u32 {
-    // Independent lanes, which compilers turn into vector instructions.
+    // Use independent lanes, which compilers turn into vector instructions.
     let mut lanes = [f32::NEG_INFINITY; 16];
     let chunks = logits.chunks_exact(16);
     let rest = chunks.remainder();
@@ -73,7 +73,7 @@ fn argmax(logits: &[f32]) -> u32 {
     logits.iter().position(|&v| v == max).unwrap_or(0) as u32
 }
 
-/// The `top_k` highest scores (all for 0), in descending order if `top_p` needs it.
+/// Returns the `top_k` highest scores (all for 0), in descending order if `top_p` needs it.
 fn best(logits: &[f32], options: &GenerateOptions) -> Vec<(f32, u32)> {
     let mut all: Vec<(f32, u32)> = logits.iter().zip(0u32..).map(|(&v, id)| (v, id)).collect();
     let order = |a: &(f32, u32), b: &(f32, u32)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
@@ -115,7 +115,7 @@ mod tests {
             assert!((got - f64::from(p)).abs() < 0.02, "{got} {p}");
         }
         let cold = GenerateOptions { temperature: 0.5, ..options() };
-        // Squared and normalised again.
+        // Temperature 0.5 squares the probabilities and normalises them again.
         let got = frequencies(&cold, &logits, 20_000);
         assert!((got[1] - 0.36 / 0.46).abs() < 0.02);
     }

@@ -1,4 +1,4 @@
-//! The model as differentiable operations of candle.
+//! The passes of a model as differentiable operations of candle.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use glta_kernels::{Backend, Sequences};
 use crate::error::Result;
 use crate::network::{Network, Tape};
 
-/// Result of a candle operation whose output is already computed: a copy of it.
+/// Returns a copy of `output` as the result of an operation whose value is already computed.
 fn computed_cpu(output: &Tensor) -> CandleResult<(CpuStorage, Shape)> {
     let (storage, layout) = output.storage_and_layout();
     match &*storage {
@@ -20,7 +20,7 @@ fn computed_cpu(output: &Tensor) -> CandleResult<(CpuStorage, Shape)> {
     }
 }
 
-/// [`computed_cpu`] on a CUDA device.
+/// Does the same as [`computed_cpu`] on a CUDA device.
 fn computed_cuda(output: &Tensor) -> CandleResult<(CudaStorage, Shape)> {
     let (storage, layout) = output.storage_and_layout();
     match &*storage {
@@ -32,7 +32,7 @@ fn computed_cuda(output: &Tensor) -> CandleResult<(CudaStorage, Shape)> {
 /// Hidden states that are already computed, with their derivative.
 pub(crate) struct Stack<B: Backend> {
     pub(crate) network: Arc<Network<B>>,
-    /// `(batch, seq, hidden)`
+    /// Hidden states, `(batch, seq, hidden)`.
     pub(crate) output: Tensor,
     pub(crate) tape: Tape<B>,
     pub(crate) sequences: Arc<Sequences>,
@@ -69,7 +69,7 @@ impl<B: Backend> CustomOp1 for Stack<B> {
 /// Scores that are already computed, with the derivative of the output layer.
 pub(crate) struct Logits<B: Backend> {
     pub(crate) network: Arc<Network<B>>,
-    /// `(rows, vocab)`
+    /// Scores, `(rows, vocab)`.
     pub(crate) output: Tensor,
 }
 

@@ -6,7 +6,7 @@
 //! cargo test --release -p glta-llm --features cuda --test devices -- --include-ignored
 //! ```
 //!
-//! (`emulated.rs` runs the CUDA kernels on the host.)
+//! `emulated.rs` runs the CUDA kernels on the host.
 #![allow(clippy::unwrap_used)]
 
 #[cfg(feature = "cuda")]

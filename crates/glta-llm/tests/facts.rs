@@ -1,4 +1,4 @@
-//! Settings that several files contain: they are read as transformers reads them, and
+//! Checks settings that several files contain. They are read as transformers reads them, and
 //! contradictions are errors that name both places. Files whose content does not match their name
 //! are errors.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
@@ -63,7 +63,7 @@ fn zero_points_under_the_wrong_label_are_read_by_what_symmetry_says() {
             assert!(same(&model.unwrap(), &twin), "{bits} bits");
         }
     }
-    // Zero points of a group do not show the format, so the label applies, whatever `sym` is.
+    // The zero points of a group do not show the format, so the label applies, whatever `sym` is.
     let spec = Spec { sym: false, ..Spec::default() };
     let (model, twin) = check(&spec, |config, _, _| {
         config["quantization_config"]["sym"] = json!(true);
@@ -129,7 +129,7 @@ fn gptq_weights_without_a_description_say_what_to_write() {
             assert!(message.contains(&part), "{message} lacks {part}");
         }
     }
-    // The same with exchanged files.
+    // Repeat the check with exchanged files.
     let dir = tempfile::tempdir().unwrap();
     let (_, plain) = support::tensors(&Spec::default());
     support::write(dir.path(), &support::quantized_config(&Spec::default()), &plain);
@@ -172,7 +172,7 @@ fn single_layers_may_differ() {
     assert_eq!(rules.len(), 4);
     assert!(!rules[0].quantized && rules[1].bits == Some(8));
 
-    // The same with a list of the quantised modules.
+    // Repeat the check with a list of the quantised modules.
     let modules = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"];
     let (mut quantized, plain) = support::tensors(&spec);
     quantized.retain(|name, _| !name.contains(".mlp."));
@@ -332,7 +332,7 @@ fn shards_under_any_index_are_found() {
     write_json(&sharded, "gptq_model-4bit-32g.safetensors.index.json", &index);
     let expected = load(&whole).unwrap();
     assert!(same(&load(&sharded).unwrap(), &expected));
-    // A shard that was not downloaded.
+    // This shard was not downloaded.
     let shard = sharded.join("gptq_model-4bit-32g-1.safetensors");
     let bytes = std::fs::read(&shard).unwrap();
     std::fs::remove_file(&shard).unwrap();

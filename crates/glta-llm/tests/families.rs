@@ -17,7 +17,7 @@ fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/transformers")
 }
 
-/// Output of the script: configurations, shapes, and the values of transformers.
+/// The output of the script: configurations, shapes, and the values of transformers.
 struct Reference {
     tokens: u32,
     models: Value,
@@ -42,7 +42,7 @@ fn splitmix(x: u64) -> u64 {
     x ^ (x >> 31)
 }
 
-/// Numbers from -1 to 1 that depend on a name, as in the script.
+/// Returns numbers from -1 to 1 that depend on a name, as in the script.
 fn uniform(name: &str, count: usize) -> Vec<f32> {
     let seed = name.bytes().fold(0xCBF2_9CE4_8422_2325u64, |seed, byte| {
         (seed ^ u64::from(byte)).wrapping_mul(0x100_0000_01B3)
@@ -93,7 +93,8 @@ fn ids(tokens: u32) -> Vec<u32> {
     (0..tokens).map(|i| i * 7 % 45 + 3).collect()
 }
 
-/// Relative errors of hidden states, logits (0 without an output layer) and input gradient.
+/// Returns the relative errors of hidden states, logits (0 without an output layer) and input
+/// gradient.
 fn compare(reference: &Reference, name: &str, model: &Llama) -> [f64; 3] {
     let expected = |part: &str| &reference.outputs[&format!("{name}.{part}")];
     let ids = ids(reference.tokens);
@@ -146,7 +147,7 @@ fn the_older_spelling_of_the_rotary_settings_gives_the_same() {
         let model = &reference.models[name];
         let mut config = model["config"].clone();
         let mut rope = config.as_object_mut().unwrap().remove("rope_parameters").unwrap();
-        // Theta at the top level, or under its old name.
+        // Theta is at the top level, or has its old name.
         if name == "llama-yarn" {
             config["rope_scaling"] = rope;
         } else {
@@ -160,7 +161,7 @@ fn the_older_spelling_of_the_rotary_settings_gives_the_same() {
     }
 }
 
-/// Attention windows with single tokens and a cache, in a batch, and with a prefix.
+/// Attention windows hold for single tokens with a cache, in a batch, and with a prefix.
 #[test]
 fn windows_hold_across_caches_prefixes_and_batches() {
     let reference = reference();

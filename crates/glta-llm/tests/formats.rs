@@ -32,9 +32,9 @@ fn relative_error(got: &Tensor, expected: &Tensor) -> f64 {
     (error / norm).sqrt()
 }
 
-/// Random values of the size of embeddings.
+/// Returns random values of the size of embeddings.
 fn embeds(rows: usize, seq: usize, hidden: usize) -> Tensor {
-    // Values without structure, because states near zero would be ill-conditioned.
+    // Values have no structure, because states near zero would be ill-conditioned.
     let mut rng = ChaCha8Rng::seed_from_u64(11);
     let data: Vec<f32> = (0..rows * seq * hidden).map(|_| rng.random_range(-0.3..0.3)).collect();
     Tensor::from_vec(data, (rows, seq, hidden), &Device::Cpu).unwrap()
@@ -76,8 +76,8 @@ fn specs() -> Vec<Spec> {
             }
         }
     }
-    // Multi-query attention with a head size that is not a multiple of a panel, and widths that do
-    // not fill the last panel.
+    // Use multi-query attention with a head size that is not a multiple of a panel, and widths that
+    // do not fill the last panel.
     specs.push(Spec {
         hidden: 80,
         inner: 144,
@@ -197,7 +197,7 @@ fn a_cache_is_cut_back_and_reused() {
     assert!(cache.is_empty());
     same(&model.extend(&part(0, 7), &mut cache).unwrap(), 0);
     let early = cache.clone();
-    // Appends other tokens and removes them again, which must leave no trace.
+    // Append other tokens and remove them again, which must leave no trace.
     model.extend(&part(20, 20), &mut cache).unwrap();
     cache.truncate(7);
     assert_eq!(cache.len(), 7);
@@ -221,7 +221,7 @@ fn texts_of_a_batch_go_on_behind_their_own_caches() {
         let options = ForwardOptions { prefix: Some(&prefix), ..Default::default() };
         let whole = model.hidden_states(&x, &lengths, &options).unwrap();
         let mut caches = vec![model.kv_cache(); 3];
-        // Parts of different lengths; each text ends after its last part.
+        // The parts have different lengths; each text ends after its last part.
         let pieces = [[4, 33, 1], [5, 6, 1], [0, 1, 0]];
         for piece in pieces {
             let rows: Vec<usize> = (0..3).filter(|&r| piece[r] > 0).collect();

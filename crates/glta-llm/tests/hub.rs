@@ -1,4 +1,4 @@
-//! Complete and interrupted downloads from a hub on the loopback interface.
+//! Tests complete and interrupted downloads from a hub on the loopback interface.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 #[path = "support/hub.rs"]
@@ -24,7 +24,7 @@ const OTHER: &str = "2222222222222222222222222222222222222222";
 
 type Files = BTreeMap<String, Vec<u8>>;
 
-/// A tiny GPTQ checkpoint in one file.
+/// Returns a tiny GPTQ checkpoint in one file.
 fn single(seed: u64) -> Files {
     let spec = Spec { seed, ..Spec::default() };
     let (tensors, _) = support::tensors(&spec);
@@ -41,7 +41,7 @@ fn single(seed: u64) -> Files {
     files
 }
 
-/// The same checkpoint in two shards.
+/// Returns the same checkpoint in two shards.
 fn sharded() -> Files {
     let mut files = single(1);
     files.remove("model.safetensors");
@@ -205,7 +205,7 @@ fn offline_uses_the_cache_or_says_what_is_missing() {
     assert!(scene.revision("other").is_err());
     assert!(scene.server.log().is_empty());
 
-    // Without a server, and not in offline mode.
+    // There is no server, and the mode is not offline.
     scene.options.offline = false;
     scene.options.endpoint = "http://127.0.0.1:1".into();
     assert_eq!(scene.get().unwrap(), dir);
@@ -393,7 +393,7 @@ fn leftovers_of_any_length_and_content_are_repaired() {
         std::fs::write(&part, left).unwrap();
         scene.check_complete(&scene.get().unwrap(), &SINGLE);
     }
-    // A truncated blob with its link, as a tool leaves it that does not check lengths.
+    // A tool that does not check lengths leaves a truncated blob with its link.
     std::fs::write(&blob, &weights[..100]).unwrap();
     scene.check_complete(&scene.get().unwrap(), &SINGLE);
     // A small file has no verified hash, so it is downloaded again.
@@ -505,11 +505,11 @@ fn other_revisions_have_their_own_folder_and_share_blobs() {
     let reference = scene.repo().join("refs/gptq-4bit/32g.act_True");
     assert_eq!(std::fs::read_to_string(reference).unwrap(), OTHER);
     assert_eq!(scene.server.log().iter().filter(|r| r.is_body()).count(), 1);
-    // By commit, without a new ref.
+    // A commit can be requested directly, and gets no ref.
     assert_eq!(scene.revision(OTHER).unwrap(), other);
     assert!(!scene.repo().join("refs").join(OTHER).exists());
 
-    // A branch with a new commit.
+    // The branch gets a new commit.
     scene.server.push(("main".into(), "3".repeat(40), single(2)));
     let moved = scene.get().unwrap();
     assert_ne!(moved, main);
@@ -610,7 +610,7 @@ fn options_come_from_the_environment() {
     assert_eq!(options.token.as_deref(), Some("direct"));
     assert!(!options.offline);
 
-    // Variables of other tools and older versions, and their allowed values.
+    // Set variables of other tools and older versions, with their allowed values.
     let old_cache = ("HUGGINGFACE_HUB_CACHE", text("/old"));
     assert_eq!(cache(&[home_var, old_cache]), text("/old"));
     assert_eq!(cache(&[cache_var, old_cache]), text("/c"));

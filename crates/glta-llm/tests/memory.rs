@@ -1,4 +1,5 @@
-//! Memory of a training step. The allocator counts activations; weights are in separate mappings.
+//! Measures the memory of a training step. The allocator counts activations; weights are in
+//! separate mappings.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -46,13 +47,14 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// The counters belong to the process, so its tests run one after the other.
+/// The counters belong to the process, so the tests run one after the other.
 fn alone() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Peak memory of a forward and backward pass, in bytes, in addition to the memory before it.
+/// Returns the peak memory of a forward and backward pass, in bytes, in addition to the memory
+/// before it.
 fn peak(model: &Llama, rows: usize, len: usize, recompute: bool) -> usize {
     let hidden = model.config().hidden_size;
     let values: Vec<f32> =

@@ -1,4 +1,4 @@
-//! Ten thousand damaged checkpoints: loading returns an error or a model that runs. It never
+//! Loads ten thousand damaged checkpoints. Loading returns an error or a model that runs; it never
 //! panics, hangs or allocates without bound.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
@@ -69,23 +69,23 @@ enum Mutation {
     Dtype(Index, &'static str),
     Shape(Index, Index, u64),
     Offset(Index, bool, u64),
-    /// One tensor overlaps another.
+    /// Make one tensor overlap another.
     Overlap(Index, Index),
     Remove(Index),
     Rename(Index),
-    /// Overwrite a tensor with one repeated byte: NaN scales, invalid groups.
+    /// Overwrite a tensor with one repeated byte, which gives NaN scales or invalid groups.
     Fill(Index, u8),
-    /// One invalid entry of a `g_idx`.
+    /// Make one entry of a `g_idx` invalid.
     Group(Index, Index, u32),
     Config(Index, Value),
     Quantization(Index, Value),
     ConfigByte(Index, u8),
-    /// The same changes in `quantize_config.json`.
+    /// Change `quantize_config.json` in the same ways.
     QuantizationFile(Index, Value),
     QuantizationByte(Index, u8),
-    /// An index with missing shards or without some tensors.
+    /// Add an index with missing shards or without some tensors.
     Shards(Index, bool),
-    /// An index with an invalid shard, or with a changed byte.
+    /// Add an index with an invalid shard, or with a changed byte.
     Shard(Index, Value),
     IndexByte(Index, u8),
 }
@@ -324,7 +324,7 @@ fn damaged_checkpoints_give_errors() {
                     *counts.1 += 1;
                 }
                 Ok(model) => {
-                    // A harmless change, or one that a reader cannot detect.
+                    // The change is harmless, or a reader cannot detect it.
                     if let Ok(x) = model.embed(&[1, 2, 3]) {
                         let x = x.unsqueeze(0).unwrap();
                         let _ = model.hidden_states(&x, &[3], &ForwardOptions::default());
@@ -368,7 +368,7 @@ fn messages_name_file_and_tensor() {
     let g_idx = "model.layers.0.self_attn.q_proj.g_idx";
     let overlap = "model.layers.0.self_attn.k_proj.scales";
     let cases: [(String, &[&str]); 10] = [
-        // Tensors of equal shape, with wrong offsets.
+        // The tensors have equal shapes and wrong offsets.
         (
             message(|_, h, _| {
                 h[overlap]["data_offsets"] =

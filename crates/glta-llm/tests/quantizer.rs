@@ -1,5 +1,5 @@
-//! The complete quantiser: its checkpoints load, in every format, and stay close to the original
-//! model.
+//! Tests the complete quantiser: its checkpoints load, in every format, and stay close to the
+//! original model.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 mod support;
@@ -156,7 +156,7 @@ fn nothing_is_replaced_and_what_must_fail_fails_first() {
         result.unwrap_err().to_string()
     };
     let options = QuantizeOptions::default();
-    // The same folder under two paths.
+    // Name the same folder by two paths.
     for out in [source.clone(), source.join("../plain/.")] {
         let message = message(&options, &out);
         assert!(message.contains("folder of the model itself"), "{message}");
@@ -166,7 +166,7 @@ fn nothing_is_replaced_and_what_must_fail_fails_first() {
     assert!(message(&options, &other).contains("model.safetensors"));
     let file = source.join("config.json");
     assert!(message(&options, &file).contains("this is a file"));
-    // A missing tensor of the last layer, and a tensor that the model does not use.
+    // Remove a tensor of the last layer, and add a tensor that the model does not use.
     let out = dir.path().join("out");
     let (_, tensors) = support::tensors(&Spec::default());
     let mut short = tensors.clone();

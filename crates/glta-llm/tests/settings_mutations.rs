@@ -1,5 +1,5 @@
-//! Ten thousand damaged settings of the newer formats. Loading returns an error that names the
-//! file, or a model, a tokenizer and a chat template that run. It never panics or hangs.
+//! Loads ten thousand damaged settings of the newer formats. Loading returns an error that names
+//! the file, or a model, a tokenizer and a chat template that run. It never panics or hangs.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 mod support;
@@ -17,8 +17,8 @@ use support::Spec;
 
 const WEIGHTS: &str = "gptq_model-4bit-16g.safetensors";
 
-/// A Qwen3 checkpoint with YaRN, windows, a layer with other bits, end tokens in several files, and
-/// shards under AutoGPTQ's names.
+/// Returns a Qwen3 checkpoint with YaRN, windows, a layer with other bits, end tokens in several
+/// files, and shards under AutoGPTQ's names.
 fn files() -> BTreeMap<&'static str, Value> {
     let spec = spec();
     let mut config = support::quantized_config(&spec);
@@ -169,7 +169,7 @@ fn change() -> impl Strategy<Value = Change> {
     ]
 }
 
-/// JSON pointers to all values within `value`.
+/// Collects JSON pointers to all values within `value`.
 fn pointers(value: &Value, prefix: &str, out: &mut Vec<String>) {
     let children: Vec<(String, &Value)> = match value {
         Value::Object(map) => map
@@ -238,7 +238,7 @@ fn write(dir: &Path, name: &str, bytes: Option<&[u8]>) {
     }
 }
 
-/// Loads and runs everything; returns the messages of the errors.
+/// Loads and runs everything, and returns the messages of the errors.
 fn run(dir: &Path) -> Vec<String> {
     let mut refused = Vec::new();
     match Llama::load(dir, &LlamaOptions::default(), &Device::Cpu) {

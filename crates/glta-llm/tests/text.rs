@@ -23,7 +23,7 @@ fn splitmix(x: u64) -> u64 {
     x ^ (x >> 31)
 }
 
-/// The prompts of the script.
+/// Returns the prompts of the script.
 fn prompts() -> Vec<String> {
     let text = std::fs::read_to_string(fixtures().join("prompts.json")).unwrap();
     let described: Value = serde_json::from_str(&text).unwrap();
@@ -115,7 +115,7 @@ fn text_is_decoded_behind_what_stands_before_it() {
     }
 }
 
-/// A tiny model with this tokenizer that always generates the next higher id.
+/// Creates a tiny model with this tokenizer that always generates the next higher id.
 fn counting(dir: &Path, kind: &str, config: Value) -> (Llama, Tokenizer) {
     let folder = fixtures().join(kind);
     let vocab = Tokenizer::load(&folder).unwrap().vocab_size();
@@ -156,7 +156,7 @@ fn counting(dir: &Path, kind: &str, config: Value) -> (Llama, Tokenizer) {
 fn answers_keep_their_first_space_and_stop_at_texts_with_it() {
     let dir = tempfile::tempdir().unwrap();
     let (llama, tokenizer) = counting(dir.path(), "llama2", json!({"eos_token_id": 2}));
-    // A word followed by another one, by their ids.
+    // Decode a word that follows another one, by their ids.
     let decode = |id: u32| tokenizer.decode_continuation(&[300], &[id]).unwrap();
     let (prompt, next) = (259..tokenizer.vocab_size() as u32 - 3)
         .find_map(|id| {
@@ -200,7 +200,7 @@ fn the_ends_of_generation_config_and_special_stop_texts_count() {
         let stop = stop.iter().map(|&s| s.to_owned()).collect();
         let options = GenerateOptions { max_new_tokens: 9, stop, ..Default::default() };
         let text = llama.generate_text(&tokenizer, &[&prompt], &options).unwrap().remove(0);
-        // Stop texts in tokens before the one that ends the text.
+        // Stop texts can lie in tokens before the one that ends the text.
         (1..9)
             .find(|&n| {
                 let new: Vec<u32> = (0..n).map(|i| (end - 5 + i) % size).collect();
@@ -220,7 +220,7 @@ fn the_ends_of_generation_config_and_special_stop_texts_count() {
     }
 }
 
-/// The tokenizer of `kind` with an edited `tokenizer_config.json`.
+/// Loads the tokenizer of `kind` with an edited `tokenizer_config.json`.
 fn edited(kind: &str, edit: impl FnOnce(&mut Value, &mut Value)) -> Result<Tokenizer, String> {
     let dir = tempfile::tempdir().unwrap();
     let read = |name: &str| -> Value {
@@ -243,7 +243,7 @@ fn tokens_that_only_the_settings_declare_are_read() {
     assert_eq!((ids[0], ids[ids.len() - 1]), (id("<|im_start|>"), id("<|im_end|>")));
     assert_eq!(whole.decode(&ids).unwrap(), "user\nhi");
 
-    // Named tokens only, without their ids.
+    // The file has only named tokens, without their ids.
     let named = edited("llama3", |_, config| {
         config.as_object_mut().unwrap().remove("added_tokens_decoder");
         config["additional_special_tokens"] = json!(["<|im_start|>"]);

@@ -1,5 +1,5 @@
-//! Two thousand damaged `tokenizer.json` files: loading returns an error that names the file, or a
-//! tokenizer that runs.
+//! Loads two thousand damaged `tokenizer.json` files. Loading returns an error that names the file,
+//! or a tokenizer that runs.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use glta_llm::Tokenizer;
@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use serde_json::{Map, Value, json};
 
-/// A byte-level-fallback BPE tokenizer with the other components of LLaMA's.
+/// Returns a BPE tokenizer with byte-level fallback and the other components of LLaMA's.
 fn valid() -> Value {
     let words = ["<unk>", "<s>", "</s>"].map(str::to_owned).into_iter();
     let bytes = (0..256).map(|byte| format!("<0x{byte:02X}>"));
@@ -84,7 +84,7 @@ fn mutation() -> impl Strategy<Value = Mutation> {
     ]
 }
 
-/// JSON pointers to all values within `value`.
+/// Collects JSON pointers to all values within `value`.
 fn pointers(value: &Value, prefix: &str, out: &mut Vec<String>) {
     let children: Vec<(String, &Value)> = match value {
         Value::Object(map) if map.len() > 100 => map

@@ -1,10 +1,10 @@
-//! Properties of the lists beyond accuracy.
+//! Measures properties of the lists other than accuracy.
 
 use crate::{Error, Report, Result};
 
 impl Report {
-    /// Number of users whose top `k` contains each item, `(items,)`; `None` if `k` exceeds the
-    /// largest cut-off.
+    /// Returns the number of users whose top `k` contains each item, `(items,)`; `None` if `k`
+    /// exceeds the largest cut-off.
     pub fn item_counts(&self, k: usize) -> Option<Vec<u32>> {
         if k > *self.ks().last()? {
             return None;
@@ -18,15 +18,17 @@ impl Report {
         Some(counts)
     }
 
-    /// Fraction of all items that are in some user's top `k`.
+    /// Returns the fraction of all items that are in some user's top `k`; `None` if `k` exceeds the
+    /// largest cut-off.
     pub fn coverage(&self, k: usize) -> Option<f64> {
         let counts = self.item_counts(k)?;
         let shown = counts.iter().filter(|&&n| n > 0).count();
         (!counts.is_empty()).then(|| shown as f64 / counts.len() as f64)
     }
 
-    /// Gini index of the items' counts in the top `k`: 0 if all items are equally frequent, near 1
-    /// if few items fill all lists. Items in no list count too.
+    /// Returns the Gini index of the items' counts in the top `k`: 0 if all items are equally
+    /// frequent, near 1 if few items fill all lists. Items that are in no list count too. Returns
+    /// `None` if `k` exceeds the largest cut-off.
     pub fn gini(&self, k: usize) -> Option<f64> {
         let mut counts = self.item_counts(k)?;
         counts.sort_unstable();
@@ -39,11 +41,11 @@ impl Report {
         (total > 0.0).then(|| weighted / (n * total))
     }
 
-    /// Mean training degree of the items in the top `k`, averaged over a user's list, then over
-    /// users. `degrees` is `(items,)`.
+    /// Returns the mean training degree of the items in the top `k`, averaged over a user's list,
+    /// then over users; `None` if `k` exceeds the largest cut-off. `degrees` is `(items,)`.
     ///
     /// # Errors
-    /// The number of degrees differs from the number of items.
+    /// Returns an error if the number of degrees differs from the number of items.
     pub fn average_popularity(&self, k: usize, degrees: &[u32]) -> Result<Option<f64>> {
         if degrees.len() != self.n_items() {
             return Err(Error::Shape {
@@ -83,7 +85,7 @@ mod tests {
         assert_eq!(report.coverage(1), Some(0.25));
         assert_eq!(report.coverage(2), Some(0.5));
         assert_eq!(report.coverage(3), None);
-        // Counts 0 0 1 2: (1·1 + 3·2) / (4·3).
+        // The counts are 0 0 1 2: (1·1 + 3·2) / (4·3).
         assert_eq!(report.gini(2), Some(7.0 / 12.0));
         let popularity = report.average_popularity(2, &[10, 4, 0, 0]).unwrap();
         assert_eq!(popularity, Some((7.0 + 10.0) / 2.0));

@@ -3,7 +3,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Report, Result};
 
-/// Ranges of a number of training interactions, of an item or of a user.
+/// Ranges of the number of training interactions of an item or a user.
 ///
 /// ```
 /// use glta_metrics::Buckets;
@@ -13,7 +13,7 @@ use crate::{Error, Report, Result};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Buckets {
-    /// The lowest count of each bucket, ascending from 0. Default 0, 1, 5, 20.
+    /// Lowest number of each bucket, ascending from 0. Default 0, 1, 5, 20.
     pub lower_bounds: Vec<u32>,
 }
 
@@ -27,7 +27,7 @@ impl Buckets {
     /// Checks the bounds.
     ///
     /// # Errors
-    /// [`Error::Config`] if they do not increase strictly from 0.
+    /// Returns [`Error::Config`] if the bounds do not increase strictly from 0.
     pub fn validate(&self) -> Result<()> {
         if self.lower_bounds.first() == Some(&0)
             && self.lower_bounds.windows(2).all(|w| w[0] < w[1])
@@ -37,7 +37,7 @@ impl Buckets {
         Err(Error::Config { field: "lower_bounds", problem: "must rise strictly from 0" })
     }
 
-    /// Names of the buckets, such as `5-19`.
+    /// Returns the names of the buckets, such as `5-19`.
     pub fn labels(&self) -> Vec<String> {
         let uppers = self.lower_bounds.iter().skip(1).map(|&next| next - 1);
         let mut labels: Vec<String> = self
@@ -50,7 +50,7 @@ impl Buckets {
         labels
     }
 
-    /// The bucket of a count.
+    /// Returns the bucket of a count.
     fn of(&self, count: u32) -> usize {
         self.lower_bounds.partition_point(|&low| low <= count) - 1
     }
@@ -58,28 +58,29 @@ impl Buckets {
 
 /// The metrics of one bucket.
 ///
-/// It serialises as the means of the report plus `label` and `users`.
+/// A bucket serialises as the means of the report with `label` and `users`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Bucket {
-    /// The range of counts, such as `5-19`.
+    /// The range of numbers of interactions, such as `5-19`.
     pub label: String,
-    /// Number of users in the means; 0 gives no means.
+    /// Number of users over whom the means are taken; without users there are no means.
     pub users: usize,
-    /// The metrics.
+    /// The metrics of the users in the bucket.
     #[serde(flatten)]
     pub report: Report,
 }
 
 impl Report {
-    /// Metrics by popularity of the held-out items. For each bucket, the same rankings over all
-    /// items are measured against the items of `truth` whose training degree is in the bucket.
-    /// Users without such an item are left out of that bucket.
+    /// Returns the metrics by popularity of the held-out items. For each bucket, the same rankings
+    /// over all items are measured against the items of `truth` whose training degree is in the
+    /// bucket. Users without such an item are left out of that bucket.
     ///
-    /// `degrees` is `(items,)`; see [`Interactions::item_degrees`].
+    /// `degrees` is `(items,)`, as returned by [`Interactions::item_degrees`].
     ///
     /// # Errors
-    /// Invalid bounds; a truth or degrees with another number of items.
+    /// Returns an error for invalid bounds, or if the truth or the degrees have another number of
+    /// items.
     pub fn by_item_degree(
         &self,
         truth: &Interactions,
@@ -105,10 +106,10 @@ impl Report {
             .collect()
     }
 
-    /// Metrics by the number of the user's items in `train`.
+    /// Returns the metrics by the number of the user's items in `train`.
     ///
     /// # Errors
-    /// Invalid bounds.
+    /// Returns an error for invalid bounds.
     pub fn by_user_activity(&self, train: &Interactions, buckets: &Buckets) -> Result<Vec<Bucket>> {
         buckets.validate()?;
         let labels = buckets.labels().into_iter().enumerate();
@@ -133,7 +134,7 @@ mod tests {
     use super::*;
     use crate::{Metric, evaluate_rankings};
 
-    /// Two users, four items of training degree 2, 1, 0, 7.
+    /// Returns a report of two users and four items with training degrees 2, 1, 0, 7.
     fn setup() -> (Report, Interactions, Interactions, Vec<u32>) {
         let truth = Interactions::from_pairs(2, 4, [(0, 0), (0, 2), (1, 3)]).unwrap();
         let train = Interactions::from_pairs(2, 4, [(0, 1), (1, 0), (1, 1)]).unwrap();

@@ -7,8 +7,8 @@ use statrs::distribution::{ContinuousCDF, StudentsT};
 use crate::{Error, Metric, Report, Result};
 
 impl Report {
-    /// Standard error of the mean over users, with the sample deviation (`n − 1`). `None` for an
-    /// unknown `k` or fewer than two users.
+    /// Returns the standard error of the mean over users, with the sample deviation (`n − 1`).
+    /// Returns `None` for an unknown `k` or fewer than two users.
     pub fn standard_error(&self, metric: Metric, k: usize) -> Option<f64> {
         standard_error(self.per_user(metric, k)?)
     }
@@ -25,7 +25,7 @@ fn standard_error(values: &[f64]) -> Option<f64> {
     (values.len() >= 2).then(|| (squares / (n - 1.0) / n).sqrt())
 }
 
-/// Per-user differences of two systems, for paired tests.
+/// Differences of two systems per user, for paired tests.
 ///
 /// ```
 /// use glta_metrics::Paired;
@@ -48,9 +48,9 @@ pub struct TTest {
     /// Mean difference divided by its standard error; infinite if all users differ by the same
     /// amount.
     pub t: f64,
-    /// Degrees of freedom, users − 1.
+    /// Degrees of freedom: number of users − 1.
     pub degrees_of_freedom: usize,
-    /// Probability of a `|t|` at least as large under no difference.
+    /// Probability of a `|t|` at least as large if there is no difference.
     pub p_value: f64,
 }
 
@@ -60,9 +60,9 @@ pub struct TTest {
 pub struct BootstrapConfig {
     /// Number of resamples. Default 10,000.
     pub resamples: usize,
-    /// Confidence of the interval, in `(0, 1)`. Default 0.95.
+    /// Confidence level of the interval, in `(0, 1)`. Default 0.95.
     pub confidence: f64,
-    /// Seed. Default 2024.
+    /// Seed of the resamples. Default 2024.
     pub seed: u64,
 }
 
@@ -76,7 +76,7 @@ impl BootstrapConfig {
     /// Checks the settings.
     ///
     /// # Errors
-    /// [`Error::Config`] for no resamples or a confidence outside `(0, 1)`.
+    /// Returns [`Error::Config`] for no resamples or a confidence outside `(0, 1)`.
     pub fn validate(&self) -> Result<()> {
         let config = |field, problem| Err(Error::Config { field, problem });
         if self.resamples == 0 {
@@ -93,21 +93,21 @@ impl BootstrapConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Bootstrap {
-    /// Mean difference.
+    /// Mean difference of the users.
     pub mean: f64,
-    /// Bounds of the percentile interval of the mean difference.
+    /// Lower and upper bound of the percentile interval of the mean difference.
     pub interval: (f64, f64),
     /// Two-sided p-value: the fraction of resamples whose mean is at least as far from the observed
-    /// mean as the observed mean is from zero (one is added to both counts).
+    /// mean as the observed mean is from zero. One is added to the numerator and the denominator.
     pub p_value: f64,
 }
 
 impl Paired {
-    /// The differences `a − b` of a metric at `k`.
+    /// Computes the differences `a − b` of a metric at `k` per user.
     ///
     /// # Errors
-    /// [`Error::Unpaired`] if the reports have different users, lack `k`, or have fewer than two
-    /// users.
+    /// Returns [`Error::Unpaired`] if the reports have different users, lack `k`, or have fewer
+    /// than two users.
     pub fn new(a: &Report, b: &Report, metric: Metric, k: usize) -> Result<Self> {
         if a.users() != b.users() {
             return Err(Error::Unpaired("they are over different users".into()));
@@ -118,10 +118,10 @@ impl Paired {
         }
     }
 
-    /// The differences `a − b` of two series, such as one value per seed.
+    /// Computes the differences `a − b` of two series, such as one value per seed.
     ///
     /// # Errors
-    /// [`Error::Unpaired`] for series of different lengths or with fewer than two values.
+    /// Returns [`Error::Unpaired`] for series of different lengths or with fewer than two values.
     pub fn from_values(a: &[f64], b: &[f64]) -> Result<Self> {
         if a.len() != b.len() {
             let lengths = format!("{} values against {}", a.len(), b.len());
@@ -133,17 +133,17 @@ impl Paired {
         Ok(Self { differences: a.iter().zip(b).map(|(a, b)| a - b).collect() })
     }
 
-    /// Mean difference.
+    /// Returns the mean difference.
     pub fn mean(&self) -> f64 {
         mean(&self.differences)
     }
 
-    /// Standard error of the mean difference.
+    /// Returns the standard error of the mean difference.
     pub fn standard_error(&self) -> f64 {
         standard_error(&self.differences).unwrap_or(0.0)
     }
 
-    /// Two-sided paired t-test.
+    /// Runs a two-sided paired t-test.
     pub fn t_test(&self) -> TTest {
         let degrees_of_freedom = self.differences.len() - 1;
         let (mean, error) = (self.mean(), self.standard_error());
@@ -157,11 +157,11 @@ impl Paired {
         TTest { t, degrees_of_freedom, p_value }
     }
 
-    /// Paired bootstrap over users, drawn with replacement. Each resample has its own random
+    /// Runs a paired bootstrap over users, drawn with replacement. Each resample has its own random
     /// stream, so the result does not depend on the number of threads.
     ///
     /// # Errors
-    /// Invalid settings.
+    /// Returns an error for invalid settings.
     pub fn bootstrap(&self, config: &BootstrapConfig) -> Result<Bootstrap> {
         config.validate()?;
         let n = self.differences.len();
@@ -190,7 +190,8 @@ impl Paired {
 mod tests {
     use super::*;
 
-    /// Two series of a fixed linear congruential generator in `[0, 1)`; the second is shifted.
+    /// Returns two series of a fixed linear congruential generator in `[0, 1)`; the second is
+    /// shifted.
     fn series(n: usize, shift: f64) -> (Vec<f64>, Vec<f64>) {
         let mut state = 12_345u64;
         let mut next = || {
@@ -204,7 +205,7 @@ mod tests {
 
     #[test]
     fn t_test_equals_scipy() {
-        // scipy.stats.ttest_rel on the same series, see tests/make_reference.py.
+        // scipy.stats.ttest_rel has these values for the same series (tests/make_reference.py).
         for (n, shift, t, p) in T_TESTS {
             let (a, b) = series(n, shift);
             let test = Paired::from_values(&a, &b).unwrap().t_test();

@@ -9,31 +9,31 @@ pub enum Error {
     Config {
         /// Name of the field.
         field: &'static str,
-        /// The problem.
+        /// What is wrong and which values are valid.
         problem: &'static str,
     },
     /// Two inputs have different numbers of users, items or dimensions.
     #[error("{what}: expected {expected}, got {got}")]
     Shape {
-        /// What was counted.
+        /// Name of what was counted.
         what: &'static str,
-        /// The required count.
+        /// The required number.
         expected: usize,
-        /// The given count.
+        /// The actual number.
         got: usize,
     },
     /// A score is NaN, so the items cannot be ranked.
     #[error("the score of user {user} for item {item} is NaN; check the model's parameters")]
     NanScore {
-        /// The user.
+        /// Id of the user.
         user: u32,
-        /// The item.
+        /// Id of the item.
         item: u32,
     },
-    /// The scorer failed.
+    /// The scorer returned an error.
     #[error("scoring {users} users from user {first} on failed")]
     Scorer {
-        /// First user of the block.
+        /// First user of the block that was scored.
         first: u32,
         /// Number of users in the block.
         users: usize,
@@ -41,18 +41,18 @@ pub enum Error {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// A given ranking is invalid.
+    /// A ranking or a scorer's own list is invalid.
     #[error("the ranking of user {user} {problem}")]
     Ranking {
-        /// The user.
+        /// Id of the user.
         user: u32,
-        /// The problem.
+        /// What is wrong with the ranking.
         problem: String,
     },
     /// No user has a held-out item, so the means are undefined.
     #[error("no user has a held-out item: the test part of the split is empty")]
     NoUsers,
-    /// Two reports or series cannot be paired.
+    /// Two reports or series cannot be paired. The text is the reason.
     #[error("the reports cannot be paired: {0}")]
     Unpaired(String),
 }

@@ -12,11 +12,11 @@ pub struct EvaluationConfig {
     /// Number of users that a thread scores at a time. Default 128.
     ///
     /// Memory is bounded. A scorer of item ranges is called for half a million scores at a time. A
-    /// scorer of all items gets fewer users if a block would exceed four million scores (16 MB). So
-    /// does a scorer with its own lists if the candidates exclude that many items.
+    /// scorer of all items gets fewer users if a block would exceed four million scores (16 MB). A
+    /// scorer with its own lists also gets fewer users if the candidates exclude that many items.
     pub block_users: usize,
-    /// Rank only these items, as if the catalogue had no others. Held-out items outside this set
-    /// count as missed. Default all items.
+    /// The items to rank, as if the catalogue had no others. Held-out items outside this set count
+    /// as missed. Default all items.
     pub candidates: Option<Vec<u32>>,
 }
 
@@ -32,7 +32,7 @@ impl EvaluationConfig {
     /// Checks the settings.
     ///
     /// # Errors
-    /// [`Error::Config`] for no cut-off, a cut-off of 0, or empty blocks.
+    /// Returns [`Error::Config`] for no cut-off, a cut-off of 0, or empty blocks.
     pub fn validate(&self) -> Result<()> {
         check_ks(&self.ks)?;
         if self.block_users == 0 {
@@ -62,10 +62,10 @@ fn ascending(ks: &[usize]) -> Vec<usize> {
 
 /// Ranks all items for every user with at least one item in `truth`, and measures the rankings.
 ///
-/// Items of `masked` (train; when testing also validation) are left out of their user's ranking,
-/// and so are items with score −∞. Ties go to the lower item id. If the scorer [makes its own
-/// lists](Scorer::lists_itself), these are used instead. The result does not depend on the number
-/// of threads.
+/// A user's ranking contains neither the user's items of `masked` (the training part, and in a test
+/// also the validation part) nor items with score −∞. Ties go to the lower item id. If the scorer
+/// [makes its own lists](Scorer::lists_itself), these are used instead. The result does not depend
+/// on the number of threads.
 ///
 /// ```
 /// use glta_data::Interactions;
@@ -83,9 +83,9 @@ fn ascending(ks: &[usize]) -> Vec<usize> {
 /// ```
 ///
 /// # Errors
-/// Invalid settings, an unknown candidate, a matrix with another number of items than the scorer, a
-/// NaN score, a failing scorer, a scorer's list with a repeated, excluded or unknown item, or
-/// [`Error::NoUsers`].
+/// Returns an error for invalid settings, an unknown candidate, a matrix with another number of
+/// items than the scorer, a NaN score, a failing scorer, or a scorer's list with a repeated,
+/// excluded or unknown item, and [`Error::NoUsers`].
 pub fn evaluate(
     scorer: &dyn Scorer,
     truth: &Interactions,
@@ -135,7 +135,7 @@ pub fn evaluate(
 /// ```
 ///
 /// # Errors
-/// Those of [`evaluate`].
+/// Returns the errors of [`evaluate`].
 pub fn top_k(
     scorer: &dyn Scorer,
     users: &[u32],
@@ -171,8 +171,8 @@ pub fn top_k(
 /// ```
 ///
 /// # Errors
-/// A user given twice, a ranking with a repeated item or an item that `truth` does not have,
-/// invalid cut-offs, or [`Error::NoUsers`].
+/// Returns an error for a user given twice, a ranking with a repeated item or an item that `truth`
+/// does not have, or invalid cut-offs, and [`Error::NoUsers`].
 pub fn evaluate_rankings(
     rankings: &[(u32, Vec<u32>)],
     truth: &Interactions,

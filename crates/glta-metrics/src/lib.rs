@@ -3,12 +3,12 @@
 //! A model is a [`Scorer`]: it gives every item a score for a user. [`evaluate`] ranks *all* items
 //! for every user with held-out items, masks the items that the user is known to have, and measures
 //! the rankings. [`top_k`] returns the ranked items with their scores. [`evaluate_rankings`]
-//! measures given rankings. [`Metric`] has the definitions.
+//! measures given rankings. [`Metric`] defines the metrics.
 //!
-//! A [`Report`] has every user's ranking and values. It breaks them down by popularity and activity
-//! ([`Report::by_item_degree`], [`Report::by_user_activity`]) and measures the diversity of the
-//! lists ([`Report::coverage`], [`Report::gini`], [`Report::average_popularity`]). [`Paired`]
-//! compares two reports over the same users.
+//! A [`Report`] contains every user's ranking and values. It can be broken down by popularity and
+//! activity ([`Report::by_item_degree`], [`Report::by_user_activity`]), and it measures the
+//! diversity of the lists ([`Report::coverage`], [`Report::gini`], [`Report::average_popularity`]).
+//! [`Paired`] compares two reports over the same users.
 //!
 //! ```
 //! use glta_data::Interactions;
@@ -47,7 +47,7 @@ pub use buckets::{Bucket, Buckets};
 pub use compare::{Bootstrap, BootstrapConfig, Paired, TTest};
 pub use error::{Error, Result};
 pub use evaluate::{EvaluationConfig, evaluate, evaluate_rankings, top_k};
-/// Interactions as `evaluate` and `top_k` take them.
+/// The interactions that `evaluate` and `top_k` take.
 pub use glta_data::Interactions;
 pub use metric::Metric;
 pub use report::Report;

@@ -9,20 +9,20 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Metric {
-    /// `hits(k) / k`.
+    /// Precision, `hits(k) / k`.
     Precision,
-    /// `hits(k) / |T|`.
+    /// Recall, `hits(k) / |T|`.
     Recall,
     /// Normalised discounted cumulative gain with binary relevance: `Σ rel(r) / log₂(r+1)`, divided
-    /// by its largest possible value, that of `min(|T|, k)` hits at the top.
+    /// by the largest possible value, that of `min(|T|, k)` hits at the top.
     Ndcg,
-    /// 1 if there is a hit, else 0.
+    /// Hit rate: 1 if there is a hit, otherwise 0.
     HitRate,
-    /// Reciprocal of the rank of the first hit, 0 without one.
+    /// Reciprocal rank of the first hit; 0 without a hit.
     Mrr,
-    /// Average precision, `Σ rel(r) · hits(r)/r`, divided by `min(|T|, k)` (as in RecBole).
+    /// Average precision as in RecBole, `Σ rel(r) · hits(r)/r`, divided by `min(|T|, k)`.
     Map,
-    /// Average precision divided by `|T|` (trec_eval's `map_cut`).
+    /// Average precision as `map_cut` of trec_eval, divided by `|T|`.
     MapCut,
 }
 
@@ -38,7 +38,7 @@ impl Metric {
         Self::MapCut,
     ];
 
-    /// The short name used in tables and `metrics.json`, as in `N@10`.
+    /// Returns the short name in tables and in `metrics.json`, such as the `N` of `N@10`.
     ///
     /// ```
     /// use glta_metrics::Metric;
@@ -57,17 +57,17 @@ impl Metric {
         }
     }
 
-    /// Position in [`ALL`](Self::ALL).
+    /// Returns the position in [`ALL`](Self::ALL).
     pub(crate) fn index(self) -> usize {
         self as usize
     }
 }
 
-/// `1 / log₂(r + 1)` for the ranks `r = 1..=k`, and their running sums. `k` is at least the length
-/// of each list and the largest possible number of hits.
+/// The discounts `1 / log₂(r + 1)` for the ranks `r = 1..=k`, and their running sums. `k` must be
+/// at least the length of each list and the largest possible number of hits.
 pub(crate) struct Discounts {
     gain: Vec<f64>,
-    /// `ideal[n]`: the gain of `n` hits at the top.
+    /// Gain of `n` hits at the top, in `ideal[n]`.
     ideal: Vec<f64>,
 }
 
@@ -84,8 +84,8 @@ impl Discounts {
 
 /// Computes all metrics of one user at every `k` of the ascending `ks`.
 ///
-/// `ranking` is best first without repeats, `truth` ascending and not empty;
-/// `out[m * ks.len() + c]` receives metric `Metric::ALL[m]` at `ks[c]`.
+/// `ranking` must be best first without repeats, `truth` ascending and not empty. Metric
+/// `Metric::ALL[m]` at `ks[c]` is written to `out[m * ks.len() + c]`.
 pub(crate) fn measure(
     ranking: &[u32],
     truth: &[u32],
@@ -133,7 +133,7 @@ mod tests {
 
     #[test]
     fn worked_by_hand() {
-        // Hits at ranks 2 and 4 of 5; three items to find.
+        // The hits are at ranks 2 and 4 of 5, and three items are relevant.
         let (ranking, truth, ks) = ([9, 1, 8, 2, 7], [1, 2, 3], [1, 2, 5]);
         let get = |m, c| at(&ranking, &truth, &ks, m, c);
         assert_eq!(get(Metric::Precision, 0), 0.0);

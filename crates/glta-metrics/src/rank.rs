@@ -1,4 +1,4 @@
-//! Rankings of many users, block by block.
+//! Ranks the items of many users, block by block.
 
 use crate::select::{NanAt, Selector};
 use crate::{Error, Ranked, Result, Scorer};
@@ -6,9 +6,9 @@ use glta_data::Interactions;
 use ndarray::ArrayViewMut2;
 use rayon::prelude::*;
 
-/// Largest number of scores in a block that should stay in the second-level cache (2 MB).
+/// Maximum number of scores in a block that should stay in the second-level cache (2 MB).
 const CACHED_SCORES: usize = 512 << 10;
-/// Largest number of scores in a block of a scorer that scores all items at once (16 MB).
+/// Maximum number of scores in a block of a scorer that scores all items at once (16 MB).
 const MOST_SCORES: usize = 4 << 20;
 
 /// Checks that a matrix has as many items as the scorer.
@@ -23,8 +23,8 @@ pub(crate) fn check_items(
     Err(Error::Shape { what, expected: scorer.n_items(), got: matrix.n_items() })
 }
 
-/// Scores `users` in blocks and passes each row's best items to `keep`. Returns the kept values and
-/// the length of each row's ranking, per block.
+/// Scores `users` in blocks and passes the best items of each row to `keep`. Returns the kept
+/// values and the length of each row's ranking, per block.
 ///
 /// The blocks depend on sizes only, so the matrix products are the same at any number of threads.
 pub(crate) fn rank<T: Default + Send>(
@@ -73,7 +73,7 @@ pub(crate) fn rank<T: Default + Send>(
     }
 }
 
-/// Whether each item is a candidate.
+/// Returns, for each item, whether it is a candidate.
 fn allowed(candidates: &[u32], n_items: usize) -> Result<Vec<bool>> {
     let mut allowed = vec![false; n_items];
     for &item in candidates {
@@ -88,7 +88,7 @@ fn allowed(candidates: &[u32], n_items: usize) -> Result<Vec<bool>> {
     Ok(allowed)
 }
 
-/// Returns the scorer's own lists of one block of users, after checks.
+/// Returns the scorer's own lists of one block of users, after checking them.
 fn lists(
     scorer: &dyn Scorer,
     block: &[u32],
@@ -132,8 +132,8 @@ fn lists(
     Ok(lists)
 }
 
-/// Checks that a list has no repeated item and none outside the catalogue. `seen` is reusable
-/// memory.
+/// Returns an error for a list with a repeated item or an item outside the catalogue. `seen` is
+/// reusable memory.
 pub(crate) fn check_list(
     user: u32,
     items: impl Iterator<Item = u32>,
@@ -157,7 +157,7 @@ pub(crate) fn check_list(
 struct Memory {
     scores: Vec<f32>,
     selector: Selector,
-    /// The ranking of each user of the block.
+    /// Rankings of the users of the block.
     ranked: Vec<Vec<Ranked>>,
 }
 

@@ -7,22 +7,22 @@ use crate::{Error, Metric, Result};
 
 /// Result of an evaluation: the users' rankings and every metric of each user.
 ///
-/// It serialises as a map from short names to means over users, `{"P@5": 0.41, …}`, which is a row
-/// of `metrics.json`.
+/// A report serialises as a map from short names to means over users, `{"P@5": 0.41, …}`, which is
+/// a row of `metrics.json`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Report {
     n_items: usize,
     ks: Vec<usize>,
     users: Vec<u32>,
-    /// The ranking of `users[r]` is `ranked[ends[r - 1]..ends[r]]`.
+    /// Concatenated rankings: the ranking of `users[r]` is `ranked[ends[r - 1]..ends[r]]`.
     ranked: Vec<u32>,
     ends: Vec<usize>,
-    /// `values[m * ks.len() + c]`: metric `m` at `ks[c]`, one value per user.
+    /// Values of metric `m` at `ks[c]` in `values[m * ks.len() + c]`, one per user.
     values: Vec<Vec<f64>>,
 }
 
 impl Report {
-    /// Measures rankings; row `r` belongs to `users[r]`. Every user has held-out items.
+    /// Measures rankings. Row `r` belongs to `users[r]`, and every user must have held-out items.
     pub(crate) fn measure(
         users: Vec<u32>,
         ranked: Vec<u32>,
@@ -48,23 +48,23 @@ impl Report {
         Self { n_items: truth.n_items(), ks, users, ranked, ends, values }
     }
 
-    /// The cut-offs, ascending.
+    /// Returns the cut-offs in ascending order.
     pub fn ks(&self) -> &[usize] {
         &self.ks
     }
 
-    /// The evaluated users, in the order of the per-user values.
+    /// Returns the evaluated users, in the order of the per-user values.
     pub fn users(&self) -> &[u32] {
         &self.users
     }
 
-    /// Number of items in the catalogue.
+    /// Returns the number of items in the catalogue.
     pub fn n_items(&self) -> usize {
         self.n_items
     }
 
-    /// The ranking of the `row`-th user of [`users`](Self::users), best first, up to the largest
-    /// cut-off; empty past the last row.
+    /// Returns the ranking of the user at index `row` of [`users`](Self::users), best first, up to
+    /// the largest cut-off. The ranking is empty for an index beyond the last user.
     pub fn ranking(&self, row: usize) -> &[u32] {
         let Some(&end) = self.ends.get(row) else {
             return &[];
@@ -73,21 +73,21 @@ impl Report {
         &self.ranked[start..end]
     }
 
-    /// The metric of every user at `k`, in the order of [`users`](Self::users); `None` if `k` is
-    /// not a cut-off.
+    /// Returns the metric of every user at `k`, in the order of [`users`](Self::users); `None` if
+    /// `k` is not a cut-off.
     pub fn per_user(&self, metric: Metric, k: usize) -> Option<&[f64]> {
         let c = self.ks.iter().position(|&other| other == k)?;
         self.values.get(metric.index() * self.ks.len() + c).map(Vec::as_slice)
     }
 
-    /// The mean of a metric at `k` over users; `None` if `k` is not a cut-off or there are no
-    /// users.
+    /// Returns the mean of a metric at `k` over users; `None` if `k` is not a cut-off or there are
+    /// no users.
     pub fn get(&self, metric: Metric, k: usize) -> Option<f64> {
         let values = self.per_user(metric, k)?;
         (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
     }
 
-    /// All means with their short names, `("P@5", …)`, metric by metric.
+    /// Iterates over all means with their short names, `("P@5", …)`, metric by metric.
     pub fn iter(&self) -> impl Iterator<Item = (String, f64)> + '_ {
         Metric::ALL.into_iter().flat_map(move |metric| {
             self.ks.iter().filter_map(move |&k| {
@@ -96,7 +96,7 @@ impl Report {
         })
     }
 
-    /// Restricts the report to the users for which `keep` returns true.
+    /// Returns a report of only the users for which `keep` returns true.
     pub fn filter_users(&self, keep: impl Fn(u32) -> bool) -> Self {
         let rows: Vec<usize> = (0..self.users.len()).filter(|&r| keep(self.users[r])).collect();
         let (mut ranked, mut ends) = (Vec::new(), Vec::with_capacity(rows.len()));
@@ -118,11 +118,11 @@ impl Report {
         }
     }
 
-    /// Measures the same rankings against another truth, for example one with rare items only.
-    /// Users without an item in it are left out.
+    /// Measures the same rankings against another truth, for example one that contains only rare
+    /// items. Users without an item in it are left out.
     ///
     /// # Errors
-    /// The truth has another number of items.
+    /// Returns an error if the truth has another number of items.
     pub fn with_truth(&self, truth: &Interactions) -> Result<Self> {
         if truth.n_items() != self.n_items {
             return Err(Error::Shape {

@@ -3,10 +3,10 @@ use gemm_common::Parallelism;
 use ndarray::{ArrayView2, ArrayViewMut2, Axis, s};
 use std::sync::Arc;
 
-/// Error of a [`Scorer`]: any error of its model.
+/// The error of a [`Scorer`]: any error of the model.
 pub type ScorerError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Gives every item a score for a user; higher is better.
+/// A model that gives every item a score for a user. A higher score is better.
 ///
 /// ```
 /// use glta_metrics::{Scorer, ScorerError, top_k};
@@ -30,33 +30,33 @@ pub type ScorerError = Box<dyn std::error::Error + Send + Sync>;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub trait Scorer: Sync {
-    /// Number of items, the width of a row of scores.
+    /// Returns the number of items, which is the width of a row of scores.
     fn n_items(&self) -> usize;
 
-    /// Writes the scores of all items for `users` into `out`,
-    /// `(users.len(), n_items)`, row `r` for `users[r]`.
+    /// Writes the scores of all items for `users` into `out: (users.len(), n_items)`; row `r`
+    /// belongs to `users[r]`.
     ///
     /// A score of −∞ excludes the item for this user.
     ///
     /// # Errors
-    /// Any error of the model.
+    /// Returns any error of the model.
     fn score(
         &self,
         users: &[u32],
         out: ArrayViewMut2<'_, f32>,
     ) -> std::result::Result<(), ScorerError>;
 
-    /// Whether [`score_items`](Self::score_items) is supported. A large catalogue is then scored in
-    /// blocks of items, which stay in the cache.
+    /// Returns whether [`score_items`](Self::score_items) is supported. A large catalogue is then
+    /// scored in blocks of items, which stay in the cache. Default `false`.
     fn scores_item_ranges(&self) -> bool {
         false
     }
 
-    /// Writes the scores of the items `first_item..first_item + out.ncols()` for
-    /// `users` into `out`, `(users.len(), items in the range)`.
+    /// Writes the scores of the items `first_item..first_item + out.ncols()` for `users` into `out:
+    /// (users.len(), items in the range)`.
     ///
     /// # Errors
-    /// Those of [`score`](Self::score). The default implementation returns an error.
+    /// Returns the errors of [`score`](Self::score). The default implementation returns an error.
     fn score_items(
         &self,
         _users: &[u32],
@@ -66,19 +66,19 @@ pub trait Scorer: Sync {
         Err("this scorer can only score all items at once".into())
     }
 
-    /// Whether [`top_k`](Self::top_k) makes the lists, because they do not follow from scores of
-    /// single items. Rankings then are these lists, and [`score`](Self::score) is not called for
-    /// them.
+    /// Returns whether [`top_k`](Self::top_k) makes the lists, because they do not follow from
+    /// scores of single items. Rankings are then these lists, and [`score`](Self::score) is not
+    /// called for them. Default `false`.
     fn lists_itself(&self) -> bool {
         false
     }
 
-    /// Returns the best `k` items of each of `users`, best first; a list is shorter if fewer items
-    /// are left. `excluded[n]`, ascending, has the items that the list of `users[n]` must not
-    /// contain.
+    /// Returns the best `k` items of each of `users`, best first. A list is shorter if fewer items
+    /// are left. `excluded[n]` contains, in ascending order, the items that the list of `users[n]`
+    /// must not contain.
     ///
     /// # Errors
-    /// Any error of the model. The default implementation returns an error.
+    /// Returns any error of the model. The default implementation returns an error.
     fn top_k(
         &self,
         _users: &[u32],
@@ -88,16 +88,16 @@ pub trait Scorer: Sync {
         Err("this scorer makes no lists of its own".into())
     }
 
-    /// Whether several threads may score blocks of users at once.
+    /// Returns whether several threads may score blocks of users at once. Default `true`.
     ///
-    /// A scorer that uses all cores itself (a language model) returns `false` and gets one block at
-    /// a time.
+    /// A scorer that uses all cores itself, such as a language model, returns `false` and gets one
+    /// block at a time.
     fn parallel(&self) -> bool {
         true
     }
 }
 
-/// A shared scorer.
+/// Passes every call to the shared scorer.
 impl<S: Scorer + Send + ?Sized> Scorer for Arc<S> {
     fn n_items(&self) -> usize {
         (**self).n_items()
@@ -142,7 +142,7 @@ impl<S: Scorer + Send + ?Sized> Scorer for Arc<S> {
     }
 }
 
-/// Scores by the inner product of a user and an item vector.
+/// A scorer by the inner product of a user vector and an item vector.
 ///
 /// ```
 /// use glta_metrics::{DotScorer, Scorer};
@@ -217,7 +217,7 @@ impl Scorer for DotScorer<'_> {
             .into());
         }
         let rows: Vec<usize> = users.iter().map(|&u| u as usize).collect();
-        // Contiguous (users.len(), dim).
+        // A contiguous copy, (users.len(), dim).
         let gathered = self.users.select(Axis(0), &rows);
         let items = self.items.slice(s![first_item..last_item, ..]);
         let (m, n, k) = (users.len(), items.nrows(), dim);
@@ -249,7 +249,7 @@ impl Scorer for DotScorer<'_> {
                 false,
                 false,
                 false,
-                // Parallelism is over blocks of users.
+                // The blocks of users are computed in parallel, so each product uses one thread.
                 Parallelism::None,
             );
         }

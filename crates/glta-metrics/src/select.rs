@@ -1,4 +1,4 @@
-//! Selects the k best of one row of scores.
+//! Selects the `k` best scores of one row.
 //!
 //! One vectorised pass computes the maximum of every run of [`RUN`] scores. The k-th largest of
 //! these maxima is a lower bound of the k-th best score, so only the few runs that reach it are
@@ -9,13 +9,13 @@ use pulp::{Arch, WithSimd};
 /// An item and its score.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Ranked {
-    /// Item id.
+    /// Id of the item.
     pub item: u32,
-    /// The scorer's score.
+    /// The score that the scorer gave the item.
     pub score: f32,
 }
 
-/// Scores per run.
+/// Number of scores per run.
 const RUN: usize = 32;
 
 /// Reusable buffers of [`Selector::merge`].
@@ -23,7 +23,7 @@ pub(crate) struct Selector {
     arch: Arch,
     maxima: Vec<f32>,
     sorted: Vec<f32>,
-    /// Order keys (see [`key`]) of the candidates.
+    /// Order keys ([`key`]) of the candidates.
     candidates: Vec<u64>,
 }
 
@@ -48,9 +48,9 @@ impl Selector {
         Self { arch: Arch::new(), maxima: Vec::new(), sorted: Vec::new(), candidates: Vec::new() }
     }
 
-    /// Merges the items `first_item..` with these `scores` into `best`, which has the best `k`
-    /// items of lower ids: best first, ties by lower item id. Items with score −∞ are left out, so
-    /// `best` may stay shorter than `k`.
+    /// Merges the items `first_item..` with the given `scores` into `best`, which contains the best
+    /// `k` items of lower ids: best first, ties by lower item id. Items with score −∞ are left out,
+    /// so `best` may stay shorter than `k`.
     pub(crate) fn merge(
         &mut self,
         scores: &[f32],
@@ -66,7 +66,7 @@ impl Selector {
         if k == 0 {
             return Ok(());
         }
-        // A lower bound of the k-th best score.
+        // This is a lower bound of the k-th best score.
         let threshold = match best.get(k - 1) {
             Some(last) => last.score,
             None if self.maxima.len() <= k => f32::NEG_INFINITY,
@@ -77,8 +77,8 @@ impl Selector {
                 *kth
             }
         };
-        // Room for a few times k makes pruning rare. In the worst case, a row full of ties, it
-        // prunes once per `capacity - k` candidates.
+        // Room for a few times k makes pruning rare. In the worst case, a row full of ties,
+        // candidates are pruned once per `capacity - k` additions.
         let capacity = k.saturating_mul(4).max(64);
         let mut least = key(threshold, u32::MAX).max(key(f32::NEG_INFINITY, 0) + 1);
         self.candidates.clear();
@@ -110,23 +110,24 @@ impl Selector {
     }
 }
 
-/// Returns a number that orders by score, and on a tie puts the lower id first.
+/// Encodes a score and an item as a number that orders by score, and on a tie puts the lower id
+/// first.
 ///
-/// `score` is not NaN. Adding zero turns −0 into +0, so that the two tie.
+/// `score` must not be NaN. Adding zero turns −0 into +0, so that the two tie.
 fn key(score: f32, item: u32) -> u64 {
     let bits = (score + 0.0).to_bits();
     let ordered = if bits >> 31 == 0 { bits | 0x8000_0000 } else { !bits };
     (u64::from(ordered) << 32) | u64::from(!item)
 }
 
-/// The item and score of a [`key`].
+/// Decodes the item and the score of a [`key`].
 fn unkey(key: u64) -> Ranked {
     let ordered = (key >> 32) as u32;
     let bits = if ordered >> 31 == 1 { ordered & 0x7fff_ffff } else { !ordered };
     Ranked { item: !(key as u32), score: f32::from_bits(bits) }
 }
 
-/// Writes the maximum of every run, and returns whether any score is NaN.
+/// The operation that writes the maximum of every run, and returns whether any score is NaN.
 struct RunMaxima<'a> {
     scores: &'a [f32],
     maxima: &'a mut Vec<f32>,
@@ -137,7 +138,7 @@ impl WithSimd for RunMaxima<'_> {
 
     #[inline(always)]
     fn with_simd<S: pulp::Simd>(self, _simd: S) -> bool {
-        // Plain lanes; the dispatch compiles them for each instruction set.
+        // Use plain lanes; the dispatch compiles them for each instruction set.
         const LANES: usize = 16;
         self.maxima.clear();
         let (runs, rest) = self.scores.as_chunks::<RUN>();
@@ -178,7 +179,7 @@ mod tests {
     fn by_sorting(scores: &[f32], k: usize) -> Vec<u32> {
         let mut ids: Vec<u32> =
             (0..scores.len() as u32).filter(|&i| scores[i as usize] != f32::NEG_INFINITY).collect();
-        // A stable sort, so ties stay in the order of their ids.
+        // A stable sort keeps ties in the order of their ids.
         ids.sort_by(|&a, &b| scores[b as usize].partial_cmp(&scores[a as usize]).unwrap());
         ids.truncate(k);
         ids

@@ -1,4 +1,4 @@
-//! Full ranking against a plain version at several thread counts, and invalid inputs.
+//! Compares full ranking with a plain version at several thread counts, and tests invalid inputs.
 #![allow(clippy::unwrap_used)]
 
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use glta_metrics::{
 use ndarray::{Array2, ArrayViewMut2};
 use proptest::prelude::*;
 
-/// Small whole numbers: inner products are exact, and many tie.
+/// Returns vectors of small integers, so that inner products are exact and many tie.
 fn vectors(rows: usize, dim: usize, seed: u32) -> Array2<f32> {
     let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(1);
     Array2::from_shape_simple_fn((rows, dim), || {
@@ -99,7 +99,7 @@ fn same_bits_at_any_thread_count() {
     assert_eq!(json["N@10"].as_f64(), one.get(Metric::Ndcg, 10));
 }
 
-/// With 50,000 users per block only ten items fit into one, so there are many item blocks.
+/// With 50,000 users per block only ten items fit into a block, so there are many item blocks.
 #[test]
 fn item_blocks_change_nothing() {
     let (users, items) = (vectors(30, 6, 1), vectors(333, 6, 2));
@@ -212,11 +212,11 @@ fn invalid_rankings_are_rejected() {
     }
 }
 
-/// Modifies the lists of a scorer.
+/// A function that modifies the lists of a scorer.
 type Spoil = fn(&mut Vec<Vec<Ranked>>);
 
-/// Makes its own lists: item ids in descending order, at most `k`, without excluded ones. `broken`
-/// may then modify them.
+/// A scorer that makes its own lists: item ids in descending order, at most `k`, without excluded
+/// ones. `broken` may then modify the lists.
 struct Lister {
     items: u32,
     broken: Spoil,

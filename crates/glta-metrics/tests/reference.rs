@@ -1,4 +1,4 @@
-//! Agreement with pytrec_eval and RecBole; `make_reference.py` computes the reference values.
+//! Compares with pytrec_eval and RecBole; `make_reference.py` computes the reference values.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use glta_data::Interactions;
@@ -37,7 +37,7 @@ fn matrix(rows: &Value, n_items: usize) -> Interactions {
     Interactions::from_pairs(rows.len(), n_items, pairs).unwrap()
 }
 
-/// `("N", 10)` of `N@10`.
+/// Parses a name such as `N@10` to `("N", 10)`.
 fn metric_and_k(name: &str) -> (Metric, usize) {
     let (short, k) = name.split_once('@').unwrap();
     let metric = Metric::ALL.into_iter().find(|m| m.short_name() == short);
@@ -79,7 +79,7 @@ fn equal_to_pytrec_eval_and_recbole() {
 
         check_lists(&report, &case["lists"], &masked.item_degrees());
 
-        // The same rankings, given as lists.
+        // Measure the same rankings, given as lists.
         let ranked = top_k(&scorer, report.users(), &[&masked], 10).unwrap();
         let given: Vec<(u32, Vec<u32>)> = report
             .users()
@@ -105,7 +105,8 @@ fn check_lists(report: &Report, expected: &Value, degrees: &[u32]) {
     }
 }
 
-/// A popularity ranking on real data, against the means that `make_reference.py ML100K_DIR` prints.
+/// Compares a popularity ranking on real data with the means that `make_reference.py ML100K_DIR`
+/// prints.
 #[test]
 #[ignore = "needs GLTA_DATA"]
 fn popularity_on_ml_100k() {

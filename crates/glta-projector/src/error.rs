@@ -1,15 +1,15 @@
 use thiserror::Error;
 
-/// Errors of projecting nodes and of building prompts.
+/// Errors of projectors and of prompts with soft tokens.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The nodes have another width than the projector.
     #[error("the projector takes nodes of shape (n, {expected}), not {got:?}")]
     NodeShape {
-        /// The projector's input dimension `d`.
+        /// Input dimension `d` of the projector.
         expected: usize,
-        /// The shape that was given.
+        /// The actual shape.
         got: Vec<usize>,
     },
     /// A prompt refers to a soft token that does not exist.
@@ -22,7 +22,7 @@ pub enum Error {
         /// Number of soft tokens.
         len: usize,
     },
-    /// A prompt has no token.
+    /// A prompt has neither ordinary nor soft tokens.
     #[error("row {row} of the batch is empty: a prompt needs at least one token")]
     EmptyPrompt {
         /// Row of the batch.
@@ -36,7 +36,7 @@ pub enum Error {
     NotPositive {
         /// Name of the value.
         what: &'static str,
-        /// The value given.
+        /// The actual value.
         value: f64,
     },
     /// A tensor operation failed.

@@ -9,7 +9,7 @@ use crate::Result;
 /// device.
 ///
 /// # Errors
-/// The device is out of memory.
+/// Returns an error if the device is out of memory.
 pub fn normal_var(shape: impl Into<Shape>, std: f64, seed: u64, device: &Device) -> Result<Var> {
     let shape = shape.into();
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
@@ -22,12 +22,12 @@ pub fn normal_var(shape: impl Into<Shape>, std: f64, seed: u64, device: &Device)
     Ok(Var::from_tensor(&Tensor::from_vec(values, shape, device)?)?)
 }
 
-/// The values of [`normal_var`] as an f64 parameter. Parameters that all examples of a batch share
-/// are f64, so that the sum of their gradients does not depend on how a batch is divided among
-/// ranks.
+/// Creates the values of [`normal_var`] as an f64 parameter. Parameters that all examples of a
+/// batch share are f64, so that the sum of their gradients does not depend on how a batch is
+/// divided among ranks.
 ///
 /// # Errors
-/// The device is out of memory.
+/// Returns an error if the device is out of memory.
 pub fn normal_parameter(
     shape: impl Into<Shape>,
     std: f64,

@@ -1,8 +1,8 @@
-//! Graph nodes as tokens of a language model.
+//! Graph nodes as input tokens of a language model.
 //!
 //! A [`Projector`] is the linear layer of the paper's equations 1 and 2. It maps node embeddings
 //! `(n, d)` to *soft tokens* `(n, hidden)`: input embeddings that take the place of ordinary tokens
-//! in a prompt. [`splice`] combines both into a batch of prompts.
+//! in a prompt. [`splice`] combines soft and ordinary tokens into a batch of prompts.
 //!
 //! ```
 //! use candle_core::{Device, Tensor};

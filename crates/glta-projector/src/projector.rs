@@ -7,9 +7,10 @@ use crate::{Error, Result, normal_parameter};
 /// Trained tensors by name, sorted by name.
 pub type Parameters = BTreeMap<String, Var>;
 
-/// Linear map from node embeddings to soft tokens: `V = E Wᵀ + b` (equations 1
-/// and 2 of the paper), `E: (n, d)`, `W: (hidden, d)`, `b: (hidden)`. The weights are
-/// f64 ([`normal_parameter`]).
+/// Linear map from node embeddings to soft tokens, `V = E Wᵀ + b` (equations 1 and 2 of the paper),
+/// with `E: (n, d)`, `W: (hidden, d)` and `b: (hidden)`.
+///
+/// The weights are f64 ([`normal_parameter`]).
 ///
 /// ```
 /// use candle_core::{DType, Device, Tensor};
@@ -27,12 +28,14 @@ pub struct Projector {
 }
 
 impl Projector {
-    /// Creates a projector. Nodes with a root mean square of one become soft tokens with a root
-    /// mean square of about `token_rms`. Set it to that of the language model's token embeddings,
-    /// so that the first layers stay in the range they were trained for.
+    /// Creates a projector from nodes `(n, d)` to soft tokens `(n, hidden)`.
+    ///
+    /// Nodes with a root mean square of one become soft tokens with a root mean square of about
+    /// `token_rms`. Set `token_rms` to the root mean square of the language model's token
+    /// embeddings, so that the first layers stay in the range they were trained for.
     ///
     /// # Errors
-    /// A size is zero, or `token_rms` is not positive.
+    /// Returns an error if a size is zero, or if `token_rms` is not positive.
     pub fn new(
         d: usize,
         hidden: usize,
@@ -58,7 +61,7 @@ impl Projector {
     /// differentiable with respect to the weights and the nodes.
     ///
     /// # Errors
-    /// [`Error::NodeShape`] if the nodes are not `(n, d)`.
+    /// Returns [`Error::NodeShape`] if the nodes are not `(n, d)`.
     pub fn forward(&self, nodes: &Tensor) -> Result<Tensor> {
         let (_, d) = self.weight.dims2()?;
         if nodes.dims().len() != 2 || nodes.dims()[1] != d {
@@ -68,7 +71,7 @@ impl Projector {
         Ok(tokens.broadcast_add(&self.bias)?.to_dtype(nodes.dtype())?)
     }
 
-    /// Adds the trained tensors as `{name}.weight` and `{name}.bias`.
+    /// Adds the trained tensors to `parameters` as `{name}.weight` and `{name}.bias`.
     pub fn collect(&self, name: &str, parameters: &mut Parameters) {
         parameters.insert(format!("{name}.weight"), self.weight.clone());
         parameters.insert(format!("{name}.bias"), self.bias.clone());

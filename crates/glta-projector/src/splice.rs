@@ -7,7 +7,7 @@ use crate::{Error, Result};
 pub enum Piece {
     /// Ordinary tokens, as vocabulary ids.
     Tokens(Vec<u32>),
-    /// The soft token in this row of the tensor passed to [`splice`].
+    /// Index of a soft token: a row of the tensor passed to [`splice`].
     Soft(u32),
 }
 
@@ -15,13 +15,13 @@ pub enum Piece {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct SoftBatch {
-    /// `(batch, seq, hidden)`; rows are padded with zeros on the right.
+    /// Input embeddings, `(batch, seq, hidden)`; rows are padded with zeros on the right.
     pub embeds: Tensor,
-    /// Length of each row without padding.
+    /// Number of tokens of each row, without padding.
     pub lengths: Vec<usize>,
 }
 
-/// Builds the input embeddings of prompts of ordinary and soft tokens.
+/// Builds the input embeddings of prompts with ordinary and soft tokens.
 ///
 /// `soft` is `(m, hidden)`. `embed` returns the embeddings of ordinary tokens, `(len, hidden)`.
 /// Gradients flow to `soft`.
@@ -40,7 +40,7 @@ pub struct SoftBatch {
 /// ```
 ///
 /// # Errors
-/// An empty batch or row, or an index outside `soft`.
+/// Returns an error for an empty batch or row, or for an index outside `soft`.
 pub fn splice<E>(
     rows: &[Vec<Piece>],
     soft: &Tensor,
@@ -69,8 +69,8 @@ where
     }
     let seq = lengths.iter().copied().max().unwrap_or(0);
 
-    // A table of all vectors: soft tokens, a zero row for padding, and each distinct ordinary token
-    // once. One gather from it gives the batch.
+    // The table has all vectors: soft tokens, a zero row for padding, and each distinct ordinary
+    // token once. One gather from the table gives the batch.
     let pad = n_soft as u32;
     let mut ids: Vec<u32> = rows
         .iter()

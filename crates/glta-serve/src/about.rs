@@ -1,4 +1,4 @@
-//! The description of a model, from its folder.
+//! Describes a model from its folder.
 
 use std::fs::File;
 use std::io;
@@ -10,24 +10,24 @@ use sha2::{Digest, Sha256};
 
 use crate::{Error, Result};
 
-/// Name, date, hash, settings and figures of a model.
+/// The description of a model: name, date, hash, settings and validation results.
 #[derive(Debug, Clone)]
 pub(crate) struct About {
     pub(crate) name: String,
-    /// When its last file was written, by RFC 3339.
+    /// Time when the last file of the model was written, in RFC 3339.
     pub(crate) date: String,
-    /// SHA-256 of the names and contents of its files.
+    /// SHA-256 of the names and contents of the model's files.
     pub(crate) hash: String,
     pub(crate) settings: Value,
-    /// Validation figures of the fit.
+    /// Values that the fit measured on validation data.
     pub(crate) validation: Value,
 }
 
-/// The file that a run writes last.
+/// Name of the file that a run writes last.
 pub(crate) const LAST_FILE: &str = "history.json";
 
 impl About {
-    /// Describes a folder; `folder` must not be a link.
+    /// Describes the model in a folder. `folder` must not be a link.
     pub(crate) fn of(folder: &Path) -> Result<Self> {
         let io = |path: &Path| {
             let path = path.to_owned();

@@ -1,4 +1,4 @@
-//! Errors of the HTTP API.
+//! Error responses of the HTTP API.
 
 use std::fmt::Display;
 
@@ -7,7 +7,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
-/// A status and a message: `{"error": "..."}`.
+/// An error response: a status and a message, `{"error": "..."}`.
 #[derive(Debug)]
 pub(crate) struct ApiError {
     pub(crate) status: StatusCode,
@@ -22,17 +22,17 @@ impl ApiError {
         Self { status, message: message.into() }
     }
 
-    /// The request is invalid.
+    /// Returns the error for an invalid request.
     pub(crate) fn bad_request(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, message)
     }
 
-    /// The model does not have this id or field.
+    /// Returns the error for an id or a field that the model does not have.
     pub(crate) fn not_found(message: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, message)
     }
 
-    /// An error that the client did not cause.
+    /// Returns the error for a problem that the client did not cause.
     pub(crate) fn internal(error: impl Display) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
     }

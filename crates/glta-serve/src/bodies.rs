@@ -1,4 +1,4 @@
-//! Bodies of requests and responses; `/openapi.json` and `/schema.json` describe them.
+//! Bodies of requests and responses. `/openapi.json` and `/schema.json` describe them.
 
 use std::collections::BTreeMap;
 
@@ -7,18 +7,18 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
-/// Fields of an item, each with its values.
+/// The fields of an item, each with its values.
 pub(crate) type Fields = BTreeMap<String, Vec<String>>;
 
-/// Body of `POST /recommend`: exactly one of `user` and `items`.
+/// Body of `POST /recommend`, with exactly one of `user` and `items`.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Request {
-    /// Raw id of a user.
+    /// Raw id of the user.
     pub(crate) user: Option<String>,
-    /// Raw ids of the items of any user. If it is empty, the most popular items are recommended.
+    /// Raw ids of the items of any user. For an empty list, the most popular items are recommended.
     pub(crate) items: Option<Vec<String>>,
-    /// Length of the list.
+    /// Length of the list of recommendations.
     #[serde(default = "default_k", deserialize_with = "whole")]
     #[schema(default = 10, minimum = 1)]
     pub(crate) k: usize,
@@ -27,10 +27,11 @@ pub(crate) struct Request {
     pub(crate) exclude: Vec<String>,
     /// Raw ids of the only items that can be in the list.
     pub(crate) among: Option<Vec<String>>,
-    /// Only items whose field has this value, such as `{"category": "Tea"}`.
+    /// Field values that an item must have to be in the list, such as `{"category": "Tea"}`.
     #[serde(default)]
     pub(crate) filter: BTreeMap<String, String>,
-    /// Also items that the user already has, for products that are bought again.
+    /// Whether the list may contain items that the user already has, for products that are bought
+    /// again.
     #[serde(default)]
     pub(crate) allow_known: bool,
 }
@@ -39,7 +40,7 @@ fn default_k() -> usize {
     10
 }
 
-/// An integer, also in the form `10.0`.
+/// Reads an integer, also in the form `10.0`.
 fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
     let number = f64::deserialize(deserializer)?;
     if number < 0.0 || number.fract() != 0.0 || number > u32::MAX.into() {
@@ -55,15 +56,15 @@ pub(crate) struct Batch {
     pub(crate) requests: Vec<Request>,
 }
 
-/// Query of `GET /items` and `GET /users`.
+/// Query parameters of `GET /items` and `GET /users`.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Find {
-    /// Words to search for, in any case.
+    /// Words to search for, ignoring case.
     #[serde(default)]
     pub(crate) q: String,
-    /// Maximum number of entries: 30, at most 200.
+    /// Maximum number of entries. Default 30, at most 200.
     #[serde(default = "default_listed")]
     #[param(default = 30, minimum = 1, maximum = 200)]
     pub(crate) limit: usize,
@@ -79,26 +80,26 @@ pub(crate) struct Entry {
     pub(crate) item: String,
     pub(crate) title: String,
     pub(crate) text: String,
-    /// The item's other fields.
+    /// The other fields of the item.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) fields: Fields,
-    /// Log-probability among all items; of similar items, their similarity.
+    /// Log-probability among all items; for similar items, the similarity.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub(crate) score: Option<f32>,
 }
 
-/// Recommendations for one request.
+/// Answer to one request for recommendations.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Answer {
-    /// Number of the model.
+    /// Number of the model that answered, counted from the start of the service.
     pub(crate) model: u64,
     /// The user's items, or the items of the request.
     pub(crate) history: Vec<Entry>,
     pub(crate) recommendations: Vec<Entry>,
 }
 
-/// Answers to a batch, in the order of its requests.
+/// Answers to a batch, in the order of the requests.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct BatchAnswer {
     pub(crate) results: Vec<BatchResult>,
@@ -116,9 +117,9 @@ pub(crate) enum BatchResult {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum By {
-    /// By text.
+    /// Similarity of the texts.
     Text,
-    /// By common users.
+    /// Similarity by common users.
     People,
 }
 
@@ -126,12 +127,13 @@ pub(crate) enum By {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SimilarRequest {
-    /// Raw id of the item.
+    /// Raw id of the item whose similar items are requested.
     pub(crate) item: String,
     #[serde(default = "default_k", deserialize_with = "whole")]
     #[schema(default = 10, minimum = 1)]
     pub(crate) k: usize,
-    /// By default by text if the model has text vectors, otherwise by common users.
+    /// Kind of similarity. Default by text if the model has text vectors, otherwise by common
+    /// users.
     pub(crate) by: Option<By>,
     #[serde(default)]
     pub(crate) exclude: Vec<String>,
@@ -148,7 +150,7 @@ pub(crate) struct SimilarAnswer {
     pub(crate) similar: Vec<Entry>,
 }
 
-/// Body of `POST /explain`: exactly one of `user` and `items`.
+/// Body of `POST /explain`, with exactly one of `user` and `items`.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ExplainRequest {
@@ -162,16 +164,16 @@ pub(crate) struct ExplainRequest {
     pub(crate) k: usize,
 }
 
-/// The contributions to an item's score in the linear model.
+/// The contributions to the score of an item in the linear model.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ExplainAnswer {
     pub(crate) model: u64,
     pub(crate) item: String,
     pub(crate) title: String,
     pub(crate) score: f32,
-    /// The contribution of the item's popularity.
+    /// Contribution of the item's popularity.
     pub(crate) popularity: f32,
-    /// The contribution of those of the user's items that are not listed.
+    /// Total contribution of the user's items that are not listed.
     pub(crate) others: f32,
     /// The user's items, the largest contribution first.
     pub(crate) items: Vec<Part>,
@@ -191,26 +193,28 @@ pub(crate) struct Part {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewInteraction {
-    /// Raw user id; an unknown user is added.
+    /// Raw id of the user. An unknown user is added.
     #[schema(min_length = 1, max_length = 512)]
     pub(crate) user: String,
-    /// Raw item id. If the item is not in the catalogue, the interaction takes effect when it is.
+    /// Raw id of the item. An interaction with an item that is not in the catalogue takes effect
+    /// when the item is added.
     #[schema(min_length = 1, max_length = 512)]
     pub(crate) item: String,
-    /// Seconds since 1970, or a date and time in RFC 3339.
+    /// Time in seconds since 1970, or a date and time in RFC 3339.
     pub(crate) time: Option<Time>,
-    /// The sender's id of the interaction; a repeated one is not stored again.
+    /// Id of the interaction, chosen by the sender. An interaction with a known id is not stored
+    /// again.
     #[schema(min_length = 1, max_length = 512)]
     pub(crate) id: Option<String>,
 }
 
-/// A time in one of two forms.
+/// A time as a number or as a text.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(untagged)]
 pub(crate) enum Time {
-    /// Seconds since 1970.
+    /// Number of seconds since 1970.
     Seconds(f64),
-    /// In RFC 3339, such as `2026-11-30T12:00:00Z`.
+    /// Date and time in RFC 3339, such as `2026-11-30T12:00:00Z`.
     Text(String),
 }
 
@@ -221,17 +225,18 @@ pub(crate) struct Stored {
     pub(crate) stored: usize,
     /// Number of interactions that were already stored.
     pub(crate) repeated: usize,
-    /// Items that are not in the catalogue; their interactions take effect when they are.
+    /// Raw ids of items that are not in the catalogue. Their interactions take effect when the
+    /// items are added.
     pub(crate) unknown_items: Vec<String>,
 }
 
-/// Body of `PUT /items/{id}`: the item's fields. `title` (or `name`), `category` (or `genres`) and
-/// `description` (or `text`) make its text; all other fields can be used in filters.
+/// Body of `PUT /items/{id}`: the fields of the item. `title` (or `name`), `category` (or `genres`)
+/// and `description` (or `text`) make its text. All other fields can be used in filters.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(transparent)]
 pub(crate) struct ItemBody(pub(crate) BTreeMap<String, FieldValue>);
 
-/// A value or several values of a field.
+/// One or several values of a field.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(untagged)]
 pub(crate) enum FieldValue {
@@ -245,46 +250,46 @@ pub(crate) enum FieldValue {
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct PutAnswer {
     pub(crate) item: String,
-    /// Whether the item is new. The model learns a changed text of a known item with the next fit.
+    /// Whether the item is new. The next fit learns the changed text of a known item.
     pub(crate) created: bool,
 }
 
-/// The description of the model.
+/// Description of the model that answers requests.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ModelAnswer {
-    /// Number of the loaded model since the start.
+    /// Number of the loaded model, counted from the start of the service.
     pub(crate) model: u64,
-    /// Name of its folder.
+    /// Name of the model's folder.
     pub(crate) name: String,
-    /// When its last file was written, by RFC 3339.
+    /// Time when the last file of the model was written, in RFC 3339.
     #[schema(format = DateTime)]
     pub(crate) date: String,
-    /// SHA-256 of its files.
+    /// SHA-256 of the names and contents of the model's files.
     pub(crate) hash: String,
     pub(crate) users: usize,
     pub(crate) items: usize,
-    /// The complete configuration of its fit.
+    /// The complete configuration of the fit.
     pub(crate) settings: Value,
-    /// Validation figures of the fit.
+    /// Values that the fit measured on validation data.
     pub(crate) validation: Value,
-    /// Fields that lists can be filtered by, with their most frequent values.
+    /// Fields by which lists can be filtered, with their most frequent values.
     pub(crate) fields: BTreeMap<String, Vec<FieldCount>>,
     /// Whether `/explain` is available.
     pub(crate) explains: bool,
     pub(crate) writes: Writes,
 }
 
-/// A value and the number of items that have it.
+/// A value of a field, and the number of items that have it.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct FieldCount {
     pub(crate) value: String,
     pub(crate) items: usize,
 }
 
-/// The number of writes since the model was fitted.
+/// Numbers of writes that the journal contains.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Writes {
-    /// Pairs of a user and an item.
+    /// Number of pairs of a user and an item.
     pub(crate) interactions: usize,
     pub(crate) items: usize,
     /// Number of deleted users.
@@ -295,13 +300,13 @@ pub(crate) struct Writes {
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Health {
     pub(crate) status: &'static str,
-    /// Number of the loaded model since the start.
+    /// Number of the loaded model, counted from the start of the service.
     pub(crate) model: u64,
     pub(crate) users: usize,
     pub(crate) items: usize,
 }
 
-/// The message.
+/// Body of an error response.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ErrorBody {
     pub(crate) error: String,

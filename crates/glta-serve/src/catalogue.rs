@@ -1,4 +1,4 @@
-//! Items that were added or changed: the current model and every later one receive them.
+//! Items that were added or changed. The current model and every later one receive them.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -14,16 +14,16 @@ use crate::model::Model;
 use crate::search::Search;
 use crate::store::ModelStore;
 
-/// Encoders for the texts of new items that are not in the model's folder.
+/// Text encoders for new items, other than those in the model's folder.
 #[derive(Clone)]
 pub(crate) struct Encoders {
-    /// The folder of the checkpoint.
+    /// Folder of the checkpoint of the language model.
     pub(crate) llm: Option<PathBuf>,
     pub(crate) device: Device,
     pub(crate) sentence: Option<Arc<dyn TextEncoder>>,
 }
 
-/// The items, and the models that receive them.
+/// The items that were added or changed, and the store of the models that receive them.
 pub(crate) struct Catalogue {
     store: Arc<ModelStore>,
     encoders: Encoders,
@@ -33,7 +33,7 @@ pub(crate) struct Catalogue {
 }
 
 impl Catalogue {
-    /// `put` are the items of the journal.
+    /// Creates a catalogue. `put` contains the items of the journal.
     pub(crate) fn new(
         store: Arc<ModelStore>,
         encoders: Encoders,
@@ -42,19 +42,19 @@ impl Catalogue {
         Self { store, encoders, count: put.len().into(), put: put.into() }
     }
 
-    /// Number of items that were added or changed.
+    /// Returns the number of items that were added or changed.
     pub(crate) fn len(&self) -> usize {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// Uses a loaded model for requests, after it received all items.
+    /// Adds all items to a loaded model and makes it the current model.
     pub(crate) fn publish(&self, model: Model) {
         let put = self.put.lock().unwrap_or_else(PoisonError::into_inner);
         let grown = self.take_in(&model, &put);
         self.store.publish(grown.unwrap_or(model));
     }
 
-    /// Passes the items of the journal to the current model.
+    /// Adds the items of the journal to the current model.
     pub(crate) fn start(&self) {
         let put = self.put.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(grown) = self.take_in(&self.store.current(), &put) {
@@ -62,8 +62,8 @@ impl Catalogue {
         }
     }
 
-    /// Passes items to a model, or returns another one that has them. A warning names items that
-    /// cannot be added.
+    /// Adds items to a model. Returns another model with the items if the model lacks some of them.
+    /// Logs a warning if they cannot be added.
     fn take_in(&self, model: &Model, put: &BTreeMap<String, Item>) -> Option<Model> {
         if put.is_empty() {
             return None;
@@ -96,7 +96,7 @@ impl Catalogue {
         } else if model.grows && model.read().grows_in_place() {
             model.add_item(&item)?;
         } else {
-            // In a copy, because this takes long and the model must answer.
+            // Change a copy, because this takes long and the model must answer.
             self.store.publish(self.grown(&model, &with)?);
         }
         self.count.store(with.len(), Ordering::Relaxed);
@@ -104,7 +104,7 @@ impl Catalogue {
         Ok(known.is_none())
     }
 
-    /// The model of the same folder with these items.
+    /// Returns a model of the same folder to which the items in `put` were added.
     fn grown(&self, model: &Model, put: &BTreeMap<String, Item>) -> glta_align::Result<Model> {
         if model.read().has_prompt() {
             return Err(glta_align::Error::Unsupported(
@@ -133,7 +133,7 @@ impl Catalogue {
 
 fn replace_known<'a>(recommender: &mut Recommender, items: impl Iterator<Item = &'a Item>) {
     for item in items {
-        // Unknown items are rejected.
+        // The recommender rejects unknown items.
         let _ = recommender.replace_item(item);
     }
 }

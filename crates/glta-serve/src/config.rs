@@ -7,7 +7,7 @@ use tokio::sync::Semaphore;
 
 use crate::{Error, Result};
 
-/// Settings of the service; times are in milliseconds.
+/// Settings of the service. Times are in milliseconds.
 ///
 /// ```
 /// use glta_serve::ServeConfig;
@@ -21,50 +21,54 @@ use crate::{Error, Result};
 pub struct ServeConfig {
     /// Folder of a fitted model, or a link to one. There is no default.
     pub model: PathBuf,
-    /// Folder of the model's checkpoint; `None` for a model without a language model.
+    /// Folder of the language model's checkpoint; `None`, the default, for a model without one.
     pub llm: Option<PathBuf>,
     /// Address of the server. The default, `127.0.0.1:8080`, can only be reached from this machine.
     /// Port 0 chooses a free port. Not used if [`router`](crate::router) is mounted.
     pub listen: SocketAddr,
-    /// Maximum length of a list: 100.
+    /// Maximum length of a list. Default 100.
     pub max_k: usize,
-    /// Maximum number of requests in `/recommend/batch`: 256.
+    /// Maximum number of requests in `/recommend/batch`. Default 256.
     pub max_requests: usize,
-    /// Maximum number of items in a request: 1000.
+    /// Maximum number of items in a request. Default 1000.
     pub max_items: usize,
-    /// Maximum size of a body in bytes: 256 KiB.
+    /// Maximum size of a body in bytes. Default 256 KiB.
     pub max_body: usize,
-    /// Maximum number of requests that wait for the model: 1024. Others get status 503.
+    /// Maximum number of requests that wait for the model; others get status 503. Default 1024.
     pub queue: usize,
-    /// Maximum number of requests in a batch of the model: 32. With 1 there are no batches.
+    /// Maximum number of requests in a batch of the model; 1 disables batches. Default 32.
     pub batch: usize,
-    /// Time that a request waits for others to form a batch: 2 ms. A model without a prompt path
-    /// does not wait.
+    /// Time that a request waits for others to form a batch. A model without a prompt path does not
+    /// wait. Default 2 ms.
     pub batch_wait_ms: u64,
-    /// Time until a request gets status 504: 10 s.
+    /// Time until a request gets status 504. Default 10 s.
     pub timeout_ms: u64,
-    /// Time between two checks of `model` for a new model: 2 s.
+    /// Time between two checks of `model` for a new model. Default 2 s.
     pub watch_ms: u64,
-    /// File of the writes. By default it is `NAME.journal.sqlite` next to the model's folder or
-    /// link. The first write creates it.
+    /// File of the journal, which stores the writes. The default is `NAME.journal.sqlite` next to
+    /// the model's folder or link. The first write creates the file.
     pub journal: Option<PathBuf>,
-    /// The token that writes must send as `Authorization: Bearer TOKEN`. Without a token, writes
-    /// are accepted only if `listen` is a loopback address.
+    /// Token that writes must send as `Authorization: Bearer TOKEN`. Without a token, the default,
+    /// writes are accepted only if `listen` is a loopback address.
     pub token: Option<Token>,
-    /// Origins, such as `https://shop.example`, whose pages may send requests; `*` for all. Empty
-    /// by default.
+    /// Origins, such as `https://shop.example`, whose pages may send requests; `*` for all. Default
+    /// none.
     pub allow_origin: Vec<String>,
-    /// Maximum number of open connections: 1024, fewer if the process may open fewer files. A
-    /// further one closes the connection that has waited longest. Not used if the router is
-    /// mounted, like the following times.
+    /// Maximum number of open connections, or fewer if the process may open fewer files. A further
+    /// connection closes the one that has waited longest. Not used if the router is mounted.
+    /// Default 1024.
     pub connections: usize,
-    /// Time until the head of a request must be complete: 10 s.
+    /// Time until the head of a request must be complete. Not used if the router is mounted.
+    /// Default 10 s.
     pub head_ms: u64,
-    /// Time until the body of a request must be complete: 10 s. Also used if the router is mounted.
+    /// Time until the body of a request must be complete. Also used if the router is mounted.
+    /// Default 10 s.
     pub body_ms: u64,
-    /// Time after which a client that does not read its answer is disconnected: 10 s.
+    /// Time after which a client that does not read its answer is disconnected. Not used if the
+    /// router is mounted. Default 10 s.
     pub unread_ms: u64,
-    /// Maximum time that a shutdown waits for complete requests: 10 s.
+    /// Maximum time that a shutdown waits for complete requests. Not used if the router is mounted.
+    /// Default 10 s.
     pub drain_ms: u64,
 }
 
@@ -81,7 +85,7 @@ pub struct ServeConfig {
 pub struct Token(String);
 
 impl Token {
-    /// A token.
+    /// Creates a token from a secret.
     pub fn new(secret: impl Into<String>) -> Self {
         Self(secret.into())
     }
@@ -124,14 +128,14 @@ impl Default for ServeConfig {
     }
 }
 
-/// Shorter intervals would keep a core busy.
+/// Minimum of `watch_ms`. Shorter intervals would keep a core busy.
 const MIN_WATCH_MS: u64 = 10;
 
 impl ServeConfig {
     /// Checks every field.
     ///
     /// # Errors
-    /// [`Error::Config`] with the first invalid field.
+    /// Returns [`Error::Config`] for the first invalid field.
     pub fn validate(&self) -> Result<()> {
         let invalid = |field, problem: &str| Err(Error::Config { field, problem: problem.into() });
         if self.model.as_os_str().is_empty() {

@@ -1,4 +1,4 @@
-//! Counts and times requests.
+//! Counts requests and measures their duration.
 
 use std::time::Instant;
 
@@ -8,7 +8,7 @@ use crate::api_error::ApiResult;
 use crate::metrics::RequestLabels;
 use crate::service::Service;
 
-/// Counts and times the response of `work`.
+/// Runs `work`, counts the response and measures the duration.
 pub(crate) async fn counted<T: IntoResponse>(
     service: &Service,
     path: &'static str,

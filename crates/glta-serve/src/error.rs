@@ -4,43 +4,43 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-/// Errors that prevent the service from starting or end it.
+/// Errors that prevent the start of the service or end it.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A field of the configuration has an invalid value.
     #[error("configuration: {field}: {problem}")]
     Config {
-        /// The field, such as `max_k`.
+        /// Name of the field, such as `max_k`.
         field: &'static str,
         /// What is wrong and which values are valid.
         problem: String,
     },
-    /// The model's file cannot be read.
+    /// A file of the model cannot be read.
     #[error("cannot read {path}")]
     Io {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// The error of the operating system.
         source: io::Error,
     },
-    /// The model needs a language model, but the configuration has none.
+    /// The model needs a language model, but the configuration names none.
     #[error(
         "{model} was trained with a language model: name the folder of that checkpoint (`llm`)"
     )]
     NoLanguageModel {
-        /// Folder of the run.
+        /// Folder of the model.
         model: PathBuf,
     },
     /// The journal cannot be used.
     #[error("the journal {path}: {problem}")]
     Journal {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// The problem, and what to do.
+        /// What is wrong and what to do.
         problem: String,
     },
-    /// The run or its language model cannot be loaded.
+    /// The model or its language model cannot be loaded.
     #[error(transparent)]
     Align(#[from] glta_align::Error),
     /// A thread of the service cannot be started.
@@ -54,7 +54,7 @@ pub enum Error {
     /// The address is in use, not permitted, or does not belong to this machine.
     #[error("cannot listen at {address}")]
     Listen {
-        /// The address of the configuration.
+        /// The configured address.
         address: SocketAddr,
         /// The error of the operating system.
         source: io::Error,

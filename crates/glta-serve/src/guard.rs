@@ -1,4 +1,4 @@
-//! Permission to write, and access from pages of other origins.
+//! Checks permission to write, and access from pages of other origins.
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
@@ -50,7 +50,7 @@ fn refusal(service: &Service, headers: &HeaderMap) -> Option<ApiError> {
         let (scheme, token) = value.split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
     });
-    // Hashes, so that the time of the comparison does not reveal the token.
+    // Compare hashes, so that the time of the comparison does not reveal the token.
     let hash = |token: &str| Sha256::digest(token.as_bytes());
     match given {
         Some(given) if hash(given) == hash(token.secret()) => None,
@@ -62,13 +62,13 @@ fn refusal(service: &Service, headers: &HeaderMap) -> Option<ApiError> {
     }
 }
 
-/// Whether an origin is that of the service, as the client names it.
+/// Returns whether an origin is that of the service, as the client names it in `host`.
 fn same_origin(origin: &str, host: Option<&str>) -> bool {
     let named = origin.split_once("://").map(|(_, rest)| rest);
     named.is_some() && named == host
 }
 
-/// Whether a `Host` is an address or `localhost`.
+/// Returns whether a `Host` is an IP address or `localhost`.
 fn is_local(host: &str) -> bool {
     let uri: Result<Uri, _> = format!("http://{host}/").parse();
     let Ok(uri) = uri else { return false };
@@ -81,7 +81,8 @@ fn allows(service: &Service, origin: &str) -> bool {
     service.config().allow_origin.iter().any(|allowed| allowed == "*" || allowed == origin)
 }
 
-/// Tells browsers which pages of other origins may read answers, and answers preflight requests.
+/// Adds the headers that tell browsers which pages of other origins may read answers, and answers
+/// preflight requests.
 pub(crate) async fn origins(
     State(service): State<Service>,
     request: Request,

@@ -7,13 +7,13 @@ use glta_align::{Config, LanguageModel, Recommender};
 
 use crate::{Error, Result};
 
-/// Opens runs in sequence, with the language model that they need.
+/// A loader of runs and of the language model that they need.
 pub(crate) struct Loader {
-    /// The folder of the checkpoint.
+    /// Folder of the checkpoint of the language model.
     llm: Option<PathBuf>,
     device: Device,
-    /// The language model of the last run, if it needed one, and the configuration of that run. The
-    /// recommender shares the weights, so keeping them needs no memory.
+    /// Configuration and language model of the last run, if it needed one. The recommender shares
+    /// the weights, so keeping them needs no memory.
     language: Option<(Config, LanguageModel)>,
 }
 
@@ -22,13 +22,13 @@ impl Loader {
         Self { llm: llm.map(Path::to_owned), device: device.clone(), language: None }
     }
 
-    /// The folder of the checkpoint.
+    /// Returns the folder of the checkpoint.
     pub(crate) fn llm(&self) -> Option<&Path> {
         self.llm.as_deref()
     }
 
-    /// Opens the run in `model`. The checkpoint is only loaded if answers of the run need it and
-    /// the last run had another one or other options.
+    /// Opens the run in the folder `model`. The checkpoint is loaded only if answers of the run
+    /// need it and the last run had another one or other options.
     pub(crate) fn open(&mut self, model: &Path) -> Result<Recommender> {
         match Recommender::open(model) {
             Err(glta_align::Error::NoLlm) => self.open_with_language(model),
@@ -80,7 +80,7 @@ mod tests {
         support::copy(&support::llm(), llm.path());
         let mut loader = Loader::new(Some(llm.path()), &support::CPU);
         let first = loader.open(run.path()).unwrap();
-        // From here on, loading it again would fail.
+        // From here on, loading the checkpoint again would fail.
         std::fs::remove_file(llm.path().join("config.json")).unwrap();
         let second = loader.open(run.path()).unwrap();
         assert_eq!(first.recommend(0, 3).unwrap(), second.recommend(0, 3).unwrap());

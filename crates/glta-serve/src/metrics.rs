@@ -10,14 +10,14 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
-/// Path and status of answered requests.
+/// Labels of the request counter: path and status of an answered request.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct RequestLabels {
     pub(crate) path: &'static str,
     pub(crate) status: u16,
 }
 
-/// All metrics; their names begin with `glta_`.
+/// All metrics, whose names begin with `glta_`.
 pub(crate) struct Metrics {
     registry: Registry,
     pub(crate) requests: Family<RequestLabels, Counter>,
@@ -31,7 +31,7 @@ pub(crate) struct Metrics {
     pub(crate) cut_off: Family<CutOffLabels, Counter>,
 }
 
-/// Reason why a connection was closed.
+/// Label of the counter of closed connections: the reason.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct CutOffLabels {
     pub(crate) reason: &'static str,

@@ -1,4 +1,4 @@
-//! A loaded model.
+//! A loaded model with its description and search index.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,19 +12,19 @@ use crate::about::About;
 use crate::bodies::Entry;
 use crate::search::Search;
 
-/// A recommender and its number.
+/// A recommender with its number, folder and description.
 pub(crate) struct Model {
     recommender: RwLock<Recommender>,
     search: RwLock<Search>,
     users: usize,
     items: AtomicUsize,
-    /// Number of this model since the start, from 1, which is part of every answer.
+    /// Number of the model, counted from the start of the service, which is part of every answer.
     pub(crate) version: u64,
-    /// The folder, without links.
+    /// Path of the folder, without links.
     pub(crate) folder: PathBuf,
-    /// Whether the recommender can add items.
+    /// Whether the recommender can add items in place.
     pub(crate) grows: bool,
-    /// Whether its answers run a prompt.
+    /// Whether answers of the recommender run a prompt.
     pub(crate) prompts: bool,
     pub(crate) about: About,
 }
@@ -49,7 +49,7 @@ impl Model {
         })
     }
 
-    /// The same model with another recommender of its folder.
+    /// Returns the same model with another recommender of the same folder.
     pub(crate) fn grown(&self, recommender: Recommender) -> Self {
         Self {
             search: RwLock::new(Search::new(recommender.items())),
@@ -64,7 +64,7 @@ impl Model {
         }
     }
 
-    /// The recommender; hold the lock only while a request computes.
+    /// Returns the recommender. Hold the lock only while a request computes.
     pub(crate) fn read(&self) -> RwLockReadGuard<'_, Recommender> {
         self.recommender.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -73,7 +73,7 @@ impl Model {
         self.recommender.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Number of users and of items, without waiting.
+    /// Returns the number of users and of items, without waiting.
     pub(crate) fn size(&self) -> (usize, usize) {
         (self.users, self.items.load(Ordering::Relaxed))
     }
@@ -96,7 +96,7 @@ impl Model {
     }
 }
 
-/// An item of the catalogue in the form of answers.
+/// Returns an item of the catalogue in the form of answers.
 pub(crate) fn entry(recommender: &Recommender, item: u32, score: Option<f32>) -> Entry {
     let record = &recommender.items()[item as usize];
     Entry {

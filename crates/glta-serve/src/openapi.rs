@@ -37,7 +37,7 @@ use crate::{pages, recommend, similar, writes};
 )]
 struct Api;
 
-/// The authorisation of writes.
+/// A modifier that adds the authorisation of writes to the description.
 struct Writing;
 
 impl Modify for Writing {
@@ -51,7 +51,8 @@ pub(crate) async fn openapi(State(service): State<Service>) -> Json<Value> {
     Json(described(service.config()))
 }
 
-/// The description with the limits of a configuration, and with facts that are not in the types.
+/// Returns the description with the limits of a configuration, and with facts that are not in the
+/// types.
 fn described(config: &ServeConfig) -> Value {
     let mut api = serde_json::to_value(Api::openapi()).unwrap_or_default();
     let schemas = &mut api["components"]["schemas"];
@@ -88,7 +89,7 @@ fn described(config: &ServeConfig) -> Value {
     api
 }
 
-/// JSON Schema of the same bodies, each with its name in `$defs`.
+/// Returns the JSON Schema of the same bodies, each with its name in `$defs`.
 pub(crate) async fn schema(State(service): State<Service>) -> Response {
     let api = described(service.config());
     let mut defs = Map::new();
@@ -105,7 +106,7 @@ pub(crate) async fn schema(State(service): State<Service>) -> Response {
     ([(header::CONTENT_TYPE, "application/schema+json")], schema.to_string()).into_response()
 }
 
-/// The same schema with references into `$defs`.
+/// Returns a copy of `schema` whose references point into `$defs`.
 fn referring(schema: &Value) -> Value {
     match schema {
         Value::String(text) => match text.strip_prefix("#/components/schemas/") {

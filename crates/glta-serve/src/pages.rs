@@ -1,4 +1,4 @@
-//! The GET paths: the page, its lists, the model, health and metrics.
+//! The GET paths: the demo page, its lists, the model, health and metrics.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -18,18 +18,18 @@ use crate::service::Service;
 
 /// Maximum number of entries in a list.
 const LISTED: usize = 200;
-/// Maximum number of values of a field in the description; fields with more values are left out.
+/// Maximum number of values of a field in the description. Fields with more values are left out.
 const VALUES: usize = 100;
 
-/// The total number of entries, of which a list has the first.
+/// Name of the header with the total number of entries, of which a list has the first.
 const TOTAL: &str = "x-total-count";
 
-/// The page may not load anything from other sites.
+/// The content security policy: the page may not load anything from other sites.
 const POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; \
                       connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; \
                       frame-ancestors 'self'";
 
-/// The page in one file.
+/// The demo page in one file.
 const PAGE: &str = concat!(
     include_str!("page/head.html"),
     "<style>\n",
@@ -61,7 +61,7 @@ fn asked(find: Asked) -> ApiResult<Find> {
     Ok(find)
 }
 
-/// Items whose id, title, fields or text contain all words of the query, in any case.
+/// Returns the items whose id, title, fields or text contain all words of the query, ignoring case.
 #[utoipa::path(
     get,
     path = "/items",
@@ -92,7 +92,7 @@ pub(crate) async fn items(State(service): State<Service>, find: Asked) -> Respon
     counted(&service, "/items", work).await
 }
 
-/// Users whose id contains the query, in any case.
+/// Returns the users whose id contains the query, ignoring case.
 #[utoipa::path(
     get,
     path = "/users",
@@ -124,7 +124,7 @@ pub(crate) async fn users(State(service): State<Service>, find: Asked) -> Respon
     counted(&service, "/users", work).await
 }
 
-/// The description of the model: name, date, hash, settings, figures and fields.
+/// Returns the description of the model: name, date, hash, settings, validation results and fields.
 #[utoipa::path(
     get,
     path = "/model",
@@ -169,7 +169,7 @@ fn explains(recommender: &Recommender) -> bool {
     recommender.items().is_empty() || recommender.explain(glta_align::Person::Items(&[]), 0).is_ok()
 }
 
-/// Fields with few different values, with the most frequent values first.
+/// Returns the fields that have few different values, each with its most frequent values first.
 fn fields(items: &[ItemRecord]) -> BTreeMap<String, Vec<FieldCount>> {
     let mut counts: BTreeMap<&str, HashMap<&str, usize>> = BTreeMap::new();
     for (name, values) in items.iter().flat_map(|item| &item.fields) {
@@ -186,7 +186,7 @@ fn fields(items: &[ItemRecord]) -> BTreeMap<String, Vec<FieldCount>> {
     counts.into_iter().map(|(name, values)| (name.to_owned(), list(values))).collect()
 }
 
-/// Whether the service answers.
+/// Returns the status of the service.
 #[utoipa::path(
     get,
     path = "/health",
@@ -202,7 +202,7 @@ pub(crate) async fn health(State(service): State<Service>) -> ApiResult<Json<Hea
     Ok(Json(Health { status: "ok", model: model.version, users, items }))
 }
 
-/// Counters and histograms for Prometheus, as OpenMetrics text.
+/// Returns counters and histograms for Prometheus, as OpenMetrics text.
 #[utoipa::path(
     get,
     path = "/metrics",

@@ -1,4 +1,5 @@
-//! Writes about users, in addition to the data of the model.
+//! The written interactions and deletions of users, which apply in addition to the data of the
+//! model.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use crate::journal::Forgotten;
 /// model.
 #[derive(Debug, Default)]
 pub(crate) struct People {
-    /// Numbers of items by user, in the order of arrival.
+    /// Numbers of the written items by user, in the order of arrival.
     added: HashMap<String, Vec<u32>>,
     numbers: HashMap<Arc<str>, u32>,
     names: Vec<Arc<str>>,
@@ -21,7 +22,7 @@ impl People {
         Self { forgotten, ..Self::default() }
     }
 
-    /// Adds an interaction; a known one changes nothing.
+    /// Adds an interaction. A known interaction changes nothing.
     pub(crate) fn add(&mut self, user: &str, item: &str) {
         let number = match self.numbers.get(item) {
             Some(&number) => number,
@@ -45,28 +46,28 @@ impl People {
         self.forgotten.insert(user);
     }
 
-    /// Whether the model's data about a user must not be used.
+    /// Returns whether the model's data about a user must not be used.
     pub(crate) fn is_forgotten(&self, user: &str) -> bool {
         self.forgotten.contains(user)
     }
 
-    /// The items that were written for a user; `None` for other users.
+    /// Returns the items that were written for a user; `None` for other users.
     pub(crate) fn items(&self, user: &str) -> Option<impl Iterator<Item = &str>> {
         let items = self.added.get(user)?;
         Some(items.iter().map(|&number| &*self.names[number as usize]))
     }
 
-    /// All users with written interactions.
+    /// Iterates over all users with written interactions.
     pub(crate) fn users(&self) -> impl Iterator<Item = &str> {
         self.added.keys().map(String::as_str)
     }
 
-    /// Pairs of a user and an item.
+    /// Returns the number of pairs of a user and an item.
     pub(crate) fn interactions(&self) -> usize {
         self.added.values().map(Vec::len).sum()
     }
 
-    /// Number of deleted users.
+    /// Returns the number of deleted users.
     pub(crate) fn forgotten(&self) -> usize {
         self.forgotten.len()
     }

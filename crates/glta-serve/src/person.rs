@@ -1,4 +1,4 @@
-//! The user that a request is about.
+//! Finds the user of a request.
 
 use glta_align::{ListOptions, Recommender};
 
@@ -10,13 +10,13 @@ use crate::queue::Query;
 use crate::service::Service;
 use glta_core::with_causes;
 
-/// A user and all items of the user, by the ids of a recommender.
+/// A user with all items of the user, by the ids of a recommender.
 pub(crate) struct Who {
     pub(crate) query: Query,
     pub(crate) history: Vec<Entry>,
 }
 
-/// The user of a request with exactly one of `user` and `items`.
+/// Returns the user of a request, which must have exactly one of `user` and `items`.
 pub(crate) fn who(
     service: &Service,
     recommender: &Recommender,
@@ -34,7 +34,7 @@ pub(crate) fn who(
     }
 }
 
-/// The model's data about a user, unless the user was deleted, and the later writes.
+/// Returns a user with the model's data, unless the user was deleted, and with the later writes.
 fn known_user(people: &People, recommender: &Recommender, raw_id: &str) -> ApiResult<Who> {
     let known = recommender.user(raw_id).filter(|_| !people.is_forgotten(raw_id));
     let failed = |e| ApiError::internal(with_causes(&e));
@@ -71,7 +71,7 @@ fn known_user(people: &People, recommender: &Recommender, raw_id: &str) -> ApiRe
     Ok(Who { query: Query::Items(items), history })
 }
 
-/// Dense ids of items.
+/// Returns the dense ids of items.
 pub(crate) fn ids(
     recommender: &Recommender,
     raw_ids: &[String],
@@ -84,13 +84,13 @@ pub(crate) fn ids(
     raw_ids.iter().map(|raw| item(recommender, raw)).collect()
 }
 
-/// Dense id of an item.
+/// Returns the dense id of an item.
 pub(crate) fn item(recommender: &Recommender, raw_id: &str) -> ApiResult<u32> {
     let unknown = || ApiError::not_found(format!("item {raw_id:?} is not known"));
     recommender.item(raw_id).ok_or_else(unknown)
 }
 
-/// The options of a request for its list.
+/// Returns the list options of a request.
 pub(crate) fn options<'a>(
     service: &Service,
     recommender: &Recommender,
@@ -109,7 +109,7 @@ pub(crate) fn options<'a>(
     Ok(options)
 }
 
-/// The length of a list, if it is allowed.
+/// Returns the length of a list, or an error if it is not allowed.
 pub(crate) fn length(service: &Service, k: usize) -> ApiResult<usize> {
     let allowed = service.config().max_k;
     if k == 0 || k > allowed {

@@ -14,7 +14,7 @@ use crate::model::Model;
 pub(crate) enum Query {
     /// A user of the training data.
     User(u32),
-    /// A user with these items.
+    /// The items of any user.
     Items(Vec<u32>),
 }
 
@@ -33,23 +33,23 @@ pub(crate) struct Job {
     pub(crate) k: usize,
     /// The options of the list.
     pub(crate) options: ListOptions,
-    /// The model to which the ids of `query` belong. It answers even if a newer one is loaded.
+    /// The model to which the ids of `query` belong. It answers even if a newer model is loaded.
     pub(crate) model: Arc<Model>,
     pub(crate) reply: oneshot::Sender<Reply>,
 }
 
-/// Item ids and scores, best first, or the model's error.
+/// Item ids and scores, best first, or the reason why there is no list.
 pub(crate) type Reply = Result<Vec<(u32, f32)>, Failed>;
 
 /// The reason why the model returned no list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Failed {
-    /// The options need something that the model lacks.
+    /// The options need something that the model lacks. Contains the message.
     Options(String),
     Model(String),
 }
 
-/// The sender of the queue.
+/// The sending side of the queue.
 #[derive(Clone)]
 pub(crate) struct Queue {
     sender: mpsc::Sender<Job>,
@@ -59,23 +59,23 @@ pub(crate) struct Queue {
 /// The reason why a job was rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PushError {
-    /// The maximum number of jobs is waiting.
+    /// The maximum number of jobs is already waiting.
     Full,
     /// The model's thread has ended.
     Closed,
 }
 
 impl Queue {
-    /// A queue for `capacity` jobs and its receiver, which decrements [`Metrics::waiting`] for
-    /// every job that it takes out.
+    /// Creates a queue for `capacity` jobs and its receiver. The receiver must decrement
+    /// [`Metrics::waiting`] for every job that it takes out.
     pub(crate) fn new(capacity: usize, metrics: &Arc<Metrics>) -> (Self, mpsc::Receiver<Job>) {
         let (sender, receiver) = mpsc::channel(capacity);
         (Self { sender, metrics: metrics.clone() }, receiver)
     }
 
-    /// Adds a job.
+    /// Adds a job, or returns the reason why it is rejected.
     pub(crate) fn push(&self, job: Job) -> Result<(), PushError> {
-        // Before the job can be taken out, so that the gauge does not become negative.
+        // Increment before the job can be taken out, so that the gauge does not become negative.
         self.metrics.waiting.inc();
         self.sender.try_send(job).map_err(|error| {
             self.metrics.waiting.dec();
@@ -86,7 +86,7 @@ impl Queue {
         })
     }
 
-    /// Whether the model's thread has ended, which only a bug can cause.
+    /// Returns whether the model's thread has ended, which only a bug can cause.
     pub(crate) fn is_closed(&self) -> bool {
         self.sender.is_closed()
     }

@@ -1,4 +1,4 @@
-//! `POST /recommend` and `POST /recommend/batch`.
+//! Answers `POST /recommend` and `POST /recommend/batch`.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::person::{Who, length, options, who};
 use crate::queue::{Failed, Job, PushError, Reply};
 use crate::service::Service;
 
-/// Recommendations for a known user, or for a list of items.
+/// Recommends items for a known user, or for a list of items.
 #[utoipa::path(
     post,
     path = "/recommend",
@@ -43,7 +43,7 @@ pub(crate) async fn one(State(service): State<Service>, body: Body) -> Response 
     counted(&service, "/recommend", work).await
 }
 
-/// The same for several requests, with one answer or error each, in order.
+/// Recommends items for several requests, with one answer or error each, in order.
 #[utoipa::path(
     post,
     path = "/recommend/batch",
@@ -68,7 +68,7 @@ async fn batch(service: &Service, batch: Batch) -> ApiResult<Vec<BatchResult>> {
         return Err(ApiError::bad_request(message));
     }
     let model = service.model();
-    // All requests are queued before the first answer is awaited.
+    // Queue all requests before the first answer is awaited.
     let pending: Vec<_> =
         batch.requests.into_iter().map(|request| submit(service, &model, request)).collect();
     let mut results = Vec::with_capacity(pending.len());
@@ -93,7 +93,7 @@ struct Pending {
     reply: oneshot::Receiver<Reply>,
 }
 
-/// Checks a request and adds it to the queue.
+/// Checks a request and adds a job to the queue.
 fn submit(service: &Service, model: &Arc<Model>, request: Request) -> ApiResult<Pending> {
     let k = length(service, request.k)?;
     let recommender = model.read();

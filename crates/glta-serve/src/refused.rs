@@ -1,4 +1,4 @@
-//! Errors of rejected writes.
+//! Maps rejected writes to errors of the API.
 
 use axum::http::StatusCode;
 use glta_align::{Error, ItemEncoder};
@@ -7,7 +7,7 @@ use glta_core::with_causes;
 use crate::api_error::ApiError;
 use crate::journal::Refused;
 
-/// The error for a write that failed.
+/// Returns the error for a write that failed.
 pub(crate) fn refused(refused: Refused) -> ApiError {
     match refused {
         Refused::Taken(id) => ApiError::new(
@@ -21,7 +21,7 @@ pub(crate) fn refused(refused: Refused) -> ApiError {
     }
 }
 
-/// The error for an item that was not added.
+/// Returns the error for an item that was not added.
 pub(crate) fn not_taken(error: &Error) -> ApiError {
     let conflict = |message| ApiError::new(StatusCode::CONFLICT, message);
     match error {

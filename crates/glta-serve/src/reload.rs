@@ -17,14 +17,14 @@ use crate::store::ModelStore;
 use crate::{Error, Result};
 use glta_core::with_causes;
 
-/// Files of a model that may be replaced alone.
+/// Names of the model's files that may be replaced alone.
 const REPLACED: [&str; 2] = ["model.safetensors", "linear.safetensors"];
 
-/// Identifies a model: the file behind the links, and the time when the last of the model's files
+/// Identity of a model: the file behind the links, and the time when the last of the model's files
 /// was written.
 type Stamp = (PathBuf, SystemTime);
 
-/// Loads models from a folder into a store.
+/// A loader of models from a folder into a store.
 pub(crate) struct Reloader {
     dir: PathBuf,
     loader: Loader,
@@ -32,14 +32,14 @@ pub(crate) struct Reloader {
     /// The catalogue, whose items every loaded model receives.
     catalogue: Option<Arc<Catalogue>>,
     loaded: Stamp,
-    /// The files of the run and of the checkpoint at the last failed load; `None` after a
-    /// successful one.
+    /// Files of the run and of the checkpoint at the last failed load. One of them must change
+    /// before the next attempt. `None` if the last load succeeded.
     failed: Option<Vec<Stamp>>,
 }
 
 impl Reloader {
     pub(crate) fn open(dir: &Path, llm: Option<&Path>, device: &Device) -> Result<Self> {
-        // Before loading, so that files which are written meanwhile count as new.
+        // Read the time before loading, so that files which are written meanwhile count as new.
         let loaded = stamp(dir)?;
         let mut loader = Loader::new(llm, device);
         let store = Arc::new(ModelStore::new(Model::new(loader.open(dir)?, dir, 1)?));
@@ -92,7 +92,7 @@ fn stamp(dir: &Path) -> Result<Stamp> {
     let path = file.canonicalize().map_err(io)?;
     let mut time = path.metadata().and_then(|m| m.modified()).map_err(io)?;
     for name in REPLACED {
-        // A run does not have all of the files.
+        // A run may lack some of the files.
         if let Ok(written) = dir.join(name).metadata().and_then(|m| m.modified()) {
             time = time.max(written);
         }
@@ -100,7 +100,7 @@ fn stamp(dir: &Path) -> Result<Stamp> {
     Ok((path, time))
 }
 
-/// The files of a folder with their times; empty if the folder cannot be listed.
+/// Returns the files of a folder with their times; empty if the folder cannot be listed.
 fn files_of(dir: &Path) -> Vec<Stamp> {
     let entries = dir.canonicalize().and_then(std::fs::read_dir);
     let mut files: Vec<Stamp> = entries
@@ -113,13 +113,13 @@ fn files_of(dir: &Path) -> Vec<Stamp> {
     files
 }
 
-/// The thread that checks the folder; it ends when this is dropped.
+/// The thread that checks the folder. The thread ends when the watcher is dropped.
 pub(crate) struct Watcher {
     _stop: Sender<()>,
 }
 
 impl Watcher {
-    /// Checks the folder once per `interval`.
+    /// Starts a thread that checks the folder once per `interval`.
     pub(crate) fn start(
         mut reloader: Reloader,
         interval: Duration,
@@ -139,7 +139,8 @@ impl Watcher {
     }
 }
 
-/// Replaces the model by a new one. The old one stays if the new one cannot be loaded.
+/// Replaces the model by a new one, if there is one. The old model stays if the new one cannot be
+/// loaded.
 fn look(reloader: &mut Reloader, metrics: &Metrics) {
     match reloader.refresh() {
         Ok(false) => {}

@@ -6,7 +6,7 @@ use axum::routing::{delete, get, post, put};
 use crate::service::Service;
 use crate::{guard, openapi, pages, recommend, similar, writes};
 
-/// The paths of a service as a router, to serve or to mount in another router.
+/// Returns the paths of a service as a router, to serve or to mount in another router.
 pub fn router(service: &Service) -> Router {
     let guarded = Router::new()
         .route("/interactions", post(writes::interactions))

@@ -3,10 +3,10 @@
 use glta_align::ItemRecord;
 use memchr::memmem::Finder;
 
-/// The separator of the parts of a line, which cannot be typed.
+/// Separator of the parts of a line, a character that cannot be typed.
 const PART: char = '\0';
 
-/// One line per item in lower case: id, title, fields, text.
+/// A search index with one line per item in lower case: id, title, fields, text.
 #[derive(Debug, Default)]
 pub(crate) struct Search {
     lines: Vec<Box<str>>,
@@ -17,22 +17,23 @@ impl Search {
         Self { lines: items.iter().map(line).collect() }
     }
 
-    /// Adds the items that were not added before.
+    /// Adds the items that are not in the index yet.
     pub(crate) fn follow(&mut self, items: &[ItemRecord]) {
         let known = self.lines.len().min(items.len());
         self.lines.extend(items[known..].iter().map(line));
     }
 
-    /// Replaces the line of an item.
+    /// Replaces the line of an item in the index.
     pub(crate) fn replace(&mut self, item: u32, record: &ItemRecord) {
         if let Some(known) = self.lines.get_mut(item as usize) {
             *known = line(record);
         }
     }
 
-    /// The first `most` items that contain all words of `text`, in any case and order, and the
-    /// total number. The item with this id comes first, then items whose title begins with the
-    /// text, items whose title has the words, and other items, each in the order of the catalogue.
+    /// Returns the first `most` items that contain all words of `text`, ignoring case and order,
+    /// and the total number of such items. An item whose id equals the text comes first, then items
+    /// whose title begins with the text, items whose title has the words, and other items, each in
+    /// the order of the catalogue.
     pub(crate) fn find(&self, text: &str, most: usize) -> (Vec<u32>, usize) {
         let text = text.trim().to_lowercase();
         if text.is_empty() {
@@ -76,7 +77,8 @@ fn line(item: &ItemRecord) -> Box<str> {
     line.to_lowercase().into()
 }
 
-/// The first `most` of `ids` that contain `text` in any case; an exact match comes first.
+/// Returns the first `most` of `ids` that contain `text`, ignoring case. An exact match comes
+/// first.
 pub(crate) fn find_ids<'a>(
     ids: impl Iterator<Item = &'a str>,
     text: &str,

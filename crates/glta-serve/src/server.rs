@@ -15,10 +15,10 @@ use crate::{Error, Result};
 
 /// Number of files that the process opens in addition to its connections: models, journal, logs.
 const OTHER_FILES: usize = 64;
-/// Pause after the system rejected a connection.
+/// Pause after the operating system rejected a connection.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// A service that listens on its address.
+/// A server that listens on the address of a service.
 pub struct Server {
     service: Service,
     listener: TcpListener,
@@ -30,7 +30,7 @@ impl Server {
     /// called.
     ///
     /// # Errors
-    /// The address cannot be used.
+    /// Returns an error if the address cannot be used.
     pub async fn bind(service: Service) -> Result<Self> {
         let address = service.config().listen;
         let failed = |source| Error::Listen { address, source };
@@ -39,16 +39,16 @@ impl Server {
         Ok(Self { service, listener, address })
     }
 
-    /// The address, with the actual port if the configured port is 0.
+    /// Returns the address, with the actual port if the configured port is 0.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Answers requests until `shutdown` is ready. It then accepts no connections, answers complete
-    /// requests, and returns after [`ServeConfig::drain_ms`] at the latest.
+    /// Answers requests until `shutdown` is ready. The server then accepts no connections, answers
+    /// complete requests, and returns after [`ServeConfig::drain_ms`] at the latest.
     ///
     /// # Errors
-    /// None; an error of a connection ends only that connection.
+    /// Returns no error at present. The error of a connection ends only that connection.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<()> {
         let config = self.service.config();
         let limits = Limits {
@@ -82,7 +82,7 @@ impl Server {
     }
 }
 
-/// The next connection; `None` if the system rejected one.
+/// Waits for the next connection. Returns `None` if the operating system rejected one.
 async fn accept(listener: &TcpListener, open: &Open) -> Option<(TcpStream, SocketAddr)> {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     match listener.accept().await {
@@ -103,7 +103,7 @@ async fn accept(listener: &TcpListener, open: &Open) -> Option<(TcpStream, Socke
     }
 }
 
-/// The number of connections that the configuration and the system allow.
+/// Returns the number of connections that the configuration and the operating system allow.
 fn connections(config: &ServeConfig) -> usize {
     let Some(files) = open_files() else {
         return config.connections;
@@ -130,11 +130,11 @@ fn open_files() -> Option<usize> {
     None
 }
 
-/// Loads the model and serves it until `shutdown` is ready: [`Service::start`],
+/// Loads the model and serves it until `shutdown` is ready, with [`Service::start`],
 /// [`Server::bind`] and [`Server::run`].
 ///
 /// # Errors
-/// As for these three.
+/// Returns the errors of these three functions.
 ///
 /// ```no_run
 /// use candle_core::Device;

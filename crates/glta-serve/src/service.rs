@@ -22,8 +22,8 @@ use crate::reload::{Reloader, Watcher};
 use crate::store::ModelStore;
 use crate::{Error, Result, worker};
 
-/// A loaded model with its threads: one answers, one watches the folder for a new model, and two
-/// write.
+/// A loaded model with its threads: one runs the model, one watches the folder for a new model, and
+/// two write.
 ///
 /// Clones share the threads, which end when the last clone and the last of its routers are dropped.
 ///
@@ -37,7 +37,7 @@ use crate::{Error, Result, worker};
 #[derive(Clone)]
 pub struct Service(Arc<State>);
 
-/// The state that handlers share.
+/// The state that all handlers share.
 struct State {
     config: ServeConfig,
     models: Arc<ModelStore>,
@@ -46,14 +46,15 @@ struct State {
     catalogue: Arc<Catalogue>,
     writer: Writer,
     puts: mpsc::Sender<Put>,
-    /// The computations that may wait, and those that may run.
+    /// Permits of the computations that may wait.
     waiting: Arc<Semaphore>,
+    /// Permits of the computations that may run.
     running: Arc<Semaphore>,
     metrics: Arc<Metrics>,
     _watcher: Watcher,
 }
 
-/// An item for the catalogue and the journal. The reply says whether the item is new.
+/// An item for the catalogue and the journal. The reply states whether the item is new.
 struct Put {
     item: Item,
     reply: oneshot::Sender<ApiResult<bool>>,
@@ -61,20 +62,20 @@ struct Put {
 
 impl Service {
     /// Loads the model of `config.model` and starts the threads. A language model runs on `device`.
-    /// The call blocks while the model loads.
+    /// The call blocks while the model is loaded.
     ///
     /// # Errors
-    /// An invalid setting, a run or a language model that cannot be loaded, a language model that
-    /// is needed but not configured, or a journal that cannot be used.
+    /// Returns an error for an invalid setting, a model or a language model that cannot be loaded,
+    /// a language model that is needed but not configured, or a journal that cannot be used.
     pub fn start(config: ServeConfig, device: &Device) -> Result<Self> {
         Self::start_with(config, device, None)
     }
 
-    /// [`start`](Self::start) with the sentence encoder for the texts of new items, if the model
-    /// was fitted with one.
+    /// Starts a service like [`start`](Self::start), with the sentence encoder for the texts of new
+    /// items. Use this function for a model that was fitted with a sentence encoder.
     ///
     /// # Errors
-    /// As for [`start`](Self::start).
+    /// Returns the errors of [`start`](Self::start).
     pub fn start_with(
         config: ServeConfig,
         device: &Device,
@@ -119,12 +120,12 @@ impl Service {
         })))
     }
 
-    /// The settings of the service.
+    /// Returns the settings of the service.
     pub fn config(&self) -> &ServeConfig {
         &self.0.config
     }
 
-    /// The model that answers new requests.
+    /// Returns the model that answers new requests.
     pub(crate) fn model(&self) -> Arc<Model> {
         self.0.models.current()
     }
@@ -137,7 +138,7 @@ impl Service {
         &self.0.metrics
     }
 
-    /// The writes about users.
+    /// Returns the writes about users.
     pub(crate) fn people(&self) -> RwLockReadGuard<'_, People> {
         self.0.people.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -146,7 +147,7 @@ impl Service {
         &self.0.writer
     }
 
-    /// Number of items that were added or changed.
+    /// Returns the number of items that were added or changed.
     pub(crate) fn items_put(&self) -> usize {
         self.0.catalogue.len()
     }
@@ -163,7 +164,8 @@ impl Service {
         answer.await.map_err(ApiError::internal)?
     }
 
-    /// Computes on a separate thread; at most as many computations as cores run at a time.
+    /// Runs a computation on a separate thread. At most as many computations as cores run at a
+    /// time.
     pub(crate) async fn compute<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> ApiResult<T> + Send + 'static,
@@ -187,8 +189,8 @@ impl Service {
     }
 }
 
-/// The configured journal, or the default one if it exists, and a function that creates it at the
-/// first write.
+/// Returns the configured journal, or the default one if it exists, and a function that creates the
+/// journal at the first write.
 fn journal(
     config: &ServeConfig,
 ) -> Result<(Option<Journal>, impl Fn() -> Result<Journal> + Send + 'static)> {
@@ -225,7 +227,7 @@ fn take_in(catalogue: Arc<Catalogue>, writer: Writer, queue: usize) -> Result<mp
             });
             let written =
                 taken.and_then(|new| writer.write_blocking(op).map(|_| new).map_err(refused));
-            // The client may have disconnected.
+            // Ignore the error, because the client may have disconnected.
             let _ = reply.send(written);
         }
     };

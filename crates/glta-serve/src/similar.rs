@@ -1,4 +1,4 @@
-//! `POST /similar` and `POST /explain`.
+//! Answers `POST /similar` and `POST /explain`.
 
 use axum::Json;
 use axum::extract::State;
@@ -17,7 +17,7 @@ use crate::person::{item, length, options, who};
 use crate::service::Service;
 use glta_core::with_causes;
 
-/// Similar items, by text or by common users.
+/// Returns similar items, by text or by common users.
 #[utoipa::path(
     post,
     path = "/similar",
@@ -69,7 +69,7 @@ fn similar_items(service: &Service, request: &SimilarRequest) -> ApiResult<Simil
     list.map_err(refused)
 }
 
-/// The contributions to an item's score, for a known user or for a list of items.
+/// Returns the contributions to the score of an item, for a known user or for a list of items.
 #[utoipa::path(
     post,
     path = "/explain",

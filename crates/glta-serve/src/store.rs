@@ -1,4 +1,4 @@
-//! The model that answers.
+//! Stores the model that answers new requests.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use arc_swap::ArcSwap;
 
 use crate::model::Model;
 
-/// Holds the current model.
+/// A container of the current model, which can be replaced while requests are answered.
 pub(crate) struct ModelStore {
     current: ArcSwap<Model>,
 }
@@ -16,7 +16,7 @@ impl ModelStore {
         Self { current: ArcSwap::from_pointee(model) }
     }
 
-    /// The model that answers new requests.
+    /// Returns the model that answers new requests.
     pub(crate) fn current(&self) -> Arc<Model> {
         self.current.load_full()
     }

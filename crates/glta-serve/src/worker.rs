@@ -15,13 +15,13 @@ use crate::queue::{Failed, Job};
 use crate::{Error, Result};
 use glta_core::with_causes;
 
-/// Name of the thread.
+/// Name of the model's thread.
 const NAME: &str = "glta-model";
 
 /// Time between two checks of an empty queue while a batch waits for more jobs.
 const POLL: Duration = Duration::from_micros(100);
 
-/// Starts the thread. It ends when all senders of `receiver` are dropped.
+/// Starts the model's thread. The thread ends when all senders of `receiver` are dropped.
 pub(crate) fn start(
     mut receiver: Receiver<Job>,
     batch: usize,
@@ -41,7 +41,7 @@ pub(crate) fn start(
     spawned.map(drop).map_err(|source| Error::Thread { name: NAME, source })
 }
 
-/// `first` and the jobs that arrive within `wait`, at most `batch` jobs.
+/// Collects `first` and the jobs that arrive within `wait`, at most `batch` jobs.
 fn collect(first: Job, receiver: &mut Receiver<Job>, batch: usize, wait: Duration) -> Vec<Job> {
     let mut jobs = vec![first];
     let until = Instant::now() + wait;
@@ -55,7 +55,7 @@ fn collect(first: Job, receiver: &mut Receiver<Job>, batch: usize, wait: Duratio
     jobs
 }
 
-/// Answers the jobs whose clients still wait. Groups them by model.
+/// Answers the jobs whose clients still wait, grouped by model.
 fn answer(mut jobs: Vec<Job>, metrics: &Metrics) {
     jobs.retain(|job| !job.reply.is_closed());
     metrics.batch_size.observe(jobs.len() as f64);
@@ -66,7 +66,7 @@ fn answer(mut jobs: Vec<Job>, metrics: &Metrics) {
     }
 }
 
-/// Answers jobs of one model. Jobs with the same options are one batch of the language model.
+/// Answers the jobs of one model. Jobs with the same options are one batch of the language model.
 /// Without a prompt each job is computed and answered separately.
 fn answer_with(model: &Model, mut jobs: Vec<Job>) {
     let recommender = &*model.read();
@@ -88,13 +88,13 @@ fn answer_with(model: &Model, mut jobs: Vec<Job>) {
     }
 }
 
-/// Sends each job its list, or sends all jobs the error.
+/// Sends each job its list, or the error to all jobs.
 fn reply(jobs: Vec<Job>, lists: glta_align::Result<Vec<Vec<Recommendation<'_>>>>) {
     match lists {
         Ok(lists) => {
             for (job, list) in jobs.into_iter().zip(lists) {
                 let best = list.iter().take(job.k).map(|r| (r.item, r.score)).collect();
-                // The client may have disconnected.
+                // Ignore the error, because the client may have disconnected.
                 let _ = job.reply.send(Ok(best));
             }
         }
@@ -131,7 +131,7 @@ mod tests {
         (Job { query, k, options, model: model.clone(), reply }, receiver)
     }
 
-    /// The result of the recommender itself.
+    /// Returns the result of the recommender itself.
     fn expected(model: &Model, query: &Query, k: usize) -> Vec<(u32, f32)> {
         let recommender = model.read();
         let list = match query {

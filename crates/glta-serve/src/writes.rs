@@ -1,4 +1,4 @@
-//! The writes: `POST /interactions`, `PUT /items/{id}`, `DELETE /users/{id}`.
+//! The paths that write: `POST /interactions`, `PUT /items/{id}`, `DELETE /users/{id}`.
 
 use axum::Json;
 use axum::extract::rejection::PathRejection;
@@ -20,17 +20,17 @@ const LONGEST_ID: usize = 512;
 
 type PathId = Result<Path<String>, PathRejection>;
 
-/// The id in a path.
+/// Returns the id in a path, or an error if it is too long or empty.
 fn path_id(id: PathId) -> ApiResult<String> {
     let Path(id) = id.map_err(|e| ApiError::bad_request(e.body_text()))?;
     check_id("the id", &id)?;
     Ok(id)
 }
 
-/// Seconds since 1970 of the first and the last day in RFC 3339.
+/// Allowed times, in seconds since 1970: the first to the last day in RFC 3339.
 pub(crate) const TIMES: std::ops::RangeInclusive<f64> = -62_135_596_800.0..=253_402_300_799.0;
 
-/// Adds interactions. They count in the next answer. All or none of them are stored.
+/// Adds interactions. They count in the next answer. Either all or none of them are stored.
 #[utoipa::path(
     post,
     path = "/interactions",
@@ -133,7 +133,7 @@ pub(crate) async fn item(State(service): State<Service>, id: PathId, body: Body)
     counted(&service, "/items/{id}", work).await
 }
 
-/// The fields with the names that the readers of item tables use.
+/// Creates an item from its fields, with the field names that the readers of item tables use.
 fn to_item(id: &str, fields: std::collections::BTreeMap<String, FieldValue>) -> ApiResult<Item> {
     let mut item = Item::new(id);
     for (name, value) in fields {
@@ -157,7 +157,8 @@ fn to_item(id: &str, fields: std::collections::BTreeMap<String, FieldValue>) -> 
     Ok(item)
 }
 
-/// Deletes a user: the writes are deleted, and the model's data are no longer used.
+/// Deletes a user. The user's writes are deleted, and the model's data about the user are no longer
+/// used.
 #[utoipa::path(
     delete,
     path = "/users/{id}",

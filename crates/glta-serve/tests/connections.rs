@@ -1,4 +1,4 @@
-//! Slow, malicious or many clients are disconnected, and others are answered.
+//! Tests that slow, malicious or many clients are disconnected, and that others are answered.
 
 #![allow(clippy::unwrap_used)]
 
@@ -44,7 +44,7 @@ fn connect(address: SocketAddr, sent: &[u8]) -> TcpStream {
     stream
 }
 
-/// All bytes until the peer closes the connection.
+/// Reads all bytes until the peer closes the connection.
 fn rest(mut stream: TcpStream) -> String {
     let mut bytes = Vec::new();
     match stream.read_to_end(&mut bytes) {
@@ -113,7 +113,7 @@ async fn an_unread_answer_is_abandoned() {
         let request = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n".repeat(2000);
         let reason = "glta_cut_off_total{reason=\"the answer is not read\"} 1";
         while !ask(address, "/metrics").contains(reason) {
-            // Fails when all buffers are full and the peer has closed the connection.
+            // The write fails when all buffers are full and the peer has closed the connection.
             let _ = (&stream).write(&request);
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -147,7 +147,7 @@ async fn health_is_answered_while_others_hold_more_connections_than_may_be_open(
 }
 
 /// Complete requests are answered, incomplete ones do not delay the shutdown, and nothing delays it
-/// for longer than the time to drain.
+/// for longer than the drain time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_shutdown_waits_only_for_complete_requests() {
     let long = |config| ServeConfig {
@@ -183,7 +183,7 @@ async fn a_shutdown_waits_only_for_complete_requests() {
     let started = Instant::now();
     running.stop.send(()).unwrap();
     blocking(move || {
-        // Long before the complete request times out.
+        // Both end long before the complete request times out.
         assert_eq!((rest(head), rest(body)), (String::new(), String::new()));
         assert_eq!(rest(whole), "");
     })

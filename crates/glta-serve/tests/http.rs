@@ -1,4 +1,5 @@
-//! The service through its router: every path, every kind of error, a new model, the shutdown.
+//! Tests the service through its router: every path, every kind of error, a new model, the
+//! shutdown.
 
 #![allow(clippy::unwrap_used)]
 
@@ -55,7 +56,8 @@ async fn recommend(app: &Router, body: Value) -> (u16, Value) {
     post(app, "/recommend", body.to_string()).await
 }
 
-/// A list in the form of answers. Scores are text, because JSON has the shortest form of an `f32`.
+/// Returns a list in the form of answers. Scores are text, because JSON has the shortest form of an
+/// `f32`.
 fn shown(list: &[glta_align::Recommendation<'_>]) -> Vec<[String; 4]> {
     list.iter()
         .map(|r| {
@@ -65,7 +67,7 @@ fn shown(list: &[glta_align::Recommendation<'_>]) -> Vec<[String; 4]> {
         .collect()
 }
 
-/// The entries of an answer's list.
+/// Returns the entries of an answer's list.
 fn entries(list: &Value) -> Vec<[String; 4]> {
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     list.as_array()
@@ -361,7 +363,7 @@ fn a_run_whose_answers_run_a_prompt_needs_its_language_model() {
     Service::start(with_it, &support::CPU).unwrap();
 }
 
-/// With a real port: a request that has arrived before the shutdown is still answered.
+/// A request that has arrived at a real port before the shutdown is still answered.
 #[tokio::test]
 async fn the_server_shuts_down_in_order() {
     let run = support::run();
@@ -393,7 +395,7 @@ async fn the_server_shuts_down_in_order() {
     assert!(TcpStream::connect(address).is_err());
 }
 
-/// The complete response to a request for `user 0`.
+/// Returns the complete response to a request for `user 0`.
 fn ask_over_tcp(address: SocketAddr) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     let body = r#"{"user": "user 0", "k": 1}"#;

@@ -1,4 +1,4 @@
-//! The page in a browser: `page/steps.html` loads it in a frame, clicks, and checks.
+//! Tests the page in a browser: `page/steps.html` loads the page in a frame, clicks, and checks.
 
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
@@ -11,7 +11,7 @@ use glta_serve::{ServeConfig, Service, router};
 
 mod support;
 
-/// The command of Chromium, which differs between systems.
+/// Returns the command of Chromium, which differs between systems.
 fn browser() -> Option<&'static str> {
     let there = |name: &&str| Command::new(name).arg("--version").output().is_ok();
     ["chromium", "chromium-browser", "google-chrome"].into_iter().find(there)

@@ -1,4 +1,4 @@
-//! Writes count at once, survive the service and every model, and can be deleted.
+//! Tests that writes count at once, survive the service and every model, and can be deleted.
 
 #![allow(clippy::unwrap_used)]
 
@@ -22,7 +22,7 @@ fn start(config: ServeConfig) -> Router {
     router(&Service::start(config, &support::CPU).unwrap())
 }
 
-/// Status and body; `Null` for an empty one.
+/// Returns status and body; `Null` for an empty body.
 async fn send(app: &Router, request: Request<Body>) -> (u16, Value) {
     let response = app.clone().oneshot(request).await.unwrap();
     let status = response.status().as_u16();
@@ -49,7 +49,7 @@ fn ids(answer: &Value, list: &str) -> Vec<String> {
     list.iter().map(|entry| entry["item"].as_str().unwrap().to_owned()).collect()
 }
 
-/// History and recommendations of a user.
+/// Returns the history and the recommendations of a user.
 async fn lists(app: &Router, user: &str) -> (Vec<String>, Vec<String>) {
     let (status, answer) = post(app, "/recommend", json!({"user": user, "k": 12})).await;
     assert_eq!(status, 200, "{answer}");
@@ -87,7 +87,7 @@ async fn interactions_count_in_the_next_answer_and_after_a_restart() {
         let (now, best) = lists(&app, "user 0").await;
         assert_eq!(now, [&history[..], std::slice::from_ref(&bought)].concat());
         assert!(!best.contains(&bought));
-        // Equal to a user with all of these items.
+        // The result equals that of a user with all of these items.
         let by_items = post(&app, "/recommend", json!({"items": now, "k": 12})).await.1;
         assert_eq!(best, ids(&by_items, "recommendations"));
         let (new, best) = lists(&app, "somebody new").await;
@@ -105,7 +105,7 @@ async fn interactions_count_in_the_next_answer_and_after_a_restart() {
     assert_eq!(events[1].time, Some(1_700_000_000));
 }
 
-/// A new service for the same folder, after the previous one has released its journal.
+/// Starts a new service for the same folder, after the previous one has released its journal.
 async fn restart(app: Router, run: &tempfile::TempDir) -> Router {
     drop(app);
     loop {
@@ -176,7 +176,7 @@ async fn new_items_can_be_recommended_at_once_and_known_ones_are_replaced() {
         assert_eq!(get(&app, "/items?q=jasmine").await[0]["item"], "3");
         let filter = json!({"items": ["0"], "k": 3, "filter": {"category": "Tea"}});
         assert_eq!(ids(&post(&app, "/recommend", filter).await.1, "recommendations"), ["new tea"]);
-        // A user without other items gets similar ones.
+        // A user whose only item is the new one gets items similar to it.
         let (history, best) = lists(&app, "eve").await;
         assert_eq!(history, ["new tea"]);
         assert!(best[0].parse::<u32>().unwrap() < 6, "{best:?}");
@@ -370,7 +370,7 @@ async fn writes_need_the_token_or_this_machine() {
     assert_eq!(call(&guarded, Method::DELETE, "/users/eve", Value::Null).await.0, 401);
     assert_eq!(call(&guarded, Method::PUT, "/items/x", json!({"title": "X"})).await.0, 401);
 
-    // The preflight request of a browser.
+    // This is the preflight request of a browser.
     let ask = |origin: &str| {
         Request::options("/interactions")
             .header("origin", origin)

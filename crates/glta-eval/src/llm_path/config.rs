@@ -3,7 +3,8 @@ use serde::{Deserialize, Serialize};
 use super::names;
 use crate::{Error, Result};
 
-/// Settings of the experiment on the path through the language model (`run.llm_path`).
+/// Settings of the rows of `run.llm_path`, which add scores of the language model to the linear
+/// model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LlmPathConfig {
@@ -11,19 +12,21 @@ pub struct LlmPathConfig {
     pub titles: usize,
     /// Maximum number of tokens of a title. Default 12.
     pub title_tokens: usize,
-    /// Number of items of the linear model that are ranked again. Default 50.
+    /// Number of items per user whose scores are changed: the best items of the linear model.
+    /// Default 50.
     pub candidates: usize,
-    /// Number of further candidates without training interactions, the nearest by text. Default 10.
+    /// Number of further candidates per user: the items without training interactions whose text
+    /// vectors are nearest to those of the user's items. Default 10.
     pub new_items: usize,
-    /// Strengths of the ridge regression, relative to the variance of a feature.
+    /// Ridge penalties to try, relative to the variance of a feature. Default 0.01, 0.1, 1, 10.
     pub ridge: Vec<f64>,
-    /// Weights of the added scores, tried in addition to 0. Scores of one user have the standard
-    /// deviation 1.
+    /// Weights of the added scores to try in addition to 0. Scores are scaled to standard deviation
+    /// 1 for each user. Default 0.05, 0.1, 0.2, 0.4, 0.8, 1.6.
     pub weights: Vec<f64>,
-    /// Prompts per batch. Default 16.
+    /// Number of prompts per batch. Default 16.
     pub batch_size: usize,
-    /// Gain in N@10 over the linear model and every control below which a form is given up.
-    /// Default 0.002.
+    /// Minimum gain in N@10 over the linear model and every control for a positive verdict. Default
+    /// 0.002.
     pub min_gain: f64,
 }
 
@@ -43,7 +46,8 @@ impl Default for LlmPathConfig {
 }
 
 impl LlmPathConfig {
-    /// The names of the rows: the linear model, the forms and their controls.
+    /// Returns the names of all rows: the linear model, the forms with an added score, and their
+    /// controls.
     pub fn systems() -> Vec<String> {
         names::ALL.map(String::from).to_vec()
     }

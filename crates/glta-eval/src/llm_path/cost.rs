@@ -1,4 +1,4 @@
-//! The work of the language model, before it starts.
+//! Computes the work of the language model before the experiment starts.
 
 use std::fmt;
 
@@ -10,29 +10,29 @@ use super::prompts::{Prompts, divide};
 use crate::Result;
 use crate::config::ExperimentConfig;
 
-/// Work of the language model in the experiment `run.llm_path`, over all seeds and for pretrained
-/// and random weights.
+/// Work of the language model for the rows of `run.llm_path`: all seeds, with pretrained and with
+/// random weights.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct LlmPathCost {
-    /// Number of prompts whose states are read.
+    /// Number of prompts whose hidden states are computed.
     pub prompts: u64,
-    /// Tokens of these prompts.
+    /// Number of tokens of the prompts in `prompts`.
     pub prompt_tokens: u64,
     /// Number of titles whose likelihood is computed.
     pub titles: u64,
-    /// Tokens of these titles and of the prompts before them.
+    /// Number of tokens of the titles in `titles` and of the prompts before them.
     pub title_tokens: u64,
-    /// Floating-point operations of all of it.
+    /// Total number of floating-point operations.
     pub flop: f64,
 }
 
 impl LlmPathCost {
-    /// Counts the tokens of the first seed's prompts; the titles are those of the candidates, with
-    /// the mean length of all titles.
+    /// Estimates the work for an experiment. The prompts of the first seed are tokenised. For the
+    /// titles, the number of candidates and the mean length of all titles are used.
     ///
     /// # Errors
-    /// A split that cannot be made, or a text that the tokenizer cannot represent.
+    /// Returns an error if the split cannot be made, or if the tokenizer cannot represent a text.
     pub fn of(
         dataset: &Dataset,
         config: &ExperimentConfig,
@@ -69,14 +69,15 @@ impl LlmPathCost {
         let keys = llama.num_key_value_heads * llama.head_dim;
         let layer = hidden * (2 * heads + 2 * keys) + 3 * hidden * llama.intermediate_size;
         let layers = llama.num_hidden_layers as f64;
-        // Twice: each weight is a multiplication and an addition. A token attends to all before it.
+        // A weight takes 2 operations, a multiplication and an addition. A token attends to all
+        // before it.
         let of_tokens = |tokens: f64| 2.0 * layers * layer as f64 * tokens;
         let attention = |pairs: f64| 4.0 * layers * heads as f64 * pairs;
         let context = before as f64 / f64::from(users.max(1));
         let flop = of_tokens(read_tokens as f64 + before as f64 + in_titles)
             + attention(attended * 1.5 + in_titles * context)
             + 2.0 * (hidden * llama.vocab_size) as f64 * in_titles;
-        // Pretrained and random weights.
+        // Every seed runs with pretrained and with random weights.
         let runs = 2 * config.run.seeds.len() as u64;
         Ok(Self {
             prompts: runs * read,
@@ -87,7 +88,7 @@ impl LlmPathCost {
         })
     }
 
-    /// Minutes at a rate in TFLOP/s.
+    /// Returns the duration in minutes at a rate of `tflops` TFLOP/s.
     pub fn minutes(&self, tflops: f64) -> f64 {
         self.flop / (tflops * 1e12 * 60.0)
     }
@@ -97,8 +98,8 @@ impl fmt::Display for LlmPathCost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "states of {} prompts with {} tokens; likelihoods of {} titles with {} tokens; {:.1e} \
-             FLOP",
+            "hidden states of {} prompts with {} tokens, likelihoods of {} titles with {} tokens, \
+             {:.1e} FLOP in total",
             self.prompts, self.prompt_tokens, self.titles, self.title_tokens, self.flop
         )
     }

@@ -1,4 +1,4 @@
-//! The forms that add something to the linear model, and their controls.
+//! Systems that add a score to the linear model, and their controls.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -21,24 +21,24 @@ use crate::system::{Fitted, System};
 use crate::systems::variants;
 use crate::{Error, Result};
 
-/// Users per block of scores.
+/// Number of users per block of scores.
 const USERS: usize = 64;
-/// Weight at which the other settings are compared.
+/// Weight of the added score while its other settings are compared.
 const MIDDLE: f32 = 0.2;
 
-/// What a form reads.
+/// The source of the score that is added to the linear model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Form {
-    /// States of the language model after a prompt of titles, through a ridge regression to the
-    /// text vectors of hidden items.
+    /// Hidden states of the language model after a prompt of titles. A ridge regression predicts
+    /// the text vectors of hidden items from them.
     States { random: bool },
-    /// The same regression from the mean text vector of the items in the prompt.
+    /// Control for `States`: a regression from the mean text vector of the items in the prompt.
     MeanVector,
-    /// The same regression from the vector of all titles as one text.
+    /// Control for `States`: a regression from the vector of all titles as one text.
     OneText,
-    /// Likelihood of the titles of candidates after the prompt.
+    /// Likelihood that the language model gives to the titles of candidates after the prompt.
     Likelihood { random: bool },
-    /// Text neighbours of the user's items among the same candidates.
+    /// Control for `Likelihood`: text neighbours of the user's items among the same candidates.
     Neighbours,
 }
 
@@ -47,7 +47,7 @@ pub(crate) struct FormSystem {
     pub(crate) form: Form,
 }
 
-/// All forms and controls; cheap ones first.
+/// Returns all systems with an added score; the cheap systems come first.
 pub(crate) fn all() -> [FormSystem; 7] {
     [
         (names::MEAN_VECTOR, Form::MeanVector),
@@ -61,24 +61,25 @@ pub(crate) fn all() -> [FormSystem; 7] {
     .map(|(name, form)| FormSystem { name, form })
 }
 
-/// The linear model of the seed.
+/// The linear model of the seed, in the shared results.
 struct Linear(Arc<Recommender>);
 
-/// Candidates by user.
+/// Candidate items of each user.
 struct Candidates(Vec<Vec<u32>>);
 
-/// A user's items in a prompt and the hidden ones, for users with at least two.
+/// A random division of each user's items into shown and hidden ones. Users with fewer than two
+/// items are left out.
 struct Divided {
     shown: Vec<Vec<u32>>,
     hidden: Vec<Vec<u32>>,
     prompts: Option<DividedPrompts>,
 }
 
-/// Token ids of prompts.
+/// Token ids of the prompts.
 struct DividedPrompts {
-    /// With the shown items of each divided user.
+    /// One prompt per divided user, with the shown items.
     shown: Vec<Vec<u32>>,
-    /// With all training items of every user.
+    /// One prompt per user, with all training items.
     whole: Vec<Vec<u32>>,
 }
 
@@ -100,7 +101,7 @@ impl System for FormSystem {
 }
 
 impl FormSystem {
-    /// Adds a regression to text vectors.
+    /// Adds the inner products of text vectors with a vector that a ridge regression predicts.
     fn regress(
         &self,
         seed: &mut Seed<'_>,
@@ -116,7 +117,8 @@ impl FormSystem {
         let train = &seed.split().train;
         let all: Vec<Vec<u32>> = (0..users as u32).map(|u| train.items(u).to_vec()).collect();
         let targets = sums(texts.view(), &divided.hidden);
-        // Features of the divided users, then of all users with all of their items.
+        // Each has the features of the divided users, then those of all users with all training
+        // items.
         let features: Vec<(&str, Array2<f32>, Array2<f32>)> = match self.form {
             Form::States { random } => {
                 let reader = Reader::new(seed, random)?;
@@ -176,7 +178,7 @@ impl FormSystem {
         Ok(fitted.setting("features", name).setting("ridge", strength))
     }
 
-    /// Adds a score of some candidates of each user.
+    /// Adds a score to the candidates of each user.
     fn rank_again(
         &self,
         seed: &mut Seed<'_>,
@@ -204,7 +206,7 @@ impl FormSystem {
                 let jobs: Vec<(Vec<u32>, Vec<u32>)> =
                     histories.iter().cloned().zip(candidates.0.iter().cloned()).collect();
                 let after = reader.likelihoods(seed, self.name, &jobs, &prompts)?;
-                // Without a history, once for every item.
+                // The likelihood of every title without a history.
                 let empty = prompts.history(&[], &mut stream(seed.number(), "llm path", &[]))?;
                 let items: Vec<u32> = (0..train.n_items() as u32).collect();
                 let jobs: Vec<(Vec<u32>, Vec<u32>)> =
@@ -243,7 +245,7 @@ impl FormSystem {
         Ok(self.weigh(seed, linear, extra)?.setting("score", name))
     }
 
-    /// Chooses the weight on validation data.
+    /// Chooses the weight of the added score on validation data.
     fn weigh(
         &self,
         seed: &mut Seed<'_>,
@@ -275,7 +277,7 @@ impl<'a> Seed<'a> {
         Ok(Arc::clone(&self.shared.put(Linear(Arc::new(recommender))).0))
     }
 
-    /// The text vectors of the linear model.
+    /// Returns the text vectors of the linear model.
     fn texts_of_linear(&mut self) -> Result<TextVectors> {
         let vectors = self.item_vectors()?;
         if vectors.is_empty() {
@@ -290,7 +292,7 @@ impl<'a> Seed<'a> {
         Prompts::new(self.language()?, self.dataset(), &config.protocol.texts, &config.llm_path)
     }
 
-    /// The division of every user's items, which every form of the seed shares.
+    /// Returns the division of every user's items. All systems of the seed share the division.
     fn divided(&mut self, with_prompts: bool) -> Result<Arc<Divided>> {
         if let Some(divided) = self.shared.get::<Divided>()
             && (divided.prompts.is_some() || !with_prompts)
@@ -318,8 +320,8 @@ impl<'a> Seed<'a> {
         Ok(self.shared.put(Divided { shown, hidden, prompts }))
     }
 
-    /// The best items of the linear model for each user, without training items, and the nearest
-    /// items without interactions.
+    /// Returns the candidates of each user: the best items of the linear model, without training
+    /// items, and the items without interactions that are nearest by text.
     fn candidates(&mut self, linear: &Recommender, texts: &TextVectors) -> Result<Arc<Candidates>> {
         if let Some(candidates) = self.shared.get::<Candidates>() {
             return Ok(candidates);
@@ -360,13 +362,13 @@ impl<'a> Seed<'a> {
     }
 }
 
-/// The `k` items of the highest scores; lower ids first among equal ones.
+/// Returns the `k` items with the highest scores; equal scores are ordered by id.
 fn best(mut ranked: Vec<(f32, u32)>, k: usize) -> Vec<u32> {
     ranked.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
     ranked.into_iter().take(k).map(|(_, item)| item).collect()
 }
 
-/// The sums of vectors of some items each.
+/// Returns the sum of the vectors of each list of items.
 fn sums(vectors: ArrayView2<'_, f32>, of: &[Vec<u32>]) -> Array2<f32> {
     let mut sums = Array2::zeros((of.len(), vectors.ncols()));
     for (mut row, items) in sums.rows_mut().into_iter().zip(of) {

@@ -1,5 +1,5 @@
-//! Whether running users through the language model adds to the linear model: the rows of
-//! `run.llm_path`.
+//! Rows of `run.llm_path`: they measure whether the language model, run on a prompt of a user's
+//! titles, improves the linear model.
 
 mod config;
 mod cost;

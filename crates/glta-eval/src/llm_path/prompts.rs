@@ -1,4 +1,4 @@
-//! Prompts of titles.
+//! Prompts with the titles of a user's items.
 
 use glta_align::LanguageModel;
 use glta_data::{Dataset, TextConfig};
@@ -13,11 +13,11 @@ const TAIL: &str = "The same person also chose:\n-";
 /// The title of an item without a text.
 const UNTITLED: &str = "untitled";
 
-/// The titles of all items, cut to a number of tokens.
+/// The titles of all items, each cut to a maximum number of tokens.
 pub(crate) struct Prompts<'a> {
     language: &'a LanguageModel,
     titles: Vec<String>,
-    /// Token ids of each title behind the end of a prompt.
+    /// Token ids of each title as the continuation of a prompt.
     tokens: Vec<Vec<u32>>,
     most: usize,
 }
@@ -45,7 +45,8 @@ impl<'a> Prompts<'a> {
         Ok(Self { language, titles, tokens, most: config.titles })
     }
 
-    /// Token ids of a prompt with the titles of some of a person's items, in random order.
+    /// Returns the token ids of a prompt with the titles of at most `llm_path.titles` items in
+    /// random order.
     pub(crate) fn history(&self, items: &[u32], rng: &mut impl Rng) -> Result<Vec<u32>> {
         let mut shown = items.to_vec();
         shown.shuffle(rng);
@@ -55,20 +56,20 @@ impl<'a> Prompts<'a> {
         Ok(self.language.tokenizer.encode(&text, true).map_err(glta_align::Error::from)?)
     }
 
-    /// The titles of items as one text.
+    /// Joins the titles of items into one text.
     pub(crate) fn as_text(&self, items: &[u32]) -> String {
         let titles = items.iter().map(|&item| self.titles[item as usize].as_str());
         titles.collect::<Vec<_>>().join(". ")
     }
 
-    /// Token ids of a title behind a prompt; never empty.
+    /// Returns the token ids of a title as the continuation of a prompt; never empty.
     pub(crate) fn title(&self, item: u32) -> &[u32] {
         &self.tokens[item as usize]
     }
 }
 
-/// A random part, 40 to 90 %, of a person's items, and the rest. Neither is empty; `None` for fewer
-/// than two items.
+/// Divides a user's items into a random part of 40 to 90 % and the rest. Both have at least one
+/// item. Returns `None` for fewer than two items.
 pub(crate) fn divide(items: &[u32], rng: &mut impl Rng) -> Option<(Vec<u32>, Vec<u32>)> {
     if items.len() < 2 {
         return None;

@@ -1,4 +1,4 @@
-//! Runs of the language model, whose results are kept in files of the seed's folder.
+//! Runs the language model, and stores its results in files of the seed's folder.
 
 use std::ops::Range;
 
@@ -11,16 +11,16 @@ use super::prompts::Prompts;
 use crate::seed::Seed;
 use crate::{Error, Result};
 
-/// Number of results per file. An interrupted run loses at most one file.
+/// Number of results per file. An interrupted run loses at most the results of one file.
 const CHUNK: usize = 128;
 
-/// Folder of the files within the folder of the seed.
+/// Name of the folder for the results, within the folder of the seed.
 const FOLDER: &str = "llm-path";
 
 /// A language model with pretrained or random weights.
 pub(crate) struct Reader {
     pub(crate) model: LanguageModel,
-    /// Checkpoint, layers, and the seed of random weights.
+    /// The checkpoint's hash, the number of layers, and the seed of random weights.
     identity: String,
 }
 
@@ -39,7 +39,7 @@ impl Reader {
         Ok(Self { model: language.clone(), identity: format!("{hash} {layers}") })
     }
 
-    /// The states of prompts, `(prompts, 2 · hidden)`; see [`LanguageModel::prompt_states`].
+    /// Returns the [`LanguageModel::prompt_states`] of prompts, `(prompts, 2 · hidden)`.
     pub(crate) fn states(
         &self,
         seed: &mut Seed<'_>,
@@ -60,7 +60,7 @@ impl Reader {
         Array2::from_shape_vec((prompts.len(), width), values).map_err(|e| Error::file(path, e))
     }
 
-    /// The mean log-probability per token of the titles of items after each prompt.
+    /// Returns, for each prompt, the mean log-probability per token of the titles of some items.
     pub(crate) fn likelihoods(
         &self,
         seed: &mut Seed<'_>,
@@ -102,7 +102,7 @@ impl Reader {
     }
 }
 
-/// The values of `n` results, from files where these exist.
+/// Returns `n` results. Reads the results that are in files, and computes the others.
 fn in_files(
     seed: &mut Seed<'_>,
     work: &str,
@@ -127,7 +127,7 @@ fn in_files(
             all.extend(values.iter().map(|bytes| f32::from_le_bytes(*bytes)));
         } else {
             let values = compute(range.clone())?;
-            // No rank looks for the file while rank 0 writes it.
+            // No rank may look for the file while rank 0 writes it.
             seed.comm().barrier()?;
             if seed.comm().is_root() {
                 let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();

@@ -1,30 +1,30 @@
-//! Ridge regression with an intercept, in `f64`.
+//! Ridge regression with an intercept, computed in `f64`.
 
 use glta_linalg::invert_with;
 use ndarray::{Array1, Array2, ArrayView2, Axis};
 
 use crate::{Error, Result};
 
-/// Moments of standardised features `(n, features)` and targets `(n, targets)`.
+/// Moments of standardised features `(n, features)` and centred targets `(n, targets)`.
 pub(crate) struct Moments {
     mean: Array1<f64>,
-    /// One over the standard deviation of each feature; 0 for a constant one.
+    /// Reciprocal standard deviation of each feature; 0 for a constant feature.
     scale: Array1<f64>,
     target_mean: Array1<f64>,
-    /// Correlations of the features.
+    /// Correlation matrix of the features, `(features, features)`.
     gram: Array2<f64>,
     cross: Array2<f64>,
 }
 
-/// A fitted regression.
+/// A fitted ridge regression.
 pub(crate) struct Ridge<'a> {
     moments: &'a Moments,
-    /// `(features, targets)`
+    /// Regression weights, `(features, targets)`.
     weights: Array2<f64>,
 }
 
 impl Moments {
-    /// `features` has at least one row.
+    /// Computes the moments. `features` must have at least one row.
     pub(crate) fn new(features: ArrayView2<'_, f32>, targets: ArrayView2<'_, f32>) -> Self {
         let n = features.nrows().max(1) as f64;
         let x = features.mapv(f64::from);
@@ -39,7 +39,7 @@ impl Moments {
         Self { mean, scale, target_mean, gram, cross }
     }
 
-    /// Solves the regression. `strength` is the penalty relative to the variance of a feature.
+    /// Solves the regression with the penalty `strength`, relative to the variance of a feature.
     pub(crate) fn solve(&self, strength: f64) -> Result<Ridge<'_>> {
         let mut inverse = self.gram.clone();
         inverse.diag_mut().mapv_inplace(|v| v + strength);
@@ -84,7 +84,7 @@ mod tests {
         for target in 0..2 {
             let residual: Vec<f64> =
                 (0..30).map(|r| f64::from(y[[r, target]] - predicted[[r, target]])).collect();
-            // The intercept.
+            // The intercept makes the residuals sum to 0.
             assert!(residual.iter().sum::<f64>().abs() < 1e-3);
             for feature in 0..3 {
                 let column: Vec<f64> = x.column(feature).iter().map(|&v| f64::from(v)).collect();
@@ -98,7 +98,7 @@ mod tests {
             }
             assert_eq!(ridge.weights[[3, target]], 0.0);
         }
-        // No regularisation recovers a linear target.
+        // Without a penalty the regression recovers a linear target.
         let linear = x.slice(ndarray::s![.., ..1]).to_owned();
         let moments = Moments::new(x.view(), linear.view());
         let got = moments.solve(1e-9).unwrap().predict(x.view());

@@ -7,17 +7,17 @@ use glta_linear::TextVectors;
 use glta_metrics::{Scorer, ScorerError};
 use ndarray::{Array2, ArrayViewMut2};
 
-/// A score that is added for a user.
+/// The score that is added for each user.
 #[derive(Clone)]
 pub(crate) enum Extra {
-    /// Inner products of a predicted text vector, `(users, dim)`, with those of the items.
+    /// Inner products of a predicted vector per user, `(users, dim)`, with the items' text vectors.
     Text(Arc<Array2<f32>>, TextVectors),
-    /// Scores of some items, by user; the other items get nothing.
+    /// A list of items and scores per user. The scores of other items do not change.
     Some(Arc<Vec<Vec<(u32, f32)>>>),
 }
 
 impl Extra {
-    /// Scores of some items, standardised within each user's items.
+    /// Creates scores of some items per user, standardised for each user.
     pub(crate) fn of_some(mut users: Vec<Vec<(u32, f32)>>) -> Self {
         for items in &mut users {
             standardize(items.iter_mut().map(|(_, score)| score).collect());
@@ -39,7 +39,7 @@ impl Extra {
     }
 }
 
-/// The linear model, standardised within each user's items, with an added score.
+/// A scorer that standardises the scores of the linear model for each user and adds another score.
 #[derive(Clone)]
 pub(crate) struct Added {
     pub(crate) linear: Arc<Recommender>,
@@ -55,7 +55,7 @@ impl Scorer for Added {
     fn score(&self, users: &[u32], mut out: ArrayViewMut2<'_, f32>) -> Result<(), ScorerError> {
         self.linear.score(users, out.view_mut())?;
         if self.weight == 0.0 {
-            // Standardised scores could round to ties.
+            // Return the original scores, because standardised ones could round to ties.
             return Ok(());
         }
         for (&user, mut row) in users.iter().zip(out.rows_mut()) {
@@ -68,7 +68,7 @@ impl Scorer for Added {
     }
 }
 
-/// Gives finite values the mean 0 and the standard deviation 1.
+/// Shifts and scales the finite values to mean 0 and standard deviation 1.
 fn standardize(values: Vec<&mut f32>) {
     let mut values: Vec<&mut f32> = values.into_iter().filter(|v| v.is_finite()).collect();
     let n = values.len().max(1) as f64;

@@ -1,4 +1,4 @@
-//! The answer of the experiment on the path through the language model.
+//! The verdict on `run.llm_path`: whether the language model improves the linear model.
 
 use glta_core::write_whole;
 use serde::Serialize;
@@ -10,15 +10,16 @@ use crate::{Error, Result};
 
 const METRIC: &str = "N@10";
 
-/// What the rows of `run.llm_path` say.
+/// Comparisons and conclusion for the rows of `run.llm_path`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct LlmPathVerdict {
-    /// Each form against the linear model and against its controls, on the test part.
+    /// Comparisons in test N@10 of each form with the linear model and with its controls.
     pub comparisons: Vec<Comparison>,
-    /// Forms that gain more than `llm_path.min_gain` over the linear model and every control.
+    /// Names of the forms that gain more than `llm_path.min_gain` over the linear model and every
+    /// control.
     pub gains: Vec<String>,
-    /// The same as Markdown.
+    /// The comparisons and the conclusion as Markdown.
     #[serde(skip)]
     pub report: String,
 }
@@ -28,7 +29,7 @@ impl Record {
     /// writes `llm-path.md` and `llm-path.json` to the folder of the experiment.
     ///
     /// # Errors
-    /// Users' results that cannot be read, or files that cannot be written.
+    /// Returns an error if the users' results cannot be read, or if a file cannot be written.
     pub fn llm_path_verdict(&self) -> Result<LlmPathVerdict> {
         let min_gain = self.config.as_ref().map_or(0.0, |config| config.llm_path.min_gain);
         let (mut comparisons, mut gains) = (Vec::new(), Vec::new());
@@ -56,10 +57,13 @@ impl Record {
     }
 
     fn page(&self, verdict: &LlmPathVerdict, min_gain: f64) -> String {
-        let mut lines =
-            vec![format!("# The path through the language model: {}\n", self.dataset.name)];
+        let mut lines = vec![format!(
+            "# The language model on top of the linear model: {}\n",
+            self.dataset.name
+        )];
         if let Some(llm) = &self.llm {
-            lines.push(format!("Language model: {}, {} layers.\n", llm.name, llm.layers));
+            lines
+                .push(format!("The language model is {}, with {} layers.\n", llm.name, llm.layers));
         }
         lines.push("| system | seeds | N@10 | N@20 | validation N@10 |".into());
         lines.push("|---|---:|---:|---:|---:|".into());
@@ -73,7 +77,7 @@ impl Record {
             let (test, twenty, valid) = (cell(METRIC), cell("N@20"), cell("valid_N@10"));
             lines.push(format!("| {system} | {seeds} | {test} | {twenty} | {valid} |"));
         }
-        lines.push("\nDifferences in N@10 on the test part, paired over users:\n".into());
+        lines.push("\nThe differences are in test N@10, paired over users:\n".into());
         lines.push("| form | against | difference | s.e. | p | users | seeds |".into());
         lines.push("|---|---|---:|---:|---:|---:|---:|".into());
         for c in &verdict.comparisons {
@@ -84,11 +88,11 @@ impl Record {
         }
         lines.push(match &verdict.gains[..] {
             [] => format!(
-                "\nNo form gains more than {min_gain} over the linear model and every control: the \
-                 path through the language model adds nothing here."
+                "\nNo form gains more than {min_gain} over the linear model and every control. The \
+                 language model does not improve the linear model on these data."
             ),
             gains => format!(
-                "\nMore than {min_gain} over the linear model and every control: {}.",
+                "\nThese forms gain more than {min_gain} over the linear model and every control: {}.",
                 gains.join(", ")
             ),
         });

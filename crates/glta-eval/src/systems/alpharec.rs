@@ -11,8 +11,8 @@ use crate::system::{Fitted, System};
 
 const NAME: &str = "AlphaRec";
 
-/// AlphaRec over the text vectors of the linear model, with the temperature that is best on
-/// validation data.
+/// AlphaRec over the text vectors of the linear model. The temperature is chosen on validation
+/// data.
 pub(crate) struct AlphaRecSystem;
 
 impl System for AlphaRecSystem {
@@ -34,7 +34,7 @@ impl System for AlphaRecSystem {
         let base = AlphaRecConfig::default();
         let base = AlphaRecConfig {
             seed: seed.number(),
-            // At least about sixteen steps per epoch.
+            // Small enough for 16 steps per epoch, but at least 512.
             batch_size: (split.train.len() / 16).clamp(512, base.batch_size),
             epochs: baselines.contrastive_epochs.unwrap_or(base.epochs),
             ..base

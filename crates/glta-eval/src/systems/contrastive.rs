@@ -1,4 +1,4 @@
-//! The contrastive graph models.
+//! The contrastive graph models as systems.
 
 use glta_baselines::{Contrastive, ContrastiveConfig, NodeTexts};
 
@@ -7,8 +7,8 @@ use crate::error::BoxError;
 use crate::seed::Seed;
 use crate::system::{Fitted, System};
 
-/// A contrastive model with the L2 weight that is best on validation data, from as many values as
-/// for LightGCN.
+/// A contrastive model. The L2 weight is chosen on validation data from the values in
+/// `baselines.graph_l2`.
 pub(crate) struct ContrastiveSystem {
     name: &'static str,
     config: ContrastiveConfig,
@@ -48,7 +48,7 @@ impl System for ContrastiveSystem {
         let baselines = &seed.config().baselines;
         let base = ContrastiveConfig {
             seed: seed.number(),
-            // At least about sixteen steps per epoch.
+            // Small enough for 16 steps per epoch, but at least 512.
             batch_size: (split.train.len() / 16).clamp(512, self.config.batch_size),
             epochs: baselines.contrastive_epochs.unwrap_or(self.config.epochs),
             ..self.config.clone()

@@ -10,21 +10,22 @@ use crate::seed::{Seed, validation};
 use crate::system::{Fitted, System};
 use crate::{Error, Result};
 
-/// EASE with the form and the L2 weight that are best on validation data.
+/// EASE with the form and the L2 weight that are best on validation data, and facts about the
+/// search.
 pub(crate) struct TunedEase {
     pub(crate) ease: Arc<Ease>,
     pub(crate) form: Form,
     pub(crate) l2: f64,
     /// Number of settings that were tried.
     tried: usize,
-    /// Why the dense form was not tried.
+    /// The reason why the requested dense form was not tried; `None` in all other cases.
     pub(crate) left_out: Option<String>,
-    /// Seconds of one setting.
+    /// Mean time per setting, in seconds.
     seconds: f64,
 }
 
 impl Seed<'_> {
-    /// Size limits of EASE, which are those of the linear model.
+    /// Returns a configuration of EASE with the size limits of the linear model.
     pub(crate) fn ease_config(&self) -> EaseConfig {
         let LinearConfig { max_items, rows, text_neighbours, .. } = self.config().glta.linear;
         EaseConfig { max_items, rows, text_neighbours, ..EaseConfig::default() }
@@ -69,7 +70,7 @@ impl Seed<'_> {
     }
 }
 
-/// The error if no setting of a system has a finite score.
+/// Returns the error for a search in which no setting has a finite validation score.
 pub(crate) fn no_score(system: &str) -> Error {
     let problem = format!("no setting of {system} has a validation score");
     Error::Config { field: "baselines", problem }

@@ -1,4 +1,4 @@
-//! The rows of GLTA runs.
+//! GLTA runs as systems.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,11 +20,13 @@ pub(crate) struct Variant {
     name: &'static str,
     folder: &'static str,
     config: Config,
-    /// Folder of another run of the same seed, whose results are reused if they exist.
+    /// Folder of a run whose texts are copied, if they exist.
     texts_of: Option<&'static str>,
+    /// Folder of a run whose item-text alignment is copied, if it exists.
     item_stage_of: Option<&'static str>,
+    /// Folder of a run whose linear model is copied, if it exists.
     linear_of: Option<&'static str>,
-    /// Another decoder for the slots of a trained run.
+    /// The decoder that replaces the decoder of a trained run.
     decoder: Option<Decoder>,
 }
 
@@ -65,7 +67,7 @@ impl Variant {
         &self.config
     }
 
-    /// The requirements of the row. The linear model alone uses the available encoders.
+    /// Returns the requirements of the row. The linear model alone uses the available encoders.
     pub(crate) fn needs(&self) -> Needs {
         let Config { backbone, model, item_text, .. } = &self.config;
         match (backbone, &item_text.encoders[..]) {
@@ -78,7 +80,7 @@ impl Variant {
         }
     }
 
-    /// Trains or resumes the run, or loads it if it has ended.
+    /// Trains or resumes the run, or loads it if its training has ended.
     pub(crate) fn run(&self, seed: &mut Seed<'_>) -> Result<(Recommender, FitReport)> {
         let mut config = Config { seed: seed.number(), ..self.config.clone() };
         config.item_text.encoders = seed.encoders(&config);
@@ -149,7 +151,7 @@ impl System for Variant {
             let recommender = recommender.with_decoder(decoder);
             let valid = recommender.validation(&**seed.comm())?;
             let fitted = Fitted::new(recommender).validation(valid);
-            // Usually the run was trained for the row that it shares.
+            // If the run existed, the row of that run already has its training time.
             return Ok(if ended { fitted.seconds(0.0) } else { learned(fitted, curve) });
         }
         let fitted = learned(Fitted::new(recommender).validation(report.validation()), curve);
@@ -170,8 +172,8 @@ fn learned(fitted: Fitted, curve: Option<Curve>) -> Fitted {
     }
 }
 
-/// The settings that the run chose on validation data. `copied` means that its linear model comes
-/// from another run.
+/// Records the settings that the run chose on validation data. `copied` states that its linear
+/// model comes from another run.
 fn settings(mut fitted: Fitted, config: &Config, report: FitReport, copied: bool) -> Fitted {
     if let Some(accuracy) = report.item_stage.and_then(|s| s.best()) {
         fitted = fitted

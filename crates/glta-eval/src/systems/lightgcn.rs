@@ -1,4 +1,4 @@
-//! LightGCN, whose embeddings are also used by every GLTA run of the seed.
+//! LightGCN as a system. GLTA runs of the seed with prompts use its embeddings.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,14 +18,14 @@ use crate::seed::Seed;
 use crate::system::{Fitted, System};
 use crate::{Error, Result};
 
-/// How the stored embeddings were trained.
+/// A record of the training of the stored embeddings.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Training {
     l2: f32,
     tried: usize,
     seconds: f64,
     curve: Curve,
-    /// The settings of the embeddings; with other settings they are trained again.
+    /// The settings of the embeddings. If they differ, the embeddings are trained again.
     settings: TrainedOn,
 }
 
@@ -37,10 +37,11 @@ struct TrainedOn {
 }
 
 impl Seed<'_> {
-    /// The embeddings of LightGCN with the L2 weight that is best on validation data.
+    /// Returns the embeddings of LightGCN with the L2 weight that is best on validation data. They
+    /// are trained on first use.
     ///
     /// # Errors
-    /// An error of the training, or files that cannot be read or written.
+    /// Returns the error of the training, or an error if a file cannot be read or written.
     pub fn lightgcn(&mut self) -> Result<Arc<NodeEmbeddings>> {
         Ok(self.lightgcn_trained()?.0)
     }
@@ -57,7 +58,7 @@ impl Seed<'_> {
             Some(training) => training,
             None => {
                 self.train_lightgcn(settings)?;
-                // Other ranks read after rank 0 has written.
+                // Other ranks must not read before rank 0 has written.
                 self.comm().barrier()?;
                 read(&path)?
             }
@@ -108,7 +109,7 @@ impl Seed<'_> {
         if self.comm().is_root() {
             let (nodes, record) = self.lightgcn_files();
             trained.embeddings.save(&nodes)?;
-            // Written last, because it marks the embeddings as complete.
+            // Write this file last: it marks the embeddings as complete.
             let text = serde_json::to_vec_pretty(&training).map_err(|e| Error::file(&record, e))?;
             write_whole(&record, &text).map_err(|e| Error::io(&record, e))?;
         }
@@ -139,7 +140,7 @@ impl System for LightGcnSystem {
     }
 }
 
-/// Scores by inner products of embeddings.
+/// A scorer by the inner products of node embeddings.
 pub(crate) struct Nodes(pub(crate) Arc<NodeEmbeddings>);
 
 impl Scorer for Nodes {

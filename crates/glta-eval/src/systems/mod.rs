@@ -1,4 +1,4 @@
-//! The systems of the tables.
+//! The built-in systems.
 
 mod alpharec;
 pub(crate) mod contrastive;
@@ -35,23 +35,23 @@ pub(crate) enum Group {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Needs {
     Nothing,
-    /// A language model.
+    /// The system needs a language model.
     Language,
-    /// A language model or a sentence encoder.
+    /// The system needs a language model or a sentence encoder.
     LanguageOrEncoder,
-    /// A sentence encoder.
+    /// The system needs a sentence encoder.
     Encoder,
-    /// Items with texts.
+    /// The system needs at least two items with texts.
     Texts,
 }
 
-/// A system of the tables.
+/// A built-in system with its requirements.
 pub(crate) struct Standard {
     pub(crate) group: Group,
     pub(crate) needs: Needs,
-    /// The encoders of its texts.
+    /// The encoders of the system's text vectors.
     pub(crate) encoders: Vec<ItemEncoder>,
-    /// Whether it uses files of text vectors.
+    /// Whether the system uses files of text vectors.
     pub(crate) files: bool,
     pub(crate) system: Box<dyn System>,
 }
@@ -65,7 +65,7 @@ impl Standard {
         self.system.name()
     }
 
-    /// Whether it needs a language model.
+    /// Returns whether the system needs a language model.
     pub(crate) fn needs_language(&self, has_encoder: bool) -> bool {
         match self.needs {
             Needs::Language => true,
@@ -74,24 +74,24 @@ impl Standard {
         }
     }
 
-    /// Whether it encodes item texts with the available encoders.
+    /// Returns whether the system encodes item texts with the available encoders.
     pub(crate) fn reads_texts(&self) -> bool {
         self.needs != Needs::Nothing || !self.encoders.is_empty()
     }
 
-    /// Whether its rows depend on the sentence encoder.
+    /// Returns whether the system's rows depend on the sentence encoder.
     pub(crate) fn reads_by_sentence(&self) -> bool {
         self.needs == Needs::LanguageOrEncoder || self.encoders.contains(&ItemEncoder::Sentence)
     }
 
-    /// Takes the encoders and files from a configuration.
+    /// Takes the text encoders and files of a configuration.
     fn reading(mut self, config: &Config) -> Self {
         self.encoders = config.item_encoders().collect();
         self.files = !config.item_text.files.is_empty();
         self
     }
 
-    /// Whether it is requested, or enabled if no system is requested.
+    /// Returns whether the system is requested by name, or is enabled and no system is requested.
     pub(crate) fn is_chosen(&self, run: &RunConfig) -> bool {
         if !run.only.is_empty() {
             return run.only.iter().any(|name| name == self.name());
@@ -123,7 +123,7 @@ impl Standard {
     }
 }
 
-/// The models and texts of an experiment.
+/// The models and texts that an experiment has.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Available {
     pub(crate) language: bool,
@@ -142,7 +142,7 @@ impl Available {
     }
 }
 
-/// The name of the row of a preset's configuration.
+/// Returns the name of the main row for a preset.
 pub(crate) fn main_name(preset: Preset) -> &'static str {
     match preset {
         Preset::Default => variants::LINEAR,
@@ -152,7 +152,7 @@ pub(crate) fn main_name(preset: Preset) -> &'static str {
     }
 }
 
-/// The name of the row that the ablations start from.
+/// Returns the name of the row that the ablations change.
 pub(crate) fn ablated_name(preset: Preset) -> &'static str {
     match preset {
         Preset::Paper => main_name(preset),
@@ -160,7 +160,7 @@ pub(crate) fn ablated_name(preset: Preset) -> &'static str {
     }
 }
 
-/// All systems, in the order of the tables.
+/// Returns all systems in the order of the tables.
 pub(crate) fn standard(config: &ExperimentConfig) -> Vec<Standard> {
     use Group::{Ablations, Always, Controls};
     let mut all = vec![
@@ -170,7 +170,7 @@ pub(crate) fn standard(config: &ExperimentConfig) -> Vec<Standard> {
         Standard::new(Always, Needs::Texts, text::EaseTextSystem).reading(&config.glta),
         Standard::new(Always, Needs::Nothing, lightgcn::LightGcnSystem),
     ];
-    // RLMRec uses the profiles that GLTA writes, and then runs after it.
+    // If GLTA writes profiles, RLMRec uses them and therefore runs after it.
     let profiles = config.glta.texts.profile;
     if !profiles {
         all.extend(contrastive_models(&config.glta));

@@ -18,16 +18,16 @@ pub(crate) struct NodeVectors {
     pub(crate) users: Array2<f32>,
     /// Name of the encoder.
     pub(crate) encoder: String,
-    /// Number of layers if it is the language model, whose vectors are then whitened.
+    /// Number of layers of the language model; `None` for a sentence encoder.
     pub(crate) layers: Option<usize>,
-    /// `profiles`, or `items` for the mean of the training items' vectors.
+    /// Source of the user vectors: `profiles`, or `items` for the mean over the training items.
     pub(crate) users_from: &'static str,
 }
 
 impl Seed<'_> {
-    /// The text of an item is its description. The text of a user is the profile that the main GLTA
-    /// run of the seed wrote from training items; without profiles, the vector is the mean of the
-    /// vectors of the training items.
+    /// Returns the vectors of item descriptions and of user texts. The text of a user is the
+    /// profile that the main GLTA run of the seed wrote from training items. Without profiles, the
+    /// user's vector is the mean over the training items.
     pub(crate) fn node_vectors(&mut self) -> Result<Arc<NodeVectors>> {
         if let Some(vectors) = self.shared.get() {
             return Ok(vectors);
@@ -43,7 +43,7 @@ impl Seed<'_> {
         let (encoder, layers) = match self.encoder {
             Some(encoder) => (encoder.name().to_owned(), None),
             None => {
-                // The raw vectors of a language model are all similar.
+                // Whiten, because the raw vectors of a language model are nearly parallel.
                 vectors = whiten(vectors.view(), &WhitenConfig::default())?;
                 let language = self.language()?;
                 let layers = language.llama.config().num_hidden_layers;
@@ -61,7 +61,7 @@ impl Seed<'_> {
         Ok(self.shared.put(vectors))
     }
 
-    /// The profile of every user, if the main run has written all of them.
+    /// Reads the profile of every user; `None` unless the main run has written all of them.
     fn profiles(&self) -> Result<Option<Vec<String>>> {
         let path = self.folder().join(MAIN_FOLDER).join("texts.jsonl");
         if !self.has(&path)? {
@@ -73,7 +73,7 @@ impl Seed<'_> {
             let unknown = || Error::file(&path, format!("there is no user {user}"));
             *profile.ok_or_else(unknown)? = texts.profile;
         }
-        // An interrupted run has written only some of them.
+        // An interrupted run has written only some profiles.
         let train = &self.split().train;
         let missing =
             |(user, profile): (u32, &String)| profile.is_empty() && !train.items(user).is_empty();
@@ -81,8 +81,8 @@ impl Seed<'_> {
         Ok(complete.then_some(profiles))
     }
 
-    /// Vectors of all item texts by the sentence encoder, or by the language model if there is
-    /// none.
+    /// Returns the vectors of all item texts by the sentence encoder, or by the language model if
+    /// there is none.
     fn node_texts(&mut self) -> Result<ItemVectors> {
         let encoder = match self.encoder {
             Some(_) => ItemEncoder::Sentence,
@@ -114,7 +114,7 @@ impl Seed<'_> {
     }
 }
 
-/// The mean of the training items' vectors of each user, scaled to unit norm.
+/// Computes, for each user, the mean of the vectors of the training items, scaled to unit norm.
 fn means(items: ArrayView2<'_, f32>, split: &Split) -> Array2<f32> {
     let mut users = Array2::zeros((split.train.n_users(), items.ncols()));
     for (user, mut mean) in (0u32..).zip(users.rows_mut()) {

@@ -1,4 +1,4 @@
-//! Text neighbours alone, and with EASE.
+//! Text neighbours as systems: alone, and with EASE.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -20,15 +20,15 @@ use crate::seed::{Seed, validation};
 use crate::system::{Fitted, System};
 use crate::{Error, Result};
 
-/// Text-kNN with the settings that are best on validation data, which contain new items if the
-/// linear model is chosen for them.
+/// Text-kNN with the settings that are best on validation data. If the linear model is chosen for
+/// new items, the validation items contain new items here too.
 pub(crate) struct TunedKnn {
-    /// Fitted on all training items.
+    /// The model fitted on all training items.
     knn: Arc<TextKnn>,
     strength: f64,
     power: i32,
-    /// The split on which settings were chosen and the model fitted on it, if it is not the split
-    /// of the seed.
+    /// The split with new items on which settings were chosen, and the model fitted on it; `None`
+    /// if settings were chosen on the split of the seed.
     with_new_items: Option<(Split, TextKnn)>,
     encoders: Vec<String>,
     left_out: Vec<ItemEncoder>,
@@ -83,7 +83,7 @@ impl Seed<'_> {
         Ok(self.shared.put(tuned))
     }
 
-    /// Text neighbours by all encoders, whitened with a strength.
+    /// Finds text neighbours by the joined vectors of all encoders, whitened with a strength.
     fn neighbours(&mut self, vectors: &[ItemVectors], strength: f64) -> Result<TextNeighbours> {
         let config = WhitenConfig { strength, ..self.config().glta.item_text.whiten.clone() };
         let (joined, _) = ItemVectors::join(vectors, &config)?;
@@ -105,7 +105,7 @@ impl TunedKnn {
     }
 }
 
-/// Records the encoders that a row uses, and the encoders that were left out.
+/// Records the encoders that a row uses, and the encoders that were not available.
 pub(crate) fn read_by(fitted: Fitted, encoders: &[String], left_out: &[ItemEncoder]) -> Fitted {
     let fitted = fitted.setting("encoders", encoders);
     match left_out {
@@ -154,9 +154,9 @@ impl System for EaseTextSystem {
             }
         };
         let weight = weights[found.best.ok_or_else(|| no_score("EASE + text"))?.0];
-        // The time in addition to EASE and text-kNN.
+        // The time in addition to that of EASE and text-kNN.
         let seconds = started.elapsed().as_secs_f64() / weights.len() as f64;
-        // No later system needs these values.
+        // Drop values that no later system needs.
         seed.shared.remove::<TunedEase>();
         seed.shared.remove::<TunedKnn>();
         let (l2, form) = (ease.l2, ease.form);
@@ -170,7 +170,7 @@ impl System for EaseTextSystem {
     }
 }
 
-/// An [`EaseText`] that owns its parts.
+/// A scorer like [`EaseText`] that owns its parts.
 struct Both {
     ease: Arc<Ease>,
     knn: Arc<TextKnn>,

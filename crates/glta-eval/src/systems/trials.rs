@@ -1,5 +1,5 @@
-//! Trained settings of the contrastive models, kept in the folder of the seed, so that an
-//! interrupted search continues with the next setting.
+//! Searches over one setting of a contrastive model. Trained models are stored in the folder of the
+//! seed, so that an interrupted search continues with the next value.
 
 use std::fmt::Display;
 use std::sync::Arc;
@@ -20,15 +20,15 @@ use crate::system::Fitted;
 use crate::users::file_name;
 use crate::{Error, Result};
 
-/// Folder of the files within the folder of the seed.
+/// Name of the folder for trained models, within the folder of the seed.
 const FOLDER: &str = "trials";
 
-/// A search over one setting.
+/// A search over the values of one setting.
 pub(crate) struct Trials<'a, V, C> {
     pub(crate) system: &'static str,
-    /// The name of the setting.
+    /// Name of the setting.
     pub(crate) setting: &'static str,
-    /// Its values with the configurations.
+    /// The values of the setting, each with its complete configuration.
     pub(crate) candidates: Vec<(V, C)>,
     /// Maximum number of epochs.
     pub(crate) epochs: usize,
@@ -36,7 +36,7 @@ pub(crate) struct Trials<'a, V, C> {
     pub(crate) texts: Vec<ArrayView2<'a, f32>>,
 }
 
-/// A trained setting.
+/// The result of training with one value of the setting.
 #[derive(Debug, Serialize, Deserialize)]
 struct Trial {
     validation: f64,
@@ -45,8 +45,8 @@ struct Trial {
 }
 
 impl<V: Copy + Display + Serialize, C: Clone + Serialize> Trials<'_, V, C> {
-    /// Trains every candidate, or loads it if an earlier process has trained it. The row has the
-    /// one that is best on validation data.
+    /// Trains every candidate, or loads it if an earlier process has trained it. Returns the
+    /// candidate that is best on validation data.
     pub(crate) fn fit(
         &self,
         seed: &mut Seed<'_>,
@@ -100,19 +100,19 @@ impl<V: Copy + Display + Serialize, C: Clone + Serialize> Trials<'_, V, C> {
             curve: Curve::of(trained.history.iter().map(|e| (e.loss, e.validation))),
             seconds: started.elapsed().as_secs_f64(),
         };
-        // No rank looks for the files while rank 0 writes them.
+        // No rank may look for the files while rank 0 writes them.
         seed.comm().barrier()?;
         if seed.comm().is_root() {
             std::fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
             trained.embeddings.save(&nodes)?;
-            // Written last, because it marks the embeddings as complete.
+            // Write this file last: it marks the embeddings as complete.
             let text = serde_json::to_vec_pretty(&trial).map_err(|e| Error::file(&record, e))?;
             write_whole(&record, &text).map_err(|e| Error::io(&record, e))?;
         }
         Ok((trial, trained.embeddings))
     }
 
-    /// The file of a candidate: a hash of all that it depends on.
+    /// Returns the file name of a candidate: the system's name and a hash of all inputs.
     fn file_name(&self, seed: &Seed<'_>, config: &C) -> Result<String> {
         let split = seed.config().protocol.split_config(seed.number());
         let settings = serde_json::to_vec(&(split, config));

@@ -7,21 +7,21 @@ use super::glta::Variant;
 use super::{ablated_name, main_name};
 use crate::config::ExperimentConfig;
 
-/// The row of the paper's complete form.
+/// Name of the row of the paper's complete form.
 pub(crate) const COMPLETE: &str = "GLTA complete";
-/// The row of the linear model alone.
+/// Name of the row of the linear model alone.
 pub(crate) const LINEAR: &str = "Linear";
-/// The folder of the run of the main row.
+/// Folder of the run of the main row.
 pub(crate) const MAIN_FOLDER: &str = "glta";
-/// The folder of the run that the ablations start from, if it is not the main run.
+/// Folder of the run that the ablations change, if it is not the main run.
 const COMPLETE_FOLDER: &str = "complete";
 
-/// The main row of the preset.
+/// Returns the main row of the preset.
 pub(crate) fn main(config: &ExperimentConfig) -> Variant {
     Variant::new(main_name(config.preset), MAIN_FOLDER, config.glta.clone())
 }
 
-/// The linear model alone.
+/// Returns the row of the linear model alone.
 pub(crate) fn linear(config: &ExperimentConfig) -> Variant {
     if config.preset == Preset::Default {
         return main(config);
@@ -31,13 +31,13 @@ pub(crate) fn linear(config: &ExperimentConfig) -> Variant {
     Variant::new(LINEAR, "linear", linear).linear_of(MAIN_FOLDER)
 }
 
-/// The linear model alone, with each of its text encoders alone, and with a random language model;
-/// the main model without a language model, and with a random one.
+/// Returns the controls: the linear model alone, with each text encoder alone, and with a random
+/// language model; the main row without a language model, and with a random one.
 pub(crate) fn controls(config: &ExperimentConfig) -> Vec<Variant> {
     let base = &config.glta;
     let random = |name, folder, base: &Config| {
         let config = Config { backbone: Backbone::RandomLlm, ..base.clone() };
-        // The prompts have the same texts, so only the weights differ.
+        // Reuse the texts, so that only the weights differ.
         Variant::new(name, folder, config).texts_of(MAIN_FOLDER)
     };
     let mut all = Vec::new();
@@ -53,7 +53,7 @@ pub(crate) fn controls(config: &ExperimentConfig) -> Vec<Variant> {
             ("Linear sentence", "linear-sentence", ItemEncoder::Sentence),
         ] {
             let encoders = &base.item_text.encoders;
-            // With one encoder and no file this equals the row of all encoders.
+            // A single encoder without files would repeat the row of all encoders.
             let alone = encoders.len() > 1 || !base.item_text.files.is_empty();
             if alone && encoders.contains(&encoder) {
                 let mut one = linear.clone();
@@ -67,7 +67,7 @@ pub(crate) fn controls(config: &ExperimentConfig) -> Vec<Variant> {
     }
     if config.preset != Preset::Default {
         let mut none = Config { backbone: Backbone::None, ..base.clone() };
-        // The user can then only be in the input of the slot.
+        // Without prompts, the user token can only be in the slot input.
         none.model.slot_user_token = true;
         all.push(Variant::new("GLTA no LLM", "glta-no-llm", none));
         all.push(random("GLTA random LLM", "glta-random-llm", base));
@@ -75,8 +75,9 @@ pub(crate) fn controls(config: &ExperimentConfig) -> Vec<Variant> {
     all
 }
 
-/// The paper's complete form without one part each (figure 3, table 3), the autoregressive form and
-/// the decoders (figure 4). With the preset `paper` they start from its own row.
+/// Returns the paper's ablations: its complete form without one part each (figure 3, table 3), the
+/// autoregressive form and the decoders (figure 4). With the preset `paper` the ablations change
+/// the main row.
 pub(crate) fn ablations(config: &ExperimentConfig) -> Vec<Variant> {
     let (base, folder) = match config.preset {
         Preset::Paper | Preset::Complete => (config.glta.clone(), MAIN_FOLDER),

@@ -1,4 +1,4 @@
-//! AVX2: two registers hold one line.
+//! AVX2 vectors: two registers hold one `Line`.
 
 use std::arch::x86_64::{
     __m256, _mm256_add_ps, _mm256_div_ps, _mm256_load_ps, _mm256_mul_ps, _mm256_set1_ps,

@@ -1,4 +1,4 @@
-//! AVX-512: one register holds one line.
+//! AVX-512 vectors: one register holds one `Line`.
 
 use std::arch::x86_64::{
     __m512, _mm512_add_ps, _mm512_div_ps, _mm512_load_ps, _mm512_mul_ps, _mm512_set1_ps,

@@ -1,4 +1,4 @@
-//! The loops, generic over the vector type.
+//! The loops of the kernels, generic over the vector type.
 
 use super::vector::Vector;
 use crate::lines::Line;
@@ -6,11 +6,11 @@ use crate::lines::Line;
 /// Consecutive neighbours of one row within one block of columns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Segment {
-    /// Row within the chunk.
+    /// Row index within the chunk.
     pub(crate) row: u16,
     /// Number of neighbours.
     pub(crate) len: u16,
-    /// Index of its first column id in the chunk's `indices`.
+    /// Index of the first column id in `indices` of the chunk.
     pub(crate) start: u32,
 }
 
@@ -20,27 +20,27 @@ pub(crate) struct AdamStep {
     pub(crate) beta1: f32,
     pub(crate) beta2: f32,
     pub(crate) epsilon: f32,
-    /// Learning rate over the bias correction of the first moment.
+    /// Learning rate divided by the bias correction of the first moment.
     pub(crate) step_size: f32,
-    /// One over the square root of the bias correction of the second moment.
+    /// Reciprocal square root of the bias correction of the second moment.
     pub(crate) second_scale: f32,
 }
 
-/// The rows of one Adam call; all slices have the same length.
+/// The rows of one Adam call. All slices have the same length.
 pub(crate) struct AdamRows<'a> {
     pub(crate) parameters: &'a mut [Line],
     pub(crate) first: &'a mut [Line],
     pub(crate) second: &'a mut [Line],
-    /// Before: the gradient divided by `sqrt_degree`. After: the new parameters divided by
-    /// `sqrt_degree`, the input of the next propagation.
+    /// On input, the gradient divided by `sqrt_degree`. On output, the new parameters divided by
+    /// `sqrt_degree`, which the next propagation reads.
     pub(crate) scaled: &'a mut [Line],
     pub(crate) sqrt_degree: &'a [f32],
     pub(crate) inv_sqrt_degree: &'a [f32],
-    /// L2 coefficient of each row: its occurrences in the batch times the weight.
+    /// L2 coefficient of each row: its number of occurrences in the batch, times the L2 weight.
     pub(crate) decay: &'a [f32],
 }
 
-/// `dst[row] += sum of src[indices]` for every segment.
+/// Adds the sum of `src[indices]` to `dst[row]` for every segment.
 #[inline(always)]
 pub(super) unsafe fn gather<V: Vector>(
     segments: &[Segment],
@@ -82,7 +82,7 @@ pub(super) unsafe fn gather<V: Vector>(
     }
 }
 
-/// `dst[index] += src[row]` for every index of every segment.
+/// Adds `src[row]` to `dst[index]` for every index of every segment.
 #[inline(always)]
 pub(super) unsafe fn scatter<V: Vector>(
     segments: &[Segment],
@@ -103,7 +103,7 @@ pub(super) unsafe fn scatter<V: Vector>(
     }
 }
 
-/// `dst[r] *= scale[r]`, then `+= add[r]` if given.
+/// Multiplies `dst[r]` by `scale[r]`, then adds `add[r]` if given.
 #[inline(always)]
 pub(super) unsafe fn scale<V: Vector>(dst: &mut [Line], scale: &[f32], add: Option<&[Line]>) {
     for (r, (line, &factor)) in dst.iter_mut().zip(scale).enumerate() {
@@ -117,7 +117,7 @@ pub(super) unsafe fn scale<V: Vector>(dst: &mut [Line], scale: &[f32], add: Opti
     }
 }
 
-/// Adam (Kingma and Ba 2015) on whole rows.
+/// Applies an Adam step (Kingma and Ba 2015) to whole rows.
 #[inline(always)]
 pub(super) unsafe fn adam<V: Vector>(step: AdamStep, rows: AdamRows<'_>) {
     let n = rows.parameters.len();

@@ -38,12 +38,12 @@ macro_rules! dispatch {
 }
 
 impl Isa {
-    /// The best instruction set of this processor.
+    /// Returns the best instruction set of this processor.
     pub(crate) fn detect() -> Self {
         Self::available()[0]
     }
 
-    /// All instruction sets of this processor, best first.
+    /// Returns all instruction sets of this processor, best first.
     pub(crate) fn available() -> Vec<Self> {
         let mut sets = Vec::new();
         #[cfg(target_arch = "x86_64")]
@@ -63,8 +63,8 @@ impl Isa {
     /// segment.
     ///
     /// # Safety
-    /// `self` came from [`Isa::available`]; every segment is inside `indices`, every index inside
-    /// `src`, every segment's row inside `dst`.
+    /// `self` must come from [`Isa::available`]. Every segment must be inside `indices`, every
+    /// index inside `src`, and every segment's row inside `dst`.
     pub(crate) unsafe fn gather(
         self,
         segments: &[Segment],
@@ -78,7 +78,7 @@ impl Isa {
     /// Adds each segment's row of `src` to the rows of `dst` that the segment lists.
     ///
     /// # Safety
-    /// As [`gather`](Self::gather), with `src` and `dst` exchanged.
+    /// The requirements are those of [`gather`](Self::gather), with `src` and `dst` exchanged.
     pub(crate) unsafe fn scatter(
         self,
         segments: &[Segment],
@@ -94,7 +94,7 @@ impl Isa {
         dispatch!(self, scale(dst, factors, add))
     }
 
-    /// One Adam step on whole rows.
+    /// Applies one Adam step to whole rows.
     pub(crate) fn adam(self, step: AdamStep, rows: AdamRows<'_>) {
         dispatch!(self, adam(step, rows))
     }
@@ -164,7 +164,7 @@ mod tests {
         for isa in Isa::available() {
             assert!(run(isa) == expected, "{isa:?} differs from the portable form");
         }
-        // The portable form agrees with the definition.
+        // Check the portable form against the definition.
         for segment in &segments {
             let row = usize::from(segment.row);
             let mut sum = [0.0f64; 16];

@@ -1,4 +1,4 @@
-//! Plain Rust, for processors without AVX2 and as reference for the others.
+//! Portable vectors, for processors without AVX2 and as the reference in tests.
 
 use super::loops::{self, AdamRows, AdamStep, Segment};
 use super::vector::Vector;

@@ -1,6 +1,6 @@
 use crate::lines::Line;
 
-/// Sixteen `f32` in registers.
+/// A vector of sixteen `f32` in registers.
 ///
 /// # Safety
 /// The processor must support the instruction set of the implementation, and pointers must be

@@ -12,21 +12,21 @@ use crate::loss::bpr;
 use crate::propagate::{Needed, NeededSide, Passes};
 use crate::sampler::Batch;
 
-/// Triples per parallel task.
+/// Number of triples per parallel task.
 const TRIPLES: usize = 512;
-/// Rows per parallel Adam task.
+/// Number of rows per parallel Adam task.
 const ROWS: usize = 2048;
 const BETA1: f32 = 0.9;
 const BETA2: f32 = 0.999;
 const EPSILON: f32 = 1e-8;
 
-/// The parameters and Adam's state, in internal order.
+/// The parameters and the moments of Adam, in internal order.
 pub(crate) struct Parameters {
     pub(crate) values: Nodes,
     first: Nodes,
     second: Nodes,
-    /// The values divided by the square root of the degree; during a step, the gradient in the same
-    /// scale.
+    /// The parameters divided by the square root of the degree. During a step, the gradient in the
+    /// same scale.
     scaled: Nodes,
     steps: i32,
 }
@@ -39,7 +39,7 @@ impl Parameters {
         Self { first: zeros(), second: zeros(), scaled, values, steps: 0 }
     }
 
-    /// Returns the values and frees the rest.
+    /// Returns the parameters and frees the rest.
     pub(crate) fn into_values(self) -> Nodes {
         self.values
     }
@@ -52,14 +52,15 @@ pub(crate) struct Step {
     passes: Passes,
     /// Final embeddings of the needed rows.
     outputs: Nodes,
-    /// Gradient with respect to them; zero in other rows.
+    /// Gradient with respect to the final embeddings; zero outside the needed rows.
     gradient: Nodes,
-    /// L2 coefficients of the needed rows; zero in other rows.
+    /// L2 coefficients of the needed users; zero for other users.
     user_decay: Vec<f32>,
+    /// L2 coefficients of the needed items; zero for other items.
     item_decay: Vec<f32>,
-    /// The batch in internal ids.
+    /// The triples of the batch, with internal ids.
     triples: Batch,
-    /// Scores of the positives, then of the negatives.
+    /// Scores of the positive items, then of the negative items.
     scores: Vec<f64>,
     positive_slopes: Vec<f32>,
     negative_slopes: Vec<f32>,
@@ -85,8 +86,8 @@ impl Step {
     }
 
     /// Returns the mean loss of a batch, including L2. Writes to `parameters.scaled` the gradient
-    /// divided by the square root of the degree. The L2 part of the gradient is not in it; the
-    /// decay vectors contain its coefficients.
+    /// without the L2 part, divided by the square root of the degree. The L2 coefficients are
+    /// written to the decay vectors.
     ///
     /// Each rank has its own columns; only the scores are summed over ranks.
     pub(crate) fn gradients(
@@ -172,7 +173,7 @@ impl Step {
         map(&mut self.triples.negatives, &batch.negatives, &graph.items);
     }
 
-    /// Writes this rank's part of the triples' scores.
+    /// Computes this rank's part of the triples' scores.
     fn score(&mut self) {
         let n = self.triples.len();
         self.scores.resize(2 * n, 0.0);
@@ -192,7 +193,8 @@ impl Step {
             });
     }
 
-    /// Replaces the scores by the derivatives with respect to them; returns the mean loss.
+    /// Replaces the scores by the derivatives of the loss with respect to them, and returns the
+    /// mean loss.
     fn differentiate(&mut self) -> f64 {
         let n = self.triples.len();
         let share = 1.0 / n as f32;
@@ -252,8 +254,8 @@ impl Step {
         users + items
     }
 
-    /// Sums the derivatives with respect to the final embeddings. A task is one panel of one side,
-    /// so triples are added in order at any number of threads.
+    /// Sums the gradient with respect to the final embeddings. A task is one panel of users or
+    /// items, so triples are added in the same order at any number of threads.
     fn accumulate(&mut self) {
         let triples = &self.triples;
         let (positives, negatives) = (&self.positive_slopes, &self.negative_slopes);
@@ -279,7 +281,8 @@ impl Step {
     }
 }
 
-/// Each panel is summed on its own, so the result does not depend on which rank has which panel.
+/// Computes an inner product. Each panel is summed separately, so the result does not depend on the
+/// division of panels among ranks.
 fn dot(nodes: &Nodes, user: u32, item: u32) -> f64 {
     let mut total = 0.0;
     for panel in 0..nodes.users.panels() {
@@ -302,7 +305,7 @@ fn multiply_add(out: &mut Line, factor: f32, line: &Line) {
     }
 }
 
-/// Cuts one side into Adam tasks.
+/// Divides the rows of one side into Adam tasks.
 fn adam_tasks<'a>(
     side: &'a Side,
     matrices: [&'a mut Panels; 4],

@@ -1,4 +1,4 @@
-//! The engine against PyTorch, finite differences and a plain version.
+//! Compares the optimised step with PyTorch, with finite differences and with a plain version.
 
 use glta_comm::Alone;
 use glta_data::Interactions;
@@ -36,13 +36,13 @@ impl Model {
         }
     }
 
-    /// Users above items, in the caller's order.
+    /// Stacks users and items in the caller's order.
     fn stack(&self, nodes: &Nodes) -> Array2<f32> {
         let out = self.graph.unload(nodes);
         ndarray::concatenate![ndarray::Axis(0), out.users, out.items]
     }
 
-    /// Loss, and the whole gradient with respect to the layer-0 embeddings.
+    /// Returns the loss and the complete gradient with respect to the layer-0 embeddings.
     fn gradient(&mut self, batch: &Batch) -> (f64, Array2<f32>) {
         let loss = self.step.gradients(&Alone, &self.graph, &mut self.parameters, batch).unwrap();
         let mut gradient = self.parameters.scaled.clone();
@@ -166,14 +166,14 @@ fn equal_to_pytorch() {
 #[test]
 fn gradients_equal_finite_differences_of_the_plain_form() {
     let train = random_train(23, 31, 1);
-    // A batch of few users makes the engine push, a batch of many makes it pull.
+    // A batch of few users makes the step push, a batch of many makes it pull.
     for (layers, triples) in [(3, 4), (3, 200), (2, 5), (1, 7), (0, 9), (4, 30)] {
         let config = LightGcnConfig { dim: 19, layers, l2: 0.02, ..Default::default() };
         let start = random_start(54, config.dim);
         let mut batch = Batch::default();
         Sampler::new(&train, &config).unwrap().fill(&mut batch, 0, triples);
         let mut model = Model::new(&train, &start, &config);
-        // The first gradient must not affect the second.
+        // Another batch in between checks that its gradient does not affect the next one.
         let mut other = Batch::default();
         Sampler::new(&train, &config).unwrap().fill(&mut other, 500, 11);
         let _ = model.gradient(&other);
@@ -198,7 +198,7 @@ fn gradients_equal_finite_differences_of_the_plain_form() {
 
 #[test]
 fn savings_do_not_change_the_result() {
-    // All rows and edges, against only the rows of the batch.
+    // Compare all rows and edges with only the rows of the batch.
     let train = random_train(60, 80, 2);
     let config = LightGcnConfig { dim: 20, ..Default::default() };
     let start = random_start(140, config.dim);

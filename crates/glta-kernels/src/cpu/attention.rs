@@ -1,7 +1,7 @@
 //! Causal attention over packed sequences, and its derivative.
 //!
 //! Scores, weighted sums and all four products of the backward pass use the register tile of the
-//! linear layers. The backward pass recomputes the probabilities; they are never stored.
+//! linear layers. The backward pass recomputes the probabilities, so they are never stored.
 
 use super::keys::{KeyBlock, KeyHead};
 use super::scratch::with_scratch;
@@ -12,9 +12,9 @@ use crate::panel::PANEL;
 use crate::pool::for_each;
 use crate::simd::{Simd, SimdLevel, dispatch};
 
-/// Query rows per block; limits the scratch memory to `QUERIES x keys`.
+/// Number of query rows per block. It limits the scratch memory to `QUERIES x keys`.
 const QUERIES: usize = 48;
-/// Multiply-adds below which the work stays on one thread.
+/// Number of multiply-adds below which the work stays on one thread.
 const SEQUENTIAL: usize = 1 << 13;
 
 /// One sequence: the rows `start..end` of the packed tokens, and its blocks of keys, oldest first.
@@ -25,12 +25,12 @@ pub(crate) struct Sequence<'a> {
     pub(crate) blocks: Vec<&'a KeyBlock>,
 }
 
-/// Position of one block of keys in a row of scores.
+/// A block of keys and its position in a row of scores.
 struct Placed<'a> {
     head: KeyHead<'a>,
-    /// Index in the sequence of its first key.
+    /// Index in the sequence of the block's first key.
     first: usize,
-    /// Its first column, a multiple of 32.
+    /// First column of the block in a row of scores, a multiple of 32.
     column: usize,
 }
 
@@ -46,7 +46,7 @@ fn place<'a>(blocks: &[&'a KeyBlock], head: usize) -> (Vec<Placed<'a>>, usize, u
 }
 
 /// Queries that are computed together. Row `r` attends to the first `visible + step * r` keys, or
-/// to the last `window` of these.
+/// to the last `window` of them.
 #[derive(Clone, Copy)]
 struct Queries {
     ptr: *const f32,
@@ -61,12 +61,12 @@ impl Queries {
     fn visible_of(&self, row: usize) -> usize {
         self.visible + self.step * row
     }
-    /// Columns of the block's keys that lie before the row's window.
+    /// Returns the columns of the block's keys that lie before the window of the row.
     fn past(&self, block: &Placed, row: usize) -> std::ops::Range<usize> {
         let before = self.visible_of(row).saturating_sub(self.window);
         block.column..block.column + before.saturating_sub(block.first).min(block.head.len)
     }
-    /// Number of the block's keys that the last row attends to.
+    /// Returns the number of the block's keys that the last row attends to.
     fn seen(&self, block: &Placed) -> usize {
         self.visible_of(self.rows - 1).saturating_sub(block.first).min(block.head.len)
     }
@@ -75,7 +75,7 @@ impl Queries {
     }
 }
 
-/// `out = softmax(Q Kᵀ / √d) V` per head; `qkv: (tokens, stride)` after RoPE,
+/// Computes `out = softmax(Q Kᵀ / √d) V` per head, with `qkv: (tokens, stride)` after RoPE and
 /// `out: (tokens, queries * dim)`.
 pub(crate) fn forward(
     level: SimdLevel,
@@ -144,8 +144,10 @@ pub(crate) fn forward(
     }
 }
 
+/// Computes the attention of some queries over placed blocks of keys.
+///
 /// # Safety
-/// `out` valid for `dim` columns of the query rows at stride `out_stride`.
+/// `out` must be valid for `dim` columns of the query rows at stride `out_stride`.
 unsafe fn attend(
     level: SimdLevel,
     heads: Heads,
@@ -189,7 +191,7 @@ unsafe fn attend(
 }
 
 /// Fills `scores: (rows, columns)` with `e^(s - max)`, or 0 for invisible keys, and `inverse` with
-/// one over each row's sum.
+/// the reciprocal of each row's sum.
 unsafe fn probabilities(
     level: SimdLevel,
     heads: Heads,
@@ -215,8 +217,8 @@ unsafe fn probabilities(
     for (r, inverse) in inverse.iter_mut().enumerate().take(queries.rows) {
         let row = &mut scores[r * columns..(r + 1) * columns];
         let visible = queries.visible_of(r);
-        // Blocks are adjacent, so a row is one run of columns, and its sum does not depend on where
-        // a block of whole panels ends.
+        // The blocks are adjacent, so a row is one range of columns, and its sum does not depend on
+        // the boundaries between blocks of whole panels.
         let mut used = 0;
         let unseen = |block: &Placed| {
             let seen = visible.saturating_sub(block.first).min(block.head.len);
@@ -239,7 +241,7 @@ unsafe fn probabilities(
     }
 }
 
-/// `c[.., block] += left · columnsᵀ` for every panel of keys that some row attends to.
+/// Adds `left · columnsᵀ` to `c[.., block]` for every panel of keys that some row attends to.
 #[allow(clippy::too_many_arguments)]
 unsafe fn products(
     level: SimdLevel,
@@ -258,7 +260,7 @@ unsafe fn products(
     }
 }
 
-/// Gradient at `qkv` (after RoPE) of [`forward`], given `d_out`.
+/// Computes the gradient of [`forward`] at `qkv` (after RoPE), given `d_out`.
 ///
 /// The last block of each sequence must contain exactly the sequence's own tokens. The earlier
 /// blocks are constants. All blocks must be differentiable.
@@ -276,12 +278,12 @@ pub(crate) fn backward(
         && s.end * heads.queries * heads.dim <= d_out.len()
         && s.blocks.last().is_some_and(|b| b.len() == s.end - s.start)));
     let d_qkv = Shared::new(d_qkv);
-    // One task per query head, so that one sequence occupies many threads. Query heads of a group
-    // share keys; their gradients are summed afterwards.
+    // Run one task per query head, so that one sequence occupies many threads. The query heads of a
+    // group share keys; their gradients are summed afterwards.
     let padded = heads.dim.next_multiple_of(PANEL);
     let mut parts: Vec<f32> = Vec::with_capacity(qkv.len() / stride * heads.queries * 2 * padded);
     let parts = Shared::spare(&mut parts);
-    // Offset and size of a query head's dK, `(tokens, padded)`; its dV follows.
+    // Offset and size of a query head's dK, `(tokens, padded)`; the head's dV follows.
     let part = |sequence: &Sequence, head: usize| {
         let size = (sequence.end - sequence.start) * padded;
         let at = (sequence.start * heads.queries * padded + head * size) * 2;
@@ -319,8 +321,9 @@ pub(crate) fn backward(
     });
 }
 
-/// Backward pass of one query head: its columns of `d_qkv`, and its part of the gradients of the
-/// sequence's own keys and values, `(tokens, padded dim)`, which need not be initialised.
+/// Computes the backward pass of one query head: its columns of `d_qkv`, and its part of the
+/// gradients of the sequence's own keys and values, `(tokens, padded dim)`. The latter need not be
+/// initialised.
 #[allow(clippy::too_many_arguments)]
 unsafe fn backward_head(
     level: SimdLevel,
@@ -408,7 +411,7 @@ unsafe fn backward_head(
                         std::ptr::null(),
                     );
                 }
-                // dK += dSᵀ Q and dV += Pᵀ dO for the sequence's own keys.
+                // Compute dK += dSᵀ Q and dV += Pᵀ dO for the sequence's own keys.
                 let sides = [
                     (ds.as_ptr(), queries.left(), d_keys.as_mut_ptr()),
                     (p.as_ptr(), d_left, d_values.as_mut_ptr()),
@@ -439,7 +442,7 @@ unsafe fn backward_head(
     });
 }
 
-/// Copies columns `32 panel ..` of `rows` rows into a `(rows, 32)` block.
+/// Copies the columns `32 panel..32 panel + 32` of `rows` rows into a `(rows, 32)` block.
 unsafe fn copy_panel(from: Left, rows: usize, dim: usize, panel: usize, to: &mut [f32]) {
     let width = PANEL.min(dim - panel * PANEL);
     for r in 0..rows {
@@ -463,7 +466,7 @@ fn exp_in_place(level: SimdLevel, x: &mut [f32], max: f32, scale: f32) -> f32 {
     unsafe { exp_in_place_at(level, x, max, scale) }
 }
 
-/// `p *= inverse`, then `ds = p (dp - Σ p dp) scale`, in place.
+/// Computes `p *= inverse`, then `ds = p (dp - Σ p dp) scale`, in place.
 fn softmax_backward(level: SimdLevel, p: &mut [f32], ds: &mut [f32], inverse: f32, scale: f32) {
     // SAFETY: both have the same length, a multiple of 32.
     unsafe { softmax_backward_at(level, p, ds, inverse, scale) }

@@ -1,13 +1,13 @@
-//! RMSNorm, SwiGLU and RoPE, each with its derivative.
+//! The kernels of RMSNorm, SwiGLU and RoPE, each with its derivative.
 
 use rayon::prelude::*;
 
 use crate::simd::{Simd, SimdLevel, dispatch};
 
-/// Rows per task.
+/// Number of rows per task.
 const ROWS: usize = 16;
 
-/// `y = x / rms(x) * w` per row of `w.len()`.
+/// Computes `y = x / rms(x) * w` for each row of `w.len()` elements.
 pub(crate) fn rms_norm(level: SimdLevel, x: &[f32], w: &[f32], eps: f32, y: &mut [f32]) {
     let n = w.len();
     assert!(x.len() == y.len() && x.len().is_multiple_of(n));
@@ -19,8 +19,8 @@ pub(crate) fn rms_norm(level: SimdLevel, x: &[f32], w: &[f32], eps: f32, y: &mut
     });
 }
 
-/// `dx += dL/dx` of [`rms_norm`] given `dy = dL/dy`:
-/// `r (w dy) - x r³/n Σ x w dy` with `r = 1 / rms(x)`.
+/// Adds `dL/dx` of [`rms_norm`] to `dx`, given `dy = dL/dy`: `r (w dy) - x r³/n Σ x w dy` with `r =
+/// 1 / rms(x)`.
 pub(crate) fn rms_norm_backward(
     level: SimdLevel,
     x: &[f32],
@@ -43,18 +43,18 @@ pub(crate) fn rms_norm_backward(
     );
 }
 
-/// `h = silu(gate) * up` per row; `gate_up: (rows, 2 n)`, `h: (rows, n)`.
+/// Computes `h = silu(gate) * up` per row, with `gate_up: (rows, 2 n)` and `h: (rows, n)`.
 pub(crate) fn swiglu(level: SimdLevel, gate_up: &[f32], n: usize, h: &mut [f32]) {
     assert!(gate_up.len() == 2 * h.len() && h.len().is_multiple_of(n));
     gate_up.par_chunks(ROWS * 2 * n).zip(h.par_chunks_mut(ROWS * n)).for_each(|(gu, h)| {
         for (gu, h) in gu.chunks_exact(2 * n).zip(h.chunks_exact_mut(n)) {
-            // SAFETY: lengths as above.
+            // SAFETY: the rows have the lengths that the function states.
             unsafe { swiglu_row(level, gu, h) }
         }
     });
 }
 
-/// Gradient of [`swiglu`] at `gate_up` given `dh`, `(rows, 2 n)`.
+/// Computes the gradient of [`swiglu`] at `gate_up`, `(rows, 2 n)`, given `dh: (rows, n)`.
 pub(crate) fn swiglu_backward(
     level: SimdLevel,
     gate_up: &[f32],
@@ -71,16 +71,16 @@ pub(crate) fn swiglu_backward(
             for ((gu, dh), d) in
                 gu.chunks_exact(2 * n).zip(dh.chunks_exact(n)).zip(d.chunks_exact_mut(2 * n))
             {
-                // SAFETY: lengths as above.
+                // SAFETY: the rows have the lengths that the function states.
                 unsafe { swiglu_backward_row(level, gu, dh, d) }
             }
         });
 }
 
-/// Rotates the pairs `(i, i + d/2)` of the first `heads` heads of every row in place by the angles
-/// of its position; `inverse` rotates backwards.
+/// Rotates the pairs `(i, i + d/2)` of the first `heads` heads of every row in place, by the angles
+/// of the row's position. `inverse` rotates backwards.
 ///
-/// `x: (rows, stride)`, `cos` and `sin`: `(max position, head_dim / 2)`.
+/// `x` is `(rows, stride)`; `cos` and `sin` are `(max position, head_dim / 2)`.
 #[allow(clippy::too_many_arguments)]
 pub(crate) fn rope(
     x: &mut [f32],
@@ -111,7 +111,7 @@ pub(crate) fn rope(
     });
 }
 
-/// Calls the vector closure on full vectors and the scalar one on the remainder.
+/// Calls the vector closure on full vectors and the scalar closure on the remainder.
 macro_rules! lanes {
     ($S:ident, $n:expr, |$i:ident| $vector:block, |$j:ident| $scalar:block) => {{
         let mut $i = 0;
@@ -198,7 +198,7 @@ unsafe fn rms_norm_backward_row_generic<S: Simd>(
     );
 }
 
-/// `1 / (1 + e^-x)`
+/// Computes `1 / (1 + e^-x)`.
 #[inline(always)]
 unsafe fn sigmoid<S: Simd>(x: S::F) -> S::F {
     let e = S::exp(S::sub(S::splat(0.0), x));

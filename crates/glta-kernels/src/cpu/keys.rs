@@ -3,8 +3,8 @@ use crate::panel::PANEL;
 /// Keys (after RoPE) and values of consecutive tokens of one sequence in one layer, in the layout
 /// of the attention products.
 ///
-/// For each key-value head, with capacity `c` and head size `d`: *columns* `[c / 32][d][32]`
-/// (adjacent keys, for `Q Kᵀ`) and *rows* `[d / 32][c][32]` (for `P V`).
+/// For each key-value head, with capacity `c` and head size `d`: *columns* are `[c / 32][d][32]`
+/// (adjacent keys, for `Q Kᵀ`) and *rows* are `[d / 32][c][32]` (for `P V`).
 #[derive(Debug, Clone, Default)]
 pub(crate) struct KeyBlock {
     heads: usize,
@@ -13,13 +13,15 @@ pub(crate) struct KeyBlock {
     capacity: usize,
     key_columns: Vec<f32>,
     value_rows: Vec<f32>,
-    /// Only the backward pass reads it; empty in a generation cache.
+    /// Keys in the row layout, which only the backward pass reads; empty in a generation cache.
     key_rows: Vec<f32>,
+    /// Values in the column layout, which only the backward pass reads; empty in a generation
+    /// cache.
     value_columns: Vec<f32>,
     differentiable: bool,
 }
 
-/// One head of a [`KeyBlock`].
+/// The layouts of one head of a [`KeyBlock`].
 #[derive(Clone, Copy)]
 pub(crate) struct KeyHead<'a> {
     pub(crate) len: usize,
@@ -27,34 +29,34 @@ pub(crate) struct KeyHead<'a> {
     pub(crate) value_rows: &'a [f32],
     pub(crate) key_rows: &'a [f32],
     pub(crate) value_columns: &'a [f32],
-    /// Distance between the `d / 32` panels of the row layouts.
+    /// Distance between the `d / 32` panels of the row layouts, in elements.
     pub(crate) row_panel: usize,
 }
 
 impl KeyBlock {
-    /// Creates an empty block; `differentiable` adds the layouts of the backward pass.
+    /// Creates an empty block. `differentiable` adds the layouts of the backward pass.
     pub(crate) fn new(heads: usize, head_dim: usize, differentiable: bool) -> Self {
         Self { heads, head_dim, differentiable, ..Self::default() }
     }
 
-    /// Number of tokens.
+    /// Returns the number of tokens.
     pub(crate) fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether the block matches layers of this shape.
+    /// Returns whether the block belongs to layers with `heads` heads of size `head_dim`.
     pub(crate) fn is_for(&self, heads: usize, head_dim: usize) -> bool {
         (self.heads, self.head_dim) == (heads, head_dim)
     }
 
-    /// Whether the block has the layouts of the backward pass.
+    /// Returns whether the block has the layouts of the backward pass.
     pub(crate) fn is_differentiable(&self) -> bool {
         self.differentiable
     }
 
     /// Removes all but the first `len` tokens.
     pub(crate) fn truncate(&mut self, len: usize) {
-        // The remaining values are overwritten before they are read.
+        // Values beyond the new length are overwritten before they are read.
         self.len = self.len.min(len);
     }
 
@@ -66,7 +68,7 @@ impl KeyBlock {
         self.head_dim.div_ceil(PANEL) * self.capacity * PANEL
     }
 
-    /// Reserves room for a total of `tokens`.
+    /// Reserves room for a total of `tokens` tokens.
     pub(crate) fn reserve(&mut self, tokens: usize) {
         if tokens <= self.capacity {
             return;
@@ -103,12 +105,12 @@ impl KeyBlock {
         *self = grown;
     }
 
-    /// Appends tokens given as rows of width `stride`, with keys from column `key_at` and values
-    /// from column `value_at`.
+    /// Appends tokens from rows of width `stride`, with keys from column `key_at` and values from
+    /// column `value_at`.
     pub(crate) fn append(&mut self, rows: &[f32], stride: usize, key_at: usize, value_at: usize) {
         let count = rows.len() / stride;
         if self.len + count > self.capacity {
-            // Doubling makes the cost of growing token by token linear.
+            // Doubling the capacity makes the cost of growing token by token linear.
             self.reserve((self.len + count).max(if self.len == 0 { 0 } else { 2 * self.capacity }));
         }
         let d = self.head_dim;
@@ -140,7 +142,7 @@ impl KeyBlock {
         self.len += count;
     }
 
-    /// The layouts of one head.
+    /// Returns the layouts of one head.
     pub(crate) fn head(&self, h: usize) -> KeyHead<'_> {
         let columns = h * self.columns_size()..(h + 1) * self.columns_size();
         let rows = h * self.rows_size()..(h + 1) * self.rows_size();

@@ -1,5 +1,5 @@
 //! The left operand of a product with frozen weights, in the order in which the register tile reads
-//! it.
+//! its elements.
 
 use rayon::prelude::*;
 
@@ -11,24 +11,24 @@ use crate::simd::{Simd, SimdLevel, dispatch};
 
 /// Number of elements below which packing stays on one thread.
 const SEQUENTIAL: usize = 1 << 14;
-/// Rows and columns of a block that is transposed at a time.
+/// Number of rows and columns of a block that is transposed at a time.
 const BLOCK: usize = 16;
 
-/// Rows in tiles of nearly equal height (13 rows are 7 + 6, not 12 + 1), stored input by input. A
-/// tile is read sequentially at any row width.
+/// Rows in tiles of nearly equal height (13 rows are 7 + 6, not 12 + 1), stored input by input, so
+/// that a tile is read sequentially at any row width.
 #[derive(Clone, Copy)]
 pub(crate) struct LeftTiles<'a> {
     data: &'a [f32],
     element: Element,
     rows: usize,
-    /// Elements per row.
+    /// Number of elements per row.
     k: usize,
     tiles: usize,
 }
 
 impl LeftTiles<'_> {
-    /// Packs `x: (rows, width)` for `level` and passes it to `f`. Stored input `i` is column
-    /// `gather[i]`, or zero without such a column. Pairs consist of stored inputs.
+    /// Packs `x: (rows, width)` for `level` and passes the tiles to `f`. Stored input `i` is column
+    /// `gather[i]`, or zero if there is no such column. Pairs consist of stored inputs.
     pub(crate) fn with<R>(
         level: SimdLevel,
         x: &[f32],
@@ -106,17 +106,17 @@ impl LeftTiles<'_> {
         self.tiles
     }
 
-    /// The row of a single-row operand.
+    /// Returns the row of a single-row operand.
     pub(crate) fn row(&self) -> &[f32] {
         &self.data[..self.k]
     }
 
-    /// First row of tile `t`, or the number of rows.
+    /// Returns the first row of tile `t`; the number of rows for `t` beyond the last tile.
     pub(crate) fn start(&self, t: usize) -> usize {
         bounds(t, self.tiles, self.rows).0
     }
 
-    /// The operand of tile `t` from element `from` on, and its number of rows.
+    /// Returns the operand of tile `t` from element `from` on, and its number of rows.
     pub(crate) fn tile(&self, t: usize, from: usize) -> (Left, usize) {
         let (start, end) = bounds(t, self.tiles, self.rows);
         let height = end - start;
@@ -126,7 +126,7 @@ impl LeftTiles<'_> {
 }
 
 /// Writes the first columns of `height` rows of `from: (.., width)` to `to: (width, height)`.
-/// Returns the number of columns: as many as fill whole registers.
+/// Returns the number of columns written, which fill whole registers.
 fn interleave(
     level: SimdLevel,
     from: &[f32],
@@ -134,7 +134,8 @@ fn interleave(
     height: usize,
     to: &mut [f32],
 ) -> usize {
-    // Blocks of fewer rows would be mostly discarded; the last rows have none after them.
+    // Blocks of fewer rows would be mostly discarded, and a block must not read beyond the last
+    // row.
     if !(BLOCK / 2 + 1..=BLOCK).contains(&height) || from.len() < BLOCK * width {
         return 0;
     }
@@ -147,9 +148,11 @@ fn interleave(
     blocks * BLOCK
 }
 
+/// Transposes blocks of sixteen rows.
+///
 /// # Safety
-/// `from` valid for 16 rows of `width`, of at least `16 blocks` columns; `to` for
-/// `16 blocks height + 16 - height` elements.
+/// `from` must be valid for 16 rows of `width`, of at least `16 blocks` columns, and `to` for `16
+/// blocks height + 16 - height` elements.
 #[inline(always)]
 unsafe fn interleave_blocks<S: Simd>(
     from: *const f32,
@@ -160,7 +163,7 @@ unsafe fn interleave_blocks<S: Simd>(
 ) {
     let mut block = [0f32; BLOCK * BLOCK];
     for b in 0..blocks {
-        // SAFETY: see this function's contract.
+        // SAFETY: the function's contract covers these reads and writes.
         unsafe {
             S::transpose16(from.add(b * BLOCK), width, block.as_mut_ptr(), BLOCK);
             for column in block.chunks_exact(BLOCK) {
@@ -179,12 +182,12 @@ dispatch! {
     ) = interleave_blocks
 }
 
-/// Writes the columns `order` of a row; zero for a missing column.
+/// Writes the columns `order` of a row, and zero for a missing column.
 fn gathered<'a>(row: &[f32], order: &[u32], to: impl Iterator<Item = &'a mut f32>) {
     to.zip(order).for_each(|(t, &i)| *t = row.get(i as usize).copied().unwrap_or(0.0));
 }
 
-/// Passes the rows of `x: (rows, width)` to `f` as pairs, with the number of elements.
+/// Passes the rows of `x: (rows, width)` to `f` as pairs, with the number of elements per row.
 fn with_pairs<R>(
     level: SimdLevel,
     x: &[f32],
@@ -200,7 +203,7 @@ fn with_pairs<R>(
         None => unsafe { round_pairs_at(level, from, distance, to) },
         Some(order) => with_scratch(k, |stored| {
             gathered(from, order, stored.iter_mut());
-            // SAFETY: as above.
+            // SAFETY: the processor supports `level`.
             unsafe { round_pairs_at(level, stored, distance, to) };
         }),
     };

@@ -1,4 +1,4 @@
-//! Products with frozen weights: `Y = X Wᵀ` and its transpose `dX = dY W`.
+//! Products with frozen weights: `Y = X Wᵀ` and the derivative `dX = dY W`.
 //!
 //! A weight panel is decoded into a small buffer and immediately multiplied with a block of rows in
 //! the second-level cache. The chain of operations of an output element does not depend on the
@@ -18,14 +18,14 @@ use crate::pool::for_each;
 use crate::simd::{Simd, SimdLevel, dispatch};
 use crate::weights::{Matrix, Segment, panel_scales};
 
-/// Stored rows decoded at a time: 64 KiB of f32, in runs of one group.
+/// Number of stored rows that are decoded at a time: 64 KiB of f32.
 const DEPTH: usize = 512;
-/// Outputs decoded at a time in the backward product; the panel and this run must fit the
-/// first-level cache.
+/// Number of outputs that are decoded at a time in the backward product. They and the panel must
+/// fit the first-level cache.
 const BACKWARD_DEPTH: usize = 128;
-/// Rows below which a block is not split, because each part decodes the weights again.
+/// Number of rows below which a block is not split, because each part decodes the weights again.
 const MIN_ROWS: usize = 96;
-/// Tasks per thread for a single row; few, so that each task streams a long run of weights.
+/// Number of tasks per thread for a single row. With few tasks, each reads a long range of weights.
 const ROW_TASKS: usize = 4;
 
 /// One weight of a fused product, and its first column in `Y`.
@@ -35,39 +35,39 @@ pub(crate) struct Part<'a> {
     pub(crate) column: usize,
 }
 
-/// The addends of every output: `bias: (ldy,)`, `residual: (rows, ldy)`.
+/// The addends of every output: `bias: (ldy,)` and `residual: (rows, ldy)`.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Addends<'a> {
     pub(crate) bias: Option<&'a [f32]>,
     pub(crate) residual: Option<&'a [f32]>,
 }
 
-/// Bytes of the left operand that stay in the second-level cache (half of it). The fewer bytes, the
-/// more often each panel is decoded.
+/// Returns the number of bytes of the left operand that stay in the second-level cache (half of
+/// it). The fewer bytes, the more often each panel is decoded.
 fn left_bytes() -> usize {
     (CACHE_INFO[1].cache_bytes / 2).clamp(1 << 17, 1 << 21)
 }
 
-/// Number of row tiles per task.
+/// Returns the number of row tiles per task.
 fn block_tiles(x: &LeftTiles, row_len: usize, panels: usize) -> usize {
     let (rows, row_len) = (x.rows(), row_len / x.element().inputs());
     let cached = (left_bytes() / 4 / row_len.max(1)).max(MIN_ROWS);
-    // With few panels, blocks of rows must occupy the threads.
+    // With few panels, the threads share the work by blocks of rows.
     let wanted_blocks = (4 * rayon::current_num_threads()).div_ceil(panels.max(1));
     let fed = rows.div_ceil(wanted_blocks).max(MIN_ROWS);
     let blocks = rows.div_ceil(cached.min(fed)).max(1);
     x.tiles().div_ceil(blocks).max(1)
 }
 
-/// `Y = X Wᵀ + bias + residual` for every part. `x: (rows, k_stored)` is f32, or pairs if the
-/// weights are; `y: (rows, ldy)`. Columns of the parts are written without
-/// being read; other columns stay unchanged.
+/// Computes `Y = X Wᵀ + bias + residual` for every part. `x: (rows, k_stored)` contains f32, or
+/// pairs if the weights are decoded to pairs. `y` is `(rows, ldy)`. Columns of the parts are
+/// written without being read; other columns stay unchanged.
 ///
 /// The product is summed before the residual is added. Otherwise each partial sum would be rounded
 /// to the last digit of a large residual.
 ///
 /// # Safety
-/// `y` valid for writing `rows * ldy` elements.
+/// `y` must be valid for writing `rows * ldy` elements.
 pub(crate) unsafe fn forward(
     level: SimdLevel,
     parts: &[Part],
@@ -144,11 +144,11 @@ pub(crate) unsafe fn forward(
     });
 }
 
-/// The sums of a panel's columns.
+/// The sums of the columns of a panel.
 struct Panel<'a> {
-    /// `(rows, 32)`
+    /// The sums, `(rows, 32)`.
     sums: &'a mut [f32],
-    /// Whether `sums` has values.
+    /// Whether `sums` contains values.
     started: bool,
     /// Whether the last addition wrote the result to its destination.
     written: bool,
@@ -159,7 +159,7 @@ impl<'a> Panel<'a> {
         Self { sums, started: false, written: false }
     }
 
-    /// The sums, unless the last addition wrote them to their destination.
+    /// Returns the sums, unless the last addition wrote them to their destination.
     fn rest(self) -> Option<&'a [f32]> {
         if !self.started {
             self.sums.fill(0.0);
@@ -168,8 +168,8 @@ impl<'a> Panel<'a> {
     }
 }
 
-/// `sums += X · panel` for the rows of some tiles. The last addition writes to `last` instead: a
-/// pointer to its first element, and its row stride.
+/// Adds `X · panel` to `sums` for the rows of some tiles. The last addition writes to `last`
+/// instead: a pointer to the first element, and the row stride.
 #[allow(clippy::too_many_arguments)]
 fn forward_panel(
     level: SimdLevel,
@@ -214,8 +214,8 @@ fn forward_panel(
     }
 }
 
-/// `sums += scale · X[.., inputs] · weights` for the rows of some tiles. If `to` is given, the
-/// result goes there.
+/// Adds `scale · X[.., inputs] · weights` to `sums` for the rows of some tiles. With `to`, the
+/// result is written there.
 #[allow(clippy::too_many_arguments)]
 fn multiply(
     level: SimdLevel,
@@ -238,8 +238,8 @@ fn multiply(
     for t in tiles {
         let (left, height) = x.tile(t, from);
         let (weights, scale) = (weights.as_ptr(), scale.as_ptr());
-        // SAFETY: the tile has `k - from` elements; the rest was checked, or for `to` is the
-        // caller's contract.
+        // SAFETY: the tile has `k - from` elements. The other lengths were checked; the caller
+        // guarantees that `to` is valid.
         unsafe {
             match x.element() {
                 Element::Single => {
@@ -256,11 +256,11 @@ fn multiply(
     panel.written |= to.is_some();
 }
 
-/// `dX = dY W`, summed over the parts. `dy: (rows, ldy)` is f32, or pairs of neighbours; `dx:
-/// (rows, k_stored)` is not read.
+/// Computes `dX = dY W`, summed over the parts. `dy: (rows, ldy)` contains f32, or pairs of
+/// neighbours. `dx: (rows, k_stored)` is written without being read.
 ///
 /// # Safety
-/// `dx` valid for writing `rows * k_stored` elements.
+/// `dx` must be valid for writing `rows * k_stored` elements.
 pub(crate) unsafe fn backward(level: SimdLevel, parts: &[Part], dy: LeftTiles, dx: Shared<f32>) {
     let Some(first) = parts.first() else { return };
     let k = first.matrix.k_stored;
@@ -302,7 +302,8 @@ pub(crate) unsafe fn backward(level: SimdLevel, parts: &[Part], dy: LeftTiles, d
 /// chain over thousands of elements.
 static ONES: [f32; PANEL] = [1.0; PANEL];
 
-/// `sums += dY · W[.., first_k..first_k + 32]` of one part. The last addition writes to `last`.
+/// Adds `dY · W[.., first_k..first_k + 32]` of one part to `sums`. The last addition writes to
+/// `last`.
 #[allow(clippy::too_many_arguments)]
 fn backward_panel(
     level: SimdLevel,
@@ -327,7 +328,7 @@ fn backward_panel(
             matrix.decode_rows(level, panel, &segment, first_k..end_k, true, square);
             let size = PANEL / dy.element().inputs() * PANEL;
             let to = &mut weights[(panel - from / PANEL) * size..][..size];
-            // SAFETY: `square` is 32 x 32; `to` is too, or 16 x 32 for pairs.
+            // SAFETY: `square` is 32 x 32; `to` is 32 x 32, or 16 x 32 for pairs.
             unsafe {
                 match dy.element() {
                     Element::Single => {
@@ -348,7 +349,7 @@ fn backward_panel(
 }
 
 impl Matrix {
-    /// The segment that contains the 32 stored rows from `first`.
+    /// Returns the segment that contains the 32 stored rows from `first`.
     fn segment_of(&self, first: usize) -> Option<Segment> {
         let at = self.segments.partition_point(|s| s.start + s.len <= first);
         self.segments.get(at).copied()

@@ -1,5 +1,5 @@
-//! The CPU kernels, on plain slices. They are SIMD code over raw pointers; each function states its
-//! own contract.
+//! The CPU kernels, on plain slices. They are SIMD code on raw pointers, and each function states
+//! its own contract.
 #![allow(unsafe_op_in_unsafe_fn)]
 
 pub(crate) mod attention;

@@ -1,12 +1,12 @@
-//! f32 rounded to bf16, two to an element ([`Element::Pair`](super::Element)).
+//! Rounds f32 to bf16, two to an element ([`Element::Pair`](super::Element)).
 
 use crate::simd::{Simd, dispatch};
 
-/// Rounds to the nearest bf16, ties to even.
+/// Returns the bits of the nearest bf16, ties to even.
 #[inline(always)]
 fn bf16(x: f32) -> u32 {
     let bits = x.to_bits();
-    // Rounding would carry from a NaN's mantissa into its sign.
+    // For a NaN, rounding would carry from the mantissa into the sign.
     let nan = bits & 0x7fff_ffff > 0x7f80_0000;
     let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1));
     (if nan { bits | 1 << 22 } else { rounded }) >> 16
@@ -22,7 +22,7 @@ fn runs<const DISTANCE: usize>(from: &[f32], to: &mut [f32]) {
     }
 }
 
-// Plain loops, which the compiler vectorises.
+// The compiler vectorises these plain loops.
 #[inline(always)]
 unsafe fn round_generic<S: Simd>(from: &[f32], distance: usize, to: &mut [f32]) {
     match distance {
@@ -34,8 +34,8 @@ unsafe fn round_generic<S: Simd>(from: &[f32], distance: usize, to: &mut [f32]) 
 }
 
 dispatch! {
-    /// Rounds `from` to half as many elements, pairs at the given distance. Its length is a
-    /// multiple of two distances.
+    /// Rounds `from` to half as many elements: pairs of values at the given distance. The length of
+    /// `from` must be a multiple of two distances.
     pub(crate) unsafe fn round_pairs_at(from: &[f32], distance: usize, to: &mut [f32]) = round_generic
 }
 
@@ -46,7 +46,7 @@ mod tests {
 
     #[test]
     fn rounding_equals_the_half_crate() {
-        // Every upper half with lower halves at, below and above the midpoint; these include
+        // Test every upper half with lower halves at, below and above the midpoint. These include
         // infinities, NaNs and values that round to infinity.
         let lower = [0u32, 1, 0x7fff, 0x8000, 0x8001, 0xffff, 0x1234, 0xc000];
         let numbers: Vec<f32> = (0..=0xffffu32)

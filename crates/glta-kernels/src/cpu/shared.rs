@@ -11,17 +11,21 @@ impl<T> Shared<T> {
         Self(slice.as_mut_ptr())
     }
 
-    /// The uninitialised capacity of an empty vector.
+    /// Shares the uninitialised capacity of an empty vector.
     pub(crate) fn spare(vector: &mut Vec<T>) -> Self {
         Self(vector.as_mut_ptr())
     }
 
+    /// Returns a pointer to the element at `offset`.
+    ///
     /// # Safety
     /// `offset` must lie inside the slice.
     pub(crate) unsafe fn at(self, offset: usize) -> *mut T {
         self.0.add(offset)
     }
 
+    /// Returns the slice of `len` elements from `offset`.
+    ///
     /// # Safety
     /// The range must lie inside the slice and belong to the calling task.
     #[allow(clippy::mut_from_ref)]

@@ -3,7 +3,7 @@
 use crate::panel::PANEL;
 use crate::simd::{Simd, SimdLevel, dispatch, dispatch_bf16};
 
-/// Left operand: element `(row, k)` is at `ptr + row * row_stride + k * k_stride`.
+/// The left operand of a product. Element `(row, k)` is at `ptr + row * row_stride + k * k_stride`.
 #[derive(Clone, Copy)]
 pub(crate) struct Left {
     pub(crate) ptr: *const f32,
@@ -11,11 +11,11 @@ pub(crate) struct Left {
     pub(crate) k_stride: usize,
 }
 
-/// The 32 columns of a panel's sums: the initial values and the destination, each with its row
-/// stride.
+/// Pointers to the 32 columns of a panel's sums: the initial values and the destination, each with
+/// its row stride.
 #[derive(Clone, Copy)]
 pub(crate) struct Sums {
-    /// Null if the sums start from zero.
+    /// Initial values; null if the sums start from zero.
     pub(crate) from: *const f32,
     pub(crate) from_stride: usize,
     pub(crate) to: *mut f32,
@@ -23,7 +23,7 @@ pub(crate) struct Sums {
 }
 
 impl Sums {
-    /// The sums from row `row` on.
+    /// Returns the sums from row `row` on.
     pub(crate) unsafe fn row(self, row: usize) -> Self {
         let from =
             if self.from.is_null() { self.from } else { self.from.add(row * self.from_stride) };
@@ -31,7 +31,7 @@ impl Sums {
     }
 }
 
-/// Largest number of rows of a tile.
+/// Returns the maximum number of rows of a tile.
 pub(crate) fn tile_rows(level: SimdLevel) -> usize {
     // SAFETY: reads a constant; no instruction of the set is used.
     unsafe { tile_rows_at(level) }
@@ -44,16 +44,16 @@ unsafe fn tile_rows_generic<S: Simd>() -> usize {
 
 dispatch! { unsafe fn tile_rows_at() -> usize = tile_rows_generic }
 
-/// `C[r][c] += scale[c] * Σ_k A[r][k] B[k][c]` for the 32 columns of a panel
-/// and any number of rows; `B` is `(k_len, 32)`, contiguous.
+/// Computes `C[r][c] += scale[c] * Σ_k A[r][k] B[k][c]` for the 32 columns of a panel and any
+/// number of rows. `B` is `(k_len, 32)`, contiguous.
 ///
 /// The sum over `k` is one chain of fused multiply-adds per element, so a row's result does not
 /// depend on the other rows. Without a scale the chain starts from `C`, so splitting `k` does not
 /// change the result.
 ///
 /// # Safety
-/// `a` valid for `rows x k_len`, `b` for `k_len * 32`, `c` for 32 columns of
-/// `rows` rows of stride `ldc`, `scale` null (none) or valid for 32.
+/// `a` must be valid for `rows x k_len` elements, `b` for `k_len * 32`, and `c` for 32 columns of
+/// `rows` rows of stride `ldc`. `scale` must be null (no scale) or valid for 32 elements.
 #[inline(always)]
 unsafe fn panel_product<S: Simd>(
     a: Left,
@@ -78,11 +78,12 @@ unsafe fn panel_product<S: Simd>(
     }
 }
 
-/// [`panel_product`] of one tile with adjacent rows (`row_stride` 1, `k_stride` the number of rows)
-/// and a scale.
+/// Computes [`panel_product`] of one tile with adjacent rows (`row_stride` 1, `k_stride` the number
+/// of rows) and a scale.
 ///
 /// # Safety
-/// Those of [`panel_product`]; `rows` at most `S::ROWS`, `scale` valid for 32.
+/// The requirements are those of [`panel_product`]. In addition, `rows` is at most `S::ROWS`, and
+/// `scale` is valid for 32 elements.
 #[inline(always)]
 unsafe fn packed_product<S: Simd>(
     a: Left,
@@ -95,10 +96,10 @@ unsafe fn packed_product<S: Simd>(
     tile::<S, true, false>(a, rows, b, k_len, c, scale);
 }
 
-/// [`packed_product`] of `k_len` pairs of bf16.
+/// Computes [`packed_product`] of `k_len` pairs of bf16.
 ///
 /// # Safety
-/// Those of [`packed_product`].
+/// The requirements are those of [`packed_product`].
 #[inline(always)]
 unsafe fn paired_product<S: Simd>(
     a: Left,
@@ -131,8 +132,8 @@ unsafe fn tile<S: Simd, const PACKED: bool, const PAIRS: bool>(
     by_height!(1 2 3 4 5 6 7 8 9 10 11 12);
 }
 
-/// `R` rows over the panel's columns. Few rows use all columns at once: more independent sums hide
-/// the latency of the multiply-adds.
+/// Computes `R` rows over the columns of the panel. Few rows use all columns at once, because more
+/// independent sums hide the latency of the multiply-adds.
 #[inline(always)]
 unsafe fn height<S: Simd, const PACKED: bool, const PAIRS: bool, const R: usize>(
     a: Left,
@@ -208,30 +209,30 @@ unsafe fn columns<
 }
 
 dispatch! {
-    /// [`panel_product`] for the instruction set `level`.
+    /// Runs [`panel_product`] for the instruction set `level`.
     ///
     /// # Safety
-    /// Those of [`panel_product`].
+    /// The requirements are those of [`panel_product`].
     pub(crate) unsafe fn panel_product_at(
         a: Left, rows: usize, b: *const f32, k_len: usize, c: *mut f32, ldc: usize, scale: *const f32,
     ) = panel_product
 }
 
 dispatch! {
-    /// [`packed_product`] for the instruction set `level`.
+    /// Runs [`packed_product`] for the instruction set `level`.
     ///
     /// # Safety
-    /// Those of [`packed_product`].
+    /// The requirements are those of [`packed_product`].
     pub(crate) unsafe fn packed_product_at(
         a: Left, rows: usize, b: *const f32, k_len: usize, c: Sums, scale: *const f32,
     ) = packed_product
 }
 
 dispatch_bf16! {
-    /// [`paired_product`] for the instruction set `level`.
+    /// Runs [`paired_product`] for the instruction set `level`.
     ///
     /// # Safety
-    /// Those of [`paired_product`].
+    /// The requirements are those of [`paired_product`].
     pub(crate) unsafe fn paired_product_at(
         a: Left, rows: usize, b: *const f32, k_len: usize, c: Sums, scale: *const f32,
     ) = paired_product

@@ -15,24 +15,26 @@ use crate::simd::SimdLevel;
 pub(crate) struct Attention<'a> {
     pub(crate) heads: Heads,
     pub(crate) level: SimdLevel,
-    /// First token of every sequence, and the number of tokens.
+    /// First token of every sequence, followed by the number of tokens.
     pub(crate) starts: &'a [usize],
     /// A block of keys that precedes every sequence.
     pub(crate) shared: Option<&'a KeyBlock>,
 }
 
 impl<'a> Attention<'a> {
-    /// `(tokens, stride)` to `(tokens, queries * dim)`.
+    /// Computes the attention of `qkv: (tokens, stride)`, `(tokens, queries * dim)`.
     pub(crate) fn forward(&self, qkv: &Tensor) -> Result<Tensor> {
         Ok(qkv.apply_op1_no_bwd(self)?)
     }
 
-    /// Gradient of `qkv` for `d_out: (tokens, queries * dim)`; only for the tokens' own keys.
+    /// Computes the gradient of `qkv`, given `d_out: (tokens, queries * dim)`. The shared keys get
+    /// no gradient.
     pub(crate) fn backward(&self, qkv: &Tensor, d_out: &Tensor) -> Result<Tensor> {
         Ok(qkv.apply_op2_no_bwd(d_out, self)?)
     }
 
-    /// [`Self::forward`] over one cache per sequence; each cache ends with the tokens' own keys.
+    /// Computes [`Self::forward`] over one cache per sequence. Each cache ends with the tokens' own
+    /// keys.
     pub(crate) fn forward_cached(&self, qkv: &Tensor, caches: &[&'a KeyBlock]) -> Result<Tensor> {
         Ok(qkv.apply_op1_no_bwd(&Cached { attention: *self, caches })?)
     }
@@ -50,7 +52,7 @@ impl<'a> Attention<'a> {
             .collect()
     }
 
-    /// The sequences; `last` has the block of keys that ends each of them.
+    /// Returns the sequences. `last` has, for each sequence, the block with its own keys.
     fn sequences<'b>(&self, last: impl Iterator<Item = &'b KeyBlock>) -> Vec<Sequence<'b>>
     where
         'a: 'b,
@@ -106,7 +108,7 @@ impl CustomOp2 for Attention<'_> {
     }
 }
 
-/// Attention over caches; it has no derivative.
+/// Attention over caches, which has no derivative.
 struct Cached<'a, 'b> {
     attention: Attention<'a>,
     caches: &'b [&'a KeyBlock],

@@ -23,7 +23,7 @@ use crate::sequences::Sequences;
 use crate::simd::SimdLevel;
 use crate::weights::{Matrix, Weight};
 
-/// The CPU: rayon's current pool, with the instruction set selected at run time.
+/// The CPU backend: runs on rayon's current pool, with an instruction set selected at run time.
 #[derive(Clone, Debug)]
 pub struct Host {
     level: SimdLevel,
@@ -35,7 +35,8 @@ impl Host {
     /// one.
     ///
     /// # Errors
-    /// An instruction set that this processor does not support; [`Precision::F16`].
+    /// Returns an error for an instruction set that this processor does not support, and for
+    /// [`Precision::F16`].
     pub fn new(level: Option<SimdLevel>, precision: Precision) -> Result<Self> {
         let level = level.unwrap_or_else(SimdLevel::detect);
         if !level.is_supported() {
@@ -58,7 +59,7 @@ impl Host {
         Ok(SwiGlu { width: width / 2, level: self.level })
     }
 
-    /// Creates the attention of a projection after checking its shape.
+    /// Checks the shape of a projection and creates its attention.
     fn attention<'a>(
         &self,
         qkv: &Tensor,

@@ -1,5 +1,5 @@
-//! Every derivative against finite differences of its forward pass, and the kernels of all
-//! instruction sets against each other.
+//! Compares every derivative with finite differences of its forward pass, and the kernels of all
+//! instruction sets with each other.
 
 use std::sync::Arc;
 
@@ -33,7 +33,7 @@ fn dot(a: &Tensor, b: &Tensor) -> f64 {
     values(a).iter().zip(values(b)).map(|(&a, b)| f64::from(a) * f64::from(b)).sum()
 }
 
-/// `backward(dy)` must match the slopes of `dy · forward(x)` along random directions.
+/// Checks `backward(dy)` against the slopes of `dy · forward(x)` along random directions.
 fn check(x: &Tensor, forward: impl Fn(&Tensor) -> Tensor, backward: impl Fn(&Tensor) -> Tensor) {
     let y = forward(x);
     let dy = random(y.dims2().unwrap(), 91);
@@ -55,7 +55,7 @@ fn check(x: &Tensor, forward: impl Fn(&Tensor) -> Tensor, backward: impl Fn(&Ten
 #[test]
 fn rms_norm() {
     for level in SimdLevel::supported() {
-        // 37 is not a multiple of the vector length.
+        // A width of 37 is not a multiple of the vector length.
         let norm = RmsNorm::new(values(&random((1, 37), 5)), 1e-5, level);
         let x = random((3, 37), 1);
         let residual = random((3, 37), 2);
@@ -128,7 +128,7 @@ fn rope_backwards_is_its_transpose() {
     assert_eq!(values(&rotated), values(&x.narrow(1, 18, 6).unwrap()));
 }
 
-/// Attention without optimisations.
+/// Computes attention without optimisations.
 fn plain_attention(heads: Heads, past: &[Vec<f32>], rows: &[Vec<f32>]) -> Vec<f32> {
     let all: Vec<&Vec<f32>> = past.iter().chain(rows).collect();
     let d = heads.dim;
@@ -163,17 +163,17 @@ fn plain_attention(heads: Heads, past: &[Vec<f32>], rows: &[Vec<f32>]) -> Vec<f3
 fn attention() {
     let heads = Heads { queries: 4, keys: 2, dim: 20, window: None };
     let stride = heads.stride();
-    // Sequences longer than a block of queries, within a panel, and of single tokens.
+    // The sequences are longer than a block of queries, within a panel, and single tokens.
     let starts = [0, 70, 71, 104];
     let x = (random((104, stride), 1) * 2.0).unwrap();
     let past = (random((37, stride), 2) * 2.0).unwrap();
     let mut block = KeyBlock::new(heads.keys, heads.dim, true);
-    // In two parts, so that the block grows.
+    // Append in two parts, so that the block grows.
     block.append(&values(&past)[..stride], stride, heads.key_at(), heads.value_at());
     block.append(&values(&past)[stride..], stride, heads.key_at(), heads.value_at());
     assert_eq!(block.len(), 37);
     for level in SimdLevel::supported() {
-        // Windows within a panel and over a whole one; the longest hides nothing.
+        // Windows lie within a panel or span a whole one; the longest window covers all keys.
         let windows = [None, Some(1), Some(9), Some(40), Some(200)];
         for (shared, window) in
             [None, Some(&block)].into_iter().flat_map(|s| windows.map(|w| (s, w)))

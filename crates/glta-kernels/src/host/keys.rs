@@ -15,13 +15,14 @@ impl Keys {
         Self { layers: vec![block; layers] }
     }
 
-    /// Whether the keys match this number and shape of layers.
+    /// Returns whether the keys belong to `layers` layers of the shape `heads`.
     pub(crate) fn fits(&self, layers: usize, heads: Heads) -> bool {
         self.layers.len() == layers
             && self.layers.iter().all(|block| block.is_for(heads.keys, heads.dim))
     }
 
-    /// The block of a layer; returns an error if `differentiable` is requested and missing.
+    /// Returns the block of a layer, or an error if a `differentiable` block is requested and the
+    /// block is not differentiable.
     pub(crate) fn block(
         &self,
         layer: usize,

@@ -17,19 +17,20 @@ use crate::precision::Precision;
 use crate::simd::SimdLevel;
 use crate::weights::{Matrix, Weight};
 
-/// Frozen linear layers with a common input and concatenated outputs: `Y = X Wᵀ + b`. Their only
+/// Frozen linear layers with a common input and concatenated outputs: `Y = X Wᵀ + b`. The only
 /// derivative is `dX = dY W`.
 #[derive(Debug)]
 pub struct Linear {
     matrices: Vec<Arc<Matrix>>,
     columns: Vec<usize>,
-    /// Indices of the matrices that store their inputs in the same order.
+    /// Groups of matrices, by index, that store their inputs in the same order.
     classes: Vec<Vec<usize>>,
     bias: Option<Vec<f32>>,
     sizes: Sizes,
     level: SimdLevel,
-    /// Element type of the left operands.
+    /// Element type of the inputs in the forward product.
     forward: Element,
+    /// Element type of the gradients in the backward product.
     backward: Element,
 }
 
@@ -66,7 +67,7 @@ impl Linear {
         class.iter().map(|&i| Part { matrix: &self.matrices[i], column: self.columns[i] }).collect()
     }
 
-    /// Forward pass for checked arguments.
+    /// Computes the forward pass. The arguments must have been checked.
     fn forward_cpu(&self, x: &[f32], residual: Option<&[f32]>) -> (CpuStorage, Shape) {
         let Sizes { inputs, outputs } = self.sizes;
         let rows = x.len() / inputs;
@@ -85,7 +86,7 @@ impl Linear {
         (CpuStorage::F32(y), (rows, outputs).into())
     }
 
-    /// Backward pass for a checked argument.
+    /// Computes the backward pass. The argument must have been checked.
     fn backward_cpu(&self, dy: &[f32]) -> (CpuStorage, Shape) {
         let Sizes { inputs, outputs } = self.sizes;
         let rows = dy.len() / outputs;
@@ -154,7 +155,7 @@ impl backend::Linear for Linear {
     }
 }
 
-/// Returns a vector of `len` elements; `fill` must write all of them.
+/// Returns a vector of `len` elements. `fill` must write all of them.
 fn filled(len: usize, fill: impl FnOnce(Shared<f32>)) -> Vec<f32> {
     let mut out = Vec::with_capacity(len);
     fill(Shared::spare(&mut out));

@@ -1,4 +1,4 @@
-//! A decoder's operations on the CPU, as custom candle operations.
+//! The CPU backend: operations of a decoder as custom candle operations.
 
 mod attention;
 mod backend;

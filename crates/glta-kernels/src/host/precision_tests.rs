@@ -1,5 +1,5 @@
-//! Products in bf16 against sums in f64, between instruction sets, and a single row against the
-//! same row in a batch.
+//! Compares products in bf16 with sums in f64, instruction sets with each other, and a single row
+//! with the same row in a batch.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::weights::{Arena, GptqTensors, Matrix, ScalesRef};
 const K: usize = 192;
 const GROUP: usize = 64;
 
-/// Random weights of `n` outputs; with `act_order` the inputs are not sorted by group.
+/// Creates random weights of `n` outputs. With `act_order` the inputs are not sorted by group.
 fn quantized(bits: u32, n: usize, sym: bool, act_order: bool, seed: u64) -> Arc<Matrix> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let n_groups = K / GROUP;
@@ -54,7 +54,7 @@ fn run(x: &[f32], width: usize, f: impl Fn(&Tensor) -> Tensor) -> Vec<f32> {
     f(&x).flatten_all().unwrap().to_vec1().unwrap()
 }
 
-/// Root of the squared error, relative to the norm.
+/// Returns the root of the sum of squared errors, relative to the norm of the expected values.
 fn error(got: &[f32], expected: &[f64]) -> f64 {
     assert_eq!(got.len(), expected.len());
     let off: f64 = got.iter().zip(expected).map(|(&a, b)| (f64::from(a) - b).powi(2)).sum();
@@ -80,7 +80,7 @@ fn products_equal_those_of_rounded_inputs() {
         let parts = [(96, 1), (80, 2)].map(|(n, seed)| quantized(bits, n, sym, act_order, seed));
         let outputs = 176;
         let weights: Vec<f32> = parts.iter().flat_map(|m| m.to_row_major()).collect();
-        // One row, one tile, several tiles, several blocks.
+        // Test one row, one tile, several tiles and several blocks.
         for rows in [1, 5, 29, 250] {
             let (x, dy) = (random(rows, K), random(rows, outputs));
             let mut y = vec![0.0; rows * outputs];

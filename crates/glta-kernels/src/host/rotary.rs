@@ -18,7 +18,8 @@ pub(crate) struct Rope<'a> {
     /// Position of every token.
     pub(crate) positions: &'a [u32],
     pub(crate) table: &'a Rotary,
-    /// Rotate backwards: the transpose, which is the derivative.
+    /// Whether to rotate backwards. This is the transpose of the rotation, and therefore its
+    /// derivative.
     pub(crate) inverse: bool,
 }
 

@@ -5,10 +5,10 @@ use candle_core::{CpuStorage, CustomOp1, Layout, Result as CandleResult, Shape};
 use super::storage::f32_slice;
 use crate::sequences::Sequences;
 
-/// `(batch, seq, width)` to `(tokens, width)`.
+/// The operation that packs `(batch, seq, width)` to `(tokens, width)`.
 pub(super) struct Pack<'a>(pub(super) &'a Sequences);
 
-/// `(tokens, width)` to `(batch, seq, width)`; padding is zero.
+/// The operation that unpacks `(tokens, width)` to `(batch, seq, width)`; padding is zero.
 pub(super) struct Unpack<'a> {
     pub(super) sequences: &'a Sequences,
     pub(super) seq: usize,

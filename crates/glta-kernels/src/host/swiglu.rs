@@ -7,19 +7,19 @@ use crate::cpu::elementwise;
 use crate::error::Result;
 use crate::simd::SimdLevel;
 
-/// `silu(gate) * up` of the fused projection `(tokens, 2 * width)`.
+/// The operation `silu(gate) * up` on a fused projection `(tokens, 2 * width)`.
 pub(crate) struct SwiGlu {
     pub(crate) width: usize,
     pub(crate) level: SimdLevel,
 }
 
 impl SwiGlu {
-    /// `(tokens, 2 * width)` to `(tokens, width)`.
+    /// Computes the result `(tokens, width)` for `gate_up: (tokens, 2 * width)`.
     pub(crate) fn forward(&self, gate_up: &Tensor) -> Result<Tensor> {
         Ok(gate_up.apply_op1_no_bwd(self)?)
     }
 
-    /// Gradient of `gate_up` for `dh: (tokens, width)`.
+    /// Computes the gradient of `gate_up`, given `dh: (tokens, width)`.
     pub(crate) fn backward(&self, gate_up: &Tensor, dh: &Tensor) -> Result<Tensor> {
         Ok(gate_up.apply_op2_no_bwd(dh, self)?)
     }

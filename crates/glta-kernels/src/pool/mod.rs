@@ -1,4 +1,4 @@
-//! Distributes work among the threads of rayon's current pool.
+//! Distributes work among the threads of the current rayon pool.
 
 mod team;
 
@@ -8,8 +8,8 @@ use team::Team;
 
 /// Runs `f` on a thread of rayon's current pool.
 ///
-/// Entering the pool from outside costs a wake-up and a wait. This function pays them once for many
-/// small parallel regions.
+/// Entering the pool from outside costs a wake-up and a wait. With this function many small
+/// parallel regions pay this cost once.
 pub(crate) fn enter<R: Send>(f: impl FnOnce() -> R + Send) -> R {
     match rayon::current_thread_index() {
         Some(_) => f(),
@@ -17,11 +17,12 @@ pub(crate) fn enter<R: Send>(f: impl FnOnce() -> R + Send) -> R {
     }
 }
 
-/// Largest number of tokens for which the regions of a pass take only microseconds.
+/// Maximum number of tokens of a pass that runs as a [`Team`]. The parallel regions of such a pass
+/// take only microseconds.
 const TEAM_TOKENS: usize = 64;
 
-/// [`enter`] for a pass over `tokens` tokens. If they are few, the pool's other threads wait as a
-/// [`Team`].
+/// Calls [`enter`] for a pass over `tokens` tokens. If there are few tokens, the other threads of
+/// the pool wait as a [`Team`].
 pub(crate) fn enter_for<R: Send>(tokens: usize, f: impl FnOnce() -> R + Send) -> R {
     enter(|| match rayon::current_num_threads() - 1 {
         helpers if helpers > 0 && tokens <= TEAM_TOKENS => Team::default().lead(helpers, f),

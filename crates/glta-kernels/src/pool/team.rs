@@ -1,9 +1,9 @@
 //! Threads that wait for work by polling.
 //!
 //! Decoding a token takes about a hundred parallel regions of a few microseconds. Rayon passes each
-//! region through queues, and its idle threads yield their time slice; the members of a team poll
+//! region through queues, and its idle threads yield their time slice. The members of a team poll
 //! one word instead. No crate offers this inside rayon's pool, which belongs to the caller. The
-//! pool's threads become the members, so no other threads are started.
+//! threads of the pool become the members, so no other threads are started.
 
 use std::cell::{Cell, UnsafeCell};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -13,23 +13,25 @@ const LOOKS: usize = 1 << 12;
 
 type Work<'a> = &'a (dyn Fn(usize) + Sync);
 
-/// A leader, who starts regions, and members, who help when they are free. The leader never waits
-/// for a member to arrive: it does all tasks that no member has taken.
+/// A team of threads: a leader, which starts parallel regions, and members, which help when they
+/// are free. The leader never waits for a member to arrive: it runs all tasks that no member has
+/// taken.
 #[derive(Default)]
 pub(super) struct Team {
-    /// Number of the region (high half), and number of its tasks that are not taken (low half).
-    /// They share one word, so that a task is taken only from the region that was read.
+    /// Number of the current region (high half), and number of its tasks that are not taken (low
+    /// half). Both share one word, so that a thread can take a task only from the region that it
+    /// has read.
     open: AtomicU64,
-    /// Number of the region's tasks that have ended.
+    /// Number of tasks of the region that have ended.
     ended: AtomicUsize,
     failed: AtomicBool,
     over: AtomicBool,
-    /// The work of the region. Only a thread that has taken one of its tasks reads it; it is
-    /// written only when all tasks have ended.
+    /// The work of the region. Only a thread that has taken one of the region's tasks reads this
+    /// field, and it is written only when all tasks have ended.
     work: UnsafeCell<Option<Work<'static>>>,
 }
 
-// SAFETY: `open` and `ended` guard `work`, as described there.
+// SAFETY: `open` and `ended` guard `work`, as the comment on the field describes.
 unsafe impl Sync for Team {}
 
 thread_local! {
@@ -37,7 +39,7 @@ thread_local! {
     static LED: Cell<Option<*const Team>> = const { Cell::new(None) };
 }
 
-/// Runs a region with the team that this thread leads; returns `false` if it leads none.
+/// Runs a region with the team that this thread leads. Returns `false` if it leads none.
 pub(super) fn share(n: usize, work: &(dyn Fn(usize) + Sync)) -> bool {
     let Some(team) = LED.take() else { return false };
     let _led = Restore(Some(team));
@@ -46,7 +48,7 @@ pub(super) fn share(n: usize, work: &(dyn Fn(usize) + Sync)) -> bool {
     true
 }
 
-/// Restores a value of [`LED`], also on unwinding.
+/// A guard that restores a value of [`LED`] when dropped, also on unwinding.
 struct Restore(Option<*const Team>);
 
 impl Drop for Restore {
@@ -56,7 +58,7 @@ impl Drop for Restore {
 }
 
 impl Team {
-    /// Runs `f` as the leader; up to `helpers` threads of the pool may join.
+    /// Runs `f` as the leader. Up to `helpers` threads of the pool may join.
     pub(super) fn lead<R: Send>(&self, helpers: usize, f: impl FnOnce() -> R + Send) -> R {
         rayon::scope(|scope| {
             for _ in 0..helpers {
@@ -100,7 +102,7 @@ impl Team {
         assert!(!self.failed.load(Ordering::Relaxed), "a task panicked");
     }
 
-    /// Takes and runs one task; returns `false` if there is none.
+    /// Takes and runs one task. Returns `false` if there is none.
     fn work_once(&self) -> bool {
         let mut open = self.open.load(Ordering::Acquire);
         let left = loop {
@@ -121,14 +123,14 @@ impl Team {
         let _ended = Ended(self);
         // SAFETY: a taken task keeps the region open.
         if let Some(work) = unsafe { *self.work.get() } {
-            // From the last task to the first, because the word counts down.
+            // Count from the last task to the first, because the word counts down.
             work(left as usize - 1);
         }
         true
     }
 }
 
-/// Counts a task as ended, and records a panic.
+/// A guard that counts a task as ended when dropped, and records a panic.
 struct Ended<'a>(&'a Team);
 
 impl Drop for Ended<'_> {
@@ -140,8 +142,8 @@ impl Drop for Ended<'_> {
     }
 }
 
-/// Ends a region: drops the tasks that no thread took (only after a panic) and waits for the
-/// others.
+/// A guard that ends a region when dropped: it discards the tasks that no thread took (only after a
+/// panic) and waits for the others.
 struct Wait<'a>(&'a Team, usize);
 
 impl Drop for Wait<'_> {
@@ -156,7 +158,7 @@ impl Drop for Wait<'_> {
     }
 }
 
-/// Releases the members.
+/// A guard that releases the members when dropped.
 struct End<'a>(&'a Team);
 
 impl Drop for End<'_> {
@@ -214,7 +216,7 @@ mod tests {
     fn nested_regions_and_teams_of_busy_pools_end() {
         use rayon::prelude::*;
         let sum = AtomicUsize::new(0);
-        // More leaders than threads, so no team always has a member.
+        // There are more leaders than threads, so some team never has a member.
         pool(2).install(|| {
             (0..8).into_par_iter().for_each(|_| {
                 crate::pool::enter_for(1, || {

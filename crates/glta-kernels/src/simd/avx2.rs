@@ -2,7 +2,7 @@ use std::arch::x86_64::*;
 
 use super::vector::Simd;
 
-/// 8 lanes, with FMA and F16C.
+/// AVX2: vectors of 8 lanes, with FMA and F16C.
 #[derive(Clone, Copy)]
 pub(crate) struct Avx2;
 

@@ -2,7 +2,7 @@ use std::arch::x86_64::*;
 
 use super::vector::Simd;
 
-/// 16 lanes; `BF16` if the processor has bf16 products.
+/// AVX-512: vectors of 16 lanes. `BF16` states whether the processor has bf16 products.
 #[derive(Clone, Copy)]
 pub(crate) struct Avx512<const BF16: bool = false>;
 
@@ -98,7 +98,7 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     unsafe fn dot_bf16(a: __m512, b: __m512, c: __m512) -> __m512 {
         if BF16 {
             let (a, b) = (_mm512_castps_si512(a), _mm512_castps_si512(b));
-            // SAFETY: both types are 64 bytes, and every bit pattern is valid.
+            // SAFETY: both types have 64 bytes, and every bit pattern is valid.
             let [a, b] = [a, b].map(|x| std::mem::transmute::<__m512i, __m512bh>(x));
             return _mm512_dpbf16_ps(c, a, b);
         }
@@ -128,12 +128,12 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     #[inline(always)]
     unsafe fn assemble(a: __m512i, mask: u32, rest: u32) -> __m512 {
         let (mask, rest) = (_mm512_set1_epi32(mask as i32), _mm512_set1_epi32(rest as i32));
-        // Truth table of `a & b | c`.
+        // `0xea` is the truth table of `a & b | c`.
         _mm512_castsi512_ps(_mm512_ternarylogic_epi32::<0xea>(a, mask, rest))
     }
     #[inline(always)]
     unsafe fn transpose16(src: *const f32, src_stride: usize, dst: *mut f32, dst_stride: usize) {
-        // Pairs of rows, then 2 x 2 blocks inside 128-bit lanes, then lanes.
+        // Transpose pairs of rows, then 2 x 2 blocks inside 128-bit lanes, then lanes.
         let mut r = [_mm512_setzero_ps(); 16];
         for (i, row) in r.iter_mut().enumerate() {
             *row = _mm512_loadu_ps(src.add(i * src_stride));

@@ -29,7 +29,7 @@ macro_rules! dispatch {
 }
 pub(crate) use dispatch;
 
-/// [`dispatch`] of a kernel that calls [`Simd::dot_bf16`].
+/// Defines a function as [`dispatch`] does, for a kernel that calls [`Simd::dot_bf16`].
 macro_rules! dispatch_bf16 {
     ($(#[$meta:meta])* $vis:vis unsafe fn $name:ident($($arg:ident: $ty:ty),* $(,)?) = $imp:ident) => {
         $(#[$meta])*

@@ -5,30 +5,31 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum SimdLevel {
-    /// Plain Rust, any processor.
+    /// Plain Rust, for any processor.
     Portable,
     /// x86-64 with AVX2, FMA and F16C.
     Avx2,
     /// x86-64 with AVX-512 F, BW, DQ and VL.
     Avx512,
-    /// The same with AVX-512 BF16, which only [`Precision::Bf16`](crate::Precision) uses.
+    /// x86-64 with AVX-512 F, BW, DQ, VL and BF16. Only [`Precision::Bf16`](crate::Precision) uses
+    /// BF16 instructions.
     Avx512Bf16,
 }
 
 impl SimdLevel {
-    /// The best level of this processor.
+    /// Returns the best level that this processor supports.
     pub fn detect() -> Self {
         Self::supported().next().unwrap_or(Self::Portable)
     }
 
-    /// The levels of this processor, best first.
+    /// Returns the levels that this processor supports, best first.
     pub fn supported() -> impl Iterator<Item = Self> {
         [Self::Avx512Bf16, Self::Avx512, Self::Avx2, Self::Portable]
             .into_iter()
             .filter(|level| level.is_supported())
     }
 
-    /// Whether this processor supports the level.
+    /// Returns whether this processor supports the level.
     pub fn is_supported(self) -> bool {
         match self {
             Self::Portable => true,

@@ -1,12 +1,12 @@
 //! The vector operations of the kernels, for AVX-512, AVX2 and plain Rust. The instruction set is
 //! selected at run time.
 //!
-//! A kernel is a generic `#[inline(always)]` function over [`Simd`]; the macro [`dispatch!`]
+//! A kernel is a generic `#[inline(always)]` function over [`Simd`]. The macro [`dispatch!`]
 //! creates one function per instruction set.
 //!
 //! AVX-512 and AVX2 give the same bits, because every output element is a chain of fused
 //! multiply-adds in the same order. The portable path rounds between multiply and add.
-// Every operation here is unsafe for the reason given at `Simd`.
+// Every operation here is unsafe for the reason that `Simd` states.
 #![allow(unsafe_op_in_unsafe_fn)]
 
 #[cfg(target_arch = "x86_64")]

@@ -62,7 +62,7 @@ impl Simd for Portable {
     }
     #[inline(always)]
     unsafe fn max(a: F, b: F) -> F {
-        // As the x86 instruction: the second operand if the comparison is unordered.
+        // The x86 instruction returns the second operand for an unordered comparison, too.
         zip(a, b, |a, b| if a > b { a } else { b })
     }
     #[inline(always)]

@@ -4,13 +4,13 @@
 /// The processor must support the instruction set, and pointers must be valid for `LANES` elements
 /// (they need not be aligned).
 pub(crate) trait Simd: Copy + 'static {
-    /// Number of f32 in a vector; divides 16.
+    /// Number of f32 in a vector, a divisor of 16.
     const LANES: usize;
-    /// Rows of the matrix tile (of two vectors each) that fit the registers.
+    /// Number of rows of the matrix tile (of two vectors each) that fit the registers.
     const ROWS: usize;
-    /// Vector of f32.
+    /// A vector of f32.
     type F: Copy;
-    /// Vector of u32.
+    /// A vector of u32.
     type I: Copy;
 
     unsafe fn splat(x: f32) -> Self::F;
@@ -18,45 +18,45 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn store(p: *mut f32, x: Self::F);
     unsafe fn load_f16(p: *const u16) -> Self::F;
     unsafe fn load_bf16(p: *const u16) -> Self::F;
-    /// Loads bytes as f32 (zero points).
+    /// Loads bytes, such as zero points, as f32.
     unsafe fn load_u8(p: *const u8) -> Self::F;
     unsafe fn add(a: Self::F, b: Self::F) -> Self::F;
     unsafe fn sub(a: Self::F, b: Self::F) -> Self::F;
     unsafe fn mul(a: Self::F, b: Self::F) -> Self::F;
     unsafe fn div(a: Self::F, b: Self::F) -> Self::F;
-    /// The larger value; `b` if one of them is NaN.
+    /// Returns the larger value, or `b` if one of them is NaN.
     unsafe fn max(a: Self::F, b: Self::F) -> Self::F;
-    /// The smaller value; `b` if one of them is NaN.
+    /// Returns the smaller value, or `b` if one of them is NaN.
     unsafe fn min(a: Self::F, b: Self::F) -> Self::F;
-    /// `a * b + c`
+    /// Computes `a * b + c`.
     unsafe fn fma(a: Self::F, b: Self::F, c: Self::F) -> Self::F;
-    /// Rounds to the nearest integer, `|x| < 2^22`.
+    /// Rounds to the nearest integer. Requires `|x| < 2^22`.
     unsafe fn round(x: Self::F) -> Self::F;
-    /// `2^x` of an integral `x` in `-126..=127`.
+    /// Computes `2^x` of an integral `x` in `-126..=127`.
     unsafe fn exp2_int(x: Self::F) -> Self::F;
     /// Prefetches the cache line of `p`, which may be any address.
     unsafe fn prefetch(p: *const u8);
     unsafe fn sum(x: Self::F) -> f32;
     unsafe fn max_lane(x: Self::F) -> f32;
 
-    /// The bits of an f32.
+    /// Returns the bits of an f32.
     unsafe fn bits(x: Self::F) -> Self::I;
     unsafe fn load_u32(p: *const u32) -> Self::I;
-    /// `(a & mask) + b`
+    /// Computes `(a & mask) + b`.
     unsafe fn masked_add(a: Self::I, mask: u32, b: Self::I) -> Self::I;
     unsafe fn or(a: Self::I, b: Self::I) -> Self::I;
-    /// Shifts by `n < 32`.
+    /// Shifts right by `n < 32` bits.
     unsafe fn shr(a: Self::I, n: u32) -> Self::I;
-    /// Shifts by `n <= 32`; 32 gives 0.
+    /// Shifts left by `n <= 32` bits; 32 gives 0.
     unsafe fn shl(a: Self::I, n: u32) -> Self::I;
-    /// The f32 of the bits `a & mask | rest`.
+    /// Returns the f32 with the bits `a & mask | rest`.
     unsafe fn assemble(a: Self::I, mask: u32, rest: u32) -> Self::F;
 
     /// Transposes a `16 x 16` block: `dst[c * dst_stride + r] = src[r * src_stride + c]`.
     unsafe fn transpose16(src: *const f32, src_stride: usize, dst: *mut f32, dst_stride: usize);
 
-    /// `(c + a₁ b₁) + a₀ b₀` for lanes of two bf16 each, `x₁` in the upper half. A product of two
-    /// bf16 is exact in f32, so fusing does not change the result.
+    /// Computes `(c + a₁ b₁) + a₀ b₀` for lanes of two bf16 each, with `x₁` in the upper half. A
+    /// product of two bf16 is exact in f32, so fusing does not change the result.
     #[inline(always)]
     unsafe fn dot_bf16(a: Self::F, b: Self::F, c: Self::F) -> Self::F {
         emulated_dot_bf16::<Self>(a, b, c)
@@ -76,11 +76,12 @@ pub(crate) trait Simd: Copy + 'static {
         Self::load(lanes.as_ptr())
     }
 
-    /// `e^x` with a relative error below 2e-7 for `x` in `-87..88`, clamped outside.
+    /// Computes `e^x` with a relative error below 2e-7 for `x` in `-87..88`, clamped outside.
     #[inline(always)]
     unsafe fn exp(x: Self::F) -> Self::F {
-        // x = n ln 2 + r with |r| <= ln 2 / 2; e^r is its Taylor polynomial of degree 7, whose
-        // error is below rounding in this range. With this order of operands a NaN stays a NaN.
+        // Write x = n ln 2 + r with |r| <= ln 2 / 2. e^r is the Taylor polynomial of degree 7,
+        // whose error is below rounding in this range. With this order of operands a NaN stays a
+        // NaN.
         let clamped = Self::min(Self::splat(88.0), Self::max(Self::splat(-87.33), x));
         let n = Self::round(Self::mul(clamped, Self::splat(std::f32::consts::LOG2_E)));
         let r = Self::fma(n, Self::splat(-0.693_359_4), clamped);
@@ -93,7 +94,7 @@ pub(crate) trait Simd: Copy + 'static {
     }
 }
 
-/// [`Simd::dot_bf16`] for processors without bf16 products.
+/// Computes [`Simd::dot_bf16`] on processors without bf16 products.
 #[inline(always)]
 pub(super) unsafe fn emulated_dot_bf16<S: Simd>(a: S::F, b: S::F, c: S::F) -> S::F {
     let bits = [S::bits(a), S::bits(b)];

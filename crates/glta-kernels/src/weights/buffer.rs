@@ -1,4 +1,4 @@
-//! Memory for packed weights.
+//! Allocates memory for packed weights.
 
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
@@ -9,12 +9,12 @@ use memmap2::MmapMut;
 
 use crate::error::{Error, Result};
 
-/// Bytes mapped at a time: as many as were allocated so far, within these bounds. A small model
-/// then does not pay for clearing huge pages.
+/// Number of bytes that are mapped at a time: as many as are already allocated, within these
+/// bounds. A small model then does not pay for clearing huge pages.
 const CHUNK: std::ops::RangeInclusive<usize> = 1 << 20..=64 << 20;
-/// Size from which a mapping requests huge pages.
+/// Size in bytes from which a mapping requests huge pages.
 const HUGE: usize = 8 << 20;
-/// Alignment of buffers: a cache line.
+/// Alignment of buffers in bytes: a cache line.
 const ALIGN: usize = 64;
 
 #[derive(Debug, Default)]
@@ -24,16 +24,16 @@ struct State {
     handed_out: usize,
 }
 
-/// Allocates zeroed buffers side by side in a few large mappings with huge pages. Each token reads
-/// all weights once, and with small pages address translation takes a significant part of that
-/// time.
+/// An allocator of zeroed buffers, side by side in a few large mappings with huge pages. Each token
+/// reads all weights once, and with small pages address translation takes a significant part of
+/// that time.
 #[derive(Debug, Default)]
 pub struct Arena {
     state: Mutex<State>,
 }
 
 impl Arena {
-    /// Allocates `len` zeros.
+    /// Allocates a buffer of `len` zeros.
     pub(crate) fn zeroed<T: Pod>(&self, len: usize) -> Result<Buffer<T>> {
         let refused = |reason: String| {
             Error::Input(format!(
@@ -53,7 +53,7 @@ impl Arena {
                     bytes.max(state.handed_out.clamp(*CHUNK.start(), *CHUNK.end())),
                 )
                 .map_err(|e| refused(e.to_string()))?;
-                // A hint: without huge pages everything works, but slower.
+                // This is a hint: without huge pages the program works, but slower.
                 #[cfg(target_os = "linux")]
                 if chunk.len() >= HUGE {
                     let _ = chunk.advise(memmap2::Advice::HugePage);
@@ -74,12 +74,12 @@ impl Arena {
 pub(crate) struct Buffer<T> {
     ptr: *mut T,
     len: usize,
-    /// Keeps the memory.
+    /// The mapping, which must live as long as the slice.
     _chunk: Arc<MmapMut>,
     _owned: PhantomData<T>,
 }
 
-// SAFETY: as for `Vec<T>`: the range belongs to this buffer only.
+// SAFETY: the range belongs to this buffer only, as for `Vec<T>`.
 unsafe impl<T: Send> Send for Buffer<T> {}
 unsafe impl<T: Sync> Sync for Buffer<T> {}
 
@@ -94,7 +94,7 @@ impl<T> Deref for Buffer<T> {
 
 impl<T> DerefMut for Buffer<T> {
     fn deref_mut(&mut self) -> &mut [T] {
-        // SAFETY: as above, and no other buffer has this range.
+        // SAFETY: the range is inside the mapping, aligned and valid, and no other buffer has it.
         unsafe { std::slice::from_raw_parts_mut(self.ptr, self.len) }
     }
 }

@@ -11,7 +11,7 @@ use crate::simd::{Simd, SimdLevel, dispatch};
 
 const ONES: [f32; PANEL] = [1.0; PANEL];
 
-/// The 32 scales of a panel's group; ones for a dense matrix.
+/// Returns the 32 scales of a panel's group; ones for a dense matrix.
 pub(crate) fn panel_scales(
     level: SimdLevel,
     matrix: &Matrix,
@@ -34,7 +34,8 @@ pub(crate) fn panel_scales(
 
 impl Matrix {
     /// Writes the rows `rows` of a panel as `(rows.len(), 32)` f32: `q - zero`, times the scale if
-    /// `scaled`. The rows must be inside `segment` and, if quantised, multiples of 32.
+    /// `scaled`. The rows must be inside `segment` and, if the matrix is quantised, multiples of
+    /// 32.
     pub(crate) fn decode_rows(
         &self,
         level: SimdLevel,
@@ -52,7 +53,7 @@ impl Matrix {
                     (panel * self.k + rows.start) * PANEL..(panel * self.k + rows.end) * PANEL;
                 match data {
                     DenseData::F32(v) => out[..range.len()].copy_from_slice(&v[range]),
-                    // SAFETY: the slices have the lengths passed along.
+                    // SAFETY: the slices have the lengths that are passed.
                     DenseData::F16(v) => unsafe {
                         let v = &v[range];
                         widen_f16(level, v.as_ptr(), out.as_mut_ptr(), v.len());
@@ -104,7 +105,7 @@ impl Matrix {
         }
     }
 
-    /// The whole weight as `(n, k)`, row-major.
+    /// Returns the whole weight as `(n, k)` f32, row-major.
     pub fn to_row_major(&self) -> Vec<f32> {
         let level = SimdLevel::detect();
         let mut out = vec![0.0; self.n * self.k];

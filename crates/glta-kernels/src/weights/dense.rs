@@ -21,7 +21,7 @@ impl Matrix {
     /// Repacks a row-major `(n, k)` matrix of `n` outputs and `k` inputs.
     ///
     /// # Errors
-    /// The number of elements is wrong, or there is no memory.
+    /// Returns an error if the number of elements is wrong, or there is no memory.
     pub fn dense_f32(arena: &Arena, n: usize, k: usize, row_major: &[f32]) -> Result<Self> {
         check(n, k, row_major.len(), 1)?;
         Ok(Self::dense(n, k, DenseData::F32(to_panels(arena, n, k, |i| row_major[i])?)))
@@ -30,7 +30,7 @@ impl Matrix {
     /// Repacks the little-endian bytes of a row-major `(n, k)` f32 matrix.
     ///
     /// # Errors
-    /// The number of bytes is wrong, or there is no memory.
+    /// Returns an error if the number of bytes is wrong, or there is no memory.
     pub fn dense_f32_bytes(arena: &Arena, n: usize, k: usize, bytes: &[u8]) -> Result<Self> {
         check(n, k, bytes.len(), 4)?;
         let read = |i: usize| {
@@ -42,7 +42,7 @@ impl Matrix {
     /// Repacks the bytes of a row-major `(n, k)` f16 matrix without conversion.
     ///
     /// # Errors
-    /// The number of bytes is wrong, or there is no memory.
+    /// Returns an error if the number of bytes is wrong, or there is no memory.
     pub fn dense_f16_bytes(arena: &Arena, n: usize, k: usize, bytes: &[u8]) -> Result<Self> {
         check(n, k, bytes.len(), 2)?;
         Ok(Self::dense(n, k, DenseData::F16(half_panels(arena, n, k, bytes)?)))
@@ -51,7 +51,7 @@ impl Matrix {
     /// Repacks the bytes of a row-major `(n, k)` bf16 matrix without conversion.
     ///
     /// # Errors
-    /// The number of bytes is wrong, or there is no memory.
+    /// Returns an error if the number of bytes is wrong, or there is no memory.
     pub fn dense_bf16_bytes(arena: &Arena, n: usize, k: usize, bytes: &[u8]) -> Result<Self> {
         check(n, k, bytes.len(), 2)?;
         Ok(Self::dense(n, k, DenseData::Bf16(half_panels(arena, n, k, bytes)?)))
@@ -68,7 +68,8 @@ fn half_panels(arena: &Arena, n: usize, k: usize, bytes: &[u8]) -> Result<Buffer
     to_panels(arena, n, k, |i| u16::from_le_bytes([bytes[2 * i], bytes[2 * i + 1]]))
 }
 
-/// Builds `[panel][k][32]`; columns beyond `n` are zero. `read` takes the index `n * k + k`.
+/// Builds `[panel][k][32]`; columns beyond `n` are zero. `read` gets the index of a value in the
+/// row-major `(n, k)` matrix.
 fn to_panels<T: Pod + Send>(
     arena: &Arena,
     n: usize,

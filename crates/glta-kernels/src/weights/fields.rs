@@ -10,61 +10,61 @@ use super::matrix::{Packed, Zeros};
 use crate::panel::PANEL;
 use crate::simd::Simd;
 
-/// Largest number of vectors of a panel. Loops run over `PANEL / S::LANES` of them.
+/// Maximum number of vectors in a panel. Loops run over `PANEL / S::LANES` of them.
 pub(super) const VECTORS: usize = 8;
 
 const MANTISSA: u32 = 23;
-/// Number of two-bit fields in a mantissa; no other width has more.
+/// Number of two-bit fields in a mantissa. Other widths have fewer fields.
 const POSITIONS: usize = 11;
 
-/// Number of inputs of one output that fill whole words.
+/// Returns the number of inputs of one output that fill whole words.
 pub(super) const fn unit_inputs(bits: u32) -> usize {
     if bits == 3 { 32 } else { 32 / bits as usize }
 }
 
-/// Number of words that contain the [`unit_inputs`] inputs of an output.
+/// Returns the number of words that contain the [`unit_inputs`] inputs of an output.
 pub(super) const fn unit_words(bits: u32) -> usize {
     if bits == 3 { 3 } else { 1 }
 }
 
-/// Number of fields of a word that are used in place. Three-bit fields straddle words and are all
-/// shifted to the lowest bits.
+/// Returns the number of fields of a word that are used in place. Three-bit fields straddle words
+/// and are all shifted to the lowest bits.
 const fn in_place(bits: u32) -> u32 {
     if bits == 3 { 1 } else { MANTISSA / bits }
 }
 
-/// Reads fields minus their zero points.
+/// A decoder that returns fields minus their zero points.
 pub(super) trait Fields<S: Simd> {
-    /// Width of a field.
+    /// Width of a field in bits.
     const BITS: u32;
-    /// Whether a lane has two fields in bf16, or one.
+    /// Whether a lane contains two fields in bf16 instead of one in f32.
     const PAIRS: bool;
     /// Number of lanes of one output that fill whole words.
     const LANES: usize = unit_inputs(Self::BITS) / (1 + Self::PAIRS as usize);
     /// Zero points of a vector of outputs.
     type Zeros: Copy;
 
-    /// Prepares to read the fields of `p`.
+    /// Prepares to decode the fields of `p`.
     ///
     /// # Safety
-    /// The processor must support `S`; the same holds for the methods below.
+    /// The processor must support `S`. The same holds for the other methods.
     unsafe fn new(p: &Packed) -> Self;
 
-    /// Zero points of a group's 32 outputs.
+    /// Returns the zero points of a group's 32 outputs.
     ///
     /// # Safety
-    /// As above.
+    /// The processor must support `S`.
     unsafe fn zeros(p: &Packed, panel: usize, group: usize) -> [Self::Zeros; VECTORS];
 
-    /// Lane `i` of the unit whose words start at `w`.
+    /// Decodes lane `i` of the unit whose words start at `w`.
     ///
     /// # Safety
-    /// `w` valid for the words of a unit, `i < LANES`.
+    /// The processor must support `S`, `w` must be valid for the words of a unit, and `i < LANES`.
     unsafe fn lane(&self, w: *const u32, i: usize, zeros: Self::Zeros) -> S::F;
 }
 
 impl Packed {
-    /// Zero points of a group's 32 outputs; `None` if the weight has a single one.
+    /// Returns the zero points of a group's 32 outputs; `None` if the weight has a single one.
     pub(super) fn each_zero(&self, panel: usize, group: usize) -> Option<&[u8]> {
         match &self.zeros {
             Zeros::Same(_) => None,
@@ -73,9 +73,9 @@ impl Packed {
     }
 }
 
-/// Fields as f32; `SAME` if the weight has a single zero point.
+/// A decoder of fields to f32. `SAME` states whether the weight has a single zero point.
 pub(super) struct Lift<S: Simd, const BITS: u32, const SAME: bool> {
-    /// The value to subtract at each position of a field.
+    /// Value to subtract from a field, for each position of the field in a word.
     base: [S::F; POSITIONS],
 }
 
@@ -132,7 +132,7 @@ impl<S: Simd, const BITS: u32, const SAME: bool> Fields<S> for Lift<S, BITS, SAM
     }
 }
 
-/// Exponent bits of `2^(23 - bit)`, whose mantissa has steps of `2^-bit`.
+/// Returns the exponent bits of `2^(23 - bit)`, whose mantissa has steps of `2^-bit`.
 const fn exponent(bit: u32) -> u32 {
     (127 + MANTISSA - bit) << MANTISSA
 }

@@ -6,12 +6,13 @@ use super::buffer::Buffer;
 use crate::error::{Error, Result};
 use crate::panel::PANEL;
 
-/// Largest number of input rows that share one accumulator.
+/// Maximum number of stored rows in a segment.
 pub(crate) const MAX_SEGMENT: usize = 256;
 
-/// A frozen weight `W: (n, k)` (outputs by inputs) in column panels. Panel `p` has outputs `32 p ..
-/// 32 p + 32` for all inputs, input by input, so products with one row or many rows stream it once
-/// and in order.
+/// A frozen weight `W: (n, k)` (outputs by inputs) in panels of outputs.
+///
+/// Panel `p` contains the outputs `32 p..32 p + 32` for all inputs, input by input, so products
+/// with one row or many rows read it once and in order.
 ///
 /// ```
 /// use glta_kernels::{Arena, Matrix};
@@ -24,16 +25,16 @@ pub(crate) const MAX_SEGMENT: usize = 256;
 /// ```
 #[derive(Debug)]
 pub struct Matrix {
-    /// Outputs.
+    /// Number of outputs.
     pub(crate) n: usize,
-    /// Inputs.
+    /// Number of inputs.
     pub(crate) k: usize,
-    /// Number of inputs in storage order: groups one after the other, each padded to a multiple of
-    /// 32 if quantised.
+    /// Number of stored inputs: the groups one after the other, each padded to a multiple of 32 if
+    /// the matrix is quantised.
     pub(crate) k_stored: usize,
     /// Input of each stored row, [`Self::PADDING`] for a padding row; `None` for the identity.
     pub(crate) gather: Option<Arc<Vec<u32>>>,
-    /// Stored rows that share a scale, at most [`MAX_SEGMENT`] each.
+    /// Ranges of stored rows that share a scale, at most [`MAX_SEGMENT`] rows each.
     pub(crate) segments: Vec<Segment>,
     pub(crate) storage: Storage,
 }
@@ -42,7 +43,7 @@ pub struct Matrix {
 pub(crate) struct Segment {
     pub(crate) start: usize,
     pub(crate) len: usize,
-    /// Quantisation group.
+    /// Index of the quantisation group.
     pub(crate) group: usize,
 }
 
@@ -52,7 +53,7 @@ pub(crate) enum Storage {
     Dense(DenseData),
 }
 
-/// Dense values as `[panel][k][32]`.
+/// Dense values, `[panel][k][32]`.
 #[derive(Debug)]
 pub(crate) enum DenseData {
     F32(Buffer<f32>),
@@ -60,27 +61,27 @@ pub(crate) enum DenseData {
     Bf16(Buffer<u16>),
 }
 
-/// Quantised values.
+/// Quantised values with their scales and zero points.
 #[derive(Debug)]
 pub(crate) struct Packed {
     pub(crate) bits: u32,
     pub(crate) n_groups: usize,
     /// Number of words per panel.
     pub(crate) panel_words: usize,
-    /// `[panel][k_stored / 32][bits][32]`: 32 inputs of one output are `bits` words, a
-    /// little-endian bit stream as in the file.
+    /// The packed values, `[panel][k_stored / 32][bits][32]`. 32 inputs of one output are `bits`
+    /// words, a little-endian bit stream as in the file.
     pub(crate) words: Buffer<u32>,
-    /// `[panel][group][32]`
+    /// The scales, `[panel][group][32]`.
     pub(crate) scales: Scales,
     pub(crate) zeros: Zeros,
 }
 
-/// Zero points, with GPTQ's offset removed.
+/// Zero points without the offset of version 1 of the format.
 #[derive(Debug)]
 pub(crate) enum Zeros {
-    /// A single zero point: symmetric quantisation.
+    /// A single zero point, for symmetric quantisation.
     Same(u8),
-    /// `[panel][group][32]`
+    /// One zero point per group and output, `[panel][group][32]`.
     Each(Buffer<u8>),
 }
 
@@ -94,19 +95,19 @@ pub(crate) enum Scales {
 pub type Weight = (Arc<Matrix>, Option<Vec<f32>>);
 
 impl Matrix {
-    /// Input of a padding row.
+    /// The input number of a padding row.
     pub(crate) const PADDING: u32 = u32::MAX;
 
     pub(crate) fn n_panels(&self) -> usize {
         self.n.div_ceil(PANEL)
     }
 
-    /// Whether the values are quantised.
+    /// Returns whether the values are quantised.
     pub fn is_packed(&self) -> bool {
         matches!(self.storage, Storage::Packed(_))
     }
 
-    /// Size of the weight in memory, in bytes.
+    /// Returns the size of the weight in memory, in bytes.
     pub fn resident_bytes(&self) -> usize {
         let values = match &self.storage {
             Storage::Dense(DenseData::F32(v)) => v.len() * 4,
@@ -134,12 +135,12 @@ impl Matrix {
         Ok(())
     }
 
-    /// Number of outputs.
+    /// Returns the number of outputs.
     pub fn outputs(&self) -> usize {
         self.n
     }
 
-    /// Number of inputs.
+    /// Returns the number of inputs.
     pub fn inputs(&self) -> usize {
         self.k
     }
@@ -147,7 +148,7 @@ impl Matrix {
     /// Copies the weight row of output `n` (a token's embedding) to `out: (k,)`.
     ///
     /// # Panics
-    /// The matrix is quantised, or the output does not exist.
+    /// Panics if the matrix is quantised or the output does not exist.
     pub fn dense_row(&self, n: usize, out: &mut [f32]) {
         assert!(n < self.n, "there is no output {n} of {}", self.n);
         let at = |k: usize| (n / PANEL * self.k + k) * PANEL + n % PANEL;
@@ -164,7 +165,7 @@ impl Matrix {
     }
 }
 
-/// Cuts `start..start + len` into segments of one group.
+/// Divides `start..start + len` into segments of one group and appends them.
 pub(crate) fn push_segments(
     segments: &mut Vec<Segment>,
     mut start: usize,
@@ -180,7 +181,7 @@ pub(crate) fn push_segments(
 }
 
 impl Matrix {
-    /// Whether every dense value is finite.
+    /// Returns whether every dense value is finite.
     pub fn is_finite(&self) -> bool {
         use rayon::prelude::*;
         // The exponent bits of NaN and infinity are all ones.

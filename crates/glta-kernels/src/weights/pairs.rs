@@ -1,7 +1,7 @@
 //! Decodes bit fields of packed words to pairs of bf16, which represent `q - zero` exactly.
 //!
-//! Two fields that are half a word apart have the same position in its halves: one shift moves both
-//! to the lowest bits, and a table maps both to bf16.
+//! Two fields that are half a word apart have the same position in the two halves. One shift moves
+//! both to the lowest bits, and a table maps both to bf16.
 #![allow(unsafe_op_in_unsafe_fn)]
 
 use super::fields::{Fields, VECTORS};
@@ -10,8 +10,9 @@ use crate::panel::PANEL;
 use crate::simd::Simd;
 
 impl Matrix {
-    /// Distance between the two inputs of a bf16 pair, for weights of 2 or 4 bits. `None` for other
-    /// widths: fields of 3 bits straddle words, and fields of 8 bits need too large a table.
+    /// Returns the distance between the two inputs of a bf16 pair, for weights of 2 or 4 bits.
+    /// Returns `None` for other widths: fields of 3 bits straddle words, and fields of 8 bits need
+    /// too large a table.
     pub(crate) fn pair_distance(&self) -> Option<usize> {
         match &self.storage {
             Storage::Packed(Packed { bits: bits @ (2 | 4), .. }) => Some(16 / *bits as usize),
@@ -20,10 +21,11 @@ impl Matrix {
     }
 }
 
-/// Fields of 2 or 4 bits as pairs; `SAME` if the weight has a single zero point.
+/// A decoder of fields of 2 or 4 bits to pairs. `SAME` states whether the weight has a single zero
+/// point.
 pub(super) struct Pairs<const BITS: u32, const SAME: bool> {
-    /// bf16 values by the lowest five bits: a field and ignored bits (`SAME`), or a field minus its
-    /// zero point plus [`OFFSET`].
+    /// The bf16 value for each combination of five bits: a field and ignored bits (`SAME`), or a
+    /// field minus its zero point plus [`OFFSET`].
     table: [u16; 32],
 }
 
@@ -41,8 +43,8 @@ impl<S: Simd, const BITS: u32, const SAME: bool> Fields<S> for Pairs<BITS, SAME>
             Zeros::Same(zero) => (mask(BITS), i32::from(zero)),
             Zeros::Each(_) => (31, OFFSET as i32),
         };
-        // Integers this small are exactly the upper half of their f32. Rounding instructions would
-        // cost as much as a few hundred weights.
+        // The upper half of the f32 represents such small integers exactly. Rounding instructions
+        // would cost as much as decoding a few hundred weights.
         let bf16 = |value: i32| ((value as f32).to_bits() >> 16) as u16;
         Self { table: std::array::from_fn(|i| bf16((i as u32 & mask) as i32 - zero)) }
     }

@@ -11,37 +11,38 @@ use crate::panel::PANEL;
 /// The tensors of one quantised linear layer, in the layout of the file.
 #[derive(Clone, Copy, Debug)]
 pub struct GptqTensors<'a> {
-    /// Bits per weight: 2, 3, 4 or 8.
+    /// Number of bits per weight: 2, 3, 4 or 8.
     pub bits: u32,
-    /// Outputs.
+    /// Number of outputs.
     pub n: usize,
-    /// Inputs.
+    /// Number of inputs.
     pub k: usize,
-    /// Quantisation groups.
+    /// Number of quantisation groups.
     pub n_groups: usize,
-    /// `(k * bits / 32, n)`, packed down the inputs.
+    /// Quantised weights, `(k * bits / 32, n)`, packed along the inputs.
     pub qweight: &'a [u32],
-    /// `(n_groups, n * bits / 32)`, packed along the outputs.
+    /// Zero points, `(n_groups, n * bits / 32)`, packed along the outputs.
     pub qzeros: &'a [u32],
-    /// Whether stored zero points are one too small (`checkpoint_format` "gptq", not "gptq_v2").
+    /// Whether stored zero points are one too small: `true` for `checkpoint_format` "gptq", `false`
+    /// for "gptq_v2".
     pub v1: bool,
-    /// `(n_groups, n)`
+    /// Scales, `(n_groups, n)`.
     pub scales: ScalesRef<'a>,
     /// Group of each input, `(k,)`.
     pub g_idx: &'a [u32],
 }
 
-/// Scales in their dtype.
+/// Scales in the type of the file.
 #[derive(Clone, Copy, Debug)]
 pub enum ScalesRef<'a> {
-    /// f16, as bits.
+    /// Bits of f16 scales.
     F16(&'a [u16]),
-    /// f32.
+    /// f32 scales.
     F32(&'a [f32]),
 }
 
 impl GptqTensors<'_> {
-    /// Checks that the tensors match each other.
+    /// Checks that the sizes of the tensors match.
     fn validate(&self) -> Result<()> {
         let bits = self.bits as usize;
         if ![2, 3, 4, 8].contains(&bits) {
@@ -110,11 +111,11 @@ pub(crate) fn unpack_fields(
     })
 }
 
-/// Zero points of one group, `(n,)`, from its packed row.
+/// Returns the zero points of one group, `(n,)`, from a packed row.
 ///
-/// Version 1 stores `zero - 1`, subtracted from whole words (2, 4, 8 bits), so a zero point of 0
-/// borrows from its neighbour. The exact inverse is a wrapping addition to the word. 3-bit files
-/// subtract per field, modulo 8.
+/// Version 1 stores `zero - 1`. For 2, 4 and 8 bits it was subtracted from whole words, so a zero
+/// point of 0 borrows from its neighbour, and the exact inverse is a wrapping addition to the word.
+/// Files of 3 bits subtract per field, modulo 8.
 pub(crate) fn unpack_zeros(row: &[u32], bits: u32, n: usize, v1: bool) -> Vec<u8> {
     let one_each: u32 = match (v1, bits) {
         (true, 2) => 0x5555_5555,
@@ -129,11 +130,11 @@ pub(crate) fn unpack_zeros(row: &[u32], bits: u32, n: usize, v1: bool) -> Vec<u8
 }
 
 impl Matrix {
-    /// Repacks a quantised layer: inputs sorted by group, groups padded to
-    /// multiples of 32, columns in panels; the values stay packed.
+    /// Repacks a quantised layer: inputs sorted by group, groups padded to multiples of 32, outputs
+    /// in panels. The values stay packed.
     ///
     /// # Errors
-    /// The tensors do not match each other, or there is no memory.
+    /// Returns an error if the tensors do not match each other, or there is no memory.
     pub fn quantized(arena: &Arena, t: &GptqTensors) -> Result<Self> {
         t.validate()?;
         let bits = t.bits as usize;

@@ -1,8 +1,8 @@
 //! Multiplies one row of inputs by a panel directly from the stored weights. Decoding a single text
 //! consists of these products, and memory bandwidth limits them.
 //!
-//! The operations and their order are the same as decoding first and multiplying afterwards, so a
-//! row has the same bits alone and in a batch.
+//! The operations and their order are the same as in decoding first and multiplying afterwards, so
+//! a row has the same bits alone and in a batch.
 #![allow(unsafe_op_in_unsafe_fn)]
 
 use super::fields::{Fields, Lift, VECTORS, unit_inputs, unit_words};
@@ -11,14 +11,14 @@ use super::pairs::Pairs;
 use crate::panel::{Element, PANEL};
 use crate::simd::{Simd, SimdLevel, dispatch, dispatch_bf16};
 
-/// Prefetch distance in bytes. At the end of a panel this reaches into the next one.
+/// Prefetch distance in bytes. At the end of a panel the prefetch reaches into the next one.
 const AHEAD: usize = 2048;
 
 impl Matrix {
-    /// `y[..32] += x · panel` for one row `x` of `k_stored` inputs.
+    /// Adds `x · panel` to `y[..32]`, for one row `x` of `k_stored` inputs.
     ///
     /// # Safety
-    /// `y` valid for 32 elements.
+    /// `y` must be valid for 32 elements.
     pub(crate) unsafe fn row_product(
         &self,
         level: SimdLevel,
@@ -66,7 +66,7 @@ unsafe fn segments_row<S: Simd, F: Fields<S>>(
     let fields = F::new(p);
     for segment in segments {
         let zeros = F::zeros(p, panel, segment.group);
-        // One chain per vector of the panel. Two segments or panels at a time would hide more
+        // Use one chain per vector of the panel. Two segments or panels at a time would hide more
         // latency, but read memory more slowly.
         let mut acc = [S::splat(0.0); VECTORS];
         let first = segment.start / unit_inputs(F::BITS);

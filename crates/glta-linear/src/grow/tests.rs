@@ -11,7 +11,7 @@ use crate::{LinearConfig, Solver};
 
 const ITEMS: usize = 90;
 
-/// Texts of 100 items in five groups; the first 90 exist from the start.
+/// Returns the text vectors of 100 items in five groups. The first 90 items exist from the start.
 fn vectors() -> Array2<f32> {
     let mut random = ChaCha8Rng::seed_from_u64(21);
     let mut vectors = Array2::from_shape_fn((100, 8), |(item, c)| {
@@ -48,7 +48,7 @@ fn growing(solver: Solver) -> Growing {
     Growing::new(model, &train(), Some(&text)).unwrap()
 }
 
-/// The columns of a fresh fit with the sources of the model.
+/// Checks that the columns equal those of a new fit with the sources of the model.
 fn assert_fresh(growing: &Growing) {
     let train = growing.interactions().unwrap();
     let text = growing.text().unwrap().unwrap();
@@ -107,7 +107,7 @@ fn folding_equals_a_new_fit_from_the_same_sources() {
     let solved = growing.fold().unwrap();
     assert!((4..80).contains(&solved), "{solved}");
     assert_fresh(&growing);
-    // It is bought with items of its group, so they become sources of each other.
+    // Users buy item 90 with items of its group, so they become sources of each other.
     let scores = growing.model.score_items(&[90]);
     assert!(scores.iter().filter(|&&s| s > 0.0).count() > 3);
 }
@@ -124,7 +124,8 @@ fn a_forgotten_user_has_no_effect() {
     assert_fresh(&growing);
     growing.forget_user(999).unwrap();
 
-    // Without the additions it equals the model without the user, whatever happened in between.
+    // Without the additions the model equals the model without the user, whatever happened in
+    // between.
     let mut other = self::growing(Solver::Local);
     let text = other.text().unwrap().unwrap();
     other.add_interactions(&[(33, 8)]).unwrap();
@@ -139,7 +140,8 @@ fn new_items_are_found_by_similar_items() {
         let mut growing = growing(solver);
         growing.add_items(Some(vectors().slice(s![ITEMS.., ..])), 10).unwrap();
         for new in 90..100u32 {
-            // From an item of the same group, and to one for a user without other items.
+            // The best items for a user with the new item are in its group, and single items of the
+            // group give the new item a score.
             let best = growing.model.top_items(&[new], 5, |item| item == new);
             let same = best.iter().filter(|r| r.item % 5 == new % 5).count();
             assert!(same >= 4, "{solver:?} {new}: {best:?}");
@@ -189,7 +191,8 @@ fn mismatched_data_are_rejected() {
     assert!(Growing::new(growing.into_model(), &other, None).is_err());
 }
 
-/// If a long list is sampled for counting, forgetting the user removes all of its counts.
+/// Forgetting a user removes all of the user's counts, also if a long list was sampled for
+/// counting.
 #[test]
 fn a_user_with_many_items_is_forgotten_exactly() {
     let items = LONGEST_LIST + 60;
@@ -242,7 +245,7 @@ fn other_forms_are_fitted_again() {
     assert_eq!(same, fresh.ease.score_items(&[95, 3]));
 }
 
-/// The model uses the current histories, and `score_without` is an error while it grows.
+/// The model uses the current histories, and `score_without` is an error while the model grows.
 #[test]
 fn the_model_follows_the_changes() {
     let mut growing = growing(Solver::Local);

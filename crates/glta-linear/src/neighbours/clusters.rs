@@ -1,5 +1,5 @@
-//! Neighbours among the items of near clusters (an inverted file; Jégou et al. 2011, "Product
-//! Quantization for Nearest Neighbor Search", without the quantisation).
+//! Finds neighbours among the items of near clusters. This is an inverted file (Jégou et al. 2011,
+//! "Product Quantization for Nearest Neighbor Search") without the quantisation.
 
 use std::ops::Range;
 
@@ -13,30 +13,31 @@ use crate::keep::{Best, keep_best};
 use crate::sparse::SparseRows;
 use crate::{Result, TextVectors};
 
-/// Number of clusters with whose items an item is compared.
+/// Number of near clusters with whose items an item is compared.
 const NEAR: usize = 24;
-/// Number of items per cluster for the centres, and number of steps of Lloyd's algorithm.
+/// Number of sampled items per cluster that determine the centres.
 const SAMPLED: usize = 40;
+/// Number of steps of Lloyd's algorithm.
 const STEPS: usize = 5;
 /// Number of items whose cosines with all centres are computed at a time.
 const BLOCK: usize = 256;
-/// Minimum and maximum number of items whose neighbours are found together, and number of such
-/// blocks between two reports. With more items, more of them are compared with a cluster by one
-/// product.
+/// Minimum and maximum number of items whose neighbours are found together. With more items, one
+/// product compares more of them with a cluster.
 const TOGETHER: std::ops::RangeInclusive<usize> = 512..=8_192;
+/// Number of blocks of items between two progress reports.
 const WAVE: usize = 16;
 
-/// Items by their nearest centre.
+/// Items grouped by their nearest centre.
 #[derive(Debug, Clone)]
 pub(crate) struct Clusters {
-    /// Rows of unit norm.
+    /// Centres of the clusters, as rows of unit norm.
     centres: Array2<f32>,
-    /// In ascending order.
+    /// Items of each cluster, in ascending order.
     members: Vec<Vec<u32>>,
 }
 
 impl Clusters {
-    /// Items without a text are in no cluster.
+    /// Groups the items. Items without a text are in no cluster.
     pub(crate) fn new(vectors: &TextVectors) -> Self {
         let items = with_text(vectors);
         let centres = centres(vectors, &items);
@@ -52,7 +53,7 @@ impl Clusters {
         Self { centres, members }
     }
 
-    /// The items of the nearest clusters of a unit vector, in ascending order.
+    /// Returns the items of the clusters that are nearest to a unit vector, in ascending order.
     pub(crate) fn near(&self, vector: ArrayView1<'_, f32>) -> Vec<u32> {
         let near = nearest(self.centres.dot(&vector).as_slice().unwrap_or_default());
         let members = near.iter().flat_map(|&c| self.members[c as usize].iter().copied());
@@ -71,7 +72,7 @@ impl Clusters {
     }
 }
 
-/// See [`TextNeighbours::find`](super::TextNeighbours::find).
+/// Implements [`TextNeighbours::find`](super::TextNeighbours::find) for many items.
 pub(super) fn find(
     vectors: &TextVectors,
     most: usize,
@@ -138,24 +139,24 @@ pub(super) fn find(
     Ok(SparseRows::from_slots(slot, &lengths, columns, values))
 }
 
-/// The data of the search, for all blocks.
+/// The data that the search shares among all blocks.
 struct Search<'a> {
-    /// The start of each cluster's items, and the end of the last.
+    /// The start of each cluster's items, and the end of the last one.
     starts: &'a [usize],
-    /// Items by cluster.
+    /// Items, sorted by cluster.
     order: &'a [u32],
-    /// The near clusters of each item.
+    /// Near clusters, `near_count` per item, in the order of `order`.
     near: &'a [u32],
     near_count: usize,
-    /// Their vectors.
+    /// Text vectors, with one row per item in the order of `order`.
     sorted: &'a Array2<f32>,
 }
 
 impl Search<'_> {
-    /// The neighbours of the items of a block.
+    /// Returns the neighbours of the items of a block.
     fn block(&self, block: Range<usize>, best: &mut [Best]) -> Vec<Vec<(u32, f32)>> {
         let targets = self.sorted.slice(s![block.clone(), ..]);
-        // Clusters, with the items of the block that are near them.
+        // Collect, for each cluster, the items of the block that are near it.
         let of_block = &self.near[block.start * self.near_count..block.end * self.near_count];
         let mut near: Vec<(u32, usize)> =
             of_block.iter().enumerate().map(|(nth, &c)| (c, nth / self.near_count)).collect();
@@ -185,7 +186,7 @@ fn with_text(vectors: &TextVectors) -> Vec<u32> {
     (0..vectors.n_items()).filter(|&i| vectors.has_text(i)).map(|i| i as u32).collect()
 }
 
-/// Centres of `2√items` clusters, as rows of unit norm.
+/// Computes the centres of `2√items` clusters, as rows of unit norm.
 fn centres(vectors: &TextVectors, items: &[u32]) -> Array2<f32> {
     let count = ((2.0 * (items.len() as f64).sqrt()) as usize).max(1);
     let mut random = stream(0, "text clusters", &[]);
@@ -211,7 +212,7 @@ fn centres(vectors: &TextVectors, items: &[u32]) -> Array2<f32> {
     centres
 }
 
-/// The index of the largest cosine; the first one on a tie.
+/// Returns the index of the largest cosine; the first one on a tie.
 fn first(cosines: &[f32]) -> u32 {
     let mut best = (0, f32::NEG_INFINITY);
     for (cluster, &cosine) in cosines.iter().enumerate() {
@@ -222,7 +223,7 @@ fn first(cosines: &[f32]) -> u32 {
     best.0 as u32
 }
 
-/// The indices of the `NEAR` largest cosines (or of all), the largest first.
+/// Returns the indices of the `NEAR` largest cosines (or of all), the largest first.
 fn nearest(cosines: &[f32]) -> Vec<u32> {
     let all: Vec<u32> = (0..cosines.len() as u32).collect();
     let mut best = Best::new(NEAR);
@@ -238,7 +239,7 @@ fn nearest(cosines: &[f32]) -> Vec<u32> {
     near
 }
 
-/// The results of `choose` on the cosines of each item with all centres, concatenated.
+/// Concatenates the results of `choose` on the cosines of each item with all centres.
 fn by_cosines(
     vectors: &TextVectors,
     items: &[u32],
@@ -248,7 +249,7 @@ fn by_cosines(
     let blocks: Vec<Vec<u32>> = items
         .par_chunks(BLOCK)
         .map(|block| {
-            // `dot` would return columns in sequence for vectors of one dimension.
+            // For vectors of one dimension, `dot` would return the columns in sequence.
             let mut cosines = Array2::zeros((block.len(), centres.nrows()));
             general_mat_mul(1.0, &vectors.unit_rows(block), &centres.t(), 0.0, &mut cosines);
             let rows = cosines.axis_iter(Axis(0));

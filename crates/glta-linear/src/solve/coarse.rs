@@ -1,7 +1,7 @@
 //! The low-rank part of the local form. The largest eigenvectors of `A` are separated before the
 //! local systems are solved. Each column of `P` is then the Galerkin solution `W (WᵀAW)⁻¹ Wᵀe_j`
-//! over its sources and the eigenvectors, `W = [E_S, V]`: two-level domain decomposition with one
-//! block per item.
+//! over its sources and the eigenvectors, `W = [E_S, V]`. This is two-level domain decomposition
+//! with one block per item.
 
 use glta_core::stream;
 use glta_data::Interactions;
@@ -17,8 +17,9 @@ use crate::ranges::in_ranges;
 use crate::sparse::{Piece, SparseRows};
 use crate::{Error, Result};
 
-/// Number of columns of the block beyond the rank, and number of iterations.
+/// Number of columns of the block beyond the rank.
 const MORE: usize = 16;
+/// Number of subspace iterations.
 const ITERATIONS: usize = 12;
 
 /// The largest eigenvalues of `A` and their eigenvectors.
@@ -30,15 +31,15 @@ pub(crate) struct Deflation {
 
 /// Columns of the weights with a separate low-rank part.
 pub(crate) struct CoarseColumns {
-    /// Row `j` has the sources of item `j`, including itself, and their weights.
+    /// The sources of item `j`, including the item itself, and their weights in row `j`.
     pub(crate) columns: SparseRows,
     pub(crate) diagonal: Vec<f64>,
-    /// The factor of a user's `xV`: `(items, rank)`.
+    /// The factor of a user's `xV`, `(items, rank)`.
     pub(crate) weights: Array2<f32>,
     pub(crate) raised: usize,
 }
 
-/// One column.
+/// One column of the weights with a separate low-rank part.
 pub(crate) struct CoarseColumn {
     /// Weights of the sources, and of the item itself at the end.
     pub(crate) weights: Vec<f64>,
@@ -47,8 +48,8 @@ pub(crate) struct CoarseColumn {
     pub(crate) raised: bool,
 }
 
-/// The eigenvectors of the `rank` largest eigenvalues of `A`, by block subspace iteration. `alive`
-/// is called between its steps.
+/// Computes the eigenvectors of the `rank` largest eigenvalues of `A`, by block subspace iteration.
+/// `alive` is called between the iterations.
 pub(crate) fn deflate(
     train: &Interactions,
     gram: &Gram,
@@ -82,7 +83,7 @@ pub(crate) fn deflate(
     Ok(Deflation { vectors: vectors.as_standard_layout().into_owned(), values: eigen.values })
 }
 
-/// `A Q`
+/// Computes `A Q`.
 fn times(
     train: &Interactions,
     users_of: &Interactions,
@@ -108,7 +109,7 @@ fn times(
 }
 
 impl Deflation {
-    /// `VᵢΛVⱼᵀ` for all `i` of `items` and one `j`, in the order of `items`.
+    /// Returns `VᵢΛVⱼᵀ` for all `i` of `items` and one `j`, in the order of `items`.
     fn products(&self, items: &[u32], item: usize) -> Vec<f64> {
         let right: Vec<f64> =
             self.values.iter().zip(self.vectors.row(item)).map(|(l, v)| l * v).collect();
@@ -120,7 +121,8 @@ impl Deflation {
         self.vectors.as_slice().map_or(&[], |all| &all[item * rank..(item + 1) * rank])
     }
 
-    /// The diagonal of `R = A − VΛVᵀ`, `(items,)`; the remaining part of `λ` is a lower bound.
+    /// Returns the diagonal of `R = A − VΛVᵀ`, `(items,)`. The remaining part of `λ` is a lower
+    /// bound of its entries.
     pub(crate) fn residual(&self, gram: &Gram) -> Vec<f64> {
         (0..gram.n_items())
             .map(|item| {
@@ -132,9 +134,9 @@ impl Deflation {
             .collect()
     }
 
-    /// All columns, with at most `k` sources each. `complete` means that the counts contain every
-    /// pair. Otherwise `R` restricted to the sources is assumed to be diagonal, because zeros for
-    /// missing pairs would make it indefinite.
+    /// Solves all columns, with at most `k` sources each. `complete` states that the counts contain
+    /// every pair. Otherwise `R` restricted to the sources is assumed to be diagonal, because zeros
+    /// for missing pairs would make it indefinite.
     pub(crate) fn columns(
         &self,
         gram: &Gram,
@@ -195,7 +197,7 @@ impl Deflation {
         Ok(CoarseColumns { columns, diagonal, weights, raised })
     }
 
-    /// `R_FF θ = e_j − V_F v_j` over the sources and the item, `F`.
+    /// Solves `R_FF θ = e_j − V_F v_j`, where `F` contains the sources and the item.
     pub(crate) fn solved(
         &self,
         gram: &Gram,
@@ -229,8 +231,8 @@ impl Deflation {
         Ok(self.finish(item, sources, theta, tries > 0))
     }
 
-    /// One Jacobi step instead of the solution, which is exact if `R` restricted to the sources is
-    /// diagonal. `entries` are those of `A` between the item and its sources.
+    /// Takes one Jacobi step instead of solving the system. The step is exact if `R` restricted to
+    /// the sources is diagonal. `entries` are the entries of `A` between the item and its sources.
     fn diagonal(
         &self,
         item: usize,
@@ -272,7 +274,7 @@ impl Deflation {
 }
 
 fn dot(a: &[f64], b: &[f64]) -> f64 {
-    // Eight sums, which the compiler vectorises.
+    // Use eight sums, which the compiler vectorises.
     let mut sums = [0.0; 8];
     let (a8, b8) = (a.chunks_exact(8), b.chunks_exact(8));
     let rest: f64 = a8.remainder().iter().zip(b8.remainder()).map(|(x, y)| x * y).sum();

@@ -1,4 +1,4 @@
-//! Co-occurrence counts of items.
+//! Counts co-occurrences of items.
 
 use glta_core::{pick, stream};
 use glta_data::Interactions;
@@ -8,18 +8,18 @@ use crate::Result;
 use crate::keep::keep_best;
 use crate::ranges::in_ranges;
 
-/// If rows are truncated, longer lists of users are sampled down to this number of items, because
-/// the number of pairs is quadratic.
+/// Number of items to which longer lists of users are sampled if rows are truncated. The number of
+/// pairs is quadratic in the length of a list.
 pub(crate) const LONGEST_LIST: usize = 2_000;
 
-/// Off-diagonal entries of `XᵀX` by rows. A row may be truncated to its largest entries by `count /
-/// √(degree + 1)`, so a pair may be in only one of its two rows.
+/// Off-diagonal entries of `XᵀX` by rows. A row may be truncated to the entries with the largest
+/// `count / √(degree + 1)`, so a pair may be in only one of its two rows.
 #[derive(Debug, Clone)]
 pub(crate) struct Counts {
     offsets: Vec<usize>,
     items: Vec<u32>,
     counts: Vec<u32>,
-    /// Rows that were changed, and rows that were added.
+    /// Rows that were changed or added.
     changed: FxHashMap<u32, (Vec<u32>, Vec<u32>)>,
     longest: usize,
 }
@@ -100,14 +100,14 @@ impl Counts {
         Self { offsets, items, counts, changed: FxHashMap::default(), longest }
     }
 
-    /// An upper bound of the number of pairs, in both directions, in complete rows.
+    /// Returns an upper bound of the number of pairs, in both directions, in complete rows.
     pub(crate) fn most_pairs(train: &Interactions) -> u64 {
         let squares: u64 =
             (0..train.n_users() as u32).map(|user| (train.items(user).len() as u64).pow(2)).sum();
         squares.min((train.n_items() as u64).pow(2))
     }
 
-    /// The items that co-occur with an item, in ascending order, and their counts.
+    /// Returns the items that co-occur with an item, in ascending order, and their counts.
     pub(crate) fn row(&self, item: usize) -> (&[u32], &[u32]) {
         if !self.changed.is_empty()
             && let Some((items, counts)) = self.changed.get(&(item as u32))
@@ -116,13 +116,13 @@ impl Counts {
         }
         match (self.offsets.get(item), self.offsets.get(item + 1)) {
             (Some(&start), Some(&end)) => (&self.items[start..end], &self.counts[start..end]),
-            // A new item without interactions.
+            // A new item has no interactions.
             _ => (&[], &[]),
         }
     }
 
     /// Increments the count of a pair in both rows. A pair that is not in a row was never counted
-    /// or was truncated; it is added if the row has space.
+    /// or was truncated. It is added if the row has space.
     pub(crate) fn add(&mut self, a: u32, b: u32) {
         self.change(a, b, |(items, counts), b, longest| match items.binary_search(&b) {
             Ok(at) => counts[at] += 1,
@@ -165,7 +165,7 @@ impl Counts {
     }
 }
 
-/// The interactions whose pairs are counted if rows are truncated: long lists are sampled.
+/// Returns the interactions whose pairs are counted if rows are truncated: long lists are sampled.
 pub(crate) fn capped(train: &Interactions) -> Interactions {
     if (0..train.n_users() as u32).all(|user| train.items(user).len() <= LONGEST_LIST) {
         return train.clone();
@@ -179,7 +179,7 @@ pub(crate) fn capped(train: &Interactions) -> Interactions {
     })
 }
 
-/// The items of a user whose pairs are counted.
+/// Returns the items of a user whose pairs are counted.
 pub(crate) fn counted(user: u32, items: &[u32]) -> Vec<u32> {
     if items.len() <= LONGEST_LIST {
         return items.to_vec();

@@ -1,4 +1,4 @@
-//! The dense inverse of the Gram matrix.
+//! Computes the dense inverse of the Gram matrix.
 
 use std::ops::ControlFlow;
 
@@ -9,11 +9,11 @@ use rayon::prelude::*;
 
 use crate::{Error, Result, TextVectors};
 
-/// Number of rows between two reports.
+/// Number of rows between two progress reports.
 const ROWS: usize = 512;
 
-/// `B` and the diagonal of `P = (XᵀX + αTTᵀ + λI)⁻¹`. `advance` is called with the finished share
-/// of the inverse.
+/// Returns `B` and the diagonal of `P = (XᵀX + αTTᵀ + λI)⁻¹`. `advance` is called with the finished
+/// fraction of the inverse.
 pub(crate) fn solve(
     train: &Interactions,
     text: Option<(&TextVectors, f64)>,
@@ -60,7 +60,7 @@ fn answer(reported: Result<()>) -> ControlFlow<()> {
     }
 }
 
-/// The lower triangle of `XᵀX + λI`.
+/// Returns the lower triangle of `XᵀX + λI`.
 fn gram(
     train: &Interactions,
     l2: f64,

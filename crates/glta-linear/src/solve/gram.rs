@@ -11,17 +11,17 @@ use super::small::Small;
 use crate::TextVectors;
 use crate::keep::keep_best;
 
-/// Number of bits of the set of members of a system.
+/// Number of bits of the hash set of the members of a system.
 const SOME: usize = 4096;
 
-/// The entries of the local systems. Pairs that the counts leave out are zeros.
+/// The entries of the local systems. Pairs without a count are zeros.
 #[derive(Debug, Clone)]
 pub(crate) struct Gram {
     pub(crate) counts: Arc<Counts>,
     pub(crate) degrees: Arc<Vec<u32>>,
     /// Text vectors and their squared lengths.
     pub(crate) text: Option<(TextVectors, Arc<Vec<f32>>)>,
-    /// Text vectors of items that were added later.
+    /// Text vectors of items that were added after the fit.
     pub(crate) later: Vec<Vec<f32>>,
     /// Weight α of the text vectors.
     pub(crate) weight: f64,
@@ -29,22 +29,24 @@ pub(crate) struct Gram {
     pub(crate) l2: f64,
 }
 
-/// The items of a user who is left out, in ascending order.
+/// The items of a user who is left out of a system.
 #[derive(Debug, Clone, Copy, Default)]
+/// All items of the user, in ascending order.
 pub(crate) struct Own<'a> {
     pub(crate) items: &'a [u32],
-    /// The items of `items` whose pairs were counted.
+    /// The items of the user whose pairs were counted.
     pub(crate) counted: &'a [u32],
 }
 
-/// Scratch memory of a thread.
+/// Scratch memory of a thread that solves local systems.
 pub(crate) struct Scratch {
     arch: Arch,
     pub(crate) small: Small,
-    /// The place of an item among the members, plus one; 0 for all other items.
+    /// The position of an item among the members, plus one; 0 for all other items.
     places: Vec<u32>,
-    /// Text vectors of the members, `(members, dim)`, and their products.
+    /// Text vectors of the members, `(members, dim)`.
     block: Array2<f32>,
+    /// Inner products of the text vectors of the members, `(members, members)`.
     products: Array2<f32>,
     pub(crate) members: Vec<u32>,
     /// Entries of `A` between an item and its candidates.
@@ -70,7 +72,7 @@ impl Scratch {
         }
     }
 
-    /// Extends the memory for items that were added later.
+    /// Extends the memory for items that were added after the fit.
     pub(crate) fn fit(&mut self, items: usize) {
         self.places.resize(items, 0);
         self.strengths.resize(items, 0.0);
@@ -82,7 +84,7 @@ impl Gram {
         self.degrees.len()
     }
 
-    /// The text vector of an item; empty without text vectors.
+    /// Returns the text vector of an item; empty without text vectors.
     pub(crate) fn vector(&self, item: usize) -> &[f32] {
         let Some((vectors, _)) = &self.text else {
             return &[];
@@ -93,7 +95,7 @@ impl Gram {
         }
     }
 
-    /// `A_ii`
+    /// Returns `A_ii`.
     pub(crate) fn diagonal(&self, item: usize) -> f64 {
         let text = self.text.as_ref().map_or(0.0, |(_, squares)| f64::from(squares[item]));
         f64::from(self.degrees[item]) + self.weight * text + self.l2
@@ -124,7 +126,7 @@ impl Gram {
     }
 
     /// Writes the `k` candidates with the largest `|A_ij| / √A_ii`, in ascending order, to
-    /// `scratch.members`; all other items if there are at most `k`.
+    /// `scratch.members`. Writes all other items if there are at most `k`.
     pub(crate) fn sources(&self, item: usize, neighbours: &[u32], k: usize, scratch: &mut Scratch) {
         if k >= self.n_items().saturating_sub(1) {
             scratch.members.clear();
@@ -141,8 +143,7 @@ impl Gram {
         members.sort_unstable();
     }
 
-    /// Writes the rows and columns of `scratch.members` to `scratch.small`, without a user who has
-    /// `own`.
+    /// Writes the rows and columns of `scratch.members` to `scratch.small`, without the user `own`.
     pub(crate) fn fill(&self, own: Own<'_>, scratch: &mut Scratch) {
         let Scratch { small, places, block, products, members, .. } = scratch;
         let n = members.len();
@@ -156,7 +157,7 @@ impl Gram {
         for (a, &item) in members.iter().enumerate() {
             let (others, counts) = self.counts.row(item as usize);
             let mut put = |b: usize, count: u32| {
-                // The other row may have been truncated, and restarted.
+                // The other row may have been truncated and started again.
                 let pair = small.at(a.max(b), a.min(b));
                 *pair = pair.max(f64::from(count));
             };
@@ -184,7 +185,7 @@ impl Gram {
             let theirs: Vec<usize> = (0..n).filter(|&a| is_in(own.counted, &members[a])).collect();
             for (nth, &a) in theirs.iter().enumerate() {
                 for &b in &theirs[..nth] {
-                    // A pair that the counts left out stays left out.
+                    // A pair without a count stays without one.
                     let count = small.at(a, b);
                     *count = (*count - 1.0).max(0.0);
                 }
@@ -213,7 +214,8 @@ impl Gram {
     }
 }
 
-/// Adds the weighted products of the text vector of `item` and those of `members`.
+/// The operation that adds the weighted products of the text vector of `item` and the text vectors
+/// of `members`.
 struct Products<'a> {
     gram: &'a Gram,
     item: usize,
@@ -234,8 +236,8 @@ impl WithSimd for Products<'_> {
     }
 }
 
-/// The product of two vectors of equal length, in sixteen sums, so that it is vectorised and has
-/// the same bits on all processors.
+/// Returns the inner product of two vectors of equal length. Sixteen sums make the loop vectorised,
+/// and the result has the same bits on all processors.
 #[inline(always)]
 fn dot(a: &[f32], b: &[f32]) -> f32 {
     let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<16>(), b.as_chunks::<16>());

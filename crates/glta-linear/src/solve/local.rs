@@ -1,5 +1,5 @@
-//! Columns of the weights, each solved over a few sources (Steck 2019, "Markov Random Fields for
-//! Collaborative Filtering", with one block per item).
+//! Solves the columns of the weights, each over a few sources (Steck 2019, "Markov Random Fields
+//! for Collaborative Filtering", with one block per item).
 
 use std::ops::Range;
 
@@ -10,27 +10,27 @@ use crate::{Error, Result};
 
 /// One column of the weights.
 pub(crate) struct Column {
-    /// Weights of the sources, in their order.
+    /// Weights of the sources, in the order of the sources.
     pub(crate) weights: Vec<f64>,
-    /// `P_jj` of the local system.
+    /// The diagonal entry `P_jj` of the local system.
     pub(crate) diagonal: f64,
-    /// Whether the diagonal had to be raised.
+    /// Whether the diagonal was raised to make the system positive definite.
     pub(crate) raised: bool,
 }
 
-/// All columns.
+/// All columns of the weights, with facts about their systems.
 pub(crate) struct Columns {
-    /// Row `j` has the sources of item `j` and their weights.
+    /// The sources of item `j` and their weights in row `j`.
     pub(crate) columns: SparseRows,
-    /// `P_jj`: `(items,)`.
+    /// The diagonal entries `P_jj`, `(items,)`.
     pub(crate) diagonal: Vec<f64>,
-    /// Number of systems whose diagonal had to be raised.
+    /// Number of systems whose diagonal was raised.
     pub(crate) raised: usize,
 }
 
 impl Gram {
-    /// The weights `A_SS⁻¹ A_Sj` that predict `item` from `sources`, which must not contain it. A
-    /// user who has `own` is left out.
+    /// Computes the weights `A_SS⁻¹ A_Sj` that predict `item` from `sources`, which must not
+    /// contain the item. The user `own` is left out.
     pub(crate) fn column(
         &self,
         item: usize,
@@ -43,7 +43,7 @@ impl Gram {
         self.solve_members(item, own, scratch)
     }
 
-    /// [`column`](Self::column) for the sources in `scratch.members`.
+    /// Computes [`column`](Self::column) for the sources in `scratch.members`.
     fn solve_members(&self, item: usize, own: Own<'_>, scratch: &mut Scratch) -> Result<Column> {
         let n = scratch.members.len();
         // The item is last, so that one factor gives both A_SS⁻¹ A_Sj and P_jj.
@@ -59,7 +59,8 @@ impl Gram {
         Ok(Column { weights, diagonal, raised: tries > 0 })
     }
 
-    /// All columns, with at most `k` sources each. `neighbours` are text neighbours by target.
+    /// Solves all columns, with at most `k` sources each. `neighbours` contains text neighbours by
+    /// target.
     pub(crate) fn columns(
         &self,
         neighbours: Option<&SparseRows>,

@@ -6,12 +6,12 @@ use rayon::prelude::*;
 
 use crate::{Error, Result};
 
-/// A symmetric system of at most a few hundred unknowns, whose memory is reused. It uses plain
-/// loops: at this size a blocked factorisation is not faster, and every item needs one.
+/// A symmetric system of at most a few hundred unknowns, whose memory is reused. Plain loops factor
+/// the system: at this size a blocked factorisation is not faster, and every item needs one.
 pub(crate) struct Small {
     arch: Arch,
     size: usize,
-    /// The values by columns; only the lower triangle is used.
+    /// The values by columns. Only the lower triangle is used.
     values: Vec<f64>,
     factor: Vec<f64>,
 }
@@ -28,12 +28,12 @@ impl Small {
         self.values.resize(size * size, 0.0);
     }
 
-    /// The entry of a row and a column, but not the symmetric one.
+    /// Returns the entry of a row and a column. The symmetric entry is separate.
     pub(crate) fn at(&mut self, row: usize, column: usize) -> &mut f64 {
         &mut self.values[column * self.size + row]
     }
 
-    /// Adds `weight` times these values to a column below the diagonal.
+    /// Adds `weight` times `values` to a column below the diagonal.
     pub(crate) fn add<'a>(
         &mut self,
         column: usize,
@@ -44,8 +44,9 @@ impl Small {
         below.iter_mut().zip(values).for_each(|(to, &value)| *to += weight * f64::from(value));
     }
 
-    /// Factors the system. It adds `shift` to the diagonal as often as needed to make it positive
-    /// definite. Returns the number of additions, or `None` if the system cannot be factored.
+    /// Factors the system. Raises the diagonal by `shift` and then by doubled amounts until the
+    /// system is positive definite. Returns the number of raises, or `None` if the system cannot be
+    /// factored.
     pub(crate) fn factor(&mut self, shift: f64) -> Option<u32> {
         let n = self.size;
         let mut total = 0.0;
@@ -64,12 +65,12 @@ impl Small {
         None
     }
 
-    /// Entry of the factor `L`, on or below the diagonal.
+    /// Returns an entry of the factor `L`, on or below the diagonal.
     pub(crate) fn l(&self, row: usize, column: usize) -> f64 {
         self.factor[column * self.size + row]
     }
 
-    /// Solves `L x = x`.
+    /// Replaces `x` by the solution of `L y = x`.
     pub(crate) fn forward(&self, x: &mut [f64]) {
         let n = self.size;
         for column in 0..x.len() {
@@ -82,7 +83,7 @@ impl Small {
         }
     }
 
-    /// Solves `Lᵀ x = x` for the first `x.len()` unknowns.
+    /// Replaces `x` by the solution of `Lᵀ y = x` for the first `x.len()` unknowns.
     pub(crate) fn backward(&self, x: &mut [f64]) {
         let n = self.size;
         for column in (0..x.len()).rev() {
@@ -93,7 +94,8 @@ impl Small {
     }
 }
 
-/// Replaces a matrix by columns by its factor; `false` if it is not positive definite.
+/// The operation that replaces a matrix, stored by columns, by its Cholesky factor. The result is
+/// `false` for a matrix that is not positive definite.
 struct Cholesky<'a> {
     matrix: &'a mut [f64],
     n: usize,
@@ -127,7 +129,7 @@ impl WithSimd for Cholesky<'_> {
     }
 }
 
-/// Makes the columns orthonormal, by the Cholesky factor of their products, twice.
+/// Makes the columns orthonormal, by applying the inverse Cholesky factor of their products twice.
 pub(crate) fn orthonormalise(block: &mut Array2<f64>) -> Result<()> {
     let width = block.ncols();
     for column in 0..width {
@@ -137,7 +139,7 @@ pub(crate) fn orthonormalise(block: &mut Array2<f64>) -> Result<()> {
     }
     for _ in 0..2 {
         let products = block.t().dot(block);
-        // Because of rounding, a column may depend on the others. It is replaced by noise of unit
+        // Because of rounding, a column may depend on the others. It then becomes noise of unit
         // norm.
         let mut small = Small::new();
         small.reset(width);

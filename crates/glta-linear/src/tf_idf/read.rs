@@ -1,6 +1,6 @@
-//! The words of a text.
+//! Splits a text into terms.
 
-/// Words in lower case, and pairs of consecutive words.
+/// Returns the words of a text in lower case, and the pairs of consecutive words.
 pub(super) fn terms(text: &str, max_words: usize) -> Vec<String> {
     let lower = text.to_lowercase();
     let words: Vec<&str> = lower

@@ -1,17 +1,17 @@
-//! The model family of a `config.json`: LLaMA, a renamed LLaMA, or a model that differs in biases,
-//! norms or attention windows.
+//! Recognises the model family of a `config.json`: LLaMA, a renamed LLaMA, or a model that differs
+//! in biases, norms or attention windows.
 
 use super::window::SlidingWindow;
 use crate::error::{Error, Result};
 use crate::json::Fields;
 
-/// Supported model families.
+/// The supported model families.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Llama,
     /// LLaMA with one key `bias` for all four attention projections.
     InternLm,
-    /// LLaMA with `qkv_bias`, and `bias` for all other projections.
+    /// LLaMA with the key `qkv_bias`, and the key `bias` for all other projections.
     InternLm3,
     Mistral,
     /// LLaMA with biases of q, k and v.
@@ -28,8 +28,8 @@ pub(super) struct Family {
 }
 
 impl Family {
-    /// Recognises the family by `model_type`. If that is missing or unknown, as in renamed LLaMA
-    /// models, recognises it by `architectures`.
+    /// Recognises the family by `model_type`. If this key is missing or unknown, as in renamed
+    /// LLaMA models, recognises the family by `architectures`.
     pub(super) fn of(f: &Fields<'_>) -> Result<Self> {
         let model_type = f.str("model_type")?;
         if let Some(kind) = model_type.and_then(by_type) {
@@ -62,17 +62,17 @@ impl Family {
         }
     }
 
-    /// Default size of a head; `None` for `hidden_size` divided by the number of heads.
+    /// Returns the default size of a head; `None` for `hidden_size` divided by the number of heads.
     pub(super) fn default_head_dim(&self) -> Option<usize> {
         (self.kind == Kind::Qwen3).then_some(128)
     }
 
-    /// Whether q and k heads have an RMSNorm before the rotation.
+    /// Returns whether q and k heads have an RMSNorm before the rotation.
     pub(super) fn qk_norm(&self) -> bool {
         self.kind == Kind::Qwen3
     }
 
-    /// Whether there are biases in q, k and v, in o, and in the feed-forward part.
+    /// Returns whether there are biases in q, k and v, in o, and in the feed-forward part.
     pub(super) fn biases(&self, f: &Fields<'_>) -> Result<[bool; 3]> {
         let set = |key: &str| Ok::<_, Error>(f.bool(key)?.unwrap_or(false));
         Ok(match self.kind {
@@ -106,7 +106,7 @@ impl Family {
             return Ok(None);
         }
         let tokens = match f.object.get("sliding_window") {
-            // The default of transformers if the key is missing; `null` means no window.
+            // Use the default of transformers for a missing key; `null` means no window.
             None => 4096,
             Some(_) => match f.usize("sliding_window")? {
                 None => return Ok(None),
@@ -133,7 +133,7 @@ impl Family {
             }
             None if qwen => {
                 let first = f.usize("max_window_layers")?.unwrap_or(28);
-                // Limits the allocation before `layers` is validated.
+                // Limit the allocation, because `layers` is validated later.
                 (0..layers.min(1 << 16)).map(|layer| layer >= first).collect()
             }
             None => vec![true; layers.min(1 << 16)],

@@ -1,4 +1,4 @@
-//! Model settings from the JSON files of a checkpoint.
+//! Reads the settings of a model from the JSON files of a checkpoint.
 
 mod family;
 mod problem;
@@ -21,7 +21,7 @@ pub use window::SlidingWindow;
 
 /// Sizes and constants of a model of the LLaMA family, merged from `config.json`,
 /// `generation_config.json` and `quantize_config.json`. `docs/gptq.md` documents the precedence of
-/// these files.
+/// these files. The default values are those of LLaMA-7B.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LlamaConfig {
@@ -35,18 +35,18 @@ pub struct LlamaConfig {
     pub num_hidden_layers: usize,
     /// Number of query heads.
     pub num_attention_heads: usize,
-    /// Number of key and value heads; divides `num_attention_heads`.
+    /// Number of key and value heads, a divisor of `num_attention_heads`.
     pub num_key_value_heads: usize,
-    /// Size of a head, even.
+    /// Size of a head, an even number.
     pub head_dim: usize,
-    /// Longest sequence in tokens. With `linear` and `yarn` rope scaling this is the extended
-    /// context.
+    /// Maximum number of tokens of a sequence. With `linear` and `yarn` rope scaling this is the
+    /// extended context.
     pub max_position_embeddings: usize,
-    /// Added to the mean square inside RMSNorm.
+    /// Number that RMSNorm adds to the mean square.
     pub rms_norm_eps: f64,
-    /// Base of the rotary embedding's frequencies.
+    /// Base of the frequencies of the rotary embedding.
     pub rope_theta: f64,
-    /// How the rotary frequencies are changed for long contexts.
+    /// Change of the rotary frequencies for long contexts; `None` for no change.
     pub rope_scaling: Option<RopeScaling>,
     /// Whether the output layer shares the weights of the token embedding.
     pub tie_word_embeddings: bool,
@@ -60,18 +60,18 @@ pub struct LlamaConfig {
     pub qk_norm: bool,
     /// Attention window; `None` if all layers attend to all previous tokens.
     pub sliding_window: Option<SlidingWindow>,
-    /// Standard deviation of randomly initialised weights.
+    /// Standard deviation of random weights, for [`Llama::random`](crate::Llama::random).
     pub initializer_range: f64,
-    /// Token at the start of a text.
+    /// Id of the token at the start of a text; `None` if the files name none.
     pub bos_token_id: Option<u32>,
-    /// Tokens that end a text.
+    /// Ids of the tokens that end a text.
     pub eos_token_ids: Vec<u32>,
     /// Quantisation of the linear layers; `None` for plain weights.
     pub quantization: Option<QuantizeConfig>,
 }
 
 impl Default for LlamaConfig {
-    /// The sizes of LLaMA-7B.
+    /// Returns the sizes of LLaMA-7B.
     fn default() -> Self {
         Self {
             vocab_size: 32_000,
@@ -114,8 +114,8 @@ impl LlamaConfig {
     /// ```
     ///
     /// # Errors
-    /// Missing or malformed files, missing keys, unsupported options, or files that contradict each
-    /// other.
+    /// Returns an error for missing or malformed files, missing keys, unsupported options, or files
+    /// that contradict each other.
     pub fn from_dir(dir: impl AsRef<Path>) -> Result<Self> {
         let dir = dir.as_ref();
         let path = dir.join("config.json");
@@ -144,7 +144,7 @@ impl LlamaConfig {
     /// Checks that the fields are valid and consistent.
     ///
     /// # Errors
-    /// The first invalid field.
+    /// Returns an error that names the first invalid field.
     pub fn validate(&self) -> Result<()> {
         let sizes = [
             ("vocab_size", self.vocab_size),
@@ -219,7 +219,7 @@ fn parse(f: &Fields<'_>) -> Result<LlamaConfig> {
     let positions = f.usize("max_position_embeddings")?.unwrap_or(family.default_positions());
     let rope = rope::parse(f, positions)?;
     let [attention_bias, output_bias, mlp_bias] = family.biases(f)?;
-    // `null` means the number of query heads; some families have another default for a missing key.
+    // `null` means the number of query heads. Some families have another default for a missing key.
     let absent = !f.object.contains_key("num_key_value_heads");
     let default_heads = if absent { family.default_key_value_heads(heads) } else { heads };
     Ok(LlamaConfig {

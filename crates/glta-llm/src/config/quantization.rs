@@ -1,4 +1,4 @@
-//! Quantisation settings of the linear layers.
+//! The quantisation settings of the linear layers.
 
 use fancy_regex::Regex;
 use serde::{Deserialize, Serialize};
@@ -6,20 +6,22 @@ use serde::{Deserialize, Serialize};
 use super::problem::problem;
 use crate::error::{Error, Result};
 
-/// Quantisation of a checkpoint's linear layers (`quantize_config.json`, or `quantization_config`
-/// in `config.json`).
+/// Quantisation of a checkpoint's linear layers, from `quantize_config.json` or from
+/// `quantization_config` in `config.json`. The default is 4 bits in groups of 128, symmetric,
+/// without act-order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct QuantizeConfig {
-    /// Bits per weight: 2, 3, 4 or 8.
+    /// Number of bits per weight: 2, 3, 4 or 8.
     pub bits: u32,
-    /// Inputs that share a scale and a zero point; `None` (-1 in the file) for all inputs.
+    /// Number of inputs that share a scale and a zero point; `None` (-1 in the file) for all
+    /// inputs.
     pub group_size: Option<usize>,
     /// Act-order: whether inputs were quantised in the order of their activations.
     pub desc_act: bool,
-    /// Symmetric: whether all zero points are in the middle of the range.
+    /// Whether quantisation is symmetric: all zero points are in the middle of the range.
     pub sym: bool,
-    /// How zero points are stored.
+    /// Layout of weights and zero points on disk.
     pub checkpoint_format: CheckpointFormat,
     /// Whether the output layer is quantised as well.
     pub lm_head: bool,
@@ -27,8 +29,9 @@ pub struct QuantizeConfig {
     /// matches the name of a layer applies.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub dynamic: Vec<ModuleRule>,
-    /// Names of the quantised linear layers of a decoder layer, such as `mlp.up_proj`; the others
-    /// are plain (`modules_in_block_to_quantize`). `None` if all are quantised.
+    /// Names of the quantised linear layers of a decoder layer, such as `mlp.up_proj`
+    /// (`modules_in_block_to_quantize`). The other linear layers are plain. `None` if all are
+    /// quantised.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub modules: Option<Vec<String>>,
 }
@@ -39,15 +42,15 @@ pub struct QuantizeConfig {
 pub struct ModuleRule {
     /// Regular expression, matched from the start of the layer's name.
     pub pattern: String,
-    /// `false` for plain weights.
+    /// Whether the layers are quantised; `false` for plain weights.
     pub quantized: bool,
-    /// Bits per weight, if they differ.
+    /// Number of bits per weight; `None` for the value of the checkpoint.
     pub bits: Option<u32>,
-    /// Inputs per group, if they differ; -1 for all inputs.
+    /// Number of inputs per group, -1 for all inputs; `None` for the value of the checkpoint.
     pub group_size: Option<i64>,
-    /// Act-order, if it differs.
+    /// Whether the layers have act-order; `None` for the value of the checkpoint.
     pub desc_act: Option<bool>,
-    /// Symmetry of the zero points, if it differs.
+    /// Whether quantisation is symmetric; `None` for the value of the checkpoint.
     pub sym: Option<bool>,
 }
 
@@ -55,14 +58,14 @@ pub struct ModuleRule {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum CheckpointFormat {
-    /// GPTQ with zero points stored as `zero - 1`; the default of files without a format.
+    /// GPTQ with zero points stored as `zero - 1`, the default of files without a format.
     #[default]
     #[serde(rename = "gptq")]
     V1,
     /// GPTQ with unchanged zero points.
     #[serde(rename = "gptq_v2")]
     V2,
-    /// AWQ's 4-bit layout `gemm`: fields of neighbouring outputs, interleaved.
+    /// AWQ's 4-bit layout `gemm`, in which fields of neighbouring outputs are interleaved.
     #[serde(rename = "awq_gemm")]
     AwqGemm,
 }
@@ -86,7 +89,7 @@ impl QuantizeConfig {
     /// Checks that the fields are valid.
     ///
     /// # Errors
-    /// The first invalid field.
+    /// Returns an error that names the first invalid field.
     pub fn validate(&self) -> Result<()> {
         check_bits(self.bits)?;
         if self.checkpoint_format == CheckpointFormat::AwqGemm && self.bits != 4 {
@@ -106,8 +109,8 @@ impl QuantizeConfig {
         Ok(())
     }
 
-    /// The settings of one linear layer by its full name, as
-    /// `model.layers.0.mlp.up_proj`; `None` where its weights are plain.
+    /// Returns the settings of one linear layer by its full name, such as
+    /// `model.layers.0.mlp.up_proj`; `None` if its weights are plain.
     pub(crate) fn for_module(&self, name: &str) -> Result<Option<Self>> {
         if let Some(modules) = &self.modules
             && let Some((_, module)) =
@@ -136,7 +139,7 @@ impl QuantizeConfig {
 
 impl ModuleRule {
     fn regex(&self) -> Result<Regex> {
-        // Like Python's `re.match`, anchored at the start only.
+        // Anchor the pattern at the start only, like Python's `re.match`.
         let regex = Regex::new(&format!("^(?:{})", self.pattern));
         regex.map_err(|e| self.problem(&e.to_string()))
     }

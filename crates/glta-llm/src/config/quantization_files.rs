@@ -29,9 +29,9 @@ struct Stated<'a> {
     modules: Option<Vec<String>>,
 }
 
-/// Merges the settings of both files: `block` is `quantization_config` of `config.json`,
+/// Merges the settings of both files: `block` is `quantization_config` of `config.json`, and
 /// `separate` is `quantize_config.json`. A key that changes numbers must have the same value in
-/// both files, or be in one of them only.
+/// both files, or be in only one of them.
 pub(super) fn merge(
     block: Option<Fields<'_>>,
     separate: Option<Fields<'_>>,
@@ -69,7 +69,7 @@ pub(super) fn merge(
     Ok(Some(config))
 }
 
-/// Settings of both files, for comparing them key by key.
+/// The settings of both files, which are compared key by key.
 struct Pick<'a> {
     first: &'a Stated<'a>,
     second: Option<&'a Stated<'a>>,
@@ -268,7 +268,7 @@ fn rules(f: &Fields<'_>) -> Result<Vec<ModuleRule>> {
         .collect()
 }
 
-/// The parts of a file that can contain `dynamic`.
+/// An object that can contain `dynamic`, directly or within `quantization_config`.
 #[derive(Deserialize)]
 struct Block {
     dynamic: Option<Ordered>,

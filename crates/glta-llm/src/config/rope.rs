@@ -1,4 +1,4 @@
-//! Settings of the rotary embedding, which `config.json` spells in several ways.
+//! Reads the settings of the rotary embedding, which `config.json` spells in several ways.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -14,38 +14,41 @@ use crate::json::{Fields, Object};
 pub enum RopeScaling {
     /// Divides all frequencies by `factor`.
     Linear {
-        /// At least 1.
+        /// Divisor of the frequencies, at least 1.
         factor: f64,
     },
-    /// Changes the base for texts beyond the original context. This crate runs texts up to the
-    /// original context only, so this scaling has no effect.
+    /// Changes the base for texts beyond the original context. This crate only runs texts up to the
+    /// original context, where this scaling has no effect.
     Dynamic {
-        /// At least 1.
+        /// Factor of the context, at least 1.
         factor: f64,
     },
-    /// LLaMA 3.1: scales by bands of wavelengths.
+    /// Scales by bands of wavelengths, as in LLaMA 3.1.
     Llama3 {
         /// Divisor of the low frequencies.
         factor: f64,
-        /// Wavelengths longer than the original context divided by this are scaled.
+        /// Divisor of the original context that gives the wavelength above which frequencies are
+        /// scaled.
         low_freq_factor: f64,
-        /// Wavelengths shorter than the original context divided by this are unchanged.
+        /// Divisor of the original context that gives the wavelength below which frequencies are
+        /// unchanged.
         high_freq_factor: f64,
-        /// Context length of the original training.
+        /// Context length of the original training, in tokens.
         original_max_position_embeddings: usize,
     },
-    /// YaRN (arXiv 2309.00071): divides frequencies below a ramp by `factor`, and multiplies all
-    /// cosines and sines by `attention_factor`.
+    /// Divides frequencies below a ramp by `factor`, and multiplies all cosines and sines by
+    /// `attention_factor` (YaRN, arXiv 2309.00071).
     Yarn {
         /// Divisor of the low frequencies, at least 1.
         factor: f64,
         /// Factor of the rotated queries and keys.
         attention_factor: f64,
-        /// Frequencies with more rotations over the original context are unchanged.
+        /// Number of rotations over the original context above which frequencies are unchanged.
         beta_fast: f64,
-        /// Frequencies with fewer rotations over the original context are divided by `factor`.
+        /// Number of rotations over the original context below which frequencies are divided by
+        /// `factor`.
         beta_slow: f64,
-        /// Context length of the original training.
+        /// Context length of the original training, in tokens.
         original_max_position_embeddings: usize,
         /// Whether the ends of the ramp are rounded to whole dimensions.
         truncate: bool,
@@ -106,7 +109,7 @@ impl RopeScaling {
 pub(super) struct Rope {
     pub(super) theta: f64,
     pub(super) scaling: Option<RopeScaling>,
-    /// Longest text in tokens that the model supports.
+    /// Maximum number of tokens of a text that the model supports.
     pub(super) context: usize,
 }
 
@@ -135,7 +138,8 @@ pub(super) fn parse(f: &Fields<'_>, positions: usize) -> Result<Rope> {
         Ok(f.usize(key)?.or(rope.usize(key)?).unwrap_or(positions))
     };
     let times = |tokens: usize, factor: f64| {
-        // Validated later: here, a factor out of range does not change the length.
+        // The factor is validated later. Until then, a factor out of range does not change the
+        // length.
         let longer = (tokens as f64 * factor).round();
         if longer.is_finite() && longer < 2f64.powi(28) { longer as usize } else { tokens }
     };
@@ -186,7 +190,7 @@ pub(super) fn parse(f: &Fields<'_>, positions: usize) -> Result<Rope> {
     Ok(Rope { theta, scaling, context })
 }
 
-/// YaRN's attention factor from the file, or the value that the paper suggests.
+/// Returns YaRN's attention factor from the file, or the value that the YaRN paper suggests.
 fn attention_factor(rope: &Fields<'_>, factor: f64) -> Result<f64> {
     if let Some(stated) = rope.f64("attention_factor")? {
         return Ok(stated);
@@ -199,7 +203,8 @@ fn attention_factor(rope: &Fields<'_>, factor: f64) -> Result<f64> {
     })
 }
 
-/// Merges both dictionaries. A key that is in both must have the same value.
+/// Merges the dictionaries `rope_parameters` and `rope_scaling`. A key that is in both must have
+/// the same value.
 fn merged(f: &Fields<'_>) -> Result<Object> {
     let mut merged = Object::new();
     for key in ["rope_scaling", "rope_parameters"] {
@@ -243,7 +248,7 @@ fn same(a: &Value, b: &Value) -> bool {
     }
 }
 
-/// Reads a number from the dictionary or the top level. If it is in both, the values must be equal.
+/// Reads a number from the dictionary or the top level. If both have it, the values must be equal.
 fn agreed(f: &Fields<'_>, rope: &Fields<'_>, key: &str) -> Result<Option<f64>> {
     match (rope.f64(key)?, f.f64(key)?) {
         (Some(inside), Some(beside)) if inside != beside => Err(Error::json(

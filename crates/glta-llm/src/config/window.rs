@@ -6,6 +6,6 @@ use serde::{Deserialize, Serialize};
 pub struct SlidingWindow {
     /// Number of tokens that a token attends to, including itself.
     pub tokens: usize,
-    /// Whether each layer uses the window; layers beyond the end of the list do not.
+    /// Whether the layer uses the window, for each layer. Layers beyond the end of the list do not.
     pub layers: Vec<bool>,
 }

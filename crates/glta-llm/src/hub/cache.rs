@@ -9,14 +9,14 @@ use super::client::{Metadata, check_commit};
 use super::plan;
 use crate::error::{Error, Result};
 
-/// One repository in the hub's cache. Blobs are named by ETag; a folder per commit has links to
-/// them; refs have the commit of each branch.
+/// One repository in the cache of the hub. Blobs are named by ETag. A folder per commit has links
+/// to the blobs, and refs contain the commit of each branch.
 pub(super) struct RepoCache {
     layout: CacheRepo,
     revision: String,
     /// Folder of the repository.
     root: PathBuf,
-    /// Folder of its lock files.
+    /// Folder of the repository's lock files.
     locks: PathBuf,
 }
 
@@ -38,13 +38,13 @@ impl RepoCache {
         self.layout.blob_path(etag)
     }
 
-    /// Whether the blob is complete; other tools may have left an incomplete one.
+    /// Returns whether the blob is complete. Other tools may have left an incomplete one.
     pub(super) fn has_blob(&self, metadata: &Metadata) -> bool {
         fs::metadata(self.blob(&metadata.etag)).is_ok_and(|m| m.len() == metadata.size)
     }
 
-    /// Returns the folder of the revision if it has every file of a checkpoint, or else what is
-    /// missing.
+    /// Returns the folder of the revision if it has every file of a checkpoint, or else a
+    /// description of what is missing.
     pub(super) fn complete_snapshot(&self) -> Result<std::result::Result<PathBuf, String>> {
         let reference = fs::read_to_string(self.root.join("refs").join(&self.revision));
         let commit = reference.as_deref().map_or(self.revision.as_str(), str::trim);
@@ -54,7 +54,7 @@ impl RepoCache {
         }
         let mut names = Vec::new();
         for entry in fs::read_dir(&dir).map_err(Error::io(&dir))?.flatten() {
-            // Follows the link, because the blob may be missing.
+            // Follow the link, because the blob may be missing.
             if let (Ok(name), true) = (entry.file_name().into_string(), entry.path().is_file()) {
                 names.push(name);
             }
@@ -66,7 +66,7 @@ impl RepoCache {
     }
 
     /// Waits until no other process, of this or another hub tool, uses the blob. Reports 0 bytes
-    /// while it waits.
+    /// during the wait.
     pub(super) fn lock(&self, etag: &str, progress: &mut dyn Progress<u64>) -> Result<File> {
         fs::create_dir_all(&self.locks).map_err(Error::io(&self.locks))?;
         let path = self.locks.join(format!("{etag}.lock"));
@@ -82,7 +82,7 @@ impl RepoCache {
         }
     }
 
-    /// Links a blob into the folder of a commit. The caller must have the lock of the blob.
+    /// Links a blob into the folder of a commit. The caller must hold the lock of the blob.
     pub(super) fn link(&self, commit: &str, name: &str, etag: &str) -> Result<()> {
         let dir = self.snapshot(commit);
         fs::create_dir_all(&dir).map_err(Error::io(&dir))?;
@@ -106,7 +106,7 @@ impl RepoCache {
         fs::rename(&temporary, &path).map_err(Error::io(&path))
     }
 
-    /// Writes the commit of the revision.
+    /// Writes the commit to the ref of the revision.
     pub(super) fn write_ref(&self, commit: &str) -> Result<()> {
         if self.revision == commit {
             return Ok(());

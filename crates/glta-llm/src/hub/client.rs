@@ -8,7 +8,7 @@ use url::Url;
 use super::HubOptions;
 use crate::error::Error;
 
-/// HTTP client for the hub and the servers that it redirects to.
+/// An HTTP client for the hub and the servers that it redirects to.
 pub(super) struct Client {
     agent: Agent,
     endpoint: Url,
@@ -23,7 +23,7 @@ pub(super) struct Metadata {
     pub(super) size: u64,
 }
 
-/// A failed request, and whether a retry may succeed.
+/// The error of a failed request, and whether a retry may succeed.
 #[derive(Debug)]
 pub(super) struct Failure {
     pub(super) error: Error,
@@ -49,7 +49,7 @@ enum Method {
 }
 
 const MAX_REDIRECTS: usize = 10;
-/// Limit above the size of the largest repository listings.
+/// Maximum size of a response with a repository's listing. The largest listings are smaller.
 const MAX_INFO_BYTES: u64 = 64 << 20;
 
 impl Client {
@@ -63,8 +63,8 @@ impl Client {
         let timeout = Some(options.timeout);
         let config = Agent::config_builder()
             .http_status_as_error(false)
-            // This client follows redirects itself: it needs their headers, and it must send the
-            // token to the endpoint only.
+            // Follow redirects here, because their headers are needed and only the endpoint may get
+            // the token.
             .max_redirects(0)
             .timeout_connect(timeout)
             .timeout_recv_response(timeout)
@@ -135,7 +135,7 @@ impl Client {
     }
 
     /// Requests the file at a path of the endpoint, starting at byte `from` if the server supports
-    /// it.
+    /// ranges.
     pub(super) fn get(&self, path: &str, from: u64) -> Attempt<Answer> {
         let url = self.url(path)?;
         self.follow(Method::Get, &url, Some(from).filter(|&from| from > 0), |_| false)
@@ -218,7 +218,7 @@ impl Client {
     }
 }
 
-/// The last response and its URL.
+/// The last response of a chain of redirects, and its URL.
 pub(super) struct Answer {
     pub(super) url: Url,
     pub(super) response: Response<Body>,
@@ -232,7 +232,7 @@ pub(super) fn content_length(response: &Response<Body>) -> Option<u64> {
     text_header(response, "content-length")?.parse().ok()
 }
 
-/// Validates a commit, which becomes the name of a folder.
+/// Checks a commit, which becomes the name of a folder.
 pub(super) fn check_commit(commit: &str) -> Result<(), String> {
     if (7..=64).contains(&commit.len()) && commit.chars().all(|c| c.is_ascii_hexdigit()) {
         return Ok(());
@@ -240,7 +240,7 @@ pub(super) fn check_commit(commit: &str) -> Result<(), String> {
     Err(format!("{commit:?} is not a commit"))
 }
 
-/// All characters except the unreserved ones of RFC 3986.
+/// The characters that a URL must escape: all except the unreserved ones of RFC 3986.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
 /// Escapes a file name for a URL.

@@ -1,4 +1,4 @@
-//! Downloads checkpoints of the Hugging Face Hub into the cache that its own tools use.
+//! Downloads checkpoints of the Hugging Face Hub into the cache of the Hub's own tools.
 //!
 //! ```no_run
 //! use glta_llm::{Llama, LlamaOptions, Tokenizer, hub};
@@ -14,9 +14,9 @@
 //! ```
 //!
 //! URLs and the layout of the cache are the same as in the `hf-hub` crate. Unlike that crate, this
-//! one verifies each file before it appears in the snapshot: it must have the length that the hub
-//! announced and, if its ETag is a SHA-256 (all weights), that hash. An interrupted transfer of
-//! such a file resumes, also in a later call. Other files are small and start again in a later
+//! module verifies each file before it appears in the snapshot: it must have the length that the
+//! hub announced and, if its ETag is a SHA-256 (all weights), this hash. An interrupted transfer of
+//! a hashed file resumes, also in a later call. Other files are small and start again in a later
 //! call. If several processes want the same file, one downloads it and the others wait.
 
 mod cache;
@@ -43,15 +43,16 @@ use client::{Client, Metadata};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HubEvent<'a> {
-    /// The current file.
+    /// Name of the current file.
     pub file: &'a str,
     /// Index of the file, from 0.
     pub index: usize,
-    /// Number of files.
+    /// Total number of files.
     pub files: usize,
-    /// Available bytes of all files, including cached files. Decreases when a file starts again.
+    /// Number of available bytes of all files, including cached files. It decreases when a file
+    /// starts again.
     pub done: u64,
-    /// Bytes of all files.
+    /// Total number of bytes of all files.
     pub total: u64,
 }
 
@@ -60,7 +61,7 @@ impl Llama {
     /// [`HubOptions::from_env`]. Downloads files that are not in the cache.
     ///
     /// # Errors
-    /// Those of [`hub::download`](download) and [`Llama::load`].
+    /// Returns the errors of [`hub::download`](download) and [`Llama::load`].
     pub fn from_hub(id: &str, revision: &str) -> Result<Self> {
         let options = HubOptions::from_env()?;
         let dir = download(id, revision, &options)?;
@@ -76,17 +77,18 @@ impl Llama {
 /// complete.
 ///
 /// # Errors
-/// An invalid id or revision; files missing from the cache while offline; a repository, revision or
-/// weights that do not exist or that the hub refuses; a transfer that fails repeatedly or does not
-/// match the announced length or hash; a cache that cannot be written.
+/// Returns an error for an invalid id or revision; files missing from the cache while offline; a
+/// repository, revision or weights that do not exist or that the hub refuses; a transfer that fails
+/// repeatedly or does not match the announced length or hash; and a cache that cannot be written.
 pub fn download(id: &str, revision: &str, options: &HubOptions) -> Result<PathBuf> {
     download_with(id, revision, options, &mut Silent)
 }
 
-/// [`download`] with progress. `progress` can cancel it, and the next call resumes.
+/// Downloads like [`download`] and reports progress. `progress` can cancel the download, and the
+/// next call resumes it.
 ///
 /// # Errors
-/// Those of [`download`], and [`Error::Cancelled`].
+/// Returns the errors of [`download`], and [`Error::Cancelled`].
 pub fn download_with(
     id: &str,
     revision: &str,
@@ -123,7 +125,7 @@ pub fn download_with(
     fetcher.checkpoint(info.siblings.into_iter().map(|s| s.rfilename).collect(), progress)
 }
 
-/// Downloads one commit of a repository into the cache.
+/// A download of one commit of a repository into the cache.
 struct Fetcher {
     client: Client,
     cache: RepoCache,
@@ -141,7 +143,7 @@ impl Fetcher {
         let snapshot = self.cache.snapshot(&self.commit);
         let lacking =
             |problem: String| Error::hub(format!("{} at {}", self.url, self.commit), problem);
-        // The index comes first, because it lists the weights.
+        // Download the index first, because it lists the weights.
         if let Some(index) = plan::index(&names).map_err(lacking)? {
             self.file(index, &self.metadata(index)?, &mut Silent)?;
         }
@@ -159,7 +161,7 @@ impl Fetcher {
             })?;
             before += metadata.size;
         }
-        // Written last, so that a revision in the cache is always complete.
+        // Write the ref last, so that a revision in the cache is always complete.
         self.cache.write_ref(&self.commit)?;
         Ok(snapshot)
     }
@@ -189,7 +191,8 @@ impl Fetcher {
     }
 }
 
-/// Checks that an id is `owner/name` with characters that the hub allows. Prevents path traversal.
+/// Checks that an id is `owner/name` with characters that the hub allows, which prevents path
+/// traversal.
 fn check_id(id: &str) -> Result<()> {
     let fine = |part: &str| {
         part.len() <= 96
@@ -204,7 +207,7 @@ fn check_id(id: &str) -> Result<()> {
     }
 }
 
-/// Checks the name of a branch or tag, or a commit. Prevents path traversal.
+/// Checks the name of a branch or tag, or a commit, which prevents path traversal.
 fn check_revision(revision: &str) -> Result<()> {
     let fine = |part: &str| {
         part.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_')

@@ -7,15 +7,16 @@ use crate::error::{Error, Result};
 /// Locations and network settings of the hub and its cache.
 #[derive(Clone, PartialEq, Eq)]
 pub struct HubOptions {
-    /// Base of all URLs, such as `https://huggingface.co`.
+    /// Base of all URLs. Default `https://huggingface.co`.
     pub endpoint: String,
     /// Folder that contains the `models--owner--name` folders.
     pub cache: PathBuf,
-    /// Access token for private and gated repositories. Only the endpoint receives it.
+    /// Access token for private and gated repositories, which only the endpoint receives. Default
+    /// none.
     pub token: Option<String>,
-    /// Whether to use the cache only, without network access.
+    /// Whether to use the cache only, without network access. Default `false`.
     pub offline: bool,
-    /// Maximum time to wait for a response or for its next bytes.
+    /// Maximum time to wait for a response or for its next bytes. Default 30 seconds.
     pub timeout: Duration,
 }
 
@@ -32,8 +33,8 @@ impl std::fmt::Debug for HubOptions {
 }
 
 impl HubOptions {
-    /// Options for the official hub with this cache folder, without a token and with a timeout of
-    /// 30 seconds.
+    /// Creates options for the official hub with the cache folder `cache`, without a token and with
+    /// a timeout of 30 seconds.
     pub fn new(cache: impl Into<PathBuf>) -> Self {
         Self {
             endpoint: "https://huggingface.co".into(),
@@ -58,15 +59,16 @@ impl HubOptions {
     /// replaced. `docs/gptq.md` compares variable by variable.
     ///
     /// # Errors
-    /// A value that is none; no home folder.
+    /// Returns an error for a variable with an invalid value, or if there is no home folder.
     pub fn from_env() -> Result<Self> {
         Self::from_lookup(|name| std::env::var_os(name))
     }
 
-    /// [`from_env`](Self::from_env) with a function in place of the process environment.
+    /// Reads the variables like [`from_env`](Self::from_env), from a function instead of the
+    /// process environment.
     ///
     /// # Errors
-    /// Those of [`from_env`](Self::from_env).
+    /// Returns the errors of [`from_env`](Self::from_env).
     pub fn from_lookup(variable: impl Fn(&str) -> Option<OsString>) -> Result<Self> {
         let set = |name: &str| variable(name).filter(|v| !v.is_empty());
         let home_folder = || set("HOME").or_else(|| set("USERPROFILE"));

@@ -18,8 +18,8 @@ pub(super) fn index(names: &[String]) -> std::result::Result<Option<&str>, Strin
 }
 
 /// Selects the files to download out of `names`, or returns what is missing. Small files come
-/// before weights, so that a snapshot that has its weights is complete. An index of shards is read
-/// from `snapshot`.
+/// before weights, so that a snapshot with weights is complete. An index of shards is read from
+/// `snapshot`.
 pub(super) fn files(
     names: &[String],
     snapshot: &Path,
@@ -39,7 +39,7 @@ pub(super) fn files(
     if !missing.is_empty() {
         return Ok(Err(format!("{} missing", missing.join(", "))));
     }
-    // Few repositories have reference tensors, which `verify` compares with.
+    // Few repositories have the reference tensors of `verify`.
     let others = [CONFIG, "quantize_config.json", "reference.safetensors"];
     let small = names.iter().filter(|name| {
         is_plain(name)
@@ -49,7 +49,7 @@ pub(super) fn files(
     Ok(Ok(small.cloned().chain(weights.iter().cloned()).collect()))
 }
 
-/// Whether a file name stays in its folder on every operating system.
+/// Returns whether a file name stays in its folder on every operating system.
 fn is_plain(name: &str) -> bool {
     let mut parts = Path::new(name).components();
     matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None))

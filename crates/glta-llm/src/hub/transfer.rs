@@ -12,8 +12,8 @@ use crate::error::{Error, Result};
 /// Maximum number of consecutive attempts without progress.
 const ATTEMPTS: u32 = 3;
 
-/// Fetches a file to `blob`, which appears only when it is complete. Until then its
-/// bytes are in a file beside it, from which an interrupted download resumes.
+/// Fetches a file to `blob`, which appears only when it is complete. Until then the bytes are in
+/// another file of the same folder, from which an interrupted download resumes.
 pub(super) fn fetch(
     client: &Client,
     path: &str,
@@ -28,7 +28,7 @@ pub(super) fn fetch(
     let mut file =
         File::options().create(true).append(true).open(&part).map_err(Error::io(&part))?;
     let io = |error| Error::io(&part)(error);
-    // Bytes of an earlier call are kept only if the hash can be verified.
+    // Keep the bytes of an earlier call only if the hash can be verified.
     let hashed = metadata.etag.len() == 64 && metadata.etag.chars().all(|c| c.is_ascii_hexdigit());
     if !hashed {
         file.set_len(0).map_err(io)?;
@@ -141,7 +141,7 @@ fn attempt(
     Ok(())
 }
 
-/// Parses the first byte and the length of the file from `bytes first-last/length`.
+/// Parses the first byte and the length of the file from a header `bytes first-last/length`.
 fn content_range(response: &ureq::http::Response<ureq::Body>) -> Option<(u64, u64)> {
     let range = text_header(response, "content-range")?;
     let (part, length) = range.strip_prefix("bytes ")?.split_once('/')?;

@@ -1,4 +1,4 @@
-//! Checks before a quantisation starts, because it takes hours for large models.
+//! Checks a quantisation before it starts, because it takes hours for large models.
 
 use std::path::Path;
 
@@ -52,7 +52,7 @@ pub(super) fn check_tensors(loader: &Loader<'_, Host>, options: &QuantizeOptions
     loader.refuse_unused(c.num_hidden_layers)
 }
 
-/// Name, number of outputs, number of inputs and presence of a bias of each linear layer.
+/// Returns name, number of outputs, number of inputs and presence of a bias of each linear layer.
 pub(super) fn linears(
     c: &LlamaConfig,
     [qkv_bias, o_bias, mlp_bias]: [bool; 3],
@@ -80,7 +80,7 @@ pub(super) fn check_words(prefix: &str, n: usize, k: usize, bits: u32) -> Result
     )))
 }
 
-/// All ids, and where they belong.
+/// Checks the calibration texts, and returns their ids in one list with the positions of the texts.
 pub(super) fn packed(
     calibration: &[Vec<u32>],
     config: &LlamaConfig,

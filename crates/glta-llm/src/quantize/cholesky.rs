@@ -41,7 +41,7 @@ mod tests {
                 assert_eq!(u[r * k + c], 0.0);
             }
         }
-        // Checks `Uᵀ U H = 1` in a few columns.
+        // Check `Uᵀ U H = 1` in a few columns.
         for column in [0, 17, 299] {
             let uh: Vec<f64> = (0..k)
                 .map(|r| (0..k).map(|c| f64::from(u[r * k + c]) * h[c * k + column]).sum())

@@ -9,17 +9,17 @@ use crate::error::{Error, Result};
 
 /// Number of columns between two updates of all columns to their right.
 const BLOCK: usize = 128;
-/// Output rows per task.
+/// Number of output rows per task.
 const ROWS: usize = 32;
 
-/// A quantised layer: `weight = (q - zero) * scale`.
+/// A quantised linear layer, with `weight = (q - zero) * scale`.
 #[derive(Debug, Clone)]
 pub(crate) struct QuantizedLinear {
     /// Quantised weights in the original order of inputs, `(n, k)`.
     pub(crate) fields: Vec<u8>,
-    /// `(n, groups)`
+    /// Scales, `(n, groups)`.
     pub(crate) scales: Vec<f16>,
-    /// `(n, groups)`
+    /// Zero points, `(n, groups)`.
     pub(crate) zeros: Vec<u8>,
     /// Group of each input, `(k,)`.
     pub(crate) g_idx: Vec<u32>,
@@ -28,7 +28,7 @@ pub(crate) struct QuantizedLinear {
     pub(crate) relative_error: f64,
 }
 
-/// Quantises `weight: (n, k)` and minimises the change of its outputs on inputs with second moment
+/// Quantises `weight: (n, k)` so that the outputs change least on inputs with second moment
 /// `hessian: (k, k)`.
 ///
 /// Columns are rounded one by one. After each column, the remaining columns are updated by the
@@ -44,7 +44,7 @@ pub(crate) fn quantize_linear(
     let n_groups = k.div_ceil(group_size);
     let diagonal: Vec<f32> = (0..k).map(|i| hessian[i * k + i]).collect();
     let order = column_order(&diagonal, group_size, options.desc_act);
-    // Group of the column at each position of the order.
+    // The group of the column at each position of the order.
     let group_at: Vec<usize> = if options.desc_act {
         (0..k).map(|place| place / group_size).collect()
     } else {
@@ -157,8 +157,8 @@ fn quantize_rows(
 /// Returns the order in which columns are rounded: large inputs first, when many columns remain
 /// that can compensate for the error.
 ///
-/// Without `desc_act`, orders whole groups, and the columns inside each group, so that groups stay
-/// consecutive on disk.
+/// Without `desc_act`, this order applies to whole groups, and to the columns within each group, so
+/// that groups stay consecutive on disk.
 fn column_order(diagonal: &[f32], group_size: usize, desc_act: bool) -> Vec<usize> {
     let mut order: Vec<usize> = (0..diagonal.len()).collect();
     let descending = |a: &usize, b: &usize| diagonal[*b].total_cmp(&diagonal[*a]).then(a.cmp(b));
@@ -175,7 +175,7 @@ fn column_order(diagonal: &[f32], group_size: usize, desc_act: bool) -> Vec<usiz
     groups.concat()
 }
 
-/// Upper factor `U` of `(H + λ I)⁻¹ = Uᵀ U` in the given order of columns.
+/// Returns the upper factor `U` of `(H + λ I)⁻¹ = Uᵀ U` in the given order of columns.
 fn damped_factor(
     hessian: &[f32],
     diagonal: &[f32],
@@ -187,14 +187,14 @@ fn damped_factor(
     if !mean.is_finite() {
         return Err(Error::Input("the calibration inputs hold NaN or infinite values".into()));
     }
-    // Increases the damping until the factorisation succeeds.
+    // Increase the damping until the factorisation succeeds.
     for attempt in 0..8 {
         let damp = (damp_percent * f64::from(1u32 << attempt) * mean).max(f64::MIN_POSITIVE);
         let damped = |r: usize, c: usize| {
             let value = f64::from(hessian[order[r] * k + order[c]]);
             match diagonal[order[r]] {
                 _ if r != c => value,
-                // An input that is always zero.
+                // The input is always zero.
                 0.0 => value + mean.max(1.0),
                 _ => value + damp,
             }
@@ -208,7 +208,7 @@ fn damped_factor(
     ))
 }
 
-/// Scale (rounded as it will be stored) and zero point of a group's values.
+/// Returns the scale (rounded as it will be stored) and the zero point of a group's values.
 fn range_of(values: &[f32], top: f32, sym: bool) -> (f16, u8) {
     let (mut low, mut high) = values.iter().fold((0f32, 0f32), |(l, h), &v| (l.min(v), h.max(v)));
     if sym {
@@ -227,7 +227,7 @@ fn range_of(values: &[f32], top: f32, sym: bool) -> (f16, u8) {
     (scale, zero as u8)
 }
 
-/// `Σ e H eᵀ / Σ w H wᵀ` over all rows `w`, where `e` is the change of a row.
+/// Returns `Σ e H eᵀ / Σ w H wᵀ` over all rows `w`, where `e` is the change of a row.
 fn relative_error(
     weight: &[f32],
     q: &QuantizedLinear,
@@ -253,7 +253,7 @@ fn relative_error(
     error / size.max(f64::MIN_POSITIVE)
 }
 
-/// `v H vᵀ`
+/// Returns `v H vᵀ`.
 fn energy(v: &[f32], hessian: &[f32]) -> f64 {
     let k = v.len();
     v.iter()
@@ -276,7 +276,7 @@ mod tests {
     fn problem(n: usize, k: usize) -> (Vec<f32>, Vec<f32>) {
         let mut rng = ChaCha8Rng::seed_from_u64(3);
         let weight: Vec<f32> = (0..n * k).map(|_| rng.random_range(-1.0..1.0)).collect();
-        // Correlated inputs with very different sizes.
+        // The inputs are correlated and have very different sizes.
         let mut hessian = vec![0f32; k * k];
         for _ in 0..4 * k {
             let common: f32 = rng.random_range(-1.0..1.0);
@@ -324,7 +324,7 @@ mod tests {
             let options =
                 QuantizeOptions { bits, sym, desc_act, group_size: Some(64), ..Default::default() };
             let ours = quantize_linear(&weight, n, k, &hessian, &options).unwrap();
-            // Plain rounding, measured on the same inputs.
+            // Measure plain rounding on the same inputs.
             let mut rounded = quantize_linear(&weight, n, k, &identity(k), &options).unwrap();
             rounded.relative_error = relative_error(&weight, &rounded, n, k, 3, &hessian);
             assert!(

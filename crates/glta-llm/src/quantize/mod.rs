@@ -1,4 +1,4 @@
-//! GPTQ quantisation of LLaMA checkpoints, layer by layer.
+//! Quantises LLaMA checkpoints by GPTQ, layer by layer.
 
 mod checks;
 mod cholesky;
@@ -28,28 +28,28 @@ use safetensors::Dtype;
 
 use writer::Writer;
 
-/// Progress: one linear layer has been quantised.
+/// Progress of [`quantize`]: one linear layer has been quantised.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct QuantizeEvent {
-    /// Decoder layer, from 0.
+    /// Index of the decoder layer, from 0.
     pub layer: usize,
     /// Number of decoder layers.
     pub layers: usize,
     /// Name of the linear layer within the decoder layer, such as `mlp.down_proj`.
     pub module: &'static str,
-    /// Relative squared error of its outputs on the calibration texts.
+    /// Relative squared error of the layer's outputs on the calibration texts.
     pub relative_error: f64,
 }
 
 /// Quantises the linear layers of the checkpoint in `dir` and writes a GPTQ checkpoint (format v1)
 /// with its tokenizer to `out`.
 ///
-/// `calibration` has the token ids of texts that resemble the later inputs. Some tens of texts with
-/// a few hundred tokens each are enough. Layers are read, quantised on the outputs of the quantised
-/// layers before them, and written one after the other, so memory holds one layer and the
-/// calibration states. If the checkpoint is already quantised, its dequantised weights are
-/// quantised again.
+/// `calibration` contains the token ids of texts that resemble the later inputs. Some tens of texts
+/// with a few hundred tokens each are enough. Layers are processed one after the other: each is
+/// read, quantised on the outputs of the quantised layers before it, and written. Memory therefore
+/// holds one layer and the calibration states. If the checkpoint is already quantised, its
+/// dequantised weights are quantised again.
 ///
 /// ```
 /// use glta_llm::{QuantizeOptions, Tokenizer, quantize};
@@ -65,10 +65,10 @@ pub struct QuantizeEvent {
 /// ```
 ///
 /// # Errors
-/// Those of [`Llama::load`](crate::Llama::load) for `dir`; invalid options; calibration texts that
-/// do not fit the model; sizes that the format does not support; an `out` that is `dir` itself,
-/// contains weights, or cannot be written. All of these are reported before the first layer is
-/// quantised.
+/// Returns the errors of [`Llama::load`](crate::Llama::load) for `dir`, and an error for invalid
+/// options, for calibration texts that do not fit the model, for sizes that the format does not
+/// support, and for an `out` that is `dir` itself, contains weights, or cannot be written. All of
+/// these are reported before the first layer is quantised.
 pub fn quantize(
     dir: impl AsRef<Path>,
     calibration: &[Vec<u32>],
@@ -78,10 +78,10 @@ pub fn quantize(
     quantize_with(dir, calibration, options, out, &mut Silent)
 }
 
-/// [`quantize`] with progress: reports every quantised layer.
+/// Quantises like [`quantize`] and reports every quantised layer.
 ///
 /// # Errors
-/// Those of [`quantize`], and [`Error::Cancelled`](crate::Error::Cancelled).
+/// Returns the errors of [`quantize`], and [`Error::Cancelled`](crate::Error::Cancelled).
 pub fn quantize_with(
     dir: impl AsRef<Path>,
     calibration: &[Vec<u32>],
@@ -134,7 +134,7 @@ impl Job<'_> {
         Ok(self.loader.backend.embed(&Arc::new(table), ids)?)
     }
 
-    /// Writes the output layer without quantising it.
+    /// Writes the output layer unquantised.
     fn copy_head(&mut self) -> Result<()> {
         let c = self.config;
         if c.quantization.as_ref().is_none_or(|q| !q.lm_head) {
@@ -222,7 +222,7 @@ impl Job<'_> {
         Ok(self.loader.backend.linear(parts)?)
     }
 
-    /// Packs a layer into the file format, writes it and loads it.
+    /// Packs a layer into the file format, writes the tensors and returns the packed matrix.
     fn store(&mut self, prefix: &str, n: usize, k: usize, q: &QuantizedLinear) -> Result<Matrix> {
         let bits = self.options.bits;
         let b = bits as usize;
@@ -265,7 +265,7 @@ impl Job<'_> {
     }
 }
 
-/// `Xᵀ X: (k, k)` of `x: (tokens, k)`, divided by the number of tokens.
+/// Returns `Xᵀ X: (k, k)` of `x: (tokens, k)`, divided by the number of tokens.
 fn second_moment(x: &[f32], k: usize) -> Vec<f32> {
     let tokens = x.len() / k;
     let mut h = vec![0f32; k * k];

@@ -7,17 +7,20 @@ use crate::error::{Error, Result};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct QuantizeOptions {
-    /// Bits per weight: 2, 3, 4 or 8.
+    /// Number of bits per weight: 2, 3, 4 or 8. Default 4.
     pub bits: u32,
-    /// Inputs that share a scale and a zero point; `None` for all inputs.
+    /// Number of inputs that share a scale and a zero point; `None` for all inputs. Default 128.
     pub group_size: Option<usize>,
-    /// Act-order: rounds columns in the order of their activations across groups. Slightly more
-    /// accurate, but the model has to gather its inputs when it runs. Without it, columns are
-    /// ordered within groups and groups stay consecutive in the file.
+    /// Whether to round columns in the order of their activations across groups (act-order). This
+    /// is slightly more accurate, but the model has to gather its inputs when it runs. Without
+    /// act-order, columns are ordered within groups and groups stay consecutive in the file.
+    /// Default `false`.
     pub desc_act: bool,
-    /// Symmetric: zero points in the middle of the range.
+    /// Whether quantisation is symmetric, with zero points in the middle of the range. Default
+    /// `true`.
     pub sym: bool,
-    /// Damping of the Hessian: this share of its mean diagonal is added to the diagonal.
+    /// Damping of the Hessian: this share of the mean diagonal is added to the diagonal. Default
+    /// 0.05.
     pub damp_percent: f64,
 }
 
@@ -31,7 +34,7 @@ impl QuantizeOptions {
     /// Checks that the fields are valid.
     ///
     /// # Errors
-    /// The first invalid field.
+    /// Returns an error that names the first invalid field.
     pub fn validate(&self) -> Result<()> {
         self.config().validate()?;
         if !(self.damp_percent > 0.0 && self.damp_percent < 1.0) {

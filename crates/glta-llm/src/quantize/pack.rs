@@ -1,6 +1,6 @@
 //! Packs weights and zero points into 32-bit words, in GPTQ format v1.
 
-/// Packs fields as a little-endian bit stream.
+/// Packs fields into a little-endian bit stream of 32-bit words.
 pub(super) fn pack_fields(fields: &[u8], bits: u32) -> Vec<u32> {
     let mut words = vec![0u32; (fields.len() * bits as usize).div_ceil(32)];
     for (j, &field) in fields.iter().enumerate() {
@@ -14,7 +14,7 @@ pub(super) fn pack_fields(fields: &[u8], bits: u32) -> Vec<u32> {
     words
 }
 
-/// Packs zero points in format v1. Inverse of `unpack_zeros`.
+/// Packs zero points in format v1. This inverts `unpack_zeros`.
 pub(super) fn pack_zeros(zeros: &[u8], bits: u32) -> Vec<u32> {
     if bits == 3 {
         let fields: Vec<u8> = zeros.iter().map(|z| z.wrapping_sub(1) & 7).collect();
@@ -41,7 +41,7 @@ mod tests {
             let top = ((1u32 << bits) - 1) as u8;
             let zeros: Vec<u8> = raw.iter().map(|z| z & top).collect();
             let (n, k) = (64, 32);
-            // Weights `(0 - zero) * 1`.
+            // The weights are `(0 - zero) * 1`.
             let tensors = GptqTensors {
                 bits,
                 n,

@@ -12,24 +12,24 @@ use crate::error::{Error, Result};
 use crate::json::read_object;
 use crate::tokenizer::is_companion;
 
-/// Size at which a new shard starts.
+/// Size in bytes at which a new shard starts.
 const SHARD_BYTES: usize = 2 << 30;
 
-/// Writes tensors to one file or several shards. Files get their final names after everything has
-/// been written.
+/// A writer of tensors to one file or several shards. Files get their final names after everything
+/// has been written.
 pub(super) struct Writer {
     dir: PathBuf,
     tensors: BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>,
     bytes: usize,
     total: usize,
-    /// Temporary file and tensor names of each written shard.
+    /// Path of the temporary file and tensor names of each written shard.
     shards: Vec<(PathBuf, Vec<String>)>,
 }
 
 impl Writer {
     pub(super) fn new(dir: &Path) -> Result<Self> {
         fs::create_dir_all(dir).map_err(Error::io(dir))?;
-        // Fails here, rather than after hours, if the folder is not writable.
+        // Fail now, rather than after hours, if the folder is not writable.
         let probe = dir.join("model-0.safetensors.tmp");
         fs::File::create(&probe).map_err(Error::io(&probe))?;
         fs::remove_file(&probe).map_err(Error::io(&probe))?;
@@ -69,7 +69,7 @@ impl Writer {
         }
         // Other readers require this entry.
         let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
-        // The safetensors crate creates files that only the owner can read; use the default mode
+        // The safetensors crate creates files that only the owner can read. Use the default mode
         // instead.
         let plain = fs::File::create(&path).and_then(|file| file.metadata());
         let permissions = plain.map_err(Error::io(&path))?.permissions();
@@ -116,7 +116,7 @@ impl Writer {
             return write_json(&index, &json);
         }
         match fs::remove_file(&index) {
-            // A shard of an earlier, larger model in the same folder.
+            // This shard belongs to an earlier, larger model in the same folder.
             Ok(()) => Ok(()),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
             Err(e) => Err(Error::io(&index)(e)),
@@ -153,7 +153,7 @@ fn copy_companions(source: &Path, out: &Path) -> Result<()> {
             if to.exists() && fs::canonicalize(&to).ok() == fs::canonicalize(entry.path()).ok() {
                 continue;
             }
-            // Copies the contents but not the permissions: the source may be read-only.
+            // Copy the contents but not the permissions, because the source may be read-only.
             let bytes = fs::read(entry.path()).map_err(Error::io(entry.path()))?;
             write_whole(&to, &bytes).map_err(Error::io(&to))?;
         }

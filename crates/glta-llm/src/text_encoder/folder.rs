@@ -9,7 +9,7 @@ use crate::{Error, Result};
 
 /// Settings of a sentence-transformers folder.
 pub(super) struct Folder {
-    /// Folder of the transformer's files.
+    /// Path of the folder with the transformer's files.
     pub(super) transformer: PathBuf,
     pub(super) config: Config,
     /// Maximum number of tokens per text, including special tokens.
@@ -27,7 +27,7 @@ struct Module {
     kind: String,
 }
 
-/// `sentence_bert_config.json`.
+/// The content of `sentence_bert_config.json`.
 #[derive(Default, Deserialize)]
 struct Reading {
     max_seq_length: Option<usize>,
@@ -74,7 +74,7 @@ impl Folder {
         let path = transformer.join("sentence_bert_config.json");
         let reading: Reading = if path.exists() { json(&path)? } else { Reading::default() };
         let max_tokens = reading.max_seq_length.unwrap_or(config.max_position_embeddings);
-        // Two tokens are the special tokens at the start and at the end.
+        // Two of the tokens are the special tokens at the start and at the end.
         if max_tokens < 3 || max_tokens > config.max_position_embeddings {
             let most = config.max_position_embeddings;
             return Err(Error::encoder(
@@ -87,7 +87,7 @@ impl Folder {
     }
 }
 
-/// Checks that the pooling is the mean over tokens, the only one supported.
+/// Checks that the pooling is the mean over tokens, which is the only supported pooling.
 fn check_pooling(path: &Path) -> Result<()> {
     let settings: BTreeMap<String, serde_json::Value> = json(path)?;
     let modes: Vec<&str> = settings

@@ -56,8 +56,8 @@ impl SentenceEncoder {
     /// `sentence_bert_config.json`.
     ///
     /// # Errors
-    /// [`Error::Encoder`] for a missing or damaged file, or for an unsupported architecture,
-    /// pooling or module.
+    /// Returns [`Error::Encoder`] for a missing or damaged file, or for an unsupported
+    /// architecture, pooling or module.
     pub fn load(dir: impl AsRef<Path>) -> Result<Self> {
         let dir = dir.as_ref();
         let folder = Folder::read(dir)?;
@@ -92,36 +92,39 @@ impl SentenceEncoder {
         })
     }
 
-    /// Name of the folder, or the name set by [`with_name`](Self::with_name).
+    /// Returns the name of the folder, or the name set by [`with_name`](Self::with_name).
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Renames the encoder. Useful for a folder of the hub's cache, whose name is a commit.
+    /// Renames the encoder, for example if it is in a folder of the hub's cache, whose name is a
+    /// commit.
     pub fn with_name(self, name: impl Into<String>) -> Self {
         Self { name: name.into(), ..self }
     }
 
-    /// Dimension of the vectors.
+    /// Returns the dimension of the vectors.
     pub fn dim(&self) -> usize {
         self.dim
     }
 
-    /// Computes the vectors of texts, `(texts, dim)`: the mean of the last hidden states over the
-    /// tokens of a text, normalised to unit length if the folder has a `Normalize` module. Texts
-    /// are truncated to the folder's limit. The vector of an empty text is zero.
+    /// Computes the vectors of texts, `(texts, dim)`.
+    ///
+    /// A vector is the mean of the last hidden states over the tokens of a text, scaled to unit
+    /// norm if the folder has a `Normalize` module. Texts are truncated to the folder's limit. The
+    /// vector of an empty text is zero.
     ///
     /// # Errors
-    /// The tokenizer rejects a text, or a tensor operation fails.
+    /// Returns an error if the tokenizer rejects a text, or a tensor operation fails.
     pub fn encode(&self, texts: &[String]) -> Result<Array2<f32>> {
         self.encode_with(texts, &mut Silent)
     }
 
-    /// [`encode`](Self::encode) with progress: reports the number of finished texts and of all
-    /// texts.
+    /// Encodes texts like [`encode`](Self::encode) and reports the number of finished texts and the
+    /// total number.
     ///
     /// # Errors
-    /// Those of [`encode`](Self::encode), and [`Error::Cancelled`].
+    /// Returns the errors of [`encode`](Self::encode), and [`Error::Cancelled`].
     pub fn encode_with(
         &self,
         texts: &[String],
@@ -131,7 +134,8 @@ impl SentenceEncoder {
         for (at, text) in texts.iter().enumerate().filter(|(_, t)| !t.trim().is_empty()) {
             ids.push((at, self.tokens(text)?));
         }
-        // Longest texts first: batches have texts of similar length, and memory peaks at the start.
+        // Encode the longest texts first: batches have texts of similar length, and memory peaks at
+        // the start.
         ids.sort_by_key(|(at, ids)| (std::cmp::Reverse(ids.len()), *at));
         let mut out = Array2::zeros((texts.len(), self.dim));
         let mut done = texts.len() - ids.len();

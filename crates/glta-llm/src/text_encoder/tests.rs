@@ -224,7 +224,7 @@ fn bad_folders_are_refused_with_the_file() {
     }
 }
 
-/// Vectors of all-MiniLM-L6-v2 by sentence-transformers.
+/// Compares vectors of all-MiniLM-L6-v2 with those of sentence-transformers.
 #[test]
 #[ignore = "needs GLTA_DATA"]
 fn minilm_agrees_with_sentence_transformers() {

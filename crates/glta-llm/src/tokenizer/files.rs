@@ -15,13 +15,14 @@ use crate::json::{Fields, Object, read_object_if_any, syntax_problem};
 /// The settings outside `tokenizer.json`.
 pub(super) struct Settings {
     path: PathBuf,
-    /// `tokenizer_config.json`; empty if there is none.
+    /// The content of `tokenizer_config.json`; empty if there is no such file.
     config: Object,
     map_path: PathBuf,
-    /// `special_tokens_map.json`, used only if `tokenizer_config.json` lists no added tokens.
+    /// The content of `special_tokens_map.json`; empty if `tokenizer_config.json` lists added
+    /// tokens.
     map: Object,
     added_path: PathBuf,
-    /// `added_tokens.json`, used under the same condition.
+    /// The content of `added_tokens.json`; empty if `tokenizer_config.json` lists added tokens.
     added: Object,
 }
 
@@ -143,9 +144,9 @@ impl Settings {
         self.add_template(inner)
     }
 
-    /// Sets SentencePiece's space in front of a text. For LLaMA's SentencePiece tokenizers, the
-    /// class of transformers overrides `tokenizer.json`: by default it adds the space at the start
-    /// of the text only, not after special tokens, and not if there is one already.
+    /// Sets the space that SentencePiece adds in front of a text. For LLaMA's SentencePiece
+    /// tokenizers, transformers overrides `tokenizer.json`: by default it adds the space only at
+    /// the start of the text, not after special tokens, and not if there is one already.
     fn set_prefix(&self, inner: &mut tokenizers::Tokenizer) -> Result<()> {
         let f = self.config();
         let class = f.get("tokenizer_class").and_then(Value::as_str).unwrap_or_default();
@@ -225,7 +226,7 @@ fn token_of(value: &Value) -> Option<AddedToken> {
     )
 }
 
-/// Whether a normalizer adds SentencePiece's space in front of texts.
+/// Returns whether a normalizer adds SentencePiece's space in front of texts.
 fn prepends(normalizer: &NormalizerWrapper) -> bool {
     match normalizer {
         NormalizerWrapper::Prepend(prepend) => prepend.prepend == "▁",
@@ -234,7 +235,7 @@ fn prepends(normalizer: &NormalizerWrapper) -> bool {
     }
 }
 
-/// Reads `tokenizer.json` without the other files.
+/// Reads `tokenizer.json` alone, without the settings of the other files.
 pub(super) fn read_tokenizer(dir: &Path) -> Result<tokenizers::Tokenizer> {
     let path = dir.join("tokenizer.json");
     let invalid = |problem: String| Error::Tokenizer(format!("{}: {problem}", path.display()));

@@ -1,4 +1,4 @@
-//! Conversion between text and token ids.
+//! Converts between text and token ids.
 
 mod files;
 mod guard;
@@ -12,8 +12,8 @@ use crate::json::{Object, read_object_if_any};
 use files::{Settings, read_tokenizer};
 use guard::guarded;
 
-/// Converts between text and token ids, as defined by a checkpoint's `tokenizer.json` and its other
-/// tokenizer files.
+/// A converter between text and token ids, defined by `tokenizer.json` and the other tokenizer
+/// files of a checkpoint.
 ///
 /// ```
 /// use glta_llm::Tokenizer;
@@ -35,8 +35,8 @@ pub struct Tokenizer {
     prefix: bool,
 }
 
-/// Whether a file of a checkpoint belongs to the tokenizer, the generation settings or the chat
-/// template.
+/// Returns whether a file of a checkpoint belongs to the tokenizer, the generation settings or the
+/// chat template.
 #[cfg(any(feature = "hub", feature = "quantize"))]
 pub(crate) fn is_companion(name: &str) -> bool {
     ["tokenizer", "chat_template", "vocab", "merges"].iter().any(|start| name.starts_with(start))
@@ -51,12 +51,12 @@ impl Tokenizer {
     /// and `tokenizer_config.json` that names them.
     ///
     /// # Errors
-    /// A missing or malformed file, or files that contradict each other.
+    /// Returns an error for a missing or malformed file, or for files that contradict each other.
     pub fn load(dir: impl AsRef<Path>) -> Result<Self> {
         let dir = dir.as_ref();
         let mut inner = read_tokenizer(dir)?;
         Settings::read(dir)?.apply(&mut inner)?;
-        // A file may enable both; prompts are neither truncated nor padded here.
+        // A file may enable both, but prompts are neither truncated nor padded here.
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|e| Error::Tokenizer(e.to_string()))?;
         let mut tokenizer = Self { inner, bos: None, eos: Vec::new(), start: None, prefix: false };
@@ -74,7 +74,7 @@ impl Tokenizer {
         Ok(tokenizer)
     }
 
-    /// Detects what the tokenizer adds at the start of a text.
+    /// Detects the token and the space that the tokenizer adds at the start of a text.
     fn look_around(&mut self) {
         let ids = |special: bool| self.encoded("a", special).unwrap_or_default();
         let (with, without) = (ids(true), ids(false));
@@ -110,11 +110,11 @@ impl Tokenizer {
     }
 
     /// Encodes a text. `add_special` adds the special tokens that the model expects around a text,
-    /// often a start token. A text that already begins with the start token, as rendered chat
-    /// templates do, gets no second one.
+    /// often a start token. A text that already begins with the start token, such as a rendered
+    /// chat template, gets no second one.
     ///
     /// # Errors
-    /// The tokenizer cannot encode the text.
+    /// Returns an error if the tokenizer cannot encode the text.
     pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>> {
         let start = self.start.as_deref().filter(|_| add_special);
         let text = start.and_then(|start| text.strip_prefix(start)).unwrap_or(text);
@@ -127,16 +127,16 @@ impl Tokenizer {
             .map_err(Error::Tokenizer)
     }
 
-    /// Encodes a text that continues another text or soft tokens: without the space that
-    /// SentencePiece adds at the start of a text, and without a start token.
+    /// Encodes a text that continues another text or soft tokens, without the space that
+    /// SentencePiece adds at the start of a text and without a start token.
     ///
     /// # Errors
-    /// Those of [`encode`](Self::encode).
+    /// Returns the errors of [`encode`](Self::encode).
     pub fn encode_continuation(&self, text: &str) -> Result<Vec<u32>> {
         if !self.prefix || text.is_empty() {
             return self.encoded(text, false);
         }
-        // Encodes the text after a start that does not merge with its first token.
+        // Encode the text after a start that does not merge with its first token.
         for start in ["\n", ".", "a", "0"] {
             let before = self.encoded(start, false)?;
             let mut ids = self.encoded(&format!("{start}{text}"), false)?;
@@ -150,7 +150,7 @@ impl Tokenizer {
     /// Decodes token ids, without special tokens.
     ///
     /// # Errors
-    /// Ids that the tokenizer does not know.
+    /// Returns an error for ids that the tokenizer does not know.
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
         self.decoded(ids, true)
     }
@@ -164,13 +164,13 @@ impl Tokenizer {
     /// would lose.
     ///
     /// # Errors
-    /// Those of [`decode`](Self::decode).
+    /// Returns the errors of [`decode`](Self::decode).
     pub fn decode_continuation(&self, before: &[u32], new: &[u32]) -> Result<String> {
         self.continued(before, new, true)
     }
 
-    /// [`decode_continuation`](Self::decode_continuation) up to the first of `stop`, which may
-    /// contain special tokens. Returns `None` if none of them occurs.
+    /// Decodes like [`decode_continuation`](Self::decode_continuation), up to the first of `stop`,
+    /// whose texts may contain special tokens. Returns `None` if none of them occurs.
     pub(crate) fn decode_up_to(
         &self,
         before: &[u32],
@@ -211,22 +211,22 @@ impl Tokenizer {
         Ok(whole[end..].to_owned())
     }
 
-    /// Id of a token, spelled as in the vocabulary.
+    /// Returns the id of a token, spelled as in the vocabulary; `None` for an unknown token.
     pub fn token_to_id(&self, token: &str) -> Option<u32> {
         self.inner.token_to_id(token)
     }
 
-    /// Token that starts a text.
+    /// Returns the id of the token that starts a text; `None` if the files name none.
     pub fn bos_id(&self) -> Option<u32> {
         self.bos
     }
 
-    /// Tokens that end a text.
+    /// Returns the ids of the tokens that end a text.
     pub fn eos_ids(&self) -> &[u32] {
         &self.eos
     }
 
-    /// Number of token ids, including added tokens.
+    /// Returns the number of token ids, including added tokens.
     pub fn vocab_size(&self) -> usize {
         self.inner.get_vocab_size(true)
     }

@@ -1,4 +1,4 @@
-//! A hub on the loopback interface, and a second server to which it redirects large files. It
+//! A hub on the loopback interface, and a second server to which it redirects large files. The hub
 //! follows the protocol of <https://huggingface.co>, and tests can make it fail.
 #![allow(dead_code, unreachable_pub)]
 
@@ -17,11 +17,11 @@ pub const TOKEN: &str = "hf_secret";
 #[derive(Clone, Debug)]
 pub struct Request {
     pub method: String,
-    /// Path and query.
+    /// Path and query of the URL.
     pub path: String,
-    /// Names in lower case.
+    /// Headers, with names in lower case.
     pub headers: BTreeMap<String, String>,
-    /// Whether the second server received it.
+    /// Whether the second server received the request.
     pub cdn: bool,
 }
 
@@ -30,7 +30,7 @@ impl Request {
         self.method == "GET" && !self.path.starts_with("/api/models/")
     }
 
-    /// The first requested byte.
+    /// Returns the first requested byte.
     fn from(&self) -> Option<usize> {
         self.headers.get("range")?.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok()
     }
@@ -83,7 +83,7 @@ impl Reply {
 /// One revision: branch, commit and files.
 pub type Revision = (String, String, BTreeMap<String, Vec<u8>>);
 
-/// Changes the reply to a request.
+/// A function that changes the reply to a request.
 pub type Fault = Box<dyn FnMut(&Request, Reply) -> Reply + Send>;
 
 struct State {
@@ -142,7 +142,7 @@ impl Server {
         state.revisions.push(revision);
     }
 
-    /// The requests since the last call.
+    /// Returns the requests since the last call.
     pub fn log(&self) -> Vec<Request> {
         std::mem::take(&mut self.state.lock().unwrap().log)
     }
@@ -255,7 +255,7 @@ fn answer(state: &State, request: &Request, cdn_address: SocketAddr) -> Reply {
     reply.header("X-Repo-Commit", commit)
 }
 
-/// A file, or its end if the request has a range.
+/// Returns a file, or its end if the request has a range.
 fn content(request: &Request, body: &[u8]) -> Reply {
     match request.from() {
         None => Reply::new(200).body(body).header("Accept-Ranges", "bytes"),

@@ -22,7 +22,7 @@ pub struct Spec {
     pub heads: usize,
     pub kv_heads: usize,
     pub head_dim: usize,
-    /// Context in tokens.
+    /// Maximum number of tokens of a text.
     pub context: usize,
     pub bits: usize,
     /// Group size; 0 for one group.
@@ -59,7 +59,7 @@ impl Default for Spec {
 }
 
 impl Spec {
-    /// The shape of SmolLM2-135M.
+    /// Returns the shape of SmolLM2-135M.
     pub fn smollm2() -> Self {
         Self {
             vocab: 49_152,
@@ -74,7 +74,7 @@ impl Spec {
         }
     }
 
-    /// The shape of LLaMA-2-7B, 4 bits, group size 128.
+    /// Returns the shape of LLaMA-2-7B, with 4 bits and group size 128.
     pub fn llama7b() -> Self {
         Self {
             vocab: 32_000,
@@ -91,11 +91,11 @@ impl Spec {
         }
     }
 
-    /// Small checkpoints of every format, and one with larger layers (heads of 128, several groups,
-    /// more panels than a GPU has multiprocessors). Each comes with the largest relative errors in
-    /// bf16 and f16 of its quantised model with the kernels on the host, and the first one also
-    /// with those of its plain model. Random models differ in how much they amplify rounding
-    /// errors.
+    /// Returns small checkpoints of every format, and one with larger layers (heads of 128, several
+    /// groups, more panels than a GPU has multiprocessors). Each comes with the largest relative
+    /// errors in bf16 and f16 of its quantised model with the kernels on the host. The first one
+    /// also comes with those of its plain model. Random models differ in how much they amplify
+    /// rounding errors.
     pub fn formats() -> [(Self, [f64; 2]); 6] {
         let format = |bits, group, act_order, sym, tied| Self {
             bits,
@@ -191,7 +191,7 @@ fn uniform(rng: &mut ChaCha8Rng, n: usize, low: f32, high: f32) -> Vec<f32> {
     (0..n).map(|_| f16::from_f32(rng.random_range(low..high)).to_f32()).collect()
 }
 
-/// The tensors of a quantised model, and of a plain f32 model with equal weights.
+/// Returns the tensors of a quantised model, and of a plain f32 model with equal weights.
 pub fn tensors(spec: &Spec) -> (Tensors, Tensors) {
     let mut rng = ChaCha8Rng::seed_from_u64(spec.seed);
     let (mut quantized, mut plain) = (Tensors::new(), Tensors::new());
@@ -285,7 +285,7 @@ pub fn plain_config(spec: &Spec) -> Value {
     spec.config()
 }
 
-/// Writes `dir/gptq` and `dir/plain`.
+/// Writes a quantised model to `dir/gptq` and a plain model with equal weights to `dir/plain`.
 pub fn write_twins(dir: &Path, spec: &Spec) {
     let (quantized, plain) = tensors(spec);
     write(&dir.join("gptq"), &quantized_config(spec), &quantized);

@@ -12,7 +12,7 @@ fn values(tensor: &Tensor) -> Vec<f32> {
     tensor.to_device(&Device::Cpu).unwrap().flatten_all().unwrap().to_vec1().unwrap()
 }
 
-/// Relative error in the L2 norm.
+/// Returns the relative error in the L2 norm.
 pub fn error(got: &Tensor, expected: &Tensor) -> f64 {
     assert_eq!(got.dims(), expected.dims());
     let (got, expected) = (values(got), values(expected));
@@ -32,7 +32,7 @@ fn ids(model: &Llama, len: usize, step: usize) -> Vec<u32> {
     (0..len).map(|i| (i * step % model.config().vocab_size) as u32).collect()
 }
 
-/// Hidden states, logits, and the gradient of a sum over both.
+/// Returns hidden states, logits, and the gradient of a sum over both.
 fn pass(
     model: &Llama,
     seq: usize,
@@ -53,7 +53,7 @@ fn pass(
     [hidden, logits, gradient]
 }
 
-/// States of a text that is read in parts, some of them twice.
+/// Returns the states of a text that is read in parts, some of them twice.
 fn text(model: &Llama) -> Tensor {
     let mut cache = model.kv_cache();
     let mut states = Vec::new();
@@ -90,8 +90,8 @@ pub fn generate(model: &Llama) -> Vec<Vec<u32>> {
 }
 
 /// Checks that all results agree with `reference` within a relative bound: 1e-4 in f32, and the
-/// given bounds in bf16 and f16. (The bound of a single kernel is 1e-2; a whole model rounds about
-/// a dozen times per layer.)
+/// given bounds in bf16 and f16. A whole model rounds about a dozen times per layer, so these
+/// bounds exceed the 1e-2 of a single kernel.
 pub fn check(
     what: &str,
     precision: Precision,

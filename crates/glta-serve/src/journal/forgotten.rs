@@ -5,7 +5,7 @@ use sha2::{Digest, Sha256};
 /// Salted hash of a deleted user's id. The id itself is not kept.
 pub(crate) type Person = [u8; 32];
 
-/// Deleted users.
+/// The set of deleted users.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Forgotten {
     salt: Vec<u8>,
@@ -17,7 +17,7 @@ impl Forgotten {
         Self { salt, people: people.into_iter().collect() }
     }
 
-    /// The hash of a raw id.
+    /// Returns the hash of a raw user id.
     pub(crate) fn person(&self, user: &str) -> Person {
         let mut hash = Sha256::new();
         hash.update(&self.salt);

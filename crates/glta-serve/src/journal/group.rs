@@ -1,4 +1,4 @@
-//! The thread that writes the journal, several waiting writes per transaction.
+//! The thread that writes the journal, with several waiting writes per transaction.
 
 use std::sync::{Arc, RwLock};
 use std::thread;
@@ -13,21 +13,21 @@ use crate::metrics::Metrics;
 use crate::people::People;
 use crate::{Error, Result};
 
-/// Name of the thread.
+/// Name of the journal's thread.
 const NAME: &str = "glta-journal";
 /// Maximum number of writes in one transaction.
 const GROUP: usize = 1024;
 
-/// A write.
+/// A write to the journal.
 #[derive(Debug)]
 pub(crate) enum Op {
     Interactions(Vec<Event>),
     Item(Box<Item>),
-    /// Deletes a user, by raw id.
+    /// Deletes the user with this raw id.
     Forget(String),
 }
 
-/// The result of a write.
+/// The result of a successful write.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Done {
     pub(crate) stored: usize,
@@ -38,11 +38,11 @@ pub(crate) struct Done {
 /// The reason why a write failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Refused {
-    /// The id of an interaction belongs to another interaction.
+    /// The id of an interaction belongs to another interaction. Contains the id.
     Taken(String),
-    /// An error of the disk or the file.
+    /// The disk or the file has an error. Contains the message.
     Failed(String),
-    /// The maximum number of writes is waiting.
+    /// The maximum number of writes is already waiting.
     Full,
 }
 
@@ -53,13 +53,13 @@ struct Write {
     reply: oneshot::Sender<Reply>,
 }
 
-/// The sender of the writes.
+/// A handle that sends writes to the journal's thread.
 #[derive(Clone)]
 pub(crate) struct Writer(mpsc::Sender<Write>);
 
 impl Writer {
-    /// Starts the thread, which ends when the last clone is dropped. It adds what it wrote to
-    /// `people`. Without a journal, `make` creates one at the first write.
+    /// Starts the thread, which ends when the last clone is dropped. The thread adds what it wrote
+    /// to `people`. Without a journal, `make` creates one at the first write.
     pub(crate) fn start(
         journal: Option<Journal>,
         make: impl Fn() -> Result<Journal> + Send + 'static,
@@ -74,7 +74,7 @@ impl Writer {
         Ok(Self(sender))
     }
 
-    /// Writes, and returns when the write is on disk.
+    /// Sends a write, and returns when it is on disk.
     pub(crate) async fn write(&self, op: Op) -> Reply {
         let (reply, answer) = oneshot::channel();
         self.0.try_send(Write { op, reply }).map_err(|e| match e {
@@ -84,7 +84,7 @@ impl Writer {
         answer.await.unwrap_or_else(|e| Err(Refused::Failed(e.to_string())))
     }
 
-    /// [`write`](Self::write) for a thread that may block.
+    /// Sends a write like [`write`](Self::write), from a thread that may block.
     pub(crate) fn write_blocking(&self, op: Op) -> Reply {
         let (reply, answer) = oneshot::channel();
         let ended = |_| Refused::Failed("the journal's thread has ended".into());
@@ -130,13 +130,13 @@ fn refuse(group: Vec<Write>, error: &Error) {
     let message = with_causes(error);
     tracing::warn!("{} writes failed: {message}", group.len());
     for write in group {
-        // The client may have disconnected.
+        // Ignore the error, because the client may have disconnected.
         let _ = write.reply.send(Err(Refused::Failed(message.clone())));
     }
 }
 
-/// If the id of an interaction belongs to another one, all interactions of the same write are
-/// rolled back.
+/// Runs one write in a transaction. If the id of an interaction belongs to another one, all
+/// interactions of the write are rolled back.
 fn write_one(rows: &mut Rows<'_>, op: &Op) -> rusqlite::Result<Reply> {
     let mut done = Done::default();
     match op {
@@ -165,7 +165,7 @@ fn write_one(rows: &mut Rows<'_>, op: &Op) -> rusqlite::Result<Reply> {
     Ok(Ok(done))
 }
 
-/// Applies the writes in memory, and answers the clients.
+/// Applies the writes that are on disk to the data in memory, and answers the clients.
 fn acknowledge(group: Vec<Write>, done: Vec<Reply>, people: &RwLock<People>, metrics: &Metrics) {
     {
         let mut people = people.write().unwrap_or_else(std::sync::PoisonError::into_inner);

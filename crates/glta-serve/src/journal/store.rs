@@ -10,7 +10,7 @@ use super::forgotten::{Forgotten, Person};
 use super::lock::lock;
 use crate::{Error, Result};
 
-/// Version of the tables, in SQLite's `user_version`.
+/// Version of the tables, stored in SQLite's `user_version`.
 const FORM: i64 = 1;
 
 const TABLES: &str = "
@@ -40,10 +40,10 @@ pub struct Event {
     pub user: String,
     /// Raw item id.
     pub item: String,
-    /// Seconds since 1970, if known.
+    /// Time in seconds since 1970; `None` if it is unknown.
     pub time: Option<i64>,
-    /// The sender's id of the interaction. A repeated one is not stored again. Without an id,
-    /// interactions with the same user, item and time are the same.
+    /// Id of the interaction, chosen by the sender. An interaction with a known id is not stored
+    /// again. Without ids, interactions with the same user, item and time are the same.
     pub id: Option<String>,
 }
 
@@ -56,9 +56,10 @@ impl Event {
     }
 }
 
-/// The writes of a service: interactions, items and deleted users.
+/// The writes of a service in an SQLite file: interactions, items and deleted users.
 ///
-/// A service opens it for writing. [`Journal::read`] opens it for a fit, also while a service runs.
+/// A service opens the journal for writing. [`Journal::read`] opens it for a fit, also while a
+/// service runs.
 ///
 /// ```no_run
 /// use glta_serve::Journal;
@@ -82,7 +83,7 @@ impl Journal {
     /// Opens a journal for reading.
     ///
     /// # Errors
-    /// [`Error::Journal`] if the file does not exist or is not a journal.
+    /// Returns [`Error::Journal`] if the file does not exist or is not a journal.
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -103,8 +104,8 @@ impl Journal {
         };
         let failed = |e| failed(path, e);
         let connection = Connection::open(path).map_err(failed)?;
-        // Readers never wait for the writer, a commit is on disk when it returns, and deleted data
-        // are overwritten.
+        // With these settings readers never wait for the writer, a commit is on disk when it
+        // returns, and deleted data are overwritten.
         connection.pragma_update(None, "journal_mode", "WAL").map_err(failed)?;
         connection.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
         connection.pragma_update(None, "secure_delete", true).map_err(failed)?;
@@ -143,16 +144,16 @@ impl Journal {
         Ok(Self { path: path.to_owned(), connection, forgotten, _lock: lock })
     }
 
-    /// The path of the file.
+    /// Returns the path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// All interactions in the order of their arrival. Interactions without a time have the time of
-    /// their arrival.
+    /// Returns all interactions in the order of their arrival. An interaction without a time gets
+    /// the time of its arrival.
     ///
     /// # Errors
-    /// [`Error::Journal`] for a damaged file.
+    /// Returns [`Error::Journal`] for a damaged file.
     pub fn interactions(&self) -> Result<Vec<Event>> {
         let query = "SELECT user, item, coalesce(time, received), key FROM interactions
                      ORDER BY number";
@@ -163,10 +164,10 @@ impl Journal {
         })
     }
 
-    /// The items that were added or changed, with their last fields.
+    /// Returns the items that were added or changed, by raw id, with their last fields.
     ///
     /// # Errors
-    /// [`Error::Journal`] for a damaged file.
+    /// Returns [`Error::Journal`] for a damaged file.
     pub fn items(&self) -> Result<BTreeMap<String, Item>> {
         let rows: Vec<(String, String)> =
             self.rows("SELECT id, fields FROM items", |row| Ok((row.get(0)?, row.get(1)?)))?;
@@ -180,8 +181,8 @@ impl Journal {
         rows.into_iter().map(item).collect()
     }
 
-    /// Whether earlier data about a user must be left out. Interactions of the user in the journal
-    /// are later ones.
+    /// Returns whether earlier data about a user must be left out. Interactions of the user in the
+    /// journal are later than the deletion.
     pub fn is_forgotten(&self, user: &str) -> bool {
         self.forgotten.contains(user)
     }
@@ -201,7 +202,7 @@ impl Journal {
         all.collect::<rusqlite::Result<_>>().map_err(failed)
     }
 
-    /// Runs `work` in one transaction.
+    /// Runs `work` in one transaction, which is on disk when the method returns.
     pub(crate) fn commit<T>(
         &mut self,
         work: impl FnOnce(&mut Rows<'_>) -> rusqlite::Result<T>,
@@ -219,7 +220,7 @@ impl Journal {
         };
         if !forgotten.is_empty() {
             self.forgotten.extend(forgotten);
-            // Otherwise deleted data would remain in the write-ahead log.
+            // Truncate the write-ahead log, because deleted data would remain in it.
             let truncated =
                 self.connection
                     .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
@@ -234,7 +235,7 @@ impl Journal {
     }
 }
 
-/// The tables within a transaction.
+/// The tables of the journal within a transaction.
 pub(crate) struct Rows<'a> {
     transaction: Transaction<'a>,
     known: &'a Forgotten,
@@ -246,9 +247,9 @@ pub(crate) struct Rows<'a> {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Added {
     New,
-    /// It is already stored.
+    /// The interaction is already stored.
     Known,
-    /// Its id belongs to another interaction.
+    /// The id of the interaction belongs to another interaction.
     Taken,
 }
 
@@ -285,7 +286,7 @@ impl Rows<'_> {
         Ok(())
     }
 
-    /// Rolls back the changes of `work` unless it returns true.
+    /// Rolls back the changes of `work` if it returns `false`.
     pub(crate) fn whole(
         &mut self,
         work: impl FnOnce(&mut Self) -> rusqlite::Result<bool>,
@@ -298,7 +299,7 @@ impl Rows<'_> {
     }
 }
 
-/// The default path of a model's journal: next to the model's folder or link.
+/// Returns the default path of a model's journal, which is next to the model's folder or link.
 pub(crate) fn path_for(model: &Path) -> std::io::Result<PathBuf> {
     let absolute = std::path::absolute(model)?;
     let beside = match (absolute.file_name(), absolute.parent()) {

@@ -22,7 +22,7 @@ fn an_interaction_is_stored_once_by_its_id_or_content() {
     assert_eq!(add(event("ann", "tea", Some(5), None)), Added::New);
     assert_eq!(add(event("ann", "tea", Some(5), None)), Added::Known);
     assert_eq!(add(event("ann", "tea", None, None)), Added::New);
-    // Ids and pairs that look like those of others.
+    // These ids and pairs look like those of others.
     assert_eq!(add(event("a\", \"b", "c", None, None)), Added::New);
     assert_eq!(add(event("a", "b\", \"c", None, None)), Added::New);
     // A reader sees committed data while the writer is open.

@@ -11,7 +11,7 @@ use super::cut_off::CutOff;
 pub(crate) struct Connection {
     pub(crate) peer: SocketAddr,
     started: Instant,
-    /// Milliseconds from `started` to the last answer.
+    /// Time of the last answer, in milliseconds after `started`.
     answered: AtomicU64,
     /// Whether a complete request is being answered.
     works: AtomicBool,
@@ -39,17 +39,17 @@ impl Connection {
         }
     }
 
-    /// The time since when the connection waits for a complete request.
+    /// Returns the time at which the connection began to wait for a complete request.
     pub(crate) fn waits_since(&self) -> Instant {
         self.started + std::time::Duration::from_millis(self.answered.load(Ordering::Relaxed))
     }
 
-    /// Notes that a complete request has arrived.
+    /// Records that a complete request has arrived.
     pub(crate) fn begin_work(&self) {
         self.works.store(true, Ordering::Relaxed);
     }
 
-    /// Notes that a request is answered.
+    /// Records that a request is answered.
     pub(crate) fn answered(&self) {
         let now = self.started.elapsed().as_millis() as u64;
         self.answered.store(now, Ordering::Relaxed);
@@ -61,17 +61,17 @@ impl Connection {
         self.works.load(Ordering::Relaxed)
     }
 
-    /// Notes that bytes were read from the client.
+    /// Records that bytes were read from the client.
     pub(crate) fn reads(&self) {
         self.began.store(true, Ordering::Relaxed);
     }
 
-    /// Whether a part of a request has arrived.
+    /// Returns whether a part of a request has arrived.
     pub(crate) fn has_begun(&self) -> bool {
         self.began.load(Ordering::Relaxed)
     }
 
-    /// Whether a part of an answer is unread.
+    /// Returns whether a part of an answer is unread.
     pub(crate) fn is_unread(&self) -> bool {
         self.unread.load(Ordering::Relaxed)
     }
@@ -86,12 +86,12 @@ impl Connection {
         let _ = self.task.set(task);
     }
 
-    /// Notes the reason why the client is disconnected.
+    /// Records the reason why the client is disconnected.
     pub(crate) fn cut_off(&self, reason: &'static str) {
         self.cut_off.note(reason, self.peer);
     }
 
-    /// Whether the connection is being closed.
+    /// Returns whether the connection is being closed.
     pub(crate) fn is_closing(&self) -> bool {
         self.closing.load(Ordering::Relaxed)
     }

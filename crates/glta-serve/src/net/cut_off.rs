@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::metrics::{CutOffLabels, Metrics};
 
-/// Reports closed connections: at once in the metrics, and once per second in the log, which many
-/// clients could otherwise fill.
+/// A reporter of closed connections: at once in the metrics, and once per second in the log, which
+/// many clients could otherwise fill.
 pub(crate) struct CutOff {
     metrics: Arc<Metrics>,
     unsaid: Mutex<HashMap<&'static str, (usize, SocketAddr)>>,

@@ -14,7 +14,7 @@ pub(crate) struct Limited<S> {
     stream: S,
     connection: Arc<Connection>,
     unread: Duration,
-    /// Ready when the peer has read nothing for too long.
+    /// A timer that ends when the peer has read nothing for too long.
     late: Option<Pin<Box<Sleep>>>,
 }
 
@@ -23,7 +23,7 @@ impl<S> Limited<S> {
         Self { stream, connection, unread, late: None }
     }
 
-    /// Measures the time while the peer reads nothing.
+    /// Measures the time during which the peer reads nothing.
     fn watch<T>(
         &mut self,
         context: &mut Context<'_>,

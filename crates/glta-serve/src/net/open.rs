@@ -24,7 +24,7 @@ use crate::metrics::Metrics;
 const LONGEST_HEAD: usize = 64 * 1024;
 /// Time between two checks of the open connections.
 const LOOK: Duration = Duration::from_millis(5);
-/// Time for bytes that have arrived before the shutdown, but were not read yet.
+/// Extra time at a shutdown for bytes that have arrived but were not read yet.
 const LAST: Duration = Duration::from_millis(500);
 
 /// Limits of connections.
@@ -34,20 +34,20 @@ pub(crate) struct Limits {
     pub(crate) connections: usize,
     /// Time until the head of a request must be complete.
     pub(crate) head: Duration,
-    /// Time until more of an answer must be read.
+    /// Time within which the client must read more of an answer.
     pub(crate) unread: Duration,
 }
 
 type All = Arc<Mutex<HashMap<u64, Arc<Connection>>>>;
 
-/// The open connections.
+/// The set of open connections.
 pub(crate) struct Open {
     router: Router,
     limits: Limits,
     all: All,
     next: u64,
     ends: watch::Sender<bool>,
-    /// Notified when a connection ends.
+    /// A signal that a connection has ended.
     freed: Arc<Notify>,
     cut_off: Arc<CutOff>,
     metrics: Arc<Metrics>,
@@ -72,7 +72,7 @@ impl Open {
         self.cut_off.say();
     }
 
-    /// Waits until a further connection may be opened. At the maximum it closes the connection that
+    /// Waits until a further connection may be opened. At the maximum, closes the connection that
     /// has waited longest for a request.
     pub(crate) async fn room(&self) {
         loop {
@@ -86,12 +86,13 @@ impl Open {
             if !closing {
                 self.close_one();
             }
-            // Until its task, or that of an answered request, has released it.
+            // Wait until the task of the closed connection, or of an answered request, has ended.
             let _ = timeout(LOOK, self.freed.notified()).await;
         }
     }
 
-    /// Closes the connection that has waited longest for a complete request.
+    /// Closes the connection that has waited longest for a complete request. Returns whether there
+    /// was one.
     pub(crate) fn close_one(&self) -> bool {
         let all = lock(&self.all);
         let waiting = all.values().filter(|one| !one.is_working() && !one.is_closing());
@@ -102,7 +103,7 @@ impl Open {
         oldest.is_some()
     }
 
-    /// Serves a connection.
+    /// Starts a task that serves a connection.
     pub(crate) fn serve(&mut self, stream: TcpStream, peer: SocketAddr) {
         // Answers are small, and clients wait for them.
         let _ = stream.set_nodelay(true);
@@ -131,8 +132,8 @@ impl Open {
         connection.set_task(task.abort_handle());
     }
 
-    /// Ends every connection after its complete requests are answered, and closes the remaining
-    /// ones after the time is over.
+    /// Ends every connection after its complete requests are answered. Closes the remaining
+    /// connections when `longest` is over.
     pub(crate) async fn drain(self, longest: Duration) {
         self.ends.send_replace(true);
         let started = Instant::now();
@@ -163,7 +164,7 @@ impl Open {
     }
 }
 
-/// Removes a connection from the set when its task ends for any reason.
+/// A guard that removes a connection from the set when its task ends for any reason.
 struct Held {
     number: u64,
     all: All,
@@ -183,9 +184,9 @@ fn lock(all: &All) -> std::sync::MutexGuard<'_, HashMap<u64, Arc<Connection>>> {
     all.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Ready when the service ends.
+/// Waits until the service ends.
 async fn ended_by(ends: &mut watch::Receiver<bool>) {
-    // An error means that the sender is gone.
+    // An error means that the sender was dropped.
     let _ = ends.wait_for(|ends| *ends).await;
 }
 

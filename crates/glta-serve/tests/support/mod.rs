@@ -1,4 +1,4 @@
-//! Small runs that are trained in a moment.
+//! Creates small runs that are trained in a moment.
 #![allow(dead_code)]
 
 use std::path::{Path, PathBuf};
@@ -15,8 +15,8 @@ use tempfile::TempDir;
 
 pub(crate) const CPU: Device = Device::Cpu;
 
-/// The folder of a run with users `user 0` to `user 11` and items `0` to `11`: `Tea 0` to `Tea 5`
-/// for even users, `Mug 6` to `Mug 11` for odd users.
+/// Returns the folder of a run with users `user 0` to `user 11` and items `0` to `11`: `Tea 0` to
+/// `Tea 5` for even users, `Mug 6` to `Mug 11` for odd users.
 pub(crate) fn run() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let mut config =
@@ -24,14 +24,14 @@ pub(crate) fn run() -> TempDir {
     config.graph.epochs = 20;
     config.graph.learning_rate = 0.05;
     config.user_stage.train.epochs = 2;
-    // The answers run the trained correction, whatever validation would choose.
+    // Make the answers run the trained correction, whatever validation would choose.
     config.model.mix = vec![1.0];
     Run::create(folder.path(), data(), config).unwrap().fit(None).unwrap();
     folder
 }
 
-/// The folder of a run of the same data with the checkpoint of [`llm`]; `prompt` is whether its
-/// answers run a prompt.
+/// Returns the folder of a run of the same data with the checkpoint of [`llm`]. `prompt` states
+/// whether its answers run a prompt.
 pub(crate) fn run_with_language(prompt: bool) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let mut config = Config::preset(Preset::Full, Density::Sparse);
@@ -49,8 +49,8 @@ pub(crate) fn run_with_language(prompt: bool) -> TempDir {
     folder
 }
 
-/// A folder with `model`, a recommender of the same data by `fit_for_serving` with TF-IDF vectors,
-/// which accepts new items.
+/// Returns a folder with `model`, a recommender of the same data by `fit_for_serving` with TF-IDF
+/// vectors, which accepts new items.
 pub(crate) fn run_for_growth() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let mut config = Config { backbone: Backbone::None, ..Config::default() };
@@ -63,7 +63,7 @@ pub(crate) fn run_for_growth() -> TempDir {
     folder
 }
 
-/// The same with vectors of the language model of [`llm`].
+/// Returns such a folder with vectors of the language model of [`llm`].
 pub(crate) fn run_for_growth_by_language() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let mut config = Config::default();
@@ -86,7 +86,7 @@ fn fit(dir: &Path, config: Config, vectors: impl FnOnce(&[String], &Config) -> I
     fit_for_serving(dir, data, config, &[vectors], &mut Silent).unwrap();
 }
 
-/// The folder of a small language model.
+/// Returns the folder of a small language model.
 pub(crate) fn llm() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/llm")
 }
