@@ -11,6 +11,7 @@ use crate::config::LlamaConfig;
 use crate::error::{Error, Result};
 use crate::layer::heads;
 use crate::network::{Keep, Network};
+use crate::selected::Selected;
 use crate::stack::{Logits, Stack};
 
 /// Keys and values of one sequence, in every layer, on any backend.
@@ -58,13 +59,15 @@ pub(crate) trait AnyNetwork: Debug + Send + Sync {
     fn keys(&self, differentiable: bool) -> Box<dyn AnyKeys>;
 
     /// Computes the hidden states of a right-padded batch after the final norm, `(batch, seq,
-    /// hidden)`. They are differentiable unless `keep` is `Keep::Nothing`.
+    /// hidden)`. They are differentiable unless `keep` is `Keep::Nothing`. With `at`, different
+    /// indices of packed tokens, only these rows are computed, `(at, hidden)`.
     fn hidden_states(
         self: Arc<Self>,
         embeds: &Tensor,
         sequences: Sequences,
         prefix: Option<&Arc<dyn AnyKeys>>,
         keep: Keep,
+        at: Option<&[u32]>,
     ) -> Result<Tensor>;
 
     /// Computes the states of one text after the first `layers` layers, before the final norm,
@@ -162,20 +165,28 @@ impl<B: Backend> AnyNetwork for Network<B> {
         sequences: Sequences,
         prefix: Option<&Arc<dyn AnyKeys>>,
         keep: Keep,
+        at: Option<&[u32]>,
     ) -> Result<Tensor> {
         let (_, seq, _) = embeds.dims3()?;
         let prefix = self.prefix_of(prefix)?;
         let (backend, sequences) = (&self.backend, Arc::new(sequences));
-        let (output, tape) = backend.run(None, || -> Result<_> {
+        let (output, tape, selected) = backend.run(None, || -> Result<_> {
+            let select = |at| Selected::new(at, sequences.tokens(), backend.device());
+            let selected = at.map(select).transpose()?;
             let x = backend.pack(&embeds.detach(), &sequences)?;
-            let (x, tape) = self.forward(x, &sequences, prefix.as_deref(), keep)?;
-            Ok((backend.unpack(&x, &sequences, seq)?, tape))
+            let own = prefix.as_deref();
+            let (x, tape) = self.forward(x, &sequences, own, keep, selected.as_ref())?;
+            let output = match selected {
+                None => backend.unpack(&x, &sequences, seq)?,
+                Some(_) => x,
+            };
+            Ok((output, tape, selected))
         })?;
         if keep == Keep::Nothing {
             return Ok(output);
         }
         let network = Arc::clone(&self);
-        Ok(embeds.apply_op1(Stack { network, output, tape, sequences, prefix })?)
+        Ok(embeds.apply_op1(Stack { network, output, tape, sequences, prefix, selected })?)
     }
 
     fn read(&self, ids: &[u32], layers: usize, keys: &mut dyn AnyKeys) -> Result<Tensor> {

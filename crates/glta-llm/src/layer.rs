@@ -3,6 +3,7 @@ use glta_kernels::{Backend, Heads, Linear, Norm};
 
 use crate::config::LlamaConfig;
 use crate::error::Result;
+use crate::selected::Selected;
 
 /// One frozen decoder layer over packed tokens.
 #[derive(Debug)]
@@ -93,7 +94,7 @@ pub(crate) struct Activations<B: Backend> {
     half: Half,
 }
 
-/// Intermediate results of a layer after attention.
+/// Intermediate results of a layer after attention, for all tokens or the selected ones.
 struct Half {
     /// Hidden states between attention and feed-forward, `(tokens, hidden)`.
     middle: Tensor,
@@ -123,13 +124,22 @@ impl<B: Backend> DecoderLayer<B> {
     }
 
     /// Computes the activations of `x: (tokens, hidden)` for [`Self::output`] and
-    /// [`Self::backward`].
-    pub(crate) fn activations(&self, x: &Tensor, pass: &Pass<B>) -> Result<Activations<B>> {
+    /// [`Self::backward`]. With `selected`, the part after attention and the output are computed
+    /// for these tokens only.
+    pub(crate) fn activations(
+        &self,
+        x: &Tensor,
+        pass: &Pass<B>,
+        selected: Option<&Selected>,
+    ) -> Result<Activations<B>> {
         let Pass { backend, heads, tokens, shared, layer } = *pass;
         let (qkv, raw) = self.project(x, pass)?;
         backend.rotate(&qkv, heads, tokens, false)?;
         let (out, attended) = backend.attention(&qkv, heads, tokens, layer, shared)?;
-        let middle = self.o.forward(&out, Some(x))?;
+        let middle = match selected {
+            None => self.o.forward(&out, Some(x))?,
+            Some(rows) => self.o.forward(&rows.select(&out)?, Some(&rows.select(x)?))?,
+        };
         let gate_up = backend.normed(&self.mlp_norm, &self.gate_up, &middle)?;
         Ok(Activations { raw, qkv, attended, half: Half { middle, gate_up } })
     }
@@ -155,13 +165,15 @@ impl<B: Backend> DecoderLayer<B> {
         Ok(self.down.forward(&h, Some(&middle))?)
     }
 
-    /// Computes the gradient at the input `x`, given `dy` at the output, `(tokens, hidden)`.
+    /// Computes the gradient at the input `x`, given `dy` at the output, `(tokens, hidden)`. `dy`
+    /// has the rows of `selected` only, if [`Self::activations`] had them.
     pub(crate) fn backward(
         &self,
         x: &Tensor,
         a: &Activations<B>,
         dy: &Tensor,
         pass: &Pass<B>,
+        selected: Option<&Selected>,
     ) -> Result<Tensor> {
         let Pass { backend, heads, tokens, shared, layer } = *pass;
         let Activations { raw, qkv, attended, half } = a;
@@ -170,6 +182,10 @@ impl<B: Backend> DecoderLayer<B> {
         let d_normed = self.gate_up.backward(&d_gate_up)?;
         let d_middle = self.mlp_norm.backward(&half.middle, &d_normed, Some(dy))?;
         let d_out = self.o.backward(&d_middle)?;
+        let (d_out, d_middle) = match selected {
+            None => (d_out, d_middle),
+            Some(rows) => (rows.spread(&d_out)?, rows.spread(&d_middle)?),
+        };
         let d_qkv =
             backend.attention_backward(qkv, attended, &d_out, heads, tokens, layer, shared)?;
         backend.rotate(&d_qkv, heads, tokens, true)?;

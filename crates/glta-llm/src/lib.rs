@@ -87,6 +87,7 @@ mod options;
 mod quantize;
 mod rotary;
 mod sample;
+mod selected;
 mod stack;
 #[cfg(feature = "text-encoder")]
 mod text_encoder;

@@ -1,3 +1,4 @@
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -196,8 +197,70 @@ impl Llama {
         options: &ForwardOptions,
     ) -> Result<Tensor> {
         self.check_batch(embeds, lengths)?;
+        if lengths.is_empty() {
+            return Ok(embeds.clone());
+        }
+        self.states(embeds, lengths, options, None)
+    }
+
+    /// Computes the rows of [`Self::hidden_states`] at some positions, `(positions, hidden)`. On the
+    /// CPU they have the same bits.
+    ///
+    /// `positions` are pairs of a row of the batch and a position in this row, all different. The
+    /// last layer computes its feed-forward part for these tokens only, which saves most of the
+    /// time of a layer if they are few. `embeds`, `lengths`, `options` and gradients are as in
+    /// [`Self::hidden_states`].
+    ///
+    /// ```
+    /// use glta_llm::{Device, ForwardOptions, Llama, LlamaOptions};
+    ///
+    /// let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/llm");
+    /// let llama = Llama::load(dir, &LlamaOptions::default(), &Device::Cpu)?;
+    /// let prompt = llama.embed(&[1, 20, 30])?.unsqueeze(0)?;
+    /// let options = ForwardOptions::default();
+    /// let last = llama.hidden_states_at(&prompt, &[3], &[(0, 2)], &options)?;
+    /// let all = llama.hidden_states(&prompt, &[3], &options)?;
+    /// assert_eq!(last.get(0)?.to_vec1::<f32>()?, all.get(0)?.get(2)?.to_vec1::<f32>()?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Returns the errors of [`Self::hidden_states`], and an error for a position that is outside
+    /// its row or occurs twice.
+    pub fn hidden_states_at(
+        &self,
+        embeds: &Tensor,
+        lengths: &[usize],
+        positions: &[(usize, usize)],
+        options: &ForwardOptions,
+    ) -> Result<Tensor> {
+        self.check_batch(embeds, lengths)?;
+        let mut seen = HashSet::new();
+        for &(row, at) in positions {
+            if lengths.get(row).is_none_or(|&length| at >= length) || !seen.insert((row, at)) {
+                return Err(Error::Input(format!(
+                    "position {at} of row {row} is outside the batch or occurs twice"
+                )));
+            }
+        }
+        if positions.is_empty() {
+            return Ok(embeds.flatten(0, 1)?.narrow(0, 0, 0)?);
+        }
+        self.states(embeds, lengths, options, Some(positions))
+    }
+
+    fn states(
+        &self,
+        embeds: &Tensor,
+        lengths: &[usize],
+        options: &ForwardOptions,
+        positions: Option<&[(usize, usize)]>,
+    ) -> Result<Tensor> {
         let shared = options.prefix.map_or(0, Prefix::len);
         let sequences = Sequences::new(lengths, |_| shared);
+        let starts = sequences.starts();
+        let packed = |&(row, at): &(usize, usize)| (starts[row] + at) as u32;
+        let at: Option<Vec<u32>> = positions.map(|all| all.iter().map(packed).collect());
         let _span = tracing::debug_span!(
             "llm forward",
             rows = lengths.len(),
@@ -210,11 +273,8 @@ impl Llama {
             (true, true) => Keep::Inputs,
             (true, false) => Keep::Activations,
         };
-        if lengths.is_empty() {
-            return Ok(embeds.clone());
-        }
         let prefix = options.prefix.map(|prefix| &prefix.keys);
-        Arc::clone(&self.network).hidden_states(embeds, sequences, prefix, keep)
+        Arc::clone(&self.network).hidden_states(embeds, sequences, prefix, keep, at.as_deref())
     }
 
     /// Checks that this model can run the right-padded batch.

@@ -9,6 +9,7 @@ use crate::config::LlamaConfig;
 use crate::error::{Error, Result};
 use crate::layer::{Activations, DecoderLayer, Pass, heads};
 use crate::rotary::RotaryCache;
+use crate::selected::Selected;
 
 /// Weights of a model on a backend.
 #[derive(Debug)]
@@ -160,18 +161,23 @@ impl<B: Backend> Network<B> {
     }
 
     /// Runs the layers and the final norm on packed embeddings.
+    /// With `selected`, the result has only the rows of these tokens.
     pub(crate) fn forward(
         &self,
         mut x: Tensor,
         sequences: &Arc<Sequences>,
         prefix: Option<&B::Keys>,
         keep: Keep,
+        selected: Option<&Selected>,
     ) -> Result<(Tensor, Tape<B>)> {
         let tokens = self.tokens(sequences)?;
         let mut tape = Tape { inputs: Vec::new(), activations: Vec::new() };
+        if let Some(selected) = selected.filter(|_| self.layers() == 0) {
+            x = selected.select(&x)?;
+        }
         for (i, layer) in self.weights.layers.iter().enumerate() {
             let pass = self.pass(i, &tokens, prefix);
-            let a = layer.activations(&x, &pass)?;
+            let a = layer.activations(&x, &pass, self.in_last(i, selected))?;
             let y = layer.output(&a, &pass)?;
             if keep != Keep::Nothing {
                 tape.inputs.push(x);
@@ -188,12 +194,20 @@ impl<B: Backend> Network<B> {
         Ok((out, tape))
     }
 
-    /// Computes the gradient at the packed embeddings, given the gradient at the output.
+    /// Returns the selected tokens if layer `i` is the last one. The other layers compute all
+    /// tokens.
+    fn in_last<'a>(&self, i: usize, selected: Option<&'a Selected>) -> Option<&'a Selected> {
+        selected.filter(|_| i + 1 == self.layers())
+    }
+
+    /// Computes the gradient at the packed embeddings, given the gradient at the output of
+    /// [`Self::forward`] with the same `selected`.
     pub(crate) fn backward(
         &self,
         tape: &Tape<B>,
         sequences: &Arc<Sequences>,
         prefix: Option<&B::Keys>,
+        selected: Option<&Selected>,
         dy: &Tensor,
     ) -> Result<Tensor> {
         let tokens = self.tokens(sequences)?;
@@ -204,18 +218,21 @@ impl<B: Backend> Network<B> {
         let mut dx = self.weights.norm.backward(last, dy, None)?;
         for (i, layer) in self.weights.layers.iter().enumerate().rev() {
             let x = &tape.inputs[i];
-            let pass = self.pass(i, &tokens, prefix);
+            let (pass, selected) = (self.pass(i, &tokens, prefix), self.in_last(i, selected));
             let again;
             let a = match tape.activations.get(i) {
                 Some(a) => a,
                 None => {
-                    again = layer.activations(x, &pass)?;
+                    again = layer.activations(x, &pass, selected)?;
                     &again
                 }
             };
-            dx = layer.backward(x, a, &dx, &pass)?;
+            dx = layer.backward(x, a, &dx, &pass, selected)?;
         }
-        Ok(dx)
+        match selected.filter(|_| self.layers() == 0) {
+            Some(selected) => Ok(selected.spread(&dx)?),
+            None => Ok(dx),
+        }
     }
 
     /// Runs the first `layers` layers on packed embeddings and returns the states before the final

@@ -10,6 +10,7 @@ use glta_kernels::{Backend, Sequences};
 
 use crate::error::Result;
 use crate::network::{Network, Tape};
+use crate::selected::Selected;
 
 /// Returns a copy of `output` as the result of an operation whose value is already computed.
 fn computed_cpu(output: &Tensor) -> CandleResult<(CpuStorage, Shape)> {
@@ -32,11 +33,12 @@ fn computed_cuda(output: &Tensor) -> CandleResult<(CudaStorage, Shape)> {
 /// Hidden states that are already computed, with their derivative.
 pub(crate) struct Stack<B: Backend> {
     pub(crate) network: Arc<Network<B>>,
-    /// Hidden states, `(batch, seq, hidden)`.
+    /// Hidden states, `(batch, seq, hidden)`, or `(selected, hidden)`.
     pub(crate) output: Tensor,
     pub(crate) tape: Tape<B>,
     pub(crate) sequences: Arc<Sequences>,
     pub(crate) prefix: Option<Arc<B::Keys>>,
+    pub(crate) selected: Option<Selected>,
 }
 
 impl<B: Backend> CustomOp1 for Stack<B> {
@@ -52,14 +54,18 @@ impl<B: Backend> CustomOp1 for Stack<B> {
         computed_cuda(&self.output)
     }
 
-    fn bwd(&self, _: &Tensor, _: &Tensor, grad: &Tensor) -> CandleResult<Option<Tensor>> {
+    fn bwd(&self, embeds: &Tensor, _: &Tensor, grad: &Tensor) -> CandleResult<Option<Tensor>> {
         let _span = tracing::debug_span!("llm backward").entered();
-        let Self { network, tape, sequences, prefix, .. } = self;
+        let Self { network, tape, sequences, prefix, selected, .. } = self;
         let backend = &network.backend;
         let result: Result<Tensor> = backend.run(None, || {
-            let (_, seq, _) = grad.dims3()?;
-            let dy = backend.pack(&grad.detach(), sequences)?;
-            let dx = network.backward(tape, sequences, prefix.as_deref(), &dy)?;
+            let (_, seq, _) = embeds.dims3()?;
+            let dy = match selected {
+                None => backend.pack(&grad.detach(), sequences)?,
+                Some(_) => grad.detach().contiguous()?,
+            };
+            let (prefix, selected) = (prefix.as_deref(), selected.as_ref());
+            let dx = network.backward(tape, sequences, prefix, selected, &dy)?;
             Ok(backend.unpack(&dx, sequences, seq)?)
         });
         result.map(Some).map_err(candle_core::Error::wrap)

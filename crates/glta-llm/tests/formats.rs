@@ -8,7 +8,8 @@ use std::ops::ControlFlow;
 
 use candle_core::{Device, Tensor, Var};
 use glta_llm::{
-    ForwardOptions, GenerateEvent, GenerateOptions, Llama, LlamaConfig, LlamaOptions, SimdLevel,
+    ForwardOptions, GenerateEvent, GenerateOptions, Llama, LlamaConfig, LlamaOptions, Precision,
+    SimdLevel,
 };
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -278,6 +279,46 @@ fn a_cache_refuses_what_does_not_fit() {
     )
     .unwrap();
     assert!(other.extend(&x, &mut cache).is_err());
+}
+
+#[test]
+fn states_at_some_positions_have_the_bits_of_the_whole_batch() {
+    let positions = [(2, 8), (0, 0), (2, 3), (1, 0)];
+    let (lengths, index) = ([5, 1, 9], positions.map(|(row, at)| (row * 9 + at) as u32));
+    let index = Tensor::new(&index, &Device::Cpu).unwrap();
+    for (precision, act_order) in [(Precision::F32, true), (Precision::Bf16, false)] {
+        let spec = Spec { act_order, sym: false, ..Spec::default() };
+        let dir = tempfile::tempdir().unwrap();
+        support::write_twins(dir.path(), &spec);
+        let options = LlamaOptions { precision, ..Default::default() };
+        let model = Llama::load(dir.path().join("gptq"), &options, &Device::Cpu).unwrap();
+        let x = Var::from_tensor(&embeds(3, 9, spec.hidden)).unwrap();
+        let prefix = model.prefix(&(0..40).collect::<Vec<u32>>()).unwrap();
+        let gradient = |states: &Tensor| {
+            let weights = Tensor::arange(0f32, states.elem_count() as f32, &Device::Cpu).unwrap();
+            let weights = weights.cos().unwrap().reshape(states.shape()).unwrap();
+            let loss = (states * weights).unwrap().sum_all().unwrap();
+            loss.backward().unwrap().get(&x).unwrap().clone()
+        };
+        for (prefix, recompute) in [(None, false), (Some(&prefix), false), (Some(&prefix), true)] {
+            let options = ForwardOptions { prefix, recompute };
+            let whole = model.hidden_states(&x, &lengths, &options).unwrap();
+            let whole = whole.flatten(0, 1).unwrap().index_select(&index, 0).unwrap();
+            let some = model.hidden_states_at(&x, &lengths, &positions, &options).unwrap();
+            assert_eq!(values(&some), values(&whole));
+            assert_eq!(values(&gradient(&some)), values(&gradient(&whole)));
+            let fixed = x.as_detached_tensor();
+            let fixed = model.hidden_states_at(&fixed, &lengths, &positions, &options).unwrap();
+            assert_eq!(values(&fixed), values(&whole));
+        }
+        let options = ForwardOptions::default();
+        let none = model.hidden_states_at(&x, &lengths, &[], &options).unwrap();
+        assert_eq!(none.dims(), [0, spec.hidden]);
+        for wrong in [[(3, 0), (0, 0)], [(0, 5), (0, 0)], [(1, 0), (1, 0)]] {
+            let error = model.hidden_states_at(&x, &lengths, &wrong, &options).unwrap_err();
+            assert!(error.to_string().contains("outside the batch or occurs twice"), "{error}");
+        }
+    }
 }
 
 #[test]

@@ -206,14 +206,11 @@ impl Glta {
             }
         };
         let options = ForwardOptions { prefix, recompute };
-        let states = llama.hidden_states(&batch.embeds, &batch.lengths, &options)?;
-        let index: Vec<u32> = rows
-            .iter()
-            .enumerate()
-            .flat_map(|(r, row)| row.slots.iter().map(move |&at| (r * seq + at) as u32))
-            .collect();
-        let index = Tensor::new(index.as_slice(), &self.device)?;
-        Ok(states.reshape((b * seq, hidden))?.index_select(&index, 0)?)
+        let slots = |(row, prompt): (usize, &Row)| {
+            prompt.slots.iter().map(|&at| (row, at)).collect::<Vec<_>>()
+        };
+        let slots: Vec<(usize, usize)> = rows.iter().enumerate().flat_map(slots).collect();
+        Ok(llama.hidden_states_at(&batch.embeds, &batch.lengths, &slots, &options)?)
     }
 }
 

@@ -53,6 +53,27 @@ fn pass(
     [hidden, logits, gradient]
 }
 
+/// Returns the hidden states at some positions, and the gradient of a sum over them.
+fn selected(
+    model: &Llama,
+    seq: usize,
+    lengths: &[usize],
+    prefix: usize,
+    recompute: bool,
+) -> [Tensor; 2] {
+    let hidden = model.config().hidden_size;
+    let x = Var::from_tensor(&random(&[lengths.len(), seq, hidden], 4, model.device())).unwrap();
+    let prefix = model.prefix(&ids(model, prefix, 7)).unwrap();
+    let options = ForwardOptions { prefix: Some(&prefix), recompute };
+    let last = lengths.iter().enumerate().map(|(row, &length)| (row, length - 1));
+    let positions: Vec<(usize, usize)> = last.rev().collect();
+    let states = model.hidden_states_at(&x, lengths, &positions, &options).unwrap();
+    let weights = random(states.dims(), 5, model.device());
+    let loss = (&states * weights).unwrap().sum_all().unwrap();
+    let gradient = loss.backward().unwrap().get(&x).unwrap().clone();
+    [states, gradient]
+}
+
 /// Returns the states of a text that is read in parts, some of them twice.
 fn text(model: &Llama) -> Tensor {
     let mut cache = model.kv_cache();
@@ -120,6 +141,7 @@ pub fn check(
         [(3, vec![1, 2], 0), (9, vec![9, 5, 1], 11), (40, vec![40, 17], 33)]
     {
         let expected = pass(reference, seq, &lengths, prefix, false);
+        let expected_at = selected(reference, seq, &lengths, prefix, false);
         for recompute in [false, true] {
             let got = pass(model, seq, &lengths, prefix, recompute);
             for (part, (got, expected)) in
@@ -127,6 +149,12 @@ pub fn check(
             {
                 assert!(got.device().same_device(model.device()));
                 note(part, close(&format!("{part} of {lengths:?}"), got, expected));
+            }
+            let got = selected(model, seq, &lengths, prefix, recompute);
+            for (part, (got, expected)) in
+                ["hidden at", "gradient at"].into_iter().zip(got.iter().zip(&expected_at))
+            {
+                note(part, close(&format!("{part} the ends of {lengths:?}"), got, expected));
             }
         }
     }
