@@ -203,8 +203,8 @@ impl Llama {
         self.states(embeds, lengths, options, None)
     }
 
-    /// Computes the rows of [`Self::hidden_states`] at some positions, `(positions, hidden)`. On the
-    /// CPU they have the same bits.
+    /// Computes the rows of [`Self::hidden_states`] at some positions, `(positions, hidden)`. On
+    /// the CPU, they are bit-identical to these rows.
     ///
     /// `positions` are pairs of a row of the batch and a position in this row, all different. The
     /// last layer computes its feed-forward part for these tokens only, which saves most of the
