@@ -2,8 +2,8 @@
 //! tensor library.
 //!
 //! - [`with_causes`] formats an error and its causes as one message.
-//! - [`write_whole`] replaces a file atomically. [`lock_folder`] keeps other processes out of a
-//!   folder.
+//! - [`write_whole`] replaces a file atomically. [`lock_folder`] locks a folder against other
+//!   processes.
 //! - [`stream`] derives a random generator from a seed and the place of use. [`pick`] samples
 //!   without replacement.
 //! - [`near_names`] suggests known names for a misspelt one.
