@@ -85,7 +85,8 @@ pub(crate) fn gradients(
     Ok(gradients)
 }
 
-/// Scales all gradients down by one factor, so that their common norm is at most `clip_norm`.
+/// Scales all gradients down by one factor, so that the L2 norm of all gradients together is at
+/// most `clip_norm`.
 ///
 /// # Errors
 /// Returns an error if a gradient is not finite.

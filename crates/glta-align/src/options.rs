@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use crate::{Error, Result};
 
-/// A user for whom a list is made: a known user, or any user with some items.
+/// A user for whom a list is made: a known user, or any user, described by items.
 ///
 /// ```
 /// use glta_align::Person;
@@ -15,7 +15,7 @@ use crate::{Error, Result};
 pub enum Person<'a> {
     /// A known user, by dense id, with all known items of the user.
     User(u32),
-    /// Any user, by dense ids of the user's items. Without items the most popular ones are
+    /// Any user, by dense ids of the user's items. For an empty list, the most popular items are
     /// recommended.
     Items(&'a [u32]),
 }

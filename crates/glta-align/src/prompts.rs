@@ -106,7 +106,8 @@ impl Prompts {
         self.texts.get(&user).map_or(&[], |texts| &texts.items)
     }
 
-    /// Returns the length of the variable part of a stage-2 prompt in bytes, to compare prompts.
+    /// Returns the length of the variable part of a stage-2 prompt in bytes, to compare the lengths
+    /// of prompts.
     pub(crate) fn item_length(&self, example: &ItemExample) -> Result<usize> {
         let texts = &self.item()?.descriptions;
         Ok(example.descriptions.iter().map(|&i| texts[i as usize].len()).sum())
@@ -160,8 +161,8 @@ impl Prompts {
 
     /// Renders a stage-3 prompt. `user` and `shown` are the soft tokens of the user (not used if
     /// the prompt has the user's number) and of the shown items. `slots` are the soft tokens of the
-    /// slots. With [`SlotPlacement::Last`] there are none, and the last `n_slots` positions are
-    /// read.
+    /// slots. With [`SlotPlacement::Last`] there are no soft tokens of slots, and the slots are the
+    /// last `n_slots` positions.
     pub(crate) fn user_row(
         &self,
         example: &UserExample,
@@ -280,7 +281,7 @@ fn place(mut pieces: Vec<Piece>, slots: &[u32], placement: SlotPlacement, n_slot
     }
 }
 
-/// Ends a prompt with its last slot, and returns it with the positions of the slots.
+/// Truncates a prompt after its last slot, and returns it with the positions of the slots.
 fn up_to_last(mut pieces: Vec<Piece>, slots: &[u32]) -> Row {
     let is_slot = |piece: &Piece| matches!(piece, Piece::Soft(soft) if slots.contains(soft));
     pieces.truncate(pieces.iter().rposition(is_slot).map_or(0, |last| last + 1));

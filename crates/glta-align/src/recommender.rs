@@ -114,9 +114,9 @@ impl Recommender {
     /// loaded with the `llm` options of [`Config::of_run`]. The prompts are those of the run.
     ///
     /// # Errors
-    /// Returns [`Error::OtherCheckpoint`] if `language` is another checkpoint. Returns an error if
-    /// the run is unfinished, its files are damaged, or the language model has another number of
-    /// layers.
+    /// Returns [`Error::OtherCheckpoint`] if `language` is not the checkpoint of the run. Returns
+    /// an error if the run is unfinished, its files are damaged, or the language model has a
+    /// different number of layers than the run used.
     pub fn open_with(dir: impl AsRef<Path>, language: &LanguageModel) -> Result<Self> {
         Self::opened(dir.as_ref(), Some(language))
     }
@@ -127,7 +127,8 @@ impl Recommender {
         Ok(Self::new(model, data).in_folder(dir))
     }
 
-    /// Returns the same model with another decoder for its slots. The result cannot grow.
+    /// Returns the same model with a different decoder for its slots. The result does not share the
+    /// state of [`grow`](Self::grow), so methods that need this state return an error.
     pub fn with_decoder(&self, decoder: Decoder) -> Self {
         let model = match &self.model {
             Model::Linear(lists) => Model::Linear(Box::new(lists.with_decoder(decoder))),
@@ -209,8 +210,8 @@ impl Recommender {
     }
 
     /// Returns the best `k` items for each of `people` among those that `options` allow, or fewer
-    /// if there are no others. All known items of a user count, including validation items. A user
-    /// without items gets the most popular items.
+    /// if no others are allowed. The list of a known user is computed from all known items,
+    /// including validation items. A user without items gets the most popular items.
     ///
     /// ```no_run
     /// # use glta_align::{ListOptions, Person, Recommender};
@@ -418,8 +419,8 @@ impl Recommender {
         }
     }
 
-    /// Returns whether a growing recommender adds a new item by solving a few small systems.
-    /// Otherwise it is fitted again.
+    /// Returns whether a growing recommender updates its linear model with a new item by solving a
+    /// few small linear systems. Otherwise, the linear model is fitted again.
     pub fn grows_in_place(&self) -> bool {
         let form = self.growth.as_ref().map(|growth| growth.growing.model().report().form);
         matches!(form, Some(Form::Local { rank: 0, .. }))
@@ -455,7 +456,8 @@ impl Recommender {
     }
 
     /// Returns one list for each of several users, in order, like
-    /// [`recommend_for_items`](Self::recommend_for_items).
+    /// [`recommend_for_items`](Self::recommend_for_items). An entry of `people` contains the items
+    /// of one user.
     ///
     /// # Errors
     /// Returns [`Error::UnknownItem`] if an item is unknown.

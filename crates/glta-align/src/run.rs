@@ -73,7 +73,8 @@ pub struct Run {
     linear_seconds: OnceLock<f64>,
 }
 
-/// Returns an error if the data or the configuration are invalid, or cannot be combined.
+/// Returns an error if the data or the configuration are invalid, or if no form of the linear model
+/// that the configuration selects is possible for the data.
 fn check(data: &RunData, config: &Config) -> Result<()> {
     config.validate()?;
     data.validate()?;
@@ -102,13 +103,13 @@ impl Run {
         Self::create_on(Arc::new(Alone), dir, data, config)
     }
 
-    /// Creates a run on several ranks, which must all make the same calls with the same arguments.
-    /// The ranks divide the users, and need a shared folder, which only rank 0 writes. With the
-    /// same batch size any number of ranks gives the same result, and a run can be resumed with
-    /// another number.
+    /// Creates a run on several ranks. All ranks must make the same calls with the same arguments.
+    /// The ranks divide the users, and need a shared folder, to which only rank 0 writes. With the
+    /// same batch size, any number of ranks gives the same result, and a run can be resumed on a
+    /// different number of ranks.
     ///
-    /// A rank that gets an error must end the others ([`Communicator::abort`]), because they wait
-    /// for it.
+    /// A rank that gets an error must end the other ranks with [`Communicator::abort`], because
+    /// they wait for it.
     ///
     /// # Errors
     /// Returns the errors of [`create`](Self::create), and [`Error::Comm`] if another rank fails.
@@ -136,7 +137,7 @@ impl Run {
     /// [`fit`](Self::fit) then needs the same language model and prompts.
     ///
     /// # Errors
-    /// Returns an error if the folder has no run, or a run with other data or another
+    /// Returns an error if the folder contains no run, or a run with different data or a different
     /// configuration. Returns an error if the folder is in use by another process or cannot be
     /// written.
     pub fn resume(
@@ -184,8 +185,8 @@ impl Run {
     /// Uses the given node embeddings instead of training them in stage 1.
     ///
     /// # Errors
-    /// Returns an error if the embeddings have other numbers of users or items, or if the folder
-    /// cannot be written.
+    /// Returns an error if the numbers of users or items of the embeddings differ from those of the
+    /// run's data, or if the folder cannot be written.
     pub fn set_nodes(&self, embeddings: &NodeEmbeddings) -> Result<()> {
         check_embeddings(embeddings, &self.data.train)?;
         self.folder.write(NODES, |path| Ok(embeddings.save(path)?))
@@ -198,8 +199,9 @@ impl Run {
         self
     }
 
-    /// Uses the given vectors of the item texts instead of computing them. The method whitens and
-    /// concatenates them. If `encoders` is empty, the run has no text vectors.
+    /// Uses the given vectors of the item texts instead of computing them. The method whitens the
+    /// vectors of each encoder and concatenates them. If `encoders` is empty, the run has no text
+    /// vectors.
     ///
     /// # Errors
     /// Returns an error if the numbers of items differ, or if the folder cannot be written.
@@ -246,7 +248,8 @@ impl Run {
         names.filter(|name| from.join(name).exists()).try_for_each(|name| self.copy(&name, from))
     }
 
-    /// Uses the given linear model, which must belong to the run's data and text vectors.
+    /// Uses the given linear model instead of fitting one. It must have been fitted on the run's
+    /// data and text vectors.
     ///
     /// # Errors
     /// Returns an error if the folder cannot be written.
@@ -409,7 +412,7 @@ impl Run {
         })
     }
 
-    /// Returns the saved result of stage 1, or runs the stage.
+    /// Returns the node embeddings that stage 1 saved, or runs the stage.
     fn embeddings(&self, progress: &mut dyn Progress<Event>) -> Result<NodeEmbeddings> {
         if !self.folder.has(NODES)? {
             let lightgcn = LightGcn::new(self.config.graph.clone())?;

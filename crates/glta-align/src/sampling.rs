@@ -20,8 +20,8 @@ pub(crate) struct UserExample {
     pub(crate) targets: Vec<u32>,
     /// Whether the prompt contains the user's texts.
     pub(crate) texts: bool,
-    /// Items whose tokens are added to the inputs of the second and later slots, in order. Slots
-    /// after them get none.
+    /// Items whose tokens are added to the inputs of the second and later slots, in order. The
+    /// inputs of the remaining slots get no item token.
     pub(crate) fed: Vec<u32>,
 }
 
@@ -85,8 +85,8 @@ pub(crate) fn user_example(
     Some(UserExample { user: Some(user), context, shown, targets, texts, fed: Vec::new() })
 }
 
-/// Returns the example of a user for whom a list is made. The user token contains all context
-/// items, and a fixed random part of them is shown.
+/// Returns the example of a user for whom a list is made. The user token is computed from all
+/// context items, and a fixed random part of them is shown.
 pub(crate) fn inference_example(
     user: Option<u32>,
     context: &[u32],

@@ -23,7 +23,7 @@ pub enum Similarity {
     CoInteractions,
 }
 
-/// Data for similar items that are read or computed on first use.
+/// Data for finding similar items, read or computed on first use.
 #[derive(Debug, Default)]
 pub(crate) struct Similar {
     /// Folder of the run, from which text vectors are read.
@@ -83,7 +83,8 @@ pub(crate) fn by_text<'a>(
         .collect()
 }
 
-/// Returns the items that have common users with an item, with their normalised number.
+/// Returns the items that have users in common with an item, each with the normalised number of
+/// common users.
 pub(crate) fn by_people(train: &Interactions, users_of: &Interactions, item: u32) -> Vec<Ranked> {
     let mut both: FxHashMap<u32, u32> = FxHashMap::default();
     for &user in users_of.items(item) {

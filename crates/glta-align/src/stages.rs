@@ -215,7 +215,8 @@ impl Stage for UserStage<'_> {
 }
 
 /// Chooses the factor of the correction with the best validation N@10. Returns `None` without a
-/// linear model or without validation items. The model then uses the factor if there is only one.
+/// linear model or without validation items. The factor of the model is then the only configured
+/// one, or 1 if several are configured.
 pub(crate) fn choose_mix(
     model: &Glta,
     data: &RunData,

@@ -47,8 +47,8 @@ struct Header {
 }
 
 impl Header {
-    /// Returns whether texts with this header can be used for `wanted`, which may need only one of
-    /// both kinds.
+    /// Returns whether texts with this header can be used for `wanted`, which may need only
+    /// profiles or only predictions.
     fn serves(&self, wanted: &Self) -> bool {
         let same = |own: &Option<String>, other: &Option<String>| other.is_none() || own == other;
         let part = |header: &Self| {
@@ -154,7 +154,7 @@ pub fn read_texts(path: impl AsRef<Path>) -> Result<BTreeMap<u32, UserTexts>> {
 }
 
 /// Returns an error if the texts belong to another model, other prompts or other settings. Removes
-/// an incomplete last line of a killed process.
+/// an incomplete last line, which a killed process may leave.
 fn repair(path: &Path, header: &Header) -> Result<()> {
     let (found, whole, _) = parse(path)?;
     if !found.serves(header) {

@@ -35,14 +35,16 @@ pub enum Preset {
     Default,
     /// The whole method: graph pretraining, both alignments, and the prompt path as a correction of
     /// the linear model. In the prompt only the user token represents the user. Item tokens and
-    /// written texts are disabled, because they were not better and took most of the time.
+    /// written texts are disabled, because they did not improve the results and took most of the
+    /// time.
     Full,
     /// The paper's complete form, trained without leaks: [`Config::complete`] of
     /// [`Full`](Self::Full).
     Complete,
-    /// The most literal reading of the paper that can work. All training items are both shown and
-    /// targets. The user token is the trained user embedding, slots have only learned vectors, the
-    /// head is free, each slot has one random target, and weights are not averaged.
+    /// The most literal reading of the paper that can work. Every training item is both shown in
+    /// the prompt and a target. The user token is projected from the trained user embedding. The
+    /// input of a slot is only its learned vector. The head is free, each slot has one random
+    /// target, and weights are not averaged.
     Paper,
 }
 
@@ -172,7 +174,8 @@ impl Config {
         config
     }
 
-    /// Returns the defaults of all parts, with the settings that depend only on the density.
+    /// Returns a configuration in which all parts have their defaults, except for the settings that
+    /// depend only on the density.
     fn parts(density: Density) -> Self {
         let (layers, l2) = match density {
             // Four layers keep a run short; the complete model still writes the texts.

@@ -26,7 +26,7 @@ use crate::{Error, Result};
 
 pub(crate) use logits::{add_scaled, log_softmax};
 
-/// The error for a language model without prompts, which no configuration allows.
+/// The error for a backbone that needs prompts without prompts, which only a bug can cause.
 const NO_PROMPTS: Error = Error::Internal("a model with a language model has no prompts");
 
 /// The model of GLTA: projectors, slots and head, with the frozen nodes and language model.
@@ -46,7 +46,8 @@ pub(crate) struct Glta {
 }
 
 impl Glta {
-    /// Creates a model with initial weights. `prompts` may only be `None` for [`Backbone::None`].
+    /// Creates a model with initial weights. Returns an error if `prompts` is `None` and the
+    /// backbone is not [`Backbone::None`].
     pub(crate) fn new(
         config: &Config,
         nodes: Arc<Nodes>,
@@ -86,7 +87,7 @@ impl Glta {
         })
     }
 
-    /// Returns a model with the same weights and another decoder.
+    /// Returns a model with the same weights and a different decoder.
     pub(crate) fn with_decoder(&self, decoder: Decoder) -> Self {
         let mut model = self.clone();
         model.config.model.decoder = decoder;
@@ -111,8 +112,8 @@ impl Glta {
         parameters
     }
 
-    /// Returns the parameters of stage 3: the user projector, the slots and the head. Without a
-    /// stage 2 they also include the item projector.
+    /// Returns the parameters of stage 3: the user projector, the slots and the head. If stage 2 is
+    /// disabled, they also include the item projector.
     pub(crate) fn user_parameters(&self) -> Parameters {
         let model = &self.config.model;
         let mut parameters = Parameters::new();
@@ -130,7 +131,8 @@ impl Glta {
         parameters
     }
 
-    /// Returns whether the user prompt can affect the slots.
+    /// Returns whether the user prompt can affect the hidden states of the slots: the model has a
+    /// backbone, and the slots do not precede the user's part of the prompt.
     fn runs_prompt(&self) -> bool {
         self.prompts.is_some()
             && self.config.backbone != Backbone::None
