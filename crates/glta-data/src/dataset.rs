@@ -192,8 +192,8 @@ impl Dataset {
         self.timestamps.as_deref()
     }
 
-    /// Returns the report on rows and values that reading and filtering omitted, merged or did not
-    /// find.
+    /// Returns the report on rows and values that reading and filtering omitted or merged, or that
+    /// were missing.
     pub fn report(&self) -> &Report {
         &self.report
     }

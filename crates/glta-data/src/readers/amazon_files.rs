@@ -94,7 +94,8 @@ fn among(text: &str, names: &[&str]) -> String {
     if names.is_empty() { String::new() } else { format!("{text} {}", names.join(", ")) }
 }
 
-/// Finds the metadata of a category, which may also be named by its 5-core (`Gift_Cards_5`).
+/// Finds the file of metadata of a category. `category` may be the name of its 5-core, such as
+/// `Gift_Cards_5`.
 fn meta<'n>(source: &Source, metas: &[&'n str], category: &str) -> Result<&'n str> {
     let of = |name: &str| {
         let name = name.strip_prefix("meta_").unwrap_or(name);

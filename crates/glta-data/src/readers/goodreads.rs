@@ -41,11 +41,11 @@ impl Default for GoodreadsConfig {
 /// `goodreads_books*.json` and `goodreads_interactions*.json` (or else `goodreads_reviews*.json`),
 /// for all books or one genre, plain or gzipped. Interactions may also be the publishers'
 /// `goodreads_interactions.csv`. This file numbers books differently, so it needs
-/// `book_id_map.csv`. Without `user_id_map.csv` users keep their numbers.
+/// `book_id_map.csv`. Without `user_id_map.csv`, the numbers of the users are their raw ids.
 ///
 /// Only the ids are mandatory in a record. Items have `title`, `description` and, if known, genres
-/// and a text `shelves`, without markup and with decoded entities. A rating of 0 means that there
-/// is none. The time of an interaction is when the user put the book on a shelf.
+/// and a text `shelves`, without markup and with decoded entities. A rating of 0 counts as no
+/// rating. The time of an interaction is the time at which the user put the book on a shelf.
 ///
 /// # Errors
 /// Returns an error if a file is missing, several files match, or a line is invalid.
@@ -150,7 +150,7 @@ struct Book {
 #[derive(Deserialize)]
 struct Shelf {
     name: String,
-    /// Number of readers, which the file has in quotes.
+    /// Number of readers, which the file contains as a string.
     count: RawId,
 }
 

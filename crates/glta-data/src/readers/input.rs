@@ -82,7 +82,7 @@ impl Source {
         name.to_owned()
     }
 
-    /// Returns all file names. Those in an archive are without their folders.
+    /// Returns all file names. The names in an archive are returned without their folders.
     pub(crate) fn file_names(&self) -> impl Iterator<Item = &str> {
         let files = self.names.iter().filter(|name| {
             !name.ends_with(['/', '\\']) && (self.zipped || self.path.join(name).is_file())

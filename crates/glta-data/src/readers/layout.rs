@@ -134,7 +134,7 @@ pub(crate) fn rating_and_time(
 
 /// A count of the users that have several rows in a file of lists.
 pub(crate) struct RepeatedUsers {
-    /// Whether the layout was recognised, not configured.
+    /// Whether the layout was recognised instead of configured.
     guessed: bool,
     /// Line of each user's first row, or 0.
     first: Vec<u64>,

@@ -31,7 +31,7 @@ use sniff::Sample;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TableConfig {
-    /// Whether the first row has the names of the columns.
+    /// Whether the first row contains the names of the columns.
     pub header: Option<bool>,
     /// Separator between two fields.
     pub separator: Option<Separator>,
@@ -46,7 +46,7 @@ pub struct TableConfig {
 /// Comments (`#` or `%`) before the first row, empty lines, a byte order mark and repetitions of
 /// the header are skipped. If a file starts with a comment, later lines that start with `#` are
 /// comments too. Lines end with `\n`, `\r\n` or `\r`. Spaces around a field are removed. All rows
-/// have as many fields as the first, not counting empty ones at the end.
+/// must have as many fields as the first row, not counting empty fields at the end.
 ///
 /// ```
 /// use glta_data::readers::{Column, Table, TableConfig};
@@ -160,8 +160,8 @@ impl<'a> Table<'a> {
         Ok(())
     }
 
-    /// Returns the names of the columns, and none without a header. For JSON lines they are the
-    /// keys in the first 64 KB and in the rows read since.
+    /// Returns the names of the columns, and an empty slice for a table without a header. For JSON
+    /// lines they are the keys in the first 64 KB and in the rows read since.
     pub fn columns(&self) -> &[String] {
         &self.columns
     }
@@ -208,9 +208,9 @@ impl<'a> Table<'a> {
     /// Reads the next row. Returns `None` at the end of the table.
     ///
     /// # Errors
-    /// Returns [`Error::Line`] if a row has another number of fields than the first, a quote that
-    /// is not closed, text after a closing quote, a carriage return inside a line, or an invalid
-    /// object. Returns [`Error::Io`] if reading fails.
+    /// Returns [`Error::Line`] if a row has a different number of fields than the first row, a
+    /// quote that is not closed, text after a closing quote, a carriage return inside a line, or an
+    /// invalid object. Returns [`Error::Io`] if reading fails.
     #[inline]
     pub fn next_row(&mut self) -> Result<Option<Row<'_>>> {
         loop {
@@ -282,7 +282,7 @@ impl<'a> Table<'a> {
         &self.sample
     }
 
-    /// Allows rows with any number of fields, which lists of items have.
+    /// Allows rows with any number of fields, as in files with one list of items per row.
     pub fn allow_ragged(&mut self) {
         self.ragged = true;
     }

@@ -32,8 +32,8 @@ pub(crate) struct Recognised {
     pub(crate) keys: Vec<String>,
 }
 
-/// Recognises the format of a file by its first bytes `head`. `whole` means that they are the whole
-/// file.
+/// Recognises the format of a file by its first bytes `head`. `whole` is true if `head` is the
+/// whole file.
 pub(crate) fn recognise(
     file: &str,
     head: &[u8],
@@ -246,7 +246,7 @@ fn choose(with: impl Fn(Separator) -> (Rows, Sample)) -> (Rows, Sample) {
     best.unwrap_or_else(blanks)
 }
 
-/// Returns whether the first row has the names of the columns.
+/// Returns whether the first row contains the names of the columns.
 fn is_header(sample: &Sample) -> bool {
     let [first, rest @ ..] = sample.as_slice() else {
         return false;
