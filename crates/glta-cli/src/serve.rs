@@ -69,7 +69,7 @@ pub struct ServeArgs {
         help_heading = "Limits"
     )]
     batch_wait: u64,
-    /// Milliseconds until a request gets status 504.
+    /// Milliseconds after which a request without an answer gets status 504.
     #[arg(
         long,
         value_name = "MS",
@@ -89,15 +89,17 @@ pub struct ServeArgs {
     /// `https://shop.example`; the flag may be repeated, and * means all origins.
     #[arg(long, value_name = "ORIGIN", help_heading = "Writes")]
     allow_origin: Vec<String>,
-    /// Maximum number of connections; a new one beyond this number closes the one that has waited
-    /// longest.
+    /// Maximum number of connections; a new connection beyond this number closes the one that has
+    /// waited longest for a complete request.
     #[arg(long, default_value_t = ServeConfig::default().connections, help_heading = "Connections")]
     connections: usize,
-    /// Milliseconds until the head of a request must be complete.
+    /// Maximum time in milliseconds until the head of a request is complete; a connection that
+    /// takes longer is closed.
     #[arg(long, value_name = "MS", default_value_t = ServeConfig::default().head_ms,
         help_heading = "Connections")]
     head_timeout: u64,
-    /// Milliseconds until the body of a request must be complete.
+    /// Maximum time in milliseconds until the body of a request is complete; a request that takes
+    /// longer gets status 408.
     #[arg(long, value_name = "MS", default_value_t = ServeConfig::default().body_ms,
         help_heading = "Connections")]
     body_timeout: u64,
@@ -105,8 +107,8 @@ pub struct ServeArgs {
     #[arg(long, value_name = "MS", default_value_t = ServeConfig::default().unread_ms,
         help_heading = "Connections")]
     unread_timeout: u64,
-    /// Milliseconds that a shutdown waits for complete requests; a second signal ends the process
-    /// at once.
+    /// Maximum time in milliseconds that a shutdown takes to answer the complete requests; a second
+    /// signal ends the process at once.
     #[arg(long, value_name = "MS", default_value_t = ServeConfig::default().drain_ms,
         help_heading = "Connections")]
     drain: u64,

@@ -31,7 +31,7 @@ pub(super) struct QuantizeArgs {
     /// Fraction of the mean diagonal of the Hessian that is added to the diagonal.
     #[arg(long, default_value_t = 0.05, help_heading = "Format")]
     damp: f64,
-    /// File of plain text that is similar to the model's inputs.
+    /// File of plain text for the calibration, similar to the model's inputs.
     #[arg(long, help_heading = "Calibration")]
     calibration: PathBuf,
     /// Number of tokens per calibration text.

@@ -34,18 +34,20 @@ pub struct LightgcnArgs {
     /// TOML file of LightGCN settings.
     #[arg(long, value_name = "FILE", help_heading = "Settings")]
     pub(super) config: Option<PathBuf>,
-    /// Set one field, after the file, such as layers=2 (repeatable).
+    /// Set one field of the configuration after --config is applied, such as layers=2; the flag may
+    /// be repeated.
     #[arg(long = "set", value_name = "FIELD=VALUE", help_heading = "Settings")]
     pub(super) set: Vec<String>,
     /// TOML file with lists of values; every combination is trained, and the best on validation
     /// data is kept.
     #[arg(long, value_name = "FILE", help_heading = "Settings")]
     pub(super) search: Option<PathBuf>,
-    /// File of initial layer-0 embeddings, which replace the random ones.
+    /// File of initial layer-0 embeddings, such as layer0.safetensors of an earlier run, which
+    /// replace the random ones.
     #[arg(long, value_name = "FILE", help_heading = "Settings")]
     pub(super) start: Option<PathBuf>,
-    /// Without validation data: evaluate on the test data during training, for the curve; no
-    /// setting is chosen by it.
+    /// If there are no validation data, evaluate on the test data during training, to plot the
+    /// curve; the results choose no setting and do not stop training.
     #[arg(long, help_heading = "Settings")]
     pub(super) watch_test: bool,
     /// Number of threads [default: all cores]
