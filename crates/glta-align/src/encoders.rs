@@ -108,7 +108,7 @@ impl ItemVectors {
     /// Fits [`TfIdf`] on the texts and computes their vectors.
     ///
     /// # Errors
-    /// Returns an error if a setting is invalid, if the texts have no common words, or if all texts
+    /// Returns an error if a setting is invalid, if no word occurs in enough texts, or if all texts
     /// have the same words.
     pub fn tf_idf(texts: &[impl AsRef<str> + Sync], config: &TfIdfConfig) -> Result<Self> {
         Self::tf_idf_with(texts, config, &mut Silent)

@@ -41,8 +41,8 @@ pub(crate) fn whitening_file(nth: usize) -> String {
     format!("whitening-{nth}.safetensors")
 }
 
-/// The folder of a run, which rank 0 locks until it is dropped. All ranks read from the folder, but
-/// only rank 0 writes.
+/// The folder of a run, which rank 0 keeps locked until this value is dropped. All ranks read from
+/// the folder, but only rank 0 writes.
 #[derive(Debug)]
 pub(crate) struct RunFolder {
     path: PathBuf,

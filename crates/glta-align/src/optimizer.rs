@@ -126,8 +126,8 @@ pub(crate) fn learning_rate(config: &TrainConfig, step: u64, total: u64) -> f64 
     config.learning_rate * ratio
 }
 
-/// Moves the average of the weights towards the current ones. The decay increases with the steps,
-/// so that the first weights do not dominate a short run.
+/// Moves the average of the weights towards the current weights. The decay increases with the
+/// steps, so that the first weights do not dominate a short run.
 pub(crate) fn update_average(
     average: &mut Tensors,
     parameters: &Parameters,

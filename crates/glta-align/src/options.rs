@@ -53,7 +53,7 @@ impl ListOptions {
         self
     }
 
-    /// Restricts the list to the given items. Further calls allow further items.
+    /// Restricts the list to the given items. Repeated calls allow the union of their items.
     #[must_use]
     pub fn among(mut self, items: impl IntoIterator<Item = u32>) -> Self {
         self.among.get_or_insert_default().extend(items);

@@ -186,9 +186,9 @@ impl Prompts {
         Ok(place(pieces, slots, self.placement, n_slots))
     }
 
-    /// Renders the part of the prompt after the opening, with the soft tokens in order. Text gets
-    /// the same token ids as in the whole prompt: it is tokenised together with the static text
-    /// before it, or as a continuation after soft tokens.
+    /// Renders the part of the prompt after the opening, with the soft tokens in order. Each text
+    /// is tokenised together with the static text before it, or as a continuation after soft
+    /// tokens, so that its token ids are those of the whole prompt.
     fn pieces<'a>(
         &self,
         template: &str,
@@ -232,8 +232,8 @@ struct Opening {
 }
 
 impl Opening {
-    /// Computes the opening of a template. With `soft`, soft tokens follow the static text, which
-    /// is then tokenised alone.
+    /// Computes the opening of a template. If `soft` is true, soft tokens follow the static text,
+    /// which is then tokenised alone.
     fn new(language: &LanguageModel, template: &str, soft: bool) -> Result<Self> {
         let fixed = Templates::static_prefix(template);
         let mut ids = language.tokenizer.encode(fixed, true)?;
@@ -249,7 +249,8 @@ impl Opening {
         Ok(Self { ids, tail, prefix })
     }
 
-    /// Returns the ids of the static text and `leading`, without the ids of the opening.
+    /// Returns the token ids of the static text `fixed` and the text `leading` after it, without
+    /// the ids of the opening.
     fn continued(&self, language: &LanguageModel, fixed: &str, leading: &str) -> Result<Vec<u32>> {
         if leading.is_empty() {
             return Ok(self.tail.clone());

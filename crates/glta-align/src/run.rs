@@ -41,7 +41,7 @@ use crate::{Error, Result};
 const ALIGNED: &str = "aligned.safetensors";
 
 /// A training run in one folder. An interrupted run can be [resumed](Self::resume) at any point. On
-/// the same number of threads the results are those of an uninterrupted run.
+/// the same number of threads, the results are those of an uninterrupted run.
 ///
 /// ```
 /// # use glta_align::{Backbone, Config, Recommender, Run, RunData};
@@ -90,7 +90,7 @@ impl Run {
         dir.as_ref().join(CONFIG).exists()
     }
 
-    /// Creates a run in `dir`, which is created if it does not exist.
+    /// Creates a run in `dir`. The folder is created if it does not exist.
     ///
     /// # Errors
     /// Returns an error if the data or the configuration are invalid, or if the folder contains a
@@ -294,9 +294,10 @@ impl Run {
         self.folder.write(name, |path| write_whole(path, &read(&from.join(name))?))
     }
 
-    /// Runs all stages that are not finished, and saves the recommender. `language` is optional for
-    /// [`Backbone::None`], and without a [prompt path](crate::ModelConfig::prompt) if the text
-    /// vectors exist.
+    /// Runs all stages that are not finished, and saves the recommender. `language` may be `None`
+    /// for [`Backbone::None`]. It may also be `None` without a [prompt
+    /// path](crate::ModelConfig::prompt), if the text vectors exist or no language model encodes
+    /// the texts.
     ///
     /// # Errors
     /// Returns an error if the checkpoint or the prompts are not those of the run, and the errors

@@ -48,7 +48,7 @@ pub(crate) fn text_items(train: &[u32], user: u32, config: &TextsConfig, seed: u
 /// Splits a user's training items into context and targets. Returns `None` if one of them would be
 /// empty.
 ///
-/// With [`TargetRule::Hidden`] context and targets are disjoint, and the items of `text_items`
+/// With [`TargetRule::Hidden`], context and targets are disjoint, and the items of `text_items`
 /// (ascending) are always context.
 pub(crate) fn user_example(
     user: u32,
@@ -101,7 +101,8 @@ pub(crate) fn inference_example(
 }
 
 /// Draws prompts of `per_prompt` items, with shuffled descriptions. The prompts together contain
-/// every item of `items` once. The last prompt is filled with items that are drawn again.
+/// every item of `items` once. If the last prompt is not full, it is filled with further random
+/// items.
 pub(crate) fn item_examples(
     items: &[u32],
     per_prompt: usize,

@@ -196,7 +196,7 @@ pub fn finish_for_serving(
     finished.fit_with(language, progress)
 }
 
-/// Returns the number of graph epochs that is best on the validation part.
+/// Returns the number of epochs of graph pretraining that is best on the validation part.
 fn graph_epochs(
     config: &Config,
     data: &RunData,

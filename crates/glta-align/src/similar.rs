@@ -16,7 +16,7 @@ use crate::Result;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Similarity {
-    /// The cosine of the text vectors of both items, also for cold items.
+    /// The cosine of the text vectors of both items. It is also defined for cold items.
     #[default]
     Text,
     /// The number of common users, normalised: `common / √(users of one · users of the other)`.
@@ -57,8 +57,8 @@ impl Similar {
     }
 }
 
-/// Returns the cosines between one item and all others of `items` items. Returns no items if the
-/// item has no text.
+/// Returns the cosines between one item and every other item of a catalogue of `items` items.
+/// Returns no items if the item has no text.
 pub(crate) fn by_text<'a>(
     items: usize,
     vector: impl Fn(u32) -> &'a [f32] + Sync,

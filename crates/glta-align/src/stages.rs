@@ -275,8 +275,8 @@ pub(crate) fn choose_mix(
     Ok(best(found))
 }
 
-/// Draws one random target per slot. If there are fewer targets than slots, the last slots have
-/// none.
+/// Draws one random target per slot, without replacement. If there are fewer targets than slots,
+/// the last slots get none.
 fn sampled_slots(targets: &[u32], slots: usize, rng: &mut impl Rng) -> Vec<Vec<u32>> {
     let mut drawn = targets.to_vec();
     drawn.shuffle(rng);

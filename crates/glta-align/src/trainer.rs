@@ -257,7 +257,7 @@ impl Run {
         write_tensors(path, &tensors, &metadata)
     }
 
-    /// Loads the checkpoint of this stage, if there is one.
+    /// Loads the training checkpoint of this stage, if there is one.
     fn load(stage: &dyn Stage, comm: &dyn Communicator, path: &Path) -> Result<Option<Self>> {
         if !comm.root_says(path.exists())? {
             return Ok(None);

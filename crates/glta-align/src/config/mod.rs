@@ -182,8 +182,8 @@ pub enum UserNode {
     /// The node that one step through the frozen graph computes from the context items, `Σ e_i /
     /// √deg_i`. It also exists for users who are not in the training data.
     Context,
-    /// The user's LightGCN embedding, which was fitted on the targets themselves. The task is then
-    /// partly copying, and the model overfits.
+    /// The user's LightGCN embedding, which was fitted on the targets themselves. The model then
+    /// learns in part to copy the targets from the embedding, and overfits.
     Embedding,
 }
 
@@ -275,7 +275,8 @@ pub enum Recompute {
     /// than half of its free memory. This is the default.
     #[default]
     Auto,
-    /// Recomputation for all batches. Memory grows by one hidden state per token and layer.
+    /// Recomputation for all batches. The forward pass then keeps only one hidden state per token
+    /// and layer.
     Always,
     /// No recomputation. Training is about a third faster than with [`Always`](Self::Always).
     Never,

@@ -26,7 +26,7 @@ use crate::{Error, Result};
 
 pub(crate) use logits::{add_scaled, log_softmax};
 
-/// The error for a backbone that needs prompts without prompts, which only a bug can cause.
+/// The error if the backbone needs prompts but the model has none, which only a bug can cause.
 const NO_PROMPTS: Error = Error::Internal("a model with a language model has no prompts");
 
 /// The model of GLTA: projectors, slots and head, with the frozen nodes and language model.
@@ -173,13 +173,15 @@ impl Glta {
         }
     }
 
-    /// Returns the relative lengths of the prompts of stage 2, by which ranks divide them.
+    /// Returns the relative lengths of the prompts of stage 2, by which the prompts are divided
+    /// evenly among the ranks.
     pub(crate) fn item_lengths(&self, examples: &[ItemExample]) -> Result<Vec<usize>> {
         let length = |example| self.prompts.as_ref().map_or(Ok(0), |p| p.item_length(example));
         examples.iter().map(length).collect()
     }
 
-    /// Returns the relative lengths of the prompts of stage 3, by which ranks divide them.
+    /// Returns the relative lengths of the prompts of stage 3, by which the prompts are divided
+    /// evenly among the ranks.
     pub(crate) fn user_lengths(&self, examples: &[UserExample]) -> Vec<usize> {
         let length = |example| self.prompts.as_ref().map_or(0, |p| p.user_length(example));
         examples.iter().map(length).collect()
@@ -205,7 +207,7 @@ impl Glta {
     }
 
     /// Returns the number of slots whose highest logit, among the items shown, is that of the item
-    /// to name. By chance the share of these slots is one over the number of items shown.
+    /// to name. By chance, the share of these slots is one over the number of items shown.
     pub(crate) fn item_matches(&self, examples: &[ItemExample]) -> Result<usize> {
         let mut shown: Vec<u32> = examples.iter().flat_map(|e| e.items.iter().copied()).collect();
         shown.sort_unstable();
