@@ -149,7 +149,7 @@ impl Dataset {
         &self.name
     }
 
-    /// Returns the same data under another name.
+    /// Returns the same data under a different name.
     pub fn with_name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
         self

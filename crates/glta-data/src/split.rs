@@ -16,8 +16,8 @@ pub enum SplitMethod {
     /// no other effect.
     LeaveOneOut,
     /// The test part is the latest share of each user's items, and the validation part the latest
-    /// share of the remaining items. This rule needs times. At equal times the higher item id
-    /// counts as later.
+    /// share of the remaining items. This rule needs times. At equal times, the item with the
+    /// higher id counts as later.
     Temporal,
 }
 
@@ -27,8 +27,8 @@ pub enum SplitMethod {
 /// = n − test` items, `valid = round(m · valid_ratio)` are held out for validation. Halves are
 /// rounded to the nearest even number. To include short histories, a ratio above 0 holds out at
 /// least one test item if a user has two items, and at least one validation item if three remain
-/// after testing. A user always keeps a training item. On MovieLens 100K the default gives 71,981
-/// training, 8,019 validation and 20,000 test interactions.
+/// after testing. A user always keeps a training item. On MovieLens 100K, the default settings give
+/// 71,981 training, 8,019 validation and 20,000 test interactions.
 ///
 /// ```
 /// use glta_data::{SplitConfig, SplitMethod};
@@ -172,7 +172,7 @@ impl Split {
 
     /// Creates a split from a published training and test matrix. The share `valid_ratio` of each
     /// user's training items is moved to the validation part at random, rounded as [`SplitConfig`]
-    /// describes. With a ratio of 0 the validation part is empty.
+    /// describes. With a ratio of 0, the validation part is empty.
     ///
     /// # Errors
     /// Returns an error if the ratio is outside `[0, 1)` or the matrices have different sizes.

@@ -13,8 +13,8 @@ use crate::dataset::Collector;
 use crate::report::FileReport;
 use crate::{Dataset, Error, Item, Result};
 
-/// Reads Amazon reviews of 2014, 2018 or 2023 in the publishers' format. A folder has a file of
-/// reviews and a file of metadata (`meta_*`) as JSON lines (in 2014 Python dicts), plain or
+/// Reads Amazon reviews of 2014, 2018 or 2023 in the publishers' format. A folder contains a file
+/// of reviews and a file of metadata (`meta_*`) as JSON lines (in 2014, Python dicts), plain or
 /// gzipped. The function also reads a folder with a `*.item.json`, the processed form of the
 /// MiniOneRec project.
 ///

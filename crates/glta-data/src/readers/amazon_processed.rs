@@ -13,8 +13,8 @@ use super::table::{Column, Table, TableConfig};
 use crate::dataset::Collector;
 use crate::{Dataset, Result};
 
-/// Ending of the name of the items file, which is a JSON object from item index to the item's
-/// texts.
+/// Ending of the name of the items file, which contains a JSON object that maps the index of an
+/// item to its texts.
 pub(crate) const ITEMS: &str = ".item.json";
 
 #[derive(Deserialize)]

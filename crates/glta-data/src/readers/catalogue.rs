@@ -62,7 +62,8 @@ impl Catalogue {
         self
     }
 
-    /// Adds an item if it is needed. If an item is repeated, the first record counts.
+    /// Adds an item if it has interactions or if all items are kept. If an item is repeated, the
+    /// first record counts.
     pub(crate) fn add(&mut self, raw_id: &str, item: impl FnOnce() -> Item) -> Result<()> {
         self.records += 1;
         let Some(id) = self.collector.items.get(raw_id) else {

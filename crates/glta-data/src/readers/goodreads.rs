@@ -26,8 +26,8 @@ pub struct GoodreadsConfig {
     /// Minimum number of readers who put a book on the shelf that `genre` names. It applies only if
     /// there is no file of genres. Default 10.
     pub min_shelf_count: u32,
-    /// Whether books that a user only put on a shelf (`is_read` false) are omitted. They are about
-    /// half of the published rows. Default true.
+    /// Whether interactions with books that a user only put on a shelf (`is_read` false) are
+    /// omitted. They are about half of the published interactions. Default true.
     pub only_read: bool,
 }
 
@@ -37,11 +37,11 @@ impl Default for GoodreadsConfig {
     }
 }
 
-/// Reads the UCSD Book Graph (Wan & McAuley) in the publishers' format. A folder has the JSON lines
-/// `goodreads_books*.json` and `goodreads_interactions*.json` (or else `goodreads_reviews*.json`),
-/// for all books or one genre, plain or gzipped. Interactions may also be the publishers'
-/// `goodreads_interactions.csv`. This file numbers books differently, so it needs
-/// `book_id_map.csv`. Without `user_id_map.csv`, the numbers of the users are their raw ids.
+/// Reads the UCSD Book Graph (Wan & McAuley) in the publishers' format. A folder contains the
+/// JSON-lines files `goodreads_books*.json` and `goodreads_interactions*.json` (or else
+/// `goodreads_reviews*.json`), for all books or one genre, plain or gzipped. Interactions may also
+/// be the publishers' `goodreads_interactions.csv`. This file numbers books differently, so it
+/// needs `book_id_map.csv`. Without `user_id_map.csv`, the numbers of the users are their raw ids.
 ///
 /// Only the ids are mandatory in a record. Items have `title`, `description` and, if known, genres
 /// and a text `shelves`, without markup and with decoded entities. A rating of 0 counts as no

@@ -97,7 +97,7 @@ impl Source {
 
     /// Returns the name, without `.gz`, of the only file for which `fits` returns true.
     ///
-    /// In messages `expected` describes the file, and `field` is the setting that selects it.
+    /// In messages, `expected` describes the file, and `field` is the setting that selects it.
     pub(crate) fn one_file(
         &self,
         expected: &str,

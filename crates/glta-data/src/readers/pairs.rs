@@ -52,7 +52,7 @@ pub fn pairs(path: impl AsRef<Path>, config: &PairsConfig) -> Result<Dataset> {
 ///
 /// The data set has the interactions of both files. The validation part is empty, but
 /// [`Split::with_validation`] can fill it. A pair that is in both files counts as training only.
-/// Both files have the layout of the training file.
+/// The test file is read with the layout of the training file.
 ///
 /// # Errors
 /// Returns the errors of [`pairs`].

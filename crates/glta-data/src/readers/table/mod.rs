@@ -179,7 +179,7 @@ impl<'a> Table<'a> {
     /// Returns the index of a column, from 0.
     ///
     /// # Errors
-    /// Returns [`Error::Line`] with the existing columns if the table lacks this one.
+    /// Returns [`Error::Line`] with the existing columns if the table does not have this column.
     pub fn column(&self, column: &Column) -> Result<usize> {
         column.index(&self.columns, self.width).map_err(|problem| self.malformed(problem))
     }
@@ -340,7 +340,7 @@ pub struct Row<'r> {
     text: &'r [u8],
     ends: &'r [usize],
     gap: usize,
-    /// Indices of the fields that are lists or objects in a JSON object.
+    /// Indices of the fields whose JSON values are lists or objects.
     compound: &'r [usize],
 }
 
