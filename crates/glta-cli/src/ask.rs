@@ -15,7 +15,8 @@ use crate::{Result, outcome};
 /// Flags for the recommender and the format of the answer.
 #[derive(Debug, Clone, Args)]
 struct ModelArgs {
-    /// Folder of a recommender: the --out of `glta fit`, or a run in the folder of a seed.
+    /// Folder of a recommender: the --out of `glta fit`, or a run of an experiment, such as
+    /// seed-2024/glta in its --out.
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
     /// Print one JSON object per line.
@@ -70,7 +71,7 @@ pub struct RecommendArgs {
 pub struct SimilarArgs {
     #[command(flatten)]
     model: ModelArgs,
-    /// Raw id of the item to compare.
+    /// Raw id of the item to which similar items are searched.
     #[arg(long, value_name = "ITEM")]
     item: String,
     /// Kind of similarity.

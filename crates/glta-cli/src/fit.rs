@@ -214,8 +214,9 @@ impl FitArgs {
         Ok(dataset)
     }
 
-    /// Returns the fields of an item's text. The reader has renamed the columns of titles,
-    /// categories and descriptions.
+    /// Returns the fields of an item's text. The usual names of the columns of titles, categories
+    /// and descriptions select the fields `title`, `genres` and `description`, because the reader
+    /// has renamed these columns.
     fn texts(&self, dataset: &Dataset) -> Result<TextConfig> {
         if self.text.is_empty() {
             return Ok(TextConfig::default());

@@ -47,7 +47,7 @@ pub struct ServeArgs {
     /// Maximum number of items in a request.
     #[arg(long, default_value_t = ServeConfig::default().max_items, help_heading = "Limits")]
     max_items: usize,
-    /// Maximum size of a body in bytes.
+    /// Maximum size of the body of a request in bytes.
     #[arg(
         long,
         value_name = "BYTES",
@@ -55,7 +55,7 @@ pub struct ServeArgs {
         help_heading = "Limits"
     )]
     max_body: usize,
-    /// Maximum number of waiting requests; others get status 503.
+    /// Maximum number of waiting requests; further requests get status 503.
     #[arg(long, default_value_t = ServeConfig::default().queue, help_heading = "Limits")]
     queue: usize,
     /// Maximum number of requests that the model processes together.

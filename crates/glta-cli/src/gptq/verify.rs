@@ -115,7 +115,7 @@ fn compare_outputs(model: &Llama, reference: &Reference) -> Result<Outputs> {
     Ok(Outputs { hidden: hidden_err, logits: logits_err, greedy_equal })
 }
 
-/// Returns the most likely continuation of a prompt.
+/// Returns the greedy continuation of a prompt.
 fn greedy(model: &Llama, prompt: Vec<u32>, length: usize) -> Result<Vec<u32>> {
     let options =
         GenerateOptions { max_new_tokens: length, ignore_eos: true, ..Default::default() };
