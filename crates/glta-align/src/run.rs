@@ -233,7 +233,8 @@ impl Run {
         self.folder.write(VECTORS, |path| save_vectors(path, joined.view()))
     }
 
-    /// Uses the text vectors of another run with the same items and encoders, if it has any.
+    /// Copies the text vectors of the run in `from`, if it has any, instead of computing them. Call
+    /// this only if that run has the same items and encoders.
     ///
     /// # Errors
     /// Returns an error if a file cannot be read or written.
@@ -248,8 +249,8 @@ impl Run {
         names.filter(|name| from.join(name).exists()).try_for_each(|name| self.copy(&name, from))
     }
 
-    /// Uses the given linear model instead of fitting one. It must have been fitted on the run's
-    /// data and text vectors.
+    /// Uses the given linear model instead of fitting one. Call this only with a model that was
+    /// fitted on the run's data and text vectors.
     ///
     /// # Errors
     /// Returns an error if the folder cannot be written.
@@ -257,7 +258,8 @@ impl Run {
         self.folder.write(LINEAR, |path| Ok(model.save(path)?))
     }
 
-    /// Uses the linear model of another run with the same data, text vectors and settings.
+    /// Copies the linear model of the run in `from` instead of fitting one. Call this only if that
+    /// run has the same data, text vectors and settings of the linear model.
     ///
     /// # Errors
     /// Returns an error if a file cannot be read or written.
@@ -273,7 +275,8 @@ impl Run {
         self.copy(LINEAR, from.as_ref())
     }
 
-    /// Uses the profiles and predictions of another run with the same model, data and settings.
+    /// Copies the profiles and predictions of the run in `from` instead of generating them. Call
+    /// this only if that run has the same language model, data and settings of the texts.
     ///
     /// # Errors
     /// Returns an error if a file cannot be read or written.
@@ -281,8 +284,8 @@ impl Run {
         self.copy(TEXTS, from.as_ref())
     }
 
-    /// Uses the result of stage 2 of another run with the same model, data, nodes and settings of
-    /// that stage.
+    /// Copies the result of stage 2 from the run in `from` instead of training the stage. Call this
+    /// only if that run has the same language model, data, nodes and settings of stage 2.
     ///
     /// # Errors
     /// Returns an error if a file cannot be read or written.

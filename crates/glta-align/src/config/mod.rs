@@ -215,7 +215,7 @@ pub enum TargetLoss {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ModelConfig {
-    /// Number of slots `n`. Default 1.
+    /// Number of slots in a user's prompt. Default 1.
     pub slots: usize,
     /// Positions of the slots. Default [`SlotPlacement::Response`].
     pub slot_placement: SlotPlacement,

@@ -195,8 +195,9 @@ impl Glta {
         }
     }
 
-    /// Computes the contribution of some examples to the stage-2 loss, in which every slot must
-    /// name its item. The loss is the mean over the slots of `all` examples.
+    /// Computes the contribution of some examples to the stage-2 loss. The loss is the
+    /// cross-entropy of the head's logits with the item that each slot must name, as the mean over
+    /// the slots of `all` examples.
     pub(crate) fn item_loss(&self, examples: &[ItemExample], all: usize) -> Result<Tensor> {
         let hidden = self.item_hidden(examples)?;
         let targets: Vec<Vec<u32>> =
