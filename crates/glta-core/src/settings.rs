@@ -40,7 +40,7 @@ use crate::{Error, Result};
 ///
 /// # Errors
 /// Returns [`Error::UnknownSetting`] if the path does not exist, and [`Error::Setting`] if the
-/// value does not fit the field. On an error `config` stays unchanged.
+/// value does not fit the field. On an error, `config` stays unchanged.
 pub fn set<C: Serialize + DeserializeOwned>(config: &mut C, assignment: &str) -> Result<()> {
     let Some((path, text)) = assignment.split_once('=') else {
         return Err(invalid(assignment, "expected PATH=VALUE"));
@@ -58,8 +58,8 @@ pub fn set<C: Serialize + DeserializeOwned>(config: &mut C, assignment: &str) ->
 /// enum whose variants have fields, a table may select a different variant.
 ///
 /// # Errors
-/// Returns the errors of [`set`], and [`Error::Toml`] if the text is not TOML. On an error `config`
-/// stays unchanged.
+/// Returns the errors of [`set`], and [`Error::Toml`] if the text is not TOML. On an error,
+/// `config` stays unchanged.
 pub fn merge_toml<C: Serialize + DeserializeOwned>(config: &mut C, text: &str) -> Result<()> {
     let table: toml::Table = toml::from_str(text)?;
     *config = edited(config, json("", toml::Value::Table(table))?)?;
