@@ -106,8 +106,8 @@ impl ContrastiveConfig {
     /// Checks that all settings are valid and do not contradict each other.
     ///
     /// # Errors
-    /// Returns [`Error::Config`] if a size is 0, a number is invalid or two settings contradict
-    /// each other.
+    /// Returns [`Error::Config`] if a size is 0, a number is outside its range or two settings
+    /// contradict each other.
     pub fn validate(&self) -> Result<()> {
         let invalid = |field, problem| Err(Error::Config { system: SYSTEM, field, problem });
         let sizes = [

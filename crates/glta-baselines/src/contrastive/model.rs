@@ -23,7 +23,8 @@ pub(super) struct Model {
     n_users: usize,
     /// Layer-0 embeddings of users and items, `(users + items, dim)`.
     embeddings: Var,
-    /// Maps from embeddings to hyperedges, `(dim, hyperedges)`, of users and of items.
+    /// Matrices that map embeddings to hyperedges, `(dim, hyperedges)`: one for users and one for
+    /// items.
     hyper: Option<[Var; 2]>,
     texts: Option<Texts>,
     /// Layer-0 embedding of masked nodes, `(1, dim)`.
