@@ -59,7 +59,7 @@ impl Recommender {
     ///
     /// # Errors
     /// Returns [`Error::Unsupported`] before [`grow`](Self::grow) or if an encoder is missing, and
-    /// [`Error::Data`] if a raw id exists or is repeated. On an error no item is added.
+    /// [`Error::Data`] if a raw id exists or is repeated. On an error, no item is added.
     pub fn add_items(&mut self, items: &[Item]) -> Result<Range<u32>> {
         for (nth, item) in items.iter().enumerate() {
             let twice = items[..nth].iter().any(|other| other.raw_id == item.raw_id);

@@ -110,14 +110,14 @@ impl<'a> Allowed<'a> {
         Ok(Self { items, excluded, among, filter })
     }
 
-    /// Returns whether an item must not be in the list.
+    /// Returns whether the options exclude an item from the list.
     pub(crate) fn skips(&self, item: u32) -> bool {
         self.filter.is_some_and(|allowed| !allowed[item as usize])
             || self.excluded.binary_search(&item).is_ok()
             || self.among.as_ref().is_some_and(|among| among.binary_search(&item).is_err())
     }
 
-    /// Returns all items that must not be in the list, in ascending order.
+    /// Returns all items that the options exclude from the list, in ascending order.
     pub(crate) fn skipped(&self) -> Vec<u32> {
         if self.among.is_none() && self.filter.is_none() {
             return self.excluded.clone();

@@ -61,7 +61,7 @@ pub struct Recommender {
     growth: Option<Box<Growth>>,
 }
 
-/// Maps from raw ids to dense ids.
+/// Two maps from raw ids to dense ids: of users and of items.
 #[derive(Debug, Clone)]
 struct Ids {
     users: HashMap<String, u32>,
@@ -74,8 +74,8 @@ struct Ids {
 pub struct Recommendation<'a> {
     /// Dense item id.
     pub item: u32,
-    /// Log-probability of the item among all items. In a list of similar items it is the
-    /// similarity. In a list of popular items, for a user without items, it is the log of the
+    /// Log-probability of the item among all items. In a list of similar items, it is the
+    /// similarity. In a list of popular items, for a user without items, it is the logarithm of the
     /// item's share of all interactions.
     pub score: f32,
     /// Record of the item: its raw id, title, text and fields.
@@ -209,9 +209,9 @@ impl Recommender {
         self.recommend_with(&people, k, &ListOptions::default())
     }
 
-    /// Returns the best `k` items for each of `people` among those that `options` allow, or fewer
-    /// if no others are allowed. The list of a known user is computed from all known items,
-    /// including validation items. A user without items gets the most popular items.
+    /// Returns the best `k` of the items that `options` allow, for each of `people`. A list is
+    /// shorter if fewer items are allowed. The list of a known user is computed from all known
+    /// items, including validation items. A user without items gets the most popular items.
     ///
     /// ```no_run
     /// # use glta_align::{ListOptions, Person, Recommender};
@@ -290,7 +290,8 @@ impl Recommender {
         }
     }
 
-    /// Returns the most popular allowed items, with the log of their share of all interactions.
+    /// Returns the most popular allowed items, with the logarithm of their share of all
+    /// interactions.
     fn popular(&self, k: usize, allowed: &Allowed<'_>) -> Vec<Ranked> {
         let degrees = self.degrees();
         let all: f32 = degrees.iter().map(|&degree| degree as f32 + 1.0).sum();

@@ -225,13 +225,13 @@ pub struct ModelConfig {
     /// "w/o UA"). Default false.
     pub user_id_text: bool,
     /// Whether the token of the item that a slot names is added to the input of the next slot (the
-    /// paper's "AR"). In training it is the token of a target. The language model then processes a
-    /// token for every item of a list, one after the other, and `decoder` is not used. Default
-    /// false.
+    /// paper's "AR"). In training, it is the token of a target. To compute a list, the language
+    /// model then processes one token per item, one after the other, and `decoder` is not used.
+    /// Default false.
     pub autoregressive: bool,
     /// Node from which the user token is projected. Default [`UserNode::Context`].
     pub user_node: UserNode,
-    /// Features of the item tokens and of the tied head. Without text vectors these are graph
+    /// Features of the item tokens and of the tied head. Without text vectors, these are graph
     /// embeddings. Default [`NodeFeatures::GraphText`].
     pub node_features: NodeFeatures,
     /// Maximum number of item tokens in a user's prompt. Default 5.
@@ -382,8 +382,8 @@ pub struct ItemStageConfig {
     pub slots: ItemSlots,
     /// Maximum number of tokens of a description. Default 12.
     pub max_tokens: usize,
-    /// Settings of the optimisation. By default 4 epochs with batches of 16 and a learning rate of
-    /// 1e-3.
+    /// Settings of the optimisation. By default, the stage takes 4 epochs with batches of 16 and a
+    /// learning rate of 1e-3.
     pub train: TrainConfig,
 }
 

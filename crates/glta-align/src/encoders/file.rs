@@ -63,8 +63,8 @@ pub(super) fn vectors_of<'a>(
     Ok(out)
 }
 
-/// Returns an error if the vectors do not distinguish items: fewer than two are not zero, or all of
-/// these are equal.
+/// Returns an error if the vectors do not distinguish items: at most one of them is not zero, or
+/// all that are not zero are equal.
 pub(super) fn check_distinct(vectors: ArrayView2<'_, f32>) -> std::result::Result<(), String> {
     let mut rows = vectors.rows().into_iter().filter(|row| row.iter().any(|&v| v != 0.0));
     match (rows.next(), rows.next()) {
