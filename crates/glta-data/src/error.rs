@@ -61,8 +61,8 @@ pub enum Error {
     /// A file cannot be read: it is missing, unreadable, truncated or corrupt.
     #[error("cannot read {file}")]
     Io {
-        /// Name of the file. For a file in an archive it starts with the archive, such as
-        /// `archive.zip/`.
+        /// Name of the file. For a file in an archive, it starts with the name of the archive, such
+        /// as `archive.zip/`.
         file: String,
         /// Cause of the failure.
         #[source]

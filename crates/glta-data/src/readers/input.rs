@@ -21,8 +21,8 @@ pub(crate) struct Source {
 
 /// The content of a file as UTF-8 without a byte order mark.
 pub(crate) struct Input<'a> {
-    /// Name of the file for messages. For a file in an archive it starts with the archive, such as
-    /// `archive.zip/`.
+    /// Name of the file for messages. For a file in an archive, it starts with the name of the
+    /// archive, such as `archive.zip/`.
     pub(crate) file: String,
     pub(crate) reader: Box<dyn Read + 'a>,
 }

@@ -161,12 +161,12 @@ impl<'a> Table<'a> {
     }
 
     /// Returns the names of the columns, and an empty slice for a table without a header. For JSON
-    /// lines they are the keys in the first 64 KB and in the rows read since.
+    /// lines, they are the keys in the first 64 KB and in the rows read since.
     pub fn columns(&self) -> &[String] {
         &self.columns
     }
 
-    /// Returns the number of fields per row. For JSON lines it is the number of keys so far.
+    /// Returns the number of fields per row. For JSON lines, it is the number of keys so far.
     pub fn width(&self) -> usize {
         self.width
     }
@@ -277,7 +277,7 @@ impl<'a> Table<'a> {
         Err(Fault::Problem(problem).at(row.file, row.line))
     }
 
-    /// Returns the first rows without the header. For JSON lines the sample is empty.
+    /// Returns the first rows without the header. For JSON lines, the sample is empty.
     pub(crate) fn sample(&self) -> &[Vec<String>] {
         &self.sample
     }

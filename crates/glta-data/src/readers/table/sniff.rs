@@ -26,9 +26,9 @@ pub(crate) struct Recognised {
     pub(crate) skipped: (usize, u64),
     /// Number of comments among the skipped lines.
     pub(crate) comments: u64,
-    /// First rows, including the header. For objects the sample is empty.
+    /// First rows, including the header. For JSON lines, the sample is empty.
     pub(crate) sample: Sample,
-    /// Keys of the first objects.
+    /// Keys of the objects in the first lines, for JSON lines.
     pub(crate) keys: Vec<String>,
 }
 
@@ -178,7 +178,7 @@ fn quotes_are_sound(data: &[u8], separator: Separator, end_of_line: u8) -> bool 
     true
 }
 
-/// Returns the keys of the first objects.
+/// Returns the keys of the objects in `data`, the first lines of a file.
 fn keys(file: &str, data: &[u8], end_of_line: u8, before: u64) -> Result<Vec<String>> {
     let input = Input { file: file.to_owned(), reader: Box::new(data) };
     let mut records = Records::new(input, Rows::Objects, end_of_line, before);
