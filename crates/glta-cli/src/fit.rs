@@ -272,8 +272,8 @@ impl FitArgs {
         Ok(())
     }
 
-    /// Computes the vectors of the item texts with all available encoders, and removes the other
-    /// encoders from `config`.
+    /// Computes the vectors of the item texts with all available encoders, and removes the
+    /// unavailable encoders from `config`.
     fn vectors(
         &self,
         data: &RunData,

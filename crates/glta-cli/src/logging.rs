@@ -39,7 +39,7 @@ fn default_targets() -> Targets {
     DEFAULT.parse().unwrap_or_else(|_| Targets::new().with_default(Level::WARN))
 }
 
-/// A writer to standard error. On a terminal it first clears the line of a progress bar, which is
+/// A writer to standard error. On a terminal, it first clears the line of a progress bar, which is
 /// drawn again below.
 struct Lines;
 

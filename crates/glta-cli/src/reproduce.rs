@@ -36,8 +36,8 @@ pub struct ReproduceArgs {
     amazon: AmazonFlags,
     #[command(flatten)]
     goodreads: GoodreadsFlags,
-    /// Amazon and Goodreads: minimum number of interactions of each user and item; others are
-    /// removed repeatedly.
+    /// Amazon and Goodreads: minimum number of interactions of each user and item; users and items
+    /// with fewer are removed repeatedly.
     #[arg(long, default_value_t = 5, help_heading = "Data")]
     k_core: usize,
 }

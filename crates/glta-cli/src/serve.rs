@@ -16,8 +16,8 @@ use crate::{Result, experiment, show_error};
 /// Flags of `glta serve`.
 #[derive(Debug, Clone, Args)]
 pub struct ServeArgs {
-    /// Folder of a fitted model, such as runs/quickstart/seed-2024/glta, or a link to one; when
-    /// another model appears there, it is loaded while the old one still answers.
+    /// Folder of a fitted model, such as runs/quickstart/seed-2024/glta, or a link to one; when a
+    /// different model appears there, it is loaded while the old one still answers.
     #[arg(long, value_name = "DIR", help_heading = "Model")]
     model: PathBuf,
     /// Folder of the model's checkpoint; it is only read if answers or the texts of new items need
