@@ -71,7 +71,7 @@ pub struct RecommendArgs {
 pub struct SimilarArgs {
     #[command(flatten)]
     model: ModelArgs,
-    /// Raw id of the item to which similar items are searched.
+    /// Raw id of the item for which similar items are listed.
     #[arg(long, value_name = "ITEM")]
     item: String,
     /// Kind of similarity.

@@ -50,8 +50,8 @@ fn stem(name: &str) -> &str {
     PARTS.iter().find_map(|part| name.strip_suffix(part)).unwrap_or(name)
 }
 
-/// Returns whether a file belongs to a category. Its `stem` must be the name of the category, or
-/// this name followed by `.` or `_` and more text, such as `_5`.
+/// Returns whether the file with the name `stem` belongs to a category: `stem` is the name of the
+/// category, or this name followed by `.` or `_` and more text, such as `_5`.
 fn is_of(stem: &str, category: &str) -> bool {
     let rest = stem.strip_prefix(category);
     rest.is_some_and(|rest| category.is_empty() || rest.is_empty() || rest.starts_with(['.', '_']))
