@@ -66,8 +66,9 @@ pub struct ExperimentFlags {
     /// Resume the run in --out.
     #[arg(long, help_heading = "Output")]
     pub resume: bool,
-    /// Also run the controls: the linear model alone, with each text encoder alone and with a
-    /// random language model, and the main model without a language model and with a random one.
+    /// Also run the controls: the linear model alone, with each single text encoder and with random
+    /// weights in the language model; and the main model without a language model and with random
+    /// weights in it.
     #[arg(long, help_heading = "Systems")]
     pub controls: bool,
     /// Also run the contrastive graph baselines: HCCF, LightGCN+, HCCF+, RLMRec-Con, RLMRec-Gen and

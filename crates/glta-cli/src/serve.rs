@@ -61,7 +61,8 @@ pub struct ServeArgs {
     /// Maximum number of requests that the model processes together.
     #[arg(long, default_value_t = ServeConfig::default().batch, help_heading = "Limits")]
     batch: usize,
-    /// Milliseconds that a request waits for others to form a batch, if the model runs a prompt.
+    /// Milliseconds that a request waits for other requests to form a batch, if the model runs a
+    /// prompt.
     #[arg(
         long,
         value_name = "MS",

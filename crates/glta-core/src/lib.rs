@@ -4,8 +4,8 @@
 //! - [`with_causes`] formats an error and its causes as one message.
 //! - [`write_whole`] replaces a file atomically. [`lock_folder`] locks a folder against other
 //!   processes.
-//! - [`stream`] derives a random generator from a seed and the place of use. [`pick`] samples
-//!   without replacement.
+//! - [`stream`] derives a random generator from a seed, a purpose and a position in the work.
+//!   [`pick`] samples without replacement.
 //! - [`near_names`] suggests known names for a misspelt one.
 //! - [`settings`] edits a configuration by field paths.
 //! - [`Grid`] and [`search`] choose settings on validation data.

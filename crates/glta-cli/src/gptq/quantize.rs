@@ -22,7 +22,7 @@ pub(super) struct QuantizeArgs {
     /// Number of inputs that share a scale; -1 means all inputs.
     #[arg(long, default_value_t = 128, allow_hyphen_values = true, help_heading = "Format")]
     group_size: i64,
-    /// Quantise inputs in the order of their activations (act-order).
+    /// Quantise inputs in descending order of their activations (act-order).
     #[arg(long, help_heading = "Format")]
     desc_act: bool,
     /// Use a zero point per group instead of the middle of the range.
