@@ -38,7 +38,7 @@ pub struct ServeArgs {
         help_heading = "Address"
     )]
     listen: SocketAddr,
-    /// Maximum length of a list.
+    /// Maximum number of items in an answered list.
     #[arg(long, default_value_t = ServeConfig::default().max_k, help_heading = "Limits")]
     max_k: usize,
     /// Maximum number of requests in a batch request.

@@ -62,12 +62,12 @@ pub struct PairsConfig {
     pub user: Option<Column>,
     /// Column of the items.
     pub item: Option<Column>,
-    /// Column of the ratings, which may have a decimal comma. Optional in a file, unless this field
-    /// is set. A row without a rating is then an error.
+    /// Column of the ratings, which may have a decimal comma. With `None`, a file may lack the
+    /// column. If a column is set, the file must have it, and a row without a rating is an error.
     pub rating: Option<Column>,
     /// Column of the times: seconds, milliseconds, microseconds or nanoseconds since 1970, or ISO
-    /// 8601 dates. Optional in a file, unless this field is set. A row without a time is then an
-    /// error.
+    /// 8601 dates. With `None`, a file may lack the column. If a column is set, the file must have
+    /// it, and a row without a time is an error.
     pub time: Option<Column>,
     /// Treatment of rows without a user or an item. Default [`MissingIds::Refuse`].
     pub missing_ids: MissingIds,
