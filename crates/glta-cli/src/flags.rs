@@ -31,7 +31,7 @@ pub struct ExperimentFlags {
     /// Folder for the results.
     #[arg(long, value_name = "DIR", default_value = "runs/latest", help_heading = "Output")]
     pub out: PathBuf,
-    /// Seeds of the split and of all training; several are run one after the other [default: 2024]
+    /// Seeds of the split and of all training; the experiment runs once for each [default: 2024]
     #[arg(long = "seed", value_name = "N", value_delimiter = ',', help_heading = "Settings")]
     pub seeds: Vec<u64>,
     /// Rule that selects held-out items: random, leave-one-out or temporal.

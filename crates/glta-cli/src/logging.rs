@@ -44,7 +44,7 @@ fn default_targets() -> Targets {
 struct Lines;
 
 impl Write for Lines {
-    /// Writes one event, because the subscriber calls this method once per event.
+    /// Writes one complete event: the subscriber calls this method once per event.
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         const CLEAR_LINE: &[u8] = b"\r\x1b[2K";
         let mut stderr = io::stderr().lock();

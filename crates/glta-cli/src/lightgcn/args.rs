@@ -28,7 +28,7 @@ pub struct LightgcnArgs {
     /// number of epochs.
     #[arg(long, value_name = "SHARE", default_value_t = 0.1, help_heading = "Tables")]
     pub(super) valid_ratio: f64,
-    /// Seeds of the split and of training; the whole program runs once for each.
+    /// Seeds of the split and of training; splitting, training and evaluation run once for each.
     #[arg(long, value_name = "N", value_delimiter = ',', help_heading = "Settings")]
     pub(super) seed: Vec<u64>,
     /// TOML file of LightGCN settings.
