@@ -38,7 +38,7 @@ pub struct ServeArgs {
         help_heading = "Address"
     )]
     listen: SocketAddr,
-    /// Maximum number of items in an answered list.
+    /// Maximum number of items in each list of an answer.
     #[arg(long, default_value_t = ServeConfig::default().max_k, help_heading = "Limits")]
     max_k: usize,
     /// Maximum number of requests in a batch request.
@@ -113,7 +113,7 @@ pub struct ServeArgs {
     #[arg(long, value_name = "MS", default_value_t = ServeConfig::default().drain_ms,
         help_heading = "Connections")]
     drain: u64,
-    /// Milliseconds between two checks whether --model has changed.
+    /// Milliseconds between two checks of whether --model has changed.
     #[arg(
         long,
         value_name = "MS",
