@@ -213,7 +213,7 @@ impl Signals {
         Ok(Self {})
     }
 
-    /// Waits for a signal. From then on another signal ends the process.
+    /// Waits for a signal. From then on, another signal ends the process.
     async fn first(mut self) {
         self.next().await;
         errln!("shutting down; another signal ends the process at once");

@@ -91,7 +91,7 @@ pub(crate) fn nested(path: &str, value: Value) -> Value {
 }
 
 /// Writes `value` to `path` in `tree`, the JSON form of a `C`. Objects are merged field by field.
-/// After an error some fields of `tree` may already be changed.
+/// After an error, some fields of `tree` may already be changed.
 pub(crate) fn put<C: Serialize + DeserializeOwned>(
     tree: &mut Value,
     path: &[&str],

@@ -93,8 +93,8 @@ pub enum Error {
         folder: PathBuf,
         /// Names that were searched for.
         expected: String,
-        /// Advice on what to do, which follows the message: empty, or with a separator at its
-        /// start.
+        /// Advice on what to do, which is appended to the message. It is empty or starts with a
+        /// separator.
         hint: String,
     },
     /// An id is a text that stands for a missing value, such as `nan`.

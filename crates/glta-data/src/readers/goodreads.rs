@@ -20,8 +20,8 @@ pub struct GoodreadsConfig {
     /// files of several genres. Default none.
     pub subset: Option<String>,
     /// Genre of the books to keep. If `goodreads_book_genres_initial.json` exists, a genre is one
-    /// of the names in that file (`history` in `history, historical fiction, biography`). Otherwise
-    /// it is the name of a shelf. Default none.
+    /// of the names in that file (`history` in `history, historical fiction, biography`).
+    /// Otherwise, it is the name of a shelf. Default none.
     pub genre: Option<String>,
     /// Minimum number of readers who put a book on the shelf that `genre` names. It applies only if
     /// there is no file of genres. Default 10.
