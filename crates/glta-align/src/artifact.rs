@@ -36,8 +36,9 @@ pub(crate) fn used_language(
     }
 }
 
-/// Returns an error if the language model has another number of layers than the run: its shapes are
-/// the same, but its answers differ. Without prompts only the layers that encode item texts matter.
+/// Returns an error if the language model has a different number of layers than the run used. Its
+/// tensors would have the right shapes, but its answers would differ. Without prompts, only the
+/// layers that encode item texts matter.
 pub(crate) fn check_layers(config: &Config, language: &LanguageModel) -> Result<()> {
     let layers = language.llama.config().num_hidden_layers;
     let whole = language.whole_layers();
@@ -90,8 +91,8 @@ pub(crate) fn load_data(dir: &Path) -> Result<RunData> {
     RunData::load(dir)
 }
 
-/// Loads a finished [`Run`](crate::Run) over `data` from `dir`. The prompt path and its language
-/// model are only needed if they contribute to the scores.
+/// Loads a finished [`Run`](crate::Run) over `data` from `dir`. The language model and the files of
+/// the prompt path are needed only if they contribute to the scores.
 pub(crate) fn load(
     dir: &Path,
     data: &Arc<RunData>,
@@ -132,15 +133,16 @@ pub(crate) fn load(
     Ok(Finished { model: Model::trained(model)?, report })
 }
 
-/// Returns whether the items get text vectors. The configuration must use text vectors, and either
-/// name files of them, or name encoders for at least two items with a text.
+/// Returns whether the items get text vectors. The configuration must use text vectors. It must
+/// also name files of vectors, or name encoders while at least two items have a text.
 pub(crate) fn has_vectors(config: &Config, data: &RunData) -> bool {
     let texts = data.items.iter().filter(|item| !item.text.trim().is_empty());
     let read = config.item_encoders().count() > 0 && texts.take(2).count() == 2;
     config.reads_item_texts() && (read || !config.item_text.files.is_empty())
 }
 
-/// Loads the text vectors of the items. Returns `None` if no encoder could compute them.
+/// Loads the text vectors of the items. Returns `None` if the file contains no vectors, because no
+/// encoder could compute them.
 pub(crate) fn load_vectors(path: &Path, data: &RunData) -> Result<Option<TextVectors>> {
     let vectors = read_matrix(path, TENSOR, data.items.len())?;
     if vectors.ncols() == 0 {

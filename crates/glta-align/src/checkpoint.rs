@@ -13,7 +13,7 @@ use crate::{Error, Result, Templates};
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Record {
-    /// Name of the checkpoint for messages. The same files with another name are accepted.
+    /// Name of the checkpoint for messages. The same files under a different name are accepted.
     name: String,
     /// SHA-256 over the hashes of the files' chunks, in hexadecimal.
     hash: String,
@@ -43,7 +43,8 @@ impl std::fmt::Display for Record {
 }
 
 /// Writes the record of the checkpoint to the folder of a run, and the prompts if the run has any.
-/// Returns an error if the folder already has the record of another checkpoint or other prompts.
+/// Returns an error if the folder already contains the record of a different checkpoint or
+/// different prompts.
 pub(crate) fn record(folder: &RunFolder, language: &LanguageModel, prompts: bool) -> Result<()> {
     folder.write(CHECKPOINT, |path| {
         let given = Record::of(language)?;
@@ -72,10 +73,10 @@ pub(crate) fn record(folder: &RunFolder, language: &LanguageModel, prompts: bool
 }
 
 /// Returns the language model with the recorded prompts of the run in `dir`. A run without prompts
-/// may have used no language model, and then accepts any.
+/// may have used no language model. It then accepts any language model.
 ///
 /// # Errors
-/// Returns an error if the model has another checkpoint than the recorded one.
+/// Returns an error if the checkpoint of the model differs from the recorded one.
 pub(crate) fn recorded(
     dir: &Path,
     language: &LanguageModel,

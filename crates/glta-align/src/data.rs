@@ -65,7 +65,8 @@ pub struct RunData {
     pub items: Vec<ItemRecord>,
     /// Interactions on which the model is fitted, `(users, items)`.
     pub train: Arc<Interactions>,
-    /// Interactions on which epochs and settings are chosen, `(users, items)`. They may be empty.
+    /// Interactions on which epochs and settings are chosen, `(users, items)`. The matrix may be
+    /// empty.
     pub valid: Interactions,
     /// Settings for the text of an item, which also apply to new items of a growing recommender.
     pub texts: TextConfig,
@@ -102,8 +103,8 @@ struct UserLine {
 }
 
 impl RunData {
-    /// Creates run data from the training and validation part of a split, with item texts by
-    /// `texts`. The test part is not included.
+    /// Creates run data from the training and validation part of a split, with item texts that are
+    /// composed as `texts` defines. The test part is not included.
     ///
     /// # Errors
     /// Returns an error if the data set lacks one of the text fields, or if

@@ -39,7 +39,7 @@ pub(crate) struct SavedEncoder {
 }
 
 /// The vectors of all item texts by one encoder, `(items, dim)`, before whitening. An item without
-/// a text has zeros.
+/// a text has a vector of zeros.
 ///
 /// ```
 /// use glta_align::ItemVectors;
@@ -91,7 +91,7 @@ impl ItemVectors {
     ///
     /// # Errors
     /// Returns the errors of the model, [`Error::Comm`] if another rank fails, [`Error::Cancelled`]
-    /// if `progress` cancels, and an error if the checkpoint is missing.
+    /// if `progress` cancels, and an error if the files of the checkpoint are missing.
     pub fn language_model_on(
         language: &LanguageModel,
         comm: &dyn Communicator,
@@ -108,7 +108,7 @@ impl ItemVectors {
     /// Fits [`TfIdf`] on the texts and computes their vectors.
     ///
     /// # Errors
-    /// Returns an error if a setting is invalid, if the texts have no common words, or if all texts
+    /// Returns an error if a setting is invalid, if no word occurs in enough texts, or if all texts
     /// have the same words.
     pub fn tf_idf(texts: &[impl AsRef<str> + Sync], config: &TfIdfConfig) -> Result<Self> {
         Self::tf_idf_with(texts, config, &mut Silent)
@@ -173,8 +173,8 @@ impl ItemVectors {
         Ok(Self::new(encoder.name(), vectors).by(ItemEncoder::Sentence))
     }
 
-    /// Reads vectors from a file by raw id, in the order of `raw_ids`. Items that are not in the
-    /// file get zeros. The file is
+    /// Reads vectors from a file by raw id, in the order of `raw_ids`. An item that is not in the
+    /// file gets a vector of zeros. The file is
     ///
     /// - `NAME.npy` (NumPy, `(vectors, dim)`, f32 or f64) with `NAME.npy.ids`, one raw id per line;
     /// - or `NAME.safetensors` with the tensor `vectors` (F32 or F64) and its ids in the metadata
@@ -182,7 +182,7 @@ impl ItemVectors {
     ///
     /// # Errors
     /// Returns an error if a file cannot be read, if the ids do not match the vectors or are
-    /// repeated, or if the file has none of the items.
+    /// repeated, or if the file contains none of the items.
     pub fn file<'a>(
         path: impl AsRef<Path>,
         raw_ids: impl IntoIterator<Item = &'a str>,

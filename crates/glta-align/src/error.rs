@@ -118,7 +118,7 @@ pub enum Error {
         /// Number of the step within the stage.
         step: u64,
     },
-    /// A parameter received no gradient and would not learn.
+    /// A parameter received no gradient and would not be trained.
     #[error("no gradient reached {parameter} in the {stage} stage")]
     NoGradient {
         /// Name of the parameter.
@@ -126,7 +126,7 @@ pub enum Error {
         /// Name of the stage, `"item"` or `"user"`.
         stage: &'static str,
     },
-    /// The receiver of the progress cancelled the run. It can be resumed.
+    /// The receiver of the progress cancelled the run. The run can be resumed.
     #[error("cancelled; the run can be resumed")]
     Cancelled,
     /// No item has the requested field.

@@ -8,7 +8,7 @@ use rustc_hash::FxHashMap;
 use crate::data::ItemRecord;
 use crate::{Error, Result};
 
-/// Ids of the items that have a value, in ascending order.
+/// Maps each value of a field to the ids of the items with this value, in ascending order.
 type Values = FxHashMap<String, Vec<u32>>;
 
 /// An index of each field that a filter has used, which is created on first use.

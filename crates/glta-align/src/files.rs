@@ -41,8 +41,8 @@ pub(crate) fn whitening_file(nth: usize) -> String {
     format!("whitening-{nth}.safetensors")
 }
 
-/// The folder of a run, which rank 0 locks until it is dropped. All ranks read from the folder, but
-/// only rank 0 writes.
+/// The folder of a run, which rank 0 keeps locked until this value is dropped. All ranks read from
+/// the folder, but only rank 0 writes.
 #[derive(Debug)]
 pub(crate) struct RunFolder {
     path: PathBuf,
@@ -76,7 +76,7 @@ impl RunFolder {
         self.path.join(name)
     }
 
-    /// Returns whether the folder has the file `name`, as rank 0 sees it.
+    /// Returns whether rank 0 finds the file `name` in the folder. All ranks get this value.
     pub(crate) fn has(&self, name: &str) -> Result<bool> {
         Ok(self.comm.root_says(self.file(name).exists())?)
     }
@@ -114,7 +114,8 @@ pub(crate) fn read_text(path: &Path) -> Result<String> {
     std::fs::read_to_string(path).map_err(|e| Error::io(path, e))
 }
 
-/// Writes tensors and one metadata entry. A tensor of type f64 is written as f64, any other as f32.
+/// Writes tensors and one metadata entry. A tensor of type f64 is written as f64, and every other
+/// tensor as f32.
 pub(crate) fn write_tensors(path: &Path, tensors: &Tensors, metadata: &str) -> Result<()> {
     let mut data: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = Vec::with_capacity(tensors.len());
     for (name, tensor) in tensors {
@@ -203,7 +204,8 @@ pub(crate) fn read_tensors(path: &Path, device: &Device) -> Result<(Tensors, Str
     Ok((tensors, metadata))
 }
 
-/// Removes `name` from `tensors` and returns the tensor, whose shape and dtype must be as given.
+/// Removes `name` from `tensors` and returns the tensor. Returns an error if it is missing or if
+/// its shape or dtype differs from the given one.
 pub(crate) fn take(
     tensors: &mut Tensors,
     path: &Path,

@@ -18,8 +18,8 @@ use crate::{Error, Result};
 
 impl Recommender {
     /// Prepares the recommender for adding items and interactions and for forgetting users. The
-    /// recommender must have been opened from a folder and be the linear model alone. The folder
-    /// provides the text vectors and the encoders, and co-occurrences are counted again.
+    /// text vectors and the encoders are read from the folder of the recommender, and
+    /// co-occurrences are counted again.
     ///
     /// ```no_run
     /// # use glta_align::{GrowthEncoders, Recommender};
@@ -37,8 +37,9 @@ impl Recommender {
     /// ```
     ///
     /// # Errors
-    /// Returns [`Error::Unsupported`] for another recommender, and an error if files are missing or
-    /// damaged.
+    /// Returns [`Error::Unsupported`] if the recommender was not opened from a folder, if a prompt
+    /// path contributes to its scores, or if the run held out validation items. Returns an error if
+    /// files are missing or damaged.
     pub fn grow(&mut self, encoders: GrowthEncoders<'_>) -> Result<()> {
         let Some(folder) = self.folder().filter(|_| !self.has_prompt()) else {
             return Err(Error::Unsupported(
@@ -53,12 +54,12 @@ impl Recommender {
     }
 
     /// Adds items without interactions and returns their dense ids. The items can be recommended at
-    /// once, because the encoders read their texts, which have the same fields as those of other
-    /// items.
+    /// once, because the encoders compute vectors of their texts. A text is composed of the same
+    /// fields as the texts of other items.
     ///
     /// # Errors
     /// Returns [`Error::Unsupported`] before [`grow`](Self::grow) or if an encoder is missing, and
-    /// [`Error::Data`] if a raw id exists or is repeated. On an error no item is added.
+    /// [`Error::Data`] if a raw id exists or is repeated. On an error, no item is added.
     pub fn add_items(&mut self, items: &[Item]) -> Result<Range<u32>> {
         for (nth, item) in items.iter().enumerate() {
             let twice = items[..nth].iter().any(|other| other.raw_id == item.raw_id);
@@ -77,8 +78,9 @@ impl Recommender {
         Ok(new)
     }
 
-    /// Replaces the title, the text and the fields of an item, for any recommender. The weights of
-    /// the item follow its former text until the next fit.
+    /// Replaces the title, the text and the fields of an item. This needs no call of
+    /// [`grow`](Self::grow). Until the next fit, the weights of the item are based on its former
+    /// text.
     ///
     /// # Errors
     /// Returns [`Error::Data`] if the raw id is unknown.
@@ -91,8 +93,8 @@ impl Recommender {
     }
 
     /// Adds `(user, item)` pairs by raw ids. Unknown users are added, and unknown items are added
-    /// without a text. The recommendations of these users change at once, those of other users with
-    /// [`fold`](Self::fold).
+    /// without a text. The recommendations of these users change at once. Those of other users
+    /// change after [`fold`](Self::fold).
     ///
     /// # Errors
     /// Returns [`Error::Unsupported`] before [`grow`](Self::grow).
@@ -120,7 +122,7 @@ impl Recommender {
     }
 
     /// Updates the weights of the linear model with the added interactions. Returns the number of
-    /// items whose weights were solved again.
+    /// items whose weights were computed again.
     ///
     /// # Errors
     /// Returns [`Error::Unsupported`] before [`grow`](Self::grow).
@@ -129,8 +131,8 @@ impl Recommender {
     }
 
     /// Removes a user from histories, answers and the linear model, which then equals a fit without
-    /// the user. Returns whether the user was known. Folders that are being served, and models that
-    /// were trained by gradient, only change with the next fit.
+    /// the user. Returns whether the user was known. A saved folder and a model that was trained by
+    /// gradient descent change only with the next fit.
     ///
     /// # Errors
     /// Returns [`Error::Unsupported`] before [`grow`](Self::grow).
@@ -148,7 +150,7 @@ impl Recommender {
     ///
     /// # Errors
     /// Returns [`Error::Unsupported`] before [`grow`](Self::grow), [`Error::RunExists`] if the
-    /// folder contains a run, and an error if it cannot be written.
+    /// folder contains a run, and an error if the folder cannot be written.
     pub fn save(&self, dir: impl AsRef<Path>) -> Result<()> {
         let dir = dir.as_ref();
         let (Some(growth), Some(from)) = (self.growth(), self.folder()) else {

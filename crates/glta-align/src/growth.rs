@@ -22,8 +22,8 @@ use crate::{Config, Error, Result};
 pub(crate) struct Growth {
     pub(crate) growing: Growing,
     pub(crate) encoders: Vec<(SavedEncoder, Whitening)>,
-    /// Items of all users and users of all items, counted on first use and dropped when they
-    /// change.
+    /// Items of all users and users of all items, computed on first use and dropped when the
+    /// interactions change.
     people: OnceLock<(Interactions, Interactions)>,
     words: Option<TfIdf>,
     language: Option<LanguageModel>,
@@ -33,9 +33,9 @@ pub(crate) struct Growth {
 /// Text encoders of a run whose models are not in its folder.
 #[derive(Clone, Default)]
 pub struct GrowthEncoders<'a> {
-    /// Language model of the run, if it is an encoder.
+    /// Language model of the run, if the run uses it as an encoder.
     pub language: Option<&'a LanguageModel>,
-    /// Sentence encoder of the run, if it has one.
+    /// Sentence encoder of the run, if the run uses one.
     pub sentence: Option<Arc<dyn TextEncoder>>,
 }
 
@@ -144,7 +144,7 @@ impl Growth {
     }
 }
 
-/// Returns an error if a model is not the encoder of the run.
+/// Returns an error if a given model differs from the one that encoded the texts of the run.
 fn check_given(
     dir: &Path,
     encoders: &[(SavedEncoder, Whitening)],

@@ -69,8 +69,9 @@ fn chunk(path: &Path, start: u64) -> std::io::Result<[u8; 32]> {
     Ok(Sha256::digest(&bytes).into())
 }
 
-/// Returns the weight files of a model, sorted by name. They are the shards of the index, the file
-/// with the usual name, or all weight files.
+/// Returns the weight files of a model, sorted by name. They are the shards that the index lists.
+/// Without an index, they are the file `model.safetensors` or, if it does not exist, all weight
+/// files.
 fn weights(dir: &Path) -> Result<Vec<PathBuf>> {
     #[derive(Deserialize)]
     struct Index {

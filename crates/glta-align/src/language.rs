@@ -43,10 +43,10 @@ struct Checkpoint {
 }
 
 impl LanguageModel {
-    /// Loads a checkpoint from its folder. Prompts have the form of its chat template. Without one
-    /// they have the ChatML form if the tokenizer has its special tokens, otherwise the LLaMA-2
-    /// form. Set `templates` afterwards for another form. A model with fewer layers than
-    /// [`LlamaOptions::layers`] is loaded completely.
+    /// Loads a checkpoint from its folder. Prompts have the form of its chat template. Without a
+    /// chat template, they have the ChatML form if the tokenizer knows the special tokens of
+    /// ChatML, and otherwise the LLaMA-2 form. To use a different form, set `templates` afterwards.
+    /// A model with fewer layers than [`LlamaOptions::layers`] is loaded completely.
     ///
     /// # Errors
     /// Returns the errors of [`Llama::load`] and [`Tokenizer::load`].
@@ -98,9 +98,9 @@ impl LanguageModel {
         self.checkpoint.layers
     }
 
-    /// Returns a control for the effect of pretraining, whose prompts run on random weights. The
-    /// architecture, the tokenizer, the templates, the hash and the model that writes texts stay
-    /// the same.
+    /// Returns a copy of the model that runs prompts on random weights, as a control for the effect
+    /// of pretraining. The architecture, the tokenizer, the templates, the hash and the model that
+    /// writes texts stay the same.
     ///
     /// # Errors
     /// Returns an error if the device is out of memory.

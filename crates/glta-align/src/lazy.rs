@@ -6,7 +6,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 #[derive(Debug)]
 pub(crate) struct Lazy<T> {
     value: OnceLock<T>,
-    /// Lock of the thread that computes the value.
+    /// Mutex that the thread holds while it computes the value, so that other threads wait.
     making: Mutex<()>,
 }
 

@@ -1,13 +1,13 @@
 //! Trains a recommender around a frozen language model, and opens trained recommenders.
 //!
-//! A [`Run`] has the stages of the paper ("Training Large Recommendation Models via Graph-Language
-//! Token Alignment", WWW'25 companion):
+//! A [`Run`] consists of the stages of the paper ("Training Large Recommendation Models via
+//! Graph-Language Token Alignment", WWW'25 companion):
 //!
 //! 1. **Graph pretraining**: LightGCN trains user and item nodes, which are then frozen.
 //! 2. **Texts**: the language model writes a profile and a prediction for every user, from
 //!    descriptions of training items.
-//! 3. **Item-text alignment**: a linear projector maps item nodes to tokens. From shuffled
-//!    descriptions and item tokens the slots must name the items in order.
+//! 3. **Item-text alignment**: a linear projector maps item nodes to tokens. Given shuffled
+//!    descriptions and the item tokens, the slots must name the items in the order of the tokens.
 //! 4. **User-item alignment**: a second projector maps user nodes to tokens. The slots must name
 //!    items that the prompt does not show.
 //!
@@ -17,8 +17,8 @@
 //!
 //! Only projectors, slots and the head are trained. Gradients flow through the frozen, quantised
 //! layers. The open points of the paper are fields of [`Config`]. A [`Preset`] is a complete
-//! configuration: the linear model alone (the default), the whole method, or the paper's readings.
-//! A finished run is opened as a [`Recommender`].
+//! configuration: the linear model alone (the default), the whole method, or one of two readings of
+//! the paper. A finished run is opened as a [`Recommender`].
 //!
 //! ```
 //! use glta_align::{Backbone, Config, Recommender, Run, RunData};

@@ -40,7 +40,8 @@ impl Texts {
     }
 }
 
-/// Returns an error if the embeddings have other numbers of users or items than the training data.
+/// Returns an error if the numbers of users or items of the embeddings differ from those of the
+/// training data.
 pub(crate) fn check_embeddings(embeddings: &NodeEmbeddings, train: &Interactions) -> Result<()> {
     let (users, items) = (&embeddings.users, &embeddings.items);
     let fit = (users.nrows(), items.nrows()) == (train.n_users(), train.n_items());
@@ -58,7 +59,8 @@ pub(crate) fn check_embeddings(embeddings: &NodeEmbeddings, train: &Interactions
 
 impl Nodes {
     /// Creates the nodes. `train` is the graph of the embeddings, and `texts` are the text vectors
-    /// of the items, `(items, t)`. Without texts, graph embeddings are used whatever `config` says.
+    /// of the items, `(items, t)`. If `texts` is `None`, graph embeddings are used, even if
+    /// `config` selects text vectors.
     pub(crate) fn new(
         embeddings: NodeEmbeddings,
         train: &Interactions,

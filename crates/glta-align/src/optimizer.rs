@@ -85,7 +85,8 @@ pub(crate) fn gradients(
     Ok(gradients)
 }
 
-/// Scales all gradients down by one factor, so that their common norm is at most `clip_norm`.
+/// Scales all gradients down by one factor, so that the L2 norm of all gradients together is at
+/// most `clip_norm`.
 ///
 /// # Errors
 /// Returns an error if a gradient is not finite.
@@ -125,8 +126,8 @@ pub(crate) fn learning_rate(config: &TrainConfig, step: u64, total: u64) -> f64 
     config.learning_rate * ratio
 }
 
-/// Moves the average of the weights towards the current ones. The decay increases with the steps,
-/// so that the first weights do not dominate a short run.
+/// Moves the average of the weights towards the current weights. The decay increases with the
+/// steps, so that the first weights do not dominate a short run.
 pub(crate) fn update_average(
     average: &mut Tensors,
     parameters: &Parameters,

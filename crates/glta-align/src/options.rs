@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use crate::{Error, Result};
 
-/// A user for whom a list is made: a known user, or any user with some items.
+/// A user for whom a list is made: a known user, or any user, described by items.
 ///
 /// ```
 /// use glta_align::Person;
@@ -15,7 +15,7 @@ use crate::{Error, Result};
 pub enum Person<'a> {
     /// A known user, by dense id, with all known items of the user.
     User(u32),
-    /// Any user, by dense ids of the user's items. Without items the most popular ones are
+    /// Any user, by dense ids of the user's items. For an empty list, the most popular items are
     /// recommended.
     Items(&'a [u32]),
 }
@@ -53,7 +53,7 @@ impl ListOptions {
         self
     }
 
-    /// Restricts the list to the given items. Further calls allow further items.
+    /// Restricts the list to the given items. Repeated calls allow the union of their items.
     #[must_use]
     pub fn among(mut self, items: impl IntoIterator<Item = u32>) -> Self {
         self.among.get_or_insert_default().extend(items);
@@ -110,14 +110,14 @@ impl<'a> Allowed<'a> {
         Ok(Self { items, excluded, among, filter })
     }
 
-    /// Returns whether an item must not be in the list.
+    /// Returns whether the options exclude an item from the list.
     pub(crate) fn skips(&self, item: u32) -> bool {
         self.filter.is_some_and(|allowed| !allowed[item as usize])
             || self.excluded.binary_search(&item).is_ok()
             || self.among.as_ref().is_some_and(|among| among.binary_search(&item).is_err())
     }
 
-    /// Returns all items that must not be in the list, in ascending order.
+    /// Returns all items that the options exclude from the list, in ascending order.
     pub(crate) fn skipped(&self) -> Vec<u32> {
         if self.among.is_none() && self.filter.is_none() {
             return self.excluded.clone();

@@ -14,7 +14,7 @@ pub enum Event {
         /// Total number of texts.
         total: usize,
     },
-    /// The fit of the linear model has made a step.
+    /// The fit of the linear model has finished a step.
     Linear(LinearStep),
     /// The profiles and predictions of some users have been written.
     Texts {
@@ -40,7 +40,8 @@ pub enum Event {
         stage: &'static str,
         /// Number of finished epochs.
         epoch: usize,
-        /// Name of the metric, `"accuracy"` (chance is one over the items shown) or `"N@10"`.
+        /// Name of the metric: `"accuracy"` (matching accuracy, by chance one over the number of
+        /// items shown) or `"N@10"`.
         metric: &'static str,
         /// Value of the metric on validation data.
         value: f64,

@@ -8,9 +8,9 @@ use crate::{Error, LanguageModel, Result};
 const BLOCK: usize = 128;
 
 impl LanguageModel {
-    /// Computes hidden states of prompts after the final norm, `(prompts, 2 · hidden)`. A row is
-    /// the state of the last token, then the mean state of all tokens but the first, whose state is
-    /// the same for every prompt. The prompts run as one batch.
+    /// Computes hidden states of prompts after the final norm, `(prompts, 2 · hidden)`. A row
+    /// consists of the state of the last token, followed by the mean state of all tokens except the
+    /// first one, whose state is the same for every prompt. The prompts run as one batch.
     ///
     /// ```
     /// use glta_align::LanguageModel;

@@ -106,7 +106,8 @@ impl Prompts {
         self.texts.get(&user).map_or(&[], |texts| &texts.items)
     }
 
-    /// Returns the length of the variable part of a stage-2 prompt in bytes, to compare prompts.
+    /// Returns the length of the variable part of a stage-2 prompt in bytes, to compare the lengths
+    /// of prompts.
     pub(crate) fn item_length(&self, example: &ItemExample) -> Result<usize> {
         let texts = &self.item()?.descriptions;
         Ok(example.descriptions.iter().map(|&i| texts[i as usize].len()).sum())
@@ -160,8 +161,8 @@ impl Prompts {
 
     /// Renders a stage-3 prompt. `user` and `shown` are the soft tokens of the user (not used if
     /// the prompt has the user's number) and of the shown items. `slots` are the soft tokens of the
-    /// slots. With [`SlotPlacement::Last`] there are none, and the last `n_slots` positions are
-    /// read.
+    /// slots. With [`SlotPlacement::Last`] there are no soft tokens of slots, and the slots are the
+    /// last `n_slots` positions.
     pub(crate) fn user_row(
         &self,
         example: &UserExample,
@@ -185,9 +186,9 @@ impl Prompts {
         Ok(place(pieces, slots, self.placement, n_slots))
     }
 
-    /// Renders the part of the prompt after the opening, with the soft tokens in order. Text gets
-    /// the same token ids as in the whole prompt: it is tokenised together with the static text
-    /// before it, or as a continuation after soft tokens.
+    /// Renders the part of the prompt after the opening, with the soft tokens in order. Each text
+    /// is tokenised together with the static text before it, or as a continuation after soft
+    /// tokens, so that its token ids are those of the whole prompt.
     fn pieces<'a>(
         &self,
         template: &str,
@@ -231,8 +232,8 @@ struct Opening {
 }
 
 impl Opening {
-    /// Computes the opening of a template. With `soft`, soft tokens follow the static text, which
-    /// is then tokenised alone.
+    /// Computes the opening of a template. If `soft` is true, soft tokens follow the static text,
+    /// which is then tokenised alone.
     fn new(language: &LanguageModel, template: &str, soft: bool) -> Result<Self> {
         let fixed = Templates::static_prefix(template);
         let mut ids = language.tokenizer.encode(fixed, true)?;
@@ -248,7 +249,8 @@ impl Opening {
         Ok(Self { ids, tail, prefix })
     }
 
-    /// Returns the ids of the static text and `leading`, without the ids of the opening.
+    /// Returns the token ids of the static text `fixed` and the text `leading` after it, without
+    /// the ids of the opening.
     fn continued(&self, language: &LanguageModel, fixed: &str, leading: &str) -> Result<Vec<u32>> {
         if leading.is_empty() {
             return Ok(self.tail.clone());
@@ -280,7 +282,7 @@ fn place(mut pieces: Vec<Piece>, slots: &[u32], placement: SlotPlacement, n_slot
     }
 }
 
-/// Ends a prompt with its last slot, and returns it with the positions of the slots.
+/// Truncates a prompt after its last slot, and returns it with the positions of the slots.
 fn up_to_last(mut pieces: Vec<Piece>, slots: &[u32]) -> Row {
     let is_slot = |piece: &Piece| matches!(piece, Piece::Soft(soft) if slots.contains(soft));
     pieces.truncate(pieces.iter().rposition(is_slot).map_or(0, |last| last + 1));

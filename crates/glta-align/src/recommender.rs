@@ -61,7 +61,7 @@ pub struct Recommender {
     growth: Option<Box<Growth>>,
 }
 
-/// Maps from raw ids to dense ids.
+/// Two maps from raw ids to dense ids: of users and of items.
 #[derive(Debug, Clone)]
 struct Ids {
     users: HashMap<String, u32>,
@@ -74,8 +74,8 @@ struct Ids {
 pub struct Recommendation<'a> {
     /// Dense item id.
     pub item: u32,
-    /// Log-probability of the item among all items. In a list of similar items it is the
-    /// similarity. In a list of popular items, for a user without items, it is the log of the
+    /// Log-probability of the item among all items. In a list of similar items, it is the
+    /// similarity. In a list of popular items, for a user without items, it is the logarithm of the
     /// item's share of all interactions.
     pub score: f32,
     /// Record of the item: its raw id, title, text and fields.
@@ -114,9 +114,9 @@ impl Recommender {
     /// loaded with the `llm` options of [`Config::of_run`]. The prompts are those of the run.
     ///
     /// # Errors
-    /// Returns [`Error::OtherCheckpoint`] if `language` is another checkpoint. Returns an error if
-    /// the run is unfinished, its files are damaged, or the language model has another number of
-    /// layers.
+    /// Returns [`Error::OtherCheckpoint`] if `language` is not the checkpoint of the run. Returns
+    /// an error if the run is unfinished, its files are damaged, or the language model has a
+    /// different number of layers than the run used.
     pub fn open_with(dir: impl AsRef<Path>, language: &LanguageModel) -> Result<Self> {
         Self::opened(dir.as_ref(), Some(language))
     }
@@ -127,7 +127,8 @@ impl Recommender {
         Ok(Self::new(model, data).in_folder(dir))
     }
 
-    /// Returns the same model with another decoder for its slots. The result cannot grow.
+    /// Returns the same model with a different decoder for its slots. The result does not share the
+    /// state of [`grow`](Self::grow), so methods that need this state return an error.
     pub fn with_decoder(&self, decoder: Decoder) -> Self {
         let model = match &self.model {
             Model::Linear(lists) => Model::Linear(Box::new(lists.with_decoder(decoder))),
@@ -208,9 +209,9 @@ impl Recommender {
         self.recommend_with(&people, k, &ListOptions::default())
     }
 
-    /// Returns the best `k` items for each of `people` among those that `options` allow, or fewer
-    /// if there are no others. All known items of a user count, including validation items. A user
-    /// without items gets the most popular items.
+    /// Returns the best `k` of the items that `options` allow, for each of `people`. A list is
+    /// shorter if fewer items are allowed. The list of a known user is computed from all known
+    /// items, including validation items. A user without items gets the most popular items.
     ///
     /// ```no_run
     /// # use glta_align::{ListOptions, Person, Recommender};
@@ -289,7 +290,8 @@ impl Recommender {
         }
     }
 
-    /// Returns the most popular allowed items, with the log of their share of all interactions.
+    /// Returns the most popular allowed items, with the logarithm of their share of all
+    /// interactions.
     fn popular(&self, k: usize, allowed: &Allowed<'_>) -> Vec<Ranked> {
         let degrees = self.degrees();
         let all: f32 = degrees.iter().map(|&degree| degree as f32 + 1.0).sum();
@@ -418,8 +420,8 @@ impl Recommender {
         }
     }
 
-    /// Returns whether a growing recommender adds a new item by solving a few small systems.
-    /// Otherwise it is fitted again.
+    /// Returns whether a growing recommender updates its linear model with a new item by solving a
+    /// few small linear systems. Otherwise, the linear model is fitted again.
     pub fn grows_in_place(&self) -> bool {
         let form = self.growth.as_ref().map(|growth| growth.growing.model().report().form);
         matches!(form, Some(Form::Local { rank: 0, .. }))
@@ -455,7 +457,8 @@ impl Recommender {
     }
 
     /// Returns one list for each of several users, in order, like
-    /// [`recommend_for_items`](Self::recommend_for_items).
+    /// [`recommend_for_items`](Self::recommend_for_items). An entry of `people` contains the items
+    /// of one user.
     ///
     /// # Errors
     /// Returns [`Error::UnknownItem`] if an item is unknown.

@@ -41,7 +41,7 @@ use crate::{Error, Result};
 const ALIGNED: &str = "aligned.safetensors";
 
 /// A training run in one folder. An interrupted run can be [resumed](Self::resume) at any point. On
-/// the same number of threads the results are those of an uninterrupted run.
+/// the same number of threads, the results are those of an uninterrupted run.
 ///
 /// ```
 /// # use glta_align::{Backbone, Config, Recommender, Run, RunData};
@@ -73,7 +73,8 @@ pub struct Run {
     linear_seconds: OnceLock<f64>,
 }
 
-/// Returns an error if the data or the configuration are invalid, or cannot be combined.
+/// Returns an error if the data or the configuration are invalid, or if no form of the linear model
+/// that the configuration selects is possible for the data.
 fn check(data: &RunData, config: &Config) -> Result<()> {
     config.validate()?;
     data.validate()?;
@@ -89,7 +90,7 @@ impl Run {
         dir.as_ref().join(CONFIG).exists()
     }
 
-    /// Creates a run in `dir`, which is created if it does not exist.
+    /// Creates a run in `dir`. The folder is created if it does not exist.
     ///
     /// # Errors
     /// Returns an error if the data or the configuration are invalid, or if the folder contains a
@@ -102,13 +103,13 @@ impl Run {
         Self::create_on(Arc::new(Alone), dir, data, config)
     }
 
-    /// Creates a run on several ranks, which must all make the same calls with the same arguments.
-    /// The ranks divide the users, and need a shared folder, which only rank 0 writes. With the
-    /// same batch size any number of ranks gives the same result, and a run can be resumed with
-    /// another number.
+    /// Creates a run on several ranks. All ranks must make the same calls with the same arguments.
+    /// The ranks divide the users, and need a shared folder, to which only rank 0 writes. With the
+    /// same batch size, any number of ranks gives the same result, and a run can be resumed on a
+    /// different number of ranks.
     ///
-    /// A rank that gets an error must end the others ([`Communicator::abort`]), because they wait
-    /// for it.
+    /// A rank that gets an error must end the other ranks with [`Communicator::abort`], because
+    /// they wait for it.
     ///
     /// # Errors
     /// Returns the errors of [`create`](Self::create), and [`Error::Comm`] if another rank fails.
@@ -136,7 +137,7 @@ impl Run {
     /// [`fit`](Self::fit) then needs the same language model and prompts.
     ///
     /// # Errors
-    /// Returns an error if the folder has no run, or a run with other data or another
+    /// Returns an error if the folder contains no run, or a run with different data or a different
     /// configuration. Returns an error if the folder is in use by another process or cannot be
     /// written.
     pub fn resume(
@@ -184,8 +185,8 @@ impl Run {
     /// Uses the given node embeddings instead of training them in stage 1.
     ///
     /// # Errors
-    /// Returns an error if the embeddings have other numbers of users or items, or if the folder
-    /// cannot be written.
+    /// Returns an error if the numbers of users or items of the embeddings differ from those of the
+    /// run's data, or if the folder cannot be written.
     pub fn set_nodes(&self, embeddings: &NodeEmbeddings) -> Result<()> {
         check_embeddings(embeddings, &self.data.train)?;
         self.folder.write(NODES, |path| Ok(embeddings.save(path)?))
@@ -198,8 +199,9 @@ impl Run {
         self
     }
 
-    /// Uses the given vectors of the item texts instead of computing them. The method whitens and
-    /// concatenates them. If `encoders` is empty, the run has no text vectors.
+    /// Uses the given vectors of the item texts instead of computing them. The method whitens the
+    /// vectors of each encoder and concatenates them. If `encoders` is empty, the run has no text
+    /// vectors.
     ///
     /// # Errors
     /// Returns an error if the numbers of items differ, or if the folder cannot be written.
@@ -231,7 +233,8 @@ impl Run {
         self.folder.write(VECTORS, |path| save_vectors(path, joined.view()))
     }
 
-    /// Uses the text vectors of another run with the same items and encoders, if it has any.
+    /// Copies the text vectors of the run in `from`, if it has any, instead of computing them. Call
+    /// this only if that run has the same items and encoders.
     ///
     /// # Errors
     /// Returns an error if a file cannot be read or written.
@@ -246,7 +249,8 @@ impl Run {
         names.filter(|name| from.join(name).exists()).try_for_each(|name| self.copy(&name, from))
     }
 
-    /// Uses the given linear model, which must belong to the run's data and text vectors.
+    /// Uses the given linear model instead of fitting one. Call this only with a model that was
+    /// fitted on the run's data and text vectors.
     ///
     /// # Errors
     /// Returns an error if the folder cannot be written.
@@ -254,7 +258,8 @@ impl Run {
         self.folder.write(LINEAR, |path| Ok(model.save(path)?))
     }
 
-    /// Uses the linear model of another run with the same data, text vectors and settings.
+    /// Copies the linear model of the run in `from` instead of fitting one. Call this only if that
+    /// run has the same data, text vectors and settings of the linear model.
     ///
     /// # Errors
     /// Returns an error if a file cannot be read or written.
@@ -270,7 +275,8 @@ impl Run {
         self.copy(LINEAR, from.as_ref())
     }
 
-    /// Uses the profiles and predictions of another run with the same model, data and settings.
+    /// Copies the profiles and predictions of the run in `from` instead of generating them. Call
+    /// this only if that run has the same language model, data and settings of the texts.
     ///
     /// # Errors
     /// Returns an error if a file cannot be read or written.
@@ -278,8 +284,8 @@ impl Run {
         self.copy(TEXTS, from.as_ref())
     }
 
-    /// Uses the result of stage 2 of another run with the same model, data, nodes and settings of
-    /// that stage.
+    /// Copies the result of stage 2 from the run in `from` instead of training the stage. Call this
+    /// only if that run has the same language model, data, nodes and settings of stage 2.
     ///
     /// # Errors
     /// Returns an error if a file cannot be read or written.
@@ -291,9 +297,10 @@ impl Run {
         self.folder.write(name, |path| write_whole(path, &read(&from.join(name))?))
     }
 
-    /// Runs all stages that are not finished, and saves the recommender. `language` is optional for
-    /// [`Backbone::None`], and without a [prompt path](crate::ModelConfig::prompt) if the text
-    /// vectors exist.
+    /// Runs all stages that are not finished, and saves the recommender. `language` may be `None`
+    /// for [`Backbone::None`]. It may also be `None` without a [prompt
+    /// path](crate::ModelConfig::prompt), if the text vectors exist or no language model encodes
+    /// the texts.
     ///
     /// # Errors
     /// Returns an error if the checkpoint or the prompts are not those of the run, and the errors
@@ -409,7 +416,7 @@ impl Run {
         })
     }
 
-    /// Returns the saved result of stage 1, or runs the stage.
+    /// Returns the node embeddings that stage 1 saved, or runs the stage.
     fn embeddings(&self, progress: &mut dyn Progress<Event>) -> Result<NodeEmbeddings> {
         if !self.folder.has(NODES)? {
             let lightgcn = LightGcn::new(self.config.graph.clone())?;

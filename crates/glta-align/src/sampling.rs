@@ -20,8 +20,8 @@ pub(crate) struct UserExample {
     pub(crate) targets: Vec<u32>,
     /// Whether the prompt contains the user's texts.
     pub(crate) texts: bool,
-    /// Items whose tokens are added to the inputs of the second and later slots, in order. Slots
-    /// after them get none.
+    /// Items whose tokens are added to the inputs of the second and later slots, in order. The
+    /// inputs of the remaining slots get no item token.
     pub(crate) fed: Vec<u32>,
 }
 
@@ -48,7 +48,7 @@ pub(crate) fn text_items(train: &[u32], user: u32, config: &TextsConfig, seed: u
 /// Splits a user's training items into context and targets. Returns `None` if one of them would be
 /// empty.
 ///
-/// With [`TargetRule::Hidden`] context and targets are disjoint, and the items of `text_items`
+/// With [`TargetRule::Hidden`], context and targets are disjoint, and the items of `text_items`
 /// (ascending) are always context.
 pub(crate) fn user_example(
     user: u32,
@@ -85,8 +85,8 @@ pub(crate) fn user_example(
     Some(UserExample { user: Some(user), context, shown, targets, texts, fed: Vec::new() })
 }
 
-/// Returns the example of a user for whom a list is made. The user token contains all context
-/// items, and a fixed random part of them is shown.
+/// Returns the example of a user for whom a list is made. The user token is computed from all
+/// context items, and a fixed random part of them is shown.
 pub(crate) fn inference_example(
     user: Option<u32>,
     context: &[u32],
@@ -101,7 +101,8 @@ pub(crate) fn inference_example(
 }
 
 /// Draws prompts of `per_prompt` items, with shuffled descriptions. The prompts together contain
-/// every item of `items` once. The last prompt is filled with items that are drawn again.
+/// every item of `items` once. If the last prompt is not full, it is filled with further random
+/// items.
 pub(crate) fn item_examples(
     items: &[u32],
     per_prompt: usize,

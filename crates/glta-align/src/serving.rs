@@ -23,8 +23,9 @@ use crate::{Error, Result};
 /// validation part of `data`, and the model is then fitted on training and validation items. The
 /// histories of its users contain all their interactions.
 ///
-/// `vectors` are the text vectors of the items, and empty for a catalogue without texts. `config`
-/// must have no prompt path ([`Preset::Default`](crate::Preset::Default)).
+/// `vectors` are the text vectors of the items. They are empty for a catalogue without texts.
+/// `config` is a configuration without a prompt path, such as
+/// [`Preset::Default`](crate::Preset::Default).
 ///
 /// ```
 /// use glta_align::{Config, ItemVectors, RunData, fit_for_serving};
@@ -46,8 +47,9 @@ use crate::{Error, Result};
 /// ```
 ///
 /// # Errors
-/// Returns an error if the data or the configuration are invalid, or if the folder contains a run
-/// or cannot be written. Returns [`Error::Cancelled`] if `progress` cancels.
+/// Returns an error if the data or the configuration are invalid, if `config` has a prompt path, or
+/// if the folder contains a run or cannot be written. Returns [`Error::Cancelled`] if `progress`
+/// cancels.
 pub fn fit_for_serving(
     dir: impl AsRef<Path>,
     data: RunData,
@@ -127,8 +129,8 @@ pub fn fit_for_serving(
 ///
 /// # Errors
 /// Returns [`Error::NoLlm`] if the run needs its language model, and [`Error::Cancelled`] if
-/// `progress` cancels. Returns an error if the run is unfinished, if the data have other users or
-/// items, or if the folder contains a run or cannot be written.
+/// `progress` cancels. Returns an error if the run is unfinished, if the users or items of the data
+/// differ from those of the run, or if the folder contains a run or cannot be written.
 pub fn finish_for_serving(
     run: impl AsRef<Path>,
     dir: impl AsRef<Path>,
@@ -194,7 +196,7 @@ pub fn finish_for_serving(
     finished.fit_with(language, progress)
 }
 
-/// Returns the number of graph epochs that is best on the validation part.
+/// Returns the number of epochs of graph pretraining that is best on the validation part.
 fn graph_epochs(
     config: &Config,
     data: &RunData,

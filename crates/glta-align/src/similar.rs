@@ -16,14 +16,14 @@ use crate::Result;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Similarity {
-    /// The cosine of the text vectors of both items, also for cold items.
+    /// The cosine of the text vectors of both items. It is also defined for cold items.
     #[default]
     Text,
     /// The number of common users, normalised: `common / √(users of one · users of the other)`.
     CoInteractions,
 }
 
-/// Data for similar items that are read or computed on first use.
+/// Data for finding similar items, read or computed on first use.
 #[derive(Debug, Default)]
 pub(crate) struct Similar {
     /// Folder of the run, from which text vectors are read.
@@ -57,8 +57,8 @@ impl Similar {
     }
 }
 
-/// Returns the cosines between one item and all others of `items` items. Returns no items if the
-/// item has no text.
+/// Returns the cosines between one item and every other item of a catalogue of `items` items.
+/// Returns no items if the item has no text.
 pub(crate) fn by_text<'a>(
     items: usize,
     vector: impl Fn(u32) -> &'a [f32] + Sync,
@@ -83,7 +83,8 @@ pub(crate) fn by_text<'a>(
         .collect()
 }
 
-/// Returns the items that have common users with an item, with their normalised number.
+/// Returns the items that have users in common with an item, each with the normalised number of
+/// common users.
 pub(crate) fn by_people(train: &Interactions, users_of: &Interactions, item: u32) -> Vec<Ranked> {
     let mut both: FxHashMap<u32, u32> = FxHashMap::default();
     for &user in users_of.items(item) {

@@ -215,7 +215,8 @@ impl Stage for UserStage<'_> {
 }
 
 /// Chooses the factor of the correction with the best validation N@10. Returns `None` without a
-/// linear model or without validation items. The model then uses the factor if there is only one.
+/// linear model or without validation items. The factor of the model is then the only configured
+/// one, or 1 if several are configured.
 pub(crate) fn choose_mix(
     model: &Glta,
     data: &RunData,
@@ -274,8 +275,8 @@ pub(crate) fn choose_mix(
     Ok(best(found))
 }
 
-/// Draws one random target per slot. If there are fewer targets than slots, the last slots have
-/// none.
+/// Draws one random target per slot, without replacement. If there are fewer targets than slots,
+/// the last slots get none.
 fn sampled_slots(targets: &[u32], slots: usize, rng: &mut impl Rng) -> Vec<Vec<u32>> {
     let mut drawn = targets.to_vec();
     drawn.shuffle(rng);

@@ -138,7 +138,7 @@ impl Templates {
     ///
     /// # Errors
     /// Returns an error if the file cannot be read, or if placeholders are missing, unknown or in
-    /// another order.
+    /// the wrong order.
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
@@ -152,10 +152,10 @@ impl Templates {
         Ok(templates)
     }
 
-    /// Checks that the prompts have the right placeholders in the right order.
+    /// Checks that each prompt has the required placeholders in the required order.
     ///
     /// # Errors
-    /// Returns [`Error::Template`] if placeholders are missing, unknown or in another order.
+    /// Returns [`Error::Template`] if placeholders are missing, unknown or in the wrong order.
     pub fn validate(&self) -> Result<()> {
         self.check("of the language model")
     }
@@ -221,7 +221,8 @@ impl Templates {
     }
 
     /// Returns the prompt of item-text alignment with the item tokens before the descriptions. The
-    /// lines of both are exchanged, or the placeholders if they are on the same line.
+    /// lines of the two placeholders are exchanged, or only the placeholders if they are on the
+    /// same line.
     pub(crate) fn items_first(&self) -> String {
         let (first, second) = ("{DESCRIPTIONS}", "{ITEMS}");
         let lines: Vec<&str> = self.item.split('\n').collect();

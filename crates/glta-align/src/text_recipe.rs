@@ -35,9 +35,9 @@ pub enum TextRecipe {
     /// and the final norm, scaled to unit norm. With a task, the text becomes `Instruct:
     /// TASK\nQuery:TEXT`.
     Qwen3Embedding,
-    /// The recipe of the e5-mistral-7b-instruct model card, which differs from
-    /// [`Qwen3Embedding`](Self::Qwen3Embedding) in an end token after the text, and in `Instruct:
-    /// TASK\nQuery: TEXT`.
+    /// The recipe of the e5-mistral-7b-instruct model card. It differs from
+    /// [`Qwen3Embedding`](Self::Qwen3Embedding) in two points: an end token follows the text, and
+    /// with a task, the text becomes `Instruct: TASK\nQuery: TEXT`, with a space after `Query:`.
     E5Mistral,
 }
 

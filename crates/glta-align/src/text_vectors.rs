@@ -12,10 +12,10 @@ use crate::{Error, Event, LanguageModel, Result};
 const BATCH: usize = 64;
 
 impl LanguageModel {
-    /// Computes one vector per text, `(texts, hidden)`. By default it is the mean of its tokens'
-    /// hidden states, each scaled to a root mean square of 1. The first token is omitted if there
-    /// are others, because its state is the same large vector for every text. [`TextRecipe`] lists
-    /// the other recipes. The vector of an empty text is zero.
+    /// Computes one vector per text, `(texts, hidden)`. By default, a vector is the mean of the
+    /// hidden states of the text's tokens, each scaled to a root mean square of 1. The first token
+    /// is omitted if there are others, because its state is the same large vector for every text.
+    /// [`TextRecipe`] lists the other recipes. The vector of an empty text is zero.
     ///
     /// Centre and whiten the vectors before you compare them, because all raw vectors are similar.
     ///

@@ -31,7 +31,7 @@ pub struct UserTexts {
     pub prediction: String,
 }
 
-/// First line of the file, with the settings that produced the texts.
+/// First line of the file `texts.jsonl`, with the settings that produced the texts.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Header {
     /// Hash of the checkpoint that wrote the texts.
@@ -47,8 +47,8 @@ struct Header {
 }
 
 impl Header {
-    /// Returns whether texts with this header can be used for `wanted`, which may need only one of
-    /// both kinds.
+    /// Returns whether texts with this header can be used for `wanted`, which may need only
+    /// profiles or only predictions.
     fn serves(&self, wanted: &Self) -> bool {
         let same = |own: &Option<String>, other: &Option<String>| other.is_none() || own == other;
         let part = |header: &Self| {
@@ -153,8 +153,8 @@ pub fn read_texts(path: impl AsRef<Path>) -> Result<BTreeMap<u32, UserTexts>> {
     Ok(texts)
 }
 
-/// Returns an error if the texts belong to another model, other prompts or other settings. Removes
-/// an incomplete last line of a killed process.
+/// Returns an error if the texts were written by a different model, with different prompts or with
+/// different settings. Removes an incomplete last line, which a killed process may leave.
 fn repair(path: &Path, header: &Header) -> Result<()> {
     let (found, whole, _) = parse(path)?;
     if !found.serves(header) {
@@ -171,8 +171,8 @@ fn repair(path: &Path, header: &Header) -> Result<()> {
     Ok(())
 }
 
-/// Parses a file. Returns the header, the length of the complete lines in bytes, and the texts by
-/// user.
+/// Parses the file `texts.jsonl`. Returns the header, the length of the complete lines in bytes,
+/// and the texts by user.
 fn parse(path: &Path) -> Result<(Header, usize, BTreeMap<u32, UserTexts>)> {
     let bytes = read(path)?;
     let whole = bytes.iter().rposition(|&b| b == b'\n').map_or(0, |at| at + 1);

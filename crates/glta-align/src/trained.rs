@@ -14,7 +14,8 @@ pub(crate) enum Model {
 }
 
 impl Model {
-    /// Returns a trained model. The prompt path is dropped if validation chose the factor 0.
+    /// Returns a trained model. The prompt path is dropped if the chosen factor of the correction
+    /// is 0.
     pub(crate) fn trained(model: Glta) -> Result<Self> {
         match model.linear() {
             Some(linear) if model.mix()? == 0.0 => {

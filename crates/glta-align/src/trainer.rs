@@ -42,8 +42,8 @@ pub struct StageHistory {
     pub losses: Vec<f64>,
     /// Number of finished epochs and value of the metric, for each evaluation.
     pub evaluations: Vec<(usize, f64)>,
-    /// Number of finished epochs at which the saved weights were evaluated as the best. `None`
-    /// without validation data.
+    /// Number of finished epochs at the best evaluation, whose weights are saved. `None` without
+    /// validation data.
     pub best_epoch: Option<usize>,
 }
 
@@ -71,9 +71,9 @@ struct Position {
     history: StageHistory,
 }
 
-/// Trains a stage to its end, from its last checkpoint if `state` has one, and sets the parameters
-/// to the best weights. The results equal those of an uninterrupted run. All ranks have the same
-/// weights at every step, and rank 0 saves them.
+/// Trains a stage to its end, from its last training checkpoint if the file `state` contains one of
+/// this stage, and sets the parameters to the best weights. The results equal those of an
+/// uninterrupted run. All ranks have the same weights at every step, and rank 0 saves them.
 pub(crate) fn train(
     stage: &mut dyn Stage,
     config: &TrainConfig,
@@ -158,7 +158,8 @@ impl Run {
         agree(comm, report(progress, &event).map_err(Error::from))
     }
 
-    /// Returns whether the last `patience` evaluations have not improved the result.
+    /// Returns whether none of the last `patience` evaluations has improved the result. Always
+    /// false if `patience` is 0.
     fn stale(&self, config: &TrainConfig) -> bool {
         config.patience > 0 && self.position.stale >= config.patience
     }
@@ -214,8 +215,8 @@ impl Run {
         Ok(self.position.history)
     }
 
-    /// Saves the state of the stage if the progress callback cancelled it. Returns `ended`, the
-    /// result of a step or an epoch.
+    /// Saves the state of the stage if the progress callback cancelled it. `ended` is the result of
+    /// a step or an epoch, and is returned unchanged.
     fn save_if_cancelled(
         &self,
         ended: Result<()>,
@@ -256,7 +257,7 @@ impl Run {
         write_tensors(path, &tensors, &metadata)
     }
 
-    /// Loads the checkpoint of this stage, if there is one.
+    /// Loads the training checkpoint of this stage, if there is one.
     fn load(stage: &dyn Stage, comm: &dyn Communicator, path: &Path) -> Result<Option<Self>> {
         if !comm.root_says(path.exists())? {
             return Ok(None);

@@ -12,7 +12,8 @@ pub enum Error {
         /// Description of the problem and the valid values.
         problem: String,
     },
-    /// No user has some items but not all, so no triple of user, item and other item exists.
+    /// Every user has no item or all items, so no triple of a user, an item of the user and a
+    /// different item exists.
     #[error("there is nothing to train on: every user has no item or all items")]
     NothingToTrain,
     /// The loss is infinite or NaN.

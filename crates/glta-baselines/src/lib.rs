@@ -1,7 +1,7 @@
 //! The contrastive baselines of GLTA's tables. LightGCN+, HCCF, HCCF+ and RLMRec are one
 //! [`Contrastive`] model with different settings. [`AlphaRec`] has no node embeddings and trains
-//! only an MLP over text vectors. The crate `glta-linear` has popularity, EASE and text-kNN, and
-//! `glta-graph` has LightGCN.
+//! only an MLP over text vectors. The crate `glta-linear` provides popularity, EASE and text-kNN,
+//! and `glta-graph` provides LightGCN.
 
 mod alpharec;
 mod checks;

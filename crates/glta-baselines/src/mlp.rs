@@ -37,8 +37,9 @@ impl Mlp {
         self.after_first(&x.matmul(&self.0[0].0)?)
     }
 
-    /// Computes the output like [`apply`](Self::apply), but without the gradient of `x`, which is a
-    /// third of the work. The rows `x` must not be trained.
+    /// Computes the output like [`apply`](Self::apply), but without the gradient of `x`, which
+    /// would be a third of the work of the first layer. Call this only for rows `x` that are not
+    /// trained.
     pub(crate) fn apply_fixed(&self, x: &Tensor) -> Result<Tensor> {
         self.after_first(&times_fixed(x, &self.0[0].0)?)
     }

@@ -78,8 +78,8 @@ impl CustomOp2 for LeakySlope {
     }
 }
 
-/// Computes `x · w` without the gradient of `x`, which candle's product would also compute. `x (n,
-/// in)` is not trained, `w` is `(in, out)`.
+/// Computes `x · w` without the gradient of `x`, which candle's product would also compute. Call
+/// this only for an `x (n, in)` that is not trained. `w` is `(in, out)`.
 pub(crate) fn times_fixed(x: &Tensor, w: &Tensor) -> Result<Tensor> {
     w.contiguous()?.apply_op1(TimesFixed(x.detach()))
 }
@@ -104,7 +104,7 @@ impl CustomOp1 for TimesFixed {
 }
 
 /// Computes the loss `-ln softmax` of column 0 for each row of `logits (n, columns)`. Returns
-/// `(n,)`. The softmax of a row omits the columns that its entry of `left_out` names.
+/// `(n,)`. The softmax of a row omits the columns in the row's entry of `left_out`.
 pub(crate) fn first_among(logits: &Tensor, left_out: Vec<Vec<u32>>) -> Result<Tensor> {
     if left_out.len() != logits.dim(0)? {
         bail!("{} rows of columns for {} rows of logits", left_out.len(), logits.dim(0)?);
@@ -116,7 +116,8 @@ pub(crate) fn first_among(logits: &Tensor, left_out: Vec<Vec<u32>>) -> Result<Te
 struct FirstAmong(Arc<[Vec<u32>]>);
 
 impl FirstAmong {
-    /// Computes the numerators of a row's softmax and returns the logarithm of their sum.
+    /// Writes the numerators of a row's softmax to `out`, divided by the largest one, and returns
+    /// the log-sum-exp of the logits. Both omit the columns `left_out`.
     fn numerators(logits: &[f32], left_out: &[u32], out: &mut [f32]) -> f32 {
         out.copy_from_slice(logits);
         left_out.iter().for_each(|&column| out[column as usize] = f32::NEG_INFINITY);

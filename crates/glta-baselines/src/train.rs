@@ -62,7 +62,7 @@ pub(crate) struct Schedule {
     pub(crate) patience: usize,
 }
 
-/// Minimises the loss with Adam. With validation data training can stop early, and the result has
+/// Minimises the loss with Adam. With validation data, training can stop early, and the result has
 /// the embeddings of the best epoch.
 pub(crate) fn fit(
     model: &dyn Trainable,

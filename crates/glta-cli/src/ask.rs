@@ -15,7 +15,8 @@ use crate::{Result, outcome};
 /// Flags for the recommender and the format of the answer.
 #[derive(Debug, Clone, Args)]
 struct ModelArgs {
-    /// Folder of a recommender: the --out of `glta fit`, or a run in the folder of a seed.
+    /// Folder of a recommender: the --out of `glta fit`, or a run of an experiment, such as
+    /// seed-2024/glta in its --out.
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
     /// Print one JSON object per line.
@@ -35,8 +36,8 @@ struct OptionArgs {
     /// Raw ids of the only items that may be in the list.
     #[arg(long, value_name = "ITEMS", value_delimiter = ',', help_heading = "List")]
     among: Vec<String>,
-    /// Value of a field that the items must have, such as category=Tea; of several values of one
-    /// field an item needs only one.
+    /// Field and value that the items must have, such as category=Tea; if several values of one
+    /// field are given, one of them is enough.
     #[arg(long, value_name = "FIELD=VALUE", value_parser = filter, help_heading = "List")]
     filter: Vec<(String, String)>,
 }
@@ -46,7 +47,7 @@ struct OptionArgs {
 pub struct RecommendArgs {
     #[command(flatten)]
     model: ModelArgs,
-    /// Raw ids of known users; the answers are in this order.
+    /// Raw ids of known users, for whom lists are printed in this order.
     #[arg(long, value_name = "USERS", value_delimiter = ',', help_heading = "Person")]
     user: Vec<String>,
     /// Raw ids of the items that a user has; the user need not be known.
@@ -70,7 +71,7 @@ pub struct RecommendArgs {
 pub struct SimilarArgs {
     #[command(flatten)]
     model: ModelArgs,
-    /// Raw id of the item to compare.
+    /// Raw id of the item for which similar items are listed.
     #[arg(long, value_name = "ITEM")]
     item: String,
     /// Kind of similarity.
@@ -220,7 +221,7 @@ fn open(dir: &Path) -> Result<Recommender> {
     Ok(Recommender::open(dir).map_err(|e| format!("--model {}: {e}", dir.display()))?)
 }
 
-/// Returns the folders of finished runs within a folder, up to a depth.
+/// Returns the folders of finished runs below a folder, down to `depth` levels.
 fn runs_below(dir: &Path, depth: usize) -> Vec<String> {
     let Ok(entries) = std::fs::read_dir(dir) else {
         return Vec::new();

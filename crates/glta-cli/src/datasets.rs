@@ -14,7 +14,7 @@ use crate::{Result, fetch};
 pub struct DataSource {
     /// Data set with users, items and interactions.
     pub dataset: Dataset,
-    /// Variant of the presets that suits the data set.
+    /// Density of the data set, which selects the variant of a preset.
     pub density: Density,
     /// Function that changes a preset for the data set.
     pub adapt: fn(&mut ExperimentConfig),
@@ -57,8 +57,8 @@ pub struct MovielensFlags {
     /// if it does not exist; default 100k.
     #[arg(long, value_enum, conflicts_with = "data", help_heading = "Data")]
     pub variant: Option<Variant>,
-    /// MovieLens: file of ratings, if the folder has those of several generations: u.data,
-    /// ratings.dat, pairs.dat or ratings.csv.
+    /// MovieLens: name of the file of ratings, if the folder has those of several generations:
+    /// u.data, ratings.dat, pairs.dat or ratings.csv.
     #[arg(long, value_name = "FILE", help_heading = "Data")]
     pub ratings: Option<String>,
 }
@@ -101,8 +101,8 @@ pub struct AmazonFlags {
     /// Amazon: category to read, if the folder has several.
     #[arg(long, help_heading = "Data")]
     pub category: Option<String>,
-    /// Amazon: file of reviews, if the category has several (all reviews and a 5-core); by default
-    /// the file whose name matches the metadata.
+    /// Amazon: name of the file of reviews, if the category has several (all reviews and a 5-core);
+    /// by default the file whose name matches the metadata.
     #[arg(long, value_name = "FILE", help_heading = "Data")]
     pub reviews: Option<String>,
     /// Amazon: read no metadata; items then have no texts.
@@ -168,7 +168,8 @@ pub fn goodreads(data: Option<&Path>, flags: &GoodreadsFlags, k_core: usize) -> 
     Ok(DataSource { dataset, density: Density::Sparse, adapt: described })
 }
 
-/// Returns the part of a data set in which every user and item has at least `k` interactions.
+/// Returns the `k`-core of a data set, in which every user and item has at least `k` interactions.
+/// Returns an error if it is empty.
 fn core(dataset: Dataset, k: usize) -> Result<Dataset> {
     let before = dataset.stats();
     let core = dataset.k_core(k, k);
@@ -186,7 +187,7 @@ fn core(dataset: Dataset, k: usize) -> Result<Dataset> {
 /// Generates the shop, with settings for the small language model of this repository.
 ///
 /// # Errors
-/// Returns an error if a number of `config` is invalid.
+/// Returns an error if a setting of `config` is invalid.
 pub fn shop(config: &ShopConfig) -> Result<DataSource> {
     let dataset = Dataset::shop(config)?;
     Ok(DataSource { dataset, density: Density::Sparse, adapt: small_model })

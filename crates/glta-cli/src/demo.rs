@@ -26,11 +26,12 @@ pub struct DemoArgs {
     /// Seed of the split and of all training; it does not change the shop.
     #[arg(long, default_value_t = 2024, help_heading = "Settings")]
     pub seed: u64,
-    /// Set one field of the configuration, such as user_stage.train.epochs=3.
+    /// Set one field of the configuration, such as user_stage.train.epochs=3; the flag may be
+    /// repeated.
     #[arg(long = "set", value_name = "PATH=VALUE", help_heading = "Settings")]
     pub set: Vec<String>,
-    /// At the end also fit the model on all interactions, including the held-out ones; the model is
-    /// in --out/seed-N/serving, for `glta serve`.
+    /// At the end, also fit the model on all interactions, including the held-out ones, and save it
+    /// in --out/seed-N/serving for `glta serve`.
     #[arg(long, help_heading = "Output")]
     pub finish: bool,
     /// Print only the result.

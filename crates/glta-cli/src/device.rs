@@ -6,8 +6,8 @@ use crate::Result;
 use crate::ranks::place;
 
 /// Returns the device that `--device` names: `cpu`, `cuda:N`, or `cuda`, which gives each rank on a
-/// machine its own GPU. Threads share the stream of a GPU, so one thread may load what another one
-/// runs.
+/// machine its own GPU. All threads share one stream per GPU, so one thread may load a model that
+/// another thread runs.
 ///
 /// # Errors
 /// Returns an error if the name is unknown or the GPU does not exist.

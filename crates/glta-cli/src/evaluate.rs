@@ -22,7 +22,8 @@ pub struct EvaluateArgs {
     /// seed-N/users/*.jsonl of a run, or text lines `user item item ...`, best first.
     #[arg(long, value_name = "FILE")]
     lists: Option<PathBuf>,
-    /// File of test pairs, one `user item` per line; not needed if the lists have `test`.
+    /// File of test pairs, one `user item` per line; not needed if the JSON lines of --lists
+    /// contain the test items as "test": [...].
     #[arg(long, value_name = "FILE", requires = "lists")]
     test: Option<PathBuf>,
     /// Metrics to print, such as P@5,N@10,R@20,H@10,MRR@10,MAP@10.

@@ -222,7 +222,7 @@ fn shown_as(item: &ItemRecord) -> &str {
     if item.text.trim().is_empty() { &item.raw_id } else { &item.text }
 }
 
-/// Returns the first `width` characters of a text, with a mark if more follow.
+/// Returns the first `width` characters of a text, followed by an ellipsis if the text is longer.
 fn clip(text: &str, width: usize) -> String {
     match text.char_indices().nth(width) {
         Some((end, _)) => format!("{}…", text[..end].trim_end()),

@@ -30,7 +30,7 @@ pub struct FitArgs {
     /// Table of items in the same formats.
     #[arg(long, value_name = "FILE", help_heading = "Tables")]
     items: Option<PathBuf>,
-    /// Column of users, by name or number from 1.
+    /// Column of users, by name or by number (from 1).
     #[arg(long, value_name = "COLUMN", value_parser = column, help_heading = "Tables")]
     user: Option<Column>,
     /// Column of items, in both tables.
@@ -45,7 +45,8 @@ pub struct FitArgs {
     /// Minimum rating; interactions with a lower rating are omitted.
     #[arg(long, value_name = "RATING", requires = "rating", help_heading = "Tables")]
     min_rating: Option<f32>,
-    /// Columns of the items that make their texts [default: title, categories and description]
+    /// Columns of --items from which the texts of items are composed [default: title, categories
+    /// and description]
     #[arg(long, value_name = "COLUMNS", value_delimiter = ',', help_heading = "Tables")]
     text: Vec<String>,
     /// Journal of `glta serve`, whose interactions and items are added to the tables; its deleted
@@ -55,15 +56,16 @@ pub struct FitArgs {
     journal: Option<PathBuf>,
     #[command(flatten)]
     table: TableFlags,
-    /// Checkpoint of a LLaMA, which is used as an additional text encoder.
+    /// Folder of a LLaMA checkpoint, or its id on the hub, owner/name or owner/name@revision; the
+    /// model is used as an additional text encoder.
     #[arg(long, value_name = "DIR_OR_HUB_ID", help_heading = "Texts")]
     llm: Option<String>,
     /// Folder of a sentence-transformers model, such as all-MiniLM-L6-v2, which is used as an
     /// additional text encoder.
     #[arg(long, value_name = "DIR", help_heading = "Texts")]
     text_encoder: Option<PathBuf>,
-    /// File of text vectors by raw id, used as an additional encoder: NAME.npy with NAME.npy.ids
-    /// (one raw id per line), or NAME.safetensors with the metadata entry ids.
+    /// File of text vectors by raw item id, used as an additional encoder: NAME.npy with
+    /// NAME.npy.ids (one raw id per line), or NAME.safetensors with the metadata entry ids.
     #[arg(long = "text-vectors", value_name = "FILE", help_heading = "Texts")]
     text_vectors: Vec<PathBuf>,
     /// Folder for the recommender, or with --measure for the tables.
@@ -75,10 +77,11 @@ pub struct FitArgs {
     /// Seed of all random choices.
     #[arg(long, value_name = "N", default_value_t = 2024, help_heading = "Settings")]
     seed: u64,
-    /// TOML file of settings.
+    /// TOML file of settings, which replace the defaults.
     #[arg(long, value_name = "FILE", help_heading = "Settings")]
     config: Option<PathBuf>,
-    /// Set one field, after the file, such as linear.sources=[64,128].
+    /// Set one field of the configuration after --config is applied, such as
+    /// linear.sources=[64,128]; the flag may be repeated.
     #[arg(long = "set", value_name = "PATH=VALUE", help_heading = "Settings")]
     set: Vec<String>,
     /// Print only the result.
@@ -211,8 +214,9 @@ impl FitArgs {
         Ok(dataset)
     }
 
-    /// Returns the fields of an item's text. The reader has renamed the columns with titles,
-    /// categories or descriptions.
+    /// Returns the fields of an item's text. The usual names of the columns of titles, categories
+    /// and descriptions select the fields `title`, `genres` and `description`, because the reader
+    /// has renamed these columns.
     fn texts(&self, dataset: &Dataset) -> Result<TextConfig> {
         if self.text.is_empty() {
             return Ok(TextConfig::default());
@@ -268,8 +272,8 @@ impl FitArgs {
         Ok(())
     }
 
-    /// Computes the vectors of the item texts with all available encoders, and removes the other
-    /// encoders from `config`.
+    /// Computes the vectors of the item texts with all available encoders, and removes the
+    /// unavailable encoders from `config`.
     fn vectors(
         &self,
         data: &RunData,

@@ -31,7 +31,7 @@ pub struct ExperimentFlags {
     /// Folder for the results.
     #[arg(long, value_name = "DIR", default_value = "runs/latest", help_heading = "Output")]
     pub out: PathBuf,
-    /// Seeds of the split and of all training; several are run one after the other [default: 2024]
+    /// Seeds of the split and of all training; the experiment runs once for each [default: 2024]
     #[arg(long = "seed", value_name = "N", value_delimiter = ',', help_heading = "Settings")]
     pub seeds: Vec<u64>,
     /// Rule that selects held-out items: random, leave-one-out or temporal.
@@ -49,24 +49,26 @@ pub struct ExperimentFlags {
     #[arg(long, value_name = "SYSTEM", value_delimiter = ',', help_heading = "Systems")]
     pub only: Vec<String>,
     /// Device of the language model and of the training: cpu, or, with the feature cuda, cuda or
-    /// cuda:N (without N each rank of a machine uses its own GPU).
+    /// cuda:N (without N, each rank of a machine uses its own GPU).
     #[arg(long, default_value = "cpu", help_heading = "Models")]
     pub device: String,
     /// Preset: full (the whole method), default (the linear model alone), complete (the paper's
     /// complete form without the linear model) or paper (its most literal reading).
     #[arg(long, default_value = "full", value_parser = preset, help_heading = "Settings")]
     pub preset: String,
-    /// TOML file of settings, applied after the preset.
+    /// TOML file of settings, which is applied after the preset.
     #[arg(long, value_name = "FILE", help_heading = "Settings")]
     pub config: Option<PathBuf>,
-    /// Set one field, after preset and file, such as user_stage.train.epochs=3.
+    /// Set one field of the configuration after the preset and --config are applied, such as
+    /// user_stage.train.epochs=3; the flag may be repeated.
     #[arg(long = "set", value_name = "PATH=VALUE", help_heading = "Settings")]
     pub set: Vec<String>,
     /// Resume the run in --out.
     #[arg(long, help_heading = "Output")]
     pub resume: bool,
-    /// Also run the controls: the linear model alone, with each text encoder alone and with a
-    /// random language model, and the main model without a language model and with a random one.
+    /// Also run the controls: the linear model alone, with each single text encoder and with random
+    /// weights in the language model; and the main model without a language model and with random
+    /// weights in it.
     #[arg(long, help_heading = "Systems")]
     pub controls: bool,
     /// Also run the contrastive graph baselines: HCCF, LightGCN+, HCCF+, RLMRec-Con, RLMRec-Gen and
@@ -78,20 +80,20 @@ pub struct ExperimentFlags {
     /// model.
     #[arg(long, value_name = "DIR", help_heading = "Models")]
     pub text_encoder: Option<PathBuf>,
-    /// File of text vectors by raw id, an additional encoder of the linear models and of AlphaRec:
-    /// NAME.npy with NAME.npy.ids (one raw id per line), or NAME.safetensors with the metadata
-    /// entry ids.
+    /// File of text vectors by raw item id, an additional encoder of the linear models and of
+    /// AlphaRec: NAME.npy with NAME.npy.ids (one raw id per line), or NAME.safetensors with the
+    /// metadata entry ids.
     #[arg(long = "text-vectors", value_name = "FILE", help_heading = "Models")]
     pub text_vectors: Vec<PathBuf>,
-    /// TOML file of prompts that replace those in the form of the checkpoint's chat template; each
-    /// run records its prompts in prompts.toml.
+    /// TOML file of prompt templates; by default, the prompts have the form of the checkpoint's
+    /// chat template; each run records its templates in prompts.toml.
     #[arg(long, value_name = "FILE", help_heading = "Models")]
     pub templates: Option<PathBuf>,
     /// Also run the paper's ablations and decoders.
     #[arg(long, help_heading = "Systems")]
     pub ablations: bool,
-    /// At the end also fit the main model on all interactions, including the held-out ones, with
-    /// the chosen settings; the model is in --out/seed-N/serving, for `glta serve`; with --resume
+    /// At the end, also fit the main model on all interactions, including the held-out ones, with
+    /// the chosen settings, and save it in --out/seed-N/serving for `glta serve`; with --resume,
     /// also for a finished run.
     #[arg(long, help_heading = "Output")]
     pub finish: bool,

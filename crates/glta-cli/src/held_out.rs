@@ -4,8 +4,8 @@ use glta_data::{Dataset, Split, SplitConfig, SplitMethod};
 
 use crate::Result;
 
-/// Holds out a tenth of each user's interactions as validation part: the latest ones if there are
-/// times, and random ones otherwise.
+/// Holds out a tenth of each user's interactions as the validation part: the latest ones if there
+/// are times, and random ones otherwise.
 pub(crate) fn held_out(dataset: &Dataset, seed: u64) -> Result<Split> {
     let method = match dataset.timestamps() {
         Some(_) => SplitMethod::Temporal,

@@ -1,5 +1,5 @@
-//! Handles Ctrl-C. The first one stops the program after the current step, or soon if there are no
-//! steps. The second one stops it at once.
+//! Handles Ctrl-C. The first Ctrl-C stops the program after the current step, and work without
+//! steps after 1.5 s at the latest. The second Ctrl-C stops the program at once.
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};

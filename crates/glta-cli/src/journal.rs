@@ -8,8 +8,8 @@ use glta_serve::Journal;
 use crate::Result;
 
 /// Returns the data set with the interactions and items of a journal, and without deleted users. An
-/// interaction of the journal without a time has the time of its arrival. Ratings are omitted,
-/// because the journal has none.
+/// interaction of the journal without a time gets the time of its arrival. Ratings are omitted,
+/// because the journal contains none.
 pub(crate) fn with_journal(dataset: &Dataset, path: &Path) -> Result<Dataset> {
     let journal = Journal::read(path)?;
     let (written, mut put) = (journal.interactions()?, journal.items()?);

@@ -39,12 +39,12 @@ fn default_targets() -> Targets {
     DEFAULT.parse().unwrap_or_else(|_| Targets::new().with_default(Level::WARN))
 }
 
-/// A writer to standard error. On a terminal it first clears the line of a progress bar, which is
+/// A writer to standard error. On a terminal, it first clears the line of a progress bar, which is
 /// drawn again below.
 struct Lines;
 
 impl Write for Lines {
-    /// Writes one event, because the subscriber calls this method once per event.
+    /// Writes one complete event: the subscriber calls this method once per event.
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         const CLEAR_LINE: &[u8] = b"\r\x1b[2K";
         let mut stderr = io::stderr().lock();

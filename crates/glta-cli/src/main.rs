@@ -29,7 +29,7 @@ struct Cli {
 enum Command {
     /// Fit a recommender on your own tables: interactions, and items with texts.
     Fit(Box<FitArgs>),
-    /// Recommend items to a known user, or to any user by items.
+    /// Recommend items to a known user, or to any user with the given items.
     Recommend(RecommendArgs),
     /// Find similar items.
     Similar(SimilarArgs),

@@ -20,7 +20,7 @@ pub fn exit(body: impl FnOnce() -> Result<()>) -> ExitCode {
     }
 }
 
-/// Returns an error if standard output failed for another reason than a closed pipe.
+/// Returns an error if writing to standard output failed for a reason other than a closed pipe.
 fn printed() -> Result<()> {
     output::finish().map_err(|e| format!("standard output: {e}").into())
 }

@@ -1,5 +1,5 @@
-//! Prints lines to standard output and standard error. The program continues if their reader is
-//! gone.
+//! Prints lines to standard output and standard error. The program continues if the reader of its
+//! output has exited.
 //!
 //! `println!` panics if the reader of a pipe has exited (`… | head`) or the terminal is closed. The
 //! programs of this crate continue, because their results are also in files.

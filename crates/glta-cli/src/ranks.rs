@@ -1,5 +1,5 @@
-//! Connects the ranks of a run. With the feature `mpi` they are the processes of a launcher such as
-//! `mpirun`. Otherwise this process is the only rank.
+//! Connects the ranks of a run. With the feature `mpi`, they are the processes of a launcher such
+//! as `mpirun`. Otherwise, this process is the only rank.
 
 use std::sync::Arc;
 use std::time::Instant;

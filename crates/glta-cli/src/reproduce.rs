@@ -23,10 +23,10 @@ pub struct ReproduceArgs {
     /// Experiment to run.
     #[arg(long, default_value = "paper", help_heading = "Systems")]
     experiment: What,
-    /// Amount of training per system of the paper's result section.
+    /// paper: amount of training per system.
     #[arg(long, default_value = "full", help_heading = "Settings")]
     budget: Budget,
-    /// llm-path: speed of the device in TFLOP/s, from which the minutes are estimated [default: 0.1
+    /// llm-path: speed of the device in TFLOP/s, from which the duration is estimated [default: 0.1
     /// on a CPU, 200 on a GPU]
     #[arg(long, value_name = "NUMBER", help_heading = "Settings")]
     tflops: Option<f64>,
@@ -36,8 +36,8 @@ pub struct ReproduceArgs {
     amazon: AmazonFlags,
     #[command(flatten)]
     goodreads: GoodreadsFlags,
-    /// Amazon and Goodreads: minimum number of interactions of each user and item; others are
-    /// removed repeatedly.
+    /// Amazon and Goodreads: minimum number of interactions of each user and item; users and items
+    /// with fewer are removed repeatedly.
     #[arg(long, default_value_t = 5, help_heading = "Data")]
     k_core: usize,
 }
@@ -112,7 +112,8 @@ fn add_columns(config: &mut ExperimentConfig) {
     }
 }
 
-/// Runs one seed after the other. Stops after the first seed for which no form gains anything.
+/// Runs one seed after the other. Stops after the first seed for which no form gains enough over
+/// the linear model and every control.
 fn llm_path(args: &ReproduceArgs, ranks: &Ranks, source: &DataSource) -> Result<()> {
     if args.budget == Budget::Small {
         return Err("--budget small: the experiment llm-path has one budget".into());

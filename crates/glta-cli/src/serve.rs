@@ -16,8 +16,8 @@ use crate::{Result, experiment, show_error};
 /// Flags of `glta serve`.
 #[derive(Debug, Clone, Args)]
 pub struct ServeArgs {
-    /// Folder of a fitted model, such as runs/quickstart/seed-2024/glta, or a link to one; when
-    /// another model appears there, it is loaded while the old one still answers.
+    /// Folder of a fitted model, such as runs/quickstart/seed-2024/glta, or a link to one; when a
+    /// different model appears there, it is loaded while the old one still answers.
     #[arg(long, value_name = "DIR", help_heading = "Model")]
     model: PathBuf,
     /// Folder of the model's checkpoint; it is only read if answers or the texts of new items need
@@ -38,7 +38,7 @@ pub struct ServeArgs {
         help_heading = "Address"
     )]
     listen: SocketAddr,
-    /// Maximum length of a list.
+    /// Maximum number of items in each list of an answer.
     #[arg(long, default_value_t = ServeConfig::default().max_k, help_heading = "Limits")]
     max_k: usize,
     /// Maximum number of requests in a batch request.
@@ -47,7 +47,7 @@ pub struct ServeArgs {
     /// Maximum number of items in a request.
     #[arg(long, default_value_t = ServeConfig::default().max_items, help_heading = "Limits")]
     max_items: usize,
-    /// Maximum size of a body in bytes.
+    /// Maximum size of the body of a request in bytes.
     #[arg(
         long,
         value_name = "BYTES",
@@ -55,13 +55,14 @@ pub struct ServeArgs {
         help_heading = "Limits"
     )]
     max_body: usize,
-    /// Maximum number of waiting requests; others get status 503.
+    /// Maximum number of waiting requests; further requests get status 503.
     #[arg(long, default_value_t = ServeConfig::default().queue, help_heading = "Limits")]
     queue: usize,
     /// Maximum number of requests that the model processes together.
     #[arg(long, default_value_t = ServeConfig::default().batch, help_heading = "Limits")]
     batch: usize,
-    /// Milliseconds that a request waits for others to form a batch, if the model runs a prompt.
+    /// Milliseconds that a request waits for other requests to form a batch, if the model runs a
+    /// prompt.
     #[arg(
         long,
         value_name = "MS",
@@ -69,7 +70,7 @@ pub struct ServeArgs {
         help_heading = "Limits"
     )]
     batch_wait: u64,
-    /// Milliseconds until a request gets status 504.
+    /// Milliseconds after which a request without an answer gets status 504.
     #[arg(
         long,
         value_name = "MS",
@@ -89,15 +90,17 @@ pub struct ServeArgs {
     /// `https://shop.example`; the flag may be repeated, and * means all origins.
     #[arg(long, value_name = "ORIGIN", help_heading = "Writes")]
     allow_origin: Vec<String>,
-    /// Maximum number of connections; a new one beyond this number closes the one that has waited
-    /// longest.
+    /// Maximum number of connections; a new connection beyond this number closes the one that has
+    /// waited longest for a complete request.
     #[arg(long, default_value_t = ServeConfig::default().connections, help_heading = "Connections")]
     connections: usize,
-    /// Milliseconds until the head of a request must be complete.
+    /// Maximum time in milliseconds until the head of a request is complete; a connection that
+    /// takes longer is closed.
     #[arg(long, value_name = "MS", default_value_t = ServeConfig::default().head_ms,
         help_heading = "Connections")]
     head_timeout: u64,
-    /// Milliseconds until the body of a request must be complete.
+    /// Maximum time in milliseconds until the body of a request is complete; a request that takes
+    /// longer gets status 408.
     #[arg(long, value_name = "MS", default_value_t = ServeConfig::default().body_ms,
         help_heading = "Connections")]
     body_timeout: u64,
@@ -105,12 +108,12 @@ pub struct ServeArgs {
     #[arg(long, value_name = "MS", default_value_t = ServeConfig::default().unread_ms,
         help_heading = "Connections")]
     unread_timeout: u64,
-    /// Milliseconds that a shutdown waits for complete requests; a second signal ends the process
-    /// at once.
+    /// Maximum time in milliseconds that a shutdown takes to answer the complete requests; a second
+    /// signal ends the process at once.
     #[arg(long, value_name = "MS", default_value_t = ServeConfig::default().drain_ms,
         help_heading = "Connections")]
     drain: u64,
-    /// Milliseconds between two checks whether --model has changed.
+    /// Milliseconds between two checks of whether --model has changed.
     #[arg(
         long,
         value_name = "MS",
@@ -210,7 +213,7 @@ impl Signals {
         Ok(Self {})
     }
 
-    /// Waits for a signal. From then on another signal ends the process.
+    /// Waits for a signal. From then on, another signal ends the process.
     async fn first(mut self) {
         self.next().await;
         errln!("shutting down; another signal ends the process at once");

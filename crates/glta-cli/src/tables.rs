@@ -15,7 +15,8 @@ pub struct TableFlags {
     /// columns); by default recognised from the content.
     #[arg(long, value_enum, help_heading = "Tables")]
     pub layout: Option<Layout>,
-    /// Whether the first row has the names of the columns; by default recognised from the content.
+    /// Whether the first row contains the names of the columns; by default recognised from the
+    /// content.
     #[arg(long, value_name = "YES_OR_NO", value_parser = yes_or_no, help_heading = "Tables")]
     pub header: Option<bool>,
     /// Separator between fields: tab, comma, semicolon, bar, space, blanks (any sequence of spaces

@@ -2,7 +2,7 @@
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A rank ended while others still needed it.
+    /// A rank ended before a collective call was complete.
     #[error("rank {rank} of {size} ended early; see that rank's own error message")]
     RankGone {
         /// Index of the rank that ended.
@@ -10,7 +10,7 @@ pub enum Error {
         /// Number of ranks of the job.
         size: usize,
     },
-    /// A rank passed another number of values than this rank.
+    /// Another rank passed a different number of values than this rank.
     #[error(
         "rank {rank} sent {got} values, this rank {expected}: start all ranks with the same data and configuration"
     )]

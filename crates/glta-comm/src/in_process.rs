@@ -11,7 +11,8 @@ pub struct InProcess {
     exchange: Arc<Exchange>,
 }
 
-/// Creates the communicators of `size` ranks, at least one. Each of them is for one thread.
+/// Creates one communicator for each of `size` ranks. A `size` of 0 counts as 1. Move each
+/// communicator to a thread of its own.
 ///
 /// ```
 /// use glta_comm::{Communicator, in_process};
@@ -41,7 +42,8 @@ struct Exchange {
 
 #[derive(Debug)]
 struct State {
-    /// Bytes that each rank has sent in the current exchange, by rank.
+    /// Bytes that each rank has sent in the current exchange, by rank. `None` if a rank has not
+    /// sent yet.
     sent: Vec<Option<Arc<[u8]>>>,
     /// Number of ranks that have received the bytes of all ranks.
     collected: usize,
@@ -54,7 +56,7 @@ impl InProcess {
         self.exchange.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until `ready` returns true. Fails if a rank has ended before that.
+    /// Waits until `ready` returns true. Returns an error if a rank ends before that.
     fn wait<'a>(
         &'a self,
         mut state: MutexGuard<'a, State>,

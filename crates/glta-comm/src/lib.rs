@@ -1,8 +1,8 @@
 //! Ranks that train one model together.
 //!
 //! A job has one or more *ranks*, each with its own memory. All ranks run the same program and
-//! exchange data in collective calls. [`Communicator`] has the calls that data-parallel training
-//! needs. There are four implementations:
+//! exchange data in collective calls. [`Communicator`] defines the calls that data-parallel
+//! training needs. There are four implementations:
 //! - [`Alone`]: a single rank.
 //! - [`in_process`]: threads of one process.
 //! - `Mpi` (feature `mpi`): processes that a launcher such as `mpirun` starts.
@@ -65,11 +65,11 @@ pub trait Communicator: Debug + Send + Sync {
     /// Returns the number of ranks, at least 1.
     fn size(&self) -> usize;
 
-    /// Sums `values` over all ranks, element by element, in place. The sums have the same bits on
-    /// every rank. All ranks must pass the same number of values.
+    /// Sums `values` over all ranks, element by element, in place. The sums are bit-identical on
+    /// all ranks. All ranks must pass the same number of values.
     ///
     /// # Errors
-    /// Returns an error if another rank has ended or passed another number of values.
+    /// Returns an error if another rank has ended or passed a different number of values.
     fn all_reduce(&self, values: &mut [f64]) -> Result<()>;
 
     /// Sums an f32 or f64 tensor of any shape over all ranks, like
@@ -77,8 +77,8 @@ pub trait Communicator: Debug + Send + Sync {
     /// the values go through host memory as f64.
     ///
     /// # Errors
-    /// Returns the errors of [`all_reduce`](Self::all_reduce), and an error if the tensor has
-    /// another type or cannot be copied.
+    /// Returns the errors of [`all_reduce`](Self::all_reduce), and an error if the tensor has a
+    /// different type or cannot be copied.
     #[cfg(feature = "tensor")]
     fn all_reduce_tensor(&self, tensor: &Tensor) -> Result<Tensor> {
         let dtype = tensor.dtype();

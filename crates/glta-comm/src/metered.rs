@@ -9,7 +9,7 @@ use candle_core::Tensor;
 
 use crate::{Communicator, Result};
 
-/// A communicator that counts and times the collective calls of another one.
+/// A communicator that counts and times the collective calls of another communicator.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -42,7 +42,7 @@ pub struct Traffic {
 }
 
 impl Metered {
-    /// Wraps a communicator and starts to count its calls.
+    /// Wraps a communicator and counts its calls from now on.
     pub fn new(inner: Arc<dyn Communicator>) -> Self {
         let zero = || AtomicU64::new(0);
         Self { inner, calls: zero(), bytes: zero(), nanoseconds: zero() }

@@ -15,15 +15,15 @@ use crate::{Communicator, Error, Result};
 /// lists are sent in pieces.
 const PIECE: usize = 1 << 28;
 
-/// The communicator of all ranks of an MPI job (`MPI_COMM_WORLD`). Without a launcher the job has
+/// The communicator of all ranks of an MPI job (`MPI_COMM_WORLD`). Without a launcher, the job has
 /// one rank.
 ///
-/// If a collective call fails, MPI ends all ranks. If a rank dies, the launcher ends them. Dropping
-/// this value waits until the other ranks drop theirs.
+/// If a collective call fails, MPI ends all ranks. If a rank dies, the launcher ends the other
+/// ranks. Dropping this value waits until the other ranks drop theirs.
 pub struct Mpi {
     rank: usize,
     size: usize,
-    /// The mutex ensures that only one thread at a time calls the library.
+    /// The mutex ensures that only one thread at a time calls the MPI library.
     world: Mutex<World>,
 }
 

@@ -49,12 +49,12 @@ pub trait TextEncoder: Send + Sync {
     /// Returns the name of the encoder in reports and files.
     fn name(&self) -> &str;
 
-    /// Returns the number of columns of the vectors.
+    /// Returns the length of the vectors.
     fn dim(&self) -> usize;
 
-    /// Returns one vector per text, `(texts, dim)`. A text without content gets zeros. The vector
-    /// of a text does not depend on the other texts. `progress` receives the number of encoded
-    /// texts and their total.
+    /// Returns one vector per text, `(texts, dim)`. A text without content, such as an empty text,
+    /// gets a vector of zeros. The vector of a text does not depend on the other texts. `progress`
+    /// receives the number of encoded texts and their total.
     ///
     /// # Errors
     /// Returns any error of the encoder, and [`Cancelled`](crate::Cancelled) if `progress` cancels

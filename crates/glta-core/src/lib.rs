@@ -2,10 +2,10 @@
 //! tensor library.
 //!
 //! - [`with_causes`] formats an error and its causes as one message.
-//! - [`write_whole`] replaces a file atomically. [`lock_folder`] keeps other processes out of a
-//!   folder.
-//! - [`stream`] derives a random generator from a seed and the place of use. [`pick`] samples
-//!   without replacement.
+//! - [`write_whole`] replaces a file atomically. [`lock_folder`] locks a folder against other
+//!   processes.
+//! - [`stream`] derives a random generator from a seed, a purpose and a position in the work.
+//!   [`pick`] samples without replacement.
 //! - [`near_names`] suggests known names for a misspelt one.
 //! - [`settings`] edits a configuration by field paths.
 //! - [`Grid`] and [`search`] choose settings on validation data.

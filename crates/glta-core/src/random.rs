@@ -2,9 +2,9 @@ use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
-/// Returns the random generator for one purpose and place, such as `stream(seed, "user epoch",
-/// &[epoch])`. Work that derives its generators in this way needs no saved generator state: a
-/// resumed run draws the same numbers as an uninterrupted one.
+/// Returns the random generator for one purpose and one position in the work, such as `stream(seed,
+/// "user epoch", &[epoch])`. Work that derives its generators in this way needs no saved generator
+/// state: a resumed run draws the same numbers as an uninterrupted one.
 ///
 /// ```
 /// use glta_core::stream;

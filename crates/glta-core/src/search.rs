@@ -48,9 +48,9 @@ impl Grid {
     /// field varies fastest.
     ///
     /// # Errors
-    /// Returns [`Error::Setting`](crate::Error::Setting) if a field has no values or a value does
-    /// not fit its field, and [`Error::UnknownSetting`](crate::Error::UnknownSetting) if the
-    /// configuration lacks a field.
+    /// Returns [`Error::Setting`](crate::Error::Setting) if the grid lists no values for a field or
+    /// a value does not fit its field, and [`Error::UnknownSetting`](crate::Error::UnknownSetting)
+    /// if the configuration lacks a field of the grid.
     pub fn candidates<C: Serialize + DeserializeOwned>(&self, base: &C) -> Result<Vec<C>> {
         let mut all = vec![settings::tree(base)?];
         for (path, values) in &self.0 {

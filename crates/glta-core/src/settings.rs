@@ -40,7 +40,7 @@ use crate::{Error, Result};
 ///
 /// # Errors
 /// Returns [`Error::UnknownSetting`] if the path does not exist, and [`Error::Setting`] if the
-/// value does not fit the field. On an error `config` stays unchanged.
+/// value does not fit the field. On an error, `config` stays unchanged.
 pub fn set<C: Serialize + DeserializeOwned>(config: &mut C, assignment: &str) -> Result<()> {
     let Some((path, text)) = assignment.split_once('=') else {
         return Err(invalid(assignment, "expected PATH=VALUE"));
@@ -55,18 +55,19 @@ pub fn set<C: Serialize + DeserializeOwned>(config: &mut C, assignment: &str) ->
 }
 
 /// Merges TOML into a configuration. Fields that the text does not name keep their value. For an
-/// enum with data, a table may name another variant.
+/// enum whose variants have fields, a table may select a different variant.
 ///
 /// # Errors
-/// Returns the errors of [`set`], and [`Error::Toml`] if the text is not TOML. On an error `config`
-/// stays unchanged.
+/// Returns the errors of [`set`], and [`Error::Toml`] if the text is not TOML. On an error,
+/// `config` stays unchanged.
 pub fn merge_toml<C: Serialize + DeserializeOwned>(config: &mut C, text: &str) -> Result<()> {
     let table: toml::Table = toml::from_str(text)?;
     *config = edited(config, json("", toml::Value::Table(table))?)?;
     Ok(())
 }
 
-/// Returns a copy of `config` in which the fields of the object `given` are replaced.
+/// Returns a copy of `config` in which the fields of the object `given` have the values of this
+/// object.
 fn edited<C: Serialize + DeserializeOwned>(config: &C, given: Value) -> Result<C> {
     let mut tree = tree(config)?;
     put::<C>(&mut tree, &[], given)?;
@@ -90,7 +91,7 @@ pub(crate) fn nested(path: &str, value: Value) -> Value {
 }
 
 /// Writes `value` to `path` in `tree`, the JSON form of a `C`. Objects are merged field by field.
-/// After an error some fields of `tree` may already be changed.
+/// After an error, some fields of `tree` may already be changed.
 pub(crate) fn put<C: Serialize + DeserializeOwned>(
     tree: &mut Value,
     path: &[&str],
@@ -140,7 +141,8 @@ fn put_fields<C: Serialize + DeserializeOwned>(
     Ok(())
 }
 
-/// Replaces the value at `path` if the result is a valid `C`. Otherwise returns the problem.
+/// Replaces the value at `path`. If the result is not a valid `C`, `tree` stays unchanged, and the
+/// error describes the problem.
 fn replace<C: Serialize + DeserializeOwned>(
     tree: &mut Value,
     path: &[&str],
@@ -174,7 +176,8 @@ fn at<'a>(tree: &'a Value, path: &[&str]) -> Option<&'a Value> {
     path.iter().try_fold(tree, |node, step| node.get(step))
 }
 
-/// Converts a TOML value to JSON, which has no NaN or infinity.
+/// Converts a TOML value to JSON. Returns an error for NaN and infinity, which JSON cannot
+/// represent.
 fn json(path: &str, value: toml::Value) -> Result<Value> {
     Ok(match value {
         toml::Value::String(text) => Value::from(text),

@@ -1,8 +1,8 @@
 use std::io::{Result, Write};
 use std::path::Path;
 
-/// Prefix of the temporary files of [`write_whole`]. Such a file of a killed process can be
-/// removed.
+/// Prefix of the temporary files of [`write_whole`]. If a process is killed, such a file may remain
+/// and can be removed.
 pub const UNFINISHED: &str = ".writing-";
 
 /// Replaces a file atomically. Even after a crash, `path` contains either the old or the complete

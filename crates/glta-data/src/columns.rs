@@ -3,7 +3,7 @@
 use crate::interactions::{Repeats, row_offsets};
 use crate::{Error, Interactions, Result};
 
-/// Rows of interactions in the order of the file. Optional columns are as long as the ids.
+/// Rows of interactions in the order of the file. All columns have the same length.
 #[derive(Debug, Default)]
 pub(crate) struct Columns {
     pub(crate) users: Vec<u32>,

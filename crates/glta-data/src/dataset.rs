@@ -149,7 +149,7 @@ impl Dataset {
         &self.name
     }
 
-    /// Returns the same data under another name.
+    /// Returns the same data under a different name.
     pub fn with_name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
         self
@@ -192,8 +192,8 @@ impl Dataset {
         self.timestamps.as_deref()
     }
 
-    /// Returns the report on rows and values that reading and filtering omitted, merged or did not
-    /// find.
+    /// Returns the report on rows and values that reading and filtering omitted or merged, or that
+    /// were missing.
     pub fn report(&self) -> &Report {
         &self.report
     }

@@ -61,8 +61,8 @@ pub enum Error {
     /// A file cannot be read: it is missing, unreadable, truncated or corrupt.
     #[error("cannot read {file}")]
     Io {
-        /// Name of the file. For a file in an archive it starts with the archive, such as
-        /// `archive.zip/`.
+        /// Name of the file. For a file in an archive, it starts with the name of the archive, such
+        /// as `archive.zip/`.
         file: String,
         /// Cause of the failure.
         #[source]
@@ -93,10 +93,11 @@ pub enum Error {
         folder: PathBuf,
         /// Names that were searched for.
         expected: String,
-        /// Advice on what to do. It is empty or starts with a separator.
+        /// Advice on what to do, which is appended to the message. It is empty or starts with a
+        /// separator.
         hint: String,
     },
-    /// A text that stands for a missing value was given as an id.
+    /// An id is a text that stands for a missing value, such as `nan`.
     #[error("the {kind} id is missing (`{raw}`)")]
     MissingId {
         /// Kind of the id, `"user"` or `"item"`.
@@ -104,7 +105,7 @@ pub enum Error {
         /// Text that was given as the id.
         raw: String,
     },
-    /// No record of the metadata is about an item of the interactions.
+    /// No record of the metadata describes an item that has interactions.
     #[error("{0}")]
     NothingJoins(String),
     /// A filter removed every interaction.

@@ -22,7 +22,7 @@ impl Dataset {
     }
 
     /// Removes users with fewer than `k_user` items and items with fewer than `k_item` users,
-    /// repeatedly, until all remaining ones have enough.
+    /// repeatedly, until all remaining users and items have enough.
     ///
     /// The result is the largest part of the data with this property, whatever the order of
     /// removals. `k_core(1, 1)` is [`drop_empty`](Self::drop_empty).
@@ -132,8 +132,8 @@ impl Dataset {
         self
     }
 
-    /// Keeps the users and items whose entry is true, and renumbers them. The removed ones must
-    /// have no interactions.
+    /// Keeps the users and items whose entry is true, and renumbers them. Call this only if the
+    /// removed users and items have no interactions.
     fn renumber(mut self, users: &[bool], items: &[bool]) -> Self {
         let mut next = 0;
         let new_item: Vec<u32> = items

@@ -153,7 +153,7 @@ impl Interactions {
         self.items.is_empty()
     }
 
-    /// Returns the items of `user` in ascending order. An unknown user has none.
+    /// Returns the items of `user` in ascending order, and an empty slice for an unknown user.
     pub fn items(&self, user: u32) -> &[u32] {
         let user = user as usize;
         if user >= self.n_users() {

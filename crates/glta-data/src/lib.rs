@@ -2,10 +2,11 @@
 //!
 //! - [`Interactions`] contains the items of each user as compressed sparse rows. It is the input of
 //!   metrics and graph models.
-//! - [`Dataset`] has interactions with raw ids, item texts and, if the source has them, ratings and
-//!   times. It comes from a reader or from memory ([`Dataset::from_interactions`]).
-//!   [`Dataset::k_core`], [`Dataset::min_rating`] and [`Dataset::retain_items`] filter it.
-//! - [`TextConfig`] defines which fields make the text of an item.
+//! - [`Dataset`] contains interactions with raw ids, item texts and, if the source has them,
+//!   ratings and times. A reader creates it from files, and [`Dataset::from_interactions`] from
+//!   values in memory. [`Dataset::k_core`], [`Dataset::min_rating`] and [`Dataset::retain_items`]
+//!   filter it.
+//! - [`TextConfig`] defines from which fields the text of an item is composed.
 //! - [`ShopConfig`] generates a shop, for examples without a download.
 //! - [`Split`] divides the interactions into a training, a validation and a test part, as
 //!   [`SplitConfig`] defines.

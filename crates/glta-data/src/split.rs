@@ -12,23 +12,23 @@ pub enum SplitMethod {
     /// The held-out items are a random share of each user's items.
     RandomPerUser,
     /// One test item per user and, with a validation ratio above 0, one validation item. They are
-    /// the last two in time if times are known, and random otherwise. The ratios have no other
-    /// effect.
+    /// the last two items in time if times are known, and random items otherwise. The ratios have
+    /// no other effect.
     LeaveOneOut,
     /// The test part is the latest share of each user's items, and the validation part the latest
-    /// share of the remaining items. This rule needs times. At equal times the higher item id
-    /// counts as later.
+    /// share of the remaining items. This rule needs times. At equal times, the item with the
+    /// higher id counts as later.
     Temporal,
 }
 
 /// Settings of a split: its rule, its ratios and its seed.
 ///
 /// Of a user's `n` items, `test = round(n · test_ratio)` are held out for testing. Of the other `m
-/// = n − test`, `valid = round(m · valid_ratio)` are held out for validation. Halves round to the
-/// even neighbour. To include short histories, a ratio above 0 holds out at least one test item if
-/// a user has two items, and at least one validation item if three remain after testing. A user
-/// always keeps a training item. On MovieLens 100K the default gives 71,981 training, 8,019
-/// validation and 20,000 test interactions.
+/// = n − test` items, `valid = round(m · valid_ratio)` are held out for validation. Halves are
+/// rounded to the nearest even number. To include short histories, a ratio above 0 holds out at
+/// least one test item if a user has two items, and at least one validation item if three remain
+/// after testing. A user always keeps a training item. On MovieLens 100K, the default settings give
+/// 71,981 training, 8,019 validation and 20,000 test interactions.
 ///
 /// ```
 /// use glta_data::{SplitConfig, SplitMethod};
@@ -45,10 +45,10 @@ pub struct SplitConfig {
     pub test_ratio: f64,
     /// Share of the remaining items in the validation part, in `[0, 1)`. Default 0.1.
     pub valid_ratio: f64,
-    /// Share of cold items, in `[0, 1)`. Of the `n` items with an interaction `round(n ·
-    /// cold_ratio)` are drawn. All interactions of cold items are test interactions. The other
-    /// interactions are split as if the cold items did not exist. A user who only has cold items
-    /// has no training item. Default 0.
+    /// Share of cold items, in `[0, 1)`. Of the `n` items with interactions, `round(n ·
+    /// cold_ratio)` are drawn at random. All interactions of cold items are test interactions. The
+    /// other interactions are split as if the cold items did not exist. A user whose items are all
+    /// cold has no training item. Default 0.
     pub cold_ratio: f64,
     /// Seed of the random choices. Default 2024.
     pub seed: u64,
@@ -106,8 +106,8 @@ pub struct Split {
     pub valid: Interactions,
     /// Test part, on which results are measured.
     pub test: Interactions,
-    /// Items, in ascending order, without training interactions that stand for new items.
-    /// [`SplitConfig::cold_ratio`] or [`with_new_items`](Self::with_new_items) creates them.
+    /// Items that represent new items, in ascending order. They have no training interactions.
+    /// [`SplitConfig::cold_ratio`] and [`with_new_items`](Self::with_new_items) select them.
     pub cold_items: Vec<u32>,
 }
 
@@ -122,12 +122,12 @@ enum Part {
 impl Split {
     /// Splits the interactions of `dataset`.
     ///
-    /// The choice for a user depends only on the seed, the user's id and items. It is the same for
-    /// any number of threads and any order of users.
+    /// The choice for a user depends only on the seed, the user's id and the user's items. It is
+    /// the same for any number of threads and any order of users.
     ///
     /// # Errors
-    /// Returns an error if the settings are invalid, if a filter removed all interactions, or if a
-    /// temporal split has no times.
+    /// Returns an error if the settings are invalid, if a filter removed all interactions, or if
+    /// the split is temporal and the data set has no times.
     pub fn new(dataset: &Dataset, config: &SplitConfig) -> Result<Self> {
         config.validate()?;
         if let Err(error @ Error::Emptied { .. }) = dataset.require_interactions() {
@@ -170,9 +170,9 @@ impl Split {
         Ok(Self { cold_items, ..Self::from_parts(interactions, &parts) })
     }
 
-    /// Creates a split from a published training and test matrix. `valid_ratio` of each user's
-    /// training items are moved to the validation part at random, rounded as [`SplitConfig`]
-    /// describes. With a ratio of 0 the validation part is empty.
+    /// Creates a split from a published training and test matrix. The share `valid_ratio` of each
+    /// user's training items is moved to the validation part at random, rounded as [`SplitConfig`]
+    /// describes. With a ratio of 0, the validation part is empty.
     ///
     /// # Errors
     /// Returns an error if the ratio is outside `[0, 1)` or the matrices have different sizes.
@@ -220,15 +220,15 @@ impl Split {
         Self { train, valid, test, cold_items: Vec::new() }
     }
 
-    /// Returns the split with new items in its validation part. Of the `n` items with a training
-    /// interaction `round(n · ratio)` are drawn, and all their training interactions become
-    /// validation interactions. Settings that are chosen on this split suit a growing catalogue.
-    /// The final model can then be fitted on the whole training part.
+    /// Returns the split with new items in its validation part. Of the `n` items with training
+    /// interactions, `round(n · ratio)` are drawn at random, and all their training interactions
+    /// become validation interactions. Choose settings on this split if new items will be added to
+    /// the catalogue. The final model can then be fitted on the whole training part.
     /// [`cold_items`](Self::cold_items) of the result are the drawn items.
     ///
     /// # Errors
-    /// Returns an error if the ratio is outside `[0, 1)` or the parts have different sizes, which
-    /// only a split made by hand can have.
+    /// Returns an error if the ratio is outside `[0, 1)`, or if the parts have different sizes,
+    /// which is possible only if a program has set the fields itself.
     pub fn with_new_items(&self, ratio: f64, seed: u64) -> Result<Self> {
         let (train, moved) = self.train.split_off_items(ratio, seed)?;
         let degrees = moved.item_degrees();
@@ -236,11 +236,12 @@ impl Split {
         Ok(Self { train, valid: self.valid.union(&moved)?, test: self.test.clone(), cold_items })
     }
 
-    /// Returns the training and the validation part together, which are known when testing.
+    /// Returns the union of the training and the validation part, which are the known interactions
+    /// in a test.
     ///
     /// # Errors
-    /// Returns an error if the parts have different sizes, which only a split made by hand can
-    /// have.
+    /// Returns an error if the parts have different sizes, which is possible only if a program has
+    /// set the fields itself.
     pub fn train_and_valid(&self) -> Result<Interactions> {
         self.train.union(&self.valid)
     }

@@ -14,7 +14,7 @@ pub struct Stats {
     pub items: usize,
     /// Number of distinct (user, item) pairs.
     pub interactions: usize,
-    /// Share of the user-item pairs that interact, `interactions / (users · items)`.
+    /// Share of all user-item pairs that are interactions, `interactions / (users · items)`.
     pub density: f64,
 }
 

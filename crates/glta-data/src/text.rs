@@ -2,7 +2,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Item, Result};
 
-/// Settings for the text of an item, which is made from its fields.
+/// Settings for the text of an item, which is composed of its fields.
 ///
 /// ```
 /// use glta_data::{Item, TextConfig};

@@ -4,18 +4,18 @@
 //!
 //! | module | crate | what it does |
 //! |---|---|---|
-//! | [`data`] | `glta-data` | raw data sets to interactions, texts and splits |
+//! | [`data`] | `glta-data` | reads data sets as interactions and texts, makes splits |
 //! | [`metrics`] | `glta-metrics` | ranking metrics, full-ranking evaluation |
-//! | [`graph`] | `glta-graph` | LightGCN on a CPU |
-//! | [`linear`] | `glta-linear` | linear item models in closed form: EASE, text-kNN, both together |
-//! | [`llm`] | `glta-llm` | frozen LLaMA with GPTQ weights, forward and backward |
-//! | [`kernels`] | `glta-kernels` | packed GPTQ weights, the kernels that compute with them |
+//! | [`graph`] | `glta-graph` | trains LightGCN on the CPU |
+//! | [`linear`] | `glta-linear` | linear item models in closed form: EASE, text-kNN, their combination |
+//! | [`llm`] | `glta-llm` | frozen LLaMA with GPTQ weights, forward and backward pass |
+//! | [`kernels`] | `glta-kernels` | packed GPTQ weights, kernels for the layers of a LLaMA |
 //! | [`projector`] | `glta-projector` | node projectors, soft tokens in prompts |
 //! | [`gllm`] | `glta-gllm` | item logits, losses, slot decoding |
 //! | [`align`] | `glta-align` | the method: stages, runs, the [`Recommender`] |
-//! | [`baselines`] | `glta-baselines` | contrastive graph models it is compared with |
-//! | [`comm`] | `glta-comm` | ranks that train together |
-//! | [`shared`] | `glta-core` | what the others share: progress, search, whole-file writes |
+//! | [`baselines`] | `glta-baselines` | baselines: contrastive graph models, AlphaRec |
+//! | [`comm`] | `glta-comm` | communication between ranks |
+//! | [`shared`] | `glta-core` | shared utilities: progress, search, atomic file writes |
 //!
 //! [`Recommender`]: align::Recommender
 //!
@@ -54,7 +54,7 @@ pub mod prelude {
     pub use glta_metrics::{EvaluationConfig, Metric, evaluate, evaluate_rankings};
 }
 
-/// The code blocks of the pages and of the README, compiled and run as doctests.
+/// The code blocks of the documentation pages and of the README, compiled and run as doctests.
 #[cfg(doctest)]
 mod pages {
     #[doc = include_str!("../pages/README.md")]

@@ -13,8 +13,8 @@ impl Config {
     /// ([`glta_core::settings::set`]).
     ///
     /// # Errors
-    /// Returns an error if the path does not exist (the message has similar names), or if the value
-    /// has the wrong type.
+    /// Returns an error if the path does not exist (the message lists similar names), or if the
+    /// value has the wrong type.
     pub fn set(&mut self, assignment: &str) -> Result<()> {
         Ok(settings::set(self, assignment)?)
     }
@@ -36,8 +36,8 @@ impl Config {
         toml::to_string_pretty(self).map_err(|e| Error::ConfigText(e.to_string()))
     }
 
-    /// Reads the configuration of the run in `dir`, which may be unfinished. The field
-    /// [`llm`](Self::llm) has the options of its language model.
+    /// Reads the configuration of the run in `dir`, which may be unfinished. Its field
+    /// [`llm`](Self::llm) contains the options with which the run loads the language model.
     ///
     /// # Errors
     /// Returns an error if a file is missing or invalid.

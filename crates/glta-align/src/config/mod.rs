@@ -151,8 +151,8 @@ impl Default for ItemTextConfig {
 pub enum NodeFeatures {
     /// The graph embedding, as in the paper.
     Graph,
-    /// The text vector. Unlike a graph embedding, it was not fitted on the hidden pair itself,
-    /// which matters on sparse data.
+    /// The text vector. Unlike a graph embedding, it was not fitted on the interactions that
+    /// training hides from the prompt, which matters on sparse data.
     Text,
     /// The graph embedding and the text vector, concatenated. The projector adds their projections.
     GraphText,
@@ -165,7 +165,8 @@ pub enum NodeFeatures {
 pub enum SlotPlacement {
     /// The slots follow the whole prompt.
     Response,
-    /// There are no separate slots, and the last positions of the prompt are read instead.
+    /// There are no separate slots. The head reads the hidden states at the last positions of the
+    /// prompt instead.
     Last,
     /// The slots directly follow the static instruction and precede everything that depends on the
     /// user, which is the literal reading of the paper's "first positions". A slot sees only its
@@ -181,8 +182,8 @@ pub enum UserNode {
     /// The node that one step through the frozen graph computes from the context items, `Σ e_i /
     /// √deg_i`. It also exists for users who are not in the training data.
     Context,
-    /// The user's LightGCN embedding, which was fitted on the targets themselves. The task is then
-    /// partly copying, and the model overfits.
+    /// The user's LightGCN embedding, which was fitted on the targets themselves. The model then
+    /// learns in part to copy the targets from the embedding, and overfits.
     Embedding,
 }
 
@@ -202,9 +203,11 @@ pub enum TargetRule {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum TargetLoss {
-    /// Each slot has one random target (equation 3 of the paper).
+    /// The loss of each slot is the cross-entropy with one random target of the user (equation 3 of
+    /// the paper).
     SampledSlots,
-    /// The softmax of each slot is compared with the whole set of targets.
+    /// The loss of each slot is the cross-entropy between its softmax and the uniform distribution
+    /// over all targets of the user.
     Multinomial,
 }
 
@@ -212,7 +215,7 @@ pub enum TargetLoss {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ModelConfig {
-    /// Number of slots `n`. Default 1.
+    /// Number of slots in a user's prompt. Default 1.
     pub slots: usize,
     /// Positions of the slots. Default [`SlotPlacement::Response`].
     pub slot_placement: SlotPlacement,
@@ -222,13 +225,13 @@ pub struct ModelConfig {
     /// "w/o UA"). Default false.
     pub user_id_text: bool,
     /// Whether the token of the item that a slot names is added to the input of the next slot (the
-    /// paper's "AR"). In training it is the token of a target. The language model then processes a
-    /// token for every item of a list, one after the other, and `decoder` is not used. Default
-    /// false.
+    /// paper's "AR"). In training, it is the token of a target. To compute a list, the language
+    /// model then processes one token per item, one after the other, and `decoder` is not used.
+    /// Default false.
     pub autoregressive: bool,
     /// Node from which the user token is projected. Default [`UserNode::Context`].
     pub user_node: UserNode,
-    /// Features of the item tokens and of the tied head. Without text vectors these are graph
+    /// Features of the item tokens and of the tied head. Without text vectors, these are graph
     /// embeddings. Default [`NodeFeatures::GraphText`].
     pub node_features: NodeFeatures,
     /// Maximum number of item tokens in a user's prompt. Default 5.
@@ -238,15 +241,16 @@ pub struct ModelConfig {
     /// Whether the head has a learned bias per item. Default true.
     pub item_bias: bool,
     /// Whether there is a prompt path: graph pretraining, the two alignment stages and the head.
-    /// `false` selects the linear model alone, which must then be enabled. The other fields of this
-    /// struct are then not used. Default true.
+    /// `false` selects the linear model alone. It requires [`linear`](Self::linear), and the other
+    /// fields of this struct are then not used. Default true.
     pub prompt: bool,
     /// Whether the prompt path adds a correction to the logits of the [linear
-    /// model](Config::linear). Without a linear model its own logits are the scores. Default true.
+    /// model](Config::linear). If `false`, the logits of the prompt path are the scores. Default
+    /// true.
     pub linear: bool,
-    /// Factors of the correction to try after training. The factor that is best on validation data
-    /// is chosen, or 1 without validation data. The factor 0 removes the correction. Default 0,
-    /// 0.25, 0.5, 1, 2 and 4.
+    /// Factors of the correction to try after training. The factor with the best validation N@10 is
+    /// chosen. Without validation data, it is the only factor of the list, or 1 if the list has
+    /// several. The factor 0 removes the correction. Default 0, 0.25, 0.5, 1, 2 and 4.
     pub mix: Vec<f64>,
     /// Whether `α · (e_u · e_i)` is added to the logits, with the nodes `e_u` of the user and `e_i`
     /// of the item, and a learned `α`. Default false.
@@ -261,18 +265,20 @@ pub struct ModelConfig {
     pub hidden_without_llm: usize,
 }
 
-/// A rule for recomputing activations in the backward pass, which takes more time but less memory.
+/// A rule that decides for which batches the backward pass recomputes activations. Recomputation
+/// takes more time but less memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Recompute {
-    /// Recomputation only for batches whose activations need more than 3 GiB, or on a GPU more than
-    /// half of its free memory. This is the default.
+    /// Recomputation only for batches whose activations need more than 3 GiB, or, on a GPU, more
+    /// than half of its free memory. This is the default.
     #[default]
     Auto,
-    /// Recomputation for all batches. Memory grows by one hidden state per token and layer.
+    /// Recomputation for all batches. The forward pass then keeps only one hidden state per token
+    /// and layer.
     Always,
-    /// No recomputation, which is about a third faster.
+    /// No recomputation. Training is about a third faster than with [`Always`](Self::Always).
     Never,
 }
 
@@ -312,10 +318,10 @@ pub struct TrainConfig {
     pub learning_rate: f64,
     /// Number of steps over which the learning rate rises from zero. Default 20.
     pub warmup_steps: usize,
-    /// Fraction of the learning rate that remains at the end of the stage. The rate falls along a
-    /// half cosine. Default 0.1.
+    /// Fraction of the learning rate that remains at the end of the stage. After the warm-up, the
+    /// learning rate falls along a half cosine. Default 0.1.
     pub final_ratio: f64,
-    /// Maximum norm of all gradients together. Default 1.
+    /// Maximum L2 norm of all gradients together. Larger gradients are scaled down. Default 1.
     pub clip_norm: f64,
     /// Decay of the moving average of the weights, which is evaluated and saved. 0 disables the
     /// average. Default 0.97.
@@ -325,7 +331,8 @@ pub struct TrainConfig {
     /// Number of evaluations without a better result after which the stage ends. 0 disables early
     /// stopping. Default 3.
     pub patience: usize,
-    /// Number of steps between two checkpoints. The end of an epoch is always one. Default 50.
+    /// Number of steps between two training checkpoints. One is also saved at the end of each
+    /// epoch. Default 50.
     pub checkpoint_steps: usize,
 }
 
@@ -366,8 +373,8 @@ pub enum ItemSlots {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ItemStageConfig {
-    /// Whether the stage is trained. `false` is the paper's "w/o IA": stage 3 then trains the item
-    /// projector together with the user projector. Default true.
+    /// Whether the stage is trained. `false` is the paper's "w/o IA", in which stage 3 trains the
+    /// item projector together with the user projector. Default true.
     pub enabled: bool,
     /// Number of items in a prompt. Default 4.
     pub items: usize,
@@ -375,8 +382,8 @@ pub struct ItemStageConfig {
     pub slots: ItemSlots,
     /// Maximum number of tokens of a description. Default 12.
     pub max_tokens: usize,
-    /// Settings of the optimisation. By default 4 epochs with batches of 16 and a learning rate of
-    /// 1e-3.
+    /// Settings of the optimisation. By default, the stage takes 4 epochs with batches of 16 and a
+    /// learning rate of 1e-3.
     pub train: TrainConfig,
 }
 
@@ -409,9 +416,9 @@ pub struct UserStageConfig {
     pub hide_max: f64,
     /// Training objective of the slots. Default [`TargetLoss::Multinomial`].
     pub loss: TargetLoss,
-    /// Whether the correction is trained on top of the linear model. The logits of the linear model
-    /// are then those of a fit without the user, which has not seen the hidden items. `false`
-    /// trains the prompt path alone and adds the linear model afterwards. Default true.
+    /// Whether the correction is trained on top of the linear model. In training, the logits of the
+    /// linear model are those of a fit without the user, which has not seen the hidden items.
+    /// `false` trains the prompt path alone and adds the linear model afterwards. Default true.
     pub on_linear: bool,
     /// Settings of the optimisation.
     pub train: TrainConfig,

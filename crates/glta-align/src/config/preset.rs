@@ -29,20 +29,22 @@ use crate::{Error, Result};
 #[non_exhaustive]
 pub enum Preset {
     /// The recommended configuration for your own catalogue: the linear model with text vectors,
-    /// without a prompt path. The model has a closed form, and the language model is used only
-    /// once, to encode the texts.
+    /// without a prompt path. The model is computed in closed form, and the language model is used
+    /// only once, to encode the texts.
     #[default]
     Default,
     /// The whole method: graph pretraining, both alignments, and the prompt path as a correction of
-    /// the linear model. In the prompt only the user token represents the user. Item tokens and
-    /// written texts are disabled, because they were not better and took most of the time.
+    /// the linear model. In the prompt, only the user token represents the user. Item tokens and
+    /// written texts are disabled, because they did not improve the results and took most of the
+    /// time.
     Full,
-    /// The paper's complete form, trained without leaks: [`Config::complete`] of
-    /// [`Full`](Self::Full).
+    /// The paper's complete form, [`Config::complete`] of [`Full`](Self::Full). In training,
+    /// targets are hidden from the prompt.
     Complete,
-    /// The most literal reading of the paper that can work. All training items are both shown and
-    /// targets. The user token is the trained user embedding, slots have only learned vectors, the
-    /// head is free, each slot has one random target, and weights are not averaged.
+    /// The most literal reading of the paper that can work. Every training item is both shown in
+    /// the prompt and a target. The user token is projected from the trained user embedding. The
+    /// input of a slot is only its learned vector. The head is free, each slot has one random
+    /// target, and weights are not averaged.
     Paper,
 }
 
@@ -114,7 +116,7 @@ impl Config {
 
     /// Returns the paper's complete form of this configuration: item tokens and both generated
     /// texts in the prompt, and slots that name items in parallel. The linear model is disabled,
-    /// because the parts of the method would have no effect next to it.
+    /// because with it the other parts would have no effect on the results.
     #[must_use]
     pub fn complete(&self) -> Self {
         let mut config = self.clone();
@@ -172,7 +174,8 @@ impl Config {
         config
     }
 
-    /// Returns the defaults of all parts, with the settings that depend only on the density.
+    /// Returns a configuration in which all parts have their defaults, except for the settings that
+    /// depend only on the density.
     fn parts(density: Density) -> Self {
         let (layers, l2) = match density {
             // Four layers keep a run short; the complete model still writes the texts.

@@ -4,7 +4,7 @@ use super::{Backbone, Config, ItemSlots, SlotPlacement, TargetLoss, TargetRule, 
 use crate::{Error, Result};
 
 impl Config {
-    /// Checks that every field is valid and that the fields fit together.
+    /// Checks that every field is valid and that no two fields contradict each other.
     ///
     /// # Errors
     /// Returns [`Error::Config`] with the first invalid field.

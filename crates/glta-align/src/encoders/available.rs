@@ -40,7 +40,7 @@ impl Default for Encoders<'_> {
 }
 
 impl Encoders<'_> {
-    /// Computes the vectors of texts by one encoder. Returns `None`, with a warning, if TF-IDF
+    /// Computes the vectors of texts with one encoder. Returns `None`, with a warning, if TF-IDF
     /// finds no words that distinguish the texts.
     ///
     /// # Errors

@@ -12,7 +12,8 @@ use safetensors::{Dtype, SafeTensors};
 use crate::files::{read, read_text};
 use crate::{Error, Result};
 
-/// Returns the vectors of `raw_ids`, in order. An id that is not in the file gets zeros.
+/// Returns the vectors of `raw_ids`, in order. An id that is not in the file gets a vector of
+/// zeros.
 pub(super) fn vectors_of<'a>(
     path: &Path,
     raw_ids: impl IntoIterator<Item = &'a str>,
@@ -62,7 +63,8 @@ pub(super) fn vectors_of<'a>(
     Ok(out)
 }
 
-/// Returns an error if the vectors do not distinguish items.
+/// Returns an error if the vectors do not distinguish items: at most one of them is not zero, or
+/// all that are not zero are equal.
 pub(super) fn check_distinct(vectors: ArrayView2<'_, f32>) -> std::result::Result<(), String> {
     let mut rows = vectors.rows().into_iter().filter(|row| row.iter().any(|&v| v != 0.0));
     match (rows.next(), rows.next()) {
@@ -77,7 +79,7 @@ pub(super) fn check_distinct(vectors: ArrayView2<'_, f32>) -> std::result::Resul
     }
 }
 
-/// Reads the ids from the file next to the vectors.
+/// Reads the ids from the file `NAME.ids` next to the vectors, one per line.
 fn lines(path: &Path) -> Result<Vec<String>> {
     let mut name = path.as_os_str().to_owned();
     name.push(".ids");

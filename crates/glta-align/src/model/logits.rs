@@ -10,8 +10,8 @@ use crate::sampling::UserExample;
 
 impl Glta {
     /// Computes the linear model's logits for every slot of training examples, `(examples × slots,
-    /// items)`. They are those of a fit without the user. Returns `None` if stage 3 is not trained
-    /// on top of a linear model.
+    /// items)`. The logits of a user are those of a fit without the user. Returns `None` if stage 3
+    /// is not trained on top of a linear model.
     pub(crate) fn offset(&self, examples: &[UserExample]) -> Result<Option<Tensor>> {
         let Some(linear) = self.linear.as_ref().filter(|_| self.corrects_linear()) else {
             return Ok(None);
@@ -29,8 +29,8 @@ impl Glta {
     }
 
     /// Returns the best `k` items for each example, without its excluded items. Without a linear
-    /// model the logits of all items are never in memory at once. With one, they are one matrix for
-    /// the batch.
+    /// model, the logits of all items are never in memory at once. With a linear model, the logits
+    /// of the batch are one matrix in memory.
     pub(crate) fn rank(
         &self,
         examples: &[UserExample],
@@ -82,8 +82,8 @@ impl Glta {
         Ok(logits.examples_mut().map(mean).collect())
     }
 
-    /// Returns the number of slots whose logits are needed. In an autoregressive model it is one
-    /// more than the number of fed items.
+    /// Returns the number of slots whose logits are needed. In an autoregressive model, this is one
+    /// more than the number of items whose tokens are fed to slots.
     fn slots_read(&self, examples: &[UserExample]) -> usize {
         if self.config.model.autoregressive {
             1 + examples.iter().map(|e| e.fed.len()).max().unwrap_or(0)
@@ -122,8 +122,8 @@ impl SlotLogits {
     }
 }
 
-/// Replaces the logits of a slot by `base + factor · logits`, where `base` has those of the linear
-/// model.
+/// Replaces the logits of a slot by `base + factor · logits`, where `base` contains the logits of
+/// the linear model.
 pub(crate) fn add_scaled(base: &[f32], slot: &mut [f32], factor: f32) {
     slot.iter_mut().zip(base).for_each(|(logit, base)| *logit = base + factor * *logit);
 }

@@ -26,7 +26,7 @@ use crate::{Error, Result};
 
 pub(crate) use logits::{add_scaled, log_softmax};
 
-/// The error for a language model without prompts, which no configuration allows.
+/// The error if the backbone needs prompts but the model has none, which only a bug can cause.
 const NO_PROMPTS: Error = Error::Internal("a model with a language model has no prompts");
 
 /// The model of GLTA: projectors, slots and head, with the frozen nodes and language model.
@@ -46,7 +46,8 @@ pub(crate) struct Glta {
 }
 
 impl Glta {
-    /// Creates a model with initial weights. `prompts` may only be `None` for [`Backbone::None`].
+    /// Creates a model with initial weights. Returns an error if `prompts` is `None` and the
+    /// backbone is not [`Backbone::None`].
     pub(crate) fn new(
         config: &Config,
         nodes: Arc<Nodes>,
@@ -86,7 +87,7 @@ impl Glta {
         })
     }
 
-    /// Returns a model with the same weights and another decoder.
+    /// Returns a model with the same weights and a different decoder.
     pub(crate) fn with_decoder(&self, decoder: Decoder) -> Self {
         let mut model = self.clone();
         model.config.model.decoder = decoder;
@@ -111,8 +112,8 @@ impl Glta {
         parameters
     }
 
-    /// Returns the parameters of stage 3: the user projector, the slots and the head. Without a
-    /// stage 2 they also include the item projector.
+    /// Returns the parameters of stage 3: the user projector, the slots and the head. If stage 2 is
+    /// disabled, they also include the item projector.
     pub(crate) fn user_parameters(&self) -> Parameters {
         let model = &self.config.model;
         let mut parameters = Parameters::new();
@@ -130,7 +131,8 @@ impl Glta {
         parameters
     }
 
-    /// Returns whether the user prompt can affect the slots.
+    /// Returns whether the user prompt can affect the hidden states of the slots: the model has a
+    /// backbone, and the slots do not precede the user's part of the prompt.
     fn runs_prompt(&self) -> bool {
         self.prompts.is_some()
             && self.config.backbone != Backbone::None
@@ -171,13 +173,15 @@ impl Glta {
         }
     }
 
-    /// Returns the relative lengths of the prompts of stage 2, by which ranks divide them.
+    /// Returns the relative lengths of the prompts of stage 2, by which the prompts are divided
+    /// evenly among the ranks.
     pub(crate) fn item_lengths(&self, examples: &[ItemExample]) -> Result<Vec<usize>> {
         let length = |example| self.prompts.as_ref().map_or(Ok(0), |p| p.item_length(example));
         examples.iter().map(length).collect()
     }
 
-    /// Returns the relative lengths of the prompts of stage 3, by which ranks divide them.
+    /// Returns the relative lengths of the prompts of stage 3, by which the prompts are divided
+    /// evenly among the ranks.
     pub(crate) fn user_lengths(&self, examples: &[UserExample]) -> Vec<usize> {
         let length = |example| self.prompts.as_ref().map_or(0, |p| p.user_length(example));
         examples.iter().map(length).collect()
@@ -191,8 +195,9 @@ impl Glta {
         }
     }
 
-    /// Computes the contribution of some examples to the stage-2 loss, in which every slot must
-    /// name its item. The loss is the mean over the slots of `all` examples.
+    /// Computes the contribution of some examples to the stage-2 loss. The loss is the
+    /// cross-entropy of the head's logits with the item that each slot must name, as the mean over
+    /// the slots of `all` examples.
     pub(crate) fn item_loss(&self, examples: &[ItemExample], all: usize) -> Result<Tensor> {
         let hidden = self.item_hidden(examples)?;
         let targets: Vec<Vec<u32>> =
@@ -203,7 +208,7 @@ impl Glta {
     }
 
     /// Returns the number of slots whose highest logit, among the items shown, is that of the item
-    /// to name. By chance the share of these slots is one over the number of items shown.
+    /// to name. By chance, the share of these slots is one over the number of items shown.
     pub(crate) fn item_matches(&self, examples: &[ItemExample]) -> Result<usize> {
         let mut shown: Vec<u32> = examples.iter().flat_map(|e| e.items.iter().copied()).collect();
         shown.sort_unstable();

@@ -12,14 +12,14 @@ const SYSTEM: &str = "AlphaRec";
 pub struct AlphaRecConfig {
     /// Number of columns of the representations. Default 64.
     pub dim: usize,
-    /// Number of propagation layers. The representations are the mean over layer 0 and these
-    /// layers. Default 2.
+    /// Number of propagation layers. A representation is the mean of the outputs of layer 0 and
+    /// these layers. Default 2.
     pub layers: usize,
     /// Temperature of the loss, by which the cosines are divided. Default 0.15.
     pub temperature: f64,
     /// Maximum number of negative items per batch. Each batch draws them without replacement, and
-    /// all its users share them. For each user the loss ignores negatives that the user has.
-    /// Default 256.
+    /// all its users share them. For each user, the loss ignores negatives that are items of this
+    /// user. Default 256.
     pub negatives: usize,
     /// Adam's learning rate. Default 5e-4.
     pub learning_rate: f64,
@@ -57,7 +57,8 @@ impl AlphaRecConfig {
     /// Checks that all settings are valid.
     ///
     /// # Errors
-    /// Returns [`Error::Config`](crate::Error::Config) if a size is 0 or a number is invalid.
+    /// Returns [`Error::Config`](crate::Error::Config) if a size is 0, or if the temperature or the
+    /// learning rate is not a positive number.
     pub fn validate(&self) -> Result<()> {
         let sizes = [
             ("dim", self.dim),

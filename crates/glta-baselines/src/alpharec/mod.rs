@@ -20,8 +20,9 @@ use sampler::Sampler;
 
 /// AlphaRec (Sheng et al. 2025, "Language Representations Can Be What Recommenders Need"), a graph
 /// recommender without node embeddings. An MLP of two layers maps text vectors to layer 0 of
-/// LightGCN. The text vector of a user is the mean of those of the user's training items. The
-/// hidden layer of the MLP is half as wide as the text vectors. The loss is InfoNCE with cosines.
+/// LightGCN. The text vector of a user is the mean of the text vectors of the user's training
+/// items. The hidden layer of the MLP is half as wide as the text vectors. The loss is InfoNCE over
+/// cosine similarities.
 ///
 /// ```
 /// use glta_baselines::{AlphaRec, AlphaRecConfig};
@@ -55,13 +56,13 @@ impl AlphaRec {
         Ok(Self { config })
     }
 
-    /// Trains on `train`. `texts`, `(items, text dim)`, has zeros for an item without a text. With
-    /// validation data training can stop early, and the result has the embeddings of the best
-    /// epoch. All embeddings have length 1.
+    /// Trains on `train`. `texts`, `(items, text dim)`, contains a row of zeros for an item without
+    /// a text. With validation data, training can stop early, and the result has the embeddings of
+    /// the best epoch. All embeddings have length 1.
     ///
     /// # Errors
-    /// Returns an error if there is nothing to train on, if the texts or the validation data have
-    /// another number of nodes, or if the loss is not finite.
+    /// Returns an error if every user has no item or all items, if the numbers of users or items of
+    /// the texts or the validation data differ from those of `train`, or if the loss is not finite.
     pub fn train(
         &self,
         train: &Interactions,

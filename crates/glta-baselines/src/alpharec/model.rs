@@ -25,7 +25,8 @@ pub(super) struct Model {
 }
 
 impl Model {
-    /// Creates an untrained model. `items` has the text vectors, `(items, text dim)`.
+    /// Creates an untrained model. `items` contains the text vectors of the items, `(items, text
+    /// dim)`.
     pub(super) fn new(
         config: &AlphaRecConfig,
         train: &Interactions,

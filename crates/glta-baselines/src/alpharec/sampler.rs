@@ -2,12 +2,13 @@ use glta_core::stream;
 use glta_data::Interactions;
 use rand::Rng;
 
-/// Interactions of a training step, with the negatives that all of them share.
+/// The interactions of a training step, and the negatives that all of them share.
 pub(super) struct Batch {
     pub(super) users: Vec<u32>,
     pub(super) positives: Vec<u32>,
     pub(super) negatives: Vec<u32>,
-    /// For each interaction, the indices in `negatives` of items that its user has.
+    /// For each interaction, the positions in `negatives` of items of its user. The loss ignores
+    /// them.
     pub(super) left_out: Vec<Vec<u32>>,
 }
 

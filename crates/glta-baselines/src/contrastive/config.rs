@@ -12,8 +12,8 @@ const SYSTEM: &str = "contrastive graph";
 pub struct ContrastiveConfig {
     /// Number of columns of the embeddings. Default 64.
     pub dim: usize,
-    /// Number of propagation layers. The embeddings are the mean over layer 0 and these layers.
-    /// Default 3.
+    /// Number of propagation layers. An embedding is the mean of the outputs of layer 0 and these
+    /// layers. Default 3.
     pub layers: usize,
     /// Number of hyperedges of HCCF's learned hypergraph. 0 disables the hypergraph. Default 0.
     pub hyperedges: usize,
@@ -103,11 +103,11 @@ impl ContrastiveConfig {
         Self { text_weight: 0.01, ..Self::hccf() }
     }
 
-    /// Checks that all settings are valid and fit together.
+    /// Checks that all settings are valid and do not contradict each other.
     ///
     /// # Errors
-    /// Returns [`Error::Config`] if a size is 0, a number is invalid or two settings contradict
-    /// each other.
+    /// Returns [`Error::Config`] if a size is 0, a number is outside its range or two settings
+    /// contradict each other.
     pub fn validate(&self) -> Result<()> {
         let invalid = |field, problem| Err(Error::Config { system: SYSTEM, field, problem });
         let sizes = [

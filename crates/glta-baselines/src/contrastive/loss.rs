@@ -40,9 +40,10 @@ impl Drawn {
     }
 }
 
-/// Computes InfoNCE: row `r` of `anchors (n, dim)` must find row `own[r]` among all rows of `others
-/// (m, dim)`, by cosine divided by the temperature. Returns the mean over the rows. `times`
-/// contains the counts of anchors and of others. A count of `None` means one draw of each row.
+/// Computes InfoNCE: the mean over the rows of `anchors (n, dim)` of the cross-entropy with logits
+/// `cosine / temperature`. The positive of row `r` is row `own[r]` of `others (m, dim)`, and the
+/// other rows are its negatives. `times` contains how often each row of `anchors` and each row of
+/// `others` was drawn. `None` means once.
 pub(super) fn info_nce(
     anchors: &Tensor,
     others: &Tensor,

@@ -69,12 +69,12 @@ impl Contrastive {
         Ok(Self { config })
     }
 
-    /// Trains on `train`. With validation data training can stop early, and the result has the
+    /// Trains on `train`. With validation data, training can stop early, and the result has the
     /// embeddings of the best epoch.
     ///
     /// # Errors
-    /// Returns an error if there is nothing to train on, if the texts or the validation data have
-    /// another number of nodes, or if the loss is not finite.
+    /// Returns an error if every user has no item or all items, if the numbers of users or items of
+    /// the texts or the validation data differ from those of `train`, or if the loss is not finite.
     pub fn train(
         &self,
         train: &Interactions,

@@ -23,7 +23,8 @@ pub(super) struct Model {
     n_users: usize,
     /// Layer-0 embeddings of users and items, `(users + items, dim)`.
     embeddings: Var,
-    /// Maps from embeddings to hyperedges, `(dim, hyperedges)`, of users and of items.
+    /// Matrices that map embeddings to hyperedges, `(dim, hyperedges)`: one for users and one for
+    /// items.
     hyper: Option<[Var; 2]>,
     texts: Option<Texts>,
     /// Layer-0 embedding of masked nodes, `(1, dim)`.
@@ -38,8 +39,8 @@ struct Pass {
     views: Vec<(Tensor, Tensor)>,
 }
 
-/// Stacks the text vectors of users and items, `(users + items, text dim)`. Nodes without text get
-/// zeros. Returns `None` if no node has a text.
+/// Stacks the text vectors of users and items, `(users + items, text dim)`. The row of a node
+/// without a text is zero. Returns `None` if no node has a text.
 fn stacked(
     n_users: usize,
     n_items: usize,
@@ -161,8 +162,9 @@ impl Model {
         Ok(Pass { nodes: (nodes / (self.config.layers + 1) as f64)?, views })
     }
 
-    /// Computes the loss of a batch. In training, `stop` is true: the graph's output is then a
-    /// fixed target for the hypergraph's output.
+    /// Computes the loss of a batch. If `stop` is true, as in training, the contrastive loss
+    /// between graph and hypergraph has no gradient for the graph's output, which is a fixed target
+    /// for the hypergraph's output.
     pub(super) fn loss(&self, batch: &Batch, stop: bool) -> Result<Tensor> {
         let config = &self.config;
         let pass = self.pass(&batch.masked)?;

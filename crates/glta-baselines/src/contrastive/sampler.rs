@@ -2,13 +2,14 @@ use glta_core::stream;
 use glta_data::Interactions;
 use rand::Rng;
 
-/// A batch of triples: a user, an item that the user has, and an item that the user lacks.
+/// A batch of triples: a user, an item of the user, and an item that is not among the user's items.
 #[derive(Default)]
 pub(super) struct Batch {
     pub(super) users: Vec<u32>,
     pub(super) positives: Vec<u32>,
     pub(super) negatives: Vec<u32>,
-    /// Ids of the masked nodes, where items follow the users.
+    /// Ids of the masked nodes. The id of a user is its dense id, and that of an item is its dense
+    /// id plus the number of users.
     pub(super) masked: Vec<u32>,
 }
 

@@ -8,9 +8,9 @@ use super::sampler::Batch;
 use crate::mlp::Mlp;
 use crate::tensors::{index, matrix};
 
-/// The text vectors of the nodes, and the projection between text space and node space. It has two
-/// linear layers, which users and items share, and a hidden width half-way between both spaces
-/// (RLMRec).
+/// The text vectors of the nodes, and the projection between text space and node space. The
+/// projection has two linear layers, which users and items share. The width of its hidden layer is
+/// the mean of the two dimensions (RLMRec).
 pub(super) struct Texts {
     /// Text vectors of users and items, `(users + items, text dim)`.
     vectors: Tensor,
@@ -23,9 +23,9 @@ pub(super) struct Texts {
 }
 
 impl Texts {
-    /// Creates an untrained projection. `vectors (users + items, text dim)` has zeros for a node
-    /// without a text. The projection maps texts to the node space, or nodes to the text space if
-    /// nodes are masked.
+    /// Creates an untrained projection. `vectors (users + items, text dim)` contains a row of zeros
+    /// for a node without a text. The projection maps texts to the node space, or nodes to the text
+    /// space if nodes are masked.
     pub(super) fn new(
         rng: &mut ChaCha8Rng,
         config: &ContrastiveConfig,
@@ -46,8 +46,8 @@ impl Texts {
     }
 
     /// Returns the `rows` that have a text, and the number of their draws. If no row has a text,
-    /// returns one other row with a text and 0 draws. The caller multiplies that loss by 0, so that
-    /// every tensor still has a gradient.
+    /// returns any row that has a text, and 0 draws. The caller multiplies the loss of this row by
+    /// 0, so that every tensor still has a gradient.
     fn with_text(&self, rows: impl Iterator<Item = u32>) -> (Drawn, f64) {
         let drawn = Drawn::new(rows.filter(|&row| self.known[row as usize]));
         let count = drawn.times.iter().map(|&times| f64::from(times)).sum();
@@ -68,9 +68,10 @@ impl Texts {
         loss * self.weight
     }
 
-    /// Computes the loss of RLMRec-Con: each node of the triples must find its projected text.
-    /// Users choose among the texts of all users, positives among those of the positives in the
-    /// batch, and negatives among those of the negatives. A node without a text adds nothing.
+    /// Computes the loss of RLMRec-Con: InfoNCE between the nodes of the triples and their
+    /// projected texts. A user is contrasted with the texts of all users, a positive item with the
+    /// texts of the positives in the batch, and a negative item with those of the negatives. A node
+    /// without a text adds nothing.
     fn contrastive(&self, nodes: &Tensor, batch: &Batch) -> Result<Tensor> {
         let items = |ids: &[u32]| self.with_text(ids.iter().map(|i| i + self.n_users as u32));
         let users = self.with_text(batch.users.iter().copied());
@@ -107,8 +108,8 @@ impl Texts {
         Tensor::stack(&terms, 0)?.sum_all()
     }
 
-    /// Computes the loss of RLMRec-Gen: each masked node, projected, must find its text among the
-    /// texts of all masked nodes.
+    /// Computes the loss of RLMRec-Gen: InfoNCE between the projected masked nodes and their texts.
+    /// Each node is contrasted with the texts of all masked nodes.
     fn generative(&self, nodes: &Tensor, masked: &[u32]) -> Result<Tensor> {
         // Each node is masked at most once.
         let (drawn, count) = self.with_text(masked.iter().copied());

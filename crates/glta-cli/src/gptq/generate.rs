@@ -26,7 +26,7 @@ pub(super) struct GenerateArgs {
     /// Number of most likely tokens from which the next one is sampled; 0 means all.
     #[arg(long, default_value_t = 0, help_heading = "Sampling")]
     top_k: usize,
-    /// Total probability of the most likely tokens from which the next one is sampled.
+    /// Total probability of the most likely tokens from which the next one is sampled; 1 means all.
     #[arg(long, default_value_t = 1.0, help_heading = "Sampling")]
     top_p: f32,
     /// Factor that lowers the scores of tokens that already occurred; 1 changes nothing.

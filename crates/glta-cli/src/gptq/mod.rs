@@ -36,10 +36,11 @@ enum Command {
     Quantize(QuantizeArgs),
 }
 
-/// Exit code of an error, which differs from that of a failed comparison.
+/// Exit code of a failure, which differs from that of a comparison that exceeds the tolerance.
 const ERROR: u8 = 2;
 
-/// Runs `glta gptq`. Exit code 1 means that a comparison exceeds the tolerance, 2 an error.
+/// Runs `glta gptq`. Exit code 1 means that an error of a comparison exceeds the tolerance, and 2
+/// that the program failed.
 pub fn run(args: &GptqArgs) -> ExitCode {
     interrupt::listen();
     let passed = match &args.command {

@@ -22,7 +22,7 @@ pub(super) struct QuantizeArgs {
     /// Number of inputs that share a scale; -1 means all inputs.
     #[arg(long, default_value_t = 128, allow_hyphen_values = true, help_heading = "Format")]
     group_size: i64,
-    /// Quantise inputs in the order of their activations (act-order).
+    /// Quantise inputs in descending order of their activations (act-order).
     #[arg(long, help_heading = "Format")]
     desc_act: bool,
     /// Use a zero point per group instead of the middle of the range.
@@ -31,7 +31,7 @@ pub(super) struct QuantizeArgs {
     /// Fraction of the mean diagonal of the Hessian that is added to the diagonal.
     #[arg(long, default_value_t = 0.05, help_heading = "Format")]
     damp: f64,
-    /// File of plain text that is similar to the model's inputs.
+    /// File of plain text for the calibration, similar to the model's inputs.
     #[arg(long, help_heading = "Calibration")]
     calibration: PathBuf,
     /// Number of tokens per calibration text.

@@ -16,8 +16,9 @@ const REFERENCE: &str = "reference.safetensors";
 // Larger errors mean that a checkpoint was read incorrectly, or that the arithmetic is not f32.
 /// Maximum absolute error of hidden states and logits in f32.
 const MAX_ABS_ERR: f64 = 1e-4;
-/// Maximum relative error (L2) of hidden states and logits in f32. It counts for models with large
-/// states, whose rounding errors alone exceed the absolute bound in any order of summation.
+/// Maximum relative error (L2) of hidden states and logits in f32. Meeting this bound or the
+/// absolute one is enough, because the rounding errors of large states alone exceed the absolute
+/// bound in any order of summation.
 const MAX_REL_ERR: f64 = 1e-5;
 /// Maximum relative error (L2) of the input gradient in f32.
 const MAX_GRAD_REL_ERR: f64 = 1e-4;
@@ -114,7 +115,7 @@ fn compare_outputs(model: &Llama, reference: &Reference) -> Result<Outputs> {
     Ok(Outputs { hidden: hidden_err, logits: logits_err, greedy_equal })
 }
 
-/// Returns the most likely continuation of a prompt.
+/// Returns the greedy continuation of a prompt.
 fn greedy(model: &Llama, prompt: Vec<u32>, length: usize) -> Result<Vec<u32>> {
     let options =
         GenerateOptions { max_new_tokens: length, ignore_eos: true, ..Default::default() };

@@ -28,24 +28,26 @@ pub struct LightgcnArgs {
     /// number of epochs.
     #[arg(long, value_name = "SHARE", default_value_t = 0.1, help_heading = "Tables")]
     pub(super) valid_ratio: f64,
-    /// Seeds of the split and of training; the whole program runs once for each.
+    /// Seeds of the split and of training; splitting, training and evaluation run once for each.
     #[arg(long, value_name = "N", value_delimiter = ',', help_heading = "Settings")]
     pub(super) seed: Vec<u64>,
     /// TOML file of LightGCN settings.
     #[arg(long, value_name = "FILE", help_heading = "Settings")]
     pub(super) config: Option<PathBuf>,
-    /// Set one field, after the file, such as layers=2 (repeatable).
+    /// Set one field of the configuration after --config is applied, such as layers=2; the flag may
+    /// be repeated.
     #[arg(long = "set", value_name = "FIELD=VALUE", help_heading = "Settings")]
     pub(super) set: Vec<String>,
     /// TOML file with lists of values; every combination is trained, and the best on validation
     /// data is kept.
     #[arg(long, value_name = "FILE", help_heading = "Settings")]
     pub(super) search: Option<PathBuf>,
-    /// File of initial layer-0 embeddings, which replace the random ones.
+    /// File of initial layer-0 embeddings, such as layer0.safetensors of an earlier run, which
+    /// replace the random ones.
     #[arg(long, value_name = "FILE", help_heading = "Settings")]
     pub(super) start: Option<PathBuf>,
-    /// Without validation data: evaluate on the test data during training, for the curve; no
-    /// setting is chosen by it.
+    /// If there are no validation data, evaluate on the test data during training, to plot the
+    /// curve; the results choose no setting and do not stop training.
     #[arg(long, help_heading = "Settings")]
     pub(super) watch_test: bool,
     /// Number of threads [default: all cores]

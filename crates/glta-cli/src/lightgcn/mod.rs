@@ -4,7 +4,8 @@
 //! The output folder receives these files (with several seeds, all except `metrics.json` are in a
 //! folder per seed): `metrics.json`, `history.json`, the curves `loss.svg` and `metrics.svg`, the
 //! embeddings `nodes.safetensors`, the layer-0 embeddings `layer0.safetensors` (for `--start`), and
-//! after a search `search.json`. After Ctrl-C there is `stopped.safetensors`, also for `--start`.
+//! after a search `search.json`. After Ctrl-C, the folder contains the layer-0 embeddings
+//! `stopped.safetensors`, also for `--start`.
 
 mod args;
 mod data;

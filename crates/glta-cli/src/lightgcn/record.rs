@@ -29,7 +29,7 @@ pub(super) struct Record<'a> {
     /// Report on skipped and doubtful rows of the files.
     data: &'a Report,
     protocol: Value,
-    /// Configuration of the first seed. Every row has its own.
+    /// Configuration of the first seed. Every row contains the configuration of its own seed.
     config: Option<&'a LightGcnConfig>,
     rows: Vec<Value>,
 }

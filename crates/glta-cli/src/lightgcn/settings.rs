@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use super::args::LightgcnArgs;
 use crate::Result;
 
-/// Returns the configuration. The file changes the defaults, and the flags change the result.
+/// Returns the configuration. `--config` replaces defaults, and `--set` then changes single fields.
 pub(super) fn configuration(args: &LightgcnArgs) -> Result<LightGcnConfig> {
     let mut config = match &args.config {
         None => LightGcnConfig::default(),

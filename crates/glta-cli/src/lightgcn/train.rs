@@ -22,7 +22,7 @@ pub(super) struct Training<'a> {
 }
 
 impl Training<'_> {
-    /// Trains on all ranks. With validation data training can stop early.
+    /// Trains on all ranks. With validation data, training can stop early.
     pub(super) fn train(&self, config: &LightGcnConfig) -> Result<Trained, Error> {
         let Self { args, ranks, split, start } = *self;
         let watched = if !split.valid.is_empty() {

@@ -13,21 +13,21 @@ use crate::dataset::Collector;
 use crate::report::FileReport;
 use crate::{Dataset, Error, Item, Result};
 
-/// Reads Amazon reviews of 2014, 2018 or 2023 in the publishers' format. A folder has a file of
-/// reviews and a file of metadata (`meta_*`) as JSON lines (in 2014 Python dicts), plain or
+/// Reads Amazon reviews of 2014, 2018 or 2023 in the publishers' format. A folder contains a file
+/// of reviews and a file of metadata (`meta_*`) as JSON lines (in 2014, Python dicts), plain or
 /// gzipped. The function also reads a folder with a `*.item.json`, the processed form of the
 /// MiniOneRec project.
 ///
-/// | generation | reviews | items named by |
+/// | generation | reviews | field of the item id |
 /// |---|---|---|
 /// | 2014 | `reviews_Category.json`, `reviews_Category_5.json`, `ratings_Category.csv` | `asin` |
 /// | 2018 | `Category.json`, `Category_5.json`, `Category.csv` (the item first) | `asin` |
 /// | 2023 | `Category.jsonl`, `Category.csv`, or its parts `Category.train.csv`, … | `parent_asin` |
 ///
 /// Items have `title`, `description`, categories as `genres`, and the texts `brand` and `features`,
-/// without markup and with decoded entities. A title that is a script by mistake counts as missing.
-/// If a user reviews an item several times, the latest review counts. If metadata are repeated, the
-/// first record counts.
+/// without markup and with decoded entities. A title that contains a script of the web page counts
+/// as missing. If a user reviews an item several times, the latest review counts. If several
+/// records describe an item, the first record counts.
 ///
 /// # Errors
 /// Returns an error if a file is missing, several files match, a line is invalid, or no item of the

@@ -13,9 +13,9 @@ pub struct AmazonConfig {
     /// several categories. Default none.
     pub category: Option<String>,
     /// Name of the file of reviews, if the category has several (all reviews and a 5-core). By
-    /// default the reader uses the file whose name matches the metadata.
+    /// default, the reader uses the file whose name matches the metadata.
     pub reviews: Option<String>,
-    /// Whether metadata are read. Without metadata items have no texts. Default true.
+    /// Whether metadata are read. Without metadata, items have no texts. Default true.
     pub metadata: bool,
 }
 
@@ -50,8 +50,8 @@ fn stem(name: &str) -> &str {
     PARTS.iter().find_map(|part| name.strip_suffix(part)).unwrap_or(name)
 }
 
-/// Returns whether a file belongs to a category. Its name must be that of the category, which a `.`
-/// or `_` and more text may follow, such as `_5`.
+/// Returns whether the file with the name `stem` belongs to a category: `stem` is the name of the
+/// category, or this name followed by `.` or `_` and more text, such as `_5`.
 fn is_of(stem: &str, category: &str) -> bool {
     let rest = stem.strip_prefix(category);
     rest.is_some_and(|rest| category.is_empty() || rest.is_empty() || rest.starts_with(['.', '_']))
@@ -94,7 +94,8 @@ fn among(text: &str, names: &[&str]) -> String {
     if names.is_empty() { String::new() } else { format!("{text} {}", names.join(", ")) }
 }
 
-/// Finds the metadata of a category, which may also be named by its 5-core (`Gift_Cards_5`).
+/// Finds the file of metadata of a category. `category` may be the name of its 5-core, such as
+/// `Gift_Cards_5`.
 fn meta<'n>(source: &Source, metas: &[&'n str], category: &str) -> Result<&'n str> {
     let of = |name: &str| {
         let name = name.strip_prefix("meta_").unwrap_or(name);
@@ -132,8 +133,8 @@ fn meta<'n>(source: &Source, metas: &[&'n str], category: &str) -> Result<&'n st
     }
 }
 
-/// Chooses the reviews that belong to the metadata. Among several files it prefers all reviews to
-/// the 5-core, and JSON to CSV.
+/// Chooses the reviews that belong to the metadata. Among several files, it prefers the file of all
+/// reviews to the 5-core, and JSON to CSV.
 fn choose(
     source: &Source,
     names: &[&str],

@@ -13,8 +13,8 @@ use super::table::{Column, Table, TableConfig};
 use crate::dataset::Collector;
 use crate::{Dataset, Result};
 
-/// Ending of the name of the items file, which is a JSON object from item index to the item's
-/// texts.
+/// Ending of the name of the items file, which contains a JSON object that maps the index of an
+/// item to its texts.
 pub(crate) const ITEMS: &str = ".item.json";
 
 #[derive(Deserialize)]
@@ -68,7 +68,7 @@ pub(crate) fn read(source: &Source, category: &str) -> Result<Dataset> {
 }
 
 /// Returns the texts of a list literal, and other texts unchanged. Some lists have unescaped quotes
-/// in their texts. Of these only the brackets and the outer quotes are removed.
+/// in their texts. Of these lists, only the brackets and the outer quotes are removed.
 fn unquoted(description: Texts) -> Texts {
     match description.0.as_slice() {
         [literal] if literal.starts_with('[') => match python::parse(literal) {

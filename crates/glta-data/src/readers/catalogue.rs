@@ -7,11 +7,11 @@ use crate::ids::{is_missing, shortest};
 use crate::report::{EXAMPLES, FileReport, Note};
 use crate::{Dataset, Error, Item, Result};
 
-/// A collection of the records of items, by raw id, for the items of the interactions.
+/// A collection of the records of items, from which the items of a data set are created.
 pub(crate) struct Catalogue {
     collector: Collector,
     items: Vec<Option<Item>>,
-    /// Whether the data set also gets the items without interactions.
+    /// Whether the data set also contains the items without interactions.
     all: bool,
     records: u64,
     repeated: Tally,
@@ -62,7 +62,8 @@ impl Catalogue {
         self
     }
 
-    /// Adds an item if it is needed. If an item is repeated, the first record counts.
+    /// Adds an item if it has interactions or if all items are kept. If an item is repeated, the
+    /// first record counts.
     pub(crate) fn add(&mut self, raw_id: &str, item: impl FnOnce() -> Item) -> Result<()> {
         self.records += 1;
         let Some(id) = self.collector.items.get(raw_id) else {
@@ -100,7 +101,7 @@ impl Catalogue {
         Ok(())
     }
 
-    /// Changes an item that was added before.
+    /// Changes an item that was added before. Does nothing if it was not added.
     pub(crate) fn update(&mut self, raw_id: &str, change: impl FnOnce(&mut Item)) {
         if let Some(id) = self.collector.items.get(raw_id)
             && let Some(item) = &mut self.items[id as usize]
@@ -120,10 +121,10 @@ impl Catalogue {
         self.collector.report.files.push(file);
     }
 
-    /// Creates the data set. Items without a record only have their id.
+    /// Creates the data set. An item without a record has only its id.
     ///
     /// # Errors
-    /// Returns [`Error::NothingJoins`] if there are records, but none is about an item with
+    /// Returns [`Error::NothingJoins`] if there are records, but none describes an item with
     /// interactions.
     pub(crate) fn finish(mut self, name: impl Into<String>) -> Result<Dataset> {
         let name = name.into();

@@ -20,14 +20,14 @@ pub struct GoodreadsConfig {
     /// files of several genres. Default none.
     pub subset: Option<String>,
     /// Genre of the books to keep. If `goodreads_book_genres_initial.json` exists, a genre is one
-    /// of the names in that file (`history` in `history, historical fiction, biography`). Otherwise
-    /// it is the name of a shelf. Default none.
+    /// of the names in that file (`history` in `history, historical fiction, biography`).
+    /// Otherwise, it is the name of a shelf. Default none.
     pub genre: Option<String>,
     /// Minimum number of readers who put a book on the shelf that `genre` names. It applies only if
     /// there is no file of genres. Default 10.
     pub min_shelf_count: u32,
-    /// Whether books that a user only put on a shelf (`is_read` false) are omitted. They are about
-    /// half of the published rows. Default true.
+    /// Whether interactions with books that a user only put on a shelf (`is_read` false) are
+    /// omitted. They are about half of the published interactions. Default true.
     pub only_read: bool,
 }
 
@@ -37,15 +37,15 @@ impl Default for GoodreadsConfig {
     }
 }
 
-/// Reads the UCSD Book Graph (Wan & McAuley) in the publishers' format. A folder has the JSON lines
-/// `goodreads_books*.json` and `goodreads_interactions*.json` (or else `goodreads_reviews*.json`),
-/// for all books or one genre, plain or gzipped. Interactions may also be the publishers'
-/// `goodreads_interactions.csv`. This file numbers books differently, so it needs
-/// `book_id_map.csv`. Without `user_id_map.csv` users keep their numbers.
+/// Reads the UCSD Book Graph (Wan & McAuley) in the publishers' format. A folder contains the
+/// JSON-lines files `goodreads_books*.json` and `goodreads_interactions*.json` (or else
+/// `goodreads_reviews*.json`), for all books or one genre, plain or gzipped. Interactions may also
+/// be the publishers' `goodreads_interactions.csv`. This file numbers books differently, so it
+/// needs `book_id_map.csv`. Without `user_id_map.csv`, the numbers of the users are their raw ids.
 ///
 /// Only the ids are mandatory in a record. Items have `title`, `description` and, if known, genres
-/// and a text `shelves`, without markup and with decoded entities. A rating of 0 means that there
-/// is none. The time of an interaction is when the user put the book on a shelf.
+/// and a text `shelves`, without markup and with decoded entities. A rating of 0 counts as no
+/// rating. The time of an interaction is the time at which the user put the book on a shelf.
 ///
 /// # Errors
 /// Returns an error if a file is missing, several files match, or a line is invalid.
@@ -150,7 +150,7 @@ struct Book {
 #[derive(Deserialize)]
 struct Shelf {
     name: String,
-    /// Number of readers, which the file has in quotes.
+    /// Number of readers, which the file contains as a string.
     count: RawId,
 }
 

@@ -20,8 +20,9 @@ pub(crate) struct Event<'a> {
 
 /// Calls `each` for every row of `file`, and returns the report on the file.
 ///
-/// `book_id_map.csv` must be in the same folder, because the texts of the books have other ids.
-/// Without `user_id_map.csv` users keep their numbers.
+/// Returns an error if `book_id_map.csv` is not in the same folder, because the file of the books
+/// identifies them by the ids of the JSON edition. Without `user_id_map.csv`, the numbers of the
+/// users are their ids.
 pub(crate) fn for_each_event(
     source: &Source,
     file: &str,

@@ -7,12 +7,12 @@ use crate::dataset::Collector;
 use crate::{Dataset, Error, Result, Split};
 
 /// Reads the split of IHP (Yang et al., SIGIR 2024) from `user_history_train.json` and
-/// `user_history_test.json` in one folder, plain or gzipped. Each file is an object from user to a
-/// list of item ids. The items have no texts.
+/// `user_history_test.json` in one folder, plain or gzipped. Each file contains a JSON object that
+/// maps a user to a list of item ids. The items have no texts.
 ///
 /// # Errors
-/// Returns an error if a file is missing or unreadable, if its JSON has another structure, or if
-/// there are no interactions.
+/// Returns an error if a file is missing or unreadable, if its JSON has a different structure, or
+/// if there are no interactions.
 pub fn ihp(path: impl AsRef<Path>) -> Result<(Dataset, Split)> {
     let source = Source::open(path.as_ref())?;
     let mut collector = Collector::new(false, false);

@@ -21,8 +21,8 @@ pub(crate) struct Source {
 
 /// The content of a file as UTF-8 without a byte order mark.
 pub(crate) struct Input<'a> {
-    /// Name of the file for messages. For a file in an archive it starts with the archive, such as
-    /// `archive.zip/`.
+    /// Name of the file for messages. For a file in an archive, it starts with the name of the
+    /// archive, such as `archive.zip/`.
     pub(crate) file: String,
     pub(crate) reader: Box<dyn Read + 'a>,
 }
@@ -82,7 +82,7 @@ impl Source {
         name.to_owned()
     }
 
-    /// Returns all file names. Those in an archive are without their folders.
+    /// Returns all file names. The names in an archive are returned without their folders.
     pub(crate) fn file_names(&self) -> impl Iterator<Item = &str> {
         let files = self.names.iter().filter(|name| {
             !name.ends_with(['/', '\\']) && (self.zipped || self.path.join(name).is_file())
@@ -97,7 +97,7 @@ impl Source {
 
     /// Returns the name, without `.gz`, of the only file for which `fits` returns true.
     ///
-    /// In messages `expected` describes the file, and `field` is the setting that selects it.
+    /// In messages, `expected` describes the file, and `field` is the setting that selects it.
     pub(crate) fn one_file(
         &self,
         expected: &str,

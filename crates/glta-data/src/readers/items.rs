@@ -27,20 +27,20 @@ pub struct ItemsConfig {
     pub table: TableConfig,
     /// Column of the ids.
     pub id: Option<Column>,
-    /// Column of the titles. A table may lack it.
+    /// Column of the titles. A table without titles is accepted.
     pub title: Option<Column>,
-    /// Column of the genres or categories. A table may lack it. A field is a list literal, or texts
-    /// separated by `|` or `;` (in RecBole's `token_seq` by spaces).
+    /// Column of the genres or categories. A table without genres is accepted. A field is a list
+    /// literal, or texts separated by `|` or `;` (in RecBole's `token_seq` by spaces).
     pub genres: Option<Column>,
-    /// Column of the descriptions. A table may lack it.
+    /// Column of the descriptions. A table without descriptions is accepted.
     pub description: Option<Column>,
     /// Treatment of rows without an id. Default [`MissingIds::Refuse`].
     pub missing_ids: MissingIds,
 }
 
 /// Reads a data set from a table of interactions, as [`pairs`](super::pairs()) does, and a table of
-/// items. Each is a [`Table`]. The name of the data set is that of the interactions file up to the
-/// first dot.
+/// items. Each file is read as a [`Table`]. The name of the data set is that of the interactions
+/// file up to the first dot.
 ///
 /// If an item is repeated, the first row counts. Items without interactions follow the others and
 /// can be recommended by their texts. [`Dataset::k_core`] with 1 removes them. Items without a row
@@ -63,8 +63,8 @@ pub struct ItemsConfig {
 /// ```
 ///
 /// # Errors
-/// Returns the errors of [`pairs`](super::pairs()), and [`Error::NothingJoins`] if no row is about
-/// an item of the interactions.
+/// Returns the errors of [`pairs`](super::pairs()), and [`Error::NothingJoins`] if no row describes
+/// an item with interactions.
 pub fn tables(
     interactions: impl AsRef<Path>,
     items: impl AsRef<Path>,

@@ -11,8 +11,8 @@ use crate::report::Note;
 
 /// Returns the layout of a table, recognised from its first rows.
 ///
-/// Lists have one row per user, of any length. Pairs have rows of the same length, and a user has
-/// several rows.
+/// Lists have one row per user, of any length. Pairs have rows of the same length, and users may
+/// have several rows.
 pub(crate) fn of(table: &Table<'_>, config: &PairsConfig) -> Result<PairsLayout> {
     let named = config.user.is_some() || config.item.is_some();
     let sample = table.sample();
@@ -56,7 +56,7 @@ fn are_numbers(sample: &[Vec<String>]) -> bool {
     sample.iter().flatten().all(|field| !field.is_empty() && digits(field))
 }
 
-/// Returns whether the last column has times, or the third has ratings with decimals.
+/// Returns whether the last column contains times, or the third column ratings with decimals.
 fn looks_rated(sample: &[Vec<String>]) -> bool {
     let all = |column: usize, holds: &dyn Fn(&str) -> bool| {
         sample.iter().all(|row| row.get(column).is_some_and(|field| holds(field)))
@@ -134,9 +134,9 @@ pub(crate) fn rating_and_time(
 
 /// A count of the users that have several rows in a file of lists.
 pub(crate) struct RepeatedUsers {
-    /// Whether the layout was recognised, not configured.
+    /// Whether the layout was recognised instead of configured.
     guessed: bool,
-    /// Line of each user's first row, or 0.
+    /// Line of each user's first row, or 0 for a user without a row so far.
     first: Vec<u64>,
     count: u64,
     examples: Vec<String>,

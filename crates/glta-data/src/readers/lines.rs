@@ -54,8 +54,8 @@ pub(crate) struct Lines<'a> {
     end_of_line: u8,
     number: u64,
     buffer: Vec<u8>,
-    /// Start of the part of `buffer` that was not returned yet. The part ends at `filled`, and its
-    /// bytes before `searched` have no line end.
+    /// Start of the part of `buffer` that was not returned yet. The part ends at `filled`. It
+    /// contains no line end before `searched`.
     start: usize,
     filled: usize,
     searched: usize,

@@ -82,7 +82,8 @@ const RATINGS: [&str; 4] = ["u.data", "ratings.dat", "pairs.dat", "ratings.csv"]
 #[serde(default, deny_unknown_fields)]
 pub struct MovieLensConfig {
     /// Name of the file of ratings, if a folder has those of several generations: `u.data`,
-    /// `ratings.dat`, `pairs.dat` or `ratings.csv`. By default the first of these that exists.
+    /// `ratings.dat`, `pairs.dat` or `ratings.csv`. By default, the reader uses the first of these
+    /// files that exists.
     pub ratings: Option<String>,
 }
 

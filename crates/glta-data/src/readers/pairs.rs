@@ -36,10 +36,10 @@ use crate::{Dataset, Error, Interactions, Item, Result, Split};
 /// ```
 ///
 /// # Errors
-/// Returns an error if the file is unreadable or has no interactions, if its content could be pairs
-/// as well as lists, if it contradicts the settings or itself, if an id is missing (see
-/// [`MissingIds`]), or if a rating or time is invalid. The message names the line and the setting
-/// to change.
+/// Returns an error if the file is unreadable or has no interactions, if it is unclear whether its
+/// rows are pairs or lists, if its rows contradict the settings or each other, if an id is missing
+/// (see [`MissingIds`]), or if a rating or time is invalid. The message names the line and the
+/// setting to change.
 pub fn pairs(path: impl AsRef<Path>, config: &PairsConfig) -> Result<Dataset> {
     let path = path.as_ref();
     let collector = collect(open_file(path)?, config)?;
@@ -52,7 +52,7 @@ pub fn pairs(path: impl AsRef<Path>, config: &PairsConfig) -> Result<Dataset> {
 ///
 /// The data set has the interactions of both files. The validation part is empty, but
 /// [`Split::with_validation`] can fill it. A pair that is in both files counts as training only.
-/// Both files have the layout of the training file.
+/// The test file is read with the layout of the training file.
 ///
 /// # Errors
 /// Returns the errors of [`pairs`].
@@ -306,7 +306,7 @@ impl Columns {
         Ok(Self { user, item, rating, time, bare_dates: bare, required, integers })
     }
 
-    /// Describes the columns, unless they are just user and item.
+    /// Describes the columns in words, for the report and for messages.
     fn described(&self, table: &Table<'_>) -> String {
         let name = |column: usize| match table.columns().get(column) {
             Some(name) if !name.is_empty() => format!("`{name}`"),
@@ -360,7 +360,7 @@ fn rows(
     Ok(())
 }
 
-/// Returns the dense ids of a row. A row without one of its ids adds no new user or item.
+/// Returns the dense ids of a row. A row in which one id is missing adds no new user or item.
 fn ids(collector: &mut Collector, row: &Row<'_>, columns: &Columns) -> Result<(u32, u32)> {
     let (user, item) = (row.text(columns.user)?, row.text(columns.item)?);
     for (kind, column, raw) in [("user", columns.user, user), ("item", columns.item, item)] {

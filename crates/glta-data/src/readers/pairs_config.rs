@@ -14,8 +14,8 @@ use crate::{Error, Result};
 pub enum PairsLayout {
     /// One interaction per row: a user and an item, and optional further columns.
     Pairs,
-    /// One user per row, `user item item …` (LightGCN's format). A row with only a user is a user
-    /// without items.
+    /// One user per row, `user item item …` (LightGCN's format). A row with only a user represents
+    /// a user without items.
     Lists,
 }
 
@@ -50,7 +50,7 @@ impl FromStr for MissingIds {
 /// value from the content of the file.
 ///
 /// Columns are recognised by their names in the header (`user_id`, `customer`, `asin`, `timestamp`,
-/// …). If no name is known, the first column has users and the second items.
+/// …). If no name is known, the first column contains the users and the second the items.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PairsConfig {
@@ -62,11 +62,12 @@ pub struct PairsConfig {
     pub user: Option<Column>,
     /// Column of the items.
     pub item: Option<Column>,
-    /// Column of the ratings, which may have a decimal comma. A file may lack it. If the field is
-    /// set, every row must have a value.
+    /// Column of the ratings, which may have a decimal comma. With `None`, a file may lack the
+    /// column. If a column is set, the file must have it, and a row without a rating is an error.
     pub rating: Option<Column>,
     /// Column of the times: seconds, milliseconds, microseconds or nanoseconds since 1970, or ISO
-    /// 8601 dates. A file may lack it. If the field is set, every row must have a value.
+    /// 8601 dates. With `None`, a file may lack the column. If a column is set, the file must have
+    /// it, and a row without a time is an error.
     pub time: Option<Column>,
     /// Treatment of rows without a user or an item. Default [`MissingIds::Refuse`].
     pub missing_ids: MissingIds,
@@ -78,11 +79,11 @@ impl PairsConfig {
         Self { layout: Some(layout), ..Self::default() }
     }
 
-    /// Checks that the settings fit together.
+    /// Checks that the settings do not contradict each other.
     ///
     /// # Errors
-    /// Returns [`Error::Config`] if the layout is lists and a column or a header is set, because
-    /// lists have neither.
+    /// Returns [`Error::Config`] if the layout is [`PairsLayout::Lists`] and a column or a header
+    /// is set, because lists have neither columns nor a header.
     pub fn validate(&self) -> Result<()> {
         let named = [&self.user, &self.item, &self.rating, &self.time];
         let header = self.table.header == Some(true);

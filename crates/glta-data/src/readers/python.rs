@@ -41,7 +41,7 @@ impl Parser<'_> {
         }
     }
 
-    /// Skips spaces, and then `byte` if it is next. Returns whether it was.
+    /// Skips white space, and then `byte` if it follows. Returns whether `byte` was skipped.
     fn take(&mut self, byte: u8) -> bool {
         self.blanks();
         let next = self.peek() == Some(byte);

@@ -15,8 +15,9 @@ use words::{MAKERS, STYLES, THEMES};
 ///
 /// Every article has one of 12 *themes* (hiking, baking, …), one of 4 *styles* (light, sturdy,
 /// colourful, simple), and one of `circles` *circles*. Its description contains the theme and the
-/// style in words. No text contains the circle, which only the purchases show. A customer likes two
-/// themes, one style and one circle. The weight with which a customer takes an article is
+/// style in words. No text names the circle, so only the purchases contain information about it. A
+/// customer likes two themes, one style and one circle. The weight with which a customer takes an
+/// article is
 ///
 /// ```text
 /// exp(3.0 · theme liked + 1.0 · style liked + 2.0 · circle liked) / (8 + place)^0.5
@@ -24,7 +25,7 @@ use words::{MAKERS, STYLES, THEMES};
 ///
 /// where `place` is the article's place in a random order of popularity. Texts and interactions
 /// therefore each contain information that the other lacks. The last `new_items` articles have no
-/// interactions, so only their texts can find them.
+/// interactions, so a model can recommend them only by their texts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ShopConfig {
@@ -36,7 +37,7 @@ pub struct ShopConfig {
     pub new_items: usize,
     /// Mean number of articles per customer. The minimum is 4. Default 8.
     pub mean_interactions: f64,
-    /// Number of circles, which only the purchases show. Default 8.
+    /// Number of circles, which no text names. Default 8.
     pub circles: usize,
     /// Seed of all random choices. Default 2024.
     pub seed: u64,
@@ -169,7 +170,8 @@ impl Dataset {
 }
 
 /// Draws the articles of one new customer by weighted sampling without replacement (Efraimidis and
-/// Spirakis 2006), which takes the articles with the largest `ln(u) / weight`.
+/// Spirakis 2006), which takes the articles with the largest `ln(u) / weight`, with a uniform
+/// random number `u` per article.
 fn take(
     sold: &[Article],
     places: &[u32],

@@ -31,7 +31,7 @@ use sniff::Sample;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TableConfig {
-    /// Whether the first row has the names of the columns.
+    /// Whether the first row contains the names of the columns.
     pub header: Option<bool>,
     /// Separator between two fields.
     pub separator: Option<Separator>,
@@ -46,7 +46,7 @@ pub struct TableConfig {
 /// Comments (`#` or `%`) before the first row, empty lines, a byte order mark and repetitions of
 /// the header are skipped. If a file starts with a comment, later lines that start with `#` are
 /// comments too. Lines end with `\n`, `\r\n` or `\r`. Spaces around a field are removed. All rows
-/// have as many fields as the first, not counting empty ones at the end.
+/// must have as many fields as the first row, not counting empty fields at the end.
 ///
 /// ```
 /// use glta_data::readers::{Column, Table, TableConfig};
@@ -160,13 +160,13 @@ impl<'a> Table<'a> {
         Ok(())
     }
 
-    /// Returns the names of the columns, and none without a header. For JSON lines they are the
-    /// keys in the first 64 KB and in the rows read since.
+    /// Returns the names of the columns, and an empty slice for a table without a header. For JSON
+    /// lines, they are the keys in the first 64 KB and in the rows read since.
     pub fn columns(&self) -> &[String] {
         &self.columns
     }
 
-    /// Returns the number of fields per row. For JSON lines it is the number of keys so far.
+    /// Returns the number of fields per row. For JSON lines, it is the number of keys so far.
     pub fn width(&self) -> usize {
         self.width
     }
@@ -179,7 +179,7 @@ impl<'a> Table<'a> {
     /// Returns the index of a column, from 0.
     ///
     /// # Errors
-    /// Returns [`Error::Line`] with the existing columns if the table lacks this one.
+    /// Returns [`Error::Line`] with the existing columns if the table does not have this column.
     pub fn column(&self, column: &Column) -> Result<usize> {
         column.index(&self.columns, self.width).map_err(|problem| self.malformed(problem))
     }
@@ -208,9 +208,9 @@ impl<'a> Table<'a> {
     /// Reads the next row. Returns `None` at the end of the table.
     ///
     /// # Errors
-    /// Returns [`Error::Line`] if a row has another number of fields than the first, a quote that
-    /// is not closed, text after a closing quote, a carriage return inside a line, or an invalid
-    /// object. Returns [`Error::Io`] if reading fails.
+    /// Returns [`Error::Line`] if a row has a different number of fields than the first row, a
+    /// quote that is not closed, text after a closing quote, a carriage return inside a line, or an
+    /// invalid object. Returns [`Error::Io`] if reading fails.
     #[inline]
     pub fn next_row(&mut self) -> Result<Option<Row<'_>>> {
         loop {
@@ -277,12 +277,12 @@ impl<'a> Table<'a> {
         Err(Fault::Problem(problem).at(row.file, row.line))
     }
 
-    /// Returns the first rows without the header. For JSON lines the sample is empty.
+    /// Returns the first rows without the header. For JSON lines, the sample is empty.
     pub(crate) fn sample(&self) -> &[Vec<String>] {
         &self.sample
     }
 
-    /// Allows rows with any number of fields, which lists of items have.
+    /// Allows rows with any number of fields, as in files with one list of items per row.
     pub fn allow_ragged(&mut self) {
         self.ragged = true;
     }
@@ -340,7 +340,7 @@ pub struct Row<'r> {
     text: &'r [u8],
     ends: &'r [usize],
     gap: usize,
-    /// Indices of the fields that are lists or objects in a JSON object.
+    /// Indices of the fields whose JSON values are lists or objects.
     compound: &'r [usize],
 }
 

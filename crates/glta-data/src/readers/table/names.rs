@@ -40,8 +40,8 @@ impl fmt::Display for Column {
 }
 
 impl Column {
-    /// Returns the index of the column in a table of `width` columns. `names` are those of the
-    /// header, if there is one.
+    /// Returns the index of the column in a table of `width` columns. `names` are the fields of the
+    /// header, and empty without a header.
     pub(crate) fn index(
         &self,
         names: &[String],

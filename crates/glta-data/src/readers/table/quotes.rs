@@ -16,8 +16,8 @@ impl Place {
     /// Returns the state after the bytes of a line, or the position of an invalid byte.
     ///
     /// The parser of the crate `csv` accepts any text and guesses. This parser rejects characters
-    /// after a closing quote: usually the quotes are part of the text, or an earlier quote is
-    /// missing.
+    /// after a closing quote, because usually the quotes are part of the text, or an earlier quote
+    /// is missing.
     pub(crate) fn after(mut self, line: &[u8], separator: u8) -> Result<Self, usize> {
         for (at, &byte) in line.iter().enumerate() {
             self = match (self, byte) {

@@ -23,7 +23,7 @@ pub(crate) struct Records<'a> {
     parser: Reader,
     /// Text of a row that spans several lines.
     joined: Vec<u8>,
-    /// Concatenated fields of the row. `ends` has the end of each.
+    /// Concatenated fields of the row. `ends` contains the end of each field.
     text: Vec<u8>,
     ends: Vec<usize>,
     /// Whether the fields are in the line, with separators between them, instead of in `text`.

@@ -26,14 +26,14 @@ pub(crate) struct Recognised {
     pub(crate) skipped: (usize, u64),
     /// Number of comments among the skipped lines.
     pub(crate) comments: u64,
-    /// First rows, including the header. For objects the sample is empty.
+    /// First rows, including the header. For JSON lines, the sample is empty.
     pub(crate) sample: Sample,
-    /// Keys of the first objects.
+    /// Keys of the objects in the first lines, for JSON lines.
     pub(crate) keys: Vec<String>,
 }
 
-/// Recognises the format of a file by its first bytes `head`. `whole` means that they are the whole
-/// file.
+/// Recognises the format of a file by its first bytes `head`. `whole` is true if `head` is the
+/// whole file.
 pub(crate) fn recognise(
     file: &str,
     head: &[u8],
@@ -178,7 +178,7 @@ fn quotes_are_sound(data: &[u8], separator: Separator, end_of_line: u8) -> bool 
     true
 }
 
-/// Returns the keys of the first objects.
+/// Returns the keys of the objects in `data`, the first lines of a file.
 fn keys(file: &str, data: &[u8], end_of_line: u8, before: u64) -> Result<Vec<String>> {
     let input = Input { file: file.to_owned(), reader: Box::new(data) };
     let mut records = Records::new(input, Rows::Objects, end_of_line, before);
@@ -246,7 +246,7 @@ fn choose(with: impl Fn(Separator) -> (Rows, Sample)) -> (Rows, Sample) {
     best.unwrap_or_else(blanks)
 }
 
-/// Returns whether the first row has the names of the columns.
+/// Returns whether the first row contains the names of the columns.
 fn is_header(sample: &Sample) -> bool {
     let [first, rest @ ..] = sample.as_slice() else {
         return false;

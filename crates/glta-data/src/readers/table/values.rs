@@ -25,7 +25,7 @@ pub(crate) fn number(field: &[u8]) -> Option<f32> {
 
 /// Parses a time and returns the seconds since 1970. The time is a number of seconds, milliseconds,
 /// microseconds or nanoseconds since 1970 (distinguished by their size), or an ISO 8601 date or
-/// date and time. Without an offset it is in UTC.
+/// date and time. A time without an offset is in UTC.
 #[inline]
 pub(crate) fn time(field: &[u8]) -> Option<i64> {
     match integer(field) {
