@@ -15,7 +15,7 @@ use crate::prompts::{Prompts, Row};
 use crate::sampling::{ItemExample, UserExample};
 
 /// Size of the activations in bytes above which layers are recomputed in the backward pass on the
-/// CPU. On a GPU the limit is half of its free memory. Recomputation gives the same bits.
+/// CPU. On a GPU, the limit is half of its free memory. Recomputation gives the same bits.
 const ACTIVATION_BUDGET: usize = 3 << 30;
 
 impl Glta {
@@ -127,7 +127,7 @@ impl Glta {
         Ok(own.broadcast_as((examples, n, hidden))?.to_dtype(DType::F32)?)
     }
 
-    /// Returns the soft tokens of items, `(items, hidden)`. In stage 3 they are frozen if stage 2
+    /// Returns the soft tokens of items, `(items, hidden)`. In stage 3, they are frozen if stage 2
     /// was trained.
     fn item_tokens(&self, items: &[u32]) -> Result<Tensor> {
         let tokens = self.item_projector.forward(&self.nodes.items(items)?)?;
