@@ -50,8 +50,8 @@ impl Record {
         Ok(found)
     }
 
-    /// Compares two systems by metrics of the users' results. Returns nothing if the systems have
-    /// no seed in common.
+    /// Compares two systems by the given metrics of the users' results. Returns an empty list if
+    /// the systems have no seed in common.
     pub(crate) fn compare(
         &self,
         system: &str,

@@ -133,8 +133,9 @@ impl ProtocolConfig {
         }
     }
 
-    /// Returns the share of items to treat as new while settings are chosen. The validation items
-    /// then have the same proportion of new items as the test items have of cold items.
+    /// Returns the share of items to treat as new while settings are chosen. With this share, the
+    /// proportion of new items among the validation items equals the proportion of cold items among
+    /// the test items.
     fn new_items(&self) -> f64 {
         // `Split` rejects a ratio outside `0..1`.
         let ratio = if (0.0..1.0).contains(&self.cold_ratio) { self.cold_ratio } else { 0.0 };
@@ -179,7 +180,7 @@ pub struct BaselinesConfig {
     pub powers: Vec<i32>,
     /// Weights of text-kNN in EASE + text. Default 0, 0.003, 0.01, 0.03, 0.1, 0.3, 1.
     pub text_weights: Vec<f32>,
-    /// Number of epochs of the contrastive models. `None`, the default, is the default of each
+    /// Number of epochs of the contrastive models. `None` (the default) uses the default of each
     /// model.
     pub contrastive_epochs: Option<usize>,
 }
@@ -226,9 +227,9 @@ impl ExperimentConfig {
         }
     }
 
-    /// Makes a share of the items cold, and chooses the settings of text-based models for cold
-    /// items: while settings are chosen, the validation items have the same proportion of new items
-    /// as the test items have of cold items, except for rounding.
+    /// Makes the share `ratio` of the items cold, and has the settings of text-based models chosen
+    /// for cold items: while settings are chosen, the proportion of new items among the validation
+    /// items equals the proportion of cold items among the test items, except for rounding.
     pub fn hold_out_items(&mut self, ratio: f64) {
         self.protocol.cold_ratio = ratio;
         self.glta.linear.new_items = self.protocol.new_items();
@@ -339,7 +340,8 @@ impl ExperimentConfig {
     }
 
     /// Returns the path of the first field that differs from `other`, except in the section `run`.
-    /// Without such a field, rows of both configurations may be in one table.
+    /// Returns `None` if there is no such field; the same table can then contain rows of both
+    /// configurations.
     pub(crate) fn difference(&self, other: &Self) -> Option<String> {
         let tree = |config: &Self| {
             let run = RunConfig::default();
@@ -349,7 +351,7 @@ impl ExperimentConfig {
     }
 }
 
-/// Returns the path of the first value that differs.
+/// Returns the path of the first value that differs between `a` and `b`; `None` if all are equal.
 fn difference(a: &Value, b: &Value, path: &str) -> Option<String> {
     let (Value::Object(fields), Value::Object(others)) = (a, b) else {
         return (a != b).then(|| path.to_owned());

@@ -383,7 +383,8 @@ impl<'a> Experiment<'a> {
     }
 }
 
-/// Returns an error if the system needs a sentence encoder. The experiment must have none.
+/// Returns an error if the system needs a sentence encoder. Call this only for an experiment
+/// without a sentence encoder.
 fn check_sentence(system: &Standard) -> Result<()> {
     if !system.encoders.contains(&ItemEncoder::Sentence) {
         return Ok(());

@@ -84,7 +84,7 @@ impl Standard {
         self.needs == Needs::LanguageOrEncoder || self.encoders.contains(&ItemEncoder::Sentence)
     }
 
-    /// Takes the text encoders and files of a configuration.
+    /// Sets the text encoders of a configuration, and whether it names files of text vectors.
     fn reading(mut self, config: &Config) -> Self {
         self.encoders = config.item_encoders().collect();
         self.files = !config.item_text.files.is_empty();
@@ -160,7 +160,7 @@ pub(crate) fn ablated_name(preset: Preset) -> &'static str {
     }
 }
 
-/// Returns all systems in the order of the tables.
+/// Returns all built-in systems in the order of the tables.
 pub(crate) fn standard(config: &ExperimentConfig) -> Vec<Standard> {
     use Group::{Ablations, Always, Controls};
     let mut all = vec![
