@@ -245,7 +245,7 @@ fn largest_of(row: &[f32]) -> f32 {
     tops.iter().chain(rest).fold(f32::NEG_INFINITY, |a, &b| a.max(b))
 }
 
-/// Sum of the exponentials of a row that is read in parts, relative to the maximum.
+/// Log-sum-exp of a row that is read in parts: the maximum, and the sum relative to it.
 #[derive(Clone, Copy)]
 pub(crate) struct LogSumExp {
     max: f32,
@@ -283,7 +283,7 @@ impl LogSumExp {
         )
     }
 
-    /// Combines the sums of two parts.
+    /// Combines the log-sum-exp of two parts of a row.
     #[must_use]
     pub(crate) fn and(self, other: Self) -> Self {
         let max = self.max.max(other.max);
@@ -291,7 +291,7 @@ impl LogSumExp {
         Self { max, sum: share(self) + share(other) }
     }
 
-    /// Returns whether any logit was NaN or infinite.
+    /// Returns whether any logit was NaN or `+∞`.
     pub(crate) fn is_nan(self) -> bool {
         self.sum.is_nan()
     }

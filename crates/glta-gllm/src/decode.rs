@@ -51,7 +51,8 @@ impl Decoder {
 /// ```
 ///
 /// # Errors
-/// Returns [`Error::NotANumber`] if a logit is NaN or infinite.
+/// Returns an error if the rows of `slots` have different lengths, and [`Error::NotANumber`] if a
+/// logit is NaN or `+∞`.
 pub fn decode(
     slots: &[impl AsRef<[f32]>],
     excluded: &[u32],
@@ -106,7 +107,7 @@ pub(crate) struct Ranking {
     /// The best items of each slot by logit. For [`Decoder::MeanSlots`] a single list by mean
     /// logit.
     lists: Vec<Vec<Ranked>>,
-    /// Sum of exponentials of each slot.
+    /// Log-sum-exp of the logits of each slot.
     sums: Vec<LogSumExp>,
 }
 
@@ -116,7 +117,7 @@ impl Ranking {
         Self { lists: vec![Vec::new(); lists], sums: vec![LogSumExp::EMPTY; slots] }
     }
 
-    /// Creates a ranking from the best items of each list and the sum of each slot.
+    /// Creates a ranking from the best items of each list and the log-sum-exp of each slot.
     pub(crate) fn of(lists: Vec<Vec<Ranked>>, sums: Vec<LogSumExp>) -> Self {
         Self { lists, sums }
     }
@@ -159,7 +160,8 @@ impl Ranking {
         Ok(())
     }
 
-    /// Merges the ranking of other items.
+    /// Merges a ranking of different items into this one, and keeps the best `k` items of each
+    /// list.
     fn merge(&mut self, other: Self, k: usize) {
         self.sums.iter_mut().zip(other.sums).for_each(|(sum, other)| *sum = sum.and(other));
         self.lists.iter_mut().zip(other.lists).for_each(|(list, other)| merge(list, other, k));

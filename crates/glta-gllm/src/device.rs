@@ -18,7 +18,7 @@ use crate::{Decoder, Error, Result};
 const BLOCK_LOGITS: usize = 16 << 20;
 /// Maximum length of a list that is selected on the device, one maximum at a time.
 const LONGEST_LIST: usize = 64;
-/// An index that scatter and gather skip.
+/// Sentinel index that scatter and gather skip.
 const NONE: u32 = u32::MAX;
 
 /// The logits `Z Wᵀ + b + offset: (rows, items)` on a device, computed in blocks of items.
@@ -131,8 +131,8 @@ struct CrossEntropy {
     value: Tensor,
 }
 
-/// Computes [`crate::loss::blocked_cross_entropy`] on a device, with row weights. `targets` and
-/// `masked` are ascending.
+/// Computes [`crate::loss::blocked_cross_entropy`] on a device, with one weight per row instead of
+/// a mean. Each list of `targets` and `masked` must be ascending.
 pub(crate) fn cross_entropy(
     logits: Logits,
     targets: Vec<Vec<u32>>,
@@ -260,7 +260,7 @@ impl CustomOp3 for CrossEntropy {
     }
 }
 
-/// Computes [`crate::decode::rank`] on a device; `excluded` is ascending.
+/// Computes [`crate::decode::rank`] on a device. Each list of `excluded` must be ascending.
 pub(crate) fn rank(
     logits: &Logits,
     slots: usize,
@@ -304,8 +304,8 @@ pub(crate) fn rank(
     Ok(rankings.map(|ranking| ranking.finish(k)).collect())
 }
 
-/// Returns the `k` largest values of each row, best first, ties by lower index, without −∞.
-/// Overwrites the rows.
+/// Returns the `k` largest values of each row, best first, ties by lower index. Leaves out values
+/// of −∞, so a list can be shorter than `k`. Overwrites the rows.
 fn largest(rows: &Tensor, k: usize) -> Result<Vec<Vec<Ranked>>> {
     let (n, width) = rows.dims2()?;
     if k > LONGEST_LIST {

@@ -35,7 +35,7 @@ pub enum Error {
     /// No row has a target, so the mean loss is undefined.
     #[error("the batch has no targets")]
     NoTargets,
-    /// A logit is NaN or infinite.
+    /// A logit is NaN or `+∞`.
     #[error("the logit of item {item} in slot {slot} is NaN or infinite")]
     NotANumber {
         /// Index of the slot.

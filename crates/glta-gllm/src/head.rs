@@ -218,7 +218,7 @@ impl GllmHead {
     /// hidden)` belong to one user. Items of `excluded` are not in the list.
     ///
     /// # Errors
-    /// Returns an error if the shapes do not match, or if a logit is NaN or infinite.
+    /// Returns an error if the shapes do not match, or if a logit is NaN or `+∞`.
     pub fn rank(
         &self,
         hidden: &Tensor,
@@ -267,8 +267,8 @@ impl GllmHead {
         })
     }
 
-    /// Returns the set cross-entropy: between a row's softmax over all items and the uniform
-    /// distribution on its target set, as the mean over the rows with targets.
+    /// Returns the set cross-entropy: the cross-entropy between a row's softmax over all items and
+    /// the uniform distribution over the row's targets, averaged over the rows with targets.
     ///
     /// With one target per row and one row per slot this is the paper's equation 3. With all of a
     /// user's targets in one row it is the multinomial likelihood that the paper's random slots
@@ -296,7 +296,7 @@ impl GllmHead {
 
     /// Returns the contribution of the given rows to the mean over `active` rows with targets. The
     /// [`loss`](Self::loss) of a divided batch is the sum of its parts, and the gradients of a row
-    /// have the same bits as in the undivided batch.
+    /// are bit-identical to those in the undivided batch.
     ///
     /// # Errors
     /// Returns the errors of [`loss`](Self::loss).

@@ -43,8 +43,8 @@ pub(crate) struct Side {
     pub(crate) order: Vec<u32>,
     /// Internal row of each original id.
     pub(crate) rank: Vec<u32>,
-    /// Square root of each node's degree; 1 for a node without edges, so that its own embedding
-    /// survives the change of scale.
+    /// Square root of each node's degree; 1 for a node without edges, so that scaling does not
+    /// change its embedding.
     pub(crate) sqrt_degree: Vec<f32>,
     /// Reciprocal square root of each node's degree; 1 for a node without edges.
     pub(crate) inv_sqrt_degree: Vec<f32>,
@@ -100,7 +100,7 @@ impl Adjacency {
         self.users.tiles.edges()
     }
 
-    /// Returns the size of the edges in bytes, for both directions.
+    /// Returns the memory of the edges in bytes, for both directions.
     pub fn bytes(&self) -> usize {
         self.users.tiles.bytes() + self.items.tiles.bytes()
     }
@@ -177,7 +177,7 @@ impl Adjacency {
     }
 }
 
-/// Order of the nodes by descending degree, ties by id.
+/// The nodes in order of descending degree, ties by id.
 struct Ordering {
     order: Vec<u32>,
     rank: Vec<u32>,

@@ -88,7 +88,7 @@ pub enum Schedule {
         /// Final rate as a fraction of the configured rate.
         final_ratio: f32,
     },
-    /// Multiplies the rate by `factor` at intervals of `every` epochs.
+    /// Multiplies the rate by `factor` after every `every` epochs.
     Step {
         /// Number of epochs between changes.
         every: usize,

@@ -34,7 +34,7 @@ pub enum Error {
         /// The maximum number.
         limit: usize,
     },
-    /// Every user has no item or all items, so there are no triples to train on.
+    /// Each user has either no items or all items, so there are no triples to train on.
     #[error("there is nothing to train on: every user has no item or all items")]
     NothingToTrain,
     /// The loss is infinite or NaN.

@@ -48,7 +48,7 @@
 //! - Loops are compiled for AVX-512, AVX2 and plain Rust, and selected at run time.
 //!
 //! The order of every sum is independent of the number of threads and of the instruction set. On
-//! one machine a seed always gives the same bits.
+//! one machine, the same data, settings and seed always give bit-identical results.
 
 mod adjacency;
 mod columns;

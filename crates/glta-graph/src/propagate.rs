@@ -54,8 +54,8 @@ impl NeededSide {
 
 /// Computes one layer, `next = D⁻¹ A nodes + add`.
 ///
-/// With `only`, just these rows of `next` are computed. With `nonzero`, `nodes` must be zero
-/// outside these rows. Both save work and change at most the order of summation.
+/// If `only` is given, only these rows of `next` are computed. If `nonzero` is given, all other
+/// rows of `nodes` must be zero. Both save work and change at most the order of summation.
 fn layer(
     graph: &Adjacency,
     nodes: &Nodes,

@@ -14,8 +14,8 @@ pub(crate) struct Limits {
     pub(crate) block: usize,
     /// Maximum number of columns in a block.
     pub(crate) max_block: usize,
-    /// Mean number of neighbours of a row within a block, up to which the block grows. Shorter runs
-    /// cost more in bookkeeping than the nearer cache saves.
+    /// Mean number of neighbours of a row within a block. Below this number, the block is enlarged,
+    /// because the overhead of short runs exceeds the gain from a nearer cache.
     pub(crate) min_run: usize,
     /// Number of neighbours per chunk.
     pub(crate) chunk: usize,

@@ -57,9 +57,9 @@ impl LightGcn {
 
     /// Trains from random embeddings.
     ///
-    /// With validation data, training stops when the selection metric no longer improves, and the
-    /// best epoch is returned. Without validation data, or without `keep_best`, the last epoch is
-    /// returned.
+    /// With validation data, training stops after [`LightGcnConfig::patience`] evaluations without
+    /// an improvement of the selection metric, and the best epoch is returned. Without validation
+    /// data, or without `keep_best`, the last epoch is returned.
     ///
     /// # Errors
     /// Returns an error if the sizes of the data differ, if there is nothing to train on, if the
@@ -88,9 +88,10 @@ impl LightGcn {
     /// moments of Adam start at zero.
     ///
     /// Propagation is nearly all of the work, and it treats each column of the embeddings
-    /// separately. Each rank therefore has some of the columns, a multiple of sixteen; the ranks
-    /// sum the scores of each batch's triples. More than `dim / 16` ranks have no further effect.
-    /// If the ranks divided the triples instead, each of them would propagate the whole graph.
+    /// separately. Each rank therefore processes a part of the columns, a multiple of sixteen; the
+    /// ranks sum the scores of each batch's triples. More than `dim / 16` ranks do not make
+    /// training faster. If the ranks divided the triples instead, each of them would propagate the
+    /// whole graph.
     ///
     /// # Errors
     /// Returns the errors of [`train_with`](Self::train_with), an error for embeddings that do not

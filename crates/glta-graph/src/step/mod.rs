@@ -89,7 +89,7 @@ impl Step {
     /// without the L2 part, divided by the square root of the degree. The L2 coefficients are
     /// written to the decay vectors.
     ///
-    /// Each rank has its own columns; only the scores are summed over ranks.
+    /// Each rank processes its own columns; only the scores are summed over ranks.
     pub(crate) fn gradients(
         &mut self,
         comm: &dyn Communicator,
