@@ -28,7 +28,7 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
     type Embedding: Debug + Send + Sync;
     /// Tables of the cosines and sines of the rotary embedding.
     type Rotary: Debug + Send + Sync;
-    /// Tables for the packed tokens of one pass.
+    /// Per-token tables, such as positions, for the packed tokens of one pass.
     type Tokens: Send + Sync;
     /// Keys and values of one sequence, for all layers.
     type Keys: Keys;
@@ -107,7 +107,7 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
     /// Returns an error if the device is out of memory.
     fn rotary(&self, cos: Vec<f32>, sin: Vec<f32>, half: usize) -> Result<Self::Rotary>;
 
-    /// Creates the tables for a pass over `sequences`. `rotary` must have all their positions.
+    /// Creates the tables for a pass over `sequences`. `rotary` must contain all their positions.
     ///
     /// # Errors
     /// Returns an error if the device is out of memory.
@@ -201,8 +201,8 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
         shared: Option<&Self::Keys>,
     ) -> Result<Tensor>;
 
-    /// Creates an empty cache. It must be `differentiable` if [`Self::attention_backward`] will use
-    /// it as `shared`.
+    /// Creates an empty cache. Set `differentiable` if [`Self::attention_backward`] will use the
+    /// cache as `shared`.
     fn keys(&self, layers: usize, heads: Heads, differentiable: bool) -> Self::Keys;
 
     /// Returns whether `keys` belong to this kind of backend and to `layers` layers of the shape
@@ -220,9 +220,9 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
         keys: Vec<&'a mut Self::Keys>,
     ) -> Result<Self::Caches<'a>>;
 
-    /// Computes [`Self::attention`] of sequences that continue their caches. `qkv` must not be
-    /// rotated. The method rotates it ([`Self::rotate`]) and appends the tokens' keys and values to
-    /// the caches. The values of `qkv` after the call are unspecified.
+    /// Computes [`Self::attention`] of sequences that continue their caches. Call this only with
+    /// unrotated `qkv`: the method rotates it ([`Self::rotate`]) and appends the tokens' keys and
+    /// values to the caches. The values of `qkv` after the call are unspecified.
     ///
     /// # Errors
     /// Returns an error if a tensor operation fails.

@@ -66,7 +66,8 @@ impl Queries {
         let before = self.visible_of(row).saturating_sub(self.window);
         block.column..block.column + before.saturating_sub(block.first).min(block.head.len)
     }
-    /// Returns the number of the block's keys that the last row attends to.
+    /// Returns the number of the block's keys that the last row can attend to, counted from the
+    /// first key of the block.
     fn seen(&self, block: &Placed) -> usize {
         self.visible_of(self.rows - 1).saturating_sub(block.first).min(block.head.len)
     }

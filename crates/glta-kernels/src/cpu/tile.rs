@@ -132,8 +132,8 @@ unsafe fn tile<S: Simd, const PACKED: bool, const PAIRS: bool>(
     by_height!(1 2 3 4 5 6 7 8 9 10 11 12);
 }
 
-/// Computes `R` rows over the columns of the panel. Few rows use all columns at once, because more
-/// independent sums hide the latency of the multiply-adds.
+/// Computes the product of `R` rows with the columns of the panel. Few rows use all columns at
+/// once, because more independent sums hide the latency of the multiply-adds.
 #[inline(always)]
 unsafe fn height<S: Simd, const PACKED: bool, const PAIRS: bool, const R: usize>(
     a: Left,

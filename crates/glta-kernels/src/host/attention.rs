@@ -52,7 +52,8 @@ impl<'a> Attention<'a> {
             .collect()
     }
 
-    /// Returns the sequences. `last` has, for each sequence, the block with its own keys.
+    /// Returns the sequences. `last` yields, for each sequence, the block that ends with the
+    /// sequence's own keys.
     fn sequences<'b>(&self, last: impl Iterator<Item = &'b KeyBlock>) -> Vec<Sequence<'b>>
     where
         'a: 'b,

@@ -47,7 +47,7 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn or(a: Self::I, b: Self::I) -> Self::I;
     /// Shifts right by `n < 32` bits.
     unsafe fn shr(a: Self::I, n: u32) -> Self::I;
-    /// Shifts left by `n <= 32` bits; 32 gives 0.
+    /// Shifts left by `n <= 32` bits; a shift by 32 returns 0.
     unsafe fn shl(a: Self::I, n: u32) -> Self::I;
     /// Returns the f32 with the bits `a & mask | rest`.
     unsafe fn assemble(a: Self::I, mask: u32, rest: u32) -> Self::F;

@@ -27,8 +27,8 @@ pub(super) const fn unit_words(bits: u32) -> usize {
     if bits == 3 { 3 } else { 1 }
 }
 
-/// Returns the number of fields of a word that are used in place. Three-bit fields straddle words
-/// and are all shifted to the lowest bits.
+/// Returns the number of fields of a word that are decoded in place, without a shift. Three-bit
+/// fields straddle words and are all shifted to the lowest bits.
 const fn in_place(bits: u32) -> u32 {
     if bits == 3 { 1 } else { MANTISSA / bits }
 }

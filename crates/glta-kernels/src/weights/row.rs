@@ -2,7 +2,7 @@
 //! consists of these products, and memory bandwidth limits them.
 //!
 //! The operations and their order are the same as in decoding first and multiplying afterwards, so
-//! a row has the same bits alone and in a batch.
+//! the result of a row is bit-identical alone and in a batch.
 #![allow(unsafe_op_in_unsafe_fn)]
 
 use super::fields::{Fields, Lift, VECTORS, unit_inputs, unit_words};
