@@ -91,13 +91,14 @@ pub struct Ease {
     history: Interactions,
     /// Histories of users that changed after the fit.
     pub(crate) changed: FxHashMap<u32, Vec<u32>>,
-    /// Whether the model is part of a growing model, which then has the systems of the columns.
+    /// Whether the model is part of a [`Growing`](crate::Growing) model, which then owns the Gram
+    /// matrix and the sources of the local form.
     pub(crate) grows: bool,
     pub(crate) form: Form,
-    /// Facts about the solution of the local systems; default for a model from a file.
+    /// Facts about the solution of the local systems; the default value for a model from a file.
     pub(crate) solved: Solved,
     pub(crate) leave: Leave,
-    /// The systems of the columns in the local form, computed on first use.
+    /// Entries of the linear systems of the local form, computed on first use.
     gram: OnceLock<Gram>,
     /// The sources of item `j` in row `j` in the local form, computed on first use.
     columns: OnceLock<SparseRows>,

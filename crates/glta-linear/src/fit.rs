@@ -27,8 +27,8 @@ impl LinearModel {
     /// validation users if there are more than 20,000, and the users for the temperature.
     ///
     /// # Errors
-    /// Returns an error for invalid settings, too many items for the only form, vectors for another
-    /// number of items, or a matrix that cannot be inverted.
+    /// Returns an error for invalid settings, too many items for the only form, vectors for a
+    /// different number of items, or a matrix that cannot be inverted.
     pub fn fit(
         train: &Interactions,
         valid: Option<&Interactions>,

@@ -40,7 +40,7 @@ pub struct TextNeighbours {
 
 impl TextNeighbours {
     /// Finds the `most` nearest items of each item among those with a positive cosine. Items
-    /// without a text have no neighbours. Of equal cosines the lower id is kept.
+    /// without a text have no neighbours. If cosines are equal, the item with the lower id is kept.
     ///
     /// # Errors
     /// Returns [`Error::Config`] if `most` is 0.

@@ -190,7 +190,7 @@ fn round_trips_through_its_file() {
     }
 }
 
-/// A file with changed numbers gives an error or another model, but never a panic.
+/// Loading a file with changed numbers returns an error or a different model, but never panics.
 #[test]
 fn damaged_indices_are_rejected() {
     let ((train, _), vectors) = (data(), vectors());

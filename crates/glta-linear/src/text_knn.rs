@@ -27,7 +27,8 @@ impl Default for TextKnnConfig {
 /// A nearest-neighbour model that uses texts alone. The score of an item `j` is `Σ max(0, cos(t_i,
 /// t_j))^power` over those of the user's items `i` that are among the nearest items of `j`.
 ///
-/// Of the closed-form baselines, only this one can rank items without interactions.
+/// Unlike [`Ease`] without text vectors and [`Popularity`](crate::Popularity), this model
+/// distinguishes items without interactions.
 ///
 /// ```
 /// use glta_linear::{TextKnn, TextKnnConfig, TextVectors};
@@ -53,7 +54,7 @@ impl TextKnn {
     /// vectors.
     ///
     /// # Errors
-    /// Returns an error for invalid settings, or for vectors of another number of items.
+    /// Returns an error for invalid settings, or for vectors of a different number of items.
     pub fn fit(
         vectors: &TextVectors,
         train: &Interactions,
@@ -66,8 +67,8 @@ impl TextKnn {
     /// Creates a model from neighbours that are already known.
     ///
     /// # Errors
-    /// Returns [`Error::Config`] for a power below 1, and [`Error::TextVectors`] for another number
-    /// of items.
+    /// Returns [`Error::Config`] for a power below 1, and [`Error::TextVectors`] if `near` and
+    /// `train` have different numbers of items.
     pub fn new(near: &TextNeighbours, train: &Interactions, power: i32) -> Result<Self> {
         if power < 1 {
             return Err(Error::Config {

@@ -105,10 +105,10 @@ pub struct TfIdf {
 type Row = Vec<(u32, f32)>;
 
 impl TfIdf {
-    /// Chooses the terms and computes the dimensions from texts.
+    /// Fits an encoder to texts: chooses the terms, and computes the components by a truncated SVD.
     ///
     /// # Errors
-    /// Returns an error for invalid settings, or if no term is in `min_texts` texts.
+    /// Returns an error for invalid settings, or if no term occurs in at least `min_texts` texts.
     pub fn fit(texts: &[impl AsRef<str> + Sync], config: &TfIdfConfig) -> Result<Self> {
         Self::fit_with(texts, config, &mut Silent)
     }

@@ -7,7 +7,7 @@ use crate::sparse::SparseRows;
 /// The weights `B` of a linear model.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Weights {
-    /// A matrix `(items, items)`; row `i` has the contributions of item `i`.
+    /// A matrix `(items, items)`; row `i` contains the contributions of item `i`.
     Dense(Array2<f32>),
     Local {
         rows: SparseRows,

@@ -117,7 +117,8 @@ impl Whitening {
     /// Returns the whitened vectors, `(items, components)`. Zero rows stay zero.
     ///
     /// # Errors
-    /// Returns [`Error::TextVectors`] for vectors of another width, or values that are not finite.
+    /// Returns [`Error::TextVectors`] for vectors of a different width than those of the fit, or
+    /// values that are not finite.
     pub fn apply(&self, vectors: ArrayView2<'_, f32>) -> Result<Array2<f32>> {
         check_finite(vectors)?;
         if vectors.ncols() != self.mean.len() {

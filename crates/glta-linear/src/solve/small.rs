@@ -1,4 +1,4 @@
-//! Cholesky factors of small systems.
+//! Cholesky factors of small linear systems.
 
 use ndarray::{Array2, Axis};
 use pulp::{Arch, Simd, WithSimd};
@@ -6,8 +6,8 @@ use rayon::prelude::*;
 
 use crate::{Error, Result};
 
-/// A symmetric system of at most a few hundred unknowns, whose memory is reused. Plain loops factor
-/// the system: at this size a blocked factorisation is not faster, and every item needs one.
+/// A symmetric linear system of at most a few hundred unknowns, whose memory is reused. Plain loops
+/// factor the system, because a blocked factorisation is not faster at this size.
 pub(crate) struct Small {
     arch: Arch,
     size: usize,
