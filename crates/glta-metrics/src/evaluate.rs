@@ -83,7 +83,7 @@ fn ascending(ks: &[usize]) -> Vec<usize> {
 /// ```
 ///
 /// # Errors
-/// Returns an error for invalid settings, an unknown candidate, a matrix with another number of
+/// Returns an error for invalid settings, an unknown candidate, a matrix with a different number of
 /// items than the scorer, a NaN score, a failing scorer, or a scorer's list with a repeated,
 /// excluded or unknown item, and [`Error::NoUsers`].
 pub fn evaluate(
