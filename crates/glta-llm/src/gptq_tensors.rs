@@ -118,7 +118,8 @@ pub(crate) fn read(
 }
 
 /// Returns the format of the stored zero points. All zero points of a symmetric layer are in the
-/// middle of the range, so the tensor shows the format even if the settings name the wrong one.
+/// middle of the range, so the format follows from the tensor even if the settings name the wrong
+/// one.
 fn stored_format(
     checkpoint: &Checkpoint,
     qzeros: &View<'_>,

@@ -97,7 +97,8 @@ impl Pick<'_> {
     }
 }
 
-/// Reads a key that has two spellings.
+/// Reads a setting that can be in either of two keys. If both keys are present, their values must
+/// be equal.
 fn either<'a>(f: &Fields<'a>, key: &str, other: &str) -> Result<Option<&'a str>> {
     match (f.str(key)?, f.str(other)?) {
         (Some(a), Some(b)) if a != b => Err(Error::json(
@@ -159,7 +160,7 @@ fn stated<'a>(f: &Fields<'a>) -> Result<Stated<'a>> {
     })
 }
 
-/// Reads AWQ's settings, under the AWQ names or the newer ones.
+/// Reads AWQ's settings from the keys of AutoAWQ or of newer files.
 fn stated_awq<'a>(f: &Fields<'a>) -> Result<Stated<'a>> {
     let version = f.str("version")?.unwrap_or("gemm").to_lowercase();
     if version != "gemm" {

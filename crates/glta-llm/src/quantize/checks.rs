@@ -1,4 +1,5 @@
-//! Checks a quantisation before it starts, because it takes hours for large models.
+//! Checks the options and the inputs of a quantisation before it starts, because a quantisation
+//! takes hours for large models.
 
 use std::path::Path;
 
@@ -9,7 +10,7 @@ use crate::config::LlamaConfig;
 use crate::error::{Error, Result};
 use crate::load::Loader;
 
-/// Rejects a folder whose files would be overwritten.
+/// Returns an error if `out` is a file, is `dir` itself, or contains weights.
 pub(super) fn check_output(dir: &Path, out: &Path) -> Result<()> {
     let refuse = |problem: String| {
         let folder = out.display();
