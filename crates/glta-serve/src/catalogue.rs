@@ -62,8 +62,9 @@ impl Catalogue {
         }
     }
 
-    /// Adds items to a model. Returns another model with the items if the model lacks some of them.
-    /// Logs a warning if they cannot be added.
+    /// Adds the items in `put` to a model. Returns a new model with the items if `model` lacks some
+    /// of them, and otherwise updates the items of `model` in place. Logs a warning if the items
+    /// cannot be added.
     fn take_in(&self, model: &Model, put: &BTreeMap<String, Item>) -> Option<Model> {
         if put.is_empty() {
             return None;

@@ -34,7 +34,8 @@ pub struct ServeConfig {
     pub max_items: usize,
     /// Maximum size of a body in bytes. Default 256 KiB.
     pub max_body: usize,
-    /// Maximum number of requests that wait for the model; others get status 503. Default 1024.
+    /// Maximum number of requests that may wait for the model. Further requests get status 503.
+    /// Default 1024.
     pub queue: usize,
     /// Maximum number of requests in a batch of the model; 1 disables batches. Default 32.
     pub batch: usize,

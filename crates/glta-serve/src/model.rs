@@ -49,7 +49,8 @@ impl Model {
         })
     }
 
-    /// Returns the same model with another recommender of the same folder.
+    /// Returns a copy of the model with `recommender`, which was opened from the same folder and
+    /// can add items in place.
     pub(crate) fn grown(&self, recommender: Recommender) -> Self {
         Self {
             search: RwLock::new(Search::new(recommender.items())),

@@ -23,7 +23,7 @@ use crate::store::ModelStore;
 use crate::{Error, Result, worker};
 
 /// A loaded model with its threads: one runs the model, one watches the folder for a new model, and
-/// two write.
+/// two process writes.
 ///
 /// Clones share the threads, which end when the last clone and the last of its routers are dropped.
 ///
