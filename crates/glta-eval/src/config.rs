@@ -52,7 +52,8 @@ pub struct RunConfig {
     /// Names of the systems to run. Default empty: all enabled systems run.
     pub only: Vec<String>,
     /// Whether to run the controls of the main row: the linear model alone, the main row without a
-    /// language model, and the main row with a random one. Default `false`.
+    /// language model, and the main row with a language model that has random weights. Default
+    /// `false`.
     pub controls: bool,
     /// Whether to run the contrastive graph models and AlphaRec. Default `false`.
     pub contrastive: bool,
@@ -200,8 +201,8 @@ impl Default for BaselinesConfig {
 }
 
 impl BaselinesConfig {
-    /// Returns the default values for data of a density. Dense data get larger L2 weights for EASE
-    /// and smaller ones for LightGCN.
+    /// Returns the default values for dense or sparse data. Dense data get larger L2 weights for
+    /// EASE and smaller ones for LightGCN.
     pub fn new(density: Density) -> Self {
         match density {
             Density::Dense => Self {
@@ -238,7 +239,7 @@ impl ExperimentConfig {
     /// Sets one field by `path=value`, such as `graph.epochs=10`.
     ///
     /// # Errors
-    /// Returns an error if the field is unknown (the message has similar names), if the value is
+    /// Returns an error if the field is unknown (the message lists similar names), if the value is
     /// invalid, or if another field determines this one: the preset, `seed` and `graph.seed`
     /// (`run.seeds`), `graph.l2` (`baselines.graph_l2`).
     pub fn set(&mut self, assignment: &str) -> Result<()> {

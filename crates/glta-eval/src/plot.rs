@@ -15,7 +15,7 @@ pub(crate) type Bar = (String, f64, f64);
 /// The kind of a system, which determines the colour of its bar.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// A form of GLTA, or its linear model alone.
+    /// A variant of GLTA, or the linear model alone.
     Own,
     /// A control without a language model or with random weights, or EASE + text.
     Control,

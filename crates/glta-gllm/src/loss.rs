@@ -209,8 +209,8 @@ impl BlockedCrossEntropy {
         (log_sum_exp, total as f32)
     }
 
-    /// Computes the gradients times `grad`. The gradients of `w` and of the bias are computed only
-    /// on request.
+    /// Computes the gradients times `grad`. The gradients of the item weights and of the bias are
+    /// computed only if `w` and `bias` are true.
     fn backward(&self, logits: &Logits<'_>, grad: f32, w: bool, bias: bool) -> Gradients {
         let (rows, items, inner) = (logits.rows, logits.items, logits.inner);
         // Frozen weights (tied head, no bias) need no gradient.

@@ -11,9 +11,9 @@ pub struct EvaluationConfig {
     pub ks: Vec<usize>,
     /// Number of users that a thread scores at a time. Default 128.
     ///
-    /// Memory is bounded. A scorer of item ranges is called for half a million scores at a time. A
-    /// scorer of all items gets fewer users if a block would exceed four million scores (16 MB). A
-    /// scorer with its own lists also gets fewer users if the candidates exclude that many items.
+    /// To bound memory, a scorer of item ranges computes half a million scores at a time, and a
+    /// scorer of all items gets fewer users if a block would exceed four million scores (16 MB). If
+    /// `candidates` are set, the latter limit also applies to a scorer that makes its own lists.
     pub block_users: usize,
     /// The items to rank, as if the catalogue had no others. Held-out items outside this set count
     /// as missed. Default all items.

@@ -17,7 +17,7 @@ use crate::store::ModelStore;
 use crate::{Error, Result};
 use glta_core::with_causes;
 
-/// Names of the model's files that may be replaced alone.
+/// Names of the model's files that may be replaced while the others stay the same.
 const REPLACED: [&str; 2] = ["model.safetensors", "linear.safetensors"];
 
 /// Identity of a model: the file behind the links, and the time when the last of the model's files

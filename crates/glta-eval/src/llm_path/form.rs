@@ -39,7 +39,7 @@ pub(crate) enum Form {
     /// text and encoded.
     OneText,
     /// Mean log-likelihood per token of the candidates' titles after the prompt, under the language
-    /// model. Optionally, that after a prompt without titles is subtracted.
+    /// model. Validation data decide whether the value after a prompt without titles is subtracted.
     Likelihood { random: bool },
     /// Control for `Likelihood`: scores of the same candidates by text neighbours of the user's
     /// items.

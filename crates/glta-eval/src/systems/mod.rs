@@ -21,7 +21,8 @@ use crate::system::System;
 use crate::users::file_name;
 use crate::{Error, Result};
 
-/// The condition under which a system runs by default.
+/// A group of systems. A field of [`RunConfig`] enables each group except `Always`, which is
+/// enabled by default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Group {
     Always,
@@ -91,7 +92,7 @@ impl Standard {
         self
     }
 
-    /// Returns whether the system is requested by name, or is enabled and no system is requested.
+    /// Returns whether `run` names the system or, if `run` names no system, enables its group.
     pub(crate) fn is_chosen(&self, run: &RunConfig) -> bool {
         if !run.only.is_empty() {
             return run.only.iter().any(|name| name == self.name());

@@ -31,8 +31,9 @@ pub(crate) fn linear(config: &ExperimentConfig) -> Variant {
     Variant::new(LINEAR, "linear", linear).linear_of(MAIN_FOLDER)
 }
 
-/// Returns the controls: the linear model alone, with each text encoder alone, and with a random
-/// language model; the main row without a language model, and with a random one.
+/// Returns the controls: the linear model alone, with each text encoder alone, and with a language
+/// model that has random weights; the main row without a language model, and with one that has
+/// random weights.
 pub(crate) fn controls(config: &ExperimentConfig) -> Vec<Variant> {
     let base = &config.glta;
     let random = |name, folder, base: &Config| {

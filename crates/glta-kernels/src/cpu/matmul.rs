@@ -215,8 +215,8 @@ fn forward_panel(
     }
 }
 
-/// Adds `scale · X[.., inputs] · weights` to `sums` for the rows of some tiles. With `to`, the
-/// result is written there.
+/// Adds `scale · X[.., inputs] · weights` to `sums` for the rows of some tiles. If `to` is given,
+/// writes the result to `to` instead.
 #[allow(clippy::too_many_arguments)]
 fn multiply(
     level: SimdLevel,
