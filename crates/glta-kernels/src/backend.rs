@@ -18,7 +18,8 @@ use crate::weights::{Matrix, Weight};
 ///
 /// Every method returns an error if the shapes of its arguments do not match.
 ///
-/// Operations are not recorded for candle's `backward()`; the model calls the derivatives itself.
+/// Candle does not record these operations for `backward()`; the model calls the derivatives
+/// itself.
 pub trait Backend: Clone + Debug + Send + Sync + 'static {
     /// Linear layers with a common input and concatenated outputs.
     type Linear: Linear;
@@ -151,14 +152,15 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
         self.swiglu(&self.normed(norm, gate_up, x)?)
     }
 
-    /// Returns the gradient of `gate_up`, given the gradient `dh: (tokens, width)` of the result.
+    /// Returns the gradient with respect to `gate_up`, given the gradient `dh: (tokens, width)`
+    /// with respect to the result.
     ///
     /// # Errors
     /// Returns an error if a tensor operation fails.
     fn swiglu_backward(&self, gate_up: &Tensor, dh: &Tensor) -> Result<Tensor>;
 
-    /// Rotates the queries and keys of `qkv: (tokens, stride)` in place by their positions.
-    /// `inverse` rotates backwards, which is the derivative.
+    /// Rotates the queries and keys of `qkv: (tokens, stride)` in place by their positions. If
+    /// `inverse` is set, rotates backwards, which is the derivative of the rotation.
     ///
     /// # Errors
     /// Returns an error if a tensor operation fails.
@@ -184,8 +186,8 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
         shared: Option<&Self::Keys>,
     ) -> Result<(Tensor, Self::Attended)>;
 
-    /// Returns the gradient of `qkv`, given the gradient `d_out` of the result of
-    /// [`Self::attention`]. No gradient is computed for `shared`.
+    /// Returns the gradient with respect to `qkv`, given the gradient `d_out` with respect to the
+    /// result of [`Self::attention`]. No gradient is computed for `shared`.
     ///
     /// # Errors
     /// Returns an error if a tensor operation fails.
@@ -276,7 +278,8 @@ pub trait Norm: Debug + Send + Sync {
     /// Returns an error if a tensor operation fails.
     fn forward(&self, x: &Tensor) -> Result<Tensor>;
 
-    /// Returns `residual + dL/dx` in f32, given the gradient `dy` of the result.
+    /// Returns `dL/dx` in f32, plus `residual` if it is given, for the gradient `dy` with respect
+    /// to the result.
     ///
     /// # Errors
     /// Returns an error if a tensor operation fails.

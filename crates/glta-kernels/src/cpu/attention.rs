@@ -191,8 +191,8 @@ unsafe fn attend(
     });
 }
 
-/// Fills `scores: (rows, columns)` with `e^(s - max)`, or 0 for invisible keys, and `inverse` with
-/// the reciprocal of each row's sum.
+/// Fills `scores: (rows, columns)` with `e^(s - max)`, or 0 for keys that the row does not attend
+/// to, and `inverse` with the reciprocal of each row's sum.
 unsafe fn probabilities(
     level: SimdLevel,
     heads: Heads,
@@ -323,8 +323,8 @@ pub(crate) fn backward(
 }
 
 /// Computes the backward pass of one query head: its columns of `d_qkv`, and its part of the
-/// gradients of the sequence's own keys and values, `(tokens, padded dim)`. The latter need not be
-/// initialised.
+/// gradients of the sequence's own keys and values, `(tokens, padded dim)`. The memory for these
+/// gradients need not be initialised.
 #[allow(clippy::too_many_arguments)]
 unsafe fn backward_head(
     level: SimdLevel,

@@ -15,7 +15,7 @@ use crate::simd::SimdLevel;
 pub(crate) struct Attention<'a> {
     pub(crate) heads: Heads,
     pub(crate) level: SimdLevel,
-    /// First token of every sequence, followed by the number of tokens.
+    /// Index of the first token of every sequence, followed by the total number of tokens.
     pub(crate) starts: &'a [usize],
     /// A block of keys that precedes every sequence.
     pub(crate) shared: Option<&'a KeyBlock>,
@@ -27,8 +27,8 @@ impl<'a> Attention<'a> {
         Ok(qkv.apply_op1_no_bwd(self)?)
     }
 
-    /// Computes the gradient of `qkv`, given `d_out: (tokens, queries * dim)`. The shared keys get
-    /// no gradient.
+    /// Computes the gradient with respect to `qkv`, given `d_out: (tokens, queries * dim)`. No
+    /// gradient is computed for the shared keys.
     pub(crate) fn backward(&self, qkv: &Tensor, d_out: &Tensor) -> Result<Tensor> {
         Ok(qkv.apply_op2_no_bwd(d_out, self)?)
     }

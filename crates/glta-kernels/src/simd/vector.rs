@@ -6,7 +6,7 @@
 pub(crate) trait Simd: Copy + 'static {
     /// Number of f32 in a vector, a divisor of 16.
     const LANES: usize;
-    /// Number of rows of the matrix tile (of two vectors each) that fit the registers.
+    /// Maximum number of rows of the register tile, each of two vectors.
     const ROWS: usize;
     /// A vector of f32.
     type F: Copy;
@@ -76,7 +76,7 @@ pub(crate) trait Simd: Copy + 'static {
         Self::load(lanes.as_ptr())
     }
 
-    /// Computes `e^x` with a relative error below 2e-7 for `x` in `-87..88`, clamped outside.
+    /// Computes `e^x` with a relative error below 2e-7, for `x` clamped to `-87..88`.
     #[inline(always)]
     unsafe fn exp(x: Self::F) -> Self::F {
         // Write x = n ln 2 + r with |r| <= ln 2 / 2. e^r is the Taylor polynomial of degree 7,

@@ -1,7 +1,7 @@
 //! Decodes bit fields of packed words to lanes: to f32 without conversion instructions, or to pairs
 //! of bf16 ([`super::pairs`]).
 //!
-//! For f32 a field keeps its position in the word, and gets an exponent for which its lowest bit
+//! For f32, a field keeps its position in the word, and gets an exponent for which its lowest bit
 //! has the value one: `2^(23 - bit) + q`. Subtracting `2^(23 - bit) + zero` is exact. Only fields
 //! above the mantissa are shifted.
 #![allow(unsafe_op_in_unsafe_fn)]

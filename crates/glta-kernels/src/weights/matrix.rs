@@ -12,7 +12,7 @@ pub(crate) const MAX_SEGMENT: usize = 256;
 /// A frozen weight `W: (n, k)` (outputs by inputs) in panels of outputs.
 ///
 /// Panel `p` contains the outputs `32 p..32 p + 32` for all inputs, input by input, so products
-/// with one row or many rows read it once and in order.
+/// with one row or many rows read the panel once and in order.
 ///
 /// ```
 /// use glta_kernels::{Arena, Matrix};

@@ -134,7 +134,7 @@ impl Matrix {
     /// in panels. The values stay packed.
     ///
     /// # Errors
-    /// Returns an error if the tensors do not match each other, or there is no memory.
+    /// Returns an error if the tensors do not match each other, or if the allocation fails.
     pub fn quantized(arena: &Arena, t: &GptqTensors) -> Result<Self> {
         t.validate()?;
         let bits = t.bits as usize;
