@@ -26,8 +26,8 @@ pub enum Form {
     Local {
         /// Maximum number of sources per item.
         sources: usize,
-        /// Number of eigenvectors of the Gram matrix in a low-rank part, which dense data need. 0
-        /// for no low-rank part.
+        /// Number of eigenvectors of the Gram matrix in a low-rank part, which improves the model
+        /// on dense data; 0 leaves out the low-rank part.
         rank: usize,
     },
 }

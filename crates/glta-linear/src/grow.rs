@@ -24,17 +24,18 @@ use crate::sparse::SparseRows;
 use crate::weights::Weights;
 use crate::{Error, Form, LinearModel, Result, TextNeighbours, TextVectors};
 
-/// Number of text neighbours of a new item that get the item as a source.
+/// Maximum number of text neighbours of a new item to which the item is added as a source.
 const HEARD_BY: usize = 16;
-/// Number of sources that an item can get in addition to those of the fit.
+/// Maximum number of sources that are added to an item after the fit.
 const MORE_SOURCES: usize = 16;
 
 /// A [`LinearModel`] that changes without a new fit.
 ///
 /// In the local form, adding an item takes one search for its text neighbours and the solution of a
 /// few small linear systems. New interactions change a user's own scores at once. They change the
-/// scores of all users after [`fold`](Self::fold), which solves the columns of touched items again.
-/// A dense form or a low-rank part is fitted again as a whole, with the same settings.
+/// scores of all users after [`fold`](Self::fold), which solves the columns of items with new
+/// interactions again. A model in the dense form or with a low-rank part is fitted again as a
+/// whole, with the same settings.
 ///
 /// ```
 /// use glta_data::Interactions;
@@ -328,7 +329,8 @@ impl Growing {
         self.solve(&solve)
     }
 
-    /// Returns the nearest items of a vector, in ascending order, with their cosines.
+    /// Returns the `most` items, without `item`, whose text vectors have the largest positive
+    /// cosine with `vector`, in ascending order of ids and with their cosines.
     fn near(&self, vector: &[f32], item: u32, most: usize) -> Vec<(u32, f32)> {
         let (Some(text), Some(unit)) = (&self.text, unit(vector)) else {
             return Vec::new();
@@ -407,7 +409,7 @@ impl Growing {
     }
 
     /// Removes a user from the history, the counts and the weights. The weights then equal those of
-    /// a fit without the user, from the same sources. Earlier additions are folded first.
+    /// a fit without the user, with the same sources. Earlier additions are folded first.
     ///
     /// # Errors
     /// Returns an error if a system cannot be solved.
@@ -434,8 +436,9 @@ impl Growing {
         Ok(())
     }
 
-    /// Solves the columns that contain a touched item. With `choose`, the sources of touched items
-    /// are chosen again first.
+    /// Solves the columns of the items in `touched`, and the columns with one of these items among
+    /// the sources. If `choose` is set, the sources of the items in `touched` are chosen again
+    /// first.
     fn solve_touched(&mut self, touched: &[u32], choose: bool) -> Result<usize> {
         if self.local.is_none() {
             self.refit()?;

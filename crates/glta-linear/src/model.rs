@@ -17,7 +17,7 @@ use crate::{Ease, Error, Form, LinearReport, Result};
 /// neighbours `β Σ max(0, cos)³`, plus the log of the degree `γ ln(1 + degree)`, times a
 /// temperature. The form and the few weights are chosen on validation data.
 ///
-/// As a [`Scorer`] the model scores the users of the training data by their training items.
+/// As a [`Scorer`], the model scores the users of the training data by their training items.
 ///
 /// ```
 /// use glta_data::Interactions;

@@ -117,8 +117,8 @@ impl Scorer for TextKnn {
     }
 }
 
-/// A model that adds the scores of [`Ease`] and [`TextKnn`]. On data with texts, this is the linear
-/// model that a language model has to exceed.
+/// A model that adds the scores of [`Ease`] and [`TextKnn`]. On data with texts, a model with a
+/// language model should be better than this model.
 ///
 /// ```
 /// use glta_data::Interactions;

@@ -76,8 +76,7 @@ impl TfIdfConfig {
 /// A text encoder that needs no language model.
 ///
 /// Words and pairs of words are weighted by `(1 + ln tf) · (ln((1 + n) / (1 + df)) + 1)`, scaled to
-/// unit norm, and reduced to their largest singular dimensions (latent semantic analysis;
-/// Deerwester et al. 1990).
+/// unit norm, and reduced by a truncated SVD (latent semantic analysis; Deerwester et al. 1990).
 ///
 /// ```
 /// use glta_core::{Silent, TextEncoder};

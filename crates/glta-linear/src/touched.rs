@@ -8,7 +8,7 @@ use crate::LinearModel;
 use crate::degrees::{FEW, PopularityTerms};
 use crate::exponentials::sum_of_exponentials;
 
-/// The summands of an item's score, without their weights.
+/// The summands of an item's score, before they are multiplied by their weights.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Parts {
     pub(crate) item: u32,

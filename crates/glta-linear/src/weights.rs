@@ -65,7 +65,8 @@ impl Weights {
         }
     }
 
-    /// Returns the items to which an item may contribute, if they are few.
+    /// Returns the items to which an item can contribute; `None` for the dense form and for a
+    /// low-rank part, where these can be all items.
     pub(crate) fn targets(&self, item: usize) -> Option<&[u32]> {
         match self {
             Self::Local { rows, coarse: None } => Some(rows.row(item).0),

@@ -28,7 +28,7 @@ impl Small {
         self.values.resize(size * size, 0.0);
     }
 
-    /// Returns the entry of a row and a column. The symmetric entry is separate.
+    /// Returns the entry of a row and a column. The symmetric entry is stored separately.
     pub(crate) fn at(&mut self, row: usize, column: usize) -> &mut f64 {
         &mut self.values[column * self.size + row]
     }
