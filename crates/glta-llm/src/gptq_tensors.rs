@@ -157,7 +157,7 @@ fn stored_format(
     other
 }
 
-/// Returns word `word` of a stream of equal fields.
+/// Returns word `word` of a bit stream in which all fields have the value `field`.
 fn packed_word(field: u32, bits: u32, word: u32) -> u32 {
     (0..32).fold(0, |packed, bit| {
         let of_field = (word * 32 + bit) % bits;

@@ -47,8 +47,8 @@
 //!   [`Llama::prefix`] computes the common start of all prompts once.
 //! * **Generation**: [`Llama::generate`], batched, with a key-value cache. [`Llama::extend`],
 //!   [`Llama::extend_batch`] and [`KvCache`] are for custom loops.
-//! * **Text**: [`Tokenizer`] returns the same ids as transformers, also for parts of a prompt.
-//!   [`ChatTemplate`] renders the checkpoint's chat template.
+//! * **Text**: [`Tokenizer`] returns the same ids as transformers, also if the parts of a prompt
+//!   are encoded separately. [`ChatTemplate`] renders the checkpoint's chat template.
 //! * **Quantiser** (feature `quantize`): `quantize` creates a GPTQ checkpoint of any supported
 //!   model.
 //! * **Hub** (feature `hub`): `Llama::from_hub("owner/name", "main")` downloads into the cache of

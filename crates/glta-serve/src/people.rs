@@ -10,7 +10,7 @@ use crate::journal::Forgotten;
 /// model.
 #[derive(Debug, Default)]
 pub(crate) struct People {
-    /// Numbers of the written items by user, in the order of arrival.
+    /// Items that were written for each user, as indices into `names`, in the order of arrival.
     added: HashMap<String, Vec<u32>>,
     numbers: HashMap<Arc<str>, u32>,
     names: Vec<Arc<str>>,

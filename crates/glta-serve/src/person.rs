@@ -109,7 +109,7 @@ pub(crate) fn options<'a>(
     Ok(options)
 }
 
-/// Returns the length of a list, or an error if it is not allowed.
+/// Returns `k`, or an error unless it is from 1 to `max_k`.
 pub(crate) fn length(service: &Service, k: usize) -> ApiResult<usize> {
     let allowed = service.config().max_k;
     if k == 0 || k > allowed {

@@ -27,11 +27,11 @@ pub enum RopeScaling {
     Llama3 {
         /// Divisor of the low frequencies.
         factor: f64,
-        /// Divisor of the original context that gives the wavelength above which frequencies are
-        /// scaled.
+        /// The original context divided by this factor is the wavelength above which frequencies
+        /// are scaled.
         low_freq_factor: f64,
-        /// Divisor of the original context that gives the wavelength below which frequencies are
-        /// unchanged.
+        /// The original context divided by this factor is the wavelength below which frequencies
+        /// are unchanged.
         high_freq_factor: f64,
         /// Context length of the original training, in tokens.
         original_max_position_embeddings: usize,

@@ -9,7 +9,8 @@ use crate::tokenizer::is_companion;
 
 const CONFIG: &str = "config.json";
 
-/// Returns the index of the shards among the file names, or an error message.
+/// Returns the name of the index file of the shards, `None` if there is a single weight file, or an
+/// error message.
 pub(super) fn index(names: &[String]) -> std::result::Result<Option<&str>, String> {
     Ok(match weights(names.iter().map(String::as_str))? {
         Weights::Shards(index) => Some(index),
