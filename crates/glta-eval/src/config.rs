@@ -201,8 +201,8 @@ impl Default for BaselinesConfig {
 }
 
 impl BaselinesConfig {
-    /// Returns the default values for dense or sparse data. Dense data get larger L2 weights for
-    /// EASE and smaller ones for LightGCN.
+    /// Returns the default values for dense or sparse data. For dense data, the L2 weights are
+    /// larger for EASE and smaller for LightGCN.
     pub fn new(density: Density) -> Self {
         match density {
             Density::Dense => Self {
@@ -228,9 +228,10 @@ impl ExperimentConfig {
         }
     }
 
-    /// Makes the share `ratio` of the items cold, and has the settings of text-based models chosen
-    /// for cold items: while settings are chosen, the proportion of new items among the validation
-    /// items equals the proportion of cold items among the test items, except for rounding.
+    /// Makes the share `ratio` of the items cold, and sets `linear.new_items` so that the settings
+    /// of text-based models are chosen for cold items: while settings are chosen, the proportion of
+    /// new items among the validation items equals the proportion of cold items among the test
+    /// items, except for rounding.
     pub fn hold_out_items(&mut self, ratio: f64) {
         self.protocol.cold_ratio = ratio;
         self.glta.linear.new_items = self.protocol.new_items();

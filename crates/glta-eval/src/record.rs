@@ -54,7 +54,7 @@ pub struct Record {
     /// SHA-256 of each file of text vectors in `item_text.files`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub text_vectors: BTreeMap<PathBuf, String>,
-    /// The complete configuration; `None` before the experiment has started.
+    /// The complete configuration; `None` if the experiment has not started.
     pub config: Option<ExperimentConfig>,
     /// Systems that were not run, with the reason.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

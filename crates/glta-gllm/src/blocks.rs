@@ -15,8 +15,8 @@ const BLOCK: usize = 1024;
 /// third-level cache.
 const CACHED_WEIGHTS: usize = 1 << 20;
 /// Maximum number of parts. A row is summed over the items of a block, then of a part, then over
-/// the parts. This order depends neither on other rows nor on threads, so a batch that is divided
-/// among ranks has the same sums.
+/// the parts. This order depends neither on other rows nor on threads, so the sums of each row are
+/// bit-identical if a batch is divided among ranks.
 const PARTS: usize = 32;
 /// Minimum number of items in a part.
 const SMALLEST_PART: usize = 512;
@@ -88,8 +88,8 @@ impl Logits<'_> {
     }
 
     /// Calls `f(state, items, logits)` for every block. `logits` is `(rows, items)` and may be
-    /// overwritten. `parts` has one state for each [`part`](Self::part) of the items, in order.
-    /// Each thread processes one part at a time.
+    /// overwritten. `parts` contains one state for each [`part`](Self::part) of the items, in
+    /// order. Each thread processes one part at a time.
     pub(crate) fn walk<T: Send>(
         &self,
         parts: Vec<T>,

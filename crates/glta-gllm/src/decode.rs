@@ -16,9 +16,9 @@ pub enum Decoder {
     /// Each slot in turn adds its best item that is not yet in the list, until the list is full.
     /// This is the decoder of the paper's GLTA.
     Parallel,
-    /// The list has the best items of the first slot. This is FL in the paper.
+    /// The list consists of the best items of the first slot. This is FL in the paper.
     FirstLogit,
-    /// The list has the items with the highest mean log-probability over the slots.
+    /// The list consists of the items with the highest mean log-probability over the slots.
     MeanSlots,
 }
 
@@ -32,8 +32,8 @@ impl Decoder {
 /// Returns the best `k` items of one user, best first. The score of an item is its log-probability
 /// in the slot that added it, or the mean over the slots.
 ///
-/// `slots` has one row of `items` logits per slot. Items of `excluded` are not in the list. Ties go
-/// to the lower id. The list is shorter than `k` only if no item is left.
+/// `slots` contains one row of logits per slot, with one logit per item. Items of `excluded` are
+/// not in the list. Ties go to the lower id. The list is shorter than `k` only if no item is left.
 /// [`GllmHead::rank`](crate::GllmHead::rank) returns the same list without computing all logits at
 /// once.
 ///
@@ -185,8 +185,8 @@ pub(crate) fn merge(list: &mut Vec<Ranked>, others: impl IntoIterator<Item = Ran
     list.truncate(k);
 }
 
-/// Lets the lists take turns to add their best item that is not yet taken. A list can lose at most
-/// `k - 1` items to the others, so `k` items per list are enough.
+/// Returns at most `k` items: the lists take turns, and each adds its best item that is not yet
+/// taken. A list can lose at most `k - 1` items to the others, so `k` items per list are enough.
 fn take_turns(lists: &[Vec<Ranked>], k: usize) -> Vec<Ranked> {
     if let [list] = lists {
         return list.clone();

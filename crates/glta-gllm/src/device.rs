@@ -171,7 +171,7 @@ fn lists(lists: &[Vec<u32>]) -> impl Iterator<Item = &[u32]> {
 
 impl CrossEntropy {
     /// Computes the gradients with respect to `z`, `w` and the bias, times the scalar `grad`. The
-    /// gradients of `w` and of the bias are computed only on request.
+    /// gradients of the item weights and of the bias are computed only if `w` and `bias` are true.
     fn backward(
         &self,
         grad: &Tensor,

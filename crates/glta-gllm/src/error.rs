@@ -4,7 +4,7 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A tensor does not have the shape that the head expects.
+    /// The shape of a tensor differs from the shape that the head expects.
     #[error("{what} should have shape {expected}, not {got:?}")]
     Shape {
         /// Name of the tensor.

@@ -12,8 +12,7 @@ use crate::{Decoder, Error, Ranked, Result, decode, device};
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum GllmWeights {
-    /// A trained matrix, as in the paper. It has `items × hidden` parameters and overfits small
-    /// data.
+    /// A trained matrix with `items × hidden` parameters, as in the paper. It overfits small data.
     Free,
     /// A trained linear map of the item nodes, `W_g = E_i Tᵀ`.
     Tied,
@@ -64,8 +63,8 @@ enum Weights {
     },
 }
 
-/// Standard deviation of initial weights. Hidden states with a root mean square near one then give
-/// logits near zero.
+/// Standard deviation of initial weights. With hidden states whose root mean square is near one,
+/// the initial logits are then near zero.
 const INIT_STD: f64 = 0.02;
 
 impl GllmHead {
@@ -276,8 +275,8 @@ impl GllmHead {
     /// `offset: (n, items)` contains fixed logits that are added; the head then learns a correction
     /// of these logits.
     ///
-    /// The loss is computed in blocks of items. Besides the offset it needs memory of `O(n ×
-    /// block)` instead of `O(n × items)`.
+    /// The loss is computed in blocks of items. Besides the offset, the computation needs memory of
+    /// `O(n × block)` instead of `O(n × items)`.
     ///
     /// # Errors
     /// Returns an error if shapes do not match, an item is unknown, a target is masked, or no row

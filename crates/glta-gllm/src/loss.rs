@@ -106,7 +106,7 @@ pub(crate) fn mean_over(active: usize, targets: &[Vec<u32>]) -> Vec<f32> {
 /// weights[r] · (ln Σ_i exp(z_r·w_i + b_i) − z_r·w_t − b_t)`.
 ///
 /// The result is differentiable with respect to `z: (n, d)`, `w: (m, d)` and `bias: (m)`. It is
-/// computed in blocks of rows of `w`. With rows of norm one this is InfoNCE.
+/// computed in blocks of rows of `w`. With rows of norm one, this is InfoNCE.
 ///
 /// # Errors
 /// Returns an error if shapes do not match, a target is outside `w`, or there is no row.

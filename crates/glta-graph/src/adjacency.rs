@@ -13,7 +13,7 @@ use crate::{Error, NodeEmbeddings, Result};
 ///
 /// Edges store no values: embeddings are divided by the square root of the degree, so every edge
 /// has weight one. Column ids take 16 bits. Nodes are renumbered by descending degree; public
-/// methods use the caller's ids. A node without edges has zeros in the product.
+/// methods use the caller's ids. The row of a node without edges is zero in the product.
 ///
 /// ```
 /// use glta_data::Interactions;
@@ -106,7 +106,8 @@ impl Adjacency {
     }
 
     /// Computes `Â · [users; items]` for `users: (users, dim)` and `items: (items, dim)`. `Â` is
-    /// symmetric, so this is also the gradient of the product.
+    /// symmetric, so the method also maps the gradient with respect to the product to the gradient
+    /// with respect to the embeddings.
     ///
     /// # Errors
     /// Returns [`Error::Shape`] if the shapes do not match the graph or each other.

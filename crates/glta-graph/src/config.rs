@@ -99,7 +99,7 @@ pub enum Schedule {
 
 impl Schedule {
     /// Returns the fraction of the configured learning rate after `step` of `total` steps. An epoch
-    /// has `per_epoch` steps.
+    /// consists of `per_epoch` steps.
     pub(crate) fn ratio(self, step: usize, total: usize, per_epoch: usize) -> f32 {
         match self {
             Self::Constant => 1.0,

@@ -21,7 +21,7 @@ use crate::{EpochReport, Error, NodeEmbeddings, Result, Trained};
 const STREAM_ROWS: usize = 1024;
 
 /// A trainer of LightGCN (He et al. 2020). The score of a user and an item is the inner product of
-/// their embeddings, averaged over the layers of the propagated graph.
+/// their embeddings. An embedding is the mean of a node's vectors in all layers of the propagation.
 ///
 /// The result depends only on the configuration and the data, not on the number of threads.
 ///
@@ -82,7 +82,7 @@ impl LightGcn {
         self.train_on(&Alone, None, train, valid, progress)
     }
 
-    /// Trains together with other ranks ([`Alone`] for a single one). Training starts from the
+    /// Trains on all ranks of `comm` ([`Alone`] for a single process). Training starts from the
     /// layer-0 embeddings `start`, such as [`Trained::layer0`] of an earlier run, or from random
     /// ones. All ranks must pass the same data and settings, and all get the same result. The
     /// moments of Adam start at zero.

@@ -61,8 +61,8 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
     /// Returns [`Error::Unsupported`](crate::Error::Unsupported) if it does not support them.
     fn check(&self, heads: Heads) -> Result<()>;
 
-    /// Runs `work` on the backend's threads. `tokens` is the number of tokens of a pass through
-    /// cached layers; `None` for other work.
+    /// Runs `work` on the backend's threads. `tokens` is the number of tokens of a pass that
+    /// extends key-value caches, and `None` for all other work.
     fn run<R: Send>(&self, tokens: Option<usize>, work: impl FnOnce() -> R + Send) -> R;
 
     /// Creates one linear layer from parts with the same number of inputs. Their outputs are

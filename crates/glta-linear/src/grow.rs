@@ -240,9 +240,9 @@ impl Growing {
         Ok(Some(TextVectors::new(all)?))
     }
 
-    /// Adds `count` items without interactions and returns their ids, which follow the others.
-    /// `vectors: (count, dim)` contains their text vectors, whitened and concatenated like those of
-    /// the model; zeros for an item without a text.
+    /// Adds `count` items without interactions and returns their ids, which follow the existing
+    /// ids. `vectors: (count, dim)` contains their text vectors, whitened and concatenated like
+    /// those of the model; zeros for an item without a text.
     ///
     /// # Errors
     /// Returns an error for vectors of a different dimension than those of the model, and for

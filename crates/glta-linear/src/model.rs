@@ -157,7 +157,7 @@ impl LinearModel {
         }
     }
 
-    /// Returns the items that have `item` among their text neighbours.
+    /// Returns the items with `item` among their text neighbours.
     pub(crate) fn neighbour_targets(&self, item: usize) -> &[u32] {
         self.text.as_ref().map_or(&[], |text| text.row(item).0)
     }

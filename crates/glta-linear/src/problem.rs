@@ -1,4 +1,4 @@
-//! The parts that several settings of a linear model have in common.
+//! The data and intermediate results that several settings of a linear model share.
 
 use std::sync::Arc;
 

@@ -44,7 +44,7 @@ impl Default for TextKnnConfig {
 /// ```
 #[derive(Debug, Clone)]
 pub struct TextKnn {
-    /// Contributions of each item to others, by source.
+    /// Contributions of each item to the scores of its text neighbours, by source.
     rows: Arc<SparseRows>,
     history: Interactions,
 }

@@ -32,7 +32,8 @@ impl Weights {
         }
     }
 
-    /// Adds the contributions of `items` to `sums`. Unknown ids are ignored.
+    /// Adds the contributions of `items` to the scores of all items to `sums`. Unknown ids are
+    /// ignored.
     pub(crate) fn add(&self, items: &[u32], sums: &mut [f32]) {
         let known = items.iter().map(|&i| i as usize).filter(|&i| i < self.n_items());
         match self {
@@ -52,7 +53,7 @@ impl Weights {
         }
     }
 
-    /// Returns the contribution of one item to another.
+    /// Returns the contribution of item `source` to the score of item `target`.
     pub(crate) fn get(&self, source: usize, target: usize) -> f32 {
         match self {
             Self::Dense(weights) => weights[(source, target)],

@@ -210,7 +210,8 @@ fn infer(checkpoint: &Checkpoint, prefix: &str) -> Option<(usize, i64)> {
     Some((bits, size))
 }
 
-/// Checks that each group has `group_size` rows, and the last one the remainder.
+/// Checks that each group contains `group_size` rows, except the last one, which contains the
+/// remainder.
 fn check_groups(
     g_idx: &[u32],
     group_size: usize,

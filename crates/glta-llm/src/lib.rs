@@ -39,8 +39,9 @@
 //!   not, format v1 and v2, with a different number of bits in single layers; AWQ (`gemm`, 4 bits);
 //!   plain f16, bf16 and f32. LLaMA, Mistral, Qwen2 and Qwen3 architectures with grouped-query
 //!   attention, attention windows, biases, tied embeddings, and rope scaling `linear`, `dynamic`,
-//!   `llama3` and `yarn`. Other formats are rejected with an error that names the option. The guide
-//!   `docs/gptq.md` describes the format on disk and the precedence of the configuration files.
+//!   `llama3` and `yarn`. All other formats are rejected with an error that names the option. The
+//!   guide `docs/gptq.md` describes the format on disk and the precedence of the configuration
+//!   files.
 //! * **Batches** are right-padded, and padding is not computed. A row's result is bit-identical for
 //!   any other rows in the batch.
 //! * **Memory**: [`ForwardOptions::recompute`] keeps one hidden state per token and layer.

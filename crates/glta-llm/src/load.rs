@@ -247,7 +247,7 @@ impl<'a, B: Backend> Loader<'a, B> {
         Ok(())
     }
 
-    /// Returns whether the checkpoint has, or must have, a separate output layer.
+    /// Returns whether the checkpoint contains a separate output layer, or must contain one.
     pub(crate) fn has_lm_head(&self) -> bool {
         let stored =
             ["weight", "qweight"].iter().any(|p| self.checkpoint.contains(&format!("lm_head.{p}")));

@@ -64,7 +64,7 @@ impl Buckets {
 pub struct Bucket {
     /// The range of numbers of interactions, such as `5-19`.
     pub label: String,
-    /// Number of users over whom the means are taken; without users there are no means.
+    /// Number of users over whom the means are taken; without users, there are no means.
     pub users: usize,
     /// The metrics of the users in the bucket.
     #[serde(flatten)]

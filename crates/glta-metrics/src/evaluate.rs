@@ -13,10 +13,10 @@ pub struct EvaluationConfig {
     ///
     /// To bound memory, a scorer of item ranges computes half a million scores at a time, and a
     /// scorer of all items gets fewer users if a block would exceed four million scores (16 MB). If
-    /// `candidates` are set, the latter limit also applies to a scorer that makes its own lists.
+    /// `candidates` are set, the latter limit also applies to a scorer that computes its own lists.
     pub block_users: usize,
-    /// The items to rank, as if the catalogue had no others. Held-out items outside this set count
-    /// as missed. Default all items.
+    /// The items to rank, as if the catalogue contained only these. Held-out items outside this set
+    /// count as missed. Default all items.
     pub candidates: Option<Vec<u32>>,
 }
 
@@ -64,8 +64,8 @@ fn ascending(ks: &[usize]) -> Vec<usize> {
 ///
 /// A user's ranking contains neither the user's items of `masked` (the training part, and in a test
 /// also the validation part) nor items with score −∞. Ties go to the lower item id. If the scorer
-/// [makes its own lists](Scorer::lists_itself), these are used instead. The result does not depend
-/// on the number of threads.
+/// [computes its own lists](Scorer::lists_itself), these are used instead. The result does not
+/// depend on the number of threads.
 ///
 /// ```
 /// use glta_data::Interactions;
@@ -171,8 +171,8 @@ pub fn top_k(
 /// ```
 ///
 /// # Errors
-/// Returns an error for a user given twice, a ranking with a repeated item or an item that `truth`
-/// does not have, or invalid cut-offs, and [`Error::NoUsers`].
+/// Returns an error for a user given twice, a ranking with a repeated item or an item beyond the
+/// items of `truth`, or invalid cut-offs, and [`Error::NoUsers`].
 pub fn evaluate_rankings(
     rankings: &[(u32, Vec<u32>)],
     truth: &Interactions,

@@ -22,13 +22,13 @@ pub enum Error {
         /// Number of soft tokens.
         len: usize,
     },
-    /// A prompt has neither ordinary nor soft tokens.
+    /// A prompt contains neither ordinary nor soft tokens.
     #[error("row {row} of the batch is empty: a prompt needs at least one token")]
     EmptyPrompt {
         /// Row of the batch.
         row: usize,
     },
-    /// The batch has no rows.
+    /// The batch contains no rows.
     #[error("a batch of prompts needs at least one row")]
     EmptyBatch,
     /// A size is zero, or a scale is not positive.

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use crate::api_error::ApiError;
 use crate::service::Service;
 
-/// Accepts a write that has the token. Without a configured token, accepts writes from this
+/// Accepts a write that contains the token. Without a configured token, accepts writes from this
 /// machine, except those of pages of another origin.
 pub(crate) async fn writes(
     State(service): State<Service>,

@@ -51,7 +51,7 @@ impl People {
         self.forgotten.contains(user)
     }
 
-    /// Returns the items that were written for a user; `None` for other users.
+    /// Returns the items that were written for a user; `None` if there are none.
     pub(crate) fn items(&self, user: &str) -> Option<impl Iterator<Item = &str>> {
         let items = self.added.get(user)?;
         Some(items.iter().map(|&number| &*self.names[number as usize]))

@@ -110,7 +110,7 @@ impl Variant {
         })?)
     }
 
-    /// Copies results of other runs of the seed, so that they are computed once.
+    /// Copies results of earlier runs of the seed, so that they are computed only once.
     fn copy(&self, run: &Run, config: &Config, seed: &Seed<'_>) -> Result<()> {
         let from = |folder: Option<&str>, file: &str| -> Result<Option<PathBuf>> {
             let Some(folder) = folder.filter(|folder| *folder != self.folder) else {

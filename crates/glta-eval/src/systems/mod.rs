@@ -66,7 +66,8 @@ impl Standard {
         self.system.name()
     }
 
-    /// Returns whether the system needs a language model.
+    /// Returns whether the system needs a language model. `has_encoder` states whether the
+    /// experiment has a sentence encoder.
     pub(crate) fn needs_language(&self, has_encoder: bool) -> bool {
         match self.needs {
             Needs::Language => true,
@@ -124,7 +125,7 @@ impl Standard {
     }
 }
 
-/// The models and texts that an experiment has.
+/// The models and texts that are available to an experiment.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Available {
     pub(crate) language: bool,

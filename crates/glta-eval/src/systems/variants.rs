@@ -77,7 +77,7 @@ pub(crate) fn controls(config: &ExperimentConfig) -> Vec<Variant> {
 }
 
 /// Returns the paper's ablations: its complete form without one part each (figure 3, table 3), the
-/// autoregressive form and the decoders (figure 4). With the preset `paper` the ablations change
+/// autoregressive form and the decoders (figure 4). With the preset `paper`, the ablations change
 /// the main row.
 pub(crate) fn ablations(config: &ExperimentConfig) -> Vec<Variant> {
     let (base, folder) = match config.preset {

@@ -261,7 +261,8 @@ unsafe fn products(
     }
 }
 
-/// Computes the gradient of [`forward`] at `qkv` (after RoPE), given `d_out`.
+/// Computes the gradient with respect to the input of [`forward`] at `qkv` (after RoPE), given
+/// `d_out`.
 ///
 /// The last block of each sequence must contain exactly the sequence's own tokens. The earlier
 /// blocks are constants. All blocks must be differentiable.

@@ -48,7 +48,7 @@ dispatch! { unsafe fn tile_rows_at() -> usize = tile_rows_generic }
 /// number of rows. `B` is `(k_len, 32)`, contiguous.
 ///
 /// The sum over `k` is one chain of fused multiply-adds per element, so a row's result does not
-/// depend on the other rows. Without a scale the chain starts from `C`, so splitting `k` does not
+/// depend on the other rows. Without a scale, the chain starts from `C`, so splitting `k` does not
 /// change the result.
 ///
 /// # Safety

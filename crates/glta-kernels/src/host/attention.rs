@@ -109,7 +109,7 @@ impl CustomOp2 for Attention<'_> {
     }
 }
 
-/// Attention over caches, which has no derivative.
+/// Attention over caches, for which no derivative is implemented.
 struct Cached<'a, 'b> {
     attention: Attention<'a>,
     caches: &'b [&'a KeyBlock],

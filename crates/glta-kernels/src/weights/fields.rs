@@ -14,7 +14,7 @@ use crate::simd::Simd;
 pub(super) const VECTORS: usize = 8;
 
 const MANTISSA: u32 = 23;
-/// Number of two-bit fields in a mantissa. Other widths have fewer fields.
+/// Number of two-bit fields in a mantissa. With wider fields, the number is smaller.
 const POSITIONS: usize = 11;
 
 /// Returns the number of inputs of one output that fill whole words.

@@ -11,7 +11,7 @@ use super::pairs::Pairs;
 use crate::panel::{Element, PANEL};
 use crate::simd::{Simd, SimdLevel, dispatch, dispatch_bf16};
 
-/// Prefetch distance in bytes. At the end of a panel the prefetch reaches into the next one.
+/// Prefetch distance in bytes. At the end of a panel, the prefetch reaches into the next one.
 const AHEAD: usize = 2048;
 
 impl Matrix {

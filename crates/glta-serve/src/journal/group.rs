@@ -40,7 +40,7 @@ pub(crate) struct Done {
 pub(crate) enum Refused {
     /// The id of an interaction belongs to a different interaction. Contains the id.
     Taken(String),
-    /// The disk or the file has an error. Contains the message.
+    /// The disk or the file caused an error. Contains the message.
     Failed(String),
     /// The maximum number of writes is already waiting.
     Full,
