@@ -104,7 +104,7 @@ pub(crate) fn rank(
 /// A user's ranking of the items that have been read so far.
 #[derive(Clone)]
 pub(crate) struct Ranking {
-    /// The best items of each slot by logit. For [`Decoder::MeanSlots`] a single list by mean
+    /// The best items of each slot by logit. For [`Decoder::MeanSlots`], a single list by mean
     /// logit.
     lists: Vec<Vec<Ranked>>,
     /// Log-sum-exp of the logits of each slot.

@@ -124,9 +124,10 @@ struct CrossEntropy {
     logits: Logits,
     /// Logarithm of the softmax denominator of every row, `(rows, 1)`.
     log_sum_exp: Tensor,
-    /// Weight of the loss of every row, divided by the number of targets, `(rows, 1)`; zero without
-    /// targets.
+    /// Weight of the loss of every row, `(rows, 1)`; zero for rows without targets.
     weights: Tensor,
+    /// One divided by the number of targets of every row, `(rows, 1)`; zero for rows without
+    /// targets.
     shares: Tensor,
     value: Tensor,
 }

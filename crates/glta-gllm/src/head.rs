@@ -269,11 +269,11 @@ impl GllmHead {
     /// Returns the set cross-entropy: the cross-entropy between a row's softmax over all items and
     /// the uniform distribution over the row's targets, averaged over the rows with targets.
     ///
-    /// With one target per row and one row per slot this is the paper's equation 3. With all of a
-    /// user's targets in one row it is the multinomial likelihood that the paper's random slots
-    /// estimate. Items of `masked`, such as those shown in the prompt, are left out of the softmax.
-    /// `offset: (n, items)` contains fixed logits that are added; the head then learns a correction
-    /// of these logits.
+    /// With one target per row and one row per slot, this is the loss of the paper's equation 3.
+    /// With all of a user's targets in one row, it is the negative log-likelihood of the
+    /// multinomial distribution, which the paper's random slots estimate. Items of `masked`, such
+    /// as those shown in the prompt, are left out of the softmax. `offset: (n, items)` contains
+    /// fixed logits that are added; the head then learns a correction of these logits.
     ///
     /// The loss is computed in blocks of items. Besides the offset, the computation needs memory of
     /// `O(n × block)` instead of `O(n × items)`.

@@ -156,8 +156,8 @@ impl Tiles {
             .for_each(|(selected, chunk)| selected.fill(chunk, &mask[chunk.rows.clone()]));
     }
 
-    /// Appends the tasks of `dst = scale · (self · src) + add`, which can run in any order. With a
-    /// selection, only its rows of `dst` are valid.
+    /// Appends the tasks of `dst = scale · (self · src) + add`, which can run in any order. If a
+    /// selection is given, only its rows of `dst` are valid.
     pub(crate) fn gather<'a>(
         &'a self,
         isa: Isa,

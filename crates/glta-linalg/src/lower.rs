@@ -8,13 +8,14 @@ use crate::{Error, Result};
 
 /// Maximum number of rows of a triangle that is computed by plain loops.
 const SMALL: usize = 64;
-/// Maximum number of rows of a symmetric product that is computed as a square.
+/// Maximum number of rows of a symmetric product that is computed as a whole square, with both
+/// triangles.
 const SQUARE: usize = 96;
 /// Number of columns that one task multiplies by a small triangle.
 const STRIP: usize = 256;
 
 /// Computes the Cholesky factor `L` of a positive definite matrix `A = L Lᵀ`, `(n, n)`, in place of
-/// the lower triangle of `A`, with `n³ / 3` multiplications.
+/// the lower triangle of `A`, with `n³ / 3` floating-point operations.
 ///
 /// ```
 /// use glta_linalg::cholesky;
@@ -33,7 +34,7 @@ pub fn cholesky(matrix: &mut Array2<f64>) -> Result<()> {
     factor(matrix.view_mut(), 0, &mut Work::silent())
 }
 
-/// Inverts a lower triangular matrix `(n, n)` in place, with `n³ / 3` multiplications.
+/// Inverts a lower triangular matrix `(n, n)` in place, with `n³ / 3` floating-point operations.
 ///
 /// # Errors
 /// Returns an error if the matrix is not square or has a diagonal element that is zero or not
@@ -52,7 +53,7 @@ fn invert_lower_with(matrix: &mut Array2<f64>, work: &mut Work<'_>) -> Result<()
 }
 
 /// Computes the lower triangle of `Lᵀ L` of a lower triangular matrix `L`, `(n, n)`, in place, with
-/// `n³ / 3` multiplications.
+/// `n³ / 3` floating-point operations.
 ///
 /// # Errors
 /// Returns an error if the matrix is not square.

@@ -12,8 +12,9 @@ pub struct EvaluationConfig {
     /// Number of users that a thread scores at a time. Default 128.
     ///
     /// To bound memory, a scorer of item ranges computes half a million scores at a time, and a
-    /// scorer of all items gets fewer users if a block would exceed four million scores (16 MB). If
-    /// `candidates` are set, the latter limit also applies to a scorer that computes its own lists.
+    /// scorer of all items computes fewer users at a time if a block would exceed four million
+    /// scores (16 MB). If `candidates` are set, the latter limit also applies to a scorer that
+    /// computes its own lists.
     pub block_users: usize,
     /// The items to rank, as if the catalogue contained only these. Held-out items outside this set
     /// count as missed. Default all items.

@@ -25,8 +25,8 @@ pub(crate) struct Parameters {
     pub(crate) values: Nodes,
     first: Nodes,
     second: Nodes,
-    /// The parameters divided by the square root of the degree. During a step, the gradient in the
-    /// same scale.
+    /// The parameters divided by the square root of the degree. During a step, this matrix contains
+    /// the gradient, divided in the same way.
     scaled: Nodes,
     steps: i32,
 }
