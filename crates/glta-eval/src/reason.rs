@@ -11,7 +11,7 @@ pub(crate) enum Reason {
     Texts { items: usize, texts: usize },
     /// The system needs text vectors, but no encoder is available or none returns vectors.
     NoEncoder,
-    /// No user has two training items.
+    /// No user has at least two training items.
     FewItems,
 }
 

@@ -17,7 +17,7 @@ pub enum Error {
     /// An array or a data set has the wrong size.
     #[error("{what}: {got} where {expected} are needed")]
     Shape {
-        /// Name of what was counted.
+        /// The quantity that was counted, such as `embedding columns`.
         what: &'static str,
         /// The required number.
         expected: usize,

@@ -139,7 +139,7 @@ impl Tiles {
         self.edges
     }
 
-    /// Returns the size in bytes.
+    /// Returns the size of the matrix in memory, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         let chunk = |c: &Chunk| 2 * c.indices.len() + 8 * c.segments.len() + 4 * c.tiles.len();
         self.chunks.iter().map(chunk).sum()

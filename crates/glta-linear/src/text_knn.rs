@@ -14,7 +14,7 @@ use crate::{Ease, Error, Result, TextNeighbours, TextVectors};
 pub struct TextKnnConfig {
     /// Exponent of the cosine. With a higher exponent, fewer neighbours matter. Default 3.
     pub power: i32,
-    /// Number of neighbours per item. Default 128.
+    /// Maximum number of neighbours per item. Default 128.
     pub neighbours: usize,
 }
 

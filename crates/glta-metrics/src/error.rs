@@ -15,7 +15,7 @@ pub enum Error {
     /// Two inputs have different numbers of users, items or dimensions.
     #[error("{what}: expected {expected}, got {got}")]
     Shape {
-        /// Name of what was counted.
+        /// The quantity that was counted, such as `items in the truth`.
         what: &'static str,
         /// The required number.
         expected: usize,

@@ -46,9 +46,9 @@ struct State {
     catalogue: Arc<Catalogue>,
     writer: Writer,
     puts: mpsc::Sender<Put>,
-    /// Permits of the computations that may wait.
+    /// One permit per computation that may wait.
     waiting: Arc<Semaphore>,
-    /// Permits of the computations that may run.
+    /// One permit per computation that may run.
     running: Arc<Semaphore>,
     metrics: Arc<Metrics>,
     _watcher: Watcher,

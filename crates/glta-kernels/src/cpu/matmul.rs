@@ -149,7 +149,7 @@ pub(crate) unsafe fn forward(
 struct Panel<'a> {
     /// The sums, `(rows, 32)`.
     sums: &'a mut [f32],
-    /// Whether `sums` contains values.
+    /// Whether `sums` contains the result of an earlier addition.
     started: bool,
     /// Whether the last addition wrote the result to its destination.
     written: bool,

@@ -37,8 +37,8 @@ struct Piece {
 }
 
 impl Counts {
-    /// Counts pairs and keeps at most `longest` per item. Long lists are sampled, unless rows are
-    /// complete.
+    /// Counts the co-occurrences of items and keeps at most `longest` of them per item. If rows are
+    /// truncated, the items of users with more than [`LONGEST_LIST`] items are sampled.
     pub(crate) fn new(
         train: &Interactions,
         longest: usize,

@@ -160,7 +160,7 @@ fn stated<'a>(f: &Fields<'a>) -> Result<Stated<'a>> {
     })
 }
 
-/// Reads AWQ's settings from the keys of AutoAWQ or of newer files.
+/// Reads AWQ's settings: `bits` or AutoAWQ's `w_bit`, and `group_size` or AutoAWQ's `q_group_size`.
 fn stated_awq<'a>(f: &Fields<'a>) -> Result<Stated<'a>> {
     let version = f.str("version")?.unwrap_or("gemm").to_lowercase();
     if version != "gemm" {

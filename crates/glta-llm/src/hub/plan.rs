@@ -50,7 +50,8 @@ pub(super) fn files(
     Ok(Ok(small.cloned().chain(weights.iter().cloned()).collect()))
 }
 
-/// Returns whether a file name stays in its folder on every operating system.
+/// Returns whether a file name is a plain name, which cannot lead out of its folder on any
+/// operating system.
 fn is_plain(name: &str) -> bool {
     let mut parts = Path::new(name).components();
     matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None))

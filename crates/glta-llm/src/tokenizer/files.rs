@@ -47,7 +47,7 @@ impl Settings {
         Fields { path: &self.path, object: &self.config }
     }
 
-    /// Returns a named token such as `bos_token` from the first file that has it.
+    /// Returns a named token such as `bos_token` from the first file that contains it.
     pub(super) fn named(&self, key: &str) -> Result<Option<String>> {
         for (path, object) in [(&self.map_path, &self.map), (&self.path, &self.config)] {
             let f = Fields { path, object };
