@@ -12,8 +12,8 @@ use crate::{
     LinearStep, Solver, TextVectors,
 };
 
-/// Returns training and validation data of two tastes with four items each. Item 7 has no
-/// interactions, but its text is like that of items 4 to 6.
+/// Returns training and validation data of users with one of two tastes, with four items per taste.
+/// Item 7 has no interactions, but its text is like that of items 4 to 6.
 fn data() -> (Interactions, Interactions) {
     let has = |u: u32, i: u32| i < 7 && u % 2 == i / 4 && !(u + i).is_multiple_of(3);
     let pairs: Vec<(u32, u32)> =

@@ -22,7 +22,7 @@ pub(crate) struct Attention<'a> {
 }
 
 impl<'a> Attention<'a> {
-    /// Computes the attention of `qkv: (tokens, stride)`, `(tokens, queries * dim)`.
+    /// Returns the attention `(tokens, queries * dim)` of `qkv: (tokens, stride)`.
     pub(crate) fn forward(&self, qkv: &Tensor) -> Result<Tensor> {
         Ok(qkv.apply_op1_no_bwd(self)?)
     }

@@ -23,7 +23,7 @@ pub enum RopeScaling {
         /// Factor by which the context is extended, at least 1.
         factor: f64,
     },
-    /// Scales by bands of wavelengths, as in LLaMA 3.1.
+    /// Scales the frequencies differently in three bands of wavelengths, as in LLaMA 3.1.
     Llama3 {
         /// Divisor of the low frequencies.
         factor: f64,
