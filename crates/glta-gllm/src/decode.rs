@@ -30,7 +30,8 @@ impl Decoder {
 }
 
 /// Returns the best `k` items of one user, best first. The score of an item is its log-probability
-/// in the slot that added it, or the mean over the slots.
+/// in the slot that added it, or with [`Decoder::MeanSlots`], its mean log-probability over the
+/// slots.
 ///
 /// `slots` contains one row of logits per slot, with one logit per item. Items of `excluded` are
 /// not in the list. Ties go to the lower id. The list is shorter than `k` only if no item is left.

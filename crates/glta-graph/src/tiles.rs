@@ -84,7 +84,8 @@ impl Selection {
     }
 }
 
-/// Divides columns into blocks by their degrees.
+/// Divides columns into blocks of about `min_run` neighbours per row, by the degrees of the
+/// columns.
 fn column_blocks(degrees: &[u32], rows: usize, limits: Limits) -> Vec<usize> {
     let mut blocks = vec![0];
     let mut start = 0;

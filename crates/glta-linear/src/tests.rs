@@ -235,7 +235,7 @@ fn cancelling_and_invalid_settings_are_errors() {
     assert!(matches!(fit(None, &none), Err(Error::Config { .. })));
 }
 
-/// The fast measurement of several weights equals the usual measurement.
+/// The fast measurement of several weights, [`Measured::ndcg`], equals that of [`evaluate`].
 #[test]
 fn the_fast_measurement_of_weights_equals_the_usual_one() {
     let ((train, valid), vectors) = (data(), vectors());

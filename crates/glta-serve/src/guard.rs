@@ -68,7 +68,7 @@ fn same_origin(origin: &str, host: Option<&str>) -> bool {
     named.is_some() && named == host
 }
 
-/// Returns whether a `Host` is an IP address or `localhost`.
+/// Returns whether the value of a `Host` header is an IP address or `localhost`.
 fn is_local(host: &str) -> bool {
     let uri: Result<Uri, _> = format!("http://{host}/").parse();
     let Ok(uri) = uri else { return false };

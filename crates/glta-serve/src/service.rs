@@ -213,8 +213,8 @@ fn journal(
     Ok((journal, move || Journal::open(&path)))
 }
 
-/// Starts the thread that adds items to the catalogue, which may take long, and then writes them to
-/// the journal.
+/// Starts the thread that adds items to the catalogue and then writes them to the journal. An
+/// addition can take long, so it does not run on the threads of the server.
 fn take_in(catalogue: Arc<Catalogue>, writer: Writer, queue: usize) -> Result<mpsc::Sender<Put>> {
     const NAME: &str = "glta-items";
     let (sender, mut receiver) = mpsc::channel::<Put>(queue);

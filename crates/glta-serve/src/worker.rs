@@ -88,7 +88,7 @@ fn answer_with(model: &Model, mut jobs: Vec<Job>) {
     }
 }
 
-/// Sends each job its list, or the error to all jobs.
+/// Sends each job its list, or sends the error to all jobs.
 fn reply(jobs: Vec<Job>, lists: glta_align::Result<Vec<Vec<Recommendation<'_>>>>) {
     match lists {
         Ok(lists) => {

@@ -55,8 +55,8 @@ pub(crate) trait Simd: Copy + 'static {
     /// Transposes a `16 x 16` block: `dst[c * dst_stride + r] = src[r * src_stride + c]`.
     unsafe fn transpose16(src: *const f32, src_stride: usize, dst: *mut f32, dst_stride: usize);
 
-    /// Computes `(c + a₁ b₁) + a₀ b₀` for lanes of two bf16 each, with `x₁` in the upper half. A
-    /// product of two bf16 is exact in f32, so fusing does not change the result.
+    /// Computes `(c + a₁ b₁) + a₀ b₀` for lanes of two bf16 each, where index 1 is the upper half
+    /// of a lane. A product of two bf16 is exact in f32, so fusing does not change the result.
     #[inline(always)]
     unsafe fn dot_bf16(a: Self::F, b: Self::F, c: Self::F) -> Self::F {
         emulated_dot_bf16::<Self>(a, b, c)

@@ -134,9 +134,9 @@ impl Deflation {
             .collect()
     }
 
-    /// Solves all columns, with at most `k` sources each. `complete` states that the counts contain
-    /// every pair. Otherwise `R` restricted to the sources is assumed to be diagonal, because zeros
-    /// for missing pairs would make it indefinite.
+    /// Solves all columns, with at most `k` sources each. `complete` states whether the counts
+    /// contain every pair. If they do not, `R` restricted to the sources is assumed to be diagonal,
+    /// because zeros for missing pairs would make it indefinite.
     pub(crate) fn columns(
         &self,
         gram: &Gram,
