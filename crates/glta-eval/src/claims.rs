@@ -23,7 +23,7 @@ pub(crate) struct Claim {
     pub(crate) found: Option<Comparison>,
 }
 
-/// The answer of a paired t-test to a claim.
+/// The verdict on a claim, from the paired t-test between its two systems.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Answer {
     Yes,
@@ -55,8 +55,8 @@ impl Answer {
     }
 }
 
-/// Compares the systems of every claim. `whole` is the name of the row of the paper's complete
-/// form.
+/// Returns the claims of the paper, each with the measured comparison of its two systems. `whole`
+/// is the name of the row of the paper's complete form.
 pub(crate) fn check(record: &Record, whole: &'static str, printed: &Printed) -> Result<Vec<Claim>> {
     let mut claims = claims(whole, printed);
     for claim in &mut claims {

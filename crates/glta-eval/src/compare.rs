@@ -35,7 +35,8 @@ impl Record {
     /// Compares `system` with every other system by the metrics in `protocol.compare`.
     ///
     /// The pairs are the users with test items. The difference of a user is the mean over the seeds
-    /// of both systems, because the same user with another seed is not an independent observation.
+    /// of both systems, because the same user with a different seed is not an independent
+    /// observation.
     ///
     /// # Errors
     /// Returns an error if the users' results cannot be read, or if two files have different users.
@@ -50,8 +51,8 @@ impl Record {
         Ok(found)
     }
 
-    /// Compares two systems by metrics of the users' results. Returns nothing if the systems have
-    /// no seed in common.
+    /// Compares two systems by the given metrics of the users' results. Returns an empty list if
+    /// the systems have no seed in common.
     pub(crate) fn compare(
         &self,
         system: &str,

@@ -52,7 +52,8 @@ pub struct RunConfig {
     /// Names of the systems to run. Default empty: all enabled systems run.
     pub only: Vec<String>,
     /// Whether to run the controls of the main row: the linear model alone, the main row without a
-    /// language model, and the main row with a random one. Default `false`.
+    /// language model, and the main row with a language model that has random weights. Default
+    /// `false`.
     pub controls: bool,
     /// Whether to run the contrastive graph models and AlphaRec. Default `false`.
     pub contrastive: bool,
@@ -133,8 +134,9 @@ impl ProtocolConfig {
         }
     }
 
-    /// Returns the share of items to treat as new while settings are chosen. The validation items
-    /// then have the same proportion of new items as the test items have of cold items.
+    /// Returns the share of items to treat as new while settings are chosen. With this share, the
+    /// proportion of new items among the validation items equals the proportion of cold items among
+    /// the test items.
     fn new_items(&self) -> f64 {
         // `Split` rejects a ratio outside `0..1`.
         let ratio = if (0.0..1.0).contains(&self.cold_ratio) { self.cold_ratio } else { 0.0 };
@@ -179,7 +181,7 @@ pub struct BaselinesConfig {
     pub powers: Vec<i32>,
     /// Weights of text-kNN in EASE + text. Default 0, 0.003, 0.01, 0.03, 0.1, 0.3, 1.
     pub text_weights: Vec<f32>,
-    /// Number of epochs of the contrastive models. `None`, the default, is the default of each
+    /// Number of epochs of the contrastive models. `None` (the default) uses the default of each
     /// model.
     pub contrastive_epochs: Option<usize>,
 }
@@ -199,8 +201,8 @@ impl Default for BaselinesConfig {
 }
 
 impl BaselinesConfig {
-    /// Returns the default values for data of a density. Dense data get larger L2 weights for EASE
-    /// and smaller ones for LightGCN.
+    /// Returns the default values for dense or sparse data. For dense data, the L2 weights are
+    /// larger for EASE and smaller for LightGCN.
     pub fn new(density: Density) -> Self {
         match density {
             Density::Dense => Self {
@@ -226,9 +228,10 @@ impl ExperimentConfig {
         }
     }
 
-    /// Makes a share of the items cold, and chooses the settings of text-based models for cold
-    /// items: while settings are chosen, the validation items have the same proportion of new items
-    /// as the test items have of cold items, except for rounding.
+    /// Makes the share `ratio` of the items cold, and sets `linear.new_items` so that the settings
+    /// of text-based models are chosen for cold items: while settings are chosen, the proportion of
+    /// new items among the validation items equals the proportion of cold items among the test
+    /// items, except for rounding.
     pub fn hold_out_items(&mut self, ratio: f64) {
         self.protocol.cold_ratio = ratio;
         self.glta.linear.new_items = self.protocol.new_items();
@@ -237,7 +240,7 @@ impl ExperimentConfig {
     /// Sets one field by `path=value`, such as `graph.epochs=10`.
     ///
     /// # Errors
-    /// Returns an error if the field is unknown (the message has similar names), if the value is
+    /// Returns an error if the field is unknown (the message lists similar names), if the value is
     /// invalid, or if another field determines this one: the preset, `seed` and `graph.seed`
     /// (`run.seeds`), `graph.l2` (`baselines.graph_l2`).
     pub fn set(&mut self, assignment: &str) -> Result<()> {
@@ -339,7 +342,8 @@ impl ExperimentConfig {
     }
 
     /// Returns the path of the first field that differs from `other`, except in the section `run`.
-    /// Without such a field, rows of both configurations may be in one table.
+    /// Returns `None` if there is no such field; the same table can then contain rows of both
+    /// configurations.
     pub(crate) fn difference(&self, other: &Self) -> Option<String> {
         let tree = |config: &Self| {
             let run = RunConfig::default();
@@ -349,7 +353,7 @@ impl ExperimentConfig {
     }
 }
 
-/// Returns the path of the first value that differs.
+/// Returns the path of the first value that differs between `a` and `b`; `None` if all are equal.
 fn difference(a: &Value, b: &Value, path: &str) -> Option<String> {
     let (Value::Object(fields), Value::Object(others)) = (a, b) else {
         return (a != b).then(|| path.to_owned());

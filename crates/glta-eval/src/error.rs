@@ -39,7 +39,7 @@ pub enum Error {
         /// Path of the folder.
         path: PathBuf,
     },
-    /// The folder contains an experiment with other data, models or settings.
+    /// The folder contains an experiment with different data, models or settings.
     #[error("{path} holds an experiment {difference}; choose another folder")]
     Differs {
         /// Path of the folder.

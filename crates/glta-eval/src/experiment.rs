@@ -22,7 +22,7 @@ use crate::system::System;
 use crate::systems::{self, Available, Standard};
 use crate::{Error, Result, users};
 
-/// Several systems on one data set with one protocol.
+/// An experiment, which fits and measures several systems on one data set with one protocol.
 ///
 /// For each seed, the data set is split, every system is fitted on the training part, its settings
 /// are chosen on the validation part, and it is measured on the test part. The folder receives
@@ -268,7 +268,8 @@ impl<'a> Experiment<'a> {
         })
     }
 
-    /// Returns the record to continue: the record in the folder, or an empty one.
+    /// Returns the record to which rows are added, and saves it: the record in the folder, or a new
+    /// one without rows.
     fn begin(&self) -> Result<Record> {
         let mut record = self.blank()?;
         record.text_encoder = self.encoder.as_deref().map(EncoderRecord::new).transpose()?;
@@ -293,7 +294,8 @@ impl<'a> Experiment<'a> {
         Ok(record)
     }
 
-    /// Returns an error if the new experiment would overwrite an old one or differs from it.
+    /// Returns an error if the folder contains an experiment but `resume` is not set, or if that
+    /// experiment has different data, models or settings.
     fn check_old(&self, old: Option<&Record>, new: &Record) -> Result<()> {
         let Some(old) = old else {
             return Ok(());
@@ -383,7 +385,8 @@ impl<'a> Experiment<'a> {
     }
 }
 
-/// Returns an error if the system needs a sentence encoder. The experiment must have none.
+/// Returns an error if the system needs a sentence encoder. Call this only for an experiment
+/// without a sentence encoder.
 fn check_sentence(system: &Standard) -> Result<()> {
     if !system.encoders.contains(&ItemEncoder::Sentence) {
         return Ok(());

@@ -15,8 +15,8 @@ use crate::{Error, Result};
 const SENTENCE: &str = "A green canvas tent for two people, with poles and a bag.";
 /// Number of columns of the identifying vector that are stored.
 const COLUMNS: usize = 16;
-/// Maximum difference between vectors of one encoder, relative to their largest value. Processors
-/// round differently.
+/// Maximum difference between two vectors of the same encoder, relative to their largest value. The
+/// vectors can differ, because processors round differently.
 const TOLERANCE: f32 = 1e-3;
 
 /// Identity of the sentence encoder of an experiment.
@@ -37,7 +37,7 @@ impl EncoderRecord {
         Ok(Self { name, sample })
     }
 
-    /// Returns whether both records are of the same encoder.
+    /// Returns whether both records identify the same encoder.
     pub(crate) fn is(&self, other: &Self) -> bool {
         let largest = self.sample.iter().fold(0.0f32, |most, v| most.max(v.abs()));
         let near = |(a, b): (&f32, &f32)| (a - b).abs() <= TOLERANCE * largest;

@@ -3,12 +3,13 @@
 //! - [`Experiment`] splits a data set for each seed, fits every system, chooses its settings on
 //!   validation data, and measures it on the test part. An interrupted experiment can be resumed
 //!   after each system and seed. [`ExperimentConfig`] is the configuration.
-//! - A [`System`] is a recommender with a row in the table. The crate has popularity, EASE,
+//! - A [`System`] is a recommender with a row in the table. The crate provides popularity, EASE,
 //!   text-kNN, EASE + text, LightGCN, the contrastive graph models, and GLTA with its controls and
 //!   ablations. [`Experiment::system`] adds your own system.
 //! - [`Record`] is the result of an experiment (`metrics.json`): tables, buckets, paired tests
 //!   ([`Record::comparisons`]), plots, and the paper's result section ([`Record::paper_report`]).
-//!   For each row a file has every user's list, test items and metrics by raw ids ([`UserResult`]).
+//!   For each row, a file contains every user's list, test items and metrics by raw ids
+//!   ([`UserResult`]).
 //!
 //! ```
 //! use glta_data::{Dataset, ShopConfig};

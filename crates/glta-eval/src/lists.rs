@@ -65,7 +65,8 @@ pub fn evaluate_lists(
 }
 
 impl Record {
-    /// Returns the record with other metrics in its rows, computed from the users' lists.
+    /// Returns a copy of the record whose rows contain the given metrics, computed from the users'
+    /// lists.
     ///
     /// # Errors
     /// Returns an error if the users' results cannot be read, or if a cut-off exceeds the stored

@@ -29,7 +29,7 @@ impl MetricAt {
         Self { metric, k }
     }
 
-    /// Returns the mean over users; `None` if the report does not have the cut-off.
+    /// Returns the mean over users; `None` if the report does not contain the cut-off.
     pub(crate) fn of(self, report: &Report) -> Option<f64> {
         report.get(self.metric, self.k)
     }

@@ -1,5 +1,5 @@
-//! Results as printed in the paper. Its splits and filters are unknown, so they serve as a
-//! reference and cannot be compared with measured results.
+//! Results as printed in the paper. The splits and filters of the paper are unknown, so these
+//! results are only a reference and cannot be compared with measured results.
 
 /// The printed results of one data set.
 #[derive(Debug, Clone, Copy, PartialEq)]

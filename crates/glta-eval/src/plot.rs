@@ -15,9 +15,9 @@ pub(crate) type Bar = (String, f64, f64);
 /// The kind of a system, which determines the colour of its bar.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// A form of GLTA, or its linear model alone.
+    /// A variant of GLTA, or the linear model alone.
     Own,
-    /// A control without the knowledge of a language model, or EASE + text.
+    /// A control without a language model or with random weights, or EASE + text.
     Control,
     Baseline,
 }
@@ -43,7 +43,8 @@ impl Kind {
         }
     }
 
-    /// Returns a colour that people with colour blindness can distinguish from the other ones.
+    /// Returns the colour of a kind. People with colour blindness can distinguish the colours of
+    /// all kinds.
     fn color(self) -> RGBColor {
         match self {
             Self::Own => RGBColor(0, 114, 178),
@@ -141,7 +142,7 @@ fn draw(title: &str, bars: &[Bar]) -> std::result::Result<String, Box<dyn std::e
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
 
-/// Draws a line with a stroke at both ends, for a standard deviation.
+/// Draws an error bar from `low` to `high`, with a cap at both ends, for a standard deviation.
 fn deviation(
     root: &Area<'_>,
     [low, high]: [i32; 2],

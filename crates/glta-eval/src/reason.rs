@@ -3,15 +3,15 @@ use std::fmt;
 /// The reason why a system is not run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reason {
-    /// The system needs a language model.
+    /// The system needs a language model, but the experiment has none.
     Language,
-    /// The system needs a sentence encoder.
+    /// The system needs a sentence encoder, but the experiment has none.
     Encoder,
-    /// The system needs at least two items with texts.
+    /// The system needs at least two items with texts, but the data set has fewer.
     Texts { items: usize, texts: usize },
-    /// No text encoder is available, or all of them ignore all texts.
+    /// The system needs text vectors, but no encoder is available or none returns vectors.
     NoEncoder,
-    /// No user has two training items.
+    /// No user has at least two training items.
     FewItems,
 }
 

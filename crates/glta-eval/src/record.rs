@@ -54,7 +54,7 @@ pub struct Record {
     /// SHA-256 of each file of text vectors in `item_text.files`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub text_vectors: BTreeMap<PathBuf, String>,
-    /// The complete configuration; `None` before the experiment has started.
+    /// The complete configuration; `None` if the experiment has not started.
     pub config: Option<ExperimentConfig>,
     /// Systems that were not run, with the reason.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -78,7 +78,7 @@ pub struct Protocol {
     /// Share of cold items.
     #[serde(default)]
     pub cold_ratio: f64,
-    /// Seeds of the last run.
+    /// The `run.seeds` of the configuration that was run last.
     pub seeds: Vec<u64>,
     /// The parts of the split whose items cannot be in a user's lists.
     pub masked: String,
@@ -129,8 +129,8 @@ pub struct Skipped {
 }
 
 impl Record {
-    /// Loads the record in the folder of an experiment. Returns `None` without a record, and for
-    /// one that has neither rows nor a configuration.
+    /// Loads the record in the folder of an experiment. Returns `None` if the folder contains no
+    /// record, or a record with neither rows nor a configuration.
     ///
     /// # Errors
     /// Returns an error if the file cannot be read or parsed.
@@ -186,8 +186,8 @@ impl Record {
         seeds.into_iter().collect()
     }
 
-    /// Returns mean and deviation of a metric, such as `N@10`, of a system over the seeds; `None`
-    /// if no row has the metric.
+    /// Returns the mean and the standard deviation over the seeds of a metric, such as `N@10`, for
+    /// a system; `None` if no row of the system contains the metric.
     pub fn value(&self, system: &str, metric: &str) -> Option<Value> {
         Value::of(self.rows_of(system).filter_map(|row| row.metrics.get(metric).copied()))
     }
@@ -221,7 +221,7 @@ pub struct Value {
 }
 
 impl Value {
-    /// Computes mean and deviation; `None` without values.
+    /// Computes the mean and the standard deviation; returns `None` if there are no values.
     pub(crate) fn of(values: impl Iterator<Item = f64>) -> Option<Self> {
         let values: Vec<f64> = values.collect();
         let seeds = values.len();

@@ -33,7 +33,7 @@ pub struct Seed<'a> {
     pub(crate) progress: &'a mut Progress<'a>,
 }
 
-/// The encoder of text vectors that are computed once for all seeds.
+/// The origin of text vectors that are computed or read once for all seeds.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Source {
     Encoder(ItemEncoder),
@@ -114,9 +114,9 @@ impl<'a> Seed<'a> {
         Ok(report(self.progress, &Event::Note(line))?)
     }
 
-    /// Returns the text vectors of all items by each available encoder of the main row's
-    /// configuration: the language model, TF-IDF, the sentence encoder, files. Empty for a
-    /// catalogue without texts.
+    /// Returns the text vectors of all items, one entry per available encoder of the main row's
+    /// configuration (language model, TF-IDF, sentence encoder) and per file. If fewer than two
+    /// items have a text, returns only those of the files.
     ///
     /// # Errors
     /// Returns the error of an encoder.
@@ -131,18 +131,20 @@ impl<'a> Seed<'a> {
         config.item_encoders().filter(there).collect()
     }
 
-    /// Returns whether the encoder is the language model and the experiment has none.
+    /// Returns whether the encoder is the language model but the experiment has no language model.
     fn lacks(&self, encoder: ItemEncoder) -> bool {
         encoder == ItemEncoder::LanguageModel && self.language.is_none()
     }
 
-    /// Returns the encoders of a configuration that are not available.
+    /// Returns the encoders of a configuration that are not available; empty if fewer than two
+    /// items have a text.
     pub(crate) fn left_out(&self, config: &Config) -> Result<Vec<ItemEncoder>> {
         let left_out = config.item_encoders().filter(|&encoder| self.lacks(encoder));
         Ok(if self.has_texts()? { left_out.collect() } else { Vec::new() })
     }
 
-    /// Returns [`item_vectors`](Self::item_vectors) for the encoders of any configuration.
+    /// Does the same as [`item_vectors`](Self::item_vectors) for the encoders of a given
+    /// configuration.
     pub(crate) fn item_vectors_of(&mut self, config: &Config) -> Result<Vec<ItemVectors>> {
         let mut all = Vec::new();
         if !self.left_out(config)?.is_empty() {
@@ -167,7 +169,7 @@ impl<'a> Seed<'a> {
         Ok(all)
     }
 
-    /// Returns the vectors of one encoder; `None` if TF-IDF finds no words.
+    /// Returns the vectors of one encoder; `None` if the encoder is TF-IDF and finds no words.
     pub(crate) fn vectors_by(&mut self, encoder: ItemEncoder) -> Result<Option<ItemVectors>> {
         let source = Source::Encoder(encoder);
         if let Some((_, vectors)) = self.vectors.iter().find(|(other, _)| *other == source) {
@@ -240,7 +242,7 @@ impl<'a> Seed<'a> {
         Ok(self.comm.root_says(path.exists())?)
     }
 
-    /// Reports an epoch of a graph model.
+    /// Reports a finished epoch of a graph model.
     pub(crate) fn epoch(
         progress: &mut Progress<'_>,
         work: &str,

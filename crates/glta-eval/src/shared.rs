@@ -19,7 +19,7 @@ impl Shared {
         value
     }
 
-    /// Drops a value that no later system needs.
+    /// Drops the value of type `T`. Call this only if no later system needs it.
     pub(crate) fn remove<T: 'static>(&mut self) {
         self.0.remove(&TypeId::of::<T>());
     }

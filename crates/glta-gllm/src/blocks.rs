@@ -15,8 +15,8 @@ const BLOCK: usize = 1024;
 /// third-level cache.
 const CACHED_WEIGHTS: usize = 1 << 20;
 /// Maximum number of parts. A row is summed over the items of a block, then of a part, then over
-/// the parts. This order depends neither on other rows nor on threads, so a batch that is divided
-/// among ranks has the same sums.
+/// the parts. This order depends neither on other rows nor on threads, so the sums of each row are
+/// bit-identical if a batch is divided among ranks.
 const PARTS: usize = 32;
 /// Minimum number of items in a part.
 const SMALLEST_PART: usize = 512;
@@ -88,8 +88,8 @@ impl Logits<'_> {
     }
 
     /// Calls `f(state, items, logits)` for every block. `logits` is `(rows, items)` and may be
-    /// overwritten. `parts` has one state for each [`part`](Self::part) of the items, in order.
-    /// Each thread processes one part at a time.
+    /// overwritten. `parts` contains one state for each [`part`](Self::part) of the items, in
+    /// order. Each thread processes one part at a time.
     pub(crate) fn walk<T: Send>(
         &self,
         parts: Vec<T>,
@@ -245,7 +245,7 @@ fn largest_of(row: &[f32]) -> f32 {
     tops.iter().chain(rest).fold(f32::NEG_INFINITY, |a, &b| a.max(b))
 }
 
-/// Sum of the exponentials of a row that is read in parts, relative to the maximum.
+/// Log-sum-exp of a row that is read in parts: the maximum, and the sum relative to it.
 #[derive(Clone, Copy)]
 pub(crate) struct LogSumExp {
     max: f32,
@@ -283,7 +283,7 @@ impl LogSumExp {
         )
     }
 
-    /// Combines the sums of two parts.
+    /// Combines the log-sum-exp of two parts of a row.
     #[must_use]
     pub(crate) fn and(self, other: Self) -> Self {
         let max = self.max.max(other.max);
@@ -291,7 +291,7 @@ impl LogSumExp {
         Self { max, sum: share(self) + share(other) }
     }
 
-    /// Returns whether any logit was NaN or infinite.
+    /// Returns whether any logit was NaN or `+∞`.
     pub(crate) fn is_nan(self) -> bool {
         self.sum.is_nan()
     }

@@ -16,9 +16,9 @@ pub enum Decoder {
     /// Each slot in turn adds its best item that is not yet in the list, until the list is full.
     /// This is the decoder of the paper's GLTA.
     Parallel,
-    /// The list has the best items of the first slot. This is FL in the paper.
+    /// The list consists of the best items of the first slot. This is FL in the paper.
     FirstLogit,
-    /// The list has the items with the highest mean log-probability over the slots.
+    /// The list consists of the items with the highest mean log-probability over the slots.
     MeanSlots,
 }
 
@@ -30,10 +30,11 @@ impl Decoder {
 }
 
 /// Returns the best `k` items of one user, best first. The score of an item is its log-probability
-/// in the slot that added it, or the mean over the slots.
+/// in the slot that added it, or with [`Decoder::MeanSlots`], its mean log-probability over the
+/// slots.
 ///
-/// `slots` has one row of `items` logits per slot. Items of `excluded` are not in the list. Ties go
-/// to the lower id. The list is shorter than `k` only if no item is left.
+/// `slots` contains one row of logits per slot, with one logit per item. Items of `excluded` are
+/// not in the list. Ties go to the lower id. The list is shorter than `k` only if no item is left.
 /// [`GllmHead::rank`](crate::GllmHead::rank) returns the same list without computing all logits at
 /// once.
 ///
@@ -51,7 +52,8 @@ impl Decoder {
 /// ```
 ///
 /// # Errors
-/// Returns [`Error::NotANumber`] if a logit is NaN or infinite.
+/// Returns an error if the rows of `slots` have different lengths, and [`Error::NotANumber`] if a
+/// logit is NaN or `+∞`.
 pub fn decode(
     slots: &[impl AsRef<[f32]>],
     excluded: &[u32],
@@ -103,10 +105,10 @@ pub(crate) fn rank(
 /// A user's ranking of the items that have been read so far.
 #[derive(Clone)]
 pub(crate) struct Ranking {
-    /// The best items of each slot by logit. For [`Decoder::MeanSlots`] a single list by mean
+    /// The best items of each slot by logit. For [`Decoder::MeanSlots`], a single list by mean
     /// logit.
     lists: Vec<Vec<Ranked>>,
-    /// Sum of exponentials of each slot.
+    /// Log-sum-exp of the logits of each slot.
     sums: Vec<LogSumExp>,
 }
 
@@ -116,7 +118,7 @@ impl Ranking {
         Self { lists: vec![Vec::new(); lists], sums: vec![LogSumExp::EMPTY; slots] }
     }
 
-    /// Creates a ranking from the best items of each list and the sum of each slot.
+    /// Creates a ranking from the best items of each list and the log-sum-exp of each slot.
     pub(crate) fn of(lists: Vec<Vec<Ranked>>, sums: Vec<LogSumExp>) -> Self {
         Self { lists, sums }
     }
@@ -159,7 +161,8 @@ impl Ranking {
         Ok(())
     }
 
-    /// Merges the ranking of other items.
+    /// Merges a ranking of different items into this one, and keeps the best `k` items of each
+    /// list.
     fn merge(&mut self, other: Self, k: usize) {
         self.sums.iter_mut().zip(other.sums).for_each(|(sum, other)| *sum = sum.and(other));
         self.lists.iter_mut().zip(other.lists).for_each(|(list, other)| merge(list, other, k));
@@ -183,8 +186,8 @@ pub(crate) fn merge(list: &mut Vec<Ranked>, others: impl IntoIterator<Item = Ran
     list.truncate(k);
 }
 
-/// Lets the lists take turns to add their best item that is not yet taken. A list can lose at most
-/// `k - 1` items to the others, so `k` items per list are enough.
+/// Returns at most `k` items: the lists take turns, and each adds its best item that is not yet
+/// taken. A list can lose at most `k - 1` items to the others, so `k` items per list are enough.
 fn take_turns(lists: &[Vec<Ranked>], k: usize) -> Vec<Ranked> {
     if let [list] = lists {
         return list.clone();

@@ -18,7 +18,7 @@ use crate::{Decoder, Error, Result};
 const BLOCK_LOGITS: usize = 16 << 20;
 /// Maximum length of a list that is selected on the device, one maximum at a time.
 const LONGEST_LIST: usize = 64;
-/// An index that scatter and gather skip.
+/// Sentinel index that scatter and gather skip.
 const NONE: u32 = u32::MAX;
 
 /// The logits `Z Wᵀ + b + offset: (rows, items)` on a device, computed in blocks of items.
@@ -124,15 +124,16 @@ struct CrossEntropy {
     logits: Logits,
     /// Logarithm of the softmax denominator of every row, `(rows, 1)`.
     log_sum_exp: Tensor,
-    /// Weight of the loss of every row, divided by the number of targets, `(rows, 1)`; zero without
-    /// targets.
+    /// Weight of the loss of every row, `(rows, 1)`; zero for rows without targets.
     weights: Tensor,
+    /// One divided by the number of targets of every row, `(rows, 1)`; zero for rows without
+    /// targets.
     shares: Tensor,
     value: Tensor,
 }
 
-/// Computes [`crate::loss::blocked_cross_entropy`] on a device, with row weights. `targets` and
-/// `masked` are ascending.
+/// Computes [`crate::loss::blocked_cross_entropy`] on a device, with one weight per row instead of
+/// a mean. Each list of `targets` and `masked` must be ascending.
 pub(crate) fn cross_entropy(
     logits: Logits,
     targets: Vec<Vec<u32>>,
@@ -171,7 +172,7 @@ fn lists(lists: &[Vec<u32>]) -> impl Iterator<Item = &[u32]> {
 
 impl CrossEntropy {
     /// Computes the gradients with respect to `z`, `w` and the bias, times the scalar `grad`. The
-    /// gradients of `w` and of the bias are computed only on request.
+    /// gradients of the item weights and of the bias are computed only if `w` and `bias` are true.
     fn backward(
         &self,
         grad: &Tensor,
@@ -260,7 +261,7 @@ impl CustomOp3 for CrossEntropy {
     }
 }
 
-/// Computes [`crate::decode::rank`] on a device; `excluded` is ascending.
+/// Computes [`crate::decode::rank`] on a device. Each list of `excluded` must be ascending.
 pub(crate) fn rank(
     logits: &Logits,
     slots: usize,
@@ -304,8 +305,8 @@ pub(crate) fn rank(
     Ok(rankings.map(|ranking| ranking.finish(k)).collect())
 }
 
-/// Returns the `k` largest values of each row, best first, ties by lower index, without −∞.
-/// Overwrites the rows.
+/// Returns the `k` largest values of each row, best first, ties by lower index. Leaves out values
+/// of −∞, so a list can be shorter than `k`. Overwrites the rows.
 fn largest(rows: &Tensor, k: usize) -> Result<Vec<Vec<Ranked>>> {
     let (n, width) = rows.dims2()?;
     if k > LONGEST_LIST {

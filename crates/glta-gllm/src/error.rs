@@ -4,7 +4,7 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A tensor does not have the shape that the head expects.
+    /// The shape of a tensor differs from the shape that the head expects.
     #[error("{what} should have shape {expected}, not {got:?}")]
     Shape {
         /// Name of the tensor.
@@ -35,7 +35,7 @@ pub enum Error {
     /// No row has a target, so the mean loss is undefined.
     #[error("the batch has no targets")]
     NoTargets,
-    /// A logit is NaN or infinite.
+    /// A logit is NaN or `+∞`.
     #[error("the logit of item {item} in slot {slot} is NaN or infinite")]
     NotANumber {
         /// Index of the slot.

@@ -12,8 +12,7 @@ use crate::{Decoder, Error, Ranked, Result, decode, device};
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum GllmWeights {
-    /// A trained matrix, as in the paper. It has `items × hidden` parameters and overfits small
-    /// data.
+    /// A trained matrix with `items × hidden` parameters, as in the paper. It overfits small data.
     Free,
     /// A trained linear map of the item nodes, `W_g = E_i Tᵀ`.
     Tied,
@@ -64,8 +63,8 @@ enum Weights {
     },
 }
 
-/// Standard deviation of initial weights. Hidden states with a root mean square near one then give
-/// logits near zero.
+/// Standard deviation of initial weights. With hidden states whose root mean square is near one,
+/// the initial logits are then near zero.
 const INIT_STD: f64 = 0.02;
 
 impl GllmHead {
@@ -218,7 +217,7 @@ impl GllmHead {
     /// hidden)` belong to one user. Items of `excluded` are not in the list.
     ///
     /// # Errors
-    /// Returns an error if the shapes do not match, or if a logit is NaN or infinite.
+    /// Returns an error if the shapes do not match, or if a logit is NaN or `+∞`.
     pub fn rank(
         &self,
         hidden: &Tensor,
@@ -267,17 +266,17 @@ impl GllmHead {
         })
     }
 
-    /// Returns the set cross-entropy: between a row's softmax over all items and the uniform
-    /// distribution on its target set, as the mean over the rows with targets.
+    /// Returns the set cross-entropy: the cross-entropy between a row's softmax over all items and
+    /// the uniform distribution over the row's targets, averaged over the rows with targets.
     ///
-    /// With one target per row and one row per slot this is the paper's equation 3. With all of a
-    /// user's targets in one row it is the multinomial likelihood that the paper's random slots
-    /// estimate. Items of `masked`, such as those shown in the prompt, are left out of the softmax.
-    /// `offset: (n, items)` contains fixed logits that are added; the head then learns a correction
-    /// of these logits.
+    /// With one target per row and one row per slot, this is the loss of the paper's equation 3.
+    /// With all of a user's targets in one row, it is the negative log-likelihood of the
+    /// multinomial distribution, which the paper's random slots estimate. Items of `masked`, such
+    /// as those shown in the prompt, are left out of the softmax. `offset: (n, items)` contains
+    /// fixed logits that are added; the head then learns a correction of these logits.
     ///
-    /// The loss is computed in blocks of items. Besides the offset it needs memory of `O(n ×
-    /// block)` instead of `O(n × items)`.
+    /// The loss is computed in blocks of items. Besides the offset, the computation needs memory of
+    /// `O(n × block)` instead of `O(n × items)`.
     ///
     /// # Errors
     /// Returns an error if shapes do not match, an item is unknown, a target is masked, or no row
@@ -296,7 +295,7 @@ impl GllmHead {
 
     /// Returns the contribution of the given rows to the mean over `active` rows with targets. The
     /// [`loss`](Self::loss) of a divided batch is the sum of its parts, and the gradients of a row
-    /// have the same bits as in the undivided batch.
+    /// are bit-identical to those in the undivided batch.
     ///
     /// # Errors
     /// Returns the errors of [`loss`](Self::loss).

@@ -5,7 +5,8 @@ use std::ops::Range;
 /// Value of a masked logit. It is finite, so that `∞ − ∞` cannot occur.
 pub(crate) const MASKED: f32 = -1e30;
 
-/// Returns the weight of each target in the loss of a row.
+/// Returns the weight of each target in the loss of a row with the targets `list`: one divided by
+/// their number.
 pub(crate) fn share(list: &[u32]) -> f32 {
     1.0 / list.len() as f32
 }

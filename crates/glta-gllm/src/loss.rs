@@ -5,7 +5,8 @@ use crate::device;
 use crate::lists::{MASKED, inside, share, sorted};
 use crate::{Error, Result};
 
-/// Checks the ids and returns the number of rows with targets, which must be at least one.
+/// Returns the number of rows with targets. Returns an error if the number of lists is wrong, an id
+/// is unknown, a target is masked, or no row has a target.
 fn check(items: usize, rows: usize, targets: &[Vec<u32>], masked: &[Vec<u32>]) -> Result<usize> {
     for (what, len) in [("rows of targets", targets.len()), ("rows of masked items", masked.len())]
     {
@@ -40,9 +41,10 @@ fn scatter(lists: &[Vec<u32>], value: impl Fn(&[u32]) -> f32, like: &Tensor) -> 
     Ok(Tensor::from_vec(dense, (rows, items), like.device())?)
 }
 
-/// Returns the set cross-entropy of logits `(n, items)`: against the uniform distribution on each
-/// row's target set, averaged over the rows with targets. Items of `masked` are left out of the
-/// softmax. The result is differentiable with respect to the logits.
+/// Returns the set cross-entropy of logits `(n, items)`: the cross-entropy between each row's
+/// softmax and the uniform distribution over the row's targets, averaged over the rows with
+/// targets. Items of `masked` are left out of the softmax. The result is differentiable with
+/// respect to the logits.
 ///
 /// [`GllmHead::loss`](crate::GllmHead::loss) computes the same value without all logits in memory.
 ///
@@ -75,8 +77,8 @@ pub fn set_cross_entropy(
 }
 
 /// Computes [`set_cross_entropy`] of `Z Wᵀ + b + offset` in blocks of items, forward and backward.
-/// The sum over the rows is divided by `active`. `block` is the number of items per block; `None`
-/// uses as many as fit the cache.
+/// The sum of the row losses is divided by `active`. `block` is the number of items per block;
+/// `None` uses the largest number that fits the cache.
 #[allow(clippy::too_many_arguments)]
 pub(crate) fn blocked_cross_entropy(
     z: &Tensor,
@@ -104,7 +106,7 @@ pub(crate) fn mean_over(active: usize, targets: &[Vec<u32>]) -> Vec<f32> {
 /// weights[r] · (ln Σ_i exp(z_r·w_i + b_i) − z_r·w_t − b_t)`.
 ///
 /// The result is differentiable with respect to `z: (n, d)`, `w: (m, d)` and `bias: (m)`. It is
-/// computed in blocks of rows of `w`. With rows of norm one this is InfoNCE.
+/// computed in blocks of rows of `w`. With rows of norm one, this is InfoNCE.
 ///
 /// # Errors
 /// Returns an error if shapes do not match, a target is outside `w`, or there is no row.
@@ -131,7 +133,8 @@ pub fn weighted_cross_entropy(
     blocked(logits, &targets, &masked, weights.to_vec())
 }
 
-/// Computes the weighted sum of the row losses. The arguments must have been checked.
+/// Computes the weighted sum of the row losses. Call this only with arguments that [`check`]
+/// accepts.
 fn blocked(
     logits: device::Logits,
     targets: &[Vec<u32>],
@@ -166,7 +169,8 @@ struct BlockedCrossEntropy {
     targets: Vec<Vec<u32>>,
     /// Masked items of each row, ascending.
     masked: Vec<Vec<u32>>,
-    /// Item biases `(items)`. If the argument of the operation is f64, so is its gradient.
+    /// Item biases `(items)` in f32. The gradient has the dtype of the operation's argument, which
+    /// can be f64.
     bias: Tensor,
     /// Fixed logits that are added, `(rows, items)`.
     offset: Option<Tensor>,
@@ -205,8 +209,8 @@ impl BlockedCrossEntropy {
         (log_sum_exp, total as f32)
     }
 
-    /// Computes the gradients times `grad`. The gradients of `w` and of the bias are computed only
-    /// on request.
+    /// Computes the gradients times `grad`. The gradients of the item weights and of the bias are
+    /// computed only if `w` and `bias` are true.
     fn backward(&self, logits: &Logits<'_>, grad: f32, w: bool, bias: bool) -> Gradients {
         let (rows, items, inner) = (logits.rows, logits.items, logits.inner);
         // Frozen weights (tied head, no bias) need no gradient.

@@ -13,7 +13,7 @@ use crate::{Error, NodeEmbeddings, Result};
 ///
 /// Edges store no values: embeddings are divided by the square root of the degree, so every edge
 /// has weight one. Column ids take 16 bits. Nodes are renumbered by descending degree; public
-/// methods use the caller's ids. A node without edges has zeros in the product.
+/// methods use the caller's ids. The row of a node without edges is zero in the product.
 ///
 /// ```
 /// use glta_data::Interactions;
@@ -43,8 +43,8 @@ pub(crate) struct Side {
     pub(crate) order: Vec<u32>,
     /// Internal row of each original id.
     pub(crate) rank: Vec<u32>,
-    /// Square root of each node's degree; 1 for a node without edges, so that its own embedding
-    /// survives the change of scale.
+    /// Square root of each node's degree; 1 for a node without edges, so that scaling does not
+    /// change its embedding.
     pub(crate) sqrt_degree: Vec<f32>,
     /// Reciprocal square root of each node's degree; 1 for a node without edges.
     pub(crate) inv_sqrt_degree: Vec<f32>,
@@ -100,13 +100,14 @@ impl Adjacency {
         self.users.tiles.edges()
     }
 
-    /// Returns the size of the edges in bytes, for both directions.
+    /// Returns the memory of the edges in bytes, for both directions.
     pub fn bytes(&self) -> usize {
         self.users.tiles.bytes() + self.items.tiles.bytes()
     }
 
     /// Computes `Â · [users; items]` for `users: (users, dim)` and `items: (items, dim)`. `Â` is
-    /// symmetric, so this is also the gradient of the product.
+    /// symmetric, so the method also maps the gradient with respect to the product to the gradient
+    /// with respect to the embeddings.
     ///
     /// # Errors
     /// Returns [`Error::Shape`] if the shapes do not match the graph or each other.
@@ -177,7 +178,7 @@ impl Adjacency {
     }
 }
 
-/// Order of the nodes by descending degree, ties by id.
+/// The nodes in order of descending degree, ties by id.
 struct Ordering {
     order: Vec<u32>,
     rank: Vec<u32>,

@@ -8,7 +8,7 @@ use ndarray::{Array2, s};
 use crate::lines::WIDTH;
 use crate::{NodeEmbeddings, Result};
 
-/// The columns that each rank has: a whole number of panels.
+/// The columns that this rank processes: a whole number of panels.
 pub(crate) struct Columns<'a> {
     comm: &'a dyn Communicator,
     dim: usize,

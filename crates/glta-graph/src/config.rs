@@ -88,7 +88,7 @@ pub enum Schedule {
         /// Final rate as a fraction of the configured rate.
         final_ratio: f32,
     },
-    /// Multiplies the rate by `factor` at intervals of `every` epochs.
+    /// Multiplies the rate by `factor` after every `every` epochs.
     Step {
         /// Number of epochs between changes.
         every: usize,
@@ -99,7 +99,7 @@ pub enum Schedule {
 
 impl Schedule {
     /// Returns the fraction of the configured learning rate after `step` of `total` steps. An epoch
-    /// has `per_epoch` steps.
+    /// consists of `per_epoch` steps.
     pub(crate) fn ratio(self, step: usize, total: usize, per_epoch: usize) -> f32 {
         match self {
             Self::Constant => 1.0,

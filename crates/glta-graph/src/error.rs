@@ -17,7 +17,7 @@ pub enum Error {
     /// An array or a data set has the wrong size.
     #[error("{what}: {got} where {expected} are needed")]
     Shape {
-        /// Name of what was counted.
+        /// The quantity that was counted, such as `embedding columns`.
         what: &'static str,
         /// The required number.
         expected: usize,
@@ -34,7 +34,7 @@ pub enum Error {
         /// The maximum number.
         limit: usize,
     },
-    /// Every user has no item or all items, so there are no triples to train on.
+    /// Each user has either no items or all items, so there are no triples to train on.
     #[error("there is nothing to train on: every user has no item or all items")]
     NothingToTrain,
     /// The loss is infinite or NaN.

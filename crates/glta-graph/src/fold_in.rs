@@ -10,7 +10,7 @@ use ndarray::ArrayView2;
 /// user's row of [`Adjacency::multiply`](crate::Adjacency::multiply).
 ///
 /// An item without training interactions counts as an item of degree one. Ids out of range are
-/// ignored. Without items the result is zero.
+/// ignored. The result is zero for an empty `context`.
 ///
 /// # Approximation
 /// The result approximates the embedding that the user would get if the user were added to the

@@ -1,6 +1,6 @@
 /// Returns the loss of Bayesian personalised ranking, `softplus(negative - positive)` of a triple's
 /// two scores, and its derivative with respect to `negative`. The derivative with respect to
-/// `positive` is the negative of it.
+/// `positive` differs from it only in sign.
 pub(crate) fn bpr(positive: f32, negative: f32) -> (f64, f32) {
     let x = f64::from(negative) - f64::from(positive);
     // The exponent is at most zero, so `exp` does not overflow.

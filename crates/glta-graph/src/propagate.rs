@@ -54,8 +54,8 @@ impl NeededSide {
 
 /// Computes one layer, `next = D⁻¹ A nodes + add`.
 ///
-/// With `only`, just these rows of `next` are computed. With `nonzero`, `nodes` must be zero
-/// outside these rows. Both save work and change at most the order of summation.
+/// If `only` is given, only these rows of `next` are computed. If `nonzero` is given, all other
+/// rows of `nodes` must be zero. Both save work and change at most the order of summation.
 fn layer(
     graph: &Adjacency,
     nodes: &Nodes,
@@ -192,9 +192,10 @@ impl Passes {
         rescale(&mut out.items, &needed.items.rows, |row| graph.items.sqrt_degree[row] * weight);
     }
 
-    /// Computes in `out` the gradient with respect to the layer-0 embeddings divided by the square
+    /// Writes to `out` the gradient with respect to the layer-0 embeddings, divided by the square
     /// root of the degree. `gradient` is the gradient with respect to the final embeddings, zero
-    /// outside the needed rows. It is divided by the square root of the degree in place.
+    /// outside the needed rows. The method divides `gradient` by the square root of the degree in
+    /// place.
     ///
     /// `Â` is symmetric, so the gradient is the mean over `k` of `Âᵏ G`, computed by Horner's rule.
     pub(crate) fn backward(

@@ -14,8 +14,8 @@ pub(crate) struct Limits {
     pub(crate) block: usize,
     /// Maximum number of columns in a block.
     pub(crate) max_block: usize,
-    /// Mean number of neighbours of a row within a block, up to which the block grows. Shorter runs
-    /// cost more in bookkeeping than the nearer cache saves.
+    /// Mean number of neighbours of a row within a block. Below this number, the block is enlarged,
+    /// because the overhead of short runs exceeds the gain from a nearer cache.
     pub(crate) min_run: usize,
     /// Number of neighbours per chunk.
     pub(crate) chunk: usize,
@@ -84,7 +84,8 @@ impl Selection {
     }
 }
 
-/// Divides columns into blocks by their degrees.
+/// Divides columns into blocks of about `min_run` neighbours per row, by the degrees of the
+/// columns.
 fn column_blocks(degrees: &[u32], rows: usize, limits: Limits) -> Vec<usize> {
     let mut blocks = vec![0];
     let mut start = 0;
@@ -139,7 +140,7 @@ impl Tiles {
         self.edges
     }
 
-    /// Returns the size in bytes.
+    /// Returns the size of the matrix in memory, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         let chunk = |c: &Chunk| 2 * c.indices.len() + 8 * c.segments.len() + 4 * c.tiles.len();
         self.chunks.iter().map(chunk).sum()
@@ -156,8 +157,8 @@ impl Tiles {
             .for_each(|(selected, chunk)| selected.fill(chunk, &mask[chunk.rows.clone()]));
     }
 
-    /// Appends the tasks of `dst = scale · (self · src) + add`, which can run in any order. With a
-    /// selection, only its rows of `dst` are valid.
+    /// Appends the tasks of `dst = scale · (self · src) + add`, which can run in any order. If a
+    /// selection is given, only its rows of `dst` are valid.
     pub(crate) fn gather<'a>(
         &'a self,
         isa: Isa,

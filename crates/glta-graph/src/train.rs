@@ -21,7 +21,7 @@ use crate::{EpochReport, Error, NodeEmbeddings, Result, Trained};
 const STREAM_ROWS: usize = 1024;
 
 /// A trainer of LightGCN (He et al. 2020). The score of a user and an item is the inner product of
-/// their embeddings, averaged over the layers of the propagated graph.
+/// their embeddings. An embedding is the mean of a node's vectors in all layers of the propagation.
 ///
 /// The result depends only on the configuration and the data, not on the number of threads.
 ///
@@ -57,9 +57,9 @@ impl LightGcn {
 
     /// Trains from random embeddings.
     ///
-    /// With validation data, training stops when the selection metric no longer improves, and the
-    /// best epoch is returned. Without validation data, or without `keep_best`, the last epoch is
-    /// returned.
+    /// With validation data, training stops after [`LightGcnConfig::patience`] evaluations without
+    /// an improvement of the selection metric, and the best epoch is returned. Without validation
+    /// data, or without `keep_best`, the last epoch is returned.
     ///
     /// # Errors
     /// Returns an error if the sizes of the data differ, if there is nothing to train on, if the
@@ -82,15 +82,16 @@ impl LightGcn {
         self.train_on(&Alone, None, train, valid, progress)
     }
 
-    /// Trains together with other ranks ([`Alone`] for a single one). Training starts from the
+    /// Trains on all ranks of `comm` ([`Alone`] for a single process). Training starts from the
     /// layer-0 embeddings `start`, such as [`Trained::layer0`] of an earlier run, or from random
     /// ones. All ranks must pass the same data and settings, and all get the same result. The
     /// moments of Adam start at zero.
     ///
     /// Propagation is nearly all of the work, and it treats each column of the embeddings
-    /// separately. Each rank therefore has some of the columns, a multiple of sixteen; the ranks
-    /// sum the scores of each batch's triples. More than `dim / 16` ranks have no further effect.
-    /// If the ranks divided the triples instead, each of them would propagate the whole graph.
+    /// separately. Each rank therefore processes a part of the columns, a multiple of sixteen; the
+    /// ranks sum the scores of each batch's triples. More than `dim / 16` ranks do not make
+    /// training faster. If the ranks divided the triples instead, each of them would propagate the
+    /// whole graph.
     ///
     /// # Errors
     /// Returns the errors of [`train_with`](Self::train_with), an error for embeddings that do not

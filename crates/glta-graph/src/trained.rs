@@ -35,7 +35,7 @@ pub struct Trained {
     pub layer0: NodeEmbeddings,
     /// Reports of all epochs in order.
     pub history: Vec<EpochReport>,
-    /// Number of the returned epoch, from 1; 0 if no epoch ran.
+    /// Number of the returned epoch, from 1; 0 if no epoch has run.
     pub best_epoch: usize,
 }
 

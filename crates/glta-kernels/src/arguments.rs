@@ -98,7 +98,8 @@ pub(crate) fn check_positions(table: usize, needed: usize) -> Result<()> {
     Err(Error::Input(format!("the rotary table has {table} positions, {needed} are needed")))
 }
 
-/// Returns an error if a rotary table has another head size.
+/// Returns an error unless a rotary table with `half` pairs per position fits heads of `dim`
+/// columns.
 pub(crate) fn check_rotated(half: usize, dim: usize) -> Result<()> {
     if 2 * half == dim {
         return Ok(());

@@ -18,7 +18,8 @@ use crate::weights::{Matrix, Weight};
 ///
 /// Every method returns an error if the shapes of its arguments do not match.
 ///
-/// Operations are not recorded for candle's `backward()`; the model calls the derivatives itself.
+/// Candle does not record these operations for `backward()`; the model calls the derivatives
+/// itself.
 pub trait Backend: Clone + Debug + Send + Sync + 'static {
     /// Linear layers with a common input and concatenated outputs.
     type Linear: Linear;
@@ -28,7 +29,7 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
     type Embedding: Debug + Send + Sync;
     /// Tables of the cosines and sines of the rotary embedding.
     type Rotary: Debug + Send + Sync;
-    /// Tables for the packed tokens of one pass.
+    /// Per-token tables, such as positions, for the packed tokens of one pass.
     type Tokens: Send + Sync;
     /// Keys and values of one sequence, for all layers.
     type Keys: Keys;
@@ -60,8 +61,8 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
     /// Returns [`Error::Unsupported`](crate::Error::Unsupported) if it does not support them.
     fn check(&self, heads: Heads) -> Result<()>;
 
-    /// Runs `work` on the backend's threads. `tokens` is the number of tokens of a pass through
-    /// cached layers; `None` for other work.
+    /// Runs `work` on the backend's threads. `tokens` is the number of tokens of a pass that
+    /// extends key-value caches, and `None` for all other work.
     fn run<R: Send>(&self, tokens: Option<usize>, work: impl FnOnce() -> R + Send) -> R;
 
     /// Creates one linear layer from parts with the same number of inputs. Their outputs are
@@ -107,7 +108,7 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
     /// Returns an error if the device is out of memory.
     fn rotary(&self, cos: Vec<f32>, sin: Vec<f32>, half: usize) -> Result<Self::Rotary>;
 
-    /// Creates the tables for a pass over `sequences`. `rotary` must have all their positions.
+    /// Creates the tables for a pass over `sequences`. `rotary` must contain all their positions.
     ///
     /// # Errors
     /// Returns an error if the device is out of memory.
@@ -151,14 +152,15 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
         self.swiglu(&self.normed(norm, gate_up, x)?)
     }
 
-    /// Returns the gradient of `gate_up`, given the gradient `dh: (tokens, width)` of the result.
+    /// Returns the gradient with respect to `gate_up`, given the gradient `dh: (tokens, width)`
+    /// with respect to the result.
     ///
     /// # Errors
     /// Returns an error if a tensor operation fails.
     fn swiglu_backward(&self, gate_up: &Tensor, dh: &Tensor) -> Result<Tensor>;
 
-    /// Rotates the queries and keys of `qkv: (tokens, stride)` in place by their positions.
-    /// `inverse` rotates backwards, which is the derivative.
+    /// Rotates the queries and keys of `qkv: (tokens, stride)` in place by their positions. If
+    /// `inverse` is set, rotates backwards, which is the derivative of the rotation.
     ///
     /// # Errors
     /// Returns an error if a tensor operation fails.
@@ -184,8 +186,8 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
         shared: Option<&Self::Keys>,
     ) -> Result<(Tensor, Self::Attended)>;
 
-    /// Returns the gradient of `qkv`, given the gradient `d_out` of the result of
-    /// [`Self::attention`]. No gradient is computed for `shared`.
+    /// Returns the gradient with respect to `qkv`, given the gradient `d_out` with respect to the
+    /// result of [`Self::attention`]. No gradient is computed for `shared`.
     ///
     /// # Errors
     /// Returns an error if a tensor operation fails.
@@ -201,8 +203,8 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
         shared: Option<&Self::Keys>,
     ) -> Result<Tensor>;
 
-    /// Creates an empty cache. It must be `differentiable` if [`Self::attention_backward`] will use
-    /// it as `shared`.
+    /// Creates an empty cache. Set `differentiable` if [`Self::attention_backward`] will use the
+    /// cache as `shared`.
     fn keys(&self, layers: usize, heads: Heads, differentiable: bool) -> Self::Keys;
 
     /// Returns whether `keys` belong to this kind of backend and to `layers` layers of the shape
@@ -220,9 +222,9 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
         keys: Vec<&'a mut Self::Keys>,
     ) -> Result<Self::Caches<'a>>;
 
-    /// Computes [`Self::attention`] of sequences that continue their caches. `qkv` must not be
-    /// rotated. The method rotates it ([`Self::rotate`]) and appends the tokens' keys and values to
-    /// the caches. The values of `qkv` after the call are unspecified.
+    /// Computes [`Self::attention`] of sequences that continue their caches. Call this only with
+    /// unrotated `qkv`: the method rotates it ([`Self::rotate`]) and appends the tokens' keys and
+    /// values to the caches. The values of `qkv` after the call are unspecified.
     ///
     /// # Errors
     /// Returns an error if a tensor operation fails.
@@ -276,7 +278,8 @@ pub trait Norm: Debug + Send + Sync {
     /// Returns an error if a tensor operation fails.
     fn forward(&self, x: &Tensor) -> Result<Tensor>;
 
-    /// Returns `residual + dL/dx` in f32, given the gradient `dy` of the result.
+    /// Returns `dL/dx` in f32, plus `residual` if it is given, for the gradient `dy` with respect
+    /// to the result.
     ///
     /// # Errors
     /// Returns an error if a tensor operation fails.

@@ -2,7 +2,7 @@
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// An argument is invalid. The text says which one and why.
+    /// An argument is invalid. Contains the argument and the reason.
     #[error("{0}")]
     Input(String),
     /// The kernels do not support an option.

@@ -21,10 +21,10 @@
 //! ```
 //!
 //! * **CPU**: AVX-512, AVX2 or plain Rust, depending on the processor ([`SimdLevel`]), on rayon's
-//!   current pool. The bits of a row's result do not depend on the other rows.
-//! * **GPU**: [`Cuda`] with the feature `cuda`. Without the feature, creating one is an error, and
-//!   code above needs no `cfg`. The page `docs/cuda.md` describes the design.
-//! * **Emulator**: with the feature `emulator` the CUDA kernels run on the host, for tests.
+//!   current pool. A row's result is bit-identical for any other rows in the batch.
+//! * **GPU**: [`Cuda`] with the feature `cuda`. Without the feature, creating a `Cuda` backend
+//!   returns an error, so callers need no `cfg`. The page `docs/cuda.md` describes the design.
+//! * **Emulator**: with the feature `emulator`, the CUDA kernels run on the host, for tests.
 
 // The documentation names the feature that an item needs.
 #![cfg_attr(docsrs, feature(doc_cfg))]

@@ -44,8 +44,8 @@ impl Sequences {
         self.positions.len()
     }
 
-    /// Returns the first token of each sequence, followed by the number of tokens, `(sequences +
-    /// 1,)`.
+    /// Returns the index of the first token of each sequence, followed by the total number of
+    /// tokens, `(sequences + 1,)`.
     pub fn starts(&self) -> &[usize] {
         &self.starts
     }

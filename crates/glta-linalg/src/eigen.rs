@@ -4,7 +4,8 @@ use rayon::prelude::*;
 use crate::tridiagonal::{Reflections, tridiagonalise};
 use crate::{Error, Result};
 
-/// Maximum number of sweeps per eigenvalue before an error; one to three are usual.
+/// Maximum number of QL sweeps per eigenvalue; after them, an error is returned. One to three are
+/// usual.
 const MAX_SWEEPS: usize = 60;
 /// Number of rotations that are collected before they are applied to the vectors.
 const BATCH: usize = 1 << 16;

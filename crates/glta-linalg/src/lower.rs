@@ -8,13 +8,14 @@ use crate::{Error, Result};
 
 /// Maximum number of rows of a triangle that is computed by plain loops.
 const SMALL: usize = 64;
-/// Maximum number of rows of a symmetric product that is computed as a square.
+/// Maximum number of rows of a symmetric product that is computed as a whole square, with both
+/// triangles.
 const SQUARE: usize = 96;
 /// Number of columns that one task multiplies by a small triangle.
 const STRIP: usize = 256;
 
 /// Computes the Cholesky factor `L` of a positive definite matrix `A = L Lᵀ`, `(n, n)`, in place of
-/// the lower triangle of `A`, with `n³ / 3` multiplications.
+/// the lower triangle of `A`, with `n³ / 3` floating-point operations.
 ///
 /// ```
 /// use glta_linalg::cholesky;
@@ -33,7 +34,7 @@ pub fn cholesky(matrix: &mut Array2<f64>) -> Result<()> {
     factor(matrix.view_mut(), 0, &mut Work::silent())
 }
 
-/// Inverts a lower triangular matrix `(n, n)` in place, with `n³ / 3` multiplications.
+/// Inverts a lower triangular matrix `(n, n)` in place, with `n³ / 3` floating-point operations.
 ///
 /// # Errors
 /// Returns an error if the matrix is not square or has a diagonal element that is zero or not
@@ -52,7 +53,7 @@ fn invert_lower_with(matrix: &mut Array2<f64>, work: &mut Work<'_>) -> Result<()
 }
 
 /// Computes the lower triangle of `Lᵀ L` of a lower triangular matrix `L`, `(n, n)`, in place, with
-/// `n³ / 3` multiplications.
+/// `n³ / 3` floating-point operations.
 ///
 /// # Errors
 /// Returns an error if the matrix is not square.
@@ -77,7 +78,8 @@ pub fn gram_of_lower(matrix: &mut Array2<f64>) -> Result<()> {
 /// ```
 ///
 /// # Errors
-/// Returns an error if the matrix is not square or not positive definite, and [`Error::Cancelled`].
+/// Returns an error if the matrix is not square or not positive definite, and [`Error::Cancelled`]
+/// if `progress` cancels the operation.
 pub fn invert_with(matrix: &mut Array2<f64>, progress: &mut dyn Progress<Step>) -> Result<()> {
     check_square("the inverse of a positive definite matrix", matrix)?;
     let work = &mut Work::new(progress, (matrix.nrows() as f64).powi(3) / 2.0);
@@ -90,7 +92,7 @@ pub fn invert_with(matrix: &mut Array2<f64>, progress: &mut dyn Progress<Step>) 
 /// (n, dim)`.
 ///
 /// # Errors
-/// Returns an error if the matrix is not square or `vectors` has another number of rows.
+/// Returns an error if the matrix is not square or `vectors` has a different number of rows.
 pub fn add_gram(matrix: &mut Array2<f64>, factor: f64, vectors: ArrayView2<'_, f64>) -> Result<()> {
     add_gram_with(matrix, factor, vectors, &mut Silent)
 }
@@ -98,7 +100,8 @@ pub fn add_gram(matrix: &mut Array2<f64>, factor: f64, vectors: ArrayView2<'_, f
 /// Computes [`add_gram`] with progress reports.
 ///
 /// # Errors
-/// Returns the errors of [`add_gram`], and [`Error::Cancelled`].
+/// Returns the errors of [`add_gram`], and [`Error::Cancelled`] if `progress` cancels the
+/// operation.
 pub fn add_gram_with(
     matrix: &mut Array2<f64>,
     factor: f64,
@@ -134,7 +137,7 @@ struct Quarters<'a> {
     last: ArrayViewMut2<'a, f64>,
 }
 
-/// Returns half of `n`, rounded to a multiple of [`SMALL`].
+/// Returns half of `n`, rounded up to a multiple of [`SMALL`].
 fn half(n: usize) -> usize {
     (n / 2).next_multiple_of(SMALL)
 }
@@ -155,7 +158,8 @@ fn view_quarters(matrix: ArrayView2<'_, f64>) -> [ArrayView2<'_, f64>; 3] {
     [above, below, last]
 }
 
-/// Replaces `A` by `L`. `row` is the position of the first row in the whole matrix.
+/// Replaces a diagonal block `A` by its Cholesky factor `L`. `row` is the position of the block's
+/// first row in the whole matrix.
 fn factor(matrix: ArrayViewMut2<'_, f64>, row: usize, work: &mut Work<'_>) -> Result<()> {
     let n = matrix.nrows();
     if n <= SMALL {
@@ -293,7 +297,7 @@ fn invert(lower: ArrayViewMut2<'_, f64>, work: &mut Work<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Runs two parts of `cost` multiplications in parallel. Parts that are long enough to report
+/// Runs two parts of `cost` multiplications each in parallel. Parts that are long enough to report
 /// progress run one after the other.
 fn both(
     cost: f64,

@@ -15,7 +15,7 @@ pub struct Step {
 
 /// A counter of the multiplications of an operation, which reports progress.
 pub(crate) struct Work<'a> {
-    /// `None` for an operation that is too short to be cancelled.
+    /// The progress callback; `None` for an operation that is too short to be cancelled.
     progress: Option<&'a mut dyn Progress<Step>>,
     done: f64,
     reported: f64,

@@ -11,7 +11,7 @@ use crate::sparse::SparseRows;
 use crate::weigh::Measured;
 use crate::{Form, LinearConfig, LinearModel, LinearReport, LinearStage, Result};
 
-/// A search over settings, which fits models of one problem.
+/// A search over settings, which fits models of one [`Problem`].
 pub(crate) struct Chooser<'a, 'p> {
     pub(crate) problem: &'a mut Problem,
     /// Contributions of text neighbours, by source.
@@ -38,7 +38,7 @@ impl Chooser<'_, '_> {
 
     /// Returns the model with the best settings on `valid` among all forms. For each form the
     /// method tries all λ with the middle α, then all α with the best λ, then all λ again if α has
-    /// changed. A setting is judged by its value with the best β and γ.
+    /// changed. A setting is judged by its N@10 with the best β and γ.
     pub(crate) fn choose(
         &mut self,
         forms: &[Form],

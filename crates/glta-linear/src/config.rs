@@ -9,13 +9,13 @@ const DENSE_DATA: f64 = 100.0;
 /// Settings of [`LinearModel`](crate::LinearModel).
 ///
 /// A fit chooses from each list the value with the highest N@10 on validation data. Without
-/// validation data it uses the first form and the middle values of `l2` and `text`, and leaves out
+/// validation data, it uses the first form and the middle values of `l2` and `text`, and leaves out
 /// neighbours and popularity.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LinearConfig {
-    /// Solvers to try. The dense solver is left out above `max_items` items, and the report says
-    /// so. Default both.
+    /// Solvers to try. The dense solver is left out for more than `max_items` items, and
+    /// [`LinearReport::left_out`](crate::LinearReport::left_out) contains the reason. Default both.
     pub solvers: Vec<Solver>,
     /// Maximum numbers of sources per item to try in the local form. Default 64.
     pub sources: Vec<usize>,
@@ -42,11 +42,11 @@ pub struct LinearConfig {
     /// settings are tried (`12 · items²` for the fit, `4 · items²` for the best model so far), and
     /// `4 · items²` bytes afterwards. Default 20,000 (6.4 GB).
     pub max_items: usize,
-    /// Number of co-occurring items per item that the local form keeps, the strongest ones. Default
-    /// 256.
+    /// Maximum number of co-occurring items per item that the local form keeps: those with the
+    /// largest `count / √(degree + 1)`. Default 256.
     pub rows: usize,
-    /// Number of text neighbours per item, both in the scores and as candidates for sources.
-    /// Default 128.
+    /// Maximum number of text neighbours per item, both in the scores and as candidates for
+    /// sources. Default 128.
     pub text_neighbours: usize,
 }
 
@@ -106,7 +106,8 @@ impl LinearConfig {
     /// left out (otherwise `None`).
     ///
     /// # Errors
-    /// Returns [`Error::TooManyItems`] if the dense form was the only one.
+    /// Returns [`Error::TooManyItems`] if `solvers` contains only the dense one and there are more
+    /// than `max_items` items.
     pub fn forms(&self, train: &Interactions) -> Result<(Vec<Form>, Option<String>)> {
         let items = train.n_items();
         let (mut forms, mut left_out) = (Vec::new(), None);

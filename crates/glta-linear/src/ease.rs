@@ -27,10 +27,11 @@ pub struct EaseConfig {
     pub form: Form,
     /// Maximum number of items for the dense form. Default 20,000 (6.4 GB).
     pub max_items: usize,
-    /// Number of co-occurring items per item that the local form keeps, the strongest ones. Default
-    /// 256.
+    /// Maximum number of co-occurring items per item that the local form keeps: those with the
+    /// largest `count / √(degree + 1)`. Default 256.
     pub rows: usize,
-    /// Number of text neighbours per item that the local form considers. Default 128.
+    /// Maximum number of text neighbours per item that are candidates for sources in the local
+    /// form. Default 128.
     pub text_neighbours: usize,
 }
 
@@ -68,8 +69,8 @@ impl EaseConfig {
 /// model with a zero diagonal, in closed form.
 ///
 /// With `P = (XᵀX + λI)⁻¹`, the weights are `B_ij = -P_ij / P_jj` with a zero diagonal, and a user
-/// with items `x` has the scores `x B`. In the local form, each column of `B` is the solution over
-/// the item's strongest sources only.
+/// with items `x` has the scores `x B`. In the local form, each column of `B` is computed from a
+/// small linear system over the item's sources only.
 ///
 /// ```
 /// use glta_linear::{Ease, EaseConfig};
@@ -86,18 +87,19 @@ impl EaseConfig {
 #[derive(Debug)]
 pub struct Ease {
     pub(crate) weights: Weights,
-    /// The diagonal `P_jj`, from which the weights without one user are computed.
+    /// The diagonal entries `P_jj`, `(items,)`, which [`Ease::score_without`] reads.
     pub(crate) diagonal: Vec<f64>,
     history: Interactions,
     /// Histories of users that changed after the fit.
     pub(crate) changed: FxHashMap<u32, Vec<u32>>,
-    /// Whether the model is part of a growing model, which then has the systems of the columns.
+    /// Whether the model is part of a [`Growing`](crate::Growing) model, which then owns the Gram
+    /// matrix and the sources of the local form.
     pub(crate) grows: bool,
     pub(crate) form: Form,
-    /// Facts about the solution of the local systems; default for a model from a file.
+    /// Facts about the solution of the local systems; the default value for a model from a file.
     pub(crate) solved: Solved,
     pub(crate) leave: Leave,
-    /// The systems of the columns in the local form, computed on first use.
+    /// Entries of the linear systems of the local form, computed on first use.
     gram: OnceLock<Gram>,
     /// The sources of item `j` in row `j` in the local form, computed on first use.
     columns: OnceLock<SparseRows>,
@@ -168,10 +170,10 @@ impl Ease {
     /// of a fit without this user. Other items in `context` are ignored. Use these scores to train
     /// a model on the user's other items.
     ///
-    /// In the dense form the result is exact: one rank-one change of `P` (Sherman and Morrison) in
+    /// In the dense form, the result is exact: one rank-one change of `P` (Sherman and Morrison) in
     /// `O(user's items × items)`. In the local form, the columns of the user's items are solved
     /// again without the user, from the same sources, and the other columns get the rank-one
-    /// change. With a low-rank part all columns get the rank-one change.
+    /// change. With a low-rank part, all columns get the rank-one change.
     ///
     /// # Errors
     /// Returns [`Error::User`] for an unknown user, and [`Error::TextVectors`] for a model that was
@@ -228,8 +230,8 @@ impl Ease {
         self.grows = false;
     }
 
-    /// Replaces the scores of some columns by those of columns that are solved without the user.
-    /// `known` are the user's items from which scores are computed.
+    /// Replaces the scores of the user's items, with columns that are solved again without the
+    /// user. `known` are the user's items from which scores are computed.
     fn solve_again(&self, user: u32, known: &[u32], scores: &mut [f32]) -> Result<()> {
         if self.grows {
             return Err(Error::Grow(

@@ -56,7 +56,7 @@ pub enum Error {
         /// The error of the operating system.
         source: std::io::Error,
     },
-    /// The file does not contain a linear model of the catalogue.
+    /// The file is damaged, or does not contain a linear model of this catalogue.
     #[error("{}: {problem}", path.display())]
     File {
         /// Path of the file.

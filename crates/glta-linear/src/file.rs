@@ -68,8 +68,8 @@ impl LinearModel {
     /// local model needs.
     ///
     /// # Errors
-    /// Returns an error if the file cannot be read, is damaged or has another number of items, or
-    /// if the vectors have another number of items.
+    /// Returns an error if the file cannot be read or is damaged, or if the model in the file or
+    /// the vectors have a different number of items than `train`.
     pub fn load(
         path: impl AsRef<Path>,
         train: &Interactions,

@@ -18,17 +18,17 @@ use crate::{
 pub(crate) const POWER: i32 = 3;
 
 impl LinearModel {
-    /// Fits a model. Validation data choose the form, `l2` and the weight of the text vectors in
-    /// the Gram matrix, each with the best weights of neighbours and popularity. Without validation
-    /// data the model has the first form and the middle values of the two lists, without neighbours
-    /// and popularity.
+    /// Fits a model. With validation data, it chooses the form, `l2` and the weight of the text
+    /// vectors in the Gram matrix, each with the best weights of neighbours and popularity. Without
+    /// validation data, it uses the first form and the middle values of `l2` and `text`, without
+    /// neighbours and popularity.
     ///
     /// `text` contains whitened text vectors. `seed` determines the new items, the sample of
     /// validation users if there are more than 20,000, and the users for the temperature.
     ///
     /// # Errors
-    /// Returns an error for invalid settings, too many items for the only form, vectors for another
-    /// number of items, or a matrix that cannot be inverted.
+    /// Returns an error for invalid settings, too many items for the only form, vectors for a
+    /// different number of items, or a matrix that cannot be inverted.
     pub fn fit(
         train: &Interactions,
         valid: Option<&Interactions>,
@@ -118,8 +118,8 @@ impl LinearModel {
     }
 
     /// Fits a model with settings that were chosen earlier on similar data, for example on all
-    /// interactions after a part of them chose the settings. `config` contains the sizes that are
-    /// not chosen. The report keeps the validation value of `chosen`.
+    /// interactions with settings that were chosen on a part of them. `config` contains the sizes
+    /// that are not chosen. The report keeps the validation value of `chosen`.
     ///
     /// # Errors
     /// Returns the errors of [`fit`](Self::fit).

@@ -77,7 +77,7 @@ impl Ease {
     /// interactions get weights from their texts.
     ///
     /// # Errors
-    /// Returns the errors of [`fit`](Self::fit), and an error for vectors of another number of
+    /// Returns the errors of [`fit`](Self::fit), and an error for vectors of a different number of
     /// items or for a weight that is negative or not finite.
     pub fn fit_collective(
         train: &Interactions,

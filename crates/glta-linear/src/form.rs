@@ -21,19 +21,20 @@ pub enum Form {
     /// Inverts the whole Gram matrix. This takes `12 · items²` bytes during the fit, `4 · items²`
     /// bytes afterwards, and `items³` operations.
     Dense,
-    /// Solves one system per item over the item's strongest sources, exactly. This takes `8 ·
-    /// sources · items` bytes and about 0.1 ms per item.
+    /// Solves one linear system per item exactly, over the item's strongest sources. This takes `8
+    /// · sources · items` bytes and about 0.1 ms per item.
     Local {
         /// Maximum number of sources per item.
         sources: usize,
-        /// Number of eigenvectors of the Gram matrix in a low-rank part, which dense data need. 0
-        /// for no low-rank part.
+        /// Number of eigenvectors of the Gram matrix in a low-rank part, which improves the model
+        /// on dense data; 0 leaves out the low-rank part.
         rank: usize,
     },
 }
 
 impl Form {
-    /// Returns an error message for sizes that no model can have.
+    /// Returns an error message if the number of sources exceeds 1,000,000 or the rank exceeds
+    /// 4,096.
     pub(crate) fn check(self) -> std::result::Result<(), String> {
         match self {
             Self::Local { sources, rank } if sources > 1_000_000 || rank > 4096 => Err(format!(

@@ -24,17 +24,18 @@ use crate::sparse::SparseRows;
 use crate::weights::Weights;
 use crate::{Error, Form, LinearModel, Result, TextNeighbours, TextVectors};
 
-/// Number of text neighbours of a new item that get the item as a source.
+/// Maximum number of text neighbours of a new item to which the item is added as a source.
 const HEARD_BY: usize = 16;
-/// Number of sources that an item can get in addition to those of the fit.
+/// Maximum number of sources that are added to an item after the fit.
 const MORE_SOURCES: usize = 16;
 
 /// A [`LinearModel`] that changes without a new fit.
 ///
-/// In the local form a new item needs one search for its text neighbours and a few small systems.
-/// New interactions change a user's own scores at once. They change the scores of all users after
-/// [`fold`](Self::fold), which solves the columns of touched items again. A dense form or a
-/// low-rank part is fitted again as a whole, with the same settings.
+/// In the local form, adding an item takes one search for its text neighbours and the solution of a
+/// few small linear systems. New interactions change a user's own scores at once. They change the
+/// scores of all users after [`fold`](Self::fold), which solves the columns of items with new
+/// interactions again. A model in the dense form or with a low-rank part is fitted again as a
+/// whole, with the same settings.
 ///
 /// ```
 /// use glta_data::Interactions;
@@ -66,14 +67,14 @@ pub struct Growing {
     model: LinearModel,
     limits: Limits,
     text_neighbours: usize,
-    /// Users' histories at the fit. The model has the histories that changed later.
+    /// Users' histories at the fit. The histories that changed later are in `model`.
     train: Interactions,
-    /// For users with new items, the items whose pairs are counted.
+    /// For each user with added interactions, the items whose pairs are counted as co-occurrences.
     counted: FxHashMap<u32, Vec<u32>>,
     users: usize,
     text: Option<Texts>,
     local: Option<Local>,
-    /// Items with interactions that are not in the weights yet.
+    /// Items with added interactions that are not in the weights yet.
     touched: BTreeSet<u32>,
     idle: Idle<Scratch>,
 }
@@ -178,7 +179,7 @@ impl Growing {
         self.model.ease.history(user)
     }
 
-    /// Returns the items of a user whose pairs are counted.
+    /// Returns the items of a user whose pairs are counted as co-occurrences.
     fn counted(&self, user: u32) -> Vec<u32> {
         let known = self.counted.get(&user).cloned();
         known.unwrap_or_else(|| counted(user, self.train.items(user)))
@@ -239,13 +240,13 @@ impl Growing {
         Ok(Some(TextVectors::new(all)?))
     }
 
-    /// Adds `count` items without interactions and returns their ids, which follow the others.
-    /// `vectors: (count, dim)` contains their text vectors, whitened and concatenated like those of
-    /// the model; zeros for an item without a text.
+    /// Adds `count` items without interactions and returns their ids, which follow the existing
+    /// ids. `vectors: (count, dim)` contains their text vectors, whitened and concatenated like
+    /// those of the model; zeros for an item without a text.
     ///
     /// # Errors
-    /// Returns an error for vectors of another dimension, and for missing vectors if the model has
-    /// text vectors.
+    /// Returns an error for vectors of a different dimension than those of the model, and for
+    /// missing vectors if the model has text vectors.
     pub fn add_items(
         &mut self,
         vectors: Option<ArrayView2<'_, f32>>,
@@ -328,7 +329,8 @@ impl Growing {
         self.solve(&solve)
     }
 
-    /// Returns the nearest items of a vector, in ascending order, with their cosines.
+    /// Returns the `most` items, without `item`, whose text vectors have the largest positive
+    /// cosine with `vector`, in ascending order of ids and with their cosines.
     fn near(&self, vector: &[f32], item: u32, most: usize) -> Vec<(u32, f32)> {
         let (Some(text), Some(unit)) = (&self.text, unit(vector)) else {
             return Vec::new();
@@ -354,7 +356,8 @@ impl Growing {
 
     /// Adds `(user, item)` pairs; known pairs change nothing. A user id beyond the known users adds
     /// users. The scores of the users in `pairs` change at once, those of other users with the next
-    /// [`fold`](Self::fold). After 2,000 items of a user, further pairs are not counted.
+    /// [`fold`](Self::fold). Once 2,000 items of a user are counted, further pairs of the user do
+    /// not change the counts of co-occurrences.
     ///
     /// # Errors
     /// Returns [`Error::Grow`] for an unknown item. No pair is added then.
@@ -389,8 +392,8 @@ impl Growing {
     }
 
     /// Updates the weights with the added interactions, and returns the number of columns that were
-    /// solved again. These are the columns of touched items, whose sources are chosen again, and
-    /// the columns with a touched item among their sources.
+    /// solved again. These are the columns of items with added interactions, whose sources are
+    /// chosen again, and the columns with such an item among their sources.
     ///
     /// # Errors
     /// Returns an error if a system cannot be solved.
@@ -406,7 +409,7 @@ impl Growing {
     }
 
     /// Removes a user from the history, the counts and the weights. The weights then equal those of
-    /// a fit without the user, from the same sources. Earlier additions are folded first.
+    /// a fit without the user, with the same sources. Earlier additions are folded first.
     ///
     /// # Errors
     /// Returns an error if a system cannot be solved.
@@ -433,8 +436,9 @@ impl Growing {
         Ok(())
     }
 
-    /// Solves the columns that contain a touched item. With `choose`, the sources of touched items
-    /// are chosen again first.
+    /// Solves the columns of the items in `touched`, and the columns with one of these items among
+    /// the sources. If `choose` is set, the sources of the items in `touched` are chosen again
+    /// first.
     fn solve_touched(&mut self, touched: &[u32], choose: bool) -> Result<usize> {
         if self.local.is_none() {
             self.refit()?;
@@ -528,7 +532,7 @@ impl Growing {
         Ok(())
     }
 
-    /// Fits the whole model again with the same settings.
+    /// Fits the whole model again on the current interactions with the same settings.
     fn refit(&mut self) -> Result<()> {
         let (train, text) = (self.interactions()?, self.text()?);
         let near = text.as_ref().map(|text| TextNeighbours::find(text, self.text_neighbours));

@@ -17,7 +17,7 @@ use crate::{Ease, Error, Form, LinearReport, Result};
 /// neighbours `β Σ max(0, cos)³`, plus the log of the degree `γ ln(1 + degree)`, times a
 /// temperature. The form and the few weights are chosen on validation data.
 ///
-/// As a [`Scorer`] the model scores the users of the training data by their training items.
+/// As a [`Scorer`], the model scores the users of the training data by their training items.
 ///
 /// ```
 /// use glta_data::Interactions;
@@ -149,7 +149,7 @@ impl LinearModel {
         scores
     }
 
-    /// Adds the contributions of `items` as text neighbours, without the weight β.
+    /// Adds to `sums` the contributions of `items` as text neighbours, without the weight β.
     pub(crate) fn add_neighbours(&self, items: &[u32], sums: &mut [f32]) {
         if let Some(text) = &self.text {
             let known = items.iter().map(|&i| i as usize).filter(|&i| i < self.degrees.len());
@@ -157,12 +157,13 @@ impl LinearModel {
         }
     }
 
-    /// Returns the items that have `item` among their text neighbours.
+    /// Returns the items with `item` among their text neighbours.
     pub(crate) fn neighbour_targets(&self, item: usize) -> &[u32] {
         self.text.as_ref().map_or(&[], |text| text.row(item).0)
     }
 
-    /// Returns the factor of the text neighbours of an item.
+    /// Returns the factor by which the contributions of an item's text neighbours are multiplied,
+    /// without the weight β.
     pub(crate) fn neighbour_count(&self, item: usize) -> f32 {
         if self.report.new_items { 1.0 / (1.0 + self.degrees[item] as f32) } else { 1.0 }
     }
@@ -172,7 +173,8 @@ impl LinearModel {
         self.ease.leave.text_neighbours
     }
 
-    /// Adds a new item and its text neighbours to each other's neighbours.
+    /// Stores `near` as the text neighbours of a new item, and adds the item to the neighbours of
+    /// each item in `near`.
     pub(crate) fn put_neighbours(&mut self, item: u32, near: &[(u32, f32)]) {
         if let Some(text) = &mut self.text {
             let text = Arc::make_mut(text);

@@ -12,13 +12,13 @@ use crate::ranges::in_ranges;
 use crate::sparse::{Piece, SparseRows};
 use crate::{Error, LinearStage, LinearStep, Result, TextVectors};
 
-/// Number of items above which an item is compared only with the items of near clusters.
+/// Number of items above which each item is compared only with the items of the nearest clusters.
 pub(crate) const EXACT_ITEMS: usize = 40_000;
 
 /// The nearest items of each item by the cosine of their text vectors.
 ///
-/// Up to 40,000 items, all pairs are compared. Above, items are grouped into `2√items` clusters,
-/// and each item is compared with the items of the 24 nearest clusters.
+/// With at most 40,000 items, all pairs are compared. With more, items are grouped into `2√items`
+/// clusters, and each item is compared with the items of the 24 nearest clusters.
 ///
 /// ```
 /// use glta_linear::{TextNeighbours, TextVectors};
@@ -40,7 +40,7 @@ pub struct TextNeighbours {
 
 impl TextNeighbours {
     /// Finds the `most` nearest items of each item among those with a positive cosine. Items
-    /// without a text have no neighbours. Of equal cosines the lower id is kept.
+    /// without a text have no neighbours. If cosines are equal, the item with the lower id is kept.
     ///
     /// # Errors
     /// Returns [`Error::Config`] if `most` is 0.

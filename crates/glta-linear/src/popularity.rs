@@ -3,7 +3,7 @@ use glta_metrics::{Scorer, ScorerError};
 use ndarray::{ArrayViewMut2, Axis};
 
 /// A model that scores every item by the number of its training interactions, equally for every
-/// user. It is the minimum that a recommender has to exceed.
+/// user. Every recommender should be better than this model.
 ///
 /// ```
 /// use glta_linear::Popularity;

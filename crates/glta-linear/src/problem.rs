@@ -1,4 +1,4 @@
-//! The parts that several settings of a linear model have in common.
+//! The data and intermediate results that several settings of a linear model share.
 
 use std::sync::Arc;
 
@@ -23,9 +23,9 @@ pub(crate) struct Problem {
     limits: Limits,
     squares: Arc<Vec<f32>>,
     degrees: Arc<Vec<u32>>,
-    /// Counts in truncated rows.
+    /// Co-occurrence counts with truncated rows, computed on first use.
     cut: Option<Arc<Counts>>,
-    /// Counts of all pairs.
+    /// Co-occurrence counts of all pairs, computed on first use.
     complete: Option<Arc<Counts>>,
 }
 
@@ -129,9 +129,9 @@ impl Problem {
         Ok(ease)
     }
 
-    /// Returns the counts, and whether they contain every pair. Rows are not truncated if `whole`
-    /// (for a low-rank part, or because all items are sources) and if all pairs fit in the memory
-    /// of the dense form.
+    /// Returns the co-occurrence counts, and whether they contain every pair. Rows are not
+    /// truncated if `whole` (for a low-rank part, or because all items are sources) and if all
+    /// pairs fit in the memory of the dense form.
     fn counts(&mut self, whole: bool, reporter: &mut Reporter<'_>) -> Result<(Arc<Counts>, bool)> {
         let most = (self.limits.max_items as u64).saturating_pow(2);
         let complete = whole && Counts::most_pairs(&self.train) <= most;
@@ -155,7 +155,7 @@ fn count(train: &Interactions, longest: usize, reporter: &mut Reporter<'_>) -> R
     Ok(Arc::new(Counts::new(train, longest, advance)?))
 }
 
-/// Rejects dense matrices for more items than `limit`.
+/// Returns an error if a dense matrix would have more than `limit` items.
 pub(crate) fn check_items(items: usize, limit: usize) -> Result<()> {
     if items <= limit {
         return Ok(());

@@ -10,7 +10,7 @@ pub enum LinearStage {
     TextNeighbours,
     /// The counting of co-occurring items.
     CoOccurrences,
-    /// The solution of the columns of the weights, once per setting.
+    /// The computation of the weights, column by column, once per setting.
     Columns,
     /// The measurement of a setting on validation users.
     Measure,

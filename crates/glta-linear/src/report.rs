@@ -32,7 +32,7 @@ pub struct LinearReport {
     /// weight `1 / (1 + degree)`, and an item without interactions has the mean popularity of the
     /// others.
     pub new_items: bool,
-    /// Factor of the scores that makes their softmax calibrated.
+    /// Factor by which the scores are multiplied, so that their softmax is calibrated.
     pub temperature: f32,
     /// N@10 over at most 20,000 users of the validation data; `None` without validation data.
     pub validation: Option<f64>,

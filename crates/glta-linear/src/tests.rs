@@ -12,8 +12,8 @@ use crate::{
     LinearStep, Solver, TextVectors,
 };
 
-/// Returns training and validation data of two tastes with four items each. Item 7 has no
-/// interactions, but its text is like that of items 4 to 6.
+/// Returns training and validation data of users with one of two tastes, with four items per taste.
+/// Item 7 has no interactions, but its text is like that of items 4 to 6.
 fn data() -> (Interactions, Interactions) {
     let has = |u: u32, i: u32| i < 7 && u % 2 == i / 4 && !(u + i).is_multiple_of(3);
     let pairs: Vec<(u32, u32)> =
@@ -190,7 +190,7 @@ fn round_trips_through_its_file() {
     }
 }
 
-/// A file with changed numbers gives an error or another model, but never a panic.
+/// Loading a file with changed numbers returns an error or a different model, but never panics.
 #[test]
 fn damaged_indices_are_rejected() {
     let ((train, _), vectors) = (data(), vectors());
@@ -235,7 +235,7 @@ fn cancelling_and_invalid_settings_are_errors() {
     assert!(matches!(fit(None, &none), Err(Error::Config { .. })));
 }
 
-/// The fast measurement of several weights equals the usual measurement.
+/// The fast measurement of several weights, [`Measured::ndcg`], equals that of [`evaluate`].
 #[test]
 fn the_fast_measurement_of_weights_equals_the_usual_one() {
     let ((train, valid), vectors) = (data(), vectors());

@@ -14,7 +14,7 @@ use crate::{Ease, Error, Result, TextNeighbours, TextVectors};
 pub struct TextKnnConfig {
     /// Exponent of the cosine. With a higher exponent, fewer neighbours matter. Default 3.
     pub power: i32,
-    /// Number of neighbours per item. Default 128.
+    /// Maximum number of neighbours per item. Default 128.
     pub neighbours: usize,
 }
 
@@ -27,7 +27,8 @@ impl Default for TextKnnConfig {
 /// A nearest-neighbour model that uses texts alone. The score of an item `j` is `Σ max(0, cos(t_i,
 /// t_j))^power` over those of the user's items `i` that are among the nearest items of `j`.
 ///
-/// Of the closed-form baselines, only this one can rank items without interactions.
+/// Unlike [`Ease`] without text vectors and [`Popularity`](crate::Popularity), this model
+/// distinguishes items without interactions.
 ///
 /// ```
 /// use glta_linear::{TextKnn, TextKnnConfig, TextVectors};
@@ -43,7 +44,7 @@ impl Default for TextKnnConfig {
 /// ```
 #[derive(Debug, Clone)]
 pub struct TextKnn {
-    /// Contributions of each item to others, by source.
+    /// Contributions of each item to the scores of its text neighbours, by source.
     rows: Arc<SparseRows>,
     history: Interactions,
 }
@@ -53,7 +54,7 @@ impl TextKnn {
     /// vectors.
     ///
     /// # Errors
-    /// Returns an error for invalid settings, or for vectors of another number of items.
+    /// Returns an error for invalid settings, or for vectors of a different number of items.
     pub fn fit(
         vectors: &TextVectors,
         train: &Interactions,
@@ -66,8 +67,8 @@ impl TextKnn {
     /// Creates a model from neighbours that are already known.
     ///
     /// # Errors
-    /// Returns [`Error::Config`] for a power below 1, and [`Error::TextVectors`] for another number
-    /// of items.
+    /// Returns [`Error::Config`] for a power below 1, and [`Error::TextVectors`] if `near` and
+    /// `train` have different numbers of items.
     pub fn new(near: &TextNeighbours, train: &Interactions, power: i32) -> Result<Self> {
         if power < 1 {
             return Err(Error::Config {
@@ -116,8 +117,8 @@ impl Scorer for TextKnn {
     }
 }
 
-/// A model that adds the scores of [`Ease`] and [`TextKnn`]. On data with texts, this is the linear
-/// model that a language model has to exceed.
+/// A model that adds the scores of [`Ease`] and [`TextKnn`]. On data with texts, a model with a
+/// language model should be better than this model.
 ///
 /// ```
 /// use glta_data::Interactions;

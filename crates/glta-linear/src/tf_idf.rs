@@ -76,8 +76,7 @@ impl TfIdfConfig {
 /// A text encoder that needs no language model.
 ///
 /// Words and pairs of words are weighted by `(1 + ln tf) · (ln((1 + n) / (1 + df)) + 1)`, scaled to
-/// unit norm, and reduced to their largest singular dimensions (latent semantic analysis;
-/// Deerwester et al. 1990).
+/// unit norm, and reduced by a truncated SVD (latent semantic analysis; Deerwester et al. 1990).
 ///
 /// ```
 /// use glta_core::{Silent, TextEncoder};
@@ -105,10 +104,10 @@ pub struct TfIdf {
 type Row = Vec<(u32, f32)>;
 
 impl TfIdf {
-    /// Chooses the terms and computes the dimensions from texts.
+    /// Fits an encoder to texts: chooses the terms, and computes the components by a truncated SVD.
     ///
     /// # Errors
-    /// Returns an error for invalid settings, or if no term is in `min_texts` texts.
+    /// Returns an error for invalid settings, or if no term occurs in at least `min_texts` texts.
     pub fn fit(texts: &[impl AsRef<str> + Sync], config: &TfIdfConfig) -> Result<Self> {
         Self::fit_with(texts, config, &mut Silent)
     }

@@ -8,7 +8,7 @@ use crate::LinearModel;
 use crate::degrees::{FEW, PopularityTerms};
 use crate::exponentials::sum_of_exponentials;
 
-/// The summands of an item's score, without their weights.
+/// The summands of an item's score, before they are multiplied by their weights.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Parts {
     pub(crate) item: u32,
@@ -180,8 +180,8 @@ impl LinearModel {
         self.idle.with(Sums::default, |sums| sums.parts(self, items, k, skip, ranked))
     }
 
-    /// Returns the logarithm of the sum of the exponentials over all items. The score of an item
-    /// that is not in `scored` comes from popularity alone.
+    /// Returns the log-sum-exp of the scores of all items. The score of an item that is not in
+    /// `scored` comes from popularity alone.
     fn log_normaliser(&self, scored: &[Ranked]) -> f32 {
         let factor = self.report.temperature * self.report.popularity;
         let logit = |degree: u32| f64::from(factor * self.log_of(degree));
@@ -254,7 +254,7 @@ fn first_of(ranked: &[Ranked], count: usize) -> Vec<Ranked> {
     kept
 }
 
-/// Compares by descending score, then by ascending id.
+/// Orders by descending score, then by ascending id.
 fn order(a: &Ranked, b: &Ranked) -> Ordering {
     b.score.total_cmp(&a.score).then(a.item.cmp(&b.item))
 }

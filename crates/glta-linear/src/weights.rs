@@ -7,7 +7,7 @@ use crate::sparse::SparseRows;
 /// The weights `B` of a linear model.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Weights {
-    /// A matrix `(items, items)`; row `i` has the contributions of item `i`.
+    /// A matrix `(items, items)`; row `i` contains the contributions of item `i`.
     Dense(Array2<f32>),
     Local {
         rows: SparseRows,
@@ -32,7 +32,8 @@ impl Weights {
         }
     }
 
-    /// Adds the contributions of `items` to `sums`. Unknown ids are ignored.
+    /// Adds the contributions of `items` to the scores of all items to `sums`. Unknown ids are
+    /// ignored.
     pub(crate) fn add(&self, items: &[u32], sums: &mut [f32]) {
         let known = items.iter().map(|&i| i as usize).filter(|&i| i < self.n_items());
         match self {
@@ -52,7 +53,7 @@ impl Weights {
         }
     }
 
-    /// Returns the contribution of one item to another.
+    /// Returns the contribution of item `source` to the score of item `target`.
     pub(crate) fn get(&self, source: usize, target: usize) -> f32 {
         match self {
             Self::Dense(weights) => weights[(source, target)],
@@ -65,7 +66,8 @@ impl Weights {
         }
     }
 
-    /// Returns the items to which an item may contribute, if they are few.
+    /// Returns the items to which an item can contribute; `None` for the dense form and for a
+    /// low-rank part, where these can be all items.
     pub(crate) fn targets(&self, item: usize) -> Option<&[u32]> {
         match self {
             Self::Local { rows, coarse: None } => Some(rows.row(item).0),

@@ -15,7 +15,8 @@ const BLOCK: usize = 4096;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct WhitenConfig {
-    /// Number of principal components. The result has fewer if the vectors have fewer. Default 192.
+    /// Maximum number of principal components. Components without variance, except for rounding
+    /// errors, are left out. Default 192.
     pub components: usize,
     /// Exponent of the standard deviation by which each component is divided: 1 whitens completely,
     /// 0 does not scale. Default 1.
@@ -52,7 +53,7 @@ impl WhitenConfig {
 /// al. 2021, "Whitening Sentence Representations").
 ///
 /// The vectors of a language model share one large direction, which makes all texts similar.
-/// Without this direction their cosine distinguishes them.
+/// Without this direction, the cosine of their vectors distinguishes the texts.
 ///
 /// ```
 /// use glta_linear::{WhitenConfig, Whitening};
@@ -117,7 +118,8 @@ impl Whitening {
     /// Returns the whitened vectors, `(items, components)`. Zero rows stay zero.
     ///
     /// # Errors
-    /// Returns [`Error::TextVectors`] for vectors of another width, or values that are not finite.
+    /// Returns [`Error::TextVectors`] for vectors of a different width than those of the fit, or
+    /// values that are not finite.
     pub fn apply(&self, vectors: ArrayView2<'_, f32>) -> Result<Array2<f32>> {
         check_finite(vectors)?;
         if vectors.ncols() != self.mean.len() {

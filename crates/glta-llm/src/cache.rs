@@ -58,14 +58,14 @@ impl Llama {
     }
 
     /// Appends `embeds: (len, hidden)`, f32, to the tokens in `cache`. Returns the hidden states of
-    /// the new tokens after the final norm, `(len, hidden)`; [`Self::logits`] turns them into
-    /// scores. The result is not differentiable.
+    /// the new tokens after the final norm, `(len, hidden)`; [`Self::logits`] computes the logits
+    /// of the next tokens from them. The result is not differentiable.
     ///
     /// The states do not depend on how a text is divided into calls.
     ///
     /// # Errors
-    /// Returns an error for a wrong shape or dtype, a cache of another model, or more tokens than
-    /// the model's context. The cache is then unchanged.
+    /// Returns an error for a wrong shape or dtype, a cache of a different model, or more tokens
+    /// than the model's context. The cache is then unchanged.
     pub fn extend(&self, embeds: &Tensor, cache: &mut KvCache) -> Result<Tensor> {
         let &[len, _] = embeds.dims() else {
             return Err(Error::Input(format!(
@@ -83,9 +83,9 @@ impl Llama {
     /// Extends several texts at once, like [`Self::extend`] for each. Each row continues its own
     /// cache, and all caches continue `prefix`, which must be the same in every call.
     ///
-    /// `embeds: (batch, seq, hidden)`, f32, is right-padded, and `lengths` has the number of tokens
-    /// of each row. The states are zero at padded positions. The states of a row do not depend on
-    /// the other rows.
+    /// `embeds: (batch, seq, hidden)`, f32, is right-padded, and `lengths` contains the number of
+    /// tokens of each row. The states are zero at padded positions. The states of a row do not
+    /// depend on the other rows.
     ///
     /// # Errors
     /// Returns the errors of [`Self::extend`], and an error if the number of caches differs from

@@ -32,7 +32,7 @@ pub struct ChatTemplate {
 impl ChatTemplate {
     /// Reads `chat_template.jinja` of a checkpoint's folder, or else `chat_template` of
     /// `tokenizer_config.json`. Of several templates, the one named `default` is used. Returns
-    /// `None` if the checkpoint has no template.
+    /// `None` if the checkpoint contains no template.
     ///
     /// # Errors
     /// Returns an error for a malformed file, or a file that is not text.

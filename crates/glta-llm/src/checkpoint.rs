@@ -15,7 +15,7 @@ use crate::json::read_object;
 /// The dtypes that dense tensors can have.
 pub(crate) const FLOATS: &[Dtype] = &[Dtype::F16, Dtype::BF16, Dtype::F32];
 
-/// Name of the file that maps each tensor to its shard. AutoGPTQ uses another name before
+/// Name of the file that maps each tensor to its shard. AutoGPTQ uses a different name before
 /// `.index.json`.
 pub(crate) const INDEX: &str = "model.safetensors.index.json";
 const INDEX_END: &str = ".safetensors.index.json";
@@ -296,7 +296,7 @@ pub(crate) fn weights<'a>(
     }
 }
 
-/// Describes the files that the folder has instead of weights.
+/// Describes the files that the folder contains instead of weights.
 fn no_weights(names: &[&str]) -> String {
     let other = [".bin", ".pt", ".pth", ".ckpt", ".gguf", ".ggml", ".h5", ".msgpack"];
     let others: Vec<&str> =

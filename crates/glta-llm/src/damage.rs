@@ -3,9 +3,9 @@
 /// Number of bytes that [`recognise`] reads.
 pub(crate) const LOOKED_AT: usize = 512;
 
-/// Describes a file that is in none of a checkpoint's formats by its first bytes, and says what to
-/// do: a Git LFS pointer, a web page, a server's message, or another format of weights. Returns
-/// `None` for other files.
+/// Returns a message with advice if the first bytes of a file show that it is a Git LFS pointer, a
+/// web page, a server's message, or weights in an unsupported format. Returns `None` for all other
+/// files.
 pub(crate) fn recognise(start: &[u8]) -> Option<String> {
     let start = &start[..start.len().min(LOOKED_AT)];
     let bytes = start.trim_ascii_start();

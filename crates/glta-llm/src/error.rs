@@ -52,7 +52,7 @@ pub enum Error {
         /// Name of the tensor.
         tensor: String,
     },
-    /// The checkpoint has a tensor that the model does not use.
+    /// The checkpoint contains a tensor that the model does not use.
     #[error("{}: unexpected tensor `{tensor}`: {problem}", path.display())]
     UnexpectedTensor {
         /// Path of the file.
@@ -72,10 +72,10 @@ pub enum Error {
         /// What is wrong and which value is expected.
         problem: String,
     },
-    /// An argument does not fit the model. The text says which one and why.
+    /// An argument does not fit the model. Contains the argument and the reason.
     #[error("{0}")]
     Input(String),
-    /// The tokenizer could not be read, or rejected a text. The text is the reason.
+    /// The tokenizer could not be read, or rejected a text. Contains the reason.
     #[error("tokenizer: {0}")]
     Tokenizer(String),
     /// The chat template of a checkpoint cannot be used.

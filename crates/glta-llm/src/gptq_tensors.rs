@@ -118,7 +118,8 @@ pub(crate) fn read(
 }
 
 /// Returns the format of the stored zero points. All zero points of a symmetric layer are in the
-/// middle of the range, so the tensor shows the format even if the settings name the wrong one.
+/// middle of the range, so the format follows from the tensor even if the settings name the wrong
+/// one.
 fn stored_format(
     checkpoint: &Checkpoint,
     qzeros: &View<'_>,
@@ -156,7 +157,7 @@ fn stored_format(
     other
 }
 
-/// Returns word `word` of a stream of equal fields.
+/// Returns word `word` of a bit stream in which all fields have the value `field`.
 fn packed_word(field: u32, bits: u32, word: u32) -> u32 {
     (0..32).fold(0, |packed, bit| {
         let of_field = (word * 32 + bit) % bits;
@@ -209,7 +210,8 @@ fn infer(checkpoint: &Checkpoint, prefix: &str) -> Option<(usize, i64)> {
     Some((bits, size))
 }
 
-/// Checks that each group has `group_size` rows, and the last one the remainder.
+/// Checks that each group contains `group_size` rows, except the last one, which contains the
+/// remainder.
 fn check_groups(
     g_idx: &[u32],
     group_size: usize,

@@ -247,7 +247,7 @@ impl<'a, B: Backend> Loader<'a, B> {
         Ok(())
     }
 
-    /// Returns whether the checkpoint has, or must have, a separate output layer.
+    /// Returns whether the checkpoint contains a separate output layer, or must contain one.
     pub(crate) fn has_lm_head(&self) -> bool {
         let stored =
             ["weight", "qweight"].iter().any(|p| self.checkpoint.contains(&format!("lm_head.{p}")));
@@ -290,8 +290,8 @@ impl<'a, B: Backend> Loader<'a, B> {
 }
 
 /// Returns whether the attention output projections have biases. A configuration may enable these
-/// biases together with those of q, k and v. If no layer has one, they are zero, as in
-/// transformers.
+/// biases together with those of q, k and v. If the configuration enables them but the checkpoint
+/// contains none, they are zero, as in transformers.
 fn has_output_bias(checkpoint: &Checkpoint) -> bool {
     let some = checkpoint.names().any(|name| name.ends_with(".self_attn.o_proj.bias"));
     if !some {

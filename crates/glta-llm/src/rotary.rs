@@ -56,7 +56,7 @@ impl<B: Backend> RotaryCache<B> {
     }
 }
 
-/// Returns the radians per position of every rotated pair, `(head_dim / 2,)`.
+/// Returns the frequency of every rotated pair in radians per position, `(head_dim / 2,)`.
 fn inverse_frequencies(config: &LlamaConfig) -> Vec<f32> {
     let ramp = yarn_ramp(config);
     (0..config.head_dim / 2)
@@ -100,7 +100,8 @@ fn inverse_frequencies(config: &LlamaConfig) -> Vec<f32> {
         .collect()
 }
 
-/// Returns, for each rotated pair, the share of YaRN's division, from 0 to 1; empty without YaRN.
+/// Returns, for each rotated pair, the weight of the divided frequency in YaRN's interpolation,
+/// from 0 to 1; empty without YaRN.
 fn yarn_ramp(config: &LlamaConfig) -> Vec<f32> {
     let Some(RopeScaling::Yarn {
         beta_fast,

@@ -73,7 +73,8 @@ fn argmax(logits: &[f32]) -> u32 {
     logits.iter().position(|&v| v == max).unwrap_or(0) as u32
 }
 
-/// Returns the `top_k` highest scores (all for 0), in descending order if `top_p` needs it.
+/// Returns the `top_k` highest scores, or all scores if `top_k` is 0; in descending order if
+/// `top_p` needs it.
 fn best(logits: &[f32], options: &GenerateOptions) -> Vec<(f32, u32)> {
     let mut all: Vec<(f32, u32)> = logits.iter().zip(0u32..).map(|(&v, id)| (v, id)).collect();
     let order = |a: &(f32, u32), b: &(f32, u32)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));

@@ -13,7 +13,7 @@ use crate::{Error, Report, Result};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Buckets {
-    /// Lowest number of each bucket, ascending from 0. Default 0, 1, 5, 20.
+    /// Lowest number of interactions of each bucket, ascending from 0. Default 0, 1, 5, 20.
     pub lower_bounds: Vec<u32>,
 }
 
@@ -64,7 +64,7 @@ impl Buckets {
 pub struct Bucket {
     /// The range of numbers of interactions, such as `5-19`.
     pub label: String,
-    /// Number of users over whom the means are taken; without users there are no means.
+    /// Number of users over whom the means are taken; without users, there are no means.
     pub users: usize,
     /// The metrics of the users in the bucket.
     #[serde(flatten)]
@@ -79,8 +79,8 @@ impl Report {
     /// `degrees` is `(items,)`, as returned by [`Interactions::item_degrees`].
     ///
     /// # Errors
-    /// Returns an error for invalid bounds, or if the truth or the degrees have another number of
-    /// items.
+    /// Returns an error for invalid bounds, or if `truth` or `degrees` has a different number of
+    /// items than the report.
     pub fn by_item_degree(
         &self,
         truth: &Interactions,

@@ -15,7 +15,7 @@ pub enum Error {
     /// Two inputs have different numbers of users, items or dimensions.
     #[error("{what}: expected {expected}, got {got}")]
     Shape {
-        /// Name of what was counted.
+        /// The quantity that was counted, such as `items in the truth`.
         what: &'static str,
         /// The required number.
         expected: usize,
@@ -52,7 +52,7 @@ pub enum Error {
     /// No user has a held-out item, so the means are undefined.
     #[error("no user has a held-out item: the test part of the split is empty")]
     NoUsers,
-    /// Two reports or series cannot be paired. The text is the reason.
+    /// Two reports or series cannot be paired. Contains the reason.
     #[error("the reports cannot be paired: {0}")]
     Unpaired(String),
 }

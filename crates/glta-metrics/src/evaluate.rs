@@ -11,12 +11,13 @@ pub struct EvaluationConfig {
     pub ks: Vec<usize>,
     /// Number of users that a thread scores at a time. Default 128.
     ///
-    /// Memory is bounded. A scorer of item ranges is called for half a million scores at a time. A
-    /// scorer of all items gets fewer users if a block would exceed four million scores (16 MB). A
-    /// scorer with its own lists also gets fewer users if the candidates exclude that many items.
+    /// To bound memory, a scorer of item ranges computes half a million scores at a time, and a
+    /// scorer of all items computes fewer users at a time if a block would exceed four million
+    /// scores (16 MB). If `candidates` are set, the latter limit also applies to a scorer that
+    /// computes its own lists.
     pub block_users: usize,
-    /// The items to rank, as if the catalogue had no others. Held-out items outside this set count
-    /// as missed. Default all items.
+    /// The items to rank, as if the catalogue contained only these. Held-out items outside this set
+    /// count as missed. Default all items.
     pub candidates: Option<Vec<u32>>,
 }
 
@@ -64,8 +65,8 @@ fn ascending(ks: &[usize]) -> Vec<usize> {
 ///
 /// A user's ranking contains neither the user's items of `masked` (the training part, and in a test
 /// also the validation part) nor items with score −∞. Ties go to the lower item id. If the scorer
-/// [makes its own lists](Scorer::lists_itself), these are used instead. The result does not depend
-/// on the number of threads.
+/// [computes its own lists](Scorer::lists_itself), these are used instead. The result does not
+/// depend on the number of threads.
 ///
 /// ```
 /// use glta_data::Interactions;
@@ -83,7 +84,7 @@ fn ascending(ks: &[usize]) -> Vec<usize> {
 /// ```
 ///
 /// # Errors
-/// Returns an error for invalid settings, an unknown candidate, a matrix with another number of
+/// Returns an error for invalid settings, an unknown candidate, a matrix with a different number of
 /// items than the scorer, a NaN score, a failing scorer, or a scorer's list with a repeated,
 /// excluded or unknown item, and [`Error::NoUsers`].
 pub fn evaluate(
@@ -171,8 +172,8 @@ pub fn top_k(
 /// ```
 ///
 /// # Errors
-/// Returns an error for a user given twice, a ranking with a repeated item or an item that `truth`
-/// does not have, or invalid cut-offs, and [`Error::NoUsers`].
+/// Returns an error for a user given twice, a ranking with a repeated item or an item beyond the
+/// items of `truth`, or invalid cut-offs, and [`Error::NoUsers`].
 pub fn evaluate_rankings(
     rankings: &[(u32, Vec<u32>)],
     truth: &Interactions,

@@ -6,7 +6,7 @@ use glta_data::Interactions;
 use ndarray::ArrayViewMut2;
 use rayon::prelude::*;
 
-/// Maximum number of scores in a block that should stay in the second-level cache (2 MB).
+/// Maximum number of scores in a block, so that the block stays in the second-level cache (2 MB).
 const CACHED_SCORES: usize = 512 << 10;
 /// Maximum number of scores in a block of a scorer that scores all items at once (16 MB).
 const MOST_SCORES: usize = 4 << 20;

@@ -118,11 +118,11 @@ impl Report {
         }
     }
 
-    /// Measures the same rankings against another truth, for example one that contains only rare
-    /// items. Users without an item in it are left out.
+    /// Measures the same rankings against different held-out items, for example only the rare ones.
+    /// Users without an item in `truth` are left out.
     ///
     /// # Errors
-    /// Returns an error if the truth has another number of items.
+    /// Returns an error if `truth` has a different number of items than the report.
     pub fn with_truth(&self, truth: &Interactions) -> Result<Self> {
         if truth.n_items() != self.n_items {
             return Err(Error::Shape {

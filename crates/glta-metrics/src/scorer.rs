@@ -66,8 +66,8 @@ pub trait Scorer: Sync {
         Err("this scorer can only score all items at once".into())
     }
 
-    /// Returns whether [`top_k`](Self::top_k) makes the lists, because they do not follow from
-    /// scores of single items. Rankings are then these lists, and [`score`](Self::score) is not
+    /// Returns whether [`top_k`](Self::top_k) computes the lists, because they do not follow from
+    /// scores of single items. The rankings are then these lists, and [`score`](Self::score) is not
     /// called for them. Default `false`.
     fn lists_itself(&self) -> bool {
         false
@@ -90,8 +90,8 @@ pub trait Scorer: Sync {
 
     /// Returns whether several threads may score blocks of users at once. Default `true`.
     ///
-    /// A scorer that uses all cores itself, such as a language model, returns `false` and gets one
-    /// block at a time.
+    /// A scorer that uses all cores itself, such as a language model, returns `false` and receives
+    /// one block at a time.
     fn parallel(&self) -> bool {
         true
     }

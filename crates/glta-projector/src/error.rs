@@ -4,7 +4,7 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The nodes have another width than the projector.
+    /// The width of the nodes differs from the input dimension of the projector.
     #[error("the projector takes nodes of shape (n, {expected}), not {got:?}")]
     NodeShape {
         /// Input dimension `d` of the projector.
@@ -12,7 +12,7 @@ pub enum Error {
         /// The actual shape.
         got: Vec<usize>,
     },
-    /// A prompt refers to a soft token that does not exist.
+    /// A prompt refers to a soft token that is not in the given tensor.
     #[error("row {row} of the batch names soft token {index}, but only {len} were given")]
     SoftIndex {
         /// Row of the batch.
@@ -22,13 +22,13 @@ pub enum Error {
         /// Number of soft tokens.
         len: usize,
     },
-    /// A prompt has neither ordinary nor soft tokens.
+    /// A prompt contains neither ordinary nor soft tokens.
     #[error("row {row} of the batch is empty: a prompt needs at least one token")]
     EmptyPrompt {
         /// Row of the batch.
         row: usize,
     },
-    /// The batch has no rows.
+    /// The batch contains no rows.
     #[error("a batch of prompts needs at least one row")]
     EmptyBatch,
     /// A size is zero, or a scale is not positive.

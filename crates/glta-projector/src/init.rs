@@ -5,8 +5,8 @@ use rand_distr::{Distribution, StandardNormal};
 
 use crate::Result;
 
-/// Creates a trainable f32 tensor drawn from `N(0, std²)`. A seed gives the same values on every
-/// device.
+/// Creates a trainable f32 tensor drawn from `N(0, std²)`. The same seed draws the same values on
+/// every device.
 ///
 /// # Errors
 /// Returns an error if the device is out of memory.

@@ -4,7 +4,7 @@ use candle_core::{DType, Device, Tensor, Var};
 
 use crate::{Error, Result, normal_parameter};
 
-/// Trained tensors by name, sorted by name.
+/// Trained tensors, sorted by name.
 pub type Parameters = BTreeMap<String, Var>;
 
 /// Linear map from node embeddings to soft tokens, `V = E Wᵀ + b` (equations 1 and 2 of the paper),

@@ -23,8 +23,8 @@ pub struct SoftBatch {
 
 /// Builds the input embeddings of prompts with ordinary and soft tokens.
 ///
-/// `soft` is `(m, hidden)`. `embed` returns the embeddings of ordinary tokens, `(len, hidden)`.
-/// Gradients flow to `soft`.
+/// `soft` is `(m, hidden)`. `embed` returns the embeddings of ordinary tokens, `(len, hidden)`. The
+/// result is differentiable with respect to `soft`.
 ///
 /// ```
 /// use candle_core::{DType, Device, Tensor};

@@ -27,7 +27,8 @@ pub(crate) struct About {
 pub(crate) const LAST_FILE: &str = "history.json";
 
 impl About {
-    /// Describes the model in a folder. `folder` must not be a link.
+    /// Describes the model in a folder. Call this only with the path of the folder itself, not of a
+    /// link to it.
     pub(crate) fn of(folder: &Path) -> Result<Self> {
         let io = |path: &Path| {
             let path = path.to_owned();

@@ -27,7 +27,7 @@ impl ApiError {
         Self::new(StatusCode::BAD_REQUEST, message)
     }
 
-    /// Returns the error for an id or a field that the model does not have.
+    /// Returns the error for an id or a field that the model does not contain.
     pub(crate) fn not_found(message: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, message)
     }

@@ -16,7 +16,8 @@ pub(crate) type Fields = BTreeMap<String, Vec<String>>;
 pub(crate) struct Request {
     /// Raw id of the user.
     pub(crate) user: Option<String>,
-    /// Raw ids of the items of any user. For an empty list, the most popular items are recommended.
+    /// Raw ids of the items of a user, who need not be known. For an empty list, the most popular
+    /// items are recommended.
     pub(crate) items: Option<Vec<String>>,
     /// Length of the list of recommendations.
     #[serde(default = "default_k", deserialize_with = "whole")]
@@ -132,8 +133,8 @@ pub(crate) struct SimilarRequest {
     #[serde(default = "default_k", deserialize_with = "whole")]
     #[schema(default = 10, minimum = 1)]
     pub(crate) k: usize,
-    /// Kind of similarity. Default by text if the model has text vectors, otherwise by common
-    /// users.
+    /// Kind of similarity. The default is similarity of the texts if the model has text vectors,
+    /// and similarity by common users otherwise.
     pub(crate) by: Option<By>,
     #[serde(default)]
     pub(crate) exclude: Vec<String>,

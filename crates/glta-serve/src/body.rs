@@ -11,7 +11,7 @@ use crate::api_error::{ApiError, ApiResult};
 use crate::net::Connection;
 use crate::service::Service;
 
-/// The complete body of a request, or the error that reading it gave.
+/// The complete body of a request, or the error that occurred while it was read.
 pub(crate) struct Body(ApiResult<Bytes>);
 
 impl FromRequest<Service> for Body {

@@ -28,7 +28,7 @@ pub(crate) struct Catalogue {
     store: Arc<ModelStore>,
     encoders: Encoders,
     put: Mutex<BTreeMap<String, Item>>,
-    /// Number of items, for readers that must not wait.
+    /// Number of items that were added or changed, for readers that must not wait for the lock.
     count: AtomicUsize,
 }
 
@@ -47,7 +47,7 @@ impl Catalogue {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// Adds all items to a loaded model and makes it the current model.
+    /// Adds all items of the catalogue to a loaded model and makes it the current model.
     pub(crate) fn publish(&self, model: Model) {
         let put = self.put.lock().unwrap_or_else(PoisonError::into_inner);
         let grown = self.take_in(&model, &put);
@@ -62,8 +62,9 @@ impl Catalogue {
         }
     }
 
-    /// Adds items to a model. Returns another model with the items if the model lacks some of them.
-    /// Logs a warning if they cannot be added.
+    /// Adds the items in `put` to a model. Returns a new model with the items if `model` lacks some
+    /// of them, and otherwise updates the items of `model` in place. Logs a warning if the items
+    /// cannot be added.
     fn take_in(&self, model: &Model, put: &BTreeMap<String, Item>) -> Option<Model> {
         if put.is_empty() {
             return None;

@@ -34,14 +34,15 @@ pub struct ServeConfig {
     pub max_items: usize,
     /// Maximum size of a body in bytes. Default 256 KiB.
     pub max_body: usize,
-    /// Maximum number of requests that wait for the model; others get status 503. Default 1024.
+    /// Maximum number of requests that may wait for the model. Further requests get status 503.
+    /// Default 1024.
     pub queue: usize,
     /// Maximum number of requests in a batch of the model; 1 disables batches. Default 32.
     pub batch: usize,
-    /// Time that a request waits for others to form a batch. A model without a prompt path does not
-    /// wait. Default 2 ms.
+    /// Maximum time that a request waits for others to form a batch. Requests to a model without a
+    /// prompt path do not wait. Default 2 ms.
     pub batch_wait_ms: u64,
-    /// Time until a request gets status 504. Default 10 s.
+    /// Time after which a request without an answer gets status 504. Default 10 s.
     pub timeout_ms: u64,
     /// Time between two checks of `model` for a new model. Default 2 s.
     pub watch_ms: u64,
@@ -54,15 +55,15 @@ pub struct ServeConfig {
     /// Origins, such as `https://shop.example`, whose pages may send requests; `*` for all. Default
     /// none.
     pub allow_origin: Vec<String>,
-    /// Maximum number of open connections, or fewer if the process may open fewer files. A further
-    /// connection closes the one that has waited longest. Not used if the router is mounted.
-    /// Default 1024.
+    /// Maximum number of open connections; fewer if the process may open fewer files. A further
+    /// connection closes the connection that has waited longest for a request. Not used if the
+    /// router is mounted. Default 1024.
     pub connections: usize,
-    /// Time until the head of a request must be complete. Not used if the router is mounted.
+    /// Time within which the head of a request must be complete. Not used if the router is mounted.
     /// Default 10 s.
     pub head_ms: u64,
-    /// Time until the body of a request must be complete. Also used if the router is mounted.
-    /// Default 10 s.
+    /// Time within which the body of a request must be complete. Also used if the router is
+    /// mounted. Default 10 s.
     pub body_ms: u64,
     /// Time after which a client that does not read its answer is disconnected. Not used if the
     /// router is mounted. Default 10 s.

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use crate::api_error::ApiError;
 use crate::service::Service;
 
-/// Accepts a write that has the token. Without a configured token, accepts writes from this
+/// Accepts a write that contains the token. Without a configured token, accepts writes from this
 /// machine, except those of pages of another origin.
 pub(crate) async fn writes(
     State(service): State<Service>,
@@ -68,7 +68,7 @@ fn same_origin(origin: &str, host: Option<&str>) -> bool {
     named.is_some() && named == host
 }
 
-/// Returns whether a `Host` is an IP address or `localhost`.
+/// Returns whether the value of a `Host` header is an IP address or `localhost`.
 fn is_local(host: &str) -> bool {
     let uri: Result<Uri, _> = format!("http://{host}/").parse();
     let Ok(uri) = uri else { return false };

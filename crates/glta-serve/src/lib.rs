@@ -27,7 +27,7 @@
 //! | `POST /interactions` | stores interactions; they count in the next answer |
 //! | `PUT /items/{id}` | adds an item, or changes its fields |
 //! | `DELETE /users/{id}` | deletes a user |
-//! | `GET /model` | name, date, hash, settings and figures of the model |
+//! | `GET /model` | name, date, hash, settings and validation results of the model |
 //! | `GET /items?q=`, `GET /users?q=` | search |
 //! | `GET /health` | status, number of the loaded model, users, items |
 //! | `GET /metrics` | counters and histograms as OpenMetrics text |

@@ -13,7 +13,7 @@ pub(crate) struct Loader {
     llm: Option<PathBuf>,
     device: Device,
     /// Configuration and language model of the last run, if it needed one. The recommender shares
-    /// the weights, so keeping them needs no memory.
+    /// the weights, so keeping them needs no additional memory.
     language: Option<(Config, LanguageModel)>,
 }
 
@@ -28,7 +28,8 @@ impl Loader {
     }
 
     /// Opens the run in the folder `model`. The checkpoint is loaded only if answers of the run
-    /// need it and the last run had another one or other options.
+    /// need it and the language model of the last run had a different checkpoint or different
+    /// options.
     pub(crate) fn open(&mut self, model: &Path) -> Result<Recommender> {
         match Recommender::open(model) {
             Err(glta_align::Error::NoLlm) => self.open_with_language(model),

@@ -24,7 +24,7 @@ pub(crate) struct Model {
     pub(crate) folder: PathBuf,
     /// Whether the recommender can add items in place.
     pub(crate) grows: bool,
-    /// Whether answers of the recommender run a prompt.
+    /// Whether the recommender runs the language model on a prompt for each answer.
     pub(crate) prompts: bool,
     pub(crate) about: About,
 }
@@ -49,7 +49,8 @@ impl Model {
         })
     }
 
-    /// Returns the same model with another recommender of the same folder.
+    /// Returns a copy of the model with `recommender`, which was opened from the same folder and
+    /// can add items in place.
     pub(crate) fn grown(&self, recommender: Recommender) -> Self {
         Self {
             search: RwLock::new(Search::new(recommender.items())),
@@ -64,7 +65,7 @@ impl Model {
         }
     }
 
-    /// Returns the recommender. Hold the lock only while a request computes.
+    /// Returns the recommender, locked for reading. Hold the lock only while a request computes.
     pub(crate) fn read(&self) -> RwLockReadGuard<'_, Recommender> {
         self.recommender.read().unwrap_or_else(PoisonError::into_inner)
     }

@@ -21,7 +21,8 @@ const LISTED: usize = 200;
 /// Maximum number of values of a field in the description. Fields with more values are left out.
 const VALUES: usize = 100;
 
-/// Name of the header with the total number of entries, of which a list has the first.
+/// Name of the header with the total number of entries found. The list contains only the first
+/// ones.
 const TOTAL: &str = "x-total-count";
 
 /// The content security policy: the page may not load anything from other sites.
@@ -169,7 +170,8 @@ fn explains(recommender: &Recommender) -> bool {
     recommender.items().is_empty() || recommender.explain(glta_align::Person::Items(&[]), 0).is_ok()
 }
 
-/// Returns the fields that have few different values, each with its most frequent values first.
+/// Returns the fields with at most [`VALUES`] different values, each with its most frequent values
+/// first.
 fn fields(items: &[ItemRecord]) -> BTreeMap<String, Vec<FieldCount>> {
     let mut counts: BTreeMap<&str, HashMap<&str, usize>> = BTreeMap::new();
     for (name, values) in items.iter().flat_map(|item| &item.fields) {

@@ -10,7 +10,7 @@ use crate::journal::Forgotten;
 /// model.
 #[derive(Debug, Default)]
 pub(crate) struct People {
-    /// Numbers of the written items by user, in the order of arrival.
+    /// Items that were written for each user, as indices into `names`, in the order of arrival.
     added: HashMap<String, Vec<u32>>,
     numbers: HashMap<Arc<str>, u32>,
     names: Vec<Arc<str>>,
@@ -51,7 +51,7 @@ impl People {
         self.forgotten.contains(user)
     }
 
-    /// Returns the items that were written for a user; `None` for other users.
+    /// Returns the items that were written for a user; `None` if there are none.
     pub(crate) fn items(&self, user: &str) -> Option<impl Iterator<Item = &str>> {
         let items = self.added.get(user)?;
         Some(items.iter().map(|&number| &*self.names[number as usize]))

@@ -34,7 +34,8 @@ pub(crate) fn who(
     }
 }
 
-/// Returns a user with the model's data, unless the user was deleted, and with the later writes.
+/// Returns a user with the items of the model's data, unless the user was deleted, and with the
+/// items that were written later.
 fn known_user(people: &People, recommender: &Recommender, raw_id: &str) -> ApiResult<Who> {
     let known = recommender.user(raw_id).filter(|_| !people.is_forgotten(raw_id));
     let failed = |e| ApiError::internal(with_causes(&e));
@@ -109,7 +110,7 @@ pub(crate) fn options<'a>(
     Ok(options)
 }
 
-/// Returns the length of a list, or an error if it is not allowed.
+/// Returns `k`, or an error unless it is from 1 to `max_k`.
 pub(crate) fn length(service: &Service, k: usize) -> ApiResult<usize> {
     let allowed = service.config().max_k;
     if k == 0 || k > allowed {

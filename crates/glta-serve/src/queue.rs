@@ -14,7 +14,7 @@ use crate::model::Model;
 pub(crate) enum Query {
     /// A user of the training data.
     User(u32),
-    /// The items of any user.
+    /// The items of a user, who need not be known.
     Items(Vec<u32>),
 }
 

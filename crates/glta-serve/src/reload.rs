@@ -1,4 +1,4 @@
-//! Replaces the current model when its folder has a new one.
+//! Replaces the current model when its folder contains a new one.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::store::ModelStore;
 use crate::{Error, Result};
 use glta_core::with_causes;
 
-/// Names of the model's files that may be replaced alone.
+/// Names of the model's files that may be replaced while the others stay the same.
 const REPLACED: [&str; 2] = ["model.safetensors", "linear.safetensors"];
 
 /// Identity of a model: the file behind the links, and the time when the last of the model's files
@@ -56,9 +56,9 @@ impl Reloader {
         self.catalogue = Some(Arc::clone(catalogue));
     }
 
-    /// Loads the folder's model if it differs from the current one, and returns whether it does. A
-    /// model that could not be loaded is tried again when a file of the run or of the checkpoint
-    /// changes.
+    /// Loads the folder's model if it differs from the current one, and returns whether a model was
+    /// loaded. A model that could not be loaded is tried again when a file of the run or of the
+    /// checkpoint changes.
     fn refresh(&mut self) -> Result<bool> {
         let mut files = files_of(&self.dir);
         files.extend(self.loader.llm().into_iter().flat_map(files_of));
@@ -139,8 +139,8 @@ impl Watcher {
     }
 }
 
-/// Replaces the model by a new one, if there is one. The old model stays if the new one cannot be
-/// loaded.
+/// Replaces the model by a new one if the folder contains one. The old model stays if the new one
+/// cannot be loaded.
 fn look(reloader: &mut Reloader, metrics: &Metrics) {
     match reloader.refresh() {
         Ok(false) => {}

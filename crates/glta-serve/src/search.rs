@@ -32,8 +32,8 @@ impl Search {
 
     /// Returns the first `most` items that contain all words of `text`, ignoring case and order,
     /// and the total number of such items. An item whose id equals the text comes first, then items
-    /// whose title begins with the text, items whose title has the words, and other items, each in
-    /// the order of the catalogue.
+    /// whose title begins with the text, items whose title contains the words, and all other items,
+    /// each in the order of the catalogue.
     pub(crate) fn find(&self, text: &str, most: usize) -> (Vec<u32>, usize) {
         let text = text.trim().to_lowercase();
         if text.is_empty() {

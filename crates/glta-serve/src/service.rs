@@ -23,7 +23,7 @@ use crate::store::ModelStore;
 use crate::{Error, Result, worker};
 
 /// A loaded model with its threads: one runs the model, one watches the folder for a new model, and
-/// two write.
+/// two process writes.
 ///
 /// Clones share the threads, which end when the last clone and the last of its routers are dropped.
 ///
@@ -46,9 +46,9 @@ struct State {
     catalogue: Arc<Catalogue>,
     writer: Writer,
     puts: mpsc::Sender<Put>,
-    /// Permits of the computations that may wait.
+    /// One permit per computation that may wait.
     waiting: Arc<Semaphore>,
-    /// Permits of the computations that may run.
+    /// One permit per computation that may run.
     running: Arc<Semaphore>,
     metrics: Arc<Metrics>,
     _watcher: Watcher,
@@ -213,8 +213,8 @@ fn journal(
     Ok((journal, move || Journal::open(&path)))
 }
 
-/// Starts the thread that adds items to the catalogue, which may take long, and then writes them to
-/// the journal.
+/// Starts the thread that adds items to the catalogue and then writes them to the journal. An
+/// addition can take long, so it does not run on the threads of the server.
 fn take_in(catalogue: Arc<Catalogue>, writer: Writer, queue: usize) -> Result<mpsc::Sender<Put>> {
     const NAME: &str = "glta-items";
     let (sender, mut receiver) = mpsc::channel::<Put>(queue);

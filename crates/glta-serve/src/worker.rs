@@ -67,7 +67,7 @@ fn answer(mut jobs: Vec<Job>, metrics: &Metrics) {
 }
 
 /// Answers the jobs of one model. Jobs with the same options are one batch of the language model.
-/// Without a prompt each job is computed and answered separately.
+/// If the model needs no prompt, each job is computed and answered separately.
 fn answer_with(model: &Model, mut jobs: Vec<Job>) {
     let recommender = &*model.read();
     if !model.prompts {
@@ -88,7 +88,7 @@ fn answer_with(model: &Model, mut jobs: Vec<Job>) {
     }
 }
 
-/// Sends each job its list, or the error to all jobs.
+/// Sends each job its list, or sends the error to all jobs.
 fn reply(jobs: Vec<Job>, lists: glta_align::Result<Vec<Vec<Recommendation<'_>>>>) {
     match lists {
         Ok(lists) => {

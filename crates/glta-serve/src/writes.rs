@@ -27,7 +27,8 @@ fn path_id(id: PathId) -> ApiResult<String> {
     Ok(id)
 }
 
-/// Allowed times, in seconds since 1970: the first to the last day in RFC 3339.
+/// Allowed times, in seconds since 1970: from the first to the last day that RFC 3339 can
+/// represent.
 pub(crate) const TIMES: std::ops::RangeInclusive<f64> = -62_135_596_800.0..=253_402_300_799.0;
 
 /// Adds interactions. They count in the next answer. Either all or none of them are stored.

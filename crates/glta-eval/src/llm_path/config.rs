@@ -46,8 +46,8 @@ impl Default for LlmPathConfig {
 }
 
 impl LlmPathConfig {
-    /// Returns the names of all rows: the linear model, the forms with an added score, and their
-    /// controls.
+    /// Returns the names of all rows: the linear model, the systems with an added score of the
+    /// language model, and their controls.
     pub fn systems() -> Vec<String> {
         names::ALL.map(String::from).to_vec()
     }

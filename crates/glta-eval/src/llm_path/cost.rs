@@ -1,4 +1,4 @@
-//! Computes the work of the language model before the experiment starts.
+//! Estimates the work of the language model before the experiment starts.
 
 use std::fmt;
 

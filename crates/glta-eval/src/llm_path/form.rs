@@ -32,13 +32,17 @@ pub(crate) enum Form {
     /// Hidden states of the language model after a prompt of titles. A ridge regression predicts
     /// the text vectors of hidden items from them.
     States { random: bool },
-    /// Control for `States`: a regression from the mean text vector of the items in the prompt.
+    /// Control for `States`: a ridge regression from the mean text vector of the items in the
+    /// prompt instead of the hidden states.
     MeanVector,
-    /// Control for `States`: a regression from the vector of all titles as one text.
+    /// Control for `States`: a ridge regression from the text vector of all titles, joined into one
+    /// text and encoded.
     OneText,
-    /// Likelihood that the language model gives to the titles of candidates after the prompt.
+    /// Mean log-likelihood per token of the candidates' titles after the prompt, under the language
+    /// model. Validation data decide whether the value after a prompt without titles is subtracted.
     Likelihood { random: bool },
-    /// Control for `Likelihood`: text neighbours of the user's items among the same candidates.
+    /// Control for `Likelihood`: scores of the same candidates by text neighbours of the user's
+    /// items.
     Neighbours,
 }
 
@@ -101,7 +105,8 @@ impl System for FormSystem {
 }
 
 impl FormSystem {
-    /// Adds the inner products of text vectors with a vector that a ridge regression predicts.
+    /// Adds to the linear model the inner product of each item's text vector with a vector that a
+    /// ridge regression predicts for the user.
     fn regress(
         &self,
         seed: &mut Seed<'_>,
@@ -178,7 +183,7 @@ impl FormSystem {
         Ok(fitted.setting("features", name).setting("ridge", strength))
     }
 
-    /// Adds a score to the candidates of each user.
+    /// Adds a score to the linear model for the candidates of each user only.
     fn rank_again(
         &self,
         seed: &mut Seed<'_>,

@@ -68,8 +68,8 @@ impl<'a> Prompts<'a> {
     }
 }
 
-/// Divides a user's items into a random part of 40 to 90 % and the rest. Both have at least one
-/// item. Returns `None` for fewer than two items.
+/// Divides a user's items into a random part of 40 to 90 % and the rest. Both parts contain at
+/// least one item. Returns `None` for fewer than two items.
 pub(crate) fn divide(items: &[u32], rng: &mut impl Rng) -> Option<(Vec<u32>, Vec<u32>)> {
     if items.len() < 2 {
         return None;

@@ -102,7 +102,8 @@ impl Reader {
     }
 }
 
-/// Returns `n` results. Reads the results that are in files, and computes the others.
+/// Returns `n` results. Reads the results that are in files, and computes and stores the remaining
+/// ones.
 fn in_files(
     seed: &mut Seed<'_>,
     work: &str,

@@ -24,7 +24,7 @@ pub(crate) struct Ridge<'a> {
 }
 
 impl Moments {
-    /// Computes the moments. `features` must have at least one row.
+    /// Computes the moments. Call this only with at least one row of features.
     pub(crate) fn new(features: ArrayView2<'_, f32>, targets: ArrayView2<'_, f32>) -> Self {
         let n = features.nrows().max(1) as f64;
         let x = features.mapv(f64::from);

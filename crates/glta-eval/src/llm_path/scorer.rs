@@ -12,7 +12,7 @@ use ndarray::{Array2, ArrayViewMut2};
 pub(crate) enum Extra {
     /// Inner products of a predicted vector per user, `(users, dim)`, with the items' text vectors.
     Text(Arc<Array2<f32>>, TextVectors),
-    /// A list of items and scores per user. The scores of other items do not change.
+    /// A list of items and scores per user. Nothing is added to the scores of all other items.
     Some(Arc<Vec<Vec<(u32, f32)>>>),
 }
 
@@ -39,7 +39,8 @@ impl Extra {
     }
 }
 
-/// A scorer that standardises the scores of the linear model for each user and adds another score.
+/// A scorer that standardises the scores of the linear model for each user and adds a weighted
+/// [`Extra`] score.
 #[derive(Clone)]
 pub(crate) struct Added {
     pub(crate) linear: Arc<Recommender>,

@@ -14,9 +14,10 @@ const METRIC: &str = "N@10";
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct LlmPathVerdict {
-    /// Comparisons in test N@10 of each form with the linear model and with its controls.
+    /// Comparisons in test N@10 of each row that adds a score of the language model: with the
+    /// linear model, and with its controls.
     pub comparisons: Vec<Comparison>,
-    /// Names of the forms that gain more than `llm_path.min_gain` over the linear model and every
+    /// Names of the rows that gain more than `llm_path.min_gain` over the linear model and every
     /// control.
     pub gains: Vec<String>,
     /// The comparisons and the conclusion as Markdown.
@@ -25,8 +26,9 @@ pub struct LlmPathVerdict {
 }
 
 impl Record {
-    /// Compares the forms of `run.llm_path` with the linear model and their controls by N@10, and
-    /// writes `llm-path.md` and `llm-path.json` to the folder of the experiment.
+    /// Compares each row of `run.llm_path` that adds a score of the language model with the linear
+    /// model and with its controls by N@10, and writes `llm-path.md` and `llm-path.json` to the
+    /// folder of the experiment.
     ///
     /// # Errors
     /// Returns an error if the users' results cannot be read, or if a file cannot be written.

@@ -110,7 +110,7 @@ impl Variant {
         })?)
     }
 
-    /// Copies results of other runs of the seed, so that they are computed once.
+    /// Copies results of earlier runs of the seed, so that they are computed only once.
     fn copy(&self, run: &Run, config: &Config, seed: &Seed<'_>) -> Result<()> {
         let from = |folder: Option<&str>, file: &str| -> Result<Option<PathBuf>> {
             let Some(folder) = folder.filter(|folder| *folder != self.folder) else {
@@ -172,8 +172,8 @@ fn learned(fitted: Fitted, curve: Option<Curve>) -> Fitted {
     }
 }
 
-/// Records the settings that the run chose on validation data. `copied` states that its linear
-/// model comes from another run.
+/// Records the settings that the run chose on validation data. `copied` states whether the linear
+/// model was copied from a different run.
 fn settings(mut fitted: Fitted, config: &Config, report: FitReport, copied: bool) -> Fitted {
     if let Some(accuracy) = report.item_stage.and_then(|s| s.best()) {
         fitted = fitted

@@ -21,7 +21,8 @@ use crate::system::System;
 use crate::users::file_name;
 use crate::{Error, Result};
 
-/// The condition under which a system runs by default.
+/// A group of systems. A field of [`RunConfig`] enables each group except `Always`, which is
+/// enabled by default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Group {
     Always,
@@ -65,7 +66,8 @@ impl Standard {
         self.system.name()
     }
 
-    /// Returns whether the system needs a language model.
+    /// Returns whether the system needs a language model. `has_encoder` states whether the
+    /// experiment has a sentence encoder.
     pub(crate) fn needs_language(&self, has_encoder: bool) -> bool {
         match self.needs {
             Needs::Language => true,
@@ -84,14 +86,14 @@ impl Standard {
         self.needs == Needs::LanguageOrEncoder || self.encoders.contains(&ItemEncoder::Sentence)
     }
 
-    /// Takes the text encoders and files of a configuration.
+    /// Sets the text encoders of a configuration, and whether it names files of text vectors.
     fn reading(mut self, config: &Config) -> Self {
         self.encoders = config.item_encoders().collect();
         self.files = !config.item_text.files.is_empty();
         self
     }
 
-    /// Returns whether the system is requested by name, or is enabled and no system is requested.
+    /// Returns whether `run` names the system or, if `run` names no system, enables its group.
     pub(crate) fn is_chosen(&self, run: &RunConfig) -> bool {
         if !run.only.is_empty() {
             return run.only.iter().any(|name| name == self.name());
@@ -123,7 +125,7 @@ impl Standard {
     }
 }
 
-/// The models and texts that an experiment has.
+/// The models and texts that are available to an experiment.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Available {
     pub(crate) language: bool,
@@ -160,7 +162,7 @@ pub(crate) fn ablated_name(preset: Preset) -> &'static str {
     }
 }
 
-/// Returns all systems in the order of the tables.
+/// Returns all built-in systems in the order of the tables.
 pub(crate) fn standard(config: &ExperimentConfig) -> Vec<Standard> {
     use Group::{Ablations, Always, Controls};
     let mut all = vec![

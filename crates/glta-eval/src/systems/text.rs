@@ -20,8 +20,9 @@ use crate::seed::{Seed, validation};
 use crate::system::{Fitted, System};
 use crate::{Error, Result};
 
-/// Text-kNN with the settings that are best on validation data. If the linear model is chosen for
-/// new items, the validation items contain new items here too.
+/// Text-kNN with the settings that are best on validation data. If the settings of the linear model
+/// are chosen for new items (`linear.new_items`), the validation data of text-kNN contain new items
+/// too.
 pub(crate) struct TunedKnn {
     /// The model fitted on all training items.
     knn: Arc<TextKnn>,
@@ -83,7 +84,7 @@ impl Seed<'_> {
         Ok(self.shared.put(tuned))
     }
 
-    /// Finds text neighbours by the joined vectors of all encoders, whitened with a strength.
+    /// Finds text neighbours by the concatenated vectors of all encoders, whitened with `strength`.
     fn neighbours(&mut self, vectors: &[ItemVectors], strength: f64) -> Result<TextNeighbours> {
         let config = WhitenConfig { strength, ..self.config().glta.item_text.whiten.clone() };
         let (joined, _) = ItemVectors::join(vectors, &config)?;

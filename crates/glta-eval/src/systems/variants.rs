@@ -31,8 +31,9 @@ pub(crate) fn linear(config: &ExperimentConfig) -> Variant {
     Variant::new(LINEAR, "linear", linear).linear_of(MAIN_FOLDER)
 }
 
-/// Returns the controls: the linear model alone, with each text encoder alone, and with a random
-/// language model; the main row without a language model, and with a random one.
+/// Returns the controls: the linear model alone, with each text encoder alone, and with a language
+/// model that has random weights; the main row without a language model, and with one that has
+/// random weights.
 pub(crate) fn controls(config: &ExperimentConfig) -> Vec<Variant> {
     let base = &config.glta;
     let random = |name, folder, base: &Config| {
@@ -76,7 +77,7 @@ pub(crate) fn controls(config: &ExperimentConfig) -> Vec<Variant> {
 }
 
 /// Returns the paper's ablations: its complete form without one part each (figure 3, table 3), the
-/// autoregressive form and the decoders (figure 4). With the preset `paper` the ablations change
+/// autoregressive form and the decoders (figure 4). With the preset `paper`, the ablations change
 /// the main row.
 pub(crate) fn ablations(config: &ExperimentConfig) -> Vec<Variant> {
     let (base, folder) = match config.preset {

@@ -1,7 +1,8 @@
 //! The inner loops, compiled for each instruction set and selected at run time.
 //!
 //! Each loop is generic over [`vector::Vector`] (sixteen `f32`). The order of additions is fixed
-//! and multiply-adds are not fused, so AVX-512, AVX2 and the portable form give the same bits.
+//! and multiply-adds are not fused, so AVX-512, AVX2 and the portable form return bit-identical
+//! results.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;

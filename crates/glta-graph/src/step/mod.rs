@@ -25,8 +25,8 @@ pub(crate) struct Parameters {
     pub(crate) values: Nodes,
     first: Nodes,
     second: Nodes,
-    /// The parameters divided by the square root of the degree. During a step, the gradient in the
-    /// same scale.
+    /// The parameters divided by the square root of the degree. During a step, this matrix contains
+    /// the gradient, divided in the same way.
     scaled: Nodes,
     steps: i32,
 }
@@ -89,7 +89,7 @@ impl Step {
     /// without the L2 part, divided by the square root of the degree. The L2 coefficients are
     /// written to the decay vectors.
     ///
-    /// Each rank has its own columns; only the scores are summed over ranks.
+    /// Each rank processes its own columns; only the scores are summed over ranks.
     pub(crate) fn gradients(
         &mut self,
         comm: &dyn Communicator,

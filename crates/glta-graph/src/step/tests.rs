@@ -15,7 +15,7 @@ mod fixture {
     include!("torch_fixture.rs");
 }
 
-/// Limits that give several blocks and chunks on small graphs.
+/// Limits that divide small graphs into several blocks and chunks.
 const SMALL: Limits = Limits { block: 3, max_block: 12, min_run: 2, chunk: 20 };
 
 struct Model {

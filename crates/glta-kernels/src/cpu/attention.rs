@@ -66,7 +66,8 @@ impl Queries {
         let before = self.visible_of(row).saturating_sub(self.window);
         block.column..block.column + before.saturating_sub(block.first).min(block.head.len)
     }
-    /// Returns the number of the block's keys that the last row attends to.
+    /// Returns the number of the block's keys that the last row can attend to, counted from the
+    /// first key of the block.
     fn seen(&self, block: &Placed) -> usize {
         self.visible_of(self.rows - 1).saturating_sub(block.first).min(block.head.len)
     }
@@ -190,8 +191,8 @@ unsafe fn attend(
     });
 }
 
-/// Fills `scores: (rows, columns)` with `e^(s - max)`, or 0 for invisible keys, and `inverse` with
-/// the reciprocal of each row's sum.
+/// Fills `scores: (rows, columns)` with `e^(s - max)`, or 0 for keys that the row does not attend
+/// to, and `inverse` with the reciprocal of each row's sum.
 unsafe fn probabilities(
     level: SimdLevel,
     heads: Heads,
@@ -260,7 +261,8 @@ unsafe fn products(
     }
 }
 
-/// Computes the gradient of [`forward`] at `qkv` (after RoPE), given `d_out`.
+/// Computes the gradient with respect to the input of [`forward`] at `qkv` (after RoPE), given
+/// `d_out`.
 ///
 /// The last block of each sequence must contain exactly the sequence's own tokens. The earlier
 /// blocks are constants. All blocks must be differentiable.
@@ -322,8 +324,8 @@ pub(crate) fn backward(
 }
 
 /// Computes the backward pass of one query head: its columns of `d_qkv`, and its part of the
-/// gradients of the sequence's own keys and values, `(tokens, padded dim)`. The latter need not be
-/// initialised.
+/// gradients of the sequence's own keys and values, `(tokens, padded dim)`. The memory for these
+/// gradients need not be initialised.
 #[allow(clippy::too_many_arguments)]
 unsafe fn backward_head(
     level: SimdLevel,

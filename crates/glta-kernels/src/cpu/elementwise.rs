@@ -54,7 +54,8 @@ pub(crate) fn swiglu(level: SimdLevel, gate_up: &[f32], n: usize, h: &mut [f32])
     });
 }
 
-/// Computes the gradient of [`swiglu`] at `gate_up`, `(rows, 2 n)`, given `dh: (rows, n)`.
+/// Computes the gradient with respect to the input of [`swiglu`] at `gate_up: (rows, 2 n)`, given
+/// `dh: (rows, n)`.
 pub(crate) fn swiglu_backward(
     level: SimdLevel,
     gate_up: &[f32],
@@ -78,7 +79,7 @@ pub(crate) fn swiglu_backward(
 }
 
 /// Rotates the pairs `(i, i + d/2)` of the first `heads` heads of every row in place, by the angles
-/// of the row's position. `inverse` rotates backwards.
+/// of the row's position. If `inverse` is set, rotates backwards.
 ///
 /// `x` is `(rows, stride)`; `cos` and `sin` are `(max position, head_dim / 2)`.
 #[allow(clippy::too_many_arguments)]

@@ -49,7 +49,7 @@ impl KeyBlock {
         (self.heads, self.head_dim) == (heads, head_dim)
     }
 
-    /// Returns whether the block has the layouts of the backward pass.
+    /// Returns whether the block contains the layouts of the backward pass.
     pub(crate) fn is_differentiable(&self) -> bool {
         self.differentiable
     }

@@ -187,7 +187,7 @@ fn gathered<'a>(row: &[f32], order: &[u32], to: impl Iterator<Item = &'a mut f32
     to.zip(order).for_each(|(t, &i)| *t = row.get(i as usize).copied().unwrap_or(0.0));
 }
 
-/// Passes the rows of `x: (rows, width)` to `f` as pairs, with the number of elements per row.
+/// Passes the rows of `x: (rows, width)` to `f` as pairs of bf16, with the number of pairs per row.
 fn with_pairs<R>(
     level: SimdLevel,
     x: &[f32],

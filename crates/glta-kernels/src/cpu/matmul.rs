@@ -25,7 +25,8 @@ const DEPTH: usize = 512;
 const BACKWARD_DEPTH: usize = 128;
 /// Number of rows below which a block is not split, because each part decodes the weights again.
 const MIN_ROWS: usize = 96;
-/// Number of tasks per thread for a single row. With few tasks, each reads a long range of weights.
+/// Number of tasks per thread for a single row. The number is small, so that each task reads a long
+/// contiguous range of weights.
 const ROW_TASKS: usize = 4;
 
 /// One weight of a fused product, and its first column in `Y`.
@@ -42,8 +43,8 @@ pub(crate) struct Addends<'a> {
     pub(crate) residual: Option<&'a [f32]>,
 }
 
-/// Returns the number of bytes of the left operand that stay in the second-level cache (half of
-/// it). The fewer bytes, the more often each panel is decoded.
+/// Returns how many bytes of the left operand a block may have: half of the second-level cache, so
+/// that the block stays there. Smaller blocks decode each panel more often.
 fn left_bytes() -> usize {
     (CACHE_INFO[1].cache_bytes / 2).clamp(1 << 17, 1 << 21)
 }
@@ -148,7 +149,7 @@ pub(crate) unsafe fn forward(
 struct Panel<'a> {
     /// The sums, `(rows, 32)`.
     sums: &'a mut [f32],
-    /// Whether `sums` contains values.
+    /// Whether `sums` contains the result of an earlier addition.
     started: bool,
     /// Whether the last addition wrote the result to its destination.
     written: bool,
@@ -214,8 +215,8 @@ fn forward_panel(
     }
 }
 
-/// Adds `scale · X[.., inputs] · weights` to `sums` for the rows of some tiles. With `to`, the
-/// result is written there.
+/// Adds `scale · X[.., inputs] · weights` to `sums` for the rows of some tiles. If `to` is given,
+/// writes the result to `to` instead.
 #[allow(clippy::too_many_arguments)]
 fn multiply(
     level: SimdLevel,
@@ -298,8 +299,8 @@ pub(crate) unsafe fn backward(level: SimdLevel, parts: &[Part], dy: LeftTiles, d
     });
 }
 
-/// Scale of partial sums that are added to the output. Partial sums are more accurate than one
-/// chain over thousands of elements.
+/// Scale of 1. A product with a scale sums from zero and then adds the result to the output, and
+/// such partial sums are more accurate than one chain over thousands of elements.
 static ONES: [f32; PANEL] = [1.0; PANEL];
 
 /// Adds `dY · W[.., first_k..first_k + 32]` of one part to `sums`. The last addition writes to

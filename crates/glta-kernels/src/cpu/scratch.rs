@@ -1,7 +1,7 @@
 use std::cell::RefCell;
 
 thread_local! {
-    /// Free buffers, one per depth of nesting.
+    /// Buffers that are not in use. A thread allocates one buffer per level of nested calls.
     static SCRATCH: RefCell<Vec<Vec<f32>>> = const { RefCell::new(Vec::new()) };
 }
 

@@ -48,7 +48,7 @@ dispatch! { unsafe fn tile_rows_at() -> usize = tile_rows_generic }
 /// number of rows. `B` is `(k_len, 32)`, contiguous.
 ///
 /// The sum over `k` is one chain of fused multiply-adds per element, so a row's result does not
-/// depend on the other rows. Without a scale the chain starts from `C`, so splitting `k` does not
+/// depend on the other rows. Without a scale, the chain starts from `C`, so splitting `k` does not
 /// change the result.
 ///
 /// # Safety
@@ -132,8 +132,8 @@ unsafe fn tile<S: Simd, const PACKED: bool, const PAIRS: bool>(
     by_height!(1 2 3 4 5 6 7 8 9 10 11 12);
 }
 
-/// Computes `R` rows over the columns of the panel. Few rows use all columns at once, because more
-/// independent sums hide the latency of the multiply-adds.
+/// Computes the product of `R` rows with the columns of the panel. Few rows use all columns at
+/// once, because more independent sums hide the latency of the multiply-adds.
 #[inline(always)]
 unsafe fn height<S: Simd, const PACKED: bool, const PAIRS: bool, const R: usize>(
     a: Left,

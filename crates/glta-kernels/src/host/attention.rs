@@ -15,20 +15,20 @@ use crate::simd::SimdLevel;
 pub(crate) struct Attention<'a> {
     pub(crate) heads: Heads,
     pub(crate) level: SimdLevel,
-    /// First token of every sequence, followed by the number of tokens.
+    /// Index of the first token of every sequence, followed by the total number of tokens.
     pub(crate) starts: &'a [usize],
     /// A block of keys that precedes every sequence.
     pub(crate) shared: Option<&'a KeyBlock>,
 }
 
 impl<'a> Attention<'a> {
-    /// Computes the attention of `qkv: (tokens, stride)`, `(tokens, queries * dim)`.
+    /// Returns the attention `(tokens, queries * dim)` of `qkv: (tokens, stride)`.
     pub(crate) fn forward(&self, qkv: &Tensor) -> Result<Tensor> {
         Ok(qkv.apply_op1_no_bwd(self)?)
     }
 
-    /// Computes the gradient of `qkv`, given `d_out: (tokens, queries * dim)`. The shared keys get
-    /// no gradient.
+    /// Computes the gradient with respect to `qkv`, given `d_out: (tokens, queries * dim)`. No
+    /// gradient is computed for the shared keys.
     pub(crate) fn backward(&self, qkv: &Tensor, d_out: &Tensor) -> Result<Tensor> {
         Ok(qkv.apply_op2_no_bwd(d_out, self)?)
     }
@@ -52,7 +52,8 @@ impl<'a> Attention<'a> {
             .collect()
     }
 
-    /// Returns the sequences. `last` has, for each sequence, the block with its own keys.
+    /// Returns the sequences. `last` yields, for each sequence, the block that ends with the
+    /// sequence's own keys.
     fn sequences<'b>(&self, last: impl Iterator<Item = &'b KeyBlock>) -> Vec<Sequence<'b>>
     where
         'a: 'b,
@@ -108,7 +109,7 @@ impl CustomOp2 for Attention<'_> {
     }
 }
 
-/// Attention over caches, which has no derivative.
+/// Attention over caches, for which no derivative is implemented.
 struct Cached<'a, 'b> {
     attention: Attention<'a>,
     caches: &'b [&'a KeyBlock],

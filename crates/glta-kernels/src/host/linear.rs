@@ -67,7 +67,8 @@ impl Linear {
         class.iter().map(|&i| Part { matrix: &self.matrices[i], column: self.columns[i] }).collect()
     }
 
-    /// Computes the forward pass. The arguments must have been checked.
+    /// Computes the forward pass. Call this only with arguments that [`Sizes::check_forward`]
+    /// accepts.
     fn forward_cpu(&self, x: &[f32], residual: Option<&[f32]>) -> (CpuStorage, Shape) {
         let Sizes { inputs, outputs } = self.sizes;
         let rows = x.len() / inputs;
@@ -86,7 +87,8 @@ impl Linear {
         (CpuStorage::F32(y), (rows, outputs).into())
     }
 
-    /// Computes the backward pass. The argument must have been checked.
+    /// Computes the backward pass. Call this only with an argument that [`Sizes::check_backward`]
+    /// accepts.
     fn backward_cpu(&self, dy: &[f32]) -> (CpuStorage, Shape) {
         let Sizes { inputs, outputs } = self.sizes;
         let rows = dy.len() / outputs;

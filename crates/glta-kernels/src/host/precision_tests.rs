@@ -17,7 +17,7 @@ use crate::weights::{Arena, GptqTensors, Matrix, ScalesRef};
 const K: usize = 192;
 const GROUP: usize = 64;
 
-/// Creates random weights of `n` outputs. With `act_order` the inputs are not sorted by group.
+/// Creates random weights of `n` outputs. With `act_order`, the inputs are not sorted by group.
 fn quantized(bits: u32, n: usize, sym: bool, act_order: bool, seed: u64) -> Arc<Matrix> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let n_groups = K / GROUP;

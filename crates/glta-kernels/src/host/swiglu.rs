@@ -19,7 +19,7 @@ impl SwiGlu {
         Ok(gate_up.apply_op1_no_bwd(self)?)
     }
 
-    /// Computes the gradient of `gate_up`, given `dh: (tokens, width)`.
+    /// Computes the gradient with respect to `gate_up`, given `dh: (tokens, width)`.
     pub(crate) fn backward(&self, gate_up: &Tensor, dh: &Tensor) -> Result<Tensor> {
         Ok(gate_up.apply_op2_no_bwd(dh, self)?)
     }

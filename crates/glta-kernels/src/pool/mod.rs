@@ -8,8 +8,8 @@ use team::Team;
 
 /// Runs `f` on a thread of rayon's current pool.
 ///
-/// Entering the pool from outside costs a wake-up and a wait. With this function many small
-/// parallel regions pay this cost once.
+/// Entering the pool from outside costs a wake-up and a wait. If `f` contains many small parallel
+/// regions, they pay this cost only once.
 pub(crate) fn enter<R: Send>(f: impl FnOnce() -> R + Send) -> R {
     match rayon::current_thread_index() {
         Some(_) => f(),
@@ -21,8 +21,8 @@ pub(crate) fn enter<R: Send>(f: impl FnOnce() -> R + Send) -> R {
 /// take only microseconds.
 const TEAM_TOKENS: usize = 64;
 
-/// Calls [`enter`] for a pass over `tokens` tokens. If there are few tokens, the other threads of
-/// the pool wait as a [`Team`].
+/// Calls [`enter`] for a pass over `tokens` tokens. If `tokens` is at most [`TEAM_TOKENS`], the
+/// other threads of the pool wait for work as a [`Team`].
 pub(crate) fn enter_for<R: Send>(tokens: usize, f: impl FnOnce() -> R + Send) -> R {
     enter(|| match rayon::current_num_threads() - 1 {
         helpers if helpers > 0 && tokens <= TEAM_TOKENS => Team::default().lead(helpers, f),

@@ -35,7 +35,7 @@ pub(super) struct Team {
 unsafe impl Sync for Team {}
 
 thread_local! {
-    /// The team that this thread leads, unless a region is running.
+    /// The team that this thread leads; `None` if it leads none or a region is running.
     static LED: Cell<Option<*const Team>> = const { Cell::new(None) };
 }
 

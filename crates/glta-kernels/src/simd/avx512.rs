@@ -2,7 +2,7 @@ use std::arch::x86_64::*;
 
 use super::vector::Simd;
 
-/// AVX-512: vectors of 16 lanes. `BF16` states whether the processor has bf16 products.
+/// AVX-512: vectors of 16 lanes. `BF16` states whether the processor supports bf16 products.
 #[derive(Clone, Copy)]
 pub(crate) struct Avx512<const BF16: bool = false>;
 

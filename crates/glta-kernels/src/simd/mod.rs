@@ -4,7 +4,7 @@
 //! A kernel is a generic `#[inline(always)]` function over [`Simd`]. The macro [`dispatch!`]
 //! creates one function per instruction set.
 //!
-//! AVX-512 and AVX2 give the same bits, because every output element is a chain of fused
+//! AVX-512 and AVX2 return bit-identical results, because every output element is a chain of fused
 //! multiply-adds in the same order. The portable path rounds between multiply and add.
 // Every operation here is unsafe for the reason that `Simd` states.
 #![allow(unsafe_op_in_unsafe_fn)]

@@ -6,7 +6,7 @@
 pub(crate) trait Simd: Copy + 'static {
     /// Number of f32 in a vector, a divisor of 16.
     const LANES: usize;
-    /// Number of rows of the matrix tile (of two vectors each) that fit the registers.
+    /// Maximum number of rows of the register tile, each of two vectors.
     const ROWS: usize;
     /// A vector of f32.
     type F: Copy;
@@ -47,7 +47,7 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn or(a: Self::I, b: Self::I) -> Self::I;
     /// Shifts right by `n < 32` bits.
     unsafe fn shr(a: Self::I, n: u32) -> Self::I;
-    /// Shifts left by `n <= 32` bits; 32 gives 0.
+    /// Shifts left by `n <= 32` bits; a shift by 32 returns 0.
     unsafe fn shl(a: Self::I, n: u32) -> Self::I;
     /// Returns the f32 with the bits `a & mask | rest`.
     unsafe fn assemble(a: Self::I, mask: u32, rest: u32) -> Self::F;
@@ -55,8 +55,8 @@ pub(crate) trait Simd: Copy + 'static {
     /// Transposes a `16 x 16` block: `dst[c * dst_stride + r] = src[r * src_stride + c]`.
     unsafe fn transpose16(src: *const f32, src_stride: usize, dst: *mut f32, dst_stride: usize);
 
-    /// Computes `(c + a₁ b₁) + a₀ b₀` for lanes of two bf16 each, with `x₁` in the upper half. A
-    /// product of two bf16 is exact in f32, so fusing does not change the result.
+    /// Computes `(c + a₁ b₁) + a₀ b₀` for lanes of two bf16 each, where index 1 is the upper half
+    /// of a lane. A product of two bf16 is exact in f32, so fusing does not change the result.
     #[inline(always)]
     unsafe fn dot_bf16(a: Self::F, b: Self::F, c: Self::F) -> Self::F {
         emulated_dot_bf16::<Self>(a, b, c)
@@ -76,7 +76,7 @@ pub(crate) trait Simd: Copy + 'static {
         Self::load(lanes.as_ptr())
     }
 
-    /// Computes `e^x` with a relative error below 2e-7 for `x` in `-87..88`, clamped outside.
+    /// Computes `e^x` with a relative error below 2e-7, for `x` clamped to `-87..88`.
     #[inline(always)]
     unsafe fn exp(x: Self::F) -> Self::F {
         // Write x = n ln 2 + r with |r| <= ln 2 / 2. e^r is the Taylor polynomial of degree 7,

@@ -34,8 +34,8 @@ pub(crate) fn panel_scales(
 
 impl Matrix {
     /// Writes the rows `rows` of a panel as `(rows.len(), 32)` f32: `q - zero`, times the scale if
-    /// `scaled`. The rows must be inside `segment` and, if the matrix is quantised, multiples of
-    /// 32.
+    /// `scaled`. `rows` must be inside `segment`. If the matrix is quantised, the start and the end
+    /// of `rows` must be multiples of 32.
     pub(crate) fn decode_rows(
         &self,
         level: SimdLevel,

@@ -21,7 +21,7 @@ impl Matrix {
     /// Repacks a row-major `(n, k)` matrix of `n` outputs and `k` inputs.
     ///
     /// # Errors
-    /// Returns an error if the number of elements is wrong, or there is no memory.
+    /// Returns an error if the number of elements is wrong, or if the allocation fails.
     pub fn dense_f32(arena: &Arena, n: usize, k: usize, row_major: &[f32]) -> Result<Self> {
         check(n, k, row_major.len(), 1)?;
         Ok(Self::dense(n, k, DenseData::F32(to_panels(arena, n, k, |i| row_major[i])?)))
@@ -30,7 +30,7 @@ impl Matrix {
     /// Repacks the little-endian bytes of a row-major `(n, k)` f32 matrix.
     ///
     /// # Errors
-    /// Returns an error if the number of bytes is wrong, or there is no memory.
+    /// Returns an error if the number of bytes is wrong, or if the allocation fails.
     pub fn dense_f32_bytes(arena: &Arena, n: usize, k: usize, bytes: &[u8]) -> Result<Self> {
         check(n, k, bytes.len(), 4)?;
         let read = |i: usize| {
@@ -42,7 +42,7 @@ impl Matrix {
     /// Repacks the bytes of a row-major `(n, k)` f16 matrix without conversion.
     ///
     /// # Errors
-    /// Returns an error if the number of bytes is wrong, or there is no memory.
+    /// Returns an error if the number of bytes is wrong, or if the allocation fails.
     pub fn dense_f16_bytes(arena: &Arena, n: usize, k: usize, bytes: &[u8]) -> Result<Self> {
         check(n, k, bytes.len(), 2)?;
         Ok(Self::dense(n, k, DenseData::F16(half_panels(arena, n, k, bytes)?)))
@@ -51,7 +51,7 @@ impl Matrix {
     /// Repacks the bytes of a row-major `(n, k)` bf16 matrix without conversion.
     ///
     /// # Errors
-    /// Returns an error if the number of bytes is wrong, or there is no memory.
+    /// Returns an error if the number of bytes is wrong, or if the allocation fails.
     pub fn dense_bf16_bytes(arena: &Arena, n: usize, k: usize, bytes: &[u8]) -> Result<Self> {
         check(n, k, bytes.len(), 2)?;
         Ok(Self::dense(n, k, DenseData::Bf16(half_panels(arena, n, k, bytes)?)))

@@ -1,7 +1,7 @@
 //! Decodes bit fields of packed words to lanes: to f32 without conversion instructions, or to pairs
 //! of bf16 ([`super::pairs`]).
 //!
-//! For f32 a field keeps its position in the word, and gets an exponent for which its lowest bit
+//! For f32, a field keeps its position in the word, and gets an exponent for which its lowest bit
 //! has the value one: `2^(23 - bit) + q`. Subtracting `2^(23 - bit) + zero` is exact. Only fields
 //! above the mantissa are shifted.
 #![allow(unsafe_op_in_unsafe_fn)]
@@ -14,7 +14,7 @@ use crate::simd::Simd;
 pub(super) const VECTORS: usize = 8;
 
 const MANTISSA: u32 = 23;
-/// Number of two-bit fields in a mantissa. Other widths have fewer fields.
+/// Number of two-bit fields in a mantissa. With wider fields, the number is smaller.
 const POSITIONS: usize = 11;
 
 /// Returns the number of inputs of one output that fill whole words.
@@ -27,8 +27,8 @@ pub(super) const fn unit_words(bits: u32) -> usize {
     if bits == 3 { 3 } else { 1 }
 }
 
-/// Returns the number of fields of a word that are used in place. Three-bit fields straddle words
-/// and are all shifted to the lowest bits.
+/// Returns the number of fields of a word that are decoded in place, without a shift. Three-bit
+/// fields straddle words and are all shifted to the lowest bits.
 const fn in_place(bits: u32) -> u32 {
     if bits == 3 { 1 } else { MANTISSA / bits }
 }

@@ -12,7 +12,7 @@ pub(crate) const MAX_SEGMENT: usize = 256;
 /// A frozen weight `W: (n, k)` (outputs by inputs) in panels of outputs.
 ///
 /// Panel `p` contains the outputs `32 p..32 p + 32` for all inputs, input by input, so products
-/// with one row or many rows read it once and in order.
+/// with one row or many rows read the panel once and in order.
 ///
 /// ```
 /// use glta_kernels::{Arena, Matrix};
@@ -32,7 +32,8 @@ pub struct Matrix {
     /// Number of stored inputs: the groups one after the other, each padded to a multiple of 32 if
     /// the matrix is quantised.
     pub(crate) k_stored: usize,
-    /// Input of each stored row, [`Self::PADDING`] for a padding row; `None` for the identity.
+    /// Index of the input in each stored row, [`Self::PADDING`] for a padding row. `None` if row
+    /// `i` contains input `i` for all `i`.
     pub(crate) gather: Option<Arc<Vec<u32>>>,
     /// Ranges of stored rows that share a scale, at most [`MAX_SEGMENT`] rows each.
     pub(crate) segments: Vec<Segment>,
@@ -95,7 +96,7 @@ pub(crate) enum Scales {
 pub type Weight = (Arc<Matrix>, Option<Vec<f32>>);
 
 impl Matrix {
-    /// The input number of a padding row.
+    /// Sentinel in `gather` that marks a padding row, which contains no input.
     pub(crate) const PADDING: u32 = u32::MAX;
 
     pub(crate) fn n_panels(&self) -> usize {

@@ -115,7 +115,7 @@ pub(crate) fn unpack_fields(
 ///
 /// Version 1 stores `zero - 1`. For 2, 4 and 8 bits it was subtracted from whole words, so a zero
 /// point of 0 borrows from its neighbour, and the exact inverse is a wrapping addition to the word.
-/// Files of 3 bits subtract per field, modulo 8.
+/// With 3 bits, one was subtracted from each field, modulo 8.
 pub(crate) fn unpack_zeros(row: &[u32], bits: u32, n: usize, v1: bool) -> Vec<u8> {
     let one_each: u32 = match (v1, bits) {
         (true, 2) => 0x5555_5555,
@@ -134,7 +134,7 @@ impl Matrix {
     /// in panels. The values stay packed.
     ///
     /// # Errors
-    /// Returns an error if the tensors do not match each other, or there is no memory.
+    /// Returns an error if the tensors do not match each other, or if the allocation fails.
     pub fn quantized(arena: &Arena, t: &GptqTensors) -> Result<Self> {
         t.validate()?;
         let bits = t.bits as usize;

@@ -1,8 +1,8 @@
-//! Multiplies one row of inputs by a panel directly from the stored weights. Decoding a single text
-//! consists of these products, and memory bandwidth limits them.
+//! Multiplies one row of inputs by a panel directly from the stored weights. The generation of a
+//! single text consists mainly of these products, whose speed is limited by the memory bandwidth.
 //!
-//! The operations and their order are the same as in decoding first and multiplying afterwards, so
-//! a row has the same bits alone and in a batch.
+//! The operations and their order are the same as if the weights were decoded first and multiplied
+//! afterwards, so the result of a row is bit-identical alone and in a batch.
 #![allow(unsafe_op_in_unsafe_fn)]
 
 use super::fields::{Fields, Lift, VECTORS, unit_inputs, unit_words};
@@ -11,7 +11,7 @@ use super::pairs::Pairs;
 use crate::panel::{Element, PANEL};
 use crate::simd::{Simd, SimdLevel, dispatch, dispatch_bf16};
 
-/// Prefetch distance in bytes. At the end of a panel the prefetch reaches into the next one.
+/// Prefetch distance in bytes. At the end of a panel, the prefetch reaches into the next one.
 const AHEAD: usize = 2048;
 
 impl Matrix {

@@ -1,5 +1,5 @@
-//! Finds neighbours among the items of near clusters. This is an inverted file (Jégou et al. 2011,
-//! "Product Quantization for Nearest Neighbor Search") without the quantisation.
+//! Finds neighbours among the items of the nearest clusters. This is an inverted file (Jégou et al.
+//! 2011, "Product Quantization for Nearest Neighbor Search") without the quantisation.
 
 use std::ops::Range;
 
@@ -13,7 +13,7 @@ use crate::keep::{Best, keep_best};
 use crate::sparse::SparseRows;
 use crate::{Result, TextVectors};
 
-/// Number of near clusters with whose items an item is compared.
+/// Number of nearest clusters with whose items an item is compared.
 const NEAR: usize = 24;
 /// Number of sampled items per cluster that determine the centres.
 const SAMPLED: usize = 40;
@@ -37,7 +37,7 @@ pub(crate) struct Clusters {
 }
 
 impl Clusters {
-    /// Groups the items. Items without a text are in no cluster.
+    /// Groups the items by their text vectors. Items without a text are in no cluster.
     pub(crate) fn new(vectors: &TextVectors) -> Self {
         let items = with_text(vectors);
         let centres = centres(vectors, &items);
@@ -62,7 +62,8 @@ impl Clusters {
         items
     }
 
-    /// Adds a new item, with the largest id, to its cluster.
+    /// Adds a new item to the cluster of its nearest centre. Call this only with an id that is
+    /// larger than all ids in the clusters.
     pub(crate) fn insert(&mut self, item: u32, vector: ArrayView1<'_, f32>) {
         let cosines = self.centres.dot(&vector);
         let cluster = first(cosines.as_slice().unwrap_or_default());
@@ -145,7 +146,7 @@ struct Search<'a> {
     starts: &'a [usize],
     /// Items, sorted by cluster.
     order: &'a [u32],
-    /// Near clusters, `near_count` per item, in the order of `order`.
+    /// Nearest clusters, `near_count` per item, in the order of `order`.
     near: &'a [u32],
     near_count: usize,
     /// Text vectors, with one row per item in the order of `order`.
@@ -212,7 +213,7 @@ fn centres(vectors: &TextVectors, items: &[u32]) -> Array2<f32> {
     centres
 }
 
-/// Returns the index of the largest cosine; the first one on a tie.
+/// Returns the index of the largest cosine; on a tie, the lowest index.
 fn first(cosines: &[f32]) -> u32 {
     let mut best = (0, f32::NEG_INFINITY);
     for (cluster, &cosine) in cosines.iter().enumerate() {

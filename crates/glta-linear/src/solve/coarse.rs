@@ -34,7 +34,7 @@ pub(crate) struct CoarseColumns {
     /// The sources of item `j`, including the item itself, and their weights in row `j`.
     pub(crate) columns: SparseRows,
     pub(crate) diagonal: Vec<f64>,
-    /// The factor of a user's `xV`, `(items, rank)`.
+    /// The factor `G` of the low-rank part `V Gᵀ` of the weights, `(items, rank)`.
     pub(crate) weights: Array2<f32>,
     pub(crate) raised: usize,
 }
@@ -121,8 +121,8 @@ impl Deflation {
         self.vectors.as_slice().map_or(&[], |all| &all[item * rank..(item + 1) * rank])
     }
 
-    /// Returns the diagonal of `R = A − VΛVᵀ`, `(items,)`. The remaining part of `λ` is a lower
-    /// bound of its entries.
+    /// Returns the diagonal of `R = A − VΛVᵀ`, `(items,)`. Entries are clamped to at least `1e-6 ·
+    /// λ`, because rounding can make them smaller.
     pub(crate) fn residual(&self, gram: &Gram) -> Vec<f64> {
         (0..gram.n_items())
             .map(|item| {
@@ -134,9 +134,9 @@ impl Deflation {
             .collect()
     }
 
-    /// Solves all columns, with at most `k` sources each. `complete` states that the counts contain
-    /// every pair. Otherwise `R` restricted to the sources is assumed to be diagonal, because zeros
-    /// for missing pairs would make it indefinite.
+    /// Solves all columns, with at most `k` sources each. `complete` states whether the counts
+    /// contain every pair. If they do not, `R` restricted to the sources is assumed to be diagonal,
+    /// because zeros for missing pairs would make it indefinite.
     pub(crate) fn columns(
         &self,
         gram: &Gram,

@@ -8,8 +8,8 @@ use crate::Result;
 use crate::keep::keep_best;
 use crate::ranges::in_ranges;
 
-/// Number of items to which longer lists of users are sampled if rows are truncated. The number of
-/// pairs is quadratic in the length of a list.
+/// Maximum number of items per user whose pairs are counted if rows are truncated. Longer lists are
+/// sampled, because the number of pairs is quadratic in the length of a list.
 pub(crate) const LONGEST_LIST: usize = 2_000;
 
 /// Off-diagonal entries of `XᵀX` by rows. A row may be truncated to the entries with the largest
@@ -37,8 +37,8 @@ struct Piece {
 }
 
 impl Counts {
-    /// Counts pairs and keeps at most `longest` per item. Long lists are sampled, unless rows are
-    /// complete.
+    /// Counts the co-occurrences of items and keeps at most `longest` of them per item. If rows are
+    /// truncated, the items of users with more than [`LONGEST_LIST`] items are sampled.
     pub(crate) fn new(
         train: &Interactions,
         longest: usize,

@@ -11,7 +11,7 @@ use super::small::Small;
 use crate::TextVectors;
 use crate::keep::keep_best;
 
-/// Number of bits of the hash set of the members of a system.
+/// Number of bits of the hash set of a system's members: the item and its sources.
 const SOME: usize = 4096;
 
 /// The entries of the local systems. Pairs without a count are zeros.
@@ -236,8 +236,8 @@ impl WithSimd for Products<'_> {
     }
 }
 
-/// Returns the inner product of two vectors of equal length. Sixteen sums make the loop vectorised,
-/// and the result has the same bits on all processors.
+/// Returns the inner product of two vectors of equal length. The compiler vectorises the loop over
+/// sixteen sums, and the result is bit-identical on all processors.
 #[inline(always)]
 fn dot(a: &[f32], b: &[f32]) -> f32 {
     let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<16>(), b.as_chunks::<16>());

@@ -1,4 +1,4 @@
-//! Cholesky factors of small systems.
+//! Cholesky factors of small linear systems.
 
 use ndarray::{Array2, Axis};
 use pulp::{Arch, Simd, WithSimd};
@@ -6,8 +6,8 @@ use rayon::prelude::*;
 
 use crate::{Error, Result};
 
-/// A symmetric system of at most a few hundred unknowns, whose memory is reused. Plain loops factor
-/// the system: at this size a blocked factorisation is not faster, and every item needs one.
+/// A symmetric linear system of at most a few hundred unknowns, whose memory is reused. Plain loops
+/// factor the system, because a blocked factorisation is not faster at this size.
 pub(crate) struct Small {
     arch: Arch,
     size: usize,
@@ -28,7 +28,7 @@ impl Small {
         self.values.resize(size * size, 0.0);
     }
 
-    /// Returns the entry of a row and a column. The symmetric entry is separate.
+    /// Returns the entry of a row and a column. The symmetric entry is stored separately.
     pub(crate) fn at(&mut self, row: usize, column: usize) -> &mut f64 {
         &mut self.values[column * self.size + row]
     }

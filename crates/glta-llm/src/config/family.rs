@@ -67,7 +67,7 @@ impl Family {
         (self.kind == Kind::Qwen3).then_some(128)
     }
 
-    /// Returns whether q and k heads have an RMSNorm before the rotation.
+    /// Returns whether q and k heads are normalised by an RMSNorm before the rotation.
     pub(super) fn qk_norm(&self) -> bool {
         self.kind == Kind::Qwen3
     }

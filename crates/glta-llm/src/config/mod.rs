@@ -39,7 +39,7 @@ pub struct LlamaConfig {
     pub num_key_value_heads: usize,
     /// Size of a head, an even number.
     pub head_dim: usize,
-    /// Maximum number of tokens of a sequence. With `linear` and `yarn` rope scaling this is the
+    /// Maximum number of tokens of a sequence. With `linear` and `yarn` rope scaling, this is the
     /// extended context.
     pub max_position_embeddings: usize,
     /// Number that RMSNorm adds to the mean square.

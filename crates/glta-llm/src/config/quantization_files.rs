@@ -30,8 +30,8 @@ struct Stated<'a> {
 }
 
 /// Merges the settings of both files: `block` is `quantization_config` of `config.json`, and
-/// `separate` is `quantize_config.json`. A key that changes numbers must have the same value in
-/// both files, or be in only one of them.
+/// `separate` is `quantize_config.json`. A key that affects the decoded weights must have the same
+/// value in both files, or be in only one of them.
 pub(super) fn merge(
     block: Option<Fields<'_>>,
     separate: Option<Fields<'_>>,
@@ -97,7 +97,8 @@ impl Pick<'_> {
     }
 }
 
-/// Reads a key that has two spellings.
+/// Reads a setting that can be in either of two keys. If both keys are present, their values must
+/// be equal.
 fn either<'a>(f: &Fields<'a>, key: &str, other: &str) -> Result<Option<&'a str>> {
     match (f.str(key)?, f.str(other)?) {
         (Some(a), Some(b)) if a != b => Err(Error::json(
@@ -159,7 +160,7 @@ fn stated<'a>(f: &Fields<'a>) -> Result<Stated<'a>> {
     })
 }
 
-/// Reads AWQ's settings, under the AWQ names or the newer ones.
+/// Reads AWQ's settings: `bits` or AutoAWQ's `w_bit`, and `group_size` or AutoAWQ's `q_group_size`.
 fn stated_awq<'a>(f: &Fields<'a>) -> Result<Stated<'a>> {
     let version = f.str("version")?.unwrap_or("gemm").to_lowercase();
     if version != "gemm" {
@@ -198,8 +199,9 @@ fn stated_awq<'a>(f: &Fields<'a>) -> Result<Stated<'a>> {
     })
 }
 
-/// Reads a list of module names, which may be nested by modules that were quantised together.
-/// Returns `Some(None)` for an empty list, which means all modules.
+/// Reads a list of module names, which may contain nested lists of modules that were quantised
+/// together. Returns `Some(None)` if all modules are quantised, that is for an empty list or a list
+/// of all modules, and `None` if the value is not such a list.
 fn module_names(value: &Value) -> Option<Option<Vec<String>>> {
     let mut names = Vec::new();
     let mut open = vec![value];

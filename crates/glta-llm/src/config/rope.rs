@@ -20,18 +20,18 @@ pub enum RopeScaling {
     /// Changes the base for texts beyond the original context. This crate only runs texts up to the
     /// original context, where this scaling has no effect.
     Dynamic {
-        /// Factor of the context, at least 1.
+        /// Factor by which the context is extended, at least 1.
         factor: f64,
     },
-    /// Scales by bands of wavelengths, as in LLaMA 3.1.
+    /// Scales the frequencies differently in three bands of wavelengths, as in LLaMA 3.1.
     Llama3 {
         /// Divisor of the low frequencies.
         factor: f64,
-        /// Divisor of the original context that gives the wavelength above which frequencies are
-        /// scaled.
+        /// The original context divided by this factor is the wavelength above which frequencies
+        /// are scaled.
         low_freq_factor: f64,
-        /// Divisor of the original context that gives the wavelength below which frequencies are
-        /// unchanged.
+        /// The original context divided by this factor is the wavelength below which frequencies
+        /// are unchanged.
         high_freq_factor: f64,
         /// Context length of the original training, in tokens.
         original_max_position_embeddings: usize,
@@ -41,7 +41,7 @@ pub enum RopeScaling {
     Yarn {
         /// Divisor of the low frequencies, at least 1.
         factor: f64,
-        /// Factor of the rotated queries and keys.
+        /// Factor by which the rotated queries and keys are multiplied.
         attention_factor: f64,
         /// Number of rotations over the original context above which frequencies are unchanged.
         beta_fast: f64,

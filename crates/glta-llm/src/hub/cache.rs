@@ -9,8 +9,8 @@ use super::client::{Metadata, check_commit};
 use super::plan;
 use crate::error::{Error, Result};
 
-/// One repository in the cache of the hub. Blobs are named by ETag. A folder per commit has links
-/// to the blobs, and refs contain the commit of each branch.
+/// One repository in the cache of the hub. Blobs are named by ETag. The folder of a commit contains
+/// links to the blobs, and the refs contain the commit of each branch.
 pub(super) struct RepoCache {
     layout: CacheRepo,
     revision: String,
@@ -43,7 +43,7 @@ impl RepoCache {
         fs::metadata(self.blob(&metadata.etag)).is_ok_and(|m| m.len() == metadata.size)
     }
 
-    /// Returns the folder of the revision if it has every file of a checkpoint, or else a
+    /// Returns the folder of the revision if it contains every file of a checkpoint, or else a
     /// description of what is missing.
     pub(super) fn complete_snapshot(&self) -> Result<std::result::Result<PathBuf, String>> {
         let reference = fs::read_to_string(self.root.join("refs").join(&self.revision));

@@ -17,7 +17,7 @@ pub(super) struct Client {
 
 /// Metadata of a file on the hub.
 pub(super) struct Metadata {
-    /// Name of the blob: the SHA-256 of a large file, or git's hash of another file.
+    /// Name of the blob: the SHA-256 for a large file, and git's hash for all other files.
     pub(super) etag: String,
     /// Size in bytes.
     pub(super) size: u64,

@@ -14,10 +14,11 @@
 //! ```
 //!
 //! URLs and the layout of the cache are the same as in the `hf-hub` crate. Unlike that crate, this
-//! module verifies each file before it appears in the snapshot: it must have the length that the
-//! hub announced and, if its ETag is a SHA-256 (all weights), this hash. An interrupted transfer of
-//! a hashed file resumes, also in a later call. Other files are small and start again in a later
-//! call. If several processes want the same file, one downloads it and the others wait.
+//! module verifies each file before it appears in the snapshot: its length must equal the length
+//! that the hub announced, and if its ETag is a SHA-256 (as for all weights), its hash must equal
+//! the ETag. An interrupted transfer of a hashed file resumes, also in a later call. All other
+//! files are small, and their transfer starts again in a later call. If several processes want the
+//! same file, one downloads it and the others wait.
 
 mod cache;
 mod client;

@@ -51,12 +51,13 @@ impl HubOptions {
     ///   `~/.cache/huggingface` (or in `XDG_CACHE_HOME`) unless set;
     /// * endpoint: `HF_ENDPOINT`;
     /// * token: `HF_TOKEN`, else `HUGGING_FACE_HUB_TOKEN`, else the file `HF_TOKEN_PATH`, else
-    ///   `token` in `HF_HOME`; none of them where `HF_HUB_DISABLE_IMPLICIT_TOKEN` is true;
-    /// * offline: `HF_HUB_OFFLINE`, or where that is empty `TRANSFORMERS_OFFLINE`, is true;
+    ///   `token` in `HF_HOME`; no token if `HF_HUB_DISABLE_IMPLICIT_TOKEN` is true;
+    /// * offline: `HF_HUB_OFFLINE`, or `TRANSFORMERS_OFFLINE` if the first is unset or empty;
     /// * timeout in seconds: `HF_HUB_DOWNLOAD_TIMEOUT`.
     ///
-    /// True is 1, on, yes or true. In the names of folders and files `~` and `$NAME` are
-    /// replaced. `docs/gptq.md` compares variable by variable.
+    /// The values 1, on, yes and true mean true. In the names of folders and files, `~` and `$NAME`
+    /// are replaced by the home folder and the variable. `docs/gptq.md` compares the variables one
+    /// by one.
     ///
     /// # Errors
     /// Returns an error for a variable with an invalid value, or if there is no home folder.

@@ -9,7 +9,8 @@ use crate::tokenizer::is_companion;
 
 const CONFIG: &str = "config.json";
 
-/// Returns the index of the shards among the file names, or an error message.
+/// Returns the name of the index file of the shards, `None` if there is a single weight file, or an
+/// error message.
 pub(super) fn index(names: &[String]) -> std::result::Result<Option<&str>, String> {
     Ok(match weights(names.iter().map(String::as_str))? {
         Weights::Shards(index) => Some(index),
@@ -49,7 +50,8 @@ pub(super) fn files(
     Ok(Ok(small.cloned().chain(weights.iter().cloned()).collect()))
 }
 
-/// Returns whether a file name stays in its folder on every operating system.
+/// Returns whether a file name is a plain name, which cannot lead out of its folder on any
+/// operating system.
 fn is_plain(name: &str) -> bool {
     let mut parts = Path::new(name).components();
     matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None))

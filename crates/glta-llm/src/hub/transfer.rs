@@ -12,8 +12,8 @@ use crate::error::{Error, Result};
 /// Maximum number of consecutive attempts without progress.
 const ATTEMPTS: u32 = 3;
 
-/// Fetches a file to `blob`, which appears only when it is complete. Until then the bytes are in
-/// another file of the same folder, from which an interrupted download resumes.
+/// Fetches a file to `blob`, which appears only when it is complete. Until then, the bytes are in a
+/// temporary file of the same folder, from which an interrupted download resumes.
 pub(super) fn fetch(
     client: &Client,
     path: &str,

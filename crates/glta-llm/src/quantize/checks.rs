@@ -1,4 +1,5 @@
-//! Checks a quantisation before it starts, because it takes hours for large models.
+//! Checks the options and the inputs of a quantisation before it starts, because a quantisation
+//! takes hours for large models.
 
 use std::path::Path;
 
@@ -9,7 +10,7 @@ use crate::config::LlamaConfig;
 use crate::error::{Error, Result};
 use crate::load::Loader;
 
-/// Rejects a folder whose files would be overwritten.
+/// Returns an error if `out` is a file, is `dir` itself, or contains weights.
 pub(super) fn check_output(dir: &Path, out: &Path) -> Result<()> {
     let refuse = |problem: String| {
         let folder = out.display();
@@ -52,7 +53,8 @@ pub(super) fn check_tensors(loader: &Loader<'_, Host>, options: &QuantizeOptions
     loader.refuse_unused(c.num_hidden_layers)
 }
 
-/// Returns name, number of outputs, number of inputs and presence of a bias of each linear layer.
+/// Returns, for each linear layer, its name, its numbers of outputs and of inputs, and whether it
+/// has a bias.
 pub(super) fn linears(
     c: &LlamaConfig,
     [qkv_bias, o_bias, mlp_bias]: [bool; 3],
@@ -80,7 +82,8 @@ pub(super) fn check_words(prefix: &str, n: usize, k: usize, bits: u32) -> Result
     )))
 }
 
-/// Checks the calibration texts, and returns their ids in one list with the positions of the texts.
+/// Checks the calibration texts, and returns their token ids in one list, with the positions of the
+/// tokens.
 pub(super) fn packed(
     calibration: &[Vec<u32>],
     config: &LlamaConfig,

@@ -227,7 +227,8 @@ fn range_of(values: &[f32], top: f32, sym: bool) -> (f16, u8) {
     (scale, zero as u8)
 }
 
-/// Returns `Σ e H eᵀ / Σ w H wᵀ` over all rows `w`, where `e` is the change of a row.
+/// Returns `Σ e H eᵀ / Σ w H wᵀ` over all rows `w`, where `e` is the change of the row by the
+/// quantisation.
 fn relative_error(
     weight: &[f32],
     q: &QuantizedLinear,

@@ -47,7 +47,7 @@ impl Settings {
         Fields { path: &self.path, object: &self.config }
     }
 
-    /// Returns a named token such as `bos_token` from the first file that has it.
+    /// Returns a named token such as `bos_token` from the first file that contains it.
     pub(super) fn named(&self, key: &str) -> Result<Option<String>> {
         for (path, object) in [(&self.map_path, &self.map), (&self.path, &self.config)] {
             let f = Fields { path, object };
@@ -145,8 +145,9 @@ impl Settings {
     }
 
     /// Sets the space that SentencePiece adds in front of a text. For LLaMA's SentencePiece
-    /// tokenizers, transformers overrides `tokenizer.json`: by default it adds the space only at
-    /// the start of the text, not after special tokens, and not if there is one already.
+    /// tokenizers, transformers overrides `tokenizer.json`: by default, the space is added only at
+    /// the start of the text, not after special tokens, and not if the text already begins with a
+    /// space.
     fn set_prefix(&self, inner: &mut tokenizers::Tokenizer) -> Result<()> {
         let f = self.config();
         let class = f.get("tokenizer_class").and_then(Value::as_str).unwrap_or_default();

@@ -88,8 +88,8 @@ impl Tokenizer {
         self.prefix = first.is_some_and(|token| token.starts_with(['▁', 'Ġ']));
     }
 
-    /// Returns the ids under `{key}_id` (a number or a list), or the id of the token that `key`
-    /// names.
+    /// Returns the ids in the field `{key}_id` (a number or a list), or else the id of the token in
+    /// the field `key`.
     fn ids(&self, object: &Object, key: &str) -> Vec<u32> {
         let number = |v: &Value| v.as_u64().and_then(|n| u32::try_from(n).ok());
         match object.get(&format!("{key}_id")) {
@@ -169,8 +169,9 @@ impl Tokenizer {
         self.continued(before, new, true)
     }
 
-    /// Decodes like [`decode_continuation`](Self::decode_continuation), up to the first of `stop`,
-    /// whose texts may contain special tokens. Returns `None` if none of them occurs.
+    /// Decodes like [`decode_continuation`](Self::decode_continuation), up to the first occurrence
+    /// of a text in `stop`. These texts may contain special tokens. Returns `None` if none of them
+    /// occurs.
     pub(crate) fn decode_up_to(
         &self,
         before: &[u32],

@@ -38,9 +38,9 @@ pub(crate) struct Done {
 /// The reason why a write failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Refused {
-    /// The id of an interaction belongs to another interaction. Contains the id.
+    /// The id of an interaction belongs to a different interaction. Contains the id.
     Taken(String),
-    /// The disk or the file has an error. Contains the message.
+    /// The disk or the file caused an error. Contains the message.
     Failed(String),
     /// The maximum number of writes is already waiting.
     Full,
@@ -135,7 +135,7 @@ fn refuse(group: Vec<Write>, error: &Error) {
     }
 }
 
-/// Runs one write in a transaction. If the id of an interaction belongs to another one, all
+/// Runs one write in a transaction. If the id of an interaction belongs to a different one, all
 /// interactions of the write are rolled back.
 fn write_one(rows: &mut Rows<'_>, op: &Op) -> rusqlite::Result<Reply> {
     let mut done = Done::default();

@@ -43,7 +43,7 @@ pub struct Event {
     /// Time in seconds since 1970; `None` if it is unknown.
     pub time: Option<i64>,
     /// Id of the interaction, chosen by the sender. An interaction with a known id is not stored
-    /// again. Without ids, interactions with the same user, item and time are the same.
+    /// again. Two interactions without ids are the same if their users, items and times are equal.
     pub id: Option<String>,
 }
 
@@ -181,8 +181,8 @@ impl Journal {
         rows.into_iter().map(item).collect()
     }
 
-    /// Returns whether earlier data about a user must be left out. Interactions of the user in the
-    /// journal are later than the deletion.
+    /// Returns whether the user was deleted, so that data about the user from before the deletion
+    /// must be left out. The interactions of the user in the journal are later than the deletion.
     pub fn is_forgotten(&self, user: &str) -> bool {
         self.forgotten.contains(user)
     }
@@ -249,7 +249,7 @@ pub(crate) enum Added {
     New,
     /// The interaction is already stored.
     Known,
-    /// The id of the interaction belongs to another interaction.
+    /// The id of the interaction belongs to a different interaction.
     Taken,
 }
 
@@ -286,7 +286,7 @@ impl Rows<'_> {
         Ok(())
     }
 
-    /// Rolls back the changes of `work` if it returns `false`.
+    /// Runs `work`, and rolls back its changes if it returns `false`.
     pub(crate) fn whole(
         &mut self,
         work: impl FnOnce(&mut Self) -> rusqlite::Result<bool>,

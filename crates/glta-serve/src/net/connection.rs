@@ -49,7 +49,7 @@ impl Connection {
         self.works.store(true, Ordering::Relaxed);
     }
 
-    /// Records that a request is answered.
+    /// Records that a request has been answered.
     pub(crate) fn answered(&self) {
         let now = self.started.elapsed().as_millis() as u64;
         self.answered.store(now, Ordering::Relaxed);

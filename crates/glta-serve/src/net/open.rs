@@ -32,7 +32,7 @@ const LAST: Duration = Duration::from_millis(500);
 pub(crate) struct Limits {
     /// Maximum number of open connections.
     pub(crate) connections: usize,
-    /// Time until the head of a request must be complete.
+    /// Time within which the head of a request must be complete.
     pub(crate) head: Duration,
     /// Time within which the client must read more of an answer.
     pub(crate) unread: Duration,
@@ -72,8 +72,8 @@ impl Open {
         self.cut_off.say();
     }
 
-    /// Waits until a further connection may be opened. At the maximum, closes the connection that
-    /// has waited longest for a request.
+    /// Waits until a further connection may be opened. If the maximum number of connections is
+    /// open, closes the one that has waited longest for a request.
     pub(crate) async fn room(&self) {
         loop {
             let (open, closing) = {
