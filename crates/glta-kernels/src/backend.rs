@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::heads::Heads;
 use crate::sequences::Sequences;
 use crate::simd::SimdLevel;
@@ -36,6 +36,8 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
     type Caches<'a>;
     /// Values that the derivative of attention needs in addition to its input.
     type Attended: Send + Sync;
+    /// Buffers and launches of [`Self::decode`] for a fixed number of texts.
+    type Decoder: Debug + Send;
 
     /// The device of candle's tensors.
     fn device(&self) -> &Device;
@@ -149,6 +151,14 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
         self.swiglu(&self.normed(norm, gate_up, x)?)
     }
 
+    /// Returns the result of the output layer for the norm of `x: (tokens, inputs)` f32, in f32.
+    ///
+    /// # Errors
+    /// A tensor operation failed.
+    fn scores(&self, norm: &Self::Norm, output: &Self::Linear, x: &Tensor) -> Result<Tensor> {
+        output.forward_f32(&norm.forward(x)?)
+    }
+
     /// Returns the gradient of `gate_up` for the gradient `dh: (tokens, width)` of the result.
     ///
     /// # Errors
@@ -231,6 +241,52 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
         layer: usize,
         shared: Option<&Self::Keys>,
     ) -> Result<Tensor>;
+
+    /// Creates what [`Self::decode`] needs for this number of texts; `None` if the host has to
+    /// choose the tokens from scores.
+    ///
+    /// # Errors
+    /// The device is out of memory.
+    fn decoder(&self, texts: usize, rotary: &Arc<Self::Rotary>) -> Result<Option<Self::Decoder>>;
+
+    /// Decodes one token of each text, appends it to the caches, and returns the ids with the
+    /// highest score, the lowest one among equals.
+    ///
+    /// `layers` returns the scores `(texts, vocab)` for the embeddings of the tokens, and calls
+    /// [`Self::end_stage`] after each layer. Its calls of this backend may be recorded and repeated
+    /// in later steps, so it calls nothing else that computes with tensors.
+    ///
+    /// # Errors
+    /// Arguments that do not fit the decoder, errors of `layers`, or a tensor operation failed.
+    fn decode<E: From<Error>>(
+        &self,
+        decoder: &mut Self::Decoder,
+        next: Next<'_, Self>,
+        layers: impl Fn(Tensor, &Self::Tokens, &mut Self::Caches<'_>) -> std::result::Result<Tensor, E>,
+    ) -> std::result::Result<Vec<u32>, E>;
+
+    /// Ends a stage of [`Self::decode`]: the next stage uses results of this one, but not of
+    /// earlier ones, whose memory is used again.
+    fn end_stage(&self) {}
+}
+
+/// One token of each of several texts, which continue their caches.
+#[derive(Debug)]
+pub struct Next<'a, B: Backend> {
+    /// Ids of the tokens.
+    pub ids: &'a [u32],
+    /// Sequences of one token each, at the positions of the tokens.
+    pub sequences: &'a Sequences,
+    /// The embedding table.
+    pub embedding: &'a B::Embedding,
+    /// A table of at least `context` positions.
+    pub rotary: &'a Arc<B::Rotary>,
+    /// The caches of the texts.
+    pub keys: Vec<&'a mut B::Keys>,
+    /// Tokens that precede every text.
+    pub shared: Option<&'a B::Keys>,
+    /// Largest number of keys of a text, in this step and in later ones with the same launches.
+    pub context: usize,
 }
 
 /// Frozen linear layers `Y = X Wᵀ + b`. Their only derivative is `dX = dY W`.

@@ -91,6 +91,16 @@ pub(crate) trait AnyNetwork: Debug + Send + Sync {
         caches: Vec<&mut dyn AnyKeys>,
     ) -> Result<Tensor>;
 
+    /// The most likely next tokens of sequences with one token each, chosen on the device. `None`
+    /// if the device does not choose tokens of this model; the caches are then unchanged.
+    fn next_ids(
+        &self,
+        ids: &[u32],
+        sequences: &Sequences,
+        prefix: Option<&Arc<dyn AnyKeys>>,
+        caches: Vec<&mut dyn AnyKeys>,
+    ) -> Result<Option<Vec<u32>>>;
+
     /// `(rows, hidden)` to `(rows, vocab)` f32; differentiable.
     fn logits(self: Arc<Self>, x: &Tensor) -> Result<Tensor>;
 }
@@ -222,8 +232,19 @@ impl<B: Backend> AnyNetwork for Network<B> {
                 let last = Tensor::from_iter(last, x.device())?;
                 x.index_select(&last, 0)?
             };
-            Network::logits(self, &self.norm(&x)?)
+            self.scores(&x)
         })
+    }
+
+    fn next_ids(
+        &self,
+        ids: &[u32],
+        sequences: &Sequences,
+        prefix: Option<&Arc<dyn AnyKeys>>,
+        caches: Vec<&mut dyn AnyKeys>,
+    ) -> Result<Option<Vec<u32>>> {
+        let (prefix, caches) = (self.prefix_of(prefix)?, self.caches_of(caches)?);
+        self.backend.run(Some(ids.len()), || self.decode(ids, sequences, prefix.as_deref(), caches))
     }
 
     fn logits(self: Arc<Self>, x: &Tensor) -> Result<Tensor> {

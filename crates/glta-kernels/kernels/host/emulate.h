@@ -104,6 +104,9 @@ inline std::uint32_t __float_as_uint(float x) {
 inline float __shfl_xor_sync(unsigned, float x, unsigned mask) {
     return __uint_as_float(emulate::exchange(__float_as_uint(x), mask));
 }
+inline std::uint32_t __shfl_xor_sync(unsigned, std::uint32_t x, unsigned mask) {
+    return emulate::exchange(x, mask);
+}
 
 struct __half {
     std::uint16_t bits;

@@ -7,7 +7,7 @@ use super::device::Cuda;
 use super::elementwise;
 use super::kernels::{COLUMNS, Kernel, Pass, Units};
 use super::keys::Keys;
-use super::launch::{Arg, Launch, unwritten};
+use super::launch::{Arg, Launch};
 use super::rotary::Rotary;
 use super::tokens::{MATRIX_TILE, TILE, Tokens};
 use crate::backend::Keys as _;
@@ -65,7 +65,7 @@ pub(super) fn rotate(
     let Rotary { cos, sin, .. } = &*tokens.rotary;
     let rotated = heads.queries + heads.keys;
     let positions = &tokens.positions;
-    elementwise::rope(&*cuda.driver, qkv, positions, (cos, sin), rotated, heads.dim, inverse)
+    elementwise::rope(&cuda.stream, qkv, positions, (cos, sin), rotated, heads.dim, inverse)
 }
 
 impl Units {
@@ -119,7 +119,7 @@ impl Pass {
             threads: THREADS,
             shared: self.shared(units, columns),
         };
-        cuda.driver.launch(Kernel::Attention(self, units, columns), dtype, shape, args)
+        cuda.stream.launch(Kernel::Attention(self, units, columns), dtype, shape, args)
     }
 }
 
@@ -163,8 +163,8 @@ pub(super) fn forward(
     source: KeySource,
 ) -> Result<Attended> {
     let (n, _) = qkv.dims2()?;
-    let out = unwritten((n, heads.queries * heads.dim), qkv.dtype(), qkv.device())?;
-    let lse = unwritten((n, heads.queries), DType::F32, qkv.device())?;
+    let out = cuda.unwritten((n, heads.queries * heads.dim), qkv.dtype())?;
+    let lse = cuda.unwritten((n, heads.queries), DType::F32)?;
     let (shared, shared_len) = source.shared(qkv)?;
     let args: Vec<Arg> = [
         Arg::In(qkv),
@@ -201,7 +201,7 @@ pub(super) fn forward_cached(
     append(cuda, qkv, heads, tokens, caches, source.layer)?;
     let (n, _) = qkv.dims2()?;
     let dtype = qkv.dtype();
-    let out = unwritten((n, heads.queries * heads.dim), dtype, qkv.device())?;
+    let out = cuda.unwritten((n, heads.queries * heads.dim), dtype)?;
     let (shared, shared_len) = source.shared(qkv)?;
     let keys = [
         Arg::In(&tokens.starts),
@@ -231,8 +231,8 @@ fn decode(
     source: KeySource,
 ) -> Result<Tensor> {
     let (n, _) = qkv.dims2()?;
-    let (dtype, device) = (qkv.dtype(), qkv.device());
-    let out = unwritten((n, heads.queries * heads.dim), dtype, device)?;
+    let dtype = qkv.dtype();
+    let out = cuda.unwritten((n, heads.queries * heads.dim), dtype)?;
     let (shared, shared_len) = source.shared(qkv)?;
     let keys = caches.longest + shared_len;
     let pieces = keys.div_ceil(PIECE);
@@ -242,7 +242,7 @@ fn decode(
     let parts = match counters {
         Some(_) => {
             let shape = (n * heads.queries * pieces, heads.dim + 2);
-            Some(unwritten(shape, DType::F32, device)?)
+            Some(cuda.unwritten(shape, DType::F32)?)
         }
         None => None,
     };
@@ -267,7 +267,7 @@ fn decode(
     .chain(sizes(heads))
     .collect();
     let launch = decode_launch(n * pieces, heads);
-    cuda.driver.launch(Kernel::AttentionDecode, dtype, launch, &args)?;
+    cuda.stream.launch(Kernel::AttentionDecode, dtype, launch, &args)?;
     Ok(out)
 }
 
@@ -295,7 +295,7 @@ pub(super) fn backward(
     let Attended { out, lse } = attended;
     let (n, _) = qkv.dims2()?;
     let dtype = qkv.dtype();
-    let delta = unwritten((n, heads.queries), DType::F32, qkv.device())?;
+    let delta = cuda.unwritten((n, heads.queries), DType::F32)?;
     let args = [
         Arg::In(out),
         Arg::In(d_out),
@@ -303,9 +303,9 @@ pub(super) fn backward(
         Arg::U32(heads.queries),
         Arg::U32(heads.dim),
     ];
-    cuda.driver.launch(Kernel::AttentionDelta, dtype, Launch::rows(n, 256), &args)?;
+    cuda.stream.launch(Kernel::AttentionDelta, dtype, Launch::rows(n, 256), &args)?;
 
-    let d_qkv = unwritten(qkv.dims(), dtype, qkv.device())?;
+    let d_qkv = cuda.unwritten(qkv.dims(), dtype)?;
     let (shared, shared_len) = source.shared(qkv)?;
     let common = [
         Arg::In(qkv),
@@ -349,7 +349,7 @@ fn append(
         Arg::U32(heads.keys),
         Arg::U32(heads.dim),
     ];
-    cuda.driver.launch(Kernel::AppendKeys, qkv.dtype(), Launch::rows(n, 256), &args)
+    cuda.stream.launch(Kernel::AppendKeys, qkv.dtype(), Launch::rows(n, 256), &args)
 }
 
 #[cfg(test)]

@@ -1,14 +1,14 @@
 #[cfg(not(feature = "cuda"))]
 use super::absent::open;
-use super::driver::Driver;
 #[cfg(feature = "emulator")]
 use super::emulator::Emulator;
 use super::kernels::Source;
 #[cfg(feature = "cuda")]
 use super::nvidia::open;
+use super::stream::Stream;
 use std::sync::Arc;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device, Shape, Tensor};
 
 use crate::error::{Error, Result};
 use crate::precision::Precision;
@@ -18,12 +18,14 @@ use crate::precision::Precision;
 pub struct Cuda {
     pub(super) device: Device,
     pub(super) dtype: DType,
-    pub(super) driver: Arc<dyn Driver>,
+    pub(super) stream: Arc<Stream>,
     /// Zeros that kernels count with, and leave as zeros. Kernels of a device run one after the
     /// other.
     pub(super) counters: Tensor,
     /// Whether 16-bit products with one row run on the f32 units.
     pub(super) one_row_in_f32: bool,
+    /// Whether decoding repeats recorded launches.
+    pub(super) graphs: bool,
 }
 
 /// Number of [`Cuda::counters`]: enough for the panels of an output layer of millions of tokens.
@@ -47,12 +49,19 @@ impl Cuda {
                 supported: "CUDA devices",
             });
         }
-        let driver = open(device)?;
+        let stream = Arc::new(Stream::new(open(device)?));
         // The kernels of packed weights are loaded with the weights.
-        Source::COMMON.into_iter().try_for_each(|source| driver.load(source))?;
+        Source::COMMON.into_iter().try_for_each(|source| stream.load(source))?;
         let counters = Tensor::zeros(COUNTERS, DType::U32, device)?;
         let dtype = dtype(precision);
-        Ok(Self { device: device.clone(), dtype, driver, counters, one_row_in_f32: false })
+        Ok(Self {
+            device: device.clone(),
+            dtype,
+            stream,
+            counters,
+            one_row_in_f32: false,
+            graphs: true,
+        })
     }
 
     /// The host instead of a GPU, running the same kernels. It is for tests: it is slow, and needs
@@ -66,7 +75,8 @@ impl Cuda {
         let device = Device::Cpu;
         let counters = Tensor::zeros(COUNTERS, DType::U32, &device).expect("zeros on the CPU");
         let dtype = dtype(precision);
-        Self { device, dtype, driver: Arc::new(Emulator), counters, one_row_in_f32: false }
+        let stream = Arc::new(Stream::new(Arc::new(Emulator)));
+        Self { device, dtype, stream, counters, one_row_in_f32: false, graphs: true }
     }
 
     /// Sets whether products of packed weights with one row of f16 or bf16 run on the f32 units
@@ -79,12 +89,25 @@ impl Cuda {
         self
     }
 
+    /// Sets whether greedy decoding repeats a recorded step as a CUDA graph; otherwise the host
+    /// launches every kernel of every step. The results have the same bits.
+    #[must_use]
+    pub fn graphs(mut self, yes: bool) -> Self {
+        self.graphs = yes;
+        self
+    }
+
     /// The first `count` counters; `None` if there are fewer.
     pub(super) fn counters(&self, count: usize) -> Result<Option<Tensor>> {
         Ok(match count <= COUNTERS {
             true => Some(self.counters.narrow(0, 0, count)?),
             false => None,
         })
+    }
+
+    /// A tensor for a call that writes all elements.
+    pub(super) fn unwritten(&self, shape: impl Into<Shape>, dtype: DType) -> Result<Tensor> {
+        self.stream.unwritten(shape, dtype, &self.device)
     }
 
     /// The same device with another dtype of activations.

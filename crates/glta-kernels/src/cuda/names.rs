@@ -63,6 +63,7 @@ impl Source {
                 Kernel::Swiglu,
                 Kernel::SwigluBackward,
                 Kernel::Add,
+                Kernel::NextTokens,
             ],
             Self::Attention => passes(Units::Ordinary)
                 .chain([Kernel::AttentionDelta, Kernel::AttentionDecode, Kernel::AppendKeys])
@@ -88,6 +89,7 @@ impl Kernel {
             Self::Attention(_, Units::Matrix, _) | Self::ProductMma(..) => {
                 &[DType::F16, DType::BF16]
             }
+            Self::NextTokens => &[DType::F32],
             Self::ProductNormed(_) => &[DType::BF16],
             // More rows of 16-bit types are for the matrix units.
             Self::Product(_, 2..) => &[DType::F32],
@@ -106,6 +108,7 @@ impl Kernel {
             Self::Swiglu => "swiglu".into(),
             Self::SwigluBackward => "swiglu_backward".into(),
             Self::Add => "add".into(),
+            Self::NextTokens => "next_tokens".into(),
             Self::Attention(pass, units, columns) => {
                 let units = match units {
                     Units::Ordinary => "attention",
@@ -139,7 +142,8 @@ impl Kernel {
             | Self::GatherRows
             | Self::Swiglu
             | Self::SwigluBackward
-            | Self::Add => Source::Elementwise,
+            | Self::Add
+            | Self::NextTokens => Source::Elementwise,
             Self::Attention(_, Units::Matrix, _) => Source::AttentionMma,
             Self::Attention(_, Units::Ordinary, _)
             | Self::AttentionDelta
@@ -164,7 +168,7 @@ mod tests {
                 kernels += kernel.dtypes().len();
             }
         }
-        assert_eq!(kernels, 139);
+        assert_eq!(kernels, 140);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use candle_core::{DType, Tensor};
 use super::device::Cuda;
 use super::fragments::fragments;
 use super::kernels::{Bits, Kernel, ROWS, Source, TILE_ROWS, TILES};
-use super::launch::{Arg, Launch, unwritten};
+use super::launch::{Arg, Launch};
 use crate::error::{Error, Result};
 use crate::panel::PANEL;
 use crate::weights::{Matrix, Scales, Segment, Storage, Zeros};
@@ -61,9 +61,9 @@ impl Quantized {
             return Err(Error::Input("expected a quantised matrix".into()));
         };
         let (bits, device) = (Bits::new(p.bits)?, &cuda.device);
-        cuda.driver.load(Source::Quantized(bits))?;
+        cuda.stream.load(Source::Quantized(bits))?;
         if cuda.dtype != DType::F32 {
-            cuda.driver.load(Source::QuantizedMma(bits))?;
+            cuda.stream.load(Source::QuantizedMma(bits))?;
         }
         if matrix.k_stored / PANEL >= MOST_SQUARES {
             return Err(Error::Unsupported {
@@ -135,7 +135,7 @@ impl Quantized {
             .chain(self.sizes(ld, first))
             .collect();
         let shape = dequantise_launch(self.outputs, self.inputs);
-        self.cuda.driver.launch(Kernel::Dequantise(self.bits), w.dtype(), shape, &args)
+        self.cuda.stream.launch(Kernel::Dequantise(self.bits), w.dtype(), shape, &args)
     }
 
     /// Writes `x Wᵀ + bias + residual` into the columns from `first` on of `y: (rows, ld)`, for 1
@@ -172,7 +172,7 @@ impl Quantized {
             .chain([self.result(y)?, self.f32_scales(), Arg::U32(rows)])
             .chain(self.sizes(ld, first))
             .collect();
-        self.cuda.driver.launch(Kernel::Product(self.bits, block_rows), x.dtype(), shape, &args)
+        self.cuda.stream.launch(Kernel::Product(self.bits, block_rows), x.dtype(), shape, &args)
     }
 
     /// Whether a kernel on the matrix units processes `rows` rows of `dtype`.
@@ -206,7 +206,7 @@ impl Quantized {
     ) -> Result<Tensor> {
         let (rows, _) = x.dims2()?;
         let halves = if gated { 2 } else { 1 };
-        let y = unwritten((rows, self.outputs / halves), self.cuda.dtype, x.device())?;
+        let y = self.cuda.unwritten((rows, self.outputs / halves), self.cuda.dtype)?;
         let gated = if gated { self.outputs / (2 * PANEL) } else { 0 };
         self.product_mma(x, norm, bias, None, &y, (0, gated))?;
         Ok(y)
@@ -233,7 +233,7 @@ impl Quantized {
             Some(_) => {
                 // Sums, and squares of the rows.
                 let each = PANELS * PANEL * TILE_ROWS * tiles + TILE_ROWS;
-                Some(unwritten(shape.grid.0 * shape.grid.1 * each, DType::F32, x.device())?)
+                Some(self.cuda.unwritten(shape.grid.0 * shape.grid.1 * each, DType::F32)?)
             }
             None => None,
         };
@@ -259,7 +259,7 @@ impl Quantized {
             .chain(self.sizes(ld, first))
             .chain([Arg::U32(gated)])
             .collect();
-        self.cuda.driver.launch(kernel, self.cuda.dtype, shape, &args)
+        self.cuda.stream.launch(kernel, self.cuda.dtype, shape, &args)
     }
 
     fn operands<'a>(

@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use candle_core::{DType, Device, Tensor};
@@ -11,12 +12,13 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::device::Cuda;
-use super::driver::Driver;
+use super::driver::{Driver, Graph};
 use super::elementwise;
 use super::emulator::Emulator;
 use super::kernels::{Kernel, Source};
 use super::launch::{Arg, Launch, unwritten};
 use super::quantized::Quantized;
+use super::stream::{Call, Stream};
 use crate::backend::{Backend, Keys as _, Linear as _, Norm as _};
 use crate::error::Result;
 use crate::heads::Heads;
@@ -27,13 +29,13 @@ use crate::weights::{Arena, GptqTensors, Matrix, ScalesRef};
 
 const PRECISIONS: [Precision; 3] = [Precision::F32, Precision::Bf16, Precision::F16];
 
-fn random(shape: (usize, usize), seed: u64) -> Tensor {
+pub(super) fn random(shape: (usize, usize), seed: u64) -> Tensor {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let data: Vec<f32> = (0..shape.0 * shape.1).map(|_| rng.random_range(-1.0..1.0)).collect();
     Tensor::from_vec(data, shape, &Device::Cpu).unwrap()
 }
 
-fn values(t: &Tensor) -> Vec<f32> {
+pub(super) fn values(t: &Tensor) -> Vec<f32> {
     t.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1().unwrap()
 }
 
@@ -141,24 +143,24 @@ fn rows_and_columns_are_moved() {
     };
     for a in devices() {
         let (x, x32) = rounded(&random((5, 70), 1), &a);
-        let got = elementwise::gather_rows(&*a.driver, &x, &index).unwrap();
+        let got = elementwise::gather_rows(&a.stream, &x, &index).unwrap();
         assert_eq!(got.dtype(), DType::F32);
         assert!(values(&got) == values(&expected(&x32, 0)), "{:?}", a.dtype);
         let (x, x32) = rounded(&random((3, 5), 1), &a);
-        let got = elementwise::gather_columns(&*a.driver, &x, &index).unwrap();
+        let got = elementwise::gather_columns(&a.stream, &x, &index).unwrap();
         assert!(values(&got) == values(&expected(&x32, 1)));
 
         let (y, y32) = rounded(&random((3, 300), 2), &a);
         let (residual, residual32) = rounded(&random((3, 300), 3), &a);
         let bias = random((1, 300), 4).flatten_all().unwrap();
-        elementwise::add(&*a.driver, &y, Some(&bias), Some(&residual)).unwrap();
+        elementwise::add(&a.stream, &y, Some(&bias), Some(&residual)).unwrap();
         let sum = (y32.broadcast_add(&bias).unwrap() + residual32).unwrap();
         close("add", &y, &sum, &a);
     }
 }
 
 /// A random layer in GPTQ's format.
-fn quantized(
+pub(super) fn quantized(
     bits: u32,
     (n, k): (usize, usize),
     group: usize,
@@ -334,7 +336,7 @@ fn dense_layers() {
     }
 }
 
-fn rotary<B: Backend>(backend: &B, positions: usize, half: usize) -> Arc<B::Rotary> {
+pub(super) fn rotary<B: Backend>(backend: &B, positions: usize, half: usize) -> Arc<B::Rotary> {
     let angle = |i: usize| (i / half) as f32 / (1 + i % half) as f32;
     let cos = (0..positions * half).map(|i| angle(i).cos()).collect();
     let sin = (0..positions * half).map(|i| angle(i).sin()).collect();
@@ -482,23 +484,39 @@ fn decoding_over_pieces_of_the_keys() {
     show();
 }
 
-/// The emulator, which counts launches.
+/// The emulator, which counts launches by the host, and graphs.
 #[derive(Debug, Default)]
-struct Counting(Mutex<Vec<Kernel>>);
+pub(super) struct Counting {
+    pub(super) launches: Mutex<Vec<Kernel>>,
+    pub(super) graphs: AtomicUsize,
+}
+
+impl Counting {
+    /// A device with this driver.
+    pub(super) fn device(precision: Precision) -> (Arc<Self>, Cuda) {
+        let counting = Arc::new(Self::default());
+        let stream = Arc::new(Stream::new(Arc::<Self>::clone(&counting)));
+        (counting, Cuda { stream, ..Cuda::emulated(precision) })
+    }
+}
 
 impl Driver for Counting {
     fn load(&self, source: Source) -> Result<()> {
         Emulator.load(source)
     }
     fn queue(&self, kernel: Kernel, dtype: DType, launch: Launch, args: &[Arg]) -> Result<()> {
-        self.0.lock().unwrap().push(kernel);
+        self.launches.lock().unwrap().push(kernel);
         Emulator.queue(kernel, dtype, launch, args)
     }
     fn address(&self, tensor: &Tensor) -> Result<u64> {
         Emulator.address(tensor)
     }
-    fn product_f32(&self, x: &Tensor, w: &Tensor) -> Result<Tensor> {
-        Emulator.product_f32(x, w)
+    fn multiply(&self, x: &Tensor, w: &Tensor, y: &Tensor, first: usize) -> Result<()> {
+        Emulator.multiply(x, w, y, first)
+    }
+    fn graph(&self, calls: Vec<Call>) -> Result<Box<dyn Graph>> {
+        self.graphs.fetch_add(1, Ordering::Relaxed);
+        Emulator.graph(calls)
     }
 }
 
@@ -509,9 +527,7 @@ fn a_layer_decodes_in_five_launches() {
     for (precision, texts, expected) in
         [(Precision::Bf16, 1, 5), (Precision::Bf16, 8, 5), (Precision::Bf16, 9, 7)]
     {
-        let counting = Arc::new(Counting::default());
-        let driver: Arc<dyn Driver> = Arc::<Counting>::clone(&counting);
-        let a = Cuda { driver, ..Cuda::emulated(precision) };
+        let (counting, a) = Counting::device(precision);
         let layer = |outputs: &[usize], inputs| {
             let part = |&n| (quantized(4, (n, inputs), 32, false, true, n as u64), None);
             a.linear(outputs.iter().map(part).collect()).unwrap()
@@ -530,7 +546,7 @@ fn a_layer_decodes_in_five_launches() {
         let middle = o.forward(&out, Some(&x)).unwrap();
         let h = a.gated(&norm, &gate_up, &middle).unwrap();
         down.forward(&h, Some(&middle)).unwrap();
-        let launches = counting.0.lock().unwrap();
+        let launches = counting.launches.lock().unwrap();
         assert_eq!(launches.len(), expected, "{launches:?}");
     }
 }
