@@ -202,6 +202,30 @@ INLINE void gather_columns(const T *x, const u32 *index, T *y, u32 width, u32 co
     }
 }
 
+// Row r of dx is the sum of the rows order[starts[r]] to order[starts[r + 1] - 1] of dy, in this
+// order. A block has a part of a row.
+INLINE void index_add(const float *dy, const u32 *starts, const u32 *order, float *dx, u32 width) {
+    const u32 i = own_columns(), row = blockIdx.x;
+    if (i >= width) {
+        return;
+    }
+    float sum[FOUR] = {}, v[FOUR];
+    const u32 end = starts[row + 1];
+#pragma unroll 4
+    for (u32 at = starts[row]; at < end; at++) {
+        load(dy + u64(order[at]) * width + i, width, width - i, v);
+        for (u32 e = 0; e < FOUR; e++) {
+            sum[e] += v[e];
+        }
+    }
+    store(dx + u64(row) * width + i, width, width - i, sum);
+}
+
+KERNEL(index_add_f32, 256, const float *dy, const u32 *starts, const u32 *order, float *dx,
+       u32 width) {
+    index_add(dy, starts, order, dx, width);
+}
+
 // The highest score of some columns, and the first column that has it. Without one, `at` is PADDING:
 // NaN is no score.
 struct Best {

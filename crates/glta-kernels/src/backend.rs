@@ -3,6 +3,7 @@ use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 
+use crate::arguments::check_rows;
 use crate::error::{Error, Result};
 use crate::heads::Heads;
 use crate::sequences::Sequences;
@@ -128,6 +129,29 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
     /// # Errors
     /// A tensor operation failed.
     fn unpack(&self, x: &Tensor, sequences: &Sequences, seq: usize) -> Result<Tensor>;
+
+    /// Returns the rows `index` of `x: (rows, width)` f32, with zeros for the index [`u32::MAX`].
+    ///
+    /// # Errors
+    /// An index outside `x`, or a tensor operation failed.
+    fn rows(&self, x: &Tensor, index: &[u32]) -> Result<Tensor> {
+        check_rows(index, x.dim(0)?)?;
+        let none = Tensor::zeros((1, x.dim(1)?), x.dtype(), x.device())?;
+        let index = with_no_row(index, x.dim(0)?, x.device())?;
+        Ok(Tensor::cat(&[x, &none], 0)?.index_select(&index, 0)?)
+    }
+
+    /// Returns the gradient of `x` of [`Self::rows`], for the gradient `dy: (index, width)` of the
+    /// result. The rows of `dy` are added in ascending order.
+    ///
+    /// # Errors
+    /// An index outside `x`, or a tensor operation failed.
+    fn rows_backward(&self, dy: &Tensor, index: &[u32], rows: usize) -> Result<Tensor> {
+        check_rows(index, rows)?;
+        let zeros = Tensor::zeros((rows + 1, dy.dim(1)?), dy.dtype(), dy.device())?;
+        let index = with_no_row(index, rows, dy.device())?;
+        Ok(zeros.index_add(&index, &dy.contiguous()?, 0)?.narrow(0, 0, rows)?)
+    }
 
     /// Returns `silu(gate) * up` of `(tokens, 2 * width)`.
     ///
@@ -287,6 +311,13 @@ pub struct Next<'a, B: Backend> {
     pub shared: Option<&'a B::Keys>,
     /// Largest number of keys of a text, in this step and in later ones with the same launches.
     pub context: usize,
+}
+
+/// The index with `rows` in place of [`u32::MAX`].
+fn with_no_row(index: &[u32], rows: usize, device: &Device) -> Result<Tensor> {
+    let index: Vec<u32> =
+        index.iter().map(|&row| if row == u32::MAX { rows as u32 } else { row }).collect();
+    Ok(Tensor::new(index, device)?)
 }
 
 /// Frozen linear layers `Y = X Wᵀ + b`. Their only derivative is `dX = dY W`.

@@ -11,7 +11,7 @@ use crate::config::LlamaConfig;
 use crate::error::{Error, Result};
 use crate::layer::heads;
 use crate::network::{Keep, Network};
-use crate::stack::{Logits, Stack};
+use crate::stack::{Logits, Rows, Stack};
 
 /// Keys and values of one sequence, in every layer, on any backend.
 pub(crate) trait AnyKeys: Any + Debug + Send + Sync {
@@ -100,6 +100,9 @@ pub(crate) trait AnyNetwork: Debug + Send + Sync {
         prefix: Option<&Arc<dyn AnyKeys>>,
         caches: Vec<&mut dyn AnyKeys>,
     ) -> Result<Option<Vec<u32>>>;
+
+    /// Rows of `x: (rows, width)`, zero for the index [`u32::MAX`]; differentiable.
+    fn rows(self: Arc<Self>, x: &Tensor, index: &[u32]) -> Result<Tensor>;
 
     /// `(rows, hidden)` to `(rows, vocab)` f32; differentiable.
     fn logits(self: Arc<Self>, x: &Tensor) -> Result<Tensor>;
@@ -245,6 +248,12 @@ impl<B: Backend> AnyNetwork for Network<B> {
     ) -> Result<Option<Vec<u32>>> {
         let (prefix, caches) = (self.prefix_of(prefix)?, self.caches_of(caches)?);
         self.backend.run(Some(ids.len()), || self.decode(ids, sequences, prefix.as_deref(), caches))
+    }
+
+    fn rows(self: Arc<Self>, x: &Tensor, index: &[u32]) -> Result<Tensor> {
+        let output = self.backend.run(None, || self.backend.rows(&x.detach(), index))?;
+        let (network, index) = (Arc::clone(&self), index.to_vec());
+        Ok(x.apply_op1(Rows { network, output, index })?)
     }
 
     fn logits(self: Arc<Self>, x: &Tensor) -> Result<Tensor> {

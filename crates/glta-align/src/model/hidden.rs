@@ -6,7 +6,7 @@ use std::ops::Range;
 use candle_core::{D, DType, Tensor};
 use glta_gllm::GraphResidual;
 use glta_llm::{ForwardOptions, Llama, Prefix};
-use glta_projector::{Piece, SoftBatch, splice};
+use glta_projector::{Piece, SoftBatch, splice_with};
 
 use super::{Glta, NO_PROMPTS};
 use crate::Result;
@@ -209,17 +209,17 @@ impl Glta {
             .enumerate()
             .flat_map(|(r, row)| row.slots.iter().map(move |&at| (r * seq + at) as u32))
             .collect();
-        let index = Tensor::new(index.as_slice(), &self.device)?;
-        Ok(states.reshape((b * seq, hidden))?.index_select(&index, 0)?)
+        Ok(llama.rows(&states.reshape((b * seq, hidden))?, &index)?)
     }
 }
 
 /// Converts prompts to input embeddings.
 pub(super) fn embedded(llama: &Llama, rows: &[Row], soft: &Tensor) -> Result<SoftBatch> {
     let pieces: Vec<Vec<Piece>> = rows.iter().map(|row| row.pieces.clone()).collect();
-    Ok(splice(&pieces, soft, |ids| {
-        llama.embed(ids).map_err(|e| candle_core::Error::Msg(e.to_string()))
-    })?)
+    let tensor = |e: glta_llm::Error| candle_core::Error::Msg(e.to_string());
+    let embed = |ids: &[u32]| llama.embed(ids).map_err(tensor);
+    let gather = |bank: &Tensor, index: &[u32]| llama.rows(bank, index).map_err(tensor);
+    Ok(splice_with(&pieces, soft, embed, gather)?)
 }
 
 /// Scales rows to a root mean square of one, like the final norm of a language model, so that the

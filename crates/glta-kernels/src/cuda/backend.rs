@@ -15,7 +15,8 @@ use super::quantized::Normed;
 use super::rotary::Rotary;
 use super::tokens::Tokens;
 use crate::arguments::{
-    check_caches, check_ids, check_positions, check_rotated, expect_shape, rotary_positions,
+    check_caches, check_ids, check_positions, check_rotated, check_rows, expect_shape,
+    rotary_positions,
 };
 use crate::backend::{Backend, Linear as _, Next, Norm as _};
 use crate::error::{Error, Result};
@@ -132,6 +133,18 @@ impl Backend for Cuda {
         }
         let y = elementwise::gather_rows(&self.stream, x, &self.table(index)?)?;
         Ok(y.reshape((rows, seq, width))?)
+    }
+
+    fn rows(&self, x: &Tensor, index: &[u32]) -> Result<Tensor> {
+        check_rows(index, x.dim(0)?)?;
+        expect_f32("the rows", Some(x))?;
+        elementwise::gather_rows(&self.stream, &x.contiguous()?, &self.table(index.to_vec())?)
+    }
+
+    fn rows_backward(&self, dy: &Tensor, index: &[u32], rows: usize) -> Result<Tensor> {
+        expect_shape("the gradient of rows", dy, index.len(), dy.dim(1)?)?;
+        check_rows(index, rows)?;
+        elementwise::index_add(self, &dy.contiguous()?, index, rows)
     }
 
     fn swiglu(&self, gate_up: &Tensor) -> Result<Tensor> {

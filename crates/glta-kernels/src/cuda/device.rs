@@ -2,6 +2,7 @@
 use super::absent::open;
 #[cfg(feature = "emulator")]
 use super::emulator::Emulator;
+use super::kept::KeptWeights;
 use super::kernels::Source;
 #[cfg(feature = "cuda")]
 use super::nvidia::open;
@@ -26,6 +27,7 @@ pub struct Cuda {
     pub(super) one_row_in_f32: bool,
     /// Whether decoding repeats recorded launches.
     pub(super) graphs: bool,
+    pub(super) kept: KeptWeights,
 }
 
 /// Number of [`Cuda::counters`]: enough for the panels of an output layer of millions of tokens.
@@ -52,16 +54,7 @@ impl Cuda {
         let stream = Arc::new(Stream::new(open(device)?));
         // The kernels of packed weights are loaded with the weights.
         Source::COMMON.into_iter().try_for_each(|source| stream.load(source))?;
-        let counters = Tensor::zeros(COUNTERS, DType::U32, device)?;
-        let dtype = dtype(precision);
-        Ok(Self {
-            device: device.clone(),
-            dtype,
-            stream,
-            counters,
-            one_row_in_f32: false,
-            graphs: true,
-        })
+        Self::on(device, stream, precision)
     }
 
     /// The host instead of a GPU, running the same kernels. It is for tests: it is slow, and needs
@@ -72,11 +65,20 @@ impl Cuda {
     #[cfg(feature = "emulator")]
     #[allow(clippy::expect_used)]
     pub fn emulated(precision: Precision) -> Self {
-        let device = Device::Cpu;
-        let counters = Tensor::zeros(COUNTERS, DType::U32, &device).expect("zeros on the CPU");
-        let dtype = dtype(precision);
         let stream = Arc::new(Stream::new(Arc::new(Emulator)));
-        Self { device, dtype, stream, counters, one_row_in_f32: false, graphs: true }
+        Self::on(&Device::Cpu, stream, precision).expect("zeros on the CPU")
+    }
+
+    fn on(device: &Device, stream: Arc<Stream>, precision: Precision) -> Result<Self> {
+        Ok(Self {
+            device: device.clone(),
+            dtype: dtype(precision),
+            stream,
+            counters: Tensor::zeros(COUNTERS, DType::U32, device)?,
+            one_row_in_f32: false,
+            graphs: true,
+            kept: KeptWeights::default(),
+        })
     }
 
     /// Sets whether products of packed weights with one row of f16 or bf16 run on the f32 units
@@ -94,6 +96,16 @@ impl Cuda {
     #[must_use]
     pub fn graphs(mut self, yes: bool) -> Self {
         self.graphs = yes;
+        self
+    }
+
+    /// Sets whether the dequantised weights that many rows need stay in the memory of the GPU, 2
+    /// bytes per weight for f16 and bf16. `None`, the default, decides at their first use: they
+    /// stay if all of them fit into half of the free memory. It applies to weights that are loaded
+    /// afterwards.
+    #[must_use]
+    pub fn keep_dequantised(mut self, keep: Option<bool>) -> Self {
+        self.kept = KeptWeights::new(keep);
         self
     }
 

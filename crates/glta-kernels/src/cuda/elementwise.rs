@@ -2,6 +2,7 @@
 
 use candle_core::{DType, Tensor};
 
+use super::device::Cuda;
 use super::kernels::Kernel;
 use super::launch::{Arg, Launch, expect_f32};
 use super::stream::Stream;
@@ -143,6 +144,43 @@ pub(super) fn gather_columns(on: &Stream, x: &Tensor, index: &Tensor) -> Result<
     Ok(y)
 }
 
+/// Adds row `i` of `dy: (n, width)` f32 to row `index[i]` of zeros `(rows, width)`, for `i` in
+/// ascending order; rows with the index [`u32::MAX`] are left out.
+pub(super) fn index_add(cuda: &Cuda, dy: &Tensor, index: &[u32], rows: usize) -> Result<Tensor> {
+    expect_f32("the rows to be added", Some(dy))?;
+    let (_, width) = dy.dims2()?;
+    let dx = cuda.unwritten((rows, width), DType::F32)?;
+    let (starts, order) = sorted(index, rows);
+    let (starts, order) = (cuda.table(starts)?, cuda.table(order)?);
+    let args = [Arg::In(dy), Arg::In(&starts), Arg::In(&order), Arg::Out(&dx), Arg::U32(width)];
+    cuda.stream.launch(Kernel::IndexAdd, DType::F32, Launch::fours(rows, width), &args)?;
+    Ok(dx)
+}
+
+/// The positions of each value below `rows` in `index`, ascending: the first of each value, and the
+/// number of positions; then the positions.
+fn sorted(index: &[u32], rows: usize) -> (Vec<u32>, Vec<u32>) {
+    let mut starts = vec![0; rows + 1];
+    for &row in index {
+        if let Some(count) = starts[1..].get_mut(row as usize) {
+            *count += 1;
+        }
+    }
+    for row in 0..rows {
+        starts[row + 1] += starts[row];
+    }
+    let mut next = starts.clone();
+    // At least one, because an empty tensor has no address.
+    let mut order = vec![0; starts[rows].max(1) as usize];
+    for (position, &row) in (0..).zip(index) {
+        if (row as usize) < rows {
+            order[next[row as usize] as usize] = position;
+            next[row as usize] += 1;
+        }
+    }
+    (starts, order)
+}
+
 /// Writes the token with the highest of `scores: (texts, vocab)` f32 to `ids: (texts,)` u32, the
 /// lowest id among equals, and moves each text to its next step in `positions: (texts,)` u32 and
 /// the table of caches.
@@ -165,6 +203,12 @@ pub(super) fn next_tokens(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn positions_are_sorted_by_row() {
+        let (starts, order) = sorted(&[2, 0, u32::MAX, 2, 3, 2], 4);
+        assert_eq!((starts, order), (vec![0, 1, 1, 4, 5], vec![1, 0, 3, 5, 4]));
+    }
 
     #[test]
     fn launches_fit_the_kernels() {

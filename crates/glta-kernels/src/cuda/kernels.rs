@@ -58,6 +58,8 @@ pub(super) enum Kernel {
     Swiglu,
     SwigluBackward,
     Add,
+    /// Sums of rows, in f32.
+    IndexAdd,
     /// The most likely token of each text, in f32.
     NextTokens,
     /// For heads of up to this many columns.

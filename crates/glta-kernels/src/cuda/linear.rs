@@ -1,6 +1,6 @@
 //! Frozen linear layers on the device.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use candle_core::{DType, Device, Tensor};
 
@@ -38,6 +38,8 @@ enum Weight {
     Packed {
         parts: Vec<Quantized>,
         order: Option<Order>,
+        /// The weight of [`dequantised`], if it is kept.
+        kept: OnceLock<Tensor>,
     },
 }
 
@@ -78,6 +80,7 @@ impl Run {
                     .as_ref()
                     .map(|order| Order::upload(cuda, order, matrix.k))
                     .transpose()?,
+                kept: OnceLock::new(),
             },
         };
         Ok(Self { first, outputs: matrix.n, weight })
@@ -88,8 +91,8 @@ impl Run {
         match (&mut self.weight, next.weight) {
             (Weight::Dense(own), Weight::Dense(other)) => *own = Tensor::cat(&[&*own, &other], 0)?,
             (
-                Weight::Packed { parts, order },
-                Weight::Packed { parts: others, order: other_order },
+                Weight::Packed { parts, order, .. },
+                Weight::Packed { parts: others, order: other_order, .. },
             ) if order.as_ref().map(|o| &o.host) == other_order.as_ref().map(|o| &o.host) => {
                 for other in others {
                     let joined = match parts.last_mut() {
@@ -112,15 +115,24 @@ impl Run {
     }
 }
 
+/// Inputs and outputs of packed parts.
+fn dims(parts: &[Quantized]) -> (usize, usize) {
+    (parts.first().map_or(0, |p| p.inputs), parts.iter().map(|p| p.outputs).sum())
+}
+
 /// The dequantised weight of packed parts, transposed: `(stored inputs, outputs)`.
-fn dequantised(parts: &[Quantized], cuda: &Cuda) -> Result<Tensor> {
-    let outputs: usize = parts.iter().map(|p| p.outputs).sum();
-    let inputs = parts.first().map_or(0, |p| p.inputs);
-    let w = cuda.unwritten((inputs, outputs), cuda.dtype)?;
+fn dequantised(parts: &[Quantized], kept: &OnceLock<Tensor>, cuda: &Cuda) -> Result<Tensor> {
+    if let Some(w) = kept.get() {
+        return Ok(w.clone());
+    }
+    let w = cuda.unwritten(dims(parts), cuda.dtype)?;
     let mut first = 0;
     for part in parts {
         part.dequantise(&w, first)?;
         first += part.outputs;
+    }
+    if !cuda.stream.records() {
+        cuda.kept.keep(&cuda.stream, kept, &w)?;
     }
     Ok(w)
 }
@@ -157,6 +169,12 @@ impl Linear {
             runs.extend(rest);
             first += matrix.n;
         }
+        for run in &runs {
+            if let Weight::Packed { parts, .. } = &run.weight {
+                let (inputs, outputs) = dims(parts);
+                cuda.kept.add(inputs * outputs * cuda.dtype.size_in_bytes());
+            }
+        }
         let bias = bias.map(|b| Tensor::from_vec(b, sizes.outputs, &cuda.device)).transpose()?;
         Ok(Self { runs, bias, sizes, cuda: cuda.clone() })
     }
@@ -167,9 +185,9 @@ impl Linear {
         for run in &self.runs {
             match &run.weight {
                 Weight::Dense(w) => self.cuda.stream.multiply(x, &w.t()?, &y, run.first)?,
-                Weight::Packed { parts, order } => {
+                Weight::Packed { parts, order, kept } => {
                     let stored = self.stored(x, order.as_ref())?;
-                    let w = dequantised(parts, &self.cuda)?;
+                    let w = dequantised(parts, kept, &self.cuda)?;
                     self.cuda.stream.multiply(&stored, &w, &y, run.first)?;
                 }
             }
@@ -186,7 +204,7 @@ impl Linear {
         gated: bool,
     ) -> Result<Option<Tensor>> {
         self.sizes.check_forward(x, None)?;
-        let [Run { weight: Weight::Packed { parts, order }, .. }] = self.runs.as_slice() else {
+        let [Run { weight: Weight::Packed { parts, order, .. }, .. }] = self.runs.as_slice() else {
             return Ok(None);
         };
         let ([part], rows) = (parts.as_slice(), x.dim(0)?) else { return Ok(None) };
@@ -242,7 +260,7 @@ impl backend::Linear for Linear {
         {
             let y = self.cuda.unwritten((rows, self.sizes.outputs), dtype)?;
             for run in &self.runs {
-                let Weight::Packed { parts, order } = &run.weight else { continue };
+                let Weight::Packed { parts, order, .. } = &run.weight else { continue };
                 let stored = self.stored(x, order.as_ref())?;
                 let mut first = run.first;
                 for part in parts {
@@ -282,8 +300,8 @@ impl backend::Linear for Linear {
             };
             let dx = match &run.weight {
                 Weight::Dense(w) => self.cuda.stream.product(dy, w, self.cuda.dtype)?,
-                Weight::Packed { parts, order } => {
-                    let w = dequantised(parts, &self.cuda)?;
+                Weight::Packed { parts, order, kept } => {
+                    let w = dequantised(parts, kept, &self.cuda)?;
                     let dx = self.cuda.stream.product(dy, &w.t()?, self.cuda.dtype)?;
                     match order {
                         None => dx,
@@ -313,13 +331,15 @@ impl backend::Linear for Linear {
     }
 
     fn resident_bytes(&self) -> usize {
+        let size = |t: &Tensor| t.elem_count() * t.dtype().size_in_bytes();
         let bytes = |run: &Run| match &run.weight {
-            Weight::Dense(w) => w.elem_count() * w.dtype().size_in_bytes(),
-            Weight::Packed { parts, order } => {
+            Weight::Dense(w) => size(w),
+            Weight::Packed { parts, order, kept } => {
                 let order = order
                     .as_ref()
                     .map_or(0, |o| 4 * (o.stored.elem_count() + o.places.elem_count()));
-                parts.iter().map(Quantized::resident_bytes).sum::<usize>() + order
+                let parts: usize = parts.iter().map(Quantized::resident_bytes).sum();
+                parts + order + kept.get().map_or(0, size)
             }
         };
         self.runs.iter().map(bytes).sum()

@@ -23,6 +23,7 @@ mod elementwise;
 #[cfg(feature = "emulator")]
 mod emulator;
 mod fragments;
+mod kept;
 mod kernels;
 mod keys;
 mod launch;

@@ -63,6 +63,7 @@ impl Source {
                 Kernel::Swiglu,
                 Kernel::SwigluBackward,
                 Kernel::Add,
+                Kernel::IndexAdd,
                 Kernel::NextTokens,
             ],
             Self::Attention => passes(Units::Ordinary)
@@ -89,7 +90,7 @@ impl Kernel {
             Self::Attention(_, Units::Matrix, _) | Self::ProductMma(..) => {
                 &[DType::F16, DType::BF16]
             }
-            Self::NextTokens => &[DType::F32],
+            Self::IndexAdd | Self::NextTokens => &[DType::F32],
             Self::ProductNormed(_) => &[DType::BF16],
             // More rows of 16-bit types are for the matrix units.
             Self::Product(_, 2..) => &[DType::F32],
@@ -108,6 +109,7 @@ impl Kernel {
             Self::Swiglu => "swiglu".into(),
             Self::SwigluBackward => "swiglu_backward".into(),
             Self::Add => "add".into(),
+            Self::IndexAdd => "index_add".into(),
             Self::NextTokens => "next_tokens".into(),
             Self::Attention(pass, units, columns) => {
                 let units = match units {
@@ -143,6 +145,7 @@ impl Kernel {
             | Self::Swiglu
             | Self::SwigluBackward
             | Self::Add
+            | Self::IndexAdd
             | Self::NextTokens => Source::Elementwise,
             Self::Attention(_, Units::Matrix, _) => Source::AttentionMma,
             Self::Attention(_, Units::Ordinary, _)
@@ -168,7 +171,7 @@ mod tests {
                 kernels += kernel.dtypes().len();
             }
         }
-        assert_eq!(kernels, 140);
+        assert_eq!(kernels, 141);
     }
 
     #[test]

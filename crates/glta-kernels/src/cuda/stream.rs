@@ -145,6 +145,11 @@ impl Stream {
         self.recordings().get_mut(&thread::current().id()).map(f)
     }
 
+    /// Whether this thread records.
+    pub(super) fn records(&self) -> bool {
+        self.recorded(|_| ()).is_some()
+    }
+
     /// Launches a kernel for activations of `dtype`; does nothing if the launch is empty.
     pub(super) fn launch(
         &self,

@@ -159,6 +159,32 @@ fn rows_and_columns_are_moved() {
     }
 }
 
+#[test]
+fn rows_are_added_in_order() {
+    let host = host();
+    let a = Cuda::emulated(Precision::Bf16);
+    for (rows, width, len) in [(1, 4, 9), (5, 37, 40), (7, 1030, 3), (300, 8, 1000)] {
+        let mut rng = ChaCha8Rng::seed_from_u64(3);
+        let index: Vec<u32> = (0..len)
+            .map(|_| if rng.random_bool(0.2) { u32::MAX } else { rng.random_range(0..rows as u32) })
+            .collect();
+        let (x, dy) = (random((rows, width), 1), random((len, width), 2));
+        let got = a.rows(&x, &index).unwrap();
+        assert!(values(&got) == values(&host.rows(&x, &index).unwrap()), "{rows} x {width}");
+        let got = a.rows_backward(&dy, &index, rows).unwrap();
+        let expected = host.rows_backward(&dy, &index, rows).unwrap();
+        assert!(values(&got) == values(&expected), "{rows} x {width}");
+    }
+    let x = random((3, 8), 1);
+    for index in [[0, 3], [7, u32::MAX]] {
+        assert!(a.rows(&x, &index).is_err() && host.rows(&x, &index).is_err());
+        let dy = random((2, 8), 1);
+        assert!(a.rows_backward(&dy, &index, 3).is_err());
+        assert!(host.rows_backward(&dy, &index, 3).is_err());
+    }
+    assert!(a.rows_backward(&x, &[0, 1], 3).is_err());
+}
+
 /// A random layer in GPTQ's format.
 pub(super) fn quantized(
     bits: u32,
@@ -489,12 +515,18 @@ fn decoding_over_pieces_of_the_keys() {
 pub(super) struct Counting {
     pub(super) launches: Mutex<Vec<Kernel>>,
     pub(super) graphs: AtomicUsize,
+    pub(super) free: Option<usize>,
 }
 
 impl Counting {
     /// A device with this driver.
     pub(super) fn device(precision: Precision) -> (Arc<Self>, Cuda) {
-        let counting = Arc::new(Self::default());
+        Self::with_free_memory(precision, None)
+    }
+
+    /// The same for a device that says how much memory is free.
+    fn with_free_memory(precision: Precision, free: Option<usize>) -> (Arc<Self>, Cuda) {
+        let counting = Arc::new(Self { free, ..Self::default() });
         let stream = Arc::new(Stream::new(Arc::<Self>::clone(&counting)));
         (counting, Cuda { stream, ..Cuda::emulated(precision) })
     }
@@ -508,6 +540,9 @@ impl Driver for Counting {
         self.launches.lock().unwrap().push(kernel);
         Emulator.queue(kernel, dtype, launch, args)
     }
+    fn free_memory(&self) -> Result<Option<usize>> {
+        Ok(self.free)
+    }
     fn address(&self, tensor: &Tensor) -> Result<u64> {
         Emulator.address(tensor)
     }
@@ -517,6 +552,46 @@ impl Driver for Counting {
     fn graph(&self, calls: Vec<Call>) -> Result<Box<dyn Graph>> {
         self.graphs.fetch_add(1, Ordering::Relaxed);
         Emulator.graph(calls)
+    }
+}
+
+#[test]
+fn dequantised_weights_stay_if_memory_allows() {
+    // Two layers of 64 x 96 weights of two bytes; the first is allocated when it is asked.
+    let size = 64 * 96 * 2;
+    let passes = |free, asked| {
+        let (counting, a) = Counting::with_free_memory(Precision::Bf16, free);
+        let a = a.keep_dequantised(asked);
+        let part = |seed| (quantized(4, (64, 96), 32, false, true, seed), None);
+        let layers = [1, 2].map(|seed| a.linear(vec![part(seed)]).unwrap());
+        let before: usize = layers.iter().map(|layer| layer.resident_bytes()).sum();
+        let x = rounded(&random((70, 96), 3), &a).0;
+        let mut results = Vec::new();
+        for _ in 0..2 {
+            for layer in &layers {
+                let y = layer.forward(&x, None).unwrap();
+                results.extend([values(&layer.backward(&y).unwrap()), values(&y)]);
+            }
+        }
+        let launches = counting.launches.lock().unwrap();
+        let dequantised =
+            launches.iter().filter(|kernel| matches!(kernel, Kernel::Dequantise(_))).count();
+        let after: usize = layers.iter().map(|layer| layer.resident_bytes()).sum();
+        (dequantised, after - before, results)
+    };
+    let (dequantised, kept, expected) = passes(None, None);
+    assert_eq!((dequantised, kept), (8, 0));
+    for (free, asked, keeps) in [
+        (Some(2 * size), None, true),
+        (Some(2 * size - 1), None, false),
+        (Some(2 * size), Some(false), false),
+        (Some(0), Some(true), true),
+        (None, Some(true), true),
+    ] {
+        let (dequantised, kept, results) = passes(free, asked);
+        let counts = if keeps { (2, 2 * size) } else { (8, 0) };
+        assert_eq!((dequantised, kept), counts, "{free:?} {asked:?}");
+        assert!(results == expected);
     }
 }
 
