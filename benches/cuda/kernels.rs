@@ -191,7 +191,7 @@ impl Bench {
         report_timed("kernels", name, rate, "TFLOP/s", limit, seconds);
     }
 
-    /// A model of bf16; products with one row run on the matrix units or the f32 units.
+    /// A model of bf16; products with one row run on the tensor cores or the f32 units.
     fn load(&self, spec: &Spec, one_row_in_f32: bool) -> Llama {
         let dir = tempfile::tempdir().unwrap();
         support::write_large(dir.path(), spec);

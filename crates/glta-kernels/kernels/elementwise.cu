@@ -226,8 +226,8 @@ KERNEL(index_add_f32, 256, const float *dy, const u32 *starts, const u32 *order,
     index_add(dy, starts, order, dx, width);
 }
 
-// The highest score of some columns, and the first column that has it. Without one, `at` is PADDING:
-// NaN is no score.
+// The highest score of some columns, and the first column that has it; PADDING if there is none,
+// because NaN is no score.
 struct Best {
     float score;
     u32 at;

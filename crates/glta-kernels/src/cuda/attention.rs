@@ -71,7 +71,7 @@ pub(super) fn rotate(
 impl Units {
     fn of(heads: Heads, dtype: DType) -> Self {
         if dtype.size_in_bytes() == 2 && heads.dim.is_multiple_of(8) {
-            Self::Matrix
+            Self::TensorCores
         } else {
             Self::Ordinary
         }
@@ -81,7 +81,7 @@ impl Units {
 impl Pass {
     /// Bytes of shared memory.
     fn shared(self, units: Units, columns: usize) -> usize {
-        if units == Units::Matrix {
+        if units == Units::TensorCores {
             // Tiles of 16-bit values: the block's own rows, and the rows of the other side.
             let rows = match self {
                 Self::Forward => 3 * MATRIX_TILE,
@@ -127,7 +127,7 @@ impl Pass {
 fn tiles(tokens: &Tokens, units: Units) -> &Tensor {
     match units {
         Units::Ordinary => &tokens.tiles,
-        Units::Matrix => &tokens.matrix_tiles,
+        Units::TensorCores => &tokens.matrix_tiles,
     }
 }
 
@@ -162,25 +162,8 @@ pub(super) fn forward(
     tokens: &Tokens,
     source: KeySource,
 ) -> Result<Attended> {
-    let (n, _) = qkv.dims2()?;
-    let out = cuda.unwritten((n, heads.queries * heads.dim), qkv.dtype())?;
-    let lse = cuda.unwritten((n, heads.queries), DType::F32)?;
-    let (shared, shared_len) = source.shared(qkv)?;
-    let args: Vec<Arg> = [
-        Arg::In(qkv),
-        Arg::In(tiles(tokens, Units::of(heads, qkv.dtype()))),
-        Arg::In(&tokens.starts),
-        Arg::Null,
-        Arg::U32(source.layer),
-        Arg::In(&shared),
-        Arg::U32(shared_len),
-        Arg::Out(&out),
-        Arg::Out(&lse),
-    ]
-    .into_iter()
-    .chain(sizes(heads))
-    .collect();
-    Pass::Forward.launch(cuda, heads, qkv.dtype(), tokens, &args)?;
+    let lse = cuda.unwritten((qkv.dim(0)?, heads.queries), DType::F32)?;
+    let out = tiled(cuda, qkv, heads, tokens, source, Arg::Null, Arg::Out(&lse))?;
     Ok(Attended { out, lse })
 }
 
@@ -199,24 +182,38 @@ pub(super) fn forward_cached(
     }
     rotate(cuda, qkv, heads, tokens, false)?;
     append(cuda, qkv, heads, tokens, caches, source.layer)?;
+    let table = Arg::Table(&caches.table, &caches.rows);
+    tiled(cuda, qkv, heads, tokens, source, table, Arg::Null)
+}
+
+/// The tiled kernel, over the tokens' own keys or those of a table of caches.
+fn tiled(
+    cuda: &Cuda,
+    qkv: &Tensor,
+    heads: Heads,
+    tokens: &Tokens,
+    source: KeySource,
+    caches: Arg,
+    lse: Arg,
+) -> Result<Tensor> {
     let (n, _) = qkv.dims2()?;
     let dtype = qkv.dtype();
     let out = cuda.unwritten((n, heads.queries * heads.dim), dtype)?;
     let (shared, shared_len) = source.shared(qkv)?;
-    let keys = [
+    let args: Vec<Arg> = [
+        Arg::In(qkv),
+        Arg::In(tiles(tokens, Units::of(heads, dtype))),
         Arg::In(&tokens.starts),
-        Arg::Table(&caches.table, &caches.rows),
+        caches,
         Arg::U32(source.layer),
         Arg::In(&shared),
         Arg::U32(shared_len),
         Arg::Out(&out),
-    ];
-    let args: Vec<Arg> = [Arg::In(qkv), Arg::In(tiles(tokens, Units::of(heads, dtype)))]
-        .into_iter()
-        .chain(keys)
-        .chain([Arg::Null])
-        .chain(sizes(heads))
-        .collect();
+        lse,
+    ]
+    .into_iter()
+    .chain(sizes(heads))
+    .collect();
     Pass::Forward.launch(cuda, heads, dtype, tokens, &args)?;
     Ok(out)
 }
@@ -367,10 +364,10 @@ mod tests {
         let ordinary = Pass::Forward.shared(Units::Ordinary, 64);
         assert_eq!(ordinary, 4 * (2 * 32 * 68 + 32 * 36));
         assert_eq!(
-            PASSES.map(|pass| pass.shared(Units::Matrix, 64)),
+            PASSES.map(|pass| pass.shared(Units::TensorCores, 64)),
             [24 << 10, 32 << 10, 32 << 10]
         );
-        assert_eq!(PASSES.map(|pass| pass.shared(Units::Matrix, 128)), [48 << 10; 3]);
+        assert_eq!(PASSES.map(|pass| pass.shared(Units::TensorCores, 128)), [48 << 10; 3]);
         for pass in PASSES {
             for columns in [64, 128] {
                 assert!(pass.shared(Units::Ordinary, columns) <= 99 << 10);
@@ -384,9 +381,11 @@ mod tests {
     }
 
     #[test]
-    fn aligned_16_bit_heads_use_the_matrix_units() {
+    fn aligned_16_bit_heads_use_the_tensor_cores() {
         for dtype in [DType::F16, DType::BF16] {
-            assert!([8, 16, 80, 128].iter().all(|&d| Units::of(heads(d), dtype) == Units::Matrix));
+            assert!(
+                [8, 16, 80, 128].iter().all(|&d| Units::of(heads(d), dtype) == Units::TensorCores)
+            );
             assert!([4, 20, 68].iter().all(|&d| Units::of(heads(d), dtype) == Units::Ordinary));
         }
         assert_eq!(Units::of(heads(128), DType::F32), Units::Ordinary);

@@ -82,8 +82,8 @@ impl Cuda {
     }
 
     /// Sets whether products of packed weights with one row of f16 or bf16 run on the f32 units
-    /// instead of the matrix units. Both multiply exact weights and add in f32, in different
-    /// orders. The matrix units need fewer instructions. It applies to weights that are loaded
+    /// instead of the tensor cores. Both multiply exact weights and add in f32, in different
+    /// orders. The tensor cores need fewer instructions. It applies to weights that are loaded
     /// afterwards.
     #[must_use]
     pub fn one_row_in_f32(mut self, yes: bool) -> Self {

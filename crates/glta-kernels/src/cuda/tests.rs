@@ -325,7 +325,7 @@ fn norms_and_activations_in_a_product() {
                 close("normed product", &got, &host.normed(&norm, &linear, &x).unwrap(), &a);
                 let got = a.gated(&device_norm, &device, &x).unwrap();
                 close("gated product", &got, &host.gated(&norm, &linear, &x).unwrap(), &a);
-                // One kernel computes both, on the matrix units.
+                // One kernel computes both, on the tensor cores.
                 let fused = rows > 0 && a.dtype != DType::F32;
                 let (low, _) = rounded(&x, &a);
                 assert_eq!(device.fused(&low, None, true).unwrap().is_some(), fused);
@@ -421,6 +421,20 @@ fn twins(
     (earlier(&host(), heads, &rows32), earlier(a, heads, &rows))
 }
 
+/// Attention of sequences that continue their caches.
+fn cached<B: Backend>(
+    backend: &B,
+    heads: Heads,
+    sequences: &Arc<Sequences>,
+    qkv: &Tensor,
+    keys: &mut [B::Keys],
+    shared: Option<&B::Keys>,
+) -> Tensor {
+    let tokens = tokens(backend, sequences, heads);
+    let mut caches = backend.caches(sequences, keys.iter_mut().collect()).unwrap();
+    backend.attention_cached(qkv, heads, &tokens, &mut caches, LAYER, shared).unwrap()
+}
+
 #[test]
 fn attention_and_its_gradient() {
     let host = host();
@@ -495,14 +509,8 @@ fn decoding_over_pieces_of_the_keys() {
                     _ => Arc::new(Sequences::new(&[1; 3], |row| shared + lengths[row] + 1)),
                 };
                 let (qkv, qkv32) = rounded(&random((3, heads.stride()), seed), &a);
-                let at = tokens(&a, &sequences, heads);
-                let mut open = a.caches(&sequences, keys.iter_mut().collect()).unwrap();
-                let got = a.attention_cached(&qkv, heads, &at, &mut open, LAYER, first).unwrap();
-                let at = tokens(&host, &sequences, heads);
-                let mut open = host.caches(&sequences, blocks.iter_mut().collect()).unwrap();
-                let expected = host
-                    .attention_cached(&qkv32, heads, &at, &mut open, LAYER, first_host)
-                    .unwrap();
+                let got = cached(&a, heads, &sequences, &qkv, &mut keys, first);
+                let expected = cached(&host, heads, &sequences, &qkv32, &mut blocks, first_host);
                 close("decoding", &got, &expected, &a);
             }
         }
@@ -646,14 +654,8 @@ fn attention_over_caches() {
                 let first = Some(&first).filter(|_| shared > 0);
                 let first_host = Some(&first_host).filter(|_| shared > 0);
 
-                let at = tokens(&a, &sequences, heads);
-                let mut open = a.caches(&sequences, keys.iter_mut().collect()).unwrap();
-                let got = a.attention_cached(&qkv, heads, &at, &mut open, LAYER, first).unwrap();
-                let at = tokens(&host, &sequences, heads);
-                let mut open = host.caches(&sequences, blocks.iter_mut().collect()).unwrap();
-                let expected = host
-                    .attention_cached(&qkv32, heads, &at, &mut open, LAYER, first_host)
-                    .unwrap();
+                let got = cached(&a, heads, &sequences, &qkv, &mut keys, first);
+                let expected = cached(&host, heads, &sequences, &qkv32, &mut blocks, first_host);
                 let what = if added[1] == 1 { "decoding" } else { "attention over caches" };
                 close(what, &got, &expected, &a);
                 for ((other, own), added) in others.iter().zip(&keys).zip(added) {
