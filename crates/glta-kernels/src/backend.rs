@@ -271,7 +271,7 @@ pub trait Backend: Clone + Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// The device is out of memory.
-    fn decoder(&self, texts: usize, rotary: &Arc<Self::Rotary>) -> Result<Option<Self::Decoder>>;
+    fn decoder(&self, texts: usize) -> Result<Option<Self::Decoder>>;
 
     /// Decodes one token of each text, appends it to the caches, and returns the ids with the
     /// highest score, the lowest one among equals.

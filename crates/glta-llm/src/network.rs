@@ -270,10 +270,6 @@ impl<B: Backend> Network<B> {
             }
             return Ok(None);
         }
-        let needed = self.positions(sequences)?;
-        let most = self.config.max_position_embeddings;
-        let context = needed.next_power_of_two().max(DECODED).min(most);
-        let rotary = self.rotary.table(context)?;
         let decoders = || self.decoders.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = {
             let mut decoders = decoders();
@@ -282,11 +278,15 @@ impl<B: Backend> Network<B> {
         };
         let mut decoder = match kept {
             Some(decoder) => decoder,
-            None => match self.backend.decoder(ids.len(), &rotary)? {
+            None => match self.backend.decoder(ids.len())? {
                 Some(decoder) => decoder,
                 None => return Ok(None),
             },
         };
+        let needed = self.positions(sequences)?;
+        let most = self.config.max_position_embeddings;
+        let context = needed.next_power_of_two().max(DECODED).min(most);
+        let rotary = self.rotary.table(context)?;
         let (embedding, shared) = (&self.embedding, prefix);
         let next = Next { ids, sequences, embedding, rotary: &rotary, keys, shared, context };
         let next = self.backend.decode(&mut decoder, next, |mut x, tokens, caches| {

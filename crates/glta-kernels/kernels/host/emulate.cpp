@@ -234,8 +234,7 @@ void start(Block &next, unsigned index) {
 }
 
 // Runs all blocks; returns false if threads wait for each other forever. In order, every warp runs
-// as far ahead of the others as barriers allow; in random order, threads of all warps of some blocks
-// mix.
+// as far ahead of the others as barriers allow; in random order, threads of some blocks mix.
 bool run_blocks() {
     const unsigned threads = block_size.x, resident = order == RANDOM ? RESIDENT : 1;
     const std::vector<unsigned> all = in_order(grid_size.x * grid_size.y);

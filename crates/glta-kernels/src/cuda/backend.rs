@@ -250,8 +250,8 @@ impl Backend for Cuda {
         attention::forward_cached(self, qkv, heads, tokens, caches, source)
     }
 
-    fn decoder(&self, texts: usize, rotary: &Arc<Rotary>) -> Result<Option<Decoder>> {
-        Decoder::new(self, texts, rotary)
+    fn decoder(&self, texts: usize) -> Result<Option<Decoder>> {
+        Decoder::new(self, texts)
     }
 
     fn decode<E: From<Error>>(

@@ -24,7 +24,8 @@ use crate::sequences::Sequences;
 /// Buffers to decode a fixed number of texts, and the recorded step.
 #[derive(Debug)]
 pub struct Decoder {
-    tokens: Tokens,
+    /// The tables of a step; `None` before the first one.
+    tokens: Option<Tokens>,
     /// Id of each text's token, `(texts,)` u32.
     ids: Tensor,
     /// As [`Caches::table`].
@@ -80,15 +81,14 @@ impl MadeFor {
 
 impl Decoder {
     /// Creates the buffers; `None` for more texts than kernels of packed weights have rows.
-    pub(super) fn new(cuda: &Cuda, texts: usize, rotary: &Arc<Rotary>) -> Result<Option<Self>> {
+    pub(super) fn new(cuda: &Cuda, texts: usize) -> Result<Option<Self>> {
         let most = few_rows(cuda.dtype);
         if texts == 0 || texts > most {
             tracing::debug!(texts, most, "decoding without a graph: too many texts");
             return Ok(None);
         }
-        let sequences = Sequences::new(&vec![1; texts], |_| 0);
         Ok(Some(Self {
-            tokens: Tokens::upload(cuda, &sequences, rotary)?,
+            tokens: None,
             ids: Tensor::zeros(texts, DType::U32, &cuda.device)?,
             table: Tensor::zeros(2 * texts, DType::I64, &cuda.device)?,
             state: None,
@@ -98,9 +98,9 @@ impl Decoder {
     }
 
     /// Writes the buffers.
-    fn upload(&self, cuda: &Cuda, state: &State) -> Result<()> {
+    fn upload(&self, cuda: &Cuda, tokens: &Tokens, state: &State) -> Result<()> {
         self.ids.slice_set(&cuda.table(state.ids.clone())?, 0, 0)?;
-        self.tokens.positions.slice_set(&cuda.table(state.positions.clone())?, 0, 0)?;
+        tokens.positions.slice_set(&cuda.table(state.positions.clone())?, 0, 0)?;
         let table = Tensor::from_slice(&state.table, state.table.len(), &cuda.device)?;
         Ok(self.table.slice_set(&table, 0, 0)?)
     }
@@ -139,15 +139,21 @@ impl Decoder {
         }
         // The launches are for all steps within the context.
         caches.longest = context - shared_len;
-        self.tokens.rotary = Arc::clone(rotary);
+        let tokens = match self.tokens.take() {
+            Some(tokens) => Tokens { rotary: Arc::clone(rotary), ..tokens },
+            None => {
+                self.recorded = None;
+                Tokens::upload(cuda, &Sequences::new(&vec![1; ids.len()], |_| 0), rotary)?
+            }
+        };
         if before.as_ref() != Some(&state) {
-            self.upload(cuda, &state)?;
+            self.upload(cuda, &tokens, &state)?;
         }
         let step = |decoder: &Self, caches: &mut Caches<'_>| {
             let x = elementwise::gather_rows(&cuda.stream, embedding, &decoder.ids)?;
             cuda.stream.end_stage();
-            let scores = layers(x, &decoder.tokens, caches)?;
-            let Self { ids, tokens, table, .. } = decoder;
+            let scores = layers(x, &tokens, caches)?;
+            let Self { ids, table, .. } = decoder;
             elementwise::next_tokens(&cuda.stream, &scores, ids, &tokens.positions, table)?;
             Ok::<_, E>(())
         };
@@ -171,7 +177,7 @@ impl Decoder {
         }
         let ids: Vec<u32> = self.ids.to_vec1().map_err(Error::from)?;
         state.advance(ids.clone());
-        self.state = Some(state);
+        (self.state, self.tokens) = (Some(state), Some(tokens));
         Ok(ids)
     }
 }

@@ -137,7 +137,7 @@ impl Model {
     }
 
     fn decoder(&self, texts: usize) -> Decoder {
-        self.a.decoder(texts, &self.rotary).unwrap().unwrap()
+        self.a.decoder(texts).unwrap().unwrap()
     }
 }
 
@@ -294,9 +294,9 @@ fn the_most_likely_token_is_the_first_one() {
 #[test]
 fn decoders_check_their_arguments() {
     let model = Model::new(&Cuda::emulated(Precision::F32), false);
-    assert!(model.a.decoder(0, &model.rotary).unwrap().is_none());
-    assert!(model.a.decoder(16, &model.rotary).unwrap().is_some());
-    assert!(model.a.decoder(17, &model.rotary).unwrap().is_none());
+    assert!(model.a.decoder(0).unwrap().is_none());
+    assert!(model.a.decoder(16).unwrap().is_some());
+    assert!(model.a.decoder(17).unwrap().is_none());
     let mut decoder = model.decoder(2);
     let mut keys = model.texts(&[3, 1], 0);
     let layers =

@@ -226,7 +226,7 @@ impl Backend for Host {
         Ok(keys)
     }
 
-    fn decoder(&self, _: usize, _: &Arc<Rotary>) -> Result<Option<Infallible>> {
+    fn decoder(&self, _: usize) -> Result<Option<Infallible>> {
         Ok(None)
     }
 
