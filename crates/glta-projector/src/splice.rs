@@ -49,13 +49,16 @@ pub fn splice<E>(
 where
     Error: From<E>,
 {
-    splice_with(rows, soft, embed, |bank, index| {
-        let padding = bank.dim(0)? as u32;
-        let zero = Tensor::zeros((1, bank.dim(1)?), bank.dtype(), bank.device())?;
-        let index: Vec<u32> = index.iter().map(|&row| row.min(padding)).collect();
-        let index = Tensor::new(index, bank.device())?;
-        Ok::<_, Error>(Tensor::cat(&[bank, &zero], 0)?.index_select(&index, 0)?)
-    })
+    splice_with::<E, candle_core::Error>(rows, soft, embed, gather)
+}
+
+/// The rows with these indices, with zeros for [`u32::MAX`].
+fn gather(bank: &Tensor, index: &[u32]) -> candle_core::Result<Tensor> {
+    let padding = bank.dim(0)? as u32;
+    let zero = Tensor::zeros((1, bank.dim(1)?), bank.dtype(), bank.device())?;
+    let index: Vec<u32> = index.iter().map(|&row| row.min(padding)).collect();
+    let index = Tensor::new(index, bank.device())?;
+    Tensor::cat(&[bank, &zero], 0)?.index_select(&index, 0)
 }
 
 /// [`splice`] with another differentiable operation to gather rows. `gather` returns the rows with
